@@ -1,0 +1,94 @@
+"""What phosphene raises. One class per kind of mistake, each with its own exit status.
+
+A message is one paragraph: what was expected, what came, and what to do next.
+
+===============  ===========  ==========================================================
+class            exit status  when
+===============  ===========  ==========================================================
+ConfigError      3            a configuration, option or command line cannot be used
+DataError        4            a file, array or table of the user's data is wrong
+SplitError       5            training and test cannot be told apart as asked
+ModelError       6            a saved model or run cannot be read or does not fit the data
+MachineError     7            the disk, the memory or the device gave out
+NotAvailable     8            an optional package, a network or a file to download is missing
+===============  ===========  ==========================================================
+
+Status 1 is a defect of phosphene itself, 2 a wrong command line, 130 an interrupt, 143 a termination.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class PhospheneError(Exception):
+    """Base of every error phosphene raises on purpose."""
+
+    exit_status = 1
+
+
+class ConfigError(PhospheneError, ValueError):
+    """A configuration, option or command line cannot be used."""
+
+    exit_status = 3
+
+
+class DataError(PhospheneError, ValueError):
+    """A file, array or table of the user's data is wrong."""
+
+    exit_status = 4
+
+
+class SplitError(PhospheneError, ValueError):
+    """Training and test cannot be told apart as asked."""
+
+    exit_status = 5
+
+
+class ModelError(PhospheneError, ValueError):
+    """A saved model or run cannot be read, or does not fit the data it was given."""
+
+    exit_status = 6
+
+
+class MachineError(PhospheneError, OSError):
+    """The disk, the memory or the device gave out."""
+
+    exit_status = 7
+
+
+class NotAvailable(PhospheneError, RuntimeError):
+    """An optional package, a network or a file to download is missing."""
+
+    exit_status = 8
+
+
+class PhospheneWarning(UserWarning):
+    """Something a careful user would want to know. Silence with ``warnings.filterwarnings``."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A suggestion to end an error message with: the nearest known name, and all of them.
+
+    Parameters
+    ----------
+    name : what the user wrote
+    known : the names that exist
+
+    Returns
+    -------
+    str, such as ``"Did you mean 'V1'? Known: V1, V2, V3."``; ``"Nothing is known here."`` for no names
+
+    Examples
+    --------
+    >>> did_you_mean("v1", ["V1", "V2"])
+    "Did you mean 'V1'? Known: V1, V2."
+    """
+    names = [str(k) for k in known]
+    if not names:
+        return "Nothing is known here."
+    lowered = {n.lower(): n for n in names}
+    near = difflib.get_close_matches(str(name).lower(), lowered, n=1)
+    hint = f"Did you mean '{lowered[near[0]]}'? " if near else ""
+    return f"{hint}Known: {', '.join(names)}."

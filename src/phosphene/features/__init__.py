@@ -1,0 +1,1 @@
+"""Images and captions to target latents. One file per feature space."""

@@ -1,0 +1,103 @@
+"""Principal components of pixels: the plainest latents a picture can have, and the only ones it can be drawn from."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+
+from phosphene.errors import ConfigError, DataError
+from phosphene.run.stages import take
+from phosphene.types import Stimuli
+
+
+class PixelPca:
+    """Principal components of pictures, fitted on training pictures only.
+
+        z = (x - mean) V,    x = mean + z V'
+
+    Parameters
+    ----------
+    n_components : how many to keep; all that the training pictures span (at most n - 1) when None
+    size : (height, width) to resize pictures to first; as they are when None
+
+    Attributes
+    ----------
+    mean_ : (n_pixels,) float32, 0-1
+    components_ : (n_components, n_pixels) float32, orthonormal rows
+    variance_ : (n_components,) float32, variance of each latent over the training pictures
+    """
+
+    space = "pixel_pca"
+
+    def __init__(self, n_components: int | None = None, size: tuple[int, int] | None = None) -> None:
+        self.n_components = n_components
+        self.size = size
+
+    def fit(self, stimuli: Stimuli) -> Self:
+        """Fit on distinct training pictures, each counted once.
+
+        Raises
+        ------
+        DataError
+            With fewer than two distinct pictures: nothing varies.
+        """
+        x = self._flat(stimuli)
+        self.image_shape_ = self._shape(stimuli)
+        mean = x.mean(axis=0, dtype=np.float64)
+        centred = x - mean.astype(np.float32)
+        n, d = centred.shape
+        # The smaller of the two Gram matrices has the same non-zero spectrum and is far cheaper than an SVD.
+        gram = (centred @ centred.T if n <= d else centred.T @ centred).astype(np.float64)
+        values, vectors = np.linalg.eigh(gram)
+        values, vectors = values[::-1], vectors[:, ::-1]
+        rank = int((values > values[0] * 1e-9).sum()) if values[0] > 0 else 0
+        if rank == 0:
+            raise DataError(f"the {n} training pictures are all alike; there is nothing to decode.")
+        keep = min(self.n_components or rank, rank)
+        if n <= d:
+            components = (vectors[:, :keep] / np.sqrt(values[:keep])).T @ centred
+        else:
+            components = vectors[:, :keep].T
+        # Eigenvectors have no sign; fix it so that every machine gives the same latents.
+        sign = np.sign(components[np.arange(keep), np.abs(components).argmax(axis=1)])
+        self.components_ = (components * sign[:, None]).astype(np.float32)
+        self.mean_ = mean.astype(np.float32)
+        self.variance_ = (values[:keep] / n).astype(np.float32)
+        return self
+
+    def transform(self, stimuli: Stimuli) -> np.ndarray:
+        """Latents of pictures, (n_stimuli, n_components) float32."""
+        return (self._flat(stimuli) - self.mean_) @ self.components_.T
+
+    def inverse(self, latents: np.ndarray) -> np.ndarray:
+        """Pictures of latents, (n, height, width, channels) float32, nominally 0-1 and not clipped."""
+        return (latents @ self.components_ + self.mean_).reshape(-1, *self.image_shape_)
+
+    def _shape(self, stimuli: Stimuli) -> tuple[int, int, int]:
+        height, width, channels = stimuli.image_shape
+        return (*(self.size or (height, width)), channels)
+
+    def _flat(self, stimuli: Stimuli) -> np.ndarray:
+        shape = self._shape(stimuli)
+        if hasattr(self, "image_shape_") and shape != self.image_shape_:
+            raise ConfigError(f"pictures of {shape} came to latents fitted on {self.image_shape_}; resize them first.")
+        blocks = []
+        for start in range(0, len(stimuli), 1024):
+            block = stimuli.resized(self.size, slice(start, start + 1024))
+            blocks.append(block.reshape(len(block), -1))
+        return np.concatenate(blocks)
+
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Arrays and plain values, for saving."""
+        tensors = {"mean": self.mean_, "components": self.components_, "variance": self.variance_}
+        return tensors, {"n_components": self.n_components, "size": self.size, "image_shape": self.image_shape_}
+
+    @classmethod
+    def from_state(cls, tensors: dict[str, np.ndarray], meta: dict[str, Any]) -> Self:
+        """The same latents again."""
+        size = meta["size"]
+        pca = cls(meta["n_components"], None if size is None else (size[0], size[1]))
+        pca.mean_, pca.components_, pca.variance_ = take(tensors, ("mean", "components", "variance"), "PixelPca")
+        pca.image_shape_ = tuple(meta["image_shape"])
+        return pca

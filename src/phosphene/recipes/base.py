@@ -1,0 +1,229 @@
+"""What every recipe is: named stages, fitted in order, and arrows both ways.
+
+To add a recipe, write a configuration and a class::
+
+    class ToyConfig(RecipeConfig):
+        kind: Literal["toy"] = "toy"
+        alpha: float = Field(500.0, gt=0, description="L2 strength")
+
+    class Toy(Recipe[ToyConfig]):
+        config_class = ToyConfig
+        stages = {"to_image": Ridge}                    # name -> what it fits, in order
+
+        def fit_to_image(self, trials, stimuli):        # one method per stage: training trials, their stimuli
+            return Ridge(self.config.alpha).fit(trials.betas, stimuli.select(trials.stimuli).floats().reshape(...))
+
+        def decode(self, trials):                       # brain to image
+            return Images(trials.stimuli, self.to_image_.predict(trials.betas).reshape(...))
+
+and name it in ``phosphene.recipes.RECIPES``. Saving, resuming, scoring, controls and the report come with it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
+
+import numpy as np
+from pydantic import Field
+
+from phosphene._version import __version__
+from phosphene.errors import ModelError
+from phosphene.run import atomic
+from phosphene.run.config import Config, validate
+from phosphene.run.folder import read_json
+from phosphene.run.stages import Part, StageStore, load_part, read_lineage
+from phosphene.types import Images, Latents, Stimuli, Trials, digest_of
+
+RECIPE = "recipe.json"
+
+
+class RecipeConfig(Config):
+    """What all recipes can be told. Subclasses add a literal `kind` and their own fields."""
+
+    kind: str
+    setting: Literal["strict", "relax"] = Field(
+        "strict",
+        description="relax lets a recipe see test responses (never test pictures); it is shown beside every score",
+    )
+
+
+C = TypeVar("C", bound=RecipeConfig)
+
+
+class Recipe(Generic[C]):
+    """A system: fitted stage by stage, decoding brain to image and, where it can, encoding image to brain.
+
+    Parameters
+    ----------
+    config : values of the recipe; its defaults when None
+    seed : of everything it draws
+
+    Attributes
+    ----------
+    NAME_ : one fitted part per stage, after `fit`
+    subject_, n_voxels_, image_shape_ : what it was fitted on
+    lineage_ : keys of the trials it saw
+    """
+
+    config_class: ClassVar[type[RecipeConfig]]
+    stages: ClassVar[dict[str, type[Part]]]
+    paper: ClassVar[str] = ""
+
+    def __init__(self, config: C | None = None, seed: int = 0) -> None:
+        self.config: C = self.config_class() if config is None else config
+        self.seed = seed
+        self.subject_: str | None = None
+
+    # -- to be written by each recipe ------------------------------------------------------------------------------
+
+    @classmethod
+    def preset(cls, name: str) -> dict[str, Any]:
+        """Values of a preset, ``lab`` (tiny) or ``paper`` (published sizes), over the defaults."""
+        return {}
+
+    def decode(self, trials: Trials) -> Images:
+        """Brain to image: one picture per row of `trials`."""
+        raise NotImplementedError
+
+    def encode(self, stimuli: Stimuli) -> Trials:
+        """Image to brain: one predicted response per stimulus, in the units of the training betas."""
+        raise NotImplementedError
+
+    def latents(self, trials: Trials) -> Latents:
+        """Brain to latents, one row per trial; none by default."""
+        return Latents(trials.stimuli, {})
+
+    def true_latents(self, stimuli: Stimuli) -> Latents:
+        """Image to the same latents as `latents`, for scoring; none by default."""
+        return Latents(stimuli.ids, {})
+
+    def ceiling(self, stimuli: Stimuli) -> Images | None:
+        """Pictures the generator makes from the true latents: the best this recipe could do; None where undefined."""
+        return None
+
+    def voxel_weights(self) -> np.ndarray | None:
+        """(n_voxels,) how much each voxel counts when decoding, 0 for unused; None where undefined."""
+        return None
+
+    # -- the same for all ------------------------------------------------------------------------------------------
+
+    @property
+    def can_encode(self) -> bool:
+        """Whether the recipe predicts responses from pictures."""
+        return type(self).encode is not Recipe.encode
+
+    def fit(self, trials: Trials, stimuli: Stimuli, store: StageStore | None = None) -> Self:
+        """Fit every stage in order; finished ones are read back from `store`.
+
+        Parameters
+        ----------
+        trials : training trials of one subject
+        stimuli : at least the pictures shown in them
+        store : where stages are kept; memory only by default
+
+        Returns
+        -------
+        self
+        """
+        store = store or StageStore()
+        stimuli = stimuli.select(trials.stimulus_ids)
+        self._fitted_on(trials, stimuli)
+        chain = [trials.digest(), stimuli.digest(), self.seed]
+        for name, kind in self.stages.items():
+            chain.append(digest_of(name, self.stage_config(name), _code_digest(type(self), kind), chain))
+            fit_stage = getattr(self, f"fit_{name}")
+            part = store.get(name, kind, chain[-1], self.lineage_, partial(fit_stage, trials, stimuli))
+            setattr(self, f"{name}_", part)
+        if store.folder is not None:
+            self._write_recipe(store.folder.parent)
+        return self
+
+    def stage_config(self, name: str) -> dict[str, Any]:
+        """Values a stage depends on; all of them by default. Narrow it so that a late change spares early stages."""
+        return self.config.model_dump(mode="json")
+
+    def rng(self, *purpose: Any) -> np.random.Generator:
+        """A generator of its own for each purpose, a function of the seed and nothing else."""
+        return np.random.default_rng([self.seed, *(int(digest_of(p)[:8], 16) for p in purpose)])
+
+    def _fitted_on(self, trials: Trials, stimuli: Stimuli) -> None:
+        self.subject_ = trials.subject
+        self.n_voxels_ = trials.n_voxels
+        self.image_shape_ = stimuli.image_shape
+        self.lineage_ = trials.member_keys()
+
+    def check_trials(self, trials: Trials) -> None:
+        """Raise ModelError unless `trials` have the voxels this recipe was fitted on."""
+        if self.subject_ is None:
+            raise ModelError(f"this {type(self).__name__} is not fitted yet; call fit, or load a run.")
+        if trials.n_voxels != self.n_voxels_:
+            raise ModelError(
+                f"betas has {trials.n_voxels} voxels but this model was fitted on {self.n_voxels_} (subject "
+                f"{self.subject_}); decode with the same ROI mask or refit."
+            )
+        if trials.subject != self.subject_:
+            raise ModelError(
+                f"these betas are of subject {trials.subject} but this model was fitted on {self.subject_}; voxels of two "
+                "people do not correspond. Decode the same subject or refit."
+            )
+
+    def save(self, folder: str | Path) -> None:
+        """Write every stage and recipe.json into `folder`, readable by `load`."""
+        from phosphene.run.stages import save_part
+
+        folder = atomic.checked_path(folder)
+        self._check_fitted()
+        for name in self.stages:
+            part = getattr(self, f"{name}_")
+            save_part(folder / "stages" / name, part, stage=name, digest="saved", seconds=0.0, lineage=self.lineage_)
+        self._write_recipe(folder)
+
+    def _check_fitted(self) -> None:
+        if self.subject_ is None:
+            raise ModelError(f"this {type(self).__name__} is not fitted yet; call fit before saving it.")
+
+    def _write_recipe(self, folder: Path) -> None:
+        record = {
+            "kind": self.config.kind,
+            "config": self.config.model_dump(mode="json"),
+            "seed": self.seed,
+            "subject": self.subject_,
+            "n_voxels": self.n_voxels_,
+            "image_shape": list(self.image_shape_),
+            "stages": list(self.stages),
+            "phosphene": __version__,
+        }
+        atomic.write_text(folder / RECIPE, json.dumps(record, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """A fitted recipe from a folder written by `save` or `fit`.
+
+        Raises
+        ------
+        ModelError
+            When a stage is missing or damaged, or the folder holds another recipe.
+        """
+        folder = atomic.checked_path(folder)
+        record = read_json(folder / RECIPE)
+        kind = cls.config_class.model_fields["kind"].default
+        if record.get("kind") != kind:
+            raise ModelError(f"{folder} holds the recipe '{record.get('kind')}', not '{kind}'; load it as that.")
+        config = validate(cls.config_class, record["config"], str(folder / RECIPE))
+        recipe = cls(config, seed=record["seed"])
+        for name, part in cls.stages.items():
+            setattr(recipe, f"{name}_", load_part(folder / "stages" / name, part))
+        recipe.subject_, recipe.n_voxels_ = record["subject"], record["n_voxels"]
+        recipe.image_shape_ = tuple(record["image_shape"])
+        recipe.lineage_ = frozenset().union(*(read_lineage(folder / "stages" / n) for n in cls.stages))
+        return recipe
+
+
+def _code_digest(recipe: type, part: type) -> str:
+    """Of the source of the recipe's and the part's modules: changed code means a changed stage."""
+    return digest_of(__version__, *(inspect.getsource(sys.modules[c.__module__]) for c in (recipe, part)))

@@ -1,0 +1,172 @@
+"""Files and folders that appear under their final name whole, or not at all.
+
+Everything is written beside its place under a name starting with ``.partial-``, flushed to the disk, and renamed.
+A killed process leaves at most such a leftover, which nothing ever reads.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from phosphene.errors import ConfigError, MachineError
+
+PARTIAL = ".partial-"
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@contextmanager
+def explained(path: str | Path) -> Iterator[None]:
+    """Turn the operating system's write errors into a MachineError that says what to do.
+
+    Raises
+    ------
+    MachineError
+        Disk full, quota reached, file system read-only, folder gone or not writable.
+    """
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, MachineError):
+            raise
+        place = Path(path)
+        if error.errno in _DISK_FULL:
+            free = _free_bytes(place)
+            raise MachineError(
+                f"the disk (or quota) is full while writing {place}; {free / 1e9:.1f} GB are free there. "
+                "What was finished before is safe. Free some space and run the same command again."
+            ) from error
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise MachineError(f"{place} cannot be written ({error.strerror}). Choose another --out folder.") from error
+        if error.errno in (errno.ENOENT, errno.ESTALE, errno.EIO):
+            raise MachineError(
+                f"the folder of {place} vanished or failed while writing ({error.strerror}). What was finished "
+                "before is safe; check the disk and run the same command again."
+            ) from error
+        raise
+
+
+def _free_bytes(path: Path) -> int:
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return shutil.disk_usage(path).free
+
+
+def checked_path(text: str | Path) -> Path:
+    """A usable path from what a person typed: ``~`` expanded, otherwise taken literally.
+
+    Raises
+    ------
+    ConfigError
+        For an empty path, control characters (a trailing newline pasted with it), or a name over 255 bytes.
+    """
+    raw = str(text)
+    if not raw.strip():
+        raise ConfigError("a path was expected, but it is empty.")
+    if any(ord(c) < 32 for c in raw):
+        raise ConfigError(
+            f"the path {raw!r} holds a line break or another control character; it was probably pasted along. "
+            f"Use {''.join(c for c in raw if ord(c) >= 32).strip()!r}."
+        )
+    path = Path(raw).expanduser()
+    for part in path.parts:
+        if len(os.fsencode(part)) > 255:
+            raise ConfigError(
+                f"'{part[:40]}...' is {len(os.fsencode(part))} bytes long; a file system takes at most 255. Shorten it."
+            )
+    return path
+
+
+def partial_name(path: Path) -> Path:
+    """A fresh temporary name beside `path`."""
+    return path.parent / f"{PARTIAL}{path.name[:100]}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make a rename inside `folder` survive a power cut."""
+    with suppress(OSError):  # some network file systems cannot sync folders
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Write one file whole or not at all. Parents are created.
+
+    Raises
+    ------
+    MachineError
+        When the disk is full or the folder cannot be written.
+    """
+    path = Path(path)
+    temporary = partial_name(path)
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(temporary, "wb") as handle:
+                handle.write(data)
+                handle.flush()
+                os.fsync(handle.fileno())
+            os.replace(temporary, path)
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+        fsync_folder(path.parent)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write one UTF-8 file whole or not at all."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+@contextmanager
+def folder(path: str | Path) -> Iterator[Path]:
+    """A folder to fill, which takes its final name only when the block ends without an error.
+
+    An existing folder of that name is replaced in the same moment.
+
+    Yields
+    ------
+    Path of the temporary folder to write into
+
+    Raises
+    ------
+    MachineError
+        When the disk is full or the folder cannot be written; nothing is left behind.
+    """
+    path = Path(path)
+    temporary = partial_name(path)
+    with explained(path):
+        try:
+            temporary.mkdir(parents=True)
+            yield temporary
+            for file in temporary.rglob("*"):
+                if file.is_file():
+                    with open(file, "rb") as handle:
+                        os.fsync(handle.fileno())
+            if path.exists():
+                old = partial_name(path)
+                os.replace(path, old)
+                os.replace(temporary, path)
+                shutil.rmtree(old, ignore_errors=True)
+            else:
+                os.replace(temporary, path)
+            fsync_folder(path.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def sweep(parent: Path) -> None:
+    """Remove what killed processes left in `parent`. Call only while holding that folder's lock."""
+    for leftover in parent.glob(f"{PARTIAL}*"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)

@@ -1,0 +1,316 @@
+"""Configuration: frozen models that refuse unknown keys, strict YAML, and where each value came from.
+
+YAML is read by the rules of YAML 1.2: ``1e-4`` is a number, ``no`` and ``yes`` are texts, ``0123`` is 123; a key that
+stands twice, an alias, or a tag is refused. What the models then accept is strict as well: a text never turns into a
+number or a boolean on its own.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from phosphene.errors import ConfigError
+
+FORMAT = 1
+"""Version of config.yaml as written by this phosphene."""
+
+
+class Config(BaseModel):
+    """Base of every configuration: frozen, strict, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+C = TypeVar("C", bound=BaseModel)
+
+
+# -- strict YAML -------------------------------------------------------------------------------------------------------
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML 1.2 scalars, no duplicate keys, no aliases."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012  replaced per class
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.events.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.constructor.ConstructorError(None, None, "aliases (*name) are not allowed here", mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, (str, int, float, bool)):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be a plain text", key_node.start_mark)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key '{key}' stands twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def _construct_int(loader: _StrictLoader, node: Any) -> int:
+    text = loader.construct_scalar(node)
+    return int(text, 0) if text.lower().lstrip("+-").startswith(("0x", "0o")) else int(text)
+
+
+_NUMBER = r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
+for _kind, _pattern, _first in (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("int", r"[-+]?(?:[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)", "-+0123456789"),
+    ("float", rf"{_NUMBER}|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)", "-+.0123456789"),
+):
+    _StrictLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(f"^(?:{_pattern})$"), list(_first))
+_StrictLoader.add_constructor("tag:yaml.org,2002:int", _construct_int)
+
+
+def parse_yaml(text: str, where: str = "the text") -> Any:
+    """Plain values from YAML text.
+
+    Raises
+    ------
+    ConfigError
+        Naming `where`, the line and the column: broken syntax, a key twice, an alias, a tag.
+    """
+    try:
+        return yaml.load(text, Loader=_StrictLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error)
+        raise ConfigError(f"{where}{place}: {problem}. Mend this line and run again.") from error
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}. Mend this value and run again.") from error
+
+
+def read_yaml(file: str | Path) -> dict[str, Any]:
+    """A YAML file that holds a mapping.
+
+    Raises
+    ------
+    ConfigError
+        When it cannot be read, is not UTF-8, or is not a mapping.
+    """
+    file = Path(file)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the configuration {file} cannot be read: {error}.") from error
+    value = parse_yaml(text, str(file))
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ConfigError(f"{file} should hold 'key: value' lines but holds a {type(value).__name__}.")
+    return value
+
+
+def to_yaml(values: Mapping[str, Any]) -> str:
+    """YAML text that `parse_yaml` reads back to the same values."""
+    return yaml.safe_dump(json.loads(json.dumps(values)), sort_keys=False, allow_unicode=True, width=100)
+
+
+# -- layers with origins -----------------------------------------------------------------------------------------------
+
+
+def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
+    """``["recipe.alpha=10", "seed=3"]`` to dotted keys and values.
+
+    Raises
+    ------
+    ConfigError
+        For a text without ``=``, an empty key, or the same key with two values.
+    """
+    out: dict[str, Any] = {}
+    for text in assignments:
+        key, sign, value = text.partition("=")
+        key = key.strip()
+        if not sign or not all(key.split(".")):
+            raise ConfigError(f"--set takes KEY=VALUE such as recipe.alpha=10, but got '{text}'.")
+        parsed = parse_yaml(value, f"--set {key}")
+        if key in out and out[key] != parsed:
+            raise ConfigError(f"--set gives {key} twice, as {out[key]!r} and {parsed!r}; keep one.")
+        out[key] = parsed
+    return out
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings to dotted keys; lists stay values."""
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            out.update(flatten(value, f"{name}."))
+        else:
+            out[name] = value
+    return out
+
+
+def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in flat.items():
+        *path, last = str(key).split(".")
+        here = out
+        for part in path:
+            step = here.setdefault(part, {})
+            if not isinstance(step, dict):
+                raise ConfigError(f"'{key}' goes into '{part}', which already has the plain value {step!r}.")
+            here = step
+        here[last] = value
+    return out
+
+
+def _merge(low: Any, high: Any) -> Any:
+    """`high` over `low`, mapping by mapping; a mapping of another ``kind`` replaces the whole."""
+    if isinstance(low, Mapping) and isinstance(high, Mapping):
+        if "kind" in high and "kind" in low and high["kind"] != low["kind"]:
+            return dict(high)
+        merged = dict(low)
+        for key, value in high.items():
+            merged[key] = _merge(low[key], value) if key in low else value
+        return merged
+    return high
+
+
+def resolve(model: type[C], layers: Iterable[tuple[str, Mapping[str, Any]]]) -> tuple[C, dict[str, str]]:
+    """Build a configuration from layers, later ones winning, and remember where each value came from.
+
+    Parameters
+    ----------
+    model : the configuration class
+    layers : (origin, values) pairs such as ``("configs/x.yaml", {...})``; keys nested or dotted
+
+    Returns
+    -------
+    (config, origins), origins by dotted key; a value no layer names has the origin "default"
+
+    Raises
+    ------
+    ConfigError
+        For unknown keys (with the nearest known one), wrong types and values out of range.
+    """
+    values = _defaults(model)
+    origins: dict[str, str] = {}
+    for origin, layer in layers:
+        nested: dict[str, Any] = {}
+        for key, value in layer.items():
+            nested = _merge(nested, _nest({key: value}))
+        values = _merge(values, nested)
+        origins.update(dict.fromkeys(flatten(nested), origin))
+    config = validate(model, values, "the configuration")
+    resolved = flatten(config.model_dump(mode="json"))
+    return config, {key: _origin(key, origins) for key in resolved}
+
+
+def _defaults(model: type[BaseModel]) -> dict[str, Any]:
+    """Default values as plain data, so that a layer may change one field of a variant without naming its kind."""
+    fields = {k: f.get_default(call_default_factory=True) for k, f in model.model_fields.items() if not f.is_required()}
+    return {k: v.model_dump(mode="json") if isinstance(v, BaseModel) else v for k, v in fields.items()}
+
+
+def _origin(key: str, origins: Mapping[str, str]) -> str:
+    while key:
+        if key in origins:
+            return origins[key]
+        key = key.rpartition(".")[0]
+    return "default"
+
+
+def validate(model: type[C], values: Mapping[str, Any], where: str) -> C:
+    """`model` from plain values, with errors a person can act on. Raises ConfigError."""
+    version = values.get("format")
+    if isinstance(version, int) and version > FORMAT:
+        raise ConfigError(
+            f"{where} is of format {version}, but this phosphene reads up to {FORMAT}; it was written by a newer one. "
+            "Upgrade phosphene, or remove the keys it does not know."
+        )
+    try:
+        text = json.dumps(values, allow_nan=True)
+        return model.model_validate_json(text)
+    except (TypeError, ValueError) as error:
+        if not isinstance(error, ValidationError):
+            raise ConfigError(f"{where} holds something that is not plain data: {error}.") from error
+        raise ConfigError(" ".join(_explain(model, e, where) for e in error.errors()[:5])) from error
+
+
+def _explain(model: type[BaseModel], error: Any, where: str) -> str:
+    # Tags of discriminated unions appear in `loc` but in no file; keep only what a user could have written.
+    key = ".".join(str(p) for p in _user_path(model, error["loc"]))
+    given = error.get("input")
+    if error["type"] == "extra_forbidden":
+        known = _known_keys(model, error["loc"][:-1])
+        near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1, cutoff=0.5)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        return f"{where}: there is no key '{key}'.{hint} Known here: {', '.join(known)}."
+    if error["type"] == "missing":
+        return f"{where}: '{key}' is required but absent."
+    note = ""
+    if isinstance(given, str) and error["type"].startswith(("float", "int", "bool")):
+        note = " (it is a text; write it without quotes)" if _looks_numeric(given) else " (it is a text)"
+        if error["type"].startswith("bool") and given.lower() in {"yes", "no", "on", "off"}:
+            note = " (write true or false)"
+    shown = given if isinstance(given, (str, int, float, bool, type(None))) else type(given).__name__
+    return f"{where}: '{key}' {_lower(error['msg'])}, but got {shown!r}{note}."
+
+
+def _user_path(model: Any, loc: tuple[Any, ...]) -> list[Any]:
+    kept: list[Any] = []
+    for part in loc:
+        fields = _fields(model)
+        if fields is not None and part not in fields and part in _kinds(model):
+            model = _kinds(model)[part]
+            continue
+        kept.append(part)
+        model = fields[part].annotation if fields and part in fields else None
+    return kept
+
+
+def _kinds(annotation: Any) -> dict[str, Any]:
+    return {
+        k: m for m in _models(annotation) for k in get_args(getattr(m.model_fields.get("kind"), "annotation", None))
+    }
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [m for a in get_args(annotation) for m in _models(a)]
+
+
+def _fields(annotation: Any) -> dict[str, Any] | None:
+    models = _models(annotation)
+    return {k: v for m in models for k, v in m.model_fields.items()} if models else None
+
+
+def _known_keys(model: Any, loc: tuple[Any, ...]) -> list[str]:
+    for part in loc:
+        fields = _fields(model) or {}
+        if part in fields:
+            model = fields[part].annotation
+        elif part in _kinds(model):
+            model = _kinds(model)[part]
+    return list(_fields(model) or {})
+
+
+def _looks_numeric(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def _lower(message: str) -> str:
+    message = message.removeprefix("Value error, ")
+    return message.replace("Input should be", "should be") if message else message

@@ -1,0 +1,12 @@
+"""The vocabulary: what was measured (Trials), what was shown (Stimuli), what was decoded (Images, Latents).
+
+Everything here is immutable. Selecting trials, voxels or stimuli returns a new view that shares the arrays of the
+old one; betas are read only when asked for, so a subject of NSD's size can be selected from without being loaded.
+"""
+
+from phosphene.types.dataset import Dataset, Split
+from phosphene.types.identity import Rows, digest_of, positions
+from phosphene.types.stimuli import Images, Latents, Stimuli
+from phosphene.types.trials import ROI, Trials
+
+__all__ = ["ROI", "Dataset", "Images", "Latents", "Rows", "Split", "Stimuli", "Trials", "digest_of", "positions"]

@@ -1,0 +1,118 @@
+"""Splits and data sets: what trains, what tests, and all of it together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from phosphene.errors import DataError, SplitError, did_you_mean
+from phosphene.types.identity import digest_of
+from phosphene.types.stimuli import Stimuli
+from phosphene.types.trials import Trials
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which stimuli (or trials) train and which test.
+
+    Parameters
+    ----------
+    name : such as "file", "nsd-982", "kfold:10/03"
+    train, test : ids, of stimuli unless `unit` is "trial"
+    unit : a split by trial may show one picture on both sides; check S1 then fails it
+    category_disjoint : whether no test category is in training; None when categories are unknown
+    note : for people
+    """
+
+    name: str
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+    unit: Literal["stimulus", "trial"] = "stimulus"
+    category_disjoint: bool | None = None
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "train", tuple(str(i) for i in self.train))
+        object.__setattr__(self, "test", tuple(str(i) for i in self.test))
+        for side, ids in (("training", self.train), ("test", self.test)):
+            if not ids:
+                raise SplitError(
+                    f"the {side} set of split '{self.name}' is empty; name at least one {self.unit} there."
+                )
+        both = set(self.train) & set(self.test)
+        if both:
+            raise SplitError(
+                f"{len(both)} {self.unit} ids of split '{self.name}' stand on both sides, first '{min(both)}'. "
+                "Whatever is scored on them was seen in training; take them out of one side."
+            )
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of both sides, independent of their order and of the split's name."""
+        return digest_of(self.unit, sorted(self.train), sorted(self.test))
+
+    def apply(self, trials: Trials) -> tuple[Trials, Trials]:
+        """Training and test trials of one subject, as views.
+
+        Raises
+        ------
+        SplitError
+            When a side is empty for this subject.
+        """
+        column = "stimulus" if self.unit == "stimulus" else "trial"
+        values = trials.table[column].astype(str)
+        sides = []
+        for side, ids in (("training", self.train), ("test", self.test)):
+            mask = values.isin(ids).to_numpy()
+            if not mask.any():
+                raise SplitError(
+                    f"{trials.subject} has no trial in the {side} set of split '{self.name}' "
+                    f"({len(ids)} {self.unit} ids, first '{ids[0]}'); the split belongs to other data."
+                )
+            sides.append(trials.take(mask))
+        return sides[0], sides[1]
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Stimuli, the trials of one or more subjects, and named splits.
+
+    Parameters
+    ----------
+    name : such as "digits69"
+    stimuli : every stimulus any subject saw
+    subjects : name to Trials; may be a lazy mapping
+    splits : name to Split; the first is the default
+    about : title, citation, licence, note ... for people and for the report
+    """
+
+    name: str
+    stimuli: Stimuli
+    subjects: Mapping[str, Trials]
+    splits: Mapping[str, Split] = field(default_factory=dict)
+    about: Mapping[str, str] = field(default_factory=dict)
+
+    def trials(self, subject: str | None = None) -> Trials:
+        """Trials of one subject; of the only (or first) one by default. Raises DataError for an unknown name."""
+        if subject is None:
+            subject = next(iter(self.subjects))
+        if subject not in self.subjects:
+            raise DataError(f"{self.name} has no subject '{subject}'. {did_you_mean(subject, self.subjects)}")
+        return self.subjects[subject]
+
+    def split(self, name: str | None = None) -> Split:
+        """A named split; the first by default. Raises SplitError for an unknown name."""
+        if not self.splits:
+            raise SplitError(f"{self.name} defines no split of its own; use kfold:K or a split file.")
+        if name is None:
+            name = next(iter(self.splits))
+        if name not in self.splits:
+            raise SplitError(
+                f"{self.name} has no split '{name}'. {did_you_mean(name, self.splits)} "
+                "kfold:K and a path to a split file work too."
+            )
+        return self.splits[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.subjects)

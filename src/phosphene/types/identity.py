@@ -1,0 +1,116 @@
+"""Ids, digests and rows: what the vocabulary is made of."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import pandas as pd
+
+from phosphene.errors import DataError
+
+
+@runtime_checkable
+class Rows(Protocol):
+    """Anything that gives rows by index: an array, a memory map, an HDF5 dataset, a folder of pictures."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number of rows, then the shape of one row."""
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        """The rows asked for, as an array."""
+
+
+def digest_of(*parts: Any) -> str:
+    """SHA-256 of arrays, tables, texts and numbers, independent of byte order and memory layout.
+
+    Parameters
+    ----------
+    *parts : arrays, DataFrames, str, numbers, None, and lists or dicts of these
+
+    Returns
+    -------
+    str, 64 hexadecimal digits
+    """
+    h = hashlib.sha256()
+    for part in parts:
+        _feed(h, part)
+    return h.hexdigest()
+
+
+def _feed(h: Any, part: Any) -> None:
+    if isinstance(part, np.ndarray):
+        if part.dtype.kind in "OUT":
+            _feed(h, [str(x) for x in part.ravel()])
+            return
+        little = np.ascontiguousarray(part.astype(part.dtype.newbyteorder("<"), copy=False))
+        h.update(f"array{part.shape}{little.dtype.str}".encode())
+        h.update(little.data.cast("B") if little.size else b"")
+    elif isinstance(part, pd.DataFrame):
+        for name in part.columns:
+            h.update(str(name).encode() + b"\0")
+            _feed(h, part[name].to_numpy())
+    elif isinstance(part, Mapping):
+        for key in sorted(part, key=str):
+            h.update(str(key).encode() + b"\0")
+            _feed(h, part[key])
+    elif isinstance(part, (list, tuple, set, frozenset)):
+        items = sorted(part, key=str) if isinstance(part, (set, frozenset)) else part
+        h.update(f"list{len(items)}".encode())
+        for item in items:
+            _feed(h, item)
+    else:
+        h.update(repr(part).encode() + b"\0")
+
+
+def positions(ids: Sequence[str] | np.ndarray, wanted: Iterable[str], what: str) -> np.ndarray:
+    """Where each wanted id stands in `ids`.
+
+    Parameters
+    ----------
+    ids : (n,), the ids that exist, unique
+    wanted : ids looked for, in the order of the result
+    what : word for the error message, such as "stimulus"
+
+    Returns
+    -------
+    (n_wanted,) int64
+
+    Raises
+    ------
+    DataError
+        When an id does not exist; the first five missing ones are named.
+    """
+    wanted = np.asarray([str(w) for w in wanted], dtype=object)
+    where = pd.Index(np.asarray(ids, dtype=object)).get_indexer(wanted)
+    if (where < 0).any():
+        missing = wanted[where < 0]
+        raise DataError(
+            f"{len(missing)} of {len(wanted)} {what} ids are not among the {len(ids)} that exist: "
+            f"{', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}. "
+            f"Existing ids look like {', '.join(map(str, list(ids)[:3]))}; align by id, not by row."
+        )
+    return where.astype(np.int64)
+
+
+def unique_ids(ids: Iterable[Any], what: str) -> np.ndarray:
+    """The ids as texts. Raises DataError when one stands twice, naming it and its row."""
+    ids = np.asarray([str(i) for i in ids], dtype=object)
+    duplicated = pd.Index(ids).duplicated()
+    if duplicated.any():
+        again = ids[duplicated]
+        raise DataError(
+            f"{what} ids must be unique, but {len(again)} of {len(ids)} appear again, first '{again[0]}' "
+            f"(row {int(np.flatnonzero(duplicated)[0])}). Give every {what} an id of its own."
+        )
+    return ids
+
+
+def as_slice(index: np.ndarray) -> np.ndarray | slice:
+    """A slice where the index is contiguous, so that taking it copies nothing."""
+    if index.size and (np.diff(index) == 1).all():
+        return slice(int(index[0]), int(index[-1]) + 1)
+    return index

@@ -1,0 +1,310 @@
+"""Trials: what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from phosphene.errors import DataError, did_you_mean
+from phosphene.types.identity import Rows, as_slice, digest_of
+
+ROI = "roi."
+"""Prefix of the boolean columns of ``Trials.voxels`` that hold ROI memberships."""
+
+
+@dataclass(frozen=True, eq=False)
+class Trials:
+    """Measured (or predicted) responses of one subject, one row a trial.
+
+    Parameters
+    ----------
+    source : (n_trials_of_file, n_voxels_of_file), any real dtype, array or memory map, percent signal change
+        unless `provenance["unit"]` says otherwise. Never copied by selection.
+    table : one row per trial of this view. Column ``stimulus`` (str) is required; ``trial`` (unique), ``session``,
+        ``run`` and ``repeat`` (all int) are filled in when absent.
+    voxels : one row per voxel of this view: ``x, y, z`` in mm, ``noise_ceiling`` (share of variance, 0 to 1), and
+        one boolean column ``roi.NAME`` per ROI; any of them may be absent.
+    subject : name of the person
+    provenance : what was done to these numbers, readable by a person
+    rows, columns : which rows and columns of `source` this view shows; all by default
+
+    Examples
+    --------
+    >>> t = Trials(np.eye(3, dtype="f4"), pd.DataFrame({"stimulus": ["a", "b", "a"]}), subject="s1")
+    >>> t.average_repeats().betas
+    array([[0.5, 0. , 0.5],
+           [0. , 1. , 0. ]], dtype=float32)
+    """
+
+    source: Rows
+    table: pd.DataFrame
+    voxels: pd.DataFrame = field(default_factory=pd.DataFrame)
+    subject: str = "subject"
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    rows: np.ndarray | None = None
+    columns: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        shape = tuple(self.source.shape)
+        if len(shape) != 2:
+            raise DataError(f"betas of {self.subject} must be (trials, voxels), but the array has shape {shape}.")
+        n_trials = shape[0] if self.rows is None else len(self.rows)
+        n_voxels = shape[1] if self.columns is None else len(self.columns)
+        if "stimulus" not in self.table:
+            raise DataError(
+                f"the trial table of {self.subject} needs a column 'stimulus' that says what was shown; "
+                f"it has {', '.join(map(str, self.table.columns)) or 'no columns'}."
+            )
+        if len(self.table) != n_trials:
+            hint = ""
+            if len(self.table) == n_voxels:
+                hint = " The table is as long as betas is wide: the array may be transposed (voxels, trials)."
+            raise DataError(
+                f"betas of {self.subject} has {n_trials} rows but the trial table has {len(self.table)}: "
+                f"{'betas' if n_trials > len(self.table) else 'the table'} has "
+                f"{abs(n_trials - len(self.table))} too many.{hint} Find the extra trial before going on; "
+                "rows are never dropped to make them fit."
+            )
+        voxels = self.voxels
+        if voxels.shape[1] == 0:
+            voxels = pd.DataFrame(index=pd.RangeIndex(n_voxels))
+        if len(voxels) != n_voxels:
+            raise DataError(
+                f"betas of {self.subject} has {n_voxels} voxels but the voxel table has {len(voxels)} rows; "
+                "use the table of the same mask."
+            )
+        object.__setattr__(self, "voxels", voxels.reset_index(drop=True))
+        object.__setattr__(self, "table", _complete_table(self.table, self.subject))
+
+    # -- size and content ------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __repr__(self) -> str:
+        return (
+            f"Trials({self.subject}: {len(self)} trials of {len(self.stimulus_ids)} stimuli, {self.n_voxels} voxels"
+            f"{', ROIs ' + ', '.join(self.rois) if self.rois else ''})"
+        )
+
+    @property
+    def n_voxels(self) -> int:
+        """Number of voxels of this view."""
+        return len(self.voxels)
+
+    @property
+    def betas(self) -> np.ndarray:
+        """(n_trials, n_voxels) float32. A view where nothing, or a contiguous block, is selected; else a copy."""
+        return self.read(slice(None))
+
+    def read(self, rows: slice | np.ndarray) -> np.ndarray:
+        """Betas of some trials of this view, without touching the others.
+
+        Parameters
+        ----------
+        rows : which trials of this view, as a slice or (n,) int
+
+        Returns
+        -------
+        (n, n_voxels) float32
+        """
+        index = np.arange(self.source.shape[0]) if self.rows is None else self.rows
+        taken = as_slice(index[rows]) if (self.rows is not None or not _is_full(rows)) else slice(None)
+        out = self.source[taken]
+        if self.columns is not None:
+            out = out[:, as_slice(self.columns)]
+        return np.asarray(out, dtype=np.float32)
+
+    @property
+    def stimuli(self) -> np.ndarray:
+        """(n_trials,) object: the stimulus id of every trial."""
+        return self.table["stimulus"].to_numpy(dtype=object)
+
+    @property
+    def stimulus_ids(self) -> np.ndarray:
+        """Distinct stimulus ids in order of first appearance."""
+        return pd.unique(self.table["stimulus"]).astype(object)
+
+    @property
+    def keys(self) -> np.ndarray:
+        """(n_trials,) object: ``subject/trial``, what a lineage remembers a trial by."""
+        return np.asarray([f"{self.subject}/{t}" for t in self.table["trial"]], dtype=object)
+
+    @property
+    def rois(self) -> tuple[str, ...]:
+        """Names of the ROIs."""
+        return tuple(str(c)[len(ROI) :] for c in self.voxels.columns if str(c).startswith(ROI))
+
+    @property
+    def noise_ceiling(self) -> np.ndarray | None:
+        """(n_voxels,) share of single-trial variance a perfect model explains, or None when unknown."""
+        return self.voxels["noise_ceiling"].to_numpy(float) if "noise_ceiling" in self.voxels else None
+
+    def roi(self, name: str) -> np.ndarray:
+        """Membership of one ROI.
+
+        Parameters
+        ----------
+        name : an ROI, or several joined by ``+`` (union) or ``&`` (intersection), read from left to right
+
+        Returns
+        -------
+        (n_voxels,) bool
+
+        Raises
+        ------
+        DataError
+            When a name does not exist, with the nearest that does.
+        """
+        mask: np.ndarray | None = None
+        operation = "+"
+        for part in name.replace("&", " & ").replace("+", " + ").split():
+            if part in "+&":
+                operation = part
+                continue
+            if part not in self.rois:
+                raise DataError(f"{self.subject} has no ROI '{part}'. {did_you_mean(part, self.rois)}")
+            member = self.voxels[ROI + part].to_numpy(bool)
+            mask = member if mask is None else (mask | member if operation == "+" else mask & member)
+        if mask is None:
+            raise DataError(f"an ROI name was expected, but '{name}' is empty. {did_you_mean(name, self.rois)}")
+        return mask
+
+    def digest(self) -> str:
+        """SHA-256 of betas, table and voxels; of every 16th row's betas above 256 MB, with all row counts."""
+        n_bytes = len(self) * self.n_voxels * 4
+        step = 1 if n_bytes <= 2**28 else 16
+        return digest_of(self.subject, self.read(slice(None, None, step)), self.table, self.voxels)
+
+    # -- selection: each returns a view ----------------------------------------------------------------------------
+
+    def take(self, rows: np.ndarray) -> Trials:
+        """The trials at these positions (int) or where a mask is true, as a view."""
+        rows = np.asarray(rows)
+        if rows.dtype == bool:
+            rows = np.flatnonzero(rows)
+        base = np.arange(self.source.shape[0]) if self.rows is None else self.rows
+        return replace(self, table=self.table.iloc[rows], rows=base[rows])
+
+    def select(
+        self,
+        *,
+        roi: str | None = None,
+        stimuli: Iterable[str] | None = None,
+        trials: Iterable[Any] | None = None,
+        session: int | Iterable[int] | None = None,
+        repeat: int | Iterable[int] | None = None,
+    ) -> Trials:
+        """Trials and voxels that meet every condition given, without copying betas.
+
+        Parameters
+        ----------
+        roi : ROI expression, see `roi`
+        stimuli : stimulus ids to keep
+        trials : trial ids to keep
+        session, repeat : one number or several; repeats count from 0
+
+        Returns
+        -------
+        Trials, a view, in the order of this one
+
+        Raises
+        ------
+        DataError
+            When nothing is left, with what was asked for.
+        """
+        keep = np.ones(len(self), dtype=bool)
+        for column, wanted in (("stimulus", stimuli), ("trial", trials), ("session", session), ("repeat", repeat)):
+            if wanted is not None:
+                wanted = [wanted] if np.isscalar(wanted) else list(wanted)
+                keep &= self.table[column].isin(wanted).to_numpy()
+        if not keep.any() and len(self):
+            asked = {"stimuli": stimuli, "trials": trials, "session": session, "repeat": repeat}
+            named = ", ".join(f"{k}={_short(v)}" for k, v in asked.items() if v is not None)
+            raise DataError(f"none of the {len(self)} trials of {self.subject} has {named}; nothing is left to use.")
+        chosen = self.take(keep)
+        return chosen if roi is None else chosen.take_voxels(self.roi(roi), roi)
+
+    def take_voxels(self, mask: np.ndarray, name: str = "mask") -> Trials:
+        """The voxels where `mask` (n_voxels,) bool is true, as a view. Raises DataError when there are none."""
+        mask = np.asarray(mask)
+        columns = np.flatnonzero(mask) if mask.dtype == bool else mask
+        if columns.size == 0:
+            raise DataError(
+                f"no voxel of {self.subject} is left after selecting '{name}' among {self.n_voxels}; "
+                f"choose a larger region. {'ROI sizes: ' + _roi_sizes(self) if self.rois else ''}".strip()
+            )
+        base = np.arange(self.source.shape[1]) if self.columns is None else self.columns
+        return replace(self, voxels=self.voxels.iloc[columns], columns=base[columns])
+
+    def average_repeats(self) -> Trials:
+        """One row per stimulus: the mean over its trials, in order of first appearance.
+
+        Returns
+        -------
+        Trials whose table holds ``stimulus``, ``n_repeats`` and ``members`` (the trial ids averaged, joined by
+        ``|``); session and run are those of the first trial.
+        """
+        order = self.stimulus_ids
+        group = pd.Index(order).get_indexer(self.stimuli)
+        counts = np.bincount(group, minlength=len(order))
+        first = np.unique(group, return_index=True)[1]
+        table = self.table.iloc[first].reset_index(drop=True)
+        members = self.table["trial"].astype(str).groupby(group).agg("|".join)
+        table = table.assign(repeat=0, n_repeats=counts, members=members.to_numpy())
+        if (counts == 1).all():
+            return replace(self.take(first), table=table)
+        total = np.zeros((len(order), self.n_voxels), dtype=np.float64)
+        for start in range(0, len(self), 1024):
+            block = slice(start, min(start + 1024, len(self)))
+            np.add.at(total, group[block], self.read(block))
+        means = (total / counts[:, None]).astype(np.float32)
+        provenance = {**self.provenance, "averaged": f"over repeats, {counts.min()} to {counts.max()} a stimulus"}
+        return replace(self, source=means, table=table, rows=None, columns=None, provenance=provenance)
+
+    def with_betas(self, betas: np.ndarray, **provenance: Any) -> Trials:
+        """The same trials and voxels with other numbers, and a note of what made them."""
+        return replace(self, source=betas, rows=None, columns=None, provenance={**self.provenance, **provenance})
+
+    def member_keys(self) -> frozenset[str]:
+        """Keys of every single trial behind this view, averaged ones taken apart again."""
+        if "members" not in self.table:
+            return frozenset(self.keys)
+        return frozenset(f"{self.subject}/{m}" for row in self.table["members"] for m in str(row).split("|"))
+
+
+def _is_full(rows: Any) -> bool:
+    return isinstance(rows, slice) and rows == slice(None)
+
+
+def _short(value: Any) -> str:
+    items = [value] if np.isscalar(value) else list(value)
+    return ", ".join(map(str, items[:3])) + (" ..." if len(items) > 3 else "")
+
+
+def _roi_sizes(trials: Trials) -> str:
+    return ", ".join(f"{r} {int(trials.voxels[ROI + r].sum())}" for r in trials.rois)
+
+
+def _complete_table(table: pd.DataFrame, subject: str) -> pd.DataFrame:
+    table = table.reset_index(drop=True)
+    table = table.assign(stimulus=table["stimulus"].astype(str).astype(object))
+    if "trial" not in table:
+        table["trial"] = np.arange(len(table))
+    for column in ("session", "run"):
+        if column not in table:
+            table[column] = 0
+    if "repeat" not in table:
+        table["repeat"] = table.groupby("stimulus").cumcount()
+    duplicated = table["trial"].duplicated()
+    if duplicated.any():
+        row = int(np.flatnonzero(duplicated)[0])
+        raise DataError(
+            f"trial ids of {subject} must be unique, but {int(duplicated.sum())} repeat, first '{table['trial'][row]}' "
+            f"in row {row} of the trial table. Number the trials anew or remove the copies."
+        )
+    return table
