@@ -1,0 +1,34 @@
+"""Latents to latents: one linear map, used in every direction by every system.
+
+=================  ==================================================================================
+`Ridge`            fit, predict, save: any number of targets, penalty fixed or chosen
+`ridge_predict`    disk to disk: targets streamed, predictions written, no weights ever formed
+`estimate`         time and memory of either, before it starts
+=================  ==================================================================================
+
+Examples
+--------
+>>> import numpy as np
+>>> from phosphene.align import Ridge
+>>> x = np.array([[0.0], [1.0], [2.0], [3.0]])
+>>> Ridge(alpha=1e-6).fit(x, 2 * x + 1).predict([[10.0]]).round(3)
+array([[21.]], dtype=float32)
+"""
+
+from __future__ import annotations
+
+import importlib
+
+_HOMES = {"Ridge": "ridge", "RidgeEstimate": "cost", "estimate": "cost", "ridge_predict": "stream"}
+
+__all__ = ["Ridge", "RidgeEstimate", "estimate", "ridge_predict"]
+
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

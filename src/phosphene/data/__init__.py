@@ -1,0 +1,48 @@
+"""Data: what was shown and what was measured, from files to Trials and Stimuli.
+
+``open_dataset`` reads any data set by name or path; ``splits.resolve`` says what trains and what tests;
+``Standardiser`` and ``Screen`` prepare betas from training trials alone; ``write_dataset`` and ``import_table`` make the
+folder format that opens without being read.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_PUBLIC = {
+    "READERS": "registry",
+    "Finding": "findings",
+    "PictureFolder": "pictures",
+    "Reader": "reader",
+    "ReaderOptions": "reader",
+    "Screen": "quality",
+    "Source": "registry",
+    "Standardiser": "standardise",
+    "check": "describe",
+    "check_trials": "quality",
+    "contact_sheet": "describe",
+    "import_dataset": "importing",
+    "import_table": "importing",
+    "info": "describe",
+    "inner_folds": "splits",
+    "list_rows": "describe",
+    "locate": "registry",
+    "open_dataset": "registry",
+    "read_dataset": "folder",
+    "read_picture": "pictures",
+    "ready": "quality",
+    "write_dataset": "folder",
+}
+
+__all__ = sorted(_PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(import_module(f"{__name__}.{_PUBLIC[name]}"), name)
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return __all__

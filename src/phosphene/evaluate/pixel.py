@@ -1,8 +1,8 @@
 """Scores of decoded pictures on their pixels: PixCorr and MSE. SSIM has its own file.
 
 Pictures are float32, 0 to 1, (n, height, width, channels) with one or three channels. Every function returns one value
-per picture; a value that is not defined (a constant picture has no correlation) is NaN here, and is counted as chance and
-listed by ``phosphene.evaluate.metric``.
+per picture; a value that is not defined (a constant picture has no correlation) is NaN here, and is counted as chance
+and listed by ``phosphene.evaluate.metric``.
 """
 
 from __future__ import annotations

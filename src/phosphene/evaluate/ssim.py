@@ -2,12 +2,12 @@
 
 Common to both: grey pictures, Gaussian weights of sigma 1.5 cut at 3.5 sigma (11 taps), population covariance,
 K1 = 0.01, K2 = 0.03, a stated data range, and only window centres whose window lies inside the picture
-(a 28 x 28 picture has 18 x 18 of them). These are scikit-image's ``gaussian_weights=True, use_sample_covariance=False``.
+(a 28 x 28 picture has 18 x 18 of them). scikit-image calls this ``gaussian_weights=True, use_sample_covariance=False``.
 
 - ``ssim_2d``: windows over rows and columns. The index of Wang et al. 2004, and the headline.
 - ``ssim_columns``: windows along each image column alone, averaged over columns. Scripts that passed a grey picture
-  with ``multichannel=True`` to scikit-image before 0.20 computed this, as the last axis was then taken for channels; from 0.20
-  the argument is ignored and the same script gives ``ssim_2d``. Kept for parity with those publications.
+  with ``multichannel=True`` to scikit-image before 0.20 computed this, as the last axis was then taken for channels;
+  later versions ignore the argument, so the same script gives ``ssim_2d``. Kept for parity with those publications.
 
 ``ssim_pairs`` scores every decoded picture against every true one, for permutation nulls and identification.
 
@@ -18,7 +18,6 @@ Wang, Bovik, Sheikh, Simoncelli 2004, IEEE TIP 13(4), 600-612.
 
 from __future__ import annotations
 
-import itertools
 from functools import lru_cache
 from typing import Literal
 
@@ -96,14 +95,15 @@ def ssim_pairs(
         return scores
     size = min(m, max(1, _CHUNK_PIXELS // x.pictures[0].size))
     # Every array of the pass is made once: fresh ones of this size cost more in page faults than in arithmetic.
-    products, blurred, work = (np.empty((size, *shape[1:]), np.float32) for shape in (x.pictures.shape, *[x.mean.shape] * 2))
+    products = np.empty((size, *x.pictures.shape[1:]), np.float32)
+    blurred, work = (np.empty((size, *x.mean.shape[1:]), np.float32) for _ in range(2))
     rows = np.empty((size, x.pictures.shape[1], x.mean.shape[2]), np.float32)
     average = np.full(x.mean.shape[2], 1 / x.mean.shape[2], np.float32)
-    for block, start in itertools.product(range(0, n, size), range(0, m, size)):  # both sides stay in the cache
+    for start in range(0, m, size):
         j = slice(start, min(start + size, m))
         width = j.stop - start
         product, top, other = products[:width], blurred[:width], work[:width]
-        for i in range(block, min(block + size, n)):
+        for i in range(n):
             np.multiply(x.pictures[i], y.pictures[j], out=product)
             _blur(product, variant, top, rows[:width])
             np.multiply(x.mean[i], y.mean[j], out=other)
@@ -182,22 +182,21 @@ def _blur(
         flat, flat_rows = pictures.reshape(n * height, width), rows.reshape(n * height, width - edge)
         for start in range(0, width - edge, _TILE):
             stop = min(start + _TILE, width - edge)
-            np.matmul(flat[:, start : stop + edge], _band(stop - start, flat.dtype.char).T, out=flat_rows[:, start:stop])
+            band = _band(stop - start, flat.dtype.char)[1]
+            np.matmul(flat[:, start : stop + edge], band, out=flat_rows[:, start:stop])
         pictures = rows
     out = np.empty((n, height - edge, pictures.shape[2]), pictures.dtype) if out is None else out
     for start in range(0, height - edge, _TILE):
         stop = min(start + _TILE, height - edge)
-        np.matmul(_band(stop - start, out.dtype.char), pictures[:, start : stop + edge], out=out[:, start:stop])
+        np.matmul(_band(stop - start, out.dtype.char)[0], pictures[:, start : stop + edge], out=out[:, start:stop])
     return out
 
 
 @lru_cache(maxsize=256)
-def _band(n_out: int, dtype: str) -> np.ndarray:
-    """(n_out, n_out + 10) matrix whose rows are the 11 Gaussian weights, each one step further right."""
+def _band(n_out: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
+    """(n_out, n_out + 10): the 11 Gaussian weights, each row one step further right; and its transpose, contiguous."""
     taps = np.exp(-0.5 * (np.arange(-RADIUS, RADIUS + 1) / SIGMA) ** 2)
     band = np.zeros((n_out, n_out + 2 * RADIUS))
     for i in range(n_out):
         band[i, i : i + 2 * RADIUS + 1] = taps / taps.sum()
-    band = band.astype(dtype)
-    band.setflags(write=False)
-    return band
+    return band.astype(dtype), np.ascontiguousarray(band.T, dtype=dtype)

@@ -1,0 +1,42 @@
+"""Whole systems, one file each. The registry is data; nothing is imported until a recipe is asked for by name."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
+
+from phosphene.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from phosphene.recipes.base import Recipe
+
+RECIPES: dict[str, str] = {
+    "linear": "phosphene.recipes.linear:Linear",
+}
+"""Name of a recipe, as in ``phosphene fit NAME``, and where its class lives."""
+
+PLUGINS = "phosphene.recipes"
+"""Entry-point group by which another package adds recipes; one is loaded only when it is named."""
+
+
+def names() -> list[str]:
+    """Names of every recipe, those of other installed packages included, without importing any."""
+    return [*RECIPES, *sorted({e.name for e in entry_points(group=PLUGINS)} - set(RECIPES))]
+
+
+def get(name: str) -> type[Recipe]:
+    """The class of a recipe.
+
+    Raises
+    ------
+    ConfigError
+        For an unknown name, with the nearest known one.
+    """
+    if name in RECIPES:
+        module, _, attribute = RECIPES[name].partition(":")
+        return getattr(import_module(module), attribute)
+    for entry in entry_points(group=PLUGINS):
+        if entry.name == name:
+            return entry.load()
+    raise ConfigError(f"there is no recipe '{name}'. {did_you_mean(name, names())}")

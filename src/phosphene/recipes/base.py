@@ -73,6 +73,8 @@ class Recipe(Generic[C]):
     config_class: ClassVar[type[RecipeConfig]]
     stages: ClassVar[dict[str, type[Part]]]
     paper: ClassVar[str] = ""
+    fixed_spaces: ClassVar[frozenset[str]] = frozenset()
+    """Latent spaces that are the same whatever the training trials, so that folds can be scored together in them."""
 
     def __init__(self, config: C | None = None, seed: int = 0) -> None:
         self.config: C = self.config_class() if config is None else config

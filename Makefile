@@ -1,0 +1,49 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+# They need Python 3.11 or newer and a package registry, nothing else.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-all lint bench clean help
+
+help:  ## show this help
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+demo: $(VENV)/.core  ## decode a simulated cortex, end to end, and write runs/demo/report.html
+	$(BIN)/phosphene demo --out runs/demo
+
+test: $(VENV)/.dev  ## lint, layers and the quick tests (under 12 minutes on two cores)
+	$(MAKE) --no-print-directory lint
+	$(BIN)/python -m pytest
+
+test-all: $(VENV)/.dev  ## the slow tests too
+	$(MAKE) --no-print-directory lint
+	$(BIN)/python -m pytest -m ''
+
+lint: $(VENV)/.dev  ## style, spelling, and the import layers of the architecture
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/codespell src tests benchmarks docs README.md CHANGELOG.md CONTRIBUTING.md
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.dev  ## measure against peers, side by side in one run
+	$(BIN)/python -m benchmarks
+
+clean:  ## remove the environment and the demo's run
+	rm -rf $(VENV) runs
+
+$(VENV)/.pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "phosphene needs Python 3.11 or newer; name one with: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	@touch $@
+
+$(VENV)/.core: $(VENV)/.pip pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.core
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,brain]'
+	@touch $@

@@ -1,0 +1,126 @@
+"""Matrices larger than memory, read in blocks, checked on the way and let go of afterwards."""
+
+from __future__ import annotations
+
+import mmap
+import numbers
+from collections.abc import Iterator
+
+import numpy as np
+
+from phosphene.errors import DataError
+
+ALL = slice(None)
+
+
+class Rows:
+    """A matrix (rows, columns) that is only ever read block by block.
+
+    Parameters
+    ----------
+    source : (n, p) array, memory map or HDF5 data set of real numbers; anything with a shape that can be sliced
+    name : what messages call it
+
+    Raises
+    ------
+    DataError
+        If it is not two-dimensional, is empty, or holds objects, text or complex numbers.
+    """
+
+    def __init__(self, source, name: str):
+        # HDF5 data sets stay where they are; lists and data frames become arrays.
+        lazy = all(hasattr(source, a) for a in ("shape", "dtype", "__getitem__")) and not hasattr(source, "iloc")
+        self.array = source if lazy else np.asarray(source)
+        self.name = name
+        shape, dtype = tuple(self.array.shape), self.array.dtype
+        if len(shape) != 2:
+            raise DataError(
+                f"{name} must be a matrix (rows, columns) but has shape {shape}; "
+                f"reshape it, for one column with {name}[:, None]."
+            )
+        if 0 in shape:
+            raise DataError(f"{name} is empty: shape {shape}. Look at the selection or split that made it.")
+        if dtype.kind not in "fiub":
+            raise DataError(f"{name} must hold real numbers but {_what_is_wrong(self.array)}.")
+        self.shape = shape
+
+    def block(self, rows=ALL, columns=ALL, minus=None, dtype=np.float32, out: np.ndarray | None = None) -> np.ndarray:
+        """A contiguous copy of a block in native ``dtype``, less ``minus`` (subtracted before rounding)."""
+        raw = self.array[rows, columns]
+        out = np.empty(raw.shape, dtype) if out is None else out[:, : raw.shape[1]]
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found by `check`
+            if minus is None:
+                np.copyto(out, raw, casting="unsafe")
+            else:
+                np.subtract(raw, minus, out=out, casting="unsafe")
+        return out
+
+    def mean(self, budget: int) -> np.ndarray:
+        """Mean of every column (p,) in float64; the one pass in which every value is checked."""
+        total = np.zeros(self.shape[1])
+        for rows in spans(self.shape[0], budget // (8 * self.shape[1])):
+            block = self.block(rows)
+            self.check(block, rows.start, 0)
+            total += block.sum(axis=0, dtype=np.float64)
+        self.forget()
+        # A second pass on what is left corrects the rounding of wide sources to float32.
+        mean = total / self.shape[0]
+        if self.array.dtype.itemsize > 4:
+            rest = np.zeros_like(total)
+            for rows in spans(self.shape[0], budget // (8 * self.shape[1])):
+                rest += self.block(rows, minus=mean, dtype=np.float64).sum(axis=0)
+            mean += rest / self.shape[0]
+            self.forget()
+        return mean
+
+    def check(self, block: np.ndarray, row: int, column: int) -> None:
+        """Raise DataError naming the first value of ``block`` (which starts at row, column) that cannot be used."""
+        flat = block.reshape(-1)
+        if np.isfinite(np.dot(flat, flat)):  # one pass; squares of absurd values overflow and are caught too
+            return
+        bad = ~np.isfinite(block)
+        kind = "is not a finite number"
+        if not bad.any():
+            bad, kind = np.abs(block) > 1e15, "is too large to be squared in single precision"
+        if not bad.any():
+            return
+        i, j = np.argwhere(bad)[0]
+        value = self.array[int(row + i), int(column + j)]
+        raise DataError(
+            f"{self.name} must hold finite numbers of ordinary size, but row {row + i}, column {column + j} is {value}, "
+            f"which {kind}; in this block {bad.any(axis=1).sum()} rows and {bad.any(axis=0).sum()} columns are affected. "
+            f"Drop or repair them before fitting; nothing was replaced."
+        )
+
+    def forget(self) -> None:
+        """Give the pages of a read-only or shared memory map back; the file keeps them."""
+        array, mode = self.array, None
+        while isinstance(array, np.ndarray):
+            mode = getattr(array, "mode", mode) or mode
+            array = array.base
+        if isinstance(array, mmap.mmap) and mode in ("r", "r+", "w+") and hasattr(mmap, "MADV_DONTNEED"):
+            array.madvise(mmap.MADV_DONTNEED)
+
+
+def spans(size: int, width: int) -> Iterator[slice]:
+    """Slices of about equal width, at most ``width`` (at least 1), that cover ``range(size)``."""
+    count = -(-size // max(1, int(width)))
+    width = -(-size // count)
+    for start in range(0, size, width):
+        yield slice(start, min(start + width, size))
+
+
+def _what_is_wrong(array) -> str:
+    dtype = array.dtype
+    if dtype.kind == "c":
+        return f"is complex ({dtype}); give its real part, or magnitude and phase as separate columns"
+    if dtype.kind == "O":
+        for i, row in enumerate(array):
+            for j, value in enumerate(row):
+                if not isinstance(value, numbers.Real):
+                    return (
+                        f"is an object array whose row {i}, column {j} is {value!r} of type {type(value).__name__}; "
+                        f"clean it and convert with .astype('float32')"
+                    )
+        return "is an object array; convert it with .astype('float32')"
+    return f"has dtype {dtype}; convert it with .astype('float32')"

@@ -1,0 +1,360 @@
+"""Arrays by name from MATLAB, NPZ, NPY, HDF5 and CSV files, decided by what the file holds and never unpickled."""
+
+from __future__ import annotations
+
+import struct
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from phosphene.errors import DataError, PhospheneWarning, did_you_mean
+
+SUFFIXES = (".mat", ".npz", ".h5", ".hdf5", ".npy", ".csv")
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+
+
+class ArrayFile:
+    """The arrays of one file, read when asked for.
+
+    Parameters
+    ----------
+    path : the file
+    kind : "mat" (MATLAB 5), "mat73" (MATLAB 7.3), "npz", "npy", "hdf5" or "csv"
+    shapes : name to shape, as the arrays will come out
+    read : gives the array of one name
+    """
+
+    def __init__(
+        self, path: Path, kind: str, shapes: dict[str, tuple[int, ...]], read: Callable[[str], np.ndarray]
+    ) -> None:
+        self.path, self.kind, self.shapes, self._read = path, kind, shapes, read
+
+    @property
+    def is_column_major(self) -> bool:
+        """Whether the program that wrote it unrolls pictures column by column, as MATLAB does."""
+        return self.kind in ("mat", "mat73")
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.shapes or (self.kind == "mat" and "." in key and key.split(".")[0] in self.shapes)
+
+    def __getitem__(self, key: str) -> np.ndarray:
+        if key not in self:
+            raise DataError(
+                f"{self.path} has no array '{key}'. {did_you_mean(key, self.shapes)} "
+                "Name the arrays of this file with options such as train_betas=KEY."
+            )
+        try:
+            return self._read(key)
+        except DataError:
+            raise
+        except _BROKEN as error:
+            raise DataError(_damaged(self.path, f"while reading '{key}'", error)) from error
+
+
+# What numpy, scipy and h5py raise for bytes that are not what they should be.
+_BROKEN = (
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    OSError,
+    EOFError,
+    NotImplementedError,
+    MemoryError,
+    OverflowError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+    zipfile.BadZipFile,
+)
+
+
+def _damaged(path: Path, where: str, error: BaseException) -> str:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return (
+        f"{path} is damaged or truncated ({where}: {reason}; the file has {path.stat().st_size} bytes). "
+        "Download or copy it again and compare its size with the original."
+    )
+
+
+def open_arrays(path: str | Path) -> ArrayFile:
+    """Open a file of arrays.
+
+    Parameters
+    ----------
+    path : MATLAB (5 to 7.3), ``.npz``, ``.npy``, HDF5 or ``.csv``; the format is decided by the content
+
+    Returns
+    -------
+    ArrayFile. Arrays of a ``.npy`` or ``.csv`` file have the name "array". Arrays of MATLAB 7.3 files come out with
+    the axes MATLAB shows, although the file stores them in reverse.
+
+    Raises
+    ------
+    DataError
+        Missing, empty, truncated, pickled, a web page, or of no known format.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(
+            f"{path} is {'a folder, not a file' if path.is_dir() else 'not there'}; give the path of a data file."
+        )
+    try:
+        with open(path, "rb") as handle:
+            head = handle.read(520)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}).") from error
+    if not head:
+        raise DataError(f"{path} has 0 bytes; the download or copy never happened. Fetch it again.")
+    try:
+        if head.startswith(_HDF5):
+            return _hdf5(path, is_matlab=False)
+        if head[512:].startswith(_HDF5):
+            return _hdf5(path, is_matlab=True)
+        if head.startswith(b"PK\x03\x04"):
+            return _npz(path)
+        if head.startswith(b"\x93NUMPY"):
+            return _npy(path)
+        if head.startswith(b"MATLAB"):
+            return _mat(path)
+    except DataError:
+        raise
+    except _BROKEN as error:
+        raise DataError(_damaged(path, "while opening", error)) from error
+    if head[:1] == b"\x80" or head[:2] in (b"(d", b"(l", b"]q"):
+        raise DataError(_pickled(path))
+    if head.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")):
+        raise DataError(
+            f"{path} is a web page, not data: the server sent an error or a login page under this name. "
+            "Open the address in a browser, accept what it asks, and download again."
+        )
+    if path.suffix.lower() == ".csv":
+        return _csv(path)
+    if path.suffix.lower() == ".mat":  # MATLAB 4 files have no signature
+        try:
+            return _mat(path)
+        except _BROKEN as error:
+            raise DataError(_damaged(path, "while opening", error)) from error
+    raise DataError(
+        f"{path} is of no format phosphene knows (it begins with {head[:8]!r}). MATLAB .mat, .npz, .npy, HDF5 and .csv "
+        "can be read; save it as one of these."
+    )
+
+
+def _pickled(path: Path, key: str = "") -> str:
+    return (
+        f"{path}{f', array {key!r},' if key else ''} holds pickled Python objects. Opening a pickle can run any code, so "
+        "phosphene never does. Save plain numeric arrays: numpy.savez(file, name=array.astype('float32'))."
+    )
+
+
+def _mat(path: Path) -> ArrayFile:
+    import scipy.io
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # whatever the reader grumbles about either raises or does not matter
+        shapes = {name: tuple(shape) for name, shape, _ in scipy.io.whosmat(path)}
+
+    def read(key: str) -> np.ndarray:
+        first, *fields = key.split(".") if key not in shapes else [key]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            value = scipy.io.loadmat(path, variable_names=[first], mat_dtype=False)[first]
+        for name in fields:
+            if value.dtype.names is None or name not in value.dtype.names:
+                raise DataError(
+                    f"'{first}' in {path} has no field '{name}'. {did_you_mean(name, value.dtype.names or ())}"
+                )
+            value = value[name].ravel()[0]
+        if hasattr(value, "toarray"):  # sparse
+            value = value.toarray()
+        return np.asarray(value)
+
+    return ArrayFile(path, "mat", shapes, read)
+
+
+def _npz(path: Path) -> ArrayFile:
+    if not zipfile.is_zipfile(path):
+        raise DataError(_damaged(path, "while opening", ValueError("the end of the archive is missing")))
+    with np.load(path, allow_pickle=False) as archive:
+        names = list(archive.files)
+    shapes: dict[str, tuple[int, ...]] = {}
+    with zipfile.ZipFile(path) as archive:
+        for name in names:
+            member = name if name in archive.namelist() else f"{name}.npy"
+            with archive.open(member) as handle:
+                if np.lib.format.MAGIC_PREFIX == handle.read(6):
+                    handle.seek(0)
+                    shapes[name] = _npy_header(handle)[0]
+    if not shapes:
+        raise DataError(f"{path} is a zip archive without NumPy arrays; save it with numpy.savez.")
+
+    def read(key: str) -> np.ndarray:
+        with np.load(path, allow_pickle=False) as archive:
+            try:
+                return archive[key]
+            except ValueError as error:
+                raise DataError(_pickled(path, key) if "pickle" in str(error) else str(error)) from error
+
+    return ArrayFile(path, "npz", shapes, read)
+
+
+def _npy_header(handle: Any) -> tuple[tuple[int, ...], np.dtype]:
+    version = np.lib.format.read_magic(handle)
+    reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = reader(handle)
+    return shape, dtype
+
+
+def _npy(path: Path) -> ArrayFile:
+    with open(path, "rb") as handle:
+        shape, dtype = _npy_header(handle)
+    if dtype.hasobject:
+        raise DataError(_pickled(path))
+    array = np.load(path, mmap_mode="r", allow_pickle=False)  # a memory map; raises when the file is too short
+    return ArrayFile(path, "npy", {"array": shape}, lambda _: array)
+
+
+def _hdf5(path: Path, is_matlab: bool) -> ArrayFile:
+    import h5py
+
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def visit(name: str, item: Any) -> None:
+        nonlocal is_matlab
+        if isinstance(item, h5py.Dataset) and not name.startswith("#"):
+            is_matlab = is_matlab or "MATLAB_class" in item.attrs
+            shapes[name] = item.shape or ()
+
+    try:
+        with h5py.File(path, "r") as file:
+            file.visititems(visit)
+    except BlockingIOError as error:
+        raise DataError(
+            f"{path} is open for writing in another program. Close it there, then run the command again."
+        ) from error
+    if is_matlab:
+        shapes = {name: shape[::-1] for name, shape in shapes.items()}
+
+    def read(key: str) -> np.ndarray:
+        with h5py.File(path, "r") as file:
+            item = file[key]
+            if item.dtype == h5py.ref_dtype:  # a MATLAB cell
+                value = np.array([_text(file[r][()]) for r in np.ravel(item[()])], dtype=object)
+            elif h5py.check_string_dtype(item.dtype) is not None:
+                value = item.asstr()[()]
+            else:
+                value = item[()]
+        return np.asarray(value).T if is_matlab else np.asarray(value)
+
+    return ArrayFile(path, "mat73" if is_matlab else "hdf5", shapes, read)
+
+
+def _text(codes: np.ndarray) -> str:
+    return "".join(chr(int(c)) for c in np.ravel(codes))
+
+
+def _csv(path: Path) -> ArrayFile:
+    import pandas as pd
+
+    try:
+        with open(path, encoding="utf-8-sig") as handle:
+            first = handle.readline()
+        header = None if all(_is_number(cell) for cell in first.strip().split(",")) else 0
+        frame = pd.read_csv(path, header=header, encoding="utf-8-sig")
+    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise DataError(f"{path} is no readable table of numbers: {str(error).strip()}") from error
+    for name in frame.columns:
+        if frame[name].dtype.kind not in "iufb":
+            bad = pd.to_numeric(frame[name], errors="coerce").isna() & frame[name].notna()
+            row = int(np.flatnonzero(bad)[0]) if bad.any() else 0
+            raise DataError(
+                f"column '{name}' of {path} should be numbers, but row {row} (from 0, below the header) holds "
+                f"{frame[name].iloc[row]!r}. Keep only the betas in this file, one row a trial."
+            )
+    array = frame.to_numpy()
+    return ArrayFile(path, "csv", {"array": array.shape}, lambda _: array)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return not text.strip()
+    return True
+
+
+def real_matrix(array: Any, what: str) -> np.ndarray:
+    """`array` as a 2-D matrix of real numbers; layout and byte order may be any.
+
+    Parameters
+    ----------
+    array : whatever a file held
+    what : file and field, for the message
+
+    Returns
+    -------
+    (n, m), integer or floating
+
+    Raises
+    ------
+    DataError
+        Object, text, complex or structured values, or another number of axes.
+    """
+    kind = array.dtype.kind
+    if kind == "O":
+        raise DataError(
+            f"{what} holds Python objects ({type(array.ravel()[0]).__name__ if array.size else 'empty'} first), not "
+            "numbers; usually rows of unequal length. Make every row as long as the others and save numbers."
+        )
+    if kind == "c":
+        part = "its imaginary part is zero throughout, so save array.real" if not np.any(array.imag) else (
+            "save the real part or the magnitude, whichever you mean"
+        )
+        raise DataError(f"{what} holds complex numbers, but responses are real; {part}.")
+    if kind not in "iufb":
+        raise DataError(f"{what} holds {array.dtype} values where numbers were expected; save it as float32.")
+    if array.ndim != 2:
+        raise DataError(f"{what} must have two axes (trials, voxels), but has shape {tuple(array.shape)}.")
+    if 0 in array.shape:
+        raise DataError(f"{what} is empty: its shape is {tuple(array.shape)}, and at least one row and column are needed.")
+    return array
+
+
+def single_array(file: ArrayFile, key: str | None) -> np.ndarray:
+    """The array named `key`, or the only matrix of the file.
+
+    Raises
+    ------
+    DataError
+        When several could be meant; they are listed.
+    """
+    if key is None:
+        matrices = [k for k, shape in file.shapes.items() if len(shape) == 2]
+        if len(matrices) != 1:
+            listed = ", ".join(f"{k} {shape}" for k, shape in file.shapes.items()) or "none"
+            raise DataError(f"{file.path} holds {len(matrices)} matrices; say which one is meant. It has: {listed}.")
+        key = matrices[0]
+    return file[key]
+
+
+def narrow(array: np.ndarray, what: str) -> np.ndarray:
+    """float32 copy in native order; warns when finite values overflow to infinity."""
+    with np.errstate(over="ignore"):
+        out = np.asarray(array, dtype=np.float32)
+    if array.dtype.kind == "f" and array.dtype.itemsize > 4:
+        lost = np.isinf(out) & np.isfinite(array)
+        if lost.any():
+            row, column = np.argwhere(lost)[0]
+            warnings.warn(
+                f"{what} holds {int(lost.sum())} values beyond the range of float32, first {array[row, column]:g} in row "
+                f"{row}, column {column}; they are treated as infinite.",
+                PhospheneWarning,
+                stacklevel=3,
+            )
+    return out

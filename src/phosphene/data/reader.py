@@ -1,0 +1,76 @@
+"""What a reader of a data set is: facts, options, and four things it can do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+from phosphene.data.findings import Finding
+from phosphene.errors import DataError
+from phosphene.run.config import Config
+from phosphene.types import Dataset
+
+
+class ReaderOptions(Config):
+    """Options of one reader: frozen, unknown keys refused."""
+
+
+@runtime_checkable
+class Reader(Protocol):
+    """One data set (or one file format) and how to read it. A class of these is named in ``registry.READERS``.
+
+    Attributes
+    ----------
+    title, citation, licence, url : facts for people and for the report
+    files : what to look for in the data set's folder, for people; empty for data that need no file
+    options : class of the options `load` takes
+    """
+
+    title: ClassVar[str]
+    citation: ClassVar[str]
+    licence: ClassVar[str]
+    url: ClassVar[str]
+    files: ClassVar[str]
+    options: ClassVar[type[ReaderOptions]]
+
+    def find(self, root: Path) -> Path:
+        """Where the data stand below `root`. Raises DataError naming what is missing."""
+
+    def subjects(self, path: Path, options: Any) -> tuple[str, ...]:
+        """Names of the subjects at `path`, without reading betas."""
+
+    def load(self, path: Path, options: Any, subject: str | None = None) -> Dataset:
+        """The data set at `path`, of one subject or all. Raises DataError."""
+
+    def check(self, path: Path, options: Any) -> list[Finding]:
+        """Compare what is there with what should be. Never raises for wrong data: says so in a finding."""
+
+
+def about(reader: Reader, **more: str) -> Mapping[str, str]:
+    """The facts of a reader, as a Dataset keeps them."""
+    facts = {"title": reader.title, "citation": reader.citation, "licence": reader.licence, "url": reader.url}
+    return {k: v for k, v in {**facts, **more}.items() if v}
+
+
+def find_file(root: Path, candidates: tuple[str, ...], title: str) -> Path:
+    """The first of `candidates` (relative to `root`) that exists; `root` itself when it is such a file.
+
+    Raises
+    ------
+    DataError
+        When none does, with every place looked at and what stands there instead.
+    """
+    if root.is_file():
+        return root
+    for candidate in candidates:
+        if (root / candidate).exists():
+            return root / candidate
+    there = "which does not exist"
+    if root.is_dir():
+        names = sorted(p.name for p in root.iterdir() if not p.name.startswith("."))
+        there = f"which holds {', '.join(names[:8]) or 'nothing'}{' ...' if len(names) > 8 else ''}"
+    raise DataError(
+        f"{title} was looked for as {' or '.join(candidates)} in {root}, {there}. Put the file there, or give the "
+        "folder that holds it with --root."
+    )

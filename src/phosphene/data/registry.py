@@ -1,0 +1,191 @@
+"""Every data set behind one door: a name or a path becomes a Dataset."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from phosphene.data.reader import Reader, ReaderOptions
+from phosphene.errors import ConfigError, DataError, NotAvailable, did_you_mean
+from phosphene.run.atomic import checked_path
+from phosphene.run.config import validate
+from phosphene.types import Dataset
+
+READERS: dict[str, str] = {
+    "digits69": "phosphene.data.digits69:Digits69",
+    "insilico": "phosphene.data.insilico.reader:InSilico",
+}
+"""Data sets by name, as ``module:class``. Other packages add theirs as entry points of `PLUGINS`."""
+
+FORMATS: dict[str, str] = {
+    "folder": "phosphene.data.folder:FolderReader",
+    "pairs": "phosphene.data.pairs:PairFile",
+}
+"""Formats that are recognised by a path instead of a name."""
+
+PLUGINS = "phosphene.readers"
+"""Entry-point group in which other packages name their readers; one is imported only when asked for by name."""
+
+ROOT = "PHOSPHENE_DATA"
+"""Environment variable naming the folder that holds one folder per data set."""
+
+_PAIR_SUFFIXES = (".mat", ".npz", ".h5", ".hdf5")
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a person meant: which reader, which data, which subject."""
+
+    name: str
+    reader: Reader
+    path: Path
+    subject: str | None = None
+
+    def options(self, values: Mapping[str, Any] | ReaderOptions | None = None) -> ReaderOptions:
+        """The reader's options. Raises ConfigError for unknown ones, with the nearest known."""
+        if isinstance(values, ReaderOptions):
+            return values
+        return validate(self.reader.options, dict(values or {}), f"options of {self.name}")
+
+
+def known() -> tuple[str, ...]:
+    """Names of all data sets, those of plug-ins included, without importing any."""
+    return (*READERS, *(p.name for p in entry_points(group=PLUGINS) if p.name not in READERS))
+
+
+def reader(name: str) -> Reader:
+    """The reader of a data set or format, imported now.
+
+    Raises
+    ------
+    ConfigError
+        For an unknown name, with the nearest known one.
+    """
+    target = {**READERS, **FORMATS}.get(name)
+    if target is None:
+        plugins = {p.name: p for p in entry_points(group=PLUGINS)}
+        if name not in plugins:
+            raise ConfigError(f"there is no data set '{name}'. {did_you_mean(name, known())}")
+        try:
+            return plugins[name].load()()
+        except Exception as error:
+            raise NotAvailable(
+                f"the reader '{name}' of the plug-in {plugins[name].value} cannot be loaded ({error}); reinstall it."
+            ) from error
+    module, _, attribute = target.partition(":")
+    return getattr(import_module(module), attribute)()
+
+
+def locate(spec: str | Path, *, root: str | Path | None = None) -> Source:
+    """Find what a data set argument means, without reading it.
+
+    Parameters
+    ----------
+    spec : ``NAME``, ``NAME:SUBJECT``, ``PATH`` or ``PATH:SUBJECT``. A path is a folder written by
+        ``phosphene data import``, or a .mat, .npz, .h5 or .hdf5 file of responses and pictures. A name is a data set
+        of `READERS`, or of an imported folder of that name below `root`.
+    root : folder that holds one folder per data set, or the data set's own; by default the environment variable
+        PHOSPHENE_DATA
+
+    Raises
+    ------
+    ConfigError
+        An unknown name, or no root where one is needed.
+    DataError
+        The data are not where they should be, or the path is of no known format.
+    """
+    text = str(spec).strip() if not isinstance(spec, Path) else str(spec)
+    path = checked_path(text)
+    if path.exists() and not (text in known() and not _looks_like_path(text)):
+        return _by_path(path, None)
+    head, colon, subject = text.rpartition(":")
+    if colon and checked_path(head or ".").exists() and head not in known():
+        return _by_path(checked_path(head), subject)
+    name, _, subject = text.partition(":")
+    if name in known():
+        return _by_name(name, subject or None, root)
+    folder = _root(root)
+    if folder is not None and not _looks_like_path(name) and (folder / name / "dataset.json").is_file():
+        return Source(name, reader("folder"), folder / name, subject or None)
+    if _looks_like_path(text):
+        raise DataError(f"{path} is not there. Give an existing file or folder, or one of: {', '.join(known())}.")
+    raise ConfigError(
+        f"there is no data set '{name}'. {did_you_mean(name, known())} A path to a .mat, .npz or .h5 file or to a folder "
+        "written by 'phosphene data import' works too."
+    )
+
+
+def open_dataset(
+    spec: str | Path,
+    *,
+    root: str | Path | None = None,
+    options: Mapping[str, Any] | ReaderOptions | None = None,
+) -> Dataset:
+    """Read a data set by name or path.
+
+    Parameters
+    ----------
+    spec, root : see `locate`
+    options : of its reader, such as ``{"image_shape": [10, 10]}`` for a pair file
+
+    Returns
+    -------
+    Dataset; betas and pictures may be memory maps. With ``NAME:SUBJECT`` only that subject.
+
+    Raises
+    ------
+    ConfigError, DataError
+        With what was looked for, where, and what to do.
+    """
+    source = locate(spec, root=root)
+    return source.reader.load(source.path, source.options(options), source.subject)
+
+
+def _looks_like_path(text: str) -> bool:
+    return any(c in text for c in ("/", os.sep)) or text.startswith(("~", ".")) or Path(text).suffix in _PAIR_SUFFIXES
+
+
+def _root(root: str | Path | None) -> Path | None:
+    if root is not None:
+        return checked_path(root)
+    return checked_path(os.environ[ROOT]) if os.environ.get(ROOT) else None
+
+
+def _by_path(path: Path, subject: str | None) -> Source:
+    if path.is_dir():
+        if (path / "dataset.json").is_file():
+            return Source(path.name, reader("folder"), path, subject)
+        names = sorted(p.name for p in path.iterdir() if not p.name.startswith("."))
+        raise DataError(
+            f"{path} is no data set of phosphene: it has no dataset.json (it holds {', '.join(names[:6]) or 'nothing'}"
+            f"{' ...' if len(names) > 6 else ''}). For the folder of a known data set give its name and this folder: "
+            f"--data NAME --root {path}, where NAME is one of {', '.join(known())}. For data of your own run "
+            "'phosphene data import' first."
+        )
+    if path.suffix.lower() in _PAIR_SUFFIXES:
+        return Source(path.name, reader("pairs"), path, subject)
+    raise DataError(
+        f"{path} has the ending '{path.suffix}', but a data file ends in {', '.join(_PAIR_SUFFIXES)}. "
+        "For betas in .npy or .csv with a table of trials use 'phosphene data import --betas ... --trials ...'."
+    )
+
+
+def _by_name(name: str, subject: str | None, root: str | Path | None) -> Source:
+    found = reader(name)
+    if not found.files:
+        return Source(name, found, Path(), subject)
+    folder = _root(root)
+    if folder is None:
+        raise ConfigError(
+            f"'{name}' needs files on this machine, and nothing says where they are. Give --root DIR, or set {ROOT} to "
+            f"the folder that holds {found.files}."
+        )
+    if not folder.exists():
+        source = "--root" if root is not None else f"the environment variable {ROOT}"
+        raise DataError(f"{source} names {folder}, which is not there; it should hold {found.files}.")
+    return Source(name, found, found.find(folder), subject)

@@ -1,0 +1,452 @@
+"""The figures of a report: arrays and tables in, a matplotlib Figure out. No pyplot, no global state left behind.
+
+All share one style: one colour for the brain, one for controls, one for ceilings, everything else in ink and grey.
+``png`` and ``svg`` turn a Figure into bytes or text; an SVG follows the light or dark scheme of the reader.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from phosphene.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+PALETTE = {  # name: (light, dark)
+    "ink": ("#22262e", "#e7e9ee"),
+    "muted": ("#626a76", "#9ea7b5"),
+    "grid": ("#dde1e7", "#363d49"),
+    "brain": ("#2b6396", "#7fbdec"),
+    "control": ("#8d8272", "#b5aa9a"),
+    "ceiling": ("#b4612a", "#eba066"),
+}
+INK, MUTED, GRID, BRAIN, CONTROL, CEILING = (light for light, _ in PALETTE.values())
+SEQUENTIAL = "cividis"
+MOST_CELLS = 400
+"""Largest side of a matrix that is drawn; a larger one is thinned evenly."""
+_FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+
+
+# -- style and output --------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The look of every figure, for the time of the block."""
+    import matplotlib as mpl
+
+    values = {
+        "font.family": "DejaVu Sans",  # comes with matplotlib, so figures are the same everywhere
+        "font.size": 8,
+        "axes.titlesize": 8.5,
+        "axes.titleweight": "bold",
+        "axes.titlelocation": "left",
+        "axes.labelsize": 8,
+        "axes.edgecolor": MUTED,
+        "axes.labelcolor": INK,
+        "axes.titlecolor": INK,
+        "axes.linewidth": 0.7,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.facecolor": "none",
+        "figure.facecolor": "none",
+        "grid.color": GRID,
+        "grid.linewidth": 0.6,
+        "xtick.color": MUTED,
+        "ytick.color": MUTED,
+        "xtick.labelsize": 7.5,
+        "ytick.labelsize": 7.5,
+        "xtick.major.width": 0.7,
+        "ytick.major.width": 0.7,
+        "xtick.major.size": 3,
+        "ytick.major.size": 3,
+        "text.color": INK,
+        "text.parse_math": False,  # a dollar sign in the name of a ROI is no formula
+        "legend.frameon": False,
+        "legend.fontsize": 7.5,
+        "lines.linewidth": 1.6,
+        "svg.fonttype": "none",
+        "svg.hashsalt": "phosphene",
+    }
+    with mpl.rc_context(values), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # the browser has the script, the PNG a box
+        yield
+
+
+def _figure(width: float, height: float) -> Figure:
+    """An empty figure, in inches, drawn by Agg."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def png(figure: Figure, dpi: float = 200, background: str = "white") -> bytes:
+    """A figure as PNG, on a plain background."""
+    buffer = io.BytesIO()
+    with style():
+        figure.savefig(buffer, format="png", dpi=dpi, facecolor=background, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def svg(figure: Figure) -> str:
+    """A figure as SVG that follows the reader's light or dark scheme. It carries no script and loads nothing."""
+    buffer = io.StringIO()
+    with style():
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    for name, (light, _) in PALETTE.items():
+        text = text.replace(f": {light}", f": var(--{name})")
+    text = text.replace("'DejaVu Sans'", _FONTS)
+    light, dark = (";".join(f"--{n}:{c[i]}" for n, c in PALETTE.items()) for i in (0, 1))
+    rules = f"<style>:root{{{light}}}@media (prefers-color-scheme:dark){{:root{{{dark}}}}}</style>"
+    return re.sub(r"(<svg[^>]*>)", lambda m: m[1] + rules, text, count=1)
+
+
+# -- pictures ----------------------------------------------------------------------------------------------------------
+
+
+def as_uint8(pictures: np.ndarray) -> np.ndarray:
+    """(n, h, w, 3) uint8 from (n, h, w[, 1 or 3]) pictures of 0-1 floats or uint8. What is not a number is black."""
+    pictures = np.asarray(pictures)
+    if pictures.ndim == 3:
+        pictures = pictures[..., None]
+    if pictures.ndim != 4 or pictures.shape[-1] not in (1, 3):
+        raise DataError(f"pictures must be (n, height, width, 1 or 3), but have shape {pictures.shape}.")
+    if pictures.dtype != np.uint8:
+        pictures = np.round(np.clip(np.nan_to_num(pictures, nan=0.0, posinf=1.0, neginf=0.0), 0, 1) * 255).astype(np.uint8)
+    return np.broadcast_to(pictures, (*pictures.shape[:3], 3))
+
+
+def mosaic(rows: Sequence[np.ndarray], gap: int = 1, row_gap: int | None = None) -> np.ndarray:
+    """Rows of pictures as one RGBA picture with transparent gaps.
+
+    Parameters
+    ----------
+    rows : arrays (n, h, w, 1 or 3) of one size, 0-1 or uint8; a shorter row is left open at its end
+    gap, row_gap : pixels between columns and between rows
+
+    Returns
+    -------
+    (height, width, 4) uint8
+    """
+    row_gap = gap if row_gap is None else row_gap
+    pictures = [as_uint8(r) for r in rows]
+    sizes = {p.shape[1:3] for p in pictures}
+    if len(sizes) != 1:
+        raise DataError(f"the rows of a plate need pictures of one size, but have {sorted(sizes)}; resize them first.")
+    (h, w), n = sizes.pop(), max(len(p) for p in pictures)
+    canvas = np.zeros((len(rows) * (h + row_gap) - row_gap, max(1, n * (w + gap) - gap), 4), np.uint8)
+    for r, row in enumerate(pictures):
+        for c, picture in enumerate(row):
+            top, left = r * (h + row_gap), c * (w + gap)
+            canvas[top : top + h, left : left + w, :3] = picture
+            canvas[top : top + h, left : left + w, 3] = 255
+    return canvas
+
+
+def plate(
+    seen: np.ndarray | None,
+    decoded: np.ndarray,
+    controls: Mapping[str, np.ndarray] | None = None,
+    captions: Sequence[str] | None = None,
+    labels: tuple[str, str] = ("seen", "decoded"),
+    width: float = 10.0,
+) -> Figure:
+    """A strip of pictures: seen above decoded, controls below.
+
+    Parameters
+    ----------
+    seen : (n, h, w, 1 or 3), 0-1, or None when the pictures shown are not there
+    decoded : the same shape
+    controls : label to pictures decoded from a control input
+    captions : (n,) short texts above the columns
+    labels : of the first two rows
+    width : of the figure, inches
+
+    Returns
+    -------
+    Figure; its height follows from the pictures
+
+    Examples
+    --------
+    >>> pictures = np.linspace(0, 1, 4 * 28 * 28).reshape(4, 28, 28, 1)
+    >>> plate(pictures, pictures[::-1]).get_size_inches()[0]
+    np.float64(10.0)
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = {labels[0]: seen} if seen is not None else {}
+    rows |= {labels[1]: decoded, **(controls or {})}
+    h, w = np.shape(decoded)[1:3]
+    zoom = max(1, round(96 / max(h, w)))
+    gap = max(1, round(0.07 * max(h, w) * zoom))
+    enlarged = [np.repeat(np.repeat(as_uint8(p), zoom, axis=1), zoom, axis=2) for p in rows.values()]
+    picture = mosaic(enlarged, gap)
+    left = 0.12 + 0.075 * max(len(name) for name in rows)
+    top = 0.2 if captions is not None else 0.02
+    inches = width - left - 0.02
+    tall = inches * picture.shape[0] / picture.shape[1]
+    height = tall + top + 0.02
+    with style():
+        figure = Figure(figsize=(width, height))
+        FigureCanvasAgg(figure)
+        axes = figure.add_axes((left / width, 0.02 / height, inches / width, tall / height))
+        axes.imshow(picture, interpolation="none" if zoom == 1 else "nearest", aspect="auto")
+        axes.set_axis_off()
+        step = h * zoom + gap
+        for r, name in enumerate(rows):
+            strong = r < (2 if seen is not None else 1)
+            y = 1 - (r * step + h * zoom / 2) / picture.shape[0]
+            axes.text(
+                -0.1 / inches, y, name, transform=axes.transAxes, ha="right", va="center",
+                color=INK if strong else MUTED, fontsize=9, fontweight="bold" if name == labels[1] else "normal",
+            )  # fmt: skip
+        for c, caption in enumerate(captions or ()):
+            x = (c * (w * zoom + gap) + w * zoom / 2) / picture.shape[1]
+            axes.text(x, 1 + 0.05 / tall, caption, transform=axes.transAxes, ha="center", va="bottom", color=MUTED)
+    return figure
+
+
+# -- which is which ----------------------------------------------------------------------------------------------------
+
+
+def similarity(matrix: np.ndarray, groups: Sequence[str] | None = None, space: str = "") -> Figure:
+    """Similarity of every decoded picture (row) with every seen one (column).
+
+    Parameters
+    ----------
+    matrix : (n, m); a side over 400 is thinned evenly, and the axes say so
+    groups : (n,) category of each picture; rows and columns are then sorted by it, with a line between groups
+    space : feature space, for the title
+    """
+    n, m = matrix.shape
+    order = np.arange(n)
+    square = n == m
+    if groups is not None and square and len(groups) == n:
+        groups = np.asarray([str(g) for g in groups], dtype=object)
+        order = np.argsort(groups, kind="stable")
+    rows = order[np.linspace(0, n - 1, min(n, MOST_CELLS)).round().astype(int)]
+    columns = rows if square else np.linspace(0, m - 1, min(m, MOST_CELLS)).round().astype(int)
+    shown = np.asarray(matrix[rows][:, columns], dtype=np.float64)
+    with style():
+        figure = _figure(4.3, 3.7)
+        axes = figure.add_subplot()
+        axes.spines[:].set_visible(False)
+        image = axes.imshow(shown, cmap=SEQUENTIAL, interpolation="nearest", aspect="equal" if square else "auto")
+        if groups is not None and square and 1 < len(set(groups)) <= 20:
+            edges = np.flatnonzero(groups[rows][1:] != groups[rows][:-1]) + 0.5
+            for edge in edges:
+                axes.axhline(edge, color="white", linewidth=0.8)
+                axes.axvline(edge, color="white", linewidth=0.8)
+        thinned = f" (every {n / len(rows):.3g}th of {n})" if len(rows) < n else ""
+        axes.set_xlabel("picture seen" + thinned)
+        axes.set_ylabel("picture decoded")
+        axes.set_title(_short(space, 40))
+        axes.set_xticks([])
+        axes.set_yticks([])
+        bar = figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03)
+        bar.outline.set_visible(False)
+        bar.set_label("similarity")
+    return figure
+
+
+def retrieval(table: pd.DataFrame) -> Figure:
+    """Retrieval accuracy against gallery size, with chance.
+
+    Parameters
+    ----------
+    table : columns space, direction, gallery, top, value
+    """
+    with style():
+        figure = _figure(4.3, 3.3)
+        axes = figure.add_subplot()
+        top = int(table["top"].min())
+        table = table[table["top"] == top]
+        shades = [BRAIN, CEILING, CONTROL, INK]
+        names = list(dict.fromkeys(table["space"]))[: len(shades)]
+        for space, colour in zip(names, shades, strict=False):
+            for direction, line in (("forward", "-"), ("backward", (0, (3, 2)))):
+                part = table[(table["space"] == space) & (table["direction"] == direction)].sort_values("gallery")
+                if len(part):
+                    word = "brain → picture" if direction == "forward" else "picture → brain"
+                    axes.plot(
+                        part["gallery"], part["value"], color=colour, linestyle=line, marker="o", markersize=3,
+                        label=f"{_short(space, 24)}, {word}", clip_on=False,
+                    )  # fmt: skip
+        sizes = np.unique(table["gallery"].to_numpy(float))
+        axes.plot(sizes, np.minimum(1, top / sizes), color=MUTED, linewidth=1, linestyle=":", label="chance")
+        axes.set_xscale("log")
+        axes.set_xticks(sizes, [f"{int(s)}" for s in sizes])
+        axes.set_xticks([], minor=True)
+        axes.set_ylim(0, 1)
+        axes.grid(axis="y")
+        axes.set_xlabel("pictures to choose from")
+        axes.set_ylabel(f"share found{'' if top == 1 else f' among the best {top}'}")
+        axes.legend(loc="best")
+    return figure
+
+
+def identification(scores: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
+    """Identification scores as dots with intervals; chance as a tick, controls as open marks.
+
+    Parameters
+    ----------
+    scores : rows of scores.csv, all inputs
+    titles : metric to what it is called; only these are drawn, in this order
+    """
+    with style():
+        figure = _figure(5.2, 0.75 + 0.3 * len(titles))
+        axes = figure.add_subplot()
+        brain = scores[scores["input"] == "brain"].set_index("metric")
+        marks = {"shuffled": "x", "noise": "^", "mean": "s", "category": "D", "truth": "*"}
+        used: dict[str, Any] = {}
+        for y, metric in enumerate(titles):
+            for name, mark in marks.items():
+                part = scores[(scores["metric"] == metric) & (scores["input"] == name)]
+                for value in part["value"]:
+                    colour = CEILING if name == "truth" else CONTROL
+                    face = colour if mark == "x" else "none"
+                    used[name] = axes.scatter(value, y, marker=mark, s=22, facecolor=face, edgecolor=colour, linewidth=1)
+            if metric in brain.index:
+                row = brain.loc[[metric]].iloc[0]
+                axes.plot([row["ci_low"], row["ci_high"]], [y, y], color=BRAIN, linewidth=2, solid_capstyle="round")
+                used["decoded"] = axes.scatter(row["value"], y, s=30, color=BRAIN, zorder=3)
+                axes.plot([row["chance"]] * 2, [y - 0.35, y + 0.35], color=MUTED, linewidth=1, linestyle=(0, (2, 1.5)))
+        axes.set_yticks(range(len(titles)), [_short(t, 44) for t in titles.values()])
+        axes.tick_params(axis="y", length=0, labelcolor=INK)
+        axes.set_ylim(len(titles) - 0.5, -0.5)
+        axes.set_xlim(0, 1.02)
+        axes.spines["left"].set_visible(False)
+        axes.grid(axis="x")
+        axes.set_axisbelow(True)
+        axes.set_xlabel("share right (dashed tick: chance)")
+        names = [n for n in ("decoded", *marks) if n in used]
+        if names:
+            figure.legend([used[n] for n in names], names, loc="outside upper left", ncols=len(names), handletextpad=0.1)
+    return figure
+
+
+# -- encoding ----------------------------------------------------------------------------------------------------------
+
+
+def voxel_histogram(r: np.ndarray, ceiling_r: np.ndarray | None = None) -> Figure:
+    """Distribution of encoding accuracy over voxels, against what a perfect model could reach.
+
+    Parameters
+    ----------
+    r : (n_voxels,), Pearson r of predicted and measured responses; NaN is left out and counted
+    ceiling_r : (n_voxels,), largest expected r of a perfect model; voxels with none are left out of it
+    """
+    good = r[np.isfinite(r)]
+    with style():
+        figure = _figure(4.3, 3.1)
+        axes = figure.add_subplot()
+        high = 1.0
+        low = min(-0.2, float(good.min())) if good.size else -0.2
+        bins = np.linspace(np.floor(low * 10) / 10, high, 45)
+        if ceiling_r is not None and np.isfinite(ceiling_r).any():
+            axes.hist(
+                ceiling_r[np.isfinite(ceiling_r)], bins, histtype="step", color=CEILING, linewidth=1.4, label="ceiling"
+            )
+        axes.hist(good, bins, color=BRAIN, alpha=0.85, label="predicted")
+        if good.size:
+            middle = float(np.median(good))
+            axes.axvline(middle, color=INK, linewidth=1, linestyle=(0, (3, 2)), label=f"median {middle:.2f}")
+        axes.axvline(0, color=MUTED, linewidth=0.8)
+        axes.set_xlabel("r of predicted and measured response")
+        axes.set_ylabel("voxels")
+        undefined = len(r) - len(good)
+        axes.set_title(f"{len(r):,} voxels" + (f", {undefined:,} undefined" if undefined else ""))
+        axes.legend(loc="upper right")
+    return figure
+
+
+def against_ceiling(r: np.ndarray, ceiling_r: np.ndarray) -> Figure:
+    """Encoding accuracy of each voxel against the r a perfect model could reach; the diagonal is the ceiling."""
+    there = np.isfinite(r) & np.isfinite(ceiling_r)
+    with style():
+        figure = _figure(4.3, 3.1)
+        axes = figure.add_subplot()
+        axes.plot([0, 1], [0, 1], color=CEILING, linewidth=1.2, label="ceiling")
+        axes.axhline(0, color=MUTED, linewidth=0.8)
+        size = float(np.clip(3e4 / max(1, there.sum()), 1, 14))
+        axes.scatter(
+            ceiling_r[there], r[there], s=size, color=BRAIN, alpha=0.35, linewidth=0, rasterized=True, label="one voxel"
+        )
+        axes.set_xlabel("r of a perfect model (noise ceiling)")
+        axes.set_ylabel("r reached")
+        axes.legend(loc="upper left")
+    return figure
+
+
+def roi_bars(table: pd.DataFrame, label: str) -> Figure:
+    """One bar per ROI with its interval.
+
+    Parameters
+    ----------
+    table : columns roi, n, value, low, high, and optionally ceiling (drawn as a tick)
+    label : of the value axis, saying what the interval is
+    """
+    table = table.iloc[:MOST_ROIS]
+    with style():
+        figure = _figure(4.3, max(1.6, 0.7 + 0.25 * len(table)))
+        axes = figure.add_subplot()
+        y = np.arange(len(table))
+        axes.barh(y, table["value"], height=0.62, color=BRAIN, alpha=0.85)
+        spread = np.abs(np.stack([table["value"] - table["low"], table["high"] - table["value"]]).astype(float))
+        axes.errorbar(table["value"], y, xerr=spread, fmt="none", ecolor=INK, elinewidth=1, capsize=0)
+        if "ceiling" in table and table["ceiling"].notna().any():
+            axes.plot(table["ceiling"], y, "|", color=CEILING, markersize=11, markeredgewidth=2, label="ceiling")
+            axes.legend(loc="lower right", bbox_to_anchor=(1, 1))
+        names = [f"{_short(roi, 28)}  ({n:,})" for roi, n in zip(table["roi"], table["n"], strict=True)]
+        axes.set_yticks(y, names)
+        axes.tick_params(axis="y", length=0, labelcolor=INK)
+        axes.set_ylim(len(table) - 0.4, -0.6)
+        axes.axvline(0, color=MUTED, linewidth=0.8)
+        axes.grid(axis="x")
+        axes.set_axisbelow(True)
+        axes.set_xlabel(label)
+        axes.set_title("ROI (voxels)")
+    return figure
+
+
+MOST_ROIS = 30
+
+
+def flat_map(u: np.ndarray, v: np.ndarray, values: np.ndarray, label: str = "r") -> Figure:
+    """Values on the flattened cortex: one dot per voxel at its place (u, v)."""
+    there = np.isfinite(u) & np.isfinite(v) & np.isfinite(values)
+    with style():
+        figure = _figure(6.5, 3.6)
+        axes = figure.add_subplot()
+        size = float(np.clip(4e4 / max(1, there.sum()), 0.5, 40))
+        high = float(np.quantile(values[there], 0.99)) if there.any() else 1.0
+        dots = axes.scatter(
+            u[there], v[there], c=values[there], s=size, cmap=SEQUENTIAL, vmin=min(0.0, high), vmax=max(high, 1e-3),
+            linewidth=0, rasterized=True,
+        )  # fmt: skip
+        axes.set_aspect("equal")
+        axes.set_axis_off()
+        bar = figure.colorbar(dots, ax=axes, fraction=0.03, pad=0.02)
+        bar.outline.set_visible(False)
+        bar.set_label(label)
+    return figure
+
+
+def _short(text: Any, most: int) -> str:
+    text = " ".join(str(text).split())
+    return text if len(text) <= most else text[: most - 1] + "…"
