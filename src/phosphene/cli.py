@@ -10,7 +10,7 @@ import signal
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import click
 import typer
@@ -24,11 +24,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-data_app = typer.Typer(no_args_is_help=True, help="Data sets: what there is, what is in it, whether it is sound.", rich_markup_mode=None)
+data_app = typer.Typer(
+    no_args_is_help=True, help="Data sets: what there is, what is in it, whether it is sound.", rich_markup_mode=None
+)
 app.add_typer(data_app, name="data")
 
-Root = Annotated[Optional[Path], typer.Option("--root", help="Folder of the data set (default: a folder of its name in PHOSPHENE_DATA).")]
-DataOptions = Annotated[Optional[list[str]], typer.Option("--option", help="Option of the reader, KEY=VALUE; may be given several times.")]
+Root = Annotated[
+    Path | None,
+    typer.Option("--root", help="Folder of the data set (default: a folder of its name in PHOSPHENE_DATA)."),
+]
+DataOptions = Annotated[
+    list[str] | None, typer.Option("--option", help="Option of the reader, KEY=VALUE; may be given several times.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
 
@@ -44,7 +51,9 @@ def _version(show: bool) -> None:
 @app.callback()
 def _root(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
 ) -> None:
     pass
 
@@ -55,15 +64,24 @@ def _root(
 @app.command()
 def fit(
     recipe: Annotated[str, typer.Argument(help="Recipe; `phosphene show recipes` lists them.")],
-    data: Annotated[str, typer.Option("--data", help="Data set NAME or NAME:SUBJECT, or the path of a file or folder.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder of the run; the same command on an unfinished run goes on with it.")],
+    data: Annotated[
+        str, typer.Option("--data", help="Data set NAME or NAME:SUBJECT, or the path of a file or folder.")
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder of the run; the same command on an unfinished run goes on with it.")
+    ],
     root: Root = None,
-    split: Annotated[Optional[str], typer.Option(help="Named split, kfold:K, or a file (default: the data set's own).")] = None,
-    preset: Annotated[Optional[str], typer.Option(help="lab (tiny) or paper (published sizes).")] = None,
-    config: Annotated[Optional[Path], typer.Option("--config", help="YAML file of values.")] = None,
-    set_: Annotated[Optional[list[str]], typer.Option("--set", help="One value, such as recipe.curve.kind=none; may be given several times.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Named split, kfold:K, or a file (default: the data set's own).")
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help="lab (tiny) or paper (published sizes).")] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="YAML file of values.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="One value, such as recipe.curve.kind=none; may be given several times."),
+    ] = None,
     option: DataOptions = None,
-    seed: Annotated[Optional[int], typer.Option(help="Seed of everything drawn.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything drawn.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
     quiet: Quiet = False,
 ) -> None:
@@ -122,7 +140,9 @@ def evaluate(run: Run, root: Root = None, quiet: Quiet = False) -> None:
 @app.command()
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="One run, or several to compare.")],
-    out: Annotated[Optional[Path], typer.Option("--out", help="HTML file (default: report.html in the first run).")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="HTML file (default: report.html in the first run).")
+    ] = None,
 ) -> None:
     """Write one self-contained HTML page."""
     from phosphene.report import report as write
@@ -161,7 +181,9 @@ def data_info(
     name: Annotated[str, typer.Argument(help="Data set NAME or NAME:SUBJECT, or a path.")],
     root: Root = None,
     option: DataOptions = None,
-    figure: Annotated[Optional[Path], typer.Option("--figure", help="Write a contact sheet of the pictures to this PNG.")] = None,
+    figure: Annotated[
+        Path | None, typer.Option("--figure", help="Write a contact sheet of the pictures to this PNG.")
+    ] = None,
 ) -> None:
     """What is in a data set: subjects, trials, pictures, regions, splits, ceilings."""
     from phosphene.data import describe, registry
@@ -193,10 +215,10 @@ def data_check(
 @app.command()
 def show(
     what: Annotated[str, typer.Argument(help="recipes, config or data.")],
-    recipe: Annotated[Optional[str], typer.Argument(help="For config: a recipe, or the folder of a run.")] = None,
-    config: Annotated[Optional[Path], typer.Option("--config", help="YAML file of values.")] = None,
-    set_: Annotated[Optional[list[str]], typer.Option("--set", help="One value, KEY=VALUE.")] = None,
-    preset: Annotated[Optional[str], typer.Option(help="lab or paper.")] = None,
+    recipe: Annotated[str | None, typer.Argument(help="For config: a recipe, or the folder of a run.")] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="YAML file of values.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="One value, KEY=VALUE.")] = None,
+    preset: Annotated[str | None, typer.Option(help="lab or paper.")] = None,
 ) -> None:
     """What exists, what would run, and where each value comes from."""
     from phosphene.errors import ConfigError, did_you_mean
@@ -211,7 +233,9 @@ def show(
         from phosphene import flow
 
         if recipe is None:
-            raise ConfigError("`phosphene show config` needs a recipe or the folder of a run, such as: show config linear")
+            raise ConfigError(
+                "`phosphene show config` needs a recipe or the folder of a run, such as: show config linear"
+            )
         command: dict[str, Any] = {"preset": preset} if preset else {}
         typer.echo(flow.show_config(recipe, _layers(command, config, set_)))
     else:

@@ -17,8 +17,11 @@ from scipy.linalg import blas, cho_factor, cho_solve, eigh
 from phosphene.align._rows import ALL, Rows, spans
 from phosphene.errors import DataError
 
-# In single precision predictions move by about RESOLUTION * largest eigenvalue / penalty of their spread.
+# In single precision predictions move by about RESOLUTION * largest eigenvalue / penalty of their spread (measured
+# for both forms, Cholesky and eigenvectors; at large penalties 5e-6 remain). It is kept up to TOLERANCE.
 RESOLUTION = 1e-7
+TOLERANCE = 5e-5
+SCORE_TOLERANCE = 1e-2  # for penalties that are only judged
 # Below this many operations double precision costs less than a second and is used throughout.
 SMALL = 3e10
 
@@ -53,12 +56,12 @@ def gram(x: Rows, mean: np.ndarray, dual: bool, dtype: type, budget: int) -> np.
     return out
 
 
-def cross(x: Rows, new: Rows, mean: np.ndarray, dtype: type, budget: int) -> np.ndarray:
-    """Centred inner products of training rows with new rows: (n, m), Fortran order."""
+def cross(x: Rows, x_mean: np.ndarray, new: Rows, mean: np.ndarray, dtype: type, budget: int) -> np.ndarray:
+    """Inner products of training rows less ``x_mean`` with new rows less ``mean``: (n, m), Fortran order."""
     gemm = blas.dgemm if dtype is np.float64 else blas.sgemm
     out = np.zeros((x.shape[0], new.shape[0]), dtype, order="F")
     for span in spans(x.shape[1], budget // (np.dtype(dtype).itemsize * (x.shape[0] + new.shape[0]))):
-        a = x.block(ALL, span, minus=mean[span], dtype=dtype)
+        a = x.block(ALL, span, minus=x_mean[span], dtype=dtype)
         b = new.block(ALL, span, minus=mean[span], dtype=dtype)
         out = gemm(1.0, a.T, b.T, beta=1.0, c=out, trans_a=1, overwrite_c=1)
         x.forget(), new.forget()
@@ -149,9 +152,8 @@ class Spectrum:
                     residual = y[rows] - basis @ _shrink(z, self.w, alpha)
                     free = 1.0 - square @ (1.0 / (self.w + alpha))
                 free -= self.intercept / n
-                with np.errstate(divide="ignore"):
-                    scale = np.where(free > 1e-9, 1.0 / free, np.inf)
-                total[i] += _square_sum(residual, scale)
+                # Rows that determine their own fit leave nothing to judge by: they count as enormous errors.
+                total[i] += _square_sum(residual, 1.0 / np.maximum(free, 1e-9))
         return total
 
     def generalised(self, y: np.ndarray, alphas: np.ndarray) -> np.ndarray:
@@ -183,7 +185,7 @@ def folds(x: Rows, groups, n_folds: int, dual: bool, intercept: bool, dtype: typ
         raise DataError(f"groups must name one stimulus per row of X ({x.shape[0]}) but has shape {groups.shape}.")
     if len(np.unique(groups)) < n_folds:
         raise DataError(
-            f"{n_folds} folds need at least {n_folds} groups but there are {len(np.unique(groups))}; ask for fewer folds."
+            f"{n_folds} folds need as many groups but there are {len(np.unique(groups))}; ask for fewer folds."
         )
     if dual:
         whole = gram(x, x.mean(budget) if intercept else np.zeros(x.shape[1]), True, dtype, budget)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from phosphene.errors import DataError
+from phosphene.errors import ConfigError, DataError
 
 ALL = slice(None)
 
@@ -76,21 +76,30 @@ class Rows:
     def check(self, block: np.ndarray, row: int, column: int) -> None:
         """Raise DataError naming the first value of ``block`` (which starts at row, column) that cannot be used."""
         flat = block.reshape(-1)
-        if np.isfinite(np.dot(flat, flat)):  # one pass; squares of absurd values overflow and are caught too
-            return
-        bad = ~np.isfinite(block)
-        kind = "is not a finite number"
+        with np.errstate(over="ignore", invalid="ignore"):
+            if np.dot(flat, flat) < 1e30:  # one fast pass; NaN, infinity and absurd values all fail it
+                return
+        bad, kind = ~np.isfinite(block), "is not a finite number"
         if not bad.any():
-            bad, kind = np.abs(block) > 1e15, "is too large to be squared in single precision"
+            bad, kind = np.abs(block) > 1e15, "is beyond the 1e15 that arithmetic here is good for"
         if not bad.any():
             return
         i, j = np.argwhere(bad)[0]
         value = self.array[int(row + i), int(column + j)]
         raise DataError(
-            f"{self.name} must hold finite numbers of ordinary size, but row {row + i}, column {column + j} is {value}, "
-            f"which {kind}; in this block {bad.any(axis=1).sum()} rows and {bad.any(axis=0).sum()} columns are affected. "
+            f"{self.name} must hold finite numbers of ordinary size, but row {row + i}, column {column + j} is "
+            f"{value}, which {kind}; {bad.any(axis=1).sum()} rows and {bad.any(axis=0).sum()} columns of this block "
+            f"are affected. "
             f"Drop or repair them before fitting; nothing was replaced."
         )
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether the values live in a file rather than in memory."""
+        array = self.array
+        while isinstance(array, np.ndarray):
+            array = array.base
+        return isinstance(array, mmap.mmap) or not isinstance(self.array, np.ndarray)
 
     def forget(self) -> None:
         """Give the pages of a read-only or shared memory map back; the file keeps them."""
@@ -108,6 +117,17 @@ def spans(size: int, width: int) -> Iterator[slice]:
     width = -(-size // count)
     for start in range(0, size, width):
         yield slice(start, min(start + width, size))
+
+
+def destination(out, shape: tuple[int, int], dtype: type = np.float32) -> np.ndarray:
+    """A new array in memory, or the one given if its shape and dtype are right."""
+    if out is None:
+        return np.empty(shape, dtype)
+    if tuple(out.shape) != shape or out.dtype != dtype:
+        raise ConfigError(
+            f"out must have shape {shape} and dtype {np.dtype(dtype)} but has {tuple(out.shape)} and {out.dtype}."
+        )
+    return out
 
 
 def _what_is_wrong(array) -> str:

@@ -1,21 +1,26 @@
 """Two linear ways from voxels to latents: regress the latents on the voxels, or invert a model of the voxels.
 
-Both weigh voxels by what an encoding model (latents to voxels) predicts of them in held-out training responses.
+Both begin with an encoding model, latents to voxels, and with what it predicts of responses it was not fitted on.
+Rows are distinct stimuli throughout, so leaving a row out leaves a stimulus out.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
 
 from phosphene.align.ridge import Ridge
-from phosphene.errors import DataError
+from phosphene.errors import DataError, PhospheneWarning
 from phosphene.run.stages import take
 
-ALPHAS = tuple(float(a) for a in np.logspace(-1, 6, 29))
+ALPHAS = tuple(float(a) for a in np.logspace(-1, 7, 33))
 """Grid of ridge penalties, for inputs of unit variance."""
+
+CORRELATIONS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4)
+TRUSTS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 
 
 class LinearDecoder:
@@ -66,6 +71,39 @@ class LinearDecoder:
         return cls(*take(tensors, ("weights", "mean", "offset", "voxel_weights"), "LinearDecoder"), chosen=meta)
 
 
+class Encoding:
+    """Ridge from latents to voxels, a penalty per voxel, and its exact leave-one-out errors.
+
+    Parameters
+    ----------
+    latents : (n, n_latents) float32, one row per stimulus
+    betas : (n, n_voxels) float32, standardised
+    alphas : penalties each voxel chooses among, by leave-one-out
+
+    Attributes
+    ----------
+    ridge_ : the fitted Ridge
+    residuals_ : (n, n_voxels) float32, what was measured minus what the model fitted without that row predicts
+    r2_ : (n_voxels,) float32, leave-one-out share of variance explained; 0 for constant voxels
+    """
+
+    def __init__(self, latents: np.ndarray, betas: np.ndarray, alphas: Sequence[float] = ALPHAS) -> None:
+        with warnings.catch_warnings():
+            # Voxels without signal rightly take the largest penalty; that is no reason to widen the grid.
+            warnings.filterwarnings("ignore", category=PhospheneWarning, message=".*penalt")
+            self.ridge_ = Ridge(alphas, choose="loo", per_target=True).fit(latents, betas)
+        centred = (latents - latents.mean(axis=0)).astype(np.float64)
+        u, s, _ = np.linalg.svd(centred, full_matrices=False)
+        alpha = np.broadcast_to(self.ridge_.alpha_, betas.shape[1])
+        shrink = s[:, None] ** 2 / (s[:, None] ** 2 + alpha)
+        leverage = 1 / len(latents) + (u**2) @ shrink
+        error = (betas - self.ridge_.predict(latents)) / np.maximum(1 - leverage, 1e-6)
+        total = ((betas - betas.mean(axis=0)) ** 2).sum(axis=0, dtype=np.float64)
+        left = (error**2).sum(axis=0)
+        self.residuals_ = error.astype(np.float32)
+        self.r2_ = np.where(total > 0, 1 - left / np.where(total > 0, total, 1), 0).astype(np.float32)
+
+
 def reliable_voxels(r2: np.ndarray) -> np.ndarray:
     """Mask of voxels whose held-out responses the encoding model predicts (R2 > 0).
 
@@ -82,44 +120,134 @@ def reliable_voxels(r2: np.ndarray) -> np.ndarray:
     DataError
         When no voxel is predicted better than by its mean.
     """
-    mask = np.nan_to_num(r2, nan=-1.0) > 0
+    mask = r2 > 0
     if not mask.any():
         raise DataError(
             f"none of {len(r2)} voxels is predicted from the pictures better than by its mean (largest held-out R2 "
-            f"{np.nanmax(r2) if np.isfinite(r2).any() else float('nan'):.3f}). Trials and stimuli may be misaligned, or the "
-            "data too few or too noisy; check the trial order, or set recipe.decoder.voxels=all."
+            f"{r2.max():.3f}). Trials and stimuli may be misaligned, or the data too few or too noisy; check the trial "
+            "order, or set recipe.decoder.kind=ridge and recipe.decoder.voxels=all to decode all the same."
         )
     return mask
 
 
-def ridge_decoder(
-    betas: np.ndarray,
-    latents: np.ndarray,
-    voxel_weights: np.ndarray,
-    *,
-    alphas: Sequence[float] = ALPHAS,
-    groups: np.ndarray | None = None,
+def regress(
+    betas: np.ndarray, latents: np.ndarray, voxel_weights: np.ndarray, alphas: Sequence[float] = ALPHAS
 ) -> LinearDecoder:
-    """Regress latents on weighted voxels, with the penalty chosen by exact leave-one-out (or by grouped folds).
+    """Ridge of latents on weighted voxels, one penalty for all latents, chosen by exact leave-one-out.
 
     Parameters
     ----------
     betas : (n, n_voxels) float32, standardised
     latents : (n, n_latents) float32
-    voxel_weights : (n_voxels,) non-negative; a voxel is multiplied by its weight, so 0 leaves it out
-    alphas : penalties to choose among, one for all latents
-    groups : (n,) stimulus of each row, where rows repeat stimuli; whole stimuli are then held out together
+    voxel_weights : (n_voxels,) not negative; a voxel is multiplied by its weight, so 0 leaves it out
+    alphas : penalties to choose among
 
     Returns
     -------
     LinearDecoder
     """
     used = voxel_weights > 0
-    # Scaling by the mean square keeps the meaning of alpha: as if all used voxels had unit variance.
-    scale = voxel_weights[used] / np.sqrt(np.mean(voxel_weights[used] ** 2))
-    ridge = _ridge(alphas, groups, per_target=False)
-    ridge.fit(betas[:, used] * scale, latents, groups=groups)
+    # In units of their root mean square, weights do not change what a penalty means.
+    scale = (voxel_weights[used] / np.sqrt(np.mean(voxel_weights[used] ** 2))).astype(np.float32)
+    ridge = Ridge(alphas, choose="loo", per_target=False).fit(betas[:, used] * scale, latents)
     weights = np.zeros((betas.shape[1], latents.shape[1]), dtype=np.float32)
-    weights[used] = ridge.coef() * scale[:, None]
+    weights[used] = ridge.coef_ * scale[:, None]
+    zero = np.zeros(betas.shape[1], dtype=np.float32)
+    return LinearDecoder(weights, zero, ridge.intercept_, voxel_weights, {"alpha": float(np.ravel(ridge.alpha_)[0])})
+
+
+def invert(
+    betas: np.ndarray,
+    latents: np.ndarray,
+    *,
+    rng: np.random.Generator,
+    correlations: Sequence[float] = CORRELATIONS,
+    trusts: Sequence[float] = TRUSTS,
+    n_folds: int = 5,
+    alphas: Sequence[float] = ALPHAS,
+) -> LinearDecoder:
+    """Most probable latents under a linear Gaussian model of the voxels.
+
+        betas = latents W + noise,   noise ~ N(0, N),   latents ~ N(0, S)
+        latents^ = (t W N^-1 W' + S^-1)^-1 t W N^-1 betas
+        N = (1 - c) diag(v) + c E'E / n,   E the leave-one-out residuals of the encoding model, v their variances
+
+    c (how far the noise correlations seen are believed) and t (how far the model is trusted against the prior) are
+    chosen by the squared error of the latents in folds over the training stimuli.
+
+    Parameters
+    ----------
+    betas : (n, n_voxels) float32, standardised
+    latents : (n, n_latents) float32, centred and uncorrelated (principal components)
+    rng : draws the folds
+    correlations, trusts : values of c and t to choose among
+    n_folds : how many folds
+    alphas : penalties of the encoding model
+
+    Returns
+    -------
+    LinearDecoder
+
+    References
+    ----------
+    Naselaris et al. 2009, Neuron 63; Schoenmakers et al. 2013, NeuroImage 83 (linear Gaussian reconstruction).
+    """
+    n = len(betas)
+    fold = rng.permutation(n) % min(n_folds, n)
+    error = np.zeros((len(correlations), len(trusts)))
+    for held_out in range(fold.max() + 1):
+        inside, outside = fold != held_out, fold == held_out
+        model = _Inverse(betas[inside], latents[inside], alphas)
+        for i, correlation in enumerate(correlations):
+            for j, trust in enumerate(trusts):
+                predicted = model.decode(betas[outside], correlation, trust)
+                error[i, j] += ((predicted - latents[outside]) ** 2).sum()
+    i, j = np.unravel_index(int(error.argmin()), error.shape)
+    model = _Inverse(betas, latents, alphas)
+    chosen = {"correlation": correlations[i], "trust": trusts[j], "n_voxels_used": int(model.used.sum())}
+    weights = np.zeros((betas.shape[1], latents.shape[1]), dtype=np.float32)
+    weights[model.used] = model.weights(correlations[i], trusts[j])
     mean = np.zeros(betas.shape[1], dtype=np.float32)
-    return LinearDecoder(weights, mean, ridge.intercept(), voxel_weights, {"alpha": float(np.ravel(ridge.alpha_)[0])})
+    mean[model.used] = model.intercept
+    return LinearDecoder(weights, mean, model.centre, np.where(model.used, np.maximum(model.r2, 0), 0), chosen)
+
+
+class _Inverse:
+    """The linear Gaussian model of some training rows, ready for any c and t."""
+
+    def __init__(self, betas: np.ndarray, latents: np.ndarray, alphas: Sequence[float]) -> None:
+        encoding = Encoding(latents, betas, alphas)
+        self.r2 = encoding.r2_
+        self.used = reliable_voxels(self.r2)
+        self.centre = latents.mean(axis=0)
+        self.prior = np.maximum(latents.var(axis=0, dtype=np.float64), 1e-12)
+        coef = encoding.ridge_.coef_[:, self.used]
+        self.intercept = encoding.ridge_.intercept_[self.used] + self.centre @ coef
+        residuals = encoding.residuals_[:, self.used]
+        self.spread = np.sqrt((residuals**2).mean(axis=0))
+        self.w = coef / self.spread  # (n_latents, n_used)
+        self.e = residuals / self.spread  # (n, n_used)
+        self.ww = (self.w @ self.w.T).astype(np.float64)
+        values, vectors = np.linalg.eigh((self.e @ self.e.T).astype(np.float64))
+        self.values, self.vectors = np.maximum(values, 0), vectors
+        self.we = (self.w @ self.e.T).astype(np.float64) @ vectors  # (n_latents, n)
+
+    def _shrunk(self, correlation: float) -> tuple[np.ndarray, np.ndarray]:
+        """Woodbury: what the correlated part of the noise takes away, along its eigenvectors; and the precision."""
+        c = correlation / (len(self.values) * (1 - correlation))
+        taken = c / (1 + c * self.values)
+        return taken, (self.ww - (self.we * taken) @ self.we.T) / (1 - correlation)
+
+    def decode(self, betas: np.ndarray, correlation: float, trust: float) -> np.ndarray:
+        taken, precision = self._shrunk(correlation)
+        x = (betas[:, self.used] - self.intercept) / self.spread
+        along = (x @ self.e.T).astype(np.float64) @ self.vectors
+        evidence = ((x @ self.w.T) - (along * taken) @ self.we.T) / (1 - correlation)
+        system = trust * precision + np.diag(1 / self.prior)
+        return np.linalg.solve(system, trust * evidence.T).T + self.centre
+
+    def weights(self, correlation: float, trust: float) -> np.ndarray:
+        taken, precision = self._shrunk(correlation)
+        mixed = (self.w.T - self.e.T @ (self.vectors @ (taken[:, None] * self.we.T))) / (1 - correlation)
+        system = trust * precision + np.diag(1 / self.prior)
+        return np.linalg.solve(system, trust * (mixed / self.spread[:, None]).T).T

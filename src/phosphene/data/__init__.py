@@ -1,8 +1,8 @@
 """Data: what was shown and what was measured, from files to Trials and Stimuli.
 
 ``open_dataset`` reads any data set by name or path; ``splits.resolve`` says what trains and what tests;
-``Standardiser`` and ``Screen`` prepare betas from training trials alone; ``write_dataset`` and ``import_table`` make the
-folder format that opens without being read.
+``Standardiser`` and ``Screen`` prepare betas from training trials alone; ``write_dataset`` and ``import_table`` make
+the folder format that opens without being read.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _PUBLIC = {
     "Standardiser": "standardise",
     "check": "describe",
     "check_trials": "quality",
-    "contact_sheet": "describe",
+    "contact_sheet": "sheet",
     "import_dataset": "importing",
     "import_table": "importing",
     "info": "describe",
@@ -32,7 +32,7 @@ _PUBLIC = {
     "read_dataset": "folder",
     "read_picture": "pictures",
     "ready": "quality",
-    "write_dataset": "folder",
+    "write_dataset": "folder_write",
 }
 
 __all__ = sorted(_PUBLIC)

@@ -148,7 +148,8 @@ def open_arrays(path: str | Path) -> ArrayFile:
 
 def _pickled(path: Path, key: str = "") -> str:
     return (
-        f"{path}{f', array {key!r},' if key else ''} holds pickled Python objects. Opening a pickle can run any code, so "
+        f"{path}{f', array {key!r},' if key else ''} holds pickled Python objects. Opening a pickle can run any "
+        "code, so "
         "phosphene never does. Save plain numeric arrays: numpy.savez(file, name=array.astype('float32'))."
     )
 
@@ -188,7 +189,7 @@ def _npz(path: Path) -> ArrayFile:
         for name in names:
             member = name if name in archive.namelist() else f"{name}.npy"
             with archive.open(member) as handle:
-                if np.lib.format.MAGIC_PREFIX == handle.read(6):
+                if handle.read(6) == np.lib.format.MAGIC_PREFIX:
                     handle.seek(0)
                     shapes[name] = _npy_header(handle)[0]
     if not shapes:
@@ -313,8 +314,10 @@ def real_matrix(array: Any, what: str) -> np.ndarray:
             "numbers; usually rows of unequal length. Make every row as long as the others and save numbers."
         )
     if kind == "c":
-        part = "its imaginary part is zero throughout, so save array.real" if not np.any(array.imag) else (
-            "save the real part or the magnitude, whichever you mean"
+        part = (
+            "its imaginary part is zero throughout, so save array.real"
+            if not np.any(array.imag)
+            else ("save the real part or the magnitude, whichever you mean")
         )
         raise DataError(f"{what} holds complex numbers, but responses are real; {part}.")
     if kind not in "iufb":
@@ -322,7 +325,9 @@ def real_matrix(array: Any, what: str) -> np.ndarray:
     if array.ndim != 2:
         raise DataError(f"{what} must have two axes (trials, voxels), but has shape {tuple(array.shape)}.")
     if 0 in array.shape:
-        raise DataError(f"{what} is empty: its shape is {tuple(array.shape)}, and at least one row and column are needed.")
+        raise DataError(
+            f"{what} is empty: its shape is {tuple(array.shape)}, and at least one row and column are needed."
+        )
     return array
 
 
@@ -352,7 +357,8 @@ def narrow(array: np.ndarray, what: str) -> np.ndarray:
         if lost.any():
             row, column = np.argwhere(lost)[0]
             warnings.warn(
-                f"{what} holds {int(lost.sum())} values beyond the range of float32, first {array[row, column]:g} in row "
+                f"{what} holds {int(lost.sum())} values beyond the range of float32, first {array[row, column]:g} "
+                "in row "
                 f"{row}, column {column}; they are treated as infinite.",
                 PhospheneWarning,
                 stacklevel=3,

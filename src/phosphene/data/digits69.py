@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from phosphene.data.findings import Finding
 from phosphene.data.pairs import PairFile, PairOptions
 from phosphene.data.reader import find_file
-from phosphene.types import Dataset
 
 FILE = "digit69_28x28.mat"
 SHA256 = "44513e09ad2398566aedd550088b817a3c0bf9cd7873f87078ecd7fdf170b22d"
@@ -21,7 +20,7 @@ class Digits69Options(PairOptions):
     """The pair file's options with what is known of this one."""
 
     image_shape: tuple[int, ...] | None = Field((28, 28), description="height and width of a picture")
-    pixel_order: str | None = Field("F", description="pictures are stored column by column")
+    pixel_order: Literal["C", "F"] | None = Field("F", description="pictures are stored column by column")
     label_names: dict[str, str] = Field({"1": "six", "2": "nine"}, description="label value to name")
 
 
@@ -45,10 +44,6 @@ class Digits69(PairFile):
     def name(self, path: Path) -> str:
         """digits69, whatever the file is called."""
         return "digits69"
-
-    def load(self, path: Path, options: PairOptions, subject: str | None = None) -> Dataset:
-        """As `PairFile.load`, with the names of the classes."""
-        return super().load(path, options, subject)
 
     def check(self, path: Path, options: PairOptions) -> list[Finding]:
         """Checksum, and the counts of the publication."""

@@ -110,7 +110,7 @@ class PairFile:
         names = np.asarray([f"{s}-{r:03d}" for s, r in zip(sides, rows, strict=True)], dtype=object)
         labels = _labels(blocks, options)
         pixels, present = _pictures(blocks, options, file, path)
-        first = _first_row_of_same(pixels, present)
+        first = _first_row_of_same(pixels, present, len(betas))
         _check_labels_agree(labels, first, names, path)
         shown = np.unique(first)
         stimuli = Stimuli(
@@ -120,9 +120,19 @@ class PairFile:
             present=None if present is None or present.all() else present[shown],
         )
         table = pd.DataFrame(
-            {"trial": np.arange(len(betas)), "stimulus": names[first], "session": 0, "run": 0, "side": sides, "row": rows}
+            {
+                "trial": np.arange(len(betas)),
+                "stimulus": names[first],
+                "session": 0,
+                "run": 0,
+                "side": sides,
+                "row": rows,
+            }
         )
-        provenance = {"file": path.name, "unit": "as in the file" if options.scale == 1 else f"file x {options.scale:g}"}
+        provenance = {
+            "file": path.name,
+            "unit": "as in the file" if options.scale == 1 else f"file x {options.scale:g}",
+        }
         voxels = _voxels(file, options, betas.shape[1], path)
         trials = Trials(betas, table, voxels, options.subject, provenance)
         splits = {} if len(blocks) == 1 else {"file": _file_split(trials, stimuli)}
@@ -141,7 +151,11 @@ class PairFile:
         except PhospheneError as error:
             return [Finding("problem", "file", str(error))]
         trials = dataset.trials()
-        found = [Finding("ok", "file", f"{path.name}: {len(trials)} trials, {trials.n_voxels} voxels, subject S1.")]
+        found = [
+            Finding(
+                "ok", "file", f"{path.name}: {len(trials)} trials, {trials.n_voxels} voxels, subject {trials.subject}."
+            )
+        ]
         if "file" in dataset.splits:
             split = dataset.splits["file"]
             level: Literal["ok", "problem"] = "ok" if split.unit == "stimulus" else "problem"
@@ -259,7 +273,8 @@ def _with_axes(array: np.ndarray, n: int, shape: tuple[int, ...] | None, order: 
         array = array[..., None] if array.ndim == 3 else array
         if array.ndim != 4 or array.shape[3] not in (1, 3):
             raise DataError(
-                f"{what} has shape {array.shape}; (trials, height, width) or (trials, height, width, 1 or 3) is expected."
+                f"{what} has shape {array.shape}; (trials, height, width) or (trials, height, width, 1 or 3) is "
+                "expected."
             )
         return array
     width = array.shape[1]
@@ -291,7 +306,8 @@ def _to_uint8(raw: np.ndarray, present: np.ndarray, pixel_range: str, path: Path
     top = 1.0 if pixel_range == "0-1" else 255.0
     if low < -1e-3 * top or high > 1.001 * top:
         raise DataError(
-            f"pixels in {path} go from {low:g} to {high:g}, outside {pixel_range}. Undo the normalisation before saving, "
+            f"pixels in {path} go from {low:g} to {high:g}, outside {pixel_range}. Undo the normalisation before "
+            "saving, "
             "or set pixel_range."
         )
     if raw.dtype == np.uint8 and pixel_range == "0-255":
@@ -300,10 +316,10 @@ def _to_uint8(raw: np.ndarray, present: np.ndarray, pixel_range: str, path: Path
     return np.clip(np.round(scaled), 0, 255).astype(np.uint8)
 
 
-def _first_row_of_same(pixels: np.ndarray | None, present: np.ndarray | None) -> np.ndarray | slice:
+def _first_row_of_same(pixels: np.ndarray | None, present: np.ndarray | None, n: int) -> np.ndarray:
     """(n,) for each row the first row with exactly the same picture; itself where the picture is missing."""
     if pixels is None:
-        return slice(None)
+        return np.arange(n)
     seen: dict[bytes, int] = {}
     return np.asarray(
         [seen.setdefault(p.tobytes(), i) if present[i] else i for i, p in enumerate(pixels)], dtype=np.int64
@@ -331,7 +347,7 @@ def _name(value: Any, names: Mapping[str, str]) -> str:
     return names.get(text, text)
 
 
-def _check_labels_agree(labels: np.ndarray | None, first: Any, names: np.ndarray, path: Path) -> None:
+def _check_labels_agree(labels: np.ndarray | None, first: np.ndarray, names: np.ndarray, path: Path) -> None:
     if labels is None:
         return
     differ = np.flatnonzero(labels != labels[first])
@@ -358,7 +374,8 @@ def _voxels(file: ArrayFile, options: PairOptions, n_voxels: int, path: Path) ->
         columns = {t: texts == t for t in pd.unique(texts) if t not in ("0", "", "nan")}
     if len(next(iter(columns.values()), np.empty(n_voxels))) != n_voxels:
         raise DataError(
-            f"'{options.roi}' in {path} has shape {array.shape} but there are {n_voxels} voxels; it needs one entry each."
+            f"'{options.roi}' in {path} has shape {array.shape} but there are {n_voxels} voxels; it needs one "
+            "entry each."
         )
     known = [options.roi_names.get(name, name if not name.isdigit() else f"roi{name}") for name in columns]
     return pd.DataFrame({ROI + name: mask for name, mask in zip(known, columns.values(), strict=True)})
@@ -373,11 +390,14 @@ def _file_split(trials: Trials, stimuli: Stimuli) -> Split:
         category = dict(zip(stimuli.ids, stimuli.category, strict=True))
         disjoint = not ({category[i] for i in shown["train"]} & {category[i] for i in shown["test"]})
     if not both:
-        note = f"{(side == 'train').sum()} training and {(side == 'test').sum()} test rows; no picture is on both sides."
+        note = (
+            f"{(side == 'train').sum()} training and {(side == 'test').sum()} test rows; no picture is on both sides."
+        )
         return Split("file", tuple(shown["train"]), tuple(shown["test"]), "stimulus", disjoint, note)
     ids = trials.table["trial"].to_numpy()
     note = (
-        f"{len(both)} pictures are on both sides of the file's own split, first '{both[0]}': what is scored on them was "
+        f"{len(both)} pictures are on both sides of the file's own split, first '{both[0]}': what is scored on "
+        "them was "
         "seen in training."
     )
     return Split("file", tuple(ids[side == "train"]), tuple(ids[side == "test"]), "trial", disjoint, note)

@@ -13,7 +13,7 @@ from typing import Any
 from phosphene.data.reader import Reader, ReaderOptions
 from phosphene.errors import ConfigError, DataError, NotAvailable, did_you_mean
 from phosphene.run.atomic import checked_path
-from phosphene.run.config import validate
+from phosphene.run.config import resolve
 from phosphene.types import Dataset
 
 READERS: dict[str, str] = {
@@ -50,7 +50,7 @@ class Source:
         """The reader's options. Raises ConfigError for unknown ones, with the nearest known."""
         if isinstance(values, ReaderOptions):
             return values
-        return validate(self.reader.options, dict(values or {}), f"options of {self.name}")
+        return resolve(self.reader.options, [(f"options of {self.name}", dict(values or {}))])[0]
 
 
 def known() -> tuple[str, ...]:
@@ -81,6 +81,23 @@ def reader(name: str) -> Reader:
     return getattr(import_module(module), attribute)()
 
 
+def split_spec(spec: str | Path) -> tuple[str, str | None]:
+    """Data set name or path, and the subject behind its colon if there is one.
+
+    Examples
+    --------
+    >>> split_spec("nsd:subj01")
+    ('nsd', 'subj01')
+    """
+    text = str(spec).strip() if not isinstance(spec, Path) else str(spec)
+    if ":" not in text or checked_path(text).exists():
+        return text, None
+    head, _, subject = text.rpartition(":")
+    if not head or not subject:
+        raise ConfigError(f"'{text}' should be NAME:SUBJECT or PATH:SUBJECT, but one of the two is empty.")
+    return head, subject
+
+
 def locate(spec: str | Path, *, root: str | Path | None = None) -> Source:
     """Find what a data set argument means, without reading it.
 
@@ -99,23 +116,20 @@ def locate(spec: str | Path, *, root: str | Path | None = None) -> Source:
     DataError
         The data are not where they should be, or the path is of no known format.
     """
-    text = str(spec).strip() if not isinstance(spec, Path) else str(spec)
-    path = checked_path(text)
-    if path.exists() and not (text in known() and not _looks_like_path(text)):
-        return _by_path(path, None)
-    head, colon, subject = text.rpartition(":")
-    if colon and checked_path(head or ".").exists() and head not in known():
-        return _by_path(checked_path(head), subject)
-    name, _, subject = text.partition(":")
+    name, subject = split_spec(spec)
     if name in known():
-        return _by_name(name, subject or None, root)
+        return _by_name(name, subject, root)
+    path = checked_path(name)
+    if path.exists():
+        return _by_path(path, subject)
     folder = _root(root)
     if folder is not None and not _looks_like_path(name) and (folder / name / "dataset.json").is_file():
-        return Source(name, reader("folder"), folder / name, subject or None)
-    if _looks_like_path(text):
+        return Source(name, reader("folder"), folder / name, subject)
+    if _looks_like_path(name):
         raise DataError(f"{path} is not there. Give an existing file or folder, or one of: {', '.join(known())}.")
     raise ConfigError(
-        f"there is no data set '{name}'. {did_you_mean(name, known())} A path to a .mat, .npz or .h5 file or to a folder "
+        f"there is no data set '{name}'. {did_you_mean(name, known())} A path to a .mat, .npz or .h5 file or to a "
+        "folder "
         "written by 'phosphene data import' works too."
     )
 

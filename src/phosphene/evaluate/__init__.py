@@ -1,0 +1,88 @@
+"""Scores that say what they are worth: interval, chance, null and sample size with every number.
+
+``score`` walks ``METRICS`` and returns a table; the parts below can be used alone. Pictures are (n, height, width,
+channels) from 0 to 1, similarity matrices have decoded items in rows and true items in columns.
+
+pixel, ssim          PixCorr, MSE, SSIM in two variants, all pairs at once
+identification       similarity, two-way identification, inside a class too
+nway, retrieval      n-way top-k and retrieval curves, exact
+voxelwise            Pearson, R2, noise ceiling, false discovery rate
+category             what a decoder that only knows the class would reach
+statistics           BCa bootstrap, permutation null, paired differences
+metric, registry     inputs, scores and the table of metrics
+validity             checks that run by default, each with a verdict
+conclusion           the sentences that end a report
+published            the papers' numbers with their protocols
+"""
+
+from __future__ import annotations
+
+import importlib
+
+_WHERE = {
+    "pixcorr": "pixel",
+    "pixcorr_variants": "pixel",
+    "mse": "pixel",
+    "grey": "pixel",
+    "ssim_2d": "ssim",
+    "ssim_columns": "ssim",
+    "ssim_pairs": "ssim",
+    "similarity": "identification",
+    "two_way": "identification",
+    "rank_matrix": "identification",
+    "comparisons": "identification",
+    "undefined_items": "identification",
+    "n_way": "nway",
+    "n_way_class": "nway",
+    "n_way_matrix": "nway",
+    "n_way_influence": "nway",
+    "n_way_monte_carlo": "nway",
+    "expected_top_k": "nway",
+    "retrieval_curve": "retrieval",
+    "pearson_per_voxel": "voxelwise",
+    "r2_per_voxel": "voxelwise",
+    "noise_ceiling": "voxelwise",
+    "ceiling_from_ncsnr": "voxelwise",
+    "split_half_ceiling": "voxelwise",
+    "fraction_of_ceiling": "voxelwise",
+    "fdr": "voxelwise",
+    "bootstrap": "statistics",
+    "mean_of_items": "statistics",
+    "mean_of_pairs": "statistics",
+    "permutation_null": "statistics",
+    "paired_difference": "statistics",
+    "PictureClassifier": "category",
+    "CategoryOnlyDecoder": "category",
+    "class_mean_pictures": "category",
+    "Decoded": "metric",
+    "Encoded": "metric",
+    "Evaluation": "metric",
+    "Score": "metric",
+    "Scores": "metric",
+    "Skipped": "metric",
+    "COLUMNS": "metric",
+    "METRICS": "registry",
+    "metric_of": "registry",
+    "score": "registry",
+    "CHECKS": "validity",
+    "Evidence": "validity",
+    "Lineage": "validity",
+    "Verdict": "validity",
+    "run_checks": "validity",
+    "verdict_table": "validity",
+    "conclude": "conclusion",
+    "published_rows": "published",
+    "matching": "published",
+}
+
+__all__ = sorted(_WHERE)
+
+
+def __getattr__(name: str):
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -56,7 +56,9 @@ def similarity(decoded: np.ndarray, true: np.ndarray, kind: Kind = "pearson") ->
     array([[ 1., -1.]], dtype=float32)
     """
     if kind not in ("pearson", "cosine", "neg_mse"):
-        raise ConfigError(f"unknown kind of similarity {kind!r}. {did_you_mean(kind, ['pearson', 'cosine', 'neg_mse'])}")
+        raise ConfigError(
+            f"unknown kind of similarity {kind!r}. {did_you_mean(kind, ['pearson', 'cosine', 'neg_mse'])}"
+        )
     decoded, true = np.asanyarray(decoded), np.asanyarray(true)
     if decoded.ndim != 2 or true.ndim != 2 or decoded.shape[1] != true.shape[1]:
         raise DataError(
@@ -174,7 +176,7 @@ def two_way(
 
     References
     ----------
-    Ozcelik and VanRullen 2023 and Takagi and Nishimoto 2023 (direction ``truths``; there ties and NaN count as failures).
+    Ozcelik and VanRullen 2023 and Takagi and Nishimoto 2023 (``truths``; there ties and NaN count as failures).
 
     Examples
     --------
@@ -313,7 +315,9 @@ def as_square_or_mapped(similarity: np.ndarray, truth: np.ndarray | None) -> tup
     if truth is None:
         return similarity, np.arange(len(similarity))
     truth = np.asarray(truth)
-    if truth.shape != (len(similarity),) or (len(truth) and not (0 <= truth.min() and truth.max() < similarity.shape[1])):
+    if truth.shape != (len(similarity),) or (
+        len(truth) and not (truth.min() >= 0 and truth.max() < similarity.shape[1])
+    ):
         raise DataError(
             f"truth should give one of {similarity.shape[1]} columns for each of {len(similarity)} rows, but has shape "
             f"{truth.shape} and runs from {truth.min(initial=0)} to {truth.max(initial=0)}."

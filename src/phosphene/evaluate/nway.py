@@ -154,7 +154,9 @@ def n_way_influence(
     ties = ~(above | below)
     ties[rows, truth] = False
     smaller = min(n, m - 1)
-    without = expected_top_k(n_above - above, n_ties - ties, m - 1, smaller, min(k, smaller - 1))
+    n_above = np.minimum(n_above - above, m - 2)  # touches only the truth's own entry, which is dropped below
+    n_ties = np.minimum(n_ties - ties, m - 2 - n_above)
+    without = expected_top_k(n_above, n_ties, m - 1, smaller, min(k, smaller - 1))
     without[rows, truth] = 0  # a stimulus left out is not scored either
     n_shown = len(shown)
     score = (share * per_row).sum() / n_shown

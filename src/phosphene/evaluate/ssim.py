@@ -66,9 +66,7 @@ def ssim_columns(decoded: np.ndarray, true: np.ndarray, data_range: float = 1.0)
     return _ssim(decoded, true, "columns", data_range)
 
 
-def ssim_pairs(
-    decoded: np.ndarray, true: np.ndarray, variant: Variant = "2d", data_range: float = 1.0
-) -> np.ndarray:
+def ssim_pairs(decoded: np.ndarray, true: np.ndarray, variant: Variant = "2d", data_range: float = 1.0) -> np.ndarray:
     """SSIM of every decoded picture with every true one.
 
     Means and variances are taken once per picture; a pair costs one product, one blur and one fused pass.

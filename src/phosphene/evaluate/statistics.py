@@ -9,7 +9,8 @@ so the bootstrap and its jackknife are a few matrix products.
 
 References
 ----------
-Efron 1987, "Better bootstrap confidence intervals"; Phipson and Smyth 2010, "Permutation p-values should never be zero".
+Efron 1987, "Better bootstrap confidence intervals"; Phipson and Smyth 2010, "Permutation p-values should never be
+zero".
 """
 
 from __future__ import annotations
@@ -115,15 +116,21 @@ def bootstrap(
     Interval(value=1.0, low=1.0, high=1.0)
     """
     if n_draws < 100 or not 0 < level < 1:
-        raise ConfigError(f"an interval needs 100 draws or more and a level between 0 and 1, not {n_draws} and {level}.")
+        raise ConfigError(
+            f"an interval needs 100 draws or more and a level between 0 and 1, not {n_draws} and {level}."
+        )
     if n_items < 1:
         return Interval(float("nan"), float("nan"), float("nan"))
     value = float(statistic(np.ones((1, n_items)))[0])
     if n_items < 2 or np.isnan(value):
         return Interval(value, float("nan"), float("nan"))
     step = max(1, _BLOCK_VALUES // n_items)
-    drawn = np.concatenate([statistic(_draw_counts(min(step, n_draws - s), n_items, rng)) for s in range(0, n_draws, step)])
-    left_out = np.concatenate([statistic(_leave_one_out(s, min(s + step, n_items), n_items)) for s in range(0, n_items, step)])
+    drawn = np.concatenate(
+        [statistic(_draw_counts(min(step, n_draws - s), n_items, rng)) for s in range(0, n_draws, step)]
+    )
+    left_out = np.concatenate(
+        [statistic(_leave_one_out(s, min(s + step, n_items), n_items)) for s in range(0, n_items, step)]
+    )
     drawn, left_out = drawn[~np.isnan(drawn)], left_out[~np.isnan(left_out)]
     if len(drawn) < 100:
         return Interval(value, float("nan"), float("nan"))
@@ -256,7 +263,9 @@ def paired_difference(
     """
     ours, theirs = np.asarray(ours, dtype=np.float64), np.asarray(theirs, dtype=np.float64)
     if ours.shape != theirs.shape or ours.ndim != 1:
-        raise DataError(f"a paired difference needs the same items on both sides, but got {ours.shape} and {theirs.shape}.")
+        raise DataError(
+            f"a paired difference needs the same items on both sides, but got {ours.shape} and {theirs.shape}."
+        )
     difference = ours - theirs
     difference = difference[~np.isnan(difference)]
     n = len(difference)

@@ -1,7 +1,7 @@
 """Scores of predicted responses, voxel by voxel, and the ceiling they are measured against.
 
-The noise ceiling is closed form. With noise variance from the spread over repeats of a stimulus and signal variance from
-what is left of the spread over stimulus means,
+The noise ceiling is closed form. With noise variance from the spread over repeats of a stimulus and signal variance
+from what is left of the spread over stimulus means,
 
     ncsnr = signal SD / noise SD
     ceiling = ncsnr^2 / (ncsnr^2 + 1 / m)                 share of variance, m repeats averaged
@@ -133,8 +133,8 @@ def noise_ceiling(betas: np.ndarray, stimuli: np.ndarray | None = None, n_averag
         betas = betas.reshape(-1, betas.shape[2])
     if betas.ndim != 2 or stimuli is None or len(stimuli) != len(betas):
         raise DataError(
-            f"a noise ceiling needs betas (stimuli, repeats, voxels), or (trials, voxels) with one stimulus id per trial, "
-            f"but got {betas.shape} and {'no ids' if stimuli is None else f'{len(stimuli)} ids'}."
+            "a noise ceiling needs betas (stimuli, repeats, voxels), or (trials, voxels) with one stimulus id per "
+            f"trial, but got {betas.shape} and {'no ids' if stimuli is None else f'{len(stimuli)} ids'}."
         )
     _, which, repeats = np.unique(np.asarray(stimuli), return_inverse=True, return_counts=True)
     n_trials, n_stimuli = len(betas), len(repeats)
@@ -145,7 +145,8 @@ def noise_ceiling(betas: np.ndarray, stimuli: np.ndarray | None = None, n_averag
         )
     if n_averaged is None and repeats.min() != repeats.max():
         raise DataError(
-            f"stimuli were shown between {repeats.min()} and {repeats.max()} times; say how many repeats will be averaged."
+            f"stimuli were shown between {repeats.min()} and {repeats.max()} times; "
+            "say how many repeats will be averaged."
         )
     m = repeats[0] if n_averaged is None else n_averaged
     betas = betas.astype(np.float64)

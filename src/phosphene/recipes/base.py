@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
 
 import numpy as np
+import pandas as pd
 from pydantic import Field
 
 from phosphene._version import __version__
@@ -108,16 +109,20 @@ class Recipe(Generic[C]):
         """Pictures the generator makes from the true latents: the best this recipe could do; None where undefined."""
         return None
 
+    def inner_folds(self, trials: Trials) -> np.ndarray | None:
+        """(n_trials,) fold of each training trial, as used for choices inside the training set; None if none was made."""
+        return None
+
     def voxel_weights(self) -> np.ndarray | None:
         """(n_voxels,) how much each voxel counts when decoding, 0 for unused; None where undefined."""
         return None
 
     # -- the same for all ------------------------------------------------------------------------------------------
 
-    @property
-    def can_encode(self) -> bool:
+    @classmethod
+    def can_encode(cls) -> bool:
         """Whether the recipe predicts responses from pictures."""
-        return type(self).encode is not Recipe.encode
+        return cls.encode is not Recipe.encode
 
     def fit(self, trials: Trials, stimuli: Stimuli, store: StageStore | None = None) -> Self:
         """Fit every stage in order; finished ones are read back from `store`.
@@ -173,6 +178,11 @@ class Recipe(Generic[C]):
                 f"these betas are of subject {trials.subject} but this model was fitted on {self.subject_}; voxels of two "
                 "people do not correspond. Decode the same subject or refit."
             )
+
+    def predicted_trials(self, stimuli: Stimuli, betas: np.ndarray) -> Trials:
+        """Predicted responses (n_stimuli, n_voxels) as Trials, one row per stimulus."""
+        table = pd.DataFrame({"stimulus": stimuli.ids})
+        return Trials(betas, table, subject=str(self.subject_), provenance={"predicted_by": self.config.kind})
 
     def save(self, folder: str | Path) -> None:
         """Write every stage and recipe.json into `folder`, readable by `load`."""

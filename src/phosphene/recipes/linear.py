@@ -1,23 +1,215 @@
-"""Linear: betas to picture and picture to betas by linear maps alone. The honest baseline, and the template.
+"""Linear: betas to picture and picture to betas by linear maps. The honest baseline, and the template for all others.
 
-Paper: none. The parts are those of Naselaris et al. 2009 and Schoenmakers et al. 2013 (linear reconstruction).
+Paper: none. Encoding by ridge and decoding by inverting it follow Naselaris et al. 2009 and Schoenmakers et al. 2013;
+decoding by ridge is the common baseline of the field.
 
-Encode: principal components of pixels -> standardised voxels, ridge with a penalty per voxel.
-Decode: voxels, weighted by how well they are encoded -> components -> pixels -> an output curve.
-Everything is fitted, and every penalty chosen, inside the training trials.
+    encode   picture -> principal components of pixels -> ridge -> standardised voxels -> betas
+    decode   betas -> standardised voxels -> principal components -> pixels -> output curve
+
+Repeats are averaged, so a row is a stimulus. Everything is fitted, and everything chosen, inside the training trials.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
 
-from phosphene.align.decoders import LinearDecoder
+from phosphene.align.decoders import ALPHAS, Encoding, LinearDecoder, invert, regress, reliable_voxels
 from phosphene.align.ridge import Ridge
+from phosphene.data.splits import inner_folds
 from phosphene.data.standardise import Standardiser
+from phosphene.evaluate.pixel import mse, pixcorr
+from phosphene.evaluate.ssim import ssim_2d
 from phosphene.features.pixels import PixelPca
+from phosphene.generate.curves import OutputCurve
 from phosphene.recipes.base import Recipe, RecipeConfig
 from phosphene.run.config import Config
 from phosphene.types import Images, Latents, Stimuli, Trials
+
+Alpha = Annotated[float, Field(gt=0, le=1e12)]
+
+
+class PixelsConfig(Config):
+    """Principal components of pixels."""
+
+    n_components: int | None = Field(None, ge=1, description="all that the training pictures span by default")
+    size: tuple[int, int] | None = Field(None, description="(height, width) to resize pictures to first")
+
+
+class InverseConfig(Config):
+    """Invert the encoding model."""
+
+    kind: Literal["inverse"] = "inverse"
+    n_folds: int = Field(5, ge=2, description="folds over training stimuli that choose trust and noise correlation")
+
+
+class RidgeConfig(Config):
+    """Regress components on voxels."""
+
+    kind: Literal["ridge"] = "ridge"
+    voxels: Literal["all", "reliable", "weighted"] = Field(
+        "weighted", description="all; those with held-out R2 > 0; or those, times the square root of R2"
+    )
+
+
+class CurveConfig(Config):
+    """Output curve, fitted on held-out training pictures."""
+
+    kind: Literal["none", "monotone", "contrast"] = "monotone"
+    score: Literal["mse", "pixcorr", "ssim"] = Field("ssim", description="what a contrast curve is chosen by")
+    n_folds: int = Field(5, ge=2)
+
+
+class LinearConfig(RecipeConfig):
+    """Configuration of `Linear`."""
+
+    kind: Literal["linear"] = "linear"
+    pixels: PixelsConfig = PixelsConfig()
+    per_session: bool = Field(False, description="standardise voxels by the training trials of each session")
+    decoder: Annotated[InverseConfig | RidgeConfig, Field(discriminator="kind")] = RidgeConfig()
+    curve: CurveConfig = CurveConfig()
+    alphas: tuple[Alpha, ...] = Field(ALPHAS, min_length=1, description="ridge penalties to choose among")
+
+
+class Linear(Recipe[LinearConfig]):
+    """See the top of this file.
+
+    Attributes
+    ----------
+    standardise_ : Standardiser of the voxels
+    pixels_ : PixelPca of the training pictures
+    to_brain_ : Ridge, components to standardised voxels
+    to_pixels_ : LinearDecoder, standardised voxels to components
+    curve_ : OutputCurve
+    """
+
+    config_class = LinearConfig
+    stages = {  # noqa: RUF012  the stages of a recipe are fixed
+        "standardise": Standardiser,
+        "pixels": PixelPca,
+        "to_brain": Ridge,
+        "to_pixels": LinearDecoder,
+        "curve": OutputCurve,
+    }
+
+    @classmethod
+    def preset(cls, name: str) -> dict[str, Any]:
+        """``paper``: pictures at 64 pixels and 1,000 components, for data of NSD's size."""
+        return {"pixels": {"n_components": 1000, "size": [64, 64]}} if name == "paper" else {}
+
+    def stage_config(self, name: str) -> dict[str, Any]:
+        """Values a stage depends on, so that trying another curve or decoder spares what comes before."""
+        c = self.config.model_dump(mode="json")
+        needed = {
+            "standardise": ["per_session"],
+            "pixels": ["pixels"],
+            "to_brain": ["alphas"],
+            "to_pixels": ["alphas", "decoder"],
+        }
+        return {k: c[k] for k in needed.get(name, c)}
+
+    # -- stages, in order ------------------------------------------------------------------------------------------
+
+    def fit_standardise(self, trials: Trials, stimuli: Stimuli) -> Standardiser:
+        """Mean and spread of every voxel over the training trials."""
+        return Standardiser(per_session=self.config.per_session).fit(trials)
+
+    def fit_pixels(self, trials: Trials, stimuli: Stimuli) -> PixelPca:
+        """Principal components of the training pictures."""
+        return PixelPca(self.config.pixels.n_components, self.config.pixels.size).fit(stimuli)
+
+    def fit_to_brain(self, trials: Trials, stimuli: Stimuli) -> Ridge:
+        """Components to standardised voxels, a penalty per voxel."""
+        betas, latents = self._pairs(trials, stimuli)
+        return Encoding(latents, betas, self.config.alphas).ridge_
+
+    def fit_to_pixels(self, trials: Trials, stimuli: Stimuli) -> LinearDecoder:
+        """Standardised voxels to components."""
+        betas, latents = self._pairs(trials, stimuli)
+        decoder = self.config.decoder
+        if decoder.kind == "inverse":
+            return invert(
+                betas, latents, rng=self.rng("inverse folds"), n_folds=decoder.n_folds, alphas=self.config.alphas
+            )
+        weights = np.ones(betas.shape[1], dtype=np.float32)
+        if decoder.voxels != "all":
+            r2 = Encoding(latents, betas, self.config.alphas).r2_
+            weights = reliable_voxels(r2).astype(np.float32)
+            if decoder.voxels == "weighted":
+                weights *= np.sqrt(np.maximum(r2, 0))
+        return regress(betas, latents, weights, self.config.alphas)
+
+    def fit_curve(self, trials: Trials, stimuli: Stimuli) -> OutputCurve:
+        """Output curve from training pictures decoded by models that never saw them."""
+        curve = self.config.curve
+        if curve.kind == "none":
+            return OutputCurve.none()
+        decoded, true = self._held_out(trials, stimuli)
+        if curve.kind == "monotone":
+            return OutputCurve.monotone(decoded, true)
+        return OutputCurve.contrast(decoded, lambda pictures: _score(curve.score, pictures, true))
+
+    def _held_out(self, trials: Trials, stimuli: Stimuli) -> tuple[np.ndarray, np.ndarray]:
+        """Training pictures decoded by models that never saw them, everything before the curve fitted anew."""
+        fold = self.inner_folds(trials)
+        uncurved = self.config.model_copy(update={"curve": CurveConfig(kind="none")})
+        decoded, true = [], []
+        for held_out in np.unique(fold):
+            inner = Linear(uncurved, seed=self.seed).fit(trials.take(fold != held_out), stimuli)
+            test = trials.take(fold == held_out).average_repeats()
+            decoded.append(inner.pixels_.inverse(inner._components(test)))
+            true.append(stimuli.select(test.stimuli).resized(self.image_shape_[:2]))
+        return np.concatenate(decoded), np.concatenate(true)
+
+    # -- the arrows ------------------------------------------------------------------------------------------------
+
+    def decode(self, trials: Trials) -> Images:
+        """Brain to image: one picture per row of `trials`, 0-1."""
+        self.check_trials(trials)
+        return Images(trials.stimuli, self.curve_(self.pixels_.inverse(self._components(trials))))
+
+    def encode(self, stimuli: Stimuli) -> Trials:
+        """Image to brain: one predicted response per stimulus, in the units of the training betas."""
+        standardised = self.to_brain_.predict(self.pixels_.transform(stimuli))
+        return self.predicted_trials(stimuli, self.standardise_.inverse(standardised))
+
+    def latents(self, trials: Trials) -> Latents:
+        """Decoded components, one row per trial."""
+        self.check_trials(trials)
+        return Latents(trials.stimuli, {PixelPca.space: self._components(trials)})
+
+    def true_latents(self, stimuli: Stimuli) -> Latents:
+        """Components of the pictures themselves."""
+        return Latents(stimuli.ids, {PixelPca.space: self.pixels_.transform(stimuli)})
+
+    def ceiling(self, stimuli: Stimuli) -> Images:
+        """Pictures drawn from their own components: what is lost before any brain comes in."""
+        return Images(stimuli.ids, self.pixels_.inverse(self.pixels_.transform(stimuli)))
+
+    def inner_folds(self, trials: Trials) -> np.ndarray:
+        """Folds of the training trials that the output curve was fitted in, whole stimuli together."""
+        return inner_folds(trials, self.config.curve.n_folds, self.rng("inner folds"))
+
+    def voxel_weights(self) -> np.ndarray:
+        """How much each voxel counts when decoding, 0 for unused."""
+        return self.to_pixels_.voxel_weights_
+
+    def _components(self, trials: Trials) -> np.ndarray:
+        return self.to_pixels_.predict(self.standardise_.transform(trials).betas)
+
+    def _pairs(self, trials: Trials, stimuli: Stimuli) -> tuple[np.ndarray, np.ndarray]:
+        """Standardised betas, one row per stimulus, and the components of what was shown."""
+        averaged = self.standardise_.transform(trials).average_repeats()
+        return averaged.betas, self.pixels_.transform(stimuli.select(averaged.stimuli))
+
+    def _fitted_on(self, trials: Trials, stimuli: Stimuli) -> None:
+        super()._fitted_on(trials, stimuli)
+        self.image_shape_ = (*(self.config.pixels.size or self.image_shape_[:2]), self.image_shape_[2])
+
+
+def _score(name: str, decoded: np.ndarray, true: np.ndarray) -> float:
+    """Mean score of pictures, larger is better."""
+    score = {"mse": mse, "pixcorr": pixcorr, "ssim": ssim_2d}[name]
+    return float(np.nanmean(score(decoded, true))) * (-1 if name == "mse" else 1)

@@ -15,7 +15,7 @@ import pandas as pd
 from phosphene.errors import PhospheneError
 from phosphene.report.words import HIDDEN, VERDICTS, is_secret, metric_words
 from phosphene.run.config import flatten
-from phosphene.run.folder import SEEN, RunFolder
+from phosphene.run.folder import RunFolder
 
 SHOW_ALL_UP_TO = 12
 """A run of at most this many pictures shows every one, from best to worst."""

@@ -288,7 +288,8 @@ def retrieval(table: pd.DataFrame) -> Figure:
                         label=f"{_short(space, 24)}, {word}", clip_on=False,
                     )  # fmt: skip
         sizes = np.unique(table["gallery"].to_numpy(float))
-        axes.plot(sizes, np.minimum(1, top / sizes), color=MUTED, linewidth=1, linestyle=":", label="chance")
+        dense = np.geomspace(sizes[0], sizes[-1], 60)
+        axes.plot(dense, np.minimum(1, top / dense), color=MUTED, linewidth=1, linestyle=":", label="chance")
         axes.set_xscale("log")
         axes.set_xticks(sizes, [f"{int(s)}" for s in sizes])
         axes.set_xticks([], minor=True)
@@ -296,7 +297,7 @@ def retrieval(table: pd.DataFrame) -> Figure:
         axes.grid(axis="y")
         axes.set_xlabel("pictures to choose from")
         axes.set_ylabel(f"share found{'' if top == 1 else f' among the best {top}'}")
-        axes.legend(loc="best")
+        figure.legend(loc="outside upper left", ncols=2)
     return figure
 
 
@@ -309,7 +310,7 @@ def identification(scores: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
     titles : metric to what it is called; only these are drawn, in this order
     """
     with style():
-        figure = _figure(5.2, 0.75 + 0.3 * len(titles))
+        figure = _figure(4.3, 0.75 + 0.3 * len(titles))
         axes = figure.add_subplot()
         brain = scores[scores["input"] == "brain"].set_index("metric")
         marks = {"shuffled": "x", "noise": "^", "mean": "s", "category": "D", "truth": "*"}
@@ -319,14 +320,15 @@ def identification(scores: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
                 part = scores[(scores["metric"] == metric) & (scores["input"] == name)]
                 for value in part["value"]:
                     colour = CEILING if name == "truth" else CONTROL
-                    face = colour if mark == "x" else "none"
-                    used[name] = axes.scatter(value, y, marker=mark, s=22, facecolor=face, edgecolor=colour, linewidth=1)
+                    used[name] = axes.plot(
+                        value, y, mark, markersize=4.7, markeredgecolor=colour, markerfacecolor="none", markeredgewidth=1
+                    )[0]
             if metric in brain.index:
                 row = brain.loc[[metric]].iloc[0]
                 axes.plot([row["ci_low"], row["ci_high"]], [y, y], color=BRAIN, linewidth=2, solid_capstyle="round")
-                used["decoded"] = axes.scatter(row["value"], y, s=30, color=BRAIN, zorder=3)
+                used["decoded"] = axes.plot(row["value"], y, "o", markersize=5.5, color=BRAIN, zorder=3)[0]
                 axes.plot([row["chance"]] * 2, [y - 0.35, y + 0.35], color=MUTED, linewidth=1, linestyle=(0, (2, 1.5)))
-        axes.set_yticks(range(len(titles)), [_short(t, 44) for t in titles.values()])
+        axes.set_yticks(range(len(titles)), [_short(t, 34) for t in titles.values()])
         axes.tick_params(axis="y", length=0, labelcolor=INK)
         axes.set_ylim(len(titles) - 0.5, -0.5)
         axes.set_xlim(0, 1.02)
@@ -371,7 +373,7 @@ def voxel_histogram(r: np.ndarray, ceiling_r: np.ndarray | None = None) -> Figur
         axes.set_ylabel("voxels")
         undefined = len(r) - len(good)
         axes.set_title(f"{len(r):,} voxels" + (f", {undefined:,} undefined" if undefined else ""))
-        axes.legend(loc="upper right")
+        figure.legend(loc="outside upper left", ncols=3)
     return figure
 
 

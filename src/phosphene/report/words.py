@@ -46,6 +46,11 @@ class MetricWords:
     text: str
     lower_is_better: bool = False
 
+    @property
+    def digits(self) -> int:
+        """Decimals worth printing."""
+        return 4 if self.name.startswith("mse") else 3
+
 
 _R = "r is computed per picture and averaged plainly over pictures; a picture without variance counts as r = 0."
 _SSIM = (

@@ -1,0 +1,276 @@
+"""The folder format: a data set that opens without being read.
+
+::
+
+    FOLDER/
+      dataset.json                  what this is: format version, facts, splits, types of the columns, size and
+                                    SHA-256 of every other file
+      stimuli.csv                   id, present, category, captions (a JSON list), label.NAME (0 or 1)
+      images.npy                    (n_stimuli, height, width, 1 or 3) uint8; rows of missing pictures are zero
+      subjects/NAME/betas.npy       (n_trials, n_voxels) float32, or int16 with a scale in dataset.json
+      subjects/NAME/trials.csv      trial, stimulus, session, run, repeat ...
+      subjects/NAME/voxels.csv      x, y, z, noise_ceiling, roi.NAME (0 or 1)
+
+Arrays are memory maps. The folder appears under its name whole or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+
+from phosphene.data.findings import Finding
+from phosphene.data.reader import ReaderOptions
+from phosphene.errors import DataError, PhospheneError, did_you_mean
+from phosphene.types import Dataset, Rows, Split, Stimuli, Trials
+
+FORMAT = "phosphene-dataset"
+VERSION = 1
+"""Version of the folder format that this phosphene writes; older ones are read, newer ones refused."""
+
+INDEX = "dataset.json"
+LABEL = "label."
+"""Prefix of the columns of stimuli.csv that hold labels."""
+
+
+@dataclass(frozen=True)
+class ScaledRows:
+    """Whole numbers on disk that stand for real ones: ``numbers * scale``.
+
+    Parameters
+    ----------
+    numbers : (n, m) int16, usually a memory map
+    scale : such as 1/300
+    """
+
+    numbers: Rows
+    scale: float
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, m)."""
+        return tuple(self.numbers.shape)
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        return self.numbers[rows] * np.float32(self.scale)
+
+
+def read_dataset(path: str | Path, subject: str | None = None) -> Dataset:
+    """Open a folder written by `write_dataset`; nothing but tables is read.
+
+    Parameters
+    ----------
+    path : the folder
+    subject : of this subject only; all by default, each opened when asked for
+
+    Returns
+    -------
+    Dataset on memory maps
+
+    Raises
+    ------
+    DataError
+        Written by a newer phosphene, incomplete, or a file whose size or shape is not what was written. Contents are
+        compared by `FolderReader.check` alone.
+    """
+    path = Path(path)
+    index = _read_index(path)
+    if subject is not None and subject not in index["subjects"]:
+        raise DataError(f"{path} has no subject '{subject}'. {did_you_mean(subject, index['subjects'])}")
+    splits = {}
+    for r in index["splits"]:
+        split = Split(r["name"], tuple(r["train"]), tuple(r["test"]), r["unit"], r["category_disjoint"], r["note"])
+        splits[r["key"]] = split
+    names = list(index["subjects"]) if subject is None else [subject]
+    return Dataset(
+        index["name"], _read_stimuli(path, index), _Subjects(path, index, names), splits, index.get("about", {})
+    )
+
+
+class _Subjects(Mapping[str, Trials]):
+    """Subjects of a folder, opened when asked for and then kept."""
+
+    def __init__(self, path: Path, index: Mapping[str, Any], names: list[str]) -> None:
+        self._path, self._index, self._names = path, index, names
+        self._open: dict[str, Trials] = {}
+
+    def __getitem__(self, name: str) -> Trials:
+        if name not in self._names:
+            raise KeyError(name)
+        if name not in self._open:
+            self._open[name] = _read_subject(self._path, self._index, name)
+        return self._open[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+_MEND = "Copy the folder again, or import the data once more."
+
+
+def _read_index(path: Path) -> dict[str, Any]:
+    file = path / INDEX
+    if not file.is_file():
+        raise DataError(
+            f"{path} has no {INDEX}, so it is no data set of phosphene; make one with 'phosphene data import'."
+        )
+    try:
+        index = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file} cannot be read ({error}). {_MEND}") from error
+    if not isinstance(index, dict) or index.get("format") != FORMAT:
+        raise DataError(f"{file} is not the index of a data set: its 'format' should be '{FORMAT}'. {_MEND}")
+    version = index.get("format_version")
+    if not isinstance(version, int) or version > VERSION:
+        raise DataError(
+            f"{path} has format version {version}, written by {index.get('written_by', 'another phosphene')}; this "
+            f"phosphene reads up to {VERSION}. Upgrade phosphene, or import the data again with this one."
+        )
+    missing = {"name", "splits", "stimuli", "subjects", "files"} - set(index)
+    if missing:
+        raise DataError(f"{file} lacks {', '.join(sorted(missing))}. {_MEND}")
+    return index
+
+
+def _file(path: Path, index: Mapping[str, Any], name: str) -> Path:
+    """A file of the folder, after comparing its size with what was written."""
+    file, record = path / name, index["files"].get(name)
+    if record is None or ".." in Path(name).parts or Path(name).is_absolute():
+        raise DataError(f"{path / INDEX} does not list {name}. {_MEND}")
+    if not file.is_file():
+        raise DataError(f"{file} is missing. {_MEND}")
+    size = file.stat().st_size
+    if size != record["size"]:
+        raise DataError(
+            f"{file} has {size} bytes, but {record['size']} were written; it is truncated or changed. {_MEND}"
+        )
+    return file
+
+
+def _read_array(path: Path, index: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> np.ndarray:
+    file = _file(path, index, name)
+    try:
+        array = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise DataError(f"{file} is no plain array ({error}). {_MEND}") from error
+    if array.shape != shape:
+        raise DataError(f"{file} has shape {array.shape}, but {INDEX} says {shape}. {_MEND}")
+    return array
+
+
+def _read_csv(path: Path, index: Mapping[str, Any], name: str, columns: Mapping[str, str], n: int) -> pd.DataFrame:
+    file = _file(path, index, name)
+    try:
+        table = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8")
+    except (ValueError, OSError) as error:
+        raise DataError(f"{file} is no readable table ({error}). {_MEND}") from error
+    if list(table.columns) != list(columns) or len(table) != n:
+        raise DataError(
+            f"{file} has {len(table)} rows and the columns {', '.join(table.columns)}; {n} rows and "
+            f"{', '.join(columns)} were written. {_MEND}"
+        )
+    out = {}
+    for column, kind in columns.items():
+        values = table[column].to_numpy(dtype=object)
+        try:
+            if kind == "str":
+                out[column] = values
+            elif kind == "b1":
+                out[column] = values.astype(np.int64).astype(bool)
+            else:
+                out[column] = np.asarray(values, dtype=str).astype(np.dtype(kind))
+        except ValueError as error:
+            raise DataError(
+                f"column '{column}' of {file} holds something that is no {kind}: {error}. {_MEND}"
+            ) from error
+    return pd.DataFrame(out, index=pd.RangeIndex(n))
+
+
+def _read_stimuli(path: Path, index: Mapping[str, Any]) -> Stimuli:
+    record = index["stimuli"]
+    n = record["n"]
+    table = _read_csv(path, index, "stimuli.csv", record["columns"], n)
+    images = None
+    if "image_shape" in record:
+        images = _read_array(path, index, "images.npy", (n, *record["image_shape"]))
+    captions = None
+    if "captions" in table:
+        captions = tuple(tuple(json.loads(c)) for c in table["captions"])
+    labels = table[[c for c in table.columns if c.startswith(LABEL)]]
+    return Stimuli(
+        table["id"].to_numpy(dtype=object),
+        images,
+        captions,
+        labels.rename(columns=lambda c: c[len(LABEL) :]) if labels.shape[1] else None,
+        table["category"].to_numpy(dtype=object) if "category" in table else None,
+        table["present"].to_numpy() if "present" in table else None,
+    )
+
+
+def _read_subject(path: Path, index: Mapping[str, Any], name: str) -> Trials:
+    record = index["subjects"][name]
+    place, n, n_voxels = record["folder"], record["n_trials"], record["n_voxels"]
+    numbers = _read_array(path, index, f"{place}/betas.npy", (n, n_voxels))
+    source: Rows = ScaledRows(numbers, record["scale"]) if "scale" in record else numbers
+    table = _read_csv(path, index, f"{place}/trials.csv", record["trials_columns"], n)
+    voxels = pd.DataFrame()
+    if "voxels_columns" in record:
+        voxels = _read_csv(path, index, f"{place}/voxels.csv", record["voxels_columns"], n_voxels)
+    return Trials(source, table, voxels, name, record.get("provenance", {}))
+
+
+class FolderReader:
+    """Reader of a folder written by ``phosphene data import``."""
+
+    title: ClassVar[str] = "A folder in phosphene's own format"
+    citation: ClassVar[str] = ""
+    licence: ClassVar[str] = ""
+    url: ClassVar[str] = ""
+    files: ClassVar[str] = "a folder with dataset.json"
+    options: ClassVar[type[ReaderOptions]] = ReaderOptions
+
+    def find(self, root: Path) -> Path:
+        """The folder itself: it is named by its path."""
+        return root
+
+    def subjects(self, path: Path, options: ReaderOptions) -> tuple[str, ...]:
+        """Names of the subjects, from dataset.json."""
+        return tuple(_read_index(Path(path))["subjects"])
+
+    def load(self, path: Path, options: ReaderOptions, subject: str | None = None) -> Dataset:
+        """See `read_dataset`."""
+        return read_dataset(path, subject)
+
+    def check(self, path: Path, options: ReaderOptions) -> list[Finding]:
+        """Read every file once and compare its SHA-256 with what was written."""
+        path = Path(path)
+        try:
+            index = _read_index(path)
+        except PhospheneError as error:
+            return [Finding("problem", INDEX, str(error))]
+        out = []
+        for name, record in index["files"].items():
+            try:
+                with open(_file(path, index, name), "rb") as handle:
+                    digest = hashlib.file_digest(handle, "sha256").hexdigest()
+            except (PhospheneError, OSError) as error:
+                out.append(Finding("problem", name, str(error)))
+                continue
+            if digest != record["sha256"]:
+                detail = (
+                    f"its bytes are not those written (SHA-256 {digest[:12]}..., recorded {record['sha256'][:12]}...)."
+                )
+                out.append(Finding("problem", name, detail, _MEND))
+        if not out:
+            out.append(Finding("ok", "files", f"all {len(index['files'])} files have the bytes that were written."))
+        return out

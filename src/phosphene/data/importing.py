@@ -1,0 +1,404 @@
+"""Data of your own: betas, a table of trials and a folder of pictures become a folder in phosphene's format."""
+
+from __future__ import annotations
+
+import io
+import json
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from phosphene.data.arrays import open_arrays, real_matrix, single_array
+from phosphene.data.folder import read_dataset
+from phosphene.data.folder_write import write_dataset
+from phosphene.data.pictures import match_pictures, open_pictures
+from phosphene.data.registry import open_dataset
+from phosphene.errors import DataError, PhospheneWarning, did_you_mean
+from phosphene.run.atomic import checked_path
+from phosphene.types import ROI, Dataset, Split, Stimuli, Trials
+
+LONG_CAPTION = 77
+"""Words beyond which a caption cannot fit CLIP's text window of 77 tokens, whatever the words are."""
+
+
+def import_dataset(
+    spec: str | Path,
+    out: str | Path,
+    *,
+    root: str | Path | None = None,
+    options: Mapping[str, Any] | None = None,
+    int16_scale: float | None = None,
+    replace: bool = False,
+    progress: Callable[[str, float], None] = lambda *_: None,
+) -> Dataset:
+    """Copy any data set that `open_dataset` reads into a folder that opens without being read.
+
+    Parameters
+    ----------
+    spec, root, options : see `open_dataset`
+    out, int16_scale, replace, progress : see `write_dataset`
+
+    Returns
+    -------
+    Dataset as read back from `out`
+    """
+    return read_dataset(
+        write_dataset(
+            open_dataset(spec, root=root, options=options),
+            out,
+            int16_scale=int16_scale,
+            replace=replace,
+            progress=progress,
+        )
+    )
+
+
+def import_table(
+    *,
+    betas: str | Path,
+    trials: str | Path,
+    out: str | Path,
+    images: str | Path | None = None,
+    voxels: str | Path | None = None,
+    captions: str | Path | None = None,
+    subject: str = "S1",
+    key: str | None = None,
+    size: tuple[int, int] | None = None,
+    scale: float = 1.0,
+    transposed: bool = False,
+    name: str | None = None,
+    replace: bool = False,
+    progress: Callable[[str, float], None] = lambda *_: None,
+) -> Dataset:
+    """Make a data set folder from your own files.
+
+    Parameters
+    ----------
+    betas : .npy, .npz, .mat, .h5 or .csv, one row a trial, one column a voxel
+    trials : CSV with one row per row of `betas`. Column ``stimulus``: the picture's file name, with or without ending,
+        or its path below `images`. Optional: ``trial``, ``session``, ``run``, ``repeat``, ``category`` (of the
+        stimulus), and ``side`` (train or test), which becomes the split "file"
+    out : folder to make
+    images : folder of PNG, JPEG, GIF, BMP, TIFF or WebP files, searched with its subfolders; pictures that are missing
+        leave holes
+    voxels : CSV with one row per voxel: ``x, y, z`` (mm), ``noise_ceiling`` (0 to 1), and one 0/1 column per ROI
+    captions : CSV with the columns ``stimulus`` and ``caption`` (several rows a stimulus), or JSON
+        ``{"stimulus": ["caption", ...]}``, UTF-8
+    subject : name of the person
+    key : name of the array in `betas`, where the file holds several
+    size : (height, width) of all pictures; that of the files when they agree, else a square of the smallest side
+    scale : betas are multiplied by this
+    transposed : betas are (voxels, trials) in the file
+    name : of the data set; that of `out` by default
+    replace, progress : see `write_dataset`
+
+    Returns
+    -------
+    Dataset as read back from `out`
+
+    Raises
+    ------
+    DataError
+        Naming the file, the column and the row that is wrong.
+    """
+    file = open_arrays(checked_path(betas))
+    matrix = real_matrix(single_array(file, key), f"{betas}{f' ({key})' if key else ''}")
+    matrix = matrix.T if transposed else matrix
+    table = _trial_table(checked_path(trials), matrix.shape, checked_path(betas))
+    category = _category(table, trials)
+    table = table.drop(columns="category", errors="ignore")
+    ids = [str(i) for i in pd.unique(table["stimulus"])]
+    stimuli = _stimuli(ids, category, images, captions, size)
+    provenance = {"file": Path(betas).name, "unit": "as in the file" if scale == 1 else f"file x {scale:g}"}
+    source = matrix if scale == 1 else _Scaled(matrix, scale)
+    voxel_table = pd.DataFrame() if voxels is None else _voxel_table(checked_path(voxels), matrix.shape[1])
+    person = Trials(source, table, voxel_table, subject, provenance)
+    about = {"title": f"imported from {Path(betas).name}"}
+    dataset = Dataset(name or checked_path(out).name, stimuli, {subject: person}, _splits(person, trials), about)
+    return read_dataset(write_dataset(dataset, out, replace=replace, progress=progress))
+
+
+class _Scaled:
+    """Rows of a matrix times a factor, computed when asked for."""
+
+    def __init__(self, matrix: np.ndarray, scale: float) -> None:
+        self.matrix, self.scale, self.shape = matrix, scale, matrix.shape
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        return np.asarray(self.matrix[rows], dtype=np.float64) * self.scale
+
+
+# -- tables ------------------------------------------------------------------------------------------------------------
+
+
+def read_table(path: str | Path, what: str) -> pd.DataFrame:
+    """A CSV (or TSV) of texts, with errors that name the line.
+
+    Parameters
+    ----------
+    path : the file, UTF-8
+    what : such as "the table of trials"
+
+    Raises
+    ------
+    DataError
+        Missing, empty, not UTF-8, or lines of unequal length.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{what} {path} is {'a folder' if path.is_dir() else 'not there'}; give a CSV file.")
+    text = read_text(path, what)
+    try:
+        separator = "\t" if path.suffix.lower() == ".tsv" else ","
+        table = pd.read_csv(
+            io.StringIO(text), dtype=str, keep_default_na=False, sep=separator, index_col=False, skipinitialspace=True
+        )
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError) as error:
+        raise DataError(f"{what} {path} is no readable table: {str(error).strip()}. Save it as CSV again.") from error
+    if not len(table):
+        raise DataError(f"{what} {path} has a header but no rows.")
+    table.columns = [str(c).strip() for c in table.columns]
+    twice = table.columns[table.columns.duplicated()]
+    if len(twice):
+        raise DataError(f"{what} {path} has the column '{twice[0]}' twice; keep one.")
+    return table
+
+
+def read_text(path: Path, what: str) -> str:
+    """Text of a UTF-8 file. Raises DataError with the line of the first byte that is not UTF-8."""
+    data = path.read_bytes()
+    if not data.strip():
+        raise DataError(f"{what} {path} is empty.")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{what} {path} is not UTF-8: line {line} holds the byte 0x{data[error.start]:02x}. Save it as UTF-8 (in a "
+            "spreadsheet: 'CSV UTF-8')."
+        ) from error
+
+
+def _trial_table(path: Path, shape: tuple[int, ...], betas: Path) -> pd.DataFrame:
+    table = read_table(path, "the table of trials")
+    if "stimulus" not in table:
+        raise DataError(
+            f"the table of trials {path} needs a column 'stimulus'. {did_you_mean('stimulus', table.columns)} "
+            "Rename the "
+            "column that says which picture was shown."
+        )
+    blank = np.flatnonzero(table["stimulus"].str.strip() == "")
+    if blank.size:
+        raise DataError(f"line {blank[0] + 2} of {path} has no stimulus; write what was shown, or take the trial out.")
+    if len(table) != shape[0]:
+        hint = ""
+        if len(table) == shape[1]:
+            hint = " The table is as long as betas is wide: the matrix is (voxels, trials); set transposed=true."
+        elif "run" in table:
+            counts = table.groupby("run", sort=False).size()
+            hint = f" Rows per run in the table: {', '.join(f'{r}: {n}' for r, n in counts.items())}."
+        raise DataError(
+            f"{betas} has {shape[0]} rows but {path} has {len(table)}: "
+            f"{'betas' if shape[0] > len(table) else 'the table'} "
+            f"has {abs(shape[0] - len(table))} too many.{hint} Rows are never dropped to make them fit."
+        )
+    table["stimulus"] = table["stimulus"].str.strip()
+    for column in ("session", "run", "repeat"):
+        if column in table:
+            table[column] = _whole_numbers(table[column], column, path)
+    return table
+
+
+def _whole_numbers(values: pd.Series, column: str, path: Path) -> np.ndarray:
+    number = pd.to_numeric(values, errors="coerce")
+    bad = np.flatnonzero(number.isna() | (number % 1 != 0))
+    if bad.size:
+        raise DataError(
+            f"'{column}' in line {bad[0] + 2} of {path} should be a whole number, but is '{values[bad[0]]}'."
+        )
+    return number.to_numpy(dtype=np.int64)
+
+
+def _category(table: pd.DataFrame, path: str | Path) -> dict[str, str] | None:
+    if "category" not in table:
+        return None
+    pairs = table[["stimulus", "category"]].drop_duplicates()
+    again = pairs["stimulus"].duplicated(keep=False)
+    if again.any():
+        name = pairs["stimulus"][again].iloc[0]
+        found = ", ".join(pairs.loc[pairs["stimulus"] == name, "category"])
+        raise DataError(
+            f"stimulus '{name}' has several categories in {path}: {found}. Write the same one in every row."
+        )
+    return dict(zip(pairs["stimulus"], pairs["category"], strict=True))
+
+
+def _splits(trials: Trials, path: str | Path) -> dict[str, Split]:
+    if "side" not in trials.table:
+        return {}
+    side = trials.table["side"].astype(str).str.strip().str.lower()
+    odd = np.flatnonzero(~side.isin(["train", "test", ""]))
+    if odd.size:
+        raise DataError(
+            f"'side' in line {odd[0] + 2} of {path} must be train or test, but is "
+            f"'{trials.table['side'].iloc[odd[0]]}'."
+        )
+    shown = [list(pd.unique(trials.stimuli[(side == s).to_numpy()])) for s in ("train", "test")]
+    if not set(shown[0]) & set(shown[1]):
+        return {"file": Split("file", tuple(shown[0]), tuple(shown[1]), note="from the column 'side'")}
+    ids = trials.table["trial"].astype(str)
+    both = len(set(shown[0]) & set(shown[1]))
+    note = f"from the column 'side'; {both} pictures are on both sides."
+    return {"file": Split("file", tuple(ids[side == "train"]), tuple(ids[side == "test"]), "trial", note=note)}
+
+
+_NUMBERS = ("x", "y", "z", "noise_ceiling")
+
+
+def _voxel_table(path: Path, n_voxels: int) -> pd.DataFrame:
+    table = read_table(path, "the table of voxels")
+    if len(table) != n_voxels:
+        raise DataError(
+            f"{path} has {len(table)} rows, but betas has {n_voxels} voxels; write one row per column of betas, in "
+            "order."
+        )
+    out = {}
+    for column in table.columns:
+        number = pd.to_numeric(table[column], errors="coerce")
+        bad = np.flatnonzero(number.isna() & ~table[column].str.lower().isin(["nan", ""]))
+        if bad.size:
+            raise DataError(
+                f"'{column}' in line {bad[0] + 2} of {path} should be a number, but is '{table[column][bad[0]]}'. "
+                "ROIs are "
+                "columns of 0 and 1."
+            )
+        if column in _NUMBERS:
+            out[column] = number.to_numpy(float)
+            continue
+        odd = np.flatnonzero(~number.isin([0, 1]))
+        if odd.size:
+            raise DataError(
+                f"column '{column}' of {path} is taken as an ROI and must hold 0 and 1, but line {odd[0] + 2} has "
+                f"'{table[column][odd[0]]}'. Known numeric columns: {', '.join(_NUMBERS)}."
+            )
+        out[column if column.startswith(ROI) else ROI + column] = number.to_numpy() == 1
+    return pd.DataFrame(out)
+
+
+# -- stimuli -----------------------------------------------------------------------------------------------------------
+
+
+def _stimuli(
+    ids: list[str],
+    category: Mapping[str, str] | None,
+    images: str | Path | None,
+    captions: str | Path | None,
+    size: tuple[int, int] | None,
+) -> Stimuli:
+    pictures = present = None
+    if images is not None:
+        pictures, present, notes = open_pictures(match_pictures(checked_path(images), ids), ids, size)
+        _tell_missing([i for i, there in zip(ids, present, strict=True) if not there], ids, images)
+        if notes:
+            first = next(iter(notes))
+            warnings.warn(
+                f"{len(notes)} of {len(ids)} picture files are unusual, first '{first}': {'; '.join(notes[first])}.",
+                PhospheneWarning,
+                stacklevel=4,
+            )
+    return Stimuli(
+        np.asarray(ids, dtype=object),
+        pictures,
+        None if captions is None else read_captions(checked_path(captions), ids),
+        category=None if category is None else np.asarray([category[i] for i in ids], dtype=object),
+        present=None if present is None or present.all() else present,
+    )
+
+
+def _tell_missing(missing: list[str], ids: list[str], images: str | Path) -> None:
+    if missing:
+        warnings.warn(
+            f"{len(missing)} of {len(ids)} stimuli have no picture in {images}, first '{missing[0]}'; their trials "
+            "are kept "
+            "but cannot train or test pictures.",
+            PhospheneWarning,
+            stacklevel=5,
+        )
+
+
+def read_captions(path: Path, ids: Iterable[str]) -> tuple[tuple[str, ...], ...]:
+    """Captions of each stimulus.
+
+    Parameters
+    ----------
+    path : CSV with the columns ``stimulus`` and ``caption``, or JSON ``{"stimulus": ["caption", ...]}``, UTF-8
+    ids : stimuli, in the order of the result; captions of others are left out
+
+    Returns
+    -------
+    per stimulus 0 to k texts; empty captions are left out, long ones kept whole
+
+    Raises
+    ------
+    DataError
+        Not UTF-8 (with the line), no such columns, or no caption for any stimulus.
+    """
+    ids = list(ids)
+    if path.suffix.lower() == ".json":
+        pairs = _json_captions(path)
+    else:
+        table = read_table(path, "the captions")
+        lacking = {"stimulus", "caption"} - set(table.columns)
+        if lacking:
+            raise DataError(
+                f"the captions {path} need the columns 'stimulus' and 'caption'; '{min(lacking)}' is missing. It has "
+                f"{', '.join(table.columns)}."
+            )
+        pairs = list(zip(table["stimulus"], table["caption"], strict=True))
+    out: dict[str, list[str]] = {i: [] for i in ids}
+    for name, caption in pairs:
+        caption = " ".join(caption.split())
+        if caption and name.strip() in out:
+            out[name.strip()].append(caption)
+    without = [i for i in ids if not out[i]]
+    if len(without) == len(ids):
+        raise DataError(
+            f"{path} has no caption for any of the {len(ids)} stimuli: they look like '{ids[0]}', those in the "
+            "file like "
+            f"'{pairs[0][0] if pairs else ''}'. Use the same names as in the table of trials."
+        )
+    if without:
+        _warn(f"{len(without)} of {len(ids)} stimuli have no caption in {path}, first '{without[0]}'.")
+    long = [(i, len(c.split())) for i in ids for c in out[i] if len(c.split()) > LONG_CAPTION]
+    if long:
+        _warn(
+            f"{len(long)} captions in {path} are longer than {LONG_CAPTION} words, first that of '{long[0][0]}' with "
+            f"{long[0][1]} words; text encoders will read the beginning only."
+        )
+    return tuple(tuple(out[i]) for i in ids)
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, PhospheneWarning, stacklevel=5)
+
+
+def _json_captions(path: Path) -> list[tuple[str, str]]:
+    try:
+        value = json.loads(read_text(path, "the captions"))
+    except json.JSONDecodeError as error:
+        raise DataError(f"the captions {path} are no JSON: line {error.lineno}: {error.msg}.") from error
+    if not isinstance(value, dict):
+        raise DataError(
+            f'the captions {path} must be {{"stimulus": ["caption", ...]}}, but are a {type(value).__name__}.'
+        )
+    pairs = []
+    for name, texts in value.items():
+        texts = [texts] if isinstance(texts, str) else texts
+        if not isinstance(texts, list) or not all(isinstance(t, str) for t in texts):
+            raise DataError(f"the captions of '{name}' in {path} must be a list of texts.")
+        pairs += [(name, text) for text in texts]
+    return pairs

@@ -1,0 +1,346 @@
+"""Picture files of any kind as uint8 arrays of one size.
+
+What is done, always the same: the orientation stored in the file is applied, transparency is laid over mid grey (127),
+16-bit values are divided by 257, CMYK becomes RGB, an animation gives its first frame. Resizing crops the centre to
+the wanted aspect and uses Pillow's antialiased Lanczos kernel.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from phosphene.errors import ConfigError, DataError, PhospheneWarning
+
+MAX_PIXELS = 64_000_000
+"""Pictures with more pixels than this are refused before they are unpacked."""
+
+BACKGROUND = 127
+"""Grey value that transparent pixels are laid over, as in most scanner displays."""
+
+# Decoders that are safe on foreign files; EPS, for one, would start another program.
+_FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
+_ENDINGS = {
+    ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".gif": "GIF", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF",
+    ".webp": "WEBP", ".ppm": "PPM", ".pgm": "PPM", ".pbm": "PPM",
+}  # fmt: skip
+_MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF", b"P5", b"P6")
+_LITTER = {"thumbs.db", "desktop.ini", "__macosx", "ehthumbs.db"}
+
+Aspect = Literal["crop", "stretch"]
+Kernel = Literal["lanczos", "bicubic", "bilinear", "box", "nearest"]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture and what was unusual about its file.
+
+    Parameters
+    ----------
+    pixels : (height, width, 1 or 3) uint8, 0-255, RGB
+    notes : such as "CMYK converted to RGB"; empty for a plain file
+    """
+
+    pixels: np.ndarray
+    notes: tuple[str, ...] = ()
+
+
+def read_picture(
+    file: str | Path | bytes,
+    size: tuple[int, int] | None = None,
+    *,
+    channels: int | None = None,
+    aspect: Aspect = "crop",
+    kernel: Kernel = "lanczos",
+    max_pixels: int = MAX_PIXELS,
+) -> Picture:
+    """Read one picture.
+
+    Parameters
+    ----------
+    file : path or the bytes of a PNG, JPEG, GIF, BMP, TIFF, WebP or PPM file; the content decides, not the ending
+    size : (height, width) of the result; that of the file by default
+    channels : 1 (grey) or 3 (RGB); what the file has by default
+    aspect : "crop" cuts the centre out to the wanted aspect, "stretch" changes the aspect
+    kernel : of the resizing, antialiased when shrinking
+    max_pixels : larger pictures are refused unread
+
+    Returns
+    -------
+    Picture
+
+    Raises
+    ------
+    DataError
+        Missing, empty, truncated, no picture, too large, or of a kind without a stated conversion.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    name = "the picture" if isinstance(file, bytes) else str(file)
+    notes: list[str] = []
+    try:
+        data = file if isinstance(file, bytes) else Path(file).read_bytes()
+    except OSError as error:
+        raise DataError(f"{name} cannot be read ({error.strerror}).") from error
+    if not data:
+        raise DataError(f"{name} has 0 bytes. Copy it again, or remove it to mark the picture as missing.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            picture = Image.open(io.BytesIO(data), formats=_FORMATS)
+        _refuse_bomb(picture.size, max_pixels, name)
+        expected = None if isinstance(file, bytes) else _ENDINGS.get(Path(file).suffix.lower())
+        if not isinstance(file, bytes) and picture.format not in (expected, "MPO"):
+            notes.append(f"is a {picture.format} file in spite of its name")
+        if getattr(picture, "n_frames", 1) > 1:
+            notes.append(f"first of {picture.n_frames} frames taken")
+            picture.seek(0)
+        picture.load()
+        if picture.getexif().get(0x0112, 1) != 1:
+            notes.append("turned as its EXIF orientation says")
+            picture = ImageOps.exif_transpose(picture)
+        picture = _plain(picture, notes, name)
+    except Image.DecompressionBombError as error:
+        raise DataError(_bomb(name, str(error), max_pixels)) from error
+    except UnidentifiedImageError as error:
+        raise DataError(
+            f"{name} is no picture (it begins with {data[:8]!r}); {', '.join(_FORMATS)} files can be read. Replace "
+            "it, or "
+            "remove it to mark the picture as missing."
+        ) from error
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError, MemoryError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(
+            f"{name} is truncated or damaged ({error}; {len(data)} bytes). Copy it again, or remove it to mark the "
+            "picture as missing."
+        ) from error
+    if channels is not None:
+        picture = picture.convert({1: "L", 3: "RGB"}[channels])
+    if size is not None and (picture.height, picture.width) != tuple(size):
+        picture = _resized(picture, size, aspect, kernel)
+    pixels = np.asarray(picture, dtype=np.uint8)
+    return Picture(pixels[..., None] if pixels.ndim == 2 else pixels, tuple(notes))
+
+
+def _refuse_bomb(size: tuple[int, int], max_pixels: int, name: str) -> None:
+    if size[0] * size[1] > max_pixels:
+        raise DataError(_bomb(name, f"{size[0]} x {size[1]} pixels", max_pixels))
+
+
+def _bomb(name: str, what: str, max_pixels: int) -> str:
+    return (
+        f"{name} unpacks to an enormous picture ({what}; at most {max_pixels / 1e6:g} million pixels are read). It is "
+        "damaged or made to exhaust the memory; replace it, or shrink it in a picture editor."
+    )
+
+
+def _plain(picture: Any, notes: list[str], name: str) -> Any:
+    """The picture in mode L or RGB."""
+    from PIL import Image
+
+    if picture.mode in ("L", "RGB"):
+        if "transparency" not in picture.info:
+            return picture
+        picture = picture.convert("RGBA")
+    if picture.mode == "1":
+        return picture.convert("L")
+    if picture.mode.startswith("I"):  # 16-bit grey, in files of either byte order
+        values = np.asarray(picture)
+        if values.min() < 0 or values.max() > 65535:
+            raise DataError(
+                f"{name} holds grey values from {values.min()} to {values.max()}, beyond 16 bits; save it as 8 or "
+                "16 bit."
+            )
+        notes.append("16-bit values divided by 257")
+        return Image.fromarray(np.round(values.astype(np.float64) / 257).astype(np.uint8))
+    if picture.mode == "F":
+        raise DataError(f"{name} holds floating-point values of no stated range; save it as an 8 or 16 bit picture.")
+    if picture.mode in ("P", "PA"):
+        picture = picture.convert("RGBA" if picture.mode == "PA" or "transparency" in picture.info else "RGB")
+        if picture.mode == "RGB":
+            return picture
+    if picture.mode in ("LA", "La", "RGBA", "RGBa"):
+        if picture.mode in ("La", "RGBa"):
+            picture = picture.convert({"La": "LA", "RGBa": "RGBA"}[picture.mode])
+        grey = picture.mode == "LA"
+        if picture.getchannel("A").getextrema()[0] < 255:
+            notes.append(f"transparency laid over grey {BACKGROUND}")
+            ground = Image.new("RGBA", picture.size, (BACKGROUND,) * 3 + (255,))
+            picture = Image.alpha_composite(ground, picture.convert("RGBA"))
+        return picture.convert("L" if grey else "RGB")
+    notes.append(f"{picture.mode} converted to RGB")
+    return picture.convert("RGB")
+
+
+def _resized(picture: Any, size: tuple[int, int], aspect: Aspect, kernel: Kernel) -> Any:
+    from PIL import Image
+
+    height, width = (int(s) for s in size)
+    if height < 1 or width < 1:
+        raise ConfigError(f"a picture size of at least 1 x 1 is needed, but {height} x {width} was given.")
+    box = None
+    if aspect == "crop":
+        scale = min(picture.width / width, picture.height / height)
+        left, top = (picture.width - width * scale) / 2, (picture.height - height * scale) / 2
+        box = (left, top, left + width * scale, top + height * scale)
+    return picture.resize((width, height), Image.Resampling[kernel.upper()], box=box)
+
+
+def is_litter(path: Path) -> bool:
+    """Whether this is what operating systems and editors leave behind: .DS_Store, Thumbs.db, lock files."""
+    return any(
+        part.startswith((".", "~$")) or part.lower() in _LITTER or part.endswith((".lock", ".tmp", "~"))
+        for part in path.parts
+    )
+
+
+def list_pictures(folder: str | Path) -> list[Path]:
+    """Every picture file below a folder, sorted; the content decides where the ending says nothing.
+
+    Raises
+    ------
+    DataError
+        The folder is missing or holds no picture.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError(f"the folder of pictures {folder} is {'a file' if folder.exists() else 'not there'}.")
+    found = []
+    for path in sorted(folder.rglob("*")):
+        if is_litter(path.relative_to(folder)) or not path.is_file():
+            continue
+        if path.suffix.lower() in _ENDINGS or _looks_like_picture(path):
+            found.append(path)
+    if not found:
+        raise DataError(f"{folder} holds no picture ({', '.join(_FORMATS)}). Give the folder that holds the files.")
+    return found
+
+
+def _looks_like_picture(path: Path) -> bool:
+    with open(path, "rb") as handle:
+        return handle.read(8).startswith(_MAGIC)
+
+
+def match_pictures(folder: str | Path, ids: Iterable[str]) -> dict[str, Path]:
+    """Which file shows which stimulus.
+
+    Parameters
+    ----------
+    folder : searched with its subfolders
+    ids : stimulus ids: a path below the folder, a file name, or a file name without its ending
+
+    Returns
+    -------
+    id to path, for the ids that have a file
+
+    Raises
+    ------
+    DataError
+        When two files could be meant, or no id has a file.
+    """
+    folder = Path(folder)
+    places: dict[str, list[Path]] = {}
+    files = list_pictures(folder)
+    for path in files:
+        for key in {path.relative_to(folder).as_posix(), path.name, path.stem}:
+            places.setdefault(key, []).append(path)
+    out = {}
+    ids = list(ids)
+    for name in ids:
+        here = places.get(name, [])
+        if len(here) > 1:
+            raise DataError(
+                f"stimulus '{name}' could be {' or '.join(str(p.relative_to(folder)) for p in here[:3])} in {folder}. "
+                "Write the path below that folder in the column 'stimulus', or remove one of the files."
+            )
+        if here:
+            out[name] = here[0]
+    if not out:
+        raise DataError(
+            f"none of the {len(ids)} stimuli has a picture in {folder}: ids look like '{ids[0] if ids else ''}', files "
+            f"like '{files[0].relative_to(folder)}'. The column 'stimulus' must hold file names, with or without "
+            "ending."
+        )
+    return out
+
+
+@dataclass(frozen=True)
+class PictureFolder:
+    """Pictures in files, read when asked for; rows of a Stimuli.
+
+    Parameters
+    ----------
+    paths : one per stimulus; None where the picture is missing (its row is zero)
+    shape : (n, height, width, channels) as they come out
+    aspect, kernel : see `read_picture`
+    """
+
+    paths: Sequence[Path | None]
+    shape: tuple[int, int, int, int]
+    aspect: Aspect = "crop"
+    kernel: Kernel = "lanczos"
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        index = np.atleast_1d(np.arange(len(self.paths))[rows])
+        out = np.zeros((len(index), *self.shape[1:]), dtype=np.uint8)
+        for i, row in enumerate(index):
+            path = self.paths[row]
+            if path is not None:
+                out[i] = read_picture(
+                    path, self.shape[1:3], channels=self.shape[3], aspect=self.aspect, kernel=self.kernel
+                ).pixels
+        return out if np.ndim(rows) or isinstance(rows, slice) else out[0]
+
+
+def open_pictures(
+    files: Mapping[str, Path], ids: Sequence[str], size: tuple[int, int] | None = None
+) -> tuple[PictureFolder, np.ndarray, dict[str, tuple[str, ...]]]:
+    """Read every picture once to see that it can be read, and fix one size for all.
+
+    Parameters
+    ----------
+    files : id to path, as `match_pictures` gives
+    ids : stimuli in the order of the rows
+    size : (height, width) of all; that of the files when they agree, else a square of the smallest side
+
+    Returns
+    -------
+    (pictures, present, notes): rows, (n,) bool which are there, and what was unusual about each file
+
+    Raises
+    ------
+    DataError
+        Naming the file that cannot be read.
+    """
+    sizes: Counter[tuple[int, int]] = Counter()
+    notes: dict[str, tuple[str, ...]] = {}
+    grey = True
+    for name, path in files.items():
+        picture = read_picture(path)
+        sizes[picture.pixels.shape[:2]] += 1
+        grey = grey and picture.pixels.shape[2] == 1
+        if picture.notes:
+            notes[name] = picture.notes
+    if size is None:
+        size = next(iter(sizes))
+        if len(sizes) > 1:
+            side = min(min(s) for s in sizes)
+            size = (side, side)
+            common = ", ".join(f"{h} x {w} ({n} files)" for (h, w), n in sizes.most_common(3))
+            warnings.warn(
+                f"the pictures have {len(sizes)} sizes ({common}); all are cropped at the centre and resized to "
+                f"{side} x {side}. Choose the size yourself with size=(height, width).",
+                PhospheneWarning,
+                stacklevel=3,
+            )
+    paths = [files.get(i) for i in ids]
+    present = np.asarray([p is not None for p in paths])
+    return PictureFolder(paths, (len(ids), *size, 1 if grey else 3)), present, notes

@@ -1,0 +1,291 @@
+"""What trains and what tests: named splits, K folds, held-out shares, and split files.
+
+A split is by stimulus: all repeats of a picture stand on one side. Only a file, or folds by run or session, split by
+trial, and say so.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from phosphene.data.split_files import Unit, categories, from_file
+from phosphene.errors import ConfigError, PhospheneWarning, SplitError, did_you_mean
+from phosphene.types import Dataset, Split, Stimuli, Trials, digest_of
+
+_HOW = ("stratified", "category", "session", "run")
+_SUFFIXES = (".yaml", ".yml", ".json", ".csv")
+
+
+def resolve(dataset: Dataset, trials: Trials, spec: str | Path | None, seed: int) -> list[Split]:
+    """The splits that an argument means, for one subject.
+
+    Parameters
+    ----------
+    dataset : with its named splits
+    trials : of the subject; folds are made of the stimuli it saw
+    spec : one of
+
+        - a name of the data set's own splits; its first one when None
+        - ``kfold:K``: every stimulus is tested once, in K folds that differ by at most one stimulus.
+          ``kfold:K,stratified`` keeps the shares of the categories in every fold; ``kfold:K,category`` keeps a whole
+          category on one side; ``kfold:K,run`` and ``kfold:K,session`` keep runs or sessions whole, by trial
+        - ``holdout:0.1``: that share of the stimuli tests, the rest trains; the same endings work
+        - a file: YAML or JSON with ``train`` and ``test``, or ``folds: [{test: [...]}, ...]`` (a fold trains on all the
+          rest unless it has ``train``), and optionally ``unit: trial``; or a CSV with a column ``stimulus`` or
+          ``trial`` and a column ``fold`` or ``side`` (train, test). Lists of whole numbers that are no stimulus ids
+          are trial ids.
+    seed : of the shuffling; the same stimuli and seed give the same folds whatever the order of the trials
+
+    Returns
+    -------
+    list of Split, named such as ``kfold:10/03``; one entry unless there are folds
+
+    Raises
+    ------
+    SplitError
+        Empty sides, ids on both sides, ids that do not exist, more folds than stimuli.
+    ConfigError
+        A text that means none of these.
+    """
+    text = None if spec is None else str(spec)
+    if text is None or text in dataset.splits:
+        splits = [dataset.split(text)]
+    elif text.startswith(("kfold:", "holdout:")):
+        splits = _drawn(dataset, trials, text, seed)
+    elif text.lower().endswith(_SUFFIXES):
+        splits = from_file(dataset, trials, text)
+    elif ":" in text or "/" in text:
+        raise ConfigError(
+            f"'{text}' is no split. Give a name ({', '.join(dataset.splits) or 'this data set has none'}), kfold:K, "
+            "holdout:SHARE, or a file that ends in .yaml, .json or .csv."
+        )
+    else:
+        splits = [dataset.split(text)]
+    for split in splits:
+        _check_known(dataset, trials, split)
+    return splits
+
+
+def digest(splits: Iterable[Split]) -> str:
+    """SHA-256 of a list of splits: of which ids stand where, in the order of the list."""
+    return digest_of([s.digest for s in splits])
+
+
+def inner_folds(trials: Trials, k: int, rng: np.random.Generator) -> np.ndarray:
+    """Folds for choices made inside the training trials: all trials of a stimulus in one fold.
+
+    Parameters
+    ----------
+    trials : training trials
+    k : number of folds; as many as there are stimuli when that is fewer
+    rng : shuffles the stimuli
+
+    Returns
+    -------
+    (n_trials,) int, fold of each trial, 0 to k - 1; folds differ by at most one stimulus
+
+    Raises
+    ------
+    SplitError
+        With fewer than two stimuli or folds.
+
+    Examples
+    --------
+    >>> t = Trials(np.eye(4, dtype="f4"), pd.DataFrame({"stimulus": ["a", "b", "a", "c"]}))
+    >>> folds = inner_folds(t, 3, np.random.default_rng(0))
+    >>> bool(folds[0] == folds[2]), sorted(folds)
+    (True, [np.int64(0), np.int64(0), np.int64(1), np.int64(2)])
+    """
+    ids = np.sort(trials.stimulus_ids.astype(str))
+    k = min(int(k), len(ids))
+    if k < 2:
+        raise SplitError(
+            f"inner folds need at least 2 stimuli and 2 folds, but {trials.subject} has {len(ids)} stimuli in training."
+        )
+    fold = np.empty(len(ids), dtype=np.int64)
+    fold[rng.permutation(len(ids))] = np.arange(len(ids)) % k
+    return fold[np.searchsorted(ids, trials.stimuli.astype(str))]
+
+
+def same_pictures(stimuli: Stimuli) -> list[tuple[str, ...]]:
+    """Groups of stimulus ids whose pictures are the same to the last pixel; reads every picture once.
+
+    Returns
+    -------
+    list of groups of two or more ids, in the order of the stimuli
+    """
+    if stimuli.images is None:
+        return []
+    groups: dict[str, list[str]] = {}
+    for name, picture in zip(stimuli.ids, stimuli.pixel_digests(), strict=True):
+        if picture:
+            groups.setdefault(picture, []).append(name)
+    return [tuple(g) for g in groups.values() if len(g) > 1]
+
+
+def same_picture_across(
+    split: Split, trials: Trials, stimuli: Stimuli, groups: Sequence[tuple[str, ...]] | None = None
+) -> list[tuple[str, str]]:
+    """Pairs (training id, test id) that show one picture: the same id, or equal pixels under two ids.
+
+    Parameters
+    ----------
+    split, trials : of one subject
+    stimuli : with pictures, or without (then only ids are compared)
+    groups : what `same_pictures` found, where that is known already
+    """
+    train, test = (set(t.stimulus_ids) for t in split.apply(trials))
+    found = [(i, i) for i in sorted(train & test)]
+    if groups is None:
+        groups = same_pictures(stimuli.select([i for i in stimuli.ids if i in train or i in test]))
+    for group in groups:
+        found += [(a, b) for a in group if a in train for b in group if b in test and b != a]
+    return found
+
+
+# -- drawn splits ------------------------------------------------------------------------------------------------------
+
+
+def _drawn(dataset: Dataset, trials: Trials, text: str, seed: int) -> list[Split]:
+    kind, _, rest = text.partition(":")
+    amount, *how = [part.strip() for part in rest.split(",")]
+    unknown = [h for h in how if h not in _HOW]
+    if unknown or len(how) > 1:
+        raise ConfigError(f"'{text}': at most one of these may follow the comma. {did_you_mean(','.join(how), _HOW)}")
+    way = how[0] if how else ""
+    if way in ("run", "session"):
+        items = trials.table["trial"].astype(str).to_numpy(dtype=object)
+        unit: Unit = "trial"
+    else:
+        items = np.sort(trials.stimulus_ids.astype(str)).astype(object)
+        unit = "stimulus"
+    groups = _groups(dataset, trials, items, way, text)
+    n_groups = len(items) if groups is None or way == "stratified" else len(np.unique(groups))
+    what = {"": "stimuli", "stratified": "stimuli", "category": "categories"}.get(way, f"{way}s")
+    rng = np.random.default_rng(seed)
+    if kind == "kfold":
+        k = _whole(amount, text)
+        if not 2 <= k <= n_groups:
+            raise SplitError(
+                f"'{text}' asks for {k} folds, but {trials.subject} has {n_groups} {what}; between 2 and "
+                f"{n_groups} folds "
+                "are possible."
+            )
+        fold = _deal(groups, way, len(items), k, rng)
+        parts = [(f"{text}/{f + 1:0{len(str(k))}d}", fold == f) for f in range(k)]
+    else:
+        parts = [(text, _held_out(groups, way, len(items), n_groups, _share(amount, text), what, rng))]
+    category = categories(dataset)
+    shown = dict(zip(items, trials.stimuli, strict=True)) if unit == "trial" else {i: i for i in items}
+    out = []
+    for name, test in parts:
+        disjoint = None
+        if category is not None:
+            disjoint = not ({category[shown[i]] for i in items[test]} & {category[shown[i]] for i in items[~test]})
+        note = f"{test.sum()} of {len(items)} {unit}{'s' if unit == 'trial' else ' ids'} test, drawn with seed {seed}."
+        out.append(Split(name, tuple(items[~test]), tuple(items[test]), unit, disjoint, note))
+    return out
+
+
+def _groups(dataset: Dataset, trials: Trials, items: np.ndarray, way: str, text: str) -> np.ndarray | None:
+    if not way:
+        return None
+    if way in ("run", "session"):
+        columns = ["session", "run"] if way == "run" else ["session"]
+        return trials.table.groupby(columns, sort=True).ngroup().to_numpy()
+    category = categories(dataset)
+    if category is None:
+        raise SplitError(f"'{text}' needs categories, but the stimuli of {dataset.name} have none; use kfold:K alone.")
+    return np.asarray([category.get(i, "") for i in items], dtype=object)
+
+
+def _deal(groups: np.ndarray | None, way: str, n: int, k: int, rng: np.random.Generator) -> np.ndarray:
+    """(n,) fold of each item."""
+    fold = np.empty(n, dtype=np.int64)
+    if groups is None:
+        fold[rng.permutation(n)] = np.arange(n) % k
+    elif way == "stratified":  # dealt like cards, one category after the other
+        order = rng.permutation(n)
+        order = order[np.argsort(groups[order].astype(str), kind="stable")]
+        fold[order] = np.arange(n) % k
+    else:  # whole groups, largest first, each into the fold that has least
+        names, member, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+        shuffled = rng.permutation(len(names))
+        load, of_group = np.zeros(k), np.empty(len(names), dtype=np.int64)
+        for g in shuffled[np.argsort(-sizes[shuffled], kind="stable")]:
+            of_group[g] = int(np.argmin(load))
+            load[of_group[g]] += sizes[g]
+        fold[:] = of_group[member]
+    return fold
+
+
+def _held_out(
+    groups: np.ndarray | None, way: str, n: int, n_groups: int, share: float, what: str, rng: np.random.Generator
+) -> np.ndarray:
+    """(n,) bool, which items test."""
+    if groups is not None and way == "stratified":
+        test = np.zeros(n, bool)
+        for g in np.unique(groups.astype(str)):
+            members = rng.permutation(np.flatnonzero(groups.astype(str) == g))
+            test[members[: max(1, round(share * len(members)))]] = True
+    else:
+        n_test = round(share * n_groups)
+        names = np.arange(n) if groups is None else np.unique(groups)
+        member = np.arange(n) if groups is None else groups
+        test = np.isin(member, names[rng.permutation(n_groups)[:n_test]])
+    if not 0 < test.sum() < n:
+        raise SplitError(
+            f"holdout:{share:g} of {n_groups} {what} leaves {test.sum()} of {n} items to test; choose a share between "
+            f"{1 / n_groups:.2g} and {1 - 1 / n_groups:.2g}, or use kfold:K."
+        )
+    return test
+
+
+def _whole(text: str, spec: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ConfigError(f"'{spec}': a number of folds was expected, such as kfold:10, but got '{text}'.") from None
+
+
+def _share(text: str, spec: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 < share < 1:
+        raise ConfigError(f"'{spec}': a share between 0 and 1 was expected, such as holdout:0.1, but got '{text}'.")
+    return share
+
+
+def _check_known(dataset: Dataset, trials: Trials, split: Split) -> None:
+    """Raise unless every id exists; warn where this subject lacks some; raise where a side is empty for it."""
+    store = set(dataset.stimuli.ids) if split.unit == "stimulus" else set(trials.table["trial"].astype(str))
+    for side, ids in (("training", split.train), ("test", split.test)):
+        missing = [i for i in ids if i not in store]
+        if missing:
+            where = f"the stimuli of {dataset.name}" if split.unit == "stimulus" else f"the trials of {trials.subject}"
+            raise SplitError(
+                f"{len(missing)} of {len(ids)} {side} ids of split '{split.name}' are not among {where}, first "
+                f"'{missing[0]}'; ids there look like {', '.join(sorted(store)[:3])}. Correct the ids or leave "
+                "them out."
+            )
+    parts = split.apply(trials)
+    for side, ids, part in zip(("training", "test"), (split.train, split.test), parts, strict=True):
+        there = len(part.stimulus_ids) if split.unit == "stimulus" else len(part)
+        if there < len(ids):
+            warnings.warn(
+                f"{trials.subject} has trials of {there} of the {len(ids)} {side} ids of split '{split.name}'.",
+                PhospheneWarning,
+                stacklevel=3,
+            )
+    absent = sorted({s for part in parts for s in part.stimulus_ids} - set(dataset.stimuli.ids))
+    if absent:
+        raise SplitError(
+            f"{len(absent)} stimuli in the trials of {trials.subject} are not in the stimulus store of {dataset.name}, "
+            f"first '{absent[0]}'. Add them, or take their trials out."
+        )

@@ -1,0 +1,271 @@
+"""Standardised betas: mean 0 and variance 1 per voxel, from training trials and nothing else."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from phosphene.errors import DataError, ModelError, PhospheneWarning
+from phosphene.run.stages import take
+from phosphene.types import Trials
+
+_BLOCK_BYTES = 2**23  # of one float64 block while streaming; small enough to stay in the processor's cache
+_EAGER_BYTES = 2**28  # larger results stay a view that computes the rows asked for
+
+
+class Standardiser:
+    """Subtract the mean and divide by the standard deviation of each voxel over the training trials.
+
+        z = (beta - mean) / sd        sd with ddof degrees of freedom taken off
+
+    Parameters
+    ----------
+    per_session : statistics of each session's training trials for that session's trials. A session with fewer than
+        `min_trials` training trials uses those over all training trials, with a warning: never its test trials.
+    ddof : 0 as scikit-learn's StandardScaler, 1 as an unbiased variance
+    min_trials : how many training trials a session needs for statistics of its own
+
+    Attributes
+    ----------
+    mean_, scale_ : (n_voxels,) float64 over all training trials
+    sessions_ : numbers of the sessions with statistics of their own; empty unless `per_session`
+    session_mean_, session_scale_ : (n_sessions, n_voxels) float64
+    constant_ : positions of the voxels that never change in training; they are divided by 1, not by 0
+    lineage_ : keys of the trials it was fitted on
+    subject_ : whose voxels
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> t = Trials(np.array([[1.0], [3.0]]), pd.DataFrame({"stimulus": ["a", "b"]}))
+    >>> Standardiser().fit(t).transform(t).betas.ravel()
+    array([-1.,  1.], dtype=float32)
+    """
+
+    def __init__(self, per_session: bool = False, ddof: int = 0, min_trials: int = 8) -> None:
+        self.per_session, self.ddof, self.min_trials = per_session, ddof, min_trials
+        self.lineage_: frozenset[str] | None = None
+
+    def fit(self, trials: Trials) -> Self:
+        """Statistics of training trials, read in blocks and summed in float64.
+
+        Parameters
+        ----------
+        trials : training trials only
+
+        Raises
+        ------
+        DataError
+            Fewer than two trials, NaN or infinite values, or no voxel that changes.
+        """
+        if len(trials) < 2:
+            raise DataError(
+                f"{trials.subject} has {len(trials)} training trial{'s' * (len(trials) != 1)}; a voxel's spread "
+                "needs at "
+                "least 2. Give more training data."
+            )
+        sessions = trials.table["session"].to_numpy()
+        names = np.unique(sessions) if self.per_session else np.empty(0, dtype=np.int64)
+        overall, per = _Moments(trials.n_voxels), {s: _Moments(trials.n_voxels) for s in names}
+        for rows, block in row_blocks(trials):
+            if not np.isfinite(block).all():
+                row, voxel = np.argwhere(~np.isfinite(block))[0]
+                raise DataError(
+                    f"voxel {voxel} of {trials.subject} is {block[row, voxel]} in trial "
+                    f"'{trials.table['trial'].iloc[rows.start + row]}' (row {rows.start + row}). Drop or impute "
+                    "such voxels "
+                    "first, for example with nan='drop'."
+                )
+            overall.add(block)
+            for s in names:
+                here = sessions[rows] == s
+                if here.any():
+                    per[s].add(block[here])
+        self.mean_, self.scale_, constant = overall.finish(self.ddof)
+        if constant.all():
+            raise DataError(
+                f"none of the {trials.n_voxels} voxels of {trials.subject} changes over {len(trials)} training "
+                "trials, so "
+                "there is nothing to decode. Check that the file holds betas, one row a trial."
+            )
+        self.constant_ = np.flatnonzero(constant)
+        enough = [s for s in names if per[s].n >= max(2, self.min_trials)]
+        finished = [per[s].finish(self.ddof) for s in enough]
+        self.sessions_ = np.asarray(enough, dtype=np.int64)
+        shape = (len(enough), trials.n_voxels)
+        self.session_mean_ = np.asarray([f[0] for f in finished], dtype=np.float64).reshape(shape)
+        self.session_scale_ = np.asarray([f[1] for f in finished], dtype=np.float64).reshape(shape)
+        self.subject_, self.lineage_ = trials.subject, trials.member_keys()
+        return self
+
+    def transform(self, trials: Trials) -> Trials:
+        """The same trials, standardised with what was fitted; each row depends on itself alone.
+
+        Parameters
+        ----------
+        trials : of the subject and voxels it was fitted on
+
+        Returns
+        -------
+        Trials with float32 betas; above 256 MB a view that computes the rows asked for
+
+        Raises
+        ------
+        DataError
+            Another number of voxels, or another subject.
+        """
+        self._check_fitted()
+        if trials.n_voxels != self.mean_.size or trials.subject != self.subject_:
+            raise DataError(
+                f"these betas have {trials.n_voxels} voxels (subject {trials.subject}), but the standardisation "
+                "was fitted "
+                f"on {self.mean_.size} (subject {self.subject_}); use the same subject and ROI mask."
+            )
+        view = _StandardisedRows(trials, self, self._session_index(trials.table["session"].to_numpy()))
+        note = "z-scored per session, training trials" if self.per_session else "z-scored, training trials"
+        eager = len(trials) * trials.n_voxels * 4 <= _EAGER_BYTES
+        return trials.with_betas(view[:] if eager else view, standardised=note)
+
+    def inverse(self, betas: np.ndarray, sessions: np.ndarray | None = None) -> np.ndarray:
+        """Back to the units of the training betas.
+
+        Parameters
+        ----------
+        betas : (n, n_voxels), standardised
+        sessions : (n,) session of each row; statistics over all training trials when None
+
+        Returns
+        -------
+        (n, n_voxels) float32
+        """
+        self._check_fitted()
+        betas = np.asarray(betas)
+        if betas.ndim != 2 or betas.shape[1] != self.mean_.size:
+            raise DataError(f"betas has shape {betas.shape}; (n, {self.mean_.size}) was expected.")
+        out = np.empty(betas.shape, dtype=np.float32)
+        index = np.full(len(betas), -1) if sessions is None else self._session_index(np.asarray(sessions))
+        for s in np.unique(index):
+            mean, scale = self._statistics(s)
+            out[index == s] = betas[index == s] * scale + mean
+        return out
+
+    def _check_fitted(self) -> None:
+        if self.lineage_ is None:
+            raise ModelError("this Standardiser is not fitted yet; call fit with training trials first.")
+
+    def _statistics(self, s: int) -> tuple[np.ndarray, np.ndarray]:
+        return (self.mean_, self.scale_) if s < 0 else (self.session_mean_[s], self.session_scale_[s])
+
+    def _session_index(self, sessions: np.ndarray) -> np.ndarray:
+        """(n,) row of `session_mean_` for each trial, -1 for the statistics over all."""
+        index = np.full(len(sessions), -1, dtype=np.int64)
+        for i, s in enumerate(self.sessions_):
+            index[sessions == s] = i
+        if self.per_session and (index < 0).any():
+            without = ", ".join(map(str, np.unique(sessions[index < 0])[:5]))
+            warnings.warn(
+                f"session {without} of {self.subject_} has fewer than {max(2, self.min_trials)} training trials; "
+                "its trials "
+                "are standardised with the statistics of all training trials. Silence with per_session=False.",
+                PhospheneWarning,
+                stacklevel=3,
+            )
+        return index
+
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Arrays by name, and plain values beside them, from which `from_state` makes it again."""
+        self._check_fitted()
+        arrays = {
+            "mean": self.mean_,
+            "scale": self.scale_,
+            "sessions": self.sessions_,
+            "session_mean": self.session_mean_,
+            "session_scale": self.session_scale_,
+            "constant": self.constant_.astype(np.int64),
+        }
+        meta = {
+            "per_session": self.per_session,
+            "ddof": self.ddof,
+            "min_trials": self.min_trials,
+            "subject": self.subject_,
+            "lineage": sorted(self.lineage_ or ()),
+        }
+        return arrays, meta
+
+    @classmethod
+    def from_state(cls, tensors: dict[str, np.ndarray], meta: dict[str, Any]) -> Self:
+        """The same standardisation again. Raises ModelError for missing or extra entries."""
+        out = cls(meta["per_session"], meta["ddof"], meta["min_trials"])
+        names = ("mean", "scale", "sessions", "session_mean", "session_scale", "constant")
+        out.mean_, out.scale_, out.sessions_, out.session_mean_, out.session_scale_, out.constant_ = take(
+            tensors, names, "standardisation"
+        )
+        out.subject_, out.lineage_ = meta["subject"], frozenset(meta["lineage"])
+        return out
+
+
+class _Moments:
+    """Mean and variance per voxel of rows that come in blocks (Chan, Golub and LeVeque 1983)."""
+
+    def __init__(self, n_voxels: int) -> None:
+        self.n = 0
+        self.mean, self.square = np.zeros(n_voxels), np.zeros(n_voxels)
+        self.low, self.high = np.full(n_voxels, np.inf), np.full(n_voxels, -np.inf)
+
+    def add(self, block: np.ndarray) -> None:
+        n = len(block)
+        np.minimum(self.low, block.min(axis=0), out=self.low)
+        np.maximum(self.high, block.max(axis=0), out=self.high)
+        mean = block.mean(axis=0)
+        delta = mean - self.mean
+        block = block - mean
+        self.square += np.einsum("ij,ij->j", block, block) + delta**2 * (self.n * n / (self.n + n))
+        self.mean += delta * (n / (self.n + n))
+        self.n += n
+
+    def finish(self, ddof: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Mean, what to divide by, and which voxels never change (told by their range, which has no rounding)."""
+        constant = self.low == self.high
+        scale = np.sqrt(self.square / max(self.n - ddof, 1))
+        scale[constant | (scale == 0)] = 1.0
+        return np.where(constant, self.low, self.mean), scale, constant
+
+
+@dataclass(frozen=True)
+class _StandardisedRows:
+    """Rows of `trials`, standardised when asked for."""
+
+    trials: Trials
+    by: Standardiser
+    index: np.ndarray  # (n_trials,) session row, -1 for all
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.trials), self.trials.n_voxels
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        index = self.index[rows]
+        out = np.empty((len(index), self.trials.n_voxels), dtype=np.float32)
+        positions = np.arange(len(self.trials))[rows]
+        step = max(1, _BLOCK_BYTES // (8 * self.trials.n_voxels))
+        for start in range(0, len(index), step):
+            part = slice(start, start + step)
+            block = self.trials.read(positions[part]).astype(np.float64)
+            for s in np.unique(index[part]):
+                mean, scale = self.by._statistics(s)
+                here = index[part] == s
+                block[here] = (block[here] - mean) / scale
+            out[part] = block
+        return out
+
+
+def row_blocks(trials: Trials) -> Iterator[tuple[slice, np.ndarray]]:
+    """(rows, float64 betas) of a bounded number of rows at a time."""
+    step = max(1, _BLOCK_BYTES // (8 * trials.n_voxels))
+    for start in range(0, len(trials), step):
+        rows = slice(start, min(start + step, len(trials)))
+        yield rows, trials.read(rows).astype(np.float64)

@@ -1,0 +1,52 @@
+"""The whole flow on a simulated subject whose truth is known."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from phosphene import flow, recipes
+from phosphene.report import report
+from phosphene.run.folder import RunFolder
+from phosphene.run.progress import Progress, duration
+
+
+def run(recipe: str, out: str | Path, *, fast: bool = False, progress: Progress | None = None) -> str:
+    """Fit, decode, encode, evaluate and report.
+
+    Parameters
+    ----------
+    recipe : name of a recipe, or ``all``
+    out : folder of the run; with ``all``, one folder per recipe is made in it
+    fast : a smaller subject, for a first look
+    progress : where progress is shown
+
+    Returns
+    -------
+    str, the summary to print
+    """
+    progress = progress or Progress(quiet=True)
+    names = recipes.names() if recipe == "all" else [recipe]
+    lines = []
+    for name in names:
+        start = time.perf_counter()
+        folder = Path(out) / name if recipe == "all" else Path(out)
+        options = {"size": "small"} if fast else {}
+        config, origins = flow.configure(name, [("demo", {"data.name": "insilico", "data.options": options})])
+        opened = flow.fit(config, folder, origins=origins, progress=progress)
+        flow.decode(opened, controls=(*flow.CONTROLS, "truth"), progress=progress)
+        if recipes.get(name).can_encode():
+            flow.encode(opened, progress=progress)
+        flow.evaluate(opened, progress=progress)
+        with progress.step("writing the report"):
+            page = report(RunFolder(folder))
+        lines += [
+            flow.summary(folder),
+            f"\n{name} took {duration(time.perf_counter() - start)}.",
+            f"report: {page}",
+            "",
+        ]
+    if len(names) > 1:
+        page = report([RunFolder(Path(out) / n) for n in names], out=Path(out) / "report.html")
+        lines.append(f"comparison: {page}")
+    return "\n".join(lines).rstrip()

@@ -1,0 +1,130 @@
+"""The papers' numbers, as data, with the protocol behind each.
+
+A published row stands beside a user's only when data set, split, test pictures, repeats and metric variant are the
+same; otherwise it is shown with the difference spelled out. One method can have two rows 8 points apart: as printed,
+and as re-evaluated by others.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from importlib.resources import files
+
+import pandas as pd
+
+from phosphene.errors import ConfigError, did_you_mean
+
+_TEXT = ("setting", "subjects", "ssim_variant", "resize_chain", "repeats_averaged", "origin", "source", "table", "note")
+
+
+@lru_cache(maxsize=1)
+def _table() -> pd.DataFrame:
+    with (files("phosphene.evaluate") / "published.csv").open(encoding="utf-8") as file:
+        table = pd.read_csv(file, dtype=dict.fromkeys(_TEXT, str))
+    return table.fillna(dict.fromkeys(_TEXT, ""))
+
+
+def published_rows() -> pd.DataFrame:
+    """Every published number, one row per method, metric and protocol.
+
+    Returns
+    -------
+    DataFrame
+        ``method, dataset, split, metric, value`` (shares and correlations from 0 to 1; captions and BASIC-H in the
+        unit of their source), then the protocol: ``setting, sessions_released, hours`` (of the subject's training
+        data), ``test_images, repeats_averaged, subjects, ssim_variant, resize_chain, origin, source, table, note``.
+        An empty field was not stated.
+    """
+    return _table().copy()
+
+
+def matching(
+    dataset: str,
+    split: str,
+    *,
+    metrics: list[str] | None = None,
+    test_images: int | None = None,
+    repeats_averaged: str | int | None = None,
+    subjects: str | None = None,
+    setting: str | None = None,
+    resize_chain: str | None = None,
+) -> pd.DataFrame:
+    """Published rows for one's own scores, each with whether it may be compared and why not.
+
+    Parameters
+    ----------
+    dataset, split : of one's own result, such as ``digits69`` and ``file``
+    metrics : full metric names of one's own table; default every metric of the data set. A published ``ssim`` is listed
+        once for each of ``ssim.2d`` and ``ssim.columns`` asked for
+    test_images, repeats_averaged, subjects, setting, resize_chain : of one's own result; None leaves that field
+        unchecked
+
+    Returns
+    -------
+    DataFrame
+        the rows of the data set with ``compared_with`` (one's own metric), ``comparable`` (bool) and ``difference``
+        (text, empty when comparable). ``note`` is a caveat
+        that does not by itself forbid a comparison
+
+    Raises
+    ------
+    ConfigError
+        For a data set without published rows, naming those that have some.
+
+    Examples
+    --------
+    >>> rows = matching("digits69", "kfold:10", metrics=["pixcorr"])
+    >>> rows["comparable"].tolist()
+    [False]
+    """
+    table = published_rows()
+    if dataset not in set(table["dataset"]):
+        known = sorted(set(table["dataset"]))
+        raise ConfigError(f"no published numbers for data set {dataset!r}. {did_you_mean(dataset, known)}")
+    table = table[table["dataset"] == dataset]
+    ours = {
+        "test_images": test_images,
+        "repeats_averaged": repeats_averaged,
+        "subjects": subjects,
+        "setting": setting,
+        "resize_chain": resize_chain,
+    }
+    found = []
+    for _, row in table.iterrows():
+        for metric in [row["metric"]] if metrics is None else [m for m in metrics if _same_family(m, row["metric"])]:
+            difference = _differences(row, metric, split, ours)
+            found.append(
+                {**row, "compared_with": metric, "comparable": not difference, "difference": "; ".join(difference)}
+            )
+    return pd.DataFrame(found, columns=[*table.columns, "compared_with", "comparable", "difference"])
+
+
+def _same_family(ours: str, theirs: str) -> bool:
+    return ours == theirs or (theirs == "ssim" and ours.startswith("ssim."))
+
+
+def _differences(row: pd.Series, metric: str, split: str, ours: dict) -> list[str]:
+    difference = []
+    if row["split"] != split:
+        difference.append(f"split {row['split']} there, {split} here")
+    for name, value in ours.items():
+        theirs = row[name]
+        unknown = pd.isna(theirs) or theirs == ""
+        title = name.replace("_", " ")
+        if name == "resize_chain" and row["metric"] not in ("ssim", "pixcorr"):
+            continue
+        if unknown and name == "setting":
+            continue
+        if unknown and value is not None:
+            difference.append(f"{title} not stated there")
+        elif value is not None and not unknown and str(_plain(theirs)) != str(value):
+            difference.append(f"{title} {_plain(theirs)} there, {value} here")
+    if row["metric"] == "ssim" and metric.startswith("ssim."):
+        variant = metric.split(".", 1)[1]
+        if row["ssim_variant"] != variant:
+            difference.append(f"SSIM variant {row['ssim_variant'] or 'not stated'} there, {variant} here")
+    return difference
+
+
+def _plain(value):
+    return int(value) if isinstance(value, float) and value.is_integer() else value

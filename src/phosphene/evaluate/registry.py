@@ -1,0 +1,402 @@
+"""Every metric by name. ``score`` walks this table; a new metric is one function and one entry.
+
+The name says variant and feature space: ``ssim.2d``, ``two_way.clip``, ``nway50_top1.pixels``.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from phosphene.errors import ConfigError, did_you_mean
+from phosphene.evaluate.identification import comparisons, rank_matrix, two_way
+from phosphene.evaluate.metric import PIXELS, Decoded, Encoded, Evaluation, Score, Scores, Skip, Skipped
+from phosphene.evaluate.nway import n_way, n_way_class, n_way_influence, n_way_matrix
+from phosphene.evaluate.pixel import mse, pixcorr
+from phosphene.evaluate.ssim import SIGMA, ssim_2d, ssim_columns, ssim_pairs
+from phosphene.evaluate.statistics import bootstrap, mean_of_items, mean_of_pairs, permutation_null
+from phosphene.evaluate.voxelwise import fraction_of_ceiling, pearson_per_voxel
+
+_SSIM_BUDGET = 3e9  # pixels of all SSIM pairs of one null; about ten seconds
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One entry of the table.
+
+    Attributes
+    ----------
+    name : name, with ``{space}`` where a feature space or classifier goes
+    over : what it is computed over: ``images``, ``space`` (each feature space), ``classes`` (each classifier's scores),
+        ``category`` (a classifier of pictures) or ``voxels``
+    title : for people
+    definition : the variant, exactly
+    better : direction
+    chance : what chance is, in words
+    compute : (evaluation, full name, space) -> Score, or raises Skip
+    """
+
+    name: str
+    over: Literal["images", "space", "classes", "category", "voxels"]
+    title: str
+    definition: str
+    better: Literal["higher", "lower"]
+    chance: str
+    compute: Callable[[Evaluation, str, str], Score]
+
+
+def _pixcorr(e: Evaluation, name: str, _: str) -> Score:
+    r = pixcorr(e.decoded.images, e.decoded.true_images)
+    note = e.undefined_note(np.isnan(r), "r = 0")
+    return e.score(name, np.nan_to_num(r), np.nan_to_num(e.similarity(PIXELS)), note=note)
+
+
+def _mse(e: Evaluation, name: str, _: str) -> Score:
+    error, matrix = mse(e.decoded.images, e.decoded.true_images), -e.similarity(PIXELS, "neg_mse")
+    undefined = np.isnan(error)
+    if undefined.all():
+        raise Skip("no decoded picture is finite")
+    typical = np.nanmean(matrix)
+    note = e.undefined_note(undefined, "a random pairing")
+    return e.score(
+        name,
+        np.where(undefined, typical, error),
+        np.where(np.isnan(matrix), typical, matrix),
+        better="lower",
+        note=note,
+    )
+
+
+def _ssim(e: Evaluation, name: str, _: str) -> Score:
+    ours, true = e.decoded.images, e.decoded.true_images
+    variant = name.split(".")[1]
+    height, width = ours.shape[1:3]
+    if height < 11 or (variant == "2d" and width < 11):
+        raise Skip(f"its window has 11 pixels but the pictures are {height} x {width}")
+    per_row = (ssim_2d if variant == "2d" else ssim_columns)(ours, true)
+    note = e.undefined_note(np.isnan(per_row), "SSIM = 0")
+    m = len(e.ids)
+    block = max(2, int(_SSIM_BUDGET / (len(ours) * height * width)))
+    if block >= m:
+        return e.score(name, np.nan_to_num(per_row), np.nan_to_num(ssim_pairs(ours, true[e.first], variant)), note=note)
+    # A null inside random blocks needs only those pairs, and is as valid: pairings are exchangeable in each block.
+    groups = e.rng(name + " blocks").permutation(np.arange(m) // block)
+    matrix = np.zeros((len(ours), m))
+    for group in np.unique(groups):
+        rows, columns = np.flatnonzero(groups[e.truth] == group), np.flatnonzero(groups == group)
+        matrix[np.ix_(rows, columns)] = ssim_pairs(ours[rows], true[e.first[columns]], variant)
+    if e.exchangeable is not None:
+        groups = np.unique([f"{g} {x}" for g, x in zip(groups, e.exchangeable, strict=True)], return_inverse=True)[1]
+    note = "; ".join(filter(None, [note, f"null permuted inside random blocks of {block} items"]))
+    return e.score(name, np.nan_to_num(per_row), np.nan_to_num(matrix), groups=groups, note=note)
+
+
+def _two_way(e: Evaluation, name: str, space: str) -> Score:
+    s = e.similarity(space)
+    if s.shape[1] < 2:
+        raise Skip("a single test item has no distractor")
+    wins, counted = (e.per_stimulus(x) for x in comparisons(s, e.truth))
+    return e.score(
+        name, two_way(s, e.truth), rank_matrix(s), chance=0.5, statistic=mean_of_pairs(wins, counted),
+        note=_undefined(e, s),
+    )  # fmt: skip
+
+
+def _two_way_within_class(e: Evaluation, name: str, space: str) -> Score:
+    if e.labels is None:
+        raise Skip("the stimuli have no class labels")
+    s = e.similarity(space)
+    per_row = two_way(s, e.truth, e.labels)
+    if np.isnan(per_row).all():
+        raise Skip("no class has two test items")
+    wins, counted = (e.per_stimulus(x) for x in comparisons(s, e.truth, e.labels))
+    groups = np.unique(e.labels, return_inverse=True)[1]
+    if e.exchangeable is not None:
+        groups = np.unique([f"{g} {x}" for g, x in zip(groups, e.exchangeable, strict=True)], return_inverse=True)[1]
+    return e.score(
+        name, per_row, rank_matrix(s, e.labels), chance=0.5, statistic=mean_of_pairs(wins, counted), groups=groups,
+        note=_undefined(e, s),
+    )  # fmt: skip
+
+
+def _undefined(e: Evaluation, s: np.ndarray) -> str:
+    return e.undefined_note(np.isnan(s[np.arange(len(s)), e.truth]), "chance")
+
+
+def _n_way(n: int, k: int, direction: str = "truths") -> Callable[[Evaluation, str, str], Score]:
+    def compute(e: Evaluation, name: str, space: str) -> Score:
+        s = e.similarity(space)
+        if direction == "decoded" and e.has_repeats:
+            raise Skip("a gallery of decoded items needs one decoded item per stimulus")
+        size = s.shape[1] if n == 0 else n
+        if size > s.shape[1] or size <= k:
+            raise Skip(f"it needs {max(size, k + 1)} test stimuli but there are {s.shape[1]}")
+        truth = e.truth if direction == "truths" else None
+        statistic = mean_of_items(n_way_influence(s, size, k, truth, direction))
+        score = e.score(
+            name, n_way(s, size, k, truth, direction), n_way_matrix(s, size, k, direction), chance=k / size,
+            statistic=statistic, note="; ".join(filter(None, [_undefined(e, s), f"gallery of {size}" * (n == 0)])),
+        )  # fmt: skip
+        return _bounded(score, 0, 1)
+
+    return compute
+
+
+def _bounded(score: Score, low: float, high: float) -> Score:
+    """Interval ends inside the range of the score: influence values may point beyond it."""
+    ends = {"ci_low": float(np.clip(score.ci_low, low, high)), "ci_high": float(np.clip(score.ci_high, low, high))}
+    return Score(**{**vars(score), **ends})
+
+
+def _n_way_class(n: int, k: int) -> Callable[[Evaluation, str, str], Score]:
+    def compute(e: Evaluation, name: str, space: str) -> Score:
+        scores, true = (np.asarray(x) for x in e.decoded.class_scores[space])
+        if n > scores.shape[1]:
+            raise Skip(f"it needs {n} classes but the classifier has {scores.shape[1]}")
+        classes, column = np.unique(true[e.first], return_inverse=True)
+        each = np.stack([n_way_class(scores, np.full(len(scores), c), n, k) for c in classes], axis=1)
+        return e.score(name, n_way_class(scores, true, n, k), each[:, column], chance=k / n)
+
+    return compute
+
+
+def _category(e: Evaluation, name: str, _: str) -> Score:
+    if e.labels is None:
+        raise Skip("the stimuli have no class labels")
+    said = np.asarray(e.decoded.classifier.predict(e.decoded.images))
+    right = (said[:, None] == e.labels[None, :]).astype(float)
+    return e.score(name, right[np.arange(len(said)), e.truth], right)
+
+
+def _pearson_voxels(e: Evaluation, name: str, _: str) -> Score:
+    return _encoding(e, name, np.ones(np.shape(e.encoded.measured)[1]), "")
+
+
+def _pearson_fraction(e: Evaluation, name: str, _: str) -> Score:
+    if e.encoded.ceiling is None:
+        raise Skip("there is no noise ceiling, as no stimulus was repeated")
+    ceiling = np.sqrt(np.maximum(np.asarray(e.encoded.ceiling, dtype=np.float64), 0))
+    fraction = fraction_of_ceiling(pearson_per_voxel(e.encoded.predicted, e.encoded.measured), ceiling)
+    if not (ceiling > 0).any():
+        raise Skip("the noise ceiling is 0 or undefined in every voxel")
+    no_ceiling = int((~(ceiling > 0)).sum())
+    note = f"{no_ceiling} voxels without a ceiling above 0 left out, {fraction.n_above_one} voxels above their ceiling"
+    return _encoding(e, name, ceiling, note)
+
+
+def _encoding(e: Evaluation, name: str, ceiling: np.ndarray, note: str) -> Score:
+    """Mean r over voxels, over the mean ceiling of the same voxels: linear in r, so null and interval stay exact."""
+    n = len(e.encoded.ids)
+    if n < 3:
+        raise Skip(f"a correlation over {n} stimuli says nothing; it needs 3")
+    r = pearson_per_voxel(e.encoded.predicted, e.encoded.measured)
+    used = ceiling > 0
+    x, y = (np.asarray(z)[:, used] for z in (e.encoded.predicted, e.encoded.measured))
+    undefined = int(np.isnan(r[used]).sum())
+    if undefined:
+        note = "; ".join(filter(None, [note, f"{undefined} constant voxels counted as r = 0"]))
+    x, y = (_standardised(z, np.isnan(r[used])) for z in (x, y))
+    scale = ceiling[used].sum()
+    value, rng = float(np.nan_to_num(r[used]).sum() / scale), e.rng(name)
+    interval = bootstrap(_mean_correlation(x, y, scale), n, rng=rng, n_draws=e.n_draws)
+    null = permutation_null(x @ y.T / scale * n, rng=rng, n_permutations=e.n_permutations)
+    per_voxel = fraction_of_ceiling(np.nan_to_num(r), ceiling).ratio
+    voxels = np.arange(len(r))
+    return Score(name, value, interval.low, interval.high, 0.0, null.p, n, per_voxel, voxels, note)
+
+
+def _standardised(x: np.ndarray, undefined: np.ndarray) -> np.ndarray:
+    """Columns of mean 0 and length 1, all zero where undefined, float32."""
+    x = np.where(undefined, 0, x).astype(np.float64)
+    x -= x.mean(axis=0)
+    length = np.sqrt(np.square(x).sum(axis=0))
+    return np.divide(x, length, out=np.zeros_like(x), where=length > 0).astype(np.float32)
+
+
+def _mean_correlation(x: np.ndarray, y: np.ndarray, scale: float) -> Callable[[np.ndarray], np.ndarray]:
+    """Sum over voxels of the weighted Pearson r, over ``scale``, as a function of draw counts."""
+
+    def statistic(counts: np.ndarray) -> np.ndarray:
+        weights = (counts / counts.sum(axis=1, keepdims=True)).astype(np.float32)
+        total = np.zeros(len(counts))
+        for start in range(0, x.shape[1], 512):
+            a, b = x[:, start : start + 512], y[:, start : start + 512]
+            mean_a, mean_b = weights @ a, weights @ b
+            covariance = weights @ (a * b) - mean_a * mean_b
+            power = (weights @ (a * a) - mean_a**2) * (weights @ (b * b) - mean_b**2)
+            r = np.zeros_like(power)
+            np.divide(covariance, np.sqrt(np.maximum(power, 0)), out=r, where=power > 1e-14)
+            total += r.sum(axis=1, dtype=np.float64)
+        return total / scale
+
+    return statistic
+
+
+_PAIRING = "mean over all pairings of the same pictures"
+_SSIM = (
+    f"grey, Gaussian window sigma {SIGMA} of 11 taps, data range 1, population covariance, centres inside the picture"
+)
+_DIRECTION = "Pearson r over features; truths ranked for each decoded item; ties one half"
+
+METRICS: dict[str, Metric] = {
+    m.name: m
+    for m in (
+        Metric(
+            "pixcorr", "images", "PixCorr",
+            "Pearson r over pixels and channels of each picture, plain mean over pictures", "higher", _PAIRING,
+            _pixcorr,
+        ),
+        Metric("mse", "images", "MSE", "mean squared difference, pixels from 0 to 1", "lower", _PAIRING, _mse),
+        Metric("ssim.2d", "images", "SSIM", f"{_SSIM}; windows over rows and columns", "higher", _PAIRING, _ssim),
+        Metric(
+            "ssim.columns", "images", "SSIM, column-wise legacy",
+            f"{_SSIM}; one-dimensional windows along each column, as older scripts compute by accident", "higher",
+            _PAIRING, _ssim,
+        ),
+        Metric("two_way.{space}", "space", "two-way identification", _DIRECTION, "higher", "1/2", _two_way),
+        Metric(
+            "two_way_within_class.{space}", "space", "two-way identification inside a class",
+            f"{_DIRECTION}; distractors of the truth's own class only", "higher", "1/2", _two_way_within_class,
+        ),
+        *(
+            Metric(
+                f"nway{n}_top{k}.{{space}}", "space", f"{n}-way top-{k} identification",
+                f"{_DIRECTION}; exact mean over all draws of distractors", "higher", f"{k}/{n}", _n_way(n, k),
+            )
+            for n, k in ((10, 1), (50, 1), (50, 5))
+        ),
+        *(
+            Metric(
+                f"retrieval{n or '_all'}{suffix}.{{space}}", "space",
+                f"{side} retrieval, top-1 among {n or 'all'}",
+                f"{_DIRECTION.replace('truths ranked for each decoded item', ranked)}; exact mean over all galleries",
+                "higher", f"1/{n or 'N'}", _n_way(n, 1, direction),
+            )
+            for suffix, side, direction, ranked in (
+                ("", "forward", "truths", "truths ranked for each decoded item"),
+                ("_backward", "backward", "decoded", "decoded items ranked for each truth"),
+            )
+            for n in (300, 0)
+        ),
+        *(
+            Metric(
+                f"nway{n}_top{k}_class.{{space}}", "classes", f"{n}-way top-{k} classification",
+                "exact mean over all draws of the classifier's other classes; ties one half", "higher", f"{k}/{n}",
+                _n_way_class(n, k),
+            )
+            for n, k in ((50, 1), (50, 5))
+        ),
+        Metric(
+            "category.{space}", "category", "category accuracy",
+            "class read off the decoded picture by a classifier fitted on training pictures", "higher",
+            "expected agreement of shuffled labels", _category,
+        ),
+        Metric(
+            "pearson.voxels", "voxels", "encoding accuracy", "Pearson r over stimuli, mean over voxels", "higher", "0",
+            _pearson_voxels,
+        ),
+        Metric(
+            "pearson.fraction_of_ceiling", "voxels", "encoding accuracy as a fraction of the ceiling",
+            "sum of r over sum of sqrt(noise ceiling), voxels with a ceiling above 0; not clipped at 1", "higher", "0",
+            _pearson_fraction,
+        ),
+    )
+}  # fmt: skip
+
+
+def metric_of(name: str) -> Metric:
+    """The table entry of a full metric name.
+
+    Examples
+    --------
+    >>> metric_of("two_way.clip").chance
+    '1/2'
+    >>> metric_of("mse").better
+    'lower'
+    """
+    if name in METRICS:
+        return METRICS[name]
+    pattern = name.split(".", 1)[0] + ".{space}"
+    if "." in name and pattern in METRICS:
+        return METRICS[pattern]
+    raise ConfigError(f"there is no metric {name!r}. {did_you_mean(name, METRICS)}")
+
+
+def score(
+    decoded: Decoded | None = None,
+    encoded: Encoded | None = None,
+    *,
+    metrics: Iterable[str] | None = None,
+    seed: int = 0,
+    n_draws: int = 2000,
+    n_permutations: int = 10_000,
+) -> Scores:
+    """Every metric that applies, with interval, chance, p and sample size.
+
+    Parameters
+    ----------
+    decoded : decoded pictures and latents with their truths, or None
+    encoded : predicted responses with the measured ones, or None
+    metrics : full names or patterns such as ``two_way.*``; default all that apply
+    seed : of bootstraps and permutations; each metric has its own stream
+    n_draws, n_permutations : bootstrap draws and permutations
+
+    Returns
+    -------
+    Scores
+        ``.scores``, ``.skipped`` with reasons, and ``.table(split, input, setting)``
+
+    Raises
+    ------
+    ConfigError
+        For a name or pattern that matches no metric of the table.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> true = rng.random((6, 12, 12, 1))
+    >>> score(Decoded(np.arange(6), true, true), metrics=["two_way.pixels"])["two_way.pixels"].value
+    1.0
+    """
+    evaluation = Evaluation(decoded, encoded, seed=seed, n_draws=n_draws, n_permutations=n_permutations)
+    wanted = None if metrics is None else list(metrics)
+    for name in wanted or ():
+        if not any(fnmatch.fnmatch(m.replace("{space}", "x"), _any_space(name)) for m in METRICS):
+            metric_of(name)
+    scores, skipped = [], []
+    for metric in METRICS.values():
+        for space in _places(metric, evaluation):
+            name = metric.name.replace("{space}", space)
+            if wanted is not None and not any(fnmatch.fnmatch(name, pattern) for pattern in wanted):
+                continue
+            try:
+                scores.append(metric.compute(evaluation, name, space))
+            except Skip as reason:
+                skipped.append(Skipped(name, str(reason)))
+    return Scores(scores, skipped)
+
+
+def _any_space(pattern: str) -> str:
+    """A pattern with its space replaced by the placeholder that the table is matched with."""
+    head, dot, _ = pattern.partition(".")
+    return f"{head}.x" if dot and f"{head}.{{space}}" in METRICS else pattern
+
+
+def _places(metric: Metric, e: Evaluation) -> list[str]:
+    """The spaces a metric is computed in: one empty name for metrics without a space."""
+    decoded = e.decoded
+    if metric.over == "voxels":
+        return [""] * (e.encoded is not None)
+    if decoded is None:
+        return []
+    if metric.over == "space":
+        return e.spaces
+    if metric.over == "classes":
+        return list(decoded.class_scores)
+    if metric.over == "category":
+        return [PIXELS] * (decoded.classifier is not None and decoded.images is not None)
+    return [""] * (decoded.images is not None)

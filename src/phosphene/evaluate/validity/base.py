@@ -1,0 +1,150 @@
+"""What a validity check is given, what it answers, and how a set of them is run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from phosphene.errors import ConfigError, did_you_mean
+
+Answer = Literal["pass", "flag", "fail", "not applicable", "not tested"]
+VERDICT_COLUMNS = ("id", "verdict", "value", "reason")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Answer of one check.
+
+    Attributes
+    ----------
+    id : of the check, such as ``S1``
+    verdict : ``pass``, ``flag``, ``fail``, ``not applicable`` or ``not tested``
+    value : the number behind it, NaN where there is none
+    reason : one sentence
+    waived_by : who decided to go on in spite of it; empty when nobody did
+    """
+
+    id: str
+    verdict: Answer
+    value: float
+    reason: str
+    waived_by: str = ""
+
+    @property
+    def is_blocking(self) -> bool:
+        """A failure that nobody has waived."""
+        return self.verdict == "fail" and not self.waived_by
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """What one fitted step saw.
+
+    Parameters
+    ----------
+    name : of the step, such as ``standardise`` or ``fold 3 ridge``
+    fitted_on : trial ids that entered the fit
+    evaluated_on : trial ids of the test set that this fit is judged on
+    sees : ``brain`` when the fit used responses only, ``brain and pictures`` when it used what was shown as well
+    """
+
+    name: str
+    fitted_on: Iterable
+    evaluated_on: Iterable
+    sees: Literal["brain", "brain and pictures"] = "brain and pictures"
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """Everything a check may ask for. What is left out makes the checks that need it "not applicable".
+
+    Parameters
+    ----------
+    splits : (training stimulus ids, test stimulus ids), one pair per fold; a plain split is one pair
+    digests : stimulus id -> SHA-256 of its pixels (see ``picture_digests``)
+    test_labels : class of each distinct test stimulus
+    inner_folds : name -> list of (fitted stimulus ids, held-out stimulus ids), as used to choose penalties and the like
+    lineages : one per fitted step and fold
+    predict : (n, n_voxels) responses -> (n, ...) predictions, the whole chain that is being scored
+    test_betas : (n, n_voxels), what ``predict`` is tried on
+    similarity : (n, n), decoded items in rows, true ones in columns, both in the order of ``test_ids``
+    test_ids : (n,) stimulus ids in that order
+    orders : name -> (n,) other order of the truths that a mistake could have produced
+    scores : table of scores with rows for ``brain`` and for each control
+    differences : paired differences to the controls (``phosphene.evaluate.controls``)
+    """
+
+    splits: Sequence[tuple[Iterable, Iterable]] | None = None
+    digests: Mapping[object, str] | None = None
+    test_labels: np.ndarray | None = None
+    inner_folds: Mapping[str, Sequence[tuple[Iterable, Iterable]]] | None = None
+    lineages: Sequence[Lineage] | None = None
+    predict: Callable[[np.ndarray], np.ndarray] | None = None
+    test_betas: np.ndarray | None = None
+    similarity: np.ndarray | None = None
+    test_ids: np.ndarray | None = None
+    orders: Mapping[str, np.ndarray] = field(default_factory=dict)
+    scores: pd.DataFrame | None = None
+    differences: pd.DataFrame | None = None
+
+
+@dataclass(frozen=True)
+class Check:
+    """One entry of the table of checks.
+
+    Attributes
+    ----------
+    id : such as ``S1``
+    title : two or three words
+    question : what it asks, in one sentence
+    needs : fields of ``Evidence`` without which it does not apply
+    run : (evidence, rng) -> (verdict, value, reason); None for a check that is listed but not written yet
+    """
+
+    id: str
+    title: str
+    question: str
+    needs: tuple[str, ...] = ()
+    run: Callable[[Evidence, np.random.Generator], tuple[Answer, float, str]] | None = None
+
+
+def run_check(check: Check, evidence: Evidence, rng: np.random.Generator) -> Verdict:
+    """The verdict of one check on the evidence at hand."""
+    if check.run is None:
+        return Verdict(check.id, "not tested", float("nan"), f"{check.title}: not part of this version.")
+    missing = [name for name in check.needs if getattr(evidence, name) is None]
+    if missing:
+        named = " and ".join(missing).replace("_", " ")
+        return Verdict(check.id, "not applicable", float("nan"), f"{check.title}: no {named} to look at.")
+    verdict, value, reason = check.run(evidence, rng)
+    return Verdict(check.id, verdict, float(value), reason)
+
+
+def waive(verdicts: list[Verdict], waivers: Mapping[str, str], known: Iterable[str]) -> list[Verdict]:
+    """Mark verdicts as waived. A waiver keeps the verdict, names who gave it, and is printed.
+
+    Raises
+    ------
+    ConfigError
+        For a waiver of an unknown check, or one without a name.
+    """
+    known = list(known)
+    for check_id, name in waivers.items():
+        if check_id not in known:
+            raise ConfigError(f"there is no check {check_id!r} to waive. {did_you_mean(check_id, known)}")
+        if not str(name).strip():
+            raise ConfigError(f"the waiver of {check_id} needs a name and a reason to print, but it is empty.")
+    return [replace(v, waived_by=str(waivers[v.id]).strip()) if v.id in waivers else v for v in verdicts]
+
+
+def verdict_table(verdicts: Iterable[Verdict]) -> pd.DataFrame:
+    """Rows of ``validity.csv``: id, verdict, value, reason. A waiver stands in front of the reason."""
+    rows = [
+        (v.id, v.verdict, v.value, f"Waived by {v.waived_by}. {v.reason}" if v.waived_by else v.reason)
+        for v in verdicts
+    ]
+    return pd.DataFrame(rows, columns=list(VERDICT_COLUMNS))

@@ -1,0 +1,69 @@
+"""L: did anything learn from the test set?"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from phosphene.evaluate.validity.base import Answer, Evidence
+from phosphene.evaluate.validity.split import _ids, _some
+
+TOLERANCE = 1e-5  # relative; rounding of float32 products in batches of another size stays near 1e-6
+N_ROWS = 16
+
+
+def fit_lineage(evidence: Evidence, rng: np.random.Generator) -> tuple[Answer, float, str]:
+    """L1: trials that entered a fit and are then judged by it."""
+    if not evidence.lineages:
+        return "not applicable", float("nan"), "No fitted step recorded what it saw."
+    leaks, transductive, worst = [], [], 0
+    for step in evidence.lineages:
+        shared = len(_ids(step.fitted_on) & _ids(step.evaluated_on))
+        if shared:
+            worst = max(worst, shared)
+            (transductive if step.sees == "brain" else leaks).append(f"{step.name} ({shared} trials)")
+    if leaks:
+        return "fail", worst, f"Test trials entered the fit of {_some(leaks)}."
+    if transductive:
+        return (
+            "flag",
+            worst,
+            f"Transductive: responses of test trials, without pictures, entered {_some(transductive)}.",
+        )
+    return "pass", 0, f"None of {len(evidence.lineages)} fitted steps saw a test trial."
+
+
+def subset_invariance(evidence: Evidence, rng: np.random.Generator) -> tuple[Answer, float, str]:
+    """L2: a prediction must not depend on which other test rows come with it."""
+    betas = evidence.test_betas
+    n = len(betas)
+    if n < 2:
+        return "not applicable", float("nan"), "A single test row has no company to depend on."
+    together = _rows(evidence.predict(betas))
+    order = rng.permutation(n)
+    shuffled = _rows(evidence.predict(betas[order]))
+    worst, how = _gap(shuffled, together[order], together), "when rows are shuffled"
+    for i in rng.choice(n, min(N_ROWS, n), replace=False):
+        alone = _gap(_rows(evidence.predict(betas[i : i + 1])), together[i : i + 1], together)
+        if not alone <= worst:
+            worst, how = alone, f"when row {i} is predicted alone"
+    if not worst <= TOLERANCE:
+        return "fail", worst, (
+            f"Predictions move by {worst:.2g} of their size {how}: statistics of other test rows are in use, such as "
+            "test-set standardisation or batch statistics."
+        )  # fmt: skip
+    return "pass", worst, f"Each prediction is the same alone, in company and in any order (within {TOLERANCE:g})."
+
+
+def _rows(predictions: np.ndarray) -> np.ndarray:
+    predictions = np.asarray(predictions, dtype=np.float64)
+    return predictions.reshape(len(predictions), -1)
+
+
+def _gap(ours: np.ndarray, reference: np.ndarray, everything: np.ndarray) -> float:
+    """Largest difference relative to the largest prediction; inf when shapes or missing values differ."""
+    if ours.shape != reference.shape or not np.array_equal(np.isfinite(ours), np.isfinite(reference)):
+        return float("inf")
+    finite = np.isfinite(ours)
+    size = np.abs(everything[np.isfinite(everything)]).max(initial=0)
+    gap = np.abs(ours[finite] - reference[finite]).max(initial=0)
+    return float(gap / size) if size > 0 else float(gap)

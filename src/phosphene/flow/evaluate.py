@@ -1,0 +1,310 @@
+"""Evaluate: scores of every input, checks, and what can be said of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from phosphene.errors import DataError, ModelError
+from phosphene.evaluate.category import CategoryOnlyDecoder, PictureClassifier
+from phosphene.evaluate.conclusion import conclude
+from phosphene.evaluate.controls import paired_differences
+from phosphene.evaluate.identification import similarity
+from phosphene.evaluate.metric import Decoded, Encoded, Scores
+from phosphene.evaluate.published import matching
+from phosphene.evaluate.registry import score
+from phosphene.evaluate.retrieval import retrieval_curve
+from phosphene.evaluate.validity import CHECKS, Evidence, Lineage, run_checks, verdict_table
+from phosphene.evaluate.voxelwise import (
+    fdr,
+    fraction_of_ceiling,
+    noise_ceiling,
+    pearson_p,
+    pearson_per_voxel,
+    r2_per_voxel,
+)
+from phosphene.flow.opened import TEST, Opened
+from phosphene.recipes.base import Recipe
+from phosphene.run import atomic
+from phosphene.run.folder import SEEN, RunFolder
+from phosphene.run.progress import Progress
+from phosphene.types import Trials
+
+LARGEST_MATRIX = 3000  # stimuli; a similarity matrix beyond that is not kept for the report
+
+
+def evaluate(
+    opened: Opened, *, waivers: Mapping[str, str] | None = None, progress: Progress | None = None
+) -> RunFolder:
+    """Score what was decoded and encoded, run the checks, and write what can be said.
+
+    Writes scores.csv, validity.csv and the folder evaluation/. Every input (brain and controls) is scored by every
+    metric that applies; what could not be computed is listed with its reason.
+
+    Parameters
+    ----------
+    opened : a run
+    waivers : check id to who goes on in spite of it, and why; printed in the report
+    progress : where progress is shown
+
+    Raises
+    ------
+    ModelError
+        When nothing was decoded yet.
+    """
+    progress = progress or Progress(quiet=True)
+    run, setting, seed = opened.run, opened.config.recipe.setting, opened.config.seed
+    if not run.inputs(TEST):
+        raise ModelError(f"{run.path} holds no decoded pictures. Run: phosphene decode {run.path}")
+    with run.locked("evaluate"):
+        fitted = [opened.recipe(fold) for fold in range(len(opened.folds))]
+        classifier = _classifier(opened)
+        scored: dict[str, Scores] = {}
+        for name in progress.each(run.inputs(TEST), "scoring"):
+            encoded = _encoded(opened) if name == "brain" else None
+            scored[name] = score(_decoded(opened, name, classifier), encoded, seed=seed)
+        category = _category_only(opened, classifier)
+        if category is not None:
+            scored["category"] = score(category, seed=seed)
+        scores = pd.concat([s.table(TEST, name, setting) for name, s in scored.items()], ignore_index=True)
+        controls = [name for name in scored if name not in ("brain", "truth")]
+        differences = [paired_differences(scored["brain"], scored[name], name, seed=seed) for name in controls]
+        with progress.step("running the checks"):
+            evidence = _evidence(opened, fitted, scores, pd.concat(differences) if differences else None)
+            verdicts = verdict_table(run_checks(evidence, waivers=waivers, seed=seed))
+        verdicts["title"] = [CHECKS[i].title for i in verdicts["id"]]
+        _write_details(opened, scored, scores, verdicts, evidence)
+        run.write_table(verdicts, "validity.csv")
+        run.write_table(scores, "scores.csv")
+        run.log("evaluated", scores=len(scores))
+    return run
+
+
+# -- what is scored ----------------------------------------------------------------------------------------------------
+
+
+def _index(opened: Opened, source: str = "brain") -> pd.DataFrame:
+    return opened.run.table("decoded", TEST, source, "index.csv")
+
+
+def _decoded(opened: Opened, source: str, classifier: _Foldwise | None) -> Decoded:
+    from safetensors.numpy import load_file
+
+    index = _index(opened, source)
+    file = opened.run.decoded(TEST, source) / "latents.safetensors"
+    arrays = load_file(file) if file.is_file() else {}
+    latents = {k: (v, arrays[f"true.{k}"]) for k, v in arrays.items() if f"true.{k}" in arrays}
+    return Decoded(
+        index["stimulus"].to_numpy(object),
+        images=opened.run.pixels(TEST, source),
+        true_images=opened.run.pixels(TEST, SEEN),
+        latents=latents,
+        labels=_labels(opened, index),
+        classifier=classifier,
+    )
+
+
+def _labels(opened: Opened, index: pd.DataFrame) -> np.ndarray | None:
+    return None if opened.stimuli.category is None else opened.stimuli.select(index["stimulus"]).category
+
+
+class _Foldwise:
+    """A classifier per fold, each asked only about the rows of its own fold."""
+
+    def __init__(self, classifiers: list[PictureClassifier], folds: np.ndarray) -> None:
+        self.classifiers, self.folds = classifiers, folds
+
+    def predict(self, pictures: np.ndarray) -> np.ndarray:
+        out = np.empty(len(pictures), dtype=object)
+        for fold, classifier in enumerate(self.classifiers):
+            mine = self.folds == fold
+            if mine.any():
+                out[mine] = classifier.predict(pictures[mine])
+        return out
+
+
+def _training(opened: Opened, fold: int) -> tuple[Trials, np.ndarray, np.ndarray]:
+    """Training responses (repeats averaged) of a fold, the pictures at the size that is decoded, their categories."""
+    train = opened.sides(fold)[0].average_repeats()
+    shown = opened.stimuli.select(train.stimuli)
+    return train, shown.resized(opened.run.pixels(TEST, SEEN).shape[1:3]), shown.category
+
+
+def _classifier(opened: Opened) -> _Foldwise | None:
+    if opened.stimuli.category is None:
+        return None
+    fitted = []
+    for fold in range(len(opened.folds)):
+        _, pictures, category = _training(opened, fold)
+        try:
+            fitted.append(PictureClassifier().fit(pictures, category))
+        except DataError:  # a single class, or too few pictures: there is nothing to classify
+            return None
+    return _Foldwise(fitted, _index(opened)["fold"].to_numpy())
+
+
+def _category_only(opened: Opened, classifier: _Foldwise | None) -> Decoded | None:
+    """What a decoder reaches that only names the category and draws its mean training picture."""
+    if classifier is None:
+        return None
+    pictures = []
+    for fold in range(len(opened.folds)):
+        train, shown, category = _training(opened, fold)
+        test = opened.sides(fold)[1].average_repeats()
+        pictures.append(CategoryOnlyDecoder().fit(train.betas, category, shown).decode(test.betas))
+    index = _index(opened)
+    return Decoded(
+        index["stimulus"].to_numpy(object),
+        images=np.concatenate(pictures).astype(np.float32),
+        true_images=opened.run.pixels(TEST, SEEN),
+        labels=_labels(opened, index),
+        classifier=classifier,
+    )
+
+
+def _encoded(opened: Opened) -> Encoded | None:
+    folder = opened.run.encoded(TEST)
+    if not (folder / "predicted.npy").is_file():
+        return None
+    index = opened.run.table("encoded", TEST, "index.csv")
+    return Encoded(
+        index["stimulus"].to_numpy(object),
+        np.load(folder / "predicted.npy", allow_pickle=False),
+        np.load(folder / "measured.npy", allow_pickle=False),
+        _ceiling(opened)[0],
+    )
+
+
+def _ceiling(opened: Opened) -> tuple[np.ndarray | None, str]:
+    """Noise ceiling of the averaged test responses, and how it is known."""
+    tests = [opened.sides(fold)[1] for fold in range(len(opened.folds))]
+    repeats = float(np.mean([len(t) / len(t.stimulus_ids) for t in tests]))
+    single = opened.trials.noise_ceiling
+    if single is not None:
+        with np.errstate(divide="ignore"):
+            return 1 / (
+                1 + (1 / np.clip(single, 0, 1) - 1) / repeats
+            ), "known for single trials, carried to the average"
+    if repeats < 2:
+        return None, "unknown: no test picture was shown twice"
+    betas = np.concatenate([t.betas for t in tests])
+    shown = np.concatenate([t.stimuli for t in tests]).astype(str)
+    return noise_ceiling(
+        betas, shown, n_averaged=round(repeats)
+    ).variance, "estimated from the repeats of the test pictures"
+
+
+# -- what the checks are given -----------------------------------------------------------------------------------------
+
+
+def _evidence(opened: Opened, fitted: list[Recipe], scores: pd.DataFrame, differences: pd.DataFrame | None) -> Evidence:
+    run, stimuli = opened.run, opened.stimuli
+    splits, lineages, inner = [], [], {}
+    for fold, recipe in enumerate(fitted):
+        train, test = opened.sides(fold)
+        splits.append((train.stimulus_ids, test.stimulus_ids))
+        lineages.append(Lineage(f"{opened.config.recipe.kind}, fold {fold + 1}", recipe.lineage_, test.keys))
+        folds = recipe.inner_folds(train)
+        if folds is not None:
+            inner[f"fold {fold + 1}"] = [
+                (train.stimuli[folds != f].astype(str), train.stimuli[folds == f].astype(str)) for f in np.unique(folds)
+            ]
+    test = opened.sides(0)[1].average_repeats()
+    first = fitted[0]
+
+    def predict(betas: np.ndarray) -> np.ndarray:
+        # Rows change places in this check, so all are given the session of the first.
+        table = pd.DataFrame({"stimulus": [f"row {i}" for i in range(len(betas))], "session": test.table["session"][0]})
+        return first.decode(Trials(betas, table, test.voxels, test.subject)).pixels
+
+    seen, decoded = run.pixels(TEST, SEEN), run.pixels(TEST, "brain")
+    index = _index(opened)
+    return Evidence(
+        splits=splits,
+        digests=dict(zip(stimuli.ids, stimuli.pixel_digests(), strict=True)),
+        test_labels=_labels(opened, index),
+        inner_folds=inner or None,
+        lineages=lineages,
+        predict=predict,
+        test_betas=test.betas[:200],
+        similarity=similarity(decoded.reshape(len(decoded), -1), seen.reshape(len(seen), -1)),
+        test_ids=index["stimulus"].to_numpy(object),
+        scores=scores,
+        differences=differences,
+    )
+
+
+# -- what is written ---------------------------------------------------------------------------------------------------
+
+
+def _write_details(
+    opened: Opened, scored: Mapping[str, Scores], scores: pd.DataFrame, verdicts: pd.DataFrame, evidence: Evidence
+) -> None:
+    run = opened.run
+    items = [
+        pd.DataFrame({"input": name, "metric": s.metric, "stimulus": s.items, "value": s.per_item})
+        for name, found in scored.items()
+        for s in found.scores
+        if not s.metric.startswith("pearson.")
+    ]
+    skipped = [(name, s.metric, s.reason) for name, found in scored.items() for s in found.skipped]
+    notes = [(name, s.metric, s.note) for name, found in scored.items() for s in found.scores if s.note]
+    curve = [
+        ("pixels", direction, r.size, 1, r.accuracy, r.chance)
+        for direction in ("forward", "backward")
+        for r in retrieval_curve(evidence.similarity, direction=direction)
+    ]
+    with atomic.folder(run.evaluation(TEST)) as folder:
+        tables = RunFolder(folder)
+        tables.write_table(pd.concat(items, ignore_index=True), "per_item.csv")
+        tables.write_table(pd.DataFrame(skipped, columns=["input", "metric", "reason"]), "skipped.csv")
+        tables.write_table(pd.DataFrame(notes, columns=["input", "metric", "note"]), "notes.csv")
+        columns = ["space", "direction", "gallery", "top", "value", "chance"]
+        tables.write_table(pd.DataFrame(curve, columns=columns), "retrieval.csv")
+        if evidence.differences is not None:
+            tables.write_table(evidence.differences, "differences.csv")
+        if len(evidence.similarity) <= LARGEST_MATRIX:
+            np.save(folder / "similarity.pixels.npy", evidence.similarity.astype(np.float32), allow_pickle=False)
+        voxels = _voxels(opened)
+        if voxels is not None:
+            tables.write_table(voxels, "voxels.csv")
+        tables.write_table(_published(opened, scores), "published.csv")
+        sentences = conclude(scores, verdicts, evidence.differences)
+        atomic.write_text(folder / "conclusions.txt", "".join(f"{s}\n" for s in sentences))
+
+
+def _voxels(opened: Opened) -> pd.DataFrame | None:
+    """The voxel table with encoding accuracy beside it, or None when nothing was encoded."""
+    encoded = _encoded(opened)
+    if encoded is None:
+        return None
+    table = opened.run.table("encoded", TEST, "voxels.csv")
+    if len(table) != encoded.measured.shape[1]:
+        table = pd.DataFrame(index=range(encoded.measured.shape[1]))
+    r = pearson_per_voxel(encoded.predicted, encoded.measured)
+    table["pearson"] = r
+    table["r2"] = r2_per_voxel(encoded.predicted, encoded.measured)
+    table["q_fdr"] = fdr(pearson_p(r, len(encoded.ids)))
+    if encoded.ceiling is not None:
+        table["ceiling"] = encoded.ceiling
+        table["fraction_of_ceiling"] = fraction_of_ceiling(r, np.sqrt(encoded.ceiling)).ratio
+    return table
+
+
+def _published(opened: Opened, scores: pd.DataFrame) -> pd.DataFrame:
+    split = opened.config.split or opened.folds[0].name
+    brain = scores[scores["input"] == "brain"]
+    test = opened.sides(0)[1]
+    repeats = len(test) / len(test.stimulus_ids)
+    found = matching(
+        opened.dataset.name,
+        split,
+        metrics=list(brain["metric"]),
+        test_images=len(_index(opened)),
+        repeats_averaged=int(repeats) if repeats == int(repeats) else "all",
+        setting=opened.config.recipe.setting,
+    )
+    columns = ["method", "compared_with", "value", "comparable", "difference", "source", "table", "note"]
+    return found[columns].rename(columns={"compared_with": "metric"}) if len(found) else pd.DataFrame(columns=columns)

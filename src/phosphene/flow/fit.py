@@ -1,0 +1,144 @@
+"""Fit: stages and folds into a run folder."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from phosphene import recipes
+from phosphene._version import __version__
+from phosphene.errors import ConfigError
+from phosphene.flow.opened import Opened, RunConfig
+from phosphene.run import atomic
+from phosphene.run.config import flatten, to_yaml
+from phosphene.run.folder import RunFolder
+from phosphene.run.progress import Progress
+from phosphene.run.stages import StageStore
+from phosphene.types import Split, digest_of
+
+
+def fit(
+    config: RunConfig, out: str | Path, *, origins: Mapping[str, str] | None = None, progress: Progress | None = None
+) -> Opened:
+    """Fit a recipe, stage by stage and fold by fold, into the folder `out`.
+
+    The same call on a folder that holds an unfinished run goes on with it.
+
+    Raises
+    ------
+    ConfigError
+        When the folder holds a run of another configuration or other data.
+    """
+    progress = progress or Progress(quiet=True)
+    opened = Opened(RunFolder(Path(out)), config)
+    with progress.step("reading the data"):
+        trials, folds = opened.trials, opened.folds
+        identity = {
+            "recipe": config.recipe.kind,
+            "config_digest": _science(config),
+            "data_digest": digest_of(trials.digest(), opened.stimuli.digest()),
+            "split_digest": digest_of([s.digest for s in folds]),
+        }
+    run = opened.run
+    with run.locked(f"fit {config.recipe.kind}"):
+        _refuse_another(run, identity)
+        atomic.write_text(run.path / "config.yaml", to_yaml(config.model_dump(mode="json")))
+        flat = flatten(config.model_dump(mode="json"))
+        run.write_table(
+            pd.DataFrame(
+                [{"key": k, "value": str(v), "origin": (origins or {}).get(k, "given")} for k, v in flat.items()]
+            ),
+            "origins.csv",
+        )
+        run.write_table(_split_table(folds), "splits.csv")
+        run.write_manifest(**identity, **_circumstances(opened), state="fitting")
+        for number, fold in enumerate(folds):
+            train, _ = opened.sides(number)
+            what = fold.name if len(folds) == 1 else f"fold {number + 1} of {len(folds)}"
+
+            def announce(stage: str, how: str, seconds: float, what: str = what) -> None:
+                progress.say(f"{what}: {stage} {'was there' if how == 'reused' else f'fitted in {seconds:.1f} s'}")
+                run.log("stage", fold=what, stage=stage, how=how, seconds=seconds)
+
+            store = StageStore(opened.place(number) / "stages", announce)
+            recipes.get(config.recipe.kind)(config.recipe, seed=config.seed).fit(train, opened.stimuli, store)
+        run.write_manifest(state="fitted", finished=time.strftime("%Y-%m-%dT%H:%M:%S"))
+    return opened
+
+
+def _science(config: RunConfig) -> str:
+    values = config.model_dump(mode="json")
+    values["data"].pop("root")
+    values["data"].pop("name")  # a path; the data digest stands for it
+    return digest_of(values)
+
+
+def _refuse_another(run: RunFolder, identity: Mapping[str, str]) -> None:
+    if not (run.path / "manifest.json").is_file():
+        foreign = [p.name for p in run.path.iterdir() if not p.name.startswith(".")]
+        if foreign:
+            raise ConfigError(
+                f"{run.path} is not empty and holds no run ({', '.join(sorted(foreign)[:3])} ...); choose another --out."
+            )
+        return
+    before = run.manifest
+    what = {"recipe": "recipe", "config_digest": "configuration", "data_digest": "data", "split_digest": "split"}
+    changed = [what[k] for k, v in identity.items() if before.get(k) != v]
+    if changed:
+        raise ConfigError(
+            f"{run.path} holds a run of {before.get('recipe')} whose {' and '.join(changed)} "
+            f"{'differs' if len(changed) == 1 else 'differ'} from what you ask for now. Choose another --out, or delete "
+            "that folder; nothing in it was touched."
+        )
+
+
+def _split_table(folds: Sequence[Split]) -> pd.DataFrame:
+    rows = [
+        (number, side, split.unit, i)
+        for number, split in enumerate(folds)
+        for side, ids in (("train", split.train), ("test", split.test))
+        for i in ids
+    ]
+    return pd.DataFrame(rows, columns=["fold", "side", "unit", "id"])
+
+
+def _circumstances(opened: Opened) -> dict[str, Any]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    versions = {"phosphene": __version__, "python": platform.python_version()}
+    for package in ("numpy", "scipy", "pandas", "scikit-learn", "torch"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "absent"
+    data, trials, folds = opened.dataset, opened.trials, opened.folds
+    return {
+        "data": {
+            "name": data.name,
+            "about": dict(data.about),
+            "subject": trials.subject,
+            "n_trials": len(trials),
+            "n_voxels": trials.n_voxels,
+            "n_stimuli": len(trials.stimulus_ids),
+            "rois": list(trials.rois),
+            "provenance": {k: str(v) for k, v in trials.provenance.items()},
+            "without_picture": len(trials.stimulus_ids) - len(opened.stimuli),
+        },
+        "split": {
+            "name": opened.config.split or folds[0].name,
+            "folds": len(folds),
+            "category_disjoint": folds[0].category_disjoint,
+            "unit": folds[0].unit,
+            "note": folds[0].note,
+        },
+        "seed": opened.config.seed,
+        "setting": opened.config.recipe.setting,
+        "versions": versions,
+        "machine": platform.machine(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S"),
+    }

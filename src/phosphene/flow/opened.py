@@ -1,0 +1,144 @@
+"""What a run was told, and a run opened together with its data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field, create_model
+
+from phosphene import recipes
+from phosphene.data import registry, splits
+from phosphene.data.quality import ready
+from phosphene.errors import ModelError
+from phosphene.recipes.base import Recipe, RecipeConfig
+from phosphene.run.config import FORMAT, Config, read_yaml, resolve
+from phosphene.run.folder import RunFolder
+from phosphene.types import Dataset, Split, Stimuli, Trials
+
+TEST = "test"
+
+
+class DataConfig(Config):
+    """Which trials. The folder they lie in is no part of the science and of no digest."""
+
+    name: str = Field(description="data set, or path to a file or folder")
+    subject: str | None = Field(None, description="person; the first by default")
+    root: str | None = Field(None, description="folder of the data set; PHOSPHENE_DATA otherwise")
+    roi: str | None = Field(None, description="ROI expression such as V1+V2; all voxels by default")
+    nan: Literal["error", "drop", "impute"] = Field("error", description="what to do with voxels that hold NaN")
+    options: dict[str, Any] = Field(default_factory=dict, description="options of the reader")
+
+
+class RunConfig(Config):
+    """Everything `fit` is told. `recipe` is the configuration of the recipe named."""
+
+    format: int = FORMAT
+    recipe: RecipeConfig
+    data: DataConfig
+    split: str | None = Field(None, description="named split, kfold:K, or a file; the data set's first by default")
+    preset: Literal["lab", "paper"] = "lab"
+    seed: int = Field(0, ge=0, lt=2**32)
+
+
+def configure(recipe: str, layers: Sequence[tuple[str, Mapping[str, Any]]]) -> tuple[RunConfig, dict[str, str]]:
+    """The configuration of a run, and where each value came from.
+
+    Parameters
+    ----------
+    recipe : its name
+    layers : (origin, values), later ones winning; the recipe's preset lies below them all
+
+    Raises
+    ------
+    ConfigError
+        Unknown recipe or key, wrong type, value out of range.
+    """
+    cls = recipes.get(recipe)
+    model = create_model("RunConfig", __base__=RunConfig, recipe=(cls.config_class, cls.config_class()))
+    preset = next((v["preset"] for _, v in reversed(layers) if "preset" in v), "lab")
+    below = [(f"preset {preset}", {"recipe": cls.preset(preset)}), ("recipe", {"recipe.kind": recipe})]
+    return resolve(model, [*below, *layers])
+
+
+# -- one opened run ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A run together with the data it is about."""
+
+    run: RunFolder
+    config: RunConfig
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The data set, opened from where the configuration says."""
+        data = self.config.data
+        spec = f"{data.name}:{data.subject}" if data.subject else data.name
+        return registry.open_dataset(spec, root=data.root, options=data.options)
+
+    @cached_property
+    def trials(self) -> Trials:
+        """Every usable trial of the subject, ROI selected."""
+        trials = self.dataset.trials(self.config.data.subject)
+        if self.config.data.roi:
+            trials = trials.select(roi=self.config.data.roi)
+        return ready(trials, nan=self.config.data.nan)
+
+    @cached_property
+    def stimuli(self) -> Stimuli:
+        """Stimuli the subject saw and whose picture is there."""
+        return self.dataset.stimuli.select(self.trials.stimulus_ids).available()
+
+    @cached_property
+    def folds(self) -> list[Split]:
+        """One split, or one per fold."""
+        return splits.resolve(self.dataset, self.trials, self.config.split, seed=self.config.seed)
+
+    def sides(self, fold: int) -> tuple[Trials, Trials]:
+        """Training and test trials of a fold, those without a picture left out."""
+        with_picture = set(self.stimuli.ids)
+        train, test = self.folds[fold].apply(self.trials)
+        return (
+            train.take(np.isin(train.stimuli.astype(str), list(with_picture))),
+            test.take(np.isin(test.stimuli.astype(str), list(with_picture))),
+        )
+
+    def place(self, fold: int) -> Path:
+        """Folder of a fold's recipe: the run itself where there is one split only."""
+        return self.run.path if len(self.folds) == 1 else self.run.path / "folds" / f"{fold:02d}"
+
+    def recipe(self, fold: int) -> Recipe:
+        """The fitted recipe of a fold. Raises ModelError when it is not fitted or damaged."""
+        if not (self.place(fold) / "recipe.json").is_file():
+            raise ModelError(
+                f"{self.run.path} is not fitted to the end. Run the same `phosphene fit` command again; it goes on."
+            )
+        return recipes.get(self.config.recipe.kind).load(self.place(fold))
+
+
+def open_run(path: str | Path, root: str | None = None) -> Opened:
+    """A run made by `fit`.
+
+    Parameters
+    ----------
+    path : its folder
+    root : where the data lie now, if they moved since
+
+    Raises
+    ------
+    ModelError, ConfigError
+        When the folder holds no run, or its configuration cannot be read.
+    """
+    run = RunFolder.existing(path)
+    values = read_yaml(run.path / "config.yaml")
+    kind = str(values.get("recipe", {}).get("kind", ""))
+    layers: list[tuple[str, Mapping[str, Any]]] = [("config.yaml", values)]
+    if root is not None:
+        layers.append(("--root", {"data.root": root}))
+    return Opened(run, configure(kind, layers)[0])

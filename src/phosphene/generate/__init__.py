@@ -1,0 +1,1 @@
+"""Latents to pictures. One file per generator."""

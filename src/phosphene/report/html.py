@@ -1,0 +1,276 @@
+"""One self-contained HTML page from run folders: no script, no remote asset, everything escaped."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+
+from phosphene._version import __version__
+from phosphene.errors import ConfigError, SplitError
+from phosphene.report.contents import Contents, Group, plain
+from phosphene.report.drawings import ENCODING, draw_all, figure_values, save_all
+from phosphene.report.plates import contact_sheet, picture, plate
+from phosphene.report.tables import published_table, score_cell, score_table
+from phosphene.report.words import VERDICTS, input_words, is_secret, metric_words, number, p_value, redact, whole
+from phosphene.run import atomic
+from phosphene.run.config import flatten
+from phosphene.run.folder import SEEN, RunFolder
+
+_ROW_LIMIT = 400
+_SECTIONS = (
+    ("pictures", "Pictures"), ("scores", "Scores"), ("published", "Published"), ("identification", "Identification"),
+    ("encoding", "Encoding"), ("validity", "Validity"), ("methods", "Methods"), ("configuration", "Configuration"),
+)  # fmt: skip
+
+
+def report(run: RunFolder | str | Path | Sequence[RunFolder | str | Path], out: str | Path | None = None) -> Path:
+    """Write one HTML page about a run, or one that compares several.
+
+    Parameters
+    ----------
+    run : one run folder, or several that were tested on the same split
+    out : file to write; ``report.html`` in the (first) run by default, its figures then stand in ``figures/``
+
+    Returns
+    -------
+    Path of the page
+
+    Raises
+    ------
+    ModelError
+        When a folder holds no run.
+    SplitError
+        When the runs were tested on different splits: their scores say nothing about each other.
+    ConfigError
+        Without any run.
+    """
+    given = [run] if isinstance(run, (RunFolder, str, Path)) else list(run)
+    if not given:
+        raise ConfigError("a report needs at least one run; name its folder.")
+    runs = [Contents(RunFolder.existing(r.path if isinstance(r, RunFolder) else r)) for r in given]
+    check_comparable(runs)
+    pages = [_page(c, runs[0].run.path / "figures" if out is None and c is runs[0] else None) for c in runs]
+    values = {
+        "runs": pages,
+        "comparison": _comparison(runs) if len(runs) > 1 else None,
+        "title": pages[0]["title"] if len(runs) == 1 else f"{len(runs)} runs on {runs[0].identity['data']}",
+        "version": __version__,
+    }
+    path = runs[0].run.path / "report.html" if out is None else atomic.checked_path(out)
+    atomic.write_text(path, render(values))
+    return path
+
+
+def render(values: Mapping[str, Any]) -> str:
+    """The page as text: template and style sheet, with a policy that allows neither script nor network."""
+    css = files("phosphene.report").joinpath("page.css").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
+    policy = f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    return _environment().get_template("page.html").render(css=Markup(css), policy=Markup(policy), **values)
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("phosphene.report", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_shown,
+    )
+    environment.filters |= {"number": number, "p_value": p_value, "whole": whole, "text": _text, "number_or_text": _either}
+    environment.globals |= {"verdict_words": lambda v: VERDICTS.get(str(v), ("flag", "?")), "input_words": input_words}
+    return environment
+
+
+def _shown(value: Any) -> Any:
+    """Every text of the page passes here: homes and secrets are taken out. Markup is ours and stays."""
+    return redact(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _text(value: Any) -> str:
+    """A cell of a table as text, empty when there is none."""
+    return "" if value is None or (isinstance(value, float) and np.isnan(value)) else str(value)
+
+
+def _either(value: Any) -> str:
+    text = _text(value)
+    try:
+        as_number = float(text)
+    except ValueError:
+        return text or "–"
+    return whole(as_number) if as_number.is_integer() else number(as_number)
+
+
+# -- several runs ------------------------------------------------------------------------------------------------------
+
+
+def check_comparable(runs: Sequence[Contents]) -> None:
+    """Raise SplitError unless all runs were tested on the same split of the same stimuli."""
+    first = runs[0]
+    for other in runs[1:]:
+        digests = [c.manifest.get("split_digest") for c in (first, other)]
+        tested = [_tested(c) for c in (first, other)]
+        same = digests[0] == digests[1] if all(digests) else bool(tested[0]) and tested[0] == tested[1]
+        if same and all(tested) and tested[0] != tested[1]:
+            same = False
+        if not same:
+            common = len(tested[0] & tested[1])
+            raise SplitError(
+                f"these runs were tested on different splits, so their scores cannot stand side by side: {first.name} on "
+                f"'{first.identity['split']}' ({len(tested[0])} test stimuli), {other.name} on "
+                f"'{other.identity['split']}' ({len(tested[1])} test stimuli), {common} of them in common"
+                f"{'; training sets differ' if tested[0] == tested[1] and tested[0] else ''}. "
+                "Fit both with the same --split, then report again."
+            )
+
+
+def _tested(contents: Contents) -> frozenset[str]:
+    source = SEEN if contents.pictures(SEEN) is not None else "brain"
+    return frozenset(contents.index(source)["stimulus"])
+
+
+def _comparison(runs: Sequence[Contents]) -> dict[str, Any]:
+    names = _labels(runs)
+    metrics = list(dict.fromkeys(m for c in runs for m in c.scores.loc[c.scores["input"] == "brain", "metric"]))
+    rows = []
+    for metric in metrics:
+        cells = [score_cell(c.scores, "brain", metric) for c in runs]
+        chance = next((x["chance"] for x in cells if x and np.isfinite(x["chance"])), np.nan)
+        rows.append({"words": metric_words(metric), "cells": cells, "chance": chance})
+    plates = []
+    if runs[0].n_pictures:
+        for group in runs[0].groups(np.random.default_rng(0)):
+            plates.append(_compared_plate(group, runs, names))
+    notes = []
+    if len({c.manifest.get("data_digest") for c in runs}) > 1:
+        notes.append("The runs use different responses (another person, ROI or preparation) to the same pictures.")
+    settings = {c.identity["setting"] for c in runs}
+    if len(settings) > 1:
+        notes.append("The runs differ in setting: a relaxed one has seen test responses, a strict one has not.")
+    identities = [c.identity for c in runs]
+    return {"names": names, "rows": rows, "plates": plates, "notes": notes, "identities": identities, "first": names[0]}
+
+
+def _labels(runs: Sequence[Contents]) -> list[str]:
+    names = [c.name for c in runs]
+    return [n if names.count(n) == 1 else f"{n} ({i + 1})" for i, n in enumerate(names)]
+
+
+def _compared_plate(group: Group, runs: Sequence[Contents], names: Sequence[str]) -> dict[str, Any]:
+    made = plate(group, runs[0], [SEEN, "brain"])
+    for row in made["rows"]:
+        row["label"] = names[0] if row["source"] == "brain" else row["label"]
+    wanted = runs[0].index()["stimulus"].to_numpy()[group.rows]
+    for contents, name in zip(runs[1:], names[1:], strict=True):
+        index = contents.index()["stimulus"]
+        first = {s: i for i, s in reversed(list(enumerate(index)))}
+        cells = []
+        for stimulus in wanted:
+            found = contents.picture("brain", first[stimulus]) if stimulus in first else None
+            cells.append(None if found is None else picture(found, f"{name}: stimulus {stimulus}"))
+        made["rows"].append({"source": "brain", "label": name, "what": "", "cells": cells})
+    if group.title in ("Best", "Median", "Worst"):
+        made["title"] += f" of {names[0]}"
+    return made
+
+
+# -- one run -----------------------------------------------------------------------------------------------------------
+
+
+def _page(contents: Contents, figure_folder: Path | None) -> dict[str, Any]:
+    c = contents
+    rng = np.random.default_rng(int(c.manifest.get("seed") or 0))
+    groups = c.groups(rng)
+    sources = [SEEN, *c.inputs] if c.pictures(SEEN) is not None else c.inputs
+    scores = score_table(c)
+    drawn = draw_all(c, scores)
+    if figure_folder is not None:
+        save_all(c, groups, drawn, figure_folder)
+    verdicts = c.validity["verdict"].astype(str)
+    manifest = [
+        {"key": k, "value": "[hidden]" if is_secret(k) else plain(v)}
+        for k, v in flatten(c.manifest).items()
+        if not k.startswith("versions.")
+    ]
+    versions = c.manifest.get("versions")
+    used = list(dict.fromkeys([r["words"].name for r in scores["flat"]]))
+    panels = {name: figure_values(*parts) for name, parts in drawn.items()}
+    page = {
+        "title": f"{c.identity['recipe']} on {c.identity['data']}",
+        "name": c.name,
+        "identity": c.identity,
+        "lede": _lede(c),
+        "conclusions": c.conclusions,
+        "plates": [plate(g, c, sources) for g in groups],
+        "sorted_by": metric_words(c.sorting_metric) if c.sorting_metric else None,
+        "sheet": contact_sheet(c),
+        "n_pictures": c.n_pictures,
+        "sources": sources,
+        "scores": scores,
+        "published": published_table(c),
+        "identification": [f for name, f in panels.items() if name not in ENCODING],
+        "encoding": [f for name, f in panels.items() if name in ENCODING],
+        "validity": c.validity.to_dict("records"),
+        "counts": [(v, int((verdicts == v).sum()), *VERDICTS[v]) for v in VERDICTS if (verdicts == v).any()],
+        "urgent": c.validity[(verdicts == "fail").to_numpy()].to_dict("records"),
+        "configuration": c.configuration,
+        "manifest": manifest[:_ROW_LIMIT],
+        "versions": {str(k): plain(v) for k, v in versions.items()} if isinstance(versions, Mapping) else {},
+        "skipped": c.skipped.to_dict("records"),
+        "explained": [w for w in map(metric_words, used) if w.text],
+        "missing": _missing(c),
+        "notes": c.notes,
+        "split": c.split,
+    }
+    shown = {"pictures": "plates", "validity": "validity", "methods": "explained", "configuration": "manifest"}
+    shown |= {name: name for name in ("published", "identification", "encoding")}
+    there = {id_ for id_, key in shown.items() if page[key]} | ({"scores"} if scores["flat"] else set())
+    page["sections"] = [(id_, name) for id_, name in _SECTIONS if id_ in there]
+    return page
+
+
+def _lede(c: Contents) -> str:
+    """One sentence that says what this run is."""
+    i = c.identity
+    voxels = f"{whole(i['n_voxels'])} voxels" if i["n_voxels"] else "the responses"
+    who = f" of {i['subject']}" if i["subject"] else ""
+    start = f"Pictures decoded from {voxels}{who}" if c.n_pictures else f"A decoder of {voxels}{who}"
+    if i["folds"] > 1:
+        return (
+            f"{start} with the recipe {i['recipe']}, in {i['folds']} folds: each of {whole(i['n_test'])} pictures is decoded "
+            "by a model fitted on the others."
+        )
+    fitted = f", fitted on {whole(i['n_train'])} {_unit(i, i['n_train'])}" if i["n_train"] else ""
+    tested = f" and tested on {whole(i['n_test'])} set aside" if i["n_test"] else ""
+    return f"{start} with the recipe {i['recipe']}{fitted}{tested}."
+
+
+def _unit(identity: Mapping[str, Any], n: int) -> str:
+    word = "trial" if identity["unit"] == "trial" else "picture"
+    return word if n == 1 else word + "s"
+
+
+def _missing(c: Contents) -> list[tuple[str, str]]:
+    """(what is not there, the command that makes it)."""
+    gaps = []
+    if c.identity["state"] == "fitting":
+        gaps.append(("The fit is not finished.", "run the same `phosphene fit` command again; it goes on"))
+    if not c.n_pictures:
+        gaps.append(("No pictures were decoded yet.", c.command("decode")))
+    if not (c.run.encoded(c.split) / "predicted.npy").is_file():
+        gaps.append(("No responses were predicted yet.", c.command("encode")))
+    if c.scores.empty and c.validity.empty:
+        gaps.append(("Nothing was scored yet, so nothing here can be believed or doubted.", c.command("evaluate")))
+    return gaps

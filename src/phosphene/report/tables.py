@@ -1,0 +1,103 @@
+"""Score tables of a page: brain, controls and published numbers side by side, and what one glance should tell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from phosphene.report.contents import Contents
+from phosphene.report.words import metric_words
+
+IDENTIFICATION = "Identification"
+_FAMILIES = (("Pictures", ("pixcorr", "mse", "ssim", "fid", "kid", "lpips", "eff", "swav")), ("Encoding", ("pearson", "r2")))
+
+
+def _score(scores: pd.DataFrame, source: str, metric: str) -> pd.Series | None:
+    found = scores[(scores["input"] == source) & (scores["metric"] == metric)]
+    return None if found.empty else found.iloc[0]
+
+
+def score_cell(scores: pd.DataFrame, source: str, metric: str) -> dict[str, Any] | None:
+    """Value, interval, chance, p, n and setting of one score; None when it is not there."""
+    row = _score(scores, source, metric)
+    return None if row is None else {k: row[k] for k in ("value", "ci_low", "ci_high", "chance", "p", "n", "setting")}
+
+
+def family(metric: str) -> str:
+    """The part of the table a metric stands in."""
+    return next((name for name, starts in _FAMILIES if metric.startswith(starts)), IDENTIFICATION)
+
+
+def score_table(c: Contents) -> dict[str, Any]:
+    """Rows in families, controls in order, and whether any control rivals the brain."""
+    scores = c.scores
+    present = list(dict.fromkeys(scores["input"].astype(str)))
+    order = [*(n for n in c.inputs if n in present), *(n for n in present if n not in c.inputs)]
+    controls = [n for n in order if n != "brain"]
+    controls.sort(key=lambda n: n == "truth")
+    rows = []
+    for metric in dict.fromkeys(scores["metric"].astype(str)):
+        words = metric_words(metric)
+        brain = score_cell(scores, "brain", metric)
+        others = {n: score_cell(scores, n, metric) for n in controls}
+        for name, cell in others.items():
+            if cell is not None:
+                cell["rivals"] = name != "truth" and _rivals(cell["value"], brain, words.lower_is_better)
+        rows.append({"words": words, "brain": brain, "controls": others, "dots": _dots(brain, others)})
+    families = [name for name, _ in _FAMILIES]
+    families.insert(1, IDENTIFICATION)
+    grouped = [(name, [r for r in rows if family(r["words"].name) == name]) for name in families]
+    return {
+        "groups": [(name, members) for name, members in grouped if members],
+        "flat": rows,
+        "controls": controls,
+        "rivals": any(x and x.get("rivals") for r in rows for x in r["controls"].values()),
+        "relaxed": any(r["brain"] and str(r["brain"]["setting"]) == "relax" for r in rows),
+    }
+
+
+def _rivals(value: float, brain: Mapping[str, Any] | None, lower_is_better: bool) -> bool:
+    """Whether a control does as well as the brain's interval allows the brain to be."""
+    if brain is None or not np.isfinite(value):
+        return False
+    bound = brain["ci_high" if lower_is_better else "ci_low"]
+    bound = bound if np.isfinite(bound) else brain["value"]
+    return bool(np.isfinite(bound) and (value <= bound if lower_is_better else value >= bound))
+
+
+def _dots(brain: Mapping[str, Any] | None, controls: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Places, 0-100, of a score, its interval, chance and controls on one small axis."""
+    if brain is None or not np.isfinite(brain["value"]):
+        return None
+    others = [(n, x["value"]) for n, x in controls.items() if x is not None and np.isfinite(x["value"])]
+    chance = brain["chance"]
+    known = [brain["value"], brain["ci_low"], brain["ci_high"], chance, *(v for _, v in others)]
+    known = [float(v) for v in known if np.isfinite(v)]
+    low, high = min(known), max(known)
+    span = (high - low) or 1.0
+
+    def at(value: float) -> float:
+        return round(5 + 90 * (float(value) - low) / span, 1)
+
+    interval = [at(brain[k]) if np.isfinite(brain[k]) else at(brain["value"]) for k in ("ci_low", "ci_high")]
+    return {
+        "brain": at(brain["value"]),
+        "low": interval[0],
+        "high": interval[1],
+        "chance": at(chance) if np.isfinite(chance) else None,
+        "controls": [(at(v), n == "truth") for n, v in others],
+    }
+
+
+def published_table(c: Contents) -> list[dict[str, Any]]:
+    """Published numbers, each with this run's own beside it."""
+    rows = []
+    for row in c.published.to_dict("records"):
+        ours = score_cell(c.scores, "brain", str(row["metric"]))
+        rows.append({**row, "words": metric_words(str(row["metric"])), "ours": ours})
+    return rows
+
+

@@ -1,0 +1,258 @@
+"""The training loop: one for every network of this project, on one process or many.
+
+A network is any module with ``loss(batch, draws) -> (loss, logs)``: the mean loss over the rows of `batch`, and a dict
+of scalars to log. It draws noise from `draws` (:class:`phosphene.train.Draws`) only; dropout is seeded for it. Batches
+and noise are functions of (seed, step), so a training killed at any moment and started again ends bit for bit like
+one that was never stopped. Under ``torchrun`` the same call trains on all processes and gives the same curve.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Collection
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from phosphene.errors import ModelError, PhospheneWarning
+from phosphene.run import atomic
+from phosphene.run.progress import Progress
+from phosphene.train.checkpoint import (
+    Checkpoint,
+    Fetch,
+    changed,
+    flatten_optimizer,
+    last_checkpoint,
+    restore_optimizer,
+    save_checkpoint,
+)
+from phosphene.train.sampling import BatchSampler, Draws, _key
+from phosphene.train.settings import TrainConfig, learning_rate
+
+
+@dataclass
+class Trained:
+    """What came of a training.
+
+    Attributes
+    ----------
+    step : optimiser steps done
+    finished : whether these are all
+    curve : one dict per logged step: step, loss, lr, gradient (norm), and the network's own logs
+    resumed_at : the step this call started from
+    """
+
+    step: int
+    finished: bool
+    curve: list[dict[str, float]] = field(default_factory=list)
+    resumed_at: int = 0
+
+
+class _Loss(nn.Module):
+    """The network's loss as a forward pass, which is what data-parallel wrappers and autocast hook into."""
+
+    def __init__(self, network: nn.Module, precision: str):
+        super().__init__()
+        self.network, self.precision = network, precision
+
+    def forward(self, batch: Any, draws: Draws) -> tuple[Tensor, dict[str, Any]]:
+        autocast = torch.autocast(torch.device(draws.device).type, torch.bfloat16, enabled=self.precision == "bf16")
+        with autocast:
+            loss, logs = self.network.loss(batch, draws)
+        return loss.float(), logs
+
+
+def adamw(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW with weight decay on matrices and filters only, not on biases, gains and other vectors."""
+    weights = [w for w in network.parameters() if w.requires_grad]
+    groups = [
+        {"params": [w for w in weights if w.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [w for w in weights if w.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, betas=config.betas)
+
+
+def train(
+    network: nn.Module,
+    fetch: Fetch,
+    n_items: int,
+    config: TrainConfig,
+    *,
+    seed: int,
+    folder: Path | None = None,
+    data: str = "",
+    save_every: int | None = None,
+    save_minutes: float = 10.0,
+    minutes: float | None = None,
+    may_change: Collection[str] = (),
+    optimizer: Callable[[nn.Module, TrainConfig], torch.optim.Optimizer] = adamw,
+    log_every: int = 50,
+    watch: Callable[[dict[str, float]], None] | None = None,
+    progress: Progress | None = None,
+    device: str | None = None,
+) -> Trained:
+    """Train a network in place. With `folder`, go on from its last checkpoint, or start there.
+
+    Parameters
+    ----------
+    network : module with ``loss(batch, draws) -> (mean loss, logs)``; afterwards it is in evaluation mode and holds
+        the averaged weights where ``config.ema`` is set
+    fetch : rows (n,) int64 to a batch
+    n_items : how many rows there are
+    seed : of batches, noise and dropout (weights are the caller's to initialise)
+    folder : of checkpoints; nothing is saved when None
+    data : digest of the data; a resume with other data is refused
+    save_every, save_minutes : checkpoint after so many steps, or minutes, whichever comes first; and at the end
+    minutes : stop after so long, with a checkpoint
+    may_change : keys of `config` that may differ from the checkpoint's, such as ``steps``
+    optimizer : makes the optimiser; each of its groups keeps its own learning rate as a peak
+    log_every : steps between entries of the curve
+    watch : called with each entry of the curve
+    progress : shows how far it is
+    device : such as ``"cpu"``; the best there is by default
+
+    Raises
+    ------
+    ModelError
+        A loss or gradient that is not finite (the last good checkpoint stays), a checkpoint of another network,
+        configuration or data, a checkpoint without its optimiser.
+    ConfigError
+        A batch that the processes cannot share evenly.
+    """
+    from accelerate import Accelerator
+    from accelerate.utils import send_to_device
+
+    accelerator = Accelerator(cpu=device == "cpu")
+    rank, world = accelerator.process_index, accelerator.num_processes
+    batches = BatchSampler(n_items, config.batch_size, seed)
+    parts = batches.share(rank, world, config.accumulate)
+    cuda = [accelerator.device] if accelerator.device.type == "cuda" else []
+
+    network.to(accelerator.device).train()
+    names = {id(w): name for name, w in network.named_parameters()}
+    steps = optimizer(network, config)
+    for group in steps.param_groups:
+        group["peak"] = float(group["lr"])
+    ema = {k: v.detach().clone() for k, v in network.state_dict().items()} if config.ema else None
+    done = Trained(0, False)
+    identity = {
+        **{f"config.{k}": v for k, v in config.model_dump(mode="json").items()},
+        "data": f"{n_items} items {data}".strip(),
+        "seed": seed,
+        "network": f"{type(network).__name__} of {sum(w.numel() for w in network.parameters())} weights",
+    }
+    if folder is not None:
+        folder = atomic.checked_path(folder)
+        if accelerator.is_main_process and folder.is_dir():
+            atomic.sweep(folder)
+        accelerator.wait_for_everyone()
+        if (saved := last_checkpoint(folder)) is not None:
+            _check_same(saved, identity, world, may_change, folder)
+            try:
+                network.load_state_dict(saved.model)
+                if ema is not None:
+                    ema = {k: v.to(accelerator.device) for k, v in (saved.ema or {}).items()}
+            except RuntimeError as error:
+                raise ModelError(f"the checkpoint in {folder} is of another network: {error}") from error
+            restore_optimizer(steps, names, saved.optimizer)
+            done = Trained(saved.step, saved.step >= config.steps, saved.record["curve"], saved.step)
+
+    def save() -> None:
+        if folder is not None and accelerator.is_main_process:
+            record = {"identity": identity, "world": world, "curve": done.curve}
+            state = flatten_optimizer(steps, names)
+            save_checkpoint(folder, Checkpoint(done.step, network.state_dict(), state, ema, record))
+
+    model = accelerator.prepare_model(_Loss(network, config.precision))
+    began = last_save = time.monotonic()
+    saved_at = done.step
+    shown = progress or Progress(quiet=True)
+    for step in shown.each(range(done.step, config.steps), "training", config.steps - done.step):
+        rate = learning_rate(config, step)
+        for group in steps.param_groups:
+            group["lr"] = group["peak"] * rate
+        rows = batches.rows(step)
+        steps.zero_grad(set_to_none=True)
+        total, logs = torch.zeros((), device=accelerator.device), {}
+        for i, part in enumerate(parts):
+            draws = Draws(seed, step, config.batch_size, part, accelerator.device)
+            is_last = i == len(parts) - 1
+            # Dropout and anything else inside the network that draws globally is seeded here and nowhere else.
+            with torch.random.fork_rng(cuda), nullcontext() if is_last else accelerator.no_sync(model):
+                torch.manual_seed(_key(seed, step, part.start, 3))
+                loss, logs = model(send_to_device(fetch(rows[part]), accelerator.device), draws)
+                (loss / len(parts)).backward()
+            total += loss.detach() / len(parts)
+        norm = torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip or math.inf)
+        out_of_time = minutes is not None and time.monotonic() - began > 60 * minutes
+        # One exchange a step: the mean loss, and whether any process wants to stop.
+        shared = torch.stack([total, torch.tensor(float(out_of_time), device=total.device)])
+        mean_loss, stop = accelerator.reduce(shared, "mean").tolist()
+        if not (math.isfinite(mean_loss) and math.isfinite(float(norm))):
+            _stop_at_nan(step, mean_loss, float(norm), folder)
+        steps.step()
+        done.step = step + 1
+        if ema is not None:
+            _average(ema, network, min(config.ema, (1 + step) / (10 + step)))
+        if done.step % log_every == 0 or done.step == config.steps:
+            own = {k: float(v) for k, v in logs.items()}
+            entry = {"step": done.step, "loss": mean_loss, "lr": config.lr * rate, "gradient": float(norm), **own}
+            done.curve.append(entry)
+            if watch is not None and accelerator.is_main_process:
+                watch(entry)
+        is_due = (save_every and done.step % save_every == 0) or time.monotonic() - last_save > 60 * save_minutes
+        if is_due and done.step < config.steps:
+            save()
+            last_save, saved_at = time.monotonic(), done.step
+        if stop:
+            break
+    done.finished = done.step >= config.steps
+    if done.step > saved_at:
+        save()
+    if ema is not None:
+        network.load_state_dict(ema)
+    accelerator.wait_for_everyone()
+    network.eval()
+    return done
+
+
+@torch.no_grad()
+def _average(ema: dict[str, Tensor], network: nn.Module, decay: float) -> None:
+    for name, now in network.state_dict().items():
+        if now.is_floating_point():
+            ema[name].lerp_(now, 1 - decay)
+        else:
+            ema[name].copy_(now)
+
+
+def _check_same(saved: Checkpoint, now: dict[str, Any], world: int, may_change: Collection[str], folder: Path) -> None:
+    allowed = {f"config.{key}" for key in may_change}
+    old = saved.record["identity"]
+    kept = {k: v for k, v in old.items() if k not in allowed}
+    if differs := changed(kept, {k: v for k, v in now.items() if k not in allowed}):
+        raise ModelError(
+            f"{folder} holds the checkpoint of another training ({'; '.join(differs)}). Going on would mix the two: "
+            "use the old values, another folder, or delete this one to start again."
+        )
+    if saved.record["world"] != world:
+        warnings.warn(
+            f"the training in {folder} was started on {saved.record['world']} processes and goes on on {world}: the same "
+            "batches and noise, but sums are rounded in another order, so it is no longer bit-identical.",
+            PhospheneWarning,
+            stacklevel=3,
+        )
+
+
+def _stop_at_nan(step: int, loss: float, norm: float, folder: Path | None) -> None:
+    kept = last_checkpoint(folder) if folder is not None else None
+    where = f"The last good checkpoint, of step {kept.step} in {folder}, is kept." if kept else "Nothing was saved yet."
+    raise ModelError(
+        f"at step {step + 1} the loss is {loss} and the norm of its gradient {norm}; both must be finite. {where} "
+        "Look for NaN in the data, or lower the learning rate, lengthen the warm-up or clip the gradient."
+    )

@@ -1,0 +1,73 @@
+"""Losses that several networks share. They work on one process and, through :func:`gathered`, on many."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from phosphene.errors import DataError
+
+
+def gathered(x: Tensor) -> Tensor:
+    """Rows of all processes, in rank order, with gradients flowing back to each; `x` itself on one process.
+
+    A loss computed from gathered rows on every process, then averaged over processes as data-parallel training does,
+    has the gradient of the same loss on one process.
+    """
+    import torch.distributed as dist
+
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return x
+    from torch.distributed.nn.functional import all_gather
+
+    return torch.cat(all_gather(x.contiguous()))
+
+
+def cosine(a: Tensor, b: Tensor) -> Tensor:
+    """One minus the cosine of the angle between rows, averaged: 0 (same direction) to 2.
+
+    Examples
+    --------
+    >>> cosine(torch.eye(2), torch.eye(2)).item()
+    0.0
+    """
+    return (1 - F.cosine_similarity(a, b, dim=-1)).mean()
+
+
+def info_nce(a: Tensor, b: Tensor, scale: Tensor | float, *, symmetric: bool = True) -> Tensor:
+    """InfoNCE: row i of `a` should find row i of `b` among all rows, and the other way round.
+
+        s_ij = scale * cos(a_i, b_j),    loss = mean of -log softmax_j(s)_ii  (and of its transpose)
+
+    Parameters
+    ----------
+    a, b : (n, d), not necessarily normalised; rows of all processes take part
+    scale : inverse temperature 1 / tau, above 0
+    symmetric : average both directions; `a` to `b` only when False
+
+    Returns
+    -------
+    scalar; ln(n) when nothing is told apart
+
+    Raises
+    ------
+    DataError
+        When the two differ in shape.
+
+    References
+    ----------
+    van den Oord et al. 2018, eq. 4; Radford et al. 2021, figure 3.
+
+    Examples
+    --------
+    >>> round(info_nce(torch.ones(8, 3), torch.ones(8, 3), 10.0).item(), 4)  # ln 8
+    2.0794
+    """
+    if a.shape != b.shape:
+        raise DataError(f"pairs are contrasted row by row, but {tuple(a.shape)} met {tuple(b.shape)}.")
+    a, b = gathered(F.normalize(a.float(), dim=-1)), gathered(F.normalize(b.float(), dim=-1))
+    logits = scale * a @ b.T
+    target = torch.arange(len(a), device=a.device)
+    loss = F.cross_entropy(logits, target)
+    return (loss + F.cross_entropy(logits.T, target)) / 2 if symmetric else loss

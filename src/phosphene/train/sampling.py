@@ -1,0 +1,127 @@
+"""Which items make up a batch, and the noise that goes with them: functions of (seed, step), never of what ran before.
+
+A process asks for its share of a step's batch. Batches and noise are drawn for the whole step and then shared out, so
+that one process, several, or one that accumulates several parts see the same items with the same noise.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from phosphene.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def _key(*numbers: int) -> int:
+    """One 63-bit seed from several integers."""
+    return int(np.random.SeedSequence([int(n) for n in numbers]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+@lru_cache(maxsize=4)
+def _order(n_items: int, seed: int, epoch: int) -> np.ndarray:
+    order = np.random.Generator(np.random.Philox(_key(seed, epoch, 1))).permutation(n_items)
+    order.flags.writeable = False
+    return order
+
+
+class BatchSampler:
+    """Every item once per epoch in a new order; a batch may span the end of one epoch and the start of the next.
+
+    Parameters
+    ----------
+    n_items : how many items there are
+    batch_size : items per step; may exceed `n_items`
+    seed : of all orders
+
+    Raises
+    ------
+    DataError
+        Without items.
+
+    Examples
+    --------
+    >>> batches = BatchSampler(5, 3, seed=0)
+    >>> sorted(np.concatenate([batches.rows(s) for s in range(5)]).tolist()) == sorted(list(range(5)) * 3)
+    True
+    """
+
+    def __init__(self, n_items: int, batch_size: int, seed: int) -> None:
+        if n_items < 1:
+            raise DataError("there is nothing to train on: 0 items came. Check the split and the selection.")
+        self.n_items, self.batch_size, self.seed = int(n_items), int(batch_size), int(seed)
+
+    def rows(self, step: int) -> np.ndarray:
+        """(batch_size,) int64, the items of a step, counted from 0."""
+        at = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        epochs, places = at // self.n_items, at % self.n_items
+        out = np.empty(self.batch_size, dtype=np.int64)
+        for epoch in np.unique(epochs):
+            here = epochs == epoch
+            out[here] = _order(self.n_items, self.seed, int(epoch))[places[here]]
+        return out
+
+    def share(self, rank: int, world: int, accumulate: int = 1) -> list[slice]:
+        """The parts of a batch that one process computes, as slices of ``rows(step)``.
+
+        Raises
+        ------
+        ConfigError
+            When the batch cannot be divided evenly.
+        """
+        parts = world * accumulate
+        if self.batch_size % parts:
+            raise ConfigError(
+                f"a batch of {self.batch_size} cannot be shared evenly by {world} processes x {accumulate} accumulated "
+                f"parts; make batch_size a multiple of {parts}."
+            )
+        size = self.batch_size // parts
+        first = rank * accumulate
+        return [slice((first + i) * size, (first + i + 1) * size) for i in range(accumulate)]
+
+
+class Draws:
+    """Noise for one part of one step's batch, the same however the batch is shared out.
+
+    Each method draws for the whole batch and gives the rows of this part; a loss that draws the same things in the
+    same order gets the same noise for the same item on one process or many.
+
+    Parameters
+    ----------
+    seed, step : what the noise is a function of
+    total : items in the step's batch
+    part : rows of the batch that belong to this part; all when None
+    device : where the numbers are put; they are always drawn on the CPU, so that every device gets the same
+    """
+
+    def __init__(self, seed: int, step: int, total: int, part: slice | None = None, device: object = "cpu") -> None:
+        import torch
+
+        self.total, self.part, self.device = total, part or slice(0, total), device
+        self.generator = torch.Generator().manual_seed(_key(seed, step, 2))
+        """For what the whole batch shares; never use it for something drawn per item."""
+
+    def __len__(self) -> int:
+        return self.part.stop - self.part.start
+
+    def normal(self, *shape: int) -> torch.Tensor:
+        """(part, *shape) float32, mean 0 and variance 1."""
+        import torch
+
+        return torch.randn(self.total, *shape, generator=self.generator)[self.part].to(self.device)
+
+    def uniform(self, *shape: int) -> torch.Tensor:
+        """(part, *shape) float32 in [0, 1)."""
+        import torch
+
+        return torch.rand(self.total, *shape, generator=self.generator)[self.part].to(self.device)
+
+    def integers(self, high: int, *shape: int) -> torch.Tensor:
+        """(part, *shape) int64 in 0 .. high - 1."""
+        import torch
+
+        return torch.randint(high, (self.total, *shape), generator=self.generator)[self.part].to(self.device)

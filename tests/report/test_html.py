@@ -1,0 +1,457 @@
+"""The page: what it says, what it survives, what it never does."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from phosphene.errors import ConfigError, ModelError, SplitError
+from phosphene.report import report
+from phosphene.run.folder import RunFolder
+
+EVIL = "<script>alert('x')</script><img src=x onerror=alert(1)>"
+VOID = {"meta", "img", "br", "line", "circle", "link", "input", "hr"}
+
+
+@dataclass
+class Page(HTMLParser):
+    """A page as a parser sees it: tags with attributes, text, and whether every tag is closed in order."""
+
+    text: str = ""
+    tags: list[tuple[str, dict[str, str | None]]] = field(default_factory=list)
+    open_tags: list[str] = field(default_factory=list)
+    raw: str = ""
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open_tags.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open_tags, f"</{tag}> closes nothing"
+        assert self.open_tags[-1] == tag, f"</{tag}> closes <{self.open_tags[-1]}>"
+        self.open_tags.pop()
+
+    def handle_data(self, data: str) -> None:
+        if self.open_tags and self.open_tags[-1] != "style":
+            self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attrs for name, attrs in self.tags if name == tag]
+
+
+def read(path: Path) -> Page:
+    page = Page()
+    page.raw = path.read_text(encoding="utf-8")
+    page.feed(page.raw)
+    page.close()
+    assert page.open_tags == []
+    page.text = " ".join(page.text.split())
+    return page
+
+
+def assert_inert(page: Page) -> None:
+    """No script, no handler, nothing loaded from anywhere."""
+    assert not page.all("script")
+    for tag, attrs in page.tags:
+        assert not [a for a in attrs if a.startswith("on")], tag
+        for name in ("src", "href", "srcset", "action", "data"):
+            value = attrs.get(name) or ""
+            assert re.match(r"data:image/(png|jpeg|svg\+xml);base64,|#|$", value), f"{tag} {name}={value[:60]}"
+    assert "@import" not in page.raw
+    assert not re.search(r"url\((?!#)", page.raw)
+
+
+def pictures(page: Page, alt: str) -> list[np.ndarray]:
+    """The pictures whose alternative text begins with `alt`, decoded again."""
+    found = [a for a in page.all("img") if (a["alt"] or "").startswith(alt)]
+    return [np.asarray(Image.open(BytesIO(base64.b64decode(a["src"].split(",", 1)[1])))) for a in found]
+
+
+# -- what it says ------------------------------------------------------------------------------------------------------
+
+
+def test_page_is_written_into_the_run_and_has_every_section(made):
+    path = report(made.run)
+    page = read(path)
+    assert path == made.run.path / "report.html"
+    ids = {a["id"] for _, a in page.tags if "id" in a}
+    wanted = {"pictures", "scores", "published", "identification", "encoding", "validity", "methods", "configuration"}
+    assert wanted <= ids
+    assert {a["href"] for a in page.all("a")} <= {f"#{i}" for i in ids}
+    assert "fitted on 160 pictures and tested on 40 set aside" in page.text
+    assert "Not above the category-only decoder." in page.text
+    assert not list(made.run.path.glob(".partial-*"))
+
+
+def test_best_median_worst_and_random_pictures_are_the_right_ones(made):
+    page = read(report(made.run))
+    order = np.argsort(-made.pixcorr, kind="stable")
+    shown = [re.search(r"stimulus (\w+)", a["alt"])[1] for a in page.all("img") if a["alt"].startswith("decoded: ")]
+    best, median, worst, rest = shown[:4], shown[4:8], shown[8:12], shown[12:]
+    assert best == [made.ids[i] for i in order[:4]]
+    assert median == [made.ids[i] for i in order[18:22]]
+    assert worst == [made.ids[i] for i in order[-4:]]
+    assert len(set(rest)) == 12
+    assert rest == sorted(rest)
+
+
+def test_pictures_are_pixel_exact_and_stay_sharp(made):
+    page = read(report(made.run))
+    best = int(np.argmax(made.pixcorr))
+    for label, source in (("seen", made.seen), ("decoded", made.decoded["brain"]), ("shuffled", made.decoded["shuffled"])):
+        found = pictures(page, f"{label}: stimulus {made.ids[best]}")[0]
+        np.testing.assert_array_equal(found, np.round(source[best, :, :, 0] * 255).astype(np.uint8))
+    sharp = [a for a in page.all("img") if a["alt"].startswith("decoded: ")]
+    assert all("sharp" in a["class"] for a in sharp)
+
+
+def test_score_table_prints_the_numbers_of_scores_csv_with_controls_beside(made):
+    page = read(report(made.run))
+    table = made.run.table("scores.csv").set_index(["input", "metric"])
+    for source in ("brain", "shuffled", "noise", "mean", "category"):
+        row = table.loc[(source, "pixcorr")]
+        assert f"{row['value']:.3f}" in page.text
+        assert f"[{row['ci_low']:.3f}, {row['ci_high']:.3f}]".replace("-", "−") in page.text
+
+
+def test_a_control_as_good_as_the_brain_is_marked(made):
+    assert "†" not in read(report(made.run)).text
+    table = made.run.table("scores.csv")
+    table.loc[(table["input"] == "category") & (table["metric"] == "pixcorr"), "value"] = 0.99
+    made.run.write_table(table, "scores.csv")
+    assert "†" in read(report(made.run)).text
+
+
+def test_lower_is_better_is_respected_when_a_control_is_judged(made):
+    table = made.run.table("scores.csv")
+    table.loc[(table["input"] == "noise") & (table["metric"] == "mse"), "value"] = 5.0
+    made.run.write_table(table, "scores.csv")
+    assert "†" not in read(report(made.run)).text
+    table.loc[(table["input"] == "noise") & (table["metric"] == "mse"), "value"] = 0.0
+    made.run.write_table(table, "scores.csv")
+    assert "†" in read(report(made.run)).text
+
+
+def test_failed_checks_come_first_and_in_words(made):
+    page = read(report(made.run))
+    verdicts = re.findall(r"(?:✕|▲|✓|–|○) (fail|flag|pass|not applicable|not tested) (?=S|B)", page.text)
+    assert verdicts == ["fail", "fail", "flag", "pass", "not applicable", "not tested"]  # the first stands in the alert
+    assert page.text.index("Read this before the scores") < page.text.index("Seen and decoded")
+
+
+def test_published_rows_that_are_not_comparable_say_why(made):
+    page = read(report(made.run))
+    assert "no: distractors from 300 pictures, another person" in page.text
+    assert page.text.index("Peer A (2020)") < page.text.index("Peer B (2021)")
+
+
+def test_methods_state_window_and_range_of_ssim_how_r_is_averaged_and_what_was_skipped(made):
+    text = read(report(made.run)).text
+    assert "11 taps (sigma 1.5), data range 1" in text
+    assert "averaged plainly over pictures" in text
+    assert "the weights of AlexNet are not on this machine" in text
+
+
+def test_configuration_shows_origins_and_marks_what_a_person_chose(made):
+    page = read(report(made.run))
+    rows = re.findall(r'<tr class="(changed)?"><th scope="row"><code>([\w.]+)</code>', page.raw)
+    marked = {key for mark, key in rows if mark}
+    assert marked == {"recipe.alpha", "data.name", "data.root"}
+
+
+def test_ten_pictures_are_all_shown_from_best_to_worst(tmp_path, make_run):
+    made = make_run(tmp_path / "few", n_test=10)
+    page = read(report(made.run))
+    shown = [re.search(r"stimulus (\w+)", a["alt"])[1] for a in page.all("img") if a["alt"].startswith("decoded: ")]
+    assert shown == [made.ids[i] for i in np.argsort(-made.pixcorr, kind="stable")]
+
+
+def test_every_image_has_a_text_and_every_table_headers(made):
+    page = read(report(made.run))
+    assert all(a.get("alt") for a in page.all("img"))
+    assert page.raw.count("<table") == page.raw.count("<thead>")
+    assert all(a.get("scope") for a in page.all("th"))
+    assert page.all("html")[0]["lang"] == "en"
+
+
+def test_figures_are_written_as_png(made):
+    report(made.run)
+    names = {p.name for p in (made.run.path / "figures").iterdir()}
+    assert {"pictures.png", "similarity.pixels.png", "retrieval.png", "voxels.png", "rois.png", "flatmap.png"} <= names
+    for name in names:
+        Image.open(made.run.path / "figures" / name).verify()
+
+
+def test_out_names_another_file_and_leaves_the_run_alone(made, tmp_path):
+    before = sorted(p.name for p in made.run.path.rglob("*"))
+    path = report(made.run, out=tmp_path / "pages" / "x.html")
+    assert path == tmp_path / "pages" / "x.html"
+    assert read(path).text
+    assert sorted(p.name for p in made.run.path.rglob("*")) == before
+
+
+def test_same_run_makes_the_same_bytes(made):
+    first = report(made.run).read_bytes()
+    assert report(made.run).read_bytes() == first
+
+
+# -- security ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.fault(115)
+def test_script_in_any_text_of_the_run_stays_text(made):
+    run = made.run
+    for name in ["seen", *made.decoded]:
+        index = run.table("decoded", "test", name, "index.csv")
+        index["stimulus"] = [f"{EVIL}{i}" for i in range(len(index))]
+        index["category"] = [f'"><svg onload=alert({i % 2})>' for i in range(len(index))]
+        run.write_table(index, "decoded", "test", name, "index.csv")
+    items = run.table("evaluation", "test", "per_item.csv")
+    items["stimulus"] = [f"{EVIL}{int(s[1:])}" for s in items["stimulus"]]
+    run.write_table(items, "evaluation", "test", "per_item.csv")
+    voxels = run.table("encoded", "test", "voxels.csv")
+    run.write_table(voxels.rename(columns={"roi.V1": f"roi.{EVIL}", "roi.V2": "roi.$\\frac{"}), "encoded", "test", "voxels.csv")
+    (run.evaluation() / "conclusions.txt").write_text(f"Above {EVIL}\n")
+    for where, column in ((("validity.csv",), "reason"), (("evaluation", "test", "skipped.csv"), "reason")):
+        table = run.table(*where)
+        table[column] = EVIL
+        run.write_table(table, *where)
+    published = run.table("evaluation", "test", "published.csv")
+    run.write_table(published.assign(method=EVIL, source=EVIL, difference=EVIL), "evaluation", "test", "published.csv")
+    scores = run.table("scores.csv")
+    scores.loc[scores["metric"] == "two_way.pixels", "metric"] = f"two_way.{EVIL}"
+    scores.loc[scores["input"] == "noise", "input"] = EVIL
+    run.write_table(scores, "scores.csv")
+    (run.path / "config.yaml").write_text(json.dumps({"recipe": {EVIL: EVIL}}))
+    manifest = run.manifest
+    manifest["recipe"] = manifest["data"]["name"] = manifest["data"]["about"]["title"] = EVIL
+    run.write_manifest(**manifest)
+    np.save(run.evaluation() / "similarity.<script>alert(1)<|script>.npy", np.eye(3))
+    page = read(report(run))
+    assert_inert(page)
+    assert "<script" not in page.raw
+    assert "onerror" in page.text  # it is there, as text
+
+
+@pytest.mark.fault(115)
+def test_policy_allows_no_script_and_only_this_style_sheet(made):
+    page = read(report(made.run))
+    assert_inert(page)
+    policy = next(a["content"] for a in page.all("meta") if a.get("http-equiv") == "Content-Security-Policy")
+    style = re.search(r"<style>(.*?)</style>", page.raw, re.DOTALL)[1]
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert policy.startswith("default-src 'none'; img-src data:; ")
+    assert f"style-src 'sha256-{digest}'" in policy
+    assert "unsafe" not in policy
+    assert not [t for t, a in page.tags if "style" in a]  # the policy would drop them
+
+
+@pytest.mark.fault(115)
+def test_figures_inside_the_page_hold_no_script_and_load_nothing(made):
+    voxels = made.run.table("encoded", "test", "voxels.csv")
+    made.run.write_table(voxels.rename(columns={"roi.V1": f"roi.{EVIL}"}), "encoded", "test", "voxels.csv")
+    page = read(report(made.run))
+    drawings = [a["src"].split(",", 1)[1] for a in page.all("img") if a["src"].startswith("data:image/svg+xml")]
+    assert len(drawings) >= 6
+    for text in (base64.b64decode(d).decode() for d in drawings):
+        assert not re.search(r"<(script|foreignObject|img)\b", text)
+        links = re.findall(r'(?:xlink:)?href="([^"]*)"', text)
+        assert all(re.match(r"#|data:image/png;base64,", link) for link in links)
+
+
+@pytest.mark.fault(119)
+def test_home_folders_and_secrets_do_not_reach_the_page(made, monkeypatch):
+    monkeypatch.setenv("HOME", "/srv/people/ada.l")
+    run = made.run
+    config = {"data": {"root": "/srv/people/ada.l/data", "options": {"hub_token": "tok-1234567", "url": "https://ada:pw12@hub/x"}}}
+    (run.path / "config.yaml").write_text(json.dumps(config))
+    run.write_manifest(cache="/home/grace/cache", key="hf_abcdefghijklmnopqrst", windows="C:\\Users\\Grace\\runs")
+    (run.evaluation() / "conclusions.txt").write_text("Read from /srv/people/ada.l/data and /Users/grace/x.\n")
+    raw = read(report(run)).raw
+    for hidden in ("/srv/people/ada", "grace", "Grace", "tok-1234567", "pw12", "hf_abc"):
+        assert hidden not in raw, hidden
+    assert "~/data" in raw
+    assert "~/cache" in raw
+
+
+# -- what it survives --------------------------------------------------------------------------------------------------
+
+
+def test_a_run_that_was_only_fitted_says_what_to_type(made, tmp_path):
+    import shutil
+
+    for part in ("decoded", "encoded", "evaluation"):
+        shutil.rmtree(made.run.path / part)
+    for part in ("scores.csv", "validity.csv"):
+        (made.run.path / part).unlink()
+    text = read(report(made.run)).text
+    for verb in ("decode", "encode", "evaluate"):
+        assert f"phosphene {verb} {made.run.path}" in text
+
+
+@pytest.mark.parametrize("name", ["scores.csv", "validity.csv", "origins.csv", "splits.csv", "config.yaml", "manifest.json",
+                                  "decoded/test/brain/pixels.npy", "decoded/test/brain/index.csv", "evaluation/test/per_item.csv",
+                                  "evaluation/test/voxels.csv", "evaluation/test/similarity.pixels.npy",
+                                  "evaluation/test/retrieval.csv", "decoded/test/seen/pixels.npy"])  # fmt: skip
+@pytest.mark.parametrize("damage", ["gone", "empty", "garbage"])
+def test_any_part_may_be_gone_or_damaged(made, name, damage):
+    file = made.run.path / name
+    if damage == "gone":
+        file.unlink()
+    else:
+        file.write_bytes(b"" if damage == "empty" else b"\x00\xff{[garbage,\n\"\x93,,,\n" * 3)
+    if name == "manifest.json" and damage == "gone":
+        with pytest.raises(ModelError, match="is not a run"):
+            report(made.run)
+        return
+    text = read(report(made.run)).text
+    if damage == "garbage" and name != "decoded/test/seen/pixels.npy":
+        assert Path(name).name in text  # what cannot be used is named
+
+
+def test_nothing_but_a_manifest_is_enough_for_a_page(tmp_path):
+    run = RunFolder(tmp_path / "bare")
+    run.write_manifest(recipe="linear")
+    text = read(report(run)).text
+    assert "linear on unknown data" in text
+    assert "phosphene decode" in text
+
+
+@pytest.mark.fault(123)
+def test_constant_predictions_and_nan_scores_are_shown_as_undefined(made):
+    pixels = np.full_like(made.decoded["brain"], 0.5)
+    np.save(made.run.decoded() / "pixels.npy", pixels)
+    np.save(made.run.evaluation() / "similarity.pixels.npy", np.full((40, 40), np.nan))
+    for where in (("scores.csv",), ("evaluation", "test", "per_item.csv")):
+        table = made.run.table(*where)
+        columns = [c for c in ("value", "ci_low", "ci_high", "p") if c in table]
+        table.loc[table["input"] == "brain", columns] = np.nan
+        made.run.write_table(table, *where)
+    voxels = made.run.table("evaluation", "test", "voxels.csv")
+    made.run.write_table(voxels.assign(r=np.nan, ceiling=0.0), "evaluation", "test", "voxels.csv")
+    page = read(report(made.run))
+    assert "nan" not in re.sub(r"data:[^\"]*", "", page.raw).lower().replace("finance", "")
+    assert len(pictures(page, "decoded: ")) == 12
+    assert "Random sample" in page.text
+
+
+@pytest.mark.fault(123)
+def test_undefined_pictures_are_sorted_last_and_still_shown(made):
+    table = made.run.table("evaluation", "test", "per_item.csv")
+    first = made.ids[int(np.argmax(made.pixcorr))]
+    table.loc[(table["stimulus"] == first) & (table["input"] == "brain"), "value"] = np.nan
+    made.run.write_table(table, "evaluation", "test", "per_item.csv")
+    page = read(report(made.run))
+    shown = [re.search(r"stimulus (\w+)", a["alt"])[1] for a in page.all("img") if a["alt"].startswith("decoded: ")]
+    assert shown[11] == first
+
+
+@pytest.mark.fault(125)
+def test_p_of_zero_is_called_invalid(made):
+    table = made.run.table("scores.csv")
+    made.run.write_table(table.assign(p=0.0), "scores.csv")
+    assert "0 (invalid)" in read(report(made.run)).text
+
+
+@pytest.mark.fault(128)
+def test_a_hundred_thousand_pictures_make_a_small_page(made):
+    n = 100_000
+    pixels = np.lib.format.open_memmap(made.run.decoded() / "pixels.npy", "w+", np.float32, (n, 4, 4, 1))
+    pixels[:] = np.linspace(0, 1, n, dtype=np.float32)[:, None, None, None]
+    pixels.flush()
+    seen = made.run.decoded(source="seen")
+    np.save(seen / "pixels.npy", pixels)
+    ids = [f"p{i:06d}" for i in range(n)]
+    for source in ("brain", "seen"):
+        made.run.write_table(pd.DataFrame({"stimulus": ids}), "decoded", "test", source, "index.csv")
+    items = pd.DataFrame({"input": "brain", "metric": "pixcorr", "stimulus": ids, "value": np.linspace(-1, 1, n)})
+    made.run.write_table(items, "evaluation", "test", "per_item.csv")
+    path = report(made.run)
+    page = read(path)
+    assert path.stat().st_size < 3_000_000
+    assert "100,000 pictures were decoded" in page.text
+    assert "120 of 100,000, evenly spaced" in page.text
+    assert [a["alt"] for a in page.all("img") if a["alt"].startswith("decoded")][0].startswith("decoded: stimulus p099999")
+
+
+def test_large_colour_pictures_are_made_smaller(tmp_path, make_run):
+    made = make_run(tmp_path / "large", n_test=14, side=16, channels=3)
+    for name in ["seen", *made.decoded]:
+        big = np.repeat(np.repeat(np.load(made.run.decoded(source=name) / "pixels.npy"), 30, axis=1), 30, axis=2)
+        np.save(made.run.decoded(source=name) / "pixels.npy", big)
+    path = report(made.run)
+    found = pictures(read(path), "decoded: ")
+    assert {f.shape for f in found} == {(224, 224, 3)}
+    assert path.stat().st_size < 5_000_000
+
+
+def test_a_control_of_another_order_is_matched_by_stimulus(made):
+    index = made.run.table("decoded", "test", "shuffled", "index.csv")
+    made.run.write_table(index.iloc[::-1], "decoded", "test", "shuffled", "index.csv")
+    np.save(made.run.decoded(source="shuffled") / "pixels.npy", made.decoded["shuffled"][::-1])
+    best = int(np.argmax(made.pixcorr))
+    found = pictures(read(report(made.run)), f"shuffled: stimulus {made.ids[best]}")[0]
+    np.testing.assert_array_equal(found, np.round(made.decoded["shuffled"][best, :, :, 0] * 255).astype(np.uint8))
+
+
+def test_not_a_run_is_an_error_that_names_the_folder(tmp_path):
+    with pytest.raises(ModelError, match="is not a run"):
+        report(RunFolder(tmp_path / "nothing"))
+    with pytest.raises(ConfigError, match="at least one run"):
+        report([])
+
+
+# -- several runs ------------------------------------------------------------------------------------------------------
+
+
+def test_two_runs_stand_side_by_side(made, make_run, tmp_path):
+    other = make_run(tmp_path / "noisy", noise=3.0, seed=1)
+    path = report([made.run, other.run])
+    page = read(path)
+    assert path == made.run.path / "report.html"
+    assert "2 runs, tested on the same pictures" in page.text
+    for run in (made.run, other.run):
+        value = run.table("scores.csv").set_index(["input", "metric"]).loc[("brain", "pixcorr"), "value"]
+        assert f"{value:.3f}" in page.text
+    best = int(np.argmax(made.pixcorr))
+    found = pictures(page, f"noisy: stimulus {made.ids[best]}")[0]
+    np.testing.assert_array_equal(found, np.round(other.decoded["brain"][best, :, :, 0] * 255).astype(np.uint8))
+    assert "another person, ROI or preparation" in page.text
+    assert len({a["id"] for _, a in page.tags if "id" in a}) == len([a for _, a in page.tags if "id" in a])
+
+
+@pytest.mark.fault(129)
+def test_runs_of_different_splits_are_refused_with_the_reason(made, make_run, tmp_path):
+    other = make_run(tmp_path / "other")
+    other.run.write_manifest(split_digest="e" * 64)
+    before = sorted(p.name for p in made.run.path.rglob("*"))
+    with pytest.raises(SplitError, match=r"linear-S1 on 'file' \(40 test stimuli\), other on 'file' .* training sets differ"):
+        report([made.run, other.run])
+    assert sorted(p.name for p in made.run.path.rglob("*")) == before
+
+
+@pytest.mark.fault(129)
+def test_runs_of_different_test_pictures_are_refused_even_without_digests(made, make_run, tmp_path):
+    fewer = make_run(tmp_path / "fewer", n_test=20)
+    for run in (made.run, fewer.run):
+        run.write_manifest(split_digest="")
+    with pytest.raises(SplitError, match="20 of them in common"):
+        report([made.run, fewer.run])
