@@ -12,8 +12,8 @@ import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
+from typer.exceptions import TyperException
 
 app = typer.Typer(
     name="phosphene",
@@ -209,6 +209,51 @@ def data_check(
         raise typer.Exit(4)
 
 
+@data_app.command("import")
+def data_import(
+    source: Annotated[
+        str | None, typer.Argument(help="Any data set phosphene reads; or none, and your own files below.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder to make.")] = Path("data"),
+    root: Root = None,
+    option: DataOptions = None,
+    betas: Annotated[
+        Path | None, typer.Option(help="Your betas: .npy, .npz, .mat, .h5 or .csv, a row a trial.")
+    ] = None,
+    trials: Annotated[
+        Path | None, typer.Option(help="Your trial table: CSV with a column 'stimulus', a row per row of betas.")
+    ] = None,
+    images: Annotated[Path | None, typer.Option(help="Folder of your pictures, named after the stimuli.")] = None,
+    voxels: Annotated[
+        Path | None, typer.Option(help="CSV with a row per voxel: x, y, z, noise_ceiling, a column per ROI.")
+    ] = None,
+    captions: Annotated[Path | None, typer.Option(help="CSV (stimulus, caption) or JSON of captions.")] = None,
+    subject: Annotated[str, typer.Option(help="Name of the person.")] = "S1",
+    key: Annotated[str | None, typer.Option(help="Array of the betas file, where it holds several.")] = None,
+    scale: Annotated[float, typer.Option(help="Betas are multiplied by this (NSD's integers: 0.0033333).")] = 1.0,
+    transposed: Annotated[bool, typer.Option("--transposed", help="Betas are (voxels, trials) in the file.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace an older data set in that folder.")] = False,
+) -> None:
+    """Copy a data set, or your own files, into a folder that opens at once and fits any recipe."""
+    from phosphene.data import describe, importing
+    from phosphene.errors import ConfigError
+
+    own = {"betas": betas, "trials": trials}
+    if source is not None and any(own.values()):
+        raise ConfigError(f"give either a data set ('{source}') or your own --betas and --trials, not both.")
+    if source is not None:
+        dataset = importing.import_dataset(source, out, root=_text(root), options=_options(option), replace=replace)
+    elif betas is None or trials is None:
+        raise ConfigError("give a data set to copy, or both --betas and --trials; see `phosphene data import --help`.")
+    else:
+        dataset = importing.import_table(
+            betas=betas, trials=trials, out=out, images=images, voxels=voxels, captions=captions, subject=subject,
+            key=key, scale=scale, transposed=transposed, replace=replace,
+        )  # fmt: skip
+    typer.echo(describe.render(describe.info(dataset)))
+    typer.echo(f"\nimported: {out}\nnext: phosphene fit linear --data {out} --split kfold:5 --out RUN")
+
+
 # -- show --------------------------------------------------------------------------------------------------------------
 
 
@@ -306,11 +351,13 @@ def main(arguments: list[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, _terminated)
     warnings.showwarning = _show_warning
     try:
-        app(args=arguments, prog_name="phosphene", standalone_mode=False)
-    except click.ClickException as error:
+        status = app(args=arguments, prog_name="phosphene", standalone_mode=False)
+        sys.stdout.flush()
+        sys.exit(status if isinstance(status, int) else 0)
+    except TyperException as error:
         error.show()
         sys.exit(error.exit_code)
-    except (click.exceptions.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
         sys.stderr.write("\ninterrupted; run the same command again to go on.\n")
         sys.exit(130)
     except BrokenPipeError:

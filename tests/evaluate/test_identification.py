@@ -129,9 +129,7 @@ def test_ranks_say_what_two_way_would_be_under_any_pairing(rng):
         paired = np.arange(len(s))
         np.testing.assert_allclose(rank_matrix(s)[paired, order], two_way(s[:, order]))
         np.testing.assert_allclose(rank_matrix(s, labels)[paired, order], two_way(s[:, order], labels=labels[order]))
-        np.testing.assert_allclose(
-            rank_matrix(s, direction="decoded")[paired, order], two_way(s.T[:, order])
-        )
+        np.testing.assert_allclose(rank_matrix(s, direction="decoded")[paired, order], two_way(s.T[:, order]))
 
 
 def test_comparisons_average_to_two_way(rng):

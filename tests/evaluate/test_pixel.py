@@ -30,7 +30,9 @@ def pairs():
 
 def test_pixcorr_is_scipys_pearson_of_the_flattened_pictures(pairs):
     decoded, true = pairs
-    expected = [pearsonr(d.ravel().astype(float), t.ravel().astype(float)).statistic for d, t in zip(*pairs, strict=True)]
+    expected = [
+        pearsonr(d.ravel().astype(float), t.ravel().astype(float)).statistic for d, t in zip(*pairs, strict=True)
+    ]
     np.testing.assert_allclose(pixcorr(decoded, true), expected, rtol=1e-12)
 
 

@@ -176,4 +176,11 @@ def make_run_fixture():
 
 @pytest.fixture
 def made(tmp_path: Path) -> Made:
+    """A run of its own, for tests that change it."""
     return make_run(tmp_path / "linear-S1")
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """One run for all tests that only look at it."""
+    return make_run(tmp_path_factory.mktemp("report") / "linear-S1")

@@ -22,8 +22,8 @@ from phosphene.errors import DataError
 RESOLUTION = 1e-7
 TOLERANCE = 5e-5
 SCORE_TOLERANCE = 1e-2  # for penalties that are only judged
-# Below this many operations double precision costs less than a second and is used throughout.
-SMALL = 3e10
+# Below this many operations double precision costs a tenth of a second at most and is used throughout.
+SMALL = 3e9
 
 
 def precision(n: int, p: int, t: int, n_alphas: int) -> type:

@@ -75,20 +75,18 @@ class Rows:
 
     def check(self, block: np.ndarray, row: int, column: int) -> None:
         """Raise DataError naming the first value of ``block`` (which starts at row, column) that cannot be used."""
-        flat = block.reshape(-1)
-        with np.errstate(over="ignore", invalid="ignore"):
-            if np.dot(flat, flat) < 1e30:  # one fast pass; NaN, infinity and absurd values all fail it
-                return
+        if is_ordinary(block):
+            return
         bad, kind = ~np.isfinite(block), "is not a finite number"
         if not bad.any():
             bad, kind = np.abs(block) > 1e15, "is beyond the 1e15 that arithmetic here is good for"
         if not bad.any():
             return
         i, j = np.argwhere(bad)[0]
-        value = self.array[int(row + i), int(column + j)]
+        value = float(self.array[int(row + i), int(column + j)])
         raise DataError(
             f"{self.name} must hold finite numbers of ordinary size, but row {row + i}, column {column + j} is "
-            f"{value}, which {kind}; {bad.any(axis=1).sum()} rows and {bad.any(axis=0).sum()} columns of this block "
+            f"{value:g}, which {kind}; {bad.any(axis=1).sum()} rows and {bad.any(axis=0).sum()} columns of this block "
             f"are affected. "
             f"Drop or repair them before fitting; nothing was replaced."
         )
@@ -109,6 +107,13 @@ class Rows:
             array = array.base
         if isinstance(array, mmap.mmap) and mode in ("r", "r+", "w+") and hasattr(mmap, "MADV_DONTNEED"):
             array.madvise(mmap.MADV_DONTNEED)
+
+
+def is_ordinary(block: np.ndarray) -> bool:
+    """False if a contiguous block holds NaN, infinity or absurd values; one pass at the speed of memory."""
+    flat = block.reshape(-1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.dot(flat, flat) < 1e30)
 
 
 def spans(size: int, width: int) -> Iterator[slice]:

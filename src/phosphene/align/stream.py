@@ -13,7 +13,7 @@ import numpy as np
 
 from phosphene.align import _gram
 from phosphene.align._penalty import check_scale, factor, penalties, sketch, warn_at_edge
-from phosphene.align._rows import ALL, Rows, destination, spans
+from phosphene.align._rows import ALL, Rows, destination, is_ordinary, spans
 from phosphene.errors import ConfigError, DataError, ModelError
 
 
@@ -168,7 +168,7 @@ def _stream(a: np.ndarray, y: Rows, used: np.ndarray, intercept: bool, out: np.n
         part = a @ block
         if intercept:
             part += _first(y, used, columns)
-        if not np.isfinite(np.dot(part.reshape(-1), part.reshape(-1))):  # a target's NaN reaches its predictions
+        if not is_ordinary(part):  # a target's NaN reaches its predictions
             _check(y, used, columns)
         out[:, columns] = part
         y.forget(), written.forget()
@@ -192,7 +192,7 @@ def _targets(y: Rows, used: np.ndarray, budget: int, shift: bool, extra_rows: in
 
 def _check(y: Rows, used: np.ndarray, columns: slice, block: np.ndarray | None = None) -> None:
     """Raise DataError naming the first target that cannot be used; the whole file is read only if there is one."""
-    if block is not None and np.isfinite(np.dot(block.reshape(-1), block.reshape(-1))):
+    if block is not None and is_ordinary(block):
         return
     whole = y.block(ALL, columns)
     whole[np.setdiff1d(np.arange(len(whole)), used)] = 0

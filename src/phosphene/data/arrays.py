@@ -156,16 +156,21 @@ def _pickled(path: Path, key: str = "") -> str:
 
 def _mat(path: Path) -> ArrayFile:
     import scipy.io
+    from scipy.io.matlab import MatReadError
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # whatever the reader grumbles about either raises or does not matter
-        shapes = {name: tuple(shape) for name, shape, _ in scipy.io.whosmat(path)}
+    def quietly(function: Callable[..., Any], **options: Any) -> Any:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # whatever the reader grumbles about either raises or does not matter
+            try:
+                return function(path, **options)
+            except MatReadError as error:
+                raise ValueError(str(error)) from error
+
+    shapes = {name: tuple(shape) for name, shape, _ in quietly(scipy.io.whosmat)}
 
     def read(key: str) -> np.ndarray:
         first, *fields = key.split(".") if key not in shapes else [key]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            value = scipy.io.loadmat(path, variable_names=[first], mat_dtype=False)[first]
+        value = quietly(scipy.io.loadmat, variable_names=[first])[first]
         for name in fields:
             if value.dtype.names is None or name not in value.dtype.names:
                 raise DataError(

@@ -174,7 +174,7 @@ def _read_blocks(path: Path, options: PairOptions) -> tuple[list[_Block], ArrayF
                 f"'{options.train_betas}' in {path} has {n_train} voxels but '{options.test_betas}' has {n_test}; both "
                 "must come from one mask. Export both again with the same mask."
             )
-    elif "test_betas" in options.model_fields_set and options.test_betas is not None:
+    elif options.test_betas is not None and not _is_default(options, "test_betas"):
         raise DataError(f"{path} has no array '{options.test_betas}'. {did_you_mean(options.test_betas, file.shapes)}")
     return blocks, file
 
@@ -205,7 +205,7 @@ def _optional(file: ArrayFile, options: PairOptions, field: str, *, required: bo
     key = getattr(options, field)
     if key is None:
         return None
-    if key not in file and not required and field not in options.model_fields_set:
+    if key not in file and not required and _is_default(options, field):
         return None
     array = file[key]
     if array.dtype.kind == "O" and field.endswith("images"):
@@ -216,6 +216,11 @@ def _optional(file: ArrayFile, options: PairOptions, field: str, *, required: bo
     if array.dtype.kind == "O":
         array = np.asarray([str(np.ravel(cell)[0]) for cell in array.ravel()], dtype=object)
     return array
+
+
+def _is_default(options: PairOptions, field: str) -> bool:
+    """Whether nobody named this array, so that it may be absent."""
+    return getattr(options, field) == type(options).model_fields[field].default
 
 
 def _n_pictures(array: np.ndarray, n: int) -> int:

@@ -139,9 +139,9 @@ class _Side:
 
     def duplicates(self) -> list[tuple[int, int]]:
         """(row, earlier row) of exact copies: equal moments first, then every value."""
-        keys = self.power if not self.means else self.power + 1j * self.mean
+        moments = zip(self.power.tolist(), self.mean.tolist() if self.means else self.power.tolist(), strict=True)
         first, copies = {}, []
-        for row, key in enumerate(keys.tolist()):
+        for row, key in enumerate(moments):
             original = first.setdefault(key, row)
             if original != row and np.array_equal(self.values[original], self.values[row]):
                 copies.append((row, original))

@@ -113,7 +113,7 @@ class Encoded:
         unique, counts = np.unique(ids, return_counts=True)
         if (counts > 1).any():
             raise DataError(
-                f"encoding is scored on one average per stimulus, but {unique[counts > 1][0]!r} has "
+                f"encoding is scored on one average per stimulus, but {unique[counts > 1][0]} has "
                 f"{counts.max()} rows; average the repeats first."
             )
         if self.ceiling is not None and np.shape(self.ceiling) != shape[1:]:
@@ -236,7 +236,7 @@ class Evaluation:
             for row, column in enumerate(self.truth):
                 if not np.array_equal(values[row], values[self.first[column]]):
                     raise DataError(
-                        f"rows {self.first[column]} and {row} are both stimulus {self.ids[column]!r} but differ in "
+                        f"rows {self.first[column]} and {row} are both stimulus {self.ids[column]} but differ in "
                         f"their {name}; give different stimuli different ids."
                     )
 

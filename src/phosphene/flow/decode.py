@@ -117,6 +117,9 @@ def _write_pictures(
 def encode(opened: Opened, *, progress: Progress | None = None) -> RunFolder:
     """Predict the responses to the test pictures, and lay the measured ones (repeats averaged) beside them.
 
+    With several folds both are relative to the mean response of the fold's training trials. That mean moves against the
+    mean of what was left out, so that without this a voxel nobody can predict would correlate at -1/sqrt(folds).
+
     Raises
     ------
     ConfigError
@@ -129,9 +132,11 @@ def encode(opened: Opened, *, progress: Progress | None = None) -> RunFolder:
             recipe = opened.recipe(fold)
             if not recipe.can_encode():
                 raise ConfigError(f"the recipe {opened.config.recipe.kind} decodes only; it cannot predict responses.")
-            test = opened.sides(fold)[1].average_repeats()
-            predicted.append(recipe.encode(opened.stimuli.select(test.stimuli)).betas)
-            measured.append(test.betas)
+            train, test = opened.sides(fold)
+            test = test.average_repeats()
+            base = np.float32(0) if len(opened.folds) == 1 else train.average_repeats().betas.mean(axis=0)
+            predicted.append(recipe.encode(opened.stimuli.select(test.stimuli)).betas - base)
+            measured.append(test.betas - base)
             ids += list(test.stimuli)
             folds += [fold] * len(test)
             repeats += list(test.table["n_repeats"])

@@ -73,8 +73,10 @@ def evaluate(
         differences = [paired_differences(scored["brain"], scored[name], name, seed=seed) for name in controls]
         with progress.step("running the checks"):
             evidence = _evidence(opened, fitted, scores, pd.concat(differences) if differences else None)
-            verdicts = verdict_table(run_checks(evidence, waivers=waivers, seed=seed))
-        verdicts["title"] = [CHECKS[i].title for i in verdicts["id"]]
+            answers = run_checks(evidence, waivers=waivers, seed=seed)
+        verdicts = verdict_table(answers).assign(
+            title=[CHECKS[a.id].title for a in answers], waiver=[a.waived_by for a in answers]
+        )
         _write_details(opened, scored, scores, verdicts, evidence)
         run.write_table(verdicts, "validity.csv")
         run.write_table(scores, "scores.csv")

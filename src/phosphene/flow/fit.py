@@ -73,8 +73,10 @@ def fit(
 
 def _science(config: RunConfig) -> str:
     values = config.model_dump(mode="json")
+    # Places on disk; the digests of data and split stand for them.
     values["data"].pop("root")
-    values["data"].pop("name")  # a path; the data digest stands for it
+    values["data"].pop("name")
+    values.pop("split")
     return digest_of(values)
 
 

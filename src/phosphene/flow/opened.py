@@ -16,6 +16,7 @@ from phosphene.data import registry, splits
 from phosphene.data.quality import ready
 from phosphene.errors import ModelError
 from phosphene.recipes.base import Recipe, RecipeConfig
+from phosphene.run.atomic import checked_path
 from phosphene.run.config import FORMAT, Config, read_yaml, resolve
 from phosphene.run.folder import RunFolder
 from phosphene.types import Dataset, Split, Stimuli, Trials
@@ -61,8 +62,25 @@ def configure(recipe: str, layers: Sequence[tuple[str, Mapping[str, Any]]]) -> t
     cls = recipes.get(recipe)
     model = create_model("RunConfig", __base__=RunConfig, recipe=(cls.config_class, cls.config_class()))
     preset = next((v["preset"] for _, v in reversed(layers) if "preset" in v), "lab")
-    below = [(f"preset {preset}", {"recipe": cls.preset(preset)}), ("recipe", {"recipe.kind": recipe})]
-    return resolve(model, [*below, *layers])
+    below: list[tuple[str, Mapping[str, Any]]] = [("recipe", {"recipe.kind": recipe})]
+    if cls.preset(preset):
+        below.append((f"preset {preset}", {"recipe": cls.preset(preset)}))
+    config, origins = resolve(model, [*below, *layers])
+    return _with_absolute_paths(config), origins
+
+
+def _with_absolute_paths(config: RunConfig) -> RunConfig:
+    """So that a run can be opened from any folder."""
+    data = config.data
+    name = data.name if data.name in registry.known() else _absolute_if_there(data.name)
+    root = None if data.root is None else str(checked_path(data.root).resolve())
+    split = None if config.split is None else _absolute_if_there(config.split)
+    return config.model_copy(update={"data": data.model_copy(update={"name": name, "root": root}), "split": split})
+
+
+def _absolute_if_there(text: str) -> str:
+    path = checked_path(text)
+    return str(path.resolve()) if path.exists() else text
 
 
 # -- one opened run ----------------------------------------------------------------------------------------------------

@@ -61,7 +61,7 @@ def show_config(recipe: str, layers: Sequence[tuple[str, Mapping[str, Any]]]) ->
     """
     if (Path(recipe) / "manifest.json").is_file():
         table = RunFolder.existing(recipe).table("origins.csv")
-        rows = [(str(r.key), str(r.value), str(r.origin)) for r in table.itertuples()]
+        rows = [(str(r.key), _short(r.value), str(r.origin)) for r in table.itertuples()]
     else:
         config, origins = configure(recipe, [("(required)", {"data.name": "?"}), *layers])
         values = flatten(config.model_dump(mode="json"))

@@ -23,7 +23,7 @@ PER_GROUP = 4
 RANDOM_SAMPLE = 12
 SHEET = 120
 """Most pictures on the contact sheet."""
-_NUMBERS = {"value", "ci_low", "ci_high", "chance", "p", "n"}
+_NUMBERS = {"value", "ci_low", "ci_high", "chance", "p", "n", "gallery", "top"}
 _CONTROL_ORDER = ("shuffled", "noise", "mean", "category", "truth")
 
 
@@ -110,31 +110,47 @@ class Contents:
     @cached_property
     def per_item(self) -> pd.DataFrame:
         """Score of every picture."""
-        return self._table(["input", "metric", "stimulus", "value"], "evaluation", self.split, "per_item.csv")
+        return self._table(["input", "metric", "stimulus", "value"], *self._detail("per_item.csv"))
 
     @cached_property
     def retrieval(self) -> pd.DataFrame:
         """Retrieval accuracy over gallery sizes."""
-        table = self._table(
-            ["space", "direction", "gallery", "top", "value"], "evaluation", self.split, "retrieval.csv"
-        )
-        for name in ("gallery", "top"):
-            table[name] = pd.to_numeric(table[name], errors="coerce")
+        table = self._table(["space", "direction", "gallery", "top", "value"], *self._detail("retrieval.csv"))
         return table.dropna(subset=["gallery", "top", "value"])
 
     @cached_property
     def published(self) -> pd.DataFrame:
         """Published numbers, comparable ones first."""
         table = self._table(
-            ["method", "metric", "value", "comparable", "difference", "source"], "evaluation", self.split, "published.csv"
+            ["method", "metric", "value", "comparable", "difference", "source"], *self._detail("published.csv")
         )
         table["comparable"] = [str(v).lower() in ("true", "yes", "1", "1.0") for v in table["comparable"]]
         return table.sort_values("comparable", ascending=False, kind="stable").reset_index(drop=True)
 
     @cached_property
-    def skipped(self) -> pd.DataFrame:
-        """Metrics that were not computed, and why."""
-        return self._table(["metric", "reason"], "evaluation", self.split, "skipped.csv")
+    def differences(self) -> pd.DataFrame:
+        """Paired differences between brain and controls, positive when the brain is better."""
+        return self._table(["metric", "control", "value", "ci_low", "ci_high", "p"], *self._detail("differences.csv"))
+
+    @cached_property
+    def score_notes(self) -> pd.DataFrame:
+        """What to know of single scores of the brain: undefined items, galleries."""
+        table = self._table(["input", "metric", "note"], *self._detail("notes.csv"))
+        return table[table["input"] == "brain"]
+
+    @cached_property
+    def skipped(self) -> list[tuple[str, list[str]]]:
+        """(reason, metrics) of what was not computed; what is missing for a control alone names the control."""
+        table = self._table(["metric", "reason"], *self._detail("skipped.csv"))
+        if "input" in table:
+            brain = set(table.loc[table["input"] == "brain", "metric"])
+            alone = ~table["metric"].isin(brain)
+            table.loc[alone, "metric"] += " (" + table.loc[alone, "input"].astype(str) + ")"
+            table = table[alone | (table["input"] == "brain")]
+        return [(str(r), list(dict.fromkeys(g["metric"]))) for r, g in table.groupby("reason", sort=False)]
+
+    def _detail(self, name: str) -> tuple[str, str, str]:
+        return "evaluation", self.split, name
 
     @cached_property
     def conclusions(self) -> list[str]:
@@ -142,12 +158,14 @@ class Contents:
         file = self.run.evaluation(self.split) / "conclusions.txt"
         if not file.is_file():
             return []
-        return [line.strip() for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+        return [
+            line.strip() for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()
+        ]
 
     @cached_property
     def voxels(self) -> pd.DataFrame:
         """One row per voxel: r, ceiling_r where known, ROI memberships (``roi.NAME``), and u, v where known."""
-        table = self._table([], "evaluation", self.split, "voxels.csv")
+        table = self._table([], *self._detail("voxels.csv"))
         shown = self._table([], "encoded", self.split, "voxels.csv")
         if len(table) and len(shown) == len(table):
             table = pd.concat([table, shown[[c for c in shown if c not in table]]], axis=1)
@@ -238,6 +256,12 @@ class Contents:
             "transductive": plain(manifest.get("transductive") or ""),
             "state": plain(manifest.get("state") or ""),
         }
+
+    @property
+    def seed(self) -> int:
+        """Seed of the run, 0 when it is not known."""
+        seed = self.manifest.get("seed")
+        return seed if isinstance(seed, int) and seed >= 0 else 0
 
     @property
     def name(self) -> str:
@@ -349,7 +373,9 @@ class Contents:
         defined = np.flatnonzero(np.isfinite(values))
         if not defined.size:
             rows = np.sort(rng.choice(n, min(n, RANDOM_SAMPLE), replace=False))
-            return [Group("All pictures" if len(rows) == n else "Random sample", rows, "No score per picture is known.")]
+            return [
+                Group("All pictures" if len(rows) == n else "Random sample", rows, "No score per picture is known.")
+            ]
         sign = 1 if metric_words(self.sorting_metric).lower_is_better else -1
         order = defined[np.argsort(sign * values[defined], kind="stable")]
         undefined = np.setdiff1d(np.arange(n), order)

@@ -126,7 +126,9 @@ def as_uint8(pictures: np.ndarray) -> np.ndarray:
     if pictures.ndim != 4 or pictures.shape[-1] not in (1, 3):
         raise DataError(f"pictures must be (n, height, width, 1 or 3), but have shape {pictures.shape}.")
     if pictures.dtype != np.uint8:
-        pictures = np.round(np.clip(np.nan_to_num(pictures, nan=0.0, posinf=1.0, neginf=0.0), 0, 1) * 255).astype(np.uint8)
+        pictures = np.round(np.clip(np.nan_to_num(pictures, nan=0.0, posinf=1.0, neginf=0.0), 0, 1) * 255).astype(
+            np.uint8
+        )
     return np.broadcast_to(pictures, (*pictures.shape[:3], 3))
 
 
@@ -321,7 +323,13 @@ def identification(scores: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
                 for value in part["value"]:
                     colour = CEILING if name == "truth" else CONTROL
                     used[name] = axes.plot(
-                        value, y, mark, markersize=4.7, markeredgecolor=colour, markerfacecolor="none", markeredgewidth=1
+                        value,
+                        y,
+                        mark,
+                        markersize=4.7,
+                        markeredgecolor=colour,
+                        markerfacecolor="none",
+                        markeredgewidth=1,
                     )[0]
             if metric in brain.index:
                 row = brain.loc[[metric]].iloc[0]
@@ -338,7 +346,9 @@ def identification(scores: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
         axes.set_xlabel("share right (dashed tick: chance)")
         names = [n for n in ("decoded", *marks) if n in used]
         if names:
-            figure.legend([used[n] for n in names], names, loc="outside upper left", ncols=len(names), handletextpad=0.1)
+            figure.legend(
+                [used[n] for n in names], names, loc="outside upper left", ncols=len(names), handletextpad=0.1
+            )
     return figure
 
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import jinja2
 import numpy as np
-import pandas as pd
 from markupsafe import Markup
 
 from phosphene._version import __version__
@@ -89,7 +88,13 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         finalize=_shown,
     )
-    environment.filters |= {"number": number, "p_value": p_value, "whole": whole, "text": _text, "number_or_text": _either}
+    environment.filters |= {
+        "number": number,
+        "p_value": p_value,
+        "whole": whole,
+        "text": _text,
+        "number_or_text": _either,
+    }
     environment.globals |= {"verdict_words": lambda v: VERDICTS.get(str(v), ("flag", "?")), "input_words": input_words}
     return environment
 
@@ -110,6 +115,8 @@ def _either(value: Any) -> str:
         as_number = float(text)
     except ValueError:
         return text or "–"
+    if 0 < abs(as_number) < 1e-3:
+        return f"{as_number:.1e}".replace("-", "−")
     return whole(as_number) if as_number.is_integer() else number(as_number)
 
 
@@ -191,7 +198,7 @@ def _compared_plate(group: Group, runs: Sequence[Contents], names: Sequence[str]
 
 def _page(contents: Contents, figure_folder: Path | None) -> dict[str, Any]:
     c = contents
-    rng = np.random.default_rng(int(c.manifest.get("seed") or 0))
+    rng = np.random.default_rng(c.seed)
     groups = c.groups(rng)
     sources = [SEEN, *c.inputs] if c.pictures(SEEN) is not None else c.inputs
     scores = score_table(c)
@@ -199,6 +206,7 @@ def _page(contents: Contents, figure_folder: Path | None) -> dict[str, Any]:
     if figure_folder is not None:
         save_all(c, groups, drawn, figure_folder)
     verdicts = c.validity["verdict"].astype(str)
+    idle = verdicts.isin(["not applicable", "not tested"]).to_numpy()
     manifest = [
         {"key": k, "value": "[hidden]" if is_secret(k) else plain(v)}
         for k, v in flatten(c.manifest).items()
@@ -222,13 +230,14 @@ def _page(contents: Contents, figure_folder: Path | None) -> dict[str, Any]:
         "published": published_table(c),
         "identification": [f for name, f in panels.items() if name not in ENCODING],
         "encoding": [f for name, f in panels.items() if name in ENCODING],
-        "validity": c.validity.to_dict("records"),
+        "validity": c.validity[~idle].to_dict("records"),
+        "idle": c.validity[idle].to_dict("records"),
         "counts": [(v, int((verdicts == v).sum()), *VERDICTS[v]) for v in VERDICTS if (verdicts == v).any()],
         "urgent": c.validity[(verdicts == "fail").to_numpy()].to_dict("records"),
         "configuration": c.configuration,
         "manifest": manifest[:_ROW_LIMIT],
         "versions": {str(k): plain(v) for k, v in versions.items()} if isinstance(versions, Mapping) else {},
-        "skipped": c.skipped.to_dict("records"),
+        "skipped": c.skipped,
         "explained": [w for w in map(metric_words, used) if w.text],
         "missing": _missing(c),
         "notes": c.notes,

@@ -8,11 +8,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from phosphene.errors import ConfigError
+from phosphene.evaluate.validity import compare
 from phosphene.report.contents import Contents
 from phosphene.report.words import metric_words
 
 IDENTIFICATION = "Identification"
-_FAMILIES = (("Pictures", ("pixcorr", "mse", "ssim", "fid", "kid", "lpips", "eff", "swav")), ("Encoding", ("pearson", "r2")))
+_FAMILIES = (
+    ("Pictures", ("pixcorr", "mse", "ssim", "fid", "kid", "lpips", "distance")),
+    ("Encoding", ("pearson", "r2")),
+)
 
 
 def _score(scores: pd.DataFrame, source: str, metric: str) -> pd.Series | None:
@@ -45,7 +50,7 @@ def score_table(c: Contents) -> dict[str, Any]:
         others = {n: score_cell(scores, n, metric) for n in controls}
         for name, cell in others.items():
             if cell is not None:
-                cell["rivals"] = name != "truth" and _rivals(cell["value"], brain, words.lower_is_better)
+                cell["rivals"] = name != "truth" and _rivals(c, metric, name)
         rows.append({"words": words, "brain": brain, "controls": others, "dots": _dots(brain, others)})
     families = [name for name, _ in _FAMILIES]
     families.insert(1, IDENTIFICATION)
@@ -54,18 +59,21 @@ def score_table(c: Contents) -> dict[str, Any]:
         "groups": [(name, members) for name, members in grouped if members],
         "flat": rows,
         "controls": controls,
+        "notes": [
+            (n, [metric_words(m).title for m in g["metric"]]) for n, g in c.score_notes.groupby("note", sort=False)
+        ],
         "rivals": any(x and x.get("rivals") for r in rows for x in r["controls"].values()),
         "relaxed": any(r["brain"] and str(r["brain"]["setting"]) == "relax" for r in rows),
     }
 
 
-def _rivals(value: float, brain: Mapping[str, Any] | None, lower_is_better: bool) -> bool:
-    """Whether a control does as well as the brain's interval allows the brain to be."""
-    if brain is None or not np.isfinite(value):
+def _rivals(c: Contents, metric: str, control: str) -> bool:
+    """Whether the brain is not clearly better than a control, by the rule that the checks and conclusions use."""
+    differences = None if c.differences.empty else c.differences
+    try:
+        return compare(c.scores, differences, metric, control) in ("unclear", "below")
+    except ConfigError:  # a metric of another version
         return False
-    bound = brain["ci_high" if lower_is_better else "ci_low"]
-    bound = bound if np.isfinite(bound) else brain["value"]
-    return bool(np.isfinite(bound) and (value <= bound if lower_is_better else value >= bound))
 
 
 def _dots(brain: Mapping[str, Any] | None, controls: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -99,5 +107,3 @@ def published_table(c: Contents) -> list[dict[str, Any]]:
         ours = score_cell(c.scores, "brain", str(row["metric"]))
         rows.append({**row, "words": metric_words(str(row["metric"])), "ours": ours})
     return rows
-
-

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from phosphene.errors import ConfigError
+
 INPUTS = {
     "seen": ("seen", "the picture that was shown"),
     "brain": ("decoded", "decoded from the measured brain responses"),
@@ -52,78 +54,88 @@ class MetricWords:
         return 4 if self.name.startswith("mse") else 3
 
 
-_R = "r is computed per picture and averaged plainly over pictures; a picture without variance counts as r = 0."
-_SSIM = (
-    "Gaussian window of 11 taps (sigma 1.5), data range 1, grey pictures, and only windows that lie wholly inside the "
-    "picture. Other windows and ranges in use shift SSIM by more than 0.2 on the same pictures."
-)
-_SPACE = "Pictures are compared in the space '{space}'."
-_METRICS: tuple[tuple[str, str, str, bool], ...] = (
-    (r"pixcorr", "Pixel correlation", "Pearson r between the pixels of the decoded and the seen picture. " + _R, False),
-    (r"mse", "Mean squared error", "Mean squared difference of pixel values, which run from 0 to 1.", True),
-    (r"ssim\.2d", "SSIM", "Structural similarity (Wang et al. 2004). " + _SSIM, False),
+_METRICS: tuple[tuple[str, str, str], ...] = (
+    (
+        r"pixcorr",
+        "Pixel correlation",
+        "How alike the decoded and the seen picture are, pixel by pixel, whatever their brightness and contrast. r is "
+        "computed per picture and averaged plainly over pictures; a picture without variance counts as r = 0.",
+    ),
+    (r"mse", "Mean squared error", "How far the pixels are off; pixels run from 0 to 1."),
+    (
+        r"ssim\.2d",
+        "SSIM",
+        "Structural similarity (Wang et al. 2004): local brightness, contrast and pattern. The window and the data range "
+        "matter: conventions in use differ by more than 0.2 on the same pictures, so compare only equal ones.",
+    ),
     (
         r"ssim\.columns",
         "SSIM, column-wise",
-        "Structural similarity along each image column alone: what scripts computed that passed a grey picture as "
-        "multichannel. Kept only to compare with publications that used it. " + _SSIM,
-        False,
+        "What scripts computed that passed a grey picture as multichannel. Kept only to compare with publications that "
+        "used it.",
     ),
     (
-        r"two_way_(?:within|inside)[^.]*\.(?P<space>.+)|two_way\.(?P<inner>.+)\.(?:within|inside)[^.]*",
+        r"two_way_within_class\.(?P<space>.+)",
         "Two-way, inside a class · {space}",
-        "Two-way identification where the distractor has the same category as the truth: knowing the category alone "
-        "scores chance. " + _SPACE,
-        False,
+        "As two-way, but the distractor has the category of the truth: who knows only the category scores chance.",
     ),
     (
         r"two_way\.(?P<space>.+)",
         "Two-way · {space}",
-        "How often a decoded picture resembles the seen one more than another test picture, over all pairs; ties count "
-        "one half. " + _SPACE,
-        False,
+        "How often a decoded picture resembles the seen one more than another test picture, over all pairs.",
     ),
     (
         r"nway(?P<n>\d+)_top(?P<k>\d+)\.(?P<space>.+)",
         "{n}-way, top {k} · {space}",
-        "Probability that the seen picture is among the {k} most similar of {n}, exact over every draw of distractors. "
-        + _SPACE,
-        False,
+        "How likely the seen picture is among the {k} most similar of {n}.",
     ),
     (
-        r"retrieval(?P<n>\d+|_?all)\.(?P<space>.+)",
+        r"nway(?P<n>\d+)_top(?P<k>\d+)_class\.(?P<space>.+)",
+        "{n}-way class, top {k} · {space}",
+        "How likely a classifier ranks the class of the seen picture among the {k} best of {n} for the decoded one.",
+    ),
+    (
+        r"retrieval(?P<n>\d+|_all)\.(?P<space>.+)",
         "Retrieval among {n} · {space}",
-        "Probability that the seen picture is the most similar in a gallery of {n}, exact over every gallery. " + _SPACE,
-        False,
+        "How likely the seen picture is the most similar one in a gallery of {n} seen pictures.",
+    ),
+    (
+        r"retrieval(?P<n>\d+|_all)_backward\.(?P<space>.+)",
+        "Backward retrieval among {n} · {space}",
+        "How likely the decoded picture is the most similar one to the seen in a gallery of {n} decoded pictures.",
+    ),
+    (
+        r"category\.(?P<space>.+)",
+        "Category · {space}",
+        "How often a classifier reads the right category off the decoded picture.",
     ),
     (
         r"pearson\.voxels",
         "Encoding, r per voxel",
-        "Pearson r between predicted and measured responses over test pictures, per voxel, averaged over voxels.",
-        False,
+        "How well the predicted responses of a voxel follow the measured ones over test pictures.",
     ),
     (
         r"pearson\.fraction_of_ceiling",
         "Encoding, share of ceiling",
-        "Explained variance of a voxel over its noise ceiling, the share a perfect model could explain. Values above "
-        "1 are shown, not clipped.",
-        False,
+        "The same over what a perfect model could reach given the noise. Values above 1 are shown, not clipped.",
     ),
-    (r"pearson\.(?P<space>.+)", "Encoding, r · {space}", "Pearson r of predicted and measured responses.", False),
+    (
+        r"distance\.(?P<space>.+)",
+        "Distance · {space}",
+        "1 - r between network features of the decoded and seen picture.",
+    ),
     (
         r"fid\.(?P<space>.+)",
         "FID · {space}",
         "Distance between the distributions of decoded and seen pictures, not between pairs; biased for few pictures.",
-        True,
     ),
-    (r"kid\.(?P<space>.+)", "KID · {space}", "Kernel distance between the decoded and the seen set of pictures.", True),
     (
-        r"(?P<space>eff|swav)(?:\..*)?",
-        "Distance · {space}",
-        "1 - r between network features of the decoded and the seen picture.",
-        True,
+        r"kid\.(?P<space>.+)",
+        "KID · {space}",
+        "Kernel distance between the set of decoded and the set of seen pictures.",
     ),
 )
+_LOWER_IS_BETTER = r"(mse|mae|rmse|distance|lpips|fid|kid)\b"
 
 
 def metric_words(name: str) -> MetricWords:
@@ -134,15 +146,28 @@ def metric_words(name: str) -> MetricWords:
     >>> metric_words("nway50_top1.pixels").title
     '50-way, top 1 · pixels'
     """
-    for pattern, title, text, lower in _METRICS:
+    lower, exact = _exactly(name)
+    for pattern, title, text in _METRICS:
         found = re.fullmatch(pattern, name)
         if found:
-            parts = {k: v for k, v in found.groupdict().items() if v is not None}
-            parts.setdefault("space", parts.get("inner", ""))
-            for key, value in parts.items():
-                title, text = title.replace(f"{{{key}}}", value), text.replace(f"{{{key}}}", value)
-            return MetricWords(name, title, text, lower)
-    return MetricWords(name, name, "", bool(re.match(r"mse|mae|rmse|distance|lpips", name)))
+            for key, value in found.groupdict().items():
+                title, text = (
+                    title.replace(f"{{{key}}}", value.lstrip("_")),
+                    text.replace(f"{{{key}}}", value.lstrip("_")),
+                )
+            return MetricWords(name, title, f"{text} {exact}".strip(), lower)
+    return MetricWords(name, name, exact, lower)
+
+
+def _exactly(name: str) -> tuple[bool, str]:
+    """Whether lower is better, and the definition and chance level, from the table of metrics."""
+    from phosphene.evaluate.registry import metric_of
+
+    try:
+        entry = metric_of(name)
+    except ConfigError:  # a run may hold metrics of another version
+        return re.match(_LOWER_IS_BETTER, name) is not None, ""
+    return entry.better == "lower", f"Exactly: {entry.definition}. Chance: {entry.chance}."
 
 
 def input_words(name: str) -> tuple[str, str]:

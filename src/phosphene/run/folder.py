@@ -10,7 +10,8 @@
       folds/NN/stages/NAME/    the same, once per fold, for k-fold splits
       decoded/SPLIT/INPUT/     pixels.npy (n, h, w, c) float32 0-1, index.csv (stimulus, fold, category, file),
                                images/*.png, latents.safetensors (one array per space, and "true.SPACE")
-      encoded/SPLIT/           predicted.npy, measured.npy (n_stimuli, n_voxels) float32, index.csv, voxels.csv
+      encoded/SPLIT/           predicted.npy, measured.npy (n_stimuli, n_voxels) float32, relative to the fold's training
+                               mean where there are several folds, index.csv, voxels.csv
       scores.csv               split, input, metric, value, ci_low, ci_high, chance, p, n, setting
       validity.csv             id, verdict, value, reason, title, waiver
       evaluation/SPLIT/        per_item.csv (input, metric, stimulus, value), similarity.SPACE.npy, voxels.csv,

@@ -204,6 +204,7 @@ class StageStore:
         seconds = time.perf_counter() - start
         if self.folder is None:
             tensors, meta = part.state()
+            tensors = {k: np.ascontiguousarray(v) for k, v in tensors.items()}  # memory order moves the last bits
             part = kind.from_state(tensors, json.loads(json.dumps(meta, default=_plain)))
         else:
             save_part(self.folder / stage, part, stage=stage, digest=digest, seconds=seconds, lineage=lineage)

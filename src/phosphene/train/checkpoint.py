@@ -88,7 +88,9 @@ def restore_optimizer(
         state.setdefault(name, {})[key] = tensor
     known = set(by_index.values())
     if unknown := sorted(set(state) - known):
-        raise ModelError(f"the saved optimiser state is of other weights: {', '.join(unknown[:3])} are not trained here.")
+        raise ModelError(
+            f"the saved optimiser state is of other weights: {', '.join(unknown[:3])} are not trained here."
+        )
     optimizer.load_state_dict(
         {"param_groups": groups, "state": {i: state[name] for i, name in by_index.items() if name in state}}
     )
@@ -116,7 +118,9 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
                 continue
             for key, tensor in tensors.items():
                 if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-                    raise ModelError(f"{name} '{key}' holds NaN or infinite values at step {checkpoint.step}; not saved.")
+                    raise ModelError(
+                        f"{name} '{key}' holds NaN or infinite values at step {checkpoint.step}; not saved."
+                    )
             # Weights that two layers share are written twice: safetensors refuses memory that is shared.
             data = save({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()})
             (temporary / f"{name}.safetensors").write_bytes(data)
@@ -274,7 +278,8 @@ def load_module_state(module: nn.Module, tensors: Mapping[str, np.ndarray], owne
             "They are of another architecture or version; fit again or choose the matching configuration."
         )
     for name, tensor in wanted.items():
-        if tuple(tensors[name].shape) != tuple(tensor.shape):
+        # A scalar may come back from a file as one row of one number.
+        if tuple(tensors[name].shape) != tuple(tensor.shape) and (tensor.ndim or tensors[name].size != 1):
             raise ModelError(
                 f"'{name}' of the saved weights has shape {tuple(tensors[name].shape)}, but {owner} needs "
                 f"{tuple(tensor.shape)}: another size, subject or number of voxels. Use the configuration it was saved "
@@ -282,7 +287,7 @@ def load_module_state(module: nn.Module, tensors: Mapping[str, np.ndarray], owne
             )
     with torch.no_grad():
         for name, tensor in wanted.items():
-            tensor.copy_(torch.from_numpy(np.ascontiguousarray(tensors[name])))
+            tensor.copy_(torch.from_numpy(np.array(tensors[name])).reshape(tensor.shape))
 
 
 def _some(names: list[str]) -> str:

@@ -201,7 +201,7 @@ def train(
         if ema is not None:
             _average(ema, network, min(config.ema, (1 + step) / (10 + step)))
         if done.step % log_every == 0 or done.step == config.steps:
-            own = {k: float(v) for k, v in logs.items()}
+            own = {k: float(v.detach()) if isinstance(v, Tensor) else float(v) for k, v in logs.items()}
             entry = {"step": done.step, "loss": mean_loss, "lr": config.lr * rate, "gradient": float(norm), **own}
             done.curve.append(entry)
             if watch is not None and accelerator.is_main_process:

@@ -23,21 +23,25 @@ def alignment_alarm(evidence: Evidence, rng: np.random.Generator) -> tuple[Answe
     if n < 5:
         return "not applicable", float("nan"), f"{n} test items have too few orders for a test at one percent."
     null = permutation_null(ranks, rng=rng)
-    true = float(np.nanmean(np.diagonal(ranks)))
+    true = float(np.diagonal(ranks).mean())
+    # Without the part that an item owes to being easy on its own, a shift that leaves out the hard ones wins nothing.
+    centred = ranks - ranks.mean(axis=1, keepdims=True) - ranks.mean(axis=0) + 2 * ranks.mean()
     others = {}
     reach = min(MAX_OFFSET, n // 2)
     for offset in (o for o in range(-reach, reach + 1) if o):
-        others[f"truths shifted by {offset:+d}"] = np.diagonal(ranks, offset)
+        others[f"truths shifted by {offset:+d}"] = np.diagonal(centred, offset)
     for name, order in _wrong_orders(evidence, n).items():
-        others[name] = ranks[np.arange(n), order]
+        others[name] = centred[np.arange(n), order]
     # A shift pairs fewer items and there are many orders to be lucky in, so each must clear its own bar. Neighbours of
-    # one class do nearly as well as the truth when a decoder knows little more than the class: that is no misalignment.
+    # one class do as well as the truth when a decoder knows the class alone: that is no misalignment, so a rival must
+    # also be better than the true order by more than luck.
     spread = {name: (null.percentile_99 - null.mean) / ndtri(0.99) * np.sqrt(n / len(x)) for name, x in others.items()}
-    above = {name: float(np.nanmean(x)) - true for name, x in others.items()}
-    bar = {name: null.mean + ndtri(1 - 0.01 / len(others)) * spread[name] for name in others}
+    above = {name: float(x.mean() - np.diagonal(centred).mean()) for name, x in others.items()}
+    strict = ndtri(1 - 0.01 / len(others))
+    bar = {name: null.mean + strict * spread[name] for name in others}
     rivals = [name for name in others if above[name] > 0 and true + above[name] > bar[name]]
     name = max(rivals, key=above.get, default=None)
-    if name is not None and above[name] > 2 * spread[name]:
+    if name is not None and above[name] > np.sqrt(2) * strict * spread[name]:
         return (
             "fail",
             true,
@@ -108,8 +112,8 @@ def against_controls(evidence: Evidence, rng: np.random.Generator) -> tuple[Answ
 def compare(scores: pd.DataFrame, differences: pd.DataFrame | None, metric: str, control: str) -> str | None:
     """Where the brain stands against a control: ``above``, ``unclear``, ``below``, or None without both numbers.
 
-    A paired difference decides when there is one (interval beyond 0 and p below 0.05: with few stimuli either alone is too
-    easily satisfied); otherwise the two intervals must not overlap.
+    A paired difference decides when there is one: interval beyond 0 and p below 0.05, since with few stimuli either
+    alone is too easily had. Otherwise the two intervals must not overlap.
     """
     if differences is not None:
         row = differences[(differences["metric"] == metric) & (differences["control"] == control)]

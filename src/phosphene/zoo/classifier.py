@@ -1,0 +1,77 @@
+"""A small residual network that names what a scene shows: the lab's stand-in for ImageNet and Inception networks."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class _Block(nn.Module):
+    def __init__(self, n_in: int, n_out: int, stride: int):
+        super().__init__()
+        self.norm1, self.norm2 = nn.GroupNorm(8, n_in), nn.GroupNorm(8, n_out)
+        self.conv1 = nn.Conv2d(n_in, n_out, 3, stride, 1, bias=False)
+        self.conv2 = nn.Conv2d(n_out, n_out, 3, 1, 1, bias=False)
+        self.skip = nn.Conv2d(n_in, n_out, 1, stride, bias=False) if stride > 1 or n_in != n_out else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv1(F.silu(self.norm1(x)))
+        return self.skip(x) + self.conv2(F.silu(self.norm2(y)))
+
+
+class SceneClassifier(nn.Module):
+    """Main category, place, and all labels of a scene.
+
+    Parameters
+    ----------
+    categories, places, labels : names, in the order of the outputs
+    widths : channels at 16, 8 and 4 pixels
+    n_features : width of the last layer, whose activations serve FID and two-way identification
+    """
+
+    def __init__(
+        self,
+        categories: list[str],
+        places: list[str],
+        labels: list[str],
+        widths: list[int] = [32, 64, 128],  # noqa: B006  read only
+        n_features: int = 128,
+    ):
+        super().__init__()
+        self.categories, self.places, self.labels = list(categories), list(places), list(labels)
+        first, *_ = widths
+        self.stem = nn.Conv2d(3, first, 3, 2, 1, bias=False)
+        inputs = [first, *widths[:-1]]
+        blocks = zip(inputs, widths, strict=True)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(_Block(a, b, 1 if i == 0 else 2), _Block(b, b, 1)) for i, (a, b) in enumerate(blocks)
+        )
+        self.norm = nn.GroupNorm(8, widths[-1])
+        self.last = nn.Linear(widths[-1], n_features)
+        self.heads = nn.ModuleDict(
+            {
+                "category": nn.Linear(n_features, len(self.categories)),
+                "place": nn.Linear(n_features, len(self.places)),
+                "labels": nn.Linear(n_features, len(self.labels)),
+            }
+        )
+
+    def features(self, x: Tensor) -> dict[str, Tensor]:
+        """Activations of pictures (n, 3, 32, 32): ``early`` (n, 32, 16, 16), ``mid``, ``late``, ``last`` (n, n_features)."""
+        y, out = self.stem(x), {}
+        for name, block in zip(("early", "mid", "late"), self.blocks, strict=True):
+            y = block(y)
+            out[name] = y
+        out["last"] = F.silu(self.last(F.silu(self.norm(y)).mean((2, 3))))
+        return out
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Logits by head: ``category`` and ``place`` for a softmax, ``labels`` for a sigmoid each."""
+        last = self.features(x)["last"]
+        return {name: head(last) for name, head in self.heads.items()}
+
+    @torch.no_grad()
+    def probabilities(self, x: Tensor) -> Tensor:
+        """(n, n_categories), what n-way accuracy is computed from."""
+        return self(x)["category"].softmax(-1)
