@@ -186,7 +186,7 @@ def test_a_screen_fitted_on_training_trials_applies_to_others_and_survives_savin
     bad[2, 4] = np.nan
     with pytest.raises(DataError, match="NaN"):
         again.apply(trials(bad))
-    with pytest.raises(DataError, match="have 7 voxels .* fitted on 8"):
+    with pytest.raises(DataError, match=r"have 7 voxels .* fitted on 8"):
         again.apply(trials(betas[:, 1:]))
 
 

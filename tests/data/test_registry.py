@@ -127,6 +127,9 @@ def test_locating_reads_nothing(tmp_path):
 
 
 def test_importing_the_package_loads_no_heavy_library():
-    code = "import sys, phosphene.data.registry, phosphene.data.splits; print([m for m in ('torch','h5py','scipy','PIL') if m in sys.modules])"
+    code = (
+        "import sys, phosphene.data.registry, phosphene.data.splits\n"
+        "print([m for m in ('torch', 'h5py', 'scipy', 'PIL') if m in sys.modules])"
+    )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "[]"

@@ -84,7 +84,9 @@ def test_folds_by_run_keep_runs_whole(dataset, trials):
     assert len(splits.resolve(dataset, trials, "kfold:2,session", 0)) == 2
 
 
-@pytest.mark.parametrize(("spec", "n"), [("holdout:0.1", 2), ("holdout:0.25", 5), ("holdout:0.3,stratified", 3 + 2 + 1)])
+@pytest.mark.parametrize(
+    ("spec", "n"), [("holdout:0.1", 2), ("holdout:0.25", 5), ("holdout:0.3,stratified", 3 + 2 + 1)]
+)
 def test_holdout_tests_the_share_asked_for(dataset, trials, spec, n):
     (split,) = splits.resolve(dataset, trials, spec, 0)
     assert len(split.test) == n
@@ -106,7 +108,7 @@ def test_a_text_that_means_nothing_is_refused(dataset, trials, spec):
 
 @pytest.mark.parametrize("spec", ["kfold:1", "kfold:0", "kfold:-3", "kfold:21", "kfold:4,category", "kfold:7,run"])
 def test_an_impossible_number_of_folds_is_refused_with_what_is_possible(dataset, trials, spec):
-    with pytest.raises(SplitError, match="folds are possible|folds are"):
+    with pytest.raises(SplitError, match="are possible"):
         splits.resolve(dataset, trials, spec, 0)
 
 
@@ -164,7 +166,9 @@ def test_a_file_may_name_trials(dataset, trials, tmp_path):
 @pytest.mark.parametrize("side", ["train", "test"])
 def test_an_empty_side_in_a_file_is_refused(dataset, trials, tmp_path, side):
     lists = {"train": IDS[:10], "test": IDS[10:], side: []}
-    with pytest.raises(SplitError, match=f"the {'training' if side == 'train' else 'test'} set of split 's.json' is empty"):
+    with pytest.raises(
+        SplitError, match=f"the {'training' if side == 'train' else 'test'} set of split 's.json' is empty"
+    ):
         splits.resolve(dataset, trials, write(tmp_path / "s.json", lists), 0)
 
 
@@ -200,7 +204,7 @@ def test_ids_that_are_not_in_the_store_are_named(dataset, trials, tmp_path):
 @pytest.mark.fault(26)
 def test_trials_of_stimuli_outside_the_store_are_refused(dataset, trials):
     small = replace(dataset, stimuli=dataset.stimuli.select(IDS[:18]), splits={})
-    with pytest.raises(SplitError, match="not in the stimulus store|not among the stimuli"):
+    with pytest.raises(SplitError, match="first 'p18'"):
         splits.resolve(small, trials, "kfold:2", 0)
 
 

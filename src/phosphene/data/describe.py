@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,10 @@ import pandas as pd
 from phosphene.data.findings import Finding
 from phosphene.data.measure import measure
 from phosphene.data.quality import check_trials
-from phosphene.data.registry import Source, known, locate, reader
+from phosphene.data.registry import known, locate, reader
 from phosphene.data.sheet import contact_sheet
 from phosphene.data.splits import same_picture_across, same_pictures
-from phosphene.errors import PhospheneError
+from phosphene.errors import PhospheneError, PhospheneWarning
 from phosphene.types import ROI, Dataset, Split, Stimuli, Trials
 
 __all__ = ["Section", "check", "contact_sheet", "info", "list_rows", "listing", "render", "render_findings"]
@@ -130,31 +131,24 @@ def check(
     list of Finding: the reader's own checks, then betas, stimuli and splits. Wrong data are findings of level
     "problem", never an exception.
     """
-    try:
-        source = locate(spec, root=root)
-        values = source.options(options)
-    except PhospheneError as error:
-        return [Finding("problem", "where", str(error))]
-    out = list(source.reader.check(source.path, values))
-    if any(f.level == "problem" for f in out) and not _can_load(source, values):
-        return out
-    try:
-        dataset = source.reader.load(source.path, values, source.subject)
-        groups = same_pictures(dataset.stimuli)
-        for name in dataset.subjects:
-            out += _check_subject(dataset, dataset.subjects[name], groups)
-        out += _check_stimuli(dataset, groups)
-    except PhospheneError as error:
-        out.append(Finding("problem", "reading", str(error)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PhospheneWarning)  # what readers warn of is a finding here
+        try:
+            source = locate(spec, root=root)
+            values = source.options(options)
+        except PhospheneError as error:
+            return [Finding("problem", "where", str(error))]
+        out = list(source.reader.check(source.path, values))
+        try:
+            dataset = source.reader.load(source.path, values, source.subject)
+            groups = same_pictures(dataset.stimuli)
+            for name in dataset.subjects:
+                out += _check_subject(dataset, dataset.subjects[name], groups)
+            out += _check_stimuli(dataset, groups)
+        except PhospheneError as error:
+            if not any(str(error) in f.detail for f in out):
+                out.append(Finding("problem", "reading", str(error)))
     return out
-
-
-def _can_load(source: Source, options: Any) -> bool:
-    try:
-        source.reader.load(source.path, options, source.subject)
-    except PhospheneError:
-        return False
-    return True
 
 
 def _check_subject(dataset: Dataset, trials: Trials, groups: list[tuple[str, ...]]) -> list[Finding]:

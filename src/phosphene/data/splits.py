@@ -52,6 +52,12 @@ def resolve(dataset: Dataset, trials: Trials, spec: str | Path | None, seed: int
         A text that means none of these.
     """
     text = None if spec is None else str(spec)
+    absent = sorted(set(trials.stimulus_ids) - set(dataset.stimuli.ids))
+    if absent:
+        raise SplitError(
+            f"{len(absent)} stimuli in the trials of {trials.subject} are not in the stimulus store of {dataset.name}, "
+            f"first '{absent[0]}'. Add them, or take their trials out."
+        )
     if text is None or text in dataset.splits:
         splits = [dataset.split(text)]
     elif text.startswith(("kfold:", "holdout:")):
@@ -283,9 +289,3 @@ def _check_known(dataset: Dataset, trials: Trials, split: Split) -> None:
                 PhospheneWarning,
                 stacklevel=3,
             )
-    absent = sorted({s for part in parts for s in part.stimulus_ids} - set(dataset.stimuli.ids))
-    if absent:
-        raise SplitError(
-            f"{len(absent)} stimuli in the trials of {trials.subject} are not in the stimulus store of {dataset.name}, "
-            f"first '{absent[0]}'. Add them, or take their trials out."
-        )

@@ -118,7 +118,7 @@ def encode(opened: Opened, *, progress: Progress | None = None) -> RunFolder:
     """Predict the responses to the test pictures, and lay the measured ones (repeats averaged) beside them.
 
     With several folds both are relative to the mean response of the fold's training trials. That mean moves against the
-    mean of what was left out, so that without this a voxel nobody can predict would correlate at -1/sqrt(folds).
+    mean of what was left out: with it in, a voxel nobody can predict would correlate at about -1/sqrt(folds).
 
     Raises
     ------

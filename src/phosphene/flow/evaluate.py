@@ -13,7 +13,7 @@ from phosphene.evaluate.conclusion import conclude
 from phosphene.evaluate.controls import paired_differences
 from phosphene.evaluate.identification import similarity
 from phosphene.evaluate.metric import Decoded, Encoded, Scores
-from phosphene.evaluate.published import matching
+from phosphene.evaluate.published import matching, published_rows
 from phosphene.evaluate.registry import score
 from phosphene.evaluate.retrieval import retrieval_curve
 from phosphene.evaluate.validity import CHECKS, Evidence, Lineage, run_checks, verdict_table
@@ -296,6 +296,9 @@ def _voxels(opened: Opened) -> pd.DataFrame | None:
 
 
 def _published(opened: Opened, scores: pd.DataFrame) -> pd.DataFrame:
+    columns = ["method", "compared_with", "value", "comparable", "difference", "source", "table", "note"]
+    if opened.dataset.name not in set(published_rows()["dataset"]):
+        return pd.DataFrame(columns=columns).rename(columns={"compared_with": "metric"})
     split = opened.config.split or opened.folds[0].name
     brain = scores[scores["input"] == "brain"]
     test = opened.sides(0)[1]
@@ -308,5 +311,4 @@ def _published(opened: Opened, scores: pd.DataFrame) -> pd.DataFrame:
         repeats_averaged=int(repeats) if repeats == int(repeats) else "all",
         setting=opened.config.recipe.setting,
     )
-    columns = ["method", "compared_with", "value", "comparable", "difference", "source", "table", "note"]
-    return found[columns].rename(columns={"compared_with": "metric"}) if len(found) else pd.DataFrame(columns=columns)
+    return found[columns].rename(columns={"compared_with": "metric"})

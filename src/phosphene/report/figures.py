@@ -311,44 +311,41 @@ def identification(scores: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
     scores : rows of scores.csv, all inputs
     titles : metric to what it is called; only these are drawn, in this order
     """
+    marks = {"brain": "o", "shuffled": "x", "noise": "^", "mean": "s", "category": "D", "truth": "*"}
     with style():
-        figure = _figure(4.3, 0.75 + 0.3 * len(titles))
+        figure = _figure(4.7, 0.95 + 0.3 * len(titles))
         axes = figure.add_subplot()
-        brain = scores[scores["input"] == "brain"].set_index("metric")
-        marks = {"shuffled": "x", "noise": "^", "mean": "s", "category": "D", "truth": "*"}
-        used: dict[str, Any] = {}
-        for y, metric in enumerate(titles):
-            for name, mark in marks.items():
-                part = scores[(scores["metric"] == metric) & (scores["input"] == name)]
-                for value in part["value"]:
-                    colour = CEILING if name == "truth" else CONTROL
-                    used[name] = axes.plot(
-                        value,
-                        y,
-                        mark,
-                        markersize=4.7,
-                        markeredgecolor=colour,
-                        markerfacecolor="none",
-                        markeredgewidth=1,
-                    )[0]
-            if metric in brain.index:
-                row = brain.loc[[metric]].iloc[0]
-                axes.plot([row["ci_low"], row["ci_high"]], [y, y], color=BRAIN, linewidth=2, solid_capstyle="round")
-                used["decoded"] = axes.plot(row["value"], y, "o", markersize=5.5, color=BRAIN, zorder=3)[0]
-                axes.plot([row["chance"]] * 2, [y - 0.35, y + 0.35], color=MUTED, linewidth=1, linestyle=(0, (2, 1.5)))
-        axes.set_yticks(range(len(titles)), [_short(t, 34) for t in titles.values()])
+        place = {metric: y for y, metric in enumerate(titles)}
+        scores = scores[scores["metric"].isin(place)]
+        brain = scores[scores["input"] == "brain"]
+        y = brain["metric"].map(place).to_numpy(float)
+        axes.hlines(y, brain["ci_low"], brain["ci_high"], color=BRAIN, linewidth=2)
+        axes.vlines(brain["chance"], y - 0.35, y + 0.35, color=MUTED, linewidth=1, linestyle=(0, (2, 1.5)))
+        for name, mark in marks.items():
+            part = scores[scores["input"] == name]
+            if len(part):
+                colour = {"brain": BRAIN, "truth": CEILING}.get(name, CONTROL)
+                axes.plot(
+                    part["value"],
+                    part["metric"].map(place),
+                    mark,
+                    color=colour,
+                    markersize=5.5 if name == "brain" else 4.7,
+                    markerfacecolor=colour if name in ("brain", "truth") else "none",
+                    markeredgewidth=1,
+                    zorder=3 if name == "brain" else 2,
+                    clip_on=False,
+                    label={"brain": "decoded", "truth": "ceiling"}.get(name, name),
+                )
+        axes.set_yticks(range(len(titles)), [_short(t, 40) for t in titles.values()])
         axes.tick_params(axis="y", length=0, labelcolor=INK)
         axes.set_ylim(len(titles) - 0.5, -0.5)
-        axes.set_xlim(0, 1.02)
+        axes.set_xlim(0, 1)
         axes.spines["left"].set_visible(False)
         axes.grid(axis="x")
         axes.set_axisbelow(True)
         axes.set_xlabel("share right (dashed tick: chance)")
-        names = [n for n in ("decoded", *marks) if n in used]
-        if names:
-            figure.legend(
-                [used[n] for n in names], names, loc="outside upper left", ncols=len(names), handletextpad=0.1
-            )
+        figure.legend(loc="outside upper left", ncols=3, handletextpad=0.1)
     return figure
 
 

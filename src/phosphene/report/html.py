@@ -213,7 +213,9 @@ def _page(contents: Contents, figure_folder: Path | None) -> dict[str, Any]:
         if not k.startswith("versions.")
     ]
     versions = c.manifest.get("versions")
-    used = list(dict.fromkeys([r["words"].name for r in scores["flat"]]))
+    explained: dict[tuple[str, str], list[str]] = {}
+    for words in (r["words"] for r in scores["flat"]):
+        explained.setdefault((words.title.partition(" · ")[0], words.text), []).append(words.name)
     panels = {name: figure_values(*parts) for name, parts in drawn.items()}
     page = {
         "title": f"{c.identity['recipe']} on {c.identity['data']}",
@@ -238,7 +240,7 @@ def _page(contents: Contents, figure_folder: Path | None) -> dict[str, Any]:
         "manifest": manifest[:_ROW_LIMIT],
         "versions": {str(k): plain(v) for k, v in versions.items()} if isinstance(versions, Mapping) else {},
         "skipped": c.skipped,
-        "explained": [w for w in map(metric_words, used) if w.text],
+        "explained": [(title, text, names) for (title, text), names in explained.items() if text],
         "missing": _missing(c),
         "notes": c.notes,
         "split": c.split,

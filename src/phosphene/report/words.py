@@ -87,7 +87,7 @@ _METRICS: tuple[tuple[str, str, str], ...] = (
     (
         r"nway(?P<n>\d+)_top(?P<k>\d+)\.(?P<space>.+)",
         "{n}-way, top {k} · {space}",
-        "How likely the seen picture is among the {k} most similar of {n}.",
+        "How likely the seen picture stands, by similarity, among the top {k} of {n}.",
     ),
     (
         r"nway(?P<n>\d+)_top(?P<k>\d+)_class\.(?P<space>.+)",

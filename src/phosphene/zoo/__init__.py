@@ -52,7 +52,9 @@ def record(name: str, folder: Path | None = None) -> dict[str, Any]:
     file = (folder or WEIGHTS) / f"{name}.json"
     if not file.is_file():
         if name in NETWORKS:
-            raise NotAvailable(f"the network '{name}' has no weights here. Train it: python -m phosphene.zoo.train {name}")
+            raise NotAvailable(
+                f"the network '{name}' has no weights here. Train it: python -m phosphene.zoo.train {name}"
+            )
         raise ConfigError(f"the zoo has no network '{name}'. {did_you_mean(name, NETWORKS)}")
     return read_json(file)
 
@@ -135,7 +137,9 @@ def to_network(pixels: np.ndarray) -> torch.Tensor:
     else:
         x = np.asarray(pixels, dtype=np.float32)
         if x.size and not (x.min() >= 0 and x.max() <= 1):
-            raise DataError(f"pictures as floats must lie in 0-1, but span {x.min():.3g} to {x.max():.3g}; clip them first.")
+            raise DataError(
+                f"pictures as floats must lie in 0-1, but span {x.min():.3g} to {x.max():.3g}; clip them first."
+            )
     return torch.from_numpy(np.ascontiguousarray((x * 2 - 1).transpose(0, 3, 1, 2)))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -99,20 +100,22 @@ def train_tokenizer(texts: list[str], size: int = 512, length: int = 32) -> dict
     from tokenizers import Tokenizer, models, trainers
     from transformers import CLIPTokenizer
 
-    marks = ["<|startoftext|>", "<|endoftext|>"]
+    start, end = "<|startoftext|>", "<|endoftext|>"
     # Start from the class itself, so that normalisation and splitting into words are exactly CLIP's.
-    blank = CLIPTokenizer(vocab={marks[0]: 0, marks[1]: 1}, merges=[]).backend_tokenizer
+    blank = CLIPTokenizer(vocab={start: 0, end: 1}, merges=[]).backend_tokenizer
     learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     learner.normalizer, learner.pre_tokenizer = blank.normalizer, blank.pre_tokenizer
-    alphabet = [chr(c) for c in range(33, 127)]
-    trainer = trainers.BpeTrainer(
-        vocab_size=size - 2, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False
+    learner.train_from_iterator(
+        texts, trainers.BpeTrainer(vocab_size=size, end_of_word_suffix="</w>", show_progress=False)
     )
-    learner.train_from_iterator(texts, trainer)
-    import json
-
-    model = json.loads(learner.to_str())["model"]
-    merges = [m if isinstance(m, str) else " ".join(m) for m in model["merges"]]
-    vocab = dict(sorted(model["vocab"].items(), key=lambda item: item[1]))
-    # A character at the end of a word is an entry of its own in CLIP's vocabulary; keep those the trainer left out.
-    return {"vocab": {**vocab, marks[0]: size - 2, marks[1]: size - 1}, "merges": merges, "length": length}
+    learned = json.loads(learner.to_str())["model"]["merges"]
+    # Every printable character, within and at the end of a word, so that no text is unknown.
+    letters = [chr(c) for c in range(33, 127)]
+    entries = letters + [f"{c}</w>" for c in letters]
+    merges = [m.split(" ") if isinstance(m, str) else m for m in learned][: size - 2 - len(entries)]
+    vocab = {text: i for i, text in enumerate([*entries, *("".join(m) for m in merges)])}
+    return {
+        "vocab": {**vocab, start: size - 2, end: size - 1},
+        "merges": [" ".join(m) for m in merges],
+        "length": length,
+    }

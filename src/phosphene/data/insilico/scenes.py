@@ -20,72 +20,24 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from phosphene.data.insilico import captions as _captions
 from phosphene.data.insilico.canvas import Canvas, Frame, clamp, colour, colours, length, per_picture
 from phosphene.data.insilico.chance import Chance
+from phosphene.data.insilico.description import FAMILIES, PLACES, THINGS, Scene, Thing
 from phosphene.data.insilico.places import LIGHTS, PAINTERS
 from phosphene.data.insilico.things import COLOURS, KINDS, WORDS, Look
 from phosphene.errors import DataError
 
-PLACES: tuple[str, ...] = tuple(PAINTERS)
-THINGS: tuple[str, ...] = tuple(KINDS)
-FAMILIES: dict[str, str] = {name: kind.family for name, kind in KINDS.items()}
+
+__all__ = [
+    "FAMILIES", "PLACES", "THINGS", "Scene", "Thing", "caption_truth", "captions", "captions_many", "describe",
+    "describe_many", "labels", "render", "render_many",
+]  # fmt: skip
 
 _MOST = 3  # things in a scene, at most
 _BLOCK = 64  # pictures painted together: few enough to stay in the processor's cache
 _TRAITS = 4
 _COLOUR_NAMES = tuple(COLOURS)
-
-
-@dataclass(frozen=True)
-class Thing:
-    """One thing in a scene.
-
-    Attributes
-    ----------
-    kind : one of :data:`THINGS`
-    colour : the name a caption gives its colour
-    x, y : centre of its box, 0-1, x to the right and y down
-    size : height of its box as a share of the picture
-    depth : 0 for the nearest thing, then 1, 2
-    style : four free traits, 0-1 (a face's skin, hair and smile, a clock's time ...)
-    text : the written word of a ``word``, else empty
-    """
-
-    kind: str
-    colour: str
-    x: float
-    y: float
-    size: float
-    depth: int
-    style: tuple[float, float, float, float]
-    text: str
-
-
-@dataclass(frozen=True)
-class Scene:
-    """What a picture shows.
-
-    Attributes
-    ----------
-    seed, index : the scene's name
-    place : one of :data:`PLACES`
-    light : ``day``, ``dusk`` or ``haze``
-    things : nearest first
-    main : kind of the main thing, the largest and most central
-    """
-
-    seed: int
-    index: int
-    place: str
-    light: str
-    things: tuple[Thing, ...]
-    main: str
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Everything in the picture: kinds of things, main thing first, then the place."""
-        kinds = [self.main, *(thing.kind for thing in self.things if thing.kind != self.main)]
-        return (*kinds, self.place)
 
 
 @dataclass(frozen=True)
@@ -146,21 +98,23 @@ def _compose(seed: int, indices: Sequence[int] | np.ndarray) -> _Layout:
     front = chance.happens("front", 0.25)  # the second thing stands before the main one
     for row in range(_MOST):
         k = kind[row]
-        tall = chance.uniform(f"size.{row}", 0.50, 0.78) if row == 0 else chance.uniform(f"size.{row}", 0.26, 0.40)
+        low, high = [(0.50, 0.78), (0.26, 0.40), (0.22, 0.32)][row]
+        tall = chance.uniform(f"size.{row}", low, high)
+        if row == 0:
+            tall = tall * np.where(count == 3, 0.85, 1.0)
         half[row] = np.minimum(0.5 * tall * _SCALE[k], 0.46 / np.maximum(_ASPECT[k], 0.8))
         if row == 0:
-            lonely = np.where(count == 1, 0.0, 0.12)
-            x[row] = 0.5 - side * lonely + chance.uniform("x.0", -0.10, 0.10)
+            aside = np.array([0.0, 0.12, 0.04])[count - 1]
+            x[row] = 0.5 - side * aside + chance.uniform("x.0", -0.10, 0.10)
             stands = chance.uniform("base.0", 0.88, 0.96) - half[row]
             hangs = chance.uniform("air.0", 0.36, 0.56)
         else:
-            away = chance.uniform(f"x.{row}", 0.30, 0.42)
-            x[row] = 0.5 + np.where(row == 1, side, -side) * away + np.where(row == 1, 0.03, -0.10) * side
+            x[row] = 0.5 + (side if row == 1 else -side) * chance.uniform(f"x.{row}", 0.33 + 0.07 * (row == 2), 0.45)
             base = horizon + 0.5 * (0.92 - horizon) * chance.uniform(f"base.{row}", 0.4, 1.1)
             base = np.where((row == 1) & front, chance.uniform("base.front", 0.94, 0.99), np.maximum(base, 0.66))
             stands = base - half[row]
             hangs = chance.uniform(f"air.{row}", 0.14, 0.34)
-        room = 0.75 * half[row] * _ASPECT[k]
+        room = (1.0 if row == 0 else 0.8) * half[row] * _ASPECT[k]
         x[row] = np.clip(x[row], room, 1.0 - room)
         drifts = chance.uniform(f"drift.{row}", -0.14, 0.0)
         y[row] = np.where(_FLIES[k], hangs, stands + np.where(floats, drifts, 0.0))
@@ -292,3 +246,24 @@ def labels(scenes: Sequence[Scene]) -> pd.DataFrame:
     """
     names = (*THINGS, *PLACES)
     return pd.DataFrame([[name in scene.labels for name in names] for scene in scenes], columns=names, dtype=bool)
+
+
+def captions_many(scenes: Sequence[Scene]) -> list[tuple[str, ...]]:
+    """Five captions for each scene: lower case, no full stop, in an order that gives nothing away."""
+    return _captions.write(scenes)
+
+
+def captions(seed: int, index: int) -> tuple[str, ...]:
+    """The five captions of one scene; :func:`caption_truth` tells which are to be trusted.
+
+    Examples
+    --------
+    >>> captions(0, 4)[1]
+    'there is a person in a city at night next to a tree'
+    """
+    return captions_many([describe(seed, index)])[0]
+
+
+def caption_truth(seed: int, index: int) -> tuple[str, ...]:
+    """Which of one scene's captions are ``good`` (two or three), ``vague`` or ``wrong`` (one or two of each)."""
+    return _captions.truth([describe(seed, index)])[0]
