@@ -34,9 +34,9 @@ def loop(decoded: np.ndarray, true: np.ndarray) -> np.ndarray:
     return np.array([[structural_similarity(x, y, **SETTINGS) for y in true] for x in decoded])
 
 
-def cpu(call) -> tuple[float, np.ndarray]:
+def cpu(call, *inputs) -> tuple[float, np.ndarray]:
     start = time.process_time()
-    result = call()
+    result = call(*inputs)
     return 1000 * (time.process_time() - start), result
 
 
@@ -50,11 +50,11 @@ def main() -> None:
         double, single, ours = [], [], []
         wide = part.astype(np.float64), true.astype(np.float64)
         for _ in range(ROUNDS):
-            ms, expected = cpu(lambda: loop(*wide))
+            ms, expected = cpu(loop, *wide)
             double.append(ms / n_loop)
-            ms, _ = cpu(lambda: loop(part, true))
+            ms, _ = cpu(loop, part, true)
             single.append(ms / n_loop)
-            ms, found = cpu(lambda: ssim_pairs(decoded, true))
+            ms, found = cpu(ssim_pairs, decoded, true)
             ours.append(ms / N_PICTURES**2)
         tracemalloc.start()
         ssim_pairs(decoded, true)

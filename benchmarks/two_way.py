@@ -33,15 +33,15 @@ def ours(decoded: np.ndarray, true: np.ndarray) -> np.ndarray:
     return two_way(similarity(decoded, true))
 
 
-def cpu(call) -> tuple[float, np.ndarray]:
+def cpu(call, *inputs) -> tuple[float, np.ndarray]:
     start = time.process_time()
-    result = call()
+    result = call(*inputs)
     return time.process_time() - start, result
 
 
-def peak_mb(call) -> float:
+def peak_mb(call, *inputs) -> float:
     tracemalloc.start()
-    call()
+    call(*inputs)
     peak = tracemalloc.get_traced_memory()[1] / 1e6
     tracemalloc.stop()
     return peak
@@ -56,11 +56,11 @@ def main() -> None:
         ours(decoded, true)
         rival, mine = [], []
         for _ in range(ROUNDS):
-            seconds, expected = cpu(lambda: stacked(decoded, true))
+            seconds, expected = cpu(stacked, decoded, true)
             rival.append(seconds)
-            seconds, found = cpu(lambda: ours(decoded, true))
+            seconds, found = cpu(ours, decoded, true)
             mine.append(seconds)
-        memory, rival_memory = peak_mb(lambda: ours(decoded, true)), peak_mb(lambda: stacked(decoded, true))
+        memory, rival_memory = peak_mb(ours, decoded, true), peak_mb(stacked, decoded, true)
         a, b = statistics.median(rival), statistics.median(mine)
         print(
             f"  {name:<20} corrcoef {a:7.3f} s {rival_memory:6.0f} MB   ours {b:6.3f} s {memory:4.0f} MB   "

@@ -101,6 +101,10 @@ def fit(
 def decode(
     run: Run,
     split: Annotated[str, typer.Option(help="Which side to decode.")] = "test",
+    control: Annotated[
+        list[str] | None,
+        typer.Option("--control", help="shuffled, noise, mean, truth (the default four), or shuffled_training."),
+    ] = None,
     root: Root = None,
     quiet: Quiet = False,
 ) -> None:
@@ -108,7 +112,7 @@ def decode(
     from phosphene import flow
 
     _only_test(split)
-    flow.decode(flow.open_run(run, _text(root)), progress=_progress(quiet))
+    flow.decode(flow.open_run(run, _text(root)), controls=control or flow.CONTROLS, progress=_progress(quiet))
     typer.echo(f"decoded: {run / 'decoded' / split / 'brain' / 'images'}\nnext: phosphene evaluate {run}")
 
 
@@ -231,6 +235,9 @@ def data_import(
     subject: Annotated[str, typer.Option(help="Name of the person.")] = "S1",
     key: Annotated[str | None, typer.Option(help="Array of the betas file, where it holds several.")] = None,
     scale: Annotated[float, typer.Option(help="Betas are multiplied by this (NSD's integers: 0.0033333).")] = 1.0,
+    size: Annotated[
+        int | None, typer.Option(help="Side of the pictures in pixels; as in the files when they agree.")
+    ] = None,
     transposed: Annotated[bool, typer.Option("--transposed", help="Betas are (voxels, trials) in the file.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Replace an older data set in that folder.")] = False,
 ) -> None:
@@ -248,7 +255,7 @@ def data_import(
     else:
         dataset = importing.import_table(
             betas=betas, trials=trials, out=out, images=images, voxels=voxels, captions=captions, subject=subject,
-            key=key, scale=scale, transposed=transposed, replace=replace,
+            key=key, scale=scale, size=None if size is None else (size, size), transposed=transposed, replace=replace,
         )  # fmt: skip
     typer.echo(describe.render(describe.info(dataset)))
     typer.echo(f"\nimported: {out}\nnext: phosphene fit linear --data {out} --split kfold:5 --out RUN")

@@ -26,7 +26,7 @@ def run(recipe: str, out: str | Path, *, fast: bool = False, progress: Progress 
     str, the summary to print
     """
     progress = progress or Progress(quiet=True)
-    names = recipes.names() if recipe == "all" else [recipe]
+    names = recipes.recipe_names() if recipe == "all" else [recipe]
     lines = []
     for name in names:
         start = time.perf_counter()
@@ -34,8 +34,8 @@ def run(recipe: str, out: str | Path, *, fast: bool = False, progress: Progress 
         options = {"size": "small"} if fast else {}
         config, origins = flow.configure(name, [("demo", {"data.name": "insilico", "data.options": options})])
         opened = flow.fit(config, folder, origins=origins, progress=progress)
-        flow.decode(opened, controls=(*flow.CONTROLS, "truth"), progress=progress)
-        if recipes.get(name).can_encode():
+        flow.decode(opened, progress=progress)
+        if recipes.recipe(name).can_encode():
             flow.encode(opened, progress=progress)
         flow.evaluate(opened, progress=progress)
         with progress.step("writing the report"):

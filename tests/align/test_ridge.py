@@ -493,6 +493,19 @@ def test_shapes_that_do_not_fit_are_named():
         Ridge([1.0, 2.0], choose="folds").fit(x, y, groups=np.arange(10) // 5)
 
 
+def test_lists_and_frames_are_taken_and_ragged_or_sparse_ones_refused():
+    import pandas
+    import scipy.sparse
+
+    x, y, new = problem(10, 4, 3)
+    expected = Ridge(1.0).fit(x, y).predict(new)
+    for convert in (np.ndarray.tolist, pandas.DataFrame):
+        assert_array_equal(Ridge(1.0).fit(convert(x), convert(y)).predict(convert(new)), expected)
+    for wrong in ([[1.0, 2.0], [3.0]], scipy.sparse.eye(10)):
+        with pytest.raises(DataError, match="X must be a matrix"):
+            Ridge(1.0).fit(wrong, y)
+
+
 def test_one_dimensional_targets_give_one_dimensional_predictions():
     x, y, new = problem(30, 4, 1)
     model = Ridge(1.0).fit(x, y[:, 0])

@@ -208,10 +208,12 @@ def test_trials_of_stimuli_outside_the_store_are_refused(dataset, trials):
         splits.resolve(small, trials, "kfold:2", 0)
 
 
-def test_a_subject_that_saw_part_of_a_split_is_warned_about(dataset, trials):
+def test_a_subject_that_saw_part_of_a_split_file_is_warned_about(dataset, trials, tmp_path):
     some = trials.select(stimuli=IDS[:17])
+    file = write(tmp_path / "s.json", {"train": IDS[:15], "test": IDS[15:]})
     with pytest.warns(PhospheneWarning, match="2 of the 5 test ids"):
-        splits.resolve(dataset, some, "own", 0)
+        splits.resolve(dataset, some, file, 0)
+    assert splits.resolve(dataset, some, "own", 0) == [dataset.splits["own"]]
     with pytest.raises(SplitError, match="no trial in the test set"):
         splits.resolve(dataset, trials.select(stimuli=IDS[:15]), "own", 0)
 

@@ -23,7 +23,7 @@ def config(data, **values):
 
 def run_all(data, out, **values):
     opened = flow.fit(config(data, **values), out)
-    flow.decode(opened, controls=(*flow.CONTROLS, "truth"))
+    flow.decode(opened)
     flow.encode(opened)
     flow.evaluate(opened)
     return opened.run

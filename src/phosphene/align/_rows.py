@@ -28,9 +28,12 @@ class Rows:
     """
 
     def __init__(self, source, name: str):
-        # HDF5 data sets stay where they are; lists and data frames become arrays.
-        lazy = all(hasattr(source, a) for a in ("shape", "dtype", "__getitem__")) and not hasattr(source, "iloc")
-        self.array = source if lazy else np.asarray(source)
+        # Maps and HDF5 data sets stay where they are; lists, data frames and tensors become arrays.
+        lazy = isinstance(getattr(source, "dtype", None), np.dtype) and not hasattr(source, "toarray")
+        try:
+            self.array = source if lazy else np.asarray(source)
+        except ValueError as error:
+            raise DataError(f"{name} must be a matrix with rows of equal length: {error}") from None
         self.name = name
         shape, dtype = tuple(self.array.shape), self.array.dtype
         if len(shape) != 2:

@@ -37,7 +37,7 @@ def conclude(
     --------
     >>> row = {"split": "test", "input": "brain", "metric": "two_way.pixels", "value": 0.9, "ci_low": 0.85,
     ...        "ci_high": 0.94, "chance": 0.5, "p": 0.0001, "n": 100, "setting": "strict"}
-    >>> conclude(pd.DataFrame([row]))[0]
+    >>> conclude(pd.DataFrame([row]))[1]
     'Above chance: two-way identification (pixels) 0.900 [0.850, 0.940], chance 0.500, p = 0.0001, 100 stimuli.'
     """
     brain = scores[scores["input"] == "brain"]

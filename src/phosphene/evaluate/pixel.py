@@ -41,7 +41,9 @@ def as_pictures(pictures: np.ndarray, name: str = "pictures") -> np.ndarray:
             f"{pictures.shape}; put channels last and drop transparency."
         )
     if pictures.size:
-        low, high = np.fmin.reduce(pictures, axis=None), np.fmax.reduce(pictures, axis=None)
+        low, high = pictures.min(), pictures.max()
+        if low != low:  # a NaN somewhere: look past it
+            low, high = np.fmin.reduce(pictures, axis=None), np.fmax.reduce(pictures, axis=None)
         if low < -1e-3 or high > 1 + 1e-3:
             raise DataError(
                 f"{name} should lie between 0 and 1, but run from {low:.4g} to {high:.4g}; "

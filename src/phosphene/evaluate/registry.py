@@ -84,14 +84,15 @@ def _ssim(e: Evaluation, name: str, _: str) -> Score:
     if block >= m:
         return e.score(name, np.nan_to_num(per_row), np.nan_to_num(ssim_pairs(ours, true[e.first], variant)), note=note)
     # A null inside random blocks needs only those pairs, and is as valid: pairings are exchangeable in each block.
-    groups = e.rng(name + " blocks").permutation(np.arange(m) // block)
+    n_blocks = -(-m // block)
+    groups = e.rng(name + " blocks").permutation(np.arange(m) % n_blocks)
     matrix = np.zeros((len(ours), m))
     for group in np.unique(groups):
         rows, columns = np.flatnonzero(groups[e.truth] == group), np.flatnonzero(groups == group)
         matrix[np.ix_(rows, columns)] = ssim_pairs(ours[rows], true[e.first[columns]], variant)
     if e.exchangeable is not None:
         groups = np.unique([f"{g} {x}" for g, x in zip(groups, e.exchangeable, strict=True)], return_inverse=True)[1]
-    note = "; ".join(filter(None, [note, f"null permuted inside random blocks of {block} items"]))
+    note = "; ".join(filter(None, [note, f"null permuted inside random blocks of {-(-m // n_blocks)} items"]))
     return e.score(name, np.nan_to_num(per_row), np.nan_to_num(matrix), groups=groups, note=note)
 
 

@@ -18,6 +18,8 @@ Wang, Bovik, Sheikh, Simoncelli 2004, IEEE TIP 13(4), 600-612.
 
 from __future__ import annotations
 
+import itertools
+import math
 from functools import lru_cache
 from typing import Literal
 
@@ -31,7 +33,8 @@ RADIUS = 5  # int(3.5 * 1.5 + 0.5): 11 taps
 K1, K2 = 0.01, 0.03
 Variant = Literal["2d", "columns"]
 _TILE = 16  # outputs per small product in the blur; a band of 11 in 26 instead of a band of 11 in the whole side
-_CHUNK_PIXELS = 262_144  # pictures handled together in the pair pass, so that its arrays stay in the cache
+_STRIP = 96  # rows of the map handled together, and pixels in such a strip of several pictures: both keep the arrays
+_CHUNK_PIXELS = 262_144  # of the pair pass in the cache
 
 
 def ssim_2d(decoded: np.ndarray, true: np.ndarray, data_range: float = 1.0) -> np.ndarray:
@@ -91,30 +94,43 @@ def ssim_pairs(decoded: np.ndarray, true: np.ndarray, variant: Variant = "2d", d
     scores = np.empty((n, m))
     if not scores.size:
         return scores
-    size = min(m, max(1, _CHUNK_PIXELS // x.pictures[0].size))
+    scores[:] = 0
+    width = x.pictures.shape[2]
+    n_rows, n_columns = x.mean.shape[1:]
+    strip = min(_STRIP, n_rows)
+    size = min(m, max(1, _CHUNK_PIXELS // ((strip + 2 * RADIUS) * width)))
     # Every array of the pass is made once: fresh ones of this size cost more in page faults than in arithmetic.
-    products = np.empty((size, *x.pictures.shape[1:]), np.float32)
-    blurred, work = (np.empty((size, *x.mean.shape[1:]), np.float32) for _ in range(2))
-    rows = np.empty((size, x.pictures.shape[1], x.mean.shape[2]), np.float32)
-    average = np.full(x.mean.shape[2], 1 / x.mean.shape[2], np.float32)
-    for start in range(0, m, size):
+    products = np.empty(size * (strip + 2 * RADIUS) * width, np.float32)
+    partial = np.empty(size * (strip + 2 * RADIUS) * n_columns, np.float32)
+    blurred, work = (np.empty(size * strip * n_columns, np.float32) for _ in range(2))
+    average = np.full(n_columns, 1 / n_columns, np.float32)
+    for first, start in itertools.product(range(0, n_rows, strip), range(0, m, size)):
+        out, into = slice(first, min(first + strip, n_rows)), slice(first, min(first + strip, n_rows) + 2 * RADIUS)
         j = slice(start, min(start + size, m))
-        width = j.stop - start
-        product, top, other = products[:width], blurred[:width], work[:width]
+        k, tall, low = j.stop - j.start, into.stop - into.start, out.stop - out.start
+        product, rows = _head(products, k, tall, width), _head(partial, k, tall, n_columns)
+        top, other = _head(blurred, k, low, n_columns), _head(work, k, low, n_columns)
+        pictures, mean, power, variance = y.pictures[j, into], y.mean[j, out], y.power[j, out], y.variance[j, out]
         for i in range(n):
-            np.multiply(x.pictures[i], y.pictures[j], out=product)
-            _blur(product, variant, top, rows[:width])
-            np.multiply(x.mean[i], y.mean[j], out=other)
+            np.multiply(x.pictures[i, into], pictures, out=product)
+            _blur(product, variant, top, rows)
+            np.multiply(x.mean[i, out], mean, out=other)
             top -= other
             top += c2
             other += c1
             top *= other
-            np.add(x.power[i], y.power[j], out=other)
+            np.add(x.power[i, out], power, out=other)
             top /= other
-            np.add(x.variance[i], y.variance[j], out=other)
+            np.add(x.variance[i, out], variance, out=other)
             top /= other
-            scores[i, j] = (top @ average).mean(axis=1, dtype=np.float64)
+            scores[i, j] += (top @ average).sum(axis=1, dtype=np.float64)
+    scores /= n_rows
     return scores
+
+
+def _head(buffer: np.ndarray, *shape: int) -> np.ndarray:
+    """The first values of a flat buffer as a contiguous array, so that every reshape of it stays a view."""
+    return buffer[: math.prod(shape)].reshape(shape)
 
 
 class _Moments:
@@ -125,16 +141,18 @@ class _Moments:
         shape = (len(pictures), height - 2 * RADIUS, width - 2 * RADIUS * (variant == "2d"))
         self.pictures = (np.sqrt(2.0) * pictures).astype(np.float32)
         self.mean, self.power, self.variance = (np.empty(shape, np.float32) for _ in range(3))
-        for i, picture in enumerate(self.pictures):  # float32 as in the pair pass: rounding then meets its like
-            mean, power = self.mean[i : i + 1], self.power[i : i + 1]
-            _blur(picture[None], variant, mean)
-            _blur(np.square(picture[None]), variant, self.variance[i : i + 1])
+        step = max(1, _CHUNK_PIXELS // (height * width))
+        for start in range(0, len(pictures), step):  # float32 as in the pair pass: rounding then meets its like
+            part = slice(start, start + step)
+            mean, power, variance = self.mean[part], self.power[part], self.variance[part]
+            _blur(self.pictures[part], variant, mean)
+            _blur(np.square(self.pictures[part]), variant, variance)
             np.square(mean, out=power)
-            self.variance[i : i + 1] -= power
+            variance -= power
             power += c1
             power /= 2
-            self.variance[i] += c2
-            self.variance[i] /= 2
+            variance += c2
+            variance /= 2
 
 
 def _ssim(decoded: np.ndarray, true: np.ndarray, variant: Variant, data_range: float) -> np.ndarray:

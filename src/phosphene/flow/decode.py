@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from phosphene.errors import ConfigError
+from phosphene.errors import ConfigError, did_you_mean
 from phosphene.flow.opened import TEST, Opened
 from phosphene.recipes.base import Recipe
 from phosphene.run import atomic
@@ -15,103 +17,123 @@ from phosphene.run.folder import SEEN, RunFolder
 from phosphene.run.progress import Progress
 from phosphene.types import Images, Stimuli, Trials
 
-CONTROLS = ("shuffled", "noise", "mean")
+CONTROLS = ("shuffled", "noise", "mean", "truth")
+"""Controls decoded by default. ``shuffled_training`` costs a second fit and is made when asked for."""
+
+_KNOWN = (*CONTROLS, "shuffled_training")
 
 
 def decode(opened: Opened, *, controls: Sequence[str] = CONTROLS, progress: Progress | None = None) -> RunFolder:
-    """Decode the test trials, repeats averaged, and the control inputs beside them.
+    """Decode the test trials, repeats averaged, and what takes the place of the brain in the controls.
 
-    Controls: ``shuffled`` gives the decoder the test responses in random order (uniform, so chance is exact),
-    ``noise`` draws from the Gaussian with the training trials' mean and covariance, ``mean`` is the mean training
-    response, ``truth`` draws the true latents, where the recipe can.
+    Parameters
+    ----------
+    opened : a fitted run
+    controls : any of
+
+        - ``shuffled``: the test responses in random order (uniform, so that chance is exact)
+        - ``noise``: draws from the Gaussian with the mean and covariance of the training responses
+        - ``mean``: the mean training response
+        - ``truth``: no brain at all, the true latents through the generator, where the recipe can
+        - ``shuffled_training``: the test responses, decoded by the same recipe fitted on pictures dealt to the training
+          stimuli at random
+    progress : where progress is shown
+
+    Raises
+    ------
+    ConfigError
+        For a control that does not exist.
     """
     progress = progress or Progress(quiet=True)
-    run, n_folds = opened.run, len(opened.folds)
-    parts: dict[str, list[tuple[Images, dict[str, np.ndarray]]]] = {}
-    seen: list[Images] = []
-    fold_of: list[int] = []
+    for name in controls:
+        if name not in _KNOWN:
+            raise ConfigError(f"there is no control '{name}'. {did_you_mean(name, _KNOWN)}")
+    run = opened.run
+    drawn: dict[str, list[_Drawn]] = {}
     with run.locked("decode"):
-        for fold in progress.each(range(n_folds), "decoding"):
-            recipe = opened.recipe(fold)
-            train, test = opened.sides(fold)
-            test = test.average_repeats()
-            stimuli = opened.stimuli.select(test.stimuli)
-            seen.append(_seen(stimuli, recipe))
-            fold_of += [fold] * len(test)
-            true = {f"true.{k}": v for k, v in recipe.true_latents(stimuli).arrays.items()}
-            rng = np.random.default_rng([opened.config.seed, fold, 7])
-            inputs = {"brain": test, **_control_inputs(train, test, [c for c in controls if c != "truth"], rng)}
-            for name, given in inputs.items():
-                latents = {**recipe.latents(given).arrays, **true}
-                parts.setdefault(name, []).append((recipe.decode(given), latents))
-            ceiling = recipe.ceiling(stimuli)
-            if ceiling is not None:
-                parts.setdefault("truth", []).append((ceiling, {}))
-        categories = opened.stimuli.select(np.concatenate([s.ids for s in seen])).category
-        _write_pictures(run, SEEN, seen, fold_of, categories)
-        for name, found in parts.items():
-            comparable = [k for k in found[0][1] if n_folds == 1 or k.removeprefix("true.") in recipe.fixed_spaces]
-            latents = {k: np.concatenate([f[1][k] for f in found]) for k in comparable}
-            _write_pictures(run, name, [f[0] for f in found], fold_of, categories, latents)
-        run.log("decoded", inputs=list(parts))
+        for fold in progress.each(range(len(opened.folds)), "decoding"):
+            for name, pictures in _decode_fold(opened, fold, controls):
+                drawn.setdefault(name, []).append(pictures)
+        for name, folds in drawn.items():
+            _write_pictures(run, name, folds, opened.stimuli)
+        run.log("decoded", inputs=list(drawn))
     return run
 
 
-def _seen(stimuli: Stimuli, recipe: Recipe) -> Images:
-    return Images(stimuli.ids, stimuli.resized(recipe.image_shape_[:2]))
+class _Drawn(NamedTuple):
+    """Pictures of one fold, and the latents that may be compared across folds."""
+
+    fold: int
+    images: Images
+    latents: dict[str, np.ndarray]
 
 
-def _control_inputs(train: Trials, test: Trials, names: Sequence[str], rng: np.random.Generator) -> dict[str, Trials]:
-    out: dict[str, Trials] = {}
-    for name in names:
-        if name == "shuffled":
-            out[name] = test.with_betas(
-                test.betas[rng.permutation(len(test))], control="test responses in random order"
-            )
-        elif name == "mean":
-            mean = train.betas.mean(axis=0, dtype=np.float64).astype(np.float32)
-            out[name] = test.with_betas(np.repeat(mean[None], len(test), axis=0), control="mean training response")
-        elif name == "noise":
-            betas = train.average_repeats().betas
-            mean = betas.mean(axis=0, dtype=np.float64).astype(np.float32)
-            # Random mixtures of centred training rows have exactly their covariance, which is never formed.
-            mix = rng.standard_normal((len(test), len(betas)), dtype=np.float32) / np.sqrt(max(1, len(betas) - 1))
-            out[name] = test.with_betas(
-                mix @ (betas - mean) + mean, control="Gaussian of the training mean and covariance"
-            )
+def _decode_fold(opened: Opened, fold: int, controls: Sequence[str]) -> Iterator[tuple[str, _Drawn]]:
+    recipe = opened.recipe(fold)
+    train, test = opened.sides(fold)
+    test = test.average_repeats()
+    stimuli = opened.stimuli.select(test.stimuli)
+    rng = np.random.default_rng([opened.config.seed, fold, 7])
+    comparable = None if len(opened.folds) == 1 else recipe.fixed_spaces
+
+    def drawn(model: Recipe, given: Trials) -> _Drawn:
+        pairs = {**model.latents(given).arrays}
+        pairs |= {f"true.{k}": v for k, v in model.true_latents(stimuli).arrays.items()}
+        kept = {k: v for k, v in pairs.items() if comparable is None or k.removeprefix("true.") in comparable}
+        return _Drawn(fold, model.decode(given), kept)
+
+    yield SEEN, _Drawn(fold, Images(stimuli.ids, stimuli.resized(recipe.image_shape_[:2])), {})
+    yield "brain", drawn(recipe, test)
+    for name in controls:
+        if name == "truth":
+            ceiling = recipe.ceiling(stimuli)
+            if ceiling is not None:
+                yield name, _Drawn(fold, ceiling, {})
+        elif name == "shuffled_training":
+            yield name, drawn(_fitted_on_shuffled(recipe, train, opened.stimuli, rng), test)
         else:
-            raise ConfigError(f"there is no control '{name}'; known are {', '.join(CONTROLS)} and truth.")
-    return out
+            yield name, drawn(recipe, _control_input(name, train, test, rng))
 
 
-def _write_pictures(
-    run: RunFolder,
-    source: str,
-    images: Sequence[Images],
-    folds: Sequence[int],
-    categories: np.ndarray | None,
-    latents: Mapping[str, np.ndarray] | None = None,
-) -> None:
+def _control_input(name: str, train: Trials, test: Trials, rng: np.random.Generator) -> Trials:
+    if name == "shuffled":
+        return test.with_betas(test.betas[rng.permutation(len(test))], control="test responses in random order")
+    betas = train.average_repeats().betas
+    mean = betas.mean(axis=0, dtype=np.float64).astype(np.float32)
+    if name == "mean":
+        return test.with_betas(np.repeat(mean[None], len(test), axis=0), control="mean training response")
+    # Random mixtures of centred training rows have exactly their covariance, which is never formed.
+    mix = rng.standard_normal((len(test), len(betas)), dtype=np.float32) / np.float32(np.sqrt(max(1, len(betas) - 1)))
+    return test.with_betas(mix @ (betas - mean) + mean, control="Gaussian of the training mean and covariance")
+
+
+def _fitted_on_shuffled(recipe: Recipe, train: Trials, stimuli: Stimuli, rng: np.random.Generator) -> Recipe:
+    """The same recipe fitted anew, each training stimulus given the picture of another."""
+    ids = train.stimulus_ids
+    dealt = dict(zip(ids, ids[rng.permutation(len(ids))], strict=True))
+    wrong = replace(train, table=train.table.assign(stimulus=[dealt[i] for i in train.stimuli]))
+    return type(recipe)(recipe.config, seed=recipe.seed).fit(wrong, stimuli)
+
+
+def _write_pictures(run: RunFolder, source: str, folds: Sequence[_Drawn], stimuli: Stimuli) -> None:
     from PIL import Image
     from safetensors.numpy import save_file
 
-    ids = np.concatenate([i.ids for i in images])
-    pixels = np.concatenate([i.pixels for i in images])
-    whole = Images(ids, pixels)
+    whole = Images(np.concatenate([f.images.ids for f in folds]), np.concatenate([f.images.pixels for f in folds]))
+    category = stimuli.select(whole.ids).category
+    names = [f"{n:06d}.png" for n in range(len(whole))]
     with atomic.folder(run.decoded(TEST, source)) as folder:
         np.save(folder / "pixels.npy", whole.clipped(), allow_pickle=False)
         (folder / "images").mkdir()
-        names = [f"{n:06d}.png" for n in range(len(ids))]
         for name, picture in zip(names, whole.as_uint8(), strict=True):
             Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture).save(folder / "images" / name)
-        index = pd.DataFrame({"stimulus": ids, "fold": list(folds), "file": names})
-        index["category"] = "" if categories is None else categories
+        index = pd.DataFrame({"stimulus": whole.ids, "fold": [f.fold for f in folds for _ in range(len(f.images))]})
+        index["file"], index["category"] = names, "" if category is None else category
         index.to_csv(folder / "index.csv", index=False)
+        latents = {k: np.concatenate([f.latents[k] for f in folds]) for k in folds[0].latents}
         if latents:
-            save_file(
-                {k: np.ascontiguousarray(v, dtype=np.float32) for k, v in latents.items()},
-                folder / "latents.safetensors",
-            )
+            contiguous = {k: np.ascontiguousarray(v, dtype=np.float32) for k, v in latents.items()}
+            save_file(contiguous, folder / "latents.safetensors")
 
 
 def encode(opened: Opened, *, progress: Progress | None = None) -> RunFolder:

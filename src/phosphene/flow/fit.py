@@ -66,7 +66,7 @@ def fit(
                 run.log("stage", fold=what, stage=stage, how=how, seconds=seconds)
 
             store = StageStore(opened.place(number) / "stages", announce)
-            recipes.get(config.recipe.kind)(config.recipe, seed=config.seed).fit(train, opened.stimuli, store)
+            recipes.recipe(config.recipe.kind)(config.recipe, seed=config.seed).fit(train, opened.stimuli, store)
         run.write_manifest(state="fitted", finished=time.strftime("%Y-%m-%dT%H:%M:%S"))
     return opened
 

@@ -13,7 +13,7 @@ from pydantic import Field, create_model
 
 from phosphene import recipes
 from phosphene.data import registry, splits
-from phosphene.data.quality import ready
+from phosphene.data.quality import Screen
 from phosphene.errors import ModelError
 from phosphene.recipes.base import Recipe, RecipeConfig
 from phosphene.run.atomic import checked_path
@@ -59,7 +59,7 @@ def configure(recipe: str, layers: Sequence[tuple[str, Mapping[str, Any]]]) -> t
     ConfigError
         Unknown recipe or key, wrong type, value out of range.
     """
-    cls = recipes.get(recipe)
+    cls = recipes.recipe(recipe)
     model = create_model("RunConfig", __base__=RunConfig, recipe=(cls.config_class, cls.config_class()))
     preset = next((v["preset"] for _, v in reversed(layers) if "preset" in v), "lab")
     below: list[tuple[str, Mapping[str, Any]]] = [("recipe", {"recipe.kind": recipe})]
@@ -102,11 +102,12 @@ class Opened:
 
     @cached_property
     def trials(self) -> Trials:
-        """Every usable trial of the subject, ROI selected."""
+        """Every usable trial of the subject, ROI selected. Values to impute are still NaN: see `sides`."""
         trials = self.dataset.trials(self.config.data.subject)
         if self.config.data.roi:
             trials = trials.select(roi=self.config.data.roi)
-        return ready(trials, nan=self.config.data.nan)
+        nan = self.config.data.nan
+        return trials if nan == "impute" else Screen(nan).fit(trials).apply(trials)
 
     @cached_property
     def stimuli(self) -> Stimuli:
@@ -119,13 +120,13 @@ class Opened:
         return splits.resolve(self.dataset, self.trials, self.config.split, seed=self.config.seed)
 
     def sides(self, fold: int) -> tuple[Trials, Trials]:
-        """Training and test trials of a fold, those without a picture left out."""
-        with_picture = set(self.stimuli.ids)
-        train, test = self.folds[fold].apply(self.trials)
-        return (
-            train.take(np.isin(train.stimuli.astype(str), list(with_picture))),
-            test.take(np.isin(test.stimuli.astype(str), list(with_picture))),
-        )
+        """Training and test trials of a fold, those without a picture left out, imputed from training trials."""
+        there = self.stimuli.ids.astype(str)
+        train, test = (t.take(np.isin(t.stimuli.astype(str), there)) for t in self.folds[fold].apply(self.trials))
+        if self.config.data.nan != "impute":
+            return train, test
+        screen = Screen("impute").fit(train)
+        return screen.apply(train), screen.apply(test)
 
     def place(self, fold: int) -> Path:
         """Folder of a fold's recipe: the run itself where there is one split only."""
@@ -137,7 +138,7 @@ class Opened:
             raise ModelError(
                 f"{self.run.path} is not fitted to the end. Run the same `phosphene fit` command again; it goes on."
             )
-        return recipes.get(self.config.recipe.kind).load(self.place(fold))
+        return recipes.recipe(self.config.recipe.kind).load(self.place(fold))
 
 
 def open_run(path: str | Path, root: str | None = None) -> Opened:

@@ -19,7 +19,7 @@ def plan(config: RunConfig, out: str | Path) -> str:
     """What `fit` would do with this configuration; reads the data, fits nothing, writes nothing."""
     opened = Opened(RunFolder(Path(out)), config)
     trials, folds = opened.trials, opened.folds
-    stages = recipes.get(config.recipe.kind).stages
+    stages = recipes.recipe(config.recipe.kind).stages
     lines = [
         f"recipe   {config.recipe.kind}: {', '.join(stages)}",
         f"data     {opened.dataset.name}, subject {trials.subject}: {len(trials)} trials, {trials.n_voxels} voxels",
@@ -42,8 +42,8 @@ def plan(config: RunConfig, out: str | Path) -> str:
 def show_recipes() -> str:
     """One line per recipe: name, what it is, whether it encodes."""
     lines = []
-    for name in recipes.names():
-        cls = recipes.get(name)
+    for name in recipes.recipe_names():
+        cls = recipes.recipe(name)
         doc = (__import__("sys").modules[cls.__module__].__doc__ or "").strip().splitlines()[0]
         lines.append(
             f"{name:<18}{'decode, encode' if cls.can_encode() else 'decode':<16}{doc.partition(': ')[2] or doc}"

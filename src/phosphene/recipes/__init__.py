@@ -20,12 +20,12 @@ PLUGINS = "phosphene.recipes"
 """Entry-point group by which another package adds recipes; one is loaded only when it is named."""
 
 
-def names() -> list[str]:
+def recipe_names() -> list[str]:
     """Names of every recipe, those of other installed packages included, without importing any."""
     return [*RECIPES, *sorted({e.name for e in entry_points(group=PLUGINS)} - set(RECIPES))]
 
 
-def get(name: str) -> type[Recipe]:
+def recipe(name: str) -> type[Recipe]:
     """The class of a recipe.
 
     Raises
@@ -39,4 +39,4 @@ def get(name: str) -> type[Recipe]:
     for entry in entry_points(group=PLUGINS):
         if entry.name == name:
             return entry.load()
-    raise ConfigError(f"there is no recipe '{name}'. {did_you_mean(name, names())}")
+    raise ConfigError(f"there is no recipe '{name}'. {did_you_mean(name, recipe_names())}")

@@ -179,7 +179,7 @@ class Contents:
             share = next((c for c in ("ceiling", "noise_ceiling", "ceiling_variance") if c in table), None)
             if share is not None:
                 variance = pd.to_numeric(table[share], errors="coerce").astype(float)
-                table["ceiling_r"] = np.sqrt(variance.where(variance > 0))
+                table["ceiling_r"] = np.sqrt(variance.clip(lower=0))
         return table
 
     @cached_property

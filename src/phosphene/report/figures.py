@@ -198,7 +198,7 @@ def plate(
     gap = max(1, round(0.07 * max(h, w) * zoom))
     enlarged = [np.repeat(np.repeat(as_uint8(p), zoom, axis=1), zoom, axis=2) for p in rows.values()]
     picture = mosaic(enlarged, gap)
-    left = 0.12 + 0.075 * max(len(name) for name in rows)
+    left = 0.16 + 0.08 * max(len(name) for name in rows)
     top = 0.2 if captions is not None else 0.02
     inches = width - left - 0.02
     tall = inches * picture.shape[0] / picture.shape[1]
@@ -249,7 +249,7 @@ def similarity(matrix: np.ndarray, groups: Sequence[str] | None = None, space: s
         axes = figure.add_subplot()
         axes.spines[:].set_visible(False)
         image = axes.imshow(shown, cmap=SEQUENTIAL, interpolation="nearest", aspect="equal" if square else "auto")
-        if groups is not None and square and 1 < len(set(groups)) <= 20:
+        if groups is not None and square and 1 < len(set(groups)) <= 10:
             edges = np.flatnonzero(groups[rows][1:] != groups[rows][:-1]) + 0.5
             for edge in edges:
                 axes.axhline(edge, color="white", linewidth=0.8)
@@ -338,7 +338,7 @@ def identification(scores: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
                     label={"brain": "decoded", "truth": "ceiling"}.get(name, name),
                 )
         axes.set_yticks(range(len(titles)), [_short(t, 40) for t in titles.values()])
-        axes.tick_params(axis="y", length=0, labelcolor=INK)
+        axes.tick_params(axis="y", length=0, pad=8, labelcolor=INK)
         axes.set_ylim(len(titles) - 0.5, -0.5)
         axes.set_xlim(0, 1)
         axes.spines["left"].set_visible(False)
@@ -358,7 +358,7 @@ def voxel_histogram(r: np.ndarray, ceiling_r: np.ndarray | None = None) -> Figur
     Parameters
     ----------
     r : (n_voxels,), Pearson r of predicted and measured responses; NaN is left out and counted
-    ceiling_r : (n_voxels,), largest expected r of a perfect model; voxels with none are left out of it
+    ceiling_r : (n_voxels,), largest expected r of a perfect model, 0 where there is no signal, NaN where unknown
     """
     good = r[np.isfinite(r)]
     with style():
@@ -442,11 +442,12 @@ def flat_map(u: np.ndarray, v: np.ndarray, values: np.ndarray, label: str = "r")
     with style():
         figure = _figure(6.5, 3.6)
         axes = figure.add_subplot()
-        size = float(np.clip(4e4 / max(1, there.sum()), 0.5, 40))
+        size = float(np.clip(4e4 / max(1, there.sum()), 0.5, 90))
         high = float(np.quantile(values[there], 0.99)) if there.any() else 1.0
         dots = axes.scatter(
             u[there], v[there], c=values[there], s=size, cmap=SEQUENTIAL, vmin=min(0.0, high), vmax=max(high, 1e-3),
-            linewidth=0, rasterized=True,
+            linewidth=0.4 if size > 10 else 0,
+            edgecolor=MUTED, rasterized=True,
         )  # fmt: skip
         axes.set_aspect("equal")
         axes.set_axis_off()

@@ -18,7 +18,7 @@ from phosphene.report.words import input_words, number, whole
 from phosphene.run.folder import SEEN
 
 LARGEST_SIDE = 224
-"""Pictures are shown at most this large, in pixels; the run holds them in full."""
+"""Pictures are shown at most this large, in pixels; the run holds them in full. Controls are shown half as large."""
 _PNG_UP_TO = 96  # a larger picture goes in as JPEG of quality 92, a tenth of the bytes
 
 
@@ -33,20 +33,20 @@ class Picture:
     sharp: bool
 
 
-def picture(array: np.ndarray, alt: str) -> Picture:
-    """A picture for the page from (h, w, 1 or 3) of 0-1 floats or uint8; made smaller when over 224 pixels a side."""
+def picture(array: np.ndarray, alt: str, largest: int = LARGEST_SIDE) -> Picture:
+    """A picture for the page from (h, w, 1 or 3) of 0-1 floats or uint8; made smaller when over `largest` a side."""
     from PIL import Image
 
     pixels = figures.as_uint8(array[None])[0]
     if array.shape[-1] == 1:
         pixels = pixels[..., 0]
     image = Image.fromarray(np.ascontiguousarray(pixels))
-    if max(image.size) > LARGEST_SIDE:
-        image.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.LANCZOS)
+    if max(image.size) > largest:
+        image.thumbnail((largest, largest), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     small = max(image.size) <= _PNG_UP_TO
     if small:
-        image.save(buffer, "PNG", optimize=True)
+        image.save(buffer, "PNG")
     else:
         image.save(buffer, "JPEG", quality=92, subsampling=0)
     return Picture(data_uri(buffer.getvalue(), "png" if small else "jpeg"), *image.size, alt, small)
@@ -69,11 +69,13 @@ def plate(group: Group, c: Contents, sources: Iterable[str]) -> dict[str, Any]:
     rows = []
     for source in sources:
         label, what = input_words(source)
+        largest = LARGEST_SIDE if source in (SEEN, "brain") else LARGEST_SIDE // 2
         cells = []
         for row, column in zip(group.rows, columns, strict=True):
             found = c.picture(source, int(row))
             score = f", {c.sorting_metric} {number(column['value'])}" if source == "brain" and c.sorting_metric else ""
-            cells.append(None if found is None else picture(found, f"{label}: stimulus {column['stimulus']}{score}"))
+            alt = f"{label}: stimulus {column['stimulus']}{score}"
+            cells.append(None if found is None else picture(found, alt, largest))
         rows.append({"source": source, "label": label, "what": what, "cells": cells})
     return {"title": group.title, "note": group.note, "columns": columns, "rows": rows}
 
@@ -97,7 +99,7 @@ def contact_sheet(c: Contents) -> dict[str, Any] | None:
                 strips.append(np.stack([_resized(f, target) for f in found]))
     sheet = Image.fromarray(figures.mosaic(strips, gap=max(1, target // 14)))
     buffer = io.BytesIO()
-    sheet.save(buffer, "PNG", optimize=True)
+    sheet.save(buffer, "PNG")
     alt = f"{len(rows)} of {n} test pictures in order; each row of pictures seen stands above the row decoded from them"
     shown = Picture(data_uri(buffer.getvalue(), "png"), *sheet.size, alt, target <= 28)
     count = f"All {n}" if len(rows) == n else f"{whole(len(rows))} of {whole(n)}, evenly spaced,"

@@ -238,7 +238,10 @@ _SECRET_TEXT = re.compile(
     r"\b(?:hf_[A-Za-z0-9]{16,}|gh[pousr]_[A-Za-z0-9]{16,}|github_pat_\w{16,}|sk-[\w-]{16,}|AKIA[A-Z0-9]{12,})\b"
 )
 _URL_LOGIN = re.compile(r"(?<=://)[^/\s@]+@")
-_ANY_HOME = re.compile(r"(?:/home|/Users|/var/home|[A-Za-z]:[\\/]+Users)[\\/]+[^\\/\s'\":;,)<>]+")
+_ANY_HOME = re.compile(
+    r"(?:/home|/Users|/var/home)/+[^/\s'\":;,)<>]+"
+    r"|[A-Za-z]:[\\/]+Users[\\/]+(?:[^\\/:*?\"<>|\n]+(?=[\\/])|[^\\/\s:*?\"<>|]+)"  # such names may hold spaces
+)
 HIDDEN = "[hidden]"
 
 

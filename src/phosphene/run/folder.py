@@ -19,7 +19,7 @@
                                skipped.csv (metric, reason)
       figures/  report.html
 
-INPUT is ``brain``, a control (``shuffled``, ``noise``, ``mean``, ``category``, ``truth``), or ``seen``: the pictures
+INPUT is ``brain``, a control (``shuffled``, ``noise``, ``mean``, ``truth``, ``shuffled_training``), or ``seen``: the pictures
 shown. SPLIT is ``test``.
 """
 

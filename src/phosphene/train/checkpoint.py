@@ -17,7 +17,7 @@ import hashlib
 import json
 import shutil
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -297,7 +297,3 @@ def _some(names: list[str]) -> str:
 def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """What differs between two flat records, as "key: old -> new"."""
     return [f"{k}: {old.get(k)!r} -> {new.get(k)!r}" for k in sorted({*old, *new}) if old.get(k) != new.get(k)]
-
-
-Fetch = Callable[[np.ndarray], Any]
-"""Rows, (n,) int64, to the batch that a network's `loss` takes: tensors, or dicts and tuples of them."""

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -25,7 +26,6 @@ from phosphene.run import atomic
 from phosphene.run.progress import Progress
 from phosphene.train.checkpoint import (
     Checkpoint,
-    Fetch,
     changed,
     flatten_optimizer,
     last_checkpoint,
@@ -34,6 +34,9 @@ from phosphene.train.checkpoint import (
 )
 from phosphene.train.sampling import BatchSampler, Draws, _key
 from phosphene.train.settings import TrainConfig, learning_rate
+
+Fetch = Callable[[np.ndarray], Any]
+"""Rows, (n,) int64, to the batch that a network's `loss` takes: tensors, or dicts and tuples of them."""
 
 
 @dataclass

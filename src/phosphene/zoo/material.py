@@ -33,6 +33,7 @@ class Scenes:
     ----------
     pixels : (n, 32, 32, 3) uint8
     captions : n tuples of five texts
+    good : (n, 5) bool, captions that are neither vague nor wrong
     categories, places, names : names of main categories, of places, and of the columns of `labels`
     category, place : (n,) int64, places in these lists
     labels : (n, n_labels) bool
@@ -41,6 +42,7 @@ class Scenes:
 
     pixels: np.ndarray
     captions: list[tuple[str, ...]]
+    good: np.ndarray
     categories: tuple[str, ...]
     places: tuple[str, ...]
     names: tuple[str, ...]
@@ -57,6 +59,7 @@ class Scenes:
         import torch
 
         return {
+            "good": torch.from_numpy(self.good),
             "category": torch.from_numpy(self.category),
             "place": torch.from_numpy(self.place),
             "labels": torch.from_numpy(self.labels.astype(np.float32)),
@@ -70,11 +73,9 @@ def scenes(seed: int, count: int, cache: Path, progress=None) -> Scenes:
         _render(seed, count, folder, progress)
     about = read_json(folder / "scenes.json")
     captions = [tuple(c) for c in json.loads((folder / "captions.json").read_text(encoding="utf-8"))]
-    return Scenes(
-        np.load(folder / "pixels.npy", mmap_mode="r"), captions, tuple(about["categories"]), tuple(about["places"]),
-        tuple(about["names"]), np.load(folder / "category.npy"), np.load(folder / "place.npy"),
-        np.load(folder / "labels.npy"), about["digest"],
-    )  # fmt: skip
+    arrays = {key: np.load(folder / f"{key}.npy") for key in ("good", "category", "place", "labels")}
+    lists = {key: tuple(about[key]) for key in ("categories", "places", "names")}
+    return Scenes(np.load(folder / "pixels.npy", mmap_mode="r"), captions, digest=about["digest"], **arrays, **lists)
 
 
 def _painter_digest() -> str:
@@ -82,16 +83,12 @@ def _painter_digest() -> str:
     from phosphene.data.insilico import scenes as painter
 
     probe = painter.render_many(TRAIN, np.arange(64), SIZE).tobytes()
-    return hashlib.sha256(probe + json.dumps(_captions(TRAIN, 16)).encode()).hexdigest()
-
-
-def _captions(seed: int, count: int) -> list[list[str]]:
-    from phosphene.data.insilico import scenes as painter
-
-    return [list(painter.captions(seed, i)) for i in range(count)]
+    told = painter.captions_many(painter.describe_many(TRAIN, np.arange(64)))
+    return hashlib.sha256(probe + json.dumps(told).encode()).hexdigest()
 
 
 def _render(seed: int, count: int, folder: Path, progress) -> None:
+    from phosphene.data.insilico import captions
     from phosphene.data.insilico import scenes as painter
 
     starts = range(0, count, _BLOCK)
@@ -101,11 +98,12 @@ def _render(seed: int, count: int, folder: Path, progress) -> None:
         pixels[start:stop] = painter.render_many(seed, np.arange(start, stop), SIZE)
     described = painter.describe_many(seed, np.arange(count))
     table = painter.labels(described)
-    captions = _captions(seed, count)
-    words = json.dumps(captions).encode()
+    words = json.dumps(painter.captions_many(described)).encode()
+    good = np.array([[quality == "good" for quality in told] for told in captions.truth(described)])
     with atomic.folder(folder) as temporary:
         np.save(temporary / "pixels.npy", pixels)
         (temporary / "captions.json").write_bytes(words)
+        np.save(temporary / "good.npy", good)
         np.save(temporary / "category.npy", np.array([painter.THINGS.index(s.main) for s in described]))
         np.save(temporary / "place.npy", np.array([painter.PLACES.index(s.place) for s in described]))
         np.save(temporary / "labels.npy", table.to_numpy(dtype=bool))

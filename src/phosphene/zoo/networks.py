@@ -34,8 +34,8 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
                 **_TOWER, "num_hidden_layers": 6, "intermediate_size": 384, "image_size": 32, "patch_size": 8,
             },
             "text_config": {
-                **_TOWER, "num_hidden_layers": 3, "intermediate_size": 256, "vocab_size": 512,
-                "max_position_embeddings": 32, "bos_token_id": 510, "eos_token_id": 511, "pad_token_id": 511,
+                **_TOWER, "num_hidden_layers": 2, "intermediate_size": 256, "vocab_size": 512,
+                "max_position_embeddings": 40, "bos_token_id": 510, "eos_token_id": 511, "pad_token_id": 511,
             },
         },
     ),
@@ -88,7 +88,7 @@ def make_tokenizer(saved: dict[str, Any]) -> CLIPTokenizer:
     return CLIPTokenizer(vocab=saved["vocab"], merges=merges, model_max_length=saved["length"])
 
 
-def train_tokenizer(texts: list[str], size: int = 512, length: int = 32) -> dict[str, Any]:
+def train_tokenizer(texts: list[str], size: int = 512, length: int = 40) -> dict[str, Any]:
     """A byte-pair vocabulary for CLIP's tokenizer from captions, as plain values.
 
     Parameters

@@ -93,7 +93,7 @@ def mae(network: nn.Module, scenes: Scenes) -> tuple[Scores, np.ndarray, dict[st
     """Hidden patches (75 %) against the truth, beside filling in the mean colour of the visible ones; linear probes."""
     generator = torch.Generator().manual_seed(0)
     error, plain, shown, filled = [], [], [], []
-    size, n_patches = network.config.patch_size, network.vit.embeddings.num_patches
+    size, n_patches = network.config.patch_size, network.vit.embeddings.patch_embeddings.num_patches
     for s in _blocks(scenes):
         x = to_network(scenes.pixels[s])
         out = network(x, noise=torch.rand(len(x), n_patches, generator=generator))
@@ -157,23 +157,59 @@ def classifier(network: nn.Module, scenes: Scenes) -> tuple[Scores, np.ndarray, 
     return scores, (grid * 255).round().astype(np.uint8).repeat(3, 0).repeat(3, 1), {}
 
 
-TEMPLATES = ("a {}", "a picture of a {}", "a {} in the picture")
-PLACE_TEMPLATES = ("{}", "a picture of the {}", "a scene in the {}")
+_NOUNS = {
+    "face": "face of a person",
+    "body": "person",
+    "word": "sign",
+    "balloon": "hot air balloon",
+    "boat": "sailing boat",
+}
+_PLACES = {
+    "sky": "high above the clouds", "sea": "at sea", "meadow": "in a green meadow", "desert": "in a sandy desert",
+    "snow": "in the snow", "city": "in a city at night", "room": "in a room with a brick wall", "forest": "in a forest",
+    "mountains": "by a lake in the mountains", "underwater": "under water",
+}  # fmt: skip
+
+
+def prompts(scenes: Scenes) -> dict[str, dict[str, list[str]]]:
+    """Texts that stand for each category and each place in zero-shot classification."""
+    categories = {
+        name: [
+            t.format(_NOUNS.get(name, name))
+            for t in ("a {}", "a photo of a {}", "there is a {}", "a close view of a {}")
+        ]
+        for name in scenes.categories
+    }
+    places = {
+        name: [
+            t.format(_PLACES.get(name, name)) for t in ("a view {}", "a photo of something {}", "there is something {}")
+        ]
+        for name in scenes.places
+    }
+    return {"category": categories, "place": places}
 
 
 def clip(network: nn.Module, scenes: Scenes, tokenizer: Any) -> tuple[Scores, np.ndarray, dict[str, Any]]:
-    """Zero-shot category and place from text templates; retrieval among 100, by each scene's first caption."""
+    """Zero-shot category and place from text templates; retrieval among 100, by each scene's fullest caption."""
     images = embed_images(network, scenes.pixels)
     scores: Scores = {}
-    for what, names, target, templates in (
-        ("category", scenes.categories, scenes.category, TEMPLATES),
-        ("place", scenes.places, scenes.place, PLACE_TEMPLATES),
-    ):
-        prompts = np.stack([embed_texts(network, tokenizer, [t.format(n) for n in names]) for t in templates]).mean(0)
-        rank = np.argsort(-images @ prompts.T, axis=1)
-        scores[f"zero-shot {what}"] = float((rank[:, 0] == target).mean())
-        scores[f"chance, {what}"] = 1 / len(names)
-    texts = embed_texts(network, tokenizer, [c[0] for c in scenes.captions])
+    for what, target in (("category", scenes.category), ("place", scenes.place)):
+        texts_by_name = prompts(scenes)[what]
+        means = np.stack([embed_texts(network, tokenizer, texts).mean(0) for texts in texts_by_name.values()])
+        means /= np.linalg.norm(means, axis=1, keepdims=True)
+        scores[f"zero-shot {what}"] = float(((images @ means.T).argmax(1) == target).mean())
+        scores[f"chance, {what}"] = 1 / len(means)
+    flat = embed_texts(network, tokenizer, [c for captions in scenes.captions for c in captions])
+    fit = np.einsum("id,ikd->ik", images, flat.reshape(len(images), -1, images.shape[1]))
+    scores["best-fitting caption is a good one"] = float(
+        np.take_along_axis(scenes.good, fit.argmax(1)[:, None], 1).mean()
+    )
+    scores["chance, good caption"] = float(scenes.good.mean())
+    full = [
+        max((c for c, g in zip(cs, good, strict=True) if g), key=len)
+        for cs, good in zip(scenes.captions, scenes.good, strict=True)
+    ]
+    texts = embed_texts(network, tokenizer, full)
     n = len(images) // 100 * 100
     blocks = np.einsum(
         "bid,bjd->bij", images[:n].reshape(-1, 100, images.shape[1]), texts[:n].reshape(-1, 100, images.shape[1])
@@ -184,13 +220,12 @@ def clip(network: nn.Module, scenes: Scenes, tokenizer: Any) -> tuple[Scores, np
         scores[f"retrieval of the {direction}, top 1 of 100"] = float((better == 0).mean())
         scores[f"retrieval of the {direction}, top 5 of 100"] = float((better < 5).mean())
     scores["chance, top 1"], scores["chance, top 5"] = 0.01, 0.05
-    # Five texts, each with the pictures of the first 1000 that fit best.
-    lines = [
-        np.asarray(scenes.pixels[:1000][np.argsort(-images[:1000] @ texts[i])[:16]]) / 255 for i in range(1000, 1012)
-    ]
-    grid = np.concatenate([np.concatenate(list(row), axis=1) for row in lines])
-    asked = {"texts of the grid, line by line": [scenes.captions[i][0] for i in range(1000, 1012)]}
-    return scores, (grid * 255).round().astype(np.uint8).repeat(3, 0).repeat(3, 1), asked
+    # Twelve texts, and of the other pictures those that fit each best.
+    asked, rest = full[-12:], len(images) - 12
+    best = np.argsort(-texts[-12:] @ images[:rest].T, axis=1)[:, :16]
+    grid = np.concatenate([np.concatenate(list(scenes.pixels[row]), axis=1) for row in best])
+    found = {"prompts": prompts(scenes), "texts of the picture, line by line": asked}
+    return scores, grid.repeat(3, 0).repeat(3, 1), found
 
 
 @torch.no_grad()

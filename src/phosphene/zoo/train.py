@@ -93,7 +93,7 @@ def make(options: argparse.Namespace) -> dict[str, float]:
     about |= {
         "pictures": "uint8 0-255 -> float32, x / 127.5 - 1, (n, 3, 32, 32); phosphene.zoo.to_network",
         "scores": {k: round(v, 4) for k, v in measured.items()},
-        "notes": {k: v for k, v in found.items() if k != "scaling_factor"},
+        **{k: v for k, v in found.items() if k != "scaling_factor"},
         "training": {
             "steps": result.step, "of": settings.steps, "batch_size": settings.batch_size, "seed": options.seed,
             "scenes": len(material), "scenes_seed": TRAIN, "held_out": len(held_out), "held_out_seed": HELD_OUT,

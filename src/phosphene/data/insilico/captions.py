@@ -16,7 +16,12 @@ from phosphene.data.insilico.things import KINDS, WORDS
 
 GOOD, VAGUE, WRONG = "good", "vague", "wrong"
 
-_NOUN = {name: name for name in THINGS} | {"body": "person", "word": "sign", "balloon": "hot air balloon", "boat": "sailing boat"}
+_NOUN = {name: name for name in THINGS} | {
+    "body": "person",
+    "word": "sign",
+    "balloon": "hot air balloon",
+    "boat": "sailing boat",
+}
 _WHERE = {
     "sky": "high above the clouds", "sea": "at sea", "meadow": "in a green meadow", "desert": "in a sandy desert",
     "snow": "in the snow", "city": "in a city at night", "room": "in a room with a brick wall", "forest": "in a forest",
@@ -94,7 +99,9 @@ def _plan(scenes: Sequence[Scene]) -> list[list[tuple[str, int, tuple[int, int, 
     for seed in {scene.seed for scene in scenes}:
         rows = [row for row, scene in enumerate(scenes) if scene.seed == seed]
         chance = Chance(seed, [scenes[row].index for row in rows])
-        order = np.argsort(np.stack([chance.bits(f"caption.order.{k}") for k in range(5)], axis=1), axis=1, kind="stable")
+        order = np.argsort(
+            np.stack([chance.bits(f"caption.order.{k}") for k in range(5)], axis=1), axis=1, kind="stable"
+        )
         draws = np.stack([chance.integer(f"caption.style.{k}", 3) for k in range(3)], axis=1)
         picks = np.stack([chance.integer(f"caption.pick.{k}", 1 << 16) for k in range(3)], axis=1)
         mood = chance.integer("caption.mood", 4)

@@ -66,13 +66,19 @@ def sky(canvas: Canvas, chance: Chance, light: np.ndarray, horizon: np.ndarray) 
 def sea(canvas: Canvas, chance: Chance, light: np.ndarray, horizon: np.ndarray) -> None:
     """Open water under the sky, with the sun's track on the waves."""
     _sky(canvas, chance, light, horizon)
-    _ground(canvas, horizon, colours([(96, 176, 206), (206, 138, 122), (150, 176, 184)], light),
-            colours([(10, 76, 132), (52, 44, 100), (52, 92, 112)], light))
+    _ground(
+        canvas,
+        horizon,
+        colours([(96, 176, 206), (206, 138, 122), (150, 176, 184)], light),
+        colours([(10, 76, 132), (52, 44, 100), (52, 92, 112)], light),
+    )
     below = clamp((canvas.y - horizon) * F(400))
     shift = per_picture(chance.uniform("waves"))
     nearness = F(0.25) + (canvas.y - horizon) * F(1.5)
     wave = noise(canvas.x * F(0.5) / np.maximum(nearness, F(0.2)) + shift, canvas.y * F(2.4) + shift * F(5)) - F(0.5)
-    canvas.blend(below * clamp(wave * F(2.2)) * F(0.8), colours([(214, 240, 246), (255, 206, 170), (216, 226, 230)], light))
+    canvas.blend(
+        below * clamp(wave * F(2.2)) * F(0.8), colours([(214, 240, 246), (255, 206, 170), (216, 226, 230)], light)
+    )
     canvas.blend(below * clamp(-wave * F(1.8)) * F(0.5), colours([(6, 50, 100), (34, 28, 80), (36, 70, 92)], light))
     sun_x = per_picture(chance.uniform("sun.x", 0.08, 0.92))
     track = clamp(F(1) - np.abs(canvas.x - sun_x) / (F(0.05) + (canvas.y - horizon) * F(0.3)))
@@ -83,8 +89,12 @@ def meadow(canvas: Canvas, chance: Chance, light: np.ndarray, horizon: np.ndarra
     """Green hills under the sky, flowers in the grass."""
     _sky(canvas, chance, light, horizon)
     hills = _ridge(canvas, chance, "hills", horizon, 0.14, 0.3)
-    _ground(canvas, hills, colours([(112, 168, 128), (120, 104, 104), (140, 164, 146)], light),
-            colours([(96, 156, 84), (92, 96, 70), (112, 140, 104)], light))
+    _ground(
+        canvas,
+        hills,
+        colours([(112, 168, 128), (120, 104, 104), (140, 164, 146)], light),
+        colours([(96, 156, 84), (92, 96, 70), (112, 140, 104)], light),
+    )
     top = _ridge(canvas, chance, "meadow", horizon + F(0.08), 0.05, 0.25)
     far = colours([(150, 200, 82), (150, 138, 66), (146, 172, 104)], light)
     _ground(canvas, top, far, colours([(54, 128, 44), (66, 78, 40), (76, 112, 62)], light))
@@ -99,7 +109,9 @@ def meadow(canvas: Canvas, chance: Chance, light: np.ndarray, horizon: np.ndarra
     seed = (chance.integer("flowers", 1 << 20)).reshape(-1, 1, 1)
     spot = length(u - column - F(0.5), v - row - F(0.5)) - F(0.22)
     grows = lattice(column, row, seed, salt=1) < F(0.3)
-    tone = colours([(255, 236, 120), (250, 250, 250), (240, 130, 160), (190, 150, 240)], chance.integer("flower.colour", 4))
+    tone = colours(
+        [(255, 236, 120), (250, 250, 250), (240, 130, 160), (190, 150, 240)], chance.integer("flower.colour", 4)
+    )
     canvas.blend(below * grows * clamp(F(0.5) - spot / (canvas.pixel * F(12))), tone)
 
 
@@ -117,7 +129,11 @@ def desert(canvas: Canvas, chance: Chance, light: np.ndarray, horizon: np.ndarra
         line = line - F(0.05) + F(0.02) * (noise(canvas.x * F(0.4), x) - F(0.5))
         _ground(canvas, line, colours(bright, light), colours(bright, light) * F(0.9))
         crest = x + (canvas.y - y) * F(0.6) + F(0.05) * (noise(canvas.y * F(0.6), x) - F(0.5))
-        shade = clamp((canvas.x - crest) / F(0.03)) * clamp((canvas.y - line) / canvas.pixel) * clamp(F(1.2) - away * F(1.2))
+        shade = (
+            clamp((canvas.x - crest) / F(0.03))
+            * clamp((canvas.y - line) / canvas.pixel)
+            * clamp(F(1.2) - away * F(1.2))
+        )
         canvas.blend(shade * F(0.75), colours(dark, light))
     shift = per_picture(chance.uniform("ripples"))
     ripple = noise(canvas.x * F(0.3) + shift, canvas.y * F(2.2) + shift) - F(0.5)
@@ -151,7 +167,9 @@ def snow(canvas: Canvas, chance: Chance, light: np.ndarray, horizon: np.ndarray)
 def city(canvas: Canvas, chance: Chance, light: np.ndarray, horizon: np.ndarray) -> None:
     """Night: moon and stars over lit towers, and a street."""
     top = colours([(10, 12, 40), (28, 12, 46), (12, 24, 40)], light)
-    canvas.rgb[:] = top + ease(canvas.y / (horizon + F(0.25))) * (colours([(58, 58, 116), (122, 58, 96), (48, 78, 104)], light) - top)
+    canvas.rgb[:] = top + ease(canvas.y / (horizon + F(0.25))) * (
+        colours([(58, 58, 116), (122, 58, 96), (48, 78, 104)], light) - top
+    )
     seed = chance.integer("stars", 1 << 20).reshape(-1, 1, 1)
     u, v = canvas.x * F(13), canvas.y * F(13)
     column, row = np.floor(u), np.floor(v)
@@ -175,14 +193,18 @@ def city(canvas: Canvas, chance: Chance, light: np.ndarray, horizon: np.ndarray)
         u, v = (canvas.x - middle + width) / F(0.04), (canvas.y - roof) / F(0.055)
         column, row = np.floor(u), np.floor(v)
         pane = np.maximum(np.abs(u - column - F(0.5)) - F(0.30), np.abs(v - row - F(0.55)) - F(0.30)) * F(0.045)
-        shines = (lattice(column, row, seed, salt=40 + tower) < F(0.5)) * clamp(F(0.5) - (wall + F(0.012)) / canvas.pixel)
+        shines = (lattice(column, row, seed, salt=40 + tower) < F(0.5)) * clamp(
+            F(0.5) - (wall + F(0.012)) / canvas.pixel
+        )
         warm = colours([(255, 214, 110), (255, 190, 96), (190, 220, 255)], chance.integer(f"tower.{tower}.lamp", 3))
         canvas.blend(shines * clamp(F(0.5) - pane / canvas.pixel), warm)
     _ground(canvas, street, colour(60, 58, 78), colour(30, 30, 44))
     shine = noise(canvas.x * F(0.6), canvas.y * F(0.1) + x) - F(0.45)
     canvas.blend(clamp((canvas.y - street) * F(200)) * clamp(shine * F(1.6)) * F(0.6), colour(236, 176, 96))
     dash = canvas.x * F(5) + x
-    line = np.maximum(np.abs(canvas.y - street - F(0.17)) - F(0.013), (np.abs(dash - np.floor(dash) - F(0.5)) - F(0.25)) * F(0.2))
+    line = np.maximum(
+        np.abs(canvas.y - street - F(0.17)) - F(0.013), (np.abs(dash - np.floor(dash) - F(0.5)) - F(0.25)) * F(0.2)
+    )
     canvas.shape(line, colour(236, 226, 190))
 
 
@@ -198,7 +220,9 @@ def room(canvas: Canvas, chance: Chance, light: np.ndarray, horizon: np.ndarray)
     u = canvas.x * F(4) + F(0.5) * (row - F(2) * np.floor(row * F(0.5))) + per_picture(chance.uniform("joints"))
     column = np.floor(u)
     tone = F(0.82) + F(0.34) * lattice(column, row, seed, salt=4)
-    joint = np.minimum((F(0.5) - np.abs(u - column - F(0.5))) / F(4), (F(0.5) - np.abs(v - row - F(0.5))) / F(8)) - F(0.008)
+    joint = np.minimum((F(0.5) - np.abs(u - column - F(0.5))) / F(4), (F(0.5) - np.abs(v - row - F(0.5))) / F(8)) - F(
+        0.008
+    )
     canvas.rgb[:] = mortar
     canvas.shape(-joint, brick * tone)
     x = per_picture(chance.uniform("lamp.x", 0.0, 1.0))
@@ -236,7 +260,12 @@ def forest(canvas: Canvas, chance: Chance, light: np.ndarray, horizon: np.ndarra
     crown = ease((leaves + F(0.34) - canvas.y * F(1.9)) / F(0.22))
     canvas.blend(crown * F(0.95), colours([(30, 92, 40), (150, 84, 30), (58, 92, 76)], light) * (F(0.5) + leaves))
     line = _ridge(canvas, chance, "floor", ground, 0.04, 0.4)
-    _ground(canvas, line, colours([(106, 132, 62), (132, 92, 48), (112, 124, 98)], light), colours([(44, 64, 30), (66, 42, 28), (58, 70, 54)], light))
+    _ground(
+        canvas,
+        line,
+        colours([(106, 132, 62), (132, 92, 48), (112, 124, 98)], light),
+        colours([(44, 64, 30), (66, 42, 28), (58, 70, 54)], light),
+    )
     litter = noise(canvas.x * F(1.3) + shift, canvas.y * F(2.2)) - F(0.52)
     canvas.blend(clamp((canvas.y - line) * F(100)) * clamp(litter * F(3)) * F(0.6), low)
     beam = noise((canvas.x + canvas.y * F(0.45)) * F(0.5) + shift, shift) - F(0.55)
@@ -262,8 +291,12 @@ def mountains(canvas: Canvas, chance: Chance, light: np.ndarray, horizon: np.nda
     shore = horizon + F(0.06)
     wood = _ridge(canvas, chance, "shore", shore, 0.04, 0.9)
     canvas.shape(wood - canvas.y, colours([(40, 84, 66), (64, 50, 62), (78, 104, 96)], light))
-    _ground(canvas, shore + F(0.02), colours([(120, 178, 204), (220, 152, 132), (168, 186, 194)], light),
-            colours([(26, 84, 122), (84, 58, 98), (84, 108, 122)], light))
+    _ground(
+        canvas,
+        shore + F(0.02),
+        colours([(120, 178, 204), (220, 152, 132), (168, 186, 194)], light),
+        colours([(26, 84, 122), (84, 58, 98), (84, 108, 122)], light),
+    )
     wave = noise(canvas.x * F(0.4) + shift, canvas.y * F(2.0)) - F(0.5)
     canvas.blend(clamp((canvas.y - shore - F(0.02)) * F(60)) * clamp(wave * F(1.6)), snowcap)
 
@@ -285,14 +318,20 @@ def underwater(canvas: Canvas, chance: Chance, light: np.ndarray, horizon: np.nd
         green = colours([(40, 138, 84), (96, 130, 50), (150, 60, 90)], chance.integer(f"weed.{weed}.c", 3))
         canvas.shape(np.maximum(stem, canvas.y - bed - F(0.04)), green)
     for bubble in range(7):
-        x, y = per_picture(chance.uniform(f"bubble.{bubble}.x")), per_picture(chance.uniform(f"bubble.{bubble}.y", 0.05, 0.75))
+        x, y = (
+            per_picture(chance.uniform(f"bubble.{bubble}.x")),
+            per_picture(chance.uniform(f"bubble.{bubble}.y", 0.05, 0.75)),
+        )
         radius = per_picture(chance.uniform(f"bubble.{bubble}.r", 0.01, 0.028))
         away = length(canvas.x - x, canvas.y - y)
         canvas.shape(away - radius, colour(216, 246, 252), 0.55)
-        canvas.shape(length(canvas.x - x + radius * F(0.3), canvas.y - y + radius * F(0.3)) - radius * F(0.35), colour(255, 255, 255), 0.9)
+        canvas.shape(
+            length(canvas.x - x + radius * F(0.3), canvas.y - y + radius * F(0.3)) - radius * F(0.35),
+            colour(255, 255, 255),
+            0.9,
+        )
 
 
 PAINTERS: dict[str, Callable[[Canvas, Chance, np.ndarray, np.ndarray], None]] = {
-    painter.__name__: painter
-    for painter in (sky, sea, meadow, desert, snow, city, room, forest, mountains, underwater)
+    painter.__name__: painter for painter in (sky, sea, meadow, desert, snow, city, room, forest, mountains, underwater)
 }

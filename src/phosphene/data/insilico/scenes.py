@@ -28,11 +28,21 @@ from phosphene.data.insilico.places import LIGHTS, PAINTERS
 from phosphene.data.insilico.things import COLOURS, KINDS, WORDS, Look
 from phosphene.errors import DataError
 
-
 __all__ = [
-    "FAMILIES", "PLACES", "THINGS", "Scene", "Thing", "caption_truth", "captions", "captions_many", "describe",
-    "describe_many", "labels", "render", "render_many",
-]  # fmt: skip
+    "FAMILIES",
+    "PLACES",
+    "THINGS",
+    "Scene",
+    "Thing",
+    "caption_truth",
+    "captions",
+    "captions_many",
+    "describe",
+    "describe_many",
+    "labels",
+    "render",
+    "render_many",
+]
 
 _MOST = 3  # things in a scene, at most
 _BLOCK = 64  # pictures painted together: few enough to stay in the processor's cache
@@ -75,8 +85,10 @@ def _compose(seed: int, indices: Sequence[int] | np.ndarray) -> _Layout:
     """Decide what stands where. Only exactly rounded arithmetic on the hash's draws."""
     indices = np.asarray(indices)
     if indices.ndim != 1 or (indices.size and (indices.dtype.kind not in "iu" or indices.min() < 0)):
-        raise DataError(f"scenes are numbered by integers at least 0, in one row; got {indices.dtype} of shape "
-                        f"{indices.shape}: {np.array2string(indices, threshold=6)}.")  # fmt: skip
+        raise DataError(
+            f"scenes are numbered by integers at least 0, in one row; got {indices.dtype} of shape "
+            f"{indices.shape}: {np.array2string(indices, threshold=6)}."
+        )
     chance = Chance(seed, indices)
     n = len(chance)
     main = chance.integer("main", len(THINGS))
@@ -125,8 +137,23 @@ def _compose(seed: int, indices: Sequence[int] | np.ndarray) -> _Layout:
         style[row] = np.stack([chance.uniform(f"style.{row}.{trait}") for trait in range(_TRAITS)], axis=1)
     # Depth: the main thing is nearest, unless the second one stands in front.
     depth = np.array([np.where(front & (count > 1), 1, 0), np.where(front, 0, 1), np.full(n, 2)])
-    return _Layout(chance, place, chance.weighted("light", np.array([0.5, 0.28, 0.22])), horizon, count, kind, tone, x, y,
-                   half, flip, tilt, style, word, depth)  # fmt: skip
+    return _Layout(
+        chance,
+        place,
+        chance.weighted("light", np.array([0.5, 0.28, 0.22])),
+        horizon,
+        count,
+        kind,
+        tone,
+        x,
+        y,
+        half,
+        flip,
+        tilt,
+        style,
+        word,
+        depth,
+    )
 
 
 def _paint(layout: _Layout, rows: slice, size: int) -> np.ndarray:
@@ -164,8 +191,10 @@ def _paint(layout: _Layout, rows: slice, size: int) -> np.ndarray:
 
 def _shadow(canvas: Canvas, rgb, x, y, half, half_width, grounded) -> None:
     """A soft dark patch under whatever stands on the ground."""
-    away = length((canvas.x - per_picture(x + 0.12 * half)) / per_picture(1.15 * half_width),
-                  (canvas.y - per_picture(y + 0.97 * half)) / per_picture(0.26 * half))  # fmt: skip
+    away = length(
+        (canvas.x - per_picture(x + 0.12 * half)) / per_picture(1.15 * half_width),
+        (canvas.y - per_picture(y + 0.97 * half)) / per_picture(0.26 * half),
+    )
     dark = clamp((np.float32(1.15) - away) / np.float32(0.55)) * np.float32(0.42) * per_picture(grounded)
     rgb += dark * (colour(20, 22, 40) - rgb)
 
@@ -223,8 +252,16 @@ def describe_many(seed: int, indices: Sequence[int] | np.ndarray) -> list[Scene]
             )
             for row in range(layout.count[i])
         ]
-        scenes.append(Scene(int(seed), int(index), PLACES[layout.place[i]], LIGHTS[layout.light[i]],
-                            tuple(sorted(things, key=lambda thing: thing.depth)), THINGS[layout.kind[0, i]]))  # fmt: skip
+        scenes.append(
+            Scene(
+                int(seed),
+                int(index),
+                PLACES[layout.place[i]],
+                LIGHTS[layout.light[i]],
+                tuple(sorted(things, key=lambda thing: thing.depth)),
+                THINGS[layout.kind[0, i]],
+            )
+        )
     return scenes
 
 

@@ -159,7 +159,9 @@ def house(f: Frame, look: Look) -> None:
     pane = look.pick(2, [(180, 222, 246), (255, 224, 130), (150, 190, 220)])
     for x in (-0.5, 0.5):
         f.shape(f.box(x, 0.34, 0.17, 0.18), pane, edge=WHITE, width=0.06)
-        f.shape(np.minimum(np.abs(f.x - F(x)), np.abs(f.y - F(0.34))) - F(0.02), WHITE, f.cover(f.box(x, 0.34, 0.17, 0.18)))
+        f.shape(
+            np.minimum(np.abs(f.x - F(x)), np.abs(f.y - F(0.34))) - F(0.02), WHITE, f.cover(f.box(x, 0.34, 0.17, 0.18))
+        )
 
 
 def tree(f: Frame, look: Look) -> None:
@@ -193,7 +195,9 @@ def fish(f: Frame, look: Look) -> None:
     """Seen from the side, with tail, fins, stripes and an eye."""
     fin = look.paint * F(0.68)
     tail = f.convex((-0.72, 0.0), (-1.35, 0.62), (-1.2, 0.0), (-1.35, -0.62))
-    tail = np.minimum(f.convex((-0.6, 0.05), (-1.35, 0.62), (-1.15, 0.0)), f.convex((-0.6, -0.05), (-1.15, 0.0), (-1.35, -0.62)))
+    tail = np.minimum(
+        f.convex((-0.6, 0.05), (-1.35, 0.62), (-1.15, 0.0)), f.convex((-0.6, -0.05), (-1.15, 0.0), (-1.35, -0.62))
+    )
     f.shape(tail, fin, edge=DARK, width=0.05)
     f.shape(f.convex((0.35, -0.45), (-0.45, -0.95), (-0.5, -0.35)), fin, edge=DARK, width=0.05)
     f.shape(f.convex((0.1, 0.45), (-0.4, 0.45), (-0.45, 0.9)), fin, edge=DARK, width=0.05)
@@ -331,7 +335,12 @@ def cat(f: Frame, look: Look) -> None:
         f.shape(f.convex(*corners) + F(0.08), colour(240, 160, 160))
     f.shape(f.ellipse(0.0, -0.3, 0.6, 0.46), f.lit(look.paint, 0.25), edge=outline, width=0.05)
     for side in (-1, 1):
-        f.shape(f.ellipse(0.25 * side, -0.34, 0.145, 0.15), look.pick(1, [(150, 216, 90), (250, 206, 70), (120, 196, 236)]), edge=outline, width=0.03)
+        f.shape(
+            f.ellipse(0.25 * side, -0.34, 0.145, 0.15),
+            look.pick(1, [(150, 216, 90), (250, 206, 70), (120, 196, 236)]),
+            edge=outline,
+            width=0.03,
+        )
         f.shape(f.ellipse(0.25 * side, -0.34, 0.055, 0.13), DARK)
         for slope in (-0.05, 0.05):
             f.shape(f.stroke(0.2 * side, -0.1, 0.72 * side, -0.1 + slope * 2, 0.016), WHITE, 0.8)
@@ -378,23 +387,30 @@ class Kind:
     scale: float = 1.0
 
 
-_ANY = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "turquoise")
+_ANY = "red orange yellow green blue purple pink turquoise"
+
+
+def _kind(paint, family: str, aspect: float, scale: float, tones: str, places: str, flies: bool = False) -> Kind:
+    return Kind(paint, family, tuple(tones.split()), aspect, tuple(places.split()), flies, scale)
+
 
 KINDS: dict[str, Kind] = {
-    "face": Kind(face, "person", (*_ANY, "white", "black"), 0.78, ("room", "city", "meadow"), scale=1.1),
-    "body": Kind(body, "person", (*_ANY, "white"), 0.6, ("snow", "city", "desert"), scale=1.1),
-    "word": Kind(word, "text", ("red", "blue", "green", "yellow", "white", "black"), 1.2, ("city", "room", "desert"), scale=0.85),
-    "house": Kind(house, "building", ("red", "orange", "brown", "blue", "purple", "grey"), 1.0, ("meadow", "snow", "mountains"), scale=1.05),
-    "tree": Kind(tree, "plant", ("green", "orange", "yellow", "pink"), 0.8, ("meadow", "snow", "mountains"), scale=1.15),
-    "ball": Kind(ball, "toy", _ANY, 1.0, ("meadow", "room", "sea"), scale=0.75),
-    "fish": Kind(fish, "animal", _ANY, 1.3, ("underwater", "sea"), flies=True, scale=0.65),
-    "car": Kind(car, "vehicle", ("red", "orange", "yellow", "green", "blue", "white", "grey"), 1.5, ("city", "desert"), scale=0.62),
-    "cup": Kind(cup, "tool", (*_ANY, "white"), 0.95, ("room",), scale=0.8),
-    "bird": Kind(bird, "animal", ("red", "blue", "yellow", "brown", "grey", "turquoise"), 1.2, ("sky", "forest", "sea"), flies=True, scale=0.65),
-    "boat": Kind(boat, "vehicle", ("red", "blue", "brown", "white", "green"), 1.05, ("sea", "mountains"), scale=0.95),
-    "flower": Kind(flower, "plant", ("red", "pink", "purple", "yellow", "white", "blue"), 0.68, ("meadow", "forest", "room"), scale=0.9),
-    "clock": Kind(clock, "tool", ("red", "blue", "brown", "green", "grey", "orange"), 0.92, ("room", "city"), scale=0.8),
-    "umbrella": Kind(umbrella, "tool", _ANY, 1.1, ("city", "forest"), scale=0.9),
-    "cat": Kind(cat, "animal", ("black", "orange", "grey", "white", "brown"), 0.9, ("room", "forest"), scale=0.85),
-    "balloon": Kind(balloon, "toy", ("red", "orange", "green", "blue", "purple", "pink"), 0.72, ("sky", "mountains", "desert"), flies=True),
-}  # fmt: skip
+    "face": _kind(face, "person", 0.78, 1.1, _ANY + " white black", "room city meadow"),
+    "body": _kind(body, "person", 0.6, 1.1, _ANY + " white", "snow city desert"),
+    "word": _kind(word, "text", 1.2, 0.85, "red blue green yellow white black", "city room desert"),
+    "house": _kind(house, "building", 1.0, 1.05, "red orange brown blue purple grey", "meadow snow mountains"),
+    "tree": _kind(tree, "plant", 0.8, 1.15, "green orange yellow pink", "meadow snow mountains"),
+    "ball": _kind(ball, "toy", 1.0, 0.75, _ANY, "meadow room sea"),
+    "fish": _kind(fish, "animal", 1.3, 0.65, _ANY, "underwater sea", flies=True),
+    "car": _kind(car, "vehicle", 1.5, 0.62, "red orange yellow green blue white grey", "city desert"),
+    "cup": _kind(cup, "tool", 0.95, 0.8, _ANY + " white", "room"),
+    "bird": _kind(bird, "animal", 1.2, 0.65, "red blue yellow brown grey turquoise", "sky forest sea", flies=True),
+    "boat": _kind(boat, "vehicle", 1.05, 0.95, "red blue brown white green", "sea mountains"),
+    "flower": _kind(flower, "plant", 0.68, 0.9, "red pink purple yellow white blue", "meadow forest room"),
+    "clock": _kind(clock, "tool", 0.92, 0.8, "red blue brown green grey orange", "room city"),
+    "umbrella": _kind(umbrella, "tool", 1.1, 0.9, _ANY, "city forest"),
+    "cat": _kind(cat, "animal", 0.9, 0.85, "black orange grey white brown", "room forest"),
+    "balloon": _kind(
+        balloon, "toy", 0.72, 1.0, "red orange green blue purple pink", "sky mountains desert", flies=True
+    ),
+}

@@ -1,0 +1,143 @@
+"""Make a simulated study: pictures, a subject, betas, and everything that is true of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from phosphene.data.insilico import scenes
+from phosphene.data.insilico.brain import Subject
+from phosphene.data.insilico.captions import truth
+from phosphene.data.insilico.designs import Design, design, schedule
+from phosphene.data.insilico.scenes import Scene
+from phosphene.types import Split
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """One simulated subject's study.
+
+    Attributes
+    ----------
+    name : ``insilico-DESIGN``
+    subject : the :class:`Subject`, who knows every ceiling
+    design : which scenes were shown how often
+    ids : (n_stimuli,) str, such as ``scene-0-000042``
+    images : (n_stimuli, size, size, 3) uint8, RGB
+    scenes : what they show
+    captions, caption_truth : five captions per picture, and which of them are ``good``, ``vague`` or ``wrong``
+    labels : (n_stimuli, 26) boolean table
+    category : (n_stimuli,) str, main category
+    signal : (n_stimuli, n_voxels) float32, noiseless responses to a first showing, percent signal change
+    trials : table: trial, stimulus (id), session, run, repeat (0 for a first showing), in the order of time
+    betas : (n_trials, n_voxels) float32, percent signal change
+    voxels : table of :class:`Subject`, whose ceilings are those of the lab at large
+    split : training and test ids
+    """
+
+    name: str
+    subject: Subject
+    design: Design
+    ids: np.ndarray
+    images: np.ndarray
+    scenes: tuple[Scene, ...]
+    captions: tuple[tuple[str, ...], ...]
+    caption_truth: tuple[tuple[str, ...], ...]
+    labels: pd.DataFrame
+    category: np.ndarray
+    signal: np.ndarray
+    trials: pd.DataFrame
+    betas: np.ndarray
+    voxels: pd.DataFrame
+    split: Split
+
+
+def make(
+    name: str = "nsd",
+    *,
+    n_train: int = 600,
+    n_test: int = 60,
+    n_voxels: int | None = 1000,
+    train_repeats: int | None = None,
+    test_repeats: int | None = None,
+    size: int = 32,
+    snr: str | None = None,
+    subject: int = 1,
+    seed: int = 0,
+    trials_per_run: int = 50,
+    runs_per_session: int = 8,
+) -> Simulation:
+    """Simulate a study.
+
+    Parameters
+    ----------
+    name : design: ``nsd``, ``god``, ``bold5000`` or ``clusters`` (see :mod:`~phosphene.data.insilico.designs`)
+    n_train, n_test : pictures
+    n_voxels : voxels; None for about 4,000, differing by subject
+    train_repeats, test_repeats : how often each picture is shown; by default as in the study imitated
+    size : pixels along a picture's side
+    snr : ``nsd`` or ``3t``; by default as in the study imitated
+    subject : number of the person, from 1
+    seed : of the world: scenes, and with `subject` the person, the order of the trials and the noise
+    trials_per_run, runs_per_session : how the study is divided
+
+    Returns
+    -------
+    :class:`Simulation`
+
+    Raises
+    ------
+    ConfigError : for a design or quality that does not exist, or numbers too small
+
+    Examples
+    --------
+    >>> study = make(n_train=20, n_test=5, n_voxels=100)
+    >>> study.betas.shape, study.images.shape
+    ((35, 100), (25, 32, 32, 3))
+    """
+    repeats = {"train_repeats": train_repeats, "test_repeats": test_repeats}
+    plan = design(
+        name,
+        n_train=n_train,
+        n_test=n_test,
+        seed=seed,
+        subject=subject,
+        **{key: value for key, value in repeats.items() if value is not None},
+    )
+    person = Subject(1000 * int(seed) + int(subject), n_voxels, snr or plan.snr)
+    order_rng, noise_rng = np.random.default_rng([int(seed), int(subject), 0x4C4142]).spawn(2)
+    images = scenes.render_many(seed, plan.indices, size)
+    described = tuple(scenes.describe_many(seed, plan.indices))
+    ids = np.array([f"scene-{seed}-{index:06d}" for index in plan.indices], dtype=object)
+    signal = person.signal(images, described)
+    order = schedule(plan.shown, order_rng, trials_per_run, runs_per_session)
+    betas = person.measure(
+        signal,
+        order["session"].to_numpy(),
+        order["run"].to_numpy(),
+        order["repeat"].to_numpy(),
+        noise_rng,
+        rows=order["row"].to_numpy(),
+    )
+    order.insert(1, "stimulus", ids[order.pop("row").to_numpy()])
+    labels = scenes.labels(described)
+    labels.index = pd.Index(ids, name="stimulus")
+    return Simulation(
+        name=f"insilico-{name}",
+        subject=person,
+        design=plan,
+        ids=ids,
+        images=images,
+        scenes=described,
+        captions=tuple(scenes.captions_many(described)),
+        caption_truth=tuple(truth(described)),
+        labels=labels,
+        category=np.array([scene.main for scene in described], dtype=object),
+        signal=signal,
+        trials=order,
+        betas=betas,
+        voxels=person.voxels,
+        split=plan.split(ids),
+    )
