@@ -103,7 +103,7 @@ def decode(
     split: Annotated[str, typer.Option(help="Which side to decode.")] = "test",
     control: Annotated[
         list[str] | None,
-        typer.Option("--control", help="shuffled, noise, mean, truth (the default four), or shuffled_training."),
+        typer.Option("--control", help="shuffled, noise, mean, category, truth (the default), or shuffled_training."),
     ] = None,
     root: Root = None,
     quiet: Quiet = False,

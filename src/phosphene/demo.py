@@ -31,7 +31,7 @@ def run(recipe: str, out: str | Path, *, fast: bool = False, progress: Progress 
     for name in names:
         start = time.perf_counter()
         folder = Path(out) / name if recipe == "all" else Path(out)
-        options = {"size": "small"} if fast else {}
+        options = {"size": "small"} if fast else {"n_train": 2000, "n_voxels": 2000}
         config, origins = flow.configure(name, [("demo", {"data.name": "insilico", "data.options": options})])
         opened = flow.fit(config, folder, origins=origins, progress=progress)
         flow.decode(opened, progress=progress)

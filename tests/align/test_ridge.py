@@ -582,4 +582,4 @@ def test_estimate_bounds_the_memory_really_allocated():
     peak = tracemalloc.get_traced_memory()[1] - 2 * 60 * 3000 * 4  # the predictions themselves are not counted
     tracemalloc.stop()
     told = estimate(700, 1500, 6000, 60, penalties=2, block_bytes=1 << 21).peak_bytes
-    assert 0.4 * told < peak < 1.2 * told
+    assert 0.25 * told < peak < told  # the estimate allows for pages of a map, which arrays in memory do not need

@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import write_pair_file
+from tests.flow.conftest import write_pair_file
 
 from phosphene import flow
 from phosphene.errors import ConfigError, ModelError, SplitError

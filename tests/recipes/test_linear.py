@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from phosphene.align.decoders import Encoding, invert, reliable_voxels
+from phosphene.align.decoders import HeldOut, fit_encoding, invert, reliable_voxels
 from phosphene.errors import DataError, ModelError
 from phosphene.recipes.linear import CurveConfig, InverseConfig, Linear, LinearConfig, RidgeConfig
 from phosphene.types import Stimuli, Trials
@@ -75,13 +75,13 @@ def test_leave_one_out_errors_equal_those_of_refitting():
     rng = np.random.default_rng(0)
     latents = rng.standard_normal((15, 4)).astype(np.float32)
     betas = (latents @ rng.standard_normal((4, 3)) + rng.standard_normal((15, 3))).astype(np.float32)
-    encoding = Encoding(latents, betas, [2.0])
+    held_out = HeldOut(fit_encoding(latents, betas, [2.0]), latents, betas)
     for i in range(15):
         keep = np.arange(15) != i
         x, y = latents[keep], betas[keep]
         w = np.linalg.solve((x - x.mean(0)).T @ (x - x.mean(0)) + 2.0 * np.eye(4), (x - x.mean(0)).T @ (y - y.mean(0)))
         expected = betas[i] - ((latents[i] - x.mean(0)) @ w + y.mean(0))
-        np.testing.assert_allclose(encoding.residuals_[i], expected, rtol=1e-4, atol=1e-5)  # float32 predictions
+        np.testing.assert_allclose(held_out.residuals_[i], expected, rtol=1e-4, atol=1e-5)  # float32 predictions
 
 
 def test_inverting_the_model_equals_the_textbook_formula():
@@ -90,10 +90,11 @@ def test_inverting_the_model_equals_the_textbook_formula():
     latents = rng.standard_normal((40, 3)).astype(np.float32)
     latents -= latents.mean(0)
     betas = (latents @ rng.standard_normal((3, 12)) + rng.standard_normal((40, 12))).astype(np.float32)
-    decoder = invert(betas, latents, rng=rng, correlations=[0.3], trusts=[0.7], alphas=[1.0])
-    encoding = Encoding(latents, betas, [1.0])
-    used = reliable_voxels(encoding.r2_)
-    w, e = encoding.ridge_.coef_[:, used].astype(float), encoding.residuals_[:, used].astype(float)
+    encoding = fit_encoding(latents, betas, [1.0])
+    decoder = invert(betas, latents, encoding, rng=rng, correlations=[0.3], trusts=[0.7], alphas=[1.0])
+    held_out = HeldOut(encoding, latents, betas)
+    used = reliable_voxels(held_out.r2_)
+    w, e = encoding.coef_[:, used].astype(float), held_out.residuals_[:, used].astype(float)
     noise = 0.7 * np.diag((e**2).mean(0)) + 0.3 * e.T @ e / 40
     precision = 0.7 * w @ np.linalg.inv(noise) @ w.T
     expected = np.linalg.solve(precision + np.diag(1 / latents.var(0)), 0.7 * w @ np.linalg.inv(noise)).T

@@ -103,6 +103,16 @@ def test_histogram_counts_every_defined_voxel_and_names_the_undefined():
     assert axes.get_title(loc="left") == "502 voxels, 2 undefined"
 
 
+@pytest.mark.fault(126)
+def test_voxels_without_a_ceiling_are_counted_not_drawn_as_a_ceiling():
+    r, ceiling = np.linspace(0, 0.9, 100), np.r_[np.zeros(30), np.full(60, 0.7), np.full(10, np.nan)]
+    axes = axes_of(figures.voxel_histogram(r, ceiling))
+    labels = axes.get_legend_handles_labels()[1]
+    assert "ceiling (30 voxels with none)" in labels
+    outline = axes.patches[0].get_xy()
+    assert outline[:, 1].max() == 60
+
+
 @pytest.mark.fault(123)
 @pytest.mark.fault(126)
 def test_nothing_but_nan_draws_without_a_warning():

@@ -21,7 +21,7 @@ from phosphene.train import TrainConfig, learning_rate, train
 from phosphene.train.checkpoint import checkpoints, last_checkpoint
 
 sys.path.insert(0, str(Path(__file__).parent))
-from toy import CONFIG, items, toy
+from tests.train.toy import CONFIG, items, toy
 
 TOY = str(Path(__file__).parent / "toy.py")
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}

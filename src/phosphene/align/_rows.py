@@ -11,6 +11,7 @@ import numpy as np
 from phosphene.errors import ConfigError, DataError
 
 ALL = slice(None)
+MAPPED = 64 << 20  # bytes of a map that may count as memory of ours at one time
 
 
 class Rows:
@@ -46,16 +47,29 @@ class Rows:
         if dtype.kind not in "fiub":
             raise DataError(f"{name} must hold real numbers but {_what_is_wrong(self.array)}.")
         self.shape = shape
+        # Touching a few columns of a map may map whole rows of the file, so a block is copied some rows at a time.
+        self._rows_at_once = max(1, MAPPED // (shape[1] * dtype.itemsize)) if self.is_mapped else shape[0]
 
     def block(self, rows=ALL, columns=ALL, minus=None, dtype=np.float32, out: np.ndarray | None = None) -> np.ndarray:
-        """A contiguous copy of a block in native ``dtype``, less ``minus`` (subtracted before rounding)."""
-        raw = self.array[rows, columns]
-        out = np.empty(raw.shape, dtype) if out is None else out[:, : raw.shape[1]]
-        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found by `check`
-            if minus is None:
-                np.copyto(out, raw, casting="unsafe")
-            else:
-                np.subtract(raw, minus, out=out, casting="unsafe")
+        """A contiguous copy of a block in native ``dtype``, less ``minus`` (subtracted before rounding).
+
+        ``rows`` is a slice or ascending row numbers.
+        """
+        rows = np.arange(self.shape[0])[rows] if isinstance(rows, slice) else rows
+        width = len(range(self.shape[1])[columns])
+        out = np.empty((len(rows), width), dtype) if out is None else out
+        for part in spans(len(rows), self._rows_at_once):
+            picked = rows[part]
+            if picked[-1] - picked[0] + 1 == len(picked):  # a slice is read without a copy in between
+                picked = slice(int(picked[0]), int(picked[-1]) + 1)
+            raw = self.array[picked, columns]
+            with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found by `check`
+                if minus is None:
+                    np.copyto(out[part], raw, casting="unsafe")
+                else:
+                    np.subtract(raw, minus, out=out[part], casting="unsafe")
+            if self._rows_at_once < len(rows):
+                self.forget()
         return out
 
     def mean(self, budget: int) -> np.ndarray:

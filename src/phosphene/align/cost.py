@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from phosphene.align._gram import precision
+from phosphene.align._rows import MAPPED
 from phosphene.errors import ConfigError
 
 EIGEN = 7.5  # an eigendecomposition of size s takes as long as a product of EIGEN * s^3 operations (measured)
@@ -43,7 +44,7 @@ def estimate(
     penalties: int = 1,
     alphas: int = 1,
     stream: bool = True,
-    block_bytes: int = 128 << 20,
+    block_bytes: int | None = None,
     flops_per_second: float | None = None,
 ) -> RidgeEstimate:
     """Estimate time and memory of a ridge problem.
@@ -54,7 +55,7 @@ def estimate(
     penalties : how many distinct penalties are used in the end (families of targets)
     alphas : how many penalties are on offer; 1 if none is chosen
     stream : whether for `ridge_predict`, which keeps no weights, rather than `Ridge`
-    block_bytes : as given to either
+    block_bytes : as given to either; default theirs
     flops_per_second : single-precision product rate; by default measured, in a tenth of a second
 
     Examples
@@ -79,7 +80,9 @@ def estimate(
         work += 2.0 * s * s * t / SLOWER + 2.0 * n * p * t * (not dual or kept == p)
         work += 2.0 * m * kept * t + 2.0 * m * n * p * (kept == n and dual)
     size = np.dtype(precision(n, p, m if stream else t, alphas)).itemsize
-    block = 2.5 * min(block_bytes, 4 * n * max(p, t))  # the pages of a map, a copy of them, and what is made of it
+    block_bytes = block_bytes or (384 << 20 if stream else 128 << 20)
+    whole = 4 * n * max(p, t)
+    block = (1.3 if stream else 2.5) * min(block_bytes, whole) + min(MAPPED, whole)
     factored = size * s * (s * (3 if choosing else 1 + (penalties > 1 and stream)) + m)
     result = penalties * size * m * n if stream else size * min(p * t, n * (p + t)) + size * s * s
     peak = int(max(size * s * (s + m) + block, factored + (0 if choosing else result), result + block))

@@ -71,33 +71,35 @@ class LinearDecoder:
         return cls(*take(tensors, ("weights", "mean", "offset", "voxel_weights"), "LinearDecoder"), chosen=meta)
 
 
-class Encoding:
-    """Ridge from latents to voxels, a penalty per voxel, and its exact leave-one-out errors.
+def fit_encoding(latents: np.ndarray, betas: np.ndarray, alphas: Sequence[float] = ALPHAS) -> Ridge:
+    """Ridge from latents (n, n_latents) to voxels (n, n_voxels), a penalty per voxel by exact leave-one-out."""
+    with warnings.catch_warnings():
+        # Voxels without signal rightly take the largest penalty; that is no reason to widen the grid.
+        warnings.filterwarnings("ignore", category=PhospheneWarning, message=".*penalt")
+        return Ridge(alphas, choose="loo", per_target=True).fit(latents, betas)
+
+
+class HeldOut:
+    """What a fitted encoding model predicts of each training row when that row is left out, exactly.
 
     Parameters
     ----------
+    encoding : Ridge fitted on these latents and betas
     latents : (n, n_latents) float32, one row per stimulus
     betas : (n, n_voxels) float32, standardised
-    alphas : penalties each voxel chooses among, by leave-one-out
 
     Attributes
     ----------
-    ridge_ : the fitted Ridge
-    residuals_ : (n, n_voxels) float32, what was measured minus what the model fitted without that row predicts
-    r2_ : (n_voxels,) float32, leave-one-out share of variance explained; 0 for constant voxels
+    residuals_ : (n, n_voxels) float32, measured minus predicted
+    r2_ : (n_voxels,) float32, share of variance explained; 0 for constant voxels
     """
 
-    def __init__(self, latents: np.ndarray, betas: np.ndarray, alphas: Sequence[float] = ALPHAS) -> None:
-        with warnings.catch_warnings():
-            # Voxels without signal rightly take the largest penalty; that is no reason to widen the grid.
-            warnings.filterwarnings("ignore", category=PhospheneWarning, message=".*penalt")
-            self.ridge_ = Ridge(alphas, choose="loo", per_target=True).fit(latents, betas)
-        centred = (latents - latents.mean(axis=0)).astype(np.float64)
-        u, s, _ = np.linalg.svd(centred, full_matrices=False)
-        alpha = np.broadcast_to(self.ridge_.alpha_, betas.shape[1])
-        shrink = s[:, None] ** 2 / (s[:, None] ** 2 + alpha)
+    def __init__(self, encoding: Ridge, latents: np.ndarray, betas: np.ndarray) -> None:
+        # The diagonal of the hat matrix of centred rows, for the penalty of every voxel.
+        u, s, _ = np.linalg.svd((latents - latents.mean(axis=0)).astype(np.float64), full_matrices=False)
+        shrink = s[:, None] ** 2 / (s[:, None] ** 2 + np.broadcast_to(encoding.alpha_, betas.shape[1]))
         leverage = 1 / len(latents) + (u**2) @ shrink
-        error = (betas - self.ridge_.predict(latents)) / np.maximum(1 - leverage, 1e-6)
+        error = (betas - encoding.predict(latents)) / np.maximum(1 - leverage, 1e-6)
         total = ((betas - betas.mean(axis=0)) ** 2).sum(axis=0, dtype=np.float64)
         left = (error**2).sum(axis=0)
         self.residuals_ = error.astype(np.float32)
@@ -159,6 +161,7 @@ def regress(
 def invert(
     betas: np.ndarray,
     latents: np.ndarray,
+    encoding: Ridge,
     *,
     rng: np.random.Generator,
     correlations: Sequence[float] = CORRELATIONS,
@@ -179,10 +182,11 @@ def invert(
     ----------
     betas : (n, n_voxels) float32, standardised
     latents : (n, n_latents) float32, centred and uncorrelated (principal components)
+    encoding : Ridge fitted on all these rows
     rng : draws the folds
     correlations, trusts : values of c and t to choose among
     n_folds : how many folds
-    alphas : penalties of the encoding model
+    alphas : penalties of the encoding models fitted inside the folds
 
     Returns
     -------
@@ -197,13 +201,14 @@ def invert(
     error = np.zeros((len(correlations), len(trusts)))
     for held_out in range(fold.max() + 1):
         inside, outside = fold != held_out, fold == held_out
-        model = _Inverse(betas[inside], latents[inside], alphas)
+        inner = fit_encoding(latents[inside], betas[inside], alphas)
+        model = _Inverse(inner, latents[inside], betas[inside])
         for i, correlation in enumerate(correlations):
             for j, trust in enumerate(trusts):
                 predicted = model.decode(betas[outside], correlation, trust)
                 error[i, j] += ((predicted - latents[outside]) ** 2).sum()
     i, j = np.unravel_index(int(error.argmin()), error.shape)
-    model = _Inverse(betas, latents, alphas)
+    model = _Inverse(encoding, latents, betas)
     chosen = {"correlation": correlations[i], "trust": trusts[j], "n_voxels_used": int(model.used.sum())}
     weights = np.zeros((betas.shape[1], latents.shape[1]), dtype=np.float32)
     weights[model.used] = model.weights(correlations[i], trusts[j])
@@ -215,15 +220,15 @@ def invert(
 class _Inverse:
     """The linear Gaussian model of some training rows, ready for any c and t."""
 
-    def __init__(self, betas: np.ndarray, latents: np.ndarray, alphas: Sequence[float]) -> None:
-        encoding = Encoding(latents, betas, alphas)
-        self.r2 = encoding.r2_
+    def __init__(self, encoding: Ridge, latents: np.ndarray, betas: np.ndarray) -> None:
+        held_out = HeldOut(encoding, latents, betas)
+        self.r2 = held_out.r2_
         self.used = reliable_voxels(self.r2)
         self.centre = latents.mean(axis=0)
         self.prior = np.maximum(latents.var(axis=0, dtype=np.float64), 1e-12)
-        coef = encoding.ridge_.coef_[:, self.used]
-        self.intercept = encoding.ridge_.intercept_[self.used] + self.centre @ coef
-        residuals = encoding.residuals_[:, self.used]
+        coef = encoding.coef_[:, self.used]
+        self.intercept = encoding.intercept_[self.used] + self.centre @ coef
+        residuals = held_out.residuals_[:, self.used]
         self.spread = np.sqrt((residuals**2).mean(axis=0))
         self.w = coef / self.spread  # (n_latents, n_used)
         self.e = residuals / self.spread  # (n, n_used)

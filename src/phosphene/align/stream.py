@@ -26,7 +26,7 @@ def ridge_predict(
     fit_intercept: bool = True,
     sketch_size: int = 256,
     seed: int = 0,
-    block_bytes: int = 128 << 20,
+    block_bytes: int = 384 << 20,
     out: Mapping[str, np.ndarray] | None = None,
 ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
     """Fit ridge maps on (X, Y) and predict Y for new rows, one family of targets after another, keeping no weights.
@@ -177,13 +177,12 @@ def _stream(a: np.ndarray, y: Rows, used: np.ndarray, intercept: bool, out: np.n
 def _targets(y: Rows, used: np.ndarray, budget: int, shift: bool, extra_rows: int = 0, check: bool = False):
     """Column blocks of the used rows in float32, less the first row where an intercept will restore it."""
     n = len(used)
-    picked = slice(int(used[0]), int(used[-1]) + 1) if used[-1] - used[0] + 1 == n else used
     width = max(1, budget // (4 * (n + extra_rows)))
     buffer = np.empty(n * min(width, y.shape[1]), np.float32)
     for columns in spans(y.shape[1], width):
         count = columns.stop - columns.start
         block = buffer[: n * count].reshape(n, count)
-        y.block(picked, columns, minus=_first(y, used, columns) if shift else None, out=block)
+        y.block(used, columns, minus=_first(y, used, columns) if shift else None, out=block)
         if check:
             _check(y, used, columns, block)
         yield columns, block

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Self
 
 import numpy as np
+from scipy.linalg import eigh
 
 from phosphene.errors import ConfigError, DataError
 from phosphene.run.stages import take
@@ -48,15 +49,17 @@ class PixelPca:
         centred = x - mean.astype(np.float32)
         n, d = centred.shape
         # The smaller of the two Gram matrices has the same non-zero spectrum and is far cheaper than an SVD.
-        gram = (centred @ centred.T if n <= d else centred.T @ centred).astype(np.float64)
-        values, vectors = np.linalg.eigh(gram)
+        small = min(n, d)
+        precise = centred.astype(np.float64) if n * d * small < 2e11 else centred
+        gram = (precise @ precise.T if n <= d else precise.T @ precise).astype(np.float64)
+        wanted = min(self.n_components or small, small)
+        values, vectors = eigh(gram, subset_by_index=[small - wanted, small - 1])
         values, vectors = values[::-1], vectors[:, ::-1]
-        rank = int((values > values[0] * 1e-9).sum()) if values[0] > 0 else 0
-        if rank == 0:
+        keep = int((values > values[0] * 1e-9).sum()) if values[0] > 0 else 0
+        if keep == 0:
             raise DataError(f"the {n} training pictures are all alike; there is nothing to decode.")
-        keep = min(self.n_components or rank, rank)
         if n <= d:
-            components = (vectors[:, :keep] / np.sqrt(values[:keep])).T @ centred
+            components = (vectors[:, :keep] / np.sqrt(values[:keep])).T @ precise
         else:
             components = vectors[:, :keep].T
         # Eigenvectors have no sign; fix it so that every machine gives the same latents.

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from phosphene.errors import ConfigError, did_you_mean
+from phosphene.evaluate.category import CategoryOnlyDecoder
 from phosphene.flow.opened import TEST, Opened
 from phosphene.recipes.base import Recipe
 from phosphene.run import atomic
@@ -17,7 +18,7 @@ from phosphene.run.folder import SEEN, RunFolder
 from phosphene.run.progress import Progress
 from phosphene.types import Images, Stimuli, Trials
 
-CONTROLS = ("shuffled", "noise", "mean", "truth")
+CONTROLS = ("shuffled", "noise", "mean", "category", "truth")
 """Controls decoded by default. ``shuffled_training`` costs a second fit and is made when asked for."""
 
 _KNOWN = (*CONTROLS, "shuffled_training")
@@ -34,6 +35,8 @@ def decode(opened: Opened, *, controls: Sequence[str] = CONTROLS, progress: Prog
         - ``shuffled``: the test responses in random order (uniform, so that chance is exact)
         - ``noise``: draws from the Gaussian with the mean and covariance of the training responses
         - ``mean``: the mean training response
+        - ``category``: no decoder but a classifier of the responses, which draws the mean training picture of the category
+          it names; where there are categories
         - ``truth``: no brain at all, the true latents through the generator, where the recipe can
         - ``shuffled_training``: the test responses, decoded by the same recipe fitted on pictures dealt to the training
           stimuli at random
@@ -89,6 +92,10 @@ def _decode_fold(opened: Opened, fold: int, controls: Sequence[str]) -> Iterator
             ceiling = recipe.ceiling(stimuli)
             if ceiling is not None:
                 yield name, _Drawn(fold, ceiling, {})
+        elif name == "category":
+            pictures = _category_only(opened.stimuli, train, test, recipe)
+            if pictures is not None:
+                yield name, _Drawn(fold, pictures, {})
         elif name == "shuffled_training":
             yield name, drawn(_fitted_on_shuffled(recipe, train, opened.stimuli, rng), test)
         else:
@@ -105,6 +112,17 @@ def _control_input(name: str, train: Trials, test: Trials, rng: np.random.Genera
     # Random mixtures of centred training rows have exactly their covariance, which is never formed.
     mix = rng.standard_normal((len(test), len(betas)), dtype=np.float32) / np.float32(np.sqrt(max(1, len(betas) - 1)))
     return test.with_betas(mix @ (betas - mean) + mean, control="Gaussian of the training mean and covariance")
+
+
+def _category_only(stimuli: Stimuli, train: Trials, test: Trials, recipe: Recipe) -> Images | None:
+    if stimuli.category is None:
+        return None
+    train = train.average_repeats()
+    shown = stimuli.select(train.stimuli)
+    if len(set(shown.category)) < 2 or len(train) < 3:
+        return None
+    decoder = CategoryOnlyDecoder().fit(train.betas, shown.category, shown.resized(recipe.image_shape_[:2]))
+    return Images(test.stimuli, decoder.decode(test.betas))
 
 
 def _fitted_on_shuffled(recipe: Recipe, train: Trials, stimuli: Stimuli, rng: np.random.Generator) -> Recipe:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from phosphene.errors import DataError, ModelError
-from phosphene.evaluate.category import CategoryOnlyDecoder, PictureClassifier
+from phosphene.evaluate.category import PictureClassifier
 from phosphene.evaluate.conclusion import conclude
 from phosphene.evaluate.controls import paired_differences
 from phosphene.evaluate.identification import similarity
@@ -65,9 +65,6 @@ def evaluate(
         for name in progress.each(run.inputs(TEST), "scoring"):
             encoded = _encoded(opened) if name == "brain" else None
             scored[name] = score(_decoded(opened, name, classifier), encoded, seed=seed)
-        category = _category_only(opened, classifier)
-        if category is not None:
-            scored["category"] = score(category, seed=seed)
         scores = pd.concat([s.table(TEST, name, setting) for name, s in scored.items()], ignore_index=True)
         controls = [name for name in scored if name not in ("brain", "truth")]
         differences = [paired_differences(scored["brain"], scored[name], name, seed=seed) for name in controls]
@@ -145,25 +142,6 @@ def _classifier(opened: Opened) -> _Foldwise | None:
         except DataError:  # a single class, or too few pictures: there is nothing to classify
             return None
     return _Foldwise(fitted, _index(opened)["fold"].to_numpy())
-
-
-def _category_only(opened: Opened, classifier: _Foldwise | None) -> Decoded | None:
-    """What a decoder reaches that only names the category and draws its mean training picture."""
-    if classifier is None:
-        return None
-    pictures = []
-    for fold in range(len(opened.folds)):
-        train, shown, category = _training(opened, fold)
-        test = opened.sides(fold)[1].average_repeats()
-        pictures.append(CategoryOnlyDecoder().fit(train.betas, category, shown).decode(test.betas))
-    index = _index(opened)
-    return Decoded(
-        index["stimulus"].to_numpy(object),
-        images=np.concatenate(pictures).astype(np.float32),
-        true_images=opened.run.pixels(TEST, SEEN),
-        labels=_labels(opened, index),
-        classifier=classifier,
-    )
 
 
 def _encoded(opened: Opened) -> Encoded | None:

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from phosphene.align.decoders import ALPHAS, Encoding, LinearDecoder, invert, regress, reliable_voxels
+from phosphene.align.decoders import ALPHAS, HeldOut, LinearDecoder, fit_encoding, invert, regress, reliable_voxels
 from phosphene.align.ridge import Ridge
 from phosphene.data.splits import inner_folds
 from phosphene.data.standardise import Standardiser
@@ -96,8 +96,8 @@ class Linear(Recipe[LinearConfig]):
 
     @classmethod
     def preset(cls, name: str) -> dict[str, Any]:
-        """``paper``: pictures at 64 pixels and 1,000 components, for data of NSD's size."""
-        return {"pixels": {"n_components": 1000, "size": [64, 64]}} if name == "paper" else {}
+        """``lab``: 256 components. ``paper``: pictures at 64 pixels and 1,000 components, for data of NSD's size."""
+        return {"pixels": {"n_components": 1000, "size": [64, 64]} if name == "paper" else {"n_components": 256}}
 
     def stage_config(self, name: str) -> dict[str, Any]:
         """Values a stage depends on, so that trying another curve or decoder spares what comes before."""
@@ -123,19 +123,18 @@ class Linear(Recipe[LinearConfig]):
     def fit_to_brain(self, trials: Trials, stimuli: Stimuli) -> Ridge:
         """Components to standardised voxels, a penalty per voxel."""
         betas, latents = self._pairs(trials, stimuli)
-        return Encoding(latents, betas, self.config.alphas).ridge_
+        return fit_encoding(latents, betas, self.config.alphas)
 
     def fit_to_pixels(self, trials: Trials, stimuli: Stimuli) -> LinearDecoder:
         """Standardised voxels to components."""
         betas, latents = self._pairs(trials, stimuli)
         decoder = self.config.decoder
         if decoder.kind == "inverse":
-            return invert(
-                betas, latents, rng=self.rng("inverse folds"), n_folds=decoder.n_folds, alphas=self.config.alphas
-            )
+            rng = self.rng("inverse folds")
+            return invert(betas, latents, self.to_brain_, rng=rng, n_folds=decoder.n_folds, alphas=self.config.alphas)
         weights = np.ones(betas.shape[1], dtype=np.float32)
         if decoder.voxels != "all":
-            r2 = Encoding(latents, betas, self.config.alphas).r2_
+            r2 = HeldOut(self.to_brain_, latents, betas).r2_
             weights = reliable_voxels(r2).astype(np.float32)
             if decoder.voxels == "weighted":
                 weights *= np.sqrt(np.maximum(r2, 0))

@@ -368,9 +368,9 @@ def voxel_histogram(r: np.ndarray, ceiling_r: np.ndarray | None = None) -> Figur
         low = min(-0.2, float(good.min())) if good.size else -0.2
         bins = np.linspace(np.floor(low * 10) / 10, high, 45)
         if ceiling_r is not None and np.isfinite(ceiling_r).any():
-            axes.hist(
-                ceiling_r[np.isfinite(ceiling_r)], bins, histtype="step", color=CEILING, linewidth=1.4, label="ceiling"
-            )
+            silent = int((ceiling_r == 0).sum())  # one bar of them would flatten all others
+            label = "ceiling" + (f" ({silent:,} voxels with none)" if silent else "")
+            axes.hist(ceiling_r[ceiling_r > 0], bins, histtype="step", color=CEILING, linewidth=1.4, label=label)
         axes.hist(good, bins, color=BRAIN, alpha=0.85, label="predicted")
         if good.size:
             middle = float(np.median(good))
@@ -394,8 +394,9 @@ def against_ceiling(r: np.ndarray, ceiling_r: np.ndarray) -> Figure:
         axes.axhline(0, color=MUTED, linewidth=0.8)
         size = float(np.clip(3e4 / max(1, there.sum()), 1, 14))
         axes.scatter(
-            ceiling_r[there], r[there], s=size, color=BRAIN, alpha=0.35, linewidth=0, rasterized=True, label="one voxel"
-        )
+            ceiling_r[there], r[there], s=size, color=BRAIN, alpha=0.35, linewidth=0, label="one voxel",
+            rasterized=there.sum() > 1500,
+        )  # fmt: skip
         axes.set_xlabel("r of a perfect model (noise ceiling)")
         axes.set_ylabel("r reached")
         axes.legend(loc="upper left")

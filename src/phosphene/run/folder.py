@@ -19,8 +19,7 @@
                                skipped.csv (metric, reason)
       figures/  report.html
 
-INPUT is ``brain``, a control (``shuffled``, ``noise``, ``mean``, ``truth``, ``shuffled_training``), or ``seen``: the pictures
-shown. SPLIT is ``test``.
+INPUT is ``brain``, a control (see ``phosphene.flow.decode``), or ``seen``: the pictures shown. SPLIT is ``test``.
 """
 
 from __future__ import annotations

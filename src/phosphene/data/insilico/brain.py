@@ -31,7 +31,7 @@ from phosphene.data.insilico import pathway, scenes
 from phosphene.data.insilico.bayes import BayesLinear, fit_bayes_linear
 from phosphene.data.insilico.cortex import AREAS, EARLY, FIELD_DEG, grow
 from phosphene.data.insilico.noise import Noise, smooth_map
-from phosphene.data.insilico.scenes import PLACES, THINGS, Scene
+from phosphene.data.insilico.scenes import Scene
 from phosphene.data.insilico.tuning import object_drive, object_tuning
 from phosphene.errors import ConfigError, DataError
 
@@ -383,4 +383,4 @@ def _ceiling(power: np.ndarray, repeats: int) -> np.ndarray:
     return power / (power + 1.0 / repeats)
 
 
-__all__ = ["FADE", "PLACES", "THINGS", "BayesLinear", "Noise", "Subject", "fade", "population"]
+__all__ = ["FADE", "BayesLinear", "Noise", "Subject", "fade", "population"]

@@ -88,7 +88,8 @@ def _write(scene: Scene, quality: str, style: int, pick: tuple[int, int, int]) -
     if style == 1:  # another place
         places = [name for name in PLACES if name != scene.place]
         return f"{_named(main)} {_WHERE[places[pick[1] % len(places)]]}"
-    kinds = [name for name in THINGS if name not in scene.labels]
+    same = "person" if FAMILIES[main.kind] == "person" else main.kind  # calling a face a person is not wrong
+    kinds = [name for name in THINGS if name not in scene.labels and FAMILIES[name] != same]
     wrong = kinds[pick[2] % len(kinds)]
     return f"{_named(main, kind=wrong, text=WORDS[pick[1] % len(WORDS)])} {_WHERE[scene.place]}"
 

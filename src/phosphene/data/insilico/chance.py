@@ -42,9 +42,9 @@ class Chance:
     Examples
     --------
     >>> Chance(1, [5, 6]).uniform("horizon").round(3)
-    array([0.157, 0.963])
+    array([0.364, 0.859])
     >>> Chance(1, [6]).uniform("horizon").round(3)
-    array([0.963])
+    array([0.859])
     """
 
     def __init__(self, seed: int, indices: Sequence[int] | np.ndarray):

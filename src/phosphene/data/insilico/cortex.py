@@ -21,6 +21,8 @@ FIELD_DEG = 8.4  # width of a picture in degrees of visual angle, as in the Natu
 _FARTHEST_DEG = 6.0  # the corner of a picture
 _FOVEA_DEG = 0.75  # eccentricity at which cortical magnification has halved
 _MARGIN_MM = 3.5  # how far the sheet reaches beyond the areas
+_SILENT = (40.0, 54.0, -18.0, 27.0)  # cortex between the areas that answers to nothing
+_EARLY_MM = 24.0  # V1 to V3 reach this far from the horizontal meridian, away from the fovea
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ AREAS: dict[str, Area] = {
     "EBA": Area(((35, 50, 25, 40),), (2.0, 0.30), 0.50, "body"),
     "VWFA": Area(((15, 28, -48, -37),), (2.0, 0.20), 0.42, "word"),
     "PPA": Area(((47, 62, -30, -15),), (3.0, 0.30), 0.46, "house"),
-    "RSC": Area(((47, 60, 1, 14),), (3.5, 0.30), 0.38, "house"),
+    "RSC": Area(((47, 60, 1, 14),), (3.5, 0.30), 0.44, "house"),
 }  # fmt: skip
 
 EARLY = ("V1", "V2", "V3")
@@ -67,8 +69,13 @@ class _Warp:
         self.strength = rng.normal(0.0, strength_mm / np.sqrt(3.0), (6, 2))
 
     def __call__(self, flat: np.ndarray) -> np.ndarray:
+        """Where points of the sheet (n, 2) lie on the map whose borders are straight."""
         waves = np.sin((flat @ self.waves.T)[:, :, None] + self.phase)  # (point, wave, axis)
-        return flat + (waves * self.strength).sum(axis=1)
+        u, v = (flat + (waves * self.strength).sum(axis=1)).T
+        # V1 to V3 taper towards the fovea, and what lies beside them moves in.
+        width = 0.5 + 0.5 * np.clip(u / 30.0, 0.0, 1.0) ** 0.7
+        beside = np.abs(v) + _EARLY_MM * (1.0 - width)
+        return np.stack([u, np.where(np.abs(v) < _EARLY_MM * width, v / width, np.sign(v) * beside)], axis=1)
 
 
 def _patches(rng: np.random.Generator, right: bool) -> list[tuple[str, np.ndarray]]:
@@ -155,7 +162,9 @@ def _hemisphere(warp, patches, flat, right, rng) -> pd.DataFrame:
     straight = warp(flat)
     area = np.full(len(flat), "none", dtype=object)
     for name, (u0, u1, v0, v1) in patches:
-        inside = (straight[:, 0] >= u0) & (straight[:, 0] < u1) & (straight[:, 1] >= v0) & (straight[:, 1] < v1)
+        du, dv = (2 * straight[:, 0] - u0 - u1) / (u1 - u0), (2 * straight[:, 1] - v0 - v1) / (v1 - v0)
+        power = 40 if name in (*EARLY, "hV4") else 4  # maps have straight borders, other areas are rounded patches
+        inside = np.abs(du) ** power + np.abs(dv) ** power < 1.0
         area[inside & (area == "none")] = name
     xyz, fold = _fold(flat, right, rng)
     offset = 8.0 if right else -8.0
@@ -179,9 +188,9 @@ def grow(rng: np.random.Generator, n_voxels: int) -> pd.DataFrame:
     table with one row per voxel: hemisphere; x, y, z on the folded sheet (mm); u, v on the flat map (mm, left hemisphere at
     negative u); fold (-1 sulcus to 1 gyrus); area (``none`` where nothing responds); prf_x, prf_y, prf_size (degrees)
     """
-    warps = [_Warp(rng, 1.2), _Warp(rng, 1.2)]
+    warps = [_Warp(rng, 2.0), _Warp(rng, 2.0)]
     patches = [_patches(rng, right) for right in (False, True)]
-    boxes = [np.array([box for _, box in part]) for part in patches]
+    boxes = [np.array([*(box for _, box in part), _SILENT]) for part in patches]
     state = int(rng.integers(1 << 32))
 
     def sheets(spacing: float) -> list[np.ndarray]:

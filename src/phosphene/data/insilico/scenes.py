@@ -9,7 +9,7 @@ Examples
 >>> picture.shape, str(picture.dtype)
 ((32, 32, 3), 'uint8')
 >>> describe(0, 3).labels
-('boat', 'mountains')
+('tree', 'fish', 'mountains')
 """
 
 from __future__ import annotations
@@ -295,8 +295,10 @@ def captions(seed: int, index: int) -> tuple[str, ...]:
 
     Examples
     --------
+    >>> describe(0, 4).place, caption_truth(0, 4)[1]
+    ('city', 'wrong')
     >>> captions(0, 4)[1]
-    'there is a person in a city at night next to a tree'
+    'a person in a pink shirt under water'
     """
     return captions_many([describe(seed, index)])[0]
 

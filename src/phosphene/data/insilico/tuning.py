@@ -18,7 +18,7 @@ _LIKES: dict[str, dict[str, float]] = {
     "EBA": {"body": 1.0, "face": 0.3, "cat": 0.3, "bird": 0.15},
     "VWFA": {"word": 1.0, "clock": 0.25, "face": 0.15},
     "PPA": {"house": 1.0, "car": 0.2, "boat": 0.2, "tree": 0.2, "face": -0.1},
-    "RSC": {"house": 0.8, "tree": 0.2},
+    "RSC": {"house": 1.2, "tree": 0.2},
 }
 # Layout and landmarks: how open or built a place is, for the place areas.
 _SPACE = {"sky": -0.4, "sea": -0.2, "meadow": 0.0, "desert": -0.1, "snow": 0.0, "city": 0.6, "room": 0.5, "forest": 0.2,
@@ -81,8 +81,8 @@ def object_tuning(area: np.ndarray, rng: np.random.Generator) -> tuple[ObjectTun
         if name == "VWFA":
             words[:, here] *= 4.0
         if name in ("PPA", "RSC"):
-            places[:, here] *= 2.5 if name == "PPA" else 3.5
-            places[:, here] += np.array([_SPACE[place] for place in PLACES])[:, None] * (0.5 if name == "PPA" else 0.7)
+            places[:, here] *= 2.5 if name == "PPA" else 3.0
+            places[:, here] += np.array([_SPACE[place] for place in PLACES])[:, None] * 0.5
             local[here] = 0.25
         if name == "OFA":
             local[here] = 0.7
