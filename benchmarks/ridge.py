@@ -41,13 +41,25 @@ import numpy as np
 
 ROWS, VOXELS, TEST = 8859, 15_724, 982
 FAMILIES = {"vision": (257, 768, 60_000.0), "text": (77, 768, 100_000.0), "vdvae": (1, 91_168, 50_000.0)}
-SCALED = ("ours", "ours_loo", "ours_per_target", "loop64", "sklearn64", "sklearn32", "himalaya", "himalaya_cv", "ridgecv_16th")
+SCALED = (
+    "ours",
+    "ours_loo",
+    "ours_per_target",
+    "loop64",
+    "sklearn64",
+    "sklearn32",
+    "himalaya",
+    "himalaya_cv",
+    "ridgecv_16th",
+)
 FULL = ("ours", "ours_loo", "token64")
 
 
 def sizes(scale: int) -> tuple[int, int, int, dict[str, tuple[int, int, float]]]:
     """Rows, voxels, test rows, and tokens, width and penalty of every family at one scale."""
-    families = {name: (tokens, round(width / scale), alpha / scale) for name, (tokens, width, alpha) in FAMILIES.items()}
+    families = {
+        name: (tokens, round(width / scale), alpha / scale) for name, (tokens, width, alpha) in FAMILIES.items()
+    }
     return round(ROWS / scale), round(VOXELS / scale), round(TEST / scale), families
 
 
@@ -61,14 +73,14 @@ def make(folder: Path, scale: int, seed: int = 0) -> None:
     n, p, m, families = sizes(scale)
     factors = rng.standard_normal((n + m, 64), np.float32)
     strength = np.arange(1, 65, dtype=np.float32)[:, None] ** -0.5
-    x = factors @ (strength * rng.standard_normal((64, p), np.float32)) + 3 * rng.standard_normal((n + m, p), np.float32)
+    x = factors @ (strength * rng.standard_normal((64, p), np.float32)) + 3 * rng.standard_normal(
+        (n + m, p), np.float32
+    )
     x = (x - x[:n].mean(axis=0)) / x[:n].std(axis=0)
     np.save(folder / "x.npy", x[:n])
     np.save(folder / "x_new.npy", x[n:])
     for name, (tokens, width, _) in families.items():
-        y = np.lib.format.open_memmap(
-            folder / f"{name}.npy", mode="w+", dtype=np.float32, shape=(n, tokens * width)
-        )
+        y = np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=np.float32, shape=(n, tokens * width))
         weights = strength * rng.standard_normal((64, tokens * width), np.float32)
         offset = rng.standard_normal(tokens * width, np.float32)
         for start in range(0, n, 512):
@@ -262,7 +274,9 @@ def main() -> None:
         n, p, m, families = sizes(scale)
         needed = 4.4 * (n + m) * (p + sum(tokens * width for tokens, width, _ in families.values()))
         if shutil.disk_usage(folder).free < needed:
-            raise SystemExit(f"{folder} has less than the {needed / 1e9:.0f} GB this needs; choose another with --folder.")
+            raise SystemExit(
+                f"{folder} has less than the {needed / 1e9:.0f} GB this needs; choose another with --folder."
+            )
         make(folder, scale)
         results: dict[str, list[dict]] = {case: [] for case in cases}
         found: dict[str, dict] = {}
@@ -291,7 +305,9 @@ def report(results: dict, found: dict, scale: int, rounds: int, arguments: argpa
         one = median["token64"]
         median["loop64 (extrapolated)"] = {k: one[k] * (tokens + whole) for k in ("cpu", "wall")} | {"rss": np.nan}
     rate = product_rate()
-    print(f"{n} x {p} to {targets:,} targets, {m} test rows; {arguments.threads} thread(s), {rounds} round(s), medians; ")
+    print(
+        f"{n} x {p} to {targets:,} targets, {m} test rows; {arguments.threads} thread(s), {rounds} round(s), medians; "
+    )
     print(f"single-precision product on this machine: {rate:.0f} GFLOP per CPU second\n")
     base = median.get("ours", {}).get("cpu", np.nan)
     chosen = median.get("ours_loo", {}).get("cpu", np.nan)

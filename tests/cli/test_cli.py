@@ -45,7 +45,8 @@ def test_the_six_commands_decode_real_digits(shared_data, tmp_path):
         status, out, errors = phosphene(verb, run)
         assert status == 0, errors
     scores = {
-        tuple(r[:3]): float(r[3]) for r in (line.split(",") for line in (run / "scores.csv").read_text().splitlines()[1:])
+        tuple(r[:3]): float(r[3])
+        for r in (line.split(",") for line in (run / "scores.csv").read_text().splitlines()[1:])
     }
     # The bar of an honest linear decoder on the file's split; the shared README has the controls.
     assert scores["test", "brain", "pixcorr"] > 0.80

@@ -7,12 +7,12 @@ import time
 
 import numpy as np
 import pytest
-from tests.flow.conftest import write_pair_file
 
 from phosphene import flow
 from phosphene.errors import ConfigError, ModelError, SplitError
 from phosphene.run.folder import RunFolder
 from phosphene.run.stages import STAGE
+from tests.flow.conftest import write_pair_file
 
 FAST = {"recipe.curve.kind": "none", "recipe.alphas": [1.0, 100.0, 10000.0]}
 

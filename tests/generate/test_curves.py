@@ -35,7 +35,9 @@ def test_contrast_finds_the_curve_that_made_the_pictures():
 
 @pytest.mark.parametrize("c", [0.0, 0.5, 4.0, 16.0])
 def test_an_s_curve_keeps_black_white_and_middle_grey(c):
-    np.testing.assert_allclose(OutputCurve._s_curve(c)(np.array([-1.0, 0.0, 0.5, 1.0, 2.0])), [0, 0, 0.5, 1, 1], atol=1e-6)
+    np.testing.assert_allclose(
+        OutputCurve._s_curve(c)(np.array([-1.0, 0.0, 0.5, 1.0, 2.0])), [0, 0, 0.5, 1, 1], atol=1e-6
+    )
 
 
 def test_constant_pictures_have_a_curve_too():

@@ -54,6 +54,12 @@ def test_a_reused_process_number_is_not_mistaken_for_the_holder(tmp_path):
         pass
 
 
+def test_what_a_killed_process_left_anywhere_in_the_run_is_swept(tmp_path):
+    (tmp_path / "folds" / "00" / "stages" / ".partial-to_brain-1-a").mkdir(parents=True)
+    with RunFolder(tmp_path).locked("fit"):
+        assert list((tmp_path / "folds" / "00" / "stages").iterdir()) == []
+
+
 @pytest.mark.fault(116)
 def test_formulas_in_texts_are_defused_in_tables(tmp_path):
     run = RunFolder(tmp_path)

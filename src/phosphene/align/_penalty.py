@@ -30,19 +30,24 @@ def penalties(alpha) -> np.ndarray:
     return np.unique(values.astype(np.float64))
 
 
-def sketch(blocks, t: int, size: int, seed: int) -> np.ndarray:
+def sketch(blocks, n: int, t: int, size: int, seed: int) -> np.ndarray:
     """Random Gaussian combinations (n, size) of targets, E |row|^2 that of the row; the targets if t <= size.
 
-    ``blocks`` yields (columns, array (n, some)); the result is the same however the t columns are cut.
+    ``blocks`` yields (columns, rows, array), all rows of some columns before the next columns. The result is the same
+    however the targets are cut.
     """
-    if t <= size:
-        return np.hstack([block.copy() for _, block in blocks])
-    rng = np.random.default_rng(seed)
-    mixed: np.ndarray | float = 0.0
-    for _, block in blocks:
-        draw = rng.standard_normal((block.shape[1], size), np.float32).astype(block.dtype, copy=False)
-        mixed = mixed + block @ draw
-    return mixed / block.dtype.type(np.sqrt(size))
+    rng, at, mixed = np.random.default_rng(seed), None, None
+    for columns, rows, block in blocks:
+        if mixed is None:
+            mixed = np.zeros((n, min(t, size)), block.dtype)
+        if t <= size:
+            mixed[rows, columns] = block
+            continue
+        if columns != at:
+            draw = rng.standard_normal((block.shape[1], size), np.float32).astype(block.dtype, copy=False)
+            at = columns
+        mixed[rows] += block @ draw
+    return mixed if t <= size else mixed / mixed.dtype.type(np.sqrt(size))
 
 
 def check_scale(largest: float, mean: np.ndarray, alphas: np.ndarray, x: Rows) -> None:

@@ -335,7 +335,10 @@ class Ridge:
             else:
                 total[:] += errors.sum(axis=1)
 
-        mixed = None if self.sketch is None else sketch(self._blocks(y, dtype), t, self.sketch, self.seed)
+        mixed = None
+        if self.sketch is not None:
+            blocks = ((columns, ALL, block) for columns, block in self._blocks(y, dtype))
+            mixed = sketch(blocks, n, t, self.sketch, self.seed)
 
         def judged() -> Iterator[tuple[slice, np.ndarray]]:
             return self._blocks(y, dtype) if mixed is None else iter([(ALL, mixed)])

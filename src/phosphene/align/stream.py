@@ -10,11 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from scipy.linalg import blas
 
 from phosphene.align import _gram
 from phosphene.align._penalty import check_scale, factor, penalties, sketch, warn_at_edge
-from phosphene.align._rows import ALL, Rows, destination, is_ordinary, spans
+from phosphene.align._rows import Rows, destination, is_ordinary, spans
 from phosphene.errors import ConfigError, DataError, ModelError
+
+ROWS = 2048  # training rows of the targets read at a time
 
 
 def ridge_predict(
@@ -133,7 +136,7 @@ def _smoothers(x, mean, new, sources, grids, used, place, intercept, size, seed,
         for name, grid in grids.items():
             if len(grid) > 1:
                 y = sources[name]
-                mixed = sketch(_targets(y, used, budget, intercept, check=True), y.shape[1], size, seed)
+                mixed = sketch(_targets(y, used, budget, intercept), len(used), y.shape[1], size, seed)
                 mixed = mixed[place].astype(dtype, copy=False)
                 mixed -= intercept * mixed.mean(axis=0)
                 best = spectrum.leave_one_out(mixed, grid).sum(axis=1).argmin()
@@ -163,39 +166,45 @@ def _smoothers(x, mean, new, sources, grids, used, place, intercept, size, seed,
 def _stream(a: np.ndarray, y: Rows, used: np.ndarray, intercept: bool, out: np.ndarray, budget: int) -> None:
     """Write A Y to ``out``, column block by column block."""
     written = Rows(out, "out")
-    a = np.ascontiguousarray(a)
-    for columns, block in _targets(y, used, budget, intercept, a.shape[0]):
-        part = a @ block
+    m = len(a)
+    rows_at_once = list(spans(a.shape[1], ROWS))
+    pieces = [np.ascontiguousarray(a[:, rows]) for rows in rows_at_once]
+    width = budget // (4 * (m + rows_at_once[0].stop))
+    part = np.empty(0, np.float32)
+    for columns in spans(y.shape[1], width):
+        first, count = _first(y, used, columns), columns.stop - columns.start
+        part = part if part.shape == (m, count) else np.empty((m, count), np.float32)
+        for rows, piece in zip(rows_at_once, pieces, strict=True):
+            block = y.block(used[rows], columns, minus=first if intercept else None)
+            # part = piece @ block + part, in place: Fortran sees the transposes
+            blas.sgemm(1.0, block.T, piece.T, beta=float(rows.start > 0), c=part.T, overwrite_c=1)
         if intercept:
-            part += _first(y, used, columns)
+            part += first
         if not is_ordinary(part):  # a target's NaN reaches its predictions
             _check(y, used, columns)
         out[:, columns] = part
         y.forget(), written.forget()
 
 
-def _targets(y: Rows, used: np.ndarray, budget: int, shift: bool, extra_rows: int = 0, check: bool = False):
-    """Column blocks of the used rows in float32, less the first row where an intercept will restore it."""
-    n = len(used)
-    width = max(1, budget // (4 * (n + extra_rows)))
-    buffer = np.empty(n * min(width, y.shape[1]), np.float32)
-    for columns in spans(y.shape[1], width):
-        count = columns.stop - columns.start
-        block = buffer[: n * count].reshape(n, count)
-        y.block(used, columns, minus=_first(y, used, columns) if shift else None, out=block)
-        if check:
-            _check(y, used, columns, block)
-        yield columns, block
+def _targets(y: Rows, used: np.ndarray, budget: int, shift: bool):
+    """Blocks of targets as (columns, rows among those used, block), less the first row where an intercept restores it.
+
+    Few rows and many columns at a time, because a map is read in whole pages and read ahead along its rows.
+    """
+    for columns in spans(y.shape[1], budget // (4 * min(len(used), ROWS))):
+        first = _first(y, used, columns) if shift else None
+        for rows in spans(len(used), ROWS):
+            block = y.block(used[rows], columns, minus=first)
+            if not is_ordinary(block):
+                _check(y, used, columns)
+            yield columns, rows, block
         y.forget()
 
 
-def _check(y: Rows, used: np.ndarray, columns: slice, block: np.ndarray | None = None) -> None:
-    """Raise DataError naming the first target that cannot be used; the whole file is read only if there is one."""
-    if block is not None and is_ordinary(block):
-        return
-    whole = y.block(ALL, columns)
-    whole[np.setdiff1d(np.arange(len(whole)), used)] = 0
-    y.check(whole, 0, columns.start)
+def _check(y: Rows, used: np.ndarray, columns: slice) -> None:
+    """Raise DataError naming the first of the targets used that is not a number of ordinary size, if there is one."""
+    for row in used:
+        y.check(y.block([row], columns), int(row), columns.start)
 
 
 def _through(x: Rows, mean: np.ndarray, a: np.ndarray, budget: int) -> np.ndarray:

@@ -164,8 +164,8 @@ def folder(path: str | Path) -> Iterator[Path]:
 
 
 def sweep(parent: Path) -> None:
-    """Remove what killed processes left in `parent`. Call only while holding that folder's lock."""
-    for leftover in parent.glob(f"{PARTIAL}*"):
+    """Remove what killed processes left in `parent` and below. Call only while holding that folder's lock."""
+    for leftover in list(parent.rglob(f"{PARTIAL}*")):
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)
         else:
