@@ -169,13 +169,14 @@ def _stream(a: np.ndarray, y: Rows, used: np.ndarray, intercept: bool, out: np.n
     m = len(a)
     rows_at_once = list(spans(a.shape[1], ROWS))
     pieces = [np.ascontiguousarray(a[:, rows]) for rows in rows_at_once]
-    width = budget // (4 * (m + rows_at_once[0].stop))
-    part = np.empty(0, np.float32)
+    width = min(y.shape[1], max(1, budget // (4 * (m + rows_at_once[0].stop))))
+    memory, results = np.empty(rows_at_once[0].stop * width, np.float32), np.empty(m * width, np.float32)
     for columns in spans(y.shape[1], width):
-        first, count = _first(y, used, columns), columns.stop - columns.start
-        part = part if part.shape == (m, count) else np.empty((m, count), np.float32)
+        first = _first(y, used, columns)
+        part = _shaped(results, m, columns)
         for rows, piece in zip(rows_at_once, pieces, strict=True):
-            block = y.block(used[rows], columns, minus=first if intercept else None)
+            block = _shaped(memory, piece.shape[1], columns)
+            y.block(used[rows], columns, minus=first if intercept else None, out=block)
             # part = piece @ block + part, in place: Fortran sees the transposes
             blas.sgemm(1.0, block.T, piece.T, beta=float(rows.start > 0), c=part.T, overwrite_c=1)
         if intercept:
@@ -191,14 +192,23 @@ def _targets(y: Rows, used: np.ndarray, budget: int, shift: bool):
 
     Few rows and many columns at a time, because a map is read in whole pages and read ahead along its rows.
     """
-    for columns in spans(y.shape[1], budget // (4 * min(len(used), ROWS))):
+    rows_at_once = list(spans(len(used), ROWS))
+    width = min(y.shape[1], max(1, budget // (4 * rows_at_once[0].stop)))
+    memory = np.empty(rows_at_once[0].stop * width, np.float32)
+    for columns in spans(y.shape[1], width):
         first = _first(y, used, columns) if shift else None
-        for rows in spans(len(used), ROWS):
-            block = y.block(used[rows], columns, minus=first)
+        for rows in rows_at_once:
+            block = y.block(used[rows], columns, minus=first, out=_shaped(memory, rows.stop - rows.start, columns))
             if not is_ordinary(block):
                 _check(y, used, columns)
             yield columns, rows, block
         y.forget()
+
+
+def _shaped(memory: np.ndarray, rows: int, columns: slice) -> np.ndarray:
+    """The beginning of a flat buffer as a matrix: fresh memory for every block would cost as much as reading it."""
+    count = columns.stop - columns.start
+    return memory[: rows * count].reshape(rows, count)
 
 
 def _check(y: Rows, used: np.ndarray, columns: slice) -> None:
