@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import mmap
 import numbers
+import os
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from phosphene.errors import ConfigError, DataError
+from phosphene.errors import ConfigError, DataError, MachineError
 
 ALL = slice(None)
 MAPPED = 64 << 20  # bytes of a map that may count as memory of ours at one time
+SCRATCH = 2 << 20  # bytes read from a file at a time: they are still in the cache when they are converted
 
 
 class Rows:
@@ -47,30 +51,52 @@ class Rows:
         if dtype.kind not in "fiub":
             raise DataError(f"{name} must hold real numbers but {_what_is_wrong(self.array)}.")
         self.shape = shape
-        # Touching a few columns of a map may map whole rows of the file, so a block is copied some rows at a time.
-        self._rows_at_once = max(1, MAPPED // (shape[1] * dtype.itemsize)) if self.is_mapped else shape[0]
+        self._file = _mapped_file(self.array) if isinstance(self.array, np.ndarray) else None
 
     def block(self, rows=ALL, columns=ALL, minus=None, dtype=np.float32, out: np.ndarray | None = None) -> np.ndarray:
         """A contiguous copy of a block in native ``dtype``, less ``minus`` (subtracted before rounding).
 
         ``rows`` is a slice or ascending row numbers.
         """
-        rows = np.arange(self.shape[0])[rows] if isinstance(rows, slice) else rows
-        width = len(range(self.shape[1])[columns])
-        out = np.empty((len(rows), width), dtype) if out is None else out
-        for part in spans(len(rows), self._rows_at_once):
-            picked = rows[part]
-            if picked[-1] - picked[0] + 1 == len(picked):  # a slice is read without a copy in between
-                picked = slice(int(picked[0]), int(picked[-1]) + 1)
-            raw = self.array[picked, columns]
+        rows = np.arange(self.shape[0])[rows] if isinstance(rows, slice) else np.asarray(rows)
+        columns = slice(*columns.indices(self.shape[1]))
+        out = np.empty((len(rows), columns.stop - columns.start), dtype) if out is None else out
+        for part, raw in self._read(rows, columns):
             with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found by `check`
                 if minus is None:
                     np.copyto(out[part], raw, casting="unsafe")
                 else:
                     np.subtract(raw, minus, out=out[part], casting="unsafe")
-            if self._rows_at_once < len(rows):
-                self.forget()
         return out
+
+    def _read(self, rows: np.ndarray, columns: slice) -> Iterator[tuple[slice, np.ndarray]]:
+        """Rows in the source's own format, some at a time, each good until the next."""
+        descriptor = self._file.open() if self._file else None
+        if descriptor is None:
+            is_run = rows[-1] - rows[0] + 1 == len(rows)  # a slice is not copied in between
+            at_once = max(1, MAPPED // (self.shape[1] * self.array.dtype.itemsize)) if self.is_mapped else len(rows)
+            for part in spans(len(rows), at_once):
+                picked = slice(int(rows[part][0]), int(rows[part][-1]) + 1) if is_run else rows[part]
+                yield part, self.array[picked, columns]
+                if at_once < len(rows):
+                    self.forget()
+            return
+        # Reading from the file costs a third of touching its map, whose pages would all count as memory of ours.
+        item, stride = self.array.dtype.itemsize, self.array.strides[0]
+        width = columns.stop - columns.start
+        parts = list(spans(len(rows), SCRATCH // (width * item)))
+        scratch = np.empty((parts[0].stop, width), self.array.dtype)
+        try:
+            for part in parts:
+                picked = rows[part]
+                for row, line in zip(picked.tolist(), scratch, strict=False):
+                    at = self._file.offset + row * stride + columns.start * item
+                    if os.preadv(descriptor, [line.view(np.uint8)], at) != width * item:
+                        path = self._file.path
+                        raise MachineError(f"{self.name}: row {row} could not be read; {path} has been cut short.")
+                yield part, scratch[: len(picked)]
+        finally:
+            os.close(descriptor)
 
     def mean(self, budget: int) -> np.ndarray:
         """Mean of every column (p,) in float64; the one pass in which every value is checked."""
@@ -111,10 +137,7 @@ class Rows:
     @property
     def is_mapped(self) -> bool:
         """Whether the values live in a file rather than in memory."""
-        array = self.array
-        while isinstance(array, np.ndarray):
-            array = array.base
-        return isinstance(array, mmap.mmap) or not isinstance(self.array, np.ndarray)
+        return isinstance(_owner(self.array), mmap.mmap) or not isinstance(self.array, np.ndarray)
 
     def forget(self) -> None:
         """Give the pages of a read-only or shared memory map back; the file keeps them."""
@@ -139,6 +162,53 @@ def spans(size: int, width: int) -> Iterator[slice]:
     width = -(-size // count)
     for start in range(0, size, width):
         yield slice(start, min(start + width, size))
+
+
+@dataclass(frozen=True)
+class _File:
+    """The file behind a memory map, and where in it an array begins."""
+
+    path: str
+    device: int
+    inode: int
+    offset: int
+
+    def open(self) -> int | None:
+        """A descriptor to read from, or None if another file has taken the name since."""
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY)
+        except OSError:
+            return None
+        found = os.fstat(descriptor)
+        if (found.st_dev, found.st_ino) == (self.device, self.inode):
+            return descriptor
+        os.close(descriptor)
+        return None
+
+
+def _mapped_file(array: np.ndarray) -> _File | None:
+    """The file a shared map of rows comes from, as the kernel tells it (Linux); None where that is not known."""
+    if array.strides[1] != array.dtype.itemsize or array.strides[0] <= 0 or type(_owner(array)) is not mmap.mmap:
+        return None
+    address = array.__array_interface__["data"][0]
+    try:
+        lines = Path("/proc/self/maps").read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        span, mode, offset, device, inode, *path = line.split(maxsplit=5)
+        start, stop = (int(part, 16) for part in span.split("-"))
+        if start <= address < stop and mode.endswith("s") and path:  # a private map may differ from its file
+            major, minor = (int(part, 16) for part in device.split(":"))
+            return _File(path[0], os.makedev(major, minor), int(inode), int(offset, 16) + address - start)
+    return None
+
+
+def _owner(array):
+    """What the memory of an array belongs to in the end."""
+    while isinstance(array, np.ndarray):
+        array = array.base
+    return array
 
 
 def destination(out, shape: tuple[int, int], dtype: type = np.float32) -> np.ndarray:

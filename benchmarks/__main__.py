@@ -1,0 +1,24 @@
+"""All benchmarks, one after the other, each in its own process: python -m benchmarks
+
+Every figure is measured beside a peer in one run and given as a ratio. Leave the machine alone meanwhile. The full-size
+ridge (``python benchmarks/ridge.py --full``: 13 GB of disk, about 10 minutes) is run by hand.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+RUNS = (
+    ("n-way top-k, exact against drawn", ["nway.py"]),
+    ("two-way identification, against numpy.corrcoef", ["two_way.py"]),
+    ("all-pairs SSIM, against scikit-image", ["ssim.py"]),
+    ("ridge at one eighth of NSD, against every rival", ["ridge.py", "--scale", "8", "--rounds", "3"]),
+)
+
+if __name__ == "__main__":
+    for title, command in RUNS:
+        print(f"\n== {title}", flush=True)
+        subprocess.run([sys.executable, str(HERE / command[0]), *command[1:]], check=True)
