@@ -186,16 +186,19 @@ def data_info(
     root: Root = None,
     option: DataOptions = None,
     figure: Annotated[
-        Path | None, typer.Option("--figure", help="Write a contact sheet of the pictures to this PNG.")
+        Path | None, typer.Option("--figure", help="Write pictures, flat maps and noise ceilings to this PNG.")
     ] = None,
 ) -> None:
     """What is in a data set: subjects, trials, pictures, regions, splits, ceilings."""
     from phosphene.data import describe, registry
 
     dataset = registry.open_dataset(name, root=_text(root), options=_options(option))
-    typer.echo(describe.render(describe.info(dataset)))
+    best = describe.best_linear(name, root=_text(root), options=_options(option))
+    typer.echo(describe.render([*describe.info(dataset), *best]))
     if figure is not None:
-        typer.echo(f"contact sheet: {describe.contact_sheet(dataset, figure)}")
+        from phosphene.data.atlas import write_atlas
+
+        typer.echo(f"\nfigure: {write_atlas(dataset, figure)}")
 
 
 @data_app.command("check")

@@ -273,7 +273,9 @@ def test_blocks_of_a_map_are_its_values(tmp_path, mode, dtype):
         rows = _rows.Rows(part, "a")
         assert (rows._file is None) == (mode == "c" or not Path("/proc/self/maps").exists())
         assert_array_equal(rows.block(), expected)
-        assert_array_equal(rows.block(slice(4, 60), slice(3, 31), minus=np.arange(28)), expected[4:60, 3:31] - np.arange(28))
+        assert_array_equal(
+            rows.block(slice(4, 60), slice(3, 31), minus=np.arange(28)), expected[4:60, 3:31] - np.arange(28)
+        )
         assert_array_equal(rows.block([0, 1, 5, 40], slice(2, 3)), expected[[0, 1, 5, 40], 2:3])
     for odd in (whole.T, whole[::-1], whole[:, ::3]):
         assert_array_equal(_rows.Rows(odd, "a").block(), np.array(odd))

@@ -32,7 +32,9 @@ _COLOURS = ("#3b6fb6", "#4fa3c7", "#5bbfae", "#8cc46b", "#d9c24a", "#d1495b", "#
             "#b58a5a", "#c76f9b", "#48618f", "#3f8f7a", "#a14f2f", "#9aa0aa")  # fmt: skip
 _WIDTH = 12.0  # inches
 _HEAD = 0.72
-_MAP = 2.75  # height of a map, inches
+_EDGE = 0.3
+_MAP = (3.9, 2.7)  # width and height of a map
+_STEP = 3.2  # from a map to the next below
 _ACROSS = 900  # pixels of a map's width
 _TITLES = {
     "regions": "Regions",
@@ -69,28 +71,27 @@ def atlas(dataset: Dataset, subject: str | None = None) -> Figure:
             "flat map) nor a noise_ceiling. Add these columns to the voxel table, or pictures to the stimuli."
         )
     map_rows = -(-len(maps) // 2)
-    lines = 0 if pictures is None else (2 if map_rows else 3)
-    tall_pictures = 0.0 if pictures is None else _strip_height(pictures, lines)
-    low = max(map_rows * (_MAP + 0.35), min(6.0, 0.75 + 0.36 * len(ceilings)) if ceilings else 0.0)
-    height = _HEAD + tall_pictures + (0.25 if pictures is not None and low else 0.0) + low + 0.1
+    rows = 2 if map_rows or ceilings else 3
+    strip = 0.0 if pictures is None else _strip_height(pictures, rows)
+    low = max(map_rows * _STEP, 0.9 + 0.36 * len(ceilings) if ceilings else 0.0)
+    height = _HEAD + strip + (0.2 if strip and low else 0.05) + low
     with _style():
         figure = _figure(_WIDTH, height)
-        figure.text(0.3 / _WIDTH, 1 - 0.16 / height, dataset.name, fontsize=15, fontweight="bold", va="top")
-        figure.text(0.3 / _WIDTH, 1 - 0.45 / height, _facts(dataset, trials), fontsize=8.5, color=MUTED, va="top")
+        figure.text(_EDGE / _WIDTH, 1 - 0.16 / height, dataset.name, fontsize=15, fontweight="bold", va="top")
+        figure.text(_EDGE / _WIDTH, 1 - 0.45 / height, _facts(dataset, trials), fontsize=8.5, color=MUTED, va="top")
         if pictures is not None:
-            _pictures(figure, pictures, 1 - _HEAD / height, lines)
-        left = 8.3 if maps else 0.0
+            _pictures(figure, pictures, height - _HEAD, rows)
         for i, kind in enumerate(maps):
             row, column = divmod(i, 2)
-            top = low - row * (_MAP + 0.35)
-            box = (0.3 + 4.05 * column, top - 0.25 - _MAP, 3.85, _MAP)
+            box = (_EDGE + 4.1 * column, low - (row + 1) * _STEP + 0.15, _MAP[0], _MAP[1])
             axes = figure.add_axes(_inches(box, height))
             surface(axes, trials, kind)
-            axes.set_title(_TITLES[kind], pad=5)
+            axes.set_title(_TITLES[kind], y=1.03)  # a fixed place: insets would push it up
         if ceilings:
-            wide = 0.95
-            box = (left + 0.3 + wide, 0.5, _WIDTH - left - 0.65 - wide, low - 0.9)
-            _histograms(figure.add_axes(_inches(box, height)), ceilings, region_colours(trials))
+            left = (8.45 if len(maps) > 1 else 4.4 if maps else _EDGE) + 0.85  # room for the names
+            wide = min(_WIDTH - _EDGE - left, 6.0)
+            axes = figure.add_axes(_inches((left, 0.48, wide, low - 0.95), height))
+            _histograms(axes, ceilings, region_colours(trials), -0.85 / wide)
     return figure
 
 
@@ -269,7 +270,7 @@ def _voxel_colours(trials: Trials, kind: str) -> tuple[np.ndarray, tuple[float, 
         if kind == "angle":
             out[shown] = _hue(np.arctan2(y[shown], x[shown]))
             return out, None
-        values, label = np.hypot(x, y), "degrees from fixation"
+        values, label = np.hypot(x, y), "degrees"
     top = _round_up(float(np.quantile(values[shown], 0.98))) if shown.any() else 1.0
     out[shown] = mpl.colormaps[SEQUENTIAL](np.clip(values[shown] / top, 0, 1))[:, :3]
     return out, (top, label)
@@ -313,7 +314,17 @@ def _name_regions(axes: Axes, label: np.ndarray, names: Sequence[str], extent: S
             row, column = np.unravel_index(inside.argmax(), inside.shape)
             x = left + (right - left) * (column + 0.5) / label.shape[1]
             y = low + (high - low) * (row + 0.5) / label.shape[0]
-            text = axes.text(x, y, name, ha="center", va="center", fontsize=6.5, fontweight="bold", color="white", zorder=4)
+            text = axes.text(
+                x,
+                y,
+                _short(name, 10),
+                ha="center",
+                va="center",
+                fontsize=6.5,
+                fontweight="bold",
+                color="white",
+                zorder=4,
+            )
             text.set_path_effects([withStroke(linewidth=1.6, foreground="#22262ecc")])
 
 
@@ -326,55 +337,50 @@ def _name_hemispheres(axes: Axes, voxels: pd.DataFrame, extent: Sequence[float])
 
 
 def _bar(axes: Axes, top: float, label: str) -> None:
-    """A slim colour bar between the hemispheres' lower ends."""
+    """A slim colour bar at the right end of the title's line."""
     import matplotlib as mpl
     from matplotlib.cm import ScalarMappable
 
-    inset = axes.inset_axes((0.405, 0.07, 0.19, 0.028))
+    inset = axes.inset_axes((0.72, 1.055, 0.24, 0.03))
     bar = axes.figure.colorbar(
         ScalarMappable(mpl.colors.Normalize(0, top), SEQUENTIAL), cax=inset, orientation="horizontal"
     )
     bar.outline.set_visible(False)
     bar.set_ticks([0, top / 2, top], labels=["0", f"{top / 2:.3g}", f"{top:.3g}"])
     inset.tick_params(length=0, labelsize=6.5, pad=1.5)
-    inset.set_title(label, fontsize=6.5, fontweight="normal", color=MUTED, loc="center", pad=3)
+    inset.text(-0.06, 0.5, label, transform=inset.transAxes, fontsize=6.8, color=MUTED, ha="right", va="center")
 
 
 def _wheel(axes: Axes) -> None:
-    """The visual field in the colours of its angles."""
-    inset = axes.inset_axes((0.44, 0.0, 0.12, 0.22))
+    """The visual field in the colours of its angles, at the right end of the title's line."""
+    inset = axes.inset_axes((0.86, 0.96, 0.1, 0.1 * _MAP[0] / _MAP[1]))
     side = 120
     y, x = np.mgrid[1 : -1 : side * 1j, -1 : 1 : side * 1j]
-    radius = np.hypot(x, y)
     disc = np.ones((side, side, 4))
     disc[..., :3] = _hue(np.arctan2(y, x))
-    disc[..., 3] = np.clip((1 - radius) * side / 2, 0, 1)
+    disc[..., 3] = np.clip((1 - np.hypot(x, y)) * side / 2, 0, 1)
     inset.imshow(disc, extent=(-1, 1, -1, 1))
     inset.plot(0, 0, "+", color="white", markersize=4, markeredgewidth=0.8)
-    inset.set_aspect("equal")
     inset.set_axis_off()
-    inset.text(0, 1.12, "visual field", ha="center", va="bottom", fontsize=6.5, color=MUTED)
+    inset.text(-1.25, 0, "place in the\nvisual field", ha="right", va="center", fontsize=6.8, color=MUTED)
 
 
 # -- ceilings ----------------------------------------------------------------------------------------------------------
 
 
 def _histograms(
-    axes: Axes, ceilings: Mapping[str, tuple[np.ndarray, np.ndarray | None]], colours: Mapping[str, str]
+    axes: Axes, ceilings: Mapping[str, tuple[np.ndarray, np.ndarray | None]], colours: Mapping[str, str], start: float
 ) -> None:
-    """One row for each region: how its voxels' ceilings are spread, filled for one trial, a line for the mean of three."""
-    bins = np.linspace(0, 1, 41)
+    """One row for each region: how its voxels' ceilings are spread, dark for one trial, pale for the mean of three."""
+    bins = np.linspace(0, 1, 31)
     middle = np.repeat(bins, 2)[1:-1]
     for row, (name, (one, three)) in enumerate(ceilings.items()):
         base, colour = -float(row), colours.get(name, INK)
         counts = [np.histogram(v[np.nan_to_num(v) > 0], bins)[0] for v in (one, three) if v is not None]
         most = max(1, *(int(c.max()) for c in counts))
-        for i, count in enumerate(counts):
-            outline = base + 0.82 * np.repeat(count, 2) / most
-            if i == 0:
-                axes.fill_between(middle, base, outline, color=colour, alpha=0.85, linewidth=0, zorder=2)
-            else:
-                axes.plot(middle, np.where(outline > base, outline, np.nan), color=INK, linewidth=0.8, zorder=3)
+        for count, strength in zip(counts, (0.9, 0.3), strict=False):
+            outline = base + 0.85 * np.repeat(count, 2) / most
+            axes.fill_between(middle, base, outline, color=colour, alpha=strength, linewidth=0, zorder=3 - strength)
         axes.axhline(base, color="#dde1e7", linewidth=0.6, zorder=1)
         known = one[np.isfinite(one)]
         if known.size:
@@ -387,9 +393,9 @@ def _histograms(
     axes.spines["left"].set_visible(False)
     axes.set_xlabel("noise ceiling, share of variance")
     known_three = any(three is not None for _, three in ceilings.values())
-    axes.set_title("Noise ceilings (voxels)", pad=16)
-    note = "filled: one trial (tick: median)" + (", line: mean of three" if known_three else "")
-    axes.text(0, 1, note, transform=axes.transAxes, ha="left", va="bottom", fontsize=7, color=MUTED)
+    note = "dark: one trial (tick: median)" + (", pale: mean of three" if known_three else "")
+    axes.set_title("Noise ceilings (voxels)", pad=16, x=start)
+    axes.text(start, 1, note, transform=axes.transAxes, ha="left", va="bottom", fontsize=7, color=MUTED)
 
 
 # -- pictures ----------------------------------------------------------------------------------------------------------
@@ -397,7 +403,7 @@ def _histograms(
 _COLUMNS = 10
 _GAP = 0.12  # inches
 _LINE = 0.125
-_SIDE = (_WIDTH - 0.6 + _GAP) / _COLUMNS - _GAP
+_SIDE = (_WIDTH - 2 * _EDGE + _GAP) / _COLUMNS - _GAP
 
 
 def _cell(stimuli: Stimuli) -> tuple[float, int]:
@@ -422,7 +428,7 @@ def _pictures(figure: Figure, stimuli: Stimuli, top: float, rows: int) -> None:
     step = tall + texts * _LINE + 0.14
     for i in range(n):
         row, column = divmod(i, _COLUMNS)
-        left, high = 0.3 + column * (_SIDE + _GAP), top * height - row * step
+        left, high = _EDGE + column * (_SIDE + _GAP), top - row * step
         axes = figure.add_axes(_inches((left, high - tall, _SIDE, tall), height))
         axes.set_axis_off()
         if chosen.present is not None and not chosen.present[i]:
@@ -432,7 +438,10 @@ def _pictures(figure: Figure, stimuli: Stimuli, top: float, rows: int) -> None:
             small = max(pixels.shape[:2]) < 120
             grey = {"cmap": "gray", "vmin": 0, "vmax": 255} if pixels.shape[2] == 1 else {}
             axes.imshow(
-                pixels[..., 0] if grey else pixels, interpolation="nearest" if small else "antialiased", aspect="auto", **grey
+                pixels[..., 0] if grey else pixels,
+                interpolation="nearest" if small else "antialiased",
+                aspect="auto",
+                **grey,
             )
         for line, (words, strong) in enumerate(_words(chosen, i, texts)):
             y = (high - tall - 0.035 - line * _LINE) / height

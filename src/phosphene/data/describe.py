@@ -21,7 +21,17 @@ from phosphene.data.splits import same_picture_across, same_pictures
 from phosphene.errors import PhospheneError, PhospheneWarning
 from phosphene.types import ROI, Dataset, Split, Stimuli, Trials
 
-__all__ = ["Section", "check", "contact_sheet", "info", "list_rows", "listing", "render", "render_findings"]
+__all__ = [
+    "Section",
+    "best_linear",
+    "check",
+    "contact_sheet",
+    "info",
+    "list_rows",
+    "listing",
+    "render",
+    "render_findings",
+]
 
 
 @dataclass(frozen=True)
@@ -106,12 +116,60 @@ def info(dataset: Dataset, *, measured: bool = True) -> list[Section]:
     rois = tuple(row for name in dataset.subjects for row in _roi_rows(dataset.subjects[name]))
     if rois:
         out.append(Section("ROIs", rois, ("subject", "ROI", "voxels", "shared with others")))
+    ceilings = tuple(row for name in dataset.subjects for row in _ceiling_rows(dataset.subjects[name]))
+    if ceilings:
+        headings = ("subject", "ROI", "voxels", "one trial: median", "10 to 90 %")
+        if any(len(row) > len(headings) for row in ceilings):
+            headings = (*headings, "mean of three: median", "10 to 90 %")
+            ceilings = tuple((*row, *[""] * (len(headings) - len(row))) for row in ceilings)
+        out.append(Section("noise ceilings, share of variance", ceilings, headings))
     if dataset.splits:
         first = dataset.trials()
         rows = [_split_row(n, s, first) for n, s in dataset.splits.items()]
         headings = ("split", "by", "training", "test", "trials", "new categories", "digest", "note")
         out.append(Section("splits", tuple(rows), headings))
     return out
+
+
+def best_linear(
+    spec: str | Path,
+    *,
+    root: str | Path | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> list[Section]:
+    """How well the best linear decoder does on simulated data, from the true signals and the true noise.
+
+    Parameters
+    ----------
+    spec, root, options : see `open_dataset`
+
+    Returns
+    -------
+    one Section, whose numbers are means over pixels of the expected correlation over pictures, nothing drawn; or an
+    empty list for data that are not simulated
+    """
+    from phosphene.data.insilico.reader import InSilico, simulation
+
+    source = locate(spec, root=root)
+    if not isinstance(source.reader, InSilico):
+        return []
+    values = source.options(options)
+    rows = []
+    for name in [source.subject] if source.subject else source.reader.subjects(source.path, values):
+        made = simulation(values, name)
+        test, learned = made.design.is_test, np.flatnonzero(~made.design.is_test)[:_LEARNED]
+        pixels = made.images.reshape(len(made.images), -1) / 255
+        for repeats in dict.fromkeys((1, int(made.design.shown[test].max()))):
+            best = made.subject.bayes_linear(made.signal[learned], pixels[learned], repeats)
+            here = best.expected(made.signal[test], pixels[test])
+            figures = (here.correlation.mean(), best.learned.correlation.mean())
+            rows.append((name, str(repeats), *(f"{x:.3f}" for x in figures), str(len(learned))))
+    headings = ("subject", "trials averaged", "test pictures", "pictures learned from", "how many of these")
+    return [Section("best linear decoder of pixels, expected correlation", tuple(rows), headings)]
+
+
+_LEARNED = 600
+"""Pictures at most that `best_linear` learns from: a second of work; its numbers bracket the best on pictures alike."""
 
 
 def check(
@@ -274,6 +332,30 @@ def _roi_rows(trials: Trials) -> list[tuple[str, ...]]:
         (trials.subject, name, str(int(m.sum())), str(int((m & (counts > 1)).sum())))
         for name, m in zip(trials.rois, members, strict=True)
     ]
+
+
+def _ceiling_rows(trials: Trials) -> list[tuple[str, ...]]:
+    """Spread of the ceilings in each ROI, and in the voxels of none; over voxels whose ceiling is a number, 0 included."""
+    if trials.noise_ceiling is None:
+        return []
+    known = [trials.noise_ceiling]
+    if "noise_ceiling_3" in trials.voxels:
+        known.append(trials.voxels["noise_ceiling_3"].to_numpy(float))
+    parts = {name: trials.roi(name) for name in trials.rois}
+    if parts:
+        outside = ~np.any(list(parts.values()), axis=0)
+        parts |= {"none": outside} if outside.any() else {}
+    else:
+        parts = {"all": np.ones(trials.n_voxels, bool)}
+    rows = []
+    for name, part in parts.items():
+        cells = []
+        for ceiling in known:
+            values = ceiling[part & np.isfinite(ceiling)]
+            low, middle, high = np.quantile(values, (0.1, 0.5, 0.9)) if values.size else (np.nan,) * 3
+            cells += [f"{middle:.2f}", f"{low:.2f} to {high:.2f}"] if values.size else ["unknown", ""]
+        rows.append((trials.subject, name, str(int(part.sum())), *cells))
+    return rows
 
 
 def _split_row(name: str, split: Split, trials: Trials) -> tuple[str, ...]:

@@ -1,0 +1,59 @@
+"""The recipe of the docstring of phosphene.recipes.base, as a stranger would write it."""
+
+import sys
+from typing import Literal
+
+import numpy as np
+import pytest
+from pydantic import Field
+
+from phosphene import flow, recipes
+from phosphene.align.ridge import Ridge
+from phosphene.errors import ConfigError
+from phosphene.recipes.base import Recipe, RecipeConfig
+from phosphene.report import report
+from phosphene.types import Images
+
+
+class ToyConfig(RecipeConfig):
+    kind: Literal["toy"] = "toy"
+    alpha: float = Field(500.0, gt=0, description="L2 strength")
+
+
+class Toy(Recipe[ToyConfig]):
+    config_class = ToyConfig
+    stages = {"to_image": Ridge}  # noqa: RUF012
+
+    def fit_to_image(self, trials, stimuli):
+        pictures = stimuli.select(trials.stimuli).floats()
+        return Ridge(self.config.alpha).fit(trials.betas, pictures.reshape(len(trials), -1))
+
+    def decode(self, trials):
+        pixels = self.to_image_.predict(trials.betas)
+        return Images(trials.stimuli, pixels.reshape(-1, *self.image_shape_))
+
+
+@pytest.fixture
+def toy(monkeypatch):
+    monkeypatch.setitem(recipes.RECIPES, "toy", f"{__name__}:Toy")
+    assert sys.modules[__name__].Toy is recipes.recipe("toy")
+
+
+def test_thirty_lines_make_a_recipe_with_scores_controls_and_a_report(toy, tmp_path):
+    options = {"n_train": 120, "n_test": 24, "n_voxels": 150}
+    config, origins = flow.configure("toy", [("test", {"data.name": "insilico", "data.options": options})])
+    assert origins["recipe.alpha"] == "default"
+    opened = flow.fit(config, tmp_path / "run")
+    flow.decode(opened)
+    flow.evaluate(opened)
+    scores = opened.run.table("scores.csv").set_index(["input", "metric"])["value"]
+    assert scores["brain", "two_way.pixels"] > 0.6
+    assert np.isnan(scores.get(("brain", "pearson.voxels"), np.nan))
+    assert "toy" in report(opened.run).read_text()
+    with pytest.raises(ConfigError, match="decodes only"):
+        flow.encode(opened)
+
+
+def test_an_unknown_recipe_suggests_the_nearest():
+    with pytest.raises(ConfigError, match="Did you mean 'linear'"):
+        recipes.recipe("linaer")
