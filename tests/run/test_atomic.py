@@ -3,6 +3,7 @@ import resource
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import pytest
 
@@ -50,29 +51,34 @@ def test_a_process_killed_while_writing_leaves_no_final_name(tmp_path):
     assert leftovers(tmp_path) == []
 
 
-@pytest.fixture
+@contextmanager
 def tiny_disk():
-    """A real limit of the operating system on file size: writing past it fails as on a full disk."""
+    """A real limit of the operating system on file size: writing past it fails as on a full disk.
+
+    No fixture, since the test runner may itself be writing to a file between a test and its teardown.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 @pytest.mark.fault(81)
-def test_a_full_disk_is_one_clear_error_and_leaves_the_old_file(tmp_path, tiny_disk):
+def test_a_full_disk_is_one_clear_error_and_leaves_the_old_file(tmp_path):
     atomic.write_text(tmp_path / "scores.csv", "old")
-    with pytest.raises(MachineError, match=r"full while writing.*scores.csv"):
+    with pytest.raises(MachineError, match=r"full while writing.*scores.csv"), tiny_disk():
         atomic.write_bytes(tmp_path / "scores.csv", bytes(5000))
     assert (tmp_path / "scores.csv").read_text() == "old"
     assert leftovers(tmp_path) == []
 
 
 @pytest.mark.fault(81)
-def test_a_full_disk_while_filling_a_folder_leaves_nothing(tmp_path, tiny_disk):
-    with pytest.raises(MachineError, match="full"), atomic.folder(tmp_path / "f") as partial:
+def test_a_full_disk_while_filling_a_folder_leaves_nothing(tmp_path):
+    with pytest.raises(MachineError, match="full"), tiny_disk(), atomic.folder(tmp_path / "f") as partial:
         (partial / "x").write_bytes(bytes(5000))
     assert list(tmp_path.iterdir()) == []
 
