@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
+# One thread: small problems are faster so, and sums come out the same in every process. Before numpy is imported.
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
 from pathlib import Path
 
 import pytest

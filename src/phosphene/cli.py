@@ -190,10 +190,10 @@ def data_info(
     ] = None,
 ) -> None:
     """What is in a data set: subjects, trials, pictures, regions, splits, ceilings."""
-    from phosphene.data import describe, registry
+    from phosphene.data import describe, registry, yardstick
 
     dataset = registry.open_dataset(name, root=_text(root), options=_options(option))
-    best = describe.best_linear(name, root=_text(root), options=_options(option))
+    best = yardstick.best_linear(name, root=_text(root), options=_options(option))
     typer.echo(describe.render([*describe.info(dataset), *best]))
     if figure is not None:
         from phosphene.data.atlas import write_atlas
