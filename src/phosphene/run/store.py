@@ -29,12 +29,10 @@ import hashlib
 import json
 import math
 import os
-import socket
 import time
-import uuid
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -44,15 +42,27 @@ import numpy as np
 
 from phosphene.errors import ConfigError, DataError, MachineError, ModelError, PhospheneWarning
 from phosphene.run import atomic
-from phosphene.run.folder import _is_alive, _read_lock, _started, read_json
+from phosphene.run.claims import claimed, holder
+from phosphene.run.folder import read_json
 from phosphene.run.progress import Progress
+from phosphene.run.store_files import (
+    CHUNKS,
+    CLAIMS,
+    FORMAT,
+    IDS,
+    INDEX,
+    ROWS,
+    VERSION,
+    blank_rows,
+    difference,
+    key_of,
+    make,
+    plain,
+    refuse_newer,
+    restore_index,
+)
 from phosphene.types.identity import as_slice, digest_of, positions, unique_ids
 
-FORMAT = "phosphene-rows"
-VERSION = 1
-"""Version of the store's format that this phosphene writes; older ones are read, newer ones refused."""
-
-INDEX, IDS, ROWS, CHUNKS, CLAIMS = "store.json", "ids.json", "rows.npy", "chunks", "claims"
 _CHUNK_BYTES = 32_000_000  # lost at most when a worker is killed
 _CHUNK_ROWS = 1024
 
@@ -120,9 +130,8 @@ class RowStore:
             raise DataError(f"a store needs ids and rows to hold, but got {len(ids)} ids and rows of shape {shape}.")
         if dtype not in ("float16", "float32"):
             raise ConfigError(f"rows are stored as float16 or float32, not as {dtype!r}.")
-        row_bytes = math.prod(shape) * np.dtype(dtype).itemsize
-        chunk = chunk or max(1, min(_CHUNK_ROWS, _CHUNK_BYTES // row_bytes))
-        spec = _plain(spec)
+        chunk = chunk or _default_chunk(shape, dtype, 1)
+        spec = plain(spec)
         record = {
             "format": FORMAT,
             "version": VERSION,
@@ -137,13 +146,13 @@ class RowStore:
         }
         if not (folder / INDEX).is_file():
             if folder.is_dir() and any(folder.iterdir()):
-                _restore_index(folder, record, ids)
+                restore_index(folder, record)
             else:
-                _make(folder, record, ids)
+                make(folder, record, ids)
         store = cls.open(folder)
         if store.record["key"] != record["key"]:
             raise ModelError(
-                f"{folder} holds rows of something else: {_difference(store.record, record)}. They are not mixed; "
+                f"{folder} holds rows of something else: {difference(store.record, record)}. They are not mixed; "
                 "choose another folder, or delete this one."
             )
         return store
@@ -161,7 +170,7 @@ class RowStore:
         record = read_json(folder / INDEX)
         if record.get("format") != FORMAT:
             raise ModelError(f"{folder / INDEX} is of format {record.get('format')!r}, not {FORMAT}: this is no store.")
-        _refuse_newer(folder / INDEX, record)
+        refuse_newer(folder / INDEX, record)
         try:
             ids = unique_ids(json.loads((folder / IDS).read_text(encoding="utf-8")), "row")
         except (OSError, ValueError) as error:
@@ -194,6 +203,11 @@ class RowStore:
     def _rows(self) -> np.memmap:
         return np.load(self.folder / ROWS, mmap_mode="r", allow_pickle=False)
 
+    @property
+    def n_chunks(self) -> int:
+        """Into how many pieces the rows are divided."""
+        return -(-len(self.ids) // self.record["chunk"])
+
     def _chunk(self, number: int) -> range:
         size = self.record["chunk"]
         return range(number * size, min((number + 1) * size, len(self.ids)))
@@ -211,8 +225,7 @@ class RowStore:
         """Chunks of rows that are not done yet, whoever may be computing them now."""
         with atomic.explained(self.folder):
             done = {entry.name for entry in os.scandir(self.folder / CHUNKS)}
-        n_chunks = -(-len(self.ids) // self.record["chunk"])
-        return [self._chunk(c) for c in range(n_chunks) if self._mark(c).name not in done]
+        return [self._chunk(c) for c in range(self.n_chunks) if self._mark(c).name not in done]
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -249,6 +262,8 @@ class RowStore:
                 warnings.warn(f"{what} {problem}; they are computed again.", PhospheneWarning, stacklevel=4)
                 self._mark(int(number)).unlink(missing_ok=True)
                 self.fill(self._compute)
+                if (problem := self._problem(int(number))) is not None:
+                    raise MachineError(f"{what} {problem}, just after they were written. Check the disk.")
             self._checked.add(int(number))
 
     def _problem(self, number: int) -> str | None:
@@ -277,7 +292,7 @@ class RowStore:
         """
         missing = set(self.missing())
         bad = []
-        for number in range(-(-len(self.ids) // self.record["chunk"])):
+        for number in range(self.n_chunks):
             rows = self._chunk(number)
             if rows in missing:
                 continue
@@ -301,7 +316,7 @@ class RowStore:
 
     def forget(self) -> None:
         """Count every row as missing again."""
-        for rows in set(map(self._chunk, range(-(-len(self.ids) // self.record["chunk"])))) - set(self.missing()):
+        for rows in set(map(self._chunk, range(self.n_chunks))) - set(self.missing()):
             self._mark(self._number(rows)).unlink(missing_ok=True)
         self._checked.clear()
 
@@ -377,26 +392,27 @@ class RowStore:
         """
         self._compute = compute
         progress = progress or Progress(quiet=True)
-        waiting_for, since = -1, time.monotonic()
+        waiting_for, since, pause = -1, time.monotonic(), 0.05
         while missing := self.missing():
             n_done = 0
             for rows in progress.each(missing, f"{self.record['unit'] or 'rows'} ({len(self.ids)} in all)"):
-                with self._claimed(rows) as mine:
+                with claimed(self._claim(rows)) as mine:
                     if mine and not self._mark(self._number(rows)).is_file():
                         self.write(rows, self._computed(rows, compute, batch))
                         n_done += 1
             left = len(self.missing())
             if n_done or left != waiting_for:
-                waiting_for, since = left, time.monotonic()
+                waiting_for, since, pause = left, time.monotonic(), 0.05
             elif time.monotonic() - since > patience_s:
-                holder = _read_lock(self._claim(self._number(self.missing()[0])))
+                other = holder(self._claim(missing[0]))
                 raise MachineError(
                     f"{left} chunks of {self.folder} are claimed by other workers, but none was finished within "
-                    f"{patience_s:.0f} s; the first is held by process {holder.get('pid')} on {holder.get('host')}. "
+                    f"{patience_s:.0f} s; the first is held by process {other.get('pid')} on {other.get('host')}. "
                     f"If it is dead, delete {self.folder / CLAIMS} and run again."
                 )
             else:
-                time.sleep(0.1)
+                time.sleep(pause)
+                pause = min(2 * pause, 5)
         return self
 
     def _computed(self, rows: range, compute: Compute, batch: int | None) -> np.ndarray:
@@ -408,61 +424,22 @@ class RowStore:
                 raise DataError(f"{len(ids[start : start + step])} ids were given, but {len(part)} rows came back.")
         return np.concatenate(parts)
 
-    def _claim(self, number: int) -> Path:
-        return self.folder / CLAIMS / f"{number:06d}"
-
-    @contextmanager
-    def _claimed(self, rows: range) -> Iterator[bool]:
-        """Whether this process may compute a chunk; a claim of a dead process of this machine is taken over."""
-        claim = self._claim(self._number(rows))
-        mine = {
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            "started": _started(os.getpid()),
-            "token": uuid.uuid4().hex,
-        }
-        if not _take(claim, mine):
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            if _read_lock(claim).get("token") == mine["token"]:
-                claim.unlink(missing_ok=True)
+    def _claim(self, rows: range) -> Path:
+        return self.folder / CLAIMS / f"{self._number(rows):06d}"
 
     # -- mending ---------------------------------------------------------------------------------------------------
 
     def _mend_rows(self) -> None:
-        """Make rows.npy again, or longer, where a copy lost it; what the hashes then refuse is missing."""
-        file, size = self.folder / ROWS, math.prod(self.shape) * self.dtype.itemsize
-        try:
+        """Give rows.npy its header and length again where a copy lost them; what the hashes then refuse is missing."""
+        file = self.folder / ROWS
+        with suppress(OSError, ValueError, EOFError):
             rows = np.load(file, mmap_mode="r", allow_pickle=False)
             if rows.shape == self.shape and rows.dtype == self.dtype:
                 return
-        except (OSError, ValueError):
-            pass
-        (self.folder / CHUNKS).mkdir(exist_ok=True)
-        (self.folder / CLAIMS).mkdir(exist_ok=True)
-        blank = atomic.partial_name(file)
         with atomic.explained(file):
-            try:
-                offset = np.lib.format.open_memmap(blank, "w+", self.dtype, self.shape).offset
-                if file.is_file():
-                    # Keep the rows there are; the header is what a damaged file cannot be trusted for.
-                    with open(blank, "r+b") as new, open(file, "rb") as old:
-                        new.write(new.read(offset)[:0])
-                        old.seek(offset)
-                        new.seek(offset)
-                        left = size
-                        while left and (block := old.read(min(left, 1 << 24))):
-                            new.write(block)
-                            left -= len(block)
-                        os.fsync(new.fileno())
-                os.replace(blank, file)
-            finally:
-                with suppress(OSError):
-                    blank.unlink(missing_ok=True)
-        self.__dict__.pop("_rows", None)
+            (self.folder / CHUNKS).mkdir(exist_ok=True)
+            (self.folder / CLAIMS).mkdir(exist_ok=True)
+            blank_rows(file, self.shape, self.dtype)
         self.verify()
 
 
@@ -494,12 +471,23 @@ class StoredRows:
 
     def __getitem__(self, index: Any) -> np.ndarray:
         """Like an array of this shape: ``rows[10:20]``, ``rows[:, :768]``; what comes back is a copy in memory."""
-        first, *rest = index if isinstance(index, tuple) else (index,)
-        at = self.at[first]
+        index = index if isinstance(index, tuple) else (index,)
+        for place, part in enumerate(index):
+            if part is Ellipsis:
+                whole = (slice(None),) * (len(self.shape) - len(index) + 1)
+                index = (*index[:place], *whole, *index[place + 1 :])
+                break
+        at = self.at[index[0]]
         self.store._check(np.atleast_1d(at))
-        where = at if np.ndim(at) == 0 else as_slice(at)
-        block = self.store._rows[(where, *rest)] if isinstance(where, slice) else self.store._rows[where][_all(at, rest)]
-        return np.array(block)
+        # Columns first, which copies nothing; then the rows.
+        columns = self.store._rows[(slice(None), *index[1:])]
+        return np.array(columns[as_slice(at) if np.ndim(at) else at])
+
+
+def _default_chunk(shape: Sequence[int], dtype: str, batch: int) -> int:
+    """Whole batches, of 32 MB together at most where one batch is not more already."""
+    fitting = _CHUNK_BYTES // max(1, math.prod(shape) * np.dtype(dtype).itemsize)
+    return max(1, min(_CHUNK_ROWS, fitting) // batch) * batch
 
 
 def cached(
@@ -531,134 +519,9 @@ def cached(
     the complete store; chunks found damaged while reading are computed again
     """
     ids = unique_ids(ids, "row")
-    folder = atomic.checked_path(root) / key_of(_plain(spec), ids, shape, dtype)
+    chunk = chunk or _default_chunk(shape, dtype, batch or 1)
+    folder = atomic.checked_path(root) / key_of(plain(spec), ids, shape, dtype)
     store = RowStore.open_or_make(folder, spec, ids, shape, dtype, unit=unit, chunk=chunk)
     if check is not None:
         check(store)
     return store.fill(compute, batch=batch, progress=progress)
-
-
-def key_of(spec: Mapping[str, Any], ids: Iterable[str], shape: Sequence[int], dtype: str) -> str:
-    """Full SHA-256 of what a store holds, independent of the order of the ids."""
-    text = json.dumps(spec, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    return digest_of(FORMAT, text, sorted(str(i) for i in ids), [int(s) for s in shape], str(dtype))
-
-
-# -- files -------------------------------------------------------------------------------------------------------------
-
-
-def _make(folder: Path, record: Mapping[str, Any], ids: np.ndarray) -> None:
-    """A blank store. Of several processes that make one, the first to rename wins and the others use his."""
-    shape = (record["n"], *record["shape"])
-    size = math.prod(shape) * np.dtype(record["dtype"]).itemsize
-    with atomic.explained(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        free = atomic._free_bytes(folder)
-        if size > free:
-            raise MachineError(
-                f"{shape} rows of {record['dtype']} take {size / 1e9:.1f} GB, but {folder.parent} has "
-                f"{free / 1e9:.1f} GB free. Free some space, choose another folder, or store float16."
-            )
-        temporary = atomic.partial_name(folder)
-        try:
-            (temporary / CHUNKS).mkdir(parents=True)
-            (temporary / CLAIMS).mkdir()
-            np.lib.format.open_memmap(temporary / ROWS, "w+", np.dtype(record["dtype"]).newbyteorder("<"), shape)
-            atomic.write_text(temporary / IDS, json.dumps(list(ids), ensure_ascii=False) + "\n")
-            atomic.write_text(temporary / INDEX, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-            try:
-                os.rename(temporary, folder)
-                atomic.fsync_folder(folder.parent)
-            except OSError:
-                if not (folder / INDEX).is_file():  # nobody else made it meanwhile: a true failure
-                    raise
-        finally:
-            import shutil
-
-            shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _restore_index(folder: Path, record: dict[str, Any], ids: np.ndarray) -> None:
-    """store.json is gone: write it again if the marks say that the rows are these; their hashes stay in force."""
-    if not (folder / CHUNKS).is_dir() or not (folder / IDS).is_file():
-        held = ", ".join(sorted(p.name for p in folder.iterdir())[:5])
-        raise ConfigError(f"{folder} should hold a store or nothing, but holds {held}. Choose another folder.")
-    marks = sorted((folder / CHUNKS).glob("[0-9]*.json"))
-    chunk = record["chunk"]
-    for mark in marks:
-        with suppress(ModelError):
-            known = read_json(mark)
-            _refuse_newer(mark, known)
-            if known.get("key") != record["key"]:
-                raise ConfigError(
-                    f"{folder} lost its {INDEX}, and its rows were made from something else than what is asked for "
-                    f"(key {str(known.get('key'))[:12]}..., not {record['key'][:12]}...). Choose another folder."
-                )
-            if known["end"] != record["n"]:
-                chunk = known["end"] - known["first"]
-    with suppress(OSError, ValueError):
-        if digest_of(sorted(json.loads((folder / IDS).read_text(encoding="utf-8")))) != record["ids_sha256"]:
-            raise ConfigError(f"{folder} lost its {INDEX}, and its ids are not those asked for. Choose another folder.")
-    warnings.warn(
-        f"{folder / INDEX} was gone and is written again; {len(marks)} finished chunks are kept and checked.",
-        PhospheneWarning,
-        stacklevel=3,
-    )
-    atomic.write_text(folder / INDEX, json.dumps({**record, "chunk": chunk}, indent=1, ensure_ascii=False) + "\n")
-
-
-def _take(claim: Path, mine: Mapping[str, Any]) -> bool:
-    for _ in range(2):
-        with atomic.explained(claim):
-            try:
-                handle = os.open(claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-            except FileExistsError:
-                holder = _read_lock(claim)
-                if _is_alive(holder):
-                    return False
-                # Taken away by renaming: of two that find it dead, one succeeds. A fresh claim caught by mistake
-                # goes back to its place.
-                grave = atomic.partial_name(claim)
-                with suppress(FileNotFoundError):
-                    os.rename(claim, grave)
-                    if _read_lock(grave) != holder:
-                        with suppress(OSError):
-                            os.link(grave, claim)
-                    grave.unlink(missing_ok=True)
-                continue
-        with os.fdopen(handle, "w") as file:
-            json.dump(mine, file)
-        return True
-    return False
-
-
-def _refuse_newer(file: Path, record: Mapping[str, Any]) -> None:
-    version = record.get("version")
-    if not isinstance(version, int) or version > VERSION:
-        raise _NewerFormat(
-            f"{file} is of version {version}, but this phosphene reads and writes up to {VERSION}; it was made by a "
-            "newer one. Upgrade phosphene, or choose another folder; this one is left as it is."
-        )
-
-
-class _NewerFormat(ModelError):
-    pass
-
-
-def _plain(spec: Mapping[str, Any]) -> dict[str, Any]:
-    try:
-        return json.loads(json.dumps(spec, sort_keys=True, allow_nan=False))
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"what rows are must be said in plain values (JSON), but: {error}.") from error
-
-
-def _difference(held: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
-    """What differs between two stores, for people."""
-    old = {**held.get("spec", {}), **{k: held.get(k) for k in ("shape", "dtype", "n", "ids_sha256")}}
-    new = {**asked["spec"], **{k: asked[k] for k in ("shape", "dtype", "n", "ids_sha256")}}
-    parts = [f"{k} is {old.get(k)!r} there, {new.get(k)!r} here" for k in sorted({*old, *new}) if old.get(k) != new.get(k)]
-    return "; ".join(parts[:4]) or f"key {held['key'][:12]}... there, {asked['key'][:12]}... here"
-
-
-def _all(at: np.ndarray, rest: list[Any]) -> tuple[Any, ...]:
-    return tuple(rest) if np.ndim(at) == 0 else (slice(None), *rest)

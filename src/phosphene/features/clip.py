@@ -1,0 +1,371 @@
+"""CLIP: pictures and captions to latents in one space (Radford et al. 2021), the lab's own or a public one.
+
+>>> clip = ClipFeatures("openai/clip-vit-large-patch14", output="tokens", download=True)    # doctest: +SKIP
+>>> store = clip.image_store(dataset.stimuli, cache)     # computed once       # doctest: +SKIP
+>>> store.read(trials.stimulus_ids)                      # (n, 257, 768)       # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from phosphene.errors import ConfigError, DataError, did_you_mean
+from phosphene.features import clip_files, fingerprint
+from phosphene.features.clip_files import Preprocessing
+from phosphene.run.progress import Progress
+from phosphene.run.store import RowStore, cached
+from phosphene.types import Stimuli, digest_of
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+LAB = "lab"
+_VERSION = 1  # of what this file computes; part of every key
+_OUTPUTS, _NORMALISATIONS = ("pooled", "tokens"), ("l2", "none")
+_ALL_PICTURES = 20_000
+
+
+class ClipFeatures:
+    """Latents of pictures and captions from a frozen CLIP.
+
+    Parameters
+    ----------
+    name : "lab" for the bundled one, a folder with a checkpoint of transformers, or a name on the hub
+    revision : commit on the hub; known for the checkpoints of ``clip_files.PINNED``
+    output : "pooled", one vector for each picture or text, in the space both share; or "tokens", the last hidden state
+        through the final layer norm and the projection, the class token (or start token) first
+    normalise : "l2" divides by the length of the pooled vector, so that it (and the picture's first token) has length
+        1; "none" leaves the projection as it is
+    batch : pictures or texts put through the network together
+    device : where to compute
+    dtype : how features are stored; float16 rounds them to about three digits
+    download : whether a checkpoint that is not on this machine may be fetched
+    lab_folder : of the lab CLIP's weights; the bundled ones by default
+
+    Raises
+    ------
+    ConfigError
+        For an unknown option.
+
+    Notes
+    -----
+    LEA takes pooled, L2-normalised vectors as targets and as conditions. Versatile Diffusion takes tokens in the "l2"
+    convention: 257 x 768 for pictures and 77 x 768 for texts from OpenAI's ViT-L/14. The network is loaded when first
+    needed.
+
+    References
+    ----------
+    Radford et al. 2021, section 2; for the tokens, Xu et al. 2023 (Versatile Diffusion).
+    """
+
+    def __init__(
+        self,
+        name: str | Path = LAB,
+        *,
+        revision: str | None = None,
+        output: Literal["pooled", "tokens"] = "pooled",
+        normalise: Literal["l2", "none"] = "l2",
+        batch: int = 32,
+        device: str = "cpu",
+        dtype: Literal["float16", "float32"] = "float32",
+        download: bool = False,
+        lab_folder: Path | None = None,
+    ) -> None:
+        for option, value, known in (("output", output, _OUTPUTS), ("normalise", normalise, _NORMALISATIONS)):
+            if value not in known:
+                raise ConfigError(f"{option} of CLIP features cannot be '{value}'. {did_you_mean(value, known)}")
+        if batch < 1:
+            raise ConfigError(f"batch must be at least 1, but is {batch}.")
+        self.name, self.revision, self.output, self.normalise = str(name), revision, output, normalise
+        self.batch, self.device, self.dtype, self.download = batch, device, dtype, download
+        self.lab_folder = lab_folder
+
+    def __repr__(self) -> str:
+        return f"ClipFeatures({self.name!r}, output={self.output!r}, normalise={self.normalise!r})"
+
+    @property
+    def space(self) -> str:
+        """Short name of these latents, such as ``clip_lab`` or ``clip_vit_large_patch14_tokens``."""
+        short = Path(self.name).name.lower().removeprefix("clip-")
+        words = ["clip", re.sub(r"[^a-z0-9]+", "_", short).strip("_")]
+        return "_".join(words + ([self.output] if self.output == "tokens" else []))
+
+    def shape(self, what: Literal["images", "captions"] = "images") -> tuple[int, ...]:
+        """Shape of the latents of one picture or text."""
+        config = self._network.config
+        if self.output == "pooled":
+            return (config.projection_dim,)
+        if what == "captions":
+            return (config.text_config.max_position_embeddings, config.projection_dim)
+        side = config.vision_config.image_size // config.vision_config.patch_size
+        return (side * side + 1, config.projection_dim)
+
+    # -- plain computation -----------------------------------------------------------------------------------------
+
+    def images(self, pixels: np.ndarray) -> np.ndarray:
+        """Latents of pictures.
+
+        Parameters
+        ----------
+        pixels : (n, height, width, 1 or 3), uint8 of 0-255, or floats of 0-1, which are rounded to 8 bits
+
+        Returns
+        -------
+        (n, *shape("images")) float32
+
+        Raises
+        ------
+        DataError
+            For pictures of another shape, type or range.
+        """
+        parts = [np.empty((0, *self.shape("images")), dtype=np.float32)]
+        for start in range(0, len(pixels), self.batch):
+            parts.append(self._see(self._preprocessing(pixels[start : start + self.batch])))
+        return np.concatenate(parts)
+
+    def texts(self, texts: Sequence[str]) -> np.ndarray:
+        """Latents of texts; what is longer than the network reads is cut.
+
+        Parameters
+        ----------
+        texts : n texts; "" is allowed
+
+        Returns
+        -------
+        (n, *shape("captions")) float32
+        """
+        if isinstance(texts, str) or not all(isinstance(t, str) for t in texts):
+            raise DataError(f"a list of texts was expected, but a {type(texts).__name__} with other things came.")
+        parts = [np.empty((0, *self.shape("captions")), dtype=np.float32)]
+        for start in range(0, len(texts), self.batch):
+            parts.append(self._read(list(texts[start : start + self.batch])))
+        return np.concatenate(parts)
+
+    def _see(self, x: np.ndarray) -> np.ndarray:
+        import torch
+
+        network = self._network
+        with torch.inference_mode(), _plain_precision():
+            seen = network.vision_model(pixel_values=torch.from_numpy(x).to(self.device))
+            pooled = network.visual_projection(seen.pooler_output)
+            if self.output == "pooled":
+                return self._scaled(pooled, pooled)
+            normed = network.vision_model.post_layernorm(seen.last_hidden_state)
+            return self._scaled(network.visual_projection(normed), pooled)
+
+    def _read(self, texts: list[str]) -> np.ndarray:
+        import torch
+
+        network = self._network
+        length = network.config.text_config.max_position_embeddings
+        padding = "max_length" if self.output == "tokens" else True
+        tokens = self._tokenizer(texts, padding=padding, truncation=True, max_length=length, return_tensors="pt")
+        with torch.inference_mode(), _plain_precision():
+            # No mask for the padding: it stands after the end mark, which in a causal network cannot see it, and
+            # Versatile Diffusion's tokens are made so.
+            read = network.text_model(input_ids=tokens["input_ids"].to(self.device))
+            pooled = network.text_projection(read.pooler_output)
+            if self.output == "pooled":
+                return self._scaled(pooled, pooled)
+            return self._scaled(network.text_projection(read.last_hidden_state), pooled)
+
+    def _scaled(self, latents: torch.Tensor, pooled: torch.Tensor) -> np.ndarray:
+        if self.normalise == "l2":
+            length = pooled.norm(dim=-1, keepdim=True)
+            latents = latents / (length if latents.ndim == 2 else length[:, None])
+        return latents.float().cpu().numpy()
+
+    # -- through the store -----------------------------------------------------------------------------------------
+
+    def transform(self, stimuli: Stimuli, cache: str | Path | None = None) -> np.ndarray:
+        """Latents of pictures, (n_stimuli, *shape("images")) float32; read from `cache` where it is given.
+
+        A cache holds the stimuli it was made for together: make it for all of a data set (:meth:`image_store`) and
+        read those you need, rather than one for each selection.
+        """
+        if cache is None:
+            blocks = range(0, len(stimuli), self.batch)
+            parts = [self.images(stimuli.pixels(slice(i, i + self.batch))) for i in blocks]
+            return np.concatenate([np.empty((0, *self.shape("images")), dtype=np.float32), *parts])
+        return self.image_store(stimuli, cache).read(stimuli.ids).astype(np.float32, copy=False)
+
+    def image_store(self, stimuli: Stimuli, cache: str | Path, progress: Progress | None = None) -> RowStore:
+        """Latents of pictures on disk, by stimulus id; only what is missing is computed, by any number of processes.
+
+        Parameters
+        ----------
+        stimuli : all pictures of a data set; missing ones are left out
+        cache : folder of stores
+        progress : who to tell
+
+        Raises
+        ------
+        ModelError
+            When the cache was made by other library versions that give other numbers (see ``features.fingerprint``).
+        """
+        stimuli = stimuli.available()
+        return self._store(
+            "images",
+            stimuli.ids,
+            _content(stimuli),
+            lambda ids: self.images(stimuli.select(ids).pixels()),
+            lambda: self.images(fingerprint.reference_pictures()),
+            cache,
+            progress,
+        )
+
+    def captions(self, stimuli: Stimuli, cache: str | Path | None = None) -> np.ndarray:
+        """Mean of the latents of each stimulus's captions that are not empty, (n_stimuli, *shape("captions")) float32.
+
+        Each caption is normalised as asked before the mean; the mean itself is not.
+
+        Raises
+        ------
+        DataError
+            When a stimulus has no caption.
+        """
+        texts = _captions(stimuli)
+        counts = np.bincount([row for row, _ in texts], minlength=len(stimuli))
+        if not counts.all():
+            raise DataError(
+                f"{int((counts == 0).sum())} of {len(stimuli)} stimuli have no caption, first "
+                f"'{stimuli.ids[counts.argmin()]}'. Give captions, or leave these stimuli out."
+            )
+        ids = [f"{stimuli.ids[row]}#{k}" for row, k in texts]
+        rows = None if cache is None else self.caption_store(stimuli, cache).select(ids)
+        total = np.zeros((len(stimuli), *self.shape("captions")), dtype=np.float32)
+        keys = list(texts)
+        for start in range(0, len(keys), self.batch):
+            block = keys[start : start + self.batch]
+            latents = self.texts([texts[k] for k in block]) if rows is None else rows[start : start + self.batch]
+            np.add.at(total, [row for row, _ in block], latents.astype(np.float32, copy=False))
+        return total / counts.reshape(-1, *(1,) * (total.ndim - 1)).astype(np.float32)
+
+    def caption_store(self, stimuli: Stimuli, cache: str | Path, progress: Progress | None = None) -> RowStore:
+        """Latents of captions on disk, under ``STIMULUS#0``, ``STIMULUS#1`` ...; empty ones are left out.
+
+        Raises
+        ------
+        DataError
+            Without any caption.
+        ModelError
+            As :meth:`image_store`.
+        """
+        texts = {f"{stimuli.ids[row]}#{k}": text for (row, k), text in _captions(stimuli).items()}
+        if not texts:
+            raise DataError("these stimuli have no captions; give captions when the data set is made.")
+        return self._store(
+            "captions",
+            np.array(list(texts), dtype=object),
+            digest_of(texts),
+            lambda ids: self.texts([texts[i] for i in ids]),
+            lambda: self.texts(fingerprint.reference_texts()),
+            cache,
+            progress,
+        )
+
+    def _store(
+        self,
+        what: Literal["images", "captions"],
+        ids: np.ndarray,
+        content: str,
+        compute: Callable[[np.ndarray], np.ndarray],
+        references: Callable[[], np.ndarray],
+        cache: str | Path,
+        progress: Progress | None,
+    ) -> RowStore:
+        return cached(
+            cache,
+            {**self.spec(what), "content": content},
+            ids,
+            compute,
+            shape=self.shape(what),
+            dtype=self.dtype,
+            unit=f"CLIP {self.name}, {what}, {self.output}, {self.normalise}",
+            batch=self.batch,
+            progress=progress,
+            check=lambda store: fingerprint.hold(store, references()),
+        )
+
+    def spec(self, what: Literal["images", "captions"] = "images") -> dict[str, Any]:
+        """What features are filed under: weights, preprocessing or tokenizer, output. No names and no paths."""
+        made_by = {"extractor": "clip", "version": _VERSION, "what": what, **self._digest}
+        if what == "images":
+            made_by["preprocessing"] = self._preprocessing.spec()
+        else:
+            made_by["tokenizer"] = digest_of(self._tokenizer.backend_tokenizer.to_str())
+        return {**made_by, "output": self.output, "normalise": self.normalise}
+
+    # -- the network -----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _folder(self) -> Path:
+        return clip_files.locate(self.name, self.revision, self.download)
+
+    @cached_property
+    def _network(self) -> nn.Module:
+        if self.name == LAB:
+            from phosphene import zoo
+
+            return zoo.load("clip", device=self.device, folder=self.lab_folder)
+        return clip_files.load(self._folder).to(self.device)
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        if self.name == LAB:
+            from phosphene import zoo
+
+            return zoo.tokenizer(self.lab_folder)
+        return clip_files.load_tokenizer(self._folder)
+
+    @cached_property
+    def _preprocessing(self) -> Preprocessing:
+        size = self._network.config.vision_config.image_size
+        if self.name == LAB:
+            # phosphene.zoo.to_network: 2 x - 1
+            return Preprocessing(size, size, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+        return Preprocessing.of(self._folder, size)
+
+    @cached_property
+    def _digest(self) -> dict[str, str]:
+        if self.name == LAB:
+            from phosphene import zoo
+
+            about = zoo.record("clip", self.lab_folder)
+            return {"weights": about["sha256"], "config": digest_of(json.dumps(about["config"], sort_keys=True))}
+        return clip_files.digest(self._folder)
+
+
+def _captions(stimuli: Stimuli) -> dict[tuple[int, int], str]:
+    """(row, number) to text, of captions that are not empty."""
+    every = stimuli.captions or ((),) * len(stimuli)
+    return {(row, k): text for row, texts in enumerate(every) for k, text in enumerate(texts) if text.strip()}
+
+
+def _content(stimuli: Stimuli) -> str:
+    """Digest of the pictures behind the ids, in any order: every picture up to 20,000, beyond that an even sample."""
+    order = np.argsort(stimuli.ids.astype(str), kind="stable")
+    some = stimuli.select(stimuli.ids[order[:: -(-len(order) // _ALL_PICTURES) or 1]])
+    return digest_of(dict(zip(some.ids, some.pixel_digests(), strict=True)))
+
+
+@contextmanager
+def _plain_precision() -> Iterator[None]:
+    """Float32 products in full: TensorFloat-32 moves features by about the tolerance of the fingerprint."""
+    import torch
+
+    matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, cudnn

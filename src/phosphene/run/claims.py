@@ -1,0 +1,76 @@
+"""Claims: of several processes that could do one piece of work, exactly one does.
+
+A claim is a file that only one process can create. It names its holder, so that the claim of a process that died is
+taken over. No file locking of the system is needed, which network file systems often lack.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from phosphene.run import atomic
+from phosphene.run.folder import _is_alive, _read_lock, _started
+
+
+def holder(claim: Path) -> dict[str, Any]:
+    """Who holds a claim: pid, host, started; empty when nobody does."""
+    return _read_lock(claim) if claim.exists() else {}
+
+
+@contextmanager
+def claimed(claim: Path) -> Iterator[bool]:
+    """Whether this process got the claim, for as long as the block lasts.
+
+    The claim of a dead process of this machine is taken over; one of another machine cannot be asked and is respected.
+
+    Raises
+    ------
+    MachineError
+        When the folder cannot be written.
+    """
+    mine = {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "started": _started(os.getpid()),
+        "token": uuid.uuid4().hex,
+    }
+    if not _take(claim, mine):
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        if holder(claim).get("token") == mine["token"]:
+            claim.unlink(missing_ok=True)
+
+
+def _take(claim: Path, mine: Mapping[str, Any]) -> bool:
+    for _ in range(2):
+        with atomic.explained(claim):
+            try:
+                handle = os.open(claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+            except FileExistsError:
+                found = _read_lock(claim)
+                if _is_alive(found):
+                    return False
+                # Taken away by renaming: of two processes that find it dead, one succeeds. A fresh claim caught by
+                # mistake goes back to its place.
+                grave = atomic.partial_name(claim)
+                with suppress(FileNotFoundError):
+                    os.rename(claim, grave)
+                    if _read_lock(grave) != found:
+                        with suppress(OSError):
+                            os.link(grave, claim)
+                    grave.unlink(missing_ok=True)
+                continue
+            with os.fdopen(handle, "w") as file:
+                json.dump(mine, file)
+        return True
+    return False
