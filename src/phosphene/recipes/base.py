@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
@@ -237,5 +236,7 @@ class Recipe(Generic[C]):
 
 
 def _code_digest(recipe: type, part: type) -> str:
-    """Of the source of the recipe's and the part's modules: changed code means a changed stage."""
-    return digest_of(__version__, *(inspect.getsource(sys.modules[c.__module__]) for c in (recipe, part)))
+    """Of the source of the recipe's file and of the part's station: changed code means a changed stage."""
+    own = Path(inspect.getfile(recipe))
+    station = sorted(Path(inspect.getfile(part)).parent.glob("*.py"))
+    return digest_of(__version__, *(f.read_text(encoding="utf-8") for f in (own, *station)))

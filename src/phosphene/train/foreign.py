@@ -1,0 +1,315 @@
+"""Checkpoints of other projects, read without running anything that is in them.
+
+A ``.pt`` or ``.pth`` file of PyTorch is a pickle beside raw numbers, and a pickle can call any function of the machine
+that opens it. Here a pickle may name nothing but what describes a tensor; anything else is refused with its name. Each
+tensor's numbers are read from the file when that tensor is asked for, so that the optimiser state of a large checkpoint
+never enters memory.
+
+    >>> weights = read_foreign("fmri_encoder.pth", "model", inert=["config.Config_MBM_fMRI"])  # doctest: +SKIP
+
+Two layouts are known: the zip archive of ``torch.save`` since PyTorch 1.6, and the stream of pickles before it.
+"""
+
+from __future__ import annotations
+
+import pickle
+import struct
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from phosphene.errors import ModelError, did_you_mean
+
+if TYPE_CHECKING:
+    import torch
+
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+_LEGACY_PROTOCOL = 1001
+_LARGEST_PICKLE = 256 * 2**20  # bytes of names and shapes; a real one has a few hundred kilobytes
+
+_STORAGES = {
+    "DoubleStorage": "float64",
+    "FloatStorage": "float32",
+    "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16",
+    "LongStorage": "int64",
+    "IntStorage": "int32",
+    "ShortStorage": "int16",
+    "CharStorage": "int8",
+    "ByteStorage": "uint8",
+    "BoolStorage": "bool",
+}
+_BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "int64": 8, "int32": 4, "int16": 2} | dict.fromkeys(
+    ("int8", "uint8", "bool"), 1
+)
+
+
+class _Storage(NamedTuple):
+    key: str
+    dtype: str
+    size: int
+
+
+class ForeignTensor(NamedTuple):
+    """Where a tensor lies in its file; its numbers are not read yet."""
+
+    storage: _Storage
+    offset: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+class ForeignCheckpoint:
+    """What a foreign checkpoint says it holds, with tensors that are read on demand.
+
+    Parameters
+    ----------
+    file : a file of ``torch.save``
+    inert : full names, such as ``"config.Settings"``, of further classes the file may name. Their instances become
+        empty shells that only keep their attributes; the classes themselves are never imported.
+
+    Attributes
+    ----------
+    content : the saved object: dicts, lists, plain values, and `ForeignTensor` in place of tensors
+
+    Raises
+    ------
+    ModelError
+        When the file names anything that is not on the list, is damaged, or is no such file.
+    """
+
+    def __init__(self, file: str | Path, inert: Collection[str] = ()) -> None:
+        self.file = Path(file)
+        self._places: dict[str, tuple[int, int]] = {}
+        try:
+            self._is_zip = zipfile.is_zipfile(self.file)
+            self.content = self._open_zip(inert) if self._is_zip else self._open_legacy(inert)
+        except OSError as error:
+            raise ModelError(f"the checkpoint {self.file} cannot be read ({error.strerror or error}).") from error
+
+    def tensors(self, *path: str) -> dict[str, torch.Tensor]:
+        """The tensors of one mapping of the checkpoint, on the CPU, in their own precision.
+
+        Parameters
+        ----------
+        path : keys that lead to the mapping, such as ``"model"``; the whole content by default
+
+        Raises
+        ------
+        ModelError
+            When there is no such mapping, it holds something other than tensors, or its numbers are damaged.
+        """
+        here: Any = self.content
+        for key in path:
+            if not isinstance(here, Mapping) or key not in here:
+                known = [k for k in here if isinstance(k, str)] if isinstance(here, Mapping) else []
+                raise ModelError(f"{self.file} has no entry '{key}'. {did_you_mean(key, known)}")
+            here = here[key]
+        where = ".".join(path) or "the content"
+        if not isinstance(here, Mapping):
+            raise ModelError(f"{where} of {self.file} should be tensors by name but is of type {type(here).__name__}.")
+        for name, value in here.items():
+            if not (isinstance(name, str) and isinstance(value, ForeignTensor)):
+                raise ModelError(
+                    f"{where} of {self.file} should hold tensors by name, but {name!r} is of type {type(value).__name__}; "
+                    "name the entry that holds the weights."
+                )
+        cache: dict[str, bytearray] = {}
+        return {name: self._read(name, value, cache) for name, value in here.items()}
+
+    # -- the two layouts -------------------------------------------------------------------------------------------
+
+    def _open_zip(self, inert: Collection[str]) -> Any:
+        try:
+            with zipfile.ZipFile(self.file) as archive:
+                listed = {info.filename: info for info in archive.infolist()}
+                pickles = [name for name in listed if name == "data.pkl" or name.endswith("/data.pkl")]
+                roots = {name.removesuffix("data.pkl") for name in pickles}
+                if len(roots) != 1 or any(f"{root}constants.pkl" in listed for root in roots):
+                    what = "TorchScript code" if roots else "no data.pkl"
+                    raise ModelError(
+                        f"{self.file} is a zip archive with {what}, not the weights of a torch.save; ask its authors for "
+                        "a state dictionary or a safetensors file."
+                    )
+                self._root = roots.pop()
+                packed = [name for name, info in listed.items() if info.compress_type != zipfile.ZIP_STORED]
+                if packed or listed[pickles[0]].file_size > _LARGEST_PICKLE:
+                    raise ModelError(f"{self.file} is packed in a way torch.save never does; it is refused.")
+                if f"{self._root}byteorder" in listed and archive.read(f"{self._root}byteorder").strip() != b"little":
+                    raise ModelError(f"{self.file} was written on a big-endian machine, which is not supported.")
+                with archive.open(pickles[0]) as stream:
+                    return self._unpickle(stream, inert)
+        except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+            raise ModelError(f"{self.file} is damaged or cut short ({error}); download it again.") from error
+
+    def _open_legacy(self, inert: Collection[str]) -> Any:
+        with open(self.file, "rb") as stream:
+            if self._unpickle(stream, ()) != _LEGACY_MAGIC or self._unpickle(stream, ()) != _LEGACY_PROTOCOL:
+                raise ModelError(
+                    f"{self.file} is a bare pickle or another kind of file, not a checkpoint of torch.save. A pickle can "
+                    "run any command and is not opened; ask its authors for a state dictionary or a safetensors file."
+                )
+            info = self._unpickle(stream, ())
+            if not isinstance(info, dict) or not info.get("little_endian", False):
+                raise ModelError(f"{self.file} was not written on a little-endian machine; it is not supported.")
+            self._sizes: dict[str, int] = {}
+            content = self._unpickle(stream, inert)
+            keys = self._unpickle(stream, ())
+            end = self.file.stat().st_size
+            for key in keys if isinstance(keys, list) else []:
+                head = stream.read(8)
+                count = struct.unpack("<q", head)[0] if len(head) == 8 else -1
+                n_bytes = count * self._sizes.get(key, 0) if isinstance(key, str) else 0
+                if count < 0 or n_bytes > end - stream.tell():
+                    raise ModelError(f"{self.file} is damaged or cut short at its storage '{key}'; download it again.")
+                self._places[key] = (stream.tell(), n_bytes)
+                stream.seek(n_bytes, 1)
+            return content
+
+    # -- numbers ---------------------------------------------------------------------------------------------------
+
+    def _read(self, name: str, record: ForeignTensor, cache: dict[str, bytearray]) -> torch.Tensor:
+        import torch
+
+        storage, shape, stride = record.storage, record.shape, record.stride
+        count = 1
+        for n in shape:
+            count *= n
+        last = record.offset + sum((n - 1) * s for n, s in zip(shape, stride, strict=True)) + 1 if count else 0
+        if count > storage.size or last > storage.size:
+            raise ModelError(
+                f"'{name}' of {self.file} claims shape {shape} at offset {record.offset}, but its storage has "
+                f"{storage.size} values; the file is damaged."
+            )
+        dtype = getattr(torch, storage.dtype)
+        if not count:
+            return torch.empty(shape, dtype=dtype)
+        if storage.key not in cache:
+            cache.clear()  # tensors that share a storage stand side by side; hold one at a time
+            cache[storage.key] = self._bytes(name, storage)
+        whole = torch.frombuffer(cache[storage.key], dtype=dtype, count=storage.size)
+        tensor = whole.as_strided(shape, stride, record.offset)
+        return tensor.clone() if count < storage.size or not tensor.is_contiguous() else tensor
+
+    def _bytes(self, name: str, storage: _Storage) -> bytearray:
+        needed = storage.size * _BYTES[storage.dtype]
+        damaged = f"the numbers of '{name}' in {self.file} are damaged or cut short; download it again."
+        try:
+            if self._is_zip:
+                with zipfile.ZipFile(self.file) as archive:
+                    info = archive.getinfo(f"{self._root}data/{storage.key}")
+                    if info.file_size < needed or info.compress_type != zipfile.ZIP_STORED:
+                        raise ModelError(damaged)
+                    with archive.open(info) as stream:
+                        return _read_into(bytearray(info.file_size), stream, damaged)
+            start, n_bytes = self._places[storage.key]
+            if n_bytes < needed:
+                raise ModelError(damaged)
+            with open(self.file, "rb") as stream:
+                stream.seek(start)
+                return _read_into(bytearray(n_bytes), stream, damaged)
+        except (OSError, KeyError, zipfile.BadZipFile, EOFError) as error:
+            raise ModelError(f"{damaged} ({error})") from error
+
+    # -- the pickle ------------------------------------------------------------------------------------------------
+
+    def _unpickle(self, stream: Any, inert: Collection[str]) -> Any:
+        sizes = getattr(self, "_sizes", {})
+        try:
+            return _Unpickler(stream, _allowed(inert), sizes, self.file).load()
+        except ModelError:
+            raise
+        except Exception as error:  # a broken or hostile pickle can raise anything
+            raise ModelError(
+                f"{self.file} is no checkpoint of torch.save, or is damaged ({type(error).__name__}: {error})."
+            ) from error
+
+
+def read_foreign(file: str | Path, *path: str, inert: Collection[str] = ()) -> dict[str, torch.Tensor]:
+    """Tensors by name from a foreign checkpoint; see :class:`ForeignCheckpoint`.
+
+    Parameters
+    ----------
+    file : a file of ``torch.save``
+    path : keys that lead to the weights, such as ``"model"``
+    inert : full names of further classes the file may name; they become empty shells
+
+    Raises
+    ------
+    ModelError
+        When the file wants to run anything, is damaged, or holds no tensors there.
+    """
+    return ForeignCheckpoint(file, inert).tensors(*path)
+
+
+def _read_into(buffer: bytearray, stream: Any, damaged: str) -> bytearray:
+    view, at = memoryview(buffer), 0
+    while at < len(buffer):
+        got = stream.readinto(view[at : at + 2**24])
+        if not got:
+            raise ModelError(damaged)
+        at += got
+    stream.read(1)  # past the end a zip member checks its sum
+    return buffer
+
+
+def _allowed(inert: Collection[str]) -> dict[str, Any]:
+    """Everything a pickle may name. Made anew for each file: a pickle can set attributes of what it was given."""
+
+    def tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> ForeignTensor:
+        numbers = [offset, *shape, *stride]
+        if not isinstance(storage, _Storage) or len(shape) != len(stride):
+            raise ValueError("a tensor without its storage")
+        if not all(type(n) is int and n >= 0 for n in numbers):
+            raise ValueError("a tensor with a shape that is none")
+        return ForeignTensor(storage, offset, tuple(shape), tuple(stride))
+
+    def parameter(data: Any, *_: Any) -> Any:
+        return data
+
+    def text(name: Any = "", *_: Any) -> str:
+        return str(name) if type(name) in (str, int) else ""
+
+    def shape(values: Any = ()) -> tuple[Any, ...]:
+        return tuple(values)
+
+    names: dict[str, Any] = {
+        "collections.OrderedDict": OrderedDict,
+        "torch._utils._rebuild_tensor_v2": tensor,
+        "torch._utils._rebuild_tensor": tensor,
+        "torch._utils._rebuild_parameter": parameter,
+        "torch.Size": shape,
+        "torch.device": text,
+    }
+    names |= {f"torch.{storage}": dtype for storage, dtype in _STORAGES.items()}
+    names |= {f"torch.{dtype}": dtype for dtype in _BYTES}
+    return names | {name: type(name.rpartition(".")[2], (), {}) for name in inert}
+
+
+class _Unpickler(pickle.Unpickler):
+    """A pickle reader that knows a short list of names and nothing else."""
+
+    def __init__(self, stream: Any, allowed: Mapping[str, Any], sizes: dict[str, int], file: Path) -> None:
+        super().__init__(stream, encoding="utf-8")
+        self._allowed, self._sizes, self._file = allowed, sizes, file
+
+    def find_class(self, module: str, name: str) -> Callable[..., Any]:
+        full = f"{module}.{name}"
+        if full not in self._allowed:
+            raise ModelError(
+                f"{self._file} wants to call '{full}' when it is opened. A checkpoint needs tensors only, and this could "
+                "run any command on this machine, so it is not opened. Ask its authors for a safetensors file; a "
+                "harmless class of settings can be let through as an empty shell with inert=['MODULE.CLASS']."
+            )
+        return self._allowed[full]
+
+    def persistent_load(self, pid: Any) -> _Storage:
+        kind, dtype, key, _, size, *view = pid
+        if kind != "storage" or dtype not in _BYTES or type(key) is not str or type(size) is not int or size < 0:
+            raise ValueError("a storage of an unknown kind")
+        if view and view[0] is not None:
+            raise ValueError("a storage that is a view of another, as PyTorch before 0.4 wrote it")
+        self._sizes[key] = _BYTES[dtype]
+        return _Storage(key, dtype, size)
