@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from phosphene.errors import DataError
+from phosphene.errors import ConfigError, DataError, ModelError
 from phosphene.generate.maskgit_config import MaskGitConfig, SamplingConfig, unknown_counts
 from phosphene.run.config import validate
 from phosphene.train.checkpoint import ModulePart
@@ -35,7 +35,7 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         n, length, width = x.shape
-        q, k, v = self.qkv(x).view(n, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # (n, heads, length, width / heads)
+        q, k, v = self.qkv(x).view(n, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # each (n, heads, length, d)
         y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, length, width)
         x = self.norm1(x + F.dropout(self.out(y), self.dropout, self.training))
         y = self.down(F.gelu(self.up(x), approximate=self.gelu))
@@ -144,21 +144,25 @@ class MaskGit(nn.Module):
         ids: Sequence[Any],
         *,
         seed: int,
-        config: SamplingConfig | None = None,
+        steps: int = 11,
+        samples: int = 5,
+        temperature: float = 4.5,
         batch_size: int = 20,
     ) -> np.ndarray:
         """Codes of pictures drawn from latents.
 
-        Picture s of a stimulus is a function of the weights, its latent, `seed`, its id and s: which other stimuli are
-        asked for, and in which order, changes nothing, and neither does the number of samples. `batch_size` moves
-        rounding errors of the network only.
+        Picture s of a stimulus is a function of the weights, its latent, `seed`, its id and s, not of which other stimuli
+        are asked for, of their order, or of the number of samples. Only the rounding of the network's sums can depend
+        on the place in a batch (never on one CPU thread, at a fixed `batch_size`).
 
         Parameters
         ----------
         latents : (n, latent)
         ids : n stimulus ids, unique or not; equal ids get equal noise
         seed : of all noise
-        config : steps, samples and temperature; LEA's by default
+        steps : passes through the network per picture
+        samples : pictures per latent
+        temperature : of the noise on confidences, at least 0 (:func:`unmask`)
         batch_size : pictures that go through the network at once; batches are filled up to it
 
         Returns
@@ -169,9 +173,16 @@ class MaskGit(nn.Module):
         ------
         DataError
             Latents of another width, not finite, or not one per id.
+        ConfigError
+            Steps, samples, temperature or batch size out of range.
+        ModelError
+            When the network itself gives NaN.
         """
-        how, c = config or SamplingConfig(), self.config
-        where = self.bias.device
+        asked = {"steps": steps, "samples": samples, "temperature": temperature}
+        validate(SamplingConfig, asked, "the sampling of MaskGIT")
+        if batch_size < 1:
+            raise ConfigError(f"batch_size is the number of pictures per pass, at least 1, but is {batch_size}.")
+        c, where = self.config, self.bias.device
         x = torch.as_tensor(latents).to(where, torch.float32)
         if x.ndim != 2 or x.shape[1] != c.latent or len(x) != len(ids):
             raise DataError(
@@ -185,23 +196,23 @@ class MaskGit(nn.Module):
             )
         was_training = self.training
         self.eval()
-        pairs = [(row, s) for row in range(len(x)) for s in range(how.samples)]
+        pairs = [(row, s) for row in range(len(x)) for s in range(samples)]
         out = np.empty((len(pairs), c.n_tokens), dtype=np.int64)
         for start in range(0, len(pairs), batch_size):
             part = pairs[start : start + batch_size]
-            # A full batch every time: sums are then rounded alike, whatever else is asked for.
+            # A full batch every time: matrix products of another size would be summed in another order.
             filled = part + [part[-1]] * (batch_size - len(part))
-            noise = np.stack([picture_noise(seed, ids[row], s, how.steps, c.n_tokens) for row, s in filled])
+            noise = np.stack([picture_noise(seed, ids[row], s, steps, c.n_tokens) for row, s in filled])
             condition = x[[row for row, _ in filled]]
             tokens = unmask(
                 lambda tokens, at, z=condition: self(tokens, z, at),
                 torch.from_numpy(noise).to(where),
                 mask=c.mask,
-                temperature=how.temperature,
+                temperature=temperature,
             )
             out[start : start + len(part)] = tokens[: len(part)].cpu().numpy()
         self.train(was_training)
-        return out.reshape(len(x), how.samples, c.grid, c.grid)
+        return out.reshape(len(x), samples, c.grid, c.grid)
 
 
 def hidden_count(config: MaskGitConfig, u: float) -> int:
@@ -225,9 +236,7 @@ def picture_noise(seed: int, stimulus: Any, sample: int, steps: int, n_tokens: i
     return rng.random((steps, 2, n_tokens))
 
 
-def unmask(
-    logits: Callable[[Tensor, Tensor], Tensor], noise: Tensor, *, mask: int, temperature: float = 4.5
-) -> Tensor:
+def unmask(logits: Callable[[Tensor, Tensor], Tensor], noise: Tensor, *, mask: int, temperature: float = 4.5) -> Tensor:
     """Draw all codes of pictures in a few steps; each step keeps the surest guesses and never revises them.
 
     At step t of T every unknown code s is drawn from its softmax p; those with the least
@@ -247,6 +256,11 @@ def unmask(
     -------
     (n, n_tokens) int64
 
+    Raises
+    ------
+    ModelError
+        When logits are NaN.
+
     References
     ----------
     Chang et al. 2022, section 3.2; LEA's settings: T = 11, temperature 4.5.
@@ -257,6 +271,11 @@ def unmask(
     unknown = torch.arange(n_tokens, device=noise.device).expand(n, -1)
     for step in range(steps):
         log_p = logits(tokens, unknown).double().log_softmax(-1)  # (n, m, codes)
+        if bool(log_p.isnan().any()):
+            raise ModelError(
+                f"at step {step + 1} of {steps} logits are NaN: the network is broken. Load its weights again, or train again "
+                "at a lower learning rate."
+            )
         u, v = (noise[:, step, kind].gather(1, unknown) for kind in (0, 1))
         drawn = _draw(log_p, u)
         tokens = tokens.scatter(1, unknown, drawn)
@@ -264,7 +283,7 @@ def unmask(
             break
         gumbel = -torch.log(-torch.log(v))
         sure = log_p.gather(2, drawn[..., None])[..., 0] + temperature * (1 - (step + 1) / steps) * gumbel
-        least = sure.argsort(1, stable=True)[:, : counts[step + 1]]
+        least = sure.argsort(dim=1, stable=True)[:, : counts[step + 1]]
         unknown = unknown.gather(1, least).sort(1).values
         tokens = tokens.scatter(1, unknown, mask)
     return tokens

@@ -65,7 +65,9 @@ class SamplingConfig(Config):
 
     steps: int = Field(11, ge=1, description="passes through the transformer")
     samples: int = Field(5, ge=1, description="pictures per latent")
-    temperature: float = Field(4.5, ge=0, description="of the noise on confidences at the first step; it falls linearly")
+    temperature: float = Field(
+        4.5, ge=0, description="of the noise on confidences at the first step; it falls linearly"
+    )
 
 
 class VqganConfig(Config):

@@ -106,7 +106,7 @@ def save_part(folder: Path, part: Part, *, stage: str, digest: str, seconds: flo
     from safetensors.numpy import save
 
     tensors, meta = part.state()
-    tensors = {k: np.ascontiguousarray(v) for k, v in tensors.items()}
+    tensors = {k: np.asarray(v, order="C") for k, v in tensors.items()}
     for name, array in tensors.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise ModelError(
@@ -204,7 +204,7 @@ class StageStore:
         seconds = time.perf_counter() - start
         if self.folder is None:
             tensors, meta = part.state()
-            tensors = {k: np.ascontiguousarray(v) for k, v in tensors.items()}  # memory order moves the last bits
+            tensors = {k: np.asarray(v, order="C") for k, v in tensors.items()}  # memory order moves the last bits
             part = kind.from_state(tensors, json.loads(json.dumps(meta, default=_plain)))
         else:
             save_part(self.folder / stage, part, stage=stage, digest=digest, seconds=seconds, lineage=lineage)

@@ -113,7 +113,7 @@ def train(
     data : digest of the data; a resume with other data is refused
     save_every, save_minutes : checkpoint after so many steps, or minutes, whichever comes first; and at the end
     minutes : stop after so long, with a checkpoint
-    may_change : keys of `config` that may differ from the checkpoint's, such as ``steps``
+    may_change : what may differ from the checkpoint's: keys of `config` such as ``steps``, or ``data``
     optimizer : makes the optimiser; each of its groups keeps its own learning rate as a peak
     log_every : steps between entries of the curve
     watch : called with each entry of the curve
@@ -235,7 +235,7 @@ def _average(ema: dict[str, Tensor], network: nn.Module, decay: float) -> None:
 
 
 def _check_same(saved: Checkpoint, now: dict[str, Any], world: int, may_change: Collection[str], folder: Path) -> None:
-    allowed = {f"config.{key}" for key in may_change}
+    allowed = {*(f"config.{key}" for key in may_change), *may_change}
     old = saved.record["identity"]
     kept = {k: v for k, v in old.items() if k not in allowed}
     if differs := changed(kept, {k: v for k, v in now.items() if k not in allowed}):

@@ -20,6 +20,7 @@ import numpy as np
 
 from phosphene._version import __version__
 from phosphene.run import atomic
+from phosphene.run.folder import read_json
 from phosphene.run.progress import Progress, duration
 from phosphene.zoo import networks
 from phosphene.zoo.material import HELD_OUT, TRAIN, Scenes, scenes
@@ -37,6 +38,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--scenes", type=int, default=N_TRAIN, help="how many to train on")
     parser.add_argument("--held-out", type=int, default=N_HELD_OUT, help="how many to score on")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--other-scenes", action="store_true", help="go on although scenes or captions have changed")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "phosphene-zoo")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default=None)
@@ -59,16 +61,14 @@ def make(options: argparse.Namespace) -> dict[str, float]:
     material = scenes(TRAIN, options.scenes, options.cache, progress)
     held_out = scenes(HELD_OUT, options.held_out, options.cache, progress)
     name, folder = options.name, atomic.checked_path(options.out)
-    config = _config(name, material)
+    config, checkpoints = _config(name, material), folder / "checkpoints" / name
     with torch.random.fork_rng():
         torch.manual_seed(options.seed)
         objective = OBJECTIVES[name](networks.build(name, config))
     extra = material.tensors()
     about: dict[str, Any] = {"name": name, "class": networks.NETWORKS[name][0], "config": config}
     if name == "clip":
-        length = config["text_config"]["max_position_embeddings"]
-        corpus = [c for captions in material.captions[:5000] for c in captions]
-        about["tokenizer"] = networks.train_tokenizer(corpus, config["text_config"]["vocab_size"], length)
+        about["tokenizer"] = _tokenizer(checkpoints / "tokenizer.json", config["text_config"], material)
         extra["tokens"] = _tokens(about["tokenizer"], material)
 
     def fetch(rows: np.ndarray) -> dict[str, torch.Tensor]:
@@ -79,10 +79,10 @@ def make(options: argparse.Namespace) -> dict[str, float]:
     if options.steps is not None:
         settings = settings.model_copy(update={"steps": options.steps})
     began = time.perf_counter()
-    checkpoints = folder / "checkpoints" / name
+    changeable = ("steps", "data") if options.other_scenes else ("steps",)
     result = train(
         objective, fetch, len(material), settings, seed=options.seed, folder=checkpoints, data=material.digest,
-        save_minutes=2, minutes=options.minutes, may_change=("steps",), progress=progress, device=options.device,
+        save_minutes=2, minutes=options.minutes, may_change=changeable, progress=progress, device=options.device,
         watch=lambda entry: progress.say(" ".join(f"{k} {v:.4g}" for k, v in entry.items())),
     )  # fmt: skip
     network = objective.network.cpu()
@@ -120,6 +120,15 @@ def _config(name: str, material: Scenes) -> dict[str, Any]:
             "categories": list(material.categories), "places": list(material.places), "labels": list(material.names),
         }  # fmt: skip
     return config
+
+
+def _tokenizer(file: Path, config: dict[str, Any], material: Scenes) -> dict[str, Any]:
+    """The vocabulary a training started with, which it keeps even where captions change later."""
+    if not file.is_file():
+        corpus = [c for captions in material.captions[:5000] for c in captions]
+        made = networks.train_tokenizer(corpus, config["vocab_size"], config["max_position_embeddings"])
+        atomic.write_text(file, json.dumps(made))
+    return read_json(file)
 
 
 def _tokens(tokenizer: dict[str, Any], material: Scenes) -> Any:
