@@ -68,9 +68,9 @@ def test_the_lab_preset_covers_eight_by_eight_codes_with_about_a_million_and_a_h
 
 
 def test_the_zoo_trains_the_lab_preset():
-    from phosphene.zoo.generators import MASKGIT
+    from phosphene.zoo.networks import NETWORKS
 
-    assert MaskGitConfig(**MASKGIT[1]) == MaskGitConfig.lab()
+    assert MaskGitConfig(**NETWORKS["maskgit"].config) == MaskGitConfig.lab()
 
 
 def test_paper_size_logits_have_one_row_per_code_and_none_for_classes_or_the_mask():

@@ -14,19 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from phosphene.train import Draws, TrainConfig
-from phosphene.zoo import load, names, to_network
+from phosphene.zoo import fingerprint, load, names, to_network
+from phosphene.zoo.objectives import Objective
 
 if TYPE_CHECKING:
     from phosphene.zoo.material import Scenes
-
-MASKGIT: tuple[str, dict[str, Any]] = (
-    "phosphene.generate.maskgit:MaskGit",
-    {
-        "codes": 256, "unused": 0, "grid": 8, "latent": 64, "width": 128, "depth": 7, "heads": 4, "hidden": 512,
-        "dropout": 0.01,
-    },
-)  # fmt: skip
-"""Class and configuration, as ``networks.NETWORKS`` lists them."""
 
 
 @lru_cache(maxsize=1)
@@ -44,7 +36,7 @@ def latents_and_codes(x: Tensor) -> tuple[Tensor, Tensor]:
     return latents, codes.view(len(x), -1)
 
 
-class MaskGit(nn.Module):
+class MaskGit(Objective):
     """VQ codes of a scene from its CLIP latent: the network's own loss."""
 
     config = TrainConfig(
@@ -52,18 +44,25 @@ class MaskGit(nn.Module):
         precision="bf16",
     )  # fmt: skip
 
-    def __init__(self, network: nn.Module):
-        super().__init__()
-        self.network = network
+    @classmethod
+    def lessons(cls, scenes: Scenes) -> dict[str, Tensor]:
+        """CLIP latents and codes of every scene, computed once."""
+        pairs = [latents_and_codes(to_network(scenes.pixels[i : i + 500])) for i in range(0, len(scenes), 500)]
+        latents, codes = (torch.cat(column) for column in zip(*pairs, strict=True))
+        return {"latents": latents, "tokens": codes.to(torch.int16)}
+
+    @classmethod
+    def teachers(cls) -> str:
+        """Which networks it learned from."""
+        return " ".join(f"{name} {fingerprint(name)[:16]}" for name in ("clip", "vq"))
 
     def loss(self, batch: dict[str, Tensor], draws: Draws) -> tuple[Tensor, dict[str, Any]]:
         """Cross-entropy of hidden codes."""
-        latents, tokens = latents_and_codes(batch["x"])
-        return self.network.loss({"latents": latents, "tokens": tokens}, draws)
+        return self.network.loss(batch, draws)
 
 
 @torch.no_grad()
-def score_maskgit(network: nn.Module, scenes: Scenes, count: int = 240) -> tuple[dict[str, float], np.ndarray, dict]:
+def maskgit(network: nn.Module, scenes: Scenes, count: int = 240) -> tuple[dict[str, float], np.ndarray, dict]:
     """Cross-entropy of codes, and one picture per latent: is it nearer to its own latent than to others', is it of the
     scene's category. Each beside the same of the tokenizer's reconstruction, which no sample can be expected to beat.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from phosphene.errors import ConfigError, did_you_mean
 
@@ -25,8 +25,28 @@ _AUTOENCODER = {
 }
 _TOWER = {"hidden_size": 128, "num_attention_heads": 4, "projection_dim": 64}
 
-NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
-    "clip": (
+
+class Entry(NamedTuple):
+    """One network of the zoo, and where its training finds what it needs.
+
+    Attributes
+    ----------
+    network : its class
+    config : what it is made with
+    objective : what it is trained on (a class like those of ``objectives.py``)
+    score : what it is worth (a function like those of ``scores.py``)
+    about : what it is for, as the card says it
+    """
+
+    network: str
+    config: dict[str, Any]
+    objective: str
+    score: str
+    about: str
+
+
+NETWORKS: dict[str, Entry] = {
+    "clip": Entry(
         "transformers:CLIPModel",
         {
             "projection_dim": 64,
@@ -38,11 +58,22 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
                 "max_position_embeddings": 40, "bos_token_id": 510, "eos_token_id": 511, "pad_token_id": 511,
             },
         },
+        "phosphene.zoo.objectives:Clip", "phosphene.zoo.scores:clip",
+        "Pictures and captions in one space (64 values): zero-shot classification, retrieval, caption screening, and the "
+        "latents that stand in for CLIP's in every lab recipe. It has its own tokenizer (`phosphene.zoo.tokenizer()`).",
     ),
     # 8 x 8 codes of 256: the VQ-f4 layout of latent diffusion (CAD), and tokens for MaskGIT (LEA).
-    "vq": ("diffusers:VQModel", {**_AUTOENCODER, "num_vq_embeddings": 256, "vq_embed_dim": 4}),
-    "kl": ("diffusers:AutoencoderKL", {**_AUTOENCODER}),
-    "mae": (
+    "vq": Entry(
+        "diffusers:VQModel", {**_AUTOENCODER, "num_vq_embeddings": 256, "vq_embed_dim": 4},
+        "phosphene.zoo.objectives:Vq", "phosphene.zoo.scores:vq",
+        "Pictures as 8 x 8 codes of 256, and back: tokens for MaskGIT, latents for latent diffusion.",
+    ),
+    "kl": Entry(
+        "diffusers:AutoencoderKL", {**_AUTOENCODER},
+        "phosphene.zoo.objectives:Kl", "phosphene.zoo.scores:kl",
+        "Pictures as 4 x 8 x 8 continuous latents, and back: for the dual-guided U-Net.",
+    ),
+    "mae": Entry(
         "transformers:ViTMAEForPreTraining",
         {
             "image_size": 32, "patch_size": 4, "hidden_size": 128, "num_hidden_layers": 6, "num_attention_heads": 4,
@@ -50,10 +81,41 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
             "decoder_num_attention_heads": 4, "decoder_intermediate_size": 192, "mask_ratio": 0.75,
             "norm_pix_loss": False,
         },
+        "phosphene.zoo.objectives:Mae", "phosphene.zoo.scores:mae",
+        "A masked autoencoder of pictures: the image side of cross-modal pretraining.",
     ),
-    "classifier": ("phosphene.zoo.classifier:SceneClassifier", {"widths": [32, 64, 128], "n_features": 128}),
+    "classifier": Entry(
+        "phosphene.zoo.classifier:SceneClassifier", {"widths": [32, 64, 128], "n_features": 128},
+        "phosphene.zoo.objectives:Classifier", "phosphene.zoo.scores:classifier",
+        "Main category, place and labels: n-way accuracy, and features for FID and two-way identification.",
+    ),
+    "maskgit": Entry(
+        "phosphene.generate.maskgit:MaskGit",
+        {
+            "codes": 256, "unused": 0, "grid": 8, "latent": 64, "width": 128, "depth": 7, "heads": 4, "hidden": 512,
+            "dropout": 0.01,
+        },
+        "phosphene.zoo.generators:MaskGit", "phosphene.zoo.generators:maskgit",
+        "The codes of `vq` from the latent of `clip`: pictures drawn from a latent, several for each.",
+    ),
+    "vdvae": Entry(
+        "phosphene.features.vdvae_network:Vdvae",
+        {
+            "image_size": 32, "latent_channels": 4, "width": 64, "middle": 16, "mixtures": 5, "given": 5,
+            "encoder": "32x1,32d2,16x2,16d2,8x2,8d2,4x1,4d4,1x1", "decoder": "1x1,4m1,4x1,8m4,8x1,16m8,16x1,32m16",
+        },
+        "phosphene.zoo.vdvae:Vdvae", "phosphene.zoo.vdvae:vdvae",
+        "Pictures as eight groups of latents from 1 x 1 to 32 x 32, and back: the first groups are what Brain-Diffuser and "
+        "the two-stage decoder predict, the prior fills in the rest.",
+    ),
 }  # fmt: skip
-"""Name to (class, configuration)."""
+"""Every network of the zoo by name."""
+
+
+def find(path: str) -> Any:
+    """What ``module:name`` names."""
+    module, _, name = path.partition(":")
+    return getattr(import_module(module), name)
 
 
 def build(name: str, config: dict[str, Any] | None = None) -> nn.Module:
@@ -71,11 +133,10 @@ def build(name: str, config: dict[str, Any] | None = None) -> nn.Module:
     """
     if name not in NETWORKS:
         raise ConfigError(f"the zoo has no network '{name}'. {did_you_mean(name, NETWORKS)}")
-    path, default = NETWORKS[name]
-    module, _, kind = path.partition(":")
-    network_class = getattr(import_module(module), kind)
-    config = dict(default if config is None else config)
-    if module == "transformers":
+    entry = NETWORKS[name]
+    network_class = find(entry.network)
+    config = dict(entry.config if config is None else config)
+    if entry.network.startswith("transformers:"):
         return network_class(network_class.config_class(**config))
     return network_class(**config)
 

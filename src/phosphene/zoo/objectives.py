@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -10,11 +10,24 @@ from torch import Tensor, nn
 
 from phosphene.train import Draws, TrainConfig, gathered, info_nce
 
+if TYPE_CHECKING:
+    from phosphene.zoo.material import Scenes
+
 
 class Objective(nn.Module):
     """A network and its loss. `config` is how it is trained unless told otherwise."""
 
     config: TrainConfig
+
+    @classmethod
+    def lessons(cls, scenes: Scenes) -> dict[str, Tensor]:
+        """What it learns from beside pictures and labels, a row per scene, made by other networks of the zoo."""
+        return {}
+
+    @classmethod
+    def teachers(cls) -> str:
+        """These other networks, by name and fingerprint."""
+        return ""
 
     def __init__(self, network: nn.Module):
         super().__init__()
@@ -181,6 +194,3 @@ def _shifted(x: Tensor, draws: Draws, by: int = 2) -> Tensor:
     return padded[torch.arange(n, device=x.device)[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(
         0, 3, 1, 2
     )
-
-
-OBJECTIVES: dict[str, type[Objective]] = {"clip": Clip, "vq": Vq, "classifier": Classifier, "mae": Mae, "kl": Kl}

@@ -11,6 +11,7 @@ from torch import nn
 
 from phosphene.zoo import from_network, to_network
 from phosphene.zoo.material import Scenes
+from phosphene.zoo.prompts import category_texts, place_texts
 
 Scores = dict[str, float]
 _BLOCK = 250
@@ -157,36 +158,9 @@ def classifier(network: nn.Module, scenes: Scenes) -> tuple[Scores, np.ndarray, 
     return scores, (grid * 255).round().astype(np.uint8).repeat(3, 0).repeat(3, 1), {}
 
 
-_NOUNS = {
-    "face": "face of a person",
-    "body": "person",
-    "word": "sign",
-    "balloon": "hot air balloon",
-    "boat": "sailing boat",
-}
-_PLACES = {
-    "sky": "high above the clouds", "sea": "at sea", "meadow": "in a green meadow", "desert": "in a sandy desert",
-    "snow": "in the snow", "city": "in a city at night", "room": "in a room with a brick wall", "forest": "in a forest",
-    "mountains": "by a lake in the mountains", "underwater": "under water",
-}  # fmt: skip
-
-
 def prompts(scenes: Scenes) -> dict[str, dict[str, list[str]]]:
     """Texts that stand for each category and each place in zero-shot classification."""
-    categories = {
-        name: [
-            t.format(_NOUNS.get(name, name))
-            for t in ("a {}", "a photo of a {}", "there is a {}", "a close view of a {}")
-        ]
-        for name in scenes.categories
-    }
-    places = {
-        name: [
-            t.format(_PLACES.get(name, name)) for t in ("a view {}", "a photo of something {}", "there is something {}")
-        ]
-        for name in scenes.places
-    }
-    return {"category": categories, "place": places}
+    return {"category": category_texts(scenes.categories), "place": place_texts(scenes.places)}
 
 
 def clip(network: nn.Module, scenes: Scenes, tokenizer: Any) -> tuple[Scores, np.ndarray, dict[str, Any]]:

@@ -54,19 +54,19 @@ def make(options: argparse.Namespace) -> dict[str, float]:
     import torch
 
     from phosphene.train import train
-    from phosphene.zoo import scores, to_network
-    from phosphene.zoo.objectives import OBJECTIVES
+    from phosphene.zoo import to_network
 
     progress = Progress()
     material = scenes(TRAIN, options.scenes, options.cache, progress)
     held_out = scenes(HELD_OUT, options.held_out, options.cache, progress)
     name, folder = options.name, atomic.checked_path(options.out)
+    entry = networks.NETWORKS[name]
     config, checkpoints = _config(name, material), folder / "checkpoints" / name
     with torch.random.fork_rng():
         torch.manual_seed(options.seed)
-        objective = OBJECTIVES[name](networks.build(name, config))
-    extra = material.tensors()
-    about: dict[str, Any] = {"name": name, "class": networks.NETWORKS[name][0], "config": config}
+        objective = networks.find(entry.objective)(networks.build(name, config))
+    extra = material.tensors() | objective.lessons(material)
+    about: dict[str, Any] = {"name": name, "class": entry.network, "config": config}
     if name == "clip":
         about["tokenizer"] = _tokenizer(checkpoints / "tokenizer.json", config["text_config"], material)
         extra["tokens"] = _tokens(about["tokenizer"], material)
@@ -75,20 +75,21 @@ def make(options: argparse.Namespace) -> dict[str, float]:
         at = torch.from_numpy(rows)
         return {"x": to_network(material.pixels[rows]), **{k: v[at] for k, v in extra.items()}}
 
-    settings = OBJECTIVES[name].config
+    settings = objective.config
     if options.steps is not None:
         settings = settings.model_copy(update={"steps": options.steps})
     began = time.perf_counter()
     changeable = ("steps", "data") if options.other_scenes else ("steps",)
     result = train(
-        objective, fetch, len(material), settings, seed=options.seed, folder=checkpoints, data=material.digest,
+        objective, fetch, len(material), settings, seed=options.seed, folder=checkpoints,
+        data=f"{material.digest} {objective.teachers()}".strip(),
         save_minutes=2, minutes=options.minutes, may_change=changeable, progress=progress, device=options.device,
         watch=lambda entry: progress.say(" ".join(f"{k} {v:.4g}" for k, v in entry.items())),
     )  # fmt: skip
     network = objective.network.cpu()
     _halve(network)
     arguments = [networks.make_tokenizer(about["tokenizer"])] if name == "clip" else []
-    measured, grid, found = getattr(scores, name)(network, held_out, *arguments)
+    measured, grid, found = networks.find(entry.score)(network, held_out, *arguments)
     about["config"] = {**config, **{k: v for k, v in found.items() if k == "scaling_factor"}}
     about |= {
         "pictures": "uint8 0-255 -> float32, x / 127.5 - 1, (n, 3, 32, 32); phosphene.zoo.to_network",
@@ -97,7 +98,7 @@ def make(options: argparse.Namespace) -> dict[str, float]:
         "training": {
             "steps": result.step, "of": settings.steps, "batch_size": settings.batch_size, "seed": options.seed,
             "scenes": len(material), "scenes_seed": TRAIN, "held_out": len(held_out), "held_out_seed": HELD_OUT,
-            "scenes_digest": material.digest, "settings": settings.model_dump(mode="json"),
+            "scenes_digest": material.digest, "teachers": objective.teachers(), "settings": settings.model_dump(mode="json"),
             "last_loss": result.curve[-1]["loss"] if result.curve else None,
             "seconds_of_this_call": round(time.perf_counter() - began), "steps_of_this_call": result.step - result.resumed_at,
             "hardware": f"{platform.machine()}, {options.threads} CPU thread(s)" if not options.device else options.device,
@@ -114,7 +115,7 @@ def make(options: argparse.Namespace) -> dict[str, float]:
 
 
 def _config(name: str, material: Scenes) -> dict[str, Any]:
-    config = json.loads(json.dumps(networks.NETWORKS[name][1]))
+    config = json.loads(json.dumps(networks.NETWORKS[name].config))
     if name == "classifier":
         config |= {
             "categories": list(material.categories), "places": list(material.places), "labels": list(material.names),
@@ -176,28 +177,19 @@ def _write(folder: Path, name: str, network: Any, about: dict[str, Any], grid: n
     atomic.write_bytes(folder / f"{name}.png", png.getvalue())
 
 
-_WHAT = {
-    "clip": "Pictures and captions in one space (64 values): zero-shot classification, retrieval, caption screening, and "
-    "the latents that stand in for CLIP's in every lab recipe. It has its own tokenizer (`phosphene.zoo.tokenizer()`).",
-    "vq": "Pictures as 8 x 8 codes of 256, and back: tokens for MaskGIT, latents for latent diffusion.",
-    "kl": "Pictures as 4 x 8 x 8 continuous latents, and back: for the dual-guided U-Net.",
-    "mae": "A masked autoencoder of pictures: the image side of cross-modal pretraining.",
-    "classifier": "Main category, place and labels: n-way accuracy, and features for FID and two-way identification.",
-}
-
-
 def _card(about: dict[str, Any]) -> str:
     training, name = about["training"], about["name"]
     rows = "\n".join(f"| {k} | {v:.4g} |" for k, v in about["scores"].items())
     return f"""# {name}
 
-{_WHAT.get(name, "")}
+{networks.NETWORKS[name].about}
 
 - **Class**: `{about["class"]}`, {about["weights"]:,} weights, stored as {about["dtype"]} ({about["bytes"] / 1e6:.2f} MB);
   SHA-256 `{about["sha256"]}`
 - **Pictures**: {about["pictures"]}
 - **Data**: {training["scenes"]:,} in-silico scenes (seed {training["scenes_seed"]}, digest `{training["scenes_digest"][:16]}`);
   drawn, not photographed. The lab's data sets use other seeds.
+- **Learned from**: {training["teachers"] or "the scenes alone"}
 - **Training**: {training["steps"]:,} of {training["of"]:,} steps of {training["batch_size"]}, seed {training["seed"]}, on
   {training["hardware"]}, torch {training["torch"]}; settings in `{name}.json`. Made by `python -m phosphene.zoo.train {name}`.
 - **For**: the in-silico lab and tests. It knows nothing of photographs.

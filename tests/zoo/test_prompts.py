@@ -1,0 +1,34 @@
+"""Texts that stand for the lab's categories."""
+
+from __future__ import annotations
+
+import doctest
+
+import pytest
+
+from phosphene import zoo
+from phosphene.data.insilico.description import PLACES, THINGS
+from phosphene.zoo import prompts
+
+
+def test_examples_in_docstrings_hold():
+    assert doctest.testmod(prompts).failed == 0
+
+
+def test_every_category_and_place_of_the_lab_has_texts_of_its_own():
+    texts = prompts.category_texts(THINGS)
+    assert list(texts) == list(THINGS)
+    every = [text for several in texts.values() for text in several]
+    assert len(set(every)) == len(THINGS) * len(prompts.TEMPLATES)
+    assert set(prompts.NOUNS) <= set(THINGS)
+    assert set(prompts.place_texts(PLACES)) == set(prompts.PLACES)
+
+
+def test_one_template_can_stand_alone():
+    assert prompts.category_texts(["boat"], prompts.SINGLE_TEMPLATE) == {"boat": ["a photo of a sailing boat"]}
+
+
+def test_texts_are_those_the_card_of_the_lab_clip_was_scored_with():
+    if "clip" not in zoo.names():
+        pytest.skip("the lab's CLIP has no weights here")
+    assert zoo.record("clip")["prompts"]["category"] == prompts.category_texts(THINGS)
