@@ -37,7 +37,66 @@ def test_every_row_says_where_it_comes_from_and_lies_in_range():
     assert np.isfinite(rows["value"]).all()
     shares = rows[rows["metric"].str.match(r"two_way|pixcorr|ssim|distance|retrieval")]
     assert shares["value"].between(0, 1).all()
-    assert not rows.duplicated(["method", "dataset", "metric", "source", "table", "hours", "subjects"]).any()
+    assert not rows.duplicated(["method", "dataset", "metric", "source", "table", "hours", "subjects", "setting"]).any()
+
+
+def lea(**where):
+    rows = published_rows()
+    rows = rows[rows["source"] == "LEA, Qian et al. 2024, TMLR"]
+    for name, wanted in where.items():
+        rows = rows[rows[name] == wanted]
+    return rows
+
+
+def test_tables_of_lea_are_there_as_printed():
+    assert value("LEA", "zero_shot_top1", subjects="2") == 0.18
+    assert value("BraVL (vision)", "zero_shot_top1", subjects="1 2 3 4 5") == 0.1216
+    assert value("LEA", "pearson.voxels", dataset="god", setting="strict", subjects="5") == 0.1686
+    assert value("MinD-Vis", "pearson.voxels", subjects="CSI3") == 0.1648
+    assert value("LEA", "fid.pictures.inception64", dataset="god", setting="relax", subjects="5") == 1.25
+    assert value("Ozcelik et al.", "two_way.pictures.clip_vit_h14", subjects="2") == 0.8083
+    assert value("LEA", "cosine.pictures.clip_vit_h14", dataset="bold5000", subjects="CSI3") == 0.37
+    assert value("MinD-Vis", "nway50_top1_class.vit_h14_swag", subjects="3") == 0.2744
+    assert value("LEA, 24 heads per ROI", "pearson.voxels", table="6") == 0.3182
+    assert value("LEA, patches of 16 instead of ROIs", "nway50_top1_class.vit_h14_swag") == 0.2638
+    # 12 methods in table 1; 4 in 2, on two data sets; 6 with 4 metrics in 3; two subjects and an average short in 4.
+    wanted = {"1": 12 * 6, "2": 4 * (6 + 5), "3": 4 * 6 * 6, "4": 4 * 2 * 5 - 2 * 3, "5": 7, "6": 7}
+    assert lea().groupby("table").size().to_dict() == wanted
+
+
+def test_printed_averages_of_lea_are_those_of_their_rows_but_for_the_ones_marked():
+    checked, marked = 0, set()
+    for (method, metric, dataset, setting), rows in lea().groupby(["method", "metric", "dataset", "setting"]):
+        average = rows[rows["subjects"].str.contains(" ")]
+        if not len(average):
+            continue
+        mean = rows.loc[~rows["subjects"].str.contains(" ") & rows["table"].isin(["1", "2", "3", "4"]), "value"].mean()
+        # Both sides are rounded: to 0.01, which is 0.0001 for what is printed in percent.
+        step = 0.01 if metric.startswith(("fid", "cosine")) else 0.0001
+        agrees = abs(mean - average["value"].item()) <= step + 1e-9
+        if "disagrees" in average["note"].item():
+            marked.add((method, metric.split(".")[0], dataset, setting))
+            assert not agrees
+        else:
+            assert agrees, (method, metric, dataset, mean)
+        checked += 1
+    assert checked == 12 + 8 + 24 + 6
+    assert marked == {
+        ("LEA", "fid", "god", "relax"),
+        ("LEA", "pearson", "bold5000", "relax"),
+        ("LEA", "pearson", "bold5000", "strict"),
+    }
+
+
+def test_zero_shot_and_pictures_find_their_published_rows():
+    rows = matching("god", "test", metrics=["zero_shot_top1.clip_x"], test_images=50, subjects="3", setting="strict")
+    assert set(rows["compared_with"]) == {"zero_shot_top1.clip_x"}
+    assert "LEA" in set(rows.loc[rows["comparable"], "method"])
+    nsd = matching("nsd", "shared", metrics=["two_way.pictures.clip"], test_images=982)
+    assert set(nsd["metric"]) == {"two_way.clip"}
+    relaxed = matching("god", "test", metrics=["fid.pictures.inception64"], subjects="3", setting="strict")
+    mind_vis = relaxed[(relaxed["method"] == "MinD-Vis") & (relaxed["subjects"] == "3")].iloc[0]
+    assert mind_vis["difference"] == "setting relax there, strict here"
 
 
 def test_caller_cannot_change_the_table():

@@ -8,7 +8,23 @@ import numpy as np
 import pytest
 
 from phosphene.errors import ConfigError, DataError
-from phosphene.evaluate import COLUMNS, METRICS, Decoded, Encoded, metric_of, mse, pixcorr, score, ssim_2d, two_way
+from phosphene.evaluate import (
+    COLUMNS,
+    METRICS,
+    Candidates,
+    Decoded,
+    Encoded,
+    View,
+    fid_of,
+    kid_of,
+    metric_of,
+    mse,
+    n_way,
+    pixcorr,
+    score,
+    ssim_2d,
+    two_way,
+)
 from phosphene.evaluate.controls import paired_differences
 from phosphene.evaluate.registry import _SSIM_BUDGET
 
@@ -42,15 +58,29 @@ def encoded(rng, n=20, voxels=30, ceiling=True):
 def everything(rng, n=60):
     latents = rng.standard_normal((n, 8))
     return decoded(
-        rng, n, labels=np.arange(n) % 3, latents={"clip": (latents + rng.standard_normal((n, 8)), latents)},
+        rng, n, labels=np.array([str(i % 12) for i in range(n)]),
         class_scores={"net": (rng.random((n, 80)), rng.integers(0, 80, n))},
+        latents={"clip": (latents + rng.standard_normal((n, 8)), latents)},
+        texts={"clip": Candidates(tuple(map(str, range(13))), rng.standard_normal((13, 8)))},
+        views={"eye": seen(rng, n)},
+    )  # fmt: skip
+
+
+def seen(rng, n, noise=1.0, classes=12):
+    """What an eye would see that knows 12 classes and mistakes some."""
+    true = rng.standard_normal((n, 20))
+    answers = np.eye(classes)[np.arange(n) % classes]
+    ours = answers + rng.random((n, classes))
+    return View(
+        true + noise * rng.standard_normal(true.shape), true, ours / ours.sum(1, keepdims=True), answers,
+        tuple(map(str, range(classes))),
     )  # fmt: skip
 
 
 def test_every_entry_of_the_table_is_reached_and_complete(rng):
     class Reader:
         def predict(self, pictures):
-            return np.arange(len(pictures)) % 3
+            return np.array([str(i % 12) for i in range(len(pictures))])
 
     base = everything(rng, 320)
     whole = Decoded(**{**vars(base), "classifier": Reader()})
@@ -59,9 +89,10 @@ def test_every_entry_of_the_table_is_reached_and_complete(rng):
     reached = {metric_of(s.metric).name for s in found.scores}
     assert reached == set(METRICS)
     for s in found.scores:
-        assert np.isfinite([s.value, s.ci_low, s.ci_high, s.chance, s.p]).all(), s.metric
+        assert np.isfinite([s.value, s.ci_low, s.ci_high]).all(), s.metric
         assert s.ci_low <= s.ci_high
-        assert 0 < s.p <= 1
+        of_sets = s.metric.startswith(("fid.", "kid."))  # no pairs, so neither chance nor p
+        assert np.isnan([s.chance, s.p]).all() if of_sets else np.isfinite(s.chance) and 0 < s.p <= 1, s.metric
         assert s.n > 1
         assert len(s.per_item) == len(s.items)
 
@@ -262,3 +293,122 @@ def test_inputs_that_do_not_pair_are_refused(rng):
         Encoded(np.zeros(4), np.zeros((4, 2)), np.zeros((4, 2)))
     with pytest.raises(DataError, match=r"\(4, 2\).*\(4, 3\)"):
         Encoded(np.arange(4), np.zeros((4, 2)), np.zeros((4, 3)))
+
+
+def viewed(rng, n=24, noise=1.0, **more):
+    d = decoded(rng, n)
+    return Decoded(d.ids, d.images, d.true_images, views={"eye": seen(rng, n, noise)}, **more)
+
+
+def test_what_an_eye_sees_and_latents_of_the_same_name_are_scored_apart(rng):
+    d = viewed(rng)
+    latents = rng.standard_normal((24, 6))
+    both = Decoded(d.ids, d.images, d.true_images, {"eye": (rng.standard_normal((24, 6)), latents)}, views=d.views)
+    found = score(both, metrics=["two_way.*"], **FAST)
+    assert [s.metric for s in found.scores] == ["two_way.pixels", "two_way.eye", "two_way.pictures.eye"]
+    assert found["two_way.pictures.eye"].value > 0.7 > found["two_way.eye"].value
+    with pytest.raises(DataError, match="taken by the pictures"):
+        Decoded(d.ids, latents={"pictures.eye": (latents, latents)})
+
+
+def test_scores_through_an_eye_are_those_of_the_plain_functions(rng):
+    d = viewed(rng)
+    v = d.views["eye"]
+    found = score(d, **FAST)
+    assert found["fid.pictures.eye"].value == pytest.approx(fid_of(v.features, v.true_features))
+    assert found["kid.pictures.eye"].value == pytest.approx(kid_of(v.features, v.true_features, paired=True))
+    unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (v.features, v.true_features)]
+    cosines = unit[0] @ unit[1].T
+    assert found["cosine.pictures.eye"].value == pytest.approx(np.diag(cosines).mean(), rel=1e-5)  # float32 products
+    assert found["cosine.pictures.eye"].chance == pytest.approx(cosines.mean(), abs=1e-5)
+    assert found["two_way.pictures.eye"].value == pytest.approx(
+        np.mean(two_way(np.corrcoef(v.features, v.true_features)[:24, 24:])), abs=1e-9
+    )
+    truth = v.true_probabilities.argmax(axis=1)
+    assert found["nway12_top1_class.eye"].value == pytest.approx(n_way(v.probabilities, 12, 1, truth).mean())
+    assert found["nway12_top1_class.eye"].chance == 1 / 12
+    assert found["nway12_top5_class.eye"].chance == 5 / 12
+
+
+def test_an_eye_names_the_true_category_of_decoded_pictures(rng):
+    labels = np.array([str(i % 12) for i in range(24)])
+    d = viewed(rng, labels=labels)
+    found = score(d, metrics=["category.eye"], **FAST)["category.eye"]
+    said = d.views["eye"].probabilities.argmax(axis=1)
+    assert found.value == np.mean(said == np.arange(24) % 12)
+    assert "gives 100% of the true pictures their category" in found.note
+    other = score(viewed(rng, labels=np.repeat(["0", "x"], 12)), metrics=["category.*"], **FAST)
+    assert other.skipped[0].reason == "the network knows no category 'x'"
+
+
+def test_sets_do_not_know_who_decoded_what(rng):
+    """Shuffling the pairs leaves FID as it is, and KID but for the pairs left out; identification falls to chance."""
+    d = viewed(rng, noise=0.3)
+    v, order = d.views["eye"], rng.permutation(24)
+    shuffled = Decoded(
+        d.ids, d.images, d.true_images,
+        views={"eye": View(v.features[order], v.true_features, v.probabilities[order], v.true_probabilities, v.classes)},
+    )  # fmt: skip
+    ours, theirs = score(d, **FAST), score(shuffled, **FAST)
+    assert theirs["fid.pictures.eye"].value == pytest.approx(ours["fid.pictures.eye"].value)
+    assert theirs["kid.pictures.eye"].value < ours["kid.pictures.eye"].value  # the plain one, which is too low
+    assert ours["two_way.pictures.eye"].value > 0.95
+    assert theirs["two_way.pictures.eye"].p > 0.01
+    assert theirs["cosine.pictures.eye"].p > 0.01
+    table = paired_differences(ours, theirs, "shuffled")
+    assert not table["metric"].str.startswith(("fid", "kid")).any()
+
+
+def test_note_of_fid_says_that_it_is_biased_and_by_how_much(rng):
+    note = score(viewed(rng), metrics=["fid.*"], **FAST)["fid.pictures.eye"].note
+    assert note.startswith("biased upwards with 24 pictures and 20 features: two perfect sets of 24 would be about ")
+    assert "not comparable with another number of pictures or other features" in note
+
+
+def test_several_samples_per_stimulus_make_several_sets(rng):
+    d = viewed(rng)
+    v = d.views["eye"]
+    more = v.true_features + rng.standard_normal(v.features.shape)
+    rows = np.r_[np.arange(24), np.arange(24)]
+    both = Decoded(
+        d.ids[rows], d.images[rows], d.true_images[rows],
+        views={"eye": View(np.r_[v.features, more], v.true_features[rows])},
+    )  # fmt: skip
+    found = score(both, metrics=["fid.*", "kid.*"], **FAST)
+    expected = np.mean([fid_of(v.features, v.true_features), fid_of(more, v.true_features)])
+    assert found["fid.pictures.eye"].value == pytest.approx(expected)
+    assert found["fid.pictures.eye"].n == 24
+    uneven = Decoded(
+        both.ids[:-1],
+        both.images[:-1],
+        both.true_images[:-1],
+        views={"eye": View(both.views["eye"].features[:-1], v.true_features[rows][:-1])},
+    )
+    assert "different numbers of decoded items" in score(uneven, metrics=["fid.*"], **FAST).skipped[0].reason
+
+
+@pytest.mark.fault(123)
+def test_pictures_that_are_not_finite_leave_no_holes_in_a_set(rng):
+    d = viewed(rng)
+    v = d.views["eye"]
+    features, probabilities = v.features.copy(), v.probabilities.copy()
+    features[4], probabilities[4] = np.nan, np.nan
+    holed = View(features, v.true_features, probabilities, v.true_probabilities, v.classes)
+    labels = np.array([str(i % 12) for i in range(24)])
+    found = score(Decoded(d.ids, d.images, d.true_images, labels=labels, views={"eye": holed}), **FAST)
+    assert {s.metric for s in found.skipped} >= {"fid.pictures.eye", "kid.pictures.eye"}
+    assert found["nway12_top1_class.eye"].per_item[4] == pytest.approx(1 / 12)
+    assert found["category.eye"].per_item[4] == pytest.approx(1 / 12)
+    assert found["two_way.pictures.eye"].per_item[4] == 0.5
+    for name in ("nway12_top1_class.eye", "category.eye", "two_way.pictures.eye", "cosine.pictures.eye"):
+        assert found[name].n == 24
+        assert ": 4" in found[name].note
+
+
+def test_names_with_numbers_from_the_data_are_found_in_the_table():
+    assert metric_of("nway16_top1_class.scenes").name == "nway{n}_top1_class.{space}"
+    assert metric_of("two_way.pictures.clip_lab").better == "higher"
+    assert metric_of("fid.pictures.clip_lab").better == "lower"
+    assert metric_of("zero_shot_all_top1.clip").name == "zero_shot_all_top1.{space}"
+    with pytest.raises(ConfigError, match="no metric"):
+        metric_of("nwayx_top1_class.scenes")

@@ -18,13 +18,20 @@ def test_examples_in_docstrings_hold(module):
 
 @pytest.mark.parametrize("name", METRICS)
 def test_every_metric_has_a_title_and_plain_words_besides_its_definition(name):
-    full = name.replace("{space}", "clip")
+    full = name.replace("{space}", "clip").replace("{n}", "16")
     found = words.metric_words(full)
     assert found.title != full
     assert "{" not in found.title + found.text
     assert not found.text.startswith("Exactly")
     assert METRICS[name].definition in found.text
     assert found.lower_is_better == (METRICS[name].better == "lower")
+
+
+def test_what_is_seen_in_pictures_is_told_from_latents():
+    assert words.metric_words("two_way.clip_lab").title == "Two-way · clip_lab"
+    assert words.metric_words("two_way.pictures.clip_lab").title == "Two-way · clip_lab on pictures"
+    assert words.metric_words("nway16_top1_class.scenes").title == "16-way class, top 1 · scenes"
+    assert "mostly bias" in words.metric_words("fid.pictures.scenes").text
 
 
 def test_an_unknown_metric_goes_by_its_own_name():

@@ -7,9 +7,12 @@ pixel, ssim          PixCorr, MSE, SSIM in two variants, all pairs at once
 identification       similarity, two-way identification, inside a class too
 nway, retrieval      n-way top-k and retrieval curves, exact
 voxelwise            Pearson, R2, noise ceiling, false discovery rate
+perceptual           networks that look at pictures, for scores of what they show
+fid                  how far two sets of pictures are apart: FID with its bias, KID without
+zero_shot            decoded latents named by text
 category             what a decoder that only knows the class would reach
 statistics           BCa bootstrap, permutation null, paired differences
-metric, registry     inputs, scores and the table of metrics
+metric, seen, registry   inputs, scores and the table of metrics
 validity             checks that run by default, each with a verdict
 conclusion           the sentences that end a report
 published            the papers' numbers with their protocols
@@ -54,6 +57,19 @@ _WHERE = {
     "PictureClassifier": "category",
     "CategoryOnlyDecoder": "category",
     "class_mean_pictures": "category",
+    "frechet_distance": "fid",
+    "fid_of": "fid",
+    "fid_floor": "fid",
+    "kid_of": "fid",
+    "EYES": "perceptual",
+    "Eye": "perceptual",
+    "eyes_for": "perceptual",
+    "look": "perceptual",
+    "views": "perceptual",
+    "Candidates": "zero_shot",
+    "candidates_from": "zero_shot",
+    "confusion": "zero_shot",
+    "View": "metric",
     "Decoded": "metric",
     "Encoded": "metric",
     "Evaluation": "metric",

@@ -17,7 +17,7 @@ DIFFERENCE_COLUMNS = ("metric", "control", "value", "ci_low", "ci_high", "p", "n
 def paired_differences(
     ours: Scores, theirs: Scores, control: str, *, seed: int = 0, n_draws: int = 2000
 ) -> pd.DataFrame:
-    """Mean difference to a control in every metric both have, paired over stimuli.
+    """Mean difference to a control in every metric of single items that both have, paired over stimuli.
 
     Two intervals that overlap say little about a difference; the interval of the difference does.
 
@@ -37,7 +37,8 @@ def paired_differences(
     known = {score.metric: score for score in theirs.scores}
     for score in ours.scores:
         other = known.get(score.metric)
-        if other is None or score.metric.startswith("pearson.") or not np.array_equal(score.items, other.items):
+        paired = len(score.items) and not score.metric.startswith("pearson.")
+        if other is None or not paired or not np.array_equal(score.items, other.items):
             continue
         sign = 1 if metric_of(score.metric).better == "higher" else -1
         rng = np.random.default_rng([seed, zlib.crc32(f"{score.metric} {control}".encode())])

@@ -22,6 +22,30 @@ from phosphene.evaluate.statistics import Statistic, bootstrap, mean_of_items, p
 
 COLUMNS = ("split", "input", "metric", "value", "ci_low", "ci_high", "chance", "p", "n", "setting")
 PIXELS = "pixels"  # the feature space that every pair of pictures has
+PICTURES = "pictures."  # before the name of an eye: features it sees in the pictures, as against decoded latents
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """What one frozen network (an eye, see ``phosphene.evaluate.perceptual``) sees in decoded and in true pictures.
+
+    Parameters
+    ----------
+    features, true_features : (n, d), one row per decoded item
+    probabilities, true_probabilities : (n, n_classes), or None where the network does not classify
+    classes : names of the classes
+    """
+
+    features: np.ndarray
+    true_features: np.ndarray
+    probabilities: np.ndarray | None = None
+    true_probabilities: np.ndarray | None = None
+    classes: tuple[str, ...] = ()
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the network tells classes apart."""
+        return len(self.classes) > 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +64,9 @@ class Decoded:
     class_scores : classifier name -> (scores on the decoded pictures (n, classes), true class (n,))
     classifier : reads classes off pictures (``phosphene.evaluate.category.PictureClassifier``), fitted on training
         pictures, or None
+    views : name of an eye -> what it sees in the pictures
+    texts : feature space -> categories with text embeddings in it, for zero-shot classification of the latents
+        (``phosphene.evaluate.zero_shot.Candidates``)
     exchangeable : (n,) labels inside which pairings may be permuted (such as sessions), or None for all
 
     Raises
@@ -55,6 +82,8 @@ class Decoded:
     labels: np.ndarray | None = None
     class_scores: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     classifier: Any = None
+    views: Mapping[str, View] = field(default_factory=dict)
+    texts: Mapping[str, Any] = field(default_factory=dict)
     exchangeable: np.ndarray | None = None
 
     def __post_init__(self):
@@ -68,10 +97,11 @@ class Decoded:
             images, true = as_pairs(self.images, self.true_images)
             object.__setattr__(self, "images", images)
             object.__setattr__(self, "true_images", true)
-        if PIXELS in self.latents:
-            raise DataError(
-                f"the feature space name {PIXELS!r} is taken by the pictures themselves; rename the latents."
-            )
+        for space in self.latents:
+            if space == PIXELS or space.startswith(PICTURES):
+                raise DataError(
+                    f"the feature space name {space!r} is taken by the pictures themselves; rename the latents."
+                )
         for name, values in self._per_row():
             if values is not None and len(values) != len(ids):
                 raise DataError(f"{name} has {len(values)} rows but there are {len(ids)} ids; give one row per item.")
@@ -82,6 +112,9 @@ class Decoded:
             rows += [(f"decoded latents of {space}", ours), (f"true latents of {space}", true)]
         for name, (scores, true) in self.class_scores.items():
             rows += [(f"class scores of {name}", scores), (f"true classes of {name}", true)]
+        for name, v in self.views.items():
+            rows += [(f"{what} of {name}", getattr(v, what)) for what in ("features", "true_features")]
+            rows += [(f"{what} of {name}", getattr(v, what)) for what in ("probabilities", "true_probabilities")]
         return rows
 
 
@@ -251,13 +284,50 @@ class Evaluation:
             return []
         return [PIXELS] * (self.decoded.images is not None) + list(self.decoded.latents)
 
+    @property
+    def picture_spaces(self) -> list[str]:
+        """Feature spaces of the eyes that looked at the pictures: ``pictures.EYE``."""
+        return [] if self.decoded is None else [PICTURES + name for name in self.decoded.views]
+
+    @property
+    def class_scores(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Classifier -> (scores on the decoded pictures, true class); for an eye, the class it gives the true picture."""
+        if self.decoded is None:
+            return {}
+        eyes = {n: (v.probabilities, v.true_probabilities) for n, v in self.decoded.views.items() if v.classifies}
+        labelled = {n: (ours, np.nan_to_num(true).argmax(axis=1)) for n, (ours, true) in eyes.items()}
+        return {**self.decoded.class_scores, **labelled}
+
+    def pair(self, space: str) -> tuple[np.ndarray, np.ndarray]:
+        """(rows, d) decoded and true in a feature space."""
+        if space == PIXELS:
+            found = (self.decoded.images, self.decoded.true_images)
+        elif space.startswith(PICTURES):
+            seen = self.decoded.views[space.removeprefix(PICTURES)]
+            found = (seen.features, seen.true_features)
+        else:
+            found = self.decoded.latents[space]
+        return tuple(np.reshape(x, (len(x), -1)) for x in found)
+
+    def sets(self, space: str) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Decoded and true items as sets, one decoded item for each stimulus: as many sets as there are samples.
+
+        Raises
+        ------
+        Skip
+            When stimuli have different numbers of decoded items.
+        """
+        ours, true = self.pair(space)
+        counts = np.bincount(self.truth)
+        if np.ptp(counts):
+            raise Skip("stimuli have different numbers of decoded items, so there is no set with one of each")
+        by_stimulus = np.argsort(self.truth, kind="stable").reshape(len(counts), counts[0])
+        return [(ours[rows], true[self.first]) for rows in by_stimulus.T]
+
     def similarity(self, space: str, kind: str = "pearson") -> np.ndarray:
         """(rows, stimuli) similarity in a feature space, computed once."""
         if (space, kind) not in self._similarities:
-            if space == PIXELS:
-                ours, true = (x.reshape(len(x), -1) for x in (self.decoded.images, self.decoded.true_images))
-            else:
-                ours, true = (np.reshape(x, (len(x), -1)) for x in self.decoded.latents[space])
+            ours, true = self.pair(space)
             true = true[self.first] if self.has_repeats else true
             self._similarities[space, kind] = similarity(ours, true, kind)
         return self._similarities[space, kind]

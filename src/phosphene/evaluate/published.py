@@ -55,7 +55,8 @@ def matching(
     ----------
     dataset, split : of one's own result, such as ``digits69`` and ``file``
     metrics : full metric names of one's own table; default every metric of the data set. A published ``ssim`` is listed
-        once for each of ``ssim.2d`` and ``ssim.columns`` asked for
+        once for each of ``ssim.2d`` and ``ssim.columns`` asked for, a published ``zero_shot_top1`` once for each space of
+        latents; published ``two_way.clip`` is the same as ``two_way.pictures.clip``
     test_images, repeats_averaged, subjects, setting, resize_chain : of one's own result; None leaves that field
         unchecked
 
@@ -100,7 +101,9 @@ def matching(
 
 
 def _same_family(ours: str, theirs: str) -> bool:
-    return ours == theirs or (theirs == "ssim" and ours.startswith("ssim."))
+    if theirs == "ssim" or theirs == "zero_shot_top1":  # every variant, every space with texts
+        return ours.startswith(f"{theirs}.")
+    return theirs.replace(".pictures.", ".") == ours.replace(".pictures.", ".")
 
 
 def _differences(row: pd.Series, metric: str, split: str, ours: dict) -> list[str]:

@@ -1,11 +1,15 @@
 """Every metric by name. ``score`` walks this table; a new metric is one function and one entry.
 
-The name says variant and feature space: ``ssim.2d``, ``two_way.clip``, ``nway50_top1.pixels``.
+The name says variant and feature space: ``ssim.2d``, ``nway50_top1.pixels``. Spaces of decoded latents go by their own
+name, ``two_way.clip_lab``; what a network sees in the decoded pictures goes by ``pictures.`` and the network's name,
+``two_way.pictures.clip_lab``. The two differ, and the second is what publications call "CLIP two-way". A score made from
+the class probabilities of a network is named after the network alone: ``category.scenes``, ``nway16_top1_class.scenes``.
 """
 
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -15,8 +19,9 @@ import numpy as np
 from phosphene.errors import ConfigError, did_you_mean
 from phosphene.evaluate.identification import comparisons, rank_matrix, two_way
 from phosphene.evaluate.metric import PIXELS, Decoded, Encoded, Evaluation, Score, Scores, Skip, Skipped
-from phosphene.evaluate.nway import n_way, n_way_class, n_way_influence, n_way_matrix
+from phosphene.evaluate.nway import n_way, n_way_influence, n_way_matrix
 from phosphene.evaluate.pixel import mse, pixcorr
+from phosphene.evaluate.seen import bounded, category, classes_drawn, cosine, fid, kid, n_way_classes, zero_shot
 from phosphene.evaluate.ssim import SIGMA, ssim_2d, ssim_columns, ssim_pairs
 from phosphene.evaluate.statistics import bootstrap, mean_of_items, mean_of_pairs, permutation_null
 from phosphene.evaluate.voxelwise import fraction_of_ceiling, pearson_per_voxel
@@ -30,9 +35,10 @@ class Metric:
 
     Attributes
     ----------
-    name : name, with ``{space}`` where a feature space or classifier goes
-    over : what it is computed over: ``images``, ``space`` (each feature space), ``classes`` (each classifier's scores),
-        ``category`` (a classifier of pictures) or ``voxels``
+    name : name, with ``{space}`` where a feature space or classifier goes, and ``{n}`` where a number follows from the data
+    over : what it is computed over: ``images``, ``space`` (pixels and each space of latents), ``seen`` (each eye's features
+        of the pictures), ``everywhere`` (both), ``classes`` (each classifier's scores), ``category`` (whatever reads
+        categories off pictures), ``texts`` (spaces of latents with text embeddings) or ``voxels``
     title : for people
     definition : the variant, exactly
     better : direction
@@ -41,7 +47,7 @@ class Metric:
     """
 
     name: str
-    over: Literal["images", "space", "classes", "category", "voxels"]
+    over: Literal["images", "space", "seen", "everywhere", "classes", "category", "texts", "voxels"]
     title: str
     definition: str
     better: Literal["higher", "lower"]
@@ -142,35 +148,9 @@ def _n_way(n: int, k: int, direction: str = "truths") -> Callable[[Evaluation, s
             name, n_way(s, size, k, truth, direction), n_way_matrix(s, size, k, direction), chance=k / size,
             statistic=statistic, note="; ".join(filter(None, [_undefined(e, s), f"gallery of {size}" * (n == 0)])),
         )  # fmt: skip
-        return _bounded(score, 0, 1)
+        return bounded(score, 0, 1)
 
     return compute
-
-
-def _bounded(score: Score, low: float, high: float) -> Score:
-    """Interval ends inside the range of the score: influence values may point beyond it."""
-    ends = {"ci_low": float(np.clip(score.ci_low, low, high)), "ci_high": float(np.clip(score.ci_high, low, high))}
-    return Score(**{**vars(score), **ends})
-
-
-def _n_way_class(n: int, k: int) -> Callable[[Evaluation, str, str], Score]:
-    def compute(e: Evaluation, name: str, space: str) -> Score:
-        scores, true = (np.asarray(x) for x in e.decoded.class_scores[space])
-        if n > scores.shape[1]:
-            raise Skip(f"it needs {n} classes but the classifier has {scores.shape[1]}")
-        classes, column = np.unique(true[e.first], return_inverse=True)
-        each = np.stack([n_way_class(scores, np.full(len(scores), c), n, k) for c in classes], axis=1)
-        return e.score(name, n_way_class(scores, true, n, k), each[:, column], chance=k / n)
-
-    return compute
-
-
-def _category(e: Evaluation, name: str, _: str) -> Score:
-    if e.labels is None:
-        raise Skip("the stimuli have no class labels")
-    said = np.asarray(e.decoded.classifier.predict(e.decoded.images))
-    right = (said[:, None] == e.labels[None, :]).astype(float)
-    return e.score(name, right[np.arange(len(said)), e.truth], right)
 
 
 def _pearson_voxels(e: Evaluation, name: str, _: str) -> Score:
@@ -258,9 +238,9 @@ METRICS: dict[str, Metric] = {
             f"{_SSIM}; one-dimensional windows along each column, as older scripts compute by accident", "higher",
             _PAIRING, _ssim,
         ),
-        Metric("two_way.{space}", "space", "two-way identification", _DIRECTION, "higher", "1/2", _two_way),
+        Metric("two_way.{space}", "everywhere", "two-way identification", _DIRECTION, "higher", "1/2", _two_way),
         Metric(
-            "two_way_within_class.{space}", "space", "two-way identification inside a class",
+            "two_way_within_class.{space}", "everywhere", "two-way identification inside a class",
             f"{_DIRECTION}; distractors of the truth's own class only", "higher", "1/2", _two_way_within_class,
         ),
         *(
@@ -283,18 +263,45 @@ METRICS: dict[str, Metric] = {
             )
             for n in (300, 0)
         ),
+        Metric(
+            "cosine.{space}", "seen", "cosine similarity",
+            "cosine between the features of a decoded picture and of its truth, not centred", "higher", _PAIRING, cosine,
+        ),
         *(
             Metric(
-                f"nway{n}_top{k}_class.{{space}}", "classes", f"{n}-way top-{k} classification",
-                "exact mean over all draws of the classifier's other classes; ties one half", "higher", f"{k}/{n}",
-                _n_way_class(n, k),
+                f"nway{{n}}_top{k}_class.{{space}}", "classes", f"n-way top-{k} classification",
+                "exact mean over all draws of the classifier's other classes, n of 50 or of all where there are fewer; "
+                "truth is its own answer to the true picture; ties one half", "higher", f"{k}/n", n_way_classes(k),
             )
-            for n, k in ((50, 1), (50, 5))
+            for k in (1, 5)
         ),
         Metric(
             "category.{space}", "category", "category accuracy",
-            "class read off the decoded picture by a classifier fitted on training pictures", "higher",
-            "expected agreement of shuffled labels", _category,
+            "true category read off the decoded picture, for pixels by a classifier fitted on training pictures, otherwise "
+            "by the frozen network named", "higher", "expected agreement of shuffled labels", category,
+        ),
+        Metric(
+            "fid.{space}", "seen", "FID",
+            "squared Frechet distance of Gaussians fitted to the features of all decoded and all true pictures, "
+            "covariances with n - 1; biased upwards for few pictures", "lower", "none: pairs play no part", fid,
+        ),
+        Metric(
+            "kid.{space}", "seen", "KID",
+            "unbiased squared MMD with kernel (x.y/d + 1)^3, exact over all pairs but those of a picture with itself or its "
+            "truth", "lower", "none: pairs play no part; 0 for sets of one distribution", kid,
+        ),
+        *(
+            Metric(
+                f"zero_shot_top{k}.{{space}}", "texts", f"zero-shot classification, top-{k}",
+                "cosine of decoded latents with text embeddings of the categories among the test stimuli", "higher",
+                f"{k}/categories where all are equally frequent, otherwise the agreement of shuffled pairs", zero_shot(k),
+            )
+            for k in (1, 5)
+        ),
+        Metric(
+            "zero_shot_all_top1.{space}", "texts", "zero-shot classification among all categories",
+            "cosine of decoded latents with text embeddings of every category of the data set, tested or not", "higher",
+            "the agreement of shuffled pairs", zero_shot(1, everything=True),
         ),
         Metric(
             "pearson.voxels", "voxels", "encoding accuracy", "Pearson r over stimuli, mean over voxels", "higher", "0",
@@ -321,10 +328,15 @@ def metric_of(name: str) -> Metric:
     """
     if name in METRICS:
         return METRICS[name]
-    pattern = name.split(".", 1)[0] + ".{space}"
-    if "." in name and pattern in METRICS:
-        return METRICS[pattern]
+    for template, metric in METRICS.items():
+        if re.fullmatch(_expression(template), name):
+            return metric
     raise ConfigError(f"there is no metric {name!r}. {did_you_mean(name, METRICS)}")
+
+
+def _expression(template: str) -> str:
+    """A template of a name as a regular expression."""
+    return re.escape(template).replace(r"\{n\}", r"\d+").replace(r"\{space\}", ".+")
 
 
 def score(
@@ -366,12 +378,12 @@ def score(
     evaluation = Evaluation(decoded, encoded, seed=seed, n_draws=n_draws, n_permutations=n_permutations)
     wanted = None if metrics is None else list(metrics)
     for name in wanted or ():
-        if not any(fnmatch.fnmatch(m.replace("{space}", "x"), _any_space(name)) for m in METRICS):
+        if not any(_could_match(name, template) for template in METRICS):
             metric_of(name)
     scores, skipped = [], []
     for metric in METRICS.values():
         for space in _places(metric, evaluation):
-            name = metric.name.replace("{space}", space)
+            name = _full_name(metric, space, evaluation)
             if wanted is not None and not any(fnmatch.fnmatch(name, pattern) for pattern in wanted):
                 continue
             try:
@@ -381,10 +393,18 @@ def score(
     return Scores(scores, skipped)
 
 
-def _any_space(pattern: str) -> str:
-    """A pattern with its space replaced by the placeholder that the table is matched with."""
+def _full_name(metric: Metric, space: str, e: Evaluation) -> str:
+    name = metric.name.replace("{space}", space)
+    return name.replace("{n}", str(classes_drawn(e.class_scores[space][0]))) if "{n}" in name else name
+
+
+def _could_match(pattern: str, template: str) -> bool:
+    """Whether a name or pattern such as ``two_way.*`` fits some name made from a template."""
     head, dot, _ = pattern.partition(".")
-    return f"{head}.x" if dot and f"{head}.{{space}}" in METRICS else pattern
+    pattern = f"{head}.x" if dot and "{space}" in template else pattern
+    heads = ("16", "50") if "{n}" in template else ("",)
+    names = [template.replace("{space}", "x").replace("{n}", n) for n in heads]
+    return any(fnmatch.fnmatch(name, pattern) for name in names) or bool(re.fullmatch(_expression(template), pattern))
 
 
 def _places(metric: Metric, e: Evaluation) -> list[str]:
@@ -396,8 +416,21 @@ def _places(metric: Metric, e: Evaluation) -> list[str]:
         return []
     if metric.over == "space":
         return e.spaces
+    if metric.over == "seen":
+        return e.picture_spaces
+    if metric.over == "everywhere":
+        return e.spaces + e.picture_spaces
     if metric.over == "classes":
-        return list(decoded.class_scores)
+        return list(e.class_scores)
     if metric.over == "category":
-        return [PIXELS] * (decoded.classifier is not None and decoded.images is not None)
+        eyes = [name for name, seen in decoded.views.items() if seen.classifies]
+        return [PIXELS] * (decoded.classifier is not None and decoded.images is not None) + eyes
+    if metric.over == "texts":
+        return [s for s in decoded.texts if s in decoded.latents and _adds_candidates(metric, s, e)]
     return [""] * (decoded.images is not None)
+
+
+def _adds_candidates(metric: Metric, space: str, e: Evaluation) -> bool:
+    """False for "all categories" where the test stimuli show all of them: it would be the same number twice."""
+    shown = () if e.labels is None else set(e.labels.astype(str))
+    return not metric.name.startswith("zero_shot_all") or len(shown) < len(e.decoded.texts[space].names)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,6 +15,7 @@ from phosphene.evaluate.conclusion import conclude
 from phosphene.evaluate.controls import paired_differences
 from phosphene.evaluate.identification import similarity
 from phosphene.evaluate.metric import Decoded, Encoded, Scores
+from phosphene.evaluate.perceptual import Seen, eyes_for, look, views
 from phosphene.evaluate.published import matching, published_rows
 from phosphene.evaluate.registry import score
 from phosphene.evaluate.retrieval import retrieval_curve
@@ -25,6 +28,7 @@ from phosphene.evaluate.voxelwise import (
     pearson_per_voxel,
     r2_per_voxel,
 )
+from phosphene.evaluate.zero_shot import Candidates, candidates_from, confusion
 from phosphene.flow.opened import TEST, Opened
 from phosphene.recipes.base import Recipe
 from phosphene.run import atomic
@@ -60,11 +64,11 @@ def evaluate(
         raise ModelError(f"{run.path} holds no decoded pictures. Run: phosphene decode {run.path}")
     with run.locked("evaluate"):
         fitted = [opened.recipe(fold) for fold in range(len(opened.folds))]
-        classifier = _classifier(opened)
+        readers = _Readers(_classifier(opened), _seen(opened), _candidates(opened, fitted[0]))
         scored: dict[str, Scores] = {}
         for name in progress.each(run.inputs(TEST), "scoring"):
             encoded = _encoded(opened) if name == "brain" else None
-            scored[name] = score(_decoded(opened, name, classifier), encoded, seed=seed)
+            scored[name] = score(_decoded(opened, name, readers), encoded, seed=seed)
         scores = pd.concat([s.table(TEST, name, setting) for name, s in scored.items()], ignore_index=True)
         controls = [name for name in scored if name not in ("brain", "truth")]
         differences = [paired_differences(scored["brain"], scored[name], name, seed=seed) for name in controls]
@@ -74,7 +78,7 @@ def evaluate(
         verdicts = verdict_table(answers).assign(
             title=[CHECKS[a.id].title for a in answers], waiver=[a.waived_by for a in answers]
         )
-        _write_details(opened, scored, scores, verdicts, evidence)
+        _write_details(opened, scored, scores, verdicts, evidence, readers.texts)
         run.write_table(verdicts, "validity.csv")
         run.write_table(scores, "scores.csv")
         run.log("evaluated", scores=len(scores))
@@ -88,21 +92,65 @@ def _index(opened: Opened, source: str = "brain") -> pd.DataFrame:
     return opened.run.table("decoded", TEST, source, "index.csv")
 
 
-def _decoded(opened: Opened, source: str, classifier: _Foldwise | None) -> Decoded:
-    from safetensors.numpy import load_file
+class _Readers(NamedTuple):
+    """What reads pictures and latents, made once for all inputs."""
 
-    index = _index(opened, source)
-    file = opened.run.decoded(TEST, source) / "latents.safetensors"
-    arrays = load_file(file) if file.is_file() else {}
-    latents = {k: (v, arrays[f"true.{k}"]) for k, v in arrays.items() if f"true.{k}" in arrays}
+    classifier: _Foldwise | None
+    seen: list[Seen]
+    texts: dict[str, Candidates]
+
+
+def _decoded(opened: Opened, source: str, readers: _Readers) -> Decoded:
+    index, pictures = _index(opened, source), opened.run.pixels(TEST, source)
     return Decoded(
         index["stimulus"].to_numpy(object),
-        images=opened.run.pixels(TEST, source),
+        images=pictures,
         true_images=opened.run.pixels(TEST, SEEN),
-        latents=latents,
+        latents=_latents(opened, source),
         labels=_labels(opened, index),
-        classifier=classifier,
+        classifier=readers.classifier,
+        views=views(readers.seen, pictures),
+        texts=readers.texts,
     )
+
+
+def _latents(opened: Opened, source: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Decoded and true latents by space, of what was decoded from this input."""
+    from safetensors.numpy import load_file
+
+    file = opened.run.decoded(TEST, source) / "latents.safetensors"
+    arrays = load_file(file) if file.is_file() else {}
+    return {k: (v, arrays[f"true.{k}"]) for k, v in arrays.items() if f"true.{k}" in arrays}
+
+
+def _seen(opened: Opened) -> list[Seen]:
+    """What each network that knows such pictures sees in the true ones."""
+    true = opened.run.pixels(TEST, SEEN)
+    return [look(eye, true) for eye in eyes_for(opened.dataset.name)]
+
+
+def _candidates(opened: Opened, recipe: Recipe) -> dict[str, Candidates]:
+    """Every category as text, in each space of latents that has a text side and in which folds may be scored together."""
+    if opened.stimuli.category is None:
+        return {}
+    category = opened.stimuli.category
+    trained = {c for fold in range(len(opened.folds)) for c in _training_categories(opened, fold)}
+    probe = recipe.text_latents(["a"])
+    spaces = [] if probe is None else [space for space, array in probe.arrays.items() if np.ndim(array) == 2]
+    if len(opened.folds) > 1:
+        spaces = [space for space in spaces if space in recipe.fixed_spaces]
+    return {
+        space: candidates_from(partial(_text_latents, recipe, space), sorted(set(category)), trained=trained)
+        for space in spaces
+    }
+
+
+def _text_latents(recipe: Recipe, space: str, texts: Sequence[str]) -> np.ndarray:
+    return recipe.text_latents(texts)[space]
+
+
+def _training_categories(opened: Opened, fold: int) -> np.ndarray:
+    return opened.stimuli.select(opened.sides(fold)[0].stimulus_ids).category
 
 
 def _labels(opened: Opened, index: pd.DataFrame) -> np.ndarray | None:
@@ -185,7 +233,9 @@ def _evidence(opened: Opened, fitted: list[Recipe], scores: pd.DataFrame, differ
     for fold, recipe in enumerate(fitted):
         train, test = opened.sides(fold)
         splits.append((train.stimulus_ids, test.stimulus_ids))
-        lineages.append(Lineage(f"{opened.config.recipe.kind}, fold {fold + 1}", recipe.lineage_, test.keys))
+        for stage, seen in recipe.stage_lineages_.items():
+            what = "brain" if stage in recipe.self_supervised else "brain and pictures"
+            lineages.append(Lineage(f"{stage}, fold {fold + 1}", seen, test.keys, sees=what))
         folds = recipe.inner_folds(train)
         if folds is not None:
             inner[f"fold {fold + 1}"] = [
@@ -220,14 +270,19 @@ def _evidence(opened: Opened, fitted: list[Recipe], scores: pd.DataFrame, differ
 
 
 def _write_details(
-    opened: Opened, scored: Mapping[str, Scores], scores: pd.DataFrame, verdicts: pd.DataFrame, evidence: Evidence
+    opened: Opened,
+    scored: Mapping[str, Scores],
+    scores: pd.DataFrame,
+    verdicts: pd.DataFrame,
+    evidence: Evidence,
+    texts: Mapping[str, Candidates],
 ) -> None:
     run = opened.run
     items = [
         pd.DataFrame({"input": name, "metric": s.metric, "stimulus": s.items, "value": s.per_item})
         for name, found in scored.items()
         for s in found.scores
-        if not s.metric.startswith("pearson.")
+        if len(s.items) and not s.metric.startswith("pearson.")
     ]
     skipped = [(name, s.metric, s.reason) for name, found in scored.items() for s in found.skipped]
     notes = [(name, s.metric, s.note) for name, found in scored.items() for s in found.scores if s.note]
@@ -247,12 +302,25 @@ def _write_details(
             tables.write_table(evidence.differences, "differences.csv")
         if len(evidence.similarity) <= LARGEST_MATRIX:
             np.save(folder / "similarity.pixels.npy", evidence.similarity.astype(np.float32), allow_pickle=False)
+        named = _zero_shot_tables(opened, texts)
+        if named is not None:
+            tables.write_table(named, "zero_shot.csv")
         voxels = _voxels(opened)
         if voxels is not None:
             tables.write_table(voxels, "voxels.csv")
         tables.write_table(_published(opened, scores), "published.csv")
         sentences = conclude(scores, verdicts, evidence.differences)
         atomic.write_text(folder / "conclusions.txt", "".join(f"{s}\n" for s in sentences))
+
+
+def _zero_shot_tables(opened: Opened, texts: Mapping[str, Candidates]) -> pd.DataFrame | None:
+    """How often each category was called what, in each space with texts: space, true, said, n; None without any."""
+    labels, found = _labels(opened, _index(opened)), []
+    for space, (decoded, _) in _latents(opened, "brain").items():
+        if space in texts:
+            table = confusion(texts[space].among(labels), decoded, labels)
+            found.append(table.assign(space=space)[["space", "true", "said", "n"]])
+    return pd.concat(found, ignore_index=True) if found else None
 
 
 def _voxels(opened: Opened) -> pd.DataFrame | None:

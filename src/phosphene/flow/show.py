@@ -75,7 +75,18 @@ def _short(value: Any) -> str:
     return text if len(text) <= 48 else text[:45] + "..."
 
 
-HEADLINES = ("pixcorr", "mse", "ssim.2d", "two_way.", "two_way_within_class.", "category.", "pearson.")
+HEADLINES = (
+    "pixcorr",
+    "mse",
+    "ssim.2d",
+    "two_way.",
+    "two_way_within_class.",
+    "category.",
+    "zero_shot_top1.",
+    "fid.",
+    "kid.",
+    "pearson.",
+)
 
 
 def summary(path: str | Path) -> str:
@@ -85,7 +96,7 @@ def summary(path: str | Path) -> str:
     if scores.empty:
         return f"{path} has no scores yet. Run: phosphene evaluate {path}"
     inputs = list(pd.unique(scores["input"]))
-    lines = [f"{'metric':<34}{'brain':>8}  {'95 % interval':<17}{'chance':>8}{'p':>9}{'n':>6}  controls"]
+    lines = [f"{'metric':<40}{'brain':>8}  {'95 % interval':<17}{'chance':>8}{'p':>9}{'n':>6}  controls"]
     for row in scores[scores["input"] == "brain"].itertuples():
         if not str(row.metric).startswith(HEADLINES):
             continue
@@ -94,7 +105,7 @@ def summary(path: str | Path) -> str:
         interval = f"{row.ci_low:.3f} to {row.ci_high:.3f}" if pd.notna(row.ci_low) else "-"
         chance = f"{row.chance:.3f}" if pd.notna(row.chance) else "-"
         p = f"{row.p:.4f}" if pd.notna(row.p) else "-"
-        lines.append(f"{row.metric:<34}{row.value:>8.3f}  {interval:<17}{chance:>8}{p:>9}{row.n:>6}  {controls}")
+        lines.append(f"{row.metric:<40}{row.value:>8.3f}  {interval:<17}{chance:>8}{p:>9}{row.n:>6}  {controls}")
     conclusions = run.evaluation(TEST) / "conclusions.txt"
     if conclusions.is_file():
         lines += ["", conclusions.read_text(encoding="utf-8").strip()]

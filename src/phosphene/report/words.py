@@ -85,6 +85,23 @@ _METRICS: tuple[tuple[str, str, str], ...] = (
         "How often a decoded picture resembles the seen one more than another test picture, over all pairs.",
     ),
     (
+        r"cosine\.(?P<space>.+)",
+        "Cosine · {space}",
+        "How alike a network finds the decoded and the seen picture. Called CLIP distance in some papers, though higher is "
+        "better. Pictures of one kind are alike to any network, so only what stands above chance counts.",
+    ),
+    (
+        r"zero_shot_top(?P<k>\d+)\.(?P<space>.+)",
+        "Zero-shot, top {k} · {space}",
+        "How often the true category is among the {k} whose name, as text, is nearest to what was decoded. Candidates are the "
+        "categories of the test pictures.",
+    ),
+    (
+        r"zero_shot_all_top(?P<k>\d+)\.(?P<space>.+)",
+        "Zero-shot among all, top {k} · {space}",
+        "The same with every category of the data set as a candidate, also those that were never tested.",
+    ),
+    (
         r"nway(?P<n>\d+)_top(?P<k>\d+)\.(?P<space>.+)",
         "{n}-way, top {k} · {space}",
         "How likely the seen picture stands, by similarity, among the top {k} of {n}.",
@@ -92,7 +109,8 @@ _METRICS: tuple[tuple[str, str, str], ...] = (
     (
         r"nway(?P<n>\d+)_top(?P<k>\d+)_class\.(?P<space>.+)",
         "{n}-way class, top {k} · {space}",
-        "How likely a classifier ranks the class of the seen picture among the {k} best of {n} for the decoded one.",
+        "How likely a classifier ranks the class it gives the seen picture among the {k} best of {n} for the decoded one. "
+        "Its own answer is taken for the truth, right or wrong.",
     ),
     (
         r"retrieval(?P<n>\d+|_all)\.(?P<space>.+)",
@@ -127,12 +145,15 @@ _METRICS: tuple[tuple[str, str, str], ...] = (
     (
         r"fid\.(?P<space>.+)",
         "FID · {space}",
-        "Distance between the distributions of decoded and seen pictures, not between pairs; biased for few pictures.",
+        "How far the decoded pictures as a set are from the seen ones as a set; who decoded what plays no part. Of few "
+        "pictures it is mostly bias: even two perfect sets are far apart (how far stands in the note). Compare it only with "
+        "the same number of pictures, the same network and the same data.",
     ),
     (
         r"kid\.(?P<space>.+)",
         "KID · {space}",
-        "Kernel distance between the set of decoded and the set of seen pictures.",
+        "Distance between the set of decoded and the set of seen pictures, as FID, but without its bias: 0 is expected "
+        "where both are of one kind.",
     ),
 )
 _LOWER_IS_BETTER = r"(mse|mae|rmse|distance|lpips|fid|kid)\b"
@@ -151,10 +172,9 @@ def metric_words(name: str) -> MetricWords:
         found = re.fullmatch(pattern, name)
         if found:
             for key, value in found.groupdict().items():
-                title, text = (
-                    title.replace(f"{{{key}}}", value.lstrip("_")),
-                    text.replace(f"{{{key}}}", value.lstrip("_")),
-                )
+                value = value.lstrip("_")
+                value = re.sub(r"^pictures\.(.+)", r"\1 on pictures", value)
+                title, text = title.replace(f"{{{key}}}", value), text.replace(f"{{{key}}}", value)
             return MetricWords(name, title, f"{text} {exact}".strip(), lower)
     return MetricWords(name, name, exact, lower)
 
