@@ -1,10 +1,11 @@
 """Latents to latents: one linear map, used in every direction by every system.
 
-=================  ==================================================================================
-`Ridge`            fit, predict, save: any number of targets, penalty fixed or chosen
-`ridge_predict`    disk to disk: targets streamed, predictions written, no weights ever formed
-`estimate`         time and memory of either, before it starts
-=================  ==================================================================================
+==================  ==================================================================================
+`Ridge`             fit, predict, save: any number of targets, penalty fixed or chosen
+`ReducedRankRidge`  the same through a bottleneck; `ReducedRankConfig` for recipes
+`ridge_predict`     disk to disk: targets streamed, predictions written, no weights ever formed
+`estimate`          time and memory of either, before it starts
+==================  ==================================================================================
 
 Examples
 --------
@@ -19,9 +20,16 @@ from __future__ import annotations
 
 import importlib
 
-_HOMES = {"Ridge": "ridge", "RidgeEstimate": "cost", "estimate": "cost", "ridge_predict": "stream"}
+_HOMES = {
+    "ReducedRankConfig": "reduced_rank",
+    "ReducedRankRidge": "reduced_rank",
+    "Ridge": "ridge",
+    "RidgeEstimate": "cost",
+    "estimate": "cost",
+    "ridge_predict": "stream",
+}
 
-__all__ = ["Ridge", "RidgeEstimate", "estimate", "ridge_predict"]
+__all__ = ["ReducedRankConfig", "ReducedRankRidge", "Ridge", "RidgeEstimate", "estimate", "ridge_predict"]
 
 
 def __getattr__(name: str):
