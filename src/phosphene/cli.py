@@ -142,6 +142,33 @@ def evaluate(run: Run, root: Root = None, quiet: Quiet = False) -> None:
 
 
 @app.command()
+def analyse(
+    run: Run,
+    name: Annotated[
+        str, typer.Argument(help="reliability (pictures from noise) or cycle (picture to brain and back).")
+    ],
+    images: Annotated[
+        Path | None,
+        typer.Option("--images", help="For cycle: a folder of novel pictures instead of the test pictures."),
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="One option, such as n=50; may be given several times.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything drawn (default: that of the run).")] = None,
+    root: Root = None,
+    quiet: Quiet = False,
+) -> None:
+    """Ask a run more: what it makes of noise, what survives a round trip."""
+    from phosphene import flow
+    from phosphene.analyse import analyse as ask
+    from phosphene.run.config import parse_assignments
+
+    options = {**({} if images is None else {"images": str(images)}), **parse_assignments(set_ or [])}
+    answer = ask(flow.open_run(run, _text(root)), name, options, seed=seed, progress=_progress(quiet))
+    typer.echo(f"{answer.summary}\n\nanalysis: {answer.folder}\nnext: phosphene report {run}")
+
+
+@app.command()
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="One run, or several to compare.")],
     out: Annotated[
@@ -160,10 +187,10 @@ def report(
 def demo(
     recipe: Annotated[str, typer.Option(help="Recipe, or all.")] = "linear",
     out: Annotated[Path, typer.Option("--out", help="Folder of the run.")] = Path("runs/demo"),
-    fast: Annotated[bool, typer.Option("--fast", help="A smaller subject.")] = False,
+    fast: Annotated[bool, typer.Option("--fast", help="A smaller subject, and no analyses.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """The whole flow on a simulated subject: fit, decode, encode, evaluate, report."""
+    """The whole flow on a simulated subject: fit, decode, encode, evaluate, analyse, report."""
     from phosphene import demo as demo_
 
     typer.echo(demo_.run(recipe, out, fast=fast, progress=_progress(quiet)))

@@ -6,19 +6,23 @@ import time
 from pathlib import Path
 
 from phosphene import flow, recipes
+from phosphene.analyse import analyse, analysis
 from phosphene.report import report
 from phosphene.run.folder import RunFolder
 from phosphene.run.progress import Progress, duration
 
+ANALYSES = ("reliability", "cycle")
+"""What a demo asks of every recipe that can answer; both cost seconds."""
+
 
 def run(recipe: str, out: str | Path, *, fast: bool = False, progress: Progress | None = None) -> str:
-    """Fit, decode, encode, evaluate and report.
+    """Fit, decode, encode, evaluate, analyse and report.
 
     Parameters
     ----------
     recipe : name of a recipe, or ``all``
     out : folder of the run; with ``all``, one folder per recipe is made in it
-    fast : a smaller subject, for a first look
+    fast : a smaller subject and no analyses, for a first look
     progress : where progress is shown
 
     Returns
@@ -38,10 +42,16 @@ def run(recipe: str, out: str | Path, *, fast: bool = False, progress: Progress 
         if recipes.recipe(name).can_encode():
             flow.encode(opened, progress=progress)
         flow.evaluate(opened, progress=progress)
+        verdicts = []
+        for question in [] if fast else [a for a in ANALYSES if analysis(a).applies_to(name)]:
+            with progress.step(f"analysing: {question}"):
+                answer = analyse(opened, question, progress=progress)
+            verdicts.append(f"{analysis(question).title}: {answer.summary.splitlines()[0]}")
         with progress.step("writing the report"):
             page = report(RunFolder(folder))
         lines += [
             flow.summary(folder),
+            *verdicts,
             f"\n{name} took {duration(time.perf_counter() - start)}.",
             f"report: {page}",
             "",

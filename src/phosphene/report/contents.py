@@ -301,6 +301,22 @@ class Contents:
             return None
         return pixels
 
+    @cached_property
+    def samples(self) -> np.ndarray | None:
+        """(n, samples, h, w, c) uint8, every picture drawn for each stimulus, memory-mapped; None where there is one."""
+        file = self.run.decoded(self.split, "brain") / "samples.npy"
+        if not file.is_file():
+            return None
+        try:
+            samples = np.load(file, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            self._damaged(f"decoded/{self.split}/brain/samples.npy", str(error))
+            return None
+        if samples.ndim != 5 or len(samples) != self.n_pictures:
+            self._damaged(f"decoded/{self.split}/brain/samples.npy", f"it has the shape {samples.shape}")
+            return None
+        return samples
+
     def index(self, source: str = "brain") -> pd.DataFrame:
         """Stimulus, fold and category of each picture of an input, in the order of the pictures."""
         cache = self.__dict__.setdefault("_index", {})

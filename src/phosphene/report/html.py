@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from phosphene._version import __version__
 from phosphene.errors import ConfigError, SplitError
+from phosphene.report.analyses import analyses
 from phosphene.report.contents import Contents, Group, plain
 from phosphene.report.drawings import ENCODING, draw_all, figure_values, save_all
 from phosphene.report.plates import contact_sheet, picture, plate
@@ -28,7 +29,8 @@ from phosphene.run.folder import SEEN, RunFolder
 _ROW_LIMIT = 400
 _SECTIONS = (
     ("pictures", "Pictures"), ("scores", "Scores"), ("published", "Published"), ("identification", "Identification"),
-    ("encoding", "Encoding"), ("validity", "Validity"), ("methods", "Methods"), ("configuration", "Configuration"),
+    ("encoding", "Encoding"), ("analyses", "Analyses"), ("validity", "Validity"), ("methods", "Methods"),
+    ("configuration", "Configuration"),
 )  # fmt: skip
 
 
@@ -232,6 +234,7 @@ def _page(contents: Contents, figure_folder: Path | None) -> dict[str, Any]:
         "published": published_table(c),
         "identification": [f for name, f in panels.items() if name not in ENCODING],
         "encoding": [f for name, f in panels.items() if name in ENCODING],
+        "analyses": analyses(c),
         "validity": c.validity[~idle].to_dict("records"),
         "idle": c.validity[idle].to_dict("records"),
         "counts": [(v, int((verdicts == v).sum()), *VERDICTS[v]) for v in VERDICTS if (verdicts == v).any()],
@@ -246,7 +249,7 @@ def _page(contents: Contents, figure_folder: Path | None) -> dict[str, Any]:
         "split": c.split,
     }
     shown = {"pictures": "plates", "validity": "validity", "methods": "explained", "configuration": "manifest"}
-    shown |= {name: name for name in ("published", "identification", "encoding")}
+    shown |= {name: name for name in ("published", "identification", "encoding", "analyses")}
     there = {id_ for id_, key in shown.items() if page[key]} | ({"scores"} if scores["flat"] else set())
     page["sections"] = [(id_, name) for id_, name in _SECTIONS if id_ in there]
     return page

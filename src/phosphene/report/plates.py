@@ -77,7 +77,20 @@ def plate(group: Group, c: Contents, sources: Iterable[str]) -> dict[str, Any]:
             alt = f"{label}: stimulus {column['stimulus']}{score}"
             cells.append(None if found is None else picture(found, alt, largest))
         rows.append({"source": source, "label": label, "what": what, "cells": cells})
+        if source == "brain":
+            rows += _other_samples(group, c)
     return {"title": group.title, "note": group.note, "columns": columns, "rows": rows}
+
+
+def _other_samples(group: Group, c: Contents) -> list[dict[str, Any]]:
+    """Rows of what a random generator drew beside the first sample, from the same decoded latents."""
+    every = c.samples
+    rows = []
+    for s in range(1, 0 if every is None else every.shape[1]):
+        alt = f"sample {s + 1}, stimulus"
+        cells = [picture(every[row, s] / np.float32(255), f"{alt} {row}", LARGEST_SIDE // 2) for row in group.rows]
+        rows.append({"source": f"sample{s + 1}", "label": f"sample {s + 1}", "what": "another draw", "cells": cells})
+    return rows
 
 
 def contact_sheet(c: Contents) -> dict[str, Any] | None:
