@@ -15,6 +15,7 @@ RUNS = (
     ("n-way top-k, exact against drawn", ["nway.py"]),
     ("two-way identification, against numpy.corrcoef", ["two_way.py"]),
     ("all-pairs SSIM, against scikit-image", ["ssim.py"]),
+    ("fMRI masked autoencoders at published size, against MinD-Vis", ["mae_step.py"]),
     ("ridge at one eighth of NSD, against every rival", ["ridge.py", "--scale", "8", "--rounds", "3"]),
 )
 

@@ -6,7 +6,15 @@
 `RoiMae`            the network itself (needs torch)
 `roi_partition`     ROIs that may overlap to groups that share out all voxels
 `subject_batches`   several subjects' betas as batches for one training
-`read_sc_mbm`       the public SC-MBM checkpoint, read safely; `load_sc_mbm` puts its trunk into a `RoiMae`
+`PatchMaeConfig`    MinD-Vis' patch-embedded masked autoencoder (SC-MBM), with the same presets
+`PatchMaePart`      the trained network as a part of a run
+`PatchMae`          the network itself (needs torch)
+`LatentNetConfig`   networks from betas to given latents: the published GRU and its rivals, told apart by ``kind``
+`fit_latent_net`    trains one, its best step chosen on held-out training stimuli; `LatentTraining` says how
+`LatentNetPart`     the trained one as a part of a run; `LatentNet` the network itself (needs torch)
+`voxel_runs`        voxels in groups that follow each other over the cortex
+`read_sc_mbm`       the public SC-MBM checkpoint, read safely; `load_sc_mbm` puts all of it into a `PatchMae`, or its
+                    trunk into a `RoiMae`
 ==================  ================================================================================
 """
 
@@ -16,13 +24,29 @@ from importlib import import_module
 from typing import Any
 
 _WHERE = {
+    "GroupGruConfig": "gru",
+    "GruCnnConfig": "gru",
+    "GruConfig": "gru",
+    "GruTransformerConfig": "gru",
+    "LATENT_NETS": "gru",
+    "LatentNet": "gru_network",
+    "LatentNetConfig": "gru",
+    "LatentNetPart": "gru",
+    "LatentTraining": "gru",
+    "MlpConfig": "gru",
+    "PatchMae": "patch_mae_network",
+    "PatchMaeConfig": "patch_mae",
+    "PatchMaePart": "patch_mae",
     "RoiMae": "roi_mae_network",
     "RoiMaeConfig": "roi_mae",
     "RoiMaePart": "roi_mae",
+    "fit_latent_net": "gru_fit",
+    "latent_net_config": "gru",
     "load_sc_mbm": "sc_mbm",
     "read_sc_mbm": "sc_mbm",
     "roi_partition": "roi_mae",
     "subject_batches": "roi_mae",
+    "voxel_runs": "gru",
 }
 
 __all__ = sorted(_WHERE)
