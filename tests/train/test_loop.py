@@ -158,7 +158,8 @@ def test_the_loop_is_adamw_step_by_step():
         torch.nn.utils.clip_grad_norm_(plain.parameters(), 1.0)
         steps.step()
         schedule.step()
-    assert torch.equal(plain.layer.weight, network.layer.weight)
+    # The loop's optimiser is torch's fused one, whose roundings differ by some units in the last place a step.
+    torch.testing.assert_close(network.layer.weight, plain.layer.weight, rtol=1e-4, atol=1e-6)
     assert result.finished
 
 

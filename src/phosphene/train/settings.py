@@ -17,8 +17,10 @@ class TrainConfig(Config):
     batch_size: int = Field(ge=1, description="items per step, over all processes and accumulated parts together")
     lr: float = Field(1e-3, gt=0, description="peak learning rate")
     warmup: int = Field(0, ge=0, description="steps over which the learning rate rises linearly to its peak")
-    schedule: Literal["cosine", "constant"] = Field("cosine", description="what the learning rate does after warm-up")
-    lr_end: float = Field(0.0, ge=0, le=1, description="learning rate at the end of the cosine, as a share of the peak")
+    schedule: Literal["cosine", "linear", "constant"] = Field(
+        "cosine", description="what the learning rate does after warm-up"
+    )
+    lr_end: float = Field(0.0, ge=0, le=1, description="learning rate at the end, as a share of the peak")
     betas: tuple[float, float] = Field((0.9, 0.999), description="AdamW's decay rates")
     weight_decay: float = Field(0.01, ge=0, description="AdamW's, on matrices and filters, not on biases and gains")
     clip: float | None = Field(None, gt=0, description="largest norm of the gradient")
@@ -40,5 +42,6 @@ def learning_rate(config: TrainConfig, step: int) -> float:
         return (step + 1) / config.warmup
     if config.schedule == "constant":
         return 1.0
-    done = (step - config.warmup) / max(1, config.steps - config.warmup)
-    return config.lr_end + (1 - config.lr_end) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+    done = min(1.0, (step - config.warmup) / max(1, config.steps - config.warmup))
+    left = 1 - done if config.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
+    return config.lr_end + (1 - config.lr_end) * left
