@@ -64,11 +64,12 @@ def decode(opened: Opened, *, controls: Sequence[str] = CONTROLS, progress: Prog
 
 
 class _Drawn(NamedTuple):
-    """Pictures of one fold, and the latents that may be compared across folds."""
+    """Pictures of one fold, the latents that may be compared across folds, and all samples (n, samples, h, w, c) uint8."""
 
     fold: int
     images: Images
     latents: dict[str, np.ndarray]
+    samples: np.ndarray | None = None
 
 
 def _decode_fold(opened: Opened, fold: int, controls: Sequence[str]) -> Iterator[tuple[str, _Drawn]]:
@@ -79,14 +80,16 @@ def _decode_fold(opened: Opened, fold: int, controls: Sequence[str]) -> Iterator
     rng = np.random.default_rng([opened.config.seed, fold, 7])
     comparable = None if len(opened.folds) == 1 else recipe.fixed_spaces
 
-    def drawn(model: Recipe, given: Trials) -> _Drawn:
+    def drawn(model: Recipe, given: Trials, images: Images | None = None) -> _Drawn:
         pairs = {**model.latents(given).arrays}
         pairs |= {f"true.{k}": v for k, v in model.true_latents(stimuli).arrays.items()}
         kept = {k: v for k, v in pairs.items() if comparable is None or k.removeprefix("true.") in comparable}
-        return _Drawn(fold, model.decode(given), kept)
+        return _Drawn(fold, model.decode(given) if images is None else images, kept)
 
     yield SEEN, _Drawn(fold, Images(stimuli.ids, stimuli.resized(recipe.image_shape_[:2])), {})
-    yield "brain", drawn(recipe, test)
+    samples = recipe.decode_samples(test)
+    every = np.stack([s.as_uint8() for s in samples], axis=1) if len(samples) > 1 else None
+    yield "brain", drawn(recipe, test, samples[0])._replace(samples=every)
     for name in controls:
         if name == "truth":
             ceiling = recipe.ceiling(stimuli)
@@ -148,6 +151,8 @@ def _write_pictures(run: RunFolder, source: str, folds: Sequence[_Drawn], stimul
         index = pd.DataFrame({"stimulus": whole.ids, "fold": [f.fold for f in folds for _ in range(len(f.images))]})
         index["file"], index["category"] = names, "" if category is None else category
         index.to_csv(folder / "index.csv", index=False)
+        if folds[0].samples is not None:
+            np.save(folder / "samples.npy", np.concatenate([f.samples for f in folds]), allow_pickle=False)
         latents = {k: np.concatenate([f.latents[k] for f in folds]) for k in folds[0].latents}
         if latents:
             contiguous = {k: np.ascontiguousarray(v, dtype=np.float32) for k, v in latents.items()}

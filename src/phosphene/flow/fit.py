@@ -66,7 +66,9 @@ def fit(
                 run.log("stage", fold=what, stage=stage, how=how, seconds=seconds)
 
             store = StageStore(opened.place(number) / "stages", announce)
-            recipes.recipe(config.recipe.kind)(config.recipe, seed=config.seed).fit(train, opened.stimuli, store)
+            recipe = recipes.recipe(config.recipe.kind)(config.recipe, seed=config.seed)
+            recipe.progress = progress
+            recipe.fit(train, opened.stimuli, store, opened.unpaired(number))
         run.write_manifest(state="fitted", finished=time.strftime("%Y-%m-%dT%H:%M:%S"))
     return opened
 

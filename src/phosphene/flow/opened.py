@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -103,7 +103,10 @@ class Opened:
     @cached_property
     def trials(self) -> Trials:
         """Every usable trial of the subject, ROI selected. Values to impute are still NaN: see `sides`."""
-        trials = self.dataset.trials(self.config.data.subject)
+        return self._usable(self.config.data.subject)
+
+    def _usable(self, subject: str | None) -> Trials:
+        trials = self.dataset.trials(subject)
         if self.config.data.roi:
             trials = trials.select(roi=self.config.data.roi)
         nan = self.config.data.nan
@@ -128,6 +131,24 @@ class Opened:
         screen = Screen("impute").fit(train)
         return screen.apply(train), screen.apply(test)
 
+    def unpaired(self, fold: int) -> list[Trials]:
+        """Responses that self-supervised stages may see without their pictures.
+
+        In setting relax the test responses of the fold, repeats averaged; and training responses of the other subjects
+        that the recipe asks for (no trial of a test stimulus, imputed from their own).
+        """
+        config = self.config.recipe
+        out = []
+        if config.setting == "relax":
+            out.append(_without_pictures(self.sides(fold)[1].average_repeats()))
+        for subject in recipes.recipe(config.kind).other_subjects(config):
+            trials = self._usable(subject)
+            if self.config.data.nan == "impute":
+                trials = Screen("impute").fit(trials).apply(trials)
+            tested = set(self.sides(fold)[1].stimuli)
+            out.append(_without_pictures(trials.take(np.array([s not in tested for s in trials.stimuli]))))
+        return out
+
     def place(self, fold: int) -> Path:
         """Folder of a fold's recipe: the run itself where there is one split only."""
         return self.run.path if len(self.folds) == 1 else self.run.path / "folds" / f"{fold:02d}"
@@ -139,6 +160,10 @@ class Opened:
                 f"{self.run.path} is not fitted to the end. Run the same `phosphene fit` command again; it goes on."
             )
         return recipes.recipe(self.config.recipe.kind).load(self.place(fold))
+
+
+def _without_pictures(trials: Trials) -> Trials:
+    return replace(trials, table=trials.table.assign(stimulus=[f"unknown-{n}" for n in range(len(trials))]))
 
 
 def open_run(path: str | Path, root: str | None = None) -> Opened:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 RECIPES: dict[str, str] = {
     "linear": "phosphene.recipes.linear:Linear",
+    "regressor": "phosphene.recipes.regressor:Regressor",
+    "lea": "phosphene.recipes.lea:Lea",
 }
 """Name of a recipe, as in ``phosphene fit NAME``, and where its class lives."""
 

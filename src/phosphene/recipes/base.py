@@ -23,9 +23,11 @@ from __future__ import annotations
 
 import inspect
 import json
+import shutil
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -36,8 +38,15 @@ from phosphene.errors import ModelError
 from phosphene.run import atomic
 from phosphene.run.config import Config, validate
 from phosphene.run.folder import read_json
+from phosphene.run.progress import Progress
 from phosphene.run.stages import Part, StageStore, load_part, read_lineage
 from phosphene.types import Images, Latents, Stimuli, Trials, digest_of
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from phosphene.train import TrainConfig
+    from phosphene.train.loop import Fetch, Trained
 
 RECIPE = "recipe.json"
 
@@ -67,12 +76,18 @@ class Recipe(Generic[C]):
     ----------
     NAME_ : one fitted part per stage, after `fit`
     subject_, n_voxels_, image_shape_ : what it was fitted on
-    lineage_ : keys of the trials it saw
+    stage_lineages_ : by stage, the keys of the trials it saw
+    progress : where `fit` shows long work; nowhere by default
     """
 
     config_class: ClassVar[type[RecipeConfig]]
     stages: ClassVar[dict[str, type[Part]]]
     paper: ClassVar[str] = ""
+    needs: ClassVar[dict[str, tuple[str, ...]]] = {}
+    """Which earlier stages a stage builds on, where these are not all of them: a change elsewhere then spares it."""
+    self_supervised: ClassVar[frozenset[str]] = frozenset()
+    """Stages that also learn from responses without pictures: those of `other_subjects`, and test responses in setting
+    relax."""
     fixed_spaces: ClassVar[frozenset[str]] = frozenset()
     """Latent spaces that are the same whatever the training trials, so that folds can be scored together in them."""
 
@@ -80,6 +95,10 @@ class Recipe(Generic[C]):
         self.config: C = self.config_class() if config is None else config
         self.seed = seed
         self.subject_: str | None = None
+        self.progress = Progress(quiet=True)
+        self.unpaired: tuple[Trials, ...] = ()
+        self.stage_lineages_: dict[str, frozenset[str]] = {}
+        self._training: Path | None = None
 
     # -- to be written by each recipe ------------------------------------------------------------------------------
 
@@ -108,6 +127,15 @@ class Recipe(Generic[C]):
         """Pictures the generator makes from the true latents: the best this recipe could do; None where undefined."""
         return None
 
+    def text_latents(self, texts: Sequence[str]) -> Latents | None:
+        """Texts to the space of `latents`, one row per text under the text itself, for zero-shot classification; None
+        where the latents have no text side."""
+        return None
+
+    def decode_samples(self, trials: Trials) -> list[Images]:
+        """Every picture a recipe with a random generator draws, a list over samples, each one picture per row."""
+        return [self.decode(trials)]
+
     def inner_folds(self, trials: Trials) -> np.ndarray | None:
         """(n_trials,) fold of each training trial, as used for choices inside the training set; None if none was made."""
         return None
@@ -123,7 +151,14 @@ class Recipe(Generic[C]):
         """Whether the recipe predicts responses from pictures."""
         return cls.encode is not Recipe.encode
 
-    def fit(self, trials: Trials, stimuli: Stimuli, store: StageStore | None = None) -> Self:
+    @classmethod
+    def other_subjects(cls, config: RecipeConfig) -> tuple[str, ...]:
+        """Subjects whose training responses the self-supervised stages are to learn from as well; none by default."""
+        return ()
+
+    def fit(
+        self, trials: Trials, stimuli: Stimuli, store: StageStore | None = None, unpaired: Sequence[Trials] = ()
+    ) -> Self:
         """Fit every stage in order; finished ones are read back from `store`.
 
         Parameters
@@ -131,6 +166,7 @@ class Recipe(Generic[C]):
         trials : training trials of one subject
         stimuli : at least the pictures shown in them
         store : where stages are kept; memory only by default
+        unpaired : responses whose pictures are not to be known, for the `self_supervised` stages
 
         Returns
         -------
@@ -139,12 +175,24 @@ class Recipe(Generic[C]):
         store = store or StageStore()
         stimuli = stimuli.select(trials.stimulus_ids)
         self._fitted_on(trials, stimuli)
-        chain = [trials.digest(), stimuli.digest(), self.seed]
+        self.unpaired, self.stage_lineages_ = tuple(unpaired), {}
+        given = [trials.digest(), stimuli.digest(), self.seed]
+        digests: dict[str, str] = {}
         for name, kind in self.stages.items():
-            chain.append(digest_of(name, self.stage_config(name), _code_digest(type(self), kind), chain))
-            fit_stage = getattr(self, f"fit_{name}")
-            part = store.get(name, kind, chain[-1], self.lineage_, partial(fit_stage, trials, stimuli))
+            before = [digests[n] for n in self.needs.get(name, tuple(digests))]
+            code, inputs = _code_digest(type(self), kind), list(given)
+            lineage = trials.member_keys()
+            if name in self.self_supervised and unpaired:
+                inputs += [t.digest() for t in unpaired]
+                lineage = lineage.union(*(t.member_keys() for t in unpaired))
+            digests[name] = digest_of(name, self.stage_config(name), code, inputs, before)
+            if store.folder is not None:
+                self._training = store.folder.parent / "training" / f"{name}-{digests[name][:12]}"
+            part = store.get(name, kind, digests[name], lineage, partial(getattr(self, f"fit_{name}"), trials, stimuli))
             setattr(self, f"{name}_", part)
+            self.stage_lineages_[name] = lineage
+            if self._training is not None:
+                shutil.rmtree(self._training, ignore_errors=True)
         if store.folder is not None:
             self._write_recipe(store.folder.parent)
         return self
@@ -152,6 +200,25 @@ class Recipe(Generic[C]):
     def stage_config(self, name: str) -> dict[str, Any]:
         """Values a stage depends on; all of them by default. Narrow it so that a late change spares early stages."""
         return self.config.model_dump(mode="json")
+
+    def train(
+        self, network: nn.Module, fetch: Fetch, n_items: int, settings: TrainConfig, *, data: str, part: str = ""
+    ) -> Trained:
+        """Train a network of the stage being fitted; where stages are kept, a killed training goes on from a checkpoint.
+
+        Parameters
+        ----------
+        network, fetch, n_items : as :func:`phosphene.train.train` takes them
+        settings : how
+        data : digest of what it learns from
+        part : name of this training, where a stage has several
+        """
+        from phosphene.train import train
+
+        folder = None if self._training is None else self._training / part
+        return train(
+            network, fetch, n_items, settings, seed=self.seed, folder=folder, data=data, progress=self.progress
+        )
 
     def rng(self, *purpose: Any) -> np.random.Generator:
         """A generator of its own for each purpose, a function of the seed and nothing else."""
@@ -161,7 +228,11 @@ class Recipe(Generic[C]):
         self.subject_ = trials.subject
         self.n_voxels_ = trials.n_voxels
         self.image_shape_ = stimuli.image_shape
-        self.lineage_ = trials.member_keys()
+
+    @property
+    def lineage_(self) -> frozenset[str]:
+        """Keys of the trials any stage saw."""
+        return frozenset().union(*self.stage_lineages_.values())
 
     def check_trials(self, trials: Trials) -> None:
         """Raise ModelError unless `trials` have the voxels this recipe was fitted on."""
@@ -191,7 +262,8 @@ class Recipe(Generic[C]):
         self._check_fitted()
         for name in self.stages:
             part = getattr(self, f"{name}_")
-            save_part(folder / "stages" / name, part, stage=name, digest="saved", seconds=0.0, lineage=self.lineage_)
+            lineage = self.stage_lineages_[name]
+            save_part(folder / "stages" / name, part, stage=name, digest="saved", seconds=0.0, lineage=lineage)
         self._write_recipe(folder)
 
     def _check_fitted(self) -> None:
@@ -231,12 +303,12 @@ class Recipe(Generic[C]):
             setattr(recipe, f"{name}_", load_part(folder / "stages" / name, part))
         recipe.subject_, recipe.n_voxels_ = record["subject"], record["n_voxels"]
         recipe.image_shape_ = tuple(record["image_shape"])
-        recipe.lineage_ = frozenset().union(*(read_lineage(folder / "stages" / n) for n in cls.stages))
+        recipe.stage_lineages_ = {name: read_lineage(folder / "stages" / name) for name in cls.stages}
         return recipe
 
 
 def _code_digest(recipe: type, part: type) -> str:
-    """Of the source of the recipe's file and of the part's station: changed code means a changed stage."""
-    own = Path(inspect.getfile(recipe))
-    station = sorted(Path(inspect.getfile(part)).parent.glob("*.py"))
-    return digest_of(__version__, *(f.read_text(encoding="utf-8") for f in (own, *station)))
+    """Of the source of the recipe's files and of the part's station: changed code means a changed stage."""
+    own = {Path(inspect.getfile(kind)) for kind in recipe.__mro__ if issubclass(kind, Recipe) and kind is not Recipe}
+    station = Path(inspect.getfile(part)).parent.glob("*.py")
+    return digest_of(__version__, *(f.read_text(encoding="utf-8") for f in (*sorted(own), *sorted(station))))

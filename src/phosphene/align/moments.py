@@ -1,0 +1,93 @@
+"""Give predicted latents the mean and spread of true ones, dimension by dimension.
+
+Ridge shrinks its predictions towards their mean; a generator or decoder trained on true latents then sees inputs it
+does not know. LEA's code (not its paper) rescales them:
+
+    z -> (z - mean of predictions) / spread of predictions * spread of truths + mean of truths
+
+with the first two taken from the test set itself, so that each picture depends on the others of the test set. Here the
+default takes them from predictions of training rows that were left out.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+import numpy as np
+
+from phosphene.errors import DataError
+from phosphene.run.stages import take
+
+Mode = Literal["train_oof", "test", "none"]
+_NAMES = ("predicted_mean", "predicted_std", "true_mean", "true_std")
+
+
+class Moments:
+    """Moment matching of predicted latents.
+
+    Parameters
+    ----------
+    mode : where the moments of predictions come from. ``train_oof``: predictions of training rows by maps that were not
+        fitted on them. ``test``: the rows being predicted, as LEA's code does; transductive. ``none``: nothing is done
+
+    Attributes
+    ----------
+    predicted_mean_, predicted_std_ : (d,) float64, of left-out predictions
+    true_mean_, true_std_ : (d,) float64, of the training targets; standard deviations with ddof 1
+
+    References
+    ----------
+    Qian et al. 2024 (LEA): their public code; absent from the paper.
+    """
+
+    def __init__(self, mode: Mode = "train_oof") -> None:
+        self.mode: Mode = mode
+
+    def fit(self, predicted: np.ndarray, true: np.ndarray) -> Self:
+        """Moments of left-out predictions and of what they should have been, both (n, d) with n of at least 2."""
+        if len(predicted) < 2 or predicted.shape != true.shape:
+            raise DataError(
+                f"moments need at least 2 predictions and as many truths, but came as {predicted.shape} and {true.shape}."
+            )
+        self.predicted_mean_, self.predicted_std_ = _moments(predicted)
+        self.true_mean_, self.true_std_ = _moments(true)
+        return self
+
+    def __call__(self, predicted: np.ndarray) -> np.ndarray:
+        """Predictions (n, d) with the moments of true latents, float32.
+
+        Raises
+        ------
+        DataError
+            A single row in mode ``test``, whose spread is undefined.
+        """
+        if self.mode == "none":
+            return np.asarray(predicted, dtype=np.float32)
+        mean, std = self.predicted_mean_, self.predicted_std_
+        if self.mode == "test":
+            if len(predicted) < 2:
+                raise DataError(
+                    "moments=test takes the spread of the rows that come together, which a single row does not have. "
+                    "Decode several rows, or use moments=train_oof, which needs no company."
+                )
+            mean, std = _moments(predicted)
+        # A dimension that is predicted as a constant says nothing; it stays at the mean of the truths.
+        z = np.divide(predicted - mean, std, out=np.zeros(predicted.shape), where=std > 1e-12)
+        return (z * self.true_std_ + self.true_mean_).astype(np.float32)
+
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Arrays and plain values, for saving."""
+        return {n: getattr(self, f"{n}_") for n in _NAMES}, {"mode": self.mode}
+
+    @classmethod
+    def from_state(cls, tensors: dict[str, np.ndarray], meta: dict[str, Any]) -> Self:
+        """The same moments again."""
+        moments = cls(meta["mode"])
+        for name, array in zip(_NAMES, take(tensors, _NAMES, "Moments"), strict=True):
+            setattr(moments, f"{name}_", array)
+        return moments
+
+
+def _moments(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    rows = np.asarray(rows, dtype=np.float64)
+    return rows.mean(axis=0), rows.std(axis=0, ddof=1)

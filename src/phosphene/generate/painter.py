@@ -1,0 +1,157 @@
+"""Pictures from a latent through MaskGIT and its tokenizer: latent -> codes -> picture (LEA, sections 4.2 and 4.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import torch
+from torch import nn
+
+from phosphene import zoo
+from phosphene.generate.maskgit import MaskGit
+from phosphene.generate.maskgit_config import SamplingConfig
+from phosphene.generate.vq import Tokenizer, Vqgan
+from phosphene.train.checkpoint import ModulePart
+from phosphene.types import digest_of
+
+if TYPE_CHECKING:
+    from phosphene.train import TrainConfig
+
+
+class Painter(ModulePart):
+    """MaskGIT beside the tokenizer whose codes it draws, as a fitted part of a run.
+
+    Parameters
+    ----------
+    module : ``maskgit`` and ``tokenizer``
+    config : ``{"maskgit": fields of MaskGitConfig, "tokenizer": [class, fields]}``
+    """
+
+    module: nn.ModuleDict
+
+    @classmethod
+    def of(cls, maskgit: MaskGit, tokenizer: nn.Module) -> Self:
+        """From two networks: a MaskGit, and diffusers' VQModel or a :class:`Vqgan`."""
+        kind = "vqgan" if isinstance(tokenizer, Vqgan) else "vq"
+        fields = tokenizer.config.model_dump(mode="json") if kind == "vqgan" else _plain(tokenizer.config)
+        config = {"maskgit": maskgit.config.model_dump(mode="json"), "tokenizer": [kind, fields]}
+        return cls(nn.ModuleDict({"maskgit": maskgit, "tokenizer": tokenizer}).eval(), config)
+
+    @classmethod
+    def from_zoo(cls) -> Self:
+        """The lab's networks. Raises NotAvailable where they are not bundled."""
+        return cls.of(zoo.load("maskgit"), zoo.load("vq"))
+
+    @classmethod
+    def from_public(cls, transformer: str | Path, tokenizer: str | Path, seed: int) -> Self:
+        """The public ImageNet-256 networks; the layer that takes the latent is drawn anew and has to be trained.
+
+        Parameters
+        ----------
+        transformer : Flax checkpoint ``maskgit_imagenet256_checkpoint``
+        tokenizer : Flax checkpoint ``tokenizer_imagenet256_checkpoint``, or the same network as PyTorch's
+            ``maskgit-vqgan-imagenet-f16-256.bin``
+        seed : of what is drawn
+
+        Raises
+        ------
+        ModelError
+            Missing or damaged files, or weights that do not fit.
+        """
+        from phosphene.generate.flax_file import read_flax
+        from phosphene.generate.maskgit_weights import flax_tokenizer, start_from_public, torch_tokenizer
+        from phosphene.train.checkpoint import load_module_state
+        from phosphene.train.foreign import read_foreign
+
+        with torch.random.fork_rng([]):
+            torch.manual_seed(seed)
+            maskgit, vqgan = MaskGit(), Vqgan()
+        start_from_public(maskgit, read_flax(transformer))
+        if Path(tokenizer).suffix in (".bin", ".pt", ".pth"):
+            weights = torch_tokenizer(read_foreign(tokenizer), vqgan.config)
+        else:
+            weights = flax_tokenizer(read_flax(tokenizer), vqgan.config)
+        load_module_state(vqgan, weights, "the public tokenizer")
+        return cls.of(maskgit, vqgan)
+
+    @classmethod
+    def build(cls, config: dict[str, Any]) -> nn.Module:
+        """Untrained networks of this configuration."""
+        from diffusers import VQModel
+
+        kind, fields = config["tokenizer"]
+        tokenizer = Vqgan(**fields) if kind == "vqgan" else VQModel(**fields)
+        return nn.ModuleDict({"maskgit": MaskGit(**config["maskgit"]), "tokenizer": tokenizer}).eval()
+
+    @property
+    def size(self) -> int:
+        """Side of its pictures in pixels."""
+        kind, fields = self.config["tokenizer"]
+        levels = len(fields["multipliers"] if kind == "vqgan" else fields["block_out_channels"])
+        return int(self.module["maskgit"].config.grid * 2 ** (levels - 1))
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer, ready for pictures."""
+        return Tokenizer(self.module["tokenizer"])
+
+    def learn(
+        self,
+        pixels: np.ndarray,
+        see: Callable[[np.ndarray], np.ndarray],
+        settings: TrainConfig,
+        train: Callable[..., Any],
+        *,
+        flip: bool,
+    ) -> None:
+        """Train MaskGIT on with pictures; the tokenizer stays.
+
+        Parameters
+        ----------
+        pixels : (n, size, size, 1 or 3) float32, 0-1
+        see : pictures to latents
+        settings : how
+        train : called with network, fetch, number of items, `settings` and a digest of the data
+        flip : whether to learn from mirrored pictures as well
+        """
+        pixels = np.broadcast_to(pixels, (*pixels.shape[:3], 3))
+        both = [pixels, pixels[:, :, ::-1]] if flip else [pixels]
+        latents = torch.from_numpy(np.concatenate([see(np.ascontiguousarray(p)) for p in both]))
+        tokens = torch.from_numpy(np.concatenate([self.tokenizer.encode(p) for p in both]))
+        maskgit = self.module["maskgit"].requires_grad_(True)
+
+        def fetch(rows: np.ndarray) -> dict[str, torch.Tensor]:
+            return {"latents": latents[rows], "tokens": tokens[rows]}
+
+        data = digest_of(latents.numpy(), tokens.numpy())
+        train(maskgit, fetch, len(latents), settings, data=data)
+        maskgit.requires_grad_(False).cpu()
+
+    def paint(self, latents: np.ndarray, ids: Sequence[str], sampling: SamplingConfig, seed: int) -> np.ndarray:
+        """Pictures of latents.
+
+        Parameters
+        ----------
+        latents : (n, latent)
+        ids : n stimulus ids; the noise of a picture is a function of seed, id and sample, not of its company
+        sampling : steps, samples and temperature
+        seed : of the noise
+
+        Returns
+        -------
+        (n, samples, size, size, 3) float32, 0-1
+        """
+        if torch.cuda.is_available():
+            self.module.to("cuda")
+        maskgit: MaskGit = self.module["maskgit"]
+        codes = maskgit.sample(latents, ids, seed=seed, **sampling.model_dump())
+        n, samples, grid, _ = codes.shape
+        pictures = self.tokenizer.decode(codes.reshape(-1, grid, grid))
+        return pictures.reshape(n, samples, *pictures.shape[1:])
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    return {k: v for k, v in dict(config).items() if not k.startswith("_")}
