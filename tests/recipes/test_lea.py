@@ -104,7 +104,8 @@ def test_moments_of_the_test_batch_are_caught_by_the_check_of_company(opened, te
 
 
 def test_another_subject_can_share_the_trunk_first(tmp_path):
-    opened = fitted(tmp_path / "run", **{"recipe.pretrain": ["S2"]})
+    two = {**LAB["data.options"], "n_subjects": 2}
+    opened = fitted(tmp_path / "run", **{"recipe.pretrain": ["sub-02"], "data.options": two})
     lea = opened.recipe(0)
     assert lea.brain_.module.subjects == [str(opened.trials.subject)]
     seen = {key.split("/")[0] for key in lea.stage_lineages_["brain"]}

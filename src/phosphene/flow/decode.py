@@ -21,7 +21,8 @@ from phosphene.types import Images, Stimuli, Trials
 CONTROLS = ("shuffled", "noise", "mean", "category", "truth")
 """Controls decoded by default. ``shuffled_training`` costs a second fit and is made when asked for."""
 
-_KNOWN = (*CONTROLS, "shuffled_training")
+KNOWN_CONTROLS = (*CONTROLS, "shuffled_training")
+"""Every control there is. Other inputs beside ``brain`` are steps on the way, such as a first stage."""
 
 
 def decode(opened: Opened, *, controls: Sequence[str] = CONTROLS, progress: Progress | None = None) -> RunFolder:
@@ -49,8 +50,8 @@ def decode(opened: Opened, *, controls: Sequence[str] = CONTROLS, progress: Prog
     """
     progress = progress or Progress(quiet=True)
     for name in controls:
-        if name not in _KNOWN:
-            raise ConfigError(f"there is no control '{name}'. {did_you_mean(name, _KNOWN)}")
+        if name not in KNOWN_CONTROLS:
+            raise ConfigError(f"there is no control '{name}'. {did_you_mean(name, KNOWN_CONTROLS)}")
     run = opened.run
     drawn: dict[str, list[_Drawn]] = {}
     with run.locked("decode"):
@@ -90,6 +91,8 @@ def _decode_fold(opened: Opened, fold: int, controls: Sequence[str]) -> Iterator
     samples = recipe.decode_samples(test)
     every = np.stack([s.as_uint8() for s in samples], axis=1) if len(samples) > 1 else None
     yield "brain", drawn(recipe, test, samples[0])._replace(samples=every)
+    for name, images in recipe.decode_steps(test).items():
+        yield name, _Drawn(fold, images, {})
     for name in controls:
         if name == "truth":
             ceiling = recipe.ceiling(stimuli)

@@ -29,6 +29,7 @@ from phosphene.evaluate.voxelwise import (
     r2_per_voxel,
 )
 from phosphene.evaluate.zero_shot import Candidates, candidates_from, confusion
+from phosphene.flow.decode import KNOWN_CONTROLS
 from phosphene.flow.opened import TEST, Opened
 from phosphene.recipes.base import Recipe
 from phosphene.run import atomic
@@ -70,7 +71,7 @@ def evaluate(
             encoded = _encoded(opened) if name == "brain" else None
             scored[name] = score(_decoded(opened, name, readers), encoded, seed=seed)
         scores = pd.concat([s.table(TEST, name, setting) for name, s in scored.items()], ignore_index=True)
-        controls = [name for name in scored if name not in ("brain", "truth")]
+        controls = [name for name in scored if name in KNOWN_CONTROLS and name != "truth"]
         differences = [paired_differences(scored["brain"], scored[name], name, seed=seed) for name in controls]
         with progress.step("running the checks"):
             evidence = _evidence(opened, fitted, scores, pd.concat(differences) if differences else None)
@@ -245,8 +246,9 @@ def _evidence(opened: Opened, fitted: list[Recipe], scores: pd.DataFrame, differ
     first = fitted[0]
 
     def predict(betas: np.ndarray) -> np.ndarray:
-        # Rows change places in this check, so all are given the session of the first.
-        table = pd.DataFrame({"stimulus": [f"row {i}" for i in range(len(betas))], "session": test.table["session"][0]})
+        # Rows change places in this check, so all are given the session of the first, and its name: a generator's noise
+        # is a function of the name.
+        table = pd.DataFrame({"stimulus": [str(test.stimuli[0])] * len(betas), "session": test.table["session"][0]})
         return first.decode(Trials(betas, table, test.voxels, test.subject)).pixels
 
     seen, decoded = run.pixels(TEST, SEEN), run.pixels(TEST, "brain")
@@ -258,7 +260,7 @@ def _evidence(opened: Opened, fitted: list[Recipe], scores: pd.DataFrame, differ
         inner_folds=inner or None,
         lineages=lineages,
         predict=predict,
-        test_betas=test.betas[:200],
+        test_betas=test.betas[:40],
         similarity=similarity(decoded.reshape(len(decoded), -1), seen.reshape(len(seen), -1)),
         test_ids=index["stimulus"].to_numpy(object),
         scores=scores,

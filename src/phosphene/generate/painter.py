@@ -147,7 +147,7 @@ class Painter(ModulePart):
         if torch.cuda.is_available():
             self.module.to("cuda")
         maskgit: MaskGit = self.module["maskgit"]
-        codes = maskgit.sample(latents, ids, seed=seed, **sampling.model_dump())
+        codes = maskgit.sample(latents, ids, seed=seed, batch_size=8, **sampling.model_dump())
         n, samples, grid, _ = codes.shape
         pictures = self.tokenizer.decode(codes.reshape(-1, grid, grid))
         return pictures.reshape(n, samples, *pictures.shape[1:])

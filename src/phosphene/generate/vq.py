@@ -38,7 +38,7 @@ class Tokenizer:
     ((3, 8, 8), (3, 16, 16, 3))
     """
 
-    def __init__(self, network: VQModel | Vqgan, *, batch_size: int = 50) -> None:
+    def __init__(self, network: VQModel | Vqgan, *, batch_size: int = 10) -> None:
         self.network, self.batch_size = network.eval(), batch_size
         self._quantizer = network.quantizer if isinstance(network, Vqgan) else network.quantize
         self.codes = len(self._quantizer.embedding.weight)
@@ -97,7 +97,13 @@ class Tokenizer:
                 f"codes of this tokenizer are 0 .. {self.codes - 1}, but span {tokens.min()} .. {tokens.max()}; they are "
                 "of another tokenizer, or some are still masked."
             )
-        return np.concatenate([self._decode(tokens[i : i + self.batch_size]) for i in self._starts(tokens)])
+        out = []
+        for start in self._starts(tokens):
+            part = tokens[start : start + self.batch_size]
+            # A full batch every time: convolutions of another size would be summed in another order.
+            filled = np.concatenate([part, np.repeat(part[-1:], self.batch_size - len(part), axis=0)])
+            out.append(self._decode(filled)[: len(part)])
+        return np.concatenate(out)
 
     def _starts(self, rows: np.ndarray) -> range:
         return range(0, len(rows), self.batch_size)

@@ -136,6 +136,10 @@ class Recipe(Generic[C]):
         """Every picture a recipe with a random generator draws, a list over samples, each one picture per row."""
         return [self.decode(trials)]
 
+    def decode_steps(self, trials: Trials) -> dict[str, Images]:
+        """Pictures on the way to the decoded ones, such as a blurry first stage, by name; scored beside them."""
+        return {}
+
     def inner_folds(self, trials: Trials) -> np.ndarray | None:
         """(n_trials,) fold of each training trial, as used for choices inside the training set; None if none was made."""
         return None

@@ -24,7 +24,7 @@ RANDOM_SAMPLE = 12
 SHEET = 120
 """Most pictures on the contact sheet."""
 _NUMBERS = {"value", "ci_low", "ci_high", "chance", "p", "n", "gallery", "top"}
-_CONTROL_ORDER = ("shuffled", "noise", "mean", "category", "truth")
+_CONTROL_ORDER = ("first_stage", "shuffled", "noise", "mean", "category", "truth")
 
 
 @dataclass(frozen=True)

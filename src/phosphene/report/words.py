@@ -13,6 +13,7 @@ from phosphene.errors import ConfigError
 INPUTS = {
     "seen": ("seen", "the picture that was shown"),
     "brain": ("decoded", "decoded from the measured brain responses"),
+    "first_stage": ("first stage", "decoded from the same responses, before it is refined"),
     "shuffled": ("shuffled", "decoded from the responses to another test picture"),
     "noise": ("noise", "decoded from random responses with the mean and covariance of the real ones"),
     "mean": ("mean", "decoded from the average training response, the same for every picture"),

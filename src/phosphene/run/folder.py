@@ -9,7 +9,8 @@
       stages/NAME/             weights.safetensors, stage.json, lineage.txt (one "subject/trial" a line)
       folds/NN/stages/NAME/    the same, once per fold, for k-fold splits
       decoded/SPLIT/INPUT/     pixels.npy (n, h, w, c) float32 0-1, index.csv (stimulus, fold, category, file),
-                               images/*.png, latents.safetensors (one array per space, and "true.SPACE")
+                               images/*.png, latents.safetensors (one array per space, and "true.SPACE"), and for
+                               "brain" samples.npy (n, samples, h, w, c) uint8 where several pictures are drawn
       encoded/SPLIT/           predicted.npy, measured.npy (n_stimuli, n_voxels) float32, relative to the fold's training
                                mean where there are several folds, index.csv, voxels.csv
       scores.csv               split, input, metric, value, ci_low, ci_high, chance, p, n, setting
@@ -17,9 +18,11 @@
       evaluation/SPLIT/        per_item.csv (input, metric, stimulus, value), similarity.SPACE.npy, voxels.csv,
                                retrieval.csv (space, direction, gallery, top, value), published.csv, conclusions.txt,
                                skipped.csv (metric, reason)
+      analysis/NAME/           analysis.json, summary.txt, tables and figures of `phosphene analyse`
+      training/                checkpoints of a stage being trained; gone when it is finished
       figures/  report.html
 
-INPUT is ``brain``, a control (see ``phosphene.flow.decode``), or ``seen``: the pictures shown. SPLIT is ``test``.
+INPUT is ``brain``, a control (see ``phosphene.flow.decode``), a step on the way such as ``first_stage``, or ``seen``: the pictures shown. SPLIT is ``test``.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from phosphene.errors import PhospheneError
 from phosphene.evaluate.validity.base import Answer, Evidence
 from phosphene.evaluate.validity.split import _ids, _some
 
@@ -43,7 +44,10 @@ def subset_invariance(evidence: Evidence, rng: np.random.Generator) -> tuple[Ans
     shuffled = _rows(evidence.predict(betas[order]))
     worst, how = _gap(shuffled, together[order], together), "when rows are shuffled"
     for i in rng.choice(n, min(N_ROWS, n), replace=False):
-        alone = _gap(_rows(evidence.predict(betas[i : i + 1])), together[i : i + 1], together)
+        try:
+            alone = _gap(_rows(evidence.predict(betas[i : i + 1])), together[i : i + 1], together)
+        except PhospheneError as error:
+            return "fail", float("inf"), f"A row cannot be predicted without others: {error}"
         if not alone <= worst:
             worst, how = alone, f"when row {i} is predicted alone"
     if not worst <= TOLERANCE:

@@ -1,0 +1,352 @@
+"""What the two-stage decoders share: a blurry picture first, then a refined one, all from betas.
+
+    betas -> first groups of VDVAE latents -> blurry picture
+    betas -> CLIP tokens of the picture, CLIP tokens of its captions
+    blurry picture, both kinds of tokens -> dual-guided diffusion -> picture
+
+They differ in the map from betas to VDVAE latents (`fit_first`). Decoding only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self, TypeVar
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from phosphene import zoo
+from phosphene.align.decoders import ALPHAS
+from phosphene.align.moments import Mode, Moments
+from phosphene.align.reduced_rank import ReducedRankRidge
+from phosphene.align.ridge import Ridge
+from phosphene.brain.gru import LatentNetPart
+from phosphene.data.splits import inner_folds
+from phosphene.data.standardise import Standardiser
+from phosphene.errors import ConfigError, ModelError
+from phosphene.features import cache_folder
+from phosphene.features.clip import ClipFeatures
+from phosphene.features.vdvae import VdvaeFeatures
+from phosphene.generate.dual_guided import DualGuided, unconditional
+from phosphene.generate.dual_guided_config import RefineConfig
+from phosphene.generate.vdvae import VdvaeDecoder, VdvaePart
+from phosphene.recipes.base import Recipe, RecipeConfig
+from phosphene.run.config import Config
+from phosphene.types import Images, Latents, Stimuli, Trials
+
+PAPER_CLIP = "openai/clip-vit-large-patch14"
+
+
+class FirstStageConfig(Config):
+    """VDVAE latents: which, and how they become a picture."""
+
+    network: str = Field("", description="lab, or a folder with the converted public weights")
+    groups: int | None = Field(None, ge=1, description="first groups that are predicted; 15 (or 31) of the public 75")
+    target: Literal["mean", "sample"] = Field("mean", description="of the posterior; sampled in the published code")
+    temperature: float = Field(1.0, ge=0, description="of groups that are not predicted; 0 draws nothing")
+    pixels: Literal["sample", "mean"] = Field("sample", description="drawn from the mixture as published, or its mean")
+
+
+class TokensConfig(Config):
+    """CLIP tokens and the penalties of the ridges that predict them."""
+
+    name: str = Field(PAPER_CLIP, description="lab, a folder, or a name on the hub")
+    revision: str | None = Field(None, description="commit on the hub")
+    alpha_vision: float | None = Field(None, gt=0, description="penalty; chosen by leave-one-out where none is given")
+    alpha_text: float | None = Field(None, gt=0, description="likewise")
+
+
+class RefinerConfig(Config):
+    """Where the diffusion network comes from."""
+
+    source: Literal["zoo", "folder"] = Field("folder", description="the lab's, or Versatile Diffusion in a folder")
+    folder: str | None = Field(
+        None, description="with image_unet, text_unet, vae and scheduler, as diffusers lays them out"
+    )
+
+
+class TwoStageConfig(RecipeConfig):
+    """What these recipes can be told."""
+
+    per_session: bool = Field(False, description="standardise voxels by the training trials of each session")
+    first: FirstStageConfig = FirstStageConfig()
+    tokens: TokensConfig = TokensConfig()
+    restandardise: Mode = Field(
+        "train_oof",
+        description="mean and spread of predictions: those of left-out training rows, of the test batch (published code, "
+        "setting relax), or left as they are",
+    )
+    n_folds: int = Field(5, ge=2, description="folds over training stimuli for restandardise=train_oof")
+    refiner: RefinerConfig = RefinerConfig()
+    sampling: RefineConfig = RefineConfig()
+
+    @model_validator(mode="after")
+    def _strict_is_strict(self) -> Self:
+        if self.setting == "strict" and self.restandardise == "test":
+            raise ValueError("restandardise 'test' looks at test responses; say so with setting=relax, or use 'train_oof'")
+        return self
+
+
+LAB: dict[str, Any] = {
+    "first": {"network": "lab"},
+    "tokens": {"name": "lab"},
+    "refiner": {"source": "zoo"},
+    "sampling": {"steps": 20},
+}
+"""Values of the preset ``lab``."""
+
+_KINDS: dict[str, Any] = {"ridge": Ridge, "reduced_rank": ReducedRankRidge, "network": LatentNetPart}
+
+
+class Predictor:
+    """Standardised betas to latents by any of the maps, with the mean and spread of predictions restored.
+
+    Parameters
+    ----------
+    inner : Ridge, ReducedRankRidge or LatentNetPart
+    moments : what is done to its predictions
+    """
+
+    def __init__(self, inner: Any, moments: Moments | None) -> None:
+        self.inner, self.moments = inner, moments
+
+    def predict(self, betas: np.ndarray) -> np.ndarray:
+        """(n, n_voxels) standardised betas to (n, d) latents."""
+        predicted = self.inner.predict(betas)
+        return predicted if self.moments is None else self.moments(predicted)
+
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Arrays and plain values, for saving."""
+        kind = next(name for name, part in _KINDS.items() if isinstance(self.inner, part))
+        arrays, inner = self.inner.state()
+        tensors, meta = {f"inner.{k}": v for k, v in arrays.items()}, {"kind": kind, "inner": inner, "moments": None}
+        if self.moments is not None:
+            arrays, meta["moments"] = self.moments.state()
+            tensors |= {f"moments.{k}": v for k, v in arrays.items()}
+        return tensors, meta
+
+    @classmethod
+    def from_state(cls, tensors: dict[str, np.ndarray], meta: dict[str, Any]) -> Self:
+        """The same map again."""
+
+        def own(prefix: str) -> dict[str, np.ndarray]:
+            return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+        if meta.get("kind") not in _KINDS:
+            raise ModelError(f"a saved map of kind '{meta.get('kind')}' is not known to this phosphene; fit again.")
+        inner = _KINDS[meta["kind"]].from_state(own("inner."), meta["inner"])
+        moments = meta["moments"]
+        return cls(inner, None if moments is None else Moments.from_state(own("moments."), moments))
+
+
+T = TypeVar("T", bound=TwoStageConfig)
+
+
+class TwoStage(Recipe[T]):
+    """See the top of this file.
+
+    Attributes
+    ----------
+    standardise_ : Standardiser of the voxels
+    first_ : Predictor of VDVAE latents
+    vision_, text_ : Predictor of CLIP tokens
+    vdvae_ : VdvaePart, latents to the blurry picture
+    refiner_ : DualGuided
+    """
+
+    stages: ClassVar = {
+        "standardise": Standardiser,
+        "first": Predictor,
+        "vision": Predictor,
+        "text": Predictor,
+        "vdvae": VdvaePart,
+        "refiner": DualGuided,
+    }
+    needs: ClassVar = {
+        "first": ("standardise",), "vision": ("standardise",), "text": ("standardise",), "vdvae": (), "refiner": (),
+    }  # fmt: skip
+
+    def stage_config(self, name: str) -> dict[str, Any]:
+        """Values a stage depends on, with the weights of the frozen networks it learns from."""
+        c = self.config.model_dump(mode="json")
+        moments = {k: c[k] for k in ("restandardise", "n_folds", "setting")}
+        if name == "standardise":
+            return {"per_session": c["per_session"]}
+        if name in ("vision", "text"):
+            what = "images" if name == "vision" else "captions"
+            return {**moments, "alpha": c["tokens"][f"alpha_{name}"], "clip": self._clip.spec(what)}
+        if name == "vdvae":
+            return {"network": self._vdvae.spec()}
+        if name == "refiner":
+            lab = c["refiner"]["source"] == "zoo"
+            return {**c["refiner"], "networks": [zoo.fingerprint(n) for n in ("dual_guided", "kl")] if lab else []}
+        own = {k: v for k, v in c.items() if k not in ("tokens", "refiner", "sampling", "first")}
+        return {**own, "targets": self._vdvae.spec()}
+
+    # -- stages ----------------------------------------------------------------------------------------------------
+
+    def fit_standardise(self, trials: Trials, stimuli: Stimuli) -> Standardiser:
+        """Mean and spread of every voxel over the training trials."""
+        return Standardiser(per_session=self.config.per_session).fit(trials)
+
+    def fit_first(self, trials: Trials, stimuli: Stimuli) -> Predictor:
+        """Betas to VDVAE latents."""
+        raise NotImplementedError
+
+    def fit_vision(self, trials: Trials, stimuli: Stimuli) -> Predictor:
+        """Betas to CLIP tokens of the picture, by ridge."""
+        betas, shown = self._rows(trials, stimuli)
+        tokens = self._clip.transform(shown, cache_folder())
+        return self.ridge(trials, betas, tokens.reshape(len(tokens), -1), self.config.tokens.alpha_vision)
+
+    def fit_text(self, trials: Trials, stimuli: Stimuli) -> Predictor:
+        """Betas to CLIP tokens of the captions (their mean), by ridge."""
+        betas, shown = self._rows(trials, stimuli)
+        tokens = self._clip.captions(shown, cache_folder())
+        return self.ridge(trials, betas, tokens.reshape(len(tokens), -1), self.config.tokens.alpha_text)
+
+    def fit_vdvae(self, trials: Trials, stimuli: Stimuli) -> VdvaePart:
+        """The network of the first stage, as it comes."""
+        from phosphene.features import vdvae_weights
+
+        name = self._vdvae.name
+        return VdvaePart.of(zoo.load("vdvae") if name == vdvae_weights.LAB else vdvae_weights.load(name))
+
+    def fit_refiner(self, trials: Trials, stimuli: Stimuli) -> DualGuided:
+        """The network of the second stage, as it comes."""
+        c = self.config.refiner
+        if c.source == "zoo":
+            return DualGuided.from_zoo()
+        if c.folder is None:
+            raise ConfigError(
+                "Versatile Diffusion is not part of phosphene; fetch it and give its folder, recipe.refiner.folder=DIR "
+                "(docs/two_stage.md says from where), or use the lab's with --preset lab."
+            )
+        return DualGuided.from_folder(Path(c.folder), *unconditional(self._clip))
+
+    def ridge(self, trials: Trials, betas: np.ndarray, targets: np.ndarray, alpha: float | None) -> Predictor:
+        """Ridge with a given penalty, or the one that exact leave-one-out chooses (rows are stimuli)."""
+        ridge = Ridge(ALPHAS if alpha is None else alpha, choose="loo").fit(betas, targets)
+
+        def again(x: np.ndarray, y: np.ndarray) -> Ridge:
+            return Ridge(float(ridge.alpha_)).fit(x, y)
+
+        return self.predictor(trials, ridge, betas, targets, again)
+
+    def predictor(
+        self, trials: Trials, inner: Any, betas: np.ndarray, targets: np.ndarray, again: Callable[..., Any]
+    ) -> Predictor:
+        """The map with the moments its configuration asks for; `again` fits it to some of the rows.
+
+        Rows are stimuli, so that leaving rows out leaves stimuli out.
+        """
+        mode = self.config.restandardise
+        if mode == "none":
+            return Predictor(inner, None)
+        left_out = np.empty(targets.shape, dtype=np.float32)
+        if mode == "test":
+            left_out[:] = targets  # the moments of predictions come from the test batch; only those of targets are kept
+        else:
+            fold = inner_folds(trials.average_repeats(), self.config.n_folds, self.rng("moments"))
+            for f in np.unique(fold):
+                left_out[fold == f] = again(betas[fold != f], targets[fold != f]).predict(betas[fold == f])
+        return Predictor(inner, Moments(mode).fit(left_out, targets))
+
+    # -- the arrow -------------------------------------------------------------------------------------------------
+
+    def decode(self, trials: Trials) -> Images:
+        """Brain to image: the refined picture of each row of `trials`, 0-1."""
+        x, ids = self._betas(trials), list(trials.stimuli)
+        return self._refined(
+            ids, self._blurry(ids, self.first_.predict(x)), self.vision_.predict(x), self.text_.predict(x)
+        )
+
+    def first_stage(self, trials: Trials) -> Images:
+        """Brain to image, without the second stage."""
+        ids = list(trials.stimuli)
+        return self._images(ids, self._blurry(ids, self.first_.predict(self._betas(trials))))
+
+    def decode_steps(self, trials: Trials) -> dict[str, Images]:
+        """The blurry picture, scored beside the refined one."""
+        return {"first_stage": self.first_stage(trials)}
+
+    def latents(self, trials: Trials) -> Latents:
+        """Decoded VDVAE latents, and the class token of the decoded CLIP tokens, which is the pooled CLIP latent."""
+        x = self._betas(trials)
+        vision = self.vision_.predict(x).reshape(len(x), *self._clip.shape("images"))
+        return Latents(trials.stimuli, {self._vdvae.space: self.first_.predict(x), self._pooled.space: vision[:, 0]})
+
+    def true_latents(self, stimuli: Stimuli) -> Latents:
+        """The same of the pictures themselves."""
+        return Latents(
+            stimuli.ids,
+            {
+                self._vdvae.space: self._vdvae.transform(stimuli, cache_folder()),
+                self._pooled.space: self._pooled.transform(stimuli, cache_folder()),
+            },
+        )
+
+    def text_latents(self, texts: Sequence[str]) -> Latents:
+        """Pooled CLIP latents of texts."""
+        return Latents(np.asarray(list(texts), dtype=object), {self._pooled.space: self._pooled.texts(list(texts))})
+
+    def ceiling(self, stimuli: Stimuli) -> Images:
+        """Pictures made from the true latents and tokens: what is lost before any brain comes in."""
+        ids, cache = list(stimuli.ids), cache_folder()
+        blurry = self._blurry(ids, self._vdvae.transform(stimuli, cache))
+        return self._refined(ids, blurry, self._clip.transform(stimuli, cache), self._clip.captions(stimuli, cache))
+
+    @property
+    def fixed_spaces(self) -> frozenset[str]:
+        """Latents of frozen networks mean the same whatever the training trials."""
+        return frozenset({self._vdvae.space, self._pooled.space})
+
+    # -- pieces ----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _clip(self) -> ClipFeatures:
+        return ClipFeatures(self.config.tokens.name, revision=self.config.tokens.revision, output="tokens")
+
+    @cached_property
+    def _pooled(self) -> ClipFeatures:
+        return ClipFeatures(self.config.tokens.name, revision=self.config.tokens.revision)
+
+    @cached_property
+    def _vdvae(self) -> VdvaeFeatures:
+        c = self.config.first
+        if not c.network:
+            raise ConfigError(
+                "the public Very Deep VAE is not part of phosphene; convert its checkpoint and give the folder, "
+                "recipe.first.network=DIR (docs/two_stage.md says how), or use the lab's with --preset lab."
+            )
+        return VdvaeFeatures(c.network, groups=c.groups, target=c.target, seed=self.seed)
+
+    def _rows(self, trials: Trials, stimuli: Stimuli) -> tuple[np.ndarray, Stimuli]:
+        """Standardised betas, a row per stimulus, and what was shown."""
+        averaged = self.standardise_.transform(trials).average_repeats()
+        return averaged.betas, stimuli.select(averaged.stimuli)
+
+    def _betas(self, trials: Trials) -> np.ndarray:
+        self.check_trials(trials)
+        return self.standardise_.transform(trials).betas
+
+    def _blurry(self, ids: list[str], latents: np.ndarray) -> np.ndarray:
+        c = self.config.first
+        decoder = VdvaeDecoder(self.vdvae_.module)
+        return decoder.decode(latents, ids, seed=self.seed, temperature=c.temperature, pixels=c.pixels).clip(0, 1)
+
+    def _refined(self, ids: list[str], blurry: np.ndarray, vision: np.ndarray, text: np.ndarray) -> Images:
+        n = len(ids)
+        vision, text = (v.reshape(n, *self._clip.shape(w)) for v, w in ((vision, "images"), (text, "captions")))
+        return self._images(ids, self.refiner_.refine(blurry, vision, text, ids, self.config.sampling, self.seed))
+
+    def _images(self, ids: list[str], pixels: np.ndarray) -> Images:
+        grey = self.image_shape_[2] == 1
+        return Images(np.asarray(ids, dtype=object), pixels.mean(axis=-1, keepdims=True) if grey else pixels)
+
+    def _fitted_on(self, trials: Trials, stimuli: Stimuli) -> None:
+        super()._fitted_on(trials, stimuli)
+        side = {"zoo": 32, "folder": 512}[self.config.refiner.source]
+        self.image_shape_ = (side, side, self.image_shape_[2])
