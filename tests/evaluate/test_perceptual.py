@@ -30,8 +30,8 @@ def eyes():
     return eyes_for("insilico-nsd")
 
 
-def test_photographs_have_no_eyes_in_the_lab():
-    assert eyes_for("nsd") == []
+def test_the_lab_sees_no_photographs_and_nothing_sees_digits():
+    assert not {type(eye) for eye in eyes_for("nsd")} & {LabClip, SceneEye}
     assert eyes_for("digits69") == []
 
 

@@ -37,7 +37,9 @@ def test_every_row_says_where_it_comes_from_and_lies_in_range():
     assert np.isfinite(rows["value"]).all()
     shares = rows[rows["metric"].str.match(r"two_way|pixcorr|ssim|distance|retrieval")]
     assert shares["value"].between(0, 1).all()
-    assert not rows.duplicated(["method", "dataset", "metric", "source", "table", "hours", "subjects", "setting"]).any()
+    assert not rows.duplicated(
+        ["method", "dataset", "split", "metric", "source", "table", "hours", "subjects", "setting"]
+    ).any()
 
 
 def lea(**where):
@@ -86,6 +88,55 @@ def test_printed_averages_of_lea_are_those_of_their_rows_but_for_the_ones_marked
         ("LEA", "pearson", "bold5000", "relax"),
         ("LEA", "pearson", "bold5000", "strict"),
     }
+
+
+def gru(**where):
+    rows = published_rows()
+    rows = rows[rows["source"] == "Two-stage GRU decoder, printed tables"]
+    for name, wanted in where.items():
+        rows = rows[rows[name] == wanted]
+    return rows
+
+
+def test_tables_of_the_gru_paper_are_there_as_printed():
+    def one(method, metric, table, **where):
+        found = gru(method=method, metric=metric, table=table, **where)["value"]
+        assert len(found) == 1
+        return found.item()
+
+    assert one("Transformer, 15 latents", "latents.mse", "2", split="validation") == 0.0690
+    assert one("Two-stage GRU, 15 latents", "latents.mae", "2", split="shared") == 0.1388
+    assert one("Brain-Diffuser ridge, 15 latents", "latents.mae", "3", split="shared") == 0.1182
+    assert one("Brain-Diffuser ridge, 15 latents", "two_way.alexnet2", "4") == 0.935
+    assert one("Two-stage GRU (CLIP), 15 latents", "distance.swav", "4") == 0.437
+    assert one("Two-stage GRU, 15 latents", "ssim", "4") == 0.370
+    assert one("Two-stage GRU, 31 latents", "two_way.clip", "4") == 0.958
+    assert one("Two-stage GRU, 31 latents", "pixcorr", "5") == 0.177
+    assert one("Two-stage GRU, 15 latents, noise 16", "two_way.alexnet5", "6") == 0.946
+    assert one("Two-stage GRU, 15 latents, noise 256", "ssim", "6") == 0.140
+    # 3 and 2 methods with 4 numbers, 5 with 8, 6 of which half are incomplete (1, 4 and 4 of 8), 6 amounts of noise with 8.
+    wanted = {"2": 3 * 4, "3": 2 * 4, "4": 5 * 8, "5": 3 * 8 + 1 + 4 + 4, "6": 6 * 8}
+    assert gru().groupby("table").size().to_dict() == wanted
+    assert set(gru(metric="ssim", table="6")["ssim_variant"]) == {"columns (probably)"}
+    assert set(gru(metric="pixcorr", table="4")["resize_chain"]) == {"512 to 425, Pillow bicubic"}
+
+
+def test_the_row_without_noise_is_the_mean_of_four_subjects_and_says_so():
+    keys = ["metric", "value"]
+    none = gru(method="Two-stage GRU, 15 latents", table="6")
+    four = gru(method="Two-stage GRU, 15 latents", table="5")
+    assert none[keys].to_numpy().tolist() == four[keys].to_numpy().tolist()
+    assert none["note"].str.contains("mean of four subjects of table 5").all()
+
+
+def test_every_score_of_the_eyes_for_photographs_finds_its_published_rows():
+    ours = [f"two_way.pictures.{eye}" for eye in ("alexnet2", "alexnet5", "inception", "clip_vit_l14")]
+    ours += ["distance.pictures.efficientnet_b1", "distance.pictures.swav"]
+    rows = matching("nsd", "shared", metrics=ours, test_images=982, subjects="1")
+    assert set(rows["compared_with"]) == set(ours)
+    assert set(rows.loc[rows["comparable"], "compared_with"]) == set(ours)
+    assert set(rows.loc[rows["compared_with"] == "two_way.pictures.clip_vit_l14", "metric"]) == {"two_way.clip"}
+    assert matching("nsd", "shared", metrics=["two_way.pictures.clip_lab"]).empty
 
 
 def test_zero_shot_and_pictures_find_their_published_rows():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from phosphene.errors import ConfigError, DataError
 from phosphene.evaluate import (
     COLUMNS,
     METRICS,
+    PHOTOGRAPHS,
     Candidates,
     Decoded,
     Encoded,
@@ -25,7 +27,9 @@ from phosphene.evaluate import (
     ssim_2d,
     two_way,
 )
+from phosphene.evaluate.backbones import PUBLIC
 from phosphene.evaluate.controls import paired_differences
+from phosphene.evaluate.metric import OF_FEATURES
 from phosphene.evaluate.registry import _SSIM_BUDGET
 
 FAST = {"n_draws": 200, "n_permutations": 500}
@@ -73,7 +77,7 @@ def seen(rng, n, noise=1.0, classes=12):
     ours = answers + rng.random((n, classes))
     return View(
         true + noise * rng.standard_normal(true.shape), true, ours / ours.sum(1, keepdims=True), answers,
-        tuple(map(str, range(classes))),
+        tuple(map(str, range(classes))), (*OF_FEATURES, "distance"),
     )  # fmt: skip
 
 
@@ -95,6 +99,18 @@ def test_every_entry_of_the_table_is_reached_and_complete(rng):
         assert np.isnan([s.chance, s.p]).all() if of_sets else np.isfinite(s.chance) and 0 < s.p <= 1, s.metric
         assert s.n > 1
         assert len(s.per_item) == len(s.items)
+
+
+def test_the_page_on_metrics_has_every_metric_and_every_eye():
+    page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
+    for name in METRICS:
+        assert f"`{name.replace('{space}', 'SPACE')}`" in page
+    for name in PHOTOGRAPHS:
+        eye = PHOTOGRAPHS[name]()
+        row = next(line for line in page.splitlines() if line.startswith(f"| `{name}` |"))
+        assert all(f"`{head}`" in row for head in eye.metrics if head != "two_way_within_class")
+    for public in PUBLIC.values():
+        assert public.file in page or public.package
 
 
 def test_rows_have_the_columns_of_scores_csv(rng):

@@ -8,6 +8,8 @@ identification       similarity, two-way identification, inside a class too
 nway, retrieval      n-way top-k and retrieval curves, exact
 voxelwise            Pearson, R2, noise ceiling, false discovery rate
 perceptual           networks that look at pictures, for scores of what they show
+photographs          the public ones of the literature, from ``backbones`` and their weights
+resize               pictures at the sizes of published scores
 fid                  how far two sets of pictures are apart: FID with its bias, KID without
 zero_shot            decoded latents named by text
 category             what a decoder that only knows the class would reach
@@ -66,6 +68,9 @@ _WHERE = {
     "eyes_for": "perceptual",
     "look": "perceptual",
     "views": "perceptual",
+    "PHOTOGRAPHS": "photographs",
+    "at_published_size": "resize",
+    "resized": "resize",
     "Candidates": "zero_shot",
     "candidates_from": "zero_shot",
     "confusion": "zero_shot",

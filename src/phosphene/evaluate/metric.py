@@ -22,6 +22,7 @@ from phosphene.evaluate.statistics import Statistic, bootstrap, mean_of_items, p
 
 COLUMNS = ("split", "input", "metric", "value", "ci_low", "ci_high", "chance", "p", "n", "setting")
 PIXELS = "pixels"  # the feature space that every pair of pictures has
+OF_FEATURES = ("two_way", "two_way_within_class", "cosine", "fid", "kid")  # served by an eye that names no others
 PICTURES = "pictures."  # before the name of an eye: features it sees in the pictures, as against decoded latents
 
 
@@ -34,6 +35,7 @@ class View:
     features, true_features : (n, d), one row per decoded item
     probabilities, true_probabilities : (n, n_classes), or None where the network does not classify
     classes : names of the classes
+    metrics : heads of the names of metrics that the features serve, such as ``two_way``
     """
 
     features: np.ndarray
@@ -41,6 +43,7 @@ class View:
     probabilities: np.ndarray | None = None
     true_probabilities: np.ndarray | None = None
     classes: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = OF_FEATURES
 
     @property
     def classifies(self) -> bool:
@@ -284,10 +287,10 @@ class Evaluation:
             return []
         return [PIXELS] * (self.decoded.images is not None) + list(self.decoded.latents)
 
-    @property
-    def picture_spaces(self) -> list[str]:
-        """Feature spaces of the eyes that looked at the pictures: ``pictures.EYE``."""
-        return [] if self.decoded is None else [PICTURES + name for name in self.decoded.views]
+    def picture_spaces(self, head: str) -> list[str]:
+        """``pictures.EYE`` of each eye that looked at the pictures and serves metrics whose names begin with ``head``."""
+        views = {} if self.decoded is None else self.decoded.views
+        return [PICTURES + name for name, seen in views.items() if head in seen.metrics]
 
     @property
     def class_scores(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:

@@ -7,7 +7,8 @@
 A score through an eye is only as good as the eye, and flatters a recipe that was trained towards the same network: read
 it beside one of another network, and beside the controls.
 
-To add an eye, write a class with ``name``, ``classes``, ``features`` and ``probabilities`` and name it in ``EYES``.
+The lab's drawn scenes are seen by the lab's own networks, photographs by public ones (``photographs``), each where its
+weights are found. To add an eye, write a class with what :class:`Eye` lists and name it in ``EYES``.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from phosphene.evaluate.metric import View
+from phosphene.evaluate.metric import OF_FEATURES, View
+from phosphene.evaluate.photographs import PHOTOGRAPHS
 from phosphene.evaluate.pixel import as_pictures
 
 if TYPE_CHECKING:
@@ -36,9 +38,17 @@ class Eye(Protocol):
     ----------
     name : short, for names of metrics
     classes : what it tells apart, in the order of ``probabilities``; empty where it does not classify
+    metrics : heads of the names of metrics that its features serve, such as ``two_way``
+    is_here : whether its weights are on this machine
     """
 
     name: str
+    metrics: tuple[str, ...]
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it can look."""
+        ...
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -58,7 +68,13 @@ class LabClip:
     """The bundled CLIP: directions in the space that pictures and captions share."""
 
     name = "clip_lab"
+    metrics = OF_FEATURES
     classes: tuple[str, ...] = ()
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the lab's CLIP has weights."""
+        return _in_zoo("clip")
 
     def features(self, pixels: np.ndarray) -> np.ndarray:
         """See :class:`Eye`; vectors of length sqrt(d), so that one number is of order 1, as KID's kernel expects."""
@@ -80,6 +96,12 @@ class SceneEye:
     """The bundled scene classifier: the activations of its last layer, and a category."""
 
     name = "scenes"
+    metrics = OF_FEATURES
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the lab's classifier has weights."""
+        return _in_zoo("classifier")
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
@@ -113,8 +135,17 @@ class SceneEye:
         return zoo.load("classifier")
 
 
-EYES: Mapping[str, Mapping[str, Callable[[], Eye]]] = {"insilico": {"clip": LabClip, "classifier": SceneEye}}
-"""First part of a data set's name to its eyes, by the network of the zoo each needs."""
+def _in_zoo(network: str) -> bool:
+    from phosphene import zoo
+
+    return network in zoo.names()
+
+
+EYES: Mapping[str, Sequence[Callable[[], Eye]]] = {
+    "insilico": (LabClip, SceneEye),
+    **dict.fromkeys(("nsd", "bold5000", "god", "hcp"), tuple(PHOTOGRAPHS.values())),
+}
+"""First part of a data set's name to what makes its eyes."""
 
 
 def eyes_for(dataset: str) -> list[Eye]:
@@ -126,12 +157,9 @@ def eyes_for(dataset: str) -> list[Eye]:
 
     Returns
     -------
-    list, empty for photographs: the lab's networks have only ever seen drawn scenes
+    list, empty where no network knows such pictures: the lab's have only ever seen drawn scenes
     """
-    from phosphene import zoo
-
-    here = set(zoo.names())
-    return [make() for network, make in EYES.get(dataset.split("-")[0], {}).items() if network in here]
+    return [eye for eye in (make() for make in EYES.get(dataset.split("-")[0], ())) if eye.is_here]
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,6 +192,7 @@ def view(seen: Seen, decoded_pictures: np.ndarray) -> View:
         eye.probabilities(decoded_pictures),
         seen.probabilities,
         eye.classes,
+        eye.metrics,
     )
 
 

@@ -7,6 +7,7 @@ and as re-evaluated by others.
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from importlib.resources import files
 
@@ -56,7 +57,7 @@ def matching(
     dataset, split : of one's own result, such as ``digits69`` and ``file``
     metrics : full metric names of one's own table; default every metric of the data set. A published ``ssim`` is listed
         once for each of ``ssim.2d`` and ``ssim.columns`` asked for, a published ``zero_shot_top1`` once for each space of
-        latents; published ``two_way.clip`` is the same as ``two_way.pictures.clip``
+        latents; published ``two_way.clip`` is also ``two_way.pictures.clip_vit_l14``
     test_images, repeats_averaged, subjects, setting, resize_chain : of one's own result; None leaves that field
         unchecked
 
@@ -103,7 +104,9 @@ def matching(
 def _same_family(ours: str, theirs: str) -> bool:
     if theirs == "ssim" or theirs == "zero_shot_top1":  # every variant, every space with texts
         return ours.startswith(f"{theirs}.")
-    return theirs.replace(".pictures.", ".") == ours.replace(".pictures.", ".")
+    ours = ours.replace(".pictures.", ".")
+    # The literature's "CLIP" is OpenAI's ViT-L/14.
+    return ours in (theirs.replace(".pictures.", "."), re.sub(r"\.clip$", ".clip_vit_l14", theirs))
 
 
 def _differences(row: pd.Series, metric: str, split: str, ours: dict) -> list[str]:

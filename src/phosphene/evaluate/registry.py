@@ -21,7 +21,17 @@ from phosphene.evaluate.identification import comparisons, rank_matrix, two_way
 from phosphene.evaluate.metric import PIXELS, Decoded, Encoded, Evaluation, Score, Scores, Skip, Skipped
 from phosphene.evaluate.nway import n_way, n_way_influence, n_way_matrix
 from phosphene.evaluate.pixel import mse, pixcorr
-from phosphene.evaluate.seen import bounded, category, classes_drawn, cosine, fid, kid, n_way_classes, zero_shot
+from phosphene.evaluate.seen import (
+    bounded,
+    category,
+    classes_drawn,
+    cosine,
+    distance,
+    fid,
+    kid,
+    n_way_classes,
+    zero_shot,
+)
 from phosphene.evaluate.ssim import SIGMA, ssim_2d, ssim_columns, ssim_pairs
 from phosphene.evaluate.statistics import bootstrap, mean_of_items, mean_of_pairs, permutation_null
 from phosphene.evaluate.voxelwise import fraction_of_ceiling, pearson_per_voxel
@@ -36,9 +46,10 @@ class Metric:
     Attributes
     ----------
     name : name, with ``{space}`` where a feature space or classifier goes, and ``{n}`` where a number follows from the data
-    over : what it is computed over: ``images``, ``space`` (pixels and each space of latents), ``seen`` (each eye's features
-        of the pictures), ``everywhere`` (both), ``classes`` (each classifier's scores), ``category`` (whatever reads
-        categories off pictures), ``texts`` (spaces of latents with text embeddings) or ``voxels``
+    over : what it is computed over: ``images``, ``space`` (pixels and each space of latents), ``seen`` (the features of the
+        pictures in each eye that is meant for the metric), ``everywhere`` (both), ``classes`` (each classifier's scores),
+        ``category`` (whatever reads categories off pictures), ``texts`` (spaces of latents with text embeddings) or
+        ``voxels``
     title : for people
     definition : the variant, exactly
     better : direction
@@ -267,6 +278,11 @@ METRICS: dict[str, Metric] = {
             "cosine.{space}", "seen", "cosine similarity",
             "cosine between the features of a decoded picture and of its truth, not centred", "higher", _PAIRING, cosine,
         ),
+        Metric(
+            "distance.{space}", "seen", "correlation distance",
+            "1 - Pearson r over the features of a decoded picture and of its truth, plain mean over pictures", "lower",
+            _PAIRING, distance,
+        ),
         *(
             Metric(
                 f"nway{{n}}_top{k}_class.{{space}}", "classes", f"n-way top-{k} classification",
@@ -416,10 +432,8 @@ def _places(metric: Metric, e: Evaluation) -> list[str]:
         return []
     if metric.over == "space":
         return e.spaces
-    if metric.over == "seen":
-        return e.picture_spaces
-    if metric.over == "everywhere":
-        return e.spaces + e.picture_spaces
+    if metric.over in ("seen", "everywhere"):
+        return e.spaces * (metric.over == "everywhere") + e.picture_spaces(metric.name.partition(".")[0])
     if metric.over == "classes":
         return list(e.class_scores)
     if metric.over == "category":

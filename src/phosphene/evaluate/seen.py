@@ -82,6 +82,15 @@ def cosine(e: Evaluation, name: str, space: str) -> Score:
     return e.score(name, np.nan_to_num(own), np.nan_to_num(s), note=note)
 
 
+def distance(e: Evaluation, name: str, space: str) -> Score:
+    """1 - Pearson between what is seen in a decoded picture and in its truth."""
+    s = e.similarity(space)
+    own = s[np.arange(len(s)), e.truth]
+    note = e.undefined_note(np.isnan(own), "distance = 1")
+    far, matrix = (1 - np.nan_to_num(x).astype(np.float64) for x in (own, s))
+    return e.score(name, far, matrix, better="lower", note=note)
+
+
 def fid(e: Evaluation, name: str, space: str) -> Score:
     """FID of all decoded and all true pictures, its bias said beside it."""
     pairs = _whole_sets(e, space)

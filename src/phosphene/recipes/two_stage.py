@@ -85,7 +85,9 @@ class TwoStageConfig(RecipeConfig):
     @model_validator(mode="after")
     def _strict_is_strict(self) -> Self:
         if self.setting == "strict" and self.restandardise == "test":
-            raise ValueError("restandardise 'test' looks at test responses; say so with setting=relax, or use 'train_oof'")
+            raise ValueError(
+                "restandardise 'test' looks at test responses; say so with setting=relax, or use 'train_oof'"
+            )
         return self
 
 

@@ -261,6 +261,8 @@ def _explain(model: type[BaseModel], error: Any, where: str) -> str:
         note = " (it is a text; write it without quotes)" if _looks_numeric(given) else " (it is a text)"
         if error["type"].startswith("bool") and given.lower() in {"yes", "no", "on", "off"}:
             note = " (write true or false)"
+    if error["type"] == "value_error" and isinstance(given, dict):
+        return f"{where}: in '{key}', {_lower(error['msg'])}."  # a rule about several keys says which
     shown = given if isinstance(given, (str, int, float, bool, type(None))) else type(given).__name__
     return f"{where}: '{key}' {_lower(error['msg'])}, but got {shown!r}{note}."
 

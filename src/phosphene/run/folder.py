@@ -22,7 +22,8 @@
       training/                checkpoints of a stage being trained; gone when it is finished
       figures/  report.html
 
-INPUT is ``brain``, a control (see ``phosphene.flow.decode``), a step on the way such as ``first_stage``, or ``seen``: the pictures shown. SPLIT is ``test``.
+INPUT is ``brain``, a control (see ``phosphene.flow.decode``), a step on the way such as ``first_stage``, or
+``seen``: the pictures shown. SPLIT is ``test``.
 """
 
 from __future__ import annotations

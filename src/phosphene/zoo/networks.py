@@ -108,6 +108,17 @@ NETWORKS: dict[str, Entry] = {
         "Pictures as eight groups of latents from 1 x 1 to 32 x 32, and back: the first groups are what Brain-Diffuser and "
         "the two-stage decoder predict, the prior fills in the rest.",
     ),
+    "dual_guided": Entry(
+        "phosphene.generate.dual_guided_network:DualUnet",
+        {
+            "size": 8, "channels": 4, "widths": [48, 48], "attention": [True, True], "blocks": 1, "heads": 4, "groups": 8,
+            "context": 64, "vision_tokens": 17, "text_tokens": 40, "noise_levels": 1000, "beta_start": 0.00085,
+            "beta_end": 0.012, "mixing": "uniform", "drop_vision": 0.3, "drop_text": 0.3,
+        },
+        "phosphene.zoo.dual_guided:DualGuided", "phosphene.zoo.dual_guided:dual_guided",
+        "Latents of `kl` from noise or from a first picture, guided by the tokens of `clip` of a picture and of a text: the "
+        "second stage of Brain-Diffuser and of the two-stage decoder.",
+    ),
 }  # fmt: skip
 """Every network of the zoo by name."""
 
