@@ -119,6 +119,17 @@ NETWORKS: dict[str, Entry] = {
         "Latents of `kl` from noise or from a first picture, guided by the tokens of `clip` of a picture and of a text: the "
         "second stage of Brain-Diffuser and of the two-stage decoder.",
     ),
+    "ldm": Entry(
+        "phosphene.generate.ldm_network:LdmUnet",
+        {
+            "size": 8, "channels": 4, "widths": [48, 64], "attention": [True, True], "blocks": 1, "heads": 4, "groups": 8,
+            "context": 64, "condition": {"kind": "labels", "classes": [16, 10]}, "time": "none", "zero_time": False,
+            "noise_levels": 1000, "beta_start": 0.0015, "beta_end": 0.0195,
+        },
+        "phosphene.zoo.ldm:Ldm", "phosphene.zoo.ldm:ldm",
+        "Latents of `vq` from noise, told the main category and the place of a scene: what MinD-Vis and CAD tune to a brain "
+        "in place of these labels.",
+    ),
 }  # fmt: skip
 """Every network of the zoo by name."""
 
