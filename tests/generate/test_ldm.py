@@ -100,9 +100,9 @@ def test_the_lab_preset_fits_the_zoos_tokenizer_in_about_a_million_and_a_half_we
 
 def test_the_zoo_trains_the_lab_preset_with_the_lab_worlds_classes():
     from phosphene.data.insilico import scenes
-    from phosphene.zoo.networks import Entry
+    from phosphene.zoo.networks import NETWORKS
 
-    assert LdmConfig.model_validate_json(json.dumps(Entry(*LDM).config)) == LdmConfig.lab()
+    assert LdmConfig.model_validate_json(json.dumps(NETWORKS["ldm"].config)) == LdmConfig.lab()
     assert LdmConfig.lab().condition.classes == (len(scenes.THINGS), len(scenes.PLACES))
 
 
