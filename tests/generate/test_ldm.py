@@ -695,8 +695,9 @@ def test_the_zoo_scores_and_shows_what_it_trained():
     from phosphene import zoo
     from phosphene.data.insilico import scenes as painter
     from phosphene.zoo.ldm import Ldm as Objective
+    from phosphene.zoo.ldm import latents, ldm, pictures
     from phosphene.zoo.material import Scenes
-    from phosphene.zoo.networks import NETWORKS, latents, ldm, pictures
+    from phosphene.zoo.networks import NETWORKS
 
     if "vq" not in zoo.names():
         pytest.skip("the weights of 'vq' are not bundled")

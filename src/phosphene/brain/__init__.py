@@ -9,6 +9,14 @@
 `PatchMaeConfig`    MinD-Vis' patch-embedded masked autoencoder (SC-MBM), with the same presets
 `PatchMaePart`      the trained network as a part of a run
 `PatchMae`          the network itself (needs torch)
+`DcMaeConfig`       CAD's first phase: that autoencoder, trained by telling responses apart
+`DcMaePart`         the trained network as a part of a run
+`DcMae`             the network itself (needs torch); `for_subjects` hands its weights to other subjects
+`resting_windows`   scans at rest of many subjects as responses on disk; `window_means` those of one
+`CrossModalConfig`  CAD's second phase: a brain and a picture autoencoder that look at each other
+`CrossModalPart`    both, trained, as a part of a run
+`CrossModal`        the network itself (needs torch)
+`paired_batches`    responses with their pictures as batches for one training
 `LatentNetConfig`   networks from betas to given latents: the published GRU and its rivals, told apart by ``kind``
 `fit_latent_net`    trains one, its best step chosen on held-out training stimuli; `LatentTraining` says how
 `LatentNetPart`     the trained one as a part of a run; `LatentNet` the network itself (needs torch)
@@ -24,6 +32,12 @@ from importlib import import_module
 from typing import Any
 
 _WHERE = {
+    "CrossModal": "cross_modal_network",
+    "CrossModalConfig": "cross_modal",
+    "CrossModalPart": "cross_modal",
+    "DcMae": "dc_mae_network",
+    "DcMaeConfig": "dc_mae",
+    "DcMaePart": "dc_mae",
     "GroupGruConfig": "gru",
     "GruCnnConfig": "gru",
     "GruConfig": "gru",
@@ -41,12 +55,16 @@ _WHERE = {
     "RoiMaeConfig": "roi_mae",
     "RoiMaePart": "roi_mae",
     "fit_latent_net": "gru_fit",
+    "for_subjects": "dc_mae_network",
     "latent_net_config": "gru",
     "load_sc_mbm": "sc_mbm",
+    "paired_batches": "cross_modal",
     "read_sc_mbm": "sc_mbm",
+    "resting_windows": "resting",
     "roi_partition": "roi_mae",
     "subject_batches": "roi_mae",
     "voxel_runs": "gru",
+    "window_means": "resting",
 }
 
 __all__ = sorted(_WHERE)

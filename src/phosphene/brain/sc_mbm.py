@@ -86,7 +86,7 @@ def load_sc_mbm(network: PatchMae | RoiMae, weights: Mapping[str, torch.Tensor])
     import torch
 
     has_rois = getattr(network.config, "embed", "patch") == "roi"
-    if network.config.kind == "patch_mae":
+    if network.config.kind in ("patch_mae", "dc_mae"):
         _check_positions(weights)
     wanted = dict(network.named_parameters())
     is_ends = {name for name in weights if name.startswith(("patch_embed.", "decoder_pred."))}
