@@ -65,7 +65,7 @@ def everything(rng, n=60):
         rng, n, labels=np.array([str(i % 12) for i in range(n)]),
         class_scores={"net": (rng.random((n, 80)), rng.integers(0, 80, n))},
         latents={"clip": (latents + rng.standard_normal((n, 8)), latents)},
-        texts={"clip": Candidates(tuple(map(str, range(13))), rng.standard_normal((13, 8)))},
+        texts={"clip": Candidates(tuple(map(str, range(13))), rng.standard_normal((13, 8)), centre=np.zeros(8))},
         views={"eye": seen(rng, n)},
     )  # fmt: skip
 

@@ -174,3 +174,34 @@ def test_the_lab_clip_names_scenes_it_never_saw():
     assert found.value > 3 * found.chance
     assert found.p < 0.01
     assert "all 16 candidate categories were shown in training" in found.note
+
+
+def test_a_decoder_that_shrinks_to_the_mean_is_read_right_once_centred():
+    """Categories lie around a mean far from zero, in pictures and in texts; the decoder gives a tenth of what differs."""
+    rng = np.random.default_rng(0)
+    names = tuple("abcd")
+    kinds = rng.standard_normal((4, 32))
+    texts = 5 * rng.standard_normal(32) + kinds
+    picture_mean = 5 * rng.standard_normal(32)
+    labels = np.tile(np.arange(4), 25)
+    decoded = picture_mean + 0.1 * kinds[labels] + 0.02 * rng.standard_normal((100, 32))
+    candidates = Candidates(names, texts, centre=picture_mean)
+    plain = (candidates.similarity(decoded).argmax(1) == labels).mean()
+    centred = (candidates.centred(decoded).argmax(1) == labels).mean()
+    assert plain < 0.5
+    assert centred > 0.9
+    shuffled = rng.permutation(labels)
+    assert abs((candidates.centred(decoded).argmax(1) == shuffled).mean() - 0.25) < 0.15
+
+
+def test_centring_does_not_look_at_other_test_items():
+    rng = np.random.default_rng(1)
+    candidates = Candidates(tuple("abc"), rng.standard_normal((3, 8)), centre=rng.standard_normal(8))
+    latents = rng.standard_normal((10, 8))
+    # Float32 sums of another number of rows.
+    np.testing.assert_allclose(candidates.centred(latents)[:1], candidates.centred(latents[:1]), rtol=1e-5)
+
+
+def test_centring_without_a_training_mean_is_refused():
+    with pytest.raises(DataError, match="centre"):
+        Candidates(("a", "b"), np.eye(2)).centred(np.eye(2))

@@ -135,6 +135,15 @@ def test_maskgit_can_be_trained_on_with_the_training_pictures(tmp_path):
     assert any(not np.array_equal(before[k].numpy(), after[k].numpy()) for k in before)
 
 
+def test_latents_of_pictures_are_kept_where_a_cache_is_named(opened, tmp_path, monkeypatch):
+    stimuli = opened.stimuli.select(opened.stimuli.ids[:6])
+    plain = opened.recipe(0).true_latents(stimuli)["clip_lab"]
+    monkeypatch.setenv("PHOSPHENE_CACHE", str(tmp_path))
+    kept = opened.recipe(0).true_latents(stimuli)["clip_lab"]
+    assert any(tmp_path.iterdir())
+    np.testing.assert_allclose(kept, plain, atol=1e-6)  # batches of another size
+
+
 def test_the_public_networks_are_asked_for_by_name(tmp_path):
     values = {"recipe.images.source": "public"}
     with pytest.raises(ConfigError, match=r"recipe\.images\.transformer"):
@@ -185,3 +194,17 @@ def test_one_training_step_of_the_paper_preset_runs_on_a_processor():
     )
     assert np.isfinite(result.curve[-1]["loss"])
     assert not (network.pred.weight == before).all()
+
+
+def test_data_without_regions_or_voxel_table_go_through_the_whole_flow(tmp_path):
+    from tests.flow.conftest import write_pair_file
+
+    write_pair_file(tmp_path / "pairs.npz", n_train=40, n_test=10, n_voxels=30)
+    values = {k: v for k, v in LAB.items() if not k.startswith("data.")}
+    layer = {**values, "data.name": str(tmp_path / "pairs.npz"), "split": "kfold:2"}
+    opened = flow.fit(flow.configure("lea", [("test", layer)])[0], tmp_path / "run")
+    flow.decode(opened, controls=["shuffled"])
+    flow.encode(opened)
+    flow.evaluate(opened)
+    scores = opened.run.table("scores.csv")
+    assert scores.loc[scores["input"] == "brain", "metric"].str.startswith("pearson.").any()

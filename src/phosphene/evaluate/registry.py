@@ -315,6 +315,12 @@ METRICS: dict[str, Metric] = {
             for k in (1, 5)
         ),
         Metric(
+            "zero_shot_centred_top1.{space}", "texts", "zero-shot classification, centred",
+            "the same with latents relative to the mean of the training pictures' and categories relative to each other",
+            "higher", "1/categories where all are equally frequent, otherwise the agreement of shuffled pairs",
+            zero_shot(1, centred=True),
+        ),
+        Metric(
             "zero_shot_all_top1.{space}", "texts", "zero-shot classification among all categories",
             "cosine of decoded latents with text embeddings of every category of the data set, tested or not", "higher",
             "the agreement of shuffled pairs", zero_shot(1, everything=True),
@@ -440,11 +446,15 @@ def _places(metric: Metric, e: Evaluation) -> list[str]:
         eyes = [name for name, seen in decoded.views.items() if seen.classifies]
         return [PIXELS] * (decoded.classifier is not None and decoded.images is not None) + eyes
     if metric.over == "texts":
-        return [s for s in decoded.texts if s in decoded.latents and _adds_candidates(metric, s, e)]
+        return [s for s in decoded.texts if s in decoded.latents and _says_something(metric, s, e)]
     return [""] * (decoded.images is not None)
 
 
-def _adds_candidates(metric: Metric, space: str, e: Evaluation) -> bool:
-    """False for "all categories" where the test stimuli show all of them: it would be the same number twice."""
+def _says_something(metric: Metric, space: str, e: Evaluation) -> bool:
+    """False for "all categories" where the test stimuli show all of them, which would be the same number twice, and for
+    "centred" where folds have several training means."""
+    texts = e.decoded.texts[space]
     shown = () if e.labels is None else set(e.labels.astype(str))
-    return not metric.name.startswith("zero_shot_all") or len(shown) < len(e.decoded.texts[space].names)
+    if metric.name.startswith("zero_shot_centred"):
+        return texts.centre is not None
+    return not metric.name.startswith("zero_shot_all") or len(shown) < len(texts.names)

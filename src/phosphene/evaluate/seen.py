@@ -132,13 +132,14 @@ def _of_sets(e: Evaluation, name: str, value: float, influence: np.ndarray, n: i
     return Score(name, value, interval.low, interval.high, none, none, n, nothing, nothing, note)
 
 
-def zero_shot(k: int, everything: bool = False) -> Callable[[Evaluation, str, str], Score]:
+def zero_shot(k: int, everything: bool = False, centred: bool = False) -> Callable[[Evaluation, str, str], Score]:
     """Decoded latents named by text: whether the true category is among the k nearest.
 
     Parameters
     ----------
     k : how many best count
     everything : every category of the data set is a candidate, not only those of the test stimuli
+    centred : latents are taken relative to the mean of the training pictures', categories relative to each other
     """
 
     def compute(e: Evaluation, name: str, space: str) -> Score:
@@ -155,7 +156,7 @@ def zero_shot(k: int, everything: bool = False) -> Callable[[Evaluation, str, st
             raise Skip(f"it needs {2 * k} candidate categories but there are {n_candidates}")
         if latents.shape[1] != candidates.embeddings.shape[1]:
             raise Skip(f"a latent has {latents.shape[1]} numbers but a text {candidates.embeddings.shape[1]}")
-        cosines = candidates.similarity(latents)
+        cosines = candidates.centred(latents) if centred else candidates.similarity(latents)
         column = np.array([candidates.names.index(label) for label in labels])
         each = share_in_top(cosines, k)[:, column]
         counts = np.unique(column, return_counts=True)[1]

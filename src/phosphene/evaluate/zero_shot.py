@@ -15,7 +15,7 @@ published; these are ours.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -39,11 +39,13 @@ class Candidates:
     names : k categories, all different
     embeddings : (k, d), in the space of the latents
     trained : those of them that occur in the training stimuli; None when that is not known
+    centre : (d,) mean latent of the training pictures, for `centred`; None where there is no single one
     """
 
     names: tuple[str, ...]
     embeddings: np.ndarray
     trained: frozenset[str] | None = None
+    centre: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "names", tuple(str(n) for n in self.names))
@@ -62,7 +64,23 @@ class Candidates:
         if missing:
             raise DataError(f"{len(missing)} categories have no text embedding, first '{missing[0]}'.")
         keep = [i for i, name in enumerate(self.names) if name in set(map(str, names))]
-        return Candidates(tuple(self.names[i] for i in keep), self.embeddings[keep], self.trained)
+        return replace(self, names=tuple(self.names[i] for i in keep), embeddings=self.embeddings[keep])
+
+    def centred(self, latents: np.ndarray) -> np.ndarray:
+        """(n, k) cosine of what a latent (n, d) has beside the training mean with what a category has beside the others.
+
+        Decoders shrink towards the training mean, and pictures lie elsewhere than texts: without this, the category
+        whose text is nearest to the mean is named for nearly everything. Nothing here looks at other test items.
+
+        Raises
+        ------
+        DataError
+            Without a `centre`.
+        """
+        if self.centre is None:
+            raise DataError("there is no mean latent of training pictures to take away; give Candidates a centre.")
+        embeddings = self.embeddings - self.embeddings.mean(axis=0)
+        return similarity(np.asarray(latents, dtype=np.float64) - self.centre, embeddings, "cosine")
 
     def similarity(self, latents: np.ndarray) -> np.ndarray:
         """(n, k) cosine of latents (n, d) with each category; NaN for a latent that is zero or not finite."""

@@ -188,7 +188,7 @@ def encode(opened: Opened, *, progress: Progress | None = None) -> RunFolder:
             ids += list(test.stimuli)
             folds += [fold] * len(test)
             repeats += list(test.table["n_repeats"])
-            voxels = test.voxels.copy()
+            voxels = test.voxels.assign(voxel=np.arange(test.n_voxels))
             weights = recipe.voxel_weights()
             if weights is not None:
                 voxels["decoding_weight"] = weights

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -140,8 +141,13 @@ def _candidates(opened: Opened, recipe: Recipe) -> dict[str, Candidates]:
     spaces = [] if probe is None else [space for space, array in probe.arrays.items() if np.ndim(array) == 2]
     if len(opened.folds) > 1:
         spaces = [space for space in spaces if space in recipe.fixed_spaces]
+    one_fold = len(opened.folds) == 1 and bool(spaces)
+    shown = recipe.true_latents(opened.stimuli.select(opened.sides(0)[0].stimulus_ids)) if one_fold else None
     return {
-        space: candidates_from(partial(_text_latents, recipe, space), sorted(set(category)), trained=trained)
+        space: replace(
+            candidates_from(partial(_text_latents, recipe, space), sorted(set(category)), trained=trained),
+            centre=None if shown is None else shown[space].mean(axis=0, dtype=np.float64),
+        )
         for space in spaces
     }
 

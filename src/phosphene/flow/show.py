@@ -83,6 +83,7 @@ HEADLINES = (
     "two_way_within_class.",
     "category.",
     "zero_shot_top1.",
+    "zero_shot_centred_top1.",
     "distance.",
     "fid.",
     "kid.",

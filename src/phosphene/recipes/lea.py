@@ -51,6 +51,7 @@ class LeaConfig(ClipPaintedConfig):
         "trials", description="what the autoencoder is trained on: single trials, or repeats averaged"
     )
     brain_training: BrainTraining = BrainTraining()
+    recompute: bool = Field(False, description="compute each block twice in training, to save memory")
     init: str | None = Field(None, description="file of the public SC-MBM checkpoint that the autoencoder starts from")
     init_is_clean: bool = Field(False, description="whether it is known that no test response of this subject is in it")
     pretrain: tuple[str, ...] = Field(
@@ -132,7 +133,7 @@ class Lea(ClipPainted[LeaConfig]):
             else:
                 others[str(more.subject)] = self._rows(more, Standardiser().fit(more))
                 groups[str(more.subject)] = list(roi_partition(more, c.rois).values())
-        network = RoiMae.create(c.brain, groups, self.seed)
+        network = RoiMae.create(c.brain, groups, self.seed, recompute=c.recompute)
         if c.init is not None:
             from phosphene.brain.sc_mbm import load_sc_mbm, read_sc_mbm
 

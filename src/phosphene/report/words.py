@@ -98,6 +98,12 @@ _METRICS: tuple[tuple[str, str, str], ...] = (
         "categories of the test pictures.",
     ),
     (
+        r"zero_shot_centred_top(?P<k>\d+)\.(?P<space>.+)",
+        "Zero-shot, centred, top {k} · {space}",
+        "The same after taking away what all training pictures share, and what all candidate names share: decoders shrink "
+        "towards the training mean, which would otherwise be named for everything.",
+    ),
+    (
         r"zero_shot_all_top(?P<k>\d+)\.(?P<space>.+)",
         "Zero-shot among all, top {k} · {space}",
         "The same with every category of the data set as a candidate, also those that were never tested.",
