@@ -416,3 +416,15 @@ def test_a_file_without_pictures_gives_one_stimulus_per_row(arrays, tmp_path):
 def test_one_trial_and_one_voxel_can_be_read(arrays, tmp_path):
     path = save(tmp_path, {"fmriTrn": np.array([[1.5]]), "stimTrn": arrays["stimTrn"][:1]})
     assert open_dataset(path).trials().betas.shape == (1, 1)
+
+
+def test_texts_of_any_length_in_hdf5_are_read_as_texts(tmp_path):
+    """References and texts are both objects to numpy; only the first may be followed."""
+    import h5py
+
+    from phosphene.data import arrays
+
+    with h5py.File(tmp_path / "names.h5", "w") as file:
+        file["names"] = np.array(["house", "a longer name"], dtype=h5py.string_dtype())
+    opened = arrays.open_arrays(tmp_path / "names.h5")
+    assert list(opened["names"]) == ["house", "a longer name"]

@@ -250,7 +250,7 @@ def _hdf5(path: Path, is_matlab: bool) -> ArrayFile:
     def read(key: str) -> np.ndarray:
         with h5py.File(path, "r") as file:
             item = file[key]
-            if item.dtype == h5py.ref_dtype:  # a MATLAB cell
+            if h5py.check_ref_dtype(item.dtype) is not None:  # a MATLAB cell
                 value = np.array([_text(file[r][()]) for r in np.ravel(item[()])], dtype=object)
             elif h5py.check_string_dtype(item.dtype) is not None:
                 value = item.asstr()[()]

@@ -17,12 +17,16 @@ from phosphene.run.config import resolve
 from phosphene.types import Dataset
 
 READERS: dict[str, str] = {
+    "bold5000": "phosphene.data.bold5000:BOLD5000",
     "digits69": "phosphene.data.digits69:Digits69",
+    "god": "phosphene.data.god:GOD",
     "insilico": "phosphene.data.insilico.reader:InSilico",
+    "nsd": "phosphene.data.nsd:NSD",
 }
 """Data sets by name, as ``module:class``. Other packages add theirs as entry points of `PLUGINS`."""
 
 FORMATS: dict[str, str] = {
+    "bdata": "phosphene.data.bdata:BDataFile",
     "folder": "phosphene.data.folder:FolderReader",
     "pairs": "phosphene.data.pairs:PairFile",
 }
@@ -164,6 +168,19 @@ def _looks_like_path(text: str) -> bool:
     return any(c in text for c in ("/", os.sep)) or text.startswith(("~", ".")) or Path(text).suffix in _PAIR_SUFFIXES
 
 
+def _is_bdata(path: Path) -> bool:
+    """Whether an HDF5 file describes its columns as the Kamitani lab does."""
+    if path.suffix.lower() not in (".h5", ".hdf5"):
+        return False
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            return "dataset" in file and "metadata/key" in file
+    except OSError:  # the reader of pair files says what is wrong with it
+        return False
+
+
 def _root(root: str | Path | None) -> Path | None:
     if root is not None:
         return checked_path(root)
@@ -182,7 +199,7 @@ def _by_path(path: Path, subject: str | None) -> Source:
             "'phosphene data import' first."
         )
     if path.suffix.lower() in _PAIR_SUFFIXES:
-        return Source(path.name, reader("pairs"), path, subject)
+        return Source(path.name, reader("bdata" if _is_bdata(path) else "pairs"), path, subject)
     raise DataError(
         f"{path} has the ending '{path.suffix}', but a data file ends in {', '.join(_PAIR_SUFFIXES)}. "
         "For betas in .npy or .csv with a table of trials use 'phosphene data import --betas ... --trials ...'."

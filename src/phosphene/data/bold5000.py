@@ -1,0 +1,374 @@
+"""BOLD5000, release 2: GLMsingle betas of four people to 4,916 pictures of COCO, ImageNet and scenes.
+
+::
+
+    ROOT/
+      BOLD5000_GLMsingle_ROI_betas/py/CSI1_GLMbetas-TYPED-FITHRF-GLMDENOISE-RR_allses_LHEarlyVis.npy ...  (trials, voxels)
+      BOLD5000_Stimuli/Stimuli_Presentation_Lists/CSI1/CSI1_sess01/..._run01.txt ...    one picture a line, rep_ for repeats
+      BOLD5000_Stimuli/Scene_Stimuli/repeated_stimuli_113_list.txt
+      BOLD5000_Stimuli/Scene_Stimuli/Presented_Stimuli/{COCO,ImageNet,Scene}/*          the pictures
+
+The release calls the LOC of CSI2 and CSI3 ``LHLO`` and ``RHLO``, and one RSC of CSI2 ``RHRRSC``. Loaders that search for
+"LOC" lose it silently, as those of MinD-Vis and LEA do: 1,141 and 1,638 voxels. Here the names are aliases;
+``strict_names`` gives the published loss back.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from phosphene.data.arrays import open_arrays, real_matrix
+from phosphene.data.findings import Finding, Level
+from phosphene.data.importing import read_text
+from phosphene.data.pictures import PictureFolder, is_litter, match_pictures, read_picture
+from phosphene.data.reader import ReaderOptions, about
+from phosphene.errors import ConfigError, DataError, PhospheneError, PhospheneWarning, did_you_mean
+from phosphene.types import ROI, Dataset, Split, Stimuli, Trials
+
+ROIS = ("EarlyVis", "LOC", "OPA", "PPA", "RSC")
+ALIASES = {"LHLO": "LHLOC", "RHLO": "RHLOC", "RHRRSC": "RHRSC"}
+"""Names in the release, and what they mean."""
+
+SUBJECTS = ("CSI1", "CSI2", "CSI3", "CSI4")
+TRIALS = {"CSI1": 5254, "CSI2": 5254, "CSI3": 5254, "CSI4": 3108}
+VOXELS = {"CSI1": 1685, "CSI2": 2270, "CSI3": 3104, "CSI4": 2787}
+STRICT_VOXELS = {"CSI1": 1685, "CSI2": 1129, "CSI3": 1466, "CSI4": 2787}
+"""Voxels of all ROIs together, and those that the published loaders find."""
+
+SIZES = {
+    "CSI1": {"EarlyVis": 495, "LOC": 342, "OPA": 288, "PPA": 331, "RSC": 229},
+    "CSI2": {"EarlyVis": 495, "OPA": 180, "PPA": 370, "RSC": 84},
+    "CSI3": {"EarlyVis": 607, "OPA": 392, "PPA": 273, "RSC": 194},
+    "CSI4": {"EarlyVis": 764, "LOC": 872, "OPA": 614, "PPA": 344, "RSC": 193},
+}
+"""Voxels of each ROI, published with LEA's code; the LOC of CSI2 and CSI3 does not appear there."""
+
+N_SESSIONS = {"CSI1": 15, "CSI2": 15, "CSI3": 15, "CSI4": 9}
+N_REPEATED = 113
+
+_BETAS = "BOLD5000_GLMsingle_ROI_betas/py"
+_LISTS = "BOLD5000_Stimuli/Stimuli_Presentation_Lists"
+_REPEATED = "BOLD5000_Stimuli/Scene_Stimuli/repeated_stimuli_113_list.txt"
+_PICTURES = "BOLD5000_Stimuli/Scene_Stimuli/Presented_Stimuli"
+_NAME = re.compile(r"(CSI\d)_GLMbetas-(.+)_allses_([LR]H)(\w+)\.npy")
+
+
+class BOLD5000Options(ReaderOptions):
+    """Which betas and sessions."""
+
+    betas: str = Field("TYPED-FITHRF-GLMDENOISE-RR", description="GLMsingle type, as in the file names")
+    rois: tuple[str, ...] = Field(ROIS, description="ROIs to load, in this order, left hemisphere first in each")
+    strict_names: bool = Field(
+        False, description="search for ROI names as the published loaders do, and lose LOC as they do"
+    )
+    sessions: int | tuple[int, ...] | None = Field(
+        None, description="sessions of the lists the betas cover; all of them"
+    )
+    image_size: int | None = Field(None, ge=8, description="side of the pictures; that of the first file by default")
+
+
+class BOLD5000:
+    """Reader of the ROI betas of release 2."""
+
+    title: ClassVar[str] = "BOLD5000 release 2: 3T responses of four people to 4,916 pictures"
+    citation: ClassVar[str] = (
+        "Chang et al. (2019), BOLD5000, a public fMRI dataset while viewing 5000 visual images, Scientific Data 6, 49; "
+        "betas: Prince et al. (2022), eLife 11, e77599."
+    )
+    licence: ClassVar[str] = "CC0 for the responses; pictures under the terms of COCO, ImageNet and SUN"
+    url: ClassVar[str] = "https://bold5000-dataset.github.io"
+    files: ClassVar[str] = "bold5000/BOLD5000_GLMsingle_ROI_betas and bold5000/BOLD5000_Stimuli"
+    options: ClassVar[type[BOLD5000Options]] = BOLD5000Options
+
+    def find(self, root: Path) -> Path:
+        """The folder that holds both, at or below `root`."""
+        root = Path(root)
+        for place in (root, root / "bold5000", root / "BOLD5000"):
+            if (place / _BETAS).is_dir():
+                return place
+        names = sorted(p.name for p in root.iterdir() if not p.name.startswith(".")) if root.is_dir() else []
+        raise DataError(
+            f"BOLD5000 was looked for as {_BETAS} in {root} and {root / 'bold5000'}, but {root} holds "
+            f"{', '.join(names[:8]) or 'nothing'}. Unpack the archive of ROI betas there."
+        )
+
+    def subjects(self, path: Path, options: BOLD5000Options) -> tuple[str, ...]:
+        """Those with betas of this type."""
+        names = [m for p in (Path(path) / _BETAS).iterdir() if (m := _NAME.fullmatch(p.name))]
+        found = sorted({m[1] for m in names if m[2] == options.betas})
+        if not found:
+            raise DataError(f"{Path(path) / _BETAS} has no CSIk_GLMbetas-{options.betas}_allses_*.npy; fetch them.")
+        return tuple(found)
+
+    def load(self, path: Path, options: BOLD5000Options, subject: str | None = None) -> Dataset:
+        """Open one subject or all; betas are memory maps.
+
+        Returns
+        -------
+        Dataset. Stimulus ids are the names in the presentation lists without ``rep_``; ``category`` is the collection
+        (COCO, ImageNet, Scene). Voxels stand ROI by ROI, left hemisphere first. The split ``bold5000-113`` tests the
+        repeated pictures that were shown, all their trials, and trains on the others.
+
+        Raises
+        ------
+        DataError
+            ROI or list files missing, a hemisphere missing, or as many rows as the lists do not have.
+        """
+        path = Path(path)
+        known = self.subjects(path, options)
+        if subject is not None and subject not in known:
+            raise DataError(f"{path} has no subject '{subject}'. {did_you_mean(subject, known)}")
+        people = {s: _trials(path, s, options) for s in ([subject] if subject else known)}
+        ids = list(dict.fromkeys(i for t in people.values() for i in t.stimulus_ids))
+        repeated = _repeated(path)
+        test = [i for i in repeated if i in set(ids)]
+        if not test:
+            raise DataError(
+                f"none of the {len(repeated)} pictures in {path / _REPEATED} was shown: they look like '{repeated[0]}', those "
+                f"in the lists like '{ids[0]}'. Fetch list and lists from one release."
+            )
+        train = [i for i in ids if i not in set(test)]
+        note = f"{len(test)} of {len(repeated)} repeated pictures were shown and test; the others train."
+        splits = {"bold5000-113": Split("bold5000-113", tuple(train), tuple(test), note=note)}
+        return Dataset("bold5000", _stimuli(path, ids, options), people, splits, about(self, betas=options.betas))
+
+    def check(self, path: Path, options: BOLD5000Options) -> list[Finding]:
+        """Trials and voxels of every subject beside the published counts."""
+        path, out = Path(path), []
+        try:
+            names, repeated = self.subjects(path, options), _repeated(path)
+        except PhospheneError as error:
+            return [Finding("problem", "files", str(error))]
+        if len(repeated) != N_REPEATED:
+            detail = f"{path / _REPEATED} names {len(repeated)} pictures; {N_REPEATED} are published."
+            out.append(Finding("problem", "repeated pictures", detail, "Fetch the list again."))
+        for name in names:
+            try:
+                trials = _trials(path, name, options)
+            except PhospheneError as error:
+                out.append(Finding("problem", name, str(error)))
+                continue
+            out += _check_counts(trials, repeated, options)
+        if not (path / _PICTURES).is_dir():
+            hint = ""
+            if list((path / _PICTURES).parent.rglob("img_dict.npy")):
+                hint = " img_dict.npy of MinD-Vis is a pickle and is never opened."
+            out.append(
+                Finding("note", "pictures", f"{path / _PICTURES} is not there.{hint}", "Fetch the stimulus pictures.")
+            )
+        return out
+
+
+# -- betas -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class JoinedRows:
+    """Matrices side by side, read when asked for.
+
+    Parameters
+    ----------
+    parts : each (n, voxels of one file)
+    """
+
+    parts: Sequence[np.ndarray]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n, voxels of all)."""
+        return (len(self.parts[0]), sum(p.shape[1] for p in self.parts))
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        return np.concatenate([np.asarray(p[rows]) for p in self.parts], axis=-1)
+
+
+def _roi_files(path: Path, subject: str, options: BOLD5000Options) -> dict[tuple[str, str], Path]:
+    """(ROI, hemisphere) to file, in the order of the columns."""
+    there: dict[tuple[str, str], Path] = {}
+    for file in sorted((path / _BETAS).glob(f"{subject}_GLMbetas-*.npy")):
+        match = _NAME.fullmatch(file.name)
+        if match is None or match[2] != options.betas:
+            continue
+        name, side = match[3] + match[4], match[3]
+        if options.strict_names:
+            roi = next((r for r in ROIS if r in name), match[4])
+        else:
+            roi = ALIASES.get(name, name)[2:]
+        if (roi, side) in there:
+            raise DataError(
+                f"{there[roi, side].name} and {file.name} are both the {side} {roi} of {subject}; remove one."
+            )
+        there[roi, side] = file
+    out = {}
+    for roi in options.rois:
+        sides = [s for s in ("LH", "RH") if (roi, s) in there]
+        if len(sides) == 1:
+            missing = "RH" if sides == ["LH"] else "LH"
+            raise DataError(
+                f"{subject} has {there[roi, sides[0]].name} but no {missing}{roi}; fetch the other hemisphere."
+            )
+        if not sides:
+            if options.strict_names and roi in ROIS:
+                continue  # what the published loaders do
+            known = sorted({r for r, _ in there})
+            raise DataError(f"{subject} has no files of the ROI {roi} in {path / _BETAS}. {did_you_mean(roi, known)}")
+        out |= {(roi, s): there[roi, s] for s in sides}
+    if not out:
+        raise DataError(f"{subject} has no files of the ROIs {', '.join(options.rois)} in {path / _BETAS}.")
+    return out
+
+
+def _trials(path: Path, subject: str, options: BOLD5000Options) -> Trials:
+    table = _shown(path, subject, options)
+    parts, columns = [], []
+    for (roi, side), file in _roi_files(path, subject, options).items():
+        matrix = real_matrix(open_arrays(file)["array"], str(file))
+        if len(matrix) != len(table):
+            counts = table.groupby("session").size()
+            listed = ", ".join(f"{s}: {n}" for s, n in counts.items())
+            hint = (
+                f"Trials in the lists by session: {listed}. If the betas cover some sessions only, say sessions=[...]."
+            )
+            if matrix.shape[1] == len(table):
+                hint = "It is transposed (voxels, trials)."
+            raise DataError(
+                f"{file.name} has {len(matrix)} rows (shape {matrix.shape}), but the presentation lists of {subject} have "
+                f"{len(table)} trials. {hint}"
+            )
+        parts.append(matrix)
+        columns.append(pd.DataFrame({"roi": roi, "hemisphere": side}, index=range(matrix.shape[1])))
+    voxels = pd.concat(columns, ignore_index=True)
+    for roi in dict.fromkeys(voxels["roi"]):
+        voxels[ROI + roi] = voxels["roi"] == roi
+    names = "strict" if options.strict_names else "aliased"
+    provenance = {"betas": options.betas, "unit": "percent signal change", "names": names}
+    return Trials(JoinedRows(parts), table, voxels.drop(columns="roi"), subject, provenance)
+
+
+def _shown(path: Path, subject: str, options: BOLD5000Options) -> pd.DataFrame:
+    """The trial table, from the presentation lists."""
+    folder = path / _LISTS / subject
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not there, so nothing says what {subject} saw; fetch the presentation lists.")
+    sessions = [f for f in folder.iterdir() if f.is_dir() and not is_litter(f.relative_to(folder))]
+    numbered = sorted((_number(f.name, "sess"), f) for f in sessions)
+    wanted = options.sessions
+    if wanted is not None:
+        wanted = tuple(range(1, wanted + 1)) if isinstance(wanted, int) else wanted
+        lacking = sorted(set(wanted) - {n for n, _ in numbered})
+        if lacking or not wanted:
+            raise ConfigError(f"{folder} has no session {lacking[:1]}; it has {[n for n, _ in numbered]}.")
+        numbered = [(n, f) for n, f in numbered if n in wanted]
+    else:
+        gaps = sorted(set(range(1, numbered[-1][0] + 1)) - {n for n, _ in numbered}) if numbered else []
+        if gaps:
+            raise DataError(
+                f"session {', '.join(map(str, gaps))} of {subject} is missing in {folder}, so rows of betas and lists would "
+                "not match. Fetch it, or name the sessions that the betas cover with sessions=[...]."
+            )
+    rows = []
+    for session, place in numbered:
+        files = [f for f in place.iterdir() if f.suffix == ".txt" and not is_litter(f.relative_to(place))]
+        for run, file in sorted((_number(f.stem, "run"), f) for f in files):
+            for line in read_text(file, "the presentation list").splitlines():
+                if name := line.strip():
+                    rows.append((name.removeprefix("rep_"), session, run, name.startswith("rep_")))
+    if not rows:
+        raise DataError(
+            f"{folder} holds no presentation list (.txt); it has {len(sessions)} session folders. Fetch them."
+        )
+    return pd.DataFrame(rows, columns=["stimulus", "session", "run", "is_repeat"])
+
+
+def _number(name: str, word: str) -> int:
+    match = re.search(rf"{word}(\d+)", name)
+    if match is None:
+        raise DataError(f"'{name}' should hold {word} and a number, as {word}01; rename or remove it.")
+    return int(match[1])
+
+
+def _repeated(path: Path) -> list[str]:
+    file = path / _REPEATED
+    if not file.is_file():
+        raise DataError(f"{file} is not there; without it training and test cannot be told apart. Fetch it.")
+    names = [
+        n for line in read_text(file, "the repeated pictures").splitlines() if (n := line.strip().removeprefix("rep_"))
+    ]
+    again = pd.Index(names).duplicated()
+    if again.any():
+        raise DataError(f"'{names[int(np.flatnonzero(again)[0])]}' stands twice in {file}; fetch it again.")
+    return names
+
+
+# -- pictures and checks -----------------------------------------------------------------------------------------------
+
+
+def collection(name: str) -> str:
+    """COCO, ImageNet or Scene, from a picture's name.
+
+    Examples
+    --------
+    >>> collection("COCO_train2014_000000000036.jpg"), collection("n01440764_7716.JPEG"), collection("airport1.jpg")
+    ('COCO', 'ImageNet', 'Scene')
+    """
+    if name.startswith("COCO_"):
+        return "COCO"
+    return "ImageNet" if re.match(r"n\d{8}_", name) else "Scene"
+
+
+def _stimuli(path: Path, ids: list[str], options: BOLD5000Options) -> Stimuli:
+    names = np.asarray(ids, dtype=object)
+    category = np.asarray([collection(i) for i in ids], dtype=object)
+    if not (path / _PICTURES).is_dir():
+        return Stimuli(names, category=category)
+    files = match_pictures(path / _PICTURES, ids)
+    present = np.asarray([i in files for i in ids])
+    if not present.all():
+        warnings.warn(
+            f"{int((~present).sum())} of {len(ids)} pictures are missing in {path / _PICTURES}, first '{names[~present][0]}'; "
+            "their trials are kept but cannot train or test pictures.",
+            PhospheneWarning,
+            stacklevel=3,
+        )
+    side = options.image_size or min(read_picture(next(iter(files.values()))).pixels.shape[:2])
+    images = PictureFolder([files.get(i) for i in ids], (len(ids), side, side, 3))
+    return Stimuli(names, images, category=category, present=None if present.all() else present)
+
+
+def _check_counts(trials: Trials, repeated: list[str], options: BOLD5000Options) -> list[Finding]:
+    name, out = trials.subject, []
+    expected = TRIALS.get(name)
+    level: Level = "ok" if len(trials) == expected else "problem"
+    n_sessions = trials.table["session"].nunique()
+    said = "as published" if level == "ok" else f"{expected} are published"
+    out.append(Finding(level, f"{name} trials", f"{len(trials)} in {n_sessions} sessions; {said}."))
+    if n_sessions < 15:
+        shown = set(trials.stimuli)
+        gone = [i for i in repeated if i not in shown]
+        detail = f"{n_sessions} of 15 sessions; {len(gone)} of {len(repeated)} repeated pictures were never shown."
+        out.append(Finding("note", f"{name} sessions", detail, "They are left out of the test set."))
+    counts = pd.Series(trials.stimuli).value_counts()
+    odd = sorted(set(counts.index[counts > 1]) - set(repeated))
+    if odd:
+        detail = f"{len(odd)} pictures repeat but are not in the list of repeated ones, first '{odd[0]}'."
+        out.append(Finding("note", f"{name} repeats", detail, "They train, each showing as a trial of its own."))
+    if options.rois == ROIS:
+        total = (STRICT_VOXELS if options.strict_names else VOXELS).get(name)
+        sizes = {r: int(trials.roi(r).sum()) for r in trials.rois}
+        wrong = [r for r, n in SIZES.get(name, {}).items() if sizes.get(r) != n]
+        level = "ok" if trials.n_voxels == total and not wrong else "problem"
+        said = "as published" if level == "ok" else f"{total} are published"
+        if wrong:
+            said += f"; {', '.join(f'{r} has {SIZES[name][r]} there' for r in wrong)}"
+        listed = ", ".join(f"{r} {n}" for r, n in sizes.items())
+        out.append(Finding(level, f"{name} voxels", f"{trials.n_voxels}: {listed}; {said}."))
+    return out

@@ -1,0 +1,307 @@
+"""Volumes on disk: masks and labels in NIfTI, sessions of betas in HDF5 or NIfTI, read in bounded memory."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from phosphene.data.arrays import open_arrays
+from phosphene.errors import DataError
+
+_BLOCK_BYTES = 64_000_000  # of a session in memory at a time, beside its masked voxels
+_BROKEN = (OSError, EOFError, ValueError, zlib.error)
+
+
+def open_nifti(path: str | Path, n_axes: int) -> Any:
+    """A NIfTI image whose header fits its file; nothing but the header is read.
+
+    Parameters
+    ----------
+    path : ``.nii`` or ``.nii.gz``
+    n_axes : 3 for a volume, 4 for volumes over time or trials
+
+    Raises
+    ------
+    DataError
+        Missing, no NIfTI, truncated, or with another number of axes.
+    """
+    import nibabel as nib
+    from nibabel.filebasedimages import ImageFileError
+
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path} is {'a folder' if path.is_dir() else 'not there'}; a NIfTI file is expected.")
+    try:
+        image = nib.load(path)
+    except (*_BROKEN, ImageFileError) as error:
+        head = path.read_bytes()[:64].lstrip().lower()
+        what = "is a web page" if head.startswith((b"<!doctype", b"<html")) else f"cannot be opened ({error})"
+        raise DataError(f"{path} {what}; a NIfTI file is expected. Download or copy it again.") from error
+    if len(image.shape) != n_axes:
+        raise DataError(
+            f"{path} has shape {image.shape}, but {n_axes} axes are expected; this is another kind of file."
+        )
+    needed = int(image.dataobj.offset) + int(np.prod(image.shape)) * image.get_data_dtype().itemsize
+    there = _n_bytes(path, needed)
+    if there < needed:
+        raise DataError(
+            f"{path} is truncated: its header promises {needed} bytes (unpacked), {there} are there. Download it again."
+        )
+    return image
+
+
+def _n_bytes(path: Path, needed: int) -> int:
+    """Unpacked size of a file. The last four bytes of a gzip hold it; only where they disagree is it unpacked."""
+    if path.suffix != ".gz":
+        return path.stat().st_size
+    with open(path, "rb") as handle:
+        handle.seek(-4, 2)
+        if int.from_bytes(handle.read(4), "little") == needed % 2**32:
+            return needed
+    count = 0
+    try:
+        with gzip.open(path) as handle:
+            while part := handle.read(2**22):
+                count += len(part)
+    except _BROKEN:
+        pass
+    return count
+
+
+def _volumes(path: Path, image: Any, step: int, n: int) -> Iterator[np.ndarray]:
+    """The first `n` volumes, `step` at a time, (x, y, z, k), in one pass through the file.
+
+    nibabel stops at the last number it needs, before the checksum of a gzip, and so reads flipped bytes without a word;
+    here the end is read too.
+    """
+    stored, grid = image.get_data_dtype(), image.shape[:3]
+    size = int(np.prod(grid)) * stored.itemsize
+    slope, inter = image.dataobj.slope, image.dataobj.inter
+    with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as handle:
+        handle.seek(int(image.dataobj.offset))
+        for start in range(0, n, step):
+            k = min(step, n - start)
+            data = handle.read(k * size)
+            if len(data) < k * size:
+                raise EOFError(f"{len(data)} bytes where {k * size} should follow")
+            block = np.frombuffer(data, stored).reshape((*grid, k), order="F")
+            yield block if (slope, inter) == (1.0, 0.0) else block * slope + inter
+        if n == (image.shape[3] if len(image.shape) == 4 else 1):
+            while handle.read(2**20):
+                pass
+
+
+def read_volume(path: str | Path, like: Any = None) -> np.ndarray:
+    """One volume of numbers.
+
+    Parameters
+    ----------
+    path : of a 3-D NIfTI file
+    like : an image from `open_nifti` whose grid it must share
+
+    Returns
+    -------
+    (x, y, z) of the file's dtype
+
+    Raises
+    ------
+    DataError
+        Damaged, or on another grid (shape or affine).
+    """
+    image = open_nifti(path, 3)
+    if like is not None:
+        ours, theirs = image.shape[:3], like.shape[:3]
+        if ours != theirs:
+            hint = " The axes are reversed: it was transposed." if ours == theirs[::-1] else ""
+            raise DataError(
+                f"{path} has shape {ours}, but {like.get_filename()} has {theirs}.{hint} Use one grid for all."
+            )
+        if not np.allclose(image.affine, like.affine, atol=1e-3):
+            i, j = np.argwhere(~np.isclose(image.affine, like.affine, atol=1e-3))[0]
+            raise DataError(
+                f"{path} lies elsewhere than {like.get_filename()}: entry ({i}, {j}) of the affine is "
+                f"{image.affine[i, j]:g}, not {like.affine[i, j]:g}. Resample it to the same grid."
+            )
+    try:
+        (volume,) = _volumes(Path(path), image, 1, 1)
+        return volume[..., 0]
+    except _BROKEN as error:
+        raise DataError(f"{path} is damaged or truncated ({error}). Download or copy it again.") from error
+
+
+def read_labels(path: str | Path, like: Any = None) -> np.ndarray:
+    """Labels of a mask or parcellation: 0 and -1 mean outside, as in NSD's -1/0/1 masks.
+
+    Returns
+    -------
+    (x, y, z) int64, outside 0
+
+    Raises
+    ------
+    DataError
+        See `read_volume`; also values that are no whole numbers.
+    """
+    values = read_volume(path, like)
+    whole = np.rint(values)
+    if not np.array_equal(whole, values):  # also for NaN
+        odd = values[~(whole == values)].ravel()[0]
+        raise DataError(f"{path} should hold labels (whole numbers), but holds {odd:g}; it is no mask.")
+    return np.maximum(whole, 0).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class SessionFile:
+    """Betas of one session on a grid: HDF5 ``betas`` (trial, z, y, x), or NIfTI (x, y, z, trial).
+
+    Parameters
+    ----------
+    path : the file
+    n_trials : in it
+    grid : (x, y, z)
+    dtype : as the numbers come out
+    """
+
+    path: Path
+    n_trials: int
+    grid: tuple[int, int, int]
+    dtype: np.dtype
+
+    def read(self, voxels: np.ndarray, n_first: int | None = None) -> np.ndarray:
+        """Numbers of some voxels.
+
+        Parameters
+        ----------
+        voxels : (n_voxels, 3) int, i, j, k of each
+        n_first : only the first trials; all by default
+
+        Returns
+        -------
+        (n_trials, n_voxels) of `dtype`; about 64 MB beside it are used
+        """
+        n = self.n_trials if n_first is None else min(n_first, self.n_trials)
+        try:
+            return (self._hdf5 if self.path.suffix in (".hdf5", ".h5") else self._nifti)(voxels, n)
+        except DataError:
+            raise
+        except _BROKEN as error:
+            raise DataError(f"{self.path} is damaged ({error}). Download or copy it again.") from error
+
+    def _hdf5(self, voxels: np.ndarray, n: int) -> np.ndarray:
+        import h5py
+
+        i, j, k = voxels.T
+        low, high = voxels.min(0), voxels.max(0) + 1
+        box = (slice(low[1], high[1]), slice(low[0], high[0]))  # y, x
+        out = np.empty((n, len(voxels)), dtype=self.dtype)
+        with h5py.File(self.path, "r") as file:
+            betas = file["betas"]
+            plane = int(np.prod(high[:2] - low[:2])) * self.dtype.itemsize
+            if betas.chunks is not None and betas.chunks[0] > self.n_trials // 2:
+                # Chunks run along the trials: reading trial by trial would unpack the whole file every time.
+                step = max(1, _BLOCK_BYTES // (plane * n))
+                for z in range(low[2], high[2], step):
+                    here = np.flatnonzero((k >= z) & (k < z + step))
+                    if here.size:
+                        block = betas[:n, z : min(z + step, high[2]), box[0], box[1]]
+                        out[:, here] = block[:, k[here] - z, j[here] - low[1], i[here] - low[0]]
+                return out
+            step = max(1, _BLOCK_BYTES // (plane * int(high[2] - low[2])))
+            for t in range(0, n, step):
+                block = betas[t : min(t + step, n), low[2] : high[2], box[0], box[1]]
+                out[t : t + step] = block[:, k - low[2], j - low[1], i - low[0]]
+        return out
+
+    def _nifti(self, voxels: np.ndarray, n: int) -> np.ndarray:
+        image = open_nifti(self.path, 4)
+        i, j, k = voxels.T
+        out = np.empty((n, len(voxels)), dtype=self.dtype)
+        step = max(1, _BLOCK_BYTES // (int(np.prod(self.grid)) * image.get_data_dtype().itemsize))
+        for t, block in zip(range(0, n, step), _volumes(self.path, image, step, n), strict=True):
+            out[t : t + step] = block[i, j, k].T
+        return out
+
+
+def open_session(path: str | Path, grid: tuple[int, ...]) -> SessionFile:
+    """A session of betas; only its header is read.
+
+    Parameters
+    ----------
+    path : ``.hdf5``, ``.nii`` or ``.nii.gz``
+    grid : (x, y, z) of the mask it will be read with
+
+    Raises
+    ------
+    DataError
+        Missing, truncated, on another grid, transposed, or not numbers.
+    """
+    path, grid = Path(path), tuple(int(g) for g in grid)
+    if path.suffix in (".hdf5", ".h5"):
+        import h5py
+
+        shapes = open_arrays(path).shapes  # says what is wrong with files that cannot be opened
+        if "betas" not in shapes:
+            raise DataError(f"{path} has no dataset 'betas'; it holds {', '.join(shapes) or 'nothing'}.")
+        with h5py.File(path, "r") as file:
+            shape, dtype = file["betas"].shape, file["betas"].dtype
+        there = shape[:0:-1] if len(shape) == 4 else ()
+        n, expected = shape[0] if shape else 0, f"(trials, {grid[2]}, {grid[1]}, {grid[0]})"
+        is_turned = len(shape) == 4 and (shape[:3] == grid or shape[1:] == grid) and there != grid
+    else:
+        image = open_nifti(path, 4)
+        shape, dtype = image.shape, image.get_data_dtype()
+        if (image.dataobj.slope, image.dataobj.inter) != (1.0, 0.0):
+            dtype = np.dtype(np.float32)  # the header scales the numbers
+        there, n, expected = shape[:3], shape[3], f"({grid[0]}, {grid[1]}, {grid[2]}, trials)"
+        is_turned = there != grid and (there == grid[::-1] or shape[1:] in (grid, grid[::-1]))
+    if there != grid:
+        hint = (
+            "Its axes are in another order: it was transposed."
+            if is_turned
+            else "It belongs to another grid or person."
+        )
+        raise DataError(f"{path} has shape {tuple(shape)}, but {expected} is expected. {hint}")
+    if dtype.kind not in "iuf":
+        raise DataError(f"{path} holds {dtype} values where numbers were expected.")
+    return SessionFile(path, int(n), grid, np.dtype(dtype).newbyteorder("="))  # type: ignore[arg-type]
+
+
+class SessionRows:
+    """Betas of several sessions as rows, each session read whole when one of its rows is asked for, the last one kept.
+
+    Parameters
+    ----------
+    files : one per session, with equal numbers of trials
+    voxels : (n_voxels, 3) i, j, k of the columns
+    """
+
+    def __init__(self, files: Sequence[SessionFile], voxels: np.ndarray) -> None:
+        self.files, self.voxels = tuple(files), voxels
+        self.n_per_session = self.files[0].n_trials
+        self._kept: tuple[int, np.ndarray] | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n_trials, n_voxels)."""
+        return (len(self.files) * self.n_per_session, len(self.voxels))
+
+    def session(self, number: int) -> np.ndarray:
+        """(n_per_session, n_voxels) of the session at this place."""
+        if self._kept is None or self._kept[0] != number:
+            self._kept = None  # free the old one before the new one is read
+            self._kept = (number, self.files[number].read(self.voxels))
+        return self._kept[1]
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        index = np.arange(self.shape[0])[rows]
+        flat = np.atleast_1d(index)
+        out = np.empty((len(flat), len(self.voxels)), dtype=self.files[0].dtype)
+        for number in np.unique(flat // self.n_per_session):
+            mine = flat // self.n_per_session == number
+            out[mine] = self.session(int(number))[flat[mine] % self.n_per_session]
+        return out if np.ndim(index) else out[0]
