@@ -247,7 +247,7 @@ def _network_name(ours: str, c: LdmConfig) -> str:
     if ours.startswith("condition."):
         rest = ours.removeprefix("condition.")
         return CONDITION + rest.replace("tokens", "channel_mapper", 1).replace("values", "dim_mapper", 1)
-    # Over tokens first, then over values; "condtion" is how the file spells it. The mean has a linear layer alone.
+    # Over tokens first, then over values; the file spells it without an "i". The mean has a linear layer alone.
     steps = "time_embed_condtion" + (".2" if c.time == "convolutions" else "")
     return NETWORK + ours.replace("time.tokens", "time_embed_condtion", 1).replace("time.values", steps, 1)
 
