@@ -16,6 +16,7 @@ RUNS = (
     ("two-way identification, against numpy.corrcoef", ["two_way.py"]),
     ("all-pairs SSIM, against scikit-image", ["ssim.py"]),
     ("fMRI masked autoencoders at published size, against MinD-Vis", ["mae_step.py"]),
+    ("single-trial betas, against GLMsingle where GLMSINGLE names a checkout", ["betas.py", "--voxels", "5000"]),
     ("ridge at one eighth of NSD, against every rival", ["ridge.py", "--scale", "8", "--rounds", "3"]),
 )
 

@@ -1,0 +1,52 @@
+"""BOLD time series to single-trial betas.
+
+==========================  ==========================================================================================
+`single_trial_betas`        runs of BOLD to Trials, with maps of what was found on the way
+`betas_from_folder`         the same from a BIDS or OpenfMRI folder to a folder of arrays and tables
+`BetaOptions`               every setting of either
+`BoldRun`, `read_runs`      one run and its events; reading those of a subject
+`onset_shift`               are the onsets of the files early or late?
+`HrfLibrary`                haemodynamic responses to choose from
+`ncsnr`, `ceiling`          how much of single trials, or their mean, is signal
+==========================  ==========================================================================================
+
+Kinds of betas: ``lsa`` (least squares, all trials in one model, one assumed response for all voxels), ``lss`` (each trial
+in a model of its own beside the sum of the others), and the three of GLMsingle: ``b`` (a response chosen for each voxel),
+``c`` (and nuisance components found in voxels that do not respond), ``d`` (and ridge regression, its strength chosen for
+each voxel).
+
+References
+----------
+Prince et al. 2022 (GLMsingle); Rokem and Kay 2020 (fractional ridge); Mumford et al. 2012 (LSA, LSS).
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_PUBLIC = {
+    "BetaOptions": "options",
+    "BetaResult": "pipeline",
+    "BoldRun": "runs",
+    "HrfLibrary": "hrf",
+    "OnsetShift": "timing",
+    "betas_from_folder": "folder",
+    "ceiling": "noise_ceiling",
+    "ncsnr": "noise_ceiling",
+    "onset_shift": "timing",
+    "read_runs": "read",
+    "single_trial_betas": "pipeline",
+}
+
+__all__ = sorted(_PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(import_module(f"{__name__}.{_PUBLIC[name]}"), name)
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,320 @@
+"""Nuisance components from voxels that do not respond, and how many of them to use.
+
+Components are the first principal components, run by run, of the noise pool: bright voxels in which the on-off model
+explains little. Their number is chosen by how well betas of a stimulus in one fold of runs agree with those in another:
+
+    badness_p = sum over trials i and trials j of the same stimulus in another fold of (z_p[j] - z_0[i])^2,
+
+z the betas in units of the mean and standard deviation that betas without components (level 0) have in their session. Trials
+to be predicted are always those of level 0.
+
+Components are orthonormal and orthogonal to drift, so a further one changes betas by one outer product:
+
+    w = (X'X)^-1 a,   g = (c'y - a'b) / (1 - a'w),   b <- b - w g,   (X'X)^-1 <- (X'X)^-1 + w w' / (1 - a'w),   a = X'c.
+
+All levels together are then ``b_p = b_0 - W_p G_p``, and their badness is a quadratic form in the few rows of G: no level's
+betas are ever formed.
+
+References
+----------
+Kay et al. 2013 (GLMdenoise); Prince et al. 2022, methods. The pool is defined by the on-off model within the sample, as the
+published program does, not by cross-validation, as the paper's summary says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+from phosphene.betas.glm import Factor, RunDesign
+
+_MIXTURE_VALUES, _MIXTURE_STEPS, _MIXTURE_STILL = 100_000, 2000, 1e-7
+
+
+def tail_threshold(values: np.ndarray) -> float:
+    """Where the upper of two Gaussians fitted to the values takes over.
+
+    The fit (expectation maximisation) starts from the lower and the upper values, cut at three quantiles; the likeliest of
+    the three ends is used. Nothing is drawn.
+
+    Parameters
+    ----------
+    values : (n,) float; what is not finite is ignored, and of more than 100,000 every k-th is used
+
+    Returns
+    -------
+    float, the largest value at which both are equally likely; infinity when there is nothing to tell apart
+    """
+    x = np.asarray(values, dtype=np.float64)
+    x = x[np.isfinite(x)]
+    x = x[:: max(1, len(x) // _MIXTURE_VALUES)]
+    spread = x.std() if len(x) else 0.0
+    if not spread > 0:
+        return float("inf")
+    fits = [_mixture((x - x.mean()) / spread, cut) for cut in (0.5, 0.75, 0.9)]
+    weight, mean, variance, _ = max(fits, key=lambda fit: fit[-1])
+    if mean[0] > mean[1]:
+        weight, mean, variance = weight[::-1], mean[::-1], variance[::-1]
+    roots = np.roots(_log_odds(weight, mean, variance))
+    roots = np.sort(roots[np.isreal(roots)].real) * spread + x.mean()
+    roots = roots[roots <= max(x.max(), mean[1] * spread + x.mean())]
+    return float(roots[-1]) if len(roots) else float("inf")
+
+
+def _log_odds(weight: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> tuple[float, float, float]:
+    """Of belonging to the second Gaussian: coefficients of a parabola, highest power first."""
+    log = np.log(weight) - 0.5 * np.log(variance) - 0.5 * mean**2 / variance
+    return -0.5 * np.diff(1 / variance)[0], np.diff(mean / variance)[0], np.diff(log)[0]
+
+
+def _mixture(x: np.ndarray, cut: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """Weights, means and variances of two Gaussians, and the mean log likelihood but for a constant; x has variance 1."""
+    from scipy.special import expit
+
+    share = (x > np.quantile(x, cut)).astype(np.float64)
+    before = np.full(6, np.inf)
+    for _ in range(_MIXTURE_STEPS):
+        upper = np.clip(share.mean(), 1e-6, 1 - 1e-6)
+        weight = np.array([1 - upper, upper])
+        first, second = share @ x / len(x), share @ (x * x) / len(x)
+        mean = np.array([x.mean() - first, first]) / weight
+        square = np.array([(x * x).mean() - second, second]) / weight
+        variance = np.maximum(square - mean**2, 1e-6)
+        now = np.concatenate([weight, mean, variance])
+        if np.abs(now - before).max() < _MIXTURE_STILL:
+            break
+        before = now
+        a, b, c = _log_odds(weight, mean, variance)
+        share = expit((a * x + b) * x + c)
+    density = -0.5 * (x[:, None] - mean) ** 2 / variance - 0.5 * np.log(variance) + np.log(weight)
+    return weight, mean, variance, float(np.logaddexp(*density.T).mean())
+
+
+def noise_pool(on_off_r2: np.ndarray, mean: np.ndarray, threshold: float, bright: tuple[float, float]) -> np.ndarray:
+    """Bright voxels that do not respond, (n_voxels,) bool.
+
+    Parameters
+    ----------
+    on_off_r2 : (n_voxels,) percent
+    mean : (n_voxels,) mean signal
+    threshold : percent below which a voxel does not respond
+    bright : (percentile, share): brighter than this share of that percentile of the mean signal
+    """
+    return (mean > bright[1] * np.percentile(mean, bright[0])) & (on_off_r2 < threshold)
+
+
+def pool_gram(series: np.ndarray) -> np.ndarray:
+    """(n_volumes, n_volumes) float64 Gram matrix of voxels' series (n_volumes, n_voxels), each of unit length."""
+    length = np.sqrt(np.einsum("tv,tv->v", series, series))
+    unit = series[:, length > 0] / length[length > 0]
+    return (unit @ unit.T).astype(np.float64)
+
+
+def components(gram: np.ndarray, count: int) -> np.ndarray:
+    """The first principal components, (n_volumes, at most `count`) float64, orthonormal, the largest entry of each positive."""
+    values, vectors = np.linalg.eigh(gram)
+    keep = np.flatnonzero(values > 1e-6 * max(values[-1], 1e-300))[::-1][:count]
+    chosen = vectors[:, keep]
+    return chosen * np.sign(chosen[np.abs(chosen).argmax(axis=0), np.arange(len(keep))])
+
+
+@dataclass(frozen=True, eq=False)
+class Repeats:
+    """Which trials show the same stimulus in different folds.
+
+    Attributes
+    ----------
+    pairs : (n_trials, n_trials) sparse, 1 where row and column do
+    counts : (n_trials,) partners of each trial
+    session : (n_trials,) int, 0 ... n_sessions - 1
+    """
+
+    pairs: sparse.csr_array
+    counts: np.ndarray
+    session: np.ndarray
+
+    @classmethod
+    def of(cls, stimuli: Sequence[str], folds: np.ndarray, sessions: np.ndarray) -> Repeats:
+        """From stimulus, fold and session of each trial."""
+        n = len(stimuli)
+
+        def same(keys: np.ndarray) -> sparse.csr_array:
+            codes = np.unique(keys, return_inverse=True)[1]
+            member = sparse.csr_array((np.ones(n, np.float32), (np.arange(n), codes)))
+            return member @ member.T
+
+        stimulus = np.unique(np.asarray(stimuli, dtype=str), return_inverse=True)[1]
+        pairs = same(stimulus) - same(stimulus * (int(np.max(folds, initial=0)) + 1) + np.asarray(folds))
+        pairs.eliminate_zeros()
+        counts = np.asarray(pairs.sum(axis=1)).ravel()
+        return cls(sparse.csr_array(pairs), counts, np.unique(sessions, return_inverse=True)[1])
+
+    @property
+    def any(self) -> bool:
+        """Whether there is anything to cross-validate with."""
+        return bool((self.counts > 0).any())
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """What levels are scored against: badness = constant + sum over trials of ``(sqrt(n) (b - mean) / sd - aim)^2``.
+
+    Attributes
+    ----------
+    mean, inverse_sd : (n_sessions, n_voxels) float32 of betas of level 0; inverse 0 for a voxel without spread
+    aim : (n_trials, n_voxels) float32, ``sqrt(n)`` times the mean of the partners' standardised betas of level 0
+    constant : (n_voxels,) float64
+    root : (n_trials,) float32, ``sqrt(n)``, n the number of partners
+    """
+
+    mean: np.ndarray
+    inverse_sd: np.ndarray
+    aim: np.ndarray
+    constant: np.ndarray
+    root: np.ndarray
+
+    @classmethod
+    def of(cls, betas: np.ndarray, repeats: Repeats) -> Target:
+        """From betas of level 0, (n_trials, n_voxels) float32."""
+        n_sessions = int(repeats.session.max()) + 1
+        mean = np.zeros((n_sessions, betas.shape[1]), dtype=np.float32)
+        inverse = np.zeros_like(mean)
+        z = np.empty_like(betas)
+        for s in range(n_sessions):
+            here = repeats.session == s
+            mean[s] = betas[here].mean(axis=0)
+            z[here] = betas[here] - mean[s]
+            square = np.einsum("nv,nv->v", z[here], z[here]) / max(int(here.sum()) - 1, 1)
+            scale = np.abs(mean[s]) * 1e-6
+            inverse[s] = np.divide(1, np.sqrt(square), out=np.zeros_like(square), where=square > scale**2)
+            z[here] *= inverse[s]
+        n = repeats.counts.astype(np.float32)
+        root = np.sqrt(n)
+        aim = repeats.pairs @ z
+        aim *= np.divide(1, root, out=np.zeros_like(root), where=root > 0)[:, None]
+        constant = (n @ (z * z)).astype(np.float64) - np.einsum("nv,nv->v", aim, aim)
+        return cls(mean, inverse, aim, constant, root)
+
+    def badness(self, betas: np.ndarray, repeats: Repeats) -> np.ndarray:
+        """Badness of betas of some level, (n_voxels,) float64."""
+        session = repeats.session
+        error = self.root[:, None] * (betas - self.mean[session]) * self.inverse_sd[session] - self.aim
+        return self.constant + np.einsum("nv,nv->v", error, error)
+
+
+@dataclass(frozen=True, eq=False)
+class _Downdates:
+    """Of one run: ``b_p = b_0 - w[:, :p] g[:p]``."""
+
+    w: np.ndarray  # (n_trials, P)
+    g: np.ndarray  # (P, n_voxels)
+
+
+def downdates(factor: Factor, x: np.ndarray, parts: np.ndarray, betas: np.ndarray, along: np.ndarray) -> _Downdates:
+    """How each further component changes betas.
+
+    Parameters
+    ----------
+    factor, x : of the design (n_volumes, n_trials)
+    parts : (n_volumes, P) components
+    betas : (n_trials, n_voxels) without components
+    along : (P, n_voxels), ``parts' y``
+    """
+    inverse, a = factor.inverse.copy(), x.T @ parts
+    w = np.zeros_like(a)
+    left = np.ones(parts.shape[1])
+    for p in range(parts.shape[1]):
+        step = inverse @ a[:, p]
+        left[p] = 1 - a[:, p] @ step
+        if left[p] < 1e-8:  # trials explain this component wholly: it can take nothing from them
+            left[p] = np.inf
+            continue
+        w[:, p] = step
+        inverse += np.outer(step, step) / left[p]
+    g = (along - a.T.astype(np.float32) @ betas).astype(np.float32)
+    shared = (a.T @ w).astype(np.float32)
+    for p in range(len(g)):
+        g[p] = (g[p] + shared[p, :p] @ g[:p]) / np.float32(left[p])
+    return _Downdates(w.astype(np.float32), g)
+
+
+def component_badness(
+    designs: Sequence[RunDesign],
+    shape: int,
+    series: Sequence[np.ndarray],
+    parts: Sequence[np.ndarray],
+    repeats: Repeats,
+) -> np.ndarray:
+    """Badness with 0, 1 ... P components, of voxels that share a response: (P + 1, n_voxels) float64.
+
+    Parameters
+    ----------
+    designs, series, parts : of each run
+    shape : which response
+    """
+    betas, steps = [], []
+    for design, y, part in zip(designs, series, parts, strict=True):
+        factor, x = design.factor(shape), design.designs[shape]
+        b = factor.inverse.astype(np.float32) @ (x.T.astype(np.float32) @ y)
+        betas.append(b)
+        steps.append(downdates(factor, x, part, b, part.T.astype(np.float32) @ y))
+    flat = np.concatenate(betas)
+    target = Target.of(flat, repeats)
+    out = np.zeros((1 + min(p.shape[1] for p in parts), flat.shape[1]))
+    out += target.constant
+    for design, step in zip(designs, steps, strict=True):
+        rows = design.rows
+        session = repeats.session[rows][0]
+        root, inverse = target.root[rows], target.inverse_sd[session]
+        error = root[:, None] * ((flat[rows] - target.mean[session]) * inverse) - target.aim[rows]
+        w = root[:, None] * step.w
+        square, cross, g = w.T @ w, w.T @ error, step.g * inverse
+        out += np.einsum("nv,nv->v", error, error)
+        change = np.zeros(flat.shape[1])
+        for p in range(len(out) - 1):
+            # |e - w_1 g_1 - ... - w_p g_p|^2, one term more each time
+            change += g[p] * (square[p, p] * g[p] - 2 * (cross[p] - square[p, :p] @ g[:p]))
+            out[p + 1] += change
+    return out
+
+
+def choose_count(curve: np.ndarray, stop: float = 1.05) -> int:
+    """How many components: the first whose gain times `stop` reaches the largest gain.
+
+    Parameters
+    ----------
+    curve : (P + 1,) score with 0 ... P components, the larger the better
+    stop : 1 takes the best; 1.05 spares components that add less than about 5 %
+
+    Examples
+    --------
+    >>> choose_count(np.array([0.0, 5.0, 9.8, 10.0, 9.0]))
+    2
+    """
+    gain = np.asarray(curve, dtype=np.float64) - curve[0]
+    best, chosen = -np.inf, 0
+    for p, value in enumerate(gain):
+        if value > best:
+            best, chosen = value, p
+            if best * stop >= gain.max():
+                break
+    return chosen
+
+
+def trend(badness: Iterable[np.ndarray], on_off_r2: np.ndarray, threshold: float) -> np.ndarray:
+    """Minus the median badness over voxels that respond, or over the 100 that respond most if none does: (P + 1,).
+
+    Parameters
+    ----------
+    badness : (P + 1, n_voxels) blocks that make up all voxels
+    on_off_r2 : (n_voxels,)
+    threshold : percent above which a voxel responds
+    """
+    table = np.concatenate(list(badness), axis=1)
+    chosen = np.flatnonzero(on_off_r2 > threshold)
+    if len(chosen) == 0:
+        chosen = np.argsort(-on_off_r2, kind="stable")[:100]
+    return -np.median(table[:, chosen], axis=1)

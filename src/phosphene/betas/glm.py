@@ -1,0 +1,246 @@
+"""General linear models of single trials: designs, drifts, least squares, and the choice of a response for each voxel.
+
+A trial adds to the volumes of its own run only, so the design of a study is block-diagonal and is never formed: every
+quantity is a sum over runs. Drifts (and confounds) are projected out of data and designs, once, before anything else. With
+``X = Q S V'`` the design of one run and one response after that projection,
+
+    betas = V S^-1 Q' y,        explained sum of squares = ||Q' y||^2,
+
+so choosing among 20 responses takes 20 products and no fitted time series.
+
+References
+----------
+Prince et al. 2022, "GLMsingle": on-off model, library of responses, polynomial drifts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+
+import numpy as np
+from threadpoolctl import ThreadpoolController
+
+_RANK = 1e-10
+"""Directions of a design whose squared singular value is less than this share of the largest count as absent."""
+
+
+def polynomial_degree(duration_s: float) -> int:
+    """Highest degree of the polynomials that stand for drift: half the minutes of the run, halves rounded up."""
+    return int(np.floor(duration_s / 60 / 2 + 0.5))
+
+
+def nuisance_basis(n_volumes: int, degree: int, confounds: np.ndarray | None = None) -> np.ndarray:
+    """Orthonormal basis of polynomials of degree 0 to `degree` and of confounds: (n_volumes, k) float64.
+
+    Parameters
+    ----------
+    confounds : (n_volumes, n) finite, in any units, or None
+    """
+    polynomials = np.polynomial.legendre.legvander(np.linspace(-1, 1, n_volumes), degree)
+    basis = np.linalg.qr(polynomials)[0]
+    if confounds is None or confounds.shape[1] == 0:
+        return basis
+    extra = confounds - basis @ (basis.T @ confounds)
+    extra /= np.maximum(np.linalg.norm(confounds, axis=0), 1e-300)
+    u, s, _ = np.linalg.svd(extra, full_matrices=False)
+    return np.concatenate([basis, u[:, s > 1e-6]], axis=1)  # what polynomials hold already is left out
+
+
+def residuals(volumes: np.ndarray, basis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Data without drift.
+
+    Parameters
+    ----------
+    volumes : (n_volumes, n_voxels), mean kept
+    basis : (n_volumes, k) orthonormal, with the constant in it
+
+    Returns
+    -------
+    (n_volumes, n_voxels) float32, and the mean of every voxel, (n_voxels,) float64
+    """
+    mean = volumes.mean(axis=0, dtype=np.float64)
+    centred = np.empty(volumes.shape, dtype=np.float32)
+    np.subtract(
+        volumes, mean, out=centred, casting="unsafe"
+    )  # a baseline of 1000 would use up half of float32's digits
+    basis = basis.astype(np.float32)
+    centred -= basis @ (basis.T @ centred)
+    return centred, mean
+
+
+@cache
+def _threads() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A design of one run and response, after projection, as ``X = Q diag(s) V'``.
+
+    Attributes
+    ----------
+    gram : (n_trials, n_trials), ``X'X``
+    vectors : (n_trials, rank), V
+    s2 : (rank,) squared singular values
+    """
+
+    gram: np.ndarray
+    vectors: np.ndarray
+    s2: np.ndarray
+
+    @classmethod
+    def of(cls, gram: np.ndarray) -> Factor:
+        """From ``X'X``."""
+        with _threads().limit(limits=1, user_api="blas"):  # so small that more threads only wait for one another
+            s2, vectors = np.linalg.eigh(gram)
+        keep = s2 > _RANK * max(s2[-1], 1e-300)
+        return cls(gram, vectors[:, keep], s2[keep])
+
+    @cached_property
+    def inverse(self) -> np.ndarray:
+        """(n_trials, n_trials) pseudo-inverse of the Gram matrix."""
+        return (self.vectors / self.s2) @ self.vectors.T
+
+    @property
+    def is_deficient(self) -> bool:
+        """Whether some trials cannot be told from others."""
+        return len(self.s2) < len(self.gram)
+
+
+@dataclass(frozen=True, eq=False)
+class RunDesign:
+    """Designs of one run for every response, drift projected out.
+
+    Attributes
+    ----------
+    basis : (n_volumes, k) orthonormal nuisance
+    designs : (n_shapes, n_volumes, n_trials) float64, projected
+    rows : which trials of the study these are
+    """
+
+    basis: np.ndarray
+    designs: np.ndarray
+    rows: slice
+    _factors: dict[int, Factor] = field(default_factory=dict, repr=False)
+    _whitened: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def build(cls, designs: np.ndarray, basis: np.ndarray, rows: slice) -> RunDesign:
+        """Project `basis` out of (n_shapes, n_volumes, n_trials) designs."""
+        n_shapes, n_volumes, n_trials = designs.shape
+        flat = designs.transpose(1, 0, 2).reshape(n_volumes, -1)
+        flat = flat - basis @ (basis.T @ flat)
+        return cls(basis, np.ascontiguousarray(flat.reshape(n_volumes, n_shapes, n_trials).transpose(1, 0, 2)), rows)
+
+    def factor(self, shape: int) -> Factor:
+        """Of the design with this response."""
+        if shape not in self._factors:
+            x = self.designs[shape]
+            self._factors[shape] = Factor.of(x.T @ x)
+        return self._factors[shape]
+
+    def q(self, shape: int) -> np.ndarray:
+        """(n_volumes, rank) float32, orthonormal: what the trials can explain."""
+        if shape not in self._whitened:
+            f = self.factor(shape)
+            self._whitened[shape] = (self.designs[shape] @ (f.vectors / np.sqrt(f.s2))).astype(np.float32)
+        return self._whitened[shape]
+
+    def on_off(self, shape: int) -> np.ndarray:
+        """(n_volumes,) the regressor that only knows that something is shown."""
+        return self.designs[shape].sum(axis=1)
+
+    def products(self, shape: int, y: np.ndarray) -> np.ndarray:
+        """``X'y`` (n_trials, n_voxels) float32."""
+        return self.designs[shape].T.astype(np.float32) @ y
+
+
+def on_off_r2(designs: Sequence[RunDesign], series: Sequence[np.ndarray], shape: int) -> np.ndarray:
+    """Share of variance, in percent, that one regressor for all trials explains, pooled over runs.
+
+    Parameters
+    ----------
+    designs, series : of each run; series (n_volumes, n_voxels) without drift
+    shape : which response is assumed
+
+    Returns
+    -------
+    (n_voxels,) float64, 0 for a voxel that never changes
+    """
+    regressors = [d.on_off(shape) for d in designs]
+    power = sum(float(x @ x) for x in regressors)
+    along = sum(x.astype(np.float32) @ y for x, y in zip(regressors, series, strict=True)).astype(np.float64)
+    total = total_power(series)
+    return _percent(along**2 / max(power, 1e-300), total)
+
+
+def total_power(series: Sequence[np.ndarray]) -> np.ndarray:
+    """Sum of squares of every voxel over runs, (n_voxels,) float64."""
+    return sum(np.einsum("tv,tv->v", y, y) for y in series).astype(np.float64)
+
+
+def _percent(explained: np.ndarray, total: np.ndarray) -> np.ndarray:
+    return 100 * np.divide(explained, total, out=np.zeros_like(total), where=total > 0)
+
+
+def choose_hrf(designs: Sequence[RunDesign], series: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """For each voxel the response with which single trials explain most.
+
+    Returns
+    -------
+    (n_voxels,) int64, and the percent of variance explained with each response, (n_shapes, n_voxels) float64
+    """
+    explained = np.zeros((len(designs[0].designs), series[0].shape[1]))
+    for design, y in zip(designs, series, strict=True):
+        for shape, row in enumerate(explained):
+            along = design.q(shape).T @ y
+            row += np.einsum("kv,kv->v", along, along)
+    return explained.argmax(axis=0), _percent(explained, np.broadcast_to(total_power(series), explained.shape))
+
+
+def least_squares(design: RunDesign, shape: int, products: np.ndarray) -> np.ndarray:
+    """Betas of all trials of a run in one model, (n_trials, n_voxels) float32, from ``X'y``."""
+    return design.factor(shape).inverse.astype(np.float32) @ products
+
+
+def least_squares_separate(design: RunDesign, shape: int, products: np.ndarray) -> np.ndarray:
+    """Betas of trials each in a model of its own, beside one regressor for all others (LSS).
+
+    For trial i with design x and u the sum of the others, ``beta = (u'u x'y - x'u u'y) / (u'u x'x - (x'u)^2)``.
+
+    Parameters
+    ----------
+    products : ``X'y`` (n_trials, n_voxels)
+
+    Returns
+    -------
+    (n_trials, n_voxels) float32; of a run with one trial, its least squares
+    """
+    gram = design.factor(shape).gram
+    if len(gram) == 1:
+        return least_squares(design, shape, products)
+    own = np.diag(gram)
+    cross = gram.sum(axis=1) - own
+    others = gram.sum() - 2 * gram.sum(axis=1) + own
+    determinant = own * others - cross**2
+    determinant = np.where(determinant > _RANK * own * others, determinant, np.inf)  # not to be told apart: 0
+    rest = products.sum(axis=0) - products
+    weights = np.stack([others, -cross], axis=1) / determinant[:, None]
+    return (weights[:, :1] * products + weights[:, 1:] * rest).astype(np.float32)
+
+
+def explained_r2(
+    designs: Sequence[RunDesign],
+    shape: int,
+    betas: Sequence[np.ndarray],
+    products: Sequence[np.ndarray],
+    total: np.ndarray,
+) -> np.ndarray:
+    """Percent of variance that given betas explain in data without drift, (n_voxels,): ``2 b'X'y - b'X'X b`` over ``y'y``."""
+    explained = np.zeros(len(total))
+    for design, b, xy in zip(designs, betas, products, strict=True):
+        gram = design.factor(shape).gram.astype(np.float32)
+        explained += np.einsum("nv,nv->v", b, 2 * xy - gram @ b)
+    return _percent(explained, total)

@@ -1,0 +1,89 @@
+"""The runs of a study without drift, a block of voxels at a time, and their designs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from phosphene.betas import glm
+from phosphene.betas.hrf import HrfLibrary
+from phosphene.betas.options import BetaOptions
+from phosphene.betas.runs import BoldRun
+from phosphene.errors import DataError
+
+
+@dataclass(frozen=True)
+class Group:
+    """Voxels of a block that share a response, and their series in each run."""
+
+    shape: int
+    voxels: np.ndarray
+    series: list[np.ndarray]
+
+
+class Study:
+    """Runs without drift, a block of voxels at a time, kept where memory allows."""
+
+    def __init__(self, runs: Sequence[BoldRun], library: HrfLibrary, assumed: int, options: BetaOptions) -> None:
+        self.runs, self.assumed, self.options = runs, assumed, options
+        self.n_voxels, self.n_trials = runs[0].n_voxels, sum(len(r.events) for r in runs)
+        self.assumes = options.kind in ("lsa", "lss")
+        self.designs: list[glm.RunDesign] = []
+        start = 0
+        for run in runs:
+            onset = run.events["onset"].to_numpy(dtype=np.float64) + options.onset_shift_s
+            designs = library.designs(onset, run.events["duration"].to_numpy(dtype=np.float64), len(run), run.tr_s)
+            degree = options.polynomial_degree
+            degree = glm.polynomial_degree(run.duration_s) if degree is None else degree
+            confounds = run.confounds if options.confounds else None
+            basis = glm.nuisance_basis(len(run), degree, confounds)
+            rows = slice(start, start := start + len(run.events))
+            self.designs.append(glm.RunDesign.build(designs, basis, rows))
+        budget = options.memory_gb * 1e9
+        n_volumes = sum(len(run) for run in runs)
+        self.step = int(np.clip(budget / 4 / (8 * n_volumes + 40 * self.n_trials), 64, 8192))
+        self.keeps = 4 * n_volumes * self.n_voxels < budget / 2
+        self._kept: dict[int, list[Group]] = {}
+
+    def blocks(self) -> Iterator[slice]:
+        """Voxels in blocks."""
+        for start in range(0, self.n_voxels, self.step):
+            yield slice(start, min(start + self.step, self.n_voxels))
+
+    def series(self, block: slice) -> tuple[list[np.ndarray], np.ndarray]:
+        """Data without drift of each run, and the mean over all volumes."""
+        out, total = [], np.zeros(block.stop - block.start)
+        for run, design in zip(self.runs, self.designs, strict=True):
+            volumes = np.asarray(run.volumes[:, block])
+            if volumes.dtype.kind == "f" and not np.isfinite(volumes).all():
+                t, v = np.argwhere(~np.isfinite(volumes))[0]
+                raise DataError(
+                    f"volume {t} of {run.name} is {volumes[t, v]} in voxel {block.start + v}; BOLD must be finite. Leave that "
+                    "voxel out of the mask, or repair the preprocessing."
+                )
+            y, mean = glm.residuals(volumes, design.basis)
+            out.append(y)
+            total += mean * len(run)
+        return out, total / sum(len(run) for run in self.runs)
+
+    def keep(self, block: slice, series: list[np.ndarray], hrf: np.ndarray) -> None:
+        """Remember a block by response, if there is room."""
+        if self.keeps:
+            self._kept[block.start] = self._split(block, series, hrf)
+
+    def groups(self, block: slice, hrf: np.ndarray) -> list[Group]:
+        """Voxels of a block by response."""
+        if block.start in self._kept:
+            return self._kept[block.start]
+        return self._split(block, self.series(block)[0], hrf[block])
+
+    @staticmethod
+    def _split(block: slice, series: list[np.ndarray], hrf: np.ndarray) -> list[Group]:
+        out = []
+        for shape in np.unique(hrf):
+            here = np.flatnonzero(hrf == shape)
+            whole = len(here) == len(hrf)
+            out.append(Group(int(shape), block.start + here, series if whole else [y[:, here] for y in series]))
+        return out
