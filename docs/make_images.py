@@ -1,6 +1,7 @@
 """Make the pictures of the documentation, and measure the numbers that stand beside them.
 
     python docs/make_images.py demo RUN     the strip in the README, from a run of `phosphene demo --out RUN`
+    python docs/make_images.py beside RUN RIVAL NAME   two runs on the same pictures, such as docs/images/lea.png
     python docs/make_images.py insilico     the pictures of docs/insilico.md
     python docs/make_images.py numbers RUN  print the numbers of docs/insilico.md; RUN is that of the demo
 
@@ -57,6 +58,18 @@ def demo(run: Path, every: int = 6) -> None:
     axes = figure.axes[0]
     inches = axes.get_position().width * figure.get_figwidth()
     save(figure, "demo", dpi=2 * axes.images[0].get_array().shape[1] / inches, colours=None)  # whole pixels stay whole
+
+
+def beside(run: Path, rival: Path, name: str, every: int = 6) -> None:
+    """Every 6th test picture of two runs on the same data: seen, decoded by both, true latents, shuffled, noise."""
+    decoded, other = run / "decoded" / "test", rival / "decoded" / "test"
+    rows = {n: np.load(decoded / n / "pixels.npy")[::every] for n in ("seen", "brain", "truth", "shuffled", "noise")}
+    rows[rival.name] = np.load(other / "brain" / "pixels.npy")[::every]
+    below = {label: rows[label] for label in (rival.name, "truth", "shuffled", "noise")}
+    figure = figures.plate(rows["seen"], rows["brain"], below, width=10.0)
+    axes = figure.axes[0]
+    inches = axes.get_position().width * figure.get_figwidth()
+    save(figure, name, dpi=2 * axes.images[0].get_array().shape[1] / inches, colours=None)
 
 
 # -- pictures --------------------------------------------------------------------------------------------------------------
@@ -305,6 +318,8 @@ def main(arguments: list[str]) -> None:
     """Do what is asked for."""
     if arguments[:1] == ["demo"] and len(arguments) == 2:
         demo(Path(arguments[1]))
+    elif arguments[:1] == ["beside"] and len(arguments) == 4:
+        beside(Path(arguments[1]), Path(arguments[2]), arguments[3])
     elif arguments == ["insilico"]:
         pictures()
         captions()
