@@ -201,6 +201,15 @@ def test_every_network_trains_and_writes_a_card(name, tmp_path):
     assert type(zoo.load(name, folder=tmp_path)).__name__ == about["class"].partition(":")[2]
 
 
+def test_a_fresh_masked_autoencoder_knows_where_its_patches_are():
+    """With codes of zero it cannot do better than one colour for all hidden patches."""
+    network = networks.build("mae")
+    for codes in (network.vit.embeddings.position_embeddings, network.decoder.decoder_pos_embed):
+        patches = codes[0, 1:]
+        assert torch.cdist(patches, patches).fill_diagonal_(1).min() > 0.1
+        assert (codes[0, 0] == 0).all()  # the class token stands nowhere
+
+
 def test_kmeans_finds_clusters_that_are_there():
     rng = torch.Generator().manual_seed(0)
     truth = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0], [10.0, 10.0]])

@@ -159,8 +159,18 @@ def build(name: str, config: dict[str, Any] | None = None) -> nn.Module:
     network_class = find(entry.network)
     config = dict(entry.config if config is None else config)
     if entry.network.startswith("transformers:"):
-        return network_class(network_class.config_class(**config))
+        network = network_class(network_class.config_class(**config))
+        return _with_positions(network) if name == "mae" else network
     return network_class(**config)
+
+
+def _with_positions(network: nn.Module) -> nn.Module:
+    """A fresh ViTMAE with its sine and cosine codes: transformers 5 leaves those of both halves at zero."""
+    patches = network.vit.embeddings.patch_embeddings
+    patches.projection._is_hf_initialized = False
+    network.vit.embeddings.initialize_weights()
+    network.decoder.initialize_weights(patches.num_patches)
+    return network
 
 
 def make_tokenizer(saved: dict[str, Any]) -> CLIPTokenizer:
