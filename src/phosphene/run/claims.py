@@ -55,7 +55,7 @@ def _take(claim: Path, mine: Mapping[str, Any]) -> bool:
     for _ in range(2):
         with atomic.explained(claim):
             try:
-                handle = os.open(claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+                _appear(claim, json.dumps(mine))
             except FileExistsError:
                 found = _read_lock(claim)
                 if _is_alive(found):
@@ -70,7 +70,23 @@ def _take(claim: Path, mine: Mapping[str, Any]) -> bool:
                             os.link(grave, claim)
                     grave.unlink(missing_ok=True)
                 continue
-            with os.fdopen(handle, "w") as file:
-                json.dump(mine, file)
         return True
     return False
+
+
+def _appear(claim: Path, text: str) -> None:
+    """Make a claim that is complete when it can first be seen: an empty one would look like that of a dead process.
+
+    Raises FileExistsError when it is there. File systems without hard links get it written after it was made.
+    """
+    whole = atomic.partial_name(claim)
+    try:
+        whole.write_text(text, encoding="utf-8")
+        os.link(whole, claim)
+    except FileExistsError:
+        raise
+    except OSError:
+        with os.fdopen(os.open(claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY), "w") as file:
+            file.write(text)
+    finally:
+        whole.unlink(missing_ok=True)
