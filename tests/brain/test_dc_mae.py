@@ -224,10 +224,11 @@ def test_subjects_of_a_batch_are_contrasted_in_its_order():
     assert torch.isfinite(loss)
 
 
-def share(rank: int, world: int, folder: str, negatives: str) -> None:
+def share(rank: int, world: int, port: int, folder: str, negatives: str) -> None:
     """One process' part of a batch of eight, and the mean of all processes' gradients."""
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
+    meeting = dist.TCPStore("127.0.0.1", port, is_master=False)
+    dist.init_process_group("gloo", store=meeting, rank=rank, world_size=world)
     net, part = network(negatives=negatives), slice(8 // world * rank, 8 // world * (rank + 1))
     loss, _ = net.loss(batch_of(betas(8)[part]), Draws(0, 0, 8, part))
     loss.backward()
@@ -239,7 +240,9 @@ def share(rank: int, world: int, folder: str, negatives: str) -> None:
 
 
 def test_two_processes_contrast_all_rows_of_a_batch(tmp_path):
-    torch.multiprocessing.spawn(share, (2, str(tmp_path), SAME), nprocs=2)
+    # The meeting point lives here and outlives both: a file one of them removes as it leaves can abort the other.
+    meeting = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    torch.multiprocessing.spawn(share, (2, meeting.port, str(tmp_path), SAME), nprocs=2)
     loss, *gradients = torch.load(tmp_path / "gradients", weights_only=True)
     net = network()
     whole, _ = net.loss(batch_of(betas(8)), Draws(0, 0, 8))

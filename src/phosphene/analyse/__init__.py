@@ -17,7 +17,7 @@ from phosphene.errors import ConfigError, did_you_mean
 if TYPE_CHECKING:
     from phosphene.analyse.base import Analysis
 
-__all__ = ["ANALYSES", "analyse", "analysis", "analysis_names"]
+__all__ = ["ANALYSES", "analyse", "analysis", "analysis_names", "show_analyses"]
 
 ANALYSES: dict[str, str] = {
     "reliability": "phosphene.analyse.reliability:Reliability",
@@ -37,6 +37,13 @@ def analysis(name: str) -> type[Analysis]:
         raise ConfigError(f"there is no analysis '{name}'. {did_you_mean(name, ANALYSES)}")
     module, _, attribute = ANALYSES[name].partition(":")
     return getattr(import_module(module), attribute)
+
+
+def show_analyses() -> str:
+    """One line per analysis: its name, what it is about, and the arrows it needs."""
+    kinds = {name: analysis(name) for name in ANALYSES}
+    wide = max(map(len, kinds))
+    return "\n".join(f"{name:<{wide}}  {kind.title} ({', '.join(kind.needs)})" for name, kind in kinds.items())
 
 
 def __getattr__(name: str) -> Any:

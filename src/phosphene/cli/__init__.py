@@ -1,0 +1,94 @@
+"""The command line: verbs only, each a few lines over the Python API.
+
+Status 0 only on success; errors are one paragraph; ``--debug`` shows the traceback.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import warnings
+from typing import Annotated, Any
+
+import typer
+from typer.exceptions import TyperException
+
+from phosphene.cli import data, flow
+
+app = typer.Typer(
+    name="phosphene",
+    help="Decode seen images from brain activity, and predict brain activity from images.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+
+def _version(show: bool) -> None:
+    if show:
+        from phosphene import __version__
+
+        typer.echo(f"phosphene {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+flow.add_to(app)
+app.add_typer(data.app, name="data")
+
+
+def _terminated(*_: Any) -> None:
+    raise SystemExit(143)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of the command ``phosphene``."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments or bool(os.environ.get("PHOSPHENE_DEBUG"))
+    arguments = ["--debug", *[a for a in arguments if a != "--debug"]] if debug else arguments
+    signal.signal(signal.SIGTERM, _terminated)
+    warnings.showwarning = _show_warning
+    try:
+        status = app(args=arguments, prog_name="phosphene", standalone_mode=False)
+        sys.stdout.flush()
+        sys.exit(status if isinstance(status, int) else 0)
+    except TyperException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (typer.Abort, KeyboardInterrupt):
+        sys.stderr.write("\ninterrupted; run the same command again to go on.\n")
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:
+        from phosphene.errors import PhospheneError
+
+        if debug:
+            raise
+        if isinstance(error, PhospheneError):
+            sys.stderr.write(f"phosphene: {error}\n")
+            sys.exit(error.exit_status)
+        sys.stderr.write(
+            f"phosphene: a defect, sorry: {type(error).__name__}: {error}. Run again with --debug and report what it shows.\n"
+        )
+        sys.exit(1)
+
+
+def _show_warning(message: Any, category: type[Warning], filename: str, lineno: int, *_: Any) -> None:
+    from phosphene.errors import PhospheneWarning
+
+    if issubclass(category, PhospheneWarning):
+        sys.stderr.write(f"warning: {message}\n")

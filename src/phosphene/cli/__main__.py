@@ -1,0 +1,5 @@
+"""``python -m phosphene.cli``."""
+
+from phosphene.cli import main
+
+main()

@@ -1,0 +1,73 @@
+"""Options that several commands take, and what becomes of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Root = Annotated[
+    Path | None,
+    typer.Option("--root", help="Folder of the data set (default: a folder of its name in PHOSPHENE_DATA)."),
+]
+DataOptions = Annotated[
+    list[str] | None, typer.Option("--option", help="Option of the reader, KEY=VALUE; may be given several times.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
+
+
+def layers_of(command: dict[str, Any], config: Path | None, assignments: list[str] | None) -> list[tuple[str, Any]]:
+    """Layers of a configuration, the later over the earlier: a file, the command's own options, --set."""
+    from phosphene.run.atomic import checked_path
+    from phosphene.run.config import parse_assignments, read_yaml
+
+    layers: list[tuple[str, Any]] = []
+    if config is not None:
+        layers.append((str(config), read_yaml(checked_path(config))))
+    layers.append(("command line", command))
+    layers.append(("--set", parse_assignments(assignments or [])))
+    return layers
+
+
+def command_layer(
+    data: str, root: Path | None, split: str | None, preset: str | None, seed: int | None, option: list[str] | None
+) -> dict[str, Any]:
+    """The command's own options as values of the configuration."""
+    from phosphene.data.registry import split_spec
+
+    name, subject = split_spec(data)
+    values: dict[str, Any] = {"data.name": name}
+    given = {"data.subject": subject, "data.root": text(root), "split": split, "preset": preset, "seed": seed}
+    values.update({k: v for k, v in given.items() if v is not None})
+    if option:
+        values["data.options"] = options_of(option)
+    return values
+
+
+def options_of(option: list[str] | None) -> dict[str, Any]:
+    """KEY=VALUE given several times, as a mapping."""
+    from phosphene.run.config import parse_assignments
+
+    return parse_assignments(option or [])
+
+
+def text(path: Path | None) -> str | None:
+    """A path as text; None stays None."""
+    return None if path is None else str(path)
+
+
+def only_test(split: str) -> None:
+    """Raise ConfigError for any side but test."""
+    if split != "test":
+        from phosphene.errors import ConfigError
+
+        raise ConfigError(f"--split takes 'test' here, the side that was held out; got '{split}'.")
+
+
+def progress_to(quiet: bool) -> Any:
+    """Where progress goes: the terminal, or nowhere."""
+    from phosphene.run.progress import Progress
+
+    return Progress(quiet=quiet)

@@ -1,0 +1,179 @@
+"""The verbs of the flow: fit, decode, encode, evaluate, analyse, report, demo; and what there is to show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from phosphene.cli.common import DataOptions, Quiet, Root, Run, command_layer, layers_of, only_test, progress_to, text
+
+
+def add_to(app: typer.Typer) -> None:
+    """Name every command of this file."""
+    for verb in (fit, decode, encode, evaluate, analyse, report, demo, show):
+        app.command()(verb)
+
+
+def fit(
+    recipe: Annotated[str, typer.Argument(help="Recipe; `phosphene show recipes` lists them.")],
+    data: Annotated[
+        str, typer.Option("--data", help="Data set NAME or NAME:SUBJECT, or the path of a file or folder.")
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder of the run; the same command on an unfinished run goes on with it.")
+    ],
+    root: Root = None,
+    split: Annotated[
+        str | None, typer.Option(help="Named split, kfold:K, or a file (default: the data set's own).")
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help="lab (tiny) or paper (published sizes).")] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="YAML file of values.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="One value, such as recipe.curve.kind=none; may be given several times."),
+    ] = None,
+    option: DataOptions = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything drawn.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Fit a recipe to the training trials, stage by stage; finished stages are never computed twice."""
+    from phosphene import flow
+
+    command = command_layer(data, root, split, preset, seed, option)
+    resolved, origins = flow.configure(recipe, layers_of(command, config, set_))
+    if dry_run:
+        typer.echo(flow.plan(resolved, out))
+        return
+    flow.fit(resolved, out, origins=origins, progress=progress_to(quiet))
+    typer.echo(f"fitted: {out}\nnext: phosphene decode {out}")
+
+
+def decode(
+    run: Run,
+    split: Annotated[str, typer.Option(help="Which side to decode.")] = "test",
+    control: Annotated[
+        list[str] | None,
+        typer.Option("--control", help="shuffled, noise, mean, category, truth (the default), or shuffled_training."),
+    ] = None,
+    root: Root = None,
+    quiet: Quiet = False,
+) -> None:
+    """Brain to image: decode the test trials, and the control inputs beside them."""
+    from phosphene import flow
+
+    only_test(split)
+    flow.decode(flow.open_run(run, text(root)), controls=control or flow.CONTROLS, progress=progress_to(quiet))
+    typer.echo(f"decoded: {run / 'decoded' / split / 'brain' / 'images'}\nnext: phosphene evaluate {run}")
+
+
+def encode(
+    run: Run,
+    split: Annotated[str, typer.Option(help="Which side to encode.")] = "test",
+    root: Root = None,
+    quiet: Quiet = False,
+) -> None:
+    """Image to brain: predict the responses to the test pictures."""
+    from phosphene import flow
+
+    only_test(split)
+    flow.encode(flow.open_run(run, text(root)), progress=progress_to(quiet))
+    typer.echo(f"encoded: {run / 'encoded' / split / 'predicted.npy'}\nnext: phosphene evaluate {run}")
+
+
+def evaluate(run: Run, root: Root = None, quiet: Quiet = False) -> None:
+    """Score decoded pictures and predicted responses, with intervals, chance, nulls, controls and checks."""
+    from phosphene import flow
+
+    flow.evaluate(flow.open_run(run, text(root)), progress=progress_to(quiet))
+    typer.echo(flow.summary(run))
+    typer.echo(f"\nscores: {run / 'scores.csv'}\nnext: phosphene report {run}")
+
+
+def analyse(
+    run: Run,
+    name: Annotated[
+        str, typer.Argument(help="What to ask, such as reliability or cycle; `phosphene show analyses` lists all.")
+    ],
+    images: Annotated[
+        Path | None,
+        typer.Option("--images", help="For cycle: a folder of novel pictures instead of the test pictures."),
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="One option, such as n=50; may be given several times.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything drawn (default: that of the run).")] = None,
+    root: Root = None,
+    quiet: Quiet = False,
+) -> None:
+    """Ask a run more: what it makes of noise, what survives a round trip."""
+    from phosphene import flow
+    from phosphene.analyse import analyse as ask
+    from phosphene.run.config import parse_assignments
+
+    options = {**({} if images is None else {"images": str(images)}), **parse_assignments(set_ or [])}
+    answer = ask(flow.open_run(run, text(root)), name, options, seed=seed, progress=progress_to(quiet))
+    typer.echo(f"{answer.summary}\n\nanalysis: {answer.folder}\nnext: phosphene report {run}")
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="One run, or several to compare.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="HTML file (default: report.html in the first run).")
+    ] = None,
+) -> None:
+    """Write one self-contained HTML page."""
+    from phosphene.report import report as write
+    from phosphene.run.folder import RunFolder
+
+    folders = [RunFolder.existing(r) for r in runs]
+    typer.echo(f"report: {write(folders if len(folders) > 1 else folders[0], out=out)}")
+
+
+def demo(
+    recipe: Annotated[str, typer.Option(help="Recipe, or all.")] = "linear",
+    out: Annotated[Path, typer.Option("--out", help="Folder of the run.")] = Path("runs/demo"),
+    fast: Annotated[bool, typer.Option("--fast", help="A smaller subject, and no analyses.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """The whole flow on a simulated subject: fit, decode, encode, evaluate, analyse, report."""
+    from phosphene import demo as demo_
+
+    typer.echo(demo_.run(recipe, out, fast=fast, progress=progress_to(quiet)))
+
+
+def show(
+    what: Annotated[str, typer.Argument(help="recipes, analyses, config or data.")],
+    recipe: Annotated[str | None, typer.Argument(help="For config: a recipe, or the folder of a run.")] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="YAML file of values.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="One value, KEY=VALUE.")] = None,
+    preset: Annotated[str | None, typer.Option(help="lab or paper.")] = None,
+) -> None:
+    """What exists, what would run, and where each value comes from."""
+    from phosphene.errors import ConfigError, did_you_mean
+
+    if what == "recipes":
+        from phosphene import flow
+
+        typer.echo(flow.show_recipes())
+    elif what == "analyses":
+        from phosphene.analyse import show_analyses
+
+        typer.echo(show_analyses())
+    elif what == "data":
+        from phosphene.cli.data import data_list
+
+        data_list()
+    elif what == "config":
+        from phosphene import flow
+
+        if recipe is None:
+            raise ConfigError(
+                "`phosphene show config` needs a recipe or the folder of a run, such as: show config linear"
+            )
+        command: dict[str, Any] = {"preset": preset} if preset else {}
+        typer.echo(flow.show_config(recipe, layers_of(command, config, set_)))
+    else:
+        raise ConfigError(f"cannot show '{what}'. {did_you_mean(what, ['recipes', 'analyses', 'config', 'data'])}")
