@@ -12,7 +12,7 @@ from phosphene.cli.common import DataOptions, Quiet, Root, Run, command_layer, l
 
 def add_to(app: typer.Typer) -> None:
     """Name every command of this file."""
-    for verb in (fit, decode, encode, evaluate, analyse, report, demo, show):
+    for verb in (fit, decode, encode, evaluate, analyse, report, demo, sweep, show):
         app.command()(verb)
 
 
@@ -142,6 +142,50 @@ def demo(
     from phosphene import demo as demo_
 
     typer.echo(demo_.run(recipe, out, fast=fast, progress=progress_to(quiet)))
+
+
+def sweep(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Sweep file; configs/README.md explains its layout.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of all runs; the same command goes on with it.")],
+    data: Annotated[
+        str | None, typer.Option("--data", help="Another data set, NAME or NAME:SUBJECT, or a path.")
+    ] = None,
+    root: Root = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="One value over the base of the file; may be given several times.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes at a time on this machine.")] = 1,
+    only: Annotated[list[str] | None, typer.Option("--only", help="Name of a run; may be given several times.")] = None,
+    slurm: Annotated[
+        list[str] | None,
+        typer.Option("--slurm", help="Queue an array of jobs; options such as timeout_min=240, slurm_partition=gpu."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs and which are missing.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Every run of a grid: recipes, subjects, seeds, ablations. Only what is missing is made."""
+    from phosphene.run.config import parse_assignments
+    from phosphene.sweep.run import prepare
+    from phosphene.sweep.run import sweep as make
+    from phosphene.sweep.table import text_table
+
+    command = {} if data is None else command_layer(data, root, None, None, None, None)
+    layers = [("command line", command), ("--set", parse_assignments(set_ or []))]
+    whole = prepare(file, out, layers)
+    names = [n for n in whole.grid.runs if not only or n in only]
+    if dry_run:
+        typer.echo("\n".join(f"{'there  ' if whole.is_done(n) else 'missing'}  {n}" for n in names))
+    elif slurm is not None:
+        from phosphene.sweep.cluster import submit
+
+        missing = [n for n in names if not whole.is_done(n)]
+        jobs = submit(whole, missing, parse_assignments(slurm))
+        typer.echo(
+            f"queued {len(jobs)} jobs; scripts and logs: {out / 'jobs'}\nwhen they are done, the same without --slurm"
+        )
+    else:
+        make(file, out, layers=layers, workers=workers, only=only, progress=progress_to(quiet))
+        typer.echo(f"{text_table(whole)}\n\ntable: {out / 'summary.csv'}\nfigure: {out / 'figure.png'}")
 
 
 def show(

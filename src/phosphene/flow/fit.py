@@ -23,11 +23,24 @@ from phosphene.types import Split, digest_of
 
 
 def fit(
-    config: RunConfig, out: str | Path, *, origins: Mapping[str, str] | None = None, progress: Progress | None = None
+    config: RunConfig,
+    out: str | Path,
+    *,
+    origins: Mapping[str, str] | None = None,
+    progress: Progress | None = None,
+    pool: Path | None = None,
 ) -> Opened:
     """Fit a recipe, stage by stage and fold by fold, into the folder `out`.
 
     The same call on a folder that holds an unfinished run goes on with it.
+
+    Parameters
+    ----------
+    config : everything the run is told
+    out : its folder
+    origins : where each value came from
+    progress : where progress is shown
+    pool : folder of finished stages that several runs share
 
     Raises
     ------
@@ -65,7 +78,7 @@ def fit(
                 progress.say(f"{what}: {stage} {'was there' if how == 'reused' else f'fitted in {seconds:.1f} s'}")
                 run.log("stage", fold=what, stage=stage, how=how, seconds=seconds)
 
-            store = StageStore(opened.place(number) / "stages", announce)
+            store = StageStore(opened.place(number) / "stages", announce, pool=pool)
             recipe = recipes.recipe(config.recipe.kind)(config.recipe, seed=config.seed)
             recipe.progress = progress
             recipe.fit(train, opened.stimuli, store, opened.unpaired(number))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import struct
 import time
 import warnings
@@ -177,12 +178,15 @@ class StageStore:
     Parameters
     ----------
     folder : holds one folder per stage
+    pool : finished stages of other runs, one folder per stage and digest; what is found there is copied, what is
+        fitted is added
     announce : called with (stage, "reused" | "fitted", seconds) as each stage is there
     """
 
     folder: Path | None = None
     announce: Callable[[str, str, float], None] = lambda *_: None
     reused: list[str] = field(default_factory=list)
+    pool: Path | None = None
 
     def get(self, stage: str, kind: type[P], digest: str, lineage: Iterable[str], fit: Callable[[], P]) -> P:
         """The finished stage of this digest, or a fresh one from `fit`, stored before it is returned.
@@ -190,6 +194,8 @@ class StageStore:
         A damaged stage is reported and fitted again. What is returned has always been through
         ``state`` / ``from_state``, so that a resumed run equals an uninterrupted one bit by bit.
         """
+        if self.folder is not None:
+            self._from_pool(stage, digest)
         if self.folder is not None and (self.folder / stage / STAGE).is_file():
             try:
                 if read_json(self.folder / stage / STAGE).get("digest") == digest:
@@ -209,5 +215,27 @@ class StageStore:
         else:
             save_part(self.folder / stage, part, stage=stage, digest=digest, seconds=seconds, lineage=lineage)
             part = load_part(self.folder / stage, kind)
+            if self.pool is not None:
+                _copy(self.folder / stage, self._pooled(stage, digest))
         self.announce(stage, "fitted", seconds)
         return part
+
+    def _pooled(self, stage: str, digest: str) -> Path:
+        assert self.pool is not None
+        return self.pool / f"{stage}-{digest[:32]}"
+
+    def _from_pool(self, stage: str, digest: str) -> None:
+        """Copy a stage that another run has finished, where this one has none of that digest."""
+        assert self.folder is not None
+        own = self.folder / stage / STAGE
+        if self.pool is None or not (self._pooled(stage, digest) / STAGE).is_file():
+            return
+        if own.is_file() and read_json(own).get("digest") == digest:
+            return
+        _copy(self._pooled(stage, digest), self.folder / stage)
+
+
+def _copy(source: Path, target: Path) -> None:
+    with atomic.folder(target) as temporary:
+        for file in source.iterdir():
+            shutil.copy2(file, temporary / file.name)

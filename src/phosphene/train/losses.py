@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
 from phosphene.errors import DataError
+
+
+class _Gathered(torch.autograd.Function):
+    """Rows of every process; backward, each process takes the sum over processes of what its own rows received."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.rows = len(x)
+        parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, x)
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        gradient = gradient.clone()
+        dist.all_reduce(gradient)
+        start = dist.get_rank() * ctx.rows
+        return gradient[start : start + ctx.rows]
 
 
 def gathered(x: Tensor) -> Tensor:
@@ -15,13 +36,9 @@ def gathered(x: Tensor) -> Tensor:
     A loss computed from gathered rows on every process, then averaged over processes as data-parallel training does,
     has the gradient of the same loss on one process.
     """
-    import torch.distributed as dist
-
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return x
-    from torch.distributed.nn.functional import all_gather
-
-    return torch.cat(all_gather(x.contiguous()))
+    return _Gathered.apply(x.contiguous())
 
 
 def cosine(a: Tensor, b: Tensor) -> Tensor:

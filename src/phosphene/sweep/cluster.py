@@ -1,0 +1,81 @@
+"""A sweep as an array of cluster jobs, one per run, through submitit. A job that is pre-empted is queued again.
+
+Every job is one call of :func:`phosphene.sweep.run.one`, so that a run made on the cluster equals one made here; finished
+stages are shared through the sweep's folder, which all nodes must see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from phosphene.errors import NotAvailable
+from phosphene.run.progress import Progress
+from phosphene.sweep.run import Sweep, one
+
+
+class Job:
+    """What one element of the array does."""
+
+    def __init__(self, whole: Sweep) -> None:
+        self.whole = whole
+
+    def __call__(self, name: str) -> bool:
+        """Make one run."""
+        return one(self.whole, name, Progress())
+
+    def checkpoint(self, name: str) -> Any:
+        """Called by submitit when the job is about to be pre-empted: the same again, which goes on where it stopped."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self, name)
+
+
+def submit(
+    whole: Sweep,
+    names: Sequence[str],
+    options: Mapping[str, Any],
+    *,
+    cluster: str = "slurm",
+    at_once: int | None = None,
+) -> list[Any]:
+    """Queue the runs.
+
+    Parameters
+    ----------
+    whole : the sweep
+    names : of its runs
+    options : of submitit's executor, such as ``{"timeout_min": 240, "slurm_partition": "gpu", "gpus_per_node": 1}``
+    cluster : ``slurm``, or ``local``: the same through processes of this machine
+    at_once : jobs that may run at the same time
+
+    Returns
+    -------
+    list of submitit jobs; their scripts and logs lie in OUT/jobs
+
+    Raises
+    ------
+    NotAvailable
+        When submitit is not installed, or there is no SLURM.
+    """
+    try:
+        import submitit
+    except ImportError as error:
+        raise NotAvailable(
+            "cluster jobs need submitit, which is not installed: pip install 'phosphene[slurm]'. Without it, "
+            "--workers N uses this machine."
+        ) from error
+    folder = whole.out / "jobs"
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        executor = submitit.AutoExecutor(folder=str(folder), cluster=cluster)
+    except RuntimeError as error:
+        raise NotAvailable(f"no jobs can be submitted from here ({error}). Log in where `sbatch` is found.") from error
+    limits = {"slurm_array_parallelism": at_once} if at_once and cluster == "slurm" else {}
+    executor.update_parameters(name=_job_name(whole.out), **limits, **options)
+    return executor.map_array(Job(whole), list(names))
+
+
+def _job_name(out: Path) -> str:
+    return "phosphene-" + "".join(c if c.isalnum() or c in "-_" else "-" for c in out.resolve().name)[:40]

@@ -1,0 +1,199 @@
+"""Run what a grid asks for: in this process, in several, or as an array of cluster jobs. Finished runs are left alone.
+
+::
+
+    OUT/
+      grid.yaml            the sweep file as it was read
+      runs/NAME/           one run each, as `phosphene fit`, `decode`, `encode`, `evaluate` and `analyse` make it
+      stages/              finished stages, shared by all runs that need the same ones
+      done/NAME.json       what a finished run took; failed/NAME.txt says why one is missing
+      points.csv           one row per point and score;  summary.csv  over repetitions
+      figure.png
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from phosphene import flow, recipes
+from phosphene._version import __version__
+from phosphene.analyse import analyse, analysis
+from phosphene.errors import MachineError, PhospheneError
+from phosphene.run import atomic
+from phosphene.run.claims import claimed
+from phosphene.run.folder import read_json
+from phosphene.run.progress import Progress, duration
+from phosphene.sweep.grid import Grid, Planned, read_grid
+
+Layers = Sequence[tuple[str, Mapping[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A grid and the folder its runs lie in. Small and plain, so that it can be sent to another process.
+
+    Parameters
+    ----------
+    file : the sweep file
+    out : folder of all runs
+    layers : values over the base of the file
+    """
+
+    file: Path
+    out: Path
+    layers: Layers = ()
+
+    @property
+    def grid(self) -> Grid:
+        """The grid, read now."""
+        return read_grid(self.file, self.layers)
+
+    def folder(self, name: str) -> Path:
+        """Where a run lies."""
+        return self.out / "runs" / name
+
+    def is_done(self, name: str) -> bool:
+        """Whether everything asked of a run is there, made by this version."""
+        record = self.out / "done" / f"{name}.json"
+        return record.is_file() and read_json(record).get("phosphene") == __version__
+
+    def failure(self, name: str) -> str:
+        """Why a run is missing; "" where nothing failed."""
+        file = self.out / "failed" / f"{name}.txt"
+        return file.read_text(encoding="utf-8").strip().splitlines()[-1] if file.is_file() else ""
+
+
+def sweep(
+    file: str | Path,
+    out: str | Path,
+    *,
+    layers: Layers = (),
+    workers: int = 1,
+    only: Sequence[str] | None = None,
+    progress: Progress | None = None,
+) -> Sweep:
+    """Make every run of a sweep that is not there yet, and the tables over all of them.
+
+    Parameters
+    ----------
+    file : the sweep file
+    out : folder of all runs; the same call goes on with it
+    layers : (origin, values) over the base of the file
+    workers : processes at a time on this machine, which share its cores
+    only : names of runs, where not all are wanted
+    progress : where progress is shown
+
+    Returns
+    -------
+    Sweep
+
+    Raises
+    ------
+    MachineError
+        At the end, when some runs failed; all others are there.
+    """
+    progress = progress or Progress(quiet=True)
+    whole = prepare(file, out, layers)
+    names = [n for n in whole.grid.runs if only is None or n in only]
+    missing = [n for n in names if not whole.is_done(n)]
+    progress.say(f"{len(names)} runs, {len(names) - len(missing)} of them there already")
+    start = time.perf_counter()
+    if workers <= 1 or len(missing) <= 1:
+        for name in missing:
+            one(whole, name, progress)
+    else:
+        _in_processes(whole, missing, min(workers, len(missing)), progress)
+    from phosphene.sweep.table import write_tables
+
+    write_tables(whole)
+    failed = {n: whole.failure(n) for n in names if not whole.is_done(n)}
+    if failed:
+        reasons = "; ".join(f"{n}: {why or 'another process is making it'}" for n, why in failed.items())
+        raise MachineError(f"{len(failed)} of {len(names)} runs of {whole.file} are missing. {reasons}")
+    if missing:
+        progress.say(f"made {len(missing)} runs in {duration(time.perf_counter() - start)}")
+    return whole
+
+
+def prepare(file: str | Path, out: str | Path, layers: Layers = ()) -> Sweep:
+    """The sweep with every run resolved and its file copied; nothing is fitted."""
+    whole = Sweep(atomic.checked_path(file).resolve(), atomic.checked_path(out), tuple(layers))
+    _ = whole.grid
+    atomic.write_text(whole.out / "grid.yaml", whole.file.read_text(encoding="utf-8"))
+    return whole
+
+
+def one(whole: Sweep, name: str, progress: Progress | None = None) -> bool:
+    """Make one run; False where it failed (its reason is filed) or another process is at it."""
+    progress = progress or Progress(quiet=True)
+    grid = whole.grid
+    (whole.out / "claims").mkdir(parents=True, exist_ok=True)
+    with claimed(whole.out / "claims" / name) as mine:
+        if not mine:
+            progress.say(f"{name}: another process is making it")
+            return False
+        if whole.is_done(name):
+            return True
+        start = time.perf_counter()
+        progress.say(f"-- {name}")
+        failed = whole.out / "failed" / f"{name}.txt"
+        try:
+            _make(whole, grid.runs[name], grid, progress)
+        except (PhospheneError, ArithmeticError, RuntimeError, ValueError, OSError) as error:
+            atomic.write_text(failed, traceback.format_exc())
+            progress.say(f"{name} failed: {error}")
+            return False
+        failed.unlink(missing_ok=True)
+        record = {"phosphene": __version__, "seconds": round(time.perf_counter() - start, 1)}
+        atomic.write_text(whole.out / "done" / f"{name}.json", json.dumps(record) + "\n")
+        return True
+
+
+def _make(whole: Sweep, planned: Planned, grid: Grid, progress: Progress) -> None:
+    kind = planned.config.recipe.kind
+    opened = flow.fit(
+        planned.config,
+        whole.folder(planned.name),
+        origins=planned.origins,
+        progress=progress,
+        pool=whole.out / "stages",
+    )
+    controls = flow.CONTROLS if grid.file.controls is None else tuple(grid.file.controls)
+    flow.decode(opened, controls=controls, progress=progress)
+    if recipes.recipe(kind).can_encode():
+        flow.encode(opened, progress=progress)
+    flow.evaluate(opened, progress=progress)
+    for name in grid.file.analyses:
+        if analysis(name).applies_to(kind):
+            analyse(opened, name, progress=progress)
+
+
+def _in_processes(whole: Sweep, names: Sequence[str], workers: int, progress: Progress) -> None:
+    context = multiprocessing.get_context("spawn")  # a forked process inherits the threads of BLAS in an unknown state
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    with context.Pool(workers, initializer=_share_cores, initargs=(threads,), maxtasksperchild=1) as pool:
+        jobs = [pool.apply_async(_quietly, (whole, name)) for name in names]
+        for _, name in progress.each(list(zip(jobs, names, strict=True)), "runs", len(names)):
+            jobs[names.index(name)].wait()
+
+
+def _share_cores(threads: int) -> None:
+    from threadpoolctl import threadpool_limits
+
+    os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = str(threads)
+    import torch
+
+    torch.set_num_threads(threads)
+    threadpool_limits(threads)
+
+
+def _quietly(whole: Sweep, name: str) -> bool:
+    return one(whole, name)
