@@ -11,8 +11,8 @@ from phosphene.report import report
 from phosphene.run.folder import RunFolder
 from phosphene.run.progress import Progress, duration
 
-ANALYSES = ("reliability", "cycle")
-"""What a demo asks of every recipe that can answer; both cost seconds."""
+ANALYSES = ("reliability", "cycle", "noise")
+"""What a demo asks of every recipe that can answer."""
 
 
 def run(recipe: str, out: str | Path, *, fast: bool = False, progress: Progress | None = None) -> str:
@@ -36,7 +36,8 @@ def run(recipe: str, out: str | Path, *, fast: bool = False, progress: Progress 
         start = time.perf_counter()
         folder = Path(out) / name if recipe == "all" else Path(out)
         options = {"size": "small"} if fast else {"n_train": 2000, "n_voxels": 2000}
-        config, origins = flow.configure(name, [("demo", {"data.name": "insilico", "data.options": options})])
+        values = {"data.name": "insilico", "data.options": options}
+        config, origins = flow.configure(name, [("demo", values), (f"demo of {name}", recipes.recipe(name).demo)])
         opened = flow.fit(config, folder, origins=origins, progress=progress)
         flow.decode(opened, progress=progress)
         if recipes.recipe(name).can_encode():

@@ -33,3 +33,10 @@ def linear(tmp_path_factory):
     """The linear recipe on the small in-silico subject."""
     data = {"data.name": "insilico", "data.options": {"size": "small"}}
     return fitted("linear", tmp_path_factory.mktemp("linear") / "run", data)
+
+
+@pytest.fixture(scope="session")
+def seer(tmp_path_factory, networks):
+    """The regressor, which reads CLIP latents, on a lab large enough for the areas to be told apart."""
+    data = {"data.name": "insilico", "data.options": {"n_train": 800, "n_test": 40, "n_voxels": 1000}}
+    return fitted("regressor", tmp_path_factory.mktemp("seer") / "run", data)

@@ -7,6 +7,7 @@ import math
 import re
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -623,6 +624,17 @@ def test_a_file_that_wants_to_run_something_is_refused(tmp_path, capsys):
     with pytest.raises(ModelError, match="print"):
         Ldm.from_public(tmp_path / "model.ckpt")
     assert capsys.readouterr().out == ""
+
+
+def test_settings_beside_the_weights_are_passed_over_where_they_are_named(tmp_path, monkeypatch):
+    module = types.ModuleType("their_settings")
+    exec("class Settings:\n    pass\n", module.__dict__)
+    monkeypatch.setitem(sys.modules, "their_settings", module)
+    torch.save({"state_dict": {}, "settings": module.Settings()}, tmp_path / "model.ckpt")
+    with pytest.raises(ModelError, match=r"their_settings\.Settings"):
+        Ldm.from_public(tmp_path / "model.ckpt")
+    with pytest.raises(ModelError, match="missing"):  # read, and found to hold no weights
+        Ldm.from_public(tmp_path / "model.ckpt", inert=["their_settings.Settings"])
 
 
 def test_a_file_of_another_size_is_refused_before_anything_is_loaded(tmp_path):

@@ -22,6 +22,12 @@ __all__ = ["ANALYSES", "analyse", "analysis", "analysis_names", "show_analyses"]
 ANALYSES: dict[str, str] = {
     "reliability": "phosphene.analyse.reliability:Reliability",
     "cycle": "phosphene.analyse.cycle:Cycle",
+    "stimulate": "phosphene.analyse.stimulate:Stimulate",
+    "words": "phosphene.analyse.words:Words",
+    "interpolate": "phosphene.analyse.interpolate:Interpolate",
+    "noise": "phosphene.analyse.noise:Noise",
+    "categories": "phosphene.analyse.categories:Categories",
+    "robustness": "phosphene.analyse.robustness:Robustness",
 }
 """Name of an analysis, as in ``phosphene analyse RUN NAME``, and where its class lives."""
 

@@ -8,6 +8,7 @@
       table.csv          input, measure, value, ci_low, ci_high, n
       OTHER.csv          whatever else the analysis tells
       FIGURE.png, .svg   each figure twice: for people, and for the report
+      MOVING.gif         pictures that change, where there are any
 
 To add one, write a file like this and name it in ``phosphene.analyse.ANALYSES``::
 
@@ -59,6 +60,19 @@ class Drawing(NamedTuple):
     caption: str
 
 
+class Animation(NamedTuple):
+    """Pictures shown one after the other, a text for who cannot see them, and a caption.
+
+    ``frames`` are (n, h, w, 3) uint8; each is shown for `milliseconds`, and the whole `rounds` times, so that it ends.
+    """
+
+    frames: np.ndarray
+    alt: str
+    caption: str
+    milliseconds: int = 120
+    rounds: int = 3
+
+
 @dataclass(frozen=True)
 class Found:
     """What an analysis found.
@@ -69,6 +83,7 @@ class Found:
     table : columns ``input, measure, value, ci_low, ci_high, n``; NaN bounds where there is no interval
     inputs, measures : names in the table to words, in the order shown
     figures : name of the file to drawing
+    animations : name of the file to moving pictures; they stand after the figures
     tables : name of the file to any other table
     notes : measure to what it is, for the reader of the report
     """
@@ -78,6 +93,7 @@ class Found:
     inputs: Mapping[str, str]
     measures: Mapping[str, str]
     figures: Mapping[str, Drawing] = field(default_factory=dict)
+    animations: Mapping[str, Animation] = field(default_factory=dict)
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
 
@@ -98,7 +114,7 @@ class Analysis(ABC, Generic[O]):
     title: ClassVar[str]
     options_class: ClassVar[type[Config]]
     needs: ClassVar[tuple[str, ...]] = ("decode",)
-    """Arrows it asks of the recipe: ``decode``, ``encode``."""
+    """Arrows it asks of the recipe: ``decode``, ``encode``, ``refine`` (a second stage)."""
 
     def __init__(self, options: O | None = None, seed: int = 0) -> None:
         self.options: O = self.options_class() if options is None else options  # type: ignore[assignment]
@@ -115,7 +131,14 @@ class Analysis(ABC, Generic[O]):
     @classmethod
     def applies_to(cls, recipe: str) -> bool:
         """Whether a recipe, by name, has the arrows this analysis needs."""
-        return "encode" not in cls.needs or recipes.recipe(recipe).can_encode()
+        return not cls.missing(recipe)
+
+    @classmethod
+    def missing(cls, recipe: str) -> tuple[str, ...]:
+        """Arrows this analysis needs and a recipe, by name, has not."""
+        kind = recipes.recipe(recipe)
+        has = {"encode": kind.can_encode(), "refine": hasattr(kind, "refine")}
+        return tuple(arrow for arrow in cls.needs if not has.get(arrow, True))
 
 
 def chosen_folds(opened: Opened, fold: int | None) -> Sequence[int]:
@@ -165,10 +188,11 @@ def analyse(
     chosen, _ = resolve(cls.options_class, [("options", options or {})])
     seed = opened.config.seed if seed is None else seed
     kind = opened.config.recipe.kind
-    if not cls.applies_to(kind):
+    if lacks := cls.missing(kind):
+        able = [r for r in recipes.recipe_names() if cls.applies_to(r)]
         raise ConfigError(
-            f"the analysis '{name}' needs a recipe that can {' and '.join(cls.needs)}, but '{kind}' only decodes. "
-            "`phosphene show recipes` says which can do both."
+            f"the analysis '{name}' needs a recipe that can {' and '.join(cls.needs)}, but '{kind}' cannot "
+            f"{' or '.join(lacks)}. Recipes that can: {', '.join(able)}."
         )
     with opened.run.locked(f"analyse {name}"):
         found = cls(chosen, seed).run(opened, progress or Progress(quiet=True))
@@ -191,6 +215,7 @@ def _write(place: Any, cls: type[Analysis], options: Config, seed: int, opened: 
         "measures": dict(found.measures),
         "notes": dict(found.notes),
         "figures": [{"file": n, "alt": d.alt, "caption": d.caption} for n, d in found.figures.items()],
+        "animations": [{"file": n, "alt": a.alt, "caption": a.caption} for n, a in found.animations.items()],
         "tables": ["table.csv", *(f"{n}.csv" for n in found.tables)],
     }
     with atomic.folder(place) as folder:
@@ -201,5 +226,8 @@ def _write(place: Any, cls: type[Analysis], options: Config, seed: int, opened: 
         for name, drawn in found.figures.items():
             atomic.write_bytes(folder / f"{name}.png", drawing.png(drawn.figure))
             atomic.write_text(folder / f"{name}.svg", drawing.svg(drawn.figure))
+        for name, moving in found.animations.items():
+            gif = drawing.gif(moving.frames, moving.milliseconds, moving.rounds)
+            atomic.write_bytes(folder / f"{name}.gif", gif)
         atomic.write_text(folder / "summary.txt", "".join(f"{s}\n" for s in found.sentences))
         atomic.write_text(folder / "analysis.json", json.dumps(record, indent=2) + "\n")

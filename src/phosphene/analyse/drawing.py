@@ -1,7 +1,7 @@
 """How every figure looks, plates of pictures, and scores with intervals; the report draws with the same pen.
 
 One colour for the brain, one for controls, one for what is true, everything else in ink and grey. ``png`` and ``svg`` turn
-a Figure into bytes or text; an SVG follows the light or dark scheme of the reader.
+a Figure into bytes or text, ``gif`` moving pictures into bytes; an SVG follows the light or dark scheme of the reader.
 """
 
 from __future__ import annotations
@@ -110,6 +110,34 @@ def svg(figure: Figure) -> str:
     light, dark = (";".join(f"--{n}:{c[i]}" for n, c in PALETTE.items()) for i in (0, 1))
     rules = f"<style>:root{{{light}}}@media (prefers-color-scheme:dark){{:root{{{dark}}}}}</style>"
     return re.sub(r"(<svg[^>]*>)", lambda m: m[1] + rules, text, count=1)
+
+
+def gif(frames: np.ndarray, milliseconds: int = 120, rounds: int = 3) -> bytes:
+    """Moving pictures as GIF, one palette of 255 colours for all frames so that still parts do not flicker.
+
+    Parameters
+    ----------
+    frames : (n, h, w, 3) uint8
+    milliseconds : each is shown for
+    rounds : how often all are shown
+
+    Returns
+    -------
+    bytes
+    """
+    from PIL import Image
+
+    frames = as_uint8(frames)
+    n, h, w, _ = frames.shape
+    palette = Image.fromarray(np.ascontiguousarray(frames.reshape(n * h, w, 3))).quantize(255)
+    plain = [
+        Image.fromarray(np.ascontiguousarray(f)).quantize(palette=palette, dither=Image.Dither.NONE) for f in frames
+    ]
+    buffer = io.BytesIO()
+    # The number in the file counts repetitions after the first showing.
+    again = {} if rounds <= 1 else {"loop": rounds - 1}
+    plain[0].save(buffer, "GIF", save_all=True, append_images=plain[1:], duration=milliseconds, disposal=1, **again)
+    return buffer.getvalue()
 
 
 # -- pictures ----------------------------------------------------------------------------------------------------------

@@ -21,6 +21,10 @@
 `fit_latent_net`    trains one, its best step chosen on held-out training stimuli; `LatentTraining` says how
 `LatentNetPart`     the trained one as a part of a run; `LatentNet` the network itself (needs torch)
 `voxel_runs`        voxels in groups that follow each other over the cortex
+`MapperConfig`      Mind Reader's mapper of betas to CLIP embeddings, `VoxelEncoderConfig` its network back
+`fit_mapper`        trains one in two stages, `fit_voxel_encoder` the other; `MapperTraining`, `EncoderTraining` say how
+`MapperPart`        one trained mapper or several as a part of a run, `VoxelEncoderPart` the network back;
+                    `Mapper` and `VoxelEncoder` are the networks (need torch), `padding` the zeros around voxels
 `read_sc_mbm`       the public SC-MBM checkpoint, read safely; `load_sc_mbm` puts all of it into a `PatchMae`, or its
                     trunk into a `RoiMae`
 ==================  ================================================================================
@@ -38,6 +42,7 @@ _WHERE = {
     "DcMae": "dc_mae_network",
     "DcMaeConfig": "dc_mae",
     "DcMaePart": "dc_mae",
+    "EncoderTraining": "mapper",
     "GroupGruConfig": "gru",
     "GruCnnConfig": "gru",
     "GruConfig": "gru",
@@ -47,6 +52,10 @@ _WHERE = {
     "LatentNetConfig": "gru",
     "LatentNetPart": "gru",
     "LatentTraining": "gru",
+    "Mapper": "mapper_network",
+    "MapperConfig": "mapper",
+    "MapperPart": "mapper",
+    "MapperTraining": "mapper",
     "MlpConfig": "gru",
     "PatchMae": "patch_mae_network",
     "PatchMaeConfig": "patch_mae",
@@ -54,10 +63,16 @@ _WHERE = {
     "RoiMae": "roi_mae_network",
     "RoiMaeConfig": "roi_mae",
     "RoiMaePart": "roi_mae",
+    "VoxelEncoder": "mapper_network",
+    "VoxelEncoderConfig": "mapper",
+    "VoxelEncoderPart": "mapper",
     "fit_latent_net": "gru_fit",
+    "fit_mapper": "mapper_fit",
+    "fit_voxel_encoder": "mapper_fit",
     "for_subjects": "dc_mae_network",
     "latent_net_config": "gru",
     "load_sc_mbm": "sc_mbm",
+    "padding": "mapper",
     "paired_batches": "cross_modal",
     "read_sc_mbm": "sc_mbm",
     "resting_windows": "resting",

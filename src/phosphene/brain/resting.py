@@ -3,6 +3,8 @@
 CAD's first phase and MinD-Vis train on the Human Connectome Project's, one file per subject::
 
     FOLDER/100307/HCP_visual_voxel.npz     V1, V2, V3, V4: each (1200 frames, voxels of that area)
+    FOLDER/100307/MNINonLinear/Results/rfMRI_REST1_LR/rfMRI_REST1_LR_Atlas_MSMAll_hp2000_clean.dtseries.nii
+                                           or the project's own files, with a parcellation beside (phosphene.data.hcp)
 
 A subject's 1,200 frames become 120 responses (Sun et al. 2023, section 4.1; window and scaling from the authors' code).
 Each subject is read once, and alone; what comes out lies in a store on disk that is read row by row, 2.2 GB for all
@@ -23,6 +25,7 @@ import numpy as np
 
 from phosphene.brain.patch_mae import PatchMaeConfig
 from phosphene.data.arrays import ArrayFile, open_arrays
+from phosphene.data.hcp import Scan, open_scans
 from phosphene.errors import DataError
 from phosphene.run.progress import Progress
 from phosphene.run.store import StoredRows, cached
@@ -78,6 +81,7 @@ def resting_windows(
     areas: Sequence[str] = AREAS,
     per_window: int = FRAMES,
     file: str = "HCP_visual_voxel.npz",
+    parcels: str | None = None,
     progress: Progress | None = None,
 ) -> StoredRows:
     """Responses of all subjects of a folder, one after another, read from disk when indexed.
@@ -87,12 +91,14 @@ def resting_windows(
 
     Parameters
     ----------
-    folder : with one folder a subject that holds `file`, or one ``SUBJECT.npz`` a subject
+    folder : with one folder a subject that holds `file`, or one ``SUBJECT.npz`` a subject; or scans as
+        :class:`phosphene.data.hcp.HCP` reads them, of the run of its file or of `file` where that is a ``.dtseries.nii``
     cache : where the responses are stored
     network : whose padding rows will get (`window_means`); the paper's when None
     areas : names of the arrays, in the order their voxels take
     per_window : frames a response is the mean of
     file : name of a subject's file
+    parcels : for CIFTI files, the parcellation that has the areas; the only ``.dlabel.nii`` of the folder by default
     progress : shows how far it is
 
     Returns
@@ -106,8 +112,7 @@ def resting_windows(
         Without subjects, or when one lacks an area, has other voxels than the others, or cannot be read.
     """
     network = network or PatchMaeConfig()
-    files = _subjects(Path(folder), file)
-    opened = {name: open_arrays(path) for name, path in files.items()}
+    opened = _scans(Path(folder), file, areas, parcels)
     sizes = {name: _size(name, arrays, areas) for name, arrays in opened.items()}
     first = next(iter(sizes))
     n_voxels = sizes[first][1]
@@ -140,7 +145,7 @@ def resting_windows(
         "areas": list(areas),
         "per_window": per_window,
         "padded": padded,
-        "files": digest_of([f"{name} {_content(path)}" for name, path in files.items()]),
+        "files": digest_of([f"{name} {_content(scan)}" for name, scan in opened.items()]),
     }
     chunk = sizes[first][0] // per_window  # a subject
     store = cached(
@@ -149,16 +154,20 @@ def resting_windows(
     return store.select(ids)
 
 
-def _subjects(folder: Path, file: str) -> dict[str, Path]:
+def _scans(folder: Path, file: str, areas: Sequence[str], parcels: str | None) -> dict[str, ArrayFile | Scan]:
+    if file.endswith(".dtseries.nii"):
+        return dict(open_scans(folder, areas, file, parcels))
     found = {path.parent.name: path for path in sorted(folder.glob(f"*/{file}"))}
     found = found or {path.stem: path for path in sorted(folder.glob("*.npz"))}
-    if not found:
-        raise DataError(f"{folder} holds no subject: neither SUBJECT/{file} nor SUBJECT.npz was found in it.")
-    return found
+    if found:
+        return {name: open_arrays(path) for name, path in found.items()}
+    if next(folder.rglob("*.dtseries.nii"), None) is not None:
+        return dict(open_scans(folder, areas, parcels=parcels))
+    raise DataError(f"{folder} holds no subject: neither SUBJECT/{file} nor SUBJECT.npz was found in it.")
 
 
-def _size(name: str, arrays: ArrayFile, areas: Sequence[str]) -> tuple[int, tuple[int, ...]]:
-    if arrays.kind != "npz":
+def _size(name: str, arrays: ArrayFile | Scan, areas: Sequence[str]) -> tuple[int, tuple[int, ...]]:
+    if arrays.kind not in ("npz", "cifti"):
         raise DataError(f"{arrays.path} of subject {name} is a {arrays.kind} file; save it with numpy.savez.")
     if absent := [area for area in areas if area not in arrays]:
         raise DataError(
@@ -174,9 +183,11 @@ def _size(name: str, arrays: ArrayFile, areas: Sequence[str]) -> tuple[int, tupl
     return shapes[0][0], tuple(s[1] for s in shapes)
 
 
-def _content(path: Path) -> str:
-    """What a file holds, told by the check sums that are in it, without reading it all."""
-    with zipfile.ZipFile(path) as archive:
+def _content(scan: ArrayFile | Scan) -> str:
+    """What a file holds, told by the check sums that are in it, or by samples, without reading it all."""
+    if isinstance(scan, Scan):
+        return scan.fingerprint()
+    with zipfile.ZipFile(scan.path) as archive:
         return " ".join(f"{m.filename} {m.file_size} {m.CRC:08x}" for m in archive.infolist())
 
 

@@ -5,7 +5,7 @@ channels) from 0 to 1, similarity matrices have decoded items in rows and true i
 
 pixel, ssim          PixCorr, MSE, SSIM in two variants, all pairs at once
 identification       similarity, two-way identification, inside a class too
-nway, retrieval      n-way top-k and retrieval curves, exact
+nway, retrieval      n-way top-k, retrieval curves and batches, exact; several decoders together
 voxelwise            Pearson, R2, noise ceiling, false discovery rate
 perceptual           networks that look at pictures, for scores of what they show
 photographs          the public ones of the literature, from ``backbones`` and their weights
@@ -44,6 +44,10 @@ _WHERE = {
     "n_way_monte_carlo": "nway",
     "expected_top_k": "nway",
     "retrieval_curve": "retrieval",
+    "batch_retrieval": "retrieval",
+    "drawn_retrieval": "retrieval",
+    "ensemble_weights": "retrieval",
+    "combined": "retrieval",
     "pearson_per_voxel": "voxelwise",
     "r2_per_voxel": "voxelwise",
     "noise_ceiling": "voxelwise",

@@ -12,7 +12,7 @@ loss, so the module that holds both is the recipe's.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -73,12 +73,13 @@ class Ldm(ModulePart):
         return cls.of(zoo.load("ldm"), zoo.load("vq"))
 
     @classmethod
-    def from_public(cls, file: str | Path) -> Self:
+    def from_public(cls, file: str | Path, *, inert: Collection[str] = ()) -> Self:
         """CompVis' ``cin256-v2``, which draws from one of 1001 labels and which MinD-Vis and CAD start from.
 
         Parameters
         ----------
         file : its ``model.ckpt``, 1.8 GB
+        inert : further classes of settings the file may name, such as ``"config.Settings"``; they are never imported
 
         Raises
         ------
@@ -87,15 +88,16 @@ class Ldm(ModulePart):
         """
         from phosphene.generate.ldm_weights import read_public
 
-        return cls._from_tensors(read_public(file), LdmConfig.published())
+        return cls._from_tensors(read_public(file, inert=inert), LdmConfig.published())
 
     @classmethod
-    def from_tuned(cls, file: str | Path) -> tuple[Self, dict[str, Tensor]]:
+    def from_tuned(cls, file: str | Path, *, inert: Collection[str] = ()) -> tuple[Self, dict[str, Tensor]]:
         """A checkpoint that MinD-Vis tuned to a brain, such as its public ``finetuned.pth``.
 
         Parameters
         ----------
         file : with ``model_state_dict``
+        inert : as for :meth:`from_public`
 
         Returns
         -------
@@ -108,7 +110,7 @@ class Ldm(ModulePart):
         """
         from phosphene.generate.ldm_weights import read_public, tuned_config, tuned_encoder
 
-        tensors = read_public(file, "model_state_dict")
+        tensors = read_public(file, "model_state_dict", inert=inert)
         return cls._from_tensors(tensors, tuned_config(tensors, LdmConfig.paper())), tuned_encoder(tensors)
 
     @classmethod

@@ -15,6 +15,10 @@ RECIPES: dict[str, str] = {
     "linear": "phosphene.recipes.linear:Linear",
     "regressor": "phosphene.recipes.regressor:Regressor",
     "lea": "phosphene.recipes.lea:Lea",
+    "mind_vis": "phosphene.recipes.mind_vis:MindVis",
+    "cad": "phosphene.recipes.cad:Cad",
+    "brain_diffuser": "phosphene.recipes.brain_diffuser:BrainDiffuser",
+    "gru_two_stage": "phosphene.recipes.gru_two_stage:GruTwoStage",
 }
 """Name of a recipe, as in ``phosphene fit NAME``, and where its class lives."""
 

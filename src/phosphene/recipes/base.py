@@ -88,6 +88,8 @@ class Recipe(Generic[C]):
     self_supervised: ClassVar[frozenset[str]] = frozenset()
     """Stages that also learn from responses without pictures: those of `other_subjects`, and test responses in setting
     relax."""
+    demo: ClassVar[dict[str, Any]] = {}
+    """Values of a run that ``phosphene demo`` sets for this recipe, such as other people to pretrain on."""
     fixed_spaces: ClassVar[frozenset[str]] = frozenset()
     """Latent spaces that are the same whatever the training trials, so that folds can be scored together in them."""
 
@@ -206,7 +208,15 @@ class Recipe(Generic[C]):
         return self.config.model_dump(mode="json")
 
     def train(
-        self, network: nn.Module, fetch: Fetch, n_items: int, settings: TrainConfig, *, data: str, part: str = ""
+        self,
+        network: nn.Module,
+        fetch: Fetch,
+        n_items: int,
+        settings: TrainConfig,
+        *,
+        data: str,
+        part: str = "",
+        **more: Any,
     ) -> Trained:
         """Train a network of the stage being fitted; where stages are kept, a killed training goes on from a checkpoint.
 
@@ -216,13 +226,16 @@ class Recipe(Generic[C]):
         settings : how
         data : digest of what it learns from
         part : name of this training, where a stage has several
+        more : further arguments of :func:`phosphene.train.train`
         """
         from phosphene.train import train
 
-        folder = None if self._training is None else self._training / part
-        return train(
-            network, fetch, n_items, settings, seed=self.seed, folder=folder, data=data, progress=self.progress
-        )
+        more = {"progress": self.progress, **more}
+        folder = self._training_folder(part)
+        return train(network, fetch, n_items, settings, seed=self.seed, folder=folder, data=data, **more)
+
+    def _training_folder(self, part: str) -> Path | None:
+        return None if self._training is None else self._training / part
 
     def rng(self, *purpose: Any) -> np.random.Generator:
         """A generator of its own for each purpose, a function of the seed and nothing else."""

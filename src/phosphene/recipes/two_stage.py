@@ -260,15 +260,31 @@ class TwoStage(Recipe[T]):
 
     def decode(self, trials: Trials) -> Images:
         """Brain to image: the refined picture of each row of `trials`, 0-1."""
-        x, ids = self._betas(trials), list(trials.stimuli)
-        return self._refined(
-            ids, self._blurry(ids, self.first_.predict(x)), self.vision_.predict(x), self.text_.predict(x)
-        )
+        return self.refine(self.first_pictures(trials), trials)
+
+    def first_pictures(self, trials: Trials) -> np.ndarray:
+        """What the second stage starts from, as it leaves the first: (n, side, side, 3) float32, 0-1."""
+        return self._blurry(list(trials.stimuli), self.first_.predict(self._betas(trials)))
+
+    def refine(self, first_pictures: np.ndarray | None, trials: Trials) -> Images:
+        """The second stage alone, under the tokens decoded from `trials`.
+
+        Parameters
+        ----------
+        first_pictures : (n, height, width, 3) floats, 0-1, of any size, to start from in place of the first stage's own;
+            None starts from pure noise and takes all steps
+        trials : one row per picture
+
+        Returns
+        -------
+        Images, 0-1; its noise is a function of the stimulus id alone, so that two first pictures differ in nothing else
+        """
+        x = self._betas(trials)
+        return self._refined(list(trials.stimuli), first_pictures, self.vision_.predict(x), self.text_.predict(x))
 
     def first_stage(self, trials: Trials) -> Images:
         """Brain to image, without the second stage."""
-        ids = list(trials.stimuli)
-        return self._images(ids, self._blurry(ids, self.first_.predict(self._betas(trials))))
+        return self._images(list(trials.stimuli), self.first_pictures(trials))
 
     def decode_steps(self, trials: Trials) -> dict[str, Images]:
         """The blurry picture, scored beside the refined one."""
@@ -339,7 +355,7 @@ class TwoStage(Recipe[T]):
         decoder = VdvaeDecoder(self.vdvae_.module)
         return decoder.decode(latents, ids, seed=self.seed, temperature=c.temperature, pixels=c.pixels).clip(0, 1)
 
-    def _refined(self, ids: list[str], blurry: np.ndarray, vision: np.ndarray, text: np.ndarray) -> Images:
+    def _refined(self, ids: list[str], blurry: np.ndarray | None, vision: np.ndarray, text: np.ndarray) -> Images:
         n = len(ids)
         vision, text = (v.reshape(n, *self._clip.shape(w)) for v, w in ((vision, "images"), (text, "captions")))
         return self._images(ids, self.refiner_.refine(blurry, vision, text, ids, self.config.sampling, self.seed))

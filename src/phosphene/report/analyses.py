@@ -38,6 +38,8 @@ def _values(c: Contents, place: Path) -> dict[str, Any] | None:
         return None
     figures = record.get("figures")
     pictures = [_figure(c, place, f) for f in figures if isinstance(f, Mapping)] if isinstance(figures, list) else []
+    moving = record.get("animations")
+    pictures += [_animation(c, place, a) for a in moving if isinstance(a, Mapping)] if isinstance(moving, list) else []
     options = record.get("options") if isinstance(record.get("options"), Mapping) else {}
     return {
         "name": place.name,
@@ -102,5 +104,28 @@ def _figure(c: Contents, place: Path, about: Mapping[str, Any]) -> dict[str, Any
         return None
     return {
         "picture": Picture(uri, *size, plain(about.get("alt") or name), False),
+        "caption": plain(about.get("caption") or ""),
+    }
+
+
+def _animation(c: Contents, place: Path, about: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Moving pictures, as they are."""
+    from PIL import Image
+
+    name = Path(str(about.get("file", ""))).name
+    gif = place / f"{name}.gif"
+    if not gif.is_file():
+        return None
+    try:
+        with Image.open(io.BytesIO(gif.read_bytes()), formats=("GIF",)) as image:
+            if image.width * image.height * getattr(image, "n_frames", 1) > _MOST_SIDE:
+                raise ValueError("it is too large")
+            size = image.size
+    except (OSError, ValueError, SyntaxError) as error:
+        c._damaged(f"{FOLDER}/{place.name}/{name}.gif", str(error))
+        return None
+    uri = data_uri(gif.read_bytes(), "gif")
+    return {
+        "picture": Picture(uri, *size, plain(about.get("alt") or name), True),
         "caption": plain(about.get("caption") or ""),
     }

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from phosphene.report.words import metric_words
+from phosphene.report.words import input_words, metric_words
 from phosphene.sweep.grid import Grid, _plain
 from phosphene.sweep.table import shown_metrics
 
@@ -22,23 +22,24 @@ def draw(summary: pd.DataFrame, grid: Grid) -> Figure:
     """The figure of a summary as `summary_table` makes it. A dashed line is chance, a band the base."""
     from matplotlib.figure import Figure
 
-    metrics = shown_metrics(summary, grid.file.metrics)
+    shown = shown_metrics(summary, grid.file.metrics)
     axes_shown = sorted(set(summary["axis"]) - {-1}) or [-1]
-    figure = Figure(figsize=(0.6 + 3.4 * len(metrics), 0.5 + 2.7 * len(axes_shown)), layout="constrained")
-    panels = np.atleast_2d(figure.subplots(len(axes_shown), len(metrics), squeeze=False))
+    figure = Figure(figsize=(0.6 + 3.4 * len(shown), 0.5 + 2.7 * len(axes_shown)), layout="constrained")
+    panels = np.atleast_2d(figure.subplots(len(axes_shown), len(shown), squeeze=False))
     for row, axis in zip(panels, axes_shown, strict=True):
-        for panel, metric in zip(row, metrics, strict=True):
-            _panel(panel, summary, grid, axis, metric)
+        for panel, which in zip(row, shown, strict=True):
+            _panel(panel, summary, grid, axis, *which)
     if grid.file.title:
         figure.suptitle(grid.file.title, fontsize=11)
     return figure
 
 
-def _panel(panel: Axes, summary: pd.DataFrame, grid: Grid, axis: int, metric: str) -> None:
-    here = summary[(summary["input"] == "brain") & (summary["metric"] == metric)]
+def _panel(panel: Axes, summary: pd.DataFrame, grid: Grid, axis: int, source: str, metric: str) -> None:
+    here = summary[(summary["input"] == source) & (summary["metric"] == metric)]
     base = here[here["axis"] == -1]
     mine = here[here["axis"] == axis]
-    panel.set_title(metric_words(metric).title, fontsize=9)
+    title = metric_words(metric).title
+    panel.set_title(title if source == "brain" else f"{title}\n({input_words(source)[0]})", fontsize=9)
     panel.spines[["top", "right"]].set_visible(False)
     panel.tick_params(labelsize=8)
     if mine.empty:

@@ -34,7 +34,10 @@ class GridFile(Config):
         None, description="control inputs that are decoded too; those of a run if not set"
     )
     analyses: list[str] = Field(default_factory=list, description="asked of every run that can answer")
-    metrics: list[str] = Field(default_factory=list, description="shown, the most important first")
+    metrics: list[str] = Field(
+        default_factory=list,
+        description="shown, the most important first: METRIC, INPUT:METRIC, with a * at its end all that start so",
+    )
 
     @model_validator(mode="after")
     def _axes_are_even(self) -> Self:

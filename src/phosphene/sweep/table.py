@@ -105,13 +105,25 @@ def write_tables(whole: Sweep) -> None:
         atomic.write_bytes(whole.out / "figure.png", buffer.getvalue())
 
 
-def shown_metrics(summary: pd.DataFrame, wanted: Sequence[str], most: int = 4) -> list[str]:
-    """Metrics to show: those wanted, where they were scored (a name ending in * stands for all that start so)."""
-    there = list(dict.fromkeys(summary.loc[summary["input"] == "brain", "metric"]))
+def shown_metrics(summary: pd.DataFrame, wanted: Sequence[str], most: int = 4) -> list[tuple[str, str]]:
+    """(input, metric) to show: those wanted, where they were scored; a few of the brain's where nothing is said.
+
+    A name is a metric of the brain, or INPUT:METRIC; a * at its end stands for all that start so.
+    """
+    there = list(dict.fromkeys(zip(summary["input"], summary["metric"], strict=True)))
     if not wanted:
-        first = [m for m in there if m.startswith(("two_way.", "pixcorr", "pearson"))]
-        return (first or there)[:most]
-    return [m for w in wanted for m in there if m == w or (w.endswith("*") and m.startswith(w[:-1]))]
+        brain = [(i, m) for i, m in there if i == "brain"]
+        first = [(i, m) for i, m in brain if m.startswith(("two_way.", "pixcorr", "pearson"))]
+        return (first or brain)[:most]
+    found = []
+    for name in wanted:
+        source, _, metric = name.rpartition(":")
+        source = source or "brain"
+        start = metric.removesuffix("*")
+        found += [
+            (i, m) for i, m in there if i == source and (m == metric or (start != metric and m.startswith(start)))
+        ]
+    return found
 
 
 def text_table(whole: Sweep) -> str:
@@ -119,19 +131,21 @@ def text_table(whole: Sweep) -> str:
     grid, summary = whole.grid, pd.read_csv(whole.out / "summary.csv")
     if summary.empty:
         return "no run is finished yet"
-    metrics = shown_metrics(summary, grid.file.metrics)
-    brain = summary[summary["input"] == "brain"].set_index(["axis", "point", "metric"])
+    shown = shown_metrics(summary, grid.file.metrics)
+    scores = summary.set_index(["axis", "point", "input", "metric"])
     labels = list(dict.fromkeys((p.axis, p.label) for p in grid.points))
     wide = max(len(label) for _, label in labels)
-    lines = [" " * wide + "".join(f"  {m:>28}" for m in metrics)]
+    names = [metric if source == "brain" else f"{source}: {metric}" for source, metric in shown]
+    widths = [max(22, len(name)) for name in names]
+    lines = [" " * wide + "".join(f"  {n:>{w}}" for n, w in zip(names, widths, strict=True))]
     for key in labels:
         cells = []
-        for metric in metrics:
-            if (*key, metric) not in brain.index:
+        for which in shown:
+            if (*key, *which) not in scores.index:
                 cells.append("-")
                 continue
-            row = brain.loc[(*key, metric)]
+            row = scores.loc[(*key, *which)]
             interval = f" [{row['ci_low']:.3f}, {row['ci_high']:.3f}]" if np.isfinite(row["ci_low"]) else ""
             cells.append(f"{row['value']:.3f}{interval}")
-        lines.append(f"{key[1]:<{wide}}" + "".join(f"  {c:>28}" for c in cells))
+        lines.append(f"{key[1]:<{wide}}" + "".join(f"  {c:>{w}}" for c, w in zip(cells, widths, strict=True)))
     return "\n".join(lines)

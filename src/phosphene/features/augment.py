@@ -1,0 +1,214 @@
+"""Pictures altered at random before CLIP sees them, so that a decoder learns what does not depend on such changes.
+
+One picture at a time, square or not, floats of 0-1 in and out; each function is a function of its arguments alone.
+Sizes in pixels are given for a side of 256 and go with the side, so that small pictures are altered as large ones are.
+
+References
+----------
+Lin, Sprague and Singh 2022 (Mind Reader), section 3 and its code, from which the values come; the operations are those
+of SimCLR (Chen et al. 2020, appendix A) and a mask.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from pydantic import Field
+
+from phosphene.errors import DataError
+from phosphene.run.config import Config
+
+SIDE = 256
+"""Side of the pictures that sizes in pixels are given for."""
+_GREY = np.array([0.2989, 0.587, 0.114], dtype=np.float32)  # ITU-R 601-2, as torchvision rounds it
+
+
+class AugmentConfig(Config):
+    """What is done to a picture, in this order, each with its probability. Mind Reader's values."""
+
+    copies: int = Field(8, ge=1, description="altered pictures per stimulus; the authors make a new one in every epoch")
+    crop: tuple[float, float] = Field((0.8, 1.0), description="share of the area that is cut out and enlarged")
+    aspect: float = Field(4 / 3, ge=1, description="the cut is at most this much wider than high, or higher than wide")
+    flip: float = Field(0.5, ge=0, le=1, description="probability of a mirrored picture")
+    jitter: float = Field(0.4, ge=0, le=1, description="probability of other colours")
+    brightness: float = Field(0.4, ge=0, le=1, description="largest change of the factor 1")
+    contrast: float = Field(0.4, ge=0, le=1, description="likewise")
+    saturation: float = Field(0.2, ge=0, le=1, description="likewise")
+    hue: float = Field(0.1, ge=0, le=0.5, description="largest turn of the colour circle, in turns")
+    grey: float = Field(0.2, ge=0, le=1, description="probability of no colours")
+    blur: float = Field(0.5, ge=0, le=1, description="probability of blur")
+    blur_kernel: int = Field(23, ge=1, description="taps of the blur at a side of 256 pixels")
+    blur_sigma: tuple[float, float] = Field((0.1, 2.0), description="pixels at a side of 256")
+    mask: float = Field(0.3, ge=0, le=1, description="side of the black square, in sides of the picture; 0: none")
+
+
+def augment(picture: np.ndarray, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
+    """One altered picture.
+
+    Parameters
+    ----------
+    picture : (height, width, 3) float, 0-1
+    config : what is done
+    rng : decides
+
+    Returns
+    -------
+    (height, width, 3) float32, 0-1
+
+    Raises
+    ------
+    DataError
+        For anything but a colour picture.
+
+    Examples
+    --------
+    >>> augment(np.ones((8, 8, 3)), AugmentConfig(jitter=0.0, mask=0.0), np.random.default_rng(0)).min().round(4)
+    np.float32(1.0)
+    """
+    x = np.asarray(picture, dtype=np.float32)
+    if x.ndim != 3 or x.shape[2] != 3:
+        raise DataError(f"a picture must be (height, width, 3), but has shape {x.shape}; repeat a grey one's channel.")
+    scale = min(x.shape[:2]) / SIDE
+    x = resized_crop(x, crop_box(x.shape[:2], config.crop, config.aspect, rng))
+    if rng.random() < config.flip:
+        x = x[:, ::-1]
+    if rng.random() < config.jitter:
+        x = _jitter(x, config, rng)
+    if rng.random() < config.grey:
+        x = np.repeat((x @ _GREY)[:, :, None], 3, axis=2)
+    if rng.random() < config.blur:
+        taps = 2 * (round(config.blur_kernel * scale) // 2) + 1
+        x = blurred(x, taps, float(rng.uniform(*config.blur_sigma)) * scale)
+    if config.mask:
+        x = masked(x, config.mask, *rng.random(2))
+    return np.clip(x, 0, 1).astype(np.float32)
+
+
+def augmented(pixels: np.ndarray, config: AugmentConfig, seed: int, ids: list[str], copy: int) -> np.ndarray:
+    """One altered version of each picture, a function of (seed, id of the picture, number of the copy).
+
+    Parameters
+    ----------
+    pixels : (n, height, width, 1 or 3) uint8, 0-255; grey ones get three equal channels
+    config : what is done
+    seed, copy : which version
+    ids : n ids; who else is there does not matter
+
+    Returns
+    -------
+    (n, height, width, 3) float32, 0-1
+    """
+    from phosphene.types import digest_of
+
+    out = np.empty((*np.shape(pixels)[:3], 3), dtype=np.float32)
+    for i, name in enumerate(ids):
+        rng = np.random.default_rng([seed, copy, int(digest_of("augment", name)[:12], 16)])
+        picture = np.asarray(pixels[i], dtype=np.float32) / 255
+        out[i] = augment(np.broadcast_to(picture, out.shape[1:]), config, rng)
+    return out
+
+
+# -- the operations ----------------------------------------------------------------------------------------------------
+
+
+def crop_box(
+    shape: tuple[int, int], area: tuple[float, float], aspect: float, rng: np.random.Generator
+) -> tuple[int, int, int, int]:
+    """Where to cut: (top, left, height, width), of a random share of the area and a log-uniform aspect.
+
+    Ten tries that may not fit, as torchvision's RandomResizedCrop, and then the largest middle part of allowed aspect.
+    """
+    height, width = shape
+    for _ in range(10):
+        size = rng.uniform(*area) * height * width
+        ratio = math.exp(rng.uniform(-math.log(aspect), math.log(aspect)))
+        w, h = round(math.sqrt(size * ratio)), round(math.sqrt(size / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w
+    w, h = min(width, round(height * aspect)), min(height, round(width * aspect))
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
+def resized_crop(picture: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
+    """A part (top, left, height, width) of a picture, bilinearly resized to the size of the whole."""
+    from PIL import Image
+
+    top, left, h, w = box
+    height, width = picture.shape[:2]
+    out = np.empty(picture.shape, dtype=np.float32)
+    for c in range(picture.shape[2]):
+        plane = Image.fromarray(np.ascontiguousarray(picture[top : top + h, left : left + w, c]))
+        out[:, :, c] = np.asarray(plane.resize((width, height), Image.Resampling.BILINEAR))
+    return out
+
+
+def _jitter(x: np.ndarray, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
+    """Brightness, contrast, saturation and hue in random order."""
+    b, c, s = (
+        float(rng.uniform(1 - amount, 1 + amount)) for amount in (config.brightness, config.contrast, config.saturation)
+    )
+    turn = float(rng.uniform(-config.hue, config.hue))
+    for which in rng.permutation(4):
+        if which == 0:
+            x = np.clip(b * x, 0, 1)
+        elif which == 1:
+            x = np.clip(c * x + (1 - c) * (x @ _GREY).mean(), 0, 1)
+        elif which == 2:
+            x = np.clip(s * x + (1 - s) * (x @ _GREY)[:, :, None], 0, 1)
+        else:
+            x = turned(x, turn)
+    return x
+
+
+def turned(picture: np.ndarray, turn: float) -> np.ndarray:
+    """Hue turned by a share of the colour circle; saturation and value (of HSV) stay.
+
+    Parameters
+    ----------
+    picture : (..., 3), 0-1
+    turn : in turns; 1/3 makes red green
+
+    Examples
+    --------
+    >>> turned(np.array([0.8, 0.2, 0.2]), 1 / 3).round(6)
+    array([0.2, 0.8, 0.2])
+    """
+    top, low = picture.max(axis=-1, keepdims=True), picture.min(axis=-1, keepdims=True)
+    spread = np.where(top > low, top - low, 1)
+    r, g, b = np.moveaxis(picture, -1, 0)
+    sector = np.where(r == top[..., 0], (g - b) / spread[..., 0] % 6, 0)
+    sector = np.where((g == top[..., 0]) & (r != top[..., 0]), (b - r) / spread[..., 0] + 2, sector)
+    sector = np.where(
+        (b == top[..., 0]) & (r != top[..., 0]) & (g != top[..., 0]), (r - g) / spread[..., 0] + 4, sector
+    )
+    # A channel at place p of the circle (red 0, green 2, blue 4) falls with the distance of the hue from it.
+    distance = np.abs((sector[..., None] + 6 * turn - np.array([0, 2, 4]) + 3) % 6 - 3)
+    return (low + (top - low) * np.clip(2 - distance, 0, 1)).astype(picture.dtype)
+
+
+def blurred(picture: np.ndarray, taps: int, sigma: float) -> np.ndarray:
+    """Gaussian blur with an odd number of taps; edges are mirrored."""
+    from scipy.ndimage import correlate1d
+
+    at = np.arange(taps) - taps // 2
+    kernel = np.exp(-0.5 * np.square(at / max(sigma, 1e-6)))
+    kernel /= kernel.sum()
+    return correlate1d(correlate1d(picture, kernel, axis=0, mode="mirror"), kernel, axis=1, mode="mirror")
+
+
+def masked(picture: np.ndarray, side: float, y: float, x: float) -> np.ndarray:
+    """A black square over the picture.
+
+    Parameters
+    ----------
+    picture : (height, width, channels)
+    side : of the square, in sides of the picture
+    y, x : its middle, 0-1 of the height and width; what lies outside is lost
+    """
+    height, width = picture.shape[:2]
+    out = picture.copy()
+    rows = slice(max(0, round((y - side / 2) * height)), max(0, round((y + side / 2) * height)))
+    columns = slice(max(0, round((x - side / 2) * width)), max(0, round((x + side / 2) * width)))
+    out[rows, columns] = 0
+    return out
