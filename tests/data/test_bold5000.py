@@ -160,6 +160,9 @@ def test_missing_pictures_leave_holes(bold):
     assert [i for i, there in zip(stimuli.ids, stimuli.present, strict=True) if not there] == ["castle3.jpg"]
     with pytest.raises(DataError, match="castle3"):
         stimuli.select(["castle3.jpg"]).pixels()
+    there = stimuli.available()  # the others keep their own pictures
+    grey = [sum(i.encode()) % 256 for i in there.ids]
+    np.testing.assert_allclose(there.pixels().mean(axis=(1, 2, 3)), grey, atol=2)  # JPEG
 
 
 def test_several_people_share_one_set_of_stimuli(bold):

@@ -5,6 +5,9 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import signal
+import subprocess
+import sys
 import warnings
 
 import h5py
@@ -12,7 +15,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from phosphene.data import check, open_dataset, volumes
+from phosphene.data import check, import_dataset, open_dataset, volumes
 from phosphene.data.nsd import import_subject
 from phosphene.data.nsd_design import design_from_mat, read_design
 from phosphene.data.nsd_subject import find_scale
@@ -289,6 +292,44 @@ def test_an_interrupted_import_goes_on_with_the_session_it_stopped_at(nsd, tmp_p
         nsd.write_session(k, betas=nsd.betas[k] * 0)
     again = import_subject(nsd.root, "subj01", tmp_path / "out")
     np.testing.assert_array_equal(again.trials().betas, expected)
+
+
+_KILLED = """
+import os, signal, sys
+from phosphene.data import import_dataset, volumes
+read, done = volumes.SessionRows.session, []
+def session(self, number):
+    if number == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return read(self, number)
+volumes.SessionRows.session = session
+import_dataset("nsd:subj01", sys.argv[2], root=sys.argv[1])
+"""
+
+
+@pytest.mark.fault(75)
+def test_an_import_killed_at_the_third_session_is_ended_by_the_same_command(nsd, tmp_path):
+    expected = opened(nsd)
+    betas = expected.trials().betas
+    out = tmp_path / "out"
+    killed = subprocess.run([sys.executable, "-c", _KILLED, str(nsd.root), str(out)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert not out.exists()
+    for k in (1, 2):  # kept before, so never read again
+        nsd.write_session(k, betas=nsd.betas[k] * 0)
+    dataset = import_dataset("nsd:subj01", out, root=nsd.root)
+    np.testing.assert_array_equal(dataset.trials().betas, betas)
+    assert dataset.stimuli.digest() == expected.stimuli.digest()
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith("out")] == ["out"]
+
+
+def test_two_people_are_imported_together(tmp_path):
+    nsd = make(tmp_path / "nsd", sessions=(1, 2), n_subjects=2)
+    expected = open_dataset("nsd", root=nsd.root)
+    dataset = import_dataset("nsd", tmp_path / "out", root=nsd.root)
+    assert list(dataset) == ["subj01", "subj02"]
+    assert all(dataset.trials(s).digest() == expected.trials(s).digest() for s in dataset)
+    assert np.load(tmp_path / "out/subjects/subj02/betas.npy", mmap_mode="r").dtype == np.int16
 
 
 def test_a_store_keeps_sessions_for_the_next_time(nsd, tmp_path):

@@ -5,7 +5,9 @@
 `betas_from_folder`         the same from a BIDS or OpenfMRI folder to a folder of arrays and tables
 `BetaOptions`               every setting of either
 `BoldRun`, `read_runs`      one run and its events; reading those of a subject
+`design_check`              are they fit for single trials? timing, collinearity, repeats, lengths
 `onset_shift`               are the onsets of the files early or late?
+`split_half`                do voxels answer to the same picture alike?
 `HrfLibrary`                haemodynamic responses to choose from
 `ncsnr`, `ceiling`          how much of single trials, or their mean, is signal
 ==========================  ==========================================================================================
@@ -29,14 +31,19 @@ _PUBLIC = {
     "BetaOptions": "options",
     "BetaResult": "pipeline",
     "BoldRun": "runs",
+    "DesignCheck": "design",
+    "FolderResult": "folder",
     "HrfLibrary": "hrf",
     "OnsetShift": "timing",
+    "SplitHalf": "reliability",
     "betas_from_folder": "folder",
     "ceiling": "noise_ceiling",
+    "design_check": "design",
     "ncsnr": "noise_ceiling",
     "onset_shift": "timing",
     "read_runs": "read",
     "single_trial_betas": "pipeline",
+    "split_half": "reliability",
 }
 
 __all__ = sorted(_PUBLIC)

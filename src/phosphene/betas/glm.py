@@ -16,6 +16,7 @@ Prince et al. 2022, "GLMsingle": on-off model, library of responses, polynomial 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 
@@ -75,6 +76,11 @@ def _threads() -> ThreadpoolController:
     return ThreadpoolController()
 
 
+def blas_threads(n: int) -> AbstractContextManager:
+    """At most so many threads in matrix products, for the time of a block."""
+    return _threads().limit(limits=n, user_api="blas")
+
+
 @dataclass(frozen=True)
 class Factor:
     """A design of one run and response, after projection, as ``X = Q diag(s) V'``.
@@ -93,7 +99,7 @@ class Factor:
     @classmethod
     def of(cls, gram: np.ndarray) -> Factor:
         """From ``X'X``."""
-        with _threads().limit(limits=1, user_api="blas"):  # so small that more threads only wait for one another
+        with blas_threads(1):  # so small that more threads only wait for one another
             s2, vectors = np.linalg.eigh(gram)
         keep = s2 > _RANK * max(s2[-1], 1e-300)
         return cls(gram, vectors[:, keep], s2[keep])

@@ -14,7 +14,8 @@ from phosphene.betas.hrf import HrfLibrary
 from phosphene.betas.noise_ceiling import ceiling, ncsnr
 from phosphene.betas.options import BetaOptions
 from phosphene.betas.runs import BoldRun, check_study
-from phosphene.betas.study import Group, Study
+from phosphene.betas.study import Study
+from phosphene.betas.work import Work
 from phosphene.errors import ConfigError, PhospheneWarning
 from phosphene.types import Trials
 
@@ -58,6 +59,8 @@ def single_trial_betas(
     subject: str = "subject",
     out: np.ndarray | None = None,
     progress: Told = lambda *_: None,
+    work: Work | None = None,
+    workers: int = 1,
 ) -> BetaResult:
     """One beta per trial and voxel.
 
@@ -70,6 +73,8 @@ def single_trial_betas(
     subject : name
     out : (n_trials, n_voxels) float32 to be filled, such as a memory map; by default a new array
     progress : called with (what, share done)
+    work : folder where finished blocks are kept, and from which they are read back; the betas are the same
+    workers : blocks of voxels done at once, as far as the memory allows; the betas are the same
 
     Returns
     -------
@@ -101,7 +106,7 @@ def single_trial_betas(
     folds = np.concatenate([np.full(len(r.events), k if r.fold is None else r.fold) for k, r in enumerate(runs)])
     repeats = denoise.Repeats.of(table["stimulus"], folds, table["session"].to_numpy())
     options = _possible(options, repeats)
-    study = Study(runs, library, assumed, options)
+    study = Study(runs, library, assumed, options, work, workers)
     _warn_of_collinearity(study)
     if out is None:
         out = np.empty((study.n_trials, study.n_voxels), dtype=np.float32)
@@ -208,12 +213,15 @@ def _look(study: Study, progress: Told) -> tuple[np.ndarray, np.ndarray, np.ndar
     """Mean signal, on-off R2, and response of every voxel."""
     mean, on_off = np.zeros(study.n_voxels), np.zeros(study.n_voxels)
     hrf = np.full(study.n_voxels, study.assumed)
-    for block in study.blocks():
-        series, mean[block] = study.series(block)
-        on_off[block] = glm.on_off_r2(study.designs, series, study.assumed)
-        if not study.assumes:
-            hrf[block] = glm.choose_hrf(study.designs, series)[0]
-        study.keep(block, series, hrf[block])
+
+    def look(block: slice) -> dict[str, np.ndarray]:
+        series, level = study.series(block)
+        shape = hrf[block] if study.assumes else glm.choose_hrf(study.designs, series)[0]
+        study.keep(block, series, shape)
+        return {"mean": level, "on_off": glm.on_off_r2(study.designs, series, study.assumed), "hrf": shape}
+
+    for block, found in study.each("look", look):
+        mean[block], on_off[block], hrf[block] = found["mean"], found["on_off"], found["hrf"]
         progress("responses", block.stop / study.n_voxels)
     silent = int((mean <= 0).sum())
     if silent and study.options.percent:
@@ -239,11 +247,18 @@ def _components(
     options = study.options
     tried = options.max_components if options.components is None else options.components
     grams = [np.zeros((len(run), len(run))) for run in study.runs]
-    for block in study.blocks():
+
+    def look(block: slice) -> dict[str, np.ndarray]:
+        own = [np.zeros_like(gram) for gram in grams]
         for group in study.groups(block, hrf):
             quiet = pool[group.voxels]
-            for gram, y in zip(grams, group.series, strict=True):
+            for gram, y in zip(own, group.series, strict=True):
                 gram += denoise.pool_gram(y[:, quiet])
+        return {f"run{r}": gram for r, gram in enumerate(own)}
+
+    for block, found in study.each("pool", look):
+        for r, gram in enumerate(grams):
+            gram += found[f"run{r}"]
         progress("noise pool", block.stop / study.n_voxels)
     parts = [denoise.components(gram, tried) for gram in grams]
     tried = min(p.shape[1] for p in parts)
@@ -251,9 +266,15 @@ def _components(
     if options.components is not None:
         return parts, np.zeros(0)
     badness = np.zeros((tried + 1, study.n_voxels))
-    for block in study.blocks():
+
+    def score(block: slice) -> dict[str, np.ndarray]:
+        own = np.zeros((tried + 1, block.stop - block.start))
         for g in study.groups(block, hrf):
-            badness[:, g.voxels] = denoise.component_badness(study.designs, g.shape, g.series, parts, repeats)
+            own[:, g.voxels - block.start] = denoise.component_badness(study.designs, g.shape, g.series, parts, repeats)
+        return {"badness": own}
+
+    for block, found in study.each("components", score):
+        badness[:, block] = found["badness"]
         progress("noise components", block.stop / study.n_voxels)
     curve = denoise.trend([badness], on_off, threshold)
     count = denoise.choose_count(curve, options.stop)
@@ -289,19 +310,21 @@ def _final(
     progress: Told,
 ) -> dict[str, np.ndarray]:
     """Fill `out`; maps of what was fitted."""
-    options, n = study.options, study.n_voxels
+    options = study.options
     fractions = np.sort(np.array(options.fractions))[::-1]
-    maps = {"r2": np.zeros(n)}
     ridge = options.kind == "d"
-    if ridge:
-        maps |= {"fraction": np.full(n, fractions[0]), "scale_offset": np.stack([np.ones(n), np.zeros(n)])}
-        if len(fractions) > 1:
-            maps["badness"] = np.zeros((len(fractions), n))
     denoised = _Denoised(study, parts)
     rows = [d.rows for d in study.designs]
-    for block in study.blocks():
-        betas = np.empty((study.n_trials, block.stop - block.start), dtype=np.float32)
+
+    def fit(block: slice) -> dict[str, np.ndarray]:
+        n = block.stop - block.start
+        betas, maps = np.empty((study.n_trials, n), dtype=np.float32), {"r2": np.zeros(n)}
+        if ridge:
+            maps |= {"fraction": np.full(n, fractions[0]), "scale_offset": np.stack([np.ones(n), np.zeros(n)])}
+            if len(fractions) > 1:
+                maps["badness"] = np.zeros((len(fractions), n))
         for group in study.groups(block, hrf):
+            here = group.voxels - block.start
             raw = [d.products(group.shape, y) for d, y in zip(study.designs, group.series, strict=True)]
             factors, products = [], []
             for r, (xy, y) in enumerate(zip(raw, group.series, strict=True)):
@@ -319,26 +342,30 @@ def _final(
                 fitted = [f.inverse.astype(np.float32) @ xy for f, xy in zip(factors, products, strict=True)]
             final = fitted
             if ridge:
-                final = _ridge(group, factors, products, fractions, rows, repeats, maps)
-            maps["r2"][group.voxels] = glm.explained_r2(
-                study.designs, group.shape, final, raw, glm.total_power(group.series)
-            )
+                final = _ridge(here, factors, products, fractions, rows, repeats, maps)
+            maps["r2"][here] = glm.explained_r2(study.designs, group.shape, final, raw, glm.total_power(group.series))
             flat = np.concatenate(final)
             if ridge and options.autoscale:
                 scale, offset = fracridge.autoscale(flat, np.concatenate(fitted))
                 flat = flat * scale.astype(np.float32) + offset.astype(np.float32)
-                maps["scale_offset"][:, group.voxels] = scale, offset
-            betas[:, group.voxels - block.start] = flat
+                maps["scale_offset"][:, here] = scale, offset
+            betas[:, here] = flat
         if options.percent:
             level = mean[block]
             betas *= np.divide(100, level, out=np.zeros_like(level), where=level > 0).astype(np.float32)
-        out[:, block] = betas
-        progress("betas", block.stop / n)
-    return maps
+        return {"betas": betas, **maps}
+
+    maps: dict[str, list[np.ndarray]] = {}
+    for block, found in study.each("betas", fit):
+        out[:, block] = found.pop("betas")
+        for name, values in found.items():
+            maps.setdefault(name, []).append(values)
+        progress("betas", block.stop / study.n_voxels)
+    return {name: np.concatenate(values, axis=-1) for name, values in maps.items()}
 
 
 def _ridge(
-    group: Group,
+    here: np.ndarray,
     factors: list[glm.Factor],
     products: list[np.ndarray],
     fractions: np.ndarray,
@@ -346,14 +373,14 @@ def _ridge(
     repeats: denoise.Repeats,
     maps: dict[str, np.ndarray],
 ) -> list[np.ndarray]:
-    """Betas of each run at each voxel's best fraction."""
+    """Betas of each run at each voxel's best fraction; what was chosen goes into the maps at `here`."""
     c = [fracridge.coefficients(f, xy) for f, xy in zip(factors, products, strict=True)]
     alphas = fracridge.strengths(np.concatenate([f.s2 for f in factors]), np.concatenate(c), fractions)
-    best = np.zeros(len(group.voxels), dtype=int)
+    best = np.zeros(len(here), dtype=int)
     if len(fractions) > 1:
         badness = fracridge.fraction_badness(factors, c, alphas, rows, repeats)
         best = badness.argmin(axis=0)
-        maps["badness"][:, group.voxels] = badness
-    maps["fraction"][group.voxels] = fractions[best]
+        maps["badness"][:, here] = badness
+    maps["fraction"][here] = fractions[best]
     alpha = alphas[best, np.arange(len(best))]
     return [fracridge.shrunk(f, x, alpha) for f, x in zip(factors, c, strict=True)]

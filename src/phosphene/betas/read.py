@@ -24,6 +24,7 @@ import gzip
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -32,8 +33,9 @@ import numpy as np
 import pandas as pd
 
 from phosphene.betas.runs import BoldRun
+from phosphene.betas.work import Work
 from phosphene.errors import DataError, did_you_mean
-from phosphene.types import ROI
+from phosphene.types import ROI, digest_of
 
 _STIMULUS = ("stimulus", "stim_file", "trial_type")
 _PROCESSED = ("space", "desc", "res", "den")  # parts of a name that only processed images have
@@ -87,22 +89,41 @@ def read_runs(
     ------
     DataError : when a file is missing, broken, or does not fit the others; the message names it
     """
+    return locate(folder, subject, mask=mask, task=task, sessions=sessions, pattern=pattern).read(confounds)
+
+
+def locate(
+    folder: str | Path,
+    subject: str,
+    *,
+    mask: str | Path | None = None,
+    task: str | None = None,
+    sessions: Sequence[int] | None = None,
+    pattern: str | None = None,
+) -> Located:
+    """Find the files of a subject without reading the images; see :func:`read_runs`."""
     root = Path(folder)
     if not root.is_dir():
         raise DataError(f"{root} is no folder; a BIDS or OpenfMRI study was expected.")
     label = re.sub(r"^sub-?", "", str(subject))
-    old = root / f"sub{label}"
+    old, new = root / f"sub{label}", root / f"sub-{label}"
     if (old / "BOLD").is_dir():
-        return _read(
-            _openfmri(root, old, task, pattern), root, old.name, mask, sessions, confounds, _openfmri_masks(old)
-        )
-    new = root / f"sub-{label}"
-    if new.is_dir():
-        return _read(
-            _bids(root, new, task, pattern), root, new.name, mask, sessions, confounds, _bids_masks(root, new.name)
-        )
-    there = sorted(p.name for p in root.glob("sub*") if p.is_dir())
-    raise DataError(f"{root} has no subject '{subject}'. {did_you_mean(f'sub-{label}', there)}")
+        subject_folder, places, masks = old, _openfmri(root, old, task, pattern), _openfmri_masks(old)
+    elif new.is_dir():
+        subject_folder, places, masks = new, _bids(root, new, task, pattern), _bids_masks(root, new.name)
+    else:
+        there = sorted(p.name for p in root.glob("sub*") if p.is_dir())
+        raise DataError(f"{root} has no subject '{subject}'. {did_you_mean(f'sub-{label}', there)}")
+    if sessions is not None:
+        known = sorted({p.session for p in places})
+        absent = [s for s in sessions if s not in known]
+        if absent:
+            raise DataError(f"{subject_folder.name} has no session {absent[0]}; it has {', '.join(map(str, known))}.")
+        places = [p for p in places if p.session in sessions]
+    if mask is None and not masks[0]:
+        raise DataError(f"no brain mask was found for {subject_folder.name} below {root}; give one with mask=.")
+    path = Path(mask) if mask is not None else masks[0][0]
+    return Located(root, subject_folder.name, sorted(places, key=lambda p: (p.session, p.run)), path, masks[1])
 
 
 # -- where things are --------------------------------------------------------------------------------------------------
@@ -122,6 +143,94 @@ class _Place:
     @property
     def name(self) -> str:
         return f"{self.image.parent.name}/{self.image.name}"
+
+
+@dataclass(frozen=True, eq=False)
+class Located:
+    """Where a subject's runs, mask and ROIs lie."""
+
+    root: Path
+    subject: str
+    places: list[_Place]
+    mask: Path
+    rois: dict[str, Path]
+
+    def fingerprint(self, confounds: bool) -> list[str]:
+        """What changes when one of the files does: name, size and time of images, content of tables."""
+        out = []
+        for path in [*(p.image for p in self.places), self.mask, *(self.rois[r] for r in sorted(self.rois))]:
+            try:
+                state = path.stat()
+            except OSError as error:
+                raise DataError(f"{path} does not exist.") from error
+            out.append(f"{path.resolve()} {state.st_size} {state.st_mtime_ns}")
+        for place in self.places:
+            out.append(f"{place.session} {place.run} {place.tr_s} {place.events().to_csv()}")
+            out += [digest_of(place.confounds())] if confounds else []
+        return out
+
+    def read(
+        self, confounds: bool = False, *, work: Work | None = None, workers: int = 1, memory_gb: float = 2.0
+    ) -> SubjectRuns:
+        """Read all runs, masked.
+
+        Parameters
+        ----------
+        confounds : whether to read motion parameters
+        work : where masked runs are kept as memory maps, so that they need not fit in memory nor be read twice
+        workers : runs read at once, as far as the memory allows
+        memory_gb : for these
+        """
+        values, affine = _image(self.mask, 3)
+        inside = values > 0  # some files mark what lies outside by -1
+        if not inside.any():
+            raise DataError(f"the mask {self.mask} is nowhere above 0, so no voxel is left.")
+
+        def volumes(place: _Place) -> np.ndarray:
+            name = f"run-{place.session:03d}-{place.run:03d}"
+            kept = work.array(name) if work is not None else None
+            if kept is None:
+                data, here = _image(place.image, 4)
+                _same_space(place.image, data.shape[:3], here, self.mask, values.shape, affine)
+                kept = data[inside]
+                if work is not None:
+                    kept = work.keep_array(name, kept)
+            return kept.T  # a voxel's series lies together
+
+        at_once = min(workers, max(1, int(memory_gb * 1e9 / (3 * max(_size(p.image) for p in self.places)))))
+        runs, categories = [], {}
+        with ThreadPoolExecutor(at_once) as pool:
+            reading = [pool.submit(volumes, place) for place in self.places]
+            for place, kept in zip(self.places, reading, strict=True):
+                try:
+                    events, types = _stimuli(place.events(), place.name)
+                    categories |= types
+                    tr_s = place.tr_s if place.tr_s is not None else _header_tr(place.image)
+                    moved = place.confounds() if confounds else None
+                    run = BoldRun(kept.result(), tr_s, events, place.session, place.run, moved, place.name)
+                except BaseException:
+                    pool.shutdown(cancel_futures=True)
+                    raise
+                runs.append(run)
+        cells = np.argwhere(inside)
+        voxels = pd.DataFrame(cells, columns=["i", "j", "k"])
+        voxels[["x", "y", "z"]] = cells @ affine[:3, :3].T + affine[:3, 3]
+        for name, file in sorted(self.rois.items()):
+            roi, space = _image(file, 3)
+            if roi.shape == values.shape and np.allclose(space, affine, atol=1e-3):
+                voxels[ROI + name] = roi[inside] > 0
+        return SubjectRuns(self.subject, runs, voxels, categories)
+
+
+def _size(path: Path) -> int:
+    """Bytes of an image's values, from its header; 1 where that cannot be read, which reading will say."""
+    import nibabel as nib
+
+    try:
+        image = nib.load(path)
+        return max(1, int(np.prod(image.shape)) * image.get_data_dtype().itemsize)
+    except Exception:  # named when the image is read
+        return 1
 
 
 def _number(text: str | None, default: int) -> int:
@@ -293,50 +402,6 @@ def _visible(paths: Iterable[Path]) -> list[Path]:
 
 
 # -- reading -----------------------------------------------------------------------------------------------------------
-
-
-def _read(
-    places: list[_Place],
-    root: Path,
-    subject: str,
-    mask: str | Path | None,
-    sessions: Sequence[int] | None,
-    confounds: bool,
-    masks: tuple[list[Path], dict[str, Path]],
-) -> SubjectRuns:
-    if sessions is not None:
-        known = sorted({p.session for p in places})
-        absent = [s for s in sessions if s not in known]
-        if absent:
-            raise DataError(f"{subject} has no session {absent[0]}; it has {', '.join(map(str, known))}.")
-        places = [p for p in places if p.session in sessions]
-    places = sorted(places, key=lambda p: (p.session, p.run))
-    if mask is None and not masks[0]:
-        raise DataError(f"no brain mask was found for {subject} below {root}; give one with mask=.")
-    path = Path(mask) if mask is not None else masks[0][0]
-    values, affine = _image(path, 3)
-    inside = values > 0  # some files mark what lies outside by -1
-    if not inside.any():
-        raise DataError(f"the mask {path} is nowhere above 0, so no voxel is left.")
-    runs, categories = [], {}
-    for place in places:
-        data, here = _image(place.image, 4)
-        _same_space(place.image, data.shape[:3], here, path, values.shape, affine)
-        events, types = _stimuli(place.events(), place.name)
-        categories |= types
-        tr_s = place.tr_s if place.tr_s is not None else _header_tr(place.image)
-        kept = data[inside].T
-        runs.append(
-            BoldRun(kept, tr_s, events, place.session, place.run, place.confounds() if confounds else None, place.name)
-        )
-    cells = np.argwhere(inside)
-    voxels = pd.DataFrame(cells, columns=["i", "j", "k"])
-    voxels[["x", "y", "z"]] = cells @ affine[:3, :3].T + affine[:3, 3]
-    for name, file in sorted(masks[1].items()):
-        roi, space = _image(file, 3)
-        if roi.shape == values.shape and np.allclose(space, affine, atol=1e-3):
-            voxels[ROI + name] = roi[inside] > 0
-    return SubjectRuns(subject, runs, voxels, categories)
 
 
 def _image(path: Path, n_dimensions: int) -> tuple[np.ndarray, np.ndarray]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +13,7 @@ from phosphene.betas import glm
 from phosphene.betas.hrf import HrfLibrary
 from phosphene.betas.options import BetaOptions
 from phosphene.betas.runs import BoldRun
+from phosphene.betas.work import Work
 from phosphene.errors import DataError
 
 
@@ -26,7 +29,15 @@ class Group:
 class Study:
     """Runs without drift, a block of voxels at a time, kept where memory allows."""
 
-    def __init__(self, runs: Sequence[BoldRun], library: HrfLibrary, assumed: int, options: BetaOptions) -> None:
+    def __init__(
+        self,
+        runs: Sequence[BoldRun],
+        library: HrfLibrary,
+        assumed: int,
+        options: BetaOptions,
+        work: Work | None = None,
+        workers: int = 1,
+    ) -> None:
         self.runs, self.assumed, self.options = runs, assumed, options
         self.n_voxels, self.n_trials = runs[0].n_voxels, sum(len(r.events) for r in runs)
         self.assumes = options.kind in ("lsa", "lss")
@@ -46,11 +57,43 @@ class Study:
         self.step = int(np.clip(budget / 4 / (8 * n_volumes + 40 * self.n_trials), 64, 8192))
         self.keeps = 4 * n_volumes * self.n_voxels < budget / 2
         self._kept: dict[int, list[Group]] = {}
+        self.work = work
+        block = self.step * (16 * n_volumes + 40 * self.n_trials)
+        self.workers = max(1, min(workers, int(budget / (2 if self.keeps else 1) / block)))
 
     def blocks(self) -> Iterator[slice]:
         """Voxels in blocks."""
         for start in range(0, self.n_voxels, self.step):
             yield slice(start, min(start + self.step, self.n_voxels))
+
+    def each(
+        self, stage: str, make: Callable[[slice], dict[str, np.ndarray]]
+    ) -> Iterator[tuple[slice, dict[str, np.ndarray]]]:
+        """What `make` finds in every block, in order; several at once, and read back where it was found before."""
+
+        def found(block: slice) -> dict[str, np.ndarray]:
+            name = f"{stage}-{block.start:08d}"
+            known = self.work.load(name) if self.work is not None else None
+            if known is None:
+                known = make(block)
+                if self.work is not None:
+                    self.work.save(name, known)
+            return known
+
+        if self.workers == 1:
+            yield from ((block, found(block)) for block in self.blocks())
+            return
+        # One BLAS thread each: more would wait for one another.
+        with glm.blas_threads(1), ThreadPoolExecutor(self.workers) as pool:
+            waiting: deque = deque()
+            for block in self.blocks():
+                waiting.append((block, pool.submit(found, block)))
+                if len(waiting) > self.workers:
+                    done, result = waiting.popleft()
+                    yield done, result.result()
+            while waiting:
+                done, result = waiting.popleft()
+                yield done, result.result()
 
     def series(self, block: slice) -> tuple[list[np.ndarray], np.ndarray]:
         """Data without drift of each run, and the mean over all volumes."""

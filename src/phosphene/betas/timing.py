@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from phosphene.betas.runs import BoldRun
 _GAIN = 1.25  # a true shift explains much more; a response of another shape hardly
 _LEAST_S = 1.5  # people's responses differ by as much
 _VOXELS = 5000  # enough to tell
+_PIECES = 8  # runs are cut into at least so many pieces, of which each is predicted from the others
+_SURE = 2.5  # standard errors over pieces; what false alarms that leaves is counted in the tests
+_AS_GOOD = 0.98  # a design that repeats itself explains as much a period later: the smaller shift is meant
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,15 +28,22 @@ class OnsetShift:
     ----------
     shifts_s : (n,) seconds added to every onset
     r2 : (n,) share of variance, 0-1, pooled over runs and voxels
+    found : (n_pieces,) for pieces of runs, how strongly the pattern over voxels that all other pieces show is there, onsets
+        moved as these ask for: a share of the standard deviation, about 0 where nothing responds
+    gains : (n_pieces,) by how much that is more than with the onsets of the files; may be negative
+    choices_s : (n_pieces,) the shift that all other pieces ask for
     """
 
     shifts_s: np.ndarray
     r2: np.ndarray
+    found: np.ndarray
+    gains: np.ndarray
+    choices_s: np.ndarray
 
-    @property
+    @cached_property
     def best_s(self) -> float:
-        """The shift that explains most."""
-        return float(self.shifts_s[self.r2.argmax()])
+        """The shift that explains most; of several that do about as well, the least."""
+        return float(self.shifts_s[_peak(self.shifts_s, self.r2)])
 
     @property
     def r2_as_filed(self) -> float:
@@ -40,18 +51,63 @@ class OnsetShift:
         return float(self.r2[np.abs(self.shifts_s).argmin()])
 
     @property
+    def r2_moved(self) -> float:
+        """Share of variance with the onsets moved by :attr:`best_s`."""
+        return float(self.r2[np.flatnonzero(self.shifts_s == self.best_s)[0]])
+
+    @property
+    def sureness(self) -> float:
+        """The lesser of how surely anything is found, and found better than as filed: means over pieces in standard errors."""
+        return min(_in_errors(self.found), _in_errors(self.gains))
+
+    @property
+    def error_s(self) -> float:
+        """Standard error of the shift, by leaving out a piece at a time (jackknife), seconds."""
+        n = len(self.choices_s)
+        return float(np.sqrt((n - 1) * self.choices_s.var())) if n > 1 else float("nan")
+
+    @property
     def is_suspect(self) -> bool:
-        """Whether the files' onsets explain much less than moved ones."""
-        return abs(self.best_s) >= _LEAST_S and self.r2.max() > _GAIN * self.r2_as_filed
+        """Whether the files' onsets explain much less than moved ones, here and in pieces that had no say in it."""
+        return (
+            abs(self.best_s) >= _LEAST_S
+            and self.r2_moved > _GAIN * self.r2_as_filed
+            and self.sureness > _SURE
+            and abs(self.best_s) > 2 * self.error_s  # in noise, leaving out a piece moves the peak anywhere
+        )
+
+    @property
+    def at_the_edge(self) -> bool:
+        """Whether the best shift is the largest tried, so that the true one may be larger."""
+        return abs(self.best_s) >= np.abs(self.shifts_s).max() - 1e-9
 
     def __str__(self) -> str:
         text = f"onsets as filed explain {100 * self.r2_as_filed:.1f} % of variance"
         if not self.is_suspect:
-            return f"{text}, moved ones at most {100 * self.r2.max():.1f} %"
+            return f"{text}, moved ones at most {100 * self.r2.max():.1f} %: no sign that they are early or late"
+        further = " or further" if self.at_the_edge else ""
         return (
-            f"{text}, but moved by {self.best_s:+.2f} s they explain {100 * self.r2.max():.1f} %: they may be "
-            f"{'late' if self.best_s < 0 else 'early'}. Set onset_shift_s={self.best_s:g} if the study's timing agrees"
+            f"{text}, but moved by {self.best_s:+.2f} s{further} (± {max(self.error_s, self._step):.2g}) they explain "
+            f"{100 * self.r2_moved:.1f} %: the files seem to say them too {'late' if self.best_s < 0 else 'early'}. Compare "
+            f"with the study's protocol; onset_shift_s={self.best_s:g} (--shift auto) moves them"
         )
+
+    @property
+    def _step(self) -> float:
+        return float(np.diff(self.shifts_s).min(initial=np.inf))
+
+
+def _in_errors(values: np.ndarray) -> float:
+    if len(values) < 2:
+        return 0.0
+    error = values.std(ddof=1) / np.sqrt(len(values))
+    return float(values.mean() / error) if error > 0 else 0.0
+
+
+def _peak(shifts_s: np.ndarray, r2: np.ndarray) -> int:
+    padded = np.r_[-np.inf, r2, -np.inf]
+    peaks = np.flatnonzero((r2 >= padded[:-2]) & (r2 >= padded[2:]) & (r2 >= _AS_GOOD * r2.max()))
+    return int(peaks[np.abs(shifts_s[peaks]).argmin()])
 
 
 def onset_shift(
@@ -63,6 +119,10 @@ def onset_shift(
     step_s: float = 0.25,
 ) -> OnsetShift:
     """Move all onsets together and see when one regressor for all trials explains most.
+
+    That regressor knows nothing of what was shown, so nothing that is decoded later has been used. A shift is believed when
+    pieces of runs are predicted better with it though they took no part in choosing it. An assumed response that is
+    later than the true one looks like onsets that are late by as much: a second or so cannot be told from it.
 
     Parameters
     ----------
@@ -78,20 +138,45 @@ def onset_shift(
     shape = library.canonical if shape is None else shape
     steps = round(largest_s / step_s)
     shifts = np.arange(-steps, steps + 1) * step_s
-    along = np.zeros((len(shifts), min(runs[0].n_voxels, _VOXELS)))
-    power, total = np.zeros(len(shifts)), np.zeros(along.shape[1])
-    chosen = np.linspace(0, runs[0].n_voxels - 1, along.shape[1]).astype(int)
+    chosen = np.linspace(0, runs[0].n_voxels - 1, min(runs[0].n_voxels, _VOXELS)).astype(int)
+    cuts = -(-_PIECES // len(runs))
+    along, power, total = [], [], []
     for run in runs:
         n = len(run)
         basis = nuisance_basis(n, polynomial_degree(run.duration_s))
         series, _ = residuals(np.asarray(run.volumes[:, chosen]), basis)
+        length = np.sqrt(np.einsum("tv,tv->v", series, series))
+        series *= np.divide(
+            np.sqrt(n), length, out=np.zeros_like(length), where=length > 0
+        )  # vessels would outweigh the rest
         onset, duration = (run.events[c].to_numpy(dtype=np.float64) for c in ("onset", "duration"))
         all_onsets = (onset[:, None] + shifts).ravel()
         single = library.designs(all_onsets, np.repeat(duration, len(shifts)), n, run.tr_s)[shape]
         x = single.reshape(n, len(onset), len(shifts)).sum(axis=1)
         x -= basis @ (basis.T @ x)
-        along += x.T @ series
-        power += np.einsum("ts,ts->s", x, x)
-        total += np.einsum("tv,tv->v", series, series)
-    explained = (along**2).sum(axis=1) / np.maximum(power, 1e-300)
-    return OnsetShift(shifts, explained / max(total.sum(), 1e-300))
+        x = x.astype(np.float32)
+        for piece in np.array_split(np.arange(n), min(cuts, n)):
+            along.append(x[piece].T @ series[piece])
+            power.append(np.einsum("ts,ts->s", x[piece], x[piece]))
+            total.append(float(np.einsum("tv,tv->", series[piece], series[piece])))
+    return _judged(shifts, along, np.array(power, dtype=np.float64), np.array(total))
+
+
+def _judged(shifts: np.ndarray, along: list[np.ndarray], power: np.ndarray, total: np.ndarray) -> OnsetShift:
+    """From ``x'y`` (n_shifts, n_voxels) and ``x'x`` (n_shifts,) of each piece, and its sum of squares."""
+    all_along, all_power = np.sum(along, axis=0, dtype=np.float64), power.sum(axis=0)
+    filed = int(np.abs(shifts).argmin())
+    strengths, gains, choices = [], [], []
+    for own, own_power in zip(along, power, strict=True):
+        others, others_power = all_along - own, np.maximum(all_power - own_power, 1e-300)
+        best = _peak(shifts, np.einsum("sv,sv->s", others, others) / others_power)
+        found = []
+        for s in (best, filed):  # how strongly the other pieces' pattern over voxels is there
+            size = np.linalg.norm(others[s]) * np.sqrt(own_power[s])
+            found.append(float(others[s] @ own[s] / size) if size > 0 else 0.0)
+        strengths.append(found[0])
+        gains.append(found[0] - found[1])
+        choices.append(shifts[best])
+    r2 = np.einsum("sv,sv->s", all_along, all_along) / np.maximum(all_power, 1e-300) / max(total.sum(), 1e-300)
+    scale = np.sqrt(max(total.mean(), 1e-300))
+    return OnsetShift(shifts, r2, np.array(strengths) / scale, np.array(gains) / scale, np.array(choices))

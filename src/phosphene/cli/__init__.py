@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.exceptions import TyperException
 
-from phosphene.cli import data, flow
+from phosphene.cli import betas, data, flow
 
 app = typer.Typer(
     name="phosphene",
@@ -46,6 +46,7 @@ def _root(
 
 
 flow.add_to(app)
+app.command()(betas.betas)
 app.add_typer(data.app, name="data")
 
 

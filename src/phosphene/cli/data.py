@@ -1,4 +1,4 @@
-"""The verbs of data sets: list, info, check, import."""
+"""The verbs of data sets: list, plan, fetch, info, check, import."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from phosphene.cli.common import DataOptions, Root, options_of, text
+from phosphene.cli.common import DataOptions, Quiet, Root, options_of, progress_to, text
 
 app = typer.Typer(
     no_args_is_help=True, help="Data sets: what there is, what is in it, whether it is sound.", rich_markup_mode=None
@@ -43,17 +43,89 @@ def data_info(
         typer.echo(f"\nfigure: {write_atlas(dataset, figure)}")
 
 
+Subjects = Annotated[list[str] | None, typer.Option("--subject", help="Only this person's files; may be repeated.")]
+Parts = Annotated[list[str] | None, typer.Option("--part", help="Only this part, such as rois; may be repeated.")]
+Sessions = Annotated[int | None, typer.Option("--sessions", help="Only the first so many sessions.")]
+PlanName = Annotated[str, typer.Argument(help="nsd, god, bold5000, hcp, digits69, miyawaki, or weights; NAME:SUBJECT.")]
+PlanRoot = Annotated[
+    Path | None,
+    typer.Option(
+        "--root", help="Folder of the files (default: one of the set's name in PHOSPHENE_DATA; PHOSPHENE_WEIGHTS)."
+    ),
+]
+
+
+@app.command("plan")
+def data_plan(
+    name: PlanName,
+    root: PlanRoot = None,
+    subject: Subjects = None,
+    part: Parts = None,
+    sessions: Sessions = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="As CSV, for other programs to download with.")] = False,
+) -> None:
+    """What to download, from where, how large, under which terms, and what is there already."""
+    from phosphene.data import plan as plans
+    from phosphene.data.sections import render
+
+    made = plans.make(name, root=root, subjects=subject or (), parts=part or (), sessions=sessions)
+    typer.echo(plans.table(made) if as_csv else render(plans.sections(made)), nl=not as_csv)
+
+
+@app.command("fetch")
+def data_fetch(
+    name: PlanName,
+    root: PlanRoot = None,
+    subject: Subjects = None,
+    part: Parts = None,
+    sessions: Sessions = None,
+    accept_terms: Annotated[
+        bool, typer.Option("--accept-terms", help="I read and accepted the terms that the plan names.")
+    ] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Download what a plan lists, whole and checked; an interrupted download goes on where it stopped."""
+    from phosphene.data import fetch as fetching
+    from phosphene.data import plan as plans
+    from phosphene.errors import NotAvailable
+
+    made = plans.make(name, root=root, subjects=subject or (), parts=part or (), sessions=sessions)
+    report = fetching.fetch(made, accept_terms=accept_terms, say=progress_to(quiet))
+    typer.echo(f"{len(report.fetched)} files fetched, {len(report.there)} were there, in {made.root}")
+    for item in report.by_hand:
+        typer.echo(f"by hand: {item.path.relative_to(made.root)} from {item.url}{'; ' if item.note else ''}{item.note}")
+    if report.waiting:
+        raise NotAvailable(
+            f"{len(report.waiting)} files of {made.name} are under terms ({made.about.licence}). Read and accept them: "
+            f"{made.about.terms}; then run the same command with --accept-terms."
+        )
+    if made.about.next:
+        typer.echo(f"next: {made.about.next}")
+
+
 @app.command("check")
 def data_check(
-    name: Annotated[str, typer.Argument(help="Data set NAME or NAME:SUBJECT, or a path.")],
+    name: Annotated[str, typer.Argument(help="Data set NAME or NAME:SUBJECT, a path, or weights.")],
     root: Root = None,
     option: DataOptions = None,
+    thorough: Annotated[
+        bool, typer.Option("--thorough", help="Read every beta, picture and fetched byte, which may take long.")
+    ] = False,
 ) -> None:
     """Look for everything that would spoil a result; status 4 when something would."""
     from phosphene.data import describe
 
-    findings = describe.check(name, root=text(root), options=options_of(option))
+    beside: list[describe.Section] = []
+    if name == "weights":
+        from phosphene.data import plan as plans
+        from phosphene.data.plan_check import check_plan
+
+        findings = check_plan(plans.make(name, root=root), thorough=thorough)
+    else:
+        findings, beside = describe.examine(name, root=text(root), options=options_of(option), thorough=thorough)
     typer.echo(describe.render_findings(findings))
+    if beside:
+        typer.echo(f"\n{describe.render(beside)}")
     if any(f.level == "problem" for f in findings):
         raise typer.Exit(4)
 
@@ -85,6 +157,7 @@ def data_import(
     ] = None,
     transposed: Annotated[bool, typer.Option("--transposed", help="Betas are (voxels, trials) in the file.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Replace an older data set in that folder.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Copy a data set, or your own files, into a folder that opens at once and fits any recipe."""
     from phosphene.data import describe, importing
@@ -94,7 +167,9 @@ def data_import(
     if source is not None and any(own.values()):
         raise ConfigError(f"give either a data set ('{source}') or your own --betas and --trials, not both.")
     if source is not None:
-        dataset = importing.import_dataset(source, out, root=text(root), options=options_of(option), replace=replace)
+        dataset = importing.import_dataset(
+            source, out, root=text(root), options=options_of(option), replace=replace, say=progress_to(quiet)
+        )
     elif betas is None or trials is None:
         raise ConfigError("give a data set to copy, or both --betas and --trials; see `phosphene data import --help`.")
     else:

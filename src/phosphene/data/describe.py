@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import textwrap
+import math
 import warnings
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,12 @@ import numpy as np
 import pandas as pd
 
 from phosphene.data.findings import Finding
+from phosphene.data.glance import glance
 from phosphene.data.measure import measure
+from phosphene.data.plan_check import check_fetched
 from phosphene.data.quality import check_trials
 from phosphene.data.registry import known, locate, reader
+from phosphene.data.sections import Section, render, render_findings
 from phosphene.data.sheet import contact_sheet
 from phosphene.data.splits import same_picture_across, same_pictures
 from phosphene.errors import PhospheneError, PhospheneWarning
@@ -25,6 +28,8 @@ __all__ = [
     "Section",
     "check",
     "contact_sheet",
+    "counts",
+    "examine",
     "info",
     "list_rows",
     "listing",
@@ -33,20 +38,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
-class Section:
-    """A titled list of facts, or a table.
-
-    Parameters
-    ----------
-    title : such as "splits"
-    rows : (name, value) pairs, or rows of a table under `columns`
-    columns : headings of the table; empty for pairs
-    """
-
-    title: str
-    rows: tuple[tuple[str, ...], ...]
-    columns: tuple[str, ...] = ()
+_PICTURE_BYTES = 2**30  # pictures are compared with each other up to here; 1 GiB takes seconds
 
 
 def list_rows(root: str | Path | None = None) -> list[dict[str, str]]:
@@ -135,43 +127,70 @@ def check(
     *,
     root: str | Path | None = None,
     options: Mapping[str, Any] | None = None,
+    thorough: bool = False,
 ) -> list[Finding]:
     """Everything that can be checked about a data set before fitting.
 
     Parameters
     ----------
     spec, root, options : see `open_dataset`
+    thorough : read every beta and picture and every byte of fetched files, which takes long for raw NSD; otherwise of
+        large data a bounded part, and the findings say which
 
     Returns
     -------
-    list of Finding: the reader's own checks, then betas, stimuli and splits. Wrong data are findings of level
-    "problem", never an exception.
+    list of Finding: the reader's own checks, fetched files, then betas, stimuli and splits. Wrong data are findings of
+    level "problem", never an exception.
     """
+    return examine(spec, root=root, options=options, thorough=thorough)[0]
+
+
+def examine(
+    spec: str | Path,
+    *,
+    root: str | Path | None = None,
+    options: Mapping[str, Any] | None = None,
+    thorough: bool = False,
+) -> tuple[list[Finding], list[Section]]:
+    """`check`, and beside it the counts of `counts`; empty where the data cannot be read."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PhospheneWarning)  # what readers warn of is a finding here
         try:
             source = locate(spec, root=root)
             values = source.options(options)
         except PhospheneError as error:
-            return [Finding("problem", "where", str(error))]
+            return [Finding("problem", "where", str(error))], []
         out = list(source.reader.check(source.path, values))
+        if not any(f.what == "checksum" for f in out):  # some readers compare their one file themselves
+            out += check_fetched(source.name, source.path, thorough=thorough)
+        beside: list[Section] = []
         try:
             dataset = source.reader.load(source.path, values, source.subject)
-            groups = same_pictures(dataset.stimuli)
+            beside = counts(dataset)
+            compared = thorough or _picture_bytes(dataset.stimuli) <= _PICTURE_BYTES
+            groups = same_pictures(dataset.stimuli) if compared else []
+            if not compared:
+                detail = f"{len(dataset.stimuli)} pictures were not compared with each other, as they are many."
+                out.append(Finding("note", "same picture", detail, "Ask with --thorough."))
             for name in dataset.subjects:
-                out += _check_subject(dataset, dataset.subjects[name], groups)
+                out += _check_subject(dataset, dataset.subjects[name], groups, thorough, compared)
             out += _check_stimuli(dataset, groups)
         except PhospheneError as error:
             if not any(str(error) in f.detail for f in out):
                 out.append(Finding("problem", "reading", str(error)))
-    return out
+    return out, beside
 
 
-def _check_subject(dataset: Dataset, trials: Trials, groups: list[tuple[str, ...]]) -> list[Finding]:
+def _check_subject(
+    dataset: Dataset, trials: Trials, groups: list[tuple[str, ...]], thorough: bool, compared: bool
+) -> list[Finding]:
+    seen, words = (trials, "") if thorough else glance(trials)
     train = None
-    if dataset.splits:
+    if dataset.splits and seen is trials:
         train = dataset.split().apply(trials)[0]
-    out = check_trials(trials, train=train)
+    out = check_trials(seen, train=train)
+    if words:
+        out.append(Finding("note", "betas read", f"{words} of {trials.subject}.", "Read them all with --thorough."))
     absent = sorted(set(trials.stimulus_ids) - set(dataset.stimuli.ids))
     if absent:
         out.append(
@@ -198,9 +217,14 @@ def _check_subject(dataset: Dataset, trials: Trials, groups: list[tuple[str, ...
                 )
             )
         else:
-            detail = f"no picture stands on both sides for {trials.subject}, by id and by pixels."
+            how = "by id and by pixels" if compared else "by id"
+            detail = f"no picture stands on both sides for {trials.subject}, {how}."
             out.append(Finding("ok", f"split {name}", detail))
     return out
+
+
+def _picture_bytes(stimuli: Stimuli) -> int:
+    return 0 if stimuli.images is None else len(stimuli) * math.prod(stimuli.image_shape)
 
 
 def _check_stimuli(dataset: Dataset, groups: list[tuple[str, ...]]) -> list[Finding]:
@@ -227,6 +251,37 @@ def _check_stimuli(dataset: Dataset, groups: list[tuple[str, ...]]) -> list[Find
     if not out:
         out.append(Finding("ok", "stimuli", f"{len(stimuli)} stimuli, all different and present."))
     return out
+
+
+# -- published counts --------------------------------------------------------------------------------------------------
+
+
+def counts(dataset: Dataset) -> list[Section]:
+    """Trials, voxels and ROI sizes of every subject beside the published ones, where ``counts.csv`` has them.
+
+    No beta is read.
+
+    Returns
+    -------
+    list of Section; empty for a data set of which nothing is published
+    """
+    with (files("phosphene.data") / "counts.csv").open(encoding="utf-8") as file:
+        table = pd.read_csv(file, dtype=str, keep_default_na=False)
+    table = table[table["dataset"] == dataset.name]
+    rows = []
+    for name in dataset.subjects:
+        trials = dataset.subjects[name]
+        sizes = {f"ROI {r}": int(trials.voxels[ROI + r].sum()) for r in trials.rois}
+        found = {"trials": len(trials), "voxels": trials.n_voxels, "pictures": len(trials.stimulus_ids), **sizes}
+        found["sessions"] = int(trials.table["session"].nunique())
+        mine = table[table["subject"].isin([name, "each"])]
+        told = {what: (value, source) for what, value, source in mine[["what", "value", "source"]].to_numpy()}
+        for what in [*(w for w in told if w in found), *(w for w in sizes if w not in told)]:
+            value, source = told.get(what, ("", ""))
+            same = "" if not value else "yes" if int(value) == found[what] else "no"
+            rows.append((name, what, str(found[what]), value or "not published", same, source))
+    headings = ("subject", "what", "found", "published", "the same", "source")
+    return [Section("counts", tuple(rows), headings)] if len(table) and rows else []
 
 
 # -- facts -------------------------------------------------------------------------------------------------------------
@@ -333,50 +388,3 @@ def _split_row(name: str, split: Split, trials: Trials) -> tuple[str, ...]:
         split.digest[:12],
         split.note,
     )
-
-
-# -- as text -----------------------------------------------------------------------------------------------------------
-
-
-def render(sections: Iterable[Section], width: int = 110) -> str:
-    """Sections as plain text with aligned columns.
-
-    Parameters
-    ----------
-    sections : what `listing` and `info` return
-    width : of the text; the last column is wrapped to it
-    """
-    return "\n\n".join(f"{s.title}\n{_aligned(s, width)}" for s in sections)
-
-
-def _aligned(section: Section, width: int) -> str:
-    rows = ([section.columns] if section.columns else []) + list(section.rows)
-    if not rows:
-        return "  none"
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    out = []
-    for row in rows:
-        start = "  " + "".join(f"{cell:<{w}}  " for cell, w in zip(row[:-1], widths[:-1], strict=True))
-        out.append(_wrapped(start, row[-1], width))
-    return "\n".join(out)
-
-
-def render_findings(findings: Iterable[Finding], width: int = 110) -> str:
-    """Findings as plain text, what to do next on a line of its own, and a count at the end."""
-    findings = list(findings)
-    name = max((len(f.what) for f in findings), default=0)
-    out = []
-    for f in findings:
-        start = f"{f.level:<8} {f.what:<{name}}  "
-        out.append(_wrapped(start, f.detail, width))
-        if f.next_step:
-            out.append(_wrapped(" " * len(start) + "-> ", f.next_step, width))
-    counts = {level: sum(f.level == level for f in findings) for level in ("problem", "note", "ok")}
-    words = [f"{n} {level if level == 'ok' or n == 1 else level + 's'}" for level, n in counts.items()]
-    return "\n".join([*out, ", ".join(words)])
-
-
-def _wrapped(start: str, text: str, width: int) -> str:
-    room = max(30, width - len(start))
-    lines = textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False) or [""]
-    return "\n".join((start if i == 0 else " " * len(start)) + line for i, line in enumerate(lines)).rstrip()

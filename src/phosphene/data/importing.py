@@ -16,9 +16,10 @@ from phosphene.data.arrays import open_arrays, real_matrix, single_array
 from phosphene.data.folder import read_dataset
 from phosphene.data.folder_write import write_dataset
 from phosphene.data.pictures import match_pictures, open_pictures
-from phosphene.data.registry import open_dataset
+from phosphene.data.registry import locate
 from phosphene.errors import DataError, PhospheneWarning, did_you_mean
 from phosphene.run.atomic import checked_path
+from phosphene.run.progress import Progress
 from phosphene.types import ROI, Dataset, Split, Stimuli, Trials
 
 LONG_CAPTION = 77
@@ -34,27 +35,31 @@ def import_dataset(
     int16_scale: float | None = None,
     replace: bool = False,
     progress: Callable[[str, float], None] = lambda *_: None,
+    say: Progress | None = None,
 ) -> Dataset:
     """Copy any data set that `open_dataset` reads into a folder that opens without being read.
+
+    A reader with an `import_to` of its own (NSD) is copied by that: what it has read is kept, and the same command goes on
+    there after an interrupt.
 
     Parameters
     ----------
     spec, root, options : see `open_dataset`
     out, int16_scale, replace, progress : see `write_dataset`
+    say : told about every session read, where reading takes long
 
     Returns
     -------
     Dataset as read back from `out`
     """
-    return read_dataset(
-        write_dataset(
-            open_dataset(spec, root=root, options=options),
-            out,
-            int16_scale=int16_scale,
-            replace=replace,
-            progress=progress,
+    source = locate(spec, root=root)
+    values = source.options(options)
+    if hasattr(source.reader, "import_to") and int16_scale is None:
+        return source.reader.import_to(
+            source.path, values, source.subject, out, replace=replace, progress=progress, say=say
         )
-    )
+    dataset = source.reader.load(source.path, values, source.subject)
+    return read_dataset(write_dataset(dataset, out, int16_scale=int16_scale, replace=replace, progress=progress))
 
 
 def import_table(

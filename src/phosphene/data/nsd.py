@@ -11,7 +11,8 @@
       coco/annotations/{captions,instances,stuff}_*.json   optional: captions, categories
 
 Reading betas from these files takes minutes a subject, as most of what is unpacked lies outside the brain. Do it once:
-`import_subject` keeps every session it has read, goes on where it was stopped, and leaves a folder that opens at once.
+``phosphene data import nsd:subj01 --out FOLDER`` keeps every session it has read, goes on where it was stopped, and leaves
+a folder that opens at once.
 """
 
 from __future__ import annotations
@@ -136,10 +137,60 @@ class NSD:
             out += check_counts(design, trials, options) + check_files(path, name, options)
         return out + check_extras(path)
 
+    def import_to(
+        self,
+        path: Path,
+        options: NSDOptions,
+        subject: str | None,
+        out: str | Path,
+        *,
+        replace: bool = False,
+        progress: Callable[[str, float], None] = lambda *_: None,
+        say: Progress | None = None,
+    ) -> Dataset:
+        """Read once, in bounded memory, into a folder that opens without being read.
+
+        Every session is kept in ``OUT.sessions`` as soon as it is read; the same command goes on there after an
+        interrupt. That folder is removed at the end.
+
+        Parameters
+        ----------
+        path, options, subject : see `load`; the option ``store`` is used in place of ``OUT.sessions``, and then kept
+        out : folder to make
+        replace, progress : see `write_dataset`
+        say : told about every session
+
+        Returns
+        -------
+        Dataset as read back from `out`; betas are int16 on disk where the files hold int16
+
+        Raises
+        ------
+        ConfigError
+            `out` exists; said before anything is read.
+        DataError, MachineError
+            See `load` and `write_dataset`.
+        """
+        out = atomic.checked_path(out)
+        if out.exists() and (not out.is_dir() or any(out.iterdir())) and not (replace and (out / INDEX).is_file()):
+            raise ConfigError(f"{out} exists; choose another --out, or ask to replace the data set that stands there.")
+        work = out.with_name(f"{out.name}.sessions")
+        if options.store is None:
+            options = options.model_copy(update={"store": str(work)})
+        dataset = self.load(path, options, subject)
+        for trials in dataset.subjects.values():
+            stored = trials.source.numbers if isinstance(trials.source, ScaledRows) else trials.source
+            if isinstance(stored, StoredSessions):
+                stored.fill(say)
+        write_dataset(dataset, out, replace=replace, progress=progress)
+        if Path(str(options.store)) == work:
+            shutil.rmtree(work, ignore_errors=True)
+        return read_dataset(out)
+
 
 def import_subject(
     root: str | Path,
-    subject: str,
+    subject: str | None,
     out: str | Path,
     options: NSDOptions | None = None,
     *,
@@ -149,44 +200,15 @@ def import_subject(
 ) -> Dataset:
     """Read one subject once, in bounded memory, into a folder that opens without being read.
 
-    Every session is kept in ``OUT.sessions`` as soon as it is read; the same command goes on there after an interrupt.
-    That folder is removed at the end.
-
     Parameters
     ----------
     root : see `NSD.find`
-    subject : such as ``subj01``
-    out : folder to make
-    options : see `NSDOptions`; its ``store`` is used in place of ``OUT.sessions``, and then kept
-    replace, progress : see `write_dataset`
-    say : told about every session
-
-    Returns
-    -------
-    Dataset as read back from `out`; betas are int16 on disk where the files hold int16
-
-    Raises
-    ------
-    ConfigError
-        `out` exists; said before anything is read.
-    DataError, MachineError
-        See `NSD.load` and `write_dataset`.
+    subject : such as ``subj01``; None for all that are there
+    out, options, replace, progress, say : see `NSD.import_to`
     """
-    out, options, reader = atomic.checked_path(out), options or NSDOptions(), NSD()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())) and not (replace and (out / INDEX).is_file()):
-        raise ConfigError(f"{out} exists; choose another --out, or ask to replace the data set that stands there.")
-    work = out.with_name(f"{out.name}.sessions")
-    if options.store is None:
-        options = options.model_copy(update={"store": str(work)})
-    dataset = reader.load(reader.find(atomic.checked_path(root)), options, subject)
-    rows = dataset.trials(subject).source
-    stored = rows.numbers if isinstance(rows, ScaledRows) else rows
-    if isinstance(stored, StoredSessions):
-        stored.fill(say)
-    write_dataset(dataset, out, replace=replace, progress=progress)
-    if Path(str(options.store)) == work:
-        shutil.rmtree(work, ignore_errors=True)
-    return read_dataset(out)
+    reader = NSD()
+    path = reader.find(atomic.checked_path(root))
+    return reader.import_to(path, options or NSDOptions(), subject, out, replace=replace, progress=progress, say=say)
 
 
 # -- stimuli and splits ------------------------------------------------------------------------------------------------

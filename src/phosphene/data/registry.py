@@ -20,10 +20,15 @@ READERS: dict[str, str] = {
     "bold5000": "phosphene.data.bold5000:BOLD5000",
     "digits69": "phosphene.data.digits69:Digits69",
     "god": "phosphene.data.god:GOD",
+    "hcp": "phosphene.data.hcp:HCP",
     "insilico": "phosphene.data.insilico.reader:InSilico",
+    "miyawaki": "phosphene.data.miyawaki:Miyawaki",
+    "mosaic": "phosphene.data.mosaic:Mosaic",
     "nsd": "phosphene.data.nsd:NSD",
+    "openfmri": "phosphene.betas.study_reader:OpenFMRI",
 }
-"""Data sets by name, as ``module:class``. Other packages add theirs as entry points of `PLUGINS`."""
+"""Data sets by name, as ``module:class``; imported only when named, so a station above may offer one too (raw BOLD needs
+a GLM). Other packages add theirs as entry points of `PLUGINS`."""
 
 FORMATS: dict[str, str] = {
     "bdata": "phosphene.data.bdata:BDataFile",

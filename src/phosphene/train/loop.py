@@ -4,6 +4,9 @@ A network is any module with ``loss(batch, draws) -> (loss, logs)``: the mean lo
 of scalars to log. It draws noise from `draws` (:class:`phosphene.train.Draws`) only; dropout is seeded for it. Batches
 and noise are functions of (seed, step), so a training killed at any moment and started again ends bit for bit like
 one that was never stopped. Under ``torchrun`` the same call trains on all processes and gives the same curve.
+
+Where one half of a network plays against the other, it also has ``turns(step) -> names``: each turn of a step is a
+``loss(batch, draws, turn)`` with noise of its own, and moves those weights that it gives a gradient.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from phosphene.errors import ModelError, PhospheneWarning
+from phosphene.errors import ConfigError, ModelError, PhospheneWarning
 from phosphene.run import atomic
 from phosphene.run.progress import Progress
 from phosphene.train.checkpoint import (
@@ -47,7 +50,8 @@ class Trained:
     ----------
     step : optimiser steps done
     finished : whether these are all
-    curve : one dict per logged step: step, loss, lr, gradient (norm), and the network's own logs
+    curve : one dict per logged step: step, loss (summed over turns), lr, gradient (norm, the largest of all turns), and
+        the network's own logs
     resumed_at : the step this call started from
     """
 
@@ -64,10 +68,10 @@ class _Loss(nn.Module):
         super().__init__()
         self.network, self.precision = network, precision
 
-    def forward(self, batch: Any, draws: Draws) -> tuple[Tensor, dict[str, Any]]:
+    def forward(self, batch: Any, draws: Draws, *turn: str) -> tuple[Tensor, dict[str, Any]]:
         autocast = torch.autocast(torch.device(draws.device).type, torch.bfloat16, enabled=self.precision == "bf16")
         with autocast:
-            loss, logs = self.network.loss(batch, draws)
+            loss, logs = self.network.loss(batch, draws, *turn)
         return loss.float(), logs
 
 
@@ -104,8 +108,8 @@ def train(
 
     Parameters
     ----------
-    network : module with ``loss(batch, draws) -> (mean loss, logs)``; afterwards it is in evaluation mode and holds
-        the averaged weights where ``config.ema`` is set
+    network : module with ``loss(batch, draws) -> (mean loss, logs)``, or with ``turns`` (see above); afterwards it is in
+        evaluation mode and holds the averaged weights where ``config.ema`` is set
     fetch : rows (n,) int64 to a batch
     n_items : how many rows there are
     seed : of batches, noise and dropout (weights are the caller's to initialise)
@@ -126,7 +130,7 @@ def train(
         A loss or gradient that is not finite (the last good checkpoint stays), a checkpoint of another network,
         configuration or data, a checkpoint without its optimiser.
     ConfigError
-        A batch that the processes cannot share evenly.
+        A batch that the processes cannot share evenly; several processes for a network that takes turns.
     """
     from accelerate import Accelerator
     from accelerate.utils import send_to_device
@@ -135,6 +139,9 @@ def train(
     rank, world = accelerator.process_index, accelerator.num_processes
     batches = BatchSampler(n_items, config.batch_size, seed)
     parts = batches.share(rank, world, config.accumulate)
+    turns: Callable[[int], Collection[str | None]] = getattr(network, "turns", lambda step: (None,))
+    if hasattr(network, "turns") and world > 1:
+        raise ConfigError(f"{type(network).__name__} learns in turns, which is for one process, but {world} were started.")
     cuda = [accelerator.device] if accelerator.device.type == "cuda" else []
 
     network.to(accelerator.device).train()
@@ -181,31 +188,35 @@ def train(
         for group in steps.param_groups:
             group["lr"] = group["peak"] * rate
         rows = batches.rows(step)
-        steps.zero_grad(set_to_none=True)
-        total, logs = torch.zeros((), device=accelerator.device), {}
-        for i, part in enumerate(parts):
-            draws = Draws(seed, step, config.batch_size, part, accelerator.device)
-            is_last = i == len(parts) - 1
-            # Dropout and anything else inside the network that draws globally is seeded here and nowhere else.
-            with torch.random.fork_rng(cuda), nullcontext() if is_last else accelerator.no_sync(model):
-                torch.manual_seed(_key(seed, step, part.start, 3))
-                loss, logs = model(send_to_device(fetch(rows[part]), accelerator.device), draws)
-                (loss / len(parts)).backward()
-            total += loss.detach() / len(parts)
-        norm = torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip or math.inf)
-        out_of_time = minutes is not None and time.monotonic() - began > 60 * minutes
-        # One exchange a step: the mean loss, and whether any process wants to stop.
-        shared = torch.stack([total, torch.tensor(float(out_of_time), device=total.device)])
-        mean_loss, stop = accelerator.reduce(shared, "mean").tolist()
-        if not (math.isfinite(mean_loss) and math.isfinite(float(norm))):
-            _stop_at_nan(step, mean_loss, float(norm), folder)
-        steps.step()
+        step_loss, step_norm, logs = 0.0, 0.0, {}
+        for number, turn in enumerate(turns(step)):
+            steps.zero_grad(set_to_none=True)
+            total, own = torch.zeros((), device=accelerator.device), {}
+            for i, part in enumerate(parts):
+                draws = Draws(seed, step, config.batch_size, part, accelerator.device, number)
+                is_last = i == len(parts) - 1
+                # Dropout and anything else inside the network that draws globally is seeded here and nowhere else.
+                with torch.random.fork_rng(cuda), nullcontext() if is_last else accelerator.no_sync(model):
+                    torch.manual_seed(_key(seed, step, part.start, 3))
+                    batch = send_to_device(fetch(rows[part]), accelerator.device)
+                    loss, own = model(batch, draws, *([] if turn is None else [turn]))
+                    (loss / len(parts)).backward()
+                total += loss.detach() / len(parts)
+            norm = float(torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip or math.inf))
+            out_of_time = minutes is not None and time.monotonic() - began > 60 * minutes
+            # One exchange a turn: the mean loss, and whether any process wants to stop.
+            shared = torch.stack([total, torch.tensor(float(out_of_time), device=total.device)])
+            mean_loss, stop = accelerator.reduce(shared, "mean").tolist()
+            if not (math.isfinite(mean_loss) and math.isfinite(norm)):
+                _stop_at_nan(step, mean_loss, norm, folder)
+            steps.step()
+            step_loss, step_norm, logs = step_loss + mean_loss, max(step_norm, norm), {**logs, **own}
         done.step = step + 1
         if ema is not None:
             _average(ema, network, min(config.ema, (1 + step) / (10 + step)))
         if done.step % log_every == 0 or done.step == config.steps:
             own = {k: float(v.detach()) if isinstance(v, Tensor) else float(v) for k, v in logs.items()}
-            entry = {"step": done.step, "loss": mean_loss, "lr": config.lr * rate, "gradient": float(norm), **own}
+            entry = {"step": done.step, "loss": step_loss, "lr": config.lr * rate, "gradient": step_norm, **own}
             done.curve.append(entry)
             if watch is not None and accelerator.is_main_process:
                 watch(entry)

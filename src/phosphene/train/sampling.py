@@ -96,13 +96,16 @@ class Draws:
     total : items in the step's batch
     part : rows of the batch that belong to this part; all when None
     device : where the numbers are put; they are always drawn on the CPU, so that every device gets the same
+    turn : of several in a step, each with noise of its own
     """
 
-    def __init__(self, seed: int, step: int, total: int, part: slice | None = None, device: object = "cpu") -> None:
+    def __init__(
+        self, seed: int, step: int, total: int, part: slice | None = None, device: object = "cpu", turn: int = 0
+    ) -> None:
         import torch
 
         self.total, self.part, self.device = total, part or slice(0, total), device
-        self.generator = torch.Generator().manual_seed(_key(seed, step, 2))
+        self.generator = torch.Generator().manual_seed(_key(seed, step, 2, *([turn] if turn else [])))
         """For what the whole batch shares; never use it for something drawn per item."""
 
     def __len__(self) -> int:

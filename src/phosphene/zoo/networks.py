@@ -130,6 +130,16 @@ NETWORKS: dict[str, Entry] = {
         "Latents of `vq` from noise, told the main category and the place of a scene: what MinD-Vis and CAD tune to a brain "
         "in place of these labels.",
     ),
+    "stylegan2": Entry(
+        "phosphene.generate.stylegan2_network:Generator",
+        {
+            "size": 32, "z": 64, "w": 64, "mapping_layers": 4, "condition": 64, "conditions": 2, "style": 64,
+            "condition_gain": 8.0, "condition_pace": 0.3, "channel_base": 1024, "channel_max": 128, "group": 4,
+            "logit": "each",
+        },
+        "phosphene.zoo.stylegan2:StyleGan2", "phosphene.zoo.stylegan2:stylegan2",
+        "Scenes in one pass from two latents of `clip`, of a picture and of a text: the generator of Mind Reader.",
+    ),
 }  # fmt: skip
 """Every network of the zoo by name."""
 

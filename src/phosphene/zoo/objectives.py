@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from phosphene.train import Draws, TrainConfig, gathered, info_nce
+from phosphene.train.loop import adamw
 
 if TYPE_CHECKING:
     from phosphene.zoo.material import Scenes
@@ -36,6 +37,10 @@ class Objective(nn.Module):
     def loss(self, batch: dict[str, Tensor], draws: Draws) -> tuple[Tensor, dict[str, Any]]:
         """Mean loss over the batch, and what to log."""
         raise NotImplementedError
+
+    def optimizer(self, network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+        """What its weights are moved by."""
+        return adamw(network, config)
 
 
 class Clip(Objective):

@@ -84,6 +84,7 @@ def make(options: argparse.Namespace) -> dict[str, float]:
         objective, fetch, len(material), settings, seed=options.seed, folder=checkpoints,
         data=f"{material.digest} {objective.teachers()}".strip(),
         save_minutes=2, minutes=options.minutes, may_change=changeable, progress=progress, device=options.device,
+        optimizer=objective.optimizer,
         watch=lambda entry: progress.say(" ".join(f"{k} {v:.4g}" for k, v in entry.items())),
     )  # fmt: skip
     network = objective.network.cpu()

@@ -1,0 +1,115 @@
+"""Finished parts on disk, so that work that was stopped goes on where it was and ends with the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from phosphene.errors import ConfigError, PhospheneWarning
+from phosphene.run import atomic
+from phosphene.run.folder import LOCK, RunFolder
+
+_KEY = "key.json"
+
+
+class Work:
+    """A folder of finished parts that all belong to one question; see :func:`taken_up`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def save(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
+        """Keep the arrays of one part, whole or not at all."""
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)
+        atomic.write_bytes(self.folder / f"{name}.npz", buffer.getvalue())
+
+    def load(self, name: str) -> dict[str, np.ndarray] | None:
+        """Arrays of a part; None when it is not there, or cannot be read and so is made again."""
+        path = self.folder / f"{name}.npz"
+        if not path.is_file():
+            return None
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return {key: file[key] for key in file.files}
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            path.unlink(missing_ok=True)
+            return None
+
+    def array(self, name: str) -> np.ndarray | None:
+        """A large array as a memory map; None when it is not there or not whole."""
+        path = self.folder / f"{name}.npy"
+        try:
+            return np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            return None
+
+    def keep_array(self, name: str, values: np.ndarray) -> np.ndarray:
+        """Write a large array, C order, and open it as a memory map."""
+        path = self.folder / f"{name}.npy"
+        part = atomic.partial_name(path)
+        with atomic.explained(path):
+            try:
+                with open(part, "wb") as handle:
+                    np.save(handle, np.ascontiguousarray(values), allow_pickle=False)
+                    handle.flush()
+                    os.fsync(handle.fileno())
+                os.replace(part, path)
+            finally:
+                part.unlink(missing_ok=True)
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+
+    def remove(self) -> None:
+        """Throw everything away: it is finished."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@contextmanager
+def taken_up(folder: str | Path, key: str) -> Iterator[Work]:
+    """Hold a folder of unfinished work, begun by an earlier process or now.
+
+    Parameters
+    ----------
+    folder : where; left there when the block ends with an error
+    key : digest of everything the parts depend on; parts of another key are thrown away, and a warning says so
+
+    Raises
+    ------
+    ConfigError : another process works there, or the folder holds something else
+    """
+    folder = Path(folder)
+    with RunFolder(folder).locked("betas"):
+        found = _key(folder)
+        others = [p for p in folder.iterdir() if p.name != LOCK]
+        if found is None and others:
+            raise ConfigError(f"{folder} is needed for unfinished work, but holds {others[0].name}; move that away.")
+        if found not in (None, key):
+            warnings.warn(
+                f"{folder} was begun with other files or settings; it is begun anew.", PhospheneWarning, stacklevel=4
+            )
+            for path in others:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        atomic.write_text(folder / _KEY, json.dumps({"key": key}))
+        yield Work(folder)
+
+
+def _key(folder: Path) -> str | None:
+    try:
+        return str(json.loads((folder / _KEY).read_text(encoding="utf-8"))["key"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def work_key(parts: Mapping[str, object]) -> str:
+    """SHA-256 of what the work depends on."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()

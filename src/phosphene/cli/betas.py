@@ -1,0 +1,129 @@
+"""The verb that turns BOLD into single-trial betas."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from phosphene.cli.common import Quiet
+
+
+def betas(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="BIDS study, or one in the older OpenfMRI layout.")],
+    subject: Annotated[str, typer.Option("--subject", "-s", help="Such as 01 or sub-01.")],
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder to make; the same command after a stop goes on where it was.")
+    ],
+    kind: Annotated[
+        str,
+        typer.Option("--type", help="D (default), C or B of GLMsingle, or lss, lsa with one response for all voxels."),
+    ] = "D",
+    shift: Annotated[
+        str,
+        typer.Option(
+            "--shift", help="auto: move onsets that the design check finds late or early; none: only warn; or seconds."
+        ),
+    ] = "none",
+    memory: Annotated[str, typer.Option("--memory", help="For working copies, such as 2GB or 500MB.")] = "2GB",
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", min=1, help="Runs and blocks of voxels done at once (default: all cores)."),
+    ] = None,
+    mask: Annotated[Path | None, typer.Option(help="Image above 0 inside (default: the study's brain mask).")] = None,
+    task: Annotated[str | None, typer.Option(help="Of a study with several tasks.")] = None,
+    session: Annotated[
+        list[int] | None, typer.Option(help="Only this session; may be given several times (default: all).")
+    ] = None,
+    pattern: Annotated[
+        str | None, typer.Option(help="File names of the images, where a run has several: 'bold_1slice.nii.gz'.")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of the pictures shown (default: 'stimuli' of the study).")
+    ] = None,
+    confounds: Annotated[bool, typer.Option("--confounds", help="Project motion parameters out.")] = False,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="One other setting, such as max_components=5; may come several times."),
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace an older data set in that folder.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Single-trial betas of BOLD runs, as a folder that fits any recipe, with a report of what was found."""
+    import os
+
+    from phosphene.betas import BetaOptions, betas_from_folder
+    from phosphene.errors import ConfigError, did_you_mean
+    from phosphene.report.betas import betas_report
+    from phosphene.run.config import parse_assignments, validate
+
+    kinds = ("B", "C", "D", "lss", "lsa")
+    if kind.lower() not in {k.lower() for k in kinds}:
+        raise ConfigError(f"--type '{kind}' is no kind of betas. {did_you_mean(kind, kinds)}")
+    moved = 0.0 if shift in ("auto", "none") else _seconds(shift)
+    given = {
+        "kind": kind.lower(), "memory_gb": gigabytes(memory), "onset_shift_s": moved, "confounds": confounds,
+    }  # fmt: skip
+    options = validate(BetaOptions, given | parse_assignments(set_ or []), "command line")
+    made = betas_from_folder(
+        folder, subject, out, options, _told(quiet), mask=mask, task=task, sessions=session or None, pattern=pattern,
+        images=images, shift="auto" if shift == "auto" else "none", workers=workers or os.cpu_count() or 1, replace=replace,
+    )  # fmt: skip
+    page = betas_report(made.folder, made.trials.subject)
+    typer.echo(
+        f"betas: {made.trials!r}\nreport: {page}\nnext: phosphene fit linear --data {out} --split kfold:5 --out RUN"
+    )
+
+
+def gigabytes(text: str) -> float:
+    """An amount of memory as gigabytes.
+
+    Examples
+    --------
+    >>> gigabytes("500MB"), gigabytes("2GB"), gigabytes("1.5")
+    (0.5, 2.0, 1.5)
+    """
+    import re
+
+    from phosphene.errors import ConfigError
+
+    found = re.fullmatch(r"\s*([0-9.]+)\s*(k|M|G|T)?i?B?\s*", text, re.IGNORECASE)
+    try:
+        value = float(found[1]) if found else 0.0
+    except ValueError:
+        value = 0.0
+    if value <= 0:
+        raise ConfigError(f"--memory takes an amount such as 2GB or 500MB; got '{text}'.")
+    return value * {"k": 1e-6, "m": 1e-3, "g": 1.0, "t": 1e3}[(found[2] or "G").lower()]
+
+
+def _seconds(text: str) -> float:
+    from phosphene.errors import ConfigError
+
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"--shift takes auto, none, or seconds to add to every onset; got '{text}'.") from None
+
+
+def _told(quiet: bool) -> Any:
+    """A line that is redrawn in a terminal, with the time left; one line a step elsewhere."""
+    from phosphene.run.progress import duration
+
+    live = sys.stderr.isatty() and not quiet
+    began: dict[str, float] = {}
+
+    def tell(what: str, share: float) -> None:
+        start = began.setdefault(what, time.perf_counter())
+        spent = time.perf_counter() - start
+        if share >= 1 and not quiet:
+            took = f" ({duration(spent)})" if spent > 1 else ""
+            sys.stderr.write(("\r\x1b[2K" if live else "") + f"{what}{took}\n")
+        elif live:
+            sys.stderr.write(f"\r\x1b[2K{what}: {share:.0%}, {duration(spent / max(share, 1e-6) * (1 - share))} left")
+        sys.stderr.flush()
+
+    return tell

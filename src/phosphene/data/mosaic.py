@@ -1,0 +1,245 @@
+"""MOSAIC: eight data sets of still and moving pictures brought to one cortical surface, one HDF5 file a person.
+
+::
+
+    ROOT/sub-01_NSD.hdf5                  also sub-01_NSD_crc32-1a2b3c4d.hdf5, and below hdf5_files/single_subject/
+      betas/sub-01_NSD_stimulus-NAME_phase-train_rep-0     (91282,) one trial; attributes phase, repetition,
+                                                           presented_stimulus_filename, nan_indices
+      noiseceilings/..._phase-test_n-1_...                 (91282,) attributes phase, n ("1" or "avg")
+    ROOT/*.dlabel.nii                     one parcellation, such as HCP-MMP 1.0 in 32k_fs_LR grayordinates
+    ROOT/stimuli/**                       the pictures, each from its own source; optional
+
+Betas are GLMsingle's on the fsLR surface (91,282 grayordinates), standardised by whoever made the file. Files say neither
+session nor run, so betas cannot be standardised by session here.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from phosphene.data.arrays import open_arrays
+from phosphene.data.cifti import Cortex, find_parcels, read_parcels
+from phosphene.data.findings import Finding
+from phosphene.data.pictures import PictureFolder, match_pictures, read_picture
+from phosphene.data.reader import ReaderOptions, about
+from phosphene.errors import DataError, PhospheneError, PhospheneWarning, did_you_mean
+from phosphene.types import ROI, Dataset, Split, Stimuli, Trials
+
+N_CORTEX = {"LH": 29696, "RH": 29716}
+"""Vertices of 32k_fs_LR outside the medial wall, the first grayordinates of fsLR-91k; what follows lies below the cortex."""
+
+_FILE = re.compile(r"(sub-\d+_[A-Za-z0-9]+)(?:_crc32-[0-9a-fA-F]+)?\.hdf5")
+_TRIAL = re.compile(r".+_stimulus-(?P<name>.+)_phase-(?P<phase>train|test)_rep-(?P<rep>\d+)")
+
+
+class MosaicOptions(ReaderOptions):
+    """Which grayordinates."""
+
+    areas: tuple[str, ...] = Field(("V1", "V2", "V3", "V4"), min_length=1, description="parcels, in order")
+    parcels: str | None = Field(None, description="parcellation (.dlabel.nii); the only one of the folder by default")
+    image_size: int | None = Field(None, ge=8, description="side of the pictures; that of the first file by default")
+
+
+class TrialRows:
+    """Trials as rows, each its own array in an HDF5 file, read when asked for.
+
+    Parameters
+    ----------
+    path : the file
+    names : of the arrays, one a row
+    columns : (n,) which grayordinates
+    """
+
+    def __init__(self, path: Path, names: Sequence[str], columns: np.ndarray) -> None:
+        self.path, self.names, self.columns = path, np.asarray(names, dtype=object), columns
+        self.shape = (len(self.names), len(columns))
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        import h5py
+
+        names = self.names[rows]
+        many = np.atleast_1d(names)
+        out = np.empty((len(many), self.shape[1]), dtype=np.float32)
+        with h5py.File(self.path, "r") as file:
+            for row, name in enumerate(many):
+                try:
+                    out[row] = file[f"betas/{name}"][()][self.columns]
+                except (OSError, KeyError) as error:
+                    raise DataError(
+                        f"'betas/{name}' in {self.path} is damaged ({error}). Copy the file again."
+                    ) from error
+        return out if isinstance(names, np.ndarray) else out[0]
+
+
+class Mosaic:
+    """Reader of MOSAIC's files of single people."""
+
+    title: ClassVar[str] = "MOSAIC: eight vision data sets on one cortical surface, 93 people"
+    citation: ClassVar[str] = (
+        "Lahner, Deb, Ratan Murty, Oliva (2025), MOSAIC, a scalable framework for fMRI dataset aggregation and modeling of "
+        "human vision, bioRxiv; and the paper of each data set."
+    )
+    licence: ClassVar[str] = "that of each data set; pictures from their own sources"
+    url: ClassVar[str] = "https://blahner.github.io/MOSAICfmri"
+    files: ClassVar[str] = "mosaic/sub-XX_DATASET.hdf5 and one mosaic/*.dlabel.nii"
+    options: ClassVar[type[MosaicOptions]] = MosaicOptions
+
+    def find(self, root: Path) -> Path:
+        """The folder that holds people's files, at or below `root`."""
+        root = Path(root)
+        for place in (root, root / "mosaic", root / "MOSAIC"):
+            if place.is_dir() and _people(place):
+                return place
+        names = sorted(p.name for p in root.iterdir() if not p.name.startswith(".")) if root.is_dir() else []
+        raise DataError(
+            f"MOSAIC was looked for as sub-01_NSD.hdf5 or the like in {root}, its folder mosaic and hdf5_files/single_subject; "
+            f"{root} holds {', '.join(names[:8]) or 'nothing'}. Give the folder that holds them with --root."
+        )
+
+    def subjects(self, path: Path, options: MosaicOptions) -> tuple[str, ...]:
+        """Such as ``sub-01_NSD``."""
+        return tuple(_people(Path(path)))
+
+    def load(self, path: Path, options: MosaicOptions, subject: str | None = None) -> Dataset:
+        """Open one person or all; trials are read when asked for.
+
+        Returns
+        -------
+        Dataset. Stimulus ids are file names without ending. Split ``mosaic``: what the data set itself tests (phase
+        "test") against what it trains on; a stimulus that is "test" for one person is never training for another.
+
+        Raises
+        ------
+        DataError
+            No betas, trials of unequal length, names that say nothing, or a parcellation of another space.
+        """
+        path = Path(path)
+        files = _people(path)
+        if subject is not None and subject not in files:
+            raise DataError(f"{path} has no file of '{subject}'. {did_you_mean(subject, files)}")
+        parcels = read_parcels(find_parcels(path, options.parcels))
+        people = {s: _trials(files[s], s, parcels, options) for s in ([subject] if subject else files)}
+        table = pd.concat([t.table for t in people.values()])
+        test = pd.unique(table["stimulus"][(table["phase"] == "test").to_numpy()])
+        train = [i for i in pd.unique(table["stimulus"]) if i not in set(test)]
+        ids = [*train, *test]
+        splits = {}
+        if train and len(test):
+            splits["mosaic"] = Split("mosaic", tuple(train), tuple(test), note="the phases that the files name")
+        return Dataset("mosaic", _stimuli(path, ids, options), people, splits, about(self))
+
+    def check(self, path: Path, options: MosaicOptions) -> list[Finding]:
+        """Names and lengths of all trials of every person."""
+        out = []
+        for name in self.subjects(path, options):
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", PhospheneWarning)
+                    trials = self.load(path, options, name).trials()
+            except PhospheneError as error:
+                out.append(Finding("problem", name, str(error)))
+                continue
+            sides = trials.table["phase"].value_counts()
+            detail = (
+                f"{len(trials)} trials of {len(trials.stimulus_ids)} stimuli ({dict(sides)}), {trials.n_voxels} voxels."
+            )
+            out.append(Finding("ok", name, detail))
+        return out
+
+
+def _people(folder: Path) -> dict[str, Path]:
+    found = {}
+    for place in (folder, folder / "hdf5_files" / "single_subject"):
+        for path in sorted(place.glob("sub-*.hdf5")):
+            if match := _FILE.fullmatch(path.name):
+                if match[1] in found:
+                    raise DataError(f"{found[match[1]].name} and {path.name} are both {match[1]}; remove one.")
+                found[match[1]] = path
+    return found
+
+
+def _trials(path: Path, subject: str, parcels: Any, options: MosaicOptions) -> Trials:
+    shapes = open_arrays(path).shapes
+    arrays = {n.removeprefix("betas/"): s for n, s in shapes.items() if n.startswith("betas/")}
+    if not arrays:
+        raise DataError(f"{path} has no group 'betas'; it holds {', '.join(list(shapes)[:4]) or 'nothing'}.")
+    rows = []
+    for name in sorted(arrays):
+        match = _TRIAL.fullmatch(name)
+        if match is None:
+            raise DataError(
+                f"'betas/{name}' in {path} should be named sub-XX_DATASET_stimulus-NAME_phase-train_rep-0 (or test)."
+            )
+        rows.append((name, match["name"], match["phase"], int(match["rep"])))
+    n = arrays[rows[0][0]]
+    odd = next((k for k, s in arrays.items() if s != n), None)
+    if odd is not None or len(n) != 1:
+        raise DataError(
+            f"trials of {path} must be vectors of equal length, but '{rows[0][0]}' is {n} and '{odd or rows[0][0]}' is "
+            f"{arrays[odd or rows[0][0]]}."
+        )
+    table = pd.DataFrame(rows, columns=["name", "stimulus", "phase", "repeat"])
+    both = table.groupby("stimulus")["phase"].nunique()
+    if (both > 1).any():
+        raise DataError(f"'{both.index[both > 1][0]}' in {path} is of both phases; a picture trains or tests.")
+    space = _cortex(path, n[0], parcels.cortex)
+    voxels = parcels.select(space, options.areas)
+    at = voxels["column"].to_numpy()
+    voxels = voxels.assign(**{ROI + a: (voxels["area"] == a).to_numpy() for a in options.areas})
+    ceiling = _ceiling(path, shapes)
+    if ceiling is not None:
+        voxels["noise_ceiling"] = ceiling[at]
+    provenance = {"file": path.name, "unit": "standard deviations, as in the file", "areas": ", ".join(options.areas)}
+    source = TrialRows(path, table["name"], at)
+    return Trials(source, table.drop(columns="name"), voxels.drop(columns=["area", "column"]), subject, provenance)
+
+
+def _cortex(path: Path, n: int, parcels: Cortex) -> Cortex:
+    """Places of the cortex in a vector of `n`: left, then right, in the order of the parcellation's vertices."""
+    sizes = {side: len(v) for side, v in parcels.vertices.items()}
+    if n < sum(sizes.values()) or (n == 91282 and sizes != N_CORTEX):
+        raise DataError(
+            f"trials of {path} have {n} grayordinates, which {parcels.path.name} with {sizes} vertices of cortex does not "
+            f"describe. fsLR-91k has {N_CORTEX}; take a parcellation in 32k_fs_LR grayordinates, without the medial wall."
+        )
+    start = dict(zip(("LH", "RH"), (0, sizes.get("LH", 0)), strict=True))
+    columns = {side: start[side] + np.arange(k) for side, k in sizes.items()}
+    vertices = {side: np.sort(v) for side, v in parcels.vertices.items()}
+    return Cortex(path, columns, vertices, parcels.n_vertices)
+
+
+def _ceiling(path: Path, shapes: dict[str, tuple[int, ...]]) -> np.ndarray | None:
+    """Noise ceiling of one trial, as a share, from the test phase where there is one."""
+    names = [n for n in shapes if n.startswith("noiseceilings/") and "_n-1_" in n]
+    if not names:
+        return None
+    names.sort(key=lambda n: "phase-test" not in n)
+    values = np.asarray(open_arrays(path)[names[0]], dtype=np.float64)
+    share = values / 100 if np.nanmax(values, initial=0) > 1 else values  # some write percent
+    return np.where(np.isfinite(share), share, 0.0)
+
+
+def _stimuli(path: Path, ids: list[str], options: MosaicOptions) -> Stimuli:
+    names, folder = np.asarray(ids, dtype=object), path / "stimuli"
+    if not folder.is_dir():
+        return Stimuli(names)
+    files = match_pictures(folder, ids)
+    present = np.asarray([i in files for i in ids])
+    if not present.all():
+        warnings.warn(
+            f"{int((~present).sum())} of {len(ids)} pictures are missing in {folder}, first '{names[~present][0]}'; their "
+            "trials are kept but cannot train or test pictures.",
+            PhospheneWarning,
+            stacklevel=3,
+        )
+    side = options.image_size or min(read_picture(next(iter(files.values()))).pixels.shape[:2])
+    images = PictureFolder([files.get(i) for i in ids], (len(ids), side, side, 3))
+    return Stimuli(names, images, present=None if present.all() else present)

@@ -1,0 +1,376 @@
+"""What to download for a data set, from where, how large it is, under which terms, and what is already there.
+
+The facts stand in ``downloads.yaml`` beside this file, not in code: addresses and sizes as their publishers or the papers
+state them. A size that nobody states is unknown, never guessed. Planning touches no network.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from pydantic import Field
+
+from phosphene.data.registry import ROOT
+from phosphene.data.sections import Section
+from phosphene.errors import ConfigError, did_you_mean
+from phosphene.run.atomic import PARTIAL, checked_path
+from phosphene.run.config import Config, parse_yaml, validate
+
+WEIGHTS = "PHOSPHENE_WEIGHTS"
+"""Environment variable naming the folder of public weights."""
+
+Access = Literal["open", "terms", "manual"]
+Kind = Literal["any", "gzip", "hdf5", "json", "mat", "nifti", "npy", "safetensors", "text", "torch", "zip"]
+
+_SAYS = {"open": "open", "terms": "after accepting the terms", "manual": "by hand"}
+
+
+class Entry(Config):
+    """One line of the table: a file, or a family of files with {subject} and {session} to fill in."""
+
+    part: str
+    path: str
+    url: str = Field("", description="address; base + path of the set by default")
+    access: Access
+    kind: Kind = "any"
+    bytes: int | None = Field(None, gt=0)
+    about: int | str | None = Field(None, description="bytes, rounded or uncompressed; or a {fact} of the subject")
+    sha256: str = Field("", pattern="^([0-9a-f]{8,64})?$")
+    listed: str = Field("", description="name of the file in Figshare's list at url, which also has size and MD5")
+    unpack: str = Field("", description="folder that the archive becomes")
+    optional: bool = Field(False, description="only when its part is asked for")
+    note: str = ""
+
+
+class DownloadSet(Config):
+    """One data set of the table."""
+
+    title: str
+    folder: str
+    licence: str
+    terms: str = ""
+    base: str = ""
+    next: str = ""
+    subjects: dict[str, dict[str, int]] = Field(default_factory=dict)
+    any_subject: str = Field("", description="pattern of subjects where there are too many to list")
+    files: list[Entry]
+
+
+class Downloads(Config):
+    """The whole table."""
+
+    hosts: dict[str, list[str]]
+    sets: dict[str, DownloadSet]
+
+
+@lru_cache(maxsize=1)
+def downloads() -> Downloads:
+    """The table that is shipped with phosphene."""
+    text = (files("phosphene.data") / "downloads.yaml").read_text(encoding="utf-8")
+    return validate(Downloads, parse_yaml(text, "downloads.yaml"), "downloads.yaml")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One file to get.
+
+    Parameters
+    ----------
+    part : of the data set, such as "betas"
+    path : where it belongs
+    url : its address; for ``access="manual"`` what to open by hand
+    access : "open", "terms" (fetched once the terms are accepted), or "manual"
+    kind : what its first bytes must look like
+    bytes : exact size, None where none is published
+    about : published but rounded, or uncompressed size in bytes
+    sha256, md5 : checksum, or the beginning of it that the published name carries; "" where none is published
+    listed : name in Figshare's list at `url`, from which address, size and MD5 come
+    unpack : folder that the archive becomes; None when it is no archive
+    subject : whose it is; "" for everyone's
+    note : for people
+    """
+
+    part: str
+    path: Path
+    url: str
+    access: Access
+    kind: Kind = "any"
+    bytes: int | None = None
+    about: int | None = None
+    sha256: str = ""
+    md5: str = ""
+    listed: str = ""
+    unpack: Path | None = None
+    subject: str = ""
+    note: str = ""
+
+    @property
+    def state(self) -> str:
+        """One of "there", "not unpacked", "part of it", "not there", or "wrong" and its size. No content is read."""
+        if self.unpack is not None and self.unpack.is_dir() and any(self.unpack.iterdir()):
+            return "there"
+        if self.path.is_dir():
+            return "there" if any(self.path.iterdir()) else "not there"
+        if self.path.is_file():
+            size = self.path.stat().st_size
+            if not size:
+                return "wrong: empty"
+            if self.bytes is not None and size != self.bytes:
+                return f"wrong: {size} bytes"
+            return "there" if self.unpack is None else "not unpacked"
+        return "part of it" if partial_path(self.path).is_file() else "not there"
+
+
+def partial_path(path: Path) -> Path:
+    """Where a file stands while it is downloaded; it keeps its place between attempts."""
+    return path.parent / f"{PARTIAL}{path.name}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything to get for one data set.
+
+    Parameters
+    ----------
+    name : such as "nsd"
+    root : folder the files belong to
+    items : the files, in the order to get them
+    about : the set's entry in the table
+    """
+
+    name: str
+    root: Path
+    items: tuple[Item, ...]
+    about: DownloadSet
+
+    @property
+    def missing(self) -> tuple[Item, ...]:
+        """Files that are not there."""
+        return tuple(i for i in self.items if i.state != "there")
+
+    def size(self, items: Iterable[Item] | None = None) -> tuple[int, int, int]:
+        """Bytes of exactly known size, bytes of about known size, and the number of files of unknown size."""
+        exact = about = unknown = 0
+        for item in self.items if items is None else items:
+            if item.bytes is not None:
+                exact += item.bytes
+            elif item.about is not None:
+                about += item.about
+            else:
+                unknown += 1
+        return exact, about, unknown
+
+
+def make(
+    name: str,
+    *,
+    root: str | Path | None = None,
+    subjects: Sequence[str] = (),
+    parts: Sequence[str] = (),
+    sessions: int | None = None,
+    table: Downloads | None = None,
+) -> Plan:
+    """Plan the download of a data set, or of ``"weights"``.
+
+    Parameters
+    ----------
+    name : of the table, ``NAME`` or ``NAME:SUBJECT``
+    root : folder of the data set itself, or one that holds a folder of its name; by default a folder of its name in
+        PHOSPHENE_DATA, for weights the one that PHOSPHENE_WEIGHTS names
+    subjects : whose data; everyone's by default
+    parts : which parts, such as ``["betas", "rois"]``; all that are not optional by default
+    sessions : only the first so many
+    table : another table than the shipped one
+
+    Raises
+    ------
+    ConfigError
+        An unknown set, subject or part, or nowhere to put the files.
+
+    Examples
+    --------
+    >>> [i.path.name for i in make("digits69", root="data").items]
+    ['digit69_28x28.mat']
+    """
+    table = table or downloads()
+    name, _, one = name.partition(":")
+    if name not in table.sets:
+        raise ConfigError(f"nothing is known about downloading '{name}'. {did_you_mean(name, table.sets)}")
+    about = table.sets[name]
+    subjects = [*subjects, *([one] if one else [])]
+    _check_subjects(name, about, subjects)
+    known = list(dict.fromkeys(e.part for e in about.files))
+    if odd := [p for p in parts if p not in known]:
+        raise ConfigError(f"{name} has no part '{odd[0]}'. {did_you_mean(odd[0], known)}")
+    if sessions is not None and sessions < 1:
+        raise ConfigError(f"--sessions must be at least 1, but is {sessions}.")
+    folder = _folder(name, about, root)
+    items: list[Item] = []
+    for entry in about.files:
+        if entry.part in parts or (not parts and not entry.optional):
+            items += _filled(entry, about, folder, subjects, sessions)
+    return Plan(name, folder, tuple(dict.fromkeys(items)), about)
+
+
+def _check_subjects(name: str, about: DownloadSet, subjects: Sequence[str]) -> None:
+    for subject in subjects:
+        if about.any_subject and not re.fullmatch(about.any_subject, subject):
+            raise ConfigError(f"'{subject}' is no subject of {name}: expected a name such as 100307.")
+        if not about.any_subject and subject not in about.subjects:
+            hint = did_you_mean(subject, about.subjects) if about.subjects else "Its files are those of everyone."
+            raise ConfigError(f"{name} has no subject '{subject}' to choose. {hint}")
+
+
+def _folder(name: str, about: DownloadSet, root: str | Path | None) -> Path:
+    if root is not None:
+        given = checked_path(root)  # as in `locate`: the set's own folder, or the one that holds all sets
+        return given / about.folder if about.folder and (given / about.folder).is_dir() else given
+    variable = WEIGHTS if name == "weights" else ROOT
+    if not os.environ.get(variable):
+        raise ConfigError(
+            f"nothing says where the files of {name} belong. Give --root DIR, or set the environment variable {variable}."
+        )
+    return checked_path(os.environ[variable]) / about.folder
+
+
+def _filled(
+    entry: Entry, about: DownloadSet, folder: Path, subjects: Sequence[str], sessions: int | None
+) -> list[Item]:
+    url = entry.url or about.base + entry.path
+    fields = set(re.findall(r"{(\w+)}", entry.path + url))
+    whose: list[tuple[str, Mapping[str, int]]] = [("", {})]
+    if fields:
+        named = list(subjects) or list(about.subjects) or ["SUBJECT"]
+        whose = [(s, about.subjects.get(s, {})) for s in named]
+    out = []
+    for subject, facts in whose:
+        n = facts.get("sessions", 1)
+        for session in range(1, min(n, sessions or n) + 1) if "session" in fields else [0]:
+            values = {**facts, "subject": subject, "session": f"{session:02d}"}
+            told = entry.about.format(**values) if isinstance(entry.about, str) else entry.about
+            path = folder / _inside(entry.path.format(**values))
+            item = Item(
+                entry.part, path, url.format(**values), entry.access, entry.kind, entry.bytes,
+                None if told is None else int(told), entry.sha256, "", entry.listed,
+                folder / _inside(entry.unpack) if entry.unpack else None, subject, entry.note.format(**values),
+            )  # fmt: skip
+            out.append(item)
+    return out
+
+
+def _inside(path: str) -> str:
+    """The path, when it is relative and stays below its folder."""
+    pure = PurePosixPath(path)
+    if pure.is_absolute() or ".." in pure.parts or "\\" in path or not pure.parts:
+        raise ConfigError(f"'{path}' in the table of downloads must stay inside the data set's folder.")
+    return path
+
+
+# -- for people --------------------------------------------------------------------------------------------------------
+
+
+def sections(plan: Plan) -> list[Section]:
+    """A plan as something to show: terms, totals by access, every file with its address."""
+    exact, about, unknown = plan.size()
+    there = len(plan.items) - len(plan.missing)
+    facts = [
+        ("data", plan.about.title),
+        ("folder", str(plan.root)),
+        ("licence", plan.about.licence),
+        ("files", f"{len(plan.items)}, {there} of them there"),
+        ("total", said_size(exact, about, unknown)),
+    ]
+    for access in _SAYS:
+        mine = [i for i in plan.items if i.access == access]
+        if mine:
+            parts = ", ".join(dict.fromkeys(i.part for i in mine))
+            files = f"{len(mine)} file{'s' if len(mine) > 1 else ''} ({parts})"
+            facts.append((_SAYS[access], f"{files}, {said_size(*plan.size(mine))}"))
+    optional = sorted({e.part for e in plan.about.files if e.optional} - {i.part for i in plan.items})
+    if optional:
+        facts.append(("not planned", f"{', '.join(optional)}; ask with --part"))
+    out = [Section(f"plan for {plan.name}", tuple(facts))]
+    if any(i.access == "terms" for i in plan.items):
+        step = f"read and accept {plan.about.terms}, then: phosphene data fetch {plan.name} --accept-terms"
+        out.append(Section("before fetching", (("terms", step),)))
+    base = plan.about.base
+    if base:
+        out[0] = Section(out[0].title, (*facts, ("address", f"{base} and the file's name below, or as given")))
+    for part in dict.fromkeys(i.part for i in plan.items):
+        mine = [i for i in plan.items if i.part == part]
+        names = {i: i.path.relative_to(plan.root).as_posix() for i in mine}
+        columns = ("file", "size", "SHA-256", "state", "address")
+        rows = [(names[i], _size(i), i.sha256[:12] or "not published", i.state, i.url) for i in mine]
+        if base and all(i.url == base + names[i] for i in mine):
+            columns, rows = columns[:-1], [row[:-1] for row in rows]
+        out.append(Section(part, tuple(rows), columns))
+        notes = list(dict.fromkeys((i.path.name, i.note) for i in mine if i.note))
+        if len({n for _, n in notes}) == 1:
+            notes = [("note", notes[0][1])]
+        if notes:
+            out.append(Section(f"about {part}", tuple(notes)))
+    if plan.about.next:
+        out.append(Section("afterwards", (("next", plan.about.next),)))
+    return out
+
+
+def table(plan: Plan) -> str:
+    """A plan as CSV: part, subject, path, address, bytes, about_bytes, sha256, access, state. Empty: not published."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["part", "subject", "path", "address", "bytes", "about_bytes", "sha256", "access", "state"])
+    for i in plan.items:
+        path = i.path.relative_to(plan.root)
+        row = [i.part, i.subject, path, i.url, i.bytes, i.about, i.sha256, i.access, i.state]
+        writer.writerow(["" if v is None else v for v in row])
+    return out.getvalue()
+
+
+def said_size(exact: int, about: int, unknown: int) -> str:
+    """Sizes in words.
+
+    Examples
+    --------
+    >>> said_size(2_390_173, 0, 0), said_size(0, 39_556_687_500, 2)
+    ('2.4 MB', 'about 39.6 GB and 2 files whose size is not published')
+    """
+    words = []
+    if exact or about:
+        words.append(f"{'about ' if about else ''}{human(exact + about)}")
+    if unknown:
+        words.append(f"{unknown} file{'s' if unknown > 1 else ''} whose size is not published")
+    return " and ".join(words) or "nothing"
+
+
+def human(n: int) -> str:
+    """Bytes as a person would say them.
+
+    Examples
+    --------
+    >>> human(999), human(2_390_173), human(39_556_687_500)
+    ('999 bytes', '2.4 MB', '39.6 GB')
+    """
+    for limit, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if n >= limit:
+            return f"{n / limit:.1f} {unit}"
+    return f"{n} bytes"
+
+
+def _size(item: Item) -> str:
+    if item.bytes is not None:
+        return human(item.bytes)
+    return "not published" if item.about is None else f"about {human(item.about)}"
+
+
+def with_listing(item: Item, url: str, size: int | None, md5: str) -> Item:
+    """The item with what Figshare's list says of it."""
+    return replace(item, url=url, bytes=size if item.bytes is None else item.bytes, md5=md5, listed="")
