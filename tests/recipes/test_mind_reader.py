@@ -202,7 +202,7 @@ def test_two_mappers_are_weighted_and_a_change_of_captions_spares_the_pictures(f
         assert part.weights_.sum() == pytest.approx(1)
         assert [set(c) for c in part.chosen_] == [{"base"}, {"base"}]
     a, b = (m.encoder[0][0].weight for m in recipe.image_mapper_.module)
-    assert not np.array_equal(a.numpy(), b.numpy())
+    assert not np.array_equal(a.detach().numpy(), b.detach().numpy())
 
 
 def test_stimuli_without_captions_are_decoded_but_have_no_true_text(fitted, study):

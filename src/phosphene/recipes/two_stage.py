@@ -95,7 +95,8 @@ LAB: dict[str, Any] = {
     "first": {"network": "lab"},
     "tokens": {"name": "lab"},
     "refiner": {"source": "zoo"},
-    "sampling": {"steps": 20},
+    # Guidance and strength were chosen on 64 training pictures left out of a fit; the published ones suit photographs.
+    "sampling": {"steps": 20, "strength": 0.4, "guidance": 5.0},
 }
 """Values of the preset ``lab``."""
 
