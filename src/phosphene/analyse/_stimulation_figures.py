@@ -13,6 +13,7 @@ from phosphene.analyse.drawing import BRAIN, CEILING, CONTROL, INK, MUTED
 from phosphene.evaluate.statistics import bootstrap, mean_of_items
 
 LEVEL = 0.05
+_LARGEST = 6.0
 
 
 def rise(areas: Sequence[tuple[str, np.ndarray, np.ndarray]], rng: np.random.Generator) -> Drawing:
@@ -80,7 +81,7 @@ def bubbles(
     y = part["target"].map(targets.index).to_numpy()
     z, clear = part["z"].to_numpy(), part["p_fdr"].to_numpy() < LEVEL
     most = max(1.0, float(np.abs(z).max(initial=1)))
-    size = 260 * np.abs(z) / most
+    size = 260 * np.minimum(np.abs(z), _LARGEST) / min(most, _LARGEST)
     with drawing.style():
         figure = drawing.empty(2.1 + 0.34 * len(shown), 1.15 + 0.34 * len(targets))
         axes = figure.subplots()
@@ -106,11 +107,12 @@ def bubbles(
         axes.legend(
             loc="lower left", bbox_to_anchor=(0, 1.0), ncols=4, handletextpad=0.2, columnspacing=1.2, borderpad=0
         )
+    largest = f"{most:.1f}" if most <= _LARGEST else f"{_LARGEST:.0f} or more"
     more = f" The first {len(shown)} of {len(columns)} categories." if len(columns) > len(shown) else ""
     return Drawing(
         figure,
         "Circles for every target and category, larger where the category changes more; numbers in categories.csv.",
-        f"Every category under every target, in standard deviations of random voxel sets (largest circle: {most:.0f}); "
+        f"Every category under every target, in standard deviations of random voxel sets (largest circle: {largest}); "
         f"filled where the false discovery rate is under {LEVEL:g}.{more}",
     )
 

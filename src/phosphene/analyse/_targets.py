@@ -16,7 +16,7 @@ from phosphene.types import Trials
 Mode = Literal["raise", "set", "silence", "scale"]
 AMOUNTS: dict[Mode, float] = {"raise": 2.0, "set": 10.0, "silence": 0.0, "scale": 2.0}
 """How much by default: standard deviations added or set, or a factor. The paper sets voxels to 10."""
-_BINS = 8
+_BINS = (8, 4, 2)
 _BLOCK_VALUES = 16_000_000
 
 
@@ -190,20 +190,31 @@ class StandIns:
 
     Attributes
     ----------
-    outside : whether the sets leave out the target itself; they do where at least 1.5 times as many voxels remain
+    outside : whether the sets leave out the target itself
     is_matched : whether ceilings were matched
+
+    Notes
+    -----
+    Sets that all but exhaust the voxels there are resemble each other and make every target look special. So each bin of
+    ceilings must hold twice the voxels drawn from it: outside the target, in fewer and fewer bins; else among all voxels,
+    the target's own included; else among all voxels without matching.
     """
 
     def __init__(self, voxels: np.ndarray, ceiling: np.ndarray | None, n_voxels: int) -> None:
-        rest = np.setdiff1d(np.arange(n_voxels), voxels)
-        self.outside = len(rest) >= 1.5 * len(voxels)
-        self.is_matched = ceiling is not None
-        pool = rest if self.outside else np.arange(n_voxels)
+        everywhere = np.arange(n_voxels)
+        rest = np.setdiff1d(everywhere, voxels)
         value = np.zeros(n_voxels) if ceiling is None else np.nan_to_num(np.asarray(ceiling, dtype=float))
-        edges = np.quantile(value[voxels], np.arange(1, _BINS) / _BINS)
-        bins = np.searchsorted(edges, value, side="right")
-        self._pools = [pool[bins[pool] == b] for b in range(_BINS)]
-        self._sizes = _filled(np.bincount(bins[voxels], minlength=_BINS), np.array([len(p) for p in self._pools]))
+        ways = [(pool, n) for pool in (rest, everywhere) for n in ((1,) if ceiling is None else _BINS)]
+        for pool, n in [*ways, (everywhere, 1)]:
+            edges = np.unique(np.quantile(value[voxels], np.arange(1, n) / n))
+            bins = np.searchsorted(edges, value, side="right")
+            # Beyond what the target itself has, the lowest and the highest bin would be without a bound.
+            near = (value >= value[voxels].min()) & (value <= value[voxels].max()) | (n == 1)
+            self._pools = [pool[(bins[pool] == b) & near[pool]] for b in range(n)]
+            self._sizes = np.bincount(bins[voxels], minlength=n)
+            if all(len(p) >= 2 * k for p, k in zip(self._pools, self._sizes, strict=True)):
+                break
+        self.outside, self.is_matched = pool is rest, n > 1
 
     def draw(self, n: int, rng: np.random.Generator) -> list[np.ndarray]:
         """`n` sets of positions, each without a voxel twice."""
@@ -211,18 +222,6 @@ class StandIns:
             np.concatenate([rng.permutation(p)[:k] for p, k in zip(self._pools, self._sizes, strict=True)])
             for _ in range(n)
         ]
-
-
-def _filled(wanted: np.ndarray, there: np.ndarray) -> np.ndarray:
-    """How many to take from each bin: as wanted, and what a bin lacks from the nearest ones that have more."""
-    taken = np.minimum(wanted, there)
-    for b in np.argsort(taken - wanted):
-        for other in np.argsort(np.abs(np.arange(len(wanted)) - b), kind="stable"):
-            lacking = wanted.sum() - taken.sum()
-            mine = min(wanted[b] - there[b], lacking)
-            if mine > 0 and there[other] > taken[other]:
-                taken[other] += min(mine, there[other] - taken[other])
-    return taken
 
 
 # -- how ---------------------------------------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ def read_figure(stimuli: Stimuli, nearest: np.ndarray, own: Sequence[tuple[str, 
             axes.imshow(picture, interpolation="nearest" if picture.shape[0] < 96 else "antialiased")
             axes.set_axis_off()
             said = textwrap.wrap(drawing.short(nearest[i], 110), 46)
-            true = textwrap.wrap(drawing.short(own[i][0], 110), 52) if own[i] else []
+            true = textwrap.wrap(drawing.short(max(own[i], key=len), 110), 52) if own[i] else []
             x = (left + side + 0.12) / width
             figure.text(x, (bottom + side - 0.04) / height, "\n".join(said), va="top", color=BRAIN, fontsize=8.5,
                         fontweight="bold", linespacing=1.25)  # fmt: skip
@@ -99,10 +99,10 @@ def described(areas: Sequence[tuple[str, str, float, np.ndarray, float]]) -> Dra
         figure = drawing.empty(8.6, 0.8 + 0.36 * len(areas))
         axes, texts = figure.subplots(1, 2, sharey=True, width_ratios=(1, 1.45))
         for y, (_, caption, value, null, p) in enumerate(areas):
-            low, high = np.quantile(null, [0.025, 0.975])
+            low, high = np.quantile(null, [0.05, 0.95])
             clear = p < 0.05
             axes.hlines(y, low, high, color=CONTROL, linewidth=5, alpha=0.6,
-                        label="best of random voxels, 95 %" if y == 0 else None)  # fmt: skip
+                        label="best of random voxels, 90 %" if y == 0 else None)  # fmt: skip
             axes.plot(value, y, "o", color=BRAIN, markersize=6, markerfacecolor=BRAIN if clear else "none", clip_on=False,
                       label="the area" if y == 0 else None)  # fmt: skip
             texts.text(0, y, drawing.short(caption, 74), va="center", color=INK if clear else MUTED, fontsize=8)

@@ -265,7 +265,7 @@ def _strips(ways: list[Way], ends: list[tuple[np.ndarray, np.ndarray]]) -> Drawi
         centres = [w / 2, *(w + apart + i * step + w / 2 for i in range(len(t)))]
         centres.append(picture.shape[1] - w / 2)
         labels = ["seen first", *(f"{x:.3g}" for x in t), "seen second"]
-        labels[1], labels[-2] = "decoded, t = 0", "1, decoded"
+        labels[1], labels[-2] = "t = 0", "t = 1"
         for x, label in zip(centres, labels, strict=True):
             outer = label.startswith("seen")
             axes.text(x / picture.shape[1], 1 + 0.06 / tall, label, transform=axes.transAxes, ha="center", va="bottom",

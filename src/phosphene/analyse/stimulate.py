@@ -169,7 +169,7 @@ class Stimulate(Analysis[StimulateOptions]):
         table = self._table(effects, base, space, pool)
         words = {e.target.name: f"{e.target.words}, {_PAST[e.edit.mode]}" for e in effects}
         return Found(
-            self._sentences(opened, effects, table, space, pool),
+            self._sentences(opened, effects, table, space, pool, test.noise_ceiling is not None),
             table,
             words,
             {k: v for k, v in MEASURES.items() if k in set(table["measure"])},
@@ -279,8 +279,9 @@ class Stimulate(Analysis[StimulateOptions]):
     # -- words -----------------------------------------------------------------------------------------------------
 
     def _sentences(
-        self, opened: Opened, effects: list[Effect], table: pd.DataFrame, space: Space, pool: Pool | None
-    ) -> list[str]:
+        self, opened: Opened, effects: list[Effect], table: pd.DataFrame, space: Space, pool: Pool | None,
+        is_known: bool,
+    ) -> list[str]:  # fmt: skip
         rows = table.set_index(["input", "measure"])
         areas = [e for e in effects if (e.target.name, "own_rise") in rows.index]
         sentences = [_verdict(areas, rows, space)] if areas else []
@@ -290,13 +291,19 @@ class Stimulate(Analysis[StimulateOptions]):
             sentences.append(_shift_sentence(e, rows))
         if pool is not None:
             sentences += [s for e in areas if (s := _caption_sentence(e, space, pool))]
-        outside = all(e.matched.outside for e in effects)
-        is_matched = effects[0].matched.is_matched
-        matched = "matched in noise ceiling" if is_matched else "not matched in noise ceiling, which is unknown"
-        random = f"Each stands against {self.options.repeats} random voxel sets of equal size, {matched}"
+        random = f"Each stands against {self.options.repeats} random voxel sets of equal size"
+        unknown = not is_known
+        loose = [e.target.words for e in effects if not e.matched.is_matched]
         inside = [e.target.words for e in effects if not e.matched.outside]
-        random += "." if outside else f"; for {_and(inside)} they are drawn from all voxels, as too few lie outside."
-        amount = sorted({_amount_words(e.edit) for e in effects})
+        random += ", not matched in noise ceiling, which is unknown" if unknown else ", matched in noise ceiling"
+        if loose and not unknown:
+            random += f" except for {_and(loose)}"
+        random += f"; for {_and(inside)} they are drawn from all voxels, as too few lie outside." if inside else "."
+        done = {_amount_words(e.edit): e for e in effects}
+        amount = [
+            f"{words} ({', '.join(e.target.words for e in effects if e.edit.mode == some.edit.mode)})"
+            for words, some in done.items()
+        ]
         sentences += [
             random,
             f"Done to the voxels: {_and(amount)}. {self._direction_words(effects, space)}",
@@ -348,9 +355,7 @@ class Stimulate(Analysis[StimulateOptions]):
         }
         first = effects[0]
         random = first.matched.draw(1, self.rng("picture"))
-        rows[f"as many random voxels as {first.target.words}"] = recipe.decode(
-            next(stimulated(few, random, first.edit))[1]
-        ).clipped()
+        rows["random voxels"] = recipe.decode(next(stimulated(few, random, first.edit))[1]).clipped()
         return figures.strips(stimuli.resized(recipe.image_shape_[:2]), recipe.decode(few).clipped(), rows)
 
 
@@ -392,7 +397,7 @@ def own_category(target: Target, space: Space) -> str | None:
 
 
 def category_table(effects: list[Effect], space: Space) -> pd.DataFrame:
-    """Every category's rise under every target: rise, excess over random sets, z, p, and p adjusted over the whole table."""
+    """Every category's rise under every target: rise, excess over random sets, z, p, and p adjusted for a target's categories."""
     names = list(space.candidates.names)
     parts = [
         pd.DataFrame({
@@ -402,7 +407,7 @@ def category_table(effects: list[Effect], space: Space) -> pd.DataFrame:
         for e in effects
     ]  # fmt: skip
     table = pd.concat(parts, ignore_index=True)
-    return table.assign(p_fdr=false_discovery_control(table["p_two_sided"]))
+    return table.assign(p_fdr=np.concatenate([dimension_p(e.rise, e.null_rise) for e in effects]))
 
 
 def _consistency(change: np.ndarray) -> float:

@@ -36,6 +36,7 @@ INPUTS = {"truth": "true pictures", "brain": "brain", "shuffled": "shuffled pair
 LEVEL = 0.05
 _SHOWN = 8
 _LISTED = 5
+_NEAREST = 10
 
 
 class WordsOptions(Config):
@@ -67,6 +68,8 @@ class Described:
     cosines : (m,) of each caption with what the area drives beyond random voxels
     null_best : (repeats,) cosine of the caption nearest to what each random set drives beyond the others
     p : of a random set having a caption as near
+    own : the category it ought to stand for, in the words of the pool; None where there is none
+    share, p_own : share of the ten nearest captions that describe training pictures of it, and p of a random set having as many
     """
 
     target: Target
@@ -74,6 +77,9 @@ class Described:
     cosines: np.ndarray
     null_best: np.ndarray
     p: float
+    own: str | None
+    share: float
+    p_own: float
 
 
 class Words(Analysis[WordsOptions]):
@@ -188,8 +194,17 @@ class Words(Analysis[WordsOptions]):
             found = np.asarray(space.embed(trials)).reshape(part.stop - part.start, len(few), -1)
             shifts.append((found - base).mean(axis=1, dtype=np.float64))
         shift = np.concatenate(shifts)
-        cosines, best, p = best_caption(shift[0], shift[1:], pool)
-        return Described(aim, np.argsort(-cosines), cosines, best, p)
+        cosines, null = caption_cosines(shift[0], shift[1:], pool)
+        order, best = np.argsort(-cosines), null.max(axis=1)
+        p = float((1 + np.sum(best >= cosines.max() - 1e-7)) / (len(best) + 1))
+        own = next((c for c in aim.categories if c in set(pool.categories)), None)
+        share, p_own = float("nan"), float("nan")
+        if own is not None:
+            k = min(_NEAREST, len(order))
+            share = float((pool.categories[order[:k]] == own).mean())
+            random = (pool.categories[np.argpartition(-null, k - 1, axis=1)[:, :k]] == own).mean(axis=1)
+            p_own = float((1 + np.sum(random >= share - 1e-9)) / (len(random) + 1))
+        return Described(aim, order, cosines, best, p, own, share, p_own)
 
 
 # -- numbers -----------------------------------------------------------------------------------------------------------
@@ -228,24 +243,21 @@ def beaten_share(pool: np.ndarray, captions: np.ndarray) -> np.ndarray:
     return out
 
 
-def best_caption(shift: np.ndarray, null: np.ndarray, pool: Pool) -> tuple[np.ndarray, np.ndarray, float]:
-    """How near captions are to what an area drives beyond random voxels, and how near the best is for random voxels.
+def caption_cosines(shift: np.ndarray, null: np.ndarray, pool: Pool) -> tuple[np.ndarray, np.ndarray]:
+    """How near captions are to what an area drives beyond random voxels, and to what random voxels drive beyond the others.
 
     Parameters
     ----------
     shift, null : (d,) and (repeats, d) mean changes of the embedding
-    pool : captions
+    pool : m captions
 
     Returns
     -------
-    (m,) cosines; (repeats,) the best of each random set, against the others; and p of the area's best, for which choosing
-    among captions is paid, as random sets choose as well
+    (m,) and (repeats, m) cosines. The largest of the first against the largest of each row of the second pays for choosing
+    among captions, as random sets choose as well.
     """
-    b = len(null)
-    cosines = pool.cosines((shift - null.mean(axis=0))[None], 0.0)[0]
-    others = (null.sum(axis=0) - null) / (b - 1)
-    best = pool.cosines(null - others, 0.0).max(axis=1)
-    return cosines, best, float((1 + np.sum(best >= cosines.max() - 1e-7)) / (b + 1))
+    others = (null.sum(axis=0) - null) / (len(null) - 1)
+    return pool.cosines((shift - null.mean(axis=0))[None], 0.0)[0], pool.cosines(null - others, 0.0)
 
 
 def _by_owner(embeddings: np.ndarray, owner: np.ndarray, n: int) -> np.ndarray:
@@ -265,11 +277,11 @@ def _listed(test: Trials, nearest: np.ndarray, own: list[tuple[str, ...]]) -> pd
 
 
 def _area_rows(a: Described, pool: Pool) -> pd.DataFrame:
-    best = a.order[:10]
+    best = a.order[:_NEAREST]
     return pd.DataFrame({
         "target": a.target.name, "rank": np.arange(1, len(best) + 1), "caption": pool.texts[best],
         "category": pool.categories[best], "cosine": a.cosines[best],
-        "random_95": np.quantile(a.null_best, 0.95), "p": [a.p, *[np.nan] * (len(best) - 1)],
+        "random_95": np.quantile(a.null_best, 0.95), "p": a.p, "own": a.own or "", "own_share": a.share, "p_own": a.p_own,
     })  # fmt: skip
 
 
@@ -318,19 +330,24 @@ def _sentences(
             "The test pictures have neither captions nor categories, so how well they are read is not known."
         )
     for a in areas:
-        text, clear = pool.texts[a.order[0]], a.p < LEVEL
+        category = ""
+        if a.own is not None:
+            more = "more than of random voxels" if a.p_own < LEVEL else "not clearly more than of random voxels"
+            category = (
+                f"{round(100 * a.share)} % of the nearest {_NEAREST} are of '{a.own}', {more} (p = {a.p_own:.2g}); "
+            )
+        near = "nearer than any of random voxels'" if a.p < LEVEL else "no nearer than captions come to random voxels'"
         sentences.append(
-            f"{a.target.words[:1].upper()}{a.target.words[1:]} ({', '.join(a.target.rois) or 'voxel set'}) "
-            f"{'read' if clear else 'do not read like anything in particular; nearest is'}"
-            f"{' most like' if clear else ''} “{text}” (cosine {a.cosines[a.order[0]]:.2f}; best caption of random voxels "
+            f"What {a.target.words} ({', '.join(a.target.rois) or 'voxel set'}) drive reads most like "
+            f"“{pool.texts[a.order[0]]}”: {category}its cosine of {a.cosines[a.order[0]]:.2f} is {near} (median "
             f"{np.median(a.null_best):.2f}, p = {a.p:.2g})."
         )
     source = (
         "captions of the training pictures and category names" if options.pool is None else "captions of the file given"
     )
     sentences.append(
-        f"Read in {space.words}, with {len(pool.texts)} {source}, none of them the caption of a test picture; {n} test responses "
-        f"of {'the only fold' if len(opened.folds) == 1 else f'fold {options.fold}'}. Pictures and captions are each taken "
-        "relative to their training mean."
+        f"Read in {space.words}, with {len(pool.texts)} {source}, none of them of a test picture; {n} test responses "
+        f"of {'the only fold' if len(opened.folds) == 1 else f'fold {options.fold}'}. Pictures and captions are each "
+        "taken relative to their training mean."
     )
     return sentences

@@ -26,7 +26,7 @@ def fit(
     ],
     root: Root = None,
     split: Annotated[
-        str | None, typer.Option(help="Named split, kfold:K, or a file (default: the data set's own).")
+        str | None, typer.Option(help="Named split, kfold:K, cluster:K, or a file (default: the data set's own).")
     ] = None,
     preset: Annotated[str | None, typer.Option(help="lab (tiny) or paper (published sizes).")] = None,
     config: Annotated[Path | None, typer.Option("--config", help="YAML file of values.")] = None,
@@ -83,13 +83,27 @@ def encode(
     typer.echo(f"encoded: {run / 'encoded' / split / 'predicted.npy'}\nnext: phosphene evaluate {run}")
 
 
-def evaluate(run: Run, root: Root = None, quiet: Quiet = False) -> None:
+def evaluate(
+    run: Run,
+    against: Annotated[
+        list[Path] | None,
+        typer.Option("--against", metavar="RUN2", help="Compare with another scored run; may be given several times."),
+    ] = None,
+    root: Root = None,
+    quiet: Quiet = False,
+) -> None:
     """Score decoded pictures and predicted responses, with intervals, chance, nulls, controls and checks."""
     from phosphene import flow
+    from phosphene.report import comparison
 
+    if against:  # what cannot be compared is refused before any work is done
+        comparison.against(run, against)
     flow.evaluate(flow.open_run(run, text(root)), progress=progress_to(quiet))
     typer.echo(flow.summary(run))
-    typer.echo(f"\nscores: {run / 'scores.csv'}\nnext: phosphene report {run}")
+    if against:
+        typer.echo(f"\n{comparison.text_table(comparison.against(run, against))}")
+    others = "".join(f" {r}" for r in against or [])
+    typer.echo(f"\nscores: {run / 'scores.csv'}\nnext: phosphene report {run}{others}")
 
 
 def analyse(

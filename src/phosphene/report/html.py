@@ -15,13 +15,24 @@ import numpy as np
 from markupsafe import Markup
 
 from phosphene._version import __version__
-from phosphene.errors import ConfigError, SplitError
+from phosphene.errors import ConfigError
 from phosphene.report.analyses import analyses
-from phosphene.report.contents import Contents, Group, plain
+from phosphene.report.comparison import check_comparable, comparison
+from phosphene.report.contents import Contents, plain
 from phosphene.report.drawings import ENCODING, draw_all, figure_values, save_all
-from phosphene.report.plates import contact_sheet, picture, plate
-from phosphene.report.tables import published_table, score_cell, score_table
-from phosphene.report.words import VERDICTS, input_words, is_secret, metric_words, number, p_value, redact, whole
+from phosphene.report.plates import contact_sheet, plate
+from phosphene.report.tables import published_table, score_table
+from phosphene.report.words import (
+    VERDICTS,
+    input_words,
+    is_secret,
+    metric_words,
+    number,
+    p_value,
+    redact,
+    signed,
+    whole,
+)
 from phosphene.run import atomic
 from phosphene.run.config import flatten
 from phosphene.run.folder import SEEN, RunFolder
@@ -63,7 +74,7 @@ def report(run: RunFolder | str | Path | Sequence[RunFolder | str | Path], out: 
     pages = [_page(c, runs[0].run.path / "figures" if out is None and c is runs[0] else None) for c in runs]
     values = {
         "runs": pages,
-        "comparison": _comparison(runs) if len(runs) > 1 else None,
+        "comparison": comparison(runs) if len(runs) > 1 else None,
         "title": pages[0]["title"] if len(runs) == 1 else f"{len(runs)} runs on {runs[0].identity['data']}",
         "version": __version__,
     }
@@ -72,12 +83,12 @@ def report(run: RunFolder | str | Path | Sequence[RunFolder | str | Path], out: 
     return path
 
 
-def render(values: Mapping[str, Any]) -> str:
-    """The page as text: template and style sheet, with a policy that allows neither script nor network."""
+def render(values: Mapping[str, Any], template: str = "page.html") -> str:
+    """A page as text: template and style sheet, with a policy that allows neither script nor network."""
     css = files("phosphene.report").joinpath("page.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
-    return _environment().get_template("page.html").render(css=Markup(css), policy=Markup(policy), **values)
+    return _environment().get_template(template).render(css=Markup(css), policy=Markup(policy), **values)
 
 
 @cache
@@ -93,6 +104,7 @@ def _environment() -> jinja2.Environment:
     environment.filters |= {
         "number": number,
         "p_value": p_value,
+        "signed": signed,
         "whole": whole,
         "text": _text,
         "number_or_text": _either,
@@ -120,79 +132,6 @@ def _either(value: Any) -> str:
     if 0 < abs(as_number) < 1e-3:
         return f"{as_number:.1e}".replace("-", "−")
     return whole(as_number) if as_number.is_integer() else number(as_number)
-
-
-# -- several runs ------------------------------------------------------------------------------------------------------
-
-
-def check_comparable(runs: Sequence[Contents]) -> None:
-    """Raise SplitError unless all runs were tested on the same split of the same stimuli."""
-    first = runs[0]
-    for other in runs[1:]:
-        digests = [c.manifest.get("split_digest") for c in (first, other)]
-        tested = [_tested(c) for c in (first, other)]
-        same = digests[0] == digests[1] if all(digests) else bool(tested[0]) and tested[0] == tested[1]
-        if same and all(tested) and tested[0] != tested[1]:
-            same = False
-        if not same:
-            common = len(tested[0] & tested[1])
-            raise SplitError(
-                f"these runs were tested on different splits, so their scores cannot stand side by side: {first.name} on "
-                f"'{first.identity['split']}' ({len(tested[0])} test stimuli), {other.name} on "
-                f"'{other.identity['split']}' ({len(tested[1])} test stimuli), {common} of them in common"
-                f"{'; training sets differ' if tested[0] == tested[1] and tested[0] else ''}. "
-                "Fit both with the same --split, then report again."
-            )
-
-
-def _tested(contents: Contents) -> frozenset[str]:
-    source = SEEN if contents.pictures(SEEN) is not None else "brain"
-    return frozenset(contents.index(source)["stimulus"])
-
-
-def _comparison(runs: Sequence[Contents]) -> dict[str, Any]:
-    names = _labels(runs)
-    metrics = list(dict.fromkeys(m for c in runs for m in c.scores.loc[c.scores["input"] == "brain", "metric"]))
-    rows = []
-    for metric in metrics:
-        cells = [score_cell(c.scores, "brain", metric) for c in runs]
-        chance = next((x["chance"] for x in cells if x and np.isfinite(x["chance"])), np.nan)
-        rows.append({"words": metric_words(metric), "cells": cells, "chance": chance})
-    plates = []
-    if runs[0].n_pictures:
-        for group in runs[0].groups(np.random.default_rng(0)):
-            plates.append(_compared_plate(group, runs, names))
-    notes = []
-    if len({c.manifest.get("data_digest") for c in runs}) > 1:
-        notes.append("The runs use different responses (another person, ROI or preparation) to the same pictures.")
-    settings = {c.identity["setting"] for c in runs}
-    if len(settings) > 1:
-        notes.append("The runs differ in setting: a relaxed one has seen test responses, a strict one has not.")
-    identities = [c.identity for c in runs]
-    return {"names": names, "rows": rows, "plates": plates, "notes": notes, "identities": identities, "first": names[0]}
-
-
-def _labels(runs: Sequence[Contents]) -> list[str]:
-    names = [c.name for c in runs]
-    return [n if names.count(n) == 1 else f"{n} ({i + 1})" for i, n in enumerate(names)]
-
-
-def _compared_plate(group: Group, runs: Sequence[Contents], names: Sequence[str]) -> dict[str, Any]:
-    made = plate(group, runs[0], [SEEN, "brain"])
-    for row in made["rows"]:
-        row["label"] = names[0] if row["source"] == "brain" else row["label"]
-    wanted = runs[0].index()["stimulus"].to_numpy()[group.rows]
-    for contents, name in zip(runs[1:], names[1:], strict=True):
-        index = contents.index()["stimulus"]
-        first = {s: i for i, s in reversed(list(enumerate(index)))}
-        cells = []
-        for stimulus in wanted:
-            found = contents.picture("brain", first[stimulus]) if stimulus in first else None
-            cells.append(None if found is None else picture(found, f"{name}: stimulus {stimulus}"))
-        made["rows"].append({"source": "brain", "label": name, "what": "", "cells": cells})
-    if group.title in ("Best", "Median", "Worst"):
-        made["title"] += f" of {names[0]}"
-    return made
 
 
 # -- one run -----------------------------------------------------------------------------------------------------------

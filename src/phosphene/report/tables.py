@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,14 @@ def family(metric: str) -> str:
     return next((name for name, starts in _FAMILIES if metric.startswith(starts)), IDENTIFICATION)
 
 
+def in_families(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Mapping[str, Any]]]]:
+    """Rows of a table, each with its ``words``, by family; families without rows are left out."""
+    families = [name for name, _ in _FAMILIES]
+    families.insert(1, IDENTIFICATION)
+    grouped = [(name, [r for r in rows if family(r["words"].name) == name]) for name in families]
+    return [(name, members) for name, members in grouped if members]
+
+
 def score_table(c: Contents) -> dict[str, Any]:
     """Rows in families, controls in order, and whether any control rivals the brain."""
     scores = c.scores
@@ -50,13 +58,10 @@ def score_table(c: Contents) -> dict[str, Any]:
         others = {n: score_cell(scores, n, metric) for n in controls}
         for name, cell in others.items():
             if cell is not None:
-                cell["rivals"] = name not in ("truth", "first_stage") and _rivals(c, metric, name)
+                cell["rivals"] = name not in ("truth", "first_stage") and rivals(c, metric, name)
         rows.append({"words": words, "brain": brain, "controls": others, "dots": _dots(brain, others)})
-    families = [name for name, _ in _FAMILIES]
-    families.insert(1, IDENTIFICATION)
-    grouped = [(name, [r for r in rows if family(r["words"].name) == name]) for name in families]
     return {
-        "groups": [(name, members) for name, members in grouped if members],
+        "groups": in_families(rows),
         "flat": rows,
         "controls": controls,
         "notes": [
@@ -67,7 +72,7 @@ def score_table(c: Contents) -> dict[str, Any]:
     }
 
 
-def _rivals(c: Contents, metric: str, control: str) -> bool:
+def rivals(c: Contents, metric: str, control: str) -> bool:
     """Whether the brain is not clearly better than a control, by the rule that the checks and conclusions use.
 
     Scores of sets say nothing here: shuffled pictures are the same set.

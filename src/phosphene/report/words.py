@@ -229,6 +229,18 @@ def number(value: Any, digits: int = 3) -> str:
     return text.replace("-", "−")
 
 
+def signed(value: Any, digits: int = 3) -> str:
+    """A difference for a table: as `number`, with its sign.
+
+    Examples
+    --------
+    >>> signed(0.0312), signed(-0.2, 1), signed(0.0)
+    ('+0.031', '−0.2', '0.000')
+    """
+    text = number(value, digits)
+    return f"+{text}" if text != "–" and not text.startswith("−") and float(value) and text.strip("0.") else text
+
+
 def p_value(value: Any) -> str:
     """A p value as printed; 0 is impossible for a permutation test, so it is called what it is.
 
