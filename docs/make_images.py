@@ -1,7 +1,8 @@
 """Make the pictures of the documentation, and measure the numbers that stand beside them.
 
     python docs/make_images.py demo RUN     the strip in the README, from a run of `phosphene demo --out RUN`
-    python docs/make_images.py beside RUN RIVAL NAME   two runs on the same pictures, such as docs/images/lea.png
+    python docs/make_images.py beside NAME LABEL=RUN:INPUT ...   runs on the same pictures, row by row, what was seen first:
+        beside lea seen=LEA:seen lea=LEA:brain regressor=REGRESSOR:brain truth=LEA:truth shuffled=LEA:shuffled
     python docs/make_images.py insilico     the pictures of docs/insilico.md
     python docs/make_images.py numbers RUN  print the numbers of docs/insilico.md; RUN is that of the demo
 
@@ -60,13 +61,15 @@ def demo(run: Path, every: int = 6) -> None:
     save(figure, "demo", dpi=2 * axes.images[0].get_array().shape[1] / inches, colours=None)  # whole pixels stay whole
 
 
-def beside(run: Path, rival: Path, name: str, every: int = 6) -> None:
-    """Every 6th test picture of two runs on the same data: seen, decoded by both, true latents, shuffled, noise."""
-    decoded, other = run / "decoded" / "test", rival / "decoded" / "test"
-    rows = {n: np.load(decoded / n / "pixels.npy")[::every] for n in ("seen", "brain", "truth", "shuffled", "noise")}
-    rows[rival.name] = np.load(other / "brain" / "pixels.npy")[::every]
-    below = {label: rows[label] for label in (rival.name, "truth", "shuffled", "noise")}
-    figure = figures.plate(rows["seen"], rows["brain"], below, width=10.0)
+def beside(name: str, sources: list[str], every: int = 6) -> None:
+    """Every 6th test picture of several runs on the same data; each source is LABEL=RUN:INPUT, what was seen first."""
+    rows = {}
+    for source in sources:
+        label, _, place = source.partition("=")
+        run, _, given = place.rpartition(":")
+        rows[label] = np.load(Path(run) / "decoded" / "test" / given / "pixels.npy")[::every]
+    (_, seen), (first, top), *others = rows.items()
+    figure = figures.plate(seen, top, dict(others), labels=("seen", first), width=10.0)
     axes = figure.axes[0]
     inches = axes.get_position().width * figure.get_figwidth()
     save(figure, name, dpi=2 * axes.images[0].get_array().shape[1] / inches, colours=None)
@@ -318,8 +321,8 @@ def main(arguments: list[str]) -> None:
     """Do what is asked for."""
     if arguments[:1] == ["demo"] and len(arguments) == 2:
         demo(Path(arguments[1]))
-    elif arguments[:1] == ["beside"] and len(arguments) == 4:
-        beside(Path(arguments[1]), Path(arguments[2]), arguments[3])
+    elif arguments[:1] == ["beside"] and len(arguments) > 3:
+        beside(arguments[1], arguments[2:])
     elif arguments == ["insilico"]:
         pictures()
         captions()
