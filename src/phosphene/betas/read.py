@@ -332,7 +332,7 @@ def _openfmri(root: Path, subject: Path, task: str | None, pattern: str | None) 
         if len(images) != 1:
             raise DataError(
                 f"{folder} should hold one image of BOLD; it has {len(images)}"
-                f"{': ' + ', '.join(p.name for p in images) + '; say which with pattern=' if images else ''}."
+                f"{': ' + ', '.join(p.name for p in images) + '; say which with --pattern FILE' if images else ''}."
             )
         onsets = subject / "model" / "model001" / "onsets" / folder.name
         places.append(
