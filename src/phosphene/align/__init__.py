@@ -3,6 +3,7 @@
 ==================  ==================================================================================
 `Ridge`             fit, predict, save: any number of targets, penalty fixed or chosen
 `ReducedRankRidge`  the same through a bottleneck; `ReducedRankConfig` for recipes
+`StreamedRidge`     the same towards targets that stay in a feature store, without weights
 `ridge_predict`     disk to disk: targets streamed, predictions written, no weights ever formed
 `estimate`          time and memory of either, before it starts
 ==================  ==================================================================================
@@ -25,11 +26,14 @@ _HOMES = {
     "ReducedRankRidge": "reduced_rank",
     "Ridge": "ridge",
     "RidgeEstimate": "cost",
+    "StreamedRidge": "streamed",
     "estimate": "cost",
     "ridge_predict": "stream",
 }
 
-__all__ = ["ReducedRankConfig", "ReducedRankRidge", "Ridge", "RidgeEstimate", "estimate", "ridge_predict"]
+__all__ = [
+    "ReducedRankConfig", "ReducedRankRidge", "Ridge", "RidgeEstimate", "StreamedRidge", "estimate", "ridge_predict",
+]  # fmt: skip
 
 
 def __getattr__(name: str):

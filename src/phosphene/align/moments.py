@@ -11,6 +11,7 @@ default takes them from predictions of training rows that were left out.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -45,16 +46,29 @@ class Moments:
 
     def fit(self, predicted: np.ndarray, true: np.ndarray) -> Self:
         """Moments of left-out predictions and of what they should have been, both (n, d) with n of at least 2."""
-        if len(predicted) < 2 or predicted.shape != true.shape:
-            raise DataError(
-                f"moments need at least 2 predictions and as many truths, but came as {predicted.shape} and {true.shape}."
-            )
-        self.predicted_mean_, self.predicted_std_ = _moments(predicted)
-        self.true_mean_, self.true_std_ = _moments(true)
+        return self.fit_blocks([(predicted, true)])
+
+    def fit_blocks(self, blocks: Iterable[tuple[np.ndarray, np.ndarray]]) -> Self:
+        """The same of (predicted, true) some columns at a time, in order, for more of them than memory holds."""
+        parts: list[tuple[np.ndarray, ...]] = []
+        for predicted, true in blocks:
+            if len(predicted) < 2 or predicted.shape != true.shape:
+                raise DataError(
+                    f"moments need at least 2 predictions and as many truths, but came as {predicted.shape} and "
+                    f"{true.shape}."
+                )
+            parts.append((*_moments(predicted), *_moments(true)))
+        for name, found in zip(_NAMES, zip(*parts, strict=True), strict=True):
+            setattr(self, f"{name}_", np.concatenate(found))
         return self
 
-    def __call__(self, predicted: np.ndarray) -> np.ndarray:
+    def __call__(self, predicted: np.ndarray, columns: slice = slice(None)) -> np.ndarray:
         """Predictions (n, d) with the moments of true latents, float32.
+
+        Parameters
+        ----------
+        predicted : (n, d), or some columns of it
+        columns : which those are
 
         Raises
         ------
@@ -63,17 +77,21 @@ class Moments:
         """
         if self.mode == "none":
             return np.asarray(predicted, dtype=np.float32)
-        mean, std = self.predicted_mean_, self.predicted_std_
         if self.mode == "test":
-            if len(predicted) < 2:
-                raise DataError(
-                    "moments=test takes the spread of the rows that come together, which a single row does not have. "
-                    "Decode several rows, or use moments=train_oof, which needs no company."
-                )
-            mean, std = _moments(predicted)
+            mean, std = _company(predicted)
+        else:
+            mean, std = self.predicted_mean_[columns], self.predicted_std_[columns]
         # A dimension that is predicted as a constant says nothing; it stays at the mean of the truths.
         z = np.divide(predicted - mean, std, out=np.zeros(predicted.shape), where=std > 1e-12)
-        return (z * self.true_std_ + self.true_mean_).astype(np.float32)
+        return (z * self.true_std_[columns] + self.true_mean_[columns]).astype(np.float32)
+
+    def among(self, blocks: Iterable[np.ndarray]) -> Moments:
+        """Mode ``test`` with the moments of these predictions, given some columns at a time, for any part of their rows."""
+        parts = [_company(predicted) for predicted in blocks]
+        fixed = Moments("train_oof")
+        fixed.predicted_mean_, fixed.predicted_std_ = (np.concatenate(found) for found in zip(*parts, strict=True))
+        fixed.true_mean_, fixed.true_std_ = self.true_mean_, self.true_std_
+        return fixed
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Arrays and plain values, for saving."""
@@ -91,3 +109,13 @@ class Moments:
 def _moments(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     rows = np.asarray(rows, dtype=np.float64)
     return rows.mean(axis=0), rows.std(axis=0, ddof=1)
+
+
+def _company(predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Moments of the rows that come together."""
+    if len(predicted) < 2:
+        raise DataError(
+            "moments=test takes the spread of the rows that come together, which a single row does not have. "
+            "Decode several rows, or use moments=train_oof, which needs no company."
+        )
+    return _moments(predicted)

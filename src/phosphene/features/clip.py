@@ -233,13 +233,7 @@ class ClipFeatures:
         DataError
             When a stimulus has no caption.
         """
-        texts = _captions(stimuli)
-        counts = np.bincount([row for row, _ in texts], minlength=len(stimuli))
-        if not counts.all():
-            raise DataError(
-                f"{int((counts == 0).sum())} of {len(stimuli)} stimuli have no caption, first "
-                f"'{stimuli.ids[counts.argmin()]}'. Give captions, or leave these stimuli out."
-            )
+        texts, counts = _all_captioned(stimuli)
         ids = [f"{stimuli.ids[row]}#{k}" for row, k in texts]
         rows = None if cache is None else self.caption_store(stimuli, cache).select(ids)
         total = np.zeros((len(stimuli), *self.shape("captions")), dtype=np.float32)
@@ -273,6 +267,28 @@ class ClipFeatures:
             progress,
         )
 
+    def caption_mean_store(self, stimuli: Stimuli, cache: str | Path, progress: Progress | None = None) -> RowStore:
+        """Means of :meth:`captions` on disk, by stimulus id; captions themselves are not kept.
+
+        Raises
+        ------
+        DataError
+            When a stimulus has no caption.
+        ModelError
+            As :meth:`image_store`.
+        """
+        texts, _ = _all_captioned(stimuli)
+        return self._store(
+            "captions",
+            stimuli.ids,
+            digest_of({f"{stimuli.ids[row]}#{k}": text for (row, k), text in texts.items()}),
+            lambda ids: self.captions(stimuli.select(ids)),
+            lambda: self.texts(fingerprint.reference_texts()),
+            cache,
+            progress,
+            of="mean over a stimulus's captions",
+        )
+
     def _store(
         self,
         what: Literal["images", "captions"],
@@ -282,10 +298,11 @@ class ClipFeatures:
         references: Callable[[], np.ndarray],
         cache: str | Path,
         progress: Progress | None,
+        **more: str,
     ) -> RowStore:
         return cached(
             cache,
-            {**self.spec(what), "content": content},
+            {**self.spec(what), "content": content, **more},
             ids,
             compute,
             shape=self.shape(what),
@@ -349,6 +366,18 @@ def _captions(stimuli: Stimuli) -> dict[tuple[int, int], str]:
     """(row, number) to text, of captions that are not empty."""
     every = stimuli.captions or ((),) * len(stimuli)
     return {(row, k): text for row, texts in enumerate(every) for k, text in enumerate(texts) if text.strip()}
+
+
+def _all_captioned(stimuli: Stimuli) -> tuple[dict[tuple[int, int], str], np.ndarray]:
+    """The same, and how many each stimulus has, which must be one at least."""
+    texts = _captions(stimuli)
+    counts = np.bincount([row for row, _ in texts], minlength=len(stimuli))
+    if not counts.all():
+        raise DataError(
+            f"{int((counts == 0).sum())} of {len(stimuli)} stimuli have no caption, first "
+            f"'{stimuli.ids[counts.argmin()]}'. Give captions, or leave these stimuli out."
+        )
+    return texts, counts
 
 
 def _content(stimuli: Stimuli) -> str:

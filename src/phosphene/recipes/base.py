@@ -150,6 +150,10 @@ class Recipe(Generic[C]):
         """(n_voxels,) how much each voxel counts when decoding, 0 for unused; None where undefined."""
         return None
 
+    def generators(self) -> tuple[str, ...]:
+        """Pretrained generators that draw, by their names in `phosphene.recipes.corpora`; none by default."""
+        return ()
+
     # -- the same for all ------------------------------------------------------------------------------------------
 
     @classmethod

@@ -42,4 +42,5 @@ class BrainDiffuser(TwoStage[BrainDiffuserConfig]):
     def fit_first(self, trials: Trials, stimuli: Stimuli) -> Predictor:
         """Betas to VDVAE latents, by ridge."""
         betas, shown = self._rows(trials, stimuli)
-        return self.ridge(trials, betas, self._vdvae.transform(shown), self.config.alpha_first)
+        latents = self.targets(shown, self._vdvae.shape(), self._vdvae.image_store, self._vdvae.transform)
+        return self.ridge(trials, betas, latents, self.config.alpha_first)

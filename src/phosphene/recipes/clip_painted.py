@@ -105,6 +105,10 @@ class ClipPainted(Recipe[P]):
         """CLIP latents mean the same whatever the training trials."""
         return frozenset({self._clip.space})
 
+    def generators(self) -> tuple[str, ...]:
+        """MaskGIT, the lab's or the public one."""
+        return ("lab" if self.config.images.source == "zoo" else "maskgit-imagenet",)
+
     def fit_images(self, trials: Trials, stimuli: Stimuli) -> Painter:
         """MaskGIT, as it comes or trained on with the pictures of the training stimuli."""
         c = self.config.images

@@ -185,6 +185,10 @@ class LatentDiffused(Recipe[L]):
         folds[self._sides(trials)[1]] = 0
         return folds
 
+    def generators(self) -> tuple[str, ...]:
+        """The latent diffusion, the lab's or the public one."""
+        return ("lab" if self.config.generator.source == "zoo" else "ldm-cin256",)
+
     # -- stages ----------------------------------------------------------------------------------------------------
 
     def fit_standardise(self, trials: Trials, stimuli: Stimuli) -> Standardiser:

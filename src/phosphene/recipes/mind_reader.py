@@ -239,6 +239,10 @@ class MindReader(Recipe[MindReaderConfig]):
             progress=self.progress,
         )
 
+    def generators(self) -> tuple[str, ...]:
+        """The StyleGAN2, the lab's or a file given."""
+        return ("lab" if self.config.images.source == "zoo" else "stylegan2-text",)
+
     def fit_images(self, trials: Trials, stimuli: Stimuli) -> StyleGan2:
         """The generator, as it comes."""
         c = self.config.images

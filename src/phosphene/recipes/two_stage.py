@@ -9,7 +9,8 @@ They differ in the map from betas to VDVAE latents (`fit_first`). Decoding only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeVar
@@ -20,12 +21,11 @@ from pydantic import Field, model_validator
 from phosphene import zoo
 from phosphene.align.decoders import ALPHAS
 from phosphene.align.moments import Mode, Moments
-from phosphene.align.reduced_rank import ReducedRankRidge
 from phosphene.align.ridge import Ridge
-from phosphene.brain.gru import LatentNetPart
+from phosphene.align.streamed import StreamedRidge
 from phosphene.data.splits import inner_folds
 from phosphene.data.standardise import Standardiser
-from phosphene.errors import ConfigError, ModelError
+from phosphene.errors import ConfigError
 from phosphene.features import cache_folder
 from phosphene.features.clip import ClipFeatures
 from phosphene.features.vdvae import VdvaeFeatures
@@ -33,10 +33,14 @@ from phosphene.generate.dual_guided import DualGuided, unconditional
 from phosphene.generate.dual_guided_config import RefineConfig
 from phosphene.generate.vdvae import VdvaeDecoder, VdvaePart
 from phosphene.recipes.base import Recipe, RecipeConfig
+from phosphene.recipes.predictor import Predictor
 from phosphene.run.config import Config
+from phosphene.run.store import RowStore, StoredRows
 from phosphene.types import Images, Latents, Stimuli, Trials
 
 PAPER_CLIP = "openai/clip-vit-large-patch14"
+DECODED_BYTES = 256 << 20  # of latents decoded at a time
+TOGETHER = 40  # pictures, whole batches of both networks
 
 
 class FirstStageConfig(Config):
@@ -79,6 +83,12 @@ class TwoStageConfig(RecipeConfig):
         "setting relax), or left as they are",
     )
     n_folds: int = Field(5, ge=2, description="folds over training stimuli for restandardise=train_oof")
+    stream_above: int = Field(
+        200_000_000,
+        ge=0,
+        description="stimuli x targets beyond which a ridge reads its targets from the feature store whenever it "
+        "predicts, in place of keeping coefficients; only where PHOSPHENE_CACHE names a folder",
+    )
     refiner: RefinerConfig = RefinerConfig()
     sampling: RefineConfig = RefineConfig()
 
@@ -92,57 +102,13 @@ class TwoStageConfig(RecipeConfig):
 
 
 LAB: dict[str, Any] = {
-    "first": {"network": "lab"},
+    "first": {"network": "lab", "temperature": 0.0, "pixels": "mean"},
     "tokens": {"name": "lab"},
     "refiner": {"source": "zoo"},
-    # Guidance and strength were chosen on 64 training pictures left out of a fit; the published ones suit photographs.
-    "sampling": {"steps": 20, "strength": 0.4, "guidance": 5.0},
+    # Temperature, guidance and strength were chosen on 64 training pictures left out of a fit (docs/two_stage.md).
+    "sampling": {"steps": 20, "strength": 0.4, "guidance": 3.0},
 }
 """Values of the preset ``lab``."""
-
-_KINDS: dict[str, Any] = {"ridge": Ridge, "reduced_rank": ReducedRankRidge, "network": LatentNetPart}
-
-
-class Predictor:
-    """Standardised betas to latents by any of the maps, with the mean and spread of predictions restored.
-
-    Parameters
-    ----------
-    inner : Ridge, ReducedRankRidge or LatentNetPart
-    moments : what is done to its predictions
-    """
-
-    def __init__(self, inner: Any, moments: Moments | None) -> None:
-        self.inner, self.moments = inner, moments
-
-    def predict(self, betas: np.ndarray) -> np.ndarray:
-        """(n, n_voxels) standardised betas to (n, d) latents."""
-        predicted = self.inner.predict(betas)
-        return predicted if self.moments is None else self.moments(predicted)
-
-    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Arrays and plain values, for saving."""
-        kind = next(name for name, part in _KINDS.items() if isinstance(self.inner, part))
-        arrays, inner = self.inner.state()
-        tensors, meta = {f"inner.{k}": v for k, v in arrays.items()}, {"kind": kind, "inner": inner, "moments": None}
-        if self.moments is not None:
-            arrays, meta["moments"] = self.moments.state()
-            tensors |= {f"moments.{k}": v for k, v in arrays.items()}
-        return tensors, meta
-
-    @classmethod
-    def from_state(cls, tensors: dict[str, np.ndarray], meta: dict[str, Any]) -> Self:
-        """The same map again."""
-
-        def own(prefix: str) -> dict[str, np.ndarray]:
-            return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-        if meta.get("kind") not in _KINDS:
-            raise ModelError(f"a saved map of kind '{meta.get('kind')}' is not known to this phosphene; fit again.")
-        inner = _KINDS[meta["kind"]].from_state(own("inner."), meta["inner"])
-        moments = meta["moments"]
-        return cls(inner, None if moments is None else Moments.from_state(own("moments."), moments))
-
 
 T = TypeVar("T", bound=TwoStageConfig)
 
@@ -185,8 +151,14 @@ class TwoStage(Recipe[T]):
         if name == "refiner":
             lab = c["refiner"]["source"] == "zoo"
             return {**c["refiner"], "networks": [zoo.fingerprint(n) for n in ("dual_guided", "kl")] if lab else []}
-        own = {k: v for k, v in c.items() if k not in ("tokens", "refiner", "sampling", "first")}
+        own = {k: v for k, v in c.items() if k not in ("tokens", "refiner", "sampling", "first", "stream_above")}
         return {**own, "targets": self._vdvae.spec()}
+
+    def generators(self) -> tuple[str, ...]:
+        """Those of both stages."""
+        first = "lab" if self.config.first.network == "lab" else "vdvae-imagenet64"
+        second = "lab" if self.config.refiner.source == "zoo" else "versatile-diffusion"
+        return tuple(dict.fromkeys((first, second)))
 
     # -- stages ----------------------------------------------------------------------------------------------------
 
@@ -201,14 +173,14 @@ class TwoStage(Recipe[T]):
     def fit_vision(self, trials: Trials, stimuli: Stimuli) -> Predictor:
         """Betas to CLIP tokens of the picture, by ridge."""
         betas, shown = self._rows(trials, stimuli)
-        tokens = self._clip.transform(shown, cache_folder())
-        return self.ridge(trials, betas, tokens.reshape(len(tokens), -1), self.config.tokens.alpha_vision)
+        tokens = self.targets(shown, self._clip.shape("images"), self._clip.image_store, self._clip.transform)
+        return self.ridge(trials, betas, tokens, self.config.tokens.alpha_vision)
 
     def fit_text(self, trials: Trials, stimuli: Stimuli) -> Predictor:
         """Betas to CLIP tokens of the captions (their mean), by ridge."""
         betas, shown = self._rows(trials, stimuli)
-        tokens = self._clip.captions(shown, cache_folder())
-        return self.ridge(trials, betas, tokens.reshape(len(tokens), -1), self.config.tokens.alpha_text)
+        tokens = self.targets(shown, self._clip.shape("captions"), self._clip.caption_mean_store, self._clip.captions)
+        return self.ridge(trials, betas, tokens, self.config.tokens.alpha_text)
 
     def fit_vdvae(self, trials: Trials, stimuli: Stimuli) -> VdvaePart:
         """The network of the first stage, as it comes."""
@@ -229,14 +201,47 @@ class TwoStage(Recipe[T]):
             )
         return DualGuided.from_folder(Path(c.folder), *unconditional(self._clip))
 
-    def ridge(self, trials: Trials, betas: np.ndarray, targets: np.ndarray, alpha: float | None) -> Predictor:
+    def targets(
+        self, shown: Stimuli, shape: Sequence[int], store: Callable[..., RowStore], compute: Callable[..., np.ndarray]
+    ) -> np.ndarray | StoredRows:
+        """What a ridge is to predict, a row per stimulus: (n, d) in memory, or rows of a store where they are too many.
+
+        Parameters
+        ----------
+        shown : stimuli
+        shape : of one row
+        store, compute : from stimuli and a cache to its store, or to the rows
+        """
+        cache = cache_folder()
+        if cache is not None and len(shown) * math.prod(shape) > self.config.stream_above:
+            return store(shown, cache, self.progress).select(shown.ids)
+        return compute(shown, cache).reshape(len(shown), -1)
+
+    def ridge(
+        self, trials: Trials, betas: np.ndarray, targets: np.ndarray | StoredRows, alpha: float | None
+    ) -> Predictor:
         """Ridge with a given penalty, or the one that exact leave-one-out chooses (rows are stimuli)."""
+        if isinstance(targets, StoredRows):
+            return self._streamed(trials, betas, targets, alpha)
         ridge = Ridge(ALPHAS if alpha is None else alpha, choose="loo").fit(betas, targets)
 
         def again(x: np.ndarray, y: np.ndarray) -> Ridge:
             return Ridge(float(ridge.alpha_)).fit(x, y)
 
         return self.predictor(trials, ridge, betas, targets, again)
+
+    def _streamed(self, trials: Trials, betas: np.ndarray, targets: StoredRows, alpha: float | None) -> Predictor:
+        ridge = StreamedRidge(ALPHAS if alpha is None else alpha).fit(betas, targets)
+        mode = self.config.restandardise
+        if mode == "none":
+            return Predictor(ridge, None)
+        blocks = ((true, true) for true in ridge.true_blocks())  # as below: only the moments of targets are kept
+        if mode == "train_oof":
+            blocks = ridge.left_out(betas, targets, self._folds(trials))
+        return Predictor(ridge, Moments(mode).fit_blocks(blocks))
+
+    def _folds(self, trials: Trials) -> np.ndarray:
+        return inner_folds(trials.average_repeats(), self.config.n_folds, self.rng("moments"))
 
     def predictor(
         self, trials: Trials, inner: Any, betas: np.ndarray, targets: np.ndarray, again: Callable[..., Any]
@@ -252,7 +257,7 @@ class TwoStage(Recipe[T]):
         if mode == "test":
             left_out[:] = targets  # the moments of predictions come from the test batch; only those of targets are kept
         else:
-            fold = inner_folds(trials.average_repeats(), self.config.n_folds, self.rng("moments"))
+            fold = self._folds(trials)
             for f in np.unique(fold):
                 left_out[fold == f] = again(betas[fold != f], targets[fold != f]).predict(betas[fold == f])
         return Predictor(inner, Moments(mode).fit(left_out, targets))
@@ -265,7 +270,9 @@ class TwoStage(Recipe[T]):
 
     def first_pictures(self, trials: Trials) -> np.ndarray:
         """What the second stage starts from, as it leaves the first: (n, side, side, 3) float32, 0-1."""
-        return self._blurry(list(trials.stimuli), self.first_.predict(self._betas(trials)))
+        x, ids = self._betas(trials), list(trials.stimuli)
+        first = self.first_.among(x)
+        return np.concatenate([self._blurry(ids[r], first.predict(x[r])) for r in self._parts(x, self._vdvae.shape())])
 
     def refine(self, first_pictures: np.ndarray | None, trials: Trials) -> Images:
         """The second stage alone, under the tokens decoded from `trials`.
@@ -280,8 +287,13 @@ class TwoStage(Recipe[T]):
         -------
         Images, 0-1; its noise is a function of the stimulus id alone, so that two first pictures differ in nothing else
         """
-        x = self._betas(trials)
-        return self._refined(list(trials.stimuli), first_pictures, self.vision_.predict(x), self.text_.predict(x))
+        x, ids = self._betas(trials), list(trials.stimuli)
+        vision, text = self.vision_.among(x), self.text_.among(x)
+        parts = []
+        for rows in self._parts(x, self._clip.shape("images"), self._clip.shape("captions")):
+            first = None if first_pictures is None else first_pictures[rows]
+            parts.append(self._refined(ids[rows], first, vision.predict(x[rows]), text.predict(x[rows])))
+        return self._images(ids, np.concatenate(parts))
 
     def first_stage(self, trials: Trials) -> Images:
         """Brain to image, without the second stage."""
@@ -294,8 +306,8 @@ class TwoStage(Recipe[T]):
     def latents(self, trials: Trials) -> Latents:
         """Decoded VDVAE latents, and the class token of the decoded CLIP tokens, which is the pooled CLIP latent."""
         x = self._betas(trials)
-        vision = self.vision_.predict(x).reshape(len(x), *self._clip.shape("images"))
-        return Latents(trials.stimuli, {self._vdvae.space: self.first_.predict(x), self._pooled.space: vision[:, 0]})
+        pooled = self.vision_.predict(x, slice(self._clip.shape("images")[1]))
+        return Latents(trials.stimuli, {self._vdvae.space: self.first_.predict(x), self._pooled.space: pooled})
 
     def true_latents(self, stimuli: Stimuli) -> Latents:
         """The same of the pictures themselves."""
@@ -315,7 +327,8 @@ class TwoStage(Recipe[T]):
         """Pictures made from the true latents and tokens: what is lost before any brain comes in."""
         ids, cache = list(stimuli.ids), cache_folder()
         blurry = self._blurry(ids, self._vdvae.transform(stimuli, cache))
-        return self._refined(ids, blurry, self._clip.transform(stimuli, cache), self._clip.captions(stimuli, cache))
+        tokens = self._clip.transform(stimuli, cache), self._clip.captions(stimuli, cache)
+        return self._images(ids, self._refined(ids, blurry, *tokens))
 
     @property
     def fixed_spaces(self) -> frozenset[str]:
@@ -356,10 +369,16 @@ class TwoStage(Recipe[T]):
         decoder = VdvaeDecoder(self.vdvae_.module)
         return decoder.decode(latents, ids, seed=self.seed, temperature=c.temperature, pixels=c.pixels).clip(0, 1)
 
-    def _refined(self, ids: list[str], blurry: np.ndarray | None, vision: np.ndarray, text: np.ndarray) -> Images:
+    def _refined(self, ids: list[str], blurry: np.ndarray | None, vision: np.ndarray, text: np.ndarray) -> np.ndarray:
         n = len(ids)
         vision, text = (v.reshape(n, *self._clip.shape(w)) for v, w in ((vision, "images"), (text, "captions")))
-        return self._images(ids, self.refiner_.refine(blurry, vision, text, ids, self.config.sampling, self.seed))
+        return self.refiner_.refine(blurry, vision, text, ids, self.config.sampling, self.seed)
+
+    def _parts(self, betas: np.ndarray, *shapes: tuple[int, ...]) -> Iterator[slice]:
+        """Rows whose latents of these shapes are in memory together; the networks see the same batches as without."""
+        together = max(1, DECODED_BYTES // (4 * TOGETHER * sum(map(math.prod, shapes)))) * TOGETHER
+        for start in range(0, max(1, len(betas)), together):
+            yield slice(start, start + together)
 
     def _images(self, ids: list[str], pixels: np.ndarray) -> Images:
         grey = self.image_shape_[2] == 1

@@ -6,6 +6,7 @@
       config.yaml              every value, resolved; origins.csv says where each came from
       manifest.json            versions, data and split digests, seeds, what was transductive, stages and their times
       log.jsonl                one line per event
+      ledger.jsonl             one line per evaluation of the test set, only ever added to; each holds the last one's SHA-256
       stages/NAME/             weights.safetensors, stage.json, lineage.txt (one "subject/trial" a line)
       folds/NN/stages/NAME/    the same, once per fold, for k-fold splits
       decoded/SPLIT/INPUT/     pixels.npy (n, h, w, c) float32 0-1, index.csv (stimulus, fold, category, file),
@@ -17,7 +18,9 @@
       validity.csv             id, verdict, value, reason, title, waiver
       evaluation/SPLIT/        per_item.csv (input, metric, stimulus, value), similarity.SPACE.npy, voxels.csv,
                                retrieval.csv (space, direction, gallery, top, value), published.csv, conclusions.txt,
-                               skipped.csv (metric, reason)
+                               skipped.csv (metric, reason), nearest.csv (stimulus, nearest, cosine),
+                               near_duplicates.csv (test, train, bits, cosine), near_duplicates.png,
+                               bottleneck.csv (dimensions, two_way, space)
       analysis/NAME/           analysis.json, summary.txt, tables and figures of `phosphene analyse`
       training/                checkpoints of a stage being trained; gone when it is finished
       figures/  report.html

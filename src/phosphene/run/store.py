@@ -28,6 +28,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import mmap
 import os
 import time
 import warnings
@@ -468,6 +469,23 @@ class StoredRows:
 
     def __len__(self) -> int:
         return len(self.at)
+
+    @property
+    def ids(self) -> np.ndarray:
+        """(n,) their ids."""
+        return self.store.ids[self.at]
+
+    def mapped(self) -> np.ndarray:
+        """The whole store as a read-only map (rows of the store, d), each row flattened, to be read in blocks at `at`.
+
+        Chunks that hold these rows are checked before; raises like :meth:`RowStore.read`.
+        """
+        rows = self.store._rows
+        for number in np.unique(self.at // self.store.record["chunk"]):
+            self.store._check(self.at[self.at // self.store.record["chunk"] == number])
+            if hasattr(mmap, "MADV_DONTNEED"):
+                rows._mmap.madvise(mmap.MADV_DONTNEED)  # read once for its hash, and not to count as memory of ours
+        return rows.reshape(len(self.store), -1)
 
     def __getitem__(self, index: Any) -> np.ndarray:
         """Like an array of this shape: ``rows[10:20]``, ``rows[:, :768]``; what comes back is a copy in memory."""

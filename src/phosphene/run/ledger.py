@@ -1,0 +1,87 @@
+"""A ledger of every look at a test set: lines are added, never changed, and each vouches for the one before.
+
+Somebody who tries ten configurations and keeps the one with the best test score has tuned on the test set, and nothing
+in the tenth run shows it. So each evaluation leaves a line in its run folder, before its scores are written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from phosphene.run import atomic
+
+FILE = "ledger.jsonl"
+_START = "start"
+
+
+@dataclass(frozen=True)
+class Look:
+    """One evaluation of a test set.
+
+    Attributes
+    ----------
+    data, split, config : digests of what was evaluated: data, which ids test, and the configuration
+    split_name : for people
+    time : when
+    before : SHA-256 of the line before, ``start`` in the first
+    """
+
+    data: str
+    split: str
+    config: str
+    split_name: str = "test"
+    time: str = ""
+    before: str = _START
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """Looks in the order they were taken, and whether every line still vouches for the one before."""
+
+    looks: tuple[Look, ...] = ()
+    is_whole: bool = True
+
+
+def append(folder: Path, look: Look) -> None:
+    """Add one line to the ledger of a run. Nothing that stands there is touched."""
+    lines = _lines(folder)
+    before = _sha(lines[-1]) if lines else _START
+    record = {**asdict(look), "time": time.strftime("%Y-%m-%dT%H:%M:%S"), "before": before}
+    with atomic.explained(folder / FILE), open(folder / FILE, "a", encoding="utf-8") as handle:
+        handle.write(json.dumps(record, sort_keys=True) + "\n")
+
+
+def read(folder: Path) -> Ledger:
+    """The ledger of a run; empty where there is none, not whole where lines were changed or taken out."""
+    looks, before, is_whole = [], _START, True
+    for line in _lines(folder):
+        look = _look(line)
+        is_whole &= look is not None and look.before == before
+        before = _sha(line)
+        if look is not None:
+            looks.append(look)
+    return Ledger(tuple(looks), is_whole)
+
+
+def _lines(folder: Path) -> list[str]:
+    try:
+        return [x for x in (folder / FILE).read_text(encoding="utf-8", errors="replace").splitlines() if x.strip()]
+    except OSError:
+        return []
+
+
+def _look(line: str) -> Look | None:
+    try:
+        record: dict[str, Any] = json.loads(line)
+        return Look(**{k: str(record[k]) for k in Look.__dataclass_fields__})
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _sha(line: str) -> str:
+    return hashlib.sha256(line.encode("utf-8")).hexdigest()
