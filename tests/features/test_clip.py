@@ -224,6 +224,14 @@ def test_padding_beside_a_long_text_does_not_move_a_short_one(checkpoint):
     np.testing.assert_allclose(clip.texts(TEXTS)[:1], clip.texts(TEXTS[:1]), atol=1e-5)
 
 
+@pytest.mark.parametrize("output", ["pooled", "tokens"])
+def test_what_texts_are_filed_under_does_not_change_by_reading_some(checkpoint, output):
+    clip = ClipFeatures(checkpoint, output=output)
+    before = clip.spec("captions")
+    clip.texts(TEXTS)
+    assert clip.spec("captions") == before
+
+
 def test_no_pictures_give_no_latents(checkpoint):
     assert ClipFeatures(checkpoint).images(pictures(0)).shape == (0, DIM)
 

@@ -319,7 +319,7 @@ class ClipFeatures:
         if what == "images":
             made_by["preprocessing"] = self._preprocessing.spec()
         else:
-            made_by["tokenizer"] = digest_of(self._tokenizer.backend_tokenizer.to_str())
+            made_by["tokenizer"] = self._tokenizer_digest
         return {**made_by, "output": self.output, "normalise": self.normalise}
 
     # -- the network -----------------------------------------------------------------------------------------------
@@ -343,6 +343,12 @@ class ClipFeatures:
 
             return zoo.tokenizer(self.lab_folder)
         return clip_files.load_tokenizer(self._folder)
+
+    @cached_property
+    def _tokenizer_digest(self) -> str:
+        """Of the vocabulary and its rules; padding and truncation are settings of the last call, not of the tokenizer."""
+        rules = json.loads(self._tokenizer.backend_tokenizer.to_str())
+        return digest_of(json.dumps({k: v for k, v in rules.items() if k not in ("padding", "truncation")}, sort_keys=True))
 
     @cached_property
     def _preprocessing(self) -> Preprocessing:

@@ -142,6 +142,7 @@ class LatentDiffused(Recipe[L]):
     stages: ClassVar = {"standardise": Standardiser, "generator": Ldm, "brain": PatchMaePart, "tuned": BrainLdm}
     needs: ClassVar = {"generator": (), "brain": ("standardise",), "tuned": ("standardise", "generator", "brain")}
     self_supervised: ClassVar = frozenset({"brain"})
+    demo: ClassVar = {"data.options.n_subjects": 4, "recipe.pretrain": ["sub-02", "sub-03", "sub-04"]}
     uses: ClassVar[dict[str, tuple[str, ...]]] = {
         "standardise": ("per_session",),
         "generator": ("generator",),
