@@ -36,7 +36,7 @@ def verdict(check_id, **evidence):
 def test_without_evidence_every_check_says_so_and_none_passes():
     verdicts = run_checks(Evidence())
     assert [v.id for v in verdicts] == list(CHECKS)
-    assert {v.verdict for v in verdicts} == {"not applicable", "not tested"}
+    assert {v.verdict for v in verdicts} <= {"not applicable", "not tested"}
     assert all(v.reason for v in verdicts)
     table = verdict_table(verdicts)
     assert list(table.columns) == ["id", "verdict", "value", "reason"]

@@ -169,7 +169,9 @@ def sweep(
         list[str] | None, typer.Option("--set", help="One value over the base of the file; may be given several times.")
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes at a time on this machine.")] = 1,
-    only: Annotated[list[str] | None, typer.Option("--only", help="Name of a run; may be given several times.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", help="Name of a run, * for anything; may be given several times.")
+    ] = None,
     slurm: Annotated[
         list[str] | None,
         typer.Option("--slurm", help="Queue an array of jobs; options such as timeout_min=240, slurm_partition=gpu."),
@@ -179,14 +181,14 @@ def sweep(
 ) -> None:
     """Every run of a grid: recipes, subjects, seeds, ablations. Only what is missing is made."""
     from phosphene.run.config import parse_assignments
-    from phosphene.sweep.run import prepare
+    from phosphene.sweep.run import chosen, prepare
     from phosphene.sweep.run import sweep as make
     from phosphene.sweep.table import text_table
 
     command = {} if data is None else command_layer(data, root, None, None, None, None)
     layers = [("command line", command), ("--set", parse_assignments(set_ or []))]
     whole = prepare(file, out, layers)
-    names = [n for n in whole.grid.runs if not only or n in only]
+    names = chosen(whole.grid, only)
     if dry_run:
         typer.echo("\n".join(f"{'there  ' if whole.is_done(n) else 'missing'}  {n}" for n in names))
     elif slurm is not None:
@@ -199,7 +201,7 @@ def sweep(
         )
     else:
         make(file, out, layers=layers, workers=workers, only=only, progress=progress_to(quiet))
-        typer.echo(f"{text_table(whole)}\n\ntable: {out / 'summary.csv'}\nfigure: {out / 'figure.png'}")
+        typer.echo(f"{text_table(whole)}\n\ntable: {out / 'summary.csv'}\npage: {out / 'sweep.html'}")
 
 
 def show(

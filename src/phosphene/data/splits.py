@@ -7,20 +7,28 @@ trial, and say so.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from phosphene.data.clusters import directions, spherical_kmeans
 from phosphene.data.split_files import Unit, categories, from_file
 from phosphene.errors import ConfigError, PhospheneWarning, SplitError, did_you_mean
 from phosphene.types import Dataset, Split, Stimuli, Trials, digest_of
 
 _HOW = ("stratified", "category", "session", "run")
+CLUSTER = "cluster:"
 _SUFFIXES = (".yaml", ".yml", ".json", ".csv")
 
 
-def resolve(dataset: Dataset, trials: Trials, spec: str | Path | None, seed: int) -> list[Split]:
+def resolve(
+    dataset: Dataset,
+    trials: Trials,
+    spec: str | Path | None,
+    seed: int,
+    see: Callable[[Stimuli], np.ndarray] | None = None,
+) -> list[Split]:
     """The splits that an argument means, for one subject.
 
     Parameters
@@ -33,12 +41,15 @@ def resolve(dataset: Dataset, trials: Trials, spec: str | Path | None, seed: int
         - ``kfold:K``: every stimulus is tested once, in K folds that differ by at most one stimulus.
           ``kfold:K,stratified`` keeps the shares of the categories in every fold; ``kfold:K,category`` keeps a whole
           category on one side; ``kfold:K,run`` and ``kfold:K,session`` keep runs or sessions whole, by trial
+        - ``cluster:K``: pictures are put into K clusters by what they look like, and each cluster is tested once by what
+          was fitted on the others: K folds of unequal size
         - ``holdout:0.1``: that share of the stimuli tests, the rest trains; the same endings work
         - a file: YAML or JSON with ``train`` and ``test``, or ``folds: [{test: [...]}, ...]`` (a fold trains on all the
           rest unless it has ``train``), and optionally ``unit: trial``; or a CSV with a column ``stimulus`` or
           ``trial`` and a column ``fold`` or ``side`` (train, test). Lists of whole numbers that are no stimulus ids
           are trial ids.
     seed : of the shuffling; the same stimuli and seed give the same folds whatever the order of the trials
+    see : stimuli to (n, d) features, by which ``cluster:K`` tells pictures apart; small copies of them by default
 
     Returns
     -------
@@ -62,12 +73,14 @@ def resolve(dataset: Dataset, trials: Trials, spec: str | Path | None, seed: int
         splits = [dataset.split(text)]
     elif text.startswith(("kfold:", "holdout:")):
         splits = _drawn(dataset, trials, text, seed)
+    elif text.startswith(CLUSTER):
+        splits = _clustered(dataset, trials, text, seed, see or _small)
     elif text.lower().endswith(_SUFFIXES):
         splits = from_file(dataset, trials, text)
     elif ":" in text or "/" in text:
         raise ConfigError(
             f"'{text}' is no split. Give a name ({', '.join(dataset.splits) or 'this data set has none'}), kfold:K, "
-            "holdout:SHARE, or a file that ends in .yaml, .json or .csv."
+            "cluster:K, holdout:SHARE, or a file that ends in .yaml, .json or .csv."
         )
     else:
         splits = [dataset.split(text)]
@@ -196,6 +209,40 @@ def _drawn(dataset: Dataset, trials: Trials, text: str, seed: int) -> list[Split
         note = f"{test.sum()} of {len(items)} {unit}{'s' if unit == 'trial' else ' ids'} test, drawn with seed {seed}."
         out.append(Split(name, tuple(items[~test]), tuple(items[test]), unit, disjoint, note))
     return out
+
+
+def _clustered(
+    dataset: Dataset, trials: Trials, text: str, seed: int, see: Callable[[Stimuli], np.ndarray]
+) -> list[Split]:
+    """One fold for each cluster, largest first."""
+    k = _whole(text.removeprefix(CLUSTER), text)
+    ids = np.sort(trials.stimulus_ids.astype(str)).astype(object)
+    shown = dataset.stimuli.select(ids).available()  # those without a picture are trained on and tested by nobody
+    if not 2 <= k <= len(shown) // 2:
+        raise SplitError(
+            f"'{text}' asks for {k} clusters, but {trials.subject} saw {len(shown)} pictures; between 2 and "
+            f"{len(shown) // 2} clusters are possible."
+        )
+    found = spherical_kmeans(directions(see(shown)), k, np.random.default_rng(seed)).members
+    sizes = np.bincount(found, minlength=k)
+    if not sizes.all():
+        raise SplitError(
+            f"'{text}': the {len(shown)} pictures of {dataset.name} form only {int((sizes > 0).sum())} clusters; ask for "
+            "as many, or use kfold:K."
+        )
+    category, out = categories(dataset), []
+    for number, c in enumerate(np.argsort(-sizes, kind="stable")):
+        train, test = shown.ids[found != c], shown.ids[found == c]
+        disjoint = None if category is None else not {category[i] for i in train} & {category[i] for i in test}
+        note = f"cluster {number + 1} of {k}, {len(test)} of {len(shown)} pictures test; seed {seed}."
+        name = f"{text}/{number + 1:0{len(str(k))}d}"
+        out.append(Split(name, tuple(train), tuple(test), "stimulus", disjoint, note))
+    return out
+
+
+def _small(stimuli: Stimuli) -> np.ndarray:
+    """Pictures as vectors of 16 x 16 areas."""
+    return stimuli.resized((16, 16)).reshape(len(stimuli), -1)
 
 
 def _groups(dataset: Dataset, trials: Trials, items: np.ndarray, way: str, text: str) -> np.ndarray | None:

@@ -13,7 +13,8 @@ resize               pictures at the sizes of published scores
 fid                  how far two sets of pictures are apart: FID with its bias, KID without
 zero_shot            decoded latents named by text
 category             what a decoder that only knows the class would reach
-statistics           BCa bootstrap, permutation null, paired differences
+statistics           BCa bootstrap, permutation null, paired differences, Holm
+comparison           several decoders on the same stimuli: paired differences of all pairs, places left open
 metric, seen, registry   inputs, scores and the table of metrics
 validity             checks that run by default, each with a verdict
 conclusion           the sentences that end a report
@@ -60,6 +61,9 @@ _WHERE = {
     "mean_of_pairs": "statistics",
     "permutation_null": "statistics",
     "paired_difference": "statistics",
+    "holm": "statistics",
+    "Comparison": "comparison",
+    "compare_items": "comparison",
     "PictureClassifier": "category",
     "CategoryOnlyDecoder": "category",
     "class_mean_pictures": "category",

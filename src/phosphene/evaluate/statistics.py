@@ -279,3 +279,32 @@ def paired_difference(
         signs = rng.integers(0, 2, (min(step, n_flips - start), n)) * 2.0 - 1
         count += np.sum(np.abs(signs @ difference) / n >= observed - tolerance)
     return Difference(*interval, float((1 + count) / (n_flips + 1)), n)
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """p values adjusted for being many: below alpha only where, with that certainty, no true null is rejected among all.
+
+    Parameters
+    ----------
+    p : (n,) p values; NaN is no test and stays NaN
+
+    Returns
+    -------
+    (n,) adjusted p, at most 1
+
+    References
+    ----------
+    Holm 1979, "A simple sequentially rejective multiple test procedure"
+
+    Examples
+    --------
+    >>> holm(np.array([0.01, 0.04, 0.03])).round(3)
+    array([0.03, 0.06, 0.06])
+    """
+    p = np.asarray(p, dtype=np.float64)
+    tested = np.flatnonzero(~np.isnan(p))
+    order = tested[np.argsort(p[tested], kind="stable")]
+    adjusted = np.full(p.shape, np.nan)
+    steps = p[order] * np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(steps))
+    return adjusted

@@ -14,13 +14,13 @@ from phosphene.errors import DataError, ModelError
 from phosphene.evaluate.category import PictureClassifier
 from phosphene.evaluate.conclusion import conclude
 from phosphene.evaluate.controls import paired_differences
-from phosphene.evaluate.identification import similarity
+from phosphene.evaluate.golden import changed
 from phosphene.evaluate.metric import Decoded, Encoded, Scores
 from phosphene.evaluate.perceptual import Seen, eyes_for, look, views
 from phosphene.evaluate.published import matching, published_rows
-from phosphene.evaluate.registry import score
+from phosphene.evaluate.registry import metric_of, score
 from phosphene.evaluate.retrieval import retrieval_curve
-from phosphene.evaluate.validity import CHECKS, Evidence, Lineage, run_checks, verdict_table
+from phosphene.evaluate.validity import CHECKS, Evidence, run_checks, verdict_table, why_not_comparable
 from phosphene.evaluate.voxelwise import (
     fdr,
     fraction_of_ceiling,
@@ -31,9 +31,10 @@ from phosphene.evaluate.voxelwise import (
 )
 from phosphene.evaluate.zero_shot import Candidates, candidates_from, confusion
 from phosphene.flow.decode import KNOWN_CONTROLS
+from phosphene.flow.evidence import evidence, look_of, write_findings
 from phosphene.flow.opened import TEST, Opened
 from phosphene.recipes.base import Recipe
-from phosphene.run import atomic
+from phosphene.run import atomic, ledger
 from phosphene.run.folder import SEEN, RunFolder
 from phosphene.run.progress import Progress
 from phosphene.types import Trials
@@ -75,12 +76,15 @@ def evaluate(
         controls = [name for name in scored if name in KNOWN_CONTROLS and name != "truth"]
         differences = [paired_differences(scored["brain"], scored[name], name, seed=seed) for name in controls]
         with progress.step("running the checks"):
-            evidence = _evidence(opened, fitted, scores, pd.concat(differences) if differences else None)
-            answers = run_checks(evidence, waivers=waivers, seed=seed)
+            index, paired = _index(opened), pd.concat(differences) if differences else None
+            found = evidence(opened, fitted, index, _labels(opened, index), scores, paired)
+            found = replace(found, n_features={s.eye.name: s.features.shape[1] for s in readers.seen})
+            answers = run_checks(found, waivers=waivers, seed=seed)
         verdicts = verdict_table(answers).assign(
             title=[CHECKS[a.id].title for a in answers], waiver=[a.waived_by for a in answers]
         )
-        _write_details(opened, scored, scores, verdicts, evidence, readers.texts)
+        ledger.append(run.path, look_of(opened))  # before anybody can have seen a score
+        _write_details(opened, scored, scores, verdicts, found, readers.texts)
         run.write_table(verdicts, "validity.csv")
         run.write_table(scores, "scores.csv")
         run.log("evaluated", scores=len(scores))
@@ -231,49 +235,6 @@ def _ceiling(opened: Opened) -> tuple[np.ndarray | None, str]:
     ).variance, "estimated from the repeats of the test pictures"
 
 
-# -- what the checks are given -----------------------------------------------------------------------------------------
-
-
-def _evidence(opened: Opened, fitted: list[Recipe], scores: pd.DataFrame, differences: pd.DataFrame | None) -> Evidence:
-    run, stimuli = opened.run, opened.stimuli
-    splits, lineages, inner = [], [], {}
-    for fold, recipe in enumerate(fitted):
-        train, test = opened.sides(fold)
-        splits.append((train.stimulus_ids, test.stimulus_ids))
-        for stage, seen in recipe.stage_lineages_.items():
-            what = "brain" if stage in recipe.self_supervised else "brain and pictures"
-            lineages.append(Lineage(f"{stage}, fold {fold + 1}", seen, test.keys, sees=what))
-        folds = recipe.inner_folds(train)
-        if folds is not None:
-            inner[f"fold {fold + 1}"] = [
-                (train.stimuli[folds != f].astype(str), train.stimuli[folds == f].astype(str)) for f in np.unique(folds)
-            ]
-    test = opened.sides(0)[1].average_repeats()
-    first = fitted[0]
-
-    def predict(betas: np.ndarray) -> np.ndarray:
-        # Rows change places in this check, so all are given the session of the first, and its name: a generator's noise
-        # is a function of the name.
-        table = pd.DataFrame({"stimulus": [str(test.stimuli[0])] * len(betas), "session": test.table["session"][0]})
-        return first.decode(Trials(betas, table, test.voxels, test.subject)).pixels
-
-    seen, decoded = run.pixels(TEST, SEEN), run.pixels(TEST, "brain")
-    index = _index(opened)
-    return Evidence(
-        splits=splits,
-        digests=dict(zip(stimuli.ids, stimuli.pixel_digests(), strict=True)),
-        test_labels=_labels(opened, index),
-        inner_folds=inner or None,
-        lineages=lineages,
-        predict=predict,
-        test_betas=test.betas[:40],
-        similarity=similarity(decoded.reshape(len(decoded), -1), seen.reshape(len(seen), -1)),
-        test_ids=index["stimulus"].to_numpy(object),
-        scores=scores,
-        differences=differences,
-    )
-
-
 # -- what is written ---------------------------------------------------------------------------------------------------
 
 
@@ -282,22 +243,22 @@ def _write_details(
     scored: Mapping[str, Scores],
     scores: pd.DataFrame,
     verdicts: pd.DataFrame,
-    evidence: Evidence,
+    found: Evidence,
     texts: Mapping[str, Candidates],
 ) -> None:
     run = opened.run
     items = [
         pd.DataFrame({"input": name, "metric": s.metric, "stimulus": s.items, "value": s.per_item})
-        for name, found in scored.items()
-        for s in found.scores
+        for name, all_of in scored.items()
+        for s in all_of.scores
         if len(s.items) and not s.metric.startswith("pearson.")
     ]
-    skipped = [(name, s.metric, s.reason) for name, found in scored.items() for s in found.skipped]
-    notes = [(name, s.metric, s.note) for name, found in scored.items() for s in found.scores if s.note]
+    skipped = [(name, s.metric, s.reason) for name, all_of in scored.items() for s in all_of.skipped]
+    notes = [(name, s.metric, s.note) for name, all_of in scored.items() for s in all_of.scores if s.note]
     curve = [
         ("pixels", direction, r.size, 1, r.accuracy, r.chance)
         for direction in ("forward", "backward")
-        for r in retrieval_curve(evidence.similarity, direction=direction)
+        for r in retrieval_curve(found.similarity, direction=direction)
     ]
     with atomic.folder(run.evaluation(TEST)) as folder:
         tables = RunFolder(folder)
@@ -306,18 +267,19 @@ def _write_details(
         tables.write_table(pd.DataFrame(notes, columns=["input", "metric", "note"]), "notes.csv")
         columns = ["space", "direction", "gallery", "top", "value", "chance"]
         tables.write_table(pd.DataFrame(curve, columns=columns), "retrieval.csv")
-        if evidence.differences is not None:
-            tables.write_table(evidence.differences, "differences.csv")
-        if len(evidence.similarity) <= LARGEST_MATRIX:
-            np.save(folder / "similarity.pixels.npy", evidence.similarity.astype(np.float32), allow_pickle=False)
+        if found.differences is not None:
+            tables.write_table(found.differences, "differences.csv")
+        write_findings(opened, found, tables)
+        if len(found.similarity) <= LARGEST_MATRIX:
+            np.save(folder / "similarity.pixels.npy", found.similarity.astype(np.float32), allow_pickle=False)
         named = _zero_shot_tables(opened, texts)
         if named is not None:
             tables.write_table(named, "zero_shot.csv")
         voxels = _voxels(opened)
         if voxels is not None:
             tables.write_table(voxels, "voxels.csv")
-        tables.write_table(_published(opened, scores), "published.csv")
-        sentences = conclude(scores, verdicts, evidence.differences)
+        tables.write_table(_published(opened, scores, found), "published.csv")
+        sentences = conclude(scores, verdicts, found.differences)
         atomic.write_text(folder / "conclusions.txt", "".join(f"{s}\n" for s in sentences))
 
 
@@ -349,7 +311,7 @@ def _voxels(opened: Opened) -> pd.DataFrame | None:
     return table
 
 
-def _published(opened: Opened, scores: pd.DataFrame) -> pd.DataFrame:
+def _published(opened: Opened, scores: pd.DataFrame, found: Evidence) -> pd.DataFrame:
     columns = ["method", "compared_with", "value", "comparable", "difference", "source", "table", "note"]
     if opened.dataset.name not in set(published_rows()["dataset"]):
         return pd.DataFrame(columns=columns).rename(columns={"compared_with": "metric"})
@@ -357,7 +319,7 @@ def _published(opened: Opened, scores: pd.DataFrame) -> pd.DataFrame:
     brain = scores[scores["input"] == "brain"]
     test = opened.sides(0)[1]
     repeats = len(test) / len(test.stimulus_ids)
-    found = matching(
+    matched = matching(
         opened.dataset.name,
         split,
         metrics=list(brain["metric"]),
@@ -365,4 +327,23 @@ def _published(opened: Opened, scores: pd.DataFrame) -> pd.DataFrame:
         repeats_averaged=int(repeats) if repeats == int(repeats) else "all",
         setting=opened.config.recipe.setting,
     )
-    return found[columns].rename(columns={"compared_with": "metric"})
+    matched["difference"] = [
+        "; ".join(filter(None, [was, *_other_metric(metric, brain, found)]))
+        for was, metric in zip(matched["difference"], matched["compared_with"], strict=True)
+    ]
+    matched["comparable"] = matched["difference"] == ""
+    return matched[columns].rename(columns={"compared_with": "metric"})
+
+
+def _other_metric(metric: str, brain: pd.DataFrame, found: Evidence) -> list[str]:
+    """Why a score of this name is another quantity than the published one: checks M10 and M11."""
+    reasons = [
+        f"{name} no longer gives its golden value (check M10)"
+        for name in (changed(found.golden) if found.golden is not None else {})
+        if metric_of(name) is metric_of(metric)
+    ][:1]
+    if metric.startswith("fid."):
+        n = brain.loc[brain["metric"] == metric, "n"]
+        why = why_not_comparable(float(n.iloc[0]), found.n_features.get(metric.rsplit(".", 1)[1])) if len(n) else ""
+        reasons += [f"an FID of few is mostly bias ({why}; check M11)"] if why else []
+    return reasons

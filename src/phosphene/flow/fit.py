@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from phosphene.run import atomic
 from phosphene.run.config import flatten, to_yaml
 from phosphene.run.folder import RunFolder
 from phosphene.run.progress import Progress
+from phosphene.run.ranks import is_first
 from phosphene.run.stages import StageStore
 from phosphene.types import Split, digest_of
 
@@ -32,7 +34,8 @@ def fit(
 ) -> Opened:
     """Fit a recipe, stage by stage and fold by fold, into the folder `out`.
 
-    The same call on a folder that holds an unfinished run goes on with it.
+    The same call on a folder that holds an unfinished run goes on with it. Under ``torchrun`` networks are trained on all
+    processes; the first one alone writes.
 
     Parameters
     ----------
@@ -57,33 +60,39 @@ def fit(
             "data_digest": digest_of(trials.digest(), opened.stimuli.digest()),
             "split_digest": digest_of([s.digest for s in folds]),
         }
-    run = opened.run
-    with run.locked(f"fit {config.recipe.kind}"):
-        _refuse_another(run, identity)
-        atomic.write_text(run.path / "config.yaml", to_yaml(config.model_dump(mode="json")))
-        flat = flatten(config.model_dump(mode="json"))
-        run.write_table(
-            pd.DataFrame(
-                [{"key": k, "value": str(v), "origin": (origins or {}).get(k, "given")} for k, v in flat.items()]
-            ),
-            "origins.csv",
-        )
-        run.write_table(_split_table(folds), "splits.csv")
-        run.write_manifest(**identity, **_circumstances(opened), state="fitting")
+    run, first = opened.run, is_first()
+    with run.locked(f"fit {config.recipe.kind}") if first else nullcontext():
+        if first:
+            _begin(opened, identity, origins or {})
         for number, fold in enumerate(folds):
             train, _ = opened.sides(number)
             what = fold.name if len(folds) == 1 else f"fold {number + 1} of {len(folds)}"
 
             def announce(stage: str, how: str, seconds: float, what: str = what) -> None:
+                if not first:
+                    return
                 progress.say(f"{what}: {stage} {'was there' if how == 'reused' else f'fitted in {seconds:.1f} s'}")
                 run.log("stage", fold=what, stage=stage, how=how, seconds=seconds)
 
-            store = StageStore(opened.place(number) / "stages", announce, pool=pool)
+            store = StageStore(opened.place(number) / "stages", announce, pool=pool, writes=first)
             recipe = recipes.recipe(config.recipe.kind)(config.recipe, seed=config.seed)
-            recipe.progress = progress
+            recipe.progress = progress if first else Progress(quiet=True)
             recipe.fit(train, opened.stimuli, store, opened.unpaired(number))
-        run.write_manifest(state="fitted", finished=time.strftime("%Y-%m-%dT%H:%M:%S"))
+        if first:
+            run.write_manifest(state="fitted", finished=time.strftime("%Y-%m-%dT%H:%M:%S"))
     return opened
+
+
+def _begin(opened: Opened, identity: Mapping[str, str], origins: Mapping[str, str]) -> None:
+    """Write down what is about to be fitted. Raises ConfigError when the folder holds another run."""
+    run, config = opened.run, opened.config
+    _refuse_another(run, identity)
+    atomic.write_text(run.path / "config.yaml", to_yaml(config.model_dump(mode="json")))
+    flat = flatten(config.model_dump(mode="json"))
+    table = [{"key": k, "value": str(v), "origin": origins.get(k, "given")} for k, v in flat.items()]
+    run.write_table(pd.DataFrame(table), "origins.csv")
+    run.write_table(_split_table(opened.folds), "splits.csv")
+    run.write_manifest(**identity, **_circumstances(opened), state="fitting")
 
 
 def _science(config: RunConfig) -> str:

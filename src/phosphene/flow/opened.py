@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,7 +41,9 @@ class RunConfig(Config):
     format: int = FORMAT
     recipe: RecipeConfig
     data: DataConfig
-    split: str | None = Field(None, description="named split, kfold:K, or a file; the data set's first by default")
+    split: str | None = Field(
+        None, description="named split, kfold:K, cluster:K, or a file; the data set's first by default"
+    )
     preset: Literal["lab", "paper"] = "lab"
     seed: int = Field(0, ge=0, lt=2**32)
 
@@ -120,7 +122,8 @@ class Opened:
     @cached_property
     def folds(self) -> list[Split]:
         """One split, or one per fold."""
-        return splits.resolve(self.dataset, self.trials, self.config.split, seed=self.config.seed)
+        see = partial(_see, self.dataset.name)
+        return splits.resolve(self.dataset, self.trials, self.config.split, seed=self.config.seed, see=see)
 
     def sides(self, fold: int) -> tuple[Trials, Trials]:
         """Training and test trials of a fold, those without a picture left out, imputed from training trials."""
@@ -160,6 +163,13 @@ class Opened:
                 f"{self.run.path} is not fitted to the end. Run the same `phosphene fit` command again; it goes on."
             )
         return recipes.recipe(self.config.recipe.kind).load(self.place(fold))
+
+
+def _see(dataset: str, stimuli: Stimuli) -> np.ndarray:
+    """What `cluster:K` tells pictures apart by."""
+    from phosphene.flow.likeness import features_of
+
+    return features_of(dataset, stimuli)[0]
 
 
 def _without_pictures(trials: Trials) -> Trials:

@@ -201,9 +201,9 @@ class Recipe(Generic[C]):
             part = store.get(name, kind, digests[name], lineage, partial(getattr(self, f"fit_{name}"), trials, stimuli))
             setattr(self, f"{name}_", part)
             self.stage_lineages_[name] = lineage
-            if self._training is not None:
+            if self._training is not None and store.writes:
                 shutil.rmtree(self._training, ignore_errors=True)
-        if store.folder is not None:
+        if store.folder is not None and store.writes:
             self._write_recipe(store.folder.parent)
         return self
 

@@ -234,7 +234,7 @@ def text_table(runs: Sequence[Contents]) -> str:
         return "The runs have no metric of single pictures in common."
     many = len(runs) > 2
     width = max(9, *(len(n) for n in names))
-    head = f"{'metric':<40}" + "".join(f"{n:>{width + 2}}" for n in ("run", "value")) + f"{'place':>8}"
+    head = f"{'metric':<40}" + f"{'run':>{width + 2}}{'value':>10}{'place':>8}"
     head += f"{'difference':>12}  {'95 % interval':<18}{'p':>8}{'p (Holm)' if many else '':>10}{'n':>6}"
     lines = [f"{names[0]} minus the other, picture by picture; a positive difference is better for {names[0]}", head]
     for metric in metrics:
@@ -244,7 +244,7 @@ def text_table(runs: Sequence[Contents]) -> str:
             if place is None:
                 continue
             low, high = int(place["rank_low"]), int(place["rank_high"])
-            line = f"{metric if at == 0 else '':<40}{name:>{width + 2}}{place['value']:>{width + 2}.{digits}f}"
+            line = f"{metric if at == 0 else '':<40}{name:>{width + 2}}{place['value']:>10.{digits}f}"
             line += f"{low if low == high else f'{low}-{high}':>8}"
             x = None if at == 0 else found.pair(metric, names[0], name)
             if x is not None:

@@ -180,6 +180,7 @@ class StageStore:
     folder : holds one folder per stage
     pool : finished stages of other runs, one folder per stage and digest; what is found there is copied, what is
         fitted is added
+    writes : whether this process is the one that stores what is fitted; others of the same training only read
     announce : called with (stage, "reused" | "fitted", seconds) as each stage is there
     """
 
@@ -187,6 +188,7 @@ class StageStore:
     announce: Callable[[str, str, float], None] = lambda *_: None
     reused: list[str] = field(default_factory=list)
     pool: Path | None = None
+    writes: bool = True
 
     def get(self, stage: str, kind: type[P], digest: str, lineage: Iterable[str], fit: Callable[[], P]) -> P:
         """The finished stage of this digest, or a fresh one from `fit`, stored before it is returned.
@@ -194,7 +196,7 @@ class StageStore:
         A damaged stage is reported and fitted again. What is returned has always been through
         ``state`` / ``from_state``, so that a resumed run equals an uninterrupted one bit by bit.
         """
-        if self.folder is not None:
+        if self.folder is not None and self.writes:
             self._from_pool(stage, digest)
         if self.folder is not None and (self.folder / stage / STAGE).is_file():
             try:
@@ -208,7 +210,7 @@ class StageStore:
         start = time.perf_counter()
         part = fit()
         seconds = time.perf_counter() - start
-        if self.folder is None:
+        if self.folder is None or not self.writes:
             tensors, meta = part.state()
             tensors = {k: np.asarray(v, order="C") for k, v in tensors.items()}  # memory order moves the last bits
             part = kind.from_state(tensors, json.loads(json.dumps(meta, default=_plain)))

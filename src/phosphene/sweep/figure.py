@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from phosphene.analyse.drawing import BRAIN, MUTED
 from phosphene.report.words import input_words, metric_words
 from phosphene.sweep.grid import Grid, _plain
 from phosphene.sweep.table import shown_metrics
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-BLUE, GREY = "#2166ac", "#8a8a8a"
+BLUE, GREY = BRAIN, MUTED
 
 
 def draw(summary: pd.DataFrame, grid: Grid) -> Figure:

@@ -8,7 +8,7 @@
       stages/              finished stages, shared by all runs that need the same ones
       done/NAME.json       what a finished run took; failed/NAME.txt says why one is missing
       points.csv           one row per point and score;  summary.csv  over repetitions
-      figure.png
+      figure.png;  sweep.html    one page over all of it
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from phosphene import flow, recipes
 from phosphene._version import __version__
 from phosphene.analyse import analyse, analysis
-from phosphene.errors import MachineError, PhospheneError
+from phosphene.errors import ConfigError, MachineError, PhospheneError, did_you_mean
 from phosphene.run import atomic
 from phosphene.run.claims import claimed
 from phosphene.run.folder import read_json
@@ -88,7 +89,7 @@ def sweep(
     out : folder of all runs; the same call goes on with it
     layers : (origin, values) over the base of the file
     workers : processes at a time on this machine, which share its cores
-    only : names of runs, where not all are wanted
+    only : names of runs, where not all are wanted; ``*`` stands for anything
     progress : where progress is shown
 
     Returns
@@ -97,12 +98,14 @@ def sweep(
 
     Raises
     ------
+    ConfigError
+        When `only` names no run of the sweep.
     MachineError
         At the end, when some runs failed; all others are there.
     """
     progress = progress or Progress(quiet=True)
     whole = prepare(file, out, layers)
-    names = [n for n in whole.grid.runs if only is None or n in only]
+    names = chosen(whole.grid, only)
     missing = [n for n in names if not whole.is_done(n)]
     progress.say(f"{len(names)} runs, {len(names) - len(missing)} of them there already")
     start = time.perf_counter()
@@ -129,6 +132,19 @@ def prepare(file: str | Path, out: str | Path, layers: Layers = ()) -> Sweep:
     _ = whole.grid
     atomic.write_text(whole.out / "grid.yaml", whole.file.read_text(encoding="utf-8"))
     return whole
+
+
+def chosen(grid: Grid, only: Sequence[str] | None) -> list[str]:
+    """Names of the runs meant: all, or those that a name or pattern of `only` fits. Raises ConfigError for one that fits none."""
+    if not only:
+        return list(grid.runs)
+    for pattern in only:
+        if not any(fnmatchcase(n, pattern) for n in grid.runs):
+            raise ConfigError(
+                f"no run of this sweep is called '{pattern}'. {did_you_mean(pattern, list(grid.runs))} A * stands for "
+                "anything; --dry-run lists the names."
+            )
+    return [n for n in grid.runs if any(fnmatchcase(n, pattern) for pattern in only)]
 
 
 def one(whole: Sweep, name: str, progress: Progress | None = None) -> bool:

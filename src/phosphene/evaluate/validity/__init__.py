@@ -1,9 +1,9 @@
 """Checks that run by default, each with a verdict; a failure can be passed over only by a waiver that is printed.
 
 ``CHECKS`` lists them all, those not written yet included, so that a report can say what was not tested. To write one,
-give its entry a ``run`` and name the evidence it needs. S: split and stimuli. L: leakage. B: is it the brain? M: how it
-is scored. M1-M5, M7-M9 are not here because every score is made that way (exact expectations, ties, chance, nulls,
-intervals, gallery sizes, ceilings, false discovery rate).
+give its entry a ``run``, name the evidence it needs, and say what it costs. S: split and stimuli. L: leakage. B: is it
+the brain? M: how it is scored. M1-M5, M7-M9 are not here because every score is made that way (exact expectations, ties,
+chance, nulls, intervals, gallery sizes, ceilings, false discovery rate).
 """
 
 from __future__ import annotations
@@ -17,72 +17,143 @@ from phosphene.errors import ConfigError, did_you_mean
 from phosphene.evaluate.validity.base import (
     VERDICT_COLUMNS,
     Check,
+    Cycle,
     Evidence,
     Lineage,
+    Samples,
     Verdict,
     run_check,
     verdict_table,
     waive,
 )
 from phosphene.evaluate.validity.brain import against_controls, alignment_alarm, compare
-from phosphene.evaluate.validity.fitting import fit_lineage, subset_invariance
+from phosphene.evaluate.validity.choices import (
+    adaptation_to_test,
+    best_of_n,
+    circular_cycle,
+    tuning_on_test,
+    voxel_selection,
+)
+from phosphene.evaluate.validity.clusterwise import Naming, category_only, naming
+from phosphene.evaluate.validity.collapse import (
+    Spread,
+    collapse_of_data,
+    collapse_of_predictions,
+    irreducible_shares,
+    participation_ratio,
+    spread_of,
+)
+from phosphene.evaluate.validity.confound import session_confound
+from phosphene.evaluate.validity.duplicates import near_duplicates, near_pairs
+from phosphene.evaluate.validity.fitting import fit_lineage, perturbation, subset_invariance
+from phosphene.evaluate.validity.likeness import Likeness, difference_hashes, thumbnails
+from phosphene.evaluate.validity.overlap import cluster_disjoint, nearest_in_training, semantic_overlap
+from phosphene.evaluate.validity.reach import (
+    bottleneck,
+    bottleneck_curve,
+    ceiling_of_method,
+    curve_target,
+    out_of_distribution,
+)
+from phosphene.evaluate.validity.repeats import repeat_correlation, repeat_reliability
+from phosphene.evaluate.validity.scoring import fid_of_few, generator_noise, metric_identity, why_not_comparable
+from phosphene.evaluate.validity.sources import dropped_trials, generator_saw_the_pictures, shared_anchors
 from phosphene.evaluate.validity.split import (
     picture_digests,
     repeats_across_inner_folds,
     same_stimulus_on_both_sides,
     size_of_test_set,
 )
+from phosphene.evaluate.validity.targets import Target
 
 __all__ = [
     "CHECKS",
     "VERDICT_COLUMNS",
     "Check",
+    "Cycle",
     "Evidence",
+    "Likeness",
     "Lineage",
+    "Naming",
+    "Samples",
+    "Spread",
+    "Target",
     "Verdict",
+    "bottleneck_curve",
     "compare",
+    "curve_target",
+    "difference_hashes",
+    "irreducible_shares",
+    "naming",
+    "near_pairs",
+    "nearest_in_training",
+    "participation_ratio",
     "picture_digests",
+    "repeat_correlation",
     "run_checks",
+    "spread_of",
+    "thumbnails",
     "verdict_table",
+    "why_not_comparable",
 ]
 
 _ALL = (
     Check("S1", "Same stimulus on both sides", "Is a test picture, by id or by pixels, in training?", ("splits",),
-          same_stimulus_on_both_sides),
-    Check("S2", "Near duplicates", "Does a test picture have a near copy in training?"),
-    Check("S3", "Semantic overlap", "How near in meaning is training to each test picture, and does it matter?"),
-    Check("S4", "Cluster-disjoint split", "What is left when whole clusters of pictures are held out?"),
+          same_stimulus_on_both_sides, "instant"),
+    Check("S2", "Near duplicates", "Does a test picture have a near copy in training?", ("splits", "likeness"),
+          near_duplicates, "a second; looking at the pictures comes before, up to a minute"),
+    Check("S3", "Semantic overlap", "How near in meaning is training to each test picture, and does it matter?",
+          ("splits", "likeness"), semantic_overlap, "ten seconds"),
+    Check("S4", "Cluster-disjoint split", "What is left when whole clusters of pictures are held out?", ("splits",),
+          cluster_disjoint, "a second; the split itself a fit for each fold"),
     Check("S5", "Repeats across inner folds", "Do repeats of a stimulus stand on both sides of an inner fold?",
-          ("inner_folds",), repeats_across_inner_folds),
-    Check("S6", "Session and run confound", "Can the session alone predict the targets?"),
-    Check("S7", "Shared pictures as anchors", "Did pictures used to align subjects come from the test set?"),
-    Check("S8", "Generator trained on the test pictures", "Has the generator probably seen the test pictures?"),
-    Check("S9", "Dropped and special trials", "Which trials were left out, and why?"),
+          ("inner_folds",), repeats_across_inner_folds, "instant"),
+    Check("S6", "Session and run confound", "Can the session alone predict the targets?",
+          ("trials", "sides", "likeness"), session_confound, "seconds"),
+    Check("S7", "Shared pictures as anchors", "Did pictures used to align subjects come from the test set?",
+          ("splits", "anchors"), shared_anchors, "instant"),
+    Check("S8", "Generator trained on the test pictures", "Has the generator probably seen the test pictures?",
+          ("generators",), generator_saw_the_pictures, "instant"),
+    Check("S9", "Dropped and special trials", "Which trials were left out, and why?", ("left_out",),
+          dropped_trials, "instant"),
     Check("S10", "Size of the test set", "Are there enough test stimuli, of more than one class?", ("splits",),
-          size_of_test_set),
-    Check("L1", "Fit lineage", "Did a fitted step see trials it is judged on?", ("lineages",), fit_lineage),
+          size_of_test_set, "instant"),
+    Check("L1", "Fit lineage", "Did a fitted step see trials it is judged on?", ("lineages",), fit_lineage, "instant"),
     Check("L2", "Subset invariance", "Does a prediction depend on the other test rows?", ("predict", "test_betas"),
-          subset_invariance),
-    Check("L3", "Perturbation", "Does a prediction move when the other test rows turn into noise?"),
-    Check("L4", "Voxel selection", "Were voxels chosen with the help of test trials?"),
-    Check("L5", "Test-time adaptation", "Was a model trained on test responses?"),
-    Check("L6", "Tuning on test", "How often was the test set evaluated before?"),
-    Check("L7", "Best of n", "Was a sample picked with the help of the truth?"),
-    Check("L8", "Circular cycle", "Do encoder and decoder of a cycle share training stimuli?"),
+          subset_invariance, "96 pictures decoded"),
+    Check("L3", "Perturbation", "Does a prediction move when the other test rows turn into noise?",
+          ("predict", "test_betas"), perturbation, "36 pictures decoded"),
+    Check("L4", "Voxel selection", "Were voxels chosen with the help of test trials?", ("voxel_choices",),
+          voxel_selection, "instant"),
+    Check("L5", "Test-time adaptation", "Was a model trained on test responses?", ("setting", "lineages"),
+          adaptation_to_test, "instant"),
+    Check("L6", "Tuning on test", "How often was the test set evaluated before?", ("ledger",), tuning_on_test, "instant"),
+    Check("L7", "Best of n", "Was a sample picked with the help of the truth?", ("samples",), best_of_n, "seconds"),
+    Check("L8", "Circular cycle", "Do encoder and decoder of a cycle share training stimuli?", ("cycles",),
+          circular_cycle, "instant"),
     Check("B1", "Alignment alarm", "Does the true order of trials beat shifted and wrongly sorted ones?",
-          ("similarity",), alignment_alarm),
-    Check("B2", "Repeat reliability", "Do repeats of a stimulus agree more than shuffled ones?"),
+          ("similarity",), alignment_alarm, "seconds"),
+    Check("B2", "Repeat reliability", "Do repeats of a stimulus agree more than shuffled ones?",
+          ("trials", "sides", "responses"), repeat_reliability, "ten seconds"),
     Check("B3", "Control inputs", "Is the brain better than shuffled, matched-noise and mean responses?", ("scores",),
-          against_controls),
-    Check("B4", "Ceiling of the method", "What would the true features reach through the same generator?"),
-    Check("B5", "Bottleneck curve", "How many dimensions of brain signal give 90 % of the score?"),
-    Check("B6", "Output-dimension collapse of the data", "How much of a test feature lies outside the training span?"),
-    Check("B7", "Output-dimension collapse of predictions", "How many dimensions do the predictions use?"),
-    Check("B8", "Category-only decoder by cluster", "Is the result more than naming the cluster?"),
-    Check("B9", "Out of distribution", "Does it hold on stimuli of another kind?"),
-    Check("M6", "Generator noise", "How much do samples of one trial differ?"),
-    Check("M10", "Metric identity", "Do the metrics still give their golden values?"),
-    Check("M11", "FID on small sets", "Is FID computed on too few pictures?"),
+          against_controls, "each control decodes every test picture once"),
+    Check("B4", "Ceiling of the method", "What would the true features reach through the same generator?",
+          ("scores",), ceiling_of_method, "instant; the true features are drawn by decode"),
+    Check("B5", "Bottleneck curve", "How many dimensions of brain signal give 90 % of the score?", ("targets",),
+          bottleneck, "seconds: a plain ridge is fitted, not the recipe"),
+    Check("B6", "Output-dimension collapse of the data", "How much of a test feature lies outside the training span?",
+          ("targets",), collapse_of_data, "seconds"),
+    Check("B7", "Output-dimension collapse of predictions", "How many dimensions do the predictions use?",
+          ("targets",), collapse_of_predictions, "seconds"),
+    Check("B8", "Category-only decoder by cluster", "Is the result more than naming the cluster?", ("targets",),
+          category_only, "ten seconds"),
+    Check("B9", "Out of distribution", "Does it hold on stimuli of another kind?", ("other_kind",),
+          out_of_distribution, "instant"),
+    Check("M6", "Generator noise", "How much do samples of one trial differ?", ("samples",), generator_noise,
+          "seconds"),
+    Check("M10", "Metric identity", "Do the metrics still give their golden values?", ("golden",), metric_identity,
+          "a second"),
+    Check("M11", "FID on small sets", "Is FID computed on too few pictures?", ("scores",), fid_of_few, "instant"),
 )  # fmt: skip
 
 CHECKS: dict[str, Check] = {check.id: check for check in _ALL}

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
 
 from phosphene.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from phosphene.evaluate.validity.likeness import Likeness
+    from phosphene.evaluate.validity.targets import Target
+    from phosphene.run.ledger import Ledger
 
 Answer = Literal["pass", "flag", "fail", "not applicable", "not tested"]
 VERDICT_COLUMNS = ("id", "verdict", "value", "reason")
@@ -47,15 +52,48 @@ class Lineage:
     Parameters
     ----------
     name : of the step, such as ``standardise`` or ``fold 3 ridge``
-    fitted_on : trial ids that entered the fit
+    fitted_on : trial ids that entered the fit; None when nobody recorded them
     evaluated_on : trial ids of the test set that this fit is judged on
     sees : ``brain`` when the fit used responses only, ``brain and pictures`` when it used what was shown as well
     """
 
     name: str
-    fitted_on: Iterable
+    fitted_on: Iterable | None
     evaluated_on: Iterable
     sees: Literal["brain", "brain and pictures"] = "brain and pictures"
+
+
+@dataclass(frozen=True)
+class Cycle:
+    """A score of pictures that were encoded and then decoded (or the other way round).
+
+    Parameters
+    ----------
+    name : of the score or analysis
+    encoder_stimuli, decoder_stimuli : ids of the stimuli that either direction was fitted on
+    is_marked : whether its readers are told that it proves nothing about a brain
+    """
+
+    name: str
+    encoder_stimuli: Iterable
+    decoder_stimuli: Iterable
+    is_marked: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Pictures drawn for each test item, and the one that is scored.
+
+    Parameters
+    ----------
+    drawn : (n, n_samples, height, width, channels)
+    scored : (n, height, width, channels)
+    true : (n, height, width, channels)
+    """
+
+    drawn: np.ndarray
+    scored: np.ndarray
+    true: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +114,30 @@ class Evidence:
     orders : name -> (n,) other order of the truths that a mistake could have produced
     scores : table of scores with rows for ``brain`` and for each control
     differences : paired differences to the controls (``phosphene.evaluate.controls``)
+    likeness : hashes and features of all stimuli
+    trials : one row per trial, in order of presentation: ``stimulus``, ``session``, ``run``
+    sides : (rows of `trials` that train, rows that test), one pair per fold, in the order of ``splits``
+    responses : (n_trials, n_voxels) of `trials`; some of the voxels are enough
+    held_out : what the split keeps on one side as a whole, such as ``clusters of pictures``; empty for single stimuli
+    usual_scores : scores of the same recipe under a split that holds out single stimuli
+    anchors : name -> stimulus ids whose responses of several people were used to align them
+    generators : name of each pretrained generator -> what it was trained on; None where that is not known
+    corpora : collections that the pictures of this data set come from
+    left_out : reason -> number of trials that are in the data set but not in this evaluation
+    voxel_choices : one per step that chose voxels
+    setting : ``strict``, or ``relax`` where a recipe may see test responses
+    strict_scores : scores of the same recipe in setting strict
+    ledger : earlier evaluations of this run
+    looks_beside : how often runs beside this one, with another configuration, evaluated the same test set
+    config : digest of this run's configuration, as in the ledger
+    monitored : name of a choice made while training -> stimulus ids it was made by
+    samples : pictures drawn for each item, and the one scored
+    cycles : scores of what was encoded and decoded in turn
+    targets : training and test items of one fold, one entry per space that is decoded to, and the pictures
+    is_random : whether pictures are drawn with chance
+    other_kind : what the test stimuli are, where they are of another kind than those of training; otherwise empty
+    golden : metric -> its value on the golden items, as computed now (``phosphene.evaluate.golden``)
+    n_features : name of an eye -> number of its features
     """
 
     splits: Sequence[tuple[Iterable, Iterable]] | None = None
@@ -90,6 +152,30 @@ class Evidence:
     orders: Mapping[str, np.ndarray] = field(default_factory=dict)
     scores: pd.DataFrame | None = None
     differences: pd.DataFrame | None = None
+    likeness: Likeness | None = None
+    trials: pd.DataFrame | None = None
+    sides: Sequence[tuple[np.ndarray, np.ndarray]] | None = None
+    responses: np.ndarray | None = None
+    held_out: str | None = None
+    usual_scores: pd.DataFrame | None = None
+    anchors: Mapping[str, Iterable] | None = None
+    generators: Mapping[str, Sequence[str] | None] | None = None
+    corpora: Sequence[str] | None = None
+    left_out: Mapping[str, int] | None = None
+    voxel_choices: Sequence[Lineage] | None = None
+    setting: str | None = None
+    strict_scores: pd.DataFrame | None = None
+    ledger: Ledger | None = None
+    looks_beside: int = 0
+    config: str = ""
+    monitored: Mapping[str, Iterable] = field(default_factory=dict)
+    samples: Samples | None = None
+    cycles: Sequence[Cycle] | None = None
+    targets: Sequence[Target] | None = None
+    is_random: bool = False
+    other_kind: str | None = None
+    golden: Mapping[str, float] | None = None
+    n_features: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -103,6 +189,7 @@ class Check:
     question : what it asks, in one sentence
     needs : fields of ``Evidence`` without which it does not apply
     run : (evidence, rng) -> (verdict, value, reason); None for a check that is listed but not written yet
+    cost : what it takes for 1,000 test items, on two cores, without the generator
     """
 
     id: str
@@ -110,6 +197,7 @@ class Check:
     question: str
     needs: tuple[str, ...] = ()
     run: Callable[[Evidence, np.random.Generator], tuple[Answer, float, str]] | None = None
+    cost: str = ""
 
 
 def run_check(check: Check, evidence: Evidence, rng: np.random.Generator) -> Verdict:

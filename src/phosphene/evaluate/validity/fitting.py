@@ -10,6 +10,7 @@ from phosphene.evaluate.validity.split import _ids, _some
 
 TOLERANCE = 1e-5  # relative; rounding of float32 products in batches of another size stays near 1e-6
 N_ROWS = 16
+N_PERTURBED = 12
 
 
 def fit_lineage(evidence: Evidence, rng: np.random.Generator) -> tuple[Answer, float, str]:
@@ -56,6 +57,32 @@ def subset_invariance(evidence: Evidence, rng: np.random.Generator) -> tuple[Ans
             "test-set standardisation or batch statistics."
         )  # fmt: skip
     return "pass", worst, f"Each prediction is the same alone, in company and in any order (within {TOLERANCE:g})."
+
+
+def perturbation(evidence: Evidence, rng: np.random.Generator) -> tuple[Answer, float, str]:
+    """L3: a prediction must not move when the test rows beside it turn into noise.
+
+    Half of a few rows keep their values while the others become noise, of their own size and of ten times that; then the
+    other half. Unlike L2 the number of rows stays, so that predictors that need a full batch are caught as well.
+    """
+    betas = np.asarray(evidence.test_betas)
+    if len(betas) < 2:
+        return "not applicable", float("nan"), "A single test row has no company to depend on."
+    rows = np.sort(rng.choice(len(betas), min(N_PERTURBED, len(betas)), replace=False))
+    betas = betas[rows]
+    reference = _rows(evidence.predict(betas))
+    first = np.arange(len(betas)) % 2 == 0
+    spread, worst = float(np.std(betas)) or 1.0, 0.0
+    for kept, size in ((first, 1.0), (~first, 10.0)):
+        moved = betas.copy()
+        moved[~kept] = size * spread * rng.standard_normal((int((~kept).sum()), betas.shape[1]))
+        gap = _gap(_rows(evidence.predict(moved))[kept], reference[kept], reference)
+        worst = gap if not gap <= worst else worst
+    if not worst <= TOLERANCE:
+        return "fail", worst, (
+            f"Predictions move by {worst:.2g} of their size when other test rows turn into noise: they are used."
+        )  # fmt: skip
+    return "pass", worst, f"Noise in other test rows moves no prediction (within {TOLERANCE:g})."
 
 
 def _rows(predictions: np.ndarray) -> np.ndarray:

@@ -1,0 +1,153 @@
+"""Clusters of pictures: spherical k-means, and how many clusters there are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from phosphene.errors import DataError
+
+CANDIDATES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 20, 25, 30, 40)
+"""Numbers of clusters tried by the gap statistic."""
+_DIMENSIONS = 20  # of the principal components that are clustered
+_MOST_ROWS = 2000  # that the number of clusters is chosen by
+_SMALLEST = 10  # rows a cluster has on average, so that pairs of copies are no clusters
+_ITERATIONS = 50
+
+
+class Clusters(NamedTuple):
+    """Which cluster each row is in, the directions of the clusters, and 1 - cosine summed over rows."""
+
+    members: np.ndarray
+    centres: np.ndarray
+    spread: float
+
+
+def directions(features: np.ndarray) -> np.ndarray:
+    """Features as what is clustered: (n, k) float64 unit vectors in their first 20 principal components.
+
+    The mean is taken away first: what all pictures share says nothing of how they differ.
+    """
+    x = np.asarray(features, dtype=np.float64)
+    x = x.reshape(len(x), -1)
+    x = x - x.mean(axis=0)
+    if x.shape[1] > _DIMENSIONS or len(x) < x.shape[1]:
+        from scipy.linalg import svd
+
+        # By the smaller side, so that 10,000 pictures of 512 numbers are a small problem.
+        gram = x.T @ x if x.shape[1] <= len(x) else x @ x.T
+        vectors, values, _ = svd(gram, lapack_driver="gesdd")
+        k = min(_DIMENSIONS, len(values))
+        x = x @ vectors[:, :k] if x.shape[1] <= len(x) else vectors[:, :k] * np.sqrt(values[:k])
+    return _unit(x)
+
+
+def spherical_kmeans(points: np.ndarray, k: int, rng: np.random.Generator, starts: int = 4) -> Clusters:
+    """K-means on the sphere: the cosine to the centre of the own cluster is made as large as possible.
+
+    Parameters
+    ----------
+    points : (n, d) unit vectors, see `directions`
+    k : number of clusters, at most n
+    rng : draws the first centres (as k-means++)
+    starts : how often it starts; the best is kept
+
+    Returns
+    -------
+    Clusters, none of them empty unless points coincide
+
+    Raises
+    ------
+    DataError
+        For k below 1 or above n.
+
+    References
+    ----------
+    Dhillon and Modha 2001; Arthur and Vassilvitskii 2007 (first centres).
+    """
+    if not 1 <= k <= len(points):
+        raise DataError(f"{len(points)} pictures cannot be put into {k} clusters; 1 to {len(points)} are possible.")
+    found = [_once(points, k, rng) for _ in range(starts if k > 1 else 1)]
+    return min(found, key=lambda c: c.spread)
+
+
+def _once(points: np.ndarray, k: int, rng: np.random.Generator) -> Clusters:
+    centres = _first_centres(points, k, rng)
+    members = np.full(len(points), -1)
+    for _ in range(_ITERATIONS):
+        cosine = points @ centres.T
+        now = cosine.argmax(axis=1)
+        if np.array_equal(now, members):
+            break
+        members = now
+        sums = np.zeros_like(centres)
+        np.add.at(sums, members, points)
+        empty = np.bincount(members, minlength=k) == 0
+        if empty.any():  # a centre without points moves to those that are worst off
+            worst = np.argsort(cosine.max(axis=1))[: empty.sum()]
+            sums[empty] = points[worst]
+        centres = _unit(sums)
+    cosine = points @ centres.T
+    return Clusters(cosine.argmax(axis=1), centres, float((1 - cosine.max(axis=1)).sum()))
+
+
+def _first_centres(points: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
+    chosen = [int(rng.integers(len(points)))]
+    distance = 1 - points @ points[chosen[0]]
+    for _ in range(k - 1):
+        weight = np.maximum(distance, 0)
+        total = weight.sum()
+        at = int(rng.choice(len(points), p=weight / total)) if total > 1e-12 else int(rng.integers(len(points)))
+        chosen.append(at)
+        distance = np.minimum(distance, 1 - points @ points[at])
+    return points[chosen]
+
+
+def number_of_clusters(
+    points: np.ndarray, rng: np.random.Generator, candidates: Sequence[int] = CANDIDATES, draws: int = 5
+) -> int:
+    """How many clusters there are, by the gap statistic; 1 when pictures are spread without gaps.
+
+    Parameters
+    ----------
+    points : (n, d) unit vectors; at most 2,000 of them, at random, are looked at
+    rng : draws rows, starts, and clouds without clusters: Gaussian with the covariance of the points, on the sphere
+    candidates : numbers tried, ascending
+    draws : clouds per number
+
+    Returns
+    -------
+    int: 1 unless the widest gap is two standard errors above that of one cluster, else the smallest candidate whose gap
+    is within one of the widest
+
+    References
+    ----------
+    Tibshirani, Walther and Hastie 2001, "Estimating the number of clusters in a data set via the gap statistic".
+    """
+    if len(points) > _MOST_ROWS:
+        points = points[rng.choice(len(points), _MOST_ROWS, replace=False)]
+    candidates = [k for k in candidates if k <= len(points) // _SMALLEST] or [1]
+    root = _root(np.cov(points, rowvar=False))
+    clouds = [rng.standard_normal(points.shape) @ root for _ in range(draws)]
+    clouds = [_unit(cloud - cloud.mean(axis=0)) for cloud in clouds]  # as the points were made
+    gaps, errors = [], []
+    for k in candidates:
+        # As many starts for the clouds as for the points: the better of two would pass for a cluster.
+        own, *drawn = (np.log(max(spherical_kmeans(x, k, rng, starts=2).spread, 1e-12)) for x in (points, *clouds))
+        gaps.append(np.mean(drawn) - own)
+        errors.append(np.std(drawn) * np.sqrt(1 + 1 / draws))
+    best = int(np.argmax(gaps))
+    if gaps[best] < gaps[0] + 2 * errors[best]:
+        return 1
+    return next(k for k, gap in zip(candidates, gaps, strict=True) if gap >= gaps[best] - errors[best])
+
+
+def _root(covariance: np.ndarray) -> np.ndarray:
+    values, vectors = np.linalg.eigh(np.atleast_2d(covariance))
+    return (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+
+
+def _unit(x: np.ndarray) -> np.ndarray:
+    return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)

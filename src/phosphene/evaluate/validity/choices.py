@@ -1,0 +1,175 @@
+"""L4 to L8: was anything chosen with the help of the test set, or scored in a circle?"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binomtest
+
+from phosphene.evaluate.validity.base import Answer, Evidence
+from phosphene.evaluate.validity.split import _ids, _some
+
+ORACLE = "oracle_"
+"""Beginning of the names of metrics that may look at the truth to choose among samples."""
+_MOST_ITEMS = 300
+
+
+def voxel_selection(evidence: Evidence, rng: np.random.Generator) -> tuple[Answer, float, str]:
+    """L4: which trials entered the choice of voxels."""
+    if not evidence.voxel_choices:
+        return "pass", 0, "No voxel was chosen: every one of the data set is used."
+    leaks, blind, unknown, worst = [], [], [], 0
+    for step in evidence.voxel_choices:
+        if step.fitted_on is None:
+            unknown.append(step.name)
+            continue
+        shared = len(_ids(step.fitted_on) & _ids(step.evaluated_on))
+        if shared:
+            worst = max(worst, shared)
+            (blind if step.sees == "brain" else leaks).append(f"{step.name} ({shared} trials)")
+    if leaks:
+        return "fail", worst, f"Voxels were chosen with the help of test trials and their pictures: {_some(leaks)}."
+    parts = [f"responses of test trials entered the choice of voxels: {_some(blind)}"] if blind else []
+    parts += [f"nobody recorded which trials entered {_some(unknown)}"] if unknown else []
+    if parts:
+        said = "; ".join(parts)
+        return "flag", worst, f"{said[0].upper()}{said[1:]}."
+    named = _some([step.name for step in evidence.voxel_choices])
+    return "pass", 0, f"No test trial entered the choice of voxels ({named})."
+
+
+def adaptation_to_test(evidence: Evidence, rng: np.random.Generator) -> tuple[Answer, float, str]:
+    """L5: a model that saw test responses must say so, and be shown beside one that did not."""
+    adapted, n = [], 0
+    for step in evidence.lineages or ():
+        shared = len(_ids(step.fitted_on) & _ids(step.evaluated_on))
+        if shared and step.sees == "brain":
+            adapted.append(step.name)
+            n = max(n, shared)
+    declared = evidence.setting == "relax"
+    if adapted and not declared:
+        return "fail", n, f"{_some(adapted)} saw {n} test responses, but the setting says strict. Call it relax."
+    if not declared:
+        return "pass", 0, "Setting strict: no fitted step saw a test response."
+    saw = f"{_some(adapted)} saw {n} test responses" if adapted else "the recipe may use test responses"
+    return "flag", n, f"Transductive: {saw}, as setting relax allows. {_both(evidence)}"
+
+
+def _both(evidence: Evidence) -> str:
+    strict = evidence.strict_scores
+    if strict is None:
+        return "Run it with setting=strict as well, beside this run, so that both scores can be shown."
+    if evidence.scores is None:
+        return ""
+    for metric in _two_ways(evidence.scores):
+        ours, theirs = (_value(t, metric) for t in (evidence.scores, strict))
+        if np.isfinite([ours, theirs]).all():
+            return f"{metric}: {ours:.3f} relaxed, {theirs:.3f} strict."
+    return "The strict run shares no score with this one."
+
+
+def _two_ways(scores: pd.DataFrame) -> list[str]:
+    brain = scores.loc[scores["input"] == "brain", "metric"]
+    return sorted(brain, key=lambda m: (not m.startswith("two_way."), m))
+
+
+def _value(scores: pd.DataFrame, metric: str) -> float:
+    rows = scores[(scores["input"] == "brain") & (scores["metric"] == metric)]
+    return float(rows.iloc[0]["value"]) if len(rows) else float("nan")
+
+
+def tuning_on_test(evidence: Evidence, rng: np.random.Generator) -> tuple[Answer, float, str]:
+    """L6: choices made by test stimuli, and how often the test set was evaluated before this result."""
+    tested = set().union(*(_ids(map(str, test)) for _, test in evidence.splits)) if evidence.splits else set()
+    watched = {name: _ids(map(str, ids)) & tested for name, ids in evidence.monitored.items()}
+    watched = {name: ids for name, ids in watched.items() if ids}
+    if watched:
+        n = len(set().union(*watched.values()))
+        return "fail", n, (
+            f"{_some(sorted(watched))} was chosen by {n} test stimuli. Watch stimuli that are held out of training instead."
+        )  # fmt: skip
+    looks = evidence.ledger.looks
+    own, others = len(looks), evidence.looks_beside
+    elsewhere = sum(look.config != evidence.config for look in looks)
+    total = own + others
+    said = f"The test set was evaluated {total} {'time' if total == 1 else 'times'} before this result"
+    if total:
+        said += f": {own} in this run, {others} by other configurations in runs beside it"
+    if not evidence.ledger.is_whole:
+        return "flag", total, f"{said}. Lines of this run's ledger were changed or taken out, so it may have been more."
+    if others or elsewhere:
+        return (
+            "flag",
+            total,
+            f"{said}. If this configuration was kept because of such scores, it is tuned on the test set.",
+        )
+    return "pass", total, f"{said}{', each time with this configuration' if total else ''}."
+
+
+def best_of_n(evidence: Evidence, rng: np.random.Generator) -> tuple[Answer, float, str]:
+    """L7: is the sample that is scored the one nearest the truth, more often than by luck?"""
+    drawn, scored, true = evidence.samples.drawn, evidence.samples.scored, evidence.samples.true
+    count = drawn.shape[1]
+    if count < 2:
+        return "pass", 1, "One picture is drawn for each trial, so none can be picked."
+    rows = np.sort(rng.permutation(len(drawn))[:_MOST_ITEMS])
+    n, from_mean = len(rows), 0.0
+    gaps, errors = np.empty((n, count)), np.empty((n, count))
+    for i, row in enumerate(rows):
+        own, kept = _floats(drawn[row]).reshape(count, -1), _floats(scored[row]).reshape(1, -1)
+        gaps[i] = np.abs(own - kept).max(axis=1)
+        errors[i] = np.square(own - _floats(true[row]).reshape(1, -1)).mean(axis=1)
+        from_mean = max(from_mean, float(np.abs(own.mean(axis=0) - kept).max()))
+    # 8 bits: the samples are kept rounded.
+    is_one = gaps.min(axis=1) <= 1.5 / 255
+    distinct = np.ptp(errors, axis=1) > 0
+    which = gaps.argmin(axis=1)
+    usable = is_one & distinct
+    if usable.sum() < max(1, n // 2):
+        if from_mean <= 2 / 255:
+            return "pass", count, f"The scored picture is the mean of {count} samples; none was picked."
+        return "flag", count, f"Of {count} samples the scored picture is none, and how it was made is not known."
+    if len(np.unique(which[usable])) == 1:
+        return (
+            "pass",
+            count,
+            f"Of {count} samples, always number {which[usable][0] + 1} is scored; the truth picks none.",
+        )
+    best = int((errors[usable].argmin(axis=1) == which[usable]).sum())
+    total = int(usable.sum())
+    p = binomtest(best, total, 1 / count, alternative="greater").pvalue
+    if p < 0.001:
+        return "fail", count, (
+            f"The scored picture is the one of {count} samples that is nearest the truth in {best} of {total} trials "
+            f"({total / count:.0f} by luck): picked with the help of the truth. Only metrics named {ORACLE}... may do so."
+        )  # fmt: skip
+    return "pass", count, f"Of {count} samples, the one scored is no nearer the truth than by luck ({best} of {total})."
+
+
+def _floats(pictures: np.ndarray) -> np.ndarray:
+    pictures = np.asarray(pictures)
+    return pictures.astype(np.float32) / 255 if pictures.dtype == np.uint8 else pictures.astype(np.float32)
+
+
+def circular_cycle(evidence: Evidence, rng: np.random.Generator) -> tuple[Answer, float, str]:
+    """L8: scores of what was encoded and decoded in turn need two models that share no stimulus, or a mark."""
+    if not evidence.cycles:
+        return "not applicable", float("nan"), "No picture was scored that went from encoder to decoder."
+    hidden, marked, worst = [], [], 0
+    for cycle in evidence.cycles:
+        shared = len(_ids(map(str, cycle.encoder_stimuli)) & _ids(map(str, cycle.decoder_stimuli)))
+        if shared:
+            worst = max(worst, shared)
+            (marked if cycle.is_marked else hidden).append(f"{cycle.name} ({shared} stimuli)")
+    if hidden:
+        return "fail", worst, (
+            f"Circular: encoder and decoder were fitted on the same stimuli in {_some(hidden)}. A predicted response then "
+            "carries the model's own picture, not the brain's; fit them on disjoint stimuli, or mark the score circular."
+        )  # fmt: skip
+    if marked:
+        return (
+            "flag",
+            worst,
+            f"Circular, and its page says so: {_some(marked)}. It shows that two maps are inverse, no more.",
+        )
+    return "pass", 0, f"Encoder and decoder share no stimulus in {_some([c.name for c in evidence.cycles])}."

@@ -1,0 +1,310 @@
+"""Evidence: everything the checks of an evaluation may ask for, gathered from a run and its data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from phosphene.data.splits import CLUSTER
+from phosphene.evaluate.golden import golden_values
+from phosphene.evaluate.identification import similarity
+from phosphene.evaluate.validity import (
+    Cycle,
+    Evidence,
+    Lineage,
+    Samples,
+    bottleneck_curve,
+    curve_target,
+    near_pairs,
+    nearest_in_training,
+)
+from phosphene.flow.beside import beside, same_recipe
+from phosphene.flow.likeness import likeness_of
+from phosphene.flow.opened import TEST, Opened
+from phosphene.flow.targets import draws_at_random, other_kind, targets_of
+from phosphene.recipes.base import Recipe
+from phosphene.recipes.corpora import GENERATORS, PICTURES, corpora_of
+from phosphene.run import ledger
+from phosphene.run.folder import SEEN, RunFolder
+from phosphene.types import Trials
+
+_MOST_VOXELS = 500  # by which a session is read off responses
+_THUMBNAIL, _MOST_PAIRS = 96, 40
+
+
+def evidence(
+    opened: Opened,
+    fitted: Sequence[Recipe],
+    index: pd.DataFrame,
+    labels: np.ndarray | None,
+    scores: pd.DataFrame,
+    differences: pd.DataFrame | None,
+) -> Evidence:
+    """What the checks are given.
+
+    Parameters
+    ----------
+    opened : a run
+    fitted : the recipe of each fold
+    index : of the decoded pictures
+    labels : category of each decoded picture
+    scores, differences : as they will be written
+    """
+    run, stimuli = opened.run, opened.stimuli
+    seen, decoded = run.pixels(TEST, SEEN), run.pixels(TEST, "brain")
+    return Evidence(
+        digests=dict(zip(stimuli.ids, stimuli.pixel_digests(), strict=True)),
+        test_labels=labels,
+        similarity=similarity(decoded.reshape(len(decoded), -1), seen.reshape(len(seen), -1)),
+        test_ids=index["stimulus"].to_numpy(object),
+        scores=scores,
+        differences=differences,
+        **_of_fits(opened, fitted),
+        **_of_decoding(opened, fitted[0]),
+        **_of_stimuli(opened),
+        **_of_trials(opened),
+        **_of_runs_beside(opened),
+        samples=_samples(run, decoded, seen),
+        cycles=_cycles(opened, fitted),
+        generators=_generators(fitted),
+        corpora=corpora_of(opened.dataset.name, dict(opened.dataset.about)),
+        targets=targets_of(opened, fitted, index, labels),
+        is_random=draws_at_random(fitted[0]),
+        other_kind=other_kind(opened),
+        golden=golden_values(),
+    )
+
+
+# -- what was fitted ---------------------------------------------------------------------------------------------------
+
+
+def _of_fits(opened: Opened, fitted: Sequence[Recipe]) -> dict[str, Any]:
+    splits, lineages, inner, monitored, voxels = [], [], {}, {}, []
+    sides = _sides(opened)
+    for fold, recipe in enumerate(fitted):
+        train, test = sides[fold]
+        splits.append((train.stimulus_ids, test.stimulus_ids))
+        for stage, seen in recipe.stage_lineages_.items():
+            what = "brain" if stage in recipe.self_supervised else "brain and pictures"
+            lineages.append(Lineage(f"{stage}, fold {fold + 1}", seen, test.keys, sees=what))
+            if getattr(getattr(recipe, f"{stage}_", None), "chosen_", None):
+                monitored[f"a step of {stage}, fold {fold + 1},"] = _shown_to(opened, seen)
+        folds = recipe.inner_folds(train)
+        if folds is not None:
+            inner[f"fold {fold + 1}"] = [
+                (train.stimuli[folds != f].astype(str), train.stimuli[folds == f].astype(str)) for f in np.unique(folds)
+            ]
+        weights = recipe.voxel_weights()
+        if weights is not None and (np.asarray(weights) == 0).any():
+            voxels.append(Lineage(f"voxels the recipe uses, fold {fold + 1}", recipe.lineage_, test.keys))
+    return {
+        "splits": splits,
+        "lineages": lineages,
+        "inner_folds": inner or None,
+        "monitored": monitored,
+        "voxel_choices": _voxels_of_the_data(opened) + voxels,
+        "anchors": _anchors(opened, fitted),
+        "setting": opened.config.recipe.setting,
+    }
+
+
+def _voxels_of_the_data(opened: Opened) -> list[Lineage]:
+    """Choices of voxels made before any recipe: regions, masks, and the screening of NaN."""
+    trials, data = opened.trials, opened.config.data
+    tested = frozenset().union(*(test.keys for _, test in _sides(opened)))
+    # Regions of published data come from localisers, anatomy and retinotopy: scans of their own.
+    is_published = opened.dataset.name.split("-")[0] in PICTURES
+    out = []
+    if data.roi:
+        out.append(Lineage(f"region {data.roi}", () if is_published else None, tested))
+    region = f"{data.roi or ''} {trials.provenance.get('mask', '')}"
+    if "nsdgeneral" in region:
+        # Drawn where responses to the whole experiment were reliable, the shared pictures included.
+        out.append(Lineage("nsdgeneral", trials.member_keys(), tested, sees="brain"))
+    if "dropped voxels" in trials.provenance:
+        out.append(Lineage("leaving out voxels with NaN", trials.member_keys(), tested, sees="brain"))
+    return out
+
+
+def _shown_to(opened: Opened, keys: frozenset[str]) -> list[str]:
+    trials = opened.trials
+    return [str(s) for s, key in zip(trials.stimuli, trials.keys, strict=True) if key in keys]
+
+
+def _anchors(opened: Opened, fitted: Sequence[Recipe]) -> dict[str, list[str]] | None:
+    """Stimuli whose responses of other people entered a fit, by person; None where nobody else took part."""
+    keys = frozenset().union(*(r.lineage_ for r in fitted))
+    names = {k.rsplit("/", 1)[0] for k in keys} - {opened.trials.subject}
+    if not names:
+        return None
+    out = {}
+    for name in sorted(names):
+        if name in opened.dataset.subjects:
+            other = opened.dataset.trials(name)
+            out[f"responses of {name}"] = [str(s) for s, k in zip(other.stimuli, other.keys, strict=True) if k in keys]
+    return out or None
+
+
+def _generators(fitted: Sequence[Recipe]) -> dict[str, Sequence[str] | None]:
+    return {name: GENERATORS.get(name) for recipe in fitted for name in recipe.generators()}
+
+
+# -- what was decoded --------------------------------------------------------------------------------------------------
+
+
+def _of_decoding(opened: Opened, first: Recipe) -> dict[str, Any]:
+    test = opened.sides(0)[1].average_repeats()
+
+    def predict(betas: np.ndarray) -> np.ndarray:
+        # Rows change places in this check, so all are given the session of the first, and its name: a generator's noise
+        # is a function of the name.
+        table = pd.DataFrame({"stimulus": [str(test.stimuli[0])] * len(betas), "session": test.table["session"][0]})
+        return first.decode(Trials(betas, table, test.voxels, test.subject)).pixels
+
+    return {"predict": predict, "test_betas": test.betas[:40]}
+
+
+def _samples(run: RunFolder, decoded: np.ndarray, seen: np.ndarray) -> Samples:
+    file = run.decoded(TEST, "brain") / "samples.npy"
+    drawn = np.load(file, mmap_mode="r", allow_pickle=False) if file.is_file() else decoded[:, None]
+    return Samples(drawn, decoded, seen)
+
+
+def _cycles(opened: Opened, fitted: Sequence[Recipe]) -> list[Cycle] | None:
+    """The analysis of the cycle, where it was made: its first sentence is the mark."""
+    summary = opened.run.path / "analysis" / "cycle" / "summary.txt"
+    if not summary.is_file():
+        return None
+    marked = "says nothing about the brain" in summary.read_text(encoding="utf-8", errors="replace")
+    shown = [_shown_to(opened, recipe.lineage_) for recipe in fitted]
+    return [Cycle(f"analysis cycle, fold {n + 1}", ids, ids, marked) for n, ids in enumerate(shown)]
+
+
+# -- stimuli and trials ------------------------------------------------------------------------------------------------
+
+
+def _of_stimuli(opened: Opened) -> dict[str, Any]:
+    sides = _sides(opened)
+    tested = {str(i) for _, test in sides for i in test.stimulus_ids}
+    stimuli = opened.stimuli.select(list(dict.fromkeys(i for pair in sides for t in pair for i in t.stimulus_ids)))
+    is_tested = np.asarray([str(i) in tested for i in stimuli.ids])
+    rng = np.random.default_rng([opened.config.seed, 11])
+    return {"likeness": likeness_of(opened.dataset.name, stimuli, is_tested, rng)}
+
+
+def _sides(opened: Opened) -> list[tuple[Trials, Trials]]:
+    """Which trials train and test, by fold: as `Opened.sides`, but nothing is imputed, so no response is read."""
+    there = opened.stimuli.ids.astype(str)
+    pairs = (split.apply(opened.trials) for split in opened.folds)
+    return [tuple(t.take(np.isin(t.stimuli.astype(str), there)) for t in pair) for pair in pairs]
+
+
+def _of_trials(opened: Opened) -> dict[str, Any]:
+    trials = opened.trials
+    row = {key: n for n, key in enumerate(trials.keys)}
+    sides = [tuple(np.asarray([row[k] for k in t.keys], dtype=np.intp) for t in pair) for pair in _sides(opened)]
+    used = np.unique(np.concatenate([rows for pair in sides for rows in pair]))
+    place = np.full(len(trials), -1)
+    place[used] = np.arange(len(used))
+    some = trials.take(used)
+    if some.n_voxels > _MOST_VOXELS:
+        chosen = np.random.default_rng([opened.config.seed, 12]).permutation(some.n_voxels)[:_MOST_VOXELS]
+        few = some.take_voxels(np.sort(chosen), "a sample")
+    else:
+        few = some
+    return {
+        "trials": some.table[["stimulus", "session", "run"]],
+        "sides": [(place[train], place[test]) for train, test in sides],
+        "responses": few.betas,
+        "left_out": _left_out(opened, used),
+    }
+
+
+def _left_out(opened: Opened, used: np.ndarray) -> dict[str, int]:
+    every, usable = opened.dataset.trials(opened.config.data.subject), opened.trials
+    there = np.isin(usable.stimuli.astype(str), opened.stimuli.ids.astype(str))
+    rest = np.ones(len(usable), bool)
+    rest[used] = False
+    return {
+        "for values that are not finite": len(every) - len(usable),
+        "whose picture is missing": int((~there).sum()),
+        "on neither side of the split": int((rest & there).sum()),
+    }
+
+
+# -- other runs --------------------------------------------------------------------------------------------------------
+
+
+def look_of(opened: Opened) -> ledger.Look:
+    """This evaluation, as the ledger keeps it."""
+    manifest = opened.run.manifest
+    values = [str(manifest.get(k, "")) for k in ("data_digest", "split_digest", "config_digest")]
+    return ledger.Look(values[0], values[1], values[2], str(opened.config.split or opened.folds[0].name))
+
+
+def _of_runs_beside(opened: Opened) -> dict[str, Any]:
+    mine, ours = look_of(opened), opened.config.recipe.model_dump(mode="json")
+    names = str(opened.config.split or "")
+    held_out = ""
+    if names.startswith(CLUSTER):
+        held_out = "clusters of pictures"
+    elif all(s.category_disjoint for s in opened.folds):
+        held_out = "categories"
+    looks, usual, strict = 0, None, None
+    for other in beside(opened.run):
+        looks += sum(
+            x.split == mine.split and x.data == mine.data and x.config != mine.config for x in other.ledger.looks
+        )
+        split = other.manifest.get("split") or {}
+        if held_out and usual is None and same_recipe(ours, other.recipe):
+            single = not str(split.get("name", "")).startswith(CLUSTER) and not split.get("category_disjoint")
+            usual = other.scores if single else None
+        if (
+            opened.config.recipe.setting == "relax"
+            and strict is None
+            and other.recipe.get("setting") == "strict"
+            and other.manifest.get("split_digest") == mine.split
+            and same_recipe(ours, other.recipe, but=("setting",))
+        ):
+            strict = other.scores
+    return {
+        "ledger": ledger.read(opened.run.path),
+        "looks_beside": looks,
+        "config": mine.config,
+        "held_out": held_out,
+        "usual_scores": usual,
+        "strict_scores": strict,
+    }
+
+
+# -- what is written beside the verdicts -------------------------------------------------------------------------------
+
+
+def write_findings(opened: Opened, found: Evidence, tables: RunFolder) -> None:
+    """near_duplicates.csv and .png (pairs that S2 found), nearest.csv (test picture, nearest in training, cosine),
+    bottleneck.csv (dimensions, two_way) of B5."""
+    rng = np.random.default_rng([opened.config.seed, 13])
+    pairs = near_pairs(found, rng)
+    tables.write_table(pairs, "near_duplicates.csv")
+    tables.write_table(nearest_in_training(found), "nearest.csv")
+    target = curve_target(found)
+    if target is not None:
+        tables.write_table(bottleneck_curve(target).assign(space=target.space), "bottleneck.csv")
+    if len(pairs):
+        _draw(opened, pairs).save(tables.path / "near_duplicates.png")
+
+
+def _draw(opened: Opened, pairs: Mapping[str, Any]):
+    """A sheet of pairs: test pictures above, their near copies in training below."""
+    from PIL import Image
+
+    rows = [opened.stimuli.select(list(pairs[side])[:_MOST_PAIRS]).pixels() for side in ("test", "train")]
+    sheet = Image.new("RGB", (len(rows[0]) * _THUMBNAIL, 2 * _THUMBNAIL), "white")
+    for y, pictures in enumerate(rows):
+        for x, picture in enumerate(pictures):
+            plain = Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture).convert("RGB")
+            sheet.paste(plain.resize((_THUMBNAIL, _THUMBNAIL)), (x * _THUMBNAIL, y * _THUMBNAIL))
+    return sheet

@@ -1,0 +1,90 @@
+"""What the checks are given by a run: evidence for every check of stimuli and leakage, the ledger, runs beside it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from phosphene import flow
+from phosphene.errors import SplitError
+from phosphene.recipes import RECIPES, recipe
+from phosphene.recipes.corpora import GENERATORS, PICTURES
+from phosphene.run import ledger
+from phosphene.run.folder import RunFolder
+
+from .conftest import write_pair_file
+
+
+def evaluated(file, out, controls=("shuffled",), **values):
+    config = flow.configure("linear", [("test", {"data.name": str(file), "recipe.curve.kind": "none", **values})])[0]
+    opened = flow.fit(config, out)
+    flow.decode(opened, controls=controls)
+    flow.evaluate(opened)
+    return opened
+
+
+def verdicts(run: RunFolder):
+    return run.table("validity.csv").set_index("id")
+
+
+def test_a_run_answers_every_check_of_stimuli_and_leakage_and_keeps_a_ledger(pair_file, tmp_path):
+    opened = evaluated(pair_file, tmp_path / "a")
+    found = verdicts(opened.run)
+    ours = found[[i[0] in "SL" for i in found.index]]
+    assert not (ours["verdict"] == "not tested").any()
+    # No cluster split, one session, one person, no cycle: these cannot be asked, all others can.
+    assert set(ours.index[ours["verdict"] == "not applicable"]) <= {"S4", "S5", "S6", "S7", "L8"}
+    assert set(found.loc[["L1", "L2", "L3", "L4", "L5", "L6", "L7", "S1", "S8", "S9"], "verdict"]) == {"pass"}
+    nearest = opened.run.table("evaluation", "test", "nearest.csv")
+    assert len(nearest) == 12
+    assert len(ledger.read(opened.run.path).looks) == 1
+    flow.evaluate(opened)
+    again = verdicts(opened.run).loc["L6"]
+    assert (again["verdict"], again["value"]) == ("pass", 1)
+    # A second configuration is judged by the same test set.
+    other = evaluated(pair_file, tmp_path / "b", **{"recipe.pixels.n_components": 5})
+    tuned = verdicts(other.run).loc["L6"]
+    assert (tuned["verdict"], tuned["value"]) == ("flag", 2)
+    assert "2 by other configurations" in tuned["reason"]
+
+
+def test_clusters_are_held_out_whole_and_the_drop_is_told(pair_file, tmp_path):
+    evaluated(pair_file, tmp_path / "usual", split="kfold:2")
+    opened = evaluated(pair_file, tmp_path / "clusters", split="cluster:2")
+    tested = [set(s.test) for s in opened.folds]
+    assert len(tested) == 2
+    assert not tested[0] & tested[1]
+    assert len(tested[0] | tested[1]) == 72
+    row = verdicts(opened.run).loc["S4"]
+    assert row["verdict"] in ("pass", "flag")
+    assert "with the usual split, a drop of" in row["reason"]
+    again = flow.open_run(opened.run.path) if hasattr(flow, "open_run") else opened
+    assert [s.digest for s in again.folds] == [s.digest for s in opened.folds]
+
+
+def test_more_clusters_than_pictures_are_refused(pair_file, tmp_path):
+    config = flow.configure("linear", [("test", {"data.name": str(pair_file), "split": "cluster:40"})])[0]
+    with pytest.raises(SplitError, match="between 2 and 36"):
+        flow.fit(config, tmp_path / "run")
+
+
+def test_a_changed_copy_of_a_training_picture_is_found_and_drawn(tmp_path):
+    file = write_pair_file(tmp_path / "pairs.npz", size=16)
+    arrays = dict(np.load(file))
+    arrays["stimTest"][0] = np.clip(arrays["stimTrn"][7].astype(int) + 6, 0, 255)
+    np.savez(file, **arrays)
+    opened = evaluated(file, tmp_path / "run")
+    found = verdicts(opened.run).loc["S2"]
+    assert (found["verdict"], found["value"]) == ("flag", 1)
+    assert (opened.run.evaluation("test") / "near_duplicates.png").is_file()
+
+
+def test_every_recipe_names_generators_that_are_known():
+    for name in RECIPES:
+        cls = recipe(name)
+        preset = cls.config_class.model_validate({"kind": name, **cls.preset("lab")})
+        lab = cls(preset).generators()
+        assert set(lab) <= {"lab"}
+        for given in cls(cls.config_class()).generators():
+            assert given in GENERATORS
+    assert all(PICTURES.values())
