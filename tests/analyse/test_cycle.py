@@ -108,6 +108,8 @@ def test_every_fold_goes_round_with_its_own_recipe(tmp_path):
 
 def test_a_recipe_that_only_decodes_is_refused_with_the_reason(tmp_path):
     opened = fitted("deaf", tmp_path / "run", {"data.name": str(write_pair_file(tmp_path / "pairs.npz"))})
-    with pytest.raises(ConfigError, match="'cycle' needs a recipe that can decode and encode, but 'deaf' cannot encode"):
+    with pytest.raises(
+        ConfigError, match="'cycle' needs a recipe that can decode and encode, but 'deaf' cannot encode"
+    ):
         analyse(opened, "cycle")
     assert not (opened.run.path / "analysis").exists()

@@ -1,33 +1,68 @@
 """What every registered recipe must do. A new one is tested the moment it is named in the registry."""
 
 import json
-import sys
 
-import numpy as np
 import pytest
 
 from phosphene import flow, recipes, zoo
+from phosphene.conformance import NonConforming, Study, check_recipe
+from phosphene.data import open_dataset
 from phosphene.report import report
-from phosphene.run.stages import Part
 
-LAB = {"data.name": "insilico", "data.options": {"n_train": 120, "n_test": 24, "n_voxels": 150}}
+SIZES = {"n_train": 120, "n_test": 24, "n_voxels": 150}
 
 QUICK = {
-    "mind_vis": {"recipe.brain_training.steps": 100, "recipe.sampling.steps": 10},
-    "cad": {"recipe.brain_training.steps": 60, "recipe.cross_training.steps": 40, "recipe.sampling.steps": 10},
+    "mind_vis": {"brain_training.steps": 100, "sampling.steps": 10},
+    "cad": {"brain_training.steps": 60, "cross_training.steps": 40, "sampling.steps": 10},
 }
 """What a recipe that trains for minutes in the lab is told here."""
 
-WEIGHTS = {"mind_vis": {"ldm", "vq"}, "cad": {"ldm", "vq", "mae"}}
+WEIGHTS = {"mind_vis": {"ldm", "vq"}, "cad": {"ldm", "vq", "mae"}, "mind_reader": {"stylegan2"}}
 """Networks of the zoo that a recipe cannot do without and that may not be bundled yet."""
+
+REFITTED = {"linear", "regressor"}
+"""Recipes fitted a second time here, to see that the seed decides everything; the others train for too long."""
+
+_BARE = {"unfitted": "before fitting, encode (or decode) raises a plain AttributeError"}
+WAIVED = {
+    "linear": {**_BARE, "NaN": "NaN in betas gives pictures of NaN"},
+    "regressor": _BARE,
+    "lea": _BARE,
+    "mind_vis": _BARE,
+    "cad": _BARE,
+}
+"""What a recipe does not keep yet. A waiver that is no longer needed fails."""
+
+
+@pytest.fixture(scope="module")
+def study():
+    return Study.of(open_dataset("insilico", options=SIZES))
 
 
 @pytest.fixture(scope="module", params=recipes.recipe_names())
-def run(request, tmp_path_factory):
-    if absent := WEIGHTS.get(request.param, set()) - set(zoo.names()):
+def checked(request, study, tmp_path_factory):
+    """The name of a recipe, the folder of its finished stages, and what it does not keep of its promises."""
+    name = request.param
+    if absent := WEIGHTS.get(name, set()) - set(zoo.names()):
         pytest.skip(f"the zoo's {', '.join(sorted(absent))} is not bundled")
-    config, _ = flow.configure(request.param, [("test", {**LAB, **QUICK.get(request.param, {})})])
-    opened = flow.fit(config, tmp_path_factory.mktemp(request.param) / "run")
+    pool, broken = tmp_path_factory.mktemp(name) / "pool", None
+    try:
+        check_recipe(
+            name, values=QUICK.get(name), study=study, refit=name in REFITTED, pool=pool, waived=WAIVED.get(name)
+        )
+    except NonConforming as error:
+        broken = error
+    return name, pool, broken
+
+
+@pytest.fixture(scope="module")
+def run(checked):
+    """A run on the same data, which finds the stages that were fitted for the check."""
+    name, pool, _ = checked
+    values = {f"recipe.{key}": value for key, value in QUICK.get(name, {}).items()}
+    data = {"data.name": "insilico", "data.options": SIZES}
+    config, _ = flow.configure(name, [("test", {**data, **values})])
+    opened = flow.fit(config, pool.parent / "run", pool=pool)
     flow.decode(opened)
     if opened.recipe(0).can_encode():
         flow.encode(opened)
@@ -35,36 +70,18 @@ def run(request, tmp_path_factory):
     return opened
 
 
-def test_its_file_says_what_it_is_and_which_paper(run):
-    doc = sys.modules[type(run.recipe(0)).__module__].__doc__
-    assert ": " in doc.splitlines()[0]
-    assert "Paper" in doc
+def test_it_keeps_the_promises_of_a_recipe(checked):
+    if checked[2] is not None:
+        raise checked[2]
 
 
-def test_every_stage_is_a_part_with_a_method_and_a_docstring(run):
-    cls = type(run.recipe(0))
-    for name, kind in cls.stages.items():
-        assert issubclass(kind, Part)
-        assert getattr(cls, f"fit_{name}").__doc__
+def test_a_run_on_the_same_data_computes_no_stage_again(run):
+    lines = [json.loads(line) for line in (run.run.path / "log.jsonl").read_text().splitlines()]
+    stages = {line["stage"]: line["how"] for line in lines if "stage" in line}
+    assert stages == dict.fromkeys(type(run.recipe(0)).stages, "reused")
 
 
-def test_pictures_have_the_announced_shape_and_range(run):
-    test = run.sides(0)[1].average_repeats()
-    images = run.recipe(0).decode(test)
-    assert images.pixels.shape == (len(test), *run.recipe(0).image_shape_)
-    assert list(images.ids) == list(test.stimuli)
-    assert np.isfinite(images.pixels).all()
-
-
-def test_saving_and_loading_changes_no_bit(run, tmp_path):
-    recipe, test = run.recipe(0), run.sides(0)[1].average_repeats()
-    recipe.save(tmp_path)
-    back = type(recipe).load(tmp_path)
-    np.testing.assert_array_equal(back.decode(test).pixels, recipe.decode(test).pixels)
-    assert json.loads((tmp_path / "recipe.json").read_text())["kind"] == recipe.config.kind
-
-
-def test_it_saw_the_training_trials_and_no_other(run):
+def test_the_run_saw_training_trials_and_no_other(run):
     train, test = run.sides(0)
     assert run.recipe(0).lineage_ == train.member_keys()
     assert not run.recipe(0).lineage_ & test.member_keys()
@@ -89,8 +106,3 @@ def test_no_check_fails(run):
 
 def test_the_report_is_written(run):
     assert report(run.run).stat().st_size > 10_000
-
-
-def test_presets_are_valid_and_refer_to_known_values(run):
-    for preset in ("lab", "paper"):
-        flow.configure(run.config.recipe.kind, [("test", {**LAB, "preset": preset})])

@@ -71,10 +71,12 @@ def test_b2_takes_no_session_level_for_agreement(rng):
 
 
 def test_b2_correlation_is_the_share_of_signal_variance(rng):
-    betas = trials(rng, noise=1.0, n=200, voxels=400)
-    found = repeat_correlation(betas["responses"], betas["trials"]["stimulus"], np.zeros(600), rng)[0]
-    expected = 1 / (1 + 1 + 9 * 0.75)  # signal, noise, and levels of four sessions, of which a sample keeps about 3/4
-    assert found == pytest.approx(expected, abs=0.05)  # levels are drawn anew for each voxel, 400 of them
+    shown = np.tile(np.arange(200), 3)
+    betas = rng.standard_normal((200, 300))[shown] + 2 * rng.standard_normal((600, 300))
+    found, p, bar, _ = repeat_correlation(betas, shown, np.zeros(600), rng)
+    assert found == pytest.approx(1 / (1 + 4), abs=0.01)  # 600 pairs of 300 voxels: standard error near 0.003
+    assert bar < 0.02
+    assert p < 0.01
 
 
 # -- B4: ceiling -------------------------------------------------------------------------------------------------------

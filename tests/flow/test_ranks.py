@@ -12,7 +12,9 @@ from safetensors.numpy import load_file
 
 from phosphene import flow, zoo
 
-pytestmark = pytest.mark.skipif(not {"vq", "mae", "ldm"} <= set(zoo.names()), reason="the zoo's weights are not bundled")
+pytestmark = pytest.mark.skipif(
+    not {"vq", "mae", "ldm"} <= set(zoo.names()), reason="the zoo's weights are not bundled"
+)
 
 STEPS = "{steps: 6, batch_size: 8, lr: 1e-3, warmup: 0}"
 VALUES = [

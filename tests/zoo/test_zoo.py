@@ -233,3 +233,32 @@ def test_dead_codes_are_brought_back_to_life():
     rows = z.permute(0, 2, 3, 1).reshape(-1, 4)
     assert (codes[:200, None] == rows).all(-1).any(1).all()
     assert (codes[200:] == 100).all()
+
+
+def test_one_byte_a_weight_keeps_every_row_within_half_a_step_of_its_largest():
+    import torch
+
+    from phosphene.zoo.packing import packed, unpacked
+
+    rng = np.random.default_rng(0)
+    filters = (
+        rng.standard_normal((6, 3, 2, 2)).astype(np.float32)
+        * np.logspace(-6, 3, 6, dtype=np.float32)[:, None, None, None]
+    )
+    bias, count = rng.standard_normal(5).astype(np.float32), np.array(7)
+    given = {
+        "w": torch.from_numpy(filters),
+        "empty": torch.zeros(2, 3),
+        "b": torch.from_numpy(bias),
+        "n": torch.tensor(7),
+    }
+    kept = packed(given, "int8")
+    assert kept["w"].dtype == torch.int8
+    back = unpacked({k: v.numpy() for k, v in kept.items()})
+    assert set(back) == set(given)
+    step = np.abs(filters).max((1, 2, 3), keepdims=True) / 127
+    # Half a step, and what float16 rounds off the scale (2^-11, or 6e-8 where it is smallest).
+    assert (np.abs(back["w"] - filters) <= 0.51 * step + 127 * 6e-8).all()
+    np.testing.assert_array_equal(back["empty"], np.zeros((2, 3)))
+    np.testing.assert_allclose(back["b"], bias, rtol=2**-10)
+    assert back["n"] == count

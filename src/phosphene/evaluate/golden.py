@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from phosphene.evaluate.category import PictureClassifier
-from phosphene.evaluate.metric import Decoded, Encoded, View
+from phosphene.evaluate.metric import OF_FEATURES, Decoded, Encoded, View
 from phosphene.evaluate.registry import score
 from phosphene.evaluate.zero_shot import Candidates
 
@@ -89,7 +89,7 @@ def _items() -> tuple[Decoded, Encoded]:
     names = tuple(sorted(set(labels)))
     ours, theirs = (_small(x) for x in (decoded, true))
     kinds = theirs.reshape(len(names), 4, -1).mean(axis=1)  # what a class looks like
-    seen = View(ours, theirs, _softmax(ours, kinds), _softmax(theirs, kinds), names)
+    seen = View(ours, theirs, _softmax(ours, kinds), _softmax(theirs, kinds), names, (*OF_FEATURES, "distance"))
     # Two more names than are tested, so that "among all" is another question than "among those tested".
     texts = Candidates((*names, "x", "y"), np.concatenate([kinds, kinds[:2, ::-1]]), centre=theirs.mean(axis=0))
     ceiling = np.linspace(0.2, 0.9, 24)

@@ -348,7 +348,9 @@ class ClipFeatures:
     def _tokenizer_digest(self) -> str:
         """Of the vocabulary and its rules; padding and truncation are settings of the last call, not of the tokenizer."""
         rules = json.loads(self._tokenizer.backend_tokenizer.to_str())
-        return digest_of(json.dumps({k: v for k, v in rules.items() if k not in ("padding", "truncation")}, sort_keys=True))
+        return digest_of(
+            json.dumps({k: v for k, v in rules.items() if k not in ("padding", "truncation")}, sort_keys=True)
+        )
 
     @cached_property
     def _preprocessing(self) -> Preprocessing:

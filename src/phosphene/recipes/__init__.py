@@ -17,6 +17,7 @@ RECIPES: dict[str, str] = {
     "lea": "phosphene.recipes.lea:Lea",
     "mind_vis": "phosphene.recipes.mind_vis:MindVis",
     "cad": "phosphene.recipes.cad:Cad",
+    "mind_reader": "phosphene.recipes.mind_reader:MindReader",
     "brain_diffuser": "phosphene.recipes.brain_diffuser:BrainDiffuser",
     "gru_two_stage": "phosphene.recipes.gru_two_stage:GruTwoStage",
 }

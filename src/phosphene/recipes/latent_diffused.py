@@ -120,7 +120,10 @@ LAB: dict[str, Any] = {
     },
     "brain_training": {"steps": 250, "batch_size": 64, "lr": 2e-3, "warmup": 25},
     "generator": {"source": "zoo", "mapped": 16, "zero_time": True},
-    "tuning": {"steps": 450, "batch_size": 32, "lr": 1e-3, "schedule": "cosine", "warmup": 25, "clip": 1.0},
+    "tuning": {
+        "steps": 1300, "batch_size": 32, "lr": 3e-3, "schedule": "cosine", "warmup": 25, "clip": 1.0, "crops": 0.0,
+        "sparsify": 0.0,
+    },
     "sampling": LdmSampling.lab().model_dump(),
 }  # fmt: skip
 """Values of the preset ``lab``."""

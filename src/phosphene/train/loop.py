@@ -141,7 +141,9 @@ def train(
     parts = batches.share(rank, world, config.accumulate)
     turns: Callable[[int], Collection[str | None]] = getattr(network, "turns", lambda step: (None,))
     if hasattr(network, "turns") and world > 1:
-        raise ConfigError(f"{type(network).__name__} learns in turns, which is for one process, but {world} were started.")
+        raise ConfigError(
+            f"{type(network).__name__} learns in turns, which is for one process, but {world} were started."
+        )
     cuda = [accelerator.device] if accelerator.device.type == "cuda" else []
 
     network.to(accelerator.device).train()

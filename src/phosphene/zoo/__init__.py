@@ -94,6 +94,7 @@ def load(name: str, *, device: str = "cpu", folder: Path | None = None) -> nn.Mo
     """
     from phosphene.train.checkpoint import load_module_state
     from phosphene.zoo.networks import build
+    from phosphene.zoo.packing import unpacked
 
     about = record(name, folder)
     file = (folder or WEIGHTS) / f"{name}.safetensors"
@@ -107,7 +108,7 @@ def load(name: str, *, device: str = "cpu", folder: Path | None = None) -> nn.Mo
             "Install phosphene again."
         )
     network = build(name, about["config"])
-    load_module_state(network, read_safetensors(file), f"zoo network '{name}'")
+    load_module_state(network, unpacked(read_safetensors(file)), f"zoo network '{name}'")
     return network.eval().requires_grad_(False).to(device)
 
 

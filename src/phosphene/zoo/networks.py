@@ -36,6 +36,7 @@ class Entry(NamedTuple):
     objective : what it is trained on (a class like those of ``objectives.py``)
     score : what it is worth (a function like those of ``scores.py``)
     about : what it is for, as the card says it
+    stored : how its weights are kept, ``float16``, or ``int8`` with a scale for each row
     """
 
     network: str
@@ -43,6 +44,7 @@ class Entry(NamedTuple):
     objective: str
     score: str
     about: str
+    stored: str = "float16"
 
 
 NETWORKS: dict[str, Entry] = {
@@ -83,6 +85,7 @@ NETWORKS: dict[str, Entry] = {
         },
         "phosphene.zoo.objectives:Mae", "phosphene.zoo.scores:mae",
         "A masked autoencoder of pictures: the image side of cross-modal pretraining.",
+        stored="int8",
     ),
     "classifier": Entry(
         "phosphene.zoo.classifier:SceneClassifier", {"widths": [32, 64, 128], "n_features": 128},
@@ -139,6 +142,7 @@ NETWORKS: dict[str, Entry] = {
         },
         "phosphene.zoo.stylegan2:StyleGan2", "phosphene.zoo.stylegan2:stylegan2",
         "Scenes in one pass from two latents of `clip`, of a picture and of a text: the generator of Mind Reader.",
+        stored="int8",
     ),
 }  # fmt: skip
 """Every network of the zoo by name."""

@@ -24,6 +24,7 @@ from phosphene.run.folder import read_json
 from phosphene.run.progress import Progress, duration
 from phosphene.zoo import networks
 from phosphene.zoo.material import HELD_OUT, TRAIN, Scenes, scenes
+from phosphene.zoo.packing import packed, unpacked
 
 N_TRAIN, N_HELD_OUT = 60_000, 2_000
 
@@ -88,7 +89,7 @@ def make(options: argparse.Namespace) -> dict[str, float]:
         watch=lambda entry: progress.say(" ".join(f"{k} {v:.4g}" for k, v in entry.items())),
     )  # fmt: skip
     network = objective.network.cpu()
-    _halve(network)
+    kept = _rounded(network, entry.stored)
     arguments = [networks.make_tokenizer(about["tokenizer"])] if name == "clip" else []
     measured, grid, found = networks.find(entry.score)(network, held_out, *arguments)
     about["config"] = {**config, **{k: v for k, v in found.items() if k == "scaling_factor"}}
@@ -106,7 +107,7 @@ def make(options: argparse.Namespace) -> dict[str, float]:
             "torch": torch.__version__, "phosphene": __version__,
         },
     }  # fmt: skip
-    _write(folder, name, network, about, grid)
+    _write(folder, name, network, kept, about, grid)
     for key, value in measured.items():
         progress.say(f"{key}: {value:.4f}")
     progress.say(
@@ -146,28 +147,26 @@ def _tokens(tokenizer: dict[str, Any], material: Scenes) -> Any:
     return torch.from_numpy(ids.reshape(len(material), -1, ids.shape[1]))
 
 
-def _halve(network: Any) -> None:
-    """Round weights to float16, as they are stored: scores are of what others will load."""
-    import torch
+def _rounded(network: Any, stored: str) -> dict[str, Any]:
+    """Tensors as they will be stored, which the network takes over: scores are of what others will load."""
+    from phosphene.train.checkpoint import load_module_state
 
-    with torch.no_grad():
-        for tensor in network.state_dict().values():
-            if tensor.is_floating_point():
-                tensor.copy_(tensor.half())
+    kept = packed(network.state_dict(), stored)
+    load_module_state(network, unpacked({k: v.numpy() for k, v in kept.items()}), "the network just trained")
+    return kept
 
 
-def _write(folder: Path, name: str, network: Any, about: dict[str, Any], grid: np.ndarray) -> None:
+def _write(
+    folder: Path, name: str, network: Any, kept: dict[str, Any], about: dict[str, Any], grid: np.ndarray
+) -> None:
     import io
 
     from PIL import Image
     from safetensors.torch import save
 
-    tensors = {
-        k: (v.half() if v.is_floating_point() else v).contiguous().clone() for k, v in network.state_dict().items()
-    }
-    data = save(tensors)
+    data = save(kept)
     about |= {
-        "weights": sum(w.numel() for w in network.parameters()), "dtype": "float16", "bytes": len(data),
+        "weights": sum(w.numel() for w in network.parameters()), "dtype": networks.NETWORKS[name].stored, "bytes": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
     }  # fmt: skip
     png = io.BytesIO()

@@ -1,8 +1,8 @@
 """Checks that run by default, each with a verdict; a failure can be passed over only by a waiver that is printed.
 
-``CHECKS`` lists them all, those not written yet included, so that a report can say what was not tested. To write one,
-give its entry a ``run``, name the evidence it needs, and say what it costs. S: split and stimuli. L: leakage. B: is it
-the brain? M: how it is scored. M1-M5, M7-M9 are not here because every score is made that way (exact expectations, ties,
+``CHECKS`` lists them all. To write one, add an entry with a ``run``, name the evidence it needs, and say what it costs; an
+entry without ``run`` answers "not tested", so that a report can say so. S: split and stimuli. L: leakage. B: is it the
+brain? M: how it is scored. M1-M5, M7-M9 are not here because every score is made that way (exact expectations, ties,
 chance, nulls, intervals, gallery sizes, ceilings, false discovery rate).
 """
 

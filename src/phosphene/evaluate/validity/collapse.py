@@ -14,6 +14,7 @@ from phosphene.evaluate.validity.targets import Target
 FEWEST = 8  # test items
 MOST_OUTSIDE = 0.5  # share of the targets' variance that no linear map can reach; a judgement
 LEAST_DIMENSIONS = 0.25  # of those the truths use; a judgement
+LINE = 1.1  # effective dimensions of what lies along one direction; pictures themselves may have no more than four
 LEAST_VARIANCE = 0.01
 MOST_ALIKE = 0.9  # mean cosine between predictions
 _NEIGHBOURS = 10
@@ -172,7 +173,8 @@ def collapse_of_predictions(evidence: Evidence, rng: np.random.Generator) -> tup
             f"{100 * s.variance:.0f} % of the truth's, mean cosine {s.alike:.2f}, {s.nearest} distinct nearest training items "
             f"(truths: {s.true_nearest}), hubness {s.hubness:.1f}"
         )
-        if share < LEAST_DIMENSIONS or s.variance < LEAST_VARIANCE or s.alike > MOST_ALIKE:
+        is_line = s.dimensions < LINE and s.true_dimensions > 2
+        if share < LEAST_DIMENSIONS or is_line or s.variance < LEAST_VARIANCE or s.alike > MOST_ALIKE:
             collapsed.append(target.space)
     if collapsed:
         said.append(f"predictions have collapsed in {_some(collapsed)}")

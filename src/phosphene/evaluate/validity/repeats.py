@@ -9,7 +9,7 @@ from phosphene.evaluate.validity.base import Answer, Evidence
 _MOST_TRIALS = 1500
 _PERMUTATIONS = 1000
 _FEWEST = 5  # stimuli shown more than once
-_ALPHA = 0.05
+_ALPHA = 0.01
 
 
 def repeat_correlation(betas: np.ndarray, stimuli: np.ndarray, sessions: np.ndarray, rng: np.random.Generator):

@@ -1,0 +1,270 @@
+"""Claims about one part, tried one after the other; what fails is told together at the end."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from phosphene.errors import PhospheneError, did_you_mean
+
+HEAVY = ("torch", "diffusers", "transformers")
+"""Packages that take seconds to import; a module that may stay unused leaves them to the functions that need them."""
+
+_SHORTEST = 40  # characters; what was expected, what came and what to do next take more
+
+
+class NonConforming(AssertionError):
+    """What was checked does not keep its promises.
+
+    Attributes
+    ----------
+    failures : name of each claim that fails, and what was expected and what came
+    """
+
+    def __init__(self, what: str, failures: Mapping[str, str], tried: int) -> None:
+        self.failures = dict(failures)
+        lines = "\n".join(f"  [{name}] {text}" for name, text in failures.items())
+        super().__init__(f"{what} does not conform: {len(failures)} of {tried} claims fail.\n{lines}")
+
+
+class Checklist:
+    """Claims about one part.
+
+    Parameters
+    ----------
+    what : the part, for people
+    waived : claims that are known to fail, and why. One that holds after all is a failure, so that no waiver outlives its
+        reason
+
+    Attributes
+    ----------
+    tried : names of the claims tried, in order
+    failures : those that fail, and how
+
+    Examples
+    --------
+    >>> checks = Checklist("a square")
+    >>> with checks.claim("sides", "four sides of one length"):
+    ...     assert len({2, 3}) == 1, "lengths 2 and 3"
+    >>> checks.conclude()
+    Traceback (most recent call last):
+    ...
+    phosphene.conformance.checklist.NonConforming: a square does not conform: 1 of 1 claims fail.
+      [sides] expected four sides of one length; but lengths 2 and 3
+    """
+
+    def __init__(self, what: str, waived: Mapping[str, str] | None = None) -> None:
+        self.what, self.waived = what, dict(waived or {})
+        self.tried: list[str] = []
+        self.failures: dict[str, str] = {}
+
+    @contextmanager
+    def claim(self, name: str, expected: str) -> Iterator[None]:
+        """Everything inside must hold: an exception is the claim's failure, and the next claim is tried.
+
+        Parameters
+        ----------
+        name : one or two words, to be waived by
+        expected : what must be true
+        """
+        if name not in self.tried:
+            self.tried.append(name)
+        try:
+            yield
+        except AssertionError as error:
+            self._fail(name, expected, str(error) or "it is not so")
+        except Exception as error:
+            self._fail(name, expected, f"{type(error).__name__}: {_one_line(error)}")
+
+    def refuses(self, name: str, what: str, call: Callable[[], Any], *words: str) -> None:
+        """`call` must raise an error of phosphene.errors with a message that helps.
+
+        Parameters
+        ----------
+        name : of the claim
+        what : is refused
+        call : must raise
+        words : of which the message holds at least one, in any case
+        """
+        named = f" that says {' or '.join(repr(w) for w in words)}" if words else ""
+        with self.claim(name, f"{what} to be refused with an error of phosphene.errors{named}"):
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    call()
+            except PhospheneError as error:
+                text = str(error)
+                must(len(text) >= _SHORTEST, f"the message is short: {text!r}. Say what came and what to do next")
+                helps = not words or any(w.lower() in text.lower() for w in words)
+                must(helps, f"the message does not say so: {_one_line(error)!r}")
+            else:
+                raise AssertionError("nothing was raised")
+
+    def conclude(self) -> None:
+        """Raise what failed.
+
+        Raises
+        ------
+        NonConforming
+            With every claim that fails and is not waived, and every waiver that is not needed.
+        """
+        failures = {name: text for name, text in self.failures.items() if name not in self.waived}
+        for name, why in self.waived.items():
+            if name not in self.tried:
+                failures[name] = f"is waived ({why}) but is no claim made here. {did_you_mean(name, self.tried)}"
+            elif name not in self.failures:
+                failures[name] = f"is waived ({why}) but holds; drop the waiver"
+        if failures:
+            raise NonConforming(self.what, failures, len(self.tried))
+
+    # -- claims that several checks make ---------------------------------------------------------------------------
+
+    def documented(self, cls: type) -> None:
+        """A docstring of its own, on the class or (where that refers to the file) on its file."""
+        with self.claim("docstring", "a docstring that says what it is"):
+            doc = cls.__dict__.get("__doc__") or ""
+            must(len(doc.strip()) > 10, f"{cls.__module__}.{cls.__qualname__} has {doc.strip()!r}")
+
+    def light(self, module: str) -> None:
+        """Importing the module loads no heavy package; asked of a fresh Python."""
+        with self.claim("light import", f"importing {module} to load none of {', '.join(HEAVY)}"):
+            loaded = _asked_of_python(f"import sys, {module}\nprint(*[m for m in {HEAVY!r} if m in sys.modules])")
+            must(not loaded, f"it loads {loaded}; import it inside the functions that need it")
+
+    def rows(
+        self,
+        call: Callable[[np.ndarray], np.ndarray],
+        whole: np.ndarray,
+        tolerance: float,
+        what: str,
+        *,
+        repeat: bool = True,
+    ) -> None:
+        """What row k gives is a function of row k: not of the call, of the order, or of which others are there.
+
+        Parameters
+        ----------
+        call : row numbers (m,) to results (m, ...)
+        whole : what it gave for all rows, at least 2
+        tolerance : how far rounding in batches of another size may move a result, as a share of the largest value
+        what : the result, for people
+        repeat : whether to ask for the same again, where nothing else does
+        """
+        every = np.arange(len(whole))
+        if repeat:
+            with self.claim("repeat", f"{what} to be the same bits when asked for twice"):
+                same(call(every), whole, what)
+        with self.claim("order", f"{what} not to depend on the order of rows"):
+            near(call(every[::-1])[::-1], whole, tolerance, what)
+        with self.claim("company", f"{what} of a row to be the same alone and among others"):
+            near(call(every[1:2]), whole[1:2], tolerance, f"{what} of one row alone")
+
+    @contextmanager
+    def bounded(self, seconds: float, megabytes: float) -> Iterator[None]:
+        """Processor time and memory of what is done inside. An exception passes through."""
+        start, before = time.process_time(), _peak()
+        yield
+        used, grown = time.process_time() - start, _peak() - before
+        with self.claim("time", f"at most {seconds:g} s of processor time at this size"):
+            must(used <= seconds, f"it took {used:.0f} s")
+        with self.claim("memory", f"at most {megabytes:g} MB of memory more at this size"):
+            must(grown <= megabytes, f"it took {grown:.0f} MB")
+
+    @contextmanager
+    def untouched_randomness(self, torch: bool = True) -> Iterator[None]:
+        """Global random generators stand where they stood. An exception passes through.
+
+        Parameters
+        ----------
+        torch : that of torch too; not where a network may be made, whose first values torch draws before they are read
+            from a file
+        """
+        before = _global_states()
+        yield
+        with self.claim("global seed", "no use of a global random generator; draw from one that is given"):
+            after = {name: state for name, state in _global_states().items() if torch or name != "torch"}
+            moved = [name for name, state in after.items() if before.get(name, state) != state]
+            must(not moved, f"that of {' and '.join(moved)} was used")
+
+    def _fail(self, name: str, expected: str, came: str) -> None:
+        text = f"expected {expected}; but {came}"
+        self.failures[name] = f"{self.failures[name]}\n      and {text}" if name in self.failures else text
+
+
+def must(holds: Any, came: str) -> None:
+    """Raise AssertionError saying what came, unless it holds; unlike a statement, under ``python -O`` too."""
+    if not holds:
+        raise AssertionError(came)
+
+
+def same(ours: Any, theirs: Any, what: str) -> None:
+    """Assert that two arrays are the same bits."""
+    a, b = np.asarray(ours), np.asarray(theirs)
+    must(a.shape == b.shape, f"{what} has shape {a.shape}, and then {b.shape}")
+    equal = np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
+    must(equal, f"{what} differs in {int((a != b).sum())} of {a.size} values")
+
+
+def near(ours: Any, theirs: Any, tolerance: float, what: str) -> None:
+    """Assert that two arrays differ by no more than a share of the largest value."""
+    a, b = np.asarray(ours, dtype=np.float64), np.asarray(theirs, dtype=np.float64)
+    must(a.shape == b.shape, f"{what} has shape {a.shape}, and then {b.shape}")
+    if not a.size:
+        return
+    scale = max(float(np.abs(b).max()), 1e-12)
+    worst = float(np.abs(a - b).max()) / scale
+    must(worst <= tolerance, f"{what} differs by {worst:.2g} of the largest value, where {tolerance:g} is rounding")
+
+
+def finite(array: Any, what: str) -> np.ndarray:
+    """The array, after asserting that it holds floats and neither NaN nor infinity."""
+    array = np.asarray(array)
+    must(array.dtype.kind == "f", f"{what} has dtype {array.dtype}, not floats")
+    must(np.isfinite(array).all(), f"{what} holds {int((~np.isfinite(array)).sum())} NaN or infinite values")
+    return array
+
+
+def shaped(array: Any, shape: tuple[int, ...], what: str) -> np.ndarray:
+    """The array, after asserting its shape."""
+    must(np.shape(array) == tuple(shape), f"{what} has shape {np.shape(array)}, not {tuple(shape)}")
+    return np.asarray(array)
+
+
+@lru_cache(maxsize=64)
+def _asked_of_python(code: str) -> str:
+    """What a fresh Python, which finds the same modules, prints."""
+    path = f"import sys; sys.path[:] = {sys.path!r}\n"
+    done = subprocess.run([sys.executable, "-c", path + code], capture_output=True, text=True, timeout=120, check=False)
+    must(done.returncode == 0, f"a fresh Python cannot import it: {done.stderr.strip().splitlines()[-1:]}")
+    return done.stdout.strip()
+
+
+def _global_states() -> dict[str, bytes]:
+    kind, keys, *rest = np.random.get_state()  # noqa: NPY002  looked at, not used
+    states = {"numpy": repr((kind, keys.tobytes(), rest)).encode()}
+    if "torch" in sys.modules:
+        states["torch"] = sys.modules["torch"].get_rng_state().numpy().tobytes()
+    return states
+
+
+def _peak() -> float:
+    """Most memory this process has held, in MB; 0 where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return 0.0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= 300 else f"{text[:300]} ..."

@@ -1,0 +1,117 @@
+"""A simulated study small enough for every check, and rows that say when a part reads what it must not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from phosphene.errors import DataError
+from phosphene.types import Dataset, Rows, Stimuli, Trials
+
+_ENOUGH = 6
+
+
+@dataclass(frozen=True)
+class Study:
+    """One person, a training side and a test side.
+
+    Attributes
+    ----------
+    train, test : single trials; `averaged` has one row for each of the first test pictures, repeats averaged
+    stimuli : pictures of both sides, with captions
+    """
+
+    train: Trials
+    test: Trials
+    stimuli: Stimuli
+
+    @classmethod
+    def of(cls, dataset: Dataset, subject: str | None = None, split: str | None = None) -> Study:
+        """A subject of a data set (the first by default) and one of its splits (the first by default)."""
+        train, test = dataset.split(split).apply(dataset.trials(subject))
+        return cls(train, test, dataset.stimuli)
+
+    @cached_property
+    def averaged(self) -> Trials:
+        """Test trials of the first pictures, repeats averaged: enough to hold a decoder to its promises."""
+        every = self.test.average_repeats()
+        return every.take(np.arange(min(len(every), _ENOUGH)))
+
+    def guarded(self) -> Study:
+        """The same, where reading a response or a picture of the test side raises DataError."""
+        responses = Guarded(self.train.source, _rows_of(self.train), "a response")
+        places = {stimulus: row for row, stimulus in enumerate(self.stimuli.ids)}
+        base = np.arange(len(self.stimuli)) if self.stimuli.rows is None else self.stimuli.rows
+        allowed = base[[places[s] for s in self.train.stimulus_ids]]
+        pictures = None if self.stimuli.images is None else Guarded(self.stimuli.images, allowed, "a picture")
+        train = replace(self.train, source=responses, rows=_rows_of(self.train))
+        return Study(train, self.test, replace(self.stimuli, images=pictures, rows=base))
+
+
+class Guarded:
+    """Rows of which only some may be read.
+
+    Parameters
+    ----------
+    rows : all of them
+    allowed : numbers of those that may be read
+    what : a row, for the error message
+
+    Examples
+    --------
+    >>> Guarded(np.arange(6).reshape(3, 2), np.array([0, 1]), "a response")[:2]
+    array([[0, 1],
+           [2, 3]])
+    """
+
+    def __init__(self, rows: Rows, allowed: np.ndarray, what: str) -> None:
+        self._rows, self._what = rows, what
+        self._allowed = np.zeros(rows.shape[0], dtype=bool)
+        self._allowed[allowed] = True
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of all rows."""
+        return tuple(self._rows.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        first = rows[0] if isinstance(rows, tuple) else rows
+        asked = np.arange(len(self))[first]
+        if not self._allowed[asked].all():
+            raise DataError(
+                f"{self._what} of the test side was read while fitting; read through the trials and stimuli that are "
+                "given (trials.betas, stimuli.select(trials.stimuli)), not through what lies behind them."
+            )
+        return np.asarray(self._rows[rows])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self[:], dtype=dtype)
+
+
+def tiny_study(n_train: int = 40, n_test: int = 8, n_voxels: int = 60, seed: int = 0) -> Study:
+    """A simulated person who sees small pictures, test pictures several times.
+
+    Parameters
+    ----------
+    n_train, n_test : pictures of each side
+    n_voxels : at least 50
+    seed : of the simulation
+
+    Returns
+    -------
+    Study; pictures of 32 x 32 in colour with captions, voxels with ROIs, coordinates and noise ceilings
+    """
+    from phosphene.data.registry import open_dataset
+
+    options = {"n_train": n_train, "n_test": n_test, "n_voxels": n_voxels, "seed": seed}
+    return Study.of(open_dataset("insilico", options=options))
+
+
+def _rows_of(trials: Trials) -> np.ndarray:
+    return np.arange(trials.source.shape[0]) if trials.rows is None else trials.rows
