@@ -1,4 +1,4 @@
-"""A sweep as an array of cluster jobs, one per run, through submitit. A job that is pre-empted is queued again.
+"""A sweep as an array of cluster jobs, one per run, through submitit. A job that is preempted is queued again.
 
 Every job is one call of :func:`phosphene.sweep.run.one`, so that a run made on the cluster equals one made here; finished
 stages are shared through the sweep's folder, which all nodes must see.
@@ -26,7 +26,7 @@ class Job:
         return one(self.whole, name, Progress())
 
     def checkpoint(self, name: str) -> Any:
-        """Called by submitit when the job is about to be pre-empted: the same again, which goes on where it stopped."""
+        """Called by submitit when the job is about to be preempted: the same again, which goes on where it stopped."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self, name)
