@@ -101,7 +101,7 @@ def test_every_registered_analysis_says_what_it_is_and_takes_its_defaults():
         assert cls.title
         assert cls.__module__.rpartition(".")[2] == name
         assert cls().options == cls.options_class()
-        assert set(cls.needs) <= {"decode", "encode"}
+        assert set(cls.needs) <= {"decode", "encode", "refine"}
 
 
 def test_an_unknown_analysis_or_option_names_the_nearest(run):

@@ -34,7 +34,7 @@ import pandas as pd
 from pydantic import Field
 
 from phosphene._version import __version__
-from phosphene.errors import ModelError
+from phosphene.errors import DataError, ModelError
 from phosphene.run import atomic
 from phosphene.run.config import Config, validate
 from phosphene.run.folder import read_json
@@ -101,6 +101,11 @@ class Recipe(Generic[C]):
         self.unpaired: tuple[Trials, ...] = ()
         self.stage_lineages_: dict[str, frozenset[str]] = {}
         self._training: Path | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        if name.endswith("_") and name[:-1] in type(self).stages:
+            raise ModelError(f"this {type(self).__name__} is not fitted yet; call fit, or load a run.")
+        raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
 
     # -- to be written by each recipe ------------------------------------------------------------------------------
 
@@ -268,6 +273,12 @@ class Recipe(Generic[C]):
             raise ModelError(
                 f"these betas are of subject {trials.subject} but this model was fitted on {self.subject_}; voxels of two "
                 "people do not correspond. Decode the same subject or refit."
+            )
+        if not np.isfinite(trials.betas).all():
+            row, voxel = np.argwhere(~np.isfinite(trials.betas))[0]
+            raise DataError(
+                f"betas must be finite, but row {row}, voxel {voxel} is {trials.betas[row, voxel]}; drop or repair such "
+                "trials (data.nan=impute does it from training trials)."
             )
 
     def predicted_trials(self, stimuli: Stimuli, betas: np.ndarray) -> Trials:
