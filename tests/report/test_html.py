@@ -365,6 +365,13 @@ def test_nothing_but_a_manifest_is_enough_for_a_page(tmp_path):
     assert "phosphene decode" in text
 
 
+@pytest.mark.parametrize(("recipe", "asked"), [("linear", True), ("brain_diffuser", False), ("of_a_plugin", True)])
+def test_only_a_recipe_that_encodes_is_asked_for_responses(recipe, asked, tmp_path):
+    run = RunFolder(tmp_path / "bare")
+    run.write_manifest(recipe=recipe)
+    assert ("phosphene encode" in read(report(run)).text) == asked
+
+
 @pytest.mark.fault(123)
 def test_constant_predictions_and_nan_scores_are_shown_as_undefined(full, tmp_path):
     pixels = np.full_like(full.decoded["brain"], 0.5)

@@ -14,6 +14,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
+from phosphene import recipes
 from phosphene._version import __version__
 from phosphene.errors import ConfigError
 from phosphene.report.analyses import analyses
@@ -215,6 +216,14 @@ def _unit(identity: Mapping[str, Any], n: int) -> str:
     return word if n == 1 else word + "s"
 
 
+def _encodes(kind: str) -> bool:
+    """Whether a recipe predicts responses; a recipe that is not installed here might."""
+    try:
+        return recipes.recipe(kind).can_encode()
+    except ConfigError:
+        return True
+
+
 def _missing(c: Contents) -> list[tuple[str, str]]:
     """(what is not there, the command that makes it)."""
     gaps = []
@@ -222,7 +231,7 @@ def _missing(c: Contents) -> list[tuple[str, str]]:
         gaps.append(("The fit is not finished.", "run the same `phosphene fit` command again; it goes on"))
     if not c.n_pictures:
         gaps.append(("No pictures were decoded yet.", c.command("decode")))
-    if not (c.run.encoded(c.split) / "predicted.npy").is_file():
+    if not (c.run.encoded(c.split) / "predicted.npy").is_file() and _encodes(c.identity["recipe"]):
         gaps.append(("No responses were predicted yet.", c.command("encode")))
     if c.scores.empty and c.validity.empty:
         gaps.append(("Nothing was scored yet, so nothing here can be believed or doubted.", c.command("evaluate")))
