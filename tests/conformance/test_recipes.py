@@ -38,7 +38,14 @@ def study():
     return Study.of(open_dataset("insilico", options=SIZES))
 
 
-@pytest.fixture(scope="module", params=recipes.recipe_names())
+LONG = {"lea", "mind_vis", "cad", "gru_two_stage"}
+"""Recipes that take half a minute or more here; their own tests under tests/recipes are quick."""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(n, marks=pytest.mark.slow) if n in LONG else n for n in recipes.recipe_names()],
+)
 def checked(request, study, tmp_path_factory):
     """The name of a recipe, the folder of its finished stages, and what it does not keep of its promises."""
     name = request.param

@@ -70,7 +70,8 @@ def configured(label_network):
     def configured(recipe="cad", **values):
         tiny = {
             "data.name": "insilico", "data.options": {"n_train": 24, "n_test": 6, "n_voxels": 120, "n_subjects": 2},
-            "recipe.brain": BRAIN, "recipe.brain_training": TRAINING, "recipe.tuning": TRAINING,
+            "recipe.brain": BRAIN, "recipe.brain_training": TRAINING,
+            "recipe.tuning": {**TRAINING, "sparsify": 0.2, "crops": 0.5},
             "recipe.generator": {"folder": str(label_network), "mapped": 3}, "recipe.sampling": {"steps": 3, "samples": 2},
         }  # fmt: skip
         tiny |= {"recipe.cross_training": TRAINING} if recipe == "cad" else {"recipe.adapt_training": TRAINING}

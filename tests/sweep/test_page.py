@@ -288,4 +288,5 @@ def test_the_bench_holds_every_recipe_on_every_design():
     grid = read_grid(Path(__file__).resolve().parents[2] / "configs" / "bench_lab.yaml")
     designs = {p.sets["data.options.design"] for p in grid.points}
     assert designs == {"nsd", "god", "bold5000", "clusters"}
-    assert {p.sets["recipe"] for p in grid.points} == set(RECIPES)
+    ours = {name for name, place in RECIPES.items() if place.startswith("phosphene.")}  # other tests add their own
+    assert {p.sets["recipe"] for p in grid.points} == ours

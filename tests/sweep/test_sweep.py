@@ -97,6 +97,7 @@ def test_nothing_is_made_twice_and_what_is_lost_is_made_again_to_the_bit(done):
     assert scores.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_several_processes_give_the_bits_of_one(done, tmp_path):
     again = sweep(done.file, tmp_path / "out", workers=2)
     for name in again.grid.runs:
