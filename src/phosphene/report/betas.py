@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Callable
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
-from markupsafe import Markup
 
-from phosphene._version import __version__
 from phosphene.betas.folder import FOUND
 from phosphene.data import read_dataset
 from phosphene.errors import DataError
 from phosphene.report import betas_figures as draw
 from phosphene.report.drawings import figure_values
-from phosphene.report.html import _environment
+from phosphene.report.html import render
 from phosphene.report.words import number, whole
 from phosphene.run import atomic
 from phosphene.types import Trials
@@ -62,11 +57,7 @@ def betas_report(folder: str | Path, subject: str | None = None, out: str | Path
     trials = dataset.trials(subject or next(iter(dataset.subjects)))
     found = _found(folder / FOUND)
     values = _page(trials, found)
-    css = files("phosphene.report").joinpath("page.css").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
-    policy = f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
-    page = _environment().get_template("betas.html")
-    text = page.render(css=Markup(css), policy=Markup(policy), version=__version__, **values)
+    text = render(values, "betas.html")
     path = folder / "report.html" if out is None else atomic.checked_path(out)
     atomic.write_text(path, text)
     return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,7 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from phosphene.errors import PhospheneError
+from phosphene.data.privacy import telling_names
+from phosphene.errors import PhospheneError, PhospheneWarning
 from phosphene.report.words import HIDDEN, VERDICTS, is_secret, metric_words
 from phosphene.run.config import flatten
 from phosphene.run.folder import RunFolder
@@ -240,6 +242,7 @@ class Contents:
         sides = self._table(["fold", "side", "unit", "id"], "splits.csv")
         folds = int(split.get("folds") or 1)
         counts = {s: len(sides[(sides["side"] == s)]["id"].astype(str).unique()) for s in ("train", "test")}
+        self._warn_of_names(plain(data.get("subject") or ""))
         return {
             "recipe": plain(manifest.get("recipe") or "unknown recipe"),
             "data": plain(data.get("name") or "unknown data"),
@@ -256,6 +259,15 @@ class Contents:
             "transductive": plain(manifest.get("transductive") or ""),
             "state": plain(manifest.get("state") or ""),
         }
+
+    def _warn_of_names(self, subject: str) -> None:
+        if telling_names([subject]):
+            warnings.warn(
+                f"the report of {self.run.path.name} names its subject {subject!r}, which looks like more than a code; name "
+                "people by codes such as sub-01 (import the data again) before you share it.",
+                PhospheneWarning,
+                stacklevel=2,
+            )
 
     @property
     def seed(self) -> int:

@@ -77,7 +77,6 @@ def report(run: RunFolder | str | Path | Sequence[RunFolder | str | Path], out: 
         "runs": pages,
         "comparison": comparison(runs) if len(runs) > 1 else None,
         "title": pages[0]["title"] if len(runs) == 1 else f"{len(runs)} runs on {runs[0].identity['data']}",
-        "version": __version__,
     }
     path = runs[0].run.path / "report.html" if out is None else atomic.checked_path(out)
     atomic.write_text(path, render(values))
@@ -89,7 +88,8 @@ def render(values: Mapping[str, Any], template: str = "page.html") -> str:
     css = files("phosphene.report").joinpath("page.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
-    return _environment().get_template(template).render(css=Markup(css), policy=Markup(policy), **values)
+    page = _environment().get_template(template)
+    return page.render({"css": Markup(css), "policy": Markup(policy), "version": __version__, **values})
 
 
 @cache
@@ -108,6 +108,7 @@ def _environment() -> jinja2.Environment:
         "signed": signed,
         "whole": whole,
         "text": _text,
+        "inside": _inside,
         "number_or_text": _either,
     }
     environment.globals |= {"verdict_words": lambda v: VERDICTS.get(str(v), ("flag", "?")), "input_words": input_words}
@@ -122,6 +123,11 @@ def _shown(value: Any) -> Any:
 def _text(value: Any) -> str:
     """A cell of a table as text, empty when there is none."""
     return "" if value is None or (isinstance(value, float) and np.isnan(value)) else str(value)
+
+
+def _inside(words: str) -> str:
+    """A title as part of a sentence: its first letter small, unless an abbreviation begins it."""
+    return words if words[1:2].isupper() else words[:1].lower() + words[1:]
 
 
 def _either(value: Any) -> str:
@@ -164,7 +170,8 @@ def _page(contents: Contents, figure_folder: Path | None) -> dict[str, Any]:
         "name": c.name,
         "identity": c.identity,
         "lede": _lede(c),
-        "conclusions": c.conclusions,
+        "conclusions": [line for line in c.conclusions if not line.startswith(("Check ", "Not tested"))],
+        "flags": c.validity[(verdicts == "flag").to_numpy()].to_dict("records"),
         "plates": [plate(g, c, sources) for g in groups],
         "sorted_by": metric_words(c.sorting_metric) if c.sorting_metric else None,
         "sheet": contact_sheet(c),

@@ -44,6 +44,16 @@ def in_families(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Mappi
     return [(name, members) for name, members in grouped if members]
 
 
+_FEW = 14
+"""Tables up to this many rows are shown whole."""
+_MAIN = ("pixcorr", "mse", "ssim.2d", "two_way.", "two_way_within_class.pixels", "zero_shot_centred_top1", "pearson")
+
+
+def is_main(metric: str) -> bool:
+    """Whether a metric belongs to the few that a reader needs first."""
+    return metric.startswith(_MAIN)
+
+
 def score_table(c: Contents) -> dict[str, Any]:
     """Rows in families, controls in order, and whether any control rivals the brain."""
     scores = c.scores
@@ -60,8 +70,11 @@ def score_table(c: Contents) -> dict[str, Any]:
             if cell is not None:
                 cell["rivals"] = name not in ("truth", "first_stage") and rivals(c, metric, name)
         rows.append({"words": words, "brain": brain, "controls": others, "dots": _dots(brain, others)})
+    first = [r for r in rows if len(rows) <= _FEW or is_main(r["words"].name)]
+    rest = [r for r in rows if r not in first]
     return {
-        "groups": in_families(rows),
+        "groups": in_families(first),
+        "rest": in_families(rest),
         "flat": rows,
         "controls": controls,
         "notes": [
