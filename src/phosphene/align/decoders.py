@@ -202,13 +202,13 @@ def invert(
     for held_out in range(fold.max() + 1):
         inside, outside = fold != held_out, fold == held_out
         inner = fit_encoding(latents[inside], betas[inside], alphas)
-        model = _Inverse(inner, latents[inside], betas[inside])
+        model = LinearGaussian(inner, latents[inside], betas[inside])
         for i, correlation in enumerate(correlations):
             for j, trust in enumerate(trusts):
                 predicted = model.decode(betas[outside], correlation, trust)
                 error[i, j] += ((predicted - latents[outside]) ** 2).sum()
     i, j = np.unravel_index(int(error.argmin()), error.shape)
-    model = _Inverse(encoding, latents, betas)
+    model = LinearGaussian(encoding, latents, betas)
     chosen = {"correlation": correlations[i], "trust": trusts[j], "n_voxels_used": int(model.used.sum())}
     weights = np.zeros((betas.shape[1], latents.shape[1]), dtype=np.float32)
     weights[model.used] = model.weights(correlations[i], trusts[j])
@@ -217,8 +217,20 @@ def invert(
     return LinearDecoder(weights, mean, model.centre, np.where(model.used, np.maximum(model.r2, 0), 0), chosen)
 
 
-class _Inverse:
-    """The linear Gaussian model of some training rows, ready for any c and t."""
+class LinearGaussian:
+    """The linear Gaussian model of some training rows, ready for any c and t.
+
+    Parameters
+    ----------
+    encoding : Ridge fitted on these latents and betas
+    latents : (n, n_latents) float32, one row per stimulus
+    betas : (n, n_voxels) float32, standardised
+
+    Attributes
+    ----------
+    used : (n_voxels,) bool, voxels with held-out R2 > 0; r2 : (n_voxels,) those R2
+    centre : (n_latents,) mean of the latents; intercept : (n_used,) response predicted there
+    """
 
     def __init__(self, encoding: Ridge, latents: np.ndarray, betas: np.ndarray) -> None:
         held_out = HeldOut(encoding, latents, betas)
@@ -244,6 +256,7 @@ class _Inverse:
         return taken, (self.ww - (self.we * taken) @ self.we.T) / (1 - correlation)
 
     def decode(self, betas: np.ndarray, correlation: float, trust: float) -> np.ndarray:
+        """Most probable latents, (n, n_latents), of betas (n, n_voxels)."""
         taken, precision = self._shrunk(correlation)
         x = (betas[:, self.used] - self.intercept) / self.spread
         along = (x @ self.e.T).astype(np.float64) @ self.vectors
@@ -252,7 +265,13 @@ class _Inverse:
         return np.linalg.solve(system, trust * evidence.T).T + self.centre
 
     def weights(self, correlation: float, trust: float) -> np.ndarray:
+        """(n_used, n_latents), from betas less `intercept` to latents less `centre`."""
+        evidence, precision = self.evidence(correlation)
+        system = trust * precision + np.diag(1 / self.prior)
+        return np.linalg.solve(system, trust * evidence.T).T
+
+    def evidence(self, correlation: float) -> tuple[np.ndarray, np.ndarray]:
+        """N^-1 W' (n_used, n_latents), of betas from which `intercept` is taken, and W N^-1 W'."""
         taken, precision = self._shrunk(correlation)
         mixed = (self.w.T - self.e.T @ (self.vectors @ (taken[:, None] * self.we.T))) / (1 - correlation)
-        system = trust * precision + np.diag(1 / self.prior)
-        return np.linalg.solve(system, trust * (mixed / self.spread[:, None]).T).T
+        return mixed / self.spread[:, None], precision

@@ -1,0 +1,132 @@
+"""From voxels to a mixture: which of many candidates was seen, and how far from it.
+
+The prior of the latents is a mixture of Gaussians, one around every candidate; the likelihood is a linear Gaussian
+encoding model. The posterior is then a mixture as well, in closed form.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+
+from phosphene.align.decoders import LinearGaussian
+from phosphene.run.stages import take
+
+
+class MixtureDecoder:
+    """Posterior of latents z under a mixture prior, given responses x.
+
+        x = m + W'z + noise,   noise ~ N(0, N / t),   z ~ mean over k of N(z_k, R)
+        e = t W N^-1 (x - m),  P = t W N^-1 W',       G = (I + R P)^-1
+        log p(k | x) = e'G z_k - z_k'P G z_k / 2 + constant
+        E[z | x]     = G sum_k p(k | x) z_k + G R e
+
+    With R = 0 this is the posterior over the candidates alone; with one candidate, linear Gaussian decoding.
+
+    Parameters
+    ----------
+    to_evidence : (n_voxels, n_latents), t N^-1 W', rows of unused voxels zero
+    mean : (n_voxels,), m
+    precision : (n_latents, n_latents), P
+    candidates : (n_candidates, n_latents), z_k, measured from `centre`
+    spread : (n_latents, n_latents), R
+    centre : (n_latents,)
+    voxel_weights : (n_voxels,), how much a voxel counts, 0 for unused
+    chosen : for people
+
+    References
+    ----------
+    Naselaris et al. 2009, Neuron 63, and Nishimoto et al. 2011, Current Biology 21 (a sampled prior of pictures under
+    an encoding model); Schoenmakers et al. 2013, NeuroImage 83 (linear Gaussian); Schoenmakers et al. 2015, Frontiers
+    in Computational Neuroscience 8 (Gaussian mixtures).
+    """
+
+    _TENSORS = ("to_evidence", "mean", "precision", "candidates", "spread", "centre", "voxel_weights")
+
+    def __init__(
+        self,
+        to_evidence: np.ndarray,
+        mean: np.ndarray,
+        precision: np.ndarray,
+        candidates: np.ndarray,
+        spread: np.ndarray,
+        centre: np.ndarray,
+        voxel_weights: np.ndarray,
+        chosen: dict[str, Any] | None = None,
+    ) -> None:
+        self.to_evidence_ = np.asarray(to_evidence, dtype=np.float32)
+        self.mean_ = np.asarray(mean, dtype=np.float32)
+        self.precision_ = np.asarray(precision, dtype=np.float64)
+        self.candidates_ = np.asarray(candidates, dtype=np.float32)
+        self.spread_ = np.asarray(spread, dtype=np.float64)
+        self.centre_ = np.asarray(centre, dtype=np.float32)
+        self.voxel_weights_ = np.asarray(voxel_weights, dtype=np.float32)
+        self.chosen_ = chosen or {}
+
+    def posterior(self, betas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities of the candidates, and how far the mean of the latents lies from theirs.
+
+        Parameters
+        ----------
+        betas : (n, n_voxels) standardised
+
+        Returns
+        -------
+        probabilities : (n, n_candidates) float64, rows sum to 1
+        moved : (n, n_latents) float64, E[z | x] minus the mean of the candidates under these probabilities
+        """
+        evidence = ((betas - self.mean_) @ self.to_evidence_).astype(np.float64)
+        return posterior(evidence, self.precision_, self.candidates_.astype(np.float64), self.spread_)
+
+    def predict(self, betas: np.ndarray) -> np.ndarray:
+        """Posterior mean of the latents, (n, n_latents) float32."""
+        probabilities, moved = self.posterior(betas)
+        return (probabilities @ self.candidates_ + moved + self.centre_).astype(np.float32)
+
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Arrays and plain values, for saving."""
+        return {name: getattr(self, f"{name}_") for name in self._TENSORS}, self.chosen_
+
+    @classmethod
+    def from_state(cls, tensors: dict[str, np.ndarray], meta: dict[str, Any]) -> Self:
+        """The same decoder again."""
+        return cls(*take(tensors, cls._TENSORS, "MixtureDecoder"), chosen=meta)
+
+    @classmethod
+    def fit(
+        cls, model: LinearGaussian, candidates: np.ndarray, *, correlation: float, trust: float, spread: float
+    ) -> Self:
+        """The decoder for given values.
+
+        Parameters
+        ----------
+        model : of the voxels, given the latents
+        candidates : (n_candidates, n_latents)
+        correlation : how far the noise correlations seen are believed, 0 to less than 1
+        trust : t, how far the likelihood is believed
+        spread : R as a share of the covariance of the candidates
+        """
+        to_evidence, precision = model.evidence(correlation)
+        n_voxels = len(model.used)
+        weights, mean = np.zeros((n_voxels, len(precision)), np.float32), np.zeros(n_voxels, np.float32)
+        weights[model.used], mean[model.used] = trust * to_evidence, model.intercept
+        around = candidates - model.centre
+        r = spread * np.atleast_2d(np.cov(around.T.astype(np.float64)))
+        chosen = {"correlation": correlation, "trust": trust, "spread": spread, "n_voxels_used": int(model.used.sum())}
+        trusted = np.where(model.used, np.maximum(model.r2, 0), 0)
+        return cls(weights, mean, trust * precision, around, r, model.centre, trusted, chosen)
+
+
+def posterior(
+    evidence: np.ndarray, precision: np.ndarray, candidates: np.ndarray, spread: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities (n, n_candidates) and moves (n, n_latents) of :class:`MixtureDecoder` from e, P, z_k and R."""
+    g = np.linalg.inv(np.eye(len(precision)) + spread @ precision)
+    own = 0.5 * ((candidates @ (precision @ g)) * candidates).sum(axis=1)
+    log = evidence @ g @ candidates.T - own
+    log -= log.max(axis=1, keepdims=True)
+    probabilities = np.exp(log)
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    mean = probabilities @ candidates
+    return probabilities, mean @ g.T + evidence @ (g @ spread).T - mean

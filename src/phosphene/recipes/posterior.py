@@ -1,0 +1,202 @@
+"""Posterior: a linear model of the voxels, and a prior of pictures that is sampled and not linear.
+
+Paper: none of its own. Reconstruction as a posterior over sampled pictures under an encoding model follows Naselaris et
+al. 2009 and Nishimoto et al. 2011, its linear Gaussian limit Schoenmakers et al. 2013, Gaussian mixtures as prior
+Schoenmakers et al. 2015. Here the sample is the training pictures and warped copies of them, so that it can be large where
+the training pictures are few; no other picture and no label comes in.
+
+    encode   picture -> principal components -> ridge -> standardised voxels -> betas
+    decode   betas -> standardised voxels -> probability of every warped picture -> their mean, moved by what the voxels
+             still say -> picture
+
+How far the noise correlations are believed, how far the voxels are trusted and how far a picture may lie from those of
+the sample are chosen together in folds of the training trials, by the mean of pixel correlation and SSIM.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from phosphene.align.decoders import ALPHAS, LinearGaussian, fit_encoding
+from phosphene.align.mixture import MixtureDecoder
+from phosphene.align.ridge import Ridge
+from phosphene.data.splits import inner_folds
+from phosphene.data.standardise import Standardiser
+from phosphene.evaluate.pixel import mse, pixcorr
+from phosphene.evaluate.ssim import ssim_2d
+from phosphene.features.warps import WarpConfig, WarpedPictures
+from phosphene.recipes.base import Recipe, RecipeConfig
+from phosphene.run.config import Config
+from phosphene.types import Images, Latents, Stimuli, Trials
+
+Alpha = Annotated[float, Field(gt=0, le=1e12)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Trust = Annotated[float, Field(gt=0)]
+Spread = Annotated[float, Field(ge=0)]
+
+
+class PriorConfig(Config):
+    """Which pictures are thought possible."""
+
+    n_pictures: int = Field(5400, ge=2, description="training pictures and warped copies of them, about")
+    n_components: int = Field(40, ge=1, description="principal components of these that the voxels are fitted with")
+    size: tuple[int, int] | None = Field(None, description="(height, width) to resize pictures to first")
+    warp: WarpConfig = WarpConfig()
+
+
+class ChoiceConfig(Config):
+    """What is tried in folds of the training trials."""
+
+    score: Literal["mse", "pixcorr", "ssim", "pixcorr+ssim"] = Field("pixcorr+ssim", description="what decides")
+    n_folds: int = Field(5, ge=2)
+    correlations: tuple[Share, ...] = Field((0.05, 0.1, 0.2), min_length=1)
+    trusts: tuple[Trust, ...] = Field((0.05, 0.1, 0.15, 0.2, 0.3), min_length=1)
+    spreads: tuple[Spread, ...] = Field((0.0, 0.03, 0.1), min_length=1)
+
+
+class PosteriorConfig(RecipeConfig):
+    """Configuration of `Posterior`."""
+
+    kind: Literal["posterior"] = "posterior"
+    prior: PriorConfig = PriorConfig()
+    per_session: bool = Field(False, description="standardise voxels by the training trials of each session")
+    choice: ChoiceConfig = ChoiceConfig()
+    alphas: tuple[Alpha, ...] = Field(ALPHAS, min_length=1, description="ridge penalties to choose among")
+
+
+class Posterior(Recipe[PosteriorConfig]):
+    """See the top of this file.
+
+    Attributes
+    ----------
+    standardise_ : Standardiser of the voxels
+    prior_ : WarpedPictures of the training pictures
+    to_brain_ : Ridge, components to standardised voxels
+    decoder_ : MixtureDecoder, standardised voxels to probabilities and components
+    """
+
+    config_class = PosteriorConfig
+    stages = {  # noqa: RUF012  the stages of a recipe are fixed
+        "standardise": Standardiser,
+        "prior": WarpedPictures,
+        "to_brain": Ridge,
+        "decoder": MixtureDecoder,
+    }
+
+    @classmethod
+    def preset(cls, name: str) -> dict[str, Any]:
+        """``paper``: pictures at 64 pixels, more of them and of their components, for data of NSD's size."""
+        return {"prior": {"size": [64, 64], "n_pictures": 20000, "n_components": 200}} if name == "paper" else {}
+
+    def stage_config(self, name: str) -> dict[str, Any]:
+        """Values a stage depends on, so that another choice spares what comes before."""
+        c = self.config.model_dump(mode="json")
+        needed = {"standardise": ["per_session"], "prior": ["prior"], "to_brain": ["alphas"]}
+        return {k: c[k] for k in needed.get(name, c)}
+
+    # -- stages, in order ------------------------------------------------------------------------------------------
+
+    def fit_standardise(self, trials: Trials, stimuli: Stimuli) -> Standardiser:
+        """Mean and spread of every voxel over the training trials."""
+        return Standardiser(per_session=self.config.per_session).fit(trials)
+
+    def fit_prior(self, trials: Trials, stimuli: Stimuli) -> WarpedPictures:
+        """The training pictures and warped copies, as many per picture as make the number asked for."""
+        c = self.config.prior
+        # By id: neither the order of the trials nor their responses may change which pictures are drawn.
+        ids = np.sort(stimuli.ids.astype(str))
+        return WarpedPictures(c.n_pictures, c.n_components, c.size, c.warp).fit(stimuli.select(ids), self.rng("warps"))
+
+    def fit_to_brain(self, trials: Trials, stimuli: Stimuli) -> Ridge:
+        """Components to standardised voxels, a penalty per voxel."""
+        betas, latents = self._pairs(trials, stimuli)
+        return fit_encoding(latents, betas, self.config.alphas)
+
+    def fit_decoder(self, trials: Trials, stimuli: Stimuli) -> MixtureDecoder:
+        """The encoding model turned round, with the values that decode held-out training trials best."""
+        c = self.config.choice
+        tried = list(product(c.correlations, c.trusts, c.spreads))
+        scores = self._held_out_scores(trials, stimuli, tried) if len(tried) > 1 else np.zeros(1)
+        correlation, trust, spread = tried[int(np.argmax(scores))]
+        betas, latents = self._pairs(trials, stimuli)
+        model = LinearGaussian(self.to_brain_, latents, betas)
+        decoder = MixtureDecoder.fit(model, self.prior_.latents(), correlation=correlation, trust=trust, spread=spread)
+        decoder.chosen_ |= {"held_out_score": float(np.max(scores)), "n_tried": len(tried)}
+        return decoder
+
+    def _held_out_scores(self, trials: Trials, stimuli: Stimuli, tried: list[tuple[float, float, float]]) -> np.ndarray:
+        """Mean score of each triple over training pictures decoded by models that never saw them, prior included."""
+        fold, total = self.inner_folds(trials), np.zeros(len(tried))
+        one = ChoiceConfig(correlations=(0.1,), trusts=(0.1,), spreads=(0.0,))
+        single = self.config.model_copy(update={"choice": one})
+        for held_out in np.unique(fold):
+            inside = trials.take(fold != held_out)
+            inner = Posterior(single, seed=self.seed).fit(inside, stimuli)
+            test = trials.take(fold == held_out).average_repeats()
+            true = stimuli.select(test.stimuli).resized(inner.prior_.image_shape_[:2])
+            model = LinearGaussian(inner.to_brain_, *reversed(inner._pairs(inside, stimuli)))
+            latents, pictures = inner.prior_.latents(), inner.prior_.floats()
+            betas = inner.standardise_.transform(test).betas
+            for i, (correlation, trust, spread) in enumerate(tried):
+                values = {"correlation": correlation, "trust": trust, "spread": spread}
+                decoder = MixtureDecoder.fit(model, latents, **values)
+                decoded = inner.prior_.mixed(*decoder.posterior(betas), pictures)
+                total[i] += _scores(self.config.choice.score, decoded, true).sum()
+        return total / len(stimuli)
+
+    # -- the arrows ------------------------------------------------------------------------------------------------
+
+    def decode(self, trials: Trials) -> Images:
+        """Brain to image: one picture per row of `trials`, 0-1."""
+        self.check_trials(trials)
+        return Images(trials.stimuli, self.prior_.mixed(*self.decoder_.posterior(self._betas(trials))))
+
+    def encode(self, stimuli: Stimuli) -> Trials:
+        """Image to brain: one predicted response per stimulus, in the units of the training betas."""
+        standardised = self.to_brain_.predict(self.prior_.transform(stimuli))
+        return self.predicted_trials(stimuli, self.standardise_.inverse(standardised))
+
+    def latents(self, trials: Trials) -> Latents:
+        """Posterior mean of the components, one row per trial."""
+        self.check_trials(trials)
+        return Latents(trials.stimuli, {WarpedPictures.space: self.decoder_.predict(self._betas(trials))})
+
+    def true_latents(self, stimuli: Stimuli) -> Latents:
+        """Components of the pictures themselves."""
+        return Latents(stimuli.ids, {WarpedPictures.space: self.prior_.transform(stimuli)})
+
+    def ceiling(self, stimuli: Stimuli) -> Images:
+        """Pictures drawn from their own components, an upper bound of what the voxels are asked for."""
+        return Images(stimuli.ids, np.clip(self.prior_.inverse(self.prior_.transform(stimuli)), 0, 1))
+
+    def inner_folds(self, trials: Trials) -> np.ndarray:
+        """Folds of the training trials that everything was chosen in, whole stimuli together."""
+        return inner_folds(trials, self.config.choice.n_folds, self.rng("inner folds"))
+
+    def voxel_weights(self) -> np.ndarray:
+        """How much each voxel counts when decoding, 0 for unused."""
+        return self.decoder_.voxel_weights_
+
+    def _betas(self, trials: Trials) -> np.ndarray:
+        return self.standardise_.transform(trials).betas
+
+    def _pairs(self, trials: Trials, stimuli: Stimuli) -> tuple[np.ndarray, np.ndarray]:
+        """Standardised betas, one row per stimulus, and the components of what was shown."""
+        averaged = self.standardise_.transform(trials).average_repeats()
+        return averaged.betas, self.prior_.transform(stimuli.select(averaged.stimuli))
+
+    def _fitted_on(self, trials: Trials, stimuli: Stimuli) -> None:
+        super()._fitted_on(trials, stimuli)
+        self.image_shape_ = (*(self.config.prior.size or self.image_shape_[:2]), self.image_shape_[2])
+
+
+def _scores(name: str, decoded: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """Score of each picture, larger is better; a picture without contrast correlates with nothing."""
+    if name == "pixcorr+ssim":
+        return (_scores("pixcorr", decoded, true) + _scores("ssim", decoded, true)) / 2
+    score = {"mse": mse, "pixcorr": pixcorr, "ssim": ssim_2d}[name]
+    return np.nan_to_num(np.asarray(score(decoded, true), dtype=np.float64)) * (-1 if name == "mse" else 1)
