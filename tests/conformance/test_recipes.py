@@ -38,7 +38,7 @@ def study():
     return Study.of(open_dataset("insilico", options=SIZES))
 
 
-LONG = {"lea", "mind_vis", "cad", "gru_two_stage"}
+LONG = {"lea", "mind_vis", "cad", "gru_two_stage", "mixed"}
 """Recipes that take half a minute or more here; their own tests under tests/recipes are quick."""
 
 

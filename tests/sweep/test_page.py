@@ -289,4 +289,4 @@ def test_the_bench_holds_every_recipe_on_every_design():
     designs = {p.sets["data.options.design"] for p in grid.points}
     assert designs == {"nsd", "god", "bold5000", "clusters"}
     ours = {name for name, place in RECIPES.items() if place.startswith("phosphene.")}  # other tests add their own
-    assert {p.sets["recipe"] for p in grid.points} == ours
+    assert {run.config.recipe.kind for run in grid.runs.values()} == ours

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 
 import numpy as np
 import pandas as pd
@@ -58,6 +59,18 @@ def test_a_file_beside_can_be_a_point(tmp_path):
     (run,) = grid.runs.values()
     assert run.config.seed == 9
     assert grid.points[0].label == "config mine"
+
+
+def test_a_file_can_stand_among_the_names_of_recipes(tmp_path):
+    (tmp_path / "mine.yaml").write_text(to_yaml({"recipe": {"kind": "regressor"}, "seed": 9}))
+    grid = read_grid(write(tmp_path, recipe=None, grid=[{"recipe": ["linear", "mine.yaml"]}], crossed=True))
+    assert [(p.config.recipe.kind, p.config.seed) for p in grid.runs.values()] == [("linear", 0), ("regressor", 9)]
+    assert [p.label for p in grid.points] == ["recipe linear", "recipe mine"]
+    (tmp_path / "mine.yaml").write_text(to_yaml({"seed": 9}))
+    with pytest.raises(ConfigError, match=r"write recipe\.kind into mine\.yaml"):
+        read_grid(write(tmp_path, grid=[{"recipe": ["mine.yaml"]}]))
+    with pytest.raises(ConfigError, match="name one"):
+        read_grid(write(tmp_path, grid=[{"recipe": ["mine.yaml"], "config": ["mine.yaml"]}]))
 
 
 @pytest.mark.parametrize(
@@ -194,3 +207,46 @@ def test_done_means_made_by_this_version(done):
     record.write_text(json.dumps({"phosphene": "0.0.0", "seconds": 1}))
     assert not done.is_done(name)
     record.write_text(kept)
+
+
+@pytest.mark.fault(121)
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"slurm_comment": "x\ntouch gone"},
+        {"slurm_setup": ["module load", "a\rb"]},
+        {"x; touch gone": 1},
+        {"slurm_time\n": 3},
+    ],
+)
+def test_a_line_break_in_a_job_option_is_refused_before_anything_is_submitted(done, bad):
+    pytest.importorskip("submitit")
+    with pytest.raises(ConfigError, match=r"line break|no option"):
+        submit(done, list(done.grid.runs), bad, cluster="slurm")
+
+
+@pytest.mark.fault(121)
+@pytest.mark.parametrize(
+    "text", ["$(touch gone)", "`touch gone`", "a; touch gone", "a' && touch gone #", "a | tee gone", 'a"b']
+)
+def test_shell_signs_in_options_folders_and_names_reach_a_job_script_as_text(text, tmp_path):
+    submitit = pytest.importorskip("submitit")
+    from submitit.slurm.slurm import _make_sbatch_string
+
+    from phosphene.sweep.cluster import _job_name, _refuse_lines
+
+    folder = tmp_path / text.replace("/", "_")
+    folder.mkdir()
+    _refuse_lines({"the sweep's folder": str(folder), "slurm_comment": text})
+    script = _make_sbatch_string("true", folder / "jobs", job_name=_job_name(folder), comment=text)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "srun").write_text("#!/bin/sh\nexit 0\n")
+    (tmp_path / "bin" / "srun").chmod(0o755)
+    path = f"{tmp_path / 'bin'}:/usr/bin:/bin"
+    ran = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, env={"PATH": path}, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert not (tmp_path / "gone").exists()
+    assert submitit.__version__
+    assert set(_job_name(folder)) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")

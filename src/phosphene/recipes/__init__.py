@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 RECIPES: dict[str, str] = {
     "linear": "phosphene.recipes.linear:Linear",
+    "posterior": "phosphene.recipes.posterior:Posterior",
     "regressor": "phosphene.recipes.regressor:Regressor",
     "lea": "phosphene.recipes.lea:Lea",
     "mind_vis": "phosphene.recipes.mind_vis:MindVis",
@@ -20,6 +21,7 @@ RECIPES: dict[str, str] = {
     "mind_reader": "phosphene.recipes.mind_reader:MindReader",
     "brain_diffuser": "phosphene.recipes.brain_diffuser:BrainDiffuser",
     "gru_two_stage": "phosphene.recipes.gru_two_stage:GruTwoStage",
+    "mixed": "phosphene.recipes.mixed:Mixed",
 }
 """Name of a recipe, as in ``phosphene fit NAME``, and where its class lives."""
 

@@ -22,7 +22,8 @@ from phosphene.brain.gru import (
     MlpConfig,
     voxel_runs,
 )
-from phosphene.recipes.two_stage import LAB, Predictor, TwoStage, TwoStageConfig
+from phosphene.recipes.predictor import Predictor, fit_map
+from phosphene.recipes.two_stage import LAB, TwoStage, TwoStageConfig
 from phosphene.types import Stimuli, Trials
 
 BrainConfig = Annotated[
@@ -57,25 +58,17 @@ class GruTwoStage(TwoStage[GruTwoStageConfig]):
 
     def fit_first(self, trials: Trials, stimuli: Stimuli) -> Predictor:
         """Betas to VDVAE latents, by the network (or ridge of limited rank) that is asked for."""
-        from phosphene.brain.gru_fit import fit_latent_net
-
         c = self.config
         betas, shown = self._rows(trials, stimuli)
-        targets = self._vdvae.transform(shown)
-        names = np.asarray(shown.ids).astype(str)
-        if isinstance(c.brain, ReducedRankConfig):
-            ranked = c.brain.make().fit(betas, targets, names)
-
-            def again(x: np.ndarray, y: np.ndarray) -> Any:
-                return type(ranked)(ranked.rank_, ranked.alpha_).fit(x, y)
-
-            return self.predictor(trials, ranked, betas, targets, again)
-        groups = voxel_runs(trials, c.group_size) if c.brain.kind == "group_gru" else ()
-
-        def fitted(x: np.ndarray, y: np.ndarray, ids: np.ndarray, folder: Any = None) -> Any:
-            return fit_latent_net(
-                c.brain, x, y, ids, c.training, seed=self.seed, groups=groups, folder=folder, progress=self.progress
-            )
-
-        whole = fitted(betas, targets, names, self._training)
-        return self.predictor(trials, whole, betas, targets, lambda x, y: fitted(x, y, np.arange(len(x)).astype(str)))
+        return fit_map(
+            c.brain,
+            betas,
+            self._vdvae.transform(shown),
+            np.asarray(shown.ids).astype(str),
+            c.training,
+            self.restore(trials),
+            seed=self.seed,
+            groups=voxel_runs(trials, c.group_size) if c.brain.kind == "group_gru" else (),
+            folder=self._training,
+            progress=self.progress,
+        )

@@ -1,17 +1,26 @@
-"""Standardised betas to latents by whichever map a two-stage decoder uses, with what is done to its predictions."""
+"""Standardised betas to latents by whichever map a recipe uses, with what is done to its predictions.
+
+`fit_ridge` and `fit_map` make one from pairs; a row is a stimulus.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
-from phosphene.align.moments import Moments
-from phosphene.align.reduced_rank import ReducedRankRidge
+from phosphene.align.decoders import ALPHAS
+from phosphene.align.moments import Mode, Moments
+from phosphene.align.reduced_rank import ReducedRankConfig, ReducedRankRidge
 from phosphene.align.ridge import Ridge
 from phosphene.align.streamed import StreamedRidge
-from phosphene.brain.gru import LatentNetPart
+from phosphene.brain.gru import LatentNetPart, LatentTraining
 from phosphene.errors import ModelError
+from phosphene.run.progress import Progress
+from phosphene.run.store import StoredRows
 
 ALL = slice(None)
 _KINDS: dict[str, Any] = {
@@ -20,6 +29,8 @@ _KINDS: dict[str, Any] = {
     "reduced_rank": ReducedRankRidge,
     "network": LatentNetPart,
 }
+Again = Callable[[np.ndarray, np.ndarray], Any]
+"""Fits a map once more, to some of the rows."""
 
 
 class Predictor:
@@ -77,3 +88,90 @@ class Predictor:
         inner = _KINDS[meta["kind"]].from_state(own("inner."), meta["inner"])
         moments = meta["moments"]
         return cls(inner, None if moments is None else Moments.from_state(own("moments."), moments))
+
+
+@dataclass(frozen=True)
+class Restore:
+    """How mean and spread of predictions are restored.
+
+    Parameters
+    ----------
+    mode : see :class:`phosphene.align.moments.Moments`; ``none`` leaves predictions as they are
+    folds : gives the fold of each row, for ``train_oof``
+    """
+
+    mode: Mode
+    folds: Callable[[], np.ndarray]
+
+    def around(self, inner: Any, x: np.ndarray, y: np.ndarray, again: Again) -> Predictor:
+        """A map fitted to (n, d) and (n, k), with its moments; `again` fits it without a fold."""
+        if self.mode == "none":
+            return Predictor(inner, None)
+        left_out = np.empty(y.shape, dtype=np.float32)
+        if self.mode == "test":
+            left_out[:] = y  # the moments of predictions come from the test batch; only those of targets are kept
+        else:
+            fold = self.folds()
+            for f in np.unique(fold):
+                left_out[fold == f] = again(x[fold != f], y[fold != f]).predict(x[fold == f])
+        return Predictor(inner, Moments(self.mode).fit(left_out, y))
+
+
+def fit_ridge(x: np.ndarray, y: np.ndarray | StoredRows, alpha: float | None, restore: Restore) -> Predictor:
+    """Ridge with a given penalty, or the one that exact leave-one-out chooses.
+
+    Parameters
+    ----------
+    x : (n, d) of about unit variance
+    y : (n, k) in memory, or rows of a store, which are then read whenever it predicts
+    alpha : penalty; chosen when None
+    restore : what is done to predictions
+    """
+    alphas = ALPHAS if alpha is None else alpha
+    if isinstance(y, StoredRows):
+        streamed = StreamedRidge(alphas).fit(x, y)
+        if restore.mode == "none":
+            return Predictor(streamed, None)
+        blocks = ((true, true) for true in streamed.true_blocks())  # as above: only the moments of targets are kept
+        if restore.mode == "train_oof":
+            blocks = streamed.left_out(x, y, restore.folds())
+        return Predictor(streamed, Moments(restore.mode).fit_blocks(blocks))
+    ridge = Ridge(alphas, choose="loo").fit(x, y)
+    return restore.around(ridge, x, y, lambda x, y: Ridge(float(ridge.alpha_)).fit(x, y))
+
+
+def fit_map(
+    config: Any,
+    x: np.ndarray,
+    y: np.ndarray,
+    ids: Sequence[str] | np.ndarray,
+    training: LatentTraining,
+    restore: Restore,
+    *,
+    seed: int,
+    groups: Sequence[np.ndarray] = (),
+    folder: Path | None = None,
+    progress: Progress | None = None,
+) -> Predictor:
+    """A network, or ridge of limited rank.
+
+    Parameters
+    ----------
+    config : ReducedRankConfig, or one of :data:`phosphene.brain.gru.LATENT_NETS`
+    x, y : (n, d), (n, k)
+    ids : (n,) stimuli
+    training : of a network
+    restore : what is done to predictions
+    seed, groups, folder, progress : as for :func:`phosphene.brain.fit_latent_net`
+    """
+    from phosphene.brain.gru_fit import fit_latent_net
+
+    if isinstance(config, ReducedRankConfig):
+        ranked = config.make().fit(x, y, ids)
+        return restore.around(ranked, x, y, lambda x, y: type(ranked)(ranked.rank_, ranked.alpha_).fit(x, y))
+
+    def fitted(x: np.ndarray, y: np.ndarray, ids: Any, folder: Path | None = None) -> LatentNetPart:
+        return fit_latent_net(config, x, y, ids, training, seed=seed, groups=groups, folder=folder, progress=progress)
+
+    whole = fitted(x, y, ids, folder)
+    return restore.around(whole, x, y, lambda x, y: fitted(x, y, np.arange(len(x)).astype(str)))

@@ -19,10 +19,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from phosphene import zoo
-from phosphene.align.decoders import ALPHAS
-from phosphene.align.moments import Mode, Moments
-from phosphene.align.ridge import Ridge
-from phosphene.align.streamed import StreamedRidge
+from phosphene.align.moments import Mode
 from phosphene.data.splits import inner_folds
 from phosphene.data.standardise import Standardiser
 from phosphene.errors import ConfigError
@@ -33,7 +30,7 @@ from phosphene.generate.dual_guided import DualGuided, unconditional
 from phosphene.generate.dual_guided_config import RefineConfig
 from phosphene.generate.vdvae import VdvaeDecoder, VdvaePart
 from phosphene.recipes.base import Recipe, RecipeConfig
-from phosphene.recipes.predictor import Predictor
+from phosphene.recipes.predictor import Predictor, Restore, fit_ridge
 from phosphene.run.config import Config
 from phosphene.run.store import RowStore, StoredRows
 from phosphene.types import Images, Latents, Stimuli, Trials
@@ -133,6 +130,8 @@ class TwoStage(Recipe[T]):
         "vdvae": VdvaePart,
         "refiner": DualGuided,
     }
+    halves: tuple[str, ...] = ("first", "second")
+    """What there is of it; where one is borrowed, either half may be absent."""
     needs: ClassVar = {
         "first": ("standardise",), "vision": ("standardise",), "text": ("standardise",), "vdvae": (), "refiner": (),
     }  # fmt: skip
@@ -156,9 +155,11 @@ class TwoStage(Recipe[T]):
 
     def generators(self) -> tuple[str, ...]:
         """Those of both stages."""
-        first = "lab" if self.config.first.network == "lab" else "vdvae-imagenet64"
-        second = "lab" if self.config.refiner.source == "zoo" else "versatile-diffusion"
-        return tuple(dict.fromkeys((first, second)))
+        names = {
+            "first": "lab" if self.config.first.network == "lab" else "vdvae-imagenet64",
+            "second": "lab" if self.config.refiner.source == "zoo" else "versatile-diffusion",
+        }
+        return tuple(dict.fromkeys(names[half] for half in self.halves))
 
     # -- stages ----------------------------------------------------------------------------------------------------
 
@@ -221,52 +222,23 @@ class TwoStage(Recipe[T]):
         self, trials: Trials, betas: np.ndarray, targets: np.ndarray | StoredRows, alpha: float | None
     ) -> Predictor:
         """Ridge with a given penalty, or the one that exact leave-one-out chooses (rows are stimuli)."""
-        if isinstance(targets, StoredRows):
-            return self._streamed(trials, betas, targets, alpha)
-        ridge = Ridge(ALPHAS if alpha is None else alpha, choose="loo").fit(betas, targets)
+        return fit_ridge(betas, targets, alpha, self.restore(trials))
 
-        def again(x: np.ndarray, y: np.ndarray) -> Ridge:
-            return Ridge(float(ridge.alpha_)).fit(x, y)
+    def restore(self, trials: Trials) -> Restore:
+        """Moments of predictions as the configuration asks for; rows are stimuli, so that whole stimuli are left out."""
 
-        return self.predictor(trials, ridge, betas, targets, again)
+        def folds() -> np.ndarray:
+            return inner_folds(trials.average_repeats(), self.config.n_folds, self.rng("moments"))
 
-    def _streamed(self, trials: Trials, betas: np.ndarray, targets: StoredRows, alpha: float | None) -> Predictor:
-        ridge = StreamedRidge(ALPHAS if alpha is None else alpha).fit(betas, targets)
-        mode = self.config.restandardise
-        if mode == "none":
-            return Predictor(ridge, None)
-        blocks = ((true, true) for true in ridge.true_blocks())  # as below: only the moments of targets are kept
-        if mode == "train_oof":
-            blocks = ridge.left_out(betas, targets, self._folds(trials))
-        return Predictor(ridge, Moments(mode).fit_blocks(blocks))
-
-    def _folds(self, trials: Trials) -> np.ndarray:
-        return inner_folds(trials.average_repeats(), self.config.n_folds, self.rng("moments"))
-
-    def predictor(
-        self, trials: Trials, inner: Any, betas: np.ndarray, targets: np.ndarray, again: Callable[..., Any]
-    ) -> Predictor:
-        """The map with the moments its configuration asks for; `again` fits it to some of the rows.
-
-        Rows are stimuli, so that leaving rows out leaves stimuli out.
-        """
-        mode = self.config.restandardise
-        if mode == "none":
-            return Predictor(inner, None)
-        left_out = np.empty(targets.shape, dtype=np.float32)
-        if mode == "test":
-            left_out[:] = targets  # the moments of predictions come from the test batch; only those of targets are kept
-        else:
-            fold = self._folds(trials)
-            for f in np.unique(fold):
-                left_out[fold == f] = again(betas[fold != f], targets[fold != f]).predict(betas[fold == f])
-        return Predictor(inner, Moments(mode).fit(left_out, targets))
+        return Restore(self.config.restandardise, folds)
 
     # -- the arrow -------------------------------------------------------------------------------------------------
 
     def decode(self, trials: Trials) -> Images:
         """Brain to image: the refined picture of each row of `trials`, 0-1."""
-        return self.refine(self.first_pictures(trials), trials)
+        if "second" not in self.halves:
+            return self.first_stage(trials)
+        return self.refine(self.first_pictures(trials) if "first" in self.halves else None, trials)
 
     def first_pictures(self, trials: Trials) -> np.ndarray:
         """What the second stage starts from, as it leaves the first: (n, side, side, 3) float32, 0-1."""
@@ -301,39 +273,41 @@ class TwoStage(Recipe[T]):
 
     def decode_steps(self, trials: Trials) -> dict[str, Images]:
         """The blurry picture, scored beside the refined one."""
-        return {"first_stage": self.first_stage(trials)}
+        return {"first_stage": self.first_stage(trials)} if len(self.halves) == 2 else {}
 
     def latents(self, trials: Trials) -> Latents:
         """Decoded VDVAE latents, and the class token of the decoded CLIP tokens, which is the pooled CLIP latent."""
-        x = self._betas(trials)
-        pooled = self.vision_.predict(x, slice(self._clip.shape("images")[1]))
-        return Latents(trials.stimuli, {self._vdvae.space: self.first_.predict(x), self._pooled.space: pooled})
+        x, arrays = self._betas(trials), {}
+        if "first" in self.halves:
+            arrays[self._vdvae.space] = self.first_.predict(x)
+        if "second" in self.halves:
+            arrays[self._pooled.space] = self.vision_.predict(x, slice(self._clip.shape("images")[1]))
+        return Latents(trials.stimuli, arrays)
 
     def true_latents(self, stimuli: Stimuli) -> Latents:
         """The same of the pictures themselves."""
-        return Latents(
-            stimuli.ids,
-            {
-                self._vdvae.space: self._vdvae.transform(stimuli, cache_folder()),
-                self._pooled.space: self._pooled.transform(stimuli, cache_folder()),
-            },
-        )
+        return Latents(stimuli.ids, {f.space: f.transform(stimuli, cache_folder()) for f in self._spaces})
 
-    def text_latents(self, texts: Sequence[str]) -> Latents:
+    def text_latents(self, texts: Sequence[str]) -> Latents | None:
         """Pooled CLIP latents of texts."""
+        if "second" not in self.halves:
+            return None
         return Latents(np.asarray(list(texts), dtype=object), {self._pooled.space: self._pooled.texts(list(texts))})
 
     def ceiling(self, stimuli: Stimuli) -> Images:
         """Pictures made from the true latents and tokens: what is lost before any brain comes in."""
-        ids, cache = list(stimuli.ids), cache_folder()
-        blurry = self._blurry(ids, self._vdvae.transform(stimuli, cache))
+        ids, cache, blurry = list(stimuli.ids), cache_folder(), None
+        if "first" in self.halves:
+            blurry = self._blurry(ids, self._vdvae.transform(stimuli, cache))
+        if "second" not in self.halves:
+            return self._images(ids, blurry)
         tokens = self._clip.transform(stimuli, cache), self._clip.captions(stimuli, cache)
         return self._images(ids, self._refined(ids, blurry, *tokens))
 
     @property
     def fixed_spaces(self) -> frozenset[str]:
         """Latents of frozen networks mean the same whatever the training trials."""
-        return frozenset({self._vdvae.space, self._pooled.space})
+        return frozenset(f.space for f in self._spaces)
 
     # -- pieces ----------------------------------------------------------------------------------------------------
 
@@ -354,6 +328,10 @@ class TwoStage(Recipe[T]):
                 "recipe.first.network=DIR (docs/two_stage.md says how), or use the lab's with --preset lab."
             )
         return VdvaeFeatures(c.network, groups=c.groups, target=c.target, seed=self.seed)
+
+    @property
+    def _spaces(self) -> list[VdvaeFeatures | ClipFeatures]:
+        return [self._vdvae if half == "first" else self._pooled for half in self.halves]
 
     def _rows(self, trials: Trials, stimuli: Stimuli) -> tuple[np.ndarray, Stimuli]:
         """Standardised betas, a row per stimulus, and what was shown."""
@@ -387,4 +365,6 @@ class TwoStage(Recipe[T]):
     def _fitted_on(self, trials: Trials, stimuli: Stimuli) -> None:
         super()._fitted_on(trials, stimuli)
         side = {"zoo": 32, "folder": 512}[self.config.refiner.source]
+        if "second" not in self.halves:
+            side = self._vdvae.config.image_size
         self.image_shape_ = (side, side, self.image_shape_[2])

@@ -152,20 +152,24 @@ def _planned(
     values = {**sets, **repeat}
     where = f"{path}, point '{', '.join(f'{k}={_plain(v)}' for k, v in values.items()) or 'base'}'"
     recipe, extra = values.pop("recipe", file.recipe), values.pop("config", None)
+    if _is_file(recipe):
+        if extra is not None:
+            raise ConfigError(f"{where}: both 'recipe' and 'config' name a file; name one.")
+        recipe, extra = None, recipe
     stack = [("sweep", file.base), *layers]
     if extra is not None:
         own = read_yaml(path.parent / str(extra))
         recipe = flatten(own).get("recipe.kind", recipe)
         stack.append((str(extra), own))
     if recipe is None:
-        raise ConfigError(f"{where}: no recipe is named; set 'recipe' at the top of the file or in an axis.")
+        asked = f"write recipe.kind into {extra}, or set 'recipe'" if extra else "set 'recipe'"
+        raise ConfigError(f"{where}: no recipe is named; {asked} at the top of the sweep or in an axis.")
     try:
         config, origins = flow.configure(str(recipe), [*stack, ("point", values)])
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
     # Controls and analyses belong to it as well: a run is done when all that was asked is there.
-    asked = [file.controls, file.analyses]
-    digest = digest_of(config.recipe.kind, config.model_dump(mode="json"), asked)[:8]
+    digest = digest_of(config.recipe.kind, config.model_dump(mode="json"), [file.controls, file.analyses])[:8]
     return Planned(f"{_name(sets, repeat)}-{digest}", config, origins)
 
 
@@ -178,9 +182,13 @@ def _short(key: str) -> str:
     return key if key in ("recipe", "config", "seed") else key.removeprefix("recipe.")
 
 
+def _is_file(value: Any) -> bool:
+    return isinstance(value, str) and value.endswith((".yaml", ".yml"))
+
+
 def _plain(value: Any) -> str:
     if isinstance(value, Mapping):
         return str(value.get("kind", "; ".join(f"{k} {v}" for k, v in value.items())))
-    if isinstance(value, str) and value.endswith((".yaml", ".yml")):
+    if _is_file(value):
         return Path(value).stem
     return "chosen" if value is None else str(value)
