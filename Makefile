@@ -5,7 +5,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all lint bench clean help
+.PHONY: demo test test-all lint bench docs clean help
 
 help:  ## show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -30,6 +30,11 @@ lint: $(VENV)/.dev  ## style, spelling, and the import layers of the architectur
 bench: $(VENV)/.dev  ## measure against peers, side by side in one run
 	$(BIN)/python -m benchmarks
 
+docs: $(VENV)/.docs  ## the site, in build/site; links that lead nowhere and pages that are missing are errors
+	rm -rf build/site
+	$(BIN)/sphinx-build --quiet --fail-on-warning --fresh-env --doctree-dir build/doctrees docs build/site
+	@echo 'site: build/site/index.html'
+
 clean:  ## remove the environment and the demo's run
 	rm -rf $(VENV) runs
 
@@ -42,6 +47,10 @@ $(VENV)/.pip:
 
 $(VENV)/.core: $(VENV)/.pip pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.core
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.core

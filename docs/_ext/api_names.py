@@ -1,0 +1,75 @@
+"""Which names are public, station by station."""
+
+import importlib
+import inspect
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Name:
+    """One public name: its dotted path, what autodoc calls it, and what it is."""
+
+    path: str
+    kind: str
+    value: object
+
+
+STATIONS = {
+    "phosphene": "The verbs. `Trials`, `Stimuli`, `Images`, `Latents`, `Split` and `Dataset` are here too, and described below.",
+    "phosphene.types": "",
+    "phosphene.data": "",
+    "phosphene.betas": "",
+    "phosphene.features.captions": "",
+    "phosphene.features.clip": "",
+    "phosphene.features.pixels": "",
+    "phosphene.features.vdvae": "",
+    "phosphene.brain": "",
+    "phosphene.align": "",
+    "phosphene.generate.curves": "",
+    "phosphene.generate.dual_guided": "",
+    "phosphene.generate.ldm": "",
+    "phosphene.generate.maskgit": "",
+    "phosphene.generate.painter": "",
+    "phosphene.generate.stylegan2": "",
+    "phosphene.generate.vdvae": "",
+    "phosphene.generate.vq": "",
+    "phosphene.zoo": "Their [model cards](model_cards.md).",
+    "phosphene.evaluate": "Every metric: [metrics](metrics.md). Every check: [validity](validity.md).",
+    "phosphene.recipes.base": "What every recipe is. The recipes themselves: [recipes](recipes/index.md).",
+    "phosphene.analyse": "",
+    "phosphene.report": "",
+    "phosphene.sweep.run": "",
+    "phosphene.conformance": "",
+    "phosphene.train": "",
+    "phosphene.run.config": "",
+    "phosphene.run.folder": "",
+    "phosphene.errors": "",
+}
+"""Station to what stands above its names."""
+
+
+def public_names() -> dict[str, list[Name]]:
+    """Names of each station: those in ``__all__``, or where there is none, those that the file defines without underscore.
+
+    A name that two stations offer is described at the first; `phosphene` itself describes its verbs only.
+    """
+    out: dict[str, list[Name]] = {}
+    seen: set[int] = set()
+    for station in STATIONS:
+        module = importlib.import_module(station)
+        own = [n for n, v in vars(module).items() if getattr(v, "__module__", "") == station]
+        names = [Name(f"{station}.{n}", _kind(getattr(module, n)), getattr(module, n)) for n in getattr(module, "__all__", own)
+                 if not n.startswith("_")]  # fmt: skip
+        if station == "phosphene":
+            names = [n for n in names if n.kind == "function"]
+        out[station] = [n for n in names if n.kind != "module" and id(n.value) not in seen]
+        seen |= {id(n.value) for n in out[station]}
+    return out
+
+
+def _kind(value: object) -> str:
+    if inspect.isclass(value):
+        return "exception" if issubclass(value, Exception) else "class"
+    if inspect.isroutine(value):
+        return "function"
+    return "module" if inspect.ismodule(value) else "data"
