@@ -112,9 +112,13 @@ def test_l6_counts_looks_and_flags_other_configurations(tmp_path):
 
 def test_l6_fails_a_choice_watched_on_test_stimuli():
     given = {"ledger": ledger.Ledger(), "splits": [(range(10), range(10, 20))]}
-    assert verdict("L6", **given, monitored={"early stopping": range(8, 10)}).verdict == "pass"
-    found = verdict("L6", **given, monitored={"early stopping": range(8, 12)})
+    assert verdict("L6", **given, monitored={"early stopping": (0, range(8, 10))}).verdict == "pass"
+    found = verdict("L6", **given, monitored={"early stopping": (0, range(8, 12))})
     assert (found.verdict, found.value) == ("fail", 2)
+    # Another fold trains on what this one tests, and may watch it.
+    folds = [(range(10), range(10, 20)), (range(10, 20), range(10))]
+    watched = {"early stopping": (1, range(12, 15))}
+    assert verdict("L6", ledger=ledger.Ledger(), splits=folds, monitored=watched).verdict == "pass"
 
 
 def samples(rng, pick, n=60, count=5):

@@ -68,10 +68,13 @@ def test_more_clusters_than_pictures_are_refused(pair_file, tmp_path):
         flow.fit(config, tmp_path / "run")
 
 
-def test_a_changed_copy_of_a_training_picture_is_found_and_drawn(tmp_path):
+@pytest.mark.parametrize("others", [(), (3, 11)])  # one picture can have several copies
+def test_changed_copies_of_a_training_picture_are_found_and_drawn(tmp_path, others):
     file = write_pair_file(tmp_path / "pairs.npz", size=16)
     arrays = dict(np.load(file))
     arrays["stimTest"][0] = np.clip(arrays["stimTrn"][7].astype(int) + 6, 0, 255)
+    for shift, other in enumerate(others, start=1):
+        arrays["stimTrn"][other] = np.clip(arrays["stimTrn"][7].astype(int) - 2 * shift, 0, 255)
     np.savez(file, **arrays)
     opened = evaluated(file, tmp_path / "run")
     found = verdicts(opened.run).loc["S2"]

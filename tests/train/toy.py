@@ -5,6 +5,7 @@ python toy.py FOLDER OUT.safetensors KEY=VALUE ...
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from phosphene.errors import DataError
 from phosphene.train import TrainConfig, info_nce, train
 
 CONFIG = {"steps": 24, "batch_size": 12, "lr": 0.01, "warmup": 4, "clip": 1.0, "ema": 0.9}
@@ -35,6 +37,19 @@ class Toy(nn.Module):
         return contrast + mse, {"mse": mse}
 
 
+class Regression(nn.Module):
+    """A loss that is a mean over rows, for which accumulated parts must add up."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(6, 6)
+        nn.init.zeros_(self.layer.weight)
+        nn.init.zeros_(self.layer.bias)
+
+    def loss(self, batch, draws):
+        return (self.layer(batch + draws.normal(6)) - batch).square().mean(), {}
+
+
 def items() -> torch.Tensor:
     return torch.randn(40, 6, generator=torch.Generator().manual_seed(5))
 
@@ -49,15 +64,18 @@ def main() -> None:
     folder, out, *rest = sys.argv[1:]
     options = dict(text.split("=") for text in rest)
     torch.set_num_threads(1)
-    network, data = toy(float(options.get("dropout", 0.1))), items()
+    network = Regression() if options.get("network") == "regression" else toy(float(options.get("dropout", 0.1)))
+    data, config = items(), {**CONFIG, "accumulate": int(options.get("accumulate", 1))}
     nap = float(options.get("nap", 0))
 
     def fetch(rows):
         time.sleep(nap)
+        if "fails" in options and os.environ["RANK"] == options["fails"]:
+            raise DataError(f"row 3 of rank {options['fails']} is damaged")
         return data[torch.from_numpy(rows)]
 
     result = train(
-        network, fetch, len(data), TrainConfig(**CONFIG), seed=7, folder=Path(folder) if folder != "-" else None,
+        network, fetch, len(data), TrainConfig(**config), seed=7, folder=Path(folder) if folder != "-" else None,
         save_every=3, log_every=1, device="cpu", watch=lambda e: print("step", e["step"], repr(e["loss"]), flush=True),
     )  # fmt: skip
     save_file({k: v.clone() for k, v in network.state_dict().items()}, out)

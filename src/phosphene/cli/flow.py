@@ -36,18 +36,32 @@ def fit(
     ] = None,
     option: DataOptions = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything drawn.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Say what would be done and predict memory, disk and time; do nothing."),
+    ] = False,
+    predict: Annotated[
+        bool, typer.Option("--predict", help="Predict as --dry-run does, then fit; forecast.csv holds both.")
+    ] = False,
+    device: Annotated[
+        str | None, typer.Option(help="Where networks are trained: cpu, cuda, cuda:1 ... (default: the best there is).")
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Fit a recipe to the training trials, stage by stage; finished stages are never computed twice."""
     from phosphene import flow
+    from phosphene.flow.forecast import text_of
+    from phosphene.run.device import on
+    from phosphene.run.folder import RunFolder
 
     command = command_layer(data, root, split, preset, seed, option)
     resolved, origins = flow.configure(recipe, layers_of(command, config, set_))
-    if dry_run:
-        typer.echo(flow.plan(resolved, out))
-        return
-    flow.fit(resolved, out, origins=origins, progress=progress_to(quiet))
+    with on(device):
+        if dry_run:
+            opened = flow.Opened(RunFolder(out), resolved)
+            typer.echo(f"{flow.plan(resolved, out)}\n\n{text_of(flow.forecast(opened), len(opened.folds))}")
+            return
+        flow.fit(resolved, out, origins=origins, progress=progress_to(quiet), predict=predict)
     typer.echo(f"fitted: {out}\nnext: phosphene decode {out}")
 
 
@@ -205,8 +219,10 @@ def sweep(
 
 
 def show(
-    what: Annotated[str, typer.Argument(help="recipes, analyses, config or data.")],
-    recipe: Annotated[str | None, typer.Argument(help="For config: a recipe, or the folder of a run.")] = None,
+    what: Annotated[str, typer.Argument(help="recipes, analyses, config, memory or data.")],
+    recipe: Annotated[
+        str | None, typer.Argument(help="For config and memory: a recipe; for config also the folder of a run.")
+    ] = None,
     config: Annotated[Path | None, typer.Option("--config", help="YAML file of values.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="One value, KEY=VALUE.")] = None,
     preset: Annotated[str | None, typer.Option(help="lab or paper.")] = None,
@@ -235,5 +251,22 @@ def show(
             )
         command: dict[str, Any] = {"preset": preset} if preset else {}
         typer.echo(flow.show_config(recipe, layers_of(command, config, set_)))
+    elif what == "memory":
+        _show_memory(recipe, preset or "paper", config, set_)
     else:
-        raise ConfigError(f"cannot show '{what}'. {did_you_mean(what, ['recipes', 'analyses', 'config', 'data'])}")
+        known = ["recipes", "analyses", "config", "memory", "data"]
+        raise ConfigError(f"cannot show '{what}'. {did_you_mean(what, known)}")
+
+
+def _show_memory(recipe: str | None, preset: str, config: Path | None, set_: list[str] | None) -> None:
+    """Settings for cards of several sizes, by arithmetic; on simulated data unless data.name says otherwise."""
+    from phosphene import flow
+    from phosphene.errors import ConfigError
+    from phosphene.flow.forecast import show_memory
+    from phosphene.run.folder import RunFolder
+
+    if recipe is None:
+        raise ConfigError("`phosphene show memory` needs a recipe, such as: show memory lea --preset paper")
+    command = {"preset": preset, "data.name": "insilico"}
+    resolved, _ = flow.configure(recipe, layers_of(command, config, set_))
+    typer.echo(show_memory(flow.Opened(RunFolder(Path("memory")), resolved)))

@@ -91,7 +91,7 @@ def _of_fits(opened: Opened, fitted: Sequence[Recipe]) -> dict[str, Any]:
             what = "brain" if stage in recipe.self_supervised else "brain and pictures"
             lineages.append(Lineage(f"{stage}, fold {fold + 1}", seen, test.keys, sees=what))
             if getattr(getattr(recipe, f"{stage}_", None), "chosen_", None):
-                monitored[f"a step of {stage}, fold {fold + 1},"] = _shown_to(opened, seen)
+                monitored[f"a step of {stage}, fold {fold + 1},"] = (fold, _shown_to(opened, seen))
         folds = recipe.inner_folds(train)
         if folds is not None:
             inner[f"fold {fold + 1}"] = [
@@ -301,7 +301,12 @@ def _draw(opened: Opened, pairs: Mapping[str, Any]):
     """A sheet of pairs: test pictures above, their near copies in training below."""
     from PIL import Image
 
-    rows = [opened.stimuli.select(list(pairs[side])[:_MOST_PAIRS]).pixels() for side in ("test", "train")]
+    # A picture can be in several pairs, but stimuli are unique.
+    rows = []
+    for side in ("test", "train"):
+        ids = list(pairs[side])[:_MOST_PAIRS]
+        once = list(dict.fromkeys(ids))
+        rows.append(opened.stimuli.select(once).pixels()[[once.index(i) for i in ids]])
     sheet = Image.new("RGB", (len(rows[0]) * _THUMBNAIL, 2 * _THUMBNAIL), "white")
     for y, pictures in enumerate(rows):
         for x, picture in enumerate(pictures):

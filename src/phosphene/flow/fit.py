@@ -14,9 +14,11 @@ import pandas as pd
 from phosphene import recipes
 from phosphene._version import __version__
 from phosphene.errors import ConfigError
+from phosphene.flow.forecast import Forecast, forecast, text_of, write_beside
 from phosphene.flow.opened import Opened, RunConfig
-from phosphene.run import atomic
+from phosphene.run import atomic, memory
 from phosphene.run.config import flatten, to_yaml
+from phosphene.run.device import device
 from phosphene.run.folder import RunFolder
 from phosphene.run.progress import Progress
 from phosphene.run.ranks import is_first
@@ -31,6 +33,7 @@ def fit(
     origins: Mapping[str, str] | None = None,
     progress: Progress | None = None,
     pool: Path | None = None,
+    predict: bool = False,
 ) -> Opened:
     """Fit a recipe, stage by stage and fold by fold, into the folder `out`.
 
@@ -44,12 +47,16 @@ def fit(
     origins : where each value came from
     progress : where progress is shown
     pool : folder of finished stages that several runs share
+    predict : first predict what each stage will need, and at the end write forecast.csv: that beside what it took
 
     Raises
     ------
     ConfigError
         When the folder holds a run of another configuration or other data.
+    MachineError
+        When the responses do not fit into memory, or a device is asked for that is not there.
     """
+    device()  # asked for in the environment, and not there: say so before any work
     progress = progress or Progress(quiet=True)
     opened = Opened(RunFolder(Path(out)), config)
     with progress.step("reading the data"):
@@ -60,6 +67,8 @@ def fit(
             "data_digest": digest_of(trials.digest(), opened.stimuli.digest()),
             "split_digest": digest_of([s.digest for s in folds]),
         }
+    _check_memory(opened)
+    predicted = _predicted(opened, progress) if predict and is_first() else None
     run, first = opened.run, is_first()
     with run.locked(f"fit {config.recipe.kind}") if first else nullcontext():
         if first:
@@ -80,7 +89,23 @@ def fit(
             recipe.fit(train, opened.stimuli, store, opened.unpaired(number))
         if first:
             run.write_manifest(state="fitted", finished=time.strftime("%Y-%m-%dT%H:%M:%S"))
+            if predicted is not None:
+                write_beside(opened, predicted)
     return opened
+
+
+def _predicted(opened: Opened, progress: Progress) -> list[Forecast]:
+    with progress.step("predicting what each stage will need"):
+        predicted = forecast(opened)
+    progress.say(text_of(predicted, len(opened.folds)))
+    return predicted
+
+
+def _check_memory(opened: Opened) -> None:
+    """Refuse responses of which the copy that standardising makes cannot be held. Raises MachineError."""
+    n, voxels = len(opened.trials), opened.trials.n_voxels
+    what = f"The standardised copies of {n} trials of {voxels} voxels"
+    memory.check(2 * 4 * n * voxels, what, "Choose fewer voxels (data.roi), or a machine with more memory.")
 
 
 def _begin(opened: Opened, identity: Mapping[str, str], origins: Mapping[str, str]) -> None:

@@ -23,6 +23,9 @@ from phosphene._version import __version__
 from phosphene.errors import ModelError, PhospheneWarning
 from phosphene.run import atomic
 from phosphene.run.folder import read_json
+from phosphene.run.memory import Peak
+from phosphene.run.notes import collecting
+from phosphene.run.reading import reads
 
 WEIGHTS = "weights.safetensors"
 STAGE = "stage.json"
@@ -96,8 +99,25 @@ def read_safetensors(file: Path) -> dict[str, np.ndarray]:
     return tensors
 
 
-def save_part(folder: Path, part: Part, *, stage: str, digest: str, seconds: float, lineage: Iterable[str]) -> None:
+def save_part(
+    folder: Path,
+    part: Part,
+    *,
+    stage: str,
+    digest: str,
+    seconds: float,
+    lineage: Iterable[str],
+    peak_bytes: int | None = None,
+    notes: Iterable[str] = (),
+) -> None:
     """Write one stage folder whole or not at all.
+
+    Parameters
+    ----------
+    folder, part : what goes where
+    stage, digest, lineage : its name, what made it, and the trials it saw
+    seconds, peak_bytes : what it took: wall time, and memory beyond what was held before (None where it is not known)
+    notes : what happened on the way, such as memory that ran out
 
     Raises
     ------
@@ -125,6 +145,8 @@ def save_part(folder: Path, part: Part, *, stage: str, digest: str, seconds: flo
             "tensors": {k: [str(v.dtype), list(v.shape)] for k, v in tensors.items()},
             "meta": meta,
             "seconds": round(seconds, 3),
+            "peak_bytes": peak_bytes,
+            "notes": list(notes),
             "phosphene": __version__,
         }
         (temporary / STAGE).write_text(json.dumps(record, indent=2, default=_plain) + "\n", encoding="utf-8")
@@ -138,6 +160,7 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} cannot be written as JSON")
 
 
+@reads("folder", ModelError)
 def load_part(folder: Path, kind: type[P]) -> P:
     """Read one stage folder back.
 
@@ -165,6 +188,7 @@ def load_part(folder: Path, kind: type[P]) -> P:
     return kind.from_state(tensors, record["meta"])
 
 
+@reads("folder", ModelError)
 def read_lineage(folder: Path) -> frozenset[str]:
     """Keys of the trials a stage was fitted on."""
     file = folder / LINEAGE
@@ -208,14 +232,16 @@ class StageStore:
             except ModelError as error:
                 warnings.warn(f"stage '{stage}' is fitted again: {error}", PhospheneWarning, stacklevel=2)
         start = time.perf_counter()
-        part = fit()
+        with collecting() as notes, Peak() as peak:
+            part = fit()
         seconds = time.perf_counter() - start
         if self.folder is None or not self.writes:
             tensors, meta = part.state()
             tensors = {k: np.asarray(v, order="C") for k, v in tensors.items()}  # memory order moves the last bits
             part = kind.from_state(tensors, json.loads(json.dumps(meta, default=_plain)))
         else:
-            save_part(self.folder / stage, part, stage=stage, digest=digest, seconds=seconds, lineage=lineage)
+            took = {"seconds": seconds, "peak_bytes": peak.bytes, "notes": notes}
+            save_part(self.folder / stage, part, stage=stage, digest=digest, lineage=lineage, **took)
             part = load_part(self.folder / stage, kind)
             if self.pool is not None:
                 _copy(self.folder / stage, self._pooled(stage, digest))

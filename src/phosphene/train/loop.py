@@ -12,6 +12,7 @@ Where one half of a network plays against the other, it also has ``turns(step) -
 from __future__ import annotations
 
 import math
+import signal
 import time
 import warnings
 from collections.abc import Callable, Collection
@@ -26,7 +27,10 @@ from torch import Tensor, nn
 
 from phosphene.errors import ConfigError, ModelError, PhospheneWarning
 from phosphene.run import atomic
+from phosphene.run.device import device as device_of
+from phosphene.run.notes import note
 from phosphene.run.progress import Progress
+from phosphene.train import forecast, machine
 from phosphene.train.checkpoint import (
     Checkpoint,
     changed,
@@ -35,8 +39,11 @@ from phosphene.train.checkpoint import (
     restore_optimizer,
     save_checkpoint,
 )
+from phosphene.train.losses import whole_batch
+from phosphene.train.recompute import recomputing
 from phosphene.train.sampling import BatchSampler, Draws, _key
 from phosphene.train.settings import TrainConfig, learning_rate
+from phosphene.train.stopping import Stopping
 
 Fetch = Callable[[np.ndarray], Any]
 """Rows, (n,) int64, to the batch that a network's `loss` takes: tensors, or dicts and tuples of them."""
@@ -53,12 +60,15 @@ class Trained:
     curve : one dict per logged step: step, loss (summed over turns), lr, gradient (norm, the largest of all turns), and
         the network's own logs
     resumed_at : the step this call started from
+    accumulate : parts a process computed its share of a batch in at the end; more than the configuration's where memory
+        ran out on the way
     """
 
     step: int
     finished: bool
     curve: list[dict[str, float]] = field(default_factory=list)
     resumed_at: int = 0
+    accumulate: int = 1
 
 
 class _Loss(nn.Module):
@@ -106,6 +116,10 @@ def train(
 ) -> Trained:
     """Train a network in place. With `folder`, go on from its last checkpoint, or start there.
 
+    Where the memory of a device gives out, each batch is computed in more and smaller parts and their gradients are added
+    up: the same batches, steps and noise, and a warning. A termination (SIGTERM) or a first Ctrl-C lets the step in hand
+    finish, saves, and then ends the process as it would have ended.
+
     Parameters
     ----------
     network : module with ``loss(batch, draws) -> (mean loss, logs)``, or with ``turns`` (see above); afterwards it is in
@@ -122,7 +136,7 @@ def train(
     log_every : steps between entries of the curve
     watch : called with each entry of the curve
     progress : shows how far it is
-    device : such as ``"cpu"``; the best there is by default
+    device : such as ``"cpu"``; by default that of the environment variable PHOSPHENE_DEVICE, or else the best there is
 
     Raises
     ------
@@ -131,11 +145,43 @@ def train(
         configuration or data, a checkpoint without its optimiser.
     ConfigError
         A batch that the processes cannot share evenly; several processes for a network that takes turns.
+    MachineError
+        Too little memory, on the device even in the smallest parts; a device that is not there or gave out; another of the
+        processes that stopped.
     """
+    given = {k: v for k, v in locals().items() if k not in ("network", "fetch", "n_items", "config")}
+    if (asked := forecast.asked()) is not None:
+        return asked.training(_train, network, fetch, n_items, config, **given)
+    with machine.explained(folder), Stopping() as stopping, recomputing(network, config.recompute):
+        done = _train(network, fetch, n_items, config, stopping=stopping, **given)
+    stopping.act()
+    return done
+
+
+def _train(
+    network: nn.Module,
+    fetch: Fetch,
+    n_items: int,
+    config: TrainConfig,
+    *,
+    seed: int,
+    folder: Path | None,
+    data: str,
+    save_every: int | None,
+    save_minutes: float,
+    minutes: float | None,
+    may_change: Collection[str],
+    optimizer: Callable[[nn.Module, TrainConfig], torch.optim.Optimizer],
+    log_every: int,
+    watch: Callable[[dict[str, float]], None] | None,
+    progress: Progress | None,
+    device: str | None,
+    stopping: Stopping,
+) -> Trained:
     from accelerate import Accelerator
     from accelerate.utils import send_to_device
 
-    accelerator = Accelerator(cpu=device == "cpu")
+    accelerator = Accelerator(cpu=device_of(device) == "cpu")
     rank, world = accelerator.process_index, accelerator.num_processes
     batches = BatchSampler(n_items, config.batch_size, seed)
     parts = batches.share(rank, world, config.accumulate)
@@ -146,13 +192,14 @@ def train(
         )
     cuda = [accelerator.device] if accelerator.device.type == "cuda" else []
 
+    machine.check(network, config, accelerator.device)
     network.to(accelerator.device).train()
     names = {id(w): name for name, w in network.named_parameters()}
     steps = optimizer(network, config)
     for group in steps.param_groups:
         group["peak"] = float(group["lr"])
     ema = {k: v.detach().clone() for k, v in network.state_dict().items()} if config.ema else None
-    done = Trained(0, False)
+    done = Trained(0, False, accumulate=config.accumulate)
     identity = {
         **{f"config.{k}": v for k, v in config.model_dump(mode="json").items()},
         "data": f"{n_items} items {data}".strip(),
@@ -174,14 +221,35 @@ def train(
                 raise ModelError(f"the checkpoint in {folder} is of another network: {error}") from error
             restore_optimizer(steps, names, saved.optimizer)
             done = Trained(saved.step, saved.step >= config.steps, saved.record["curve"], saved.step)
+            done.accumulate = max(config.accumulate, saved.record.get("accumulate", 1))
+            parts = batches.share(rank, world, done.accumulate)
 
     def save() -> None:
         if folder is not None and accelerator.is_main_process:
-            record = {"identity": identity, "world": world, "curve": done.curve}
+            record = {"identity": identity, "world": world, "curve": done.curve, "accumulate": done.accumulate}
             state = flatten_optimizer(steps, names)
             save_checkpoint(folder, Checkpoint(done.step, network.state_dict(), state, ema, record))
 
-    model = accelerator.prepare_model(_Loss(network, config.precision))
+    loss_of = _Loss(network, config.precision)
+    if config.compile is not None:
+        loss_of.compile(backend=config.compile)
+    model = accelerator.prepare_model(loss_of)
+
+    def gradients(step: int, turn: str | None, number: int) -> tuple[Tensor, dict[str, Any]]:
+        """Of one turn of a step, left in the weights; the mean loss, and the network's logs."""
+        rows, total, own = batches.rows(step), torch.zeros((), device=accelerator.device), {}
+        for i, part in enumerate(parts):
+            draws = Draws(seed, step, config.batch_size, part, accelerator.device, number)
+            is_last = i == len(parts) - 1
+            # Dropout and anything else inside the network that draws globally is seeded here and nowhere else.
+            with torch.random.fork_rng(cuda), nullcontext() if is_last else accelerator.no_sync(model):
+                torch.manual_seed(_key(seed, step, part.start, 3))
+                batch = send_to_device(fetch(rows[part]), accelerator.device)
+                loss, own = model(batch, draws, *([] if turn is None else [turn]))
+                (loss / len(parts)).backward()
+            total += loss.detach() / len(parts)
+        return total, own
+
     began = last_save = time.monotonic()
     saved_at = done.step
     shown = progress or Progress(quiet=True)
@@ -189,26 +257,28 @@ def train(
         rate = learning_rate(config, step)
         for group in steps.param_groups:
             group["lr"] = group["peak"] * rate
-        rows = batches.rows(step)
         step_loss, step_norm, logs = 0.0, 0.0, {}
         for number, turn in enumerate(turns(step)):
-            steps.zero_grad(set_to_none=True)
-            total, own = torch.zeros((), device=accelerator.device), {}
-            for i, part in enumerate(parts):
-                draws = Draws(seed, step, config.batch_size, part, accelerator.device, number)
-                is_last = i == len(parts) - 1
-                # Dropout and anything else inside the network that draws globally is seeded here and nowhere else.
-                with torch.random.fork_rng(cuda), nullcontext() if is_last else accelerator.no_sync(model):
-                    torch.manual_seed(_key(seed, step, part.start, 3))
-                    batch = send_to_device(fetch(rows[part]), accelerator.device)
-                    loss, own = model(batch, draws, *([] if turn is None else [turn]))
-                    (loss / len(parts)).backward()
-                total += loss.detach() / len(parts)
+            while True:
+                steps.zero_grad(set_to_none=True)
+                failed = None
+                try:
+                    with whole_batch(done.accumulate == config.accumulate):
+                        total, own = gradients(step, turn, number)
+                except torch.OutOfMemoryError as error:
+                    failed = str(error)  # the error itself would hold the memory of the failed attempt
+                if failed is None:
+                    break
+                done.accumulate = machine.smaller(config.batch_size, world, done.accumulate, step, failed)
+                parts = batches.share(rank, world, done.accumulate)
             norm = float(torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip or math.inf))
             out_of_time = minutes is not None and time.monotonic() - began > 60 * minutes
-            # One exchange a turn: the mean loss, and whether any process wants to stop.
-            shared = torch.stack([total, torch.tensor(float(out_of_time), device=total.device)])
-            mean_loss, stop = accelerator.reduce(shared, "mean").tolist()
+            # One exchange a turn: the mean loss, and whether any process wants to stop or was told to.
+            wants = torch.tensor([float(out_of_time), float(stopping.signal > 0)], device=total.device)
+            shared = accelerator.reduce(torch.cat([total[None], wants]), "mean").tolist()
+            mean_loss, stop = shared[0], any(shared[1:])
+            if shared[2] and not stopping.signal:
+                stopping.signal = signal.SIGTERM
             if not (math.isfinite(mean_loss) and math.isfinite(norm)):
                 _stop_at_nan(step, mean_loss, norm, folder)
             steps.step()
@@ -226,9 +296,14 @@ def train(
         if is_due and done.step < config.steps:
             save()
             last_save, saved_at = time.monotonic(), done.step
-        if stop:
+        if stop or (world == 1 and stopping.signal):
             break
     done.finished = done.step >= config.steps
+    if done.accumulate > config.accumulate:
+        note(
+            f"memory ran out: batches of {config.batch_size} were computed in {done.accumulate} parts instead of "
+            f"{config.accumulate}"
+        )
     if done.step > saved_at:
         save()
     if ema is not None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -9,7 +12,19 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from phosphene.errors import DataError
+from phosphene.errors import DataError, MachineError
+
+_whole: ContextVar[bool] = ContextVar("whole_batch", default=True)
+
+
+@contextmanager
+def whole_batch(whole: bool) -> Iterator[None]:
+    """Say whether losses see as many rows at a time as they were meant to; losses that compare rows refuse fewer."""
+    token = _whole.set(whole)
+    try:
+        yield
+    finally:
+        _whole.reset(token)
 
 
 class _Gathered(torch.autograd.Function):
@@ -71,6 +86,8 @@ def info_nce(a: Tensor, b: Tensor, scale: Tensor | float, *, symmetric: bool = T
     ------
     DataError
         When the two differ in shape.
+    MachineError
+        When memory ran out and the rows are fewer than they were meant to be: it would be another loss.
 
     References
     ----------
@@ -83,6 +100,12 @@ def info_nce(a: Tensor, b: Tensor, scale: Tensor | float, *, symmetric: bool = T
     """
     if a.shape != b.shape:
         raise DataError(f"pairs are contrasted row by row, but {tuple(a.shape)} met {tuple(b.shape)}.")
+    if not _whole.get():
+        raise MachineError(
+            "memory ran out, and this loss compares the items of a batch with each other, so that computing it in smaller "
+            "parts would change it. Lower the memory with recompute=true or precision=bf16, or choose a smaller batch_size "
+            "or a larger accumulate yourself: that changes what is learned."
+        )
     a, b = gathered(F.normalize(a.float(), dim=-1)), gathered(F.normalize(b.float(), dim=-1))
     logits = scale * a @ b.T
     target = torch.arange(len(a), device=a.device)

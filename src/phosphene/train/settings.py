@@ -27,6 +27,10 @@ class TrainConfig(Config):
     accumulate: int = Field(1, ge=1, description="parts a process computes its share of a batch in, to save memory")
     ema: float | None = Field(None, gt=0, lt=1, description="decay of the running average of the weights")
     precision: Literal["float32", "bf16"] = Field("float32", description="of the products; weights stay float32")
+    recompute: bool = Field(False, description="compute each block twice, to save memory; results stay the same")
+    compile: str | None = Field(
+        None, description="backend of torch.compile, such as inductor: faster after a slow start, other roundings"
+    )
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:

@@ -130,7 +130,7 @@ class Evidence:
     ledger : earlier evaluations of this run
     looks_beside : how often runs beside this one, with another configuration, evaluated the same test set
     config : digest of this run's configuration, as in the ledger
-    monitored : name of a choice made while training -> stimulus ids it was made by
+    monitored : name of a choice made while training -> fold, from 0, and stimulus ids it was made by
     samples : pictures drawn for each item, and the one scored
     cycles : scores of what was encoded and decoded in turn
     targets : training and test items of one fold, one entry per space that is decoded to, and the pictures
@@ -168,7 +168,7 @@ class Evidence:
     ledger: Ledger | None = None
     looks_beside: int = 0
     config: str = ""
-    monitored: Mapping[str, Iterable] = field(default_factory=dict)
+    monitored: Mapping[str, tuple[int, Iterable]] = field(default_factory=dict)
     samples: Samples | None = None
     cycles: Sequence[Cycle] | None = None
     targets: Sequence[Target] | None = None

@@ -80,8 +80,8 @@ def _value(scores: pd.DataFrame, metric: str) -> float:
 
 def tuning_on_test(evidence: Evidence, rng: np.random.Generator) -> tuple[Answer, float, str]:
     """L6: choices made by test stimuli, and how often the test set was evaluated before this result."""
-    tested = set().union(*(_ids(map(str, test)) for _, test in evidence.splits)) if evidence.splits else set()
-    watched = {name: _ids(map(str, ids)) & tested for name, ids in evidence.monitored.items()}
+    tested = [_ids(map(str, test)) for _, test in evidence.splits]
+    watched = {name: _ids(map(str, ids)) & tested[fold] for name, (fold, ids) in evidence.monitored.items()}
     watched = {name: ids for name, ids in watched.items() if ids}
     if watched:
         n = len(set().union(*watched.values()))

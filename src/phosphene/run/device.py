@@ -1,0 +1,56 @@
+"""On which device networks are trained: the best there is, or the one that was asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from phosphene.errors import ConfigError, MachineError
+
+ASKED = "PHOSPHENE_DEVICE"
+KNOWN = ("cpu", "cuda", "mps")
+
+
+def device(asked: str | None = None) -> str | None:
+    """The device asked for, by the argument or else by the environment variable PHOSPHENE_DEVICE; None where by neither.
+
+    Raises
+    ------
+    ConfigError
+        An unknown name.
+    MachineError
+        A device that this machine does not have, or that torch cannot use.
+    """
+    asked = asked or os.environ.get(ASKED) or None
+    if asked in (None, "cpu"):
+        return asked
+    kind, _, number = asked.partition(":")
+    if kind not in KNOWN or (number and not number.isdigit()):
+        raise ConfigError(f"'{asked}' is no device. Known: {', '.join(KNOWN)}, or none, which takes the best there is.")
+    import torch
+
+    count = torch.cuda.device_count() if kind == "cuda" else int(torch.backends.mps.is_available())
+    if int(number or 0) >= count:
+        raise MachineError(
+            f"device '{asked}' was asked for, but torch {torch.__version__} finds {count or 'no'} such "
+            f"device{'s' if count > 1 else ''} here. Check the driver and that torch was built for it (`phosphene doctor`), "
+            "or ask for none (--device cpu) to compute on the processor."
+        )
+    return asked
+
+
+@contextmanager
+def on(asked: str | None) -> Iterator[None]:
+    """Ask for a device while the block runs; None leaves it to the environment. Raises as `device` does."""
+    before = os.environ.get(ASKED)
+    if asked is not None:
+        os.environ[ASKED] = asked
+    try:
+        device()
+        yield
+    finally:
+        if asked is not None:
+            os.environ.pop(ASKED)
+            if before is not None:
+                os.environ[ASKED] = before

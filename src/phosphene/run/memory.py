@@ -1,0 +1,131 @@
+"""How much memory is there, and how much a piece of work took. Read from the kernel; nothing to install."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+from phosphene.errors import MachineError
+
+
+def available() -> int | None:
+    """Bytes that can still be taken without swapping, also inside a container; None where the system does not say."""
+    found = []
+    with suppress(OSError, ValueError, IndexError):
+        text = Path("/proc/meminfo").read_text()
+        found.append(int(text.split("MemAvailable:")[1].split()[0]) * 1024)
+    with suppress(OSError, ValueError):
+        group = Path("/sys/fs/cgroup")
+        limit = int((group / "memory.max").read_text())  # "max" where there is none
+        reclaimable = 0
+        with suppress(OSError, ValueError, IndexError):
+            reclaimable = int((group / "memory.stat").read_text().split("inactive_file ")[1].split()[0])
+        found.append(max(0, limit - int((group / "memory.current").read_text()) + reclaimable))
+    if not found:
+        with suppress(OSError, ValueError, AttributeError):
+            found.append(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return min(found) if found else None
+
+
+def check(needed: int, what: str, advice: str) -> None:
+    """Refuse work that this machine's memory cannot hold, before it starts.
+
+    Parameters
+    ----------
+    needed : bytes, by arithmetic
+    what : that need them, as the subject of a sentence
+    advice : what to lower
+
+    Raises
+    ------
+    MachineError
+        When more is needed than is available. Where the system does not say how much is, nothing is refused.
+    """
+    there = available()
+    if there is not None and needed > there:
+        raise MachineError(
+            f"{what} need{'' if what.endswith('s') else 's'} {size(needed)} of memory by arithmetic, but {size(there)} "
+            f"are available on this machine. {advice}"
+        )
+
+
+def size(n: float) -> str:
+    """Bytes as a person would say them.
+
+    Examples
+    --------
+    >>> size(312), size(45_600_000), size(12.34e9)
+    ('312 B', '46 MB', '12.3 GB')
+    """
+    if n >= 1e9:
+        return f"{n / 1e9:.1f} GB"
+    return f"{n / 1e6:.0f} MB" if n >= 1e6 else f"{n / 1e3:.0f} kB" if n >= 1e3 else f"{n:.0f} B"
+
+
+def resident() -> int:
+    """Bytes of memory this process holds now; 0 where the system does not say."""
+    with suppress(OSError, ValueError, IndexError):
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return 0
+
+
+class Peak:
+    """The most memory this process takes while the block runs, beyond what it held before.
+
+    Attributes
+    ----------
+    bytes : the figure, after the block; None where the system cannot tell (the record was set before and cannot be reset)
+    """
+
+    def __init__(self) -> None:
+        self.bytes: int | None = None
+
+    def __enter__(self) -> Self:
+        _trim()
+        self._known, self._before, self._most = _reset(), resident(), 0
+        self._record = _highest()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.hold()
+        self.bytes = self._most if self._known or _highest() > self._record else None
+
+    def hold(self) -> int:
+        """Stop counting; bytes held now beyond what was held at the start. Go on with `go_on`."""
+        if self._known or _highest() > self._record:
+            self._most = max(self._most, _highest() - self._before)
+        self._held = resident()
+        return max(0, self._held - self._before)
+
+    def go_on(self) -> None:
+        """Count again, as if what was taken since `hold` and not given back were not there."""
+        self._before += resident() - self._held
+        self._known = _reset()
+        self._record = _highest()
+
+
+def _trim() -> None:
+    """Give back what is free but kept, which would hide what the next piece of work takes; where the C library can."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _reset() -> bool:
+    """Let the kernel forget the highest figure so far; whether it can."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+        return True
+    return False
+
+
+def _highest() -> int:
+    with suppress(OSError, ValueError, IndexError):
+        return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
+    import resource
+
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024

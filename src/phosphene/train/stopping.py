@@ -1,0 +1,43 @@
+"""Signals during a training: the step in hand is finished and saved before the process ends as it would have ended."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+from typing import Any, Self
+
+
+class Stopping:
+    """While the block runs, a termination or a first interrupt (Ctrl-C) is only remembered; a second interrupt acts at once.
+
+    Attributes
+    ----------
+    signal : number of the signal that came; 0 for none
+    """
+
+    _CAUGHT = (signal.SIGTERM, signal.SIGINT)
+
+    def __init__(self) -> None:
+        self.signal = 0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
+            self._before = {number: signal.signal(number, self._remember) for number in self._CAUGHT}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        self._before = {}
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        if self.signal == number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signal = number
+
+    def act(self) -> None:
+        """After the block: what the remembered signal would have done."""
+        if self.signal:
+            signal.raise_signal(self.signal)

@@ -1,0 +1,137 @@
+"""What a fit will need, said before, and held against what it took."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import numpy as np
+import pytest
+
+from phosphene import flow, recipes
+from phosphene.errors import MachineError
+from phosphene.flow.forecast import _carried_on, forecast, settings_for, show_memory, text_of
+from phosphene.flow.opened import Opened
+from phosphene.recipes.base import Recipe, RecipeConfig
+from phosphene.run import memory
+from phosphene.run.folder import RunFolder
+from phosphene.train.checkpoint import ModulePart
+from tests.flow.conftest import write_pair_file
+
+
+def opened(kind, file, out, **values):
+    layers = [("test", {"data.name": str(file), **values})]
+    return Opened(RunFolder(out), flow.configure(kind, layers)[0])
+
+
+def test_every_stage_is_predicted_with_how_it_is_known_and_nothing_is_written(tmp_path):
+    file = write_pair_file(tmp_path / "pairs.npz", n_train=200)
+    found = forecast(opened("linear", file, tmp_path / "run"))
+    assert [f.stage for f in found] == ["standardise", "pixels", "to_brain", "to_pixels", "curve"]
+    assert all(f.seconds >= 0 and f.peak_bytes >= 0 and f.disk_bytes > 0 for f in found)
+    assert all("of 200 stimuli" in f.how for f in found)
+    assert not (tmp_path / "run").exists()
+    assert "all stages" in text_of(found)
+
+
+def test_what_was_predicted_stands_beside_what_it_took(tmp_path):
+    file = write_pair_file(tmp_path / "pairs.npz", n_train=200)
+    run = flow.fit(opened("linear", file, tmp_path).config, tmp_path / "run", predict=True).run
+    table = run.table("forecast.csv").set_index("stage")
+    stages = tmp_path / "run" / "stages"
+    assert table["seconds"].notna().all()
+    assert (table["disk_bytes"] > 0).all()
+    # Arrays of standardising do not depend on how many stimuli there are; the files hold a record as well.
+    predicted, real = table.loc["standardise", ["predicted_disk_bytes", "disk_bytes"]]
+    assert predicted <= real
+    assert {p.name for p in stages.iterdir()} == set(table.index)
+
+
+@pytest.mark.parametrize("power", [0.0, 1.0, 2.0])
+def test_what_follows_a_power_of_the_stimuli_is_carried_on_exactly(power):
+    ns = [50, 100]
+    assert _carried_on(ns, [3.0 * n**power for n in ns], 700, 0.1, 3) == pytest.approx(3.0 * 700**power)
+
+
+def test_what_takes_next_to_no_time_grows_in_proportion():
+    assert _carried_on([50, 100], [1e-5, 1e-3], 200, 0.02, 3) == pytest.approx(2e-3)
+
+
+# -- a recipe of somebody else -----------------------------------------------------------------------------------------
+
+
+class DeepConfig(RecipeConfig):
+    """Configuration of `Deep`."""
+
+    kind: Literal["deep_test"] = "deep_test"
+
+
+class DeepPart(ModulePart):
+    """One linear layer."""
+
+    @classmethod
+    def build(cls, config):
+        """As configured."""
+        from torch import nn
+
+        return nn.Linear(config["n_in"], 4)
+
+
+class Later(ModulePart):
+    """Never made."""
+
+
+class Deep(Recipe[DeepConfig]):
+    """A plug-in that trains through `self.train`, and whose second stage needs a file that is not here."""
+
+    config_class = DeepConfig
+    stages: ClassVar = {"net": DeepPart, "later": Later}
+
+    def fit_net(self, trials, stimuli):
+        """Train, with all of the responses at hand."""
+        import torch
+
+        from phosphene.train import TrainConfig
+
+        class Net(torch.nn.Module):
+            def __init__(self, part):
+                super().__init__()
+                self.part = part
+
+            def loss(self, batch, draws):
+                return self.part(batch).square().mean(), {}
+
+        part = DeepPart(DeepPart.build({"n_in": trials.n_voxels}), {"n_in": trials.n_voxels})
+        x = torch.from_numpy(np.array(trials.betas, dtype=np.float32))
+        self.train(Net(part.module), lambda r: x[r], len(x), TrainConfig(steps=1000, batch_size=8), data="x")
+        return part
+
+    def fit_later(self, trials, stimuli):
+        """Not here."""
+        raise MachineError("the file of the weights is not here")
+
+
+def test_a_plug_in_that_trains_is_predicted_for_free_and_what_fails_is_unknown(tmp_path, monkeypatch):
+    monkeypatch.setitem(recipes.RECIPES, "deep_test", f"{__name__}:Deep")
+    it = opened("deep_test", write_pair_file(tmp_path / "pairs.npz", n_voxels=50), tmp_path / "run")
+    net, later = forecast(it)
+    (training,) = net.trainings
+    assert training.weights == 4 * 51
+    assert training.flops == 8 * 2 * 2 * 50 * 4  # forward, and backward to the weights
+    assert net.seconds >= training.seconds > 0
+    assert net.disk_bytes >= 2 * training.checkpoint
+    assert (later.seconds, later.peak_bytes, later.disk_bytes) == (None, None, None)
+    assert later.how == "unknown: the file of the weights is not here"
+    assert "and 1 unknown" in text_of([net, later])
+    assert settings_for(training, 12).startswith("1 part (")
+    assert settings_for(training, 1e-9) == "does not fit"
+    assert "| net | Net | 8 |" in show_memory(it)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.fault(84)
+def test_responses_that_memory_cannot_hold_are_refused_before_anything_is_written(tmp_path, monkeypatch):
+    config = opened("linear", write_pair_file(tmp_path / "pairs.npz"), tmp_path).config
+    monkeypatch.setattr(memory, "available", lambda: 1000)  # a machine that small is not to be had
+    with pytest.raises(MachineError, match=r"72 trials of 50 voxels need 29 kB .*1 kB are available.*data\.roi"):
+        flow.fit(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
