@@ -21,11 +21,17 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_LONGEST = 2400  # characters; a broken file may have put its whole content into a library's message
+
 
 class PhospheneError(Exception):
-    """Base of every error phosphene raises on purpose."""
+    """Base of every error phosphene raises on purpose. Its text is one paragraph, whatever a library put into it."""
 
     exit_status = 1
+
+    def __str__(self) -> str:
+        text = " ".join(super().__str__().split("\n")).strip()
+        return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 3 :]}"
 
 
 class ConfigError(PhospheneError, ValueError):

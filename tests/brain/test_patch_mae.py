@@ -472,3 +472,15 @@ def test_voxels_that_do_not_fit_are_refused(changes, n_voxels, message):
 def test_an_impossible_configuration_is_refused(key, value, message):
     with pytest.raises(ConfigError, match=message):
         validate(PatchMaeConfig, PatchMaeConfig.preset("lab") | {key: value}, "the configuration")
+
+
+@pytest.mark.fault(1)
+@pytest.mark.fault(2)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1e39])
+def test_responses_that_are_no_numbers_are_named_by_row_and_column(value):
+    part, x = PatchMaePart.of(network()), np.zeros((5, 99))
+    x[3, 7] = value
+    with np.errstate(over="ignore"):
+        for use in (part.to_latent, part.to_tokens, part.reconstruct):
+            with pytest.raises(DataError, match="row 3, column 7"):
+                use(x, batch_size=2)

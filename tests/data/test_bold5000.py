@@ -53,8 +53,7 @@ def write_lists(layout: Layout) -> None:
                 file.write(f"{name}\n")
 
 
-@pytest.fixture
-def bold(tmp_path) -> Layout:
+def make_bold(tmp_path) -> Layout:
     rng = np.random.default_rng(3)
     root = tmp_path / "BOLD5000"
     repeated = ["COCO_train2014_000000000036.jpg", "n01440764_7716.JPEG", "airport1.jpg"]
@@ -85,6 +84,11 @@ def bold(tmp_path) -> Layout:
         Image.new("RGB", (12, 12), (grey, grey, grey)).save(pictures / place / name)
     layout.list_file.write_text("\n".join(repeated) + "\n")
     return layout
+
+
+@pytest.fixture
+def bold(tmp_path) -> Layout:
+    return make_bold(tmp_path)
 
 
 def opened(bold: Layout, subject="CSI1", **options):

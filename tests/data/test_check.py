@@ -12,6 +12,7 @@ from phosphene.data import describe, glance, write_dataset
 from phosphene.data.nsd import NSD
 from phosphene.data.plan_check import check_fetched, check_plan
 from phosphene.data.registry import open_dataset
+from phosphene.errors import DataError
 from phosphene.types import Dataset, Split, Stimuli, Trials
 from tests.data.liar import plan as plan_of
 from tests.data.nsd_layout import N_PER_SESSION, make
@@ -149,3 +150,15 @@ def test_a_record_of_downloads_that_cannot_be_read_is_as_good_as_none(tmp_path):
     for text in ("{", "[1]", "\xff"):
         (tmp_path / LEDGER).write_text(text, encoding="latin-1")
         assert ledger(tmp_path) == {}
+
+
+@pytest.mark.parametrize("name", ["bold5000", "miyawaki", "nsd", "god", "mosaic", "hcp", "openfmri", "digits69"])
+def test_an_empty_folder_is_a_finding_for_every_reader_and_never_a_raw_error(name, tmp_path):
+    from phosphene.data.registry import reader
+
+    one = reader(name)
+    try:
+        found = one.check(tmp_path, one.options())
+    except DataError:
+        return  # a sentence as well
+    assert any(f.level == "problem" for f in found)

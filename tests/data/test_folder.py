@@ -14,8 +14,7 @@ from phosphene.errors import ConfigError, DataError
 from phosphene.types import Dataset, Split, Stimuli, Trials
 
 
-@pytest.fixture
-def dataset() -> Dataset:
+def make_dataset() -> Dataset:
     rng = np.random.default_rng(0)
     ids = np.array(["a,b", "NA", '"q"', "line\nbreak", "é", "001"], dtype=object)  # what spreadsheets spoil
     stimuli = Stimuli(
@@ -37,6 +36,11 @@ def dataset() -> Dataset:
     split = Split("own", ("a,b", "NA"), ("é", "001"), category_disjoint=False, note="mine")
     about = {"title": "A test", "citation": "None et al."}
     return Dataset("small", stimuli, {"ann/1": first, "bob": second}, {"own": split}, about)
+
+
+@pytest.fixture
+def dataset() -> Dataset:
+    return make_dataset()
 
 
 def test_everything_comes_back_as_it_was(dataset, tmp_path):

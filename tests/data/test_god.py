@@ -51,8 +51,7 @@ def label(name: str) -> str:
     return f"{int(wnid)}.{int(image):06d}"
 
 
-@pytest.fixture
-def god(tmp_path) -> Layout:
+def make_god(tmp_path) -> Layout:
     rng = np.random.default_rng(4)
     root = tmp_path / "god"
     root.mkdir()
@@ -85,7 +84,11 @@ def god(tmp_path) -> Layout:
 
 
 @pytest.fixture
-def lab(god) -> Layout:
+def god(tmp_path) -> Layout:
+    return make_god(tmp_path)
+
+
+def make_lab(god) -> Layout:
     """The same rows in the lab's own format, in another order, with imagery trials between them."""
     a, rng = god.arrays, np.random.default_rng(8)
     train = [god.ids["train"][i] for i in a["arr_3"]]
@@ -107,6 +110,11 @@ def lab(god) -> Layout:
     write(god.root / "Subject1.h5", np.c_[betas, extra][order], keys, values)
     (god.root / "sbj_1.npz").unlink()
     return god
+
+
+@pytest.fixture
+def lab(god) -> Layout:
+    return make_lab(god)
 
 
 def opened(god: Layout, **options):

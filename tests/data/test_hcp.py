@@ -40,8 +40,7 @@ class Layout:
         return out
 
 
-@pytest.fixture
-def hcp(tmp_path) -> Layout:
+def make_hcp(tmp_path) -> Layout:
     rng = np.random.default_rng(0)
     space = cortex("LH") + cortex("RH") + below()
     root = tmp_path / "hcp"
@@ -50,6 +49,11 @@ def hcp(tmp_path) -> Layout:
         write_scan(layout.file(subject), frames, space)
     write_parcels(root / "Q1-Q6_HCP-MMP1.32k_fs_LR.dlabel.nii")
     return layout
+
+
+@pytest.fixture
+def hcp(tmp_path) -> Layout:
+    return make_hcp(tmp_path)
 
 
 def windows(frames: list[np.ndarray], per_window=10) -> np.ndarray:

@@ -18,8 +18,7 @@ N, N_VOXELS = 8, 5
 SHOWN = ["cat", "dog", "cat", "car", "cup", "dog", "car", "cup"]
 
 
-@pytest.fixture
-def own(tmp_path):
+def make_own(tmp_path):
     """Betas, a table and four pictures, as a lab has them."""
     rng = np.random.default_rng(0)
     betas = rng.normal(size=(N, N_VOXELS)).astype("f4")
@@ -35,6 +34,11 @@ def own(tmp_path):
         "images": tmp_path / "pictures",
         "out": tmp_path / "set",
     }
+
+
+@pytest.fixture
+def own(tmp_path):
+    return make_own(tmp_path)
 
 
 def edit(own, **columns):

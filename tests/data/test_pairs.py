@@ -18,8 +18,7 @@ from phosphene.errors import ConfigError, DataError, PhospheneWarning
 N_TRAIN, N_TEST, N_VOXELS, SIDE = 12, 4, 7, 5
 
 
-@pytest.fixture
-def arrays() -> dict[str, np.ndarray]:
+def make_arrays() -> dict[str, np.ndarray]:
     """A file of the shape of digits69: every picture different, unrolled column by column."""
     rng = np.random.default_rng(0)
     pictures = rng.integers(0, 256, (N_TRAIN + N_TEST, SIDE, SIDE), dtype=np.uint8)
@@ -34,6 +33,11 @@ def arrays() -> dict[str, np.ndarray]:
         "labelTrn": labels[:N_TRAIN],
         "labelTest": labels[N_TRAIN:],
     }
+
+
+@pytest.fixture
+def arrays() -> dict[str, np.ndarray]:
+    return make_arrays()
 
 
 def save(folder, arrays, kind="mat"):

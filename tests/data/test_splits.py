@@ -16,8 +16,7 @@ from phosphene.types import Dataset, Split, Stimuli, Trials
 IDS = [f"p{i:02d}" for i in range(20)]
 
 
-@pytest.fixture
-def trials() -> Trials:
+def make_trials() -> Trials:
     """Twenty stimuli shown three times each, in a shuffled order, over two sessions of three runs."""
     rng = np.random.default_rng(0)
     shown = rng.permutation(np.repeat(IDS, 3))
@@ -26,12 +25,21 @@ def trials() -> Trials:
 
 
 @pytest.fixture
-def dataset(trials) -> Dataset:
+def trials() -> Trials:
+    return make_trials()
+
+
+def make_dataset(trials) -> Dataset:
     category = np.array(["animal"] * 11 + ["tool"] * 6 + ["food"] * 3, dtype=object)
     images = np.random.default_rng(1).integers(0, 256, (20, 3, 3, 1), dtype=np.uint8)
     stimuli = Stimuli(np.array(IDS, dtype=object), images, category=category)
     named = Split("own", tuple(IDS[:15]), tuple(IDS[15:]))
     return Dataset("set", stimuli, {"s": trials}, {"own": named})
+
+
+@pytest.fixture
+def dataset(trials) -> Dataset:
+    return make_dataset(trials)
 
 
 @pytest.mark.parametrize("spec", ["kfold:2", "kfold:7", "kfold:20", "kfold:5,stratified", "kfold:3,category"])

@@ -24,14 +24,12 @@ REFERENCE_DIGEST = "4e946db7682a3bd5"
 TEXTS = ["a cat", "a photo of a red umbrella in a sandy desert", "", "snow " * 10_000]
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
+def make_checkpoint(folder):
     """A tiny random CLIP, saved by transformers like a public one: network, tokenizer, preprocessing."""
     import torch
     from transformers import CLIPConfig, CLIPModel
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-    folder = tmp_path_factory.mktemp("clip")
     tower = {"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 32}
     saved = networks.train_tokenizer(TEXTS[:2], size=256, length=LENGTH)
     marks = {"bos_token_id": 254, "eos_token_id": 255, "pad_token_id": 255}
@@ -47,6 +45,11 @@ def checkpoint(tmp_path_factory):
     edges = {"size": {"shortest_edge": SIZE + 2}, "crop_size": {"height": SIZE, "width": SIZE}}
     CLIPImageProcessorPil(**edges).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return make_checkpoint(tmp_path_factory.mktemp("clip"))
 
 
 @pytest.fixture

@@ -44,3 +44,16 @@ def test_pictures_that_are_all_alike_are_refused():
     alike = Stimuli(["a", "b"], np.zeros((2, 4, 4, 1), np.uint8))
     with pytest.raises(DataError, match="all alike"):
         PixelPca().fit(alike)
+
+
+@pytest.mark.parametrize("use", ["transform", "inverse", "state"])
+def test_latents_that_were_never_fitted_say_so(use):
+    from phosphene.errors import ModelError
+
+    argument = {
+        "transform": (Stimuli(["a"], np.zeros((1, 2, 2, 1), np.uint8)),),
+        "inverse": (np.zeros((1, 2)),),
+        "state": (),
+    }
+    with pytest.raises(ModelError, match="not fitted yet"):
+        getattr(PixelPca(), use)(*argument[use])

@@ -507,8 +507,7 @@ UNET = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def versatile(tmp_path_factory):
+def make_versatile(folder):
     """A folder as diffusers writes Versatile Diffusion, tiny: (folder, image U-Net, text U-Net, autoencoder)."""
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
     from diffusers.pipelines.deprecated.versatile_diffusion.modeling_text_unet import UNetFlatConditionModel
@@ -523,7 +522,6 @@ def versatile(tmp_path_factory):
         seeded(lambda: UNetFlatConditionModel(**flat), 2),
         seeded(lambda: AutoencoderKL(**AUTOENCODER), 3),
     ]
-    folder = tmp_path_factory.mktemp("versatile")
     for name, network in zip(("image_unet", "text_unet", "vae"), made, strict=True):
         network.eval().requires_grad_(False).save_pretrained(folder / name)
     DDIMScheduler(
@@ -531,6 +529,11 @@ def versatile(tmp_path_factory):
         steps_offset=1,
     ).save_pretrained(folder / "scheduler")  # fmt: skip
     return folder, *made
+
+
+@pytest.fixture(scope="module")
+def versatile(tmp_path_factory):
+    return make_versatile(tmp_path_factory.mktemp("versatile"))
 
 
 NOTHING = np.full((3, 6), 0.5, dtype=np.float32), np.full((5, 6), -0.5, dtype=np.float32)

@@ -262,3 +262,10 @@ def test_one_byte_a_weight_keeps_every_row_within_half_a_step_of_its_largest():
     np.testing.assert_array_equal(back["empty"], np.zeros((2, 3)))
     np.testing.assert_allclose(back["b"], bias, rtol=2**-10)
     assert back["n"] == count
+
+
+@pytest.mark.parametrize("name", ["clip", "vdvae"])
+def test_loading_leaves_the_global_random_state_as_it_was(name):
+    before = torch.random.get_rng_state()
+    zoo.load(name)
+    assert torch.equal(torch.random.get_rng_state(), before)

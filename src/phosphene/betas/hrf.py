@@ -10,6 +10,7 @@ import numpy as np
 
 from phosphene.data.insilico import hrf_shapes
 from phosphene.errors import ConfigError, DataError
+from phosphene.run.reading import reads
 
 _STEP_S = 0.1  # of a table
 _LENGTH_S = 50.0  # a response is over by then, and so is a table
@@ -35,6 +36,7 @@ class HrfLibrary:
     table: np.ndarray | None = None
 
     @classmethod
+    @reads("path")
     def read(cls, path: str | Path) -> HrfLibrary:
         """Read a text table of (n_times, n_shapes), a row every 0.1 s, such as the published one of 501 x 20.
 

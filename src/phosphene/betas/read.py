@@ -35,6 +35,7 @@ import pandas as pd
 from phosphene.betas.runs import BoldRun
 from phosphene.betas.work import Work
 from phosphene.errors import DataError, did_you_mean
+from phosphene.run.reading import reads
 from phosphene.types import ROI, digest_of
 
 _STIMULUS = ("stimulus", "stim_file", "trial_type")
@@ -60,6 +61,7 @@ class SubjectRuns:
     categories: dict[str, str] = field(default_factory=dict)
 
 
+@reads("folder")
 def read_runs(
     folder: str | Path,
     subject: str,
@@ -92,6 +94,7 @@ def read_runs(
     return locate(folder, subject, mask=mask, task=task, sessions=sessions, pattern=pattern).read(confounds)
 
 
+@reads("folder")
 def locate(
     folder: str | Path,
     subject: str,

@@ -106,7 +106,11 @@ class OpenFMRI:
     def check(self, path: Path, options: OpenFMRIOptions) -> list[Finding]:
         """Read every run of every person and look at its events; no beta is made."""
         out = []
-        for name in _people(Path(path)):
+        people = _people(Path(path))
+        if not people:
+            detail = f"{path} has no person: no folder sub01/BOLD or sub-01/func."
+            return [Finding("problem", "files", detail, "Give the folder that holds them with --root.")]
+        for name in people:
             try:
                 found = _runs(Path(path), name, options)
                 n = sum(len(r.events) for r in found.runs)

@@ -192,6 +192,13 @@ class RoiMaePart(ModulePart):
             raise DataError(f"{what} must be one row a trial, but came with shape {np.shape(rows)}.")
         if not len(rows):
             raise DataError(f"{what} has no rows; select at least one trial.")
+        for start in range(0, len(rows), batch_size):  # one NaN spreads over its row, and none says where it was from
+            bad = np.argwhere(~np.isfinite(np.asarray(rows[start : start + batch_size], dtype=np.float32)))
+            if len(bad):
+                raise DataError(
+                    f"{what} holds NaN or infinite values, first in row {start + bad[0, 0]}, column {bad[0, 1]} (from 0); "
+                    "drop or impute those voxels or trials first."
+                )
         self.module.eval()
         device = next(self.module.parameters()).device
         out = []

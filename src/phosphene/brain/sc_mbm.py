@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from phosphene.errors import ModelError
+from phosphene.run.reading import reads
 from phosphene.train.foreign import read_foreign
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Loaded:
     n_patches: int | None = None
 
 
+@reads("file", ModelError)
 def read_sc_mbm(file: str | Path) -> dict[str, torch.Tensor]:
     """Weights by name from the public checkpoint, read without running anything in it.
 

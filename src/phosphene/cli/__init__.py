@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.exceptions import TyperException
 
-from phosphene.cli import betas, data, flow
+from phosphene.cli import betas, data, doctor, flow
 
 app = typer.Typer(
     name="phosphene",
@@ -47,6 +47,7 @@ def _root(
 
 flow.add_to(app)
 app.command()(betas.betas)
+app.command()(doctor.doctor)
 app.add_typer(data.app, name="data")
 
 

@@ -24,6 +24,7 @@ from phosphene.data.arrays import open_arrays
 from phosphene.data.findings import Finding
 from phosphene.data.reader import ReaderOptions, about
 from phosphene.errors import ConfigError, DataError, PhospheneError, did_you_mean
+from phosphene.run.reading import reads
 from phosphene.types import ROI, Dataset, Rows, Split, Stimuli, Trials
 
 _PARTS = ("dataset", "metadata/key", "metadata/value")
@@ -44,6 +45,7 @@ class BData:
         No such file, another layout, or metadata that do not fit the matrix.
     """
 
+    @reads("path")
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         file = open_arrays(self.path)
@@ -128,7 +130,7 @@ class BData:
         try:
             with h5py.File(self.path, "r") as file:
                 block = file["dataset"][:, where[0] : where[-1] + 1]
-        except OSError as error:
+        except (OSError, RuntimeError) as error:
             raise DataError(f"{self.path} is damaged ({error}). Download it again.") from error
         return block[:, where - where[0]]
 
@@ -179,7 +181,7 @@ class _VoxelRows:
         try:
             with h5py.File(self.path, "r") as file:
                 block = file["dataset"][low:high, first:last]
-        except OSError as error:
+        except (OSError, RuntimeError, KeyError) as error:
             raise DataError(f"{self.path} is damaged ({error}). Download it again.") from error
         return block[np.asarray(index) - low][..., self.at - first]
 

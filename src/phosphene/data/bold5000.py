@@ -103,7 +103,10 @@ class BOLD5000:
 
     def subjects(self, path: Path, options: BOLD5000Options) -> tuple[str, ...]:
         """Those with betas of this type."""
-        names = [m for p in (Path(path) / _BETAS).iterdir() if (m := _NAME.fullmatch(p.name))]
+        folder = Path(path) / _BETAS
+        if not folder.is_dir():
+            raise DataError(f"{path} has no folder {_BETAS}. Unpack the archive of ROI betas there.")
+        names = [m for p in folder.iterdir() if (m := _NAME.fullmatch(p.name))]
         found = sorted({m[1] for m in names if m[2] == options.betas})
         if not found:
             raise DataError(f"{Path(path) / _BETAS} has no CSIk_GLMbetas-{options.betas}_allses_*.npy; fetch them.")

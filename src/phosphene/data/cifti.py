@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from phosphene.errors import DataError, did_you_mean
+from phosphene.run.reading import reads
 
 CORTEX = {"LH": "CIFTI_STRUCTURE_CORTEX_LEFT", "RH": "CIFTI_STRUCTURE_CORTEX_RIGHT"}
 
@@ -112,14 +113,13 @@ def open_cifti(path: str | Path) -> Any:
         Missing, no CIFTI, or truncated.
     """
     import nibabel as nib
-    from nibabel.filebasedimages import ImageFileError
 
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path} is {'a folder' if path.is_dir() else 'not there'}; a CIFTI file is expected.")
     try:
         image = nib.load(path)
-    except (OSError, EOFError, ValueError, ImageFileError) as error:
+    except Exception as error:  # a broken header makes nibabel raise anything
         raise DataError(f"{path} cannot be opened ({error}); a CIFTI file is expected. Copy it again.") from error
     if not isinstance(image, nib.Cifti2Image):
         raise DataError(f"{path} is a {type(image).__name__}, no CIFTI-2 file; fetch the .dtseries.nii or .dlabel.nii.")
@@ -130,6 +130,7 @@ def open_cifti(path: str | Path) -> Any:
     return image
 
 
+@reads("path")
 def read_parcels(path: str | Path) -> Parcels:
     """A parcellation in grayordinates, such as HCP-MMP 1.0: a ``.dlabel.nii``.
 

@@ -16,12 +16,14 @@ from phosphene.data.findings import Finding
 from phosphene.data.glance import glance
 from phosphene.data.measure import measure
 from phosphene.data.plan_check import check_fetched
+from phosphene.data.privacy import check_privacy
 from phosphene.data.quality import check_trials
 from phosphene.data.registry import known, locate, reader
 from phosphene.data.sections import Section, render, render_findings
 from phosphene.data.sheet import contact_sheet
 from phosphene.data.splits import same_picture_across, same_pictures
 from phosphene.errors import PhospheneError, PhospheneWarning
+from phosphene.run.reading import reading
 from phosphene.types import ROI, Dataset, Split, Stimuli, Trials
 
 __all__ = [
@@ -160,12 +162,17 @@ def examine(
             values = source.options(options)
         except PhospheneError as error:
             return [Finding("problem", "where", str(error))], []
-        out = list(source.reader.check(source.path, values))
+        try:
+            with reading(source.path):
+                out = list(source.reader.check(source.path, values))
+        except PhospheneError as error:
+            return [Finding("problem", "files", str(error))], []
         if not any(f.what == "checksum" for f in out):  # some readers compare their one file themselves
             out += check_fetched(source.name, source.path, thorough=thorough)
         beside: list[Section] = []
         try:
-            dataset = source.reader.load(source.path, values, source.subject)
+            with reading(source.path):
+                dataset = source.reader.load(source.path, values, source.subject)
             beside = counts(dataset)
             compared = thorough or _picture_bytes(dataset.stimuli) <= _PICTURE_BYTES
             groups = same_pictures(dataset.stimuli) if compared else []
@@ -175,6 +182,7 @@ def examine(
             for name in dataset.subjects:
                 out += _check_subject(dataset, dataset.subjects[name], groups, thorough, compared)
             out += _check_stimuli(dataset, groups)
+            out += check_privacy(dataset, source.path)
         except PhospheneError as error:
             if not any(str(error) in f.detail for f in out):
                 out.append(Finding("problem", "reading", str(error)))

@@ -68,8 +68,6 @@ def unpack(archive: Path, folder: Path, limits: Limits | None = None) -> Path:
     except (DataError, MachineError):
         raise
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, RuntimeError, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:  # the machine's, not the archive's
-            raise
         raise DataError(f"{archive} is damaged or no archive ({error}). Delete it and fetch it again.") from error
     return folder
 

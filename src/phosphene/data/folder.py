@@ -29,6 +29,7 @@ import pandas as pd
 from phosphene.data.findings import Finding
 from phosphene.data.reader import ReaderOptions
 from phosphene.errors import DataError, PhospheneError, did_you_mean
+from phosphene.run.reading import reads
 from phosphene.types import Dataset, Rows, Split, Stimuli, Trials
 
 FORMAT = "phosphene-dataset"
@@ -62,6 +63,7 @@ class ScaledRows:
         return self.numbers[rows] * np.float32(self.scale)
 
 
+@reads("path")
 def read_dataset(path: str | Path, subject: str | None = None) -> Dataset:
     """Open a folder written by `write_dataset`; nothing but tables is read.
 
@@ -217,6 +219,7 @@ def _read_stimuli(path: Path, index: Mapping[str, Any]) -> Stimuli:
     )
 
 
+@reads("path")
 def _read_subject(path: Path, index: Mapping[str, Any], name: str) -> Trials:
     record = index["subjects"][name]
     place, n, n_voxels = record["folder"], record["n_trials"], record["n_voxels"]

@@ -20,6 +20,7 @@ from phosphene.data.registry import locate
 from phosphene.errors import DataError, PhospheneWarning, did_you_mean
 from phosphene.run.atomic import checked_path
 from phosphene.run.progress import Progress
+from phosphene.run.reading import reads
 from phosphene.types import ROI, Dataset, Split, Stimuli, Trials
 
 LONG_CAPTION = 77
@@ -140,6 +141,7 @@ class _Scaled:
 # -- tables ------------------------------------------------------------------------------------------------------------
 
 
+@reads("path")
 def read_table(path: str | Path, what: str) -> pd.DataFrame:
     """A CSV (or TSV) of texts, with errors that name the line.
 
@@ -335,6 +337,7 @@ def _tell_missing(missing: list[str], ids: list[str], images: str | Path) -> Non
         )
 
 
+@reads("path")
 def read_captions(path: Path, ids: Iterable[str]) -> tuple[tuple[str, ...], ...]:
     """Captions of each stimulus.
 

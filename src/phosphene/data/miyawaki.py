@@ -79,6 +79,8 @@ class Miyawaki(PairFile):
 
     def _variant(self, path: Path, options: Any) -> str:
         there = [v for v, p in (("runs", path / "func"), ("mat", path / FILE)) if p.exists()]
+        if not there:
+            raise DataError(f"{path} has neither func nor {FILE}. Give the folder that holds either with --root.")
         if options.variant != "auto" and options.variant not in there:
             raise DataError(
                 f"{path} has no {'func' if options.variant == 'runs' else FILE}; it has {', '.join(there)}."

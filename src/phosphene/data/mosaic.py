@@ -72,7 +72,7 @@ class TrialRows:
             for row, name in enumerate(many):
                 try:
                     out[row] = file[f"betas/{name}"][()][self.columns]
-                except (OSError, KeyError) as error:
+                except Exception as error:  # whatever h5py and numpy make of damaged bytes
                     raise DataError(
                         f"'betas/{name}' in {self.path} is damaged ({error}). Copy the file again."
                     ) from error
@@ -139,7 +139,10 @@ class Mosaic:
     def check(self, path: Path, options: MosaicOptions) -> list[Finding]:
         """Names and lengths of all trials of every person."""
         out = []
-        for name in self.subjects(path, options):
+        people = self.subjects(path, options)
+        if not people:
+            return [Finding("problem", "files", f"{path} holds no file of a person.", "Fetch sub-XX_*.hdf5 into it.")]
+        for name in people:
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", PhospheneWarning)

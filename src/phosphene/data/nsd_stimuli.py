@@ -71,7 +71,7 @@ class BrickRows:
             with h5py.File(self.path, "r") as file:
                 brick = file["imgBrick"]
                 pictures = np.stack([brick[int(i)] for i in wanted]) if wanted.size else np.empty((0, *brick.shape[1:]))
-        except OSError as error:
+        except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
             raise DataError(f"{self.path} is damaged ({error}). Download it again.") from error
         if self.size is not None and pictures.shape[1:3] != (self.size, self.size):
             pictures = np.stack([_resized(p, self.size) for p in pictures])

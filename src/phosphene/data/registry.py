@@ -14,6 +14,7 @@ from phosphene.data.reader import Reader, ReaderOptions
 from phosphene.errors import ConfigError, DataError, NotAvailable, did_you_mean
 from phosphene.run.atomic import checked_path
 from phosphene.run.config import resolve
+from phosphene.run.reading import reading
 from phosphene.types import Dataset
 
 READERS: dict[str, str] = {
@@ -166,7 +167,9 @@ def open_dataset(
         With what was looked for, where, and what to do.
     """
     source = locate(spec, root=root)
-    return source.reader.load(source.path, source.options(options), source.subject)
+    values = source.options(options)
+    with reading(source.path):
+        return source.reader.load(source.path, values, source.subject)
 
 
 def _looks_like_path(text: str) -> bool:
@@ -182,7 +185,7 @@ def _is_bdata(path: Path) -> bool:
     try:
         with h5py.File(path, "r") as file:
             return "dataset" in file and "metadata/key" in file
-    except OSError:  # the reader of pair files says what is wrong with it
+    except (OSError, RuntimeError, KeyError):  # the reader of pair files says what is wrong with it
         return False
 
 

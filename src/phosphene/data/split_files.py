@@ -13,11 +13,13 @@ import pandas as pd
 
 from phosphene.errors import ConfigError, SplitError, did_you_mean
 from phosphene.run.atomic import checked_path
+from phosphene.run.reading import reads
 from phosphene.types import Dataset, Split, Trials
 
 Unit = Literal["stimulus", "trial"]
 
 
+@reads("file", ConfigError)
 def from_file(dataset: Dataset, trials: Trials, file: str | Path) -> list[Split]:
     """Splits of a YAML, JSON or CSV file; see `resolve` for what may stand in it.
 

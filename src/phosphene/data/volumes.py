@@ -13,6 +13,7 @@ import numpy as np
 
 from phosphene.data.arrays import open_arrays
 from phosphene.errors import DataError
+from phosphene.run.reading import reads
 
 _BLOCK_BYTES = 64_000_000  # of a session in memory at a time, beside its masked voxels
 _BROKEN = (OSError, EOFError, ValueError, zlib.error)
@@ -32,14 +33,13 @@ def open_nifti(path: str | Path, n_axes: int) -> Any:
         Missing, no NIfTI, truncated, or with another number of axes.
     """
     import nibabel as nib
-    from nibabel.filebasedimages import ImageFileError
 
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path} is {'a folder' if path.is_dir() else 'not there'}; a NIfTI file is expected.")
     try:
         image = nib.load(path)
-    except (*_BROKEN, ImageFileError) as error:
+    except Exception as error:  # a broken header makes nibabel raise anything
         head = path.read_bytes()[:64].lstrip().lower()
         what = "is a web page" if head.startswith((b"<!doctype", b"<html")) else f"cannot be opened ({error})"
         raise DataError(f"{path} {what}; a NIfTI file is expected. Download or copy it again.") from error
@@ -114,6 +114,7 @@ def read_volume(path: str | Path, like: Any = None) -> np.ndarray:
     DataError
         Damaged, or on another grid (shape or affine).
     """
+    path = Path(path)
     image = open_nifti(path, 3)
     if like is not None:
         ours, theirs = image.shape[:3], like.shape[:3]
@@ -129,9 +130,9 @@ def read_volume(path: str | Path, like: Any = None) -> np.ndarray:
                 f"{image.affine[i, j]:g}, not {like.affine[i, j]:g}. Resample it to the same grid."
             )
     try:
-        (volume,) = _volumes(Path(path), image, 1, 1)
+        (volume,) = _volumes(path, image, 1, 1)
         return volume[..., 0]
-    except _BROKEN as error:
+    except Exception as error:
         raise DataError(f"{path} is damaged or truncated ({error}). Download or copy it again.") from error
 
 
@@ -189,7 +190,7 @@ class SessionFile:
             return (self._hdf5 if self.path.suffix in (".hdf5", ".h5") else self._nifti)(voxels, n)
         except DataError:
             raise
-        except _BROKEN as error:
+        except Exception as error:
             raise DataError(f"{self.path} is damaged ({error}). Download or copy it again.") from error
 
     def _hdf5(self, voxels: np.ndarray, n: int) -> np.ndarray:
@@ -227,6 +228,7 @@ class SessionFile:
         return out
 
 
+@reads("path")
 def open_session(path: str | Path, grid: tuple[int, ...]) -> SessionFile:
     """A session of betas; only its header is read.
 

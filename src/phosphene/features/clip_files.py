@@ -14,6 +14,7 @@ import numpy as np
 
 from phosphene.errors import ConfigError, DataError, ModelError, NotAvailable
 from phosphene.run.folder import read_json
+from phosphene.run.reading import reads
 from phosphene.types.identity import digest_of
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Preprocessing:
     std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
 
     @classmethod
+    @reads("folder", ModelError)
     def of(cls, folder: Path, image_size: int) -> Preprocessing:
         """As ``preprocessor_config.json`` of a checkpoint says, or CLIP's own.
 
@@ -183,6 +185,7 @@ def locate(name: str, revision: str | None, download: bool) -> Path:
         ) from error
 
 
+@reads("folder", ModelError)
 def read_config(folder: Path) -> dict[str, Any]:
     """config.json of a CLIP. Raises ModelError when it is missing or of another architecture."""
     config = read_json(folder / "config.json")
@@ -204,6 +207,7 @@ def weight_files(folder: Path) -> list[Path]:
     return files
 
 
+@reads("folder", ModelError)
 def digest(folder: Path) -> dict[str, str]:
     """SHA-256 of the weights and of the configuration: what features are filed under."""
     h = hashlib.sha256()
@@ -213,6 +217,7 @@ def digest(folder: Path) -> dict[str, str]:
     return {"weights": h.hexdigest(), "config": digest_of(json.dumps(read_config(folder), sort_keys=True))}
 
 
+@reads("folder", ModelError)
 def load(folder: Path) -> nn.Module:
     """transformers' CLIPModel in float32, frozen, in evaluation mode.
 
@@ -248,6 +253,7 @@ def load(folder: Path) -> nn.Module:
     return network.eval().requires_grad_(False)
 
 
+@reads("folder", ModelError)
 def load_tokenizer(folder: Path) -> Any:
     """CLIP's tokenizer of a checkpoint. Raises NotAvailable when its files are not there."""
     from transformers import CLIPTokenizer

@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 from scipy.linalg import eigh
 
-from phosphene.errors import ConfigError, DataError
+from phosphene.errors import ConfigError, DataError, ModelError
 from phosphene.run.stages import take
 from phosphene.types import Stimuli
 
@@ -70,12 +70,32 @@ class PixelPca:
         return self
 
     def transform(self, stimuli: Stimuli) -> np.ndarray:
-        """Latents of pictures, (n_stimuli, n_components) float32."""
+        """Latents of pictures, (n_stimuli, n_components) float32.
+
+        Raises
+        ------
+        ModelError
+            Before `fit`.
+        """
+        self._refuse_unfitted()
         return (self._flat(stimuli) - self.mean_) @ self.components_.T
 
     def inverse(self, latents: np.ndarray) -> np.ndarray:
-        """Pictures of latents, (n, height, width, channels) float32, nominally 0-1 and not clipped."""
+        """Pictures of latents, (n, height, width, channels) float32, nominally 0-1 and not clipped.
+
+        Raises
+        ------
+        ModelError
+            Before `fit`.
+        """
+        self._refuse_unfitted()
         return (latents @ self.components_ + self.mean_).reshape(-1, *self.image_shape_)
+
+    def _refuse_unfitted(self) -> None:
+        if not hasattr(self, "components_"):
+            raise ModelError(
+                "these pixel latents are not fitted yet: call fit(stimuli) with the training pictures first."
+            )
 
     def _shape(self, stimuli: Stimuli) -> tuple[int, int, int]:
         height, width, channels = stimuli.image_shape
@@ -92,7 +112,8 @@ class PixelPca:
         return np.concatenate(blocks)
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Arrays and plain values, for saving."""
+        """Arrays and plain values, for saving. Raises ModelError before `fit`."""
+        self._refuse_unfitted()
         tensors = {"mean": self.mean_, "components": self.components_, "variance": self.variance_}
         return tensors, {"n_components": self.n_components, "size": self.size, "image_shape": self.image_shape_}
 

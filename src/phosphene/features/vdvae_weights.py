@@ -19,6 +19,7 @@ from phosphene.features.vdvae_config import VdvaeConfig
 from phosphene.run import atomic
 from phosphene.run.config import validate
 from phosphene.run.folder import read_json
+from phosphene.run.reading import reads
 from phosphene.run.stages import read_safetensors
 from phosphene.types.identity import digest_of
 
@@ -31,6 +32,7 @@ LAB = "lab"
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 
 
+@reads("file", ModelError)
 def convert(file: str | Path, folder: str | Path, config: VdvaeConfig | None = None) -> Path:
     """A checkpoint of the public code as a folder of config.json and model.safetensors.
 
@@ -99,6 +101,7 @@ def public_weights(tensors: dict[str, torch.Tensor], config: VdvaeConfig) -> dic
     return {name: tensors[name].float().contiguous() for name in wanted}
 
 
+@reads("name", ModelError)
 def load(name: str | Path = LAB, device: str = "cpu", lab_folder: Path | None = None) -> Vdvae:
     """A trained network, frozen, in evaluation mode.
 
@@ -143,6 +146,7 @@ def read_config(name: str | Path = LAB, lab_folder: Path | None = None) -> Vdvae
     return validate(VdvaeConfig, read_json(file), str(file))
 
 
+@reads("name", ModelError)
 def digest(name: str | Path = LAB, lab_folder: Path | None = None) -> dict[str, str]:
     """SHA-256 of weights and of sizes: what latents are filed under. Raises like :func:`load`."""
     if str(name) == LAB:

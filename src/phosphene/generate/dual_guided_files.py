@@ -26,6 +26,7 @@ from phosphene.errors import ModelError
 from phosphene.generate.dual_guided_config import DualGuidedConfig
 from phosphene.generate.dual_guided_network import DualUnet
 from phosphene.run.folder import read_json
+from phosphene.run.reading import reads
 from phosphene.train.checkpoint import load_module_state
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ _TRANSFORMER = re.compile(r"((?:down_blocks\.\d+|mid_block|up_blocks\.\d+)\.atte
 _RENAMED = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
+@reads("folder", ModelError)
 def read_folder(folder: Path, vision: np.ndarray, text: np.ndarray) -> tuple[DualUnet, AutoencoderKL]:
     """U-Net and autoencoder of a folder, frozen, in evaluation mode, float32.
 
@@ -105,6 +107,7 @@ def read_config(folder: Path, vision_tokens: int, text_tokens: int) -> DualGuide
     return config
 
 
+@reads("folder", ModelError)
 def digest(folder: Path) -> str:
     """SHA-256 of weights and configurations of a folder: what results made with it are filed under."""
     h = hashlib.sha256()

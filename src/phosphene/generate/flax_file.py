@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from phosphene.errors import ModelError
+from phosphene.run.reading import reads
 
 _DEEPEST = 64
 _ARRAY, _SCALAR = 1, 3
@@ -22,6 +23,7 @@ _SIZED = {
 }  # fmt: skip
 
 
+@reads("file", ModelError)
 def read_flax(file: str | Path) -> dict[str, Any]:
     """The tree of a Flax checkpoint (``flax.serialization.msgpack_serialize``).
 

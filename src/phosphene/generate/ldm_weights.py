@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from phosphene.errors import ModelError
 from phosphene.generate.ldm_config import LdmConfig
+from phosphene.run.reading import reads
 from phosphene.train.foreign import read_foreign
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ class Public(NamedTuple):
     ours: tuple[int, ...]
 
 
+@reads("file", ModelError)
 def read_public(file: str | Path, *path: str, inert: Collection[str] = ()) -> dict[str, Tensor]:
     """All tensors of a public checkpoint, read without running anything in it.
 

@@ -33,6 +33,7 @@ from phosphene.generate.stylegan2_network import Discriminator, Generator
 from phosphene.run import atomic
 from phosphene.run.config import validate
 from phosphene.run.folder import read_json
+from phosphene.run.reading import reads
 from phosphene.run.stages import read_safetensors
 from phosphene.train.checkpoint import load_module_state, module_state
 
@@ -47,6 +48,7 @@ _KEPT = ("generator", "discriminator")
 # -- pickles -----------------------------------------------------------------------------------------------------------
 
 
+@reads("file", ModelError)
 def read_pickle(file: str | Path) -> dict[str, dict[str, Tensor]]:
     """Tensors by name of every network in a StyleGAN pickle, such as ``G_ema`` and ``D``.
 
@@ -257,6 +259,7 @@ def config_of(weights: dict[str, Tensor]) -> StyleGan2Config:
 # -- networks ----------------------------------------------------------------------------------------------------------
 
 
+@reads("file", ModelError)
 def read_networks(file: str | Path, *, conditions: int | None = None) -> tuple[Generator, Discriminator | None]:
     """The averaged generator and the discriminator of a public pickle.
 
@@ -324,6 +327,7 @@ def convert(file: str | Path, folder: str | Path, *, conditions: int | None = No
     return Path(folder)
 
 
+@reads("folder", ModelError)
 def read_folder(folder: str | Path) -> tuple[Generator, Discriminator | None]:
     """Networks of a folder written by :func:`convert`. Raises ModelError for missing or damaged files."""
     folder = Path(folder)

@@ -308,8 +308,10 @@ class Contents:
         except (OSError, ValueError, EOFError) as error:
             self._damaged(f"decoded/{self.split}/{source}/pixels.npy", str(error))
             return None
-        if pixels.ndim != 4 or pixels.shape[-1] not in (1, 3) or not len(pixels):
-            self._damaged(f"decoded/{self.split}/{source}/pixels.npy", f"it has the shape {pixels.shape}")
+        if pixels.ndim != 4 or pixels.shape[-1] not in (1, 3) or not len(pixels) or pixels.dtype.kind not in "fu":
+            self._damaged(
+                f"decoded/{self.split}/{source}/pixels.npy", f"it has the shape {pixels.shape} of {pixels.dtype}"
+            )
             return None
         return pixels
 

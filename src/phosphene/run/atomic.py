@@ -6,9 +6,11 @@ A killed process leaves at most such a leftover, which nothing ever reads.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import shutil
+import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -151,16 +153,36 @@ def folder(path: str | Path) -> Iterator[Path]:
                 if file.is_file():
                     with open(file, "rb") as handle:
                         os.fsync(handle.fileno())
+                elif file.is_dir():
+                    fsync_folder(file)
+            fsync_folder(temporary)  # names in it, before its own name
             if path.exists():
-                old = partial_name(path)
-                os.replace(path, old)
-                os.replace(temporary, path)
-                shutil.rmtree(old, ignore_errors=True)
+                if not _exchange(temporary, path):
+                    old = partial_name(path)
+                    os.replace(path, old)
+                    try:
+                        os.replace(temporary, path)
+                    except OSError:
+                        os.replace(old, path)
+                        raise
+                    shutil.rmtree(old, ignore_errors=True)
             else:
                 os.replace(temporary, path)
             fsync_folder(path.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _exchange(a: Path, b: Path) -> bool:
+    """Let two folders change names in one moment; False where the system or the file system cannot (only Linux can)."""
+    if not sys.platform.startswith("linux"):
+        return False
+    at_here, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of linux/fs.h
+    with suppress(OSError, AttributeError):  # a C library without renameat2
+        names = (ctypes.c_char_p(os.fsencode(a)), ctypes.c_char_p(os.fsencode(b)))
+        call = ctypes.CDLL(None, use_errno=True).renameat2
+        return call(at_here, names[0], at_here, names[1], ctypes.c_uint(exchange)) == 0
+    return False
 
 
 def sweep(parent: Path) -> None:

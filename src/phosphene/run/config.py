@@ -92,7 +92,7 @@ def parse_yaml(text: str, where: str = "the text") -> Any:
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error)
         raise ConfigError(f"{where}{place}: {problem}. Mend this line and run again.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # a number of 5,000 digits, a list in a list in a list ...
         raise ConfigError(f"{where}: {error}. Mend this value and run again.") from error
 
 

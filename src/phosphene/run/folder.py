@@ -193,7 +193,7 @@ def read_json(file: Path) -> dict[str, Any]:
     """A JSON file of a run. Raises ModelError, naming file and place, when it is damaged."""
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(
             f"{file} cannot be read ({error}). Delete it and run the command that writes it again."
         ) from error

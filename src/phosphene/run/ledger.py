@@ -52,8 +52,11 @@ def append(folder: Path, look: Look) -> None:
     lines = _lines(folder)
     before = _sha(lines[-1]) if lines else _START
     record = {**asdict(look), "time": time.strftime("%Y-%m-%dT%H:%M:%S"), "before": before}
-    with atomic.explained(folder / FILE), open(folder / FILE, "a", encoding="utf-8") as handle:
-        handle.write(json.dumps(record, sort_keys=True) + "\n")
+    file = folder / FILE
+    with atomic.explained(file):
+        there = file.read_bytes() if file.is_file() else b""
+    # The whole file anew, in one moment: half a line, left by a full disk, would look like a line that was changed.
+    atomic.write_bytes(file, there + (json.dumps(record, sort_keys=True) + "\n").encode("utf-8"))
 
 
 def read(folder: Path) -> Ledger:

@@ -46,6 +46,7 @@ from phosphene.run import atomic
 from phosphene.run.claims import claimed, holder
 from phosphene.run.folder import read_json
 from phosphene.run.progress import Progress
+from phosphene.run.reading import reads
 from phosphene.run.store_files import (
     CHUNKS,
     CLAIMS,
@@ -159,6 +160,7 @@ class RowStore:
         return store
 
     @classmethod
+    @reads("folder", ModelError, "Delete the store; it is made again.")
     def open(cls, folder: str | Path) -> Self:
         """A store that is there, for reading what is done.
 
@@ -433,7 +435,7 @@ class RowStore:
     def _mend_rows(self) -> None:
         """Give rows.npy its header and length again where a copy lost them; what the hashes then refuse is missing."""
         file = self.folder / ROWS
-        with suppress(OSError, ValueError, EOFError):
+        with suppress(Exception):  # a damaged header makes numpy raise anything
             rows = np.load(file, mmap_mode="r", allow_pickle=False)
             if rows.shape == self.shape and rows.dtype == self.dtype:
                 return

@@ -6,11 +6,12 @@ stages are shared through the sweep's folder, which all nodes must see.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from phosphene.errors import NotAvailable
+from phosphene.errors import ConfigError, NotAvailable
 from phosphene.run.progress import Progress
 from phosphene.sweep.run import Sweep, one
 
@@ -56,6 +57,8 @@ def submit(
 
     Raises
     ------
+    ConfigError
+        For an option with a line break, or a name that is none.
     NotAvailable
         When submitit is not installed, or there is no SLURM.
     """
@@ -66,6 +69,7 @@ def submit(
             "cluster jobs need submitit, which is not installed: pip install 'phosphene[slurm]'. Without it, "
             "--workers N uses this machine."
         ) from error
+    _refuse_lines({"the sweep's folder": str(whole.out), **options})
     folder = whole.out / "jobs"
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -75,6 +79,21 @@ def submit(
     limits = {"slurm_array_parallelism": at_once} if at_once and cluster == "slurm" else {}
     executor.update_parameters(name=_job_name(whole.out), **limits, **options)
     return executor.map_array(Job(whole), list(names))
+
+
+def _refuse_lines(options: Mapping[str, Any]) -> None:
+    """submitit quotes every value of a job script; a line break would still end the comment that a value stands in."""
+    for key, value in options.items():
+        for text in (key, *(value if isinstance(value, (list, tuple)) else [value])):
+            if any(ord(c) < 32 or ord(c) == 127 for c in str(text)):
+                raise ConfigError(
+                    f"{key} of a cluster job holds a line break or another control character ({str(text)[:80]!r}), which would "
+                    "end its line in the job script and begin a command. Write it on one line."
+                )
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", key) and key != "the sweep's folder":
+            raise ConfigError(
+                f"'{key}' is no option of a cluster job; options look like timeout_min or slurm_partition."
+            )
 
 
 def _job_name(out: Path) -> str:

@@ -20,6 +20,7 @@ import numpy as np
 
 from phosphene.errors import ConfigError, DataError, ModelError, NotAvailable, did_you_mean
 from phosphene.run.folder import read_json
+from phosphene.run.reading import reads
 from phosphene.run.stages import read_safetensors
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ def fingerprint(name: str) -> str:
     return str(record(name)["sha256"])
 
 
+@reads("name", ModelError, "Install phosphene again.")
 def load(name: str, *, device: str = "cpu", folder: Path | None = None) -> nn.Module:
     """A bundled network, in evaluation mode and frozen.
 
@@ -92,6 +94,8 @@ def load(name: str, *, device: str = "cpu", folder: Path | None = None) -> nn.Mo
     ModelError
         For weights that are damaged or do not fit.
     """
+    import torch
+
     from phosphene.train.checkpoint import load_module_state
     from phosphene.zoo.networks import build
     from phosphene.zoo.packing import unpacked
@@ -107,7 +111,8 @@ def load(name: str, *, device: str = "cpu", folder: Path | None = None) -> nn.Mo
             f"{file} is not the file its card describes (SHA-256 {actual[:12]}..., expected {about['sha256'][:12]}...). "
             "Install phosphene again."
         )
-    network = build(name, about["config"])
+    with torch.random.fork_rng(devices=[]):  # weights are drawn when a network is built, and then replaced
+        network = build(name, about["config"])
     load_module_state(network, unpacked(read_safetensors(file)), f"zoo network '{name}'")
     return network.eval().requires_grad_(False).to(device)
 

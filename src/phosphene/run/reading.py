@@ -1,0 +1,78 @@
+"""Readers of files from elsewhere: a damaged one may make a library raise anything, and a person gets one sentence.
+
+A reader first says itself what it can say well: a missing key, a transposed matrix, a truncated file. What is left is what
+nobody thought of, such as a flipped byte that makes a library look for the millionth axis of an array.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from phosphene.errors import DataError, PhospheneError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+AGAIN = (
+    "It, or a file in it, is damaged or not what its name says; copy or fetch it again and compare its size with the "
+    "original."
+)
+
+
+@contextmanager
+def reading(path: str | Path, kind: type[PhospheneError] = DataError, again: str = AGAIN) -> Iterator[None]:
+    """Turn whatever a damaged file makes a library raise into one of our errors.
+
+    Parameters
+    ----------
+    path : what is read, for the message
+    kind : of the error
+    again : what to do about it
+
+    Raises
+    ------
+    PhospheneError
+        Of this kind. Errors of ours pass as they are.
+
+    Examples
+    --------
+    >>> with reading("scan.nii"):
+    ...     raise IndexError("tuple index out of range")
+    Traceback (most recent call last):
+    ...
+    phosphene.errors.DataError: scan.nii cannot be read (IndexError: tuple index out of range). It, or a file in it, ...
+    """
+    try:
+        yield
+    except (PhospheneError, AssertionError):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise kind(
+            f"{path} cannot be read ({type(error).__name__}{': ' if reason else ''}{reason}). {again}"
+        ) from error
+
+
+def reads(
+    parameter: str, kind: type[PhospheneError] = DataError, again: str = AGAIN
+) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """The same for a whole function; `parameter` is the one that holds the path."""
+
+    def decorated(function: Callable[P, T]) -> Callable[P, T]:
+        signature = inspect.signature(function)
+
+        @functools.wraps(function)
+        def reader(*args: P.args, **kwargs: P.kwargs) -> T:
+            bound = signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            with reading(bound.arguments[parameter], kind, again):
+                return function(*args, **kwargs)
+
+        return reader
+
+    return decorated
