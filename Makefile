@@ -4,6 +4,8 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
+# A process on every core, each with one thread (tests/conftest.py).
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile
 
 .PHONY: demo test test-all lint bench docs clean help
 
@@ -15,11 +17,11 @@ demo: $(VENV)/.core  ## decode a simulated cortex, end to end, and write runs/de
 
 test: $(VENV)/.dev  ## lint, layers and the quick tests (under 12 minutes on two cores)
 	$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-all: $(VENV)/.dev  ## the slow tests too
 	$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest -m ''
+	$(PYTEST) -m ''
 
 lint: $(VENV)/.dev  ## style, spelling, and the import layers of the architecture
 	$(BIN)/ruff check src tests benchmarks
