@@ -53,6 +53,17 @@ def test_keys_of_one_axis_move_together(tmp_path):
     assert [(p.config.recipe.kind, p.config.seed) for p in grid.runs.values()] == [("linear", 3), ("regressor", 4)]
 
 
+def test_a_label_says_in_words_what_a_point_sets_and_changes_nothing_else(tmp_path):
+    data = {"data.options.n_train": [20, 30]}
+    plain = {"seed": [3, 4], "recipe.setting": ["strict", "strict"]}
+    bare = read_grid(write(tmp_path, grid=[plain, data], crossed=True))
+    named = read_grid(write(tmp_path, grid=[{"label": ["one", "two"], **plain}, data], crossed=True))
+    assert [p.label for p in named.points][:2] == ["one, data.options.n_train 20", "one, data.options.n_train 30"]
+    digests = [[name.rpartition("-")[2] for name in grid.runs] for grid in (bare, named)]  # of configurations
+    assert digests[0] == digests[1]
+    assert all(name.startswith(("one,", "two,")) for name in named.runs)
+
+
 def test_a_file_beside_can_be_a_point(tmp_path):
     (tmp_path / "mine.yaml").write_text(to_yaml({"recipe": {"kind": "linear"}, "seed": 9}))
     grid = read_grid(write(tmp_path, recipe=None, grid=[{"config": ["mine.yaml"]}]))
@@ -82,6 +93,8 @@ def test_a_file_can_stand_among_the_names_of_recipes(tmp_path):
         ({"recipe": None}, "no recipe is named"),
         ({"grids": []}, "grids"),
         ({"grid": [{"seed": [1]}], "repeat": [{"seed": [1]}], "crossed": True}, "two axes"),
+        ({"grid": [{"label": ["a"], "seed": [1]}, {"recipe.setting": ["strict"]}], "crossed": True}, "no second axis"),
+        ({"repeat": [{"label": ["a"], "seed": [1]}]}, "not a repetition"),
     ],
 )
 def test_a_wrong_file_is_refused_before_anything_runs(tmp_path, content, words):

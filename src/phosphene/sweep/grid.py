@@ -50,6 +50,11 @@ class GridFile(Config):
         twice = sorted({k for k in keys if keys.count(k) > 1})
         if twice:
             raise ValueError(f"{', '.join(twice)} stands in two axes that are crossed")
+        if any("label" in axis for axis in self.repeat):
+            raise ValueError("a label names a point of the grid, not a repetition")
+        science = [axis for axis in self.grid if any(not is_data(k) for k in axis)]
+        if self.crossed and len(science) > 1 and any("label" in axis for axis in science):
+            raise ValueError("a label stands for all that a point sets but its data, so no second axis may set more")
         return self
 
 
@@ -73,7 +78,7 @@ class Point:
     @property
     def label(self) -> str:
         """What this point sets, as people read it; "base" where that is nothing."""
-        return ", ".join(f"{_short(k)} {_plain(v)}" for k, v in self.sets.items()) or "base"
+        return ", ".join(v if k == "label" else f"{_short(k)} {_plain(v)}" for k, v in _told(self.sets)) or "base"
 
 
 @dataclass(frozen=True)
@@ -149,7 +154,7 @@ def _planned(
     repeat: Mapping[str, Any],
     layers: Sequence[tuple[str, Mapping[str, Any]]],
 ) -> Planned:
-    values = {**sets, **repeat}
+    values = {k: v for k, v in {**sets, **repeat}.items() if k != "label"}
     where = f"{path}, point '{', '.join(f'{k}={_plain(v)}' for k, v in values.items()) or 'base'}'"
     recipe, extra = values.pop("recipe", file.recipe), values.pop("config", None)
     if _is_file(recipe):
@@ -173,8 +178,19 @@ def _planned(
     return Planned(f"{_name(sets, repeat)}-{digest}", config, origins)
 
 
+def is_data(key: str) -> bool:
+    """Whether a key says what is decoded, not how: points that differ in it are not compared."""
+    return key == "split" or key.startswith("data.")
+
+
+def _told(sets: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """What is said of a point: its label and its data, or all it sets."""
+    return [(k, v) for k, v in sets.items() if "label" not in sets or k == "label" or is_data(k)]
+
+
 def _name(sets: Mapping[str, Any], repeat: Mapping[str, Any]) -> str:
-    parts = [f"{_short(k)}={_plain(v)}" for k, v in {**sets, **repeat}.items()] or ["base"]
+    told = [*_told(sets), *repeat.items()]
+    parts = [v if k == "label" else f"{_short(k)}={_plain(v)}" for k, v in told] or ["base"]
     return re.sub(r"[^A-Za-z0-9=.,_-]+", "-", ",".join(parts))[:_LONGEST_NAME].strip("-,.")
 
 
@@ -191,4 +207,4 @@ def _plain(value: Any) -> str:
         return str(value.get("kind", "; ".join(f"{k} {v}" for k, v in value.items())))
     if _is_file(value):
         return Path(value).stem
-    return "chosen" if value is None else str(value)
+    return "none" if value is None else str(value)

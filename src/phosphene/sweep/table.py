@@ -15,7 +15,7 @@ from scipy import stats
 from phosphene.evaluate.statistics import holm, paired_difference
 from phosphene.run import atomic
 from phosphene.run.folder import RunFolder, read_json
-from phosphene.sweep.grid import Grid, Point
+from phosphene.sweep.grid import Grid, Point, is_data
 from phosphene.sweep.run import Sweep
 
 COLUMNS = ("input", "metric", "value", "ci_low", "ci_high", "chance", "p", "n")
@@ -52,7 +52,7 @@ def within_block(grid: Grid, point: Point) -> str:
 def _data_part(grid: Grid, point: Point) -> dict[str, Any]:
     if not grid.file.crossed:
         return {}
-    return {k: v for k, v in point.sets.items() if k == "split" or k.startswith("data.")}
+    return {k: v for k, v in point.sets.items() if is_data(k)}
 
 
 def base_of(grid: Grid, point: Point) -> Point:
