@@ -202,7 +202,7 @@ def test_a_resume_without_the_optimizer_state_is_refused(tmp_path):
 
 
 @pytest.mark.fault(77)
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "no record"])
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "no record", "record without digests"])
 def test_a_damaged_last_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path, damage):
     network, _ = run(tmp_path, save_every=12)
     last = tmp_path / "step-00000024"
@@ -213,8 +213,10 @@ def test_a_damaged_last_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_
     elif damage == "flipped":
         data[-3] ^= 1
         file.write_bytes(data)
-    else:
+    elif damage == "no record":
         (last / "state.json").unlink()
+    else:
+        (last / "state.json").write_text('{"step": 24, "sha256": 7}')
     with pytest.warns(PhospheneWarning, match="step-00000024 is damaged"):
         again, result = run(tmp_path)
     assert result.resumed_at == 12

@@ -146,6 +146,7 @@ class MindReader(Recipe[MindReaderConfig]):
             "encoder": VoxelEncoderConfig.preset("lab"),
             "encoder_training": EncoderTraining.preset("lab"),
             "images": {"source": "zoo"},
+            "sampling": {"samples": 3},  # as few as tell luck from skill
         }
 
     uses: ClassVar[dict[str, tuple[str, ...]]] = {

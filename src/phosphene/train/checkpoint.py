@@ -27,6 +27,7 @@ import numpy as np
 from phosphene.errors import ModelError, PhospheneWarning
 from phosphene.run import atomic
 from phosphene.run.folder import read_json
+from phosphene.run.reading import reads
 
 if TYPE_CHECKING:
     import torch
@@ -136,6 +137,7 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(p for p in folder.glob("step-*") if p.is_dir())
 
 
+@reads("place", ModelError)
 def load_checkpoint(place: Path) -> Checkpoint:
     """Read one checkpoint.
 
