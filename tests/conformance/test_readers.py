@@ -13,32 +13,21 @@ from phosphene.data.reader import ReaderOptions, about, find_file
 from phosphene.data.registry import READERS
 from phosphene.errors import DataError, did_you_mean
 from phosphene.types import ROI, Dataset, Split, Stimuli, Trials
-from tests.data.test_every_layout import (  # noqa: F401  fixtures of the layouts
-    ELSEWHERE,
-    LAYOUTS,
-    bold,
-    god,
-    lab,
-    pair_arrays,
-)
+from tests.data.layouts import ELSEWHERE, LAYOUTS
 from tests.data.test_hcp import hcp  # noqa: F401  a fixture
 
-_RAW = "check is called with what find found; without it a plain {} comes"
 WAIVED: dict[str, dict[str, str]] = {
     "bold5000": {
-        "absent": _RAW.format("FileNotFoundError"),
         "check": "differences from the published sizes come without a next step: the layout here is small on purpose",
     },
-    "miyawaki, runs": {"absent": _RAW.format("IndexError")},
-    "miyawaki, mat": {"absent": _RAW.format("IndexError")},
 }
 """What a reader does not keep, and why that is borne."""
 
 
 @pytest.mark.filterwarnings("ignore::phosphene.errors.PhospheneWarning")
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_every_reader_keeps_its_promises(layout, tmp_path, request):
-    values = LAYOUTS[layout](tmp_path / "data", request)
+def test_every_reader_keeps_its_promises(layout, tmp_path):
+    values = LAYOUTS[layout](tmp_path)
     name, root = (
         ("pairs", values["data.name"]) if layout == "a pair file" else (values["data.name"], values["data.root"])
     )
