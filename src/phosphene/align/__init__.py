@@ -19,7 +19,7 @@ array([[21.]], dtype=float32)
 
 from __future__ import annotations
 
-import importlib
+from phosphene._lazy import attach
 
 _HOMES = {
     "ReducedRankConfig": "reduced_rank",
@@ -31,16 +31,4 @@ _HOMES = {
     "ridge_predict": "stream",
 }
 
-__all__ = [
-    "ReducedRankConfig", "ReducedRankRidge", "Ridge", "RidgeEstimate", "StreamedRidge", "estimate", "ridge_predict",
-]  # fmt: skip
-
-
-def __getattr__(name: str):
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__, __all__ = attach(__name__, _HOMES)

@@ -24,8 +24,7 @@ Prince et al. 2022 (GLMsingle); Rokem and Kay 2020 (fractional ridge); Mumford e
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
+from phosphene._lazy import attach
 
 _PUBLIC = {
     "BetaOptions": "options",
@@ -46,14 +45,4 @@ _PUBLIC = {
     "split_half": "reliability",
 }
 
-__all__ = sorted(_PUBLIC)
-
-
-def __getattr__(name: str) -> Any:
-    if name in _PUBLIC:
-        return getattr(import_module(f"{__name__}.{_PUBLIC[name]}"), name)
-    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__, __all__ = attach(__name__, _PUBLIC)

@@ -32,8 +32,7 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
+from phosphene._lazy import attach
 
 _WHERE = {
     "CrossModal": "cross_modal_network",
@@ -82,14 +81,4 @@ _WHERE = {
     "window_means": "resting",
 }
 
-__all__ = sorted(_WHERE)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__, __all__ = attach(__name__, _WHERE)

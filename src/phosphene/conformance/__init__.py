@@ -19,8 +19,7 @@ what came. ``waived={"NAME": "why"}`` lets a claim fail that you know of, and co
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
+from phosphene._lazy import attach
 
 _WHERE = {
     "Checklist": "checklist",
@@ -35,14 +34,4 @@ _WHERE = {
     "tiny_study": "study",
 }
 
-__all__ = sorted(_WHERE)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__, __all__ = attach(__name__, _WHERE)

@@ -7,8 +7,7 @@ the folder format that opens without being read.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
+from phosphene._lazy import attach
 
 _PUBLIC = {
     "READERS": "registry",
@@ -35,14 +34,4 @@ _PUBLIC = {
     "write_dataset": "folder_write",
 }
 
-__all__ = sorted(_PUBLIC)
-
-
-def __getattr__(name: str) -> Any:
-    if name in _PUBLIC:
-        return getattr(import_module(f"{__name__}.{_PUBLIC[name]}"), name)
-    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__, __all__ = attach(__name__, _PUBLIC)

@@ -23,7 +23,7 @@ published            the papers' numbers with their protocols
 
 from __future__ import annotations
 
-import importlib
+from phosphene._lazy import attach
 
 _WHERE = {
     "pixcorr": "pixel",
@@ -93,6 +93,7 @@ _WHERE = {
     "METRICS": "registry",
     "metric_of": "registry",
     "score": "registry",
+    "score_at_published_size": "registry",
     "CHECKS": "validity",
     "Evidence": "validity",
     "Lineage": "validity",
@@ -104,14 +105,4 @@ _WHERE = {
     "matching": "published",
 }
 
-__all__ = sorted(_WHERE)
-
-
-def __getattr__(name: str):
-    if name not in _WHERE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__, __all__ = attach(__name__, _WHERE)

@@ -9,8 +9,7 @@ Names that need torch are imported when they are first used.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
+from phosphene._lazy import attach
 
 _WHERE = {
     "BatchSampler": "sampling",
@@ -25,14 +24,4 @@ _WHERE = {
     "train": "loop",
 }
 
-__all__ = sorted(_WHERE)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__, __all__ = attach(__name__, _WHERE)

@@ -15,7 +15,7 @@ that the names carry, and reads them without running anything in them. The eyes 
 
 from __future__ import annotations
 
-import importlib
+from phosphene._lazy import attach
 
 _WHERE = {
     "AlexNet": "alexnet",
@@ -29,14 +29,4 @@ _WHERE = {
     "load": "weights",
 }
 
-__all__ = sorted(_WHERE)
-
-
-def __getattr__(name: str):
-    if name not in _WHERE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__, __all__ = attach(__name__, _WHERE)
