@@ -4,6 +4,7 @@
     python docs/make_images.py beside NAME LABEL=RUN:INPUT ...   runs on the same pictures, row by row, what was seen first:
         beside lea seen=LEA:seen lea=LEA:brain regressor=REGRESSOR:brain truth=LEA:truth shuffled=LEA:shuffled
     python docs/make_images.py insilico     the pictures of docs/insilico.md
+    python docs/make_images.py checks       the picture of docs/validity.md
     python docs/make_images.py numbers RUN  print the numbers of docs/insilico.md; RUN is that of the demo
 
 All go to docs/images. Each is made from the library's own data and figures; nothing is drawn by hand.
@@ -14,6 +15,7 @@ from __future__ import annotations
 import io
 import resource
 import sys
+import tempfile
 import textwrap
 import time
 from pathlib import Path
@@ -30,6 +32,7 @@ from phosphene.types import Trials
 
 IMAGES = Path(__file__).resolve().parent / "images"
 INK, MUTED, BRAIN, CEILING = figures.INK, figures.MUTED, figures.BRAIN, figures.CEILING
+FAULT = figures.CONTROL
 
 
 def save(figure, name: str, dpi: float = 140, colours: int | None = 256) -> None:
@@ -312,6 +315,82 @@ def numbers(run: Path) -> None:
             f"{len(s.trials)}; {'; '.join(scores)}")  # fmt: skip
 
 
+# -- checks ----------------------------------------------------------------------------------------------------------------
+
+
+def checks(seed: int = 0) -> None:
+    """What B1, L2, B7 and B8 look at, in an honest run and in one with the fault that they are for."""
+    root = str(Path(__file__).resolve().parents[1])
+    if root not in sys.path:
+        sys.path.append(root)
+    from benchmarks.dishonest import registered
+    from benchmarks.known_answers import VIOLATIONS, Lab
+
+    from phosphene import flow
+    from phosphene.evaluate.identification import rank_matrix, similarity
+
+    with tempfile.TemporaryDirectory() as folder, figures.style():
+        lab = Lab(seed, Path(folder))
+        with registered(lab.study):
+            lab.clean()
+            for title in ("off-by-one order of test pictures", "test-set z-scoring", "a collapsed predictor"):
+                next(v for v in VIOLATIONS if v.title == title).plant(lab)
+            lab.judged("naming", recipe="naming")
+            names = ("clean", "off-by-one", "batch_scored", "collapsed", "naming")
+            runs = {name: flow.open_run(Path(folder) / name / "run") for name in names}
+
+            def pictures_of(name: str, source: str) -> np.ndarray:
+                found = runs[name].run.pixels("test", source)
+                return found.reshape(len(found), -1).astype(float)
+
+            figure = figures._figure(9.6, 2.7)
+            order, company, spread, naming = figure.subplots(1, 4)
+            reach = np.arange(-10, 11)
+            for name, colour, label in (("clean", BRAIN, "honest"), ("off-by-one", FAULT, "off by one")):
+                ranks = rank_matrix(similarity(pictures_of(name, "brain"), pictures_of(name, "seen")))
+                order.plot(reach, [np.diagonal(ranks, k).mean() for k in reach], color=colour, label=label)
+            order.axhline(0.5, color=MUTED, lw=0.8, ls=":")
+            order.set(xlabel="truths shifted by", ylabel="two-way identification")
+
+            for name, colour, label in (("clean", BRAIN, "honest"), ("batch_scored", FAULT, "z-scored on test")):
+                recipe, test = runs[name].recipe(0), runs[name].sides(0)[1].average_repeats()
+                together, few = (recipe.decode(t).pixels[:8].ravel() for t in (test, test.take(np.arange(8))))
+                company.plot(together[::9], few[::9], ".", color=colour, ms=2.5, label=label)
+            company.set(xlabel="pixel, decoded with 60", ylabel="decoded with 8")
+
+            for name, colour, label in (("clean", BRAIN, "honest"), ("collapsed", FAULT, "collapsed")):
+                values = (
+                    np.linalg.svd(pictures_of(name, "brain") - pictures_of(name, "brain").mean(axis=0))[1][:12] ** 2
+                )
+                spread.plot(range(1, 13), values / values.sum(), color=colour, label=label)
+            values = (
+                np.linalg.svd(pictures_of("clean", "seen") - pictures_of("clean", "seen").mean(axis=0))[1][:12] ** 2
+            )
+            spread.plot(range(1, 13), values / values.sum(), color=MUTED, ls="--", label="truths")
+            spread.set(xlabel="dimension", ylabel="share of variance", yscale="log")
+            spread.set_ylim(1e-3, 1.5)
+            spread.set_yticks([0.001, 0.01, 0.1, 1], ["0.001", "0.01", "0.1", "1"])
+            spread.minorticks_off()
+
+            for at, (name, colour) in enumerate((("clean", BRAIN), ("naming", FAULT))):
+                scores = runs[name].run.table("scores.csv")
+                scores = scores[scores["input"] == "brain"].set_index("metric")
+                rows = [scores.loc[f"two_way{w}.pixels"] for w in ("", "_within_class")]
+                middle = np.array([r["value"] for r in rows])
+                error = np.abs(np.array([[r["ci_low"], r["ci_high"]] for r in rows]).T - middle)
+                naming.errorbar(np.arange(2) + 0.14 * (2 * at - 1), middle, error, fmt="o", color=colour, ms=4,
+                                label=("honest", "names the category")[at])  # fmt: skip
+            naming.axhline(0.5, color=MUTED, lw=0.8, ls=":")
+            naming.set(ylabel="two-way identification", xlim=(-0.5, 1.5))
+            naming.set_xticks([0, 1], ["all pictures", "same category"])
+            naming.set_ylim(0.4, 1.12)
+            asked = ("B1: the true order?", "L2: other rows?", "B7: all dimensions?", "B8: only the category?")
+            for axes, question in zip((order, company, spread, naming), asked, strict=True):
+                axes.set_title(question, fontsize=8)
+                axes.legend(frameon=False, fontsize=6, loc="lower left" if axes is order else "best")
+            save(figure, "checks")
+
+
 def repeated() -> Simulation:
     """A person with every voxel who saw all pictures three times."""
     return make("nsd", n_train=900, n_test=100, n_voxels=None, train_repeats=3)
@@ -331,6 +410,8 @@ def main(arguments: list[str]) -> None:
         tuning(study)
         ceilings(study)
         bold()
+    elif arguments == ["checks"]:
+        checks()
     elif arguments[:1] == ["numbers"] and len(arguments) == 2:
         numbers(Path(arguments[1]))
     else:

@@ -7,7 +7,7 @@ from phosphene import flow, recipes, zoo
 TOYS = {name: f"tests.analyse.toys:{name.title()}" for name in ("deaf", "dice", "crowd", "mirror", "broken")}
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def toys():
     """The toy recipes, known by name while these tests run."""
     recipes.RECIPES.update(TOYS)

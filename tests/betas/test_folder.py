@@ -24,14 +24,9 @@ SMALL = BetaOptions(memory_gb=1e-3)  # 64 voxels at a time
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     """A study of 150 voxels, in files with its pictures."""
-    from PIL import Image
-
     root = tmp_path_factory.mktemp("study") / "bids"
     lab = make("nsd", n_train=40, n_test=20, n_voxels=150, trials_per_run=50)
     write_bids(lab, root, scanner=Scanner(noise_sd=0.3, physiology_sd=0.2, motion_sd=0.2, blank_share=0.3))
-    (root / "stimuli").mkdir()
-    for name, pixels in zip(lab.ids, lab.images, strict=True):
-        Image.fromarray(pixels).save(root / "stimuli" / f"{name}.png")
     return root
 
 

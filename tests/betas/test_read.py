@@ -273,7 +273,7 @@ def test_missing_things_are_named(bids, tmp_path):
     table.drop(columns="onset").to_csv(path, sep="\t", index=False)
     with pytest.raises(DataError, match="column 'onset'"):
         read_runs(bids[0], "01")
-    table.drop(columns=["stimulus", "trial_type"]).to_csv(path, sep="\t", index=False)
+    table.drop(columns=["stimulus", "stim_file", "trial_type"]).to_csv(path, sep="\t", index=False)
     with pytest.raises(DataError, match="says what was shown"):
         read_runs(bids[0], "01")
     path.unlink()

@@ -39,7 +39,8 @@ def events(study):
 
 
 def paint(study) -> dict[str, np.ndarray]:
-    """A picture for every stimulus that the events name."""
+    """Other pictures, in a subfolder, for every stimulus that the events name."""
+    shutil.rmtree(study / "stimuli")
     rng = np.random.default_rng(1)
     shown = sorted({s for path in events(study) for s in pd.read_csv(path, sep="\t")["stimulus"]})
     (study / "stimuli" / "set1").mkdir(parents=True)
@@ -49,13 +50,28 @@ def paint(study) -> dict[str, np.ndarray]:
     return out
 
 
+def test_pictures_that_the_lab_wrote_come_with_the_betas(study, tmp_path):
+    dataset = open_dataset("openfmri", root=study, options=QUICK)
+    (subject,) = dataset
+    made = betas_from_folder(study, subject, tmp_path / "betas", BetaOptions(kind="lss"))
+    for stimuli in (dataset.stimuli, open_dataset(tmp_path / "betas").stimuli):
+        assert len(stimuli.available()) == len(made.trials.stimulus_ids)
+        name = stimuli.ids[3]
+        painted = np.asarray(Image.open(study / "stimuli" / f"{name}.png"))
+        np.testing.assert_array_equal(stimuli.select([name]).pixels()[0], painted)
+
+
+def test_without_a_folder_of_pictures_there_are_none(study):
+    shutil.rmtree(study / "stimuli")
+    assert open_dataset("openfmri", root=study, options=QUICK).stimuli.images is None
+
+
 def test_betas_are_those_of_the_betas_command(study, tmp_path):
     dataset = open_dataset("openfmri", root=study, options=QUICK)
     (subject,) = dataset
     expected = betas_from_folder(study, subject, tmp_path / "betas", BetaOptions(kind="lss")).trials
     np.testing.assert_allclose(dataset.trials().betas, expected.betas, atol=1e-5)  # float32 on disk
     assert list(dataset.trials().stimuli) == list(expected.stimuli)
-    assert dataset.stimuli.images is None
 
 
 def test_pictures_named_by_the_events_are_matched_and_holes_left(study):

@@ -15,11 +15,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from phosphene.data import check, import_dataset, open_dataset, volumes
+from phosphene.data import Standardiser, check, import_dataset, open_dataset, volumes
 from phosphene.data.nsd import import_subject
 from phosphene.data.nsd_design import design_from_mat, read_design
 from phosphene.data.nsd_subject import find_scale
 from phosphene.errors import ConfigError, DataError, PhospheneWarning
+from phosphene.run.store import RowStore
 from tests.data.nsd_layout import AFFINE, GRID, N_PER_SESSION, N_SHARED, SIDE, Layout, make, save
 
 
@@ -601,3 +602,38 @@ def test_a_public_design_is_held_to_the_published_counts(tmp_path):
     assert f"problem: subj01 voxels: {n} in nsdgeneral; 15724 are published. Fetch the mask again." in said
     assert any("1 of the 40 measured sessions" in s for s in said)
     assert any(s.startswith("ok: design") and "as published" in s for s in said)
+
+
+# -- at scale ----------------------------------------------------------------------------------------------------------
+
+
+def test_sessions_once_read_are_kept_as_the_files_hold_them(nsd, tmp_path):
+    before = opened(nsd, store=str(tmp_path / "kept")).trials().betas
+    (folder,) = (tmp_path / "kept").iterdir()
+    store = RowStore.open(folder)
+    assert store.dtype == np.int16
+    np.testing.assert_array_equal(store.read(store.ids), np.concatenate([in_mask(nsd, k) for k in (1, 2, 3)]))
+    np.testing.assert_array_equal(before, opened(nsd).trials().betas)
+
+
+def test_eight_people_are_imported_standardised_and_drawn_from_as_one(tmp_path, monkeypatch):
+    from phosphene.brain.roi_mae import subject_batches
+
+    monkeypatch.setattr("phosphene.data.standardise._EAGER_BYTES", 0)  # views, as for people of NSD's size
+    dataset = import_dataset("nsd", tmp_path / "all", root=make(tmp_path / "nsd", n_subjects=8).root)
+    people = {s: dataset.trials(s) for s in dataset.subjects}
+    assert len(people) == 8
+    assert {np.load(f, mmap_mode="r").dtype for f in (tmp_path / "all").rglob("betas.npy")} == {np.dtype(np.int16)}
+    rows = {s: Standardiser().fit(t).transform(t).source for s, t in people.items()}
+    assert not any(isinstance(r, np.ndarray) for r in rows.values())
+    fetch, n = subject_batches(rows)
+    assert n == sum(map(len, people.values())) == 8 * 3 * N_PER_SESSION
+    each = n // 8
+    batch = fetch(np.array([0, 5, each + 7, n - 1]))
+    drawn = {"subj01": [0, 5], "subj02": [7], "subj08": [each - 1]}
+    assert {s: len(b) for s, b in batch["betas"].items()} == {s: len(d) for s, d in drawn.items()}
+    for subject, places in drawn.items():
+        betas = people[subject].betas.astype(np.float64)
+        expected = ((betas - betas.mean(axis=0)) / betas.std(axis=0))[places]
+        # float32 results of double arithmetic
+        np.testing.assert_allclose(batch["betas"][subject].numpy(), expected, atol=1e-5)

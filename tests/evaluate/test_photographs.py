@@ -14,7 +14,17 @@ from PIL import Image
 from scipy.spatial import distance
 
 from phosphene.errors import DataError, NotAvailable
-from phosphene.evaluate import Decoded, View, at_published_size, metric_of, pixcorr, resized, score, two_way
+from phosphene.evaluate import (
+    Decoded,
+    View,
+    at_published_size,
+    metric_of,
+    pixcorr,
+    resized,
+    score,
+    score_at_published_size,
+    two_way,
+)
 from phosphene.evaluate.identification import similarity
 from phosphene.evaluate.perceptual import eyes_for, look, views
 from phosphene.evaluate.photographs import IMAGENET, PHOTOGRAPHS, ClipEye, NetworkEye, normalised
@@ -54,6 +64,19 @@ def test_pixel_scores_are_taken_at_425_pixels_by_bicubic(pictures):
     large = np.random.default_rng(0).random((1, 425, 425, 3))
     np.testing.assert_allclose(at_published_size(large), large, atol=0.5 / 255 + 1e-6)  # only rounded
     assert pixcorr(at_published_size(large), at_published_size(large))[0] == pytest.approx(1)
+
+
+def test_only_pictures_larger_than_published_are_scored_at_the_published_size():
+    rng = np.random.default_rng(0)
+    true = rng.random((3, 426, 426, 1)).astype(np.float32)
+    decoded = np.clip(true + 0.2 * rng.standard_normal(true.shape, dtype=np.float32), 0, 1)
+    found = score_at_published_size(Decoded(np.arange(3), decoded, true), **FAST)
+    assert [s.metric for s in found.scores] == ["pixcorr.425", "ssim.2d.425", "ssim.columns.425"]
+    small = (at_published_size(x) for x in (decoded, true))
+    assert found["pixcorr.425"].value == pytest.approx(pixcorr(*small).mean())
+    assert metric_of("ssim.2d.425").better == "higher"
+    none = score_at_published_size(Decoded(np.arange(3), decoded[:, :425], true[:, :425]))
+    assert (none.scores, none.skipped) == ([], [])
 
 
 def test_grey_pictures_become_three_channels_and_holes_are_refused():

@@ -169,8 +169,25 @@ def test_ssim_without_a_stated_variant_is_never_comparable():
     assert len(rows) == 2
     assert not rows["comparable"].any()
     assert rows["difference"].str.contains("SSIM variant not stated there").all()
-    nsd = matching("nsd", "shared", metrics=["ssim.2d", "ssim.columns"], test_images=982, subjects="1 2 5 7")
-    assert set(nsd.loc[nsd["comparable"], "compared_with"]) == {"ssim.columns"}
+    ours = [f"ssim.{variant}{size}" for variant in ("2d", "columns") for size in ("", ".425")]
+    nsd = matching("nsd", "shared", metrics=ours, test_images=982, subjects="1 2 5 7")
+    assert set(nsd.loc[nsd["comparable"], "compared_with"]) == {"ssim.columns.425"}
+
+
+def test_pixel_scores_stand_beside_figures_whose_pictures_were_resized_the_same_way():
+    rows = matching("nsd", "shared", metrics=["pixcorr", "pixcorr.425"], test_images=982)
+    row = rows[(rows["method"] == "Brain-Diffuser") & (rows["resize_chain"] != "")].set_index("compared_with")
+    assert row["comparable"].to_dict() == {"pixcorr": False, "pixcorr.425": True}
+    assert (
+        row.loc["pixcorr", "difference"]
+        == "pictures resized there (512 to 425, Pillow bicubic), as they are stored here"
+    )
+    silent = rows[(rows["resize_chain"] == "") & (rows["compared_with"] == "pixcorr.425")]
+    assert len(silent)
+    assert silent["difference"].str.contains("resize chain not stated there").all()
+    # A network is shown 224 pixels whatever the size of the pictures.
+    two_way = matching("nsd", "shared", metrics=["two_way.pictures.inception"], test_images=982)
+    assert two_way["comparable"].any()
 
 
 def test_what_was_not_stated_counts_as_a_difference():

@@ -58,6 +58,21 @@ def test_b2_passes_weak_but_real_repeats_and_catches_dealt_labels(rng):
     assert verdict("B2", **{**given, "trials": once}).verdict == "not applicable"
 
 
+@pytest.mark.parametrize(("n_train", "expected"), [(60, "fail"), (6, "flag")])
+def test_b2_fails_wrong_training_labels_only_where_right_ones_would_have_shown(rng, n_train, expected):
+    test = np.repeat(np.arange(60), 3)
+    train = 100 + rng.permutation(np.repeat(np.arange(n_train), 2))
+    signal = rng.standard_normal((60, 60))
+    betas = np.concatenate([rng.standard_normal((len(train), 60)), signal[test]]) + 2.5 * rng.standard_normal(
+        (len(train) + len(test), 60)
+    )
+    table = pd.DataFrame({"stimulus": [*train, *test], "session": 1, "run": 1})
+    rows = np.arange(len(table))
+    found = verdict("B2", trials=table, sides=[(rows[: len(train)], rows[len(train) :])], responses=betas)
+    assert found.verdict == expected, found.reason
+    assert "training trials" in found.reason
+
+
 def test_b2_takes_no_session_level_for_agreement(rng):
     """Pure noise, all repeats of a picture in one session, sessions far apart: a plain correlation would be 0.9."""
     shown = np.repeat(np.arange(40), 3)
@@ -225,6 +240,12 @@ def test_b8_catches_a_decoder_that_only_knows_the_category(rng):
     found = verdict("B8", targets=[replace(good, predicted=drawn)])
     assert found.verdict == "flag"
     assert "not above drawing any training item" in found.reason
+    # Named by what is nearest: wrong names follow the look of an item, so some of a category are told apart.
+    kinds = np.stack(list(means.values()))
+    named = kinds[similarity(good.predicted, kinds).argmax(axis=1)]
+    found = verdict("B8", targets=[replace(good, predicted=named)])
+    assert found.verdict == "flag"
+    assert f"only {len(np.unique(named, axis=0))} different items for 60" in found.reason
     assert verdict("B8", targets=[brain_and_target(rng, n_test=10)]).verdict == "not applicable"
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from phosphene.errors import DataError
+from phosphene.errors import DataError, MachineError
 from phosphene.features.warps import WarpConfig, WarpedPictures, warp
 from phosphene.types import Stimuli
 
@@ -55,3 +55,8 @@ def test_pictures_that_are_all_alike_are_refused():
     same = Stimuli(["a", "b"], np.full((2, 12, 12, 1), 7, np.uint8))
     with pytest.raises(DataError, match="all alike"):
         WarpedPictures(10, 2).fit(same, np.random.default_rng(0))
+
+
+def test_more_than_memory_holds_is_refused_before_it_is_drawn():
+    with pytest.raises(MachineError, match=r"16 x 16 pixels need .*recipe\.prior\.size"):
+        WarpedPictures(10**11, 2).fit(blobs(), np.random.default_rng(0))

@@ -233,7 +233,7 @@ def test_presets_are_valid_and_paper_is_the_published_one(preset):
 
 
 def test_every_point_of_the_ablation_is_a_valid_configuration():
-    grid = read_yaml(CONFIGS / "mind_reader_ablation.yaml")["grid"]
+    grid = [a for f in ("ablation", "ensemble") for a in read_yaml(CONFIGS / f"mind_reader_{f}.yaml")["grid"]]
     asked = set()
     for axis in grid:
         for values in zip(*axis.values(), strict=True):

@@ -129,6 +129,20 @@ def test_what_float16_cannot_hold_is_refused(tmp_path):
         store.write(range(4), np.full((4, 3), 70_000.0))
 
 
+def test_int16_holds_whole_numbers_exactly_and_refuses_others(tmp_path):
+    whole = np.arange(-15, 15, dtype=np.int16).reshape(10, 3) * 2000
+    store = RowStore.open_or_make(tmp_path / "s", SPEC, IDS, (3,), "int16", chunk=10)
+    for bad in (0.5, np.nan, 40_000.0):
+        array = whole.astype(np.float64)
+        array[2, 1] = bad
+        with pytest.raises(DataError, match="row of 'stimulus 02' .* store float32"):
+            store.write(range(10), array)
+    store.write(range(10), whole)
+    rows = RowStore.open(tmp_path / "s").read(IDS)
+    assert rows.dtype == np.int16
+    np.testing.assert_array_equal(rows, whole)
+
+
 def test_rows_of_another_shape_are_refused(tmp_path):
     store = RowStore.open_or_make(tmp_path / "s", SPEC, IDS, (3,), chunk=4)
     with pytest.raises(DataError, match=r"must be \(4, 3\), but are \(4, 2\)"):

@@ -141,17 +141,14 @@ def test_a_device_that_is_not_there_is_an_error_at_once(monkeypatch):
 
 @pytest.mark.fault(87)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_lets_the_step_finish_and_leaves_its_checkpoint(tmp_path, number):
+def test_a_signal_lets_the_step_finish_and_leaves_its_checkpoint(tmp_path, heeded, number):
     def told(entry):
         if entry["step"] == 7:
             signal.raise_signal(number)
 
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as the command line has it
-    try:
-        with pytest.raises(SystemExit if number == signal.SIGTERM else KeyboardInterrupt) as end:
-            run(tmp_path, watch=told)
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as the command line has it
+    with pytest.raises(SystemExit if number == signal.SIGTERM else KeyboardInterrupt) as end:
+        run(tmp_path, watch=told)
     if number == signal.SIGTERM:
         assert end.value.code == 143
     assert last_checkpoint(tmp_path).step == 7
@@ -161,7 +158,7 @@ def test_a_signal_lets_the_step_finish_and_leaves_its_checkpoint(tmp_path, numbe
 
 
 @pytest.mark.fault(87)
-def test_a_second_interrupt_does_not_wait_for_the_step():
+def test_a_second_interrupt_does_not_wait_for_the_step(heeded):
     class Endless(Regression):
         def loss(self, batch, draws):
             signal.raise_signal(signal.SIGINT)
@@ -170,6 +167,16 @@ def test_a_second_interrupt_does_not_wait_for_the_step():
 
     with pytest.raises(KeyboardInterrupt):
         run(network=Endless(), ema=None)
+
+
+def test_an_interrupt_that_is_ignored_stays_so(tmp_path, heeded):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as under nohup
+
+    def told(entry):
+        if entry["step"] == 7:
+            signal.raise_signal(signal.SIGINT)
+
+    assert same(weights(run(tmp_path, watch=told)[0]), weights(run()[0]))
 
 
 @pytest.mark.fault(96)

@@ -4,6 +4,7 @@
 `Ridge`             fit, predict, save: any number of targets, penalty fixed or chosen
 `ReducedRankRidge`  the same through a bottleneck; `ReducedRankConfig` for recipes
 `StreamedRidge`     the same towards targets that stay in a feature store, without weights
+`RidgeShards`       its predictions in ranges of targets, one job each
 `ridge_predict`     disk to disk: targets streamed, predictions written, no weights ever formed
 `estimate`          time and memory of either, before it starts
 ==================  ==================================================================================
@@ -26,6 +27,7 @@ _HOMES = {
     "ReducedRankRidge": "reduced_rank",
     "Ridge": "ridge",
     "RidgeEstimate": "cost",
+    "RidgeShards": "shards",
     "StreamedRidge": "streamed",
     "estimate": "cost",
     "ridge_predict": "stream",

@@ -36,7 +36,7 @@ class ReducedRankConfig(Config):
     @classmethod
     def preset(cls, name: Literal["paper", "lab"]) -> dict[str, Any]:
         """Values over the defaults: none for ``paper``, smaller ranks to choose among for ``lab``."""
-        return {} if name == "paper" else {"rank": [5, 10, 20, 40, 80]}
+        return {} if name == "paper" else {"rank": (5, 10, 20, 40, 80)}
 
     def make(self) -> ReducedRankRidge:
         """The map of this configuration, not fitted yet."""

@@ -247,6 +247,9 @@ class _StandardisedRows:
     def shape(self) -> tuple[int, int]:
         return len(self.trials), self.trials.n_voxels
 
+    def __len__(self) -> int:
+        return len(self.trials)
+
     def __getitem__(self, rows: Any) -> np.ndarray:
         index = self.index[rows]
         out = np.empty((len(index), self.trials.n_voxels), dtype=np.float32)

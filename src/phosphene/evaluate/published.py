@@ -14,6 +14,7 @@ from importlib.resources import files
 import pandas as pd
 
 from phosphene.errors import ConfigError, did_you_mean
+from phosphene.evaluate.resize import CHAIN, RESIZED
 
 _TEXT = ("setting", "subjects", "ssim_variant", "resize_chain", "repeats_averaged", "origin", "source", "table", "note")
 
@@ -57,7 +58,8 @@ def matching(
     dataset, split : of one's own result, such as ``digits69`` and ``file``
     metrics : full metric names of one's own table; default every metric of the data set. A published ``ssim`` is listed
         once for each of ``ssim.2d`` and ``ssim.columns`` asked for, a published ``zero_shot_top1`` once for each space of
-        latents; published ``two_way.clip`` is also ``two_way.pictures.clip_vit_l14``
+        latents; published ``two_way.clip`` is also ``two_way.pictures.clip_vit_l14``. Names that end in ``.425`` are of
+        pictures resized as the literature on NSD does
     test_images, repeats_averaged, subjects, setting, resize_chain : of one's own result; None leaves that field
         unchecked
 
@@ -102,6 +104,7 @@ def matching(
 
 
 def _same_family(ours: str, theirs: str) -> bool:
+    ours = ours.removesuffix(RESIZED)
     if theirs == "ssim" or theirs == "zero_shot_top1":  # every variant, every space with texts
         return ours.startswith(f"{theirs}.")
     ours = ours.replace(".pictures.", ".")
@@ -113,11 +116,16 @@ def _differences(row: pd.Series, metric: str, split: str, ours: dict) -> list[st
     difference = []
     if row["split"] != split:
         difference.append(f"split {row['split']} there, {split} here")
+    of_pixels = row["metric"] in ("ssim", "pixcorr")
+    if of_pixels and metric.endswith(RESIZED):  # the name says how the pictures were resized
+        ours = {**ours, "resize_chain": CHAIN}
+    elif of_pixels and row["resize_chain"] == CHAIN and ours["resize_chain"] is None:
+        difference.append(f"pictures resized there ({CHAIN}), as they are stored here")
     for name, value in ours.items():
         theirs = row[name]
         unknown = pd.isna(theirs) or theirs == ""
         title = name.replace("_", " ")
-        if name == "resize_chain" and row["metric"] not in ("ssim", "pixcorr"):
+        if name == "resize_chain" and not of_pixels:
             continue
         if unknown and name == "setting":
             continue
@@ -126,7 +134,7 @@ def _differences(row: pd.Series, metric: str, split: str, ours: dict) -> list[st
         elif value is not None and not unknown and str(_plain(theirs)) != str(value):
             difference.append(f"{title} {_plain(theirs)} there, {value} here")
     if row["metric"] == "ssim" and metric.startswith("ssim."):
-        variant = metric.split(".", 1)[1]
+        variant = metric.removesuffix(RESIZED).split(".", 1)[1]
         if row["ssim_variant"] != variant:
             difference.append(f"SSIM variant {row['ssim_variant'] or 'not stated'} there, {variant} here")
     return difference

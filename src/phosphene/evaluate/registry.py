@@ -11,7 +11,7 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -21,6 +21,7 @@ from phosphene.evaluate.identification import comparisons, rank_matrix, two_way
 from phosphene.evaluate.metric import PIXELS, Decoded, Encoded, Evaluation, Score, Scores, Skip, Skipped
 from phosphene.evaluate.nway import n_way, n_way_influence, n_way_matrix
 from phosphene.evaluate.pixel import mse, pixcorr
+from phosphene.evaluate.resize import CHAIN, RESIZED, SIDE, at_published_size
 from phosphene.evaluate.seen import (
     bounded,
     category,
@@ -338,6 +339,10 @@ METRICS: dict[str, Metric] = {
 }  # fmt: skip
 
 
+AT_PUBLISHED_SIZE = ("pixcorr", "ssim.2d", "ssim.columns")
+"""Metrics that are also taken at the size published for NSD, as ``pixcorr.425`` and so on."""
+
+
 def metric_of(name: str) -> Metric:
     """The table entry of a full metric name.
 
@@ -347,9 +352,15 @@ def metric_of(name: str) -> Metric:
     '1/2'
     >>> metric_of("mse").better
     'lower'
+    >>> metric_of("pixcorr.425").title
+    'PixCorr at 425 pixels'
     """
     if name in METRICS:
         return METRICS[name]
+    if name.endswith(RESIZED) and name.removesuffix(RESIZED) in AT_PUBLISHED_SIZE:
+        metric = METRICS[name.removesuffix(RESIZED)]
+        size = f"{metric.definition}; both pictures brought to {SIDE} pixels first ({CHAIN.partition(', ')[2]}, 8 bits)"
+        return replace(metric, name=name, title=f"{metric.title} at {SIDE} pixels", definition=size)
     for template, metric in METRICS.items():
         if re.fullmatch(_expression(template), name):
             return metric
@@ -413,6 +424,29 @@ def score(
             except Skip as reason:
                 skipped.append(Skipped(name, str(reason)))
     return Scores(scores, skipped)
+
+
+def score_at_published_size(decoded: Decoded, **settings: int) -> Scores:
+    """PixCorr and SSIM of pictures brought to the 425 pixels that the literature on NSD scores them at.
+
+    Parameters
+    ----------
+    decoded : with pictures; of nothing else in it a score is made
+    settings : `seed`, `n_draws`, `n_permutations` as `score` takes them
+
+    Returns
+    -------
+    Scores, named ``pixcorr.425`` and so on; none where the pictures are not larger than that on both sides
+    """
+    if decoded.images is None or min(decoded.images.shape[1:3]) <= SIDE:
+        return Scores([], [])
+    ours, true = at_published_size(decoded.images), at_published_size(decoded.true_images)
+    small = Decoded(decoded.ids, ours, true, exchangeable=decoded.exchangeable)
+    found = score(small, metrics=AT_PUBLISHED_SIZE, **settings)
+    return Scores(
+        [replace(s, metric=s.metric + RESIZED) for s in found.scores],
+        [replace(s, metric=s.metric + RESIZED) for s in found.skipped],
+    )
 
 
 def _full_name(metric: Metric, space: str, e: Evaluation) -> str:

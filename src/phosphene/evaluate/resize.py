@@ -13,6 +13,13 @@ import numpy as np
 from phosphene.errors import DataError
 from phosphene.evaluate.pixel import as_pictures
 
+SIDE = 425
+"""Side of NSD's stimuli as published scripts store them."""
+RESIZED = f".{SIDE}"
+"""End of the names of pixel scores taken at that size."""
+CHAIN = f"512 to {SIDE}, Pillow bicubic"
+"""How published rows name it."""
+
 
 def eight_bits(pictures: np.ndarray) -> np.ndarray:
     """Pictures of 0-1, (n, height, width, 1 or 3), as (n, height, width, 3) uint8, rounded.
@@ -53,7 +60,7 @@ def resized(pixels: np.ndarray, side: int, resample: Literal["bilinear", "bicubi
     return out
 
 
-def at_published_size(pictures: np.ndarray, side: int = 425) -> np.ndarray:
+def at_published_size(pictures: np.ndarray, side: int = SIDE) -> np.ndarray:
     """Pictures of 0-1 at the size PixCorr and SSIM are published for: rounded to 8 bits, bicubic, and 0-1 again.
 
     Parameters

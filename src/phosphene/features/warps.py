@@ -6,6 +6,7 @@ Nothing is added but the training pictures themselves.
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any, Self
 
 import numpy as np
@@ -14,6 +15,7 @@ from scipy.linalg import eigh
 from scipy.ndimage import affine_transform
 
 from phosphene.errors import DataError
+from phosphene.run import memory
 from phosphene.run.config import Config
 from phosphene.run.stages import take
 from phosphene.types import Stimuli
@@ -88,15 +90,24 @@ class WarpedPictures:
         ------
         DataError
             When all training pictures are alike.
+        MachineError
+            When they do not fit into memory.
         """
         pictures = stimuli.resized(self.size)
         self.image_shape_ = pictures.shape[1:]
         if len(pictures) < 2 or pictures.std(axis=0).max() == 0:
             raise DataError(f"the {len(pictures)} training pictures are all alike; there is nothing to decode.")
         copies = max(0, round(self.n_pictures / len(pictures)) - 1)
-        drawn = [warp(picture, self.config, rng) for _ in range(copies) for picture in pictures]
-        every = np.concatenate([pictures, np.stack(drawn)]) if drawn else pictures
-        self.pictures_ = np.rint(255 * every).astype(np.uint8).reshape(len(every), -1)
+        n, n_pixels = len(pictures) * (copies + 1), int(np.prod(self.image_shape_))
+        memory.check(
+            9 * n * n_pixels,  # whole numbers, and fractions before and after their mean is taken off
+            f"{n} pictures and warped copies of {self.image_shape_[0]} x {self.image_shape_[1]} pixels",
+            "Make them smaller (recipe.prior.size, such as [64, 64]) or fewer (recipe.prior.n_pictures).",
+        )
+        self.pictures_ = np.empty((n, n_pixels), dtype=np.uint8)
+        drawn = (warp(picture, self.config, rng) for _ in range(copies) for picture in pictures)
+        for row, picture in zip(self.pictures_, chain(pictures, drawn), strict=True):
+            row[:] = np.rint(255 * picture).ravel()
         x = self.floats()
         self.mean_ = x.mean(axis=0, dtype=np.float64).astype(np.float32)
         self.components_ = _components(x - self.mean_, self.n_components)

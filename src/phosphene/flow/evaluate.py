@@ -18,7 +18,8 @@ from phosphene.evaluate.golden import changed
 from phosphene.evaluate.metric import Decoded, Encoded, Scores
 from phosphene.evaluate.perceptual import Seen, eyes_for, look, views
 from phosphene.evaluate.published import matching, published_rows
-from phosphene.evaluate.registry import metric_of, score
+from phosphene.evaluate.registry import metric_of, score, score_at_published_size
+from phosphene.evaluate.resize import RESIZED
 from phosphene.evaluate.retrieval import retrieval_curve
 from phosphene.evaluate.validity import CHECKS, Evidence, run_checks, verdict_table, why_not_comparable
 from phosphene.evaluate.voxelwise import (
@@ -71,7 +72,11 @@ def evaluate(
         scored: dict[str, Scores] = {}
         for name in progress.each(run.inputs(TEST), "scoring"):
             encoded = _encoded(opened) if name == "brain" else None
-            scored[name] = score(_decoded(opened, name, readers), encoded, seed=seed)
+            decoded = _decoded(opened, name, readers)
+            scored[name] = score(decoded, encoded, seed=seed)
+            if opened.dataset.name == "nsd":  # its literature scores pixels at another size
+                also = score_at_published_size(decoded, seed=seed)
+                scored[name] = Scores(scored[name].scores + also.scores, scored[name].skipped + also.skipped)
         scores = pd.concat([s.table(TEST, name, setting) for name, s in scored.items()], ignore_index=True)
         controls = [name for name in scored if name in KNOWN_CONTROLS and name != "truth"]
         differences = [paired_differences(scored["brain"], scored[name], name, seed=seed) for name in controls]
@@ -340,7 +345,7 @@ def _other_metric(metric: str, brain: pd.DataFrame, found: Evidence) -> list[str
     reasons = [
         f"{name} no longer gives its golden value (check M10)"
         for name in (changed(found.golden) if found.golden is not None else {})
-        if metric_of(name) is metric_of(metric)
+        if metric_of(name) is metric_of(metric.removesuffix(RESIZED))
     ][:1]
     if metric.startswith("fid."):
         n = brain.loc[brain["metric"] == metric, "n"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -74,8 +75,14 @@ def evidence(
         targets=targets_of(opened, fitted, index, labels),
         is_random=draws_at_random(fitted[0]),
         other_kind=other_kind(opened),
-        golden=golden_values(),
+        golden=_golden(),
     )
+
+
+@lru_cache(maxsize=1)
+def _golden() -> Mapping[str, float]:
+    """Once for each process: the metrics stay what they are while it runs."""
+    return golden_values()
 
 
 # -- what was fitted ---------------------------------------------------------------------------------------------------
@@ -91,7 +98,7 @@ def _of_fits(opened: Opened, fitted: Sequence[Recipe]) -> dict[str, Any]:
             what = "brain" if stage in recipe.self_supervised else "brain and pictures"
             lineages.append(Lineage(f"{stage}, fold {fold + 1}", seen, test.keys, sees=what))
             if getattr(getattr(recipe, f"{stage}_", None), "chosen_", None):
-                monitored[f"a step of {stage}, fold {fold + 1},"] = (fold, _shown_to(opened, seen))
+                monitored[f"a step of {stage} in fold {fold + 1}"] = (fold, _shown_to(opened, seen))
         folds = recipe.inner_folds(train)
         if folds is not None:
             inner[f"fold {fold + 1}"] = [
@@ -99,7 +106,12 @@ def _of_fits(opened: Opened, fitted: Sequence[Recipe]) -> dict[str, Any]:
             ]
         weights = recipe.voxel_weights()
         if weights is not None and (np.asarray(weights) == 0).any():
-            voxels.append(Lineage(f"voxels the recipe uses, fold {fold + 1}", recipe.lineage_, test.keys))
+            # What self-supervised stages saw of the test set in setting relax came without its pictures.
+            paired = frozenset().union(
+                *(seen for stage, seen in recipe.stage_lineages_.items() if stage not in recipe.self_supervised)
+            )
+            sees = "brain and pictures" if paired & set(test.keys) else "brain"
+            voxels.append(Lineage(f"voxels the recipe uses, fold {fold + 1}", recipe.lineage_, test.keys, sees=sees))
     return {
         "splits": splits,
         "lineages": lineages,

@@ -5,7 +5,7 @@
     STORE/
       store.json          format, key (full SHA-256 of spec, ids, shape and dtype), spec, shape, dtype, unit, chunk
       ids.json            the ids, in the order of the rows
-      rows.npy            (n, *shape) float16 or float32
+      rows.npy            (n, *shape) float16, float32 or int16
       chunks/000012.json  this chunk of rows is done: its first row, end, and SHA-256
       claims/000012       a worker is computing this chunk: process, host, start
 
@@ -37,7 +37,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 
@@ -64,6 +64,9 @@ from phosphene.run.store_files import (
     restore_index,
 )
 from phosphene.types.identity import as_slice, digest_of, positions, unique_ids
+
+Kept = Literal["float16", "float32", "int16"]
+"""How numbers are stored."""
 
 _CHUNK_BYTES = 32_000_000  # lost at most when a worker is killed
 _CHUNK_ROWS = 1024
@@ -98,7 +101,7 @@ class RowStore:
         spec: Mapping[str, Any],
         ids: Iterable[str],
         shape: Sequence[int],
-        dtype: Literal["float16", "float32"] = "float32",
+        dtype: Kept = "float32",
         *,
         unit: str = "",
         chunk: int | None = None,
@@ -111,7 +114,7 @@ class RowStore:
         spec : plain values (JSON) that say what the rows are: extractor, weights, preprocessing, content of the inputs
         ids : unique, in any order; the order of whoever made the store is kept
         shape : of one row
-        dtype : what is stored; float16 halves the disk and keeps about three digits
+        dtype : what is stored; float16 halves the disk and keeps about three digits, int16 holds whole numbers exactly
         unit : for people, such as "L2-normalised CLIP embedding"
         chunk : rows that are computed, hashed and marked together; about 32 MB and at most 1024 rows by default
 
@@ -130,8 +133,8 @@ class RowStore:
         shape = tuple(int(s) for s in shape)
         if not len(ids) or math.prod(shape) < 1:
             raise DataError(f"a store needs ids and rows to hold, but got {len(ids)} ids and rows of shape {shape}.")
-        if dtype not in ("float16", "float32"):
-            raise ConfigError(f"rows are stored as float16 or float32, not as {dtype!r}.")
+        if dtype not in get_args(Kept):
+            raise ConfigError(f"rows are stored as {', '.join(get_args(Kept))}, not as {dtype!r}.")
         chunk = chunk or _default_chunk(shape, dtype, 1)
         spec = plain(spec)
         record = {
@@ -196,7 +199,7 @@ class RowStore:
 
     @property
     def dtype(self) -> np.dtype:
-        """float16 or float32."""
+        """float16, float32 or int16."""
         return np.dtype(self.record["dtype"]).newbyteorder("<")
 
     def __len__(self) -> int:
@@ -336,7 +339,7 @@ class RowStore:
         Raises
         ------
         DataError
-            For another shape, NaN or infinite values (float16 ends at 65,504).
+            For another shape, NaN or infinite values (float16 ends at 65,504), or what int16 cannot hold exactly.
         MachineError
             When the disk is full; the chunk then stays missing.
         """
@@ -345,8 +348,14 @@ class RowStore:
         expected = (len(rows), *self.shape[1:])
         if given.shape != expected:
             raise DataError(f"rows {rows.start} to {rows.stop - 1} must be {expected}, but are {given.shape}.")
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             stored = np.ascontiguousarray(given, dtype=self.dtype)
+        if self.dtype.kind == "i" and not np.array_equal(stored, given):  # also for NaN
+            at = int(np.argwhere((stored != given).reshape(len(rows), -1).any(axis=1))[0, 0])
+            raise DataError(
+                f"the row of '{self.ids[rows.start + at]}' holds fractions, NaN or numbers beyond 32,767 and is not stored as "
+                "int16; store float32."
+            )
         if not np.isfinite(stored).all():
             at = int(np.argwhere(~np.isfinite(stored).reshape(len(rows), -1).all(axis=1))[0, 0])
             hint = " float16 ends at 65,504; store float32." if np.isfinite(given).all() else ""
@@ -466,7 +475,7 @@ class StoredRows:
 
     @property
     def dtype(self) -> np.dtype:
-        """float16 or float32."""
+        """float16, float32 or int16."""
         return self.store.dtype
 
     def __len__(self) -> int:
@@ -517,7 +526,7 @@ def cached(
     compute: Compute,
     *,
     shape: Sequence[int],
-    dtype: Literal["float16", "float32"] = "float32",
+    dtype: Kept = "float32",
     unit: str = "",
     batch: int | None = None,
     chunk: int | None = None,

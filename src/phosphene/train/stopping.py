@@ -24,7 +24,9 @@ class Stopping:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
-            self._before = {number: signal.signal(number, self._remember) for number in self._CAUGHT}
+            # What is ignored stays so (nohup): it would not end the process afterwards.
+            told = [number for number in self._CAUGHT if signal.getsignal(number) != signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._remember) for number in told}
         return self
 
     def __exit__(self, *_: object) -> None:

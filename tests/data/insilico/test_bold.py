@@ -393,6 +393,21 @@ def test_bids_files_agree_with_each_other(bids):
     assert seen == list(bold.simulation.trials["stimulus"])
 
 
+def test_the_pictures_shown_are_files_that_the_events_name(bids):
+    from PIL import Image
+
+    bold, root = bids
+    files = {path.name for path in (root / "stimuli").iterdir()}
+    named = set()
+    for path in root.glob("sub-01/ses-*/func/*_events.tsv"):
+        events = pd.read_csv(path, sep="\t")
+        assert list(events["stim_file"]) == [f"{name}.png" for name in events["stimulus"]]
+        named |= set(events["stim_file"])
+    assert named == files
+    for name, pixels in zip(bold.simulation.ids, bold.simulation.images, strict=True):
+        assert np.array_equal(np.asarray(Image.open(root / "stimuli" / f"{name}.png")), pixels)
+
+
 def test_masks_and_ceilings_are_those_of_the_voxel_table(bids):
     bold, root = bids
     maps = root / "derivatives/phosphene/sub-01/anat"

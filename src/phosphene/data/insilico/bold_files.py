@@ -2,7 +2,7 @@
 
 :func:`write_bids` writes the Brain Imaging Data Structure, :func:`write_openfmri` the layout OpenfMRI used before it. Both
 place the voxels of the cortical sheet into a volume, one voxel a cell, and say in ``voxels`` (an image of numbers, 0 outside
-the brain) which row of the voxel table each cell is.
+the brain) which row of the voxel table each cell is. The pictures shown lie in ``stimuli``, as events name them.
 
 What the truth folder holds:
 
@@ -46,6 +46,7 @@ _EVENT_COLUMNS = {
     "duration": {"Description": "How long it stayed.", "Units": "s"},
     "trial_type": {"Description": "Main category of the picture."},
     "stimulus": {"Description": "Which picture: the same name is the same picture."},
+    "stim_file": {"Description": "Its file below the folder stimuli."},
     "trial": {"Description": "Number of the trial in the subject's study, from 0."},
     "repeat": {"Description": "How often this picture was shown before."},
 }
@@ -144,6 +145,7 @@ def write_bids(
     with _folders(folder, truth, overwrite) as (root, known):
         write_truth(bold, grid, known, onset_shift_s=onset_shift_s, dtype=dtype)
         _write_bids_head(simulation, bold, root, label)
+        _save_pictures(simulation, root / "stimuli")
         derived = root / "derivatives" / "phosphene" / f"sub-{label}"
         for name, values in _maps(simulation).items():
             kind = {"brain": "desc-brain_mask", "voxels": "desc-voxels_dseg", "ceiling": "stat-noiseceiling_statmap"}
@@ -197,6 +199,7 @@ def write_openfmri(
         }
         for path, text in lines.items():
             _text(path, "".join(f"{line}\n" for line in text))
+        _save_pictures(simulation, root / "stimuli")
         for name, values in _maps(simulation).items():
             _save_map(grid, values, root / person / "masks" / f"{name}.nii.gz")
         for run in bold:
@@ -276,7 +279,7 @@ def _write_bids_head(simulation: Simulation, bold: Bold, root: Path, label: str)
     derived = {**about, "Name": "masks, noise ceilings, motion", "DatasetType": "derivative"}
     _json(root / "dataset_description.json", {**about, "GeneratedBy": [_GENERATOR]})
     _json(root / "derivatives" / "phosphene" / "dataset_description.json", {**derived, "GeneratedBy": [_GENERATOR]})
-    text = f"Simulated by phosphene: {bold!r}. Nothing here was measured on a person.\n\nPictures: column stimulus of events.\n"
+    text = f"Simulated by phosphene: {bold!r}. Nothing here was measured on a person.\n\nPictures: folder stimuli.\n"
     _text(root / "README", text)
     _table(root / "participants.tsv", pd.DataFrame({"participant_id": [f"sub-{label}"]}))
     _json(root / f"task-{TASK}_events.json", _EVENT_COLUMNS)
@@ -313,7 +316,21 @@ def _events(bold: Bold, run: Run, shift_s: float) -> pd.DataFrame:
             "lead_slots or tail_slots."
         )
     table = pd.DataFrame({"onset": onset, "duration": duration, "trial_type": run.trials["category"]})
-    return table.assign(**{name: run.trials[name] for name in ("stimulus", "trial", "repeat")})
+    table["stimulus"] = run.trials["stimulus"]
+    table["stim_file"] = [_picture_file(name) for name in table["stimulus"]]
+    return table.assign(**{name: run.trials[name] for name in ("trial", "repeat")})
+
+
+def _picture_file(stimulus: str) -> str:
+    return f"{stimulus}.png"
+
+
+def _save_pictures(simulation: Simulation, folder: Path) -> None:
+    from PIL import Image
+
+    folder.mkdir(parents=True)
+    for name, pixels in zip(simulation.ids, simulation.images, strict=True):
+        Image.fromarray(pixels).save(folder / _picture_file(name))
 
 
 def _save_map(grid: Grid, values: np.ndarray, path: Path) -> None:

@@ -123,6 +123,12 @@ def _naming(
     )
 
 
+def _distinct(rows: np.ndarray) -> int:
+    """How many rows differ by more than rounding."""
+    size = max(float(np.nanmax(np.abs(rows), initial=0)), 1e-300)
+    return len(np.unique(np.round(rows / size, 4), axis=0))
+
+
 def category_only(evidence: Evidence, rng: np.random.Generator) -> tuple[Answer, float, str]:
     """B8: predictions against training items of the same cluster, and inside clusters."""
     targets = [t for t in evidence.targets if t.space != PICTURES] or list(evidence.targets)
@@ -143,6 +149,11 @@ def category_only(evidence: Evidence, rng: np.random.Generator) -> tuple[Answer,
         # draw; but it tells none of them apart.
         if not n.p_within < _ALPHA:
             worries.append(f"not able to tell items inside {kind} apart")
+    # Names that are wrong at times follow the look of the picture, so they tell some items of a group apart by luck; but
+    # then there are no more drawings than names.
+    drawn, most = _distinct(target.predicted), max(n.n_groups for n in found)
+    if drawn <= most and 2 * drawn <= len(target.true):
+        worries.append(f"made of only {drawn} different items for {len(target.true)}")
     facts = f"Two-way identification in {target.space}; {'; '.join(said)}"
     value = min(n.ours - n.member_of_named for n in found)
     if worries:
