@@ -120,6 +120,15 @@ def run(case: str, options: argparse.Namespace, out: Path, threshold: float | No
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def reliability(found: dict, n_voxels: int) -> str:
+    """Split-half reliability of each type: median over the voxels that respond (the first third)."""
+    from phosphene.betas.reliability import split_half
+
+    table = pd.concat([r.events.assign(run=n) for n, r in enumerate(study(n_voxels)[0])], ignore_index=True)
+    r = {k: split_half(found[k].T.astype(np.float32), table, np.random.default_rng(0), n_null=1).r for k in KINDS}
+    return ", ".join(f"{k.upper()} {np.nanmedian(v[: n_voxels // 3]):.5f}" for k, v in r.items())
+
+
 def agreement(mine: dict, theirs: dict) -> str:
     same = np.mean(mine["hrf"] == theirs["hrf"])
     fraction = np.mean(np.abs(mine["fraction"] - theirs["fraction"]) < 1e-6)
@@ -174,6 +183,8 @@ def main() -> None:
     if options.glmsingle:
         print(f"  same noise pool: {agreement(found['ours'], found['peer'])}")
         print(f"  own threshold:   {agreement(found['own'], found['peer'])}")
+        for case, title in {"peer": "GLMsingle", "own": "phosphene, own threshold"}.items():
+            print(f"  split-half reliability, {title}: {reliability(found[case], options.voxels)}")
     else:
         print("  no checkout of GLMsingle was given: no ratio")
 
