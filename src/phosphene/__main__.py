@@ -1,0 +1,5 @@
+"""``python -m phosphene``: the command line."""
+
+from phosphene.cli import main
+
+main()

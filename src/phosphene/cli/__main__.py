@@ -1,5 +1,0 @@
-"""``python -m phosphene.cli``."""
-
-from phosphene.cli import main
-
-main()
