@@ -11,7 +11,7 @@ from phosphene import cli
 def phosphene(*arguments):
     """Run the command as a person would; returns (status, output, errors)."""
     done = subprocess.run(
-        [sys.executable, "-m", "phosphene.cli", *map(str, arguments)], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "phosphene", *map(str, arguments)], capture_output=True, text=True, check=False
     )
     return done.returncode, done.stdout, done.stderr
 

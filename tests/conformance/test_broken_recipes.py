@@ -60,7 +60,7 @@ def test_the_example_is_installed_and_fitted_from_the_command_line(tmp_path):
         pytest.skip("pip cannot build here (it needs setuptools beside this Python)")
     path = os.pathsep.join([str(tmp_path / "site"), *filter(None, [os.environ.get("PYTHONPATH")])])
     sizes = [f"data.options.{k}={v}" for k, v in {"n_train": 40, "n_test": 8, "n_voxels": 60}.items()]
-    command = [sys.executable, "-m", "phosphene.cli", "fit", "neighbours", "--data", "insilico", "--preset", "lab"]
+    command = [sys.executable, "-m", "phosphene", "fit", "neighbours", "--data", "insilico", "--preset", "lab"]
     command += [word for size in sizes for word in ("--set", size)] + ["--out", str(tmp_path / "run")]
     subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": path})
     assert (tmp_path / "run" / "recipe.json").is_file()

@@ -192,7 +192,7 @@ def test_constant_predictions_count_as_chance_and_are_listed(pair_file, tmp_path
 
 
 def fit_in_a_process(file, out):
-    command = [sys.executable, "-m", "phosphene.cli", "fit", "linear", "--data", str(file), "--split", "kfold:3"]
+    command = [sys.executable, "-m", "phosphene", "fit", "linear", "--data", str(file), "--split", "kfold:3"]
     return subprocess.Popen([*command, "--out", str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 

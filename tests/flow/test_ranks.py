@@ -26,7 +26,7 @@ VALUES = [
 
 
 def fit(out, *launcher):
-    command = [sys.executable, *launcher, "-m", "phosphene.cli", "fit", "cad", "--data", "insilico", "--out", str(out)]
+    command = [sys.executable, *launcher, "-m", "phosphene", "fit", "cad", "--data", "insilico", "--out", str(out)]
     command += [word for value in VALUES for word in ("--set", value)]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"}
