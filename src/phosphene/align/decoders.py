@@ -127,7 +127,8 @@ def reliable_voxels(r2: np.ndarray) -> np.ndarray:
         raise DataError(
             f"none of {len(r2)} voxels is predicted from the pictures better than by its mean (largest held-out R2 "
             f"{r2.max():.3f}). Trials and stimuli may be misaligned, or the data too few or too noisy; check the trial "
-            "order, or set recipe.decoder.kind=ridge and recipe.decoder.voxels=all to decode all the same."
+            "order, or take all voxels where the recipe offers it (linear: recipe.decoder.kind=ridge with "
+            "recipe.decoder.voxels=all; regressor: recipe.voxels=all)."
         )
     return mask
 
