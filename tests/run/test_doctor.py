@@ -91,9 +91,7 @@ def test_missing_packages_are_listed_with_the_command_that_installs_them(tmp_pat
 
 
 def test_the_command_says_what_is_here():
-    done = subprocess.run(
-        [sys.executable, "-m", "phosphene", "doctor"], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-m", "phosphene", "doctor"], capture_output=True, text=True, check=False)
     assert done.returncode in (0, 7), done.stderr
     assert "torch" in done.stdout and "temporary" in done.stdout
     assert (done.returncode == 7) == ("problem:" in done.stdout)
