@@ -173,6 +173,30 @@ def test_failed_checks_come_first_and_in_words(finished, page):
     assert page.text.index("Read this before the scores") < page.text.index("Seen and decoded")
 
 
+@pytest.mark.parametrize("n", [1, 12, 55])
+def test_near_copies_that_a_check_found_are_shown_beside_it(made, tmp_path, n):
+    folder = made.run.evaluation("test")
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [f"a{i},b{i},2,0.99" for i in range(n)]
+    (folder / "near_duplicates.csv").write_text("\n".join(["test,train,bits,cosine", *rows]) + "\n")
+    sheet = Image.fromarray(np.random.default_rng(0).integers(0, 256, (192, 96, 3), dtype=np.uint8))
+    sheet.save(folder / "near_duplicates.png")
+    page = page_of(made, tmp_path)
+    (shown,) = pictures(page, "Test pictures, and below each its near copy in training.")
+    assert np.array_equal(shown, np.asarray(sheet))
+    assert f"({n} pair" in page.text
+    assert ("the nearest 40 drawn" in page.text) == (n > 40)
+
+
+def test_a_damaged_sheet_of_near_copies_is_named_and_left_out(made, tmp_path):
+    folder = made.run.evaluation("test")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "near_duplicates.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    page = page_of(made, tmp_path)
+    assert "evaluation/test/near_duplicates.png cannot be used" in page.text
+    assert not pictures(page, "Test pictures, and below each its near copy in training.")
+
+
 def test_published_rows_that_are_not_comparable_say_why(finished, page):
     assert "no: distractors from 300 pictures, another person" in page.text
     assert page.text.index("Peer A (2020)") < page.text.index("Peer B (2021)")

@@ -33,7 +33,9 @@ from phosphene.run.folder import SEEN, RunFolder
 from phosphene.types import Trials
 
 _MOST_VOXELS = 500  # by which a session is read off responses
-_THUMBNAIL, _MOST_PAIRS = 96, 40
+_THUMBNAIL, _PAIRS_A_LINE = 96, 10
+MOST_PAIRS = 40
+"""Near copies that are drawn."""
 
 
 def evidence(
@@ -310,18 +312,18 @@ def write_findings(opened: Opened, found: Evidence, tables: RunFolder) -> None:
 
 
 def _draw(opened: Opened, pairs: Mapping[str, Any]):
-    """A sheet of pairs: test pictures above, their near copies in training below."""
+    """A sheet of pairs in lines: test pictures above, their near copies in training below."""
     from PIL import Image
 
-    # A picture can be in several pairs, but stimuli are unique.
-    rows = []
-    for side in ("test", "train"):
-        ids = list(pairs[side])[:_MOST_PAIRS]
-        once = list(dict.fromkeys(ids))
-        rows.append(opened.stimuli.select(once).pixels()[[once.index(i) for i in ids]])
-    sheet = Image.new("RGB", (len(rows[0]) * _THUMBNAIL, 2 * _THUMBNAIL), "white")
-    for y, pictures in enumerate(rows):
-        for x, picture in enumerate(pictures):
+    n = min(len(pairs["test"]), MOST_PAIRS)
+    lines, tall = -(-n // _PAIRS_A_LINE), 2 * _THUMBNAIL + _THUMBNAIL // 8
+    sheet = Image.new("RGB", (min(n, _PAIRS_A_LINE) * _THUMBNAIL, lines * tall - _THUMBNAIL // 8), "white")
+    for below, side in enumerate(("test", "train")):
+        ids = list(pairs[side])[:n]
+        once = list(dict.fromkeys(ids))  # a picture can be in several pairs, but stimuli are unique
+        for at, picture in enumerate(opened.stimuli.select(once).pixels()[[once.index(i) for i in ids]]):
+            line, column = divmod(at, _PAIRS_A_LINE)
             plain = Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture).convert("RGB")
-            sheet.paste(plain.resize((_THUMBNAIL, _THUMBNAIL)), (x * _THUMBNAIL, y * _THUMBNAIL))
+            place = (column * _THUMBNAIL, line * tall + below * _THUMBNAIL)
+            sheet.paste(plain.resize((_THUMBNAIL, _THUMBNAIL)), place)
     return sheet

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,12 @@ import pandas as pd
 from phosphene.analyse import analysis_names
 from phosphene.errors import PhospheneError
 from phosphene.report.contents import Contents, plain
-from phosphene.report.plates import Picture, data_uri
+from phosphene.report.plates import data_uri, picture_file
 from phosphene.report.words import is_secret
 from phosphene.run.folder import read_json
 
 FOLDER = "analysis"
 _COLUMNS = ("input", "measure", "value", "ci_low", "ci_high", "n")
-_MOST_SIDE = 20_000_000  # pixels of a figure that is believed
 
 
 def analyses(c: Contents) -> list[dict[str, Any]]:
@@ -39,7 +38,9 @@ def _values(c: Contents, place: Path) -> dict[str, Any] | None:
     figures = record.get("figures")
     pictures = [_figure(c, place, f) for f in figures if isinstance(f, Mapping)] if isinstance(figures, list) else []
     moving = record.get("animations")
-    pictures += [_animation(c, place, a) for a in moving if isinstance(a, Mapping)] if isinstance(moving, list) else []
+    pictures += (
+        [_shown(c, place, a, "gif") for a in moving if isinstance(a, Mapping)] if isinstance(moving, list) else []
+    )
     options = record.get("options") if isinstance(record.get("options"), Mapping) else {}
     return {
         "name": place.name,
@@ -85,47 +86,25 @@ def _table(c: Contents, place: Path, record: Mapping[str, Any]) -> dict[str, Any
 
 def _figure(c: Contents, place: Path, about: Mapping[str, Any]) -> dict[str, Any] | None:
     """A figure as drawn (SVG, which follows the reader's scheme), or else as PNG."""
-    from PIL import Image
+    found = _shown(c, place, about, "png")
+    svg = place / f"{Path(str(about.get('file', ''))).name}.svg"
+    if found and svg.is_file():
+        try:
+            found["picture"] = replace(found["picture"], uri=data_uri(svg.read_bytes(), "svg+xml"))
+        except OSError as error:
+            c._damaged(f"{FOLDER}/{place.name}/{svg.name}", str(error))
+    return found
 
+
+def _shown(c: Contents, place: Path, about: Mapping[str, Any], kind: str) -> dict[str, Any] | None:
+    """The picture file of this kind, with its caption; None where there is none."""
     name = Path(str(about.get("file", ""))).name
-    png, svg = place / f"{name}.png", place / f"{name}.svg"
-    if not png.is_file():
+    file = place / f"{name}.{kind}"
+    if not file.is_file():
         return None
     try:
-        with Image.open(io.BytesIO(png.read_bytes())) as image:
-            if image.width * image.height > _MOST_SIDE:
-                raise ValueError("it is too large")
-            image.verify()
-            dpi = image.info.get("dpi", (200.0, 200.0))[0] or 200.0
-            size = tuple(round(s * 96 / dpi) for s in image.size)
-        uri = data_uri(png.read_bytes(), "png") if not svg.is_file() else data_uri(svg.read_bytes(), "svg+xml")
+        shown = picture_file(file, plain(about.get("alt") or name), sharp=kind == "gif")
     except (OSError, ValueError, SyntaxError) as error:
-        c._damaged(f"{FOLDER}/{place.name}/{name}.png", str(error))
+        c._damaged(f"{FOLDER}/{place.name}/{file.name}", str(error))
         return None
-    return {
-        "picture": Picture(uri, *size, plain(about.get("alt") or name), False),
-        "caption": plain(about.get("caption") or ""),
-    }
-
-
-def _animation(c: Contents, place: Path, about: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Moving pictures, as they are."""
-    from PIL import Image
-
-    name = Path(str(about.get("file", ""))).name
-    gif = place / f"{name}.gif"
-    if not gif.is_file():
-        return None
-    try:
-        with Image.open(io.BytesIO(gif.read_bytes()), formats=("GIF",)) as image:
-            if image.width * image.height * getattr(image, "n_frames", 1) > _MOST_SIDE:
-                raise ValueError("it is too large")
-            size = image.size
-    except (OSError, ValueError, SyntaxError) as error:
-        c._damaged(f"{FOLDER}/{place.name}/{name}.gif", str(error))
-        return None
-    uri = data_uri(gif.read_bytes(), "gif")
-    return {
-        "picture": Picture(uri, *size, plain(about.get("alt") or name), True),
-        "caption": plain(about.get("caption") or ""),
-    }
+    return {"picture": shown, "caption": plain(about.get("caption") or "")}

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from phosphene.flow.evidence import MOST_PAIRS
 from phosphene.report import figures
 from phosphene.report.contents import Contents, Group
-from phosphene.report.plates import Picture, data_uri, stack
+from phosphene.report.plates import Picture, data_uri, picture_file, stack
 from phosphene.report.tables import IDENTIFICATION, family
-from phosphene.report.words import input_words, number, redact
+from phosphene.report.words import input_words, number, redact, whole
 from phosphene.run import atomic
 from phosphene.run.folder import SEEN
 
@@ -99,6 +100,26 @@ def _encoding_figures(c: Contents, draw: Callable[..., None]) -> None:
             "Encoding accuracy of every voxel on the flattened cortex.",
             "Every voxel at its place on the flattened cortex, coloured by r.",
         )  # fmt: skip
+
+
+def near_copies(c: Contents) -> dict[str, Any] | None:
+    """Thumbnails of the pairs that S2 found, with a caption; None where it found none."""
+    where = ("evaluation", c.split, "near_duplicates")
+    file = c.run.evaluation(c.split) / f"{where[-1]}.png"
+    if not file.is_file():
+        return None
+    try:
+        shown = picture_file(file, "Test pictures, and below each its near copy in training.", sharp=True)
+    except (OSError, ValueError, SyntaxError) as error:
+        c._damaged(f"{'/'.join(where)}.png", str(error))
+        return None
+    pairs = c._table(["test", "train", "bits", "cosine"], *where[:2], f"{where[-1]}.csv")
+    n = len(pairs)
+    return {
+        "picture": shown,
+        "caption": f"S2: test pictures, and below each its near copy in training ({whole(n)} pair{'s' if n != 1 else ''}"
+        f"{f', the nearest {MOST_PAIRS} drawn' if n > MOST_PAIRS else ''}). Which is which: {'/'.join(where)}.csv.",
+    }
 
 
 def _similarities(c: Contents) -> list[tuple[str, np.ndarray]]:

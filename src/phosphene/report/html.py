@@ -20,7 +20,7 @@ from phosphene.errors import ConfigError
 from phosphene.report.analyses import analyses
 from phosphene.report.comparison import check_comparable, comparison
 from phosphene.report.contents import Contents, plain
-from phosphene.report.drawings import ENCODING, draw_all, figure_values, save_all
+from phosphene.report.drawings import ENCODING, draw_all, figure_values, near_copies, save_all
 from phosphene.report.plates import contact_sheet, plate
 from phosphene.report.tables import published_table, score_table
 from phosphene.report.words import (
@@ -183,6 +183,7 @@ def _page(contents: Contents, figure_folder: Path | None) -> dict[str, Any]:
         "encoding": [f for name, f in panels.items() if name in ENCODING],
         "analyses": analyses(c),
         "validity": c.validity[~idle].to_dict("records"),
+        "near_copies": near_copies(c),
         "idle": c.validity[idle].to_dict("records"),
         "counts": [(v, int((verdicts == v).sum()), *VERDICTS[v]) for v in VERDICTS if (verdicts == v).any()],
         "urgent": c.validity[(verdicts == "fail").to_numpy()].to_dict("records"),

@@ -6,6 +6,7 @@ import base64
 import io
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from phosphene.run.folder import SEEN
 
 LARGEST_SIDE = 224
 """Pictures are shown at most this large, in pixels; the run holds them in full. Controls are shown half as large."""
+_MOST_PIXELS = 20_000_000  # of a file that is believed
 _PNG_UP_TO = 96  # a larger picture goes in as JPEG of quality 92, a tenth of the bytes
 
 
@@ -50,6 +52,25 @@ def picture(array: np.ndarray, alt: str, largest: int = LARGEST_SIDE) -> Picture
     else:
         image.save(buffer, "JPEG", quality=92, subsampling=0)
     return Picture(data_uri(buffer.getvalue(), "png" if small else "jpeg"), *image.size, alt, small)
+
+
+def picture_file(file: Path, alt: str, *, sharp: bool = False) -> Picture:
+    """A PNG or GIF of the run as it is; GIFs move. Its size on the page follows the resolution that it states.
+
+    Raises
+    ------
+    OSError, ValueError, SyntaxError
+        Unreadable, of another kind, or so large that nobody drew it on purpose.
+    """
+    from PIL import Image
+
+    data = file.read_bytes()
+    with Image.open(io.BytesIO(data), formats=("PNG", "GIF")) as image:
+        if image.width * image.height * getattr(image, "n_frames", 1) > _MOST_PIXELS:
+            raise ValueError("it is too large")
+        kind, size, dpi = image.format.lower(), image.size, image.info.get("dpi", (96.0, 96.0))[0] or 96.0
+        image.verify()
+    return Picture(data_uri(data, kind), *(round(s * 96 / dpi) for s in size), alt, sharp)
 
 
 def data_uri(data: bytes, kind: str) -> Markup:
