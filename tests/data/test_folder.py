@@ -96,7 +96,9 @@ def test_int16_with_a_scale_keeps_whole_multiples_exactly_and_halves_the_file(da
     np.testing.assert_allclose(exact.trials().betas, numbers / 300, rtol=1e-6)
 
 
-@pytest.mark.parametrize("rows", [slice(None), slice(3, 70, 2), [60, 1], 5, (slice(2, 9), slice(None, None, 3)), slice(0)])
+@pytest.mark.parametrize(
+    "rows", [slice(None), slice(3, 70, 2), [60, 1], 5, (slice(2, 9), slice(None, None, 3)), slice(0)]
+)
 def test_scaled_rows_are_the_product_however_they_are_asked_for(rows):
     numbers = np.random.default_rng(2).integers(-32767, 32768, (75, 9001)).astype(np.int16)  # more than one block
     got = ScaledRows(numbers, 1 / 300)[rows]
