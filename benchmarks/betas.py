@@ -1,34 +1,30 @@
-"""Single-trial betas of types B, C and D, beside GLMsingle. Run: python benchmarks/betas.py
-
-    python benchmarks/betas.py --glmsingle FOLDER     a checkout of cvnlab/GLMsingle as the peer (or GLMSINGLE=FOLDER)
-    python benchmarks/betas.py --voxels 5000 --rounds 3
+"""Single-trial betas of types B, C and D, beside GLMsingle.
 
 4 runs of 300 volumes (TR 1 s), 75 trials of 3 s each, 100 conditions shown three times, twenty responses, up to ten noise
 components, twenty fractions; two random walks shared by all voxels, a third of which respond. Both sides get the same
-library, the same responses for the on-off model, and write no files or figures. GLMsingle's threshold of the noise pool (a
-mixture fit without a seed, read off a grid) is handed to ours, so that what is compared is not chance; agreement with our own
-threshold is printed too. Each case runs in a process of its own, on --threads threads, in turn with its rival. CPU seconds are
-those of the fit alone, medians over rounds; memory is the process's largest. GLMsingle needs fracridge and tqdm installed.
+library, the same responses for the on-off model, and write no files or figures. What is timed is the fit alone. Afterwards
+GLMsingle's threshold of the noise pool (a mixture fit without a seed, read off a grid) is handed to ours, so that what is
+compared is not chance.
+
+GLMsingle is a checkout of cvnlab/GLMsingle, named by GLMSINGLE=FOLDER, or the package where it is installed; it needs
+fracridge and tqdm, which ``--peers`` installs.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
-import json
 import os
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from ridge import peak_memory
+from benchmarks.measure import Clock, need
+from benchmarks.record import growth
 
+TITLE = "single-trial betas, against GLMsingle"
 TR_S, STIMULUS_S, VOLUMES, RUNS, TRIALS, CONDITIONS = 1.0, 3.0, 300, 4, 75, 100
 KINDS = ("b", "c", "d")
 
@@ -61,63 +57,65 @@ def study(n_voxels: int):
     return runs, tables, library.responses(np.arange(0, 50, TR_S), STIMULUS_S), library.canonical
 
 
-def ours(n_voxels: int, out: Path, threshold: float | None) -> float:
-    """CPU seconds of type D, which makes B and C on its way; B and C are then made for comparison, untimed."""
+def ours(folder: Path, voxels: int, threshold: float | None = None) -> dict:
+    """Type D, which makes B and C on its way; B and C are then made for comparison, untimed."""
     from phosphene.betas import BetaOptions, single_trial_betas
 
-    runs, _, sampled, _ = study(n_voxels)
-    spent, found = 0.0, {}
+    runs, _, sampled, _ = study(voxels)
+    clock, found = Clock(), {}
     for kind in reversed(KINDS):
-        start = time.process_time()
-        result = single_trial_betas(runs, BetaOptions(kind=kind, threshold=threshold))
-        spent = spent or time.process_time() - start
-        voxels = result.trials.voxels
-        peak = sampled.max(axis=1)[voxels["hrf"]]  # GLMsingle's peaks are 1 at a volume, ours in time
+        with clock if kind == "d" else contextlib.nullcontext():
+            result = single_trial_betas(runs, BetaOptions(kind=kind, threshold=threshold))
+        table = result.trials.voxels
+        peak = sampled.max(axis=1)[table["hrf"]]  # GLMsingle's peaks are 1 at a volume, ours in time
         found[kind] = result.trials.betas.T * peak[:, None]
         if kind == "d":
-            found |= {"hrf": voxels["hrf"], "fraction": voxels["fraction"], "count": result.n_components}
-            found |= {"on_off_r2": voxels["on_off_r2"]}
-    np.savez(out, **found)
-    return spent
+            found |= {"hrf": table["hrf"], "fraction": table["fraction"], "count": result.n_components}
+            found |= {"on_off_r2": table["on_off_r2"]}
+    np.savez(folder / ("own.npz" if threshold is None else "ours.npz"), **found)
+    return clock.figures()
 
 
-def peer(n_voxels: int, out: Path, folder: Path) -> float:
-    """CPU seconds of GLMsingle's fit."""
+def peer(folder: Path, voxels: int) -> dict:
     import matplotlib
 
     matplotlib.use("Agg")
-    sys.path.insert(0, str(folder))
-    from glmsingle.glmsingle import GLM_single
-
-    runs, tables, sampled, assumed = study(n_voxels)
+    if os.environ.get("GLMSINGLE"):
+        sys.path.insert(0, os.environ["GLMSINGLE"])
+    glm_single = need("glmsingle.glmsingle").GLM_single
+    runs, tables, sampled, assumed = study(voxels)
     options = {
         "hrftoassume": sampled[assumed].copy(), "hrflibrary": sampled.T.copy(), "n_pcs": 10,
         "wantfileoutputs": [0, 0, 0, 0], "wantmemoryoutputs": [0, 1, 1, 1],
     }  # fmt: skip
+    clock = Clock()
     with tempfile.TemporaryDirectory() as here, contextlib.redirect_stdout(io.StringIO()):
         data = [np.ascontiguousarray(run.volumes.T) for run in runs]
-        start = time.process_time()
-        fit = GLM_single(options).fit(
-            tables, data, STIMULUS_S, TR_S, outputdir=f"{here}/files", figuredir=f"{here}/figures"
-        )
-        spent = time.process_time() - start
+        with clock:
+            fit = glm_single(options).fit(
+                tables, data, STIMULUS_S, TR_S, outputdir=f"{here}/files", figuredir=f"{here}/figures"
+            )
     found = {kind: np.squeeze(fit[f"type{kind}"]["betasmd"]) for kind in KINDS}
     found |= {"hrf": np.squeeze(fit["typed"]["HRFindex"]), "fraction": np.squeeze(fit["typed"]["FRACvalue"])}
     found |= {"count": fit["typed"]["pcnum"], "pool": np.squeeze(fit["typed"]["noisepool"]).astype(bool)}
-    np.savez(out, **found)
-    return spent
+    np.savez(folder / "peer.npz", **found)
+    return clock.figures()
 
 
-def run(case: str, options: argparse.Namespace, out: Path, threshold: float | None = None) -> dict:
-    """One case in a process of its own."""
-    limits = {n: str(options.threads) for n in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-    command = [sys.executable, __file__, "--case", case, "--voxels", str(options.voxels), "--out", str(out)]
-    command += ["--glmsingle", str(options.glmsingle)] if options.glmsingle else []
-    command += ["--threshold", str(threshold)] if threshold is not None else []
-    done = subprocess.run(command, env=os.environ | limits, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{case} failed:\n{done.stderr}")
-    return json.loads(done.stdout.splitlines()[-1])
+def compare(folder: Path, voxels: int) -> dict:
+    """Agreement with the same noise pool and with our own, and what the betas are worth."""
+    if not (folder / "peer.npz").is_file():
+        return {}
+    own, theirs = (dict(np.load(folder / f"{name}.npz")) for name in ("own", "peer"))
+    pool, r2 = theirs["pool"], own["on_off_r2"]
+    ours(folder, voxels, float((r2[pool].max() + r2[~pool].min()) / 2))
+    mine = dict(np.load(folder / "ours.npz"))
+    worst = max(float(np.median(np.abs(mine[k] - theirs[k]) / theirs[k].std())) for k in KINDS)
+    return {
+        "difference": worst,
+        "note": f"same noise pool: {agreement(mine, theirs)}; own threshold: {agreement(own, theirs)}; split-half "
+        f"reliability: GLMsingle {reliability(theirs, voxels)}, own threshold {reliability(own, voxels)}",
+    }
 
 
 def reliability(found: dict, n_voxels: int) -> str:
@@ -140,54 +138,6 @@ def agreement(mine: dict, theirs: dict) -> str:
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--voxels", type=int, default=1000)
-    parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--glmsingle", type=Path, default=os.environ.get("GLMSINGLE"), help="checkout of GLMsingle")
-    parser.add_argument("--case", choices=("ours", "peer"), help=argparse.SUPPRESS)
-    parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--threshold", type=float, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.case:
-        if options.case == "ours":
-            spent = ours(options.voxels, options.out, options.threshold)
-        else:
-            spent = peer(options.voxels, options.out, options.glmsingle)
-        print(json.dumps({"cpu": spent, "memory": peak_memory()}))
-        return
-    before = os.getloadavg()[0]
-    done: dict[str, list[dict]] = {"ours": [], "peer": []}
-    with tempfile.TemporaryDirectory() as folder:
-        files = {case: Path(folder) / f"{case}.npz" for case in ("own", *done)}
-        for _ in range(options.rounds):
-            done["ours"].append(run("ours", options, files["own"]))
-            if options.glmsingle:
-                done["peer"].append(run("peer", options, files["peer"]))
-        found = {case: dict(np.load(path)) for case, path in files.items() if path.exists()}
-        if options.glmsingle:
-            pool, r2 = found["peer"]["pool"], found["own"]["on_off_r2"]
-            run("ours", options, files["ours"], float((r2[pool].max() + r2[~pool].min()) / 2))
-            found["ours"] = dict(np.load(files["ours"]))
-    cpu = {case: statistics.median(d["cpu"] for d in runs) for case, runs in done.items() if runs}
-    memory = {case: max(d["memory"] for d in runs) for case, runs in done.items() if runs}
-    print(
-        f"Betas B, C, D of {options.voxels:,} voxels, {RUNS} runs of {VOLUMES} volumes, {RUNS * TRIALS} trials, "
-        f"{options.threads} thread; load {before:.1f} before, {os.getloadavg()[0]:.1f} after"
-    )
-    for case, title in {"peer": "GLMsingle", "ours": "phosphene"}.items():
-        if case in cpu:
-            ratio = f"   ratio {cpu['peer'] / cpu[case]:.1f}" if "peer" in cpu else ""
-            print(f"  {title:<10} {cpu[case]:8.2f} CPU s   {memory[case] / 1e9:.2f} GB{ratio}")
-    if options.glmsingle:
-        print(f"  same noise pool: {agreement(found['ours'], found['peer'])}")
-        print(f"  own threshold:   {agreement(found['own'], found['peer'])}")
-        for case, title in {"peer": "GLMsingle", "own": "phosphene, own threshold"}.items():
-            print(f"  split-half reliability, {title}: {reliability(found[case], options.voxels)}")
-    else:
-        print("  no checkout of GLMsingle was given: no ratio")
-
-
-if __name__ == "__main__":
-    main()
+CASES = {"ours": ours, "GLMsingle": peer}
+STEPS = growth("voxels", {1000: 0, 5000: 1, 20_000: 1}, tuple(CASES), up_to={"GLMsingle": 5000})
+STEPS += growth("voxels", {20_000: 2}, tuple(CASES))

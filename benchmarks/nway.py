@@ -1,35 +1,35 @@
-"""Exact n-way top-k against drawing distractors, as the published scripts do. Run: python benchmarks/nway.py
+"""Exact n-way top-k against drawing distractors, as the published scripts do.
 
 The rivals are our own writing of the published procedure: for every picture, 1,000 times choose 49 of the other 999
 classes at random and look whether the true class is among the best k of the 50. ``as published`` judges each draw with
-tensors and torchmetrics, as those scripts do; ``bare numpy`` is the same loop at its leanest. All sides run in this
-process, in turns, on one thread; figures are medians of CPU seconds.
+tensors and torchmetrics, as those scripts do; ``bare numpy`` is the same loop at its leanest. Rivals judge a few
+pictures; their error, against the exact value, is the chance that ours has none of.
 """
 
 from __future__ import annotations
 
-import os
-
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-import statistics
-import time
-import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
-import torch
-from torchmetrics.functional import accuracy
+from benchmarks.measure import need, timed
+from benchmarks.record import Step, growth
 
-from phosphene.evaluate.nway import n_way_class
-
-N_CLASSES, N, K, N_DRAWS = 1000, 50, 1, 1000
-N_PICTURES, N_PICTURES_LOOP, ROUNDS = 1000, 4, 5
+TITLE = "n-way top-k, exact against drawn"
+N_CLASSES, N, K, N_DRAWS, N_LOOP = 1000, 50, 1, 1000, 4
 
 
-def as_published(scores: np.ndarray, true_class: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def scores(items: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    found, true_class = rng.standard_normal((items, N_CLASSES)).astype(np.float32), rng.integers(0, N_CLASSES, items)
+    found[np.arange(items), true_class] += 2
+    return found, true_class
+
+
+def as_published(found: np.ndarray, true_class: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    torch, accuracy = need("torch"), need("torchmetrics.functional").accuracy
     result = []
-    for row, true in zip(torch.from_numpy(scores), true_class.tolist(), strict=True):
+    for row, true in zip(torch.from_numpy(found), true_class.tolist(), strict=True):
         others = [c for c in range(N_CLASSES) if c != true]
         target, hits = torch.tensor([0]), []
         for _ in range(N_DRAWS):
@@ -40,51 +40,47 @@ def as_published(scores: np.ndarray, true_class: np.ndarray, rng: np.random.Gene
     return np.array(result)
 
 
-def bare_numpy(scores: np.ndarray, true_class: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def bare_numpy(found: np.ndarray, true_class: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     result = []
-    for row, true in zip(scores, true_class, strict=True):
+    for row, true in zip(found, true_class, strict=True):
         others = np.delete(row, true)
         hits = sum((rng.choice(others, N - 1, replace=False) >= row[true]).sum() < K for _ in range(N_DRAWS))
         result.append(hits / N_DRAWS)
     return np.array(result)
 
 
-def cpu(call, *inputs) -> tuple[float, np.ndarray]:
-    start = time.process_time()
-    result = call(*inputs)
-    return time.process_time() - start, result
+def ours(_: Path, items: int) -> dict:
+    from phosphene.evaluate.nway import n_way_class
+
+    clock, _ = timed(n_way_class, *scores(items), N, K, at_least=0.3)
+    return clock.figures()
 
 
-def main() -> None:
-    torch.set_num_threads(1)
-    rng = np.random.default_rng(0)
-    scores = rng.standard_normal((N_PICTURES, N_CLASSES)).astype(np.float32)
-    true_class = rng.integers(0, N_CLASSES, N_PICTURES)
-    scores[np.arange(N_PICTURES), true_class] += 2
-    few = scores[:N_PICTURES_LOOP], true_class[:N_PICTURES_LOOP]
-    n_way_class(scores, true_class, N, K)  # makes the table of probabilities, as every later call finds it
-    times: dict[str, list[float]] = {"as published": [], "bare numpy": [], "exact": []}
-    errors = []
-    for _ in range(ROUNDS):
-        for name, loop in (("as published", as_published), ("bare numpy", bare_numpy)):
-            seconds, drawn = cpu(loop, *few, rng)
-            times[name].append(seconds / N_PICTURES_LOOP)
-            seconds, exact = cpu(n_way_class, scores, true_class, N, K)
-            times["exact"].append(seconds / N_PICTURES)
-            errors.append(np.square(drawn - exact[:N_PICTURES_LOOP]))
-    tracemalloc.start()
-    n_way_class(scores, true_class, N, K)
-    memory = tracemalloc.get_traced_memory()[1] / 1e6
-    median = {name: statistics.median(values) for name, values in times.items()}
-    print(f"{N}-way top-{K} of {N_CLASSES} classes, CPU seconds per picture, median of {ROUNDS} rounds")
-    for name in ("as published", "bare numpy"):
-        print(f"  {N_DRAWS} draws, {name:<13} {median[name]:.4g}   ratio {median[name] / median['exact']:,.0f}")
-    print(f"  exact                     {median['exact']:.4g}   extra memory {memory:.1f} MB for {N_PICTURES} pictures")
-    print(
-        f"  error of the draws: {100 * np.sqrt(np.mean(errors)):.2f} points rms per picture; of the exact value: none"
-    )
-    print("  bar: ratio 10,000 to the loop as published")
+def drawn(rival: Callable, items: int) -> dict:
+    from phosphene.evaluate.nway import n_way_class
+
+    found, true_class = (part[:N_LOOP] for part in scores(items))
+    rival(found[:1], true_class[:1], np.random.default_rng(0))  # imports
+    clock, result = timed(rival, found, true_class, np.random.default_rng(0))
+    error = 100 * np.sqrt(np.mean(np.square(result - n_way_class(found, true_class, N, K))))
+    return clock.figures(part=len(found) / items, note=f"{error:.2f} points of error, rms per picture")
 
 
-if __name__ == "__main__":
-    main()
+def compare(_: Path, items: int) -> dict:
+    """Whether asking twice, the second time in another order, gives the same."""
+    from phosphene.evaluate.nway import n_way_class
+
+    found, true_class = scores(items)
+    first, again = n_way_class(found, true_class, N, K), n_way_class(found[::-1], true_class[::-1], N, K)[::-1]
+    return {"difference": float(np.abs(first - again).max()), "note": "between two evaluations"}
+
+
+CASES = {
+    "ours": ours,
+    "as published": lambda _, items: drawn(as_published, items),
+    "bare numpy": lambda _, items: drawn(bare_numpy, items),
+}
+STEPS = [
+    *growth("items", {100: 0, 10_000: 0}, tuple(CASES)),
+    Step({"items": 1000}, tuple(CASES), along="items", rounds=3, level=0),
+]
