@@ -451,7 +451,7 @@ def main() -> None:
             lines = ["| recipe | seed | check | verdict | reason |", "|---|---|---|---|---|"]
             for kind in given.recipes or recipes.RECIPES:
                 for seed in seeds:
-                    found = clean_recipe(kind, seed, Path(place) / f"{kind}-{seed}")
+                    found = clean_recipe(kind, seed, Path(place) / f"{kind}-{seed}" / "run")  # alone: L6 looks beside
                     for check, row in found[found["verdict"].isin(ALARMS)].iterrows():
                         lines.append(f"| {kind} | {seed} | {check} | {row['verdict']} | {row['reason']} |")
                     _say(f"{kind}, seed {seed}: {alarms(found['verdict'].to_dict(), found.index)}")
