@@ -44,6 +44,7 @@ $(VENV)/.pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "phosphene needs Python 3.11 or newer; name one with: make PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
+	@echo 'installing into $(VENV): a few minutes, once'
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	@touch $@
 

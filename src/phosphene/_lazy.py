@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from types import ModuleType
 from typing import Any
+
+
+class VerbModule(ModuleType):
+    """A folder that is called as a verb, too: ``phosphene.evaluate(run)`` is `phosphene.flow.evaluate`, whatever was imported."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        """The verb of `phosphene.flow` that has the folder's name."""
+        return getattr(import_module("phosphene.flow"), self.__name__.rpartition(".")[2])(*arguments, **options)
 
 
 def attach(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:

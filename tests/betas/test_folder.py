@@ -81,7 +81,7 @@ def test_the_same_command_on_finished_betas_does_nothing_and_another_is_refused(
     again = betas_from_folder(study, "01", whole, SMALL)
     assert again.result is None
     assert (whole / "dataset.json").stat().st_mtime_ns == before
-    with pytest.raises(ConfigError, match="ask to replace"):
+    with pytest.raises(ConfigError, match="--replace"):
         betas_from_folder(study, "01", whole, SMALL.model_copy(update={"kind": "b"}))
 
 

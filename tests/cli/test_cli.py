@@ -1,4 +1,5 @@
 import json
+import shlex
 import subprocess
 import sys
 
@@ -6,6 +7,7 @@ import numpy as np
 import pytest
 
 from phosphene import cli
+from phosphene.cli.common import shell
 
 
 def phosphene(*arguments):
@@ -86,6 +88,16 @@ def test_ten_folds_of_real_digits_reach_the_bar(shared_data, tmp_path):
         (["fit", "linear", "--data", "x.mat", "--set", "recipe.alpha=1", "--out", "x"], 3, "Did you mean 'alphas'"),
         (["fit", "linear", "--data", "x.mat", "--set", "recipe.alphas=[-1]", "--out", "x"], 3, "greater than 0"),
         (["fit", "linear", "--data", "x.mat", "--out", "x\n"], 3, "control character"),
+        (
+            ["fit", "linear", "--data", "x.mat", "--set", "recipe.decoder.kind=x", "--out", "x"],
+            3,
+            "'recipe.decoder.kind' should",
+        ),
+        (
+            ["fit", "linear", "--data", "x.mat", "--config", "x.yaml", "--out", "x"],
+            3,
+            "there is no configuration x.yaml",
+        ),
         (["decode", "nowhere"], 6, "is not a run"),
         (["show", "recipe"], 3, "Did you mean 'recipes'"),
         (["fit", "linear"], 2, "--data"),
@@ -100,6 +112,31 @@ def test_an_error_is_one_paragraph_with_its_own_status(capsys, tmp_path, monkeyp
     assert says in errors
     assert "Traceback" not in errors
     assert list(tmp_path.iterdir()) == []  # nothing half-written
+
+
+def test_an_interrupted_command_says_how_to_go_on(capsys, monkeypatch):
+    from phosphene import flow
+
+    def ctrl_c(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(flow, "open_run", ctrl_c)
+    status, _, errors = called(capsys, "decode", "run")
+    assert status == 130
+    assert "run the same command again" in errors
+
+
+def test_the_next_command_can_be_typed_whatever_the_folder_is_called():
+    assert shlex.split(shell("runs/my first größe's lab")) == ["runs/my first größe's lab"]
+    assert shell("runs/größe") == "runs/größe"  # nothing is quoted without need
+
+
+def test_a_sweep_takes_the_root_alone(capsys, tmp_path):
+    (tmp_path / "grid.yaml").write_text("recipe: linear\nbase: {data: {name: digits69}}\ngrid: [{seed: [0, 1]}]\n")
+    root = tmp_path / "not there"
+    status, _, errors = called(capsys, "sweep", tmp_path / "grid.yaml", "--root", root, "--out", tmp_path / "out", "-q")
+    assert status != 0
+    assert str(root) in errors
 
 
 def test_debug_shows_the_traceback():
@@ -118,6 +155,15 @@ def test_show_config_names_the_origin_of_every_value(capsys, tmp_path):
     assert origin["recipe.curve.kind"] == str(tmp_path / "c.yaml")
     assert origin["recipe.per_session"] == "--set"
     assert origin["recipe.curve.n_folds"] == "default"
+
+
+def test_metrics_and_checks_can_be_listed(capsys):
+    from phosphene.evaluate import CHECKS, METRICS
+
+    _, out, _ = called(capsys, "show", "metrics")
+    assert [line.split()[0] for line in out.splitlines()] == list(METRICS)
+    _, out, _ = called(capsys, "show", "checks")
+    assert [line.split()[0] for line in out.splitlines()] == list(CHECKS)
 
 
 def test_a_dry_run_says_what_would_be_done_and_writes_nothing(capsys, shared_data, tmp_path):

@@ -81,7 +81,7 @@ def test_betas_may_come_in_any_format(own, tmp_path, kind):
 
 def test_several_matrices_in_one_file_ask_for_a_name(own, tmp_path):
     np.savez(tmp_path / "two.npz", a=np.ones((N, 2)), b=np.ones((N, 3)))
-    with pytest.raises(DataError, match=r"holds 2 matrices; .* a \(8, 2\), b \(8, 3\)"):
+    with pytest.raises(DataError, match=r"holds 2 arrays of two axes, .* a \(8, 2\), b \(8, 3\)"):
         import_table(**{**own, "betas": tmp_path / "two.npz"})
 
 
@@ -112,9 +112,22 @@ def test_betas_and_table_that_differ_by_one_say_which_side_and_the_runs(own):
 @pytest.mark.fault(21)
 def test_transposed_betas_are_recognised(own):
     np.save(own["betas"], np.load(own["betas"]).T)
-    with pytest.raises(DataError, match="transposed=true"):
+    with pytest.raises(DataError, match="--transposed"):
         import_table(**own)
     assert import_table(**own, transposed=True).trials().n_voxels == N_VOXELS
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_a_table_with_other_separators_is_named_as_such(own, separator):
+    own["trials"].write_text(own["trials"].read_text().replace(",", separator))
+    with pytest.raises(DataError, match="parted by"):
+        import_table(**own)
+
+
+def test_betas_of_three_axes_are_asked_for_as_a_matrix(own):
+    np.save(own["betas"], np.load(own["betas"])[:, :, None])
+    with pytest.raises(DataError, match=r"Save betas as one array \(trials, voxels\)"):
+        import_table(**own)
 
 
 @pytest.mark.fault(9)

@@ -112,7 +112,9 @@ def betas_from_folder(
         done = read_dataset(out)
         if found.subject in done.subjects and done.trials(found.subject).provenance.get("key") == key:
             return FolderResult(done.trials(found.subject), out)
-        raise ConfigError(f"{out} exists and is not empty. Choose another --out, or ask to replace it.")
+        raise ConfigError(
+            f"{out} exists and is not empty. Choose another --out, or replace it with --replace (in Python replace=True)."
+        )
     with taken_up(out.with_name(f"{out.name}.work"), key) as work, blas_threads(1):
         made = _make(found, out, options, progress, work, workers, shift, images, key, replace)
         work.remove()

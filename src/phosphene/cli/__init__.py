@@ -65,6 +65,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         status = app(args=arguments, prog_name="phosphene", standalone_mode=False)
         sys.stdout.flush()
+        if status == 130:  # what became of Ctrl-C
+            raise KeyboardInterrupt
         sys.exit(status if isinstance(status, int) else 0)
     except TyperException as error:
         error.show()

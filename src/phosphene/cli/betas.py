@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from phosphene.cli.common import Quiet
+from phosphene.cli.common import Quiet, shell
 
 
 def betas(
@@ -74,7 +74,7 @@ def betas(
     )  # fmt: skip
     page = betas_report(made.folder, made.trials.subject)
     typer.echo(
-        f"betas: {made.trials!r}\nreport: {page}\nnext: phosphene fit linear --data {out} --split kfold:5 --out RUN"
+        f"betas: {made.trials!r}\nreport: {page}\nnext: phosphene fit linear --data {shell(out)} --split kfold:5 --out RUN"
     )
 
 

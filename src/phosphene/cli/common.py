@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,14 +34,26 @@ def layers_of(command: dict[str, Any], config: Path | None, assignments: list[st
 
 
 def command_layer(
-    data: str, root: Path | None, split: str | None, preset: str | None, seed: int | None, option: list[str] | None
+    data: str | None,
+    root: Path | None,
+    split: str | None,
+    preset: str | None,
+    seed: int | None,
+    option: list[str] | None,
 ) -> dict[str, Any]:
     """The command's own options as values of the configuration."""
     from phosphene.data.registry import split_spec
 
-    name, subject = split_spec(data)
-    values: dict[str, Any] = {"data.name": name}
-    given = {"data.subject": subject, "data.root": text(root), "split": split, "preset": preset, "seed": seed}
+    name, subject = (None, None) if data is None else split_spec(data)
+    values: dict[str, Any] = {}
+    given = {
+        "data.name": name,
+        "data.subject": subject,
+        "data.root": text(root),
+        "split": split,
+        "preset": preset,
+        "seed": seed,
+    }
     values.update({k: v for k, v in given.items() if v is not None})
     if option:
         values["data.options"] = options_of(option)
@@ -51,6 +65,18 @@ def options_of(option: list[str] | None) -> dict[str, Any]:
     from phosphene.run.config import parse_assignments
 
     return parse_assignments(option or [])
+
+
+def shell(path: Path | str) -> str:
+    """A path as a shell reads it back, quoted where it holds spaces or the like.
+
+    Examples
+    --------
+    >>> print(shell("runs/my lab"), shell("runs/größe"))
+    'runs/my lab' runs/größe
+    """
+    plain = str(path)
+    return plain if re.fullmatch(r"[\w@%+=:,./-]+", plain) else shlex.quote(plain)
 
 
 def text(path: Path | None) -> str | None:

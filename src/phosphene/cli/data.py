@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from phosphene.cli.common import DataOptions, Quiet, Root, options_of, progress_to, text
+from phosphene.cli.common import DataOptions, Quiet, Root, options_of, progress_to, shell, text
 
 app = typer.Typer(
     no_args_is_help=True, help="Data sets: what there is, what is in it, whether it is sound.", rich_markup_mode=None
@@ -99,8 +99,8 @@ def data_fetch(
             f"{len(report.waiting)} files of {made.name} are under terms ({made.about.licence}). Read and accept them: "
             f"{made.about.terms}; then run the same command with --accept-terms."
         )
-    if made.about.next:
-        typer.echo(f"next: {made.about.next}")
+    if made.next:
+        typer.echo(f"next: {made.next}")
 
 
 @app.command("check")
@@ -178,4 +178,8 @@ def data_import(
             key=key, scale=scale, size=None if size is None else (size, size), transposed=transposed, replace=replace,
         )  # fmt: skip
     typer.echo(describe.render(describe.info(dataset)))
-    typer.echo(f"\nimported: {out}\nnext: phosphene fit linear --data {out} --split kfold:5 --out RUN")
+    if dataset.stimuli.images is None:
+        more = "." if source else "; add them with --images FOLDER."
+        typer.echo(f"\nimported: {out}\nIt holds no pictures, so nothing can be decoded{more}")
+        return
+    typer.echo(f"\nimported: {out}\nnext: phosphene fit linear --data {shell(out)} --split kfold:5 --out RUN")

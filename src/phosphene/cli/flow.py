@@ -7,7 +7,18 @@ from typing import Annotated, Any
 
 import typer
 
-from phosphene.cli.common import DataOptions, Quiet, Root, Run, command_layer, layers_of, only_test, progress_to, text
+from phosphene.cli.common import (
+    DataOptions,
+    Quiet,
+    Root,
+    Run,
+    command_layer,
+    layers_of,
+    only_test,
+    progress_to,
+    shell,
+    text,
+)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -62,7 +73,7 @@ def fit(
             typer.echo(f"{flow.plan(resolved, out)}\n\n{text_of(flow.forecast(opened), len(opened.folds))}")
             return
         flow.fit(resolved, out, origins=origins, progress=progress_to(quiet), predict=predict)
-    typer.echo(f"fitted: {out}\nnext: phosphene decode {out}")
+    typer.echo(f"fitted: {out}\nnext: phosphene decode {shell(out)}")
 
 
 def decode(
@@ -80,7 +91,7 @@ def decode(
 
     only_test(split)
     flow.decode(flow.open_run(run, text(root)), controls=control or flow.CONTROLS, progress=progress_to(quiet))
-    typer.echo(f"decoded: {run / 'decoded' / split / 'brain' / 'images'}\nnext: phosphene evaluate {run}")
+    typer.echo(f"decoded: {run / 'decoded' / split / 'brain' / 'images'}\nnext: phosphene evaluate {shell(run)}")
 
 
 def encode(
@@ -94,7 +105,7 @@ def encode(
 
     only_test(split)
     flow.encode(flow.open_run(run, text(root)), progress=progress_to(quiet))
-    typer.echo(f"encoded: {run / 'encoded' / split / 'predicted.npy'}\nnext: phosphene evaluate {run}")
+    typer.echo(f"encoded: {run / 'encoded' / split / 'predicted.npy'}\nnext: phosphene evaluate {shell(run)}")
 
 
 def evaluate(
@@ -116,8 +127,8 @@ def evaluate(
     typer.echo(flow.summary(run))
     if against:
         typer.echo(f"\n{comparison.text_table(comparison.against(run, against))}")
-    others = "".join(f" {r}" for r in against or [])
-    typer.echo(f"\nscores: {run / 'scores.csv'}\nnext: phosphene report {run}{others}")
+    others = "".join(f" {shell(r)}" for r in against or [])
+    typer.echo(f"\nscores: {run / 'scores.csv'}\nnext: phosphene report {shell(run)}{others}")
 
 
 def analyse(
@@ -143,7 +154,7 @@ def analyse(
 
     options = {**({} if images is None else {"images": str(images)}), **parse_assignments(set_ or [])}
     answer = ask(flow.open_run(run, text(root)), name, options, seed=seed, progress=progress_to(quiet))
-    typer.echo(f"{answer.summary}\n\nanalysis: {answer.folder}\nnext: phosphene report {run}")
+    typer.echo(f"{answer.summary}\n\nanalysis: {answer.folder}\nnext: phosphene report {shell(run)}")
 
 
 def report(
@@ -199,7 +210,7 @@ def sweep(
     from phosphene.sweep.run import sweep as make
     from phosphene.sweep.table import text_table
 
-    command = {} if data is None else command_layer(data, root, None, None, None, None)
+    command = command_layer(data, root, None, None, None, None)
     layers = [("command line", command), ("--set", parse_assignments(set_ or []))]
     whole = prepare(file, out, layers)
     names = chosen(whole.grid, only)
@@ -219,7 +230,7 @@ def sweep(
 
 
 def show(
-    what: Annotated[str, typer.Argument(help="recipes, analyses, config, memory or data.")],
+    what: Annotated[str, typer.Argument(help="recipes, analyses, metrics, checks, config, memory or data.")],
     recipe: Annotated[
         str | None, typer.Argument(help="For config and memory: a recipe; for config also the folder of a run.")
     ] = None,
@@ -238,6 +249,15 @@ def show(
         from phosphene.analyse import show_analyses
 
         typer.echo(show_analyses())
+    elif what == "metrics":
+        from phosphene.evaluate import METRICS
+
+        width = max(map(len, METRICS))
+        typer.echo("\n".join(f"{name:<{width}}  {m.title}; {m.better} is better" for name, m in METRICS.items()))
+    elif what == "checks":
+        from phosphene.evaluate import CHECKS
+
+        typer.echo("\n".join(f"{name:<3}  {c.question}" for name, c in CHECKS.items()))
     elif what == "data":
         from phosphene.cli.data import data_list
 
@@ -254,7 +274,7 @@ def show(
     elif what == "memory":
         _show_memory(recipe, preset or "paper", config, set_)
     else:
-        known = ["recipes", "analyses", "config", "memory", "data"]
+        known = ["recipes", "analyses", "metrics", "checks", "config", "memory", "data"]
         raise ConfigError(f"cannot show '{what}'. {did_you_mean(what, known)}")
 
 

@@ -328,7 +328,8 @@ def single_array(file: ArrayFile, key: str | None) -> np.ndarray:
         matrices = [k for k, shape in file.shapes.items() if len(shape) == 2]
         if len(matrices) != 1:
             listed = ", ".join(f"{k} {shape}" for k, shape in file.shapes.items()) or "none"
-            raise DataError(f"{file.path} holds {len(matrices)} matrices; say which one is meant. It has: {listed}.")
+            what = "Say which one with --key NAME." if matrices else "Save betas as one array (trials, voxels)."
+            raise DataError(f"{file.path} holds {len(matrices)} arrays of two axes, not one. It has: {listed}. {what}")
         key = matrices[0]
     return file[key]
 

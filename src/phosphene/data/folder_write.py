@@ -61,7 +61,9 @@ def write_dataset(
                 f"{path} exists and is no data set of phosphene, so it is left alone; choose another --out."
             )
         if not replace:
-            raise ConfigError(f"{path} already holds a data set. Choose another --out, or ask to replace it.")
+            raise ConfigError(
+                f"{path} already holds a data set. Choose another --out, or replace it with --replace (in Python replace=True)."
+            )
     names = {s: quote(s, safe=" ") for s in dataset.subjects}
     for name in names.values():
         if not name.strip(". ") or len(name) > 200:

@@ -193,6 +193,11 @@ def read_text(path: Path, what: str) -> str:
 def _trial_table(path: Path, shape: tuple[int, ...], betas: Path) -> pd.DataFrame:
     table = read_table(path, "the table of trials")
     if "stimulus" not in table:
+        if len(table.columns) == 1 and (other := next((s for s in ";\t|" if s in table.columns[0]), None)):
+            raise DataError(
+                f"the columns of {path} are parted by {other!r}, but commas were expected. Save it with commas, or with "
+                "tabs under a name that ends in .tsv."
+            )
         raise DataError(
             f"the table of trials {path} needs a column 'stimulus'. {did_you_mean('stimulus', table.columns)} "
             "Rename the "
@@ -204,7 +209,10 @@ def _trial_table(path: Path, shape: tuple[int, ...], betas: Path) -> pd.DataFram
     if len(table) != shape[0]:
         hint = ""
         if len(table) == shape[1]:
-            hint = " The table is as long as betas is wide: the matrix is (voxels, trials); set transposed=true."
+            hint = (
+                " The table is as long as betas is wide: the matrix is (voxels, trials); give --transposed (in Python "
+                "transposed=True)."
+            )
         elif "run" in table:
             counts = table.groupby("run", sort=False).size()
             hint = f" Rows per run in the table: {', '.join(f'{r}: {n}' for r, n in counts.items())}."

@@ -173,7 +173,9 @@ class NSD:
         """
         out = atomic.checked_path(out)
         if out.exists() and (not out.is_dir() or any(out.iterdir())) and not (replace and (out / INDEX).is_file()):
-            raise ConfigError(f"{out} exists; choose another --out, or ask to replace the data set that stands there.")
+            raise ConfigError(
+                f"{out} exists; choose another --out, or replace the data set that stands there with --replace."
+            )
         work = out.with_name(f"{out.name}.sessions")
         if options.store is None:
             options = options.model_copy(update={"store": str(work)})

@@ -10,6 +10,7 @@ import csv
 import io
 import os
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -156,6 +157,12 @@ class Plan:
     def missing(self) -> tuple[Item, ...]:
         """Files that are not there."""
         return tuple(i for i in self.items if i.state != "there")
+
+    @property
+    def next(self) -> str:
+        """What to do once the files are there; a command names the folder they are in."""
+        step = self.about.next
+        return f"{step} --root {shlex.quote(str(self.root))}" if step.startswith("phosphene ") else step
 
     def size(self, items: Iterable[Item] | None = None) -> tuple[int, int, int]:
         """Bytes of exactly known size, bytes of about known size, and the number of files of unknown size."""
@@ -318,8 +325,8 @@ def sections(plan: Plan) -> list[Section]:
             notes = [("note", notes[0][1])]
         if notes:
             out.append(Section(f"about {part}", tuple(notes)))
-    if plan.about.next:
-        out.append(Section("afterwards", (("next", plan.about.next),)))
+    if plan.next:
+        out.append(Section("afterwards", (("next", plan.next),)))
     return out
 
 

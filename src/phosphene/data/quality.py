@@ -43,7 +43,7 @@ def check_trials(trials: Trials, *, train: Trials | None = None) -> list[Finding
                 "trials without values",
                 f"{q.bad_trials.size} of {len(trials)} trials of {who} have no finite value, first "
                 f"'{trials.table['trial'].iloc[first]}' (row {first}).",
-                "Leave them out, or fit with nan=drop, which does and says so.",
+                "Leave them out, or fit with --set data.nan=drop, which does and says so.",
             )
         )
     for name, counts in (("NaN", q.n_nan), ("infinite values", q.n_inf), ("spikes", q.n_spike)):
@@ -56,7 +56,7 @@ def check_trials(trials: Trials, *, train: Trials | None = None) -> list[Finding
                     name,
                     f"{int(counts.sum())} {name}{more} in {voxels.size} of {trials.n_voxels} voxels of {who}: "
                     f"{_listed(voxels)}.",
-                    "Fit with nan=drop to leave these voxels out, or nan=impute to use their training mean.",
+                    "Fit with --set data.nan=drop to leave these voxels out, or data.nan=impute to use their training mean.",
                 )
             )
     if not out:
@@ -271,8 +271,8 @@ class Screen:
             voxel, row = q.first_bad
             parts.append(f"the first is voxel {voxel} in trial '{trials.table['trial'].iloc[row]}' (row {row})")
         raise DataError(
-            f"betas of {trials.subject}: {'; '.join(parts)}. Mend the file, or choose nan=drop to leave them out, or "
-            "nan=impute to put training means in their place; either is recorded."
+            f"betas of {trials.subject}: {'; '.join(parts)}. Mend the file, or fit with --set data.nan=drop to leave "
+            "them out, or data.nan=impute to put training means in their place; either is recorded."
         )
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -23,7 +23,9 @@ published            the papers' numbers with their protocols
 
 from __future__ import annotations
 
-from phosphene._lazy import attach
+import sys
+
+from phosphene._lazy import VerbModule, attach
 
 _WHERE = {
     "pixcorr": "pixel",
@@ -106,3 +108,4 @@ _WHERE = {
 }
 
 __getattr__, __dir__, __all__ = attach(__name__, _WHERE)
+sys.modules[__name__].__class__ = VerbModule

@@ -107,6 +107,8 @@ def read_yaml(file: str | Path) -> dict[str, Any]:
     file = Path(file)
     try:
         text = file.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ConfigError(f"there is no configuration {file}; give the path of a YAML file.") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"the configuration {file} cannot be read: {error}.") from error
     value = parse_yaml(text, str(file))
@@ -256,6 +258,9 @@ def _explain(model: type[BaseModel], error: Any, where: str) -> str:
         return f"{where}: there is no key '{key}'.{hint} Known here: {', '.join(known)}."
     if error["type"] == "missing":
         return f"{where}: '{key}' is required but absent."
+    if error["type"] == "union_tag_invalid":
+        key = ".".join(p for p in (key, error["ctx"]["discriminator"].strip("'")) if p)
+        return f"{where}: '{key}' should be one of {error['ctx']['expected_tags']}, but got {error['ctx']['tag']!r}."
     note = ""
     if isinstance(given, str) and error["type"].startswith(("float", "int", "bool")):
         note = " (it is a text; write it without quotes)" if _looks_numeric(given) else " (it is a text)"
