@@ -31,3 +31,14 @@ def heeded():
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def one_thread():
+    """Torch on one thread: rows of one batch are then summed alike, wherever they stand in it."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

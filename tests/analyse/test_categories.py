@@ -9,7 +9,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from phosphene.analyse import analyse
-from phosphene.analyse.categories import Categories, LabelReader, area, labels_of, mean_area, prepare
+from phosphene.analyse._labels import LabelReader, area, labels_of, mean_area, prepare
+from phosphene.analyse.categories import Categories
 from phosphene.errors import ConfigError, DataError
 from phosphene.types import Stimuli
 from tests.analyse.conftest import fitted

@@ -8,8 +8,9 @@ import pytest
 from scipy.stats import ks_2samp
 
 from phosphene.analyse import analyse
+from phosphene.analyse._effects import dimension_p
 from phosphene.analyse._targets import AMOUNTS, Edit, StandIns, contrast, moments, standing_in, stimulated, targets
-from phosphene.analyse.stimulate import StimulateOptions, dimension_p
+from phosphene.analyse.stimulate import StimulateOptions
 from phosphene.errors import ConfigError, DataError
 from phosphene.types import Trials
 from tests.analyse.conftest import fitted

@@ -78,7 +78,7 @@ def test_pictures_named_by_the_events_are_matched_and_holes_left(study):
     pictures = paint(study)
     gone = sorted(pictures)[3]
     (study / "stimuli" / "set1" / f"{gone}.png").unlink()
-    with pytest.warns(PhospheneWarning, match=f"1 of {len(pictures)} stimuli have no picture .* '{gone}'"):
+    with pytest.warns(PhospheneWarning, match=f"1 of {len(pictures)} pictures are missing .* '{gone}'"):
         dataset = open_dataset("openfmri", root=study, options=QUICK)
     assert list(dataset.stimuli.ids[~dataset.stimuli.present]) == [gone]
     there = dataset.stimuli.available()

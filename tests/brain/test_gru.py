@@ -413,7 +413,7 @@ def test_what_cannot_be_decoded_is_named():
         part.predict(np.zeros((0, 30), np.float32))
     bad = np.zeros((3, 30), np.float32)
     bad[2, 4] = np.nan
-    with pytest.raises(DataError, match="row 2, voxel 4"):
+    with pytest.raises(DataError, match="row 2, column 4"):
         part.predict(bad, batch_size=2)
     with pytest.raises(ModelError, match="at least two rows"):
         network().loss(batch(1), Draws(0, 0, 1))

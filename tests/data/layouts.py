@@ -15,7 +15,7 @@ from phosphene.data.importing import import_table
 from phosphene.data.insilico import Scanner, make, write_bids
 from phosphene.data.miyawaki import FILE
 from tests.data import miyawaki_layout, nsd_layout
-from tests.data.surface_layout import cortex, write_mosaic, write_parcels
+from tests.data.surface_layout import make_mosaic
 from tests.data.test_bold5000 import make_bold
 from tests.data.test_god import make_god, make_lab
 from tests.data.test_pairs import make_arrays
@@ -83,15 +83,7 @@ def _miyawaki_mat(folder: Path) -> dict:
 
 
 def _mosaic(folder: Path) -> dict:
-    rng, n = np.random.default_rng(0), len(cortex("LH") + cortex("RH"))
-    shown = [(f"p{i}.png", "train", 0) for i in range(12)] + [
-        (f"q{i}.png", "test", r) for i in range(3) for r in range(2)
-    ]
-    write_mosaic(folder / "mosaic" / "sub-01_GOD.hdf5", {key: rng.normal(size=n) for key in shown})
-    write_parcels(folder / "mosaic" / "mmp.dlabel.nii")
-    (folder / "mosaic" / "stimuli").mkdir()
-    for name in {name for name, *_ in shown}:
-        Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(folder / "mosaic" / "stimuli" / name)
+    make_mosaic(folder / "mosaic", n_train=12, n_test=3)
     return {"data.name": "mosaic", "data.root": str(folder)}
 
 

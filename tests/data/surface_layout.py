@@ -8,6 +8,7 @@ import h5py
 import nibabel as nib
 import numpy as np
 from nibabel.cifti2 import BrainModelAxis, LabelAxis, SeriesAxis
+from PIL import Image
 
 N_VERTICES = 40
 WALL = (3, 17)
@@ -83,3 +84,17 @@ def write_mosaic(path: Path, trials: dict[tuple[str, str, int], np.ndarray], cei
         if ceiling is not None:
             file.create_group("noiseceilings")[f"{person}_phase-test_n-1_noiseceiling"] = ceiling
     return path
+
+
+def make_mosaic(folder: Path, n_train: int, n_test: int, *, with_ceiling: bool = False) -> Path:
+    """The data set's folder: noise of one person, each test picture twice; parcels; and every picture, of noise too."""
+    rng, n = np.random.default_rng(0), len(cortex("LH") + cortex("RH"))
+    train, test = [f"p{i}.png" for i in range(n_train)], [f"q{i}.png" for i in range(n_test)]
+    shown = [(name, "train", 0) for name in train] + [(name, "test", r) for name in test for r in range(2)]
+    betas = {key: rng.normal(size=n) for key in shown}
+    write_mosaic(folder / "sub-01_GOD.hdf5", betas, rng.uniform(size=n) if with_ceiling else None)
+    write_parcels(folder / "mmp.dlabel.nii")
+    (folder / "stimuli").mkdir()
+    for name in (*train, *test):
+        Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(folder / "stimuli" / name)
+    return folder

@@ -29,8 +29,8 @@ from phosphene.evaluate import (
 )
 from phosphene.evaluate.backbones import PUBLIC
 from phosphene.evaluate.controls import paired_differences
+from phosphene.evaluate.direct import _SSIM_BUDGET
 from phosphene.evaluate.metric import OF_FEATURES
-from phosphene.evaluate.registry import _SSIM_BUDGET
 
 FAST = {"n_draws": 200, "n_permutations": 500}
 
@@ -226,7 +226,7 @@ def test_ids_in_any_order_give_the_same_scores(rng):
 def test_ssim_null_inside_blocks_agrees_with_the_full_one(rng, monkeypatch):
     d = decoded(rng, n=30, noise=0.97)
     full = score(d, metrics=["ssim.2d"], n_draws=100, n_permutations=5000)["ssim.2d"]
-    monkeypatch.setattr("phosphene.evaluate.registry._SSIM_BUDGET", 30 * 15 * 14 * 14)
+    monkeypatch.setattr("phosphene.evaluate.direct._SSIM_BUDGET", 30 * 15 * 14 * 14)
     blocks = score(d, metrics=["ssim.2d"], n_draws=100, n_permutations=5000)["ssim.2d"]
     assert _SSIM_BUDGET > 0
     assert "blocks of 15" in blocks.note

@@ -22,13 +22,7 @@ TINY = VdvaeConfig(
     decoder="1x1,4m1,16m4",
 )  # fmt: skip
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def network(seed=0) -> Vdvae:

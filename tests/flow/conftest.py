@@ -3,6 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from phosphene.train.checkpoint import ModulePart
+
 
 def write_pair_file(path, *, n_train=60, n_test=12, n_voxels=50, size=8, repeat_across=0, seed=0):
     """A file with the keys of digits69: a linear brain seeing two classes of pictures."""
@@ -23,6 +25,23 @@ def write_pair_file(path, *, n_train=60, n_test=12, n_voxels=50, size=8, repeat_
         labelTrn=label[:n_train, None], labelTest=label[n_train:, None],
     )  # fmt: skip
     return path
+
+
+class LayerPart(ModulePart):
+    """One linear layer, to four numbers: the trained part of a plug-in."""
+
+    @classmethod
+    def build(cls, config):
+        """As configured."""
+        from torch import nn
+
+        return nn.Linear(config["n_in"], 4)
+
+    @classmethod
+    def fresh(cls, n_in):
+        """An untrained one."""
+        config = {"n_in": n_in}
+        return cls(cls.build(config), config)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from phosphene.recipes.base import Recipe, RecipeConfig
 from phosphene.run import memory
 from phosphene.run.folder import RunFolder
 from phosphene.train.checkpoint import ModulePart
-from tests.flow.conftest import write_pair_file
+from tests.flow.conftest import LayerPart, write_pair_file
 
 
 def opened(kind, file, out, **values):
@@ -65,17 +65,6 @@ class DeepConfig(RecipeConfig):
     kind: Literal["deep_test"] = "deep_test"
 
 
-class DeepPart(ModulePart):
-    """One linear layer."""
-
-    @classmethod
-    def build(cls, config):
-        """As configured."""
-        from torch import nn
-
-        return nn.Linear(config["n_in"], 4)
-
-
 class Later(ModulePart):
     """Never made."""
 
@@ -84,7 +73,7 @@ class Deep(Recipe[DeepConfig]):
     """A plug-in that trains through `self.train`, and whose second stage needs a file that is not here."""
 
     config_class = DeepConfig
-    stages: ClassVar = {"net": DeepPart, "later": Later}
+    stages: ClassVar = {"net": LayerPart, "later": Later}
 
     def fit_net(self, trials, stimuli):
         """Train, with all of the responses at hand."""
@@ -100,7 +89,7 @@ class Deep(Recipe[DeepConfig]):
             def loss(self, batch, draws):
                 return self.part(batch).square().mean(), {}
 
-        part = DeepPart(DeepPart.build({"n_in": trials.n_voxels}), {"n_in": trials.n_voxels})
+        part = LayerPart.fresh(trials.n_voxels)
         x = torch.from_numpy(np.array(trials.betas, dtype=np.float32))
         self.train(Net(part.module), lambda r: x[r], len(x), TrainConfig(steps=1000, batch_size=8), data="x")
         return part

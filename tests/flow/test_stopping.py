@@ -13,8 +13,7 @@ from safetensors.numpy import load_file
 from phosphene import recipes
 from phosphene.cli import main
 from phosphene.recipes.base import Recipe, RecipeConfig
-from phosphene.train.checkpoint import ModulePart
-from tests.flow.conftest import write_pair_file
+from tests.flow.conftest import LayerPart, write_pair_file
 
 TOLD: list[int] = []  # signals still to come, each in the middle of a step
 
@@ -25,22 +24,11 @@ class ToldConfig(RecipeConfig):
     kind: Literal["told_test"] = "told_test"
 
 
-class ToldPart(ModulePart):
-    """One linear layer."""
-
-    @classmethod
-    def build(cls, config):
-        """As configured."""
-        from torch import nn
-
-        return nn.Linear(config["n_in"], 4)
-
-
 class Told(Recipe[ToldConfig]):
     """Trains a layer, and is told to stop in its fifth step."""
 
     config_class = ToldConfig
-    stages: ClassVar = {"net": ToldPart}
+    stages: ClassVar = {"net": LayerPart}
 
     def fit_net(self, trials, stimuli):
         """Train."""
@@ -63,7 +51,7 @@ class Told(Recipe[ToldConfig]):
 
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            part = ToldPart(ToldPart.build({"n_in": trials.n_voxels}), {"n_in": trials.n_voxels})
+            part = LayerPart.fresh(trials.n_voxels)
         x = torch.from_numpy(np.array(trials.betas, dtype=np.float32))
         self.train(
             Net(part.module), lambda r: x[r], len(x), TrainConfig(steps=12, batch_size=8), data="x", device="cpu"

@@ -125,15 +125,9 @@ def _read_pairs(folder: Path) -> None:
 
 
 def _mosaic(folder: Path) -> None:
-    from tests.data.surface_layout import cortex, write_mosaic, write_parcels
+    from tests.data.surface_layout import make_mosaic
 
-    rng, n = np.random.default_rng(0), len(cortex("LH") + cortex("RH"))
-    shown = [(f"p{i}.png", "train", 0) for i in range(5)] + [("q.png", "test", r) for r in range(2)]
-    write_mosaic(folder / "mosaic" / "sub-01_GOD.hdf5", {key: rng.normal(size=n) for key in shown}, rng.uniform(size=n))
-    write_parcels(folder / "mosaic" / "mmp.dlabel.nii")
-    (folder / "mosaic" / "stimuli").mkdir()
-    for name in {name for name, *_ in shown}:
-        Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(folder / "mosaic" / "stimuli" / name)
+    make_mosaic(folder / "mosaic", n_train=5, n_test=1, with_ceiling=True)
 
 
 def _hcp(folder: Path) -> None:

@@ -23,6 +23,7 @@ from phosphene.generate.dual_guided_files import digest, read_config
 from phosphene.generate.dual_guided_network import FORWARD, DualUnet
 from phosphene.run.stages import load_part, save_part
 from phosphene.train import Draws, TrainConfig, train
+from tests.generate.conftest import seeded
 
 TINY = {
     "size": 4, "channels": 4, "widths": [8, 16], "attention": [True, False], "blocks": 1, "heads": 2, "groups": 4,
@@ -35,19 +36,7 @@ AUTOENCODER = {
 IDS = [f"scene-{i}" for i in range(5)]
 FEW = RefineConfig(steps=8)
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def seeded(make, seed=0):
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return make()
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def tiny(seed=0, **changes) -> DualUnet:

@@ -29,6 +29,7 @@ from phosphene.generate.ldm_weights import (
 )
 from phosphene.run.stages import load_part, save_part
 from phosphene.train import Draws, TrainConfig, train
+from tests.generate.conftest import seeded
 
 SMALL = {
     "size": 8, "channels": 3, "widths": [8, 16], "attention": [False, True], "blocks": 1, "heads": 2, "groups": 4,
@@ -42,12 +43,6 @@ SMALL_VQ = {
     "latent_channels": 3, "sample_size": 16, "num_vq_embeddings": 20, "vq_embed_dim": 3, "norm_num_groups": 4,
     "scaling_factor": 0.5,
 }  # fmt: skip
-
-
-def seeded(make, seed=0):
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return make()
 
 
 def network(config=BRAIN, seed=0, **changes) -> LdmUnet:
@@ -64,14 +59,6 @@ def tokens(n, seed=0):
 
 def count(module, keep=lambda name: True):
     return sum(w.numel() for name, w in module.named_parameters() if keep(name))
-
-
-@pytest.fixture
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 # -- sizes -------------------------------------------------------------------------------------------------------------

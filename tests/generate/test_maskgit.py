@@ -28,17 +28,12 @@ from phosphene.generate.vq import Tokenizer, Vqgan
 from phosphene.run.stages import load_part, save_part
 from phosphene.train import Draws, TrainConfig, train
 from phosphene.train.checkpoint import load_module_state
+from tests.generate.conftest import seeded
 
 TINY = {
     "codes": 12, "unused": 3, "grid": 4, "latent": 8, "width": 32, "depth": 2, "heads": 4, "hidden": 64, "smoothing": 0.0,
 }  # fmt: skip
 TINY_VQ = {"codes": 20, "code_width": 6, "width": 8, "multipliers": [1, 1, 2, 2, 4], "groups": 4}
-
-
-def seeded(make, seed=0):
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return make()
 
 
 def tiny(seed=0, **changes) -> MaskGit:
@@ -206,14 +201,6 @@ def test_noise_on_confidences_is_gumbel():
 
 
 # -- sampling with the network -----------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.usefixtures("one_thread")

@@ -26,25 +26,14 @@ from phosphene.generate.stylegan2_losses import Game, adam, contrast, noised, po
 from phosphene.generate.stylegan2_network import Discriminator, Generator, modulated, with_deviation
 from phosphene.run.stages import load_part, save_part
 from phosphene.train import Draws, TrainConfig, train
+from tests.generate.conftest import seeded
 
 TINY = {
     "size": 16, "z": 6, "w": 8, "mapping_layers": 2, "condition": 5, "style": 7, "channel_base": 64, "channel_max": 8,
     "condition_gain": 2.0, "condition_pace": 0.5, "group": 2,
 }  # fmt: skip
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def seeded(make, seed=0):
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return make()
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def tiny(kind=Generator, seed=0, **changes):

@@ -32,13 +32,7 @@ TINY = {
 }  # fmt: skip
 LENGTHS = [3, 51, 99, 291]
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def tiny(seed=0, **changes) -> Vdvae:
@@ -507,8 +501,8 @@ def test_every_tensor_of_the_public_checkpoint_has_its_place(prefix):
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda t: t.pop("decoder.gain"), r"missing \['decoder\.gain'\]"),
-        (lambda t: t.update(step=torch.zeros(1)), r"unexpected \['step'\]"),
+        (lambda t: t.pop("decoder.gain"), r"missing decoder\.gain"),
+        (lambda t: t.update(step=torch.zeros(1)), "unexpected step"),
         (lambda t: t.update({"decoder.gain": torch.ones(1, 15, 1, 1)}), r"\(1, 15, 1, 1\), but \(1, 16, 1, 1\)"),
         (lambda t: t["decoder.gain"].fill_(np.inf), "NaN or infinite"),
     ],

@@ -2,10 +2,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from phosphene.errors import ConfigError
 from phosphene.evaluate.pixel import mse, pixcorr
 from phosphene.features.warps import WarpConfig
 from phosphene.recipes.linear import Linear, LinearConfig, PixelsConfig
 from phosphene.recipes.posterior import ChoiceConfig, Posterior, PosteriorConfig, PriorConfig
+from phosphene.run.stages import StageStore
 from phosphene.types import Stimuli, Trials
 
 SIZE = 14
@@ -103,6 +105,31 @@ def test_every_score_chooses_among_what_was_to_be_tried(score):
     chosen = Posterior(config).fit(train, stimuli).decoder_.chosen_
     assert chosen["trust"] in QUICK.choice.trusts and chosen["spread"] in QUICK.choice.spreads
     assert chosen["n_tried"] == 4 and np.isfinite(chosen["held_out_score"])
+
+
+def small(side):
+    stimuli, train, test = bars(n_train=30)
+    return Stimuli(list(stimuli.ids), stimuli.images[:, :side, :side].copy()), train, test
+
+
+def test_pictures_too_small_for_ssim_are_chosen_by_correlation_alone():
+    stimuli, train, test = small(10)  # as small as those of Miyawaki 2008
+    model = Posterior(QUICK).fit(train, stimuli)
+    alone = QUICK.model_copy(update={"choice": QUICK.choice.model_copy(update={"score": "pixcorr"})})
+    other = Posterior(alone).fit(train, stimuli)
+    assert model.decoder_.chosen_ == other.decoder_.chosen_
+    assert model.decoder_.chosen_["score"] == "pixcorr"
+    np.testing.assert_array_equal(model.decode(test).pixels, other.decode(test).pixels)
+
+
+def test_choosing_small_pictures_by_ssim_is_refused_before_anything_is_fitted(tmp_path):
+    stimuli, train, _ = small(10)
+    by_ssim = QUICK.model_copy(update={"choice": QUICK.choice.model_copy(update={"score": "ssim"})})
+    with pytest.raises(ConfigError, match=r"score=ssim needs pictures of at least 11 pixels.* are 10 x 10.*pixcorr"):
+        Posterior(by_ssim).fit(train, stimuli, StageStore(tmp_path / "stages"))
+    assert not (tmp_path / "stages").exists()
+    wide = by_ssim.model_copy(update={"prior": by_ssim.prior.model_copy(update={"size": (11, 11)})})
+    assert Posterior(wide).fit(train, stimuli).decoder_.chosen_["score"] == "ssim"
 
 
 def test_saving_and_loading_changes_no_bit(tmp_path):

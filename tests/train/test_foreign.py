@@ -11,11 +11,12 @@ import types
 import zipfile
 from collections import OrderedDict
 
+import numpy as np
 import pytest
 import torch
 
 from phosphene.errors import ModelError
-from phosphene.train.foreign import ForeignCheckpoint, ForeignTensor, read_foreign
+from phosphene.train.foreign import ForeignCheckpoint, ForeignTensor, must_fit, read_foreign
 
 DTYPES = [
     torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8,
@@ -245,3 +246,22 @@ def test_a_wrong_entry_is_named_with_the_nearest(save):
         read_foreign(file)
     with pytest.raises(ModelError, match="cannot be read"):
         read_foreign(file.with_name("absent.pth"), "model")
+
+
+@pytest.mark.parametrize("kind", [torch.from_numpy, np.asarray])
+def test_a_file_must_hold_just_what_the_network_needs_whole_and_sound(kind):
+    wanted = {"w": (2, 3), "b": (3,)}
+    right = {"w": kind(np.ones((2, 3), np.float32)), "b": kind(np.zeros(3, np.float32))}
+    must_fit(right, wanted, "the net")
+    with pytest.raises(ModelError, match="the net has 2 tensors.* 1 came: missing b, unexpected nothing"):
+        must_fit({"w": right["w"]}, wanted, "the net")
+    with pytest.raises(ModelError, match="3 came: missing nothing, unexpected moment"):
+        must_fit({**right, "moment": right["b"]}, wanted, "the net")
+    with pytest.raises(ModelError, match=r"'w' of the net has shape \(3, 2\), but \(2, 3\)"):
+        must_fit({**right, "w": right["w"].T}, wanted, "the net")
+    with pytest.raises(ModelError, match="'b' of the net holds NaN"):
+        must_fit({**right, "b": right["b"] + np.inf}, wanted, "the net")
+
+
+def test_of_tensors_without_numbers_only_shapes_are_looked_at():
+    must_fit({"w": torch.empty(2, device="meta")}, {"w": (2,)}, "the net")

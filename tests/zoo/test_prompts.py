@@ -7,6 +7,7 @@ import doctest
 import pytest
 
 from phosphene import zoo
+from phosphene.data.insilico.captions import WHERE
 from phosphene.data.insilico.description import PLACES, THINGS
 from phosphene.zoo import prompts
 
@@ -21,7 +22,7 @@ def test_every_category_and_place_of_the_lab_has_texts_of_its_own():
     every = [text for several in texts.values() for text in several]
     assert len(set(every)) == len(THINGS) * len(prompts.TEMPLATES)
     assert set(prompts.NOUNS) <= set(THINGS)
-    assert set(prompts.place_texts(PLACES)) == set(prompts.PLACES)
+    assert set(prompts.place_texts(PLACES)) == set(WHERE)
 
 
 def test_one_template_can_stand_alone():

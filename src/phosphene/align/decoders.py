@@ -219,13 +219,7 @@ def invert(
 
 
 class LinearGaussian:
-    """The linear Gaussian model of some training rows, ready for any c and t.
-
-    Parameters
-    ----------
-    encoding : Ridge fitted on these latents and betas
-    latents : (n, n_latents) float32, one row per stimulus
-    betas : (n, n_voxels) float32, standardised
+    """The linear Gaussian model of some training rows, ready for any c and t. Parameters as of `HeldOut`.
 
     Attributes
     ----------

@@ -35,14 +35,7 @@ def rise(areas: Sequence[tuple[str, np.ndarray, np.ndarray]], rng: np.random.Gen
             axes.hlines(y, low, high, color=BRAIN, linewidth=2.4)
             axes.plot(value, y, "o", color=BRAIN, markersize=7, clip_on=False, label="the area" if y == 0 else None)
         axes.axvline(0, color=MUTED, linewidth=1, linestyle=(0, (2, 1.5)), zorder=0)
-        axes.set_yticks(range(len(areas)), [a[0] for a in areas])
-        axes.set_ylim(len(areas) - 0.5, -0.5)
-        axes.tick_params(axis="y", length=0, labelcolor=INK)
-        axes.spines["left"].set_visible(False)
-        axes.set_xlabel("rise of the area's own category (cosine)")
-        axes.grid(axis="x")
-        axes.set_axisbelow(True)
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, handletextpad=0.3, borderpad=0)
+        drawing.one_a_row(axes, [a[0] for a in areas], "rise of the area's own category (cosine)")
     return Drawing(
         figure,
         "For every area, the rise of its own category beside the rises under random voxel sets.",

@@ -106,14 +106,7 @@ def described(areas: Sequence[tuple[str, str, float, np.ndarray, float]]) -> Dra
             axes.plot(value, y, "o", color=BRAIN, markersize=6, markerfacecolor=BRAIN if clear else "none", clip_on=False,
                       label="the area" if y == 0 else None)  # fmt: skip
             texts.text(0, y, drawing.short(caption, 74), va="center", color=INK if clear else MUTED, fontsize=8)
-        axes.set_yticks(range(len(areas)), [a[0] for a in areas])
-        axes.set_ylim(len(areas) - 0.5, -0.5)
-        axes.tick_params(axis="y", length=0, labelcolor=INK)
-        axes.spines["left"].set_visible(False)
-        axes.set_xlabel("cosine with the nearest caption")
-        axes.grid(axis="x")
-        axes.set_axisbelow(True)
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, handletextpad=0.4, borderpad=0)
+        drawing.one_a_row(axes, [a[0] for a in areas], "cosine with the nearest caption")
         texts.set_axis_off()
     return Drawing(
         figure,

@@ -27,7 +27,7 @@ from phosphene.evaluate.identification import comparisons, similarity
 from phosphene.evaluate.metric import PICTURES
 from phosphene.evaluate.perceptual import eyes_for
 from phosphene.evaluate.pixel import pixcorr
-from phosphene.evaluate.ssim import RADIUS, ssim_2d
+from phosphene.evaluate.ssim import WINDOW, ssim_2d
 from phosphene.evaluate.statistics import bootstrap, mean_of_items, mean_of_pairs
 from phosphene.evaluate.voxelwise import pearson_per_voxel
 from phosphene.flow.opened import Opened
@@ -184,7 +184,7 @@ class Cycle(Analysis[CycleOptions]):
             features = {"pixels": pixels.reshape(len(pixels), -1), **{eye.name: eye.features(pixels) for eye in eyes}}
             # What is not defined (a constant picture has no correlation) counts as chance, here 0.
             items = {"pixcorr": np.nan_to_num(pixcorr(pixels, true))}
-            if min(true.shape[1:3]) > 2 * RADIUS:  # the window of SSIM fits
+            if min(true.shape[1:3]) >= WINDOW:
                 items["ssim.2d"] = np.nan_to_num(ssim_2d(pixels, true))
             if "clip_lab" in features:
                 items["clip_cosine"] = _cosine(features["clip_lab"], seen["clip_lab"])

@@ -294,6 +294,18 @@ def scores(
     return figure
 
 
+def one_a_row(axes: Any, names: Sequence[str], words: str) -> None:
+    """Axes of one item a row, the first on top: names on the left, what is measured (`words`) below, legend above."""
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0, labelcolor=INK)
+    axes.spines["left"].set_visible(False)
+    axes.set_xlabel(words)
+    axes.grid(axis="x")
+    axes.set_axisbelow(True)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, handletextpad=0.3, borderpad=0)
+
+
 def short(text: Any, most: int) -> str:
     """A text on one line, cut to at most so many characters."""
     text = " ".join(str(text).split())

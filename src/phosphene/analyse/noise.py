@@ -23,7 +23,9 @@ import numpy as np
 import pandas as pd
 from pydantic import Field, field_validator
 
-from phosphene.analyse import drawing
+from phosphene.analyse import _noise_figures as figures
+from phosphene.analyse._noise_figures import LATENT, NONE, PURE
+from phosphene.analyse._wording import listed
 from phosphene.analyse.base import COLUMNS, Analysis, Drawing, Found, chosen_folds
 from phosphene.evaluate.controls import paired_differences
 from phosphene.evaluate.metric import PICTURES, Decoded, Score, Scores
@@ -35,7 +37,6 @@ from phosphene.flow.opened import Opened
 from phosphene.run.config import Config
 from phosphene.run.progress import Progress
 
-NONE, PURE, LATENT = "none", "pure", "latent"
 METRICS = (
     "pixcorr", "ssim.2d", "ssim.columns", "two_way.pixels", f"two_way.{PICTURES}*", f"cosine.{PICTURES}*",
     f"distance.{PICTURES}*",
@@ -205,7 +206,7 @@ class Noise(Analysis[NoiseOptions]):
             "less than nothing, for it is better without, of": high < 0,
         }
         said = [
-            f"{what} {_and([words_of(m) for m in measured.loc[which, 'measure']])}"
+            f"{what} {listed([words_of(m) for m in measured.loc[which, 'measure']])}"
             for what, which in parts.items()
             if which.any()
         ]
@@ -268,118 +269,24 @@ class Noise(Analysis[NoiseOptions]):
         measures: Mapping[str, str],
     ) -> dict[str, Drawing]:
         chance = {s.metric: s.chance for s in made[NONE].scores}
+
+        def first(stacks: Mapping[str, Sequence[np.ndarray]]) -> dict[str, np.ndarray]:
+            return {arm: np.concatenate(parts)[:_SHOWN] for arm, parts in stacks.items()}
+
         return {
             "pictures": Drawing(
-                _strip(went, words),
+                figures.strip(np.concatenate(went.true)[:_SHOWN], first(went.given), first(went.made), words),
                 "Pairs of rows for each of some stimuli: above, what the second stage is given with more and more noise; "
                 "below, what it makes of it; the picture seen on the left.",
                 "The first test pictures. Above, what the second stage is given; below, what it makes of it.",
             ),
             "amplitude": Drawing(
-                _curves(table, own, words, measures, chance),
+                figures.curves(table, own, words, measures, chance),
                 "Each score against the amplitude of noise on the first picture; the numbers stand in the table.",
                 "Scores of the decoded pictures (blue) and of what the second stage was given (brown), with 95 % intervals "
                 "over pictures. The band is the unspoilt baseline, chance is dashed.",
             ),
         }
-
-
-# -- drawing -----------------------------------------------------------------------------------------------------------
-
-
-def _curves(
-    table: pd.DataFrame,
-    own: pd.DataFrame,
-    words: Mapping[str, str],
-    measures: Mapping[str, str],
-    chance: Mapping[str, float],
-) -> Any:
-    additive = [k for k in words if k not in (PURE, LATENT)]
-    place = {k: float(i) for i, k in enumerate(additive)}
-    place |= {PURE: len(additive) + 0.5, LATENT: len(additive) + 1.9}
-    ticks = {NONE: "0", PURE: "pure", LATENT: "none"}
-    columns = min(4, len(measures))
-    rows = -(-len(measures) // columns)
-    with drawing.style():
-        figure = drawing.empty(0.3 + 2.35 * columns, 0.35 + 1.75 * rows)
-        panels = figure.subplots(rows, columns, squeeze=False).ravel()
-        for axes in panels[len(measures) :]:
-            axes.set_visible(False)
-        for i, (axes, measure) in enumerate(zip(panels, measures, strict=False)):
-            base = table[(table["measure"] == measure) & (table["input"] == NONE)].iloc[0]
-            axes.axhspan(base["ci_low"], base["ci_high"], color=drawing.BRAIN, alpha=0.13, linewidth=0)
-            if np.isfinite(chance[measure]):
-                axes.axhline(chance[measure], color=drawing.MUTED, linewidth=1, linestyle=(0, (2, 1.5)), zorder=0)
-            for part, colour, label in (
-                (own, drawing.CONTROL, "given to the second stage"),
-                (table, drawing.BRAIN, "decoded"),
-            ):
-                _line(axes, part[part["measure"] == measure].set_index("input"), place, additive, colour, label)
-            axes.set_title(drawing.short(measures[measure], 34))
-            axes.set_xticks(
-                list(place.values()), [ticks.get(k, words[k].removeprefix("noise ")) for k in place], fontsize=7
-            )
-            axes.set_xlim(-0.4, place[LATENT] + 0.4)
-            axes.locator_params(axis="y", nbins=5)
-            axes.grid(axis="y")
-            axes.set_axisbelow(True)
-            if i >= len(measures) - columns:
-                axes.set_xlabel("noise on the first picture")
-        handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles[::-1], labels[::-1], loc="outside upper left", ncols=2)
-    return figure
-
-
-def _line(axes: Any, rows: pd.DataFrame, place: dict[str, float], additive: list[str], colour: str, label: str) -> None:
-    there = [k for k in place if k in rows.index]
-    x = {k: place[k] + (0.09 if colour == drawing.BRAIN else -0.09) for k in there}  # intervals side by side
-    for k in there:
-        if np.isfinite(rows.loc[k, "ci_low"]):
-            axes.vlines(x[k], rows.loc[k, "ci_low"], rows.loc[k, "ci_high"], color=colour, linewidth=1.2)
-    joined = [k for k in additive if k in there]
-    axes.plot([x[k] for k in joined], rows.loc[joined, "value"], "-", color=colour, linewidth=1.4, label=label)
-    axes.plot(list(x.values()), rows.loc[there, "value"], "o", color=colour, markersize=3.8, clip_on=False)
-
-
-def _strip(went: _Went, words: Mapping[str, str]) -> Any:
-    true = np.concatenate(went.true)[:_SHOWN]
-    arms = list(words)
-    h, w = true.shape[1:3]
-    zoom = max(1, round(96 / max(h, w)))
-    given, made = ({k: np.concatenate(v)[:_SHOWN] for k, v in stacks.items()} for stacks in (went.given, went.made))
-    blank = np.zeros_like(true[0])
-    rows = []
-    for s in range(len(true)):
-        rows.append(np.stack([true[s], *(given[k][s] if k in given else blank for k in arms)]))
-        rows.append(np.stack([blank, *(made[k][s] for k in arms)]))
-    gap = max(1, round(0.06 * h * zoom))
-    enlarged = [np.repeat(np.repeat(drawing.as_uint8(r), zoom, axis=1), zoom, axis=2) for r in rows]
-    picture = drawing.mosaic(enlarged, gap)
-    step_y, step_x = h * zoom + gap, w * zoom + gap
-    for r in range(len(rows)):  # cells with nothing in them
-        for c in [0] if r % 2 else [1 + arms.index(LATENT)]:
-            picture[r * step_y : r * step_y + h * zoom, c * step_x : c * step_x + w * zoom, 3] = 0
-    width, left, top = 9.0, 0.7, 0.24
-    inches = width - left - 0.02
-    tall = inches * picture.shape[0] / picture.shape[1]
-    with drawing.style():
-        figure = drawing.empty(width, tall + top + 0.02)
-        figure.set_layout_engine("none")
-        axes = figure.add_axes((left / width, 0.02 / (tall + top + 0.02), inches / width, tall / (tall + top + 0.02)))
-        axes.imshow(picture, interpolation="none" if zoom == 1 else "nearest", aspect="auto")
-        axes.set_axis_off()
-        for r in range(len(rows)):
-            y = 1 - (r * step_y + h * zoom / 2) / picture.shape[0]
-            axes.text(
-                -0.08 / inches, y, "decoded" if r % 2 else "given", transform=axes.transAxes, ha="right", va="center",
-                color=drawing.INK if r % 2 else drawing.MUTED, fontweight="bold" if r % 2 else "normal",
-            )  # fmt: skip
-        for c, caption in enumerate(["seen", *words.values()]):
-            x = (c * step_x + w * zoom / 2) / picture.shape[1]
-            axes.text(
-                x, 1 + 0.05 / tall, caption, transform=axes.transAxes, ha="center", va="bottom", color=drawing.MUTED
-            )
-    return figure
 
 
 # -- small things ------------------------------------------------------------------------------------------------------
@@ -437,8 +344,3 @@ def _eight_bits(x: np.ndarray) -> np.ndarray:
 
 def _floats(parts: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate(parts).astype(np.float32) / np.float32(255)
-
-
-def _and(names: Sequence[str]) -> str:
-    names = list(names)
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -18,6 +18,7 @@ from scipy.stats import mannwhitneyu
 
 from phosphene.analyse import drawing
 from phosphene.analyse._looks import Look, Looks, effective_number
+from phosphene.analyse._wording import listed
 from phosphene.analyse.base import COLUMNS, Analysis, Drawing, Found, chosen_folds
 from phosphene.evaluate.statistics import Interval, bootstrap, mean_of_items, mean_of_pairs
 from phosphene.evaluate.validity.fitting import TOLERANCE
@@ -311,12 +312,12 @@ def _verdict(value: pd.Series, remains: float, seen: dict[str, _Seen], looks: Lo
         )
     elif passing:
         verdict = (
-            f"Exposed: {_and([words[k] for k in passing])} gives pictures about as confident as the brain's and as true ones. "
+            f"Exposed: {listed([words[k] for k in passing])} gives pictures about as confident as the brain's and as true ones. "
             "However good they look, the pictures alone are no evidence of decoding; only scores against controls are."
         )
     elif alike:
         verdict = (
-            f"Not exposed, but looks say nothing: pictures from {_and([words[k] for k in alike])} are about as confident "
+            f"Not exposed, but looks say nothing: pictures from {listed([words[k] for k in alike])} are about as confident "
             "as those from the brain, or more, and less so than true ones. Only scores against controls can tell."
         )
     else:
@@ -404,7 +405,3 @@ def _numbers(pixels: np.ndarray) -> np.ndarray:
 
 def _bare(value: float) -> Interval:
     return Interval(value, float("nan"), float("nan"))
-
-
-def _and(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

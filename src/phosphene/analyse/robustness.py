@@ -21,8 +21,9 @@ import pandas as pd
 from pydantic import Field, field_validator
 
 from phosphene.analyse import drawing
+from phosphene.analyse._labels import LabelReader, Material, mean_area, prepare
 from phosphene.analyse.base import COLUMNS, Analysis, Drawing, Found, chosen_folds
-from phosphene.analyse.categories import BRAIN, LabelReader, Material, mean_area, prepare
+from phosphene.analyse.categories import BRAIN
 from phosphene.errors import DataError
 from phosphene.evaluate.identification import comparisons, similarity
 from phosphene.evaluate.metric import PICTURES, Decoded, Score

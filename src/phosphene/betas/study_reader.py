@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -27,7 +27,7 @@ from phosphene.betas.read import SubjectRuns, read_runs
 from phosphene.betas.timing import onset_shift
 from phosphene.data import read_dataset, write_dataset
 from phosphene.data.findings import Finding
-from phosphene.data.pictures import PictureFolder, match_pictures, read_picture
+from phosphene.data.pictures import pictures_of
 from phosphene.data.reader import ReaderOptions, about
 from phosphene.errors import DataError, PhospheneError, PhospheneWarning, did_you_mean
 from phosphene.run.atomic import checked_path
@@ -173,15 +173,5 @@ def _stimuli(path: Path, ids: list[str], categories: dict[str, str], options: Op
     folder = next((p / "stimuli" for p in (path, *path.parents[:3]) if (p / "stimuli").is_dir()), None)
     if folder is None:
         return Stimuli(names, category=category)
-    files = match_pictures(folder, ids)
-    present = np.asarray([i in files for i in ids])
-    if not present.all():
-        warnings.warn(
-            f"{int((~present).sum())} of {len(ids)} stimuli have no picture in {folder}, first '{names[~present][0]}'; their "
-            "trials are kept but cannot train or test pictures.",
-            PhospheneWarning,
-            stacklevel=3,
-        )
-    side = options.image_size or min(read_picture(next(iter(files.values()))).pixels.shape[:2])
-    images: Any = PictureFolder([files.get(i) for i in ids], (len(ids), side, side, 3))
-    return Stimuli(names, images, category=category, present=None if present.all() else present)
+    images, present = pictures_of(folder, ids, options.image_size)
+    return Stimuli(names, images, category=category, present=present)

@@ -29,8 +29,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
+from phosphene.brain.batches import in_batches
 from phosphene.brain.roi_mae import roi_partition
-from phosphene.errors import ConfigError, DataError, did_you_mean
+from phosphene.errors import ConfigError, did_you_mean
 from phosphene.run.config import Config, validate
 from phosphene.train.checkpoint import ModulePart
 from phosphene.train.settings import TrainConfig
@@ -303,24 +304,7 @@ class LatentNetPart(ModulePart):
         ModelError
             With another number of voxels.
         """
-        import torch
-
-        if np.ndim(betas) != 2 or not len(betas):
-            raise DataError(f"betas must be one row a trial, at least one, but came with shape {np.shape(betas)}.")
-        self.module.eval()
-        device = next(self.module.parameters()).device
-        out = np.empty((len(betas), self.module.n_latents), dtype=np.float32)
-        with torch.no_grad():
-            for start in range(0, len(betas), batch_size):
-                block = np.array(betas[start : start + batch_size], dtype=np.float32)
-                if not np.isfinite(block).all():
-                    row, voxel = np.argwhere(~np.isfinite(block))[0]
-                    raise DataError(
-                        f"betas must be finite, but row {start + row}, voxel {voxel} is {block[row, voxel]}; drop or "
-                        "repair such trials."
-                    )
-                out[start : start + len(block)] = self.module(torch.from_numpy(block).to(device)).float().cpu().numpy()
-        return out
+        return in_batches(self.module, self.module, betas, batch_size, "betas")
 
 
 def latent_net_config(values: dict[str, Any]) -> _NetConfig:

@@ -14,13 +14,14 @@ The networks are in ``mapper_network.py``, training in ``mapper_fit.py``; here i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from phosphene.errors import DataError, ModelError
+from phosphene.brain.batches import in_batches
+from phosphene.errors import ModelError
 from phosphene.run.config import Config, validate
 from phosphene.train.checkpoint import ModulePart
 from phosphene.train.settings import TrainConfig
@@ -321,29 +322,3 @@ class VoxelEncoderPart(ModulePart):
         Raises DataError and ModelError as :meth:`MapperPart.predict`.
         """
         return in_batches(self.module, self.module, latents, batch_size, "latents")
-
-
-def in_batches(
-    arrow: Callable[[Any], Any], module: nn.Module, rows: np.ndarray, batch_size: int, what: str
-) -> np.ndarray:
-    """Rows (n, p) through a network in evaluation mode, some at a time, to (n, q) float32."""
-    import torch
-
-    if np.ndim(rows) != 2 or not len(rows):
-        raise DataError(f"{what} must be one row an item, at least one, but came with shape {np.shape(rows)}.")
-    was_training = module.training
-    module.eval()
-    device = next(module.parameters()).device
-    out = []
-    with torch.no_grad():
-        for start in range(0, len(rows), batch_size):
-            block = np.array(rows[start : start + batch_size], dtype=np.float32)
-            if not np.isfinite(block).all():
-                row, column = np.argwhere(~np.isfinite(block))[0]
-                raise DataError(
-                    f"{what} must be finite, but row {start + row}, column {column} is {block[row, column]}; drop or repair "
-                    "such rows."
-                )
-            out.append(arrow(torch.from_numpy(block).to(device)).float().cpu().numpy())
-    module.train(was_training)
-    return np.concatenate(out)

@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from phosphene.brain.batches import in_batches
 from phosphene.brain.gru_fit import BEST, _Enough
 from phosphene.brain.mapper import (
     EncoderTraining,
@@ -19,7 +20,6 @@ from phosphene.brain.mapper import (
     VoxelEncoderConfig,
     VoxelEncoderPart,
     Weights,
-    in_batches,
 )
 from phosphene.brain.mapper_network import Mapper, VoxelEncoder
 from phosphene.errors import DataError

@@ -19,12 +19,13 @@ Where the paper and the authors' code differ, the defaults follow the code, whic
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from phosphene.brain.roi_mae import RoiMaePart
+from phosphene.brain.batches import in_batches
 from phosphene.errors import DataError
 from phosphene.run.config import Config
 from phosphene.train.checkpoint import ModulePart
@@ -106,7 +107,6 @@ class PatchMaePart(ModulePart):
     """
 
     module: PatchMae
-    _in_batches = RoiMaePart._in_batches
 
     @classmethod
     def of(cls, network: PatchMae) -> Self:
@@ -135,14 +135,12 @@ class PatchMaePart(ModulePart):
         With `class_token`, it takes part and comes first, (n, 1 + patches, width).
         """
 
-        def half(block: Any, subject: str | None) -> Any:
-            return self.module.to_tokens(block, subject, class_token=class_token)
-
-        return self._in_batches(half, betas, subject, batch_size, "betas")
+        half = partial(self.module.to_tokens, subject=subject, class_token=class_token)
+        return in_batches(half, self.module, betas, batch_size, "betas")
 
     def to_latent(self, betas: np.ndarray, subject: str | None = None, batch_size: int = 64) -> np.ndarray:
         """Brain to latent: (n, n_voxels) to the class token, (n, width) float32, nothing hidden."""
-        return self._in_batches(self.module.to_latent, betas, subject, batch_size, "betas")
+        return in_batches(partial(self.module.to_latent, subject=subject), self.module, betas, batch_size, "betas")
 
     def reconstruct(
         self,
@@ -176,10 +174,10 @@ class PatchMaePart(ModulePart):
         np.put_along_axis(is_hidden, visible, False, axis=1)
         blocks = iter(range(0, n, batch_size))
 
-        def half(block: Any, subject: str | None) -> Any:
+        def half(block: Any) -> Any:
             start = next(blocks)
             here = torch.from_numpy(visible[start : start + batch_size]).to(block.device)
             return net.reconstruct(block, subject, visible=here)
 
-        out = self._in_batches(half, betas, subject, batch_size, "betas")
+        out = in_batches(half, net, betas, batch_size, "betas")
         return out, is_hidden.repeat(net.config.patch_size, axis=1)[:, : out.shape[1]]

@@ -13,12 +13,13 @@ torch: its configuration, its voxel groups, and the trained network as a part of
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from phosphene.errors import DataError
+from phosphene.brain.batches import in_batches
 from phosphene.run.config import Config
 from phosphene.train.checkpoint import ModulePart
 
@@ -177,33 +178,10 @@ class RoiMaePart(ModulePart):
 
     def to_latent(self, betas: np.ndarray, subject: str | None = None, batch_size: int = 64) -> np.ndarray:
         """Brain to latent: (n, n_voxels) to (n, latent) float32, without augmentation."""
-        return self._in_batches(self.module.to_latent, betas, subject, batch_size, "betas")
+        half = partial(self.module.to_latent, subject=subject)
+        return in_batches(half, self.module, betas, batch_size, "betas")
 
     def from_latent(self, latents: np.ndarray, subject: str | None = None, batch_size: int = 64) -> np.ndarray:
         """Latent to brain: (n, latent) to (n, n_voxels) float32, in the units and voxel order it was trained on."""
-        return self._in_batches(self.module.from_latent, latents, subject, batch_size, "latents")
-
-    def _in_batches(
-        self, half: Callable[..., Any], rows: np.ndarray, subject: str | None, batch_size: int, what: str
-    ) -> np.ndarray:
-        import torch
-
-        if np.ndim(rows) != 2:
-            raise DataError(f"{what} must be one row a trial, but came with shape {np.shape(rows)}.")
-        if not len(rows):
-            raise DataError(f"{what} has no rows; select at least one trial.")
-        for start in range(0, len(rows), batch_size):  # one NaN spreads over its row, and none says where it was from
-            bad = np.argwhere(~np.isfinite(np.asarray(rows[start : start + batch_size], dtype=np.float32)))
-            if len(bad):
-                raise DataError(
-                    f"{what} holds NaN or infinite values, first in row {start + bad[0, 0]}, column {bad[0, 1]} (from 0); "
-                    "drop or impute those voxels or trials first."
-                )
-        self.module.eval()
-        device = next(self.module.parameters()).device
-        out = []
-        with torch.no_grad():
-            for start in range(0, len(rows), batch_size):
-                block = torch.from_numpy(np.array(rows[start : start + batch_size], dtype=np.float32)).to(device)
-                out.append(half(block, subject).float().cpu().numpy())
-        return np.concatenate(out)
+        half = partial(self.module.from_latent, subject=subject)
+        return in_batches(half, self.module, latents, batch_size, "latents")

@@ -16,7 +16,6 @@ The release calls the LOC of CSI2 and CSI3 ``LHLO`` and ``RHLO``, and one RSC of
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,9 +28,9 @@ from pydantic import Field
 from phosphene.data.arrays import open_arrays, real_matrix
 from phosphene.data.findings import Finding, Level
 from phosphene.data.importing import read_text
-from phosphene.data.pictures import PictureFolder, is_litter, match_pictures, read_picture
+from phosphene.data.pictures import is_litter, pictures_of
 from phosphene.data.reader import ReaderOptions, about
-from phosphene.errors import ConfigError, DataError, PhospheneError, PhospheneWarning, did_you_mean
+from phosphene.errors import ConfigError, DataError, PhospheneError, did_you_mean
 from phosphene.types import ROI, Dataset, Split, Stimuli, Trials
 
 ROIS = ("EarlyVis", "LOC", "OPA", "PPA", "RSC")
@@ -333,18 +332,8 @@ def _stimuli(path: Path, ids: list[str], options: BOLD5000Options) -> Stimuli:
     category = np.asarray([collection(i) for i in ids], dtype=object)
     if not (path / _PICTURES).is_dir():
         return Stimuli(names, category=category)
-    files = match_pictures(path / _PICTURES, ids)
-    present = np.asarray([i in files for i in ids])
-    if not present.all():
-        warnings.warn(
-            f"{int((~present).sum())} of {len(ids)} pictures are missing in {path / _PICTURES}, first '{names[~present][0]}'; "
-            "their trials are kept but cannot train or test pictures.",
-            PhospheneWarning,
-            stacklevel=3,
-        )
-    side = options.image_size or min(read_picture(next(iter(files.values()))).pixels.shape[:2])
-    images = PictureFolder([files.get(i) for i in ids], (len(ids), side, side, 3))
-    return Stimuli(names, images, category=category, present=None if present.all() else present)
+    images, present = pictures_of(path / _PICTURES, ids, options.image_size)
+    return Stimuli(names, images, category=category, present=present)
 
 
 def _check_counts(trials: Trials, repeated: list[str], options: BOLD5000Options) -> list[Finding]:

@@ -28,7 +28,7 @@ from pydantic import Field
 from phosphene.data.arrays import open_arrays
 from phosphene.data.cifti import Cortex, find_parcels, read_parcels
 from phosphene.data.findings import Finding
-from phosphene.data.pictures import PictureFolder, match_pictures, read_picture
+from phosphene.data.pictures import pictures_of
 from phosphene.data.reader import ReaderOptions, about
 from phosphene.errors import DataError, PhospheneError, PhospheneWarning, did_you_mean
 from phosphene.types import ROI, Dataset, Split, Stimuli, Trials
@@ -234,15 +234,5 @@ def _stimuli(path: Path, ids: list[str], options: MosaicOptions) -> Stimuli:
     names, folder = np.asarray(ids, dtype=object), path / "stimuli"
     if not folder.is_dir():
         return Stimuli(names)
-    files = match_pictures(folder, ids)
-    present = np.asarray([i in files for i in ids])
-    if not present.all():
-        warnings.warn(
-            f"{int((~present).sum())} of {len(ids)} pictures are missing in {folder}, first '{names[~present][0]}'; their "
-            "trials are kept but cannot train or test pictures.",
-            PhospheneWarning,
-            stacklevel=3,
-        )
-    side = options.image_size or min(read_picture(next(iter(files.values()))).pixels.shape[:2])
-    images = PictureFolder([files.get(i) for i in ids], (len(ids), side, side, 3))
-    return Stimuli(names, images, present=None if present.all() else present)
+    images, present = pictures_of(folder, ids, options.image_size)
+    return Stimuli(names, images, present=present)

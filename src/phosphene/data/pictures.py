@@ -337,10 +337,44 @@ def open_pictures(
             common = ", ".join(f"{h} x {w} ({n} files)" for (h, w), n in sizes.most_common(3))
             warnings.warn(
                 f"the pictures have {len(sizes)} sizes ({common}); all are cropped at the centre and resized to "
-                f"{side} x {side}. Choose the size yourself with size=(height, width).",
+                f"{side} x {side}. Choose the size yourself with --size SIDE (in Python size=(height, width)).",
                 PhospheneWarning,
                 stacklevel=3,
             )
     paths = [files.get(i) for i in ids]
     present = np.asarray([p is not None for p in paths])
     return PictureFolder(paths, (len(ids), *size, 1 if grey else 3)), present, notes
+
+
+def pictures_of(
+    folder: str | Path, ids: Sequence[str], side: int | None = None
+) -> tuple[PictureFolder, np.ndarray | None]:
+    """Square pictures of a study that showed every id, some of which may be missing.
+
+    Parameters
+    ----------
+    folder : of the pictures, see `match_pictures`
+    ids : stimuli in the order of the rows
+    side : pixels; the shorter side of the first picture by default
+
+    Returns
+    -------
+    (pictures, present): rows, and (n,) bool which are there, None where all are
+
+    Raises
+    ------
+    DataError
+        As `match_pictures`.
+    """
+    files = match_pictures(folder, ids)
+    present = np.asarray([i in files for i in ids])
+    if not present.all():
+        warnings.warn(
+            f"{int((~present).sum())} of {len(ids)} pictures are missing in {folder}, first '{ids[int(present.argmin())]}'; "
+            "their trials are kept but cannot train or test pictures.",
+            PhospheneWarning,
+            stacklevel=4,
+        )
+    side = side or min(read_picture(next(iter(files.values()))).pixels.shape[:2])
+    pictures = PictureFolder([files.get(i) for i in ids], (len(ids), side, side, 3))
+    return pictures, None if present.all() else present

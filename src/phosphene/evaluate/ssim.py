@@ -30,6 +30,8 @@ from phosphene.evaluate.pixel import as_pairs, as_pictures, grey
 
 SIGMA = 1.5
 RADIUS = 5  # int(3.5 * 1.5 + 0.5): 11 taps
+WINDOW = 2 * RADIUS + 1
+"""Smallest side of a picture that can be scored, in pixels."""
 K1, K2 = 0.01, 0.03
 Variant = Literal["2d", "columns"]
 _TILE = 16  # outputs per small product in the blur; a band of 11 in 26 instead of a band of 11 in the whole side
@@ -175,9 +177,9 @@ def _grey_inside(pictures: np.ndarray, variant: Variant) -> np.ndarray:
     pictures = grey(as_pictures(pictures))
     _, height, width = pictures.shape
     side = height if variant == "columns" else min(height, width)
-    if side < 2 * RADIUS + 1:
+    if side < WINDOW:
         raise DataError(
-            f"SSIM looks through windows of {2 * RADIUS + 1} pixels, but the pictures are {height} x {width}; "
+            f"SSIM looks through windows of {WINDOW} pixels, but the pictures are {height} x {width}; "
             "score larger pictures or leave SSIM out."
         )
     return pictures

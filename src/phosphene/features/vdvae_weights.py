@@ -21,6 +21,7 @@ from phosphene.run.config import validate
 from phosphene.run.folder import read_json
 from phosphene.run.reading import reads
 from phosphene.run.stages import read_safetensors
+from phosphene.train.foreign import must_fit, read_foreign
 from phosphene.types.identity import digest_of
 
 if TYPE_CHECKING:
@@ -55,8 +56,6 @@ def convert(file: str | Path, folder: str | Path, config: VdvaeConfig | None = N
     """
     from safetensors.torch import save
 
-    from phosphene.train.foreign import read_foreign
-
     config = config or VdvaeConfig.paper()
     folder = atomic.checked_path(folder)
     if folder.exists():
@@ -83,21 +82,7 @@ def public_weights(tensors: dict[str, torch.Tensor], config: VdvaeConfig) -> dic
     tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
     with torch.device("meta"):
         wanted = {name: tuple(t.shape) for name, t in _network(config).state_dict().items()}
-    missing, extra = sorted(set(wanted) - set(tensors)), sorted(set(tensors) - set(wanted))
-    if missing or extra:
-        raise ModelError(
-            f"a Very Deep VAE of these sizes has {len(wanted)} tensors, but {len(tensors)} came: missing {missing[:3]}, "
-            f"unexpected {extra[:3]}. Give the file of weights (not of the optimiser), and the sizes it was trained with."
-        )
-    for name, shape in wanted.items():
-        if tuple(tensors[name].shape) != shape:
-            raise ModelError(
-                f"'{name}' has shape {tuple(tensors[name].shape)}, but {shape} is needed at these sizes; the file or the "
-                "configuration is of another network."
-            )
-        # Nothing to look at in a tensor without numbers, which only shapes are checked of.
-        if tensors[name].device.type != "meta" and not bool(torch.isfinite(tensors[name]).all()):
-            raise ModelError(f"'{name}' holds NaN or infinite values; the file is damaged, fetch it again.")
+    must_fit(tensors, wanted, "a Very Deep VAE")
     return {name: tensors[name].float().contiguous() for name in wanted}
 
 

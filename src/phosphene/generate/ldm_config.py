@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from phosphene.generate.unet_sizes import check_sizes
 from phosphene.run.config import Config
 
 VQ_F4: dict[str, Any] = {
@@ -89,13 +90,7 @@ class LdmConfig(Config):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if len(self.attention) != len(self.widths):
-            raise ValueError(f"attention has {len(self.attention)} values for {len(self.widths)} widths; give one each")
-        if self.size % 2 ** (len(self.widths) - 1):
-            raise ValueError(f"size {self.size} cannot be halved {len(self.widths) - 1} times")
-        for width in self.widths:
-            if width % self.heads or width % self.groups:
-                raise ValueError(f"width {width} must be a multiple of heads {self.heads} and of groups {self.groups}")
+        check_sizes(self)
         return self
 
     @classmethod

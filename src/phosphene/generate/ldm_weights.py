@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from phosphene.errors import ModelError
 from phosphene.generate.ldm_config import LdmConfig
 from phosphene.run.reading import reads
-from phosphene.train.foreign import read_foreign
+from phosphene.train.foreign import must_fit, read_foreign
+from phosphene.types.identity import few
 
 if TYPE_CHECKING:
     import numpy as np
@@ -189,34 +190,14 @@ def _check_rest(tensors: Mapping[str, Tensor]) -> None:
     known = (NETWORK, TOKENIZER, CONDITION)
     if rest := sorted(k for k in tensors if not k.startswith(known) and k not in _SCHEDULE):
         raise ModelError(
-            f"latent diffusion has weights under {', '.join(known)} and a schedule, but {_some(rest)} came as well; the file "
+            f"latent diffusion has weights under {', '.join(known)} and a schedule, but {few(rest, 3)} came as well; the file "
             "is of another network."
         )
 
 
 def _convert(own: Mapping[str, Tensor], table: Mapping[str, Public], what: str) -> dict[str, np.ndarray]:
-    import torch
-
-    wanted = {public.name: public.shape for public in table.values()}
-    missing, extra = sorted(set(wanted) - set(own)), sorted(set(own) - set(wanted))
-    if missing or extra:
-        raise ModelError(
-            f"{what} has {len(wanted)} tensors at this size, but {len(own)} came: missing {_some(missing)}, unexpected "
-            f"{_some(extra)}. Pass the whole file, and the configuration it was trained with."
-        )
-    for name, shape in wanted.items():
-        if tuple(own[name].shape) != shape:
-            raise ModelError(
-                f"'{name}' of {what} has shape {tuple(own[name].shape)}, but {shape} is needed at this size; the file or the "
-                "configuration is of another network."
-            )
-        if not bool(torch.isfinite(own[name]).all()):
-            raise ModelError(f"'{name}' of {what} holds NaN or infinite values; the file is damaged, fetch it again.")
+    must_fit(own, {public.name: public.shape for public in table.values()}, what)
     return {ours: own[public.name].float().reshape(public.ours).numpy() for ours, public in table.items()}
-
-
-def _some(names: list[str]) -> str:
-    return (", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")) or "nothing"
 
 
 @lru_cache(maxsize=4)

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from phosphene.errors import ModelError
 from phosphene.generate.maskgit_config import MaskGitConfig, VqganConfig
+from phosphene.train.foreign import must_fit
 
 if TYPE_CHECKING:
     from phosphene.generate.maskgit import MaskGit
@@ -112,29 +112,11 @@ def torch_tokenizer(tensors: Mapping[str, Any], config: VqganConfig) -> dict[str
 
 
 def _convert(arrays: Mapping[str, np.ndarray], table: Mapping[str, _From], what: str) -> dict[str, np.ndarray]:
-    wanted = {name: source.shape for source in table.values() for name in source.names}
-    missing, extra = sorted(set(wanted) - set(arrays)), sorted(set(arrays) - set(wanted))
-    if missing or extra:
-        raise ModelError(
-            f"{what} has {len(wanted)} tensors at this size, but {len(arrays)} came: missing {_some(missing)}, unexpected "
-            f"{_some(extra)}. Pass the whole file, without optimiser state, and the configuration it was trained with."
-        )
-    for name, shape in wanted.items():
-        if arrays[name].shape != shape:
-            raise ModelError(
-                f"'{name}' of {what} has shape {arrays[name].shape}, but {shape} is needed at this size; the file or the "
-                "configuration is of another network."
-            )
-        if not np.isfinite(arrays[name]).all():
-            raise ModelError(f"'{name}' of {what} holds NaN or infinite values; the file is damaged, fetch it again.")
+    must_fit(arrays, {name: source.shape for source in table.values() for name in source.names}, what)
     return {
         ours: np.ascontiguousarray(source.convert(*(arrays[n] for n in source.names)), dtype=np.float32)
         for ours, source in table.items()
     }
-
-
-def _some(names: list[str]) -> str:
-    return (", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")) or "nothing"
 
 
 def _transformer_table(c: MaskGitConfig) -> dict[str, _From]:

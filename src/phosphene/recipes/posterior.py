@@ -10,7 +10,8 @@ the training pictures are few; no other picture and no label comes in.
              still say -> picture
 
 How far the noise correlations are believed, how far the voxels are trusted and how far a picture may lie from those of
-the sample are chosen together in folds of the training trials, by the mean of pixel correlation and SSIM.
+the sample are chosen together in folds of the training trials, by the mean of pixel correlation and SSIM; by the first
+alone where pictures are too small for SSIM.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ from phosphene.align.mixture import MixtureDecoder
 from phosphene.align.ridge import Ridge
 from phosphene.data.splits import inner_folds
 from phosphene.data.standardise import Standardiser
+from phosphene.errors import ConfigError
 from phosphene.evaluate.pixel import mse, pixcorr
-from phosphene.evaluate.ssim import ssim_2d
+from phosphene.evaluate.ssim import WINDOW, ssim_2d
 from phosphene.features.warps import WarpConfig, WarpedPictures
 from phosphene.recipes.base import Recipe, RecipeConfig
 from phosphene.run.config import Config
@@ -37,6 +39,7 @@ Alpha = Annotated[float, Field(gt=0, le=1e12)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Trust = Annotated[float, Field(gt=0)]
 Spread = Annotated[float, Field(ge=0)]
+Score = Literal["mse", "pixcorr", "ssim", "pixcorr+ssim"]
 
 
 class PriorConfig(Config):
@@ -51,11 +54,32 @@ class PriorConfig(Config):
 class ChoiceConfig(Config):
     """What is tried in folds of the training trials."""
 
-    score: Literal["mse", "pixcorr", "ssim", "pixcorr+ssim"] = Field("pixcorr+ssim", description="what decides")
+    score: Score = Field("pixcorr+ssim", description="what decides; pixcorr+ssim is pixcorr below 11 px")
     n_folds: int = Field(5, ge=2)
     correlations: tuple[Share, ...] = Field((0.05, 0.1, 0.2), min_length=1)
     trusts: tuple[Trust, ...] = Field((0.05, 0.1, 0.15, 0.2, 0.3), min_length=1)
     spreads: tuple[Spread, ...] = Field((0.0, 0.03, 0.1), min_length=1)
+
+    def tried(self) -> list[tuple[float, float, float]]:
+        """Every triple of correlation, trust and spread."""
+        return list(product(self.correlations, self.trusts, self.spreads))
+
+    def score_for(self, height: int, width: int) -> Score:
+        """What decides among pictures of this size: SSIM drops out of the mean where its window does not fit.
+
+        Raises
+        ------
+        ConfigError
+            Where SSIM alone was to decide.
+        """
+        if "ssim" not in self.score or min(height, width) >= WINDOW:
+            return self.score
+        if self.score == "ssim":
+            raise ConfigError(
+                f"recipe.choice.score=ssim needs pictures of at least {WINDOW} pixels a side, the window of SSIM, but they are "
+                f"{height} x {width}. Choose by pixcorr or mse, or larger pictures (recipe.prior.size=[{WINDOW},{WINDOW}])."
+            )
+        return "pixcorr"
 
 
 class PosteriorConfig(RecipeConfig):
@@ -119,18 +143,20 @@ class Posterior(Recipe[PosteriorConfig]):
     def fit_decoder(self, trials: Trials, stimuli: Stimuli) -> MixtureDecoder:
         """The encoding model turned round, with the values that decode held-out training trials best."""
         c = self.config.choice
-        tried = list(product(c.correlations, c.trusts, c.spreads))
+        tried = c.tried()
         scores = self._held_out_scores(trials, stimuli, tried) if len(tried) > 1 else np.zeros(1)
         correlation, trust, spread = tried[int(np.argmax(scores))]
         betas, latents = self._pairs(trials, stimuli)
         model = LinearGaussian(self.to_brain_, latents, betas)
         decoder = MixtureDecoder.fit(model, self.prior_.latents(), correlation=correlation, trust=trust, spread=spread)
-        decoder.chosen_ |= {"held_out_score": float(np.max(scores)), "n_tried": len(tried)}
+        score = c.score_for(*self.image_shape_[:2])
+        decoder.chosen_ |= {"score": score, "held_out_score": float(np.max(scores)), "n_tried": len(tried)}
         return decoder
 
     def _held_out_scores(self, trials: Trials, stimuli: Stimuli, tried: list[tuple[float, float, float]]) -> np.ndarray:
         """Mean score of each triple over training pictures decoded by models that never saw them, prior included."""
         fold, total = self.inner_folds(trials), np.zeros(len(tried))
+        score = self.config.choice.score_for(*self.image_shape_[:2])
         one = ChoiceConfig(correlations=(0.1,), trusts=(0.1,), spreads=(0.0,))
         single = self.config.model_copy(update={"choice": one})
         for held_out in np.unique(fold):
@@ -145,7 +171,7 @@ class Posterior(Recipe[PosteriorConfig]):
                 values = {"correlation": correlation, "trust": trust, "spread": spread}
                 decoder = MixtureDecoder.fit(model, latents, **values)
                 decoded = inner.prior_.mixed(*decoder.posterior(betas), pictures)
-                total[i] += _scores(self.config.choice.score, decoded, true).sum()
+                total[i] += _scores(score, decoded, true).sum()
         return total / len(stimuli)
 
     # -- the arrows ------------------------------------------------------------------------------------------------
@@ -192,6 +218,7 @@ class Posterior(Recipe[PosteriorConfig]):
     def _fitted_on(self, trials: Trials, stimuli: Stimuli) -> None:
         super()._fitted_on(trials, stimuli)
         self.image_shape_ = (*(self.config.prior.size or self.image_shape_[:2]), self.image_shape_[2])
+        self.config.choice.score_for(*self.image_shape_[:2])  # refused before anything is fitted
 
 
 def _scores(name: str, decoded: np.ndarray, true: np.ndarray) -> np.ndarray:

@@ -25,11 +25,8 @@ array([[3.],
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import mmap
-import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -47,6 +44,7 @@ from phosphene.run.claims import claimed, holder
 from phosphene.run.folder import read_json
 from phosphene.run.progress import Progress
 from phosphene.run.reading import reads
+from phosphene.run.store_chunks import Chunks
 from phosphene.run.store_files import (
     CHUNKS,
     CLAIMS,
@@ -62,8 +60,10 @@ from phosphene.run.store_files import (
     plain,
     refuse_newer,
     restore_index,
+    storable,
 )
-from phosphene.types.identity import as_slice, digest_of, positions, unique_ids
+from phosphene.run.store_rows import StoredRows
+from phosphene.types.identity import digest_of, positions, size_words, unique_ids
 
 Kept = Literal["float16", "float32", "int16"]
 """How numbers are stored."""
@@ -91,6 +91,9 @@ class RowStore:
     ids: np.ndarray
     _compute: Compute | None = field(default=None, repr=False)
     _checked: set[int] = field(default_factory=set, repr=False)
+
+    def __repr__(self) -> str:
+        return f"RowStore({self.folder}: {len(self)} rows of {size_words(self.shape[1:])} {self.dtype.name})"
 
     # -- opening ---------------------------------------------------------------------------------------------------
 
@@ -209,29 +212,18 @@ class RowStore:
     def _rows(self) -> np.memmap:
         return np.load(self.folder / ROWS, mmap_mode="r", allow_pickle=False)
 
+    @cached_property
+    def _chunks(self) -> Chunks:
+        return Chunks(self.folder, self.record)
+
     @property
     def n_chunks(self) -> int:
         """Into how many pieces the rows are divided."""
-        return -(-len(self.ids) // self.record["chunk"])
-
-    def _chunk(self, number: int) -> range:
-        size = self.record["chunk"]
-        return range(number * size, min((number + 1) * size, len(self.ids)))
-
-    def _number(self, rows: range) -> int:
-        number = rows.start // self.record["chunk"]
-        if rows != self._chunk(number) or not rows:
-            raise ValueError(f"rows {rows.start} to {rows.stop} are no chunk of this store; take them from missing().")
-        return number
-
-    def _mark(self, number: int) -> Path:
-        return self.folder / CHUNKS / f"{number:06d}.json"
+        return len(self._chunks)
 
     def missing(self) -> list[range]:
         """Chunks of rows that are not done yet, whoever may be computing them now."""
-        with atomic.explained(self.folder):
-            done = {entry.name for entry in os.scandir(self.folder / CHUNKS)}
-        return [self._chunk(c) for c in range(self.n_chunks) if self._mark(c).name not in done]
+        return self._chunks.missing()
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -256,38 +248,21 @@ class RowStore:
 
     def _check(self, rows: np.ndarray) -> None:
         """Compare every chunk behind these rows with its hash, once per process; mend what can be mended."""
-        for number in np.unique(rows // self.record["chunk"]):
-            if int(number) in self._checked:
+        for number in map(int, np.unique(rows // self.record["chunk"])):
+            if number in self._checked:
                 continue
-            problem = self._problem(int(number))
+            problem = self._chunks.problem(number, self._rows)
             if problem is not None:
-                chunk = self._chunk(int(number))
+                chunk = self._chunks.rows(number)
                 what = f"rows {chunk.start} to {chunk.stop - 1} of {self.folder} (id '{self.ids[chunk.start]}' ...)"
                 if self._compute is None:
                     raise ModelError(f"{what} {problem}. Run the command that computes them again.")
                 warnings.warn(f"{what} {problem}; they are computed again.", PhospheneWarning, stacklevel=4)
-                self._mark(int(number)).unlink(missing_ok=True)
+                self._chunks.unmark(number)
                 self.fill(self._compute)
-                if (problem := self._problem(int(number))) is not None:
+                if (problem := self._chunks.problem(number, self._rows)) is not None:
                     raise MachineError(f"{what} {problem}, just after they were written. Check the disk.")
-            self._checked.add(int(number))
-
-    def _problem(self, number: int) -> str | None:
-        rows, mark = self._chunk(number), self._mark(number)
-        if not mark.is_file():
-            return "are not computed yet"
-        try:
-            known = read_json(mark)
-        except ModelError:
-            return f"have a damaged mark ({mark.name})"
-        if known.get("key") != self.record["key"]:
-            return f"belong to another store, by their mark ({mark.name})"
-        if (known.get("first"), known.get("end")) != (rows.start, rows.stop):
-            return f"have a mark ({mark.name}) for rows {known.get('first')} to {known.get('end')}"
-        actual = hashlib.sha256(np.ascontiguousarray(self._rows[rows.start : rows.stop]).data.cast("B")).hexdigest()
-        if actual != known.get("sha256"):
-            return f"are damaged: SHA-256 {actual[:12]}..., {str(known.get('sha256'))[:12]}... when written"
-        return None
+            self._checked.add(number)
 
     def verify(self) -> list[range]:
         """Compare every finished chunk with its hash. Those that differ are warned of and count as missing again.
@@ -296,34 +271,29 @@ class RowStore:
         -------
         the chunks that were damaged
         """
-        missing = set(self.missing())
-        bad = []
-        for number in range(self.n_chunks):
-            rows = self._chunk(number)
-            if rows in missing:
-                continue
-            problem = self._problem(number)
+        bad = {}
+        for number in self._chunks.done():
+            problem = self._chunks.problem(number, self._rows)
             if problem is None:
                 self._checked.add(number)
                 continue
-            bad.append(rows)
+            bad[number] = problem
             self._checked.discard(number)
-            self._mark(number).unlink(missing_ok=True)
-            if len(bad) == 1:
-                first = f"rows {rows.start} to {rows.stop - 1} {problem}"
+            self._chunks.unmark(number)
+        damaged = [self._chunks.rows(number) for number in bad]
         if bad:
             warnings.warn(
-                f"{len(bad)} chunks of {self.folder} cannot be trusted and are computed again: {first}"
-                f"{' ...' if len(bad) > 1 else ''}.",
+                f"{len(bad)} chunks of {self.folder} cannot be trusted and are computed again: rows {damaged[0].start} to "
+                f"{damaged[0].stop - 1} {next(iter(bad.values()))}{' ...' if len(bad) > 1 else ''}.",
                 PhospheneWarning,
                 stacklevel=2,
             )
-        return bad
+        return damaged
 
     def forget(self) -> None:
         """Count every row as missing again."""
-        for rows in set(map(self._chunk, range(self.n_chunks))) - set(self.missing()):
-            self._mark(self._number(rows)).unlink(missing_ok=True)
+        for number in self._chunks.done():
+            self._chunks.unmark(number)
         self._checked.clear()
 
     # -- writing ---------------------------------------------------------------------------------------------------
@@ -343,47 +313,10 @@ class RowStore:
         MachineError
             When the disk is full; the chunk then stays missing.
         """
-        number = self._number(rows)
-        given = np.asarray(array)
-        expected = (len(rows), *self.shape[1:])
-        if given.shape != expected:
-            raise DataError(f"rows {rows.start} to {rows.stop - 1} must be {expected}, but are {given.shape}.")
-        with np.errstate(over="ignore", invalid="ignore"):
-            stored = np.ascontiguousarray(given, dtype=self.dtype)
-        if self.dtype.kind == "i" and not np.array_equal(stored, given):  # also for NaN
-            at = int(np.argwhere((stored != given).reshape(len(rows), -1).any(axis=1))[0, 0])
-            raise DataError(
-                f"the row of '{self.ids[rows.start + at]}' holds fractions, NaN or numbers beyond 32,767 and is not stored as "
-                "int16; store float32."
-            )
-        if not np.isfinite(stored).all():
-            at = int(np.argwhere(~np.isfinite(stored).reshape(len(rows), -1).all(axis=1))[0, 0])
-            hint = " float16 ends at 65,504; store float32." if np.isfinite(given).all() else ""
-            raise DataError(
-                f"the row of '{self.ids[rows.start + at]}' holds NaN or infinite values and is not stored.{hint}"
-            )
-        data = stored.data.cast("B")
-        self._mark(number).unlink(missing_ok=True)
+        number = self._chunks.number(rows)
+        stored = storable(array, self.ids[rows.start : rows.stop], self.shape[1:], self.dtype)
         self._checked.discard(number)
-        offset = self._rows.offset + rows.start * stored[0].nbytes
-        with atomic.explained(self.folder / ROWS):
-            # Not through the memory map: a full disk would kill the process there instead of raising.
-            handle = os.open(self.folder / ROWS, os.O_WRONLY)
-            try:
-                written = 0
-                while written < len(data):
-                    written += os.pwrite(handle, data[written:], offset + written)
-                os.fsync(handle)
-            finally:
-                os.close(handle)
-        mark = {
-            "version": VERSION,
-            "key": self.record["key"],
-            "first": rows.start,
-            "end": rows.stop,
-            "sha256": hashlib.sha256(data).hexdigest(),
-        }
-        atomic.write_text(self._mark(number), json.dumps(mark) + "\n")
+        self._chunks.write(number, stored, self._rows.offset)
 
     def fill(
         self, compute: Compute, *, batch: int | None = None, progress: Progress | None = None, patience_s: float = 3600
@@ -408,15 +341,16 @@ class RowStore:
         while missing := self.missing():
             n_done = 0
             for rows in progress.each(missing, f"{self.record['unit'] or 'rows'} ({len(self.ids)} in all)"):
-                with claimed(self._claim(rows)) as mine:
-                    if mine and not self._mark(self._number(rows)).is_file():
+                number = self._chunks.number(rows)
+                with claimed(self._chunks.claim(number)) as mine:
+                    if mine and not self._chunks.is_done(number):
                         self.write(rows, self._computed(rows, compute, batch))
                         n_done += 1
             left = len(self.missing())
             if n_done or left != waiting_for:
                 waiting_for, since, pause = left, time.monotonic(), 0.05
             elif time.monotonic() - since > patience_s:
-                other = holder(self._claim(missing[0]))
+                other = holder(self._chunks.claim(self._chunks.number(missing[0])))
                 raise MachineError(
                     f"{left} chunks of {self.folder} are claimed by other workers, but none was finished within "
                     f"{patience_s:.0f} s; the first is held by process {other.get('pid')} on {other.get('host')}. "
@@ -436,9 +370,6 @@ class RowStore:
                 raise DataError(f"{len(ids[start : start + step])} ids were given, but {len(part)} rows came back.")
         return np.concatenate(parts)
 
-    def _claim(self, rows: range) -> Path:
-        return self.folder / CLAIMS / f"{self._number(rows):06d}"
-
     # -- mending ---------------------------------------------------------------------------------------------------
 
     def _mend_rows(self) -> None:
@@ -453,64 +384,6 @@ class RowStore:
             (self.folder / CLAIMS).mkdir(exist_ok=True)
             blank_rows(file, self.shape, self.dtype)
         self.verify()
-
-
-@dataclass(frozen=True, eq=False)
-class StoredRows:
-    """Chosen rows of a store, read when indexed. Fits wherever ``phosphene.types.Rows`` does.
-
-    Parameters
-    ----------
-    store : where they lie
-    at : (n,) their places in it
-    """
-
-    store: RowStore
-    at: np.ndarray
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(n, *shape)."""
-        return (len(self.at), *self.store.shape[1:])
-
-    @property
-    def dtype(self) -> np.dtype:
-        """float16, float32 or int16."""
-        return self.store.dtype
-
-    def __len__(self) -> int:
-        return len(self.at)
-
-    @property
-    def ids(self) -> np.ndarray:
-        """(n,) their ids."""
-        return self.store.ids[self.at]
-
-    def mapped(self) -> np.ndarray:
-        """The whole store as a read-only map (rows of the store, d), each row flattened, to be read in blocks at `at`.
-
-        Chunks that hold these rows are checked before; raises like :meth:`RowStore.read`.
-        """
-        rows = self.store._rows
-        for number in np.unique(self.at // self.store.record["chunk"]):
-            self.store._check(self.at[self.at // self.store.record["chunk"] == number])
-            if hasattr(mmap, "MADV_DONTNEED"):
-                rows._mmap.madvise(mmap.MADV_DONTNEED)  # read once for its hash, and not to count as memory of ours
-        return rows.reshape(len(self.store), -1)
-
-    def __getitem__(self, index: Any) -> np.ndarray:
-        """Like an array of this shape: ``rows[10:20]``, ``rows[:, :768]``; what comes back is a copy in memory."""
-        index = index if isinstance(index, tuple) else (index,)
-        for place, part in enumerate(index):
-            if part is Ellipsis:
-                whole = (slice(None),) * (len(self.shape) - len(index) + 1)
-                index = (*index[:place], *whole, *index[place + 1 :])
-                break
-        at = self.at[index[0]]
-        self.store._check(np.atleast_1d(at))
-        # Columns first, which copies nothing; then the rows.
-        columns = self.store._rows[(slice(None), *index[1:])]
-        return np.array(columns[as_slice(at) if np.ndim(at) else at])
 
 
 def _default_chunk(shape: Sequence[int], dtype: str, batch: int) -> int:

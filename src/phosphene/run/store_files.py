@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from phosphene.errors import ConfigError, MachineError, ModelError, PhospheneWarning
+from phosphene.errors import ConfigError, DataError, MachineError, ModelError, PhospheneWarning
 from phosphene.run import atomic
 from phosphene.run.folder import read_json
 from phosphene.types.identity import digest_of
@@ -108,6 +108,37 @@ def restore_index(folder: Path, record: dict[str, Any]) -> None:
         stacklevel=3,
     )
     atomic.write_text(folder / INDEX, json.dumps({**record, "chunk": chunk}, indent=1, ensure_ascii=False) + "\n")
+
+
+def storable(array: Any, ids: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Rows as they are stored, contiguous.
+
+    Parameters
+    ----------
+    array : (k, *shape)
+    ids : (k,) of the rows
+    shape, dtype : of one row, and of the store
+
+    Raises
+    ------
+    DataError
+        For another shape, NaN or infinite values (float16 ends at 65,504), or what int16 cannot hold exactly.
+    """
+    given, expected = np.asarray(array), (len(ids), *shape)
+    if given.shape != expected:
+        raise DataError(f"the rows from '{ids[0]}' to '{ids[-1]}' must be {expected}, but are {given.shape}.")
+    with np.errstate(over="ignore", invalid="ignore"):
+        stored = np.ascontiguousarray(given, dtype=dtype)
+    if dtype.kind == "i" and not np.array_equal(stored, given):  # also for NaN
+        at = int(np.argwhere((stored != given).reshape(len(ids), -1).any(axis=1))[0, 0])
+        raise DataError(
+            f"the row of '{ids[at]}' holds fractions, NaN or numbers beyond 32,767 and is not stored as int16; store float32."
+        )
+    if not np.isfinite(stored).all():
+        at = int(np.argwhere(~np.isfinite(stored).reshape(len(ids), -1).all(axis=1))[0, 0])
+        hint = " float16 ends at 65,504; store float32." if np.isfinite(given).all() else ""
+        raise DataError(f"the row of '{ids[at]}' holds NaN or infinite values and is not stored.{hint}")
+    return stored
 
 
 def refuse_newer(file: Path, record: Mapping[str, Any]) -> None:

@@ -20,7 +20,10 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from phosphene.errors import ModelError, did_you_mean
+from phosphene.types.identity import few
 
 if TYPE_CHECKING:
     import torch
@@ -242,6 +245,44 @@ def read_foreign(file: str | Path, *path: str, inert: Collection[str] = ()) -> d
         When the file wants to run anything, is damaged, or holds no tensors there.
     """
     return ForeignCheckpoint(file, inert).tensors(*path)
+
+
+def must_fit(tensors: Mapping[str, Any], wanted: Mapping[str, tuple[int, ...]], what: str) -> None:
+    """Refuse a public file that is not, whole and sound, what a network of this size needs.
+
+    Parameters
+    ----------
+    tensors : tensors or arrays by public name; of those on the device "meta" only shapes are looked at
+    wanted : public name to shape
+    what : they ought to be, such as "the public VQ-f4"
+
+    Raises
+    ------
+    ModelError
+        Naming tensors that are missing, too many, of another shape, or not finite.
+    """
+    import torch
+
+    missing, extra = sorted(set(wanted) - set(tensors)), sorted(set(tensors) - set(wanted))
+    if missing or extra:
+        raise ModelError(
+            f"{what} has {len(wanted)} tensors at this size, but {len(tensors)} came: missing {few(missing, 3) or 'nothing'}, "
+            f"unexpected {few(extra, 3) or 'nothing'}. Pass the whole file, without optimiser state, and the configuration it "
+            "was trained with."
+        )
+    for name, shape in wanted.items():
+        tensor = tensors[name]
+        if tuple(tensor.shape) != tuple(shape):
+            raise ModelError(
+                f"'{name}' of {what} has shape {tuple(tensor.shape)}, but {tuple(shape)} is needed at this size; the file or "
+                "the configuration is of another network."
+            )
+        if isinstance(tensor, np.ndarray):
+            sound = bool(np.isfinite(tensor).all())
+        else:
+            sound = tensor.is_meta or bool(torch.isfinite(tensor).all())
+        if not sound:
+            raise ModelError(f"'{name}' of {what} holds NaN or infinite values; the file is damaged, fetch it again.")
 
 
 def _read_into(buffer: bytearray, stream: Any, damaged: str) -> bytearray:

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from phosphene.errors import DataError, SplitError, did_you_mean
-from phosphene.types.identity import digest_of
+from phosphene.types.identity import digest_of, few
 from phosphene.types.stimuli import Stimuli
 from phosphene.types.trials import Trials
+
+_SHOWN = 4  # subjects, and splits, in a repr
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,10 @@ class Split:
                 f"{len(both)} {self.unit} ids of split '{self.name}' stand on both sides, first '{min(both)}'. "
                 "Whatever is scored on them was seen in training; take them out of one side."
             )
+
+    def __repr__(self) -> str:
+        apart = ", categories apart" if self.category_disjoint else ""
+        return f"Split({self.name} by {self.unit}: {len(self.train)} to train, {len(self.test)} to test{apart})"
 
     @property
     def digest(self) -> str:
@@ -92,6 +98,17 @@ class Dataset:
     subjects: Mapping[str, Trials]
     splits: Mapping[str, Split] = field(default_factory=dict)
     about: Mapping[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """Its parts, one a line; subjects that are opened when asked for stay closed."""
+        if isinstance(self.subjects, dict):
+            people = [repr(t) for t in list(self.subjects.values())[:_SHOWN]]
+            people += [f"... {len(self.subjects) - _SHOWN} more subjects"] if len(self.subjects) > _SHOWN else []
+        else:
+            people = [f"subjects {few(self.subjects)}"]
+        parts = [repr(self.stimuli), *people, *map(repr, list(self.splits.values())[:_SHOWN])]
+        parts += [f"... {len(self.splits) - _SHOWN} more splits"] if len(self.splits) > _SHOWN else []
+        return "\n  ".join([f"Dataset({self.name}", *parts]) + ")"
 
     def trials(self, subject: str | None = None) -> Trials:
         """Trials of one subject; of the only (or first) one by default. Raises DataError for an unknown name."""

@@ -114,3 +114,26 @@ def as_slice(index: np.ndarray) -> np.ndarray | slice:
     if index.size and (np.diff(index) == 1).all():
         return slice(int(index[0]), int(index[-1]) + 1)
     return index
+
+
+def few(names: Iterable[str], most: int = 6) -> str:
+    """The first of some names, and how many more there are.
+
+    Examples
+    --------
+    >>> few("abc"), few("abcdefgh", 2)
+    ('a, b, c', 'a, b and 6 more')
+    """
+    names = [str(n) for n in names]
+    return ", ".join(names) if len(names) <= most else f"{', '.join(names[:most])} and {len(names) - most} more"
+
+
+def size_words(shape: Sequence[int]) -> str:
+    """A shape for people.
+
+    Examples
+    --------
+    >>> size_words((32, 32, 3))
+    '32x32x3'
+    """
+    return "x".join(str(int(s)) for s in shape)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from phosphene.errors import DataError, did_you_mean
-from phosphene.types.identity import Rows, as_slice, digest_of, positions, unique_ids
+from phosphene.types.identity import Rows, as_slice, digest_of, few, positions, size_words, unique_ids
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,8 +62,14 @@ class Stimuli:
         return len(self.ids)
 
     def __repr__(self) -> str:
-        size = "no pictures" if self.images is None else "x".join(map(str, self.image_shape))
-        return f"Stimuli({len(self)} of {size}{', captions' if self.captions else ''})"
+        parts = [f"{len(self)} of {'no pictures' if self.images is None else size_words(self.image_shape)}"]
+        parts += (
+            [f"{int((~self.present).sum())} missing"] if self.present is not None and not self.present.all() else []
+        )
+        parts += ["captions"] if self.captions else []
+        parts += [f"{self.labels.shape[1]} labels"] if self.labels is not None else []
+        parts += [f"{len(set(self.category))} categories"] if self.category is not None else []
+        return f"Stimuli({', '.join(parts)})"
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -185,6 +191,11 @@ class Images:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def __repr__(self) -> str:
+        n = len(set(self.ids))
+        of = "" if n == len(self) else f" of {n} stimuli"
+        return f"Images({len(self)}{of}, {size_words(self.pixels.shape[1:])})"
+
     def clipped(self) -> np.ndarray:
         """(n, height, width, channels) float32, 0-1."""
         return np.clip(self.pixels, 0, 1)
@@ -212,6 +223,10 @@ class Latents:
             if len(array) != len(self.ids):
                 raise DataError(f"latents '{name}' has {len(array)} rows for {len(self.ids)} ids.")
         object.__setattr__(self, "ids", np.asarray([str(i) for i in self.ids], dtype=object))
+
+    def __repr__(self) -> str:
+        spaces = (f"{name} {size_words(np.shape(array)[1:])}" for name, array in self.arrays.items())
+        return f"Latents({len(self.ids)} in {few(spaces)})"
 
     def __getitem__(self, space: str) -> np.ndarray:
         if space not in self.arrays:

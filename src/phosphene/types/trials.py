@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from phosphene.errors import DataError, did_you_mean
-from phosphene.types.identity import Rows, as_slice, digest_of
+from phosphene.types.identity import Rows, as_slice, digest_of, few
 
 ROI = "roi."
 """Prefix of the boolean columns of ``Trials.voxels`` that hold ROI memberships."""
@@ -88,7 +88,7 @@ class Trials:
     def __repr__(self) -> str:
         return (
             f"Trials({self.subject}: {len(self)} trials of {len(self.stimulus_ids)} stimuli, {self.n_voxels} voxels"
-            f"{', ROIs ' + ', '.join(self.rois) if self.rois else ''})"
+            f"{', ROIs ' + few(self.rois, 12) if self.rois else ''})"
         )
 
     @property

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from phosphene.data.insilico.captions import WHERE
+
 TEMPLATES = ("a {}", "a photo of a {}", "there is a {}", "a close view of a {}")
 """Sentences for a thing; the mean over them is steadier than any one."""
 
@@ -20,12 +22,6 @@ NOUNS = {
     "boat": "sailing boat",
 }
 """Categories whose name is not what a caption calls them."""
-
-PLACES = {
-    "sky": "high above the clouds", "sea": "at sea", "meadow": "in a green meadow", "desert": "in a sandy desert",
-    "snow": "in the snow", "city": "in a city at night", "room": "in a room with a brick wall", "forest": "in a forest",
-    "mountains": "by a lake in the mountains", "underwater": "under water",
-}  # fmt: skip
 
 
 def noun(category: str) -> str:
@@ -46,4 +42,4 @@ def category_texts(categories: Sequence[str], templates: Sequence[str] = TEMPLAT
 
 def place_texts(places: Sequence[str]) -> dict[str, list[str]]:
     """The same for places."""
-    return {name: [t.format(PLACES.get(name, name)) for t in PLACE_TEMPLATES] for name in places}
+    return {name: [t.format(WHERE.get(name, name)) for t in PLACE_TEMPLATES] for name in places}

@@ -22,11 +22,14 @@ _NOUN = {name: name for name in THINGS} | {
     "balloon": "hot air balloon",
     "boat": "sailing boat",
 }
-_WHERE = {
+
+WHERE = {
     "sky": "high above the clouds", "sea": "at sea", "meadow": "in a green meadow", "desert": "in a sandy desert",
     "snow": "in the snow", "city": "in a city at night", "room": "in a room with a brick wall", "forest": "in a forest",
     "mountains": "by a lake in the mountains", "underwater": "under water",
 }  # fmt: skip
+"""Places as captions call them."""
+
 _LIGHT = {"day": "", "dusk": " at sunset", "haze": " on a hazy day"}
 _INDOORS = ("room", "city", "underwater")
 _VAGUE_WHOLE = ("a picture of something", "a nice picture", "this is an image", "some things in a place",
@@ -64,7 +67,7 @@ def _write(scene: Scene, quality: str, style: int, pick: tuple[int, int, int]) -
     """One caption; `style` chooses its form and `pick` the words that are free, or wrong."""
     main = next(thing for thing in scene.things if thing.kind == scene.main)
     others = [thing for thing in scene.things if thing is not main]
-    where = _WHERE[scene.place] + ("" if scene.place in _INDOORS else _LIGHT[scene.light])
+    where = WHERE[scene.place] + ("" if scene.place in _INDOORS else _LIGHT[scene.light])
     if quality == GOOD:
         if style == 0:
             text = f"{_named(main)} {where}"
@@ -72,26 +75,26 @@ def _write(scene: Scene, quality: str, style: int, pick: tuple[int, int, int]) -
                 text += ", with " + " and ".join(f"{_named(thing)} {_side(thing)}" for thing in others)
             return text
         if style == 1:
-            return f"a photo of {_named(main)} {_WHERE[scene.place]}"
+            return f"a photo of {_named(main)} {WHERE[scene.place]}"
         lead = "a close view of" if main.size > 0.62 else "there is"
         ending = f" next to {_article(_NOUN[others[0].kind])}" if others else ""
-        return f"{lead} {_article(_NOUN[main.kind])} {_WHERE[scene.place]}{ending}"
+        return f"{lead} {_article(_NOUN[main.kind])} {WHERE[scene.place]}{ending}"
     if quality == VAGUE:
         if style == 0:
             return _VAGUE_WHOLE[pick[0] % len(_VAGUE_WHOLE)]
         if style == 1:
             return f"{_VAGUE_FAMILY[FAMILIES[main.kind]]} {_VAGUE_PLACE[scene.place]}"
-        return f"a view {_WHERE[scene.place]}" if pick[0] % 2 else f"{_VAGUE_FAMILY[FAMILIES[main.kind]]} and more"
+        return f"a view {WHERE[scene.place]}" if pick[0] % 2 else f"{_VAGUE_FAMILY[FAMILIES[main.kind]]} and more"
     if style == 0:  # another colour
         colours = [name for name in KINDS[main.kind].colours if name != main.colour]
-        return f"{_named(main, colour=colours[pick[0] % len(colours)])} {_WHERE[scene.place]}"
+        return f"{_named(main, colour=colours[pick[0] % len(colours)])} {WHERE[scene.place]}"
     if style == 1:  # another place
         places = [name for name in PLACES if name != scene.place]
-        return f"{_named(main)} {_WHERE[places[pick[1] % len(places)]]}"
+        return f"{_named(main)} {WHERE[places[pick[1] % len(places)]]}"
     same = "person" if FAMILIES[main.kind] == "person" else main.kind  # calling a face a person is not wrong
     kinds = [name for name in THINGS if name not in scene.labels and FAMILIES[name] != same]
     wrong = kinds[pick[2] % len(kinds)]
-    return f"{_named(main, kind=wrong, text=WORDS[pick[1] % len(WORDS)])} {_WHERE[scene.place]}"
+    return f"{_named(main, kind=wrong, text=WORDS[pick[1] % len(WORDS)])} {WHERE[scene.place]}"
 
 
 def _plan(scenes: Sequence[Scene]) -> list[list[tuple[str, int, tuple[int, int, int]]]]:

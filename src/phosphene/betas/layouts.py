@@ -1,0 +1,243 @@
+"""Where the files of a subject's runs lie: in a BIDS folder, and in the layout OpenfMRI used before it. See :mod:`read`."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from phosphene.errors import DataError
+
+_PROCESSED = ("space", "desc", "res", "den")  # parts of a name that only processed images have
+_MOTION = ("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one run lies.
+
+    Attributes
+    ----------
+    image : of the scanner's volumes
+    session, run : numbers
+    tr_s : seconds from volume to volume; None where only the image says
+    events, confounds : read the tables when called
+    """
+
+    image: Path
+    session: int
+    run: int
+    tr_s: float | None
+    events: Callable[[], pd.DataFrame]
+    confounds: Callable[[], np.ndarray]
+
+    @property
+    def name(self) -> str:
+        """Folder and file, for messages."""
+        return f"{self.image.parent.name}/{self.image.name}"
+
+
+# -- BIDS --------------------------------------------------------------------------------------------------------------
+
+
+def bids(root: Path, subject: Path, task: str | None, pattern: str | None) -> list[Place]:
+    """Every run of a subject below a BIDS folder; DataError where there is none, or of several tasks."""
+    images = _visible(subject.glob(f"**/func/{pattern or '*_bold.nii*'}"))
+    tasks = {_entities(p).get("task", "") for p in images}
+    if task is None and len(tasks) > 1:
+        raise DataError(f"{subject.name} has runs of several tasks ({', '.join(sorted(tasks))}); say which with task=.")
+    images = [p for p in images if task in (None, _entities(p).get("task"))]
+    if not images:
+        raise DataError(
+            f"{subject} has no {pattern or '*_bold.nii.gz'} in a folder func" + (f" of task '{task}'." if task else ".")
+        )
+    places = []
+    sessions = sorted({_entities(p).get("ses", "") for p in images})
+    for order, image in enumerate(images, 1):
+        entities = _entities(image)
+        stem = "_".join(p for p in image.name.split("_")[:-1] if p.split("-")[0] not in _PROCESSED)
+        session = entities.get("ses", "")
+        if "echo" in entities or entities.get("part", "mag") != "mag":
+            raise DataError(f"{image.name} is one echo or phase of several; combine them first.")
+        places.append(
+            Place(
+                image,
+                _number(session, 1 + sessions.index(session)),
+                _number(entities.get("run"), order),
+                _bids_tr(root, image, entities),
+                partial(_events_table, _bids_events(root, image, f"{stem}_events.tsv")),
+                partial(_bids_confounds, root, subject.name, image, stem),
+            )
+        )
+    return places
+
+
+def _bids_events(root: Path, image: Path, name: str) -> Path:
+    """Beside the image, or where a derivative below the study has left it."""
+    places = [image.with_name(name), *(p / image.parent.relative_to(root) / name for p in root.resolve().parents[:3])]
+    return next((p for p in places if p.is_file()), places[0])
+
+
+def _bids_tr(root: Path, image: Path, entities: dict[str, str]) -> float | None:
+    beside = image.with_name(re.sub(r"\.nii(\.gz)?$", ".json", image.name))
+    above = sorted(root.glob(f"*task-{entities.get('task', '')}*_bold.json")) if "task" in entities else []
+    for path in [beside, *above]:
+        if path.is_file():
+            try:
+                value = json.loads(path.read_text(encoding="utf-8")).get("RepetitionTime")
+            except (ValueError, AttributeError, UnicodeDecodeError) as error:
+                raise DataError(f"{path} should be a JSON object; reading it gave: {error}") from error
+            if value is not None:
+                return float(value)
+    return None
+
+
+def _bids_confounds(root: Path, subject: str, image: Path, stem: str) -> np.ndarray:
+    name = f"{stem}*confounds*.tsv"
+    found = sorted([*image.parent.glob(name), *root.glob(f"derivatives/*/{subject}/**/{name}")])
+    if not found:
+        raise DataError(
+            f"no confounds were found for {image.name}; fit without, or add {stem}_desc-confounds_timeseries.tsv."
+        )
+    table = _tsv(found[0])
+    missing = [c for c in _MOTION if c not in table]
+    if missing:
+        raise DataError(f"{found[0]} lacks {', '.join(missing)}; it has {', '.join(table.columns[:12])} ...")
+    return table[list(_MOTION)].to_numpy(dtype=np.float64)
+
+
+def bids_masks(root: Path, subject: str) -> tuple[list[Path], dict[str, Path]]:
+    """Masks of the brain, the best first, and those of ROIs by name."""
+    own = [*root.glob(f"{subject}/**/*_mask.nii*"), *root.glob(f"derivatives/*/{subject}/**/*_mask.nii*")]
+    own = list(_visible(own))
+    rois = {e["label"]: p for p in own if "label" in (e := _entities(p))}
+    return [p for p in own if "brain_mask" in p.name and "label-" not in p.name], rois
+
+
+# -- OpenfMRI ----------------------------------------------------------------------------------------------------------
+
+
+def openfmri(root: Path, subject: Path, task: str | None, pattern: str | None) -> list[Place]:
+    """Every run of a subject of OpenfMRI; DataError where there is none, or of several tasks."""
+    folders = [p for p in _visible((subject / "BOLD").glob("task*_run*")) if p.is_dir()]
+    tasks = {p.name.split("_")[0] for p in folders}
+    if task is None and len(tasks) > 1:
+        raise DataError(f"{subject.name} has runs of several tasks ({', '.join(sorted(tasks))}); say which with task=.")
+    key = root / "scan_key.txt"
+    match = re.search(r"^TR\s+(\S+)", key.read_text(encoding="utf-8"), re.MULTILINE) if key.is_file() else None
+    try:
+        tr_s = float(match[1]) if match else None
+    except ValueError as error:
+        raise DataError(f"{key} should say 'TR' and seconds; it says '{match[0]}'.") from error
+    names = _conditions(root)
+    places = []
+    for folder in folders:
+        if task not in (None, folder.name.split("_")[0]):
+            continue
+        images = list(_visible(folder.glob(pattern or "bold*.nii*")))
+        if len(images) != 1:
+            raise DataError(
+                f"{folder} should hold one image of BOLD; it has {len(images)}"
+                f"{': ' + ', '.join(p.name for p in images) + '; say which with --pattern FILE' if images else ''}."
+            )
+        onsets = subject / "model" / "model001" / "onsets" / folder.name
+        places.append(
+            Place(
+                images[0],
+                1,
+                _number(folder.name.split("_run")[-1], 1),
+                tr_s,
+                partial(_openfmri_events, folder, onsets, names),
+                partial(_moved, folder / "bold_moest.txt"),
+            )
+        )
+    if not places:
+        raise DataError(
+            f"{subject / 'BOLD'} has no folder task001_run001 or the like" + (f" of {task}." if task else ".")
+        )
+    return places
+
+
+def _openfmri_events(folder: Path, onsets: Path, names: dict[str, str]) -> pd.DataFrame:
+    table = folder / "bold_events.tsv"
+    if table.is_file():
+        return _events_table(table)
+    rows = []
+    for path in _visible(onsets.glob("cond*.txt")):
+        condition = path.stem
+        try:
+            values = np.loadtxt(path, ndmin=2)
+        except ValueError as error:
+            raise DataError(
+                f"{path} should hold onset, duration and weight of each event; reading it gave: {error}"
+            ) from error
+        rows += [(on, duration, names.get(condition, condition)) for on, duration in values[:, :2]]
+    if not rows:
+        raise DataError(f"{folder.name} has neither {table.name} nor onsets in {onsets}.")
+    return pd.DataFrame(rows, columns=["onset", "duration", "trial_type"]).sort_values("onset", kind="stable")
+
+
+def _conditions(root: Path) -> dict[str, str]:
+    path = root / "models" / "model001" / "condition_key.txt"
+    if not path.is_file():
+        return {}
+    parts = [line.split(maxsplit=2) for line in path.read_text(encoding="utf-8").splitlines()]
+    return {p[1]: p[2].strip() for p in parts if len(p) == 3}
+
+
+def _moved(path: Path) -> np.ndarray:
+    if not path.is_file():
+        raise DataError(f"{path} is missing; fit without confounds.")
+    return np.loadtxt(path, ndmin=2)
+
+
+def openfmri_masks(subject: Path) -> tuple[list[Path], dict[str, Path]]:
+    """Masks of the brain, the best first, and those of ROIs by name."""
+    own = {p.name.split(".")[0]: p for p in _visible((subject / "masks").glob("*.nii*"))}
+    brain = own.pop("brain", None)
+    own.pop("voxels", None)
+    own.pop("ceiling", None)
+    above = subject.parent.parent / "mask.nii.gz"
+    return [p for p in (brain, above) if p is not None and p.is_file()], own
+
+
+# -- both --------------------------------------------------------------------------------------------------------------
+
+
+def _number(text: str | None, default: int) -> int:
+    digits = re.sub(r"\D", "", text or "")
+    return int(digits) if digits else default
+
+
+def _entities(path: Path) -> dict[str, str]:
+    return dict(part.split("-", 1) for part in path.name.split("_") if "-" in part)
+
+
+def _visible(paths: Iterable[Path]) -> list[Path]:
+    """Without what file managers and interrupted downloads leave behind."""
+    return sorted(
+        p for p in paths if not p.name.startswith((".", "~")) and not p.name.endswith((".part", ".lock", ".tmp"))
+    )
+
+
+def _tsv(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(path, sep="\t", na_values=["n/a"], keep_default_na=True)
+    except FileNotFoundError as error:
+        raise DataError(f"{path} is missing.") from error
+    except (ValueError, pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} should be a table with tabs; reading it gave: {error}") from error
+
+
+def _events_table(path: Path) -> pd.DataFrame:
+    table = _tsv(path)
+    for column in ("onset", "duration"):
+        if column not in table:
+            raise DataError(f"{path} needs a column '{column}'; it has {', '.join(map(str, table.columns))}.")
+    return table
