@@ -12,8 +12,8 @@ brain <-> latent <-> image. Every published system is some choice for each arrow
     report     one self-contained page
 
     >>> import phosphene
-    >>> phosphene.recipe_names()
-    ['linear']
+    >>> run = phosphene.fit(phosphene.configure("linear", [("mine", {"data.name": "insilico"})])[0], "runs/mine")
+    >>> phosphene.decode(run), phosphene.encode(run), phosphene.evaluate(run), phosphene.report(run)
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ _PUBLIC = {
     "configure": "phosphene.flow",
     "decode": "phosphene.flow",
     "encode": "phosphene.flow",
-    "evaluate": "phosphene.flow",
     "fit": "phosphene.flow",
     "open_dataset": "phosphene.data.registry",
     "open_run": "phosphene.flow",
@@ -42,13 +41,17 @@ _PUBLIC = {
     "score": "phosphene.evaluate",
 }
 
-__all__ = ["__version__", *_PUBLIC]
+_VERBS = ("analyse", "evaluate", "report")  # folders of that name, which can be called
+
+__all__ = ["__version__", *_PUBLIC, *_VERBS]
 
 
 def __getattr__(name: str) -> Any:
     """Public names are imported when first used, so that importing phosphene loads nothing heavy."""
     if name in _PUBLIC:
         return getattr(import_module(_PUBLIC[name]), name)
+    if name in _VERBS:
+        return import_module(f"phosphene.{name}")
     raise AttributeError(f"module 'phosphene' has no attribute '{name}'")
 
 

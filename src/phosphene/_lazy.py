@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from types import ModuleType
 from typing import Any
 
 
-class VerbModule(ModuleType):
-    """A folder that is called as a verb, too: ``phosphene.evaluate(run)`` is `phosphene.flow.evaluate`, whatever was imported."""
+class _Verb(ModuleType):
+    """A folder that is called as a verb, too."""
+
+    home: str
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
-        """The verb of `phosphene.flow` that has the folder's name."""
-        return getattr(import_module("phosphene.flow"), self.__name__.rpartition(".")[2])(*arguments, **options)
+        """The function of the folder's name, wherever it is defined."""
+        return getattr(import_module(self.home), self.__name__.rpartition(".")[2])(*arguments, **options)
+
+
+def as_verb(package: str, home: str) -> None:
+    """Let a folder be called: ``phosphene.report(run)`` and ``phosphene.report.figures`` are one name.
+
+    Parameters
+    ----------
+    package : its ``__name__``
+    home : the module that defines the function of the same name
+    """
+    folder = sys.modules[package]
+    folder.__class__, folder.home = _Verb, home
 
 
 def attach(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from itertools import accumulate
 
 _LONGEST = 2400  # characters; a broken file may have put its whole content into a library's message
 
@@ -84,7 +85,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
     Returns
     -------
-    str, such as ``"Did you mean 'V1'? Known: V1, V2, V3."``; ``"Nothing is known here."`` for no names
+    str, such as ``"Did you mean 'V1'? Known: V1, V2, V3."``; ``"Nothing is known here."`` for no names. Very many
+    are not all listed
 
     Examples
     --------
@@ -97,4 +99,10 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     lowered = {n.lower(): n for n in names}
     near = difflib.get_close_matches(str(name).lower(), lowered, n=1)
     hint = f"Did you mean '{lowered[near[0]]}'? " if near else ""
-    return f"{hint}Known: {', '.join(names)}."
+    return f"{hint}Known: {_listed(names)}."
+
+
+def _listed(names: list[str], most: int = 1000) -> str:
+    """Names up to `most` characters, and how many more there are."""
+    shown = [n for n, end in zip(names, accumulate(len(n) + 2 for n in names), strict=True) if end <= most] or names[:1]
+    return ", ".join(shown) + (f" and {len(names) - len(shown)} more" if len(shown) < len(names) else "")

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from phosphene.betas import BetaOptions, betas_from_folder, onset_shift, read_runs, single_trial_betas
+from phosphene.betas.read import locate
 from phosphene.data import read_dataset
 from phosphene.data.insilico import make
 from phosphene.data.insilico.bold import Scanner
@@ -73,6 +74,13 @@ def test_a_folder_gives_back_the_runs_it_was_written_from(layout, request, study
     np.testing.assert_allclose(found.voxels[["x", "y", "z"]], study.voxels[["x", "y", "z"]].to_numpy()[rows], atol=6)
     np.testing.assert_array_equal(found.voxels["roi.V1"], study.voxels["roi.V1"].to_numpy(bool)[rows])
     assert found.categories[study.ids[0]] == study.category[0]
+
+
+def test_a_folder_that_is_no_study_is_told_from_a_study_without_the_subject(bids, tmp_path):
+    with pytest.raises(DataError, match="is no BIDS or OpenfMRI study"):
+        locate(tmp_path, "01")
+    with pytest.raises(DataError, match="has no subject '77'"):
+        locate(bids[0], "77")
 
 
 def test_a_study_becomes_a_data_set_with_the_same_betas(bids, tmp_path):

@@ -12,7 +12,7 @@ import scipy.io
 from PIL import Image
 
 from phosphene.data import check, import_dataset, import_table, splits
-from phosphene.errors import DataError, PhospheneWarning
+from phosphene.errors import ConfigError, DataError, PhospheneWarning
 
 N, N_VOXELS = 8, 5
 SHOWN = ["cat", "dog", "cat", "car", "cup", "dog", "car", "cup"]
@@ -246,3 +246,10 @@ def test_a_dataset_by_name_is_imported_whole(shared_data, tmp_path):
     dataset = import_dataset("digits69", tmp_path / "set", root=shared_data)
     assert dataset.trials().betas.shape == (100, 3092)
     assert dataset.split("file").unit == "stimulus"
+
+
+def test_a_folder_that_is_taken_is_refused_before_anything_is_read(own):
+    import_table(**own)
+    own["images"].rename(own["images"].with_name("elsewhere"))  # would be an error of its own, were it looked for
+    with pytest.raises(ConfigError, match="already holds a data set"):
+        import_table(**own)

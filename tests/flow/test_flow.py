@@ -91,9 +91,12 @@ def test_a_folder_with_another_run_is_left_alone(pair_file, tmp_path, change):
     out = tmp_path / "run"
     flow.fit(config(pair_file), out)
     before = (out / "config.yaml").read_text()
-    with pytest.raises(ConfigError, match="differ.*nothing in it was touched"):
+    with pytest.raises(ConfigError, match="differ.*nothing in it was touched") as told:
         flow.fit(config(pair_file, **change), out)
     assert (out / "config.yaml").read_text() == before
+    for key, value in change.items():
+        assert f"{key}: " in str(told.value)
+        assert f"{value!r} asked for" in str(told.value)
 
 
 @pytest.mark.fault(74)

@@ -65,6 +65,17 @@ def test_a_pair_read_the_other_way_round_changes_its_sign_and_nothing_else():
     assert one["p"] == other["p"]
 
 
+def test_the_order_of_runs_and_of_their_stimuli_changes_the_sign_and_nothing_else():
+    runs = several([0.3, 0.0], 30, np.random.default_rng(2))
+    forward = compare_items(runs).pair("pixcorr", "run0", "run1")
+    turned = {name: runs[name].iloc[::-1] for name in ("run1", "run0")}
+    backward = compare_items(turned).pair("pixcorr", "run1", "run0")
+    assert backward["value"] == pytest.approx(-forward["value"], rel=1e-12)
+    assert backward["ci_low"] == pytest.approx(-forward["ci_high"], rel=1e-12)
+    assert backward["ci_high"] == pytest.approx(-forward["ci_low"], rel=1e-12)
+    assert backward["p"] == forward["p"]
+
+
 def test_a_lower_error_counts_as_better_and_stimuli_are_paired_by_name():
     runs = {
         "small": items([0.1, 0.2, 0.3], "mse", ["a", "b", "c"]),

@@ -150,6 +150,15 @@ def test_one_failure_leaves_the_others_and_is_named(tmp_path):
     assert any(whole.failure(n) for n in whole.grid.runs)
 
 
+def test_runs_that_fail_for_one_reason_are_told_together(tmp_path):
+    file = write(tmp_path, grid=[{"seed": [0, 1, 2, 3, 4]}], base={**BASE, "data": {"name": str(tmp_path / "gone")}})
+    with pytest.raises(MachineError) as told:
+        sweep(file, tmp_path / "out")
+    assert str(told.value).count(f"{tmp_path / 'gone'}") == 1
+    assert "and 2 more: " in str(told.value)
+    assert "phosphene.errors" not in str(told.value)
+
+
 def test_another_process_at_a_run_is_respected(tmp_path):
     from phosphene.run.claims import claimed
 

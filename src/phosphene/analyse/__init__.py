@@ -12,6 +12,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from phosphene._lazy import as_verb
 from phosphene.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
@@ -56,3 +57,6 @@ def __getattr__(name: str) -> Any:
     if name == "analyse":
         return import_module("phosphene.analyse.base").analyse
     raise AttributeError(f"module 'phosphene.analyse' has no attribute '{name}'")
+
+
+as_verb(__name__, f"{__name__}.base")

@@ -62,7 +62,7 @@ class Categories(Analysis[CategoriesOptions]):
             m = prepare(opened, self.options.fold, self.rng("folds"), self.options.min_positives)
             inputs = _inputs(m, opened.stimuli)
         scores, null = {}, {}
-        for name, (train, test) in progress.each(inputs.items(), "reading labels"):
+        for name, (train, test) in progress.each(inputs.items(), "reading labels", unit="input"):
             scores[name] = LabelReader(self.options.reader).fit(train, m.train_labels, m.folds).read(test)
             null[name] = self._null(name, m, train, test)
         words = {name: _words(name, len(m.recipe.latents(m.test).arrays) > 1) for name in inputs}

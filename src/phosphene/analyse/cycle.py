@@ -85,7 +85,7 @@ class Cycle(Analysis[CycleOptions]):
         first = None if self.options.images is None else 0
         folds = chosen_folds(opened, first if self.options.fold is None else self.options.fold)
         went = _Went()
-        for fold in progress.each(folds, "going round"):
+        for fold in progress.each(folds, "going round", unit="fold"):
             self._fold(opened, fold, went)
         table, chance = self._table(opened, went)
         inputs = {k: v for k, v in INPUTS.items() if k in set(table["input"])}

@@ -86,7 +86,7 @@ class Interpolate(Analysis[InterpolateOptions]):
         looks = Looks(opened.dataset.name, opened.stimuli.select(train.stimulus_ids))
         t = np.linspace(0, 1, self.options.steps)
         ways = []
-        for a, b in progress.each(pairs, "interpolating"):
+        for a, b in progress.each(pairs, "interpolating", unit="pair"):
             start, end = test.read(np.array([a, b]))
             mixed = ((1 - t)[:, None] * start + t[:, None] * end).astype(np.float32)
             trials = standing_in(test, np.full(len(t), a), mixed, interpolated=f"towards {test.stimuli[b]}")

@@ -101,7 +101,7 @@ class Reliability(Analysis[ReliabilityOptions]):
         folds = chosen_folds(opened, self.options.fold)
         seen: dict[str, _Seen] = {name: _Seen() for name in INPUTS}
         conduct: list[str] = []
-        for fold in progress.each(folds, "decoding noise"):
+        for fold in progress.each(folds, "decoding noise", unit="fold"):
             looks = self._fold(opened, fold, seen, conduct)
         table = self._table(seen, looks)
         words = {k: v.format(scale=self.options.far) for k, v in INPUTS.items()}

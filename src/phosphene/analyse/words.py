@@ -184,7 +184,7 @@ class Words(Analysis[WordsOptions]):
         base = np.asarray(space.embed(few))
         edit = Edit(*moments(train), "raise", self.options.amount)
         one = partial(self._area, few, base, edit, space, pool)
-        return [one(aim) for aim in progress.each(aims, "describing areas")]
+        return [one(aim) for aim in progress.each(aims, "describing areas", unit="area")]
 
     def _area(self, few: Trials, base: np.ndarray, edit: Edit, space: Space, pool: Pool, aim: Target) -> Described:
         matched = StandIns(aim.voxels, few.noise_ceiling, few.n_voxels)

@@ -113,6 +113,10 @@ def locate(
         subject_folder, places, masks = new, bids(root, new, task, pattern), bids_masks(root, new.name)
     else:
         there = sorted(p.name for p in root.glob("sub*") if p.is_dir())
+        if not there:
+            raise DataError(
+                f"{root} is no BIDS or OpenfMRI study: it holds no folder such as 'sub-{label}'. Give the folder that does."
+            )
         raise DataError(f"{root} has no subject '{subject}'. {did_you_mean(f'sub-{label}', there)}")
     if sessions is not None:
         known = sorted({p.session for p in places})

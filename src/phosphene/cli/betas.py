@@ -72,6 +72,10 @@ def betas(
         folder, subject, out, options, _told(quiet), mask=mask, task=task, sessions=session or None, pattern=pattern,
         images=images, shift="auto" if shift == "auto" else "none", workers=workers or os.cpu_count() or 1, replace=replace,
     )  # fmt: skip
+    if made.result is None:
+        typer.echo(
+            f"{shell(out)} was there already, made of the same files with the same options; --replace makes it anew"
+        )
     page = betas_report(made.folder, made.trials.subject)
     typer.echo(
         f"betas: {made.trials!r}\nreport: {page}\nnext: phosphene fit linear --data {shell(out)} --split kfold:5 --out RUN"

@@ -23,6 +23,32 @@ from phosphene.types import Dataset, Split, Stimuli, Trials
 _BLOCK_BYTES = 2**25
 
 
+def free_folder(path: str | Path, *, replace: bool = False) -> Path:
+    """The folder that a data set may be written to, asked before any work is done for it.
+
+    Parameters
+    ----------
+    path : which
+    replace : whether a data set that lies there may go
+
+    Raises
+    ------
+    ConfigError
+        Something else stands there, or a data set that may not go.
+    """
+    path = atomic.checked_path(path)
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        if not (path / INDEX).is_file():
+            raise ConfigError(
+                f"{path} exists and is no data set of phosphene, so it is left alone; choose another --out."
+            )
+        if not replace:
+            raise ConfigError(
+                f"{path} already holds a data set. Choose another --out, or replace it with --replace (in Python replace=True)."
+            )
+    return path
+
+
 def write_dataset(
     dataset: Dataset,
     path: str | Path,
@@ -54,16 +80,7 @@ def write_dataset(
     MachineError
         The disk is full or cannot be written; nothing is left behind.
     """
-    path = atomic.checked_path(path)
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        if not (path / INDEX).is_file():
-            raise ConfigError(
-                f"{path} exists and is no data set of phosphene, so it is left alone; choose another --out."
-            )
-        if not replace:
-            raise ConfigError(
-                f"{path} already holds a data set. Choose another --out, or replace it with --replace (in Python replace=True)."
-            )
+    path = free_folder(path, replace=replace)
     names = {s: quote(s, safe=" ") for s in dataset.subjects}
     for name in names.values():
         if not name.strip(". ") or len(name) > 200:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from phosphene.data.arrays import open_arrays, real_matrix, single_array
 from phosphene.data.folder import read_dataset
-from phosphene.data.folder_write import write_dataset
+from phosphene.data.folder_write import free_folder, write_dataset
 from phosphene.data.pictures import match_pictures, open_pictures
 from phosphene.data.registry import locate
 from phosphene.errors import DataError, PhospheneWarning, did_you_mean
@@ -59,6 +59,7 @@ def import_dataset(
         return source.reader.import_to(
             source.path, values, source.subject, out, replace=replace, progress=progress, say=say
         )
+    free_folder(out, replace=replace)
     dataset = source.reader.load(source.path, values, source.subject)
     return read_dataset(write_dataset(dataset, out, int16_scale=int16_scale, replace=replace, progress=progress))
 
@@ -111,6 +112,7 @@ def import_table(
     DataError
         Naming the file, the column and the row that is wrong.
     """
+    free_folder(out, replace=replace)
     file = open_arrays(checked_path(betas))
     matrix = real_matrix(single_array(file, key), f"{betas}{f' ({key})' if key else ''}")
     matrix = matrix.T if transposed else matrix
@@ -321,7 +323,7 @@ def _stimuli(
         if notes:
             first = next(iter(notes))
             warnings.warn(
-                f"{len(notes)} of {len(ids)} picture files are unusual, first '{first}': {'; '.join(notes[first])}.",
+                f"{len(notes)} of {int(present.sum())} picture files are unusual, first '{first}': {'; '.join(notes[first])}.",
                 PhospheneWarning,
                 stacklevel=4,
             )

@@ -191,9 +191,8 @@ def _drawn(dataset: Dataset, trials: Trials, text: str, seed: int) -> list[Split
         k = _whole(amount, text)
         if not 2 <= k <= n_groups:
             raise SplitError(
-                f"'{text}' asks for {k} folds, but {trials.subject} has {n_groups} {what}; between 2 and "
-                f"{n_groups} folds "
-                "are possible."
+                f"'{text}' asks for {k} fold{'s' if k != 1 else ''}, but {trials.subject} has {n_groups} {what}; between 2 "
+                f"and {n_groups} folds are possible."
             )
         fold = _deal(groups, way, len(items), k, rng)
         parts = [(f"{text}/{f + 1:0{len(str(k))}d}", fold == f) for f in range(k)]

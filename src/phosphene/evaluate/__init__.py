@@ -23,9 +23,7 @@ published            the papers' numbers with their protocols
 
 from __future__ import annotations
 
-import sys
-
-from phosphene._lazy import VerbModule, attach
+from phosphene._lazy import as_verb, attach
 
 _WHERE = {
     "pixcorr": "pixel",
@@ -108,4 +106,4 @@ _WHERE = {
 }
 
 __getattr__, __dir__, __all__ = attach(__name__, _WHERE)
-sys.modules[__name__].__class__ = VerbModule
+as_verb(__name__, "phosphene.flow")

@@ -111,15 +111,19 @@ def compare_items(
         there = {name: by_metric[metric] for name, by_metric in tables.items() if metric in by_metric}
         if len(there) < 2:
             continue
-        common = pd.concat(there, axis=1, join="inner").dropna()
+        common = pd.concat(there, axis=1, join="inner").dropna().sort_index()
         if len(common) < 2:
             continue
         rows = []
         for first, second in combinations(there, 2):
-            rng = np.random.default_rng([seed, zlib.crc32(f"{metric} {first} {second}".encode())])
-            ours, theirs = (sign * common[name].to_numpy(float) for name in (first, second))
-            found = paired_difference(ours, theirs, rng=rng, n_draws=n_draws, n_flips=n_flips)
-            rows.append((metric, first, second, found.value, found.low, found.high, found.p, np.nan, found.n))
+            a, b = sorted((first, second))  # the same draws whichever run is named first
+            rng = np.random.default_rng([seed, zlib.crc32(f"{metric} {a} {b}".encode())])
+            one, other = (sign * common[name].to_numpy(float) for name in (a, b))
+            found = paired_difference(one, other, rng=rng, n_draws=n_draws, n_flips=n_flips)
+            value, low, high = found.value, found.low, found.high
+            if a != first:
+                value, low, high = -value, -high, -low
+            rows.append((metric, first, second, value, low, high, found.p, np.nan, found.n))
         table = pd.DataFrame(rows, columns=list(PAIR_COLUMNS))
         table["p_holm"] = holm(table["p"].to_numpy())
         pairs.append(table)

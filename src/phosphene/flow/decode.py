@@ -55,7 +55,7 @@ def decode(opened: Opened, *, controls: Sequence[str] = CONTROLS, progress: Prog
     run = opened.run
     drawn: dict[str, list[_Drawn]] = {}
     with run.locked("decode"):
-        for fold in progress.each(range(len(opened.folds)), "decoding"):
+        for fold in progress.each(range(len(opened.folds)), "decoding", unit="fold"):
             for name, pictures in _decode_fold(opened, fold, controls):
                 drawn.setdefault(name, []).append(pictures)
         for name, folds in drawn.items():
@@ -176,7 +176,7 @@ def encode(opened: Opened, *, progress: Progress | None = None) -> RunFolder:
     progress = progress or Progress(quiet=True)
     predicted, measured, ids, folds, repeats = [], [], [], [], []
     with opened.run.locked("encode"):
-        for fold in progress.each(range(len(opened.folds)), "encoding"):
+        for fold in progress.each(range(len(opened.folds)), "encoding", unit="fold"):
             recipe = opened.recipe(fold)
             if not recipe.can_encode():
                 raise ConfigError(f"the recipe {opened.config.recipe.kind} decodes only; it cannot predict responses.")

@@ -70,7 +70,7 @@ def evaluate(
         fitted = [opened.recipe(fold) for fold in range(len(opened.folds))]
         readers = _Readers(_classifier(opened), _seen(opened), _candidates(opened, fitted[0]))
         scored: dict[str, Scores] = {}
-        for name in progress.each(run.inputs(TEST), "scoring"):
+        for name in progress.each(run.inputs(TEST), "scoring", unit="input"):
             encoded = _encoded(opened) if name == "brain" else None
             decoded = _decoded(opened, name, readers)
             scored[name] = score(decoded, encoded, seed=seed)

@@ -17,7 +17,7 @@ from phosphene.errors import ConfigError
 from phosphene.flow.forecast import Forecast, forecast, text_of, write_beside
 from phosphene.flow.opened import Opened, RunConfig
 from phosphene.run import atomic, memory
-from phosphene.run.config import flatten, to_yaml
+from phosphene.run.config import flatten, read_yaml, to_yaml
 from phosphene.run.device import device
 from phosphene.run.folder import RunFolder
 from phosphene.run.progress import Progress
@@ -111,9 +111,9 @@ def _check_memory(opened: Opened) -> None:
 def _begin(opened: Opened, identity: Mapping[str, str], origins: Mapping[str, str]) -> None:
     """Write down what is about to be fitted. Raises ConfigError when the folder holds another run."""
     run, config = opened.run, opened.config
-    _refuse_another(run, identity)
-    atomic.write_text(run.path / "config.yaml", to_yaml(config.model_dump(mode="json")))
     flat = flatten(config.model_dump(mode="json"))
+    _refuse_another(run, identity, flat)
+    atomic.write_text(run.path / "config.yaml", to_yaml(config.model_dump(mode="json")))
     table = [{"key": k, "value": str(v), "origin": origins.get(k, "given")} for k, v in flat.items()]
     run.write_table(pd.DataFrame(table), "origins.csv")
     run.write_table(_split_table(opened.folds), "splits.csv")
@@ -129,7 +129,7 @@ def _science(config: RunConfig) -> str:
     return digest_of(values)
 
 
-def _refuse_another(run: RunFolder, identity: Mapping[str, str]) -> None:
+def _refuse_another(run: RunFolder, identity: Mapping[str, str], asked: Mapping[str, Any]) -> None:
     if not (run.path / "manifest.json").is_file():
         foreign = [p.name for p in run.path.iterdir() if not p.name.startswith(".")]
         if foreign:
@@ -143,9 +143,18 @@ def _refuse_another(run: RunFolder, identity: Mapping[str, str]) -> None:
     if changed:
         raise ConfigError(
             f"{run.path} holds a run of {before.get('recipe')} whose {' and '.join(changed)} "
-            f"{'differs' if len(changed) == 1 else 'differ'} from what you ask for now. Choose another --out, or delete "
-            "that folder; nothing in it was touched."
+            f"{'differs' if len(changed) == 1 else 'differ'} from what you ask for now{_differences(run, asked)}. Choose "
+            "another --out, or delete that folder; nothing in it was touched."
         )
+
+
+def _differences(run: RunFolder, asked: Mapping[str, Any], most: int = 4) -> str:
+    """Which keys of the configuration differ, in words: " (seed: 0 there, 3 asked for)"; "" where none does."""
+    there = flatten(read_yaml(run.path / "config.yaml")) if (run.path / "config.yaml").is_file() else {}
+    keys = [k for k in {**there, **asked} if there.get(k) != asked.get(k)]
+    said = [f"{k}: {there.get(k)!r} there, {asked.get(k)!r} asked for" for k in keys[:most]]
+    more = f"; {len(keys) - most} keys more" if len(keys) > most else ""
+    return f" ({'; '.join(said)}{more})" if said else ""
 
 
 def _split_table(folds: Sequence[Split]) -> pd.DataFrame:

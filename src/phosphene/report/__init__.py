@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from phosphene._lazy import as_verb
+
 __all__ = ["figures", "report"]
 
 
@@ -19,3 +21,6 @@ def __getattr__(name: str) -> Any:
     if name == "report":
         return importlib.import_module("phosphene.report.html").report
     raise AttributeError(f"module 'phosphene.report' has no attribute '{name}'")
+
+
+as_verb(__name__, f"{__name__}.html")

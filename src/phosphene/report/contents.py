@@ -254,7 +254,7 @@ class Contents:
             "folds": folds,
             "unit": plain(split.get("unit") or "stimulus"),
             "n_train": counts["train"],
-            "n_test": counts["test"] or self.n_pictures,
+            "n_test": (self.n_pictures if split.get("unit") == "stimulus" else 0) or counts["test"] or self.n_pictures,
             "setting": plain(manifest.get("setting") or ""),
             "transductive": plain(manifest.get("transductive") or ""),
             "state": plain(manifest.get("state") or ""),

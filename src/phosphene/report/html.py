@@ -17,6 +17,7 @@ from markupsafe import Markup
 from phosphene import recipes
 from phosphene._version import __version__
 from phosphene.errors import ConfigError
+from phosphene.flow.opened import Opened
 from phosphene.report.analyses import analyses
 from phosphene.report.comparison import check_comparable, comparison
 from phosphene.report.contents import Contents, plain
@@ -46,12 +47,15 @@ _SECTIONS = (
 )  # fmt: skip
 
 
-def report(run: RunFolder | str | Path | Sequence[RunFolder | str | Path], out: str | Path | None = None) -> Path:
+Run = Opened | RunFolder | str | Path
+
+
+def report(run: Run | Sequence[Run], out: str | Path | None = None) -> Path:
     """Write one HTML page about a run, or one that compares several.
 
     Parameters
     ----------
-    run : one run folder, or several that were tested on the same split
+    run : one run, as it was fitted or as a folder, or several that were tested on the same split
     out : file to write; ``report.html`` in the (first) run by default, its figures then stand in ``figures/``
 
     Returns
@@ -67,10 +71,11 @@ def report(run: RunFolder | str | Path | Sequence[RunFolder | str | Path], out: 
     ConfigError
         Without any run.
     """
-    given = [run] if isinstance(run, (RunFolder, str, Path)) else list(run)
+    given = [run] if isinstance(run, Run) else list(run)
     if not given:
         raise ConfigError("a report needs at least one run; name its folder.")
-    runs = [Contents(RunFolder.existing(r.path if isinstance(r, RunFolder) else r)) for r in given]
+    folders = [r.run if isinstance(r, Opened) else r for r in given]
+    runs = [Contents(RunFolder.existing(r.path if isinstance(r, RunFolder) else r)) for r in folders]
     check_comparable(runs)
     pages = [_page(c, runs[0].run.path / "figures" if out is None and c is runs[0] else None) for c in runs]
     values = {

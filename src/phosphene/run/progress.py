@@ -35,7 +35,7 @@ class Progress:
             stream.write(("\r\x1b[2K" if self._is_live() else "") + text + "\n")
             stream.flush()
 
-    def each(self, items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
+    def each(self, items: Iterable[T], what: str, total: int | None = None, unit: str = "") -> Iterator[T]:
         """Pass items through, showing how many are done and the time left.
 
         Parameters
@@ -43,6 +43,7 @@ class Progress:
         items : anything iterable
         what : what is being done to them
         total : how many; ``len(items)`` where it has a length
+        unit : what one of them is, such as "fold"
         """
         if total is None and hasattr(items, "__len__"):
             total = len(items)  # type: ignore[arg-type]
@@ -60,7 +61,8 @@ class Progress:
             self._redraw("")
         elapsed = time.perf_counter() - start
         if elapsed > 2:
-            self.say(f"{what}: {done} in {duration(elapsed)}")
+            each = f" {unit}{'s' if done != 1 else ''}" if unit else ""
+            self.say(f"{what}: {done}{each} in {duration(elapsed)}")
 
     @contextmanager
     def step(self, what: str) -> Iterator[None]:

@@ -33,6 +33,7 @@ from phosphene.run.claims import claimed
 from phosphene.run.folder import read_json
 from phosphene.run.progress import Progress, duration
 from phosphene.sweep.grid import Grid, Planned, read_grid
+from phosphene.types.identity import few
 
 Layers = Sequence[tuple[str, Mapping[str, Any]]]
 
@@ -67,9 +68,11 @@ class Sweep:
         return record.is_file() and read_json(record).get("phosphene") == __version__
 
     def failure(self, name: str) -> str:
-        """Why a run is missing; "" where nothing failed."""
+        """Why a run is missing; "" where nothing failed. The whole traceback is in ``failed/NAME.txt``."""
         file = self.out / "failed" / f"{name}.txt"
-        return file.read_text(encoding="utf-8").strip().splitlines()[-1] if file.is_file() else ""
+        if not file.is_file():
+            return ""
+        return file.read_text(encoding="utf-8").strip().splitlines()[-1].removeprefix("phosphene.errors.")
 
 
 def sweep(
@@ -117,10 +120,14 @@ def sweep(
     from phosphene.sweep.table import write_tables
 
     write_tables(whole)
-    failed = {n: whole.failure(n) for n in names if not whole.is_done(n)}
+    failed: dict[str, list[str]] = {}
+    for name in names:
+        if not whole.is_done(name):
+            failed.setdefault(whole.failure(name) or "another process is making it", []).append(name)
     if failed:
-        reasons = "; ".join(f"{n}: {why or 'another process is making it'}" for n, why in failed.items())
-        raise MachineError(f"{len(failed)} of {len(names)} runs of {whole.file} are missing. {reasons}")
+        n = sum(map(len, failed.values()))
+        reasons = " ".join(f"{few(which, 3)}: {why.rstrip('.')}." for why, which in failed.items())
+        raise MachineError(f"{n} of {len(names)} runs of {whole.file} are missing. {reasons}")
     if missing:
         progress.say(f"made {len(missing)} runs in {duration(time.perf_counter() - start)}")
     return whole

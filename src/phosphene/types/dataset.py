@@ -127,7 +127,7 @@ class Dataset:
         if name not in self.splits:
             raise SplitError(
                 f"{self.name} has no split '{name}'. {did_you_mean(name, self.splits)} "
-                "kfold:K and a path to a split file work too."
+                "kfold:K, cluster:K, holdout:SHARE and a path to a split file work too."
             )
         return self.splits[name]
 

@@ -12,6 +12,11 @@ import pandas as pd
 from phosphene.errors import DataError, did_you_mean
 from phosphene.types.identity import Rows, as_slice, digest_of, few, positions, size_words, unique_ids
 
+_NO_PICTURES = (
+    "these stimuli have no pictures, so nothing can be decoded: import the data with phosphene data import ... --images "
+    "FOLDER, or in Python give Stimuli its images."
+)
+
 
 @dataclass(frozen=True, eq=False)
 class Stimuli:
@@ -75,7 +80,7 @@ class Stimuli:
     def image_shape(self) -> tuple[int, int, int]:
         """(height, width, channels) of every picture."""
         if self.images is None:
-            raise DataError("these stimuli have no pictures; give images when the data set is made.")
+            raise DataError(_NO_PICTURES)
         return tuple(int(s) for s in self.images.shape[1:])
 
     def select(self, ids: Iterable[str]) -> Stimuli:
@@ -101,7 +106,7 @@ class Stimuli:
             When there are no pictures, or one of those asked for is missing (its id is named).
         """
         if self.images is None:
-            raise DataError("these stimuli have no pictures; give images when the data set is made.")
+            raise DataError(_NO_PICTURES)
         if self.present is not None and not self.present[rows].all():
             gone = self.ids[rows][~self.present[rows]]
             raise DataError(

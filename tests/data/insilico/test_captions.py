@@ -27,7 +27,7 @@ def is_true(scene, text):
     # The main thing is named first, with its colour if any.
     first = re.split(r", with | next to ", text)[0].replace("green meadow", "meadow")
     colours = [word for word in first.split() if word in COLOURS]
-    return named and captions._WHERE[scene.place] in text and all(colour == main.colour for colour in colours[:1])
+    return named and captions.WHERE[scene.place] in text and all(colour == main.colour for colour in colours[:1])
 
 
 def test_every_scene_has_five_captions_of_several_qualities(told):
