@@ -221,6 +221,17 @@ def test_a_folder_of_pictures_gives_any_rows_and_zeros_for_holes(tmp_path, colou
 
 
 @pytest.mark.fault(27)
+def test_one_odd_picture_does_not_change_the_size_of_the_others(tmp_path):
+    rng, whole = np.random.default_rng(0), []
+    for i, (height, width) in enumerate([(12, 9), (12, 9), (6, 20)]):
+        whole.append(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+        Image.fromarray(whole[-1]).save(tmp_path / f"{i}.png")
+    with pytest.warns(PhospheneWarning, match="2 sizes .*resized to 12 x 9"):
+        rows, _, _ = open_pictures({str(i): tmp_path / f"{i}.png" for i in range(3)}, ["0", "1", "2"])
+    assert rows.shape == (3, 12, 9, 3)
+    assert np.array_equal(rows[:2], np.stack(whole[:2]))
+
+
 def test_pictures_of_several_sizes_are_brought_to_one_and_missing_ones_marked(tmp_path, colour):
     (tmp_path / "a.png").write_bytes(encoded(colour))
     (tmp_path / "b.png").write_bytes(encoded(colour[:20, :30, 0]))

@@ -309,7 +309,7 @@ def open_pictures(
     ----------
     files : id to path, as `match_pictures` gives
     ids : stimuli in the order of the rows
-    size : (height, width) of all; that of the files when they agree, else a square of the smallest side
+    size : (height, width) of all; that of the files when more than half of them agree, else a square of the smallest side
 
     Returns
     -------
@@ -330,14 +330,14 @@ def open_pictures(
         if picture.notes:
             notes[name] = picture.notes
     if size is None:
-        size = next(iter(sizes))
+        size, most = sizes.most_common(1)[0]
         if len(sizes) > 1:
-            side = min(min(s) for s in sizes)
-            size = (side, side)
+            if 2 * most <= len(files):
+                size = (min(min(s) for s in sizes),) * 2
             common = ", ".join(f"{h} x {w} ({n} files)" for (h, w), n in sizes.most_common(3))
             warnings.warn(
                 f"the pictures have {len(sizes)} sizes ({common}); all are cropped at the centre and resized to "
-                f"{side} x {side}. Choose the size yourself with --size SIDE (in Python size=(height, width)).",
+                f"{size[0]} x {size[1]}. Choose the size yourself with --size SIDE (in Python size=(height, width)).",
                 PhospheneWarning,
                 stacklevel=3,
             )
