@@ -3,6 +3,7 @@
     python docs/make_images.py demo RUN     the strip in the README, from a run of `phosphene demo --out RUN`
     python docs/make_images.py beside NAME LABEL=RUN:INPUT ...   runs on the same pictures, row by row, what was seen first:
         beside lea seen=LEA:seen lea=LEA:brain regressor=REGRESSOR:brain truth=LEA:truth shuffled=LEA:shuffled
+    python docs/make_images.py designs OUT  every recipe on every design, from `phosphene sweep configs/bench_lab.yaml --out OUT`
     python docs/make_images.py insilico     the pictures of docs/insilico.md
     python docs/make_images.py checks       the picture of docs/validity.md
     python docs/make_images.py numbers RUN  print the numbers of docs/insilico.md; RUN is that of the demo
@@ -76,6 +77,36 @@ def beside(name: str, sources: list[str], every: int = 6) -> None:
     axes = figure.axes[0]
     inches = axes.get_position().width * figure.get_figwidth()
     save(figure, name, dpi=2 * axes.images[0].get_array().shape[1] / inches, colours=None)
+
+
+def designs(sweep: Path) -> None:
+    """Every recipe on every design of the bench: identification by what is shown, and correlation of pixels."""
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    table = pd.read_csv(sweep / "summary.csv")
+    names = table["point"].str.extract(r"design (?P<design>\w+), recipe (?P<recipe>\w+)")
+    table = table.join(names).set_index(["metric", "design", "input", "recipe"]).sort_index()
+    asked = {"two_way.pictures.scenes": "two-way, classifier of pictures", "pixcorr": "PixCorr"}
+    columns = ["nsd", "god", "bold5000", "clusters"]
+    first = table.loc[(next(iter(asked)), columns[0], "brain"), "value"].sort_values()
+    rows = {recipe: row for row, recipe in enumerate(first.index)}
+    with figures.style():
+        figure = Figure(figsize=(11, 7.6), layout="constrained")
+        axes = figure.subplots(2, 4, sharex="row", sharey=True)
+        for line, (metric, title) in zip(axes, asked.items(), strict=True):
+            for place, design in zip(line, columns, strict=True):
+                scores = table.loc[(metric, design, "brain")]
+                at = [rows[recipe] for recipe in scores.index]
+                place.hlines(at, scores["ci_low"], scores["ci_high"], color=BRAIN, lw=1.4, alpha=0.5)
+                place.plot(scores["value"], at, "o", color=BRAIN, ms=5)
+                place.axvline(table.loc[(metric, design, "category"), "value"].median(), color=MUTED, lw=1, ls="--")
+                place.set_title(design if metric == next(iter(asked)) else "", fontsize=10, fontweight="bold")
+                place.set_xlabel(title, fontsize=8.5)
+                place.tick_params(labelsize=8)
+                place.grid(axis="x", lw=0.5, alpha=0.5)
+            line[0].set_yticks(range(len(rows)), list(rows))
+    save(figure, "bench_designs")
 
 
 # -- pictures --------------------------------------------------------------------------------------------------------------
@@ -402,6 +433,8 @@ def main(arguments: list[str]) -> None:
         demo(Path(arguments[1]))
     elif arguments[:1] == ["beside"] and len(arguments) > 3:
         beside(arguments[1], arguments[2:])
+    elif arguments[:1] == ["designs"] and len(arguments) == 2:
+        designs(Path(arguments[1]))
     elif arguments == ["insilico"]:
         pictures()
         captions()
