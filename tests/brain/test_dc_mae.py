@@ -23,10 +23,11 @@ from phosphene.brain import (
     window_means,
 )
 from phosphene.brain.dc_mae_network import contrast
-from phosphene.errors import ConfigError, DataError, ModelError
+from phosphene.errors import ConfigError, DataError, MachineError, ModelError
 from phosphene.run.config import validate
 from phosphene.run.stages import load_part, save_part
 from phosphene.train import Draws, TrainConfig, train
+from phosphene.train.losses import whole_batch
 
 SAME, CROSS = "same_view", "cross_view"
 
@@ -513,3 +514,10 @@ def test_scans_that_cannot_be_used_are_named(tmp_path, change, message):
 def test_an_empty_folder_is_refused(tmp_path):
     with pytest.raises(DataError, match="holds no subject.*HCP_visual_voxel.npz"):
         resting_windows(tmp_path, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("negatives", [SAME, CROSS])
+def test_a_batch_in_smaller_parts_than_asked_for_is_refused_whatever_the_negatives(negatives):
+    a = betas(4)
+    with whole_batch(False), pytest.raises(MachineError, match="compares the items of a batch"):
+        contrast(a, a, 0.1, negatives)

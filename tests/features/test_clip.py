@@ -432,11 +432,63 @@ def scale_weights(folder, factor=1.0, drop=(), add=None, name="logit_scale"):
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
+def as_pickle(folder, **more):
+    """The checkpoint as the hub has OpenAI's ViT-B/32: a pickle alone, which holds the numbers of positions as well."""
+    import torch
+    from safetensors.torch import load_file
+
+    weights = load_file(folder / "model.safetensors")
+    positions = {"text_model.embeddings.position_ids": torch.arange(LENGTH)[None]}
+    torch.save({**weights, **positions, **more}, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+
+
+def test_a_checkpoint_that_is_a_pickle_alone_gives_the_same_latents(checkpoint, copy):
+    as_pickle(copy)
+    ours, theirs = ClipFeatures(copy), ClipFeatures(checkpoint)
+    np.testing.assert_array_equal(ours.images(pictures()), theirs.images(pictures()))
+    np.testing.assert_array_equal(ours.texts(TEXTS[:2]), theirs.texts(TEXTS[:2]))
+    assert ours.spec()["weights"] != theirs.spec()["weights"]
+
+
+class Running:
+    def __reduce__(self):
+        return print, ("run",)
+
+
 @pytest.mark.fault(66)
-def test_a_checkpoint_that_is_only_a_pickle_is_never_opened(copy):
-    (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
-    with pytest.raises(ModelError, match=r"pytorch_model\.bin, which can run code"):
+def test_a_pickle_that_wants_to_run_something_is_refused(copy, capsys):
+    as_pickle(copy, hook=Running())
+    with pytest.raises(ModelError, match="print"):
         ClipFeatures(copy).images(pictures())
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.fault(72)
+def test_a_pickle_with_missing_weights_is_refused(copy):
+    import torch
+
+    as_pickle(copy)
+    weights = torch.load(copy / "pytorch_model.bin", weights_only=True)
+    torch.save({k: v for k, v in weights.items() if k != "visual_projection.weight"}, copy / "pytorch_model.bin")
+    with pytest.raises(ModelError, match=r"missing \['visual_projection\.weight'\]"):
+        ClipFeatures(copy).images(pictures())
+
+
+@pytest.mark.fault(66)
+def test_pickles_of_another_layout_are_never_opened(copy):
+    (copy / "model.safetensors").rename(copy / "open_clip_pytorch_model.bin")
+    with pytest.raises(ModelError, match=r"only open_clip_pytorch_model\.bin, of another layout"):
+        ClipFeatures(copy).images(pictures())
+
+
+@pytest.mark.parametrize("name", ["openai/clip-vit-base-patch32", "openai/clip-vit-large-patch14"])
+def test_the_presets_name_checkpoints_whose_revision_is_known(name, tmp_path, monkeypatch):
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(NotAvailable, match=f"hf download {name} --revision {clip_files.PINNED[name]}"):
+        ClipFeatures(name).images(pictures())
 
 
 @pytest.mark.fault(67)

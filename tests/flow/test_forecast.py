@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -70,10 +71,11 @@ class Later(ModulePart):
 
 
 class Deep(Recipe[DeepConfig]):
-    """A plug-in that trains through `self.train`, and whose second stage needs a file that is not here."""
+    """A plug-in that trains through `self.train`, and whose first stage needs a file that is not here."""
 
     config_class = DeepConfig
-    stages: ClassVar = {"net": LayerPart, "later": Later}
+    stages: ClassVar = {"later": Later, "net": LayerPart, "last": Later}
+    needs: ClassVar = {"later": (), "net": (), "last": ("later",)}
 
     def fit_net(self, trials, stimuli):
         """Train, with all of the responses at hand."""
@@ -98,11 +100,15 @@ class Deep(Recipe[DeepConfig]):
         """Not here."""
         raise MachineError("the file of the weights is not here")
 
+    def fit_last(self, trials, stimuli):
+        """Stands on what is not here."""
+        return self.later_
+
 
 def test_a_plug_in_that_trains_is_predicted_for_free_and_what_fails_is_unknown(tmp_path, monkeypatch):
     monkeypatch.setitem(recipes.RECIPES, "deep_test", f"{__name__}:Deep")
     it = opened("deep_test", write_pair_file(tmp_path / "pairs.npz", n_voxels=50), tmp_path / "run")
-    net, later = forecast(it)
+    later, net, last = forecast(it)
     (training,) = net.trainings
     assert training.weights == 4 * 51
     assert training.flops == 8 * 2 * 2 * 50 * 4  # forward, and backward to the weights
@@ -110,9 +116,13 @@ def test_a_plug_in_that_trains_is_predicted_for_free_and_what_fails_is_unknown(t
     assert net.disk_bytes >= 2 * training.checkpoint
     assert (later.seconds, later.peak_bytes, later.disk_bytes) == (None, None, None)
     assert later.how == "unknown: the file of the weights is not here"
-    assert "and 1 unknown" in text_of([net, later])
+    assert last.how == "unknown: needs later, which is unknown"
+    assert "and 2 unknown" in text_of([net, later, last])
     assert settings_for(training, 12).startswith("1 part (")
     assert settings_for(training, 1e-9) == "does not fit"
+    small = training.peak(2) / 0.9e9 + 1e-9
+    assert settings_for(training, small).startswith("2 parts")
+    assert settings_for(replace(training, together=True), small) == "does not fit"
     assert "| net | Net | 8 |" in show_memory(it)
     assert not (tmp_path / "run").exists()
 

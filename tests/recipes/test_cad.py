@@ -312,7 +312,7 @@ def test_the_best_step_is_taken_and_not_the_last(tmp_path):
     assert choice.take()["step"] == 5
     assert abs(float(net.x.detach()) - 0.5) < 0.05
     again = Choice(net, lambda rows: torch.full((len(rows),), 0.5), 3, 2, 0, tmp_path)
-    assert (again.step, again.loss) == (choice.step, choice.loss)
+    assert (again.step, again.value) == (choice.step, choice.value)
 
 
 # -- stages ------------------------------------------------------------------------------------------------------------
@@ -335,7 +335,7 @@ def test_a_late_change_spares_the_early_stages(cad, stages, fit, tmp_path, chang
         pass
 
     class Stops(Progress):
-        def each(self, items, what, total=None):
+        def each(self, items, what, total=None, unit=""):
             raise StopError
 
     shutil.copytree(stages, tmp_path / "stages")
@@ -356,7 +356,7 @@ class Kills(Progress):
         super().__init__(quiet=True)
         self.left = nth
 
-    def each(self, items, what, total=None):
+    def each(self, items, what, total=None, unit=""):
         self.left -= 1
         for done, item in enumerate(super().each(items, what, total)):
             if not self.left and done == 5:

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from phosphene.run.memory import Peak
-from phosphene.train import TrainConfig, train
+from phosphene.train import TrainConfig, forecast, train
 from phosphene.train.forecast import Rehearsal, _Live, asked, rehearsing
+from phosphene.train.losses import info_nce
 from tests.train.test_loop import weights
 from tests.train.toy import CONFIG, items, toy
 
@@ -24,6 +25,12 @@ class Layers(nn.Module):
 
     def loss(self, batch, draws):
         return self.second(self.first(batch).relu()).square().mean(), {}
+
+
+@pytest.fixture(autouse=True, params=[0, 10**9], ids=["shapes", "numbers"])
+def judged_by(request, monkeypatch):
+    """What holds of trainings judged by shapes alone holds of those that are computed."""
+    monkeypatch.setattr(forecast, "LARGE", request.param)
 
 
 def rehearsal(network, data, recompute=False, **changes):
@@ -81,6 +88,59 @@ def test_computing_blocks_twice_is_predicted_to_save_the_activations_of_deep_net
     plain, twice = (p(20_001) - p(20_000) for p in (one.passing, one.recomputed))
     assert twice < plain / 4  # one block of ten is alive at a time
     assert one.peak(recompute=True) < one.peak()
+
+
+def test_a_loss_that_looks_at_its_numbers_is_counted_on_numbers():
+    class Looking(Layers):
+        def loss(self, batch, draws):
+            scale = 2.0 if batch.sum().item() > 0 else 1.0
+            return scale * super().loss(batch, draws)[0], {}
+
+    one, _ = rehearsal(Looking(), torch.ones(40, 50))
+    two, _ = rehearsal(Layers(), torch.ones(40, 50))
+    assert one.flops == two.flops
+    assert one.passing(40) == pytest.approx(two.passing(40), abs=100)  # a few numbers for the scale
+
+
+def test_a_large_training_is_judged_without_its_numbers(monkeypatch):
+    monkeypatch.setattr(forecast, "LARGE", 0)
+
+    class Huge(nn.Module):
+        """A row makes 400 GB, which no machine that runs this test has."""
+
+        def __init__(self):
+            super().__init__()
+            self.line = nn.Linear(1, 100_000, bias=False)
+
+        def loss(self, batch, draws):
+            many = self.line(batch)[:, :, None].expand(-1, -1, 1_000_000) * 2.0
+            return many.mean(), {}
+
+    one, _ = rehearsal(Huge(), torch.ones(40, 1))
+    assert one.passing(2) > 2 * 4e11
+
+
+def test_masks_may_be_drawn_and_looked_at():
+    class Masking(Layers):
+        def loss(self, batch, draws):
+            keep = draws.uniform(1)[:, 0] < 2.0
+            for i in keep.nonzero().flatten().tolist():
+                assert i < len(batch)
+            return super().loss(batch * keep[:, None], draws)
+
+    one, _ = rehearsal(Masking(), torch.ones(40, 50))
+    two, _ = rehearsal(Layers(), torch.ones(40, 50))
+    assert one.flops == two.flops
+
+
+def test_a_loss_that_compares_the_items_of_a_batch_is_known_as_one():
+    class Comparing(Layers):
+        def loss(self, batch, draws):
+            out = self.second(self.first(batch))
+            return info_nce(out, out, 1.0), {}
+
+    assert rehearsal(Comparing(), torch.ones(40, 50), recompute=True)[0].together
+    assert not rehearsal(Layers(), torch.ones(40, 50), recompute=True)[0].together
 
 
 def test_a_rehearsal_leaves_nothing_behind_that_a_training_in_earnest_would_see(tmp_path):

@@ -15,7 +15,7 @@ from phosphene.brain.patch_mae_network import PatchMae, _picked
 from phosphene.brain.roi_mae_network import _pearson
 from phosphene.errors import ModelError
 from phosphene.run.config import validate
-from phosphene.train.losses import gathered, info_nce
+from phosphene.train.losses import gathered, info_nce, must_be_whole
 from phosphene.train.sampling import Draws
 
 
@@ -30,7 +30,7 @@ class DcMae(PatchMae):
 
     References
     ----------
-    Sun et al. 2023, "Contrast, Attend and Diffuse to Decode High-Resolution Images from Brain Activities", section 3.1.
+    Sun et al. 2023, "Contrast, Attend and Diffuse to Decode High-Resolution Images from Brain Activities", section 3.2.
     """
 
     config: DcMaeConfig
@@ -111,6 +111,7 @@ def contrast(
     with torch.autocast(anchors.device.type, enabled=False):  # bfloat16 would round a tenth of a cosine away
         if negatives == "cross_view":
             return info_nce(anchors, positives, 1 / temperature, symmetric=False)
+        must_be_whole()
         a, b = (gathered(F.normalize(x.float(), dim=-1)) for x in (anchors, positives))
         is_own = torch.eye(len(a), dtype=torch.bool, device=a.device)
         logits = torch.where(is_own, (a * b).sum(1, keepdim=True), a @ a.T) / temperature

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from phosphene.errors import ConfigError, DataError, ModelError, NotAvailable
+from phosphene.features import pretrained
 from phosphene.run.folder import read_json
 from phosphene.run.reading import reads
 from phosphene.types.identity import digest_of
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 PINNED = {
+    "openai/clip-vit-base-patch32": "3d74acf9a28c67741b2f4f2ea7635f0aaf6f0268",
     "openai/clip-vit-large-patch14": "32bd64288804d66eefd0ccbe215aa642df71cc41",
     "laion/CLIP-ViT-H-14-laion2B-s32B-b79K": "1c2b8495b28150b8a4922ee1c8edee224c284c0c",
 }
@@ -174,83 +175,46 @@ def locate(name: str, revision: str | None, download: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
+    def fetched(files: list[str]) -> Path:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=files, local_files_only=not download))
+
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=_FILES, local_files_only=not download))
+        folder = fetched(_FILES)
+        if download and not any(folder.glob("model*.safetensors")):
+            folder = fetched([*_FILES, pretrained.PICKLE])
+        return folder
     except (OSError, HfHubHTTPError, ValueError) as error:
         reason = "could not be downloaded" if download else "is not on this machine, and nothing was downloaded"
-        how = "Check the network" if download else "Allow it with download=True"
-        raise NotAvailable(
-            f"the CLIP '{name}' at revision {revision[:12]} {reason} ({type(error).__name__}). {how}, or put config.json, "
-            "model.safetensors, preprocessor_config.json and the tokenizer's files into a folder and give its path."
-        ) from error
-
-
-@reads("folder", ModelError)
-def read_config(folder: Path) -> dict[str, Any]:
-    """config.json of a CLIP. Raises ModelError when it is missing or of another architecture."""
-    config = read_json(folder / "config.json")
-    if config.get("model_type") != "clip":
-        raise ModelError(
-            f"{folder} holds a '{config.get('model_type')}', but a 'clip' of transformers was expected. Checkpoints of "
-            "open_clip must be converted first."
+        how = (
+            "Check the network"
+            if download
+            else f"Fetch it with `hf download {name} --revision {revision}`, or download=True"
         )
-    return config
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors of a checkpoint. Raises ModelError when there are none; pickles are never opened."""
-    files = sorted({*folder.glob("model.safetensors"), *folder.glob("model-*.safetensors")})
-    if not files:
-        pickles = sorted(p.name for p in folder.iterdir() if p.suffix in {".bin", ".pt", ".pth", ".pkl"})
-        found = f"only {', '.join(pickles)}, which can run code when opened" if pickles else "no weights"
-        raise ModelError(f"{folder} should hold model.safetensors but holds {found}. Get or convert to safetensors.")
-    return files
+        raise NotAvailable(
+            f"the CLIP '{name}' at revision {revision[:12]} {reason} ({type(error).__name__}). {how}; or put config.json, "
+            f"model.safetensors (or {pretrained.PICKLE}), preprocessor_config.json and the tokenizer's files into a folder "
+            "and give its path as the name."
+        ) from error
 
 
 @reads("folder", ModelError)
 def digest(folder: Path) -> dict[str, str]:
     """SHA-256 of the weights and of the configuration: what features are filed under."""
     h = hashlib.sha256()
-    for file in weight_files(folder):
+    for file in pretrained.weight_files(folder):
         with open(file, "rb") as handle:
             h.update(hashlib.file_digest(handle, "sha256").digest())
     return {"weights": h.hexdigest(), "config": digest_of(json.dumps(read_config(folder), sort_keys=True))}
 
 
-@reads("folder", ModelError)
 def load(folder: Path) -> nn.Module:
-    """transformers' CLIPModel in float32, frozen, in evaluation mode.
+    """transformers' CLIPModel in float32, frozen, in evaluation mode; raises as :func:`pretrained.load`."""
+    return pretrained.load(folder, "CLIPModel").requires_grad_(False)
 
-    Raises
-    ------
-    ModelError
-        When weights are damaged, missing, of another shape, or not finite; nothing is filled in silently.
-    """
-    import torch
-    from safetensors import SafetensorError
-    from transformers import CLIPModel
 
-    read_config(folder)
-    weight_files(folder)
-    try:
-        with _quiet():
-            network, told = CLIPModel.from_pretrained(
-                folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
-            )
-    except (SafetensorError, OSError, RuntimeError, ValueError, KeyError) as error:
-        raise ModelError(f"the CLIP in {folder} cannot be loaded ({error}). Get the checkpoint again.") from error
-    missing, mismatched = sorted(told["missing_keys"]), sorted(map(str, told["mismatched_keys"]))
-    # Old checkpoints carry the positions 0, 1, 2 ... as if they were weights.
-    extra = sorted(key for key in told["unexpected_keys"] if not key.endswith("position_ids"))
-    if missing or extra or mismatched:
-        raise ModelError(
-            f"the weights in {folder} do not fit its config.json: missing {missing[:3] or 'nothing'}, unexpected "
-            f"{extra[:3] or 'nothing'}, of another shape {mismatched[:3] or 'nothing'}. Get the checkpoint again."
-        )
-    for name, weight in network.named_parameters():
-        if not torch.isfinite(weight).all():
-            raise ModelError(f"'{name}' in {folder} holds NaN or infinite values. Get the checkpoint again.")
-    return network.eval().requires_grad_(False)
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of a CLIP. Raises ModelError when it is missing or of another architecture."""
+    return pretrained.read_config(folder, "clip")
 
 
 @reads("folder", ModelError)
@@ -261,19 +225,3 @@ def load_tokenizer(folder: Path) -> Any:
     if not (folder / "tokenizer.json").is_file() and not (folder / "vocab.json").is_file():
         raise NotAvailable(f"{folder} has no tokenizer.json (or vocab.json and merges.txt), so it cannot read texts.")
     return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without transformers' progress bars and its table of keys; what matters in it is raised."""
-    from transformers.utils import logging
-
-    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()

@@ -141,18 +141,19 @@ def _rehearse(
     recipe._fitted_on(trials, stimuli)
     recipe.unpaired = tuple(unpaired)
     seen, failed = {}, {}
-    for stage in recipe.stages:
+    for at, stage in enumerate(recipe.stages):
         start = time.perf_counter()
         try:
             with Peak() as peak, rehearsing(Rehearsal(peak, known.get(stage, []), recompute)) as rehearsal:
                 part = getattr(recipe, f"fit_{stage}")(trials, stimuli)
                 setattr(recipe, f"{stage}_", part)
                 disk = sum(np.asarray(a).nbytes for a in part.state()[0].values())
-        except PhospheneError as error:
-            failed[stage] = str(error)
-            continue
         except Exception as error:  # a rehearsal is no fit: what fails on a few stimuli is not known, and said to be so
-            failed[stage] = f"{type(error).__name__} in the rehearsal: {error}"
+            is_ours = isinstance(error, PhospheneError)
+            failed[stage] = str(error) if is_ours else f"{type(error).__name__} in the rehearsal: {error}"
+            needs = recipe.needs.get(stage, tuple(recipe.stages)[:at])
+            if before := [name for name in needs if name in failed]:
+                failed[stage] = f"needs {' and '.join(before)}, which {'is' if len(before) == 1 else 'are'} unknown"
             continue
         seconds = time.perf_counter() - start - rehearsal.seconds
         n = len(trials.stimulus_ids)
@@ -250,12 +251,15 @@ ROOM = 0.9  # of a card; the rest is the driver's and lost between tensors
 def settings_for(training: Training, card: float) -> str:
     """The settings that let a training fit a card: as few parts as possible, then every block computed twice.
 
+    A loss that compares the items of a batch with each other keeps its parts: smaller ones would change what is learned.
+
     Parameters
     ----------
     training : as predicted
     card : GB of the card
     """
     parts = [n for n in range(training.accumulate, training.batch_size + 1) if training.batch_size % n == 0]
+    parts = parts[:1] if training.together else parts
     for recompute in (False, True) if training.recomputed else (False,):
         for n in parts:
             if training.peak(n, recompute) <= ROOM * card * 1e9:

@@ -24,6 +24,7 @@ from phosphene.brain.dc_mae import DcMaeConfig
 from phosphene.brain.patch_mae import PatchMaePart
 from phosphene.data.standardise import Standardiser
 from phosphene.errors import ConfigError
+from phosphene.features import pretrained
 from phosphene.generate.ldm import Ldm
 from phosphene.recipes.brain_ldm import BrainLdm, Pictures
 from phosphene.recipes.latent_diffused import LAB, BrainTraining, LatentDiffused, LatentDiffusedConfig
@@ -154,6 +155,4 @@ class Cad(LatentDiffused[CadConfig]):
                 "facebook/vit-mae-base and give its folder (docs/cad.md says how), use the lab's with --preset lab, or leave "
                 "phase 2 out with recipe.attend=false."
             )
-        from transformers import ViTMAEForPreTraining
-
-        return ViTMAEForPreTraining.from_pretrained(c.folder), {"mean": c.mean, "spread": c.spread}
+        return pretrained.load(Path(c.folder), "ViTMAEForPreTraining"), {"mean": c.mean, "spread": c.spread}

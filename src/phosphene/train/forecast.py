@@ -1,8 +1,10 @@
 """What a training will need, before it is done: memory by arithmetic, operations by counting, time by a few real steps.
 
-Within :func:`rehearsing`, :func:`phosphene.train.train` trains nothing worth keeping. It computes the gradients of two
-and of four rows, counting operations and the bytes of every tensor as it comes and goes, which gives a line over rows; and
-where a step of the whole batch is short enough, it does three of them and takes their time.
+Within :func:`rehearsing`, :func:`phosphene.train.train` trains nothing worth keeping. It walks through the gradients of two
+and of four rows, counting operations and the bytes of every tensor as it comes and goes, which gives a line over rows. Tensors
+of large networks have shapes there and no numbers, so that this takes seconds and hardly any memory at any size; only for a
+loss that cannot do without, gradients are computed in earnest. Where a step of the whole batch is short enough, three of them
+are done and timed.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import functools
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
@@ -19,11 +21,14 @@ from typing import Any, Self
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
 
+from phosphene.errors import MachineError
 from phosphene.run import memory
+from phosphene.train.losses import whole_batch
 from phosphene.train.machine import ADVICE, held
 from phosphene.train.recompute import recomputing
 from phosphene.train.sampling import BatchSampler, Draws
@@ -31,6 +36,7 @@ from phosphene.train.settings import TrainConfig
 
 PATIENCE = 5.0  # seconds; a step that will take longer is not tried
 STEPS = 3
+LARGE = 5_000_000  # weights; smaller networks are computed sooner than their shapes are
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,7 @@ class Training:
     flops : operations of a step over the whole batch
     seconds : for all steps
     timed : whether `seconds` comes from real steps, or from operations over the rate of a plain product
+    together : whether the loss compares the items of a batch with each other, so that smaller parts would change it
     """
 
     network: str
@@ -90,6 +97,7 @@ class Training:
     flops: float
     seconds: float
     timed: bool
+    together: bool = False
 
     def peak(self, accumulate: int | None = None, recompute: bool = False) -> int:
         """Bytes at the most on the device, with a batch in so many parts."""
@@ -187,15 +195,37 @@ def _look(
     memory.check(parts["gradients"], f"The gradients of {type(network).__name__}", ADVICE)
     network.train()
     sizes = tuple(min(n, max(1, config.batch_size // config.accumulate)) for n in (2, 4))
-    counter = FlopCounterMode(display=False)
-    _gradients(network, fetch(rows[: sizes[-1]]), sizes[-1], config, given, counter)
-    flops = counter.get_total_flops() * config.batch_size / sizes[-1]
 
-    def passing(recompute: bool) -> Passing:
+    def gradients(n: int, settings: TrainConfig, mode: Any, shapes: bool) -> None:
+        _gradients(network, fetch(rows[:n]), n, settings, given, mode, shapes)
+
+    def counted(shapes: bool) -> float:
+        counter = FlopCounterMode(display=False)
+        gradients(sizes[-1], config, counter, shapes)
+        return counter.get_total_flops() * config.batch_size / sizes[-1]
+
+    def passing(recompute: bool, shapes: bool) -> Passing:
         settings, modes = config.model_copy(update={"recompute": recompute}), [_Live() for _ in sizes]
         for n, mode in zip(sizes, modes, strict=True):
-            _gradients(network, fetch(rows[:n]), n, settings, given, mode)
+            gradients(n, settings, mode, shapes)
         return Passing.of(sizes, [np.array(mode.trace, dtype=np.float64) for mode in modes])
+
+    def together(shapes: bool) -> bool:
+        try:
+            with whole_batch(False):
+                gradients(min(sizes), config, nullcontext(), shapes)
+        except MachineError:
+            return True
+        return False
+
+    def seen(shapes: bool) -> tuple[float, Passing, Passing | None, bool]:
+        twice_too = passing(True, shapes) if twice else None
+        return counted(shapes), passing(config.recompute, shapes), twice_too, twice and together(shapes)
+
+    try:
+        flops, plain, recomputed, compares = seen(shapes=sum(w.numel() for w in network.parameters()) > LARGE)
+    except Exception:  # a loss that looks at its numbers, or cuts by them, has to be given some
+        flops, plain, recomputed, compares = seen(shapes=False)
 
     training = Training(
         network=type(network).__name__,
@@ -204,11 +234,12 @@ def _look(
         batch_size=config.batch_size,
         accumulate=config.accumulate,
         held=parts,
-        passing=passing(config.recompute),
-        recomputed=passing(True) if twice else None,
+        passing=plain,
+        recomputed=recomputed,
         flops=flops,
         seconds=config.steps * flops / rate(),
         timed=False,
+        together=compares,
     )
     if not twice and flops / rate() < PATIENCE / STEPS and training.peak() < (memory.available() or 0) / 2:
         seconds = config.steps * _step(run, network, fetch, n_items, config, given)
@@ -237,20 +268,46 @@ def _step(
     return float(np.diff(stamps).min())
 
 
-def _gradients(network: nn.Module, batch: Any, n: int, config: TrainConfig, given: Any, mode: Any) -> None:
-    """All turns of one step over `n` rows, watched by `mode`: one at a time, since they hold on to what others count."""
+def _gradients(
+    network: nn.Module, batch: Any, n: int, config: TrainConfig, given: Any, mode: Any, shapes: bool
+) -> None:
+    """All turns of one step over `n` rows, watched by `mode`: one at a time, since they hold on to what others count.
+
+    With `shapes`, the batch and all that is made of it have shapes and no numbers: no time, and no memory.
+    """
     from phosphene.train.loop import _Loss
 
     where = next((w.device for w in network.parameters()), torch.device("cpu"))
     batch = tree_map_only(Tensor, lambda t: t.to(where), batch)
     loss_of = _Loss(network, config.precision)
-    with recomputing(network, config.recompute), torch.random.fork_rng([]):
+    with ExitStack() as stack:
+        stack.enter_context(recomputing(network, config.recompute))
+        stack.enter_context(torch.random.fork_rng([]))
+        if shapes:
+            fake = stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+            batch = tree_map_only(Tensor, lambda t: t if _says_which(t) else fake.from_tensor(t), batch)
+            stack.enter_context(_Contact())
         for number, turn in enumerate(network.turns(0) if hasattr(network, "turns") else (None,)):
             draws = Draws(given["seed"], 0, n, None, where, number)
             network.zero_grad(set_to_none=True)
             with mode:
                 loss_of(batch, draws, *([] if turn is None else [turn]))[0].backward()
     network.zero_grad(set_to_none=True)
+
+
+def _says_which(t: Tensor) -> bool:
+    """Whether these are numbers of rows or steps, by which a loss looks things up."""
+    return t.ndim <= 1 and not t.is_floating_point()
+
+
+class _Contact(TorchDispatchMode):
+    """Numbers where no operand is without: masks and noise are drawn in earnest, and looked at, until they meet the batch."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if any(isinstance(t, FakeTensor) for t in tree_leaves((args, kwargs))):
+            return func(*args, **(kwargs or {}))
+        with unset_fake_temporarily():
+            return func(*args, **(kwargs or {}))
 
 
 class _Live(TorchDispatchMode):

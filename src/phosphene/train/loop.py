@@ -253,7 +253,7 @@ def _train(
     began = last_save = time.monotonic()
     saved_at = done.step
     shown = progress or Progress(quiet=True)
-    for step in shown.each(range(done.step, config.steps), "training", config.steps - done.step, "step"):
+    for step in shown.each(range(done.step, config.steps), "training", config.steps - done.step, unit="step"):
         rate = learning_rate(config, step)
         for group in steps.param_groups:
             group["lr"] = group["peak"] * rate

@@ -27,6 +27,16 @@ def whole_batch(whole: bool) -> Iterator[None]:
         _whole.reset(token)
 
 
+def must_be_whole() -> None:
+    """For a loss that compares the items of a batch: raise MachineError where it sees fewer rows than it was meant to."""
+    if not _whole.get():
+        raise MachineError(
+            "memory ran out, and this loss compares the items of a batch with each other, so that computing it in smaller "
+            "parts would change it. Lower the memory with recompute=true or precision=bf16, or choose a smaller batch_size "
+            "or a larger accumulate yourself: that changes what is learned."
+        )
+
+
 class _Gathered(torch.autograd.Function):
     """Rows of every process; backward, each process takes the sum over processes of what its own rows received."""
 
@@ -100,12 +110,7 @@ def info_nce(a: Tensor, b: Tensor, scale: Tensor | float, *, symmetric: bool = T
     """
     if a.shape != b.shape:
         raise DataError(f"pairs are contrasted row by row, but {tuple(a.shape)} met {tuple(b.shape)}.")
-    if not _whole.get():
-        raise MachineError(
-            "memory ran out, and this loss compares the items of a batch with each other, so that computing it in smaller "
-            "parts would change it. Lower the memory with recompute=true or precision=bf16, or choose a smaller batch_size "
-            "or a larger accumulate yourself: that changes what is learned."
-        )
+    must_be_whole()
     a, b = gathered(F.normalize(a.float(), dim=-1)), gathered(F.normalize(b.float(), dim=-1))
     logits = scale * a @ b.T
     target = torch.arange(len(a), device=a.device)
