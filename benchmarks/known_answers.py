@@ -2,7 +2,8 @@
 
 Each violation is planted once into a small simulated study and goes through fit, decode and evaluate as any run does. It is
 caught when one of the checks meant for it flags or fails, or when the flow refuses it; the same checks on the clean run of
-the same seed say how often that is a false alarm. ``--recipes`` fits every recipe, a few steps each, on clean data.
+the same seed say how often that is a false alarm. ``--recipes`` fits every recipe's lab preset on
+clean data.
 
     python -m benchmarks known_answers --seeds 5
     python -m benchmarks known_answers --recipes --seeds 2
@@ -387,22 +388,6 @@ def _count(found: list[Any], n: int) -> str:
 
 
 # -- clean runs of every recipe ------------------------------------------------------------------------------------------
-
-
-SHORT: Mapping[str, Mapping[str, int]] = {
-    "lea": {"brain_training.steps": 150, "sampling.steps": 4},
-    "mind_vis": {
-        "brain_training.steps": 60, "adapt_training.steps": 10, "tuning.steps": 60, "sampling.steps": 5, "sampling.samples": 3
-    },
-    "cad": {
-        "brain_training.steps": 60, "cross_training.steps": 20, "tuning.steps": 60, "sampling.steps": 5, "sampling.samples": 3
-    },
-    "mind_reader": {"training.base.steps": 120, "training.finetune.steps": 40, "encoder_training.train.steps": 40},
-    "brain_diffuser": {"sampling.steps": 5},
-    "gru_two_stage": {"training.train.steps": 120, "sampling.steps": 5},
-    "mixed": {"training.train.steps": 120, "maskgit.sampling.steps": 4, "two_stage.sampling.steps": 5},
-}  # fmt: skip
-"""Fewer steps than the lab presets have, so that every recipe is through in a minute; they decode little."""
 
 
 def clean_recipe(kind: str, seed: int, out: Path, values: Mapping[str, Any] | None = None) -> pd.DataFrame:

@@ -22,8 +22,9 @@ from phosphene.run.config import to_yaml
 from phosphene.run.folder import RunFolder
 from phosphene.sweep.grid import read_grid
 from phosphene.sweep.reference import best_linear_of, pixel_correlation
+from phosphene.sweep.results import write_results
 from phosphene.sweep.run import chosen, prepare, sweep
-from phosphene.sweep.table import block_label, summary_table, within_block, write_tables
+from phosphene.sweep.table import block_label, summary_table, within_block
 from tests.report.test_html import EVIL, pictures, read
 
 OPTIONS = {"n_train": 60, "n_test": 12, "n_voxels": 80}
@@ -71,7 +72,7 @@ def fill(whole, qualities: dict[str, float] | None = None):
         record = whole.out / "done" / f"{name}.json"
         record.parent.mkdir(parents=True, exist_ok=True)
         record.write_text(json.dumps({"phosphene": __version__, "seconds": 3.0}))
-    write_tables(whole)
+    write_results(whole)
     return whole
 
 
@@ -190,7 +191,7 @@ def test_the_page_runs_no_script_loads_nothing_and_links_only_to_its_own_runs(be
 @pytest.mark.fault(115)
 def test_script_in_a_title_stays_text(tmp_path):
     whole = prepare(write(tmp_path, title=EVIL, grid=[RIDGES]), tmp_path / "out")
-    write_tables(whole)
+    write_results(whole)
     page = read(whole.out / "sweep.html")
     assert "<script" not in page.raw
     assert "onerror" in page.text
@@ -204,7 +205,7 @@ def test_failed_and_missing_runs_are_named_with_the_reason(bench, tmp_path):
         (whole.out / "done" / f"{name}.json").unlink()
     (whole.out / "failed").mkdir()
     (whole.out / "failed" / f"{broken}.txt").write_text("Traceback\nDataError: too few voxels\n")
-    write_tables(whole)
+    write_results(whole)
     text = read(whole.out / "sweep.html").text
     assert "1 of 4 runs failed." in text
     assert "design nsd, decoder.kind ridge: DataError: too few voxels" in text
@@ -217,14 +218,14 @@ def test_a_run_whose_files_are_damaged_leaves_the_rest_of_the_page(bench, tmp_pa
     run = RunFolder(whole.folder(next(iter(whole.grid.runs))))
     (run.decoded() / "pixels.npy").write_bytes(b"garbage")
     (run.evaluation() / "per_item.csv").write_bytes(b"")
-    write_tables(whole)
+    write_results(whole)
     assert "Design god" in read(whole.out / "sweep.html").text
 
 
 def test_values_of_the_command_line_are_shown_as_they_were_used(tmp_path):
     layers = [("--set", {"data.options.n_train": 77})]
     whole = prepare(write(tmp_path, grid=[RIDGES]), tmp_path / "out", layers)
-    write_tables(whole)
+    write_results(whole)
     assert "data.options.n_train 77" in read(whole.out / "sweep.html").text
 
 

@@ -1,4 +1,4 @@
-"""Two spaces tied together by a ridge each way, with the size of predictions restored. LEA, section 3.3.
+"""Two spaces tied together by a ridge each way, with the size of predictions restored. LEA, section 3.4.
 
 x -> ridge -> moments -> y        and        y -> ridge -> moments -> x
 """

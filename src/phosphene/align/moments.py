@@ -1,4 +1,4 @@
-"""Give predicted latents the mean and spread of true ones, dimension by dimension.
+"""Moments matched: give predicted latents the mean and spread of true ones, dimension by dimension.
 
 Ridge shrinks its predictions towards their mean; a generator or decoder trained on true latents then sees inputs it
 does not know. LEA's code (not its paper) rescales them:

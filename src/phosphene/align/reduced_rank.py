@@ -17,7 +17,7 @@ from phosphene.align import _gram
 from phosphene.align._penalty import check_scale, penalties, warn_at_edge
 from phosphene.align._rows import ALL, Rows, spans
 from phosphene.align.decoders import ALPHAS
-from phosphene.align.ridge import _pair, _positive
+from phosphene.align.ridge import check_whole, paired_rows
 from phosphene.errors import ConfigError, DataError, ModelError
 from phosphene.run.config import Config
 from phosphene.run.stages import take
@@ -104,9 +104,9 @@ class ReducedRankRidge:
         block_bytes: int = 128 << 20,
     ):
         for one in np.atleast_1d(np.asarray(rank, dtype=object)):
-            _positive("rank", one, 1)
-        _positive("folds", folds, 2)
-        _positive("block_bytes", block_bytes, 1 << 16)
+            check_whole("rank", one, 1)
+        check_whole("folds", folds, 2)
+        check_whole("block_bytes", block_bytes, 1 << 16)
         self.ranks_ = np.unique(np.atleast_1d(np.asarray(rank, dtype=np.int64)))
         if not self.ranks_.size:
             raise ConfigError("rank must be a whole number or a list of them, but the list is empty.")
@@ -136,7 +136,7 @@ class ReducedRankRidge:
         DataError
             Values that are not finite or not real numbers, lengths that differ, one row, X or Y constant.
         """
-        x, y, _ = _pair(X, Y)
+        x, y, _ = paired_rows(X, Y)
         n, is_dual = x.shape[0], x.shape[0] < x.shape[1]
         if n < 2:
             raise DataError("X has a single row: nothing remains of it after centring. Fit on at least two trials.")

@@ -95,10 +95,10 @@ class Ridge:
         self.alphas_ = penalties(alpha)
         if choose not in CHOICES:
             raise ConfigError(f"choose = {choose!r} is no way to choose the penalty. {did_you_mean(choose, CHOICES)}")
-        _positive("folds", folds, 2)
-        _positive("block_bytes", block_bytes, 1 << 16)
+        check_whole("folds", folds, 2)
+        check_whole("block_bytes", block_bytes, 1 << 16)
         if sketch is not None:
-            _positive("sketch", sketch, 1)
+            check_whole("sketch", sketch, 1)
             if per_target:
                 raise ConfigError("sketch mixes targets and so chooses one penalty for all: set per_target=False.")
         self.choose, self.per_target, self.folds = choose, bool(per_target), folds
@@ -130,7 +130,7 @@ class Ridge:
             If X or Y holds values that are not finite, or not real numbers (the message names the first one), if their
             lengths differ, if X has one row or does not vary, or if the penalty is so large that nothing is left.
         """
-        x, y, flat = _pair(X, Y)
+        x, y, flat = paired_rows(X, Y)
         (n, p), t = x.shape, y.shape[1]
         choosing = len(self.alphas_) > 1
         self._check_groups(groups, choosing)
@@ -400,7 +400,8 @@ class Ridge:
             raise ModelError("This ridge map is not fitted yet: call fit(X, Y) first.")
 
 
-def _pair(X, Y) -> tuple[Rows, Rows, bool]:
+def paired_rows(X, Y) -> tuple[Rows, Rows, bool]:
+    """Both sides of a regression as rows, checked against each other; and whether Y came as one column without an axis."""
     x = Rows(X, "X")
     flat = np.ndim(Y) == 1
     y = Rows(np.asarray(Y)[:, None] if flat else Y, "Y")
@@ -412,6 +413,7 @@ def _pair(X, Y) -> tuple[Rows, Rows, bool]:
     return x, y, flat
 
 
-def _positive(name: str, value, least: int) -> None:
+def check_whole(name: str, value, least: int) -> None:
+    """Raise ConfigError for a setting that is no whole number of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise ConfigError(f"{name} must be a whole number of at least {least} but is {value!r}.")

@@ -8,7 +8,8 @@ import pandas as pd
 from phosphene.analyse._effects import LEVEL, NEAREST, Effect, own_category
 from phosphene.analyse._spaces import Pool, Space
 from phosphene.analyse._targets import Edit
-from phosphene.analyse._wording import capital, listed, percent
+from phosphene.analyse._wording import capital, percent
+from phosphene.types.identity import listed
 
 MEASURES = {
     "own_rise": "Own category: rise beyond random voxels",

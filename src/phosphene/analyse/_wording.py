@@ -2,19 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-
-def listed(names: Sequence[str]) -> str:
-    """Names in a row.
-
-    Examples
-    --------
-    >>> listed(["V1", "V2", "V4"]), listed(["V1"])
-    ('V1, V2 and V4', 'V1')
-    """
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
 
 def percent(share: float) -> str:
     """A share of 0 to 1.

@@ -9,7 +9,7 @@ One reader per input and label, fitted on the training stimuli, scored on the te
 Penalties are chosen inside the training stimuli. The null is the same procedure with the labels of the training stimuli dealt
 out at random, whole rows at a time, so that labels keep their frequencies and company.
 
-Paper: Lin et al. 2022 (Mind Reader), section on category classifiers and table 2: 171 labels of COCO from CLIP and ResNet-50,
+Paper: Lin et al. 2022 (Mind Reader), section 3.4 (category classifiers), table 2: 171 labels of COCO from CLIP and ResNet-50,
 true and mapped, by networks of two hidden layers; here by linear ones, whose penalty can be chosen. Labels are those of the
 data set: NSD's may name what its crop cut off, as theirs do.
 """

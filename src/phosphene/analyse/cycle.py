@@ -7,7 +7,8 @@ perfectly shows only that encode and decode are each other's inverse. So three t
 responses match measured ones; the cycle with as much noise added as predicted and measured responses really differ by;
 and the measured responses themselves. Nothing is fitted here, and no moment is taken from the novel pictures.
 
-Paper: Qian et al. 2023 (LEA), "cycle"; noise and controls are ours.
+Paper: Qian et al. 2024 (LEA), section 4.4, "image-fMRI-image reconstruction", and Lin et al. 2022 (Mind Reader), section A.8,
+"encoding-decoding cycle"; noise and controls are ours.
 """
 
 from __future__ import annotations

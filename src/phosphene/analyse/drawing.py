@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from phosphene.data.flatmap import short
 from phosphene.errors import DataError
 
 if TYPE_CHECKING:
@@ -304,9 +305,3 @@ def one_a_row(axes: Any, names: Sequence[str], words: str) -> None:
     axes.grid(axis="x")
     axes.set_axisbelow(True)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, handletextpad=0.3, borderpad=0)
-
-
-def short(text: Any, most: int) -> str:
-    """A text on one line, cut to at most so many characters."""
-    text = " ".join(str(text).split())
-    return text if len(text) <= most else text[: most - 1] + "…"

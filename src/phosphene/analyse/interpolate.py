@@ -7,7 +7,7 @@ not look at the response goes nowhere. All steps of a pair are decoded under the
 that what a recipe draws by chance stays the same. Beside each pair stands the same way measured against the ends of
 the other pairs.
 
-Paper: Lin et al. 2022 (Mind Reader), "interpolations of two fMRI scans", shown as pictures; the numbers are ours.
+Paper: Lin et al. 2022 (Mind Reader), section A.9, "interpolations of two fMRI scans", shown as pictures; the numbers are ours.
 """
 
 from __future__ import annotations

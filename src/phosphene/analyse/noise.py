@@ -25,7 +25,6 @@ from pydantic import Field, field_validator
 
 from phosphene.analyse import _noise_figures as figures
 from phosphene.analyse._noise_figures import LATENT, NONE, PURE
-from phosphene.analyse._wording import listed
 from phosphene.analyse.base import COLUMNS, Analysis, Drawing, Found, chosen_folds
 from phosphene.evaluate.controls import paired_differences
 from phosphene.evaluate.metric import PICTURES, Decoded, Score, Scores
@@ -36,6 +35,7 @@ from phosphene.evaluate.statistics import Interval, bootstrap
 from phosphene.flow.opened import Opened
 from phosphene.run.config import Config
 from phosphene.run.progress import Progress
+from phosphene.types.identity import listed
 
 METRICS = (
     "pixcorr", "ssim.2d", "ssim.columns", "two_way.pixels", f"two_way.{PICTURES}*", f"cosine.{PICTURES}*",

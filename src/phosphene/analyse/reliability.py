@@ -4,7 +4,8 @@ A decoder with a strong image prior draws a convincing picture whatever it is gi
 confident as those from a brain, and say nothing by themselves. Everything is fitted on training data: the recipe is
 handed noise in place of test responses, and nothing is matched to the batch of noise.
 
-Paper: Qian et al. 2023 (LEA), figure 6b, gives pictures only; the numbers are ours.
+Paper: Qian et al. 2024 (LEA), section 4.4, "random noise as fake fMRI signals". Its figure 6b gives pictures only;
+the numbers are ours.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from scipy.stats import mannwhitneyu
 
 from phosphene.analyse import drawing
 from phosphene.analyse._looks import Look, Looks, effective_number
-from phosphene.analyse._wording import listed
 from phosphene.analyse.base import COLUMNS, Analysis, Drawing, Found, chosen_folds
 from phosphene.evaluate.statistics import Interval, bootstrap, mean_of_items, mean_of_pairs
 from phosphene.evaluate.validity.fitting import TOLERANCE
@@ -27,6 +27,7 @@ from phosphene.recipes.base import Recipe
 from phosphene.run.config import Config
 from phosphene.run.progress import Progress
 from phosphene.types import Trials
+from phosphene.types.identity import listed
 
 INPUTS = {
     "true": "true pictures",

@@ -1,4 +1,4 @@
-"""Robustness: how many voxels can be lost before the score falls?
+"""Robustness: how many voxels can be lost (masked) before the score falls?
 
 A share of the voxels, from none to all, is set to its mean over the training stimuli, and the run decodes what is left. Voxels
 go in random order, several times over, and with the most informative ones first. Scored are latents and pictures decoded from

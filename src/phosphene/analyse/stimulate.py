@@ -7,8 +7,8 @@ from the other voxels with the same distribution of noise ceilings. Nothing is f
 is asked what it would have decoded, which is a statement about the decoder, and about the brain only as far as the
 decoder is right.
 
-Paper: Lin et al. 2022 (Mind Reader), "microstimulation": localiser areas set to 10, levels of the hierarchy to 0, judged
-by eye. Adding a moderate amount, the random sets and the tests are ours; ``mode=set`` is the paper's.
+Paper: Lin et al. 2022 (Mind Reader), section 3.3, "microstimulation": localiser areas set to 10, levels of the hierarchy
+to 0, judged by eye. Adding a moderate amount, the random sets and the tests are ours; ``mode=set`` is the paper's.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Nuisance components from voxels that do not respond, and how many of them to use.
+"""GLMdenoise: nuisance components from voxels that do not respond, and how many of them to use.
 
 Components are the first principal components, run by run, of the noise pool: bright voxels in which the on-off model
 explains little. Their number is chosen by how well betas of a stimulus in one fold of runs agree with those in another:

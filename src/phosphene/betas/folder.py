@@ -116,7 +116,7 @@ def betas_from_folder(
             f"{out} exists and is not empty. Choose another --out, or replace it with --replace (in Python replace=True)."
         )
     with taken_up(out.with_name(f"{out.name}.work"), key) as work, blas_threads(1):
-        made = _make(found, out, options, progress, work, workers, shift, images, key, replace)
+        made = _make(found, out, options, progress, work, workers, shift, images, key)
         work.remove()
     return made
 
@@ -132,7 +132,7 @@ def _key(found: Located, options: BetaOptions, shift: str, images: str | Path | 
 
 def _make(
     found: Located, out: Path, options: BetaOptions, progress: Told, work: Work, workers: int, shift: str,
-    images: str | Path | None, key: str, replace_: bool,
+    images: str | Path | None, key: str,
 ) -> FolderResult:  # fmt: skip
     runs = found.read(options.confounds, work=work, workers=workers, memory_gb=options.memory_gb)
     progress("reading", 1.0)

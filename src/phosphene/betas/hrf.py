@@ -1,4 +1,4 @@
-"""Haemodynamic responses to choose from: our own twenty, or a table in the layout that GLMsingle publishes."""
+"""Haemodynamic response functions (HRF) to choose from: our own twenty, or a table in the layout that GLMsingle publishes."""
 
 from __future__ import annotations
 

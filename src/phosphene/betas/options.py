@@ -13,7 +13,10 @@ Kind = Literal["lsa", "lss", "b", "c", "d"]
 
 
 class BetaOptions(Config):
-    """How betas are made. Defaults are those of GLMsingle (Prince et al. 2022), but for `hrf`, our own library."""
+    """How betas are made. Defaults are those of GLMsingle (Prince et al. 2022), but for the responses, our own library.
+
+    The kinds of single trials are GLMsingle's types: ``lsa`` its type A, ``b``, ``c`` and ``d`` types B, C and D.
+    """
 
     kind: Kind = Field(
         "d", description="lsa, lss: one assumed response; b: chosen per voxel; c: and components; d: and ridge"

@@ -1,4 +1,4 @@
-"""From runs of BOLD to Trials: on-off model, response of each voxel, noise components, fractional ridge."""
+"""From runs of BOLD to Trials, in GLMsingle's steps: on-off model, response of each voxel, noise components, fractional ridge."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ _WHERE = {
     "for_subjects": "dc_mae_network",
     "latent_net_config": "gru",
     "load_sc_mbm": "sc_mbm",
-    "padding": "mapper",
+    "padding": "mapper_network",
     "paired_batches": "cross_modal",
     "read_sc_mbm": "sc_mbm",
     "resting_windows": "resting",

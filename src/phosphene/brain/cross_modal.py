@@ -1,7 +1,7 @@
 """Phase two of CAD: an autoencoder of responses and one of pictures, each hidden in part, help each other out.
 
 Sun et al. 2023, NeurIPS, "Contrast, Attend and Diffuse to Decode High-Resolution Images from Brain Activities",
-section 3.2. ::
+section 3.2, "cross modality guidance" by cross-attention. ::
 
     response, 3/4 hidden -> 24 blocks -> 3 cross blocks, looking at the picture's tokens  -> decoder -> hidden patches
     picture,  1/2 hidden -> 12 blocks -> 3 cross blocks, looking at the response's tokens -> decoder -> hidden patches

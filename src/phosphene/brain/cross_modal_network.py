@@ -10,16 +10,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from phosphene.brain.cross_modal import CrossModalConfig
 from phosphene.brain.dc_mae_network import for_subjects
-from phosphene.brain.patch_mae_network import PatchMae, _picked
-from phosphene.brain.roi_mae_network import _pearson
-from phosphene.brain.transformer import Attention, Mlp, _attention, initialise, run_blocks
+from phosphene.brain.patch_mae_network import PatchMae, picked
+from phosphene.brain.transformer import Attention, Mlp, attend, initialise, run_blocks
 from phosphene.errors import ModelError
+from phosphene.train.losses import row_correlation
 from phosphene.train.sampling import Draws
 
 if TYPE_CHECKING:
     from transformers import ViTMAEForPreTraining
+
+    from phosphene.brain.cross_modal import CrossModalConfig
 
 
 class CrossAttention(nn.Module):
@@ -36,7 +37,7 @@ class CrossAttention(nn.Module):
         """(n, tokens, width) looking at (n, others, width), to (n, tokens, width)."""
         parts = (self.q(x), *self.kv(y).chunk(2, -1))
         q, k, v = (z.unflatten(-1, (self.n_heads, -1)).transpose(1, 2) for z in parts)
-        return self.proj(_attention(q, k, v).transpose(1, 2).flatten(2))
+        return self.proj(attend(q, k, v).transpose(1, 2).flatten(2))
 
 
 class CrossBlock(nn.Module):
@@ -210,13 +211,13 @@ class CrossModal(nn.Module):
             seen = block(seen, response)
         hidden = self.picture_hidden(picture_visible)
         order = torch.cat([picture_visible, hidden], dim=1).argsort(1)
-        return voxels, _picked(self.image.decoder(vit.layernorm(seen), order).logits, hidden)
+        return voxels, picked(self.image.decoder(vit.layernorm(seen), order).logits, hidden)
 
     def _look(self, pictures: Tensor, visible: Tensor | None = None) -> Tensor:
         """Pictures through the encoder but its last norm, (n, 1 + k, width)."""
         embeddings = self.image.vit.embeddings
         x = embeddings.patch_embeddings(pictures) + embeddings.position_embeddings[:, 1:]
-        x = x if visible is None else _picked(x, visible)
+        x = x if visible is None else picked(x, visible)
         first = (embeddings.cls_token + embeddings.position_embeddings[:, :1]).expand(len(x), -1, -1)
         x = torch.cat([first, x], dim=1)
         for layer in self.image.vit.layers:
@@ -259,12 +260,15 @@ class CrossModal(nn.Module):
         visible, picture_visible = self.brain.draw_visible(draws), self.draw_picture_visible(draws)
         voxels, pixels = self.predict(inputs, pictures, visible, picture_visible)
         pairs = {
-            "brain": (voxels.float(), _picked(whole, self.brain.hidden(visible))),
-            "picture": (pixels.float(), _picked(self._targets(pictures), self.picture_hidden(picture_visible))),
+            "brain": (voxels.float(), picked(whole, self.brain.hidden(visible))),
+            "picture": (pixels.float(), picked(self._targets(pictures), self.picture_hidden(picture_visible))),
         }
         errors = {name: F.mse_loss(a, b) for name, (a, b) in pairs.items()}
         with torch.no_grad():
-            rs = {f"{name}_correlation": _pearson(b.flatten(1), a.flatten(1)).mean() for name, (a, b) in pairs.items()}
+            rs = {
+                f"{name}_correlation": row_correlation(b.flatten(1), a.flatten(1)).mean()
+                for name, (a, b) in pairs.items()
+            }
         loss = self.config.brain_weight * errors["brain"] + self.config.picture_weight * errors["picture"]
         return loss, {**errors, **rs}
 

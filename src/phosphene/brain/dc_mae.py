@@ -1,7 +1,8 @@
-"""DC-MAE, phase one of CAD: responses are told apart by what two maskings of each leave of it.
+"""DC-MAE, CAD's phase one, double-contrastive: responses are told apart by what two maskings of each leave of it.
 
 Sun et al. 2023, NeurIPS, "Contrast, Attend and Diffuse to Decode High-Resolution Images from Brain Activities",
-section 3.1. The network is MinD-Vis' (``patch_mae.py``); what is new is what it is trained on. ::
+section 3.2. The network is MinD-Vis' (``patch_mae.py``); what is new is what it is trained on, the cross-contrastive (1) and
+the self-contrastive loss (2), each an InfoNCE. ::
 
     v  response, 20 % of its voxels zeroed          t  the same, whole
     z1 = decode(encode(v, mask 1))                  z2 = decode(encode(v, mask 2))          rows, made length one
@@ -42,7 +43,7 @@ class DcMaeConfig(PatchMaeConfig):
     """
 
     kind: Literal["dc_mae"] = "dc_mae"
-    sparsify: float = Field(0.2, ge=0, lt=1, description="share of voxels zeroed in training; section 4.2")
+    sparsify: float = Field(0.2, ge=0, lt=1, description="share of voxels zeroed in training; section 4.2.1")
     negatives: Literal["same_view", "cross_view"] = Field(
         "same_view", description="other responses' first views (paper) or what their positives are (authors' code)"
     )

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from phosphene.brain.dc_mae import DcMaeConfig
 from phosphene.brain.patch_mae import PatchMaeConfig
-from phosphene.brain.patch_mae_network import PatchMae, _picked
-from phosphene.brain.roi_mae_network import _pearson
+from phosphene.brain.patch_mae_network import PatchMae, picked
 from phosphene.errors import ModelError
 from phosphene.run.config import validate
-from phosphene.train.losses import gathered, info_nce, must_be_whole
+from phosphene.train.losses import gathered, info_nce, must_be_whole, row_correlation
 from phosphene.train.sampling import Draws
+
+if TYPE_CHECKING:
+    from phosphene.brain.dc_mae import DcMaeConfig
 
 
 class DcMae(PatchMae):
@@ -65,11 +66,11 @@ class DcMae(PatchMae):
         targets = torch.cat([whole, whole])
         if c.loss_on == "masked":
             hidden = self.hidden(visible)
-            views, targets = _picked(views, hidden), _picked(targets, hidden)
+            views, targets = picked(views, hidden), picked(targets, hidden)
         if c.reconstruction:
             loss = loss + c.reconstruction * F.mse_loss(views, targets)
         with torch.no_grad():
-            r = _pearson(targets.flatten(1), views.flatten(1)).mean()
+            r = row_correlation(targets.flatten(1), views.flatten(1)).mean()
         return loss, {"cross": cross, "self": own, "correlation": r}
 
     def _contrast(self, a: Tensor, b: Tensor) -> Tensor:

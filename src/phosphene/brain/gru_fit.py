@@ -8,21 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 
 from phosphene.brain.gru import LatentNetPart, LatentTraining, _NetConfig
 from phosphene.brain.gru_network import LatentNet
 from phosphene.errors import DataError, SplitError
-from phosphene.run import atomic
 from phosphene.run.progress import Progress
-from phosphene.train.checkpoint import last_checkpoint, load_module_state, module_state
+from phosphene.train.best_step import BestStep, EnoughError
 from phosphene.train.loop import train
-
-BEST = "best.safetensors"
-
-
-class _Enough(Exception):
-    """Raised to end a training that no longer gets better."""
 
 
 def fit_latent_net(
@@ -86,7 +78,11 @@ def fit_latent_net(
         both = {"betas": betas[picked], "latents": latents[picked]}
         return {k: torch.from_numpy(np.array(v, dtype=np.float32)) for k, v in both.items()}
 
-    choice = _Choice(network, betas, latents, held_out, training.patience, folder) if len(held_out) else None
+    def judge() -> float:
+        part = LatentNetPart.of(network)
+        return _error(latents, held_out, lambda block: part.predict(betas[block], len(block)))
+
+    best = BestStep(network, judge, "validation_mse", folder, training.patience) if len(held_out) else None
     try:
         stopped_at = train(
             network,
@@ -96,20 +92,19 @@ def fit_latent_net(
             seed=seed,
             folder=folder,
             log_every=training.check_every,
-            watch=choice and choice.look,
+            watch=best and best.look,
             device=device,
             progress=progress,
             **more,
         ).step
-    except _Enough as enough:
-        stopped_at = int(enough.args[0])
+    except EnoughError as enough:
+        stopped_at = enough.step
     network.to("cpu").eval()
-    if choice is None or choice.weights is None:
+    if best is None or not best.restore():
         return LatentNetPart.of(network, {"step": stopped_at})
-    load_module_state(network, choice.weights, "the best step")
     chosen = {
-        "step": choice.step,
-        "validation_mse": choice.error,
+        "step": best.step,
+        "validation_mse": best.value,
         "mean_mse": _error(latents, held_out, lambda block: np.broadcast_to(mean, (len(block), len(mean)))),
         "n_validation": len(np.unique(stimuli[held_out])),
         "stopped_at": stopped_at,
@@ -150,61 +145,6 @@ def validation_rows(stimuli: np.ndarray, share: float, rng: np.random.Generator)
         )
     is_out = np.isin(stimuli, rng.permutation(ids)[:n_out])
     return np.flatnonzero(~is_out), np.flatnonzero(is_out)
-
-
-class _Choice:
-    """The best step so far, and whether to look for a better one. It outlives a killed training through its folder."""
-
-    def __init__(self, network: LatentNet, betas, latents, rows, patience: int | None, folder: Path | None) -> None:
-        self.network, self.betas, self.latents, self.rows = network, betas, latents, rows
-        self.patience, self.file = patience, None if folder is None else Path(folder) / BEST
-        self.step, self.error, self.weights, self.waited = 0, np.inf, None, 0
-        saved = last_checkpoint(Path(folder)) if folder is not None else None
-        for entry in saved.record["curve"] if saved else []:
-            self._count(entry)
-        if self.step:
-            self.weights = self._read()
-
-    def look(self, entry: dict[str, float]) -> None:
-        """Judge the network as it is; called by the training loop every so often."""
-        if not self._is_over():
-            was_training = self.network.training
-            part = LatentNetPart.of(self.network)
-            entry["validation_mse"] = _error(
-                self.latents, self.rows, lambda block: part.predict(self.betas[block], len(block))
-            )
-            self.network.train(was_training)
-            if self._count(entry):
-                self.weights = module_state(self.network)
-                self._write()
-        # Processes that train together go on together; what follows is not looked at.
-        if self._is_over() and not (dist.is_available() and dist.is_initialized()):
-            raise _Enough(entry["step"])
-
-    def _count(self, entry: dict[str, float]) -> bool:
-        """Whether an entry of the curve is the best so far."""
-        if "validation_mse" not in entry:
-            return False
-        if entry["validation_mse"] < self.error:
-            self.step, self.error, self.waited = int(entry["step"]), float(entry["validation_mse"]), 0
-            return True
-        self.waited += 1
-        return False
-
-    def _is_over(self) -> bool:
-        return self.patience is not None and self.waited >= self.patience
-
-    def _write(self) -> None:
-        if self.file is not None:
-            from safetensors.numpy import save
-
-            atomic.write_bytes(self.file, save(self.weights, {"step": str(self.step)}))
-
-    def _read(self) -> dict[str, np.ndarray]:
-        """Weights of the best step; those of a later one, which will come again, do no harm."""
-        from phosphene.run.stages import read_safetensors
-
-        return read_safetensors(self.file)
 
 
 def _moments(latents: np.ndarray, rows: np.ndarray, size: int = 512) -> tuple[np.ndarray, np.ndarray]:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from phosphene.brain.gru import (
-    GroupGruConfig,
-    GruCnnConfig,
-    GruConfig,
-    GruTransformerConfig,
-    MlpConfig,
-    _NetConfig,
-)
 from phosphene.errors import ModelError
 from phosphene.train.sampling import Draws
+
+if TYPE_CHECKING:
+    from phosphene.brain.gru import (
+        GroupGruConfig,
+        GruCnnConfig,
+        GruConfig,
+        GruTransformerConfig,
+        MlpConfig,
+        _NetConfig,
+    )
 
 
 class GatedCell(nn.Module):
@@ -173,12 +175,8 @@ class _MlpBody(nn.Sequential):
         super().__init__(*layers, nn.Linear(config.hidden[-1], n_latents))
 
 
-_BODIES = {
-    GruConfig: _GruBody,
-    GruCnnConfig: _GruCnnBody,
-    GruTransformerConfig: _GruTransformerBody,
-    MlpConfig: _MlpBody,
-}
+_BODIES = {"gru": _GruBody, "gru_cnn": _GruCnnBody, "gru_transformer": _GruTransformerBody, "mlp": _MlpBody}
+"""By ``config.kind``; ``group_gru``, which needs the sizes of its groups, stands apart."""
 
 
 def _last_states(gru: nn.GRU, x: Tensor) -> Tensor:
@@ -215,10 +213,10 @@ class LatentNet(nn.Module):
         super().__init__()
         self.config, self.n_voxels, self.n_latents = config, int(n_voxels), int(n_latents)
         self.sizes = tuple(int(n) for n in groups)
-        if isinstance(config, GroupGruConfig):
+        if config.kind == "group_gru":
             self.body: nn.Module = _GroupGruBody(config, self.sizes, n_latents)
         else:
-            self.body = _BODIES[type(config)](config, n_voxels, n_latents)
+            self.body = _BODIES[config.kind](config, n_voxels, n_latents)
         self.register_buffer("voxels", torch.arange(self.n_voxels if self.sizes else 0))
         self.register_buffer("target_mean", torch.zeros(n_latents))
         self.register_buffer("target_scale", torch.ones(n_latents))
@@ -248,7 +246,7 @@ class LatentNet(nn.Module):
         ModelError
             Groups that overlap, leave voxels out, or come to a network that has none.
         """
-        is_grouped = isinstance(config, GroupGruConfig)
+        is_grouped = config.kind == "group_gru"
         if is_grouped != bool(len(groups)):
             what = "needs groups of voxels, but none came" if is_grouped else "has no groups of voxels, but some came"
             raise ModelError(

@@ -1,6 +1,6 @@
-"""Betas to CLIP embeddings by convolutions, and CLIP embeddings to betas. Lin, Sprague and Singh 2022 (Mind Reader), section 3.
+"""Mapping models: betas to CLIP embeddings by convolutions, and CLIP embeddings to betas (brain encoding).
 
-::
+Lin, Sprague and Singh 2022 (Mind Reader), sections 2.2 and A.8. ::
 
     betas (n, voxels), padded -> Conv1d, stride 2 -> 4 residual blocks -> 1x1 to d channels
         -> mix positions (the same mixture for all d) -> mix the mixtures -> embedding (n, d)
@@ -149,32 +149,6 @@ class EncoderTraining(Config):
             return {}
         train = {"steps": 200, "batch_size": 32, "lr": 1e-3, "weight_decay": 1e-4}
         return {"train": train, "check_every": 20, "patience": 3}
-
-
-def padding(n_voxels: int, layers: int, padded: int | None = None) -> tuple[int, int]:
-    """Zeros to the left and right of a row of voxels, so that its length can be halved `layers` times.
-
-    Raises
-    ------
-    ModelError
-        When `padded` is too short, or cannot be halved so often.
-
-    Examples
-    --------
-    >>> padding(15_724, 1, 15_744), padding(13_039, 1)
-    ((10, 10), (0, 1))
-    """
-    factor = 2**layers
-    if padded is None:
-        padded = -(-n_voxels // factor) * factor
-    if padded < n_voxels or padded % factor:
-        raise ModelError(
-            f"{n_voxels} voxels cannot be padded to {padded}: it must be at least as many and a multiple of {factor}, as "
-            f"{layers} convolution{'s' * (layers > 1)} halve{'s' * (layers == 1)} it. Leave 'padded' open, or give such a "
-            "number."
-        )
-    left = (padded - n_voxels) // 2
-    return left, padded - n_voxels - left
 
 
 class MapperPart(ModulePart):

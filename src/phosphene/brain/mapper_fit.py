@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from phosphene.brain.batches import in_batches
-from phosphene.brain.gru_fit import BEST, _Enough
 from phosphene.brain.mapper import (
     EncoderTraining,
     MapperConfig,
@@ -24,9 +23,8 @@ from phosphene.brain.mapper import (
 from phosphene.brain.mapper_network import Mapper, VoxelEncoder
 from phosphene.errors import DataError
 from phosphene.features.captions import Targets
-from phosphene.run import atomic
 from phosphene.train import Draws
-from phosphene.train.checkpoint import last_checkpoint, load_module_state, module_state
+from phosphene.train.best_step import BestStep, EnoughError
 from phosphene.train.loop import train
 from phosphene.train.losses import cosine, info_nce
 from phosphene.train.settings import TrainConfig
@@ -232,19 +230,20 @@ def _train(
 ) -> dict[str, Any]:
     """Train in place, and leave the network at its best step; what was chosen."""
     rows, held_out = sides
-    best = _Best(trainee, pairs, held_out, looks[1], folder) if len(held_out) else None
-    options = {"log_every": looks[0], "watch": best and best.look, "optimizer": _adam, **more}
+    every, patience = looks
+    judge = partial(_judged, trainee, pairs, held_out)
+    best = BestStep(trainee, judge, "validation_loss", folder, patience) if len(held_out) else None
+    options = {"log_every": every, "watch": best and best.look, "optimizer": _adam, **more}
     try:
         stopped_at = train(
             trainee, lambda i: fetch(rows[i]), len(rows), settings, seed=seed, folder=folder, **options
         ).step
-    except _Enough as enough:
-        stopped_at = int(enough.args[0])
+    except EnoughError as enough:
+        stopped_at = enough.step
     trainee.to("cpu").eval()
-    if best is None or best.weights is None:
+    if best is None or not best.restore():
         return {"step": stopped_at}
-    load_module_state(trainee, best.weights, "the best step")
-    return {"step": best.step, "validation_loss": best.loss, "stopped_at": stopped_at}
+    return {"step": best.step, "validation_loss": best.value, "stopped_at": stopped_at}
 
 
 def _adam(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
@@ -253,60 +252,14 @@ def _adam(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     return torch.optim.Adam(weights, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True)
 
 
-class _Best:
-    """The best step so far, and whether to look for a better one. It outlives a killed training through its folder."""
-
-    def __init__(
-        self, trainee: Any, pairs: tuple[Any, Any], rows: np.ndarray, patience: int | None, folder: Path | None
-    ) -> None:
-        self.trainee, self.pairs, self.rows, self.patience = trainee, pairs, rows, patience
-        self.file = None if folder is None else Path(folder) / BEST
-        self.step, self.loss, self.weights, self.waited = 0, np.inf, None, 0
-        saved = last_checkpoint(Path(folder)) if folder is not None else None
-        for entry in saved.record["curve"] if saved else []:
-            self._count(entry)
-        if self.step:
-            from phosphene.run.stages import read_safetensors
-
-            # Weights of a later step, which will come again, do no harm.
-            self.weights = read_safetensors(self.file)
-
-    def look(self, entry: dict[str, float]) -> None:
-        """Judge the network as it is; called by the training loop every so often."""
-        if not self._is_over():
-            entry["validation_loss"] = self._judged()
-            if self._count(entry):
-                self.weights = module_state(self.trainee)
-                if self.file is not None:
-                    from safetensors.numpy import save
-
-                    atomic.write_bytes(self.file, save(self.weights, {"step": str(self.step)}))
-        # Processes that train together go on together; what follows is not looked at.
-        if self._is_over() and not (dist.is_available() and dist.is_initialized()):
-            raise _Enough(entry["step"])
-
-    def _judged(self) -> float:
-        """Mean loss over the validation rows, in their order and in equal blocks of about the paper's batch."""
-        x, y = self.pairs
-        blocks = np.array_split(self.rows, -(-len(self.rows) // _BLOCK))
-        total = 0.0
-        for rows in blocks:
-            predicted = in_batches(self.trainee.network, self.trainee.network, x[rows], len(rows), "validation rows")
-            total += len(rows) * float(self.trainee.judge(_tensor(predicted), _tensor(y[rows]))[0])
-        return total / len(self.rows)
-
-    def _count(self, entry: dict[str, float]) -> bool:
-        """Whether an entry of the curve is the best so far."""
-        if "validation_loss" not in entry:
-            return False
-        if entry["validation_loss"] < self.loss:
-            self.step, self.loss, self.waited = int(entry["step"]), float(entry["validation_loss"]), 0
-            return True
-        self.waited += 1
-        return False
-
-    def _is_over(self) -> bool:
-        return self.patience is not None and self.waited >= self.patience
+def _judged(trainee: Any, pairs: tuple[Any, Any], held_out: np.ndarray) -> float:
+    """Mean loss over the validation rows, in their order and in equal blocks of about the paper's batch."""
+    x, y = pairs
+    total = 0.0
+    for rows in np.array_split(held_out, -(-len(held_out) // _BLOCK)):
+        predicted = in_batches(trainee.network, trainee.network, x[rows], len(rows), "validation rows")
+        total += len(rows) * float(trainee.judge(_tensor(predicted), _tensor(y[rows]))[0])
+    return total / len(held_out)
 
 
 def _check_ridge(config: MapperConfig | VoxelEncoderConfig, ridge: tuple[np.ndarray, np.ndarray] | None) -> None:

@@ -2,15 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from phosphene.brain.mapper import MapperConfig, VoxelEncoderConfig, padding
 from phosphene.errors import ModelError
+
+if TYPE_CHECKING:
+    from phosphene.brain.mapper import MapperConfig, VoxelEncoderConfig
+
+
+def padding(n_voxels: int, layers: int, padded: int | None = None) -> tuple[int, int]:
+    """Zeros to the left and right of a row of voxels, so that its length can be halved `layers` times.
+
+    Raises
+    ------
+    ModelError
+        When `padded` is too short, or cannot be halved so often.
+
+    Examples
+    --------
+    >>> padding(15_724, 1, 15_744), padding(13_039, 1)
+    ((10, 10), (0, 1))
+    """
+    factor = 2**layers
+    if padded is None:
+        padded = -(-n_voxels // factor) * factor
+    if padded < n_voxels or padded % factor:
+        raise ModelError(
+            f"{n_voxels} voxels cannot be padded to {padded}: it must be at least as many and a multiple of {factor}, as "
+            f"{layers} convolution{'s' * (layers > 1)} halve{'s' * (layers == 1)} it. Leave 'padded' open, or give such a "
+            "number."
+        )
+    left = (padded - n_voxels) // 2
+    return left, padded - n_voxels - left
 
 
 class ResidualBlock(nn.Module):
@@ -48,7 +76,7 @@ class Mapper(nn.Module):
 
     References
     ----------
-    Lin, Sprague and Singh 2022, NeurIPS, "Mind Reader: Reconstructing complex images from brain activities", section 3.
+    Lin, Sprague and Singh 2022, NeurIPS, "Mind Reader: Reconstructing complex images from brain activities", section 2.2.
     """
 
     def __init__(self, config: MapperConfig, n_voxels: int, n_latents: int) -> None:
@@ -125,7 +153,7 @@ class VoxelEncoder(nn.Module):
 
     References
     ----------
-    Lin, Sprague and Singh 2022, section 5 and the authors' code.
+    Lin, Sprague and Singh 2022, section A.8 ("brain encoding") and the authors' code.
     """
 
     def __init__(self, config: VoxelEncoderConfig, n_voxels: int, n_latents: int) -> None:

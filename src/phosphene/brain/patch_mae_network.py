@@ -8,17 +8,19 @@ for, only they pass the last layer. Weights carry the names of the authors' code
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from phosphene.brain.patch_mae import PatchMaeConfig
-from phosphene.brain.roi_mae_network import _pearson
 from phosphene.brain.transformer import Block, initialise, positions, run_blocks
 from phosphene.errors import ModelError, did_you_mean
+from phosphene.train.losses import row_correlation
 from phosphene.train.sampling import Draws
+
+if TYPE_CHECKING:
+    from phosphene.brain.patch_mae import PatchMaeConfig
 
 
 class PatchMae(nn.Module):
@@ -190,7 +192,7 @@ class PatchMae(nn.Module):
         out = self.decoder_pred(self.decoder_norm(x))
         if visible is None or hidden_only:
             return out
-        return _picked(out, torch.cat([visible, hidden], dim=1).argsort(1))
+        return picked(out, torch.cat([visible, hidden], dim=1).argsort(1))
 
     def hidden(self, visible: Tensor) -> Tensor:
         """The other patches: (n, k) to (n, n_patches - k), ascending."""
@@ -202,7 +204,7 @@ class PatchMae(nn.Module):
         filters = self.patch_embed["proj"]
         code = self._codes(self.config.width, patches.device)
         places = code[1:] if visible is None else code[1:][visible]
-        chosen = patches if visible is None else _picked(patches, visible)
+        chosen = patches if visible is None else picked(patches, visible)
         x = F.linear(chosen, filters.weight[:, 0], filters.bias) + places  # (n, k, width)
         first = (self.cls_token + code[0]).expand(len(x), -1, -1)
         return torch.cat([first, x], dim=1) if class_token else x
@@ -244,9 +246,9 @@ class PatchMae(nn.Module):
         masked = self.config.loss_on == "masked"
         predicted = self.decode(self.encode(inputs, visible), visible, hidden_only=masked).float()
         if masked:
-            targets = _picked(targets, self.hidden(visible))
+            targets = picked(targets, self.hidden(visible))
         with torch.no_grad():
-            r = _pearson(targets.flatten(1), predicted.flatten(1)).mean()
+            r = row_correlation(targets.flatten(1), predicted.flatten(1)).mean()
         return F.mse_loss(predicted, targets), {"correlation": r}
 
     def inputs(self, batch: Mapping[str, Any], draws: Draws) -> tuple[Tensor, Tensor]:
@@ -307,6 +309,6 @@ def _sizes(config: PatchMaeConfig, n_voxels: Mapping[str, int]) -> tuple[int, in
     return n_patches, n_visible
 
 
-def _picked(x: Tensor, numbers: Tensor) -> Tensor:
+def picked(x: Tensor, numbers: Tensor) -> Tensor:
     """Rows of each item: (n, m, d) and (n, k) to (n, k, d)."""
     return x.gather(1, numbers[..., None].expand(-1, -1, x.shape[2]))

@@ -1,13 +1,15 @@
-"""LEA's ROI masked autoencoder: betas to one latent vector and back. Qian et al. 2024, TMLR, section 3.1.
+"""LEA's ROI masked autoencoder: betas to one latent vector and back. Qian et al. 2024, TMLR, section 3.2.
 
 ::
 
     betas (n, voxels) -> 32 tokens per ROI -> 24 blocks of width 1024 -> class token -> latent (n, 1024)
     latent -> class token beside mask tokens -> 8 blocks of width 512 -> per ROI back to voxels -> betas (n, voxels)
 
-The latent is all the decoder sees. Nothing is masked but voxels of the input (`drop`), despite the name; this follows
-the authors' code where it and the paper differ. The network itself is in ``roi_mae_network.py``; here is what needs no
-torch: its configuration, its voxel groups, and the trained network as a part of a run.
+The ends are the paper's ROI embedding (ROIEmbed) and ROI project layers. Its "global feature extraction" is the
+bottleneck between: the [CLS] token, made a latent, is all the decoder sees. Nothing is masked but voxels of the input
+(`drop`), despite the name; this follows the authors' code where it and the paper differ. The network itself is in
+``roi_mae_network.py``; here is what needs no torch: its configuration, its voxel groups, and the trained network as a part
+of a run.
 """
 
 from __future__ import annotations

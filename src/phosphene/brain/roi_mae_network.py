@@ -8,22 +8,25 @@ subjects share. Position codes are computed, not stored; ``voxels_s`` holds the 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from phosphene.brain.roi_mae import RoiMaeConfig
 from phosphene.brain.transformer import Block, initialise, positions, run_blocks
 from phosphene.errors import ModelError, did_you_mean
+from phosphene.train.losses import row_correlation
 from phosphene.train.sampling import Draws
+
+if TYPE_CHECKING:
+    from phosphene.brain.roi_mae import RoiMaeConfig
 
 _OWN = ("patch_embed.", "channel_mapper.", "decoder_pred.", "voxels_")
 
 
 class _RoiEmbed(nn.Module):
-    """Each ROI through its own convolution and its own projection: one token per filter."""
+    """LEA's ROI embedding layer: each ROI through its own convolution and its own projection, one token per filter."""
 
     def __init__(self, sizes: Sequence[int], n_tokens: int, width: int) -> None:
         super().__init__()
@@ -37,7 +40,7 @@ class _RoiEmbed(nn.Module):
 
 
 class _PatchEmbed(nn.Module):
-    """Runs of neighbouring voxels, one token each; shared by all subjects."""
+    """LEA's rival, MinD-Vis' PatchEmbed: runs of neighbouring voxels, one token each; shared by all subjects."""
 
     def __init__(self, patch_size: int, width: int) -> None:
         super().__init__()
@@ -59,7 +62,7 @@ class RoiMae(nn.Module):
 
     References
     ----------
-    Qian et al. 2024, "LEA: Learning Latent Embedding Alignment Model for fMRI Decoding and Encoding", section 3.1; where
+    Qian et al. 2024, "LEA: Learning Latent Embedding Alignment Model for fMRI Decoding and Encoding", section 3.2; where
     the authors' code differs, the code: the class token passes one more projection before it is the latent, and one
     last convolution serves all ROIs.
     """
@@ -215,7 +218,7 @@ class RoiMae(nn.Module):
                 x, y = clean[s].float(), self._voxels(part, s).float()
                 total = total + (y - x).square().mean(1).sum()
                 with torch.no_grad():
-                    r += _pearson(x, y).sum()
+                    r += row_correlation(x, y).sum()
                 count += len(x)
         return total / count, {"correlation": r / count}
 
@@ -365,12 +368,6 @@ def _by_length(tokens: Mapping[int, Tensor]) -> list[list[int]]:
     for s, x in tokens.items():
         groups.setdefault(x.shape[1], []).append(s)
     return list(groups.values())
-
-
-def _pearson(x: Tensor, y: Tensor) -> Tensor:
-    """Correlation of each row of `x` with that of `y`; 0 where either is constant."""
-    x, y = (a - a.mean(1, keepdim=True) for a in (x, y))
-    return (x * y).sum(1) / (x.norm(dim=1) * y.norm(dim=1)).clamp_min(1e-12)
 
 
 def _check_groups(groups: Mapping[str, Sequence[np.ndarray]]) -> None:

@@ -32,14 +32,15 @@ class Attention(nn.Module):
             k, v = (self._heads(y) for y in F.linear(x, weight[width:], bias[width:]).chunk(2, -1))
         else:
             q, k, v = self.qkv(x).view(n, tokens, 3, self.n_heads, -1).permute(2, 0, 3, 1, 4)
-        out = _attention(q, k, v)
+        out = attend(q, k, v)
         return self.proj(out.transpose(1, 2).flatten(2))
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)  # (n, heads, tokens, width / heads)
 
 
-def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Scaled dot-product attention, (n, heads, tokens, width of a head) each; on a CPU never in bfloat16."""
     if q.device.type == "cpu" and q.dtype == torch.bfloat16:
         # The backward pass of bfloat16 attention takes up to three times that of float32 on a CPU.
         with torch.autocast("cpu", enabled=False):

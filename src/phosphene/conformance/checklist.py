@@ -136,7 +136,7 @@ class Checklist:
     def light(self, module: str) -> None:
         """Importing the module loads no heavy package; asked of a fresh Python."""
         with self.claim("light import", f"importing {module} to load none of {', '.join(HEAVY)}"):
-            loaded = _asked_of_python(f"import sys, {module}\nprint(*[m for m in {HEAVY!r} if m in sys.modules])")
+            loaded = asked_of_python(f"import sys, {module}\nprint(*[m for m in {HEAVY!r} if m in sys.modules])")
             must(not loaded, f"it loads {loaded}; import it inside the functions that need it")
 
     def rows(
@@ -239,7 +239,7 @@ def shaped(array: Any, shape: tuple[int, ...], what: str) -> np.ndarray:
 
 
 @lru_cache(maxsize=64)
-def _asked_of_python(code: str) -> str:
+def asked_of_python(code: str) -> str:
     """What a fresh Python, which finds the same modules, prints."""
     path = f"import sys; sys.path[:] = {sys.path!r}\n"
     done = subprocess.run([sys.executable, "-c", path + code], capture_output=True, text=True, timeout=120, check=False)

@@ -10,7 +10,7 @@ import numpy as np
 
 from phosphene.conformance.checklist import Checklist, must, near, same
 from phosphene.evaluate.metric import OF_FEATURES, Decoded, Encoded, Evaluation, Score, Skip, View
-from phosphene.evaluate.registry import METRICS, Metric, _full_name, _places, metric_of
+from phosphene.evaluate.registry import METRICS, Metric, full_name, metric_of, spaces_of
 from phosphene.evaluate.zero_shot import Candidates
 
 _CLASSES = 12
@@ -103,11 +103,11 @@ def _score(metric: Metric, evaluation: Evaluation) -> Score:
 
 
 def _place(metric: Metric, evaluation: Evaluation) -> str:
-    return _places(metric, evaluation)[-1]
+    return spaces_of(metric, evaluation)[-1]
 
 
 def _name(metric: Metric, evaluation: Evaluation) -> str:
-    return _full_name(metric, _place(metric, evaluation), evaluation)
+    return full_name(metric, _place(metric, evaluation), evaluation)
 
 
 def _skipped(metric: Metric, n: int) -> str | None:

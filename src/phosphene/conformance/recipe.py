@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from phosphene import recipes
-from phosphene.conformance.checklist import Checklist, _asked_of_python, finite, must, near, same, shaped
+from phosphene.conformance.checklist import Checklist, asked_of_python, finite, must, near, same, shaped
 from phosphene.conformance.study import Study, tiny_study
 from phosphene.recipes.base import Recipe, RecipeConfig
 from phosphene.run.config import resolve, validate
@@ -59,7 +59,7 @@ def check_recipe(
     if isinstance(recipe, str):
         with checks.claim("lazy", "naming recipes not to import this one"):
             code = f"import sys\nfrom phosphene import recipes\nassert {recipe!r} in recipes.recipe_names()\n"
-            must(not _asked_of_python(f"{code}print(*{{{cls.__module__!r}}} & set(sys.modules))"), "it is imported")
+            must(not asked_of_python(f"{code}print(*{{{cls.__module__!r}}} & set(sys.modules))"), "it is imported")
     config: RecipeConfig | None = None
     with checks.claim("presets", "presets 'lab' and 'paper' that the configuration accepts"):
         validate(cls.config_class, cls.preset("paper"), "preset paper")

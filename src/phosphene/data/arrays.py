@@ -12,7 +12,6 @@ import numpy as np
 
 from phosphene.errors import DataError, PhospheneWarning, did_you_mean
 
-SUFFIXES = (".mat", ".npz", ".h5", ".hdf5", ".npy", ".csv")
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
 

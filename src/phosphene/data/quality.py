@@ -13,6 +13,7 @@ from phosphene.data.standardise import row_blocks
 from phosphene.errors import ConfigError, DataError, ModelError, did_you_mean
 from phosphene.run.stages import take
 from phosphene.types import Trials
+from phosphene.types.identity import few
 
 Policy = Literal["error", "drop", "impute"]
 _POLICIES = ("error", "drop", "impute")
@@ -55,7 +56,7 @@ def check_trials(trials: Trials, *, train: Trials | None = None) -> list[Finding
                     "problem",
                     name,
                     f"{int(counts.sum())} {name}{more} in {voxels.size} of {trials.n_voxels} voxels of {who}: "
-                    f"{_listed(voxels)}.",
+                    f"{few(voxels, 8)}.",
                     "Fit with --set data.nan=drop to leave these voxels out, or data.nan=impute to use their training mean.",
                 )
             )
@@ -86,7 +87,7 @@ def _constant_findings(trials: Trials, q: Quality, train: Trials | None) -> list
             Finding(
                 "note",
                 "constant voxels",
-                f"{constant.size} of {trials.n_voxels} voxels of {who} never change: {_listed(constant)}.",
+                f"{constant.size} of {trials.n_voxels} voxels of {who} never change: {few(constant, 8)}.",
                 "They are divided by 1 when standardising and carry nothing; a tighter mask would leave them out.",
             )
         )
@@ -97,7 +98,7 @@ def _constant_findings(trials: Trials, q: Quality, train: Trials | None) -> list
                 Finding(
                     "note",
                     "constant in training",
-                    f"{only.size} voxels of {who} change in the test trials only: {_listed(only)}.",
+                    f"{only.size} voxels of {who} change in the test trials only: {few(only, 8)}.",
                     "They are divided by 1 when standardising and get no weight.",
                 )
             )
@@ -130,11 +131,6 @@ def _scale_findings(trials: Trials, q: Quality) -> list[Finding]:
             )
         )
     return out
-
-
-def _listed(positions: np.ndarray) -> str:
-    shown = ", ".join(map(str, positions[:8]))
-    return f"{shown} and {positions.size - 8} more" if positions.size > 8 else shown
 
 
 class Screen:
@@ -228,7 +224,7 @@ class Screen:
             self._refuse(kept, measure(kept), force=True)
         notes = {}
         if self.keep_.size < trials.n_voxels:
-            notes["dropped voxels"] = _listed(np.setdiff1d(np.arange(trials.n_voxels), self.keep_))
+            notes["dropped voxels"] = few(np.setdiff1d(np.arange(trials.n_voxels), self.keep_), 8)
         if dead.any():
             notes["dropped trials"] = ", ".join(map(str, trials.table["trial"][dead][:8]))
             kept = kept.take(~dead)
@@ -266,7 +262,7 @@ class Screen:
         for name, counts in (("NaN", q.n_nan), ("an infinite value", q.n_inf), ("a spike", q.n_spike)):
             voxels = np.flatnonzero(counts)
             if voxels.size:
-                parts.append(f"{voxels.size} of {trials.n_voxels} voxels have {name}: {_listed(voxels)}")
+                parts.append(f"{voxels.size} of {trials.n_voxels} voxels have {name}: {few(voxels, 8)}")
         if q.first_bad is not None:
             voxel, row = q.first_bad
             parts.append(f"the first is voxel {voxel} in trial '{trials.table['trial'].iloc[row]}' (row {row})")

@@ -7,6 +7,7 @@ import pandas as pd
 
 from phosphene.evaluate.registry import metric_of
 from phosphene.evaluate.validity import compare
+from phosphene.types.identity import listed
 
 CONTROL_NAMES = {
     "category": "the category-only decoder",
@@ -111,20 +112,16 @@ def _controls(scores: pd.DataFrame, differences: pd.DataFrame | None, brain: pd.
         if not known:
             sentences.append(f"Against {name}: not tested.")
         elif len(by_answer["above"]) == len(known):
-            sentences.append(f"Above {name} in {_and(by_answer['above'])}.")
+            sentences.append(f"Above {name} in {listed(by_answer['above'])}.")
         elif not by_answer["above"]:
-            worse = f", and below it in {_and(by_answer['below'])}" if by_answer["below"] else ""
-            sentences.append(f"Not above {name} in {_and([_title(m) for m in known])}{worse}.")
+            worse = f", and below it in {listed(by_answer['below'])}" if by_answer["below"] else ""
+            sentences.append(f"Not above {name} in {listed([_title(m) for m in known])}{worse}.")
         else:
-            parts = [f"above {name} in {_and(by_answer['above'])}"]
-            parts += [f"not distinguishable from it in {_and(by_answer['unclear'])}"] if by_answer["unclear"] else []
-            parts += [f"below it in {_and(by_answer['below'])}"] if by_answer["below"] else []
+            parts = [f"above {name} in {listed(by_answer['above'])}"]
+            parts += [f"not distinguishable from it in {listed(by_answer['unclear'])}"] if by_answer["unclear"] else []
+            parts += [f"below it in {listed(by_answer['below'])}"] if by_answer["below"] else []
             sentences.append(f"Partly {', '.join(parts)}.")
     return sentences
-
-
-def _and(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _encoding(brain: pd.DataFrame) -> list[str]:

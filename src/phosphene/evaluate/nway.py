@@ -77,14 +77,15 @@ def _cumulative(n_candidates: int, n: int, k: int) -> np.ndarray:
     for j in range(k):
         possible = (above >= j) & (below >= n - 1 - j)
         b, r = above[possible], below[possible]
-        log = _log_choose(b, j) + _log_choose(r, n - 1 - j) - _log_choose(n_candidates - 1, n - 1)
+        log = log_choose(b, j) + log_choose(r, n - 1 - j) - log_choose(n_candidates - 1, n - 1)
         probability[possible] += np.exp(log)
     total = np.concatenate([[0.0], np.cumsum(np.minimum(probability, 1))])
     total.setflags(write=False)
     return total
 
 
-def _log_choose(n: np.ndarray | int, k: int) -> np.ndarray:
+def log_choose(n: np.ndarray | int, k: int) -> np.ndarray:
+    """Logarithm of the number of ways to draw k of n."""
     return gammaln(np.add(n, 1)) - gammaln(k + 1) - gammaln(np.subtract(n, k) + 1)
 
 

@@ -244,8 +244,8 @@ def score(
             metric_of(name)
     scores, skipped = [], []
     for metric in METRICS.values():
-        for space in _places(metric, evaluation):
-            name = _full_name(metric, space, evaluation)
+        for space in spaces_of(metric, evaluation):
+            name = full_name(metric, space, evaluation)
             if wanted is not None and not any(fnmatch.fnmatch(name, pattern) for pattern in wanted):
                 continue
             try:
@@ -278,7 +278,8 @@ def score_at_published_size(decoded: Decoded, **settings: int) -> Scores:
     )
 
 
-def _full_name(metric: Metric, space: str, e: Evaluation) -> str:
+def full_name(metric: Metric, space: str, e: Evaluation) -> str:
+    """The name of a metric in one space, as scores.csv has it."""
     name = metric.name.replace("{space}", space)
     return name.replace("{n}", str(classes_drawn(e.class_scores[space][0]))) if "{n}" in name else name
 
@@ -292,7 +293,7 @@ def _could_match(pattern: str, template: str) -> bool:
     return any(fnmatch.fnmatch(name, pattern) for name in names) or bool(re.fullmatch(_expression(template), pattern))
 
 
-def _places(metric: Metric, e: Evaluation) -> list[str]:
+def spaces_of(metric: Metric, e: Evaluation) -> list[str]:
     """The spaces a metric is computed in: one empty name for metrics without a space."""
     decoded = e.decoded
     if metric.over == "voxels":

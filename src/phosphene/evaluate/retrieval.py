@@ -18,7 +18,7 @@ import numpy as np
 
 from phosphene.errors import ConfigError, DataError
 from phosphene.evaluate.identification import oriented
-from phosphene.evaluate.nway import _log_choose, check_n_k, expected_top_k, n_way
+from phosphene.evaluate.nway import check_n_k, expected_top_k, log_choose, n_way
 
 GALLERIES = (2, 10, 50, 100, 300)
 
@@ -126,7 +126,7 @@ def batch_retrieval(similarity: np.ndarray, size: int = 300, truth: np.ndarray |
 
     References
     ----------
-    Lin et al. 2022 (Mind Reader), section 4: counts of hits in a batch of 300.
+    Lin et al. 2022 (Mind Reader), sections 3.2 and A.3: counts of hits in a batch of 300.
 
     Examples
     --------
@@ -195,7 +195,7 @@ def _backward(square: np.ndarray, mates: np.ndarray, size: int) -> np.ndarray:
             # This row is in the batch, and neither an earlier one nor one of another picture that lies above it.
             left = n - 2 - earlier - int((others > value).sum())
             if left >= size - 2:
-                out[i] += np.exp(_log_choose(left, size - 2) - _log_choose(n - 1, size - 1))
+                out[i] += np.exp(log_choose(left, size - 2) - log_choose(n - 1, size - 1))
     return out
 
 

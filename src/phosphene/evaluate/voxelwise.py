@@ -21,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import stdtr
 
+from phosphene.betas.noise_ceiling import ceiling
 from phosphene.errors import DataError
 from phosphene.evaluate.correlation import paired_correlation
 
@@ -176,8 +177,7 @@ def ceiling_from_ncsnr(ncsnr: np.ndarray, n_averaged: int) -> np.ndarray:
     >>> ceiling_from_ncsnr(np.array([0.0, 1.0]), 3)
     array([0.  , 0.75])
     """
-    power = np.square(np.asarray(ncsnr, dtype=np.float64))
-    return power / (power + 1 / n_averaged)
+    return ceiling(ncsnr, n_averaged)
 
 
 def split_half_ceiling(first: np.ndarray, second: np.ndarray) -> np.ndarray:

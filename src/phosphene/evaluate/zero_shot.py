@@ -8,8 +8,8 @@ they look like.
 
 References
 ----------
-Radford et al. 2021, section 3.1.4 (ensembles of prompts); Qian et al. 2024 (LEA), table 1. LEA's templates are not
-published; these are ours.
+Radford et al. 2021, section 3.1.4 (ensembles of prompts); Qian et al. 2024 (LEA), section 4.2, table 1. LEA's templates are
+not published; these are ours.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ Sizes in pixels are given for a side of 256 and go with the side, so that small 
 
 References
 ----------
-Lin, Sprague and Singh 2022 (Mind Reader), section 3 and its code, from which the values come; the operations are those
+Lin, Sprague and Singh 2022 (Mind Reader), section A.2 and its code, from which the values come; the operations are those
 of SimCLR (Chen et al. 2020, appendix A) and a mask.
 """
 

@@ -1,5 +1,5 @@
 """Captions and pictures as targets of a decoder: bad captions screened out, outlying values clamped, several valid
-targets per stimulus of which each training step takes one. Lin, Sprague and Singh 2022 (Mind Reader), section 3.
+targets per stimulus of which each training step takes one. Lin, Sprague and Singh 2022 (Mind Reader), sections 2.1 and 2.2.
 
     q = softmax over the captions of a picture of  scale * cos(picture, caption)          CLIP's own probabilities
     a caption is kept where  q > share * max q,  that is where  cos > best cos - ln(1 / share) / scale

@@ -58,7 +58,7 @@ class VdvaeFeatures:
 
     References
     ----------
-    Child 2021; Ozcelik and VanRullen 2023 (Brain-Diffuser); Veronese et al. 2024, section 4.4.
+    Child 2021; Ozcelik and VanRullen 2023 (Brain-Diffuser); Veronese et al. 2024, section 3.3.1.
     """
 
     def __init__(

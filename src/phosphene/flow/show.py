@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ def show_recipes() -> str:
     lines = []
     for name in recipes.recipe_names():
         cls = recipes.recipe(name)
-        doc = (__import__("sys").modules[cls.__module__].__doc__ or "").strip().splitlines()[0]
+        doc = (sys.modules[cls.__module__].__doc__ or "").strip().splitlines()[0]
         lines.append(
             f"{name:<18}{'decode, encode' if cls.can_encode() else 'decode':<16}{doc.partition(': ')[2] or doc}"
         )

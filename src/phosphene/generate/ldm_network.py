@@ -1,4 +1,5 @@
-"""The U-Net of latent diffusion with its two conditionings: tokens it looks at, and a vector beside the time.
+"""The U-Net of latent diffusion with its two conditionings: tokens it looks at, and a vector beside the time (CAD, section
+3.3, "time steps conditioning").
 
 ::
 

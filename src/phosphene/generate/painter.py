@@ -1,4 +1,4 @@
-"""Pictures from a latent through MaskGIT and its tokenizer: latent -> codes -> picture (LEA, sections 4.2 and 4.3)."""
+"""Pictures from a latent through MaskGIT and its tokenizer: latent -> codes -> picture (LEA, section 3.3)."""
 
 from __future__ import annotations
 

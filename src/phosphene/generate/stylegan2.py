@@ -1,4 +1,4 @@
-"""Pictures from an image and a text latent through the conditional StyleGAN2, in one pass (Mind Reader, section 2.2).
+"""Pictures from an image and a text latent through the conditional StyleGAN2, in one pass (Mind Reader, section 2.3).
 
 >>> painter = StyleGan2.from_public("lafite_coco.pkl")                                            # doctest: +SKIP
 >>> painter.paint(image_latents, text_latents, ids, SamplingConfig(), seed=0)                     # doctest: +SKIP

@@ -2,7 +2,7 @@
 
     w = mapping(z),    u = max over conditions k of F_k(c_k),    style = A [u, w]      in every layer
 
-Lin, Sprague and Singh 2022 (Mind Reader), section 2.2, on Karras et al. 2020 (StyleGAN2) and Zhou et al. 2022 (Lafite).
+Lin, Sprague and Singh 2022 (Mind Reader), section 2.3, on Karras et al. 2020 (StyleGAN2) and Zhou et al. 2022 (Lafite).
 """
 
 from __future__ import annotations

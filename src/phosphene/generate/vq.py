@@ -199,7 +199,7 @@ class _Decoder(nn.Module):
 
 
 class Vqgan(nn.Module):
-    """The convolutional tokenizer of MaskGIT: 256 x 256 pictures as 16 x 16 codes of 1024 (LEA, section 4.2 of the note).
+    """The convolutional tokenizer of MaskGIT: 256 x 256 pictures as 16 x 16 codes of 1024 (LEA, section 3.3).
 
     No attention, average pooling on the way down, nearest neighbours on the way up. Pictures are 0-1 on both ends.
 

@@ -195,7 +195,7 @@ class Recipe(Generic[C]):
         digests: dict[str, str] = {}
         for name, kind in self.stages.items():
             before = [digests[n] for n in self.needs.get(name, tuple(digests))]
-            code, inputs = _code_digest(type(self), kind), list(given)
+            code, inputs = code_digest(type(self), kind), list(given)
             lineage = trials.member_keys()
             if name in self.self_supervised and unpaired:
                 inputs += [t.digest() for t in unpaired]
@@ -339,7 +339,7 @@ class Recipe(Generic[C]):
         return recipe
 
 
-def _code_digest(recipe: type, part: type) -> str:
+def code_digest(recipe: type, part: type) -> str:
     """Of the source of the recipe's files and of the part's station: changed code means a changed stage."""
     own = {Path(inspect.getfile(kind)) for kind in recipe.__mro__ if issubclass(kind, Recipe) and kind is not Recipe}
     station = Path(inspect.getfile(part)).parent.glob("*.py")

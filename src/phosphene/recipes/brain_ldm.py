@@ -21,13 +21,10 @@ from phosphene.brain.patch_mae import PatchMaePart
 from phosphene.brain.patch_mae_network import PatchMae
 from phosphene.generate.ldm import Ldm, random_crops
 from phosphene.generate.ldm_network import LdmUnet
-from phosphene.run import atomic
-from phosphene.run.stages import read_safetensors
-from phosphene.train.checkpoint import ModulePart, last_checkpoint, load_module_state, module_state
+from phosphene.train.best_step import BestStep
+from phosphene.train.checkpoint import ModulePart
 from phosphene.train.sampling import Draws
 from phosphene.types import Stimuli, Trials, digest_of
-
-BEST = "best.safetensors"
 
 
 class Pictures:
@@ -150,8 +147,8 @@ class BrainLdm(ModulePart):
         return PatchMaePart.of(self.module.brain).to_tokens(betas, batch_size=batch_size)
 
 
-class Choice:
-    """The step of a training at which the loss over left-out items is smallest. It outlives a killed training.
+class Choice(BestStep):
+    """The step of a training at which the loss over left-out items is smallest.
 
     Parameters
     ----------
@@ -178,44 +175,22 @@ class Choice:
         seed: int,
         folder: Path | None,
     ) -> None:
-        self.network, self.fetch, self.n_items, self.batch_size = network, fetch, n_items, batch_size
-        self.seed, self.file = seed, None if folder is None else Path(folder) / BEST
-        self.step, self.loss, self.weights = 0, np.inf, {}
-        saved = None if folder is None else last_checkpoint(Path(folder))
-        for entry in saved.record["curve"] if saved else []:
-            self._is_best(entry)
-        if self.step:
-            # Weights of a later step, which will come again, do no harm: it will be the best again.
-            self.weights = read_safetensors(self.file)
+        self.fetch, self.n_items, self.batch_size, self.seed = fetch, n_items, batch_size, seed
+        super().__init__(network, self._loss, "held_out_loss", folder)
 
     @torch.no_grad()
-    def look(self, entry: dict[str, float]) -> None:
-        """Judge the network as it is; called by the training loop every so often."""
-        self.network.eval()
+    def _loss(self) -> float:
         device, total = next(self.network.parameters()).device, 0.0
         for start in range(0, self.n_items, self.batch_size):
             rows = np.arange(start, min(start + self.batch_size, self.n_items))
             batch = _on(device, self.fetch(rows))
             total += float(self.network.loss(batch, Draws(self.seed, start, len(rows), device=device))[0]) * len(rows)
-        self.network.train()
-        entry["held_out_loss"] = total / self.n_items
-        if self._is_best(entry):
-            self.weights = module_state(self.network)
-            if self.file is not None:
-                from safetensors.numpy import save
-
-                atomic.write_bytes(self.file, save(self.weights))
+        return total / self.n_items
 
     def take(self) -> dict[str, float]:
         """Put the weights of the best step into the network, on the CPU, and say which step it was."""
-        load_module_state(self.network.cpu(), self.weights, "the best step")
-        return {"step": self.step, "held_out_loss": self.loss, "n_held_out": self.n_items}
-
-    def _is_best(self, entry: Mapping[str, float]) -> bool:
-        if not entry.get("held_out_loss", np.inf) < self.loss:
-            return False
-        self.step, self.loss = int(entry["step"]), float(entry["held_out_loss"])
-        return True
+        self.restore()
+        return {"step": self.step, "held_out_loss": self.value, "n_held_out": self.n_items}
 
 
 def _on(device: torch.device, batch: Any) -> Any:

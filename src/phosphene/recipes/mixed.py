@@ -33,7 +33,7 @@ from phosphene.data.splits import inner_folds
 from phosphene.data.standardise import Standardiser
 from phosphene.errors import DataError
 from phosphene.features import cache_folder
-from phosphene.recipes.base import Recipe, _code_digest
+from phosphene.recipes.base import Recipe, code_digest
 from phosphene.recipes.brain_diffuser import BrainDiffuser, BrainDiffuserConfig
 from phosphene.recipes.cad import Cad, CadConfig
 from phosphene.recipes.lea import Lea, LeaConfig
@@ -121,14 +121,14 @@ class Mixed(Recipe[MixedConfig]):
         if name == "brain":
             if lender is None:
                 return {"brain": "none"}
-            return {**lender.stage_config("brain"), "code": _code_digest(type(lender), lender.stages["brain"])}
+            return {**lender.stage_config("brain"), "code": code_digest(type(lender), lender.stages["brain"])}
         if name == "networks":
-            return {n: [tail.stage_config(n), _code_digest(type(tail), tail.stages[n])] for n in self._networks}
+            return {n: [tail.stage_config(n), code_digest(type(tail), tail.stages[n])] for n in self._networks}
         if name == "to_brain":
             return {"brain": c["brain"], "targets": self._seen.spec()}
         own = {k: c[k] for k in ("generator", "start", "brain", "read", "alpha", "restandardise", "n_folds", "setting")}
         own |= {k: c[k] for k in (c["map"], "training", "group_size") if c["map"] != "ridge"}
-        code = {n: [tail.stage_config(n), _code_digest(type(tail), tail.stages[n])] for n in self._maps}
+        code = {n: [tail.stage_config(n), code_digest(type(tail), tail.stages[n])] for n in self._maps}
         return {**own, "map": c["map"], "borrowed": code}
 
     def generators(self) -> tuple[str, ...]:

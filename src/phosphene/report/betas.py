@@ -10,6 +10,7 @@ from zipfile import BadZipFile
 import numpy as np
 import pandas as pd
 
+from phosphene.analyse._wording import capital
 from phosphene.betas.folder import FOUND
 from phosphene.data import read_dataset
 from phosphene.errors import DataError
@@ -76,7 +77,7 @@ def _found(path: Path) -> dict[str, np.ndarray]:
 def _page(trials: Trials, found: dict[str, np.ndarray]) -> dict[str, Any]:
     p, voxels = trials.provenance, trials.voxels
     checks = [
-        {"verdict": _VERDICT.get(level, "flag"), "title": what, "reason": f"{_upper(detail)} {step}".strip()}
+        {"verdict": _VERDICT.get(level, "flag"), "title": what, "reason": f"{capital(detail)} {step}".strip()}
         for level, what, detail, step in p.get("design_check", [])
     ]
     checks.append(_believed(trials))
@@ -256,10 +257,6 @@ def _figure(make: Callable[[], Figure], alt: str, caption: str) -> dict[str, Any
 def signed(value: float) -> str:
     """A number with its sign, minus as a minus."""
     return f"{value:+g}".replace("-", "−")
-
-
-def _upper(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def _plain(value: Any) -> str:

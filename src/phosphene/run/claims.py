@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from phosphene.run import atomic
-from phosphene.run.folder import _is_alive, _read_lock, _started
+from phosphene.run.folder import is_alive, read_lock, start_of
 
 
 def holder(claim: Path) -> dict[str, Any]:
     """Who holds a claim: pid, host, started; empty when nobody does."""
-    return _read_lock(claim) if claim.exists() else {}
+    return read_lock(claim) if claim.exists() else {}
 
 
 @contextmanager
@@ -38,7 +38,7 @@ def claimed(claim: Path) -> Iterator[bool]:
     mine = {
         "pid": os.getpid(),
         "host": socket.gethostname(),
-        "started": _started(os.getpid()),
+        "started": start_of(os.getpid()),
         "token": uuid.uuid4().hex,
     }
     if not _take(claim, mine):
@@ -57,15 +57,15 @@ def _take(claim: Path, mine: Mapping[str, Any]) -> bool:
             try:
                 _appear(claim, json.dumps(mine))
             except FileExistsError:
-                found = _read_lock(claim)
-                if _is_alive(found):
+                found = read_lock(claim)
+                if is_alive(found):
                     return False
                 # Taken away by renaming: of two processes that find it dead, one succeeds. A fresh claim caught by
                 # mistake goes back to its place.
                 grave = atomic.partial_name(claim)
                 with suppress(FileNotFoundError):
                     os.rename(claim, grave)
-                    if _read_lock(grave) != found:
+                    if read_lock(grave) != found:
                         with suppress(OSError):
                             os.link(grave, claim)
                     grave.unlink(missing_ok=True)

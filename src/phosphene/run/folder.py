@@ -162,14 +162,14 @@ class RunFolder:
         with atomic.explained(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         lock = self.path / LOCK
-        mine = {"pid": os.getpid(), "host": socket.gethostname(), "purpose": purpose, "started": _started(os.getpid())}
+        mine = {"pid": os.getpid(), "host": socket.gethostname(), "purpose": purpose, "started": start_of(os.getpid())}
         for _ in range(2):
             try:
                 with atomic.explained(lock):
                     handle = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
             except FileExistsError:
-                holder = _read_lock(lock)
-                if _is_alive(holder):
+                holder = read_lock(lock)
+                if is_alive(holder):
                     raise ConfigError(
                         f"{self.path} is being written by process {holder.get('pid')} on {holder.get('host')} "
                         f"({holder.get('purpose')}). Wait for it, or choose another --out. If you are sure it is "
@@ -202,7 +202,8 @@ def read_json(file: Path) -> dict[str, Any]:
     return value
 
 
-def _read_lock(lock: Path) -> dict[str, Any]:
+def read_lock(lock: Path) -> dict[str, Any]:
+    """Who holds a lock: pid, host, purpose, started; empty when that cannot be read."""
     for _ in range(5):  # the holder may be between creating and filling it
         with suppress(OSError, ValueError):
             return dict(json.loads(lock.read_text()))
@@ -210,14 +211,15 @@ def _read_lock(lock: Path) -> dict[str, Any]:
     return {}
 
 
-def _started(pid: int) -> str:
+def start_of(pid: int) -> str:
     """When the kernel started a process, so that a reused process number is not mistaken for the old holder."""
     with suppress(OSError, IndexError):
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
     return ""
 
 
-def _is_alive(holder: dict[str, Any]) -> bool:
+def is_alive(holder: dict[str, Any]) -> bool:
+    """Whether the process that holds a lock may still be running."""
     if not holder:
         return False
     if holder.get("host") != socket.gethostname():
@@ -228,4 +230,4 @@ def _is_alive(holder: dict[str, Any]) -> bool:
         return False
     except PermissionError:
         pass
-    return not holder.get("started") or _started(int(holder["pid"])) == holder["started"]
+    return not holder.get("started") or start_of(int(holder["pid"])) == holder["started"]

@@ -9,7 +9,7 @@ import pandas as pd
 
 from phosphene.analyse.drawing import BRAIN, MUTED
 from phosphene.report.words import input_words, metric_words
-from phosphene.sweep.grid import Grid, _plain
+from phosphene.sweep.grid import Grid, value_words
 from phosphene.sweep.table import shown_metrics
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _panel(panel: Axes, summary: pd.DataFrame, grid: Grid, axis: int, source: st
 def _places(grid: Grid, axis: int) -> dict[str, object]:
     """The value that stands on the axis, by point: the first thing a point sets."""
     return {
-        p.label: next(iter(p.sets.values())) if len(p.sets) == 1 else _plain(p.label)
+        p.label: next(iter(p.sets.values())) if len(p.sets) == 1 else value_words(p.label)
         for p in grid.points
         if p.axis == axis and p.sets
     }

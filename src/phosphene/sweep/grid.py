@@ -78,7 +78,7 @@ class Point:
     @property
     def label(self) -> str:
         """What this point sets, as people read it; "base" where that is nothing."""
-        return ", ".join(v if k == "label" else f"{_short(k)} {_plain(v)}" for k, v in _told(self.sets)) or "base"
+        return ", ".join(v if k == "label" else f"{_short(k)} {value_words(v)}" for k, v in _told(self.sets)) or "base"
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def _planned(
     layers: Sequence[tuple[str, Mapping[str, Any]]],
 ) -> Planned:
     values = {k: v for k, v in {**sets, **repeat}.items() if k != "label"}
-    where = f"{path}, point '{', '.join(f'{k}={_plain(v)}' for k, v in values.items()) or 'base'}'"
+    where = f"{path}, point '{', '.join(f'{k}={value_words(v)}' for k, v in values.items()) or 'base'}'"
     recipe, extra = values.pop("recipe", file.recipe), values.pop("config", None)
     if _is_file(recipe):
         if extra is not None:
@@ -190,7 +190,7 @@ def _told(sets: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 def _name(sets: Mapping[str, Any], repeat: Mapping[str, Any]) -> str:
     told = [*_told(sets), *repeat.items()]
-    parts = [v if k == "label" else f"{_short(k)}={_plain(v)}" for k, v in told] or ["base"]
+    parts = [v if k == "label" else f"{_short(k)}={value_words(v)}" for k, v in told] or ["base"]
     return re.sub(r"[^A-Za-z0-9=.,_-]+", "-", ",".join(parts))[:_LONGEST_NAME].strip("-,.")
 
 
@@ -202,7 +202,8 @@ def _is_file(value: Any) -> bool:
     return isinstance(value, str) and value.endswith((".yaml", ".yml"))
 
 
-def _plain(value: Any) -> str:
+def value_words(value: Any) -> str:
+    """A value of a point as labels have it."""
     if isinstance(value, Mapping):
         return str(value.get("kind", "; ".join(f"{k} {v}" for k, v in value.items())))
     if _is_file(value):

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import numpy as np
@@ -26,10 +26,12 @@ from phosphene.run import atomic
 from phosphene.run.config import flatten
 from phosphene.run.folder import SEEN, RunFolder
 from phosphene.run.progress import duration
-from phosphene.sweep.grid import Point, _plain
+from phosphene.sweep.grid import Point, value_words
 from phosphene.sweep.reference import BestLinear, best_linear_of, pixel_correlation
-from phosphene.sweep.run import Sweep
 from phosphene.sweep.table import block_label, shown_metrics, within_block
+
+if TYPE_CHECKING:
+    from phosphene.sweep.run import Sweep
 
 PAGE = "sweep.html"
 PICTURES = 10
@@ -112,14 +114,14 @@ class _Page:
 
     def _label_of(self, run: str) -> str:
         point = next(p for p in self.grid.points if p.run == run)
-        again = ", ".join(f"{k} {_plain(v)}" for k, v in point.repeat.items())
+        again = ", ".join(f"{k} {value_words(v)}" for k, v in point.repeat.items())
         return _readable(f"{point.label}{f' ({again})' if again else ''}")
 
     def _axes(self) -> list[dict[str, Any]]:
         file = self.grid.file
         named = [("", axis) for axis in file.grid] + [("repeated", axis) for axis in file.repeat]
         return [
-            {"key": key, "values": ", ".join(dict.fromkeys(map(_plain, values))), "how": how}
+            {"key": key, "values": ", ".join(dict.fromkeys(map(value_words, values))), "how": how}
             for how, axis in named
             for key, values in axis.items()
         ]

@@ -117,9 +117,9 @@ def sweep(
             one(whole, name, progress)
     else:
         _in_processes(whole, missing, min(workers, len(missing)), progress)
-    from phosphene.sweep.table import write_tables
+    from phosphene.sweep.results import write_results
 
-    write_tables(whole)
+    write_results(whole)
     failed: dict[str, list[str]] = {}
     for name in names:
         if not whole.is_done(name):

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import zlib
 from collections.abc import Callable, Sequence
-from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from phosphene.evaluate.statistics import holm, paired_difference
-from phosphene.run import atomic
 from phosphene.run.folder import RunFolder, read_json
 from phosphene.sweep.grid import Grid, Point, is_data
-from phosphene.sweep.run import Sweep
+
+if TYPE_CHECKING:
+    from phosphene.sweep.run import Sweep
 
 COLUMNS = ("input", "metric", "value", "ci_low", "ci_high", "chance", "p", "n")
 
@@ -164,31 +163,6 @@ def mean_interval(values: np.ndarray) -> tuple[float, float, float]:
         return mean, np.nan, np.nan
     half = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
     return mean, mean - half, mean + half
-
-
-def write_tables(whole: Sweep) -> None:
-    """Write points.csv, summary.csv, figure.png and sweep.html of the runs that are there."""
-    grid, points = whole.grid, point_table(whole)
-    atomic.write_text(whole.out / "points.csv", points.to_csv(index=False))
-
-    @cache
-    def items(run: str) -> pd.DataFrame:
-        try:
-            return RunFolder(whole.folder(run)).table("evaluation", "test", "per_item.csv")
-        except (OSError, ValueError):  # a damaged table pairs nothing; the run's own report names it
-            return pd.DataFrame()
-
-    summary = summary_table(points, grid, items)
-    atomic.write_text(whole.out / "summary.csv", summary.to_csv(index=False))
-    if len(summary):
-        from phosphene.sweep.figure import draw
-
-        buffer = io.BytesIO()
-        draw(summary, grid).savefig(buffer, format="png", dpi=150, bbox_inches="tight")
-        atomic.write_bytes(whole.out / "figure.png", buffer.getvalue())
-    from phosphene.sweep.page import write_page
-
-    write_page(whole, points, summary)
 
 
 def shown_metrics(summary: pd.DataFrame, wanted: Sequence[str], most: int = 4) -> list[tuple[str, str]]:

@@ -28,6 +28,7 @@ from phosphene.errors import ModelError, PhospheneWarning
 from phosphene.run import atomic
 from phosphene.run.folder import read_json
 from phosphene.run.reading import reads
+from phosphene.types.identity import few
 
 if TYPE_CHECKING:
     import torch
@@ -275,8 +276,9 @@ def load_module_state(module: nn.Module, tensors: Mapping[str, np.ndarray], owne
     wanted = module.state_dict()
     missing, extra = sorted(set(wanted) - set(tensors)), sorted(set(tensors) - set(wanted))
     if missing or extra:
+        lost, more = (few(names, 3) or "nothing" for names in (missing, extra))
         raise ModelError(
-            f"the saved weights do not fit {owner}: missing {_some(missing)}, unexpected {_some(extra)}. "
+            f"the saved weights do not fit {owner}: missing {lost}, unexpected {more}. "
             "They are of another architecture or version; fit again or choose the matching configuration."
         )
     for name, tensor in wanted.items():
@@ -290,10 +292,6 @@ def load_module_state(module: nn.Module, tensors: Mapping[str, np.ndarray], owne
     with torch.no_grad():
         for name, tensor in wanted.items():
             tensor.copy_(torch.from_numpy(np.array(tensors[name])).reshape(tensor.shape))
-
-
-def _some(names: list[str]) -> str:
-    return (", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")) or "nothing"
 
 
 def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -116,3 +116,9 @@ def info_nce(a: Tensor, b: Tensor, scale: Tensor | float, *, symmetric: bool = T
     target = torch.arange(len(a), device=a.device)
     loss = F.cross_entropy(logits, target)
     return (loss + F.cross_entropy(logits.T, target)) / 2 if symmetric else loss
+
+
+def row_correlation(x: Tensor, y: Tensor) -> Tensor:
+    """Pearson correlation of each row of `x` with that of `y`: two (n, d) to (n,); 0 where either is constant."""
+    x, y = (a - a.mean(1, keepdim=True) for a in (x, y))
+    return (x * y).sum(1) / (x.norm(dim=1) * y.norm(dim=1)).clamp_min(1e-12)

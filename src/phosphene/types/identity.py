@@ -128,6 +128,17 @@ def few(names: Iterable[str], most: int = 6) -> str:
     return ", ".join(names) if len(names) <= most else f"{', '.join(names[:most])} and {len(names) - most} more"
 
 
+def listed(names: Sequence[str]) -> str:
+    """Names in a row, as a sentence has them.
+
+    Examples
+    --------
+    >>> listed(["V1", "V2", "V4"]), listed(["V1"])
+    ('V1, V2 and V4', 'V1')
+    """
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
 def size_words(shape: Sequence[int]) -> str:
     """A shape for people.
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from phosphene.train import Draws, TrainConfig
+from phosphene.train.losses import row_correlation
 from phosphene.zoo import fingerprint, from_network, load, names, to_network, tokenizer
 from phosphene.zoo.objectives import Objective
 
@@ -108,7 +109,7 @@ def dual_guided(
     noise and from a blurred scene: is each nearer to its own scene than to others', is it of the scene's category.
     Beside the same of the autoencoder's reconstruction, which no sample can be expected to beat, and of the blurred scene.
     """
-    from phosphene.zoo.scores import _grid
+    from phosphene.zoo.scores import picture_grid
 
     lesson = DualGuided.lessons(scenes)
     z, vision, text = (lesson[k].float() for k in ("latents", "vision", "text"))
@@ -136,12 +137,12 @@ def dual_guided(
         own = cosine.diagonal()[:, None]
         scores[f"CLIP cosine to the own scene, {what}"] = float(own.mean())
         scores[f"CLIP two-way identification, {what}"] = float((cosine < own).sum() / (count * (count - 1)))
-        scores[f"pixel correlation, {what}"] = float(_correlation(x, y).mean())
+        scores[f"pixel correlation, {what}"] = float(row_correlation(x.flatten(1), y.flatten(1)).mean())
         if "classifier" in names():
             hit = load("classifier").probabilities(y).argmax(1).numpy() == scenes.category[:count]
             scores[f"classifier names the category, {what}"] = float(hit.mean())
     rows = [from_network(y) for y in (x, shown["reconstructions"], shown["from noise"], blurred, shown["from blurred"])]
-    return scores, _grid(*rows), {}
+    return scores, picture_grid(*rows), {}
 
 
 def _error(network: nn.Module, z: Tensor, vision: Tensor, text: Tensor) -> float:
@@ -160,8 +161,3 @@ def _error(network: nn.Module, z: Tensor, vision: Tensor, text: Tensor) -> float
 def _pooled(x: Tensor) -> Tensor:
     """Pooled CLIP vectors of unit length: the first of the tokens."""
     return torch.cat([picture_tokens(block)[:, 0] for block in x.split(_BLOCK)])
-
-
-def _correlation(x: Tensor, y: Tensor) -> Tensor:
-    x, y = (a.flatten(1) - a.flatten(1).mean(1, keepdim=True) for a in (x, y))
-    return (x * y).sum(1) / (x.norm(dim=1) * y.norm(dim=1)).clamp(min=1e-12)

@@ -66,7 +66,7 @@ def maskgit(network: nn.Module, scenes: Scenes, count: int = 240) -> tuple[dict[
     """Cross-entropy of codes, and one picture per latent: is it nearer to its own latent than to others', is it of the
     scene's category. Each beside the same of the tokenizer's reconstruction, which no sample can be expected to beat.
     """
-    from phosphene.zoo.scores import _grid
+    from phosphene.zoo.scores import picture_grid
 
     _, vq = _teachers("cpu")
     count = min(count, len(scenes))
@@ -96,7 +96,7 @@ def maskgit(network: nn.Module, scenes: Scenes, count: int = 240) -> tuple[dict[
     )
     scores["codes used by samples"] = float(len(np.unique(drawn)))
     shown = [(x.permute(0, 2, 3, 1).numpy() + 1) / 2 for x in (truth, rebuilt, sampled)]
-    return scores, _grid(*shown), {}
+    return scores, picture_grid(*shown), {}
 
 
 def _entropy(network: nn.Module, codes: Tensor, latents: Tensor, share: float) -> float:

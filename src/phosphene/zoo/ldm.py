@@ -76,7 +76,7 @@ def ldm(
     category and in the place that was asked for. Beside the same of the tokenizer's reconstruction, and how much pictures
     of the same labels differ beside scenes of the same labels.
     """
-    from phosphene.zoo.scores import _grid
+    from phosphene.zoo.scores import picture_grid
 
     z = Ldm.lessons(scenes)["latents"]
     labels = torch.from_numpy(np.stack([scenes.category, scenes.place], 1))
@@ -103,7 +103,7 @@ def ldm(
         scores["distance of two scenes of the same labels"] = float(np.sqrt(np.mean(pairs)))
     scores["deviation of latents, scenes"] = float(z.std())
     scores["deviation of latents, samples"] = float(drawn.std())
-    return scores, _grid(*(from_network(x) for x in (truth, rebuilt, sampled, again))), {}
+    return scores, picture_grid(*(from_network(x) for x in (truth, rebuilt, sampled, again))), {}
 
 
 def _error(network: nn.Module, z: Tensor, labels: Tensor) -> float:

@@ -17,7 +17,8 @@ Scores = dict[str, float]
 _BLOCK = 250
 
 
-def _blocks(scenes: Scenes) -> Any:
+def block_slices(scenes: Scenes) -> Any:
+    """Slices of scenes that go through a network at once."""
     for start in range(0, len(scenes), _BLOCK):
         yield slice(start, min(len(scenes), start + _BLOCK))
 
@@ -48,7 +49,7 @@ def _ssim(a: np.ndarray, b: np.ndarray) -> float:
     return float((((2 * ma * mb + c1) * (2 * both + c2)) / ((ma**2 + mb**2 + c1) * (va + vb + c2))).mean())
 
 
-def _grid(*rows: np.ndarray, columns: int = 16, zoom: int = 3) -> np.ndarray:
+def picture_grid(*rows: np.ndarray, columns: int = 16, zoom: int = 3) -> np.ndarray:
     """Pictures (n, h, w, 3), 0-1, in bands: one line of each row of `rows` under the other. uint8."""
     bands = []
     for start in range(0, 3 * columns, columns):
@@ -60,7 +61,7 @@ def _grid(*rows: np.ndarray, columns: int = 16, zoom: int = 3) -> np.ndarray:
 
 @torch.no_grad()
 def _reconstructed(scenes: Scenes, through: Callable[[torch.Tensor], torch.Tensor]) -> tuple[np.ndarray, np.ndarray]:
-    decoded = np.concatenate([from_network(through(to_network(scenes.pixels[s]))) for s in _blocks(scenes)])
+    decoded = np.concatenate([from_network(through(to_network(scenes.pixels[s]))) for s in block_slices(scenes)])
     return np.asarray(scenes.pixels, dtype=np.float32) / 255, decoded
 
 
@@ -68,7 +69,7 @@ def _reconstructed(scenes: Scenes, through: Callable[[torch.Tensor], torch.Tenso
 def vq(network: nn.Module, scenes: Scenes) -> tuple[Scores, np.ndarray, dict[str, Any]]:
     """Reconstruction, codes used, and their perplexity."""
     truth, decoded = _reconstructed(scenes, lambda x: network(x).sample)
-    latents = torch.cat([network.encode(to_network(scenes.pixels[s])).latents for s in _blocks(scenes)])
+    latents = torch.cat([network.encode(to_network(scenes.pixels[s])).latents for s in block_slices(scenes)])
     codes = network.quantize(latents)[2][2].flatten()
     share = np.bincount(codes.numpy(), minlength=network.config.num_vq_embeddings) / len(codes)
     used = share[share > 0]
@@ -77,16 +78,16 @@ def vq(network: nn.Module, scenes: Scenes) -> tuple[Scores, np.ndarray, dict[str
         "codes used": float(len(used)),
         "perplexity of codes": float(np.exp(-(used * np.log(used)).sum())),
     }
-    return scores, _grid(truth, decoded), {"scaling_factor": 1 / float(latents.std())}
+    return scores, picture_grid(truth, decoded), {"scaling_factor": 1 / float(latents.std())}
 
 
 @torch.no_grad()
 def kl(network: nn.Module, scenes: Scenes) -> tuple[Scores, np.ndarray, dict[str, Any]]:
     """Reconstruction from the mean latent."""
     truth, decoded = _reconstructed(scenes, lambda x: network.decode(network.encode(x).latent_dist.mean).sample)
-    latents = torch.cat([network.encode(to_network(scenes.pixels[s])).latent_dist.mean for s in _blocks(scenes)])
+    latents = torch.cat([network.encode(to_network(scenes.pixels[s])).latent_dist.mean for s in block_slices(scenes)])
     scores = {**pictures(truth, decoded), "standard deviation of latents": float(latents.std())}
-    return scores, _grid(truth, decoded), {"scaling_factor": 1 / float(latents.std())}
+    return scores, picture_grid(truth, decoded), {"scaling_factor": 1 / float(latents.std())}
 
 
 @torch.no_grad()
@@ -95,7 +96,7 @@ def mae(network: nn.Module, scenes: Scenes) -> tuple[Scores, np.ndarray, dict[st
     generator = torch.Generator().manual_seed(0)
     error, plain, shown, filled = [], [], [], []
     size, n_patches = network.config.patch_size, network.vit.embeddings.patch_embeddings.num_patches
-    for s in _blocks(scenes):
+    for s in block_slices(scenes):
         x = to_network(scenes.pixels[s])
         out = network(x, noise=torch.rand(len(x), n_patches, generator=generator))
         hidden = network.unpatchify(out.mask[..., None].expand(-1, -1, size**2 * 3))
@@ -110,14 +111,16 @@ def mae(network: nn.Module, scenes: Scenes) -> tuple[Scores, np.ndarray, dict[st
     truth = np.asarray(scenes.pixels, dtype=np.float32) / 255
     scores = {"psnr of hidden patches": decibel[0], "psnr of filling in the mean colour": decibel[1]}
     scores |= _probe(network, scenes)
-    return scores, _grid(truth, np.concatenate(shown), np.concatenate(filled)), {}
+    return scores, picture_grid(truth, np.concatenate(shown), np.concatenate(filled)), {}
 
 
 def _probe(network: nn.Module, scenes: Scenes) -> Scores:
     """Ridge from mean-pooled tokens of whole pictures to category and place, fitted on one half, scored on the other."""
     ratio, network.config.mask_ratio = network.config.mask_ratio, 0.0
     network.vit.embeddings.config.mask_ratio = 0.0
-    z = torch.cat([network.vit(to_network(scenes.pixels[s])).last_hidden_state[:, 1:].mean(1) for s in _blocks(scenes)])
+    z = torch.cat(
+        [network.vit(to_network(scenes.pixels[s])).last_hidden_state[:, 1:].mean(1) for s in block_slices(scenes)]
+    )
     network.config.mask_ratio = network.vit.embeddings.config.mask_ratio = ratio
     z = ((z - z.mean(0)) / z.std(0)).double()
     half, out = len(z) // 2, {}
@@ -138,7 +141,7 @@ def classifier(network: nn.Module, scenes: Scenes) -> tuple[Scores, np.ndarray, 
     """Accuracy of category and place, mean area under the curve of the labels."""
     from sklearn.metrics import roc_auc_score
 
-    blocks = [network(to_network(scenes.pixels[s])) for s in _blocks(scenes)]
+    blocks = [network(to_network(scenes.pixels[s])) for s in block_slices(scenes)]
     out = {k: torch.cat([b[k] for b in blocks]).numpy() for k in blocks[0]}
     top = np.argsort(-out["category"], axis=1)[:, :3]
     scores = {

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from phosphene.train import Draws, TrainConfig
+from phosphene.train.losses import row_correlation
 from phosphene.zoo import fingerprint, from_network, load, to_network, tokenizer
 from phosphene.zoo.objectives import Objective
 
@@ -108,7 +109,7 @@ def stylegan2(
     place; and how far drawn pictures are from true ones as a crowd. Beside the same of the scenes themselves; and how much
     two pictures of the same latents differ.
     """
-    from phosphene.zoo.scores import _grid
+    from phosphene.zoo.scores import picture_grid
 
     c, n = conditions(scenes), len(scenes)
     truth = to_network(scenes.pixels)
@@ -139,10 +140,11 @@ def stylegan2(
     scores["FID by the classifier's features, half of the scenes and the other"] = frechet(
         features["scenes"][:half], features["scenes"][half:]
     )
-    scores["pixel correlation with the own scene, samples"] = float(_correlation(drawn, truth))
-    scores["pixel correlation with another scene, samples"] = float(_correlation(drawn.roll(1, 0), truth))
+    for what, other in (("the own", drawn), ("another", drawn.roll(1, 0))):
+        r = row_correlation(other.flatten(1), truth.flatten(1))
+        scores[f"pixel correlation with {what} scene, samples"] = float(r.mean())
     scores["distance of two samples of the same latents"] = float((drawn - again).square().mean().sqrt()) / 2
-    return scores, _grid(*(from_network(x) for x in (truth, drawn, again))), {}
+    return scores, picture_grid(*(from_network(x) for x in (truth, drawn, again))), {}
 
 
 def _drawn(network: nn.Module, c: Tensor, seed: int) -> Tensor:
@@ -165,9 +167,3 @@ def frechet(a: np.ndarray, b: np.ndarray) -> float:
     root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
     cross = np.sqrt(np.linalg.eigvalsh(root @ b_cov @ root).clip(min=0)).sum()
     return float(((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(a_cov) + np.trace(b_cov) - 2 * cross)
-
-
-def _correlation(x: Tensor, y: Tensor) -> Tensor:
-    """Mean over pictures."""
-    x, y = (a.flatten(1) - a.flatten(1).mean(1, keepdim=True) for a in (x, y))
-    return ((x * y).sum(1) / (x.norm(dim=1) * y.norm(dim=1)).clamp(min=1e-12)).mean()

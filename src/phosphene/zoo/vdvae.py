@@ -32,11 +32,11 @@ class Vdvae(Objective):
 @torch.no_grad()
 def vdvae(network: nn.Module, scenes: Scenes) -> tuple[dict[str, float], np.ndarray, dict[str, Any]]:
     """Bits per value, and pictures from the posterior's means: of all groups, and of the first with the prior's for the rest."""
-    from phosphene.zoo.scores import _blocks, _grid, pictures
+    from phosphene.zoo.scores import block_slices, picture_grid, pictures
 
     generator = torch.Generator().manual_seed(0)
     first, cost, decoded = network.config.given, [], {"all groups": [], f"first {network.config.given} groups": []}
-    for rows in _blocks(scenes):
+    for rows in block_slices(scenes):
         x = to_network(scenes.pixels[rows])
 
         def noise(k: int, shape: tuple[int, ...], n: int = len(x)) -> Tensor:
@@ -59,4 +59,4 @@ def vdvae(network: nn.Module, scenes: Scenes) -> tuple[dict[str, float], np.ndar
         scores |= {f"{name}, {what}": value for name, value in pictures(truth, y).items()}
     mean = np.broadcast_to(truth.mean(0), truth.shape)
     scores |= {f"{name}, mean scene": value for name, value in pictures(truth, mean).items()}
-    return scores, _grid(truth, *shown.values()), {}
+    return scores, picture_grid(truth, *shown.values()), {}

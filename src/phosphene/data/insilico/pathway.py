@@ -21,7 +21,6 @@ CYCLES = (2.0, 4.0, 8.0)  # per picture
 HUES = 6
 N_ENERGY = ORIENTATIONS * len(CYCLES)
 N_SURFACE = 4  # brighter, darker, red-green, blue-yellow
-N_SHAPE = HUES + 4  # hues, brighter, darker, convex, concave
 
 _SEEN = 32
 _PADDED = 48

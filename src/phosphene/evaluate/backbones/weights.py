@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from phosphene.errors import ConfigError, ModelError, NotAvailable
 from phosphene.train.foreign import read_foreign
+from phosphene.types.identity import few
 
 if TYPE_CHECKING:
     import torch
@@ -181,16 +182,13 @@ def load(build: Callable[[], nn.Module], weights: PublicFile, folder: str | Path
              if n in state and state[n].shape != w.shape]  # fmt: skip
     broken = [n for n, w in state.items() if w.is_floating_point() and not torch.isfinite(w).all()]
     if missing or extra or other or broken:
+        found = {"missing": missing, "unexpected": extra, "of another shape": other, "not finite": broken}
+        said = ", ".join(f"{what} {few(names, 3) or 'nothing'}" for what, names in found.items())
         raise ModelError(
-            f"{weights.find(folder)} does not hold the weights of {type(network).__name__}: missing "
-            f"{_some(missing)}, unexpected {_some(extra)}, of another shape {_some(other)}, not finite {_some(broken)}. "
+            f"{weights.find(folder)} does not hold the weights of {type(network).__name__}: {said}. "
             f"Get {weights.file} again from {weights.source}."
         )
     network.load_state_dict({n: w.float() if w.is_floating_point() else w for n, w in state.items()}, assign=True)
     for head in network.heads:
         delattr(network, head)
     return network.eval().requires_grad_(False)
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "") if names else "nothing"

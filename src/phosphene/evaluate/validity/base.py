@@ -236,3 +236,14 @@ def verdict_table(verdicts: Iterable[Verdict]) -> pd.DataFrame:
         for v in verdicts
     ]
     return pd.DataFrame(rows, columns=list(VERDICT_COLUMNS))
+
+
+def id_set(ids: Iterable) -> set:
+    """Ids as Python's own values, whatever array they come in."""
+    return set(np.asarray(list(ids)).tolist())
+
+
+def as_floats(pictures: np.ndarray) -> np.ndarray:
+    """Pictures of 8 bits as float32 of 0 to 1; others as float32."""
+    pictures = np.asarray(pictures)
+    return pictures.astype(np.float32) / 255 if pictures.dtype == np.uint8 else pictures.astype(np.float32)

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
-from phosphene.evaluate.validity.base import Answer, Evidence
-from phosphene.evaluate.validity.split import _ids, _some
+from phosphene.evaluate.validity.base import Answer, Evidence, as_floats, id_set
+from phosphene.types.identity import few
 
 ORACLE = "oracle_"
 """Beginning of the names of metrics that may look at the truth to choose among samples."""
@@ -23,18 +23,18 @@ def voxel_selection(evidence: Evidence, rng: np.random.Generator) -> tuple[Answe
         if step.fitted_on is None:
             unknown.append(step.name)
             continue
-        shared = len(_ids(step.fitted_on) & _ids(step.evaluated_on))
+        shared = len(id_set(step.fitted_on) & id_set(step.evaluated_on))
         if shared:
             worst = max(worst, shared)
             (blind if step.sees == "brain" else leaks).append(f"{step.name} ({shared} trials)")
     if leaks:
-        return "fail", worst, f"Voxels were chosen with the help of test trials and their pictures: {_some(leaks)}."
-    parts = [f"responses of test trials entered the choice of voxels: {_some(blind)}"] if blind else []
-    parts += [f"nobody recorded which trials entered {_some(unknown)}"] if unknown else []
+        return "fail", worst, f"Voxels were chosen with the help of test trials and their pictures: {few(leaks)}."
+    parts = [f"responses of test trials entered the choice of voxels: {few(blind)}"] if blind else []
+    parts += [f"nobody recorded which trials entered {few(unknown)}"] if unknown else []
     if parts:
         said = "; ".join(parts)
         return "flag", worst, f"{said[0].upper()}{said[1:]}."
-    named = _some([step.name for step in evidence.voxel_choices])
+    named = few([step.name for step in evidence.voxel_choices])
     return "pass", 0, f"No test trial entered the choice of voxels ({named})."
 
 
@@ -42,16 +42,16 @@ def adaptation_to_test(evidence: Evidence, rng: np.random.Generator) -> tuple[An
     """L5: a model that saw test responses must say so, and be shown beside one that did not."""
     adapted, n = [], 0
     for step in evidence.lineages or ():
-        shared = len(_ids(step.fitted_on) & _ids(step.evaluated_on))
+        shared = len(id_set(step.fitted_on) & id_set(step.evaluated_on))
         if shared and step.sees == "brain":
             adapted.append(step.name)
             n = max(n, shared)
     declared = evidence.setting == "relax"
     if adapted and not declared:
-        return "fail", n, f"{_some(adapted)} saw {n} test responses, but the setting says strict. Call it relax."
+        return "fail", n, f"{few(adapted)} saw {n} test responses, but the setting says strict. Call it relax."
     if not declared:
         return "pass", 0, "Setting strict: no fitted step saw a test response."
-    saw = f"{_some(adapted)} saw {n} test responses" if adapted else "the recipe may use test responses"
+    saw = f"{few(adapted)} saw {n} test responses" if adapted else "the recipe may use test responses"
     return "flag", n, f"Transductive: {saw}, as setting relax allows. {_both(evidence)}"
 
 
@@ -80,13 +80,13 @@ def _value(scores: pd.DataFrame, metric: str) -> float:
 
 def tuning_on_test(evidence: Evidence, rng: np.random.Generator) -> tuple[Answer, float, str]:
     """L6: choices made by test stimuli, and how often the test set was evaluated before this result."""
-    tested = [_ids(map(str, test)) for _, test in evidence.splits]
-    watched = {name: _ids(map(str, ids)) & tested[fold] for name, (fold, ids) in evidence.monitored.items()}
+    tested = [id_set(map(str, test)) for _, test in evidence.splits]
+    watched = {name: id_set(map(str, ids)) & tested[fold] for name, (fold, ids) in evidence.monitored.items()}
     watched = {name: ids for name, ids in watched.items() if ids}
     if watched:
         n = len(set().union(*watched.values()))
         return "fail", n, (
-            f"{_some(sorted(watched))} was chosen by {n} test stimuli. Watch stimuli that are held out of training instead."
+            f"{few(sorted(watched))} was chosen by {n} test stimuli. Watch stimuli that are held out of training instead."
         )  # fmt: skip
     looks = evidence.ledger.looks
     own, others = len(looks), evidence.looks_beside
@@ -116,9 +116,9 @@ def best_of_n(evidence: Evidence, rng: np.random.Generator) -> tuple[Answer, flo
     n, from_mean = len(rows), 0.0
     gaps, errors = np.empty((n, count)), np.empty((n, count))
     for i, row in enumerate(rows):
-        own, kept = _floats(drawn[row]).reshape(count, -1), _floats(scored[row]).reshape(1, -1)
+        own, kept = as_floats(drawn[row]).reshape(count, -1), as_floats(scored[row]).reshape(1, -1)
         gaps[i] = np.abs(own - kept).max(axis=1)
-        errors[i] = np.square(own - _floats(true[row]).reshape(1, -1)).mean(axis=1)
+        errors[i] = np.square(own - as_floats(true[row]).reshape(1, -1)).mean(axis=1)
         from_mean = max(from_mean, float(np.abs(own.mean(axis=0) - kept).max()))
     # 8 bits: the samples are kept rounded.
     is_one = gaps.min(axis=1) <= 1.5 / 255
@@ -146,30 +146,25 @@ def best_of_n(evidence: Evidence, rng: np.random.Generator) -> tuple[Answer, flo
     return "pass", count, f"Of {count} samples, the one scored is no nearer the truth than by luck ({best} of {total})."
 
 
-def _floats(pictures: np.ndarray) -> np.ndarray:
-    pictures = np.asarray(pictures)
-    return pictures.astype(np.float32) / 255 if pictures.dtype == np.uint8 else pictures.astype(np.float32)
-
-
 def circular_cycle(evidence: Evidence, rng: np.random.Generator) -> tuple[Answer, float, str]:
     """L8: scores of what was encoded and decoded in turn need two models that share no stimulus, or a mark."""
     if not evidence.cycles:
         return "not applicable", float("nan"), "No picture was scored that went from encoder to decoder."
     hidden, marked, worst = [], [], 0
     for cycle in evidence.cycles:
-        shared = len(_ids(map(str, cycle.encoder_stimuli)) & _ids(map(str, cycle.decoder_stimuli)))
+        shared = len(id_set(map(str, cycle.encoder_stimuli)) & id_set(map(str, cycle.decoder_stimuli)))
         if shared:
             worst = max(worst, shared)
             (marked if cycle.is_marked else hidden).append(f"{cycle.name} ({shared} stimuli)")
     if hidden:
         return "fail", worst, (
-            f"Circular: encoder and decoder were fitted on the same stimuli in {_some(hidden)}. A predicted response then "
+            f"Circular: encoder and decoder were fitted on the same stimuli in {few(hidden)}. A predicted response then "
             "carries the model's own picture, not the brain's; fit them on disjoint stimuli, or mark the score circular."
         )  # fmt: skip
     if marked:
         return (
             "flag",
             worst,
-            f"Circular, and its page says so: {_some(marked)}. It shows that two maps are inverse, no more.",
+            f"Circular, and its page says so: {few(marked)}. It shows that two maps are inverse, no more.",
         )
-    return "pass", 0, f"Encoder and decoder share no stimulus in {_some([c.name for c in evidence.cycles])}."
+    return "pass", 0, f"Encoder and decoder share no stimulus in {few([c.name for c in evidence.cycles])}."

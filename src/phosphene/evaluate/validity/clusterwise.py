@@ -10,8 +10,8 @@ from phosphene.data.clusters import directions, number_of_clusters, spherical_km
 from phosphene.evaluate.identification import rank_matrix, similarity
 from phosphene.evaluate.statistics import paired_difference, permutation_null
 from phosphene.evaluate.validity.base import Answer, Evidence
-from phosphene.evaluate.validity.split import _some
 from phosphene.evaluate.validity.targets import PICTURES, Target
+from phosphene.types.identity import few
 
 FEWEST = 20  # test items, and training items
 _REGIONS = 8  # where pictures form no clusters of their own
@@ -157,5 +157,5 @@ def category_only(evidence: Evidence, rng: np.random.Generator) -> tuple[Answer,
     facts = f"Two-way identification in {target.space}; {'; '.join(said)}"
     value = min(n.ours - n.member_of_named for n in found)
     if worries:
-        return "flag", value, f"{facts}. It is {_some(worries)}: classification may explain the result."
+        return "flag", value, f"{facts}. It is {few(worries)}: classification may explain the result."
     return "pass", value, f"{facts}."

@@ -8,8 +8,8 @@ import numpy as np
 
 from phosphene.evaluate.identification import similarity
 from phosphene.evaluate.validity.base import Answer, Evidence
-from phosphene.evaluate.validity.split import _some
 from phosphene.evaluate.validity.targets import Target
+from phosphene.types.identity import few
 
 FEWEST = 8  # test items
 MOST_OUTSIDE = 0.5  # share of the targets' variance that no linear map can reach; a judgement
@@ -84,7 +84,7 @@ def collapse_of_data(evidence: Evidence, rng: np.random.Generator) -> tuple[Answ
     facts = f"Of what tells test items apart, a linear map can reach nothing of this share: {'; '.join(said)}."
     if lost:
         return "flag", worst, (
-            f"{facts} More than half of {_some(lost)} is out of reach before any brain comes in: use more training items, "
+            f"{facts} More than half of {few(lost)} is out of reach before any brain comes in: use more training items, "
             "or features of fewer dimensions."
         )  # fmt: skip
     return "pass", worst, facts
@@ -177,5 +177,5 @@ def collapse_of_predictions(evidence: Evidence, rng: np.random.Generator) -> tup
         if share < LEAST_DIMENSIONS or is_line or s.variance < LEAST_VARIANCE or s.alike > MOST_ALIKE:
             collapsed.append(target.space)
     if collapsed:
-        said.append(f"predictions have collapsed in {_some(collapsed)}")
+        said.append(f"predictions have collapsed in {few(collapsed)}")
     return "flag" if collapsed else "pass", worst, f"{'; '.join(said)}."

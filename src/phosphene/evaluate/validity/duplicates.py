@@ -10,7 +10,7 @@ import pandas as pd
 from phosphene.evaluate.identification import two_way
 from phosphene.evaluate.validity.base import Answer, Evidence
 from phosphene.evaluate.validity.likeness import SAME, Likeness, copies, nearest
-from phosphene.evaluate.validity.split import _some
+from phosphene.types.identity import few
 
 PERCENTILE = 99.9  # of the cosines between training pictures and their nearest neighbours in training
 _MOST = 4000  # training pictures that the percentile is taken over
@@ -27,7 +27,7 @@ def near_duplicates(evidence: Evidence, rng: np.random.Generator) -> tuple[Answe
     named = [f"{a} ~ {b}" for a, b in zip(pairs["test"], pairs["train"], strict=True)]
     return "flag", len(hit), (
         f"{len(hit)} of {n_test} test pictures have a near copy in training, by hash and by {space} "
-        f"({_some(named)}).{_with_and_without(evidence, hit)}"
+        f"({few(named)}).{_with_and_without(evidence, hit)}"
     )  # fmt: skip
 
 

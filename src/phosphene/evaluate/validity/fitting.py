@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from phosphene.errors import PhospheneError
-from phosphene.evaluate.validity.base import Answer, Evidence
-from phosphene.evaluate.validity.split import _ids, _some
+from phosphene.evaluate.validity.base import Answer, Evidence, id_set
+from phosphene.types.identity import few
 
 TOLERANCE = 1e-5  # relative; rounding of float32 products in batches of another size stays near 1e-6
 N_ROWS = 16
@@ -19,17 +19,17 @@ def fit_lineage(evidence: Evidence, rng: np.random.Generator) -> tuple[Answer, f
         return "not applicable", float("nan"), "No fitted step recorded what it saw."
     leaks, transductive, worst = [], [], 0
     for step in evidence.lineages:
-        shared = len(_ids(step.fitted_on) & _ids(step.evaluated_on))
+        shared = len(id_set(step.fitted_on) & id_set(step.evaluated_on))
         if shared:
             worst = max(worst, shared)
             (transductive if step.sees == "brain" else leaks).append(f"{step.name} ({shared} trials)")
     if leaks:
-        return "fail", worst, f"Test trials entered the fit of {_some(leaks)}."
+        return "fail", worst, f"Test trials entered the fit of {few(leaks)}."
     if transductive:
         return (
             "flag",
             worst,
-            f"Transductive: responses of test trials, without pictures, entered {_some(transductive)}.",
+            f"Transductive: responses of test trials, without pictures, entered {few(transductive)}.",
         )
     return "pass", 0, f"None of {len(evidence.lineages)} fitted steps saw a test trial."
 

@@ -9,8 +9,8 @@ from phosphene.evaluate.identification import rank_matrix, similarity, two_way
 from phosphene.evaluate.statistics import permutation_null
 from phosphene.evaluate.validity.base import Answer, Evidence
 from phosphene.evaluate.validity.brain import compare
-from phosphene.evaluate.validity.split import _some
 from phosphene.evaluate.validity.targets import PICTURES, Target
+from phosphene.types.identity import few
 
 STEPS = (1, 2, 5, 10, 20, 50, 100, 200)
 """Dimensions of brain signal tried, before all of them."""
@@ -45,7 +45,7 @@ def ceiling_of_method(evidence: Evidence, rng: np.random.Generator) -> tuple[Ans
     beyond = [m for m in (*metrics, "ssim.2d", "pixcorr") if compare(scores, None, m, "truth") == "above"]
     if beyond:
         return "flag", value, (
-            f"{said}. The brain is above that in {_some(beyond)}: the score rewards something else than the true features, "
+            f"{said}. The brain is above that in {few(beyond)}: the score rewards something else than the true features, "
             "such as blur."
         )  # fmt: skip
     return "pass", value, f"{said}; the brain reaches {100 * value:.0f} % of that above chance ({metrics[0]})."

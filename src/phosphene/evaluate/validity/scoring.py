@@ -6,8 +6,8 @@ import numpy as np
 
 from phosphene.evaluate.golden import changed
 from phosphene.evaluate.identification import similarity, two_way
-from phosphene.evaluate.validity.base import Answer, Evidence
-from phosphene.evaluate.validity.split import _some
+from phosphene.evaluate.validity.base import Answer, Evidence, as_floats
+from phosphene.types.identity import few
 
 ENOUGH_SAMPLES = 3
 FID_PICTURES, FID_FEATURES = 2048, 2048
@@ -27,13 +27,13 @@ def generator_noise(evidence: Evidence, rng: np.random.Generator) -> tuple[Answe
             "(--set recipe.sampling.samples=3)."
         )  # fmt: skip
     rows = np.sort(rng.permutation(n)[:_MOST_ITEMS])
-    few = np.stack([_floats(drawn[row]).reshape(count, -1) for row in rows])  # (items, samples, pixels)
+    few = np.stack([as_floats(drawn[row]).reshape(count, -1) for row in rows])  # (items, samples, pixels)
     within = float(few.var(axis=1, ddof=1).mean())
     between = max(0.0, float(few.mean(axis=1).var(axis=0, ddof=1).mean()) - within / count) if len(few) > 1 else 0.0
     share = within / (within + between) if within + between > 0 else 0.0
     p = _follows(few, rng)
     two = [
-        float(np.nanmean(two_way(similarity(few[:, s], _floats(true[rows]).reshape(len(rows), -1)))))
+        float(np.nanmean(two_way(similarity(few[:, s], as_floats(true[rows]).reshape(len(rows), -1)))))
         for s in range(count)
     ]
     said = (
@@ -76,18 +76,13 @@ def _follows(few: np.ndarray, rng: np.random.Generator) -> float:
     return float((1 + (dealt >= found * (1 - 1e-9)).sum()) / (_PERMUTATIONS + 1))
 
 
-def _floats(pictures: np.ndarray) -> np.ndarray:
-    pictures = np.asarray(pictures)
-    return pictures.astype(np.float32) / 255 if pictures.dtype == np.uint8 else pictures.astype(np.float32)
-
-
 def metric_identity(evidence: Evidence, rng: np.random.Generator) -> tuple[Answer, float, str]:
     """M10: metrics that no longer give their golden values."""
     moved = changed(evidence.golden)
     if moved:
         shown = [f"{metric} {kept:.6g} kept, {now:.6g} now" for metric, (kept, now) in moved.items()]
         return "fail", len(moved), (
-            f"{len(moved)} of {len(evidence.golden)} metrics no longer give their golden values ({_some(shown)}; "
+            f"{len(moved)} of {len(evidence.golden)} metrics no longer give their golden values ({few(shown)}; "
             f"{_versions()}). Their scores cannot stand beside published or older ones."
         )  # fmt: skip
     return "pass", 0, f"All {len(evidence.golden)} metrics give their golden values on 64 pictures ({_versions()})."
@@ -114,7 +109,7 @@ def fid_of_few(evidence: Evidence, rng: np.random.Generator) -> tuple[Answer, fl
     smallest = float(rows["n"].min())
     if not said:
         return "pass", smallest, f"FID of {smallest:.0f} pictures or more, with {FID_FEATURES} features."
-    return "flag", smallest, f"Not comparable with a published FID: {_some(said)}. {_instead(evidence)}"
+    return "flag", smallest, f"Not comparable with a published FID: {few(said)}. {_instead(evidence)}"
 
 
 def why_not_comparable(n: float, n_features: int | None) -> str:
@@ -133,4 +128,4 @@ def _instead(evidence: Evidence) -> str:
     if not len(kid):
         return "Read KID instead, which few pictures do not bias."
     values = [f"{r['metric']} {r['value']:.3g} [{r['ci_low']:.3g}, {r['ci_high']:.3g}]" for _, r in kid.iterrows()]
-    return f"Read KID instead, which few pictures do not bias: {_some(values)}."
+    return f"Read KID instead, which few pictures do not bias: {few(values)}."

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from phosphene.evaluate.validity.base import Answer, Evidence
-from phosphene.evaluate.validity.split import _ids, _some
+from phosphene.evaluate.validity.base import Answer, Evidence, id_set
+from phosphene.types.identity import few
 
 CRAWLS = ("web crawl", "LAION", "COYO", "Conceptual Captions")
 """Beginnings of the names of corpora gathered from the web: they may hold any picture that is public."""
@@ -15,12 +15,12 @@ def shared_anchors(evidence: Evidence, rng: np.random.Generator) -> tuple[Answer
     """S7: stimuli by which people were aligned must not be tested."""
     if not evidence.anchors:
         return "not applicable", float("nan"), "Nothing was aligned across people."
-    tested = set().union(*(_ids(map(str, test)) for _, test in evidence.splits))
-    shared = {name: sorted(_ids(map(str, ids)) & tested) for name, ids in evidence.anchors.items()}
+    tested = set().union(*(id_set(map(str, test)) for _, test in evidence.splits))
+    shared = {name: sorted(id_set(map(str, ids)) & tested) for name, ids in evidence.anchors.items()}
     shared = {name: ids for name, ids in shared.items() if ids}
     if shared:
         total = len(set().union(*shared.values()))
-        parts = [f"{name}: {_some(ids)}" for name, ids in shared.items()]
+        parts = [f"{name}: {few(ids)}" for name, ids in shared.items()]
         return "fail", total, (
             f"{total} test stimuli served to align people ({'; '.join(parts)}). Align by training stimuli only: the pictures "
             "that all people saw are often the usual test set."

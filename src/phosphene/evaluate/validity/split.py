@@ -7,7 +7,8 @@ import hashlib
 import numpy as np
 
 from phosphene.errors import DataError
-from phosphene.evaluate.validity.base import Answer, Evidence
+from phosphene.evaluate.validity.base import Answer, Evidence, id_set
+from phosphene.types.identity import few
 
 
 def picture_digests(pictures: np.ndarray) -> list[str]:
@@ -42,7 +43,7 @@ def same_stimulus_on_both_sides(evidence: Evidence, rng: np.random.Generator) ->
     """S1: shared ids, and shared pixels under different ids."""
     by_id, by_pixels, digests = set(), [], evidence.digests or {}
     for train, test in evidence.splits:
-        train, test = _ids(train), _ids(test)
+        train, test = id_set(train), id_set(test)
         by_id |= train & test
         first = {}
         for key in sorted(train, key=str):
@@ -53,12 +54,12 @@ def same_stimulus_on_both_sides(evidence: Evidence, rng: np.random.Generator) ->
     if found:
         parts = []
         if by_id:
-            parts.append(f"{len(by_id)} stimuli stand in training and test ({_some(sorted(by_id, key=str))})")
+            parts.append(f"{len(by_id)} stimuli stand in training and test ({few(sorted(by_id, key=str))})")
         if by_pixels:
             pairs = [f"{a} = {b}" for a, b in by_pixels]
-            parts.append(f"{len(by_pixels)} test pictures are training pictures under another id ({_some(pairs)})")
+            parts.append(f"{len(by_pixels)} test pictures are training pictures under another id ({few(pairs)})")
         return "fail", found, "; ".join(parts) + "."
-    unseen = {key for train, test in evidence.splits for key in _ids(train) | _ids(test)} - set(digests)
+    unseen = {key for train, test in evidence.splits for key in id_set(train) | id_set(test)} - set(digests)
     if unseen:
         return "flag", 0, f"No id is shared, but the pixels of {len(unseen)} stimuli were not at hand to compare."
     return "pass", 0, "No stimulus, by id or by pixels, is in training and test."
@@ -70,7 +71,7 @@ def repeats_across_inner_folds(evidence: Evidence, rng: np.random.Generator) -> 
     for name, folds in evidence.inner_folds.items():
         for fitted, held_out in folds:
             n_folds += 1
-            shared = _ids(fitted) & _ids(held_out)
+            shared = id_set(fitted) & id_set(held_out)
             if shared:
                 leaks.setdefault(name, set()).update(shared)
     if n_folds == 0:
@@ -80,7 +81,7 @@ def repeats_across_inner_folds(evidence: Evidence, rng: np.random.Generator) -> 
         shared = sorted(leaks[name], key=str)
         total = len(set().union(*leaks.values()))
         return "fail", total, (
-            f"Inner folds of {', '.join(leaks)} hold repeats of a stimulus on both sides ({_some(shared)}); "
+            f"Inner folds of {', '.join(leaks)} hold repeats of a stimulus on both sides ({few(shared)}); "
             "group them by stimulus."
         )  # fmt: skip
     return "pass", 0, f"In {n_folds} inner folds no stimulus is on both sides."
@@ -88,7 +89,7 @@ def repeats_across_inner_folds(evidence: Evidence, rng: np.random.Generator) -> 
 
 def size_of_test_set(evidence: Evidence, rng: np.random.Generator) -> tuple[Answer, float, str]:
     """S10: an empty, tiny or single-class test set."""
-    n = len(set().union(*(_ids(test) for _, test in evidence.splits)))
+    n = len(set().union(*(id_set(test) for _, test in evidence.splits)))
     if n < 2:
         return "fail", n, f"{n} test {'stimulus' if n == 1 else 'stimuli'}: nothing can be told apart; 2 are the least."
     parts = []
@@ -99,12 +100,3 @@ def size_of_test_set(evidence: Evidence, rng: np.random.Generator) -> tuple[Answ
     if parts:
         return "flag", n, "; ".join(parts).capitalize() + "."
     return "pass", n, f"{n} test stimuli."
-
-
-def _ids(ids) -> set:
-    return set(np.asarray(list(ids)).tolist())
-
-
-def _some(items: list, most: int = 5) -> str:
-    shown = ", ".join(str(item) for item in items[:most])
-    return shown if len(items) <= most else f"{shown} and {len(items) - most} more"
