@@ -7,7 +7,7 @@ import pytest
 from phosphene.errors import ConfigError, DataError, MachineError, ModelError
 from phosphene.run.config import parse_yaml
 from phosphene.run.folder import read_json
-from phosphene.run.reading import reading, reads
+from phosphene.run.reading import open_npy, reading, reads
 
 
 @pytest.mark.parametrize(
@@ -50,3 +50,12 @@ def test_lists_in_lists_in_lists_are_refused_and_do_not_end_the_process(tmp_path
     (tmp_path / "x.json").write_text("[" * 100_000 + "]" * 100_000)
     with pytest.raises(ModelError, match="cannot be read"):
         read_json(tmp_path / "x.json")
+
+
+@pytest.mark.parametrize("header", [b"{'descr': '<f4', 'shape': (3", b"{" * 40, b"(" * 60])
+def test_a_header_that_numpy_cannot_parse_is_a_value_error(tmp_path, header):
+    file = tmp_path / "x.npy"
+    text = header.ljust(117) + b"\n"
+    file.write_bytes(b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + bytes(12))
+    with pytest.raises(ValueError):  # noqa: PT011 - what numpy says differs
+        open_npy(file)

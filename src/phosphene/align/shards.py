@@ -46,6 +46,7 @@ from phosphene.errors import ConfigError, ModelError
 from phosphene.features import cache_folder
 from phosphene.run import atomic
 from phosphene.run.folder import read_json
+from phosphene.run.reading import open_npy
 from phosphene.run.stages import load_part, save_part
 
 FORMAT = "phosphene-ridge-shards"
@@ -205,8 +206,8 @@ class RidgeShards:
         parts = []
         for number, (begin, end) in enumerate(self.record["ranges"]):
             try:
-                part = np.load(self.file(number), mmap_mode="r", allow_pickle=False)
-            except (OSError, ValueError, EOFError) as error:
+                part = open_npy(self.file(number))
+            except (OSError, ValueError) as error:
                 raise ModelError(_damaged(self.file(number), str(error))) from error
             if part.shape != (self.record["n_rows"], end - begin):
                 raise ModelError(_damaged(self.file(number), f"its shape is {part.shape}"))

@@ -18,6 +18,7 @@ import numpy as np
 from phosphene.errors import ConfigError, PhospheneWarning
 from phosphene.run import atomic
 from phosphene.run.folder import LOCK, RunFolder
+from phosphene.run.reading import open_npy
 
 _KEY = "key.json"
 
@@ -50,8 +51,8 @@ class Work:
         """A large array as a memory map; None when it is not there or not whole."""
         path = self.folder / f"{name}.npy"
         try:
-            return np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError):
+            return open_npy(path)
+        except (OSError, ValueError):
             return None
 
     def keep_array(self, name: str, values: np.ndarray) -> np.ndarray:
@@ -67,7 +68,7 @@ class Work:
                 os.replace(part, path)
             finally:
                 part.unlink(missing_ok=True)
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        return open_npy(path)
 
     def remove(self) -> None:
         """Throw everything away: it is finished."""

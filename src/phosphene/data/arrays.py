@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from phosphene.data.mat5 import check_tags
 from phosphene.errors import DataError, PhospheneWarning, did_you_mean
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -100,6 +101,7 @@ def open_arrays(path: str | Path) -> ArrayFile:
         if head.startswith(b"\x93NUMPY"):
             return _npy(path)
         if head.startswith(b"MATLAB"):
+            check_tags(path)
             return _mat(path)
     except DataError:
         raise

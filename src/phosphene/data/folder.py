@@ -29,7 +29,7 @@ import pandas as pd
 from phosphene.data.findings import Finding
 from phosphene.data.reader import ReaderOptions
 from phosphene.errors import DataError, PhospheneError, did_you_mean
-from phosphene.run.reading import reads
+from phosphene.run.reading import open_npy, reads
 from phosphene.types import Dataset, Rows, Split, Stimuli, Trials
 
 FORMAT = "phosphene-dataset"
@@ -174,8 +174,8 @@ def _file(path: Path, index: Mapping[str, Any], name: str) -> Path:
 def _read_array(path: Path, index: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> np.ndarray:
     file = _file(path, index, name)
     try:
-        array = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+        array = open_npy(file)
+    except (ValueError, OSError) as error:
         raise DataError(f"{file} is no plain array ({error}). {_MEND}") from error
     if array.shape != shape:
         raise DataError(f"{file} has shape {array.shape}, but {INDEX} says {shape}. {_MEND}")

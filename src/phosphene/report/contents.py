@@ -18,6 +18,7 @@ from phosphene.errors import PhospheneError, PhospheneWarning
 from phosphene.report.words import HIDDEN, VERDICTS, is_secret, metric_words
 from phosphene.run.config import flatten
 from phosphene.run.folder import RunFolder
+from phosphene.run.reading import open_npy
 
 SHOW_ALL_UP_TO = 12
 """A run of at most this many pictures shows every one, from best to worst."""
@@ -305,7 +306,7 @@ class Contents:
             return None
         try:
             pixels = self.run.pixels(self.split, source)
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError) as error:
             self._damaged(f"decoded/{self.split}/{source}/pixels.npy", str(error))
             return None
         if pixels.ndim != 4 or pixels.shape[-1] not in (1, 3) or not len(pixels) or pixels.dtype.kind not in "fu":
@@ -322,8 +323,8 @@ class Contents:
         if not file.is_file():
             return None
         try:
-            samples = np.load(file, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+            samples = open_npy(file)
+        except (OSError, ValueError) as error:
             self._damaged(f"decoded/{self.split}/brain/samples.npy", str(error))
             return None
         if samples.ndim != 5 or len(samples) != self.n_pictures:

@@ -17,6 +17,7 @@ from phosphene.report.tables import IDENTIFICATION, family
 from phosphene.report.words import input_words, number, redact, whole
 from phosphene.run import atomic
 from phosphene.run.folder import SEEN
+from phosphene.run.reading import open_npy
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -129,8 +130,8 @@ def _similarities(c: Contents) -> list[tuple[str, np.ndarray]]:
         if len(found) == _MOST_SPACES:
             break
         try:
-            matrix = np.load(file, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+            matrix = open_npy(file)
+        except (OSError, ValueError) as error:
             c._damaged(f"evaluation/{c.split}/{file.name}", str(error))
             continue
         if matrix.ndim == 2 and matrix.size:

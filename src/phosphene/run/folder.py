@@ -46,6 +46,7 @@ import pandas as pd
 
 from phosphene.errors import ConfigError, ModelError
 from phosphene.run import atomic
+from phosphene.run.reading import open_npy
 
 LOCK = ".lock"
 SEEN = "seen"
@@ -125,7 +126,7 @@ class RunFolder:
         file = self.decoded(split, source) / "pixels.npy"
         if not file.is_file():
             raise ModelError(f"{self.path} has no pictures decoded from '{source}'. Run: phosphene decode {self.path}")
-        return np.load(file, mmap_mode="r", allow_pickle=False)
+        return open_npy(file)
 
     # -- writing ---------------------------------------------------------------------------------------------------
 

@@ -11,9 +11,12 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from phosphene.errors import DataError, PhospheneError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -22,6 +25,24 @@ AGAIN = (
     "It, or a file in it, is damaged or not what its name says; copy or fetch it again and compare its size with the "
     "original."
 )
+
+
+def open_npy(file: str | Path) -> np.ndarray:
+    """A plain ``.npy`` file as a read-only memory map.
+
+    Raises
+    ------
+    OSError, ValueError
+        Whatever else a damaged header makes numpy raise becomes a ValueError.
+    """
+    import numpy as np
+
+    try:
+        return np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError):
+        raise
+    except Exception as error:  # the header is parsed as Python
+        raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
 @contextmanager
