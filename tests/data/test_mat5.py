@@ -1,6 +1,9 @@
 """The skeleton of MATLAB 5 files: what scipy writes is walked through, and a tag that would crash its reader is refused."""
 
 import struct
+import warnings
+import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -53,6 +56,24 @@ def test_a_truncated_file_is_refused(file, share):
     file.write_bytes(data[: int(share * len(data))])
     with pytest.raises(DataError, match="damaged or truncated"):
         open_arrays(file)
+
+
+def test_whatever_matlab_wrote_that_scipy_reads_is_accepted():
+    folder = Path(scipy.io.matlab.__file__).parent / "tests" / "data"  # of MATLAB 5 to 7.4, on several machines
+    files = [f for f in sorted(folder.glob("*.mat")) if f.read_bytes()[:6] == b"MATLAB"]
+    if not files:
+        pytest.skip("this scipy came without its test files")
+    read = 0
+    for file in files:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                scipy.io.loadmat(file)
+            except (ValueError, NotImplementedError, zlib.error):  # damaged on purpose, or HDF5
+                continue
+        check_tags(file)
+        read += 1
+    assert read > 50
 
 
 def test_no_single_byte_makes_the_walk_raise_anything_else(file):
