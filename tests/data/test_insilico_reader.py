@@ -52,3 +52,8 @@ def test_unknown_and_impossible_options_are_refused():
         open_dataset("insilico", options={"ntrain": 3})
     with pytest.raises(ConfigError, match="n_voxels"):
         open_dataset("insilico", options={"n_voxels": 3})
+    with pytest.raises(ConfigError, match="say pixels=48"):
+        open_dataset("insilico", options={"size": 48})
+    for option, value in (("n_voxels", 50_001), ("n_train", 200_001), ("pixels", 0), ("seed", -1), ("n_subjects", 9)):
+        with pytest.raises(ConfigError, match=option):
+            open_dataset("insilico", options={option: value})

@@ -276,6 +276,7 @@ def test_the_number_of_a_run_counts_from_the_end_too_but_not_beyond(study):
         ("tr_s", 0.0, "tr_s .* more than 0"),
         ("noise_sd", -1.0, "noise_sd .* negative"),
         ("drift_sd", float("nan"), "drift_sd .* negative"),
+        ("noise_sd", float("inf"), "noise_sd .* infinite"),
         ("trial_noise", 1.5, "share between 0 and 1"),
         ("ar1", 1.0, "less than 1"),
     ],
@@ -316,7 +317,10 @@ def localiser(study):
 
 
 @pytest.mark.parametrize("tr_s", [4 / 3, 2.0])
-@pytest.mark.parametrize(("kind", "areas"), [("face", ("FFA", "OFA")), ("house", ("PPA", "RSC"))])
+@pytest.mark.parametrize(
+    ("kind", "areas"),
+    [("face", ("FFA", "OFA")), ("house", ("PPA", "RSC")), ("body", ("EBA",)), ("word", ("VWFA",))],
+)
 def test_a_localiser_contrast_finds_the_areas_that_prefer_a_category(localiser, tr_s, kind, areas):
     glm = pytest.importorskip("nilearn.glm.first_level")
     others = [name for name in ("face", "house", "word", "body") if name != kind]
@@ -336,7 +340,7 @@ def test_a_localiser_contrast_finds_the_areas_that_prefer_a_category(localiser, 
     inside = localiser.voxels[[f"roi.{name}" for name in areas]].any(axis=1).to_numpy()
     silent = (localiser.voxels["ncsnr"] == 0).to_numpy()
     share = stats.mannwhitneyu(t[inside], t[~inside]).statistic / (inside.sum() * (~inside).sum())
-    assert share > 0.8  # probability that a voxel inside beats one outside; measured 0.89 to 0.97
+    assert share > 0.8  # probability that a voxel inside beats one outside; measured 0.83 to 0.97
     assert np.median(t[inside]) > 2
     assert abs(np.median(t[silent])) < 1
 

@@ -212,6 +212,15 @@ def test_every_area_has_voxels_and_they_lie_together(large, subject):
         assert (area == area[away.argmin(axis=1)]).all(axis=1).mean() > 0.8
 
 
+def test_few_voxels_leave_small_areas_none_and_answer_all_the_same():
+    pictures, told = scenes.render_many(0, np.arange(3)), scenes.describe_many(0, np.arange(3))
+    person = Subject(5000, n_voxels=60)  # has no hV4
+    assert not person.voxels["roi.hV4"].any()
+    answers = person.signal(pictures, told)
+    assert np.isfinite(answers).all()
+    assert answers.any()
+
+
 def test_noise_has_the_covariance_it_says_and_forgets_between_runs(subject):
     rng = np.random.default_rng(5)
     sample = np.array([subject.noise.sample(12, rng) for _ in range(1500)])  # (run, trial, voxel)
@@ -228,6 +237,44 @@ def test_noise_has_the_covariance_it_says_and_forgets_between_runs(subject):
     assert 0.1 < following < 0.4
     assert far < following
     assert abs(correlations(sample[:-1, 11].astype(float), sample[1:, 0].astype(float)).mean()) < 0.01
+
+
+def test_noise_drifts_within_a_run_as_slowly_as_it_says(subject):
+    # Silent voxels: no echo, so 13 % of the variance is waves of half to two cycles a run, and the rest carries over by 0.15.
+    silent = (subject.voxels["ncsnr"] == 0).to_numpy()
+    rng = np.random.default_rng(1)
+    runs = np.array([subject.noise.sample(40, rng)[:, silent] for _ in range(300)]) / subject.noise.sd[silent]
+    cycles = np.linspace(0.5, 2.0, 2001)
+    for lag in (1, 3, 20):
+        expected = 0.87 * 0.15**lag + 0.13 * np.cos(2 * np.pi * cycles * lag / 40).mean()
+        # 300 runs of six waves that all voxels share: standard error about 0.13 / sqrt(2 * 6 * 300) = 0.002.
+        assert (runs[:, lag:] * runs[:, :-lag]).mean() == pytest.approx(expected, abs=0.01)
+
+
+def test_repeats_evoke_less_by_exactly_the_fade_and_sessions_differ_in_gain_and_offset(subject, signal):
+    some = signal[:30]
+    gains, offsets = [], []
+    for session in range(300):
+
+        def measured(shown, repeat, session=session):
+            rng = np.random.default_rng([9, session])  # the same noise, gain and offset each time
+            return subject.measure(shown, np.zeros(30, int), np.zeros(30, int), np.full(30, repeat), rng).astype(float)
+
+        nothing = measured(0 * some, 0)
+        answers = subject.voxels["signal_sd"].to_numpy() > 0.2
+        first = (measured(some, 0) - nothing)[:, answers]
+        gains.append((first * some[:, answers]).sum(axis=0) / (some[:, answers] ** 2).sum(axis=0))
+        offsets.append(nothing.mean(axis=0) / subject.noise.sd)
+        if session < 5:
+            for repeat, share in ((1, 0.94), (2, 0.91), (3, 0.89), (7, 0.89)):
+                later = (measured(some, repeat) - nothing)[:, answers]
+                np.testing.assert_allclose((later * first).sum() / (first**2).sum(), share, atol=1e-4)  # float32
+    logs = np.log(gains)
+    # 300 sessions: relative standard error of a standard deviation 4 %; the shared half is one number a session.
+    assert logs.std(axis=0).mean() == pytest.approx(0.10, abs=0.012)
+    assert logs.mean(axis=1).std() == pytest.approx(0.10 * np.sqrt(0.5), abs=0.012)
+    # Offsets of half the noise, and what the mean of 30 trials leaves of the noise itself: at most 0.2 of it.
+    assert 0.48 < np.sqrt((np.array(offsets) ** 2).mean()) < np.hypot(0.5, 0.25)
 
 
 def test_neighbours_share_more_noise_than_voxels_far_apart(subject):
@@ -257,8 +304,14 @@ def test_a_picture_of_nothing_known_leaves_the_selective_areas_cold(subject):
 def test_wrong_requests_are_refused(subject, signal):
     with pytest.raises(ConfigError, match="snr is one of"):
         Subject(1, 100, "9t")
-    with pytest.raises(ConfigError, match="at least 50"):
-        Subject(1, 10)
+    for wrong in (10, 50_001, 60.5, "many"):
+        with pytest.raises(ConfigError, match="n_voxels must be a whole number from 50 to 50,000"):
+            Subject(1, wrong)
+    with pytest.raises(ConfigError, match="seed must be a whole number at least 0; got -1"):
+        Subject(-1, 100)
+    for asked in (subject.ceiling, lambda repeats: subject.bayes_linear(signal, signal[:, :2], repeats)):
+        with pytest.raises(ConfigError, match="repeats must be a whole number at least 1; got 0"):
+            asked(repeats=0)
     with pytest.raises(DataError, match="uint8"):
         subject.signal(np.zeros((2, 32, 32, 3)))
     with pytest.raises(DataError, match="descriptions"):

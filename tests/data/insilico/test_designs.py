@@ -75,5 +75,27 @@ def test_a_schedule_shows_everything_as_often_as_planned_and_repeats_in_other_ru
 def test_a_design_that_does_not_exist_is_refused_with_a_suggestion():
     with pytest.raises(ConfigError, match="Did you mean 'clusters'"):
         design("cluster")
-    with pytest.raises(ConfigError, match="n_test"):
+    with pytest.raises(ConfigError, match="n_test must be a whole number from 1 to 200,000; got 0"):
         design("nsd", n_test=0)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("n_train", 200_001), ("n_train", 20.5), ("subject", 0), ("subject", 1000), ("seed", -1), ("test_repeats", 0)],
+)
+def test_numbers_that_would_mix_people_or_sides_are_refused(option, value):
+    with pytest.raises(ConfigError, match=f"{option} must be a whole number .*; got {value}"):
+        design("nsd", **{option: value})
+
+
+def test_the_largest_studies_of_all_people_share_no_training_picture():
+    kept = {"n_train": 200_000, "n_test": 10}
+    ranges = [design("nsd", subject=person, **kept).indices for person in (1, 2, 8)]
+    assert len(np.unique(np.concatenate([numbers[:200_000] for numbers in ranges]))) == 600_000
+    assert all(numbers[:200_000].min() > 200_000 for numbers in ranges)  # where tests of 200,000 would end
+
+
+def test_runs_and_sessions_that_hold_nothing_are_refused():
+    for name, per in (("trials_per_run", (0, 8)), ("runs_per_session", (50, 0))):
+        with pytest.raises(ConfigError, match=f"{name} must be a whole number at least 1; got 0"):
+            schedule(np.ones(5, int), np.random.default_rng(0), *per)

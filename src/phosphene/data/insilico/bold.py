@@ -47,6 +47,7 @@ from phosphene.data.insilico.scanner_noise import (
     sized,
     slow_basis,
 )
+from phosphene.data.insilico.whole import whole
 from phosphene.errors import ConfigError, did_you_mean
 from phosphene.types import digest_of, positions
 
@@ -98,8 +99,8 @@ class Scanner:
             if not value > 0:
                 raise ConfigError(f"{name} of a scanner must be more than 0; got {value}.")
         for name, value in asdict(self).items():
-            if value is not None and not value >= 0:
-                raise ConfigError(f"{name} of a scanner cannot be negative; got {value}.")
+            if value is not None and not 0 <= value < np.inf:
+                raise ConfigError(f"{name} of a scanner cannot be negative or infinite; got {value}.")
         for name in ("trial_noise", "blank_share"):
             if getattr(self, name) > 1:
                 raise ConfigError(f"{name} is a share between 0 and 1; got {getattr(self, name)}.")
@@ -186,7 +187,7 @@ class Bold:
     """
 
     def __init__(self, simulation: Simulation, scanner: Scanner | None = None, seed: int = 0):
-        self.simulation, self.scanner, self.seed = simulation, scanner or Scanner(), int(seed)
+        self.simulation, self.scanner, self.seed = simulation, scanner or Scanner(), whole("seed", seed, 0)
         self.tr_s = float(self.scanner.tr_s or simulation.subject.tr_s)
         self._xyz = simulation.voxels[["x", "y", "z"]].to_numpy(dtype=np.float64)
         study, timing = self._generator(0).spawn(2)

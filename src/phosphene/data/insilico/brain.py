@@ -33,6 +33,7 @@ from phosphene.data.insilico.cortex import AREAS, EARLY, FIELD_DEG, grow
 from phosphene.data.insilico.noise import Noise, smooth_map
 from phosphene.data.insilico.scenes import Scene
 from phosphene.data.insilico.tuning import object_drive, object_tuning
+from phosphene.data.insilico.whole import MOST_VOXELS, whole
 from phosphene.errors import ConfigError, DataError
 
 FADE = (1.0, 0.94, 0.91, 0.89)  # response to the first, second ... showing of a picture, as a share of the first
@@ -48,7 +49,7 @@ _UNSEEN = 0.02  # a receptive field with less of its mass inside the picture see
 
 _SNR = {"nsd": 1.0, "3t": 0.5}
 _TR_S = {"nsd": 4 / 3, "3t": 2.0}
-_TYPICAL_VOXELS = 4000
+TYPICAL_VOXELS = 4000
 
 
 @cache
@@ -77,8 +78,9 @@ class Subject:
 
     Parameters
     ----------
-    seed : who; anatomy, tuning and noise follow from it
-    n_voxels : voxels of visual cortex, at least 50; by default about 4,000, differing by subject
+    seed : who, at least 0; anatomy, tuning and noise follow from it
+    n_voxels : voxels of visual cortex, 50 to 50,000; by default about 4,000, differing by subject. With fewer than 200 the
+        smallest areas may have none
     snr : ``nsd`` (7 T, many sessions: median single-trial ncsnr of the responsive voxels near 0.4) or ``3t`` (half of that)
 
     Attributes
@@ -101,14 +103,15 @@ class Subject:
     def __init__(self, seed: int, n_voxels: int | None = None, snr: str = "nsd"):
         if snr not in _SNR:
             raise ConfigError(f"snr is one of {', '.join(_SNR)}; got {snr!r}.")
-        if n_voxels is not None and n_voxels < 50:
-            raise ConfigError(
-                f"A simulated subject needs at least 50 voxels to hold all its areas; got n_voxels={n_voxels}."
+        if n_voxels is not None:
+            n_voxels = whole(
+                "n_voxels", n_voxels, 50, MOST_VOXELS, "With 200 every area has some; None is about 4,000."
             )
-        rng = np.random.default_rng([int(seed), 0x50484F53])
+        seed = whole("seed", seed, 0)
+        rng = np.random.default_rng([seed, 0x50484F53])
         if n_voxels is None:
-            n_voxels = int(_TYPICAL_VOXELS * rng.uniform(0.85, 1.15))
-        self.seed, self.snr, self.tr_s = int(seed), snr, _TR_S[snr]
+            n_voxels = int(TYPICAL_VOXELS * rng.uniform(0.85, 1.15))
+        self.seed, self.snr, self.tr_s = seed, snr, _TR_S[snr]
         anatomy, tuning, quality = rng.spawn(3)
         table = grow(anatomy, n_voxels)
         self._area = table.pop("area").to_numpy(dtype=str)
@@ -176,7 +179,9 @@ class Subject:
             voxels = self._v4 if kind == "shape" else self._early
             tuning = {"energy": self._energy, "surface": self._surface, "shape": self._shape}[kind][voxels]
             field = self._field[voxels]
-            self._weight_cache[kind] = (tuning[:, :, None] * field[:, None, :]).reshape(len(voxels), -1).T
+            both = tuning[:, :, None] * field[:, None, :]
+            # Few voxels may leave an area none, and then -1 could be any size.
+            self._weight_cache[kind] = both.reshape(len(voxels), both.shape[1] * both.shape[2]).T
         return self._weight_cache[kind]
 
     @cached_property
@@ -331,8 +336,7 @@ class Subject:
         ----------
         Allen et al. 2022, methods, "noise ceiling"; Lage-Castellanos et al. 2019.
         """
-        if repeats < 1:
-            raise ConfigError(f"repeats is at least 1; got {repeats}.")
+        repeats = whole("repeats", repeats, 1)
         variance = self.voxels["signal_sd"].to_numpy() ** 2 if signal is None else signal.var(axis=0, dtype=np.float64)
         mean = self._mean if signal is None else signal.mean(axis=0, dtype=np.float64)
         fades = fade(np.arange(repeats)).astype(np.float64)
@@ -366,6 +370,7 @@ class Subject:
         distributed like those it learns from. With finitely many of these, its expected score on them is at least, and on other
         pictures at most, that of the best linear decoder there is.
         """
+        repeats = whole("repeats", repeats, 1)
         fades = float(fade(np.arange(repeats)).mean())
         return fit_bayes_linear(signal, targets, self.noise, fades, repeats)
 

@@ -20,6 +20,7 @@ import pandas as pd
 from phosphene.data.insilico.chance import lattice
 from phosphene.data.insilico.description import FAMILIES, PLACES
 from phosphene.data.insilico.scenes import Scene, describe_many
+from phosphene.data.insilico.whole import MOST_PEOPLE, MOST_PICTURES, whole
 from phosphene.errors import ConfigError, did_you_mean
 from phosphene.types import Split
 
@@ -31,6 +32,7 @@ UNSEEN_KINDS = (
 )  # test categories of the ``god`` design: an animal, a vehicle, a tool, a plant
 _TEST_CLUSTERS = 0.25  # share of the clusters that test
 _SEARCH = 512
+_MOST_SHOWINGS = 1000
 
 
 @dataclass(frozen=True)
@@ -202,15 +204,26 @@ DESIGNS: dict[str, Callable[..., Design]] = {"nsd": nsd, "god": god, "bold5000":
 
 
 def design(name: str, **options: int) -> Design:
-    """A design by its name; options are n_train, n_test, seed, subject, train_repeats, test_repeats."""
+    """A design by its name.
+
+    Parameters
+    ----------
+    name : one of :data:`DESIGNS`
+    **options : n_train, n_test (1 to 200,000 each, so that no two people and no two sides share a scene by accident), seed (at
+        least 0), subject (1 to 999), train_repeats, test_repeats (1 to 1,000)
+
+    Raises
+    ------
+    ConfigError : for a design that does not exist, or an option that is not whole or out of range
+    """
     if name not in DESIGNS:
-        raise ConfigError(f"There is no design '{name}'. {did_you_mean(name, DESIGNS)}")
-    too_small = [key for key, value in options.items() if key not in ("seed", "subject") and value < 1]
-    if too_small:
-        raise ConfigError(
-            f"{', '.join(too_small)} of design '{name}' must be at least 1; got {[options[key] for key in too_small]}."
-        )
-    return DESIGNS[name](**options)
+        raise ConfigError(f"There is no design '{name}'. {did_you_mean(str(name), DESIGNS)}")
+    most = {"n_train": MOST_PICTURES, "n_test": MOST_PICTURES, "seed": None, "subject": MOST_PEOPLE}
+    least = {"seed": 0}
+    checked = {
+        key: whole(key, value, least.get(key, 1), most.get(key, _MOST_SHOWINGS)) for key, value in options.items()
+    }
+    return DESIGNS[name](**checked)
 
 
 def schedule(
@@ -228,7 +241,13 @@ def schedule(
     -------
     table with a row per trial, in time: trial, row (of the stimulus), session, run (within the session, both from 1),
     repeat (from 0)
+
+    Raises
+    ------
+    ConfigError : when a run would hold no trial or a session no run
     """
+    trials_per_run = whole("trials_per_run", trials_per_run, 1)
+    runs_per_session = whole("runs_per_session", runs_per_session, 1)
     rows = np.repeat(np.arange(len(shown)), shown)
     repeat = np.concatenate([np.arange(count) for count in shown]) if len(shown) else np.zeros(0, dtype=np.int64)
     # Showing r of R falls into the r-th R-th of the study, away from its ends, so that two showings rarely share a run.

@@ -8,11 +8,16 @@ import numpy as np
 import pandas as pd
 
 from phosphene.data.insilico import scenes
-from phosphene.data.insilico.brain import Subject
+from phosphene.data.insilico.brain import TYPICAL_VOXELS, Subject
 from phosphene.data.insilico.captions import truth
 from phosphene.data.insilico.designs import Design, design, schedule
 from phosphene.data.insilico.scenes import Scene
+from phosphene.data.insilico.whole import MOST_VOXELS, whole
+from phosphene.run import memory
 from phosphene.types import Split
+
+_VOXEL_BYTES = 20_000  # receptive field and tuning of a voxel, while a person is made
+_SCENE_BYTES = 3_000  # description, captions and rows of tables
 
 
 @dataclass(frozen=True)
@@ -74,13 +79,13 @@ def make(
     Parameters
     ----------
     name : design: ``nsd``, ``god``, ``bold5000`` or ``clusters`` (see :mod:`~phosphene.data.insilico.designs`)
-    n_train, n_test : pictures
-    n_voxels : voxels; None for about 4,000, differing by subject
+    n_train, n_test : pictures, 1 to 200,000 each
+    n_voxels : voxels, 50 to 50,000; None for about 4,000, differing by subject
     train_repeats, test_repeats : how often each picture is shown; by default as in the study imitated
     size : pixels along a picture's side
     snr : ``nsd`` or ``3t``; by default as in the study imitated
-    subject : number of the person, from 1
-    seed : of the world: scenes, and with `subject` the person, the order of the trials and the noise
+    subject : number of the person, 1 to 999
+    seed : of the world, at least 0: scenes, and with `subject` the person, the order of the trials and the noise
     trials_per_run, runs_per_session : how the study is divided
 
     Returns
@@ -89,7 +94,9 @@ def make(
 
     Raises
     ------
-    ConfigError : for a design or quality that does not exist, or numbers too small
+    ConfigError : for a design or quality that does not exist, or numbers out of range
+    DataError : for a size out of range
+    MachineError : when this machine's memory cannot hold the study
 
     Examples
     --------
@@ -106,6 +113,7 @@ def make(
         subject=subject,
         **{key: value for key, value in repeats.items() if value is not None},
     )
+    _refuse_what_does_not_fit(plan, n_voxels, scenes.checked_size(size))
     person = Subject(1000 * int(seed) + int(subject), n_voxels, snr or plan.snr)
     order_rng, noise_rng = np.random.default_rng([int(seed), int(subject), 0x4C4142]).spawn(2)
     images = scenes.render_many(seed, plan.indices, size)
@@ -140,4 +148,16 @@ def make(
         betas=betas,
         voxels=person.voxels,
         split=plan.split(ids),
+    )
+
+
+def _refuse_what_does_not_fit(plan: Design, n_voxels: int | None, size: int) -> None:
+    """Before anything is drawn: pictures, signals, betas, and receptive fields with their weights."""
+    voxels = TYPICAL_VOXELS if n_voxels is None else whole("n_voxels", n_voxels, 50, MOST_VOXELS)
+    trials, pictures = int(plan.shown.sum()), len(plan.indices)
+    needed = voxels * (4 * (trials + pictures) + _VOXEL_BYTES) + pictures * (3 * size**2 + _SCENE_BYTES)
+    memory.check(
+        needed,
+        f"{pictures:,} pictures of {size} x {size} and {trials:,} trials of {voxels:,} voxels",
+        "Lower n_train, n_test, train_repeats, test_repeats, n_voxels or the size of pictures.",
     )

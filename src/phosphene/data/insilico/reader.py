@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from phosphene.data.findings import Finding
+from phosphene.data.insilico.whole import MOST_PICTURES, MOST_VOXELS
 from phosphene.data.reader import ReaderOptions, about
 from phosphene.errors import DataError, did_you_mean
 from phosphene.types import Dataset, Split, Stimuli, Trials
@@ -32,9 +33,11 @@ class InSilicoOptions(ReaderOptions):
 
     design: Literal["nsd", "god", "bold5000", "clusters"] = Field("nsd", description="which study is imitated")
     size: Literal["small", "full"] = Field("full", description="small: a first look; the numbers below override it")
-    n_train: int | None = Field(None, ge=1, description="training pictures; 600, or 200 when small")
-    n_test: int | None = Field(None, ge=1, description="test pictures; 60, or 30 when small")
-    n_voxels: int | None = Field(None, ge=50, description="voxels of each person; 1,000, or 400 when small")
+    n_train: int | None = Field(None, ge=1, le=MOST_PICTURES, description="training pictures; 600, or 200 when small")
+    n_test: int | None = Field(None, ge=1, le=MOST_PICTURES, description="test pictures; 60, or 30 when small")
+    n_voxels: int | None = Field(
+        None, ge=50, le=MOST_VOXELS, description="voxels of each person; 1,000, or 400 when small"
+    )
     n_subjects: int = Field(1, ge=1, le=len(SUBJECTS), description="people; insilico:sub-03 opens one alone")
     train_repeats: int | None = Field(
         None, ge=1, description="showings of a training picture; as in the study imitated"
@@ -43,6 +46,15 @@ class InSilicoOptions(ReaderOptions):
     pixels: int = Field(32, ge=16, le=512, description="side of a picture")
     snr: Literal["nsd", "3t"] | None = Field(None, description="scanner; as in the study imitated")
     seed: int = Field(0, ge=0, lt=2**31, description="of the world: scenes, people, order of trials, noise")
+
+    @field_validator("size", mode="before")
+    @classmethod
+    def _is_no_side(cls, value: Any) -> Any:
+        if isinstance(value, int):
+            raise ValueError(
+                f"should be small or full, how much is simulated; for pictures of {value} x {value} say pixels={value}"
+            )
+        return value
 
     def values(self, subject: str) -> dict[str, Any]:
         """Arguments of `make` for one person."""

@@ -216,8 +216,7 @@ def render_many(seed: int, indices: Sequence[int] | np.ndarray, size: int = 32) 
     ------
     DataError : with indices that are not whole numbers, or a size out of range
     """
-    if not 8 <= int(size) <= 1024:
-        raise DataError(f"size is the side of a picture in pixels, 8 to 1024; got {size}.")
+    size = checked_size(size)
     layout = _compose(seed, indices)
     pictures = np.empty((len(layout.place), size, size, 3), dtype=np.uint8)
     block = max(1, _BLOCK * 32 * 32 // size**2)
@@ -227,6 +226,13 @@ def render_many(seed: int, indices: Sequence[int] | np.ndarray, size: int = 32) 
         rows = order[start : start + block]
         pictures[rows] = _paint(layout, rows, size)
     return pictures
+
+
+def checked_size(size: int) -> int:
+    """The side of a picture, if it is one that scenes can be painted at; DataError otherwise."""
+    if not isinstance(size, int | np.integer) or not 8 <= size <= 1024:
+        raise DataError(f"size is the side of a picture in whole pixels, 8 to 1024; got {size!r}.")
+    return int(size)
 
 
 def render(seed: int, index: int, size: int = 32) -> np.ndarray:
