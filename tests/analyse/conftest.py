@@ -4,7 +4,9 @@ import pytest
 
 from phosphene import flow, recipes, zoo
 
-TOYS = {name: f"tests.analyse.toys:{name.title()}" for name in ("deaf", "dice", "crowd", "mirror", "broken")}
+TOYS = {
+    name: f"tests.analyse.toys:{name.title()}" for name in ("deaf", "dice", "haze", "crowd", "mirror", "herd", "broken")
+}
 
 
 @pytest.fixture(scope="package", autouse=True)

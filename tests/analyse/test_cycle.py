@@ -97,6 +97,16 @@ def test_pictures_that_trained_the_recipe_are_refused(mirror, tmp_path):
         analyse(mirror, "cycle", {"images": str(folder)})
 
 
+def test_a_cycle_in_which_pictures_hang_on_their_company_is_called_so(mirror, tmp_path):
+    assert "not inductive" not in analyse(mirror, "cycle").summary
+    file = write_pair_file(tmp_path / "pairs.npz", n_train=30, n_test=15, n_voxels=144, size=12)
+    opened = fitted("herd", tmp_path / "run", {"data.name": str(file)})
+    assert (
+        "'herd' is not inductive: what comes back of a picture depends on which others"
+        in analyse(opened, "cycle").summary
+    )
+
+
 def test_every_fold_goes_round_with_its_own_recipe(tmp_path):
     file = write_pair_file(tmp_path / "pairs.npz", n_train=30, n_test=15, n_voxels=64)
     opened = fitted("mirror", tmp_path / "run", {"data.name": str(file), "split": "kfold:3"})

@@ -63,6 +63,15 @@ def test_it_is_exposed_without_networks_too(tmp_path, kind):
         assert "'dice' draws its pictures by chance" in summary
 
 
+def test_a_mere_prior_is_exposed_even_when_its_pictures_fool_nobody(tmp_path):
+    opened = fitted("haze", tmp_path / "run", {"data.name": str(write_pair_file(tmp_path / "pairs.npz", n_test=40))})
+    verdict = analyse(opened, "reliability").summary.splitlines()[0]
+    found = opened.run.table("analysis", "reliability", "table.csv").set_index(["input", "measure"])
+    assert found["value"]["gaussian", "auc_true"] > 2 / 3  # clearly less confident than true pictures
+    assert found["ci_low"]["brain", "match"] < 0.5 < found["ci_high"]["brain", "match"]
+    assert verdict.startswith("Exposed: pictures decoded from the brain show no more of what was seen")
+
+
 def test_a_linear_decoder_of_real_digits_is_not_exposed_without_networks(shared_data, tmp_path):
     data = {"data.name": "digits69", "data.root": str(shared_data / "digits69")}
     opened = fitted("linear", tmp_path / "run", data)
@@ -82,6 +91,12 @@ def test_where_pictures_are_gaussian_themselves_matched_noise_passes_for_them_an
 def test_a_decoder_that_looks_at_its_batch_is_named(tmp_path):
     opened = fitted("crowd", tmp_path / "run", {"data.name": str(write_pair_file(tmp_path / "pairs.npz"))})
     assert "'crowd' is not inductive" in analyse(opened, "reliability").summary
+
+
+def test_a_decoder_that_refuses_a_response_alone_is_named_and_does_not_stop_the_analysis(tmp_path):
+    file = write_pair_file(tmp_path / "pairs.npz", n_train=30, n_test=15, n_voxels=144, size=12)
+    opened = fitted("herd", tmp_path / "run", {"data.name": str(file)})
+    assert "'herd' is not inductive: it refuses a response that comes alone" in analyse(opened, "reliability").summary
 
 
 def test_folds_are_decoded_each_by_its_own_recipe_and_counted(tmp_path):

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from phosphene.errors import DataError
 from phosphene.recipes.base import Recipe, RecipeConfig
 from phosphene.types import Images, Latents, Stimuli, Trials
 
@@ -69,6 +70,23 @@ class Dice(Deaf):
         return Images(trials.stimuli, self.gallery_.pixels[rows])
 
 
+class HazeConfig(DeafConfig):
+    kind: Literal["haze"] = "haze"
+
+
+class Haze(Deaf):
+    """Haze: what the deaf one draws, mixed with the mean picture: a prior alone, and a poor one, which fools no eye.
+
+    Paper: none.
+    """
+
+    config_class = HazeConfig
+
+    def decode(self, trials: Trials) -> Images:
+        drawn = super().decode(trials)
+        return Images(trials.stimuli, (0.3 * drawn.pixels + 0.7 * self.gallery_.pixels.mean(axis=0)).astype(np.float32))
+
+
 class CrowdConfig(DeafConfig):
     kind: Literal["crowd"] = "crowd"
 
@@ -105,6 +123,24 @@ class Mirror(Deaf):
 
     def latents(self, trials: Trials) -> Latents:
         return Latents(trials.stimuli, {"voxels": trials.betas})
+
+
+class HerdConfig(RecipeConfig):
+    kind: Literal["herd"] = "herd"
+
+
+class Herd(Mirror):
+    """Herd: the mirror, but responses are centred by those that come together, and one alone is refused.
+
+    Paper: none; LEA's code takes the moments of the test batch.
+    """
+
+    config_class = HerdConfig
+
+    def decode(self, trials: Trials) -> Images:
+        if len(trials) < 2:
+            raise DataError("a single row has no company.")
+        return super().decode(trials.with_betas(trials.betas - trials.betas.mean(axis=0) + 50))
 
 
 class BrokenConfig(DeafConfig):

@@ -199,3 +199,55 @@ def test_what_was_not_stated_counts_as_a_difference():
 def test_data_set_without_published_numbers_is_named():
     with pytest.raises(ConfigError, match="Did you mean 'digits69'"):
         matching("digits", "file")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "split", "protocol", "method"),
+    [
+        ("god", "god", {"test_images": 50, "repeats_averaged": 35, "subjects": "sbj_3", "setting": "relax"}, "LEA"),
+        ("bold5000", "bold5000-113", {"test_images": 113, "repeats_averaged": "all", "subjects": "CSI1"}, "LEA"),
+        (
+            "nsd",
+            "nsd-982",
+            {"test_images": 982, "repeats_averaged": 3, "subjects": "subj01"},
+            "Brain-Diffuser ridge, 31 latents",
+        ),
+    ],
+)
+def test_a_run_on_a_readers_own_split_finds_rows_it_may_stand_beside(dataset, split, protocol, method):
+    rows = matching(dataset, split, **protocol)
+    fit = rows[rows["comparable"]]
+    assert method in set(fit["method"])
+    assert fit["subjects"].nunique() == 1  # no other person, and no average over several
+    other = matching(dataset, "kfold:5", **protocol)
+    assert not other["comparable"].any()
+    assert other["difference"].str.contains("split .* there, kfold:5 here").all()
+
+
+@pytest.mark.parametrize(
+    ("field", "ours", "reason"),
+    [
+        ("subjects", "sbj_2", "subjects 3 there, sbj_2 here"),
+        ("repeats_averaged", 1, "repeats averaged 35 there, 1 here"),
+        ("test_images", 49, "test images 50 there, 49 here"),
+        ("setting", "strict", "setting relax there, strict here"),
+    ],
+)
+def test_each_field_that_differs_is_named(field, ours, reason):
+    protocol = {"test_images": 50, "repeats_averaged": 35, "subjects": "sbj_3", "setting": "relax"} | {field: ours}
+    rows = matching("god", "god", metrics=["fid.pictures.inception64"], **protocol)
+    row = rows[(rows["method"] == "LEA") & (rows["setting"] == "relax") & (rows["subjects"] == "3")].iloc[0]
+    assert not row["comparable"]
+    assert row["difference"] == reason
+
+
+def test_single_showings_stand_beside_no_mean_over_all_of_them():
+    rows = matching("nsd", "nsd-982", test_images=982, repeats_averaged=1, subjects="subj01")
+    stated = rows[rows["repeats_averaged"] != ""]
+    assert len(stated)
+    assert not stated["comparable"].any()
+
+
+def test_the_one_person_of_a_data_set_needs_no_name():
+    assert matching("digits69", "file", test_images=10, repeats_averaged=1, subjects="subject")["comparable"].any()
+    assert not matching("digits69", "file", test_images=10, repeats_averaged=1, subjects="sub-02")["comparable"].any()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 from scipy.stats import binom
@@ -9,6 +11,7 @@ from scipy.stats import binom
 from phosphene.errors import DataError, NotAvailable
 from phosphene.evaluate import Decoded, score
 from phosphene.evaluate.zero_shot import (
+    IMAGENET_TEMPLATES,
     SINGLE_TEMPLATE,
     TEMPLATES,
     Candidates,
@@ -16,6 +19,7 @@ from phosphene.evaluate.zero_shot import (
     candidates_from,
     confusion,
     share_in_top,
+    templates_for,
 )
 
 FAST = {"n_draws": 200, "n_permutations": 1000}
@@ -55,6 +59,25 @@ def test_embedding_is_the_mean_of_unit_texts_at_length_one():
     assert found.familiarity() == "1 of the 2 candidate categories were shown in training"
     assert len(TEMPLATES) > 1
     assert SINGLE_TEMPLATE == ("a photo of a {}",)
+
+
+def test_public_networks_are_asked_with_the_eighty_sentences_of_clip():
+    assert len(IMAGENET_TEMPLATES) == len(set(IMAGENET_TEMPLATES)) == 80
+    assert all(t.count("{}") == 1 and t.endswith(".") for t in IMAGENET_TEMPLATES)
+    some = (
+        "a photo of the hard to see {}.",
+        "itap of my {}.",
+        "a origami {}.",
+        "the {} in a video game.",
+        "art of a {}.",
+    )
+    assert set(some) < set(IMAGENET_TEMPLATES)
+    assert sum("photo" in t for t in IMAGENET_TEMPLATES) == 43
+    assert sum("the" in t.split() for t in IMAGENET_TEMPLATES) == 38
+    # Of the published list, sorted, one a line.
+    assert hashlib.sha256("\n".join(sorted(IMAGENET_TEMPLATES)).encode()).hexdigest()[:16] == "a8a4822f2921936e"
+    assert templates_for("clip_vit_h_14_laion2b_s32b_b79k") == IMAGENET_TEMPLATES
+    assert templates_for("clip_lab") == TEMPLATES
 
 
 def test_accuracy_is_the_share_of_nearest_names(rng):

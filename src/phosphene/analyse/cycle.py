@@ -5,7 +5,8 @@
 The predicted response is the recipe's own: it may carry the picture in a form that no brain has, and a cycle that closes
 perfectly shows only that encode and decode are each other's inverse. So three things stand beside it: how well predicted
 responses match measured ones; the cycle with as much noise added as predicted and measured responses really differ by;
-and the measured responses themselves. Nothing is fitted here, and no moment is taken from the novel pictures.
+and the measured responses themselves. Nothing is fitted here, and no moment is taken from the novel pictures; a recipe that
+takes them, such as LEA with the moments of its authors' code, is named.
 
 Paper: Qian et al. 2024 (LEA), section 4.4, "image-fMRI-image reconstruction", and Lin et al. 2022 (Mind Reader), section A.8,
 "encoding-decoding cycle"; noise and controls are ours.
@@ -22,14 +23,16 @@ from pydantic import Field
 
 from phosphene.analyse import drawing
 from phosphene.analyse.base import COLUMNS, Analysis, Drawing, Found, chosen_folds
+from phosphene.analyse.reliability import conduct_of
 from phosphene.data.pictures import PictureFolder, list_pictures
-from phosphene.errors import DataError
+from phosphene.errors import DataError, PhospheneError
 from phosphene.evaluate.identification import comparisons, similarity
 from phosphene.evaluate.metric import PICTURES
 from phosphene.evaluate.perceptual import eyes_for
 from phosphene.evaluate.pixel import pixcorr
 from phosphene.evaluate.ssim import WINDOW, ssim_2d
 from phosphene.evaluate.statistics import bootstrap, mean_of_items, mean_of_pairs
+from phosphene.evaluate.validity.fitting import TOLERANCE
 from phosphene.evaluate.voxelwise import pearson_per_voxel
 from phosphene.flow.opened import Opened
 from phosphene.recipes.base import Recipe
@@ -71,6 +74,7 @@ class _Went:
     predicted: list[np.ndarray] = field(default_factory=list)
     measured: list[np.ndarray] = field(default_factory=list)
     spread: list[tuple[float, float]] = field(default_factory=list)
+    has_company: bool = False
 
 
 class Cycle(Analysis[CycleOptions]):
@@ -136,7 +140,10 @@ class Cycle(Analysis[CycleOptions]):
         size = recipe.image_shape_[:2]
         for name, trials in arms.items():
             if trials is not None:
-                went.pixels[name].append(recipe.decode(trials).clipped())
+                images = recipe.decode(trials)
+                went.pixels[name].append(images.clipped())
+                if name == "cycle":
+                    went.has_company |= _hangs_on_company(recipe, novel, trials, images.pixels)
         went.pixels["shuffled"].append(went.pixels["cycle"][-1][rng.permutation(len(novel))])
         mean = opened.stimuli.select(train.stimulus_ids).resized(size).mean(axis=0, dtype=np.float64)
         went.pixels["mean"].append(np.repeat(mean[None].astype(np.float32), len(novel), axis=0))
@@ -237,6 +244,11 @@ class Cycle(Analysis[CycleOptions]):
             f"Controls: pairing shuffled {say('shuffled')}, a wrong picture encoded {say('wrong')}, the mean training "
             f"picture {say('mean')}."
         )
+        if went.has_company:
+            sentences.append(
+                f"The recipe '{opened.config.recipe.kind}' is not inductive: what comes back of a picture depends on which "
+                "others go round with it, so a novel picture is measured by its company and no score here is its own."
+            )
         source = "test pictures" if self.options.images is None else "pictures of the folder given"
         which = f"all {n_folds} folds" if n_folds > 1 else "the only fold" if len(opened.folds) == 1 else "one fold"
         sentences.append(f"{len(went.ids)} {source}, none of them paired in training; recipe of {which}.")
@@ -265,6 +277,17 @@ class Cycle(Analysis[CycleOptions]):
                 "Scores against the input picture, with 95 % intervals over pictures; chance dashed.",
             ),
         }
+
+
+def _hangs_on_company(recipe: Recipe, novel: Stimuli, encoded: Trials, decoded: np.ndarray) -> bool:
+    """Whether a picture's response, or its way back, changes with the pictures that go round with it."""
+    row = len(novel) // 2
+    try:
+        alone = recipe.encode(novel.select(novel.ids[[row]])).betas[0]
+    except PhospheneError:
+        return True
+    gap, size = np.abs(alone - encoded.betas[row]).max(), np.abs(encoded.betas).max()
+    return bool(gap > TOLERANCE * max(size, 1e-12)) or conduct_of(recipe, encoded, decoded) in ("batch", "company")
 
 
 def _cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:

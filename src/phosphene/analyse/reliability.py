@@ -1,8 +1,10 @@
 """Reliability: does the decoder make confident pictures from noise?
 
 A decoder with a strong image prior draws a convincing picture whatever it is given. Its pictures from noise are then as
-confident as those from a brain, and say nothing by themselves. Everything is fitted on training data: the recipe is
-handed noise in place of test responses, and nothing is matched to the batch of noise.
+confident as those from a brain, and say nothing by themselves; a decoder that is nothing but such a prior shows no more of
+the picture seen when it is given the brain than when it is given noise. Everything is fitted on training data: the recipe is
+handed noise in place of test responses, and nothing here is matched to the batch of noise. A recipe that does so by itself,
+such as LEA with the moments of its authors' code, is named.
 
 Paper: Qian et al. 2024 (LEA), section 4.4, "random noise as fake fMRI signals". Its figure 6b gives pictures only;
 the numbers are ours.
@@ -20,6 +22,8 @@ from scipy.stats import mannwhitneyu
 from phosphene.analyse import drawing
 from phosphene.analyse._looks import Look, Looks, effective_number
 from phosphene.analyse.base import COLUMNS, Analysis, Drawing, Found, chosen_folds
+from phosphene.errors import PhospheneError
+from phosphene.evaluate.identification import comparisons
 from phosphene.evaluate.statistics import Interval, bootstrap, mean_of_items, mean_of_pairs
 from phosphene.evaluate.validity.fitting import TOLERANCE
 from phosphene.flow.opened import Opened
@@ -90,6 +94,17 @@ class _Seen:
         return np.where(counted, cosine, 0), counted
 
 
+def _match(ours: _Seen, true: _Seen) -> tuple[np.ndarray, np.ndarray]:
+    """(n, n) outcomes of comparing a picture with its own truth and with another of its fold, and which entries count."""
+    n = len(ours.folds)
+    wins, counted, start = np.zeros((n, n)), np.zeros((n, n), dtype=bool), 0
+    for look, truth in zip(ours.looks, true.looks, strict=True):
+        here = slice(start, start := start + len(look.features))
+        # A picture of noise is paired with a true one by its place, which is no pairing.
+        wins[here, here], counted[here, here] = comparisons(look.features @ truth.features.T)
+    return wins, counted
+
+
 class Reliability(Analysis[ReliabilityOptions]):
     """See the top of this file."""
 
@@ -143,7 +158,7 @@ class Reliability(Analysis[ReliabilityOptions]):
             images = recipe.decode(given)
             add(name, images.clipped(), _first(recipe.latents(given).arrays))
             if name == "gaussian":
-                conduct.append(_conduct(recipe, given, images.pixels))
+                conduct.append(conduct_of(recipe, given, images.pixels))
         return looks
 
     def _inputs(self, train: Trials, test: Trials, fold: int) -> dict[str, Trials]:
@@ -186,6 +201,8 @@ class Reliability(Analysis[ReliabilityOptions]):
                 if of and n > 1:
                     cosine, counted = s.cosines(of)
                     add(measure, bootstrap(mean_of_pairs(cosine, counted), n, rng=self.rng(name, measure)))
+            if name in (*NOISES, "brain") and n > 1:
+                add("match", bootstrap(mean_of_pairs(*_match(s, seen["true"])), n, rng=self.rng(name, "match")))
             if s.labels is not None:
                 add("distinct", _bare(len(set(s.labels)) / n))
                 add("categories", _bare(effective_number(s.labels)))
@@ -209,7 +226,16 @@ class Reliability(Analysis[ReliabilityOptions]):
         value = table.set_index(["input", "measure"])["value"]
         brain_likeness = value.get(("brain", "likeness"), np.nan)
         remains = (1 - value.get(("mean", "likeness"), np.nan)) / max(1 - brain_likeness, 1e-9)
-        sentences = [*_verdict(value, remains, seen, looks, self.options.far)]
+        match = table[table["measure"] == "match"].set_index("input")
+        sentences = [*_verdict(value, match, remains, self.options.far)]
+        if "brain" in match.index:
+            brain = match.loc["brain"]
+            noises = ", ".join(f"{match.loc[k, 'value']:.2f}" for k in NOISES)
+            sentences.append(
+                f"How often a picture decoded from the brain is more like the picture seen than like another: "
+                f"{brain['value']:.2f} [{brain['ci_low']:.2f}, {brain['ci_high']:.2f}] (chance 0.5; the three noises, which were "
+                f"shown nothing: {noises})."
+            )
         if np.isfinite(remains) and remains > 0.01:
             sentences.append(
                 f"Given the same response again and again, {100 * min(remains, 9.99):.0f} % of the difference between "
@@ -297,19 +323,25 @@ def auc(better: np.ndarray, worse: np.ndarray, rng: np.random.Generator, n_draws
     return Interval(float(value), float(low), float(high))
 
 
-def _verdict(value: pd.Series, remains: float, seen: dict[str, _Seen], looks: Looks, far: float) -> list[str]:
+def _verdict(value: pd.Series, match: pd.DataFrame, remains: float, far: float) -> list[str]:
     words = {"gaussian": "matched noise", "independent": "independent noise", "far": f"noise {far:g} times as large"}
     passing = [k for k in NOISES if value[k, "auc_true"] < PASSES and value[k, "auc_brain"] < PASSES]
     alike = [k for k in NOISES if value[k, "auc_brain"] < PASSES]
     rule = (
         f"Rule: a decoder is exposed when a true picture and a brain-decoded one are each the more confident in fewer "
-        f"than two of three comparisons with one decoded from noise, or when over {100 * SAME:.0f} % of the difference "
-        "between its pictures remains while the response stays the same."
+        f"than two of three comparisons with one decoded from noise, when over {100 * SAME:.0f} % of the difference "
+        "between its pictures remains while the response stays the same, or when its pictures from the brain are no more "
+        "like what was seen than chance has it."
     )
     if remains > SAME:
         verdict = (
             "Exposed: the pictures differ as chance has it and not as the brain does. They alone are no evidence of "
             "decoding."
+        )
+    elif "brain" in match.index and not match.loc["brain", "ci_low"] > 0.5:
+        verdict = (
+            "Exposed: pictures decoded from the brain show no more of what was seen than pictures from noise do, as far as "
+            f"{int(match.loc['brain', 'n'])} of them can tell. They are the prior's, and no evidence of decoding."
         )
     elif passing:
         verdict = (
@@ -335,13 +367,29 @@ _CONDUCT = {
     "pictures, so whether a picture depends on the other rows of its batch cannot be told.",
     "batch": "The recipe '{recipe}' is not inductive: a noise response decoded alone gives another picture than in its "
     "batch, so what is decoded depends on the other rows.",
+    "company": "The recipe '{recipe}' is not inductive: it refuses a response that comes alone. A batch of noise was measured by "
+    "itself here, which can make its pictures as plausible as those of a batch from the brain.",
 }
 
 
-def _conduct(recipe: Recipe, given: Trials, together: np.ndarray) -> str:
-    """Whether a row's picture depends on the rows decoded with it."""
+def conduct_of(recipe: Recipe, given: Trials, together: np.ndarray) -> str:
+    """Whether a row's picture depends on the rows decoded with it.
+
+    Parameters
+    ----------
+    recipe : fitted
+    given : responses, at least one
+    together : (n, height, width, channels), what was decoded from them
+
+    Returns
+    -------
+    ``inductive``, ``random`` (it cannot be told), ``batch``, or ``company`` (a row alone is refused)
+    """
     row = len(given) // 2
-    alone = [recipe.decode(given.take(np.array([row]))).pixels[0] for _ in range(2)]
+    try:
+        alone = [recipe.decode(given.take(np.array([row]))).pixels[0] for _ in range(2)]
+    except PhospheneError:
+        return "company"
     together, alone = _numbers(together), [_numbers(x) for x in alone]
     size = max(float(np.abs(together).max()), 1e-12)
     if np.abs(alone[0] - alone[1]).max() > TOLERANCE * size:
@@ -357,6 +405,7 @@ def _measures(table: pd.DataFrame, looks: Looks) -> dict[str, str]:
         "confidence": "Confidence",
         "entropy": "Entropy (bits)",
         "nearest": "Cosine to nearest training",
+        "match": "More like what was seen",
         "likeness": "Cosine to each other",
         "latent_likeness": "Cosine of latents to each other",
         "distinct": "Distinct categories, share",
@@ -374,6 +423,7 @@ def _notes(looks: Looks) -> dict[str, str]:
     return {
         "confidence": f"{looks.confidence_words}.",
         "nearest": f"To the most similar training picture{some}, in {looks.space}; 1 is a copy.",
+        "match": f"Two-way identification of the picture seen in {looks.space}; chance is 0.5, which is where noise belongs.",
         "likeness": f"Mean over pairs of pictures in {looks.space}; 1 when all are alike.",
         "categories": "exp(entropy) of the categories read off the pictures. No interval: drawing again only loses categories.",
         "auc_brain": "Share of pairs in which the picture from the brain is more confident than the one of this column; "

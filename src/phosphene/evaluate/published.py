@@ -16,6 +16,17 @@ import pandas as pd
 from phosphene.errors import ConfigError, did_you_mean
 from phosphene.evaluate.resize import CHAIN, RESIZED
 
+_SPLITS = {
+    "god": {"god": "test"},
+    "bold5000": {"bold5000-113": "repeated"},
+    "nsd": {"nsd-982": "shared", "nsd-1000": "shared"},
+}
+"""Splits as the readers of data sets call them, and what papers say for the same; how many pictures tested is compared
+apart."""
+_ALL = re.compile(r"all available \((\d+) to (\d+)\)")
+_NAMELESS = "subject"  # what a data set of one person calls it
+_PERSON = re.compile(r"(?:subject|subj|sub-|sbj_|s)?0*(\d+)", re.IGNORECASE)
+
 _TEXT = ("setting", "subjects", "ssim_variant", "resize_chain", "repeats_averaged", "origin", "source", "table", "note")
 
 
@@ -55,13 +66,15 @@ def matching(
 
     Parameters
     ----------
-    dataset, split : of one's own result, such as ``digits69`` and ``file``
+    dataset, split : of one's own result, such as ``digits69`` and ``file``; the name a reader gives a split counts as
+        what papers call the same, such as ``god`` for GOD's ``test``
     metrics : full metric names of one's own table; default every metric of the data set. A published ``ssim`` is listed
         once for each of ``ssim.2d`` and ``ssim.columns`` asked for, a published ``zero_shot_top1`` once for each space of
         latents; published ``two_way.clip`` is also ``two_way.pictures.clip_vit_l14``. Names that end in ``.425`` are of
         pictures resized as the literature on NSD does
     test_images, repeats_averaged, subjects, setting, resize_chain : of one's own result; None leaves that field
-        unchecked
+        unchecked. ``repeats_averaged`` is a number, or ``all`` of those there are where that differs; a person may be named
+        as in the files, such as ``sbj_3`` or ``subj03`` for 3
 
     Returns
     -------
@@ -89,7 +102,7 @@ def matching(
     ours = {
         "test_images": test_images,
         "repeats_averaged": repeats_averaged,
-        "subjects": subjects,
+        "subjects": None if subjects == _NAMELESS else subjects,
         "setting": setting,
         "resize_chain": resize_chain,
     }
@@ -114,7 +127,7 @@ def _same_family(ours: str, theirs: str) -> bool:
 
 def _differences(row: pd.Series, metric: str, split: str, ours: dict) -> list[str]:
     difference = []
-    if row["split"] != split:
+    if row["split"] not in (split, _SPLITS.get(row["dataset"], {}).get(split)):
         difference.append(f"split {row['split']} there, {split} here")
     of_pixels = row["metric"] in ("ssim", "pixcorr")
     if of_pixels and metric.endswith(RESIZED):  # the name says how the pictures were resized
@@ -131,13 +144,26 @@ def _differences(row: pd.Series, metric: str, split: str, ours: dict) -> list[st
             continue
         if unknown and value is not None:
             difference.append(f"{title} not stated there")
-        elif value is not None and not unknown and str(_plain(theirs)) != str(value):
+        elif value is not None and not unknown and not _same(name, _plain(theirs), value):
             difference.append(f"{title} {_plain(theirs)} there, {value} here")
     if row["metric"] == "ssim" and metric.startswith("ssim."):
         variant = metric.removesuffix(RESIZED).split(".", 1)[1]
         if row["ssim_variant"] != variant:
             difference.append(f"SSIM variant {row['ssim_variant'] or 'not stated'} there, {variant} here")
     return difference
+
+
+def _same(name: str, theirs: str | int, ours: str | int) -> bool:
+    """Whether a field of the protocol is the same on both sides, whatever its notation."""
+    if name == "repeats_averaged" and (every := _ALL.fullmatch(str(theirs))):
+        return str(ours) in ("all", every[2], str(theirs))
+    if name == "subjects":
+        return _people(str(theirs)) == _people(str(ours))
+    return str(theirs) == str(ours)
+
+
+def _people(names: str) -> list[str]:
+    return [match[1] if (match := _PERSON.fullmatch(name)) else name for name in names.split()]
 
 
 def _plain(value):

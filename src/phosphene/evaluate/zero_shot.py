@@ -8,8 +8,9 @@ they look like.
 
 References
 ----------
-Radford et al. 2021, section 3.1.4 (ensembles of prompts); Qian et al. 2024 (LEA), section 4.2, table 1. LEA's templates are
-not published; these are ours.
+Radford et al. 2021, section 3.1.4 (ensembles of prompts) and their 80 templates for ImageNet, which stand in for LEA's; Qian
+et al. 2024 (LEA), section 4.2, table 1, whose templates are not published. The lab's CLIP, which read other sentences, has
+templates of its own.
 """
 
 from __future__ import annotations
@@ -25,7 +26,37 @@ from phosphene.errors import DataError
 from phosphene.evaluate.identification import count_above, similarity
 from phosphene.zoo.prompts import SINGLE_TEMPLATE, TEMPLATES, category_texts
 
-__all__ = ["SINGLE_TEMPLATE", "TEMPLATES", "Candidates", "binomial_p", "candidates_from", "confusion"]
+__all__ = [
+    "IMAGENET_TEMPLATES",
+    "SINGLE_TEMPLATE",
+    "TEMPLATES",
+    "Candidates",
+    "binomial_p",
+    "candidates_from",
+    "confusion",
+    "templates_for",
+]
+
+
+def _imagenet_templates() -> tuple[str, ...]:
+    """Frames of Radford et al. 2021, each with both articles; four come with a word of their own."""
+    seen_as = (
+        "photo", "bad photo", "good photo", "low resolution photo", "cropped photo", "bright photo", "dark photo",
+        "close-up photo", "black and white photo", "pixelated photo", "jpeg corrupted photo", "blurry photo", "sculpture",
+        "rendering", "rendition", "tattoo", "drawing", "painting", "doodle", "sketch",
+    )  # fmt: skip
+    looks = ("hard to see", "clean", "dirty", "cool", "large", "small", "nice", "weird")
+    made_of = ("embroidered", "plastic", "origami", "toy", "cartoon", "plushie")
+    frames = [f"a {x} of ARTICLE {{}}." for x in seen_as]
+    frames += [f"{x} of ARTICLE {{}}." for x in ("graffiti", "art", "itap")]
+    frames += [f"a photo of ARTICLE {x} {{}}." for x in looks]
+    frames += [f"ARTICLE {x} {{}}." for x in made_of] + ["ARTICLE {} in a video game."]
+    own = [f"{x} {{}}." for x in ("a photo of many", "a photo of one", "a photo of my", "itap of my")]
+    return (*(f.replace("ARTICLE", article) for f in frames for article in ("a", "the")), *own)
+
+
+IMAGENET_TEMPLATES = _imagenet_templates()
+"""The 80 sentences that CLIP was published with for ImageNet."""
 
 Reader = Callable[[Sequence[str]], np.ndarray]
 
@@ -96,6 +127,17 @@ class Candidates:
         return f"{'all' if seen == k else f'{seen} of the'} {k} candidate categories were shown in training"
 
 
+def templates_for(space: str) -> tuple[str, ...]:
+    """Sentences that suit the text encoder of a space of latents.
+
+    Examples
+    --------
+    >>> len(templates_for("clip_vit_h_14_laion2b_s32b_b79k")), len(templates_for("clip_lab"))
+    (80, 4)
+    """
+    return TEMPLATES if space == "clip_lab" else IMAGENET_TEMPLATES
+
+
 def candidates_from(
     read: Reader,
     categories: Sequence[str],
@@ -109,7 +151,8 @@ def candidates_from(
     ----------
     read : n texts to (n, d) latents, such as ``ClipFeatures.texts``
     categories : names
-    templates : sentences with ``{}`` for the noun; ``SINGLE_TEMPLATE`` for one alone
+    templates : sentences with ``{}`` for the noun: the lab's by default, ``IMAGENET_TEMPLATES`` for public networks,
+        ``SINGLE_TEMPLATE`` for one alone; ``templates_for`` chooses by the space
     trained : categories of the training stimuli
 
     Raises

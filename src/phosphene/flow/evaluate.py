@@ -30,7 +30,7 @@ from phosphene.evaluate.voxelwise import (
     pearson_per_voxel,
     r2_per_voxel,
 )
-from phosphene.evaluate.zero_shot import Candidates, candidates_from, confusion
+from phosphene.evaluate.zero_shot import Candidates, candidates_from, confusion, templates_for
 from phosphene.flow.decode import KNOWN_CONTROLS
 from phosphene.flow.evidence import evidence, look_of, write_findings
 from phosphene.flow.opened import TEST, Opened
@@ -154,7 +154,12 @@ def _candidates(opened: Opened, recipe: Recipe) -> dict[str, Candidates]:
     shown = recipe.true_latents(opened.stimuli.select(opened.sides(0)[0].stimulus_ids)) if one_fold else None
     return {
         space: replace(
-            candidates_from(partial(_text_latents, recipe, space), sorted(set(category)), trained=trained),
+            candidates_from(
+                partial(_text_latents, recipe, space),
+                sorted(set(category)),
+                templates=templates_for(space),
+                trained=trained,
+            ),
             centre=None if shown is None else shown[space].mean(axis=0, dtype=np.float64),
         )
         for space in spaces
@@ -323,13 +328,15 @@ def _published(opened: Opened, scores: pd.DataFrame, found: Evidence) -> pd.Data
     split = opened.config.split or opened.folds[0].name
     brain = scores[scores["input"] == "brain"]
     test = opened.sides(0)[1]
-    repeats = len(test) / len(test.stimulus_ids)
+    shown = test.table["n_repeats"].sum() if "n_repeats" in test.table else len(test)
+    repeats = shown / len(test.stimulus_ids)
     matched = matching(
         opened.dataset.name,
         split,
         metrics=list(brain["metric"]),
         test_images=len(_index(opened)),
         repeats_averaged=int(repeats) if repeats == int(repeats) else "all",
+        subjects=str(opened.trials.subject),
         setting=opened.config.recipe.setting,
     )
     matched["difference"] = [
