@@ -6,6 +6,7 @@ Two layouts, read as one and the same data set::
     ROOT/sbj_1.npz ... sbj_5.npz           as used by MinD-Vis, CAD and LEA: arr_0 ... arr_6 and ten ROI masks
     ROOT/images_256.npz                    train_images, test_images (n, 256, 256, 3) uint8
     ROOT/imagenet_training_label.csv, imagenet_testing_label.csv      first column <wnid>.<image>, one row a picture
+    ROOT/imagenet_class_index.json         number to [WordNet id, ..., name]: what zero-shot classification calls a picture
     ROOT/images/**/n01518878_10042.JPEG    instead of images_256.npz: the picture files of ImageNet
 
 The NPZ files hold the values of the BData files with rows in another order. Test trials are single; their 35 showings
@@ -14,8 +15,10 @@ of a picture are averaged by ``Trials.average_repeats``, or taken as stored in `
 
 from __future__ import annotations
 
+import json
 import re
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -109,7 +112,8 @@ class GOD:
         Returns
         -------
         Dataset. Stimulus ids are ImageNet's, such as ``n01518878_10042``, where the label files (NPZ) or the BData files
-        tell them, else ``train-0000`` and ``test-00``. ``category`` is the WordNet id. The split ``god`` trains on 150
+        tell them, else ``train-0000`` and ``test-00``. ``category`` is the name in imagenet_class_index.json, or the WordNet
+        id where that has none. The split ``god`` trains on 150
         categories and tests on 50 others. Pictures that are not there leave holes.
 
         Raises
@@ -333,7 +337,8 @@ def _stimuli(path: Path, ids: list[str], known: Mapping[str, np.ndarray | None] 
     names = np.asarray(ids, dtype=object)
     category = None
     if all(re.fullmatch(r"n\d{8}_\d+", i) for i in ids):
-        category = np.asarray([i.split("_")[0] for i in ids], dtype=object)
+        named = _class_names(path)
+        category = np.asarray([named.get(w, w) for w in (i.split("_")[0] for i in ids)], dtype=object)
     known = _npz_ids(path) if known is None else known
     images: Any = None
     rows = None
@@ -358,6 +363,21 @@ def _stimuli(path: Path, ids: list[str], known: Mapping[str, np.ndarray | None] 
             stacklevel=3,
         )
     return Stimuli(names, images, category=category, present=None if present.all() else present, rows=rows)
+
+
+def _class_names(path: Path) -> dict[str, str]:
+    """WordNet id to what a picture of it shows; ids that share a name keep theirs beside it."""
+    file = path / "imagenet_class_index.json"
+    if not file.is_file():
+        return {}
+    try:
+        names = {str(row[0]): str(row[-1]).replace("_", " ") for row in json.loads(read_text(file, "names")).values()}
+    except (ValueError, AttributeError, LookupError, TypeError) as error:
+        raise DataError(
+            f"{file} should map numbers to [WordNet id, ..., name], but does not ({error}). Fetch it again, or take it away."
+        ) from error
+    times = Counter(names.values())
+    return {w: name if times[name] == 1 else f"{name} ({w})" for w, name in names.items()}
 
 
 def _packed(path: Path, known: Mapping[str, np.ndarray | None]) -> tuple[np.ndarray, dict[str, int]]:
