@@ -40,7 +40,7 @@ def run(recipe: str, out: str | Path, *, fast: bool = False, progress: Progress 
         config, origins = flow.configure(name, [("demo", values), (f"demo of {name}", recipes.recipe(name).demo)])
         opened = flow.fit(config, folder, origins=origins, progress=progress)
         flow.decode(opened, progress=progress)
-        if recipes.recipe(name).can_encode():
+        if recipes.recipe(name).can_encode(config.recipe):
             flow.encode(opened, progress=progress)
         flow.evaluate(opened, progress=progress)
         verdicts = []

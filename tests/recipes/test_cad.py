@@ -74,7 +74,8 @@ def configured(label_network):
             "recipe.tuning": {**TRAINING, "sparsify": 0.2, "crops": 0.5},
             "recipe.generator": {"folder": str(label_network), "mapped": 3}, "recipe.sampling": {"steps": 3, "samples": 2},
         }  # fmt: skip
-        tiny |= {"recipe.cross_training": TRAINING} if recipe == "cad" else {"recipe.adapt_training": TRAINING}
+        own = {"cad": ["cross_training"], "mind_vis": ["adapt_training", "encoding"]}
+        tiny |= {f"recipe.{name}": TRAINING for name in own[recipe]}
         return flow.configure(recipe, [("tiny", tiny), ("test", values)])[0]
 
     return configured
@@ -462,3 +463,30 @@ def test_the_public_networks_are_asked_for_by_name(fit):
         fit(**{"recipe.generator.source": "public"})
     with pytest.raises(ConfigError, match=r"recipe\.picture\.folder"):
         fit(**{"recipe.picture.source": "public", "recipe.brain_training": None})
+
+
+# -- the other arrow, of MinD-Vis alone ----------------------------------------------------------------------------------
+
+
+def test_mind_vis_predicts_responses_in_their_own_units_from_pictures_alone(fit, opened, test_trials, tmp_path):
+    mind_vis = fit("mind_vis")
+    seen = opened.stimuli.select(test_trials.stimuli)
+    predicted = mind_vis.encode(seen).betas
+    assert predicted.shape == test_trials.betas.shape
+    train = opened.sides(0)[0].average_repeats().betas
+    # Not yet learned in a few steps: predictions lie near the mean response, not near 0 nor in standard deviations.
+    assert np.abs(predicted - train.mean(0)).mean() < np.abs(train - train.mean(0)).mean()
+    assert np.ptp(predicted, axis=0).max() > 0  # and differ between pictures
+    mind_vis.save(tmp_path)
+    np.testing.assert_array_equal(MindVis.load(tmp_path).encode(seen).betas, predicted)
+
+
+def test_mind_vis_without_encoding_has_no_such_stage_asks_for_no_clip_and_says_so(fit, opened, test_trials, tmp_path):
+    decoder = fit("mind_vis", **{"recipe.encoding": None, "recipe.clip": {"name": "nowhere/no-such-clip"}})
+    assert not decoder.can_encode(decoder.config)
+    decoder.save(tmp_path)
+    assert not (tmp_path / "stages" / "encoding").exists()
+    again = MindVis.load(tmp_path)
+    np.testing.assert_array_equal(again.decode(test_trials).pixels, decoder.decode(test_trials).pixels)
+    with pytest.raises(ConfigError, match=r"recipe\.encoding is null"):
+        again.encode(opened.stimuli.select(test_trials.stimuli))

@@ -261,6 +261,29 @@ def test_a_finished_training_can_be_prolonged_where_the_caller_allows_it(tmp_pat
     assert same(weights(longer), weights(run(steps=30, schedule="constant")[0]))
 
 
+def _without(folder, setting):
+    for place in checkpoints(folder):
+        record = json.loads((place / "state.json").read_text())
+        assert setting in record["identity"]
+        del record["identity"][setting]
+        (place / "state.json").write_text(json.dumps(record))
+
+
+def test_a_setting_that_a_checkpoint_does_not_know_was_at_its_default(tmp_path):
+    run(tmp_path)
+    _without(tmp_path, "config.recompute")  # as if written before there was such a setting
+    assert run(tmp_path)[1].resumed_at == 24
+    with pytest.raises(ModelError, match="recompute: False -> True"):
+        run(tmp_path, recompute=True)
+
+
+def test_a_setting_without_a_default_must_be_in_the_checkpoint(tmp_path):
+    run(tmp_path)
+    _without(tmp_path, "config.batch_size")
+    with pytest.raises(ModelError, match="batch_size: None -> "):
+        run(tmp_path)
+
+
 def test_only_the_last_two_checkpoints_are_kept(tmp_path):
     run(tmp_path, save_every=3)
     assert [p.name for p in checkpoints(tmp_path)] == ["step-00000021", "step-00000024"]

@@ -9,6 +9,8 @@
 `PatchMaeConfig`    MinD-Vis' patch-embedded masked autoencoder (SC-MBM), with the same presets
 `PatchMaePart`      the trained network as a part of a run
 `PatchMae`          the network itself (needs torch)
+`FedDecoderPart`    its decoder fed with a picture's latent, as a part of a run: MinD-Vis predicts responses
+`FedDecoder`        the network itself (needs torch)
 `DcMaeConfig`       CAD's first phase: that autoencoder, trained by telling responses apart
 `DcMaePart`         the trained network as a part of a run
 `DcMae`             the network itself (needs torch); `for_subjects` hands its weights to other subjects
@@ -42,6 +44,8 @@ _WHERE = {
     "DcMaeConfig": "dc_mae",
     "DcMaePart": "dc_mae",
     "EncoderTraining": "mapper",
+    "FedDecoder": "fed_decoder_network",
+    "FedDecoderPart": "fed_decoder",
     "GroupGruConfig": "gru",
     "GruCnnConfig": "gru",
     "GruConfig": "gru",

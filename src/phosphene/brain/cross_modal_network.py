@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from phosphene.brain.dc_mae_network import for_subjects
 from phosphene.brain.patch_mae_network import PatchMae, picked
-from phosphene.brain.transformer import Attention, Mlp, attend, initialise, run_blocks
+from phosphene.brain.transformer import Attention, Mlp, initialise, run_blocks
 from phosphene.errors import ModelError
+from phosphene.train.attention import attend
 from phosphene.train.losses import row_correlation
 from phosphene.train.sampling import Draws
 

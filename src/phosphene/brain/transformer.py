@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from phosphene.train.attention import attend
+
 
 class Attention(nn.Module):
     """Multi-head self-attention; queries, keys and values come from one product."""
@@ -37,15 +39,6 @@ class Attention(nn.Module):
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)  # (n, heads, tokens, width / heads)
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Scaled dot-product attention, (n, heads, tokens, width of a head) each; on a CPU never in bfloat16."""
-    if q.device.type == "cpu" and q.dtype == torch.bfloat16:
-        # The backward pass of bfloat16 attention takes up to three times that of float32 on a CPU.
-        with torch.autocast("cpu", enabled=False):
-            return F.scaled_dot_product_attention(q.float(), k.float(), v.float()).to(q.dtype)
-    return F.scaled_dot_product_attention(q, k, v)
 
 
 class Mlp(nn.Module):

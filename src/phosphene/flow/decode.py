@@ -178,8 +178,11 @@ def encode(opened: Opened, *, progress: Progress | None = None) -> RunFolder:
     with opened.run.locked("encode"):
         for fold in progress.each(range(len(opened.folds)), "encoding", unit="fold"):
             recipe = opened.recipe(fold)
-            if not recipe.can_encode():
-                raise ConfigError(f"the recipe {opened.config.recipe.kind} decodes only; it cannot predict responses.")
+            if not recipe.can_encode(recipe.config):
+                more = " as it is configured here" if recipe.can_encode() else ""
+                raise ConfigError(
+                    f"the recipe {opened.config.recipe.kind} decodes only{more}; it cannot predict responses."
+                )
             train, test = opened.sides(fold)
             test = test.average_repeats()
             base = np.float32(0) if len(opened.folds) == 1 else train.average_repeats().betas.mean(axis=0)

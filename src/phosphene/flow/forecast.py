@@ -121,7 +121,7 @@ def forecast(opened: Opened, fold: int = 0, *, patience: float = 5.0, recompute:
     finally:
         if cache is not None:
             os.environ[_CACHE] = cache
-    stages = recipes.recipe(config.recipe.kind).stages
+    stages = recipes.recipe(config.recipe.kind).stages_of(config.recipe)
     return [_judged(stage, seen.get(stage, []), failed.get(stage), len(ids)) for stage in stages]
 
 
@@ -141,7 +141,8 @@ def _rehearse(
     recipe._fitted_on(trials, stimuli)
     recipe.unpaired = tuple(unpaired)
     seen, failed = {}, {}
-    for at, stage in enumerate(recipe.stages):
+    stages = list(recipe.stages_of(recipe.config))
+    for at, stage in enumerate(stages):
         start = time.perf_counter()
         try:
             with Peak() as peak, rehearsing(Rehearsal(peak, known.get(stage, []), recompute)) as rehearsal:
@@ -151,7 +152,7 @@ def _rehearse(
         except Exception as error:  # a rehearsal is no fit: what fails on a few stimuli is not known, and said to be so
             is_ours = isinstance(error, PhospheneError)
             failed[stage] = str(error) if is_ours else f"{type(error).__name__} in the rehearsal: {error}"
-            needs = recipe.needs.get(stage, tuple(recipe.stages)[:at])
+            needs = recipe.needs.get(stage, tuple(stages[:at]))
             if before := [name for name in needs if name in failed]:
                 failed[stage] = f"needs {' and '.join(before)}, which {'is' if len(before) == 1 else 'are'} unknown"
             continue

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from phosphene.errors import ConfigError, DataError, ModelError
 from phosphene.generate.maskgit_config import MaskGitConfig, SamplingConfig, unknown_counts
 from phosphene.run.config import validate
+from phosphene.train.attention import attend
 from phosphene.train.checkpoint import ModulePart
 from phosphene.train.sampling import Draws
 
@@ -36,7 +37,7 @@ class _Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         n, length, width = x.shape
         q, k, v = self.qkv(x).view(n, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # each (n, heads, length, d)
-        y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, length, width)
+        y = attend(q, k, v).transpose(1, 2).reshape(n, length, width)
         x = self.norm1(x + F.dropout(self.out(y), self.dropout, self.training))
         y = self.down(F.gelu(self.up(x), approximate=self.gelu))
         return self.norm2(x + F.dropout(y, self.dropout, self.training))

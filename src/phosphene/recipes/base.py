@@ -88,6 +88,8 @@ class Recipe(Generic[C]):
     self_supervised: ClassVar[frozenset[str]] = frozenset()
     """Stages that also learn from responses without pictures: those of `other_subjects`, and test responses in setting
     relax."""
+    presets: ClassVar[tuple[str, ...]] = ("lab", "paper")
+    """Names that `preset` knows; these two always, more where a paper has several configurations."""
     demo: ClassVar[dict[str, Any]] = {}
     """Values of a run that ``phosphene demo`` sets for this recipe, such as other people to pretrain on."""
     fixed_spaces: ClassVar[frozenset[str]] = frozenset()
@@ -111,7 +113,7 @@ class Recipe(Generic[C]):
 
     @classmethod
     def preset(cls, name: str) -> dict[str, Any]:
-        """Values of a preset, ``lab`` (tiny) or ``paper`` (published sizes), over the defaults."""
+        """Values of a preset, ``lab`` (tiny), ``paper`` (published sizes) or another of `presets`, over the defaults."""
         return {}
 
     def decode(self, trials: Trials) -> Images:
@@ -155,6 +157,10 @@ class Recipe(Generic[C]):
         """(n_voxels,) how much each voxel counts when decoding, 0 for unused; None where undefined."""
         return None
 
+    def conditions(self) -> dict[str, str]:
+        """What scores depend on beside the setting, in a few words each, by name; shown beside it. None by default."""
+        return {}
+
     def generators(self) -> tuple[str, ...]:
         """Pretrained generators that draw, by their names in `phosphene.recipes.corpora`; none by default."""
         return ()
@@ -162,9 +168,14 @@ class Recipe(Generic[C]):
     # -- the same for all ------------------------------------------------------------------------------------------
 
     @classmethod
-    def can_encode(cls) -> bool:
-        """Whether the recipe predicts responses from pictures."""
+    def can_encode(cls, config: RecipeConfig | None = None) -> bool:
+        """Whether the recipe predicts responses from pictures; with a configuration, whether it does so configured."""
         return cls.encode is not Recipe.encode
+
+    @classmethod
+    def stages_of(cls, config: RecipeConfig) -> dict[str, type[Part]]:
+        """Stages that a configuration asks for, in order; all by default."""
+        return cls.stages
 
     @classmethod
     def other_subjects(cls, config: RecipeConfig) -> tuple[str, ...]:
@@ -193,7 +204,7 @@ class Recipe(Generic[C]):
         self.unpaired, self.stage_lineages_ = tuple(unpaired), {}
         given = [trials.digest(), stimuli.digest(), self.seed]
         digests: dict[str, str] = {}
-        for name, kind in self.stages.items():
+        for name, kind in self.stages_of(self.config).items():
             before = [digests[n] for n in self.needs.get(name, tuple(digests))]
             code, inputs = code_digest(type(self), kind), list(given)
             lineage = trials.member_keys()
@@ -292,7 +303,7 @@ class Recipe(Generic[C]):
 
         folder = atomic.checked_path(folder)
         self._check_fitted()
-        for name in self.stages:
+        for name in self.stages_of(self.config):
             part = getattr(self, f"{name}_")
             lineage = self.stage_lineages_[name]
             save_part(folder / "stages" / name, part, stage=name, digest="saved", seconds=0.0, lineage=lineage)
@@ -310,7 +321,7 @@ class Recipe(Generic[C]):
             "subject": self.subject_,
             "n_voxels": self.n_voxels_,
             "image_shape": list(self.image_shape_),
-            "stages": list(self.stages),
+            "stages": list(self.stages_of(self.config)),
             "phosphene": __version__,
         }
         atomic.write_text(folder / RECIPE, json.dumps(record, indent=2) + "\n")
@@ -331,11 +342,12 @@ class Recipe(Generic[C]):
             raise ModelError(f"{folder} holds the recipe '{record.get('kind')}', not '{kind}'; load it as that.")
         config = validate(cls.config_class, record["config"], str(folder / RECIPE))
         recipe = cls(config, seed=record["seed"])
-        for name, part in cls.stages.items():
+        stages = cls.stages_of(config)
+        for name, part in stages.items():
             setattr(recipe, f"{name}_", load_part(folder / "stages" / name, part))
         recipe.subject_, recipe.n_voxels_ = record["subject"], record["n_voxels"]
         recipe.image_shape_ = tuple(record["image_shape"])
-        recipe.stage_lineages_ = {name: read_lineage(folder / "stages" / name) for name in cls.stages}
+        recipe.stage_lineages_ = {name: read_lineage(folder / "stages" / name) for name in stages}
         return recipe
 
 

@@ -5,7 +5,7 @@
 
 The last phase trains the encoder, the two conditionings and the cross-attention of the U-Net by the error of the noise.
 A subclass has a stage ``brain`` of class PatchMaePart, stages ``generator`` and ``tuned`` as here, and may put others
-between (`encoder` says which one is tuned). Decoding only.
+between (`encoder` says which one is tuned).
 """
 
 from __future__ import annotations

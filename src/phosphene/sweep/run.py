@@ -191,7 +191,7 @@ def _make(whole: Sweep, planned: Planned, grid: Grid, progress: Progress) -> Non
     )
     controls = flow.CONTROLS if grid.file.controls is None else tuple(grid.file.controls)
     flow.decode(opened, controls=controls, progress=progress)
-    if recipes.recipe(kind).can_encode():
+    if recipes.recipe(kind).can_encode(planned.config.recipe):
         flow.encode(opened, progress=progress)
     flow.evaluate(opened, progress=progress)
     for name in grid.file.analyses:

@@ -324,7 +324,10 @@ def _average(ema: dict[str, Tensor], network: nn.Module, decay: float) -> None:
 
 def _check_same(saved: Checkpoint, now: dict[str, Any], world: int, may_change: Collection[str], folder: Path) -> None:
     allowed = {*(f"config.{key}" for key in may_change), *may_change}
-    old = saved.record["identity"]
+    # A setting that came with a later version was at its default before.
+    fields = TrainConfig.model_fields
+    known = {f"config.{key}": field.default for key, field in fields.items() if not field.is_required()}
+    old = {**{key: known[key] for key in now if key in known}, **saved.record["identity"]}
     kept = {k: v for k, v in old.items() if k not in allowed}
     if differs := changed(kept, {k: v for k, v in now.items() if k not in allowed}):
         raise ModelError(
