@@ -41,6 +41,8 @@ def data_info(
         from phosphene.data.atlas import write_atlas
 
         typer.echo(f"\nfigure: {write_atlas(dataset, figure)}")
+    else:
+        typer.echo("\nPictures, flat maps and noise ceilings on one plate: --figure FILE.png")
 
 
 Subjects = Annotated[list[str] | None, typer.Option("--subject", help="Only this person's files; may be repeated.")]
