@@ -10,7 +10,7 @@ import pytest
 from sklearn.preprocessing import StandardScaler
 
 from phosphene.data import Standardiser
-from phosphene.errors import DataError, ModelError, PhospheneWarning
+from phosphene.errors import ConfigError, DataError, ModelError, PhospheneWarning
 from phosphene.types import Trials
 
 
@@ -171,3 +171,29 @@ def test_saving_and_loading_changes_nothing(rng):
 def test_transform_before_fit_says_so():
     with pytest.raises(ModelError, match="call fit"):
         Standardiser().transform(trials(np.eye(2)))
+
+
+def test_pooled_takes_one_mean_and_spread_of_all_entries_and_leaves_voxels_their_own(rng, monkeypatch):
+    train, test = (rng.normal([0, 3, -40], [1, 5, 0.1], (n, 3)).astype("f4") for n in (50, 7))
+    monkeypatch.setattr("phosphene.data.standardise._BLOCK_BYTES", 8 * 3 * 7)  # seven rows
+    z = Standardiser(pooled=True).fit(trials(train))
+    entries = train.astype(float)
+    expected = (test.astype(float) - entries.mean()) / entries.std()
+    np.testing.assert_allclose(z.transform(trials(test)).betas, expected, atol=5e-7)  # one rounding to float32
+    np.testing.assert_allclose(z.inverse(expected), test, atol=1e-5)  # float32 of values near 40
+    assert np.ptp(z.transform(trials(train)).betas.mean(0)) > 1
+    again = Standardiser.from_state(*z.state())
+    assert again.pooled
+    assert np.array_equal(again.transform(trials(test)).betas, z.transform(trials(test)).betas)
+
+
+def test_a_standardisation_saved_before_pooling_existed_still_loads(rng):
+    z = Standardiser().fit(trials(rng.normal(size=(9, 4))))
+    tensors, meta = z.state()
+    del meta["pooled"]
+    assert not Standardiser.from_state(tensors, meta).pooled
+
+
+def test_pooled_and_per_session_exclude_each_other():
+    with pytest.raises(ConfigError, match="leave one out"):
+        Standardiser(per_session=True, pooled=True)

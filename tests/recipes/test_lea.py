@@ -208,3 +208,107 @@ def test_data_without_regions_or_voxel_table_go_through_the_whole_flow(tmp_path)
     flow.evaluate(opened)
     scores = opened.run.table("scores.csv")
     assert scores.loc[scores["input"] == "brain", "metric"].str.startswith("pearson.").any()
+
+
+# -- as the authors' code -----------------------------------------------------------------------------------------------
+
+
+def configured(**values):
+    return flow.configure("lea", [("test", {**LAB, **values})])[0].recipe
+
+
+@pytest.fixture(scope="module")
+def legacy(opened):
+    """LEA with the normalisation of the authors' code, on betas of some other unit."""
+    train, _ = opened.sides(0)
+    return Lea(configured(**{"recipe.norm": "legacy"}), seed=0).fit(
+        train.with_betas(10 * train.betas + 5), opened.stimuli
+    )
+
+
+def test_legacy_standardises_training_betas_by_two_scalars_and_leaves_test_betas_raw(opened, legacy, test_trials):
+    entries = 10 * opened.sides(0)[0].betas.astype(float) + 5
+    # Betas are float32.
+    np.testing.assert_allclose(legacy.standardise_.mean_, entries.mean(), rtol=1e-5)
+    np.testing.assert_allclose(legacy.standardise_.scale_, entries.std(), rtol=1e-5)
+    raw = legacy.align_.brain_to_image(legacy.brain_.to_latent(test_trials.betas))
+    np.testing.assert_array_equal(legacy.latents(test_trials)["clip_lab"], raw)
+
+
+def test_legacy_predicts_in_the_units_of_the_training_betas_and_reads_its_predictions_so(opened, legacy, test_trials):
+    stimuli = opened.stimuli.select(test_trials.stimuli)
+    predicted = legacy.encode(stimuli)
+    standardised = legacy.brain_.from_latent(legacy.align_.image_to_brain(legacy.true_latents(stimuli)["clip_lab"]))
+    entries = 10 * opened.sides(0)[0].betas.astype(float) + 5
+    np.testing.assert_allclose(predicted.betas, standardised * entries.std() + entries.mean(), rtol=1e-4, atol=1e-3)
+    again = legacy.align_.brain_to_image(legacy.brain_.to_latent(standardised))
+    np.testing.assert_allclose(legacy.latents(predicted)["clip_lab"], again, atol=1e-4)  # there and back in float32
+
+
+def test_in_setting_relax_legacy_shows_the_autoencoder_raw_test_betas(opened):
+    train, test = opened.sides(0)
+    lea = Lea(configured(**{"recipe.norm": "legacy", "recipe.setting": "relax"}), seed=0)
+    lea.standardise_ = lea.fit_standardise(train, opened.stimuli)
+    lea.unpaired, given = (test.average_repeats(),), {}
+    lea._train_brain = lambda network, betas: given.update(betas)
+    lea.fit_brain(train, opened.stimuli)
+    (rows,) = given.values()
+    n = len(train.stimulus_ids)
+    np.testing.assert_array_equal(rows[n:], test.average_repeats().betas)
+    assert abs(rows[:n].mean()) < 1e-5
+
+
+def test_legacy_and_statistics_of_each_session_are_refused_together():
+    with pytest.raises(ConfigError, match="leave out per_session"):
+        configured(**{"recipe.norm": "legacy", "recipe.per_session": True})
+
+
+def of_preset(name):
+    return flow.configure("lea", [("test", {"data.name": "insilico", "preset": name})])[0].recipe
+
+
+def test_the_preset_bold_has_the_steps_and_rate_of_that_configuration_and_nothing_else_of_its_own():
+    bold, paper = of_preset("bold"), of_preset("paper")
+    assert (bold.brain_training.steps, bold.brain_training.lr) == (120_000, 5e-6)
+    same = {"steps": paper.brain_training.steps, "lr": paper.brain_training.lr}
+    assert bold.model_copy(update={"brain_training": bold.brain_training.model_copy(update=same)}) == paper
+
+
+def test_the_preset_lea_code_does_what_the_default_does_not():
+    code, paper = of_preset("lea-code"), of_preset("paper")
+    assert (code.setting, code.norm, code.align.moments, code.images.ported) == ("relax", "legacy", "test", True)
+    assert (paper.setting, paper.norm, paper.align.moments, paper.images.ported) == (
+        "strict", "voxel", "train_oof", False,
+    )  # fmt: skip
+    assert code.brain_training == paper.brain_training
+
+
+def test_presets_that_train_maskgit_crop_and_the_labs_trains_nothing():
+    assert all(of_preset(name).images.crops > 0 for name in Lea.presets if name != "lab")
+    assert of_preset("lab").images.training is None
+
+
+def test_crops_of_the_training_pictures_make_more_of_them(opened):
+    train, _ = opened.sides(0)
+    config = configured(
+        **{"recipe.images.training": {"steps": 1, "batch_size": 2, "warmup": 0}, "recipe.images.crops": 2}
+    )
+    lea, items = Lea(config, seed=0), []
+    lea.train = lambda network, fetch, n, settings, **more: items.append(fetch(np.arange(n)))
+    lea.fit_images(train, opened.stimuli.select(train.stimulus_ids))
+    (learned,) = items
+    assert len(learned["latents"]) == len(train.stimulus_ids) * 2 * 3
+    assert len(np.unique(learned["latents"].numpy().round(4), axis=0)) > 0.95 * len(learned["latents"])
+
+
+def test_how_predictions_were_moved_and_betas_standardised_stands_beside_the_scores(opened, tmp_path):
+    import shutil
+
+    shutil.copytree(opened.run.path, tmp_path / "run")
+    run = flow.open_run(tmp_path / "run")
+    flow.decode(run, controls=["shuffled"])
+    flow.evaluate(run)
+    assert "setting strict; moments train_oof" in flow.summary(run.run.path)
+    own = {"recipe.setting": "relax", "recipe.align.moments_if": "test", "recipe.norm": "legacy"}
+    found = Lea(configured(**own)).conditions()
+    assert [found[k].split()[0] for k in ("moments", "moments_if", "norm")] == ["train_oof", "test", "legacy"]

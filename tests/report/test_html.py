@@ -173,6 +173,21 @@ def test_failed_checks_come_first_and_in_words(finished, page):
     assert page.text.index("Read this before the scores") < page.text.index("Seen and decoded")
 
 
+def test_what_scores_depend_on_stands_below_them(made, tmp_path):
+    file = made.run.path / "manifest.json"
+    manifest = json.loads(file.read_text())
+    assert "Setting strict." in page_of(made, tmp_path).text  # a run from before recipes named conditions
+    file.write_text(
+        json.dumps({**manifest, "conditions": {"moments": f"test (of the test batch) {EVIL}", "norm": "voxel"}})
+    )
+    page = page_of(made, tmp_path)
+    assert "Setting strict; moments test (of the test batch)" in page.text
+    assert "; norm voxel." in page.text
+    assert_inert(page)
+    file.write_text(json.dumps({**manifest, "conditions": ["no", "names"]}))
+    assert "Setting strict." in page_of(made, tmp_path).text
+
+
 @pytest.mark.parametrize("n", [1, 12, 55])
 def test_near_copies_that_a_check_found_are_shown_beside_it(made, tmp_path, n):
     folder = made.run.evaluation("test")

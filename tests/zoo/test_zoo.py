@@ -49,7 +49,14 @@ def test_a_bundled_network_loads_frozen_and_as_the_class_its_card_names(name):
 @pytest.mark.parametrize("name", BUNDLED)
 def test_a_card_names_its_data_steps_seed_scores_and_hash(name):
     about, card = zoo.record(name), zoo.card(name)
-    for expected in (about["sha256"], f"{about['training']['steps']:,}", "seed", "scenes", "Learned from", *about["scores"]):
+    for expected in (
+        about["sha256"],
+        f"{about['training']['steps']:,}",
+        "seed",
+        "scenes",
+        "Learned from",
+        *about["scores"],
+    ):
         assert expected in card
     assert zoo.fingerprint(name) == about["sha256"]
 

@@ -31,6 +31,7 @@ class AlignConfig(Config):
         "train_oof",
         description="size and mean of predictions, from left-out training rows or, as LEA's code, from the test batch",
     )
+    moments_if: Mode | None = Field(None, description="the same from image to brain; as `moments` where not given")
     n_folds: int = Field(5, ge=2, description="folds of training rows that the moments come from")
 
 
@@ -66,19 +67,20 @@ class Aligner:
                 f"each and at least {2 * c.n_folds}. Give more training stimuli or fewer folds."
             )
         fold = rng.permutation(n) % c.n_folds
-        self.to_image_, self.image_moments_ = self._one_way(brain, image, fold, c.alpha_fi, c.intercept_fi)
-        self.to_brain_, self.brain_moments_ = self._one_way(image, brain, fold, c.alpha_if, c.intercept_if)
+        self.to_image_, self.image_moments_ = self._one_way(brain, image, fold, c.alpha_fi, c.intercept_fi, c.moments)
+        back = c.moments_if or c.moments
+        self.to_brain_, self.brain_moments_ = self._one_way(image, brain, fold, c.alpha_if, c.intercept_if, back)
         return self
 
     def _one_way(
-        self, x: np.ndarray, y: np.ndarray, fold: np.ndarray, alpha: float | None, intercept: bool
+        self, x: np.ndarray, y: np.ndarray, fold: np.ndarray, alpha: float | None, intercept: bool, moments: Mode
     ) -> tuple[Ridge, Moments]:
         ridge = _ridge(alpha, intercept, x).fit(x, y)
         left_out = np.empty(y.shape, dtype=np.float64)
         for f in np.unique(fold):
             inner = Ridge(float(ridge.alpha_), fit_intercept=intercept).fit(x[fold != f], y[fold != f])
             left_out[fold == f] = inner.predict(x[fold == f])
-        return ridge, Moments(self.config.moments).fit(left_out, y)
+        return ridge, Moments(moments).fit(left_out, y)
 
     def brain_to_image(self, latents: np.ndarray) -> np.ndarray:
         """(n, d_brain) to (n, d_image) float32."""

@@ -20,6 +20,8 @@ from phosphene.cli.common import (
     text,
 )
 
+_PRESETS = "lab (tiny), paper (published sizes), or another that `phosphene show recipes` names."
+
 
 def add_to(app: typer.Typer) -> None:
     """Name every command of this file."""
@@ -39,7 +41,7 @@ def fit(
     split: Annotated[
         str | None, typer.Option(help="Named split, kfold:K, cluster:K, or a file (default: the data set's own).")
     ] = None,
-    preset: Annotated[str | None, typer.Option(help="lab (tiny) or paper (published sizes).")] = None,
+    preset: Annotated[str | None, typer.Option(help=_PRESETS)] = None,
     config: Annotated[Path | None, typer.Option("--config", help="YAML file of values.")] = None,
     set_: Annotated[
         list[str] | None,
@@ -236,7 +238,7 @@ def show(
     ] = None,
     config: Annotated[Path | None, typer.Option("--config", help="YAML file of values.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="One value, KEY=VALUE.")] = None,
-    preset: Annotated[str | None, typer.Option(help="lab or paper.")] = None,
+    preset: Annotated[str | None, typer.Option(help=_PRESETS)] = None,
 ) -> None:
     """What exists, what would run, and where each value comes from."""
     from phosphene.errors import ConfigError, did_you_mean

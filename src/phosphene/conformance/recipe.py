@@ -15,7 +15,7 @@ from phosphene import recipes
 from phosphene.conformance.checklist import Checklist, asked_of_python, finite, must, near, same, shaped
 from phosphene.conformance.study import Study, tiny_study
 from phosphene.recipes.base import Recipe, RecipeConfig
-from phosphene.run.config import resolve, validate
+from phosphene.run.config import resolve
 from phosphene.run.stages import Part, StageStore
 
 _ROUNDING = 1e-3  # of the largest pixel or latent: float32 through several matrix products in batches of another size
@@ -62,7 +62,9 @@ def check_recipe(
             must(not asked_of_python(f"{code}print(*{{{cls.__module__!r}}} & set(sys.modules))"), "it is imported")
     config: RecipeConfig | None = None
     with checks.claim("presets", "presets 'lab' and 'paper' that the configuration accepts"):
-        validate(cls.config_class, cls.preset("paper"), "preset paper")
+        must({"lab", "paper"} <= set(cls.presets), f"presets are {', '.join(cls.presets)}")
+        for name in cls.presets:
+            resolve(cls.config_class, [(f"preset {name}", cls.preset(name))])
         config = resolve(cls.config_class, [("preset lab", cls.preset("lab")), ("values", dict(values or {}))])[0]
     if config is None:
         checks.conclude()

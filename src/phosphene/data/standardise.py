@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from phosphene.errors import DataError, ModelError, PhospheneWarning
+from phosphene.errors import ConfigError, DataError, ModelError, PhospheneWarning
 from phosphene.run.stages import take
 from phosphene.types import Trials
 
@@ -28,13 +28,15 @@ class Standardiser:
         `min_trials` training trials uses those over all training trials, with a warning: never its test trials.
     ddof : 0 as scikit-learn's StandardScaler, 1 as an unbiased variance
     min_trials : how many training trials a session needs for statistics of its own
+    pooled : one mean and one standard deviation over all voxels and trials together, as MinD-Vis' and LEA's code; voxels
+        keep their own offsets and sizes
 
     Attributes
     ----------
     mean_, scale_ : (n_voxels,) float64 over all training trials
     sessions_ : numbers of the sessions with statistics of their own; empty unless `per_session`
     session_mean_, session_scale_ : (n_sessions, n_voxels) float64
-    constant_ : positions of the voxels that never change in training; they are divided by 1, not by 0
+    constant_ : positions of the voxels that never change in training; they are divided by 1, not by 0, unless pooled
     lineage_ : keys of the trials it was fitted on
     subject_ : whose voxels
 
@@ -46,8 +48,13 @@ class Standardiser:
     array([-1.,  1.], dtype=float32)
     """
 
-    def __init__(self, per_session: bool = False, ddof: int = 0, min_trials: int = 8) -> None:
-        self.per_session, self.ddof, self.min_trials = per_session, ddof, min_trials
+    def __init__(self, per_session: bool = False, ddof: int = 0, min_trials: int = 8, *, pooled: bool = False) -> None:
+        if per_session and pooled:
+            raise ConfigError(
+                "a standardisation takes one mean and spread for everything (pooled) or statistics of each session "
+                "(per_session), and both were asked for; leave one out."
+            )
+        self.per_session, self.ddof, self.min_trials, self.pooled = per_session, ddof, min_trials, pooled
         self.lineage_: frozenset[str] | None = None
 
     def fit(self, trials: Trials) -> Self:
@@ -93,6 +100,9 @@ class Standardiser:
                 "there is nothing to decode. Check that the file holds betas, one row a trial."
             )
         self.constant_ = np.flatnonzero(constant)
+        if self.pooled:
+            mean, scale = overall.pooled(self.ddof)
+            self.mean_, self.scale_ = np.full(trials.n_voxels, mean), np.full(trials.n_voxels, scale)
         enough = [s for s in names if per[s].n >= max(2, self.min_trials)]
         finished = [per[s].finish(self.ddof) for s in enough]
         self.sessions_ = np.asarray(enough, dtype=np.int64)
@@ -126,7 +136,8 @@ class Standardiser:
                 f"on {self.mean_.size} (subject {self.subject_}); use the same subject and ROI mask."
             )
         view = _StandardisedRows(trials, self, self._session_index(trials.table["session"].to_numpy()))
-        note = "z-scored per session, training trials" if self.per_session else "z-scored, training trials"
+        how = " per session" if self.per_session else " by two scalars" if self.pooled else ""
+        note = f"z-scored{how}, training trials"
         eager = len(trials) * trials.n_voxels * 4 <= _EAGER_BYTES
         return trials.with_betas(view[:] if eager else view, standardised=note)
 
@@ -191,6 +202,7 @@ class Standardiser:
             "per_session": self.per_session,
             "ddof": self.ddof,
             "min_trials": self.min_trials,
+            "pooled": self.pooled,
             "subject": self.subject_,
             "lineage": sorted(self.lineage_ or ()),
         }
@@ -199,7 +211,7 @@ class Standardiser:
     @classmethod
     def from_state(cls, tensors: dict[str, np.ndarray], meta: dict[str, Any]) -> Self:
         """The same standardisation again. Raises ModelError for missing or extra entries."""
-        out = cls(meta["per_session"], meta["ddof"], meta["min_trials"])
+        out = cls(meta["per_session"], meta["ddof"], meta["min_trials"], pooled=meta.get("pooled", False))
         names = ("mean", "scale", "sessions", "session_mean", "session_scale", "constant")
         out.mean_, out.scale_, out.sessions_, out.session_mean_, out.session_scale_, out.constant_ = take(
             tensors, names, "standardisation"
@@ -233,6 +245,12 @@ class _Moments:
         scale = np.sqrt(self.square / max(self.n - ddof, 1))
         scale[constant | (scale == 0)] = 1.0
         return np.where(constant, self.low, self.mean), scale, constant
+
+    def pooled(self, ddof: int) -> tuple[float, float]:
+        """Mean and standard deviation over all voxels together."""
+        mean = float(self.mean.mean())
+        square = self.square.sum() + self.n * np.square(self.mean - mean).sum()
+        return mean, float(np.sqrt(square / (self.n * self.mean.size - ddof)))
 
 
 @dataclass(frozen=True)

@@ -198,6 +198,7 @@ def _circumstances(opened: Opened) -> dict[str, Any]:
         },
         "seed": opened.config.seed,
         "setting": opened.config.recipe.setting,
+        "conditions": recipes.recipe(opened.config.recipe.kind)(opened.config.recipe).conditions(),
         "versions": versions,
         "machine": platform.machine(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S"),

@@ -14,7 +14,7 @@ from pydantic import Field, create_model
 from phosphene import recipes
 from phosphene.data import registry, splits
 from phosphene.data.quality import Screen
-from phosphene.errors import ModelError
+from phosphene.errors import ConfigError, ModelError, did_you_mean
 from phosphene.recipes.base import Recipe, RecipeConfig
 from phosphene.run.atomic import checked_path
 from phosphene.run.config import FORMAT, Config, read_yaml, resolve
@@ -44,7 +44,7 @@ class RunConfig(Config):
     split: str | None = Field(
         None, description="named split, kfold:K, cluster:K, or a file; the data set's first by default"
     )
-    preset: Literal["lab", "paper"] = "lab"
+    preset: str = Field("lab", description="lab, paper, or another that the recipe has")
     seed: int = Field(0, ge=0, lt=2**32)
 
 
@@ -59,11 +59,13 @@ def configure(recipe: str, layers: Sequence[tuple[str, Mapping[str, Any]]]) -> t
     Raises
     ------
     ConfigError
-        Unknown recipe or key, wrong type, value out of range.
+        Unknown recipe, preset or key, wrong type, value out of range.
     """
     cls = recipes.recipe(recipe)
     model = create_model("RunConfig", __base__=RunConfig, recipe=(cls.config_class, cls.config_class()))
     preset = next((v["preset"] for _, v in reversed(layers) if "preset" in v), "lab")
+    if preset not in cls.presets:
+        raise ConfigError(f"the recipe {recipe} has no preset '{preset}'. {did_you_mean(preset, cls.presets)}")
     below: list[tuple[str, Mapping[str, Any]]] = [("recipe", {"recipe.kind": recipe})]
     if cls.preset(preset):
         below.append((f"preset {preset}", {"recipe": cls.preset(preset)}))

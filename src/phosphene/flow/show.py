@@ -11,6 +11,7 @@ import pandas as pd
 
 from phosphene import recipes
 from phosphene.flow.opened import TEST, Opened, RunConfig, configure
+from phosphene.recipes.base import Recipe
 from phosphene.run.config import flatten
 from phosphene.run.folder import RunFolder
 from phosphene.run.stages import STAGE
@@ -20,7 +21,7 @@ def plan(config: RunConfig, out: str | Path) -> str:
     """What `fit` would do with this configuration; reads the data, fits nothing, writes nothing."""
     opened = Opened(RunFolder(Path(out)), config)
     trials, folds = opened.trials, opened.folds
-    stages = recipes.recipe(config.recipe.kind).stages
+    stages = recipes.recipe(config.recipe.kind).stages_of(config.recipe)
     lines = [
         f"recipe   {config.recipe.kind}: {', '.join(stages)}",
         f"data     {opened.dataset.name}, subject {trials.subject}: {len(trials)} trials, {trials.n_voxels} voxels",
@@ -41,13 +42,15 @@ def plan(config: RunConfig, out: str | Path) -> str:
 
 
 def show_recipes() -> str:
-    """One line per recipe: name, what it is, whether it encodes."""
+    """One line per recipe: name, what it is, whether it encodes, presets of its own."""
     lines = []
     for name in recipes.recipe_names():
         cls = recipes.recipe(name)
         doc = (sys.modules[cls.__module__].__doc__ or "").strip().splitlines()[0]
+        own = [preset for preset in cls.presets if preset not in Recipe.presets]
+        more = f" Presets beside {' and '.join(Recipe.presets)}: {', '.join(own)}." if own else ""
         lines.append(
-            f"{name:<18}{'decode, encode' if cls.can_encode() else 'decode':<16}{doc.partition(': ')[2] or doc}"
+            f"{name:<18}{'decode, encode' if cls.can_encode() else 'decode':<16}{doc.partition(': ')[2] or doc}{more}"
         )
     return "\n".join(lines)
 
@@ -66,6 +69,7 @@ def show_config(recipe: str, layers: Sequence[tuple[str, Mapping[str, Any]]]) ->
     else:
         config, origins = configure(recipe, [("(required)", {"data.name": "?"}), *layers])
         values = flatten(config.model_dump(mode="json"))
+        origins["preset"] = f"{origins['preset']}; there are {', '.join(recipes.recipe(recipe).presets)}"
         rows = [(k, _short(v), origins.get(k, "default")) for k, v in values.items()]
     widths = [max(len(r[i]) for r in rows) for i in range(2)]
     return "\n".join(f"{k:<{widths[0]}}  {v:<{widths[1]}}  {o}" for k, v, o in rows)
@@ -109,7 +113,14 @@ def summary(path: str | Path) -> str:
         chance = f"{row.chance:.3f}" if pd.notna(row.chance) else "-"
         p = f"{row.p:.4f}" if pd.notna(row.p) else "-"
         lines.append(f"{row.metric:<40}{row.value:>8.3f}  {interval:<17}{chance:>8}{p:>9}{row.n:>6}  {controls}")
+    lines += ["", _conditions(run.manifest)]
     conclusions = run.evaluation(TEST) / "conclusions.txt"
     if conclusions.is_file():
         lines += ["", conclusions.read_text(encoding="utf-8").strip()]
     return "\n".join(lines)
+
+
+def _conditions(manifest: Mapping[str, Any]) -> str:
+    """How the scores came about: the setting, and what else the recipe names."""
+    found = {"setting": manifest.get("setting", "unknown"), **manifest.get("conditions", {})}
+    return "; ".join(f"{k} {v}" for k, v in found.items())

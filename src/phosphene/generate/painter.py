@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -19,6 +19,12 @@ from phosphene.types import digest_of
 
 if TYPE_CHECKING:
     from phosphene.train import TrainConfig
+
+
+PORTED: dict[str, Any] = {"eps": 1e-5, "gelu": "none"}
+"""MaskGIT as LEA's authors ported it to PyTorch: other epsilons of layer norms, another GELU."""
+PORTED_TOKENIZER: dict[str, Any] = {"eps": 1e-5}
+"""Its tokenizer likewise."""
 
 
 class Painter(ModulePart):
@@ -46,7 +52,7 @@ class Painter(ModulePart):
         return cls.of(zoo.load("maskgit"), zoo.load("vq"))
 
     @classmethod
-    def from_public(cls, transformer: str | Path, tokenizer: str | Path, seed: int) -> Self:
+    def from_public(cls, transformer: str | Path, tokenizer: str | Path, seed: int, *, ported: bool = False) -> Self:
         """The public ImageNet-256 networks; the layer that takes the latent is drawn anew and has to be trained.
 
         Parameters
@@ -55,6 +61,7 @@ class Painter(ModulePart):
         tokenizer : Flax checkpoint ``tokenizer_imagenet256_checkpoint``, or the same network as PyTorch's
             ``maskgit-vqgan-imagenet-f16-256.bin``
         seed : of what is drawn
+        ported : epsilons and GELU of LEA's PyTorch port, not those the public weights were trained with
 
         Raises
         ------
@@ -68,7 +75,7 @@ class Painter(ModulePart):
 
         with torch.random.fork_rng([]):
             torch.manual_seed(seed)
-            maskgit, vqgan = MaskGit(), Vqgan()
+            maskgit, vqgan = MaskGit(**(PORTED if ported else {})), Vqgan(**(PORTED_TOKENIZER if ported else {}))
         start_from_public(maskgit, read_flax(transformer))
         if Path(tokenizer).suffix in (".bin", ".pt", ".pth"):
             weights = torch_tokenizer(read_foreign(tokenizer), vqgan.config)
@@ -106,6 +113,8 @@ class Painter(ModulePart):
         train: Callable[..., Any],
         *,
         flip: bool,
+        crops: int = 0,
+        seed: int = 0,
     ) -> None:
         """Train MaskGIT on with pictures; the tokenizer stays.
 
@@ -116,11 +125,13 @@ class Painter(ModulePart):
         settings : how
         train : called with network, fetch, number of items, `settings` and a digest of the data
         flip : whether to learn from mirrored pictures as well
+        crops : random crops of each picture, and of its mirror, to learn from as well, stretched back to full size;
+            every one has the latent and the codes of what it shows
+        seed : of where they are cut
         """
         pixels = np.broadcast_to(pixels, (*pixels.shape[:3], 3))
-        both = [pixels, pixels[:, :, ::-1]] if flip else [pixels]
-        latents = torch.from_numpy(np.concatenate([see(np.ascontiguousarray(p)) for p in both]))
-        tokens = torch.from_numpy(np.concatenate([self.tokenizer.encode(p) for p in both]))
+        seen = [(see(p), self.tokenizer.encode(p)) for p in _versions(pixels, flip, crops, seed)]
+        latents, tokens = (torch.from_numpy(np.concatenate(kind)) for kind in zip(*seen, strict=True))
         maskgit = self.module["maskgit"].requires_grad_(True)
 
         def fetch(rows: np.ndarray) -> dict[str, torch.Tensor]:
@@ -151,6 +162,22 @@ class Painter(ModulePart):
         n, samples, grid, _ = codes.shape
         pictures = self.tokenizer.decode(codes.reshape(-1, grid, grid))
         return pictures.reshape(n, samples, *pictures.shape[1:])
+
+
+def _versions(pixels: np.ndarray, flip: bool, crops: int, seed: int) -> Iterator[np.ndarray]:
+    """(n, size, size, 3) pictures as they are and mirrored, then random crops of both, one version at a time."""
+    from phosphene.generate.ldm import random_crops
+    from phosphene.train.sampling import Draws
+
+    both = [pixels, pixels[:, :, ::-1]] if flip else [pixels]
+    for number in range(1 + crops):
+        for turn, p in enumerate(both):
+            if not number:
+                yield np.ascontiguousarray(p)
+                continue
+            x = torch.from_numpy(np.array(p)).permute(0, 3, 1, 2)
+            cut = random_crops(x, Draws(seed, number, len(x), turn=turn), share=1.0).clamp(0, 1)
+            yield np.ascontiguousarray(cut.permute(0, 2, 3, 1).numpy())
 
 
 def _plain(config: Any) -> dict[str, Any]:

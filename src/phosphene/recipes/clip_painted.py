@@ -57,6 +57,12 @@ class PainterConfig(Config):
         ImageTraining(), description="on the training pictures; none leaves it as it is"
     )
     flip: bool = Field(True, description="train on mirrored pictures as well, each with the CLIP latent of its mirror")
+    crops: int = Field(
+        0, ge=0, description="random crops of each training picture to train on as well, each with its own CLIP latent"
+    )
+    ported: bool = Field(
+        False, description="public networks with epsilons and GELU of LEA's PyTorch port, not of the original JAX code"
+    )
 
 
 class ClipPaintedConfig(RecipeConfig):
@@ -67,8 +73,16 @@ class ClipPaintedConfig(RecipeConfig):
     sampling: SamplingConfig = SamplingConfig()
 
 
-LAB_PAINTER: dict[str, Any] = {"clip": {"name": "lab"}, "images": {"source": "zoo", "training": None}}
+LAB_PAINTER: dict[str, Any] = {
+    "clip": {"name": "lab"},
+    "images": {"source": "zoo", "training": None},
+    "sampling": {"temperature": 1.5},  # the published 4.5 leaves 64 codes less sure of what they show
+}
 """Values of the preset ``lab``: the zoo's networks as they are."""
+
+PAPER_PAINTER: dict[str, Any] = {"images": {"crops": 4}}
+"""Values of the preset ``paper``: random crops, 20 % off each side as MinD-Vis, as the paper gives no size; four a
+picture and its mirror, seen by CLIP once, where the paper may have cut anew at each step."""
 
 P = TypeVar("P", bound=ClipPaintedConfig)
 
@@ -116,11 +130,12 @@ class ClipPainted(Recipe[P]):
             painter = Painter.from_zoo()
         else:
             painter = Painter.from_public(
-                _file(c.transformer, "transformer"), _file(c.tokenizer, "tokenizer"), self.seed
+                _file(c.transformer, "transformer"), _file(c.tokenizer, "tokenizer"), self.seed, ported=c.ported
             )
         if c.training is not None:
             pixels = stimuli.resized((painter.size, painter.size))
-            painter.learn(pixels, self._clip.images, c.training, self.train, flip=c.flip)
+            see = self._clip.images
+            painter.learn(pixels, see, c.training, self.train, flip=c.flip, crops=c.crops, seed=self.seed)
         return painter
 
     # -- the arrows ------------------------------------------------------------------------------------------------

@@ -7,7 +7,8 @@ Paper: Qian et al. 2024, TMLR, "LEA: Learning Latent Embedding Alignment Model f
 
 Where paper and public code differ, the code is followed, but for three things. Voxels are standardised one by one from
 training trials (code: two scalars, and test betas left raw). Moments of predictions come from left-out training rows
-(code: from the test set). And setting ``strict`` means that nothing fitted has seen a test response.
+(code: from the test set). And setting ``strict`` means that nothing fitted has seen a test response. The preset
+``lea-code`` has all three as the code.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from phosphene.align.aligner import AlignConfig, Aligner
 from phosphene.brain.roi_mae import RoiMaeConfig, RoiMaePart, roi_partition, subject_batches
 from phosphene.data.standardise import Standardiser
 from phosphene.generate.painter import Painter
-from phosphene.recipes.clip_painted import LAB_PAINTER, ClipPainted, ClipPaintedConfig
+from phosphene.recipes.clip_painted import LAB_PAINTER, PAPER_PAINTER, ClipPainted, ClipPaintedConfig
 from phosphene.train.settings import TrainConfig
 from phosphene.types import Stimuli, Trials, digest_of
 
@@ -45,6 +46,11 @@ class LeaConfig(ClipPaintedConfig):
 
     kind: Literal["lea"] = "lea"
     rois: tuple[str, ...] | None = Field(None, description="order in which ROIs take their voxels; as in the data")
+    norm: Literal["voxel", "legacy"] = Field(
+        "voxel",
+        description="voxels standardised one by one; or, as LEA's code for GOD, training betas by one mean and spread of "
+        "all entries and what is decoded left raw",
+    )
     per_session: bool = Field(False, description="standardise voxels by the training trials of each session")
     brain: RoiMaeConfig = RoiMaeConfig()
     brain_rows: Literal["trials", "averaged"] = Field(
@@ -61,8 +67,10 @@ class LeaConfig(ClipPaintedConfig):
 
     @model_validator(mode="after")
     def _strict_is_strict(self) -> Self:
-        if self.setting == "strict" and self.align.moments == "test":
+        if self.setting == "strict" and "test" in (self.align.moments, self.align.moments_if):
             raise ValueError("moments 'test' looks at test responses; say so with setting=relax, or use 'train_oof'")
+        if self.norm == "legacy" and self.per_session:
+            raise ValueError("norm 'legacy' takes one mean and spread for all sessions; leave out per_session")
         if self.setting == "strict" and self.init is not None and not self.init_is_clean:
             raise ValueError(
                 "the public SC-MBM checkpoint has seen responses of the GOD subjects and may have seen test responses; use "
@@ -86,26 +94,33 @@ class Lea(ClipPainted[LeaConfig]):
     stages = {"standardise": Standardiser, "brain": RoiMaePart, "align": Aligner, "images": Painter}  # noqa: RUF012
     needs = {"images": ()}  # noqa: RUF012
     uses = {  # noqa: RUF012
-        "standardise": ("per_session",),
+        "standardise": ("norm", "per_session"),
         "brain": ("setting", "rois", "brain", "brain_rows", "brain_training", "init", "pretrain"),
         "align": ("clip", "align"),
     }
     self_supervised = frozenset({"brain"})
     paper = "lea"
+    presets = ("lab", "paper", "bold", "lea-code")
 
     @classmethod
     def preset(cls, name: str) -> dict[str, Any]:
-        """``paper``: the published sizes. ``lab``: the same classes at tiny size, with the zoo's networks."""
+        """``paper``: the published sizes, GOD. ``bold``: BOLD5000. ``lea-code``: as the authors' code, which looks at test
+        responses. ``lab``: the same classes at tiny size, with the zoo's networks."""
         if name == "paper":
-            return {}
+            return PAPER_PAINTER
+        if name == "bold":
+            return {**PAPER_PAINTER, "brain_training": {"steps": 120_000, "lr": 5e-6}}
+        if name == "lea-code":
+            images = {**PAPER_PAINTER["images"], "ported": True}
+            return {"setting": "relax", "norm": "legacy", "align": {"moments": "test"}, "images": images}
         return {
             **LAB_PAINTER,
             "brain": {
-                **RoiMaeConfig.preset("lab"), "latent": 128, "width": 128, "depth": 1, "heads": 8,
-                "decoder_width": 128, "decoder_heads": 8,
+                **RoiMaeConfig.preset("lab"), "roi_heads": 2, "augment": "noise", "latent": 128,
+                "width": 128, "depth": 1, "heads": 8, "decoder_width": 128, "decoder_heads": 8,
             },
             "brain_rows": "averaged",
-            "brain_training": {"steps": 800, "batch_size": 64, "lr": 3e-3, "warmup": 80, "clip": 1.0},
+            "brain_training": {"steps": 1600, "batch_size": 64, "lr": 3e-3, "warmup": 160, "clip": 1.0},
             "align": {"alpha_fi": None, "alpha_if": None, "intercept_fi": True},
         }  # fmt: skip
 
@@ -117,21 +132,21 @@ class Lea(ClipPainted[LeaConfig]):
     # -- stages, in order ------------------------------------------------------------------------------------------
 
     def fit_standardise(self, trials: Trials, stimuli: Stimuli) -> Standardiser:
-        """Mean and spread of every voxel over the training trials."""
-        return Standardiser(per_session=self.config.per_session).fit(trials)
+        """Mean and spread of every voxel over the training trials; in norm ``legacy`` of all voxels together."""
+        return Standardiser(per_session=self.config.per_session, pooled=self._is_legacy).fit(trials)
 
     def fit_brain(self, trials: Trials, stimuli: Stimuli) -> RoiMaePart:
         """The autoencoder, on responses alone: first over all subjects that share its trunk, then on the own."""
         from phosphene.brain import RoiMae
 
         c, own = self.config, str(trials.subject)
-        mine, others = [self._rows(trials, self.standardise_)], {}
+        mine, others = [self._rows(self.standardise_.transform(trials))], {}
         groups = {own: list(roi_partition(trials, c.rois).values())}
         for more in self.unpaired:
             if more.subject == own:
-                mine.append(self._rows(more, self.standardise_))
+                mine.append(self._rows(self._unseen(more)))
             else:
-                others[str(more.subject)] = self._rows(more, Standardiser().fit(more))
+                others[str(more.subject)] = self._rows(Standardiser(pooled=self._is_legacy).fit(more).transform(more))
                 groups[str(more.subject)] = list(roi_partition(more, c.rois).values())
         network = RoiMae.create(c.brain, groups, self.seed, recompute=c.recompute)
         if c.init is not None:
@@ -145,8 +160,17 @@ class Lea(ClipPainted[LeaConfig]):
         self._train_brain(network, betas)
         return RoiMaePart.of(network.cpu())
 
-    def _rows(self, trials: Trials, standardiser: Standardiser) -> np.ndarray:
-        trials = standardiser.transform(trials)
+    @property
+    def _is_legacy(self) -> bool:
+        return self.config.norm == "legacy"
+
+    def _unseen(self, trials: Trials) -> Trials:
+        """Responses that are not for training, in the units the autoencoder is given them in."""
+        # LEA's code takes mean and spread of training betas that are standardised already: 0 and 1.
+        is_raw = self._is_legacy and "predicted_by" not in trials.provenance
+        return trials if is_raw else self.standardise_.transform(trials)
+
+    def _rows(self, trials: Trials) -> np.ndarray:
         return (trials.average_repeats() if self.config.brain_rows == "averaged" else trials).betas
 
     def _train_brain(self, network: Any, betas: dict[str, np.ndarray]) -> None:
@@ -168,4 +192,17 @@ class Lea(ClipPainted[LeaConfig]):
 
     def clip_latents(self, trials: Trials) -> np.ndarray:
         """Brain to CLIP latents, (n, d) float32."""
-        return self.align_.brain_to_image(self.brain_.to_latent(self.standardise_.transform(trials).betas))
+        return self.align_.brain_to_image(self.brain_.to_latent(self._unseen(trials).betas))
+
+    def conditions(self) -> dict[str, str]:
+        """Where the mean and spread of predictions come from, both ways, and how betas are standardised."""
+        c, back = self.config, self.config.align.moments_if or self.config.align.moments
+        return {"moments": _MOMENTS[c.align.moments], "moments_if": _MOMENTS[back], "norm": _NORM[c.norm]}
+
+
+_MOMENTS: dict[str, str] = {
+    "train_oof": "train_oof (of left-out training rows)", "test": "test (of the test batch)", "none": "none (as they come)",
+}  # fmt: skip
+_NORM: dict[str, str] = {
+    "voxel": "voxel (by its training mean and spread)", "legacy": "legacy (two scalars in training, test betas left raw)",
+}  # fmt: skip

@@ -18,7 +18,7 @@ from phosphene.align.decoders import ALPHAS, HeldOut, LinearDecoder, fit_encodin
 from phosphene.align.ridge import Ridge
 from phosphene.data.standardise import Standardiser
 from phosphene.generate.painter import Painter
-from phosphene.recipes.clip_painted import LAB_PAINTER, ClipPainted, ClipPaintedConfig
+from phosphene.recipes.clip_painted import LAB_PAINTER, PAPER_PAINTER, ClipPainted, ClipPaintedConfig
 from phosphene.types import Stimuli, Trials
 
 Alpha = Annotated[float, Field(gt=0, le=1e12)]
@@ -58,7 +58,7 @@ class Regressor(ClipPainted[RegressorConfig]):
     @classmethod
     def preset(cls, name: str) -> dict[str, Any]:
         """``paper``: LEA's CLIP and generator. ``lab``: the zoo's."""
-        return LAB_PAINTER if name == "lab" else {}
+        return LAB_PAINTER if name == "lab" else PAPER_PAINTER
 
     # -- stages, in order ------------------------------------------------------------------------------------------
 

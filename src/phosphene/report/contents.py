@@ -236,11 +236,12 @@ class Contents:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """recipe, data, subject, split, setting, n_train, n_test: whatever the run knows of itself."""
+        """recipe, data, subject, split, setting, conditions, n_train, n_test: whatever the run knows of itself."""
         manifest, data, split = self.manifest, self.manifest.get("data"), self.manifest.get("split")
         data = data if isinstance(data, Mapping) else {"name": data}
         split = split if isinstance(split, Mapping) else {"name": split}
         sides = self._table(["fold", "side", "unit", "id"], "splits.csv")
+        conditions = manifest.get("conditions")
         folds = int(split.get("folds") or 1)
         counts = {s: len(sides[(sides["side"] == s)]["id"].astype(str).unique()) for s in ("train", "test")}
         self._warn_of_names(plain(data.get("subject") or ""))
@@ -257,6 +258,7 @@ class Contents:
             "n_train": counts["train"],
             "n_test": (self.n_pictures if split.get("unit") == "stimulus" else 0) or counts["test"] or self.n_pictures,
             "setting": plain(manifest.get("setting") or ""),
+            "conditions": {str(k): plain(v) for k, v in conditions.items()} if isinstance(conditions, Mapping) else {},
             "transductive": plain(manifest.get("transductive") or ""),
             "state": plain(manifest.get("state") or ""),
         }
