@@ -2,7 +2,7 @@
 
     python docs/make_images.py demo RUN     the strip in the README, from a run of `phosphene demo --out RUN`
     python docs/make_images.py beside NAME LABEL=RUN:INPUT ...   runs on the same pictures, row by row, what was seen first:
-        beside lea seen=LEA:seen lea=LEA:brain regressor=REGRESSOR:brain truth=LEA:truth shuffled=LEA:shuffled
+        beside lea seen=LEA:seen lea=LEA:brain regressor=REGRESSOR:brain truth=LEA:truth shuffled=LEA:shuffled noise=LEA:noise
     python docs/make_images.py designs OUT  every recipe on every design, from `phosphene sweep configs/bench_lab.yaml --out OUT`
     python docs/make_images.py insilico     the pictures of docs/insilico.md
     python docs/make_images.py checks       the picture of docs/validity.md

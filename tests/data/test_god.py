@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -239,6 +240,25 @@ def test_without_label_files_rows_are_named_by_number(god):
 
 
 @pytest.mark.fault(26)
+def test_a_category_has_the_name_that_the_index_of_classes_gives_it(god):
+    wnids = sorted({i.split("_")[0] for side in god.ids.values() for i in side})
+    assert list(opened(god).stimuli.category[:1]) == [opened(god).stimuli.ids[0].split("_")[0]]  # no index, no name
+    rows = {"0": [wnids[0], "n0", "gold_fish"], "1": [wnids[1], "crane"], "2": [wnids[2], "crane"]}
+    (god.root / "imagenet_class_index.json").write_text(json.dumps(rows), encoding="utf-8")
+    stimuli = opened(god).stimuli
+    named = {i.split("_")[0]: c for i, c in zip(stimuli.ids, stimuli.category, strict=True)}
+    assert named[wnids[0]] == "gold fish"
+    assert (named[wnids[1]], named[wnids[2]]) == (f"crane ({wnids[1]})", f"crane ({wnids[2]})")
+    assert all(named[w] == w for w in wnids[3:])
+
+
+@pytest.mark.parametrize("content", ["[]", "{", '{"0": []}', '{"0": 3}'])
+def test_an_index_of_classes_that_is_something_else_is_named(god, content):
+    (god.root / "imagenet_class_index.json").write_text(content, encoding="utf-8")
+    with pytest.raises(DataError, match="imagenet_class_index"):
+        _ = opened(god).stimuli.category
+
+
 def test_pictures_that_do_not_match_the_label_file_are_refused(god):
     god.save_pictures(train_images=god.pictures["train_images"][:-1])
     with pytest.raises(DataError, match="holds 11 pictures, but 12 are named"):
