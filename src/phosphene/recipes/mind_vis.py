@@ -25,11 +25,11 @@ from phosphene.brain.roi_mae import subject_batches
 from phosphene.errors import ConfigError
 from phosphene.features import cache_folder
 from phosphene.features.clip import ClipFeatures
+from phosphene.recipes import lea
 from phosphene.recipes.base import RecipeConfig
 from phosphene.recipes.clip_painted import ClipConfig
 from phosphene.recipes.latent_diffused import LAB, BrainTraining, LatentDiffused, LatentDiffusedConfig
 from phosphene.run.stages import Part
-from phosphene.train.settings import TrainConfig
 from phosphene.types import Stimuli, Trials, digest_of
 
 
@@ -42,15 +42,8 @@ class AdaptTraining(BrainTraining):
     warmup: int = Field(225, ge=0, description="2 epochs")
 
 
-class EncodingTraining(TrainConfig):
+class EncodingTraining(lea.BrainTraining):
     """How the decoder learns to predict responses. LEA says nothing of it; the defaults are those of its own autoencoder."""
-
-    steps: int = Field(100_000, ge=1)
-    batch_size: int = Field(8, ge=1)
-    lr: float = Field(5e-5, gt=0)
-    warmup: int = Field(8000, ge=0)
-    schedule: Literal["cosine", "linear", "constant"] = "linear"
-    betas: tuple[float, float] = (0.9, 0.95)
 
 
 class MindVisConfig(LatentDiffusedConfig):
