@@ -34,6 +34,7 @@ import numpy as np
 import pandas as pd
 
 from phosphene.data.insilico.brain import fade
+from phosphene.data.insilico.exact import exact_product
 from phosphene.data.insilico.hrf_shapes import N_SHAPES, designs
 from phosphene.data.insilico.lab import Simulation
 from phosphene.data.insilico.noise import smooth_map
@@ -266,7 +267,7 @@ class Bold:
         evoked = np.empty((n, len(self.hrf)), dtype=np.float32)
         for shape, design in enumerate(designs(table["onset_s"].to_numpy(), n, self.tr_s, scanner.stimulus_s)):
             voxels = np.flatnonzero(self.hrf == shape)
-            evoked[:, voxels] = design @ self.betas[np.ix_(rows, voxels)]
+            evoked[:, voxels] = exact_product(design, self.betas[np.ix_(rows, voxels)])  # (n_volumes, voxels)
         rates, waves = pulse(n, self.tr_s, beating)
         parameters = random_walk(n, moving)
         physiology = sized(waves, self._physiology_maps, scanner.physiology_sd)
@@ -280,7 +281,7 @@ class Bold:
         shift = scanner.shift_sd * (smooth_map(self._xyz, shifting) + shifting.normal()) / np.sqrt(2)
         total = evoked + noise
         for time, space in (slow, physiology, motion):
-            total += time @ space
+            total += exact_product(time, space)  # (n_volumes, n_voxels)
         total += shift.astype(np.float32)
         volumes = self.baseline * (1 + total / 100)
         return Run(

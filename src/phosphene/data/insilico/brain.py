@@ -30,6 +30,7 @@ import pandas as pd
 from phosphene.data.insilico import pathway, scenes
 from phosphene.data.insilico.bayes import BayesLinear, fit_bayes_linear
 from phosphene.data.insilico.cortex import AREAS, EARLY, FIELD_DEG, grow
+from phosphene.data.insilico.exact import exact_product, rounded
 from phosphene.data.insilico.noise import Noise, smooth_map
 from phosphene.data.insilico.scenes import Scene
 from phosphene.data.insilico.tuning import object_drive, object_tuning
@@ -165,23 +166,30 @@ class Subject:
         energy, surface, shape = (part / scale for part, scale in zip(maps, _scales(), strict=True))
         n = len(energy)
         raw = np.zeros((n, len(self._field)), dtype=np.float32)
-        contrast = np.sqrt(np.maximum(energy.reshape(n, -1) @ self._weights("energy"), 0.0))  # responses saturate
-        raw[:, self._early] = contrast + surface.reshape(n, -1) @ self._weights("surface")
-        raw[:, self._v4] = np.sqrt(np.maximum(shape.reshape(n, -1) @ self._weights("shape"), 0.0))
-        rough = energy.mean(axis=1).reshape(n, -1) @ self._field[self._high].T
+        contrast = np.sqrt(np.maximum(self._weighted(energy, "energy"), 0.0))  # responses saturate
+        raw[:, self._early] = contrast + self._weighted(surface, "surface")
+        raw[:, self._v4] = np.sqrt(np.maximum(self._weighted(shape, "shape"), 0.0))
+        coarse = energy.mean(axis=1).reshape(n, -1)
+        rough = exact_product(coarse, self._field[self._high].T).astype(np.float32)  # (n, high-level voxels)
         place = self._field_at
         raw[:, self._high] = 0.15 * rough + object_drive(self._objects, self._high, described, n, place)
         return raw
 
+    def _weighted(self, part: np.ndarray, kind: str) -> np.ndarray:
+        """Maps (n, maps, grid, grid) summed by each voxel's weights: (n, voxels) float32."""
+        flat = part.reshape(len(part), part[0].size)
+        return (rounded(flat, axis=1) @ self._weights(kind)).astype(np.float32)  # (n, voxels)
+
     def _weights(self, kind: str) -> np.ndarray:
-        """(maps * grid, voxels): tuning times receptive field."""
+        """(maps * grid, voxels) float32: tuning times receptive field, ready for an exact product."""
         if kind not in self._weight_cache:
             voxels = self._v4 if kind == "shape" else self._early
             tuning = {"energy": self._energy, "surface": self._surface, "shape": self._shape}[kind][voxels]
             field = self._field[voxels]
             both = tuning[:, :, None] * field[:, None, :]
             # Few voxels may leave an area none, and then -1 could be any size.
-            self._weight_cache[kind] = both.reshape(len(voxels), both.shape[1] * both.shape[2]).T
+            flat = both.reshape(len(voxels), both.shape[1] * both.shape[2])
+            self._weight_cache[kind] = rounded(flat, axis=1).astype(np.float32).T
         return self._weight_cache[kind]
 
     @cached_property
