@@ -118,9 +118,9 @@ class Noise:
 
     @cached_property
     def _quick_patterns(self) -> np.ndarray:
-        """(k, n_voxels) float32: the patterns whose size changes from trial to trial, ready for an exact product."""
+        """(k, n_voxels) float64: the patterns whose size changes from trial to trial, ready for an exact product."""
         patterns = np.concatenate([self.local, self.shared, self.echo], axis=1)
-        return rounded(patterns, axis=1).T.astype(np.float32)
+        return rounded(patterns, axis=1).T
 
     def sample(self, n_trials: int, rng: np.random.Generator) -> np.ndarray:
         """Noise of one run, (n_trials, n_voxels) float32."""
