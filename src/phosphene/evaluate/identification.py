@@ -23,7 +23,7 @@ import numpy as np
 
 from phosphene.errors import ConfigError, DataError, did_you_mean
 from phosphene.evaluate.correlation import is_flat
-from phosphene.evaluate.ties import bounds, grain_of, midranks, outcomes
+from phosphene.evaluate.ties import bounds, grain_of, midranks
 
 Kind = Literal["pearson", "cosine", "neg_mse"]
 Direction = Literal["truths", "decoded"]
@@ -287,7 +287,10 @@ def comparisons(
     similarity, truth = oriented(similarity, truth, direction)
     n, m = similarity.shape
     own = similarity[np.arange(n), truth][:, None]
-    wins = outcomes(own, similarity, grain_of(similarity)).astype(np.float32)
+    low, high = bounds(own, grain_of(similarity))
+    wins = np.full((n, m), 0.5, np.float32)
+    wins[similarity < low] = 1
+    wins[similarity > high] = 0
     counted = np.ones((n, m), bool)
     if labels is not None:
         labels = as_labels(labels, m)

@@ -103,13 +103,20 @@ def midranks(values: np.ndarray, grain: np.ndarray | float | None = None) -> np.
     array([2.5, 2.5, 1. , 4. ])
     """
     values = np.asarray(values)
+    order = np.argsort(values, axis=-1)
+    ascending = np.take_along_axis(values, order, axis=-1)
+    low, high = bounds(ascending, grain_of(values) if grain is None else grain)
+
+    places = np.empty(values.shape)
+    places[:] = np.arange(1, values.shape[-1] + 1)
+    is_tied = (ascending[..., 1:] <= high[..., :-1]) | (ascending[..., :-1] >= low[..., 1:])
+    for at in map(tuple, np.argwhere(is_tied.any(axis=-1))):
+        n_below = np.searchsorted(ascending[at], low[at], side="left")
+        n_not_above = np.searchsorted(ascending[at], high[at], side="right")
+        places[at] = 0.5 * (n_below + n_not_above + 1)
+
     ranks = np.empty(values.shape)
-    ordered = np.sort(values, axis=-1)
-    low, high = bounds(values, grain_of(values) if grain is None else grain)
-    for at in np.ndindex(values.shape[:-1]):
-        n_below = np.searchsorted(ordered[at], low[at], side="left")
-        n_not_above = np.searchsorted(ordered[at], high[at], side="right")
-        ranks[at] = 0.5 * (n_below + n_not_above + 1)
+    np.put_along_axis(ranks, order, places, axis=-1)
     return ranks
 
 
