@@ -13,6 +13,8 @@ from sklearn.model_selection import GridSearchCV, GroupKFold
 from phosphene.align import Ridge, _gram, _rows, estimate, ridge_predict
 from phosphene.errors import ConfigError, DataError, ModelError, PhospheneError, PhospheneWarning
 
+pytestmark = pytest.mark.numeric
+
 # Shapes (rows, features, targets): long, wide, square, one feature, one target, two rows, wide with many targets.
 SHAPES = [(60, 7, 4), (12, 80, 3), (30, 30, 2), (25, 1, 3), (25, 9, 1), (2, 5, 3), (20, 50, 200)]
 # Results are float32: 24 bits, so 1e-5 of the spread leaves room for sums over the sizes used here.

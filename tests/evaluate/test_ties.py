@@ -27,6 +27,8 @@ from phosphene.evaluate import (
 from phosphene.evaluate.ties import RESOLUTION, bounds, first_best, grain_of, midranks, outcomes
 from phosphene.evaluate.zero_shot import Candidates, confusion, share_in_top
 
+pytestmark = pytest.mark.numeric
+
 N = 24
 
 
