@@ -120,7 +120,7 @@ class _ClassReader:
         if evidence.ndim == 1:  # of the second of two classes against the first
             evidence = np.stack([np.zeros_like(evidence), evidence], axis=1)
         # Classes that training pictures do not tell apart are tied; which of them is named must not be rounding's choice.
-        return self.classes_[first_best(evidence)]
+        return self.classes_[first_best(evidence, grain=1.0)]
 
 
 def _flat(pictures: np.ndarray) -> np.ndarray:

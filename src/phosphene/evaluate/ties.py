@@ -120,8 +120,20 @@ def midranks(values: np.ndarray, grain: np.ndarray | float | None = None) -> np.
     return ranks
 
 
-def first_best(values: np.ndarray) -> np.ndarray:
+def first_best(values: np.ndarray, grain: float | None = None) -> np.ndarray:
     """Place of the largest value along the last axis; the first of those tied with it, whatever the rounding.
+
+    Parameters
+    ----------
+    values : (..., m) array
+        Without NaN.
+    grain : float, optional
+        By default of all of `values`; 1 for log odds, which may all be nothing but rounding around 0.
+
+    Returns
+    -------
+    (...) array
+        Integers.
 
     Examples
     --------
@@ -129,5 +141,5 @@ def first_best(values: np.ndarray) -> np.ndarray:
     1
     """
     values = np.asarray(values)
-    low, _ = bounds(values.max(axis=-1, keepdims=True), grain_of(values))
+    low, _ = bounds(values.max(axis=-1, keepdims=True), grain_of(values) if grain is None else grain)
     return (values >= low).argmax(axis=-1)
