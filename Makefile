@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # A process on every core, each with one thread (tests/conftest.py).
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile
 
-.PHONY: demo test test-all lint bench docs clean help
+.PHONY: demo test test-all test-kernels lint bench docs clean help
 
 help:  ## show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -22,6 +22,20 @@ test: $(VENV)/.dev  ## lint, layers and the quick tests (under 12 minutes on two
 test-all: $(VENV)/.dev  ## the slow tests too
 	$(MAKE) --no-print-directory lint
 	$(PYTEST) -m ''
+
+# The kernels numpy and scipy take on processors without AVX2, with it, and with AVX-512; torch has its own. A processor can
+# only run kernels whose instructions it has.
+KERNELS ?= Nehalem:sse4_2 Haswell:avx2 SkylakeX:avx512f
+
+test-kernels: $(VENV)/.dev  ## the numeric tests with the matrix kernels of older and newer processors
+	@for pair in $(KERNELS); do \
+	  kernel=$${pair%%:*}; needs=$${pair##*:}; \
+	  if ! grep -qwm1 $$needs /proc/cpuinfo 2>/dev/null; then \
+	    echo "kernel $$kernel skipped: this processor does not have $$needs"; continue; \
+	  fi; \
+	  echo "kernel $$kernel"; \
+	  OPENBLAS_CORETYPE=$$kernel $(PYTEST) -q -m 'numeric and not slow' tests/align tests/evaluate || exit 1; \
+	done
 
 lint: $(VENV)/.dev  ## style, spelling, and the import layers of the architecture
 	$(BIN)/ruff check src tests benchmarks
