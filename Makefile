@@ -6,8 +6,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # A process on every core, each with one thread (tests/conftest.py).
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile
+CHECKED := src tests benchmarks tools
 
-.PHONY: demo test test-all lint bench docs clean help
+.PHONY: demo test test-all lint style layers strings docstrings types house bench docs clean help
 
 help:  ## show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -23,11 +24,29 @@ test-all: $(VENV)/.dev  ## the slow tests too
 	$(MAKE) --no-print-directory lint
 	$(PYTEST) -m ''
 
-lint: $(VENV)/.dev  ## style, spelling, and the import layers of the architecture
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
-	$(BIN)/codespell src tests benchmarks docs README.md CHANGELOG.md CONTRIBUTING.md
+lint: style layers  ## style, spelling, and the import layers of the architecture
+
+style: $(VENV)/.dev  ## format, lint and spelling
+	$(BIN)/ruff check $(CHECKED)
+	$(BIN)/ruff format --check $(CHECKED)
+	$(BIN)/codespell $(CHECKED) docs README.md CHANGELOG.md CONTRIBUTING.md
+
+layers: $(VENV)/.dev  ## imports point down the layers only
 	$(BIN)/lint-imports
+
+strings: $(VENV)/.dev  ## strings that name modules keep to the layers, and name what exists
+	$(BIN)/python tools/strings.py
+
+# GL08, PR01, PR02, PR03, RT01 and YD01 (what must be there) are asked of public names only, by tools/docstrings.py.
+docstrings: $(VENV)/.dev  ## docstrings as numpydoc has them: well formed everywhere, complete for public names
+	$(BIN)/numpydoc lint --ignore GL08,PR01,PR02,PR03,RT01,YD01 $$(find src -name '*.py' | sort)
+	$(BIN)/python tools/docstrings.py
+
+types: $(VENV)/.dev  ## pyright, basic (some minutes and 3.5 GB)
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+house: $(VENV)/.dev  ## measure how the sources read, beside four other projects
+	$(BIN)/python tools/house.py
 
 bench: $(VENV)/.dev  ## measure against peers, side by side in one run
 	$(BIN)/python -m benchmarks
