@@ -29,9 +29,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, get_args, get_origin
 
-import house
 from numpydoc.docscrape import get_doc_object
 from numpydoc.validate import Validator, validate
+
+import house
 
 ROOT = Path(__file__).resolve().parents[1]
 SECTIONS_OF_FUNCTIONS = {"PR01", "RT01", "YD01"}
