@@ -674,21 +674,97 @@ def write_table(figures: dict[str, float], rooms: dict[str, tuple[int, int]], na
     return "\n".join(lines)
 
 
+def find_places(sources: list[Source]) -> dict[str, list[str]]:
+    """Find where the counted names, imports and circles are, for the one who mends them.
+
+    Parameters
+    ----------
+    sources : list[Source]
+        The files of one tree.
+
+    Returns
+    -------
+    dict[str, list[str]]
+        A key of `ROWS` and one line for each place.
+    """
+    places = {}
+
+    for row, names in find_repeated_names(sources).items():
+        places[row] = [f"{name}: {', '.join(where)}" for name, where in names.items()]
+
+    places["private_imports"] = find_private_imports(sources)
+    places["import_circles"] = [" <-> ".join(circle) for circle in find_circles(sources)]
+    places["imports_in_functions"] = find_imports_in_functions(sources)
+    return places
+
+
 def write_places(sources: list[Source]) -> str:
-    """Write where the counted names, imports and circles are, for the one who mends them."""
+    """Write the places of each row that has them."""
     lines = []
 
-    for kind, names in find_repeated_names(sources).items():
-        lines += ["", ROWS[kind]]
-        lines += [f"  {name}: {', '.join(places)}" for name, places in names.items()]
+    for row, places in find_places(sources).items():
+        lines += ["", ROWS[row], *[f"  {place}" for place in places]]
 
-    lines += ["", ROWS["private_imports"]]
-    lines += [f"  {place}" for place in find_private_imports(sources)]
-    lines += ["", ROWS["import_circles"]]
-    lines += [f"  {' <-> '.join(circle)}" for circle in find_circles(sources)]
-    lines += ["", ROWS["imports_in_functions"]]
-    lines += [f"  {place}" for place in find_imports_in_functions(sources)]
     return "\n".join(lines)
+
+
+def read_limit(text: str) -> tuple[str, float]:
+    """Read ``ROW=NUMBER`` of the command line.
+
+    Parameters
+    ----------
+    text : str
+        Such as ``class_names_twice=0``.
+
+    Returns
+    -------
+    row : str
+        A key of `ROWS`.
+    limit : float
+        The highest figure that passes.
+
+    Raises
+    ------
+    argparse.ArgumentTypeError
+        For a row that the table does not have, or no number.
+    """
+    row, _, number = text.partition("=")
+
+    if row not in ROWS:
+        raise argparse.ArgumentTypeError(f"the table has no row {row!r}; its rows are {', '.join(ROWS)}")
+
+    try:
+        return row, float(number)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} should be ROW=NUMBER, such as {row}=0") from None
+
+
+def write_exceeded(figures: dict[str, float], sources: list[Source], limits: dict[str, float]) -> list[str]:
+    """Write a line for each figure above its limit, and below it the places.
+
+    Parameters
+    ----------
+    figures : dict[str, float]
+        From `measure`.
+    sources : list[Source]
+        The files of the tree.
+    limits : dict[str, float]
+        A key of `ROWS` and the highest figure that passes.
+
+    Returns
+    -------
+    list[str]
+        Nothing when all figures pass.
+    """
+    exceeded = [row for row, limit in limits.items() if figures[row] > limit]
+    places = find_places(sources) if exceeded else {}
+    lines = []
+
+    for row in exceeded:
+        lines.append(f"{ROWS[row]}: {show(row, figures[row])}, at most {show(row, limits[row])} are allowed")
+        lines += [f"  {place}" for place in places.get(row, [])]
+
+    return lines
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -702,14 +778,23 @@ def main(arguments: list[str] | None = None) -> int:
     Returns
     -------
     int
-        The exit status: 0, or 2 for a path that is not there.
+        The exit status: 0, 1 for a figure above its limit, 2 for a path that is not there.
     """
     parser = argparse.ArgumentParser(description="Measure how source trees read.")
     parser.add_argument("paths", nargs="*", type=Path, default=[SOURCES], help="folders or files (the sources)")
     parser.add_argument("--json", action="store_true", help="figures and rooms as JSON")
+    parser.add_argument(
+        "--limit",
+        action="append",
+        default=[],
+        metavar="ROW=NUMBER",
+        type=read_limit,
+        help="instead of the table, fail where the figure of a row is above a number; may be given several times",
+    )
     parser.add_argument("--places", action="store_true", help="list the repeated names, circles and imports as well")
     options = parser.parse_args(arguments)
     results = {}
+    exceeded: list[str] = []
 
     for path in options.paths:
         if not path.exists():
@@ -720,6 +805,10 @@ def main(arguments: list[str] | None = None) -> int:
         figures = measure(sources)
         rooms = measure_rooms(sources)
 
+        if options.limit:
+            exceeded += write_exceeded(figures, sources, dict(options.limit))
+            continue
+
         if options.json:
             named = {room: {"files": files, "lines": lines} for room, (files, lines) in rooms.items()}
             results[str(path)] = {"figures": figures, "rooms": named}
@@ -729,6 +818,10 @@ def main(arguments: list[str] | None = None) -> int:
 
         if options.places:
             print(write_places(sources))
+
+    if options.limit:
+        print("\n".join(exceeded) or "no figure is above its limit")
+        return int(bool(exceeded))
 
     if options.json:
         print(json.dumps(results, indent=2))

@@ -196,3 +196,22 @@ def test_every_anchor_belongs_to_a_row():
     assert set(house.ANCHORS) <= set(house.ROWS)
     assert set(house.EARLIER_ANCHORS) <= set(house.ANCHORS)
     assert set(house.BEFORE) == set(house.ROWS)
+
+
+def test_a_figure_above_its_limit_fails_and_says_where(tree: Path, capsys):
+    assert house.main([str(tree), "--limit", "class_names_twice=1", "--limit", "import_circles=1"]) == 0
+    capsys.readouterr()
+
+    assert house.main([str(tree), "--limit", "class_names_twice=0", "--limit", "import_circles=1"]) == 1
+    out = capsys.readouterr().out
+
+    assert "class names used twice or more: 1, at most 0 are allowed" in out
+    assert "story.py:4" in out
+    assert "circles" not in out
+
+
+@pytest.mark.parametrize("limit", ["class_names=0", "class_names_twice", "class_names_twice=few"])
+def test_a_limit_that_cannot_be_read_is_refused(limit: str, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        house.main(["--limit", limit])
+    assert "class_names_twice" in capsys.readouterr().err
