@@ -36,7 +36,7 @@ test-kernels: $(VENV)/.dev  ## the numeric tests with the matrix kernels of olde
 	    echo "kernel $$kernel skipped: this processor does not have $$needs"; continue; \
 	  fi; \
 	  echo "kernel $$kernel"; \
-	  OPENBLAS_CORETYPE=$$kernel $(PYTEST) -q -m 'numeric and not slow' tests/align tests/evaluate || exit 1; \
+	  OPENBLAS_CORETYPE=$$kernel $(PYTEST) -q -m 'numeric and not slow' tests/align tests/metrics || exit 1; \
 	done
 
 lint: style layers ratchet  ## style, spelling, import layers, names; every gate that is open

@@ -21,10 +21,10 @@ def ours(folder: Path, items: int, trials: int, voxels: int) -> dict:
     import pandas as pd
 
     from phosphene import flow
-    from phosphene.evaluate.controls import paired_differences
-    from phosphene.evaluate.metric import Decoded
-    from phosphene.evaluate.registry import score
-    from phosphene.evaluate.validity import CHECKS, run_checks
+    from phosphene.metrics.controls import paired_differences
+    from phosphene.metrics.metric import Decoded
+    from phosphene.metrics.registry import score
+    from phosphene.validity import CHECKS, run_checks
 
     gather = importlib.import_module("phosphene.flow.evidence")
     options = {"n_train": trials, "n_test": items, "n_voxels": voxels}

@@ -15,9 +15,9 @@ import numpy as np
 
 from phosphene import recipes
 from phosphene.data.standardise import Standardiser
+from phosphene.io.stages import StageStore, take
 from phosphene.recipes.base import Recipe, RecipeConfig
 from phosphene.recipes.linear import Linear, LinearConfig
-from phosphene.run.stages import StageStore, take
 from phosphene.types import Dataset, Images, Stimuli, Trials
 
 STUDY: dict[str, Dataset] = {}

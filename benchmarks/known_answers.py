@@ -28,11 +28,11 @@ import pandas as pd
 from benchmarks.dishonest import registered
 
 from phosphene import flow, recipes
-from phosphene.analyse import analyse
+from phosphene.analysis import analyse
 from phosphene.data import registry
-from phosphene.data.folder_write import write_dataset
+from phosphene.data.folder import write_dataset
 from phosphene.errors import PhospheneError, PhospheneWarning
-from phosphene.flow import Opened
+from phosphene.run import Run
 from phosphene.types import Dataset, Stimuli, Trials
 
 SIZES = {"n_train": 150, "n_test": 60, "n_voxels": 150, "train_repeats": 2, "pixels": 16}
@@ -76,7 +76,7 @@ class Lab:
         study: Dataset | None = None,
         recipe: str = "linear",
         *,
-        then: Callable[[Opened], None] | None = None,
+        then: Callable[[Run], None] | None = None,
         **values: Any,
     ) -> Answers:
         """What the checks answer about one run; the same name is run once.
@@ -94,7 +94,7 @@ class Lab:
         return self._answers[name]
 
     def _run(
-        self, name: str, study: Dataset, recipe: str, then: Callable[[Opened], None] | None, values: Mapping[str, Any]
+        self, name: str, study: Dataset, recipe: str, then: Callable[[Run], None] | None, values: Mapping[str, Any]
     ) -> Answers:
         group, _, own = name.partition("/")  # runs of one group lie beside each other
         place = self.folder / f"data-{group}-{own}"
@@ -246,7 +246,7 @@ def _sessions(lab: Lab) -> Answers:
 
 
 def _unmarked_cycle(lab: Lab) -> Answers:
-    def then(opened: Opened) -> None:
+    def then(opened: Run) -> None:
         analyse(opened, "cycle")
         (opened.run.path / "analysis" / "cycle" / "summary.txt").write_text("The cycle closes.\n")
 
@@ -260,7 +260,7 @@ def _marked_cycle(lab: Lab) -> Answers:
 def _best_of_n(lab: Lab) -> Answers:
     """Of five noisy samples the one nearest the truth is kept as the decoded picture."""
 
-    def then(opened: Opened) -> None:
+    def then(opened: Run) -> None:
         place = opened.run.decoded("test", "brain")
         one, true = np.load(place / "pixels.npy"), opened.run.pixels("test", "seen")
         drawn = np.clip(one[:, None] + lab.rng.normal(0, 0.1, (len(one), 5, *one.shape[1:])), 0, 1)
@@ -276,7 +276,7 @@ def _best_of_n(lab: Lab) -> Answers:
 def _ledger_cut(lab: Lab) -> Answers:
     """A line of the ledger of looks at the test set is taken out."""
 
-    def then(opened: Opened) -> None:
+    def then(opened: Run) -> None:
         flow.evaluate(opened)
         flow.evaluate(opened)
         file = opened.run.path / "ledger.jsonl"

@@ -10,7 +10,7 @@ MinD-Vis        the published step: softmax attention written out, tokens unshuf
                 AdamW, correlation sample by sample. Their own model class where MIND_VIS=FOLDER names a checkout of
                 zjc062/mind-vis (its blocks come from timm, for which a stand-in is used where that is absent), else our
                 own writing of it
-ours            `PatchMae` through `phosphene.train.train`, float32
+ours            `PatchMae` through `phosphene.training.train`, float32
 ours, bfloat16  the same with products in bfloat16
 LEA             `RoiMae` of LEA, the eight ROIs of GOD subject 1 (4,466 voxels), float32: 257 tokens, none hidden, where
                 MinD-Vis encodes 71
@@ -44,8 +44,8 @@ def betas(voxels: int, items: int) -> np.ndarray:
 
 def ours(_: Path, voxels: int, items: int, bf16: bool = False, lea: bool = False) -> dict:
     """A step of the training loop that recipes use."""
-    from phosphene.brain import PatchMae, PatchMaeConfig, RoiMae, RoiMaeConfig, subject_batches
-    from phosphene.train import TrainConfig, train
+    from phosphene.models import PatchMae, PatchMaeConfig, RoiMae, RoiMaeConfig, subject_batches
+    from phosphene.training import TrainConfig, train
 
     if lea:
         voxels = sum(GOD_SBJ_1)

@@ -50,14 +50,14 @@ def bare_numpy(found: np.ndarray, true_class: np.ndarray, rng: np.random.Generat
 
 
 def ours(_: Path, items: int) -> dict:
-    from phosphene.evaluate.nway import n_way_class
+    from phosphene.metrics.nway import n_way_class
 
     clock, _ = timed(n_way_class, *scores(items), N, K, at_least=0.3)
     return clock.figures()
 
 
 def drawn(rival: Callable, items: int) -> dict:
-    from phosphene.evaluate.nway import n_way_class
+    from phosphene.metrics.nway import n_way_class
 
     found, true_class = (part[:N_LOOP] for part in scores(items))
     rival(found[:1], true_class[:1], np.random.default_rng(0))  # imports
@@ -68,7 +68,7 @@ def drawn(rival: Callable, items: int) -> dict:
 
 def compare(_: Path, items: int) -> dict:
     """Whether asking twice, the second time in another order, gives the same."""
-    from phosphene.evaluate.nway import n_way_class
+    from phosphene.metrics.nway import n_way_class
 
     found, true_class = scores(items)
     first, again = n_way_class(found, true_class, N, K), n_way_class(found[::-1], true_class[::-1], N, K)[::-1]

@@ -36,7 +36,7 @@ def loop(decoded: np.ndarray, true: np.ndarray) -> np.ndarray:
 
 
 def ours(_: Path, items: int, pixels: int) -> dict:
-    from phosphene.evaluate.ssim import ssim_pairs
+    from phosphene.metrics.ssim import ssim_pairs
 
     clock, _ = timed(ssim_pairs, *pair(items, pixels), at_least=0.2)
     return clock.figures(note=f"{1000 * clock.cpu / items**2:.4g} ms a pair")
@@ -51,7 +51,7 @@ def rival(items: int, pixels: int, dtype: str) -> dict:
 
 
 def compare(_: Path, items: int, pixels: int) -> dict:
-    from phosphene.evaluate.ssim import ssim_pairs
+    from phosphene.metrics.ssim import ssim_pairs
 
     decoded, true = pair(items, pixels)
     expected = loop(decoded[:1].astype(np.float64), true.astype(np.float64))

@@ -35,7 +35,7 @@ def block() -> np.ndarray:
 
 def write_ours(folder: Path, items: int) -> None:
     """One chunk after the other, hashed."""
-    from phosphene.run.store import cached
+    from phosphene.io.store import cached
 
     cached(folder / "ours", {"what": "tokens"}, names(items), features, shape=SHAPE, dtype="float16")
 
@@ -57,7 +57,7 @@ def write_h5py(folder: Path, items: int) -> None:
 
 
 def read_ours(folder: Path, items: int, batches: list[np.ndarray]) -> None:
-    from phosphene.run.store import RowStore
+    from phosphene.io.store import RowStore
 
     (place,) = (folder / "ours").iterdir()
     rows = RowStore.open(place).select(names(items))

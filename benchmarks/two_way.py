@@ -30,7 +30,7 @@ def stacked(decoded: np.ndarray, true: np.ndarray) -> np.ndarray:
 
 
 def exact(decoded: np.ndarray, true: np.ndarray) -> np.ndarray:
-    from phosphene.evaluate.identification import similarity, two_way
+    from phosphene.metrics.identification import similarity, two_way
 
     return two_way(similarity(decoded, true))
 

@@ -24,11 +24,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from phosphene.data import flatmap
-from phosphene.data.insilico import Simulation, Subject, make, scenes
-from phosphene.data.insilico.bold import scan
-from phosphene.data.insilico.cortex import AREAS
-from phosphene.report import figures
+from phosphene.reporting import flatmap
+from phosphene.lab import Simulation, Subject, make, scenes
+from phosphene.lab.bold import scan
+from phosphene.lab.cortex import AREAS
+from phosphene.reporting import figures
 from phosphene.types import Trials
 
 IMAGES = Path(__file__).resolve().parent / "images"
@@ -282,7 +282,7 @@ def say(what: str, value: str) -> None:
 
 def fraction_of_best(run: Path) -> None:
     """The demo's decoder and the best linear one, in the same measure on the same pictures."""
-    from phosphene.data.insilico.reader import InSilicoOptions, simulation
+    from phosphene.lab.reader import InSilicoOptions, simulation
 
     study = simulation(InSilicoOptions(n_train=2000, n_voxels=2000))
     test = study.design.is_test
@@ -358,7 +358,7 @@ def checks(seed: int = 0) -> None:
     from benchmarks.known_answers import VIOLATIONS, Lab
 
     from phosphene import flow
-    from phosphene.evaluate.identification import rank_matrix, similarity
+    from phosphene.metrics.identification import rank_matrix, similarity
 
     with tempfile.TemporaryDirectory() as folder, figures.style():
         lab = Lab(seed, Path(folder))

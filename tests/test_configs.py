@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from phosphene.run.config import flatten, read_yaml
-from phosphene.sweep.grid import read_grid
+from phosphene.io.config import flatten, read_yaml
+from phosphene.sweeps.grid import read_grid
 
 FOLDER = Path(__file__).resolve().parents[1] / "configs"
 GRIDS = [file.name for file in sorted(FOLDER.glob("*.yaml")) if "grid" in read_yaml(file)]

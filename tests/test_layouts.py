@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from phosphene import flow, recipes, zoo
+from phosphene import flow, recipes
 from phosphene.data.registry import READERS
 from phosphene.errors import DataError, PhospheneError
+from phosphene.lab import zoo
 from tests.data.layouts import ELSEWHERE, LAYOUTS, OWN
 
 # Few steps, few penalties, no output curve; all voxels, as those of some layouts are noise here.

@@ -49,7 +49,7 @@ def cli() -> str:
 
 def model_cards() -> str:
     """The zoo's cards, as they are bundled."""
-    from phosphene import zoo
+    from phosphene.lab import zoo
 
     return "\n".join(re.sub(r"^#", "##", zoo.card(name), flags=re.MULTILINE) + "\n" for name in zoo.names())
 
@@ -63,7 +63,7 @@ def recipe_list() -> str:
 
 def analyses() -> str:
     """What `phosphene show analyses` says."""
-    from phosphene.analyse import show_analyses
+    from phosphene.analysis import show_analyses
 
     return f"```text\n{show_analyses()}\n```\n"
 

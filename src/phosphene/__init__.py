@@ -27,31 +27,31 @@ _PUBLIC = {
     "Dataset": "phosphene.types",
     "Images": "phosphene.types",
     "Latents": "phosphene.types",
+    "Run": "phosphene.run",
     "Split": "phosphene.types",
     "Stimuli": "phosphene.types",
     "Trials": "phosphene.types",
-    "configure": "phosphene.flow",
+    "analyse": "phosphene.analysis.base",
+    "configure": "phosphene.run",
     "decode": "phosphene.flow",
     "encode": "phosphene.flow",
+    "evaluate": "phosphene.flow",
     "fit": "phosphene.flow",
     "open_dataset": "phosphene.data.registry",
-    "open_run": "phosphene.flow",
+    "open_run": "phosphene.run",
     "recipe": "phosphene.recipes",
     "recipe_names": "phosphene.recipes",
-    "score": "phosphene.evaluate",
+    "report": "phosphene.reporting.html",
+    "score": "phosphene.metrics",
 }
 
-_VERBS = ("analyse", "evaluate", "report")  # folders of that name, which can be called
-
-__all__ = ["__version__", *_PUBLIC, *_VERBS]
+__all__ = ["__version__", *_PUBLIC]
 
 
 def __getattr__(name: str) -> Any:
     """Public names are imported when first used, so that importing phosphene loads nothing heavy."""
     if name in _PUBLIC:
         return getattr(import_module(_PUBLIC[name]), name)
-    if name in _VERBS:
-        return import_module(f"phosphene.{name}")
     raise AttributeError(f"module 'phosphene' has no attribute '{name}'")
 
 

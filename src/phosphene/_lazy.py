@@ -20,7 +20,7 @@ class _Verb(ModuleType):
 
 
 def as_verb(package: str, home: str) -> None:
-    """Let a folder be called: ``phosphene.report(run)`` and ``phosphene.report.figures`` are one name.
+    """Let a folder be called: ``phosphene.report(run)`` and ``phosphene.reporting.figures`` are one name.
 
     Parameters
     ----------

@@ -11,8 +11,8 @@ from sklearn.model_selection import GroupKFold
 
 from phosphene.align import ReducedRankConfig, ReducedRankRidge, Ridge
 from phosphene.errors import ConfigError, DataError, ModelError, PhospheneWarning
-from phosphene.run.config import validate
-from phosphene.run.stages import load_part, save_part
+from phosphene.io.config import validate
+from phosphene.io.stages import load_part, save_part
 
 # Rows, features, targets: long, wide, square, more targets than anything else, one target.
 SHAPES = [(60, 9, 6), (14, 50, 5), (20, 20, 4), (12, 30, 80), (25, 9, 1)]

@@ -10,7 +10,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn import linear_model
 from sklearn.model_selection import GridSearchCV, GroupKFold
 
-from phosphene.align import Ridge, _gram, _rows, estimate, ridge_predict
+from phosphene.align import Ridge, estimate, ridge_predict
+from phosphene.align import gram as _gram
+from phosphene.align import rows as _rows
 from phosphene.errors import ConfigError, DataError, ModelError, PhospheneError, PhospheneWarning
 
 pytestmark = pytest.mark.numeric
@@ -321,7 +323,7 @@ def test_blocks_of_a_map_are_its_values(tmp_path, mode, dtype):
     np.save(tmp_path / "a.npy", values)
     whole = np.load(tmp_path / "a.npy", mmap_mode=mode)
     for part, expected in [(whole, values), (whole[3:, 5:], values[3:, 5:]), (whole[::2, 7:90], values[::2, 7:90])]:
-        rows = _rows.Rows(part, "a")
+        rows = _rows.RowBlocks(part, "a")
         assert (rows._file is None) == (mode == "c" or not Path("/proc/self/maps").exists())
         assert_array_equal(rows.block(), expected)
         assert_array_equal(
@@ -329,22 +331,22 @@ def test_blocks_of_a_map_are_its_values(tmp_path, mode, dtype):
         )
         assert_array_equal(rows.block([0, 1, 5, 40], slice(2, 3)), expected[[0, 1, 5, 40], 2:3])
     for odd in (whole.T, whole[::-1], whole[:, ::3]):
-        assert_array_equal(_rows.Rows(odd, "a").block(), np.array(odd))
+        assert_array_equal(_rows.RowBlocks(odd, "a").block(), np.array(odd))
     if mode != "r":
         whole[5, 5] = 77
-        assert _rows.Rows(whole, "a").block()[5, 5] == 77
+        assert _rows.RowBlocks(whole, "a").block()[5, 5] == 77
 
 
 @pytest.mark.parametrize("fate", ["replaced", "deleted"])
 def test_a_map_stays_itself_when_its_file_is_replaced_or_deleted(tmp_path, fate):
     values = np.random.default_rng(0).standard_normal((70, 90)).astype(np.float32)
     np.save(tmp_path / "a.npy", values)
-    rows = _rows.Rows(np.load(tmp_path / "a.npy", mmap_mode="r"), "a")
+    rows = _rows.RowBlocks(np.load(tmp_path / "a.npy", mmap_mode="r"), "a")
     (tmp_path / "a.npy").unlink()
     if fate == "replaced":
         np.save(tmp_path / "a.npy", values + 1)
     assert_array_equal(rows.block(), values)
-    assert_array_equal(_rows.Rows(rows.array, "a").block(), values)
+    assert_array_equal(_rows.RowBlocks(rows.array, "a").block(), values)
 
 
 def test_coefficients_can_live_in_a_file(tmp_path):

@@ -9,11 +9,12 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn import linear_model
 
-from phosphene.align import Ridge, StreamedRidge, _gram
+from phosphene.align import Ridge, StreamedRidge
+from phosphene.align import gram as _gram
 from phosphene.align.moments import Moments
 from phosphene.errors import DataError, ModelError, PhospheneWarning
-from phosphene.run.stages import StageStore, load_part, save_part
-from phosphene.run.store import cached
+from phosphene.io.stages import StageStore, load_part, save_part
+from phosphene.io.store import cached
 
 # Results are float32: 24 bits, so 1e-5 of the spread leaves room for sums over the sizes used here.
 FLOAT32 = 1e-5

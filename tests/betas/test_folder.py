@@ -11,11 +11,11 @@ from phosphene.betas import BetaOptions, betas_from_folder, split_half
 from phosphene.betas.work import Work, taken_up
 from phosphene.cli.betas import gigabytes
 from phosphene.data import read_dataset
-from phosphene.data.insilico import make
-from phosphene.data.insilico.bold import Scanner
-from phosphene.data.insilico.bold_files import write_bids
 from phosphene.errors import ConfigError, PhospheneWarning
-from phosphene.report.betas import betas_report
+from phosphene.lab import make
+from phosphene.lab.bold import Scanner
+from phosphene.lab.bold_files import write_bids
+from phosphene.reporting.betas_page import betas_report
 from tests.cli.test_cli import called
 
 SMALL = BetaOptions(memory_gb=1e-3)  # 64 voxels at a time

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from phosphene.betas import HrfLibrary
-from phosphene.data.insilico import hrf_shapes
 from phosphene.errors import ConfigError, DataError
+from phosphene.lab import hrf_shapes
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from phosphene.betas import BetaOptions, BoldRun, HrfLibrary, single_trial_betas
-from phosphene.data.insilico import make
-from phosphene.data.insilico.bold import Scanner, scan
 from phosphene.errors import ConfigError, DataError, PhospheneWarning
+from phosphene.lab import make
+from phosphene.lab.bold import Scanner, scan
 
 
 def as_runs(bold, **changes) -> list[BoldRun]:

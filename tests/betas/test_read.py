@@ -11,10 +11,10 @@ import pytest
 from phosphene.betas import BetaOptions, betas_from_folder, onset_shift, read_runs, single_trial_betas
 from phosphene.betas.read import locate
 from phosphene.data import read_dataset
-from phosphene.data.insilico import make
-from phosphene.data.insilico.bold import Scanner
-from phosphene.data.insilico.bold_files import write_bids, write_openfmri
 from phosphene.errors import ConfigError, DataError, PhospheneWarning
+from phosphene.lab import make
+from phosphene.lab.bold import Scanner
+from phosphene.lab.bold_files import write_bids, write_openfmri
 
 
 @pytest.fixture(scope="module")

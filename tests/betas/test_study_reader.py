@@ -10,11 +10,12 @@ import pytest
 from PIL import Image
 
 from phosphene.betas import BetaOptions, betas_from_folder
-from phosphene.data import check, import_dataset, open_dataset
-from phosphene.data.insilico import make
-from phosphene.data.insilico.bold import Scanner
-from phosphene.data.insilico.bold_files import write_bids, write_openfmri
+from phosphene.data import import_dataset, open_dataset
 from phosphene.errors import ConfigError, DataError, PhospheneWarning
+from phosphene.lab import make
+from phosphene.lab.bold import Scanner
+from phosphene.lab.bold_files import write_bids, write_openfmri
+from phosphene.reporting.describe import check
 
 QUICK = {"kind": "lss"}
 

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from phosphene.betas import BoldRun, design_check, onset_shift, read_runs
-from phosphene.data.insilico import make
-from phosphene.data.insilico.bold import scan
+from phosphene.lab import make
+from phosphene.lab.bold import scan
 from tests.betas.test_pipeline import as_runs
 
 SEEDS = range(6)

@@ -158,7 +158,8 @@ def test_show_config_names_the_origin_of_every_value(capsys, tmp_path):
 
 
 def test_metrics_and_checks_can_be_listed(capsys):
-    from phosphene.evaluate import CHECKS, METRICS
+    from phosphene.metrics import METRICS
+    from phosphene.validity import CHECKS
 
     _, out, _ = called(capsys, "show", "metrics")
     assert [line.split()[0] for line in out.splitlines()] == list(METRICS)

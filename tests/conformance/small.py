@@ -3,13 +3,13 @@
 import numpy as np
 import pandas as pd
 
-from phosphene.conformance import Study
+from phosphene.conformance import TinyStudy
 from phosphene.types import Stimuli, Trials
 
 N_TRAIN, N_TEST, N_VOXELS, SIDE = 24, 6, 30, 6
 
 
-def small_study() -> Study:
+def small_study() -> TinyStudy:
     """Responses are a random linear map of the pictures plus noise, every picture shown twice."""
     rng = np.random.default_rng(0)
     n = N_TRAIN + N_TEST
@@ -20,4 +20,6 @@ def small_study() -> Study:
     betas = (signal[shown] + 0.3 * rng.standard_normal((2 * n, N_VOXELS))).astype(np.float32)
     trials = Trials(betas, pd.DataFrame({"stimulus": ids[shown]}), subject="someone")
     captions = tuple((f"picture {k}", "a picture") for k in range(n))
-    return Study(trials.take(shown < N_TRAIN), trials.take(shown >= N_TRAIN), Stimuli(ids, images, captions=captions))
+    return TinyStudy(
+        trials.take(shown < N_TRAIN), trials.take(shown >= N_TRAIN), Stimuli(ids, images, captions=captions)
+    )

@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from phosphene import brain
+from phosphene import models as brain
 from phosphene.conformance import NonConforming, check_brain_model
 from phosphene.errors import DataError, ModelError
-from phosphene.run.stages import take
+from phosphene.io.stages import take
 
 N_VOXELS, N_LATENTS = 40, 7
 BETAS = np.random.default_rng(0).standard_normal((6, N_VOXELS)).astype(np.float32)

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from phosphene import zoo
 from phosphene.conformance import NonConforming, check_feature
 from phosphene.features.clip import ClipFeatures
 from phosphene.features.pixels import PixelPca
 from phosphene.features.vdvae import VdvaeFeatures
+from phosphene.lab import zoo
 from tests.conformance.small import small_study
 
 FEATURES = {

@@ -5,9 +5,9 @@ import zlib
 import numpy as np
 import pytest
 
-from phosphene import zoo
 from phosphene.conformance import NonConforming, check_generator
 from phosphene.errors import DataError
+from phosphene.lab import zoo
 
 N = 4
 
@@ -17,27 +17,25 @@ def _normal(*shape: int) -> np.ndarray:
 
 
 def _maskgit():
-    from phosphene.generate.maskgit_config import SamplingConfig
-    from phosphene.generate.painter import Painter
+    from phosphene.models.maskgit import MaskGitPipeline, MaskGitSampling
 
     latents = _normal(64)
     latents /= np.linalg.norm(latents, axis=1, keepdims=True)
-    sampling = SamplingConfig(steps=3, samples=1)
-    return Painter.from_zoo(), latents, lambda g: lambda x, ids, seed: g.paint(x, ids, sampling, seed)
+    sampling = MaskGitSampling(steps=3, samples=1)
+    return MaskGitPipeline.from_zoo(), latents, lambda g: lambda x, ids, seed: g.paint(x, ids, sampling, seed)
 
 
 def _vdvae():
-    from phosphene.features import vdvae_weights
     from phosphene.features.vdvae import VdvaeFeatures
-    from phosphene.generate.vdvae import VdvaeDecoder
+    from phosphene.models import vdvae as vdvae_weights
+    from phosphene.models.vdvae import VdvaeDecoder
 
     latents = VdvaeFeatures().images(np.random.default_rng(0).integers(0, 256, (N, 32, 32, 3), dtype=np.uint8))
     return VdvaeDecoder(vdvae_weights.load("lab", "cpu")), latents, lambda g: None
 
 
 def _dual_guided():
-    from phosphene.generate.dual_guided import DualGuided
-    from phosphene.generate.dual_guided_config import RefineConfig
+    from phosphene.models.dual_guided import DualGuided, RefineConfig
 
     generator, sampling = DualGuided.from_zoo(), RefineConfig(steps=2)
     c = generator.config["unet"]
@@ -50,18 +48,16 @@ def _dual_guided():
 
 
 def _ldm():
-    from phosphene.generate.ldm import Ldm
-    from phosphene.generate.ldm_config import LdmSampling
+    from phosphene.models.ldm import Ldm, LdmSampling
 
     generator, sampling = Ldm.from_zoo().with_tokens(3, 16, seed=0), LdmSampling(steps=2, samples=1)
     return generator, _normal(3, 16), lambda g: lambda x, ids, seed: g.sample(x, ids, sampling, seed)
 
 
 def _stylegan2():
-    from phosphene.generate.stylegan2 import StyleGan2
-    from phosphene.generate.stylegan2_config import SamplingConfig
+    from phosphene.models.stylegan2 import MaskGitSampling, StyleGan2
 
-    generator, sampling = StyleGan2.from_zoo(), SamplingConfig()
+    generator, sampling = StyleGan2.from_zoo(), MaskGitSampling()
     width = generator.module.config.condition
     return (
         generator,

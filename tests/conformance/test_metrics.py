@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from phosphene.conformance import NonConforming, check_metric
-from phosphene.evaluate import METRICS
-from phosphene.evaluate.metric import Evaluation, Score
+from phosphene.metrics import METRICS
+from phosphene.metrics.metric import Evaluation, Score
 
 
 @pytest.mark.parametrize("name", METRICS)

@@ -4,10 +4,11 @@ import json
 
 import pytest
 
-from phosphene import flow, recipes, zoo
-from phosphene.conformance import NonConforming, Study, check_recipe
+from phosphene import flow, recipes
+from phosphene.conformance import NonConforming, TinyStudy, check_recipe
 from phosphene.data import open_dataset
-from phosphene.report import report
+from phosphene.lab import zoo
+from phosphene.reporting import report
 
 SIZES = {"n_train": 120, "n_test": 24, "n_voxels": 150}
 
@@ -35,7 +36,7 @@ WAIVED: dict[str, dict[str, str]] = {}
 
 @pytest.fixture(scope="module")
 def study():
-    return Study.of(open_dataset("insilico", options=SIZES))
+    return TinyStudy.of(open_dataset("insilico", options=SIZES))
 
 
 LONG = {"lea", "mind_vis", "cad", "gru_two_stage", "mixed"}

@@ -12,8 +12,8 @@ from PIL import Image
 
 from phosphene.betas import BetaOptions, betas_from_folder
 from phosphene.data.importing import import_table
-from phosphene.data.insilico import Scanner, make, write_bids
 from phosphene.data.miyawaki import FILE
+from phosphene.lab import Scanner, make, write_bids
 from tests.data import miyawaki_layout, nsd_layout
 from tests.data.surface_layout import make_mosaic
 from tests.data.test_bold5000 import make_bold

@@ -6,9 +6,10 @@ import h5py
 import numpy as np
 import pytest
 
-from phosphene.data import check, open_dataset
+from phosphene.data import open_dataset
 from phosphene.data.bdata import BData
 from phosphene.errors import DataError
+from phosphene.reporting.describe import check
 
 
 def write(path, dataset, keys, values, vmap=None):

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from phosphene.data import check, open_dataset
+from phosphene.data import open_dataset
 from phosphene.data.bold5000 import SIZES, STRICT_VOXELS, VOXELS
 from phosphene.errors import DataError, PhospheneWarning
+from phosphene.reporting.describe import check
 
 BETAS = "BOLD5000_GLMsingle_ROI_betas/py"
 STIMULI = "BOLD5000_Stimuli"

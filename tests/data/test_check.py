@@ -8,11 +8,13 @@ import pytest
 from typer.testing import CliRunner
 
 from phosphene.cli.data import app
-from phosphene.data import describe, glance, write_dataset
+from phosphene.data import preview as glance
+from phosphene.data import write_dataset
 from phosphene.data.nsd import NSD
 from phosphene.data.plan_check import check_fetched, check_plan
 from phosphene.data.registry import open_dataset
 from phosphene.errors import DataError
+from phosphene.reporting import describe
 from phosphene.types import Dataset, Split, Stimuli, Trials
 from tests.data.liar import plan as plan_of
 from tests.data.nsd_layout import N_PER_SESSION, make
@@ -36,9 +38,9 @@ def test_a_glance_at_session_files_is_the_first_trials_of_each(tmp_path, monkeyp
         for k in (1, 2, 3):
             nsd.write_session(k, "nii.gz").with_suffix("").with_suffix(".hdf5").unlink()
     trials = NSD().load(nsd.root, NSD.options()).trials()
-    assert glance.glance(trials) == (trials, "")  # small: nothing is left out
+    assert glance.preview(trials) == (trials, "")  # small: nothing is left out
     monkeypatch.setattr(glance, "BYTES", 0)
-    part, words = glance.glance(trials)
+    part, words = glance.preview(trials)
     rows = np.concatenate([np.arange(_FIRST) + k * N_PER_SESSION for k in range(3)])
     np.testing.assert_array_equal(part.betas, trials.betas[rows])
     assert list(part.table["trial"]) == list(trials.table["trial"].iloc[rows])
@@ -49,7 +51,7 @@ def test_a_glance_at_a_large_matrix_takes_rows_evenly_and_bounded(monkeypatch):
     betas = np.arange(4000, dtype="f4").reshape(400, 10)
     trials = Trials(betas, pd.DataFrame({"stimulus": [f"s{i}" for i in range(400)]}))
     monkeypatch.setattr(glance, "BYTES", 4 * 4 * 10 * 8)  # a quarter of it holds 8 rows
-    part, words = glance.glance(trials)
+    part, words = glance.preview(trials)
     assert words == "8 of 400 trials were read, evenly taken"
     np.testing.assert_array_equal(part.betas, betas[np.linspace(0, 399, 8).round().astype(int)])
 

@@ -26,7 +26,7 @@ from phosphene.data.fetch_archive import Limits, unpack
 from phosphene.data.fetch_http import Policy
 from phosphene.data.plan import partial_path
 from phosphene.errors import DataError, MachineError, NotAvailable
-from phosphene.run.claims import claimed
+from phosphene.io.claims import claimed
 from tests.data.liar import honest, item, plain, plan, policy, serving, sha256
 
 BODY = np.random.default_rng(0).bytes(300_000)

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from phosphene.brain.roi_mae import roi_partition
-from phosphene.data import check, open_dataset
+from phosphene.data import open_dataset
 from phosphene.data.god import ROIS, SIZES
 from phosphene.errors import DataError, PhospheneWarning
+from phosphene.models.roi_mae import roi_partition
+from phosphene.reporting.describe import check
 from tests.data.test_bdata import write
 
 N_TRAIN, N_PICTURES, N_REPEATS, N_VOXELS, SIDE = 12, 4, 3, 30, 256

@@ -9,10 +9,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from phosphene.brain import PatchMaeConfig, resting_windows, window_means
-from phosphene.data import check, import_dataset, open_dataset
+from phosphene.data import import_dataset, open_dataset
 from phosphene.data.hcp import FILE, SIZES
 from phosphene.errors import DataError
+from phosphene.models import PatchMaeConfig, resting_windows, window_means
+from phosphene.reporting.describe import check
 from tests.data.surface_layout import below, column, cortex, members, write_parcels, write_scan
 
 FRAMES, RUN = 43, "rfMRI_REST1_LR"

@@ -11,8 +11,9 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from phosphene.data import check, import_dataset, import_table, splits
+from phosphene.data import import_dataset, import_table, splits
 from phosphene.errors import ConfigError, DataError, PhospheneWarning
+from phosphene.reporting.describe import check
 
 N, N_VOXELS = 8, 5
 SHOWN = ["cat", "dog", "cat", "car", "cup", "dog", "car", "cup"]

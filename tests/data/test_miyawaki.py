@@ -7,9 +7,10 @@ import pytest
 import scipy.io
 import scipy.signal
 
-from phosphene.data import check, open_dataset
+from phosphene.data import open_dataset
 from phosphene.data.miyawaki import FILE
 from phosphene.errors import DataError
+from phosphene.reporting.describe import check
 from tests.data.miyawaki_layout import BLOCK, GRID, LAG, REST, Layout, make
 
 

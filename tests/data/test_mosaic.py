@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from phosphene.data import check, import_dataset, open_dataset
+from phosphene.data import import_dataset, open_dataset
 from phosphene.errors import DataError, PhospheneWarning
+from phosphene.reporting.describe import check
 from tests.data.surface_layout import column, cortex, members, write_mosaic, write_parcels
 
 SPACE = cortex("LH") + cortex("RH")

@@ -15,12 +15,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from phosphene.data import Standardiser, check, import_dataset, open_dataset, volumes
-from phosphene.data.nsd import import_subject
-from phosphene.data.nsd_design import design_from_mat, read_design
-from phosphene.data.nsd_subject import find_scale
+from phosphene.data import Standardiser, import_dataset, open_dataset, volumes
+from phosphene.data.nsd import design_from_mat, find_scale, import_subject, read_design
 from phosphene.errors import ConfigError, DataError, PhospheneWarning
-from phosphene.run.store import RowStore
+from phosphene.io.store import RowStore
+from phosphene.reporting.describe import check
 from tests.data.nsd_layout import AFFINE, GRID, N_PER_SESSION, N_SHARED, SIDE, Layout, make, save
 
 
@@ -617,7 +616,7 @@ def test_sessions_once_read_are_kept_as_the_files_hold_them(nsd, tmp_path):
 
 
 def test_eight_people_are_imported_standardised_and_drawn_from_as_one(tmp_path, monkeypatch):
-    from phosphene.brain.roi_mae import subject_batches
+    from phosphene.models.roi_mae import subject_batches
 
     monkeypatch.setattr("phosphene.data.standardise._EAGER_BYTES", 0)  # views, as for people of NSD's size
     dataset = import_dataset("nsd", tmp_path / "all", root=make(tmp_path / "nsd", n_subjects=8).root)

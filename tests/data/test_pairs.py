@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import scipy.io
 
-from phosphene.data import check, open_dataset
+from phosphene.data import open_dataset
 from phosphene.data.digits69 import FILE
 from phosphene.data.splits import same_picture_across
 from phosphene.errors import ConfigError, DataError, PhospheneWarning
+from phosphene.reporting.describe import check
 
 N_TRAIN, N_TEST, N_VOXELS, SIDE = 12, 4, 7, 5
 

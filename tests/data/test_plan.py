@@ -11,13 +11,14 @@ import pytest
 from typer.testing import CliRunner
 
 from phosphene.cli.data import app
-from phosphene.data import bold5000, god, hcp, nsd_subject, plan
+from phosphene.data import bold5000, god, hcp, plan
+from phosphene.data import nsd as nsd_subject
 from phosphene.data.digits69 import SHA256
 from phosphene.data.fetch import default_policy
 from phosphene.data.sections import render
 from phosphene.errors import ConfigError, NotAvailable
-from phosphene.evaluate.backbones.weights import PUBLIC
-from phosphene.features.clip_files import PINNED
+from phosphene.models.backbones import PUBLIC
+from phosphene.models.public_clip import PINNED
 from tests.data.nsd_layout import make as nsd_layout
 
 SETS = ("bold5000", "digits69", "god", "hcp", "miyawaki", "nsd", "weights")

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from phosphene.data import check, write_dataset
+from phosphene.data import write_dataset
 from phosphene.data.privacy import check_privacy, telling_anatomy, telling_names
 from phosphene.errors import PhospheneWarning
-from phosphene.report.contents import Contents
-from phosphene.run.folder import RunFolder
+from phosphene.io.folder import RunFolder
+from phosphene.reporting.contents import Contents
+from phosphene.reporting.describe import check
 from tests.data.test_folder import make_dataset
 
 

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from phosphene.data import check, inner_folds, splits, write_dataset
+from phosphene.data import inner_folds, splits, write_dataset
 from phosphene.errors import ConfigError, PhospheneWarning, SplitError
+from phosphene.reporting.describe import check
 from phosphene.types import Dataset, Split, Stimuli, Trials
 
 IDS = [f"p{i:02d}" for i in range(20)]

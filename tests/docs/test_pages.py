@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from phosphene.analyse import analysis_names
+from phosphene.analysis import analysis_names
 from phosphene.cli import app
 from phosphene.cli.common import command_layer, layers_of
 from phosphene.recipes import recipe_names
@@ -144,7 +144,7 @@ def test_every_mark_has_its_maker():
 def test_pages_of_commands_and_cards_come_from_the_code():
     from generated import MAKERS
 
-    from phosphene import zoo
+    from phosphene.lab import zoo
 
     text = MAKERS["cli"]()
     for command in ("phosphene fit", "phosphene betas", "phosphene data import", "phosphene sweep"):
@@ -156,6 +156,7 @@ def test_pages_of_commands_and_cards_come_from_the_code():
 
 def test_every_name_of_the_api_is_described():
     from api_names import public_names
+
     from docstrings import described
 
     stations = public_names()

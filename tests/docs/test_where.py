@@ -8,10 +8,10 @@ from typing import get_args
 
 import pytest
 
-from phosphene.analyse import analysis_names
-from phosphene.evaluate import METRICS
+from phosphene.analysis import analysis_names
+from phosphene.io.config import Config
+from phosphene.metrics import METRICS
 from phosphene.recipes import recipe, recipe_names
-from phosphene.run.config import Config
 from tests.docs.test_pages import parsed
 
 ROOT = Path(__file__).resolve().parents[2]

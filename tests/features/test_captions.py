@@ -7,9 +7,6 @@ import colorsys
 import numpy as np
 import pytest
 
-from phosphene import zoo
-from phosphene.data.insilico import captions as written
-from phosphene.data.insilico import scenes
 from phosphene.errors import ConfigError, DataError
 from phosphene.features import augment as alter
 from phosphene.features.augment import AugmentConfig, augment, augmented
@@ -25,7 +22,9 @@ from phosphene.features.captions import (
     screened,
 )
 from phosphene.features.clip import ClipFeatures
-from phosphene.run.stages import load_part, save_part
+from phosphene.io.stages import load_part, save_part
+from phosphene.lab import captions as written
+from phosphene.lab import scenes, zoo
 from phosphene.types import Stimuli
 
 needs_clip = pytest.mark.skipif("clip" not in zoo.names(), reason="the zoo's weights are not bundled")

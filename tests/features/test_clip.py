@@ -9,15 +9,15 @@ import shutil
 import numpy as np
 import pytest
 
-from phosphene import zoo
-from phosphene.data.insilico import scenes
 from phosphene.errors import ConfigError, DataError, ModelError, NotAvailable, PhospheneWarning
-from phosphene.features import clip_files, fingerprint
+from phosphene.features import fingerprint
 from phosphene.features.clip import ClipFeatures
-from phosphene.features.clip_files import Preprocessing
-from phosphene.run.store import RowStore
+from phosphene.io.store import RowStore
+from phosphene.lab import scenes, zoo
+from phosphene.lab.zoo import networks
+from phosphene.models import public_clip as clip_files
+from phosphene.models.public_clip import Preprocessing
 from phosphene.types import Stimuli
-from phosphene.zoo import networks
 
 SIZE, PATCH, DIM, LENGTH = 24, 8, 6, 12
 REFERENCE_DIGEST = "4e946db7682a3bd5"

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from phosphene.data.insilico import scenes
 from phosphene.errors import ConfigError, DataError, ModelError, NotAvailable
-from phosphene.features import fingerprint, vdvae_weights
+from phosphene.features import fingerprint
 from phosphene.features.vdvae import VdvaeFeatures
-from phosphene.features.vdvae_config import VdvaeConfig
-from phosphene.features.vdvae_network import Vdvae
+from phosphene.lab import scenes
+from phosphene.models import vdvae as vdvae_weights
+from phosphene.models.vdvae import Vdvae, VdvaeConfig
 from phosphene.types import Stimuli
 
 TINY = VdvaeConfig(
@@ -157,8 +157,8 @@ def test_missing_pictures_are_left_out_of_the_store(checkpoint, tmp_path):
 def test_the_lab_network_comes_from_the_zoo(tmp_path):
     from safetensors.torch import save
 
-    from phosphene.zoo import networks
-    from phosphene.zoo.networks import NETWORKS
+    from phosphene.lab.zoo import networks
+    from phosphene.lab.zoo.networks import NETWORKS
 
     if "vdvae" not in networks.NETWORKS:
         pytest.skip("the zoo does not list 'vdvae'")

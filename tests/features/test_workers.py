@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from phosphene import zoo
 from phosphene.data import open_dataset
 from phosphene.errors import ConfigError
 from phosphene.features.clip import ClipFeatures
 from phosphene.features.workers import FeatureJob, fill
-from phosphene.run.store import RowStore, cached
+from phosphene.io.store import RowStore, cached
+from phosphene.lab import zoo
 
 SIZES = {"n_train": 20, "n_test": 4, "n_voxels": 50}
 pytestmark = pytest.mark.skipif(not {"clip", "vdvae"} <= set(zoo.names()), reason="the zoo's weights are not bundled")

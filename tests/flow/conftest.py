@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from phosphene.train.checkpoint import ModulePart
+from phosphene.training.checkpoint import ModulePart
 
 
 def write_pair_file(path, *, n_train=60, n_test=12, n_voxels=50, size=8, repeat_across=0, seed=0):

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from phosphene import flow
-from phosphene.evaluate import Evidence
-from phosphene.evaluate.golden import golden_reference
-from phosphene.flow.targets import targets_of
+from phosphene.flow.decoding_targets import targets_of
+from phosphene.metrics.golden import golden_reference
+from phosphene.validity import Evidence
 from tests.flow.conftest import write_pair_file
 
 
@@ -40,7 +40,7 @@ def test_a_run_answers_every_check_of_brain_and_score(tmp_path):
 
 
 def test_a_changed_metric_and_an_fid_of_few_stand_beside_no_published_figure():
-    module = importlib.import_module("phosphene.flow.evaluate")
+    module = importlib.import_module("phosphene.flow.evaluation")
     kept = golden_reference()
     brain = pd.DataFrame({"metric": ["fid.pictures.inception64", "two_way.pictures.clip_vit_l14"], "n": [50, 50]})
     same, moved = Evidence(golden=kept), Evidence(golden={**kept, "two_way.golden": 0.5})

@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from phosphene import flow, recipes, zoo
+from phosphene import flow, recipes
 from phosphene.align import Ridge
 from phosphene.features.clip import ClipFeatures
 from phosphene.flow.show import summary
+from phosphene.lab import zoo
 from phosphene.recipes.base import Recipe, RecipeConfig
 from phosphene.types import Images, Latents
 
@@ -105,7 +106,7 @@ def test_folds_are_named_by_text_in_fixed_spaces_only(run_of, monkeypatch):
     run = run_of("nsd", 40, 10, split="kfold:2")
     assert f"zero_shot_top1.{SPACE}" in set(run.table("scores.csv")["metric"])
     monkeypatch.setattr(Nearest, "fixed_spaces", frozenset())
-    from phosphene.flow.opened import open_run
+    from phosphene.run import open_run
 
     opened = open_run(run.path)
     flow.evaluate(opened)  # the latents are still on the disk, but may not be scored together

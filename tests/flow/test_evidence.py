@@ -7,10 +7,10 @@ import pytest
 
 from phosphene import flow
 from phosphene.errors import SplitError
+from phosphene.io import ledger
+from phosphene.io.folder import RunFolder
 from phosphene.recipes import RECIPES, recipe
 from phosphene.recipes.corpora import GENERATORS, PICTURES
-from phosphene.run import ledger
-from phosphene.run.folder import RunFolder
 
 from .conftest import write_pair_file
 

@@ -10,8 +10,8 @@ import pytest
 
 from phosphene import flow
 from phosphene.errors import ConfigError, ModelError, SplitError
-from phosphene.run.folder import RunFolder
-from phosphene.run.stages import STAGE
+from phosphene.io.folder import RunFolder
+from phosphene.io.stages import STAGE
 from tests.flow.conftest import write_pair_file
 
 FAST = {"recipe.curve.kind": "none", "recipe.alphas": [1.0, 100.0, 10000.0]}

@@ -11,17 +11,17 @@ import pytest
 from phosphene import flow, recipes
 from phosphene.errors import MachineError
 from phosphene.flow.forecast import _carried_on, forecast, settings_for, show_memory, text_of
-from phosphene.flow.opened import Opened
+from phosphene.io import memory
+from phosphene.io.folder import RunFolder
 from phosphene.recipes.base import Recipe, RecipeConfig
-from phosphene.run import memory
-from phosphene.run.folder import RunFolder
-from phosphene.train.checkpoint import ModulePart
+from phosphene.run import Run
+from phosphene.training.checkpoint import ModulePart
 from tests.flow.conftest import LayerPart, write_pair_file
 
 
 def opened(kind, file, out, **values):
     layers = [("test", {"data.name": str(file), **values})]
-    return Opened(RunFolder(out), flow.configure(kind, layers)[0])
+    return Run(RunFolder(out), flow.configure(kind, layers)[0])
 
 
 def test_every_stage_is_predicted_with_how_it_is_known_and_nothing_is_written(tmp_path):
@@ -81,7 +81,7 @@ class Deep(Recipe[DeepConfig]):
         """Train, with all of the responses at hand."""
         import torch
 
-        from phosphene.train import TrainConfig
+        from phosphene.training import TrainConfig
 
         class Net(torch.nn.Module):
             def __init__(self, part):

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from phosphene import flow, zoo
+from phosphene import flow
+from phosphene.lab import zoo
 
 pytestmark = pytest.mark.skipif(
     not {"vq", "mae", "ldm"} <= set(zoo.names()), reason="the zoo's weights are not bundled"
@@ -39,8 +40,8 @@ def loss(run, stage):
     """Of the trained autoencoder on its own training responses, under fixed noise."""
     import torch
 
-    from phosphene.brain.roi_mae import subject_batches
-    from phosphene.train import Draws
+    from phosphene.models.roi_mae import subject_batches
+    from phosphene.training import Draws
 
     opened = flow.open_run(run)
     recipe, (train, _) = opened.recipe(0), opened.sides(0)

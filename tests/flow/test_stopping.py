@@ -34,7 +34,7 @@ class Told(Recipe[ToldConfig]):
         """Train."""
         import torch
 
-        from phosphene.train import TrainConfig
+        from phosphene.training import TrainConfig
 
         class Net(torch.nn.Module):
             calls = 0

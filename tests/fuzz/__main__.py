@@ -74,21 +74,21 @@ def warm() -> None:
     """Import once what the children would import again and again."""
     import h5py
     import nibabel.cifti2
+    import phosphene.report
     import PIL.Image
     import scipy.io
     import torch
     import transformers.models.clip
     from diffusers import AutoencoderKL, VQModel
 
-    import phosphene.brain
     import phosphene.flow
-    import phosphene.report
+    import phosphene.models
 
     for plugin in (PIL.Image.preinit, PIL.Image.init):
         plugin()
     torch.set_num_threads(1)
     assert all(
-        (h5py, nibabel.cifti2, scipy.io, transformers, AutoencoderKL, VQModel, phosphene.brain, phosphene.report)
+        (h5py, nibabel.cifti2, scipy.io, transformers, AutoencoderKL, VQModel, phosphene.models, phosphene.report)
     )
 
 

@@ -57,7 +57,8 @@ def _everything(dataset: Any) -> None:
 
 def _open(name: str, root: str = "", **options: Any) -> Callable[[Path], None]:
     def read(folder: Path) -> None:
-        from phosphene.data import check, open_dataset
+        from phosphene.data import open_dataset
+        from phosphene.reporting.describe import check
 
         _everything(open_dataset(name, root=folder / root if root else folder, options=options))
         check(name, root=folder / root if root else folder, options=options)
@@ -117,7 +118,8 @@ def _pairs(kind: str) -> Callable[[Path], None]:
 
 
 def _read_pairs(folder: Path) -> None:
-    from phosphene.data import check, open_dataset
+    from phosphene.data import open_dataset
+    from phosphene.reporting.describe import check
 
     (file,) = folder.iterdir()
     _everything(open_dataset(str(file)))
@@ -137,8 +139,9 @@ def _hcp(folder: Path) -> None:
 
 
 def _read_hcp(folder: Path) -> None:
-    from phosphene.brain import resting_windows
-    from phosphene.data import check, open_dataset
+    from phosphene.data import open_dataset
+    from phosphene.models import resting_windows
+    from phosphene.reporting.describe import check
 
     _everything(open_dataset("hcp", root=folder / "hcp"))
     check("hcp", root=folder / "hcp")
@@ -175,7 +178,8 @@ def _bids(folder: Path) -> None:
 
 def _read_bids(folder: Path) -> None:
     from phosphene.betas import read_runs
-    from phosphene.data import check, open_dataset
+    from phosphene.data import open_dataset
+    from phosphene.reporting.describe import check
 
     found = read_runs(folder / "study", "01", confounds=True)
     assert all(np.asarray(run.volumes).ndim == 2 for run in found.runs)
@@ -220,7 +224,8 @@ def _folder_format(folder: Path) -> None:
 
 
 def _read_folder_format(folder: Path) -> None:
-    from phosphene.data import check, read_dataset
+    from phosphene.data import read_dataset
+    from phosphene.reporting.describe import check
 
     _everything(read_dataset(folder / "set"))
     check(folder / "set")
@@ -378,7 +383,7 @@ def _splits(folder: Path) -> None:
 
 
 def _read_splits(folder: Path) -> None:
-    from phosphene.data.split_files import from_file
+    from phosphene.data.splits import from_file
     from phosphene.errors import PhospheneError
     from tests.data.test_splits import make_dataset, make_trials
 
@@ -407,8 +412,8 @@ def _config(folder: Path) -> None:
 
 def _read_config(folder: Path) -> None:
     from phosphene.errors import PhospheneError
-    from phosphene.flow import configure
-    from phosphene.run.config import read_yaml
+    from phosphene.io.config import read_yaml
+    from phosphene.run import configure
 
     problem: PhospheneError | None = None
     for file in sorted(folder.iterdir()):
@@ -438,7 +443,7 @@ def _grid(folder: Path) -> None:
 
 def _read_grid(folder: Path) -> None:
     from phosphene.errors import PhospheneError
-    from phosphene.sweep.grid import read_grid
+    from phosphene.sweeps.grid import read_grid
 
     problem: PhospheneError | None = None
     for file in sorted(folder.iterdir()):
@@ -504,7 +509,7 @@ def _read_hrf(folder: Path) -> None:
 def _foreign(folder: Path) -> None:
     import torch
 
-    from tests.train.test_foreign import weights
+    from tests.io.test_foreign import weights
 
     what = {"model": weights(), "epoch": 3, "optimizer": {"state": {0: {"m": torch.ones(3)}}, "lr": 1e-3}}
     torch.save(what, folder / "zip.pth")
@@ -513,7 +518,7 @@ def _foreign(folder: Path) -> None:
 
 def _read_foreign(folder: Path) -> None:
     from phosphene.errors import PhospheneError
-    from phosphene.train.foreign import read_foreign
+    from phosphene.io.foreign import read_foreign
 
     problem: PhospheneError | None = None
     for file in sorted(folder.iterdir()):
@@ -528,20 +533,20 @@ def _read_foreign(folder: Path) -> None:
 def _sc_mbm(folder: Path) -> None:
     import torch
 
-    from tests.brain.test_patch_mae import network, published_layout
+    from tests.models.test_patch_mae import network, published_layout
 
     torch.save({"model": published_layout(network(), n_patches=20), "epoch": 1}, folder / "fmri_encoder.pth")
 
 
 def _read_sc_mbm(folder: Path) -> None:
-    from phosphene.brain.sc_mbm import load_sc_mbm, read_sc_mbm
-    from tests.brain.test_patch_mae import network
+    from phosphene.models.sc_mbm import load_sc_mbm, read_sc_mbm
+    from tests.models.test_patch_mae import network
 
     load_sc_mbm(network(), read_sc_mbm(folder / "fmri_encoder.pth"))
 
 
 def _stylegan(folder: Path) -> None:
-    from tests.generate import test_stylegan2 as made
+    from tests.models import test_stylegan2 as made
 
     def _reconstruct_persistent_obj(meta: Any) -> None:
         raise AssertionError("the official loader was called")
@@ -565,13 +570,13 @@ def _stylegan(folder: Path) -> None:
 
 
 def _read_stylegan(folder: Path) -> None:
-    from phosphene.generate.stylegan2_files import read_networks
+    from phosphene.models.stylegan2 import read_networks
 
     read_networks(folder / "network.pkl")
 
 
 def _stylegan_folder(folder: Path) -> None:
-    from phosphene.generate.stylegan2_files import convert
+    from phosphene.models.stylegan2 import convert
 
     (folder / "x").mkdir()
     _stylegan(folder / "x")
@@ -580,13 +585,13 @@ def _stylegan_folder(folder: Path) -> None:
 
 
 def _read_stylegan_folder(folder: Path) -> None:
-    from phosphene.generate.stylegan2_files import read_folder
+    from phosphene.models.stylegan2 import read_folder
 
     read_folder(folder / "converted")
 
 
 def _flax(folder: Path) -> None:
-    from tests.generate.test_flax_file import pack
+    from tests.io.test_flax_file import pack
 
     rng = np.random.default_rng(0)
     layer = {"kernel": rng.normal(size=(3, 4, 2)).astype(np.float32), "bias": rng.normal(size=4)}
@@ -596,8 +601,8 @@ def _flax(folder: Path) -> None:
 
 
 def _read_flax(folder: Path) -> None:
-    from phosphene.generate.flax_file import read_flax
-    from phosphene.generate.maskgit_weights import flat_tree
+    from phosphene.io.flax_file import read_flax
+    from phosphene.models.maskgit import flat_tree
 
     flat_tree(read_flax(folder / "checkpoint"))
 
@@ -605,14 +610,14 @@ def _read_flax(folder: Path) -> None:
 def _ldm(folder: Path) -> None:
     import torch
 
-    from tests.generate.test_ldm import public_file
+    from tests.models.test_ldm import public_file
 
     torch.save({"state_dict": public_file()}, folder / "ldm.ckpt")
 
 
 def _read_ldm(folder: Path) -> None:
-    from phosphene.generate import ldm_weights
-    from tests.generate.test_ldm import SMALL_VQ, TINY
+    from phosphene.models import ldm as ldm_weights
+    from tests.models.test_ldm import SMALL_VQ, TINY
 
     tensors = ldm_weights.read_public(folder / "ldm.ckpt")
     ldm_weights.public_network(tensors, TINY)
@@ -620,14 +625,14 @@ def _read_ldm(folder: Path) -> None:
 
 
 def _versatile(folder: Path) -> None:
-    from tests.generate import test_dual_guided as made
+    from tests.models import test_dual_guided as made
 
     made.make_versatile(folder)
 
 
 def _read_versatile(folder: Path) -> None:
-    from phosphene.generate import dual_guided_files as files
-    from tests.generate.test_dual_guided import NOTHING
+    from phosphene.models import dual_guided as files
+    from tests.models.test_dual_guided import NOTHING
 
     files.read_folder(folder, *NOTHING)
     files.digest(folder)
@@ -640,7 +645,7 @@ def _vdvae(folder: Path) -> None:
 
 
 def _read_vdvae(folder: Path) -> None:
-    from phosphene.features import vdvae_weights
+    from phosphene.models import vdvae as vdvae_weights
     from tests.features.test_vdvae import TINY
 
     vdvae_weights.load(folder / "vdvae-0")
@@ -655,7 +660,7 @@ def _clip(folder: Path) -> None:
 
 
 def _read_clip(folder: Path) -> None:
-    from phosphene.features import clip_files
+    from phosphene.models import public_clip as clip_files
 
     config = clip_files.read_config(folder)
     clip_files.Preprocessing.of(folder, int(config["vision_config"]["image_size"]))
@@ -667,14 +672,14 @@ def _read_clip(folder: Path) -> None:
 
 
 def _zoo(folder: Path) -> None:
-    from phosphene import zoo
+    from phosphene.lab import zoo
 
     for suffix in ("json", "safetensors"):
         shutil.copy(zoo.WEIGHTS / f"vdvae.{suffix}", folder / f"vdvae.{suffix}")
 
 
 def _read_zoo(folder: Path) -> None:
-    from phosphene import zoo
+    from phosphene.lab import zoo
 
     zoo.load("vdvae", folder=folder)
 
@@ -693,20 +698,20 @@ class Numbers:
 
     @classmethod
     def from_state(cls, tensors: dict[str, np.ndarray], meta: dict[str, Any]) -> Numbers:
-        from phosphene.run.stages import take
+        from phosphene.io.stages import take
 
         return cls(*take(tensors, ("w",), "numbers"))
 
 
 def _stage(folder: Path) -> None:
-    from phosphene.run.stages import save_part
+    from phosphene.io.stages import save_part
 
     part = Numbers(np.arange(12.0).reshape(3, 4).astype("f4"))
     save_part(folder / "numbers", part, stage="numbers", digest="d" * 64, seconds=1.0, lineage=["s/1", "s/2"])
 
 
 def _read_stage(folder: Path) -> None:
-    from phosphene.run.stages import load_part, read_lineage, read_safetensors
+    from phosphene.io.stages import load_part, read_lineage, read_safetensors
 
     read_safetensors(folder / "numbers" / "weights.safetensors")
     read_lineage(folder / "numbers")
@@ -714,7 +719,7 @@ def _read_stage(folder: Path) -> None:
 
 
 def _store(folder: Path) -> None:
-    from phosphene.run.store import RowStore
+    from phosphene.io.store import RowStore
 
     store = RowStore.open_or_make(folder / "rows", {"what": "x"}, ["a", "b", "c", "d"], (3,), chunk=2)
     for rows in store.missing():
@@ -722,7 +727,7 @@ def _store(folder: Path) -> None:
 
 
 def _read_store(folder: Path) -> None:
-    from phosphene.run.store import RowStore
+    from phosphene.io.store import RowStore
 
     store = RowStore.open_or_make(folder / "rows", {"what": "x"}, ["a", "b", "c", "d"], (3,), chunk=2)
     assert store.read(["a", "d"]).tolist() == [[1.5] * 3] * 2, "rows that are not what was written"
@@ -732,7 +737,7 @@ def _read_store(folder: Path) -> None:
 def _checkpoint(folder: Path) -> None:
     import torch
 
-    from phosphene.train.checkpoint import Checkpoint, save_checkpoint
+    from phosphene.training.checkpoint import Checkpoint, save_checkpoint
 
     for step in (1, 2):
         model = {"w": torch.full((3, 2), float(step))}
@@ -741,7 +746,7 @@ def _checkpoint(folder: Path) -> None:
 
 
 def _read_checkpoint(folder: Path) -> None:
-    from phosphene.train.checkpoint import last_checkpoint
+    from phosphene.training.checkpoint import last_checkpoint
 
     found = last_checkpoint(folder)
     assert found is None or found.model["w"].shape == (3, 2)
@@ -763,7 +768,7 @@ def _run(folder: Path) -> None:
 
 def _read_run(folder: Path) -> None:
     from phosphene import flow
-    from phosphene.report import report
+    from phosphene.reporting import report
 
     opened = flow.open_run(folder / "run")
     opened.recipe(0)

@@ -11,7 +11,7 @@ from phosphene import flow, recipes
 from phosphene.align.ridge import Ridge
 from phosphene.errors import ConfigError
 from phosphene.recipes.base import Recipe, RecipeConfig
-from phosphene.report import report
+from phosphene.reporting import report
 from phosphene.types import Images
 
 

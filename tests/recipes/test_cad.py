@@ -12,16 +12,17 @@ import pytest
 import torch
 from torch import nn
 
-from phosphene import flow, zoo
+from phosphene import flow
 from phosphene.errors import ConfigError
-from phosphene.flow.opened import Opened
-from phosphene.recipes.brain_ldm import BrainToPicture, Choice, Pictures
+from phosphene.io.progress import Progress
+from phosphene.io.stages import StageStore
+from phosphene.lab import zoo
+from phosphene.lab.zoo.networks import build
+from phosphene.models.brain_ldm import BrainToPicture, HeldOutChoice, Pictures
 from phosphene.recipes.cad import Cad
 from phosphene.recipes.mind_vis import MindVis
-from phosphene.run.progress import Progress
-from phosphene.run.stages import StageStore
-from phosphene.train import Draws, TrainConfig, train
-from phosphene.zoo.networks import build
+from phosphene.run import Run
+from phosphene.training import Draws, TrainConfig, train
 
 pytestmark = pytest.mark.skipif(not {"vq", "mae"} <= set(zoo.names()), reason="the zoo's weights are not bundled")
 
@@ -83,7 +84,7 @@ def configured(label_network):
 
 @pytest.fixture(scope="module")
 def opened(configured):
-    return Opened(None, configured())
+    return Run(None, configured())
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +93,7 @@ def fit(opened, configured):
         config = configured(recipe, **values)
         made = (kind or {"cad": Cad, "mind_vis": MindVis}[recipe])(config.recipe, seed=0)
         made.progress = progress or made.progress
-        asked = Opened(None, config)
+        asked = Run(None, config)
         return made.fit(opened.sides(0)[0], opened.stimuli, store, asked.unpaired(0))
 
     return fit
@@ -296,7 +297,7 @@ class Sinks(nn.Module):
 def test_the_best_step_is_taken_and_not_the_last(tmp_path):
     net = Sinks()
     settings = TrainConfig(steps=20, batch_size=1, lr=0.1, schedule="constant", weight_decay=0)
-    choice = Choice(net, lambda rows: torch.full((len(rows),), 0.5), 3, 2, 0, tmp_path)
+    choice = HeldOutChoice(net, lambda rows: torch.full((len(rows),), 0.5), 3, 2, 0, tmp_path)
     train(
         net,
         lambda rows: torch.ones(1),
@@ -312,7 +313,7 @@ def test_the_best_step_is_taken_and_not_the_last(tmp_path):
     # AdamW moves by about lr a step at first, so that 0.5 is passed at step 5.
     assert choice.take()["step"] == 5
     assert abs(float(net.x.detach()) - 0.5) < 0.05
-    again = Choice(net, lambda rows: torch.full((len(rows),), 0.5), 3, 2, 0, tmp_path)
+    again = HeldOutChoice(net, lambda rows: torch.full((len(rows),), 0.5), 3, 2, 0, tmp_path)
     assert (again.step, again.value) == (choice.step, choice.value)
 
 
@@ -438,9 +439,8 @@ def test_the_paper_preset_has_the_published_settings():
 
 
 def test_the_paper_preset_tunes_the_published_number_of_weights():
-    from phosphene.brain import PatchMae
-    from phosphene.generate.ldm_config import LdmConfig
-    from phosphene.generate.ldm_network import LdmUnet
+    from phosphene.models import PatchMae
+    from phosphene.models.ldm import LdmConfig, LdmUnet
 
     with torch.device("meta"):
         brain = PatchMae(paper("mind_vis").brain, {"sbj_3": GOD_SBJ3})

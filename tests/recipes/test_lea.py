@@ -7,11 +7,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from phosphene import flow, zoo
+from phosphene import flow
 from phosphene.errors import ConfigError
-from phosphene.evaluate.validity.base import Evidence
-from phosphene.evaluate.validity.fitting import subset_invariance
+from phosphene.lab import zoo
 from phosphene.recipes.lea import Lea
+from phosphene.validity.base import Evidence
+from phosphene.validity.leakage import subset_invariance
 
 pytestmark = pytest.mark.skipif(
     not {"clip", "vq", "maskgit"} <= set(zoo.names()), reason="the zoo's weights are not bundled"
@@ -119,7 +120,7 @@ def test_changing_the_generator_spares_the_brain(opened, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(opened.run.path / "stages", folder / "stages")
     train, _ = opened.sides(0)
-    from phosphene.run.stages import StageStore
+    from phosphene.io.stages import StageStore
 
     store = StageStore(folder / "stages")
     config = opened.config.recipe
@@ -160,10 +161,9 @@ def paper():
 def test_the_paper_preset_has_the_published_sizes():
     import torch
 
-    from phosphene.brain import RoiMae
-    from phosphene.generate.maskgit import MaskGit
-    from phosphene.generate.maskgit_config import MaskGitConfig
-    from phosphene.generate.vq import Vqgan
+    from phosphene.models import RoiMae
+    from phosphene.models.maskgit import MaskGit, MaskGitConfig
+    from phosphene.models.vq import Vqgan
 
     config = paper()
     with torch.device("meta"):
@@ -181,8 +181,8 @@ def test_the_paper_preset_has_the_published_sizes():
 
 @pytest.mark.slow
 def test_one_training_step_of_the_paper_preset_runs_on_a_processor():
-    from phosphene.brain import RoiMae, subject_batches
-    from phosphene.train import train
+    from phosphene.models import RoiMae, subject_batches
+    from phosphene.training import train
 
     config = paper()
     edges = np.cumsum([0, *GOD_SBJ1])

@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from phosphene import zoo
-from phosphene.brain import MapperPart
-from phosphene.data import insilico
+from phosphene import lab as insilico
 from phosphene.errors import ConfigError, ModelError
-from phosphene.evaluate.identification import similarity, two_way
 from phosphene.features.captions import clamped
 from phosphene.features.clip import ClipFeatures
+from phosphene.io.config import read_yaml, validate
+from phosphene.io.stages import StageStore
+from phosphene.lab import zoo
+from phosphene.metrics.identification import similarity, two_way
+from phosphene.models import MapperPart
 from phosphene.recipes.mind_reader import MindReader, MindReaderConfig
-from phosphene.run.config import read_yaml, validate
-from phosphene.run.stages import StageStore
 from phosphene.types import Stimuli, Trials
 
 pytestmark = pytest.mark.skipif("clip" not in zoo.names(), reason="the zoo's weights are not bundled")
@@ -34,7 +34,7 @@ class Untrained(MindReader):
         """A generator with random weights."""
         import torch
 
-        from phosphene.generate.stylegan2 import Generator, StyleGan2, StyleGan2Config
+        from phosphene.models.stylegan2 import Generator, StyleGan2, StyleGan2Config
 
         with torch.random.fork_rng([]):
             torch.manual_seed(0)

@@ -7,14 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from phosphene import flow, recipes, zoo
+from phosphene import flow, recipes
 from phosphene.conformance import check_recipe
 from phosphene.errors import ConfigError, DataError, ModelError
+from phosphene.io.config import resolve
+from phosphene.io.stages import StageStore
+from phosphene.lab import zoo
 from phosphene.recipes.brain_diffuser import BrainDiffuser, BrainDiffuserConfig
 from phosphene.recipes.mixed import Mixed, MixedConfig
 from phosphene.recipes.parts import Parts
-from phosphene.run.config import resolve
-from phosphene.run.stages import StageStore
 from phosphene.types import Stimuli
 
 NETWORKS = {"clip", "vq", "maskgit", "vdvae", "dual_guided", "kl", "stylegan2"}
@@ -191,7 +192,7 @@ def test_parts_of_an_unknown_class_are_refused():
 
 @pytest.mark.parametrize("file", MIXES, ids=[f.stem for f in MIXES])
 def test_every_mix_of_the_bench_is_a_run_in_both_presets(file):
-    from phosphene.run.config import read_yaml
+    from phosphene.io.config import read_yaml
 
     for preset in ("lab", "paper"):
         made = flow.configure("mixed", [(file.name, read_yaml(file)), ("test", {"preset": preset, "data.name": "x"})])[
@@ -206,7 +207,7 @@ def test_every_mix_of_the_bench_is_a_run_in_both_presets(file):
     [pytest.param(f, marks=() if f.stem == "ridge_stylegan2" else pytest.mark.slow, id=f.stem) for f in MIXES],
 )
 def test_every_mix_of_the_bench_keeps_the_promises_of_a_recipe(file, study):
-    from phosphene.run.config import flatten, read_yaml
+    from phosphene.io.config import flatten, read_yaml
 
     chosen = {k.removeprefix("recipe."): v for k, v in flatten(read_yaml(file)).items()}
     check_recipe("mixed", values={**TINY, **chosen, "n_folds": 2}, study=study)

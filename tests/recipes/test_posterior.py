@@ -3,11 +3,11 @@ import pandas as pd
 import pytest
 
 from phosphene.errors import ConfigError
-from phosphene.evaluate.pixel import mse, pixcorr
 from phosphene.features.warps import WarpConfig
+from phosphene.io.stages import StageStore
+from phosphene.metrics.pixel import mse, pixcorr
 from phosphene.recipes.linear import Linear, LinearConfig, PixelsConfig
 from phosphene.recipes.posterior import ChoiceConfig, Posterior, PosteriorConfig, PriorConfig
-from phosphene.run.stages import StageStore
 from phosphene.types import Stimuli, Trials
 
 SIZE = 14

@@ -7,11 +7,12 @@ import shutil
 import numpy as np
 import pytest
 
-from phosphene import flow, recipes, zoo
+from phosphene import flow, recipes
 from phosphene.errors import ConfigError
-from phosphene.evaluate.validity.base import Evidence
-from phosphene.evaluate.validity.fitting import subset_invariance
-from phosphene.run.stages import StageStore
+from phosphene.io.stages import StageStore
+from phosphene.lab import zoo
+from phosphene.validity.base import Evidence
+from phosphene.validity.leakage import subset_invariance
 
 pytestmark = pytest.mark.skipif(
     not {"clip", "kl", "vdvae", "dual_guided"} <= set(zoo.names()), reason="the zoo's weights are not bundled"
@@ -131,7 +132,7 @@ def test_any_map_can_take_the_place_of_the_gru(kind, tmp_path):
 
 
 def brain_preset(kind):
-    from phosphene.brain.gru import LATENT_NETS
+    from phosphene.models.gru import LATENT_NETS
 
     return LATENT_NETS[kind].preset("lab")
 

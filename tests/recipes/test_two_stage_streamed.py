@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from phosphene import flow, zoo
+from phosphene import flow
 from phosphene.align.ridge import Ridge
 from phosphene.align.streamed import StreamedRidge
-from phosphene.data.insilico import scenes
 from phosphene.errors import DataError, ModelError
 from phosphene.features.clip import ClipFeatures
-from phosphene.recipes import two_stage
+from phosphene.io.store import StoredRows
+from phosphene.lab import scenes, zoo
+from phosphene.recipes import brain_diffuser as two_stage
 from phosphene.recipes.brain_diffuser import BrainDiffuser
-from phosphene.run.store import StoredRows
 from phosphene.types import Stimuli
 
 pytestmark = pytest.mark.skipif(

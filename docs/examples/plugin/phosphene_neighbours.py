@@ -12,7 +12,7 @@ from pydantic import Field
 
 from phosphene.errors import DataError
 from phosphene.recipes.base import Recipe, RecipeConfig
-from phosphene.run.stages import take
+from phosphene.io.stages import take
 from phosphene.types import Images, Stimuli, Trials
 
 

@@ -15,7 +15,7 @@ from phosphene.align.decoders import ALPHAS
 from phosphene.align.moments import Mode, Moments
 from phosphene.align.ridge import Ridge
 from phosphene.errors import DataError
-from phosphene.run.config import Config
+from phosphene.io.config import Config
 
 
 class AlignConfig(Config):

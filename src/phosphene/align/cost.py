@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from phosphene.align._gram import precision
-from phosphene.align._rows import MAPPED
+from phosphene.align.gram import precision
+from phosphene.align.rows import MAPPED
 from phosphene.errors import ConfigError
 
 EIGEN = 7.5  # an eigendecomposition of size s takes as long as a product of EIGEN * s^3 operations (measured)

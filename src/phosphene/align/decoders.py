@@ -14,7 +14,7 @@ import numpy as np
 
 from phosphene.align.ridge import Ridge
 from phosphene.errors import DataError, PhospheneWarning
-from phosphene.run.stages import take
+from phosphene.io.stages import take
 
 ALPHAS = tuple(float(a) for a in np.logspace(-1, 7, 33))
 """Grid of ridge penalties, for inputs of unit variance."""

@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 from phosphene.align.decoders import LinearGaussian
-from phosphene.run.stages import take
+from phosphene.io.stages import take
 
 
 class MixtureDecoder:

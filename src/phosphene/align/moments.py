@@ -17,7 +17,7 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from phosphene.errors import DataError
-from phosphene.run.stages import take
+from phosphene.io.stages import take
 
 Mode = Literal["train_oof", "test", "none"]
 _NAMES = ("predicted_mean", "predicted_std", "true_mean", "true_std")

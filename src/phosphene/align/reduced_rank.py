@@ -13,14 +13,14 @@ import numpy as np
 from pydantic import Field
 from scipy.linalg import eigh
 
-from phosphene.align import _gram
-from phosphene.align._penalty import check_scale, penalties, warn_at_edge
-from phosphene.align._rows import ALL, Rows, spans
+from phosphene.align import gram as _gram
 from phosphene.align.decoders import ALPHAS
+from phosphene.align.penalty import check_scale, penalties, warn_at_edge
 from phosphene.align.ridge import check_whole, paired_rows
+from phosphene.align.rows import ALL, RowBlocks, spans
 from phosphene.errors import ConfigError, DataError, ModelError
-from phosphene.run.config import Config
-from phosphene.run.stages import take
+from phosphene.io.config import Config
+from phosphene.io.stages import take
 
 _NOTHING = 1e-13  # share of the largest eigenvalue below which one is rounding of double precision
 
@@ -172,7 +172,7 @@ class ReducedRankRidge:
             Before `fit`, or if X has another number of columns than the map was fitted on.
         """
         self._fitted()
-        new = Rows(X, "X")
+        new = RowBlocks(X, "X")
         if new.shape[1] != len(self.x_mean_):
             raise ModelError(
                 f"X has {new.shape[1]} columns but this map was fitted on {len(self.x_mean_)}; "
@@ -213,7 +213,7 @@ class ReducedRankRidge:
         self.rank_, self.alpha_ = left.shape[1], meta["alpha"]
         return self
 
-    def _choose(self, x: Rows, y: Rows, groups, is_dual: bool) -> tuple[int, float]:
+    def _choose(self, x: RowBlocks, y: RowBlocks, groups, is_dual: bool) -> tuple[int, float]:
         """Rank and penalty of the smallest squared error over left-out stimuli."""
         if groups is None:
             raise ConfigError(
@@ -243,7 +243,7 @@ class ReducedRankRidge:
             warn_at_edge(i, self.alphas_, stacklevel=4)
         return int(self.ranks_[j]), float(self.alphas_[i])
 
-    def _columns(self, y: Rows, mean: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    def _columns(self, y: RowBlocks, mean: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
         """Targets less their mean, in double precision, some columns at a time."""
         for columns in spans(y.shape[1], self.block_bytes // (8 * y.shape[0])):
             yield columns, y.block(ALL, columns, minus=mean[columns], dtype=np.float64)

@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from phosphene.align import _gram
-from phosphene.align._penalty import check_scale, factor, penalties, sketch, warn_at_edge
-from phosphene.align._rows import ALL, Rows, destination, spans
+from phosphene.align import gram as _gram
+from phosphene.align.penalty import check_scale, factor, penalties, sketch, warn_at_edge
+from phosphene.align.rows import ALL, RowBlocks, destination, spans
 from phosphene.errors import ConfigError, DataError, ModelError, PhospheneWarning, did_you_mean
 
 CHOICES = ("loo", "gcv", "folds")
@@ -161,7 +161,7 @@ class Ridge:
             Before `fit`, or if X has another number of columns than the model was fitted on.
         """
         self._fitted()
-        new = Rows(X, "X")
+        new = RowBlocks(X, "X")
         m, dtype = new.shape[0], self._coefficients.dtype.type
         if new.shape[1] != self.n_features_:
             raise ModelError(
@@ -274,7 +274,7 @@ class Ridge:
         self.alpha_ = alpha if self.per_target and len(self.alphas_) > 1 else float(alpha[0])
         self._x, self._x_minus = None, np.zeros(p)
         if meta["form"] == "dual":
-            self._x = Rows(np.ascontiguousarray(tensors["x_centred"]), "x_centred")
+            self._x = RowBlocks(np.ascontiguousarray(tensors["x_centred"]), "x_centred")
         return self
 
     @staticmethod
@@ -282,7 +282,7 @@ class Ridge:
         """Shape of the coefficients kept: (p, t) weights, or (n, t) beside the (n, p) features if that is less."""
         return (p, t) if p * t <= n * (p + t) else (n, t)
 
-    def _solve(self, x: Rows, y: Rows, groups, dtype: type, out: np.ndarray | None) -> bool:
+    def _solve(self, x: RowBlocks, y: RowBlocks, groups, dtype: type, out: np.ndarray | None) -> bool:
         """Choose the penalty and form the coefficients; False if ``dtype`` is too coarse for that."""
         (n, p), t = x.shape, y.shape[1]
         dual = n < p
@@ -321,11 +321,11 @@ class Ridge:
         if is_dual and x.is_mapped:
             self._x, self._x_minus = x, self.x_mean_
         elif is_dual:
-            self._x = Rows(x.block(minus=self.x_mean_, dtype=self._coefficients.dtype.type), "X")
+            self._x = RowBlocks(x.block(minus=self.x_mean_, dtype=self._coefficients.dtype.type), "X")
         self.precision_ = np.dtype(dtype).name
         return True
 
-    def _choose(self, x: Rows, y: Rows, groups, spectrum, dtype: type) -> float | np.ndarray:
+    def _choose(self, x: RowBlocks, y: RowBlocks, groups, spectrum, dtype: type) -> float | np.ndarray:
         n, t = x.shape[0], y.shape[1]
         total = np.zeros((len(self.alphas_), t) if self.per_target else len(self.alphas_))
 
@@ -361,7 +361,7 @@ class Ridge:
         warn_at_edge(best, self.alphas_)
         return self.alphas_[best] if self.per_target else float(self.alphas_[best])
 
-    def _blocks(self, y: Rows, dtype: type) -> Iterator[tuple[slice, np.ndarray]]:
+    def _blocks(self, y: RowBlocks, dtype: type) -> Iterator[tuple[slice, np.ndarray]]:
         """Centred targets in column blocks; keeps their means."""
         wide = np.float64 if y.array.dtype.itemsize > 4 else dtype
         for columns in spans(y.shape[1], self._columns(y.shape[0])):
@@ -400,11 +400,11 @@ class Ridge:
             raise ModelError("This ridge map is not fitted yet: call fit(X, Y) first.")
 
 
-def paired_rows(X, Y) -> tuple[Rows, Rows, bool]:
+def paired_rows(X, Y) -> tuple[RowBlocks, RowBlocks, bool]:
     """Both sides of a regression as rows, checked against each other; and whether Y came as one column without an axis."""
-    x = Rows(X, "X")
+    x = RowBlocks(X, "X")
     flat = np.ndim(Y) == 1
-    y = Rows(np.asarray(Y)[:, None] if flat else Y, "Y")
+    y = RowBlocks(np.asarray(Y)[:, None] if flat else Y, "Y")
     if x.shape[0] != y.shape[0]:
         raise DataError(
             f"X and Y must have one row per trial each, but X has {x.shape[0]} rows and Y has {y.shape[0]}; "

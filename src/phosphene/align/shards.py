@@ -40,14 +40,14 @@ from typing import Any, Self
 
 import numpy as np
 
-from phosphene.align._rows import Rows, spans
+from phosphene.align.rows import RowBlocks, spans
 from phosphene.align.streamed import StreamedRidge
 from phosphene.errors import ConfigError, ModelError
 from phosphene.features import cache_folder
-from phosphene.run import atomic
-from phosphene.run.folder import read_json
-from phosphene.run.reading import open_npy
-from phosphene.run.stages import load_part, save_part
+from phosphene.io import atomic
+from phosphene.io.folder import read_json
+from phosphene.io.reading import open_npy
+from phosphene.io.stages import load_part, save_part
 
 FORMAT = "phosphene-ridge-shards"
 VERSION = 1
@@ -94,7 +94,7 @@ class RidgeShards:
                 f"the targets lie in {store}, but PHOSPHENE_CACHE is {cache}: jobs could not find them. Set it to "
                 f"{store.parent}."
             )
-        new = Rows(X, "X")
+        new = RowBlocks(X, "X")
         if new.shape[1] != model.n_features_:
             raise ModelError(
                 f"X has {new.shape[1]} columns but this map was fitted on {model.n_features_}; use the same voxels or "

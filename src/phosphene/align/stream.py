@@ -11,9 +11,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from phosphene.align._penalty import penalties
-from phosphene.align._rows import Rows, destination
-from phosphene.align._smoother import Design, products, with_intercept, write
+from phosphene.align.penalty import penalties
+from phosphene.align.rows import RowBlocks, destination
+from phosphene.align.smoother import SmootherDesign, products, with_intercept, write
 from phosphene.errors import ConfigError, DataError, ModelError
 
 
@@ -78,14 +78,14 @@ def ridge_predict(
     >>> predictions["double"].round(3), alphas
     (array([[14.]], dtype=float32), {'double': 1e-06})
     """
-    x, new = Rows(X, "X"), Rows(X_new, "X_new")
+    x, new = RowBlocks(X, "X"), RowBlocks(X_new, "X_new")
     n, p = x.shape
     if new.shape[1] != p:
         raise ModelError(f"X_new has {new.shape[1]} columns but X has {p}; use the same features in the same order.")
     if not families:
         raise ConfigError("families is empty: name at least one family of targets, such as {'clip': (Y, 1000.0)}.")
-    design = Design.of(x, rows, fit_intercept, block_bytes)
-    sources = {name: Rows(y, f"family {name!r}") for name, (y, _) in families.items()}
+    design = SmootherDesign.of(x, rows, fit_intercept, block_bytes)
+    sources = {name: RowBlocks(y, f"family {name!r}") for name, (y, _) in families.items()}
     grids = {name: penalties(alpha) for name, (_, alpha) in families.items()}
     used = design.used
     for y in sources.values():

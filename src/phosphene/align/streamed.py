@@ -15,15 +15,14 @@ from typing import Any, Self
 
 import numpy as np
 
-from phosphene.align import _gram
-from phosphene.align._penalty import penalties
-from phosphene.align._rows import ALL, Rows, destination, spans
-from phosphene.align._smoother import Design, products, with_intercept, write
+from phosphene.align import gram as _gram
+from phosphene.align.penalty import penalties
+from phosphene.align.rows import ALL, RowBlocks, destination, spans
+from phosphene.align.smoother import SmootherDesign, products, with_intercept, write
 from phosphene.errors import DataError, ModelError
 from phosphene.features import cache_folder
-from phosphene.run.stages import take
-from phosphene.run.store import RowStore, StoredRows
-from phosphene.run.store_files import INDEX
+from phosphene.io.stages import take
+from phosphene.io.store import INDEX, RowStore, StoredRows
 
 _TENSORS = ("map", "x_mean", "share")
 _SETTINGS = ("fit_intercept", "sketch_size", "seed", "block_bytes")
@@ -59,7 +58,7 @@ class StreamedRidge:
     --------
     >>> import numpy as np
     >>> from tempfile import TemporaryDirectory
-    >>> from phosphene.run.store import cached
+    >>> from phosphene.io.store import cached
     >>> x = np.arange(6.0)[:, None]
     >>> with TemporaryDirectory() as cache:
     ...     store = cached(cache, {"what": "double"}, "abcdef", lambda ids: [[2 * "abcdef".index(i)] for i in ids], shape=(1,))
@@ -98,12 +97,12 @@ class StreamedRidge:
         ModelError
             When targets are not computed or damaged.
         """
-        x = Rows(X, "X")
+        x = RowBlocks(X, "X")
         self.targets_ = targets
         self.__dict__.pop("_y", None)  # of an earlier fit
         if len(targets) != x.shape[0]:
             raise DataError(f"X has {x.shape[0]} rows but came with {len(targets)} targets; select the same stimuli.")
-        design = Design.of(x, targets.at, self.fit_intercept, self.block_bytes)
+        design = SmootherDesign.of(x, targets.at, self.fit_intercept, self.block_bytes)
         self.targets_ = StoredRows(targets.store, design.used)
         sources, grids = {"targets": self._y}, {"targets": self.alphas_}
         found = design.smoothers(design.itself, x.shape[1], sources, grids, self.sketch_size, self.seed)
@@ -137,7 +136,7 @@ class StreamedRidge:
         """The same some columns at a time: where they are among the targets, and (m, columns), good until the next."""
         if not hasattr(self, "_map"):
             raise ModelError("This streamed ridge map is not fitted yet: call fit(X, targets) first.")
-        new = Rows(X, "X")
+        new = RowBlocks(X, "X")
         if new.shape[1] != self.n_features_:
             raise ModelError(
                 f"X has {new.shape[1]} columns but this map was fitted on {self.n_features_}; "
@@ -159,13 +158,20 @@ class StreamedRidge:
         ------
         (predicted, true), both (n, columns) float32, some columns after others; good until the next
         """
-        x, y, at, fold = Rows(X, "X"), Rows(targets.mapped(), "the stored targets"), targets.at, np.asarray(fold)
+        x, y, at, fold = (
+            RowBlocks(X, "X"),
+            RowBlocks(targets.mapped(), "the stored targets"),
+            targets.at,
+            np.asarray(fold),
+        )
         used = np.unique(at)
         a = np.zeros((len(at), len(used)), np.float32)
         for f in np.unique(fold):
             inside, outside = np.flatnonzero(fold == f), np.flatnonzero(fold != f)
-            rest = Design.of(Rows(x.array[outside], "X"), at[outside], self.fit_intercept, self.block_bytes)
-            new, grid = Rows(x.array[inside], "X"), np.array([self.alpha_])
+            rest = SmootherDesign.of(
+                RowBlocks(x.array[outside], "X"), at[outside], self.fit_intercept, self.block_bytes
+            )
+            new, grid = RowBlocks(x.array[inside], "X"), np.array([self.alpha_])
             found = rest.smoothers(rest.between(new), len(inside), {"": y}, {"": grid}, 0, self.seed)
             a[np.ix_(inside, np.searchsorted(used, rest.used))] = with_intercept(found.maps[self.alpha_], rest.share)
         # Moments and the like are taken in double precision, which is four times what a block is.
@@ -249,9 +255,9 @@ class StreamedRidge:
         return self
 
     @cached_property
-    def _y(self) -> Rows:
+    def _y(self) -> RowBlocks:
         """The targets, checked against their hashes when first read by this process."""
-        return Rows(self.targets_.mapped(), "the stored targets")
+        return RowBlocks(self.targets_.mapped(), "the stored targets")
 
 
 def _located(store: Mapping[str, Any], cache: Path | str | None) -> RowStore:

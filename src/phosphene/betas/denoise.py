@@ -159,7 +159,7 @@ class Repeats:
 
 
 @dataclass(frozen=True, eq=False)
-class Target:
+class DenoiseTarget:
     """What levels are scored against: badness = constant + sum over trials of ``(sqrt(n) (b - mean) / sd - aim)^2``.
 
     Attributes
@@ -177,7 +177,7 @@ class Target:
     root: np.ndarray
 
     @classmethod
-    def of(cls, betas: np.ndarray, repeats: Repeats) -> Target:
+    def of(cls, betas: np.ndarray, repeats: Repeats) -> DenoiseTarget:
         """From betas of level 0, (n_trials, n_voxels) float32."""
         n_sessions = int(repeats.session.max()) + 1
         mean = np.zeros((n_sessions, betas.shape[1]), dtype=np.float32)
@@ -262,7 +262,7 @@ def component_badness(
         betas.append(b)
         steps.append(downdates(factor, x, part, b, part.T.astype(np.float32) @ y))
     flat = np.concatenate(betas)
-    target = Target.of(flat, repeats)
+    target = DenoiseTarget.of(flat, repeats)
     out = np.zeros((1 + min(p.shape[1] for p in parts), flat.shape[1]))
     out += target.constant
     for design, step in zip(designs, steps, strict=True):

@@ -26,7 +26,7 @@ from phosphene.data import read_dataset, write_dataset
 from phosphene.data.folder import INDEX
 from phosphene.data.pictures import match_pictures, open_pictures
 from phosphene.errors import ConfigError, DataError, PhospheneWarning
-from phosphene.run import atomic
+from phosphene.io import atomic
 from phosphene.types import Dataset, Stimuli, Trials
 
 FOUND = "found.npz"

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from phosphene.betas.denoise import Repeats, Target
+from phosphene.betas.denoise import DenoiseTarget, Repeats
 from phosphene.betas.glm import Factor
 from phosphene.errors import ConfigError
 
@@ -94,7 +94,7 @@ def fraction_badness(
     alphas : (n_fractions, n_voxels)
     """
     flat = np.concatenate([f.vectors.astype(np.float32) @ x for f, x in zip(factors, c, strict=True)])
-    target = Target.of(flat, repeats)
+    target = DenoiseTarget.of(flat, repeats)
     out = np.tile(target.constant, (len(alphas), 1))
     for factor, x, where in zip(factors, c, rows, strict=True):
         scored = np.flatnonzero(target.root[where] > 0)

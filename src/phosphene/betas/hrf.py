@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from phosphene.data.insilico import hrf_shapes
 from phosphene.errors import ConfigError, DataError
-from phosphene.run.reading import reads
+from phosphene.io.reading import reads
+from phosphene.lab import hrf_shapes
 
 _STEP_S = 0.1  # of a table
 _LENGTH_S = 50.0  # a response is over by then, and so is a table
@@ -24,7 +24,7 @@ class HrfLibrary:
     ----------
     name : for provenance
     table : (n_times, n_shapes) responses to an impulse every 0.1 s from onset; None for our own twenty, which are known
-        exactly at any time (:mod:`phosphene.data.insilico.hrf_shapes`)
+        exactly at any time (:mod:`phosphene.lab.hrf_shapes`)
 
     Examples
     --------

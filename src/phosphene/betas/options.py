@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from phosphene.errors import ConfigError
-from phosphene.run.config import Config
+from phosphene.io.config import Config
 
 Kind = Literal["lsa", "lss", "b", "c", "d"]
 

@@ -14,7 +14,7 @@ from phosphene.betas.hrf import HrfLibrary
 from phosphene.betas.noise_ceiling import ceiling, ncsnr
 from phosphene.betas.options import BetaOptions
 from phosphene.betas.runs import BoldRun, check_study
-from phosphene.betas.study import Study
+from phosphene.betas.study import BoldStudy
 from phosphene.betas.work import Work
 from phosphene.errors import ConfigError, PhospheneWarning
 from phosphene.types import Trials
@@ -106,7 +106,7 @@ def single_trial_betas(
     folds = np.concatenate([np.full(len(r.events), k if r.fold is None else r.fold) for k, r in enumerate(runs)])
     repeats = denoise.Repeats.of(table["stimulus"], folds, table["session"].to_numpy())
     options = _possible(options, repeats)
-    study = Study(runs, library, assumed, options, work, workers)
+    study = BoldStudy(runs, library, assumed, options, work, workers)
     _warn_of_collinearity(study)
     if out is None:
         out = np.empty((study.n_trials, study.n_voxels), dtype=np.float32)
@@ -197,7 +197,7 @@ def _trial_table(runs: Sequence[BoldRun], shift_s: float) -> pd.DataFrame:
     return table
 
 
-def _warn_of_collinearity(study: Study) -> None:
+def _warn_of_collinearity(study: BoldStudy) -> None:
     for run, design in zip(study.runs, study.designs, strict=True):
         factor = design.factor(study.assumed)
         if factor.is_deficient:
@@ -209,7 +209,7 @@ def _warn_of_collinearity(study: Study) -> None:
             )
 
 
-def _look(study: Study, progress: Told) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _look(study: BoldStudy, progress: Told) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean signal, on-off R2, and response of every voxel."""
     mean, on_off = np.zeros(study.n_voxels), np.zeros(study.n_voxels)
     hrf = np.full(study.n_voxels, study.assumed)
@@ -235,7 +235,7 @@ def _look(study: Study, progress: Told) -> tuple[np.ndarray, np.ndarray, np.ndar
 
 
 def _components(
-    study: Study,
+    study: BoldStudy,
     hrf: np.ndarray,
     on_off: np.ndarray,
     pool: np.ndarray,
@@ -284,7 +284,7 @@ def _components(
 class _Denoised:
     """Factors of designs from which components are projected out, made once each."""
 
-    def __init__(self, study: Study, parts: list[np.ndarray] | None) -> None:
+    def __init__(self, study: BoldStudy, parts: list[np.ndarray] | None) -> None:
         self.study, self.parts = study, parts
         self._made: dict[tuple[int, int], tuple[glm.Factor, np.ndarray | None]] = {}
 
@@ -301,7 +301,7 @@ class _Denoised:
 
 
 def _final(
-    study: Study,
+    study: BoldStudy,
     hrf: np.ndarray,
     mean: np.ndarray,
     parts: list[np.ndarray] | None,

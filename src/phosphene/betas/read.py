@@ -34,7 +34,7 @@ from phosphene.betas.layouts import Place, bids, bids_masks, openfmri, openfmri_
 from phosphene.betas.runs import BoldRun
 from phosphene.betas.work import Work
 from phosphene.errors import DataError, did_you_mean
-from phosphene.run.reading import reads
+from phosphene.io.reading import reads
 from phosphene.types import ROI, digest_of
 
 _STIMULUS = ("stimulus", "stim_file", "trial_type")

@@ -18,7 +18,7 @@ from phosphene.errors import DataError
 
 
 @dataclass(frozen=True)
-class Group:
+class RunGroup:
     """Voxels of a block that share a response, and their series in each run."""
 
     shape: int
@@ -26,7 +26,7 @@ class Group:
     series: list[np.ndarray]
 
 
-class Study:
+class BoldStudy:
     """Runs without drift, a block of voxels at a time, kept where memory allows."""
 
     def __init__(
@@ -56,7 +56,7 @@ class Study:
         n_volumes = sum(len(run) for run in runs)
         self.step = int(np.clip(budget / 4 / (8 * n_volumes + 40 * self.n_trials), 64, 8192))
         self.keeps = 4 * n_volumes * self.n_voxels < budget / 2
-        self._kept: dict[int, list[Group]] = {}
+        self._kept: dict[int, list[RunGroup]] = {}
         self.work = work
         block = self.step * (16 * n_volumes + 40 * self.n_trials)
         self.workers = max(1, min(workers, int(budget / (2 if self.keeps else 1) / block)))
@@ -116,17 +116,17 @@ class Study:
         if self.keeps:
             self._kept[block.start] = self._split(block, series, hrf)
 
-    def groups(self, block: slice, hrf: np.ndarray) -> list[Group]:
+    def groups(self, block: slice, hrf: np.ndarray) -> list[RunGroup]:
         """Voxels of a block by response."""
         if block.start in self._kept:
             return self._kept[block.start]
         return self._split(block, self.series(block)[0], hrf[block])
 
     @staticmethod
-    def _split(block: slice, series: list[np.ndarray], hrf: np.ndarray) -> list[Group]:
+    def _split(block: slice, series: list[np.ndarray], hrf: np.ndarray) -> list[RunGroup]:
         out = []
         for shape in np.unique(hrf):
             here = np.flatnonzero(hrf == shape)
             whole = len(here) == len(hrf)
-            out.append(Group(int(shape), block.start + here, series if whole else [y[:, here] for y in series]))
+            out.append(RunGroup(int(shape), block.start + here, series if whole else [y[:, here] for y in series]))
         return out

@@ -30,7 +30,7 @@ from phosphene.data.findings import Finding
 from phosphene.data.pictures import pictures_of
 from phosphene.data.reader import ReaderOptions, about
 from phosphene.errors import DataError, PhospheneError, PhospheneWarning, did_you_mean
-from phosphene.run.atomic import checked_path
+from phosphene.io.atomic import checked_path
 from phosphene.types import Dataset, Stimuli, Trials, digest_of
 
 

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from phosphene.errors import ConfigError, PhospheneWarning
-from phosphene.run import atomic
-from phosphene.run.folder import LOCK, RunFolder
-from phosphene.run.reading import open_npy
+from phosphene.io import atomic
+from phosphene.io.folder import LOCK, RunFolder
+from phosphene.io.reading import open_npy
 
 _KEY = "key.json"
 

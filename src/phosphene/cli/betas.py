@@ -57,8 +57,8 @@ def betas(
 
     from phosphene.betas import BetaOptions, betas_from_folder
     from phosphene.errors import ConfigError, did_you_mean
-    from phosphene.report.betas import betas_report
-    from phosphene.run.config import parse_assignments, validate
+    from phosphene.io.config import parse_assignments, validate
+    from phosphene.reporting.betas_page import betas_report
 
     kinds = ("B", "C", "D", "lss", "lsa")
     if kind.lower() not in {k.lower() for k in kinds}:
@@ -115,7 +115,7 @@ def _seconds(text: str) -> float:
 
 def _told(quiet: bool) -> Any:
     """A line that is redrawn in a terminal, with the time left; one line a step elsewhere."""
-    from phosphene.run.progress import duration
+    from phosphene.io.progress import duration
 
     live = sys.stderr.isatty() and not quiet
     began: dict[str, float] = {}

@@ -22,8 +22,8 @@ Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
 
 def layers_of(command: dict[str, Any], config: Path | None, assignments: list[str] | None) -> list[tuple[str, Any]]:
     """Layers of a configuration, the later over the earlier: a file, the command's own options, --set."""
-    from phosphene.run.atomic import checked_path
-    from phosphene.run.config import parse_assignments, read_yaml
+    from phosphene.io.atomic import checked_path
+    from phosphene.io.config import parse_assignments, read_yaml
 
     layers: list[tuple[str, Any]] = []
     if config is not None:
@@ -62,7 +62,7 @@ def command_layer(
 
 def options_of(option: list[str] | None) -> dict[str, Any]:
     """KEY=VALUE given several times, as a mapping."""
-    from phosphene.run.config import parse_assignments
+    from phosphene.io.config import parse_assignments
 
     return parse_assignments(option or [])
 
@@ -94,6 +94,6 @@ def only_test(split: str) -> None:
 
 def progress_to(quiet: bool) -> Any:
     """Where progress goes: the terminal, or nowhere."""
-    from phosphene.run.progress import Progress
+    from phosphene.io.progress import Progress
 
     return Progress(quiet=quiet)

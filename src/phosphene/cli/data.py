@@ -17,7 +17,7 @@ app = typer.Typer(
 @app.command("list")
 def data_list(root: Root = None) -> None:
     """Data sets phosphene can read, and which of them are there."""
-    from phosphene.data import describe
+    from phosphene.reporting import describe
 
     typer.echo(describe.render(describe.listing(text(root))))
 
@@ -32,13 +32,15 @@ def data_info(
     ] = None,
 ) -> None:
     """What is in a data set: subjects, trials, pictures, regions, splits, ceilings."""
-    from phosphene.data import describe, registry, yardstick
+    from phosphene.data import oracle as yardstick
+    from phosphene.data import registry
+    from phosphene.reporting import describe
 
     dataset = registry.open_dataset(name, root=text(root), options=options_of(option))
     best = yardstick.best_linear(name, root=text(root), options=options_of(option))
     typer.echo(describe.render([*describe.info(dataset), *best]))
     if figure is not None:
-        from phosphene.data.atlas import write_atlas
+        from phosphene.reporting.data_plate import write_atlas
 
         typer.echo(f"\nfigure: {write_atlas(dataset, figure)}")
     else:
@@ -115,7 +117,7 @@ def data_check(
     ] = False,
 ) -> None:
     """Look for everything that would spoil a result; status 4 when something would."""
-    from phosphene.data import describe
+    from phosphene.reporting import describe
 
     beside: list[describe.Section] = []
     if name == "weights":
@@ -162,8 +164,9 @@ def data_import(
     quiet: Quiet = False,
 ) -> None:
     """Copy a data set, or your own files, into a folder that opens at once and fits any recipe."""
-    from phosphene.data import describe, importing
+    from phosphene.data import importing
     from phosphene.errors import ConfigError
+    from phosphene.reporting import describe
 
     own = {"betas": betas, "trials": trials}
     if source is not None and any(own.values()):

@@ -64,8 +64,8 @@ def fit(
     """Fit a recipe to the training trials, stage by stage; finished stages are never computed twice."""
     from phosphene import flow
     from phosphene.flow.forecast import text_of
-    from phosphene.run.device import on
-    from phosphene.run.folder import RunFolder
+    from phosphene.io.device import on
+    from phosphene.io.folder import RunFolder
 
     command = command_layer(data, root, split, preset, seed, option)
     resolved, origins = flow.configure(recipe, layers_of(command, config, set_))
@@ -121,7 +121,7 @@ def evaluate(
 ) -> None:
     """Score decoded pictures and predicted responses, with intervals, chance, nulls, controls and checks."""
     from phosphene import flow
-    from phosphene.report import comparison
+    from phosphene.reporting import run_comparison as comparison
 
     if against:  # what cannot be compared is refused before any work is done
         comparison.against(run, against)
@@ -151,8 +151,8 @@ def analyse(
 ) -> None:
     """Ask a run more: what it makes of noise, what survives a round trip."""
     from phosphene import flow
-    from phosphene.analyse import analyse as ask
-    from phosphene.run.config import parse_assignments
+    from phosphene.analysis import analyse as ask
+    from phosphene.io.config import parse_assignments
 
     options = {**({} if images is None else {"images": str(images)}), **parse_assignments(set_ or [])}
     answer = ask(flow.open_run(run, text(root)), name, options, seed=seed, progress=progress_to(quiet))
@@ -166,8 +166,8 @@ def report(
     ] = None,
 ) -> None:
     """Write one self-contained HTML page."""
-    from phosphene.report import report as write
-    from phosphene.run.folder import RunFolder
+    from phosphene.io.folder import RunFolder
+    from phosphene.reporting import report as write
 
     folders = [RunFolder.existing(r) for r in runs]
     typer.echo(f"report: {write(folders if len(folders) > 1 else folders[0], out=out)}")
@@ -180,7 +180,7 @@ def demo(
     quiet: Quiet = False,
 ) -> None:
     """The whole flow on a simulated subject: fit, decode, encode, evaluate, analyse, report."""
-    from phosphene import demo as demo_
+    from phosphene.flow import demo as demo_
 
     typer.echo(demo_.run(recipe, out, fast=fast, progress=progress_to(quiet)))
 
@@ -207,10 +207,10 @@ def sweep(
     quiet: Quiet = False,
 ) -> None:
     """Every run of a grid: recipes, subjects, seeds, ablations. Only what is missing is made."""
-    from phosphene.run.config import parse_assignments
-    from phosphene.sweep.run import chosen, prepare
-    from phosphene.sweep.run import sweep as make
-    from phosphene.sweep.table import text_table
+    from phosphene.io.config import parse_assignments
+    from phosphene.sweeps.run import chosen, prepare
+    from phosphene.sweeps.run import sweep as make
+    from phosphene.sweeps.table import text_table
 
     command = command_layer(data, root, None, None, None, None)
     layers = [("command line", command), ("--set", parse_assignments(set_ or []))]
@@ -219,7 +219,7 @@ def sweep(
     if dry_run:
         typer.echo("\n".join(f"{'there  ' if whole.is_done(n) else 'missing'}  {n}" for n in names))
     elif slurm is not None:
-        from phosphene.sweep.cluster import submit
+        from phosphene.sweeps.cluster import submit
 
         missing = [n for n in names if not whole.is_done(n)]
         jobs = submit(whole, missing, parse_assignments(slurm))
@@ -248,16 +248,16 @@ def show(
 
         typer.echo(flow.show_recipes())
     elif what == "analyses":
-        from phosphene.analyse import show_analyses
+        from phosphene.analysis import show_analyses
 
         typer.echo(show_analyses())
     elif what == "metrics":
-        from phosphene.evaluate import METRICS
+        from phosphene.metrics import METRICS
 
         width = max(map(len, METRICS))
         typer.echo("\n".join(f"{name:<{width}}  {m.title}; {m.better} is better" for name, m in METRICS.items()))
     elif what == "checks":
-        from phosphene.evaluate import CHECKS
+        from phosphene.validity import CHECKS
 
         typer.echo("\n".join(f"{name:<3}  {c.question}" for name, c in CHECKS.items()))
     elif what == "data":
@@ -285,7 +285,7 @@ def _show_memory(recipe: str | None, preset: str, config: Path | None, set_: lis
     from phosphene import flow
     from phosphene.errors import ConfigError
     from phosphene.flow.forecast import show_memory
-    from phosphene.run.folder import RunFolder
+    from phosphene.io.folder import RunFolder
 
     if recipe is None:
         raise ConfigError("`phosphene show memory` needs a recipe, such as: show memory lea --preset paper")

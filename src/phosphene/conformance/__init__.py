@@ -24,7 +24,7 @@ from phosphene._lazy import attach
 _WHERE = {
     "Checklist": "checklist",
     "NonConforming": "checklist",
-    "Study": "study",
+    "TinyStudy": "study",
     "check_brain_model": "brain",
     "check_feature": "feature",
     "check_generator": "generator",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from phosphene.conformance.checklist import Checklist, finite, must, same
-from phosphene.run.stages import Part
+from phosphene.io.stages import Part
 
 _ROUNDING = 1e-4  # of the largest value: float32 through a network in batches of another size
 
@@ -24,7 +24,7 @@ def check_brain_model(
     megabytes: float = 2000.0,
     waived: Mapping[str, str] | None = None,
 ) -> None:
-    """Check a fitted model from betas to latents, such as `phosphene.brain.LatentNetPart`.
+    """Check a fitted model from betas to latents, such as `phosphene.models.LatentNetPart`.
 
     Parameters
     ----------

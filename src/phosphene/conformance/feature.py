@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from phosphene.conformance.checklist import Checklist, finite, must, near, same, shaped
-from phosphene.conformance.study import Study, tiny_study
+from phosphene.conformance.study import TinyStudy, tiny_study
 from phosphene.types import Stimuli
 
 _ROUNDING = 1e-4  # of the largest value: float32 through a network in batches of another size
@@ -22,7 +22,7 @@ _ROUNDING = 1e-4  # of the largest value: float32 through a network in batches o
 def check_feature(
     feature: Any,
     *,
-    study: Study | None = None,
+    study: TinyStudy | None = None,
     seconds: float = 120.0,
     megabytes: float = 2000.0,
     waived: Mapping[str, str] | None = None,

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from phosphene.conformance.checklist import Checklist, must, near, same
-from phosphene.evaluate.metric import OF_FEATURES, Decoded, Encoded, Evaluation, Score, Skip, View
-from phosphene.evaluate.registry import METRICS, Metric, full_name, metric_of, spaces_of
-from phosphene.evaluate.zero_shot import Candidates
+from phosphene.metrics.metric import OF_FEATURES, Decoded, Encoded, Evaluation, Score, Skip, View
+from phosphene.metrics.registry import METRICS, Metric, full_name, metric_of, spaces_of
+from phosphene.metrics.zero_shot import Candidates
 
 _CLASSES = 12
 _SIZES = (60, 320)  # stimuli; the second for metrics with a larger gallery
@@ -39,7 +39,7 @@ def check_metric(
     """
     entry = (METRICS.get(metric) or metric_of(metric)) if isinstance(metric, str) else metric
     checks = Checklist(f"the metric {entry.name}", waived)
-    checks.light("phosphene.evaluate.registry" if entry.name in METRICS else entry.compute.__module__)
+    checks.light("phosphene.metrics.registry" if entry.name in METRICS else entry.compute.__module__)
     with checks.claim("facts", "a name of lower-case words with a dot before the space, and texts that define it"):
         must(re.fullmatch(r"[a-z0-9_{}n]+(\.[a-z0-9_{}]+)?", entry.name), f"the name is {entry.name!r}")
         for fact in ("title", "definition", "chance"):

@@ -14,7 +14,7 @@ from phosphene.data import registry
 from phosphene.data.findings import Finding
 from phosphene.data.reader import Reader, ReaderOptions
 from phosphene.errors import PhospheneError
-from phosphene.run.config import resolve
+from phosphene.io.config import resolve
 from phosphene.types import ROI, Dataset, Trials
 
 _MANY = 20_000

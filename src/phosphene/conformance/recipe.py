@@ -13,10 +13,10 @@ import numpy as np
 
 from phosphene import recipes
 from phosphene.conformance.checklist import Checklist, asked_of_python, finite, must, near, same, shaped
-from phosphene.conformance.study import Study, tiny_study
+from phosphene.conformance.study import TinyStudy, tiny_study
+from phosphene.io.config import resolve
+from phosphene.io.stages import Part, StageStore
 from phosphene.recipes.base import Recipe, RecipeConfig
-from phosphene.run.config import resolve
-from phosphene.run.stages import Part, StageStore
 
 _ROUNDING = 1e-3  # of the largest pixel or latent: float32 through several matrix products in batches of another size
 
@@ -25,7 +25,7 @@ def check_recipe(
     recipe: str | type[Recipe],
     *,
     values: Mapping[str, Any] | None = None,
-    study: Study | None = None,
+    study: TinyStudy | None = None,
     refit: bool = True,
     pool: Path | None = None,
     seconds: float = 600.0,
@@ -135,7 +135,7 @@ def _check_class(checks: Checklist, cls: type[Recipe]) -> None:
         must(cls.decode is not Recipe.decode, "there is none")
 
 
-def _check_seed(checks: Checklist, cls: type[Recipe], config: RecipeConfig, study: Study, fitted: Recipe) -> None:
+def _check_seed(checks: Checklist, cls: type[Recipe], config: RecipeConfig, study: TinyStudy, fitted: Recipe) -> None:
     with checks.claim("seed", "a second fit with the same seed to give the same bits in every stage"):
         again = cls(config).fit(study.train, study.stimuli)
         for name in cls.stages:
@@ -145,7 +145,7 @@ def _check_seed(checks: Checklist, cls: type[Recipe], config: RecipeConfig, stud
                 same(ours[key], theirs[key], f"'{key}' of stage '{name}'")
 
 
-def _check_decoding(checks: Checklist, recipe: Recipe, study: Study) -> np.ndarray | None:
+def _check_decoding(checks: Checklist, recipe: Recipe, study: TinyStudy) -> np.ndarray | None:
     test, before, pixels = study.averaged, study.averaged.digest(), None
     with checks.claim("pictures", "one finite picture per trial, of image_shape_, under the trial's stimulus id"):
         with checks.untouched_randomness(torch=False):
@@ -162,7 +162,7 @@ def _check_decoding(checks: Checklist, recipe: Recipe, study: Study) -> np.ndarr
     return pixels
 
 
-def _check_encoding(checks: Checklist, recipe: Recipe, study: Study) -> None:
+def _check_encoding(checks: Checklist, recipe: Recipe, study: TinyStudy) -> None:
     stimuli = study.stimuli.select(study.averaged.stimuli)
     with checks.claim("responses", "one finite response per stimulus, in the voxels it was fitted on"):
         trials = recipe.encode(stimuli)
@@ -173,7 +173,7 @@ def _check_encoding(checks: Checklist, recipe: Recipe, study: Study) -> None:
             near(recipe.encode(stimuli.select(stimuli.ids[some])).betas, trials.betas[some], _ROUNDING, "betas")
 
 
-def _check_extras(checks: Checklist, recipe: Recipe, study: Study) -> None:
+def _check_extras(checks: Checklist, recipe: Recipe, study: TinyStudy) -> None:
     test = study.averaged
     stimuli = study.stimuli.select(test.stimuli)
     with checks.claim("latents", "decoded and true latents of the same spaces and shapes, finite, one row each"):
@@ -205,7 +205,7 @@ def _check_extras(checks: Checklist, recipe: Recipe, study: Study) -> None:
             must(finite(shaped(weights, (recipe.n_voxels_,), "weights"), "weights").min() >= 0, "some are negative")
 
 
-def _check_saving(checks: Checklist, recipe: Recipe, study: Study, pixels: np.ndarray | None) -> None:
+def _check_saving(checks: Checklist, recipe: Recipe, study: TinyStudy, pixels: np.ndarray | None) -> None:
     cls, test = type(recipe), study.averaged
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -229,7 +229,7 @@ def _check_saving(checks: Checklist, recipe: Recipe, study: Study, pixels: np.nd
         must(not pickles, f"{', '.join(pickles)} may be a pickle, which runs code when it is opened")
 
 
-def _check_refusals(checks: Checklist, recipe: Recipe, study: Study) -> None:
+def _check_refusals(checks: Checklist, recipe: Recipe, study: TinyStudy) -> None:
     from dataclasses import replace
 
     test = study.averaged

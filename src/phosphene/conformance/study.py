@@ -15,7 +15,7 @@ _ENOUGH = 6
 
 
 @dataclass(frozen=True)
-class Study:
+class TinyStudy:
     """One person, a training side and a test side.
 
     Attributes
@@ -29,7 +29,7 @@ class Study:
     stimuli: Stimuli
 
     @classmethod
-    def of(cls, dataset: Dataset, subject: str | None = None, split: str | None = None) -> Study:
+    def of(cls, dataset: Dataset, subject: str | None = None, split: str | None = None) -> TinyStudy:
         """A subject of a data set (the first by default) and one of its splits (the first by default)."""
         train, test = dataset.split(split).apply(dataset.trials(subject))
         return cls(train, test, dataset.stimuli)
@@ -40,7 +40,7 @@ class Study:
         every = self.test.average_repeats()
         return every.take(np.arange(min(len(every), _ENOUGH)))
 
-    def guarded(self) -> Study:
+    def guarded(self) -> TinyStudy:
         """The same, where reading a response or a picture of the test side raises DataError."""
         responses = Guarded(self.train.source, _rows_of(self.train), "a response")
         places = {stimulus: row for row, stimulus in enumerate(self.stimuli.ids)}
@@ -48,7 +48,7 @@ class Study:
         allowed = base[[places[s] for s in self.train.stimulus_ids]]
         pictures = None if self.stimuli.images is None else Guarded(self.stimuli.images, allowed, "a picture")
         train = replace(self.train, source=responses, rows=_rows_of(self.train))
-        return Study(train, self.test, replace(self.stimuli, images=pictures, rows=base))
+        return TinyStudy(train, self.test, replace(self.stimuli, images=pictures, rows=base))
 
 
 class Guarded:
@@ -94,7 +94,7 @@ class Guarded:
         return np.asarray(self[:], dtype=dtype)
 
 
-def tiny_study(n_train: int = 40, n_test: int = 8, n_voxels: int = 60, seed: int = 0) -> Study:
+def tiny_study(n_train: int = 40, n_test: int = 8, n_voxels: int = 60, seed: int = 0) -> TinyStudy:
     """A simulated person who sees small pictures, test pictures several times.
 
     Parameters
@@ -110,7 +110,7 @@ def tiny_study(n_train: int = 40, n_test: int = 8, n_voxels: int = 60, seed: int
     from phosphene.data.registry import open_dataset
 
     options = {"n_train": n_train, "n_test": n_test, "n_voxels": n_voxels, "seed": seed}
-    return Study.of(open_dataset("insilico", options=options))
+    return TinyStudy.of(open_dataset("insilico", options=options))
 
 
 def _rows_of(trials: Trials) -> np.ndarray:

@@ -18,20 +18,16 @@ _PUBLIC = {
     "Screen": "quality",
     "Source": "registry",
     "Standardiser": "standardise",
-    "check": "describe",
     "check_trials": "quality",
-    "contact_sheet": "sheet",
     "import_dataset": "importing",
     "import_table": "importing",
-    "info": "describe",
     "inner_folds": "splits",
-    "list_rows": "describe",
     "locate": "registry",
     "open_dataset": "registry",
     "read_dataset": "folder",
     "read_picture": "pictures",
     "ready": "quality",
-    "write_dataset": "folder_write",
+    "write_dataset": "folder",
 }
 
 __getattr__, __dir__, __all__ = attach(__name__, _PUBLIC)

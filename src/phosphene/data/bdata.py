@@ -24,7 +24,7 @@ from phosphene.data.arrays import open_arrays
 from phosphene.data.findings import Finding
 from phosphene.data.reader import ReaderOptions, about
 from phosphene.errors import ConfigError, DataError, PhospheneError, did_you_mean
-from phosphene.run.reading import reads
+from phosphene.io.reading import reads
 from phosphene.types import ROI, Dataset, Rows, Split, Stimuli, Trials
 
 _PARTS = ("dataset", "metadata/key", "metadata/value")

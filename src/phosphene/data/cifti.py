@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from phosphene.errors import DataError, did_you_mean
-from phosphene.run.reading import reads
+from phosphene.io.reading import reads
 
 CORTEX = {"LH": "CIFTI_STRUCTURE_CORTEX_LEFT", "RH": "CIFTI_STRUCTURE_CORTEX_RIGHT"}
 

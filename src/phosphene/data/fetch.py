@@ -26,9 +26,9 @@ from phosphene.data.fetch_http import Policy, TransientError, open_url
 from phosphene.data.fetch_lists import LEDGER, ledger, looked_up, remember
 from phosphene.data.plan import Item, Plan, downloads, human, partial_path
 from phosphene.errors import DataError, MachineError, NotAvailable
-from phosphene.run import atomic
-from phosphene.run.claims import claimed
-from phosphene.run.progress import Progress, duration
+from phosphene.io import atomic
+from phosphene.io.claims import claimed
+from phosphene.io.progress import Progress, duration
 
 __all__ = ["LEDGER", "Report", "default_policy", "download", "fetch", "ledger", "looks_like"]
 

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from phosphene.errors import DataError, MachineError
-from phosphene.run import atomic
+from phosphene.io import atomic
 
 _BLOCK = 2**20
 

@@ -12,7 +12,7 @@ from typing import Any
 from phosphene.data.fetch_http import Policy, TransientError, open_url
 from phosphene.data.plan import Item, with_listing
 from phosphene.errors import NotAvailable
-from phosphene.run import atomic
+from phosphene.io import atomic
 
 LEDGER = "downloads.json"
 """File in the data set's folder that keeps address, size, SHA-256 and date of everything fetched."""

@@ -13,14 +13,13 @@ import numpy as np
 import pandas as pd
 
 from phosphene.data.arrays import open_arrays, real_matrix, single_array
-from phosphene.data.folder import read_dataset
-from phosphene.data.folder_write import free_folder, write_dataset
+from phosphene.data.folder import free_folder, read_dataset, write_dataset
 from phosphene.data.pictures import match_pictures, open_pictures
 from phosphene.data.registry import locate
 from phosphene.errors import DataError, PhospheneWarning, did_you_mean
-from phosphene.run.atomic import checked_path
-from phosphene.run.progress import Progress
-from phosphene.run.reading import reads
+from phosphene.io.atomic import checked_path
+from phosphene.io.progress import Progress
+from phosphene.io.reading import reads
 from phosphene.types import ROI, Dataset, Split, Stimuli, Trials
 
 LONG_CAPTION = 77

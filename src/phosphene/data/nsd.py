@@ -17,28 +17,793 @@ a folder that opens at once.
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 
-from phosphene.data import nsd_stimuli
+from phosphene.data import nsd as nsd_stimuli
+from phosphene.data.arrays import open_arrays
 from phosphene.data.findings import Finding
-from phosphene.data.folder import INDEX, ScaledRows, read_dataset
-from phosphene.data.folder_write import write_dataset
-from phosphene.data.nsd_check import check_counts, check_design, check_extras, check_files
-from phosphene.data.nsd_design import SUBJECTS, Design, read_design
-from phosphene.data.nsd_stimuli import stimulus_id
-from phosphene.data.nsd_subject import VERSIONS, NSDOptions, StoredSessions, beta_folder, read_trials
-from phosphene.data.reader import about
+from phosphene.data.folder import INDEX, ScaledRows, read_dataset, write_dataset
+from phosphene.data.importing import read_table, read_text
+from phosphene.data.pictures import PictureFolder, list_pictures, read_picture
+from phosphene.data.reader import ReaderOptions, about
+from phosphene.data.volumes import SessionRows, open_nifti, open_session, read_labels, read_volume
 from phosphene.errors import ConfigError, DataError, PhospheneError, PhospheneWarning, did_you_mean
-from phosphene.run import atomic
-from phosphene.run.progress import Progress
-from phosphene.types import Dataset, Split, Stimuli, Trials
+from phosphene.io import atomic
+from phosphene.io.progress import Progress
+from phosphene.io.store import cached
+from phosphene.types import ROI, Dataset, Rows, Split, Stimuli, Trials, digest_of
+
+DESIGN = "nsddata/experiments/nsd/nsd_expdesign.mat"
+
+
+STIM_INFO = "nsddata/experiments/nsd/nsd_stim_info_merged.csv"
+
+
+SUBJECTS = tuple(f"subj{k:02d}" for k in range(1, 9))
+
+
+N_SESSIONS = 40
+
+
+"""Sessions the design was made for; four participants did fewer."""
+
+
+N_TRIALS, N_SHARED, N_STIMULI = 30_000, 1000, 73_000
+
+
+@dataclass(frozen=True)
+class NsdDesign:
+    """Order of the pictures.
+
+    Parameters
+    ----------
+    shown : subject to (n_trials,) int, 0-based NSD id of the picture of each trial of the full design
+    shared : 0-based NSD ids of the pictures everyone was to see
+    runs : (40, trials of a session) int, run of each trial counted from 1; zeros where the file does not say
+    origin : name of the file
+    """
+
+    shown: Mapping[str, np.ndarray]
+    shared: np.ndarray
+    runs: np.ndarray
+    origin: str
+
+    @property
+    def n_trials(self) -> int:
+        """Of one subject, over all 40 sessions."""
+        return len(next(iter(self.shown.values())))
+
+    @property
+    def n_per_session(self) -> int:
+        """Trials of one session."""
+        return self.n_trials // N_SESSIONS
+
+    @property
+    def is_public(self) -> bool:
+        """Whether this has the size of the public design, so that published counts must come out."""
+        return self.n_trials == N_TRIALS and len(self.shared) == N_SHARED
+
+
+def read_design(root: Path) -> NsdDesign:
+    """The design below `root`, from the MATLAB file, else from the CSV.
+
+    Raises
+    ------
+    DataError
+        Neither is there, or what is there is no design; see `design_from_mat` and `design_from_csv`.
+    """
+    if (root / DESIGN).is_file():
+        return design_from_mat(root / DESIGN)
+    if (root / STIM_INFO).is_file():
+        return design_from_csv(root / STIM_INFO)
+    raise DataError(
+        f"nothing below {root} says which picture was shown when: neither {DESIGN} nor {STIM_INFO} is there. "
+        "Fetch one of them."
+    )
+
+
+def design_from_mat(path: Path) -> NsdDesign:
+    """``subjectim`` (8, n_images) and ``masterordering`` (n_trials,), both counted from 1.
+
+    Raises
+    ------
+    DataError
+        Arrays missing, transposed, counted from 0, pictures that repeat in a row of ``subjectim``, or that are not
+        shown three times.
+
+    References
+    ----------
+    NSD's data manual; papers' use: ``id(t) = subjectim[s, masterordering[t] - 1] - 1``.
+    """
+    file = open_arrays(path)
+    images, order = np.asarray(file["subjectim"]), np.asarray(file["masterordering"]).ravel().astype(np.int64)
+    if images.ndim != 2 or images.shape[0] != len(SUBJECTS):
+        hint = " It is transposed." if images.ndim == 2 and images.shape[1] == len(SUBJECTS) else ""
+        raise DataError(f"'subjectim' in {path} has shape {images.shape}; (8, pictures) is expected.{hint}")
+    images = images.astype(np.int64)
+    n = images.shape[1]
+    for name, values, top in (("subjectim", images, N_STIMULI), ("masterordering", order, n)):
+        if values.min() < 1 or values.max() > top:
+            raise DataError(
+                f"'{name}' in {path} goes from {values.min()} to {values.max()}, but must lie in 1 to {top}: the public "
+                "file counts from 1. Fetch the public file again."
+            )
+    for subject, row in zip(SUBJECTS, images, strict=True):
+        again = pd.Index(row).duplicated()
+        if again.any():
+            at = int(np.flatnonzero(again)[0])
+            raise DataError(f"picture {row[at]} stands twice for {subject} in 'subjectim' of {path} (column {at}).")
+    counts = np.bincount(order, minlength=n + 1)[1:]
+    if (counts != 3).any():
+        odd = int(np.flatnonzero(counts != 3)[0])
+        raise DataError(
+            f"'masterordering' in {path} shows image {odd + 1} {counts[odd]} times, but each is shown three times; it has "
+            f"{len(order)} entries for {n} images. Fetch the public file again."
+        )
+    n_shared = file["sharedix"].size if "sharedix" in file else min(N_SHARED, n)
+    if not (images[:, :n_shared] == images[0, :n_shared]).all():
+        raise DataError(
+            f"the first {n_shared} columns of 'subjectim' in {path} differ between subjects; they are shared."
+        )
+    shown = {s: row[order - 1] - 1 for s, row in zip(SUBJECTS, images, strict=True)}
+    pattern = np.asarray(file["stimpattern"]) if "stimpattern" in file else None
+    return NsdDesign(shown, images[0, :n_shared] - 1, _runs(_per_session(len(order), path), pattern), path.name)
+
+
+def design_from_csv(path: Path) -> NsdDesign:
+    """Columns ``nsdId`` (from 0), ``shared1000`` and ``subjectS_repR``, the trial (from 1; 0 for never) of showing R.
+
+    Raises
+    ------
+    DataError
+        Columns missing, ids twice, or two pictures for one trial.
+    """
+    table = read_table(path, "the table of stimuli")
+    needed = ["nsdId", "shared1000", *(f"subject{s}_rep{r}" for s in range(1, 9) for r in range(3))]
+    lacking = [c for c in needed if c not in table]
+    if lacking:
+        raise DataError(f"{path} lacks the column '{lacking[0]}' ({len(lacking)} are missing); fetch the public file.")
+    ids = table["nsdId"].astype(np.int64).to_numpy()
+    again = pd.Index(ids).duplicated()
+    if again.any():
+        raise DataError(f"nsdId {ids[again][0]} stands twice in {path} (line {int(np.flatnonzero(again)[0]) + 2}).")
+    shown = {}
+    for k, subject in enumerate(SUBJECTS, start=1):
+        at = np.stack([pd.to_numeric(table[f"subject{k}_rep{r}"]).fillna(0).astype(np.int64) for r in range(3)], axis=1)
+        row, _ = np.nonzero(at > 0)
+        trial = at[at > 0] - 1
+        twice = pd.Index(trial).duplicated()
+        if twice.any() or not len(trial) or trial.max() + 1 != len(trial):
+            what = (
+                f"trial {trial[twice][0] + 1} twice" if twice.any() else f"{len(trial)} trials with gaps between them"
+            )
+            raise DataError(
+                f"{path} gives {subject} {what}; each of its trials shows one picture. Fetch the public file."
+            )
+        order = np.empty(len(trial), dtype=np.int64)
+        order[trial] = ids[row]
+        shown[subject] = order
+    shared = ids[table["shared1000"].str.lower().isin(["true", "1", "1.0"]).to_numpy()]
+    sizes = {len(v) for v in shown.values()}
+    if len(sizes) > 1:
+        raise DataError(f"{path} has {' or '.join(map(str, sorted(sizes)))} trials a subject; all must have as many.")
+    return NsdDesign(shown, shared, _runs(_per_session(sizes.pop(), path), None), path.name)
+
+
+def _per_session(n_trials: int, path: Path) -> int:
+    if n_trials % N_SESSIONS:
+        raise DataError(f"{path} orders {n_trials} trials, which are no {N_SESSIONS} sessions of equal length.")
+    return n_trials // N_SESSIONS
+
+
+def _runs(n: int, pattern: np.ndarray | None) -> np.ndarray:
+    """(40, n) run of each trial. Without ``stimpattern`` the public design has 63 and 62 trials in turn."""
+    if pattern is not None and pattern.ndim == 3 and len(pattern) == N_SESSIONS:
+        lengths = pattern.astype(bool).sum(axis=2)
+        if (lengths.sum(axis=1) == n).all():
+            return np.stack([np.repeat(np.arange(1, len(row) + 1), row) for row in lengths])
+    if n == N_TRIALS // N_SESSIONS:
+        return np.tile(np.repeat(np.arange(1, 13), [63, 62] * 6), (N_SESSIONS, 1))
+    return np.zeros((N_SESSIONS, n), dtype=np.int64)
+
+
+BRICK = "nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5"
+
+
+SHARED_FOLDER = "nsddata_stimuli/stimuli/nsd/shared1000"
+
+
+CAPTIONS = "COCO_73k_annots_curated.npy"
+
+
+COCO = "coco/annotations"
+
+
+CAPTION_PLACES = ("", "annots", "nsddata_stimuli/stimuli/nsd", "nsddata/experiments/nsd")
+
+
+_COCO_PARTS = ("train2017", "val2017")
+
+
+def stimulus_id(number: int) -> str:
+    """``nsd00000`` to ``nsd72999``: the 0-based row of ``imgBrick``.
+
+    Examples
+    --------
+    >>> stimulus_id(2950)
+    'nsd02950'
+    """
+    return f"nsd{int(number):05d}"
+
+
+class BrickRows:
+    """Rows of ``imgBrick``, read from the HDF5 file when asked for.
+
+    Parameters
+    ----------
+    path : ``nsd_stimuli.hdf5``
+    size : side of the pictures that come out, resized with Pillow's antialiased Lanczos kernel; that of the file by
+        default
+    """
+
+    def __init__(self, path: Path, size: int | None = None) -> None:
+        import h5py
+
+        shapes = open_arrays(path).shapes
+        if "imgBrick" not in shapes:
+            raise DataError(f"{path} has no dataset 'imgBrick'; it holds {', '.join(shapes) or 'nothing'}.")
+        with h5py.File(path, "r") as file:
+            shape, dtype = file["imgBrick"].shape, file["imgBrick"].dtype
+        if len(shape) != 4 or shape[3] not in (1, 3) or dtype != np.uint8:
+            raise DataError(
+                f"'imgBrick' in {path} is {shape} of {dtype}; (pictures, height, width, 3) of uint8 is expected."
+            )
+        self.path, self.size, self.n = path, size, shape[0]
+        self.shape = shape if size is None else (shape[0], size, size, shape[3])
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        import h5py
+
+        index = np.arange(self.n)[rows]
+        wanted, back = np.unique(np.atleast_1d(index), return_inverse=True)  # h5py wants them ascending, each once
+        try:
+            with h5py.File(self.path, "r") as file:
+                brick = file["imgBrick"]
+                pictures = np.stack([brick[int(i)] for i in wanted]) if wanted.size else np.empty((0, *brick.shape[1:]))
+        except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{self.path} is damaged ({error}). Download it again.") from error
+        if self.size is not None and pictures.shape[1:3] != (self.size, self.size):
+            pictures = np.stack([_resized(p, self.size) for p in pictures])
+        out = pictures[back.ravel()].astype(np.uint8, copy=False)
+        return out if np.ndim(index) else out[0]
+
+
+def _resized(picture: np.ndarray, size: int) -> np.ndarray:
+    from PIL import Image
+
+    plane = picture if picture.shape[2] == 3 else picture[:, :, 0]
+    out = np.asarray(Image.fromarray(plane).resize((size, size), Image.Resampling.LANCZOS))
+    return out if out.ndim == 3 else out[..., None]
+
+
+def pictures(
+    root: Path, numbers: np.ndarray, size: int | None
+) -> tuple[Rows | None, np.ndarray | None, np.ndarray | None]:
+    """Pictures of these NSD ids: from the HDF5 file, else the PNG files of ``shared1000``, else none.
+
+    Parameters
+    ----------
+    root : folder of the data set
+    numbers : (n,) 0-based NSD ids
+    size : see `BrickRows`
+
+    Returns
+    -------
+    images, present, rows as `Stimuli` takes them
+
+    Raises
+    ------
+    DataError
+        A file with fewer pictures than the design uses.
+    """
+    if (root / BRICK).is_file():
+        brick = BrickRows(root / BRICK, size)
+        if numbers.max() >= brick.n:
+            raise DataError(
+                f"'imgBrick' in {root / BRICK} holds {brick.n} pictures, but the design shows number {numbers.max()} "
+                "(counted from 0). It is not the public file of 73,000; download it again."
+            )
+        return brick, None, numbers
+    if (root / SHARED_FOLDER).is_dir():
+        files = {}
+        for path in list_pictures(root / SHARED_FOLDER):
+            if found := re.search(r"nsd(\d{5})$", path.stem):
+                files[int(found[1]) - 1] = path  # these names count from 1
+        paths = [files.get(int(n)) for n in numbers]
+        present = np.asarray([p is not None for p in paths])
+        if present.any():
+            side = size or read_picture(next(p for p in paths if p is not None)).pixels.shape[0]
+            return PictureFolder(paths, (len(paths), side, side, 3)), present, None
+    return None, None, None
+
+
+def coco_ids(root: Path) -> dict[int, int]:
+    """0-based NSD id to COCO id, from ``nsd_stim_info_merged.csv``; empty where it is absent."""
+    if not (root / STIM_INFO).is_file():
+        return {}
+    table = read_table(root / STIM_INFO, "the table of stimuli")
+    if "cocoId" not in table:
+        return {}
+    return dict(zip(table["nsdId"].astype(int), table["cocoId"].astype(int), strict=True))
+
+
+def captions(root: Path, numbers: Iterable[int]) -> tuple[tuple[str, ...], ...] | None:
+    """Captions of these NSD ids: ``COCO_73k_annots_curated.npy``, or COCO's own ``captions_*.json``; None without.
+
+    Parameters
+    ----------
+    root : folder of the data set
+    numbers : 0-based NSD ids
+
+    Raises
+    ------
+    DataError
+        The array holds pickled objects (the public file holds plain text), or has too few rows.
+    """
+    numbers = [int(n) for n in numbers]
+    for place in CAPTION_PLACES:
+        path = root / place / CAPTIONS
+        if path.is_file():
+            return _from_array(path, numbers)
+    files = [p for part in _COCO_PARTS if (p := root / COCO / f"captions_{part}.json").is_file()]
+    known = coco_ids(root)
+    if not files or not known:
+        return None
+    texts: dict[int, list[str]] = {known[n]: [] for n in numbers if n in known}
+    for path in files:
+        for entry in _json(path)["annotations"]:
+            if entry["image_id"] in texts:
+                texts[entry["image_id"]].append(" ".join(str(entry["caption"]).split()))
+    return tuple(tuple(texts.get(known.get(n, -1), ())) for n in numbers)
+
+
+def _from_array(path: Path, numbers: list[int]) -> tuple[tuple[str, ...], ...]:
+    try:
+        array = open_arrays(path)["array"]
+    except DataError as error:
+        if "pickled" not in str(error):
+            raise
+        raise DataError(
+            f"{path} holds pickled Python objects, which can run any code when opened, so it is not opened. The public "
+            "file holds plain text: download it again, or save yours with array.astype(str)."
+        ) from error
+    if array.dtype.kind not in "US" or array.ndim != 2:
+        raise DataError(f"{path} is {array.shape} of {array.dtype}; (pictures, captions) of text is expected.")
+    if max(numbers) >= len(array):
+        raise DataError(f"{path} has captions of {len(array)} pictures, but number {max(numbers)} is shown.")
+    rows = np.char.decode(array[numbers], "utf-8") if array.dtype.kind == "S" else array[numbers]
+    return tuple(tuple(t for text in row if (t := " ".join(str(text).split()))) for row in rows)
+
+
+def labels(root: Path, numbers: Iterable[int]) -> tuple[pd.DataFrame, np.ndarray] | None:
+    """COCO categories of these NSD ids, from ``instances_*.json`` and ``stuff_*.json``; None where they are absent.
+
+    Parameters
+    ----------
+    root : folder of the data set, with the annotation files in ``coco/annotations``
+    numbers : 0-based NSD ids
+
+    Returns
+    -------
+    (n, categories) bool, and (n,) the category that covers most of the uncropped picture, "none" without any
+    """
+    numbers = [int(n) for n in numbers]
+    files = [
+        p
+        for kind in ("instances", "stuff")
+        for part in _COCO_PARTS
+        if (p := root / COCO / f"{kind}_{part}.json").is_file()
+    ]
+    known = coco_ids(root)
+    if not files or not known:
+        return None
+    row = {known[n]: i for i, n in enumerate(numbers) if n in known}
+    area: dict[str, np.ndarray] = {}
+    for path in files:
+        content = _json(path)
+        names = {c["id"]: str(c["name"]) for c in content["categories"]}
+        for name in names.values():
+            area.setdefault(name, np.zeros(len(numbers)))
+        for entry in content["annotations"]:
+            if entry["image_id"] in row:
+                area[names[entry["category_id"]]][row[entry["image_id"]]] += max(float(entry.get("area", 1)), 1e-9)
+    table = pd.DataFrame(area)
+    main = np.asarray(table.columns, dtype=object)[table.to_numpy().argmax(axis=1)]
+    main[(table.to_numpy() == 0).all(axis=1)] = "none"
+    return table > 0, main
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(read_text(path, "the annotations"))
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path} is no JSON (line {error.lineno}: {error.msg}); download it again.") from error
+    if not isinstance(value, dict) or "annotations" not in value:
+        raise DataError(f"{path} has no 'annotations'; COCO's own annotation file is expected.")
+    return value
+
+
+VERSIONS = {"b2": "betas_fithrf", "b3": "betas_fithrf_GLMdenoise_RR"}
+
+
+VOXELS = {
+    "subj01": 15724, "subj02": 14278, "subj03": 15226, "subj04": 13153,
+    "subj05": 13039, "subj06": 17907, "subj07": 12682, "subj08": 14386,
+}  # fmt: skip
+
+
+"""Voxels of ``nsdgeneral``. Those of subjects 1, 2, 5 and 7 stand in the papers, the others in public loaders."""
+
+
+SESSIONS = {f"subj{k:02d}": n for k, n in enumerate((40, 40, 32, 30, 40, 32, 40, 30), start=1)}
+
+
+"""Sessions measured."""
+
+
+LABELS: dict[str, tuple[str, ...]] = {
+    "prf-visualrois": ("V1v", "V1d", "V2v", "V2d", "V3v", "V3d", "hV4"),
+    "floc-faces": ("OFA", "FFA-1", "FFA-2", "mTL-faces", "aTL-faces"),
+    "floc-bodies": ("EBA", "FBA-1", "FBA-2", "mTL-bodies"),
+    "floc-places": ("OPA", "PPA", "RSC"),
+    "floc-words": ("OWFA", "VWFA-1", "VWFA-2", "mfs-words", "mTL-words"),
+    "streams": ("early", "midventral", "midlateral", "midparietal", "ventral", "lateral", "parietal"),
+}
+
+
+"""Names of the labels 1, 2, ... of each collection, as in NSD's colour tables."""
+
+
+_UNIONS = {"V1": ("V1v", "V1d"), "V2": ("V2v", "V2d"), "V3": ("V3v", "V3d")}
+
+
+class NSDOptions(ReaderOptions):
+    """Which betas, voxels and sessions."""
+
+    betas: Literal["b2", "b3"] = Field("b3", description="b3 is GLMsingle's type D (fithrf_GLMdenoise_RR), b2 fithrf")
+    mask: str = Field("nsdgeneral", description="voxels where this file of the roi folder is above 0")
+    rois: tuple[str, ...] | None = Field(
+        None, description="label files to read; by default every known one that is there"
+    )
+    sessions: int | tuple[int, ...] | None = Field(None, description="the first N, or a list; all that are there")
+    voxel_order: Literal["xyz", "zyx"] = Field(
+        "xyz", description="mask unrolled with z fastest, or (Mind Reader) x fastest"
+    )
+    scale: float | None = Field(None, gt=0, description="file value to percent signal change; found by type and range")
+    image_size: int | None = Field(None, ge=8, description="side of the pictures; 425 as in the file")
+    store: str | None = Field(None, description="folder that keeps the masked betas of every session once read")
+
+
+def beta_folder(path: Path, subject: str, options: NSDOptions) -> Path:
+    """Where the betas of one subject stand."""
+    return path / "nsddata_betas" / "ppdata" / subject / "func1pt8mm" / VERSIONS[options.betas]
+
+
+def roi_folder(path: Path, subject: str) -> Path:
+    """Where the masks and label files of one subject stand."""
+    return path / "nsddata" / "ppdata" / subject / "func1pt8mm" / "roi"
+
+
+def read_trials(path: Path, design: NsdDesign, subject: str, options: NSDOptions) -> Trials:
+    """Trials of one subject. Headers are read and four trials of its first session, to find the scale.
+
+    Raises
+    ------
+    DataError
+        See `NSD.load`.
+    """
+    like, voxels, table = _voxels(path, subject, options)
+    files = _session_files(beta_folder(path, subject, options), options, subject)
+    sessions = {k: open_session(f, like.shape[:3]) for k, f in files.items()}
+    for k, s in sessions.items():
+        if s.n_trials != design.n_per_session:
+            raise DataError(
+                f"{s.path} holds {s.n_trials} trials, but session {k} has {design.n_per_session} in {design.origin}. "
+                "Which trials are missing cannot be told; download it again."
+            )
+    dtypes = {s.dtype.name: k for k, s in reversed(sessions.items())}
+    if len(dtypes) > 1:
+        (b, j), (a, i) = sorted(dtypes.items(), key=lambda entry: -entry[1])[:2]
+        raise DataError(
+            f"session {i} of {subject} is {a} but session {j} is {b}, so their scales may differ. Use files of one kind."
+        )
+    rows: Any = SessionRows(list(sessions.values()), voxels)
+    scale = options.scale or find_scale(rows.files[0].read(voxels, 4), rows.files[0].path)
+    n = design.n_per_session
+    at = np.concatenate([np.arange((k - 1) * n, k * n) for k in sessions])
+    if options.store is not None:
+        spec = {
+            "what": "masked betas of NSD", "subject": subject, "voxels": digest_of(voxels),
+            "files": [[str(s.path.name), s.path.stat().st_size] for s in sessions.values()], "betas": options.betas,
+        }  # fmt: skip
+        rows = StoredSessions(rows, atomic.checked_path(options.store), spec, [f"trial{t:05d}" for t in at])
+    shown = design.shown[subject]
+    trials = pd.DataFrame(
+        {
+            "trial": at,
+            "stimulus": [stimulus_id(i) for i in shown[at]],
+            "session": at // n + 1,
+            "run": design.runs.ravel()[at],
+            "repeat": pd.Series(shown).groupby(shown).cumcount().to_numpy()[at],
+            "nsd_id": shown[at],
+            "is_shared": np.isin(shown[at], design.shared),
+        }
+    )
+    provenance = {
+        "betas": VERSIONS[options.betas],
+        "mask": f"{options.mask} > 0",
+        "voxel_order": f"boolean mask over ({', '.join(options.voxel_order)}), last axis fastest",
+        "unit": f"percent signal change (file x {scale:g})",
+        "sessions": _ranges(sessions),
+    }
+    return Trials(rows if scale == 1 else ScaledRows(rows, scale), trials, table, subject, provenance)
+
+
+def _ranges(numbers: Iterable[int]) -> str:
+    numbers = list(numbers)
+    if numbers == list(range(numbers[0], numbers[-1] + 1)):
+        return f"{numbers[0]} to {numbers[-1]}"
+    return ", ".join(map(str, numbers))
+
+
+def find_scale(numbers: np.ndarray, path: Path) -> float:
+    """What turns file values into percent signal change: 1/300 for NSD's int16, 1 for percent.
+
+    Parameters
+    ----------
+    numbers : a sample of betas
+    path : for the message
+
+    Returns
+    -------
+    1/300 or 1. Betas of cortex are a few percent, so that a typical one of 30 or more cannot be percent.
+
+    Raises
+    ------
+    DataError
+        Whole numbers as small as percent: the fractions were cut off.
+
+    Examples
+    --------
+    >>> find_scale(np.array([450, -220, 610], dtype="i2"), Path("x")), find_scale(np.array([1.5, -0.7]), Path("x"))
+    (0.0033333333333333335, 1.0)
+    """
+    values = np.abs(numbers[numbers != 0].astype(np.float64))
+    typical = float(np.nanmedian(values)) if values.size else 0.0
+    if numbers.dtype.kind in "iu" and 0 < typical < 5:
+        raise DataError(
+            f"{path} holds whole numbers with a median of {typical:g}; NSD's are percent signal change x 300, a few "
+            "hundred. They were probably divided by 300 and rounded; fetch the file again, or give scale=."
+        )
+    return 1 / 300 if numbers.dtype.kind in "iu" or typical >= 30 else 1.0
+
+
+def _session_files(folder: Path, options: NSDOptions, subject: str) -> dict[int, Path]:
+    """Session number to file; HDF5 before NIfTI where both are there."""
+    found: dict[int, Path] = {}
+    for ending in (".nii", ".nii.gz", ".hdf5"):
+        for file in folder.glob(f"betas_session*{ending}"):
+            if match := re.fullmatch(r"betas_session(\d\d)" + re.escape(ending), file.name):
+                found[int(match[1])] = file
+    found = dict(sorted(found.items()))
+    if not found:
+        names = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
+        raise DataError(
+            f"{folder} holds no betas_sessionNN.hdf5 or .nii.gz (but {', '.join(names[:5]) or 'nothing'}). Fetch them."
+        )
+    wanted = options.sessions
+    if wanted is None:
+        wanted = tuple(range(1, max(found) + 1))
+    elif isinstance(wanted, int):
+        wanted = tuple(range(1, wanted + 1))
+    odd = [k for k in wanted if not 1 <= k <= N_SESSIONS]
+    if odd or not wanted or len(set(wanted)) < len(wanted):
+        raise ConfigError(f"sessions must be different numbers from 1 to {N_SESSIONS}, but are {options.sessions}.")
+    missing = [k for k in wanted if k not in found]
+    if missing:
+        raise DataError(
+            f"{subject} lacks session {', '.join(map(str, missing[:8]))}{' ...' if len(missing) > 8 else ''} in {folder} "
+            f"(found {_ranges(found)}). Fetch betas_session{missing[0]:02d}, or name the sessions to use, such as "
+            f"sessions={[k for k in wanted if k in found][:3]}."
+        )
+    return {k: found[k] for k in sorted(wanted)}
+
+
+def _voxels(path: Path, subject: str, options: NSDOptions) -> tuple[Any, np.ndarray, pd.DataFrame]:
+    """An image with the grid, (n, 3) indices, and the table of voxels."""
+    folder = roi_folder(path, subject)
+    like, mask = _read_roi(folder, options.mask, None)
+    ijk = np.argwhere(mask > 0) if options.voxel_order == "xyz" else np.argwhere(mask.T > 0)[:, ::-1]
+    if not len(ijk):
+        raise DataError(f"no voxel of {subject} is above 0 in {options.mask} ({folder}); it is not the public mask.")
+    xyz = ijk @ like.affine[:3, :3].T + like.affine[:3, 3]
+    columns: dict[str, np.ndarray] = {c: xyz[:, a] for a, c in enumerate("xyz")}
+    columns |= {c: ijk[:, a] for a, c in enumerate("ijk")}
+    ncsnr = beta_folder(path, subject, options) / "ncsnr.nii.gz"
+    if ncsnr.is_file():
+        ratio = read_volume(ncsnr, like).astype(np.float64)[tuple(ijk.T)] ** 2
+        columns |= {"noise_ceiling": ratio / (ratio + 1), "noise_ceiling_3": ratio / (ratio + 1 / 3)}
+    wanted = tuple(LABELS) if options.rois is None else options.rois
+    for name in wanted:
+        if options.rois is None and not roi_files(folder, name):
+            warnings.warn(
+                f"{subject} has no {name}.nii.gz in {folder}; its ROIs are left out.", PhospheneWarning, stacklevel=4
+            )
+            continue
+        values = _read_roi(folder, name, like)[1][tuple(ijk.T)]
+        known = LABELS.get(name, ())
+        extra = sorted(set(np.unique(values)) - set(range(len(known) + 1)))
+        prefix = "streams-" if name == "streams" else ""
+        for label, area in [*enumerate(known, start=1), *((int(v), f"{name}-{v}") for v in extra)]:
+            columns[ROI + prefix + area] = values == label
+        if name == "prf-visualrois":
+            columns |= {ROI + union: columns[ROI + a] | columns[ROI + b] for union, (a, b) in _UNIONS.items()}
+    return like, ijk, pd.DataFrame(columns)
+
+
+def roi_files(folder: Path, name: str) -> list[Path]:
+    """``NAME.nii.gz``, or one file for each half of the brain."""
+    for names in ((name,), (f"lh.{name}", f"rh.{name}")):
+        files = [p for n in names for e in (".nii.gz", ".nii") if (p := folder / f"{n}{e}").is_file()]
+        if files:
+            return files
+    return []
+
+
+def _read_roi(folder: Path, name: str, like: Any) -> tuple[Any, np.ndarray]:
+    files = roi_files(folder, name)
+    if not files:
+        there = {p.name.split(".nii")[0].removeprefix("lh.").removeprefix("rh.") for p in folder.glob("*.nii*")}
+        raise DataError(f"{folder} has no {name}.nii.gz. {did_you_mean(name, sorted(there))}")
+    if len(files) == 1 and files[0].name.startswith(("lh.", "rh.")):
+        raise DataError(f"{folder} has {files[0].name} but not the other hemisphere; fetch {name}.nii.gz.")
+    like = like if like is not None else open_nifti(files[0], 3)
+    labels = np.zeros(like.shape[:3], dtype=np.int64)
+    for file in files:
+        labels = np.maximum(labels, read_labels(file, like))
+    return like, labels
+
+
+class StoredSessions:
+    """Sessions in a row store, one chunk a session, made when first needed.
+
+    Parameters
+    ----------
+    sessions : where the betas come from
+    root : folder of stores
+    spec : what the rows are
+    ids : one per row
+    """
+
+    def __init__(self, sessions: SessionRows, root: Path, spec: Mapping[str, Any], ids: list[str]) -> None:
+        self.sessions, self.root, self.spec, self.ids, self.shape = sessions, root, spec, ids, sessions.shape
+        self._rows: Rows | None = None
+
+    def fill(self, progress: Progress | None = None) -> Rows:
+        """The rows, those missing read now. The store holds the file's numbers as they are, int16 at half the size."""
+        if self._rows is None:
+            n, place = self.sessions.n_per_session, {name: i for i, name in enumerate(self.ids)}
+
+            def compute(ids: np.ndarray) -> np.ndarray:
+                return self.sessions[np.asarray([place[i] for i in ids])]
+
+            store = cached(
+                self.root, self.spec, self.ids, compute, shape=self.shape[1:], unit="numbers of the file",
+                dtype="int16" if self.sessions.files[0].dtype == np.int16 else "float32",
+                batch=n, chunk=n, progress=progress,
+            )  # fmt: skip
+            self._rows = store.select(self.ids)
+        return self._rows
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        return self.fill()[rows]
+
+
+_EXTRA_STEP = {
+    "pictures": f"Fetch {nsd_stimuli.BRICK} to train or test pictures.",
+    "captions": f"Put {nsd_stimuli.CAPTIONS}, or COCO's captions_*.json in {nsd_stimuli.COCO}, there to use captions.",
+    "categories": f"Put COCO's instances_*.json in {nsd_stimuli.COCO}, with {STIM_INFO}, to use categories.",
+}
+
+
+def check_extras(path: Path) -> list[Finding]:
+    """What may be absent, and what is lost then."""
+    coco = path / nsd_stimuli.COCO
+    there = {
+        "pictures": [path / nsd_stimuli.BRICK, path / nsd_stimuli.SHARED_FOLDER],
+        "captions": [
+            *(path / p / nsd_stimuli.CAPTIONS for p in nsd_stimuli.CAPTION_PLACES),
+            *coco.glob("captions_*.json"),
+        ],
+        "categories": list(coco.glob("instances_*.json")),
+    }
+    return [
+        Finding("note", what, f"{path} has no {what}.", _EXTRA_STEP[what])
+        for what, places in there.items()
+        if not any(p.exists() for p in places)
+    ]
+
+
+def check_design(path: Path, design: NsdDesign) -> Finding:
+    """Size of the design, and whether its two files agree."""
+    size = f"{design.n_trials} trials a subject, {len(design.shared)} shared pictures"
+    if design.origin != Path(STIM_INFO).name and (path / STIM_INFO).is_file():
+        try:
+            other = design_from_csv(path / STIM_INFO)
+        except PhospheneError as error:
+            return Finding("problem", "design", str(error))
+        for subject, shown in design.shown.items():
+            if not np.array_equal(shown, other.shown[subject]):
+                detail = f"{design.origin} and {other.origin} show {subject} different pictures."
+                return Finding("problem", "design", detail, "Fetch both again from the public bucket.")
+    if not design.is_public:
+        detail = f"{design.origin} has {size}; the public design has 30000 and 1000."
+        return Finding("note", "design", detail, "Published counts do not apply.")
+    return Finding("ok", "design", f"{design.origin}: {size}, as published.")
+
+
+def check_counts(design: NsdDesign, trials: Trials, options: NSDOptions) -> list[Finding]:
+    """Trials, voxels and pictures of one subject beside the published counts."""
+    name, table = trials.subject, trials.table
+    n_sessions, n_shown = table["session"].nunique(), len(trials.stimulus_ids)
+    out = [
+        Finding(
+            "ok", name, f"{len(trials)} trials in sessions {trials.provenance['sessions']}, {trials.n_voxels} voxels."
+        )
+    ]
+    if not design.is_public:
+        return out
+    if options.mask == "nsdgeneral":
+        right = trials.n_voxels == VOXELS[name]
+        detail = f"{trials.n_voxels} in nsdgeneral{', as published' if right else f'; {VOXELS[name]} are published'}."
+        out.append(
+            Finding("ok" if right else "problem", f"{name} voxels", detail, "" if right else "Fetch the mask again.")
+        )
+    if n_sessions < SESSIONS[name]:
+        detail = f"{n_sessions} of the {SESSIONS[name]} measured sessions are read."
+        out.append(Finding("note", f"{name} sessions", detail, "Compare only with results on as many sessions."))
+    if n_sessions == 37 and SESSIONS[name] == N_SESSIONS:
+        shared = len(set(table["stimulus"][table["is_shared"]]))
+        right = (n_shown - shared, shared) == (8859, 982)
+        said = ", as published" if right else "; published: 8859, 982"
+        detail = f"{n_shown - shared} training and {shared} test pictures{said}."
+        out.append(Finding("ok" if right else "problem", f"{name} pictures", detail))
+    return out
+
+
+def check_files(path: Path, name: str, options: NSDOptions) -> list[Finding]:
+    """ROIs and noise ceilings that are not there."""
+    missing = [c for c in LABELS if not roi_files(roi_folder(path, name), c)]
+    out = []
+    if missing:
+        detail = f"{', '.join(missing)} are not in {roi_folder(path, name)}."
+        out.append(Finding("note", f"{name} ROIs", detail, "Fetch them to select or report by region."))
+    if not (beta_folder(path, name, options) / "ncsnr.nii.gz").is_file():
+        detail = "ncsnr.nii.gz is missing, so there is no noise ceiling."
+        out.append(Finding("note", f"{name} noise ceiling", detail, "Fetch it from the folder of betas."))
+    return out
+
 
 _SPLIT_SESSIONS = 37  # public when the four papers were written
 
@@ -214,8 +979,6 @@ def import_subject(
 
 
 # -- stimuli and splits ------------------------------------------------------------------------------------------------
-
-
 def _stimuli(path: Path, numbers: np.ndarray, options: NSDOptions) -> Stimuli:
     images, present, rows = nsd_stimuli.pictures(path, numbers, options.image_size)
     labels = nsd_stimuli.labels(path, numbers)
@@ -238,7 +1001,7 @@ def _stimuli(path: Path, numbers: np.ndarray, options: NSDOptions) -> Stimuli:
     )
 
 
-def _splits(design: Design, people: Mapping[str, Trials]) -> dict[str, Split]:
+def _splits(design: NsdDesign, people: Mapping[str, Trials]) -> dict[str, Split]:
     table = pd.concat([t.table for t in people.values()])
     train = pd.unique(table["stimulus"][~table["is_shared"].to_numpy()])
     early = table["session"].to_numpy() <= _SPLIT_SESSIONS

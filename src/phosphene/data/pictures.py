@@ -39,7 +39,7 @@ Kernel = Literal["lanczos", "bicubic", "bilinear", "box", "nearest"]
 
 
 @dataclass(frozen=True)
-class Picture:
+class PictureFile:
     """One picture and what was unusual about its file.
 
     Parameters
@@ -60,7 +60,7 @@ def read_picture(
     aspect: Aspect = "crop",
     kernel: Kernel = "lanczos",
     max_pixels: int = MAX_PIXELS,
-) -> Picture:
+) -> PictureFile:
     """Read one picture.
 
     Parameters
@@ -127,7 +127,7 @@ def read_picture(
     if size is not None and (picture.height, picture.width) != tuple(size):
         picture = _resized(picture, size, aspect, kernel)
     pixels = np.asarray(picture, dtype=np.uint8)
-    return Picture(pixels[..., None] if pixels.ndim == 2 else pixels, tuple(notes))
+    return PictureFile(pixels[..., None] if pixels.ndim == 2 else pixels, tuple(notes))
 
 
 def _refuse_bomb(size: tuple[int, int], max_pixels: int, name: str) -> None:

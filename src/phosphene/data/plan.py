@@ -23,8 +23,8 @@ from pydantic import Field
 from phosphene.data.registry import ROOT
 from phosphene.data.sections import Section
 from phosphene.errors import ConfigError, did_you_mean
-from phosphene.run.atomic import PARTIAL, checked_path
-from phosphene.run.config import Config, parse_yaml, validate
+from phosphene.io.atomic import PARTIAL, checked_path
+from phosphene.io.config import Config, parse_yaml, validate
 
 WEIGHTS = "PHOSPHENE_WEIGHTS"
 """Environment variable naming the folder of public weights."""
@@ -35,7 +35,7 @@ Kind = Literal["any", "gzip", "hdf5", "json", "mat", "nifti", "npy", "safetensor
 _SAYS = {"open": "open", "terms": "after accepting the terms", "manual": "by hand"}
 
 
-class Entry(Config):
+class PlannedFile(Config):
     """One line of the table: a file, or a family of files with {subject} and {session} to fill in."""
 
     part: str
@@ -63,7 +63,7 @@ class DownloadSet(Config):
     next: str = ""
     subjects: dict[str, dict[str, int]] = Field(default_factory=dict)
     any_subject: str = Field("", description="pattern of subjects where there are too many to list")
-    files: list[Entry]
+    files: list[PlannedFile]
 
 
 class Downloads(Config):
@@ -250,7 +250,7 @@ def _folder(name: str, about: DownloadSet, root: str | Path | None) -> Path:
 
 
 def _filled(
-    entry: Entry, about: DownloadSet, folder: Path, subjects: Sequence[str], sessions: int | None
+    entry: PlannedFile, about: DownloadSet, folder: Path, subjects: Sequence[str], sessions: int | None
 ) -> list[Item]:
     url = entry.url or about.base + entry.path
     fields = set(re.findall(r"{(\w+)}", entry.path + url))

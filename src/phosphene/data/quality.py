@@ -11,7 +11,7 @@ from phosphene.data.findings import Finding
 from phosphene.data.measure import SPIKE, Quality, check_type, measure
 from phosphene.data.standardise import row_blocks
 from phosphene.errors import ConfigError, DataError, ModelError, did_you_mean
-from phosphene.run.stages import take
+from phosphene.io.stages import take
 from phosphene.types import Trials
 from phosphene.types.identity import few
 

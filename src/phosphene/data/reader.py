@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from phosphene.data.findings import Finding
 from phosphene.errors import DataError
-from phosphene.run.config import Config
+from phosphene.io.config import Config
 from phosphene.types import Dataset
 
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from phosphene.data.reader import Reader, ReaderOptions
 from phosphene.errors import ConfigError, DataError, NotAvailable, did_you_mean
-from phosphene.run.atomic import checked_path
-from phosphene.run.config import resolve
-from phosphene.run.reading import reading
+from phosphene.io.atomic import checked_path
+from phosphene.io.config import resolve
+from phosphene.io.reading import reading
 from phosphene.types import Dataset
 
 READERS: dict[str, str] = {
@@ -22,7 +22,6 @@ READERS: dict[str, str] = {
     "digits69": "phosphene.data.digits69:Digits69",
     "god": "phosphene.data.god:GOD",
     "hcp": "phosphene.data.hcp:HCP",
-    "insilico": "phosphene.data.insilico.reader:InSilico",
     "miyawaki": "phosphene.data.miyawaki:Miyawaki",
     "mosaic": "phosphene.data.mosaic:Mosaic",
     "nsd": "phosphene.data.nsd:NSD",

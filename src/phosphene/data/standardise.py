@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from phosphene.errors import ConfigError, DataError, ModelError, PhospheneWarning
-from phosphene.run.stages import take
+from phosphene.io.stages import take
 from phosphene.types import Trials
 
 _BLOCK_BYTES = 2**23  # of one float64 block while streaming; small enough to stay in the processor's cache

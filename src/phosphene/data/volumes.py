@@ -13,7 +13,7 @@ import numpy as np
 
 from phosphene.data.arrays import open_arrays
 from phosphene.errors import DataError
-from phosphene.run.reading import reads
+from phosphene.io.reading import reads
 
 _BLOCK_BYTES = 64_000_000  # of a session in memory at a time, beside its masked voxels
 _BROKEN = (OSError, EOFError, ValueError, zlib.error)

@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import Field
 
 from phosphene.errors import DataError
-from phosphene.run.config import Config
+from phosphene.io.config import Config
 
 SIDE = 256
 """Side of the pictures that sizes in pixels are given for."""

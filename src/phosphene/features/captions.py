@@ -19,7 +19,7 @@ import numpy as np
 from phosphene.errors import ConfigError, DataError, did_you_mean
 from phosphene.features.augment import AugmentConfig, augmented
 from phosphene.features.clip import ClipFeatures, _captions
-from phosphene.run.stages import take
+from phosphene.io.stages import take
 from phosphene.types import Stimuli, positions
 
 SHARE = 0.5

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from phosphene.errors import ConfigError, DataError, did_you_mean
-from phosphene.features import clip_files, fingerprint
-from phosphene.features.clip_files import Preprocessing
-from phosphene.run.progress import Progress
-from phosphene.run.store import RowStore, cached
+from phosphene.features import fingerprint
+from phosphene.io.progress import Progress
+from phosphene.io.store import RowStore, cached
+from phosphene.models import public_clip as clip_files
+from phosphene.models.public_clip import Preprocessing
 from phosphene.types import Stimuli, digest_of
 
 if TYPE_CHECKING:
@@ -331,17 +332,17 @@ class ClipFeatures:
     @cached_property
     def _network(self) -> nn.Module:
         if self.name == LAB:
-            from phosphene import zoo
+            from phosphene.models import bundled
 
-            return zoo.load("clip", device=self.device, folder=self.lab_folder)
+            return bundled.load("clip", device=self.device, folder=self.lab_folder)
         return clip_files.load(self._folder).to(self.device)
 
     @cached_property
     def _tokenizer(self) -> Any:
         if self.name == LAB:
-            from phosphene import zoo
+            from phosphene.models import bundled
 
-            return zoo.tokenizer(self.lab_folder)
+            return bundled.tokenizer(self.lab_folder)
         return clip_files.load_tokenizer(self._folder)
 
     @cached_property
@@ -356,16 +357,16 @@ class ClipFeatures:
     def _preprocessing(self) -> Preprocessing:
         size = self._network.config.vision_config.image_size
         if self.name == LAB:
-            # phosphene.zoo.to_network: 2 x - 1
+            # phosphene.lab.to_network: 2 x - 1
             return Preprocessing(size, size, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
         return Preprocessing.of(self._folder, size)
 
     @cached_property
     def _digest(self) -> dict[str, str]:
         if self.name == LAB:
-            from phosphene import zoo
+            from phosphene.models import bundled
 
-            about = zoo.record("clip", self.lab_folder)
+            about = bundled.record("clip", self.lab_folder)
             return {"weights": about["sha256"], "config": digest_of(json.dumps(about["config"], sort_keys=True))}
         return clip_files.digest(self._folder)
 

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from phosphene._version import __version__
-from phosphene.data.insilico import scenes
 from phosphene.errors import MachineError, ModelError, PhospheneWarning
-from phosphene.run import atomic
-from phosphene.run.claims import claimed
-from phosphene.run.store import RowStore
+from phosphene.io import atomic
+from phosphene.io.claims import claimed
+from phosphene.io.store import RowStore
+from phosphene.lab import scenes
 
 FILE = "fingerprint.safetensors"
 LEAST_COSINE = 0.9999

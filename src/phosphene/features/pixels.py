@@ -8,7 +8,7 @@ import numpy as np
 from scipy.linalg import eigh
 
 from phosphene.errors import ConfigError, DataError, ModelError
-from phosphene.run.stages import take
+from phosphene.io.stages import take
 from phosphene.types import Stimuli
 
 

@@ -16,16 +16,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from phosphene.errors import ConfigError, DataError, did_you_mean
-from phosphene.features import fingerprint, vdvae_weights
+from phosphene.features import fingerprint
 from phosphene.features.clip import _content, _plain_precision
-from phosphene.features.clip_files import _eight_bits
-from phosphene.features.vdvae_config import VdvaeConfig, group_noise
-from phosphene.run.progress import Progress
-from phosphene.run.store import RowStore, cached
+from phosphene.io.progress import Progress
+from phosphene.io.store import RowStore, cached
+from phosphene.models import vdvae as vdvae_weights
+from phosphene.models.public_clip import _eight_bits
+from phosphene.models.vdvae import VdvaeConfig, group_noise
 from phosphene.types import Stimuli
 
 if TYPE_CHECKING:
-    from phosphene.features.vdvae_network import Vdvae
+    from phosphene.models.vdvae import Vdvae
 
 _VERSION = 1  # of what this file computes; part of every key
 _TARGETS = ("mean", "sample")

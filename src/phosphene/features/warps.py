@@ -15,9 +15,9 @@ from scipy.linalg import eigh
 from scipy.ndimage import affine_transform
 
 from phosphene.errors import DataError
-from phosphene.run import memory
-from phosphene.run.config import Config
-from phosphene.run.stages import take
+from phosphene.io import memory
+from phosphene.io.config import Config
+from phosphene.io.stages import take
 from phosphene.types import Stimuli
 
 

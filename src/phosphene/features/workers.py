@@ -1,7 +1,7 @@
 """Features of a whole data set by several workers, on one machine or as an array of jobs.
 
 Every worker is told the same few words, opens the data set itself, and takes chunk after chunk of the one store that all of
-them fill (:mod:`phosphene.run.store`). A worker that is killed leaves the chunk it was at, which another takes over; the same
+them fill (:mod:`phosphene.io.store`). A worker that is killed leaves the chunk it was at, which another takes over; the same
 call after an interrupt computes what is missing.
 
 Examples
@@ -28,8 +28,8 @@ from typing import Any, Literal
 
 from phosphene.data.registry import open_dataset
 from phosphene.errors import ConfigError, did_you_mean
-from phosphene.run.atomic import checked_path
-from phosphene.run.progress import Progress
+from phosphene.io.atomic import checked_path
+from phosphene.io.progress import Progress
 
 EXTRACTORS = {
     "clip": "phosphene.features.clip:ClipFeatures",

@@ -4,18 +4,18 @@ Each verb opens the run, does its work under the run's lock, and writes results 
 Whatever was finished before a kill is found again by the same command.
 """
 
-from phosphene.flow.decode import CONTROLS, decode, encode
-from phosphene.flow.evaluate import evaluate
-from phosphene.flow.fit import fit
+from phosphene.flow.decoding import CONTROLS, decode, encode
+from phosphene.flow.evaluation import evaluate
+from phosphene.flow.fitting import fit
 from phosphene.flow.forecast import Forecast, forecast
-from phosphene.flow.opened import DataConfig, Opened, RunConfig, configure, open_run
 from phosphene.flow.show import plan, show_config, show_recipes, summary
+from phosphene.run import DataConfig, Run, RunConfig, configure, open_run
 
 __all__ = [
     "CONTROLS",
     "DataConfig",
     "Forecast",
-    "Opened",
+    "Run",
     "RunConfig",
     "configure",
     "decode",

@@ -10,10 +10,19 @@ import numpy as np
 import pandas as pd
 
 from phosphene.data.splits import CLUSTER
-from phosphene.evaluate.golden import golden_values
-from phosphene.evaluate.identification import similarity
-from phosphene.evaluate.validity import (
-    Cycle,
+from phosphene.flow.decoding_targets import draws_at_random, other_kind, targets_of
+from phosphene.flow.likeness import likeness_of
+from phosphene.flow.sibling_runs import same_recipe, sibling_runs
+from phosphene.io import ledger
+from phosphene.io.folder import SEEN, RunFolder
+from phosphene.metrics.golden import golden_values
+from phosphene.metrics.identification import similarity
+from phosphene.recipes.base import Recipe
+from phosphene.recipes.corpora import GENERATORS, PICTURES, corpora_of
+from phosphene.run import TEST, Run
+from phosphene.types import Trials
+from phosphene.validity import (
+    CycleEvidence,
     Evidence,
     Lineage,
     Samples,
@@ -22,15 +31,6 @@ from phosphene.evaluate.validity import (
     near_pairs,
     nearest_in_training,
 )
-from phosphene.flow.beside import beside, same_recipe
-from phosphene.flow.likeness import likeness_of
-from phosphene.flow.opened import TEST, Opened
-from phosphene.flow.targets import draws_at_random, other_kind, targets_of
-from phosphene.recipes.base import Recipe
-from phosphene.recipes.corpora import GENERATORS, PICTURES, corpora_of
-from phosphene.run import ledger
-from phosphene.run.folder import SEEN, RunFolder
-from phosphene.types import Trials
 
 _MOST_VOXELS = 500  # by which a session is read off responses
 _THUMBNAIL, _PAIRS_A_LINE = 96, 10
@@ -39,7 +39,7 @@ MOST_PAIRS = 40
 
 
 def evidence(
-    opened: Opened,
+    opened: Run,
     fitted: Sequence[Recipe],
     index: pd.DataFrame,
     labels: np.ndarray | None,
@@ -90,7 +90,7 @@ def _golden() -> Mapping[str, float]:
 # -- what was fitted ---------------------------------------------------------------------------------------------------
 
 
-def _of_fits(opened: Opened, fitted: Sequence[Recipe]) -> dict[str, Any]:
+def _of_fits(opened: Run, fitted: Sequence[Recipe]) -> dict[str, Any]:
     splits, lineages, inner, monitored, voxels = [], [], {}, {}, []
     sides = _sides(opened)
     for fold, recipe in enumerate(fitted):
@@ -125,7 +125,7 @@ def _of_fits(opened: Opened, fitted: Sequence[Recipe]) -> dict[str, Any]:
     }
 
 
-def _voxels_of_the_data(opened: Opened) -> list[Lineage]:
+def _voxels_of_the_data(opened: Run) -> list[Lineage]:
     """Choices of voxels made before any recipe: regions, masks, and the screening of NaN."""
     trials, data = opened.trials, opened.config.data
     tested = frozenset().union(*(test.keys for _, test in _sides(opened)))
@@ -143,12 +143,12 @@ def _voxels_of_the_data(opened: Opened) -> list[Lineage]:
     return out
 
 
-def _shown_to(opened: Opened, keys: frozenset[str]) -> list[str]:
+def _shown_to(opened: Run, keys: frozenset[str]) -> list[str]:
     trials = opened.trials
     return [str(s) for s, key in zip(trials.stimuli, trials.keys, strict=True) if key in keys]
 
 
-def _anchors(opened: Opened, fitted: Sequence[Recipe]) -> dict[str, list[str]] | None:
+def _anchors(opened: Run, fitted: Sequence[Recipe]) -> dict[str, list[str]] | None:
     """Stimuli whose responses of other people entered a fit, by person; None where nobody else took part."""
     keys = frozenset().union(*(r.lineage_ for r in fitted))
     names = {k.rsplit("/", 1)[0] for k in keys} - {opened.trials.subject}
@@ -169,7 +169,7 @@ def _generators(fitted: Sequence[Recipe]) -> dict[str, Sequence[str] | None]:
 # -- what was decoded --------------------------------------------------------------------------------------------------
 
 
-def _of_decoding(opened: Opened, first: Recipe) -> dict[str, Any]:
+def _of_decoding(opened: Run, first: Recipe) -> dict[str, Any]:
     test = opened.sides(0)[1].average_repeats()
 
     def predict(betas: np.ndarray) -> np.ndarray:
@@ -187,20 +187,20 @@ def _samples(run: RunFolder, decoded: np.ndarray, seen: np.ndarray) -> Samples:
     return Samples(drawn, decoded, seen)
 
 
-def _cycles(opened: Opened, fitted: Sequence[Recipe]) -> list[Cycle] | None:
+def _cycles(opened: Run, fitted: Sequence[Recipe]) -> list[CycleEvidence] | None:
     """The analysis of the cycle, where it was made: its first sentence is the mark."""
     summary = opened.run.path / "analysis" / "cycle" / "summary.txt"
     if not summary.is_file():
         return None
     marked = "says nothing about the brain" in summary.read_text(encoding="utf-8", errors="replace")
     shown = [_shown_to(opened, recipe.lineage_) for recipe in fitted]
-    return [Cycle(f"analysis cycle, fold {n + 1}", ids, ids, marked) for n, ids in enumerate(shown)]
+    return [CycleEvidence(f"analysis cycle, fold {n + 1}", ids, ids, marked) for n, ids in enumerate(shown)]
 
 
 # -- stimuli and trials ------------------------------------------------------------------------------------------------
 
 
-def _of_stimuli(opened: Opened) -> dict[str, Any]:
+def _of_stimuli(opened: Run) -> dict[str, Any]:
     sides = _sides(opened)
     tested = {str(i) for _, test in sides for i in test.stimulus_ids}
     stimuli = opened.stimuli.select(list(dict.fromkeys(i for pair in sides for t in pair for i in t.stimulus_ids)))
@@ -209,14 +209,14 @@ def _of_stimuli(opened: Opened) -> dict[str, Any]:
     return {"likeness": likeness_of(opened.dataset.name, stimuli, is_tested, rng)}
 
 
-def _sides(opened: Opened) -> list[tuple[Trials, Trials]]:
-    """Which trials train and test, by fold: as `Opened.sides`, but nothing is imputed, so no response is read."""
+def _sides(opened: Run) -> list[tuple[Trials, Trials]]:
+    """Which trials train and test, by fold: as `Run.sides`, but nothing is imputed, so no response is read."""
     there = opened.stimuli.ids.astype(str)
     pairs = (split.apply(opened.trials) for split in opened.folds)
     return [tuple(t.take(np.isin(t.stimuli.astype(str), there)) for t in pair) for pair in pairs]
 
 
-def _of_trials(opened: Opened) -> dict[str, Any]:
+def _of_trials(opened: Run) -> dict[str, Any]:
     trials = opened.trials
     row = {key: n for n, key in enumerate(trials.keys)}
     sides = [tuple(np.asarray([row[k] for k in t.keys], dtype=np.intp) for t in pair) for pair in _sides(opened)]
@@ -237,7 +237,7 @@ def _of_trials(opened: Opened) -> dict[str, Any]:
     }
 
 
-def _left_out(opened: Opened, used: np.ndarray) -> dict[str, int]:
+def _left_out(opened: Run, used: np.ndarray) -> dict[str, int]:
     every, usable = opened.dataset.trials(opened.config.data.subject), opened.trials
     there = np.isin(usable.stimuli.astype(str), opened.stimuli.ids.astype(str))
     rest = np.ones(len(usable), bool)
@@ -252,14 +252,14 @@ def _left_out(opened: Opened, used: np.ndarray) -> dict[str, int]:
 # -- other runs --------------------------------------------------------------------------------------------------------
 
 
-def look_of(opened: Opened) -> ledger.Look:
+def look_of(opened: Run) -> ledger.LedgerEntry:
     """This evaluation, as the ledger keeps it."""
     manifest = opened.run.manifest
     values = [str(manifest.get(k, "")) for k in ("data_digest", "split_digest", "config_digest")]
-    return ledger.Look(values[0], values[1], values[2], str(opened.config.split or opened.folds[0].name))
+    return ledger.LedgerEntry(values[0], values[1], values[2], str(opened.config.split or opened.folds[0].name))
 
 
-def _of_runs_beside(opened: Opened) -> dict[str, Any]:
+def _of_runs_beside(opened: Run) -> dict[str, Any]:
     mine, ours = look_of(opened), opened.config.recipe.model_dump(mode="json")
     names = str(opened.config.split or "")
     held_out = ""
@@ -268,7 +268,7 @@ def _of_runs_beside(opened: Opened) -> dict[str, Any]:
     elif all(s.category_disjoint for s in opened.folds):
         held_out = "categories"
     looks, usual, strict = 0, None, None
-    for other in beside(opened.run):
+    for other in sibling_runs(opened.run):
         looks += sum(
             x.split == mine.split and x.data == mine.data and x.config != mine.config for x in other.ledger.looks
         )
@@ -297,7 +297,7 @@ def _of_runs_beside(opened: Opened) -> dict[str, Any]:
 # -- what is written beside the verdicts -------------------------------------------------------------------------------
 
 
-def write_findings(opened: Opened, found: Evidence, tables: RunFolder) -> None:
+def write_findings(opened: Run, found: Evidence, tables: RunFolder) -> None:
     """near_duplicates.csv and .png (pairs that S2 found), nearest.csv (test picture, nearest in training, cosine),
     bottleneck.csv (dimensions, two_way) of B5."""
     rng = np.random.default_rng([opened.config.seed, 13])
@@ -311,7 +311,7 @@ def write_findings(opened: Opened, found: Evidence, tables: RunFolder) -> None:
         _draw(opened, pairs).save(tables.path / "near_duplicates.png")
 
 
-def _draw(opened: Opened, pairs: Mapping[str, Any]):
+def _draw(opened: Run, pairs: Mapping[str, Any]):
     """A sheet of pairs in lines: test pictures above, their near copies in training below."""
     from PIL import Image
 

@@ -1,7 +1,7 @@
 """What a fit will need, stage by stage, before it is done: memory, disk and time, each with how it is known.
 
 A recipe is rehearsed: its real stages are fitted on a few training stimuli, then on twice as many, until that takes some
-seconds; trainings are judged, not done (:mod:`phosphene.train.forecast`). Time, memory and size outside trainings are
+seconds; trainings are judged, not done (:mod:`phosphene.training.forecast`). Time, memory and size outside trainings are
 carried on from the last two rehearsals to all stimuli as powers of their number. What cannot be rehearsed is unknown.
 """
 
@@ -20,15 +20,15 @@ import pandas as pd
 
 from phosphene import recipes
 from phosphene.errors import PhospheneError
-from phosphene.flow.opened import Opened
-from phosphene.run.memory import Peak, size
-from phosphene.run.progress import duration
-from phosphene.run.stages import STAGE
+from phosphene.io.memory import Peak, size
+from phosphene.io.progress import duration
+from phosphene.io.stages import STAGE
+from phosphene.run import Run
 from phosphene.types import Stimuli, Trials
 
 if TYPE_CHECKING:
     from phosphene.recipes.base import Recipe
-    from phosphene.train.forecast import Training
+    from phosphene.training.forecast import Training
 
 FIRST = 32  # stimuli of the first rehearsal
 FURTHEST = 32  # times as many stimuli as rehearsed is as far as anything is carried on
@@ -77,7 +77,7 @@ class _Seen:
     trainings: list[Training]
 
 
-def forecast(opened: Opened, fold: int = 0, *, patience: float = 5.0, recompute: bool = False) -> list[Forecast]:
+def forecast(opened: Run, fold: int = 0, *, patience: float = 5.0, recompute: bool = False) -> list[Forecast]:
     """Rehearse the fit of one fold; writes nothing.
 
     Parameters
@@ -130,10 +130,10 @@ def _few(trials: Trials, ids: Iterable[str]) -> Trials:
 
 
 def _rehearse(
-    opened: Opened, trials: Trials, unpaired: Sequence[Trials], known: dict[str, list[Training]], recompute: bool
+    opened: Run, trials: Trials, unpaired: Sequence[Trials], known: dict[str, list[Training]], recompute: bool
 ) -> tuple[dict[str, _Seen], dict[str, str]]:
     """Fit the stages on a few trials; what was seen of each, and why others could not be fitted."""
-    from phosphene.train.forecast import Rehearsal, rehearsing
+    from phosphene.training.forecast import Rehearsal, rehearsing
 
     config = opened.config
     recipe: Recipe = recipes.recipe(config.recipe.kind)(config.recipe, seed=config.seed)
@@ -218,9 +218,9 @@ def _size(n: int | None) -> str:
     return "unknown" if n is None else size(n)
 
 
-def write_beside(opened: Opened, predicted: Sequence[Forecast], fold: int = 0) -> pd.DataFrame:
+def write_beside(opened: Run, predicted: Sequence[Forecast], fold: int = 0) -> pd.DataFrame:
     """Write RUN/forecast.csv: what was predicted of each stage of a fold, and what stage.json says of it."""
-    from phosphene.run.folder import read_json
+    from phosphene.io.folder import read_json
 
     rows: list[dict[str, Any]] = []
     for f in predicted:
@@ -284,7 +284,7 @@ def text_of_cards(forecasts: Sequence[Forecast], cards: Sequence[int] = CARDS) -
     return "\n".join(lines)
 
 
-def show_memory(opened: Opened) -> str:
+def show_memory(opened: Run) -> str:
     """What `phosphene show memory` prints: settings for cards, by arithmetic."""
     quick = forecast(opened, patience=0.0, recompute=True)
     return (

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from phosphene.evaluate.perceptual import Eye, eyes_for
-from phosphene.evaluate.validity.likeness import Likeness, copies, difference_hashes, thumbnails
+from phosphene.metrics.perceptual import FeatureExtractor, feature_extractors_for
 from phosphene.types import Stimuli
+from phosphene.validity.likeness import Likeness, copies, difference_hashes, thumbnails
 
 QUICK = ("clip_lab", "imagenet_lite0")
 """Eyes that look at a thousand pictures in seconds on a processor, best first."""
@@ -15,9 +15,9 @@ MOST = 3000
 _BLOCK = 512
 
 
-def quick_eye(dataset: str) -> Eye | None:
+def quick_eye(dataset: str) -> FeatureExtractor | None:
     """The eye that pictures of a data set are compared with; None where none is here, and pixels must do."""
-    here = {eye.name: eye for eye in eyes_for(dataset)}
+    here = {eye.name: eye for eye in feature_extractors_for(dataset)}
     return next((here[name] for name in QUICK if name in here), None)
 
 

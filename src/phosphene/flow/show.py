@@ -10,16 +10,16 @@ from typing import Any
 import pandas as pd
 
 from phosphene import recipes
-from phosphene.flow.opened import TEST, Opened, RunConfig, configure
+from phosphene.io.config import flatten
+from phosphene.io.folder import RunFolder
+from phosphene.io.stages import STAGE
 from phosphene.recipes.base import Recipe
-from phosphene.run.config import flatten
-from phosphene.run.folder import RunFolder
-from phosphene.run.stages import STAGE
+from phosphene.run import TEST, Run, RunConfig, configure
 
 
 def plan(config: RunConfig, out: str | Path) -> str:
     """What `fit` would do with this configuration; reads the data, fits nothing, writes nothing."""
-    opened = Opened(RunFolder(Path(out)), config)
+    opened = Run(RunFolder(Path(out)), config)
     trials, folds = opened.trials, opened.folds
     stages = recipes.recipe(config.recipe.kind).stages_of(config.recipe)
     lines = [

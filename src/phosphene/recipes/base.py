@@ -35,18 +35,18 @@ from pydantic import Field
 
 from phosphene._version import __version__
 from phosphene.errors import DataError, ModelError
-from phosphene.run import atomic
-from phosphene.run.config import Config, validate
-from phosphene.run.folder import read_json
-from phosphene.run.progress import Progress
-from phosphene.run.stages import Part, StageStore, load_part, read_lineage
+from phosphene.io import atomic
+from phosphene.io.config import Config, validate
+from phosphene.io.folder import read_json
+from phosphene.io.progress import Progress
+from phosphene.io.stages import Part, StageStore, load_part, read_lineage
 from phosphene.types import Images, Latents, Stimuli, Trials, digest_of
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from phosphene.train import TrainConfig
-    from phosphene.train.loop import Fetch, Trained
+    from phosphene.training import TrainConfig
+    from phosphene.training.loop import Fetch, Trained
 
 RECIPE = "recipe.json"
 
@@ -242,13 +242,13 @@ class Recipe(Generic[C]):
 
         Parameters
         ----------
-        network, fetch, n_items : as :func:`phosphene.train.train` takes them
+        network, fetch, n_items : as :func:`phosphene.training.train` takes them
         settings : how
         data : digest of what it learns from
         part : name of this training, where a stage has several
-        more : further arguments of :func:`phosphene.train.train`
+        more : further arguments of :func:`phosphene.training.train`
         """
-        from phosphene.train import train
+        from phosphene.training import train
 
         more = {"progress": self.progress, **more}
         folder = self._training_folder(part)
@@ -299,7 +299,7 @@ class Recipe(Generic[C]):
 
     def save(self, folder: str | Path) -> None:
         """Write every stage and recipe.json into `folder`, readable by `load`."""
-        from phosphene.run.stages import save_part
+        from phosphene.io.stages import save_part
 
         folder = atomic.checked_path(folder)
         self._check_fitted()

@@ -2,9 +2,9 @@
 
 Paper: Sun et al. 2023, NeurIPS, "Contrast, Attend and Diffuse to Decode High-Resolution Images from Brain Activities".
 
-    phase 1  contrast  two maskings of each response are told from those of others (`phosphene.brain.dc_mae`)
+    phase 1  contrast  two maskings of each response are told from those of others (`phosphene.models.dc_mae`)
     phase 2  attend    responses and the pictures shown, both hidden in part, predict each other's hidden patches
-                       (`phosphene.brain.cross_modal`)
+                       (`phosphene.models.cross_modal`)
     phase 3  diffuse   the encoder and a label-to-image latent diffusion are tuned together
 
 Where paper and public code differ, each choice is a named option; docs/cad.md lists them. Nothing is ever chosen by a test
@@ -18,22 +18,21 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from phosphene import zoo
-from phosphene.brain.cross_modal import CrossModalConfig
-from phosphene.brain.dc_mae import DcMaeConfig
-from phosphene.brain.patch_mae import PatchMaePart
 from phosphene.data.standardise import Standardiser
 from phosphene.errors import ConfigError
-from phosphene.features import pretrained
-from phosphene.generate.ldm import Ldm
-from phosphene.recipes.brain_ldm import BrainLdm, Pictures
-from phosphene.recipes.latent_diffused import LAB, BrainTraining, LatentDiffused, LatentDiffusedConfig
-from phosphene.run.config import Config
-from phosphene.train.settings import TrainConfig
+from phosphene.io.config import Config
+from phosphene.models import bundled, pretrained
+from phosphene.models.brain_ldm import BrainLdm, Pictures
+from phosphene.models.cross_modal import CrossModalConfig
+from phosphene.models.dc_mae import DcMaeConfig
+from phosphene.models.ldm import Ldm
+from phosphene.models.patch_mae import PatchMaePart
+from phosphene.recipes.mind_vis import LAB, LatentDiffusion, LatentDiffusionConfig, MaskedTraining
+from phosphene.training.settings import TrainConfig
 from phosphene.types import Stimuli, Trials
 
 
-class ContrastTraining(BrainTraining):
+class ContrastTraining(MaskedTraining):
     """How phase 1 is trained; the defaults are 140 epochs of the 133,560 responses that HCP's 1,113 subjects give."""
 
     steps: int = Field(74_800, ge=1)
@@ -53,7 +52,7 @@ class CrossTraining(TrainConfig):
     clip: float | None = Field(0.8, gt=0, description="of both sides together; the authors' code clips each by itself")
 
 
-class PictureConfig(Config):
+class ImageMaeSource(Config):
     """Where the autoencoder of pictures comes from."""
 
     source: Literal["zoo", "public"] = Field("public", description="the lab's, or facebook/vit-mae-base in a folder")
@@ -62,7 +61,7 @@ class PictureConfig(Config):
     spread: tuple[float, float, float] = Field((0.229, 0.224, 0.225), description="likewise; the lab's has its own")
 
 
-class CadConfig(LatentDiffusedConfig):
+class CadConfig(LatentDiffusionConfig):
     """Configuration of `Cad`."""
 
     kind: Literal["cad"] = "cad"
@@ -73,10 +72,10 @@ class CadConfig(LatentDiffusedConfig):
     attend: bool = Field(True, description="whether there is a phase 2")
     cross: CrossModalConfig = CrossModalConfig()
     cross_training: CrossTraining = CrossTraining()
-    picture: PictureConfig = PictureConfig()
+    picture: ImageMaeSource = ImageMaeSource()
 
 
-class Cad(LatentDiffused[CadConfig]):
+class Cad(LatentDiffusion[CadConfig]):
     """See the top of this file.
 
     Attributes
@@ -92,11 +91,11 @@ class Cad(LatentDiffused[CadConfig]):
         "cross": PatchMaePart,
         "tuned": BrainLdm,
     }
-    needs = LatentDiffused.needs | {
+    needs = LatentDiffusion.needs | {
         "cross": ("standardise", "brain"),
         "tuned": ("standardise", "generator", "cross"),
     }
-    uses = LatentDiffused.uses | {
+    uses = LatentDiffusion.uses | {
         "cross": ("rows", "attend", "cross", "cross_training", "picture", "validation", "check_every"),
     }
     paper = "cad"
@@ -125,12 +124,12 @@ class Cad(LatentDiffused[CadConfig]):
         if name == "cross" and not self.config.attend:
             return {"attend": False}
         if name == "cross" and self.config.picture.source == "zoo":
-            values["networks"] = [zoo.fingerprint("mae")]
+            values["networks"] = [bundled.fingerprint("mae")]
         return values
 
     def fit_cross(self, trials: Trials, stimuli: Stimuli) -> PatchMaePart:
         """Phase 2: the autoencoder and one of pictures, each with what the other sees; the brain side is kept."""
-        from phosphene.brain import CrossModal
+        from phosphene.models import CrossModal
 
         c, brain = self.config, self.brain_.module
         if not c.attend:
@@ -148,7 +147,7 @@ class Cad(LatentDiffused[CadConfig]):
         """The autoencoder of pictures, and the units it takes them in."""
         c = self.config.picture
         if c.source == "zoo":
-            return zoo.load("mae"), {}
+            return bundled.load("mae"), {}
         if c.folder is None or not Path(c.folder).is_dir():
             raise ConfigError(
                 f"the public autoencoder of pictures is not part of phosphene, and recipe.picture.folder is {c.folder}; fetch "

@@ -1,7 +1,7 @@
 """Two-stage GRU decoder: a GRU to a Very Deep VAE's latents, ridge to CLIP's tokens; dual-guided diffusion refines.
 
 Paper: Veronese et al. 2024, arXiv 2412.13237, "Optimized two-stage AI-based neural decoding for enhanced visual stimulus
-reconstruction from fMRI data". Its GRU sees a sequence of one step, so nothing recurs: see `phosphene.brain.gru`, where
+reconstruction from fMRI data". Its GRU sees a sequence of one step, so nothing recurs: see `phosphene.models.gru`, where
 its rivals are, among them a GRU over a real sequence of brain regions (``recipe.brain.kind=group_gru``).
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from phosphene.align.reduced_rank import ReducedRankConfig
-from phosphene.brain.gru import (
+from phosphene.models.gru import (
     GroupGruConfig,
     GruCnnConfig,
     GruConfig,
@@ -22,8 +22,8 @@ from phosphene.brain.gru import (
     MlpConfig,
     voxel_runs,
 )
+from phosphene.recipes.brain_diffuser import LAB, TwoStage, TwoStageConfig
 from phosphene.recipes.predictor import Predictor, fit_map
-from phosphene.recipes.two_stage import LAB, TwoStage, TwoStageConfig
 from phosphene.types import Stimuli, Trials
 
 BrainConfig = Annotated[

@@ -13,21 +13,207 @@ training trials (code: two scalars, and test betas left raw). Moments of predict
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from phosphene.align.aligner import AlignConfig, Aligner
-from phosphene.brain.roi_mae import RoiMaeConfig, RoiMaePart, roi_partition, subject_batches
 from phosphene.data.standardise import Standardiser
-from phosphene.generate.painter import Painter
-from phosphene.recipes.clip_painted import LAB_PAINTER, PAPER_PAINTER, ClipPainted, ClipPaintedConfig
-from phosphene.train.settings import TrainConfig
-from phosphene.types import Stimuli, Trials, digest_of
+from phosphene.errors import ConfigError
+from phosphene.features import cache_folder
+from phosphene.features.clip import ClipFeatures
+from phosphene.io.config import Config
+from phosphene.models import bundled
+from phosphene.models.maskgit import MaskGitPipeline, MaskGitSampling
+from phosphene.models.roi_mae import RoiMaeConfig, RoiMaePart, roi_partition, subject_batches
+from phosphene.recipes.base import Recipe, RecipeConfig
+from phosphene.training.settings import TrainConfig
+from phosphene.types import Images, Latents, Stimuli, Trials, digest_of
+
+PAPER_CLIP = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 
 
-class BrainTraining(TrainConfig):
+class ClipConfig(Config):
+    """Which CLIP."""
+
+    name: str = Field(PAPER_CLIP, description="lab, a folder, or a name on the hub")
+    revision: str | None = Field(None, description="commit on the hub")
+
+
+class ImageTraining(TrainConfig):
+    """How MaskGIT is trained on from what it starts with; section 4.1 of the paper and its configuration."""
+
+    steps: int = Field(300_000, ge=1)
+    batch_size: int = Field(8, ge=1)
+    lr: float = Field(5e-5, gt=0)
+    warmup: int = Field(20_000, ge=0)
+    schedule: Literal["cosine", "linear", "constant"] = "linear"
+    betas: tuple[float, float] = (0.9, 0.95)
+
+
+class MaskGitSource(Config):
+    """Where MaskGIT and its tokenizer come from, and whether training goes on."""
+
+    source: Literal["zoo", "public"] = Field("public", description="the lab's networks, or files of the public ones")
+    transformer: str | None = Field(None, description="file of the public transformer")
+    tokenizer: str | None = Field(None, description="file of the public tokenizer")
+    training: ImageTraining | None = Field(
+        ImageTraining(), description="on the training pictures; none leaves it as it is"
+    )
+    flip: bool = Field(True, description="train on mirrored pictures as well, each with the CLIP latent of its mirror")
+    crops: int = Field(
+        0, ge=0, description="random crops of each training picture to train on as well, each with its own CLIP latent"
+    )
+    ported: bool = Field(
+        False, description="public networks with epsilons and GELU of LEA's PyTorch port, not of the original JAX code"
+    )
+
+
+class ClipToMaskGitConfig(RecipeConfig):
+    """What these recipes share. The defaults are LEA's."""
+
+    clip: ClipConfig = ClipConfig()
+    images: MaskGitSource = MaskGitSource()
+    sampling: MaskGitSampling = MaskGitSampling()
+
+
+LAB_MASKGIT: dict[str, Any] = {
+    "clip": {"name": "lab"},
+    "images": {"source": "zoo", "training": None},
+    "sampling": {"temperature": 1.5},  # the published 4.5 leaves 64 codes less sure of what they show
+}
+
+
+"""Values of the preset ``lab``: the zoo's networks as they are."""
+
+
+PAPER_MASKGIT: dict[str, Any] = {"images": {"crops": 4}}
+
+
+"""Values of the preset ``paper``: random crops, 20 % off each side as MinD-Vis, as the paper gives no size; four a
+picture and its mirror, seen by CLIP once, where the paper may have cut anew at each step."""
+
+
+P = TypeVar("P", bound=ClipToMaskGitConfig)
+
+
+class ClipToMaskGit(Recipe[P]):
+    """See the top of this file.
+
+    Attributes
+    ----------
+    images_ : Painter, CLIP latents to pictures
+    """
+
+    images_: MaskGitPipeline
+
+    def clip_latents(self, trials: Trials) -> np.ndarray:
+        """Brain to CLIP latents, (n, d) float32; `trials` are checked already."""
+        raise NotImplementedError
+
+    uses: ClassVar[dict[str, tuple[str, ...]]] = {}
+    """By stage, the parts of the configuration it depends on; all of it where a stage is not named."""
+
+    def stage_config(self, name: str) -> dict[str, Any]:
+        """Values a stage depends on, with the weights of the frozen networks it learns from."""
+        c = self.config.model_dump(mode="json")
+        values = {k: c[k] for k in {"images": ("clip", "images"), **self.uses}.get(name, tuple(c))}
+        if "clip" in values:
+            values["clip"] = self._clip.spec()
+        if "images" in values and c["images"]["source"] == "zoo":
+            values["networks"] = [bundled.fingerprint(network) for network in ("maskgit", "vq")]
+        return values
+
+    @property
+    def fixed_spaces(self) -> frozenset[str]:
+        """CLIP latents mean the same whatever the training trials."""
+        return frozenset({self._clip.space})
+
+    def generators(self) -> tuple[str, ...]:
+        """MaskGIT, the lab's or the public one."""
+        return ("lab" if self.config.images.source == "zoo" else "maskgit-imagenet",)
+
+    def fit_images(self, trials: Trials, stimuli: Stimuli) -> MaskGitPipeline:
+        """MaskGIT, as it comes or trained on with the pictures of the training stimuli."""
+        c = self.config.images
+        if c.source == "zoo":
+            painter = MaskGitPipeline.from_zoo()
+        else:
+            painter = MaskGitPipeline.from_public(
+                _file(c.transformer, "transformer"), _file(c.tokenizer, "tokenizer"), self.seed, ported=c.ported
+            )
+        if c.training is not None:
+            pixels = stimuli.resized((painter.size, painter.size))
+            see = self._clip.images
+            painter.learn(pixels, see, c.training, self.train, flip=c.flip, crops=c.crops, seed=self.seed)
+        return painter
+
+    # -- the arrows ------------------------------------------------------------------------------------------------
+
+    def decode(self, trials: Trials) -> Images:
+        """Brain to image: the first sample for each row of `trials`, 0-1."""
+        return self._paint(trials.stimuli, self._to_clip(trials), samples=1)[0]
+
+    def decode_samples(self, trials: Trials) -> list[Images]:
+        """All samples, ``config.sampling.samples`` of them; the first is what `decode` gives."""
+        return self._paint(trials.stimuli, self._to_clip(trials), self.config.sampling.samples)
+
+    def latents(self, trials: Trials) -> Latents:
+        """Decoded CLIP latents, one row per trial."""
+        return Latents(trials.stimuli, {self._clip.space: self._to_clip(trials)})
+
+    def true_latents(self, stimuli: Stimuli) -> Latents:
+        """CLIP latents of the pictures themselves."""
+        return Latents(stimuli.ids, {self._clip.space: self._see(stimuli)})
+
+    def text_latents(self, texts: Sequence[str]) -> Latents:
+        """CLIP latents of texts."""
+        return Latents(np.asarray(list(texts), dtype=object), {self._clip.space: self._clip.texts(list(texts))})
+
+    def ceiling(self, stimuli: Stimuli) -> Images:
+        """Pictures drawn from the true CLIP latents: what is lost before any brain comes in."""
+        return self._paint(stimuli.ids, self._see(stimuli), samples=1)[0]
+
+    # -- pieces ----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _clip(self) -> ClipFeatures:
+        return ClipFeatures(self.config.clip.name, revision=self.config.clip.revision)
+
+    def _see(self, stimuli: Stimuli) -> np.ndarray:
+        return self._clip.transform(stimuli, cache_folder())
+
+    def _to_clip(self, trials: Trials) -> np.ndarray:
+        self.check_trials(trials)
+        return self.clip_latents(trials)
+
+    def _paint(self, ids: np.ndarray, latents: np.ndarray, samples: int) -> list[Images]:
+        sampling = self.config.sampling.model_copy(update={"samples": samples})
+        pictures = self.images_.paint(latents, list(ids), sampling, self.seed)
+        if self.image_shape_[2] == 1:
+            pictures = pictures.mean(axis=-1, keepdims=True)
+        return [Images(ids, pictures[:, s]) for s in range(samples)]
+
+    def _fitted_on(self, trials: Trials, stimuli: Stimuli) -> None:
+        super()._fitted_on(trials, stimuli)
+        side = {"zoo": 32, "public": 256}[self.config.images.source]
+        self.image_shape_ = (side, side, self.image_shape_[2])
+
+
+def _file(path: str | None, what: str) -> Path:
+    if path is None:
+        raise ConfigError(
+            f"the public {what} of MaskGIT is not part of phosphene; fetch it and give its place, "
+            f"recipe.images.{what}=FILE (docs/lea.md says from where), or use the lab's with --preset lab."
+        )
+    return Path(path)
+
+
+class RoiMaeTraining(TrainConfig):
     """How the autoencoder is trained; the defaults are those of the GOD configuration."""
 
     steps: int = Field(
@@ -41,7 +227,7 @@ class BrainTraining(TrainConfig):
     clip: float | None = Field(0.1, gt=0)
 
 
-class LeaConfig(ClipPaintedConfig):
+class LeaConfig(ClipToMaskGitConfig):
     """Configuration of `Lea`."""
 
     kind: Literal["lea"] = "lea"
@@ -56,7 +242,7 @@ class LeaConfig(ClipPaintedConfig):
     brain_rows: Literal["trials", "averaged"] = Field(
         "trials", description="what the autoencoder is trained on: single trials, or repeats averaged"
     )
-    brain_training: BrainTraining = BrainTraining()
+    brain_training: RoiMaeTraining = RoiMaeTraining()
     recompute: bool = Field(False, description="compute each block twice in training, to save memory")
     init: str | None = Field(None, description="file of the public SC-MBM checkpoint that the autoencoder starts from")
     init_is_clean: bool = Field(False, description="whether it is known that no test response of this subject is in it")
@@ -79,7 +265,7 @@ class LeaConfig(ClipPaintedConfig):
         return self
 
 
-class Lea(ClipPainted[LeaConfig]):
+class Lea(ClipToMaskGit[LeaConfig]):
     """See the top of this file.
 
     Attributes
@@ -91,7 +277,7 @@ class Lea(ClipPainted[LeaConfig]):
     """
 
     config_class = LeaConfig
-    stages = {"standardise": Standardiser, "brain": RoiMaePart, "align": Aligner, "images": Painter}  # noqa: RUF012
+    stages = {"standardise": Standardiser, "brain": RoiMaePart, "align": Aligner, "images": MaskGitPipeline}  # noqa: RUF012
     needs = {"images": ()}  # noqa: RUF012
     uses = {  # noqa: RUF012
         "standardise": ("norm", "per_session"),
@@ -107,14 +293,14 @@ class Lea(ClipPainted[LeaConfig]):
         """``paper``: the published sizes, GOD. ``bold``: BOLD5000. ``lea-code``: as the authors' code, which looks at test
         responses. ``lab``: the same classes at tiny size, with the zoo's networks."""
         if name == "paper":
-            return PAPER_PAINTER
+            return PAPER_MASKGIT
         if name == "bold":
-            return {**PAPER_PAINTER, "brain_training": {"steps": 120_000, "lr": 5e-6}}
+            return {**PAPER_MASKGIT, "brain_training": {"steps": 120_000, "lr": 5e-6}}
         if name == "lea-code":
-            images = {**PAPER_PAINTER["images"], "ported": True}
+            images = {**PAPER_MASKGIT["images"], "ported": True}
             return {"setting": "relax", "norm": "legacy", "align": {"moments": "test"}, "images": images}
         return {
-            **LAB_PAINTER,
+            **LAB_MASKGIT,
             "brain": {
                 **RoiMaeConfig.preset("lab"), "roi_heads": 2, "augment": "noise", "latent": 128,
                 "width": 128, "depth": 1, "heads": 8, "decoder_width": 128, "decoder_heads": 8,
@@ -137,7 +323,7 @@ class Lea(ClipPainted[LeaConfig]):
 
     def fit_brain(self, trials: Trials, stimuli: Stimuli) -> RoiMaePart:
         """The autoencoder, on responses alone: first over all subjects that share its trunk, then on the own."""
-        from phosphene.brain import RoiMae
+        from phosphene.models import RoiMae
 
         c, own = self.config, str(trials.subject)
         mine, others = [self._rows(self.standardise_.transform(trials))], {}
@@ -150,7 +336,7 @@ class Lea(ClipPainted[LeaConfig]):
                 groups[str(more.subject)] = list(roi_partition(more, c.rois).values())
         network = RoiMae.create(c.brain, groups, self.seed, recompute=c.recompute)
         if c.init is not None:
-            from phosphene.brain.sc_mbm import load_sc_mbm, read_sc_mbm
+            from phosphene.models.sc_mbm import load_sc_mbm, read_sc_mbm
 
             load_sc_mbm(network, read_sc_mbm(c.init))
         betas = {own: np.concatenate(mine)}
@@ -203,6 +389,8 @@ class Lea(ClipPainted[LeaConfig]):
 _MOMENTS: dict[str, str] = {
     "train_oof": "train_oof (of left-out training rows)", "test": "test (of the test batch)", "none": "none (as they come)",
 }  # fmt: skip
+
+
 _NORM: dict[str, str] = {
     "voxel": "voxel (by its training mean and spread)", "legacy": "legacy (two scalars in training, test betas left raw)",
 }  # fmt: skip

@@ -20,12 +20,12 @@ from phosphene.align.decoders import ALPHAS, HeldOut, LinearDecoder, fit_encodin
 from phosphene.align.ridge import Ridge
 from phosphene.data.splits import inner_folds
 from phosphene.data.standardise import Standardiser
-from phosphene.evaluate.pixel import mse, pixcorr
-from phosphene.evaluate.ssim import ssim_2d
 from phosphene.features.pixels import PixelPca
-from phosphene.generate.curves import OutputCurve
+from phosphene.io.config import Config
+from phosphene.metrics.pixel import mse, pixcorr
+from phosphene.metrics.ssim import ssim_2d
+from phosphene.models.curves import OutputCurve
 from phosphene.recipes.base import Recipe, RecipeConfig
-from phosphene.run.config import Config
 from phosphene.types import Images, Latents, Stimuli, Trials
 
 Alpha = Annotated[float, Field(gt=0, le=1e12)]

@@ -26,10 +26,19 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from phosphene import zoo
 from phosphene.align.decoders import ALPHAS
 from phosphene.align.ridge import Ridge
-from phosphene.brain.mapper import (
+from phosphene.data.standardise import Standardiser
+from phosphene.errors import ConfigError
+from phosphene.features import cache_folder
+from phosphene.features.augment import AugmentConfig
+from phosphene.features.captions import LIMIT, SHARE, Screening, Targets, caption_targets, clamped, image_targets
+from phosphene.features.clip import ClipFeatures
+from phosphene.io.config import Config
+from phosphene.metrics.identification import similarity
+from phosphene.metrics.retrieval import ensemble_weights
+from phosphene.models import bundled
+from phosphene.models.mapper import (
     EncoderTraining,
     MapperConfig,
     MapperPart,
@@ -37,33 +46,15 @@ from phosphene.brain.mapper import (
     VoxelEncoderConfig,
     VoxelEncoderPart,
 )
-from phosphene.data.standardise import Standardiser
-from phosphene.errors import ConfigError
-from phosphene.evaluate.identification import similarity
-from phosphene.evaluate.retrieval import ensemble_weights
-from phosphene.features import cache_folder
-from phosphene.features.augment import AugmentConfig
-from phosphene.features.captions import (
-    LIMIT,
-    SHARE,
-    Screening,
-    Targets,
-    caption_targets,
-    clamped,
-    image_targets,
-)
-from phosphene.features.clip import ClipFeatures
-from phosphene.generate.stylegan2 import StyleGan2
-from phosphene.generate.stylegan2_config import SamplingConfig
+from phosphene.models.stylegan2 import StyleGan2, StyleGan2Sampling
 from phosphene.recipes.base import Recipe, RecipeConfig
-from phosphene.recipes.clip_painted import ClipConfig
-from phosphene.run.config import Config
+from phosphene.recipes.lea import ClipConfig
 from phosphene.types import Images, Latents, Stimuli, Trials, positions
 
 PAPER_CLIP = "openai/clip-vit-base-patch32"
 
 
-class GeneratorConfig(Config):
+class StyleGan2Source(Config):
     """Where the generator comes from."""
 
     source: Literal["zoo", "public"] = Field("public", description="the lab's, or public weights of 256 pixels")
@@ -94,8 +85,8 @@ class MindReaderConfig(RecipeConfig):
     )
     encoder: VoxelEncoderConfig = VoxelEncoderConfig()
     encoder_training: EncoderTraining = EncoderTraining()
-    images: GeneratorConfig = GeneratorConfig()
-    sampling: SamplingConfig = SamplingConfig()
+    images: StyleGan2Source = StyleGan2Source()
+    sampling: StyleGan2Sampling = StyleGan2Sampling()
 
     @model_validator(mode="after")
     def _ensembles_are_weighted(self) -> Self:
@@ -168,7 +159,7 @@ class MindReader(Recipe[MindReaderConfig]):
         if name in ("screen", "text_mapper"):
             values["clip_texts"] = self._clip.spec("captions")
         if name == "images" and c["images"]["source"] == "zoo":
-            values["networks"] = [zoo.fingerprint("stylegan2")]
+            values["networks"] = [bundled.fingerprint("stylegan2")]
         return values
 
     # -- stages, in order ------------------------------------------------------------------------------------------
@@ -195,7 +186,7 @@ class MindReader(Recipe[MindReaderConfig]):
 
     def _mapper(self, what: str, trials: Trials, stimuli: Stimuli, targets: Targets) -> MapperPart:
         """As many mappers as the ensemble has, summed with the weights that retrieve best on validation trials."""
-        from phosphene.brain.mapper_fit import fit_mapper
+        from phosphene.models.mapper import fit_mapper
 
         c = self.config
         betas, items, held_out = self._rows(trials, stimuli)
@@ -223,7 +214,7 @@ class MindReader(Recipe[MindReaderConfig]):
 
     def fit_encoder(self, trials: Trials, stimuli: Stimuli) -> VoxelEncoderPart:
         """The picture's embedding to betas."""
-        from phosphene.brain.mapper_fit import fit_voxel_encoder
+        from phosphene.models.mapper import fit_voxel_encoder
 
         c = self.config
         betas, items, held_out = self._rows(trials, stimuli)
@@ -319,7 +310,7 @@ class MindReader(Recipe[MindReaderConfig]):
 
     def _rows(self, trials: Trials, stimuli: Stimuli) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Standardised betas, the number of each row's stimulus, and the rows of the validation stimuli."""
-        from phosphene.brain.gru_fit import validation_rows
+        from phosphene.models.gru import validation_rows
 
         share = self.config.training.validation
         items = positions(stimuli.ids, trials.stimuli, "stimulus")

@@ -7,20 +7,20 @@ from typing import Any, Self
 
 import numpy as np
 
-from phosphene.brain.patch_mae import PatchMaePart
-from phosphene.brain.roi_mae import RoiMaePart
 from phosphene.data.standardise import Standardiser
 from phosphene.errors import ModelError
-from phosphene.generate.dual_guided import DualGuided
-from phosphene.generate.painter import Painter
-from phosphene.generate.stylegan2 import StyleGan2
-from phosphene.generate.vdvae import VdvaePart
+from phosphene.io.stages import Part
+from phosphene.models.dual_guided import DualGuided
+from phosphene.models.maskgit import MaskGitPipeline
+from phosphene.models.patch_mae import PatchMaePart
+from phosphene.models.roi_mae import RoiMaePart
+from phosphene.models.stylegan2 import StyleGan2
+from phosphene.models.vdvae import VdvaePart
 from phosphene.recipes.predictor import Predictor
-from phosphene.run.stages import Part
 
 _KINDS: dict[str, type[Part]] = {
     kind.__name__: kind
-    for kind in (RoiMaePart, PatchMaePart, Standardiser, Predictor, Painter, StyleGan2, VdvaePart, DualGuided)
+    for kind in (RoiMaePart, PatchMaePart, Standardiser, Predictor, MaskGitPipeline, StyleGan2, VdvaePart, DualGuided)
 }
 
 

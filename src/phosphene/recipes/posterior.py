@@ -28,11 +28,11 @@ from phosphene.align.ridge import Ridge
 from phosphene.data.splits import inner_folds
 from phosphene.data.standardise import Standardiser
 from phosphene.errors import ConfigError
-from phosphene.evaluate.pixel import mse, pixcorr
-from phosphene.evaluate.ssim import WINDOW, ssim_2d
 from phosphene.features.warps import WarpConfig, WarpedPictures
+from phosphene.io.config import Config
+from phosphene.metrics.pixel import mse, pixcorr
+from phosphene.metrics.ssim import WINDOW, ssim_2d
 from phosphene.recipes.base import Recipe, RecipeConfig
-from phosphene.run.config import Config
 from phosphene.types import Images, Latents, Stimuli, Trials
 
 Alpha = Annotated[float, Field(gt=0, le=1e12)]

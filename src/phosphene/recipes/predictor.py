@@ -17,10 +17,10 @@ from phosphene.align.moments import Mode, Moments
 from phosphene.align.reduced_rank import ReducedRankConfig, ReducedRankRidge
 from phosphene.align.ridge import Ridge
 from phosphene.align.streamed import StreamedRidge
-from phosphene.brain.gru import LatentNetPart, LatentTraining
 from phosphene.errors import ModelError
-from phosphene.run.progress import Progress
-from phosphene.run.store import StoredRows
+from phosphene.io.progress import Progress
+from phosphene.io.store import StoredRows
+from phosphene.models.gru import LatentNetPart, LatentTraining
 
 ALL = slice(None)
 _KINDS: dict[str, Any] = {
@@ -157,14 +157,14 @@ def fit_map(
 
     Parameters
     ----------
-    config : ReducedRankConfig, or one of :data:`phosphene.brain.gru.LATENT_NETS`
+    config : ReducedRankConfig, or one of :data:`phosphene.models.gru.LATENT_NETS`
     x, y : (n, d), (n, k)
     ids : (n,) stimuli
     training : of a network
     restore : what is done to predictions
-    seed, groups, folder, progress : as for :func:`phosphene.brain.fit_latent_net`
+    seed, groups, folder, progress : as for :func:`phosphene.models.fit_latent_net`
     """
-    from phosphene.brain.gru_fit import fit_latent_net
+    from phosphene.models.gru import fit_latent_net
 
     if isinstance(config, ReducedRankConfig):
         ranked = config.make().fit(x, y, ids)

@@ -17,14 +17,14 @@ from pydantic import Field
 from phosphene.align.decoders import ALPHAS, HeldOut, LinearDecoder, fit_encoding, regress, reliable_voxels
 from phosphene.align.ridge import Ridge
 from phosphene.data.standardise import Standardiser
-from phosphene.generate.painter import Painter
-from phosphene.recipes.clip_painted import LAB_PAINTER, PAPER_PAINTER, ClipPainted, ClipPaintedConfig
+from phosphene.models.maskgit import MaskGitPipeline
+from phosphene.recipes.lea import LAB_MASKGIT, PAPER_MASKGIT, ClipToMaskGit, ClipToMaskGitConfig
 from phosphene.types import Stimuli, Trials
 
 Alpha = Annotated[float, Field(gt=0, le=1e12)]
 
 
-class RegressorConfig(ClipPaintedConfig):
+class RegressorConfig(ClipToMaskGitConfig):
     """Configuration of `Regressor`."""
 
     kind: Literal["regressor"] = "regressor"
@@ -35,7 +35,7 @@ class RegressorConfig(ClipPaintedConfig):
     alphas: tuple[Alpha, ...] = Field(ALPHAS, min_length=1, description="ridge penalties to choose among")
 
 
-class Regressor(ClipPainted[RegressorConfig]):
+class Regressor(ClipToMaskGit[RegressorConfig]):
     """See the top of this file.
 
     Attributes
@@ -47,7 +47,7 @@ class Regressor(ClipPainted[RegressorConfig]):
     """
 
     config_class = RegressorConfig
-    stages = {"standardise": Standardiser, "to_brain": Ridge, "to_clip": LinearDecoder, "images": Painter}  # noqa: RUF012
+    stages = {"standardise": Standardiser, "to_brain": Ridge, "to_clip": LinearDecoder, "images": MaskGitPipeline}  # noqa: RUF012
     needs = {"images": ()}  # noqa: RUF012
     uses = {  # noqa: RUF012
         "standardise": ("per_session",),
@@ -58,7 +58,7 @@ class Regressor(ClipPainted[RegressorConfig]):
     @classmethod
     def preset(cls, name: str) -> dict[str, Any]:
         """``paper``: LEA's CLIP and generator. ``lab``: the zoo's."""
-        return LAB_PAINTER if name == "lab" else PAPER_PAINTER
+        return LAB_MASKGIT if name == "lab" else PAPER_MASKGIT
 
     # -- stages, in order ------------------------------------------------------------------------------------------
 

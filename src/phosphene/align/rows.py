@@ -1,0 +1,238 @@
+"""Matrices larger than memory, read in blocks, checked on the way and let go of afterwards."""
+
+from __future__ import annotations
+
+import mmap
+import numbers
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from phosphene.errors import ConfigError, DataError, MachineError
+
+ALL = slice(None)
+MAPPED = 64 << 20  # bytes of a map that may count as memory of ours at one time
+SCRATCH = 2 << 20  # bytes read from a file at a time: they are still in the cache when they are converted
+
+
+class RowBlocks:
+    """A matrix (rows, columns) that is only ever read block by block.
+
+    Parameters
+    ----------
+    source : (n, p) array, memory map or HDF5 data set of real numbers; anything with a shape that can be sliced
+    name : what messages call it
+
+    Raises
+    ------
+    DataError
+        If it is not two-dimensional, is empty, or holds objects, text or complex numbers.
+    """
+
+    def __init__(self, source, name: str):
+        # Maps and HDF5 data sets stay where they are; lists, data frames and tensors become arrays.
+        lazy = isinstance(getattr(source, "dtype", None), np.dtype) and not hasattr(source, "toarray")
+        try:
+            self.array = source if lazy else np.asarray(source)
+        except ValueError as error:
+            raise DataError(f"{name} must be a matrix with rows of equal length: {error}") from None
+        self.name = name
+        shape, dtype = tuple(self.array.shape), self.array.dtype
+        if len(shape) != 2:
+            raise DataError(
+                f"{name} must be a matrix (rows, columns) but has shape {shape}; "
+                f"reshape it, for one column with {name}[:, None]."
+            )
+        if 0 in shape:
+            raise DataError(f"{name} is empty: shape {shape}. Look at the selection or split that made it.")
+        if dtype.kind not in "fiub":
+            raise DataError(f"{name} must hold real numbers but {_what_is_wrong(self.array)}.")
+        self.shape = shape
+        self._file = _mapped_file(self.array) if isinstance(self.array, np.ndarray) else None
+
+    def block(self, rows=ALL, columns=ALL, minus=None, dtype=np.float32, out: np.ndarray | None = None) -> np.ndarray:
+        """A contiguous copy of a block in native ``dtype``, less ``minus`` (subtracted before rounding).
+
+        ``rows`` is a slice or ascending row numbers.
+        """
+        rows = np.arange(self.shape[0])[rows] if isinstance(rows, slice) else np.asarray(rows)
+        columns = slice(*columns.indices(self.shape[1]))
+        out = np.empty((len(rows), columns.stop - columns.start), dtype) if out is None else out
+        for part, raw in self._read(rows, columns):
+            with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found by `check`
+                if minus is None:
+                    np.copyto(out[part], raw, casting="unsafe")
+                else:
+                    np.subtract(raw, minus, out=out[part], casting="unsafe")
+        return out
+
+    def _read(self, rows: np.ndarray, columns: slice) -> Iterator[tuple[slice, np.ndarray]]:
+        """Rows in the source's own format, some at a time, each good until the next."""
+        descriptor = self._file.open() if self._file else None
+        if descriptor is None:
+            is_run = rows[-1] - rows[0] + 1 == len(rows)  # a slice is not copied in between
+            at_once = max(1, MAPPED // (self.shape[1] * self.array.dtype.itemsize)) if self.is_mapped else len(rows)
+            for part in spans(len(rows), at_once):
+                picked = slice(int(rows[part][0]), int(rows[part][-1]) + 1) if is_run else rows[part]
+                yield part, self.array[picked, columns]
+                if at_once < len(rows):
+                    self.forget()
+            return
+        # Reading from the file costs a third of touching its map, whose pages would all count as memory of ours.
+        item, stride = self.array.dtype.itemsize, self.array.strides[0]
+        width = columns.stop - columns.start
+        parts = list(spans(len(rows), SCRATCH // (width * item)))
+        scratch = np.empty((parts[0].stop, width), self.array.dtype)
+        try:
+            for part in parts:
+                picked = rows[part]
+                for row, line in zip(picked.tolist(), scratch, strict=False):
+                    at = self._file.offset + row * stride + columns.start * item
+                    if os.preadv(descriptor, [line.view(np.uint8)], at) != width * item:
+                        path = self._file.path
+                        raise MachineError(f"{self.name}: row {row} could not be read; {path} has been cut short.")
+                yield part, scratch[: len(picked)]
+        finally:
+            os.close(descriptor)
+
+    def mean(self, budget: int) -> np.ndarray:
+        """Mean of every column (p,) in float64; the one pass in which every value is checked."""
+        total = np.zeros(self.shape[1])
+        for rows in spans(self.shape[0], budget // (8 * self.shape[1])):
+            block = self.block(rows)
+            self.check(block, rows.start, 0)
+            total += block.sum(axis=0, dtype=np.float64)
+        self.forget()
+        # A second pass on what is left corrects the rounding of wide sources to float32.
+        mean = total / self.shape[0]
+        if self.array.dtype.itemsize > 4:
+            rest = np.zeros_like(total)
+            for rows in spans(self.shape[0], budget // (8 * self.shape[1])):
+                rest += self.block(rows, minus=mean, dtype=np.float64).sum(axis=0)
+            mean += rest / self.shape[0]
+            self.forget()
+        return mean
+
+    def check(self, block: np.ndarray, row: int, column: int) -> None:
+        """Raise DataError naming the first value of ``block`` (which starts at row, column) that cannot be used."""
+        if is_ordinary(block):
+            return
+        bad, kind = ~np.isfinite(block), "is not a finite number"
+        if not bad.any():
+            bad, kind = np.abs(block) > 1e15, "is beyond the 1e15 that arithmetic here is good for"
+        if not bad.any():
+            return
+        i, j = np.argwhere(bad)[0]
+        value = float(self.array[int(row + i), int(column + j)])
+        raise DataError(
+            f"{self.name} must hold finite numbers of ordinary size, but row {row + i}, column {column + j} is "
+            f"{value:g}, which {kind}; {bad.any(axis=1).sum()} rows and {bad.any(axis=0).sum()} columns of this block "
+            f"are affected. "
+            f"Drop or repair them before fitting; nothing was replaced."
+        )
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether the values live in a file rather than in memory."""
+        return isinstance(_owner(self.array), mmap.mmap) or not isinstance(self.array, np.ndarray)
+
+    def forget(self) -> None:
+        """Give the pages of a read-only or shared memory map back; the file keeps them."""
+        array, mode = self.array, None
+        while isinstance(array, np.ndarray):
+            mode = getattr(array, "mode", mode) or mode
+            array = array.base
+        if isinstance(array, mmap.mmap) and mode in ("r", "r+", "w+") and hasattr(mmap, "MADV_DONTNEED"):
+            array.madvise(mmap.MADV_DONTNEED)
+
+
+def is_ordinary(block: np.ndarray) -> bool:
+    """False if a contiguous block holds NaN, infinity or absurd values; one pass at the speed of memory."""
+    flat = block.reshape(-1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.dot(flat, flat) < 1e30)
+
+
+def spans(size: int, width: int) -> Iterator[slice]:
+    """Slices of about equal width, at most ``width`` (at least 1), that cover ``range(size)``."""
+    count = -(-size // max(1, int(width)))
+    width = -(-size // count)
+    for start in range(0, size, width):
+        yield slice(start, min(start + width, size))
+
+
+@dataclass(frozen=True)
+class _File:
+    """The file behind a memory map, and where in it an array begins."""
+
+    path: str
+    device: int
+    inode: int
+    offset: int
+
+    def open(self) -> int | None:
+        """A descriptor to read from, or None if another file has taken the name since."""
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY)
+        except OSError:
+            return None
+        found = os.fstat(descriptor)
+        if (found.st_dev, found.st_ino) == (self.device, self.inode):
+            return descriptor
+        os.close(descriptor)
+        return None
+
+
+def _mapped_file(array: np.ndarray) -> _File | None:
+    """The file a shared map of rows comes from, as the kernel tells it (Linux); None where that is not known."""
+    if array.strides[1] != array.dtype.itemsize or array.strides[0] <= 0 or type(_owner(array)) is not mmap.mmap:
+        return None
+    address = array.__array_interface__["data"][0]
+    try:
+        lines = Path("/proc/self/maps").read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        span, mode, offset, device, inode, *path = line.split(maxsplit=5)
+        start, stop = (int(part, 16) for part in span.split("-"))
+        if start <= address < stop and mode.endswith("s") and path:  # a private map may differ from its file
+            major, minor = (int(part, 16) for part in device.split(":"))
+            return _File(path[0], os.makedev(major, minor), int(inode), int(offset, 16) + address - start)
+    return None
+
+
+def _owner(array):
+    """What the memory of an array belongs to in the end."""
+    while isinstance(array, np.ndarray):
+        array = array.base
+    return array
+
+
+def destination(out, shape: tuple[int, int], dtype: type = np.float32) -> np.ndarray:
+    """A new array in memory, or the one given if its shape and dtype are right."""
+    if out is None:
+        return np.empty(shape, dtype)
+    if tuple(out.shape) != shape or out.dtype != dtype:
+        raise ConfigError(
+            f"out must have shape {shape} and dtype {np.dtype(dtype)} but has {tuple(out.shape)} and {out.dtype}."
+        )
+    return out
+
+
+def _what_is_wrong(array) -> str:
+    dtype = array.dtype
+    if dtype.kind == "c":
+        return f"is complex ({dtype}); give its real part, or magnitude and phase as separate columns"
+    if dtype.kind == "O":
+        for i, row in enumerate(array):
+            for j, value in enumerate(row):
+                if not isinstance(value, numbers.Real):
+                    return (
+                        f"is an object array whose row {i}, column {j} is {value!r} of type {type(value).__name__}; "
+                        f"clean it and convert with .astype('float32')"
+                    )
+        return "is an object array; convert it with .astype('float32')"
+    return f"has dtype {dtype}; convert it with .astype('float32')"

@@ -1,0 +1,63 @@
+"""The whole flow on a simulated subject whose truth is known."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from phosphene import flow, recipes
+from phosphene.analysis import analyse, analysis
+from phosphene.io.folder import RunFolder
+from phosphene.io.progress import Progress, duration
+from phosphene.reporting import report
+
+ANALYSES = ("reliability", "cycle", "noise")
+"""What a demo asks of every recipe that can answer."""
+
+
+def run(recipe: str, out: str | Path, *, fast: bool = False, progress: Progress | None = None) -> str:
+    """Fit, decode, encode, evaluate, analyse and report.
+
+    Parameters
+    ----------
+    recipe : name of a recipe, or ``all``
+    out : folder of the run; with ``all``, one folder per recipe is made in it
+    fast : a smaller subject and no analyses, for a first look
+    progress : where progress is shown
+
+    Returns
+    -------
+    str, the summary to print
+    """
+    progress = progress or Progress(quiet=True)
+    names = recipes.recipe_names() if recipe == "all" else [recipe]
+    lines = []
+    for name in names:
+        start = time.perf_counter()
+        folder = Path(out) / name if recipe == "all" else Path(out)
+        options = {"size": "small"} if fast else {"n_train": 2000, "n_voxels": 2000}
+        values = {"data.name": "insilico", "data.options": options}
+        config, origins = flow.configure(name, [("demo", values), (f"demo of {name}", recipes.recipe(name).demo)])
+        opened = flow.fit(config, folder, origins=origins, progress=progress)
+        flow.decode(opened, progress=progress)
+        if recipes.recipe(name).can_encode(config.recipe):
+            flow.encode(opened, progress=progress)
+        flow.evaluate(opened, progress=progress)
+        verdicts = []
+        for question in [] if fast else [a for a in ANALYSES if analysis(a).applies_to(name)]:
+            with progress.step(f"analysing: {question}"):
+                answer = analyse(opened, question, progress=progress)
+            verdicts.append(f"{analysis(question).title}: {answer.summary.splitlines()[0]}")
+        with progress.step("writing the report"):
+            page = report(RunFolder(folder))
+        lines += [
+            flow.summary(folder),
+            *verdicts,
+            f"\n{name} took {duration(time.perf_counter() - start)}.",
+            f"report: {page}",
+            "",
+        ]
+    if len(names) > 1:
+        page = report([RunFolder(Path(out) / n) for n in names], out=Path(out) / "report.html")
+        lines.append(f"comparison: {page}")
+    return "\n".join(lines).rstrip()

@@ -1,0 +1,205 @@
+"""Fit: stages and folds into a run folder."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from phosphene import recipes
+from phosphene._version import __version__
+from phosphene.errors import ConfigError
+from phosphene.flow.forecast import Forecast, forecast, text_of, write_beside
+from phosphene.io import atomic, memory
+from phosphene.io.config import flatten, read_yaml, to_yaml
+from phosphene.io.device import device
+from phosphene.io.folder import RunFolder
+from phosphene.io.progress import Progress
+from phosphene.io.ranks import is_first
+from phosphene.io.stages import StageStore
+from phosphene.run import Run, RunConfig
+from phosphene.types import Split, digest_of
+
+
+def fit(
+    config: RunConfig,
+    out: str | Path,
+    *,
+    origins: Mapping[str, str] | None = None,
+    progress: Progress | None = None,
+    pool: Path | None = None,
+    predict: bool = False,
+) -> Run:
+    """Fit a recipe, stage by stage and fold by fold, into the folder `out`.
+
+    The same call on a folder that holds an unfinished run goes on with it. Under ``torchrun`` networks are trained on all
+    processes; the first one alone writes.
+
+    Parameters
+    ----------
+    config : everything the run is told
+    out : its folder
+    origins : where each value came from
+    progress : where progress is shown
+    pool : folder of finished stages that several runs share
+    predict : first predict what each stage will need, and at the end write forecast.csv: that beside what it took
+
+    Raises
+    ------
+    ConfigError
+        When the folder holds a run of another configuration or other data.
+    MachineError
+        When the responses do not fit into memory, or a device is asked for that is not there.
+    """
+    device()  # asked for in the environment, and not there: say so before any work
+    progress = progress or Progress(quiet=True)
+    opened = Run(RunFolder(Path(out)), config)
+    with progress.step("reading the data"):
+        trials, folds = opened.trials, opened.folds
+        identity = {
+            "recipe": config.recipe.kind,
+            "config_digest": _science(config),
+            "data_digest": digest_of(trials.digest(), opened.stimuli.digest()),
+            "split_digest": digest_of([s.digest for s in folds]),
+        }
+    _check_memory(opened)
+    predicted = _predicted(opened, progress) if predict and is_first() else None
+    run, first = opened.run, is_first()
+    with run.locked(f"fit {config.recipe.kind}") if first else nullcontext():
+        if first:
+            _begin(opened, identity, origins or {})
+        for number, fold in enumerate(folds):
+            train, _ = opened.sides(number)
+            what = fold.name if len(folds) == 1 else f"fold {number + 1} of {len(folds)}"
+
+            def announce(stage: str, how: str, seconds: float, what: str = what) -> None:
+                if not first:
+                    return
+                progress.say(f"{what}: {stage} {'was there' if how == 'reused' else f'fitted in {seconds:.1f} s'}")
+                run.log("stage", fold=what, stage=stage, how=how, seconds=seconds)
+
+            store = StageStore(opened.place(number) / "stages", announce, pool=pool, writes=first)
+            recipe = recipes.recipe(config.recipe.kind)(config.recipe, seed=config.seed)
+            recipe.progress = progress if first else Progress(quiet=True)
+            recipe.fit(train, opened.stimuli, store, opened.unpaired(number))
+        if first:
+            run.write_manifest(state="fitted", finished=time.strftime("%Y-%m-%dT%H:%M:%S"))
+            if predicted is not None:
+                write_beside(opened, predicted)
+    return opened
+
+
+def _predicted(opened: Run, progress: Progress) -> list[Forecast]:
+    with progress.step("predicting what each stage will need"):
+        predicted = forecast(opened)
+    progress.say(text_of(predicted, len(opened.folds)))
+    return predicted
+
+
+def _check_memory(opened: Run) -> None:
+    """Refuse responses of which the copy that standardising makes cannot be held. Raises MachineError."""
+    n, voxels = len(opened.trials), opened.trials.n_voxels
+    what = f"The standardised copies of {n} trials of {voxels} voxels"
+    memory.check(2 * 4 * n * voxels, what, "Choose fewer voxels (data.roi), or a machine with more memory.")
+
+
+def _begin(opened: Run, identity: Mapping[str, str], origins: Mapping[str, str]) -> None:
+    """Write down what is about to be fitted. Raises ConfigError when the folder holds another run."""
+    run, config = opened.run, opened.config
+    flat = flatten(config.model_dump(mode="json"))
+    _refuse_another(run, identity, flat)
+    atomic.write_text(run.path / "config.yaml", to_yaml(config.model_dump(mode="json")))
+    table = [{"key": k, "value": str(v), "origin": origins.get(k, "given")} for k, v in flat.items()]
+    run.write_table(pd.DataFrame(table), "origins.csv")
+    run.write_table(_split_table(opened.folds), "splits.csv")
+    run.write_manifest(**identity, **_circumstances(opened), state="fitting")
+
+
+def _science(config: RunConfig) -> str:
+    values = config.model_dump(mode="json")
+    # Places on disk; the digests of data and split stand for them.
+    values["data"].pop("root")
+    values["data"].pop("name")
+    values.pop("split")
+    return digest_of(values)
+
+
+def _refuse_another(run: RunFolder, identity: Mapping[str, str], asked: Mapping[str, Any]) -> None:
+    if not (run.path / "manifest.json").is_file():
+        foreign = [p.name for p in run.path.iterdir() if not p.name.startswith(".")]
+        if foreign:
+            raise ConfigError(
+                f"{run.path} is not empty and holds no run ({', '.join(sorted(foreign)[:3])} ...); choose another --out."
+            )
+        return
+    before = run.manifest
+    what = {"recipe": "recipe", "config_digest": "configuration", "data_digest": "data", "split_digest": "split"}
+    changed = [what[k] for k, v in identity.items() if before.get(k) != v]
+    if changed:
+        raise ConfigError(
+            f"{run.path} holds a run of {before.get('recipe')} whose {' and '.join(changed)} "
+            f"{'differs' if len(changed) == 1 else 'differ'} from what you ask for now{_differences(run, asked)}. Choose "
+            "another --out, or delete that folder; nothing in it was touched."
+        )
+
+
+def _differences(run: RunFolder, asked: Mapping[str, Any], most: int = 4) -> str:
+    """Which keys of the configuration differ, in words: " (seed: 0 there, 3 asked for)"; "" where none does."""
+    there = flatten(read_yaml(run.path / "config.yaml")) if (run.path / "config.yaml").is_file() else {}
+    keys = [k for k in {**there, **asked} if there.get(k) != asked.get(k)]
+    said = [f"{k}: {there.get(k)!r} there, {asked.get(k)!r} asked for" for k in keys[:most]]
+    more = f"; {len(keys) - most} keys more" if len(keys) > most else ""
+    return f" ({'; '.join(said)}{more})" if said else ""
+
+
+def _split_table(folds: Sequence[Split]) -> pd.DataFrame:
+    rows = [
+        (number, side, split.unit, i)
+        for number, split in enumerate(folds)
+        for side, ids in (("train", split.train), ("test", split.test))
+        for i in ids
+    ]
+    return pd.DataFrame(rows, columns=["fold", "side", "unit", "id"])
+
+
+def _circumstances(opened: Run) -> dict[str, Any]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    versions = {"phosphene": __version__, "python": platform.python_version()}
+    for package in ("numpy", "scipy", "pandas", "scikit-learn", "torch"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "absent"
+    data, trials, folds = opened.dataset, opened.trials, opened.folds
+    return {
+        "data": {
+            "name": data.name,
+            "about": dict(data.about),
+            "subject": trials.subject,
+            "n_trials": len(trials),
+            "n_voxels": trials.n_voxels,
+            "n_stimuli": len(trials.stimulus_ids),
+            "rois": list(trials.rois),
+            "provenance": {k: str(v) for k, v in trials.provenance.items()},
+            "without_picture": len(trials.stimulus_ids) - len(opened.stimuli),
+        },
+        "split": {
+            "name": opened.config.split or folds[0].name,
+            "folds": len(folds),
+            "category_disjoint": folds[0].category_disjoint,
+            "unit": folds[0].unit,
+            "note": folds[0].note,
+        },
+        "seed": opened.config.seed,
+        "setting": opened.config.recipe.setting,
+        "conditions": recipes.recipe(opened.config.recipe.kind)(opened.config.recipe).conditions(),
+        "versions": versions,
+        "machine": platform.machine(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S"),
+    }

@@ -1,1 +1,0 @@
-"""Latents to pictures. One file per generator."""

@@ -1,0 +1,234 @@
+"""A run is a folder. This file says what lies where; everything in it opens without phosphene.
+
+::
+
+    RUN/
+      config.yaml              every value, resolved; origins.csv says where each came from
+      manifest.json            versions, data and split digests, seeds, what was transductive, stages and their times
+      log.jsonl                one line per event
+      ledger.jsonl             one line per evaluation of the test set, only ever added to; each holds the last one's SHA-256
+      stages/NAME/             weights.safetensors, stage.json, lineage.txt (one "subject/trial" a line)
+      folds/NN/stages/NAME/    the same, once per fold, for k-fold splits
+      decoded/SPLIT/INPUT/     pixels.npy (n, h, w, c) float32 0-1, index.csv (stimulus, fold, category, file),
+                               images/*.png, latents.safetensors (one array per space, and "true.SPACE"), and for
+                               "brain" samples.npy (n, samples, h, w, c) uint8 where several pictures are drawn
+      encoded/SPLIT/           predicted.npy, measured.npy (n_stimuli, n_voxels) float32, relative to the fold's training
+                               mean where there are several folds, index.csv, voxels.csv
+      scores.csv               split, input, metric, value, ci_low, ci_high, chance, p, n, setting
+      validity.csv             id, verdict, value, reason, title, waiver
+      evaluation/SPLIT/        per_item.csv (input, metric, stimulus, value), similarity.SPACE.npy, voxels.csv,
+                               retrieval.csv (space, direction, gallery, top, value), published.csv, conclusions.txt,
+                               skipped.csv (metric, reason), nearest.csv (stimulus, nearest, cosine),
+                               near_duplicates.csv (test, train, bits, cosine), near_duplicates.png,
+                               bottleneck.csv (dimensions, two_way, space)
+      analysis/NAME/           analysis.json, summary.txt, tables and figures of `phosphene analyse`
+      training/                checkpoints of a stage being trained; gone when it is finished
+      figures/  report.html
+
+INPUT is ``brain``, a control (see ``phosphene.flow.decoding``), a step on the way such as ``first_stage``, or
+``seen``: the pictures shown. SPLIT is ``test``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from phosphene.errors import ConfigError, ModelError
+from phosphene.io import atomic
+from phosphene.io.reading import open_npy
+
+LOCK = ".lock"
+SEEN = "seen"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths and contents of one run. Making the object touches nothing on disk."""
+
+    path: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", atomic.checked_path(self.path))
+
+    @classmethod
+    def existing(cls, path: str | Path) -> RunFolder:
+        """A run that is there. Raises ModelError when the folder holds none."""
+        run = cls(Path(path))
+        if not (run.path / "manifest.json").is_file():
+            seen = sorted(p.name for p in run.path.iterdir())[:5] if run.path.is_dir() else None
+            what = "does not exist" if seen is None else f"holds {', '.join(seen) or 'nothing'} but no manifest.json"
+            raise ModelError(
+                f"{run.path} is not a run: it {what}. Make one with: phosphene fit RECIPE --data DATA --out {run.path}"
+            )
+        return run
+
+    # -- where things are ------------------------------------------------------------------------------------------
+
+    def stage(self, name: str, fold: int | None = None) -> Path:
+        """Folder of a stage, of one fold where the split has several."""
+        base = self.path if fold is None else self.path / "folds" / f"{fold:02d}"
+        return base / "stages" / name
+
+    def decoded(self, split: str = "test", source: str = "brain") -> Path:
+        """Folder of the pictures decoded from one input."""
+        return self.path / "decoded" / split / source
+
+    def encoded(self, split: str = "test") -> Path:
+        """Folder of predicted responses."""
+        return self.path / "encoded" / split
+
+    def evaluation(self, split: str = "test") -> Path:
+        """Folder of the details behind the scores."""
+        return self.path / "evaluation" / split
+
+    # -- what stands in it -----------------------------------------------------------------------------------------
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """Contents of manifest.json. Raises ModelError when it cannot be read."""
+        return read_json(self.path / "manifest.json")
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Contents of config.yaml as plain values."""
+        from phosphene.io.config import read_yaml
+
+        return read_yaml(self.path / "config.yaml")
+
+    def table(self, *where: str) -> pd.DataFrame:
+        """A CSV of the run, empty when it is not there. Texts are read as written ('NA' stays 'NA')."""
+        file = self.path.joinpath(*where)
+        if not file.is_file():
+            return pd.DataFrame()
+        return pd.read_csv(file, keep_default_na=False, na_values=["nan", ""], dtype={"stimulus": str})
+
+    def inputs(self, split: str = "test") -> list[str]:
+        """Inputs that were decoded, ``brain`` first, without ``seen``."""
+        parent = self.path / "decoded" / split
+        if not parent.is_dir():
+            return []
+        found = [p.name for p in parent.iterdir() if (p / "pixels.npy").is_file() and p.name != SEEN]
+        return sorted(found, key=lambda n: (n != "brain", n))
+
+    def pixels(self, split: str = "test", source: str = "brain") -> np.ndarray:
+        """(n, h, w, c) float32 pictures of one input, memory-mapped. Raises ModelError when they are not there."""
+        file = self.decoded(split, source) / "pixels.npy"
+        if not file.is_file():
+            raise ModelError(f"{self.path} has no pictures decoded from '{source}'. Run: phosphene decode {self.path}")
+        return open_npy(file)
+
+    # -- writing ---------------------------------------------------------------------------------------------------
+
+    def write_manifest(self, **values: Any) -> dict[str, Any]:
+        """Merge values into manifest.json and return the whole."""
+        file = self.path / "manifest.json"
+        merged = {**(read_json(file) if file.is_file() else {}), **values}
+        atomic.write_text(file, json.dumps(merged, indent=2, default=str) + "\n")
+        return merged
+
+    def write_table(self, table: pd.DataFrame, *where: str) -> None:
+        """Write a CSV whole or not at all; a leading formula sign in a text is defused for spreadsheets."""
+        safe = table.copy()
+        for column in safe.columns:
+            if not pd.api.types.is_numeric_dtype(safe[column]):
+                safe[column] = safe[column].map(lambda v: f"'{v}" if isinstance(v, str) and v[:1] in "=+@" and v else v)
+        atomic.write_text(self.path.joinpath(*where), safe.to_csv(index=False))
+
+    def log(self, event: str, **values: Any) -> None:
+        """Append one line to log.jsonl. A full disk must not stop the work, so a failed write is dropped."""
+        line = json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S"), "event": event, **values}, default=str)
+        with suppress(OSError), open(self.path / "log.jsonl", "a", encoding="utf-8") as handle:
+            handle.write(line + "\n")
+
+    @contextmanager
+    def locked(self, purpose: str) -> Iterator[None]:
+        """Hold the run for writing. A lock left by a dead process of this machine is taken over.
+
+        Raises
+        ------
+        ConfigError
+            When another living process is writing to this run.
+        """
+        with atomic.explained(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+        lock = self.path / LOCK
+        mine = {"pid": os.getpid(), "host": socket.gethostname(), "purpose": purpose, "started": start_of(os.getpid())}
+        for _ in range(2):
+            try:
+                with atomic.explained(lock):
+                    handle = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+            except FileExistsError:
+                holder = read_lock(lock)
+                if is_alive(holder):
+                    raise ConfigError(
+                        f"{self.path} is being written by process {holder.get('pid')} on {holder.get('host')} "
+                        f"({holder.get('purpose')}). Wait for it, or choose another --out. If you are sure it is "
+                        f"dead, delete {lock}."
+                    ) from None
+                lock.unlink(missing_ok=True)
+                continue
+            with os.fdopen(handle, "w") as file:
+                json.dump(mine, file)
+            break
+        else:
+            raise ConfigError(f"{self.path} was taken by another process in this moment; run the command again.")
+        atomic.sweep(self.path)
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON file of a run. Raises ModelError, naming file and place, when it is damaged."""
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(
+            f"{file} cannot be read ({error}). Delete it and run the command that writes it again."
+        ) from error
+    if not isinstance(value, dict):
+        raise ModelError(f"{file} should hold a JSON object but holds a {type(value).__name__}.")
+    return value
+
+
+def read_lock(lock: Path) -> dict[str, Any]:
+    """Who holds a lock: pid, host, purpose, started; empty when that cannot be read."""
+    for _ in range(5):  # the holder may be between creating and filling it
+        with suppress(OSError, ValueError):
+            return dict(json.loads(lock.read_text()))
+        time.sleep(0.05)
+    return {}
+
+
+def start_of(pid: int) -> str:
+    """When the kernel started a process, so that a reused process number is not mistaken for the old holder."""
+    with suppress(OSError, IndexError):
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
+    return ""
+
+
+def is_alive(holder: dict[str, Any]) -> bool:
+    """Whether the process that holds a lock may still be running."""
+    if not holder:
+        return False
+    if holder.get("host") != socket.gethostname():
+        return True  # cannot be asked from here; the message says how to release it
+    try:
+        os.kill(int(holder["pid"]), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return not holder.get("started") or start_of(int(holder["pid"])) == holder["started"]

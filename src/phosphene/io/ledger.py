@@ -1,0 +1,90 @@
+"""A ledger of every look at a test set: lines are added, never changed, and each vouches for the one before.
+
+Somebody who tries ten configurations and keeps the one with the best test score has tuned on the test set, and nothing
+in the tenth run shows it. So each evaluation leaves a line in its run folder, before its scores are written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from phosphene.io import atomic
+
+FILE = "ledger.jsonl"
+_START = "start"
+
+
+@dataclass(frozen=True)
+class LedgerEntry:
+    """One evaluation of a test set.
+
+    Attributes
+    ----------
+    data, split, config : digests of what was evaluated: data, which ids test, and the configuration
+    split_name : for people
+    time : when
+    before : SHA-256 of the line before, ``start`` in the first
+    """
+
+    data: str
+    split: str
+    config: str
+    split_name: str = "test"
+    time: str = ""
+    before: str = _START
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """Looks in the order they were taken, and whether every line still vouches for the one before."""
+
+    looks: tuple[LedgerEntry, ...] = ()
+    is_whole: bool = True
+
+
+def append(folder: Path, look: LedgerEntry) -> None:
+    """Add one line to the ledger of a run. Nothing that stands there is touched."""
+    lines = _lines(folder)
+    before = _sha(lines[-1]) if lines else _START
+    record = {**asdict(look), "time": time.strftime("%Y-%m-%dT%H:%M:%S"), "before": before}
+    file = folder / FILE
+    with atomic.explained(file):
+        there = file.read_bytes() if file.is_file() else b""
+    # The whole file anew, in one moment: half a line, left by a full disk, would look like a line that was changed.
+    atomic.write_bytes(file, there + (json.dumps(record, sort_keys=True) + "\n").encode("utf-8"))
+
+
+def read(folder: Path) -> Ledger:
+    """The ledger of a run; empty where there is none, not whole where lines were changed or taken out."""
+    looks, before, is_whole = [], _START, True
+    for line in _lines(folder):
+        look = _look(line)
+        is_whole &= look is not None and look.before == before
+        before = _sha(line)
+        if look is not None:
+            looks.append(look)
+    return Ledger(tuple(looks), is_whole)
+
+
+def _lines(folder: Path) -> list[str]:
+    try:
+        return [x for x in (folder / FILE).read_text(encoding="utf-8", errors="replace").splitlines() if x.strip()]
+    except OSError:
+        return []
+
+
+def _look(line: str) -> LedgerEntry | None:
+    try:
+        record: dict[str, Any] = json.loads(line)
+        return LedgerEntry(**{k: str(record[k]) for k in LedgerEntry.__dataclass_fields__})
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _sha(line: str) -> str:
+    return hashlib.sha256(line.encode("utf-8")).hexdigest()

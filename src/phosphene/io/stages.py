@@ -1,0 +1,269 @@
+"""Stages: fitted parts on disk, each with the digest of what made it.
+
+A stage folder appears whole or not at all. Its digest covers the configuration, the code, the inputs and the stages
+before it; a stage whose digest matches is read back instead of being computed again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import struct
+import time
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, Self, TypeVar, runtime_checkable
+
+import numpy as np
+
+from phosphene._version import __version__
+from phosphene.errors import ModelError, PhospheneWarning
+from phosphene.io import atomic
+from phosphene.io.folder import read_json
+from phosphene.io.memory import Peak
+from phosphene.io.notes import collecting
+from phosphene.io.reading import reads
+
+WEIGHTS = "weights.safetensors"
+STAGE = "stage.json"
+LINEAGE = "lineage.txt"
+_LARGEST_HEADER = 100_000_000  # bytes; the safetensors format allows no more
+
+
+@runtime_checkable
+class Part(Protocol):
+    """Something fitted that can be put into arrays and plain values, and made again from them."""
+
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Arrays by name, and plain values (JSON) beside them."""
+
+    @classmethod
+    def from_state(cls, tensors: dict[str, np.ndarray], meta: dict[str, Any]) -> Self:
+        """The same part again. Raises ModelError for missing or extra entries."""
+
+
+P = TypeVar("P", bound=Part)
+
+
+def take(tensors: dict[str, np.ndarray], names: Iterable[str], owner: str) -> list[np.ndarray]:
+    """Exactly the named arrays, in that order.
+
+    Raises
+    ------
+    ModelError
+        When one is missing or one too many is there; both lists are printed.
+    """
+    names = list(names)
+    missing, extra = sorted(set(names) - set(tensors)), sorted(set(tensors) - set(names))
+    if missing or extra:
+        raise ModelError(
+            f"the saved {owner} does not fit this phosphene: missing {', '.join(missing) or 'nothing'}, "
+            f"unexpected {', '.join(extra) or 'nothing'}. It was saved by another version or recipe; fit again."
+        )
+    return [tensors[n] for n in names]
+
+
+def read_safetensors(file: Path) -> dict[str, np.ndarray]:
+    """Arrays of a safetensors file, after checking what the format promises.
+
+    Raises
+    ------
+    ModelError
+        Truncated, a header larger than the file or 100 MB, shapes that do not fit the bytes, or NaN values.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    again = "The file is damaged; delete the stage folder and fit again, only that stage is recomputed."
+    try:
+        size = file.stat().st_size
+        with open(file, "rb") as handle:
+            head = handle.read(8)
+    except OSError as error:
+        raise ModelError(f"{file} cannot be read ({error.strerror}). {again}") from error
+    length = struct.unpack("<Q", head)[0] if len(head) == 8 else -1
+    if not 0 < length <= min(size - 8, _LARGEST_HEADER):
+        raise ModelError(f"{file} announces a header of {length} bytes but has {size} bytes in all. {again}")
+    try:
+        tensors = load_file(file)
+    except (SafetensorError, ValueError, KeyError, OverflowError, MemoryError) as error:
+        raise ModelError(f"{file} is no valid safetensors file ({error}). {again}") from error
+    for name, array in tensors.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ModelError(
+                f"'{name}' in {file} holds {int((~np.isfinite(array)).sum())} NaN or infinite values. {again}"
+            )
+    return tensors
+
+
+def save_part(
+    folder: Path,
+    part: Part,
+    *,
+    stage: str,
+    digest: str,
+    seconds: float,
+    lineage: Iterable[str],
+    peak_bytes: int | None = None,
+    notes: Iterable[str] = (),
+) -> None:
+    """Write one stage folder whole or not at all.
+
+    Parameters
+    ----------
+    folder, part : what goes where
+    stage, digest, lineage : its name, what made it, and the trials it saw
+    seconds, peak_bytes : what it took: wall time, and memory beyond what was held before (None where it is not known)
+    notes : what happened on the way, such as memory that ran out
+
+    Raises
+    ------
+    ModelError
+        When the part holds NaN: a broken fit is never stored as a finished one.
+    """
+    from safetensors.numpy import save
+
+    tensors, meta = part.state()
+    tensors = {k: np.asarray(v, order="C") for k, v in tensors.items()}
+    for name, array in tensors.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ModelError(
+                f"stage '{stage}' produced NaN or infinite values in '{name}'; it is not saved. Check the data."
+            )
+    data = save(tensors)
+    with atomic.folder(folder) as temporary:
+        (temporary / WEIGHTS).write_bytes(data)
+        (temporary / LINEAGE).write_text("".join(f"{key}\n" for key in sorted(lineage)), encoding="utf-8")
+        record = {
+            "stage": stage,
+            "part": f"{type(part).__module__}:{type(part).__qualname__}",
+            "digest": digest,
+            "weights_sha256": hashlib.sha256(data).hexdigest(),
+            "tensors": {k: [str(v.dtype), list(v.shape)] for k, v in tensors.items()},
+            "meta": meta,
+            "seconds": round(seconds, 3),
+            "peak_bytes": peak_bytes,
+            "notes": list(notes),
+            "phosphene": __version__,
+        }
+        (temporary / STAGE).write_text(json.dumps(record, indent=2, default=_plain) + "\n", encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+
+
+@reads("folder", ModelError)
+def load_part(folder: Path, kind: type[P]) -> P:
+    """Read one stage folder back.
+
+    Raises
+    ------
+    ModelError
+        Missing, of another class, or damaged (its hash no longer matches).
+    """
+    record = read_json(folder / STAGE)
+    expected = f"{kind.__module__}:{kind.__qualname__}"
+    if record.get("part") != expected:
+        raise ModelError(
+            f"{folder} holds a {record.get('part')}, but a {expected} was expected; it belongs to another recipe."
+        )
+    try:
+        actual = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+    except OSError as error:
+        raise ModelError(f"{folder / WEIGHTS} cannot be read ({error.strerror}); fit again.") from error
+    tensors = read_safetensors(folder / WEIGHTS)
+    if actual != record.get("weights_sha256"):
+        raise ModelError(
+            f"{folder / WEIGHTS} is not what was written (SHA-256 {actual[:12]}..., recorded "
+            f"{str(record.get('weights_sha256'))[:12]}...). Delete {folder} and fit again; only this stage is recomputed."
+        )
+    return kind.from_state(tensors, record["meta"])
+
+
+@reads("folder", ModelError)
+def read_lineage(folder: Path) -> frozenset[str]:
+    """Keys of the trials a stage was fitted on."""
+    file = folder / LINEAGE
+    return frozenset(file.read_text(encoding="utf-8").splitlines()) if file.is_file() else frozenset()
+
+
+@dataclass
+class StageStore:
+    """Finished stages of one fit, kept in a folder; in memory only where `folder` is None.
+
+    Parameters
+    ----------
+    folder : holds one folder per stage
+    pool : finished stages of other runs, one folder per stage and digest; what is found there is copied, what is
+        fitted is added
+    writes : whether this process is the one that stores what is fitted; others of the same training only read
+    announce : called with (stage, "reused" | "fitted", seconds) as each stage is there
+    """
+
+    folder: Path | None = None
+    announce: Callable[[str, str, float], None] = lambda *_: None
+    reused: list[str] = field(default_factory=list)
+    pool: Path | None = None
+    writes: bool = True
+
+    def get(self, stage: str, kind: type[P], digest: str, lineage: Iterable[str], fit: Callable[[], P]) -> P:
+        """The finished stage of this digest, or a fresh one from `fit`, stored before it is returned.
+
+        A damaged stage is reported and fitted again. What is returned has always been through
+        ``state`` / ``from_state``, so that a resumed run equals an uninterrupted one bit by bit.
+        """
+        if self.folder is not None and self.writes:
+            self._from_pool(stage, digest)
+        if self.folder is not None and (self.folder / stage / STAGE).is_file():
+            try:
+                if read_json(self.folder / stage / STAGE).get("digest") == digest:
+                    part = load_part(self.folder / stage, kind)
+                    self.reused.append(stage)
+                    self.announce(stage, "reused", 0.0)
+                    return part
+            except ModelError as error:
+                warnings.warn(f"stage '{stage}' is fitted again: {error}", PhospheneWarning, stacklevel=2)
+        start = time.perf_counter()
+        with collecting() as notes, Peak() as peak:
+            part = fit()
+        seconds = time.perf_counter() - start
+        if self.folder is None or not self.writes:
+            tensors, meta = part.state()
+            tensors = {k: np.asarray(v, order="C") for k, v in tensors.items()}  # memory order moves the last bits
+            part = kind.from_state(tensors, json.loads(json.dumps(meta, default=_plain)))
+        else:
+            took = {"seconds": seconds, "peak_bytes": peak.bytes, "notes": notes}
+            save_part(self.folder / stage, part, stage=stage, digest=digest, lineage=lineage, **took)
+            part = load_part(self.folder / stage, kind)
+            if self.pool is not None:
+                _copy(self.folder / stage, self._pooled(stage, digest))
+        self.announce(stage, "fitted", seconds)
+        return part
+
+    def _pooled(self, stage: str, digest: str) -> Path:
+        assert self.pool is not None
+        return self.pool / f"{stage}-{digest[:32]}"
+
+    def _from_pool(self, stage: str, digest: str) -> None:
+        """Copy a stage that another run has finished, where this one has none of that digest."""
+        assert self.folder is not None
+        own = self.folder / stage / STAGE
+        if self.pool is None or not (self._pooled(stage, digest) / STAGE).is_file():
+            return
+        if own.is_file() and read_json(own).get("digest") == digest:
+            return
+        _copy(self._pooled(stage, digest), self.folder / stage)
+
+
+def _copy(source: Path, target: Path) -> None:
+    with atomic.folder(target) as temporary:
+        for file in source.iterdir():
+            shutil.copy2(file, temporary / file.name)

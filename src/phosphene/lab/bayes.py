@@ -1,0 +1,119 @@
+"""The best linear decoder, computed from the true signals and the true noise: the yardstick for recipes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import linalg
+
+from phosphene.errors import DataError
+from phosphene.lab.noise import NoiseModel
+
+
+@dataclass(frozen=True)
+class BayesLinear:
+    """A linear decoder with its expected accuracy, in closed form.
+
+    Attributes
+    ----------
+    weights : (n_voxels, n_targets) float64
+    intercept : (n_targets,)
+    noise_power : (n_targets,) variance that the measurement noise adds to each prediction
+    fade : mean adaptation of the responses decoded
+    learned : expected correlation and explained variance over the stimuli it learned from, (n_targets,) each; at least those of
+        the best linear decoder there is
+    """
+
+    weights: np.ndarray
+    intercept: np.ndarray
+    noise_power: np.ndarray
+    fade: float
+    learned: Accuracy
+
+    def predict(self, betas: np.ndarray) -> np.ndarray:
+        """Decode (n, n_voxels) betas, gain and offset of their session removed: (n, n_targets) float64."""
+        return betas @ self.weights + self.intercept
+
+    def expected(self, signal: np.ndarray, targets: np.ndarray) -> Accuracy:
+        """Accuracy on other stimuli, over all noise, without drawing any.
+
+        Parameters
+        ----------
+        signal : (n, n_voxels) noiseless responses
+        targets : (n, n_targets) truth
+
+        Returns
+        -------
+        :class:`Accuracy`, at most that of the best linear decoder there is (in expectation over stimuli)
+        """
+        return _accuracy(self.predict(self.fade * np.asarray(signal, dtype=np.float64)), targets, self.noise_power)
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """How well targets are decoded.
+
+    Attributes
+    ----------
+    correlation : (n_targets,) of prediction and truth over stimuli, at the expected variances
+    explained : (n_targets,) 1 - expected squared error / variance of the target; may be negative
+    """
+
+    correlation: np.ndarray
+    explained: np.ndarray
+
+
+def _accuracy(clean: np.ndarray, targets: np.ndarray, noise_power: np.ndarray) -> Accuracy:
+    targets = np.asarray(targets, dtype=np.float64)
+    spread = targets.var(axis=0)
+    shared = ((clean - clean.mean(axis=0)) * (targets - targets.mean(axis=0))).mean(axis=0)
+    size = np.sqrt(spread * (clean.var(axis=0) + noise_power))
+    error = ((clean - targets) ** 2).mean(axis=0) + noise_power
+    floor = 1e-12 * max(float(spread.max(initial=0.0)), 1e-300)  # a target that never varies cannot be decoded
+    varies = spread > floor
+    return Accuracy(
+        np.where(varies, shared / np.maximum(size, 1e-300), 0.0),
+        np.where(varies, 1.0 - error / np.maximum(spread, 1e-300), 0.0),
+    )
+
+
+def fit_bayes_linear(
+    signal: np.ndarray, targets: np.ndarray, noise: NoiseModel, fade: float, repeats: int
+) -> BayesLinear:
+    """Minimum mean square error among linear decoders.
+
+    Parameters
+    ----------
+    signal : (n, n_voxels) noiseless responses
+    targets : (n, n_targets)
+    noise : of one trial
+    fade : mean adaptation of the responses to be decoded
+    repeats : how many trials they average, in different runs
+
+    Returns
+    -------
+    :class:`BayesLinear`
+
+    Raises
+    ------
+    DataError : with fewer than two stimuli or another number of targets than signals
+    """
+    signal = np.asarray(signal, dtype=np.float64) * fade
+    targets = np.asarray(targets, dtype=np.float64).reshape(len(targets), -1)
+    if len(signal) != len(targets) or len(signal) < 2:
+        raise DataError(
+            f"signal and targets need the same stimuli, at least two; got {len(signal)} and {len(targets)}."
+        )
+    n = len(signal)
+    middle, aim = signal.mean(axis=0), targets.mean(axis=0)
+    centred = signal - middle
+    # W = (S'S/n + N)^-1 S'T/n = N^-1 S' (S N^-1 S' + n I)^-1 T, with N the noise covariance of the mean of `repeats` trials.
+    white = repeats * noise.whiten(centred)
+    gram = centred @ white.T
+    gram[np.diag_indices(n)] += n
+    weights = white.T @ linalg.solve(gram, targets - aim, assume_a="pos", overwrite_a=True)
+    shared = noise.factors.T @ weights
+    power = ((shared**2).sum(axis=0) + (noise.own_variance[:, None] * weights**2).sum(axis=0)) / repeats
+    intercept = aim - middle @ weights
+    return BayesLinear(weights, intercept, power, fade, _accuracy(signal @ weights + intercept, targets, power))

@@ -1,0 +1,378 @@
+"""Write the runs of a simulated study as the files a scanner's study has, and beside them, in a folder apart, the truth.
+
+:func:`write_bids` writes the Brain Imaging Data Structure, :func:`write_openfmri` the layout OpenfMRI used before it. Both
+place the voxels of the cortical sheet into a volume, one voxel a cell, and say in ``voxels`` (an image of numbers, 0 outside
+the brain) which row of the voxel table each cell is. The pictures shown lie in ``stimuli``, as events name them.
+
+What the truth folder holds:
+
+=====================  ====================================================================================================
+``truth.json``         scanner, seeds, by how much the onsets in the files are late
+``trials.tsv``         the trial table; ``onset_s`` is when a picture truly came on; row t belongs to row t of the betas
+``voxels.tsv``         the voxel table with ``i``, ``j``, ``k`` (cell of the volume), ``hrf`` (0-19) and ``baseline``
+``betas.npy``          (n_trials, n_voxels) float32, percent signal change: what is to be recovered
+``hrf.npy``            (20, n_times) float64, the responses' shapes every 0.1 s, for the duration of a stimulus
+``run-001.npz`` ...    parts of each run, in percent: ``noise`` (n_volumes, n_voxels); ``drift_time`` (n_volumes, k) and
+                       ``drift_space`` (k, n_voxels), and so for ``physiology`` and ``motion``; ``shift`` (n_voxels)
+=====================  ====================================================================================================
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from phosphene._version import __version__
+from phosphene.errors import ConfigError
+from phosphene.io import atomic
+from phosphene.lab.bold import Bold, Scanner, ScannerRun, scan
+from phosphene.lab.hrf_shapes import responses
+from phosphene.lab.lab import Simulation
+from phosphene.lab.scanner_noise import MOTION
+from phosphene.types import ROI
+
+TASK = "scenes"
+_MARGIN = 1  # empty cells around the brain
+_GENERATOR = {"Name": "phosphene", "Version": __version__}
+_EVENT_COLUMNS = {
+    "onset": {"Description": "When the picture came on, from the start of the first volume.", "Units": "s"},
+    "duration": {"Description": "How long it stayed.", "Units": "s"},
+    "trial_type": {"Description": "Main category of the picture."},
+    "stimulus": {"Description": "Which picture: the same name is the same picture."},
+    "stim_file": {"Description": "Its file below the folder stimuli."},
+    "trial": {"Description": "Number of the trial in the subject's study, from 0."},
+    "repeat": {"Description": "How often this picture was shown before."},
+}
+
+
+@dataclass(frozen=True)
+class VoxelGrid:
+    """Where each voxel lies in the volume.
+
+    Attributes
+    ----------
+    cells : (n_voxels, 3) int, i, j, k; no two alike
+    shape : of the volume
+    affine : (4, 4) float64, from cells to millimetres
+    """
+
+    cells: np.ndarray
+    shape: tuple[int, int, int]
+    affine: np.ndarray
+
+    @classmethod
+    def place(cls, xyz: np.ndarray) -> VoxelGrid:
+        """Put voxels at (n_voxels, 3) millimetres into a volume of cubic cells, each into the nearest that is free."""
+        from scipy.spatial import cKDTree
+
+        side = round(float(np.median(cKDTree(xyz).query(xyz, k=2)[0][:, 1])), 2)
+        origin = xyz.min(axis=0)
+        exact = (xyz - origin) / side
+        cells = np.rint(exact).astype(np.int64)
+        taken: set[tuple[int, ...]] = set()
+        for row, cell in enumerate(cells):
+            if tuple(cell) in taken:
+                cells[row] = cell = _nearest_free(exact[row], taken)
+            taken.add(tuple(cell))
+        low = cells.min(axis=0) - _MARGIN
+        affine = np.diag([side, side, side, 1.0])
+        affine[:3, 3] = origin + low * side
+        shape = cells.max(axis=0) - low + 1 + _MARGIN
+        return cls(cells - low, tuple(int(n) for n in shape), affine)
+
+    def volume(self, values: np.ndarray) -> np.ndarray:
+        """Values of the voxels, (n_voxels,) or (n_volumes, n_voxels), in the volume: (x, y, z) or (x, y, z, n_volumes)."""
+        values = np.asarray(values)
+        out = np.zeros((*self.shape, *values.shape[:-1]), dtype=values.dtype)
+        out[tuple(self.cells.T)] = values.T
+        return out
+
+
+def _nearest_free(exact: np.ndarray, taken: set[tuple[int, ...]]) -> np.ndarray:
+    for reach in range(1, 50):
+        steps = np.arange(-reach, reach + 1)
+        near = np.rint(exact) + np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
+        near = near[np.argsort(((near - exact) ** 2).sum(axis=1), kind="stable")].astype(np.int64)
+        for cell in near:
+            if tuple(cell) not in taken:
+                return cell
+    raise ConfigError("The voxels lie too densely to be placed into a volume; simulate fewer.")
+
+
+def write_bids(
+    simulation: Simulation,
+    folder: str | Path,
+    *,
+    truth: str | Path | None = None,
+    scanner: Scanner | None = None,
+    seed: int = 0,
+    onset_shift_s: float = 0.0,
+    dtype: Literal["int16", "float32"] = "int16",
+    subject: str | None = None,
+    overwrite: bool = False,
+) -> Bold:
+    """Write a study as a BIDS folder.
+
+    Parameters
+    ----------
+    simulation : the study
+    folder : where; it appears whole or not at all
+    truth : where the truth goes; by default beside it, with ``-truth`` after the name
+    scanner, seed : as for :func:`~phosphene.lab.bold.scan`
+    onset_shift_s : the events files say so much later than the pictures came on: a fault that a design check must find
+    dtype : of the BOLD images. int16 rounds to 1/1000 of a typical voxel's baseline
+    subject : label after ``sub-``; by default the person's number
+    overwrite : replace folders that exist
+
+    Returns
+    -------
+    :class:`~phosphene.lab.bold.Bold`, whose runs were written
+
+    Raises
+    ------
+    ConfigError : when a folder exists and holds something, or a shifted event falls outside its run
+    MachineError : when the disk is full or cannot be written
+    """
+    bold = scan(simulation, scanner, seed=seed)
+    grid, label = VoxelGrid.place(_xyz(simulation)), subject or f"{_person(simulation):02d}"
+    with _folders(folder, truth, overwrite) as (root, known):
+        write_truth(bold, grid, known, onset_shift_s=onset_shift_s, dtype=dtype)
+        _write_bids_head(simulation, bold, root, label)
+        _save_pictures(simulation, root / "stimuli")
+        derived = root / "derivatives" / "phosphene" / f"sub-{label}"
+        for name, values in _maps(simulation).items():
+            kind = {"brain": "desc-brain_mask", "voxels": "desc-voxels_dseg", "ceiling": "stat-noiseceiling_statmap"}
+            _save_map(grid, values, derived / "anat" / f"sub-{label}_{kind.get(name, f'label-{name}_mask')}.nii.gz")
+        for run in bold:
+            place = f"sub-{label}", f"ses-{run.session:02d}", "func"
+            stem = f"sub-{label}_ses-{run.session:02d}_task-{TASK}_run-{run.run:02d}"
+            func, confounds = root.joinpath(*place), derived.joinpath(*place[1:])
+            _save_bold(grid, run, func / f"{stem}_bold.nii.gz", dtype)
+            _json(func / f"{stem}_bold.json", {"TaskName": TASK, "RepetitionTime": run.tr_s,
+                                               "SliceTiming": [0.0] * grid.shape[2]})  # fmt: skip
+            _table(func / f"{stem}_events.tsv", _events(bold, run, onset_shift_s))
+            moved = pd.DataFrame(run.motion_parameters, columns=list(MOTION))
+            _table(confounds / f"{stem}_desc-confounds_timeseries.tsv", moved)
+            _save_truth(run, known)
+    return bold
+
+
+def write_openfmri(
+    simulation: Simulation,
+    folder: str | Path,
+    *,
+    truth: str | Path | None = None,
+    scanner: Scanner | None = None,
+    seed: int = 0,
+    onset_shift_s: float = 0.0,
+    dtype: Literal["int16", "float32"] = "int16",
+    overwrite: bool = False,
+) -> Bold:
+    """Write a study in the layout OpenfMRI used before BIDS: ``sub001/BOLD/task001_run001/bold.nii.gz``, one text of onsets per
+    condition and run, and keys that name tasks and conditions.
+
+    Conditions are the main categories. Runs are numbered through the study, sessions are not told apart; a condition that a
+    run lacks has no file there. ``bold_events.tsv`` also names the pictures, ``bold_moest.txt`` holds three rotations
+    (radians), then three translations (millimetres), as motion correction left them. Masks are in ``sub001/masks``.
+
+    Parameters, returns and errors are those of :func:`write_bids`.
+    """
+    bold = scan(simulation, scanner, seed=seed)
+    grid, person = VoxelGrid.place(_xyz(simulation)), f"sub{_person(simulation):03d}"
+    conditions = sorted(set(bold.trials["category"]))
+    with _folders(folder, truth, overwrite) as (root, known):
+        write_truth(bold, grid, known, onset_shift_s=onset_shift_s, dtype=dtype)
+        model = root / "models" / "model001"
+        lines = {
+            root / "study_key.txt": ["Simulated visual cortex that looks at scenes"],
+            root / "task_key.txt": [f"task001 {TASK}"],
+            root / "scan_key.txt": [f"TR {bold.tr_s:.10g}"],
+            root / "model_key.txt": ["model001 main categories of the scenes"],
+            model / "condition_key.txt": [f"task001 cond{n:03d} {name}" for n, name in enumerate(conditions, 1)],
+        }
+        for path, text in lines.items():
+            _text(path, "".join(f"{line}\n" for line in text))
+        _save_pictures(simulation, root / "stimuli")
+        for name, values in _maps(simulation).items():
+            _save_map(grid, values, root / person / "masks" / f"{name}.nii.gz")
+        for run in bold:
+            name = f"task001_run{run.number:03d}"
+            place = root / person / "BOLD" / name
+            _save_bold(grid, run, place / "bold.nii.gz", dtype)
+            events = _events(bold, run, onset_shift_s)
+            _table(place / "bold_events.tsv", events)
+            rows = ("  ".join(f"{x:.6g}" for x in row) for row in np.roll(run.motion_parameters, 3, axis=1))
+            _text(place / "bold_moest.txt", "".join(f"{row}\n" for row in rows))
+            for number, condition in enumerate(conditions, 1):
+                mine = events[events["trial_type"] == condition]
+                if len(mine):
+                    rows = (f"{on:.6g}\t{d:.6g}\t1\n" for on, d in zip(mine["onset"], mine["duration"], strict=True))
+                    onsets = root / person / "model" / "model001" / "onsets" / name
+                    _text(onsets / f"cond{number:03d}.txt", "".join(rows))
+            _save_truth(run, known)
+    return bold
+
+
+def write_truth(bold: Bold, grid: VoxelGrid, folder: Path, **note: Any) -> None:
+    """Write what is true of a study into a folder that exists, but for the parts of single runs.
+
+    Parameters
+    ----------
+    bold, grid : the study and where its voxels lie
+    folder : to write into
+    **note : for ``truth.json``
+    """
+    s = bold.simulation
+    about = {
+        "simulation": s.name,
+        "subject_seed": s.subject.seed,
+        "snr": s.subject.snr,
+        "scanner": asdict(bold.scanner),
+        "tr_s": bold.tr_s,
+        "seed": bold.seed,
+        "n_volumes": bold.n_volumes.tolist(),
+        "unit": "percent signal change",
+        **note,
+    }
+    _json(folder / "truth.json", about)
+    _table(folder / "trials.tsv", bold.trials)
+    where = pd.DataFrame(grid.cells, columns=["i", "j", "k"]).assign(hrf=bold.hrf, baseline=bold.baseline)
+    _table(folder / "voxels.tsv", where.join(s.voxels.reset_index(drop=True)))
+    np.save(folder / "betas.npy", bold.betas, allow_pickle=False)
+    time = np.arange(501) / 10
+    np.save(folder / "hrf.npy", responses(time, bold.scanner.stimulus_s), allow_pickle=False)
+
+
+def _save_truth(run: ScannerRun, folder: Path) -> None:
+    parts = {"noise": run.noise, "shift": run.shift}
+    for name in ("drift", "physiology", "motion"):
+        parts[f"{name}_time"], parts[f"{name}_space"] = getattr(run, name)
+    np.savez(folder / f"run-{run.number:03d}.npz", **parts)
+
+
+# -- the pieces ----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _folders(folder: str | Path, truth: str | Path | None, overwrite: bool) -> Iterator[tuple[Path, Path]]:
+    """Two folders to fill, which appear under their names when both are full."""
+    folder = atomic.checked_path(folder)
+    truth = folder.with_name(f"{folder.name}-truth") if truth is None else atomic.checked_path(truth)
+    if folder.resolve() in (truth.resolve(), *truth.resolve().parents):
+        raise ConfigError(f"the truth must lie outside {folder}, where a reader could see it; got {truth}.")
+    for path in (folder, truth):
+        if not overwrite and path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise ConfigError(f"{path} exists and is not empty. Choose another folder, or say overwrite=True.")
+    with atomic.folder(folder) as root, atomic.folder(truth) as known:
+        yield root, known
+
+
+def _write_bids_head(simulation: Simulation, bold: Bold, root: Path, label: str) -> None:
+    about = {"Name": f"{simulation.name}: simulated visual cortex", "BIDSVersion": "1.9.0", "DatasetType": "raw"}
+    derived = {**about, "Name": "masks, noise ceilings, motion", "DatasetType": "derivative"}
+    _json(root / "dataset_description.json", {**about, "GeneratedBy": [_GENERATOR]})
+    _json(root / "derivatives" / "phosphene" / "dataset_description.json", {**derived, "GeneratedBy": [_GENERATOR]})
+    text = f"Simulated by phosphene: {bold!r}. Nothing here was measured on a person.\n\nPictures: folder stimuli.\n"
+    _text(root / "README", text)
+    _table(root / "participants.tsv", pd.DataFrame({"participant_id": [f"sub-{label}"]}))
+    _json(root / f"task-{TASK}_events.json", _EVENT_COLUMNS)
+
+
+def _xyz(simulation: Simulation) -> np.ndarray:
+    return simulation.voxels[["x", "y", "z"]].to_numpy(dtype=np.float64)
+
+
+def _person(simulation: Simulation) -> int:
+    """Number of the person, as :func:`~phosphene.lab.lab.make` was asked for."""
+    return simulation.subject.seed % 1000 or 1
+
+
+def _maps(simulation: Simulation) -> dict[str, np.ndarray]:
+    """Images of one value per voxel: brain, number of the voxel from 1, ceiling (of one trial), and each ROI."""
+    voxels = simulation.voxels
+    n = len(voxels)
+    maps = {
+        "brain": np.ones(n, dtype=np.uint8),
+        "voxels": np.arange(1, n + 1, dtype=np.int32),
+        "ceiling": voxels["noise_ceiling"].to_numpy(dtype=np.float32),
+    }
+    rois = {name[len(ROI) :]: voxels[name].to_numpy(dtype=np.uint8) for name in voxels if name.startswith(ROI)}
+    return {**maps, **rois}
+
+
+def _events(bold: Bold, run: ScannerRun, shift_s: float) -> pd.DataFrame:
+    onset, duration = run.trials["onset_s"] + shift_s, bold.scanner.stimulus_s
+    if onset.min() < 0 or onset.max() + duration > run.duration_s:
+        raise ConfigError(
+            f"with onset_shift_s={shift_s} the events of run {run.number} reach from {onset.min():g} to "
+            f"{onset.max() + duration:g} s, but the run from 0 to {run.duration_s:g} s. Shift by less, or give the scanner more "
+            "lead_slots or tail_slots."
+        )
+    table = pd.DataFrame({"onset": onset, "duration": duration, "trial_type": run.trials["category"]})
+    table["stimulus"] = run.trials["stimulus"]
+    table["stim_file"] = [_picture_file(name) for name in table["stimulus"]]
+    return table.assign(**{name: run.trials[name] for name in ("trial", "repeat")})
+
+
+def _picture_file(stimulus: str) -> str:
+    return f"{stimulus}.png"
+
+
+def _save_pictures(simulation: Simulation, folder: Path) -> None:
+    from PIL import Image
+
+    folder.mkdir(parents=True)
+    for name, pixels in zip(simulation.ids, simulation.images, strict=True):
+        Image.fromarray(pixels).save(folder / _picture_file(name))
+
+
+def _save_map(grid: VoxelGrid, values: np.ndarray, path: Path) -> None:
+    _save_image(grid, grid.volume(values), path)
+
+
+def _save_bold(grid: VoxelGrid, run: ScannerRun, path: Path, dtype: str) -> None:
+    if dtype not in ("int16", "float32"):
+        raise ConfigError(f"dtype of the images is int16 or float32; got {dtype!r}.")
+    values = run.volumes
+    if dtype == "int16":
+        limits = np.iinfo(np.int16)
+        if values.max() > limits.max or values.min() < limits.min:
+            raise ConfigError(
+                f"the signal of run {run.number} reaches {abs(values).max():.0f}, but int16 holds {limits.max}. Lower the "
+                "scanner's baseline, or say dtype='float32'."
+            )
+        values = np.rint(values).astype(np.int16)
+    _save_image(grid, grid.volume(values), path, run.tr_s)
+
+
+def _save_image(grid: VoxelGrid, data: np.ndarray, path: Path, tr_s: float | None = None) -> None:
+    import nibabel as nib
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = nib.Nifti1Image(data, grid.affine, dtype=data.dtype)
+    image.set_qform(grid.affine, code="scanner")
+    image.set_sform(grid.affine, code="scanner")
+    image.header.set_xyzt_units("mm", "sec")
+    if tr_s is not None:
+        image.header.set_zooms((*image.header.get_zooms()[:3], tr_s))
+    nib.save(image, path)
+
+
+def _text(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def _json(path: Path, content: dict[str, Any]) -> None:
+    _text(path, json.dumps(content, indent=2) + "\n")
+
+
+def _table(path: Path, table: pd.DataFrame) -> None:
+    _text(path, table.to_csv(sep="\t", index=False, na_rep="n/a", lineterminator="\n"))

@@ -1,0 +1,174 @@
+"""The in-silico lab as a data set: ``--data insilico``, simulated when opened, nothing on the disk."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import Field, field_validator
+
+from phosphene.data.findings import Finding
+from phosphene.data.reader import ReaderOptions, about
+from phosphene.errors import DataError, did_you_mean
+from phosphene.lab.whole import MOST_PICTURES, MOST_VOXELS
+from phosphene.types import Dataset, Split, Stimuli, Trials
+
+if TYPE_CHECKING:
+    from phosphene.lab.lab import Simulation
+
+SUBJECTS = tuple(f"sub-{i:02d}" for i in range(1, 9))
+"""Names of the people of the lab; each is made when asked for."""
+
+_SIZES = {
+    "small": {"n_train": 200, "n_test": 30, "n_voxels": 400},
+    "full": {"n_train": 600, "n_test": 60, "n_voxels": 1000},
+}
+
+
+class InSilicoOptions(ReaderOptions):
+    """What is simulated. Everything follows from these and nothing else."""
+
+    design: Literal["nsd", "god", "bold5000", "clusters"] = Field("nsd", description="which study is imitated")
+    size: Literal["small", "full"] = Field("full", description="small: a first look; the numbers below override it")
+    n_train: int | None = Field(None, ge=1, le=MOST_PICTURES, description="training pictures; 600, or 200 when small")
+    n_test: int | None = Field(None, ge=1, le=MOST_PICTURES, description="test pictures; 60, or 30 when small")
+    n_voxels: int | None = Field(
+        None, ge=50, le=MOST_VOXELS, description="voxels of each person; 1,000, or 400 when small"
+    )
+    n_subjects: int = Field(1, ge=1, le=len(SUBJECTS), description="people; insilico:sub-03 opens one alone")
+    train_repeats: int | None = Field(
+        None, ge=1, description="showings of a training picture; as in the study imitated"
+    )
+    test_repeats: int | None = Field(None, ge=1, description="showings of a test picture; as in the study imitated")
+    pixels: int = Field(32, ge=16, le=512, description="side of a picture")
+    snr: Literal["nsd", "3t"] | None = Field(None, description="scanner; as in the study imitated")
+    seed: int = Field(0, ge=0, lt=2**31, description="of the world: scenes, people, order of trials, noise")
+
+    @field_validator("size", mode="before")
+    @classmethod
+    def _is_no_side(cls, value: Any) -> Any:
+        if isinstance(value, int):
+            raise ValueError(
+                f"should be small or full, how much is simulated; for pictures of {value} x {value} say pixels={value}"
+            )
+        return value
+
+    def values(self, subject: str) -> dict[str, Any]:
+        """Arguments of `make` for one person."""
+        chosen = {k: getattr(self, k) or small for k, small in _SIZES[self.size].items()}
+        repeats = {"train_repeats": self.train_repeats, "test_repeats": self.test_repeats}
+        person = {"subject": SUBJECTS.index(subject) + 1, "seed": self.seed}
+        return {"name": self.design, **chosen, **repeats, **person, "size": self.pixels, "snr": self.snr}
+
+
+def simulation(options: InSilicoOptions | None = None, subject: str = SUBJECTS[0]) -> Simulation:
+    """What the data set is made from, with everything that is true of it.
+
+    Parameters
+    ----------
+    options : as given to the reader
+    subject : ``sub-01`` to ``sub-08``
+
+    Returns
+    -------
+    Simulation; the same object for the same arguments while it is remembered
+    """
+    if subject not in SUBJECTS:
+        raise DataError(f"insilico has no subject '{subject}'. {did_you_mean(subject, SUBJECTS)}")
+    return _made(tuple(sorted((options or InSilicoOptions()).values(subject).items())))
+
+
+@lru_cache(maxsize=4)
+def _made(arguments: tuple[tuple[str, Any], ...]) -> Simulation:
+    from phosphene.lab.lab import make
+
+    return make(**dict(arguments))
+
+
+class InSilico:
+    """Reader of the in-silico lab."""
+
+    title: ClassVar[str] = "Simulated visual cortex with known noise ceilings, and pictures with captions"
+    citation: ClassVar[str] = ""
+    licence: ClassVar[str] = "BSD-3-Clause, as phosphene"
+    url: ClassVar[str] = ""
+    files: ClassVar[str] = ""
+    options: ClassVar[type[InSilicoOptions]] = InSilicoOptions
+
+    def find(self, root: Path) -> Path:
+        """Nothing is needed on the disk."""
+        return root
+
+    def subjects(self, path: Path, options: InSilicoOptions) -> tuple[str, ...]:
+        """The people that the options ask for."""
+        return SUBJECTS[: options.n_subjects]
+
+    def load(self, path: Path, options: InSilicoOptions, subject: str | None = None) -> Dataset:
+        """Simulate.
+
+        Parameters
+        ----------
+        path : not used
+        options : what is simulated
+        subject : one person alone; otherwise the first `n_subjects`
+
+        Returns
+        -------
+        Dataset with one split, named after the design. ``noise_ceiling`` of the voxels is exact, for one trial
+        standardised within its session.
+
+        Raises
+        ------
+        DataError
+            For a person the lab does not have.
+        """
+        names = self.subjects(path, options) if subject is None else (subject,)
+        made = {name: simulation(options, name) for name in names}
+        people = {name: _trials(name, m) for name, m in made.items()}
+        split = _joined([m.split for m in made.values()])
+        note = "simulated; nothing here was measured on a person"
+        return Dataset(
+            f"insilico-{options.design}",
+            _stimuli(list(made.values())),
+            people,
+            {split.name: split},
+            about(self, note=note),
+        )
+
+    def check(self, path: Path, options: InSilicoOptions) -> list[Finding]:
+        """Nothing on the disk can be wrong."""
+        made = options.values(SUBJECTS[0])
+        detail = (
+            f"simulated when opened: design {options.design}, {made['n_train']} training and {made['n_test']} test "
+            f"pictures, {made['n_voxels']} voxels, seed {options.seed}."
+        )
+        return [Finding("ok", "simulation", detail)]
+
+
+def _trials(name: str, made: Simulation) -> Trials:
+    note = {"simulated": made.name, "unit": "percent signal change", "snr": made.subject.snr}
+    return Trials(made.betas, made.trials, made.voxels, name, note)
+
+
+def _joined(splits: list[Split]) -> Split:
+    """One split for all: the people share the test pictures, and each trains on pictures of its own."""
+    train = tuple(dict.fromkeys(i for s in splits for i in s.train))
+    test = tuple(dict.fromkeys(i for s in splits for i in s.test))
+    return Split(splits[0].name, train, test, "stimulus", splits[0].category_disjoint, splits[0].note)
+
+
+def _stimuli(made: list[Simulation]) -> Stimuli:
+    ids = np.concatenate([m.ids for m in made])
+    _, first = np.unique(ids.astype(str), return_index=True)
+    first = np.sort(first)
+    captions = [c for m in made for c in m.captions]
+    return Stimuli(
+        ids[first],
+        np.concatenate([m.images for m in made])[first],
+        tuple(tuple(captions[i]) for i in first),
+        pd.concat([m.labels for m in made], ignore_index=True).iloc[first],
+        np.concatenate([m.category for m in made])[first],
+    )

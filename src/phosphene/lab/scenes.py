@@ -1,0 +1,316 @@
+"""Procedural colour scenes: a place, one to three things, captions and labels, as a pure function of (seed, index).
+
+The pixels come from exactly rounded arithmetic only (see :mod:`canvas`) and the draws from an integer hash
+(see :mod:`chance`): scene 17 of seed 3 is the same picture, byte for byte, on every machine and with every version of numpy.
+
+Examples
+--------
+>>> picture = render(seed=0, index=3)
+>>> picture.shape, str(picture.dtype)
+((32, 32, 3), 'uint8')
+>>> describe(0, 3).labels
+('tree', 'fish', 'mountains')
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from phosphene.errors import DataError
+from phosphene.lab import captions as _captions
+from phosphene.lab.canvas import Canvas, Frame, clamp, colour, colours, length, per_picture
+from phosphene.lab.chance import Chance
+from phosphene.lab.description import FAMILIES, PLACES, THINGS, Scene, Thing
+from phosphene.lab.places import LIGHTS, PAINTERS
+from phosphene.lab.things import COLOURS, KINDS, WORDS, Appearance
+
+__all__ = [
+    "FAMILIES",
+    "PLACES",
+    "THINGS",
+    "Scene",
+    "Thing",
+    "caption_truth",
+    "captions",
+    "captions_many",
+    "describe",
+    "describe_many",
+    "labels",
+    "render",
+    "render_many",
+]
+
+_MOST = 3  # things in a scene, at most
+_BLOCK = 64  # pictures painted together: few enough to stay in the processor's cache
+_TRAITS = 4
+_COLOUR_NAMES = tuple(COLOURS)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Composition of many scenes; arrays are (n,) or (3, n): row 0 is the main thing. `order` counts from the back."""
+
+    chance: Chance
+    place: np.ndarray
+    light: np.ndarray
+    horizon: np.ndarray
+    count: np.ndarray
+    kind: np.ndarray
+    tone: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+    half: np.ndarray
+    flip: np.ndarray
+    tilt: np.ndarray
+    style: np.ndarray
+    word: np.ndarray
+    depth: np.ndarray
+
+
+_HOME = np.array([[5.0 if place in kind.places else 1.0 for place in PLACES] for kind in KINDS.values()])
+_SCALE = np.array([kind.scale for kind in KINDS.values()])
+_ASPECT = np.array([kind.aspect for kind in KINDS.values()])
+_FLIES = np.array([kind.flies for kind in KINDS.values()])
+_TONES = [np.array([_COLOUR_NAMES.index(name) for name in kind.colours]) for kind in KINDS.values()]
+_TONE_COUNT = np.array([len(tones) for tones in _TONES])
+_TONE_TABLE = np.array([np.pad(tones, (0, _TONE_COUNT.max() - len(tones))) for tones in _TONES])
+_FLOATING_PLACES = [PLACES.index("sky"), PLACES.index("underwater")]
+
+
+def _compose(seed: int, indices: Sequence[int] | np.ndarray) -> _Layout:
+    """Decide what stands where. Only exactly rounded arithmetic on the hash's draws."""
+    indices = np.asarray(indices)
+    if indices.ndim != 1 or (indices.size and (indices.dtype.kind not in "iu" or indices.min() < 0)):
+        raise DataError(
+            f"scenes are numbered by integers at least 0, in one row; got {indices.dtype} of shape "
+            f"{indices.shape}: {np.array2string(indices, threshold=6)}."
+        )
+    chance = Chance(seed, indices)
+    n = len(chance)
+    main = chance.integer("main", len(THINGS))
+    place = chance.weighted("place", _HOME[main])
+    count = 1 + chance.weighted("count", np.array([0.42, 0.36, 0.22]))
+    horizon = chance.uniform("horizon", 0.42, 0.58)
+    floats = np.isin(place, _FLOATING_PLACES)
+
+    kind, tone, word = (np.zeros((_MOST, n), dtype=np.int64) for _ in range(3))
+    x, y, half, flip, tilt = (np.zeros((_MOST, n)) for _ in range(5))
+    style = np.zeros((_MOST, n, _TRAITS))
+    side = np.where(chance.happens("side", 0.5), 1.0, -1.0)
+    kind[0] = main
+    kind[1] = (main + 1 + chance.integer("kind.1", len(THINGS) - 1)) % len(THINGS)
+    kind[2] = chance.integer("kind.2", len(THINGS) - 2)
+    low, high = np.minimum(kind[0], kind[1]), np.maximum(kind[0], kind[1])
+    kind[2] += kind[2] >= low  # skip the two kinds that are there already
+    kind[2] += kind[2] >= high
+    front = chance.happens("front", 0.25)  # the second thing stands before the main one
+    for row in range(_MOST):
+        k = kind[row]
+        low, high = [(0.50, 0.78), (0.26, 0.40), (0.22, 0.32)][row]
+        tall = chance.uniform(f"size.{row}", low, high)
+        if row == 0:
+            tall = tall * np.where(count == 3, 0.85, 1.0)
+        half[row] = np.minimum(0.5 * tall * _SCALE[k], 0.46 / np.maximum(_ASPECT[k], 0.8))
+        if row == 0:
+            aside = np.array([0.0, 0.12, 0.04])[count - 1]
+            x[row] = 0.5 - side * aside + chance.uniform("x.0", -0.10, 0.10)
+            stands = chance.uniform("base.0", 0.88, 0.96) - half[row]
+            hangs = chance.uniform("air.0", 0.36, 0.56)
+        else:
+            x[row] = 0.5 + (side if row == 1 else -side) * chance.uniform(f"x.{row}", 0.33 + 0.07 * (row == 2), 0.45)
+            base = horizon + 0.5 * (0.92 - horizon) * chance.uniform(f"base.{row}", 0.4, 1.1)
+            base = np.where((row == 1) & front, chance.uniform("base.front", 0.94, 0.99), np.maximum(base, 0.66))
+            stands = base - half[row]
+            hangs = chance.uniform(f"air.{row}", 0.14, 0.34)
+        room = (1.0 if row == 0 else 0.8) * half[row] * _ASPECT[k]
+        x[row] = np.clip(x[row], room, 1.0 - room)
+        drifts = chance.uniform(f"drift.{row}", -0.14, 0.0)
+        y[row] = np.where(_FLIES[k], hangs, stands + np.where(floats, drifts, 0.0))
+        flip[row] = np.where(chance.happens(f"flip.{row}", 0.5), 1.0, -1.0)
+        tilt[row] = chance.uniform(f"tilt.{row}", -0.03, 0.03) * np.where(_FLIES[k] | floats, 3.0, 1.0)
+        tone[row] = _TONE_TABLE[k, chance.integer(f"colour.{row}", _TONE_COUNT[k])]
+        word[row] = chance.integer(f"word.{row}", len(WORDS))
+        style[row] = np.stack([chance.uniform(f"style.{row}.{trait}") for trait in range(_TRAITS)], axis=1)
+    # Depth: the main thing is nearest, unless the second one stands in front.
+    depth = np.array([np.where(front & (count > 1), 1, 0), np.where(front, 0, 1), np.full(n, 2)])
+    return _Layout(
+        chance,
+        place,
+        chance.weighted("light", np.array([0.5, 0.28, 0.22])),
+        horizon,
+        count,
+        kind,
+        tone,
+        x,
+        y,
+        half,
+        flip,
+        tilt,
+        style,
+        word,
+        depth,
+    )
+
+
+def _paint(layout: _Layout, rows: slice, size: int) -> np.ndarray:
+    """Paint the scenes at `rows` of a layout: (len, size, size, 3) uint8."""
+    place, light, count = layout.place[rows], layout.light[rows], layout.count[rows]
+    canvas = Canvas(len(place), size)
+    for number in np.unique(place):
+        chosen = np.flatnonzero(place == number)
+        part = Canvas(len(chosen), size)
+        chance = layout.chance.take(rows).take(chosen)
+        PAINTERS[PLACES[number]](part, chance, light[chosen], per_picture(layout.horizon[rows][chosen]))
+        canvas.rgb[:, chosen] = part.rgb
+    grounded = ~np.isin(place, _FLOATING_PLACES)
+    tones = np.array(list(COLOURS.values()))
+    for depth in reversed(range(_MOST)):
+        for slot in range(_MOST):
+            here = (layout.depth[slot, rows] == depth) & (slot < count)
+            kinds = layout.kind[slot, rows]
+            for number in np.unique(kinds[here]):
+                chosen = np.flatnonzero(here & (kinds == number))
+                x, y, half, flip, tilt, tone, word = (
+                    values[slot, rows][chosen]
+                    for values in (layout.x, layout.y, layout.half, layout.flip, layout.tilt, layout.tone, layout.word)
+                )
+                rgb = np.ascontiguousarray(canvas.rgb[:, chosen])
+                if not _FLIES[number]:
+                    _shadow(canvas, rgb, x, y, half, half * _ASPECT[number], grounded[chosen])
+                frame = Frame(canvas, rgb, x, y, half, flip, tilt)
+                KINDS[THINGS[number]].paint(
+                    frame, Appearance(colours(tones, tone), layout.style[slot, rows][chosen], word)
+                )
+                canvas.rgb[:, chosen] = frame.rgb
+    dim = np.where(light == 1, 0.94, 1.0) * layout.chance.take(rows).uniform("exposure", 0.88, 1.08)
+    canvas.rgb *= per_picture(dim)
+    return canvas.pixels()
+
+
+def _shadow(canvas: Canvas, rgb, x, y, half, half_width, grounded) -> None:
+    """A soft dark patch under whatever stands on the ground."""
+    away = length(
+        (canvas.x - per_picture(x + 0.12 * half)) / per_picture(1.15 * half_width),
+        (canvas.y - per_picture(y + 0.97 * half)) / per_picture(0.26 * half),
+    )
+    dark = clamp((np.float32(1.15) - away) / np.float32(0.55)) * np.float32(0.42) * per_picture(grounded)
+    rgb += dark * (colour(20, 22, 40) - rgb)
+
+
+def render_many(seed: int, indices: Sequence[int] | np.ndarray, size: int = 32) -> np.ndarray:
+    """Paint scenes.
+
+    Parameters
+    ----------
+    seed : which world
+    indices : (n,) numbers of the scenes, at least 0
+    size : pixels along a side, 8 to 1024; the same scene at any size
+
+    Returns
+    -------
+    (n, size, size, 3) uint8, RGB, 0-255
+
+    Raises
+    ------
+    DataError : with indices that are not whole numbers, or a size out of range
+    """
+    size = checked_size(size)
+    layout = _compose(seed, indices)
+    pictures = np.empty((len(layout.place), size, size, 3), dtype=np.uint8)
+    block = max(1, _BLOCK * 32 * 32 // size**2)
+    # Scenes of one place together paint in fewer, fuller strokes; the order changes no pixel.
+    order = np.lexsort((layout.kind[0], layout.place))
+    for start in range(0, len(order), block):
+        rows = order[start : start + block]
+        pictures[rows] = _paint(layout, rows, size)
+    return pictures
+
+
+def checked_size(size: int) -> int:
+    """The side of a picture, if it is one that scenes can be painted at; DataError otherwise."""
+    if not isinstance(size, int | np.integer) or not 8 <= size <= 1024:
+        raise DataError(f"size is the side of a picture in whole pixels, 8 to 1024; got {size!r}.")
+    return int(size)
+
+
+def render(seed: int, index: int, size: int = 32) -> np.ndarray:
+    """Paint one scene: (size, size, 3) uint8, RGB. See :func:`render_many`."""
+    return render_many(seed, [index], size)[0]
+
+
+def describe_many(seed: int, indices: Sequence[int] | np.ndarray) -> list[Scene]:
+    """What scenes show, without painting them: one :class:`Scene` per index."""
+    layout = _compose(seed, indices)
+    scenes = []
+    for i, index in enumerate(np.asarray(indices)):
+        things = [
+            Thing(
+                kind=THINGS[layout.kind[row, i]],
+                colour=_COLOUR_NAMES[layout.tone[row, i]],
+                x=float(layout.x[row, i]),
+                y=float(layout.y[row, i]),
+                size=float(2 * layout.half[row, i]),
+                depth=int(layout.depth[row, i]),
+                style=tuple(layout.style[row, i].tolist()),
+                text=WORDS[layout.word[row, i]] if THINGS[layout.kind[row, i]] == "word" else "",
+            )
+            for row in range(layout.count[i])
+        ]
+        scenes.append(
+            Scene(
+                int(seed),
+                int(index),
+                PLACES[layout.place[i]],
+                LIGHTS[layout.light[i]],
+                tuple(sorted(things, key=lambda thing: thing.depth)),
+                THINGS[layout.kind[0, i]],
+            )
+        )
+    return scenes
+
+
+def describe(seed: int, index: int) -> Scene:
+    """What one scene shows: place, light, things and main category."""
+    return describe_many(seed, [index])[0]
+
+
+def labels(scenes: Sequence[Scene]) -> pd.DataFrame:
+    """Multi-label categories.
+
+    Parameters
+    ----------
+    scenes : n scenes
+
+    Returns
+    -------
+    (n, 26) boolean table, one column per kind of thing, then one per place; one row per scene
+    """
+    names = (*THINGS, *PLACES)
+    return pd.DataFrame([[name in scene.labels for name in names] for scene in scenes], columns=names, dtype=bool)
+
+
+def captions_many(scenes: Sequence[Scene]) -> list[tuple[str, ...]]:
+    """Five captions for each scene: lower case, no full stop, in an order that gives nothing away."""
+    return _captions.write(scenes)
+
+
+def captions(seed: int, index: int) -> tuple[str, ...]:
+    """The five captions of one scene; :func:`caption_truth` tells which are to be trusted.
+
+    Examples
+    --------
+    >>> describe(0, 4).place, caption_truth(0, 4)[1]
+    ('city', 'wrong')
+    >>> captions(0, 4)[1]
+    'a person in a pink shirt under water'
+    """
+    return captions_many([describe(seed, index)])[0]
+
+
+def caption_truth(seed: int, index: int) -> tuple[str, ...]:
+    """Which of one scene's captions are ``good`` (two or three), ``vague`` or ``wrong`` (one or two of each)."""
+    return _captions.truth([describe(seed, index)])[0]

@@ -1,0 +1,128 @@
+"""What knowing only the category is worth, measured so that it can be subtracted.
+
+``PictureClassifier`` reads the class off a decoded picture; it is fitted on true training pictures only.
+``CategoryOnlyDecoder`` is the baseline that many a good-looking reconstruction is no better than: it classifies the
+brain response and draws the mean training picture of that class.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from phosphene.errors import DataError
+from phosphene.metrics.pixel import as_pictures
+from phosphene.metrics.ties import first_best
+
+
+class PictureClassifier:
+    """Class of a picture: principal components of training pixels, then shrinkage LDA.
+
+    Parameters
+    ----------
+    n_components : most principal components kept; at most one less than the number of training pictures
+
+    Attributes
+    ----------
+    classes_ : the labels seen in training
+    """
+
+    def __init__(self, n_components: int = 50):
+        self.n_components = n_components
+
+    def fit(self, pictures: np.ndarray, labels: np.ndarray) -> PictureClassifier:
+        """Fit on true training pictures (n, height, width, channels), 0 to 1, and their labels (n,).
+
+        Raises
+        ------
+        DataError
+            With fewer than two classes, or another number of labels than pictures.
+        """
+        self._reader = _ClassReader(self.n_components).fit(_flat(pictures), labels, "pictures")
+        self.classes_ = self._reader.classes_
+        return self
+
+    def predict(self, pictures: np.ndarray) -> np.ndarray:
+        """Class of each picture, (n,). A picture with NaN is read as if those pixels were the training mean."""
+        return self._reader.predict(_flat(pictures))
+
+
+class CategoryOnlyDecoder:
+    """Brain response to class to mean training picture of that class, and nothing more.
+
+    Parameters
+    ----------
+    n_components : most principal components of the training betas kept
+    """
+
+    def __init__(self, n_components: int = 50):
+        self.n_components = n_components
+
+    def fit(self, betas: np.ndarray, labels: np.ndarray, pictures: np.ndarray) -> CategoryOnlyDecoder:
+        """Fit on training rows: betas (n, n_voxels), labels (n,), pictures (n, height, width, channels)."""
+        self._reader = _ClassReader(self.n_components).fit(np.asarray(betas), labels, "betas")
+        self.pictures_ = class_mean_pictures(pictures, labels)
+        return self
+
+    def predict_labels(self, betas: np.ndarray) -> np.ndarray:
+        """Class read off each response, (n,)."""
+        return self._reader.predict(np.asarray(betas))
+
+    def decode(self, betas: np.ndarray) -> np.ndarray:
+        """Mean training picture of the predicted class of each response, (n, height, width, channels)."""
+        return np.stack([self.pictures_[label] for label in self.predict_labels(betas).tolist()])
+
+
+def class_mean_pictures(pictures: np.ndarray, labels: np.ndarray) -> dict:
+    """Mean training picture of every class.
+
+    Examples
+    --------
+    >>> means = class_mean_pictures(np.array([0.0, 1, 1]).reshape(3, 1, 1, 1), np.array(["a", "a", "b"]))
+    >>> means["a"].item(), means["b"].item()
+    (0.5, 1.0)
+    """
+    pictures, labels = as_pictures(pictures), np.asarray(labels)
+    if len(labels) != len(pictures):
+        raise DataError(f"there are {len(pictures)} pictures but {len(labels)} labels; give one label per picture.")
+    return {label: pictures[labels == label].mean(axis=0) for label in np.unique(labels).tolist()}
+
+
+class _ClassReader:
+    """Principal components fitted on training rows, then LDA with Ledoit-Wolf shrinkage and equal priors."""
+
+    def __init__(self, n_components: int):
+        self.n_components = n_components
+
+    def fit(self, rows: np.ndarray, labels: np.ndarray, what: str) -> _ClassReader:
+        from sklearn.decomposition import PCA
+        from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+        rows, labels = np.asarray(rows, dtype=np.float64), np.asarray(labels)
+        if labels.shape != (len(rows),):
+            raise DataError(f"there are {len(rows)} rows of {what} but labels of shape {labels.shape}.")
+        self.classes_ = np.unique(labels)
+        if len(self.classes_) < 2 or len(rows) < 3:
+            raise DataError(
+                f"reading a class off {what} needs two classes and three training rows, but there are {len(rows)} rows "
+                f"of {self.classes_.tolist()[:5]}; leave category scores out for this data set."
+            )
+        pca = PCA(min(self.n_components, len(rows) - 1, rows.shape[1]), svd_solver="full").fit(rows)
+        self.mean_, self.components_ = pca.mean_, pca.components_
+        priors = np.full(len(self.classes_), 1 / len(self.classes_))
+        self._lda = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto", priors=priors)
+        self._lda.fit((rows - self.mean_) @ self.components_.T, labels)
+        return self
+
+    def predict(self, rows: np.ndarray) -> np.ndarray:
+        rows = np.asarray(rows, dtype=np.float64) - self.mean_
+        points = np.where(np.isfinite(rows), rows, 0) @ self.components_.T  # (n, n_components)
+        evidence = self._lda.decision_function(points)
+        if evidence.ndim == 1:  # of the second of two classes against the first
+            evidence = np.stack([np.zeros_like(evidence), evidence], axis=1)
+        # Classes that training pictures do not tell apart are tied; which of them is named must not be rounding's choice.
+        return self.classes_[first_best(evidence, grain=1.0)]
+
+
+def _flat(pictures: np.ndarray) -> np.ndarray:
+    pictures = as_pictures(pictures)
+    return pictures.reshape(len(pictures), -1)

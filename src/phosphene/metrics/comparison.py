@@ -1,0 +1,167 @@
+"""Several decoders on the same stimuli: who is better than whom, by how much, and which places that leaves open.
+
+Every metric that has a value for each picture is compared stimulus by stimulus. Two intervals that overlap say little
+about a difference; the interval of the paired difference does. All pairs of decoders within one metric are one family
+for Holm's correction. A place is as certain as the corrected tests behind it: a decoder can be no better than one place
+below all that are surely above it, and no worse than one above all that are surely below,
+
+    places open = 1 + (surely better) ... n - (surely worse)
+
+so that decoders nobody can tell apart share their places, however far apart their means happen to be.
+
+References
+----------
+Holm 1979; Mogstad, Romano, Shaikh and Wilhelm 2024, "Inference for ranks with applications to mobility across
+neighbourhoods and academic achievement across countries" (places from corrected pairwise tests).
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+
+from phosphene.errors import ConfigError, DataError
+from phosphene.metrics.registry import metric_of
+from phosphene.metrics.statistics import holm, paired_difference
+from phosphene.metrics.ties import midranks
+
+PAIR_COLUMNS = ("metric", "first", "second", "value", "ci_low", "ci_high", "p", "p_holm", "n")
+RANK_COLUMNS = ("metric", "run", "value", "rank", "rank_low", "rank_high", "n")
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a paired comparison found.
+
+    Attributes
+    ----------
+    pairs : one row per metric and pair of runs: ``metric, first, second, value, ci_low, ci_high, p, p_holm, n``.
+        ``value`` is first minus second, turned so that positive is better for the first whatever the metric's
+        direction; interval BCa bootstrap over stimuli, p two-sided from sign flips, ``p_holm`` over the pairs of a metric
+    ranks : one row per metric and run: ``metric, run, value, rank, rank_low, rank_high, n``. ``rank`` 1 is the best mean,
+        halves where means tie; ``rank_low`` to ``rank_high`` are the places open to it, together right in at least 95 % of cases
+    """
+
+    pairs: pd.DataFrame
+    ranks: pd.DataFrame
+
+    def pair(self, metric: str, first: str, second: str) -> dict[str, float] | None:
+        """The row of two runs as first minus second, in whichever order it was computed; None when there is none."""
+        table = self.pairs[self.pairs["metric"] == metric]
+        for ours, theirs, sign in ((first, second, 1), (second, first, -1)):
+            row = table[(table["first"] == ours) & (table["second"] == theirs)]
+            if len(row):
+                found = row.iloc[0]
+                low, high = sorted((sign * found["ci_low"], sign * found["ci_high"]))
+                return {
+                    "value": sign * found["value"], "ci_low": low, "ci_high": high, "p": found["p"],
+                    "p_holm": found["p_holm"], "n": found["n"],
+                }  # fmt: skip
+        return None
+
+    def place(self, metric: str, run: str) -> dict[str, float] | None:
+        """The row of ``ranks`` of a run; None where it was not compared."""
+        row = self.ranks[(self.ranks["metric"] == metric) & (self.ranks["run"] == run)]
+        return None if row.empty else row.iloc[0].to_dict()
+
+
+def compare_items(
+    items: Mapping[str, pd.DataFrame], *, seed: int = 0, n_draws: int = 2000, n_flips: int = 10_000
+) -> Comparison:
+    """Paired comparison of runs over the stimuli that all of them scored.
+
+    Parameters
+    ----------
+    items : name of a run to its scores of single stimuli: columns ``metric, stimulus, value``, one row per both
+    seed : of bootstrap and sign flips; each pair has its own stream, so that adding a metric changes no other
+    n_draws, n_flips : bootstrap draws and random sign flips
+
+    Returns
+    -------
+    Comparison
+        of every metric that at least two runs have for at least two common stimuli. Metrics of sets of pictures (FID) and of
+        voxels have no value per stimulus and are left out.
+
+    Raises
+    ------
+    DataError
+        When a stimulus stands twice in one metric of a run: then nothing says which belongs to which.
+
+    Examples
+    --------
+    >>> def run(*values):
+    ...     return pd.DataFrame({"metric": "pixcorr", "stimulus": ["a", "b", "c"], "value": values})
+    >>> found = compare_items({"new": run(0.9, 0.8, 0.7), "old": run(0.5, 0.5, 0.5)})
+    >>> round(found.pair("pixcorr", "new", "old")["value"], 3)
+    0.3
+    """
+    tables = {name: _by_stimulus(name, table) for name, table in items.items()}
+    pairs, ranks = [], []
+    for metric in dict.fromkeys(m for by_metric in tables.values() for m in by_metric):
+        try:
+            sign = 1 if metric_of(metric).better == "higher" else -1
+        except ConfigError:  # a metric of another version: its direction is not known
+            continue
+        there = {name: by_metric[metric] for name, by_metric in tables.items() if metric in by_metric}
+        if len(there) < 2:
+            continue
+        common = pd.concat(there, axis=1, join="inner").dropna().sort_index()
+        if len(common) < 2:
+            continue
+        rows = []
+        for first, second in combinations(there, 2):
+            a, b = sorted((first, second))  # the same draws whichever run is named first
+            rng = np.random.default_rng([seed, zlib.crc32(f"{metric} {a} {b}".encode())])
+            one, other = (sign * common[name].to_numpy(float) for name in (a, b))
+            found = paired_difference(one, other, rng=rng, n_draws=n_draws, n_flips=n_flips)
+            value, low, high = found.value, found.low, found.high
+            if a != first:
+                value, low, high = -value, -high, -low
+            rows.append((metric, first, second, value, low, high, found.p, np.nan, found.n))
+        table = pd.DataFrame(rows, columns=list(PAIR_COLUMNS))
+        table["p_holm"] = holm(table["p"].to_numpy())
+        pairs.append(table)
+        ranks.append(_places(metric, common, table, sign))
+    return Comparison(_joined(pairs, PAIR_COLUMNS), _joined(ranks, RANK_COLUMNS))
+
+
+def _by_stimulus(name: str, table: pd.DataFrame) -> dict[str, pd.Series]:
+    found = {}
+    for metric, group in table.groupby("metric", sort=False):
+        if group["stimulus"].duplicated().any():
+            twice = group.loc[group["stimulus"].duplicated(), "stimulus"].iloc[0]
+            raise DataError(
+                f"{name} has two values of {metric} for stimulus {twice}, so its stimuli cannot be paired with those of "
+                "another run. Evaluate it again: phosphene evaluate averages the rows of one stimulus."
+            )
+        found[str(metric)] = group.set_index("stimulus")["value"].astype(float)
+    return found
+
+
+def _places(metric: str, common: pd.DataFrame, pairs: pd.DataFrame, sign: int) -> pd.DataFrame:
+    runs = list(common.columns)
+    means = common.mean(axis=0).to_numpy()
+    sure = pairs[pairs["p_holm"] < LEVEL]
+    winners = np.where(sure["value"] > 0, sure["first"], sure["second"])
+    losers = np.where(sure["value"] > 0, sure["second"], sure["first"])
+    return pd.DataFrame(
+        {
+            "metric": metric,
+            "run": runs,
+            "value": means,
+            "rank": midranks(-sign * means),
+            "rank_low": [1 + int((losers == run).sum()) for run in runs],
+            "rank_high": [len(runs) - int((winners == run).sum()) for run in runs],
+            "n": len(common),
+        }
+    )
+
+
+def _joined(parts: list[pd.DataFrame], columns: tuple[str, ...]) -> pd.DataFrame:
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(columns))

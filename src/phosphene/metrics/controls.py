@@ -1,0 +1,47 @@
+"""Our scores against those of a control, item by item on the same stimuli."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+import pandas as pd
+
+from phosphene.metrics.metric import Scores
+from phosphene.metrics.registry import metric_of
+from phosphene.metrics.statistics import paired_difference
+
+DIFFERENCE_COLUMNS = ("metric", "control", "value", "ci_low", "ci_high", "p", "n")
+
+
+def paired_differences(
+    ours: Scores, theirs: Scores, control: str, *, seed: int = 0, n_draws: int = 2000
+) -> pd.DataFrame:
+    """Mean difference to a control in every metric of single items that both have, paired over stimuli.
+
+    Two intervals that overlap say little about a difference; the interval of the difference does.
+
+    Parameters
+    ----------
+    ours, theirs : scores of the brain and of the control on the same stimuli
+    control : name of the control, such as ``mean`` or ``category``
+    seed, n_draws : of the bootstrap
+
+    Returns
+    -------
+    DataFrame
+        columns ``metric, control, value, ci_low, ci_high, p, n``; ``value`` is ours minus the control's, turned so that
+        positive is better for us whatever the metric's direction
+    """
+    rows = []
+    known = {score.metric: score for score in theirs.scores}
+    for score in ours.scores:
+        other = known.get(score.metric)
+        paired = len(score.items) and not score.metric.startswith("pearson.")
+        if other is None or not paired or not np.array_equal(score.items, other.items):
+            continue
+        sign = 1 if metric_of(score.metric).better == "higher" else -1
+        rng = np.random.default_rng([seed, zlib.crc32(f"{score.metric} {control}".encode())])
+        difference = paired_difference(sign * score.per_item, sign * other.per_item, rng=rng, n_draws=n_draws)
+        rows.append((score.metric, control, *difference))
+    return pd.DataFrame(rows, columns=list(DIFFERENCE_COLUMNS))

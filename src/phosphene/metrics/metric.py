@@ -1,0 +1,404 @@
+"""What is scored, what a score holds, and everything that several metrics share.
+
+``Decoded`` and ``Encoded`` are the inputs, ``Score`` the output. ``Evaluation`` stands between: it pairs rows with
+stimuli, keeps each similarity matrix once, and turns a matrix of "what item i would score were j its truth" into a
+value with interval, chance and p. The metrics themselves are listed in ``phosphene.metrics.registry``.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from phosphene.errors import DataError
+from phosphene.metrics.identification import similarity
+from phosphene.metrics.pixel import as_pairs
+from phosphene.metrics.statistics import Statistic, bootstrap, mean_of_items, permutation_null
+
+COLUMNS = ("split", "input", "metric", "value", "ci_low", "ci_high", "chance", "p", "n", "setting")
+PIXELS = "pixels"  # the feature space that every pair of pictures has
+OF_FEATURES = ("two_way", "two_way_within_class", "cosine", "fid", "kid")  # served by an eye that names no others
+PICTURES = "pictures."  # before the name of an eye: features it sees in the pictures, as against decoded latents
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """What one frozen network (an eye, see ``phosphene.metrics.perceptual``) sees in decoded and in true pictures.
+
+    Parameters
+    ----------
+    features, true_features : (n, d), one row per decoded item
+    probabilities, true_probabilities : (n, n_classes), or None where the network does not classify
+    classes : names of the classes
+    metrics : heads of the names of metrics that the features serve, such as ``two_way``
+    """
+
+    features: np.ndarray
+    true_features: np.ndarray
+    probabilities: np.ndarray | None = None
+    true_probabilities: np.ndarray | None = None
+    classes: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = OF_FEATURES
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the network tells classes apart."""
+        return len(self.classes) > 1
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """Decoded items beside their truths, one row per decoded item.
+
+    Rows may repeat a stimulus (single trials, several samples): scores are averaged per stimulus, and no item is ever a
+    distractor of itself.
+
+    Parameters
+    ----------
+    ids : (n,) stimulus id of each row
+    images, true_images : (n, height, width, channels), 0 to 1, or None
+    latents : feature space -> (decoded (n, d), true (n, d))
+    labels : (n,) class of each row's stimulus, or None
+    class_scores : classifier name -> (scores on the decoded pictures (n, classes), true class (n,))
+    classifier : reads classes off pictures (``phosphene.metrics.category.PictureClassifier``), fitted on training
+        pictures, or None
+    views : name of an eye -> what it sees in the pictures
+    texts : feature space -> categories with text embeddings in it, for zero-shot classification of the latents
+        (``phosphene.metrics.zero_shot.Candidates``)
+    exchangeable : (n,) labels inside which pairings may be permuted (such as sessions), or None for all
+
+    Raises
+    ------
+    DataError
+        When numbers of rows differ, or rows of one stimulus disagree about its picture, latents or label.
+    """
+
+    ids: np.ndarray
+    images: np.ndarray | None = None
+    true_images: np.ndarray | None = None
+    latents: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    labels: np.ndarray | None = None
+    class_scores: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    classifier: Any = None
+    views: Mapping[str, View] = field(default_factory=dict)
+    texts: Mapping[str, Any] = field(default_factory=dict)
+    exchangeable: np.ndarray | None = None
+
+    def __post_init__(self):
+        ids = np.asarray(self.ids)
+        object.__setattr__(self, "ids", ids)
+        if ids.ndim != 1 or not len(ids):
+            raise DataError(f"scoring needs one stimulus id per decoded item, but ids have shape {ids.shape}.")
+        if (self.images is None) != (self.true_images is None):
+            raise DataError("decoded pictures and true pictures come together, but only one of them was given.")
+        if self.images is not None:
+            images, true = as_pairs(self.images, self.true_images)
+            object.__setattr__(self, "images", images)
+            object.__setattr__(self, "true_images", true)
+        for space in self.latents:
+            if space == PIXELS or space.startswith(PICTURES):
+                raise DataError(
+                    f"the feature space name {space!r} is taken by the pictures themselves; rename the latents."
+                )
+        for name, values in self._per_row():
+            if values is not None and len(values) != len(ids):
+                raise DataError(f"{name} has {len(values)} rows but there are {len(ids)} ids; give one row per item.")
+
+    def _per_row(self) -> list[tuple[str, np.ndarray | None]]:
+        rows = [("images", self.images), ("labels", self.labels), ("exchangeable", self.exchangeable)]
+        for space, (ours, true) in self.latents.items():
+            rows += [(f"decoded latents of {space}", ours), (f"true latents of {space}", true)]
+        for name, (scores, true) in self.class_scores.items():
+            rows += [(f"class scores of {name}", scores), (f"true classes of {name}", true)]
+        for name, v in self.views.items():
+            rows += [(f"{what} of {name}", getattr(v, what)) for what in ("features", "true_features")]
+            rows += [(f"{what} of {name}", getattr(v, what)) for what in ("probabilities", "true_probabilities")]
+        return rows
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """Predicted responses beside measured ones, one row per stimulus (repeats averaged).
+
+    Parameters
+    ----------
+    ids : (n,) stimulus ids, all different
+    predicted, measured : (n, n_voxels)
+    ceiling : (n_voxels,) noise ceiling of the measured average as a share of variance, or None
+    """
+
+    ids: np.ndarray
+    predicted: np.ndarray
+    measured: np.ndarray
+    ceiling: np.ndarray | None = None
+
+    def __post_init__(self):
+        ids = np.asarray(self.ids)
+        object.__setattr__(self, "ids", ids)
+        shape = np.shape(self.measured)
+        if len(shape) != 2 or np.shape(self.predicted) != shape or ids.shape != shape[:1]:
+            raise DataError(
+                f"predicted responses have shape {np.shape(self.predicted)}, measured ones {shape} and ids "
+                f"{ids.shape}; give (stimuli, voxels) twice and one id per stimulus."
+            )
+        unique, counts = np.unique(ids, return_counts=True)
+        if (counts > 1).any():
+            raise DataError(
+                f"encoding is scored on one average per stimulus, but {unique[counts > 1][0]} has "
+                f"{counts.max()} rows; average the repeats first."
+            )
+        if self.ceiling is not None and np.shape(self.ceiling) != shape[1:]:
+            raise DataError(f"there are {shape[1]} voxels but the ceiling has shape {np.shape(self.ceiling)}.")
+
+
+@dataclass(frozen=True, eq=False)
+class Score:
+    """One number that can be believed or doubted.
+
+    Attributes
+    ----------
+    metric : name with variant and feature space, such as ``two_way.pixels``
+    value : the mean over stimuli (or voxels)
+    ci_low, ci_high : 95 % BCa bootstrap over stimuli; NaN with a single one
+    chance : what random pairing gives, analytic where a closed form exists
+    p : permutation p against random pairing, one-sided, never 0; NaN where no pairing can be permuted
+    n : stimuli behind the number
+    per_item : (n,) values of each stimulus (of each voxel, for encoding)
+    items : (n,) what ``per_item`` belongs to
+    note : undefined items, skipped ones, restricted nulls; empty when there is nothing to say
+    """
+
+    metric: str
+    value: float
+    ci_low: float
+    ci_high: float
+    chance: float
+    p: float
+    n: int
+    per_item: np.ndarray
+    items: np.ndarray
+    note: str = ""
+
+    def row(self, split: str, input: str, setting: str) -> dict[str, Any]:
+        """This score as a row of ``scores.csv``."""
+        own = {name: getattr(self, name) for name in ("metric", "value", "ci_low", "ci_high", "chance", "p", "n")}
+        return {"split": split, "input": input, **own, "setting": setting}
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A metric that could not be computed, and why. It never becomes a zero."""
+
+    metric: str
+    reason: str
+
+
+class Skip(Exception):
+    """Raised inside a metric to say why it cannot be computed on this input."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """All scores of one input on one split, and what was skipped."""
+
+    scores: list[Score]
+    skipped: list[Skipped]
+
+    def __getitem__(self, metric: str) -> Score:
+        for score in self.scores:
+            if score.metric == metric:
+                return score
+        raise KeyError(metric)
+
+    def table(self, split: str, input: str, setting: str = "strict") -> pd.DataFrame:
+        """Rows of ``scores.csv``: one per metric.
+
+        Parameters
+        ----------
+        split : name of the split
+        input : ``brain``, or what took its place: ``shuffled``, ``noise``, ``mean``, ``truth``, ``category``
+        setting : ``strict`` or ``relax``
+        """
+        return pd.DataFrame([s.row(split, input, setting) for s in self.scores], columns=list(COLUMNS))
+
+
+class Evaluation:
+    """One input being scored: pairs, cached similarities, and the statistics common to all metrics.
+
+    Parameters
+    ----------
+    decoded, encoded : what to score; either may be None
+    seed : integer; every metric draws from its own stream of it, so that adding a metric changes no other
+    n_draws, n_permutations : bootstrap draws and permutations
+    """
+
+    def __init__(
+        self,
+        decoded: Decoded | None = None,
+        encoded: Encoded | None = None,
+        *,
+        seed: int = 0,
+        n_draws: int = 2000,
+        n_permutations: int = 10_000,
+    ):
+        self.decoded, self.encoded = decoded, encoded
+        self.seed, self.n_draws, self.n_permutations = seed, n_draws, n_permutations
+        self._similarities: dict[tuple[str, str], np.ndarray] = {}
+        if decoded is None:
+            return
+        _, first, which = np.unique(decoded.ids, return_index=True, return_inverse=True)
+        order = np.argsort(first)  # stimuli in order of first appearance
+        self.first = first[order]
+        self.truth = np.argsort(order)[which]
+        self.ids = decoded.ids[self.first]
+        self.has_repeats = len(self.ids) < len(decoded.ids)
+        self.labels = None if decoded.labels is None else np.asarray(decoded.labels)[self.first]
+        self.exchangeable = None if decoded.exchangeable is None else np.asarray(decoded.exchangeable)[self.first]
+        if self.has_repeats:
+            self._check_repeats_agree()
+
+    def _check_repeats_agree(self) -> None:
+        same = {"labels": self.decoded.labels, "true pictures": self.decoded.true_images}
+        same |= {f"true latents of {space}": true for space, (_, true) in self.decoded.latents.items()}
+        for name, values in same.items():
+            if values is None:
+                continue
+            values = np.asanyarray(values)
+            for row, column in enumerate(self.truth):
+                if not np.array_equal(values[row], values[self.first[column]]):
+                    raise DataError(
+                        f"rows {self.first[column]} and {row} are both stimulus {self.ids[column]} but differ in "
+                        f"their {name}; give different stimuli different ids."
+                    )
+
+    def rng(self, name: str) -> np.random.Generator:
+        """The random stream of one metric."""
+        return np.random.default_rng([self.seed, zlib.crc32(name.encode())])
+
+    @property
+    def spaces(self) -> list[str]:
+        """Feature spaces that can be compared: the pixels when there are pictures, then the latents."""
+        if self.decoded is None:
+            return []
+        return [PIXELS] * (self.decoded.images is not None) + list(self.decoded.latents)
+
+    def picture_spaces(self, head: str) -> list[str]:
+        """``pictures.EYE`` of each eye that looked at the pictures and serves metrics whose names begin with ``head``."""
+        views = {} if self.decoded is None else self.decoded.views
+        return [PICTURES + name for name, seen in views.items() if head in seen.metrics]
+
+    @property
+    def class_scores(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Classifier -> (scores on the decoded pictures, true class); for an eye, the class it gives the true picture."""
+        if self.decoded is None:
+            return {}
+        eyes = {n: (v.probabilities, v.true_probabilities) for n, v in self.decoded.views.items() if v.classifies}
+        labelled = {n: (ours, np.nan_to_num(true).argmax(axis=1)) for n, (ours, true) in eyes.items()}
+        return {**self.decoded.class_scores, **labelled}
+
+    def pair(self, space: str) -> tuple[np.ndarray, np.ndarray]:
+        """(rows, d) decoded and true in a feature space."""
+        if space == PIXELS:
+            found = (self.decoded.images, self.decoded.true_images)
+        elif space.startswith(PICTURES):
+            seen = self.decoded.views[space.removeprefix(PICTURES)]
+            found = (seen.features, seen.true_features)
+        else:
+            found = self.decoded.latents[space]
+        return tuple(np.reshape(x, (len(x), -1)) for x in found)
+
+    def sets(self, space: str) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Decoded and true items as sets, one decoded item for each stimulus: as many sets as there are samples.
+
+        Raises
+        ------
+        Skip
+            When stimuli have different numbers of decoded items.
+        """
+        ours, true = self.pair(space)
+        counts = np.bincount(self.truth)
+        if np.ptp(counts):
+            raise Skip("stimuli have different numbers of decoded items, so there is no set with one of each")
+        by_stimulus = np.argsort(self.truth, kind="stable").reshape(len(counts), counts[0])
+        return [(ours[rows], true[self.first]) for rows in by_stimulus.T]
+
+    def similarity(self, space: str, kind: str = "pearson") -> np.ndarray:
+        """(rows, stimuli) similarity in a feature space, computed once."""
+        if (space, kind) not in self._similarities:
+            ours, true = self.pair(space)
+            true = true[self.first] if self.has_repeats else true
+            self._similarities[space, kind] = similarity(ours, true, kind)
+        return self._similarities[space, kind]
+
+    def per_stimulus(self, rows: np.ndarray) -> np.ndarray:
+        """Rows of one stimulus averaged: (rows, ...) to (stimuli, ...)."""
+        if not self.has_repeats:
+            return np.asarray(rows, dtype=np.float64)
+        sums = np.zeros((len(self.ids), *np.shape(rows)[1:]))
+        np.add.at(sums, self.truth, rows)
+        counts = np.bincount(self.truth)
+        return sums / counts.reshape(-1, *[1] * (sums.ndim - 1))
+
+    def score(
+        self,
+        name: str,
+        per_row: np.ndarray,
+        matrix: np.ndarray | None,
+        *,
+        chance: float | None = None,
+        statistic: Statistic | None = None,
+        better: Literal["higher", "lower"] = "higher",
+        groups: np.ndarray | None = None,
+        note: str = "",
+    ) -> Score:
+        """A score from the value of every row and the matrix of what it would be for every other truth.
+
+        Parameters
+        ----------
+        name : metric name
+        per_row : (rows,), NaN for rows that cannot be scored
+        matrix : (rows, stimuli) for the permutation null, or None for no p
+        chance : analytic chance; default the mean over all pairings
+        statistic : of draw counts, for the interval; default the mean of items
+        better : direction
+        groups : (stimuli,) permute only inside these; default ``exchangeable``
+        note : carried along
+        """
+        per_item = self.per_stimulus(per_row)
+        rng = self.rng(name)
+        interval = bootstrap(statistic or mean_of_items(per_item), len(per_item), rng=rng, n_draws=self.n_draws)
+        groups = self.exchangeable if groups is None else groups
+        p = float("nan")
+        if matrix is not None and len(per_item) > 1:
+            matrix = self.per_stimulus(matrix)
+            null = permutation_null(
+                matrix, rng=rng, n_permutations=self.n_permutations, groups=groups, larger_is_better=better == "higher"
+            )
+            p = null.p
+            if chance is None:
+                chance = null.mean if groups is not None else float(np.nanmean(matrix))
+        value = float(np.nanmean(per_item)) if np.isfinite(per_item).any() else float("nan")
+        n = int(np.isfinite(per_item).sum())
+        notes = [note] if note else []
+        if n < len(per_item):
+            notes.append(f"{len(per_item) - n} of {len(per_item)} items have no distractor and are left out")
+        if n > 1 and np.ptp(per_item[np.isfinite(per_item)]) == 0:
+            notes.append("all items score the same, so the interval has no width and says nothing about unseen items")
+        return Score(
+            name, value, interval.low, interval.high, float("nan") if chance is None else float(chance), p, n,
+            per_item, self.ids, "; ".join(notes),
+        )  # fmt: skip
+
+    def undefined_note(self, undefined: np.ndarray, counted_as: str) -> str:
+        """A sentence that lists rows without a defined score."""
+        undefined = np.flatnonzero(undefined)
+        if not len(undefined):
+            return ""
+        shown = ", ".join(str(self.decoded.ids[i]) for i in undefined[:10])
+        more = f" and {len(undefined) - 10} more" if len(undefined) > 10 else ""
+        return f"{len(undefined)} constant or non-finite items counted as {counted_as}: {shown}{more}"

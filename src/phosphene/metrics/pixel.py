@@ -1,0 +1,151 @@
+"""Scores of decoded pictures on their pixels: PixCorr and MSE. SSIM has its own file.
+
+Pictures are float32, 0 to 1, (n, height, width, channels) with one or three channels. Every function returns one value
+per picture; a value that is not defined (a constant picture has no correlation) is NaN here, and is counted as chance
+and listed by ``phosphene.metrics.metric``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from phosphene.errors import DataError
+from phosphene.metrics.correlation import paired_correlation
+
+LUMINANCE = np.array([0.2125, 0.7154, 0.0721])  # ITU-R BT.709, as scikit-image's rgb2gray
+
+
+def as_pictures(pictures: np.ndarray, name: str = "pictures") -> np.ndarray:
+    """The array as (n, height, width, channels), after checking shape and range.
+
+    Parameters
+    ----------
+    pictures : (n, height, width) or (n, height, width, 1 or 3), 0 to 1; NaN is let through
+    name : what to call the array in an error
+
+    Returns
+    -------
+    (n, height, width, channels), a view
+
+    Raises
+    ------
+    DataError
+        For another shape, or values outside 0 to 1 (by more than 0.001).
+    """
+    pictures = np.asanyarray(pictures)
+    if pictures.ndim == 3:
+        pictures = pictures[..., None]
+    if pictures.ndim != 4 or pictures.shape[-1] not in (1, 3) or pictures.dtype.kind not in "fiub":
+        raise DataError(
+            f"{name} should be real numbers of shape (n, height, width, 1 or 3), but came as {pictures.dtype} of shape "
+            f"{pictures.shape}; put channels last and drop transparency."
+        )
+    if pictures.size:
+        low, high = pictures.min(), pictures.max()
+        if low != low:  # a NaN somewhere: look past it
+            low, high = np.fmin.reduce(pictures, axis=None), np.fmax.reduce(pictures, axis=None)
+        if low < -1e-3 or high > 1 + 1e-3:
+            raise DataError(
+                f"{name} should lie between 0 and 1, but run from {low:.4g} to {high:.4g}; "
+                f"{'divide by 255' if high > 2 else 'clip them'} first."
+            )
+    return pictures
+
+
+def as_pairs(decoded: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both arrays as pictures of one shape, or a DataError that shows both shapes."""
+    decoded, true = as_pictures(decoded, "decoded pictures"), as_pictures(true, "true pictures")
+    if decoded.shape != true.shape:
+        raise DataError(
+            f"decoded pictures have shape {decoded.shape} but the true ones {true.shape}; "
+            "resize and pair them before scoring."
+        )
+    return decoded, true
+
+
+def grey(pictures: np.ndarray) -> np.ndarray:
+    """Luminance, (n, height, width): 0.2125 R + 0.7154 G + 0.0721 B; one channel is taken as it is."""
+    pictures = as_pictures(pictures)
+    if pictures.shape[-1] == 1:
+        return pictures[..., 0]
+    return pictures @ LUMINANCE.astype(pictures.dtype if pictures.dtype.kind == "f" else np.float64)
+
+
+def pixcorr(decoded: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """Pearson r between a decoded picture and the true one, over all pixels and channels, per picture.
+
+    The headline is the plain mean of these over pictures. ``pixcorr_variants`` has the other ways of averaging.
+
+    Parameters
+    ----------
+    decoded, true : (n, height, width, channels), 0 to 1
+
+    Returns
+    -------
+    (n,), -1 to 1; NaN where a picture is constant
+
+    References
+    ----------
+    Ozcelik and VanRullen 2023, "PixCorr".
+
+    Examples
+    --------
+    >>> ramp = np.linspace(0, 1, 16).reshape(1, 4, 4, 1)
+    >>> pixcorr(ramp, 1 - ramp)
+    array([-1.])
+    """
+    decoded, true = as_pairs(decoded, true)
+    return paired_correlation(decoded.reshape(len(decoded), -1), true.reshape(len(true), -1))
+
+
+def pixcorr_variants(decoded: np.ndarray, true: np.ndarray) -> dict[str, float]:
+    """The averages in use under the name of pixel correlation, side by side.
+
+    Parameters
+    ----------
+    decoded, true : (n, height, width, channels), 0 to 1
+
+    Returns
+    -------
+    dict
+        ``mean``: mean over pictures of r over pixels (the one phosphene reports as ``pixcorr``);
+        ``fisher``: the same mean taken on atanh(r) and carried back;
+        ``pooled``: one r over the pixels of all pictures together, which rewards knowing the mean picture;
+        ``per_pixel``: mean over pixels of r over pictures, which does not.
+        NaN where nothing is defined; undefined pictures or pixels count as r = 0.
+    """
+    decoded, true = as_pairs(decoded, true)
+    x, y = decoded.reshape(len(decoded), -1), true.reshape(len(true), -1)
+    if not len(x):
+        return dict.fromkeys(("mean", "fisher", "pooled", "per_pixel"), float("nan"))
+    r = np.nan_to_num(paired_correlation(x, y))
+    by_pixel = np.nan_to_num(paired_correlation(x.T, y.T))
+    return {
+        "mean": float(r.mean()),
+        "fisher": float(np.tanh(np.arctanh(np.clip(r, -1 + 1e-12, 1 - 1e-12)).mean())),
+        "pooled": float(paired_correlation(x.reshape(1, -1), y.reshape(1, -1))[0]),
+        "per_pixel": float(by_pixel.mean()),
+    }
+
+
+def mse(decoded: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """Mean squared difference over all pixels and channels, per picture.
+
+    Parameters
+    ----------
+    decoded, true : (n, height, width, channels), 0 to 1
+
+    Returns
+    -------
+    (n,), 0 to 1; lower is better
+
+    Examples
+    --------
+    >>> mse(np.zeros((1, 2, 2, 1)), np.full((1, 2, 2, 1), 0.5))
+    array([0.25])
+    """
+    decoded, true = as_pairs(decoded, true)
+    error = np.empty(len(decoded))
+    for i in range(len(decoded)):
+        error[i] = np.square(np.subtract(decoded[i], true[i], dtype=np.float64)).mean()
+    return error

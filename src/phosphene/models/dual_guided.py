@@ -1,0 +1,793 @@
+"""The dual-guided U-Net: diffusers' image U-Net with, in place of each of its transformers, one for each condition.
+
+Versatile Diffusion (Xu et al. 2023) as Brain-Diffuser (Ozcelik and VanRullen 2023) mixes it. diffusers' own dual
+transformer and pipeline for it cannot run (0.42.1: their U-Net hands on a mask that the transformer refuses).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from phosphene.errors import ConfigError, DataError, ModelError
+from phosphene.io.config import Config, validate
+from phosphene.io.folder import read_json
+from phosphene.io.reading import reads
+from phosphene.models import bundled
+from phosphene.models.pixel_range import from_network, to_network
+from phosphene.models.unet_sizes import check_sizes
+from phosphene.models.vdvae import group_noise
+from phosphene.training.checkpoint import ModulePart, load_module_state
+from phosphene.training.sampling import Draws
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, DDIMScheduler
+
+    from phosphene.features.clip import ClipFeatures
+
+
+class DualGuidedConfig(Config):
+    """A U-Net over an autoencoder's latents that looks at CLIP tokens of pictures and of texts.
+
+    The defaults are Versatile Diffusion's image flow with the context layers of its two image-making flows, as
+    Brain-Diffuser uses them; its share of dropped conditions was not published, 0.1 is the custom.
+
+    Examples
+    --------
+    >>> config = DualGuidedConfig.paper()
+    >>> (config.vision_tokens, config.context), (config.text_tokens, config.context)
+    ((257, 768), (77, 768))
+    """
+
+    size: int = Field(64, ge=1, description="rows and columns of a latent")
+    channels: int = Field(4, ge=1, description="channels of a latent")
+    widths: tuple[int, ...] = Field((320, 640, 1280, 1280), min_length=1, description="channels per halving")
+    attention: tuple[bool, ...] = Field((True, True, True, False), description="which sizes look at the conditions")
+    blocks: int = Field(2, ge=1, description="residual blocks per size on the way down; one more on the way up")
+    heads: int = Field(8, ge=1, description="attention heads, a divisor of each width")
+    groups: int = Field(32, ge=1, description="of group norms, a divisor of each width")
+    context: int = Field(768, ge=1, description="values per token of a condition")
+    vision_tokens: int = Field(257, ge=1, description="tokens of a picture: the class token and its patches")
+    text_tokens: int = Field(77, ge=1, description="tokens of a text")
+    noise_levels: int = Field(1000, ge=2, description="steps of the noising process")
+    beta_start: float = Field(0.00085, gt=0, lt=1, description="variance added by its first step")
+    beta_end: float = Field(0.012, gt=0, lt=1, description="and by its last; square roots rise evenly")
+    mixing: Literal["either", "uniform"] = Field(
+        "either",
+        description="share of the text in training: 0 or 1, a fair coin per picture, as flows are trained one at a time; "
+        "or anything between",
+    )
+    drop_vision: float = Field(0.1, ge=0, lt=1, description="share of pictures trained without the vision condition")
+    drop_text: float = Field(0.1, ge=0, lt=1, description="without the text condition, independently")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        check_sizes(self)
+        return self
+
+    @classmethod
+    def paper(cls) -> Self:
+        """Brain-Diffuser and the two-stage decoder: 1,126,760,324 weights, 512 px pictures, CLIP ViT-L/14."""
+        return cls()
+
+    @classmethod
+    def lab(cls) -> Self:
+        """The in-silico lab: latents 4 x 8 x 8 of 32 px pictures, tokens 17 x 64 and 40 x 64; 1,347,028 weights."""
+        return cls(
+            size=8, widths=(48, 48), attention=(True, True), blocks=1, heads=4, groups=8, context=64, vision_tokens=17,
+            text_tokens=40, mixing="uniform", drop_vision=0.3, drop_text=0.3,
+        )  # fmt: skip
+
+    @property
+    def unet(self) -> dict[str, Any]:
+        """The same sizes as fields of diffusers' UNet2DConditionModel."""
+        return {
+            "sample_size": self.size,
+            "in_channels": self.channels,
+            "out_channels": self.channels,
+            "down_block_types": ["CrossAttnDownBlock2D" if a else "DownBlock2D" for a in self.attention],
+            "up_block_types": ["CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(self.attention)],
+            "block_out_channels": list(self.widths),
+            "layers_per_block": self.blocks,
+            # diffusers' name for the number of heads in this class
+            "attention_head_dim": self.heads,
+            "cross_attention_dim": self.context,
+            "norm_num_groups": self.groups,
+        }
+
+
+class RefineConfig(Config):
+    """How pictures are refined. The defaults are Brain-Diffuser's, which the two-stage decoder takes over."""
+
+    steps: int = Field(50, ge=1, le=500, description="DDIM steps from pure noise")
+    strength: float = Field(
+        0.75, ge=0, le=1, description="share of these that are done: 0 keeps the first stage, 1 ignores it"
+    )
+    guidance: float = Field(7.5, ge=0, description="1 is the conditional prediction alone, 0 the unconditional one")
+    text_share: float = Field(0.4, ge=0, le=1, description="weight of the text; the vision condition gets the rest")
+    start: Literal["published", "aligned"] = Field(
+        "published",
+        description="noise level of the first stage: one step above the first that is taken back, as published, or that one",
+    )
+    posterior: Literal["sample", "mean"] = Field(
+        "sample", description="latent of the first stage: drawn from the encoder's distribution, or its mean"
+    )
+
+    @classmethod
+    def lab(cls) -> Self:
+        """The in-silico lab: half the steps."""
+        return cls(steps=25)
+
+    @property
+    def done(self) -> int:
+        """Steps that are done with a first stage."""
+        return steps_done(self.steps, self.strength)
+
+
+def steps_done(steps: int, strength: float) -> int:
+    """Steps taken back from a first stage: floor(strength x steps).
+
+    Examples
+    --------
+    >>> steps_done(50, 0.75), steps_done(100, 0.29)
+    (37, 29)
+    """
+    # 0.29 x 100 is 28.999999999999996.
+    return int(round(strength * steps, 9))
+
+
+POSTERIOR, FORWARD = 0, 1
+
+
+"""Parts of a picture's noise: for its latent under the encoder's distribution, and for the noising process."""
+
+
+class _Mixed(nn.Module):
+    """Two transformers of one place, h + (1 - w) (T_vision(h) - h) + w (T_text(h) - h), w the share of the text."""
+
+    def __init__(self, vision: nn.Module, text: nn.Module):
+        super().__init__()
+        self.vision, self.text = vision, text
+
+    def forward(
+        self, h: Tensor, encoder_hidden_states: Tensor, cross_attention_kwargs: dict[str, Any], **_: Any
+    ) -> tuple[Tensor]:
+        text, share = cross_attention_kwargs["text"], cross_attention_kwargs["share"]
+        alone = {0.0: (self.vision, encoder_hidden_states), 1.0: (self.text, text)}
+        if isinstance(share, float) and share in alone:
+            transformer, condition = alone[share]
+            return transformer(h, encoder_hidden_states=condition, return_dict=False)
+        seen = self.vision(h, encoder_hidden_states=encoder_hidden_states, return_dict=False)[0]
+        read = self.text(h, encoder_hidden_states=text, return_dict=False)[0]
+        return (seen + share * (read - seen),)
+
+
+class DualUnet(nn.Module):
+    """Predicts the noise in a latent from CLIP tokens of a picture and of a text.
+
+    Parameters
+    ----------
+    config : fields of :class:`DualGuidedConfig`; Versatile Diffusion's by default. Weights are drawn from torch's
+        global generator
+
+    Attributes
+    ----------
+    unet : diffusers' UNet2DConditionModel with two transformers in place of each
+    no_vision, no_text : (tokens, context), what stands for no condition: the tokens of a grey picture and of an empty
+        text. Zeros until :meth:`set_unconditional`
+
+    Raises
+    ------
+    ConfigError
+        For fields that do not exist or do not fit.
+
+    References
+    ----------
+    Xu et al. 2023, "Versatile Diffusion"; Ozcelik and VanRullen 2023, "Brain-Diffuser", and its public code.
+
+    Examples
+    --------
+    >>> network = DualUnet(**DualGuidedConfig.lab().model_dump()).eval()
+    >>> sum(w.numel() for w in network.parameters())
+    1347028
+    >>> network.sample(np.zeros((1, 17, 64)), np.zeros((1, 40, 64)), ["a"], seed=0, steps=2).shape
+    torch.Size([1, 4, 8, 8])
+    """
+
+    no_vision: Tensor
+    no_text: Tensor
+
+    def __init__(self, **config: Any):
+        from diffusers import UNet2DConditionModel
+        from diffusers.models.transformers.transformer_2d import Transformer2DModel
+
+        super().__init__()
+        self.config = c = validate(DualGuidedConfig, config, "the configuration of the dual-guided U-Net")
+        self.unet = UNet2DConditionModel(**c.unet)
+        for name, vision in list(self.unet.named_modules()):
+            if isinstance(vision, Transformer2DModel):
+                sizes = {k: v for k, v in vision.config.items() if not k.startswith("_")}
+                self.unet.set_submodule(name, _Mixed(vision, Transformer2DModel(**sizes)))
+        self.register_buffer("no_vision", torch.zeros(c.vision_tokens, c.context))
+        self.register_buffer("no_text", torch.zeros(c.text_tokens, c.context))
+
+    def schedule(self) -> DDIMScheduler:
+        """The noising process as diffusers' scheduler, with the published settings."""
+        from diffusers import DDIMScheduler
+
+        return DDIMScheduler(
+            num_train_timesteps=self.config.noise_levels, beta_start=self.config.beta_start,
+            beta_end=self.config.beta_end, beta_schedule="scaled_linear", prediction_type="epsilon", clip_sample=False,
+            set_alpha_to_one=False, steps_offset=1,
+        )  # fmt: skip
+
+    @cached_property
+    def _noising(self) -> DDIMScheduler:
+        return self.schedule()
+
+    def set_unconditional(self, vision: np.ndarray | Tensor, text: np.ndarray | Tensor) -> None:
+        """Set what stands for no condition.
+
+        Raises
+        ------
+        DataError
+            For tokens of another shape, or not finite.
+        """
+        for buffer, tokens, what in ((self.no_vision, vision, "vision"), (self.no_text, text, "text")):
+            tokens = torch.as_tensor(tokens)
+            if tokens.shape != buffer.shape or not bool(torch.isfinite(tokens).all()):
+                raise DataError(
+                    f"the unconditional {what} tokens must be finite and {tuple(buffer.shape)}, but have shape "
+                    f"{tuple(tokens.shape)}; use those of the CLIP that conditions come from."
+                )
+            buffer.copy_(tokens)
+
+    def forward(self, z: Tensor, t: Tensor | int, vision: Tensor, text: Tensor, share: Tensor | float) -> Tensor:
+        """Predicted noise.
+
+        Parameters
+        ----------
+        z : (n, channels, size, size), noised latents
+        t : (n,) or one int, noise level
+        vision : (n, vision_tokens, context)
+        text : (n, text_tokens, context)
+        share : weight of the text, 0-1, one for all or (n,); at 0.0 and 1.0 the other condition is not looked at
+
+        Returns
+        -------
+        (n, channels, size, size)
+        """
+        if isinstance(share, Tensor):
+            share = share.view(-1, 1, 1, 1)
+        mixed = {"text": text, "share": share}
+        return self.unet(z, t, encoder_hidden_states=vision, cross_attention_kwargs=mixed, return_dict=False)[0]
+
+    def guided(
+        self, z: Tensor, t: int, vision: Tensor, text: Tensor, share: float = 0.4, guidance: float = 7.5
+    ) -> Tensor:
+        """Noise under classifier-free guidance: e_u + guidance (e_c - e_u), both conditions dropped together for e_u."""
+        if guidance == 1:
+            return self(z, t, vision, text, share)
+        n = len(z)
+        none = self.no_vision.expand_as(vision), self.no_text.expand_as(text)
+        both = (torch.cat([u, c]) for u, c in zip(none, (vision, text), strict=True))
+        e_u, e_c = self(torch.cat([z, z]), t, *both, share).split(n)
+        return e_u + guidance * (e_c - e_u)
+
+    def loss(self, batch: dict[str, Tensor], draws: Draws) -> tuple[Tensor, dict[str, Any]]:
+        """Squared error of predicted noise at a noise level drawn per picture.
+
+        Conditions are dropped per picture, vision and text independently (``drop_vision``, ``drop_text``), and the share
+        of the text is drawn per picture as ``mixing`` says.
+
+        Parameters
+        ----------
+        batch : ``latents`` (n, channels, size, size) scaled to variance 1; ``vision`` and ``text`` tokens; any float
+        draws : noise of this step
+
+        Returns
+        -------
+        scalar, and ``late`` (error at the upper half of noise levels, where the picture's content is decided)
+        """
+        c, z = self.config, batch["latents"].float()
+        t, noise = draws.integers(c.noise_levels), draws.normal(*z.shape[1:])
+        no_vision, no_text = draws.uniform() < c.drop_vision, draws.uniform() < c.drop_text
+        vision = torch.where(no_vision[:, None, None], self.no_vision, batch["vision"].float())
+        text = torch.where(no_text[:, None, None], self.no_text, batch["text"].float())
+        share = draws.uniform()
+        if c.mixing == "either":
+            share = (share < 0.5).float()
+        error = (self(self._noising.add_noise(z, noise, t), t, vision, text, share).float() - noise).square()
+        late = 2 * t >= c.noise_levels
+        with torch.no_grad():
+            logs = {"late": (error.mean((1, 2, 3)) * late).sum() / late.sum().clamp(min=1)}
+        return error.mean(), logs
+
+    @torch.no_grad()
+    def sample(
+        self,
+        vision: np.ndarray | Tensor,
+        text: np.ndarray | Tensor,
+        ids: Sequence[Any],
+        *,
+        seed: int,
+        first: np.ndarray | Tensor | None = None,
+        steps: int = 50,
+        strength: float = 0.75,
+        guidance: float = 7.5,
+        text_share: float = 0.4,
+        start: Literal["published", "aligned"] = "published",
+        batch_size: int = 8,
+    ) -> Tensor:
+        """Latents drawn from conditions by DDIM without noise on the way (eta 0), from a first stage where there is one.
+
+        With tau_0 < tau_1 ... the noise levels visited and k = floor(strength x steps), the first stage is noised to tau_k
+        ("published") or tau_(k-1) ("aligned"), and levels tau_(k-1) ... tau_0 are taken back. At k = steps, or without a
+        first stage, it all starts from pure noise; at k = 0 the first stage comes back as it is.
+
+        The noise of a picture is a function of `seed` and its id, not of which others are asked for or of their order.
+        Only the rounding of the network's sums can depend on the place in a batch.
+
+        Parameters
+        ----------
+        vision : (n, vision_tokens, context)
+        text : (n, text_tokens, context)
+        ids : n stimulus ids, unique or not; equal ids get equal noise
+        seed : of the noise
+        first : (n, channels, size, size), scaled latents of the first stage
+        steps, strength, guidance, text_share, start : as in :class:`RefineConfig`
+        batch_size : pictures that go through the network at once; batches are filled up to it
+
+        Returns
+        -------
+        (n, channels, size, size) float32, scaled, on the network's device
+
+        Raises
+        ------
+        DataError
+            Conditions or latents of another shape, not finite, or not one per id.
+        ConfigError
+            Options out of range.
+        ModelError
+            When the network itself gives NaN.
+        """
+        asked = {"steps": steps, "strength": strength, "guidance": guidance, "text_share": text_share, "start": start}
+        validate(RefineConfig, asked, "the sampling of the dual-guided U-Net")
+        if batch_size < 1:
+            raise ConfigError(f"batch_size is the number of pictures per pass, at least 1, but is {batch_size}.")
+        c, (seen, read) = self.config, self._conditions(vision, text, ids)
+        shape = (c.channels, c.size, c.size)
+        z0 = None if first is None else self._rows(first, ids, shape, "latents of the first stage")
+        k = steps if z0 is None else steps_done(steps, strength)
+        if k == 0:
+            return z0
+        scheduler = self.schedule()
+        scheduler.set_timesteps(steps)
+        was_training, out = self.training, []
+        self.eval()
+        for begin in range(0, len(ids), batch_size):
+            rows = list(range(begin, min(begin + batch_size, len(ids))))
+            # A full batch every time: matrix products of another size would be summed in another order.
+            filled = rows + [rows[-1]] * (batch_size - len(rows))
+            z = torch.from_numpy(group_noise(seed, [ids[i] for i in filled], FORWARD, shape)).to(self.no_text.device)
+            if k < steps:
+                level = scheduler.timesteps[steps - k - (start == "published")]
+                z = scheduler.add_noise(z0[filled], z, level)
+            for t in scheduler.timesteps[steps - k :].tolist():
+                e = self.guided(z, t, seen[filled], read[filled], float(text_share), float(guidance))
+                z = scheduler.step(e, t, z, eta=0.0).prev_sample
+            out.append(z[: len(rows)])
+        self.train(was_training)
+        drawn = torch.cat(out) if out else self.no_text.new_empty((0, *shape))
+        if not bool(torch.isfinite(drawn).all()):
+            raise ModelError(
+                "the dual-guided U-Net gives NaN or infinite latents: load its weights again, or train again at a lower "
+                "learning rate."
+            )
+        return drawn
+
+    def _conditions(self, vision: Any, text: Any, ids: Sequence[Any]) -> tuple[Tensor, Tensor]:
+        c = self.config
+        return (
+            self._rows(vision, ids, (c.vision_tokens, c.context), "vision tokens"),
+            self._rows(text, ids, (c.text_tokens, c.context), "text tokens"),
+        )
+
+    def _rows(self, rows: Any, ids: Sequence[Any], shape: tuple[int, ...], what: str) -> Tensor:
+        x = torch.as_tensor(rows).to(self.no_text.device, torch.float32)
+        if tuple(x.shape) != (len(ids), *shape):
+            raise DataError(
+                f"{len(ids)} pictures need {what} of shape {(len(ids), *shape)}, but they have {tuple(x.shape)}; use those "
+                "this network was trained on, one row per id."
+            )
+        if not bool(torch.isfinite(x).all()):
+            bad = (~torch.isfinite(x.flatten(1))).any(1).nonzero().flatten().tolist()
+            raise DataError(f"{what} of {len(bad)} pictures hold NaN or infinite values, first '{ids[bad[0]]}'.")
+        return x
+
+
+class DualGuided(ModulePart):
+    """The U-Net beside the autoencoder of its latents, as a fitted part of a run.
+
+    Parameters
+    ----------
+    module : ``unet`` and ``autoencoder``
+    config : ``{"unet": fields of DualGuidedConfig, "autoencoder": fields of diffusers' AutoencoderKL}``
+    """
+
+    module: nn.ModuleDict
+
+    @classmethod
+    def of(cls, unet: DualUnet, autoencoder: AutoencoderKL) -> Self:
+        """From two networks.
+
+        Raises
+        ------
+        ModelError
+            When the autoencoder's latents are not what the U-Net works on.
+        """
+        if autoencoder.config.latent_channels != unet.config.channels:
+            raise ModelError(
+                f"the autoencoder's latents have {autoencoder.config.latent_channels} channels, but the U-Net works on "
+                f"{unet.config.channels}; take two that were trained together."
+            )
+        fields = {k: v for k, v in dict(autoencoder.config).items() if not k.startswith("_")}
+        config = {"unet": unet.config.model_dump(mode="json"), "autoencoder": json.loads(json.dumps(fields))}
+        return cls(_finished(unet, autoencoder), config)
+
+    @classmethod
+    def from_zoo(cls) -> Self:
+        """The lab's networks. Raises NotAvailable where they are not bundled."""
+        return cls.of(bundled.load("dual_guided"), bundled.load("kl"))
+
+    @classmethod
+    def from_folder(cls, folder: str | Path, vision: np.ndarray, text: np.ndarray) -> Self:
+        """Versatile Diffusion from a folder on this machine; nothing is ever fetched.
+
+        Parameters
+        ----------
+        folder : with ``image_unet``, ``text_unet``, ``vae`` and ``scheduler``, as diffusers lays them out
+        vision : (vision tokens, context), of no picture (see :func:`unconditional`)
+        text : (text tokens, context), of no text
+
+        Raises
+        ------
+        ModelError
+            Missing or damaged files, pickles that want to run anything, or sizes and weights that do not fit together.
+        """
+
+        return cls.of(*read_folder(Path(folder), vision, text))
+
+    @classmethod
+    def build(cls, config: dict[str, Any]) -> nn.Module:
+        """Untrained networks of this configuration."""
+        from diffusers import AutoencoderKL
+
+        return _finished(DualUnet(**config["unet"]), AutoencoderKL(**config["autoencoder"]))
+
+    @property
+    def unet(self) -> DualUnet:
+        """What predicts noise."""
+        return self.module["unet"]
+
+    @property
+    def size(self) -> int:
+        """Side of its pictures in pixels."""
+        halvings = len(self.config["autoencoder"]["block_out_channels"]) - 1
+        return int(self.config["unet"]["size"]) * 2**halvings
+
+    @torch.no_grad()
+    def refine(
+        self,
+        first_stage: np.ndarray | None,
+        vision: np.ndarray,
+        text: np.ndarray,
+        ids: Sequence[Any],
+        sampling: RefineConfig,
+        seed: int,
+        *,
+        batch_size: int = 8,
+    ) -> np.ndarray:
+        """Pictures that look like the first stage and mean what the conditions say.
+
+        Parameters
+        ----------
+        first_stage : (n, height, width, 3) floats, 0-1, of any size; without it pictures are drawn from pure noise in all
+            steps
+        vision : (n, vision tokens, context), CLIP tokens of pictures
+        text : (n, text tokens, context), CLIP tokens of texts
+        ids : n stimulus ids; the noise of a picture is a function of seed and id, not of its company
+        sampling : steps, strength, guidance, share of the text
+        seed : of the noise
+        batch_size : pictures that go through the networks at once; batches are filled up to it
+
+        Returns
+        -------
+        (n, size, size, 3) float32, 0-1
+
+        Raises
+        ------
+        DataError
+            Pictures or conditions of another shape or range, not finite, or not one per id.
+        ModelError
+            When a network gives NaN.
+        """
+        if torch.cuda.is_available():
+            self.module.to("cuda")
+        first = None if first_stage is None else self.encode(first_stage, ids, sampling, seed, batch_size=batch_size)
+        z = self.unet.sample(
+            vision, text, ids, seed=seed, first=first, batch_size=batch_size,
+            **sampling.model_dump(exclude={"posterior"}),
+        )  # fmt: skip
+        return self.decode(z, batch_size=batch_size)
+
+    @torch.no_grad()
+    def encode(
+        self, pixels: np.ndarray, ids: Sequence[Any], sampling: RefineConfig, seed: int, *, batch_size: int = 8
+    ) -> Tensor:
+        """Scaled latents of pictures (n, height, width, 3), 0-1: (n, channels, rows, columns). Raises like :meth:`refine`."""
+        pixels = np.asarray(pixels)
+        if pixels.ndim != 4 or pixels.shape[3] != 3 or len(pixels) != len(ids) or pixels.dtype.kind != "f":
+            raise DataError(
+                f"first-stage pictures of {len(ids)} ids must be ({len(ids)}, height, width, 3) floats of 0-1, but are "
+                f"{pixels.dtype} of shape {pixels.shape}."
+            )
+        if pixels.size and not (pixels.min() >= 0 and pixels.max() <= 1):
+            raise DataError(
+                f"first-stage pictures must lie in 0-1 without NaN, but span {pixels.min():.3g} to {pixels.max():.3g}; "
+                "clip them first."
+            )
+        network, c = self.module["autoencoder"], self.unet.config
+        shape, x = (c.channels, c.size, c.size), to_network(_resized(pixels, self.size))
+        latents = [torch.empty((0, *shape))]
+        for rows, filled in _batches(len(x), batch_size):
+            found = network.encode(x[filled].to(network.device)).latent_dist
+            z = found.mean
+            if sampling.posterior == "sample":
+                noise = group_noise(seed, [ids[i] for i in filled], POSTERIOR, shape)
+                z = z + found.std * torch.from_numpy(noise).to(z.device)
+            latents.append((z * network.config.scaling_factor)[: len(rows)].cpu())
+        return torch.cat(latents)
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor, *, batch_size: int = 8) -> np.ndarray:
+        """Pictures of scaled latents, (n, size, size, 3) float32, 0-1. Raises ModelError when the network gives NaN."""
+        network = self.module["autoencoder"]
+        out = [np.empty((0, self.size, self.size, 3), dtype=np.float32)]
+        for rows, filled in _batches(len(latents), batch_size):
+            x = network.decode((latents[filled] / network.config.scaling_factor).to(network.device)).sample
+            out.append(from_network(x[: len(rows)]))
+        pictures = np.concatenate(out)
+        if not np.isfinite(pictures).all():
+            raise ModelError("the autoencoder gives NaN; load its weights again.")
+        return pictures
+
+
+def unconditional(clip: ClipFeatures) -> tuple[np.ndarray, np.ndarray]:
+    """What stands for no condition: tokens of a mid-grey picture and of the empty text.
+
+    Parameters
+    ----------
+    clip : what makes the conditions, with ``output="tokens"``
+
+    Returns
+    -------
+    (vision tokens, context), (text tokens, context), float32
+
+    Notes
+    -----
+    The grey is passed as 8 bits, 127. As floats, newer versions of transformers scale it twice, and a black picture takes
+    its place in the public pipelines.
+    """
+    if clip.output != "tokens":
+        raise DataError(f'conditions are tokens, but {clip!r} gives one vector each; make it with output="tokens".')
+    grey = np.full((1, 224, 224, 3), 127, dtype=np.uint8)
+    return clip.images(grey)[0], clip.texts([""])[0]
+
+
+def _finished(unet: DualUnet, autoencoder: AutoencoderKL) -> nn.ModuleDict:
+    """Both frozen: torch multiplies in another order, with other roundings, where weights want a gradient."""
+    return nn.ModuleDict({"unet": unet, "autoencoder": autoencoder}).eval().requires_grad_(False)
+
+
+def _batches(n: int, size: int) -> list[tuple[list[int], list[int]]]:
+    """Rows of each batch, and the same filled up to `size`: sums of another size would be rounded in another order."""
+    parts = [list(range(i, min(i + size, n))) for i in range(0, n, size)]
+    return [(rows, rows + [rows[-1]] * (size - len(rows))) for rows in parts]
+
+
+def _resized(pixels: np.ndarray, side: int) -> np.ndarray:
+    """Bicubic as in Brain-Diffuser, in float32 where that rounds to 8 bits; clipped to 0-1."""
+    if pixels.shape[1:3] == (side, side):
+        return pixels
+    from PIL import Image
+
+    out = np.empty((len(pixels), side, side, 3), dtype=np.float32)
+    for i, picture in enumerate(pixels.astype(np.float32)):
+        for c in range(3):
+            plane = Image.fromarray(np.ascontiguousarray(picture[:, :, c]))
+            out[i, :, :, c] = np.asarray(plane.resize((side, side), Image.Resampling.BICUBIC))
+    return out.clip(0, 1)
+
+
+__all__ = ["DualGuided", "DualGuidedConfig", "RefineConfig", "unconditional"]
+
+
+_WEIGHTS = "diffusion_pytorch_model"
+
+
+_PARTS = ("image_unet", "text_unet", "vae")
+
+
+_SCHEDULE = ("num_train_timesteps", "beta_schedule", "prediction_type")
+
+
+_TRANSFORMER = re.compile(r"((?:down_blocks\.\d+|mid_block|up_blocks\.\d+)\.attentions\.\d+)\.(.+)")
+
+
+# Attention inside autoencoders had other names until 2023.
+_RENAMED = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+
+
+@reads("folder", ModelError)
+def read_folder(folder: Path, vision: np.ndarray, text: np.ndarray) -> tuple[DualUnet, AutoencoderKL]:
+    """U-Net and autoencoder of a folder, frozen, in evaluation mode, float32.
+
+    Parameters
+    ----------
+    folder : see above
+    vision, text : unconditional tokens; their numbers are the numbers of tokens
+
+    Raises
+    ------
+    ModelError
+        Missing or damaged files, or sizes and weights that do not fit together.
+    """
+    from diffusers import AutoencoderKL
+
+    config = read_config(folder, len(vision), len(text))
+    fields = _component(folder, "vae", "AutoencoderKL")
+    with torch.device("meta"):
+        unet, autoencoder = DualUnet(**config.model_dump(mode="json")), AutoencoderKL.from_config(fields)
+    for network in (unet, autoencoder):
+        network.to_empty(device="cpu").eval().requires_grad_(False)
+    both = {"no_vision": unet.no_vision, "no_text": unet.no_text}
+    for name, tensor in _weights(folder / "image_unet", lambda _: True).items():
+        both[_placed(name, "vision")] = tensor
+    for name, tensor in _weights(folder / "text_unet", lambda name: bool(_TRANSFORMER.match(name))).items():
+        both[_placed(name, "text")] = tensor
+    _fill(unet, both, f"the U-Net of {folder}")
+    unet.set_unconditional(vision, text)
+    _fill(autoencoder, {_renamed(k): v for k, v in _weights(folder / "vae", lambda _: True).items()}, f"{folder}/vae")
+    return unet, autoencoder
+
+
+def read_config(folder: Path, vision_tokens: int, text_tokens: int) -> DualGuidedConfig:
+    """Sizes of the U-Net in a folder.
+
+    Raises
+    ------
+    ModelError
+        When a file is missing, its two U-Nets do not fit each other, or one has what this network has not.
+    """
+    image = _component(folder, "image_unet", "UNet2DConditionModel")
+    other = _component(folder, "text_unet", "UNetFlatConditionModel")
+    schedule = read_json(folder / "scheduler" / "scheduler_config.json")
+    expected = dict(zip(_SCHEDULE, (1000, "scaled_linear", "epsilon"), strict=True))
+    came = {key: schedule.get(key, expected[key]) for key in _SCHEDULE}
+    if came != expected:
+        raise ModelError(f"{folder}/scheduler should be Versatile Diffusion's, {expected}, but is {came}.")
+    try:
+        config = DualGuidedConfig(
+            # What the converter of the public weights leaves open: they were trained on 512 px.
+            size=image.get("sample_size") or 64, channels=image["in_channels"], widths=tuple(image["block_out_channels"]),
+            attention=tuple("CrossAttn" in kind for kind in image["down_block_types"]), blocks=image["layers_per_block"],
+            heads=image["attention_head_dim"], groups=image.get("norm_num_groups", 32), context=image["cross_attention_dim"],
+            vision_tokens=vision_tokens, text_tokens=text_tokens,
+            beta_start=schedule["beta_start"], beta_end=schedule["beta_end"],
+        )  # fmt: skip
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{folder} does not describe Versatile Diffusion's U-Net: {error}.") from error
+    _same_unet(config, image, folder / "image_unet")
+    alike = ("block_out_channels", "layers_per_block", "attention_head_dim", "cross_attention_dim", "norm_num_groups")
+    if differs := [k for k in alike if k in other and k in image and other[k] != image[k]]:
+        told = ", ".join(f"{k} {image[k]} and {other[k]}" for k in differs)
+        raise ModelError(f"image_unet and text_unet in {folder} do not fit each other: {told}. They are of two models.")
+    return config
+
+
+@reads("folder", ModelError)
+def digest(folder: Path) -> str:
+    """SHA-256 of weights and configurations of a folder: what results made with it are filed under."""
+    h = hashlib.sha256()
+    for part in _PARTS:
+        h.update((folder / part / "config.json").read_bytes())
+        with open(_file(folder / part), "rb") as handle:
+            h.update(hashlib.file_digest(handle, "sha256").digest())
+    h.update((folder / "scheduler" / "scheduler_config.json").read_bytes())
+    return h.hexdigest()
+
+
+def _same_unet(config: DualGuidedConfig, image: dict[str, Any], where: Path) -> None:
+    """Refuse a U-Net with settings that shapes of weights do not show, such as another activation."""
+    from diffusers import UNet2DConditionModel
+
+    with torch.device("meta"):
+        ours, theirs = (
+            {k: _listed(v) for k, v in dict(UNet2DConditionModel.from_config(fields).config).items() if k[0] != "_"}
+            for fields in (config.unet, image)
+        )
+    if differs := sorted(k for k in ours if ours[k] != theirs[k] and k != "sample_size"):
+        told = ", ".join(f"{k} is {theirs[k]}, not {ours[k]}" for k in differs[:4])
+        raise ModelError(f"{where} is not Versatile Diffusion's U-Net: {told}.")
+
+
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _component(folder: Path, part: str, kind: str) -> dict[str, Any]:
+    config = read_json(folder / part / "config.json")
+    if config.get("_class_name") != kind:
+        raise ModelError(
+            f"{folder / part} holds a '{config.get('_class_name')}', but a '{kind}' of diffusers was expected; give the "
+            "folder of Versatile Diffusion that holds image_unet, text_unet, vae and scheduler."
+        )
+    return config
+
+
+def _placed(name: str, condition: str) -> str:
+    """Name in our network of a weight of one of the U-Nets: each transformer stands beside the other condition's."""
+    found = _TRANSFORMER.match(name)
+    return f"unet.{found[1]}.{condition}.{found[2]}" if found else f"unet.{name}"
+
+
+def _renamed(name: str) -> str:
+    for old, new in _RENAMED.items():
+        name = re.sub(rf"(attentions\.\d+)\.{old}\.", rf"\1.{new}.", name)
+    return name
+
+
+def _file(folder: Path) -> Path:
+    for suffix in (".safetensors", ".bin"):
+        if (folder / f"{_WEIGHTS}{suffix}").is_file():
+            return folder / f"{_WEIGHTS}{suffix}"
+    raise ModelError(
+        f"{folder} should hold {_WEIGHTS}.safetensors or .bin, but holds neither. Get the checkpoint again."
+    )
+
+
+def _weights(folder: Path, wanted: Callable[[str], bool]) -> dict[str, Tensor]:
+    file = _file(folder)
+    if file.suffix == ".bin":
+        from phosphene.io.foreign import read_foreign
+
+        found = {name: tensor for name, tensor in read_foreign(file).items() if wanted(name)}
+    else:
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(file, framework="pt") as handle:
+                found = {name: handle.get_tensor(name) for name in handle.keys() if wanted(name)}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise ModelError(f"{file} is no valid safetensors file ({error}). Get the checkpoint again.") from error
+    for name, tensor in found.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise ModelError(f"'{name}' in {file} holds NaN or infinite values. Get the checkpoint again.")
+    return found
+
+
+def _fill(network: nn.Module, tensors: dict[str, Tensor], owner: str) -> None:
+    # numpy has no bfloat16; what else there is stays as it is, so that nothing is in memory twice.
+    arrays = {name: (t.float() if t.dtype == torch.bfloat16 else t).numpy() for name, t in tensors.items()}
+    load_module_state(network, arrays, owner)

@@ -1,0 +1,227 @@
+"""Where a public CLIP lies, what it does to pictures first, and how it is loaded without surprises."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from phosphene.errors import ConfigError, DataError, ModelError, NotAvailable
+from phosphene.io.folder import read_json
+from phosphene.io.reading import reads
+from phosphene.models import pretrained
+from phosphene.types.identity import digest_of
+
+if TYPE_CHECKING:
+    from torch import nn
+
+PINNED = {
+    "openai/clip-vit-base-patch32": "3d74acf9a28c67741b2f4f2ea7635f0aaf6f0268",
+    "openai/clip-vit-large-patch14": "32bd64288804d66eefd0ccbe215aa642df71cc41",
+    "laion/CLIP-ViT-H-14-laion2B-s32B-b79K": "1c2b8495b28150b8a4922ee1c8edee224c284c0c",
+}
+"""Public checkpoints and the revision we mean; others need ``revision``."""
+
+_FILES = [
+    "config.json", "model.safetensors", "model-*.safetensors", "model.safetensors.index.json",
+    "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt",
+    "special_tokens_map.json",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What is done to a picture before a CLIP sees it.
+
+    The shorter side becomes `size` (bicubic, Pillow, 8 bits), the middle `crop` x `crop` is cut out, values are divided
+    by 255, and ``(x - mean) / std`` per channel. Where the rest is odd, the crop is nearer to the top and the left.
+
+    Parameters
+    ----------
+    size, crop : in pixels
+    mean, std : per channel, of values 0-1; OpenAI's by default
+    """
+
+    size: int = 224
+    crop: int = 224
+    mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
+    std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
+
+    @classmethod
+    @reads("folder", ModelError)
+    def of(cls, folder: Path, image_size: int) -> Preprocessing:
+        """As ``preprocessor_config.json`` of a checkpoint says, or CLIP's own.
+
+        Raises
+        ------
+        ConfigError
+            When the file asks for something else than resizing, cropping and normalising as above.
+        """
+        file = folder / "preprocessor_config.json"
+        if not file.is_file():
+            return cls(image_size, image_size)
+        told = read_json(file)
+        size, crop = _side(told.get("size", image_size)), _side(told.get("crop_size", image_size))
+        steps = ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
+        off = [step for step in steps if not told.get(step, True)]
+        if None in (size, crop) or off or told.get("resample", 3) != 3 or crop != image_size or crop > size:
+            raise ConfigError(
+                f"{file} asks for size {told.get('size')}, crop {told.get('crop_size')}, resample "
+                f"{told.get('resample')}{', without ' + ', '.join(off) if off else ''}; expected: shorter side resized "
+                f"bicubically (3), centre crop of {image_size}, rescaled and normalised. Use a CLIP checkpoint."
+            )
+        own = cls()
+        return cls(size, crop, tuple(told.get("image_mean", own.mean)), tuple(told.get("image_std", own.std)))
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        """Pictures as the network takes them.
+
+        Parameters
+        ----------
+        pixels : (n, height, width, 1 or 3), uint8 of 0-255, or floats of 0-1, which are rounded to 8 bits first
+
+        Returns
+        -------
+        (n, 3, crop, crop) float32
+
+        Raises
+        ------
+        DataError
+            For another shape, another type, or floats outside 0-1.
+        """
+        from PIL import Image
+
+        pixels = _eight_bits(np.asarray(pixels))
+        height, width = pixels.shape[1:3]
+        short = min(height, width)
+        new_height, new_width = int(self.size * height / short), int(self.size * width / short)
+        top, left = (new_height - self.crop) // 2, (new_width - self.crop) // 2
+        out = np.empty((len(pixels), self.crop, self.crop, 3), dtype=np.uint8)
+        for i, picture in enumerate(pixels):
+            picture = np.ascontiguousarray(np.broadcast_to(picture, (height, width, 3)))
+            if (new_height, new_width) != (height, width):
+                resized = Image.fromarray(picture).resize((new_width, new_height), Image.Resampling.BICUBIC)
+                picture = np.asarray(resized)
+            out[i] = picture[top : top + self.crop, left : left + self.crop]
+        x = out.astype(np.float32) / np.float32(255)
+        x = (x - np.asarray(self.mean, dtype=np.float32)) / np.asarray(self.std, dtype=np.float32)
+        return np.ascontiguousarray(x.transpose(0, 3, 1, 2))
+
+    def spec(self) -> dict[str, Any]:
+        """Plain values for the store."""
+        return {**asdict(self), "resample": "bicubic", "by": "pillow, 8 bits"}
+
+
+def _side(value: Any) -> int | None:
+    if isinstance(value, Mapping):
+        if "shortest_edge" in value:
+            return int(value["shortest_edge"])
+        return int(value["height"]) if value.get("height") == value.get("width") else None
+    return int(value)
+
+
+def _eight_bits(pixels: np.ndarray) -> np.ndarray:
+    if pixels.ndim != 4 or pixels.shape[3] not in (1, 3) or not all(pixels.shape[1:]):
+        raise DataError(f"pictures must be (n, height, width, 1 or 3), but have shape {pixels.shape}.")
+    if pixels.dtype == np.uint8:
+        return pixels
+    if pixels.dtype.kind != "f":
+        raise DataError(f"pictures must be uint8 of 0-255 or floats of 0-1, but are {pixels.dtype}.")
+    if pixels.size and not (pixels.min() >= 0 and pixels.max() <= 1):
+        raise DataError(
+            f"pictures as floats must lie in 0-1, but span {pixels.min():.3g} to {pixels.max():.3g}; clip them first."
+        )
+    return np.round(pixels * 255).astype(np.uint8)
+
+
+# -- checkpoints -------------------------------------------------------------------------------------------------------
+
+
+def locate(name: str, revision: str | None, download: bool) -> Path:
+    """The folder of a checkpoint, from a path or a name on the hub.
+
+    Parameters
+    ----------
+    name : a folder, or ``owner/name`` on the hub
+    revision : commit on the hub, 40 hexadecimal digits; of ``PINNED`` by default
+    download : whether to fetch what is not here; otherwise nothing touches the network
+
+    Raises
+    ------
+    ConfigError
+        For a name that is neither, or a revision that may change.
+    NotAvailable
+        When the checkpoint is not on this machine and was not, or could not be, downloaded.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    owner, _, short = name.partition("/")
+    if not owner or not short or "/" in short or name[0] in "/.~":
+        raise ConfigError(
+            f"'{name}' is no CLIP: expected 'lab', a folder that exists, or a name on the hub such as {next(iter(PINNED))}."
+        )
+    revision = revision or PINNED.get(name)
+    if revision is None or len(revision) != 40 or set(revision) - set("0123456789abcdef"):
+        raise ConfigError(
+            f"'{name}' needs revision=, the commit on the hub (40 hexadecimal digits), but got {revision!r}: files under "
+            f"a branch or tag can change. Known without it: {', '.join(PINNED)}."
+        )
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    def fetched(files: list[str]) -> Path:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=files, local_files_only=not download))
+
+    try:
+        folder = fetched(_FILES)
+        if download and not any(folder.glob("model*.safetensors")):
+            folder = fetched([*_FILES, pretrained.PICKLE])
+        return folder
+    except (OSError, HfHubHTTPError, ValueError) as error:
+        reason = "could not be downloaded" if download else "is not on this machine, and nothing was downloaded"
+        how = (
+            "Check the network"
+            if download
+            else f"Fetch it with `hf download {name} --revision {revision}`, or download=True"
+        )
+        raise NotAvailable(
+            f"the CLIP '{name}' at revision {revision[:12]} {reason} ({type(error).__name__}). {how}; or put config.json, "
+            f"model.safetensors (or {pretrained.PICKLE}), preprocessor_config.json and the tokenizer's files into a folder "
+            "and give its path as the name."
+        ) from error
+
+
+@reads("folder", ModelError)
+def digest(folder: Path) -> dict[str, str]:
+    """SHA-256 of the weights and of the configuration: what features are filed under."""
+    h = hashlib.sha256()
+    for file in pretrained.weight_files(folder):
+        with open(file, "rb") as handle:
+            h.update(hashlib.file_digest(handle, "sha256").digest())
+    return {"weights": h.hexdigest(), "config": digest_of(json.dumps(read_config(folder), sort_keys=True))}
+
+
+def load(folder: Path) -> nn.Module:
+    """transformers' CLIPModel in float32, frozen, in evaluation mode; raises as :func:`pretrained.load`."""
+    return pretrained.load(folder, "CLIPModel").requires_grad_(False)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of a CLIP. Raises ModelError when it is missing or of another architecture."""
+    return pretrained.read_config(folder, "clip")
+
+
+@reads("folder", ModelError)
+def load_tokenizer(folder: Path) -> Any:
+    """CLIP's tokenizer of a checkpoint. Raises NotAvailable when its files are not there."""
+    from transformers import CLIPTokenizer
+
+    if not (folder / "tokenizer.json").is_file() and not (folder / "vocab.json").is_file():
+        raise NotAvailable(f"{folder} has no tokenizer.json (or vocab.json and merges.txt), so it cannot read texts.")
+    return CLIPTokenizer.from_pretrained(folder, local_files_only=True)

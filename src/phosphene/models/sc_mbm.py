@@ -1,0 +1,144 @@
+"""Start an autoencoder from the public SC-MBM checkpoint: MinD-Vis' masked model, trained on HCP and GOD responses.
+
+`PatchMae` takes over every weight; LEA takes over the trunk and starts its ROI layers anew. Chen et al. 2023, "Seeing
+beyond the brain"; the checkpoint ``fmri_encoder.pth`` holds ``model`` beside an optimiser, and an instance of a class of
+settings that is never imported.
+
+That checkpoint has seen training responses of all five GOD subjects, and in its tuned variants test responses: a recipe
+that uses it says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from phosphene.errors import ModelError
+from phosphene.io.foreign import read_foreign
+from phosphene.io.reading import reads
+
+if TYPE_CHECKING:
+    import torch
+
+    from phosphene.models.patch_mae import PatchMae
+    from phosphene.models.roi_mae import RoiMae
+
+_SETTINGS = ("config.Config_MBM_fMRI", "config.Config_MAE_fMRI")
+_COMPUTED = ("pos_embed", "decoder_pos_embed")
+_UNUSED = "nature_img_"  # a second decoder that some of its checkpoints have
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What became of a checkpoint's weights.
+
+    Attributes
+    ----------
+    taken : names of weights that now hold the checkpoint's values
+    skipped : names of the checkpoint that have no place here, with why
+    fresh : names of weights that keep their random start
+    n_values : numbers taken over
+    n_patches : that the checkpoint's model had, with which MinD-Vis went on training it (``n_patches`` of its
+        configuration) or from which it stretched the position codes (``positions_of``); None where it does not say
+    """
+
+    taken: tuple[str, ...]
+    skipped: dict[str, str]
+    fresh: tuple[str, ...]
+    n_values: int
+    n_patches: int | None = None
+
+
+@reads("file", ModelError)
+def read_sc_mbm(file: str | Path) -> dict[str, torch.Tensor]:
+    """Weights by name from the public checkpoint, read without running anything in it.
+
+    Raises
+    ------
+    ModelError
+        When the file is damaged, wants to run anything, or has no ``model``.
+    """
+    weights = read_foreign(file, "model", inert=_SETTINGS)
+    return {name.removeprefix("module."): value for name, value in weights.items()}
+
+
+def load_sc_mbm(network: PatchMae | RoiMae, weights: Mapping[str, torch.Tensor]) -> Loaded:
+    """Put a masked brain model into an autoencoder, in place: all of it into a `PatchMae`, its trunk into a `RoiMae`.
+
+    Position codes are computed here and skipped. Only what LEA cannot take over is skipped besides: with ROI embedding,
+    the patch embedding and the last layer. A `RoiMae` that embeds patches of the same size takes these two over as well.
+
+    Parameters
+    ----------
+    network : changed in place, whole or not at all
+    weights : as `read_sc_mbm` gives them
+
+    Returns
+    -------
+    Loaded
+
+    Raises
+    ------
+    ModelError
+        When a trunk weight is missing, unknown, not finite, or of another shape (both shapes are printed); for a
+        `PatchMae` also when the checkpoint has position codes that were trained and cannot be computed.
+    """
+    import torch
+
+    has_rois = getattr(network.config, "embed", "patch") == "roi"
+    if network.config.kind in ("patch_mae", "dc_mae"):
+        _check_positions(weights)
+    wanted = dict(network.named_parameters())
+    is_ends = {name for name in weights if name.startswith(("patch_embed.", "decoder_pred."))}
+    skipped = {name: "computed" for name in _COMPUTED if name in weights}
+    skipped |= {name: "of another decoder" for name in weights if name.startswith(_UNUSED)}
+    if has_rois:
+        skipped |= dict.fromkeys(sorted(is_ends), "replaced by ROI layers")
+    fresh = [n for n in wanted if n.startswith(("pred.", "channel_mapper."))]
+    if has_rois:
+        fresh += [n for n in wanted if n.startswith(("patch_embed.", "decoder_pred."))]
+    taken = sorted(set(wanted) - set(fresh))
+    offered = set(weights) - set(skipped)
+    missing, unknown = sorted(set(taken) - offered), sorted(offered - set(taken))
+    if missing or unknown:
+        raise ModelError(
+            f"the checkpoint does not fit this trunk: missing {', '.join(missing[:3]) or 'nothing'} ({len(missing)}), "
+            f"unexpected {', '.join(unknown[:3]) or 'nothing'} ({len(unknown)}). Its depth may differ: the public one has 24 "
+            "encoder and 8 decoder blocks, as the paper preset."
+        )
+    for name in taken:
+        theirs, ours = weights[name], wanted[name]
+        if theirs.shape != ours.shape:
+            raise ModelError(
+                f"'{name}' of the checkpoint has shape {tuple(theirs.shape)}, but this autoencoder needs "
+                f"{tuple(ours.shape)}; use the paper preset, for which the checkpoint was made."
+            )
+        if not bool(torch.isfinite(theirs).all()):
+            raise ModelError(f"'{name}' of the checkpoint holds NaN or infinite values; download it again.")
+    with torch.no_grad():
+        for name in taken:
+            wanted[name].copy_(weights[name])
+    order = [n for n in wanted if n in set(fresh)]
+    n_patches = weights["pos_embed"].shape[1] - 1 if "pos_embed" in weights else None
+    return Loaded(tuple(taken), skipped, tuple(order), sum(weights[n].numel() for n in taken), n_patches)
+
+
+def _check_positions(weights: Mapping[str, torch.Tensor]) -> None:
+    from phosphene.models.transformer import positions
+
+    for name in _COMPUTED:
+        if name in weights:
+            theirs = weights[name].float()
+            if theirs.ndim != 3 or theirs.shape[0] != 1 or theirs.shape[1] < 2 or theirs.shape[2] % 2:
+                raise ModelError(
+                    f"'{name}' of the checkpoint has shape {tuple(theirs.shape)}, not (1, 1 + patches, width)."
+                )
+            gap = float((theirs[0] - positions(theirs.shape[1] - 1, theirs.shape[2])).abs().max())
+            if not gap < 1e-3:  # half precision rounds numbers up to one by 5e-4
+                raise ModelError(
+                    f"'{name}' of the checkpoint differs from sines and cosines by {gap:.3g}: it was trained, as in MinD-Vis' "
+                    "second stage, and this autoencoder only computes its position codes. Use fmri_encoder.pth of the first "
+                    "stage."
+                )

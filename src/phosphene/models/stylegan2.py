@@ -1,0 +1,1234 @@
+"""StyleGAN2 with conditions in its styles, and a discriminator that reads them back; in ordinary operations of torch.
+
+    w = mapping(z),    u = max over conditions k of F_k(c_k),    style = A [u, w]      in every layer
+
+Lin, Sprague and Singh 2022 (Mind Reader), section 2.3, on Karras et al. 2020 (StyleGAN2) and Zhou et al. 2022 (Lafite).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import pickle
+import re
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from functools import reduce
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from phosphene.errors import ConfigError, DataError, ModelError
+from phosphene.io import atomic
+from phosphene.io.config import Config, validate
+from phosphene.io.folder import read_json
+from phosphene.io.reading import reads
+from phosphene.io.stages import read_safetensors
+from phosphene.models import bundled
+from phosphene.models.pixel_range import from_network, to_network
+from phosphene.models.stylegan2_augment import augmented
+from phosphene.models.vdvae import picture_rng
+from phosphene.training import Draws, TrainConfig
+from phosphene.training.checkpoint import ModulePart, load_module_state, module_state
+from phosphene.types import digest_of
+
+if TYPE_CHECKING:
+    from phosphene.training import TrainConfig
+
+
+class StyleGan2Config(Config):
+    """Generator and discriminator of one size. The defaults are Mind Reader's: 256 px, two CLIP conditions.
+
+    Examples
+    --------
+    >>> c = StyleGan2Config()
+    >>> c.sizes, c.channels(256), c.slots
+    ((4, 8, 16, 32, 64, 128, 256), 128, 14)
+    """
+
+    size: int = Field(256, ge=8, description="side of a picture in pixels, a power of two")
+    z: int = Field(512, ge=1, description="values of the noise a picture is drawn from")
+    w: int = Field(512, ge=1, description="values the noise is mapped to")
+    mapping_layers: int = Field(8, ge=1, description="layers of this mapping")
+    condition: int = Field(512, ge=1, description="values of each condition")
+    conditions: int = Field(
+        2, ge=0, description="how many conditions: image and text; 0 for a generator of noise alone"
+    )
+    style: int = Field(512, ge=1, description="values the conditions become before they meet w")
+    condition_gain: float = Field(1.0, gt=0, description="what conditions, of unit length, are multiplied by in styles")
+    condition_pace: float = Field(0.01, gt=0, description="how fast the conditions' layers learn, beside others")
+    channel_base: int = Field(32768, ge=8, description="channels times pixels along a side, up to channel_max")
+    channel_max: int = Field(512, ge=1, description="most channels of a layer")
+    group: int = Field(4, ge=1, description="pictures whose deviation the discriminator sees together")
+    logit: Literal["each", "batch"] = Field(
+        "each", description="match of features and conditions in a logit: of its own picture, or summed over the batch"
+    )
+
+    @model_validator(mode="after")
+    def _powers_of_two(self) -> Self:
+        if self.size & (self.size - 1):
+            raise ValueError(f"size {self.size} must be a power of two")
+        if self.channel_base < self.size:
+            raise ValueError(f"channel_base {self.channel_base} leaves no channel at {self.size} px")
+        return self
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Sides of the pictures inside, from 4."""
+        return tuple(2**i for i in range(2, self.size.bit_length()))
+
+    def channels(self, size: int) -> int:
+        """Channels at a size."""
+        return min(self.channel_base // size, self.channel_max)
+
+    @property
+    def hidden(self) -> int:
+        """Width between the two layers of a condition."""
+        return (self.condition + self.style) // 2
+
+    @property
+    def noise_sizes(self) -> tuple[int, ...]:
+        """Side of the noise that each convolution adds, in order."""
+        return (4, *(size for size in self.sizes[1:] for _ in range(2)))
+
+    @property
+    def slots(self) -> int:
+        """Places that a w goes to: one per convolution, and one for the last colours."""
+        return len(self.noise_sizes) + 1
+
+    @classmethod
+    def paper(cls) -> Self:
+        """Mind Reader: 55,503,266 weights, and 29,389,441 of its discriminator."""
+        return cls()
+
+    @classmethod
+    def lab(cls) -> Self:
+        """The in-silico lab: 32 px, two latents of 64 values of the lab's CLIP; 916,083 weights.
+
+        Thousands of steps from nothing, where the paper has millions of pictures from pretrained weights: conditions enter
+        with unit variance and learn faster, or they would hardly be heard.
+        """
+        return cls(
+            size=32, z=64, w=64, mapping_layers=4, condition=64, style=64, channel_base=1024, channel_max=128,
+            condition_gain=8.0, condition_pace=0.3,
+        )  # fmt: skip
+
+
+class GanTraining(Config):
+    """What generator and discriminator are trained on. The defaults are Mind Reader's; weights of its appendix are those of
+    its released code.
+    """
+
+    tau: float = Field(0.5, gt=0, description="temperature of every contrast")
+    row_share: float = Field(
+        0.0, ge=0, le=1, description="of a contrast's two directions; 0: a condition finds its picture"
+    )
+    clip_weight: float = Field(10.0, ge=0, description="CLIP of a drawn picture finds its conditions (itc)")
+    features_weight: float = Field(10.0, ge=0, description="the discriminator's features find their conditions (itd)")
+    real_clip_weight: float = Field(0.0, ge=0, description="CLIP of a drawn picture finds that of the true one (iic)")
+    real_features_weight: float = Field(0.0, ge=0, description="the discriminator's features of drawn and true (iid)")
+    low_level_weight: float = Field(0.0, ge=0, description="low-level features of drawn and true (ires); 10 where used")
+    crop: float = Field(
+        0.5, gt=0, le=1, description="least side of the square that CLIP sees, of the picture's; 1: all"
+    )
+    noise: float = Field(0.1, ge=0, le=1, description="share of noise in a condition")
+    pseudo: float = Field(
+        0.0, ge=0, le=1, description="chance that a condition is its picture's CLIP latent, well noised"
+    )
+    pseudo_noise: float = Field(0.75, ge=0, le=1, description="share of noise in such a condition")
+    z: Literal["normal", "zero"] = Field("normal", description="the noise trained with; the released code has zeros")
+    mixing: float = Field(0.9, ge=0, le=1, description="chance that a picture takes its styles from two noises")
+    r1: float = Field(10.0, ge=0, description="weight of the discriminator's squared gradient at true pictures (gamma)")
+    r1_every: int = Field(16, ge=1, description="steps between these")
+    path: float = Field(2.0, ge=0, description="weight of the generator's path length penalty")
+    path_every: int = Field(4, ge=1, description="steps between these")
+    path_decay: float = Field(0.01, gt=0, le=1, description="pace of the running mean of path lengths")
+    path_shrink: int = Field(2, ge=1, description="the penalty sees the batch divided by this")
+    ada_target: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="adaptive augmentation keeps the mean sign of true logits here (0.6); 0: no augmentation",
+    )
+    ada_thousands: float = Field(
+        500.0, gt=0, description="thousands of pictures in which its chance can rise from 0 to 1"
+    )
+    ada_every: int = Field(4, ge=1, description="steps between its adjustments")
+
+
+class StyleGan2Sampling(Config):
+    """How pictures are drawn."""
+
+    samples: int = Field(1, ge=1, description="pictures per stimulus")
+    truncation: float = Field(1.0, ge=0, le=1, description="psi: 1 takes w as drawn, 0 its mean over all noises")
+    pixel_noise: bool = Field(True, description="whether each convolution adds noise of its own")
+
+
+_MEAN_PACE = 0.005  # of the running mean of w
+
+
+def _active(x: Tensor) -> Tensor:
+    """Leaky ReLU that keeps the variance of a standard normal about 1."""
+    return F.leaky_relu(x, 0.2) * math.sqrt(2)
+
+
+class _Linear(nn.Module):
+    """A linear layer whose weights are of order 1 / pace and scaled as they are used, so that all learn equally fast."""
+
+    def __init__(self, n_in: int, n_out: int, *, active: bool = False, pace: float = 1.0, bias: float = 0.0):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(n_out, n_in) / pace)
+        self.bias = nn.Parameter(torch.full((n_out,), bias))
+        self.gain, self.pace, self.active = pace / math.sqrt(n_in), pace, active
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.linear(x, self.weight * self.gain, self.bias * self.pace)
+        return _active(y) if self.active else y
+
+
+class _Smooth(nn.Module):
+    """The filter [1, 3, 3, 1] along both axes: after a doubling of the size, or before a halving."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        taps = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
+        self.register_buffer("kernel", taps[:, None] * taps, persistent=False)
+
+    def forward(self, x: Tensor, pad: int, *, gain: float = 1.0, stride: int = 1) -> Tensor:
+        """Each channel filtered, after padding with zeros."""
+        n = x.shape[1]
+        return F.conv2d(x, (gain * self.kernel).expand(n, 1, 4, 4), padding=pad, stride=stride, groups=n)
+
+    def double(self, x: Tensor) -> Tensor:
+        """Twice the size, with zeros between values before filtering."""
+        n = x.shape[1]
+        return F.conv_transpose2d(x, (4 * self.kernel).expand(n, 1, 4, 4), stride=2, padding=1, groups=n)
+
+
+class _Style(nn.Module):
+    """One layer's style (n, channels): the largest of the conditions' two-layer views, value by value, beside w."""
+
+    def __init__(self, c: StyleGan2Config, channels: int):
+        super().__init__()
+        self.gain, pace = c.condition_gain, c.condition_pace
+        self.views = nn.ModuleList(
+            nn.Sequential(
+                _Linear(c.condition, c.hidden, active=True, pace=pace),
+                _Linear(c.hidden, c.style, active=True, pace=pace),
+            )
+            for _ in range(c.conditions)
+        )
+        self.affine = _Linear(c.w + (c.style if c.conditions else 0), channels, bias=1.0)
+
+    def forward(self, w: Tensor, conditions: Tensor) -> Tensor:
+        seen = [view(self.gain * c) for view, c in zip(self.views, conditions.unbind(1), strict=True)]
+        return self.affine(torch.cat([reduce(torch.maximum, seen), w], 1) if seen else w)
+
+
+def modulated(x: Tensor, weight: Tensor, style: Tensor, *, up: bool = False, demodulate: bool = True) -> Tensor:
+    """A convolution whose input channels are scaled by each picture's style.
+
+        y = conv(x, W s) / sqrt(sum of (W s)^2 over inputs and taps + 1e-8)      the division only if `demodulate`
+
+    Inputs and outputs are scaled in place of the weights: the same sums as a grouped convolution with one set of weights
+    per picture, and faster.
+
+    Parameters
+    ----------
+    x : (n, inputs, height, width)
+    weight : (outputs, inputs, k, k)
+    style : (n, inputs)
+    up : leave zeros between values, so that the result is (2 height + 1, 2 width + 1)
+    """
+    y = x * style[:, :, None, None]
+    if up:
+        y = F.conv_transpose2d(y, weight.transpose(0, 1), stride=2)
+    else:
+        y = F.conv2d(y, weight, padding=weight.shape[2] // 2)
+    if not demodulate:
+        return y
+    power = F.linear(style.square(), weight.square().sum((2, 3)))
+    return y * (power + 1e-8).rsqrt()[:, :, None, None]
+
+
+class _Convolution(nn.Module):
+    """Modulated convolution, noise, bias and activation; doubles the size where asked."""
+
+    def __init__(self, c: StyleGan2Config, n_in: int, n_out: int, *, up: bool = False):
+        super().__init__()
+        self.style, self.up = _Style(c, n_in), up
+        self.weight = nn.Parameter(torch.randn(n_out, n_in, 3, 3))
+        self.strength, self.bias = nn.Parameter(torch.zeros(())), nn.Parameter(torch.zeros(n_out))
+        self.smooth = _Smooth()
+
+    def forward(self, x: Tensor, w: Tensor, conditions: Tensor, noise: Tensor | None) -> Tensor:
+        y = modulated(x, self.weight, self.style(w, conditions), up=self.up)
+        if self.up:
+            y = self.smooth(y, 1, gain=4.0)
+        if noise is not None:
+            y = y + noise * self.strength
+        return _active(y + self.bias[:, None, None])
+
+
+class _Colours(nn.Module):
+    """Channels to red, green and blue."""
+
+    def __init__(self, c: StyleGan2Config, n_in: int):
+        super().__init__()
+        self.style, self.gain = _Style(c, n_in), 1 / math.sqrt(n_in)
+        self.weight, self.bias = nn.Parameter(torch.randn(3, n_in, 1, 1)), nn.Parameter(torch.zeros(3))
+
+    def forward(self, x: Tensor, w: Tensor, conditions: Tensor) -> Tensor:
+        style = self.style(w, conditions) * self.gain
+        return modulated(x, self.weight, style, demodulate=False) + self.bias[:, None, None]
+
+
+class _Block(nn.Module):
+    """The convolutions at one size, and what they add to the picture."""
+
+    def __init__(self, c: StyleGan2Config, size: int):
+        super().__init__()
+        n = c.channels(size)
+        first = [] if size == 4 else [_Convolution(c, c.channels(size // 2), n, up=True)]
+        self.convolutions = nn.ModuleList([*first, _Convolution(c, n, n)])
+        self.colours, self.smooth = _Colours(c, n), _Smooth()
+
+
+class Generator(nn.Module):
+    """Noise and conditions to pictures.
+
+    Parameters
+    ----------
+    config : fields of :class:`StyleGan2Config`; Mind Reader's by default. Weights are drawn from torch's global generator
+
+    Attributes
+    ----------
+    config : sizes
+    mean : (w,) running mean of w, where truncation leads
+
+    Raises
+    ------
+    ConfigError
+        For fields that do not exist or do not fit.
+
+    Examples
+    --------
+    >>> network = Generator(**StyleGan2Config.lab().model_dump())
+    >>> network(torch.zeros(2, 2, 64), torch.zeros(2, 64)).shape
+    torch.Size([2, 3, 32, 32])
+    """
+
+    mean: Tensor
+
+    def __init__(self, **config: Any):
+        super().__init__()
+        self.config = c = validate(StyleGan2Config, config, "the configuration of StyleGAN2")
+        widths = [c.z] + [c.w] * c.mapping_layers
+        self.mapping = nn.ModuleList(_Linear(a, b, active=True, pace=0.01) for a, b in pairwise(widths))
+        self.register_buffer("mean", torch.zeros(c.w))
+        self.first = nn.Parameter(torch.randn(c.channels(4), 4, 4))
+        self.blocks = nn.ModuleList(_Block(c, size) for size in c.sizes)
+
+    def forward(
+        self, conditions: Tensor, z: Tensor, noise: Sequence[Tensor] | None = None, *, truncation: float = 1.0
+    ) -> Tensor:
+        """Pictures.
+
+        Parameters
+        ----------
+        conditions : (n, conditions, condition), each of unit length
+        z : (n, z), standard normal
+        noise : per convolution (n, 1, side, side), sides as in ``config.noise_sizes``; none is added when None
+        truncation : psi: w is drawn towards its mean, 1 not at all
+
+        Returns
+        -------
+        (n, 3, size, size), about -1 to 1, not clipped
+        """
+        w = self.map(z)
+        if truncation != 1:
+            w = self.mean.lerp(w, truncation)
+        return self.paint(w[:, None].expand(-1, self.config.slots, -1), conditions, noise)
+
+    def map(self, z: Tensor) -> Tensor:
+        """(n, z) to (n, w)."""
+        x = z * (z.square().mean(1, keepdim=True) + 1e-8).rsqrt()
+        for layer in self.mapping:
+            x = layer(x)
+        return x
+
+    @torch.no_grad()
+    def follow(self, w: Tensor) -> None:
+        """Move the running mean of w towards these (n, w)."""
+        self.mean.lerp_(w.float().mean(0), _MEAN_PACE)
+
+    def paint(self, w: Tensor, conditions: Tensor, noise: Sequence[Tensor] | None = None) -> Tensor:
+        """Pictures of styles.
+
+        Parameters
+        ----------
+        w : (n, slots, w), one for each convolution and one for the last colours
+        conditions, noise : see :meth:`forward`
+
+        Raises
+        ------
+        DataError
+            For conditions of another shape.
+        """
+        c, n = self.config, len(w)
+        if conditions.shape != (n, c.conditions, c.condition):
+            raise DataError(
+                f"conditions of {n} pictures must be ({n}, {c.conditions}, {c.condition}), but are {tuple(conditions.shape)}."
+            )
+        x, picture, slot = self.first.expand(n, -1, -1, -1), None, 0
+        for block in self.blocks:
+            for convolution in block.convolutions:
+                x = convolution(x, w[:, slot], conditions, None if noise is None else noise[slot])
+                slot += 1
+            # Colours share the w of the convolution that follows them.
+            colours = block.colours(x, w[:, slot], conditions)
+            picture = colours if picture is None else block.smooth.double(picture) + colours
+        return picture
+
+    def duplicate(self) -> None:
+        """Make every condition's view a copy of the first: how one condition's network becomes the start of two's."""
+        for module in self.modules():
+            if isinstance(module, _Style):
+                for view in list(module.views)[1:]:
+                    view.load_state_dict(module.views[0].state_dict())
+
+
+class _Plain(nn.Module):
+    """A convolution scaled as it is used, with filtering and every second value only where the size is halved."""
+
+    def __init__(self, n_in: int, n_out: int, k: int, *, down: bool = False, bias: bool = True):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(n_out, n_in, k, k))
+        self.bias = nn.Parameter(torch.zeros(n_out)) if bias else None
+        self.gain, self.down, self.smooth = 1 / math.sqrt(n_in * k * k), down, _Smooth() if down else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, k = self.weight * self.gain, self.weight.shape[2]
+        if not self.down:
+            y = F.conv2d(x, weight, padding=k // 2)
+        elif k == 1:
+            y = F.conv2d(self.smooth(x, 1, stride=2), weight)
+        else:
+            y = F.conv2d(self.smooth(x, 2), weight, stride=2)
+        return y if self.bias is None else _active(y + self.bias[:, None, None])
+
+
+class _Residual(nn.Module):
+    def __init__(self, n_in: int, n_out: int):
+        super().__init__()
+        self.one, self.two = _Plain(n_in, n_in, 3), _Plain(n_in, n_out, 3, down=True)
+        self.skip = _Plain(n_in, n_out, 1, down=True, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.skip(x) + self.two(self.one(x))) * math.sqrt(0.5)
+
+
+class Discriminator(nn.Module):
+    """True or drawn, and the conditions as read from the picture.
+
+        logit = out(h) + mean over conditions k of <s_k(h), c_k>
+
+    Parameters
+    ----------
+    config : fields of :class:`StyleGan2Config`; Mind Reader's by default
+
+    Notes
+    -----
+    The released code sums the products over the whole batch, so that every logit depends on every condition
+    (``logit="batch"``), and over the two conditions with weight 1/2 each.
+    """
+
+    def __init__(self, **config: Any):
+        super().__init__()
+        self.config = c = validate(StyleGan2Config, config, "the configuration of StyleGAN2")
+        sizes, last = c.sizes[::-1], c.channels(4)
+        self.colours = _Plain(3, c.channels(c.size), 1)
+        self.blocks = nn.ModuleList(_Residual(c.channels(size), c.channels(size // 2)) for size in sizes[:-1])
+        self.convolution = _Plain(last + 1, last, 3)
+        self.linear = _Linear(16 * last, last, active=True)
+        self.out = _Linear(last, 1)
+        self.heads = nn.ModuleList(_Linear(last, c.condition) for _ in range(c.conditions))
+
+    def forward(self, x: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (n,), above 0 for true, and features (n, conditions, condition) of pictures (n, 3, size, size).
+
+        Raises
+        ------
+        DataError
+            For pictures that cannot be grouped evenly.
+        """
+        y = self.colours(x)
+        for block in self.blocks:
+            y = block(y)
+        h = self.linear(self.convolution(with_deviation(y, self.config.group)).flatten(1))
+        logit = self.out(h)[:, 0]
+        if not len(self.heads):
+            return logit, h.new_zeros(len(h), 0, self.config.condition)
+        features = torch.stack([head(h) for head in self.heads], 1)
+        match = (features * conditions).sum((1, 2)) / len(self.heads)
+        return logit + (match if self.config.logit == "each" else match.sum()), features
+
+    def duplicate(self) -> None:
+        """Make every condition's head a copy of the first."""
+        for head in list(self.heads)[1:]:
+            head.load_state_dict(self.heads[0].state_dict())
+
+
+def with_deviation(x: Tensor, group: int) -> Tensor:
+    """One more channel: the mean deviation of values over pictures of a group, which drawn pictures that are all alike lack.
+
+    Groups are of every (n / group)th picture, as in the released networks.
+    """
+    n, _, h, w = x.shape
+    group = min(group, n)
+    if n % group:
+        raise DataError(f"{n} pictures cannot be judged in groups of {group}; make the batch a multiple of {group}.")
+    y = x.view(group, n // group, *x.shape[1:])
+    deviation = ((y - y.mean(0)).square().mean(0) + 1e-8).sqrt().mean((1, 2, 3))
+    return torch.cat([x, deviation.repeat(group)[:, None, None, None].expand(-1, 1, h, w)], 1)
+
+
+See = Callable[[Tensor], Tensor]
+
+
+"""Pictures (n, 3, side, side), -1 to 1, to features (n, d), with gradients flowing back."""
+
+
+def contrast(a: Tensor, b: Tensor, tau: float = 0.5, row_share: float = 0.0) -> Tensor:
+    """How badly rows of `b` find their own row of `a` among all, and the other way round.
+
+        S_ij = cos(a_i, b_j) / tau
+        C = - mean_i [ r log softmax_j(S)_ii + (1 - r) log softmax_i(S)_ii ]
+
+    Parameters
+    ----------
+    a, b : (n, d)
+    tau : temperature, above 0
+    row_share : r
+
+    Returns
+    -------
+    scalar; ln(n) when nothing is told apart
+
+    References
+    ----------
+    Lin et al. 2022, eq. 1; r = 0 and tau = 0.5 in the released code, which takes the logarithm of tau times the softmax:
+    another constant, the same gradient.
+    """
+    s = F.normalize(a.float(), dim=-1) @ F.normalize(b.float(), dim=-1).T / tau
+    own = torch.arange(len(s), device=s.device)
+    parts = [(row_share, s), (1 - row_share, s.T)]
+    return sum(share * F.cross_entropy(logits, own) for share, logits in parts if share)
+
+
+def noised(c: Tensor, noise: Tensor, share: float) -> Tensor:
+    """Unit vectors drawn towards noise: norm((1 - share) norm(c) + share norm(noise)), over the last axis."""
+    return F.normalize((1 - share) * F.normalize(c, dim=-1) + share * F.normalize(noise, dim=-1), dim=-1)
+
+
+def position_means(maps: Tensor, kind: str = "mean") -> Tensor:
+    """One value per position from feature maps (n, channels, h, w): (n, h w).
+
+    Parameters
+    ----------
+    kind : "mean" over channels, over its largest value in the picture; or "released", as Mind Reader's code has it:
+        largest and mean over channels, over the largest of each in the whole batch, the mean twice
+    """
+    mean = maps.mean(1).flatten(1)
+    if kind == "mean":
+        return mean / mean.abs().amax(1, keepdim=True).clamp(min=1e-12)
+    largest = maps.amax(1).flatten(1)
+    return largest / largest.max() + 2 * mean / mean.max()
+
+
+class GanObjective(nn.Module):
+    """Both networks and all terms of their losses.
+
+    Parameters
+    ----------
+    network : the generator, which is what is kept in the end
+    discriminator : of the same sizes
+    config : weights of the terms
+    see : CLIP's latents of pictures, at the size CLIP takes; None leaves these terms out
+    low_level : low-level features; needed where their weight is not 0
+    side : of the pictures `see` takes; the generator's by default
+
+    Notes
+    -----
+    The turns of a step are those of StyleGAN2's released training: generator, its path length every 4th step,
+    discriminator, R1 every 16th. Each is a step of Adam of its own; penalties are multiplied by their interval.
+    """
+
+    path_mean: Tensor
+    chance: Tensor
+    signs: Tensor
+
+    def __init__(
+        self,
+        network: Generator,
+        discriminator: Discriminator,
+        config: GanTraining,
+        see: See | None = None,
+        low_level: See | None = None,
+        side: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.network, self.discriminator, self.rules = network, discriminator, config
+        self._see, self._low_level, self._side = see, low_level, side or network.config.size
+        wanting = {"see": (see, config.clip_weight + config.real_clip_weight + config.pseudo)}
+        wanting["low_level"] = (low_level, config.low_level_weight)
+        for name, (found, weight) in wanting.items():
+            if weight and found is None:
+                raise ConfigError(f"a term of the game has a weight but no '{name}' was given; give it, or set 0.")
+        self.register_buffer("path_mean", torch.zeros(()))
+        self.register_buffer("chance", torch.zeros(()))  # of each augmentation
+        self.register_buffer("signs", torch.zeros(2))  # sum and count of signs of true logits since the last adjustment
+
+    def turns(self, step: int) -> list[str]:
+        """What is learned in a step, in order."""
+        rules = self.rules
+        path = ["path"] if rules.path and step % rules.path_every == 0 else []
+        r1 = ["r1"] if rules.r1 and step % rules.r1_every == 0 else []
+        return ["generator", *path, "discriminator", *r1]
+
+    def loss(self, batch: dict[str, Tensor], draws: Draws, turn: str) -> tuple[Tensor, dict[str, Any]]:
+        """The loss of one turn; only the weights that learn in it get gradients.
+
+        Parameters
+        ----------
+        batch : ``x`` (n, 3, size, size), -1 to 1, and ``conditions`` (n, conditions, condition)
+        draws : noise of this turn
+        turn : "generator", "path", "discriminator" or "r1"
+        """
+        self.network.requires_grad_(turn in ("generator", "path"))
+        self.discriminator.requires_grad_(turn in ("discriminator", "r1"))
+        return getattr(self, f"_{turn}")(batch["x"], self._conditions(batch, draws), draws)
+
+    # -- turns ---------------------------------------------------------------------------------------------------------
+
+    def _generator(self, x: Tensor, c: Tensor, draws: Draws) -> tuple[Tensor, dict[str, Any]]:
+        rules = self.rules
+        drawn = self._draw(c, draws)[0]
+        logit, features = self.discriminator(self._augment(drawn, draws), c)
+        game = F.softplus(-logit).mean()
+        terms = {"generator": game, "features": rules.features_weight * self._matches(features, c)}
+        if rules.clip_weight or rules.real_clip_weight:
+            seen = self._see(self._view(drawn, draws))
+            terms["clip"] = rules.clip_weight * self._matches(seen[:, None].expand(-1, c.shape[1], -1), c)
+        if rules.real_clip_weight:
+            terms["real clip"] = rules.real_clip_weight * self._contrast(seen, self._latents(x))
+        if rules.real_features_weight:
+            with torch.no_grad():
+                real = self.discriminator(x, c)[1]
+            terms["real features"] = rules.real_features_weight * self._matches(real, features)
+        if rules.low_level_weight:
+            with torch.no_grad():
+                real = self._low_level(x)
+            terms["low level"] = rules.low_level_weight * self._contrast(real, self._low_level(drawn))
+        return sum(terms.values()), terms
+
+    def _path(self, x: Tensor, c: Tensor, draws: Draws) -> tuple[Tensor, dict[str, Any]]:
+        rules, n = self.rules, max(1, len(c) // self.rules.path_shrink)
+        picture, w = self._draw(c, draws, n)
+        y = draws.normal(*picture.shape[1:])[:n] / math.sqrt(picture.shape[2] * picture.shape[3])
+        (slope,) = torch.autograd.grad((picture * y).sum(), w, create_graph=True)
+        length = slope.square().sum(2).mean(1).sqrt()
+        mean = self.path_mean.lerp(length.mean(), rules.path_decay)
+        self.path_mean.copy_(mean.detach())
+        penalty = (length - mean).square().mean()
+        return rules.path * rules.path_every * penalty, {"path length": mean}
+
+    def _discriminator(self, x: Tensor, c: Tensor, draws: Draws) -> tuple[Tensor, dict[str, Any]]:
+        with torch.no_grad():
+            drawn = self._draw(c, draws)[0]
+        fake, _ = self.discriminator(self._augment(drawn, draws), c)
+        real, features = self.discriminator(self._augment(x, draws), c)
+        self._adjust(real.detach())
+        game = F.softplus(fake).mean() + F.softplus(-real).mean()
+        matches = self._matches(features, c)
+        logs = {"discriminator": game, "real features": matches, "true logit": real.mean(), "drawn logit": fake.mean()}
+        return game + self.rules.features_weight * matches, logs
+
+    def _r1(self, x: Tensor, c: Tensor, draws: Draws) -> tuple[Tensor, dict[str, Any]]:
+        # At what the discriminator is shown: sampling pictures anew, as augmentation does, has no second derivative.
+        x = self._augment(x, draws).detach().requires_grad_(True)
+        (slope,) = torch.autograd.grad(self.discriminator(x, c)[0].sum(), x, create_graph=True)
+        penalty = slope.square().sum((1, 2, 3)).mean()
+        # Weights the slope does not depend on, such as the last bias, would have no gradient at all.
+        return self.rules.r1 / 2 * self.rules.r1_every * penalty, {"r1": penalty}
+
+    # -- what they share -----------------------------------------------------------------------------------------------
+
+    def _conditions(self, batch: dict[str, Tensor], draws: Draws) -> Tensor:
+        c, rules = batch["conditions"], self.rules
+        out = noised(c, draws.normal(*c.shape[1:]), rules.noise)
+        if rules.pseudo:
+            seen = self._latents(batch["x"])[:, None].expand_as(c)
+            pseudo = noised(seen, draws.normal(*c.shape[1:]), rules.pseudo_noise)
+            out = torch.where((draws.uniform() < rules.pseudo)[:, None, None], pseudo, out)
+        return out
+
+    def _draw(self, c: Tensor, draws: Draws, n: int | None = None) -> tuple[Tensor, Tensor]:
+        """Pictures of the first `n` conditions, and the w they are of, one for each layer."""
+        config, n = self.network.config, n or len(c)
+        z = draws.normal(2, config.z)[:n]
+        one = torch.zeros_like(z[:, 0]) if self.rules.z == "zero" else z[:, 0]
+        w = self.network.map(one)
+        self.network.follow(w)
+        cut = int(torch.randint(1, config.slots, (), generator=draws.generator))
+        mixed = float(torch.rand((), generator=draws.generator)) < self.rules.mixing
+        w = w[:, None].expand(-1, config.slots, -1)
+        if mixed:
+            other = self.network.map(z[:, 1])[:, None].expand(-1, config.slots - cut, -1)
+            w = torch.cat([w[:, :cut], other], 1)
+        noise = [draws.normal(1, side, side)[:n] for side in config.noise_sizes]
+        return self.network.paint(w, c[:n], noise), w
+
+    def _contrast(self, a: Tensor, b: Tensor) -> Tensor:
+        return contrast(a, b, self.rules.tau, self.rules.row_share)
+
+    def _matches(self, a: Tensor, b: Tensor) -> Tensor:
+        """Mean contrast over conditions of (n, conditions, d)."""
+        if not a.shape[1]:
+            return a.new_zeros(())
+        return sum(self._contrast(a[:, k], b[:, k]) for k in range(a.shape[1])) / a.shape[1]
+
+    def _view(self, x: Tensor, draws: Draws) -> Tensor:
+        """One random square of all pictures, at the size CLIP takes."""
+        side, least = x.shape[2], int(self.rules.crop * x.shape[2])
+        if least < side:
+            side = int(torch.randint(least, x.shape[2], (), generator=draws.generator))
+            top, left = torch.randint(x.shape[2] - side + 1, (2,), generator=draws.generator).tolist()
+            x = x[:, :, top : top + side, left : left + side]
+        if side == self._side:
+            return x
+        return F.interpolate(x, (self._side, self._side), mode="bicubic", align_corners=False)
+
+    @torch.no_grad()
+    def _latents(self, x: Tensor) -> Tensor:
+        if x.shape[2] != self._side:
+            x = F.interpolate(x, (self._side, self._side), mode="bicubic", align_corners=False)
+        return self._see(x)
+
+    def _augment(self, x: Tensor, draws: Draws) -> Tensor:
+        return augmented(x, draws, float(self.chance)) if self.rules.ada_target else x
+
+    @torch.no_grad()
+    def _adjust(self, real: Tensor) -> None:
+        """Augment more where true pictures are told too surely, less where not (Karras et al. 2020, ADA, section 3.1)."""
+        rules = self.rules
+        if not rules.ada_target:
+            return
+        self.signs += torch.stack([real.sign().sum(), torch.full_like(real[0], len(real))])
+        if self.signs[1] >= rules.ada_every * len(real):
+            step = float(self.signs[1]) / (1000 * rules.ada_thousands)
+            self.chance += step * torch.sign(self.signs[0] / self.signs[1] - rules.ada_target)
+            self.chance.clamp_(0, 1)
+            self.signs.zero_()
+
+
+def adam(game: GanObjective, config: TrainConfig) -> torch.optim.Optimizer:
+    """Adam for both sides, each with rate and decay corrected for its extra penalty steps: lr r, beta^r, r = k / (k + 1).
+
+    One object, two optimisers: a turn leaves the other side without gradients, and what has none is not moved.
+    """
+    rules, groups = game.rules, []
+    for network, penalty, every in (
+        (game.network, rules.path, rules.path_every), (game.discriminator, rules.r1, rules.r1_every),
+    ):  # fmt: skip
+        share = every / (every + 1) if penalty else 1.0
+        betas = tuple(b**share for b in config.betas)
+        groups.append({"params": list(network.parameters()), "lr": config.lr * share, "betas": betas})
+    return torch.optim.Adam(groups, lr=config.lr, betas=config.betas, eps=1e-8)
+
+
+class StyleGan2(ModulePart):
+    """The generator as a fitted part of a run.
+
+    Parameters
+    ----------
+    module : the generator
+    config : fields of :class:`StyleGan2Config`
+
+    Examples
+    --------
+    >>> part = StyleGan2.of(Generator(**StyleGan2Config.lab().model_dump()))
+    >>> latents = np.eye(2, 64, dtype=np.float32)
+    >>> part.paint(latents, latents, ["a", "b"], StyleGan2Sampling(samples=3), seed=0).shape
+    (2, 3, 32, 32, 3)
+    """
+
+    module: Generator
+
+    @classmethod
+    def of(cls, generator: Generator) -> Self:
+        """The part that holds this network."""
+        return cls(generator.eval().requires_grad_(False), generator.config.model_dump(mode="json"))
+
+    @classmethod
+    def from_zoo(cls) -> Self:
+        """The lab's network. Raises NotAvailable where it is not bundled."""
+        return cls.of(bundled.load("stylegan2"))
+
+    @classmethod
+    def from_public(cls, path: str | Path) -> Self:
+        """Public weights, with two conditions: a network of one condition is given a second one like it.
+
+        Parameters
+        ----------
+        path : a StyleGAN pickle, nothing in which is run, or a folder written by
+            :func:`phosphene.models.stylegan2.convert`
+
+        Raises
+        ------
+        ModelError
+            Missing or damaged files, pickles that want to run anything, or weights that are not StyleGAN2's.
+        """
+
+        return cls.of((read_folder(path) if Path(path).is_dir() else read_networks(path, conditions=2))[0])
+
+    @classmethod
+    def build(cls, config: dict[str, Any]) -> Generator:
+        """An untrained network of these fields of :class:`StyleGan2Config`."""
+        return Generator(**config).eval().requires_grad_(False)
+
+    @property
+    def size(self) -> int:
+        """Side of its pictures in pixels."""
+        return self.module.config.size
+
+    def learn(
+        self,
+        pixels: np.ndarray,
+        image_latents: np.ndarray,
+        text_latents: np.ndarray,
+        game: GanTraining,
+        settings: TrainConfig,
+        train: Callable[..., Any],
+        *,
+        discriminator: Discriminator,
+        see: Callable[[Tensor], Tensor] | None = None,
+        low_level: Callable[[Tensor], Tensor] | None = None,
+        side: int | None = None,
+    ) -> None:
+        """Train on with pictures and their latents, as a brain decoder gives them; afterwards it holds averaged weights.
+
+        Parameters
+        ----------
+        pixels : (n, size, size, 3) uint8, or floats of 0-1
+        image_latents, text_latents : (n, condition)
+        game : weights of the losses
+        settings : how; the learning rate and decay rates are those of Adam before they are corrected
+        train : called with network, fetch, number of items, `settings`, a digest of the data and the optimiser
+        discriminator : the other side, of the same sizes; changed in place
+        see, low_level, side : see :class:`phosphene.models.stylegan2.GanObjective`
+        """
+
+        conditions, x = self._conditions(image_latents, text_latents, len(pixels)), to_network(pixels)
+
+        def fetch(rows: np.ndarray) -> dict[str, Tensor]:
+            return {"x": x[rows], "conditions": conditions[rows]}
+
+        both = GanObjective(self.module, discriminator, game, see, low_level, side).requires_grad_(True)
+        train(both, fetch, len(x), settings, data=digest_of(x.numpy(), conditions.numpy()), optimizer=adam)
+        self.module.requires_grad_(False).cpu()
+
+    @torch.no_grad()
+    def paint(
+        self,
+        image_latents: np.ndarray,
+        text_latents: np.ndarray | None,
+        ids: Sequence[Any],
+        sampling: StyleGan2Sampling,
+        seed: int,
+    ) -> np.ndarray:
+        """Pictures of latents.
+
+        The noise of picture s of a stimulus is a function of `seed`, its id and s, not of its company, of order, or of the
+        number of samples.
+
+        Parameters
+        ----------
+        image_latents, text_latents : (n, condition), of any length but 0; the second is None for a network of one condition
+        ids : n stimulus ids; equal ids get equal noise
+        sampling : samples, truncation, and whether noise is added to pixels
+        seed : of the noise
+
+        Returns
+        -------
+        (n, samples, size, size, 3) float32, 0-1
+
+        Raises
+        ------
+        DataError
+            Latents of another shape, not finite or of length 0, or not one per id.
+        ModelError
+            When the network gives NaN.
+        """
+        if torch.cuda.is_available():
+            self.module.to("cuda")
+        network, c = self.module, self.module.config
+        conditions = self._conditions(image_latents, text_latents, len(ids))
+        out = np.empty((len(ids), sampling.samples, c.size, c.size, 3), dtype=np.float32)
+        where = network.first.device
+        for row, stimulus in enumerate(ids):
+            for k in range(sampling.samples):
+                # One at a time: sums of several pictures are rounded differently at each place in a batch.
+                z, *pixels = (torch.from_numpy(a[None]).to(where) for a in _noise(seed, stimulus, k, c))
+                noise = pixels if sampling.pixel_noise else None
+                x = network(conditions[row : row + 1].to(where), z, noise, truncation=sampling.truncation)
+                out[row, k] = from_network(x)[0]
+        if not np.isfinite(out).all():
+            raise ModelError("StyleGAN2 gives NaN: load its weights again, or train again at a lower learning rate.")
+        return out
+
+    def _conditions(self, image: np.ndarray, text: np.ndarray | None, n: int) -> Tensor:
+        """(n, conditions, condition) of unit length."""
+        c = self.module.config
+        given = [np.asarray(a, dtype=np.float32) for a in (image, text) if a is not None]
+        for a in given:
+            if a.shape != (n, c.condition):
+                raise DataError(
+                    f"{n} stimuli need latents of shape ({n}, {c.condition}), but some are {a.shape}; use the latents this "
+                    "generator was trained on, one row per stimulus."
+                )
+        if len(given) != c.conditions:
+            raise DataError(f"this generator takes {c.conditions} latents per stimulus, but {len(given)} came.")
+        length = np.stack([np.linalg.norm(a, axis=1) for a in given])
+        if not (np.isfinite(length).all() and (length > 0).all()):
+            raise DataError("latents hold NaN or infinite values, or are all 0, which has no direction.")
+        return torch.from_numpy(np.stack([a / norm[:, None] for a, norm in zip(given, length, strict=True)], 1))
+
+
+def _noise(seed: int, stimulus: Any, sample: int, c: StyleGan2Config) -> list[np.ndarray]:
+    """z, and the noise of each convolution, of one picture."""
+    rng = picture_rng(seed, stimulus, sample)
+    shapes = [(c.z,), *((1, side, side) for side in c.noise_sizes)]
+    return [rng.standard_normal(shape, dtype=np.float32) for shape in shapes]
+
+
+__all__ = ["GanTraining", "StyleGan2Sampling", "StyleGan2", "StyleGan2Config"]
+
+
+LARGEST = 4 * 2**30
+
+
+"""Bytes a pickle may have; the published ones have up to 700 million."""
+
+
+_DEEPEST = 16  # modules inside modules
+
+
+_IGNORED = ("resample_filter", "noise_const")
+
+
+_KEPT = ("generator", "discriminator")
+
+
+# -- pickles -----------------------------------------------------------------------------------------------------------
+@reads("file", ModelError)
+def read_pickle(file: str | Path) -> dict[str, dict[str, Tensor]]:
+    """Tensors by name of every network in a StyleGAN pickle, such as ``G_ema`` and ``D``.
+
+    Raises
+    ------
+    ModelError
+        When the file wants to run anything, is damaged, too large, or holds no networks.
+    """
+    file = Path(file)
+    try:
+        if file.stat().st_size > LARGEST:
+            raise ModelError(f"{file} has {file.stat().st_size / 1e9:.1f} GB; StyleGAN2's pickles have less than one.")
+        with open(file, "rb") as stream:
+            content = _Unpickler(stream, file).load()
+    except OSError as error:
+        raise ModelError(f"the checkpoint {file} cannot be read ({error.strerror or error}).") from error
+    except ModelError:
+        raise
+    except Exception as error:  # a broken or hostile pickle can raise anything
+        raise ModelError(f"{file} is no StyleGAN2 pickle, or is damaged ({type(error).__name__}: {error}).") from error
+    found = {k: v for k, v in content.items() if isinstance(v, _Shell)} if isinstance(content, dict) else {}
+    if not found:
+        raise ModelError(f"{file} should hold networks by name, such as G_ema and D, but holds none.")
+    return {str(name): _flat(shell, file) for name, shell in found.items()}
+
+
+class _Shell:
+    """An instance of a class that was never imported: its attributes and nothing else."""
+
+    def __setstate__(self, state: Any) -> None:
+        if isinstance(state, dict):
+            self.__dict__.update((k, v) for k, v in state.items() if isinstance(k, str))
+
+
+def _allowed() -> dict[str, Any]:
+    """Everything a pickle may name. Made anew for each file: a pickle can set attributes of what it was given."""
+
+    def network(meta: Any) -> _Shell:
+        shell = _Shell()
+        shell.__setstate__(meta["state"])
+        return shell
+
+    def storage(data: Any) -> Tensor:
+        if type(data) is not bytes:
+            raise ValueError("a storage that is not of bytes")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "TypedStorage is deprecated")  # the file's age, not the reader's concern
+            kept = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+            if not isinstance(kept, torch.storage.TypedStorage):
+                raise ValueError("a storage of an unknown kind")
+            return torch.tensor([], dtype=kept.dtype).set_(kept.untyped())
+
+    def tensor(kept: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> Tensor:
+        shape, stride = tuple(shape), tuple(stride)
+        if not isinstance(kept, Tensor) or len(shape) != len(stride):
+            raise ValueError("a tensor without its storage")
+        if not all(type(n) is int and n >= 0 for n in (offset, *shape, *stride)):
+            raise ValueError("a tensor with a shape that is none")
+        last = offset + sum((n - 1) * s for n, s in zip(shape, stride, strict=True)) + 1
+        if np.prod(shape, dtype=object) > len(kept) or last > len(kept):
+            raise ValueError(f"a tensor of shape {shape} in a storage of {len(kept)} values")
+        return kept.as_strided(shape, stride, offset).clone()
+
+    def parameter(data: Any, *_: Any) -> Any:
+        return data
+
+    def nothing(*_: Any) -> _Shell:
+        return _Shell()
+
+    names: dict[str, Any] = {
+        "torch_utils.persistence._reconstruct_persistent_obj": network,
+        "torch.storage._load_from_bytes": storage,
+        "torch._utils._rebuild_tensor_v2": tensor,
+        "torch._utils._rebuild_parameter": parameter,
+        "collections.OrderedDict": OrderedDict,
+        "dnnlib.util.EasyDict": dict,
+        "numpy.dtype": nothing,
+    }
+    # Scalars of settings: they are read past, since nothing here needs them.
+    return names | {f"numpy.{core}.multiarray.scalar": nothing for core in ("core", "_core")}
+
+
+class _Unpickler(pickle.Unpickler):
+    """A pickle reader that knows a short list of names and nothing else."""
+
+    def __init__(self, stream: Any, file: Path) -> None:
+        super().__init__(stream, encoding="utf-8")
+        self._names, self._file = _allowed(), file
+
+    def find_class(self, module: str, name: str) -> Callable[..., Any]:
+        full = f"{module}.{name}"
+        if re.fullmatch(r"torch\.nn\.modules\.\w+\.[A-Z]\w*", full):
+            return type(name, (_Shell,), {})
+        if full not in self._names:
+            raise ModelError(
+                f"{self._file} wants to call '{full}' when it is opened. Networks of StyleGAN2 need tensors and plain values "
+                "only, and this could run any command on this machine, so it is not opened."
+            )
+        return self._names[full]
+
+    def persistent_load(self, pid: Any) -> Any:
+        raise ValueError("a reference to something outside the file")
+
+
+def _flat(shell: _Shell, file: Path, prefix: str = "", depth: int = 0) -> dict[str, Tensor]:
+    """Parameters and buffers of a network and of all networks in it, by name."""
+    if depth > _DEEPEST:
+        raise ModelError(f"{file} nests networks more than {_DEEPEST} deep; it is damaged.")
+    out: dict[str, Tensor] = {}
+    for kind in ("_parameters", "_buffers"):
+        for name, value in (vars(shell).get(kind) or {}).items():
+            if isinstance(value, Tensor):
+                out[f"{prefix}{name}"] = value
+            elif value is not None:
+                raise ModelError(f"'{prefix}{name}' of {file} should be a tensor but is a {type(value).__name__}.")
+    for name, inner in (vars(shell).get("_modules") or {}).items():
+        if isinstance(inner, _Shell):
+            out |= _flat(inner, file, f"{prefix}{name}.", depth + 1)
+    return out
+
+
+# -- names and sizes ---------------------------------------------------------------------------------------------------
+_LAYER = {
+    "weight": "weight", "bias": "bias", "noise_strength": "strength", "affine": "style.affine", "affine_0": "style.affine",
+    "pre_0": "style.views.0.0", "pre_1": "style.views.0.1", "pre_01": "style.views.1.0", "pre_11": "style.views.1.1",
+}  # fmt: skip
+
+
+_LAST = {"conv": "convolution", "fc": "linear", "out": "out", "fts": "heads.0", "fts2": "heads.1"}
+
+
+def generator_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of a public generator under our names; names that are not known stay as they are."""
+    out = {}
+    for name, value in weights.items():
+        if name.endswith(_IGNORED):
+            continue
+        parts, ours = name.split("."), name
+        if found := re.fullmatch(r"mapping\.fc(\d+)\.(weight|bias)", name):
+            ours = f"mapping.{found[1]}.{found[2]}"
+        elif name == "mapping.w_avg":
+            ours = "mean"
+        elif name == "synthesis.b4.const":
+            ours = "first"
+        elif found := re.fullmatch(r"synthesis\.b(\d+)\.(conv[01]|torgb)\.(.+)", name):
+            size, layer = int(found[1]), found[2]
+            place = "colours" if layer == "torgb" else f"convolutions.{int(layer[-1]) - (size == 4)}"
+            rest = [_LAYER.get(parts[3], parts[3]), *parts[4:]]
+            ours = ".".join([f"blocks.{size.bit_length() - 3}", place, *rest])
+        out[ours] = value
+    return out
+
+
+def discriminator_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of a public discriminator under our names."""
+    sizes = [int(found[1]) for name in weights if (found := re.match(r"b(\d+)\.", name))]
+    largest, out = max(sizes, default=4), {}
+    for name, value in weights.items():
+        if name.endswith(_IGNORED):
+            continue
+        ours = name
+        if found := re.fullmatch(r"b4\.(\w+)\.(weight|bias)", name):
+            ours = f"{_LAST.get(found[1], found[1])}.{found[2]}"
+        elif found := re.fullmatch(r"b(\d+)\.(fromrgb|conv0|conv1|skip)\.(weight|bias)", name):
+            place = largest.bit_length() - int(found[1]).bit_length()
+            layer = {"conv0": f"blocks.{place}.one", "conv1": f"blocks.{place}.two", "skip": f"blocks.{place}.skip"}
+            ours = f"{layer.get(found[2], 'colours')}.{found[3]}"
+        out[ours] = value
+    return out
+
+
+def config_of(weights: dict[str, Tensor]) -> StyleGan2Config:
+    """Sizes of a generator by its weights, under our names.
+
+    Raises
+    ------
+    ModelError
+        When they are not a generator's.
+    """
+    try:
+        blocks = 1 + max(int(name.split(".")[1]) for name in weights if name.startswith("blocks."))
+        layers = sum(bool(re.fullmatch(r"mapping\.\d+\.weight", name)) for name in weights)
+        size, channel_max = 2 ** (blocks + 1), weights["first"].shape[0]
+        widths = {2 ** (i + 2): weights[f"blocks.{i}.colours.weight"].shape[1] for i in range(blocks)}
+        narrow = [side * n for side, n in widths.items() if n < channel_max]
+        view = "blocks.0.colours.style.views"
+        fields: dict[str, Any] = {"conditions": 0}
+        if f"{view}.0.0.weight" in weights:
+            conditions = 1 + max(int(n.split(".")[5]) for n in weights if n.startswith(view))
+            fields = {
+                "conditions": conditions, "condition": weights[f"{view}.0.0.weight"].shape[1],
+                "style": weights[f"{view}.0.1.weight"].shape[0],
+            }  # fmt: skip
+        return validate(
+            StyleGan2Config,
+            {
+                "size": size, "z": weights["mapping.0.weight"].shape[1], "w": weights["mean"].shape[0],
+                "mapping_layers": layers, "channel_max": channel_max, "channel_base": min(narrow, default=channel_max * size),
+                **fields,
+            },
+            "the sizes of these weights",
+        )  # fmt: skip
+    except (KeyError, ValueError, IndexError) as error:
+        raise ModelError(
+            f"these are not the weights of a StyleGAN2 generator ({type(error).__name__}: {error})."
+        ) from error
+
+
+# -- networks ----------------------------------------------------------------------------------------------------------
+@reads("file", ModelError)
+def read_networks(file: str | Path, *, conditions: int | None = None) -> tuple[Generator, Discriminator | None]:
+    """The averaged generator and the discriminator of a public pickle.
+
+    Parameters
+    ----------
+    file : with ``G_ema``, and ``D`` where training is to go on
+    conditions : 2 makes a network of one condition (Lafite) one of two, each a copy of the first; as found when None
+
+    Raises
+    ------
+    ModelError
+        When the file wants to run anything, is damaged, or its weights are not StyleGAN2's.
+
+    References
+    ----------
+    Lin et al. 2022, section 2.3: where Mind Reader starts from.
+    """
+    found = read_pickle(file)
+    if "G_ema" not in found:
+        raise ModelError(f"{file} has no averaged generator 'G_ema', only {', '.join(sorted(found))}.")
+    weights = generator_names(found["G_ema"])
+    config = config_of(weights)
+    wanted = config.model_copy(update={"conditions": config.conditions if conditions is None else conditions})
+    if wanted.conditions != config.conditions and config.conditions != 1:
+        raise ModelError(f"{file} has {config.conditions} conditions; only one can be made into {conditions}.")
+    generator = _filled(Generator, wanted, weights, f"the generator of {file}")
+    if "D" not in found:
+        return generator, None
+    return generator, _filled(Discriminator, wanted, discriminator_names(found["D"]), f"the discriminator of {file}")
+
+
+def _filled(kind: Any, config: StyleGan2Config, weights: dict[str, Tensor], owner: str) -> Any:
+    """A network with these weights; conditions that are missing are copies of the first."""
+    network = _empty(kind, config)
+    for name in network.state_dict():
+        first = re.sub(r"(views|heads)\.[1-9]\d*\.", r"\1.0.", name)
+        if config.conditions > 1 and name not in weights and first in weights:
+            weights[name] = weights[first]
+    for name, value in weights.items():
+        if not bool(torch.isfinite(value).all()):
+            raise ModelError(f"'{name}' of {owner} holds NaN or infinite values; get the file again.")
+    load_module_state(network, {k: v.float().numpy() for k, v in weights.items()}, owner)
+    return network
+
+
+def _empty(kind: Any, config: StyleGan2Config) -> Any:
+    with torch.random.fork_rng([]):
+        network: nn.Module = kind(**config.model_dump(mode="json"))
+    return network.eval().requires_grad_(False)
+
+
+def convert(file: str | Path, folder: str | Path, *, conditions: int | None = None) -> Path:
+    """A public pickle as safetensors and JSON, once and for all; see :func:`read_networks`."""
+    from safetensors.numpy import save
+
+    networks = dict(zip(_KEPT, read_networks(file, conditions=conditions), strict=True))
+    about = {"config": networks["generator"].config.model_dump(mode="json")}
+    with open(file, "rb") as handle:
+        about["source_sha256"] = hashlib.file_digest(handle, "sha256").hexdigest()
+    with atomic.folder(atomic.checked_path(folder)) as temporary:
+        for name, network in networks.items():
+            if network is not None:
+                (temporary / f"{name}.safetensors").write_bytes(save(module_state(network)))
+        (temporary / "config.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    return Path(folder)
+
+
+@reads("folder", ModelError)
+def read_folder(folder: str | Path) -> tuple[Generator, Discriminator | None]:
+    """Networks of a folder written by :func:`convert`. Raises ModelError for missing or damaged files."""
+    folder = Path(folder)
+    config = validate(StyleGan2Config, read_json(folder / "config.json")["config"], f"{folder}/config.json")
+    out = []
+    for name, kind in zip(_KEPT, (Generator, Discriminator), strict=True):
+        file = folder / f"{name}.safetensors"
+        if name == "discriminator" and not file.is_file():
+            return out[0], None
+        network = _empty(kind, config)
+        load_module_state(network, read_safetensors(file), str(file))
+        out.append(network)
+    return out[0], out[1]

@@ -1,0 +1,146 @@
+"""The transformer that fMRI autoencoders of this field share: pre-norm blocks and fixed one-dimensional positions.
+
+Weights carry the names of timm's vision transformer, so that public checkpoints fit without renaming.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from phosphene.training.attention import attend
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention; queries, keys and values come from one product."""
+
+    def __init__(self, width: int, n_heads: int) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, first_only: bool = False) -> Tensor:
+        """(n, tokens, width) to the same, or to (n, 1, width) where only the first token is asked for."""
+        n, tokens, width = x.shape
+        if first_only:
+            weight, bias = self.qkv.weight, self.qkv.bias
+            q = self._heads(F.linear(x[:, :1], weight[:width], bias[:width]))
+            k, v = (self._heads(y) for y in F.linear(x, weight[width:], bias[width:]).chunk(2, -1))
+        else:
+            q, k, v = self.qkv(x).view(n, tokens, 3, self.n_heads, -1).permute(2, 0, 3, 1, 4)
+        out = attend(q, k, v)
+        return self.proj(out.transpose(1, 2).flatten(2))
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)  # (n, heads, tokens, width / heads)
+
+
+class Mlp(nn.Module):
+    """Two layers with an exact GELU between."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., width) to the same."""
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class Block(nn.Module):
+    """Attention and MLP, each behind a layer norm and added to what came in.
+
+    Parameters
+    ----------
+    width : of a token
+    n_heads : divides `width`
+    mlp_ratio : hidden units of the MLP over `width`
+    """
+
+    def __init__(self, width: int, n_heads: int, mlp_ratio: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width)
+        self.attn = Attention(width, n_heads)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = Mlp(width, int(width * mlp_ratio))
+
+    def forward(self, x: Tensor, first_only: bool = False) -> Tensor:
+        """(n, tokens, width) to the same, or to (n, 1, width) where only the first token is asked for."""
+        y = self.attn(self.norm1(x), first_only)
+        x = (x[:, :1] if first_only else x) + y
+        return x + self.mlp(self.norm2(x))
+
+
+def run_blocks(blocks: nn.ModuleList, x: Tensor, *, first_only: bool = False, recompute: bool = False) -> Tensor:
+    """Tokens through all blocks.
+
+    Parameters
+    ----------
+    blocks : of :class:`Block`
+    x : (n, tokens, width)
+    first_only : return only the first token, (n, 1, width): the last block then computes no other
+    recompute : keep only each block's input for the backward pass and compute the rest again: far less memory, about a
+        third more work
+    """
+    last = len(blocks) - 1
+    for i, block in enumerate(blocks):
+        flag = first_only and i == last
+        if recompute and torch.is_grad_enabled():
+            x = checkpoint(block, x, flag, use_reentrant=False, preserve_rng_state=False)
+        else:
+            x = block(x, flag)
+    return x[:, :1] if first_only else x
+
+
+@lru_cache(maxsize=32)
+def positions(n: int, width: int, device: str = "cpu") -> Tensor:
+    """Fixed position codes: sines, then cosines, of n / 10000^(i / (width / 2)); a row of zeros for the class token first.
+
+    Parameters
+    ----------
+    n : tokens, without the class token
+    width : even
+
+    Returns
+    -------
+    (1 + n, width) float32, -1 to 1
+
+    Examples
+    --------
+    >>> positions(2, 4)[:2].tolist()
+    [[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0]]
+    """
+    frequency = torch.exp(torch.arange(width // 2, dtype=torch.float64, device="cpu") * (-math.log(1e4) / (width / 2)))
+    angle = torch.arange(n, dtype=torch.float64, device="cpu")[:, None] * frequency
+    codes = torch.cat([angle.sin(), angle.cos()], dim=1)
+    return torch.cat([codes.new_zeros(1, width), codes]).float().to(device)
+
+
+@torch.no_grad()
+def initialise(network: nn.Module, generator: torch.Generator, filter_std: float = 0.02) -> None:
+    """Weights as masked autoencoders start: Xavier-uniform matrices, Gaussian filters, norms one, biases zero.
+
+    Parameters
+    ----------
+    network : every Linear, Conv1d and LayerNorm in it is set
+    generator : what is drawn from, in the order of the network's modules
+    filter_std : standard deviation of the filters of convolutions
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight, generator=generator)
+        elif isinstance(module, nn.Conv1d):
+            nn.init.normal_(module.weight, std=filter_std, generator=generator)
+        elif isinstance(module, nn.LayerNorm):
+            nn.init.ones_(module.weight)
+        else:
+            continue
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

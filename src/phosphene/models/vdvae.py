@@ -1,0 +1,856 @@
+"""A Very Deep VAE: pictures as groups of latents from 1 x 1 to full size, and back. Child 2021, ICLR.
+
+::
+
+    picture -> encoder, fine to coarse -> what it saw at each size
+    1 x 1 -> 4 x 4 -> ... -> full size, block by block:
+        prior      p(z_k | z_1 .. z_{k-1})             from the state alone
+        posterior  q(z_k | z_1 .. z_{k-1}, picture)    from the state and what the encoder saw at this size
+        state      += a share of the prior + projection of z_k, then a residual block
+    state at full size -> mixture of discretised logistics over the 256 values of each pixel
+
+Training takes every z_k from the posterior. Brain decoders give the first groups, and the prior fills in the rest. Names
+of modules are those of the public code, so that its checkpoints load as they are; pictures are -1 to 1 throughout.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from phosphene.errors import ConfigError, DataError, ModelError, did_you_mean
+from phosphene.io import atomic
+from phosphene.io.config import Config, validate
+from phosphene.io.folder import read_json
+from phosphene.io.foreign import must_fit, read_foreign
+from phosphene.io.reading import reads
+from phosphene.io.stages import read_safetensors
+from phosphene.training.checkpoint import ModulePart
+from phosphene.training.sampling import Draws
+from phosphene.types.identity import digest_of
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Step(NamedTuple):
+    """One block of a stack, at one resolution (pixels along a side).
+
+    `pool` : in an encoder, by how much the block's output is averaged down
+    `mixin` : in a decoder, the coarser resolution whose state is added first
+    """
+
+    resolution: int
+    pool: int = 1
+    mixin: int | None = None
+
+
+class VdvaeConfig(Config):
+    """Sizes of a Very Deep VAE. The defaults are those of the public ImageNet-64 weights.
+
+    Blocks are written as in the paper's public code, coarse to fine or fine to coarse: ``8x7`` is seven blocks at
+    8 x 8; ``8d2`` one block there whose output is averaged down by 2; ``8m4`` one that first adds what 4 x 4 has become.
+
+    Examples
+    --------
+    >>> config = VdvaeConfig.paper()
+    >>> len(config.encoder_steps), len(config.decoder_steps), config.length(15), config.length(31)
+    (65, 75, 13344, 91168)
+    >>> config.names[14], config.shapes[14]
+    ('15 of 75, 16 x 16', (16, 16, 16))
+    """
+
+    image_size: int = Field(64, ge=1, description="pixels along each side of a picture")
+    latent_channels: int = Field(16, ge=1, description="values per place of every group of latents")
+    width: int = Field(512, ge=1, description="channels everywhere")
+    middle: int = Field(128, ge=1, description="channels inside a block, a quarter of width in the paper")
+    mixtures: int = Field(10, ge=1, description="logistic distributions that are mixed into each pixel's")
+    encoder: str = Field(
+        "64x11,64d2,32x20,32d2,16x9,16d2,8x8,8d2,4x7,4d4,1x5", description="blocks from fine to coarse"
+    )
+    decoder: str = Field(
+        "1x2,4m1,4x3,8m4,8x7,16m8,16x15,32m16,32x31,64m32,64x12",
+        description="blocks from coarse to fine; each has one group of latents",
+    )
+    given: int = Field(15, ge=1, description="first groups that brain decoders predict; the two-stage decoder also: 31")
+    shift: float = Field(115.92961967, description="subtracted from 0-255 on the way in; mean of ImageNet-64")
+    scale: float = Field(69.37404, gt=0, description="what that is divided by")
+
+    @model_validator(mode="after")
+    def _blocks_fit(self) -> Self:
+        side, seen = self.image_size, {self.image_size}
+        for step in self.encoder_steps:
+            if step.mixin is not None or step.resolution != side or side % step.pool:
+                raise ValueError(f"encoder has a block {step.resolution} where pictures are {side} x {side} by then")
+            side //= step.pool
+            seen.add(side)
+        begun: set[int] = set()
+        for step in self.decoder_steps:
+            if step.pool > 1 or step.resolution not in seen:
+                raise ValueError(f"decoder has a block at {step.resolution}, a size the encoder never has")
+            if step.mixin is not None and (step.mixin not in begun or step.resolution % step.mixin):
+                raise ValueError(f"decoder block {step.resolution}m{step.mixin} needs an earlier block at {step.mixin}")
+            begun.add(step.resolution)
+        if self.decoder_steps[-1].resolution != self.image_size:
+            raise ValueError(f"decoder must end at image_size {self.image_size}")
+        if self.given > len(self.decoder_steps):
+            raise ValueError(f"given {self.given} is more than the {len(self.decoder_steps)} groups of the decoder")
+        return self
+
+    @classmethod
+    def paper(cls) -> Self:
+        """ImageNet-64: 75 groups, 1,451,040 latents, 125,005,860 weights (Child 2021, table 1 and public code)."""
+        return cls()
+
+    @classmethod
+    def lab(cls) -> Self:
+        """The in-silico lab's 32 x 32 pictures: 8 groups, 6,788 latents, 644 in the first 5; 316,994 weights."""
+        return cls(
+            image_size=32, latent_channels=4, width=64, middle=16, mixtures=5, given=5,
+            encoder="32x1,32d2,16x2,16d2,8x2,8d2,4x1,4d4,1x1", decoder="1x1,4m1,4x1,8m4,8x1,16m8,16x1,32m16",
+        )  # fmt: skip
+
+    # -- blocks ----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def encoder_steps(self) -> tuple[Step, ...]:
+        """Blocks of the encoder, in order."""
+        return _steps(self.encoder)
+
+    @cached_property
+    def decoder_steps(self) -> tuple[Step, ...]:
+        """Blocks of the decoder, in order: one per group of latents."""
+        return _steps(self.decoder)
+
+    @property
+    def resolutions(self) -> list[int]:
+        """Sizes the decoder works at, ascending."""
+        return sorted({step.resolution for step in self.decoder_steps})
+
+    # -- latents ---------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def shapes(self) -> tuple[tuple[int, int, int], ...]:
+        """(channels, height, width) of each group of latents."""
+        return tuple((self.latent_channels, s.resolution, s.resolution) for s in self.decoder_steps)
+
+    @property
+    def names(self) -> list[str]:
+        """What each group is called in messages and tables."""
+        n = len(self.decoder_steps)
+        return [f"{k} of {n}, {s.resolution} x {s.resolution}" for k, s in enumerate(self.decoder_steps, 1)]
+
+    def length(self, groups: int | None = None) -> int:
+        """Values in the first groups; in all by default.
+
+        Raises
+        ------
+        DataError
+            For a number of groups that there is not.
+        """
+        n = len(self.shapes)
+        if groups is not None and not 1 <= groups <= n:
+            raise DataError(f"this network has groups 1 to {n}, but {groups} were asked for.")
+        return sum(c * h * w for c, h, w in self.shapes[:groups])
+
+    def groups_in(self, length: int) -> int:
+        """How many first groups have this many values together.
+
+        Raises
+        ------
+        DataError
+            When no number of groups has.
+        """
+        ends = np.cumsum([c * h * w for c, h, w in self.shapes])
+        at = int(np.searchsorted(ends, length))
+        if at == len(ends) or ends[at] != length:
+            near = ", ".join(f"{k + 1} groups: {ends[k]}" for k in range(max(0, at - 1), min(len(ends), at + 2)))
+            raise DataError(
+                f"vectors of {length} values are not the first groups of these latents ({near}). They are of another "
+                "network, or cut in the middle of a group."
+            )
+        return at + 1
+
+    def split(self, vectors: np.ndarray) -> list[np.ndarray]:
+        """Vectors as groups.
+
+        Parameters
+        ----------
+        vectors : (n, d), the first groups one after the other, each flattened channels, rows, columns
+
+        Returns
+        -------
+        one (n, channels, height, width) per group, views
+
+        Raises
+        ------
+        DataError
+            When d is not the length of the first groups, or vectors are no matrix.
+        """
+        if vectors.ndim != 2:
+            raise DataError(f"latents as vectors must be (n, d), but have shape {tuple(vectors.shape)}.")
+        shapes = self.shapes[: self.groups_in(vectors.shape[1])]
+        ends = np.cumsum([0] + [c * h * w for c, h, w in shapes])
+        parts = zip(pairwise(ends), shapes, strict=True)
+        return [vectors[:, a:b].reshape(len(vectors), *shape) for (a, b), shape in parts]
+
+    def join(self, groups: Sequence[np.ndarray]) -> np.ndarray:
+        """Groups as vectors: what :meth:`split` takes apart, (n, d).
+
+        Raises
+        ------
+        DataError
+            When a group has another shape.
+        """
+        n = len(groups[0]) if len(groups) else 0
+        wanted, came = [(n, *shape) for shape in self.shapes[: len(groups)]], [tuple(g.shape) for g in groups]
+        if not groups or came != wanted:
+            raise DataError(
+                f"the first groups of latents must have shapes {wanted or '(n, channels, height, width)'}, but {came} came; "
+                "pass groups in their order, from 1 x 1."
+            )
+        return np.concatenate([g.reshape(n, -1) for g in groups], axis=1)
+
+
+def _steps(text: str) -> tuple[Step, ...]:
+    out: list[Step] = []
+    for word in text.split(","):
+        found = re.fullmatch(r"([1-9]\d*)(?:([xdm])([1-9]\d*))?", word.strip())
+        if not found:
+            raise ValueError(f"'{word}' is no block; write RxN, RdK, RmS or R, as in 8x7, 8d2, 8m4")
+        resolution, kind, number = int(found[1]), found[2], int(found[3] or 1)
+        if kind == "m":
+            out.append(Step(resolution, mixin=number))
+        else:
+            out += [Step(resolution, pool=number)] if kind == "d" else [Step(resolution)] * number
+    return tuple(out)
+
+
+def picture_rng(seed: int, stimulus: Any, part: int) -> np.random.Generator:
+    """Where the noise of one part of one picture comes from: a function of its arguments and nothing else.
+
+    Parameters
+    ----------
+    seed : of all noise
+    stimulus : id of the picture
+    part : group of latents, from 0; the number of groups for pixels
+    """
+    words = np.frombuffer(hashlib.sha256(str(stimulus).encode()).digest(), dtype="<u4")
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, part, *words.tolist()])))
+
+
+def group_noise(seed: int, ids: Sequence[Any], group: int, shape: Sequence[int]) -> np.ndarray:
+    """Standard normal noise of one group of latents: (len(ids), *shape) float32, each row by :func:`picture_rng`."""
+    return np.stack([picture_rng(seed, i, group).standard_normal(tuple(shape), dtype=np.float32) for i in ids])
+
+
+Noise = Callable[[int, tuple[int, ...]], Tensor]
+
+
+"""Group, from 0, and its (channels, height, width) to standard normal noise (n, channels, height, width)."""
+
+
+class _Block(nn.Module):
+    """Four convolutions through a narrow middle; 3 x 3 in between where there is more than 2 x 2 to look at."""
+
+    def __init__(self, n_in: int, middle: int, n_out: int, resolution: int):
+        super().__init__()
+        size = 3 if resolution > 2 else 1
+        self.c1, self.c4 = nn.Conv2d(n_in, middle, 1), nn.Conv2d(middle, n_out, 1)
+        self.c2, self.c3 = (nn.Conv2d(middle, middle, size, padding=size // 2) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for conv in (self.c1, self.c2, self.c3, self.c4):
+            x = conv(F.gelu(x))
+        return x
+
+
+class _Encoder(nn.Module):
+    def __init__(self, c: VdvaeConfig):
+        super().__init__()
+        self.steps, n = c.encoder_steps, len(c.encoder_steps)
+        self.in_conv = nn.Conv2d(3, c.width, 3, padding=1)
+        self.enc_blocks = nn.ModuleList(_Block(c.width, c.middle, c.width, s.resolution) for s in self.steps)
+        for block in self.enc_blocks:
+            block.c4.weight.data *= n**-0.5  # so that n residual blocks together add about as much as one
+
+    def forward(self, x: Tensor) -> dict[int, Tensor]:
+        """What is seen at each size, by that size: (n, width, size, size)."""
+        x = self.in_conv(x)
+        seen = {x.shape[2]: x}
+        for step, block in zip(self.steps, self.enc_blocks, strict=True):
+            x = x + block(x)
+            if step.pool > 1:
+                x = F.avg_pool2d(x, step.pool)
+            seen[x.shape[2]] = x
+        return seen
+
+
+class _Layer(nn.Module):
+    """Prior, posterior and state of one group of latents."""
+
+    def __init__(self, c: VdvaeConfig, resolution: int):
+        super().__init__()
+        z, width, n = c.latent_channels, c.width, len(c.decoder_steps)
+        self.enc = _Block(2 * width, c.middle, 2 * z, resolution)
+        self.prior = _Block(width, c.middle, 2 * z + width, resolution)
+        self.z_proj = nn.Conv2d(z, width, 1)
+        self.resnet = _Block(width, c.middle, width, resolution)
+        nn.init.zeros_(self.prior.c4.weight)
+        self.z_proj.weight.data *= n**-0.5
+        self.resnet.c4.weight.data *= n**-0.5
+
+
+class _Decoder(nn.Module):
+    def __init__(self, c: VdvaeConfig):
+        super().__init__()
+        self.config, width = c, c.width
+        self.dec_blocks = nn.ModuleList(_Layer(c, s.resolution) for s in c.decoder_steps)
+        self.bias_xs = nn.ParameterList(nn.Parameter(torch.zeros(1, width, r, r)) for r in c.resolutions)
+        self.gain, self.bias = nn.Parameter(torch.ones(1, width, 1, 1)), nn.Parameter(torch.zeros(1, width, 1, 1))
+        self.out_net = nn.ModuleDict({"out_conv": nn.Conv2d(width, 10 * c.mixtures, 1)})
+
+    def forward(self, n: int, latent: Callable[..., Tensor], stop: int | None = None) -> Tensor | None:
+        """Parameters of the pixels' distributions of `n` pictures, (n, 10 mixtures, size, size).
+
+        `latent(k, layer, state, mean, log_std)` gives z_k: all that tells training, encoding and decoding apart. With
+        `stop`, only that many blocks are gone through, and nothing comes out.
+        """
+        c = self.config
+        parts = (c.latent_channels, c.latent_channels, c.width)
+        states = {b.shape[2]: b.expand(n, -1, -1, -1) for b in self.bias_xs}
+        for k, (layer, step) in enumerate(zip(self.dec_blocks[:stop], c.decoder_steps, strict=False)):
+            x = states[step.resolution]
+            if step.mixin is not None:
+                x = x + F.interpolate(states[step.mixin], scale_factor=step.resolution // step.mixin)
+            mean, log_std, more = layer.prior(x).split(parts, 1)
+            z = latent(k, layer, x, mean, log_std)
+            x = x + more + layer.z_proj(z)
+            states[step.resolution] = x + layer.resnet(x)
+        if stop is not None:
+            return None
+        return self.out_net["out_conv"](states[c.image_size] * self.gain + self.bias)
+
+
+class Vdvae(nn.Module):
+    """The network, its training loss, and both ways through it.
+
+    Parameters
+    ----------
+    config : fields of :class:`VdvaeConfig`; the public ImageNet-64 network's by default. Weights are drawn from torch's
+        global generator
+
+    Raises
+    ------
+    ConfigError
+        For fields that do not exist or do not fit.
+
+    References
+    ----------
+    Child 2021, "Very Deep VAEs Generalize Autoregressive Models and Can Outperform Them on Images"; its public code.
+
+    Examples
+    --------
+    >>> network = Vdvae(**VdvaeConfig.lab().model_dump())
+    >>> x = torch.zeros(2, 3, 32, 32)
+    >>> [tuple(z.shape) for z in network.encode(x, groups=3)]
+    [(2, 4, 1, 1), (2, 4, 4, 4), (2, 4, 4, 4)]
+    >>> network.picture(network.encode(x)).shape
+    torch.Size([2, 3, 32, 32])
+    """
+
+    def __init__(self, **config: Any):
+        super().__init__()
+        self.config = validate(VdvaeConfig, config, "the configuration of the Very Deep VAE")
+        self.encoder, self.decoder = _Encoder(self.config), _Decoder(self.config)
+        for name, weight in self.named_parameters():
+            if name.endswith(".bias") and weight.ndim == 1:
+                nn.init.zeros_(weight)
+
+    def posterior(self, x: Tensor, noise: Noise | None, stop: int | None = None) -> tuple[list, list, Tensor | None]:
+        """Pictures through encoder and decoder.
+
+        Parameters
+        ----------
+        x : (n, 3, size, size), -1 to 1
+        noise : of the posterior's samples; its means are taken, from coarse to fine, when None
+        stop : blocks of the decoder to go through; all by default
+
+        Returns
+        -------
+        latents, one (n, channels, height, width) per group; divergences of posterior from prior in nats, of the same
+        shapes; and parameters of the pixels' distributions, None with `stop`
+
+        Raises
+        ------
+        DataError
+            For pictures of another shape.
+        """
+        c = self.config
+        if x.ndim != 4 or tuple(x.shape[1:]) != (3, c.image_size, c.image_size):
+            raise DataError(
+                f"this network takes pictures of (n, 3, {c.image_size}, {c.image_size}), but got {tuple(x.shape)}; resize "
+                "them first."
+            )
+        seen = self.encoder(((x + 1) * 127.5 - c.shift) / c.scale)
+        latents: list[Tensor] = []
+        divergences: list[Tensor] = []
+
+        def latent(k: int, layer: _Layer, state: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+            q_mean, q_log_std = layer.enc(torch.cat([state, seen[state.shape[2]]], 1)).chunk(2, 1)
+            z = q_mean if noise is None else q_mean + q_log_std.exp() * noise(k, c.shapes[k])
+            latents.append(z)
+            divergences.append(gaussian_kl(q_mean.float(), q_log_std.float(), mean.float(), log_std.float()))
+            return z
+
+        return latents, divergences, self.decoder(len(x), latent, stop)
+
+    def encode(self, x: Tensor, groups: int | None = None, noise: Noise | None = None) -> list[Tensor]:
+        """Latents of pictures, coarse to fine.
+
+        Parameters
+        ----------
+        x : (n, 3, size, size), -1 to 1
+        groups : how many first groups are wanted; finer ones are then not computed. All by default
+        noise : for a sample of the posterior, as the published decoders take; its means when None
+
+        Returns
+        -------
+        one (n, channels, height, width) per group
+        """
+        self.config.length(groups)
+        return self.posterior(x, noise, groups or len(self.config.shapes))[0]
+
+    def decode(self, latents: Sequence[Tensor], n: int, noise: Noise | None = None, temperature: float = 1.0) -> Tensor:
+        """Parameters of the pixels' distributions from the first groups of latents, (n, 10 mixtures, size, size).
+
+        Groups that are not given are drawn from the prior, each given those before it: mean + temperature * standard
+        deviation * noise; the mean alone without `noise`.
+        """
+
+        def latent(k: int, layer: _Layer, state: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+            if k < len(latents):
+                return latents[k]
+            if noise is None or temperature == 0:
+                return mean
+            return mean + temperature * log_std.exp() * noise(k, self.config.shapes[k])
+
+        return self.decoder(n, latent)
+
+    def picture(self, latents: Sequence[Tensor]) -> Tensor:
+        """Expected pictures of at least one group of latents, nothing drawn: (n, 3, size, size), -1 to 1."""
+        return mixture_mean(self.decode(latents, len(latents[0])).float())
+
+    def elbo(self, x: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
+        """Both parts of the evidence bound, in bits per value of a picture: pixels (n,), and each group (n, groups).
+
+        Their sum over groups and pixels bounds the cost of a picture from above.
+        """
+        _, divergences, parameters = self.posterior(x, noise)
+        bits = 1 / (math.log(2) * x[0].numel())
+        pixels = -mixture_log_likelihood(parameters.float(), x).sum((1, 2)) * bits
+        return pixels, torch.stack([d.sum((1, 2, 3)) for d in divergences], 1) * bits
+
+    def loss(self, batch: dict[str, Tensor], draws: Draws) -> tuple[Tensor, dict[str, Any]]:
+        """Negative evidence bound, in bits per value of a picture.
+
+        Parameters
+        ----------
+        batch : ``x`` (n, 3, size, size), -1 to 1, on the 256 levels of 8 bits
+        draws : noise of this step
+
+        Returns
+        -------
+        scalar, and its two parts: ``pixels`` and ``latents``
+        """
+        pixels, latents = self.elbo(batch["x"], lambda k, shape: draws.normal(*shape))
+        pixels, latents = pixels.mean(), latents.sum(1).mean()
+        return pixels + latents, {"pixels": pixels, "latents": latents}
+
+
+def gaussian_kl(mean: Tensor, log_std: Tensor, prior_mean: Tensor, prior_log_std: Tensor) -> Tensor:
+    """KL divergence of one normal distribution from another, in nats, element by element.
+
+    ln(s_p / s_q) + (s_q^2 + (m_q - m_p)^2) / (2 s_p^2) - 1/2
+    """
+    spread = (2 * (log_std - prior_log_std)).exp() + ((mean - prior_mean) * (-prior_log_std).exp()).square()
+    return prior_log_std - log_std + 0.5 * spread - 0.5
+
+
+# -- pixels: a mixture of discretised logistics --------------------------------------------------------------------------
+def _mixture(parameters: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(n, 10 m, h, w) to log weights (n, m, h, w), and means, log scales and coefficients (n, 3, m, h, w)."""
+    n, channels, h, w = parameters.shape
+    m = channels // 10
+    rest = parameters[:, m:].reshape(n, 3, 3, m, h, w)  # colour, kind, mixture
+    return parameters[:, :m].log_softmax(1), rest[:, :, 0], rest[:, :, 1].clamp(min=-7), rest[:, :, 2].tanh()
+
+
+def _means_given(means: Tensor, coefficients: Tensor, red: Tensor, green: Tensor) -> Tensor:
+    """Means of a pixel's three colours where green knows red, and blue knows both: (n, 3, m, h, w)."""
+    m_green = means[:, 1] + coefficients[:, 0] * red
+    m_blue = means[:, 2] + coefficients[:, 1] * red + coefficients[:, 2] * green
+    return torch.stack([means[:, 0], m_green, m_blue], 1)
+
+
+def discretised_logistic(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
+    """Log probability of one of 256 levels, -1 to 1, under a logistic distribution; the outer two take the tails.
+
+        s(b + d) - s(b) = s(b + d) s(-b) (1 - exp(-d)),    s the sigmoid, d the width of a level in scales
+
+    The product, unlike the difference, loses no digits where a level is improbable.
+    """
+    inverse = (-log_scale).exp()
+    upper, lower = (x - mean + 1 / 255) * inverse, (x - mean - 1 / 255) * inverse
+    below, above = F.logsigmoid(upper), F.logsigmoid(-lower)
+    width = (2 / 255 * inverse).clamp(min=1e-30)  # pictures of black and white alone drive scales beyond float32
+    inside = below + above + torch.log(-torch.expm1(-width))
+    return torch.where(x < -0.999, below, torch.where(x > 0.999, above, inside))
+
+
+def mixture_log_likelihood(parameters: Tensor, x: Tensor) -> Tensor:
+    """Log probability of each pixel's three colours, in nats.
+
+    Parameters
+    ----------
+    parameters : (n, 10 m, h, w)
+    x : (n, 3, h, w), -1 to 1, on the 256 levels of 8 bits
+
+    Returns
+    -------
+    (n, h, w)
+
+    References
+    ----------
+    Salimans et al. 2017, "PixelCNN++", section 2.1.
+    """
+    log_weights, means, log_scales, coefficients = _mixture(parameters)
+    x = x[:, :, None]  # (n, 3, 1, h, w)
+    means = _means_given(means, coefficients, x[:, 0], x[:, 1])
+    return (discretised_logistic(x, means, log_scales).sum(1) + log_weights).logsumexp(1)
+
+
+def mixture_mean(parameters: Tensor) -> Tensor:
+    """Expected pixels without regard to the ends of the range, then clipped to -1 to 1: (n, 3, h, w)."""
+    log_weights, means, _, coefficients = _mixture(parameters)
+    red = means[:, 0]
+    green = means[:, 1] + coefficients[:, 0] * red
+    means = _means_given(means, coefficients, red, green)
+    return (means * log_weights.exp()[:, None]).sum(2).clamp(-1, 1)
+
+
+def mixture_sample(parameters: Tensor, u: Tensor) -> Tensor:
+    """Pixels drawn as the published decoders draw them, not rounded to levels: (n, 3, h, w), -1 to 1.
+
+    Parameters
+    ----------
+    parameters : (n, 10 m, h, w)
+    u : (n, m + 3, h, w), uniform in [0, 1): m values choose one of the mixture, three draw the colours
+    """
+    log_weights, means, log_scales, coefficients = _mixture(parameters)
+    m = log_weights.shape[1]
+    u = 1e-5 + (1 - 2e-5) * u  # the tails that the public code leaves out
+    chosen = (log_weights - torch.log(-torch.log(u[:, :m]))).argmax(1)[:, None, None].expand(-1, 3, -1, -1, -1)
+    means, log_scales, coefficients = (a.gather(2, chosen)[:, :, 0] for a in (means, log_scales, coefficients))
+    x = means + log_scales.exp() * torch.logit(u[:, m:])
+    red = x[:, 0].clamp(-1, 1)
+    green = (x[:, 1] + coefficients[:, 0] * red).clamp(-1, 1)
+    blue = (x[:, 2] + coefficients[:, 1] * red + coefficients[:, 2] * green).clamp(-1, 1)
+    return torch.stack([red, green, blue], 1)
+
+
+_PIXELS = ("sample", "mean")
+
+
+class VdvaeDecoder:
+    """Latents to pictures through a frozen network, in batches.
+
+    Parameters
+    ----------
+    network : put into evaluation mode
+    batch_size : pictures that go through it at once
+
+    Attributes
+    ----------
+    config : sizes of the network, and the layout of its latents
+
+    Examples
+    --------
+    >>> decoder = VdvaeDecoder(Vdvae(**VdvaeConfig.lab().model_dump()))
+    >>> decoder.decode(np.zeros((2, 644), dtype=np.float32), ["a", "b"], seed=0).shape  # the first 5 of 8 groups
+    (2, 32, 32, 3)
+    """
+
+    def __init__(self, network: Vdvae, *, batch_size: int = 20) -> None:
+        if batch_size < 1:
+            raise ConfigError(f"batch_size is the number of pictures per pass, at least 1, but is {batch_size}.")
+        self.network, self.batch_size, self.config = network.eval(), batch_size, network.config
+
+    @torch.no_grad()
+    def decode(
+        self,
+        latents: np.ndarray | Sequence[np.ndarray],
+        ids: Sequence[Any],
+        *,
+        seed: int,
+        given: int | None = None,
+        temperature: float = 1.0,
+        pixels: Literal["sample", "mean"] = "sample",
+    ) -> np.ndarray:
+        """Pictures of latents.
+
+        The noise of a picture is a function of `seed` and its id, group by group, not of which other pictures are asked
+        for, of their order, or of how many groups are given. Only the rounding of the network's sums can depend on the
+        place in a batch (never on one CPU thread, at a fixed `batch_size`).
+
+        Parameters
+        ----------
+        latents : (n, d), the first groups one after the other (see :meth:`VdvaeConfig.split`), or a list of groups
+            (n, channels, height, width)
+        ids : n stimulus ids, unique or not; equal ids get equal noise
+        seed : of all noise
+        given : take only this many first groups of those that came; all by default
+        temperature : of groups that are not given: prior mean + temperature x prior deviation x noise. At 0 nothing at
+            all is drawn, and pixels are means
+        pixels : "sample" draws them from the network's mixture of logistics as the published decoders do; "mean" is less
+            grainy
+
+        Returns
+        -------
+        (n, size, size, 3) float32, 0-1
+
+        Raises
+        ------
+        DataError
+            Latents of another length, not finite, fewer groups than `given`, or not one per id.
+        ConfigError
+            Options out of range.
+        ModelError
+            When the network itself gives NaN.
+
+        Notes
+        -----
+        The published decoders predict 15 or 31 groups of ImageNet-64's 75, temperature 1, pixels sampled, without a
+        seed; and cut pixels down to 8 bits where these are left as they are.
+        """
+        if pixels not in _PIXELS:
+            raise ConfigError(f"pixels cannot be '{pixels}'. {did_you_mean(pixels, _PIXELS)}")
+        if not (temperature >= 0 and np.isfinite(temperature)):
+            raise ConfigError(f"temperature must be a number of at least 0, but is {temperature}.")
+        groups = self._groups(latents, ids, given)
+        size = self.config.image_size
+        out = np.empty((len(ids), size, size, 3), dtype=np.float32)
+        for start in range(0, len(ids), self.batch_size):
+            rows = np.arange(start, min(start + self.batch_size, len(ids)))
+            # A full batch every time: matrix products of another size would be summed in another order.
+            filled = np.append(rows, [rows[-1]] * (self.batch_size - len(rows))).astype(int)
+            x = self._draw([g[filled] for g in groups], [ids[i] for i in filled], seed, temperature, pixels)
+            out[rows] = (x[: len(rows)].cpu().numpy().transpose(0, 2, 3, 1) + 1) / 2
+        if not np.isfinite(out).all():
+            raise ModelError(
+                "the Very Deep VAE gives NaN: load its weights again, or check that latents are in its units."
+            )
+        return out
+
+    def _draw(self, groups: list[np.ndarray], ids: list[Any], seed: int, temperature: float, pixels: str) -> Tensor:
+        where = self.network.decoder.gain.device
+
+        def noise(group: int, shape: tuple[int, ...]) -> Tensor:
+            return torch.from_numpy(group_noise(seed, ids, group, shape)).to(where)
+
+        given = [torch.from_numpy(np.ascontiguousarray(g)).to(where) for g in groups]
+        parameters = self.network.decode(given, len(ids), noise, temperature).float()
+        if pixels == "mean" or temperature == 0:
+            return mixture_mean(parameters)
+        c = self.config
+        shape, last = (c.mixtures + 3, c.image_size, c.image_size), len(c.shapes)
+        u = np.stack([picture_rng(seed, i, last).random(shape, dtype=np.float32) for i in ids])
+        return mixture_sample(parameters, torch.from_numpy(u).to(where))
+
+    def _groups(
+        self, latents: np.ndarray | Sequence[np.ndarray], ids: Sequence[Any], given: int | None
+    ) -> list[np.ndarray]:
+        c = self.config
+        vectors = latents if isinstance(latents, np.ndarray) else c.join([np.asarray(g) for g in latents])
+        groups = c.split(vectors)
+        if len(vectors) != len(ids):
+            raise DataError(f"{len(vectors)} rows of latents came with {len(ids)} ids; give one row an id.")
+        if given is not None and not 1 <= given <= len(groups):
+            raise DataError(
+                f"{given} groups should be taken as given, but {len(groups)} came; give 1 to {len(groups)}."
+            )
+        bad = ~np.isfinite(vectors).all(axis=1)
+        if bad.any():
+            raise DataError(
+                f"latents of {int(bad.sum())} stimuli hold NaN or infinite values, first '{ids[bad.argmax()]}'."
+            )
+        return [np.asarray(g, dtype=np.float32) for g in groups[:given]]
+
+
+class VdvaePart(ModulePart):
+    """The network as a part of a run, so that a run needs no folder outside itself."""
+
+    module: Vdvae
+
+    @classmethod
+    def of(cls, network: Vdvae) -> VdvaePart:
+        """The part that holds this network."""
+        return cls(network, network.config.model_dump(mode="json"))
+
+    @classmethod
+    def build(cls, config: dict[str, Any]) -> Vdvae:
+        """An untrained network of these fields of :class:`VdvaeConfig`."""
+        return Vdvae(**config)
+
+
+__all__ = ["VdvaeConfig", "VdvaeDecoder", "VdvaePart"]
+
+
+LAB = "lab"
+
+
+_CONFIG, _WEIGHTS = "config.json", "model.safetensors"
+
+
+@reads("file", ModelError)
+def convert(file: str | Path, folder: str | Path, config: VdvaeConfig | None = None) -> Path:
+    """A checkpoint of the public code as a folder of config.json and model.safetensors.
+
+    Parameters
+    ----------
+    file : weights by name, as the public code saves them; the file of averaged weights (``ema``) is the one to use
+    folder : to make; must not be there
+    config : sizes it was trained with; ImageNet-64's by default
+
+    Returns
+    -------
+    the folder
+
+    Raises
+    ------
+    ModelError
+        When the file wants to run anything, or its tensors are not exactly those of this network.
+    ConfigError
+        When the folder is there already.
+    """
+    from safetensors.torch import save
+
+    config = config or VdvaeConfig.paper()
+    folder = atomic.checked_path(folder)
+    if folder.exists():
+        raise ConfigError(f"{folder} is there already; give a folder that is not, or delete it.")
+    tensors = public_weights(read_foreign(file), config)
+    with atomic.folder(folder) as temporary:
+        (temporary / _WEIGHTS).write_bytes(save(tensors))
+        (temporary / _CONFIG).write_text(json.dumps(config.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8")
+    return folder
+
+
+def public_weights(tensors: dict[str, torch.Tensor], config: VdvaeConfig) -> dict[str, torch.Tensor]:
+    """Tensors of a public checkpoint as weights of :class:`Vdvae`, float32.
+
+    Names are the same on both sides, but for ``module.`` before each in files saved from several processes.
+
+    Raises
+    ------
+    ModelError
+        Naming tensors that are missing, too many, of another shape, or not finite.
+    """
+    import torch
+
+    tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    with torch.device("meta"):
+        wanted = {name: tuple(t.shape) for name, t in _network(config).state_dict().items()}
+    must_fit(tensors, wanted, "a Very Deep VAE")
+    return {name: tensors[name].float().contiguous() for name in wanted}
+
+
+@reads("name", ModelError)
+def load(name: str | Path = LAB, device: str = "cpu", lab_folder: Path | None = None) -> Vdvae:
+    """A trained network, frozen, in evaluation mode.
+
+    Parameters
+    ----------
+    name : "lab" for the one of the zoo, or a folder that :func:`convert` made
+    device : where to put it
+    lab_folder : of the lab's weights; the bundled ones by default
+
+    Raises
+    ------
+    ConfigError
+        For a name that is neither.
+    NotAvailable
+        When the lab's weights are not bundled.
+    ModelError
+        For weights that are damaged or do not fit.
+    """
+    if str(name) == LAB:
+        from phosphene.models import bundled
+
+        return bundled.load("vdvae", device=device, folder=lab_folder)  # type: ignore[return-value]
+    import torch
+
+    from phosphene.training.checkpoint import load_module_state
+
+    folder = _folder(name)
+    with torch.device("meta"):
+        network = _network(read_config(folder))
+    network = network.to_empty(device="cpu")
+    load_module_state(network, read_safetensors(folder / _WEIGHTS), f"the Very Deep VAE in {folder}")
+    return network.eval().requires_grad_(False).to(device)
+
+
+def read_config(name: str | Path = LAB, lab_folder: Path | None = None) -> VdvaeConfig:
+    """Sizes of a trained network. Raises like :func:`load`."""
+    if str(name) == LAB:
+        from phosphene.models import bundled
+
+        return validate(VdvaeConfig, bundled.record("vdvae", lab_folder)["config"], "the zoo's network 'vdvae'")
+    file = _folder(name) / _CONFIG
+    return validate(VdvaeConfig, read_json(file), str(file))
+
+
+@reads("name", ModelError)
+def digest(name: str | Path = LAB, lab_folder: Path | None = None) -> dict[str, str]:
+    """SHA-256 of weights and of sizes: what latents are filed under. Raises like :func:`load`."""
+    if str(name) == LAB:
+        from phosphene.models import bundled
+
+        weights = str(bundled.record("vdvae", lab_folder)["sha256"])
+    else:
+        file = _folder(name) / _WEIGHTS
+        try:
+            with open(file, "rb") as handle:
+                weights = hashlib.file_digest(handle, "sha256").hexdigest()
+        except OSError as error:
+            raise ModelError(f"{file} cannot be read ({error.strerror}).") from error
+    config = read_config(name, lab_folder).model_dump(mode="json")
+    return {"weights": weights, "config": digest_of(json.dumps(config, sort_keys=True))}
+
+
+def _folder(name: str | Path) -> Path:
+    folder = Path(name).expanduser()
+    if not (folder / _CONFIG).is_file():
+        raise ConfigError(
+            f"'{name}' is no Very Deep VAE: expected 'lab', or a folder with {_CONFIG} and {_WEIGHTS}, which "
+            "phosphene.models.vdvae.convert makes of a public checkpoint."
+        )
+    return folder
+
+
+def _network(config: VdvaeConfig) -> Vdvae:
+
+    return Vdvae(**config.model_dump(mode="json"))

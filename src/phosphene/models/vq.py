@@ -1,0 +1,242 @@
+"""Pictures as codes on a grid and back: one face for diffusers' VQModel and for the tokenizer that MaskGIT was published with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from phosphene.errors import DataError
+from phosphene.io.config import Config, validate
+
+if TYPE_CHECKING:
+    from diffusers import VQModel
+
+
+class VqganConfig(Config):
+    """The published tokenizer's sizes."""
+
+    codes: int = Field(1024, ge=2, description="entries of the codebook")
+    code_width: int = Field(256, ge=1, description="values per code")
+    width: int = Field(128, ge=1, description="channels at full size")
+    multipliers: tuple[int, ...] = Field((1, 1, 2, 2, 4), min_length=1, description="channels per halving, of width")
+    blocks: int = Field(2, ge=1, description="residual blocks per size, and in the middle")
+    groups: int = Field(32, ge=1, description="of group norms")
+    eps: float = Field(1e-6, gt=0, description="of group norms; the public weights were trained with 1e-6")
+
+    @property
+    def factor(self) -> int:
+        """Pixels along each side that one code stands for."""
+        return 2 ** (len(self.multipliers) - 1)
+
+
+class Tokenizer:
+    """Pictures to codes and back through a frozen network, in batches.
+
+    Parameters
+    ----------
+    network : diffusers' VQModel, whose pictures are of -1 to 1, or :class:`Vqgan`, whose pictures are of 0 to 1; it is
+        put into evaluation mode
+    batch_size : pictures that go through it at once
+
+    Attributes
+    ----------
+    codes : entries of the codebook
+
+    Examples
+    --------
+    >>> tokenizer = Tokenizer(Vqgan(codes=32, code_width=4, width=8, multipliers=[1, 2], groups=4))
+    >>> tokens = tokenizer.encode(np.zeros((3, 16, 16, 3), dtype=np.uint8))
+    >>> tokens.shape, tokenizer.decode(tokens).shape
+    ((3, 8, 8), (3, 16, 16, 3))
+    """
+
+    def __init__(self, network: VQModel | Vqgan, *, batch_size: int = 10) -> None:
+        self.network, self.batch_size = network.eval(), batch_size
+        self._quantizer = network.quantizer if isinstance(network, Vqgan) else network.quantize
+        self.codes = len(self._quantizer.embedding.weight)
+
+    @torch.no_grad()
+    def encode(self, pixels: np.ndarray) -> np.ndarray:
+        """Codes of pictures.
+
+        Parameters
+        ----------
+        pixels : (n, height, width, 3), uint8 of 0-255 or floats of 0-1; sides a multiple of the network's factor
+
+        Returns
+        -------
+        (n, rows, columns) int64, 0 .. codes - 1
+
+        Raises
+        ------
+        DataError
+            For another shape, or floats outside 0-1.
+        """
+        pixels = np.asarray(pixels)
+        if pixels.ndim != 4 or pixels.shape[3] != 3 or not len(pixels):
+            raise DataError(f"pictures must be (n, height, width, 3) with n above 0, but have shape {pixels.shape}.")
+        if pixels.dtype != np.uint8 and not (pixels.min() >= 0 and pixels.max() <= 1):
+            raise DataError(
+                f"pictures as floats must lie in 0-1, but span {pixels.min():.3g} to {pixels.max():.3g}; clip them, or pass "
+                "uint8 of 0-255."
+            )
+        return np.concatenate([self._encode(pixels[i : i + self.batch_size]) for i in self._starts(pixels)])
+
+    @torch.no_grad()
+    def decode(self, tokens: np.ndarray) -> np.ndarray:
+        """Pictures of codes.
+
+        Parameters
+        ----------
+        tokens : (n, rows, columns) integers, 0 .. codes - 1
+
+        Returns
+        -------
+        (n, height, width, 3) float32, 0-1
+
+        Raises
+        ------
+        DataError
+            For another shape, or values that are no code, such as the mask.
+        """
+        tokens = np.asarray(tokens)
+        if tokens.ndim != 3 or tokens.dtype.kind not in "iu" or not len(tokens):
+            raise DataError(
+                f"codes must be integers (n, rows, columns) with n above 0, but are {tokens.dtype} of shape {tokens.shape}."
+            )
+        if tokens.min() < 0 or tokens.max() >= self.codes:
+            raise DataError(
+                f"codes of this tokenizer are 0 .. {self.codes - 1}, but span {tokens.min()} .. {tokens.max()}; they are "
+                "of another tokenizer, or some are still masked."
+            )
+        out = []
+        for start in self._starts(tokens):
+            part = tokens[start : start + self.batch_size]
+            # A full batch every time: convolutions of another size would be summed in another order.
+            filled = np.concatenate([part, np.repeat(part[-1:], self.batch_size - len(part), axis=0)])
+            out.append(self._decode(filled)[: len(part)])
+        return np.concatenate(out)
+
+    def _starts(self, rows: np.ndarray) -> range:
+        return range(0, len(rows), self.batch_size)
+
+    def _encode(self, pixels: np.ndarray) -> np.ndarray:
+        codebook = self._quantizer.embedding.weight
+        unit = pixels.astype(np.float32) / np.float32(255) if pixels.dtype == np.uint8 else pixels.astype(np.float32)
+        x = torch.from_numpy(np.ascontiguousarray(unit.transpose(0, 3, 1, 2))).to(codebook.device)
+        z = self.network.encoder(x) if isinstance(self.network, Vqgan) else self.network.encode(2 * x - 1).latents
+        n, width, rows, columns = z.shape
+        z = z.permute(0, 2, 3, 1).reshape(-1, width)
+        return torch.cdist(z, codebook).argmin(1).view(n, rows, columns).cpu().numpy()
+
+    def _decode(self, tokens: np.ndarray) -> np.ndarray:
+        codebook = self._quantizer.embedding.weight
+        z = codebook[torch.from_numpy(tokens.astype(np.int64)).to(codebook.device)].permute(0, 3, 1, 2)
+        if isinstance(self.network, Vqgan):
+            x = self.network.decoder(z)
+        else:
+            x = (self.network.decode(z, force_not_quantize=True).sample + 1) / 2
+        return x.clamp(0, 1).float().cpu().numpy().transpose(0, 2, 3, 1)
+
+
+# -- the tokenizer that MaskGIT was published with ---------------------------------------------------------------------
+
+
+class _ResBlock(nn.Module):
+    def __init__(self, c: VqganConfig, n_in: int, n_out: int):
+        super().__init__()
+        self.norm1, self.norm2 = nn.GroupNorm(c.groups, n_in, c.eps), nn.GroupNorm(c.groups, n_out, c.eps)
+        self.conv1 = nn.Conv2d(n_in, n_out, 3, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(n_out, n_out, 3, padding=1, bias=False)
+        self.nin_shortcut = nn.Conv2d(n_out, n_out, 1, bias=False) if n_in != n_out else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv2(F.silu(self.norm2(self.conv1(F.silu(self.norm1(x))))))
+        # Where channels change, the public network adds a projection of the block's output, not of its input.
+        return y + (x if self.nin_shortcut is None else self.nin_shortcut(y))
+
+
+class _Level(nn.Module):
+    """Residual blocks of one size; in the decoder all but the last are followed by a doubling."""
+
+    def __init__(self, c: VqganConfig, n_in: int, n_out: int, doubles: bool = False):
+        super().__init__()
+        self.block = nn.ModuleList(_ResBlock(c, n_in if i == 0 else n_out, n_out) for i in range(c.blocks))
+        self.upsample = nn.ModuleDict({"conv": nn.Conv2d(n_out, n_out, 3, padding=1)}) if doubles else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.block:
+            x = block(x)
+        return x if self.upsample is None else self.upsample["conv"](F.interpolate(x, scale_factor=2, mode="nearest"))
+
+
+class _Encoder(nn.Module):
+    def __init__(self, c: VqganConfig):
+        super().__init__()
+        widths = [c.width * m for m in c.multipliers]
+        self.conv_in = nn.Conv2d(3, c.width, 3, padding=1, bias=False)
+        self.down = nn.ModuleList(_Level(c, a, b) for a, b in zip([c.width, *widths], widths, strict=False))
+        self.mid = nn.ModuleList(_ResBlock(c, widths[-1], widths[-1]) for _ in range(c.blocks))
+        self.norm_out = nn.GroupNorm(c.groups, widths[-1], c.eps)
+        self.conv_out = nn.Conv2d(widths[-1], c.code_width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pictures (n, 3, height, width), 0-1, to latents (n, code_width, height / factor, width / factor)."""
+        x = self.conv_in(x)
+        for i, level in enumerate(self.down):
+            x = level(x if i == 0 else F.avg_pool2d(x, 2))
+        for block in self.mid:
+            x = block(x)
+        return self.conv_out(F.silu(self.norm_out(x)))
+
+
+class _Decoder(nn.Module):
+    def __init__(self, c: VqganConfig):
+        super().__init__()
+        widths = [c.width * m for m in reversed(c.multipliers)]
+        last = len(widths) - 1
+        self.conv_in = nn.Conv2d(c.code_width, widths[0], 3, padding=1)
+        self.mid = nn.ModuleList(_ResBlock(c, widths[0], widths[0]) for _ in range(c.blocks))
+        pairs = zip([widths[0], *widths], widths, strict=False)
+        self.up = nn.ModuleList(_Level(c, a, b, doubles=i < last) for i, (a, b) in enumerate(pairs))
+        self.norm_out = nn.GroupNorm(c.groups, widths[-1], c.eps)
+        self.conv_out = nn.Conv2d(widths[-1], 3, 3, padding=1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Latents to pictures, nominally 0-1, not clipped."""
+        x = self.conv_in(z)
+        for part in (*self.mid, *self.up):
+            x = part(x)
+        return self.conv_out(F.silu(self.norm_out(x)))
+
+
+class Vqgan(nn.Module):
+    """The convolutional tokenizer of MaskGIT: 256 x 256 pictures as 16 x 16 codes of 1024 (LEA, section 3.3).
+
+    No attention, average pooling on the way down, nearest neighbours on the way up. Pictures are 0-1 on both ends.
+
+    Parameters
+    ----------
+    config : fields of :class:`VqganConfig`; the published sizes by default (54,515,587 weights). Weights are drawn from
+        torch's global generator
+
+    Raises
+    ------
+    ConfigError
+        For fields that do not exist or do not fit.
+
+    References
+    ----------
+    Chang et al. 2022, "MaskGIT"; its public code.
+    """
+
+    def __init__(self, **config: Any):
+        super().__init__()
+        self.config = c = validate(VqganConfig, config, "the configuration of the tokenizer")
+        self.encoder, self.decoder = _Encoder(c), _Decoder(c)
+        self.quantizer = nn.ModuleDict({"embedding": nn.Embedding(c.codes, c.code_width)})

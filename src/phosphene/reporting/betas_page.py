@@ -1,0 +1,265 @@
+"""A page about single-trial betas: is the design sound, what was chosen for each voxel, are the betas reliable?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
+
+import numpy as np
+import pandas as pd
+
+from phosphene.betas.folder import FOUND
+from phosphene.data import read_dataset
+from phosphene.errors import DataError
+from phosphene.io import atomic
+from phosphene.reporting import betas_figures as draw
+from phosphene.reporting.html import render
+from phosphene.reporting.run_figures import figure_values
+from phosphene.reporting.wording import capital
+from phosphene.reporting.words import number, whole
+from phosphene.types import Trials
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_KINDS = {
+    "lsa": "one model of all trials, one response for all voxels (LSA)",
+    "lss": "each trial in a model of its own, one response for all voxels (LSS)",
+    "b": "a response chosen for each voxel (type B)",
+    "c": "a response chosen for each voxel, noise components removed (type C)",
+    "d": "a response chosen for each voxel, noise components removed, ridge of its own strength (type D)",
+}
+_VERDICT = {"ok": "pass", "note": "flag", "problem": "fail"}
+_FRACTIONS = np.arange(1, 21) / 20
+
+
+def betas_report(folder: str | Path, subject: str | None = None, out: str | Path | None = None) -> Path:
+    """Write one self-contained HTML page about betas that :func:`phosphene.betas.betas_from_folder` made.
+
+    Parameters
+    ----------
+    folder : the data set's
+    subject : of it; the first by default
+    out : file to write; ``report.html`` in the folder by default
+
+    Returns
+    -------
+    Path of the page
+
+    Raises
+    ------
+    DataError
+        When the folder holds no betas, or what was found on the way is missing or damaged.
+    """
+    folder = Path(folder)
+    dataset = read_dataset(folder)
+    trials = dataset.trials(subject or next(iter(dataset.subjects)))
+    found = _found(folder / FOUND)
+    values = _page(trials, found)
+    text = render(values, "betas.html")
+    path = folder / "report.html" if out is None else atomic.checked_path(out)
+    atomic.write_text(path, text)
+    return path
+
+
+def _found(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {key: file[key] for key in file.files}
+    except (OSError, ValueError, EOFError, KeyError, BadZipFile) as error:
+        raise DataError(
+            f"{path} cannot be read ({error}), so there is nothing to report. Run `phosphene betas` again with --replace."
+        ) from error
+
+
+def _page(trials: Trials, found: dict[str, np.ndarray]) -> dict[str, Any]:
+    p, voxels = trials.provenance, trials.voxels
+    checks = [
+        {"verdict": _VERDICT.get(level, "flag"), "title": what, "reason": f"{capital(detail)} {step}".strip()}
+        for level, what, detail, step in p.get("design_check", [])
+    ]
+    checks.append(_believed(trials))
+    counts = [(v, n) for v in ("fail", "flag", "pass") if (n := sum(c["verdict"] == v for c in checks))]
+    return {
+        "title": f"Betas of {trials.subject}",
+        "name": str(p.get("source", "")),
+        "lede": _lede(trials),
+        "conclusions": _conclusions(trials, found),
+        "checks": checks,
+        "counts": counts,
+        "design": _design(trials, found),
+        "chosen": _chosen(trials, found),
+        "reliability": _reliability(trials, found),
+        "carpet": _figure(
+            lambda: draw.carpet(found["carpet"], found["carpet_ends_s"], found["carpet_onsets_s"]),
+            "All runs side by side: each row a voxel, each column a volume, dark below and bright above its mean.",
+            "Each row is the mean of a few voxels in standard deviations, drift removed, the most responsive above. Stripes "
+            "through all rows are movement or breathing; the rhythm of the trials should show above only.",
+        ),
+        "options": [(k, _plain(v)) for k, v in dict(p.get("options", {})).items()],
+        "facts": [
+            ("unit", p.get("unit")), ("responses", p.get("hrf_library")), ("noise components", p.get("n_components")),
+            ("voxels", whole(len(voxels))), ("trials", whole(len(trials))), ("ROIs", ", ".join(trials.rois) or "none"),
+        ],
+    }  # fmt: skip
+
+
+def _lede(trials: Trials) -> str:
+    p = trials.provenance
+    kind = _KINDS.get(str(p.get("kind")), str(p.get("kind")))
+    return (
+        f"{whole(len(trials))} trials of {whole(len(trials.stimulus_ids))} stimuli in {whole(trials.n_voxels)} voxels, "
+        f"from {whole(p.get('runs'))} runs: {kind}."
+    )
+
+
+def _believed(trials: Trials) -> dict[str, str]:
+    p = trials.provenance
+    share = p.get("split_half_share")
+    if share is None:
+        return {
+            "verdict": "flag", "title": "reliability",
+            "reason": "Fewer than three stimuli were shown twice, so nothing here says whether the betas hold signal.",
+        }  # fmt: skip
+    reason = f"{share:.0%} of voxels answer to the same stimulus alike above chance; 5 % are expected by chance."
+    verdict = "pass" if share > 0.1 else "flag" if share > 0.06 else "fail"
+    return {"verdict": verdict, "title": "reliability", "reason": reason}
+
+
+def _conclusions(trials: Trials, found: dict[str, np.ndarray]) -> list[str]:
+    p, voxels = trials.provenance, trials.voxels
+    out = []
+    timing = next((c for c in p.get("design_check", []) if c[1] == "onsets"), None)
+    moved = float(p.get("options", {}).get("onset_shift_s", 0))
+    if timing and timing[0] == "problem":
+        out.append("Do not use these betas yet: the onsets of the files do not seem to be when something was shown.")
+    elif moved:
+        out.append(
+            f"The onsets were moved by {signed(moved)} s, as the data ask; betas of the files' onsets would be poor."
+        )
+    else:
+        out.append("The onsets agree with the data.")
+    share = p.get("split_half_share")
+    if share is not None:
+        found_ = "There is signal" if share > 0.1 else "Hardly more signal than chance was found"
+        out.append(f"{found_}: {share:.0%} of voxels are reliable, where chance gives 5 %.")
+    if len(found["curve"]):
+        n = p.get("n_components", 0)
+        out.append(
+            f"{n} noise component{'s' if n != 1 else ''} shared by all voxels {'were' if n != 1 else 'was'} removed, because "
+            "that makes repeats agree better." if n else "No noise component was removed: none made repeats agree better."
+        )  # fmt: skip
+    if "fraction" in voxels and np.ptp(voxels["fraction"]) > 0:
+        strong = float((voxels["fraction"] <= 0.5).mean())
+        out.append(f"Ridge shrinks {strong:.0%} of voxels to half or less: those whose single trials are mostly noise.")
+    return out
+
+
+def _design(trials: Trials, found: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+    p = trials.provenance
+    moved = float(p.get("options", {}).get("onset_shift_s", 0))
+    suspect = "too late" in str(p.get("onset_check")) or "too early" in str(p.get("onset_check"))
+    shifts, r2 = found["shifts_s"], found["shift_r2"]
+    best = float(shifts[r2.argmax()]) if suspect else None
+    table = pd.DataFrame({k.removeprefix("run_"): v for k, v in found.items() if k.startswith("run_")})
+    out = [
+        _figure(
+            lambda: draw.timing(shifts, r2, best, moved), "Variance explained against the shift of all onsets.",
+            "One regressor that only knows that something is shown, moved early and late. Its peak should stand near 0; "
+            "a second or so off is people's responses, more is the clock.",
+        ),
+        _figure(
+            lambda: draw.runs(table), "Length of every run and the span of its onsets.",
+            f"Every run, from its first to its last onset. A beta's variance is {number(table['inflation'].median(), 1)} times "
+            "that of a trial standing alone.",
+        ),
+    ]  # fmt: skip
+    if len(found["repeats"]) > 1:
+        out.append(_figure(
+            lambda: draw.repeats(found["repeats"]), "How many stimuli were shown how often.",
+            "Stimuli by how often they were shown. Only repeats tell signal from noise.",
+        ))  # fmt: skip
+    return out
+
+
+def _chosen(trials: Trials, found: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+    p, voxels = trials.provenance, trials.voxels
+    out = []
+    if len(found["curve"]) > 1:
+        n = int(p.get("n_components", 0))
+        out.append(_figure(
+            lambda: draw.components(found["curve"], n), "Gain in agreement of repeats against noise components.",
+            "How much better betas of a stimulus agree with those in other runs when so many noise components are removed; the "
+            "fewest that reach nearly the most are used.",
+        ))  # fmt: skip
+    if str(p.get("kind")) in ("b", "c", "d"):
+        bar = p.get("on_off_threshold")
+        bar = float(np.median(voxels["on_off_r2"])) if bar is None else float(bar)
+        shown = voxels.loc[voxels["on_off_r2"] > bar, "hrf"].to_numpy(float)
+        shapes = np.arange(max(20, int(voxels["hrf"].max()) + 1))
+        out.append(_figure(
+            lambda: draw.histogram(shown, "response (0 earliest, 19 latest)", shapes), "How many voxels have each response.",
+            f"Which response explains most, in the {whole(len(shown))} voxels that respond (on-off R² over {number(bar, 1)} %). "
+            "A heap at either end means that responses are earlier or later than all of the library: look at the onsets.",
+        ))  # fmt: skip
+    if "fraction" in voxels:
+        out.append(_figure(
+            lambda: draw.histogram(voxels["fraction"].to_numpy(float), "length kept, share of least squares", _FRACTIONS),
+            "How many voxels have each fraction of ridge.",
+            "How far each voxel's betas are shrunk: 1 not at all. Cross-validated over runs.",
+        ))  # fmt: skip
+    out += _maps(voxels, str(p.get("kind")))
+    return out
+
+
+def _maps(voxels: pd.DataFrame, kind: str) -> list[dict[str, Any]]:
+    wanted = [("on_off_r2", "on-off R², %", None, 'Variance that "something is shown" explains.')]
+    if kind in ("b", "c", "d"):
+        text = "Response chosen, 0 earliest to 19 latest: neighbours agree where there is signal, and differ where there is none."
+        wanted.append(("hrf", "response", (0, 19), text))
+    if "fraction" in voxels:
+        wanted.append(("fraction", "fraction", (0, 1), "Fraction of ridge."))
+    return [f for column, *rest in wanted for f in _map(voxels, column, *rest)]
+
+
+def _map(
+    voxels: pd.DataFrame, column: str, label: str, limits: tuple[float, float] | None, text: str
+) -> list[dict[str, Any]]:
+    if not {"i", "j", "k"} <= set(voxels):
+        return []
+    values = voxels[column].to_numpy(float)
+    return [_figure(lambda: draw.slices(voxels, values, label, limits), f"Map over slices. {text}", text)]
+
+
+def _reliability(trials: Trials, found: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+    if "null_counts" not in found or "split_half" not in trials.voxels:
+        return []
+    p = trials.provenance
+    r = trials.voxels["split_half"].to_numpy(float)
+    return [
+        _figure(
+            lambda: draw.reliability(r, found["null_edges"], found["null_counts"], float(p["split_half_bar"])),
+            "Split-half correlations of voxels beside those with shuffled stimuli.",
+            f"Means of even against odd showings over {whole(p['split_half_stimuli'])} stimuli, each run centred: median r "
+            f"{number(np.median(r))}, 90th percentile {number(np.quantile(r, 0.9))}; with stimuli shuffled 95 % stay below "
+            f"{number(p['split_half_bar'])}.",
+        ),
+        *_map(trials.voxels, "split_half", "r", None, "Split-half reliability of every voxel."),
+    ]
+
+
+def _figure(make: Callable[[], Figure], alt: str, caption: str) -> dict[str, Any]:
+    return figure_values(make(), alt, caption)
+
+
+def signed(value: float) -> str:
+    """A number with its sign, minus as a minus."""
+    return f"{value:+g}".replace("-", "−")
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return "automatic"
+    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)

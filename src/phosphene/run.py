@@ -1,0 +1,200 @@
+"""What a run was told, and a run opened together with its data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field, create_model
+
+from phosphene import recipes
+from phosphene.data import registry, splits
+from phosphene.data.quality import Screen
+from phosphene.errors import ConfigError, ModelError, did_you_mean
+from phosphene.io.atomic import checked_path
+from phosphene.io.config import FORMAT, Config, read_yaml, resolve
+from phosphene.io.folder import RunFolder
+from phosphene.recipes.base import Recipe, RecipeConfig
+from phosphene.types import Dataset, Split, Stimuli, Trials
+
+TEST = "test"
+
+
+class DataConfig(Config):
+    """Which trials. The folder they lie in is no part of the science and of no digest."""
+
+    name: str = Field(description="data set, or path to a file or folder")
+    subject: str | None = Field(None, description="person; the first by default")
+    root: str | None = Field(None, description="folder of the data set; PHOSPHENE_DATA otherwise")
+    roi: str | None = Field(None, description="ROI expression such as V1+V2; all voxels by default")
+    nan: Literal["error", "drop", "impute"] = Field("error", description="what to do with voxels that hold NaN")
+    options: dict[str, Any] = Field(default_factory=dict, description="options of the reader")
+
+
+class RunConfig(Config):
+    """Everything `fit` is told. `recipe` is the configuration of the recipe named."""
+
+    format: int = FORMAT
+    recipe: RecipeConfig
+    data: DataConfig
+    split: str | None = Field(
+        None, description="named split, kfold:K, cluster:K, or a file; the data set's first by default"
+    )
+    preset: str = Field("lab", description="lab, paper, or another that the recipe has")
+    seed: int = Field(0, ge=0, lt=2**32)
+
+
+def configure(recipe: str, layers: Sequence[tuple[str, Mapping[str, Any]]]) -> tuple[RunConfig, dict[str, str]]:
+    """The configuration of a run, and where each value came from.
+
+    Parameters
+    ----------
+    recipe : its name
+    layers : (origin, values), later ones winning; the recipe's preset lies below them all
+
+    Raises
+    ------
+    ConfigError
+        Unknown recipe, preset or key, wrong type, value out of range.
+    """
+    cls = recipes.recipe(recipe)
+    model = create_model("RunConfig", __base__=RunConfig, recipe=(cls.config_class, cls.config_class()))
+    preset = next((v["preset"] for _, v in reversed(layers) if "preset" in v), "lab")
+    if preset not in cls.presets:
+        raise ConfigError(f"the recipe {recipe} has no preset '{preset}'. {did_you_mean(preset, cls.presets)}")
+    below: list[tuple[str, Mapping[str, Any]]] = [("recipe", {"recipe.kind": recipe})]
+    if cls.preset(preset):
+        below.append((f"preset {preset}", {"recipe": cls.preset(preset)}))
+    config, origins = resolve(model, [*below, *layers])
+    return _with_absolute_paths(config), origins
+
+
+def _with_absolute_paths(config: RunConfig) -> RunConfig:
+    """So that a run can be opened from any folder."""
+    data = config.data
+    name = data.name if data.name in registry.known() else _absolute_if_there(data.name)
+    root = None if data.root is None else str(checked_path(data.root).resolve())
+    split = None if config.split is None else _absolute_if_there(config.split)
+    return config.model_copy(update={"data": data.model_copy(update={"name": name, "root": root}), "split": split})
+
+
+def _absolute_if_there(text: str) -> str:
+    path = checked_path(text)
+    return str(path.resolve()) if path.exists() else text
+
+
+# -- one opened run ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run together with the data it is about."""
+
+    run: RunFolder
+    config: RunConfig
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The data set, opened from where the configuration says."""
+        data = self.config.data
+        spec = f"{data.name}:{data.subject}" if data.subject else data.name
+        return registry.open_dataset(spec, root=data.root, options=data.options)
+
+    @cached_property
+    def trials(self) -> Trials:
+        """Every usable trial of the subject, ROI selected. Values to impute are still NaN: see `sides`."""
+        return self._usable(self.config.data.subject)
+
+    def _usable(self, subject: str | None) -> Trials:
+        trials = self.dataset.trials(subject)
+        if self.config.data.roi:
+            trials = trials.select(roi=self.config.data.roi)
+        nan = self.config.data.nan
+        return trials if nan == "impute" else Screen(nan).fit(trials).apply(trials)
+
+    @cached_property
+    def stimuli(self) -> Stimuli:
+        """Stimuli the subject saw and whose picture is there."""
+        return self.dataset.stimuli.select(self.trials.stimulus_ids).available()
+
+    @cached_property
+    def folds(self) -> list[Split]:
+        """One split, or one per fold."""
+        see = partial(_see, self.dataset.name)
+        return splits.resolve(self.dataset, self.trials, self.config.split, seed=self.config.seed, see=see)
+
+    def sides(self, fold: int) -> tuple[Trials, Trials]:
+        """Training and test trials of a fold, those without a picture left out, imputed from training trials."""
+        there = self.stimuli.ids.astype(str)
+        train, test = (t.take(np.isin(t.stimuli.astype(str), there)) for t in self.folds[fold].apply(self.trials))
+        if self.config.data.nan != "impute":
+            return train, test
+        screen = Screen("impute").fit(train)
+        return screen.apply(train), screen.apply(test)
+
+    def unpaired(self, fold: int) -> list[Trials]:
+        """Responses that self-supervised stages may see without their pictures.
+
+        In setting relax the test responses of the fold, repeats averaged; and training responses of the other subjects
+        that the recipe asks for (no trial of a test stimulus, imputed from their own).
+        """
+        config = self.config.recipe
+        out = []
+        if config.setting == "relax":
+            out.append(_without_pictures(self.sides(fold)[1].average_repeats()))
+        for subject in recipes.recipe(config.kind).other_subjects(config):
+            trials = self._usable(subject)
+            if self.config.data.nan == "impute":
+                trials = Screen("impute").fit(trials).apply(trials)
+            tested = set(self.sides(fold)[1].stimuli)
+            out.append(_without_pictures(trials.take(np.array([s not in tested for s in trials.stimuli]))))
+        return out
+
+    def place(self, fold: int) -> Path:
+        """Folder of a fold's recipe: the run itself where there is one split only."""
+        return self.run.path if len(self.folds) == 1 else self.run.path / "folds" / f"{fold:02d}"
+
+    def recipe(self, fold: int) -> Recipe:
+        """The fitted recipe of a fold. Raises ModelError when it is not fitted or damaged."""
+        if not (self.place(fold) / "recipe.json").is_file():
+            raise ModelError(
+                f"{self.run.path} is not fitted to the end. Run the same `phosphene fit` command again; it goes on."
+            )
+        return recipes.recipe(self.config.recipe.kind).load(self.place(fold))
+
+
+def _see(dataset: str, stimuli: Stimuli) -> np.ndarray:
+    """What `cluster:K` tells pictures apart by."""
+    from phosphene.flow.likeness import features_of
+
+    return features_of(dataset, stimuli)[0]
+
+
+def _without_pictures(trials: Trials) -> Trials:
+    return replace(trials, table=trials.table.assign(stimulus=[f"unknown-{n}" for n in range(len(trials))]))
+
+
+def open_run(path: str | Path, root: str | None = None) -> Run:
+    """A run made by `fit`.
+
+    Parameters
+    ----------
+    path : its folder
+    root : where the data lie now, if they moved since
+
+    Raises
+    ------
+    ModelError, ConfigError
+        When the folder holds no run, or its configuration cannot be read.
+    """
+    run = RunFolder.existing(path)
+    values = read_yaml(run.path / "config.yaml")
+    kind = str(values.get("recipe", {}).get("kind", ""))
+    layers: list[tuple[str, Mapping[str, Any]]] = [("config.yaml", values)]
+    if root is not None:
+        layers.append(("--root", {"data.root": root}))
+    return Run(run, configure(kind, layers)[0])

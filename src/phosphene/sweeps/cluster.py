@@ -1,0 +1,100 @@
+"""A sweep as an array of cluster jobs, one per run, through submitit. A job that is preempted is queued again.
+
+Every job is one call of :func:`phosphene.sweeps.run.one`, so that a run made on the cluster equals one made here; finished
+stages are shared through the sweep's folder, which all nodes must see.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from phosphene.errors import ConfigError, NotAvailable
+from phosphene.io.progress import Progress
+from phosphene.sweeps.run import Sweep, one
+
+
+class Job:
+    """What one element of the array does."""
+
+    def __init__(self, whole: Sweep) -> None:
+        self.whole = whole
+
+    def __call__(self, name: str) -> bool:
+        """Make one run."""
+        return one(self.whole, name, Progress())
+
+    def checkpoint(self, name: str) -> Any:
+        """Called by submitit when the job is about to be preempted: the same again, which goes on where it stopped."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self, name)
+
+
+def submit(
+    whole: Sweep,
+    names: Sequence[str],
+    options: Mapping[str, Any],
+    *,
+    cluster: str = "slurm",
+    at_once: int | None = None,
+) -> list[Any]:
+    """Queue the runs.
+
+    Parameters
+    ----------
+    whole : the sweep
+    names : of its runs
+    options : of submitit's executor, such as ``{"timeout_min": 240, "slurm_partition": "gpu", "gpus_per_node": 1}``
+    cluster : ``slurm``, or ``local``: the same through processes of this machine
+    at_once : jobs that may run at the same time
+
+    Returns
+    -------
+    list of submitit jobs; their scripts and logs lie in OUT/jobs
+
+    Raises
+    ------
+    ConfigError
+        For an option with a line break, or a name that is none.
+    NotAvailable
+        When submitit is not installed, or there is no SLURM.
+    """
+    try:
+        import submitit
+    except ImportError as error:
+        raise NotAvailable(
+            "cluster jobs need submitit, which is not installed: pip install 'phosphene[slurm]'. Without it, "
+            "--workers N uses this machine."
+        ) from error
+    _refuse_lines({"the sweep's folder": str(whole.out), **options})
+    folder = whole.out / "jobs"
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        executor = submitit.AutoExecutor(folder=str(folder), cluster=cluster)
+    except RuntimeError as error:
+        raise NotAvailable(f"no jobs can be submitted from here ({error}). Log in where `sbatch` is found.") from error
+    limits = {"slurm_array_parallelism": at_once} if at_once and cluster == "slurm" else {}
+    executor.update_parameters(name=_job_name(whole.out), **limits, **options)
+    return executor.map_array(Job(whole), list(names))
+
+
+def _refuse_lines(options: Mapping[str, Any]) -> None:
+    """submitit quotes every value of a job script; a line break would still end the comment that a value stands in."""
+    for key, value in options.items():
+        for text in (key, *(value if isinstance(value, (list, tuple)) else [value])):
+            if any(ord(c) < 32 or ord(c) == 127 for c in str(text)):
+                raise ConfigError(
+                    f"{key} of a cluster job holds a line break or another control character ({str(text)[:80]!r}), which would "
+                    "end its line in the job script and begin a command. Write it on one line."
+                )
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", key) and key != "the sweep's folder":
+            raise ConfigError(
+                f"'{key}' is no option of a cluster job; options look like timeout_min or slurm_partition."
+            )
+
+
+def _job_name(out: Path) -> str:
+    return "phosphene-" + "".join(c if c.isalnum() or c in "-_" else "-" for c in out.resolve().name)[:40]

@@ -1,0 +1,211 @@
+"""A sweep file, and the runs it asks for. Reading it fits nothing; every run is resolved before the first one starts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+
+from phosphene import flow
+from phosphene.errors import ConfigError
+from phosphene.io.atomic import checked_path
+from phosphene.io.config import Config, flatten, read_yaml, validate
+from phosphene.types import digest_of
+
+Axis = dict[str, list[Any]]
+_LONGEST_NAME = 90
+
+
+class GridFile(Config):
+    """Contents of a sweep file; `configs/README.md` explains it with examples."""
+
+    title: str = Field("", description="what is asked")
+    recipe: str | None = Field(None, description="name of the recipe, where no axis says it")
+    base: dict[str, Any] = Field(default_factory=dict, description="values all runs share")
+    grid: list[Axis] = Field(description="axes: keys to lists of equal length; keys of one axis move together")
+    crossed: bool = Field(False, description="every combination of points, or the base and each point alone")
+    repeat: list[Axis] = Field(default_factory=list, description="axes crossed with all of this: seeds, subjects")
+    controls: list[str] | None = Field(
+        None, description="control inputs that are decoded too; those of a run if not set"
+    )
+    analyses: list[str] = Field(default_factory=list, description="asked of every run that can answer")
+    metrics: list[str] = Field(
+        default_factory=list,
+        description="shown, the most important first: METRIC, INPUT:METRIC, with a * at its end all that start so",
+    )
+
+    @model_validator(mode="after")
+    def _axes_are_even(self) -> Self:
+        for axis in [*self.grid, *self.repeat]:
+            lengths = {key: len(values) for key, values in axis.items()}
+            if not lengths or len(set(lengths.values())) != 1 or not min(lengths.values()):
+                raise ValueError(f"the keys of one axis need lists of equal length, at least 1, but have {lengths}")
+        crossed = [*(self.grid if self.crossed else []), *self.repeat]
+        keys = [key for axis in crossed for key in axis]
+        twice = sorted({k for k in keys if keys.count(k) > 1})
+        if twice:
+            raise ValueError(f"{', '.join(twice)} stands in two axes that are crossed")
+        if any("label" in axis for axis in self.repeat):
+            raise ValueError("a label names a point of the grid, not a repetition")
+        science = [axis for axis in self.grid if any(not is_data(k) for k in axis)]
+        if self.crossed and len(science) > 1 and any("label" in axis for axis in science):
+            raise ValueError("a label stands for all that a point sets but its data, so no second axis may set more")
+        return self
+
+
+@dataclass(frozen=True)
+class Point:
+    """One place in the grid. Several points may lie on the same run.
+
+    Parameters
+    ----------
+    axis : number of the axis that is moved; -1 for the base, and where axes are crossed
+    sets : what is set over the base
+    repeat : which repetition
+    run : name of the run's folder
+    """
+
+    axis: int
+    sets: Mapping[str, Any]
+    repeat: Mapping[str, Any]
+    run: str
+
+    @property
+    def label(self) -> str:
+        """What this point sets, as people read it; "base" where that is nothing."""
+        return ", ".join(v if k == "label" else f"{_short(k)} {value_words(v)}" for k, v in _told(self.sets)) or "base"
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run: its configuration, and where each value came from."""
+
+    name: str
+    config: flow.RunConfig
+    origins: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class SweepGrid:
+    """A sweep file with every run resolved.
+
+    Attributes
+    ----------
+    file : its contents
+    points : in the order of the file
+    runs : by name, each once
+    """
+
+    file: GridFile
+    points: Sequence[Point]
+    runs: Mapping[str, Planned]
+
+
+def read_grid(path: str | Path, layers: Sequence[tuple[str, Mapping[str, Any]]] = ()) -> SweepGrid:
+    """Read a sweep file.
+
+    Parameters
+    ----------
+    path : YAML file
+    layers : (origin, values) laid over the base of the file, under what the axes set
+
+    Raises
+    ------
+    ConfigError
+        For an unknown key, an uneven axis, or a point that is no valid run; the message names the point.
+    """
+    path = checked_path(path)
+    content = read_yaml(path)
+    file = validate(GridFile, content, str(path))
+    places: list[tuple[int, dict[str, Any]]]
+    if file.crossed:
+        places = [(-1, _joined(chosen)) for chosen in product(*map(_places, file.grid))]
+    else:
+        named = all("recipe" in axis or "config" in axis for axis in file.grid)
+        base = [] if file.recipe is None and named else [(-1, {})]
+        places = [*base, *((n, place) for n, axis in enumerate(file.grid) for place in _places(axis))]
+    points: list[Point] = []
+    runs: dict[str, Planned] = {}  # by digest: a point that leaves everything as another has it is that run
+    for repeat in map(_joined, product(*map(_places, file.repeat))):
+        for axis, sets in places:
+            planned = _planned(file, path, sets, repeat, layers)
+            planned = runs.setdefault(planned.name.rpartition("-")[2], planned)
+            points.append(Point(axis, sets, repeat, planned.name))
+    return SweepGrid(file, points, {planned.name: planned for planned in runs.values()})
+
+
+def _places(axis: Axis) -> list[dict[str, Any]]:
+    return [dict(zip(axis, values, strict=True)) for values in zip(*axis.values(), strict=True)]
+
+
+def _joined(places: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {key: value for place in places for key, value in place.items()}
+
+
+def _planned(
+    file: GridFile,
+    path: Path,
+    sets: Mapping[str, Any],
+    repeat: Mapping[str, Any],
+    layers: Sequence[tuple[str, Mapping[str, Any]]],
+) -> Planned:
+    values = {k: v for k, v in {**sets, **repeat}.items() if k != "label"}
+    where = f"{path}, point '{', '.join(f'{k}={value_words(v)}' for k, v in values.items()) or 'base'}'"
+    recipe, extra = values.pop("recipe", file.recipe), values.pop("config", None)
+    if _is_file(recipe):
+        if extra is not None:
+            raise ConfigError(f"{where}: both 'recipe' and 'config' name a file; name one.")
+        recipe, extra = None, recipe
+    stack = [("sweep", file.base), *layers]
+    if extra is not None:
+        own = read_yaml(path.parent / str(extra))
+        recipe = flatten(own).get("recipe.kind", recipe)
+        stack.append((str(extra), own))
+    if recipe is None:
+        asked = f"write recipe.kind into {extra}, or set 'recipe'" if extra else "set 'recipe'"
+        raise ConfigError(f"{where}: no recipe is named; {asked} at the top of the sweep or in an axis.")
+    try:
+        config, origins = flow.configure(str(recipe), [*stack, ("point", values)])
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    # Controls and analyses belong to it as well: a run is done when all that was asked is there.
+    digest = digest_of(config.recipe.kind, config.model_dump(mode="json"), [file.controls, file.analyses])[:8]
+    return Planned(f"{_name(sets, repeat)}-{digest}", config, origins)
+
+
+def is_data(key: str) -> bool:
+    """Whether a key says what is decoded, not how: points that differ in it are not compared."""
+    return key == "split" or key.startswith("data.")
+
+
+def _told(sets: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """What is said of a point: its label and its data, or all it sets."""
+    return [(k, v) for k, v in sets.items() if "label" not in sets or k == "label" or is_data(k)]
+
+
+def _name(sets: Mapping[str, Any], repeat: Mapping[str, Any]) -> str:
+    told = [*_told(sets), *repeat.items()]
+    parts = [v if k == "label" else f"{_short(k)}={value_words(v)}" for k, v in told] or ["base"]
+    return re.sub(r"[^A-Za-z0-9=.,_-]+", "-", ",".join(parts))[:_LONGEST_NAME].strip("-,.")
+
+
+def _short(key: str) -> str:
+    return key if key in ("recipe", "config", "seed") else key.removeprefix("recipe.")
+
+
+def _is_file(value: Any) -> bool:
+    return isinstance(value, str) and value.endswith((".yaml", ".yml"))
+
+
+def value_words(value: Any) -> str:
+    """A value of a point as labels have it."""
+    if isinstance(value, Mapping):
+        return str(value.get("kind", "; ".join(f"{k} {v}" for k, v in value.items())))
+    if _is_file(value):
+        return Path(value).stem
+    return "none" if value is None else str(value)

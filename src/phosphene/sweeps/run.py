@@ -1,0 +1,222 @@
+"""Run what a grid asks for: in this process, in several, or as an array of cluster jobs. Finished runs are left alone.
+
+::
+
+    OUT/
+      grid.yaml            the sweep file as it was read
+      runs/NAME/           one run each, as `phosphene fit`, `decode`, `encode`, `evaluate` and `analyse` make it
+      stages/              finished stages, shared by all runs that need the same ones
+      done/NAME.json       what a finished run took; failed/NAME.txt says why one is missing
+      points.csv           one row per point and score;  summary.csv  over repetitions
+      figure.png;  sweep.html    one page over all of it
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from phosphene import flow, recipes
+from phosphene._version import __version__
+from phosphene.analysis import analyse, analysis
+from phosphene.errors import ConfigError, MachineError, PhospheneError, did_you_mean
+from phosphene.io import atomic
+from phosphene.io.claims import claimed
+from phosphene.io.folder import read_json
+from phosphene.io.progress import Progress, duration
+from phosphene.sweeps.grid import Planned, SweepGrid, read_grid
+from phosphene.types.identity import few
+
+Layers = Sequence[tuple[str, Mapping[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A grid and the folder its runs lie in. Small and plain, so that it can be sent to another process.
+
+    Parameters
+    ----------
+    file : the sweep file
+    out : folder of all runs
+    layers : values over the base of the file
+    """
+
+    file: Path
+    out: Path
+    layers: Layers = ()
+
+    @property
+    def grid(self) -> SweepGrid:
+        """The grid, read now."""
+        return read_grid(self.file, self.layers)
+
+    def folder(self, name: str) -> Path:
+        """Where a run lies."""
+        return self.out / "runs" / name
+
+    def is_done(self, name: str) -> bool:
+        """Whether everything asked of a run is there, made by this version."""
+        record = self.out / "done" / f"{name}.json"
+        return record.is_file() and read_json(record).get("phosphene") == __version__
+
+    def failure(self, name: str) -> str:
+        """Why a run is missing; "" where nothing failed. The whole traceback is in ``failed/NAME.txt``."""
+        file = self.out / "failed" / f"{name}.txt"
+        if not file.is_file():
+            return ""
+        return file.read_text(encoding="utf-8").strip().splitlines()[-1].removeprefix("phosphene.errors.")
+
+
+def sweep(
+    file: str | Path,
+    out: str | Path,
+    *,
+    layers: Layers = (),
+    workers: int = 1,
+    only: Sequence[str] | None = None,
+    progress: Progress | None = None,
+) -> Sweep:
+    """Make every run of a sweep that is not there yet, and the tables over all of them.
+
+    Parameters
+    ----------
+    file : the sweep file
+    out : folder of all runs; the same call goes on with it
+    layers : (origin, values) over the base of the file
+    workers : processes at a time on this machine, which share its cores
+    only : names of runs, where not all are wanted; ``*`` stands for anything
+    progress : where progress is shown
+
+    Returns
+    -------
+    Sweep
+
+    Raises
+    ------
+    ConfigError
+        When `only` names no run of the sweep.
+    MachineError
+        At the end, when some runs failed; all others are there.
+    """
+    progress = progress or Progress(quiet=True)
+    whole = prepare(file, out, layers)
+    names = chosen(whole.grid, only)
+    missing = [n for n in names if not whole.is_done(n)]
+    progress.say(f"{len(names)} runs, {len(names) - len(missing)} of them there already")
+    start = time.perf_counter()
+    if workers <= 1 or len(missing) <= 1:
+        for name in missing:
+            one(whole, name, progress)
+    else:
+        _in_processes(whole, missing, min(workers, len(missing)), progress)
+    from phosphene.sweeps.results import write_results
+
+    write_results(whole)
+    failed: dict[str, list[str]] = {}
+    for name in names:
+        if not whole.is_done(name):
+            failed.setdefault(whole.failure(name) or "another process is making it", []).append(name)
+    if failed:
+        n = sum(map(len, failed.values()))
+        reasons = " ".join(f"{few(which, 3)}: {why.rstrip('.')}." for why, which in failed.items())
+        raise MachineError(f"{n} of {len(names)} runs of {whole.file} are missing. {reasons}")
+    if missing:
+        progress.say(f"made {len(missing)} runs in {duration(time.perf_counter() - start)}")
+    return whole
+
+
+def prepare(file: str | Path, out: str | Path, layers: Layers = ()) -> Sweep:
+    """The sweep with every run resolved and its file copied; nothing is fitted."""
+    whole = Sweep(atomic.checked_path(file).resolve(), atomic.checked_path(out), tuple(layers))
+    _ = whole.grid
+    atomic.write_text(whole.out / "grid.yaml", whole.file.read_text(encoding="utf-8"))
+    return whole
+
+
+def chosen(grid: SweepGrid, only: Sequence[str] | None) -> list[str]:
+    """Names of the runs meant: all, or those that a name or pattern of `only` fits. Raises ConfigError for one that fits none."""
+    if not only:
+        return list(grid.runs)
+    for pattern in only:
+        if not any(fnmatchcase(n, pattern) for n in grid.runs):
+            raise ConfigError(
+                f"no run of this sweep is called '{pattern}'. {did_you_mean(pattern, list(grid.runs))} A * stands for "
+                "anything; --dry-run lists the names."
+            )
+    return [n for n in grid.runs if any(fnmatchcase(n, pattern) for pattern in only)]
+
+
+def one(whole: Sweep, name: str, progress: Progress | None = None) -> bool:
+    """Make one run; False where it failed (its reason is filed) or another process is at it."""
+    progress = progress or Progress(quiet=True)
+    grid = whole.grid
+    (whole.out / "claims").mkdir(parents=True, exist_ok=True)
+    with claimed(whole.out / "claims" / name) as mine:
+        if not mine:
+            progress.say(f"{name}: another process is making it")
+            return False
+        if whole.is_done(name):
+            return True
+        start = time.perf_counter()
+        progress.say(f"-- {name}")
+        failed = whole.out / "failed" / f"{name}.txt"
+        try:
+            _make(whole, grid.runs[name], grid, progress)
+        except (PhospheneError, ArithmeticError, RuntimeError, ValueError, OSError) as error:
+            atomic.write_text(failed, traceback.format_exc())
+            progress.say(f"{name} failed: {error}")
+            return False
+        failed.unlink(missing_ok=True)
+        record = {"phosphene": __version__, "seconds": round(time.perf_counter() - start, 1)}
+        atomic.write_text(whole.out / "done" / f"{name}.json", json.dumps(record) + "\n")
+        return True
+
+
+def _make(whole: Sweep, planned: Planned, grid: SweepGrid, progress: Progress) -> None:
+    kind = planned.config.recipe.kind
+    opened = flow.fit(
+        planned.config,
+        whole.folder(planned.name),
+        origins=planned.origins,
+        progress=progress,
+        pool=whole.out / "stages",
+    )
+    controls = flow.CONTROLS if grid.file.controls is None else tuple(grid.file.controls)
+    flow.decode(opened, controls=controls, progress=progress)
+    if recipes.recipe(kind).can_encode(planned.config.recipe):
+        flow.encode(opened, progress=progress)
+    flow.evaluate(opened, progress=progress)
+    for name in grid.file.analyses:
+        if analysis(name).applies_to(kind):
+            analyse(opened, name, progress=progress)
+
+
+def _in_processes(whole: Sweep, names: Sequence[str], workers: int, progress: Progress) -> None:
+    context = multiprocessing.get_context("spawn")  # a forked process inherits the threads of BLAS in an unknown state
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    with context.Pool(workers, initializer=_share_cores, initargs=(threads,), maxtasksperchild=1) as pool:
+        jobs = [pool.apply_async(_quietly, (whole, name)) for name in names]
+        for _, name in progress.each(list(zip(jobs, names, strict=True)), "runs", len(names)):
+            jobs[names.index(name)].wait()
+
+
+def _share_cores(threads: int) -> None:
+    from threadpoolctl import threadpool_limits
+
+    os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = str(threads)
+    import torch
+
+    torch.set_num_threads(threads)
+    threadpool_limits(threads)
+
+
+def _quietly(whole: Sweep, name: str) -> bool:
+    return one(whole, name)

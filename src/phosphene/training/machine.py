@@ -1,0 +1,123 @@
+"""What a training needs of the machine, and what to say when it gives out."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from phosphene.errors import MachineError, PhospheneError, PhospheneWarning
+from phosphene.io import memory
+from phosphene.training.settings import TrainConfig
+
+ADVICE = (
+    "Lower it with a smaller network (its width, its depth), with more parts per batch (accumulate), with recompute=true, "
+    "with precision=bf16, or without a running average (ema=null); `phosphene fit ... --dry-run` predicts each of these."
+)
+
+
+def held(network: nn.Module, config: TrainConfig) -> dict[str, int]:
+    """Bytes that a training holds from its first step to its last, by what they are for.
+
+    Returns
+    -------
+    weights (and buffers), gradients, moments (AdamW's two), average (where there is one)
+    """
+    weights = [w for w in network.parameters() if w.requires_grad]
+    trained = sum(w.numel() * w.element_size() for w in weights)
+    whole = sum(w.numel() * w.element_size() for w in (*network.parameters(), *network.buffers()))
+    average = whole if config.ema else 0
+    return {"weights": whole, "gradients": trained, "moments": 2 * trained, "average": average}
+
+
+def check(network: nn.Module, config: TrainConfig, device: torch.device) -> None:
+    """Refuse a training whose weights and what belongs to them cannot be held, before its first step.
+
+    Raises
+    ------
+    MachineError
+        Naming what is needed and what is there.
+    """
+    parts = held(network, config)
+    needed = sum(parts.values())
+    what = f"The weights of {type(network).__name__} with their " + ", ".join(k for k in parts if k != "weights")
+    if device.type == "cuda":
+        there = torch.cuda.mem_get_info(device)[0] + parts["weights"]  # which may lie there already
+        if needed > there:
+            raise MachineError(
+                f"{what} need {memory.size(needed)} by arithmetic, but {memory.size(there)} are free on {device}. {ADVICE}"
+            )
+    else:
+        processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # which all do the same
+        memory.check((needed - parts["weights"]) * processes, what, ADVICE)  # the weights are there already
+
+
+def smaller(batch_size: int, world: int, accumulate: int, step: int, error: str) -> int:
+    """Into how many parts to cut a process's share of a batch, after memory ran out with `accumulate` of them.
+
+    Raises
+    ------
+    MachineError
+        Where a part is a single item already, or several processes would have to agree.
+    """
+    first = " ".join(error.split())[:200]
+    share = batch_size // world
+    if world > 1:
+        raise MachineError(
+            f"memory ran out at step {step + 1} ({first}) on one of {world} processes, which cannot change the parts of a "
+            f"batch on their own. Set accumulate={2 * accumulate} (now {accumulate}). {ADVICE}"
+        )
+    more = next((n for n in range(2 * accumulate, share + 1) if share % n == 0), None)
+    if more is None:
+        raise MachineError(
+            f"memory ran out at step {step + 1} ({first}) with {share // accumulate} of the {batch_size} items of a batch at "
+            f"a time, and the batch cannot be cut any smaller. {ADVICE}"
+        )
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    warnings.warn(
+        f"memory ran out at step {step + 1} with {share // accumulate} items at a time; the step is done again with "
+        f"{share // more}, and their gradients are added up: the same batches of {batch_size} and the same noise, only "
+        f"slower. Set accumulate={more} to start so. ({first})",
+        PhospheneWarning,
+        stacklevel=4,
+    )
+    return more
+
+
+@contextmanager
+def explained(folder: Path | None) -> Iterator[None]:
+    """Turn failures of device, memory and other processes into MachineError."""
+    kept = "" if folder is None else " The last checkpoint is kept; the same command goes on from it."
+    try:
+        yield
+    except PhospheneError:
+        raise
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise MachineError(
+            f"memory ran out in training: {' '.join(str(error).split())[:300]}. {ADVICE}{kept}"
+        ) from error
+    except RuntimeError as error:
+        text = " ".join(str(error).split())
+        if "allocate memory" in text or "not enough memory" in text:
+            raise MachineError(f"memory ran out in training: {text[:300]}. {ADVICE}{kept}") from error
+        if isinstance(error, torch.AcceleratorError) or text.startswith(("CUDA error", "NCCL error")):
+            raise MachineError(f"the device gave out in training: {text[:300]}.{kept}") from error
+        if _is_of_another(error, text):
+            raise MachineError(
+                f"another of the {os.environ.get('WORLD_SIZE', 'several')} processes stopped, so process "
+                f"{os.environ.get('RANK', '?')} stops as well; the reason stands in the output of the one that stopped "
+                f"first.{kept} ({text[:120]})"
+            ) from error
+        raise
+
+
+def _is_of_another(error: RuntimeError, text: str) -> bool:
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        return False
+    return isinstance(error, torch.distributed.DistError) or "peer" in text.lower() or "gloo" in text
