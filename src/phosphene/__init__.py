@@ -52,6 +52,7 @@ def __getattr__(name: str) -> Any:
     """Public names are imported when first used, so that importing phosphene loads nothing heavy."""
     if name in _PUBLIC:
         return getattr(import_module(_PUBLIC[name]), name)
+
     raise AttributeError(f"module 'phosphene' has no attribute '{name}'")
 
 

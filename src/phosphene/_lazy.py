@@ -24,11 +24,14 @@ def as_verb(package: str, home: str) -> None:
 
     Parameters
     ----------
-    package : its ``__name__``
-    home : the module that defines the function of the same name
+    package : str
+        its ``__name__``
+    home : str
+        the module that defines the function of the same name
     """
     folder = sys.modules[package]
-    folder.__class__, folder.home = _Verb, home
+    folder.__class__ = _Verb
+    folder.home = home
 
 
 def attach(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
@@ -36,13 +39,16 @@ def attach(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any]
 
     Parameters
     ----------
-    package : its ``__name__``
-    homes : public name -> the module below the package that defines it
+    package : str
+        its ``__name__``
+    homes : mapping of {str: str}
+        public name -> the module below the package that defines it
     """
 
     def __getattr__(name: str) -> Any:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
         return getattr(import_module(f"{package}.{homes[name]}"), name)
 
     names = sorted(homes)

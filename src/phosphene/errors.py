@@ -32,7 +32,10 @@ class PhospheneError(Exception):
 
     def __str__(self) -> str:
         text = " ".join(super().__str__().split("\n")).strip()
-        return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 3 :]}"
+        if len(text) <= _LONGEST:
+            return text
+
+        return f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 3 :]}"
 
 
 class ConfigError(PhospheneError, ValueError):
@@ -80,13 +83,16 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
     Parameters
     ----------
-    name : what the user wrote
-    known : the names that exist
+    name : str
+        what the user wrote
+    known : iterable of str
+        the names that exist
 
     Returns
     -------
-    str, such as ``"Did you mean 'V1'? Known: V1, V2, V3."``; ``"Nothing is known here."`` for no names. Very many
-    are not all listed
+    str
+        such as ``"Did you mean 'V1'? Known: V1, V2, V3."``; ``"Nothing is known here."`` for no names. Very many are
+        not all listed
 
     Examples
     --------
@@ -96,9 +102,15 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     names = [str(k) for k in known]
     if not names:
         return "Nothing is known here."
+
     lowered = {n.lower(): n for n in names}
     near = difflib.get_close_matches(str(name).lower(), lowered, n=1)
-    hint = f"Did you mean '{lowered[near[0]]}'? " if near else ""
+
+    if near:
+        hint = f"Did you mean '{lowered[near[0]]}'? "
+    else:
+        hint = ""
+
     return f"{hint}Known: {_listed(names)}."
 
 

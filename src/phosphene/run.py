@@ -53,8 +53,10 @@ def configure(recipe: str, layers: Sequence[tuple[str, Mapping[str, Any]]]) -> t
 
     Parameters
     ----------
-    recipe : its name
-    layers : (origin, values), later ones winning; the recipe's preset lies below them all
+    recipe : str
+        its name
+    layers : sequence of tuple of (str, mapping of {str: Any})
+        (origin, values), later ones winning; the recipe's preset lies below them all
 
     Raises
     ------
@@ -66,9 +68,11 @@ def configure(recipe: str, layers: Sequence[tuple[str, Mapping[str, Any]]]) -> t
     preset = next((v["preset"] for _, v in reversed(layers) if "preset" in v), "lab")
     if preset not in cls.presets:
         raise ConfigError(f"the recipe {recipe} has no preset '{preset}'. {did_you_mean(preset, cls.presets)}")
+
     below: list[tuple[str, Mapping[str, Any]]] = [("recipe", {"recipe.kind": recipe})]
     if cls.preset(preset):
         below.append((f"preset {preset}", {"recipe": cls.preset(preset)}))
+
     config, origins = resolve(model, [*below, *layers])
     return _with_absolute_paths(config), origins
 
@@ -76,15 +80,30 @@ def configure(recipe: str, layers: Sequence[tuple[str, Mapping[str, Any]]]) -> t
 def _with_absolute_paths(config: RunConfig) -> RunConfig:
     """So that a run can be opened from any folder."""
     data = config.data
-    name = data.name if data.name in registry.known() else _absolute_if_there(data.name)
-    root = None if data.root is None else str(checked_path(data.root).resolve())
-    split = None if config.split is None else _absolute_if_there(config.split)
+    if data.name in registry.known():
+        name = data.name
+    else:
+        name = _absolute_if_there(data.name)
+
+    if data.root is None:
+        root = None
+    else:
+        root = str(checked_path(data.root).resolve())
+
+    if config.split is None:
+        split = None
+    else:
+        split = _absolute_if_there(config.split)
+
     return config.model_copy(update={"data": data.model_copy(update={"name": name, "root": root}), "split": split})
 
 
 def _absolute_if_there(text: str) -> str:
     path = checked_path(text)
-    return str(path.resolve()) if path.exists() else text
+    if path.exists():
+        return str(path.resolve())
+
+    return text
 
 
 # -- one opened run ----------------------------------------------------------------------------------------------------
@@ -101,7 +120,11 @@ class Run:
     def dataset(self) -> Dataset:
         """The data set, opened from where the configuration says."""
         data = self.config.data
-        spec = f"{data.name}:{data.subject}" if data.subject else data.name
+        if data.subject:
+            spec = f"{data.name}:{data.subject}"
+        else:
+            spec = data.name
+
         return registry.open_dataset(spec, root=data.root, options=data.options)
 
     @cached_property
@@ -113,8 +136,12 @@ class Run:
         trials = self.dataset.trials(subject)
         if self.config.data.roi:
             trials = trials.select(roi=self.config.data.roi)
+
         nan = self.config.data.nan
-        return trials if nan == "impute" else Screen(nan).fit(trials).apply(trials)
+        if nan == "impute":
+            return trials
+
+        return Screen(nan).fit(trials).apply(trials)
 
     @cached_property
     def stimuli(self) -> Stimuli:
@@ -133,6 +160,7 @@ class Run:
         train, test = (t.take(np.isin(t.stimuli.astype(str), there)) for t in self.folds[fold].apply(self.trials))
         if self.config.data.nan != "impute":
             return train, test
+
         screen = Screen("impute").fit(train)
         return screen.apply(train), screen.apply(test)
 
@@ -146,17 +174,23 @@ class Run:
         out = []
         if config.setting == "relax":
             out.append(_without_pictures(self.sides(fold)[1].average_repeats()))
+
         for subject in recipes.recipe(config.kind).other_subjects(config):
             trials = self._usable(subject)
             if self.config.data.nan == "impute":
                 trials = Screen("impute").fit(trials).apply(trials)
+
             tested = set(self.sides(fold)[1].stimuli)
             out.append(_without_pictures(trials.take(np.array([s not in tested for s in trials.stimuli]))))
+
         return out
 
     def place(self, fold: int) -> Path:
         """Folder of a fold's recipe: the run itself where there is one split only."""
-        return self.run.path if len(self.folds) == 1 else self.run.path / "folds" / f"{fold:02d}"
+        if len(self.folds) == 1:
+            return self.run.path
+
+        return self.run.path / "folds" / f"{fold:02d}"
 
     def recipe(self, fold: int) -> Recipe:
         """The fitted recipe of a fold. Raises ModelError when it is not fitted or damaged."""
@@ -164,6 +198,7 @@ class Run:
             raise ModelError(
                 f"{self.run.path} is not fitted to the end. Run the same `phosphene fit` command again; it goes on."
             )
+
         return recipes.recipe(self.config.recipe.kind).load(self.place(fold))
 
 
@@ -183,8 +218,10 @@ def open_run(path: str | Path, root: str | None = None) -> Run:
 
     Parameters
     ----------
-    path : its folder
-    root : where the data lie now, if they moved since
+    path : str or Path
+        its folder
+    root : str, optional
+        where the data lie now, if they moved since
 
     Raises
     ------
@@ -195,6 +232,8 @@ def open_run(path: str | Path, root: str | None = None) -> Run:
     values = read_yaml(run.path / "config.yaml")
     kind = str(values.get("recipe", {}).get("kind", ""))
     layers: list[tuple[str, Mapping[str, Any]]] = [("config.yaml", values)]
+
     if root is not None:
         layers.append(("--root", {"data.root": root}))
+
     return Run(run, configure(kind, layers)[0])

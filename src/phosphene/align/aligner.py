@@ -40,7 +40,8 @@ class Aligner:
 
     Parameters
     ----------
-    config : see `AlignConfig`
+    config : AlignConfig, optional
+        see `AlignConfig`
 
     Attributes
     ----------
@@ -56,20 +57,26 @@ class Aligner:
 
         Parameters
         ----------
-        brain : (n, d_brain), a row per training stimulus
-        image : (n, d_image), of the same stimuli
-        rng : deals rows to folds
+        brain : ndarray of shape (n, d_brain)
+            a row per training stimulus
+        image : ndarray of shape (n, d_image)
+            of the same stimuli
+        rng : numpy.random.Generator
+            deals rows to folds
         """
-        c, n = self.config, len(brain)
+        c = self.config
+        n = len(brain)
         if len(image) != n or n < 2 * c.n_folds:
             raise DataError(
                 f"aligning {n} brain latents with {len(image)} image latents in {c.n_folds} folds needs equally many of "
                 f"each and at least {2 * c.n_folds}. Give more training stimuli or fewer folds."
             )
+
         fold = rng.permutation(n) % c.n_folds
         self.to_image_, self.image_moments_ = self._one_way(brain, image, fold, c.alpha_fi, c.intercept_fi, c.moments)
         back = c.moments_if or c.moments
         self.to_brain_, self.brain_moments_ = self._one_way(image, brain, fold, c.alpha_if, c.intercept_if, back)
+
         return self
 
     def _one_way(
@@ -77,9 +84,11 @@ class Aligner:
     ) -> tuple[Ridge, Moments]:
         ridge = _ridge(alpha, intercept, x).fit(x, y)
         left_out = np.empty(y.shape, dtype=np.float64)
+
         for f in np.unique(fold):
             inner = Ridge(float(ridge.alpha_), fit_intercept=intercept).fit(x[fold != f], y[fold != f])
             left_out[fold == f] = inner.predict(x[fold == f])
+
         return ridge, Moments(moments).fit(left_out, y)
 
     def brain_to_image(self, latents: np.ndarray) -> np.ndarray:
@@ -94,10 +103,12 @@ class Aligner:
         """Arrays and plain values, for saving."""
         tensors: dict[str, np.ndarray] = {}
         meta: dict[str, Any] = {"config": self.config.model_dump(mode="json")}
+
         for name in _PARTS:
             arrays, values = getattr(self, f"{name}_").state()
             tensors |= {f"{name}.{k}": v for k, v in arrays.items()}
             meta[name] = values
+
         return tensors, meta
 
     @classmethod
@@ -107,6 +118,7 @@ class Aligner:
         for name, kind in _PARTS.items():
             own = {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
             setattr(aligner, f"{name}_", kind.from_state(own, meta[name]))
+
         return aligner
 
 
@@ -121,6 +133,7 @@ _PARTS: dict[str, Any] = {
 def _ridge(alpha: float | None, intercept: bool, x: np.ndarray, grid: Sequence[float] = ALPHAS) -> Ridge:
     if alpha is not None:
         return Ridge(alpha, fit_intercept=intercept)
+
     # The grid is for inputs of unit variance.
     scale = float(np.mean(np.var(x, axis=0, dtype=np.float64))) or 1.0
     return Ridge([a * scale for a in grid], choose="loo", fit_intercept=intercept)

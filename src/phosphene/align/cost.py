@@ -23,10 +23,14 @@ class RidgeEstimate:
 
     Attributes
     ----------
-    flops : operations, in those of a plain matrix product that takes as long
-    seconds : wall time on this machine when nothing else runs, including reading targets and writing results
-    peak_bytes : memory beyond what the program holds already (and beyond X and Y, where those are in memory)
-    text : the same as a sentence
+    flops : float
+        operations, in those of a plain matrix product that takes as long
+    seconds : float
+        wall time on this machine when nothing else runs, including reading targets and writing results
+    peak_bytes : int
+        memory beyond what the program holds already (and beyond X and Y, where those are in memory)
+    text : str
+        the same as a sentence
     """
 
     flops: float
@@ -51,12 +55,20 @@ def estimate(
 
     Parameters
     ----------
-    n, p, t, m : training rows, features, targets, rows to predict
-    penalties : how many distinct penalties are used in the end (families of targets)
-    alphas : how many penalties are on offer; 1 if none is chosen
-    stream : whether for `ridge_predict`, which keeps no weights, rather than `Ridge`
-    block_bytes : as given to either; default theirs
-    flops_per_second : single-precision product rate; by default measured, in a tenth of a second
+    n, p, t : int
+        training rows, features, targets, rows to predict
+    m : int, default 1
+        see `n`
+    penalties : int, default 1
+        how many distinct penalties are used in the end (families of targets)
+    alphas : int, default 1
+        how many penalties are on offer; 1 if none is chosen
+    stream : bool, default True
+        whether for `ridge_predict`, which keeps no weights, rather than `Ridge`
+    block_bytes : int, optional
+        as given to either; default theirs
+    flops_per_second : float, optional
+        single-precision product rate; by default measured, in a tenth of a second
 
     Examples
     --------
@@ -67,24 +79,47 @@ def estimate(
     for name, value in {"n": n, "p": p, "t": t, "m": m, "penalties": penalties, "alphas": alphas}.items():
         if value < 1:
             raise ConfigError(f"{name} must be at least 1 but is {value}.")
-    s, dual, choosing = min(n, p), n < p, alphas > 1
-    judged = min(t, 256 * penalties) if stream else t
+
+    s = min(n, p)
+    dual = n < p
+    choosing = alphas > 1
+
+    if stream:
+        judged = min(t, 256 * penalties)
+    else:
+        judged = t
+
     work = float(n) * p * s
-    work += EIGEN * s**3 if choosing else penalties * s**3 / 3 / SLOWER
+    if choosing:
+        work += EIGEN * s**3
+    else:
+        work += penalties * s**3 / 3 / SLOWER
+
     if choosing:
         work += 2.0 * s * s * judged * (1 + alphas) + (2.0 * n * judged * t / penalties if stream and judged < t else 0)
+
     if stream:
         work += 2.0 * m * p * n + penalties * 2.0 * s * s * m / SLOWER + 2.0 * m * n * t
     else:
-        kept = p if p * t <= n * (p + t) else n
+        if p * t <= n * (p + t):
+            kept = p
+        else:
+            kept = n
+
         work += 2.0 * s * s * t / SLOWER + 2.0 * n * p * t * (not dual or kept == p)
         work += 2.0 * m * kept * t + 2.0 * m * n * p * (kept == n and dual)
+
     size = np.dtype(precision(n, p, m if stream else t, alphas)).itemsize
     block_bytes = block_bytes or (384 << 20 if stream else 128 << 20)
     whole = 4 * n * max(p, t)
     block = (1.3 if stream else 2.5) * min(block_bytes, whole) + min(MAPPED, whole)
     factored = size * s * (s * (3 if choosing else 1 + (penalties > 1 and stream)) + m)
-    result = penalties * size * m * n if stream else size * min(p * t, n * (p + t)) + size * s * s
+
+    if stream:
+        result = penalties * size * m * n
+    else:
+        result = size * min(p * t, n * (p + t)) + size * s * s
+
     peak = int(max(size * s * (s + m) + block, factored + (0 if choosing else result), result + block))
     rate = (flops_per_second or _product_rate()) * 4 / size
     seconds = work / rate + 4.0 * t * (n * (1 + (choosing and stream)) + m) / DISK
@@ -92,6 +127,7 @@ def estimate(
         f"Ridge of {t:,} targets on {p:,} features, {n:,} rows to fit and {m:,} to predict: about {_duration(seconds)} "
         f"and {peak / 1e9:.2f} GB of memory ({work:.2g} operations at {rate / 1e9:.0f} GFLOP/s)."
     )
+
     return RidgeEstimate(work, seconds, peak, text)
 
 
@@ -99,10 +135,12 @@ def estimate(
 def _product_rate() -> float:
     a = np.ones((1024, 1024), np.float32)
     best = np.inf
+
     for _ in range(4):
         start = time.perf_counter()
         a @ a
         best = min(best, time.perf_counter() - start)
+
     return 2 * 1024**3 / best
 
 
@@ -111,4 +149,7 @@ def _duration(seconds: float) -> str:
         return "under a second"
     if seconds < 120:
         return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+
+    return f"{seconds / 3600:.1f} h"

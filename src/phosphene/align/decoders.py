@@ -30,11 +30,14 @@ class LinearDecoder:
 
     Attributes
     ----------
-    weights_ : (n_voxels, n_latents) float32; rows of voxels that are not used are zero
-    mean_ : (n_voxels,) float32
-    offset_ : (n_latents,) float32
-    voxel_weights_ : (n_voxels,) float32, how much a voxel was trusted, 0 for unused
-    chosen_ : what was chosen inside the training trials, for people
+    weights_ : array of shape (n_voxels, n_latents), float32
+        rows of voxels that are not used are zero
+    mean_ : array of shape (n_voxels,), float32
+    offset_ : array of shape (n_latents,), float32
+    voxel_weights_ : array of shape (n_voxels,), float32
+        how much a voxel was trusted, 0 for unused
+    chosen_ : dict of {str: Any}
+        what was chosen inside the training trials, for people
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class LinearDecoder:
             "offset": self.offset_,
             "voxel_weights": self.voxel_weights_,
         }
+
         return tensors, self.chosen_
 
     @classmethod
@@ -84,14 +88,19 @@ class HeldOut:
 
     Parameters
     ----------
-    encoding : Ridge fitted on these latents and betas
-    latents : (n, n_latents) float32, one row per stimulus
-    betas : (n, n_voxels) float32, standardised
+    encoding : Ridge
+        Ridge fitted on these latents and betas
+    latents : ndarray of shape (n, n_latents), float32
+        one row per stimulus
+    betas : ndarray of shape (n, n_voxels), float32
+        standardised
 
     Attributes
     ----------
-    residuals_ : (n, n_voxels) float32, measured minus predicted
-    r2_ : (n_voxels,) float32, share of variance explained; 0 for constant voxels
+    residuals_ : array of shape (n, n_voxels), float32
+        measured minus predicted
+    r2_ : array of shape (n_voxels,), float32
+        share of variance explained; 0 for constant voxels
     """
 
     def __init__(self, encoding: Ridge, latents: np.ndarray, betas: np.ndarray) -> None:
@@ -111,11 +120,12 @@ def reliable_voxels(r2: np.ndarray) -> np.ndarray:
 
     Parameters
     ----------
-    r2 : (n_voxels,) held-out share of variance explained
+    r2 : ndarray of shape (n_voxels,)
+        held-out share of variance explained
 
     Returns
     -------
-    (n_voxels,) bool
+    ndarray of shape (n_voxels,), bool
 
     Raises
     ------
@@ -130,6 +140,7 @@ def reliable_voxels(r2: np.ndarray) -> np.ndarray:
             "order, or take all voxels where the recipe offers it (linear: recipe.decoder.kind=ridge with "
             "recipe.decoder.voxels=all; regressor: recipe.voxels=all)."
         )
+
     return mask
 
 
@@ -140,10 +151,13 @@ def regress(
 
     Parameters
     ----------
-    betas : (n, n_voxels) float32, standardised
-    latents : (n, n_latents) float32
-    voxel_weights : (n_voxels,) not negative; a voxel is multiplied by its weight, so 0 leaves it out
-    alphas : penalties to choose among
+    betas : ndarray of shape (n, n_voxels), float32
+        standardised
+    latents : ndarray of shape (n, n_latents), float32
+    voxel_weights : ndarray of shape (n_voxels,)
+        not negative; a voxel is multiplied by its weight, so 0 leaves it out
+    alphas : sequence of float, optional
+        penalties to choose among
 
     Returns
     -------
@@ -156,6 +170,7 @@ def regress(
     weights = np.zeros((betas.shape[1], latents.shape[1]), dtype=np.float32)
     weights[used] = ridge.coef_ * scale[:, None]
     zero = np.zeros(betas.shape[1], dtype=np.float32)
+
     return LinearDecoder(weights, zero, ridge.intercept_, voxel_weights, {"alpha": float(np.ravel(ridge.alpha_)[0])})
 
 
@@ -181,13 +196,20 @@ def invert(
 
     Parameters
     ----------
-    betas : (n, n_voxels) float32, standardised
-    latents : (n, n_latents) float32, centred and uncorrelated (principal components)
-    encoding : Ridge fitted on all these rows
-    rng : draws the folds
-    correlations, trusts : values of c and t to choose among
-    n_folds : how many folds
-    alphas : penalties of the encoding models fitted inside the folds
+    betas : ndarray of shape (n, n_voxels), float32
+        standardised
+    latents : ndarray of shape (n, n_latents), float32
+        centred and uncorrelated (principal components)
+    encoding : Ridge
+        Ridge fitted on all these rows
+    rng : numpy.random.Generator
+        draws the folds
+    correlations, trusts : sequence of float, optional
+        values of c and t to choose among
+    n_folds : int, default 5
+        how many folds
+    alphas : sequence of float, optional
+        penalties of the encoding models fitted inside the folds
 
     Returns
     -------
@@ -200,14 +222,18 @@ def invert(
     n = len(betas)
     fold = rng.permutation(n) % min(n_folds, n)
     error = np.zeros((len(correlations), len(trusts)))
+
     for held_out in range(fold.max() + 1):
-        inside, outside = fold != held_out, fold == held_out
+        inside = fold != held_out
+        outside = fold == held_out
         inner = fit_encoding(latents[inside], betas[inside], alphas)
         model = LinearGaussian(inner, latents[inside], betas[inside])
+
         for i, correlation in enumerate(correlations):
             for j, trust in enumerate(trusts):
                 predicted = model.decode(betas[outside], correlation, trust)
                 error[i, j] += ((predicted - latents[outside]) ** 2).sum()
+
     i, j = np.unravel_index(int(error.argmin()), error.shape)
     model = LinearGaussian(encoding, latents, betas)
     chosen = {"correlation": correlations[i], "trust": trusts[j], "n_voxels_used": int(model.used.sum())}
@@ -215,6 +241,7 @@ def invert(
     weights[model.used] = model.weights(correlations[i], trusts[j])
     mean = np.zeros(betas.shape[1], dtype=np.float32)
     mean[model.used] = model.intercept
+
     return LinearDecoder(weights, mean, model.centre, np.where(model.used, np.maximum(model.r2, 0), 0), chosen)
 
 
@@ -223,8 +250,10 @@ class LinearGaussian:
 
     Attributes
     ----------
-    used : (n_voxels,) bool, voxels with held-out R2 > 0; r2 : (n_voxels,) those R2
-    centre : (n_latents,) mean of the latents; intercept : (n_used,) response predicted there
+    used : array of shape (n_voxels,), bool
+        voxels with held-out R2 > 0; r2 : (n_voxels,) those R2
+    centre : array of shape (n_latents,)
+        mean of the latents; intercept : (n_used,) response predicted there
     """
 
     def __init__(self, encoding: Ridge, latents: np.ndarray, betas: np.ndarray) -> None:
@@ -241,7 +270,8 @@ class LinearGaussian:
         self.e = residuals / self.spread  # (n, n_used)
         self.ww = (self.w @ self.w.T).astype(np.float64)
         values, vectors = np.linalg.eigh((self.e @ self.e.T).astype(np.float64))
-        self.values, self.vectors = np.maximum(values, 0), vectors
+        self.values = np.maximum(values, 0)
+        self.vectors = vectors
         self.we = (self.w @ self.e.T).astype(np.float64) @ vectors  # (n_latents, n)
 
     def _shrunk(self, correlation: float) -> tuple[np.ndarray, np.ndarray]:
@@ -257,6 +287,7 @@ class LinearGaussian:
         along = (x @ self.e.T).astype(np.float64) @ self.vectors
         evidence = ((x @ self.w.T) - (along * taken) @ self.we.T) / (1 - correlation)
         system = trust * precision + np.diag(1 / self.prior)
+
         return np.linalg.solve(system, trust * evidence.T).T + self.centre
 
     def weights(self, correlation: float, trust: float) -> np.ndarray:

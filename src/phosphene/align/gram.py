@@ -31,7 +31,10 @@ def precision(n: int, p: int, t: int, n_alphas: int) -> type:
     """The arithmetic to begin with: float64 where that is cheap, else float32."""
     s = min(n, p)
     work = 2.0 * n * p * s + 10.0 * s**3 * (n_alphas > 1) + 2.0 * s * s * t * (1 + n_alphas)
-    return np.float64 if work < SMALL else np.float32
+    if work < SMALL:
+        return np.float64
+
+    return np.float32
 
 
 def too_coarse(largest: float, alpha: float, tolerance: float) -> bool:
@@ -42,30 +45,46 @@ def too_coarse(largest: float, alpha: float, tolerance: float) -> bool:
 def gram(x: RowBlocks, mean: np.ndarray, dual: bool, dtype: type, budget: int) -> np.ndarray:
     """X X^T or X^T X of the centred matrix: (s, s), Fortran order, only the lower triangle filled."""
     n, p = x.shape
-    syrk = blas.dsyrk if dtype is np.float64 else blas.ssyrk
-    size = n if dual else p
+    if dtype is np.float64:
+        syrk = blas.dsyrk
+    else:
+        syrk = blas.ssyrk
+
+    if dual:
+        size = n
+    else:
+        size = p
+
     out = np.zeros((size, size), dtype, order="F")
     width = budget // (np.dtype(dtype).itemsize * size)
+
     for span in spans(p if dual else n, width):
         if dual:
             block = x.block(ALL, span, minus=mean[span], dtype=dtype)
         else:
             block = x.block(span, ALL, minus=mean, dtype=dtype)
+
         # The transpose of a C-ordered block is what Fortran wants: no copy, and C accumulates in place.
         out = syrk(1.0, block.T, beta=1.0, c=out, trans=int(dual), lower=1, overwrite_c=1)
         x.forget()
+
     return out
 
 
 def cross(x: RowBlocks, x_mean: np.ndarray, new: RowBlocks, mean: np.ndarray, dtype: type, budget: int) -> np.ndarray:
     """Inner products of training rows less ``x_mean`` with new rows less ``mean``: (n, m), Fortran order."""
-    gemm = blas.dgemm if dtype is np.float64 else blas.sgemm
+    if dtype is np.float64:
+        gemm = blas.dgemm
+    else:
+        gemm = blas.sgemm
+
     out = np.zeros((x.shape[0], new.shape[0]), dtype, order="F")
     for span in spans(x.shape[1], budget // (np.dtype(dtype).itemsize * (x.shape[0] + new.shape[0]))):
         a = x.block(ALL, span, minus=x_mean[span], dtype=dtype)
         b = new.block(ALL, span, minus=mean[span], dtype=dtype)
         out = gemm(1.0, a.T, b.T, beta=1.0, c=out, trans_a=1, overwrite_c=1)
         x.forget(), new.forget()
+
     return out
 
 
@@ -74,6 +93,7 @@ def times_targets(x: RowBlocks, mean: np.ndarray, y: np.ndarray, budget: int) ->
     out = np.zeros((x.shape[1], y.shape[1]), y.dtype)
     for span in spans(x.shape[0], budget // (y.itemsize * x.shape[1])):
         out += x.block(span, ALL, minus=mean, dtype=y.dtype).T @ y[span]
+
     return out
 
 
@@ -85,8 +105,8 @@ def largest_eigenvalue(lower: np.ndarray) -> float:
 
     Parameters
     ----------
-    lower : (s, s) array
-        Float32 or float64, Fortran order; only the lower triangle is read.
+    lower : ndarray of shape (s, s)
+        array Float32 or float64, Fortran order; only the lower triangle is read.
 
     Returns
     -------
@@ -94,18 +114,26 @@ def largest_eigenvalue(lower: np.ndarray) -> float:
         0 for a matrix of zeros; not finite where the precision of the matrix overflows.
     """
     size = len(lower)
-    symv = blas.dsymv if lower.dtype == np.float64 else blas.ssymv
+    if lower.dtype == np.float64:
+        symv = blas.dsymv
+    else:
+        symv = blas.ssymv
+
     vector = np.random.default_rng(0).standard_normal(size)
     vector /= np.linalg.norm(vector)
 
     basis = np.zeros((0, size))
-    diagonal, beside = [], []
+    diagonal = []
+    beside = []
+
     while True:
         basis = np.vstack([basis, vector])  # (k, size)
         image = symv(1.0, lower, vector.astype(lower.dtype), lower=1).astype(np.float64)
         diagonal.append(float(vector @ image))
+
         if not np.isfinite(image).all():
             return float("inf")
+
         length = float(np.linalg.norm(image))
         if len(basis) == min(LANCZOS_STEPS, size):
             break
@@ -116,14 +144,20 @@ def largest_eigenvalue(lower: np.ndarray) -> float:
         remainder = float(np.linalg.norm(rest))
         if remainder <= RESOLUTION * length:  # the vectors so far hold all that the matrix does to the first
             break
+
         beside.append(remainder)
         vector = rest / remainder
+
     return max(0.0, float(eigvalsh_tridiagonal(np.array(diagonal), np.array(beside))[-1]))
 
 
 def factor(lower: np.ndarray, alpha: float, keep: bool) -> tuple:
     """Cholesky factor of the matrix plus ``alpha`` on its diagonal; overwrites the matrix unless ``keep``."""
-    matrix = lower.copy(order="F") if keep else lower
+    if keep:
+        matrix = lower.copy(order="F")
+    else:
+        matrix = lower
+
     matrix.reshape(-1, order="A")[:: len(matrix) + 1] += matrix.dtype.type(alpha)
     return cho_factor(matrix, lower=True, overwrite_a=True, check_finite=False)
 
@@ -149,7 +183,11 @@ class Spectrum:
     def of(cls, lower: np.ndarray, dual: bool, x: RowBlocks | None, mean, intercept: bool, budget: int) -> Spectrum:
         """Decompose; ``lower`` is overwritten."""
         # Divide and conquer is 3 times as fast as the default, for 2 s^2 numbers of work space (32-bit counts).
-        driver = "evd" if len(lower) < 32_000 else "evr"
+        if len(lower) < 32_000:
+            driver = "evd"
+        else:
+            driver = "evr"
+
         w, u = eigh(lower, lower=True, overwrite_a=True, check_finite=False, driver=driver)
         return cls(np.maximum(w, 0), u, dual, x, mean, intercept, budget)
 
@@ -170,10 +208,16 @@ class Spectrum:
 
         The error of a row left out is its residual over 1 - h, h its leverage with the intercept's 1/n.
         """
-        n, z = len(y), self.project(y)
+        n = len(y)
+        z = self.project(y)
         total = np.zeros((len(alphas), y.shape[1]))
+
         for rows in spans(n, self.budget // (self.u.itemsize * max(len(self.u), y.shape[1]))):
-            basis = self.u[rows] if self.dual else self.design(rows)
+            if self.dual:
+                basis = self.u[rows]
+            else:
+                basis = self.design(rows)
+
             square = np.square(basis, dtype=np.float64)
             for i, alpha in enumerate(alphas):
                 if self.dual:  # residual and 1 - h both as a G: no difference of nearly equal numbers
@@ -182,17 +226,21 @@ class Spectrum:
                 else:
                     residual = y[rows] - basis @ _shrink(z, self.w, alpha)
                     free = 1.0 - square @ (1.0 / (self.w + alpha))
+
                 free -= self.intercept / n
                 # Rows that determine their own fit leave nothing to judge by: they count as enormous errors.
                 total[i] += _square_sum(residual, 1.0 / np.maximum(free, 1e-9))
+
         return total
 
     def generalised(self, y: np.ndarray, alphas: np.ndarray) -> np.ndarray:
         """Generalised cross-validation (n_alphas, t): leave-one-out with every leverage replaced by their mean."""
-        n, z = len(y), np.square(self.project(y), dtype=np.float64)
+        n = len(y)
+        z = np.square(self.project(y), dtype=np.float64)
         w = self.w.astype(np.float64)
         total = np.empty((len(alphas), y.shape[1]))
         power = np.square(y, dtype=np.float64).sum(axis=0)
+
         for i, alpha in enumerate(alphas):
             if self.dual:
                 left = np.square(alpha / (w + alpha)) @ z
@@ -200,7 +248,9 @@ class Spectrum:
             else:
                 left = power + ((w / (w + alpha) - 2.0) / (w + alpha)) @ z
                 freedom = n - (w / (w + alpha)).sum()
+
             total[i] = np.maximum(left, 0) / np.square((freedom - self.intercept) / n)
+
         return total
 
 
@@ -214,25 +264,34 @@ def folds(x: RowBlocks, groups, n_folds: int, dual: bool, intercept: bool, dtype
     groups = np.asarray(groups)
     if groups.shape != (x.shape[0],):
         raise DataError(f"groups must name one stimulus per row of X ({x.shape[0]}) but has shape {groups.shape}.")
+
     if len(np.unique(groups)) < n_folds:
         raise DataError(
             f"{n_folds} folds need as many groups but there are {len(np.unique(groups))}; ask for fewer folds."
         )
+
     if dual:
         whole = gram(x, x.mean(budget) if intercept else np.zeros(x.shape[1]), True, dtype, budget)
         whole = whole + np.tril(whole, -1).T
+
     for train, test in GroupKFold(n_folds).split(groups, groups=groups):
         if dual:
-            inner, outer = whole[np.ix_(train, train)], whole[np.ix_(test, train)]
+            inner = whole[np.ix_(train, train)]
+            outer = whole[np.ix_(test, train)]
             if intercept:
                 means = inner.mean(axis=0, dtype=np.float64)
                 outer = (outer - outer.mean(axis=1, keepdims=True) - means + means.mean()).astype(dtype)
                 inner = (inner - means[:, None] - means + means.mean()).astype(dtype)
+
             spectrum = Spectrum.of(np.asfortranarray(inner), True, None, None, intercept, budget)
             yield train, test, spectrum, outer @ spectrum.u
         else:
             part = RowBlocks(x.block(train, dtype=dtype), x.name)
-            mean = part.mean(budget) if intercept else np.zeros(x.shape[1])
+            if intercept:
+                mean = part.mean(budget)
+            else:
+                mean = np.zeros(x.shape[1])
+
             spectrum = Spectrum.of(gram(part, mean, False, dtype, budget), False, part, mean, intercept, budget)
             yield train, test, spectrum, x.block(test, minus=mean, dtype=dtype) @ spectrum.u
 
@@ -249,5 +308,7 @@ def _shrink(z: np.ndarray, w: np.ndarray, alpha) -> np.ndarray:
 
 
 def _square_sum(residual: np.ndarray, scale: np.ndarray | None = None) -> np.ndarray:
-    residual = residual if scale is None else residual * scale[:, None]
+    if scale is not None:
+        residual = residual * scale[:, None]
+
     return np.square(residual, dtype=np.float64).sum(axis=0)

@@ -26,14 +26,21 @@ class MixtureDecoder:
 
     Parameters
     ----------
-    to_evidence : (n_voxels, n_latents), t N^-1 W', rows of unused voxels zero
-    mean : (n_voxels,), m
-    precision : (n_latents, n_latents), P
-    candidates : (n_candidates, n_latents), z_k, measured from `centre`
-    spread : (n_latents, n_latents), R
-    centre : (n_latents,)
-    voxel_weights : (n_voxels,), how much a voxel counts, 0 for unused
-    chosen : for people
+    to_evidence : ndarray of shape (n_voxels, n_latents)
+        t N^-1 W', rows of unused voxels zero
+    mean : ndarray of shape (n_voxels,)
+        m
+    precision : ndarray of shape (n_latents, n_latents)
+        P
+    candidates : ndarray of shape (n_candidates, n_latents)
+        z_k, measured from `centre`
+    spread : ndarray of shape (n_latents, n_latents)
+        R
+    centre : ndarray of shape (n_latents,)
+    voxel_weights : ndarray of shape (n_voxels,)
+        how much a voxel counts, 0 for unused
+    chosen : dict of {str: Any}, optional
+        for people
 
     References
     ----------
@@ -69,12 +76,15 @@ class MixtureDecoder:
 
         Parameters
         ----------
-        betas : (n, n_voxels) standardised
+        betas : ndarray of shape (n, n_voxels)
+            standardised
 
         Returns
         -------
-        probabilities : (n, n_candidates) float64, rows sum to 1
-        moved : (n, n_latents) float64, E[z | x] minus the mean of the candidates under these probabilities
+        probabilities : ndarray of shape (n, n_candidates), float64
+            rows sum to 1
+        moved : ndarray of shape (n, n_latents), float64
+            E[z | x] minus the mean of the candidates under these probabilities
         """
         evidence = ((betas - self.mean_) @ self.to_evidence_).astype(np.float64)
         return posterior(evidence, self.precision_, self.candidates_.astype(np.float64), self.spread_)
@@ -101,20 +111,27 @@ class MixtureDecoder:
 
         Parameters
         ----------
-        model : of the voxels, given the latents
-        candidates : (n_candidates, n_latents)
-        correlation : how far the noise correlations seen are believed, 0 to less than 1
-        trust : t, how far the likelihood is believed
-        spread : R as a share of the covariance of the candidates
+        model : LinearGaussian
+            of the voxels, given the latents
+        candidates : ndarray of shape (n_candidates, n_latents)
+        correlation : float
+            how far the noise correlations seen are believed, 0 to less than 1
+        trust : float
+            t, how far the likelihood is believed
+        spread : float
+            R as a share of the covariance of the candidates
         """
         to_evidence, precision = model.evidence(correlation)
         n_voxels = len(model.used)
-        weights, mean = np.zeros((n_voxels, len(precision)), np.float32), np.zeros(n_voxels, np.float32)
-        weights[model.used], mean[model.used] = trust * to_evidence, model.intercept
+        weights = np.zeros((n_voxels, len(precision)), np.float32)
+        mean = np.zeros(n_voxels, np.float32)
+        weights[model.used] = trust * to_evidence
+        mean[model.used] = model.intercept
         around = candidates - model.centre
         r = spread * np.atleast_2d(np.cov(around.T.astype(np.float64)))
         chosen = {"correlation": correlation, "trust": trust, "spread": spread, "n_voxels_used": int(model.used.sum())}
         trusted = np.where(model.used, np.maximum(model.r2, 0), 0)
+
         return cls(weights, mean, trust * precision, around, r, model.centre, trusted, chosen)
 
 
@@ -129,4 +146,5 @@ def posterior(
     probabilities = np.exp(log)
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     mean = probabilities @ candidates
+
     return probabilities, mean @ g.T + evidence @ (g @ spread).T - mean

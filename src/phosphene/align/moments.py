@@ -28,13 +28,16 @@ class Moments:
 
     Parameters
     ----------
-    mode : where the moments of predictions come from. ``train_oof``: predictions of training rows by maps that were not
+    mode : {"train_oof", "test", "none"}, default "train_oof"
+        where the moments of predictions come from. ``train_oof``: predictions of training rows by maps that were not
         fitted on them. ``test``: the rows being predicted, as LEA's code does; transductive. ``none``: nothing is done
 
     Attributes
     ----------
-    predicted_mean_, predicted_std_ : (d,) float64, of left-out predictions
-    true_mean_, true_std_ : (d,) float64, of the training targets; standard deviations with ddof 1
+    predicted_mean_, predicted_std_ : array of shape (d,), float64
+        of left-out predictions
+    true_mean_, true_std_ : array of shape (d,), float64
+        of the training targets; standard deviations with ddof 1
 
     References
     ----------
@@ -57,9 +60,12 @@ class Moments:
                     f"moments need at least 2 predictions and as many truths, but came as {predicted.shape} and "
                     f"{true.shape}."
                 )
+
             parts.append((*_moments(predicted), *_moments(true)))
+
         for name, found in zip(_NAMES, zip(*parts, strict=True), strict=True):
             setattr(self, f"{name}_", np.concatenate(found))
+
         return self
 
     def __call__(self, predicted: np.ndarray, columns: slice = slice(None)) -> np.ndarray:
@@ -67,8 +73,10 @@ class Moments:
 
         Parameters
         ----------
-        predicted : (n, d), or some columns of it
-        columns : which those are
+        predicted : ndarray
+            (n, d), or some columns of it
+        columns : slice, optional
+            which those are
 
         Raises
         ------
@@ -77,10 +85,13 @@ class Moments:
         """
         if self.mode == "none":
             return np.asarray(predicted, dtype=np.float32)
+
         if self.mode == "test":
             mean, std = _company(predicted)
         else:
-            mean, std = self.predicted_mean_[columns], self.predicted_std_[columns]
+            mean = self.predicted_mean_[columns]
+            std = self.predicted_std_[columns]
+
         # A dimension that is predicted as a constant says nothing; it stays at the mean of the truths.
         z = np.divide(predicted - mean, std, out=np.zeros(predicted.shape), where=std > 1e-12)
         return (z * self.true_std_[columns] + self.true_mean_[columns]).astype(np.float32)
@@ -90,7 +101,9 @@ class Moments:
         parts = [_company(predicted) for predicted in blocks]
         fixed = Moments("train_oof")
         fixed.predicted_mean_, fixed.predicted_std_ = (np.concatenate(found) for found in zip(*parts, strict=True))
-        fixed.true_mean_, fixed.true_std_ = self.true_mean_, self.true_std_
+        fixed.true_mean_ = self.true_mean_
+        fixed.true_std_ = self.true_std_
+
         return fixed
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -103,6 +116,7 @@ class Moments:
         moments = cls(meta["mode"])
         for name, array in zip(_NAMES, take(tensors, _NAMES, "Moments"), strict=True):
             setattr(moments, f"{name}_", array)
+
         return moments
 
 
@@ -118,4 +132,5 @@ def _company(predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             "moments=test takes the spread of the rows that come together, which a single row does not have. "
             "Decode several rows, or use moments=train_oof, which needs no company."
         )
+
     return _moments(predicted)

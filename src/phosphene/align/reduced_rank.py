@@ -36,7 +36,10 @@ class ReducedRankConfig(Config):
     @classmethod
     def preset(cls, name: Literal["paper", "lab"]) -> dict[str, Any]:
         """Values over the defaults: none for ``paper``, smaller ranks to choose among for ``lab``."""
-        return {} if name == "paper" else {"rank": (5, 10, 20, 40, 80)}
+        if name == "paper":
+            return {}
+
+        return {"rank": (5, 10, 20, 40, 80)}
 
     def make(self) -> ReducedRankRidge:
         """The map of this configuration, not fitted yet."""
@@ -56,16 +59,21 @@ class ReducedRankRidge:
 
     Parameters
     ----------
-    rank : largest rank, or several to choose from
-    alpha : penalty above 0 in the units of scikit-learn's ``Ridge(alpha)``, or several to choose from
-    folds : how many folds
-    block_bytes : size of the blocks in which X and Y are read, in bytes
+    rank : int or sequence of int, default 200
+        largest rank, or several to choose from
+    alpha : float or sequence of float, default 1.0
+        penalty above 0 in the units of scikit-learn's ``Ridge(alpha)``, or several to choose from
+    folds : int, default 5
+        how many folds
+    block_bytes : int, optional
+        size of the blocks in which X and Y are read, in bytes
 
     Attributes
     ----------
     rank_ : rank of the map: the one given or chosen, or less where the data span less
     alpha_ : the penalty
-    errors_ : (alphas, ranks) mean squared left-out errors, both ascending, if there was something to choose
+    errors_ : array of shape (alphas, ranks)
+        mean squared left-out errors, both ascending, if there was something to choose
     left_, right_ : (p, rank) and (rank, t) float32, the map as a product; rows of `right_` are orthonormal, the first
         explaining most
     x_mean_, y_mean_ : (p,) and (t,) float64
@@ -105,13 +113,16 @@ class ReducedRankRidge:
     ):
         for one in np.atleast_1d(np.asarray(rank, dtype=object)):
             check_whole("rank", one, 1)
+
         check_whole("folds", folds, 2)
         check_whole("block_bytes", block_bytes, 1 << 16)
         self.ranks_ = np.unique(np.atleast_1d(np.asarray(rank, dtype=np.int64)))
         if not self.ranks_.size:
             raise ConfigError("rank must be a whole number or a list of them, but the list is empty.")
+
         self.alphas_ = penalties(alpha)
-        self.folds, self.block_bytes = folds, block_bytes
+        self.folds = folds
+        self.block_bytes = block_bytes
 
     def __repr__(self) -> str:
         return f"ReducedRankRidge(rank={self.ranks_.tolist()}, alpha={self.alphas_.tolist()})"
@@ -121,13 +132,16 @@ class ReducedRankRidge:
 
         Parameters
         ----------
-        X : (n, p) features, real numbers; array, memory map or HDF5 data set
-        Y : (n, t) targets, likewise
-        groups : (n,) stimulus of each row, whose rows stay in one fold; wanted where there is something to choose
+        X : array-like of shape (n, p)
+            features, real numbers; array, memory map or HDF5 data set
+        Y : array-like of shape (n, t)
+            targets, likewise
+        groups : array-like of shape (n,), optional
+            stimulus of each row, whose rows stay in one fold; wanted where there is something to choose
 
         Returns
         -------
-        self
+        self : ReducedRankRidge
 
         Raises
         ------
@@ -137,30 +151,48 @@ class ReducedRankRidge:
             Values that are not finite or not real numbers, lengths that differ, one row, X or Y constant.
         """
         x, y, _ = paired_rows(X, Y)
-        n, is_dual = x.shape[0], x.shape[0] < x.shape[1]
+        n = x.shape[0]
+        is_dual = x.shape[0] < x.shape[1]
+
         if n < 2:
             raise DataError("X has a single row: nothing remains of it after centring. Fit on at least two trials.")
-        x_mean, y_mean = x.mean(self.block_bytes), y.mean(self.block_bytes)
-        rank, alpha = int(self.ranks_[-1]), float(self.alphas_[0])
+
+        x_mean = x.mean(self.block_bytes)
+        y_mean = y.mean(self.block_bytes)
+        rank = int(self.ranks_[-1])
+        alpha = float(self.alphas_[0])
+
         if len(self.ranks_) * len(self.alphas_) > 1:
             rank, alpha = self._choose(x, y, groups, is_dual)
+
         lower = _gram.gram(x, x_mean, is_dual, np.float64, self.block_bytes)
         check_scale(_gram.largest_eigenvalue(lower), x_mean, np.array([alpha]), x)
         spectrum = _gram.Spectrum.of(lower, is_dual, x, x_mean, True, self.block_bytes)
         zz = np.zeros((len(spectrum.w), len(spectrum.w)))
+
         for _, block in self._columns(y, y_mean):
             z = spectrum.project(block)
             zz += z @ z.T
+
         scale, length, left = _directions(spectrum, zz, alpha, rank)
         if not len(length):
             raise DataError("Y does not vary with X: no direction of the targets can be predicted at all.")
+
         right = np.empty((len(length), y.shape[1]), np.float32)
         for columns, block in self._columns(y, y_mean):
             right[:, columns] = (left * scale[:, None] / length).T @ spectrum.project(block)
+
         inner = spectrum.u @ _loadings(spectrum, scale, length, left, alpha)
-        inner = _gram.times_targets(x, x_mean, inner, self.block_bytes) if is_dual else inner
-        self.left_, self.right_ = inner.astype(np.float32), right
-        self.x_mean_, self.y_mean_, self.rank_, self.alpha_ = x_mean, y_mean, len(length), alpha
+        if is_dual:
+            inner = _gram.times_targets(x, x_mean, inner, self.block_bytes)
+
+        self.left_ = inner.astype(np.float32)
+        self.right_ = right
+        self.x_mean_ = x_mean
+        self.y_mean_ = y_mean
+        self.rank_ = len(length)
+        self.alpha_ = alpha
+
         return self
 
     def predict(self, X) -> np.ndarray:
@@ -178,10 +210,14 @@ class ReducedRankRidge:
                 f"X has {new.shape[1]} columns but this map was fitted on {len(self.x_mean_)}; "
                 f"use the same voxels or features in the same order, or fit again."
             )
+
         new.mean(self.block_bytes)  # checks every value
-        out, y_mean = np.empty((new.shape[0], len(self.y_mean_)), np.float32), self.y_mean_.astype(np.float32)
+        out = np.empty((new.shape[0], len(self.y_mean_)), np.float32)
+        y_mean = self.y_mean_.astype(np.float32)
+
         for rows in spans(len(out), self.block_bytes // (8 * max(new.shape[1], out.shape[1]))):
             out[rows] = new.block(rows, ALL, minus=self.x_mean_) @ self.left_ @ self.right_ + y_mean
+
         return out
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -202,15 +238,22 @@ class ReducedRankRidge:
         """
         if meta.get("kind") != "reduced_rank":
             raise ModelError(f"a ridge of limited rank was expected here, but kind {meta.get('kind')!r} was saved.")
+
         left, right, x_mean, y_mean = take(dict(tensors), ("left", "right", "x_mean", "y_mean"), cls.__name__)
         if left.shape[:1] != x_mean.shape or right.shape[1:] != y_mean.shape or left.shape[1:] != right.shape[:1]:
             raise ModelError(
                 f"The saved map's parts do not fit: left {left.shape}, right {right.shape}, x_mean {x_mean.shape}, y_mean "
                 f"{y_mean.shape}; fit it again."
             )
+
         self = cls(meta["ranks"], meta["alphas"], folds=meta["folds"], block_bytes=meta["block_bytes"])
-        self.left_, self.right_, self.x_mean_, self.y_mean_ = left, right, x_mean, y_mean
-        self.rank_, self.alpha_ = left.shape[1], meta["alpha"]
+        self.left_ = left
+        self.right_ = right
+        self.x_mean_ = x_mean
+        self.y_mean_ = y_mean
+        self.rank_ = left.shape[1]
+        self.alpha_ = meta["alpha"]
+
         return self
 
     def _choose(self, x: RowBlocks, y: RowBlocks, groups, is_dual: bool) -> tuple[int, float]:
@@ -220,27 +263,36 @@ class ReducedRankRidge:
                 "choosing a rank or a penalty keeps the trials of one stimulus together, so fit needs groups=stimulus "
                 "ids, one per row; if no stimulus repeats, groups=np.arange(len(X)) does."
             )
+
         errors = np.zeros((len(self.alphas_), len(self.ranks_)))
         parts = _gram.folds(x, groups, self.folds, is_dual, True, np.float64, self.block_bytes)
+
         for train, test, spectrum, design in parts:
             s = len(spectrum.w)
-            zz, yz, power = np.zeros((s, s)), np.zeros((len(test), s)), 0.0
+            zz = np.zeros((s, s))
+            yz = np.zeros((len(test), s))
+            power = 0.0
+
             for _, block in self._columns(y, np.zeros(y.shape[1])):
                 mean = block[train].mean(axis=0)
-                z, left_out = spectrum.project(block[train] - mean), block[test] - mean
+                z = spectrum.project(block[train] - mean)
+                left_out = block[test] - mean
                 zz += z @ z.T
                 yz += left_out @ z.T
                 power += np.square(left_out).sum()
+
             for i, alpha in enumerate(self.alphas_):
                 scale, length, left = _directions(spectrum, zz, alpha, int(self.ranks_[-1]))
                 along = design @ _loadings(spectrum, scale, length, left, alpha)  # predictions, (left out, rank)
                 truth = yz @ (scale[:, None] * left) / length  # and targets, along the same orthonormal directions
                 change = np.concatenate([[0.0], np.cumsum((along * (along - 2 * truth)).sum(axis=0))])
                 errors[i] += power + change[np.minimum(self.ranks_, len(length))]
+
         self.errors_ = errors / (x.shape[0] * y.shape[1])
         i, j = np.unravel_index(int(errors.argmin()), errors.shape)
         if len(self.alphas_) > 1:
             warn_at_edge(i, self.alphas_, stacklevel=4)
+
         return int(self.ranks_[j]), float(self.alphas_[i])
 
     def _columns(self, y: RowBlocks, mean: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
@@ -265,9 +317,11 @@ def _directions(
     """D (s,), and the largest singular values sigma (r,) with left vectors L (s, r) of S, largest first."""
     w = np.where(spectrum.w > _NOTHING * spectrum.w[-1], spectrum.w, 0.0)
     scale = np.sqrt((w if spectrum.dual else (w > 0)) / (w + alpha))
-    s, rank = len(w), min(rank, len(w))
+    s = len(w)
+    rank = min(rank, len(w))
     square, left = eigh(scale[:, None] * zz * scale, subset_by_index=(s - rank, s - 1), check_finite=False)
     keep = square > _NOTHING * max(square[-1], 0.0)
+
     return scale, np.sqrt(square[keep])[::-1], left[:, keep][:, ::-1]
 
 

@@ -23,8 +23,10 @@ class RowBlocks:
 
     Parameters
     ----------
-    source : (n, p) array, memory map or HDF5 data set of real numbers; anything with a shape that can be sliced
-    name : what messages call it
+    source : array-like of shape (n, p)
+        array, memory map or HDF5 data set of real numbers; anything with a shape that can be sliced
+    name : str
+        what messages call it
 
     Raises
     ------
@@ -36,56 +38,90 @@ class RowBlocks:
         # Maps and HDF5 data sets stay where they are; lists, data frames and tensors become arrays.
         lazy = isinstance(getattr(source, "dtype", None), np.dtype) and not hasattr(source, "toarray")
         try:
-            self.array = source if lazy else np.asarray(source)
+            if lazy:
+                self.array = source
+            else:
+                self.array = np.asarray(source)
         except ValueError as error:
             raise DataError(f"{name} must be a matrix with rows of equal length: {error}") from None
+
         self.name = name
-        shape, dtype = tuple(self.array.shape), self.array.dtype
+        shape = tuple(self.array.shape)
+        dtype = self.array.dtype
+
         if len(shape) != 2:
             raise DataError(
                 f"{name} must be a matrix (rows, columns) but has shape {shape}; "
                 f"reshape it, for one column with {name}[:, None]."
             )
+
         if 0 in shape:
             raise DataError(f"{name} is empty: shape {shape}. Look at the selection or split that made it.")
         if dtype.kind not in "fiub":
             raise DataError(f"{name} must hold real numbers but {_what_is_wrong(self.array)}.")
+
         self.shape = shape
-        self._file = _mapped_file(self.array) if isinstance(self.array, np.ndarray) else None
+        if isinstance(self.array, np.ndarray):
+            self._file = _mapped_file(self.array)
+        else:
+            self._file = None
 
     def block(self, rows=ALL, columns=ALL, minus=None, dtype=np.float32, out: np.ndarray | None = None) -> np.ndarray:
         """A contiguous copy of a block in native ``dtype``, less ``minus`` (subtracted before rounding).
 
         ``rows`` is a slice or ascending row numbers.
         """
-        rows = np.arange(self.shape[0])[rows] if isinstance(rows, slice) else np.asarray(rows)
+        if isinstance(rows, slice):
+            rows = np.arange(self.shape[0])[rows]
+        else:
+            rows = np.asarray(rows)
+
         columns = slice(*columns.indices(self.shape[1]))
-        out = np.empty((len(rows), columns.stop - columns.start), dtype) if out is None else out
+        if out is None:
+            out = np.empty((len(rows), columns.stop - columns.start), dtype)
+
         for part, raw in self._read(rows, columns):
             with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found by `check`
                 if minus is None:
                     np.copyto(out[part], raw, casting="unsafe")
                 else:
                     np.subtract(raw, minus, out=out[part], casting="unsafe")
+
         return out
 
     def _read(self, rows: np.ndarray, columns: slice) -> Iterator[tuple[slice, np.ndarray]]:
         """Rows in the source's own format, some at a time, each good until the next."""
-        descriptor = self._file.open() if self._file else None
+        if self._file:
+            descriptor = self._file.open()
+        else:
+            descriptor = None
+
         if descriptor is None:
             is_run = rows[-1] - rows[0] + 1 == len(rows)  # a slice is not copied in between
-            at_once = max(1, MAPPED // (self.shape[1] * self.array.dtype.itemsize)) if self.is_mapped else len(rows)
+            if self.is_mapped:
+                at_once = max(1, MAPPED // (self.shape[1] * self.array.dtype.itemsize))
+            else:
+                at_once = len(rows)
+
             for part in spans(len(rows), at_once):
-                picked = slice(int(rows[part][0]), int(rows[part][-1]) + 1) if is_run else rows[part]
+                if is_run:
+                    picked = slice(int(rows[part][0]), int(rows[part][-1]) + 1)
+                else:
+                    picked = rows[part]
+
                 yield part, self.array[picked, columns]
                 if at_once < len(rows):
                     self.forget()
+
             return
+
         # Reading from the file costs a third of touching its map, whose pages would all count as memory of ours.
-        item, stride = self.array.dtype.itemsize, self.array.strides[0]
+        item = self.array.dtype.itemsize
+        stride = self.array.strides[0]
         width = columns.stop - columns.start
         parts = list(spans(len(rows), SCRATCH // (width * item)))
         scratch = np.empty((parts[0].stop, width), self.array.dtype)
+
         try:
             for part in parts:
                 picked = rows[part]
@@ -94,6 +130,7 @@ class RowBlocks:
                     if os.preadv(descriptor, [line.view(np.uint8)], at) != width * item:
                         path = self._file.path
                         raise MachineError(f"{self.name}: row {row} could not be read; {path} has been cut short.")
+
                 yield part, scratch[: len(picked)]
         finally:
             os.close(descriptor)
@@ -105,6 +142,7 @@ class RowBlocks:
             block = self.block(rows)
             self.check(block, rows.start, 0)
             total += block.sum(axis=0, dtype=np.float64)
+
         self.forget()
         # A second pass on what is left corrects the rounding of wide sources to float32.
         mean = total / self.shape[0]
@@ -112,19 +150,26 @@ class RowBlocks:
             rest = np.zeros_like(total)
             for rows in spans(self.shape[0], budget // (8 * self.shape[1])):
                 rest += self.block(rows, minus=mean, dtype=np.float64).sum(axis=0)
+
             mean += rest / self.shape[0]
             self.forget()
+
         return mean
 
     def check(self, block: np.ndarray, row: int, column: int) -> None:
         """Raise DataError naming the first value of ``block`` (which starts at row, column) that cannot be used."""
         if is_ordinary(block):
             return
-        bad, kind = ~np.isfinite(block), "is not a finite number"
+
+        bad = ~np.isfinite(block)
+        kind = "is not a finite number"
         if not bad.any():
-            bad, kind = np.abs(block) > 1e15, "is beyond the 1e15 that arithmetic here is good for"
+            bad = np.abs(block) > 1e15
+            kind = "is beyond the 1e15 that arithmetic here is good for"
+
         if not bad.any():
             return
+
         i, j = np.argwhere(bad)[0]
         value = float(self.array[int(row + i), int(column + j)])
         raise DataError(
@@ -141,10 +186,13 @@ class RowBlocks:
 
     def forget(self) -> None:
         """Give the pages of a read-only or shared memory map back; the file keeps them."""
-        array, mode = self.array, None
+        array = self.array
+        mode = None
+
         while isinstance(array, np.ndarray):
             mode = getattr(array, "mode", mode) or mode
             array = array.base
+
         if isinstance(array, mmap.mmap) and mode in ("r", "r+", "w+") and hasattr(mmap, "MADV_DONTNEED"):
             array.madvise(mmap.MADV_DONTNEED)
 
@@ -160,6 +208,7 @@ def spans(size: int, width: int) -> Iterator[slice]:
     """Slices of about equal width, at most ``width`` (at least 1), that cover ``range(size)``."""
     count = -(-size // max(1, int(width)))
     width = -(-size // count)
+
     for start in range(0, size, width):
         yield slice(start, min(start + width, size))
 
@@ -179,9 +228,11 @@ class _File:
             descriptor = os.open(self.path, os.O_RDONLY)
         except OSError:
             return None
+
         found = os.fstat(descriptor)
         if (found.st_dev, found.st_ino) == (self.device, self.inode):
             return descriptor
+
         os.close(descriptor)
         return None
 
@@ -190,17 +241,20 @@ def _mapped_file(array: np.ndarray) -> _File | None:
     """The file a shared map of rows comes from, as the kernel tells it (Linux); None where that is not known."""
     if array.strides[1] != array.dtype.itemsize or array.strides[0] <= 0 or type(_owner(array)) is not mmap.mmap:
         return None
+
     address = array.__array_interface__["data"][0]
     try:
         lines = Path("/proc/self/maps").read_text().splitlines()
     except OSError:
         return None
+
     for line in lines:
         span, mode, offset, device, inode, *path = line.split(maxsplit=5)
         start, stop = (int(part, 16) for part in span.split("-"))
         if start <= address < stop and mode.endswith("s") and path:  # a private map may differ from its file
             major, minor = (int(part, 16) for part in device.split(":"))
             return _File(path[0], os.makedev(major, minor), int(inode), int(offset, 16) + address - start)
+
     return None
 
 
@@ -208,6 +262,7 @@ def _owner(array):
     """What the memory of an array belongs to in the end."""
     while isinstance(array, np.ndarray):
         array = array.base
+
     return array
 
 
@@ -215,10 +270,12 @@ def destination(out, shape: tuple[int, int], dtype: type = np.float32) -> np.nda
     """A new array in memory, or the one given if its shape and dtype are right."""
     if out is None:
         return np.empty(shape, dtype)
+
     if tuple(out.shape) != shape or out.dtype != dtype:
         raise ConfigError(
             f"out must have shape {shape} and dtype {np.dtype(dtype)} but has {tuple(out.shape)} and {out.dtype}."
         )
+
     return out
 
 
@@ -226,6 +283,7 @@ def _what_is_wrong(array) -> str:
     dtype = array.dtype
     if dtype.kind == "c":
         return f"is complex ({dtype}); give its real part, or magnitude and phase as separate columns"
+
     if dtype.kind == "O":
         for i, row in enumerate(array):
             for j, value in enumerate(row):
@@ -234,5 +292,7 @@ def _what_is_wrong(array) -> str:
                         f"is an object array whose row {i}, column {j} is {value!r} of type {type(value).__name__}; "
                         f"clean it and convert with .astype('float32')"
                     )
+
         return "is an object array; convert it with .astype('float32')"
+
     return f"has dtype {dtype}; convert it with .astype('float32')"

@@ -51,7 +51,10 @@ from phosphene.io.stages import load_part, save_part
 
 FORMAT = "phosphene-ridge-shards"
 VERSION = 1
-INDEX, MAP, NEW, COLUMNS = "shards.json", "map", "new.npy", "columns"
+INDEX = "shards.json"
+MAP = "map"
+NEW = "new.npy"
+COLUMNS = "columns"
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,8 @@ class RidgeShards:
 
     Parameters
     ----------
-    folder : where everything lies; all machines must see it, and the feature stores that PHOSPHENE_CACHE names
+    folder : Path
+        where everything lies; all machines must see it, and the feature stores that PHOSPHENE_CACHE names
     """
 
     folder: Path
@@ -73,10 +77,14 @@ class RidgeShards:
 
         Parameters
         ----------
-        folder : to make
-        model : fitted
-        X : (m, p) rows to predict for
-        n_shards : into how many ranges the targets are divided, at most one a target
+        folder : str or Path
+            to make
+        model : StreamedRidge
+            fitted
+        X : array-like of shape (m, p)
+            rows to predict for
+        n_shards : int
+            into how many ranges the targets are divided, at most one a target
 
         Raises
         ------
@@ -86,20 +94,26 @@ class RidgeShards:
         DataError, ModelError
             X is no finite matrix, or has other columns than the model was fitted on.
         """
-        folder, cache, store = atomic.checked_path(folder), cache_folder(), model.targets_.store.folder
+        folder = atomic.checked_path(folder)
+        cache = cache_folder()
+        store = model.targets_.store.folder
+
         if n_shards < 1:
             raise ConfigError(f"n_shards must be 1 or more, but is {n_shards}.")
+
         if cache is None or store.parent.resolve() != cache.resolve():
             raise ConfigError(
                 f"the targets lie in {store}, but PHOSPHENE_CACHE is {cache}: jobs could not find them. Set it to "
                 f"{store.parent}."
             )
+
         new = RowBlocks(X, "X")
         if new.shape[1] != model.n_features_:
             raise ModelError(
                 f"X has {new.shape[1]} columns but this map was fitted on {model.n_features_}; use the same voxels or "
                 "features in the same order, or fit again."
             )
+
         new.mean(model.block_bytes)  # checks every value
         rows = new.block()
         ranges = [[at.start, at.stop] for at in spans(model.n_targets_, -(-model.n_targets_ // n_shards))]
@@ -111,6 +125,7 @@ class RidgeShards:
             "n_targets": model.n_targets_,
             "ranges": ranges,
         }
+
         shards = cls(folder.resolve())
         if (folder / INDEX).is_file():
             if shards.record["key"] != record["key"]:
@@ -118,14 +133,18 @@ class RidgeShards:
                     f"{folder} holds predictions of another map, for other rows or in other ranges. Choose another folder, "
                     "or delete this one."
                 )
+
             return shards
+
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ConfigError(f"{folder} exists and holds something else; choose another folder.")
+
         with atomic.folder(folder) as place:
             (place / COLUMNS).mkdir()
             save_part(place / MAP, model, stage=MAP, digest=record["key"], seconds=0.0, lineage=())
             np.save(place / NEW, rows, allow_pickle=False)
             atomic.write_text(place / INDEX, json.dumps(record) + "\n")
+
         return shards
 
     @cached_property
@@ -137,6 +156,7 @@ class RidgeShards:
                 f"{self.folder} is of format {record.get('format')!r}, version {record.get('version')!r}, not {FORMAT} "
                 f"{VERSION}; make it again with RidgeShards.prepare."
             )
+
         return record
 
     def __len__(self) -> int:
@@ -164,23 +184,28 @@ class RidgeShards:
         """
         if not 0 <= number < len(self):
             raise ConfigError(f"there is no range {number}; they are numbered from 0 to {len(self) - 1}.")
+
         path = self.file(number)
         if path.is_file():
             return path
+
         model = load_part(self.folder / MAP, StreamedRidge)
         begin, end = self.record["ranges"][number]
         new = np.load(self.folder / NEW, allow_pickle=False)
         predicted = model.predict(new, columns=slice(begin, end))
         temporary = atomic.partial_name(path)
+
         with atomic.explained(path):
             try:
                 with open(temporary, "wb") as handle:
                     np.save(handle, predicted, allow_pickle=False)
                     handle.flush()
                     os.fsync(handle.fileno())
+
                 os.replace(temporary, path)
             finally:
                 temporary.unlink(missing_ok=True)
+
         return path
 
     def checkpoint(self, number: int) -> Any:
@@ -203,15 +228,19 @@ class RidgeShards:
                 f"{len(missing)} of {len(self)} ranges of {self.folder} are not predicted yet, first {missing[0]}. Run the "
                 "jobs of missing() again."
             )
+
         parts = []
         for number, (begin, end) in enumerate(self.record["ranges"]):
             try:
                 part = open_npy(self.file(number))
             except (OSError, ValueError) as error:
                 raise ModelError(_damaged(self.file(number), str(error))) from error
+
             if part.shape != (self.record["n_rows"], end - begin):
                 raise ModelError(_damaged(self.file(number), f"its shape is {part.shape}"))
+
             parts.append(part)
+
         return JoinedColumns(tuple(parts))
 
 
@@ -221,7 +250,8 @@ class JoinedColumns:
 
     Parameters
     ----------
-    parts : (m, columns) each, usually memory maps
+    parts : tuple of ndarray
+        (m, columns) each, usually memory maps
     """
 
     parts: tuple[np.ndarray, ...]
@@ -244,27 +274,37 @@ class JoinedColumns:
         return self.shape[0]
 
     def __getitem__(self, index: Any) -> np.ndarray:
-        rows, columns = index if isinstance(index, tuple) else (index, slice(None))
+        if isinstance(index, tuple):
+            rows, columns = index
+        else:
+            rows = index
+            columns = slice(None)
+
         if not isinstance(columns, slice):
             columns = range(self.shape[1])[columns]
             part = int(np.searchsorted(self._bounds, columns, side="right")) - 1
             return np.array(self.parts[part][rows, columns - self._bounds[part]])
+
         begin, end, step = columns.indices(self.shape[1])
         if step != 1:
             raise IndexError("columns are read in runs: give a slice without a step.")
+
         taken = [
             part[rows, max(begin, low) - low : min(end, low + part.shape[1]) - low]
             for part, low in zip(self.parts, self._bounds[:-1], strict=True)
             if low < end and low + part.shape[1] > begin
         ]
+
         return np.concatenate(taken or [self.parts[0][rows, :0]], axis=-1)
 
 
 def _key(model: StreamedRidge, rows: np.ndarray, ranges: list[list[int]]) -> str:
     tensors, meta = model.state()
     digest = hashlib.sha256(json.dumps([meta, ranges, list(rows.shape)], sort_keys=True).encode())
+
     for array in (*tensors.values(), rows):
         digest.update(np.ascontiguousarray(array).data.cast("B"))
+
     return digest.hexdigest()
 
 

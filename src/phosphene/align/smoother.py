@@ -38,12 +38,18 @@ class SmootherDesign:
 
     Parameters
     ----------
-    x : (n, p)
-    mean : (p,) taken off, zeros without an intercept
-    used : distinct rows of the targets, ascending
-    place : (n,) place among them of the row that belongs to each row of x
-    intercept : whether there is one
-    budget : size of the blocks that are read, in bytes
+    x : RowBlocks
+        (n, p)
+    mean : ndarray of shape (p,)
+        taken off, zeros without an intercept
+    used : ndarray
+        distinct rows of the targets, ascending
+    place : ndarray of shape (n,)
+        place among them of the row that belongs to each row of x
+    intercept : bool
+        whether there is one
+    budget : int
+        size of the blocks that are read, in bytes
     """
 
     x: RowBlocks
@@ -59,8 +65,10 @@ class SmootherDesign:
         n = x.shape[0]
         if intercept and n < 2:
             raise DataError("X has a single row: nothing remains of it after centring. Fit on at least two trials.")
+
         used, place = _rows_used(rows, n)
         mean = x.mean(budget)
+
         return cls(x, mean if intercept else np.zeros(x.shape[1]), used, place, intercept, budget)
 
     @property
@@ -74,6 +82,7 @@ class SmootherDesign:
         def right(dual: bool, dtype: type) -> np.ndarray:
             if dual:
                 return _gram.cross(self.x, self.mean, new, self.mean, dtype, self.budget)
+
             return new.block(minus=self.mean, dtype=dtype).T
 
         return right
@@ -83,6 +92,7 @@ class SmootherDesign:
         n, p = self.x.shape
         if not dual:
             return np.eye(p, dtype=dtype, order="F")
+
         return self.x.block(minus=self.mean, dtype=dtype, out=np.empty((n, p), dtype, order="F"))
 
     def smoothers(
@@ -98,26 +108,36 @@ class SmootherDesign:
 
         Parameters
         ----------
-        right : makes the right-hand sides
-        k : how many those are
-        sources : targets by family
-        grids : by family, one penalty, or several of which exact leave-one-row-out over sketched targets chooses one
-        sketch_size, seed : of the sketch
+        right : RightHand
+            makes the right-hand sides
+        k : int
+            how many those are
+        sources : mapping of {str: RowBlocks}
+            targets by family
+        grids : mapping of {str: ndarray}
+            by family, one penalty, or several of which exact leave-one-row-out over sketched targets chooses one
+        sketch_size, seed : int
+            of the sketch
         """
         n, p = self.x.shape
         most = max(len(grid) for grid in grids.values())
         dtype = _gram.precision(n, p, max(len(grids) * k, sketch_size * (most > 1)), most)
         arguments = (right, sources, grids, sketch_size, seed)
+
         return self._smoothers(*arguments, dtype) or self._smoothers(*arguments, np.float64)
 
     def _smoothers(self, right, sources, grids, size, seed, dtype) -> Smoothers | None:
-        (n, p), budget = self.x.shape, self.budget
-        dual, is_coarse = n < p, dtype is np.float32
+        n, p = self.x.shape
+        budget = self.budget
+        dual = n < p
+        is_coarse = dtype is np.float32
         lower = _gram.gram(self.x, self.mean, dual, dtype, budget)
         largest = _gram.largest_eigenvalue(lower)
         lowest = [(grid[0], _gram.TOLERANCE if len(grid) == 1 else _gram.SCORE_TOLERANCE) for grid in grids.values()]
+
         if is_coarse and (not np.isfinite(largest) or any(_gram.too_coarse(largest, *low) for low in lowest)):
             return None
+
         for grid in grids.values():
             check_scale(largest, self.mean, grid, self.x)
 
@@ -128,14 +148,20 @@ class SmootherDesign:
             for name, grid in grids.items():
                 if len(grid) > 1:
                     chosen[name] = self._choose(spectrum, name, sources[name], grid, size, seed, dtype)
+
             if is_coarse and any(_gram.too_coarse(largest, a, _gram.TOLERANCE) for a in chosen.values()):
                 return None
 
         maps: dict[float, np.ndarray] = {}
         sides = right(dual, dtype)
+
         for alpha in sorted(set(chosen.values())):
             keep = alpha != max(chosen.values())
-            part = sides.copy(order="F") if keep else sides
+            if keep:
+                part = sides.copy(order="F")
+            else:
+                part = sides
+
             if spectrum is not None:
                 for columns in spans(part.shape[1], budget // (3 * part.itemsize * len(part))):
                     part[:, columns] = spectrum.coefficients(spectrum.u.T @ part[:, columns], alpha)
@@ -143,9 +169,16 @@ class SmootherDesign:
                 factored = factor(lower, alpha, largest, keep=keep)
                 if factored is None:
                     return None
+
                 part = _gram.solve(factored, part)
-            a = part.T if dual else _through(self.x, self.mean, part.T, budget)
+
+            if dual:
+                a = part.T
+            else:
+                a = _through(self.x, self.mean, part.T, budget)
+
             maps[alpha] = _gather(a, self.place, len(self.used))
+
         return Smoothers(chosen, maps, largest)
 
     def _choose(self, spectrum, name: str, y: RowBlocks, grid: np.ndarray, size: int, seed: int, dtype: type) -> float:
@@ -155,6 +188,7 @@ class SmootherDesign:
         mixed -= self.intercept * mixed.mean(axis=0)
         best = spectrum.leave_one_out(mixed, grid).sum(axis=1).argmin()
         warn_at_edge(best, grid, f"family {name!r}", stacklevel=6)
+
         return float(grid[best])
 
 
@@ -163,6 +197,7 @@ def with_intercept(a: np.ndarray, share: np.ndarray) -> np.ndarray:
     if share.any():
         rest = 1.0 - a.sum(axis=1, dtype=np.float64, keepdims=True)
         a = a + rest.astype(a.dtype) * share.astype(a.dtype)
+
     return a.astype(np.float32, copy=False)
 
 
@@ -173,31 +208,45 @@ def products(
 
     Parameters
     ----------
-    a : (m, rows used) float32, its rows summing to 1 where there is an intercept
-    y : the targets
-    used : their rows that belong to the columns of a, ascending
-    intercept : takes the first row off and adds it again, which keeps single precision exact for targets far from zero
-    budget : size of the blocks, in bytes
-    columns : which of the targets
+    a : ndarray of shape (m, rows used), float32
+        its rows summing to 1 where there is an intercept
+    y : RowBlocks
+        the targets
+    used : ndarray
+        their rows that belong to the columns of a, ascending
+    intercept : bool
+        takes the first row off and adds it again, which keeps single precision exact for targets far from zero
+    budget : int
+        size of the blocks, in bytes
+    columns : slice, optional
+        which of the targets
     """
-    m, (begin, end, _) = len(a), columns.indices(y.shape[1])
+    m = len(a)
+    begin, end, _ = columns.indices(y.shape[1])
     rows_at_once = list(spans(a.shape[1], ROWS))
     pieces = [np.ascontiguousarray(a[:, rows]) for rows in rows_at_once]
     width = min(end - begin, max(1, budget // (4 * (m + rows_at_once[0].stop))))
-    memory, results = np.empty(rows_at_once[0].stop * width, np.float32), np.empty(m * width, np.float32)
+    memory = np.empty(rows_at_once[0].stop * width, np.float32)
+    results = np.empty(m * width, np.float32)
+
     for span in spans(end - begin, width):
         at = slice(begin + span.start, begin + span.stop)
         first = _first(y, used, at)
         part = _shaped(results, m, at)
+
         for rows, piece in zip(rows_at_once, pieces, strict=True):
             block = _shaped(memory, piece.shape[1], at)
             y.block(used[rows], at, minus=first if intercept else None, out=block)
+
             # part = piece @ block + part, in place: Fortran sees the transposes
             blas.sgemm(1.0, block.T, piece.T, beta=float(rows.start > 0), c=part.T, overwrite_c=1)
+
         if intercept:
             part += first
+
         if not is_ordinary(part):  # a target's NaN reaches its predictions
             _check(y, used, at)
+
         yield at, part
         y.forget()
 
@@ -220,13 +269,20 @@ def target_blocks(
     rows_at_once = list(spans(len(used), ROWS))
     width = min(y.shape[1], max(1, budget // (4 * rows_at_once[0].stop)))
     memory = np.empty(rows_at_once[0].stop * width, np.float32)
+
     for columns in spans(y.shape[1], width):
-        first = _first(y, used, columns) if shift else None
+        if shift:
+            first = _first(y, used, columns)
+        else:
+            first = None
+
         for rows in rows_at_once:
             block = y.block(used[rows], columns, minus=first, out=_shaped(memory, rows.stop - rows.start, columns))
             if not is_ordinary(block):
                 _check(y, used, columns)
+
             yield columns, rows, block
+
         y.forget()
 
 
@@ -248,6 +304,7 @@ def _through(x: RowBlocks, mean: np.ndarray, a: np.ndarray, budget: int) -> np.n
     for rows in spans(x.shape[0], budget // (a.itemsize * x.shape[1])):
         out[:, rows] = a @ x.block(rows, minus=mean, dtype=a.dtype).T
         x.forget()
+
     return out
 
 
@@ -255,19 +312,25 @@ def _rows_used(rows: np.ndarray | None, n: int) -> tuple[np.ndarray, np.ndarray]
     """The distinct rows of Y in order, and the place of each row of X among them."""
     if rows is None:
         return np.arange(n), np.arange(n)
+
     rows = np.asarray(rows)
     if rows.shape != (n,) or rows.dtype.kind not in "iu" or rows.min() < 0:
         raise DataError(
             f"rows must hold one row number of Y, from 0, for each of the {n} rows of X, "
             f"but has shape {rows.shape} and dtype {rows.dtype}."
         )
+
     return np.unique(rows, return_inverse=True)
 
 
 def _gather(a: np.ndarray, place: np.ndarray, count: int) -> np.ndarray:
     """Sum the columns of A that belong to the same row of Y."""
     if count == len(place):  # every row once, perhaps in another order
-        return a if (place == np.arange(count)).all() else a[:, np.argsort(place)]
+        if (place == np.arange(count)).all():
+            return a
+
+        return a[:, np.argsort(place)]
+
     out = np.zeros((count, len(a)), a.dtype)
     np.add.at(out, place, a.T)
     return out.T
@@ -275,4 +338,7 @@ def _gather(a: np.ndarray, place: np.ndarray, count: int) -> np.ndarray:
 
 def _first(y: RowBlocks, used: np.ndarray, columns: slice) -> np.ndarray:
     first = np.asarray(y.array[int(used[0]), columns])
-    return first if first.dtype.kind == "f" and first.dtype.itemsize > 2 else first.astype(np.float32)
+    if first.dtype.kind == "f" and first.dtype.itemsize > 2:
+        return first
+
+    return first.astype(np.float32)

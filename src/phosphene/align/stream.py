@@ -37,23 +37,33 @@ def ridge_predict(
 
     Parameters
     ----------
-    X : (n, p) training features; array, memory map or HDF5 data set
-    X_new : (m, p)
-    families : name -> (Y, alpha). Y is (n, t), read in column blocks; alpha is a penalty in the units of
-        scikit-learn's ``Ridge``, or several, of which exact leave-one-row-out chooses one for the family
-    rows : (n,) row of Y that belongs to each row of X, where Y is stored once per stimulus (repeats share a row) or in
-        another order; by default Y has one row per row of X
-    fit_intercept : centre X and Y on their training means
-    sketch_size : how many Gaussian combinations of a family's targets judge its penalties (unbiased for the total
-        squared error over all of them)
-    seed : seed of those combinations
-    block_bytes : size of the blocks that are read, in bytes
-    out : name -> float32 array or memory map (m, t) to write to; by default memory
+    X : array-like of shape (n, p)
+        training features; array, memory map or HDF5 data set
+    X_new : array-like of shape (m, p)
+    families : mapping of {str: tuple}
+        name -> (Y, alpha). Y is (n, t), read in column blocks; alpha is a penalty in the units of scikit-learn's
+        ``Ridge``, or several, of which exact leave-one-row-out chooses one for the family
+    rows : ndarray of shape (n,), optional
+        row of Y that belongs to each row of X, where Y is stored once per stimulus (repeats share a row) or in another
+        order; by default Y has one row per row of X
+    fit_intercept : bool, default True
+        centre X and Y on their training means
+    sketch_size : int, default 256
+        how many Gaussian combinations of a family's targets judge its penalties (unbiased for the total squared error
+        over all of them)
+    seed : int, default 0
+        seed of those combinations
+    block_bytes : int, optional
+        size of the blocks that are read, in bytes
+    out : mapping of {str: ndarray}, optional
+        name -> float32 array or memory map (m, t) to write to; by default memory
 
     Returns
     -------
-    predictions : name -> (m, t) float32
-    alphas : name -> the penalty used
+    predictions : dict of {str: ndarray}
+        name -> (m, t) float32
+    alphas : dict of {str: float}
+        name -> the penalty used
 
     Raises
     ------
@@ -78,28 +88,34 @@ def ridge_predict(
     >>> predictions["double"].round(3), alphas
     (array([[14.]], dtype=float32), {'double': 1e-06})
     """
-    x, new = RowBlocks(X, "X"), RowBlocks(X_new, "X_new")
+    x = RowBlocks(X, "X")
+    new = RowBlocks(X_new, "X_new")
     n, p = x.shape
     if new.shape[1] != p:
         raise ModelError(f"X_new has {new.shape[1]} columns but X has {p}; use the same features in the same order.")
     if not families:
         raise ConfigError("families is empty: name at least one family of targets, such as {'clip': (Y, 1000.0)}.")
+
     design = SmootherDesign.of(x, rows, fit_intercept, block_bytes)
     sources = {name: RowBlocks(y, f"family {name!r}") for name, (y, _) in families.items()}
     grids = {name: penalties(alpha) for name, (_, alpha) in families.items()}
     used = design.used
+
     for y in sources.values():
         if (rows is None and y.shape[0] != n) or used[-1] >= y.shape[0]:
             raise DataError(
                 f"{y.name} has {y.shape[0]} rows but X has {n}"
                 + ("; select the same trials for both." if rows is None else f" and rows goes up to {used[-1]}.")
             )
+
     shapes = {name: (new.shape[0], y.shape[1]) for name, y in sources.items()}
     out = {name: destination((out or {}).get(name), shape) for name, shape in shapes.items()}
 
     new.mean(block_bytes)  # checks every value
     found = design.smoothers(design.between(new), new.shape[0], sources, grids, sketch_size, seed)
     maps = {alpha: with_intercept(a, design.share) for alpha, a in found.maps.items()}
+
     for name, y in sources.items():
         write(products(maps[found.alphas[name]], y, used, fit_intercept, block_bytes), out[name])
+
     return out, found.alphas

@@ -36,17 +36,23 @@ class StreamedRidge:
 
     Parameters
     ----------
-    alpha : penalty in the units of scikit-learn's ``Ridge``, or several, of which exact leave-one-row-out chooses one
-    fit_intercept : centre X and the targets on their training means
-    sketch_size : how many Gaussian combinations of the targets judge the penalties (unbiased for the total squared error)
-    seed : seed of those combinations
-    block_bytes : size of the blocks that are read, in bytes
+    alpha : float or sequence of float, default 1.0
+        penalty in the units of scikit-learn's ``Ridge``, or several, of which exact leave-one-row-out chooses one
+    fit_intercept : bool, default True
+        centre X and the targets on their training means
+    sketch_size : int, default 256
+        how many Gaussian combinations of the targets judge the penalties (unbiased for the total squared error)
+    seed : int, default 0
+        seed of those combinations
+    block_bytes : int, optional
+        size of the blocks that are read, in bytes
 
     Attributes
     ----------
     alpha_ : the penalty
     n_features_, n_targets_, n_rows_ : p, t, n
-    precision_ : "float32" or "float64", the arithmetic of the map; float64 where the penalty is small beside the largest
+    precision_ : str
+        "float32" or "float64", the arithmetic of the map; float64 where the penalty is small beside the largest
         eigenvalue
 
     Raises
@@ -76,7 +82,9 @@ class StreamedRidge:
         block_bytes: int = 384 << 20,
     ) -> None:
         self.alphas_ = penalties(alpha)
-        self.fit_intercept, self.sketch_size, self.seed = bool(fit_intercept), sketch_size, seed
+        self.fit_intercept = bool(fit_intercept)
+        self.sketch_size = sketch_size
+        self.seed = seed
         self.block_bytes = block_bytes
 
     def __repr__(self) -> str:
@@ -87,8 +95,10 @@ class StreamedRidge:
 
         Parameters
         ----------
-        X : (n, p) features, as `Ridge` takes them
-        targets : n rows of a store, flattened to (n, t); stimuli may repeat
+        X : array-like of shape (n, p)
+            features, as `Ridge` takes them
+        targets : StoredRows
+            n rows of a store, flattened to (n, t); stimuli may repeat
 
         Raises
         ------
@@ -100,16 +110,22 @@ class StreamedRidge:
         x = RowBlocks(X, "X")
         self.targets_ = targets
         self.__dict__.pop("_y", None)  # of an earlier fit
+
         if len(targets) != x.shape[0]:
             raise DataError(f"X has {x.shape[0]} rows but came with {len(targets)} targets; select the same stimuli.")
+
         design = SmootherDesign.of(x, targets.at, self.fit_intercept, self.block_bytes)
         self.targets_ = StoredRows(targets.store, design.used)
-        sources, grids = {"targets": self._y}, {"targets": self.alphas_}
+        sources = {"targets": self._y}
+        grids = {"targets": self.alphas_}
         found = design.smoothers(design.itself, x.shape[1], sources, grids, self.sketch_size, self.seed)
         self.alpha_ = found.alphas["targets"]
         is_fine = _gram.too_coarse(found.largest, self.alpha_, _gram.TOLERANCE)
         self._map = np.ascontiguousarray(found.maps[self.alpha_], dtype=np.float64 if is_fine else np.float32)
-        self._mean, self._share, self.n_rows_ = design.mean, design.share, x.shape[0]
+        self._mean = design.mean
+        self._share = design.share
+        self.n_rows_ = x.shape[0]
+
         return self
 
     def predict(self, X, out: np.ndarray | None = None, columns: slice = ALL) -> np.ndarray:
@@ -117,9 +133,11 @@ class StreamedRidge:
 
         Parameters
         ----------
-        X : (m, p)
-        out : float32 array or memory map (m, t) to write to
-        columns : which of the targets, all by default; ``out`` then has only those
+        X : array-like of shape (m, p)
+        out : ndarray, optional
+            float32 array or memory map (m, t) to write to
+        columns : slice, optional
+            which of the targets, all by default; ``out`` then has only those
 
         Raises
         ------
@@ -130,20 +148,24 @@ class StreamedRidge:
         begin, end, _ = columns.indices(self.n_targets_)
         out = destination(out, (np.shape(X)[0], end - begin))
         write(blocks, out, begin)
+
         return out
 
     def blocks(self, X, columns: slice = ALL) -> Iterator[tuple[slice, np.ndarray]]:
         """The same some columns at a time: where they are among the targets, and (m, columns), good until the next."""
         if not hasattr(self, "_map"):
             raise ModelError("This streamed ridge map is not fitted yet: call fit(X, targets) first.")
+
         new = RowBlocks(X, "X")
         if new.shape[1] != self.n_features_:
             raise ModelError(
                 f"X has {new.shape[1]} columns but this map was fitted on {self.n_features_}; "
                 f"use the same voxels or features in the same order, or fit again."
             )
+
         new.mean(self.block_bytes)  # checks every value
         a = with_intercept(new.block(minus=self._mean, dtype=self._map.dtype.type) @ self._map, self._share)
+
         return products(a, self._y, self.targets_.at, self.fit_intercept, self.block_bytes, columns)
 
     def left_out(self, X, targets: StoredRows, fold: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -152,28 +174,33 @@ class StreamedRidge:
         Parameters
         ----------
         X, targets : as they were given to `fit`
-        fold : (n,) number of each row's fold
+        fold : ndarray of shape (n,)
+            number of each row's fold
 
         Yields
         ------
-        (predicted, true), both (n, columns) float32, some columns after others; good until the next
+        tuple of (ndarray, ndarray)
+            (predicted, true), both (n, columns) float32, some columns after others; good until the next
         """
-        x, y, at, fold = (
-            RowBlocks(X, "X"),
-            RowBlocks(targets.mapped(), "the stored targets"),
-            targets.at,
-            np.asarray(fold),
-        )
+        x = RowBlocks(X, "X")
+        y = RowBlocks(targets.mapped(), "the stored targets")
+        at = targets.at
+        fold = np.asarray(fold)
         used = np.unique(at)
         a = np.zeros((len(at), len(used)), np.float32)
+
         for f in np.unique(fold):
-            inside, outside = np.flatnonzero(fold == f), np.flatnonzero(fold != f)
+            inside = np.flatnonzero(fold == f)
+            outside = np.flatnonzero(fold != f)
             rest = SmootherDesign.of(
                 RowBlocks(x.array[outside], "X"), at[outside], self.fit_intercept, self.block_bytes
             )
-            new, grid = RowBlocks(x.array[inside], "X"), np.array([self.alpha_])
+
+            new = RowBlocks(x.array[inside], "X")
+            grid = np.array([self.alpha_])
             found = rest.smoothers(rest.between(new), len(inside), {"": y}, {"": grid}, 0, self.seed)
             a[np.ix_(inside, np.searchsorted(used, rest.used))] = with_intercept(found.maps[self.alpha_], rest.share)
+
         # Moments and the like are taken in double precision, which is four times what a block is.
         for columns, predicted in products(a, y, used, self.fit_intercept, self.block_bytes // 4):
             yield predicted, y.block(used, columns)[np.searchsorted(used, at)]
@@ -212,6 +239,7 @@ class StreamedRidge:
             "store": {"key": record["key"], "spec": dict(record["spec"]), "shape": list(record["shape"])},
             "ids": [str(i) for i in self.targets_.ids],
         }
+
         return dict(zip(_TENSORS, (self._map, self._mean, self._share), strict=True)), meta
 
     @classmethod
@@ -222,7 +250,8 @@ class StreamedRidge:
 
         Parameters
         ----------
-        cache : folder of feature stores; by default the one that PHOSPHENE_CACHE names
+        cache : str or Path, optional
+            folder of feature stores; by default the one that PHOSPHENE_CACHE names
 
         Raises
         ------
@@ -234,6 +263,7 @@ class StreamedRidge:
                 f"This is not a streamed ridge map of version 1 but kind {meta.get('kind')!r}, version "
                 f"{meta.get('version')!r}; load it with the version of phosphene that wrote it."
             )
+
         weights, mean, share = take(dict(tensors), _TENSORS, "StreamedRidge")
         ids = meta["ids"]
         if weights.shape != (len(mean), len(ids)) or share.shape != (len(ids),):
@@ -241,17 +271,23 @@ class StreamedRidge:
                 f"The saved streamed ridge map has shape {weights.shape} and shares of shape {share.shape}, but should "
                 f"have ({len(mean)}, {len(ids)}) and ({len(ids)},); fit it again."
             )
+
         store = _located(meta["store"], cache or cache_folder())
         alphas = meta["alphas"]
         self = cls(alphas[0] if len(alphas) == 1 else alphas, **{k: meta[k] for k in _SETTINGS})
-        self.alpha_, self.n_rows_ = float(meta["alpha"]), int(meta["n_rows"])
+        self.alpha_ = float(meta["alpha"])
+        self.n_rows_ = int(meta["n_rows"])
         targets = store.select(ids)
         order = np.argsort(targets.at)  # a store that was made again may hold its rows in another order
+
         if (order == np.arange(len(order))).all():
             order = ALL
+
         self.targets_ = StoredRows(store, targets.at[order])
         self._map = np.ascontiguousarray(weights[:, order])
-        self._mean, self._share = np.asarray(mean), np.asarray(share)[order]
+        self._mean = np.asarray(mean)
+        self._share = np.asarray(share)[order]
+
         return self
 
     @cached_property
@@ -261,22 +297,27 @@ class StreamedRidge:
 
 
 def _located(store: Mapping[str, Any], cache: Path | str | None) -> RowStore:
-    key, spec = store["key"], store["spec"]
+    key = store["key"]
+    spec = store["spec"]
     what = " ".join(str(spec[k]) for k in ("extractor", "what", "output") if k in spec) or "features"
     again = (
         "Name the folder they are in with PHOSPHENE_CACHE; if they are gone, fit again, which computes them anew where "
         "PHOSPHENE_CACHE names a folder, or keeps coefficients in place of them where it does not."
     )
+
     if cache is None:
         raise ModelError(
             f"this map predicts from targets in a feature store ({what}, {key}), but no cache is named. {again}"
         )
+
     folder = Path(cache) / key
     if not (folder / INDEX).is_file():
         raise ModelError(
             f"this map predicts from targets ({what}) that are not in the cache: {folder} is no store. {again}"
         )
+
     found = RowStore.open(folder)
     if found.record["key"] != key or list(found.record["shape"]) != list(store["shape"]):
         raise ModelError(f"{folder} holds a store of other rows ({found.record['key']}) than this map needs. {again}")
+
     return found

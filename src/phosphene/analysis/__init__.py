@@ -41,6 +41,7 @@ def analysis(name: str) -> type[Analysis]:
     """The class of an analysis. Raises ConfigError for an unknown name, with the nearest known one."""
     if name not in ANALYSES:
         raise ConfigError(f"there is no analysis '{name}'. {did_you_mean(name, ANALYSES)}")
+
     module, _, attribute = ANALYSES[name].partition(":")
     return getattr(import_module(module), attribute)
 
@@ -55,4 +56,5 @@ def show_analyses() -> str:
 def __getattr__(name: str) -> Any:
     if name == "analyse":
         return import_module("phosphene.analysis.base").analyse
+
     raise AttributeError(f"module 'phosphene.analysis' has no attribute '{name}'")

@@ -80,13 +80,20 @@ class Findings:
 
     Parameters
     ----------
-    sentences : what the numbers allow to be said, the verdict first
-    table : columns ``input, measure, value, ci_low, ci_high, n``; NaN bounds where there is no interval
-    inputs, measures : names in the table to words, in the order shown
-    figures : name of the file to drawing
-    animations : name of the file to moving pictures; they stand after the figures
-    tables : name of the file to any other table
-    notes : measure to what it is, for the reader of the report
+    sentences : sequence of str
+        what the numbers allow to be said, the verdict first
+    table : DataFrame
+        columns ``input, measure, value, ci_low, ci_high, n``; NaN bounds where there is no interval
+    inputs, measures : mapping of {str: str}
+        names in the table to words, in the order shown
+    figures : mapping of {str: Drawing}, optional
+        name of the file to drawing
+    animations : mapping of {str: Animation}, optional
+        name of the file to moving pictures; they stand after the figures
+    tables : mapping of {str: DataFrame}, optional
+        name of the file to any other table
+    notes : mapping of {str: str}, optional
+        measure to what it is, for the reader of the report
     """
 
     sentences: Sequence[str]
@@ -107,8 +114,10 @@ class Analysis(ABC, Generic[O]):
 
     Parameters
     ----------
-    options : what it was told
-    seed : of everything it draws
+    options : O, optional
+        what it was told
+    seed : int, default 0
+        of everything it draws
     """
 
     name: ClassVar[str]
@@ -147,7 +156,11 @@ def chosen_folds(opened: Run, fold: int | None) -> Sequence[int]:
     n = len(opened.folds)
     if fold is not None and fold >= n:
         raise ConfigError(f"there is no fold {fold}: this run has {n}, counted from 0.")
-    return range(n) if fold is None else [fold]
+
+    if fold is None:
+        return range(n)
+
+    return [fold]
 
 
 class Answer(NamedTuple):
@@ -169,11 +182,16 @@ def analyse(
 
     Parameters
     ----------
-    opened : a fitted run
-    name : one of ``phosphene.analysis.ANALYSES``
-    options : values over the analysis's defaults
-    seed : of everything drawn; that of the run by default
-    progress : where progress is shown
+    opened : Run
+        a fitted run
+    name : str
+        one of ``phosphene.analysis.ANALYSES``
+    options : mapping of {str: Any}, optional
+        values over the analysis's defaults
+    seed : int, optional
+        of everything drawn; that of the run by default
+    progress : Progress, optional
+        where progress is shown
 
     Returns
     -------
@@ -189,17 +207,20 @@ def analyse(
     chosen, _ = resolve(cls.options_class, [("options", options or {})])
     seed = opened.config.seed if seed is None else seed
     kind = opened.config.recipe.kind
+
     if lacks := cls.missing(kind):
         able = [r for r in recipes.recipe_names() if cls.applies_to(r)]
         raise ConfigError(
             f"the analysis '{name}' needs a recipe that can {' and '.join(cls.needs)}, but '{kind}' cannot "
             f"{' or '.join(lacks)}. Recipes that can: {', '.join(able)}."
         )
+
     with opened.run.locked(f"analyse {name}"):
         found = cls(chosen, seed).run(opened, progress or Progress(quiet=True))
         folder = opened.run.path / "analysis" / name
         _write(folder, cls, chosen, seed, opened, found)
         opened.run.log("analysed", analysis=name, seed=seed)
+
     return Answer(str(folder), "\n".join(found.sentences))
 
 
@@ -219,16 +240,21 @@ def _write(place: Any, cls: type[Analysis], options: Config, seed: int, opened: 
         "animations": [{"file": n, "alt": a.alt, "caption": a.caption} for n, a in found.animations.items()],
         "tables": ["table.csv", *(f"{n}.csv" for n in found.tables)],
     }
+
     with atomic.folder(place) as folder:
         files = RunFolder(folder)
         files.write_table(found.table[list(COLUMNS)], "table.csv")
+
         for name, table in found.tables.items():
             files.write_table(table, f"{name}.csv")
+
         for name, drawn in found.figures.items():
             atomic.write_bytes(folder / f"{name}.png", drawing.png(drawn.figure))
             atomic.write_text(folder / f"{name}.svg", drawing.svg(drawn.figure))
+
         for name, moving in found.animations.items():
             gif = drawing.gif(moving.frames, moving.milliseconds, moving.rounds)
             atomic.write_bytes(folder / f"{name}.gif", gif)
+
         atomic.write_text(folder / "summary.txt", "".join(f"{s}\n" for s in found.sentences))
         atomic.write_text(folder / "analysis.json", json.dumps(record, indent=2) + "\n")

@@ -87,14 +87,21 @@ class Cycle(Analysis[CycleOptions]):
 
     def run(self, opened: Run, progress: Progress) -> Findings:
         """Encode novel pictures, decode the predictions, score against the pictures."""
-        first = None if self.options.images is None else 0
+        if self.options.images is None:
+            first = None
+        else:
+            first = 0
+
         folds = chosen_folds(opened, first if self.options.fold is None else self.options.fold)
         went = _Went()
+
         for fold in progress.each(folds, "going round", unit="fold"):
             self._fold(opened, fold, went)
+
         table, chance = self._table(opened, went)
         inputs = {k: v for k, v in INPUTS.items() if k in set(table["input"])}
         r = pearson_per_voxel(np.concatenate(went.predicted), np.concatenate(went.measured))
+
         return Findings(
             self._sentences(opened, went, table, r, len(folds)),
             table,
@@ -116,15 +123,31 @@ class Cycle(Analysis[CycleOptions]):
         train, test = opened.sides(fold)
         test = test.average_repeats()
         shown = opened.stimuli.select(test.stimuli)
-        novel, brain = (shown, test) if self.options.images is None else (self._given(opened, train), None)
+
+        if self.options.images is None:
+            novel = shown
+            brain = test
+        else:
+            novel = self._given(opened, train)
+            brain = None
+
         if len(novel) > (self.options.n or 200):
             kept = np.sort(self.rng("kept", fold).permutation(len(novel))[: self.options.n or 200])
-            novel, brain = novel.select(novel.ids[kept]), None if brain is None else brain.take(kept)
+            novel = novel.select(novel.ids[kept])
+
+            if brain is None:
+                brain = None
+            else:
+                brain = brain.take(kept)
+
         if len(novel) < 3:
             raise DataError(f"the cycle needs three pictures or more, but there are {len(novel)}.")
-        encoded, residual = recipe.encode(novel), test.betas - recipe.encode(shown).betas
+
+        encoded = recipe.encode(novel)
+        residual = test.betas - recipe.encode(shown).betas
         self._remember_responses(went, recipe, shown, train, test, len(opened.folds))
         rng = self.rng("noise", fold)
+
         # Random mixtures of centred residuals have exactly their covariance: noise that voxels share stays shared.
         centred = residual - residual.mean(axis=0)
         mix = rng.standard_normal((len(novel), len(centred)), dtype=np.float32) / np.sqrt(len(centred) - 1)
@@ -137,6 +160,7 @@ class Cycle(Analysis[CycleOptions]):
             "brain": brain,
             "wrong": recipe.encode(novel.select(novel.ids[other])),
         }
+
         size = recipe.image_shape_[:2]
         for name, trials in arms.items():
             if trials is not None:
@@ -144,6 +168,7 @@ class Cycle(Analysis[CycleOptions]):
                 went.pixels[name].append(images.clipped())
                 if name == "cycle":
                     went.has_company |= _hangs_on_company(recipe, novel, trials, images.pixels)
+
         went.pixels["shuffled"].append(went.pixels["cycle"][-1][rng.permutation(len(novel))])
         mean = opened.stimuli.select(train.stimulus_ids).resized(size).mean(axis=0, dtype=np.float64)
         went.pixels["mean"].append(np.repeat(mean[None].astype(np.float32), len(novel), axis=0))
@@ -156,7 +181,11 @@ class Cycle(Analysis[CycleOptions]):
     ) -> None:
         predicted = recipe.encode(shown).betas
         # Folds have other means, which move against what was left out; see flow.encode.
-        base = np.float32(0) if n_folds == 1 else train.average_repeats().betas.mean(axis=0)
+        if n_folds == 1:
+            base = np.float32(0)
+        else:
+            base = train.average_repeats().betas.mean(axis=0)
+
         went.predicted.append(predicted - base)
         went.measured.append(test.betas - base)
         went.spread.append((float(predicted.var(axis=0).mean()), float(test.betas.var(axis=0).mean())))
@@ -171,11 +200,13 @@ class Cycle(Analysis[CycleOptions]):
         paired = opened.stimuli.select(train.stimulus_ids)
         known = dict(zip(paired.pixel_digests(), paired.ids, strict=True))
         found = [(i, known[d]) for i, d in zip(novel.ids, novel.pixel_digests(), strict=True) if d in known]
+
         if found:
             raise DataError(
                 f"{len(found)} of {len(novel)} pictures in {folder} trained this recipe, first '{found[0][0]}' (stimulus "
                 f"'{found[0][1]}'). The cycle wants novel pictures; take these out."
             )
+
         return novel
 
     # -- numbers ---------------------------------------------------------------------------------------------------
@@ -185,30 +216,42 @@ class Cycle(Analysis[CycleOptions]):
         eyes = feature_extractors_for(opened.dataset.name)
         seen = {"pixels": true.reshape(len(true), -1), **{eye.name: eye.features(true) for eye in eyes}}
         rows: list[tuple] = []
+
         for name, parts in went.pixels.items():
             if not parts:
                 continue
+
             pixels = np.concatenate(parts)
             features = {"pixels": pixels.reshape(len(pixels), -1), **{eye.name: eye.features(pixels) for eye in eyes}}
+
             # What is not defined (a constant picture has no correlation) counts as chance, here 0.
             items = {"pixcorr": np.nan_to_num(pixcorr(pixels, true))}
             if min(true.shape[1:3]) >= WINDOW:
                 items["ssim.2d"] = np.nan_to_num(ssim_2d(pixels, true))
+
             if "clip_lab" in features:
                 items["clip_cosine"] = _cosine(features["clip_lab"], seen["clip_lab"])
+
             statistics = {measure: mean_of_items(values) for measure, values in items.items()}
             for space, found in features.items():
                 wins, counted = comparisons(similarity(found, seen[space]))
-                where = space if space == "pixels" else PICTURES + space
+                if space == "pixels":
+                    where = space
+                else:
+                    where = PICTURES + space
+
                 statistics[f"two_way.{where}"] = mean_of_pairs(wins, counted)
+
             for measure, statistic in statistics.items():
                 interval = bootstrap(statistic, len(true), rng=self.rng(name, measure))
                 rows.append((name, measure, *interval, len(true)))
+
         r = pearson_per_voxel(np.concatenate(went.predicted), np.concatenate(went.measured))
         interval = bootstrap(mean_of_items(r), len(r), rng=self.rng("voxels"))
         rows.append(("cycle", "response_r", *interval, int(np.isfinite(r).sum())))
         table = pd.DataFrame(rows, columns=list(COLUMNS))
         chance = {m: c for m in set(table["measure"]) for start, c in _CHANCE.items() if m.startswith(start)}
+
         return table, chance
 
     # -- words -----------------------------------------------------------------------------------------------------
@@ -216,15 +259,27 @@ class Cycle(Analysis[CycleOptions]):
     def _sentences(self, opened: Run, went: _Went, table: pd.DataFrame, r: np.ndarray, n_folds: int) -> list[str]:
         rows = table.set_index(["input", "measure"])
         measure = next(m for m in ("two_way.pictures.clip_lab", "two_way.pixels") if ("cycle", m) in rows.index)
-        where = "in the lab's CLIP" if "clip" in measure else "by pixels"
+
+        if "clip" in measure:
+            where = "in the lab's CLIP"
+        else:
+            where = "by pixels"
 
         def say(name: str) -> str:
             row = rows.loc[(name, measure)]
-            bounds = f" [{row['ci_low']:.3f}, {row['ci_high']:.3f}]" if np.isfinite(row["ci_low"]) else ""
+            if np.isfinite(row["ci_low"]):
+                bounds = f" [{row['ci_low']:.3f}, {row['ci_high']:.3f}]"
+            else:
+                bounds = ""
+
             return f"{row['value']:.3f}{bounds}"
 
         predicted, measured = np.sum(went.spread, axis=0)
-        share = f"{100 * predicted / measured:.0f} %" if measured > 0 else "an unknown share"
+        if measured > 0:
+            share = f"{100 * predicted / measured:.0f} %"
+        else:
+            share = "an unknown share"
+
         sentences = [
             f"The cycle says nothing about the brain: pictures come back from predicted responses with two-way "
             f"identification {say('cycle')} {where} (chance 0.5), and could if the predictions were of no brain at all.",
@@ -233,24 +288,39 @@ class Cycle(Analysis[CycleOptions]):
             f"With as much noise added as predicted and measured responses differ by, the cycle gives {say('noisy')}"
             + (f"; measured responses to the same pictures give {say('brain')}." if went.pixels["brain"] else "."),
         ]
+
         if went.pixels["brain"]:
-            ours, theirs = rows.loc[("cycle", measure)], rows.loc[("brain", measure)]
+            ours = rows.loc[("cycle", measure)]
+            theirs = rows.loc[("brain", measure)]
             if ours["ci_low"] > theirs["ci_high"]:
                 sentences.append(
                     f"The cycle is {ours['value'] - theirs['value']:.3f} better than the brain it imitates: predictions are "
                     "free of noise, and made by the recipe's own maps."
                 )
+
         sentences.append(
             f"Controls: pairing shuffled {say('shuffled')}, a wrong picture encoded {say('wrong')}, the mean training "
             f"picture {say('mean')}."
         )
+
         if went.has_company:
             sentences.append(
                 f"The recipe '{opened.config.recipe.kind}' is not inductive: what comes back of a picture depends on which "
                 "others go round with it, so a novel picture is measured by its company and no score here is its own."
             )
-        source = "test pictures" if self.options.images is None else "pictures of the folder given"
-        which = f"all {n_folds} folds" if n_folds > 1 else "the only fold" if len(opened.folds) == 1 else "one fold"
+
+        if self.options.images is None:
+            source = "test pictures"
+        else:
+            source = "pictures of the folder given"
+
+        if n_folds > 1:
+            which = f"all {n_folds} folds"
+        elif len(opened.folds) == 1:
+            which = "the only fold"
+        else:
+            which = "one fold"
+
         sentences.append(f"{len(went.ids)} {source}, none of them paired in training; recipe of {which}.")
         return sentences
 
@@ -263,6 +333,7 @@ class Cycle(Analysis[CycleOptions]):
             np.concatenate(went.true)[:_SHOWN], stacks[cycle], {k: stacks[k] for k in others},
             labels=("input picture", cycle), width=9.0,
         )  # fmt: skip
+
         measures = {k: v for k, v in _measures(table).items() if k != "response_r"}
         return {
             "pictures": Drawing(
@@ -286,7 +357,10 @@ def _hangs_on_company(recipe: Recipe, novel: Stimuli, encoded: Trials, decoded: 
         alone = recipe.encode(novel.select(novel.ids[[row]])).betas[0]
     except PhospheneError:
         return True
-    gap, size = np.abs(alone - encoded.betas[row]).max(), np.abs(encoded.betas).max()
+
+    gap = np.abs(alone - encoded.betas[row]).max()
+    size = np.abs(encoded.betas).max()
+
     return bool(gap > TOLERANCE * max(size, 1e-12)) or conduct_of(recipe, encoded, decoded) in ("batch", "company")
 
 
@@ -305,5 +379,6 @@ def _measures(table: pd.DataFrame) -> dict[str, str]:
         "clip_cosine": "CLIP cosine",
         "response_r": "Response r (predicted, measured)",
     }
+
     there = list(dict.fromkeys(table["measure"]))
     return {m: words.get(m, m) for m in (*(w for w in words if w in there), *(t for t in there if t not in words))}

@@ -23,13 +23,24 @@ class Effect:
 
     Attributes
     ----------
-    target, edit, matched : what was done, and its random sets
-    shift : (d,) mean change of the embedding; ``null_shift`` (repeats, d) that of random sets
-    p_dimensions : (d,) adjusted for the false discovery rate
-    p_shift : of the length of the shift being larger than that of random sets
-    consistency : mean cosine between the changes of two responses
-    before, after : (n, k) score of each category, or None; ``null_after`` (repeats, n, k)
-    embeddings : (n, d) of the stimulated responses
+    target : StimulationTarget
+        what was done, and its random sets
+    edit : Edit
+        see `target`
+    matched : StandIns
+        see `target`
+    shift : ndarray of shape (d,)
+        mean change of the embedding; ``null_shift`` (repeats, d) that of random sets
+    p_dimensions : ndarray of shape (d,)
+        adjusted for the false discovery rate
+    p_shift : float
+        of the length of the shift being larger than that of random sets
+    consistency : float
+        mean cosine between the changes of two responses
+    before, after : ndarray of shape (n, k) or None
+        score of each category, or None; ``null_after`` (repeats, n, k)
+    embeddings : ndarray of shape (n, d)
+        of the stimulated responses
     """
 
     target: StimulationTarget
@@ -84,29 +95,41 @@ def dimension_p(shift: np.ndarray, null: np.ndarray) -> np.ndarray:
 
     Parameters
     ----------
-    shift : (d,) change
-    null : (repeats, d) changes by random voxel sets
+    shift : ndarray of shape (d,)
+        change
+    null : ndarray of shape (repeats, d)
+        changes by random voxel sets
 
     Returns
     -------
-    (d,), above 0; 1 where a dimension never changes
+    ndarray of shape (d,)
+        above 0; 1 where a dimension never changes
     """
-    b, middle, variance = len(null), null.mean(axis=0), null.var(axis=0, ddof=1)
+    b = len(null)
+    middle = null.mean(axis=0)
+    variance = null.var(axis=0, ddof=1)
     moves = np.sqrt(variance) > 1e-12 * max(1.0, float(np.abs(null).max(initial=0)))
     p = np.where(np.abs(shift - middle) > 1e-12, 1 / (b + 1), 1.0)
-    away, variance = np.abs(shift - middle)[moves], variance[moves]
+    away = np.abs(shift - middle)[moves]
+    variance = variance[moves]
+
     # Each random set against all others, as the target is: a share of its own in mean and spread would shrink it.
     squares = np.square(null - middle)[:, moves]
     others = np.maximum((b - 1) * variance - squares * b / (b - 1), 1e-12 * variance) / (b - 2)
     pooled = np.sort(np.sqrt(squares / (others * (b - 1) / b)).ravel())
     reached = len(pooled) - np.searchsorted(pooled, away / np.sqrt(variance * (1 + 1 / b)) - 1e-12)
     p[moves] = (1 + reached) / (len(pooled) + 1)
+
     return false_discovery_control(p)
 
 
 def own_category(target: StimulationTarget, space: Space) -> str | None:
     """The category a target ought to bring forth, in the words of the space; None where there is none."""
-    names = () if space.candidates is None else space.candidates.names
+    if space.candidates is None:
+        names = ()
+    else:
+        names = space.candidates.names
+
     return next((c for c in target.categories if c in names), None)
 
 
@@ -120,21 +143,25 @@ def category_table(effects: list[Effect], space: Space) -> pd.DataFrame:
         })
         for e in effects
     ]  # fmt: skip
+
     table = pd.concat(parts, ignore_index=True)
     return table.assign(p_fdr=np.concatenate([dimension_p(e.rise, e.null_rise) for e in effects]))
 
 
 def consistency(change: np.ndarray) -> float:
     """Mean cosine between two rows."""
-    n, length = len(change), np.linalg.norm(change, axis=1, keepdims=True)
+    n = len(change)
+    length = np.linalg.norm(change, axis=1, keepdims=True)
     if n < 2 or (length <= 1e-12).any():
         return float("nan")
+
     total = (change / length).sum(axis=0)
     return float((total @ total - n) / (n * (n - 1)))
 
 
 def share_of_category(pool: Pool, embeddings: np.ndarray, space: Space, own: str) -> np.ndarray:
     """(n,) share of the ten nearest captions that describe training pictures of a category."""
-    cosines, k = pool.cosines(embeddings, space.centre), min(NEAREST, len(pool.texts))
+    cosines = pool.cosines(embeddings, space.centre)
+    k = min(NEAREST, len(pool.texts))
     nearest = np.argpartition(-cosines, k - 1, axis=1)[:, :k]
     return (pool.categories[nearest] == own).mean(axis=1)

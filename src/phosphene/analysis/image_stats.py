@@ -24,13 +24,20 @@ class ImageStats:
 
     Attributes
     ----------
-    features : (n, d) of length 1
-    confidence : (n,) 0-1; see `ImageStatsReader.confidence_words`
-    entropy : (n,) bits, NaN without class probabilities
-    labels : (n,) category read off each picture, None where there are none
-    nearest : (n,) cosine to the most similar training picture
-    contrast : (n,) standard deviation over the pixels, 0-1
-    sharpness : (n,) mean absolute difference of neighbouring pixels, 0-1
+    features : ndarray of shape (n, d)
+        of length 1
+    confidence : ndarray of shape (n,)
+        0-1; see `ImageStatsReader.confidence_words`
+    entropy : ndarray of shape (n,)
+        bits, NaN without class probabilities
+    labels : ndarray of shape (n,) or None
+        category read off each picture, None where there are none
+    nearest : ndarray of shape (n,)
+        cosine to the most similar training picture
+    contrast : ndarray of shape (n,)
+        standard deviation over the pixels, 0-1
+    sharpness : ndarray of shape (n,)
+        mean absolute difference of neighbouring pixels, 0-1
     """
 
     features: np.ndarray
@@ -47,23 +54,40 @@ class ImageStatsReader:
 
     Parameters
     ----------
-    dataset : its name; the lab's networks know the lab's pictures only
-    training : stimuli of the training side
+    dataset : str
+        its name; the lab's networks know the lab's pictures only
+    training : Stimuli
+        stimuli of the training side
     """
 
     def __init__(self, dataset: str, training: Stimuli) -> None:
         eyes: dict[str, FeatureExtractor] = {e.name: e for e in feature_extractors_for(dataset)}
-        self.clip, self.classifier = eyes.get("clip_lab"), eyes.get("scenes")
+        self.clip = eyes.get("clip_lab")
+        self.classifier = eyes.get("scenes")
         step = -(-len(training) // _MOST_TRAINING)
         kept = training.select(training.ids[::step])
-        self.n_training, self.is_thinned = len(kept), step > 1
+        self.n_training = len(kept)
+        self.is_thinned = step > 1
         size = min(_SIDE, training.image_shape[0]), min(_SIDE, training.image_shape[1])
-        self._pca = None if self.clip else PixelPca(_N_COMPONENTS, size).fit(kept)
+
+        if self.clip:
+            self._pca = None
+        else:
+            self._pca = PixelPca(_N_COMPONENTS, size).fit(kept)
+
         pictures = kept.resized(size)
-        self._reader = None if self.classifier else _reader(pictures, kept.category)
+        if self.classifier:
+            self._reader = None
+        else:
+            self._reader = _reader(pictures, kept.category)
+
         self._size = size
         self.training_ = self.features(pictures)
-        self._training_components = None if self.clip else self._components(pictures)
+
+        if self.clip:
+            self._training_components = None
+        else:
+            self._training_components = self._components(pictures)
 
     @property
     def by_networks(self) -> bool:
@@ -73,33 +97,51 @@ class ImageStatsReader:
     @property
     def space(self) -> str:
         """Where cosines are taken, in words."""
-        return "the lab's CLIP" if self.clip else f"the first {len(self._pca.variance_)} principal components of pixels"
+        if self.clip:
+            return "the lab's CLIP"
+
+        return f"the first {len(self._pca.variance_)} principal components of pixels"
 
     @property
     def confidence_words(self) -> str:
         """What confidence is here."""
         if self.classifier:
             return "the classifier's largest probability"
+
         return "likeness to the nearest training picture, which sinks with blur and strangeness"
 
     def features(self, pixels: np.ndarray) -> np.ndarray:
         """(n, h, w, c), 0-1, to (n, d) of length 1."""
-        found = self.clip.features(pixels) if self.clip else self._components(pixels)
+        if self.clip:
+            found = self.clip.features(pixels)
+        else:
+            found = self._components(pixels)
+
         return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), np.finfo(np.float32).tiny)
 
     def look(self, pixels: np.ndarray) -> ImageStats:
         """Look at pictures (n, h, w, c), 0-1."""
         features = self.features(pixels)
         nearest = (features @ self.training_.T).max(axis=1)
-        entropy, labels = np.full(len(pixels), np.nan), None
+        entropy = np.full(len(pixels), np.nan)
+        labels = None
+
         if self.classifier:
             p = self.classifier.probabilities(pixels).astype(np.float64)
             confidence = p.max(axis=1)
             entropy = -(p * np.log2(np.maximum(p, 1e-300))).sum(axis=1)
             labels = np.asarray(self.classifier.classes, dtype=object)[p.argmax(axis=1)]
         else:
-            confidence = self._likeness(pixels) if self._pca else nearest
-            labels = None if self._reader is None else self._reader.predict(self._small(pixels))
+            if self._pca:
+                confidence = self._likeness(pixels)
+            else:
+                confidence = nearest
+
+            if self._reader is None:
+                labels = None
+            else:
+                labels = self._reader.predict(self._small(pixels))
+
         steps = [np.abs(np.diff(pixels, axis=a)).mean(axis=(1, 2, 3)) for a in (1, 2)]
         return ImageStats(
             features, confidence, entropy, labels, nearest, pixels.std(axis=(1, 2, 3)), (steps[0] + steps[1]) / 2
@@ -108,13 +150,15 @@ class ImageStatsReader:
     def _likeness(self, pixels: np.ndarray) -> np.ndarray:
         """2 z't / (z'z + t't) with the most alike training picture t: 1 for a copy, little for a faint or wild picture,
         which a cosine would let pass."""
-        z, t = self._components(pixels), self._training_components
+        z = self._components(pixels)
+        t = self._training_components
         size = np.square(z).sum(axis=1)[:, None] + np.square(t).sum(axis=1)
         return np.divide(2 * z @ t.T, size, out=np.zeros_like(size), where=size > 0).max(axis=1)
 
     def _small(self, pixels: np.ndarray) -> np.ndarray:
         if pixels.shape[1:3] == self._size:
             return pixels
+
         ids = np.arange(len(pixels)).astype(str)
         return Stimuli(ids, Images(ids, pixels).as_uint8()).resized(self._size)
 
@@ -126,6 +170,7 @@ class ImageStatsReader:
 def _reader(pictures: np.ndarray, category: np.ndarray | None) -> Any:
     if category is None:
         return None
+
     try:
         return PictureClassifier().fit(pictures, category)
     except DataError:  # a single class, or too few pictures

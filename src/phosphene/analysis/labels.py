@@ -18,7 +18,8 @@ from phosphene.recipes.base import Recipe
 from phosphene.run import Run
 from phosphene.types import Stimuli, Trials
 
-THINGS, STUFF = "things", "stuff"
+THINGS = "things"
+STUFF = "stuff"
 _STRENGTHS = tuple(float(c) for c in np.logspace(-2, 1, 7))  # inverse penalties of logistic regression, over features
 
 
@@ -27,11 +28,13 @@ class LabelReader:
 
     Parameters
     ----------
-    kind : ``ridge`` or ``logistic``
+    kind : {"ridge", "logistic"}, default "ridge"
+        ``ridge`` or ``logistic``
 
     Attributes
     ----------
-    weights_ : (n_features, n_labels), of features in units of their training spread
+    weights_ : ndarray of shape (n_features, n_labels)
+        of features in units of their training spread
     """
 
     def __init__(self, kind: Literal["ridge", "logistic"] = "ridge") -> None:
@@ -42,20 +45,25 @@ class LabelReader:
 
         Parameters
         ----------
-        x : (n, n_features), one row per stimulus
-        labels : (n, n_labels) bool
-        folds : (n,) inner folds in which logistic regression chooses its penalty
+        x : ndarray of shape (n, n_features)
+            one row per stimulus
+        labels : ndarray of shape (n, n_labels), bool
+        folds : ndarray of shape (n,), optional
+            inner folds in which logistic regression chooses its penalty
         """
         self._mean, spread = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
         self._spread = np.where(spread > 1e-12, spread, np.inf)  # what never changes says nothing
         z = self._scaled(x)
+
         if self.kind == "ridge":
             ridge = fit_encoding(z, labels.astype(np.float32))  # a penalty per label, as for voxels
-            self.weights_, self._offset = np.asarray(ridge.coef_, np.float64), np.asarray(ridge.intercept_, np.float64)
+            self.weights_ = np.asarray(ridge.coef_, np.float64)
+            self._offset = np.asarray(ridge.intercept_, np.float64)
         else:
             pairs = [_logistic(z, labels[:, j], folds) for j in range(labels.shape[1])]
             self.weights_ = np.stack([w for w, _ in pairs], axis=1)
             self._offset = np.array([b for _, b in pairs])
+
         return self
 
     def read(self, x: np.ndarray) -> np.ndarray:
@@ -71,14 +79,20 @@ def _logistic(z: np.ndarray, label: np.ndarray, folds: np.ndarray | None) -> tup
 
     if len(set(label)) < 2:
         return np.zeros(z.shape[1]), 0.0
-    strengths, loss = [c / z.shape[1] for c in _STRENGTHS], np.zeros(len(_STRENGTHS))
+
+    strengths = [c / z.shape[1] for c in _STRENGTHS]
+    loss = np.zeros(len(_STRENGTHS))
+
     for f in np.unique(folds):
-        inside, outside = folds != f, folds == f
+        inside = folds != f
+        outside = folds == f
         if len(set(label[inside])) < 2:
             continue
+
         for i, c in enumerate(strengths):
             score = LogisticRegression(C=c, max_iter=500).fit(z[inside], label[inside]).decision_function(z[outside])
             loss[i] += np.logaddexp(0, np.where(label[outside], -score, score)).sum()
+
     fitted = LogisticRegression(C=strengths[int(loss.argmin())], max_iter=500).fit(z, label)
     return fitted.coef_[0], float(fitted.intercept_[0])
 
@@ -92,13 +106,19 @@ class Material:
 
     Attributes
     ----------
-    recipe : fitted
-    train, test : repeats averaged, one row per stimulus
-    names, groups : (n_labels,) labels that can be scored, and ``things`` or ``stuff``
-    train_labels, test_labels : (n, n_labels) bool
-    n_dropped : labels with too few test stimuli with or without them
-    standardise : of voxels, as the recipe does where it says so
-    folds : (n_train,) inner folds
+    recipe : Recipe
+        fitted
+    train, test : Trials
+        repeats averaged, one row per stimulus
+    names, groups : ndarray of shape (n_labels,)
+        labels that can be scored, and ``things`` or ``stuff``
+    train_labels, test_labels : ndarray of shape (n, n_labels), bool
+    n_dropped : int
+        labels with too few test stimuli with or without them
+    standardise : Standardiser
+        of voxels, as the recipe does where it says so
+    folds : ndarray of shape (n_train,)
+        inner folds
     """
 
     recipe: Recipe
@@ -135,27 +155,37 @@ def prepare(opened: Run, fold: int, rng: np.random.Generator, min_positives: int
     """
     if fold >= len(opened.folds):
         raise ConfigError(f"there is no fold {fold}: this run has {len(opened.folds)}, counted from 0.")
+
     sides = opened.sides(fold)
     standardise = Standardiser(per_session=getattr(opened.config.recipe, "per_session", False)).fit(sides[0])
     train, test = (t.average_repeats() for t in sides)
     shown = [opened.stimuli.select(t.stimuli) for t in (train, test)]
     table = [labels_of(s) for s in shown]
+
     if table[0] is None or table[1] is None:
         raise DataError(
             f"the stimuli of {opened.dataset.name} have neither labels nor categories, so there is nothing to read. NSD's "
             "come with COCO's annotations (docs/data.md says where they belong)."
         )
+
     names = [n for n in table[0].columns if n in table[1].columns]
-    counts, n = table[1][names].sum().to_numpy(), len(test)
+    counts = table[1][names].sum().to_numpy()
+    n = len(test)
     trained = table[0][names].sum().to_numpy()
     kept = (np.minimum(counts, n - counts) >= min_positives) & (np.minimum(trained, len(train) - trained) >= 2)
+
     if not kept.any():
         raise DataError(
             f"none of {len(names)} labels has {min_positives} test stimuli with it and as many without among {n}; give "
             "more test stimuli, or ask for fewer with min_positives."
         )
+
     chosen = np.asarray(names, dtype=object)[kept]
-    main = set() if opened.stimuli.category is None else set(opened.stimuli.category)
+    if opened.stimuli.category is None:
+        main = set()
+    else:
+        main = set(opened.stimuli.category)
+
     groups = np.array([THINGS if name in main else STUFF for name in chosen])
     return Material(
         opened.recipe(fold), train, test, chosen, groups, *(t[list(chosen)].to_numpy(bool) for t in table),
@@ -167,7 +197,10 @@ def labels_of(stimuli: Stimuli) -> pd.DataFrame | None:
     """(n, n_labels) bool: the labels of stimuli, or else their categories; None without either."""
     if stimuli.labels is not None:
         return stimuli.labels
-    return None if stimuli.category is None else pd.get_dummies(pd.Series(stimuli.category), dtype=bool)
+    if stimuli.category is None:
+        return None
+
+    return pd.get_dummies(pd.Series(stimuli.category), dtype=bool)
 
 
 def area(score: np.ndarray, label: np.ndarray) -> float:
@@ -181,6 +214,7 @@ def area(score: np.ndarray, label: np.ndarray) -> float:
     n = int(label.sum())
     if not 0 < n < len(label):
         return float("nan")
+
     return float((midranks(score)[label].sum() - n * (n + 1) / 2) / (n * (len(label) - n)))
 
 
@@ -189,24 +223,37 @@ def mean_area(scores: np.ndarray, labels: np.ndarray) -> Statistic:
 
     Parameters
     ----------
-    scores : (n, n_labels), or (n_readings, n, n_labels), whose areas are averaged
-    labels : (n, n_labels) bool; a label that a draw has all or none of is left out of it
+    scores : ndarray
+        (n, n_labels), or (n_readings, n, n_labels), whose areas are averaged
+    labels : ndarray of shape (n, n_labels), bool
+        a label that a draw has all or none of is left out of it
     """
     scores = np.asarray(scores)
-    readings = scores[None] if scores.ndim == 2 else scores
+    if scores.ndim == 2:
+        readings = scores[None]
+    else:
+        readings = scores
+
     grain = grain_of(readings, axis=1)[:, :, :, None]  # (n_readings, 1, n_labels, 1)
     wins = []
+
     for j, label in enumerate(labels.T):
-        a, b = readings[:, label, j][:, :, None], readings[:, ~label, j][:, None]
+        a = readings[:, label, j][:, :, None]
+        b = readings[:, ~label, j][:, None]
         wins.append((label, outcomes(a, b, grain[:, :, j]).mean(axis=0)))
 
     def statistic(counts: np.ndarray) -> np.ndarray:
-        total, there = np.zeros(len(counts)), np.zeros(len(counts))
+        total = np.zeros(len(counts))
+        there = np.zeros(len(counts))
+
         for label, won in wins:
-            with_it, without = counts[:, label], counts[:, ~label]
+            with_it = counts[:, label]
+            without = counts[:, ~label]
             pairs = with_it.sum(axis=1) * without.sum(axis=1)
             value = np.divide(((with_it @ won) * without).sum(axis=1), pairs, out=np.zeros(len(pairs)), where=pairs > 0)
-            total, there = total + value, there + (pairs > 0)
+            total = total + value
+            there = there + (pairs > 0)
+
         return np.divide(total, there, out=np.full(len(total), np.nan), where=there > 0)
 
     return statistic

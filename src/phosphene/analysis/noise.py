@@ -75,6 +75,7 @@ class NoiseOptions(Config):
     def _ascending(cls, values: tuple[float, ...]) -> tuple[float, ...]:
         if list(values) != sorted(set(values)):
             raise ValueError(f"amplitudes should rise, each named once, but are {values}")
+
         return values
 
 
@@ -98,19 +99,25 @@ class Noise(Analysis[NoiseOptions]):
 
     def run(self, opened: Run, progress: Progress) -> Findings:
         """Refine spoilt first pictures and score them beside the unspoilt ones."""
-        folds, went = chosen_folds(opened, self.options.fold), _Went()
+        folds = chosen_folds(opened, self.options.fold)
+        went = _Went()
+
         for fold in folds:
             self._fold(opened, fold, went, progress)
+
         true = _floats(went.true)
         seen = [look(eye, true) for eye in feature_extractors_for(opened.dataset.name)]
         made, given = (
             {arm: self._score(went.ids, _floats(p), true, seen) for arm, p in progress.each(stacks.items(), "scoring")}
             for stacks in (went.made, went.given)
         )
-        words, measures = self._words(), {s.metric: words_of(s.metric) for s in made[NONE].scores}
+
+        words = self._words()
+        measures = {s.metric: words_of(s.metric) for s in made[NONE].scores}
         table, own = (_table(scores) for scores in (made, given))
         differences = _differences(made, self.seed)
         shares = self._shares(made)
+
         return Findings(
             self._sentences(went, made, given, differences, shares, len(folds)),
             table,
@@ -128,14 +135,26 @@ class Noise(Analysis[NoiseOptions]):
         test = opened.sides(fold)[1].average_repeats()
         if len(test) > (self.options.n or 200):
             test = test.take(np.sort(self.rng("kept", fold).permutation(len(test))[: self.options.n or 200]))
-        side, grey = recipe.image_shape_[0], recipe.image_shape_[2] == 1
+
+        side = recipe.image_shape_[0]
+        grey = recipe.image_shape_[2] == 1
         first = resized(eight_bits(recipe.first_pictures(test)), side, "bicubic")
+
         for arm, spoilt in progress.each(self.arms(first, test.stimuli).items(), f"refining, fold {fold + 1}"):
-            start = None if spoilt is None else spoilt.astype(np.float32) / np.float32(255)
+            if spoilt is None:
+                start = None
+            else:
+                start = spoilt.astype(np.float32) / np.float32(255)
+
             went.made.setdefault(arm, []).append(recipe.refine(start, test).as_uint8())
             if start is not None:
-                shown = start.mean(axis=-1, keepdims=True) if grey else start
+                if grey:
+                    shown = start.mean(axis=-1, keepdims=True)
+                else:
+                    shown = start
+
                 went.given.setdefault(arm, []).append(np.round(shown * 255).astype(np.uint8))
+
         went.true.append(np.round(opened.stimuli.select(test.stimuli).resized((side, side)) * 255).astype(np.uint8))
         went.ids += list(test.stimuli)
 
@@ -144,12 +163,14 @@ class Noise(Analysis[NoiseOptions]):
 
         Parameters
         ----------
-        first : (n, side, side, 3) uint8
-        ids : n stimulus ids; the noise of a picture is a function of seed and id, and the same at every amplitude
+        first : ndarray of shape (n, side, side, 3), uint8
+        ids : sequence
+            n stimulus ids; the noise of a picture is a function of seed and id, and the same at every amplitude
 
         Returns
         -------
-        arm to (n, side, side, 3) uint8, None for ``latent``
+        dict of {str: ndarray or None}
+            arm to (n, side, side, 3) uint8, None for ``latent``
         """
         noise = np.stack([self.rng("picture", str(i)).standard_normal(first.shape[1:], dtype=np.float32) for i in ids])
         spoilt = {_arm(a): _eight_bits(first + np.float32(a) * noise) for a in self.options.amplitudes}
@@ -168,15 +189,24 @@ class Noise(Analysis[NoiseOptions]):
         for base in made[NONE].scores:
             for arm in (LATENT, PURE):
                 rows.append((base.metric, arm, *self._share(base, made[arm][base.metric], arm), base.n))
+
         return pd.DataFrame(rows, columns=["measure", "without", "share", "ci_low", "ci_high", "n"])
 
     def _share(self, base: Score, without: Score, arm: str) -> Interval:
-        sign = 1 if metric_of(base.metric).better == "higher" else -1
+        if metric_of(base.metric).better == "higher":
+            sign = 1
+        else:
+            sign = -1
+
         if not (sign * (base.value - base.chance) > 0 and not base.ci_low <= base.chance <= base.ci_high):
             return Interval(float("nan"), float("nan"), float("nan"))
-        lost, above = base.per_item - without.per_item, base.per_item - base.chance
+
+        lost = base.per_item - without.per_item
+        above = base.per_item - base.chance
         there = np.isfinite(lost) & np.isfinite(above)
-        lost, above = lost[there], above[there]
+        lost = lost[there]
+        above = above[there]
+
         return bootstrap(
             lambda counts: (counts @ lost) / (counts @ above), len(lost), rng=self.rng("share", arm, base.metric)
         )
@@ -197,7 +227,8 @@ class Noise(Analysis[NoiseOptions]):
         n_folds: int,
     ) -> list[str]:
         measured = shares[(shares["without"] == LATENT) & np.isfinite(shares["share"])]
-        low, high = measured["ci_low"], measured["ci_high"]
+        low = measured["ci_low"]
+        high = measured["ci_high"]
         parts = {
             "over half of": low > 0.5,
             "under half of": (low > 0) & (high < 0.5),
@@ -205,51 +236,63 @@ class Noise(Analysis[NoiseOptions]):
             "nothing measurable of": (low <= 0) & (high >= 0),
             "less than nothing, for it is better without, of": high < 0,
         }
+
         said = [
             f"{what} {listed([words_of(m) for m in measured.loc[which, 'measure']])}"
             for what, which in parts.items()
             if which.any()
         ]
+
         sentences = [
             f"Of what is above chance, the first stage carries {'; '.join(said)}."
             if said
             else "No score of the decoded pictures is clear of chance, so there is nothing to divide between the stages."
         ]
+
         if len(measured):
             each = (
                 f"{words_of(r.measure)} {_percent(r.share)} % [{_percent(r.ci_low)}, {_percent(r.ci_high)}]"
                 for r in measured.sort_values("share", ascending=False).itertuples()
             )
+
             sentences.append(f"Share lost when the second stage draws without any first picture: {', '.join(each)}.")
+
         sentences += self._changes(differences)
         pairs = [
             f"{words_of(s.metric)} {s.value:.3f} (refined {made[NONE][s.metric].value:.3f})"
             for s in given[NONE].scores
             if np.isfinite(s.value)
         ]
+
         sentences.append(f"What the second stage is given, scored itself: {', '.join(pairs)}.")
         sentences.append(
             f"{len(went.ids)} test pictures of {n_folds} fold{'s' if n_folds > 1 else ''}, the same in every column and "
             "compared picture by picture with the same subject's own unspoilt ones; intervals of differences are 95 % each, "
             f"{len(differences)} of them."
         )
+
         return sentences
 
     def _changes(self, differences: pd.DataFrame) -> list[str]:
         """From which amplitude on a score is worse, and whether any is better for a little noise."""
-        worse, better = [], []
+        worse = []
+        better = []
+
         for measure, rows in differences.groupby("measure", sort=False):
             rows = rows.set_index("input").reindex([_arm(a) for a in self.options.amplitudes])
             hurt = [a for a in self.options.amplitudes if rows.loc[_arm(a), "ci_high"] < 0]
             helped = [a for a in self.options.amplitudes if rows.loc[_arm(a), "ci_low"] > 0]
+
             if hurt:
                 worse.append(f"{words_of(str(measure))} from {hurt[0]:g}")
+
             if helped:
                 best = rows.loc[_arm(helped[0])]
                 better.append(
                     f"{words_of(str(measure))} at {helped[0]:g} by {best['difference']:.3f} "
                     f"[{best['ci_low']:.3f}, {best['ci_high']:.3f}]"
                 )
+
         return [
             f"Additive noise makes a score worse: {', '.join(worse)}."
             if worse
@@ -306,10 +349,13 @@ def words_of(measure: str) -> str:
         "ssim.columns": "SSIM (columns)",
         "two_way.pixels": "Two-way (pixels)",
     }
+
     if measure in known:
         return known[measure]
+
     head, _, space = measure.partition(".")
     eye = space.removeprefix(PICTURES)
+
     return f"{_HEADS.get(head, head)} ({_EYES.get(eye, eye)})"
 
 
@@ -327,6 +373,7 @@ def _differences(made: Mapping[str, Scores], seed: int) -> pd.DataFrame:
         for arm, found in made.items()
         if arm != NONE
     ]
+
     return pd.concat(parts, ignore_index=True)[["input", "measure", "difference", "ci_low", "ci_high", "p", "n"]]
 
 

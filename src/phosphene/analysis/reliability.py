@@ -78,7 +78,10 @@ class _Seen:
     @property
     def labels(self) -> np.ndarray | None:
         """Category read off each picture."""
-        return None if any(x.labels is None for x in self.looks) else np.concatenate([x.labels for x in self.looks])
+        if any(x.labels is None for x in self.looks):
+            return None
+
+        return np.concatenate([x.labels for x in self.looks])
 
     def cosines(self, of: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """(n, n) cosines between pictures of one fold, and which entries those are."""
@@ -86,22 +89,28 @@ class _Seen:
         counted = (fold[:, None] == fold) & ~np.eye(len(fold), dtype=bool)
         cosine = np.zeros(counted.shape)
         start = 0
+
         for rows in of:
             unit = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
             stop = start + len(rows)
             cosine[start:stop, start:stop] = unit @ unit.T
             start = stop
+
         return np.where(counted, cosine, 0), counted
 
 
 def _match(ours: _Seen, true: _Seen) -> tuple[np.ndarray, np.ndarray]:
     """(n, n) outcomes of comparing a picture with its own truth and with another of its fold, and which entries count."""
     n = len(ours.folds)
-    wins, counted, start = np.zeros((n, n)), np.zeros((n, n), dtype=bool), 0
+    wins = np.zeros((n, n))
+    counted = np.zeros((n, n), dtype=bool)
+    start = 0
+
     for look, truth in zip(ours.looks, true.looks, strict=True):
         here = slice(start, start := start + len(look.features))
         # A picture of noise is paired with a true one by its place, which is no pairing.
         wins[here, here], counted[here, here] = comparisons(look.features @ truth.features.T)
+
     return wins, counted
 
 
@@ -117,10 +126,13 @@ class Reliability(Analysis[ReliabilityOptions]):
         folds = chosen_folds(opened, self.options.fold)
         seen: dict[str, _Seen] = {name: _Seen() for name in INPUTS}
         conduct: list[str] = []
+
         for fold in progress.each(folds, "decoding noise", unit="fold"):
             looks = self._fold(opened, fold, seen, conduct)
+
         table = self._table(seen, looks)
         words = {k: v.format(scale=self.options.far) for k, v in INPUTS.items()}
+
         return Findings(
             self._sentences(opened, seen, table, looks, sorted(set(conduct)), len(folds)),
             table,
@@ -136,10 +148,15 @@ class Reliability(Analysis[ReliabilityOptions]):
     def _fold(self, opened: Run, fold: int, seen: dict[str, _Seen], conduct: list[str]) -> ImageStatsReader:
         recipe = opened.recipe(fold)
         train, test = opened.sides(fold)
-        train, test = train.average_repeats(), test.average_repeats()
+        train = train.average_repeats()
+        test = test.average_repeats()
         n = min(len(test), self.options.n or 200)
-        test = test.take(np.sort(self.rng("test", fold).permutation(len(test))[:n])) if n < len(test) else test
-        stimuli, size = opened.stimuli.select(test.stimuli), recipe.image_shape_[:2]
+
+        if n < len(test):
+            test = test.take(np.sort(self.rng("test", fold).permutation(len(test))[:n]))
+
+        stimuli = opened.stimuli.select(test.stimuli)
+        size = recipe.image_shape_[:2]
         looks = ImageStatsReader(opened.dataset.name, opened.stimuli.select(train.stimuli))
 
         def add(name: str, pixels: np.ndarray, latents: np.ndarray | None) -> None:
@@ -150,6 +167,7 @@ class Reliability(Analysis[ReliabilityOptions]):
             there.looks.append(looks.look(pixels))
             there.stimuli += list(stimuli.ids[: len(pixels)])
             there.folds += [fold] * len(pixels)
+
             if latents is not None:
                 there.latents.append(latents)
 
@@ -159,14 +177,18 @@ class Reliability(Analysis[ReliabilityOptions]):
             add(name, images.clipped(), _first(recipe.latents(given).arrays))
             if name == "gaussian":
                 conduct.append(conduct_of(recipe, given, images.pixels))
+
         return looks
 
     def _inputs(self, train: Trials, test: Trials, fold: int) -> dict[str, Trials]:
         """What is decoded. Every moment is of the training responses, repeats averaged."""
-        betas, rng = train.betas, self.rng("noise", fold)
+        betas = train.betas
+        rng = self.rng("noise", fold)
         mean = betas.mean(axis=0, dtype=np.float64).astype(np.float32)
         spread = betas.std(axis=0, dtype=np.float64).astype(np.float32)
-        n, few = len(test), min(len(test), _PLATE)
+        n = len(test)
+        few = min(len(test), _PLATE)
+
         # Random mixtures of centred training rows have exactly their covariance, which is never formed.
         mix = rng.standard_normal((n, len(betas)), dtype=np.float32) / np.float32(np.sqrt(max(1, len(betas) - 1)))
         draw = (mean + spread * rng.standard_normal((n, len(mean)), dtype=np.float32) for _ in range(2))
@@ -179,6 +201,7 @@ class Reliability(Analysis[ReliabilityOptions]):
             "zeros": np.zeros((few, len(mean)), np.float32),
             "mean": np.repeat(mean[None], few, axis=0),
         }
+
         return {
             k: test if k == "brain" else test.take(np.arange(len(v))).with_betas(v, control=k) for k, v in rows.items()
         }
@@ -197,19 +220,25 @@ class Reliability(Analysis[ReliabilityOptions]):
                 values = s.values(measure)
                 if np.isfinite(values).any():
                     add(measure, bootstrap(mean_of_items(values), n, rng=self.rng(name, measure)))
+
             for measure, of in (("likeness", [x.features for x in s.looks]), ("latent_likeness", s.latents)):
                 if of and n > 1:
                     cosine, counted = s.cosines(of)
                     add(measure, bootstrap(mean_of_pairs(cosine, counted), n, rng=self.rng(name, measure)))
+
             if name in (*NOISES, "brain") and n > 1:
                 add("match", bootstrap(mean_of_pairs(*_match(s, seen["true"])), n, rng=self.rng(name, "match")))
+
             if s.labels is not None:
                 add("distinct", _bare(len(set(s.labels)) / n))
                 add("categories", _bare(effective_number(s.labels)))
+
             for other in ("brain", "true"):
                 if name in (*NOISES, "brain") and name != other:
-                    better, worse = seen[other].values("confidence"), s.values("confidence")
+                    better = seen[other].values("confidence")
+                    worse = s.values("confidence")
                     add(f"auc_{other}", auc(better, worse, self.rng(name, other)))
+
         return pd.DataFrame(rows, columns=list(COLUMNS))
 
     # -- words -----------------------------------------------------------------------------------------------------
@@ -228,6 +257,7 @@ class Reliability(Analysis[ReliabilityOptions]):
         remains = (1 - value.get(("mean", "likeness"), np.nan)) / max(1 - brain_likeness, 1e-9)
         match = table[table["measure"] == "match"].set_index("input")
         sentences = [*_verdict(value, match, remains, self.options.far)]
+
         if "brain" in match.index:
             brain = match.loc["brain"]
             noises = ", ".join(f"{match.loc[k, 'value']:.2f}" for k in NOISES)
@@ -236,34 +266,46 @@ class Reliability(Analysis[ReliabilityOptions]):
                 f"{brain['value']:.2f} [{brain['ci_low']:.2f}, {brain['ci_high']:.2f}] (chance 0.5; the three noises, which were "
                 f"shown nothing: {noises})."
             )
+
         if np.isfinite(remains) and remains > 0.01:
             sentences.append(
                 f"Given the same response again and again, {100 * min(remains, 9.99):.0f} % of the difference between "
                 "decoded pictures remains: that part is drawn by chance, not by the brain."
             )
+
         if ("brain", "categories") in value:
             sentences.append(
                 f"Categories read off the pictures, as an effective number: {value['true', 'categories']:.1f} in the true "
                 f"pictures, {value['brain', 'categories']:.1f} decoded from the brain, "
                 f"{value['gaussian', 'categories']:.1f} from matched noise."
             )
+
         sentences.append(
             f"Mean cosine between two pictures in {looks.space}: {value['true', 'likeness']:.2f} for true pictures, "
             f"{brain_likeness:.2f} decoded from the brain, {value['gaussian', 'likeness']:.2f} from matched noise."
             if np.isfinite(brain_likeness)
             else "A single picture per fold: how diverse pictures are is not known."
         )
+
         undefined = {k: s.n_undefined for k, s in seen.items() if s.n_undefined}
         if undefined:
             words = ", ".join(f"{n} from {INPUTS[k].format(scale=self.options.far)}" for k, n in undefined.items())
             sentences.append(f"Pictures that hold values which are no numbers: {words}. These values are read as grey.")
+
         sentences += [_CONDUCT[c].format(recipe=opened.config.recipe.kind) for c in conduct]
-        which = "all " + str(n_folds) if n_folds > 1 else "the only" if len(opened.folds) == 1 else "a single"
+        if n_folds > 1:
+            which = "all " + str(n_folds)
+        elif len(opened.folds) == 1:
+            which = "the only"
+        else:
+            which = "a single"
+
         sentences.append(
             f"Decoded with the recipe of {which} fold{'s' if n_folds > 1 else ''}: {len(seen['brain'].folds)} test "
             f"responses and as many of each noise. Confidence is {looks.confidence_words}."
             + ("" if looks.by_networks else " The lab's networks do not apply to these pictures or are not installed.")
         )
+
         return sentences
 
     def _figures(
@@ -274,8 +316,10 @@ class Reliability(Analysis[ReliabilityOptions]):
         plate = drawing.plate(
             stacks[true], stacks[brain], {k: stacks[k] for k in others}, labels=(true, "decoded from brain"), width=9.0
         )
+
         measures = _measures(table, looks)
         shown = {m: measures[m] for m in ("confidence", "nearest", "likeness", "contrast") if m in measures}
+
         return {
             "pictures": Drawing(
                 plate,
@@ -300,8 +344,10 @@ def auc(better: np.ndarray, worse: np.ndarray, rng: np.random.Generator, n_draws
 
     Parameters
     ----------
-    better, worse : (n,) and (m,) values
-    rng : of the bootstrap, which draws both sides independently; percentile interval
+    better, worse : ndarray
+        (n,) and (m,) values
+    rng : numpy.random.Generator
+        of the bootstrap, which draws both sides independently; percentile interval
 
     Returns
     -------
@@ -315,10 +361,12 @@ def auc(better: np.ndarray, worse: np.ndarray, rng: np.random.Generator, n_draws
     better, worse = (np.asarray(x, dtype=np.float64)[np.isfinite(x)] for x in (better, worse))
     if not len(better) or not len(worse):
         return _bare(float("nan"))
+
     wins = outcomes(better[:, None], worse, grain_of(np.concatenate([better, worse])))
     rows = rng.multinomial(len(better), np.full(len(better), 1 / len(better)), n_draws) / len(better)
     columns = rng.multinomial(len(worse), np.full(len(worse), 1 / len(worse)), n_draws) / len(worse)
     low, high = np.quantile(((rows @ wins) * columns).sum(axis=1), [0.025, 0.975])
+
     return Interval(float(wins.mean()), float(low), float(high))
 
 
@@ -332,6 +380,7 @@ def _verdict(value: pd.Series, match: pd.DataFrame, remains: float, far: float) 
         "between its pictures remains while the response stays the same, or when its pictures from the brain are no more "
         "like what was seen than chance has it."
     )
+
     if remains > SAME:
         verdict = (
             "Exposed: the pictures differ as chance has it and not as the brain does. They alone are no evidence of "
@@ -354,9 +403,11 @@ def _verdict(value: pd.Series, match: pd.DataFrame, remains: float, far: float) 
         )
     else:
         verdict = "Not exposed: pictures decoded from the brain are clearly more confident than any decoded from noise."
+
     numbers = "; ".join(
         f"{words[k]} {value[k, 'auc_brain']:.2f} (true pictures {value[k, 'auc_true']:.2f})" for k in NOISES
     )
+
     return [verdict, f"How often the brain's picture is the more confident one of two, against {numbers}.", rule]
 
 
@@ -376,24 +427,33 @@ def conduct_of(recipe: Recipe, given: Trials, together: np.ndarray) -> str:
 
     Parameters
     ----------
-    recipe : fitted
-    given : responses, at least one
-    together : (n, height, width, channels), what was decoded from them
+    recipe : Recipe
+        fitted
+    given : Trials
+        responses, at least one
+    together : ndarray of shape (n, height, width, channels)
+        what was decoded from them
 
     Returns
     -------
-    ``inductive``, ``random`` (it cannot be told), ``batch``, or ``company`` (a row alone is refused)
+    str
+        ``inductive``, ``random`` (it cannot be told), ``batch``, or ``company`` (a row alone is refused)
     """
     row = len(given) // 2
     try:
         alone = [recipe.decode(given.take(np.array([row]))).pixels[0] for _ in range(2)]
     except PhospheneError:
         return "company"
-    together, alone = _numbers(together), [_numbers(x) for x in alone]
+
+    together = _numbers(together)
+    alone = [_numbers(x) for x in alone]
     size = max(float(np.abs(together).max()), 1e-12)
     if np.abs(alone[0] - alone[1]).max() > TOLERANCE * size:
         return "random"
-    return "inductive" if np.abs(alone[0] - together[row]).max() <= TOLERANCE * size else "batch"
+    if np.abs(alone[0] - together[row]).max() <= TOLERANCE * size:
+        return "inductive"
+
+    return "batch"
 
 
 # -- small things ------------------------------------------------------------------------------------------------------
@@ -414,11 +474,16 @@ def _measures(table: pd.DataFrame, looks: ImageStatsReader) -> dict[str, str]:
         "auc_brain": "Brain the more confident",
         "auc_true": "True the more confident",
     }
+
     return {k: v for k, v in words.items() if k in set(table["measure"])}
 
 
 def _notes(looks: ImageStatsReader) -> dict[str, str]:
-    some = f" ({looks.n_training} of them, evenly spaced)" if looks.is_thinned else ""
+    if looks.is_thinned:
+        some = f" ({looks.n_training} of them, evenly spaced)"
+    else:
+        some = ""
+
     return {
         "confidence": f"{looks.confidence_words}.",
         "nearest": f"To the most similar training picture{some}, in {looks.space}; 1 is a copy.",
@@ -435,17 +500,26 @@ def _per_picture(seen: dict[str, _Seen]) -> pd.DataFrame:
     parts = []
     for name, s in seen.items():
         columns = {k: s.values(k) for k in ("confidence", "entropy", "nearest", "contrast", "sharpness")}
-        labels = np.full(len(s.folds), "") if s.labels is None else s.labels
+        if s.labels is None:
+            labels = np.full(len(s.folds), "")
+        else:
+            labels = s.labels
+
         parts.append(pd.DataFrame({"input": name, "fold": s.folds, "stimulus": s.stimuli, "label": labels, **columns}))
+
     table = pd.concat(parts, ignore_index=True)
     table.loc[~table["input"].isin(["true", "brain"]), "stimulus"] = ""
+
     return table
 
 
 def _first(arrays) -> np.ndarray | None:
     """The first latents, a flat row each; None where a recipe gives none."""
     found = next(iter(arrays.values()), None)
-    return None if found is None or not len(found) else np.asarray(found, np.float64).reshape(len(found), -1)
+    if found is None or not len(found):
+        return None
+
+    return np.asarray(found, np.float64).reshape(len(found), -1)
 
 
 def _numbers(pixels: np.ndarray) -> np.ndarray:

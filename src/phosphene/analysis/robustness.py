@@ -36,7 +36,8 @@ from phosphene.reporting import drawing
 from phosphene.run import Run
 from phosphene.types import Trials
 
-RANDOM, INFORMED = "random", "informed"
+RANDOM = "random"
+INFORMED = "informed"
 INPUTS = {RANDOM: "random voxels", INFORMED: "most informative first"}
 FALL = 0.1
 """Share of what a score has above chance whose loss counts as a fall."""
@@ -67,6 +68,7 @@ class RobustnessOptions(Config):
     def _both_ends(cls, values: tuple[float, ...]) -> tuple[float, ...]:
         if values and (list(values) != sorted(set(values)) or values[0] != 0 or values[-1] != 1):
             raise ValueError(f"shares should rise from 0 to 1, each named once, but are {values}")
+
         return values
 
 
@@ -76,9 +78,14 @@ class Curve:
 
     Attributes
     ----------
-    fractions : ascending
-    statistics : of draw counts over stimuli, one per fraction
-    chance, n : chance level, and stimuli behind each value
+    fractions : sequence of float
+        ascending
+    statistics : list of Statistic
+        of draw counts over stimuli, one per fraction
+    chance : float
+        chance level, and stimuli behind each value
+    n : int
+        see `chance`
     """
 
     fractions: Sequence[float]
@@ -123,14 +130,21 @@ class Robustness(Analysis[RobustnessOptions]):
             material = prepare(opened, self.options.fold, self.rng("folds"))
         except DataError:  # no labels, or too few test stimuli with any: latents and pictures are scored all the same
             material = None
-        recipe = material.recipe if material else opened.recipe(self.options.fold)
+
+        if material:
+            recipe = material.recipe
+        else:
+            recipe = opened.recipe(self.options.fold)
+
         train, test = (t.average_repeats() for t in opened.sides(self.options.fold))
         weights, meaning = _importance(recipe, material)
         read = self._read(recipe, material, train, test, weights, progress)
         curves = self._curves(opened, recipe, material, test, read)
         words = {m: _words(m) for m in curves}
-        curve, table = self._curve_table(curves), self._table(curves)
+        curve = self._curve_table(curves)
+        table = self._table(curves)
         table["measure"] = table["measure"].astype(str)
+
         return Findings(
             self._sentences(curves, table, words, test, weights, meaning),
             table,
@@ -163,8 +177,11 @@ class Robustness(Analysis[RobustnessOptions]):
             readers |= {
                 f"mapped.{s}": LabelReader().fit(np.asarray(decoded[s]), material.train_labels) for s in material.spaces
             }
-        mean, read = train.betas.mean(axis=0, dtype=np.float64).astype(np.float32), _Read()
+
+        mean = train.betas.mean(axis=0, dtype=np.float64).astype(np.float32)
+        read = _Read()
         few = test.take(np.arange(min(len(test), self.options.n_pictures)))
+
         for order, draw, voxels in progress.each(list(self._orders(test.n_voxels, weights)), "losing voxels"):
             for share in sorted({*self.options.fractions, *self.options.pictures}):
                 masked = test.with_betas(mask(test.betas, mean, voxels, share), lost=share)
@@ -173,18 +190,26 @@ class Robustness(Analysis[RobustnessOptions]):
                     for space, array in latents.arrays.items():
                         if np.ndim(array) == 2:
                             read.add(read.latents, space, order, share, np.asarray(array))
+
                     for name, reader in readers.items():
-                        given = material.voxels(masked) if name == BRAIN else latents[name.removeprefix("mapped.")]
+                        if name == BRAIN:
+                            given = material.voxels(masked)
+                        else:
+                            given = latents[name.removeprefix("mapped.")]
+
                         read.add(read.labels, name, order, share, reader.read(np.asarray(given)))
+
                 if draw == 0 and share in self.options.pictures:
                     shown = recipe.decode(masked.take(np.arange(len(few)))).clipped()
                     read.pictures.setdefault(order, {})[share] = shown
+
         return read
 
     def _orders(self, n_voxels: int, weights: np.ndarray | None) -> Iterator[tuple[str, int, np.ndarray]]:
         """In which voxels are lost, random ones first; a larger share loses all that a smaller one does."""
         for draw in range(self.options.draws):
             yield RANDOM, draw, self.rng("order", draw).permutation(n_voxels)
+
         if weights is not None:
             shuffled = self.rng("ties").permutation(n_voxels)
             yield INFORMED, 0, shuffled[np.argsort(-weights[shuffled], kind="stable")]
@@ -195,9 +220,11 @@ class Robustness(Analysis[RobustnessOptions]):
         self, opened: Run, recipe: Recipe, material: Material | None, test: Trials, read: _Read
     ) -> dict[str, dict[str, Curve]]:
         """Measure to order to curve."""
-        shown, n = opened.stimuli.select(test.stimuli), len(test)
+        shown = opened.stimuli.select(test.stimuli)
+        n = len(test)
         true = recipe.true_latents(shown)
         out: dict[str, dict[str, Curve]] = {}
+
         for space, orders in read.latents.items():
             out[f"two_way.{space}"] = {
                 order: Curve(
@@ -205,6 +232,7 @@ class Robustness(Analysis[RobustnessOptions]):
                 )
                 for order, shares in orders.items()
             }
+
         for name, orders in read.labels.items():
             out[f"auc.{name}"] = {
                 order: Curve(
@@ -213,11 +241,13 @@ class Robustness(Analysis[RobustnessOptions]):
                 )
                 for order, shares in orders.items()
             }  # fmt: skip
+
         for order, shares in read.pictures.items():
             for metric, scores in self._scored(opened, shares).items():
                 values = [mean_of_items(s.per_item) for s in scores]
                 curve = Curve(self.options.pictures, values, scores[0].chance, scores[0].n)
                 out.setdefault(f"picture.{metric}", {})[order] = curve
+
         return out
 
     def _scored(self, opened: Run, shares: Mapping[float, np.ndarray]) -> dict[str, list[Score]]:
@@ -227,10 +257,12 @@ class Robustness(Analysis[RobustnessOptions]):
         true = shown.resized(first.shape[1:3])
         seen = [look(eye, true) for eye in feature_extractors_for(opened.dataset.name)]
         out: dict[str, list[Score]] = {}
+
         for pixels in shares.values():
             decoded = Decoded(shown.ids, pixels, true, views=views(seen, pixels))
             for s in score(decoded, metrics=_METRICS, seed=self.seed, n_draws=100, n_permutations=1).scores:
                 out.setdefault(s.metric, []).append(s)
+
         return out
 
     def _curve_table(self, curves: Mapping[str, Mapping[str, Curve]]) -> pd.DataFrame:
@@ -240,6 +272,7 @@ class Robustness(Analysis[RobustnessOptions]):
             for order, c in orders.items()
             for share, s in zip(c.fractions, c.statistics, strict=True)
         ]  # fmt: skip
+
         return pd.DataFrame(rows, columns=["input", "measure", "lost", "value", "ci_low", "ci_high", "chance", "n"])
 
     def _table(self, curves: Mapping[str, Mapping[str, Curve]]) -> pd.DataFrame:
@@ -249,6 +282,7 @@ class Robustness(Analysis[RobustnessOptions]):
                 for what, s in {"full": c.statistics[0], "none": c.statistics[-1], "lost": c.lost()}.items():
                     interval = bootstrap(s, c.n, rng=self.rng(measure, order, what), n_draws=_DRAWS)
                     rows.append((order, f"{what}.{measure}", *interval, c.n))
+
         return pd.DataFrame(rows, columns=list(COLUMNS))
 
     # -- words -----------------------------------------------------------------------------------------------------
@@ -274,32 +308,44 @@ class Robustness(Analysis[RobustnessOptions]):
 
         standing = [m for m in curves if stands(m)]
         head = next((m for m in standing if m.startswith(("two_way.", "auc."))), next(iter(standing), None))
+
         if head is None:
             sentences = ["No score is clear of chance with every voxel there, so there is nothing to lose."]
         else:
-            informed = (
-                f", and {lost(INFORMED, head)} when the most informative go first" if INFORMED in curves[head] else ""
-            )
+            if INFORMED in curves[head]:
+                informed = f", and {lost(INFORMED, head)} when the most informative go first"
+            else:
+                informed = ""
+
             sentences = [
                 f"Of {test.n_voxels} voxels, {lost(RANDOM, head)} can be lost at random before the score ({_low(words[head])}) "
                 f"falls by {100 * FALL:.0f} % of what it is above chance{informed}."
             ]
+
             others = [f"{_low(words[m])} {lost(RANDOM, m)}" for m in standing if m != head]
             if others:
                 sentences.append(f"At random, for the other scores: {'; '.join(others)}.")
+
         weak = [_low(words[m]) for m in curves if m not in standing]
         if head is not None and weak:
             sentences.append(f"Not clear of chance to begin with: {'; '.join(weak)}.")
+
         ends = [
             f"{_low(words[m])} {rows.loc[(RANDOM, f'none.{m}'), 'value']:.3f} (chance {c[RANDOM].chance:.3f})"
             for m, c in curves.items()
         ]
+
         sentences.append(f"Control, every voxel lost: {'; '.join(ends)}.")
-        unused = 0 if weights is None else int((weights == 0).sum())
+        if weights is None:
+            unused = 0
+        else:
+            unused = int((weights == 0).sum())
+
         sentences.append(
             f"Lost voxels are set to their mean over training stimuli; {len(test)} test stimuli; {self.options.draws} random "
             f"orders, averaged. {meaning}" + (f" {unused} voxels count nothing and go last." if unused else "")
         )
+
         return sentences
 
     # -- figures ---------------------------------------------------------------------------------------------------
@@ -324,6 +370,7 @@ class Robustness(Analysis[RobustnessOptions]):
                 f"marks where a score has lost {100 * FALL:.0f} % of what it was above chance.",
             )
         }
+
         if read.pictures:
             rows = {f"{100 * f:g} % lost": p[:_SHOWN] for f, p in read.pictures[RANDOM].items()}
             first, *others = rows
@@ -335,6 +382,7 @@ class Robustness(Analysis[RobustnessOptions]):
                 "The first test pictures, decoded with more and more voxels lost at random. The last row is drawn from no "
                 "response at all: whatever it shows, the decoder brings along.",
             )
+
         return figures
 
 
@@ -343,10 +391,13 @@ def mask(betas: np.ndarray, mean: np.ndarray, order: np.ndarray, share: float) -
 
     Parameters
     ----------
-    betas : (n, n_voxels)
-    mean : (n_voxels,) over training stimuli
-    order : (n_voxels,) in which voxels are lost
-    share : 0-1, of voxels
+    betas : ndarray of shape (n, n_voxels)
+    mean : ndarray of shape (n_voxels,)
+        over training stimuli
+    order : ndarray of shape (n_voxels,)
+        in which voxels are lost
+    share : float
+        0-1, of voxels
 
     Examples
     --------
@@ -364,14 +415,19 @@ def crossing(shares: np.ndarray, values: np.ndarray, chance: float, fall: float 
 
     Parameters
     ----------
-    shares : (k,) ascending
-    values : (n, k), a curve per row
-    chance : of the score
-    fall : 0-1
+    shares : ndarray of shape (k,)
+        ascending
+    values : ndarray of shape (n, k)
+        a curve per row
+    chance : float
+        of the score
+    fall : float, optional
+        0-1
 
     Returns
     -------
-    (n,), NaN for curves that begin at chance or below; the last share for those that never fall
+    ndarray of shape (n,)
+        NaN for curves that begin at chance or below; the last share for those that never fall
 
     Examples
     --------
@@ -383,10 +439,12 @@ def crossing(shares: np.ndarray, values: np.ndarray, chance: float, fall: float 
     at = below.argmax(axis=1)
     rows = np.arange(len(values))
     before = np.maximum(at - 1, 0)
-    high, low = values[rows, before], values[rows, at]
+    high = values[rows, before]
+    low = values[rows, at]
     step = np.divide(high - level, high - low, out=np.zeros(len(rows)), where=high > low)
     found = shares[before] + step * (shares[at] - shares[before])
     found = np.where(below.any(axis=1), found, shares[-1])
+
     return np.where(values[:, 0] > chance, found, np.nan)
 
 
@@ -403,6 +461,7 @@ def _importance(recipe: Recipe, material: Material | None) -> tuple[np.ndarray |
         return np.asarray(weights, dtype=float), "Informative is what the recipe itself weights most."
     if material is None:
         return None, "Which voxels are informative is not known: the recipe weights none and there are no labels."
+
     reader = LabelReader().fit(material.voxels(material.train), material.train_labels)
     return np.linalg.norm(reader.weights_, axis=1), "Informative is what readers of categories weight most in training."
 
@@ -414,34 +473,44 @@ def _panels(curve: pd.DataFrame, table: pd.DataFrame, words: Mapping[str, str], 
     columns = min(4, len(words))
     rows = -(-len(words) // columns)
     lost = table.set_index(["input", "measure"])["value"]
+
     with drawing.style():
         figure = drawing.empty(0.3 + 2.35 * columns, 0.4 + 1.9 * rows)
         panels = figure.subplots(rows, columns, squeeze=False).ravel()
+
         for axes in panels[len(words) :]:
             axes.set_visible(False)
+
         for i, (axes, (measure, title)) in enumerate(zip(panels, words.items(), strict=False)):
             for order, colour in _COLOURS.items():
                 part = curve[(curve["measure"] == measure) & (curve["input"] == order)]
                 if part.empty:
                     continue
+
                 x = 100 * part["lost"]
                 axes.fill_between(x, part["ci_low"], part["ci_high"], color=colour, alpha=0.16, linewidth=0)
                 axes.plot(x, part["value"], "-o", color=colour, linewidth=1.5, markersize=2.6, label=INPUTS[order])
                 at = lost.get((order, f"lost.{measure}"), np.nan)
+
                 if np.isfinite(at):
                     y = np.interp(100 * at, x, part["value"])
                     axes.plot(100 * at, y, "o", color=colour, markersize=8, markerfacecolor="none", clip_on=False)
+
             if np.isfinite(chance[measure]):
                 axes.axhline(chance[measure], color=drawing.MUTED, linewidth=1, linestyle=(0, (2, 1.5)), zorder=0)
+
             axes.set_title(drawing.short(title, 34))
             axes.set_xlim(-2, 102)
             axes.locator_params(axis="y", nbins=5)
             axes.grid(axis="y")
             axes.set_axisbelow(True)
+
             if i >= len(words) - columns:
                 axes.set_xlabel("voxels lost, %")
+
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper left", ncols=2)
+
     return figure
 
 
@@ -460,10 +529,16 @@ def _words(measure: str) -> str:
     kind, _, rest = measure.partition(".")
     if kind == "two_way":
         return f"Two-way, {rest}"
+
     if kind == "auc":
-        return "Categories, from voxels" if rest == BRAIN else f"Categories, from {rest.removeprefix('mapped.')}"
+        if rest == BRAIN:
+            return "Categories, from voxels"
+
+        return f"Categories, from {rest.removeprefix('mapped.')}"
+
     known = {"pixcorr": "Pictures, PixCorr", "ssim.2d": "Pictures, SSIM", "two_way.pixels": "Pictures two-way, pixels"}
     eye = rest.removeprefix(f"two_way.{PICTURES}")
+
     return known.get(rest) or f"Pictures two-way, {_EYES.get(eye, eye)}"
 
 

@@ -28,12 +28,18 @@ class Space:
 
     Attributes
     ----------
-    words : what it is, in a sentence
-    embed : Trials to (n, d)
-    see : Stimuli to (n, d), the true embeddings
-    centre : (d,) mean over the training pictures
-    read : texts to (n, d), where there are texts
-    candidates : categories, where there are any
+    words : str
+        what it is, in a sentence
+    embed : Embed
+        Trials to (n, d)
+    see : callable
+        Stimuli to (n, d), the true embeddings
+    centre : ndarray of shape (d,)
+        mean over the training pictures
+    read : Read or None
+        texts to (n, d), where there are texts
+    candidates : Candidates or None
+        categories, where there are any
     """
 
     words: str
@@ -53,23 +59,37 @@ def space_of(opened: Run, recipe: Recipe, train: Trials, extra: Sequence[str] = 
 
     Parameters
     ----------
-    opened, recipe, train : the run, the recipe of a fold, its training trials
-    extra : categories to add to those of the data set, where texts can name them
+    opened : Run
+        the run, the recipe of a fold, its training trials
+    recipe : Recipe
+        see `opened`
+    train : Trials
+        see `opened`
+    extra : sequence of str, default ()
+        categories to add to those of the data set, where texts can name them
     """
     shown = opened.stimuli.select(train.stimulus_ids)
-    known = [] if shown.category is None else sorted(set(shown.category) - {""})
+    if shown.category is None:
+        known = []
+    else:
+        known = sorted(set(shown.category) - {""})
+
     space = _with_texts(recipe, shown)
     if space is not None:
         names = [*known, *(e for e in extra if e not in known)]
         if len(names) < 2:
             return space
+
         candidates = candidates_from(space.read, names, trained=known)
         return replace(space, candidates=replace(candidates, centre=space.centre))
+
     space = _of_latents(recipe, shown)
     if len(known) < 2:
         return space
+
     true = space.see(shown)
     means = np.stack([true[shown.category == c].mean(axis=0, dtype=np.float64) for c in known])
+
     return replace(space, candidates=Candidates(tuple(known), means, frozenset(known), space.centre))
 
 
@@ -85,12 +105,14 @@ def reading_space(opened: Run, recipe: Recipe, train: Trials) -> Space:
     space = _with_texts(recipe, shown)
     if space is not None:
         return space
+
     eye = next((e for e in feature_extractors_for(opened.dataset.name) if e.name == "clip_lab"), None)
     if eye is None:
         raise NotAvailable(
             f"the latents of '{recipe.config.kind}' have no text side, and no network here knows both the pictures of "
             f"{opened.dataset.name} and texts. Ask a recipe that decodes to CLIP, such as regressor."
         )
+
     from phosphene.features.clip import ClipFeatures
 
     size = recipe.image_shape_[:2]
@@ -108,6 +130,7 @@ def _with_texts(recipe: Recipe, shown: Stimuli) -> Space | None:
     name = next((k for k, v in ({} if probe is None else probe.arrays).items() if np.ndim(v) == 2), None)
     if name is None:
         return None
+
     return _centred(
         f"the decoded latents ({name})",
         lambda trials: np.asarray(recipe.latents(trials)[name]),
@@ -125,6 +148,7 @@ def _of_latents(recipe: Recipe, shown: Stimuli) -> Space:
             "the decoded pixels", lambda trials: _flat(recipe.decode(trials).clipped()),
             lambda stimuli: _flat(stimuli.resized(size)), shown,
         )  # fmt: skip
+
     return _centred(
         f"the decoded latents ({name})", lambda trials: _flat(recipe.latents(trials)[name]),
         lambda stimuli: _flat(recipe.true_latents(stimuli)[name]), shown,
@@ -177,10 +201,18 @@ def pool_of(
 
     Parameters
     ----------
-    opened, train, space : the run, training trials, and a space with texts
-    file : text file in UTF-8
-    without : texts to leave out
-    most : at most so many, drawn by `rng`
+    opened : Run
+        the run, training trials, and a space with texts
+    train : Trials
+        see `opened`
+    space : Space
+        see `opened`
+    file : str, optional
+        text file in UTF-8
+    without : sequence of str, default ()
+        texts to leave out
+    most : int, optional
+        at most so many, drawn by `rng`
 
     Raises
     ------
@@ -188,31 +220,45 @@ def pool_of(
         When fewer than two texts are left, or the file cannot be read.
     """
     shown = opened.stimuli.select(train.stimulus_ids)
-    found = _lines(file) if file is not None else _captions(shown)
+    if file is not None:
+        found = _lines(file)
+    else:
+        found = _captions(shown)
+
     for text in without:
         found.pop(text, None)
+
     if len(found) < 2:
         raise DataError(
             f"a pool of two captions or more is needed, but there {'is one' if found else 'are none'}. Give a text file with "
             "one caption a line: --set pool=FILE."
         )
+
     texts = np.array(list(found), dtype=object)
     if most is not None and len(texts) > most:
         texts = texts[np.sort(rng.permutation(len(texts))[:most])]
+
     unit = _unit(space.read(list(texts)))
     middle = unit.mean(axis=0)
+
     return Pool(texts, np.array([found[t] for t in texts], dtype=object), unit - middle, middle)
 
 
 def _captions(shown: Stimuli) -> dict[str, str]:
     found: dict[str, str] = {}
-    category = [""] * len(shown) if shown.category is None else shown.category
+    if shown.category is None:
+        category = [""] * len(shown)
+    else:
+        category = shown.category
+
     for texts, kind in zip(shown.captions or [()] * len(shown), category, strict=True):
         for text in texts:
             found.setdefault(text, str(kind))
+
     for kind, texts in category_texts(sorted(set(category) - {""}), TEMPLATES).items():
         for text in texts:
             found.setdefault(text, kind)
+
     return found
 
 
@@ -221,6 +267,7 @@ def _lines(file: str) -> dict[str, str]:
         text = Path(file).expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"the captions in {file} cannot be read as UTF-8 text: {error}.") from error
+
     return {" ".join(line.split()): "" for line in text.splitlines() if line.strip()}
 
 

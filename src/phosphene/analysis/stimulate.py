@@ -84,6 +84,7 @@ class StimulateOptions(Config):
             raise ValueError("silence puts voxels at their mean and takes no amount; use mode=set or leave amount out")
         if self.direction == "contrast" and self.mode in ("silence", "scale"):
             raise ValueError(f"mode '{self.mode}' has no direction; use mode=raise or mode=set with direction=contrast")
+
         return self
 
 
@@ -98,22 +99,27 @@ class Stimulate(Analysis[StimulateOptions]):
         """Change voxels, decode again, compare with random voxels."""
         chosen_folds(opened, self.options.fold)
         fold = self.options.fold
-        recipe, (train, test) = opened.recipe(fold), opened.sides(fold)
+        recipe = opened.recipe(fold)
+        train, test = opened.sides(fold)
         test = self._some(test.average_repeats())
         aims = targets(test, self.options.rois, self.options.sets)
         wanted = [p.categories[0] for p in PRESETS if p.categories]
         space = space_of(opened, recipe, train, wanted)
         pool = None
+
         if space.read is not None and self.options.captions:
             pool = pool_of(opened, train, space, most=self.options.captions, rng=self.rng("captions"))
+
         edits = self._edits(opened, train, aims, space)
         base = space.embed(test)
         effects = [
             self._effect(space, test, base, aim, edit)
             for aim, edit in progress.each(list(zip(aims, edits, strict=True)), "stimulating")
         ]
+
         table = self._table(effects, base, space, pool)
         names = {e.target.name: f"{e.target.words}, {words.PAST[e.edit.mode]}" for e in effects}
+
         return Findings(
             [
                 *words.outcome(effects, table, space, pool),
@@ -135,39 +141,65 @@ class Stimulate(Analysis[StimulateOptions]):
 
     def _some(self, test: Trials) -> Trials:
         n = min(len(test), self.options.n or 100)
-        return test if n == len(test) else test.take(np.sort(self.rng("test").permutation(len(test))[:n]))
+        if n == len(test):
+            return test
+
+        return test.take(np.sort(self.rng("test").permutation(len(test))[:n]))
 
     def _edits(self, opened: Run, train: Trials, aims: list[StimulationTarget], space: Space) -> list[Edit]:
         mean, spread = moments(train)
-        averaged, category, out = None, None, []
+        averaged = None
+        category = None
+        out = []
+
         for aim in aims:
             mode: Mode = self.options.mode or ("silence" if aim.is_level else "raise")
-            amount = AMOUNTS[mode] if self.options.amount is None else self.options.amount
-            pattern, own = None, own_category(aim, space)
+            if self.options.amount is None:
+                amount = AMOUNTS[mode]
+            else:
+                amount = self.options.amount
+
+            pattern = None
+            own = own_category(aim, space)
             if self.options.direction == "contrast" and own is not None and mode in ("raise", "set"):
                 if averaged is None:
                     averaged = train.average_repeats()
                     category = opened.stimuli.select(averaged.stimuli).category
+
                 if category is not None and own in set(category):
                     pattern = contrast(averaged, category, own, spread)
+
             out.append(Edit(mean, spread, mode, amount, pattern))
+
         return out
 
     def _effect(self, space: Space, test: Trials, base: np.ndarray, aim: StimulationTarget, edit: Edit) -> Effect:
         matched = StandIns(aim.voxels, test.noise_ceiling, test.n_voxels)
         sets = [aim.voxels, *matched.draw(self.options.repeats, self.rng("sets", aim.name))]
-        n, shifts, scores, first = len(test), [], [], None
+        n = len(test)
+        shifts = []
+        scores = []
+        first = None
+
         for part, trials in stimulated(test, sets, edit):
             found = space.embed(trials).reshape(part.stop - part.start, n, -1)
-            first = found[0].astype(np.float64) if first is None else first
+            if first is None:
+                first = found[0].astype(np.float64)
+
             shifts.append((found - base).mean(axis=1, dtype=np.float64))
             if space.candidates is not None:
                 flat = space.scores(found.reshape(-1, found.shape[2]))
                 scores.append(flat.reshape(len(found), n, -1))
+
         shift = np.concatenate(shifts)
         length = np.linalg.norm(shift, axis=1)
         p_shift = float((1 + np.sum(length[1:] >= length[0] - 1e-12)) / len(length))
-        score = np.concatenate(scores) if scores else None
+
+        if scores:
+            score = np.concatenate(scores)
+        else:
+            score = None
+
         return Effect(
             aim, edit, matched, shift[0], shift[1:], dimension_p(shift[0], shift[1:]), p_shift, consistency(first - base),
             None if score is None else space.scores(base), None if score is None else score[0],
@@ -179,10 +211,15 @@ class Stimulate(Analysis[StimulateOptions]):
     def _table(self, effects: list[Effect], base: np.ndarray, space: Space, pool: Pool | None) -> pd.DataFrame:
         rows: list[tuple] = []
         for e in effects:
-            name, n = e.target.name, len(base)
+            name = e.target.name
+            n = len(base)
 
             def add(measure: str, value: float | Interval, n: int = n, name: str = name) -> None:
-                interval = value if isinstance(value, Interval) else Interval(value, float("nan"), float("nan"))
+                if isinstance(value, Interval):
+                    interval = value
+                else:
+                    interval = Interval(value, float("nan"), float("nan"))
+
                 rows.append((name, measure, *interval, n))
 
             own = own_category(e.target, space)
@@ -190,14 +227,17 @@ class Stimulate(Analysis[StimulateOptions]):
                 column = space.candidates.names.index(own)
                 add("own_rise", bootstrap(mean_of_items(e.excess[:, column]), n, rng=self.rng("rise", name)))
                 add("own_p", float(e.p_rise()[column]))
+
                 for measure, score in (("named_before", e.before), ("named_after", e.after)):
                     said = (first_best(score) == column).astype(float)
                     add(measure, bootstrap(mean_of_items(said), n, rng=self.rng(measure, name)))
+
                 add("named_random", float((first_best(e.null_after) == column).mean()))
                 if pool is not None and own in set(pool.categories):
                     for measure, z in (("captions_before", base), ("captions_after", e.embeddings)):
                         share = share_of_category(pool, z, space, own)
                         add(measure, bootstrap(mean_of_items(share), n, rng=self.rng(measure, name)))
+
             random = np.linalg.norm(e.null_shift, axis=1)
             ratio = np.linalg.norm(e.shift) / max(float(random.mean()), 1e-12)
             add("shift", float(ratio))
@@ -205,6 +245,7 @@ class Stimulate(Analysis[StimulateOptions]):
             add("dimensions", float((e.p_dimensions < LEVEL).mean()))
             add("consistency", e.consistency)
             add("voxels", float(len(e.target.voxels)))
+
         return pd.DataFrame(rows, columns=list(COLUMNS))
 
     def _tables(
@@ -217,16 +258,21 @@ class Stimulate(Analysis[StimulateOptions]):
             })
             for e in effects
         ]  # fmt: skip
+
         out = {"dimensions": pd.concat(dimensions, ignore_index=True)}
         if space.candidates is not None:
             out["categories"] = category_table(effects, space)
+
         if pool is not None:
             rows = []
             before = pool.texts[pool.cosines(base, space.centre).argmax(axis=1)]
+
             for e in effects:
                 after = pool.texts[pool.cosines(e.embeddings, space.centre).argmax(axis=1)]
                 rows += [(e.target.name, s, b, a) for s, b, a in zip(test.stimuli, before, after, strict=True)]
+
             out["captions"] = pd.DataFrame(rows, columns=["target", "stimulus", "before", "after"])
+
         return out
 
     # -- figures ---------------------------------------------------------------------------------------------------
@@ -243,12 +289,15 @@ class Stimulate(Analysis[StimulateOptions]):
                  for e, c in zip(with_own, columns, strict=True)],
                 self.rng("figure"),
             )  # fmt: skip
+
         if self.options.pictures:
             out["pictures"] = self._plate(opened, recipe, test, effects, names)
+
         if space.candidates is not None and len(effects) > 1:
             table = category_table(effects, space)
             own = {e.target.name: own_category(e.target, space) for e in effects}
             out["categories"] = figures.bubbles(table, names, own, space.candidates.names)
+
         return out
 
     def _plate(
@@ -260,7 +309,9 @@ class Stimulate(Analysis[StimulateOptions]):
             names[e.target.name]: recipe.decode(next(stimulated(few, [e.target.voxels], e.edit))[1]).clipped()
             for e in effects
         }
+
         first = effects[0]
         random = first.matched.draw(1, self.rng("picture"))
         rows["random voxels"] = recipe.decode(next(stimulated(few, random, first.edit))[1]).clipped()
+
         return figures.strips(stimuli.resized(recipe.image_shape_[:2]), recipe.decode(few).clipped(), rows)

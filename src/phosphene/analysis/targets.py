@@ -26,9 +26,12 @@ class Preset:
 
     Attributes
     ----------
-    name, words : short, and as it stands in a sentence
-    rois : several ways in which data sets name its parts; the first way of which any part is there is taken
-    categories : what it prefers, in the names that data sets use; empty for a level of the hierarchy
+    name, words : str
+        short, and as it stands in a sentence
+    rois : tuple of tuple of str
+        several ways in which data sets name its parts; the first way of which any part is there is taken
+    categories : tuple of str
+        what it prefers, in the names that data sets use; empty for a level of the hierarchy
     """
 
     name: str
@@ -83,11 +86,16 @@ class StimulationTarget:
 
     Attributes
     ----------
-    name, words : short, and as it stands in a sentence
-    rois : the ROIs it consists of
-    voxels : (k,) positions
-    categories : what it ought to bring forth, in order of preference of names
-    is_level : whether it is a level of the hierarchy
+    name, words : str
+        short, and as it stands in a sentence
+    rois : tuple of str
+        the ROIs it consists of
+    voxels : ndarray of shape (k,)
+        positions
+    categories : tuple of str
+        what it ought to bring forth, in order of preference of names
+    is_level : bool
+        whether it is a level of the hierarchy
     """
 
     name: str
@@ -103,9 +111,12 @@ def targets(trials: Trials, names: Sequence[str] | None, file: str | None = None
 
     Parameters
     ----------
-    trials : whose voxels
-    names : presets, ROI expressions such as ``FFA+OFA``, or names in the file
-    file : ``.npz`` of voxel sets, each a mask (n_voxels,) or positions
+    trials : Trials
+        whose voxels
+    names : sequence of str or None
+        presets, ROI expressions such as ``FFA+OFA``, or names in the file
+    file : str, optional
+        ``.npz`` of voxel sets, each a mask (n_voxels,) or positions
 
     Raises
     ------
@@ -114,7 +125,12 @@ def targets(trials: Trials, names: Sequence[str] | None, file: str | None = None
     DataError
         For an ROI that does not exist, or has no voxel.
     """
-    presets, sets = {p.name: p for p in PRESETS}, {} if file is None else _read_sets(file, trials)
+    presets = {p.name: p for p in PRESETS}
+    if file is None:
+        sets = {}
+    else:
+        sets = _read_sets(file, trials)
+
     found = []
     for name in (sets or presets) if names is None else dict.fromkeys(names):
         if name in sets:
@@ -135,11 +151,13 @@ def targets(trials: Trials, names: Sequence[str] | None, file: str | None = None
             parts = tuple(p for p in re.split(r"[+&\s]+", name) if p)
             kinds = {p.categories for p in PRESETS[:4] if {stem(x) for x in parts} <= _stems(p.rois[0])}
             found.append(StimulationTarget(name, name, parts, voxels, kinds.pop() if len(kinds) == 1 else ()))
+
     if not found:
         raise ConfigError(
             f"{trials.subject} has no ROI that is known by name, so there is nothing to stimulate. Name some with "
             f"--set rois=[A,B]; its ROIs: {', '.join(trials.rois) or 'none'}."
         )
+
     return found
 
 
@@ -150,7 +168,10 @@ def _read_sets(file: str, trials: Trials) -> dict[str, np.ndarray]:
             found = {name: arrays[name] for name in arrays.files}
     except (OSError, ValueError, AttributeError) as error:
         raise DataError(f"voxel sets were expected in {file} as .npz, but it cannot be read: {error}.") from error
-    n, out = trials.n_voxels, {}
+
+    n = trials.n_voxels
+    out = {}
+
     for name, array in found.items():
         is_mask = array.dtype == bool and array.shape == (n,)
         fits = is_mask or (array.ndim == 1 and array.dtype.kind in "iu" and np.all((array >= 0) & (array < n)))
@@ -159,16 +180,26 @@ def _read_sets(file: str, trials: Trials) -> dict[str, np.ndarray]:
                 f"the voxel set '{name}' in {file} has shape {array.shape} of {array.dtype}; a mask of {n} booleans with one "
                 f"voxel or more, or positions below {n}, is needed for {trials.subject}."
             )
-        out[name] = np.flatnonzero(array) if is_mask else np.unique(array).astype(np.int64)
+
+        if is_mask:
+            out[name] = np.flatnonzero(array)
+        else:
+            out[name] = np.unique(array).astype(np.int64)
+
     return out
 
 
 def _of_preset(trials: Trials, preset: Preset) -> StimulationTarget | None:
     for way in preset.rois:
         rois = tuple(r for r in trials.rois if stem(r) in _stems(way))
-        voxels = np.flatnonzero(trials.roi("+".join(rois))) if rois else np.empty(0, int)
+        if rois:
+            voxels = np.flatnonzero(trials.roi("+".join(rois)))
+        else:
+            voxels = np.empty(0, int)
+
         if voxels.size:
             return StimulationTarget(preset.name, preset.words, rois, voxels, preset.categories, not preset.categories)
+
     return None
 
 
@@ -184,9 +215,12 @@ class StandIns:
 
     Parameters
     ----------
-    voxels : (k,) positions of the target
-    ceiling : (n_voxels,) 0-1, or None; NaN counts as 0
-    n_voxels : of the subject
+    voxels : ndarray of shape (k,)
+        positions of the target
+    ceiling : ndarray of shape (n_voxels,) or None
+        0-1, or None; NaN counts as 0
+    n_voxels : int
+        of the subject
 
     Attributes
     ----------
@@ -203,18 +237,26 @@ class StandIns:
     def __init__(self, voxels: np.ndarray, ceiling: np.ndarray | None, n_voxels: int) -> None:
         everywhere = np.arange(n_voxels)
         rest = np.setdiff1d(everywhere, voxels)
-        value = np.zeros(n_voxels) if ceiling is None else np.nan_to_num(np.asarray(ceiling, dtype=float))
+
+        if ceiling is None:
+            value = np.zeros(n_voxels)
+        else:
+            value = np.nan_to_num(np.asarray(ceiling, dtype=float))
+
         ways = [(pool, n) for pool in (rest, everywhere) for n in ((1,) if ceiling is None else _BINS)]
         for pool, n in [*ways, (everywhere, 1)]:
             edges = np.unique(np.quantile(value[voxels], np.arange(1, n) / n))
             bins = np.searchsorted(edges, value, side="right")
+
             # Beyond what the target itself has, the lowest and the highest bin would be without a bound.
             near = (value >= value[voxels].min()) & (value <= value[voxels].max()) | (n == 1)
             self._pools = [pool[(bins[pool] == b) & near[pool]] for b in range(n)]
             self._sizes = np.bincount(bins[voxels], minlength=n)
             if all(len(p) >= 2 * k for p, k in zip(self._pools, self._sizes, strict=True)):
                 break
-        self.outside, self.is_matched = pool is rest, n > 1
+
+        self.outside = pool is rest
+        self.is_matched = n > 1
 
     def draw(self, n: int, rng: np.random.Generator) -> list[np.ndarray]:
         """`n` sets of positions, each without a voxel twice."""
@@ -233,11 +275,15 @@ class Edit:
 
     Attributes
     ----------
-    mean, spread : (n_voxels,) of single training trials
-    mode : ``raise`` adds, ``set`` puts at, ``silence`` puts at the mean, ``scale`` multiplies the distance from it
-    amount : standard deviations, or the factor
-    pattern : (n_voxels,) direction of each voxel; 1 everywhere by default. Scaled to a root mean square of 1 over the
-        voxels stimulated, so that a pattern moves them as far as 1 everywhere does
+    mean, spread : ndarray of shape (n_voxels,)
+        of single training trials
+    mode : {"raise", "set", "silence", "scale"}
+        ``raise`` adds, ``set`` puts at, ``silence`` puts at the mean, ``scale`` multiplies the distance from it
+    amount : float
+        standard deviations, or the factor
+    pattern : ndarray of shape (n_voxels,) or None
+        direction of each voxel; 1 everywhere by default. Scaled to a root mean square of 1 over the voxels stimulated,
+        so that a pattern moves them as far as 1 everywhere does
     """
 
     mean: np.ndarray
@@ -248,9 +294,19 @@ class Edit:
 
     def __call__(self, betas: np.ndarray, voxels: np.ndarray) -> np.ndarray:
         """A copy of (n, n_voxels) in which `voxels` are changed and no other."""
-        out, mean = np.array(betas, dtype=np.float32), self.mean[voxels]
-        way = np.ones(len(voxels)) if self.pattern is None else self.pattern[voxels]
-        size = np.sqrt(np.square(way).mean()) if len(way) else 0.0
+        out = np.array(betas, dtype=np.float32)
+        mean = self.mean[voxels]
+
+        if self.pattern is None:
+            way = np.ones(len(voxels))
+        else:
+            way = self.pattern[voxels]
+
+        if len(way):
+            size = np.sqrt(np.square(way).mean())
+        else:
+            size = 0.0
+
         step = self.amount * self.spread[voxels] * (way / size if size > 0 else 0.0)
         here = out[:, voxels]
         out[:, voxels] = {
@@ -259,15 +315,18 @@ class Edit:
             "silence": lambda: np.broadcast_to(mean, here.shape),
             "scale": lambda: mean + self.amount * (here - mean),
         }[self.mode]()
+
         return out
 
 
 def moments(trials: Trials) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of every voxel over single trials, each (n_voxels,) float64, read in blocks."""
-    n, step = len(trials), max(1, _BLOCK_VALUES // max(1, trials.n_voxels))
+    n = len(trials)
+    step = max(1, _BLOCK_VALUES // max(1, trials.n_voxels))
     blocks = [slice(i, i + step) for i in range(0, n, step)]
     mean = sum(trials.read(b).sum(axis=0, dtype=np.float64) for b in blocks) / n
     square = sum(np.square(trials.read(b) - mean).sum(axis=0) for b in blocks) / n
+
     return np.asarray(mean), np.sqrt(square)
 
 
@@ -276,10 +335,14 @@ def contrast(train: Trials, category: np.ndarray, chosen: str, spread: np.ndarra
 
     Parameters
     ----------
-    train : training trials, repeats averaged
-    category : (n_trials,) what each shows
-    chosen : the category
-    spread : (n_voxels,) of single trials
+    train : Trials
+        training trials, repeats averaged
+    category : ndarray of shape (n_trials,)
+        what each shows
+    chosen : str
+        the category
+    spread : ndarray of shape (n_voxels,)
+        of single trials
     """
     means = {c: train.read(np.flatnonzero(category == c)).mean(axis=0, dtype=np.float64) for c in sorted(set(category))}
     others = np.mean([m for c, m in means.items() if c != chosen], axis=0)
@@ -296,8 +359,10 @@ def standing_in(trials: Trials, rows: np.ndarray, betas: np.ndarray, **provenanc
 
 def stimulated(trials: Trials, sets: Sequence[np.ndarray], edit: Edit) -> Iterator[tuple[slice, Trials]]:
     """Every voxel set stimulated in all trials, several sets at a time: which sets, and their trials one after another."""
-    betas, n = trials.betas, len(trials)
+    betas = trials.betas
+    n = len(trials)
     step = max(1, _BLOCK_VALUES // max(1, betas.size))
+
     for start in range(0, len(sets), step):
         part = slice(start, min(start + step, len(sets)))
         rows = np.concatenate([edit(betas, voxels) for voxels in sets[part]])

@@ -64,13 +64,20 @@ class Described:
 
     Attributes
     ----------
-    target : which
-    order : captions of the pool, nearest first
-    cosines : (m,) of each caption with what the area drives beyond random voxels
-    null_best : (repeats,) cosine of the caption nearest to what each random set drives beyond the others
-    p : of a random set having a caption as near
-    own : the category it ought to stand for, in the words of the pool; None where there is none
-    share, p_own : share of the ten nearest captions that describe training pictures of it, and p of a random set having as many
+    target : StimulationTarget
+        which
+    order : ndarray
+        captions of the pool, nearest first
+    cosines : ndarray of shape (m,)
+        of each caption with what the area drives beyond random voxels
+    null_best : ndarray of shape (repeats,)
+        cosine of the caption nearest to what each random set drives beyond the others
+    p : float
+        of a random set having a caption as near
+    own : str or None
+        the category it ought to stand for, in the words of the pool; None where there is none
+    share, p_own : float
+        share of the ten nearest captions that describe training pictures of it, and p of a random set having as many
     """
 
     target: StimulationTarget
@@ -93,20 +100,26 @@ class Words(Analysis[WordsOptions]):
     def run(self, opened: Run, progress: Progress) -> Findings:
         """Rank captions of test pictures, describe areas."""
         chosen_folds(opened, self.options.fold)
-        recipe, (train, test) = opened.recipe(self.options.fold), opened.sides(self.options.fold)
+        recipe = opened.recipe(self.options.fold)
+        train, test = opened.sides(self.options.fold)
         test = test.average_repeats()
+
         if self.options.n is not None and self.options.n < len(test):
             test = test.take(np.sort(self.rng("test").permutation(len(test))[: self.options.n]))
+
         if len(test) < 3:
             raise DataError(f"three test responses or more are needed to rank their captions; there are {len(test)}.")
+
         stimuli = opened.stimuli.select(test.stimuli)
         space = reading_space(opened, recipe, train)
         own = true_captions(stimuli)
         every = [text for texts in own for text in texts]
+
         with progress.step("reading captions"):
             pool = pool_of(
                 opened, train, space, file=self.options.pool, without=dict.fromkeys(every), rng=self.rng("pool")
             )
+
         embeddings = {"truth": np.asarray(space.see(stimuli)), "brain": np.asarray(space.embed(test))}
         embeddings["shuffled"] = embeddings["brain"][self.rng("shuffled").permutation(len(test))]
         table, curves, ps, retrieval = self._ranks(embeddings, own, space, pool)
@@ -115,8 +128,10 @@ class Words(Analysis[WordsOptions]):
         figures: dict[str, Drawing] = {
             "captions": read_figure(stimuli, nearest[:, 0], own, _SHOWN),
         }
+
         if curves:
             figures["ranks"] = ranks_figure(curves, INPUTS, len(pool.texts))
+
         if areas:
             figures["areas"] = described(
                 [
@@ -124,9 +139,11 @@ class Words(Analysis[WordsOptions]):
                     for a in areas
                 ]
             )
+
         tables = {"nearest": _listed(test, nearest, own), "retrieval": retrieval}
         if areas:
             tables["areas"] = pd.concat([_area_rows(a, pool) for a in areas], ignore_index=True)
+
         return Findings(
             _sentences(opened, self.options, table, ps, areas, pool, space, len(test)),
             table, INPUTS, MEASURES, figures=figures, tables={k: v for k, v in tables.items() if len(v)}, notes=_NOTES,
@@ -137,14 +154,20 @@ class Words(Analysis[WordsOptions]):
     def _ranks(
         self, embeddings: dict[str, np.ndarray], own: list[tuple[str, ...]], space: Space, pool: Pool
     ) -> tuple[pd.DataFrame, dict[str, np.ndarray], dict[str, float], pd.DataFrame]:
-        rows, curves, ps, sizes = [], {}, {}, []
+        rows = []
+        curves = {}
+        ps = {}
+        sizes = []
         n = len(own)
         owner = np.repeat(np.arange(n), [len(texts) for texts in own])
+
         if not len(owner):
             return pd.DataFrame(rows, columns=list(COLUMNS)), {}, {}, pd.DataFrame()
+
         flat = [text for texts in own for text in texts]
         captions = pool._replace(embeddings=pool.place(space.read(flat)))
         gallery = pool._replace(embeddings=_by_owner(captions.embeddings, owner, n))
+
         for name, z in embeddings.items():
             beaten = beaten_share(pool.cosines(z, space.centre), captions.cosines(z, space.centre))
             as_truth = np.stack([np.nanmean(beaten[:, owner == j], axis=1) if (owner == j).any() else np.full(n, np.nan)
@@ -154,14 +177,17 @@ class Words(Analysis[WordsOptions]):
             rows.append((name, "beaten", *self._interval(curves[name], name, "beaten"), int(kept.sum())))
             scores = {"beaten": as_truth[np.ix_(kept, kept)]}
             similarity = gallery.cosines(z[kept], space.centre)[:, kept]
+
             for k in (1, 5):
                 curve = retrieval_curve(similarity, k=k)
                 sizes += [(name, k, r.size, r.accuracy, r.chance) for r in curve]
                 if curve:
                     rows.append((name, f"top{k}", *self._interval(curve[-1].per_item, name, k), int(kept.sum())))
                     scores[f"top{k}"] = share_in_top(similarity, k)
+
             if name == "brain":
                 ps = {m: permutation_null(s, rng=self.rng("null", m)).p for m, s in scores.items()}
+
         retrieval = pd.DataFrame(sizes, columns=["input", "k", "gallery", "accuracy", "chance"])
         return pd.DataFrame(rows, columns=list(COLUMNS)), curves, ps, retrieval
 
@@ -175,16 +201,20 @@ class Words(Analysis[WordsOptions]):
     ) -> list[Described]:
         if self.options.rois == ():
             return []
+
         try:
             aims = targets(test, self.options.rois, self.options.sets)
         except ConfigError:
             if self.options.rois is not None or self.options.sets is not None:
                 raise
+
             return []
+
         few = test.take(np.arange(min(len(test), self.options.n_raised)))
         base = np.asarray(space.embed(few))
         edit = Edit(*moments(train), "raise", self.options.amount)
         one = partial(self._area, few, base, edit, space, pool)
+
         return [one(aim) for aim in progress.each(aims, "describing areas", unit="area")]
 
     def _area(
@@ -193,20 +223,26 @@ class Words(Analysis[WordsOptions]):
         matched = StandIns(aim.voxels, few.noise_ceiling, few.n_voxels)
         sets = [aim.voxels, *matched.draw(self.options.repeats, self.rng("sets", aim.name))]
         shifts = []
+
         for part, trials in stimulated(few, sets, edit):
             found = np.asarray(space.embed(trials)).reshape(part.stop - part.start, len(few), -1)
             shifts.append((found - base).mean(axis=1, dtype=np.float64))
+
         shift = np.concatenate(shifts)
         cosines, null = caption_cosines(shift[0], shift[1:], pool)
-        order, best = np.argsort(-cosines), null.max(axis=1)
+        order = np.argsort(-cosines)
+        best = null.max(axis=1)
         p = float((1 + np.sum(best >= cosines.max() - 1e-7)) / (len(best) + 1))
         own = next((c for c in aim.categories if c in set(pool.categories)), None)
-        share, p_own = float("nan"), float("nan")
+        share = float("nan")
+        p_own = float("nan")
+
         if own is not None:
             k = min(_NEAREST, len(order))
             share = float((pool.categories[order[:k]] == own).mean())
             random = (pool.categories[np.argpartition(-null, k - 1, axis=1)[:, :k]] == own).mean(axis=1)
             p_own = float((1 + np.sum(random >= share - 1e-9)) / (len(random) + 1))
+
         return Described(aim, order, cosines, best, p, own, share, p_own)
 
 
@@ -219,6 +255,7 @@ def true_captions(stimuli: Stimuli) -> list[tuple[str, ...]]:
         return [tuple(texts) for texts in stimuli.captions]
     if stimuli.category is None:
         return [()] * len(stimuli)
+
     texts = category_texts(sorted(set(stimuli.category) - {""}), TEMPLATES)
     return [tuple(texts.get(c, ())) for c in stimuli.category]
 
@@ -228,12 +265,15 @@ def beaten_share(pool: np.ndarray, captions: np.ndarray) -> np.ndarray:
 
     Parameters
     ----------
-    pool : (n, m) cosine of every embedding with the pool
-    captions : (n, c) and with other captions
+    pool : ndarray of shape (n, m)
+        cosine of every embedding with the pool
+    captions : ndarray
+        (n, c) and with other captions
 
     Returns
     -------
-    (n, c), 0 to 1; 1/2 is chance
+    ndarray of shape (n, c)
+        0 to 1; 1/2 is chance
 
     Examples
     --------
@@ -242,8 +282,10 @@ def beaten_share(pool: np.ndarray, captions: np.ndarray) -> np.ndarray:
     """
     out = np.empty(captions.shape)
     low, high = bounds(captions, grain_of(pool))
+
     for i, row in enumerate(np.sort(pool, axis=1)):
         out[i] = (np.searchsorted(row, low[i], "left") + np.searchsorted(row, high[i], "right")) / (2 * len(row))
+
     return out
 
 
@@ -252,13 +294,16 @@ def caption_cosines(shift: np.ndarray, null: np.ndarray, pool: Pool) -> tuple[np
 
     Parameters
     ----------
-    shift, null : (d,) and (repeats, d) mean changes of the embedding
-    pool : m captions
+    shift, null : ndarray
+        (d,) and (repeats, d) mean changes of the embedding
+    pool : Pool
+        m captions
 
     Returns
     -------
-    (m,) and (repeats, m) cosines. The largest of the first against the largest of each row of the second pays for choosing
-    among captions, as random sets choose as well.
+    tuple of (ndarray, ndarray)
+        (m,) and (repeats, m) cosines. The largest of the first against the largest of each row of the second pays for
+        choosing among captions, as random sets choose as well.
     """
     others = (null.sum(axis=0) - null) / (len(null) - 1)
     return pool.cosines((shift - null.mean(axis=0))[None], 0.0)[0], pool.cosines(null - others, 0.0)
@@ -277,6 +322,7 @@ def _listed(test: Trials, nearest: np.ndarray, own: list[tuple[str, ...]]) -> pd
         for s, texts, true in zip(test.stimuli, nearest, own, strict=True)
         for rank, text in enumerate(texts)
     ]
+
     return pd.DataFrame(rows, columns=["stimulus", "rank", "caption", "true"])
 
 
@@ -310,18 +356,29 @@ def _sentences(
 
     def say(name: str, measure: str) -> str:
         row = rows.loc[(name, measure)]
-        bounds = f" [{row['ci_low']:.3f}, {row['ci_high']:.3f}]" if np.isfinite(row["ci_low"]) else ""
+        if np.isfinite(row["ci_low"]):
+            bounds = f" [{row['ci_low']:.3f}, {row['ci_high']:.3f}]"
+        else:
+            bounds = ""
+
         return f"{row['value']:.3f}{bounds}"
 
     sentences = []
     if ("brain", "beaten") in rows.index:
-        p, value = ps["beaten"], rows.loc[("brain", "beaten"), "value"]
-        above = "above" if p < LEVEL and value > 0.5 else "not above"
+        p = ps["beaten"]
+        value = rows.loc[("brain", "beaten"), "value"]
+
+        if p < LEVEL and value > 0.5:
+            above = "above"
+        else:
+            above = "not above"
+
         sentences.append(
             f"Decoded responses read {above} chance: the true caption beats {say('brain', 'beaten')} of {len(pool.texts)} others "
             f"(chance 0.5, p = {p:.2g}; read from the true pictures {say('truth', 'beaten')}, pairing shuffled "
             f"{say('shuffled', 'beaten')})."
         )
+
         for k in (1, 5):
             if ("brain", f"top{k}") in rows.index:
                 count = int(rows.loc[("brain", f"top{k}"), "n"])
@@ -333,25 +390,39 @@ def _sentences(
         sentences.append(
             "The test pictures have neither captions nor categories, so how well they are read is not known."
         )
+
     for a in areas:
         category = ""
         if a.own is not None:
-            more = "more than of random voxels" if a.p_own < LEVEL else "not clearly more than of random voxels"
+            if a.p_own < LEVEL:
+                more = "more than of random voxels"
+            else:
+                more = "not clearly more than of random voxels"
+
             category = (
                 f"{round(100 * a.share)} % of the nearest {_NEAREST} are of '{a.own}', {more} (p = {a.p_own:.2g}); "
             )
-        near = "nearer than any of random voxels'" if a.p < LEVEL else "no nearer than captions come to random voxels'"
+
+        if a.p < LEVEL:
+            near = "nearer than any of random voxels'"
+        else:
+            near = "no nearer than captions come to random voxels'"
+
         sentences.append(
             f"What {a.target.words} ({', '.join(a.target.rois) or 'voxel set'}) drive reads most like "
             f"“{pool.texts[a.order[0]]}”: {category}its cosine of {a.cosines[a.order[0]]:.2f} is {near} (median "
             f"{np.median(a.null_best):.2f}, p = {a.p:.2g})."
         )
-    source = (
-        "captions of the training pictures and category names" if options.pool is None else "captions of the file given"
-    )
+
+    if options.pool is None:
+        source = "captions of the training pictures and category names"
+    else:
+        source = "captions of the file given"
+
     sentences.append(
         f"Read in {space.words}, with {len(pool.texts)} {source}, none of them of a test picture; {n} test responses "
         f"of {'the only fold' if len(opened.folds) == 1 else f'fold {options.fold}'}. Pictures and captions are each "
         "taken relative to their training mean."
     )
+
     return sentences

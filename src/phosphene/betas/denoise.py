@@ -31,7 +31,9 @@ from scipy import sparse
 
 from phosphene.betas.glm import Factor, RunDesign
 
-_MIXTURE_VALUES, _MIXTURE_STEPS, _MIXTURE_STILL = 100_000, 2000, 1e-7
+_MIXTURE_VALUES = 100_000
+_MIXTURE_STEPS = 2000
+_MIXTURE_STILL = 1e-7
 
 
 def tail_threshold(values: np.ndarray) -> float:
@@ -42,26 +44,40 @@ def tail_threshold(values: np.ndarray) -> float:
 
     Parameters
     ----------
-    values : (n,) float; what is not finite is ignored, and of more than 100,000 every k-th is used
+    values : ndarray of shape (n,), float
+        what is not finite is ignored, and of more than 100,000 every k-th is used
 
     Returns
     -------
-    float, the largest value at which both are equally likely; infinity when there is nothing to tell apart
+    float
+        the largest value at which both are equally likely; infinity when there is nothing to tell apart
     """
     x = np.asarray(values, dtype=np.float64)
     x = x[np.isfinite(x)]
     x = x[:: max(1, len(x) // _MIXTURE_VALUES)]
-    spread = x.std() if len(x) else 0.0
+
+    if len(x):
+        spread = x.std()
+    else:
+        spread = 0.0
+
     if not spread > 0:
         return float("inf")
+
     fits = [_mixture((x - x.mean()) / spread, cut) for cut in (0.5, 0.75, 0.9)]
     weight, mean, variance, _ = max(fits, key=lambda fit: fit[-1])
     if mean[0] > mean[1]:
-        weight, mean, variance = weight[::-1], mean[::-1], variance[::-1]
+        weight = weight[::-1]
+        mean = mean[::-1]
+        variance = variance[::-1]
+
     roots = np.roots(_log_odds(weight, mean, variance))
     roots = np.sort(roots[np.isreal(roots)].real) * spread + x.mean()
     roots = roots[roots <= max(x.max(), mean[1] * spread + x.mean())]
-    return float(roots[-1]) if len(roots) else float("inf")
+    if len(roots):
+        return float(roots[-1])
+
+    return float("inf")
 
 
 def _log_odds(weight: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> tuple[float, float, float]:
@@ -76,19 +92,24 @@ def _mixture(x: np.ndarray, cut: float) -> tuple[np.ndarray, np.ndarray, np.ndar
 
     share = (x > np.quantile(x, cut)).astype(np.float64)
     before = np.full(6, np.inf)
+
     for _ in range(_MIXTURE_STEPS):
         upper = np.clip(share.mean(), 1e-6, 1 - 1e-6)
         weight = np.array([1 - upper, upper])
-        first, second = share @ x / len(x), share @ (x * x) / len(x)
+        first = share @ x / len(x)
+        second = share @ (x * x) / len(x)
         mean = np.array([x.mean() - first, first]) / weight
         square = np.array([(x * x).mean() - second, second]) / weight
         variance = np.maximum(square - mean**2, 1e-6)
         now = np.concatenate([weight, mean, variance])
+
         if np.abs(now - before).max() < _MIXTURE_STILL:
             break
+
         before = now
         a, b, c = _log_odds(weight, mean, variance)
         share = expit((a * x + b) * x + c)
+
     density = -0.5 * (x[:, None] - mean) ** 2 / variance - 0.5 * np.log(variance) + np.log(weight)
     return weight, mean, variance, float(np.logaddexp(*density.T).mean())
 
@@ -98,10 +119,14 @@ def noise_pool(on_off_r2: np.ndarray, mean: np.ndarray, threshold: float, bright
 
     Parameters
     ----------
-    on_off_r2 : (n_voxels,) percent
-    mean : (n_voxels,) mean signal
-    threshold : percent below which a voxel does not respond
-    bright : (percentile, share): brighter than this share of that percentile of the mean signal
+    on_off_r2 : ndarray of shape (n_voxels,)
+        percent
+    mean : ndarray of shape (n_voxels,)
+        mean signal
+    threshold : float
+        percent below which a voxel does not respond
+    bright : tuple of (float, float)
+        (percentile, share): brighter than this share of that percentile of the mean signal
     """
     return (mean > bright[1] * np.percentile(mean, bright[0])) & (on_off_r2 < threshold)
 
@@ -127,9 +152,12 @@ class Repeats:
 
     Attributes
     ----------
-    pairs : (n_trials, n_trials) sparse, 1 where row and column do
-    counts : (n_trials,) partners of each trial
-    session : (n_trials,) int, 0 ... n_sessions - 1
+    pairs : sparse.csr_array
+        (n_trials, n_trials) sparse, 1 where row and column do
+    counts : ndarray of shape (n_trials,)
+        partners of each trial
+    session : ndarray of shape (n_trials,), int
+        0 ... n_sessions - 1
     """
 
     pairs: sparse.csr_array
@@ -150,6 +178,7 @@ class Repeats:
         pairs = same(stimulus) - same(stimulus * (int(np.max(folds, initial=0)) + 1) + np.asarray(folds))
         pairs.eliminate_zeros()
         counts = np.asarray(pairs.sum(axis=1)).ravel()
+
         return cls(sparse.csr_array(pairs), counts, np.unique(sessions, return_inverse=True)[1])
 
     @property
@@ -164,10 +193,13 @@ class DenoiseTarget:
 
     Attributes
     ----------
-    mean, inverse_sd : (n_sessions, n_voxels) float32 of betas of level 0; inverse 0 for a voxel without spread
-    aim : (n_trials, n_voxels) float32, ``sqrt(n)`` times the mean of the partners' standardised betas of level 0
-    constant : (n_voxels,) float64
-    root : (n_trials,) float32, ``sqrt(n)``, n the number of partners
+    mean, inverse_sd : ndarray of shape (n_sessions, n_voxels), float32
+        of betas of level 0; inverse 0 for a voxel without spread
+    aim : ndarray of shape (n_trials, n_voxels), float32
+        ``sqrt(n)`` times the mean of the partners' standardised betas of level 0
+    constant : ndarray of shape (n_voxels,), float64
+    root : ndarray of shape (n_trials,), float32
+        ``sqrt(n)``, n the number of partners
     """
 
     mean: np.ndarray
@@ -183,6 +215,7 @@ class DenoiseTarget:
         mean = np.zeros((n_sessions, betas.shape[1]), dtype=np.float32)
         inverse = np.zeros_like(mean)
         z = np.empty_like(betas)
+
         for s in range(n_sessions):
             here = repeats.session == s
             mean[s] = betas[here].mean(axis=0)
@@ -191,11 +224,13 @@ class DenoiseTarget:
             scale = np.abs(mean[s]) * 1e-6
             inverse[s] = np.divide(1, np.sqrt(square), out=np.zeros_like(square), where=square > scale**2)
             z[here] *= inverse[s]
+
         n = repeats.counts.astype(np.float32)
         root = np.sqrt(n)
         aim = repeats.pairs @ z
         aim *= np.divide(1, root, out=np.zeros_like(root), where=root > 0)[:, None]
         constant = (n @ (z * z)).astype(np.float64) - np.einsum("nv,nv->v", aim, aim)
+
         return cls(mean, inverse, aim, constant, root)
 
     def badness(self, betas: np.ndarray, repeats: Repeats) -> np.ndarray:
@@ -218,26 +253,38 @@ def downdates(factor: Factor, x: np.ndarray, parts: np.ndarray, betas: np.ndarra
 
     Parameters
     ----------
-    factor, x : of the design (n_volumes, n_trials)
-    parts : (n_volumes, P) components
-    betas : (n_trials, n_voxels) without components
-    along : (P, n_voxels), ``parts' y``
+    factor : Factor
+        of the design (n_volumes, n_trials)
+    x : ndarray
+        see `factor`
+    parts : ndarray of shape (n_volumes, P)
+        components
+    betas : ndarray of shape (n_trials, n_voxels)
+        without components
+    along : ndarray of shape (P, n_voxels)
+        ``parts' y``
     """
-    inverse, a = factor.inverse.copy(), x.T @ parts
+    inverse = factor.inverse.copy()
+    a = x.T @ parts
     w = np.zeros_like(a)
     left = np.ones(parts.shape[1])
+
     for p in range(parts.shape[1]):
         step = inverse @ a[:, p]
         left[p] = 1 - a[:, p] @ step
         if left[p] < 1e-8:  # trials explain this component wholly: it can take nothing from them
             left[p] = np.inf
             continue
+
         w[:, p] = step
         inverse += np.outer(step, step) / left[p]
+
     g = (along - a.T.astype(np.float32) @ betas).astype(np.float32)
     shared = (a.T @ w).astype(np.float32)
+
     for p in range(len(g)):
         g[p] = (g[p] + shared[p, :p] @ g[:p]) / np.float32(left[p])
+
     return _Downdates(w.astype(np.float32), g)
 
 
@@ -252,32 +299,46 @@ def component_badness(
 
     Parameters
     ----------
-    designs, series, parts : of each run
-    shape : which response
+    designs : sequence of RunDesign
+        of each run
+    series, parts : sequence of ndarray
+        of each run
+    shape : int
+        which response
     """
-    betas, steps = [], []
+    betas = []
+    steps = []
+
     for design, y, part in zip(designs, series, parts, strict=True):
-        factor, x = design.factor(shape), design.designs[shape]
+        factor = design.factor(shape)
+        x = design.designs[shape]
         b = factor.inverse.astype(np.float32) @ (x.T.astype(np.float32) @ y)
         betas.append(b)
         steps.append(downdates(factor, x, part, b, part.T.astype(np.float32) @ y))
+
     flat = np.concatenate(betas)
     target = DenoiseTarget.of(flat, repeats)
     out = np.zeros((1 + min(p.shape[1] for p in parts), flat.shape[1]))
     out += target.constant
+
     for design, step in zip(designs, steps, strict=True):
         rows = design.rows
         session = repeats.session[rows][0]
-        root, inverse = target.root[rows], target.inverse_sd[session]
+        root = target.root[rows]
+        inverse = target.inverse_sd[session]
         error = root[:, None] * ((flat[rows] - target.mean[session]) * inverse) - target.aim[rows]
         w = root[:, None] * step.w
-        square, cross, g = w.T @ w, w.T @ error, step.g * inverse
+        square = w.T @ w
+        cross = w.T @ error
+        g = step.g * inverse
         out += np.einsum("nv,nv->v", error, error)
         change = np.zeros(flat.shape[1])
+
         for p in range(len(out) - 1):
             # |e - w_1 g_1 - ... - w_p g_p|^2, one term more each time
             change += g[p] * (square[p, p] * g[p] - 2 * (cross[p] - square[p, :p] @ g[:p]))
             out[p + 1] += change
+
     return out
 
 
@@ -286,8 +347,10 @@ def choose_count(curve: np.ndarray, stop: float = 1.05) -> int:
 
     Parameters
     ----------
-    curve : (P + 1,) score with 0 ... P components, the larger the better
-    stop : 1 takes the best; 1.05 spares components that add less than about 5 %
+    curve : ndarray of shape (P + 1,)
+        score with 0 ... P components, the larger the better
+    stop : float, default 1.05
+        1 takes the best; 1.05 spares components that add less than about 5 %
 
     Examples
     --------
@@ -295,12 +358,16 @@ def choose_count(curve: np.ndarray, stop: float = 1.05) -> int:
     2
     """
     gain = np.asarray(curve, dtype=np.float64) - curve[0]
-    best, chosen = -np.inf, 0
+    best = -np.inf
+    chosen = 0
+
     for p, value in enumerate(gain):
         if value > best:
-            best, chosen = value, p
+            best = value
+            chosen = p
             if best * stop >= gain.max():
                 break
+
     return chosen
 
 
@@ -309,12 +376,15 @@ def trend(badness: Iterable[np.ndarray], on_off_r2: np.ndarray, threshold: float
 
     Parameters
     ----------
-    badness : (P + 1, n_voxels) blocks that make up all voxels
-    on_off_r2 : (n_voxels,)
-    threshold : percent above which a voxel responds
+    badness : iterable of ndarray
+        (P + 1, n_voxels) blocks that make up all voxels
+    on_off_r2 : ndarray of shape (n_voxels,)
+    threshold : float
+        percent above which a voxel responds
     """
     table = np.concatenate(list(badness), axis=1)
     chosen = np.flatnonzero(on_off_r2 > threshold)
     if len(chosen) == 0:
         chosen = np.argsort(-on_off_r2, kind="stable")[:100]
+
     return -np.median(table[:, chosen], axis=1)

@@ -36,17 +36,22 @@ def strengths(s2: np.ndarray, coefficients: np.ndarray, fractions: np.ndarray) -
 
     Parameters
     ----------
-    s2 : (k,) squared singular values, of all runs
-    coefficients : (k, n_voxels) least-squares coefficients along the singular directions
-    fractions : (n_fractions,) more than 0, at most 1
+    s2 : ndarray of shape (k,)
+        squared singular values, of all runs
+    coefficients : ndarray of shape (k, n_voxels)
+        least-squares coefficients along the singular directions
+    fractions : ndarray of shape (n_fractions,)
+        more than 0, at most 1
 
     Returns
     -------
-    (n_fractions, n_voxels) float32; 0 for a fraction of 1, and for a voxel without response
+    ndarray of shape (n_fractions, n_voxels), float32
+        0 for a fraction of 1, and for a voxel without response
     """
     fractions = np.asarray(fractions, dtype=np.float64)
     if fractions.size == 0 or not ((fractions > 0) & (fractions <= 1)).all():
         raise ConfigError(f"fractions of ridge regression are more than 0 and at most 1; got {fractions.tolist()}.")
+
     grid = alpha_grid(s2)
     shrink = (s2 / (s2 + grid[:, None])).astype(np.float32)
     power = (shrink * shrink) @ (coefficients * coefficients)  # (n_grid, n_voxels)
@@ -56,14 +61,18 @@ def strengths(s2: np.ndarray, coefficients: np.ndarray, fractions: np.ndarray) -
     log = np.log1p(grid).astype(np.float32)
     out = np.zeros((len(fractions), coefficients.shape[1]), dtype=np.float32)
     columns = np.arange(coefficients.shape[1])
+
     for row, fraction in zip(out, fractions, strict=True):
         if fraction == 1:
             continue
+
         after = np.clip((length > fraction).sum(axis=0), 1, len(grid) - 1)
-        high, low = length[after - 1, columns], length[after, columns]
+        high = length[after - 1, columns]
+        low = length[after, columns]
         share = np.divide(high - fraction, high - low, out=np.zeros_like(high), where=high > low)
         row[:] = np.expm1(log[after - 1] + np.clip(share, 0, 1) * (log[after] - log[after - 1]))
         row[full == 0] = 0
+
     return out
 
 
@@ -90,25 +99,35 @@ def fraction_badness(
 
     Parameters
     ----------
-    factors, c, rows : of each run: decomposition, coefficients of least squares, which trials
-    alphas : (n_fractions, n_voxels)
+    factors : sequence of Factor
+        of each run: decomposition, coefficients of least squares, which trials
+    c : sequence of ndarray
+        see `factors`
+    rows : sequence of slice
+        see `factors`
+    alphas : ndarray of shape (n_fractions, n_voxels)
     """
     flat = np.concatenate([f.vectors.astype(np.float32) @ x for f, x in zip(factors, c, strict=True)])
     target = DenoiseTarget.of(flat, repeats)
     out = np.tile(target.constant, (len(alphas), 1))
+
     for factor, x, where in zip(factors, c, rows, strict=True):
         scored = np.flatnonzero(target.root[where] > 0)
         if len(scored) == 0:
             continue
+
         session = repeats.session[where][0]
-        root, inverse = target.root[where][scored, None], target.inverse_sd[session]
+        root = target.root[where][scored, None]
+        inverse = target.inverse_sd[session]
         vectors = root * factor.vectors[scored].astype(np.float32)
         aim = target.aim[where][scored] + root * (target.mean[session] * inverse)
         scaled = x * inverse
+
         for row, alpha in zip(out, alphas, strict=True):
             error = vectors @ _shrink(factor, scaled, alpha)
             error -= aim
             row += np.einsum("nv,nv->v", error, error)
+
     return out
 
 
@@ -119,12 +138,14 @@ def autoscale(betas: np.ndarray, least_squares: np.ndarray) -> tuple[np.ndarray,
 
     Parameters
     ----------
-    betas, least_squares : (n_trials, n_voxels)
+    betas, least_squares : ndarray of shape (n_trials, n_voxels)
     """
-    mean, aim = betas.mean(axis=0, dtype=np.float64), least_squares.mean(axis=0, dtype=np.float64)
+    mean = betas.mean(axis=0, dtype=np.float64)
+    aim = least_squares.mean(axis=0, dtype=np.float64)
     centred = betas - mean.astype(np.float32)
     power = np.einsum("nv,nv->v", centred, centred).astype(np.float64)
     cross = np.einsum("nv,nv->v", centred, least_squares - aim.astype(np.float32))
     scale = np.divide(cross, power, out=np.ones_like(power), where=power > 0)
     offset = np.where(scale < 0, 0.0, aim - scale * mean)
+
     return np.where(scale < 0, 1.0, scale), offset

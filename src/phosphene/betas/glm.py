@@ -37,15 +37,18 @@ def nuisance_basis(n_volumes: int, degree: int, confounds: np.ndarray | None = N
 
     Parameters
     ----------
-    confounds : (n_volumes, n) finite, in any units, or None
+    confounds : ndarray of shape (n_volumes, n), optional
+        finite, in any units, or None
     """
     polynomials = np.polynomial.legendre.legvander(np.linspace(-1, 1, n_volumes), degree)
     basis = np.linalg.qr(polynomials)[0]
     if confounds is None or confounds.shape[1] == 0:
         return basis
+
     extra = confounds - basis @ (basis.T @ confounds)
     extra /= np.maximum(np.linalg.norm(confounds, axis=0), 1e-300)
     u, s, _ = np.linalg.svd(extra, full_matrices=False)
+
     return np.concatenate([basis, u[:, s > 1e-6]], axis=1)  # what polynomials hold already is left out
 
 
@@ -54,20 +57,25 @@ def residuals(volumes: np.ndarray, basis: np.ndarray) -> tuple[np.ndarray, np.nd
 
     Parameters
     ----------
-    volumes : (n_volumes, n_voxels), mean kept
-    basis : (n_volumes, k) orthonormal, with the constant in it
+    volumes : ndarray of shape (n_volumes, n_voxels)
+        mean kept
+    basis : ndarray of shape (n_volumes, k)
+        orthonormal, with the constant in it
 
     Returns
     -------
-    (n_volumes, n_voxels) float32, and the mean of every voxel, (n_voxels,) float64
+    tuple of (ndarray, ndarray)
+        (n_volumes, n_voxels) float32, and the mean of every voxel, (n_voxels,) float64
     """
     mean = volumes.mean(axis=0, dtype=np.float64)
     centred = np.empty(volumes.shape, dtype=np.float32)
     np.subtract(
         volumes, mean, out=centred, casting="unsafe"
     )  # a baseline of 1000 would use up half of float32's digits
+
     basis = basis.astype(np.float32)
     centred -= basis @ (basis.T @ centred)
+
     return centred, mean
 
 
@@ -87,9 +95,12 @@ class Factor:
 
     Attributes
     ----------
-    gram : (n_trials, n_trials), ``X'X``
-    vectors : (n_trials, rank), V
-    s2 : (rank,) squared singular values
+    gram : ndarray of shape (n_trials, n_trials)
+        ``X'X``
+    vectors : ndarray of shape (n_trials, rank)
+        V
+    s2 : ndarray of shape (rank,)
+        squared singular values
     """
 
     gram: np.ndarray
@@ -101,6 +112,7 @@ class Factor:
         """From ``X'X``."""
         with blas_threads(1):  # so small that more threads only wait for one another
             s2, vectors = np.linalg.eigh(gram)
+
         keep = s2 > _RANK * max(s2[-1], 1e-300)
         return cls(gram, vectors[:, keep], s2[keep])
 
@@ -121,9 +133,12 @@ class RunDesign:
 
     Attributes
     ----------
-    basis : (n_volumes, k) orthonormal nuisance
-    designs : (n_shapes, n_volumes, n_trials) float64, projected
-    rows : which trials of the study these are
+    basis : ndarray of shape (n_volumes, k)
+        orthonormal nuisance
+    designs : ndarray of shape (n_shapes, n_volumes, n_trials), float64
+        projected
+    rows : slice
+        which trials of the study these are
     """
 
     basis: np.ndarray
@@ -145,6 +160,7 @@ class RunDesign:
         if shape not in self._factors:
             x = self.designs[shape]
             self._factors[shape] = Factor.of(x.T @ x)
+
         return self._factors[shape]
 
     def q(self, shape: int) -> np.ndarray:
@@ -152,6 +168,7 @@ class RunDesign:
         if shape not in self._whitened:
             f = self.factor(shape)
             self._whitened[shape] = (self.designs[shape] @ (f.vectors / np.sqrt(f.s2))).astype(np.float32)
+
         return self._whitened[shape]
 
     def on_off(self, shape: int) -> np.ndarray:
@@ -168,17 +185,23 @@ def on_off_r2(designs: Sequence[RunDesign], series: Sequence[np.ndarray], shape:
 
     Parameters
     ----------
-    designs, series : of each run; series (n_volumes, n_voxels) without drift
-    shape : which response is assumed
+    designs : sequence of RunDesign
+        of each run; series (n_volumes, n_voxels) without drift
+    series : sequence of ndarray
+        see `designs`
+    shape : int
+        which response is assumed
 
     Returns
     -------
-    (n_voxels,) float64, 0 for a voxel that never changes
+    ndarray of shape (n_voxels,), float64
+        0 for a voxel that never changes
     """
     regressors = [d.on_off(shape) for d in designs]
     power = sum(float(x @ x) for x in regressors)
     along = sum(x.astype(np.float32) @ y for x, y in zip(regressors, series, strict=True)).astype(np.float64)
     total = total_power(series)
+
     return _percent(along**2 / max(power, 1e-300), total)
 
 
@@ -196,13 +219,15 @@ def choose_hrf(designs: Sequence[RunDesign], series: Sequence[np.ndarray]) -> tu
 
     Returns
     -------
-    (n_voxels,) int64, and the percent of variance explained with each response, (n_shapes, n_voxels) float64
+    tuple of (ndarray, ndarray)
+        (n_voxels,) int64, and the percent of variance explained with each response, (n_shapes, n_voxels) float64
     """
     explained = np.zeros((len(designs[0].designs), series[0].shape[1]))
     for design, y in zip(designs, series, strict=True):
         for shape, row in enumerate(explained):
             along = design.q(shape).T @ y
             row += np.einsum("kv,kv->v", along, along)
+
     return explained.argmax(axis=0), _percent(explained, np.broadcast_to(total_power(series), explained.shape))
 
 
@@ -218,15 +243,18 @@ def least_squares_separate(design: RunDesign, shape: int, products: np.ndarray) 
 
     Parameters
     ----------
-    products : ``X'y`` (n_trials, n_voxels)
+    products : ndarray
+        ``X'y`` (n_trials, n_voxels)
 
     Returns
     -------
-    (n_trials, n_voxels) float32; of a run with one trial, its least squares
+    ndarray of shape (n_trials, n_voxels), float32
+        of a run with one trial, its least squares
     """
     gram = design.factor(shape).gram
     if len(gram) == 1:
         return least_squares(design, shape, products)
+
     own = np.diag(gram)
     cross = gram.sum(axis=1) - own
     others = gram.sum() - 2 * gram.sum(axis=1) + own
@@ -234,6 +262,7 @@ def least_squares_separate(design: RunDesign, shape: int, products: np.ndarray) 
     determinant = np.where(determinant > _RANK * own * others, determinant, np.inf)  # not to be told apart: 0
     rest = products.sum(axis=0) - products
     weights = np.stack([others, -cross], axis=1) / determinant[:, None]
+
     return (weights[:, :1] * products + weights[:, 1:] * rest).astype(np.float32)
 
 
@@ -249,4 +278,5 @@ def explained_r2(
     for design, b, xy in zip(designs, betas, products, strict=True):
         gram = design.factor(shape).gram.astype(np.float32)
         explained += np.einsum("nv,nv->v", b, 2 * xy - gram @ b)
+
     return _percent(explained, total)

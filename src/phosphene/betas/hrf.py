@@ -22,9 +22,11 @@ class HrfLibrary:
 
     Parameters
     ----------
-    name : for provenance
-    table : (n_times, n_shapes) responses to an impulse every 0.1 s from onset; None for our own twenty, which are known
-        exactly at any time (:mod:`phosphene.lab.hrf_shapes`)
+    name : str, default "phosphene-20"
+        for provenance
+    table : ndarray of shape (n_times, n_shapes), optional
+        responses to an impulse every 0.1 s from onset; None for our own twenty, which are known exactly at any time
+        (:mod:`phosphene.lab.hrf_shapes`)
 
     Examples
     --------
@@ -42,7 +44,8 @@ class HrfLibrary:
 
         Raises
         ------
-        DataError : when the file cannot be read as numbers, or is no table of responses
+        DataError
+            when the file cannot be read as numbers, or is no table of responses
         """
         path = Path(path)
         try:
@@ -51,21 +54,27 @@ class HrfLibrary:
             raise DataError(
                 f"{path} should be a table of numbers, a column per response and a row every 0.1 s; reading it gave: {error}"
             ) from error
+
         if len(table) < 50 or not np.isfinite(table).all() or not (table.max(axis=0) > 0).all():
             raise DataError(
                 f"{path} should hold responses to an impulse, a row every 0.1 s for at least 5 s, finite and with a "
                 f"positive peak in each column; it is {table.shape[0]} x {table.shape[1]}. Is it transposed?"
             )
+
         return cls(path.name, table)
 
     def __len__(self) -> int:
-        return hrf_shapes.N_SHAPES if self.table is None else self.table.shape[1]
+        if self.table is None:
+            return hrf_shapes.N_SHAPES
+
+        return self.table.shape[1]
 
     @property
     def canonical(self) -> int:
         """Number of the shape whose response to an impulse peaks nearest 5 s."""
         if self.table is None:
             return hrf_shapes.CANONICAL
+
         return int(np.argmin(np.abs(self.table.argmax(axis=0) * _STEP_S - 5.0)))
 
     def responses(self, lag_s: np.ndarray, duration_s: float) -> np.ndarray:
@@ -73,18 +82,23 @@ class HrfLibrary:
 
         Parameters
         ----------
-        lag_s : any shape, seconds since onset; the response is 0 up to 0
-        duration_s : how long stimulation lasts; a table takes it in steps of 0.1 s
+        lag_s : ndarray
+            any shape, seconds since onset; the response is 0 up to 0
+        duration_s : float
+            how long stimulation lasts; a table takes it in steps of 0.1 s
 
         Returns
         -------
-        (n_shapes, *lag_s.shape) float64
+        ndarray
+            (n_shapes, *lag_s.shape) float64
         """
         lag = np.asarray(lag_s, dtype=np.float64)
         if not (np.isfinite(duration_s) and duration_s >= 0):
             raise ConfigError(f"A stimulus lasts 0 seconds or more; got duration_s={duration_s}.")
+
         if self.table is None:
             return hrf_shapes.responses(lag, max(float(duration_s), _STEP_S))
+
         from scipy.interpolate import PchipInterpolator
 
         box = np.ones(max(1, int(np.floor(duration_s / _STEP_S + 0.5))))
@@ -94,6 +108,7 @@ class HrfLibrary:
         inside = (lag >= 0) & (lag <= time[-1])
         out = np.zeros((len(rows), *lag.shape))
         out[:, inside] = PchipInterpolator(time, rows, axis=1)(lag[inside])
+
         return out
 
     def designs(self, onset_s: np.ndarray, duration_s: np.ndarray, n_volumes: int, tr_s: float) -> np.ndarray:
@@ -101,22 +116,28 @@ class HrfLibrary:
 
         Parameters
         ----------
-        onset_s, duration_s : (n_trials,) seconds
-        n_volumes, tr_s : the run
+        onset_s, duration_s : ndarray of shape (n_trials,)
+            seconds
+        n_volumes : int
+            the run
+        tr_s : float
+            the run
 
         Returns
         -------
-        (n_shapes, n_volumes, n_trials) float64
+        ndarray of shape (n_shapes, n_volumes, n_trials), float64
         """
         onset_s = np.asarray(onset_s, dtype=np.float64)
         lag = np.round(np.arange(n_volumes)[:, None] * float(tr_s) - onset_s, 9)
         out = np.zeros((len(self), n_volumes, len(onset_s)))
         durations = np.broadcast_to(np.asarray(duration_s, dtype=np.float64), onset_s.shape)
+
         for duration in np.unique(durations):
             # Trials are copies of few lags, so each is computed once.
             here = (lag > 0) & (lag < _LENGTH_S + duration) & (durations == duration)
             lags, place = np.unique(lag[here], return_inverse=True)
             out[:, here] = self._cached(lags.tobytes(), float(duration))[:, place]
+
         return out
 
     @lru_cache(maxsize=64)  # noqa: B019  a library is small and lives as long as the fit; runs mostly share their lags

@@ -24,10 +24,14 @@ class Place:
 
     Attributes
     ----------
-    image : of the scanner's volumes
-    session, run : numbers
-    tr_s : seconds from volume to volume; None where only the image says
-    events, confounds : read the tables when called
+    image : Path
+        of the scanner's volumes
+    session, run : int
+        numbers
+    tr_s : float or None
+        seconds from volume to volume; None where only the image says
+    events, confounds : callable
+        read the tables when called
     """
 
     image: Path
@@ -52,19 +56,24 @@ def bids(root: Path, subject: Path, task: str | None, pattern: str | None) -> li
     tasks = {_entities(p).get("task", "") for p in images}
     if task is None and len(tasks) > 1:
         raise DataError(f"{subject.name} has runs of several tasks ({', '.join(sorted(tasks))}); say which with task=.")
+
     images = [p for p in images if task in (None, _entities(p).get("task"))]
     if not images:
         raise DataError(
             f"{subject} has no {pattern or '*_bold.nii.gz'} in a folder func" + (f" of task '{task}'." if task else ".")
         )
+
     places = []
     sessions = sorted({_entities(p).get("ses", "") for p in images})
+
     for order, image in enumerate(images, 1):
         entities = _entities(image)
         stem = "_".join(p for p in image.name.split("_")[:-1] if p.split("-")[0] not in _PROCESSED)
         session = entities.get("ses", "")
+
         if "echo" in entities or entities.get("part", "mag") != "mag":
             raise DataError(f"{image.name} is one echo or phase of several; combine them first.")
+
         places.append(
             Place(
                 image,
@@ -75,6 +84,7 @@ def bids(root: Path, subject: Path, task: str | None, pattern: str | None) -> li
                 partial(_bids_confounds, root, subject.name, image, stem),
             )
         )
+
     return places
 
 
@@ -86,15 +96,21 @@ def _bids_events(root: Path, image: Path, name: str) -> Path:
 
 def _bids_tr(root: Path, image: Path, entities: dict[str, str]) -> float | None:
     beside = image.with_name(re.sub(r"\.nii(\.gz)?$", ".json", image.name))
-    above = sorted(root.glob(f"*task-{entities.get('task', '')}*_bold.json")) if "task" in entities else []
+    if "task" in entities:
+        above = sorted(root.glob(f"*task-{entities.get('task', '')}*_bold.json"))
+    else:
+        above = []
+
     for path in [beside, *above]:
         if path.is_file():
             try:
                 value = json.loads(path.read_text(encoding="utf-8")).get("RepetitionTime")
             except (ValueError, AttributeError, UnicodeDecodeError) as error:
                 raise DataError(f"{path} should be a JSON object; reading it gave: {error}") from error
+
             if value is not None:
                 return float(value)
+
     return None
 
 
@@ -105,10 +121,12 @@ def _bids_confounds(root: Path, subject: str, image: Path, stem: str) -> np.ndar
         raise DataError(
             f"no confounds were found for {image.name}; fit without, or add {stem}_desc-confounds_timeseries.tsv."
         )
+
     table = _tsv(found[0])
     missing = [c for c in _MOTION if c not in table]
     if missing:
         raise DataError(f"{found[0]} lacks {', '.join(missing)}; it has {', '.join(table.columns[:12])} ...")
+
     return table[list(_MOTION)].to_numpy(dtype=np.float64)
 
 
@@ -129,23 +147,35 @@ def openfmri(root: Path, subject: Path, task: str | None, pattern: str | None) -
     tasks = {p.name.split("_")[0] for p in folders}
     if task is None and len(tasks) > 1:
         raise DataError(f"{subject.name} has runs of several tasks ({', '.join(sorted(tasks))}); say which with task=.")
+
     key = root / "scan_key.txt"
-    match = re.search(r"^TR\s+(\S+)", key.read_text(encoding="utf-8"), re.MULTILINE) if key.is_file() else None
+    if key.is_file():
+        match = re.search(r"^TR\s+(\S+)", key.read_text(encoding="utf-8"), re.MULTILINE)
+    else:
+        match = None
+
     try:
-        tr_s = float(match[1]) if match else None
+        if match:
+            tr_s = float(match[1])
+        else:
+            tr_s = None
     except ValueError as error:
         raise DataError(f"{key} should say 'TR' and seconds; it says '{match[0]}'.") from error
+
     names = _conditions(root)
     places = []
+
     for folder in folders:
         if task not in (None, folder.name.split("_")[0]):
             continue
+
         images = list(_visible(folder.glob(pattern or "bold*.nii*")))
         if len(images) != 1:
             raise DataError(
                 f"{folder} should hold one image of BOLD; it has {len(images)}"
                 f"{': ' + ', '.join(p.name for p in images) + '; say which with --pattern FILE' if images else ''}."
             )
+
         onsets = subject / "model" / "model001" / "onsets" / folder.name
         places.append(
             Place(
@@ -157,10 +187,12 @@ def openfmri(root: Path, subject: Path, task: str | None, pattern: str | None) -
                 partial(_moved, folder / "bold_moest.txt"),
             )
         )
+
     if not places:
         raise DataError(
             f"{subject / 'BOLD'} has no folder task001_run001 or the like" + (f" of {task}." if task else ".")
         )
+
     return places
 
 
@@ -168,6 +200,7 @@ def _openfmri_events(folder: Path, onsets: Path, names: dict[str, str]) -> pd.Da
     table = folder / "bold_events.tsv"
     if table.is_file():
         return _events_table(table)
+
     rows = []
     for path in _visible(onsets.glob("cond*.txt")):
         condition = path.stem
@@ -177,9 +210,12 @@ def _openfmri_events(folder: Path, onsets: Path, names: dict[str, str]) -> pd.Da
             raise DataError(
                 f"{path} should hold onset, duration and weight of each event; reading it gave: {error}"
             ) from error
+
         rows += [(on, duration, names.get(condition, condition)) for on, duration in values[:, :2]]
+
     if not rows:
         raise DataError(f"{folder.name} has neither {table.name} nor onsets in {onsets}.")
+
     return pd.DataFrame(rows, columns=["onset", "duration", "trial_type"]).sort_values("onset", kind="stable")
 
 
@@ -187,6 +223,7 @@ def _conditions(root: Path) -> dict[str, str]:
     path = root / "models" / "model001" / "condition_key.txt"
     if not path.is_file():
         return {}
+
     parts = [line.split(maxsplit=2) for line in path.read_text(encoding="utf-8").splitlines()]
     return {p[1]: p[2].strip() for p in parts if len(p) == 3}
 
@@ -194,6 +231,7 @@ def _conditions(root: Path) -> dict[str, str]:
 def _moved(path: Path) -> np.ndarray:
     if not path.is_file():
         raise DataError(f"{path} is missing; fit without confounds.")
+
     return np.loadtxt(path, ndmin=2)
 
 
@@ -204,6 +242,7 @@ def openfmri_masks(subject: Path) -> tuple[list[Path], dict[str, Path]]:
     own.pop("voxels", None)
     own.pop("ceiling", None)
     above = subject.parent.parent / "mask.nii.gz"
+
     return [p for p in (brain, above) if p is not None and p.is_file()], own
 
 
@@ -212,7 +251,10 @@ def openfmri_masks(subject: Path) -> tuple[list[Path], dict[str, Path]]:
 
 def _number(text: str | None, default: int) -> int:
     digits = re.sub(r"\D", "", text or "")
-    return int(digits) if digits else default
+    if digits:
+        return int(digits)
+
+    return default
 
 
 def _entities(path: Path) -> dict[str, str]:
@@ -240,4 +282,5 @@ def _events_table(path: Path) -> pd.DataFrame:
     for column in ("onset", "duration"):
         if column not in table:
             raise DataError(f"{path} needs a column '{column}'; it has {', '.join(map(str, table.columns))}.")
+
     return table

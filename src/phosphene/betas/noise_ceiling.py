@@ -17,16 +17,19 @@ def ncsnr(betas: np.ndarray, table: pd.DataFrame) -> np.ndarray:
 
     Parameters
     ----------
-    betas : (n_trials, n_voxels)
-    table : with ``stimulus`` and ``session`` of each trial
+    betas : ndarray of shape (n_trials, n_voxels)
+    table : DataFrame
+        with ``stimulus`` and ``session`` of each trial
 
     Returns
     -------
-    (n_voxels,) float64, 0 or more
+    ndarray of shape (n_voxels,), float64
+        0 or more
 
     Raises
     ------
-    DataError : when no stimulus is shown twice: noise cannot be told from signal
+    DataError
+        when no stimulus is shown twice: noise cannot be told from signal
 
     References
     ----------
@@ -38,17 +41,24 @@ def ncsnr(betas: np.ndarray, table: pd.DataFrame) -> np.ndarray:
             f"a noise ceiling needs stimuli shown more than once, but all {len(counts)} of these {len(table)} trials differ. "
             "Repeat some stimuli, or give the ceiling of another session of the same person."
         )
+
     z = np.array(betas, dtype=np.float64)
-    session = table["session"].to_numpy() if "session" in table else np.zeros(len(table), dtype=int)
+    if "session" in table:
+        session = table["session"].to_numpy()
+    else:
+        session = np.zeros(len(table), dtype=int)
+
     for s in np.unique(session):
         here = session == s
         z[here] -= z[here].mean(axis=0)
         sd = z[here].std(axis=0, ddof=min(1, int(here.sum()) - 1))
         z[here] /= np.where(sd > 0, sd, 1)
+
     member = sparse.csr_array((np.ones(len(codes)), (codes, np.arange(len(codes)))))
     apart = z - (member @ z / counts[:, None])[codes]
     noise = np.einsum("nv,nv->v", apart, apart) / np.sum(counts - 1)
     signal = np.clip(z.var(axis=0, ddof=1) - noise, 0, None)
+
     return np.sqrt(np.divide(signal, noise, out=np.zeros_like(signal), where=noise > 0))
 
 
@@ -62,5 +72,6 @@ def ceiling(ncsnr: np.ndarray, n_repeats: int = 1) -> np.ndarray:
     """
     if n_repeats < 1:
         raise DataError(f"a mean is over at least one trial; got n_repeats={n_repeats}.")
+
     square = np.asarray(ncsnr, dtype=np.float64) ** 2
     return square / (square + 1 / n_repeats)

@@ -51,4 +51,5 @@ class BetaOptions(Config):
             raise ConfigError(
                 f"fractions of ridge are distinct, more than 0 and at most 1; got {list(self.fractions)}."
             )
+
         return self

@@ -46,10 +46,14 @@ class SubjectRuns:
 
     Attributes
     ----------
-    subject : name, as the folder has it
-    runs : in order of session and run
-    voxels : table with ``i``, ``j``, ``k``, ``x``, ``y``, ``z`` (mm) and ROIs
-    categories : stimulus to the trial type it came with, where events say both
+    subject : str
+        name, as the folder has it
+    runs : list of BoldRun
+        in order of session and run
+    voxels : DataFrame
+        table with ``i``, ``j``, ``k``, ``x``, ``y``, ``z`` (mm) and ROIs
+    categories : dict of {str: str}
+        stimulus to the trial type it came with, where events say both
     """
 
     subject: str
@@ -73,20 +77,29 @@ def read_runs(
 
     Parameters
     ----------
-    folder : the study
-    subject : with or without ``sub-``
-    mask : image above 0 inside; by default the study's
-    task, sessions : which ones; all by default
-    confounds : whether to read motion parameters
-    pattern : of the images' file names, where a run has several, such as ``bold_1slice.nii.gz``
+    folder : str or Path
+        the study
+    subject : str
+        with or without ``sub-``
+    mask : str or Path, optional
+        image above 0 inside; by default the study's
+    task : str, optional
+        which ones; all by default
+    sessions : sequence of int, optional
+        see `task`
+    confounds : bool, default False
+        whether to read motion parameters
+    pattern : str, optional
+        of the images' file names, where a run has several, such as ``bold_1slice.nii.gz``
 
     Returns
     -------
-    :class:`SubjectRuns`
+    SubjectRuns
 
     Raises
     ------
-    DataError : when a file is missing, broken, or does not fit the others; the message names it
+    DataError
+        when a file is missing, broken, or does not fit the others; the message names it
     """
     return locate(folder, subject, mask=mask, task=task, sessions=sessions, pattern=pattern).read(confounds)
 
@@ -105,28 +118,44 @@ def locate(
     root = Path(folder)
     if not root.is_dir():
         raise DataError(f"{root} is no folder; a BIDS or OpenfMRI study was expected.")
+
     label = re.sub(r"^sub-?", "", str(subject))
-    old, new = root / f"sub{label}", root / f"sub-{label}"
+    old = root / f"sub{label}"
+    new = root / f"sub-{label}"
+
     if (old / "BOLD").is_dir():
-        subject_folder, places, masks = old, openfmri(root, old, task, pattern), openfmri_masks(old)
+        subject_folder = old
+        places = openfmri(root, old, task, pattern)
+        masks = openfmri_masks(old)
     elif new.is_dir():
-        subject_folder, places, masks = new, bids(root, new, task, pattern), bids_masks(root, new.name)
+        subject_folder = new
+        places = bids(root, new, task, pattern)
+        masks = bids_masks(root, new.name)
     else:
         there = sorted(p.name for p in root.glob("sub*") if p.is_dir())
         if not there:
             raise DataError(
                 f"{root} is no BIDS or OpenfMRI study: it holds no folder such as 'sub-{label}'. Give the folder that does."
             )
+
         raise DataError(f"{root} has no subject '{subject}'. {did_you_mean(f'sub-{label}', there)}")
+
     if sessions is not None:
         known = sorted({p.session for p in places})
         absent = [s for s in sessions if s not in known]
         if absent:
             raise DataError(f"{subject_folder.name} has no session {absent[0]}; it has {', '.join(map(str, known))}.")
+
         places = [p for p in places if p.session in sessions]
+
     if mask is None and not masks[0]:
         raise DataError(f"no brain mask was found for {subject_folder.name} below {root}; give one with mask=.")
-    path = Path(mask) if mask is not None else masks[0][0]
+
+    if mask is not None:
+        path = Path(mask)
+    else:
+        path = masks[0][0]
+
     return Located(root, subject_folder.name, sorted(places, key=lambda p: (p.session, p.run)), path, masks[1])
 
 
@@ -148,10 +177,16 @@ class Located:
                 state = path.stat()
             except OSError as error:
                 raise DataError(f"{path} does not exist.") from error
+
             out.append(f"{path.resolve()} {state.st_size} {state.st_mtime_ns}")
+
         for place in self.places:
             out.append(f"{place.session} {place.run} {place.tr_s} {place.events().to_csv()}")
-            out += [digest_of(place.confounds())] if confounds else []
+            if confounds:
+                out += [digest_of(place.confounds())]
+            else:
+                out += []
+
         return out
 
     def read(
@@ -161,10 +196,14 @@ class Located:
 
         Parameters
         ----------
-        confounds : whether to read motion parameters
-        work : where masked runs are kept as memory maps, so that they need not fit in memory nor be read twice
-        workers : runs read at once, as far as the memory allows
-        memory_gb : for these
+        confounds : bool, default False
+            whether to read motion parameters
+        work : Work, optional
+            where masked runs are kept as memory maps, so that they need not fit in memory nor be read twice
+        workers : int, default 1
+            runs read at once, as far as the memory allows
+        memory_gb : float, default 2.0
+            for these
         """
         values, affine = _image(self.mask, 3)
         inside = values > 0  # some files mark what lies outside by -1
@@ -173,37 +212,58 @@ class Located:
 
         def volumes(place: Place) -> np.ndarray:
             name = f"run-{place.session:03d}-{place.run:03d}"
-            kept = work.array(name) if work is not None else None
+            if work is not None:
+                kept = work.array(name)
+            else:
+                kept = None
+
             if kept is None:
                 data, here = _image(place.image, 4)
                 _same_space(place.image, data.shape[:3], here, self.mask, values.shape, affine)
                 kept = data[inside]
+
                 if work is not None:
                     kept = work.keep_array(name, kept)
+
             return kept.T  # a voxel's series lies together
 
         at_once = min(workers, max(1, int(memory_gb * 1e9 / (3 * max(_size(p.image) for p in self.places)))))
-        runs, categories = [], {}
+        runs = []
+        categories = {}
+
         with ThreadPoolExecutor(at_once) as pool:
             reading = [pool.submit(volumes, place) for place in self.places]
             for place, kept in zip(self.places, reading, strict=True):
                 try:
                     events, types = _stimuli(place.events(), place.name)
                     categories |= types
-                    tr_s = place.tr_s if place.tr_s is not None else _header_tr(place.image)
-                    moved = place.confounds() if confounds else None
+
+                    if place.tr_s is not None:
+                        tr_s = place.tr_s
+                    else:
+                        tr_s = _header_tr(place.image)
+
+                    if confounds:
+                        moved = place.confounds()
+                    else:
+                        moved = None
+
                     run = BoldRun(kept.result(), tr_s, events, place.session, place.run, moved, place.name)
                 except BaseException:
                     pool.shutdown(cancel_futures=True)
                     raise
+
                 runs.append(run)
+
         cells = np.argwhere(inside)
         voxels = pd.DataFrame(cells, columns=["i", "j", "k"])
         voxels[["x", "y", "z"]] = cells @ affine[:3, :3].T + affine[:3, 3]
+
         for name, file in sorted(self.rois.items()):
             roi, space = _image(file, 3)
             if roi.shape == values.shape and np.allclose(space, affine, atol=1e-3):
                 voxels[ROI + name] = roi[inside] > 0
+
         return SubjectRuns(self.subject, runs, voxels, categories)
 
 
@@ -229,6 +289,7 @@ def _image(path: Path, n_dimensions: int) -> tuple[np.ndarray, np.ndarray]:
         image = nib.load(path)
         if path.suffix == ".gz":  # the whole file: the checksum is at its end, where nibabel does not look
             image = type(image).from_bytes(gzip.decompress(path.read_bytes()))
+
         data = np.asanyarray(image.dataobj)
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist.") from error
@@ -236,10 +297,13 @@ def _image(path: Path, n_dimensions: int) -> tuple[np.ndarray, np.ndarray]:
         raise DataError(
             f"{path} cannot be read whole: {error}. It may be cut short or damaged; copy it again."
         ) from error
+
     if data.ndim == n_dimensions + 1 and data.shape[-1] == 1:
         data = data[..., 0]
+
     if data.ndim != n_dimensions:
         raise DataError(f"{path} should have {n_dimensions} dimensions; its shape is {data.shape}.")
+
     return (data if data.dtype.kind in "iu" else data.astype(np.float32, copy=False)), image.affine
 
 
@@ -253,6 +317,7 @@ def _same_space(
 ) -> None:
     if shape != mask_shape:
         raise DataError(f"{path} has cells {shape}, but the mask {mask} {mask_shape}; resample one to the other.")
+
     if not np.allclose(affine, mask_affine, atol=1e-2):
         away = float(np.abs(affine - mask_affine).max())
         raise DataError(
@@ -277,8 +342,14 @@ def _stimuli(events: pd.DataFrame, name: str) -> tuple[pd.DataFrame, dict[str, s
             f"events of {name} need a column 'stimulus', 'stim_file' or 'trial_type' that says what was shown; they have "
             f"{', '.join(map(str, events.columns))}."
         )
+
     shown = events[events[column].notna()]
     shown = shown.assign(stimulus=shown[column].astype(str)).reset_index(drop=True)
     keep = ["onset", "duration", "stimulus", *[c for c in ("trial", "trial_type") if c in shown and c != column]]
-    types = dict(zip(shown["stimulus"], shown["trial_type"].astype(str), strict=True)) if "trial_type" in shown else {}
+
+    if "trial_type" in shown:
+        types = dict(zip(shown["stimulus"], shown["trial_type"].astype(str), strict=True))
+    else:
+        types = {}
+
     return shown[keep].sort_values("onset", kind="stable").reset_index(drop=True), types

@@ -16,9 +16,12 @@ class SplitHalf:
 
     Attributes
     ----------
-    r : (n_voxels,) between -1 and 1; 0 for a voxel without variance
-    null : (n_null, n_voxels) float32, the same with the stimuli of one half shuffled
-    n_stimuli : shown at least twice
+    r : ndarray of shape (n_voxels,)
+        between -1 and 1; 0 for a voxel without variance
+    null : ndarray of shape (n_null, n_voxels), float32
+        the same with the stimuli of one half shuffled
+    n_stimuli : int
+        shown at least twice
     """
 
     r: np.ndarray
@@ -42,11 +45,13 @@ def halves(table: pd.DataFrame) -> tuple[sparse.csr_array, sparse.csr_array]:
     codes, counts = np.unique(table["stimulus"].to_numpy(dtype=str), return_inverse=True, return_counts=True)[1:]
     row = np.cumsum(counts > 1) - 1
     out = []
+
     for half in (0, 1):
         trials = np.flatnonzero((turn == half) & (counts[codes] > 1))
         rows = row[codes[trials]]
         weights = 1 / np.bincount(rows, minlength=int((counts > 1).sum()))[rows]
         out.append(sparse.csr_array((weights, (rows, trials)), shape=(int((counts > 1).sum()), len(table))))
+
     return out[0], out[1]
 
 
@@ -62,33 +67,43 @@ def split_half(
 
     Parameters
     ----------
-    betas : (n_trials, n_voxels)
-    table : with ``stimulus`` and ``run`` (and ``session``) of each trial, in the order of time
-    rng : shuffles the stimuli of one half
-    n_null : shuffles
-    blocks : of voxels, for betas larger than memory
+    betas : ndarray of shape (n_trials, n_voxels)
+    table : DataFrame
+        with ``stimulus`` and ``run`` (and ``session``) of each trial, in the order of time
+    rng : numpy.random.Generator
+        shuffles the stimuli of one half
+    n_null : int, default 20
+        shuffles
+    blocks : callable, optional
+        of voxels, for betas larger than memory
 
     Returns
     -------
-    :class:`SplitHalf`, or None with fewer than three stimuli shown twice. Each run's mean is taken from its betas first: it is
-    the same for all stimuli of a run
+    SplitHalf or None
+        or None with fewer than three stimuli shown twice. Each run's mean is taken from its betas first: it is the same
+        for all stimuli of a run
     """
     even, odd = halves(table)
     n = even.shape[0]
     if n < 3:
         return None
+
     keys = [c for c in ("session", "run") if c in table]
     runs = table.groupby(keys).ngroup().to_numpy()
     member = sparse.csr_array((1 / np.bincount(runs)[runs], (runs, np.arange(len(runs)))))
     orders = np.array([rng.permutation(n) for _ in range(n_null)])
-    r, null = np.zeros(betas.shape[1]), np.zeros((n_null, betas.shape[1]), dtype=np.float32)
+    r = np.zeros(betas.shape[1])
+    null = np.zeros((n_null, betas.shape[1]), dtype=np.float32)
+
     for block in blocks() if blocks is not None else [slice(0, betas.shape[1])]:
         part = np.asarray(betas[:, block], dtype=np.float64)
         part = part - (member @ part)[runs]
         a, b = (_standard(w @ part) for w in (even, odd))
         r[block] = np.einsum("sv,sv->v", a, b)
+
         for row, order in zip(null, orders, strict=True):
             row[block] = np.einsum("sv,sv->v", a[order], b)
+
     return SplitHalf(r, null, n)
 
 

@@ -20,15 +20,21 @@ class BoldRun:
 
     Parameters
     ----------
-    volumes : (n_volumes, n_voxels) any real dtype, array or memory map, arbitrary units with the mean kept; volume t was
-        taken at ``t * tr_s``
-    tr_s : seconds between volumes
-    events : one row per trial: ``onset`` and ``duration`` in seconds, ``stimulus`` (the same name is the same stimulus); other
-        columns are carried along
-    session, run : numbers; a session's runs share their mean and standard deviation of betas when settings are chosen
-    confounds : (n_volumes, n) to be projected out, or None
-    name : for messages
-    fold : of cross-validation; None for a fold of its own
+    volumes : ndarray of shape (n_volumes, n_voxels)
+        any real dtype, array or memory map, arbitrary units with the mean kept; volume t was taken at ``t * tr_s``
+    tr_s : float
+        seconds between volumes
+    events : DataFrame
+        one row per trial: ``onset`` and ``duration`` in seconds, ``stimulus`` (the same name is the same stimulus);
+        other columns are carried along
+    session, run : int, default 1
+        numbers; a session's runs share their mean and standard deviation of betas when settings are chosen
+    confounds : ndarray, optional
+        (n_volumes, n) to be projected out, or None
+    name : str, default ""
+        for messages
+    fold : int, optional
+        of cross-validation; None for a fold of its own
     """
 
     volumes: np.ndarray
@@ -43,8 +49,10 @@ class BoldRun:
     def __post_init__(self) -> None:
         if not self.name:
             object.__setattr__(self, "name", f"session {self.session} run {self.run}")
+
         if np.ndim(self.volumes) != 2:
             raise DataError(f"volumes of {self.name} must be (volumes, voxels); got shape {np.shape(self.volumes)}.")
+
         _check_tr(self)
         _check_events(self)
         if self.confounds is not None and (
@@ -74,6 +82,7 @@ def _check_tr(run: BoldRun) -> None:
         raise DataError(
             f"{run.name} needs the time between volumes in seconds; got {run.tr_s}. Is it in the image's header?"
         )
+
     if run.tr_s > 20:
         raise DataError(
             f"the time between volumes of {run.name} is {run.tr_s:g}, which is in milliseconds, not seconds: "
@@ -87,14 +96,17 @@ def _check_events(run: BoldRun) -> None:
             raise DataError(
                 f"events of {run.name} need a column '{column}'; they have {', '.join(map(str, run.events.columns))}."
             )
+
     if len(run.events) == 0:
         raise DataError(f"{run.name} has no events. Leave the run out, or find its events file.")
+
     timing = run.events[["onset", "duration"]].to_numpy(dtype=np.float64)
     if not np.isfinite(timing).all() or (timing[:, 1] < 0).any():
         row = int(np.flatnonzero(~np.isfinite(timing).all(axis=1) | (timing[:, 1] < 0))[0])
         raise DataError(
             f"event {row} of {run.name} has onset {timing[row, 0]} and duration {timing[row, 1]}; both are seconds."
         )
+
     onset = timing[:, 0]
     late = np.flatnonzero(onset >= run.duration_s)
     if len(late):
@@ -103,10 +115,12 @@ def _check_events(run: BoldRun) -> None:
             f"{run.duration_s:g} s{f' ({len(late)} such events)' if len(late) > 1 else ''}. Events of another run, onsets in "
             "volumes or milliseconds, or a run cut short?"
         )
+
     order = np.argsort(onset, kind="stable")
     same = np.flatnonzero(np.diff(onset[order]) < 1e-6)
     if len(same):
-        a, b = order[same[0]], order[same[0] + 1]
+        a = order[same[0]]
+        b = order[same[0] + 1]
         names = run.events["stimulus"]
         raise DataError(
             f"events {a} ('{names.iloc[a]}') and {b} ('{names.iloc[b]}') of {run.name} both start at {onset[a]:g} s, so their "
@@ -118,15 +132,18 @@ def check_study(runs: Sequence[BoldRun], *, shift_s: float = 0.0) -> None:
     """Refuse runs that do not belong together; warn of what makes betas poor."""
     if len(runs) == 0:
         raise DataError("betas need at least one run; none was given.")
+
     for run in runs:
         if run.n_voxels != runs[0].n_voxels:
             raise DataError(
                 f"{runs[0].name} has {runs[0].n_voxels} voxels, but {run.name} has {run.n_voxels}; use the same mask for all."
             )
+
     keys = [(run.session, run.run) for run in runs]
     if len(set(keys)) < len(keys):
         twice = next(k for k in keys if keys.count(k) > 1)
         raise DataError(f"session {twice[0]} run {twice[1]} came twice; give every run a number of its own.")
+
     short = [r.name for r in runs if r.duration_s - (r.events["onset"].max() + shift_s) < _TAIL_S]
     if short:
         warnings.warn(

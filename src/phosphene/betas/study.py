@@ -38,20 +38,31 @@ class BoldStudy:
         work: Work | None = None,
         workers: int = 1,
     ) -> None:
-        self.runs, self.assumed, self.options = runs, assumed, options
-        self.n_voxels, self.n_trials = runs[0].n_voxels, sum(len(r.events) for r in runs)
+        self.runs = runs
+        self.assumed = assumed
+        self.options = options
+        self.n_voxels = runs[0].n_voxels
+        self.n_trials = sum(len(r.events) for r in runs)
         self.assumes = options.kind in ("lsa", "lss")
         self.designs: list[glm.RunDesign] = []
         start = 0
+
         for run in runs:
             onset = run.events["onset"].to_numpy(dtype=np.float64) + options.onset_shift_s
             designs = library.designs(onset, run.events["duration"].to_numpy(dtype=np.float64), len(run), run.tr_s)
             degree = options.polynomial_degree
-            degree = glm.polynomial_degree(run.duration_s) if degree is None else degree
-            confounds = run.confounds if options.confounds else None
+            if degree is None:
+                degree = glm.polynomial_degree(run.duration_s)
+
+            if options.confounds:
+                confounds = run.confounds
+            else:
+                confounds = None
+
             basis = glm.nuisance_basis(len(run), degree, confounds)
             rows = slice(start, start := start + len(run.events))
             self.designs.append(glm.RunDesign.build(designs, basis, rows))
+
         budget = options.memory_gb * 1e9
         n_volumes = sum(len(run) for run in runs)
         self.step = int(np.clip(budget / 4 / (8 * n_volumes + 40 * self.n_trials), 64, 8192))
@@ -73,16 +84,22 @@ class BoldStudy:
 
         def found(block: slice) -> dict[str, np.ndarray]:
             name = f"{stage}-{block.start:08d}"
-            known = self.work.load(name) if self.work is not None else None
+            if self.work is not None:
+                known = self.work.load(name)
+            else:
+                known = None
+
             if known is None:
                 known = make(block)
                 if self.work is not None:
                     self.work.save(name, known)
+
             return known
 
         if self.workers == 1:
             yield from ((block, found(block)) for block in self.blocks())
             return
+
         # One BLAS thread each: more would wait for one another.
         with glm.blas_threads(1), ThreadPoolExecutor(self.workers) as pool:
             waiting: deque = deque()
@@ -91,13 +108,16 @@ class BoldStudy:
                 if len(waiting) > self.workers:
                     done, result = waiting.popleft()
                     yield done, result.result()
+
             while waiting:
                 done, result = waiting.popleft()
                 yield done, result.result()
 
     def series(self, block: slice) -> tuple[list[np.ndarray], np.ndarray]:
         """Data without drift of each run, and the mean over all volumes."""
-        out, total = [], np.zeros(block.stop - block.start)
+        out = []
+        total = np.zeros(block.stop - block.start)
+
         for run, design in zip(self.runs, self.designs, strict=True):
             volumes = np.asarray(run.volumes[:, block])
             if volumes.dtype.kind == "f" and not np.isfinite(volumes).all():
@@ -106,9 +126,11 @@ class BoldStudy:
                     f"volume {t} of {run.name} is {volumes[t, v]} in voxel {block.start + v}; BOLD must be finite. Leave that "
                     "voxel out of the mask, or repair the preprocessing."
                 )
+
             y, mean = glm.residuals(volumes, design.basis)
             out.append(y)
             total += mean * len(run)
+
         return out, total / sum(len(run) for run in self.runs)
 
     def keep(self, block: slice, series: list[np.ndarray], hrf: np.ndarray) -> None:
@@ -120,6 +142,7 @@ class BoldStudy:
         """Voxels of a block by response."""
         if block.start in self._kept:
             return self._kept[block.start]
+
         return self._split(block, self.series(block)[0], hrf[block])
 
     @staticmethod
@@ -129,4 +152,5 @@ class BoldStudy:
             here = np.flatnonzero(hrf == shape)
             whole = len(here) == len(hrf)
             out.append(RunGroup(int(shape), block.start + here, series if whole else [y[:, here] for y in series]))
+
         return out

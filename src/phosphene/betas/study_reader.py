@@ -66,7 +66,12 @@ class OpenFMRI:
         for place in (root, root / "openfmri"):
             if place.is_dir() and _people(place):
                 return place
-        names = sorted(p.name for p in root.iterdir() if not p.name.startswith(".")) if root.is_dir() else []
+
+        if root.is_dir():
+            names = sorted(p.name for p in root.iterdir() if not p.name.startswith("."))
+        else:
+            names = []
+
         raise DataError(
             f"{root} is no study: neither sub-01/**/func nor sub001/BOLD is in it (it holds {', '.join(names[:8]) or 'nothing'}"
             "). Give the folder of one study with --root."
@@ -81,8 +86,10 @@ class OpenFMRI:
 
         Returns
         -------
-        Dataset. Stimulus ids are what the events name; pictures of that name below ``stimuli`` are theirs, others leave
-        holes. It has no split of its own: use ``kfold:K`` (``kfold:K,run`` where stimuli do not repeat across runs).
+        Dataset
+            Stimulus ids are what the events name; pictures of that name below ``stimuli`` are theirs, others leave
+            holes. It has no split of its own: use ``kfold:K`` (``kfold:K,run`` where stimuli do not repeat across
+            runs).
 
         Raises
         ------
@@ -95,11 +102,14 @@ class OpenFMRI:
             subject = next((k for k in known if k in (subject, f"sub-{subject}", f"sub{subject}")), subject)
             if subject not in known:
                 raise DataError(f"{path} has no subject '{subject}'. {did_you_mean(subject, known)}")
+
         people: dict[str, Trials] = {}
         categories: dict[str, str] = {}
+
         for name in [subject] if subject else known:
             people[name], more = _betas(path, name, options)
             categories |= more
+
         ids = list(dict.fromkeys(i for t in people.values() for i in t.stimulus_ids))
         return Dataset(path.name, _stimuli(path, ids, categories, options), people, {}, about(self, study=path.name))
 
@@ -110,16 +120,23 @@ class OpenFMRI:
         if not people:
             detail = f"{path} has no person: no folder sub01/BOLD or sub-01/func."
             return [Finding("problem", "files", detail, "Give the folder that holds them with --root.")]
+
         for name in people:
             try:
                 found = _runs(Path(path), name, options)
                 n = sum(len(r.events) for r in found.runs)
                 out.append(Finding("ok", name, f"{len(found.runs)} runs, {n} events, {len(found.voxels)} voxels."))
                 timing = onset_shift(found.runs)
-                level = "problem" if timing.is_suspect and options.onset_shift_s == 0 else "ok"
+
+                if timing.is_suspect and options.onset_shift_s == 0:
+                    level = "problem"
+                else:
+                    level = "ok"
+
                 out.append(Finding(level, f"{name} onsets", f"{timing}."))
             except PhospheneError as error:
                 out.append(Finding("problem", name, str(error)))
+
         return out
 
 
@@ -148,18 +165,30 @@ def _betas(path: Path, subject: str, options: OpenFMRIOptions) -> tuple[Trials, 
             return kept.trials(subject), dict(
                 zip(kept.stimuli.ids, category, strict=True)
             ) if category is not None else {}
+
     found = _runs(path, subject, options)
-    timing = onset_shift(found.runs) if options.onset_shift_s == 0 else None
+    if options.onset_shift_s == 0:
+        timing = onset_shift(found.runs)
+    else:
+        timing = None
+
     if timing is not None and timing.is_suspect:
         warnings.warn(f"{subject}: {timing}.", PhospheneWarning, stacklevel=4)
+
     trials = single_trial_betas(found.runs, options.betas, voxels=found.voxels, subject=subject).trials
     trials = trials.with_betas(
         trials.source, source=path.name, **({} if timing is None else {"onset_check": str(timing)})
     )
+
     if place is not None:
         ids = trials.stimulus_ids
-        category = [found.categories.get(i, "") for i in ids] if found.categories else None
+        if found.categories:
+            category = [found.categories.get(i, "") for i in ids]
+        else:
+            category = None
+
         write_dataset(Dataset(path.name, Stimuli(ids, category=category), {subject: trials}), place)
+
     return trials, found.categories
 
 
@@ -169,9 +198,14 @@ def _files(path: Path, subject: str) -> list[Path]:
 
 def _stimuli(path: Path, ids: list[str], categories: dict[str, str], options: OpenFMRIOptions) -> Stimuli:
     names = np.asarray(ids, dtype=object)
-    category = np.asarray([categories.get(i, "") for i in ids], dtype=object) if categories else None
+    if categories:
+        category = np.asarray([categories.get(i, "") for i in ids], dtype=object)
+    else:
+        category = None
+
     folder = next((p / "stimuli" for p in (path, *path.parents[:3]) if (p / "stimuli").is_dir()), None)
     if folder is None:
         return Stimuli(names, category=category)
+
     images, present = pictures_of(folder, ids, options.image_size)
     return Stimuli(names, images, category=category, present=present)

@@ -26,12 +26,17 @@ class OnsetShift:
 
     Attributes
     ----------
-    shifts_s : (n,) seconds added to every onset
-    r2 : (n,) share of variance, 0-1, pooled over runs and voxels
-    found : (n_pieces,) for pieces of runs, how strongly the pattern over voxels that all other pieces show is there, onsets
-        moved as these ask for: a share of the standard deviation, about 0 where nothing responds
-    gains : (n_pieces,) by how much that is more than with the onsets of the files; may be negative
-    choices_s : (n_pieces,) the shift that all other pieces ask for
+    shifts_s : ndarray of shape (n,)
+        seconds added to every onset
+    r2 : ndarray of shape (n,)
+        share of variance, 0-1, pooled over runs and voxels
+    found : ndarray of shape (n_pieces,)
+        for pieces of runs, how strongly the pattern over voxels that all other pieces show is there, onsets moved as
+        these ask for: a share of the standard deviation, about 0 where nothing responds
+    gains : ndarray of shape (n_pieces,)
+        by how much that is more than with the onsets of the files; may be negative
+    choices_s : ndarray of shape (n_pieces,)
+        the shift that all other pieces ask for
     """
 
     shifts_s: np.ndarray
@@ -64,7 +69,10 @@ class OnsetShift:
     def error_s(self) -> float:
         """Standard error of the shift, by leaving out a piece at a time (jackknife), seconds."""
         n = len(self.choices_s)
-        return float(np.sqrt((n - 1) * self.choices_s.var())) if n > 1 else float("nan")
+        if n > 1:
+            return float(np.sqrt((n - 1) * self.choices_s.var()))
+
+        return float("nan")
 
     @property
     def is_suspect(self) -> bool:
@@ -85,7 +93,12 @@ class OnsetShift:
         text = f"onsets as filed explain {100 * self.r2_as_filed:.1f} % of variance"
         if not self.is_suspect:
             return f"{text}, moved ones at most {100 * self.r2.max():.1f} %: no sign that they are early or late"
-        further = " or further" if self.at_the_edge else ""
+
+        if self.at_the_edge:
+            further = " or further"
+        else:
+            further = ""
+
         return (
             f"{text}, but moved by {self.best_s:+.2f} s{further} (± {max(self.error_s, self._step):.2g}) they explain "
             f"{100 * self.r2_moved:.1f} %: the files seem to say them too {'late' if self.best_s < 0 else 'early'}. Compare "
@@ -100,8 +113,12 @@ class OnsetShift:
 def _in_errors(values: np.ndarray) -> float:
     if len(values) < 2:
         return 0.0
+
     error = values.std(ddof=1) / np.sqrt(len(values))
-    return float(values.mean() / error) if error > 0 else 0.0
+    if error > 0:
+        return float(values.mean() / error)
+
+    return 0.0
 
 
 def _peak(shifts_s: np.ndarray, r2: np.ndarray) -> int:
@@ -126,13 +143,18 @@ def onset_shift(
 
     Parameters
     ----------
-    runs : of one subject
-    library, shape : the response assumed; ours, and the one that peaks near 5 s, by default
-    largest_s, step_s : shifts tried, both ways
+    runs : sequence of BoldRun
+        of one subject
+    library : HrfLibrary, optional
+        the response assumed; ours, and the one that peaks near 5 s, by default
+    shape : int, optional
+        see `library`
+    largest_s, step_s : float, optional
+        shifts tried, both ways
 
     Returns
     -------
-    :class:`OnsetShift`
+    OnsetShift
     """
     library = library or HrfLibrary()
     shape = library.canonical if shape is None else shape
@@ -140,7 +162,10 @@ def onset_shift(
     shifts = np.arange(-steps, steps + 1) * step_s
     chosen = np.linspace(0, runs[0].n_voxels - 1, min(runs[0].n_voxels, _VOXELS)).astype(int)
     cuts = -(-_PIECES // len(runs))
-    along, power, total = [], [], []
+    along = []
+    power = []
+    total = []
+
     for run in runs:
         n = len(run)
         basis = nuisance_basis(n, polynomial_degree(run.duration_s))
@@ -149,34 +174,46 @@ def onset_shift(
         series *= np.divide(
             np.sqrt(n), length, out=np.zeros_like(length), where=length > 0
         )  # vessels would outweigh the rest
+
         onset, duration = (run.events[c].to_numpy(dtype=np.float64) for c in ("onset", "duration"))
         all_onsets = (onset[:, None] + shifts).ravel()
         single = library.designs(all_onsets, np.repeat(duration, len(shifts)), n, run.tr_s)[shape]
         x = single.reshape(n, len(onset), len(shifts)).sum(axis=1)
         x -= basis @ (basis.T @ x)
         x = x.astype(np.float32)
+
         for piece in np.array_split(np.arange(n), min(cuts, n)):
             along.append(x[piece].T @ series[piece])
             power.append(np.einsum("ts,ts->s", x[piece], x[piece]))
             total.append(float(np.einsum("tv,tv->", series[piece], series[piece])))
+
     return _judged(shifts, along, np.array(power, dtype=np.float64), np.array(total))
 
 
 def _judged(shifts: np.ndarray, along: list[np.ndarray], power: np.ndarray, total: np.ndarray) -> OnsetShift:
     """From ``x'y`` (n_shifts, n_voxels) and ``x'x`` (n_shifts,) of each piece, and its sum of squares."""
-    all_along, all_power = np.sum(along, axis=0, dtype=np.float64), power.sum(axis=0)
+    all_along = np.sum(along, axis=0, dtype=np.float64)
+    all_power = power.sum(axis=0)
     filed = int(np.abs(shifts).argmin())
-    strengths, gains, choices = [], [], []
+    strengths = []
+    gains = []
+    choices = []
+
     for own, own_power in zip(along, power, strict=True):
-        others, others_power = all_along - own, np.maximum(all_power - own_power, 1e-300)
+        others = all_along - own
+        others_power = np.maximum(all_power - own_power, 1e-300)
         best = _peak(shifts, np.einsum("sv,sv->s", others, others) / others_power)
         found = []
+
         for s in (best, filed):  # how strongly the other pieces' pattern over voxels is there
             size = np.linalg.norm(others[s]) * np.sqrt(own_power[s])
             found.append(float(others[s] @ own[s] / size) if size > 0 else 0.0)
+
         strengths.append(found[0])
         gains.append(found[0] - found[1])
         choices.append(shifts[best])
+
     r2 = np.einsum("sv,sv->s", all_along, all_along) / np.maximum(all_power, 1e-300) / max(total.sum(), 1e-300)
     scale = np.sqrt(max(total.mean(), 1e-300))
+
     return OnsetShift(shifts, r2, np.array(strengths) / scale, np.array(gains) / scale, np.array(choices))

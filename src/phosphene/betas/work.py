@@ -40,6 +40,7 @@ class Work:
         path = self.folder / f"{name}.npz"
         if not path.is_file():
             return None
+
         try:
             with np.load(path, allow_pickle=False) as file:
                 return {key: file[key] for key in file.files}
@@ -59,15 +60,18 @@ class Work:
         """Write a large array, C order, and open it as a memory map."""
         path = self.folder / f"{name}.npy"
         part = atomic.partial_name(path)
+
         with atomic.explained(path):
             try:
                 with open(part, "wb") as handle:
                     np.save(handle, np.ascontiguousarray(values), allow_pickle=False)
                     handle.flush()
                     os.fsync(handle.fileno())
+
                 os.replace(part, path)
             finally:
                 part.unlink(missing_ok=True)
+
         return open_npy(path)
 
     def remove(self) -> None:
@@ -81,12 +85,15 @@ def taken_up(folder: str | Path, key: str) -> Iterator[Work]:
 
     Parameters
     ----------
-    folder : where; left there when the block ends with an error
-    key : digest of everything the parts depend on; parts of another key are thrown away, and a warning says so
+    folder : str or Path
+        where; left there when the block ends with an error
+    key : str
+        digest of everything the parts depend on; parts of another key are thrown away, and a warning says so
 
     Raises
     ------
-    ConfigError : another process works there, or the folder holds something else
+    ConfigError
+        another process works there, or the folder holds something else
     """
     folder = Path(folder)
     with RunFolder(folder).locked("betas"):
@@ -94,12 +101,15 @@ def taken_up(folder: str | Path, key: str) -> Iterator[Work]:
         others = [p for p in folder.iterdir() if p.name != LOCK]
         if found is None and others:
             raise ConfigError(f"{folder} is needed for unfinished work, but holds {others[0].name}; move that away.")
+
         if found not in (None, key):
             warnings.warn(
                 f"{folder} was begun with other files or settings; it is begun anew.", PhospheneWarning, stacklevel=4
             )
+
             for path in others:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
+
         atomic.write_text(folder / _KEY, json.dumps({"key": key}))
         yield Work(folder)
 

@@ -59,14 +59,18 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point of the command ``phosphene``."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments or bool(os.environ.get("PHOSPHENE_DEBUG"))
-    arguments = ["--debug", *[a for a in arguments if a != "--debug"]] if debug else arguments
+    if debug:
+        arguments = ["--debug", *[a for a in arguments if a != "--debug"]]
+
     signal.signal(signal.SIGTERM, _terminated)
     warnings.showwarning = _show_warning
+
     try:
         status = app(args=arguments, prog_name="phosphene", standalone_mode=False)
         sys.stdout.flush()
         if status == 130:  # what became of Ctrl-C
             raise KeyboardInterrupt
+
         sys.exit(status if isinstance(status, int) else 0)
     except TyperException as error:
         error.show()
@@ -82,12 +86,15 @@ def main(arguments: list[str] | None = None) -> None:
 
         if debug:
             raise
+
         if isinstance(error, PhospheneError):
             sys.stderr.write(f"phosphene: {error}\n")
             sys.exit(error.exit_status)
+
         sys.stderr.write(
             f"phosphene: a defect, sorry: {type(error).__name__}: {error}. Run again with --debug and report what it shows.\n"
         )
+
         sys.exit(1)
 
 

@@ -63,19 +63,27 @@ def betas(
     kinds = ("B", "C", "D", "lss", "lsa")
     if kind.lower() not in {k.lower() for k in kinds}:
         raise ConfigError(f"--type '{kind}' is no kind of betas. {did_you_mean(kind, kinds)}")
-    moved = 0.0 if shift in ("auto", "none") else _seconds(shift)
+
+    if shift in ("auto", "none"):
+        moved = 0.0
+    else:
+        moved = _seconds(shift)
+
     given = {
         "kind": kind.lower(), "memory_gb": gigabytes(memory), "onset_shift_s": moved, "confounds": confounds,
     }  # fmt: skip
+
     options = validate(BetaOptions, given | parse_assignments(set_ or []), "command line")
     made = betas_from_folder(
         folder, subject, out, options, _told(quiet), mask=mask, task=task, sessions=session or None, pattern=pattern,
         images=images, shift="auto" if shift == "auto" else "none", workers=workers or os.cpu_count() or 1, replace=replace,
     )  # fmt: skip
+
     if made.result is None:
         typer.echo(
             f"{shell(out)} was there already, made of the same files with the same options; --replace makes it anew"
         )
+
     page = betas_report(made.folder, made.trials.subject)
     typer.echo(
         f"betas: {made.trials!r}\nreport: {page}\nnext: phosphene fit linear --data {shell(out)} --split kfold:5 --out RUN"
@@ -96,11 +104,16 @@ def gigabytes(text: str) -> float:
 
     found = re.fullmatch(r"\s*([0-9.]+)\s*(k|M|G|T)?i?B?\s*", text, re.IGNORECASE)
     try:
-        value = float(found[1]) if found else 0.0
+        if found:
+            value = float(found[1])
+        else:
+            value = 0.0
     except ValueError:
         value = 0.0
+
     if value <= 0:
         raise ConfigError(f"--memory takes an amount such as 2GB or 500MB; got '{text}'.")
+
     return value * {"k": 1e-6, "m": 1e-3, "g": 1.0, "t": 1e3}[(found[2] or "G").lower()]
 
 
@@ -123,11 +136,17 @@ def _told(quiet: bool) -> Any:
     def tell(what: str, share: float) -> None:
         start = began.setdefault(what, time.perf_counter())
         spent = time.perf_counter() - start
+
         if share >= 1 and not quiet:
-            took = f" ({duration(spent)})" if spent > 1 else ""
+            if spent > 1:
+                took = f" ({duration(spent)})"
+            else:
+                took = ""
+
             sys.stderr.write(("\r\x1b[2K" if live else "") + f"{what}{took}\n")
         elif live:
             sys.stderr.write(f"\r\x1b[2K{what}: {share:.0%}, {duration(spent / max(share, 1e-6) * (1 - share))} left")
+
         sys.stderr.flush()
 
     return tell

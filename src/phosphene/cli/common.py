@@ -28,8 +28,10 @@ def layers_of(command: dict[str, Any], config: Path | None, assignments: list[st
     layers: list[tuple[str, Any]] = []
     if config is not None:
         layers.append((str(config), read_yaml(checked_path(config))))
+
     layers.append(("command line", command))
     layers.append(("--set", parse_assignments(assignments or [])))
+
     return layers
 
 
@@ -44,7 +46,12 @@ def command_layer(
     """The command's own options as values of the configuration."""
     from phosphene.data.registry import split_spec
 
-    name, subject = (None, None) if data is None else split_spec(data)
+    if data is None:
+        name = None
+        subject = None
+    else:
+        name, subject = split_spec(data)
+
     values: dict[str, Any] = {}
     given = {
         "data.name": name,
@@ -54,9 +61,11 @@ def command_layer(
         "preset": preset,
         "seed": seed,
     }
+
     values.update({k: v for k, v in given.items() if v is not None})
     if option:
         values["data.options"] = options_of(option)
+
     return values
 
 
@@ -76,12 +85,18 @@ def shell(path: Path | str) -> str:
     'runs/my lab' runs/größe
     """
     plain = str(path)
-    return plain if re.fullmatch(r"[\w@%+=:,./-]+", plain) else shlex.quote(plain)
+    if re.fullmatch(r"[\w@%+=:,./-]+", plain):
+        return plain
+
+    return shlex.quote(plain)
 
 
 def text(path: Path | None) -> str | None:
     """A path as text; None stays None."""
-    return None if path is None else str(path)
+    if path is None:
+        return None
+
+    return str(path)
 
 
 def only_test(split: str) -> None:

@@ -39,6 +39,7 @@ def data_info(
     dataset = registry.open_dataset(name, root=text(root), options=options_of(option))
     best = yardstick.best_linear(name, root=text(root), options=options_of(option))
     typer.echo(describe.render([*describe.info(dataset), *best]))
+
     if figure is not None:
         from phosphene.reporting.data_plate import write_atlas
 
@@ -96,13 +97,16 @@ def data_fetch(
     made = plans.make(name, root=root, subjects=subject or (), parts=part or (), sessions=sessions)
     report = fetching.fetch(made, accept_terms=accept_terms, say=progress_to(quiet))
     typer.echo(f"{len(report.fetched)} files fetched, {len(report.there)} were there, in {made.root}")
+
     for item in report.by_hand:
         typer.echo(f"by hand: {item.path.relative_to(made.root)} from {item.url}{'; ' if item.note else ''}{item.note}")
+
     if report.waiting:
         raise NotAvailable(
             f"{len(report.waiting)} files of {made.name} are under terms ({made.about.licence}). Read and accept them: "
             f"{made.about.terms}; then run the same command with --accept-terms."
         )
+
     if made.next:
         typer.echo(f"next: {made.next}")
 
@@ -127,9 +131,11 @@ def data_check(
         findings = check_plan(plans.make(name, root=root), thorough=thorough)
     else:
         findings, beside = describe.examine(name, root=text(root), options=options_of(option), thorough=thorough)
+
     typer.echo(describe.render_findings(findings))
     if beside:
         typer.echo(f"\n{describe.render(beside)}")
+
     if any(f.level == "problem" for f in findings):
         raise typer.Exit(4)
 
@@ -171,6 +177,7 @@ def data_import(
     own = {"betas": betas, "trials": trials}
     if source is not None and any(own.values()):
         raise ConfigError(f"give either a data set ('{source}') or your own --betas and --trials, not both.")
+
     if source is not None:
         dataset = importing.import_dataset(
             source, out, root=text(root), options=options_of(option), replace=replace, say=progress_to(quiet)
@@ -182,9 +189,15 @@ def data_import(
             betas=betas, trials=trials, out=out, images=images, voxels=voxels, captions=captions, subject=subject,
             key=key, scale=scale, size=None if size is None else (size, size), transposed=transposed, replace=replace,
         )  # fmt: skip
+
     typer.echo(describe.render(describe.info(dataset)))
     if dataset.stimuli.images is None:
-        more = "." if source else "; add them with --images FOLDER."
+        if source:
+            more = "."
+        else:
+            more = "; add them with --images FOLDER."
+
         typer.echo(f"\nimported: {out}\nIt holds no pictures, so nothing can be decoded{more}")
         return
+
     typer.echo(f"\nimported: {out}\nnext: phosphene fit linear --data {shell(out)} --split kfold:5 --out RUN")

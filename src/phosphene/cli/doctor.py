@@ -16,4 +16,8 @@ def doctor() -> int:
     remarks = examine()
     for remark in remarks:
         typer.echo(str(remark))
-    return MachineError.exit_status if any(r.level == "problem" for r in remarks) else 0
+
+    if any(r.level == "problem" for r in remarks):
+        return MachineError.exit_status
+
+    return 0

@@ -69,12 +69,15 @@ def fit(
 
     command = command_layer(data, root, split, preset, seed, option)
     resolved, origins = flow.configure(recipe, layers_of(command, config, set_))
+
     with on(device):
         if dry_run:
             opened = flow.Opened(RunFolder(out), resolved)
             typer.echo(f"{flow.plan(resolved, out)}\n\n{text_of(flow.forecast(opened), len(opened.folds))}")
             return
+
         flow.fit(resolved, out, origins=origins, progress=progress_to(quiet), predict=predict)
+
     typer.echo(f"fitted: {out}\nnext: phosphene decode {shell(out)}")
 
 
@@ -125,10 +128,12 @@ def evaluate(
 
     if against:  # what cannot be compared is refused before any work is done
         comparison.against(run, against)
+
     flow.evaluate(flow.open_run(run, text(root)), progress=progress_to(quiet))
     typer.echo(flow.summary(run))
     if against:
         typer.echo(f"\n{comparison.text_table(comparison.against(run, against))}")
+
     others = "".join(f" {shell(r)}" for r in against or [])
     typer.echo(f"\nscores: {run / 'scores.csv'}\nnext: phosphene report {shell(run)}{others}")
 
@@ -216,6 +221,7 @@ def sweep(
     layers = [("command line", command), ("--set", parse_assignments(set_ or []))]
     whole = prepare(file, out, layers)
     names = chosen(whole.grid, only)
+
     if dry_run:
         typer.echo("\n".join(f"{'there  ' if whole.is_done(n) else 'missing'}  {n}" for n in names))
     elif slurm is not None:
@@ -271,7 +277,13 @@ def show(
             raise ConfigError(
                 "`phosphene show config` needs a recipe or the folder of a run, such as: show config linear"
             )
-        command: dict[str, Any] = {"preset": preset} if preset else {}
+
+        command: dict[str, Any]
+        if preset:
+            command = {"preset": preset}
+        else:
+            command = {}
+
         typer.echo(flow.show_config(recipe, layers_of(command, config, set_)))
     elif what == "memory":
         _show_memory(recipe, preset or "paper", config, set_)
@@ -289,6 +301,7 @@ def _show_memory(recipe: str | None, preset: str, config: Path | None, set_: lis
 
     if recipe is None:
         raise ConfigError("`phosphene show memory` needs a recipe, such as: show memory lea --preset paper")
+
     command = {"preset": preset, "data.name": "insilico"}
     resolved, _ = flow.configure(recipe, layers_of(command, config, set_))
     typer.echo(show_memory(flow.Opened(RunFolder(Path("memory")), resolved)))

@@ -28,47 +28,67 @@ def check_brain_model(
 
     Parameters
     ----------
-    model : fitted, with ``state()`` and ``from_state()``
-    betas : (n, n_voxels) float32, at least 4 rows it may be asked about
-    predict : its method from betas to (n, ...) latents, or (model, betas) to latents
-    fit : seed to a freshly fitted model; without it, that the seed decides everything is not checked
-    seconds, megabytes : processor time and memory for the first prediction
-    waived : claims known to fail, and why
+    model : Any
+        fitted, with ``state()`` and ``from_state()``
+    betas : ndarray of shape (n, n_voxels), float32
+        at least 4 rows it may be asked about
+    predict : str or callable, default "predict"
+        its method from betas to (n, ...) latents, or (model, betas) to latents
+    fit : callable, optional
+        seed to a freshly fitted model; without it, that the seed decides everything is not checked
+    seconds, megabytes : float, optional
+        processor time and memory for the first prediction
+    waived : mapping of {str: str}, optional
+        claims known to fail, and why
 
     Raises
     ------
     NonConforming
         With everything that does not hold.
     """
-    cls, betas = type(model), np.array(betas, dtype=np.float32)
+    cls = type(model)
+    betas = np.array(betas, dtype=np.float32)
     checks = Checklist(f"the brain model {cls.__name__}", waived)
     checks.documented(cls)
 
     def latents_of(x: np.ndarray, who: Any = model) -> np.ndarray:
-        return predict(who, x) if callable(predict) else getattr(who, predict)(x)
+        if callable(predict):
+            return predict(who, x)
 
-    latents, given = None, betas.copy()
+        return getattr(who, predict)(x)
+
+    latents = None
+    given = betas.copy()
+
     with checks.claim("latents", "one row of finite floats per row of betas"):
         with checks.bounded(seconds, megabytes), checks.untouched_randomness():
             latents = finite(latents_of(betas), "latents")
+
         must(latents.ndim >= 2, f"latents have shape {latents.shape}")
         must(len(latents) == len(betas), f"{len(latents)} rows came for {len(betas)} trials")
         must(float(latents.std(axis=0).max()) > 0, "all trials have the same latents")
+
     if latents is None:
         checks.conclude()
+
     with checks.claim("input", "betas to stay as they were"):
         same(betas, given, "betas")
+
     checks.rows(lambda rows: latents_of(betas[rows]), latents, _ROUNDING, "latents")
     with checks.claim("save", "state of finite arrays and plain values, from which comes a model of the same bits"):
         must(isinstance(model, Part), f"{cls.__name__} has no state and from_state")
         tensors, meta = model.state()
+
         for name, array in tensors.items():
             must(isinstance(array, np.ndarray), f"'{name}' is a {type(array).__name__}, not an array")
             must(array.dtype.kind != "f" or np.isfinite(array).all(), f"'{name}' is not finite")
+
         back = cls.from_state({k: v.copy() for k, v in tensors.items()}, json.loads(json.dumps(meta)))
         same(latents_of(betas, back), latents_of(betas), "latents")
+
         for name, array in back.state()[0].items():
             same(array, tensors[name], f"'{name}'")
+
     if isinstance(model, Part):
         tensors, meta = model.state()
         if tensors:
@@ -77,19 +97,24 @@ def check_brain_model(
             checks.refuses(
                 "missing", "a saved state that lacks an array", lambda: cls.from_state(fewer, plain), "missing"
             )
+
     width = betas.shape[1]
     checks.refuses(
         "voxels", "another number of voxels", lambda: latents_of(betas[:, : width - 1]), str(width - 1), str(width)
     )
+
     checks.refuses("axes", "one trial without its axis", lambda: latents_of(betas[0]), "shape", "axis", "row")
     broken = betas.copy()
     broken[1, 2] = np.nan
     checks.refuses("NaN", "NaN in betas", lambda: latents_of(broken), "NaN", "finite")
+
     if fit is not None:
         with checks.claim("seed", "two fits with one seed to give the same bits, without a global generator"):
             with checks.untouched_randomness():
                 ours = fit(3).state()[0]
+
             theirs = fit(3).state()[0]
             for name in ours:
                 same(ours[name], theirs[name], f"'{name}'")
+
     checks.conclude()

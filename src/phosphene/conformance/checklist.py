@@ -40,14 +40,18 @@ class Checklist:
 
     Parameters
     ----------
-    what : the part, for people
-    waived : claims that are known to fail, and why. One that holds after all is a failure, so that no waiver outlives its
+    what : str
+        the part, for people
+    waived : mapping of {str: str}, optional
+        claims that are known to fail, and why. One that holds after all is a failure, so that no waiver outlives its
         reason
 
     Attributes
     ----------
-    tried : names of the claims tried, in order
-    failures : those that fail, and how
+    tried : list of str
+        names of the claims tried, in order
+    failures : dict of {str: str}
+        those that fail, and how
 
     Examples
     --------
@@ -62,7 +66,8 @@ class Checklist:
     """
 
     def __init__(self, what: str, waived: Mapping[str, str] | None = None) -> None:
-        self.what, self.waived = what, dict(waived or {})
+        self.what = what
+        self.waived = dict(waived or {})
         self.tried: list[str] = []
         self.failures: dict[str, str] = {}
 
@@ -72,11 +77,14 @@ class Checklist:
 
         Parameters
         ----------
-        name : one or two words, to be waived by
-        expected : what must be true
+        name : str
+            one or two words, to be waived by
+        expected : str
+            what must be true
         """
         if name not in self.tried:
             self.tried.append(name)
+
         try:
             yield
         except AssertionError as error:
@@ -89,12 +97,20 @@ class Checklist:
 
         Parameters
         ----------
-        name : of the claim
-        what : is refused
-        call : must raise
-        words : of which the message holds at least one, in any case
+        name : str
+            of the claim
+        what : str
+            is refused
+        call : callable
+            must raise
+        words : str
+            of which the message holds at least one, in any case
         """
-        named = f" that says {' or '.join(repr(w) for w in words)}" if words else ""
+        if words:
+            named = f" that says {' or '.join(repr(w) for w in words)}"
+        else:
+            named = ""
+
         with self.claim(name, f"{what} to be refused with an error of phosphene.errors{named}"):
             try:
                 with warnings.catch_warnings():
@@ -122,6 +138,7 @@ class Checklist:
                 failures[name] = f"is waived ({why}) but is no claim made here. {did_you_mean(name, self.tried)}"
             elif name not in self.failures:
                 failures[name] = f"is waived ({why}) but holds; drop the waiver"
+
         if failures:
             raise NonConforming(self.what, failures, len(self.tried))
 
@@ -152,29 +169,40 @@ class Checklist:
 
         Parameters
         ----------
-        call : row numbers (m,) to results (m, ...)
-        whole : what it gave for all rows, at least 2
-        tolerance : how far rounding in batches of another size may move a result, as a share of the largest value
-        what : the result, for people
-        repeat : whether to ask for the same again, where nothing else does
+        call : callable
+            row numbers (m,) to results (m, ...)
+        whole : ndarray
+            what it gave for all rows, at least 2
+        tolerance : float
+            how far rounding in batches of another size may move a result, as a share of the largest value
+        what : str
+            the result, for people
+        repeat : bool, default True
+            whether to ask for the same again, where nothing else does
         """
         every = np.arange(len(whole))
         if repeat:
             with self.claim("repeat", f"{what} to be the same bits when asked for twice"):
                 same(call(every), whole, what)
+
         with self.claim("order", f"{what} not to depend on the order of rows"):
             near(call(every[::-1])[::-1], whole, tolerance, what)
+
         with self.claim("company", f"{what} of a row to be the same alone and among others"):
             near(call(every[1:2]), whole[1:2], tolerance, f"{what} of one row alone")
 
     @contextmanager
     def bounded(self, seconds: float, megabytes: float) -> Iterator[None]:
         """Processor time and memory of what is done inside. An exception passes through."""
-        start, before = time.process_time(), _peak()
+        start = time.process_time()
+        before = _peak()
         yield
-        used, grown = time.process_time() - start, _peak() - before
+        used = time.process_time() - start
+        grown = _peak() - before
+
         with self.claim("time", f"at most {seconds:g} s of processor time at this size"):
             must(used <= seconds, f"it took {used:.0f} s")
+
         with self.claim("memory", f"at most {megabytes:g} MB of memory more at this size"):
             must(grown <= megabytes, f"it took {grown:.0f} MB")
 
@@ -184,11 +212,13 @@ class Checklist:
 
         Parameters
         ----------
-        torch : that of torch too; not where a network may be made, whose first values torch draws before they are read
-            from a file
+        torch : bool, default True
+            that of torch too; not where a network may be made, whose first values torch draws before they are read from
+            a file
         """
         before = _global_states()
         yield
+
         with self.claim("global seed", "no use of a global random generator; draw from one that is given"):
             after = {name: state for name, state in _global_states().items() if torch or name != "torch"}
             moved = [name for name, state in after.items() if before.get(name, state) != state]
@@ -196,7 +226,10 @@ class Checklist:
 
     def _fail(self, name: str, expected: str, came: str) -> None:
         text = f"expected {expected}; but {came}"
-        self.failures[name] = f"{self.failures[name]}\n      and {text}" if name in self.failures else text
+        if name in self.failures:
+            self.failures[name] = f"{self.failures[name]}\n      and {text}"
+        else:
+            self.failures[name] = text
 
 
 def must(holds: Any, came: str) -> None:
@@ -207,7 +240,8 @@ def must(holds: Any, came: str) -> None:
 
 def same(ours: Any, theirs: Any, what: str) -> None:
     """Assert that two arrays are the same bits."""
-    a, b = np.asarray(ours), np.asarray(theirs)
+    a = np.asarray(ours)
+    b = np.asarray(theirs)
     must(a.shape == b.shape, f"{what} has shape {a.shape}, and then {b.shape}")
     equal = np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
     must(equal, f"{what} differs in {int((a != b).sum())} of {a.size} values")
@@ -215,10 +249,13 @@ def same(ours: Any, theirs: Any, what: str) -> None:
 
 def near(ours: Any, theirs: Any, tolerance: float, what: str) -> None:
     """Assert that two arrays differ by no more than a share of the largest value."""
-    a, b = np.asarray(ours, dtype=np.float64), np.asarray(theirs, dtype=np.float64)
+    a = np.asarray(ours, dtype=np.float64)
+    b = np.asarray(theirs, dtype=np.float64)
     must(a.shape == b.shape, f"{what} has shape {a.shape}, and then {b.shape}")
+
     if not a.size:
         return
+
     scale = max(float(np.abs(b).max()), 1e-12)
     worst = float(np.abs(a - b).max()) / scale
     must(worst <= tolerance, f"{what} differs by {worst:.2g} of the largest value, where {tolerance:g} is rounding")
@@ -252,6 +289,7 @@ def _global_states() -> dict[str, bytes]:
     states = {"numpy": repr((kind, keys.tobytes(), rest)).encode()}
     if "torch" in sys.modules:
         states["torch"] = sys.modules["torch"].get_rng_state().numpy().tobytes()
+
     return states
 
 
@@ -261,10 +299,14 @@ def _peak() -> float:
         import resource
     except ImportError:  # not on Windows
         return 0.0
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def _one_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
-    return text if len(text) <= 300 else f"{text[:300]} ..."
+    if len(text) <= 300:
+        return text
+
+    return f"{text[:300]} ..."

@@ -28,13 +28,19 @@ def check_generator(
 
     Parameters
     ----------
-    generator : what draws
-    latents : (n, ...) floats, at least 4 rows, or several such arrays with the same rows
-    draw : (*latents, ids, seed) to (n, height, width, channels) or (n, samples, height, width, channels), 0-1; by default
+    generator : Any
+        what draws
+    latents : ndarray or sequence of ndarray
+        (n, ...) floats, at least 4 rows, or several such arrays with the same rows
+    draw : Draw, optional
+        (*latents, ids, seed) to (n, height, width, channels) or (n, samples, height, width, channels), 0-1; by default
         ``generator.decode(latents, ids, seed=seed)``
-    random : whether another seed gives other pictures
-    seconds, megabytes : processor time and memory for the first pictures
-    waived : claims known to fail, and why
+    random : bool, default True
+        whether another seed gives other pictures
+    seconds, megabytes : float, optional
+        processor time and memory for the first pictures
+    waived : mapping of {str: str}, optional
+        claims known to fail, and why
 
     Raises
     ------
@@ -51,28 +57,38 @@ def check_generator(
     def pictures(rows: np.ndarray, seed: int = 5) -> np.ndarray:
         return draw(*(a[rows] for a in given), list(ids[rows]), seed)
 
-    drawn, every, before = None, np.arange(n), [a.copy() for a in given]
+    drawn = None
+    every = np.arange(n)
+    before = [a.copy() for a in given]
+
     with checks.claim("pictures", "one picture (or the same number of samples) per latent, float32 of 0-1, finite"):
         with checks.bounded(seconds, megabytes), checks.untouched_randomness():
             drawn = finite(pictures(every), "pixels")
+
         must(drawn.dtype == np.float32, f"pixels are {drawn.dtype}")
         must(drawn.ndim in (4, 5) and drawn.shape[-1] in (1, 3), f"pictures have shape {drawn.shape}")
         must(len(drawn) == n, f"{len(drawn)} came for {n} latents")
-        low, high = float(drawn.min()), float(drawn.max())
+        low = float(drawn.min())
+        high = float(drawn.max())
         must(low >= -1e-6 and high <= 1 + 1e-6, f"pixels go from {low:.3g} to {high:.3g}")
         must(float(drawn.std(axis=0).max()) > 0, "all latents give the same picture")
+
     if drawn is None:
         checks.conclude()
+
     with checks.claim("input", "latents to stay as they were"):
         for ours, theirs in zip(given, before, strict=True):
             same(ours, theirs, "latents")
+
     checks.rows(pictures, drawn, _ROUNDING, "pictures")
     with checks.claim("id", "noise to follow the stimulus id: equal latents and ids give equal pictures"):
         twice = pictures(np.array([0, 2, 0]))
         near(twice[2], twice[0], _ROUNDING, "the same picture asked for twice in one call")
+
     if random:
         with checks.claim("seed", "another seed to give other pictures"):
             must(np.abs(pictures(every[:2], seed=6) - drawn[:2]).max() > _ROUNDING, "they are the same")
+
     broken = [a.copy() for a in given]
     broken[0][(1, *(0,) * (broken[0].ndim - 1))] = np.nan
     checks.refuses("NaN", "NaN in latents", lambda: draw(*broken, list(ids), 5), "NaN", "finite")
@@ -81,4 +97,5 @@ def check_generator(
     checks.refuses(
         "ids", "another number of ids than latents", lambda: draw(*given, list(ids[:-1]), 5), str(n - 1), str(n)
     )
+
     checks.conclude()

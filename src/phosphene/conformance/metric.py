@@ -28,60 +28,89 @@ def check_metric(
 
     Parameters
     ----------
-    metric : an entry for the table, or the name of one that is in it, with ``{space}`` where it has one
-    seconds, megabytes : processor time and memory that one score may take
-    waived : claims known to fail, and why
+    metric : str or Metric
+        an entry for the table, or the name of one that is in it, with ``{space}`` where it has one
+    seconds, megabytes : float, optional
+        processor time and memory that one score may take
+    waived : mapping of {str: str}, optional
+        claims known to fail, and why
 
     Raises
     ------
     NonConforming
         With everything that does not hold.
     """
-    entry = (METRICS.get(metric) or metric_of(metric)) if isinstance(metric, str) else metric
+    if isinstance(metric, str):
+        entry = METRICS.get(metric) or metric_of(metric)
+    else:
+        entry = metric
+
     checks = Checklist(f"the metric {entry.name}", waived)
     checks.light("phosphene.metrics.registry" if entry.name in METRICS else entry.compute.__module__)
+
     with checks.claim("facts", "a name of lower-case words with a dot before the space, and texts that define it"):
         must(re.fullmatch(r"[a-z0-9_{}n]+(\.[a-z0-9_{}]+)?", entry.name), f"the name is {entry.name!r}")
         for fact in ("title", "definition", "chance"):
             must(getattr(entry, fact).strip(), f"{fact} is empty")
+
         must(entry.better in ("higher", "lower"), f"better is {entry.better!r}")
+
     half: Score | None = None
     with checks.claim("score", "a finite value with an interval, a p above 0, and one value per item"):
         size = next((n for n in _SIZES if _skipped(entry, n) is None), None)
         must(size is not None, f"it skips {_SIZES[-1]} stimuli ({_skipped(entry, _SIZES[-1])})")
+
         with checks.bounded(seconds, megabytes), checks.untouched_randomness():
             half = _score(entry, _evaluation(size, 0.5))
+
         _check_score(half, _name(entry, _evaluation(size, 0.5)))
+
     if half is None or "score" in checks.failures:
         checks.conclude()
-    truth, noise = _score(entry, _evaluation(size, 1.0)), _score(entry, _evaluation(size, 0.0))
-    sign = 1 if entry.better == "higher" else -1
+
+    truth = _score(entry, _evaluation(size, 1.0))
+    noise = _score(entry, _evaluation(size, 0.0))
+
+    if entry.better == "higher":
+        sign = 1
+    else:
+        sign = -1
+
     with checks.claim("direction", f"the truth itself to score {entry.better} than noise, and half of it in between"):
         values = f"truth {truth.value:.3g}, half {half.value:.3g}, noise {noise.value:.3g}"
         must(sign * truth.value > sign * noise.value, values)
         must(sign * truth.value >= sign * half.value >= sign * noise.value, values)
+
     if np.isfinite(noise.p):
         with checks.claim("chance", "noise to be no discovery, and the truth to be one"):
             must(noise.p > 1e-3, f"noise has p = {noise.p:.2g}")
             must(truth.p < 0.05, f"the truth has p = {truth.p:.2g}")
+
     with checks.claim("repeat", "the same bits when computed twice"):
         again = _score(entry, _evaluation(size, 0.5))
         ours, theirs = ([s.value, s.ci_low, s.ci_high, s.p, *s.per_item] for s in (again, half))
         same(ours, theirs, "value, interval, p and items")
+
     with checks.claim("order", "the value not to depend on the order of rows"):
         order = np.random.default_rng(1).permutation(size)
         near(_score(entry, _evaluation(size, 0.5, order)).value, half.value, 1e-6, "the value")
+
     with checks.claim("input", "decoded and true items to stay as they were"):
-        used, fresh = _evaluation(size, 0.5), _evaluation(size, 0.5)
+        used = _evaluation(size, 0.5)
+        fresh = _evaluation(size, 0.5)
         _score(entry, used)
+
         for ours, theirs in zip(_arrays(used), _arrays(fresh), strict=True):
             same(ours, theirs, "an input")
+
     with checks.claim("degenerate", "an item that is constant or NaN to be scored or skipped, without a warning"):
         for value in (0.0, np.nan):
             _tolerated(entry, _evaluation(size, 0.5, broken=value))
+
     with checks.claim("few", "one stimulus alone to be scored without a discovery, or skipped"):
         score = _tolerated(entry, _evaluation(1, 0.5))
         must(score is None or not score.p < 0.05, f"p = {getattr(score, 'p', None)}")
+
     checks.conclude()
 
 
@@ -91,6 +120,7 @@ def _check_score(score: Score, name: str) -> None:
     must(
         np.isfinite([score.value, score.ci_low, score.ci_high]).all(), f"{score.value}, {score.ci_low}, {score.ci_high}"
     )
+
     must(score.ci_low <= score.ci_high, f"the interval goes from {score.ci_low} to {score.ci_high}")
     must(np.isnan(score.p) or 0 < score.p <= 1, f"p is {score.p}")
     must(np.isfinite(score.chance) or np.isnan(score.p), f"there is a p but chance is {score.chance}")
@@ -116,6 +146,7 @@ def _skipped(metric: Metric, n: int) -> str | None:
         _score(metric, _evaluation(n, 0.5))
     except Skip as reason:
         return str(reason)
+
     return None
 
 
@@ -132,7 +163,8 @@ class _Nearest:
     """Reads the class of the most similar of known pictures."""
 
     def __init__(self, pictures: np.ndarray, labels: np.ndarray) -> None:
-        self.pictures, self.labels = pictures.reshape(len(pictures), -1), labels
+        self.pictures = pictures.reshape(len(pictures), -1)
+        self.labels = labels
 
     def predict(self, pictures: np.ndarray) -> np.ndarray:
         flat = np.nan_to_num(pictures.reshape(len(pictures), -1))
@@ -144,25 +176,32 @@ def _evaluation(n: int, share: float, order: np.ndarray | None = None, broken: f
 
     Parameters
     ----------
-    n : stimuli
-    share : of the truth
-    order : of rows; as they are by default
-    broken : put in place of everything of the first item
+    n : int
+        stimuli
+    share : float
+        of the truth
+    order : ndarray, optional
+        of rows; as they are by default
+    broken : float, optional
+        put in place of everything of the first item
     """
     rng = np.random.default_rng(7)
-    order, kinds = np.arange(n) if order is None else order, np.arange(n) % _CLASSES
+    order = np.arange(n) if order is None else order
+    kinds = np.arange(n) % _CLASSES
     classes = tuple(f"class {k}" for k in range(_CLASSES))
 
     def pair(true: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         ours = share * true + (1 - share) * noise
         if broken is not None:
             ours[0] = broken
+
         return ours[order], true[order]
 
     images, true_images = pair(rng.random((n, 14, 14, 1)), rng.random((n, 14, 14, 1)))
     centres = rng.standard_normal((_CLASSES, 8))
     true = centres[kinds] + 0.1 * rng.standard_normal((n, 8))
     latents = pair(true, rng.standard_normal((n, 8)))
+
     # Noise of another distribution than the truth, for metrics of whole sets.
     features = pair(rng.standard_normal((n, 20)), 1 + 2 * rng.standard_normal((n, 20)))
     answers = np.eye(_CLASSES)[kinds]
@@ -176,13 +215,16 @@ def _evaluation(n: int, share: float, order: np.ndarray | None = None, broken: f
         {"eye": View(*features, said, true_said, classes, heads)},
         {"space": Candidates((*classes, "unseen"), np.vstack([centres, -centres[:1]]), centre=np.zeros(8))},
     )  # fmt: skip
+
     predicted, measured = pair(rng.standard_normal((n, 30)), rng.standard_normal((n, 30)))
     encoded = Encoded(decoded.ids, predicted, measured, rng.uniform(0.2, 0.9, 30))
+
     return Evaluation(decoded, encoded, n_draws=100, n_permutations=1000)
 
 
 def _arrays(evaluation: Evaluation) -> list[np.ndarray]:
-    d, e = evaluation.decoded, evaluation.encoded
+    d = evaluation.decoded
+    e = evaluation.encoded
     view = d.views["eye"]
     return [
         d.images, d.true_images, *d.latents["space"], *d.class_scores["network"][:1], view.features, view.true_features,

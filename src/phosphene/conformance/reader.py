@@ -33,78 +33,119 @@ def check_reader(
 
     Parameters
     ----------
-    reader : it, or the name it is registered by
-    root : folder that holds the data set's folder, or a file; None for a reader that needs no file
-    options : of the reader
-    seconds, megabytes : processor time and memory that opening may take
-    waived : claims known to fail, and why
+    reader : str or Reader
+        it, or the name it is registered by
+    root : Path or str, optional
+        folder that holds the data set's folder, or a file; None for a reader that needs no file
+    options : mapping of {str: Any}, optional
+        of the reader
+    seconds, megabytes : float, optional
+        processor time and memory that opening may take
+    waived : mapping of {str: str}, optional
+        claims known to fail, and why
 
     Raises
     ------
     NonConforming
         With everything that does not hold.
     """
-    name = reader if isinstance(reader, str) else type(reader).__name__
-    found: Any = registry.reader(reader) if isinstance(reader, str) else reader
-    checks, root = Checklist(f"the reader {name}", waived), Path(root or ".")
+    if isinstance(reader, str):
+        name = reader
+    else:
+        name = type(reader).__name__
+
+    found: Any
+    if isinstance(reader, str):
+        found = registry.reader(reader)
+    else:
+        found = reader
+
+    checks = Checklist(f"the reader {name}", waived)
+    root = Path(root or ".")
     checks.documented(type(found))
     checks.light(type(found).__module__)
+
     with checks.claim("facts", "texts title, citation, licence, url and files, a title at least"):
         for fact in ("title", "citation", "licence", "url", "files"):
             must(isinstance(getattr(found, fact, None), str), f"{fact} is {getattr(found, fact, None)!r}")
+
         must(found.title, "the title is empty")
+
     chosen: Any = None
     with checks.claim("options", "a ReaderOptions class that needs no value and refuses unknown ones"):
         must(issubclass(found.options, ReaderOptions), f"it is {found.options.__name__}")
         found.options()
         chosen = resolve(found.options, [("options", dict(options or {}))])[0]
+
     if chosen is None:
         checks.conclude()
+
     checks.refuses(
         "options", "an unknown option", lambda: resolve(found.options, [("o", {"no_such_option": 1})]), "option"
     )
+
     path: Path | None = None
     with checks.claim("find", "the data to be found"):
         path = found.find(root)
+
     if found.files:
         _check_absent(checks, found, chosen)
+
     if path is None:
         checks.conclude()
+
     dataset: Dataset | None = None
-    before = _listing(root) if found.files else {}
+    if found.files:
+        before = _listing(root)
+    else:
+        before = {}
+
     with checks.claim("load", "load to give a Dataset of the subjects that subjects() names"):
         with checks.bounded(seconds, megabytes), checks.untouched_randomness():
             dataset = found.load(path, chosen)
+
         must(isinstance(dataset, Dataset), f"it gave a {type(dataset).__name__}")
         named = found.subjects(path, chosen)
         must(list(dataset) == list(named), f"load gives {list(dataset)}, subjects() {list(named)}")
+
     if not isinstance(dataset, Dataset):
         checks.conclude()
+
     subjects = list(dataset)
     for subject in subjects[:2]:
         _check_trials(checks, dataset, dataset.trials(subject))
+
     _check_dataset(checks, dataset)
     with checks.claim("one subject", "one subject alone to be the same as among all"):
         alone = found.load(path, chosen, subjects[-1])
         must(list(alone) == [subjects[-1]], f"{list(alone)} came")
         must(alone.trials().digest() == dataset.trials(subjects[-1]).digest(), "trials differ")
+
     with checks.claim("repeat", "the same bits when loaded twice"):
         again = found.load(path, chosen)
         must(again.stimuli.digest() == dataset.stimuli.digest(), "stimuli differ")
         must(again.trials().digest() == dataset.trials().digest(), "trials differ")
+
     stranger = "no-such-person"
     checks.refuses(
         "subject", "an unknown subject", lambda: found.load(path, chosen, stranger).trials(stranger), stranger
     )
+
     with checks.claim("check", "check to give a list of findings, each problem with a next step"):
         findings = found.check(path, chosen)
         must(all(isinstance(f, Finding) for f in findings), "it holds something else")
         mute = [str(f) for f in findings if f.level == "problem" and not f.next_step]
         must(not mute, f"there is none for: {'; '.join(mute)[:200]}")
+
     with checks.claim("read only", "nothing to be written among the data"):
-        after = _listing(root) if found.files else {}
+        if found.files:
+            after = _listing(root)
+        else:
+            after = {}
+
         changed = sorted(set(after.items()) ^ set(before.items()))
         must(not changed, f"{', '.join(name for name, _ in changed[:3])} are new or changed")
+
     checks.conclude()
 
 
@@ -130,21 +171,27 @@ def _check_trials(checks: Checklist, dataset: Dataset, trials: Trials) -> None:
         must(len(trials) and trials.n_voxels, f"{who} has {len(trials)} trials of {trials.n_voxels} voxels")
         must(not np.isinf(betas).any(), f"those of {who} hold infinite values")
         must(np.isfinite(betas).mean() > 0.5, f"more than half of those of {who} are NaN")
+
     with checks.claim("stimuli", "every trial's stimulus to be among the stimuli"):
         unknown = set(trials.stimuli) - set(dataset.stimuli.ids)
         must(not unknown, f"{len(unknown)} shown to {who} are not, such as {sorted(unknown)[:2]}")
+
     with checks.claim("table", "whole numbers for session, run and repeat, and repeats that count from 0"):
         for column in ("session", "run", "repeat"):
             must(trials.table[column].dtype.kind in "iu", f"{column} of {who} is {trials.table[column].dtype}")
+
         repeats = trials.table.groupby("stimulus")["repeat"]
         must((repeats.min() == 0).all() and (repeats.nunique() == repeats.size()).all(), f"not so for {who}")
+
     with checks.claim("voxels", "ROI columns of true and false, ceilings from 0 to 1, coordinates in mm"):
         for roi in trials.rois:
             must(trials.voxels[ROI + roi].dtype == bool, f"{roi} is {trials.voxels[ROI + roi].dtype}")
+
         ceiling = trials.noise_ceiling
         if ceiling is not None:
             there = np.append(ceiling[np.isfinite(ceiling)], 0.0)
             must(((there >= 0) & (there <= 1)).all(), f"ceilings go from {there.min():.2g} to {there.max():.2g}")
+
         for axis in {"x", "y", "z"} & set(trials.voxels.columns):
             finite(trials.voxels[axis].to_numpy(dtype=float), axis)
 
@@ -157,17 +204,23 @@ def _check_dataset(checks: Checklist, dataset: Dataset) -> None:
             pixels = there.pixels(slice(0, 3))
             must(pixels.dtype == np.uint8, f"they are {pixels.dtype}")
             must(pixels.max() > 1, "no pixel is above 1: floats of 0-1 were taken for 0-255")
+
     with checks.claim("splits", "every split to leave trials on both sides, and no stimulus on both"):
         for split in dataset.splits.values():
             for subject in list(dataset)[:2]:
                 train, test = split.apply(dataset.trials(subject))
                 both = set(train.stimuli) & set(test.stimuli)
                 must(split.unit == "trial" or not both, f"{sorted(both)[:2]} of '{split.name}' stand on both")
+
     with checks.claim("about", "the data set to carry its facts (phosphene.data.reader.about)"):
         must(dataset.about.get("title"), f"about holds {sorted(dataset.about)}")
 
 
 def _listing(root: Path) -> dict[str, tuple[int, int]]:
     """Size and time of change of each file, of the first twenty thousand."""
-    files = [root] if root.is_file() else sorted(root.rglob("*"))[:_MANY]
+    if root.is_file():
+        files = [root]
+    else:
+        files = sorted(root.rglob("*"))[:_MANY]
+
     return {str(f): (f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()}

@@ -36,49 +36,69 @@ def check_recipe(
 
     Parameters
     ----------
-    recipe : its class, or the name it is registered by
-    values : of its configuration, over the preset "lab", such as fewer training steps
-    study : by default 40 training and 8 test pictures, 60 voxels
-    refit : whether to fit a second time, to see that the seed decides everything
-    pool : folder of finished stages, read and added to, so that a run on the same data need not fit again
-    seconds, megabytes : processor time and memory that the first fit may take
-    waived : claims known to fail, and why
+    recipe : str or type[Recipe]
+        its class, or the name it is registered by
+    values : mapping of {str: Any}, optional
+        of its configuration, over the preset "lab", such as fewer training steps
+    study : TinyStudy, optional
+        by default 40 training and 8 test pictures, 60 voxels
+    refit : bool, default True
+        whether to fit a second time, to see that the seed decides everything
+    pool : Path, optional
+        folder of finished stages, read and added to, so that a run on the same data need not fit again
+    seconds, megabytes : float, optional
+        processor time and memory that the first fit may take
+    waived : mapping of {str: str}, optional
+        claims known to fail, and why
 
     Returns
     -------
-    the fitted recipe
+    Recipe
+        the fitted recipe
 
     Raises
     ------
     NonConforming
         With everything that does not hold.
     """
-    cls = recipes.recipe(recipe) if isinstance(recipe, str) else recipe
+    if isinstance(recipe, str):
+        cls = recipes.recipe(recipe)
+    else:
+        cls = recipe
+
     checks = Checklist(f"the recipe {recipe if isinstance(recipe, str) else cls.__name__}", waived)
     _check_class(checks, cls)
     if isinstance(recipe, str):
         with checks.claim("lazy", "naming recipes not to import this one"):
             code = f"import sys\nfrom phosphene import recipes\nassert {recipe!r} in recipes.recipe_names()\n"
             must(not asked_of_python(f"{code}print(*{{{cls.__module__!r}}} & set(sys.modules))"), "it is imported")
+
     config: RecipeConfig | None = None
     with checks.claim("presets", "presets 'lab' and 'paper' that the configuration accepts"):
         must({"lab", "paper"} <= set(cls.presets), f"presets are {', '.join(cls.presets)}")
         for name in cls.presets:
             resolve(cls.config_class, [(f"preset {name}", cls.preset(name))])
+
         config = resolve(cls.config_class, [("preset lab", cls.preset("lab")), ("values", dict(values or {}))])[0]
+
     if config is None:
         checks.conclude()
+
     study = study or tiny_study()
     fresh = cls(config)
     checks.refuses("unfitted", "decoding before fitting", lambda: fresh.decode(study.averaged), "fit")
+
     if cls.can_encode():
         tested = study.stimuli.select(study.averaged.stimuli)
         checks.refuses("unfitted", "encoding before fitting", lambda: fresh.encode(tested), "fit")
+
     with tempfile.TemporaryDirectory() as folder:
         checks.refuses("unfitted", "saving before fitting", lambda: fresh.save(folder), "fit")
 
     fitted: Recipe | None = None
-    guarded, before = study.guarded(), study.train.digest()
+    guarded = study.guarded()
+    before = study.train.digest()
+
     with checks.claim("fit", "fit to return the fitted recipe, having read training trials and their pictures alone"):
         with (
             checks.bounded(seconds, megabytes),
@@ -87,22 +107,30 @@ def check_recipe(
         ):
             store = StageStore(None if pool is None else Path(folder) / "stages", pool=pool)
             fitted = cls(config).fit(guarded.train, guarded.stimuli, store)
+
         must(isinstance(fitted, cls), f"fit returned a {type(fitted).__name__}")
+
     if not isinstance(fitted, cls):
         checks.conclude()
+
     with checks.claim("input", "training trials to stay as they were"):
         must(study.train.digest() == before, "their betas, table or voxels were changed")
+
     with checks.claim("lineage", "lineage_ to be the keys of the training trials"):
         must(fitted.lineage_ == study.train.member_keys(), "it is not")
+
     if refit:
         _check_seed(checks, cls, config, study, fitted)
+
     pixels = _check_decoding(checks, fitted, study)
     if cls.can_encode():
         _check_encoding(checks, fitted, study)
+
     _check_extras(checks, fitted, study)
     _check_saving(checks, fitted, study, pixels)
     _check_refusals(checks, fitted, study)
     checks.conclude()
+
     return fitted
 
 
@@ -114,14 +142,17 @@ def _check_class(checks: Checklist, cls: type[Recipe]) -> None:
         doc = sys.modules[cls.__module__].__doc__ or ""
         must(": " in doc.strip().partition("\n")[0], f"the first line is {doc.strip().partition(chr(10))[0]!r}")
         must("Paper" in doc, "no paper is named")
+
     with checks.claim("configuration", "config_class to be a RecipeConfig whose fields but kind have defaults"):
         must(issubclass(cls.config_class, RecipeConfig), f"it is {cls.config_class.__name__}")
         kind = cls.config_class.model_fields["kind"].default
         must(isinstance(kind, str), "kind has no default; write kind: Literal['name'] = 'name'")
         must(cls.config_class().kind == kind, "it is not so")
+
     with checks.claim("stages", "stages of parts, each with a documented fit_NAME, building on earlier ones"):
         must(cls.stages, "there is no stage")
         names = list(cls.stages)
+
         for name, part in cls.stages.items():
             must(issubclass(part, Part), f"{part.__name__} of stage '{name}' has no state and from_state")
             method = getattr(cls, f"fit_{name}", None)
@@ -129,8 +160,10 @@ def _check_class(checks: Checklist, cls: type[Recipe]) -> None:
             must(method.__doc__, f"fit_{name} has no docstring")
             late = set(cls.needs.get(name, ())) - set(names[: names.index(name)])
             must(not late, f"'{name}' needs {', '.join(sorted(late))}, not among the stages before it")
+
         unknown = set(cls.needs) | set(cls.self_supervised)
         must(unknown <= set(names), f"{', '.join(sorted(unknown - set(names)))} is no stage")
+
     with checks.claim("decode", "a method decode"):
         must(cls.decode is not Recipe.decode, "there is none")
 
@@ -141,6 +174,7 @@ def _check_seed(checks: Checklist, cls: type[Recipe], config: RecipeConfig, stud
         for name in cls.stages:
             ours, theirs = (getattr(r, f"{name}_").state()[0] for r in (again, fitted))
             must(set(ours) == set(theirs), f"stage '{name}' holds other arrays")
+
             for key in ours:
                 same(ours[key], theirs[key], f"'{key}' of stage '{name}'")
 
@@ -150,15 +184,20 @@ def _check_decoding(checks: Checklist, recipe: Recipe, study: TinyStudy) -> np.n
     with checks.claim("pictures", "one finite picture per trial, of image_shape_, under the trial's stimulus id"):
         with checks.untouched_randomness(torch=False):
             images = recipe.decode(test)
+
         pixels = images.pixels
         finite(shaped(images.pixels, (len(test), *recipe.image_shape_), "pixels"), "pixels")
         must(list(images.ids) == list(test.stimuli), "ids are not those of the trials")
-        low, high = float(images.pixels.min()), float(images.pixels.max())
+        low = float(images.pixels.min())
+        high = float(images.pixels.max())
         must(low > -2 and high < 3, f"pixels are nominally 0-1, but go from {low:.3g} to {high:.3g}")
+
     if pixels is not None and len(pixels) == len(test):
         checks.rows(lambda rows: recipe.decode(test.take(rows)).pixels, pixels, _ROUNDING, "pictures", repeat=False)
+
     with checks.claim("input", "decoding to leave trials as they were"):
         must(test.digest() == before, "their betas, table or voxels were changed")
+
     return pixels
 
 
@@ -169,6 +208,7 @@ def _check_encoding(checks: Checklist, recipe: Recipe, study: TinyStudy) -> None
         finite(shaped(trials.betas, (len(stimuli), recipe.n_voxels_), "betas"), "betas")
         must(list(trials.stimuli) == list(stimuli.ids), "stimuli are not those asked for")
         same(recipe.encode(stimuli).betas, trials.betas, "betas when asked for twice")
+
         for some in (slice(None, None, -1), slice(1, 2)):
             near(recipe.encode(stimuli.select(stimuli.ids[some])).betas, trials.betas[some], _ROUNDING, "betas")
 
@@ -176,29 +216,37 @@ def _check_encoding(checks: Checklist, recipe: Recipe, study: TinyStudy) -> None
 def _check_extras(checks: Checklist, recipe: Recipe, study: TinyStudy) -> None:
     test = study.averaged
     stimuli = study.stimuli.select(test.stimuli)
+
     with checks.claim("latents", "decoded and true latents of the same spaces and shapes, finite, one row each"):
-        ours, true = recipe.latents(test), recipe.true_latents(stimuli)
+        ours = recipe.latents(test)
+        true = recipe.true_latents(stimuli)
         must(set(ours.arrays) == set(true.arrays), f"{sorted(ours.arrays)} are decoded, {sorted(true.arrays)} true")
         must(list(ours.ids) == list(test.stimuli), "ids are not those of the trials")
+
         for space in ours.arrays:
             finite(ours[space], f"decoded {space}")
             finite(shaped(true[space], ours[space].shape, f"true {space}"), f"true {space}")
+
         unknown = recipe.fixed_spaces - set(ours.arrays)
         must(not unknown, f"fixed_spaces names {', '.join(sorted(unknown))}, which are not decoded")
+
     with checks.claim("ceiling", "pictures of the true latents to have the shape of decoded ones, or None"):
         ceiling = recipe.ceiling(stimuli)
         if ceiling is not None:
             finite(shaped(ceiling.pixels, (len(stimuli), *recipe.image_shape_), "pixels"), "pixels")
+
     with checks.claim("samples", "every sample and step to be one finite picture per trial"):
         for images in (*recipe.decode_samples(test), *recipe.decode_steps(test).values()):
             must(len(images) == len(test), f"{len(images)} pictures came for {len(test)} trials")
             finite(images.pixels, "pixels")
+
     with checks.claim("folds", "inner folds to keep all trials of a stimulus together, or None"):
         folds = recipe.inner_folds(study.train)
         if folds is not None:
             shaped(folds, (len(study.train),), "folds")
             pairs = set(zip(study.train.stimuli, np.asarray(folds).tolist(), strict=True))
             must(len(pairs) == len(study.train.stimulus_ids), "a stimulus stands in several folds")
+
     with checks.claim("weights", "voxel weights to be finite, at least 0, one per voxel, or None"):
         weights = recipe.voxel_weights()
         if weights is not None:
@@ -206,7 +254,9 @@ def _check_extras(checks: Checklist, recipe: Recipe, study: TinyStudy) -> None:
 
 
 def _check_saving(checks: Checklist, recipe: Recipe, study: TinyStudy, pixels: np.ndarray | None) -> None:
-    cls, test = type(recipe), study.averaged
+    cls = type(recipe)
+    test = study.averaged
+
     with (
         tempfile.TemporaryDirectory() as folder,
         checks.claim("save", "what is saved and loaded to decode (and encode) the same bits"),
@@ -214,14 +264,18 @@ def _check_saving(checks: Checklist, recipe: Recipe, study: TinyStudy, pixels: n
         recipe.save(folder)
         back = cls.load(folder)
         again = back.decode(test).pixels
+
         if pixels is not None:
             with checks.claim("repeat", "pictures to be the same bits when asked for twice"):
                 if not np.array_equal(again, pixels):  # which of the two is to blame
                     same(recipe.decode(test).pixels, pixels, "pictures")
+
             same(again, pixels, "pixels")
+
         if cls.can_encode():
             stimuli = study.stimuli.select(test.stimuli)
             same(back.encode(stimuli).betas, recipe.encode(stimuli).betas, "betas")
+
         must(back.lineage_ == recipe.lineage_, "the lineage is lost")
         record = json.loads((Path(folder) / "recipe.json").read_text(encoding="utf-8"))
         must(record["kind"] == recipe.config.kind, f"recipe.json says {record['kind']}")

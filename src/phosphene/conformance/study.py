@@ -20,8 +20,10 @@ class TinyStudy:
 
     Attributes
     ----------
-    train, test : single trials; `averaged` has one row for each of the first test pictures, repeats averaged
-    stimuli : pictures of both sides, with captions
+    train, test : Trials
+        single trials; `averaged` has one row for each of the first test pictures, repeats averaged
+    stimuli : Stimuli
+        pictures of both sides, with captions
     """
 
     train: Trials
@@ -44,9 +46,18 @@ class TinyStudy:
         """The same, where reading a response or a picture of the test side raises DataError."""
         responses = Guarded(self.train.source, _rows_of(self.train), "a response")
         places = {stimulus: row for row, stimulus in enumerate(self.stimuli.ids)}
-        base = np.arange(len(self.stimuli)) if self.stimuli.rows is None else self.stimuli.rows
+
+        if self.stimuli.rows is None:
+            base = np.arange(len(self.stimuli))
+        else:
+            base = self.stimuli.rows
+
         allowed = base[[places[s] for s in self.train.stimulus_ids]]
-        pictures = None if self.stimuli.images is None else Guarded(self.stimuli.images, allowed, "a picture")
+        if self.stimuli.images is None:
+            pictures = None
+        else:
+            pictures = Guarded(self.stimuli.images, allowed, "a picture")
+
         train = replace(self.train, source=responses, rows=_rows_of(self.train))
         return TinyStudy(train, self.test, replace(self.stimuli, images=pictures, rows=base))
 
@@ -56,9 +67,12 @@ class Guarded:
 
     Parameters
     ----------
-    rows : all of them
-    allowed : numbers of those that may be read
-    what : a row, for the error message
+    rows : Rows
+        all of them
+    allowed : ndarray
+        numbers of those that may be read
+    what : str
+        a row, for the error message
 
     Examples
     --------
@@ -68,7 +82,8 @@ class Guarded:
     """
 
     def __init__(self, rows: Rows, allowed: np.ndarray, what: str) -> None:
-        self._rows, self._what = rows, what
+        self._rows = rows
+        self._what = what
         self._allowed = np.zeros(rows.shape[0], dtype=bool)
         self._allowed[allowed] = True
 
@@ -81,13 +96,18 @@ class Guarded:
         return self.shape[0]
 
     def __getitem__(self, rows: Any) -> np.ndarray:
-        first = rows[0] if isinstance(rows, tuple) else rows
+        if isinstance(rows, tuple):
+            first = rows[0]
+        else:
+            first = rows
+
         asked = np.arange(len(self))[first]
         if not self._allowed[asked].all():
             raise DataError(
                 f"{self._what} of the test side was read while fitting; read through the trials and stimuli that are "
                 "given (trials.betas, stimuli.select(trials.stimuli)), not through what lies behind them."
             )
+
         return np.asarray(self._rows[rows])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -99,13 +119,17 @@ def tiny_study(n_train: int = 40, n_test: int = 8, n_voxels: int = 60, seed: int
 
     Parameters
     ----------
-    n_train, n_test : pictures of each side
-    n_voxels : at least 50
-    seed : of the simulation
+    n_train, n_test : int, optional
+        pictures of each side
+    n_voxels : int, default 60
+        at least 50
+    seed : int, default 0
+        of the simulation
 
     Returns
     -------
-    Study; pictures of 32 x 32 in colour with captions, voxels with ROIs, coordinates and noise ceilings
+    TinyStudy
+        Study; pictures of 32 x 32 in colour with captions, voxels with ROIs, coordinates and noise ceilings
     """
     from phosphene.data.registry import open_dataset
 
@@ -114,4 +138,7 @@ def tiny_study(n_train: int = 40, n_test: int = 8, n_voxels: int = 60, seed: int
 
 
 def _rows_of(trials: Trials) -> np.ndarray:
-    return np.arange(trials.source.shape[0]) if trials.rows is None else trials.rows
+    if trials.rows is None:
+        return np.arange(trials.source.shape[0])
+
+    return trials.rows

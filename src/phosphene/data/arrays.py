@@ -21,16 +21,23 @@ class ArrayFile:
 
     Parameters
     ----------
-    path : the file
-    kind : "mat" (MATLAB 5), "mat73" (MATLAB 7.3), "npz", "npy", "hdf5" or "csv"
-    shapes : name to shape, as the arrays will come out
-    read : gives the array of one name
+    path : Path
+        the file
+    kind : str
+        "mat" (MATLAB 5), "mat73" (MATLAB 7.3), "npz", "npy", "hdf5" or "csv"
+    shapes : dict of {str: tuple of int}
+        name to shape, as the arrays will come out
+    read : callable
+        gives the array of one name
     """
 
     def __init__(
         self, path: Path, kind: str, shapes: dict[str, tuple[int, ...]], read: Callable[[str], np.ndarray]
     ) -> None:
-        self.path, self.kind, self.shapes, self._read = path, kind, shapes, read
+        self.path = path
+        self.kind = kind
+        self.shapes = shapes
+        self._read = read
 
     @property
     def is_column_major(self) -> bool:
@@ -46,6 +53,7 @@ class ArrayFile:
                 f"{self.path} has no array '{key}'. {did_you_mean(key, self.shapes)} "
                 "Name the arrays of this file with options such as train_betas=KEY."
             )
+
         try:
             return self._read(key)
         except DataError:
@@ -55,7 +63,11 @@ class ArrayFile:
 
 
 def _damaged(path: Path, where: str, error: BaseException) -> str:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if str(error).strip():
+        reason = str(error).strip().splitlines()[0]
+    else:
+        reason = type(error).__name__
+
     return (
         f"{path} is damaged or truncated ({where}: {reason}; the file has {path.stat().st_size} bytes). "
         "Download or copy it again and compare its size with the original."
@@ -67,12 +79,14 @@ def open_arrays(path: str | Path) -> ArrayFile:
 
     Parameters
     ----------
-    path : MATLAB (5 to 7.3), ``.npz``, ``.npy``, HDF5 or ``.csv``; the format is decided by the content
+    path : str or Path
+        MATLAB (5 to 7.3), ``.npz``, ``.npy``, HDF5 or ``.csv``; the format is decided by the content
 
     Returns
     -------
-    ArrayFile. Arrays of a ``.npy`` or ``.csv`` file have the name "array". Arrays of MATLAB 7.3 files come out with
-    the axes MATLAB shows, although the file stores them in reverse.
+    ArrayFile
+        Arrays of a ``.npy`` or ``.csv`` file have the name "array". Arrays of MATLAB 7.3 files come out with the axes
+        MATLAB shows, although the file stores them in reverse.
 
     Raises
     ------
@@ -84,13 +98,16 @@ def open_arrays(path: str | Path) -> ArrayFile:
         raise DataError(
             f"{path} is {'a folder, not a file' if path.is_dir() else 'not there'}; give the path of a data file."
         )
+
     try:
         with open(path, "rb") as handle:
             head = handle.read(520)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}).") from error
+
     if not head:
         raise DataError(f"{path} has 0 bytes; the download or copy never happened. Fetch it again.")
+
     try:
         if head.startswith(_HDF5):
             return _hdf5(path, is_matlab=False)
@@ -100,6 +117,7 @@ def open_arrays(path: str | Path) -> ArrayFile:
             return _npz(path)
         if head.startswith(b"\x93NUMPY"):
             return _npy(path)
+
         if head.startswith(b"MATLAB"):
             check_tags(path)
             return _mat(path)
@@ -107,20 +125,25 @@ def open_arrays(path: str | Path) -> ArrayFile:
         raise
     except Exception as error:
         raise DataError(_damaged(path, "while opening", error)) from error
+
     if head[:1] == b"\x80" or head[:2] in (b"(d", b"(l", b"]q"):
         raise DataError(_pickled(path))
+
     if head.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")):
         raise DataError(
             f"{path} is a web page, not data: the server sent an error or a login page under this name. "
             "Open the address in a browser, accept what it asks, and download again."
         )
+
     if path.suffix.lower() == ".csv":
         return _csv(path)
+
     if path.suffix.lower() == ".mat":  # MATLAB 4 files have no signature
         try:
             return _mat(path)
         except Exception as error:
             raise DataError(_damaged(path, "while opening", error)) from error
+
     raise DataError(
         f"{path} is of no format phosphene knows (it begins with {head[:8]!r}). MATLAB .mat, .npz, .npy, HDF5 and .csv "
         "can be read; save it as one of these."
@@ -152,14 +175,18 @@ def _mat(path: Path) -> ArrayFile:
     def read(key: str) -> np.ndarray:
         first, *fields = key.split(".") if key not in shapes else [key]
         value = quietly(scipy.io.loadmat, variable_names=[first])[first]
+
         for name in fields:
             if value.dtype.names is None or name not in value.dtype.names:
                 raise DataError(
                     f"'{first}' in {path} has no field '{name}'. {did_you_mean(name, value.dtype.names or ())}"
                 )
+
             value = value[name].ravel()[0]
+
         if hasattr(value, "toarray"):  # sparse
             value = value.toarray()
+
         return np.asarray(value)
 
     return ArrayFile(path, "mat", shapes, read)
@@ -168,16 +195,23 @@ def _mat(path: Path) -> ArrayFile:
 def _npz(path: Path) -> ArrayFile:
     if not zipfile.is_zipfile(path):
         raise DataError(_damaged(path, "while opening", ValueError("the end of the archive is missing")))
+
     with np.load(path, allow_pickle=False) as archive:
         names = list(archive.files)
+
     shapes: dict[str, tuple[int, ...]] = {}
     with zipfile.ZipFile(path) as archive:
         for name in names:
-            member = name if name in archive.namelist() else f"{name}.npy"
+            if name in archive.namelist():
+                member = name
+            else:
+                member = f"{name}.npy"
+
             with archive.open(member) as handle:
                 if handle.read(6) == np.lib.format.MAGIC_PREFIX:
                     handle.seek(0)
                     shapes[name] = _npy_header(handle)[0]
+
     if not shapes:
         raise DataError(f"{path} is a zip archive without NumPy arrays; save it with numpy.savez.")
 
@@ -193,7 +227,11 @@ def _npz(path: Path) -> ArrayFile:
 
 def _npy_header(handle: Any) -> tuple[tuple[int, ...], np.dtype]:
     version = np.lib.format.read_magic(handle)
-    reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    if version == (1, 0):
+        reader = np.lib.format.read_array_header_1_0
+    else:
+        reader = np.lib.format.read_array_header_2_0
+
     shape, _, dtype = reader(handle)
     return shape, dtype
 
@@ -201,8 +239,10 @@ def _npy_header(handle: Any) -> tuple[tuple[int, ...], np.dtype]:
 def _npy(path: Path) -> ArrayFile:
     with open(path, "rb") as handle:
         shape, dtype = _npy_header(handle)
+
     if dtype.hasobject:
         raise DataError(_pickled(path))
+
     array = np.load(path, mmap_mode="r", allow_pickle=False)  # a memory map; raises when the file is too short
     return ArrayFile(path, "npy", {"array": shape}, lambda _: array)
 
@@ -225,6 +265,7 @@ def _hdf5(path: Path, is_matlab: bool) -> ArrayFile:
         raise DataError(
             f"{path} is open for writing in another program. Close it there, then run the command again."
         ) from error
+
     if is_matlab:
         shapes = {name: shape[::-1] for name, shape in shapes.items()}
 
@@ -237,7 +278,11 @@ def _hdf5(path: Path, is_matlab: bool) -> ArrayFile:
                 value = item.asstr()[()]
             else:
                 value = item[()]
-        return np.asarray(value).T if is_matlab else np.asarray(value)
+
+        if is_matlab:
+            return np.asarray(value).T
+
+        return np.asarray(value)
 
     return ArrayFile(path, "mat73" if is_matlab else "hdf5", shapes, read)
 
@@ -252,18 +297,29 @@ def _csv(path: Path) -> ArrayFile:
     try:
         with open(path, encoding="utf-8-sig") as handle:
             first = handle.readline()
-        header = None if all(_is_number(cell) for cell in first.strip().split(",")) else 0
+
+        if all(_is_number(cell) for cell in first.strip().split(",")):
+            header = None
+        else:
+            header = 0
+
         frame = pd.read_csv(path, header=header, encoding="utf-8-sig")
     except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise DataError(f"{path} is no readable table of numbers: {str(error).strip()}") from error
+
     for name in frame.columns:
         if frame[name].dtype.kind not in "iufb":
             bad = pd.to_numeric(frame[name], errors="coerce").isna() & frame[name].notna()
-            row = int(np.flatnonzero(bad)[0]) if bad.any() else 0
+            if bad.any():
+                row = int(np.flatnonzero(bad)[0])
+            else:
+                row = 0
+
             raise DataError(
                 f"column '{name}' of {path} should be numbers, but row {row} (from 0, below the header) holds "
                 f"{frame[name].iloc[row]!r}. Keep only the betas in this file, one row a trial."
             )
+
     array = frame.to_numpy()
     return ArrayFile(path, "csv", {"array": array.shape}, lambda _: array)
 
@@ -273,6 +329,7 @@ def _is_number(text: str) -> bool:
         float(text)
     except ValueError:
         return not text.strip()
+
     return True
 
 
@@ -281,12 +338,15 @@ def real_matrix(array: Any, what: str) -> np.ndarray:
 
     Parameters
     ----------
-    array : whatever a file held
-    what : file and field, for the message
+    array : Any
+        whatever a file held
+    what : str
+        file and field, for the message
 
     Returns
     -------
-    (n, m), integer or floating
+    ndarray of shape (n, m)
+        integer or floating
 
     Raises
     ------
@@ -299,21 +359,25 @@ def real_matrix(array: Any, what: str) -> np.ndarray:
             f"{what} holds Python objects ({type(array.ravel()[0]).__name__ if array.size else 'empty'} first), not "
             "numbers; usually rows of unequal length. Make every row as long as the others and save numbers."
         )
+
     if kind == "c":
-        part = (
-            "its imaginary part is zero throughout, so save array.real"
-            if not np.any(array.imag)
-            else ("save the real part or the magnitude, whichever you mean")
-        )
+        if not np.any(array.imag):
+            part = "its imaginary part is zero throughout, so save array.real"
+        else:
+            part = "save the real part or the magnitude, whichever you mean"
+
         raise DataError(f"{what} holds complex numbers, but responses are real; {part}.")
+
     if kind not in "iufb":
         raise DataError(f"{what} holds {array.dtype} values where numbers were expected; save it as float32.")
     if array.ndim != 2:
         raise DataError(f"{what} must have two axes (trials, voxels), but has shape {tuple(array.shape)}.")
+
     if 0 in array.shape:
         raise DataError(
             f"{what} is empty: its shape is {tuple(array.shape)}, and at least one row and column are needed."
         )
+
     return array
 
 
@@ -329,9 +393,15 @@ def single_array(file: ArrayFile, key: str | None) -> np.ndarray:
         matrices = [k for k, shape in file.shapes.items() if len(shape) == 2]
         if len(matrices) != 1:
             listed = ", ".join(f"{k} {shape}" for k, shape in file.shapes.items()) or "none"
-            what = "Say which one with --key NAME." if matrices else "Save betas as one array (trials, voxels)."
+            if matrices:
+                what = "Say which one with --key NAME."
+            else:
+                what = "Save betas as one array (trials, voxels)."
+
             raise DataError(f"{file.path} holds {len(matrices)} arrays of two axes, not one. It has: {listed}. {what}")
+
         key = matrices[0]
+
     return file[key]
 
 
@@ -339,6 +409,7 @@ def narrow(array: np.ndarray, what: str) -> np.ndarray:
     """float32 copy in native order; warns when finite values overflow to infinity."""
     with np.errstate(over="ignore"):
         out = np.asarray(array, dtype=np.float32)
+
     if array.dtype.kind == "f" and array.dtype.itemsize > 4:
         lost = np.isinf(out) & np.isfinite(array)
         if lost.any():
@@ -350,4 +421,5 @@ def narrow(array: np.ndarray, what: str) -> np.ndarray:
                 PhospheneWarning,
                 stacklevel=3,
             )
+
     return out

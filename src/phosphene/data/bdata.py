@@ -37,7 +37,8 @@ class BData:
 
     Parameters
     ----------
-    path : the file
+    path : str or Path
+        the file
 
     Raises
     ------
@@ -55,6 +56,7 @@ class BData:
                 f"{self.path} has no {' and no '.join(lacking)}, so it is no BData file; it holds "
                 f"{', '.join(list(file.shapes)[:6])}."
             )
+
         self.shape = file.shapes["dataset"]
         keys = self._texts("metadata/key")
         values = np.asarray(file["metadata/value"], dtype=np.float64)
@@ -62,15 +64,19 @@ class BData:
             hint = ""
             if len(self.shape) == 2 and values.shape[-1] == self.shape[0]:
                 hint = " The metadata describe as many columns as there are rows: 'dataset' is transposed."
+
             raise DataError(
                 f"'dataset' in {self.path} is {self.shape} and 'metadata/value' {values.shape}; ({len(keys)} keys, columns) "
                 f"is expected.{hint}"
             )
+
         twice = [k for k in keys if keys.count(k) > 1]
         if twice:
             raise DataError(f"the key '{twice[0]}' stands {keys.count(twice[0])} times in {self.path}; keep one.")
+
         self.values = dict(zip(keys, values, strict=True))
         self.names: dict[str, dict[float, str]] = {}
+
         for name in file.shapes:
             if name.startswith("vmap/") and name.count("/") == 2:
                 _, key, number = name.split("/")
@@ -92,11 +98,12 @@ class BData:
 
         Parameters
         ----------
-        expression : a key, or several joined by ``+`` (union), ``&`` (intersection) or ``-`` (without), left to right
+        expression : str
+            a key, or several joined by ``+`` (union), ``&`` (intersection) or ``-`` (without), left to right
 
         Returns
         -------
-        (n_columns,) bool
+        ndarray of shape (n_columns,), bool
 
         Raises
         ------
@@ -105,19 +112,24 @@ class BData:
         """
         mask: np.ndarray | None = None
         operation = "+"
+
         for part in expression.replace("&", " & ").replace("+", " + ").replace(" - ", " \0 ").split():
             if part in "+&\0":
                 operation = part
                 continue
+
             if part not in self.values:
                 raise DataError(f"{self.path} has no key '{part}'. {did_you_mean(part, self.keys)}")
+
             mine = self.values[part] == 1
             if mask is None:
                 mask = mine
             else:
                 mask = {"+": mask | mine, "&": mask & mine, "\0": mask & ~mine}[operation]
+
         if mask is None:
             raise DataError(f"a key was expected, but '{expression}' is empty. {did_you_mean('', self.keys)}")
+
         return mask
 
     def select(self, expression: str) -> np.ndarray:
@@ -127,11 +139,13 @@ class BData:
         where = np.flatnonzero(self.columns(expression))
         if not where.size:
             return np.empty((self.shape[0], 0))
+
         try:
             with h5py.File(self.path, "r") as file:
                 block = file["dataset"][:, where[0] : where[-1] + 1]
         except (OSError, RuntimeError) as error:
             raise DataError(f"{self.path} is damaged ({error}). Download it again.") from error
+
         return block[:, where - where[0]]
 
     def column(self, key: str) -> np.ndarray:
@@ -139,6 +153,7 @@ class BData:
         block = self.select(key)
         if block.shape[1] != 1:
             raise DataError(f"'{key}' marks {block.shape[1]} columns of {self.path}; one is expected.")
+
         return block[:, 0]
 
     def named(self, key: str) -> np.ndarray:
@@ -151,13 +166,16 @@ class BData:
         at = np.flatnonzero(self.columns(VOXELS))
         if not at.size:
             raise DataError(f"'{VOXELS}' marks no column of {self.path}; there are no voxels.")
+
         out: dict[str, np.ndarray] = {}
         for key, name in _COORDINATES.items():
             if key in self.values:
                 out[name] = self.values[key][at]
+
         for key, values in self.values.items():
             if key.startswith("ROI_"):
                 out[ROI + key.removeprefix("ROI_")] = values[at] == 1
+
         return pd.DataFrame(out, index=pd.RangeIndex(at.size))
 
     def rows(self) -> Rows:
@@ -167,7 +185,8 @@ class BData:
 
 class _VoxelRows:
     def __init__(self, file: BData) -> None:
-        self.path, self.at = file.path, np.flatnonzero(file.columns(VOXELS))
+        self.path = file.path
+        self.at = np.flatnonzero(file.columns(VOXELS))
         self.shape = (file.shape[0], len(self.at))
 
     def __getitem__(self, rows: Any) -> np.ndarray:
@@ -176,13 +195,18 @@ class _VoxelRows:
         index = np.arange(self.shape[0])[rows]
         if not np.size(index):
             return np.empty((*np.shape(index), self.shape[1]), dtype=np.float32)
-        low, high = int(np.min(index)), int(np.max(index)) + 1
-        first, last = self.at[0], self.at[-1] + 1
+
+        low = int(np.min(index))
+        high = int(np.max(index)) + 1
+        first = self.at[0]
+        last = self.at[-1] + 1
+
         try:
             with h5py.File(self.path, "r") as file:
                 block = file["dataset"][low:high, first:last]
         except (OSError, RuntimeError, KeyError) as error:
             raise DataError(f"{self.path} is damaged ({error}). Download it again.") from error
+
         return block[np.asarray(index) - low][..., self.at - first]
 
 
@@ -229,28 +253,39 @@ class BDataFile:
         (name,) = self.subjects(path, options)
         if subject not in (None, name):
             raise DataError(f"{path} has no subject '{subject}'. {did_you_mean(subject, [name])}")
+
         file = BData(path)
         key = options.stimulus or next((k for k in ("stimulus_id", "image_index", "Label") if k in file.keys), None)
         if key is None:
             raise ConfigError(f"say with stimulus=KEY what was shown; {path} has the keys {', '.join(file.keys)}.")
+
         shown = file.named(key)
         table = {"trial": np.arange(file.shape[0]), "stimulus": shown}
+
         for column, chosen in (("session", options.session), ("run", options.run)):
             if chosen is not None and chosen in file.keys:
                 table[column] = np.rint(file.column(chosen)).astype(np.int64)
+
         trials = Trials(file.rows(), pd.DataFrame(table), file.voxels(), name, {"file": Path(path).name})
         ids = trials.stimulus_ids
         category = None
+
         if options.category is not None:
             of = dict(zip(shown, file.named(options.category), strict=True))
             category = np.asarray([of[i] for i in ids], dtype=object)
+
         splits = {}
         if options.data_type is not None and options.data_type in file.keys:
             kind = file.column(options.data_type)
-            items = shown if options.unit == "stimulus" else trials.table["trial"].astype(str).to_numpy()
+            if options.unit == "stimulus":
+                items = shown
+            else:
+                items = trials.table["trial"].astype(str).to_numpy()
+
             sides = [tuple(pd.unique(items[kind == k])) for k in (1, 2)]
             if all(sides):
                 splits["file"] = Split("file", *sides, options.unit, note=f"from {options.data_type}")
+
         return Dataset(Path(path).stem, Stimuli(ids, category=category), {name: trials}, splits, about(self))
 
     def check(self, path: Path, options: BDataOptions) -> list[Finding]:
@@ -260,5 +295,6 @@ class BDataFile:
             trials = self.load(path, options).trials()
         except PhospheneError as error:
             return [Finding("problem", "file", str(error))]
+
         detail = f"{Path(path).name}: {len(trials)} rows, {trials.n_voxels} voxels, keys {', '.join(file.keys)}."
         return [Finding("ok", "file", detail)]

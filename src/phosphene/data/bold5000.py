@@ -94,7 +94,12 @@ class BOLD5000:
         for place in (root, root / "bold5000", root / "BOLD5000"):
             if (place / _BETAS).is_dir():
                 return place
-        names = sorted(p.name for p in root.iterdir() if not p.name.startswith(".")) if root.is_dir() else []
+
+        if root.is_dir():
+            names = sorted(p.name for p in root.iterdir() if not p.name.startswith("."))
+        else:
+            names = []
+
         raise DataError(
             f"BOLD5000 was looked for as {_BETAS} in {root} and {root / 'bold5000'}, but {root} holds "
             f"{', '.join(names[:8]) or 'nothing'}. Unpack the archive of ROI betas there."
@@ -105,10 +110,12 @@ class BOLD5000:
         folder = Path(path) / _BETAS
         if not folder.is_dir():
             raise DataError(f"{path} has no folder {_BETAS}. Unpack the archive of ROI betas there.")
+
         names = [m for p in folder.iterdir() if (m := _NAME.fullmatch(p.name))]
         found = sorted({m[1] for m in names if m[2] == options.betas})
         if not found:
             raise DataError(f"{Path(path) / _BETAS} has no CSIk_GLMbetas-{options.betas}_allses_*.npy; fetch them.")
+
         return tuple(found)
 
     def load(self, path: Path, options: BOLD5000Options, subject: str | None = None) -> Dataset:
@@ -116,9 +123,10 @@ class BOLD5000:
 
         Returns
         -------
-        Dataset. Stimulus ids are the names in the presentation lists without ``rep_``; ``category`` is the collection
-        (COCO, ImageNet, Scene). Voxels stand ROI by ROI, left hemisphere first. The split ``bold5000-113`` tests the
-        repeated pictures that were shown, all their trials, and trains on the others.
+        Dataset
+            Stimulus ids are the names in the presentation lists without ``rep_``; ``category`` is the collection (COCO,
+            ImageNet, Scene). Voxels stand ROI by ROI, left hemisphere first. The split ``bold5000-113`` tests the
+            repeated pictures that were shown, all their trials, and trains on the others.
 
         Raises
         ------
@@ -129,44 +137,57 @@ class BOLD5000:
         known = self.subjects(path, options)
         if subject is not None and subject not in known:
             raise DataError(f"{path} has no subject '{subject}'. {did_you_mean(subject, known)}")
+
         people = {s: _trials(path, s, options) for s in ([subject] if subject else known)}
         ids = list(dict.fromkeys(i for t in people.values() for i in t.stimulus_ids))
         repeated = _repeated(path)
         test = [i for i in repeated if i in set(ids)]
+
         if not test:
             raise DataError(
                 f"none of the {len(repeated)} pictures in {path / _REPEATED} was shown: they look like '{repeated[0]}', those "
                 f"in the lists like '{ids[0]}'. Fetch list and lists from one release."
             )
+
         train = [i for i in ids if i not in set(test)]
         note = f"{len(test)} of {len(repeated)} repeated pictures were shown and test; the others train."
         splits = {"bold5000-113": Split("bold5000-113", tuple(train), tuple(test), note=note)}
+
         return Dataset("bold5000", _stimuli(path, ids, options), people, splits, about(self, betas=options.betas))
 
     def check(self, path: Path, options: BOLD5000Options) -> list[Finding]:
         """Trials and voxels of every subject beside the published counts."""
-        path, out = Path(path), []
+        path = Path(path)
+        out = []
+
         try:
-            names, repeated = self.subjects(path, options), _repeated(path)
+            names = self.subjects(path, options)
+            repeated = _repeated(path)
         except PhospheneError as error:
             return [Finding("problem", "files", str(error))]
+
         if len(repeated) != N_REPEATED:
             detail = f"{path / _REPEATED} names {len(repeated)} pictures; {N_REPEATED} are published."
             out.append(Finding("problem", "repeated pictures", detail, "Fetch the list again."))
+
         for name in names:
             try:
                 trials = _trials(path, name, options)
             except PhospheneError as error:
                 out.append(Finding("problem", name, str(error)))
                 continue
+
             out += _check_counts(trials, repeated, options)
+
         if not (path / _PICTURES).is_dir():
             hint = ""
             if list((path / _PICTURES).parent.rglob("img_dict.npy")):
                 hint = " img_dict.npy of MinD-Vis is a pickle and is never opened."
+
             out.append(
                 Finding("note", "pictures", f"{path / _PICTURES} is not there.{hint}", "Fetch the stimulus pictures.")
             )
+
         return out
 
 
@@ -179,7 +200,8 @@ class JoinedRows:
 
     Parameters
     ----------
-    parts : each (n, voxels of one file)
+    parts : sequence of ndarray
+        each (n, voxels of one file)
     """
 
     parts: Sequence[np.ndarray]
@@ -200,38 +222,55 @@ def _roi_files(path: Path, subject: str, options: BOLD5000Options) -> dict[tuple
         match = _NAME.fullmatch(file.name)
         if match is None or match[2] != options.betas:
             continue
-        name, side = match[3] + match[4], match[3]
+
+        name = match[3] + match[4]
+        side = match[3]
+
         if options.strict_names:
             roi = next((r for r in ROIS if r in name), match[4])
         else:
             roi = ALIASES.get(name, name)[2:]
+
         if (roi, side) in there:
             raise DataError(
                 f"{there[roi, side].name} and {file.name} are both the {side} {roi} of {subject}; remove one."
             )
+
         there[roi, side] = file
+
     out = {}
     for roi in options.rois:
         sides = [s for s in ("LH", "RH") if (roi, s) in there]
         if len(sides) == 1:
-            missing = "RH" if sides == ["LH"] else "LH"
+            if sides == ["LH"]:
+                missing = "RH"
+            else:
+                missing = "LH"
+
             raise DataError(
                 f"{subject} has {there[roi, sides[0]].name} but no {missing}{roi}; fetch the other hemisphere."
             )
+
         if not sides:
             if options.strict_names and roi in ROIS:
                 continue  # what the published loaders do
+
             known = sorted({r for r, _ in there})
             raise DataError(f"{subject} has no files of the ROI {roi} in {path / _BETAS}. {did_you_mean(roi, known)}")
+
         out |= {(roi, s): there[roi, s] for s in sides}
+
     if not out:
         raise DataError(f"{subject} has no files of the ROIs {', '.join(options.rois)} in {path / _BETAS}.")
+
     return out
 
 
 def _trials(path: Path, subject: str, options: BOLD5000Options) -> Trials:
     table = _shown(path, subject, options)
-    parts, columns = [], []
+    parts = []
+    columns = []
+
     for (roi, side), file in _roi_files(path, subject, options).items():
         matrix = real_matrix(open_arrays(file)["array"], str(file))
         if len(matrix) != len(table):
@@ -240,18 +279,27 @@ def _trials(path: Path, subject: str, options: BOLD5000Options) -> Trials:
             hint = (
                 f"Trials in the lists by session: {listed}. If the betas cover some sessions only, say sessions=[...]."
             )
+
             if matrix.shape[1] == len(table):
                 hint = "It is transposed (voxels, trials)."
+
             raise DataError(
                 f"{file.name} has {len(matrix)} rows (shape {matrix.shape}), but the presentation lists of {subject} have "
                 f"{len(table)} trials. {hint}"
             )
+
         parts.append(matrix)
         columns.append(pd.DataFrame({"roi": roi, "hemisphere": side}, index=range(matrix.shape[1])))
+
     voxels = pd.concat(columns, ignore_index=True)
     for roi in dict.fromkeys(voxels["roi"]):
         voxels[ROI + roi] = voxels["roi"] == roi
-    names = "strict" if options.strict_names else "aliased"
+
+    if options.strict_names:
+        names = "strict"
+    else:
+        names = "aliased"
+
     provenance = {"betas": options.betas, "unit": "percent signal change", "names": names}
     return Trials(JoinedRows(parts), table, voxels.drop(columns="roi"), subject, provenance)
 
@@ -261,22 +309,32 @@ def _shown(path: Path, subject: str, options: BOLD5000Options) -> pd.DataFrame:
     folder = path / _LISTS / subject
     if not folder.is_dir():
         raise DataError(f"{folder} is not there, so nothing says what {subject} saw; fetch the presentation lists.")
+
     sessions = [f for f in folder.iterdir() if f.is_dir() and not is_litter(f.relative_to(folder))]
     numbered = sorted((_number(f.name, "sess"), f) for f in sessions)
     wanted = options.sessions
+
     if wanted is not None:
-        wanted = tuple(range(1, wanted + 1)) if isinstance(wanted, int) else wanted
+        if isinstance(wanted, int):
+            wanted = tuple(range(1, wanted + 1))
+
         lacking = sorted(set(wanted) - {n for n, _ in numbered})
         if lacking or not wanted:
             raise ConfigError(f"{folder} has no session {lacking[:1]}; it has {[n for n, _ in numbered]}.")
+
         numbered = [(n, f) for n, f in numbered if n in wanted]
     else:
-        gaps = sorted(set(range(1, numbered[-1][0] + 1)) - {n for n, _ in numbered}) if numbered else []
+        if numbered:
+            gaps = sorted(set(range(1, numbered[-1][0] + 1)) - {n for n, _ in numbered})
+        else:
+            gaps = []
+
         if gaps:
             raise DataError(
                 f"session {', '.join(map(str, gaps))} of {subject} is missing in {folder}, so rows of betas and lists would "
                 "not match. Fetch it, or name the sessions that the betas cover with sessions=[...]."
             )
+
     rows = []
     for session, place in numbered:
         files = [f for f in place.iterdir() if f.suffix == ".txt" and not is_litter(f.relative_to(place))]
@@ -284,10 +342,12 @@ def _shown(path: Path, subject: str, options: BOLD5000Options) -> pd.DataFrame:
             for line in read_text(file, "the presentation list").splitlines():
                 if name := line.strip():
                     rows.append((name.removeprefix("rep_"), session, run, name.startswith("rep_")))
+
     if not rows:
         raise DataError(
             f"{folder} holds no presentation list (.txt); it has {len(sessions)} session folders. Fetch them."
         )
+
     return pd.DataFrame(rows, columns=["stimulus", "session", "run", "is_repeat"])
 
 
@@ -295,6 +355,7 @@ def _number(name: str, word: str) -> int:
     match = re.search(rf"{word}(\d+)", name)
     if match is None:
         raise DataError(f"'{name}' should hold {word} and a number, as {word}01; rename or remove it.")
+
     return int(match[1])
 
 
@@ -302,12 +363,15 @@ def _repeated(path: Path) -> list[str]:
     file = path / _REPEATED
     if not file.is_file():
         raise DataError(f"{file} is not there; without it training and test cannot be told apart. Fetch it.")
+
     names = [
         n for line in read_text(file, "the repeated pictures").splitlines() if (n := line.strip().removeprefix("rep_"))
     ]
+
     again = pd.Index(names).duplicated()
     if again.any():
         raise DataError(f"'{names[int(np.flatnonzero(again)[0])]}' stands twice in {file}; fetch it again.")
+
     return names
 
 
@@ -324,7 +388,10 @@ def collection(name: str) -> str:
     """
     if name.startswith("COCO_"):
         return "COCO"
-    return "ImageNet" if re.match(r"n\d{8}_", name) else "Scene"
+    if re.match(r"n\d{8}_", name):
+        return "ImageNet"
+
+    return "Scene"
 
 
 def _stimuli(path: Path, ids: list[str], options: BOLD5000Options) -> Stimuli:
@@ -332,35 +399,60 @@ def _stimuli(path: Path, ids: list[str], options: BOLD5000Options) -> Stimuli:
     category = np.asarray([collection(i) for i in ids], dtype=object)
     if not (path / _PICTURES).is_dir():
         return Stimuli(names, category=category)
+
     images, present = pictures_of(path / _PICTURES, ids, options.image_size)
     return Stimuli(names, images, category=category, present=present)
 
 
 def _check_counts(trials: Trials, repeated: list[str], options: BOLD5000Options) -> list[Finding]:
-    name, out = trials.subject, []
+    name = trials.subject
+    out = []
     expected = TRIALS.get(name)
-    level: Level = "ok" if len(trials) == expected else "problem"
+
+    level: Level
+    if len(trials) == expected:
+        level = "ok"
+    else:
+        level = "problem"
+
     n_sessions = trials.table["session"].nunique()
-    said = "as published" if level == "ok" else f"{expected} are published"
+    if level == "ok":
+        said = "as published"
+    else:
+        said = f"{expected} are published"
+
     out.append(Finding(level, f"{name} trials", f"{len(trials)} in {n_sessions} sessions; {said}."))
     if n_sessions < 15:
         shown = set(trials.stimuli)
         gone = [i for i in repeated if i not in shown]
         detail = f"{n_sessions} of 15 sessions; {len(gone)} of {len(repeated)} repeated pictures were never shown."
         out.append(Finding("note", f"{name} sessions", detail, "They are left out of the test set."))
+
     counts = pd.Series(trials.stimuli).value_counts()
     odd = sorted(set(counts.index[counts > 1]) - set(repeated))
     if odd:
         detail = f"{len(odd)} pictures repeat but are not in the list of repeated ones, first '{odd[0]}'."
         out.append(Finding("note", f"{name} repeats", detail, "They train, each showing as a trial of its own."))
+
     if options.rois == ROIS:
         total = (STRICT_VOXELS if options.strict_names else VOXELS).get(name)
         sizes = {r: int(trials.roi(r).sum()) for r in trials.rois}
         wrong = [r for r, n in SIZES.get(name, {}).items() if sizes.get(r) != n]
-        level = "ok" if trials.n_voxels == total and not wrong else "problem"
-        said = "as published" if level == "ok" else f"{total} are published"
+
+        if trials.n_voxels == total and not wrong:
+            level = "ok"
+        else:
+            level = "problem"
+
+        if level == "ok":
+            said = "as published"
+        else:
+            said = f"{total} are published"
+
         if wrong:
             said += f"; {', '.join(f'{r} has {SIZES[name][r]} there' for r in wrong)}"
+
         listed = ", ".join(f"{r} {n}" for r, n in sizes.items())
         out.append(Finding(level, f"{name} voxels", f"{trials.n_voxels}: {listed}; {said}."))
+
     return out

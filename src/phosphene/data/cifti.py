@@ -25,9 +25,12 @@ class Cortex:
 
     Parameters
     ----------
-    path : of the file, for messages
-    columns, vertices : hemisphere to (n,) int, place in the file and vertex on the surface
-    n_vertices : hemisphere to the number of vertices of the surface
+    path : Path
+        of the file, for messages
+    columns, vertices : dict of {str: ndarray}
+        hemisphere to (n,) int, place in the file and vertex on the surface
+    n_vertices : dict of {str: int}
+        hemisphere to the number of vertices of the surface
     """
 
     path: Path
@@ -38,12 +41,16 @@ class Cortex:
     @classmethod
     def of(cls, path: Path, axis: Any) -> Cortex:
         """From the axis of brain models of a CIFTI file."""
-        columns, vertices, n_vertices = {}, {}, {}
+        columns = {}
+        vertices = {}
+        n_vertices = {}
+
         for side, structure in CORTEX.items():
             at = np.flatnonzero(axis.name == structure)
             if at.size:
                 columns[side], vertices[side] = at, np.asarray(axis.vertex[at], dtype=np.int64)
                 n_vertices[side] = int(axis.nvertices[structure])
+
         return cls(path, columns, vertices, n_vertices)
 
 
@@ -53,8 +60,10 @@ class Parcels:
 
     Parameters
     ----------
-    cortex : of its file
-    names : hemisphere to (n_vertices,) name of the parcel of each vertex, without hemisphere; empty outside
+    cortex : Cortex
+        of its file
+    names : dict of {str: ndarray}
+        hemisphere to (n_vertices,) name of the parcel of each vertex, without hemisphere; empty outside
     """
 
     cortex: Cortex
@@ -65,12 +74,15 @@ class Parcels:
 
         Parameters
         ----------
-        cortex : of that file
-        areas : names of parcels, in the order their grayordinates take; in each the left hemisphere first, by vertex
+        cortex : Cortex
+            of that file
+        areas : sequence of str
+            names of parcels, in the order their grayordinates take; in each the left hemisphere first, by vertex
 
         Returns
         -------
-        table with the columns ``area``, ``hemisphere``, ``vertex`` and ``column``, the place in that file
+        DataFrame
+            table with the columns ``area``, ``hemisphere``, ``vertex`` and ``column``, the place in that file
 
         Raises
         ------
@@ -83,24 +95,30 @@ class Parcels:
                 f"{cortex.path} has no cortex of {' and '.join(missing)}, which {self.cortex.path.name} parcels. It needs "
                 "both hemispheres; fetch the whole file."
             )
+
         known = sorted({n for names in self.names.values() for n in np.unique(names) if n})
         rows = []
+
         for area in areas:
             if area not in known:
                 raise DataError(f"{self.cortex.path} has no parcel '{area}'. {did_you_mean(area, known)}")
+
             for side, names in self.names.items():
                 if cortex.n_vertices[side] != len(names):
                     raise DataError(
                         f"{cortex.path} lies on a surface of {cortex.n_vertices[side]} vertices ({side}), but "
                         f"{self.cortex.path} on one of {len(names)}. Take both in one resolution, such as 32k_fs_LR."
                     )
+
                 order = np.argsort(cortex.vertices[side], kind="stable")
                 vertices = cortex.vertices[side][order]
                 mine = names[vertices] == area
                 part = {"area": area, "hemisphere": side, "vertex": vertices[mine]}
                 rows.append(pd.DataFrame({**part, "column": cortex.columns[side][order][mine]}))
+
             if not sum(len(r) for r in rows[-len(self.names) :]):
                 raise DataError(f"no grayordinate of {cortex.path} is in the parcel '{area}' of {self.cortex.path}.")
+
         return pd.concat(rows, ignore_index=True)
 
 
@@ -117,16 +135,20 @@ def open_cifti(path: str | Path) -> Any:
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path} is {'a folder' if path.is_dir() else 'not there'}; a CIFTI file is expected.")
+
     try:
         image = nib.load(path)
     except Exception as error:  # a broken header makes nibabel raise anything
         raise DataError(f"{path} cannot be opened ({error}); a CIFTI file is expected. Copy it again.") from error
+
     if not isinstance(image, nib.Cifti2Image):
         raise DataError(f"{path} is a {type(image).__name__}, no CIFTI-2 file; fetch the .dtseries.nii or .dlabel.nii.")
+
     needed = int(image.dataobj.offset) + int(np.prod(image.shape)) * image.get_data_dtype().itemsize
     there = path.stat().st_size
     if there < needed:
         raise DataError(f"{path} is truncated: its header promises {needed} bytes, {there} are there. Copy it again.")
+
     return image
 
 
@@ -148,18 +170,22 @@ def read_parcels(path: str | Path) -> Parcels:
     axis = image.header.get_axis(0)
     if not isinstance(axis, nib.cifti2.LabelAxis):
         raise DataError(f"{path} holds no labels but {type(axis).__name__}; a parcellation (.dlabel.nii) is expected.")
+
     table = {int(key): _bare(name) for key, (name, _) in axis.label[0].items()}
     keys = np.rint(np.asarray(image.dataobj[0])).astype(np.int64)
     unknown = sorted(set(np.unique(keys)) - set(table))
     if unknown:
         raise DataError(f"{path} uses the label {unknown[0]}, which its table does not name. Fetch it again.")
+
     cortex = Cortex.of(path, image.header.get_axis(1))
     if not cortex.columns:
         raise DataError(f"{path} has no cortical surface; a parcellation of the cortex is expected.")
+
     names = {}
     for side, columns in cortex.columns.items():
         names[side] = np.full(cortex.n_vertices[side], "", dtype=object)
         names[side][cortex.vertices[side]] = [table[k] for k in keys[columns]]
+
     return Parcels(cortex, names)
 
 
@@ -173,7 +199,11 @@ def find_parcels(folder: Path, named: str | None) -> Path:
     """
     if named is not None:
         path = Path(named)
-        return path if path.is_absolute() or path.is_file() else folder / named
+        if path.is_absolute() or path.is_file():
+            return path
+
+        return folder / named
+
     found = sorted(p for p in folder.glob("*.dlabel.nii") if not p.name.startswith("."))
     if len(found) != 1:
         there = ", ".join(p.name for p in found[:4]) or "none"
@@ -181,6 +211,7 @@ def find_parcels(folder: Path, named: str | None) -> Path:
             f"{folder} should hold one parcellation (.dlabel.nii, such as that of HCP-MMP 1.0 in 32k_fs_LR); it holds "
             f"{there}. Put it there, or name it with parcels=FILE."
         )
+
     return found[0]
 
 
@@ -189,4 +220,8 @@ def _bare(name: str) -> str:
     name = name.removesuffix("_ROI")
     for prefix in ("L_", "R_", "lh_", "rh_", "LH_", "RH_"):
         name = name.removeprefix(prefix)
-    return "" if name in ("???", "unknown", "Unknown", "Medial_Wall") else name
+
+    if name in ("???", "unknown", "Unknown", "Medial_Wall"):
+        return ""
+
+    return name

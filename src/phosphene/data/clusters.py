@@ -37,10 +37,19 @@ def directions(features: np.ndarray) -> np.ndarray:
         from scipy.linalg import svd
 
         # By the smaller side, so that 10,000 pictures of 512 numbers are a small problem.
-        gram = x.T @ x if x.shape[1] <= len(x) else x @ x.T
+        if x.shape[1] <= len(x):
+            gram = x.T @ x
+        else:
+            gram = x @ x.T
+
         vectors, values, _ = svd(gram, lapack_driver="gesdd")
         k = min(_DIMENSIONS, len(values))
-        x = x @ vectors[:, :k] if x.shape[1] <= len(x) else vectors[:, :k] * np.sqrt(values[:k])
+
+        if x.shape[1] <= len(x):
+            x = x @ vectors[:, :k]
+        else:
+            x = vectors[:, :k] * np.sqrt(values[:k])
+
     return _unit(x)
 
 
@@ -49,14 +58,19 @@ def spherical_kmeans(points: np.ndarray, k: int, rng: np.random.Generator, start
 
     Parameters
     ----------
-    points : (n, d) unit vectors, see `directions`
-    k : number of clusters, at most n
-    rng : draws the first centres (as k-means++)
-    starts : how often it starts; the best is kept
+    points : ndarray of shape (n, d)
+        unit vectors, see `directions`
+    k : int
+        number of clusters, at most n
+    rng : numpy.random.Generator
+        draws the first centres (as k-means++)
+    starts : int, default 4
+        how often it starts; the best is kept
 
     Returns
     -------
-    Clusters, none of them empty unless points coincide
+    Clusters
+        none of them empty unless points coincide
 
     Raises
     ------
@@ -69,6 +83,7 @@ def spherical_kmeans(points: np.ndarray, k: int, rng: np.random.Generator, start
     """
     if not 1 <= k <= len(points):
         raise DataError(f"{len(points)} pictures cannot be put into {k} clusters; 1 to {len(points)} are possible.")
+
     found = [_once(points, k, rng) for _ in range(starts if k > 1 else 1)]
     return min(found, key=lambda c: c.spread)
 
@@ -76,19 +91,24 @@ def spherical_kmeans(points: np.ndarray, k: int, rng: np.random.Generator, start
 def _once(points: np.ndarray, k: int, rng: np.random.Generator) -> Clusters:
     centres = _first_centres(points, k, rng)
     members = np.full(len(points), -1)
+
     for _ in range(_ITERATIONS):
         cosine = points @ centres.T
         now = cosine.argmax(axis=1)
         if np.array_equal(now, members):
             break
+
         members = now
         sums = np.zeros_like(centres)
         np.add.at(sums, members, points)
         empty = np.bincount(members, minlength=k) == 0
+
         if empty.any():  # a centre without points moves to those that are worst off
             worst = np.argsort(cosine.max(axis=1))[: empty.sum()]
             sums[empty] = points[worst]
+
         centres = _unit(sums)
+
     cosine = points @ centres.T
     return Clusters(cosine.argmax(axis=1), centres, float((1 - cosine.max(axis=1)).sum()))
 
@@ -96,12 +116,19 @@ def _once(points: np.ndarray, k: int, rng: np.random.Generator) -> Clusters:
 def _first_centres(points: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
     chosen = [int(rng.integers(len(points)))]
     distance = 1 - points @ points[chosen[0]]
+
     for _ in range(k - 1):
         weight = np.maximum(distance, 0)
         total = weight.sum()
-        at = int(rng.choice(len(points), p=weight / total)) if total > 1e-12 else int(rng.integers(len(points)))
+
+        if total > 1e-12:
+            at = int(rng.choice(len(points), p=weight / total))
+        else:
+            at = int(rng.integers(len(points)))
+
         chosen.append(at)
         distance = np.minimum(distance, 1 - points @ points[at])
+
     return points[chosen]
 
 
@@ -112,15 +139,20 @@ def number_of_clusters(
 
     Parameters
     ----------
-    points : (n, d) unit vectors; at most 2,000 of them, at random, are looked at
-    rng : draws rows, starts, and clouds without clusters: Gaussian with the covariance of the points, on the sphere
-    candidates : numbers tried, ascending
-    draws : clouds per number
+    points : ndarray of shape (n, d)
+        unit vectors; at most 2,000 of them, at random, are looked at
+    rng : numpy.random.Generator
+        draws rows, starts, and clouds without clusters: Gaussian with the covariance of the points, on the sphere
+    candidates : sequence of int, optional
+        numbers tried, ascending
+    draws : int, default 5
+        clouds per number
 
     Returns
     -------
-    int: 1 unless the widest gap is two standard errors above that of one cluster, else the smallest candidate whose gap
-    is within one of the widest
+    int
+        1 unless the widest gap is two standard errors above that of one cluster, else the smallest candidate whose gap
+        is within one of the widest
 
     References
     ----------
@@ -128,19 +160,24 @@ def number_of_clusters(
     """
     if len(points) > _MOST_ROWS:
         points = points[rng.choice(len(points), _MOST_ROWS, replace=False)]
+
     candidates = [k for k in candidates if k <= len(points) // _SMALLEST] or [1]
     root = _root(np.cov(points, rowvar=False))
     clouds = [rng.standard_normal(points.shape) @ root for _ in range(draws)]
     clouds = [_unit(cloud - cloud.mean(axis=0)) for cloud in clouds]  # as the points were made
-    gaps, errors = [], []
+    gaps = []
+    errors = []
+
     for k in candidates:
         # As many starts for the clouds as for the points: the better of two would pass for a cluster.
         own, *drawn = (np.log(max(spherical_kmeans(x, k, rng, starts=2).spread, 1e-12)) for x in (points, *clouds))
         gaps.append(np.mean(drawn) - own)
         errors.append(np.std(drawn) * np.sqrt(1 + 1 / draws))
+
     best = int(np.argmax(gaps))
     if gaps[best] < gaps[0] + 2 * errors[best]:
         return 1
+
     return next(k for k, gap in zip(candidates, gaps, strict=True) if gap >= gaps[best] - errors[best])
 
 

@@ -50,6 +50,7 @@ class Digits69(PairFile):
         found = super().check(path, options)
         if found[0].level == "problem":
             return found
+
         digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
         if digest == SHA256:
             found.append(Finding("ok", "checksum", "the bytes are those of the public file."))
@@ -62,6 +63,7 @@ class Digits69(PairFile):
                     "Scores may not compare with published ones; fetch the public file to be sure.",
                 )
             )
+
         trials = self.load(path, options).trials()
         sides = trials.table["side"].value_counts()
         counts = (int(sides.get("train", 0)), int(sides.get("test", 0)), trials.n_voxels)
@@ -75,4 +77,5 @@ class Digits69(PairFile):
                 "" if matches else "Fetch the public file again.",
             )
         )
+
         return found

@@ -47,10 +47,14 @@ class Report:
 
     Parameters
     ----------
-    fetched : files that arrived now
-    there : files that were there before
-    by_hand : files that a person must get
-    waiting : files whose terms are not accepted yet
+    fetched : tuple of Item, default ()
+        files that arrived now
+    there : tuple of Item, default ()
+        files that were there before
+    by_hand : tuple of Item, default ()
+        files that a person must get
+    waiting : tuple of Item, default ()
+        files whose terms are not accepted yet
     """
 
     fetched: tuple[Item, ...] = ()
@@ -71,7 +75,10 @@ class _Mark:
     @property
     def validator(self) -> str:
         """What ``If-Range`` takes; "" where the server gave nothing that tells versions apart."""
-        return self.etag if self.etag and not self.etag.startswith("W/") else self.modified
+        if self.etag and not self.etag.startswith("W/"):
+            return self.etag
+
+        return self.modified
 
 
 def fetch(
@@ -81,14 +88,19 @@ def fetch(
 
     Parameters
     ----------
-    plan : from ``plan.make``
-    accept_terms : whether the person accepted the terms of the set; files under terms wait without
-    policy : hosts, patience; see `Policy`
-    say : told about every file
+    plan : Plan
+        from ``plan.make``
+    accept_terms : bool, default False
+        whether the person accepted the terms of the set; files under terms wait without
+    policy : {"error", "drop", "impute"}, optional
+        hosts, patience; see `Policy`
+    say : Progress, optional
+        told about every file
 
     Returns
     -------
-    Report. Files that are there are not fetched again; interrupted ones go on.
+    Report
+        Files that are there are not fetched again; interrupted ones go on.
 
     Raises
     ------
@@ -99,41 +111,55 @@ def fetch(
     MachineError
         Too little room, said before the first request where sizes are published; or another process fetches there.
     """
-    policy, say = policy or default_policy(), say or Progress(quiet=True)
+    policy = policy or default_policy()
+    say = say or Progress(quiet=True)
     states = {i: i.state for i in plan.items}
+
     for item, state in states.items():
         if state.startswith("wrong"):
-            published = "" if item.bytes is None else f"; {item.bytes} are published"
+            if item.bytes is None:
+                published = ""
+            else:
+                published = f"; {item.bytes} are published"
+
             raise DataError(
                 f"{item.path} is there but {state}{published}. It is never overwritten: move it away and run the same "
                 "command again."
             )
+
     missing = [i for i in plan.items if states[i] != "there"]
     by_hand = tuple(i for i in missing if i.access == "manual")
     waiting = tuple(i for i in missing if i.access == "terms" and not accept_terms)
     wanted = [i for i in missing if i not in by_hand and i not in waiting]
     there = tuple(i for i in plan.items if states[i] == "there")
+
     if wanted:
         _check_room(plan, wanted)
         with atomic.explained(plan.root):
             plan.root.mkdir(parents=True, exist_ok=True)
+
         with claimed(plan.root / f"{atomic.PARTIAL}fetching") as mine:
             if not mine:
                 raise MachineError(f"another process is fetching into {plan.root}; wait for it, or stop it.")
+
             for number, item in enumerate(wanted, start=1):
                 _one(plan, item, states[item], policy, say, f"{number} of {len(wanted)}")
+
     return Report(tuple(wanted), there, by_hand, waiting)
 
 
 def _one(plan: Plan, item: Item, state: str, policy: Policy, say: Progress, place: str) -> None:
     if state != "not unpacked":
-        item = looked_up(item, policy) if item.listed else item
+        if item.listed:
+            item = looked_up(item, policy)
+
         start = time.monotonic()
         got = download(item, policy, say)
         elapsed = max(1e-3, time.monotonic() - start)
         remember(plan.root, item, got)
         name = item.path.relative_to(plan.root)
         say.say(f"{place}: {name}, {human(got['bytes'])} in {duration(elapsed)}, SHA-256 {got['sha256'][:12]}")
+
     if item.unpack is not None:
         with say.step(f"unpacking {item.path.name}"):
             unpack(item.path, item.unpack)
@@ -146,9 +172,11 @@ def _check_room(plan: Plan, wanted: list[Item]) -> None:
         if item.bytes is not None and item.state != "not unpacked":
             part = partial_path(item.path)
             needed += item.bytes - (part.stat().st_size if part.is_file() else 0)
+
     place = plan.root
     while not place.exists() and place != place.parent:
         place = place.parent
+
     free = shutil.disk_usage(place).free
     if needed > free:
         raise MachineError(
@@ -165,7 +193,8 @@ def download(item: Item, policy: Policy, say: Progress | None = None) -> dict[st
 
     Returns
     -------
-    dict with ``url, bytes, sha256, etag, date``
+    dict of {str: Any}
+        dict with ``url, bytes, sha256, etag, date``
 
     Raises
     ------
@@ -173,52 +202,84 @@ def download(item: Item, policy: Policy, say: Progress | None = None) -> dict[st
         See `fetch`. After NotAvailable and MachineError the part that arrived is kept; after DataError it is not.
     """
     policy.check(item.url)
-    part, tries, best = partial_path(item.path), 0, -1
+    part = partial_path(item.path)
+    tries = 0
+    best = -1
+
     while True:
         try:
             return _attempt(item, policy, say or Progress(quiet=True))
         except TransientError as problem:
-            kept = part.stat().st_size if part.is_file() else 0
-            tries = 1 if kept > best >= 0 else tries + 1
+            if part.is_file():
+                kept = part.stat().st_size
+            else:
+                kept = 0
+
+            if kept > best >= 0:
+                tries = 1
+            else:
+                tries = tries + 1
+
             best = max(best, kept)
             if tries >= policy.tries:
-                size = f"{human(kept)} are kept" if kept else "nothing arrived"
+                if kept:
+                    size = f"{human(kept)} are kept"
+                else:
+                    size = "nothing arrived"
+
                 raise NotAvailable(
                     f"{item.path.name} could not be fetched in {tries} tries: {problem}. {size}; run the same command again "
                     "later to go on."
                 ) from problem
+
             policy.wait(max(min(60.0, 2.0**tries), problem.after_s))
 
 
 def _attempt(item: Item, policy: Policy, say: Progress) -> dict[str, Any]:
     part = partial_path(item.path)
     mark_file = part.with_name(f"{part.name}.json")
+
     with atomic.explained(item.path):
         item.path.parent.mkdir(parents=True, exist_ok=True)
+
     mark, kept = _resumable(item, part, mark_file)
     if kept and kept == mark.total:  # stopped between the last byte and the renaming
         return _finish(item, mark, part, mark_file, kept, *_digests(part), pieces=True)
+
     headers = {}
     if kept:
         headers["Range"] = f"bytes={kept}-"
         if mark.validator:
             headers["If-Range"] = mark.validator
+
     with open_url(item.url, policy, headers) as response:
         if response.status == 416 or (response.status == 206 and not _continues(response, mark, kept)):
             _forget(part, mark_file)
             raise TransientError("the file changed on the server while it was fetched; it is fetched anew")
+
         if response.status not in (200, 206):
             raise NotAvailable(f"{item.url} answered {response.status}, which is no file. Get it by hand.")
-        kept = kept if response.status == 206 else 0
+
+        if response.status != 206:
+            kept = 0
+
         length = response.headers.get("Content-Length", "")
-        total = kept + int(length) if length.isdigit() else None
+        if length.isdigit():
+            total = kept + int(length)
+        else:
+            total = None
+
         _check_answer(item, response, total, kept)
         mark = _Mark(item.url, response.headers.get("ETag", ""), response.headers.get("Last-Modified", ""), total)
+
         with atomic.explained(item.path):
             mark_file.write_text(json.dumps(vars(mark)), encoding="utf-8")
+
         size, sha256, md5 = _receive(item, response, part, kept, total, say)
+
     if total is not None and size < total:
         raise TransientError(f"only {size} of {total} bytes arrived before the connection ended")
+
     return _finish(item, mark, part, mark_file, size, sha256, md5, pieces=bool(kept))
 
 
@@ -231,14 +292,17 @@ def _finish(
         _forget(part, mark_file)
         if pieces:  # what was kept and what came now may be of two versions: begin anew
             raise TransientError(f"what arrived in pieces is not the published file ({problem}); it is fetched anew")
+
         raise DataError(
             f"{item.path.name} from {item.url} is not the published file: {problem}. It was deleted. Try again later; if it "
             "stays so, the file was replaced there: ask its authors."
         )
+
     with atomic.explained(item.path):
         os.replace(part, item.path)
         atomic.fsync_folder(item.path.parent)
         mark_file.unlink(missing_ok=True)
+
     date = datetime.now(UTC).isoformat(timespec="seconds")
     return {"url": item.url, "bytes": size, "sha256": sha256, "etag": mark.etag, "date": date}
 
@@ -254,13 +318,18 @@ def _resumable(item: Item, part: Path, mark_file: Path) -> tuple[_Mark, int]:
     """What the part that is there belongs to, and how much of it counts."""
     if not part.is_file():
         return _Mark(), 0
+
     try:
         mark = _Mark(**json.loads(mark_file.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return _Mark(), 0
+
     # Without a checksum to end with, only a version that the server names can be continued.
     certain = mark.validator or len(item.sha256) == 64 or item.md5
-    return (mark, part.stat().st_size) if mark.url == item.url and certain else (_Mark(), 0)
+    if mark.url == item.url and certain:
+        return (mark, part.stat().st_size)
+
+    return (_Mark(), 0)
 
 
 def _continues(response: HTTPResponse, mark: _Mark, kept: int) -> bool:
@@ -270,7 +339,10 @@ def _continues(response: HTTPResponse, mark: _Mark, kept: int) -> bool:
         return False
     if mark.total is not None and told[3] not in ("*", str(mark.total)):
         return False
-    etag, modified = response.headers.get("ETag", ""), response.headers.get("Last-Modified", "")
+
+    etag = response.headers.get("ETag", "")
+    modified = response.headers.get("Last-Modified", "")
+
     return not (mark.etag and etag and etag != mark.etag) and not (
         mark.modified and modified and modified != mark.modified
     )
@@ -282,13 +354,16 @@ def _check_answer(item: Item, response: HTTPResponse, total: int | None, kept: i
         raise DataError(
             f"{item.url} came re-packed ({response.headers['Content-Encoding']}) though this was not allowed."
         )
+
     if response.headers.get_content_type() in ("text/html", "application/xhtml+xml"):
         raise _page(item, response.read(4096))
+
     if item.bytes is not None and total is not None and total != item.bytes:
         raise DataError(
             f"{item.path.name} should have {item.bytes} bytes as published, but the server has {total}: it was replaced, or "
             f"{item.url} now leads elsewhere. Nothing was fetched; ask its authors."
         )
+
     free = shutil.disk_usage(item.path.parent).free
     if total is not None and total - kept > free:
         raise MachineError(
@@ -301,44 +376,57 @@ def _receive(
     item: Item, response: HTTPResponse, part: Path, kept: int, total: int | None, say: Progress
 ) -> tuple[int, str, str]:
     """Write what comes behind what is kept; total size, SHA-256 and MD5 of both together."""
-    sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+    sha256 = hashlib.sha256()
+    md5 = hashlib.md5(usedforsecurity=False)
     most = item.bytes if item.bytes is not None else total
     size = kept
+
     with atomic.explained(item.path):
         out = open(part, "r+b" if kept else "wb")  # noqa: SIM115  closed below; reading errors are not writing errors
+
     with out:
         for _ in range(kept // _BLOCK + 1 if kept else 0):
             block = out.read(_BLOCK)
             sha256.update(block)
             md5.update(block)
+
         out.seek(kept)
         out.truncate()
         shown = time.monotonic()
+
         while True:
             try:
                 block = response.read(_BLOCK)
             except (OSError, HTTPException) as error:
                 out.flush()
                 raise TransientError(f"the connection broke after {size} bytes ({type(error).__name__})") from error
+
             if not block:
                 break
+
             if size == 0:
                 _check_head(item, block)
+
             size += len(block)
             if most is not None and size > most:
                 out.close()
                 _forget(part, part.with_name(f"{part.name}.json"))
                 raise DataError(f"{item.url} sends more than the {most} bytes of {item.path.name}; it was deleted.")
+
             sha256.update(block)
             md5.update(block)
+
             with atomic.explained(item.path):
                 out.write(block)
+
             if time.monotonic() - shown > 10:
                 shown = time.monotonic()
                 say.say(f"  {item.path.name}: {human(size)}{f' of {human(most)}' if most else ''}")
+
         with atomic.explained(item.path):
             out.flush()
             os.fsync(out.fileno())
+
     return size, sha256.hexdigest(), md5.hexdigest()
 
 
@@ -352,6 +440,7 @@ def _wrong(item: Item, size: int, sha256: str, md5: str) -> str:
         return f"its SHA-256 begins with {sha256[:12]}, the published one with {item.sha256[:12]}"
     if item.md5 and md5 != item.md5:
         return f"its MD5 is {md5}, {item.md5} is published"
+
     return ""
 
 
@@ -359,6 +448,7 @@ def _check_head(item: Item, head: bytes) -> None:
     """Raise DataError when a file does not begin as its kind does."""
     if head.lstrip(b"\xef\xbb\xbf \t\r\n")[:20].lower().startswith(_HTML):
         raise _page(item, head)
+
     if not looks_like(item.kind, head):
         raise DataError(
             f"{item.path.name} from {item.url} should be a {item.kind} file, but begins with {head[:12]!r}. It was not kept; "
@@ -383,6 +473,7 @@ def looks_like(kind: str, head: bytes) -> bool:
         "torch": (b"PK\x03\x04", b"\x80"),
         "zip": (b"PK\x03\x04",),
     }
+
     if kind in begins:
         return head.startswith(begins[kind])
     if kind == "json":
@@ -391,12 +482,17 @@ def looks_like(kind: str, head: bytes) -> bool:
         return head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**27
     if kind == "text":
         return b"\0" not in head[:4096]
+
     return True
 
 
 def _page(item: Item, head: bytes) -> DataError:
     found = re.search(rb"<title[^>]*>(.*?)</title>", head[:4096], re.IGNORECASE | re.DOTALL)
-    title = "".join(c for c in found[1].decode("utf-8", "replace") if c.isprintable()).strip()[:80] if found else ""
+    if found:
+        title = "".join(c for c in found[1].decode("utf-8", "replace") if c.isprintable()).strip()[:80]
+    else:
+        title = ""
+
     return DataError(
         f"a web page{f' titled {title!r}' if title else ''} came in place of {item.path.name}: probably a login, licence or "
         f"error page. Open {item.url} in a browser, accept what it asks, and put the file at {item.path}."

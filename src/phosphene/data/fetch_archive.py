@@ -27,9 +27,12 @@ class Limits:
 
     Parameters
     ----------
-    members : most entries
-    ratio : most bytes for each byte of the archive, over all; arrays of zeros reach about 1000
-    ratio_above : bytes below which any ratio is fine
+    members : int, default 200000
+        most entries
+    ratio : float, default 100.0
+        most bytes for each byte of the archive, over all; arrays of zeros reach about 1000
+    ratio_above : int, optional
+        bytes below which any ratio is fine
     """
 
     members: int = 200_000
@@ -42,13 +45,17 @@ def unpack(archive: Path, folder: Path, limits: Limits | None = None) -> Path:
 
     Parameters
     ----------
-    archive : the file
-    folder : to make; a folder of its name in the archive becomes it, otherwise it takes all there is
-    limits : see `Limits`
+    archive : Path
+        the file
+    folder : Path
+        to make; a folder of its name in the archive becomes it, otherwise it takes all there is
+    limits : Limits, optional
+        see `Limits`
 
     Returns
     -------
-    `folder`
+    Path
+        `folder`
 
     Raises
     ------
@@ -69,6 +76,7 @@ def unpack(archive: Path, folder: Path, limits: Limits | None = None) -> Path:
         raise
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, RuntimeError, OSError) as error:
         raise DataError(f"{archive} is damaged or no archive ({error}). Delete it and fetch it again.") from error
+
     return folder
 
 
@@ -77,25 +85,31 @@ def _extract(archive: Path, place: Path, limits: Limits) -> None:
     most = max(limits.ratio_above, limits.ratio * archive.stat().st_size)
     seen: set[str] = set()
     total = 0
+
     for name, size, is_folder, opened in _members(archive):
         target = place / _checked(name, archive)
         key = os.path.normcase(str(target)).casefold()
         if key in seen and not is_folder:
             raise DataError(f"{archive} holds '{name}' twice, so it is not clear which counts; it was not unpacked.")
+
         seen.add(key)
         total += size
         if len(seen) > limits.members:
             raise DataError(f"{archive} holds more than {limits.members} entries; it was not unpacked.")
+
         if total > most:
             raise DataError(
                 f"{archive} of {archive.stat().st_size} bytes would become more than {int(most)} bytes: an archive bomb? It "
                 "was not unpacked; look into it by hand if you trust it."
             )
+
         if total > room:
             raise MachineError(f"{archive} needs more than the {room / 1e9:.1f} GB that are free at {place.parent}.")
+
         if is_folder:
             target.mkdir(parents=True, exist_ok=True)
             continue
+
         target.parent.mkdir(parents=True, exist_ok=True)
         with opened() as source, open(target, "xb") as out:
             written = 0
@@ -103,7 +117,9 @@ def _extract(archive: Path, place: Path, limits: Limits) -> None:
                 written += len(block)
                 if written > size:
                     raise DataError(f"'{name}' in {archive} is larger than it claims; it was not unpacked.")
+
                 out.write(block)
+
             if written < size:
                 raise DataError(f"'{name}' in {archive} is cut off; delete the archive and fetch it again.")
 
@@ -118,16 +134,21 @@ def _members(archive: Path) -> Iterator[tuple[str, int, bool, Callable[[], IO[by
                     raise DataError(f"'{info.filename}' in {archive} is a link or device; it was not unpacked.")
                 if info.flag_bits & 1:
                     raise DataError(f"'{info.filename}' in {archive} is encrypted; unpack it by hand.")
+
                 # orig_filename: zipfile itself already cuts names at a NUL and turns separators.
                 if not _is_litter(info.filename):
                     yield info.orig_filename, info.file_size, info.is_dir(), lambda info=info: opened.open(info)
+
         return
+
     with tarfile.open(archive, "r:*") as opened:  # not "r|*", which does not compare the checksum of gzip
         for member in opened:
             if not (member.isfile() or member.isdir()) or member.issparse():
                 raise DataError(f"'{member.name}' in {archive} is a link or device; it was not unpacked.")
+
             if not _is_litter(member.name):
                 yield member.name, member.size, member.isdir(), lambda member=member: opened.extractfile(member)
+
         while opened.fileobj.read(_BLOCK):  # its checksum stands behind the padding
             if opened.fileobj.tell() > opened.offset + 8 * _BLOCK:
                 raise DataError(f"{archive} goes on behind its last entry; it was not unpacked.")
@@ -149,20 +170,28 @@ def _checked(name: str, archive: Path) -> PurePosixPath:
         or any(ord(c) < 32 for c in name)
         or any(len(os.fsencode(p)) > 255 for p in pure.parts)
     )
+
     if bad:
         raise DataError(
             f"{archive} holds the name {name!r}, which would lie outside the folder or is no plain name. It was not "
             "unpacked: such an archive is damaged or meant to do harm."
         )
+
     return pure
 
 
 def _settle(whole: Path, place: Path, name: str) -> None:
     """The folder called `name` (or one inside another of that name) becomes the place; without one, everything does."""
     found = sorted((p for p in whole.rglob(name) if p.is_dir()), key=lambda p: len(p.parts))
-    source = found[0] if found else whole
+    if found:
+        source = found[0]
+    else:
+        source = whole
+
     while (inner := source / name).is_dir() and len(list(source.iterdir())) == 1:
         source = inner
+
     for entry in list(source.iterdir()):
         os.replace(entry, place / entry.name)
+
     shutil.rmtree(whole)

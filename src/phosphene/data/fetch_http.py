@@ -26,8 +26,10 @@ class TransientError(Exception):
 
     Parameters
     ----------
-    reason : for people
-    after_s : wait at least so long
+    reason : str
+        for people
+    after_s : float, default 0.0
+        wait at least so long
     """
 
     def __init__(self, reason: str, after_s: float = 0.0) -> None:
@@ -41,12 +43,18 @@ class Policy:
 
     Parameters
     ----------
-    hosts : host of an address to the hosts it may redirect to; a leading dot stands for any name that ends so
-    schemes : allowed; encrypted ones only by default
-    timeout_s : without a byte
-    tries : in a row without a new byte
-    wait : called with seconds between tries
-    context : of TLS; by default the machine's certificates, always checked
+    hosts : mapping of {str: sequence of str}
+        host of an address to the hosts it may redirect to; a leading dot stands for any name that ends so
+    schemes : tuple of str, default ('https',)
+        allowed; encrypted ones only by default
+    timeout_s : float, default 30.0
+        without a byte
+    tries : int, default 5
+        in a row without a new byte
+    wait : callable, optional
+        called with seconds between tries
+    context : ssl.SSLContext, optional
+        of TLS; by default the machine's certificates, always checked
     """
 
     hosts: Mapping[str, Sequence[str]]
@@ -64,6 +72,7 @@ class Policy:
                 f"{_short(url)} is not fetched: it uses '{parts.scheme}', and only {' or '.join(self.schemes)} is allowed, "
                 "because nothing else protects what arrives. Get the file by hand."
             )
+
         if parts.hostname not in self.hosts:
             raise NotAvailable(
                 f"{_short(url)} is not fetched: the host {parts.hostname} is not among those that files may come from "
@@ -72,12 +81,14 @@ class Policy:
 
     def check_redirect(self, first: str, url: str) -> None:
         """Raise NotAvailable when `first` may not send us on to `url`."""
-        origin, parts = urlsplit(first).hostname or "", urlsplit(url)
+        origin = urlsplit(first).hostname or ""
+        parts = urlsplit(url)
         if parts.scheme not in self.schemes:
             raise NotAvailable(
                 f"{origin} sends on to {_short(url)}, which is not allowed: '{parts.scheme}' does not protect what "
                 "arrives. A proxy or a login page of your network may be in between; get the file by hand."
             )
+
         host = parts.hostname or ""
         allowed = (origin, *self.hosts.get(origin, ()))
         if not any(host == a or (a.startswith(".") and host.endswith(a)) for a in allowed):
@@ -91,7 +102,8 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     max_redirections = 5
 
     def __init__(self, policy: Policy, first: str) -> None:
-        self.policy, self.first = policy, first
+        self.policy = policy
+        self.first = first
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         self.policy.check_redirect(self.first, newurl)
@@ -103,12 +115,15 @@ def open_url(url: str, policy: Policy, headers: Mapping[str, str] | None = None)
 
     Parameters
     ----------
-    url : allowed by `policy`
-    headers : further ones
+    url : str
+        allowed by `policy`
+    headers : mapping of {str: str}, optional
+        further ones
 
     Returns
     -------
-    The response, status 200, 206 or 416, to be closed by the caller
+    http.client.HTTPResponse
+        The response, status 200, 206 or 416, to be closed by the caller
 
     Raises
     ------
@@ -119,6 +134,7 @@ def open_url(url: str, policy: Policy, headers: Mapping[str, str] | None = None)
     """
     policy.check(url)
     opener = urllib.request.OpenerDirector()
+
     for handler in (
         urllib.request.ProxyHandler(),
         urllib.request.HTTPHandler(),
@@ -128,62 +144,84 @@ def open_url(url: str, policy: Policy, headers: Mapping[str, str] | None = None)
         _Redirects(policy, url),
     ):
         opener.add_handler(handler)
+
     plain = {"User-Agent": f"phosphene/{__version__}", "Accept-Encoding": "identity", "Connection": "close"}
     request = urllib.request.Request(url, headers={**plain, **(headers or {})})
+
     try:
         return opener.open(request, timeout=policy.timeout_s)
     except urllib.error.HTTPError as error:
         if error.code == 416:
             return error  # type: ignore[return-value]
+
         with error:
             if 300 <= error.code < 400 and (target := error.headers.get("Location")):
                 policy.check_redirect(url, urljoin(error.url, target))  # urllib refuses some schemes in its own words
+
             raise _of_status(url, error) from None
     except urllib.error.URLError as error:
-        reason = error.reason if isinstance(error.reason, BaseException) else OSError(str(error.reason))
+        if isinstance(error.reason, BaseException):
+            reason = error.reason
+        else:
+            reason = OSError(str(error.reason))
+
         raise _of_system(url, reason) from error
     except (OSError, http.client.HTTPException) as error:
         raise _of_system(url, error) from error
 
 
 def _of_status(url: str, error: urllib.error.HTTPError) -> Exception:
-    code, host = error.code, urlsplit(url).hostname
+    code = error.code
+    host = urlsplit(url).hostname
     if code in _TRANSIENT:
         told = error.headers.get("Retry-After", "")
         return TransientError(f"{host} answered {code} ({error.reason})", float(told) if told.isdigit() else 0.0)
+
     if code == 407:
         return _proxy_error(url, "it asks for a name and password")
+
     if code in (401, 402, 403, 451):
         return NotAvailable(
             f"{host} refuses {_short(url)} ({code} {error.reason}): the licence or the form of this file is probably not "
             "accepted yet, or an account is needed. 'phosphene data plan' shows where to accept it; get the file by hand "
             "if a login is asked for."
         )
+
     if code in (404, 410):
         return NotAvailable(
             f"{_short(url)} is no longer there ({code} {error.reason}). Look for its new place, and report it so that the "
             "table of downloads can be mended."
         )
+
     if 300 <= code < 400:
         return NotAvailable(f"{_short(url)} sends on and on ({code}) without arriving anywhere. Get the file by hand.")
+
     return NotAvailable(f"{host} answered {code} ({error.reason}) for {_short(url)}. Get the file by hand.")
 
 
 def _of_system(url: str, error: BaseException) -> Exception:
-    host, proxy = urlsplit(url).hostname, _proxy(url)
+    host = urlsplit(url).hostname
+    proxy = _proxy(url)
     if isinstance(error, ssl.SSLCertVerificationError):
         return NotAvailable(
             f"the certificate of {host} cannot be trusted ({error.verify_message}), so nothing was fetched. Behind a proxy "
             "that decrypts traffic, name your institution's certificate in the environment variable SSL_CERT_FILE; also "
             "check this machine's clock."
         )
+
     if isinstance(error, ssl.SSLError):
         return NotAvailable(f"no encrypted connection to {host} came about ({error.reason or error}). {_online(proxy)}")
     if proxy and (isinstance(error, ConnectionRefusedError | socket.gaierror) or "Tunnel connection" in str(error)):
         return _proxy_error(url, str(error))
+
     if isinstance(error, TimeoutError | ConnectionResetError | BrokenPipeError | http.client.HTTPException):
-        what = "no answer in time" if isinstance(error, TimeoutError) else f"the connection broke ({error})"
+        if isinstance(error, TimeoutError):
+            what = "no answer in time"
+        else:
+            what = f"the connection broke ({error})"
+
         return TransientError(f"{host}: {what}")
+
     return NotAvailable(f"{host} cannot be reached ({getattr(error, 'strerror', None) or error}). {_online(proxy)}")
 
 
@@ -193,6 +231,7 @@ def _proxy(url: str) -> str:
     told = urllib.request.getproxies().get(parts.scheme, "")
     if not told or urllib.request.proxy_bypass(parts.hostname or ""):
         return ""
+
     return re.sub(r"^.*@", "", told.split("://")[-1]).strip("/")
 
 
@@ -204,7 +243,11 @@ def _proxy_error(url: str, why: str) -> NotAvailable:
 
 
 def _online(proxy: str) -> str:
-    through = f" through the proxy {proxy}" if proxy else ""
+    if proxy:
+        through = f" through the proxy {proxy}"
+    else:
+        through = ""
+
     return (
         f"Is this machine online{through}? Only 'phosphene data fetch' needs a network; 'phosphene data plan NAME --csv' "
         "lists the addresses to fetch elsewhere."

@@ -32,20 +32,30 @@ def looked_up(item: Item, policy: Policy) -> Item:
         try:
             with open_url(item.url, policy, {"Accept": "application/json"}) as response:
                 text = response.read(_LISTING_LIMIT + 1)
+
             break
         except (TransientError, OSError, HTTPException) as problem:
             if attempt == policy.tries:
                 raise NotAvailable(f"the list {item.url} could not be read in {attempt} tries: {problem}.") from problem
+
             policy.wait(2.0**attempt)
+
     try:
-        entries = json.loads(text)["files"] if len(text) <= _LISTING_LIMIT else []
+        if len(text) <= _LISTING_LIMIT:
+            entries = json.loads(text)["files"]
+        else:
+            entries = []
+
         found = next(e for e in entries if e["name"] == item.listed)
-        address, size, md5 = str(found["download_url"]), int(found["size"]), str(found.get("computed_md5") or "")
+        address = str(found["download_url"])
+        size = int(found["size"])
+        md5 = str(found.get("computed_md5") or "")
     except (ValueError, KeyError, TypeError, StopIteration) as error:
         raise NotAvailable(
             f"{item.url} does not list {item.listed} any more, so its address is unknown. Look for it by hand, put it at "
             f"{item.path}, and run the same command again."
         ) from error
+
     return with_listing(item, address, size, md5 if re.fullmatch("[0-9a-f]{32}", md5) else "")
 
 
@@ -55,7 +65,11 @@ def ledger(root: Path) -> Mapping[str, Mapping[str, Any]]:
         told = json.loads((root / LEDGER).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return told if isinstance(told, dict) else {}
+
+    if isinstance(told, dict):
+        return told
+
+    return {}
 
 
 def remember(root: Path, item: Item, got: Mapping[str, Any]) -> None:

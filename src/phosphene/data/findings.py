@@ -14,10 +14,14 @@ class Finding:
 
     Parameters
     ----------
-    level : "ok" (as it should be), "note" (worth knowing), "problem" (must be mended before fitting)
-    what : the thing looked at, such as "checksum" or "NaN voxels"
-    detail : what was found, with file, field and row
-    next_step : what to do about it; empty when nothing is to be done
+    level : {"ok", "note", "problem"}
+        "ok" (as it should be), "note" (worth knowing), "problem" (must be mended before fitting)
+    what : str
+        the thing looked at, such as "checksum" or "NaN voxels"
+    detail : str
+        what was found, with file, field and row
+    next_step : str, default ""
+        what to do about it; empty when nothing is to be done
     """
 
     level: Level

@@ -67,8 +67,10 @@ class ScaledRows:
 
     Parameters
     ----------
-    numbers : (n, m) int16, usually a memory map
-    scale : such as 1/300
+    numbers : Rows of shape (n, m), int16
+        usually a memory map
+    scale : float
+        such as 1/300
     """
 
     numbers: Rows
@@ -83,12 +85,15 @@ class ScaledRows:
         numbers = self.numbers[rows]
         if numbers.ndim < 2:
             return numbers * np.float32(self.scale)
+
         out = np.empty(numbers.shape, np.float32)
         step = max(1, _BLOCK // (numbers[:1].size or 1))
+
         for start in range(0, len(out), step):  # in the cache: whole, every number would go through memory three times
             block = out[start : start + step]
             block[...] = numbers[start : start + step]
             block *= np.float32(self.scale)
+
         return out
 
 
@@ -98,12 +103,15 @@ def read_dataset(path: str | Path, subject: str | None = None) -> Dataset:
 
     Parameters
     ----------
-    path : the folder
-    subject : of this subject only; all by default, each opened when asked for
+    path : str or Path
+        the folder
+    subject : str, optional
+        of this subject only; all by default, each opened when asked for
 
     Returns
     -------
-    Dataset on memory maps
+    Dataset
+        Dataset on memory maps
 
     Raises
     ------
@@ -115,11 +123,17 @@ def read_dataset(path: str | Path, subject: str | None = None) -> Dataset:
     index = _read_index(path)
     if subject is not None and subject not in index["subjects"]:
         raise DataError(f"{path} has no subject '{subject}'. {did_you_mean(subject, index['subjects'])}")
+
     splits = {}
     for r in index["splits"]:
         split = Split(r["name"], tuple(r["train"]), tuple(r["test"]), r["unit"], r["category_disjoint"], r["note"])
         splits[r["key"]] = split
-    names = list(index["subjects"]) if subject is None else [subject]
+
+    if subject is None:
+        names = list(index["subjects"])
+    else:
+        names = [subject]
+
     return Dataset(
         index["name"], _read_stimuli(path, index), _Subjects(path, index, names), splits, index.get("about", {})
     )
@@ -129,14 +143,18 @@ class _Subjects(Mapping[str, Trials]):
     """Subjects of a folder, opened when asked for and then kept."""
 
     def __init__(self, path: Path, index: Mapping[str, Any], names: list[str]) -> None:
-        self._path, self._index, self._names = path, index, names
+        self._path = path
+        self._index = index
+        self._names = names
         self._open: dict[str, Trials] = {}
 
     def __getitem__(self, name: str) -> Trials:
         if name not in self._names:
             raise KeyError(name)
+
         if name not in self._open:
             self._open[name] = _read_subject(self._path, self._index, name)
+
         return self._open[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -155,36 +173,44 @@ def _read_index(path: Path) -> dict[str, Any]:
         raise DataError(
             f"{path} has no {INDEX}, so it is no data set of phosphene; make one with 'phosphene data import'."
         )
+
     try:
         index = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{file} cannot be read ({error}). {_MEND}") from error
+
     if not isinstance(index, dict) or index.get("format") != FORMAT:
         raise DataError(f"{file} is not the index of a data set: its 'format' should be '{FORMAT}'. {_MEND}")
+
     version = index.get("format_version")
     if not isinstance(version, int) or version > VERSION:
         raise DataError(
             f"{path} has format version {version}, written by {index.get('written_by', 'another phosphene')}; this "
             f"phosphene reads up to {VERSION}. Upgrade phosphene, or import the data again with this one."
         )
+
     missing = {"name", "splits", "stimuli", "subjects", "files"} - set(index)
     if missing:
         raise DataError(f"{file} lacks {', '.join(sorted(missing))}. {_MEND}")
+
     return index
 
 
 def _file(path: Path, index: Mapping[str, Any], name: str) -> Path:
     """A file of the folder, after comparing its size with what was written."""
-    file, record = path / name, index["files"].get(name)
+    file = path / name
+    record = index["files"].get(name)
     if record is None or ".." in Path(name).parts or Path(name).is_absolute():
         raise DataError(f"{path / INDEX} does not list {name}. {_MEND}")
     if not file.is_file():
         raise DataError(f"{file} is missing. {_MEND}")
+
     size = file.stat().st_size
     if size != record["size"]:
         raise DataError(
             f"{file} has {size} bytes, but {record['size']} were written; it is truncated or changed. {_MEND}"
         )
+
     return file
 
 
@@ -194,8 +220,10 @@ def _read_array(path: Path, index: Mapping[str, Any], name: str, shape: tuple[in
         array = open_npy(file)
     except (ValueError, OSError) as error:
         raise DataError(f"{file} is no plain array ({error}). {_MEND}") from error
+
     if array.shape != shape:
         raise DataError(f"{file} has shape {array.shape}, but {INDEX} says {shape}. {_MEND}")
+
     return array
 
 
@@ -205,11 +233,13 @@ def _read_csv(path: Path, index: Mapping[str, Any], name: str, columns: Mapping[
         table = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8")
     except (ValueError, OSError) as error:
         raise DataError(f"{file} is no readable table ({error}). {_MEND}") from error
+
     if list(table.columns) != list(columns) or len(table) != n:
         raise DataError(
             f"{file} has {len(table)} rows and the columns {', '.join(table.columns)}; {n} rows and "
             f"{', '.join(columns)} were written. {_MEND}"
         )
+
     out = {}
     for column, kind in columns.items():
         values = table[column].to_numpy(dtype=object)
@@ -224,6 +254,7 @@ def _read_csv(path: Path, index: Mapping[str, Any], name: str, columns: Mapping[
             raise DataError(
                 f"column '{column}' of {file} holds something that is no {kind}: {error}. {_MEND}"
             ) from error
+
     return pd.DataFrame(out, index=pd.RangeIndex(n))
 
 
@@ -232,11 +263,14 @@ def _read_stimuli(path: Path, index: Mapping[str, Any]) -> Stimuli:
     n = record["n"]
     table = _read_csv(path, index, "stimuli.csv", record["columns"], n)
     images = None
+
     if "image_shape" in record:
         images = _read_array(path, index, "images.npy", (n, *record["image_shape"]))
+
     captions = None
     if "captions" in table:
         captions = tuple(tuple(json.loads(c)) for c in table["captions"])
+
     labels = table[[c for c in table.columns if c.startswith(LABEL)]]
     return Stimuli(
         table["id"].to_numpy(dtype=object),
@@ -251,13 +285,22 @@ def _read_stimuli(path: Path, index: Mapping[str, Any]) -> Stimuli:
 @reads("path")
 def _read_subject(path: Path, index: Mapping[str, Any], name: str) -> Trials:
     record = index["subjects"][name]
-    place, n, n_voxels = record["folder"], record["n_trials"], record["n_voxels"]
+    place = record["folder"]
+    n = record["n_trials"]
+    n_voxels = record["n_voxels"]
     numbers = _read_array(path, index, f"{place}/betas.npy", (n, n_voxels))
-    source: Rows = ScaledRows(numbers, record["scale"]) if "scale" in record else numbers
+
+    source: Rows
+    if "scale" in record:
+        source = ScaledRows(numbers, record["scale"])
+    else:
+        source = numbers
+
     table = _read_csv(path, index, f"{place}/trials.csv", record["trials_columns"], n)
     voxels = pd.DataFrame()
     if "voxels_columns" in record:
         voxels = _read_csv(path, index, f"{place}/voxels.csv", record["voxels_columns"], n_voxels)
+
     return Trials(source, table, voxels, name, record.get("provenance", {}))
 
 
@@ -290,6 +333,7 @@ class FolderReader:
             index = _read_index(path)
         except PhospheneError as error:
             return [Finding("problem", INDEX, str(error))]
+
         out = []
         for name, record in index["files"].items():
             try:
@@ -298,13 +342,17 @@ class FolderReader:
             except (PhospheneError, OSError) as error:
                 out.append(Finding("problem", name, str(error)))
                 continue
+
             if digest != record["sha256"]:
                 detail = (
                     f"its bytes are not those written (SHA-256 {digest[:12]}..., recorded {record['sha256'][:12]}...)."
                 )
+
                 out.append(Finding("problem", name, detail, _MEND))
+
         if not out:
             out.append(Finding("ok", "files", f"all {len(index['files'])} files have the bytes that were written."))
+
         return out
 
 
@@ -316,8 +364,10 @@ def free_folder(path: str | Path, *, replace: bool = False) -> Path:
 
     Parameters
     ----------
-    path : which
-    replace : whether a data set that lies there may go
+    path : str or Path
+        which
+    replace : bool, default False
+        whether a data set that lies there may go
 
     Raises
     ------
@@ -330,10 +380,12 @@ def free_folder(path: str | Path, *, replace: bool = False) -> Path:
             raise ConfigError(
                 f"{path} exists and is no data set of phosphene, so it is left alone; choose another --out."
             )
+
         if not replace:
             raise ConfigError(
                 f"{path} already holds a data set. Choose another --out, or replace it with --replace (in Python replace=True)."
             )
+
     return path
 
 
@@ -349,15 +401,21 @@ def write_dataset(
 
     Parameters
     ----------
-    dataset : of any source
-    path : the folder to make
-    int16_scale : store betas as whole multiples of this, at half the size; refused where they do not fit
-    replace : whether an older data set of that name may be replaced; anything else never is
-    progress : called with (file, share done)
+    dataset : Dataset
+        of any source
+    path : str or Path
+        the folder to make
+    int16_scale : float, optional
+        store betas as whole multiples of this, at half the size; refused where they do not fit
+    replace : bool, default False
+        whether an older data set of that name may be replaced; anything else never is
+    progress : callable, optional
+        called with (file, share done)
 
     Returns
     -------
-    Path of the folder
+    Path
+        Path of the folder
 
     Raises
     ------
@@ -370,9 +428,11 @@ def write_dataset(
     """
     path = free_folder(path, replace=replace)
     names = {s: quote(s, safe=" ") for s in dataset.subjects}
+
     for name in names.values():
         if not name.strip(". ") or len(name) > 200:
             raise DataError(f"the subject name '{name}' cannot be a folder; rename the subject.")
+
     with atomic.folder(path) as folder:
         out = _Writer(folder, progress)
         index: dict[str, Any] = {
@@ -385,16 +445,22 @@ def write_dataset(
             "stimuli": _write_stimuli(out, dataset.stimuli),
             "subjects": {},
         }
+
         for subject, name in names.items():
             index["subjects"][subject] = _write_subject(out, dataset.subjects[subject], f"subjects/{name}", int16_scale)
+
         index["files"] = out.files
         text = json.dumps(index, indent=1, ensure_ascii=False, default=_plain)
         (folder / INDEX).write_text(text + "\n", encoding="utf-8")
+
     return path
 
 
 def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else str(value)
+    if isinstance(value, np.generic):
+        return value.item()
+
+    return str(value)
 
 
 def _split_record(split: Split, name: str) -> dict[str, Any]:
@@ -414,7 +480,8 @@ class _Writer:
     """Writes files below a folder and remembers size and SHA-256 of each."""
 
     def __init__(self, folder: Path, progress: Callable[[str, float], None]) -> None:
-        self.folder, self.progress = folder, progress
+        self.folder = folder
+        self.progress = progress
         self.files: dict[str, dict[str, Any]] = {}
 
     def text(self, name: str, text: str) -> None:
@@ -426,8 +493,10 @@ class _Writer:
             np.lib.format.write_array_header_1_0(
                 header, {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
             )
+
             yield header.getvalue()
             done = 0
+
             for block in blocks:
                 yield np.ascontiguousarray(block, dtype=dtype).data.cast("B")
                 done += len(block)
@@ -436,13 +505,17 @@ class _Writer:
         self._write(name, pieces())
 
     def _write(self, name: str, pieces: Iterator[Any]) -> None:
-        path, digest, size = self.folder / name, hashlib.sha256(), 0
+        path = self.folder / name
+        digest = hashlib.sha256()
+        size = 0
         path.parent.mkdir(parents=True, exist_ok=True)
+
         with open(path, "wb") as handle:
             for piece in pieces:
                 handle.write(piece)
                 digest.update(piece)
                 size += len(piece)
+
         self.files[name] = {"size": size, "sha256": digest.hexdigest()}
 
 
@@ -450,36 +523,48 @@ def _write_stimuli(out: _Writer, stimuli: Stimuli) -> dict[str, Any]:
     table = pd.DataFrame({"id": stimuli.ids})
     if stimuli.present is not None:
         table["present"] = stimuli.present
+
     if stimuli.category is not None:
         table["category"] = stimuli.category
+
     if stimuli.captions is not None:
         table["captions"] = [json.dumps(list(c), ensure_ascii=False) for c in stimuli.captions]
+
     for name in () if stimuli.labels is None else stimuli.labels.columns:
         table[f"{LABEL}{name}"] = stimuli.labels[name].to_numpy()
+
     text, columns = _to_csv(table)
     out.text("stimuli.csv", text)
     record: dict[str, Any] = {"n": len(stimuli), "columns": columns}
+
     if stimuli.images is not None:
         shape = (len(stimuli), *stimuli.image_shape)
         step = max(1, _BLOCK_BYTES // max(1, int(np.prod(shape[1:]))))
         starts = range(0, len(stimuli), step)
         out.array("images.npy", shape, np.dtype("u1"), (_pixels(stimuli, slice(s, s + step)) for s in starts))
         record["image_shape"] = list(stimuli.image_shape)
+
     return record
 
 
 def _pixels(stimuli: Stimuli, rows: slice) -> np.ndarray:
     """Pictures with zeros where one is missing."""
-    there = np.ones(len(stimuli), bool)[rows] if stimuli.present is None else stimuli.present[rows]
+    if stimuli.present is None:
+        there = np.ones(len(stimuli), bool)[rows]
+    else:
+        there = stimuli.present[rows]
+
     block = np.zeros((len(there), *stimuli.image_shape), dtype=np.uint8)
     if there.any():
         block[there] = stimuli.pixels(np.arange(len(stimuli))[rows][there])
+
     return block
 
 
 def _write_subject(out: _Writer, trials: Trials, place: str, scale: float | None) -> dict[str, Any]:
     if scale is None and isinstance(trials.source, ScaledRows):
         scale = trials.source.scale
+
     shape = (len(trials), trials.n_voxels)
     step = max(1, _BLOCK_BYTES // max(1, 4 * shape[1]))
 
@@ -489,6 +574,7 @@ def _write_subject(out: _Writer, trials: Trials, place: str, scale: float | None
             if scale is None:
                 yield block
                 continue
+
             whole = np.rint(block / np.float32(scale))
             if not (np.abs(whole) <= 32767).all():  # NaN included
                 raise DataError(
@@ -496,23 +582,28 @@ def _write_subject(out: _Writer, trials: Trials, place: str, scale: float | None
                     "int16 in "
                     f"steps of {scale:g}. Choose a larger step, or store them as float32."
                 )
+
             yield whole.astype(np.int16)
 
     out.array(f"{place}/betas.npy", shape, np.dtype("<f4" if scale is None else "<i2"), blocks())
     record: dict[str, Any] = {"folder": place, "n_trials": shape[0], "n_voxels": shape[1]}
     if scale is not None:
         record["scale"] = scale
+
     for name, table in (("trials", trials.table), ("voxels", trials.voxels)):
         if table.shape[1]:
             text, record[f"{name}_columns"] = _to_csv(table)
             out.text(f"{place}/{name}.csv", text)
+
     record["provenance"] = dict(trials.provenance)
     return record
 
 
 def _to_csv(table: pd.DataFrame) -> tuple[str, dict[str, str]]:
     """CSV text, and the type of every column: a CSV alone does not say whether 1 is a number or a name."""
-    columns, out = {}, {}
+    columns = {}
+    out = {}
+
     for name in table.columns:
         values = table[name].to_numpy()
         if values.dtype.kind not in "biuf":
@@ -520,7 +611,10 @@ def _to_csv(table: pd.DataFrame) -> tuple[str, dict[str, str]]:
             columns[str(name)] = "str"
         else:
             columns[str(name)] = values.dtype.newbyteorder("<").str.lstrip("|<")
-            values = values.astype(np.uint8) if values.dtype == bool else values
+            if values.dtype == bool:
+                values = values.astype(np.uint8)
+
         out[str(name)] = values
+
     text = pd.DataFrame(out).to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_MINIMAL, na_rep="nan")
     return text, columns

@@ -52,9 +52,11 @@ class Scan:
 
     Parameters
     ----------
-    path : ``.dtseries.nii``
+    path : Path
+        ``.dtseries.nii``
     table : which columns, see `Parcels.select`
-    normalise : standardise every grayordinate over the frames; one that never changes becomes 0
+    normalise : bool, default True
+        standardise every grayordinate over the frames; one that never changes becomes 0
     """
 
     kind = "cifti"
@@ -67,11 +69,16 @@ class Scan:
         if not isinstance(frames, nib.cifti2.SeriesAxis) or not isinstance(space, nib.cifti2.BrainModelAxis):
             kinds = f"{type(frames).__name__} by {type(space).__name__}"
             raise DataError(f"{path} is {kinds}; a dense time series (frames by grayordinates) is expected.")
+
         if image.get_data_dtype().kind not in "iuf":
             raise DataError(f"{path} holds {image.get_data_dtype()} values where numbers were expected.")
-        self.path, self.normalise, self.step_s = path, normalise, float(frames.step)
+
+        self.path = path
+        self.normalise = normalise
+        self.step_s = float(frames.step)
         self.table = parcels.select(Cortex.of(path, space), areas)
-        self._data, self.n_frames = image.dataobj, int(image.shape[0])
+        self._data = image.dataobj
+        self.n_frames = int(image.shape[0])
         sizes = self.table.groupby("area", sort=False).size()
         self.shapes = {str(a): (self.n_frames, int(n)) for a, n in sizes.items()}
 
@@ -83,6 +90,7 @@ class Scan:
         columns = self.table["column"].to_numpy()[(self.table["area"] == area).to_numpy()]
         out = np.empty((self.n_frames, len(columns)), dtype=np.float32)
         order = np.argsort(columns)
+
         # A grayordinate's frames lie together in the file: neighbours are read in one piece, nothing else is.
         starts = np.flatnonzero(np.diff(columns[order], prepend=-2) != 1)
         try:
@@ -90,23 +98,28 @@ class Scan:
                 out[:, block] = self._data[:, int(columns[block[0]]) : int(columns[block[-1]]) + 1]
         except (OSError, ValueError, EOFError) as error:
             raise DataError(f"{self.path} is damaged ({error}). Copy it again.") from error
+
         bad = ~np.isfinite(out).all(axis=0)
         if bad.any():
             raise DataError(f"{int(bad.sum())} grayordinates of {area} in {self.path} hold NaN; frames must be finite.")
+
         if self.normalise:
             spread = out.std(axis=0, dtype=np.float64)
             out -= out.mean(axis=0, dtype=np.float64).astype(np.float32)
             out /= np.where(spread > 0, spread, np.inf).astype(np.float32)
+
         return out
 
     def fingerprint(self) -> str:
         """What tells this scan from another without reading it all: size, header, 64 samples, and what is taken of it."""
         digest = hashlib.sha256(f"{self.path.stat().st_size} {self.normalise} {self.shapes}".encode())
         digest.update(self.table["column"].to_numpy(np.int64).tobytes())
+
         with open(self.path, "rb") as handle:
             for at in np.linspace(0, max(0, self.path.stat().st_size - 4096), 64).astype(int):
                 handle.seek(int(at))
                 digest.update(handle.read(4096))
+
         return digest.hexdigest()
 
 
@@ -114,7 +127,8 @@ class WindowRows:
     """Means of windows of frames, computed when first asked for and then kept."""
 
     def __init__(self, scan: Scan, frames: int) -> None:
-        self.scan, self.frames = scan, frames
+        self.scan = scan
+        self.frames = frames
         self.shape = (scan.n_frames // frames, len(scan.table))
         self._kept: np.ndarray | None = None
 
@@ -124,7 +138,9 @@ class WindowRows:
                 np.stack([w.mean(axis=0) for w in np.array_split(self.scan[a], self.shape[0])])
                 for a in self.scan.shapes
             ]
+
             self._kept = np.concatenate(parts, axis=1)
+
         return self._kept[rows]
 
 
@@ -147,7 +163,12 @@ class HCP:
         for place in (root, root / "hcp", root / "HCP", root / "HCP_1200"):
             if any(next(place.glob(p), None) for p in ("*/MNINonLinear/Results/*/*.dtseries.nii", "*/*.dtseries.nii")):
                 return place
-        names = sorted(p.name for p in root.iterdir() if not p.name.startswith(".")) if root.is_dir() else []
+
+        if root.is_dir():
+            names = sorted(p.name for p in root.iterdir() if not p.name.startswith("."))
+        else:
+            names = []
+
         raise DataError(
             f"HCP was looked for as SUBJECT/MNINonLinear/Results/RUN/*.dtseries.nii in {root} and {root / 'hcp'}; {root} "
             f"holds {', '.join(names[:8]) or 'nothing'}. Give the folder that holds the people's folders with --root."
@@ -162,8 +183,9 @@ class HCP:
 
         Returns
         -------
-        Dataset without pictures. A trial is a window of frames whose stimulus is "rest"; ROIs are the areas; the voxel
-        table has ``hemisphere`` and ``vertex``. There is nothing to decode here: it is for pretraining.
+        Dataset
+            Dataset without pictures. A trial is a window of frames whose stimulus is "rest"; ROIs are the areas; the
+            voxel table has ``hemisphere`` and ``vertex``. There is nothing to decode here: it is for pretraining.
 
         Raises
         ------
@@ -174,30 +196,42 @@ class HCP:
         files = scan_files(path, options.file)
         if subject is not None and subject not in files:
             raise DataError(f"{path} has no '{options.file}' of '{subject}'. {did_you_mean(subject, files)}")
+
         parcels = read_parcels(find_parcels(path, options.parcels))
         people = _People({s: files[s] for s in ([subject] if subject else files)}, parcels, options)
         facts = about(self, note="scans at rest: no pictures, for pretraining", areas=", ".join(options.areas))
+
         return Dataset("hcp", Stimuli(np.asarray(["rest"], dtype=object)), people, {}, facts)
 
     def check(self, path: Path, options: HCPOptions) -> list[Finding]:
         """Headers of every file, and the counts against the published ones."""
-        path, out = Path(path), []
+        path = Path(path)
+        out = []
+
         try:
             parcels = read_parcels(find_parcels(path, options.parcels))
             files = scan_files(path, options.file)
         except PhospheneError as error:
             return [Finding("problem", "files", str(error))]
+
         for name, file in files.items():
             try:
                 scan = Scan(file, parcels, options.areas)
             except PhospheneError as error:
                 out.append(Finding("problem", name, str(error)))
                 continue
+
             sizes = {a: n for a, (_, n) in scan.shapes.items()}
             odd = {a: n for a, n in sizes.items() if SIZES.get(a, n) != n} or scan.n_frames != N_FRAMES
             listed = ", ".join(f"{a} {n}" for a, n in sizes.items())
-            said = "as published" if not odd else f"published: {N_FRAMES} frames, {_listed(SIZES)}"
+
+            if not odd:
+                said = "as published"
+            else:
+                said = f"published: {N_FRAMES} frames, {_listed(SIZES)}"
+
             out.append(Finding("note" if odd else "ok", name, f"{scan.n_frames} frames; {listed}; {said}."))
+
         return out
 
 
@@ -211,11 +245,14 @@ def scan_files(folder: Path, file: str = FILE) -> dict[str, Path]:
     """
     run = file.split("_Atlas")[0]
     found = {}
+
     for place in (f"*/MNINonLinear/Results/{run}/{file}", f"*/{file}"):
         found |= {p.relative_to(folder).parts[0]: p for p in folder.glob(place) if not p.name.startswith(".")}
+
     if not found:
         there = sorted({p.name for p in folder.rglob("*.dtseries.nii")})
         raise DataError(f"no person below {folder} has {file}. {did_you_mean(file, there)} Name it with file=.")
+
     return dict(sorted(found.items()))
 
 
@@ -223,7 +260,8 @@ def open_scans(
     folder: Path, areas: Sequence[str], file: str = FILE, parcels: str | None = None, normalise: bool = True
 ) -> dict[str, Scan]:
     """Scans of all people of a folder, opened and not read."""
-    found, named = scan_files(folder, file), read_parcels(find_parcels(folder, parcels))
+    found = scan_files(folder, file)
+    named = read_parcels(find_parcels(folder, parcels))
     return {name: Scan(path, named, areas, normalise) for name, path in found.items()}
 
 
@@ -231,17 +269,26 @@ class _People(Mapping[str, Trials]):
     """People, each opened when asked for."""
 
     def __init__(self, files: dict[str, Path], parcels: Parcels, options: HCPOptions) -> None:
-        self._files, self._parcels, self._options = files, parcels, options
+        self._files = files
+        self._parcels = parcels
+        self._options = options
 
     def __getitem__(self, name: str) -> Trials:
-        o, scan = self._options, Scan(self._files[name], self._parcels, self._options.areas, self._options.normalise)
+        o = self._options
+        scan = Scan(self._files[name], self._parcels, self._options.areas, self._options.normalise)
         rows = WindowRows(scan, o.frames)
         if not rows.shape[0]:
             raise DataError(f"{scan.path} has {scan.n_frames} frames, fewer than the {o.frames} of one window.")
+
         voxels = scan.table.drop(columns=["area", "column"])
         for area in scan.shapes:
             voxels[ROI + area] = (scan.table["area"] == area).to_numpy()
-        unit = "standard deviations of the run" if o.normalise else "as in the file"
+
+        if o.normalise:
+            unit = "standard deviations of the run"
+        else:
+            unit = "as in the file"
+
         notes = {"file": scan.path.name, "unit": unit, "windows": f"means of {o.frames} frames of {scan.step_s:g} s"}
         return Trials(rows, pd.DataFrame({"stimulus": ["rest"] * rows.shape[0]}), voxels, name, notes)
 

@@ -44,13 +44,27 @@ def import_dataset(
 
     Parameters
     ----------
-    spec, root, options : see `open_dataset`
-    out, int16_scale, replace, progress : see `write_dataset`
-    say : told about every session read, where reading takes long
+    spec : str or Path
+        see `open_dataset`
+    root : str or Path, optional
+        see `open_dataset`
+    options : mapping of {str: Any}, optional
+        see `open_dataset`
+    out : str or Path
+        see `write_dataset`
+    int16_scale : float, optional
+        see `write_dataset`
+    replace : bool, default False
+        see `write_dataset`
+    progress : callable, optional
+        see `write_dataset`
+    say : Progress, optional
+        told about every session read, where reading takes long
 
     Returns
     -------
-    Dataset as read back from `out`
+    Dataset
+        Dataset as read back from `out`
     """
     source = locate(spec, root=root)
     values = source.options(options)
@@ -58,8 +72,10 @@ def import_dataset(
         return source.reader.import_to(
             source.path, values, source.subject, out, replace=replace, progress=progress, say=say
         )
+
     free_folder(out, replace=replace)
     dataset = source.reader.load(source.path, values, source.subject)
+
     return read_dataset(write_dataset(dataset, out, int16_scale=int16_scale, replace=replace, progress=progress))
 
 
@@ -84,27 +100,43 @@ def import_table(
 
     Parameters
     ----------
-    betas : .npy, .npz, .mat, .h5 or .csv, one row a trial, one column a voxel
-    trials : CSV with one row per row of `betas`. Column ``stimulus``: the picture's file name, with or without ending,
-        or its path below `images`. Optional: ``trial``, ``session``, ``run``, ``repeat``, ``category`` (of the
-        stimulus), and ``side`` (train or test), which becomes the split "file"
-    out : folder to make
-    images : folder of PNG, JPEG, GIF, BMP, TIFF or WebP files, searched with its subfolders; pictures that are missing
-        leave holes
-    voxels : CSV with one row per voxel: ``x, y, z`` (mm), ``noise_ceiling`` (0 to 1), and one 0/1 column per ROI
-    captions : CSV with the columns ``stimulus`` and ``caption`` (several rows a stimulus), or JSON
-        ``{"stimulus": ["caption", ...]}``, UTF-8
-    subject : name of the person
-    key : name of the array in `betas`, where the file holds several
-    size : (height, width) of all pictures; that of the files when they agree, else a square of the smallest side
-    scale : betas are multiplied by this
-    transposed : betas are (voxels, trials) in the file
-    name : of the data set; that of `out` by default
-    replace, progress : see `write_dataset`
+    betas : str or Path
+        .npy, .npz, .mat, .h5 or .csv, one row a trial, one column a voxel
+    trials : str or Path
+        CSV with one row per row of `betas`. Column ``stimulus``: the picture's file name, with or without ending, or
+        its path below `images`. Optional: ``trial``, ``session``, ``run``, ``repeat``, ``category`` (of the stimulus),
+        and ``side`` (train or test), which becomes the split "file"
+    out : str or Path
+        folder to make
+    images : str or Path, optional
+        folder of PNG, JPEG, GIF, BMP, TIFF or WebP files, searched with its subfolders; pictures that are missing leave
+        holes
+    voxels : str or Path, optional
+        CSV with one row per voxel: ``x, y, z`` (mm), ``noise_ceiling`` (0 to 1), and one 0/1 column per ROI
+    captions : str or Path, optional
+        CSV with the columns ``stimulus`` and ``caption`` (several rows a stimulus), or JSON ``{"stimulus": ["caption",
+        ...]}``, UTF-8
+    subject : str, default "S1"
+        name of the person
+    key : str, optional
+        name of the array in `betas`, where the file holds several
+    size : tuple of (int, int), optional
+        (height, width) of all pictures; that of the files when they agree, else a square of the smallest side
+    scale : float, default 1.0
+        betas are multiplied by this
+    transposed : bool, default False
+        betas are (voxels, trials) in the file
+    name : str, optional
+        of the data set; that of `out` by default
+    replace : bool, default False
+        see `write_dataset`
+    progress : callable, optional
+        see `write_dataset`
 
     Returns
     -------
-    Dataset as read back from `out`
+    Dataset
+        Dataset as read back from `out`
 
     Raises
     ------
@@ -114,18 +146,31 @@ def import_table(
     free_folder(out, replace=replace)
     file = open_arrays(checked_path(betas))
     matrix = real_matrix(single_array(file, key), f"{betas}{f' ({key})' if key else ''}")
-    matrix = matrix.T if transposed else matrix
+
+    if transposed:
+        matrix = matrix.T
+
     table = _trial_table(checked_path(trials), matrix.shape, checked_path(betas))
     category = _category(table, trials)
     table = table.drop(columns="category", errors="ignore")
     ids = [str(i) for i in pd.unique(table["stimulus"])]
     stimuli = _stimuli(ids, category, images, captions, size)
     provenance = {"file": Path(betas).name, "unit": "as in the file" if scale == 1 else f"file x {scale:g}"}
-    source = matrix if scale == 1 else _Scaled(matrix, scale)
-    voxel_table = pd.DataFrame() if voxels is None else _voxel_table(checked_path(voxels), matrix.shape[1])
+
+    if scale == 1:
+        source = matrix
+    else:
+        source = _Scaled(matrix, scale)
+
+    if voxels is None:
+        voxel_table = pd.DataFrame()
+    else:
+        voxel_table = _voxel_table(checked_path(voxels), matrix.shape[1])
+
     person = Trials(source, table, voxel_table, subject, provenance)
     about = {"title": f"imported from {Path(betas).name}"}
     dataset = Dataset(name or checked_path(out).name, stimuli, {subject: person}, _splits(person, trials), about)
+
     return read_dataset(write_dataset(dataset, out, replace=replace, progress=progress))
 
 
@@ -133,7 +178,9 @@ class _Scaled:
     """Rows of a matrix times a factor, computed when asked for."""
 
     def __init__(self, matrix: np.ndarray, scale: float) -> None:
-        self.matrix, self.scale, self.shape = matrix, scale, matrix.shape
+        self.matrix = matrix
+        self.scale = scale
+        self.shape = matrix.shape
 
     def __getitem__(self, rows: Any) -> np.ndarray:
         return np.asarray(self.matrix[rows], dtype=np.float64) * self.scale
@@ -148,8 +195,10 @@ def read_table(path: str | Path, what: str) -> pd.DataFrame:
 
     Parameters
     ----------
-    path : the file, UTF-8
-    what : such as "the table of trials"
+    path : str or Path
+        the file, UTF-8
+    what : str
+        such as "the table of trials"
 
     Raises
     ------
@@ -159,20 +208,28 @@ def read_table(path: str | Path, what: str) -> pd.DataFrame:
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{what} {path} is {'a folder' if path.is_dir() else 'not there'}; give a CSV file.")
+
     text = read_text(path, what)
     try:
-        separator = "\t" if path.suffix.lower() == ".tsv" else ","
+        if path.suffix.lower() == ".tsv":
+            separator = "\t"
+        else:
+            separator = ","
+
         table = pd.read_csv(
             io.StringIO(text), dtype=str, keep_default_na=False, sep=separator, index_col=False, skipinitialspace=True
         )
     except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError) as error:
         raise DataError(f"{what} {path} is no readable table: {str(error).strip()}. Save it as CSV again.") from error
+
     if not len(table):
         raise DataError(f"{what} {path} has a header but no rows.")
+
     table.columns = [str(c).strip() for c in table.columns]
     twice = table.columns[table.columns.duplicated()]
     if len(twice):
         raise DataError(f"{what} {path} has the column '{twice[0]}' twice; keep one.")
+
     return table
 
 
@@ -181,6 +238,7 @@ def read_text(path: Path, what: str) -> str:
     data = path.read_bytes()
     if not data.strip():
         raise DataError(f"{what} {path} is empty.")
+
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -199,14 +257,17 @@ def _trial_table(path: Path, shape: tuple[int, ...], betas: Path) -> pd.DataFram
                 f"the columns of {path} are parted by {other!r}, but commas were expected. Save it with commas, or with "
                 "tabs under a name that ends in .tsv."
             )
+
         raise DataError(
             f"the table of trials {path} needs a column 'stimulus'. {did_you_mean('stimulus', table.columns)} "
             "Rename the "
             "column that says which picture was shown."
         )
+
     blank = np.flatnonzero(table["stimulus"].str.strip() == "")
     if blank.size:
         raise DataError(f"line {blank[0] + 2} of {path} has no stimulus; write what was shown, or take the trial out.")
+
     if len(table) != shape[0]:
         hint = ""
         if len(table) == shape[1]:
@@ -217,15 +278,18 @@ def _trial_table(path: Path, shape: tuple[int, ...], betas: Path) -> pd.DataFram
         elif "run" in table:
             counts = table.groupby("run", sort=False).size()
             hint = f" Rows per run in the table: {', '.join(f'{r}: {n}' for r, n in counts.items())}."
+
         raise DataError(
             f"{betas} has {shape[0]} rows but {path} has {len(table)}: "
             f"{'betas' if shape[0] > len(table) else 'the table'} "
             f"has {abs(shape[0] - len(table))} too many.{hint} Rows are never dropped to make them fit."
         )
+
     table["stimulus"] = table["stimulus"].str.strip()
     for column in ("session", "run", "repeat"):
         if column in table:
             table[column] = _whole_numbers(table[column], column, path)
+
     return table
 
 
@@ -236,12 +300,14 @@ def _whole_numbers(values: pd.Series, column: str, path: Path) -> np.ndarray:
         raise DataError(
             f"'{column}' in line {bad[0] + 2} of {path} should be a whole number, but is '{values[bad[0]]}'."
         )
+
     return number.to_numpy(dtype=np.int64)
 
 
 def _category(table: pd.DataFrame, path: str | Path) -> dict[str, str] | None:
     if "category" not in table:
         return None
+
     pairs = table[["stimulus", "category"]].drop_duplicates()
     again = pairs["stimulus"].duplicated(keep=False)
     if again.any():
@@ -250,12 +316,14 @@ def _category(table: pd.DataFrame, path: str | Path) -> dict[str, str] | None:
         raise DataError(
             f"stimulus '{name}' has several categories in {path}: {found}. Write the same one in every row."
         )
+
     return dict(zip(pairs["stimulus"], pairs["category"], strict=True))
 
 
 def _splits(trials: Trials, path: str | Path) -> dict[str, Split]:
     if "side" not in trials.table:
         return {}
+
     side = trials.table["side"].astype(str).str.strip().str.lower()
     odd = np.flatnonzero(~side.isin(["train", "test", ""]))
     if odd.size:
@@ -263,12 +331,15 @@ def _splits(trials: Trials, path: str | Path) -> dict[str, Split]:
             f"'side' in line {odd[0] + 2} of {path} must be train or test, but is "
             f"'{trials.table['side'].iloc[odd[0]]}'."
         )
+
     shown = [list(pd.unique(trials.stimuli[(side == s).to_numpy()])) for s in ("train", "test")]
     if not set(shown[0]) & set(shown[1]):
         return {"file": Split("file", tuple(shown[0]), tuple(shown[1]), note="from the column 'side'")}
+
     ids = trials.table["trial"].astype(str)
     both = len(set(shown[0]) & set(shown[1]))
     note = f"from the column 'side'; {both} pictures are on both sides."
+
     return {"file": Split("file", tuple(ids[side == "train"]), tuple(ids[side == "test"]), "trial", note=note)}
 
 
@@ -282,6 +353,7 @@ def _voxel_table(path: Path, n_voxels: int) -> pd.DataFrame:
             f"{path} has {len(table)} rows, but betas has {n_voxels} voxels; write one row per column of betas, in "
             "order."
         )
+
     out = {}
     for column in table.columns:
         number = pd.to_numeric(table[column], errors="coerce")
@@ -292,16 +364,20 @@ def _voxel_table(path: Path, n_voxels: int) -> pd.DataFrame:
                 "ROIs are "
                 "columns of 0 and 1."
             )
+
         if column in _NUMBERS:
             out[column] = number.to_numpy(float)
             continue
+
         odd = np.flatnonzero(~number.isin([0, 1]))
         if odd.size:
             raise DataError(
                 f"column '{column}' of {path} is taken as an ROI and must hold 0 and 1, but line {odd[0] + 2} has "
                 f"'{table[column][odd[0]]}'. Known numeric columns: {', '.join(_NUMBERS)}."
             )
+
         out[column if column.startswith(ROI) else ROI + column] = number.to_numpy() == 1
+
     return pd.DataFrame(out)
 
 
@@ -326,6 +402,7 @@ def _stimuli(
                 PhospheneWarning,
                 stacklevel=4,
             )
+
     return Stimuli(
         np.asarray(ids, dtype=object),
         pictures,
@@ -352,12 +429,15 @@ def read_captions(path: Path, ids: Iterable[str]) -> tuple[tuple[str, ...], ...]
 
     Parameters
     ----------
-    path : CSV with the columns ``stimulus`` and ``caption``, or JSON ``{"stimulus": ["caption", ...]}``, UTF-8
-    ids : stimuli, in the order of the result; captions of others are left out
+    path : Path
+        CSV with the columns ``stimulus`` and ``caption``, or JSON ``{"stimulus": ["caption", ...]}``, UTF-8
+    ids : iterable of str
+        stimuli, in the order of the result; captions of others are left out
 
     Returns
     -------
-    per stimulus 0 to k texts; empty captions are left out, long ones kept whole
+    tuple of tuple of str
+        per stimulus 0 to k texts; empty captions are left out, long ones kept whole
 
     Raises
     ------
@@ -375,12 +455,15 @@ def read_captions(path: Path, ids: Iterable[str]) -> tuple[tuple[str, ...], ...]
                 f"the captions {path} need the columns 'stimulus' and 'caption'; '{min(lacking)}' is missing. It has "
                 f"{', '.join(table.columns)}."
             )
+
         pairs = list(zip(table["stimulus"], table["caption"], strict=True))
+
     out: dict[str, list[str]] = {i: [] for i in ids}
     for name, caption in pairs:
         caption = " ".join(caption.split())
         if caption and name.strip() in out:
             out[name.strip()].append(caption)
+
     without = [i for i in ids if not out[i]]
     if len(without) == len(ids):
         raise DataError(
@@ -388,14 +471,17 @@ def read_captions(path: Path, ids: Iterable[str]) -> tuple[tuple[str, ...], ...]
             "file like "
             f"'{pairs[0][0] if pairs else ''}'. Use the same names as in the table of trials."
         )
+
     if without:
         _warn(f"{len(without)} of {len(ids)} stimuli have no caption in {path}, first '{without[0]}'.")
+
     long = [(i, len(c.split())) for i in ids for c in out[i] if len(c.split()) > LONG_CAPTION]
     if long:
         _warn(
             f"{len(long)} captions in {path} are longer than {LONG_CAPTION} words, first that of '{long[0][0]}' with "
             f"{long[0][1]} words; text encoders will read the beginning only."
         )
+
     return tuple(tuple(out[i]) for i in ids)
 
 
@@ -408,14 +494,20 @@ def _json_captions(path: Path) -> list[tuple[str, str]]:
         value = json.loads(read_text(path, "the captions"))
     except json.JSONDecodeError as error:
         raise DataError(f"the captions {path} are no JSON: line {error.lineno}: {error.msg}.") from error
+
     if not isinstance(value, dict):
         raise DataError(
             f'the captions {path} must be {{"stimulus": ["caption", ...]}}, but are a {type(value).__name__}.'
         )
+
     pairs = []
     for name, texts in value.items():
-        texts = [texts] if isinstance(texts, str) else texts
+        if isinstance(texts, str):
+            texts = [texts]
+
         if not isinstance(texts, list) or not all(isinstance(t, str) for t in texts):
             raise DataError(f"the captions of '{name}' in {path} must be a list of texts.")
+
         pairs += [(name, text) for text in texts]
+
     return pairs

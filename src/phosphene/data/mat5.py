@@ -16,7 +16,8 @@ from typing import BinaryIO
 from phosphene.errors import DataError
 
 _HEADER = 128
-_MATRIX, _COMPRESSED = 14, 15
+_MATRIX = 14
+_COMPRESSED = 15
 _PLAIN = {1, 2, 3, 4, 5, 6, 7, 9, 12, 13, 16, 17, 18}
 _DEEPEST = 64  # cells in cells
 _CHUNK = 1 << 20
@@ -30,7 +31,8 @@ def check_tags(path: Path) -> None:
 
     Parameters
     ----------
-    path : MATLAB 5 to 7.2
+    path : Path
+        MATLAB 5 to 7.2
 
     Raises
     ------
@@ -43,13 +45,16 @@ def check_tags(path: Path) -> None:
         order = {b"IM": "<", b"MI": ">"}.get(file.read(2), "")
         if not order:
             raise DataError(f"{path} is no MATLAB 5 file: its header does not say how its bytes are ordered.")
+
         place = _HEADER
         while place + 8 <= size:
             file.seek(place)
             kind, length = struct.unpack(f"{order}II", file.read(8))
+
             try:
                 if kind not in (_MATRIX, _COMPRESSED) or length > size - place - 8:
                     raise ValueError(f"an element of type {kind} with {length} bytes, where a variable was expected")
+
                 if kind == _COMPRESSED:
                     _variable_in(_unzipped(file, length), order)
                 else:
@@ -59,6 +64,7 @@ def check_tags(path: Path) -> None:
                     f"{path} is damaged or truncated (variable at byte {place}: {error}; the file has {size} bytes). "
                     "Download or copy it again and compare its size with the original."
                 ) from error
+
             place += 8 + length
 
 
@@ -66,6 +72,7 @@ def _variable_in(read: Read, order: str) -> None:
     kind, length = struct.unpack(f"{order}II", read(8))
     if kind != _MATRIX:
         raise ValueError(f"an element of type {kind} in a compressed one, where a variable was expected")
+
     _walk(read, length, order, 0)
 
 
@@ -73,20 +80,30 @@ def _walk(read: Read, left: int, order: str, depth: int) -> None:
     """The elements of a variable; what the last of them holds is read only where more variables follow in the same one."""
     if depth > _DEEPEST:
         raise ValueError(f"variables in variables, {_DEEPEST} deep")
+
     while left > 0:
         kind, length = struct.unpack(f"{order}II", read(8))
         left -= 8
         if kind >> 16:  # up to four bytes, within the tag
-            kind, length = kind & 0xFFFF, 0
+            kind = kind & 0xFFFF
+            length = 0
+
         if kind not in _PLAIN and kind != _MATRIX:
             raise ValueError(f"an element of type {kind}, which there is not")
-        padded = length if kind == _MATRIX else -(-length // 8) * 8
+
+        if kind == _MATRIX:
+            padded = length
+        else:
+            padded = -(-length // 8) * 8
+
         if length > left:
             raise ValueError(f"an element of {length} bytes where {left} are left")
+
         if kind == _MATRIX:
             _walk(read, length, order, depth + 1)
         elif depth or padded < left:
             _skip(read, min(padded, left))
+
         left -= padded
 
 
@@ -95,12 +112,14 @@ def _skip(read: Read, n: int) -> None:
         got = len(read(min(n, _CHUNK)))
         if not got:
             raise ValueError(f"the file ends {n} bytes early")
+
         n -= got
 
 
 def _unzipped(file: BinaryIO, left: int) -> Read:
     """What `left` bytes of a file hold, unpacked as it is asked for."""
-    stream, ready = zlib.decompressobj(), b""
+    stream = zlib.decompressobj()
+    ready = b""
 
     def read(n: int) -> bytes:
         nonlocal left, ready
@@ -108,9 +127,17 @@ def _unzipped(file: BinaryIO, left: int) -> Read:
             packed = stream.unconsumed_tail or file.read(min(left, 1 << 14))
             if not packed:
                 break
-            left -= 0 if stream.unconsumed_tail else len(packed)
+
+            if stream.unconsumed_tail:
+                left -= 0
+            else:
+                left -= len(packed)
+
             ready += stream.decompress(packed, _CHUNK)
-        out, ready = ready[:n], ready[n:]
+
+        out = ready[:n]
+        ready = ready[n:]
+
         return out
 
     return read

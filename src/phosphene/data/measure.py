@@ -20,12 +20,18 @@ class Quality:
 
     Parameters
     ----------
-    n_nan, n_inf, n_spike : (n_voxels,) how many values
-    bad_trials : positions of trials without any finite value
-    low, high, mean, sd : (n_voxels,) over finite values that are no spikes; NaN where there are none
-    typical : median over voxels of the mean magnitude
-    first_bad : (voxel, trial row) of the first bad value outside `bad_trials`, or None
-    is_whole : every value is a whole number
+    n_nan, n_inf, n_spike : ndarray of shape (n_voxels,)
+        how many values
+    bad_trials : ndarray
+        positions of trials without any finite value
+    low, high, mean, sd : ndarray of shape (n_voxels,)
+        over finite values that are no spikes; NaN where there are none
+    typical : float
+        median over voxels of the mean magnitude
+    first_bad : tuple of (int, int) or None
+        (voxel, trial row) of the first bad value outside `bad_trials`, or None
+    is_whole : bool
+        every value is a whole number
     """
 
     n_nan: np.ndarray
@@ -56,7 +62,8 @@ def measure(trials: Trials) -> Quality:
 
     Parameters
     ----------
-    trials : of one subject; the typical magnitude is taken from up to 512 of them, evenly spaced
+    trials : Trials
+        of one subject; the typical magnitude is taken from up to 512 of them, evenly spaced
 
     Raises
     ------
@@ -65,62 +72,92 @@ def measure(trials: Trials) -> Quality:
     """
     check_type(trials)
     typical = _typical(trials)
-    limit = SPIKE * typical if typical else np.inf
+
+    if typical:
+        limit = SPIKE * typical
+    else:
+        limit = np.inf
+
     n_voxels = trials.n_voxels
     counts = {name: np.zeros(n_voxels, dtype=np.int64) for name in ("nan", "inf", "spike")}
-    low, high = np.full(n_voxels, np.inf), np.full(n_voxels, -np.inf)
-    n, mean, square = np.zeros(n_voxels), np.zeros(n_voxels), np.zeros(n_voxels)
+    low = np.full(n_voxels, np.inf)
+    high = np.full(n_voxels, -np.inf)
+    n = np.zeros(n_voxels)
+    mean = np.zeros(n_voxels)
+    square = np.zeros(n_voxels)
     bad_trials: list[int] = []
-    first_bad, whole = None, True
+    first_bad = None
+    whole = True
+
     for rows, block in row_blocks(trials):
         with np.errstate(invalid="ignore"):
-            block_low, block_high = block.min(axis=0), block.max(axis=0)
+            block_low = block.min(axis=0)
+            block_high = block.max(axis=0)
+
         if (block_low >= -limit).all() and (block_high <= limit).all() and np.isfinite(block_high - block_low).all():
-            m, safe = np.full(n_voxels, float(len(block))), block
+            m = np.full(n_voxels, float(len(block)))
+            safe = block
             block_mean = block.mean(axis=0)
             spread = block - block_mean
         else:
             finite = np.isfinite(block)
             dead = ~finite.any(axis=1)
             bad_trials += list(np.flatnonzero(dead) + rows.start)
-            block, finite = block[~dead], finite[~dead]
+            block = block[~dead]
+            finite = finite[~dead]
             spike = finite & (np.abs(np.where(finite, block, 0)) > limit)
             good = finite & ~spike
             counts["nan"] += np.isnan(block).sum(axis=0)
             counts["inf"] += np.isinf(block).sum(axis=0)
             counts["spike"] += spike.sum(axis=0)
+
             if first_bad is None and not good.all():
                 row, voxel = np.argwhere(~good)[0]
                 first_bad = (int(voxel), int(np.flatnonzero(~dead)[row] + rows.start))
+
             block_low = np.where(good, block, np.inf).min(axis=0, initial=np.inf)
             block_high = np.where(good, block, -np.inf).max(axis=0, initial=-np.inf)
-            m, safe = good.sum(axis=0).astype(float), np.where(good, block, 0)
+            m = good.sum(axis=0).astype(float)
+            safe = np.where(good, block, 0)
             block_mean = safe.sum(axis=0) / np.maximum(m, 1)
             spread = np.where(good, block - block_mean, 0)
+
         whole = whole and bool((safe == np.rint(safe)).all())
-        low, high = np.minimum(low, block_low), np.maximum(high, block_high)
+        low = np.minimum(low, block_low)
+        high = np.maximum(high, block_high)
         delta = np.where(m > 0, block_mean - mean, 0)
         square += np.einsum("ij,ij->j", spread, spread) + delta**2 * n * m / np.maximum(n + m, 1)
         mean += delta * m / np.maximum(n + m, 1)
         n += m
+
     nothing = n == 0
-    low[nothing], high[nothing], mean[nothing] = np.nan, np.nan, np.nan
+    low[nothing] = np.nan
+    high[nothing] = np.nan
+    mean[nothing] = np.nan
     sd = np.where(nothing, np.nan, np.sqrt(square / np.maximum(n, 1)))
     bad = np.asarray(bad_trials, dtype=np.int64)
+
     return Quality(counts["nan"], counts["inf"], counts["spike"], bad, low, high, mean, sd, typical, first_bad, whole)
 
 
 def _typical(trials: Trials) -> float:
     """Median over voxels of the mean magnitude; values beyond 1e10 are of no unit in use and stay out."""
     sample = trials.take(np.unique(np.linspace(0, len(trials) - 1, min(len(trials), 512)).astype(int)))
-    total, count = np.zeros(trials.n_voxels), np.zeros(trials.n_voxels)
+    total = np.zeros(trials.n_voxels)
+    count = np.zeros(trials.n_voxels)
+
     for _, block in row_blocks(sample):
         with np.errstate(invalid="ignore"):
             good = np.abs(block) < 1e10
+
         total += np.abs(np.where(good, block, 0)).sum(axis=0)
         count += good.sum(axis=0)
+
     means = total[count > 0] / count[count > 0]
-    return float(np.median(means[means > 0])) if (means > 0).any() else 0.0
+    if (means > 0).any():
+        return float(np.median(means[means > 0]))
+
+    return 0.0
 
 
 def check_type(trials: Trials) -> None:

@@ -67,7 +67,12 @@ class Miyawaki(PairFile):
         for place in (root, root / "miyawaki2008", root / "miyawaki"):
             if (place / "func").is_dir() or (place / FILE).is_file():
                 return place
-        names = sorted(p.name for p in root.iterdir() if not p.name.startswith(".")) if root.is_dir() else []
+
+        if root.is_dir():
+            names = sorted(p.name for p in root.iterdir() if not p.name.startswith("."))
+        else:
+            names = []
+
         raise DataError(
             f"Miyawaki 2008 was looked for as func/ and as {FILE} in {root}, its miyawaki2008 and its miyawaki; {root} holds "
             f"{', '.join(names[:8]) or 'nothing'}. Give the folder that holds either with --root."
@@ -81,20 +86,26 @@ class Miyawaki(PairFile):
         there = [v for v, p in (("runs", path / "func"), ("mat", path / FILE)) if p.exists()]
         if not there:
             raise DataError(f"{path} has neither func nor {FILE}. Give the folder that holds either with --root.")
+
         if options.variant != "auto" and options.variant not in there:
             raise DataError(
                 f"{path} has no {'func' if options.variant == 'runs' else FILE}; it has {', '.join(there)}."
             )
-        return there[0] if options.variant == "auto" else options.variant
+
+        if options.variant == "auto":
+            return there[0]
+
+        return options.variant
 
     def load(self, path: Path, options: Any, subject: str | None = None) -> Dataset:
         """Read either form.
 
         Returns
         -------
-        Dataset of one subject, S1. From runs: stimuli are the distinct patterns, ``random-0000`` ... and ``figure-000``
-        ..., pictures of 10 x 10 pixels; the split ``miyawaki`` trains on random patterns and tests figures. From the
-        MATLAB file: see `PairFile.load`.
+        Dataset
+            Dataset of one subject, S1. From runs: stimuli are the distinct patterns, ``random-0000`` ... and
+            ``figure-000`` ..., pictures of 10 x 10 pixels; the split ``miyawaki`` trains on random patterns and tests
+            figures. From the MATLAB file: see `PairFile.load`.
 
         Raises
         ------
@@ -104,28 +115,43 @@ class Miyawaki(PairFile):
         path = Path(path)
         if self._variant(path, options) == "mat":
             return super().load(path / FILE, options, subject)
+
         if subject not in (None, options.subject):
             raise DataError(f"{path} has no subject '{subject}'. {did_you_mean(subject, [options.subject])}")
+
         return _from_runs(self, path, options)
 
     def check(self, path: Path, options: Any) -> list[Finding]:
         """Counts against the published ones."""
         try:
-            variant, dataset = self._variant(Path(path), options), self.load(path, options)
+            variant = self._variant(Path(path), options)
+            dataset = self.load(path, options)
         except PhospheneError as error:
             return [Finding("problem", "files", str(error))]
-        trials, side = dataset.trials(), dataset.trials().table["side"]
+
+        trials = dataset.trials()
+        side = dataset.trials().table["side"]
+
         if variant == "mat":
-            counts, named = (
-                (int((side == "train").sum()), int((side == "test").sum()), trials.n_voxels),
-                "rows and voxels",
-            )
+            counts = (int((side == "train").sum()), int((side == "test").sum()), trials.n_voxels)
+            named = "rows and voxels"
         else:
             runs = trials.table.groupby("side")["run"].nunique()
-            counts, named = (int(runs.get("train", 0)), int(runs.get("test", 0))), "random and figure runs"
+            counts = (int(runs.get("train", 0)), int(runs.get("test", 0)))
+            named = "random and figure runs"
+
         expected = COUNTS[variant]
-        said = "as published" if counts == expected else f"published: {', '.join(map(str, expected))}"
-        level: Literal["ok", "note"] = "ok" if counts == expected else "note"
+        if counts == expected:
+            said = "as published"
+        else:
+            said = f"published: {', '.join(map(str, expected))}"
+
+        level: Literal["ok", "note"]
+        if counts == expected:
+            level = "ok"
+        else:
+            level = "note"
+
         return [Finding(level, "counts", f"{', '.join(map(str, counts))} {named}; {said}.")]
 
 
@@ -134,20 +160,27 @@ def _from_runs(reader: Miyawaki, path: Path, options: MiyawakiOptions) -> Datase
     ijk = np.argwhere(read_labels(_image(path / "mask", "mask")) > 0)
     if not len(ijk):
         raise DataError(f"the mask below {path / 'mask'} is nowhere above 0, so no voxel is left.")
+
     files = sorted((m[1], int(m[2]), p) for p in (path / "func").iterdir() if (m := _RUN.fullmatch(p.name)))
     if not files:
         raise DataError(f"{path / 'func'} holds no data_random_runNN.nii.gz or data_figure_runNN.nii.gz; fetch them.")
-    betas, rows, seen = [], [], {}
+
+    betas = []
+    rows = []
+    seen = {}
+
     for kind, number, file in sorted(files, key=lambda f: (f[0] == "figure", f[1])):
         labels = _labels(path / "label" / f"data_{kind}_run{number:02d}_label.csv")
         session = open_session(file, like.shape)
         if not np.allclose(open_nifti(file, 4).affine, like.affine, atol=1e-3):
             raise DataError(f"{file} lies elsewhere than the mask: their affines differ. Resample one to the other.")
+
         if session.n_trials != len(labels):
             raise DataError(
                 f"{file} has {session.n_trials} volumes, but its labels have {len(labels)} lines; rows are never dropped to "
                 "make them fit. Fetch both again."
             )
+
         volumes = _without_line(session.read(ijk))
         for start, stop in _blocks(labels):
             late = slice(start + options.lag_volumes, stop + options.lag_volumes)
@@ -156,12 +189,19 @@ def _from_runs(reader: Miyawaki, path: Path, options: MiyawakiOptions) -> Datase
                     f"the block of volumes {start} to {stop - 1} of {file.name} ends the run, so nothing is left of its "
                     f"response after {options.lag_volumes} volumes; choose a smaller lag_volumes."
                 )
+
             betas.append(volumes[late].mean(axis=0))
             picture = labels[start].astype(np.uint8)
             numbers = seen.setdefault(kind, {})
-            width = 4 if kind == "random" else 3
+
+            if kind == "random":
+                width = 4
+            else:
+                width = 3
+
             name = f"{kind}-{numbers.setdefault(picture.tobytes(), len(numbers)):0{width}d}"
             rows.append((name, "train" if kind == "random" else "test", number, start, stop - start))
+
     table = pd.DataFrame(rows, columns=["stimulus", "side", "run", "first_volume", "n_volumes"])
     table["session"] = np.where(table["side"] == "train", 1, 2)  # random and figure runs were measured apart
     named = {
@@ -169,20 +209,24 @@ def _from_runs(reader: Miyawaki, path: Path, options: MiyawakiOptions) -> Datase
         for k, s in seen.items()
         for b, i in s.items()
     }
+
     pixels = np.stack([p.reshape(SIDE, SIDE).T for p in named.values()])[..., None] * np.uint8(255)  # column by column
     category = [i.split("-")[0] for i in named]
     xyz = ijk @ like.affine[:3, :3].T + like.affine[:3, 3]
     voxels = pd.DataFrame(
         {**{c: ijk[:, a] for a, c in enumerate("ijk")}, **{c: xyz[:, a] for a, c in enumerate("xyz")}}
     )
+
     voxels = voxels.assign(**_rois(path / "mask", like, ijk))
     notes = {"unit": "as in the file, a line taken out of every run", "lag": f"{options.lag_volumes} volumes"}
     trials = Trials(np.stack(betas).astype(np.float32), table, voxels, options.subject, notes)
     splits = {}
     sides = {s: tuple(dict.fromkeys(table["stimulus"][table["side"] == s])) for s in ("train", "test")}
+
     if all(sides.values()):
         note = "random patterns train, figures test, as in the paper."
         splits["miyawaki"] = Split("miyawaki", sides["train"], sides["test"], note=note)
+
     stimuli = Stimuli(np.asarray(list(named), dtype=object), pixels, category=np.asarray(category, dtype=object))
     return Dataset("miyawaki", stimuli, {options.subject: trials}, splits, about(reader, variant="runs"))
 
@@ -195,6 +239,7 @@ def _labels(path: Path) -> np.ndarray:
     """(n_volumes, 100) int8: 0 or 1, and rows of -1 at rest."""
     if not path.is_file():
         raise DataError(f"{path} is not there, so nothing says what was shown; fetch it.")
+
     rows = []
     for number, line in enumerate(read_text(path, "the labels").splitlines(), start=1):
         cells = [c.strip() for c in line.split(",") if c.strip()]
@@ -202,6 +247,7 @@ def _labels(path: Path) -> np.ndarray:
             row = np.asarray([float(c) for c in cells])
         except ValueError as error:
             raise DataError(f"line {number} of {path} should hold numbers, but: {error}.") from error
+
         rest = bool(len(row)) and bool((row == -1).all())
         if len(row) != SIDE**2 or not (rest or np.isin(row, (0, 1)).all()):
             found = ", ".join(f"{v:g}" for v in np.unique(row)[:4])
@@ -209,7 +255,9 @@ def _labels(path: Path) -> np.ndarray:
                 f"line {number} of {path} has {len(row)} values ({found}); {SIDE**2} of 0 or 1 are expected, or -1 throughout "
                 "at rest."
             )
+
         rows.append(row.astype(np.int8))
+
     return np.stack(rows)
 
 
@@ -225,8 +273,10 @@ def _without_line(volumes: np.ndarray) -> np.ndarray:
     out = volumes.astype(np.float32)
     out -= out.mean(axis=0)
     t = np.arange(len(out), dtype=np.float32) - (len(out) - 1) / 2
+
     if len(out) > 1:
         out -= t[:, None] * (t @ out / (t @ t))
+
     return out
 
 
@@ -236,14 +286,18 @@ def _rois(folder: Path, like: Any, ijk: np.ndarray) -> dict[str, np.ndarray]:
     for path in sorted(folder.glob("[LR]H*.nii*")):
         name = path.name.split(".nii")[0]
         files.setdefault(name[2:], {})[name[:2]] = path
+
     out = {}
     for roi, sides in files.items():
         if len(sides) == 1:
             side = next(iter(sides))
             raise DataError(f"{folder} has {sides[side].name} but not the other hemisphere of {roi}; fetch it.")
+
         values = np.maximum(*(read_labels(p, like) for p in sides.values()))
         out[ROI + roi] = values[tuple(ijk.T)] > 0
+
     for union, parts in _UNIONS.items():
         if all(ROI + p in out for p in parts):
             out[ROI + union] = out[ROI + parts[0]] | out[ROI + parts[1]]
+
     return out

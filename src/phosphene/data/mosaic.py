@@ -53,13 +53,18 @@ class TrialRows:
 
     Parameters
     ----------
-    path : the file
-    names : of the arrays, one a row
-    columns : (n,) which grayordinates
+    path : Path
+        the file
+    names : sequence of str
+        of the arrays, one a row
+    columns : ndarray of shape (n,)
+        which grayordinates
     """
 
     def __init__(self, path: Path, names: Sequence[str], columns: np.ndarray) -> None:
-        self.path, self.names, self.columns = path, np.asarray(names, dtype=object), columns
+        self.path = path
+        self.names = np.asarray(names, dtype=object)
+        self.columns = columns
         self.shape = (len(self.names), len(columns))
 
     def __getitem__(self, rows: Any) -> np.ndarray:
@@ -68,6 +73,7 @@ class TrialRows:
         names = self.names[rows]
         many = np.atleast_1d(names)
         out = np.empty((len(many), self.shape[1]), dtype=np.float32)
+
         with h5py.File(self.path, "r") as file:
             for row, name in enumerate(many):
                 try:
@@ -76,7 +82,11 @@ class TrialRows:
                     raise DataError(
                         f"'betas/{name}' in {self.path} is damaged ({error}). Copy the file again."
                     ) from error
-        return out if isinstance(names, np.ndarray) else out[0]
+
+        if isinstance(names, np.ndarray):
+            return out
+
+        return out[0]
 
 
 class Mosaic:
@@ -98,7 +108,12 @@ class Mosaic:
         for place in (root, root / "mosaic", root / "MOSAIC"):
             if place.is_dir() and _people(place):
                 return place
-        names = sorted(p.name for p in root.iterdir() if not p.name.startswith(".")) if root.is_dir() else []
+
+        if root.is_dir():
+            names = sorted(p.name for p in root.iterdir() if not p.name.startswith("."))
+        else:
+            names = []
+
         raise DataError(
             f"MOSAIC was looked for as sub-01_NSD.hdf5 or the like in {root}, its folder mosaic and hdf5_files/single_subject; "
             f"{root} holds {', '.join(names[:8]) or 'nothing'}. Give the folder that holds them with --root."
@@ -113,8 +128,9 @@ class Mosaic:
 
         Returns
         -------
-        Dataset. Stimulus ids are file names without ending. Split ``mosaic``: what the data set itself tests (phase
-        "test") against what it trains on; a stimulus that is "test" for one person is never training for another.
+        Dataset
+            Stimulus ids are file names without ending. Split ``mosaic``: what the data set itself tests (phase "test")
+            against what it trains on; a stimulus that is "test" for one person is never training for another.
 
         Raises
         ------
@@ -125,6 +141,7 @@ class Mosaic:
         files = _people(path)
         if subject is not None and subject not in files:
             raise DataError(f"{path} has no file of '{subject}'. {did_you_mean(subject, files)}")
+
         parcels = read_parcels(find_parcels(path, options.parcels))
         people = {s: _trials(files[s], s, parcels, options) for s in ([subject] if subject else files)}
         table = pd.concat([t.table for t in people.values()])
@@ -132,8 +149,10 @@ class Mosaic:
         train = [i for i in pd.unique(table["stimulus"]) if i not in set(test)]
         ids = [*train, *test]
         splits = {}
+
         if train and len(test):
             splits["mosaic"] = Split("mosaic", tuple(train), tuple(test), note="the phases that the files name")
+
         return Dataset("mosaic", _stimuli(path, ids, options), people, splits, about(self))
 
     def check(self, path: Path, options: MosaicOptions) -> list[Finding]:
@@ -142,6 +161,7 @@ class Mosaic:
         people = self.subjects(path, options)
         if not people:
             return [Finding("problem", "files", f"{path} holds no file of a person.", "Fetch sub-XX_*.hdf5 into it.")]
+
         for name in people:
             try:
                 with warnings.catch_warnings():
@@ -150,11 +170,14 @@ class Mosaic:
             except PhospheneError as error:
                 out.append(Finding("problem", name, str(error)))
                 continue
+
             sides = trials.table["phase"].value_counts()
             detail = (
                 f"{len(trials)} trials of {len(trials.stimulus_ids)} stimuli ({dict(sides)}), {trials.n_voxels} voxels."
             )
+
             out.append(Finding("ok", name, detail))
+
         return out
 
 
@@ -165,7 +188,9 @@ def _people(folder: Path) -> dict[str, Path]:
             if match := _FILE.fullmatch(path.name):
                 if match[1] in found:
                     raise DataError(f"{found[match[1]].name} and {path.name} are both {match[1]}; remove one.")
+
                 found[match[1]] = path
+
     return found
 
 
@@ -174,6 +199,7 @@ def _trials(path: Path, subject: str, parcels: Any, options: MosaicOptions) -> T
     arrays = {n.removeprefix("betas/"): s for n, s in shapes.items() if n.startswith("betas/")}
     if not arrays:
         raise DataError(f"{path} has no group 'betas'; it holds {', '.join(list(shapes)[:4]) or 'nothing'}.")
+
     rows = []
     for name in sorted(arrays):
         match = _TRIAL.fullmatch(name)
@@ -181,7 +207,9 @@ def _trials(path: Path, subject: str, parcels: Any, options: MosaicOptions) -> T
             raise DataError(
                 f"'betas/{name}' in {path} should be named sub-XX_DATASET_stimulus-NAME_phase-train_rep-0 (or test)."
             )
+
         rows.append((name, match["name"], match["phase"], int(match["rep"])))
+
     n = arrays[rows[0][0]]
     odd = next((k for k, s in arrays.items() if s != n), None)
     if odd is not None or len(n) != 1:
@@ -189,19 +217,24 @@ def _trials(path: Path, subject: str, parcels: Any, options: MosaicOptions) -> T
             f"trials of {path} must be vectors of equal length, but '{rows[0][0]}' is {n} and '{odd or rows[0][0]}' is "
             f"{arrays[odd or rows[0][0]]}."
         )
+
     table = pd.DataFrame(rows, columns=["name", "stimulus", "phase", "repeat"])
     both = table.groupby("stimulus")["phase"].nunique()
     if (both > 1).any():
         raise DataError(f"'{both.index[both > 1][0]}' in {path} is of both phases; a picture trains or tests.")
+
     space = _cortex(path, n[0], parcels.cortex)
     voxels = parcels.select(space, options.areas)
     at = voxels["column"].to_numpy()
     voxels = voxels.assign(**{ROI + a: (voxels["area"] == a).to_numpy() for a in options.areas})
     ceiling = _ceiling(path, shapes)
+
     if ceiling is not None:
         voxels["noise_ceiling"] = ceiling[at]
+
     provenance = {"file": path.name, "unit": "standard deviations, as in the file", "areas": ", ".join(options.areas)}
     source = TrialRows(path, table["name"], at)
+
     return Trials(source, table.drop(columns="name"), voxels.drop(columns=["area", "column"]), subject, provenance)
 
 
@@ -213,9 +246,11 @@ def _cortex(path: Path, n: int, parcels: Cortex) -> Cortex:
             f"trials of {path} have {n} grayordinates, which {parcels.path.name} with {sizes} vertices of cortex does not "
             f"describe. fsLR-91k has {N_CORTEX}; take a parcellation in 32k_fs_LR grayordinates, without the medial wall."
         )
+
     start = dict(zip(("LH", "RH"), (0, sizes.get("LH", 0)), strict=True))
     columns = {side: start[side] + np.arange(k) for side, k in sizes.items()}
     vertices = {side: np.sort(v) for side, v in parcels.vertices.items()}
+
     return Cortex(path, columns, vertices, parcels.n_vertices)
 
 
@@ -224,15 +259,24 @@ def _ceiling(path: Path, shapes: dict[str, tuple[int, ...]]) -> np.ndarray | Non
     names = [n for n in shapes if n.startswith("noiseceilings/") and "_n-1_" in n]
     if not names:
         return None
+
     names.sort(key=lambda n: "phase-test" not in n)
     values = np.asarray(open_arrays(path)[names[0]], dtype=np.float64)
-    share = values / 100 if np.nanmax(values, initial=0) > 1 else values  # some write percent
+
+    # some write percent
+    if np.nanmax(values, initial=0) > 1:
+        share = values / 100
+    else:
+        share = values
+
     return np.where(np.isfinite(share), share, 0.0)
 
 
 def _stimuli(path: Path, ids: list[str], options: MosaicOptions) -> Stimuli:
-    names, folder = np.asarray(ids, dtype=object), path / "stimuli"
+    names = np.asarray(ids, dtype=object)
+    folder = path / "stimuli"
     if not folder.is_dir():
         return Stimuli(names)
+
     images, present = pictures_of(folder, ids, options.image_size)
     return Stimuli(names, images, present=present)

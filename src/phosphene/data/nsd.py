@@ -59,7 +59,9 @@ N_SESSIONS = 40
 """Sessions the design was made for; four participants did fewer."""
 
 
-N_TRIALS, N_SHARED, N_STIMULI = 30_000, 1000, 73_000
+N_TRIALS = 30_000
+N_SHARED = 1000
+N_STIMULI = 73_000
 
 
 @dataclass(frozen=True)
@@ -68,10 +70,14 @@ class NsdDesign:
 
     Parameters
     ----------
-    shown : subject to (n_trials,) int, 0-based NSD id of the picture of each trial of the full design
-    shared : 0-based NSD ids of the pictures everyone was to see
-    runs : (40, trials of a session) int, run of each trial counted from 1; zeros where the file does not say
-    origin : name of the file
+    shown : mapping of {str: ndarray}
+        subject to (n_trials,) int, 0-based NSD id of the picture of each trial of the full design
+    shared : ndarray
+        0-based NSD ids of the pictures everyone was to see
+    runs : ndarray
+        (40, trials of a session) int, run of each trial counted from 1; zeros where the file does not say
+    origin : str
+        name of the file
     """
 
     shown: Mapping[str, np.ndarray]
@@ -107,6 +113,7 @@ def read_design(root: Path) -> NsdDesign:
         return design_from_mat(root / DESIGN)
     if (root / STIM_INFO).is_file():
         return design_from_csv(root / STIM_INFO)
+
     raise DataError(
         f"nothing below {root} says which picture was shown when: neither {DESIGN} nor {STIM_INFO} is there. "
         "Fetch one of them."
@@ -127,23 +134,33 @@ def design_from_mat(path: Path) -> NsdDesign:
     NSD's data manual; papers' use: ``id(t) = subjectim[s, masterordering[t] - 1] - 1``.
     """
     file = open_arrays(path)
-    images, order = np.asarray(file["subjectim"]), np.asarray(file["masterordering"]).ravel().astype(np.int64)
+    images = np.asarray(file["subjectim"])
+    order = np.asarray(file["masterordering"]).ravel().astype(np.int64)
+
     if images.ndim != 2 or images.shape[0] != len(SUBJECTS):
-        hint = " It is transposed." if images.ndim == 2 and images.shape[1] == len(SUBJECTS) else ""
+        if images.ndim == 2 and images.shape[1] == len(SUBJECTS):
+            hint = " It is transposed."
+        else:
+            hint = ""
+
         raise DataError(f"'subjectim' in {path} has shape {images.shape}; (8, pictures) is expected.{hint}")
+
     images = images.astype(np.int64)
     n = images.shape[1]
+
     for name, values, top in (("subjectim", images, N_STIMULI), ("masterordering", order, n)):
         if values.min() < 1 or values.max() > top:
             raise DataError(
                 f"'{name}' in {path} goes from {values.min()} to {values.max()}, but must lie in 1 to {top}: the public "
                 "file counts from 1. Fetch the public file again."
             )
+
     for subject, row in zip(SUBJECTS, images, strict=True):
         again = pd.Index(row).duplicated()
         if again.any():
             at = int(np.flatnonzero(again)[0])
             raise DataError(f"picture {row[at]} stands twice for {subject} in 'subjectim' of {path} (column {at}).")
+
     counts = np.bincount(order, minlength=n + 1)[1:]
     if (counts != 3).any():
         odd = int(np.flatnonzero(counts != 3)[0])
@@ -151,13 +168,23 @@ def design_from_mat(path: Path) -> NsdDesign:
             f"'masterordering' in {path} shows image {odd + 1} {counts[odd]} times, but each is shown three times; it has "
             f"{len(order)} entries for {n} images. Fetch the public file again."
         )
-    n_shared = file["sharedix"].size if "sharedix" in file else min(N_SHARED, n)
+
+    if "sharedix" in file:
+        n_shared = file["sharedix"].size
+    else:
+        n_shared = min(N_SHARED, n)
+
     if not (images[:, :n_shared] == images[0, :n_shared]).all():
         raise DataError(
             f"the first {n_shared} columns of 'subjectim' in {path} differ between subjects; they are shared."
         )
+
     shown = {s: row[order - 1] - 1 for s, row in zip(SUBJECTS, images, strict=True)}
-    pattern = np.asarray(file["stimpattern"]) if "stimpattern" in file else None
+    if "stimpattern" in file:
+        pattern = np.asarray(file["stimpattern"])
+    else:
+        pattern = None
+
     return NsdDesign(shown, images[0, :n_shared] - 1, _runs(_per_session(len(order), path), pattern), path.name)
 
 
@@ -174,36 +201,45 @@ def design_from_csv(path: Path) -> NsdDesign:
     lacking = [c for c in needed if c not in table]
     if lacking:
         raise DataError(f"{path} lacks the column '{lacking[0]}' ({len(lacking)} are missing); fetch the public file.")
+
     ids = table["nsdId"].astype(np.int64).to_numpy()
     again = pd.Index(ids).duplicated()
     if again.any():
         raise DataError(f"nsdId {ids[again][0]} stands twice in {path} (line {int(np.flatnonzero(again)[0]) + 2}).")
+
     shown = {}
     for k, subject in enumerate(SUBJECTS, start=1):
         at = np.stack([pd.to_numeric(table[f"subject{k}_rep{r}"]).fillna(0).astype(np.int64) for r in range(3)], axis=1)
         row, _ = np.nonzero(at > 0)
         trial = at[at > 0] - 1
         twice = pd.Index(trial).duplicated()
+
         if twice.any() or not len(trial) or trial.max() + 1 != len(trial):
-            what = (
-                f"trial {trial[twice][0] + 1} twice" if twice.any() else f"{len(trial)} trials with gaps between them"
-            )
+            if twice.any():
+                what = f"trial {trial[twice][0] + 1} twice"
+            else:
+                what = f"{len(trial)} trials with gaps between them"
+
             raise DataError(
                 f"{path} gives {subject} {what}; each of its trials shows one picture. Fetch the public file."
             )
+
         order = np.empty(len(trial), dtype=np.int64)
         order[trial] = ids[row]
         shown[subject] = order
+
     shared = ids[table["shared1000"].str.lower().isin(["true", "1", "1.0"]).to_numpy()]
     sizes = {len(v) for v in shown.values()}
     if len(sizes) > 1:
         raise DataError(f"{path} has {' or '.join(map(str, sorted(sizes)))} trials a subject; all must have as many.")
+
     return NsdDesign(shown, shared, _runs(_per_session(sizes.pop(), path), None), path.name)
 
 
 def _per_session(n_trials: int, path: Path) -> int:
     if n_trials % N_SESSIONS:
         raise DataError(f"{path} orders {n_trials} trials, which are no {N_SESSIONS} sessions of equal length.")
+
     return n_trials // N_SESSIONS
 
 
@@ -213,8 +249,10 @@ def _runs(n: int, pattern: np.ndarray | None) -> np.ndarray:
         lengths = pattern.astype(bool).sum(axis=2)
         if (lengths.sum(axis=1) == n).all():
             return np.stack([np.repeat(np.arange(1, len(row) + 1), row) for row in lengths])
+
     if n == N_TRIALS // N_SESSIONS:
         return np.tile(np.repeat(np.arange(1, 13), [63, 62] * 6), (N_SESSIONS, 1))
+
     return np.zeros((N_SESSIONS, n), dtype=np.int64)
 
 
@@ -252,8 +290,10 @@ class BrickRows:
 
     Parameters
     ----------
-    path : ``nsd_stimuli.hdf5``
-    size : side of the pictures that come out, resized with Pillow's antialiased Lanczos kernel; that of the file by
+    path : Path
+        ``nsd_stimuli.hdf5``
+    size : int, optional
+        side of the pictures that come out, resized with Pillow's antialiased Lanczos kernel; that of the file by
         default
     """
 
@@ -263,38 +303,64 @@ class BrickRows:
         shapes = open_arrays(path).shapes
         if "imgBrick" not in shapes:
             raise DataError(f"{path} has no dataset 'imgBrick'; it holds {', '.join(shapes) or 'nothing'}.")
+
         with h5py.File(path, "r") as file:
-            shape, dtype = file["imgBrick"].shape, file["imgBrick"].dtype
+            shape = file["imgBrick"].shape
+            dtype = file["imgBrick"].dtype
+
         if len(shape) != 4 or shape[3] not in (1, 3) or dtype != np.uint8:
             raise DataError(
                 f"'imgBrick' in {path} is {shape} of {dtype}; (pictures, height, width, 3) of uint8 is expected."
             )
-        self.path, self.size, self.n = path, size, shape[0]
-        self.shape = shape if size is None else (shape[0], size, size, shape[3])
+
+        self.path = path
+        self.size = size
+        self.n = shape[0]
+
+        if size is None:
+            self.shape = shape
+        else:
+            self.shape = (shape[0], size, size, shape[3])
 
     def __getitem__(self, rows: Any) -> np.ndarray:
         import h5py
 
         index = np.arange(self.n)[rows]
         wanted, back = np.unique(np.atleast_1d(index), return_inverse=True)  # h5py wants them ascending, each once
+
         try:
             with h5py.File(self.path, "r") as file:
                 brick = file["imgBrick"]
-                pictures = np.stack([brick[int(i)] for i in wanted]) if wanted.size else np.empty((0, *brick.shape[1:]))
+                if wanted.size:
+                    pictures = np.stack([brick[int(i)] for i in wanted])
+                else:
+                    pictures = np.empty((0, *brick.shape[1:]))
         except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
             raise DataError(f"{self.path} is damaged ({error}). Download it again.") from error
+
         if self.size is not None and pictures.shape[1:3] != (self.size, self.size):
             pictures = np.stack([_resized(p, self.size) for p in pictures])
+
         out = pictures[back.ravel()].astype(np.uint8, copy=False)
-        return out if np.ndim(index) else out[0]
+        if np.ndim(index):
+            return out
+
+        return out[0]
 
 
 def _resized(picture: np.ndarray, size: int) -> np.ndarray:
     from PIL import Image
 
-    plane = picture if picture.shape[2] == 3 else picture[:, :, 0]
+    if picture.shape[2] == 3:
+        plane = picture
+    else:
+        plane = picture[:, :, 0]
+
     out = np.asarray(Image.fromarray(plane).resize((size, size), Image.Resampling.LANCZOS))
-    return out if out.ndim == 3 else out[..., None]
+    if out.ndim == 3:
+        return out
+
+    return out[..., None]
 
 
 def pictures(
@@ -304,13 +370,17 @@ def pictures(
 
     Parameters
     ----------
-    root : folder of the data set
-    numbers : (n,) 0-based NSD ids
-    size : see `BrickRows`
+    root : Path
+        folder of the data set
+    numbers : ndarray of shape (n,)
+        0-based NSD ids
+    size : int or None
+        see `BrickRows`
 
     Returns
     -------
-    images, present, rows as `Stimuli` takes them
+    tuple of (Rows or None, ndarray or None, ndarray or None)
+        images, present, rows as `Stimuli` takes them
 
     Raises
     ------
@@ -324,17 +394,21 @@ def pictures(
                 f"'imgBrick' in {root / BRICK} holds {brick.n} pictures, but the design shows number {numbers.max()} "
                 "(counted from 0). It is not the public file of 73,000; download it again."
             )
+
         return brick, None, numbers
+
     if (root / SHARED_FOLDER).is_dir():
         files = {}
         for path in list_pictures(root / SHARED_FOLDER):
             if found := re.search(r"nsd(\d{5})$", path.stem):
                 files[int(found[1]) - 1] = path  # these names count from 1
+
         paths = [files.get(int(n)) for n in numbers]
         present = np.asarray([p is not None for p in paths])
         if present.any():
             side = size or read_picture(next(p for p in paths if p is not None)).pixels.shape[0]
             return PictureFolder(paths, (len(paths), side, side, 3)), present, None
+
     return None, None, None
 
 
@@ -342,9 +416,11 @@ def coco_ids(root: Path) -> dict[int, int]:
     """0-based NSD id to COCO id, from ``nsd_stim_info_merged.csv``; empty where it is absent."""
     if not (root / STIM_INFO).is_file():
         return {}
+
     table = read_table(root / STIM_INFO, "the table of stimuli")
     if "cocoId" not in table:
         return {}
+
     return dict(zip(table["nsdId"].astype(int), table["cocoId"].astype(int), strict=True))
 
 
@@ -353,8 +429,10 @@ def captions(root: Path, numbers: Iterable[int]) -> tuple[tuple[str, ...], ...] 
 
     Parameters
     ----------
-    root : folder of the data set
-    numbers : 0-based NSD ids
+    root : Path
+        folder of the data set
+    numbers : iterable of int
+        0-based NSD ids
 
     Raises
     ------
@@ -366,15 +444,18 @@ def captions(root: Path, numbers: Iterable[int]) -> tuple[tuple[str, ...], ...] 
         path = root / place / CAPTIONS
         if path.is_file():
             return _from_array(path, numbers)
+
     files = [p for part in _COCO_PARTS if (p := root / COCO / f"captions_{part}.json").is_file()]
     known = coco_ids(root)
     if not files or not known:
         return None
+
     texts: dict[int, list[str]] = {known[n]: [] for n in numbers if n in known}
     for path in files:
         for entry in _json(path)["annotations"]:
             if entry["image_id"] in texts:
                 texts[entry["image_id"]].append(" ".join(str(entry["caption"]).split()))
+
     return tuple(tuple(texts.get(known.get(n, -1), ())) for n in numbers)
 
 
@@ -384,15 +465,22 @@ def _from_array(path: Path, numbers: list[int]) -> tuple[tuple[str, ...], ...]:
     except DataError as error:
         if "pickled" not in str(error):
             raise
+
         raise DataError(
             f"{path} holds pickled Python objects, which can run any code when opened, so it is not opened. The public "
             "file holds plain text: download it again, or save yours with array.astype(str)."
         ) from error
+
     if array.dtype.kind not in "US" or array.ndim != 2:
         raise DataError(f"{path} is {array.shape} of {array.dtype}; (pictures, captions) of text is expected.")
     if max(numbers) >= len(array):
         raise DataError(f"{path} has captions of {len(array)} pictures, but number {max(numbers)} is shown.")
-    rows = np.char.decode(array[numbers], "utf-8") if array.dtype.kind == "S" else array[numbers]
+
+    if array.dtype.kind == "S":
+        rows = np.char.decode(array[numbers], "utf-8")
+    else:
+        rows = array[numbers]
+
     return tuple(tuple(t for text in row if (t := " ".join(str(text).split()))) for row in rows)
 
 
@@ -401,12 +489,15 @@ def labels(root: Path, numbers: Iterable[int]) -> tuple[pd.DataFrame, np.ndarray
 
     Parameters
     ----------
-    root : folder of the data set, with the annotation files in ``coco/annotations``
-    numbers : 0-based NSD ids
+    root : Path
+        folder of the data set, with the annotation files in ``coco/annotations``
+    numbers : iterable of int
+        0-based NSD ids
 
     Returns
     -------
-    (n, categories) bool, and (n,) the category that covers most of the uncropped picture, "none" without any
+    tuple of (DataFrame, ndarray) or None
+        (n, categories) bool, and (n,) the category that covers most of the uncropped picture, "none" without any
     """
     numbers = [int(n) for n in numbers]
     files = [
@@ -415,22 +506,29 @@ def labels(root: Path, numbers: Iterable[int]) -> tuple[pd.DataFrame, np.ndarray
         for part in _COCO_PARTS
         if (p := root / COCO / f"{kind}_{part}.json").is_file()
     ]
+
     known = coco_ids(root)
     if not files or not known:
         return None
+
     row = {known[n]: i for i, n in enumerate(numbers) if n in known}
     area: dict[str, np.ndarray] = {}
+
     for path in files:
         content = _json(path)
         names = {c["id"]: str(c["name"]) for c in content["categories"]}
+
         for name in names.values():
             area.setdefault(name, np.zeros(len(numbers)))
+
         for entry in content["annotations"]:
             if entry["image_id"] in row:
                 area[names[entry["category_id"]]][row[entry["image_id"]]] += max(float(entry.get("area", 1)), 1e-9)
+
     table = pd.DataFrame(area)
     main = np.asarray(table.columns, dtype=object)[table.to_numpy().argmax(axis=1)]
     main[(table.to_numpy() == 0).all(axis=1)] = "none"
+
     return table > 0, main
 
 
@@ -439,8 +537,10 @@ def _json(path: Path) -> dict[str, Any]:
         value = json.loads(read_text(path, "the annotations"))
     except json.JSONDecodeError as error:
         raise DataError(f"{path} is no JSON (line {error.lineno}: {error.msg}); download it again.") from error
+
     if not isinstance(value, dict) or "annotations" not in value:
         raise DataError(f"{path} has no 'annotations'; COCO's own annotation file is expected.")
+
     return value
 
 
@@ -516,28 +616,34 @@ def read_trials(path: Path, design: NsdDesign, subject: str, options: NSDOptions
     like, voxels, table = _voxels(path, subject, options)
     files = _session_files(beta_folder(path, subject, options), options, subject)
     sessions = {k: open_session(f, like.shape[:3]) for k, f in files.items()}
+
     for k, s in sessions.items():
         if s.n_trials != design.n_per_session:
             raise DataError(
                 f"{s.path} holds {s.n_trials} trials, but session {k} has {design.n_per_session} in {design.origin}. "
                 "Which trials are missing cannot be told; download it again."
             )
+
     dtypes = {s.dtype.name: k for k, s in reversed(sessions.items())}
     if len(dtypes) > 1:
         (b, j), (a, i) = sorted(dtypes.items(), key=lambda entry: -entry[1])[:2]
         raise DataError(
             f"session {i} of {subject} is {a} but session {j} is {b}, so their scales may differ. Use files of one kind."
         )
+
     rows: Any = SessionRows(list(sessions.values()), voxels)
     scale = options.scale or find_scale(rows.files[0].read(voxels, 4), rows.files[0].path)
     n = design.n_per_session
     at = np.concatenate([np.arange((k - 1) * n, k * n) for k in sessions])
+
     if options.store is not None:
         spec = {
             "what": "masked betas of NSD", "subject": subject, "voxels": digest_of(voxels),
             "files": [[str(s.path.name), s.path.stat().st_size] for s in sessions.values()], "betas": options.betas,
         }  # fmt: skip
+
         rows = StoredSessions(rows, atomic.checked_path(options.store), spec, [f"trial{t:05d}" for t in at])
+
     shown = design.shown[subject]
     trials = pd.DataFrame(
         {
@@ -550,6 +656,7 @@ def read_trials(path: Path, design: NsdDesign, subject: str, options: NSDOptions
             "is_shared": np.isin(shown[at], design.shared),
         }
     )
+
     provenance = {
         "betas": VERSIONS[options.betas],
         "mask": f"{options.mask} > 0",
@@ -557,6 +664,7 @@ def read_trials(path: Path, design: NsdDesign, subject: str, options: NSDOptions
         "unit": f"percent signal change (file x {scale:g})",
         "sessions": _ranges(sessions),
     }
+
     return Trials(rows if scale == 1 else ScaledRows(rows, scale), trials, table, subject, provenance)
 
 
@@ -564,6 +672,7 @@ def _ranges(numbers: Iterable[int]) -> str:
     numbers = list(numbers)
     if numbers == list(range(numbers[0], numbers[-1] + 1)):
         return f"{numbers[0]} to {numbers[-1]}"
+
     return ", ".join(map(str, numbers))
 
 
@@ -572,12 +681,15 @@ def find_scale(numbers: np.ndarray, path: Path) -> float:
 
     Parameters
     ----------
-    numbers : a sample of betas
-    path : for the message
+    numbers : ndarray
+        a sample of betas
+    path : Path
+        for the message
 
     Returns
     -------
-    1/300 or 1. Betas of cortex are a few percent, so that a typical one of 30 or more cannot be percent.
+    float
+        1/300 or 1. Betas of cortex are a few percent, so that a typical one of 30 or more cannot be percent.
 
     Raises
     ------
@@ -590,13 +702,21 @@ def find_scale(numbers: np.ndarray, path: Path) -> float:
     (0.0033333333333333335, 1.0)
     """
     values = np.abs(numbers[numbers != 0].astype(np.float64))
-    typical = float(np.nanmedian(values)) if values.size else 0.0
+    if values.size:
+        typical = float(np.nanmedian(values))
+    else:
+        typical = 0.0
+
     if numbers.dtype.kind in "iu" and 0 < typical < 5:
         raise DataError(
             f"{path} holds whole numbers with a median of {typical:g}; NSD's are percent signal change x 300, a few "
             "hundred. They were probably divided by 300 and rounded; fetch the file again, or give scale=."
         )
-    return 1 / 300 if numbers.dtype.kind in "iu" or typical >= 30 else 1.0
+
+    if numbers.dtype.kind in "iu" or typical >= 30:
+        return 1 / 300
+
+    return 1.0
 
 
 def _session_files(folder: Path, options: NSDOptions, subject: str) -> dict[int, Path]:
@@ -606,20 +726,24 @@ def _session_files(folder: Path, options: NSDOptions, subject: str) -> dict[int,
         for file in folder.glob(f"betas_session*{ending}"):
             if match := re.fullmatch(r"betas_session(\d\d)" + re.escape(ending), file.name):
                 found[int(match[1])] = file
+
     found = dict(sorted(found.items()))
     if not found:
         names = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
         raise DataError(
             f"{folder} holds no betas_sessionNN.hdf5 or .nii.gz (but {', '.join(names[:5]) or 'nothing'}). Fetch them."
         )
+
     wanted = options.sessions
     if wanted is None:
         wanted = tuple(range(1, max(found) + 1))
     elif isinstance(wanted, int):
         wanted = tuple(range(1, wanted + 1))
+
     odd = [k for k in wanted if not 1 <= k <= N_SESSIONS]
     if odd or not wanted or len(set(wanted)) < len(wanted):
         raise ConfigError(f"sessions must be different numbers from 1 to {N_SESSIONS}, but are {options.sessions}.")
+
     missing = [k for k in wanted if k not in found]
     if missing:
         raise DataError(
@@ -627,6 +751,7 @@ def _session_files(folder: Path, options: NSDOptions, subject: str) -> dict[int,
             f"(found {_ranges(found)}). Fetch betas_session{missing[0]:02d}, or name the sessions to use, such as "
             f"sessions={[k for k in wanted if k in found][:3]}."
         )
+
     return {k: found[k] for k in sorted(wanted)}
 
 
@@ -634,31 +759,52 @@ def _voxels(path: Path, subject: str, options: NSDOptions) -> tuple[Any, np.ndar
     """An image with the grid, (n, 3) indices, and the table of voxels."""
     folder = roi_folder(path, subject)
     like, mask = _read_roi(folder, options.mask, None)
-    ijk = np.argwhere(mask > 0) if options.voxel_order == "xyz" else np.argwhere(mask.T > 0)[:, ::-1]
+
+    if options.voxel_order == "xyz":
+        ijk = np.argwhere(mask > 0)
+    else:
+        ijk = np.argwhere(mask.T > 0)[:, ::-1]
+
     if not len(ijk):
         raise DataError(f"no voxel of {subject} is above 0 in {options.mask} ({folder}); it is not the public mask.")
+
     xyz = ijk @ like.affine[:3, :3].T + like.affine[:3, 3]
     columns: dict[str, np.ndarray] = {c: xyz[:, a] for a, c in enumerate("xyz")}
     columns |= {c: ijk[:, a] for a, c in enumerate("ijk")}
     ncsnr = beta_folder(path, subject, options) / "ncsnr.nii.gz"
+
     if ncsnr.is_file():
         ratio = read_volume(ncsnr, like).astype(np.float64)[tuple(ijk.T)] ** 2
         columns |= {"noise_ceiling": ratio / (ratio + 1), "noise_ceiling_3": ratio / (ratio + 1 / 3)}
-    wanted = tuple(LABELS) if options.rois is None else options.rois
+
+    if options.rois is None:
+        wanted = tuple(LABELS)
+    else:
+        wanted = options.rois
+
     for name in wanted:
         if options.rois is None and not roi_files(folder, name):
             warnings.warn(
                 f"{subject} has no {name}.nii.gz in {folder}; its ROIs are left out.", PhospheneWarning, stacklevel=4
             )
+
             continue
+
         values = _read_roi(folder, name, like)[1][tuple(ijk.T)]
         known = LABELS.get(name, ())
         extra = sorted(set(np.unique(values)) - set(range(len(known) + 1)))
-        prefix = "streams-" if name == "streams" else ""
+
+        if name == "streams":
+            prefix = "streams-"
+        else:
+            prefix = ""
+
         for label, area in [*enumerate(known, start=1), *((int(v), f"{name}-{v}") for v in extra)]:
             columns[ROI + prefix + area] = values == label
+
         if name == "prf-visualrois":
             columns |= {ROI + union: columns[ROI + a] | columns[ROI + b] for union, (a, b) in _UNIONS.items()}
+
     return like, ijk, pd.DataFrame(columns)
 
 
@@ -668,6 +814,7 @@ def roi_files(folder: Path, name: str) -> list[Path]:
         files = [p for n in names for e in (".nii.gz", ".nii") if (p := folder / f"{n}{e}").is_file()]
         if files:
             return files
+
     return []
 
 
@@ -676,12 +823,17 @@ def _read_roi(folder: Path, name: str, like: Any) -> tuple[Any, np.ndarray]:
     if not files:
         there = {p.name.split(".nii")[0].removeprefix("lh.").removeprefix("rh.") for p in folder.glob("*.nii*")}
         raise DataError(f"{folder} has no {name}.nii.gz. {did_you_mean(name, sorted(there))}")
+
     if len(files) == 1 and files[0].name.startswith(("lh.", "rh.")):
         raise DataError(f"{folder} has {files[0].name} but not the other hemisphere; fetch {name}.nii.gz.")
-    like = like if like is not None else open_nifti(files[0], 3)
+
+    if like is None:
+        like = open_nifti(files[0], 3)
+
     labels = np.zeros(like.shape[:3], dtype=np.int64)
     for file in files:
         labels = np.maximum(labels, read_labels(file, like))
+
     return like, labels
 
 
@@ -690,20 +842,29 @@ class StoredSessions:
 
     Parameters
     ----------
-    sessions : where the betas come from
-    root : folder of stores
-    spec : what the rows are
-    ids : one per row
+    sessions : SessionRows
+        where the betas come from
+    root : Path
+        folder of stores
+    spec : mapping of {str: Any}
+        what the rows are
+    ids : list of str
+        one per row
     """
 
     def __init__(self, sessions: SessionRows, root: Path, spec: Mapping[str, Any], ids: list[str]) -> None:
-        self.sessions, self.root, self.spec, self.ids, self.shape = sessions, root, spec, ids, sessions.shape
+        self.sessions = sessions
+        self.root = root
+        self.spec = spec
+        self.ids = ids
+        self.shape = sessions.shape
         self._rows: Rows | None = None
 
     def fill(self, progress: Progress | None = None) -> Rows:
         """The rows, those missing read now. The store holds the file's numbers as they are, int16 at half the size."""
         if self._rows is None:
-            n, place = self.sessions.n_per_session, {name: i for i, name in enumerate(self.ids)}
+            n = self.sessions.n_per_session
+            place = {name: i for i, name in enumerate(self.ids)}
 
             def compute(ids: np.ndarray) -> np.ndarray:
                 return self.sessions[np.asarray([place[i] for i in ids])]
@@ -713,7 +874,9 @@ class StoredSessions:
                 dtype="int16" if self.sessions.files[0].dtype == np.int16 else "float32",
                 batch=n, chunk=n, progress=progress,
             )  # fmt: skip
+
             self._rows = store.select(self.ids)
+
         return self._rows
 
     def __getitem__(self, rows: Any) -> np.ndarray:
@@ -738,6 +901,7 @@ def check_extras(path: Path) -> list[Finding]:
         ],
         "categories": list(coco.glob("instances_*.json")),
     }
+
     return [
         Finding("note", what, f"{path} has no {what}.", _EXTRA_STEP[what])
         for what, places in there.items()
@@ -753,42 +917,57 @@ def check_design(path: Path, design: NsdDesign) -> Finding:
             other = design_from_csv(path / STIM_INFO)
         except PhospheneError as error:
             return Finding("problem", "design", str(error))
+
         for subject, shown in design.shown.items():
             if not np.array_equal(shown, other.shown[subject]):
                 detail = f"{design.origin} and {other.origin} show {subject} different pictures."
                 return Finding("problem", "design", detail, "Fetch both again from the public bucket.")
+
     if not design.is_public:
         detail = f"{design.origin} has {size}; the public design has 30000 and 1000."
         return Finding("note", "design", detail, "Published counts do not apply.")
+
     return Finding("ok", "design", f"{design.origin}: {size}, as published.")
 
 
 def check_counts(design: NsdDesign, trials: Trials, options: NSDOptions) -> list[Finding]:
     """Trials, voxels and pictures of one subject beside the published counts."""
-    name, table = trials.subject, trials.table
-    n_sessions, n_shown = table["session"].nunique(), len(trials.stimulus_ids)
+    name = trials.subject
+    table = trials.table
+    n_sessions = table["session"].nunique()
+    n_shown = len(trials.stimulus_ids)
     out = [
         Finding(
             "ok", name, f"{len(trials)} trials in sessions {trials.provenance['sessions']}, {trials.n_voxels} voxels."
         )
     ]
+
     if not design.is_public:
         return out
+
     if options.mask == "nsdgeneral":
         right = trials.n_voxels == VOXELS[name]
         detail = f"{trials.n_voxels} in nsdgeneral{', as published' if right else f'; {VOXELS[name]} are published'}."
         out.append(
             Finding("ok" if right else "problem", f"{name} voxels", detail, "" if right else "Fetch the mask again.")
         )
+
     if n_sessions < SESSIONS[name]:
         detail = f"{n_sessions} of the {SESSIONS[name]} measured sessions are read."
         out.append(Finding("note", f"{name} sessions", detail, "Compare only with results on as many sessions."))
+
     if n_sessions == 37 and SESSIONS[name] == N_SESSIONS:
         shared = len(set(table["stimulus"][table["is_shared"]]))
         right = (n_shown - shared, shared) == (8859, 982)
-        said = ", as published" if right else "; published: 8859, 982"
+
+        if right:
+            said = ", as published"
+        else:
+            said = "; published: 8859, 982"
+
         detail = f"{n_shown - shared} training and {shared} test pictures{said}."
         out.append(Finding("ok" if right else "problem", f"{name} pictures", detail))
+
     return out
 
 
@@ -799,9 +978,11 @@ def check_files(path: Path, name: str, options: NSDOptions) -> list[Finding]:
     if missing:
         detail = f"{', '.join(missing)} are not in {roi_folder(path, name)}."
         out.append(Finding("note", f"{name} ROIs", detail, "Fetch them to select or report by region."))
+
     if not (beta_folder(path, name, options) / "ncsnr.nii.gz").is_file():
         detail = "ncsnr.nii.gz is missing, so there is no noise ceiling."
         out.append(Finding("note", f"{name} noise ceiling", detail, "Fetch it from the folder of betas."))
+
     return out
 
 
@@ -827,10 +1008,12 @@ class NSD:
         for place in (root, root / "nsd", root / "NSD", root / "natural-scenes-dataset"):
             if (place / "nsddata").is_dir():
                 return place
+
         there = "is no folder"
         if root.is_dir():
             names = sorted(p.name for p in root.iterdir() if not p.name.startswith("."))
             there = f"holds {', '.join(names[:8]) or 'nothing'}{' ...' if len(names) > 8 else ''}"
+
         raise DataError(
             f"NSD was looked for as nsddata in {root} and {root / 'nsd'}, but {root} {there}. Keep the folders of the "
             "public bucket (nsddata, nsddata_betas, nsddata_stimuli) and give the folder that holds them with --root."
@@ -844,6 +1027,7 @@ class NSD:
                 f"no subject below {path} has betas {options.betas}: {beta_folder(path, 'subj01', options)} and its "
                 "neighbours are not there. Fetch them, or choose the version with betas=b2."
             )
+
         return found
 
     def load(self, path: Path, options: NSDOptions, subject: str | None = None) -> Dataset:
@@ -851,16 +1035,20 @@ class NSD:
 
         Parameters
         ----------
-        path : folder that holds ``nsddata``
-        options : which betas, voxels, sessions
-        subject : ``subj01`` to ``subj08``; all that are there by default
+        path : Path
+            folder that holds ``nsddata``
+        options : NSDOptions
+            which betas, voxels, sessions
+        subject : str, optional
+            ``subj01`` to ``subj08``; all that are there by default
 
         Returns
         -------
-        Dataset. Stimulus ids are ``nsd`` and the 0-based NSD id. Trial ids are 0-based positions in the design, and
-        ``repeat`` counts earlier showings in the whole experiment. ``noise_ceiling`` is that of a single trial,
-        ``noise_ceiling_3`` of the mean of three, both from ncsnr. Splits: ``nsd-982``, ``nsd-1000`` when more than 37
-        sessions are read, and for one subject ``nsd-chronological`` (Mind Reader).
+        Dataset
+            Stimulus ids are ``nsd`` and the 0-based NSD id. Trial ids are 0-based positions in the design, and
+            ``repeat`` counts earlier showings in the whole experiment. ``noise_ceiling`` is that of a single trial,
+            ``noise_ceiling_3`` of the mean of three, both from ncsnr. Splits: ``nsd-982``, ``nsd-1000`` when more than
+            37 sessions are read, and for one subject ``nsd-chronological`` (Mind Reader).
 
         Raises
         ------
@@ -871,9 +1059,11 @@ class NSD:
         known = self.subjects(path, options)
         if subject is not None and subject not in known:
             raise DataError(f"{path} has no betas {options.betas} of '{subject}'. {did_you_mean(subject, known)}")
+
         design = read_design(path)
         people = {s: read_trials(path, design, s, options) for s in ([subject] if subject else known)}
         numbers = np.unique(np.concatenate([t.table["nsd_id"].to_numpy() for t in people.values()]))
+
         return Dataset(
             "nsd",
             _stimuli(path, numbers, options),
@@ -890,6 +1080,7 @@ class NSD:
             names = self.subjects(path, options)
         except PhospheneError as error:
             return [Finding("problem", "design", str(error))]
+
         out = [check_design(path, design)]
         for name in names:
             try:
@@ -899,7 +1090,9 @@ class NSD:
             except PhospheneError as error:
                 out.append(Finding("problem", name, str(error)))
                 continue
+
             out += check_counts(design, trials, options) + check_files(path, name, options)
+
         return out + check_extras(path)
 
     def import_to(
@@ -920,14 +1113,25 @@ class NSD:
 
         Parameters
         ----------
-        path, options, subject : see `load`; the option ``store`` is used in place of ``OUT.sessions``, and then kept
-        out : folder to make
-        replace, progress : see `write_dataset`
-        say : told about every session
+        path : Path
+            see `load`; the option ``store`` is used in place of ``OUT.sessions``, and then kept
+        options : NSDOptions
+            see `path`
+        subject : str or None
+            see `path`
+        out : str or Path
+            folder to make
+        replace : bool, default False
+            see `write_dataset`
+        progress : callable, optional
+            see `write_dataset`
+        say : Progress, optional
+            told about every session
 
         Returns
         -------
-        Dataset as read back from `out`; betas are int16 on disk where the files hold int16
+        Dataset
+            Dataset as read back from `out`; betas are int16 on disk where the files hold int16
 
         Raises
         ------
@@ -941,17 +1145,25 @@ class NSD:
             raise ConfigError(
                 f"{out} exists; choose another --out, or replace the data set that stands there with --replace."
             )
+
         work = out.with_name(f"{out.name}.sessions")
         if options.store is None:
             options = options.model_copy(update={"store": str(work)})
+
         dataset = self.load(path, options, subject)
         for trials in dataset.subjects.values():
-            stored = trials.source.numbers if isinstance(trials.source, ScaledRows) else trials.source
+            if isinstance(trials.source, ScaledRows):
+                stored = trials.source.numbers
+            else:
+                stored = trials.source
+
             if isinstance(stored, StoredSessions):
                 stored.fill(say)
+
         write_dataset(dataset, out, replace=replace, progress=progress)
         if Path(str(options.store)) == work:
             shutil.rmtree(work, ignore_errors=True)
+
         return read_dataset(out)
 
 
@@ -969,9 +1181,20 @@ def import_subject(
 
     Parameters
     ----------
-    root : see `NSD.find`
-    subject : such as ``subj01``; None for all that are there
-    out, options, replace, progress, say : see `NSD.import_to`
+    root : str or Path
+        see `NSD.find`
+    subject : str or None
+        such as ``subj01``; None for all that are there
+    out : str or Path
+        see `NSD.import_to`
+    options : NSDOptions, optional
+        see `NSD.import_to`
+    replace : bool, default False
+        see `NSD.import_to`
+    progress : callable, optional
+        see `NSD.import_to`
+    say : Progress, optional
+        see `NSD.import_to`
     """
     reader = NSD()
     path = reader.find(atomic.checked_path(root))
@@ -983,6 +1206,7 @@ def _stimuli(path: Path, numbers: np.ndarray, options: NSDOptions) -> Stimuli:
     images, present, rows = nsd_stimuli.pictures(path, numbers, options.image_size)
     labels = nsd_stimuli.labels(path, numbers)
     ids = np.asarray([stimulus_id(n) for n in numbers], dtype=object)
+
     if present is not None and not present.all():
         warnings.warn(
             f"{int((~present).sum())} of {len(ids)} NSD pictures are missing, first '{ids[~present][0]}'; their trials "
@@ -990,6 +1214,7 @@ def _stimuli(path: Path, numbers: np.ndarray, options: NSDOptions) -> Stimuli:
             PhospheneWarning,
             stacklevel=3,
         )
+
     return Stimuli(
         ids,
         images,
@@ -1006,6 +1231,7 @@ def _splits(design: NsdDesign, people: Mapping[str, Trials]) -> dict[str, Split]
     train = pd.unique(table["stimulus"][~table["is_shared"].to_numpy()])
     early = table["session"].to_numpy() <= _SPLIT_SESSIONS
     splits = {}
+
     for name, rows, note in (
         (
             "nsd-982",
@@ -1017,10 +1243,13 @@ def _splits(design: NsdDesign, people: Mapping[str, Trials]) -> dict[str, Split]
         test = pd.unique(table["stimulus"][table["is_shared"].to_numpy() & rows])
         if len(train) and len(test) and (name == "nsd-982" or not early.all()):
             splits[name] = Split(name, tuple(train), tuple(test), note=f"{note} ({len(test)} pictures).")
+
     if len(people) == 1:
         order = next(iter(people.values())).stimulus_ids
         n = int(0.85 * len(order))
         note = "Mind Reader: the first 85 % of the pictures by first showing train; ignores which are shared."
+
         if 0 < n < len(order):
             splits["nsd-chronological"] = Split("nsd-chronological", tuple(order[:n]), tuple(order[n:]), note=note)
+
     return splits

@@ -26,26 +26,37 @@ def best_linear(
 
     Parameters
     ----------
-    spec, root, options : see `open_dataset`
+    spec : str or Path
+        see `open_dataset`
+    root : str or Path, optional
+        see `open_dataset`
+    options : mapping of {str: Any}, optional
+        see `open_dataset`
 
     Returns
     -------
-    one Section, whose numbers are means over pixels of the expected correlation over pictures, nothing drawn; or an
-    empty list for data that are not simulated
+    list of Section
+        one Section, whose numbers are means over pixels of the expected correlation over pictures, nothing drawn; or an
+        empty list for data that are not simulated
     """
     source = locate(spec, root=root)
     if not isinstance(source.reader, InSilico):
         return []
+
     values = source.options(options)
     rows = []
+
     for name in [source.subject] if source.subject else source.reader.subjects(source.path, values):
         made = simulation(values, name)
-        test, learned = made.design.is_test, np.flatnonzero(~made.design.is_test)[:_LEARNED]
+        test = made.design.is_test
+        learned = np.flatnonzero(~made.design.is_test)[:_LEARNED]
         pixels = made.images.reshape(len(made.images), -1) / 255
+
         for repeats in dict.fromkeys((1, int(made.design.shown[test].max()))):
             best = made.subject.bayes_linear(made.signal[learned], pixels[learned], repeats)
             here = best.expected(made.signal[test], pixels[test])
             figures = (here.correlation.mean(), best.learned.correlation.mean())
             rows.append((name, str(repeats), *(f"{x:.3f}" for x in figures), str(len(learned))))
+
     headings = ("subject", "trials averaged", "test pictures", "pictures learned from", "how many of these")
     return [Section("best linear decoder of pixels, expected correlation", tuple(rows), headings)]

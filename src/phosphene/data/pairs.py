@@ -82,16 +82,20 @@ class PairFile:
 
         Parameters
         ----------
-        path : the file
-        options : which array is what
-        subject : must be the one subject, when given
+        path : Path
+            the file
+        options : PairOptions
+            which array is what
+        subject : str, optional
+            must be the one subject, when given
 
         Returns
         -------
-        Dataset with one subject. Trials are numbered through both blocks, training rows first; the columns ``side``
-        and ``row`` of their table say where each stood. A stimulus is named after the first row that shows it, such
-        as ``train-003``. With test arrays there is a split ``file``: by stimulus when no picture is on both sides,
-        else by trial, which check S1 then fails.
+        Dataset
+            Dataset with one subject. Trials are numbered through both blocks, training rows first; the columns ``side``
+            and ``row`` of their table say where each stood. A stimulus is named after the first row that shows it, such
+            as ``train-003``. With test arrays there is a split ``file``: by stimulus when no picture is on both sides,
+            else by trial, which check S1 then fails.
 
         Raises
         ------
@@ -101,10 +105,12 @@ class PairFile:
         path = Path(path)
         if subject not in (None, options.subject):
             raise DataError(f"{path} has no subject '{subject}'. {did_you_mean(subject, [options.subject])}")
+
         blocks, file = _read_blocks(path, options)
         betas = np.concatenate([b.betas for b in blocks])
         if options.scale != 1:
             betas *= np.float32(options.scale)
+
         sides = np.repeat([b.side for b in blocks], [len(b.betas) for b in blocks]).astype(object)
         rows = np.concatenate([np.arange(len(b.betas)) for b in blocks])
         names = np.asarray([f"{s}-{r:03d}" for s, r in zip(sides, rows, strict=True)], dtype=object)
@@ -119,6 +125,7 @@ class PairFile:
             category=None if labels is None else labels[shown],
             present=None if present is None or present.all() else present[shown],
         )
+
         table = pd.DataFrame(
             {
                 "trial": np.arange(len(betas)),
@@ -129,13 +136,20 @@ class PairFile:
                 "row": rows,
             }
         )
+
         provenance = {
             "file": path.name,
             "unit": "as in the file" if options.scale == 1 else f"file x {options.scale:g}",
         }
+
         voxels = _voxels(file, options, betas.shape[1], path)
         trials = Trials(betas, table, voxels, options.subject, provenance)
-        splits = {} if len(blocks) == 1 else {"file": _file_split(trials, stimuli)}
+
+        if len(blocks) == 1:
+            splits = {}
+        else:
+            splits = {"file": _file_split(trials, stimuli)}
+
         return Dataset(self.name(path), stimuli, {options.subject: trials}, splits, about(self, file=path.name))
 
     def name(self, path: Path) -> str:
@@ -150,22 +164,31 @@ class PairFile:
                 dataset = self.load(path, options)
         except PhospheneError as error:
             return [Finding("problem", "file", str(error))]
+
         trials = dataset.trials()
         found = [
             Finding(
                 "ok", "file", f"{path.name}: {len(trials)} trials, {trials.n_voxels} voxels, subject {trials.subject}."
             )
         ]
+
         if "file" in dataset.splits:
             split = dataset.splits["file"]
-            level: Literal["ok", "problem"] = "ok" if split.unit == "stimulus" else "problem"
+            level: Literal["ok", "problem"]
+            if split.unit == "stimulus":
+                level = "ok"
+            else:
+                level = "problem"
+
             found.append(Finding(level, "split of the file", split.note, "" if level == "ok" else "Use kfold:10."))
+
         return found
 
 
 def _read_blocks(path: Path, options: PairOptions) -> tuple[list[_Block], ArrayFile]:
     file = open_arrays(path)
     blocks = [_read_block(file, options, "train")]
+
     if options.test_betas is not None and options.test_betas in file:
         blocks.append(_read_block(file, options, "test"))
         n_train, n_test = (b.betas.shape[1] for b in blocks)
@@ -176,6 +199,7 @@ def _read_blocks(path: Path, options: PairOptions) -> tuple[list[_Block], ArrayF
             )
     elif options.test_betas is not None and not _is_default(options, "test_betas"):
         raise DataError(f"{path} has no array '{options.test_betas}'. {did_you_mean(options.test_betas, file.shapes)}")
+
     return blocks, file
 
 
@@ -186,18 +210,26 @@ def _read_block(file: ArrayFile, options: PairOptions, side: str) -> _Block:
     n = len(betas)
     images = _optional(file, options, f"{side}_images", required=True)
     labels = _optional(file, options, f"{side}_labels", required=False)
+
     for name, array in ((f"{side}_images", images), (f"{side}_labels", labels)):
         if array is None:
             continue
-        n_rows = array.size if name.endswith("labels") else _n_pictures(array, n)
+
+        if name.endswith("labels"):
+            n_rows = array.size
+        else:
+            n_rows = _n_pictures(array, n)
+
         if n_rows != n:
             other = getattr(options, name)
             hint = "Find the row that has no partner; rows are never dropped to make them fit."
             if n_rows == betas.shape[1]:
                 hint = "They match the voxels instead: the array may be (voxels, trials); then set transposed=true."
+
             raise DataError(
                 f"'{key}' in {file.path} has {n} rows but '{other}' has {n_rows} (shape {array.shape}). {hint}"
             )
+
     return _Block(side, betas, images, None if labels is None else labels.ravel(), f"'{key}'")
 
 
@@ -207,14 +239,17 @@ def _optional(file: ArrayFile, options: PairOptions, field: str, *, required: bo
         return None
     if key not in file and not required and _is_default(options, field):
         return None
+
     array = file[key]
     if array.dtype.kind == "O" and field.endswith("images"):
         raise DataError(
             f"'{key}' in {file.path} is a cell array, one entry a picture. Stack the pictures into one numeric array "
             "(trials, height, width, channels) and save it again."
         )
+
     if array.dtype.kind == "O":
         array = np.asarray([str(np.ravel(cell)[0]) for cell in array.ravel()], dtype=object)
+
     return array
 
 
@@ -225,7 +260,10 @@ def _is_default(options: PairOptions, field: str) -> bool:
 
 def _n_pictures(array: np.ndarray, n: int) -> int:
     """Number of pictures; MATLAB stacks them along the last axis."""
-    return array.shape[-1] if array.ndim > 2 and len(array) != n and array.shape[-1] == n else len(array)
+    if array.ndim > 2 and len(array) != n and array.shape[-1] == n:
+        return array.shape[-1]
+
+    return len(array)
 
 
 # -- pictures ----------------------------------------------------------------------------------------------------------
@@ -237,15 +275,18 @@ def _pictures(
     """(n, h, w, c) uint8 and (n,) which of them are there, or (None, None)."""
     if any(b.images is None for b in blocks):
         return None, None
+
     order = options.pixel_order or ("F" if file.is_column_major else "C")
     keys = {b.side: f"'{getattr(options, b.side + '_images')}' in {path}" for b in blocks}
     stacked = [_with_axes(b.images, len(b.betas), options.image_shape, order, keys[b.side]) for b in blocks]
     shapes = {s.shape[1:] for s in stacked}
+
     if len(shapes) > 1:
         raise DataError(
             f"the training pictures in {path} are {stacked[0].shape[1:]} but the test pictures {stacked[1].shape[1:]}; "
             "bring them to one size."
         )
+
     raw = np.concatenate(stacked)
     present = np.ones(len(raw), bool)
     if raw.dtype.kind == "f":
@@ -256,6 +297,7 @@ def _pictures(
                 f"the picture of row {int(np.flatnonzero(gone)[0])} (training rows first) in {path} has some NaN or "
                 "infinite pixels. Mend it, or set the whole row to NaN to mark the picture as missing."
             )
+
         if not present.all():
             warnings.warn(
                 f"{int((~present).sum())} of {len(present)} pictures in {path} are missing (NaN), first in row "
@@ -263,8 +305,10 @@ def _pictures(
                 PhospheneWarning,
                 stacklevel=4,
             )
+
     if not present.any():
         raise DataError(f"every picture in {path} is missing (NaN).")
+
     return _to_uint8(raw, present, options.pixel_range, path), present
 
 
@@ -272,26 +316,40 @@ def _with_axes(array: np.ndarray, n: int, shape: tuple[int, ...] | None, order: 
     """(n, h, w, c) from rows, or from arrays that have the axes already."""
     if array.dtype.kind not in "iufb":
         raise DataError(f"{what} holds {array.dtype} values where pixel values were expected.")
+
     if array.ndim > 2:
         if len(array) != n:
             array = np.moveaxis(array, -1, 0)
-        array = array[..., None] if array.ndim == 3 else array
+
+        if array.ndim == 3:
+            array = array[..., None]
+
         if array.ndim != 4 or array.shape[3] not in (1, 3):
             raise DataError(
                 f"{what} has shape {array.shape}; (trials, height, width) or (trials, height, width, 1 or 3) is "
                 "expected."
             )
+
         return array
+
     width = array.shape[1]
-    shape = _guess_shape(width, what) if shape is None else tuple(shape)
-    shape = (*shape, 1) if len(shape) == 2 else shape
+    if shape is None:
+        shape = _guess_shape(width, what)
+    else:
+        shape = tuple(shape)
+
+    if len(shape) == 2:
+        shape = (*shape, 1)
+
     if len(shape) != 3 or shape[2] not in (1, 3) or math.prod(shape) != width:
         raise ConfigError(
             f"image_shape {shape} does not fit {what}: it has {math.prod(shape)} values, each row has {width}. Give "
             "(height, width) or (height, width, 3)."
         )
+
     if order == "C":
         return array.reshape(n, *shape)
+
     return array.reshape(n, *shape[::-1]).transpose(0, 3, 2, 1)
 
 
@@ -300,6 +358,7 @@ def _guess_shape(width: int, what: str) -> tuple[int, int, int]:
         side = math.isqrt(width // channels)
         if side * side * channels == width:
             return side, side, channels
+
     raise DataError(f"rows of {what} have {width} values, no square picture of 1 or 3 channels; set image_shape.")
 
 
@@ -307,16 +366,28 @@ def _to_uint8(raw: np.ndarray, present: np.ndarray, pixel_range: str, path: Path
     low, high = (float(f(raw[present])) for f in (np.min, np.max))
     if pixel_range == "auto":
         # uint8 files are 0-255 whatever they use of it; other integers and floats say it by their largest value.
-        pixel_range = "0-255" if raw.dtype == np.uint8 and high > 1 else "0-1" if high <= 1 else "0-255"
-    top = 1.0 if pixel_range == "0-1" else 255.0
+        if raw.dtype == np.uint8 and high > 1:
+            pixel_range = "0-255"
+        elif high <= 1:
+            pixel_range = "0-1"
+        else:
+            pixel_range = "0-255"
+
+    if pixel_range == "0-1":
+        top = 1.0
+    else:
+        top = 255.0
+
     if low < -1e-3 * top or high > 1.001 * top:
         raise DataError(
             f"pixels in {path} go from {low:g} to {high:g}, outside {pixel_range}. Undo the normalisation before "
             "saving, "
             "or set pixel_range."
         )
+
     if raw.dtype == np.uint8 and pixel_range == "0-255":
         return np.ascontiguousarray(raw)
+
     scaled = np.nan_to_num(raw.astype(np.float32)) * np.float32(255 / top)
     return np.clip(np.round(scaled), 0, 255).astype(np.uint8)
 
@@ -325,6 +396,7 @@ def _first_row_of_same(pixels: np.ndarray | None, present: np.ndarray | None, n:
     """(n,) for each row the first row with exactly the same picture; itself where the picture is missing."""
     if pixels is None:
         return np.arange(n)
+
     seen: dict[bytes, int] = {}
     return np.asarray(
         [seen.setdefault(p.tobytes(), i) if present[i] else i for i, p in enumerate(pixels)], dtype=np.int64
@@ -338,23 +410,30 @@ def _labels(blocks: list[_Block], options: PairOptions) -> np.ndarray | None:
     have = [b.labels is not None for b in blocks]
     if not any(have):
         return None
+
     if not all(have):
         raise DataError(
             f"only one side has labels: train_labels='{options.train_labels}', test_labels='{options.test_labels}'. "
             "Name both, or set both to null."
         )
+
     values = np.concatenate([b.labels for b in blocks])
     return np.asarray([_name(v, options.label_names) for v in values], dtype=object)
 
 
 def _name(value: Any, names: Mapping[str, str]) -> str:
-    text = f"{value:g}" if isinstance(value, (int, float, np.number)) else str(value).strip()
+    if isinstance(value, (int, float, np.number)):
+        text = f"{value:g}"
+    else:
+        text = str(value).strip()
+
     return names.get(text, text)
 
 
 def _check_labels_agree(labels: np.ndarray | None, first: np.ndarray, names: np.ndarray, path: Path) -> None:
     if labels is None:
         return
+
     differ = np.flatnonzero(labels != labels[first])
     if differ.size:
         i = int(differ[0])
@@ -367,21 +446,29 @@ def _check_labels_agree(labels: np.ndarray | None, first: np.ndarray, names: np.
 def _voxels(file: ArrayFile, options: PairOptions, n_voxels: int, path: Path) -> pd.DataFrame:
     if options.roi is None:
         return pd.DataFrame(index=pd.RangeIndex(n_voxels))
+
     array = file[options.roi]
     if array.dtype.kind == "O":
         array = np.asarray([str(np.ravel(c)[0]) if np.size(c) else "" for c in array.ravel()], dtype=object)
+
     if array.ndim == 2 and min(array.shape) > 1:
-        members = array.T if array.shape[0] != n_voxels else array
+        if array.shape[0] != n_voxels:
+            members = array.T
+        else:
+            members = array
+
         columns = {str(j + 1): members[:, j].astype(bool) for j in range(members.shape[1])}
     else:
         flat = array.ravel()
         texts = np.asarray([_name(v, {}) for v in flat], dtype=object)
         columns = {t: texts == t for t in pd.unique(texts) if t not in ("0", "", "nan")}
+
     if len(next(iter(columns.values()), np.empty(n_voxels))) != n_voxels:
         raise DataError(
             f"'{options.roi}' in {path} has shape {array.shape} but there are {n_voxels} voxels; it needs one "
             "entry each."
         )
+
     known = [options.roi_names.get(name, name if not name.isdigit() else f"roi{name}") for name in columns]
     return pd.DataFrame({ROI + name: mask for name, mask in zip(known, columns.values(), strict=True)})
 
@@ -391,18 +478,23 @@ def _file_split(trials: Trials, stimuli: Stimuli) -> Split:
     shown = {s: pd.unique(trials.stimuli[side == s]) for s in ("train", "test")}
     both = sorted(set(shown["train"]) & set(shown["test"]))
     disjoint = None
+
     if stimuli.category is not None:
         category = dict(zip(stimuli.ids, stimuli.category, strict=True))
         disjoint = not ({category[i] for i in shown["train"]} & {category[i] for i in shown["test"]})
+
     if not both:
         note = (
             f"{(side == 'train').sum()} training and {(side == 'test').sum()} test rows; no picture is on both sides."
         )
+
         return Split("file", tuple(shown["train"]), tuple(shown["test"]), "stimulus", disjoint, note)
+
     ids = trials.table["trial"].to_numpy()
     note = (
         f"{len(both)} pictures are on both sides of the file's own split, first '{both[0]}': what is scored on "
         "them was "
         "seen in training."
     )
+
     return Split("file", tuple(ids[side == "train"]), tuple(ids[side == "test"]), "trial", disjoint, note)

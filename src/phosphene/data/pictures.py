@@ -44,8 +44,10 @@ class PictureFile:
 
     Parameters
     ----------
-    pixels : (height, width, 1 or 3) uint8, 0-255, RGB
-    notes : such as "CMYK converted to RGB"; empty for a plain file
+    pixels : ndarray of shape (height, width, 1 or 3), uint8
+        0-255, RGB
+    notes : tuple of str, default ()
+        such as "CMYK converted to RGB"; empty for a plain file
     """
 
     pixels: np.ndarray
@@ -65,12 +67,18 @@ def read_picture(
 
     Parameters
     ----------
-    file : path or the bytes of a PNG, JPEG, GIF, BMP, TIFF, WebP or PPM file; the content decides, not the ending
-    size : (height, width) of the result; that of the file by default
-    channels : 1 (grey) or 3 (RGB); what the file has by default
-    aspect : "crop" cuts the centre out to the wanted aspect, "stretch" changes the aspect
-    kernel : of the resizing, antialiased when shrinking
-    max_pixels : larger pictures are refused unread
+    file : str, Path or bytes
+        path or the bytes of a PNG, JPEG, GIF, BMP, TIFF, WebP or PPM file; the content decides, not the ending
+    size : tuple of (int, int), optional
+        (height, width) of the result; that of the file by default
+    channels : int, optional
+        1 (grey) or 3 (RGB); what the file has by default
+    aspect : {"crop", "stretch"}, default "crop"
+        "crop" cuts the centre out to the wanted aspect, "stretch" changes the aspect
+    kernel : {"lanczos", "bicubic", "bilinear", "box", "nearest"}, default "lanczos"
+        of the resizing, antialiased when shrinking
+    max_pixels : int, optional
+        larger pictures are refused unread
 
     Returns
     -------
@@ -83,29 +91,46 @@ def read_picture(
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
-    name = "the picture" if isinstance(file, bytes) else str(file)
+    if isinstance(file, bytes):
+        name = "the picture"
+    else:
+        name = str(file)
+
     notes: list[str] = []
     try:
-        data = file if isinstance(file, bytes) else Path(file).read_bytes()
+        if isinstance(file, bytes):
+            data = file
+        else:
+            data = Path(file).read_bytes()
     except OSError as error:
         raise DataError(f"{name} cannot be read ({error.strerror}).") from error
+
     if not data:
         raise DataError(f"{name} has 0 bytes. Copy it again, or remove it to mark the picture as missing.")
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             picture = Image.open(io.BytesIO(data), formats=_FORMATS)
+
         _refuse_bomb(picture.size, max_pixels, name)
-        expected = None if isinstance(file, bytes) else _ENDINGS.get(Path(file).suffix.lower())
+        if isinstance(file, bytes):
+            expected = None
+        else:
+            expected = _ENDINGS.get(Path(file).suffix.lower())
+
         if not isinstance(file, bytes) and picture.format not in (expected, "MPO"):
             notes.append(f"is a {picture.format} file in spite of its name")
+
         if getattr(picture, "n_frames", 1) > 1:
             notes.append(f"first of {picture.n_frames} frames taken")
             picture.seek(0)
+
         picture.load()
         if picture.getexif().get(0x0112, 1) != 1:
             notes.append("turned as its EXIF orientation says")
             picture = ImageOps.exif_transpose(picture)
+
         picture = _plain(picture, notes, name)
     except Image.DecompressionBombError as error:
         raise DataError(_bomb(name, str(error), max_pixels)) from error
@@ -118,14 +143,18 @@ def read_picture(
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError, MemoryError) as error:
         if isinstance(error, DataError):
             raise
+
         raise DataError(
             f"{name} is truncated or damaged ({error}; {len(data)} bytes). Copy it again, or remove it to mark the "
             "picture as missing."
         ) from error
+
     if channels is not None:
         picture = picture.convert({1: "L", 3: "RGB"}[channels])
+
     if size is not None and (picture.height, picture.width) != tuple(size):
         picture = _resized(picture, size, aspect, kernel)
+
     pixels = np.asarray(picture, dtype=np.uint8)
     return PictureFile(pixels[..., None] if pixels.ndim == 2 else pixels, tuple(notes))
 
@@ -149,9 +178,12 @@ def _plain(picture: Any, notes: list[str], name: str) -> Any:
     if picture.mode in ("L", "RGB"):
         if "transparency" not in picture.info:
             return picture
+
         picture = picture.convert("RGBA")
+
     if picture.mode == "1":
         return picture.convert("L")
+
     if picture.mode.startswith("I"):  # 16-bit grey, in files of either byte order
         values = np.asarray(picture)
         if values.min() < 0 or values.max() > 65535:
@@ -159,23 +191,30 @@ def _plain(picture: Any, notes: list[str], name: str) -> Any:
                 f"{name} holds grey values from {values.min()} to {values.max()}, beyond 16 bits; save it as 8 or "
                 "16 bit."
             )
+
         notes.append("16-bit values divided by 257")
         return Image.fromarray(np.round(values.astype(np.float64) / 257).astype(np.uint8))
+
     if picture.mode == "F":
         raise DataError(f"{name} holds floating-point values of no stated range; save it as an 8 or 16 bit picture.")
+
     if picture.mode in ("P", "PA"):
         picture = picture.convert("RGBA" if picture.mode == "PA" or "transparency" in picture.info else "RGB")
         if picture.mode == "RGB":
             return picture
+
     if picture.mode in ("LA", "La", "RGBA", "RGBa"):
         if picture.mode in ("La", "RGBa"):
             picture = picture.convert({"La": "LA", "RGBa": "RGBA"}[picture.mode])
+
         grey = picture.mode == "LA"
         if picture.getchannel("A").getextrema()[0] < 255:
             notes.append(f"transparency laid over grey {BACKGROUND}")
             ground = Image.new("RGBA", picture.size, (BACKGROUND,) * 3 + (255,))
             picture = Image.alpha_composite(ground, picture.convert("RGBA"))
+
         return picture.convert("L" if grey else "RGB")
+
     notes.append(f"{picture.mode} converted to RGB")
     return picture.convert("RGB")
 
@@ -186,11 +225,14 @@ def _resized(picture: Any, size: tuple[int, int], aspect: Aspect, kernel: Kernel
     height, width = (int(s) for s in size)
     if height < 1 or width < 1:
         raise ConfigError(f"a picture size of at least 1 x 1 is needed, but {height} x {width} was given.")
+
     box = None
     if aspect == "crop":
         scale = min(picture.width / width, picture.height / height)
-        left, top = (picture.width - width * scale) / 2, (picture.height - height * scale) / 2
+        left = (picture.width - width * scale) / 2
+        top = (picture.height - height * scale) / 2
         box = (left, top, left + width * scale, top + height * scale)
+
     return picture.resize((width, height), Image.Resampling[kernel.upper()], box=box)
 
 
@@ -213,14 +255,18 @@ def list_pictures(folder: str | Path) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"the folder of pictures {folder} is {'a file' if folder.exists() else 'not there'}.")
+
     found = []
     for path in sorted(folder.rglob("*")):
         if is_litter(path.relative_to(folder)) or not path.is_file():
             continue
+
         if path.suffix.lower() in _ENDINGS or _looks_like_picture(path):
             found.append(path)
+
     if not found:
         raise DataError(f"{folder} holds no picture ({', '.join(_FORMATS)}). Give the folder that holds the files.")
+
     return found
 
 
@@ -234,12 +280,15 @@ def match_pictures(folder: str | Path, ids: Iterable[str]) -> dict[str, Path]:
 
     Parameters
     ----------
-    folder : searched with its subfolders
-    ids : stimulus ids: a path below the folder, a file name, or a file name without its ending
+    folder : str or Path
+        searched with its subfolders
+    ids : iterable of str
+        stimulus ids: a path below the folder, a file name, or a file name without its ending
 
     Returns
     -------
-    id to path, for the ids that have a file
+    dict of {str: Path}
+        id to path, for the ids that have a file
 
     Raises
     ------
@@ -249,11 +298,14 @@ def match_pictures(folder: str | Path, ids: Iterable[str]) -> dict[str, Path]:
     folder = Path(folder)
     places: dict[str, list[Path]] = {}
     files = list_pictures(folder)
+
     for path in files:
         for key in {path.relative_to(folder).as_posix(), path.name, path.stem}:
             places.setdefault(key, []).append(path)
+
     out = {}
     ids = list(ids)
+
     for name in ids:
         here = places.get(name, [])
         if len(here) > 1:
@@ -261,14 +313,17 @@ def match_pictures(folder: str | Path, ids: Iterable[str]) -> dict[str, Path]:
                 f"stimulus '{name}' could be {' or '.join(str(p.relative_to(folder)) for p in here[:3])} in {folder}. "
                 "Write the path below that folder in the column 'stimulus', or remove one of the files."
             )
+
         if here:
             out[name] = here[0]
+
     if not out:
         raise DataError(
             f"none of the {len(ids)} stimuli has a picture in {folder}: ids look like '{ids[0] if ids else ''}', files "
             f"like '{files[0].relative_to(folder)}'. The column 'stimulus' must hold file names, with or without "
             "ending."
         )
+
     return out
 
 
@@ -278,9 +333,14 @@ class PictureFolder:
 
     Parameters
     ----------
-    paths : one per stimulus; None where the picture is missing (its row is zero)
-    shape : (n, height, width, channels) as they come out
-    aspect, kernel : see `read_picture`
+    paths : sequence of (Path or None)
+        one per stimulus; None where the picture is missing (its row is zero)
+    shape : tuple of (int, int, int, int)
+        (n, height, width, channels) as they come out
+    aspect : {"crop", "stretch"}, default "crop"
+        see `read_picture`
+    kernel : {"lanczos", "bicubic", "bilinear", "box", "nearest"}, default "lanczos"
+        see `read_picture`
     """
 
     paths: Sequence[Path | None]
@@ -291,13 +351,18 @@ class PictureFolder:
     def __getitem__(self, rows: Any) -> np.ndarray:
         index = np.atleast_1d(np.arange(len(self.paths))[rows])
         out = np.zeros((len(index), *self.shape[1:]), dtype=np.uint8)
+
         for i, row in enumerate(index):
             path = self.paths[row]
             if path is not None:
                 out[i] = read_picture(
                     path, self.shape[1:3], channels=self.shape[3], aspect=self.aspect, kernel=self.kernel
                 ).pixels
-        return out if np.ndim(rows) or isinstance(rows, slice) else out[0]
+
+        if np.ndim(rows) or isinstance(rows, slice):
+            return out
+
+        return out[0]
 
 
 def open_pictures(
@@ -307,13 +372,17 @@ def open_pictures(
 
     Parameters
     ----------
-    files : id to path, as `match_pictures` gives
-    ids : stimuli in the order of the rows
-    size : (height, width) of all; that of the files when more than half of them agree, else a square of the smallest side
+    files : mapping of {str: Path}
+        id to path, as `match_pictures` gives
+    ids : sequence of str
+        stimuli in the order of the rows
+    size : tuple of (int, int), optional
+        (height, width) of all; that of the files when more than half of them agree, else a square of the smallest side
 
     Returns
     -------
-    (pictures, present, notes): rows, (n,) bool which are there, and what was unusual about each file
+    tuple of (PictureFolder, ndarray, dict of {str: tuple of str})
+        (pictures, present, notes): rows, (n,) bool which are there, and what was unusual about each file
 
     Raises
     ------
@@ -323,17 +392,21 @@ def open_pictures(
     sizes: Counter[tuple[int, int]] = Counter()
     notes: dict[str, tuple[str, ...]] = {}
     grey = True
+
     for name, path in files.items():
         picture = read_picture(path)
         sizes[picture.pixels.shape[:2]] += 1
         grey = grey and picture.pixels.shape[2] == 1
+
         if picture.notes:
             notes[name] = picture.notes
+
     if size is None:
         size, most = sizes.most_common(1)[0]
         if len(sizes) > 1:
             if 2 * most <= len(files):
                 size = (min(min(s) for s in sizes),) * 2
+
             common = ", ".join(f"{h} x {w} ({n} files)" for (h, w), n in sizes.most_common(3))
             warnings.warn(
                 f"the pictures have {len(sizes)} sizes ({common}); all are cropped at the centre and resized to "
@@ -341,8 +414,10 @@ def open_pictures(
                 PhospheneWarning,
                 stacklevel=3,
             )
+
     paths = [files.get(i) for i in ids]
     present = np.asarray([p is not None for p in paths])
+
     return PictureFolder(paths, (len(ids), *size, 1 if grey else 3)), present, notes
 
 
@@ -353,13 +428,17 @@ def pictures_of(
 
     Parameters
     ----------
-    folder : of the pictures, see `match_pictures`
-    ids : stimuli in the order of the rows
-    side : pixels; the shorter side of the first picture by default
+    folder : str or Path
+        of the pictures, see `match_pictures`
+    ids : sequence of str
+        stimuli in the order of the rows
+    side : int, optional
+        pixels; the shorter side of the first picture by default
 
     Returns
     -------
-    (pictures, present): rows, and (n,) bool which are there, None where all are
+    tuple of (PictureFolder, ndarray or None)
+        (pictures, present): rows, and (n,) bool which are there, None where all are
 
     Raises
     ------
@@ -375,6 +454,8 @@ def pictures_of(
             PhospheneWarning,
             stacklevel=4,
         )
+
     side = side or min(read_picture(next(iter(files.values()))).pixels.shape[:2])
     pictures = PictureFolder([files.get(i) for i in ids], (len(ids), side, side, 3))
+
     return pictures, None if present.all() else present

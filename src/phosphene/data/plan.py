@@ -86,18 +86,30 @@ class Item:
 
     Parameters
     ----------
-    part : of the data set, such as "betas"
-    path : where it belongs
-    url : its address; for ``access="manual"`` what to open by hand
-    access : "open", "terms" (fetched once the terms are accepted), or "manual"
-    kind : what its first bytes must look like
-    bytes : exact size, None where none is published
-    about : published but rounded, or uncompressed size in bytes
-    sha256, md5 : checksum, or the beginning of it that the published name carries; "" where none is published
-    listed : name in Figshare's list at `url`, from which address, size and MD5 come
-    unpack : folder that the archive becomes; None when it is no archive
-    subject : whose it is; "" for everyone's
-    note : for people
+    part : str
+        of the data set, such as "betas"
+    path : Path
+        where it belongs
+    url : str
+        its address; for ``access="manual"`` what to open by hand
+    access : {"open", "terms", "manual"}
+        "open", "terms" (fetched once the terms are accepted), or "manual"
+    kind : Kind, default "any"
+        what its first bytes must look like
+    bytes : int, optional
+        exact size, None where none is published
+    about : int, optional
+        published but rounded, or uncompressed size in bytes
+    sha256, md5 : str, default ""
+        checksum, or the beginning of it that the published name carries; "" where none is published
+    listed : str, default ""
+        name in Figshare's list at `url`, from which address, size and MD5 come
+    unpack : Path, optional
+        folder that the archive becomes; None when it is no archive
+    subject : str, default ""
+        whose it is; "" for everyone's
+    note : str, default ""
+        for people
     """
 
     part: str
@@ -119,16 +131,28 @@ class Item:
         """One of "there", "not unpacked", "part of it", "not there", or "wrong" and its size. No content is read."""
         if self.unpack is not None and self.unpack.is_dir() and any(self.unpack.iterdir()):
             return "there"
+
         if self.path.is_dir():
-            return "there" if any(self.path.iterdir()) else "not there"
+            if any(self.path.iterdir()):
+                return "there"
+
+            return "not there"
+
         if self.path.is_file():
             size = self.path.stat().st_size
             if not size:
                 return "wrong: empty"
             if self.bytes is not None and size != self.bytes:
                 return f"wrong: {size} bytes"
-            return "there" if self.unpack is None else "not unpacked"
-        return "part of it" if partial_path(self.path).is_file() else "not there"
+            if self.unpack is None:
+                return "there"
+
+            return "not unpacked"
+
+        if partial_path(self.path).is_file():
+            return "part of it"
+
+        return "not there"
 
 
 def partial_path(path: Path) -> Path:
@@ -142,10 +166,14 @@ class Plan:
 
     Parameters
     ----------
-    name : such as "nsd"
-    root : folder the files belong to
-    items : the files, in the order to get them
-    about : the set's entry in the table
+    name : str
+        such as "nsd"
+    root : Path
+        folder the files belong to
+    items : tuple of Item
+        the files, in the order to get them
+    about : DownloadSet
+        the set's entry in the table
     """
 
     name: str
@@ -162,7 +190,10 @@ class Plan:
     def next(self) -> str:
         """What to do once the files are there; a command names the folder they are in."""
         step = self.about.next
-        return f"{step} --root {shlex.quote(str(self.root))}" if step.startswith("phosphene ") else step
+        if step.startswith("phosphene "):
+            return f"{step} --root {shlex.quote(str(self.root))}"
+
+        return step
 
     def size(self, items: Iterable[Item] | None = None) -> tuple[int, int, int]:
         """Bytes of exactly known size, bytes of about known size, and the number of files of unknown size."""
@@ -174,6 +205,7 @@ class Plan:
                 about += item.about
             else:
                 unknown += 1
+
         return exact, about, unknown
 
 
@@ -190,13 +222,19 @@ def make(
 
     Parameters
     ----------
-    name : of the table, ``NAME`` or ``NAME:SUBJECT``
-    root : folder of the data set itself, or one that holds a folder of its name; by default a folder of its name in
+    name : str
+        of the table, ``NAME`` or ``NAME:SUBJECT``
+    root : str or Path, optional
+        folder of the data set itself, or one that holds a folder of its name; by default a folder of its name in
         PHOSPHENE_DATA, for weights the one that PHOSPHENE_WEIGHTS names
-    subjects : whose data; everyone's by default
-    parts : which parts, such as ``["betas", "rois"]``; all that are not optional by default
-    sessions : only the first so many
-    table : another table than the shipped one
+    subjects : sequence of str, default ()
+        whose data; everyone's by default
+    parts : sequence of str, default ()
+        which parts, such as ``["betas", "rois"]``; all that are not optional by default
+    sessions : int, optional
+        only the first so many
+    table : Downloads, optional
+        another table than the shipped one
 
     Raises
     ------
@@ -212,19 +250,24 @@ def make(
     name, _, one = name.partition(":")
     if name not in table.sets:
         raise ConfigError(f"nothing is known about downloading '{name}'. {did_you_mean(name, table.sets)}")
+
     about = table.sets[name]
     subjects = [*subjects, *([one] if one else [])]
     _check_subjects(name, about, subjects)
     known = list(dict.fromkeys(e.part for e in about.files))
+
     if odd := [p for p in parts if p not in known]:
         raise ConfigError(f"{name} has no part '{odd[0]}'. {did_you_mean(odd[0], known)}")
     if sessions is not None and sessions < 1:
         raise ConfigError(f"--sessions must be at least 1, but is {sessions}.")
+
     folder = _folder(name, about, root)
     items: list[Item] = []
+
     for entry in about.files:
         if entry.part in parts or (not parts and not entry.optional):
             items += _filled(entry, about, folder, subjects, sessions)
+
     return Plan(name, folder, tuple(dict.fromkeys(items)), about)
 
 
@@ -232,20 +275,34 @@ def _check_subjects(name: str, about: DownloadSet, subjects: Sequence[str]) -> N
     for subject in subjects:
         if about.any_subject and not re.fullmatch(about.any_subject, subject):
             raise ConfigError(f"'{subject}' is no subject of {name}: expected a name such as 100307.")
+
         if not about.any_subject and subject not in about.subjects:
-            hint = did_you_mean(subject, about.subjects) if about.subjects else "Its files are those of everyone."
+            if about.subjects:
+                hint = did_you_mean(subject, about.subjects)
+            else:
+                hint = "Its files are those of everyone."
+
             raise ConfigError(f"{name} has no subject '{subject}' to choose. {hint}")
 
 
 def _folder(name: str, about: DownloadSet, root: str | Path | None) -> Path:
     if root is not None:
         given = checked_path(root)  # as in `locate`: the set's own folder, or the one that holds all sets
-        return given / about.folder if about.folder and (given / about.folder).is_dir() else given
-    variable = WEIGHTS if name == "weights" else ROOT
+        if about.folder and (given / about.folder).is_dir():
+            return given / about.folder
+
+        return given
+
+    if name == "weights":
+        variable = WEIGHTS
+    else:
+        variable = ROOT
+
     if not os.environ.get(variable):
         raise ConfigError(
             f"nothing says where the files of {name} belong. Give --root DIR, or set the environment variable {variable}."
         )
+
     return checked_path(os.environ[variable]) / about.folder
 
 
@@ -255,22 +312,30 @@ def _filled(
     url = entry.url or about.base + entry.path
     fields = set(re.findall(r"{(\w+)}", entry.path + url))
     whose: list[tuple[str, Mapping[str, int]]] = [("", {})]
+
     if fields:
         named = list(subjects) or list(about.subjects) or ["SUBJECT"]
         whose = [(s, about.subjects.get(s, {})) for s in named]
+
     out = []
     for subject, facts in whose:
         n = facts.get("sessions", 1)
         for session in range(1, min(n, sessions or n) + 1) if "session" in fields else [0]:
             values = {**facts, "subject": subject, "session": f"{session:02d}"}
-            told = entry.about.format(**values) if isinstance(entry.about, str) else entry.about
+            if isinstance(entry.about, str):
+                told = entry.about.format(**values)
+            else:
+                told = entry.about
+
             path = folder / _inside(entry.path.format(**values))
             item = Item(
                 entry.part, path, url.format(**values), entry.access, entry.kind, entry.bytes,
                 None if told is None else int(told), entry.sha256, "", entry.listed,
                 folder / _inside(entry.unpack) if entry.unpack else None, subject, entry.note.format(**values),
             )  # fmt: skip
+
             out.append(item)
+
     return out
 
 
@@ -279,6 +344,7 @@ def _inside(path: str) -> str:
     pure = PurePosixPath(path)
     if pure.is_absolute() or ".." in pure.parts or "\\" in path or not pure.parts:
         raise ConfigError(f"'{path}' in the table of downloads must stay inside the data set's folder.")
+
     return path
 
 
@@ -296,37 +362,48 @@ def sections(plan: Plan) -> list[Section]:
         ("files", f"{len(plan.items)}, {there} of them there"),
         ("total", said_size(exact, about, unknown)),
     ]
+
     for access in _SAYS:
         mine = [i for i in plan.items if i.access == access]
         if mine:
             parts = ", ".join(dict.fromkeys(i.part for i in mine))
             files = f"{len(mine)} file{'s' if len(mine) > 1 else ''} ({parts})"
             facts.append((_SAYS[access], f"{files}, {said_size(*plan.size(mine))}"))
+
     optional = sorted({e.part for e in plan.about.files if e.optional} - {i.part for i in plan.items})
     if optional:
         facts.append(("not planned", f"{', '.join(optional)}; ask with --part"))
+
     out = [Section(f"plan for {plan.name}", tuple(facts))]
     if any(i.access == "terms" for i in plan.items):
         step = f"read and accept {plan.about.terms}, then: phosphene data fetch {plan.name} --accept-terms"
         out.append(Section("before fetching", (("terms", step),)))
+
     base = plan.about.base
     if base:
         out[0] = Section(out[0].title, (*facts, ("address", f"{base} and the file's name below, or as given")))
+
     for part in dict.fromkeys(i.part for i in plan.items):
         mine = [i for i in plan.items if i.part == part]
         names = {i: i.path.relative_to(plan.root).as_posix() for i in mine}
         columns = ("file", "size", "SHA-256", "state", "address")
         rows = [(names[i], _size(i), i.sha256[:12] or "not published", i.state, i.url) for i in mine]
+
         if base and all(i.url == base + names[i] for i in mine):
-            columns, rows = columns[:-1], [row[:-1] for row in rows]
+            columns = columns[:-1]
+            rows = [row[:-1] for row in rows]
+
         out.append(Section(part, tuple(rows), columns))
         notes = list(dict.fromkeys((i.path.name, i.note) for i in mine if i.note))
         if len({n for _, n in notes}) == 1:
             notes = [("note", notes[0][1])]
+
         if notes:
             out.append(Section(f"about {part}", tuple(notes)))
+
     if plan.next:
         out.append(Section("afterwards", (("next", plan.next),)))
+
     return out
 
 
@@ -335,10 +412,12 @@ def table(plan: Plan) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["part", "subject", "path", "address", "bytes", "about_bytes", "sha256", "access", "state"])
+
     for i in plan.items:
         path = i.path.relative_to(plan.root)
         row = [i.part, i.subject, path, i.url, i.bytes, i.about, i.sha256, i.access, i.state]
         writer.writerow(["" if v is None else v for v in row])
+
     return out.getvalue()
 
 
@@ -353,8 +432,10 @@ def said_size(exact: int, about: int, unknown: int) -> str:
     words = []
     if exact or about:
         words.append(f"{'about ' if about else ''}{human(exact + about)}")
+
     if unknown:
         words.append(f"{unknown} file{'s' if unknown > 1 else ''} whose size is not published")
+
     return " and ".join(words) or "nothing"
 
 
@@ -369,13 +450,17 @@ def human(n: int) -> str:
     for limit, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if n >= limit:
             return f"{n / limit:.1f} {unit}"
+
     return f"{n} bytes"
 
 
 def _size(item: Item) -> str:
     if item.bytes is not None:
         return human(item.bytes)
-    return "not published" if item.about is None else f"about {human(item.about)}"
+    if item.about is None:
+        return "not published"
+
+    return f"about {human(item.about)}"
 
 
 def with_listing(item: Item, url: str, size: int | None, md5: str) -> Item:

@@ -13,7 +13,8 @@ from phosphene.types import Trials
 BYTES = 256 * 2**20
 """Betas up to this size, as float32, are read whole; of larger ones about a quarter of it."""
 
-_SESSIONS, _FIRST = 8, 4
+_SESSIONS = 8
+_FIRST = 4
 
 
 def preview(trials: Trials) -> tuple[Trials, str]:
@@ -21,35 +22,49 @@ def preview(trials: Trials) -> tuple[Trials, str]:
 
     Parameters
     ----------
-    trials : of one subject
+    trials : Trials
+        of one subject
 
     Returns
     -------
-    trials themselves and "" when they are small; else some of them and words that say which, such as "32 of 30000 trials
-    were read, the first 4 of 8 sessions": files of a session on a grid are unpacked from their beginning only, other rows
-    are taken evenly.
+    tuple of (Trials, str)
+        trials themselves and "" when they are small; else some of them and words that say which, such as "32 of 30000
+        trials were read, the first 4 of 8 sessions": files of a session on a grid are unpacked from their beginning
+        only, other rows are taken evenly.
     """
     source = _files_behind(trials)
     if source is not None and sum(f.n_trials * math.prod(f.grid) * f.dtype.itemsize for f in source.files) <= BYTES:
         return trials, ""
     if source is None and len(trials) * trials.n_voxels * 4 <= BYTES:
         return trials, ""
+
     if source is None:
         n = max(1, min(len(trials), BYTES // 4 // max(1, trials.n_voxels * 4)))
         rows = np.unique(np.linspace(0, len(trials) - 1, n).round().astype(np.int64))
         part = trials.take(rows)
         return part.with_betas(part.betas), f"{len(rows)} of {len(trials)} trials were read, evenly taken"
-    files, n_each, scale = source.files, source.n_per_session, getattr(trials.source, "scale", 1.0)
+
+    files = source.files
+    n_each = source.n_per_session
+    scale = getattr(trials.source, "scale", 1.0)
     at = np.unique(np.linspace(0, len(files) - 1, min(_SESSIONS, len(files))).round().astype(np.int64))
     first = min(_FIRST, n_each)
     betas = np.concatenate([files[i].read(source.voxels, first).astype(np.float32) for i in at]) * np.float32(scale)
     rows = np.concatenate([np.arange(i * n_each, i * n_each + first) for i in at])
     said = f"{len(rows)} of {len(trials)} trials were read, the first {first} of {len(at)} sessions"
+
     return trials.take(rows).with_betas(betas), said
 
 
 def _files_behind(trials: Trials) -> SessionRows | None:
     """Session files that the betas are read from one by one; None for anything else, or a selection of them."""
-    source = trials.source.numbers if isinstance(trials.source, ScaledRows) else trials.source
+    if isinstance(trials.source, ScaledRows):
+        source = trials.source.numbers
+    else:
+        source = trials.source
+
     whole = trials.rows is None and trials.columns is None
-    return source if whole and isinstance(source, SessionRows) else None
+    if whole and isinstance(source, SessionRows):
+        return source
+
+    return None

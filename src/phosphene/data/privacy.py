@@ -42,6 +42,7 @@ def telling_names(names: Iterable[str]) -> list[str]:
         plain = name.strip()
         if _MAIL.search(plain) or _DATE.search(plain) or (not _CODE.fullmatch(plain) and _WORDS.fullmatch(plain)):
             found.append(name)
+
     return found
 
 
@@ -61,20 +62,25 @@ def telling_anatomy(folder: str | Path) -> list[Path]:
 
     Parameters
     ----------
-    folder : a study; up to 100,000 of its files are looked at by name
+    folder : str or Path
+        a study; up to 100,000 of its files are looked at by name
 
     Returns
     -------
-    paths; neither the scan's own name nor a file beside it speaks of defacing
+    list of Path
+        paths; neither the scan's own name nor a file beside it speaks of defacing
     """
     found = []
     for number, path in enumerate(Path(folder).rglob("*")):
         if number > 100_000:
             break
+
         if not _ANATOMY.search(path.name) or _DEFACED.search(path.name):
             continue
+
         if not any(_DEFACED.search(beside.name) for beside in path.parent.iterdir()):
             found.append(path)
+
     return sorted(found)
 
 
@@ -83,21 +89,30 @@ def check_privacy(dataset: Dataset, folder: str | Path | None = None) -> list[Fi
 
     Parameters
     ----------
-    dataset : its subject names, columns of trials and description
-    folder : where it was read from, for anatomical scans
+    dataset : Dataset
+        its subject names, columns of trials and description
+    folder : str or Path, optional
+        where it was read from, for anatomical scans
     """
     out = []
     if names := telling_names(dataset.subjects):
         detail = f"the subject name {names[0]!r} looks like more than a code; it stands in every run and report."
         out.append(Finding("note", "privacy", detail, "Name people by codes such as sub-01 before you share anything."))
+
     columns = {c for name in list(dataset.subjects)[:3] for c in telling_columns(dataset.trials(name).table.columns)}
     if columns:
         detail = f"the trials have the columns {', '.join(sorted(columns))}, which may say who somebody is."
         out.append(Finding("note", "privacy", detail, "Take them out before you share anything."))
-    scans = telling_anatomy(folder) if folder is not None and Path(folder).is_dir() else []
+
+    if folder is not None and Path(folder).is_dir():
+        scans = telling_anatomy(folder)
+    else:
+        scans = []
+
     if scans:
         detail = f"{len(scans)} anatomical scans may show a face, first {scans[0]}; nothing beside them says they were defaced."
         out.append(
             Finding("note", "privacy", detail, "Deface them before the folder is shared; reports never hold scans.")
         )
+
     return out

@@ -24,8 +24,10 @@ def check_trials(trials: Trials, *, train: Trials | None = None) -> list[Finding
 
     Parameters
     ----------
-    trials : of one subject
-    train : the training trials among them, to find voxels that are constant there
+    trials : Trials
+        of one subject
+    train : Trials, optional
+        the training trials among them, to find voxels that are constant there
 
     Returns
     -------
@@ -35,7 +37,9 @@ def check_trials(trials: Trials, *, train: Trials | None = None) -> list[Finding
         q = measure(trials)
     except DataError as error:
         return [Finding("problem", "betas", str(error))]
-    who, out = trials.subject, []
+
+    who = trials.subject
+    out = []
     if q.bad_trials.size:
         first = int(q.bad_trials[0])
         out.append(
@@ -47,10 +51,15 @@ def check_trials(trials: Trials, *, train: Trials | None = None) -> list[Finding
                 "Leave them out, or fit with --set data.nan=drop, which does and says so.",
             )
         )
+
     for name, counts in (("NaN", q.n_nan), ("infinite values", q.n_inf), ("spikes", q.n_spike)):
         voxels = np.flatnonzero(counts)
         if voxels.size:
-            more = f" beyond {SPIKE:g} times the typical magnitude {q.typical:.3g}" if name == "spikes" else ""
+            if name == "spikes":
+                more = f" beyond {SPIKE:g} times the typical magnitude {q.typical:.3g}"
+            else:
+                more = ""
+
             out.append(
                 Finding(
                     "problem",
@@ -60,8 +69,10 @@ def check_trials(trials: Trials, *, train: Trials | None = None) -> list[Finding
                     "Fit with --set data.nan=drop to leave these voxels out, or data.nan=impute to use their training mean.",
                 )
             )
+
     if not out:
         out.append(Finding("ok", "finite", f"all {len(trials)} x {trials.n_voxels} betas of {who} are finite."))
+
     out += _constant_findings(trials, q, train)
     out += _scale_findings(trials, q)
     if len(trials) == trials.n_voxels:
@@ -73,6 +84,7 @@ def check_trials(trials: Trials, *, train: Trials | None = None) -> list[Finding
                 "Make sure that rows are trials.",
             )
         )
+
     return out
 
 
@@ -81,6 +93,7 @@ def _constant_findings(trials: Trials, q: Quality, train: Trials | None) -> list
     constant = q.constant_voxels
     if constant.size == trials.n_voxels:
         return [Finding("problem", "constant voxels", f"no voxel of {who} ever changes.", "Check what the file holds.")]
+
     out = []
     if constant.size:
         out.append(
@@ -91,6 +104,7 @@ def _constant_findings(trials: Trials, q: Quality, train: Trials | None) -> list
                 "They are divided by 1 when standardising and carry nothing; a tighter mask would leave them out.",
             )
         )
+
     if train is not None:
         only = np.setdiff1d(measure(train).constant_voxels, constant)
         if only.size:
@@ -102,16 +116,35 @@ def _constant_findings(trials: Trials, q: Quality, train: Trials | None) -> list
                     "They are divided by 1 when standardising and get no weight.",
                 )
             )
+
     return out
 
 
 def _scale_findings(trials: Trials, q: Quality) -> list[Finding]:
-    who, out = trials.subject, []
-    sd = float(np.nanmedian(q.sd)) if np.isfinite(q.sd).any() else 0.0
-    offset = float(np.nanmedian(np.abs(q.mean))) if np.isfinite(q.mean).any() else 0.0
-    top = float(np.nanmax(np.maximum(np.abs(q.low), np.abs(q.high)))) if np.isfinite(q.low).any() else 0.0
+    who = trials.subject
+    out = []
+
+    if np.isfinite(q.sd).any():
+        sd = float(np.nanmedian(q.sd))
+    else:
+        sd = 0.0
+
+    if np.isfinite(q.mean).any():
+        offset = float(np.nanmedian(np.abs(q.mean)))
+    else:
+        offset = 0.0
+
+    if np.isfinite(q.low).any():
+        top = float(np.nanmax(np.maximum(np.abs(q.low), np.abs(q.high))))
+    else:
+        top = 0.0
+
     if sd > 30 and offset < 5 * sd:
-        whole = "whole numbers up to" if q.is_whole else "values up to"
+        if q.is_whole:
+            whole = "whole numbers up to"
+        else:
+            whole = "values up to"
+
         out.append(
             Finding(
                 "note",
@@ -130,6 +163,7 @@ def _scale_findings(trials: Trials, q: Quality) -> list[Finding]:
                 "Betas scatter around zero; estimate them first with 'phosphene betas'.",
             )
         )
+
     return out
 
 
@@ -138,7 +172,8 @@ class Screen:
 
     Parameters
     ----------
-    nan : what to do with NaN, infinite values and spikes
+    nan : {"error", "drop", "impute"}, default "error"
+        what to do with NaN, infinite values and spikes
 
         - "error": say where they are
         - "drop": leave such voxels out, and trials without any value; test trials must be finite in the rest
@@ -147,8 +182,10 @@ class Screen:
 
     Attributes
     ----------
-    keep_ : (n_kept,) int, positions of the voxels used
-    fill_ : (n_kept,) float32, training mean of each
+    keep_ : ndarray of shape (n_kept,), int, or None
+        positions of the voxels used
+    fill_ : array of shape (n_kept,), float32
+        training mean of each
     typical_ : magnitude that tells spikes
 
     Examples
@@ -164,6 +201,7 @@ class Screen:
     def __init__(self, nan: Policy = "error") -> None:
         if nan not in _POLICIES:
             raise ConfigError(f"nan='{nan}' is unknown. {did_you_mean(nan, _POLICIES)}")
+
         self.nan = nan
         self.keep_: np.ndarray | None = None
 
@@ -180,23 +218,34 @@ class Screen:
         self._refuse(trials, q)
         if q.bad_trials.size == len(trials):
             raise DataError(f"none of the {len(trials)} trials of {trials.subject} has a finite value; check the file.")
+
         bad = q.bad_voxels
         usable = np.isfinite(q.mean)
-        keep = np.setdiff1d(np.flatnonzero(usable), bad) if self.nan == "drop" else np.flatnonzero(usable)
+
+        if self.nan == "drop":
+            keep = np.setdiff1d(np.flatnonzero(usable), bad)
+        else:
+            keep = np.flatnonzero(usable)
+
         if keep.size == 0:
             raise DataError(
                 f"every one of the {trials.n_voxels} voxels of {trials.subject} has a NaN, infinite value or spike "
                 "in some "
                 "trial, so dropping them leaves nothing. Find the trials that carry them, or use nan=impute."
             )
+
         if (q.low[keep] == q.high[keep]).all():
             raise DataError(
                 f"none of the {keep.size} usable voxels of {trials.subject} changes over {len(trials)} training "
                 "trials, "
                 "so there is nothing to decode. Check that the file holds betas, one row a trial."
             )
-        self.n_voxels_, self.keep_ = trials.n_voxels, keep
-        self.fill_, self.typical_ = q.mean[keep].astype(np.float32), q.typical
+
+        self.n_voxels_ = trials.n_voxels
+        self.keep_ = keep
+        self.fill_ = q.mean[keep].astype(np.float32)
+        self.typical_ = q.typical
+
         return self
 
     def apply(self, trials: Trials) -> Trials:
@@ -209,49 +258,65 @@ class Screen:
         """
         if self.keep_ is None:
             raise ModelError("this Screen is not fitted yet; call fit with training trials first.")
+
         if trials.n_voxels != self.n_voxels_:
             raise DataError(
                 f"these betas have {trials.n_voxels} voxels (subject {trials.subject}) but the screening was fitted on "
                 f"{self.n_voxels_}; use the same ROI mask."
             )
+
         check_type(trials)
-        limit = SPIKE * self.typical_ if self.typical_ else np.inf
+        if self.typical_:
+            limit = SPIKE * self.typical_
+        else:
+            limit = np.inf
+
         kept = trials
         if self.keep_.size < trials.n_voxels:
             kept = trials.take_voxels(self.keep_, "screening")
+
         dead, bad = self._where_bad(kept, limit)
         if (dead.any() and self.nan == "error") or (bad and self.nan != "impute"):
             self._refuse(kept, measure(kept), force=True)
+
         notes = {}
         if self.keep_.size < trials.n_voxels:
             notes["dropped voxels"] = few(np.setdiff1d(np.arange(trials.n_voxels), self.keep_), 8)
+
         if dead.any():
             notes["dropped trials"] = ", ".join(map(str, trials.table["trial"][dead][:8]))
             kept = kept.take(~dead)
             if not len(kept):
                 raise DataError(f"none of the {len(trials)} trials of {trials.subject} has a finite value.")
+
         if bad:
             betas = kept.betas.copy()
             wrong = ~np.isfinite(betas) | (np.abs(np.nan_to_num(betas)) > limit)
             betas[wrong] = np.broadcast_to(self.fill_, betas.shape)[wrong]
             return kept.with_betas(betas, imputed=f"{int(wrong.sum())} values by training means", **notes)
+
         if notes:
             return replace(kept, provenance={**kept.provenance, **notes})
+
         return kept
 
     def _where_bad(self, trials: Trials, limit: float) -> tuple[np.ndarray, int]:
         """Trials without any finite value, and the number of bad values in the others."""
-        dead, bad = np.zeros(len(trials), bool), 0
+        dead = np.zeros(len(trials), bool)
+        bad = 0
+
         for rows, block in row_blocks(trials):
             finite = np.isfinite(block)
             dead[rows] = ~finite.any(axis=1)
             good = finite & (np.abs(np.where(finite, block, 0)) <= limit)
             bad += int((~good[~dead[rows]]).sum())
+
         return dead, bad
 
     def _refuse(self, trials: Trials, q: Quality, force: bool = False) -> None:
         if (self.nan != "error" and not force) or not (q.bad_trials.size or q.bad_voxels.size):
             return
+
         parts = []
         if q.bad_trials.size:
             first = int(q.bad_trials[0])
@@ -259,13 +324,16 @@ class Screen:
                 f"{q.bad_trials.size} trials have no finite value, first '{trials.table['trial'].iloc[first]}' "
                 f"(row {first})"
             )
+
         for name, counts in (("NaN", q.n_nan), ("an infinite value", q.n_inf), ("a spike", q.n_spike)):
             voxels = np.flatnonzero(counts)
             if voxels.size:
                 parts.append(f"{voxels.size} of {trials.n_voxels} voxels have {name}: {few(voxels, 8)}")
+
         if q.first_bad is not None:
             voxel, row = q.first_bad
             parts.append(f"the first is voxel {voxel} in trial '{trials.table['trial'].iloc[row]}' (row {row})")
+
         raise DataError(
             f"betas of {trials.subject}: {'; '.join(parts)}. Mend the file, or fit with --set data.nan=drop to leave "
             "them out, or data.nan=impute to put training means in their place; either is recorded."
@@ -275,6 +343,7 @@ class Screen:
         """Arrays by name, and plain values beside them, from which `from_state` makes it again."""
         if self.keep_ is None:
             raise ModelError("this Screen is not fitted yet; call fit before saving it.")
+
         meta = {"nan": self.nan, "n_voxels": self.n_voxels_, "typical": self.typical_}
         return {"keep": self.keep_.astype(np.int64), "fill": self.fill_}, meta
 
@@ -283,7 +352,9 @@ class Screen:
         """The same screening again. Raises ModelError for missing or extra entries."""
         out = cls(meta["nan"])
         out.keep_, out.fill_ = take(tensors, ("keep", "fill"), "screening")
-        out.n_voxels_, out.typical_ = meta["n_voxels"], meta["typical"]
+        out.n_voxels_ = meta["n_voxels"]
+        out.typical_ = meta["typical"]
+
         return out
 
 
@@ -292,13 +363,17 @@ def ready(trials: Trials, nan: Policy = "error", *, train: Trials | None = None)
 
     Parameters
     ----------
-    trials : what to prepare
-    nan : see `Screen`
-    train : the training trials the screening is decided on; `trials` themselves when None
+    trials : Trials
+        what to prepare
+    nan : {"error", "drop", "impute"}, default "error"
+        see `Screen`
+    train : Trials, optional
+        the training trials the screening is decided on; `trials` themselves when None
 
     Returns
     -------
-    Trials, a view unless values had to be imputed
+    Trials
+        a view unless values had to be imputed
 
     Raises
     ------

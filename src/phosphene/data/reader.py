@@ -22,9 +22,12 @@ class Reader(Protocol):
 
     Attributes
     ----------
-    title, citation, licence, url : facts for people and for the report
-    files : what to look for in the data set's folder, for people; empty for data that need no file
-    options : class of the options `load` takes
+    title, citation, licence, url : str
+        facts for people and for the report
+    files : str
+        what to look for in the data set's folder, for people; empty for data that need no file
+    options : type[ReaderOptions]
+        class of the options `load` takes
     """
 
     title: ClassVar[str]
@@ -63,13 +66,16 @@ def find_file(root: Path, candidates: tuple[str, ...], title: str) -> Path:
     """
     if root.is_file():
         return root
+
     for candidate in candidates:
         if (root / candidate).exists():
             return root / candidate
+
     there = "which does not exist"
     if root.is_dir():
         names = sorted(p.name for p in root.iterdir() if not p.name.startswith("."))
         there = f"which holds {', '.join(names[:8]) or 'nothing'}{' ...' if len(names) > 8 else ''}"
+
     raise DataError(
         f"{title} was looked for as {' or '.join(candidates)} in {root}, {there}. Put the file there, or give the "
         "folder that holds it with --root."

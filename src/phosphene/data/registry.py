@@ -59,6 +59,7 @@ class Source:
         """The reader's options. Raises ConfigError for unknown ones, with the nearest known."""
         if isinstance(values, ReaderOptions):
             return values
+
         return resolve(self.reader.options, [(f"options of {self.name}", dict(values or {}))])[0]
 
 
@@ -80,12 +81,14 @@ def reader(name: str) -> Reader:
         plugins = {p.name: p for p in entry_points(group=PLUGINS)}
         if name not in plugins:
             raise ConfigError(f"there is no data set '{name}'. {did_you_mean(name, known())}")
+
         try:
             return plugins[name].load()()
         except Exception as error:
             raise NotAvailable(
                 f"the reader '{name}' of the plug-in {plugins[name].value} cannot be loaded ({error}); reinstall it."
             ) from error
+
     module, _, attribute = target.partition(":")
     return getattr(import_module(module), attribute)()
 
@@ -98,12 +101,18 @@ def split_spec(spec: str | Path) -> tuple[str, str | None]:
     >>> split_spec("nsd:subj01")
     ('nsd', 'subj01')
     """
-    text = str(spec).strip() if not isinstance(spec, Path) else str(spec)
+    if not isinstance(spec, Path):
+        text = str(spec).strip()
+    else:
+        text = str(spec)
+
     if ":" not in text or checked_path(text).exists():
         return text, None
+
     head, _, subject = text.rpartition(":")
     if not head or not subject:
         raise ConfigError(f"'{text}' should be NAME:SUBJECT or PATH:SUBJECT, but one of the two is empty.")
+
     return head, subject
 
 
@@ -112,10 +121,12 @@ def locate(spec: str | Path, *, root: str | Path | None = None) -> Source:
 
     Parameters
     ----------
-    spec : ``NAME``, ``NAME:SUBJECT``, ``PATH`` or ``PATH:SUBJECT``. A path is a folder written by
-        ``phosphene data import``, or a .mat, .npz, .h5 or .hdf5 file of responses and pictures. A name is a data set
-        of `READERS`, or of an imported folder of that name below `root`.
-    root : folder that holds one folder per data set, or the data set's own; by default the environment variable
+    spec : str or Path
+        ``NAME``, ``NAME:SUBJECT``, ``PATH`` or ``PATH:SUBJECT``. A path is a folder written by ``phosphene data
+        import``, or a .mat, .npz, .h5 or .hdf5 file of responses and pictures. A name is a data set of `READERS`, or of
+        an imported folder of that name below `root`.
+    root : str or Path, optional
+        folder that holds one folder per data set, or the data set's own; by default the environment variable
         PHOSPHENE_DATA
 
     Raises
@@ -128,14 +139,18 @@ def locate(spec: str | Path, *, root: str | Path | None = None) -> Source:
     name, subject = split_spec(spec)
     if name in known():
         return _by_name(name, subject, root)
+
     path = checked_path(name)
     if path.exists():
         return _by_path(path, subject)
+
     folder = _root(root)
     if folder is not None and not _looks_like_path(name) and (folder / name / "dataset.json").is_file():
         return Source(name, reader("folder"), folder / name, subject)
+
     if _looks_like_path(name):
         raise DataError(f"{path} is not there. Give an existing file or folder, or one of: {', '.join(known())}.")
+
     raise ConfigError(
         f"there is no data set '{name}'. {did_you_mean(name, known())} A path to a .mat, .npz or .h5 file or to a "
         "folder "
@@ -153,12 +168,17 @@ def open_dataset(
 
     Parameters
     ----------
-    spec, root : see `locate`
-    options : of its reader, such as ``{"image_shape": [10, 10]}`` for a pair file
+    spec : str or Path
+        see `locate`
+    root : str or Path, optional
+        see `locate`
+    options : mapping of {str: Any} or ReaderOptions, optional
+        of its reader, such as ``{"image_shape": [10, 10]}`` for a pair file
 
     Returns
     -------
-    Dataset; betas and pictures may be memory maps. With ``NAME:SUBJECT`` only that subject.
+    Dataset
+        betas and pictures may be memory maps. With ``NAME:SUBJECT`` only that subject.
 
     Raises
     ------
@@ -167,6 +187,7 @@ def open_dataset(
     """
     source = locate(spec, root=root)
     values = source.options(options)
+
     with reading(source.path):
         return source.reader.load(source.path, values, source.subject)
 
@@ -179,6 +200,7 @@ def _is_bdata(path: Path) -> bool:
     """Whether an HDF5 file describes its columns as the Kamitani lab does."""
     if path.suffix.lower() not in (".h5", ".hdf5"):
         return False
+
     import h5py
 
     try:
@@ -191,13 +213,17 @@ def _is_bdata(path: Path) -> bool:
 def _root(root: str | Path | None) -> Path | None:
     if root is not None:
         return checked_path(root)
-    return checked_path(os.environ[ROOT]) if os.environ.get(ROOT) else None
+    if os.environ.get(ROOT):
+        return checked_path(os.environ[ROOT])
+
+    return None
 
 
 def _by_path(path: Path, subject: str | None) -> Source:
     if path.is_dir():
         if (path / "dataset.json").is_file():
             return Source(path.name, reader("folder"), path, subject)
+
         names = sorted(p.name for p in path.iterdir() if not p.name.startswith("."))
         raise DataError(
             f"{path} is no data set of phosphene: it has no dataset.json (it holds {', '.join(names[:6]) or 'nothing'}"
@@ -205,8 +231,10 @@ def _by_path(path: Path, subject: str | None) -> Source:
             f"--data NAME --root {path}, where NAME is one of {', '.join(known())}. For data of your own run "
             "'phosphene data import' first."
         )
+
     if path.suffix.lower() in _PAIR_SUFFIXES:
         return Source(path.name, reader("bdata" if _is_bdata(path) else "pairs"), path, subject)
+
     raise DataError(
         f"{path} has the ending '{path.suffix}', but a data file ends in {', '.join(_PAIR_SUFFIXES)}. "
         "For betas in .npy or .csv with a table of trials use 'phosphene data import --betas ... --trials ...'."
@@ -217,13 +245,20 @@ def _by_name(name: str, subject: str | None, root: str | Path | None) -> Source:
     found = reader(name)
     if not found.files:
         return Source(name, found, Path(), subject)
+
     folder = _root(root)
     if folder is None:
         raise ConfigError(
             f"'{name}' needs files on this machine, and nothing says where they are. Give --root DIR, or set {ROOT} to "
             f"the folder that holds {found.files}."
         )
+
     if not folder.exists():
-        source = "--root" if root is not None else f"the environment variable {ROOT}"
+        if root is not None:
+            source = "--root"
+        else:
+            source = f"the environment variable {ROOT}"
+
         raise DataError(f"{source} names {folder}, which is not there; it should hold {found.files}.")
+
     return Source(name, found, found.find(folder), subject)

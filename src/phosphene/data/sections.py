@@ -15,9 +15,12 @@ class Section:
 
     Parameters
     ----------
-    title : such as "splits"
-    rows : (name, value) pairs, or rows of a table under `columns`
-    columns : headings of the table; empty for pairs
+    title : str
+        such as "splits"
+    rows : tuple of tuple of str
+        (name, value) pairs, or rows of a table under `columns`
+    columns : tuple of str, default ()
+        headings of the table; empty for pairs
     """
 
     title: str
@@ -30,8 +33,10 @@ def render(sections: Iterable[Section], width: int = 110) -> str:
 
     Parameters
     ----------
-    sections : what `listing` and `info` return
-    width : of the text; the last column is wrapped to it
+    sections : iterable of Section
+        what `listing` and `info` return
+    width : int, default 110
+        of the text; the last column is wrapped to it
     """
     return "\n\n".join(f"{s.title}\n{_aligned(s, width)}" for s in sections)
 
@@ -40,11 +45,14 @@ def _aligned(section: Section, width: int) -> str:
     rows = ([section.columns] if section.columns else []) + list(section.rows)
     if not rows:
         return "  none"
+
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     out = []
+
     for row in rows:
         start = "  " + "".join(f"{cell:<{w}}  " for cell, w in zip(row[:-1], widths[:-1], strict=True))
         out.append(_wrapped(start, row[-1], width))
+
     return "\n".join(out)
 
 
@@ -53,13 +61,16 @@ def render_findings(findings: Iterable[Finding], width: int = 110) -> str:
     findings = list(findings)
     name = max((len(f.what) for f in findings), default=0)
     out = []
+
     for f in findings:
         start = f"{f.level:<8} {f.what:<{name}}  "
         out.append(_wrapped(start, f.detail, width))
         if f.next_step:
             out.append(_wrapped(" " * len(start) + "-> ", f.next_step, width))
+
     counts = {level: sum(f.level == level for f in findings) for level in ("problem", "note", "ok")}
     words = [f"{n} {level if level == 'ok' or n == 1 else level + 's'}" for level, n in counts.items()]
+
     return "\n".join([*out, ", ".join(words)])
 
 

@@ -42,9 +42,12 @@ def resolve(
 
     Parameters
     ----------
-    dataset : with its named splits
-    trials : of the subject; folds are made of the stimuli it saw
-    spec : one of
+    dataset : Dataset
+        with its named splits
+    trials : Trials
+        of the subject; folds are made of the stimuli it saw
+    spec : str, Path or None
+        one of
 
         - a name of the data set's own splits; its first one when None
         - ``kfold:K``: every stimulus is tested once, in K folds that differ by at most one stimulus.
@@ -57,12 +60,15 @@ def resolve(
           rest unless it has ``train``), and optionally ``unit: trial``; or a CSV with a column ``stimulus`` or
           ``trial`` and a column ``fold`` or ``side`` (train, test). Lists of whole numbers that are no stimulus ids
           are trial ids.
-    seed : of the shuffling; the same stimuli and seed give the same folds whatever the order of the trials
-    see : stimuli to (n, d) features, by which ``cluster:K`` tells pictures apart; small copies of them by default
+    seed : int
+        of the shuffling; the same stimuli and seed give the same folds whatever the order of the trials
+    see : callable, optional
+        stimuli to (n, d) features, by which ``cluster:K`` tells pictures apart; small copies of them by default
 
     Returns
     -------
-    list of Split, named such as ``kfold:10/03``; one entry unless there are folds
+    list of Split
+        named such as ``kfold:10/03``; one entry unless there are folds
 
     Raises
     ------
@@ -71,13 +77,18 @@ def resolve(
     ConfigError
         A text that means none of these.
     """
-    text = None if spec is None else str(spec)
+    if spec is None:
+        text = None
+    else:
+        text = str(spec)
+
     absent = sorted(set(trials.stimulus_ids) - set(dataset.stimuli.ids))
     if absent:
         raise SplitError(
             f"{len(absent)} stimuli in the trials of {trials.subject} are not in the stimulus store of {dataset.name}, "
             f"first '{absent[0]}'. Add them, or take their trials out."
         )
+
     if text is None or text in dataset.splits:
         splits = [dataset.split(text)]
     elif text.startswith(("kfold:", "holdout:")):
@@ -93,8 +104,10 @@ def resolve(
         )
     else:
         splits = [dataset.split(text)]
+
     for split in splits:
         _check_known(dataset, trials, split, is_own=split.name in dataset.splits)
+
     return splits
 
 
@@ -108,13 +121,17 @@ def inner_folds(trials: Trials, k: int, rng: np.random.Generator) -> np.ndarray:
 
     Parameters
     ----------
-    trials : training trials
-    k : number of folds; as many as there are stimuli when that is fewer
-    rng : shuffles the stimuli
+    trials : Trials
+        training trials
+    k : int
+        number of folds; as many as there are stimuli when that is fewer
+    rng : numpy.random.Generator
+        shuffles the stimuli
 
     Returns
     -------
-    (n_trials,) int, fold of each trial, 0 to k - 1; folds differ by at most one stimulus
+    ndarray of shape (n_trials,), int
+        fold of each trial, 0 to k - 1; folds differ by at most one stimulus
 
     Raises
     ------
@@ -135,8 +152,10 @@ def inner_folds(trials: Trials, k: int, rng: np.random.Generator) -> np.ndarray:
         raise SplitError(
             f"inner folds need at least 2 stimuli and 2 folds, but {trials.subject} has {len(ids)} stimuli in training."
         )
+
     fold = np.empty(len(ids), dtype=np.int64)
     fold[rng.permutation(len(ids))] = np.arange(len(ids)) % k
+
     return fold[np.searchsorted(ids, trials.stimuli.astype(str))]
 
 
@@ -145,14 +164,17 @@ def same_pictures(stimuli: Stimuli) -> list[tuple[str, ...]]:
 
     Returns
     -------
-    list of groups of two or more ids, in the order of the stimuli
+    list of tuple of str
+        list of groups of two or more ids, in the order of the stimuli
     """
     if stimuli.images is None:
         return []
+
     groups: dict[str, list[str]] = {}
     for name, picture in zip(stimuli.ids, stimuli.pixel_digests(), strict=True):
         if picture:
             groups.setdefault(picture, []).append(name)
+
     return [tuple(g) for g in groups.values() if len(g) > 1]
 
 
@@ -163,16 +185,23 @@ def same_picture_across(
 
     Parameters
     ----------
-    split, trials : of one subject
-    stimuli : with pictures, or without (then only ids are compared)
-    groups : what `same_pictures` found, where that is known already
+    split : Split
+        of one subject
+    trials : Trials
+        of one subject
+    stimuli : Stimuli
+        with pictures, or without (then only ids are compared)
+    groups : sequence of tuple of str, optional
+        what `same_pictures` found, where that is known already
     """
     train, test = (set(t.stimulus_ids) for t in split.apply(trials))
     found = [(i, i) for i in sorted(train & test)]
     if groups is None:
         groups = same_pictures(stimuli.select([i for i in stimuli.ids if i in train or i in test]))
+
     for group in groups:
         found += [(a, b) for a in group if a in train for b in group if b in test and b != a]
+
     return found
 
 
@@ -183,17 +212,28 @@ def _drawn(dataset: Dataset, trials: Trials, text: str, seed: int) -> list[Split
     unknown = [h for h in how if h not in _HOW]
     if unknown or len(how) > 1:
         raise ConfigError(f"'{text}': at most one of these may follow the comma. {did_you_mean(','.join(how), _HOW)}")
-    way = how[0] if how else ""
+
+    if how:
+        way = how[0]
+    else:
+        way = ""
+
     if way in ("run", "session"):
         items = trials.table["trial"].astype(str).to_numpy(dtype=object)
         unit: Unit = "trial"
     else:
         items = np.sort(trials.stimulus_ids.astype(str)).astype(object)
         unit = "stimulus"
+
     groups = _groups(dataset, trials, items, way, text)
-    n_groups = len(items) if groups is None or way == "stratified" else len(np.unique(groups))
+    if groups is None or way == "stratified":
+        n_groups = len(items)
+    else:
+        n_groups = len(np.unique(groups))
+
     what = {"": "stimuli", "stratified": "stimuli", "category": "categories"}.get(way, f"{way}s")
     rng = np.random.default_rng(seed)
+
     if kind == "kfold":
         k = _whole(amount, text)
         if not 2 <= k <= n_groups:
@@ -201,19 +241,27 @@ def _drawn(dataset: Dataset, trials: Trials, text: str, seed: int) -> list[Split
                 f"'{text}' asks for {k} fold{'s' if k != 1 else ''}, but {trials.subject} has {n_groups} {what}; between 2 "
                 f"and {n_groups} folds are possible."
             )
+
         fold = _deal(groups, way, len(items), k, rng)
         parts = [(f"{text}/{f + 1:0{len(str(k))}d}", fold == f) for f in range(k)]
     else:
         parts = [(text, _held_out(groups, way, len(items), n_groups, _share(amount, text), what, rng))]
+
     category = categories(dataset)
-    shown = dict(zip(items, trials.stimuli, strict=True)) if unit == "trial" else {i: i for i in items}
+    if unit == "trial":
+        shown = dict(zip(items, trials.stimuli, strict=True))
+    else:
+        shown = {i: i for i in items}
+
     out = []
     for name, test in parts:
         disjoint = None
         if category is not None:
             disjoint = not ({category[shown[i]] for i in items[test]} & {category[shown[i]] for i in items[~test]})
+
         note = f"{test.sum()} of {len(items)} {unit}{'s' if unit == 'trial' else ' ids'} test, drawn with seed {seed}."
         out.append(Split(name, tuple(items[~test]), tuple(items[test]), unit, disjoint, note))
+
     return out
 
 
@@ -229,6 +277,7 @@ def _clustered(
             f"'{text}' asks for {k} clusters, but {trials.subject} saw {len(shown)} pictures; between 2 and "
             f"{len(shown) // 2} clusters are possible."
         )
+
     found = spherical_kmeans(directions(see(shown)), k, np.random.default_rng(seed)).members
     sizes = np.bincount(found, minlength=k)
     if not sizes.all():
@@ -236,13 +285,23 @@ def _clustered(
             f"'{text}': the {len(shown)} pictures of {dataset.name} form only {int((sizes > 0).sum())} clusters; ask for "
             "as many, or use kfold:K."
         )
-    category, out = categories(dataset), []
+
+    category = categories(dataset)
+    out = []
+
     for number, c in enumerate(np.argsort(-sizes, kind="stable")):
-        train, test = shown.ids[found != c], shown.ids[found == c]
-        disjoint = None if category is None else not {category[i] for i in train} & {category[i] for i in test}
+        train = shown.ids[found != c]
+        test = shown.ids[found == c]
+
+        if category is None:
+            disjoint = None
+        else:
+            disjoint = not {category[i] for i in train} & {category[i] for i in test}
+
         note = f"cluster {number + 1} of {k}, {len(test)} of {len(shown)} pictures test; seed {seed}."
         name = f"{text}/{number + 1:0{len(str(k))}d}"
         out.append(Split(name, tuple(train), tuple(test), "stimulus", disjoint, note))
+
     return out
 
 
@@ -254,12 +313,19 @@ def _small(stimuli: Stimuli) -> np.ndarray:
 def _groups(dataset: Dataset, trials: Trials, items: np.ndarray, way: str, text: str) -> np.ndarray | None:
     if not way:
         return None
+
     if way in ("run", "session"):
-        columns = ["session", "run"] if way == "run" else ["session"]
+        if way == "run":
+            columns = ["session", "run"]
+        else:
+            columns = ["session"]
+
         return trials.table.groupby(columns, sort=True).ngroup().to_numpy()
+
     category = categories(dataset)
     if category is None:
         raise SplitError(f"'{text}' needs categories, but the stimuli of {dataset.name} have none; use kfold:K alone.")
+
     return np.asarray([category.get(i, "") for i in items], dtype=object)
 
 
@@ -275,11 +341,15 @@ def _deal(groups: np.ndarray | None, way: str, n: int, k: int, rng: np.random.Ge
     else:  # whole groups, largest first, each into the fold that has least
         names, member, sizes = np.unique(groups, return_inverse=True, return_counts=True)
         shuffled = rng.permutation(len(names))
-        load, of_group = np.zeros(k), np.empty(len(names), dtype=np.int64)
+        load = np.zeros(k)
+        of_group = np.empty(len(names), dtype=np.int64)
+
         for g in shuffled[np.argsort(-sizes[shuffled], kind="stable")]:
             of_group[g] = int(np.argmin(load))
             load[of_group[g]] += sizes[g]
+
         fold[:] = of_group[member]
+
     return fold
 
 
@@ -294,14 +364,24 @@ def _held_out(
             test[members[: max(1, round(share * len(members)))]] = True
     else:
         n_test = round(share * n_groups)
-        names = np.arange(n) if groups is None else np.unique(groups)
-        member = np.arange(n) if groups is None else groups
+        if groups is None:
+            names = np.arange(n)
+        else:
+            names = np.unique(groups)
+
+        if groups is None:
+            member = np.arange(n)
+        else:
+            member = groups
+
         test = np.isin(member, names[rng.permutation(n_groups)[:n_test]])
+
     if not 0 < test.sum() < n:
         raise SplitError(
             f"holdout:{share:g} of {n_groups} {what} leaves {test.sum()} of {n} items to test; choose a share between "
             f"{1 / n_groups:.2g} and {1 - 1 / n_groups:.2g}, or use kfold:K."
         )
+
     return test
 
 
@@ -317,26 +397,41 @@ def _share(text: str, spec: str) -> float:
         share = float(text)
     except ValueError:
         share = -1.0
+
     if not 0 < share < 1:
         raise ConfigError(f"'{spec}': a share between 0 and 1 was expected, such as holdout:0.1, but got '{text}'.")
+
     return share
 
 
 def _check_known(dataset: Dataset, trials: Trials, split: Split, *, is_own: bool) -> None:
     """Raise unless every id exists; warn where this subject lacks some; raise where a side is empty for it."""
-    store = set(dataset.stimuli.ids) if split.unit == "stimulus" else set(trials.table["trial"].astype(str))
+    if split.unit == "stimulus":
+        store = set(dataset.stimuli.ids)
+    else:
+        store = set(trials.table["trial"].astype(str))
+
     for side, ids in (("training", split.train), ("test", split.test)):
         missing = [i for i in ids if i not in store]
         if missing:
-            where = f"the stimuli of {dataset.name}" if split.unit == "stimulus" else f"the trials of {trials.subject}"
+            if split.unit == "stimulus":
+                where = f"the stimuli of {dataset.name}"
+            else:
+                where = f"the trials of {trials.subject}"
+
             raise SplitError(
                 f"{len(missing)} of {len(ids)} {side} ids of split '{split.name}' are not among {where}, first "
                 f"'{missing[0]}'; ids there look like {', '.join(sorted(store)[:3])}. Correct the ids or leave "
                 "them out."
             )
+
     parts = split.apply(trials)
     for side, ids, part in zip(("training", "test"), (split.train, split.test), parts, strict=True):
-        there = len(part.stimulus_ids) if split.unit == "stimulus" else len(part)
+        if split.unit == "stimulus":
+            there = len(part.stimulus_ids)
+        else:
+            there = len(part)
+
         if there < len(ids) and not is_own:  # people of one data set may share a split and see parts of it
             warnings.warn(
                 f"{trials.subject} has trials of {there} of the {len(ids)} {side} ids of split '{split.name}'.",
@@ -365,28 +460,38 @@ def from_file(dataset: Dataset, trials: Trials, file: str | Path) -> list[Split]
             f"the split file {path} is not there. {did_you_mean(path.stem, dataset.splits) if dataset.splits else ''} "
             "kfold:K works without a file.".replace("  ", " ")
         )
+
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigError(f"the split file {path} is not UTF-8 (byte {error.start}); save it as UTF-8.") from error
-    content = _csv_content(text, path) if path.suffix.lower() == ".csv" else _mapping(text, path)
+
+    if path.suffix.lower() == ".csv":
+        content = _csv_content(text, path)
+    else:
+        content = _mapping(text, path)
+
     unknown = set(content) - {"train", "test", "folds", "unit", "name", "note"}
     if unknown:
         known = ("train", "test", "folds", "unit", "name", "note")
         raise ConfigError(
             f"{path} has the unknown key '{min(unknown, key=str)}'. {did_you_mean(min(unknown, key=str), known)}"
         )
+
     folds = content.get("folds")
     if folds is None:
         folds = [{k: content[k] for k in ("train", "test") if k in content}]
     elif "test" in content or "train" in content:
         raise ConfigError(f"{path} has both 'folds' and 'train' or 'test'; keep one of the two.")
+
     if not isinstance(folds, list) or not folds or not all(isinstance(f, Mapping) for f in folds):
         raise ConfigError(f"'folds' in {path} must be a list of entries with 'test' (and 'train').")
+
     unit = _unit(content.get("unit"), folds, trials, path)
     everything = trials.table[unit].astype(str).unique()
     name = str(content.get("name", path.name))
     width = len(str(len(folds)))
+
     return [
         _from_lists(
             name if len(folds) == 1 else f"{name}/{f + 1:0{width}d}", fold, unit, everything, dataset, trials, path
@@ -405,16 +510,23 @@ def _mapping(text: str, path: Path) -> dict[str, Any]:
         from phosphene.io.config import parse_yaml
 
         value = parse_yaml(text, str(path))
+
     if not isinstance(value, dict):
         raise ConfigError(f"{path} should hold 'train' and 'test' lists, or 'folds', but holds {type(value).__name__}.")
+
     return value
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]], path: Path) -> dict[str, Any]:
     keys = [k for k, _ in pairs]
-    again = {k for k in keys if keys.count(k) > 1} if len(set(keys)) < len(keys) else set()
+    if len(set(keys)) < len(keys):
+        again = {k for k in keys if keys.count(k) > 1}
+    else:
+        again = set()
+
     if again:
         raise ConfigError(f"the key '{min(again)}' stands twice in {path}; keep one.")
+
     return dict(pairs)
 
 
@@ -423,6 +535,7 @@ def _csv_content(text: str, path: Path) -> dict[str, Any]:
         table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise ConfigError(f"the split file {path} is no readable table: {error}") from error
+
     units = [c for c in ("stimulus", "trial") if c in table]
     values = [c for c in ("fold", "side") if c in table]
     if len(units) != 1 or len(values) != 1:
@@ -430,10 +543,13 @@ def _csv_content(text: str, path: Path) -> dict[str, Any]:
             f"{path} needs one column 'stimulus' or 'trial' and one column 'fold' or 'side'; it has "
             f"{', '.join(map(str, table.columns))}."
         )
-    unit, value = units[0], values[0]
+
+    unit = units[0]
+    value = values[0]
     blank = (table[unit].str.strip() == "") | (table[value].str.strip() == "")
     if blank.any():
         raise ConfigError(f"line {int(np.flatnonzero(blank)[0]) + 2} of {path} has an empty {unit} or {value}.")
+
     again = table[unit].duplicated() & ~table.duplicated([unit, value])
     if again.any():
         row = int(np.flatnonzero(again)[0])
@@ -441,6 +557,7 @@ def _csv_content(text: str, path: Path) -> dict[str, Any]:
             f"'{table[unit][row]}' stands on both sides or in two folds of {path} (line {row + 2}); keep one of "
             "the lines."
         )
+
     table = table.drop_duplicates([unit])
     if value == "fold":
         names = sorted(table["fold"].unique(), key=lambda f: (not f.isdigit(), int(f) if f.isdigit() else 0, f))
@@ -448,10 +565,12 @@ def _csv_content(text: str, path: Path) -> dict[str, Any]:
         in_fold = {n: list(table.loc[table["fold"] == n, unit]) for n in names}
         folds = [{"train": [i for i in ids if i not in set(in_fold[n])], "test": in_fold[n]} for n in names]
         return {"unit": unit, "folds": folds}
+
     sides = {"train": "train", "training": "train", "test": "test", "": ""}
     odd = [s for s in table["side"].unique() if s.strip().lower() not in sides]
     if odd:
         raise ConfigError(f"'side' in {path} must be train or test, but '{odd[0]}' stands there.")
+
     side = table["side"].str.strip().str.lower().map(sides)
     return {"unit": unit, **{s: list(table.loc[side == s, unit]) for s in ("train", "test")}}
 
@@ -459,12 +578,15 @@ def _csv_content(text: str, path: Path) -> dict[str, Any]:
 def _unit(given: Any, folds: Sequence[Mapping[str, Any]], trials: Trials, path: Path) -> Unit:
     if given in ("stimulus", "trial"):
         return given
+
     if given is not None:
         raise ConfigError(f"'unit' in {path} must be stimulus or trial, but is {given!r}.")
+
     items = [i for fold in folds for side in fold.values() if isinstance(side, list) for i in side]
     whole = bool(items) and all(isinstance(i, int) and not isinstance(i, bool) for i in items)
     if not whole or {str(i) for i in items} & set(trials.stimulus_ids):
         return "stimulus"
+
     return "trial"
 
 
@@ -481,25 +603,35 @@ def _from_lists(
         raise ConfigError(
             f"split '{name}' in {path} needs a list 'test' (and may have 'train'); it has {', '.join(fold)}."
         )
+
     lists = {}
     for side, ids in fold.items():
         if not isinstance(ids, list) or any(isinstance(i, (list, dict)) or i is None for i in ids):
             raise ConfigError(f"'{side}' of split '{name}' in {path} must be a list of {unit} ids.")
+
         lists[side] = list(dict.fromkeys(str(i) for i in ids))
+
     test = set(lists["test"])
     train = lists.get("train", [i for i in everything if i not in test])
     stimulus_of = dict(zip(trials.table["trial"].astype(str), trials.stimuli, strict=True))
-    category, disjoint = categories(dataset), None
+    category = categories(dataset)
+    disjoint = None
+
     if category is not None:
         sides = [
             {category.get(stimulus_of.get(i, "") if unit == "trial" else i) for i in ids} - {None}
             for ids in (train, test)
         ]
+
         disjoint = not (sides[0] & sides[1])
+
     return Split(name, tuple(train), tuple(lists["test"]), unit, disjoint, f"from {path.name}")
 
 
 def categories(dataset: Dataset) -> Mapping[str, str] | None:
     """Stimulus id to category, or None when the data set has none."""
     stimuli = dataset.stimuli
-    return None if stimuli.category is None else dict(zip(stimuli.ids, stimuli.category, strict=True))
+    if stimuli.category is None:
+        return None
+
+    return dict(zip(stimuli.ids, stimuli.category, strict=True))

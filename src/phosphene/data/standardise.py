@@ -24,20 +24,26 @@ class Standardiser:
 
     Parameters
     ----------
-    per_session : statistics of each session's training trials for that session's trials. A session with fewer than
-        `min_trials` training trials uses those over all training trials, with a warning: never its test trials.
-    ddof : 0 as scikit-learn's StandardScaler, 1 as an unbiased variance
-    min_trials : how many training trials a session needs for statistics of its own
-    pooled : one mean and one standard deviation over all voxels and trials together, as MinD-Vis' and LEA's code; voxels
+    per_session : bool, default False
+        statistics of each session's training trials for that session's trials. A session with fewer than `min_trials`
+        training trials uses those over all training trials, with a warning: never its test trials.
+    ddof : int, default 0
+        0 as scikit-learn's StandardScaler, 1 as an unbiased variance
+    min_trials : int, default 8
+        how many training trials a session needs for statistics of its own
+    pooled : bool, default False
+        one mean and one standard deviation over all voxels and trials together, as MinD-Vis' and LEA's code; voxels
         keep their own offsets and sizes
 
     Attributes
     ----------
-    mean_, scale_ : (n_voxels,) float64 over all training trials
+    mean_, scale_ : array of shape (n_voxels,), float64
+        over all training trials
     sessions_ : numbers of the sessions with statistics of their own; empty unless `per_session`
-    session_mean_, session_scale_ : (n_sessions, n_voxels) float64
+    session_mean_, session_scale_ : array of shape (n_sessions, n_voxels), float64
     constant_ : positions of the voxels that never change in training; they are divided by 1, not by 0, unless pooled
-    lineage_ : keys of the trials it was fitted on
+    lineage_ : frozenset of str or None
+        keys of the trials it was fitted on
     subject_ : whose voxels
 
     Examples
@@ -54,7 +60,11 @@ class Standardiser:
                 "a standardisation takes one mean and spread for everything (pooled) or statistics of each session "
                 "(per_session), and both were asked for; leave one out."
             )
-        self.per_session, self.ddof, self.min_trials, self.pooled = per_session, ddof, min_trials, pooled
+
+        self.per_session = per_session
+        self.ddof = ddof
+        self.min_trials = min_trials
+        self.pooled = pooled
         self.lineage_: frozenset[str] | None = None
 
     def fit(self, trials: Trials) -> Self:
@@ -62,7 +72,8 @@ class Standardiser:
 
         Parameters
         ----------
-        trials : training trials only
+        trials : Trials
+            training trials only
 
         Raises
         ------
@@ -75,9 +86,16 @@ class Standardiser:
                 "needs at "
                 "least 2. Give more training data."
             )
+
         sessions = trials.table["session"].to_numpy()
-        names = np.unique(sessions) if self.per_session else np.empty(0, dtype=np.int64)
-        overall, per = _Moments(trials.n_voxels), {s: _Moments(trials.n_voxels) for s in names}
+        if self.per_session:
+            names = np.unique(sessions)
+        else:
+            names = np.empty(0, dtype=np.int64)
+
+        overall = _Moments(trials.n_voxels)
+        per = {s: _Moments(trials.n_voxels) for s in names}
+
         for rows, block in row_blocks(trials):
             if not np.isfinite(block).all():
                 row, voxel = np.argwhere(~np.isfinite(block))[0]
@@ -87,11 +105,13 @@ class Standardiser:
                     "such voxels "
                     "first, for example with nan='drop'."
                 )
+
             overall.add(block)
             for s in names:
                 here = sessions[rows] == s
                 if here.any():
                     per[s].add(block[here])
+
         self.mean_, self.scale_, constant = overall.finish(self.ddof)
         if constant.all():
             raise DataError(
@@ -99,10 +119,13 @@ class Standardiser:
                 "trials, so "
                 "there is nothing to decode. Check that the file holds betas, one row a trial."
             )
+
         self.constant_ = np.flatnonzero(constant)
         if self.pooled:
             mean, scale = overall.pooled(self.ddof)
-            self.mean_, self.scale_ = np.full(trials.n_voxels, mean), np.full(trials.n_voxels, scale)
+            self.mean_ = np.full(trials.n_voxels, mean)
+            self.scale_ = np.full(trials.n_voxels, scale)
+
         enough = [s for s in names if per[s].n >= max(2, self.min_trials)]
         finished = [per[s].finish(self.ddof) for s in enough]
         self.sessions_ = np.asarray(enough, dtype=np.int64)
@@ -110,6 +133,7 @@ class Standardiser:
         self.session_mean_ = np.asarray([f[0] for f in finished], dtype=np.float64).reshape(shape)
         self.session_scale_ = np.asarray([f[1] for f in finished], dtype=np.float64).reshape(shape)
         self.subject_, self.lineage_ = trials.subject, trials.member_keys()
+
         return self
 
     def transform(self, trials: Trials) -> Trials:
@@ -117,11 +141,13 @@ class Standardiser:
 
         Parameters
         ----------
-        trials : of the subject and voxels it was fitted on
+        trials : Trials
+            of the subject and voxels it was fitted on
 
         Returns
         -------
-        Trials with float32 betas; above 256 MB a view that computes the rows asked for
+        Trials
+            Trials with float32 betas; above 256 MB a view that computes the rows asked for
 
         Raises
         ------
@@ -135,10 +161,18 @@ class Standardiser:
                 "was fitted "
                 f"on {self.mean_.size} (subject {self.subject_}); use the same subject and ROI mask."
             )
+
         view = _StandardisedRows(trials, self, self._session_index(trials.table["session"].to_numpy()))
-        how = " per session" if self.per_session else " by two scalars" if self.pooled else ""
+        if self.per_session:
+            how = " per session"
+        elif self.pooled:
+            how = " by two scalars"
+        else:
+            how = ""
+
         note = f"z-scored{how}, training trials"
         eager = len(trials) * trials.n_voxels * 4 <= _EAGER_BYTES
+
         return trials.with_betas(view[:] if eager else view, standardised=note)
 
     def inverse(self, betas: np.ndarray, sessions: np.ndarray | None = None) -> np.ndarray:
@@ -146,22 +180,30 @@ class Standardiser:
 
         Parameters
         ----------
-        betas : (n, n_voxels), standardised
-        sessions : (n,) session of each row; statistics over all training trials when None
+        betas : ndarray of shape (n, n_voxels)
+            standardised
+        sessions : ndarray of shape (n,), optional
+            session of each row; statistics over all training trials when None
 
         Returns
         -------
-        (n, n_voxels) float32
+        ndarray of shape (n, n_voxels), float32
         """
         self._check_fitted()
         betas = np.asarray(betas)
         if betas.ndim != 2 or betas.shape[1] != self.mean_.size:
             raise DataError(f"betas has shape {betas.shape}; (n, {self.mean_.size}) was expected.")
+
         out = np.empty(betas.shape, dtype=np.float32)
-        index = np.full(len(betas), -1) if sessions is None else self._session_index(np.asarray(sessions))
+        if sessions is None:
+            index = np.full(len(betas), -1)
+        else:
+            index = self._session_index(np.asarray(sessions))
+
         for s in np.unique(index):
             mean, scale = self._statistics(s)
             out[index == s] = betas[index == s] * scale + mean
+
         return out
 
     def _check_fitted(self) -> None:
@@ -169,13 +211,17 @@ class Standardiser:
             raise ModelError("this Standardiser is not fitted yet; call fit with training trials first.")
 
     def _statistics(self, s: int) -> tuple[np.ndarray, np.ndarray]:
-        return (self.mean_, self.scale_) if s < 0 else (self.session_mean_[s], self.session_scale_[s])
+        if s < 0:
+            return (self.mean_, self.scale_)
+
+        return (self.session_mean_[s], self.session_scale_[s])
 
     def _session_index(self, sessions: np.ndarray) -> np.ndarray:
         """(n,) row of `session_mean_` for each trial, -1 for the statistics over all."""
         index = np.full(len(sessions), -1, dtype=np.int64)
         for i, s in enumerate(self.sessions_):
             index[sessions == s] = i
+
         if self.per_session and (index < 0).any():
             without = ", ".join(map(str, np.unique(sessions[index < 0])[:5]))
             warnings.warn(
@@ -185,6 +231,7 @@ class Standardiser:
                 PhospheneWarning,
                 stacklevel=3,
             )
+
         return index
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -198,6 +245,7 @@ class Standardiser:
             "session_scale": self.session_scale_,
             "constant": self.constant_.astype(np.int64),
         }
+
         meta = {
             "per_session": self.per_session,
             "ddof": self.ddof,
@@ -206,6 +254,7 @@ class Standardiser:
             "subject": self.subject_,
             "lineage": sorted(self.lineage_ or ()),
         }
+
         return arrays, meta
 
     @classmethod
@@ -216,7 +265,10 @@ class Standardiser:
         out.mean_, out.scale_, out.sessions_, out.session_mean_, out.session_scale_, out.constant_ = take(
             tensors, names, "standardisation"
         )
-        out.subject_, out.lineage_ = meta["subject"], frozenset(meta["lineage"])
+
+        out.subject_ = meta["subject"]
+        out.lineage_ = frozenset(meta["lineage"])
+
         return out
 
 
@@ -225,8 +277,10 @@ class _Moments:
 
     def __init__(self, n_voxels: int) -> None:
         self.n = 0
-        self.mean, self.square = np.zeros(n_voxels), np.zeros(n_voxels)
-        self.low, self.high = np.full(n_voxels, np.inf), np.full(n_voxels, -np.inf)
+        self.mean = np.zeros(n_voxels)
+        self.square = np.zeros(n_voxels)
+        self.low = np.full(n_voxels, np.inf)
+        self.high = np.full(n_voxels, -np.inf)
 
     def add(self, block: np.ndarray) -> None:
         n = len(block)
@@ -273,14 +327,18 @@ class _StandardisedRows:
         out = np.empty((len(index), self.trials.n_voxels), dtype=np.float32)
         positions = np.arange(len(self.trials))[rows]
         step = max(1, _BLOCK_BYTES // (8 * self.trials.n_voxels))
+
         for start in range(0, len(index), step):
             part = slice(start, start + step)
             block = self.trials.read(positions[part]).astype(np.float64)
+
             for s in np.unique(index[part]):
                 mean, scale = self.by._statistics(s)
                 here = index[part] == s
                 block[here] = (block[here] - mean) / scale
+
             out[part] = block
+
         return out
 
 

@@ -24,8 +24,10 @@ def open_nifti(path: str | Path, n_axes: int) -> Any:
 
     Parameters
     ----------
-    path : ``.nii`` or ``.nii.gz``
-    n_axes : 3 for a volume, 4 for volumes over time or trials
+    path : str or Path
+        ``.nii`` or ``.nii.gz``
+    n_axes : int
+        3 for a volume, 4 for volumes over time or trials
 
     Raises
     ------
@@ -37,22 +39,30 @@ def open_nifti(path: str | Path, n_axes: int) -> Any:
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path} is {'a folder' if path.is_dir() else 'not there'}; a NIfTI file is expected.")
+
     try:
         image = nib.load(path)
     except Exception as error:  # a broken header makes nibabel raise anything
         head = path.read_bytes()[:64].lstrip().lower()
-        what = "is a web page" if head.startswith((b"<!doctype", b"<html")) else f"cannot be opened ({error})"
+        if head.startswith((b"<!doctype", b"<html")):
+            what = "is a web page"
+        else:
+            what = f"cannot be opened ({error})"
+
         raise DataError(f"{path} {what}; a NIfTI file is expected. Download or copy it again.") from error
+
     if len(image.shape) != n_axes:
         raise DataError(
             f"{path} has shape {image.shape}, but {n_axes} axes are expected; this is another kind of file."
         )
+
     needed = int(image.dataobj.offset) + int(np.prod(image.shape)) * image.get_data_dtype().itemsize
     there = _n_bytes(path, needed)
     if there < needed:
         raise DataError(
             f"{path} is truncated: its header promises {needed} bytes (unpacked), {there} are there. Download it again."
         )
+
     return image
 
 
@@ -60,10 +70,12 @@ def _n_bytes(path: Path, needed: int) -> int:
     """Unpacked size of a file. The last four bytes of a gzip hold it; only where they disagree is it unpacked."""
     if path.suffix != ".gz":
         return path.stat().st_size
+
     with open(path, "rb") as handle:
         handle.seek(-4, 2)
         if int.from_bytes(handle.read(4), "little") == needed % 2**32:
             return needed
+
     count = 0
     try:
         with gzip.open(path) as handle:
@@ -71,6 +83,7 @@ def _n_bytes(path: Path, needed: int) -> int:
                 count += len(part)
     except _BROKEN:
         pass
+
     return count
 
 
@@ -80,9 +93,12 @@ def _volumes(path: Path, image: Any, step: int, n: int) -> Iterator[np.ndarray]:
     nibabel stops at the last number it needs, before the checksum of a gzip, and so reads flipped bytes without a word;
     here the end is read too.
     """
-    stored, grid = image.get_data_dtype(), image.shape[:3]
+    stored = image.get_data_dtype()
+    grid = image.shape[:3]
     size = int(np.prod(grid)) * stored.itemsize
-    slope, inter = image.dataobj.slope, image.dataobj.inter
+    slope = image.dataobj.slope
+    inter = image.dataobj.inter
+
     with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as handle:
         handle.seek(int(image.dataobj.offset))
         for start in range(0, n, step):
@@ -90,8 +106,10 @@ def _volumes(path: Path, image: Any, step: int, n: int) -> Iterator[np.ndarray]:
             data = handle.read(k * size)
             if len(data) < k * size:
                 raise EOFError(f"{len(data)} bytes where {k * size} should follow")
+
             block = np.frombuffer(data, stored).reshape((*grid, k), order="F")
             yield block if (slope, inter) == (1.0, 0.0) else block * slope + inter
+
         if n == (image.shape[3] if len(image.shape) == 4 else 1):
             while handle.read(2**20):
                 pass
@@ -102,12 +120,15 @@ def read_volume(path: str | Path, like: Any = None) -> np.ndarray:
 
     Parameters
     ----------
-    path : of a 3-D NIfTI file
-    like : an image from `open_nifti` whose grid it must share
+    path : str or Path
+        of a 3-D NIfTI file
+    like : Any, optional
+        an image from `open_nifti` whose grid it must share
 
     Returns
     -------
-    (x, y, z) of the file's dtype
+    ndarray of shape (x, y, z)
+        of the file's dtype
 
     Raises
     ------
@@ -117,18 +138,25 @@ def read_volume(path: str | Path, like: Any = None) -> np.ndarray:
     path = Path(path)
     image = open_nifti(path, 3)
     if like is not None:
-        ours, theirs = image.shape[:3], like.shape[:3]
+        ours = image.shape[:3]
+        theirs = like.shape[:3]
         if ours != theirs:
-            hint = " The axes are reversed: it was transposed." if ours == theirs[::-1] else ""
+            if ours == theirs[::-1]:
+                hint = " The axes are reversed: it was transposed."
+            else:
+                hint = ""
+
             raise DataError(
                 f"{path} has shape {ours}, but {like.get_filename()} has {theirs}.{hint} Use one grid for all."
             )
+
         if not np.allclose(image.affine, like.affine, atol=1e-3):
             i, j = np.argwhere(~np.isclose(image.affine, like.affine, atol=1e-3))[0]
             raise DataError(
                 f"{path} lies elsewhere than {like.get_filename()}: entry ({i}, {j}) of the affine is "
                 f"{image.affine[i, j]:g}, not {like.affine[i, j]:g}. Resample it to the same grid."
             )
+
     try:
         (volume,) = _volumes(path, image, 1, 1)
         return volume[..., 0]
@@ -141,7 +169,8 @@ def read_labels(path: str | Path, like: Any = None) -> np.ndarray:
 
     Returns
     -------
-    (x, y, z) int64, outside 0
+    ndarray of shape (x, y, z), int64
+        outside 0
 
     Raises
     ------
@@ -153,6 +182,7 @@ def read_labels(path: str | Path, like: Any = None) -> np.ndarray:
     if not np.array_equal(whole, values):  # also for NaN
         odd = values[~(whole == values)].ravel()[0]
         raise DataError(f"{path} should hold labels (whole numbers), but holds {odd:g}; it is no mask.")
+
     return np.maximum(whole, 0).astype(np.int64)
 
 
@@ -162,10 +192,14 @@ class SessionFile:
 
     Parameters
     ----------
-    path : the file
-    n_trials : in it
-    grid : (x, y, z)
-    dtype : as the numbers come out
+    path : Path
+        the file
+    n_trials : int
+        in it
+    grid : tuple of (int, int, int)
+        (x, y, z)
+    dtype : dtype
+        as the numbers come out
     """
 
     path: Path
@@ -178,14 +212,21 @@ class SessionFile:
 
         Parameters
         ----------
-        voxels : (n_voxels, 3) int, i, j, k of each
-        n_first : only the first trials; all by default
+        voxels : ndarray of shape (n_voxels, 3), int
+            i, j, k of each
+        n_first : int, optional
+            only the first trials; all by default
 
         Returns
         -------
-        (n_trials, n_voxels) of `dtype`; about 64 MB beside it are used
+        ndarray of shape (n_trials, n_voxels)
+            of `dtype`; about 64 MB beside it are used
         """
-        n = self.n_trials if n_first is None else min(n_first, self.n_trials)
+        if n_first is None:
+            n = self.n_trials
+        else:
+            n = min(n_first, self.n_trials)
+
         try:
             return (self._hdf5 if self.path.suffix in (".hdf5", ".h5") else self._nifti)(voxels, n)
         except DataError:
@@ -197,9 +238,11 @@ class SessionFile:
         import h5py
 
         i, j, k = voxels.T
-        low, high = voxels.min(0), voxels.max(0) + 1
+        low = voxels.min(0)
+        high = voxels.max(0) + 1
         box = (slice(low[1], high[1]), slice(low[0], high[0]))  # y, x
         out = np.empty((n, len(voxels)), dtype=self.dtype)
+
         with h5py.File(self.path, "r") as file:
             betas = file["betas"]
             plane = int(np.prod(high[:2] - low[:2])) * self.dtype.itemsize
@@ -211,11 +254,14 @@ class SessionFile:
                     if here.size:
                         block = betas[:n, z : min(z + step, high[2]), box[0], box[1]]
                         out[:, here] = block[:, k[here] - z, j[here] - low[1], i[here] - low[0]]
+
                 return out
+
             step = max(1, _BLOCK_BYTES // (plane * int(high[2] - low[2])))
             for t in range(0, n, step):
                 block = betas[t : min(t + step, n), low[2] : high[2], box[0], box[1]]
                 out[t : t + step] = block[:, k - low[2], j - low[1], i - low[0]]
+
         return out
 
     def _nifti(self, voxels: np.ndarray, n: int) -> np.ndarray:
@@ -223,8 +269,10 @@ class SessionFile:
         i, j, k = voxels.T
         out = np.empty((n, len(voxels)), dtype=self.dtype)
         step = max(1, _BLOCK_BYTES // (int(np.prod(self.grid)) * image.get_data_dtype().itemsize))
+
         for t, block in zip(range(0, n, step), _volumes(self.path, image, step, n), strict=True):
             out[t : t + step] = block[i, j, k].T
+
         return out
 
 
@@ -234,42 +282,66 @@ def open_session(path: str | Path, grid: tuple[int, ...]) -> SessionFile:
 
     Parameters
     ----------
-    path : ``.hdf5``, ``.nii`` or ``.nii.gz``
-    grid : (x, y, z) of the mask it will be read with
+    path : str or Path
+        ``.hdf5``, ``.nii`` or ``.nii.gz``
+    grid : tuple of int
+        (x, y, z) of the mask it will be read with
 
     Raises
     ------
     DataError
         Missing, truncated, on another grid, transposed, or not numbers.
     """
-    path, grid = Path(path), tuple(int(g) for g in grid)
+    path = Path(path)
+    grid = tuple(int(g) for g in grid)
+
     if path.suffix in (".hdf5", ".h5"):
         import h5py
 
         shapes = open_arrays(path).shapes  # says what is wrong with files that cannot be opened
         if "betas" not in shapes:
             raise DataError(f"{path} has no dataset 'betas'; it holds {', '.join(shapes) or 'nothing'}.")
+
         with h5py.File(path, "r") as file:
-            shape, dtype = file["betas"].shape, file["betas"].dtype
-        there = shape[:0:-1] if len(shape) == 4 else ()
-        n, expected = shape[0] if shape else 0, f"(trials, {grid[2]}, {grid[1]}, {grid[0]})"
+            shape = file["betas"].shape
+            dtype = file["betas"].dtype
+
+        if len(shape) == 4:
+            there = shape[:0:-1]
+        else:
+            there = ()
+
+        if shape:
+            n = shape[0]
+        else:
+            n = 0
+
+        expected = f"(trials, {grid[2]}, {grid[1]}, {grid[0]})"
         is_turned = len(shape) == 4 and (shape[:3] == grid or shape[1:] == grid) and there != grid
     else:
         image = open_nifti(path, 4)
-        shape, dtype = image.shape, image.get_data_dtype()
+        shape = image.shape
+        dtype = image.get_data_dtype()
+
         if (image.dataobj.slope, image.dataobj.inter) != (1.0, 0.0):
             dtype = np.dtype(np.float32)  # the header scales the numbers
-        there, n, expected = shape[:3], shape[3], f"({grid[0]}, {grid[1]}, {grid[2]}, trials)"
+
+        there = shape[:3]
+        n = shape[3]
+        expected = f"({grid[0]}, {grid[1]}, {grid[2]}, trials)"
         is_turned = there != grid and (there == grid[::-1] or shape[1:] in (grid, grid[::-1]))
+
     if there != grid:
-        hint = (
-            "Its axes are in another order: it was transposed."
-            if is_turned
-            else "It belongs to another grid or person."
-        )
+        if is_turned:
+            hint = "Its axes are in another order: it was transposed."
+        else:
+            hint = "It belongs to another grid or person."
+
         raise DataError(f"{path} has shape {tuple(shape)}, but {expected} is expected. {hint}")
+
     if dtype.kind not in "iuf":
         raise DataError(f"{path} holds {dtype} values where numbers were expected.")
+
     return SessionFile(path, int(n), grid, np.dtype(dtype).newbyteorder("="))  # type: ignore[arg-type]
 
 
@@ -278,12 +350,15 @@ class SessionRows:
 
     Parameters
     ----------
-    files : one per session, with equal numbers of trials
-    voxels : (n_voxels, 3) i, j, k of the columns
+    files : sequence of SessionFile
+        one per session, with equal numbers of trials
+    voxels : ndarray of shape (n_voxels, 3)
+        i, j, k of the columns
     """
 
     def __init__(self, files: Sequence[SessionFile], voxels: np.ndarray) -> None:
-        self.files, self.voxels = tuple(files), voxels
+        self.files = tuple(files)
+        self.voxels = voxels
         self.n_per_session = self.files[0].n_trials
         self._kept: tuple[int, np.ndarray] | None = None
 
@@ -297,13 +372,19 @@ class SessionRows:
         if self._kept is None or self._kept[0] != number:
             self._kept = None  # free the old one before the new one is read
             self._kept = (number, self.files[number].read(self.voxels))
+
         return self._kept[1]
 
     def __getitem__(self, rows: Any) -> np.ndarray:
         index = np.arange(self.shape[0])[rows]
         flat = np.atleast_1d(index)
         out = np.empty((len(flat), len(self.voxels)), dtype=self.files[0].dtype)
+
         for number in np.unique(flat // self.n_per_session):
             mine = flat // self.n_per_session == number
             out[mine] = self.session(int(number))[flat[mine] % self.n_per_session]
-        return out if np.ndim(index) else out[0]
+
+        if np.ndim(index):
+            return out
+
+        return out[0]

@@ -9,4 +9,7 @@ from pathlib import Path
 def cache_folder() -> Path | None:
     """Where features are kept between runs: the folder in PHOSPHENE_CACHE; None, computed anew, where it is not set."""
     folder = os.environ.get("PHOSPHENE_CACHE")
-    return Path(folder) if folder else None
+    if folder:
+        return Path(folder)
+
+    return None

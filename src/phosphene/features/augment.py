@@ -48,13 +48,17 @@ def augment(picture: np.ndarray, config: AugmentConfig, rng: np.random.Generator
 
     Parameters
     ----------
-    picture : (height, width, 3) float, 0-1
-    config : what is done
-    rng : decides
+    picture : ndarray of shape (height, width, 3), float
+        0-1
+    config : AugmentConfig
+        what is done
+    rng : numpy.random.Generator
+        decides
 
     Returns
     -------
-    (height, width, 3) float32, 0-1
+    ndarray of shape (height, width, 3), float32
+        0-1
 
     Raises
     ------
@@ -69,19 +73,25 @@ def augment(picture: np.ndarray, config: AugmentConfig, rng: np.random.Generator
     x = np.asarray(picture, dtype=np.float32)
     if x.ndim != 3 or x.shape[2] != 3:
         raise DataError(f"a picture must be (height, width, 3), but has shape {x.shape}; repeat a grey one's channel.")
+
     scale = min(x.shape[:2]) / SIDE
     x = resized_crop(x, crop_box(x.shape[:2], config.crop, config.aspect, rng))
     if rng.random() < config.flip:
         x = x[:, ::-1]
+
     if rng.random() < config.jitter:
         x = _jitter(x, config, rng)
+
     if rng.random() < config.grey:
         x = np.repeat((x @ _GREY)[:, :, None], 3, axis=2)
+
     if rng.random() < config.blur:
         taps = 2 * (round(config.blur_kernel * scale) // 2) + 1
         x = blurred(x, taps, float(rng.uniform(*config.blur_sigma)) * scale)
+
     if config.mask:
         x = masked(x, config.mask, *rng.random(2))
+
     return np.clip(x, 0, 1).astype(np.float32)
 
 
@@ -90,14 +100,19 @@ def augmented(pixels: np.ndarray, config: AugmentConfig, seed: int, ids: list[st
 
     Parameters
     ----------
-    pixels : (n, height, width, 1 or 3) uint8, 0-255; grey ones get three equal channels
-    config : what is done
-    seed, copy : which version
-    ids : n ids; who else is there does not matter
+    pixels : ndarray of shape (n, height, width, 1 or 3), uint8
+        0-255; grey ones get three equal channels
+    config : AugmentConfig
+        what is done
+    seed, copy : int
+        which version
+    ids : list of str
+        n ids; who else is there does not matter
 
     Returns
     -------
-    (n, height, width, 3) float32, 0-1
+    ndarray of shape (n, height, width, 3), float32
+        0-1
     """
     from phosphene.types import digest_of
 
@@ -106,6 +121,7 @@ def augmented(pixels: np.ndarray, config: AugmentConfig, seed: int, ids: list[st
         rng = np.random.default_rng([seed, copy, int(digest_of("augment", name)[:12], 16)])
         picture = np.asarray(pixels[i], dtype=np.float32) / 255
         out[i] = augment(np.broadcast_to(picture, out.shape[1:]), config, rng)
+
     return out
 
 
@@ -123,10 +139,15 @@ def crop_box(
     for _ in range(10):
         size = rng.uniform(*area) * height * width
         ratio = math.exp(rng.uniform(-math.log(aspect), math.log(aspect)))
-        w, h = round(math.sqrt(size * ratio)), round(math.sqrt(size / ratio))
+        w = round(math.sqrt(size * ratio))
+        h = round(math.sqrt(size / ratio))
+
         if 0 < w <= width and 0 < h <= height:
             return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w
-    w, h = min(width, round(height * aspect)), min(height, round(width * aspect))
+
+    w = min(width, round(height * aspect))
+    h = min(height, round(width * aspect))
+
     return (height - h) // 2, (width - w) // 2, h, w
 
 
@@ -137,9 +158,11 @@ def resized_crop(picture: np.ndarray, box: tuple[int, int, int, int]) -> np.ndar
     top, left, h, w = box
     height, width = picture.shape[:2]
     out = np.empty(picture.shape, dtype=np.float32)
+
     for c in range(picture.shape[2]):
         plane = Image.fromarray(np.ascontiguousarray(picture[top : top + h, left : left + w, c]))
         out[:, :, c] = np.asarray(plane.resize((width, height), Image.Resampling.BILINEAR))
+
     return out
 
 
@@ -148,6 +171,7 @@ def _jitter(x: np.ndarray, config: AugmentConfig, rng: np.random.Generator) -> n
     b, c, s = (
         float(rng.uniform(1 - amount, 1 + amount)) for amount in (config.brightness, config.contrast, config.saturation)
     )
+
     turn = float(rng.uniform(-config.hue, config.hue))
     for which in rng.permutation(4):
         if which == 0:
@@ -158,6 +182,7 @@ def _jitter(x: np.ndarray, config: AugmentConfig, rng: np.random.Generator) -> n
             x = np.clip(s * x + (1 - s) * (x @ _GREY)[:, :, None], 0, 1)
         else:
             x = turned(x, turn)
+
     return x
 
 
@@ -166,15 +191,18 @@ def turned(picture: np.ndarray, turn: float) -> np.ndarray:
 
     Parameters
     ----------
-    picture : (..., 3), 0-1
-    turn : in turns; 1/3 makes red green
+    picture : ndarray
+        (..., 3), 0-1
+    turn : float
+        in turns; 1/3 makes red green
 
     Examples
     --------
     >>> turned(np.array([0.8, 0.2, 0.2]), 1 / 3).round(6)
     array([0.2, 0.8, 0.2])
     """
-    top, low = picture.max(axis=-1, keepdims=True), picture.min(axis=-1, keepdims=True)
+    top = picture.max(axis=-1, keepdims=True)
+    low = picture.min(axis=-1, keepdims=True)
     spread = np.where(top > low, top - low, 1)
     r, g, b = np.moveaxis(picture, -1, 0)
     sector = np.where(r == top[..., 0], (g - b) / spread[..., 0] % 6, 0)
@@ -182,6 +210,7 @@ def turned(picture: np.ndarray, turn: float) -> np.ndarray:
     sector = np.where(
         (b == top[..., 0]) & (r != top[..., 0]) & (g != top[..., 0]), (r - g) / spread[..., 0] + 4, sector
     )
+
     # A channel at place p of the circle (red 0, green 2, blue 4) falls with the distance of the hue from it.
     distance = np.abs((sector[..., None] + 6 * turn - np.array([0, 2, 4]) + 3) % 6 - 3)
     return (low + (top - low) * np.clip(2 - distance, 0, 1)).astype(picture.dtype)
@@ -194,6 +223,7 @@ def blurred(picture: np.ndarray, taps: int, sigma: float) -> np.ndarray:
     at = np.arange(taps) - taps // 2
     kernel = np.exp(-0.5 * np.square(at / max(sigma, 1e-6)))
     kernel /= kernel.sum()
+
     return correlate1d(correlate1d(picture, kernel, axis=0, mode="mirror"), kernel, axis=1, mode="mirror")
 
 
@@ -202,13 +232,16 @@ def masked(picture: np.ndarray, side: float, y: float, x: float) -> np.ndarray:
 
     Parameters
     ----------
-    picture : (height, width, channels)
-    side : of the square, in sides of the picture
-    y, x : its middle, 0-1 of the height and width; what lies outside is lost
+    picture : ndarray of shape (height, width, channels)
+    side : float
+        of the square, in sides of the picture
+    y, x : float
+        its middle, 0-1 of the height and width; what lies outside is lost
     """
     height, width = picture.shape[:2]
     out = picture.copy()
     rows = slice(max(0, round((y - side / 2) * height)), max(0, round((y + side / 2) * height)))
     columns = slice(max(0, round((x - side / 2) * width)), max(0, round((x + side / 2) * width)))
     out[rows, columns] = 0
+
     return out

@@ -37,12 +37,15 @@ def clamped(latents: np.ndarray, limit: float | None = LIMIT) -> np.ndarray:
 
     Parameters
     ----------
-    latents : (..., d), not normalised
-    limit : largest absolute value that stays; None clamps nothing
+    latents : ndarray
+        (..., d), not normalised
+    limit : float or None, optional
+        largest absolute value that stays; None clamps nothing
 
     Returns
     -------
-    (..., d) float32 of length one
+    ndarray
+        (..., d) float32 of length one
 
     Examples
     --------
@@ -51,6 +54,7 @@ def clamped(latents: np.ndarray, limit: float | None = LIMIT) -> np.ndarray:
     """
     if limit is not None:
         latents = np.clip(latents, -limit, limit)
+
     return (latents / np.linalg.norm(latents, axis=-1, keepdims=True)).astype(np.float32)
 
 
@@ -59,14 +63,19 @@ def screened(similarity: np.ndarray, starts: np.ndarray, scale: float, share: fl
 
     Parameters
     ----------
-    similarity : (n_captions,) cosine of each caption with its picture, those of one picture side by side
-    starts : (n_stimuli,) where each picture's begin; every picture has at least one
-    scale : CLIP's inverse temperature
-    share : of the best caption's probability that a caption must exceed, below 1; 0 keeps all
+    similarity : ndarray of shape (n_captions,)
+        cosine of each caption with its picture, those of one picture side by side
+    starts : ndarray of shape (n_stimuli,)
+        where each picture's begin; every picture has at least one
+    scale : float
+        CLIP's inverse temperature
+    share : float, optional
+        of the best caption's probability that a caption must exceed, below 1; 0 keeps all
 
     Returns
     -------
-    (n_captions,) bool; each picture keeps at least its best
+    ndarray of shape (n_captions,), bool
+        each picture keeps at least its best
 
     Raises
     ------
@@ -80,10 +89,13 @@ def screened(similarity: np.ndarray, starts: np.ndarray, scale: float, share: fl
     """
     if not 0 <= share < 1:
         raise ConfigError(f"the share of the best caption's probability must be from 0 to below 1, but is {share}.")
+
     if share == 0:
         return np.ones(len(similarity), dtype=bool)
+
     similarity = np.asarray(similarity, dtype=np.float64)
     best = np.repeat(np.maximum.reduceat(similarity, starts), np.diff(starts, append=len(similarity)))
+
     return similarity > best + math.log(share) / scale
 
 
@@ -92,13 +104,17 @@ def pick(counts: np.ndarray, items: np.ndarray, *key: int) -> np.ndarray:
 
     Parameters
     ----------
-    counts : (n,) how many valid targets each has
-    items : (n,) numbers of the items, from 0; the same item is answered the same
-    key : such as the seed and the step
+    counts : ndarray of shape (n,)
+        how many valid targets each has
+    items : ndarray of shape (n,)
+        numbers of the items, from 0; the same item is answered the same
+    key : int
+        such as the seed and the step
 
     Returns
     -------
-    (n,) int64, from 0 to counts - 1
+    ndarray of shape (n,), int64
+        from 0 to counts - 1
 
     Examples
     --------
@@ -115,10 +131,12 @@ class Targets:
 
     Attributes
     ----------
-    values : (n_targets, d) float32, those of one stimulus side by side
-    starts : (n_stimuli,) int64, where each stimulus's begin
-    clean : (n_stimuli, d) float32, one certain target of each, to judge by: the picture as it is, or the mean of its
-        valid captions
+    values : ndarray of shape (n_targets, d), float32
+        those of one stimulus side by side
+    starts : ndarray of shape (n_stimuli,), int64
+        where each stimulus's begin
+    clean : ndarray of shape (n_stimuli, d), float32
+        one certain target of each, to judge by: the picture as it is, or the mean of its valid captions
     """
 
     values: np.ndarray
@@ -140,15 +158,20 @@ class Screening:
 
     Parameters
     ----------
-    ids : (n_stimuli,) whose captions
-    counts : (n_stimuli,) how many captions each has, empty ones left out
-    similarity : (n_captions,) float32, cosine with the picture, stimulus by stimulus
-    kept : (n_captions,) bool
+    ids : ndarray of shape (n_stimuli,)
+        whose captions
+    counts : ndarray of shape (n_stimuli,)
+        how many captions each has, empty ones left out
+    similarity : ndarray of shape (n_captions,), float32
+        cosine with the picture, stimulus by stimulus
+    kept : ndarray of shape (n_captions,), bool
     """
 
     def __init__(self, ids: np.ndarray, counts: np.ndarray, similarity: np.ndarray, kept: np.ndarray) -> None:
-        self.ids, self.counts = np.asarray(ids, dtype=object), np.asarray(counts, dtype=np.int64)
-        self.similarity, self.kept = np.asarray(similarity, dtype=np.float32), np.asarray(kept, dtype=bool)
+        self.ids = np.asarray(ids, dtype=object)
+        self.counts = np.asarray(counts, dtype=np.int64)
+        self.similarity = np.asarray(similarity, dtype=np.float32)
+        self.kept = np.asarray(kept, dtype=bool)
 
     def __repr__(self) -> str:
         return f"Screening({int(self.kept.sum())} of {len(self.kept)} captions of {len(self.ids)} stimuli)"
@@ -164,10 +187,14 @@ class Screening:
 
         Parameters
         ----------
-        clip : pooled features of pictures and captions
-        stimuli : with pictures and captions
-        share : of the best caption's probability that a caption must exceed; 0 keeps all
-        cache : folder of stores
+        clip : ClipFeatures
+            pooled features of pictures and captions
+        stimuli : Stimuli
+            with pictures and captions
+        share : float, optional
+            of the best caption's probability that a caption must exceed; 0 keeps all
+        cache : Path, optional
+            folder of stores
 
         Raises
         ------
@@ -176,16 +203,23 @@ class Screening:
         """
         rows = _rows(stimuli)
         counts = np.bincount(rows, minlength=len(stimuli))
-        pictures, texts = _unit(clip.transform(stimuli, cache)), _unit(caption_latents(clip, stimuli, cache))
+        pictures = _unit(clip.transform(stimuli, cache))
+        texts = _unit(caption_latents(clip, stimuli, cache))
         similarity = np.vecdot(pictures[rows], texts)
         kept = screened(similarity, np.cumsum(counts) - counts, logit_scale(clip), share)
+
         return cls(stimuli.ids, counts, similarity, kept)
 
     def of(self, stimuli: Stimuli) -> Self:
         """The same for some of the stimuli, in their order."""
         at = positions(self.ids, stimuli.ids, "stimulus")
         spans = [np.arange(self.starts[i], self.starts[i] + self.counts[i]) for i in at]
-        rows = np.concatenate(spans) if spans else np.empty(0, dtype=np.int64)
+
+        if spans:
+            rows = np.concatenate(spans)
+        else:
+            rows = np.empty(0, dtype=np.int64)
+
         return type(self)(self.ids[at], self.counts[at], self.similarity[rows], self.kept[rows])
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -210,12 +244,18 @@ def caption_targets(
 
     Parameters
     ----------
-    clip : pooled features that are not normalised
-    stimuli : with captions
-    screening : of these stimuli
-    limit : as `clamped` takes it
-    mode : which are valid: every kept caption, the mean of them alone (taken before clamping), or the best of them alone
-    cache : folder of stores
+    clip : ClipFeatures
+        pooled features that are not normalised
+    stimuli : Stimuli
+        with captions
+    screening : Screening
+        of these stimuli
+    limit : float or None, optional
+        as `clamped` takes it
+    mode : {"random", "average", "fixed"}, default "random"
+        which are valid: every kept caption, the mean of them alone (taken before clamping), or the best of them alone
+    cache : Path, optional
+        folder of stores
 
     Raises
     ------
@@ -225,6 +265,7 @@ def caption_targets(
     _check_raw(clip)
     if mode not in MODES:
         raise ConfigError(f"captions cannot be taken as '{mode}'. {did_you_mean(mode, MODES)}")
+
     s = screening.of(stimuli)
     raw = caption_latents(clip, stimuli, cache)
     owner = np.repeat(np.arange(len(stimuli)), s.counts)
@@ -232,11 +273,14 @@ def caption_targets(
     np.add.at(total, owner[s.kept], raw[s.kept])
     n_kept = np.bincount(owner[s.kept], minlength=len(stimuli))
     clean = clamped(total / n_kept[:, None], limit)
+
     if mode == "average":
         return Targets(clean, np.arange(len(clean)), clean)
+
     if mode == "fixed":
         best = np.array([a + np.argmax(s.similarity[a : a + n]) for a, n in zip(s.starts, s.counts, strict=True)])
         return Targets(clamped(raw[best], limit), np.arange(len(best)), clean)
+
     return Targets(clamped(raw[s.kept], limit), np.cumsum(n_kept) - n_kept, clean)
 
 
@@ -252,12 +296,18 @@ def image_targets(
 
     Parameters
     ----------
-    clip : pooled features that are not normalised
-    stimuli : with pictures
-    augmentation : how copies are altered; None: pictures as they are
-    seed : of the copies
-    limit : as `clamped` takes it
-    cache : folder of stores, for pictures as they are
+    clip : ClipFeatures
+        pooled features that are not normalised
+    stimuli : Stimuli
+        with pictures
+    augmentation : AugmentConfig or None
+        how copies are altered; None: pictures as they are
+    seed : int
+        of the copies
+    limit : float or None, optional
+        as `clamped` takes it
+    cache : Path, optional
+        folder of stores, for pictures as they are
 
     Raises
     ------
@@ -268,12 +318,16 @@ def image_targets(
     clean = clamped(clip.transform(stimuli, cache), limit)
     if augmentation is None:
         return Targets(clean, np.arange(len(clean)), clean)
+
     values = np.empty((len(stimuli), augmentation.copies, clean.shape[1]), dtype=np.float32)
     for start in range(0, len(stimuli), clip.batch):
         rows = slice(start, start + clip.batch)
-        pixels, ids = stimuli.pixels(rows), list(stimuli.ids[rows])
+        pixels = stimuli.pixels(rows)
+        ids = list(stimuli.ids[rows])
+
         for copy in range(augmentation.copies):
             values[rows, copy] = clamped(clip.images(augmented(pixels, augmentation, seed, ids, copy)), limit)
+
     return Targets(values.reshape(-1, clean.shape[1]), np.arange(len(stimuli)) * augmentation.copies, clean)
 
 
@@ -294,6 +348,7 @@ def caption_latents(clip: ClipFeatures, stimuli: Stimuli, cache: Path | None = N
     texts = _captions(stimuli)
     if cache is None:
         return clip.texts(list(texts.values()))
+
     ids = [f"{stimuli.ids[row]}#{k}" for row, k in texts]
     return np.asarray(clip.caption_store(stimuli, cache).read(ids), dtype=np.float32)
 
@@ -307,6 +362,7 @@ def _rows(stimuli: Stimuli) -> np.ndarray:
             f"{int(has_none.sum())} of {len(stimuli)} stimuli have no caption, first '{stimuli.ids[has_none.argmax()]}'. "
             "Give captions, or leave these stimuli out."
         )
+
     return rows
 
 

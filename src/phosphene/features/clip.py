@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 LAB = "lab"
 _VERSION = 1  # of what this file computes; part of every key
-_OUTPUTS, _NORMALISATIONS = ("pooled", "tokens"), ("l2", "none")
+_OUTPUTS = ("pooled", "tokens")
+_NORMALISATIONS = ("l2", "none")
 _ALL_PICTURES = 20_000
 
 
@@ -40,17 +41,26 @@ class ClipFeatures:
 
     Parameters
     ----------
-    name : "lab" for the bundled one, a folder with a checkpoint of transformers, or a name on the hub
-    revision : commit on the hub; known for the checkpoints of ``clip_files.PINNED``
-    output : "pooled", one vector for each picture or text, in the space both share; or "tokens", the last hidden state
+    name : str or Path, optional
+        "lab" for the bundled one, a folder with a checkpoint of transformers, or a name on the hub
+    revision : str, optional
+        commit on the hub; known for the checkpoints of ``clip_files.PINNED``
+    output : {"pooled", "tokens"}, default "pooled"
+        "pooled", one vector for each picture or text, in the space both share; or "tokens", the last hidden state
         through the final layer norm and the projection, the class token (or start token) first
-    normalise : "l2" divides by the length of the pooled vector, so that it (and the picture's first token) has length
-        1; "none" leaves the projection as it is
-    batch : pictures or texts put through the network together
-    device : where to compute
-    dtype : how features are stored; float16 rounds them to about three digits
-    download : whether a checkpoint that is not on this machine may be fetched
-    lab_folder : of the lab CLIP's weights; the bundled ones by default
+    normalise : {"l2", "none"}, default "l2"
+        "l2" divides by the length of the pooled vector, so that it (and the picture's first token) has length 1; "none"
+        leaves the projection as it is
+    batch : int, default 32
+        pictures or texts put through the network together
+    device : str, default "cpu"
+        where to compute
+    dtype : {"float16", "float32"}, default "float32"
+        how features are stored; float16 rounds them to about three digits
+    download : bool, default False
+        whether a checkpoint that is not on this machine may be fetched
+    lab_folder : Path, optional
+        of the lab CLIP's weights; the bundled ones by default
 
     Raises
     ------
@@ -84,10 +94,18 @@ class ClipFeatures:
         for option, value, known in (("output", output, _OUTPUTS), ("normalise", normalise, _NORMALISATIONS)):
             if value not in known:
                 raise ConfigError(f"{option} of CLIP features cannot be '{value}'. {did_you_mean(value, known)}")
+
         if batch < 1:
             raise ConfigError(f"batch must be at least 1, but is {batch}.")
-        self.name, self.revision, self.output, self.normalise = str(name), revision, output, normalise
-        self.batch, self.device, self.dtype, self.download = batch, device, dtype, download
+
+        self.name = str(name)
+        self.revision = revision
+        self.output = output
+        self.normalise = normalise
+        self.batch = batch
+        self.device = device
+        self.dtype = dtype
+        self.download = download
         self.lab_folder = lab_folder
 
     def __repr__(self) -> str:
@@ -107,6 +125,7 @@ class ClipFeatures:
             return (config.projection_dim,)
         if what == "captions":
             return (config.text_config.max_position_embeddings, config.projection_dim)
+
         side = config.vision_config.image_size // config.vision_config.patch_size
         return (side * side + 1, config.projection_dim)
 
@@ -117,11 +136,12 @@ class ClipFeatures:
 
         Parameters
         ----------
-        pixels : (n, height, width, 1 or 3), uint8 of 0-255, or floats of 0-1, which are rounded to 8 bits
+        pixels : ndarray of shape (n, height, width, 1 or 3)
+            uint8 of 0-255, or floats of 0-1, which are rounded to 8 bits
 
         Returns
         -------
-        (n, *shape("images")) float32
+        ndarray of shape (n, *shape("images")), float32
 
         Raises
         ------
@@ -131,6 +151,7 @@ class ClipFeatures:
         parts = [np.empty((0, *self.shape("images")), dtype=np.float32)]
         for start in range(0, len(pixels), self.batch):
             parts.append(self._see(self._preprocessing(pixels[start : start + self.batch])))
+
         return np.concatenate(parts)
 
     def texts(self, texts: Sequence[str]) -> np.ndarray:
@@ -138,17 +159,20 @@ class ClipFeatures:
 
         Parameters
         ----------
-        texts : n texts; "" is allowed
+        texts : sequence of str
+            n texts; "" is allowed
 
         Returns
         -------
-        (n, *shape("captions")) float32
+        ndarray of shape (n, *shape("captions")), float32
         """
         if isinstance(texts, str) or not all(isinstance(t, str) for t in texts):
             raise DataError(f"a list of texts was expected, but a {type(texts).__name__} with other things came.")
+
         parts = [np.empty((0, *self.shape("captions")), dtype=np.float32)]
         for start in range(0, len(texts), self.batch):
             parts.append(self._read(list(texts[start : start + self.batch])))
+
         return np.concatenate(parts)
 
     def _see(self, x: np.ndarray) -> np.ndarray:
@@ -160,6 +184,7 @@ class ClipFeatures:
             pooled = network.visual_projection(seen.pooler_output)
             if self.output == "pooled":
                 return self._scaled(pooled, pooled)
+
             normed = network.vision_model.post_layernorm(seen.last_hidden_state)
             return self._scaled(network.visual_projection(normed), pooled)
 
@@ -168,7 +193,12 @@ class ClipFeatures:
 
         network = self._network
         length = network.config.text_config.max_position_embeddings
-        padding = "max_length" if self.output == "tokens" else True
+
+        if self.output == "tokens":
+            padding = "max_length"
+        else:
+            padding = True
+
         tokens = self._tokenizer(texts, padding=padding, truncation=True, max_length=length, return_tensors="pt")
         with torch.inference_mode(), _plain_precision():
             # No mask for the padding: it stands after the end mark, which in a causal network cannot see it, and
@@ -177,12 +207,14 @@ class ClipFeatures:
             pooled = network.text_projection(read.pooler_output)
             if self.output == "pooled":
                 return self._scaled(pooled, pooled)
+
             return self._scaled(network.text_projection(read.last_hidden_state), pooled)
 
     def _scaled(self, latents: torch.Tensor, pooled: torch.Tensor) -> np.ndarray:
         if self.normalise == "l2":
             length = pooled.norm(dim=-1, keepdim=True)
             latents = latents / (length if latents.ndim == 2 else length[:, None])
+
         return latents.float().cpu().numpy()
 
     # -- through the store -----------------------------------------------------------------------------------------
@@ -197,6 +229,7 @@ class ClipFeatures:
             blocks = range(0, len(stimuli), self.batch)
             parts = [self.images(stimuli.pixels(slice(i, i + self.batch))) for i in blocks]
             return np.concatenate([np.empty((0, *self.shape("images")), dtype=np.float32), *parts])
+
         return self.image_store(stimuli, cache).read(stimuli.ids).astype(np.float32, copy=False)
 
     def image_store(self, stimuli: Stimuli, cache: str | Path, progress: Progress | None = None) -> RowStore:
@@ -204,9 +237,12 @@ class ClipFeatures:
 
         Parameters
         ----------
-        stimuli : all pictures of a data set; missing ones are left out
-        cache : folder of stores
-        progress : who to tell
+        stimuli : Stimuli
+            all pictures of a data set; missing ones are left out
+        cache : str or Path
+            folder of stores
+        progress : Progress, optional
+            who to tell
 
         Raises
         ------
@@ -236,13 +272,24 @@ class ClipFeatures:
         """
         texts, counts = _all_captioned(stimuli)
         ids = [f"{stimuli.ids[row]}#{k}" for row, k in texts]
-        rows = None if cache is None else self.caption_store(stimuli, cache).select(ids)
+
+        if cache is None:
+            rows = None
+        else:
+            rows = self.caption_store(stimuli, cache).select(ids)
+
         total = np.zeros((len(stimuli), *self.shape("captions")), dtype=np.float32)
         keys = list(texts)
+
         for start in range(0, len(keys), self.batch):
             block = keys[start : start + self.batch]
-            latents = self.texts([texts[k] for k in block]) if rows is None else rows[start : start + self.batch]
+            if rows is None:
+                latents = self.texts([texts[k] for k in block])
+            else:
+                latents = rows[start : start + self.batch]
+
             np.add.at(total, [row for row, _ in block], latents.astype(np.float32, copy=False))
+
         return total / counts.reshape(-1, *(1,) * (total.ndim - 1)).astype(np.float32)
 
     def caption_store(self, stimuli: Stimuli, cache: str | Path, progress: Progress | None = None) -> RowStore:
@@ -258,6 +305,7 @@ class ClipFeatures:
         texts = {f"{stimuli.ids[row]}#{k}": text for (row, k), text in _captions(stimuli).items()}
         if not texts:
             raise DataError("these stimuli have no captions; give captions when the data set is made.")
+
         return self._store(
             "captions",
             np.array(list(texts), dtype=object),
@@ -321,6 +369,7 @@ class ClipFeatures:
             made_by["preprocessing"] = self._preprocessing.spec()
         else:
             made_by["tokenizer"] = self._tokenizer_digest
+
         return {**made_by, "output": self.output, "normalise": self.normalise}
 
     # -- the network -----------------------------------------------------------------------------------------------
@@ -335,6 +384,7 @@ class ClipFeatures:
             from phosphene.models import bundled
 
             return bundled.load("clip", device=self.device, folder=self.lab_folder)
+
         return clip_files.load(self._folder).to(self.device)
 
     @cached_property
@@ -343,6 +393,7 @@ class ClipFeatures:
             from phosphene.models import bundled
 
             return bundled.tokenizer(self.lab_folder)
+
         return clip_files.load_tokenizer(self._folder)
 
     @cached_property
@@ -359,6 +410,7 @@ class ClipFeatures:
         if self.name == LAB:
             # phosphene.lab.to_network: 2 x - 1
             return Preprocessing(size, size, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
         return Preprocessing.of(self._folder, size)
 
     @cached_property
@@ -368,6 +420,7 @@ class ClipFeatures:
 
             about = bundled.record("clip", self.lab_folder)
             return {"weights": about["sha256"], "config": digest_of(json.dumps(about["config"], sort_keys=True))}
+
         return clip_files.digest(self._folder)
 
 
@@ -386,6 +439,7 @@ def _all_captioned(stimuli: Stimuli) -> tuple[dict[tuple[int, int], str], np.nda
             f"{int((counts == 0).sum())} of {len(stimuli)} stimuli have no caption, first "
             f"'{stimuli.ids[counts.argmin()]}'. Give captions, or leave these stimuli out."
         )
+
     return texts, counts
 
 
@@ -401,9 +455,12 @@ def _plain_precision() -> Iterator[None]:
     """Float32 products in full: TensorFloat-32 moves features by about the tolerance of the fingerprint."""
     import torch
 
-    matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    matmul = torch.backends.cuda.matmul.allow_tf32
+    cudnn = torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+
     try:
         yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, cudnn
+        torch.backends.cuda.matmul.allow_tf32 = matmul
+        torch.backends.cudnn.allow_tf32 = cudnn

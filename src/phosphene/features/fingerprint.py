@@ -25,7 +25,9 @@ FILE = "fingerprint.safetensors"
 LEAST_COSINE = 0.9999
 LARGEST_ERROR = 1e-3
 _PATIENCE_S = 60
-_SEED, _COUNT, _SIZE = 7_700_047, 8, 64
+_SEED = 7_700_047
+_COUNT = 8
+_SIZE = 64
 
 
 def reference_pictures() -> np.ndarray:
@@ -49,8 +51,10 @@ def hold(store: RowStore, features: np.ndarray) -> None:
 
     Parameters
     ----------
-    store : the store, before anything is computed into it or read from it
-    features : (8, ...) what the extractor makes of the references here and now
+    store : RowStore
+        the store, before anything is computed into it or read from it
+    features : ndarray
+        (8, ...) what the extractor makes of the references here and now
 
     Raises
     ------
@@ -69,7 +73,9 @@ def hold(store: RowStore, features: np.ndarray) -> None:
     file = store.folder / FILE
     now = np.asarray(features, dtype=np.float32)
     data = save({"features": now}, metadata={"versions": json.dumps(versions(), sort_keys=True)})
-    kept, until = _read(file), time.monotonic() + _PATIENCE_S
+    kept = _read(file)
+    until = time.monotonic() + _PATIENCE_S
+
     while kept is None:
         # One writer: two of different versions must not both believe that the store is theirs.
         with claimed(store.folder / f"{FILE}.claim") as mine:
@@ -82,18 +88,24 @@ def hold(store: RowStore, features: np.ndarray) -> None:
                         PhospheneWarning,
                         stacklevel=2,
                     )
+
                     store.forget()
+
                 atomic.write_bytes(file, data)
                 return
+
         if kept is None and time.monotonic() > until:
             raise MachineError(
                 f"another process claims to be writing {file} but does not finish within {_PATIENCE_S} s. If it is dead, "
                 f"delete {file}.claim and run again."
             )
+
         time.sleep(0.05)
+
     before, made_by = kept
     if before.shape != now.shape:
         raise ModelError(f"{file} holds features of shape {before.shape}, not {now.shape}; delete {store.folder}.")
+
     cosine, error = _compare(now, before)
     if cosine < LEAST_COSINE or error > LARGEST_ERROR:
         here = versions()
@@ -124,6 +136,7 @@ def _compare(now: np.ndarray, before: np.ndarray) -> tuple[float, float]:
     tiny = np.finfo(np.float32).tiny
     cosine = (a * b).sum(axis=1) / np.maximum(norms, tiny)
     error = np.linalg.norm(a - b, axis=1) / np.maximum(np.linalg.norm(b, axis=1), tiny)
+
     return float(cosine.min()), float(error.max())
 
 

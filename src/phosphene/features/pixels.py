@@ -19,14 +19,19 @@ class PixelPca:
 
     Parameters
     ----------
-    n_components : how many to keep; all that the training pictures span (at most n - 1) when None
-    size : (height, width) to resize pictures to first; as they are when None
+    n_components : int, optional
+        how many to keep; all that the training pictures span (at most n - 1) when None
+    size : tuple of (int, int), optional
+        (height, width) to resize pictures to first; as they are when None
 
     Attributes
     ----------
-    mean_ : (n_pixels,) float32, 0-1
-    components_ : (n_components, n_pixels) float32, orthonormal rows
-    variance_ : (n_components,) float32, variance of each latent over the training pictures
+    mean_ : array of shape (n_pixels,), float32
+        0-1
+    components_ : array of shape (n_components, n_pixels), float32
+        orthonormal rows
+    variance_ : array of shape (n_components,), float32
+        variance of each latent over the training pictures
     """
 
     space = "pixel_pca"
@@ -48,25 +53,39 @@ class PixelPca:
         mean = x.mean(axis=0, dtype=np.float64)
         centred = x - mean.astype(np.float32)
         n, d = centred.shape
+
         # The smaller of the two Gram matrices has the same non-zero spectrum and is far cheaper than an SVD.
         small = min(n, d)
-        precise = centred.astype(np.float64) if n * d * small < 2e11 else centred
+        if n * d * small < 2e11:
+            precise = centred.astype(np.float64)
+        else:
+            precise = centred
+
         gram = (precise @ precise.T if n <= d else precise.T @ precise).astype(np.float64)
         wanted = min(self.n_components or small, small)
         values, vectors = eigh(gram, subset_by_index=[small - wanted, small - 1])
-        values, vectors = values[::-1], vectors[:, ::-1]
-        keep = int((values > values[0] * 1e-9).sum()) if values[0] > 0 else 0
+        values = values[::-1]
+        vectors = vectors[:, ::-1]
+
+        if values[0] > 0:
+            keep = int((values > values[0] * 1e-9).sum())
+        else:
+            keep = 0
+
         if keep == 0:
             raise DataError(f"the {n} training pictures are all alike; there is nothing to decode.")
+
         if n <= d:
             components = (vectors[:, :keep] / np.sqrt(values[:keep])).T @ precise
         else:
             components = vectors[:, :keep].T
+
         # Eigenvectors have no sign; fix it so that every machine gives the same latents.
         sign = np.sign(components[np.arange(keep), np.abs(components).argmax(axis=1)])
         self.components_ = (components * sign[:, None]).astype(np.float32)
         self.mean_ = mean.astype(np.float32)
         self.variance_ = (values[:keep] / n).astype(np.float32)
+
         return self
 
     def transform(self, stimuli: Stimuli) -> np.ndarray:
@@ -105,10 +124,12 @@ class PixelPca:
         shape = self._shape(stimuli)
         if hasattr(self, "image_shape_") and shape != self.image_shape_:
             raise ConfigError(f"pictures of {shape} came to latents fitted on {self.image_shape_}; resize them first.")
+
         blocks = []
         for start in range(0, len(stimuli), 1024):
             block = stimuli.resized(self.size, slice(start, start + 1024))
             blocks.append(block.reshape(len(block), -1))
+
         return np.concatenate(blocks)
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -124,4 +145,5 @@ class PixelPca:
         pca = cls(meta["n_components"], None if size is None else (size[0], size[1]))
         pca.mean_, pca.components_, pca.variance_ = take(tensors, ("mean", "components", "variance"), "PixelPca")
         pca.image_shape_ = tuple(meta["image_shape"])
+
         return pca

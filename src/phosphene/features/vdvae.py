@@ -37,15 +37,23 @@ class VdvaeFeatures:
 
     Parameters
     ----------
-    name : "lab" for the bundled one, or a folder that ``vdvae_weights.convert`` made
-    groups : how many first groups; as many as the network's configuration says by default (15 of ImageNet-64's 75)
-    target : "mean" follows the posterior's means from group to group; "sample" draws from the posterior, as the
-        published decoders do without a seed
-    seed : of samples; a picture's noise is a function of seed and stimulus id
-    batch : pictures put through the network together
-    device : where to compute
-    dtype : how latents are stored
-    lab_folder : of the lab's weights; the bundled ones by default
+    name : str or Path, optional
+        "lab" for the bundled one, or a folder that ``vdvae_weights.convert`` made
+    groups : int, optional
+        how many first groups; as many as the network's configuration says by default (15 of ImageNet-64's 75)
+    target : {"mean", "sample"}, default "mean"
+        "mean" follows the posterior's means from group to group; "sample" draws from the posterior, as the published
+        decoders do without a seed
+    seed : int, default 0
+        of samples; a picture's noise is a function of seed and stimulus id
+    batch : int, default 32
+        pictures put through the network together
+    device : str, default "cpu"
+        where to compute
+    dtype : {"float16", "float32"}, default "float32"
+        how latents are stored
+    lab_folder : Path, optional
+        of the lab's weights; the bundled ones by default
 
     Raises
     ------
@@ -76,11 +84,19 @@ class VdvaeFeatures:
     ) -> None:
         if target not in _TARGETS:
             raise ConfigError(f"target of VDVAE features cannot be '{target}'. {did_you_mean(target, _TARGETS)}")
+
         for option, value in (("batch", batch), ("groups", groups)):
             if value is not None and value < 1:
                 raise ConfigError(f"{option} must be at least 1, but is {value}.")
-        self.name, self._groups, self.target, self.seed = str(name), groups, target, seed
-        self.batch, self.device, self.dtype, self.lab_folder = batch, device, dtype, lab_folder
+
+        self.name = str(name)
+        self._groups = groups
+        self.target = target
+        self.seed = seed
+        self.batch = batch
+        self.device = device
+        self.dtype = dtype
+        self.lab_folder = lab_folder
 
     def __repr__(self) -> str:
         return f"VdvaeFeatures({self.name!r}, groups={self._groups}, target={self.target!r})"
@@ -110,25 +126,34 @@ class VdvaeFeatures:
 
         Parameters
         ----------
-        pixels : (n, height, width, 1 or 3), uint8 of 0-255, or floats of 0-1, which are rounded to 8 bits
-        ids : n stimulus ids, which noise is drawn by where target is "sample"; 0, 1, 2 ... by default
+        pixels : ndarray of shape (n, height, width, 1 or 3)
+            uint8 of 0-255, or floats of 0-1, which are rounded to 8 bits
+        ids : sequence, optional
+            n stimulus ids, which noise is drawn by where target is "sample"; 0, 1, 2 ... by default
 
         Returns
         -------
-        (n, d) float32: groups coarse to fine, each flattened channels, rows, columns
+        ndarray of shape (n, d), float32
+            groups coarse to fine, each flattened channels, rows, columns
 
         Raises
         ------
         DataError
             For pictures of another shape, type or range, or another number of ids.
         """
-        ids = list(range(len(pixels))) if ids is None else list(ids)
+        if ids is None:
+            ids = list(range(len(pixels)))
+        else:
+            ids = list(ids)
+
         if len(ids) != len(pixels):
             raise DataError(f"{len(pixels)} pictures came with {len(ids)} ids; give one id a picture.")
+
         parts = [np.empty((0, *self.shape()), dtype=np.float32)]
         for start in range(0, len(pixels), self.batch):
             rows = slice(start, start + self.batch)
             parts.append(self._see(pixels[rows], ids[rows]))
+
         return np.concatenate(parts)
 
     def _see(self, pixels: np.ndarray, ids: list[Any]) -> np.ndarray:
@@ -141,17 +166,21 @@ class VdvaeFeatures:
 
         with torch.inference_mode(), _plain_precision():
             latents = self._network.encode(x, self.groups, noise if self.target == "sample" else None)
+
         return self.config.join([z.float().cpu().numpy() for z in latents])
 
     def _prepared(self, pixels: np.ndarray) -> np.ndarray:
         """(n, 3, size, size) float32, -1 to 1."""
         from PIL import Image
 
-        size, pixels = self.config.image_size, _eight_bits(np.asarray(pixels))
+        size = self.config.image_size
+        pixels = _eight_bits(np.asarray(pixels))
         out = np.empty((len(pixels), size, size, 3), dtype=np.uint8)
+
         for i, picture in enumerate(pixels):
             picture = np.ascontiguousarray(np.broadcast_to(picture, (*picture.shape[:2], 3)))
             out[i] = np.asarray(Image.fromarray(picture).resize((size, size), Image.Resampling.BILINEAR))
+
         return np.ascontiguousarray((out.astype(np.float32) / np.float32(127.5) - 1).transpose(0, 3, 1, 2))
 
     # -- through the store -----------------------------------------------------------------------------------------
@@ -166,6 +195,7 @@ class VdvaeFeatures:
             blocks = [slice(i, i + self.batch) for i in range(0, len(stimuli), self.batch)]
             parts = [self.images(stimuli.pixels(rows), stimuli.ids[rows]) for rows in blocks]
             return np.concatenate([np.empty((0, *self.shape()), dtype=np.float32), *parts])
+
         return self.image_store(stimuli, cache).read(stimuli.ids).astype(np.float32, copy=False)
 
     def image_store(self, stimuli: Stimuli, cache: str | Path, progress: Progress | None = None) -> RowStore:
@@ -173,9 +203,12 @@ class VdvaeFeatures:
 
         Parameters
         ----------
-        stimuli : all pictures of a data set; missing ones are left out
-        cache : folder of stores
-        progress : who to tell
+        stimuli : Stimuli
+            all pictures of a data set; missing ones are left out
+        cache : str or Path
+            folder of stores
+        progress : Progress, optional
+            who to tell
 
         Raises
         ------
@@ -200,7 +233,12 @@ class VdvaeFeatures:
         """What latents are filed under: weights, preprocessing, groups, target. No names and no paths."""
         made_by = {"extractor": "vdvae", "version": _VERSION, **self._digest}
         made_by["preprocessing"] = {"size": self.config.image_size, "resample": "bilinear", "by": "pillow, 8 bits"}
-        drawn = {"seed": self.seed} if self.target == "sample" else {}
+
+        if self.target == "sample":
+            drawn = {"seed": self.seed}
+        else:
+            drawn = {}
+
         return {**made_by, "groups": self.groups, "target": self.target, **drawn}
 
     @cached_property

@@ -35,13 +35,17 @@ def warp(picture: np.ndarray, config: WarpConfig, rng: np.random.Generator) -> n
 
     Parameters
     ----------
-    picture : (height, width, channels) float, 0-1
-    config : how much
-    rng : draws the map
+    picture : ndarray of shape (height, width, channels), float
+        0-1
+    config : WarpConfig
+        how much
+    rng : numpy.random.Generator
+        draws the map
 
     Returns
     -------
-    (height, width, channels) float32, 0-1
+    ndarray of shape (height, width, channels), float32
+        0-1
     """
     middle = (np.array(picture.shape[:2]) - 1) / 2
     angle = rng.normal(0, config.turn)
@@ -51,6 +55,7 @@ def warp(picture: np.ndarray, config: WarpConfig, rng: np.random.Generator) -> n
     matrix = turn @ stretch
     offset = middle - matrix @ middle + rng.normal(0, config.shift, 2) * picture.shape[:2]
     channels = [affine_transform(c, matrix, offset, order=1, mode="nearest") for c in np.moveaxis(picture, 2, 0)]
+
     return np.clip(np.stack(channels, axis=2), 0, 1).astype(np.float32)
 
 
@@ -59,16 +64,23 @@ class WarpedPictures:
 
     Parameters
     ----------
-    n_pictures : about how many in all; every training picture is there once whatever the number
-    n_components : of pixels; at most as many as the pictures span
-    size : (height, width) to resize pictures to first
-    config : how much the copies are warped
+    n_pictures : int, default 5400
+        about how many in all; every training picture is there once whatever the number
+    n_components : int, default 40
+        of pixels; at most as many as the pictures span
+    size : tuple of (int, int), optional
+        (height, width) to resize pictures to first
+    config : WarpConfig, optional
+        how much the copies are warped
 
     Attributes
     ----------
-    pictures_ : (n, n_pixels) uint8, the training pictures first
-    mean_ : (n_pixels,) float32, 0-1
-    components_ : (n_components, n_pixels) float32, orthonormal rows
+    pictures_ : array of shape (n, n_pixels), uint8
+        the training pictures first
+    mean_ : array of shape (n_pixels,), float32
+        0-1
+    components_ : array of shape (n_components, n_pixels), float32
+        orthonormal rows
     """
 
     space = "warped_pca"
@@ -80,7 +92,9 @@ class WarpedPictures:
         size: tuple[int, int] | None = None,
         config: WarpConfig | None = None,
     ) -> None:
-        self.n_pictures, self.n_components, self.size = n_pictures, n_components, size
+        self.n_pictures = n_pictures
+        self.n_components = n_components
+        self.size = size
         self.config = config or WarpConfig()
 
     def fit(self, stimuli: Stimuli, rng: np.random.Generator) -> Self:
@@ -97,20 +111,26 @@ class WarpedPictures:
         self.image_shape_ = pictures.shape[1:]
         if len(pictures) < 2 or pictures.std(axis=0).max() == 0:
             raise DataError(f"the {len(pictures)} training pictures are all alike; there is nothing to decode.")
+
         copies = max(0, round(self.n_pictures / len(pictures)) - 1)
-        n, n_pixels = len(pictures) * (copies + 1), int(np.prod(self.image_shape_))
+        n = len(pictures) * (copies + 1)
+        n_pixels = int(np.prod(self.image_shape_))
         memory.check(
             9 * n * n_pixels,  # whole numbers, and fractions before and after their mean is taken off
             f"{n} pictures and warped copies of {self.image_shape_[0]} x {self.image_shape_[1]} pixels",
             "Make them smaller (recipe.prior.size, such as [64, 64]) or fewer (recipe.prior.n_pictures).",
         )
+
         self.pictures_ = np.empty((n, n_pixels), dtype=np.uint8)
         drawn = (warp(picture, self.config, rng) for _ in range(copies) for picture in pictures)
+
         for row, picture in zip(self.pictures_, chain(pictures, drawn), strict=True):
             row[:] = np.rint(255 * picture).ravel()
+
         x = self.floats()
         self.mean_ = x.mean(axis=0, dtype=np.float64).astype(np.float32)
         self.components_ = _components(x - self.mean_, self.n_components)
+
         return self
 
     def floats(self) -> np.ndarray:
@@ -134,13 +154,16 @@ class WarpedPictures:
 
         Parameters
         ----------
-        weights : (n_out, n) of each picture, rows sum to 1
-        moved : (n_out, n_components)
-        pictures : what `floats` gives, where many calls follow each other
+        weights : ndarray of shape (n_out, n)
+            of each picture, rows sum to 1
+        moved : ndarray of shape (n_out, n_components)
+        pictures : ndarray, optional
+            what `floats` gives, where many calls follow each other
 
         Returns
         -------
-        (n_out, height, width, channels) float32, 0-1
+        ndarray of shape (n_out, height, width, channels), float32
+            0-1
         """
         pictures = self.floats() if pictures is None else pictures
         flat = weights.astype(np.float32) @ pictures + moved.astype(np.float32) @ self.components_
@@ -156,10 +179,17 @@ class WarpedPictures:
     def from_state(cls, tensors: dict[str, np.ndarray], meta: dict[str, Any]) -> Self:
         """The same pictures and components again."""
         pictures, mean, components = take(tensors, ("pictures", "mean", "components"), "WarpedPictures")
-        size = None if meta["size"] is None else (meta["size"][0], meta["size"][1])
+        if meta["size"] is None:
+            size = None
+        else:
+            size = (meta["size"][0], meta["size"][1])
+
         part = cls(meta["n_pictures"], len(components), size, WarpConfig(**meta["warp"]))
-        part.pictures_, part.mean_, part.components_ = pictures, mean, components
+        part.pictures_ = pictures
+        part.mean_ = mean
+        part.components_ = components
         part.image_shape_ = tuple(meta["image_shape"])
+
         return part
 
 
@@ -167,6 +197,7 @@ def _components(centred: np.ndarray, n_components: int) -> np.ndarray:
     """First principal axes of centred rows, signs fixed, as far as anything varies."""
     n, d = centred.shape
     wanted = min(n_components, n, d)
+
     # The smaller of the two Gram matrices has the same non-zero spectrum.
     gram = (centred @ centred.T if n < d else centred.T @ centred).astype(np.float64)
     values, v = eigh(gram, subset_by_index=[len(gram) - wanted, len(gram) - 1])
@@ -174,4 +205,5 @@ def _components(centred: np.ndarray, n_components: int) -> np.ndarray:
     axes = (centred.T @ v if n < d else v).T.astype(np.float64)
     axes /= np.linalg.norm(axes, axis=1, keepdims=True)
     sign = np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)])
+
     return np.ascontiguousarray(axes * sign[:, None], dtype=np.float32)

@@ -44,11 +44,18 @@ class FeatureJob:
 
     Parameters
     ----------
-    data : data set, or path, as ``--data`` takes it
-    extractor : its ``kind`` (clip or vdvae), and arguments of that class
-    cache : folder of stores, which all workers see
-    what : pictures, or the mean of each one's captions (clip alone)
-    root, options : of the data set
+    data : str
+        data set, or path, as ``--data`` takes it
+    extractor : mapping of {str: Any}
+        its ``kind`` (clip or vdvae), and arguments of that class
+    cache : str or Path
+        folder of stores, which all workers see
+    what : {"images", "captions"}, default "images"
+        pictures, or the mean of each one's captions (clip alone)
+    root : str or Path, optional
+        of the data set
+    options : mapping of {str: Any}, optional
+        of the data set
     """
 
     data: str
@@ -63,11 +70,13 @@ class FeatureJob:
 
         Parameters
         ----------
-        worker : number of this one; the first tells about its progress
+        worker : int, default 0
+            number of this one; the first tells about its progress
 
         Returns
         -------
-        Path of the store
+        Path
+            Path of the store
 
         Raises
         ------
@@ -80,6 +89,7 @@ class FeatureJob:
         fills = {"images": "image_store", "captions": "caption_mean_store"}
         if self.what not in fills or not hasattr(features, fills[self.what]):
             raise ConfigError(f"{self.extractor['kind']} makes no features of '{self.what}'; ask for images.")
+
         stimuli = open_dataset(self.data, root=self.root, options=self.options).stimuli
         return getattr(features, fills[self.what])(stimuli, checked_path(self.cache), Progress(quiet=worker > 0)).folder
 
@@ -94,6 +104,7 @@ class FeatureJob:
         kind = arguments.pop("kind", None)
         if kind not in EXTRACTORS:
             raise ConfigError(f"there are no features of kind '{kind}'. {did_you_mean(str(kind), EXTRACTORS)}")
+
         module, _, name = EXTRACTORS[kind].partition(":")
         try:
             return getattr(import_module(module), name)(**arguments)
@@ -108,26 +119,33 @@ def fill(job: FeatureJob, workers: int = 1) -> Path:
 
     Parameters
     ----------
-    job : what each does
-    workers : how many; each holds the network in memory
+    job : FeatureJob
+        what each does
+    workers : int, default 1
+        how many; each holds the network in memory
 
     Returns
     -------
-    Path of the complete store
+    Path
+        Path of the complete store
     """
     if workers < 1:
         raise ConfigError(f"workers must be 1 or more, but is {workers}.")
+
     context = multiprocessing.get_context("spawn")  # a forked process may hang in torch's threads
     others = [context.Process(target=job, args=(number,), daemon=True) for number in range(1, workers)]
+
     for other in others:
         other.start()
         # Waited for from the start: a dead process counts as alive until someone has.
         threading.Thread(target=other.join, daemon=True).start()
+
     try:
         return job(0)
     except BaseException:
         for other in others:
             other.terminate()
+
         raise
     finally:
         for other in others:

@@ -30,8 +30,10 @@ def decode(opened: Run, *, controls: Sequence[str] = CONTROLS, progress: Progres
 
     Parameters
     ----------
-    opened : a fitted run
-    controls : any of
+    opened : Run
+        a fitted run
+    controls : sequence of str, optional
+        any of
 
         - ``shuffled``: the test responses in random order (uniform, so that chance is exact)
         - ``noise``: draws from the Gaussian with the mean and covariance of the training responses
@@ -41,7 +43,8 @@ def decode(opened: Run, *, controls: Sequence[str] = CONTROLS, progress: Progres
         - ``truth``: no brain at all, the true latents through the generator, where the recipe can
         - ``shuffled_training``: the test responses, decoded by the same recipe fitted on pictures dealt to the training
           stimuli at random
-    progress : where progress is shown
+    progress : Progress, optional
+        where progress is shown
 
     Raises
     ------
@@ -52,15 +55,20 @@ def decode(opened: Run, *, controls: Sequence[str] = CONTROLS, progress: Progres
     for name in controls:
         if name not in KNOWN_CONTROLS:
             raise ConfigError(f"there is no control '{name}'. {did_you_mean(name, KNOWN_CONTROLS)}")
+
     run = opened.run
     drawn: dict[str, list[_Drawn]] = {}
+
     with run.locked("decode"):
         for fold in progress.each(range(len(opened.folds)), "decoding", unit="fold"):
             for name, pictures in _decode_fold(opened, fold, controls):
                 drawn.setdefault(name, []).append(pictures)
+
         for name, folds in drawn.items():
             _write_pictures(run, name, folds, opened.stimuli)
+
         run.log("decoded", inputs=list(drawn))
+
     return run
 
 
@@ -79,7 +87,11 @@ def _decode_fold(opened: Run, fold: int, controls: Sequence[str]) -> Iterator[tu
     test = test.average_repeats()
     stimuli = opened.stimuli.select(test.stimuli)
     rng = np.random.default_rng([opened.config.seed, fold, 7])
-    comparable = None if len(opened.folds) == 1 else recipe.fixed_spaces
+
+    if len(opened.folds) == 1:
+        comparable = None
+    else:
+        comparable = recipe.fixed_spaces
 
     def drawn(model: Recipe, given: Trials, images: Images | None = None) -> _Drawn:
         pairs = {**model.latents(given).arrays}
@@ -89,10 +101,16 @@ def _decode_fold(opened: Run, fold: int, controls: Sequence[str]) -> Iterator[tu
 
     yield SEEN, _Drawn(fold, Images(stimuli.ids, stimuli.resized(recipe.image_shape_[:2])), {})
     samples = recipe.decode_samples(test)
-    every = np.stack([s.as_uint8() for s in samples], axis=1) if len(samples) > 1 else None
+
+    if len(samples) > 1:
+        every = np.stack([s.as_uint8() for s in samples], axis=1)
+    else:
+        every = None
+
     yield "brain", drawn(recipe, test, samples[0])._replace(samples=every)
     for name, images in recipe.decode_steps(test).items():
         yield name, _Drawn(fold, images, {})
+
     for name in controls:
         if name == "truth":
             ceiling = recipe.ceiling(stimuli)
@@ -111,10 +129,12 @@ def _decode_fold(opened: Run, fold: int, controls: Sequence[str]) -> Iterator[tu
 def _control_input(name: str, train: Trials, test: Trials, rng: np.random.Generator) -> Trials:
     if name == "shuffled":
         return test.with_betas(test.betas[rng.permutation(len(test))], control="test responses in random order")
+
     betas = train.average_repeats().betas
     mean = betas.mean(axis=0, dtype=np.float64).astype(np.float32)
     if name == "mean":
         return test.with_betas(np.repeat(mean[None], len(test), axis=0), control="mean training response")
+
     # Random mixtures of centred training rows have exactly their covariance, which is never formed.
     mix = rng.standard_normal((len(test), len(betas)), dtype=np.float32) / np.float32(np.sqrt(max(1, len(betas) - 1)))
     return test.with_betas(mix @ (betas - mean) + mean, control="Gaussian of the training mean and covariance")
@@ -123,10 +143,12 @@ def _control_input(name: str, train: Trials, test: Trials, rng: np.random.Genera
 def _category_only(stimuli: Stimuli, train: Trials, test: Trials, recipe: Recipe) -> Images | None:
     if stimuli.category is None:
         return None
+
     train = train.average_repeats()
     shown = stimuli.select(train.stimuli)
     if len(set(shown.category)) < 2 or len(train) < 3:
         return None
+
     decoder = CategoryOnlyDecoder().fit(train.betas, shown.category, shown.resized(recipe.image_shape_[:2]))
     return Images(test.stimuli, decoder.decode(test.betas))
 
@@ -146,16 +168,21 @@ def _write_pictures(run: RunFolder, source: str, folds: Sequence[_Drawn], stimul
     whole = Images(np.concatenate([f.images.ids for f in folds]), np.concatenate([f.images.pixels for f in folds]))
     category = stimuli.select(whole.ids).category
     names = [f"{n:06d}.png" for n in range(len(whole))]
+
     with atomic.folder(run.decoded(TEST, source)) as folder:
         np.save(folder / "pixels.npy", whole.clipped(), allow_pickle=False)
         (folder / "images").mkdir()
+
         for name, picture in zip(names, whole.as_uint8(), strict=True):
             Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture).save(folder / "images" / name)
+
         index = pd.DataFrame({"stimulus": whole.ids, "fold": [f.fold for f in folds for _ in range(len(f.images))]})
         index["file"], index["category"] = names, "" if category is None else category
         index.to_csv(folder / "index.csv", index=False)
+
         if folds[0].samples is not None:
             np.save(folder / "samples.npy", np.concatenate([f.samples for f in folds]), allow_pickle=False)
+
         latents = {k: np.concatenate([f.latents[k] for f in folds]) for k in folds[0].latents}
         if latents:
             contiguous = {k: np.ascontiguousarray(v, dtype=np.float32) for k, v in latents.items()}
@@ -174,18 +201,33 @@ def encode(opened: Run, *, progress: Progress | None = None) -> RunFolder:
         When the recipe only decodes.
     """
     progress = progress or Progress(quiet=True)
-    predicted, measured, ids, folds, repeats = [], [], [], [], []
+    predicted = []
+    measured = []
+    ids = []
+    folds = []
+    repeats = []
+
     with opened.run.locked("encode"):
         for fold in progress.each(range(len(opened.folds)), "encoding", unit="fold"):
             recipe = opened.recipe(fold)
             if not recipe.can_encode(recipe.config):
-                more = " as it is configured here" if recipe.can_encode() else ""
+                if recipe.can_encode():
+                    more = " as it is configured here"
+                else:
+                    more = ""
+
                 raise ConfigError(
                     f"the recipe {opened.config.recipe.kind} decodes only{more}; it cannot predict responses."
                 )
+
             train, test = opened.sides(fold)
             test = test.average_repeats()
-            base = np.float32(0) if len(opened.folds) == 1 else train.average_repeats().betas.mean(axis=0)
+
+            if len(opened.folds) == 1:
+                base = np.float32(0)
+            else:
+                base = train.average_repeats().betas.mean(axis=0)
+
             predicted.append(recipe.encode(opened.stimuli.select(test.stimuli)).betas - base)
             measured.append(test.betas - base)
             ids += list(test.stimuli)
@@ -193,14 +235,19 @@ def encode(opened: Run, *, progress: Progress | None = None) -> RunFolder:
             repeats += list(test.table["n_repeats"])
             voxels = test.voxels.assign(voxel=np.arange(test.n_voxels))
             weights = recipe.voxel_weights()
+
             if weights is not None:
                 voxels["decoding_weight"] = weights
+
         with atomic.folder(opened.run.encoded(TEST)) as folder:
             np.save(folder / "predicted.npy", np.concatenate(predicted), allow_pickle=False)
             np.save(folder / "measured.npy", np.concatenate(measured), allow_pickle=False)
             pd.DataFrame({"stimulus": ids, "fold": folds, "n_repeats": repeats}).to_csv(
                 folder / "index.csv", index=False
             )
+
             voxels.to_csv(folder / "voxels.csv", index=False)
+
         opened.run.log("encoded", n=len(ids))
+
     return opened.run

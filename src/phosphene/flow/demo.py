@@ -20,36 +20,59 @@ def run(recipe: str, out: str | Path, *, fast: bool = False, progress: Progress 
 
     Parameters
     ----------
-    recipe : name of a recipe, or ``all``
-    out : folder of the run; with ``all``, one folder per recipe is made in it
-    fast : a smaller subject and no analyses, for a first look
-    progress : where progress is shown
+    recipe : str
+        name of a recipe, or ``all``
+    out : str or Path
+        folder of the run; with ``all``, one folder per recipe is made in it
+    fast : bool, default False
+        a smaller subject and no analyses, for a first look
+    progress : Progress, optional
+        where progress is shown
 
     Returns
     -------
-    str, the summary to print
+    str
+        the summary to print
     """
     progress = progress or Progress(quiet=True)
-    names = recipes.recipe_names() if recipe == "all" else [recipe]
+    if recipe == "all":
+        names = recipes.recipe_names()
+    else:
+        names = [recipe]
+
     lines = []
     for name in names:
         start = time.perf_counter()
-        folder = Path(out) / name if recipe == "all" else Path(out)
-        options = {"size": "small"} if fast else {"n_train": 2000, "n_voxels": 2000}
+        if recipe == "all":
+            folder = Path(out) / name
+        else:
+            folder = Path(out)
+
+        if fast:
+            options = {"size": "small"}
+        else:
+            options = {"n_train": 2000, "n_voxels": 2000}
+
         values = {"data.name": "insilico", "data.options": options}
         config, origins = flow.configure(name, [("demo", values), (f"demo of {name}", recipes.recipe(name).demo)])
         opened = flow.fit(config, folder, origins=origins, progress=progress)
         flow.decode(opened, progress=progress)
+
         if recipes.recipe(name).can_encode(config.recipe):
             flow.encode(opened, progress=progress)
+
         flow.evaluate(opened, progress=progress)
         verdicts = []
+
         for question in [] if fast else [a for a in ANALYSES if analysis(a).applies_to(name)]:
             with progress.step(f"analysing: {question}"):
                 answer = analyse(opened, question, progress=progress)
+
             verdicts.append(f"{analysis(question).title}: {answer.summary.splitlines()[0]}")
+
         with progress.step("writing the report"):
             page = report(RunFolder(folder))
+
         lines += [
             flow.summary(folder),
             *verdicts,
@@ -57,7 +80,9 @@ def run(recipe: str, out: str | Path, *, fast: bool = False, progress: Progress 
             f"report: {page}",
             "",
         ]
+
     if len(names) > 1:
         page = report([RunFolder(Path(out) / n) for n in names], out=Path(out) / "report.html")
         lines.append(f"comparison: {page}")
+
     return "\n".join(lines).rstrip()

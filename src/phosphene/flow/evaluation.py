@@ -51,9 +51,12 @@ def evaluate(opened: Run, *, waivers: Mapping[str, str] | None = None, progress:
 
     Parameters
     ----------
-    opened : a run
-    waivers : check id to who goes on in spite of it, and why; printed in the report
-    progress : where progress is shown
+    opened : Run
+        a run
+    waivers : mapping of {str: str}, optional
+        check id to who goes on in spite of it, and why; printed in the report
+    progress : Progress, optional
+        where progress is shown
 
     Raises
     ------
@@ -61,36 +64,55 @@ def evaluate(opened: Run, *, waivers: Mapping[str, str] | None = None, progress:
         When nothing was decoded yet.
     """
     progress = progress or Progress(quiet=True)
-    run, setting, seed = opened.run, opened.config.recipe.setting, opened.config.seed
+    run = opened.run
+    setting = opened.config.recipe.setting
+    seed = opened.config.seed
+
     if not run.inputs(TEST):
         raise ModelError(f"{run.path} holds no decoded pictures. Run: phosphene decode {run.path}")
+
     with run.locked("evaluate"):
         fitted = [opened.recipe(fold) for fold in range(len(opened.folds))]
         readers = _Readers(_classifier(opened), _seen(opened), _candidates(opened, fitted[0]))
         scored: dict[str, Scores] = {}
+
         for name in progress.each(run.inputs(TEST), "scoring", unit="input"):
-            encoded = _encoded(opened) if name == "brain" else None
+            if name == "brain":
+                encoded = _encoded(opened)
+            else:
+                encoded = None
+
             decoded = _decoded(opened, name, readers)
             scored[name] = score(decoded, encoded, seed=seed)
             if opened.dataset.name == "nsd":  # its literature scores pixels at another size
                 also = score_at_published_size(decoded, seed=seed)
                 scored[name] = Scores(scored[name].scores + also.scores, scored[name].skipped + also.skipped)
+
         scores = pd.concat([s.table(TEST, name, setting) for name, s in scored.items()], ignore_index=True)
         controls = [name for name in scored if name in KNOWN_CONTROLS and name != "truth"]
         differences = [paired_differences(scored["brain"], scored[name], name, seed=seed) for name in controls]
+
         with progress.step("running the checks"):
-            index, paired = _index(opened), pd.concat(differences) if differences else None
+            index = _index(opened)
+            if differences:
+                paired = pd.concat(differences)
+            else:
+                paired = None
+
             found = evidence(opened, fitted, index, _labels(opened, index), scores, paired)
             found = replace(found, n_features={s.eye.name: s.features.shape[1] for s in readers.seen})
             answers = run_checks(found, waivers=waivers, seed=seed)
+
         verdicts = verdict_table(answers).assign(
             title=[CHECKS[a.id].title for a in answers], waiver=[a.waived_by for a in answers]
         )
+
         ledger.append(run.path, look_of(opened))  # before anybody can have seen a score
         _write_details(opened, scored, scores, verdicts, found, readers.texts)
         run.write_table(verdicts, "validity.csv")
         run.write_table(scores, "scores.csv")
         run.log("evaluated", scores=len(scores))
+
     return run
 
 
@@ -110,7 +132,8 @@ class _Readers(NamedTuple):
 
 
 def _decoded(opened: Run, source: str, readers: _Readers) -> Decoded:
-    index, pictures = _index(opened, source), opened.run.pixels(TEST, source)
+    index = _index(opened, source)
+    pictures = opened.run.pixels(TEST, source)
     return Decoded(
         index["stimulus"].to_numpy(object),
         images=pictures,
@@ -128,7 +151,11 @@ def _latents(opened: Run, source: str) -> dict[str, tuple[np.ndarray, np.ndarray
     from safetensors.numpy import load_file
 
     file = opened.run.decoded(TEST, source) / "latents.safetensors"
-    arrays = load_file(file) if file.is_file() else {}
+    if file.is_file():
+        arrays = load_file(file)
+    else:
+        arrays = {}
+
     return {k: (v, arrays[f"true.{k}"]) for k, v in arrays.items() if f"true.{k}" in arrays}
 
 
@@ -142,14 +169,25 @@ def _candidates(opened: Run, recipe: Recipe) -> dict[str, Candidates]:
     """Every category as text, in each space of latents that has a text side and in which folds may be scored together."""
     if opened.stimuli.category is None:
         return {}
+
     category = opened.stimuli.category
     trained = {c for fold in range(len(opened.folds)) for c in _training_categories(opened, fold)}
     probe = recipe.text_latents(["a"])
-    spaces = [] if probe is None else [space for space, array in probe.arrays.items() if np.ndim(array) == 2]
+
+    if probe is None:
+        spaces = []
+    else:
+        spaces = [space for space, array in probe.arrays.items() if np.ndim(array) == 2]
+
     if len(opened.folds) > 1:
         spaces = [space for space in spaces if space in recipe.fixed_spaces]
+
     one_fold = len(opened.folds) == 1 and bool(spaces)
-    shown = recipe.true_latents(opened.stimuli.select(opened.sides(0)[0].stimulus_ids)) if one_fold else None
+    if one_fold:
+        shown = recipe.true_latents(opened.stimuli.select(opened.sides(0)[0].stimulus_ids))
+    else:
+        shown = None
+
     return {
         space: replace(
             candidates_from(
@@ -173,14 +211,18 @@ def _training_categories(opened: Run, fold: int) -> np.ndarray:
 
 
 def _labels(opened: Run, index: pd.DataFrame) -> np.ndarray | None:
-    return None if opened.stimuli.category is None else opened.stimuli.select(index["stimulus"]).category
+    if opened.stimuli.category is None:
+        return None
+
+    return opened.stimuli.select(index["stimulus"]).category
 
 
 class _Foldwise:
     """A classifier per fold, each asked only about the rows of its own fold."""
 
     def __init__(self, classifiers: list[PictureClassifier], folds: np.ndarray) -> None:
-        self.classifiers, self.folds = classifiers, folds
+        self.classifiers = classifiers
+        self.folds = folds
 
     def predict(self, pictures: np.ndarray) -> np.ndarray:
         out = np.empty(len(pictures), dtype=object)
@@ -188,6 +230,7 @@ class _Foldwise:
             mine = self.folds == fold
             if mine.any():
                 out[mine] = classifier.predict(pictures[mine])
+
         return out
 
 
@@ -201,6 +244,7 @@ def _training(opened: Run, fold: int) -> tuple[Trials, np.ndarray, np.ndarray]:
 def _classifier(opened: Run) -> _Foldwise | None:
     if opened.stimuli.category is None:
         return None
+
     fitted = []
     for fold in range(len(opened.folds)):
         _, pictures, category = _training(opened, fold)
@@ -208,6 +252,7 @@ def _classifier(opened: Run) -> _Foldwise | None:
             fitted.append(PictureClassifier().fit(pictures, category))
         except DataError:  # a single class, or too few pictures: there is nothing to classify
             return None
+
     return _Foldwise(fitted, _index(opened)["fold"].to_numpy())
 
 
@@ -215,6 +260,7 @@ def _encoded(opened: Run) -> Encoded | None:
     folder = opened.run.encoded(TEST)
     if not (folder / "predicted.npy").is_file():
         return None
+
     index = opened.run.table("encoded", TEST, "index.csv")
     return Encoded(
         index["stimulus"].to_numpy(object),
@@ -234,10 +280,13 @@ def _ceiling(opened: Run) -> tuple[np.ndarray | None, str]:
             return 1 / (
                 1 + (1 / np.clip(single, 0, 1) - 1) / repeats
             ), "known for single trials, carried to the average"
+
     if repeats < 2:
         return None, "unknown: no test picture was shown twice"
+
     betas = np.concatenate([t.betas for t in tests])
     shown = np.concatenate([t.stimuli for t in tests]).astype(str)
+
     return noise_ceiling(
         betas, shown, n_averaged=round(repeats)
     ).variance, "estimated from the repeats of the test pictures"
@@ -261,6 +310,7 @@ def _write_details(
         for s in all_of.scores
         if len(s.items) and not s.metric.startswith("pearson.")
     ]
+
     skipped = [(name, s.metric, s.reason) for name, all_of in scored.items() for s in all_of.skipped]
     notes = [(name, s.metric, s.note) for name, all_of in scored.items() for s in all_of.scores if s.note]
     curve = [
@@ -268,6 +318,7 @@ def _write_details(
         for direction in ("forward", "backward")
         for r in retrieval_curve(found.similarity, direction=direction)
     ]
+
     with atomic.folder(run.evaluation(TEST)) as folder:
         tables = RunFolder(folder)
         tables.write_table(pd.concat(items, ignore_index=True), "per_item.csv")
@@ -275,17 +326,22 @@ def _write_details(
         tables.write_table(pd.DataFrame(notes, columns=["input", "metric", "note"]), "notes.csv")
         columns = ["space", "direction", "gallery", "top", "value", "chance"]
         tables.write_table(pd.DataFrame(curve, columns=columns), "retrieval.csv")
+
         if found.differences is not None:
             tables.write_table(found.differences, "differences.csv")
+
         write_findings(opened, found, tables)
         if len(found.similarity) <= LARGEST_MATRIX:
             np.save(folder / "similarity.pixels.npy", found.similarity.astype(np.float32), allow_pickle=False)
+
         named = _zero_shot_tables(opened, texts)
         if named is not None:
             tables.write_table(named, "zero_shot.csv")
+
         voxels = _voxels(opened)
         if voxels is not None:
             tables.write_table(voxels, "voxels.csv")
+
         tables.write_table(_published(opened, scores, found), "published.csv")
         sentences = conclude(scores, verdicts, found.differences)
         atomic.write_text(folder / "conclusions.txt", "".join(f"{s}\n" for s in sentences))
@@ -293,12 +349,18 @@ def _write_details(
 
 def _zero_shot_tables(opened: Run, texts: Mapping[str, Candidates]) -> pd.DataFrame | None:
     """How often each category was called what, in each space with texts: space, true, said, n; None without any."""
-    labels, found = _labels(opened, _index(opened)), []
+    labels = _labels(opened, _index(opened))
+    found = []
+
     for space, (decoded, _) in _latents(opened, "brain").items():
         if space in texts:
             table = confusion(texts[space].among(labels), decoded, labels)
             found.append(table.assign(space=space)[["space", "true", "said", "n"]])
-    return pd.concat(found, ignore_index=True) if found else None
+
+    if found:
+        return pd.concat(found, ignore_index=True)
+
+    return None
 
 
 def _voxels(opened: Run) -> pd.DataFrame | None:
@@ -306,16 +368,20 @@ def _voxels(opened: Run) -> pd.DataFrame | None:
     encoded = _encoded(opened)
     if encoded is None:
         return None
+
     table = opened.run.table("encoded", TEST, "voxels.csv")
     if len(table) != encoded.measured.shape[1]:
         table = pd.DataFrame(index=range(encoded.measured.shape[1]))
+
     r = pearson_per_voxel(encoded.predicted, encoded.measured)
     table["pearson"] = r
     table["r2"] = r2_per_voxel(encoded.predicted, encoded.measured)
     table["q_fdr"] = fdr(pearson_p(r, len(encoded.ids)))
+
     if encoded.ceiling is not None:
         table["ceiling"] = encoded.ceiling
         table["fraction_of_ceiling"] = fraction_of_ceiling(r, np.sqrt(encoded.ceiling)).ratio
+
     return table
 
 
@@ -323,10 +389,16 @@ def _published(opened: Run, scores: pd.DataFrame, found: Evidence) -> pd.DataFra
     columns = ["method", "compared_with", "value", "comparable", "difference", "source", "table", "note"]
     if opened.dataset.name not in set(published_rows()["dataset"]):
         return pd.DataFrame(columns=columns).rename(columns={"compared_with": "metric"})
+
     split = opened.config.split or opened.folds[0].name
     brain = scores[scores["input"] == "brain"]
     test = opened.sides(0)[1]
-    shown = test.table["n_repeats"].sum() if "n_repeats" in test.table else len(test)
+
+    if "n_repeats" in test.table:
+        shown = test.table["n_repeats"].sum()
+    else:
+        shown = len(test)
+
     repeats = shown / len(test.stimulus_ids)
     matched = matching(
         opened.dataset.name,
@@ -337,10 +409,12 @@ def _published(opened: Run, scores: pd.DataFrame, found: Evidence) -> pd.DataFra
         subjects=str(opened.trials.subject),
         setting=opened.config.recipe.setting,
     )
+
     matched["difference"] = [
         "; ".join(filter(None, [was, *_other_metric(metric, brain, found)]))
         for was, metric in zip(matched["difference"], matched["compared_with"], strict=True)
     ]
+
     matched["comparable"] = matched["difference"] == ""
     return matched[columns].rename(columns={"compared_with": "metric"})
 
@@ -352,8 +426,17 @@ def _other_metric(metric: str, brain: pd.DataFrame, found: Evidence) -> list[str
         for name in (changed(found.golden) if found.golden is not None else {})
         if metric_of(name) is metric_of(metric.removesuffix(RESIZED))
     ][:1]
+
     if metric.startswith("fid."):
         n = brain.loc[brain["metric"] == metric, "n"]
-        why = why_not_comparable(float(n.iloc[0]), found.n_features.get(metric.rsplit(".", 1)[1])) if len(n) else ""
-        reasons += [f"an FID of few is mostly bias ({why}; check M11)"] if why else []
+        if len(n):
+            why = why_not_comparable(float(n.iloc[0]), found.n_features.get(metric.rsplit(".", 1)[1]))
+        else:
+            why = ""
+
+        if why:
+            reasons += [f"an FID of few is mostly bias ({why}; check M11)"]
+        else:
+            reasons += []
+
     return reasons

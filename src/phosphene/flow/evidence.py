@@ -33,7 +33,8 @@ from phosphene.validity import (
 )
 
 _MOST_VOXELS = 500  # by which a session is read off responses
-_THUMBNAIL, _PAIRS_A_LINE = 96, 10
+_THUMBNAIL = 96
+_PAIRS_A_LINE = 10
 MOST_PAIRS = 40
 """Near copies that are drawn."""
 
@@ -50,14 +51,24 @@ def evidence(
 
     Parameters
     ----------
-    opened : a run
-    fitted : the recipe of each fold
-    index : of the decoded pictures
-    labels : category of each decoded picture
-    scores, differences : as they will be written
+    opened : Run
+        a run
+    fitted : sequence of Recipe
+        the recipe of each fold
+    index : DataFrame
+        of the decoded pictures
+    labels : ndarray or None
+        category of each decoded picture
+    scores : DataFrame
+        as they will be written
+    differences : DataFrame or None
+        as they will be written
     """
-    run, stimuli = opened.run, opened.stimuli
-    seen, decoded = run.pixels(TEST, SEEN), run.pixels(TEST, "brain")
+    run = opened.run
+    stimuli = opened.stimuli
+    seen = run.pixels(TEST, SEEN)
+    decoded = run.pixels(TEST, "brain")
+
     return Evidence(
         digests=dict(zip(stimuli.ids, stimuli.pixel_digests(), strict=True)),
         test_labels=labels,
@@ -91,29 +102,47 @@ def _golden() -> Mapping[str, float]:
 
 
 def _of_fits(opened: Run, fitted: Sequence[Recipe]) -> dict[str, Any]:
-    splits, lineages, inner, monitored, voxels = [], [], {}, {}, []
+    splits = []
+    lineages = []
+    inner = {}
+    monitored = {}
+    voxels = []
     sides = _sides(opened)
+
     for fold, recipe in enumerate(fitted):
         train, test = sides[fold]
         splits.append((train.stimulus_ids, test.stimulus_ids))
+
         for stage, seen in recipe.stage_lineages_.items():
-            what = "brain" if stage in recipe.self_supervised else "brain and pictures"
+            if stage in recipe.self_supervised:
+                what = "brain"
+            else:
+                what = "brain and pictures"
+
             lineages.append(Lineage(f"{stage}, fold {fold + 1}", seen, test.keys, sees=what))
             if getattr(getattr(recipe, f"{stage}_", None), "chosen_", None):
                 monitored[f"a step of {stage} in fold {fold + 1}"] = (fold, _shown_to(opened, seen))
+
         folds = recipe.inner_folds(train)
         if folds is not None:
             inner[f"fold {fold + 1}"] = [
                 (train.stimuli[folds != f].astype(str), train.stimuli[folds == f].astype(str)) for f in np.unique(folds)
             ]
+
         weights = recipe.voxel_weights()
         if weights is not None and (np.asarray(weights) == 0).any():
             # What self-supervised stages saw of the test set in setting relax came without its pictures.
             paired = frozenset().union(
                 *(seen for stage, seen in recipe.stage_lineages_.items() if stage not in recipe.self_supervised)
             )
-            sees = "brain and pictures" if paired & set(test.keys) else "brain"
+
+            if paired & set(test.keys):
+                sees = "brain and pictures"
+            else:
+                sees = "brain"
+
             voxels.append(Lineage(f"voxels the recipe uses, fold {fold + 1}", recipe.lineage_, test.keys, sees=sees))
+
     return {
         "splits": splits,
         "lineages": lineages,
@@ -127,19 +156,24 @@ def _of_fits(opened: Run, fitted: Sequence[Recipe]) -> dict[str, Any]:
 
 def _voxels_of_the_data(opened: Run) -> list[Lineage]:
     """Choices of voxels made before any recipe: regions, masks, and the screening of NaN."""
-    trials, data = opened.trials, opened.config.data
+    trials = opened.trials
+    data = opened.config.data
     tested = frozenset().union(*(test.keys for _, test in _sides(opened)))
+
     # Regions of published data come from localisers, anatomy and retinotopy: scans of their own.
     is_published = opened.dataset.name.split("-")[0] in PICTURES
     out = []
     if data.roi:
         out.append(Lineage(f"region {data.roi}", () if is_published else None, tested))
+
     region = f"{data.roi or ''} {trials.provenance.get('mask', '')}"
     if "nsdgeneral" in region:
         # Drawn where responses to the whole experiment were reliable, the shared pictures included.
         out.append(Lineage("nsdgeneral", trials.member_keys(), tested, sees="brain"))
+
     if "dropped voxels" in trials.provenance:
         out.append(Lineage("leaving out voxels with NaN", trials.member_keys(), tested, sees="brain"))
+
     return out
 
 
@@ -154,11 +188,13 @@ def _anchors(opened: Run, fitted: Sequence[Recipe]) -> dict[str, list[str]] | No
     names = {k.rsplit("/", 1)[0] for k in keys} - {opened.trials.subject}
     if not names:
         return None
+
     out = {}
     for name in sorted(names):
         if name in opened.dataset.subjects:
             other = opened.dataset.trials(name)
             out[f"responses of {name}"] = [str(s) for s, k in zip(other.stimuli, other.keys, strict=True) if k in keys]
+
     return out or None
 
 
@@ -183,7 +219,11 @@ def _of_decoding(opened: Run, first: Recipe) -> dict[str, Any]:
 
 def _samples(run: RunFolder, decoded: np.ndarray, seen: np.ndarray) -> Samples:
     file = run.decoded(TEST, "brain") / "samples.npy"
-    drawn = np.load(file, mmap_mode="r", allow_pickle=False) if file.is_file() else decoded[:, None]
+    if file.is_file():
+        drawn = np.load(file, mmap_mode="r", allow_pickle=False)
+    else:
+        drawn = decoded[:, None]
+
     return Samples(drawn, decoded, seen)
 
 
@@ -192,8 +232,10 @@ def _cycles(opened: Run, fitted: Sequence[Recipe]) -> list[CycleEvidence] | None
     summary = opened.run.path / "analysis" / "cycle" / "summary.txt"
     if not summary.is_file():
         return None
+
     marked = "says nothing about the brain" in summary.read_text(encoding="utf-8", errors="replace")
     shown = [_shown_to(opened, recipe.lineage_) for recipe in fitted]
+
     return [CycleEvidence(f"analysis cycle, fold {n + 1}", ids, ids, marked) for n, ids in enumerate(shown)]
 
 
@@ -206,6 +248,7 @@ def _of_stimuli(opened: Run) -> dict[str, Any]:
     stimuli = opened.stimuli.select(list(dict.fromkeys(i for pair in sides for t in pair for i in t.stimulus_ids)))
     is_tested = np.asarray([str(i) in tested for i in stimuli.ids])
     rng = np.random.default_rng([opened.config.seed, 11])
+
     return {"likeness": likeness_of(opened.dataset.name, stimuli, is_tested, rng)}
 
 
@@ -224,11 +267,13 @@ def _of_trials(opened: Run) -> dict[str, Any]:
     place = np.full(len(trials), -1)
     place[used] = np.arange(len(used))
     some = trials.take(used)
+
     if some.n_voxels > _MOST_VOXELS:
         chosen = np.random.default_rng([opened.config.seed, 12]).permutation(some.n_voxels)[:_MOST_VOXELS]
         few = some.take_voxels(np.sort(chosen), "a sample")
     else:
         few = some
+
     return {
         "trials": some.table[["stimulus", "session", "run"]],
         "sides": [(place[train], place[test]) for train, test in sides],
@@ -238,10 +283,12 @@ def _of_trials(opened: Run) -> dict[str, Any]:
 
 
 def _left_out(opened: Run, used: np.ndarray) -> dict[str, int]:
-    every, usable = opened.dataset.trials(opened.config.data.subject), opened.trials
+    every = opened.dataset.trials(opened.config.data.subject)
+    usable = opened.trials
     there = np.isin(usable.stimuli.astype(str), opened.stimuli.ids.astype(str))
     rest = np.ones(len(usable), bool)
     rest[used] = False
+
     return {
         "for values that are not finite": len(every) - len(usable),
         "whose picture is missing": int((~there).sum()),
@@ -260,22 +307,33 @@ def look_of(opened: Run) -> ledger.LedgerEntry:
 
 
 def _of_runs_beside(opened: Run) -> dict[str, Any]:
-    mine, ours = look_of(opened), opened.config.recipe.model_dump(mode="json")
+    mine = look_of(opened)
+    ours = opened.config.recipe.model_dump(mode="json")
     names = str(opened.config.split or "")
     held_out = ""
+
     if names.startswith(CLUSTER):
         held_out = "clusters of pictures"
     elif all(s.category_disjoint for s in opened.folds):
         held_out = "categories"
-    looks, usual, strict = 0, None, None
+
+    looks = 0
+    usual = None
+    strict = None
+
     for other in sibling_runs(opened.run):
         looks += sum(
             x.split == mine.split and x.data == mine.data and x.config != mine.config for x in other.ledger.looks
         )
+
         split = other.manifest.get("split") or {}
         if held_out and usual is None and same_recipe(ours, other.recipe):
             single = not str(split.get("name", "")).startswith(CLUSTER) and not split.get("category_disjoint")
-            usual = other.scores if single else None
+            if single:
+                usual = other.scores
+            else:
+                usual = None
+
         if (
             opened.config.recipe.setting == "relax"
             and strict is None
@@ -284,6 +342,7 @@ def _of_runs_beside(opened: Run) -> dict[str, Any]:
             and same_recipe(ours, other.recipe, but=("setting",))
         ):
             strict = other.scores
+
     return {
         "ledger": ledger.read(opened.run.path),
         "looks_beside": looks,
@@ -305,8 +364,10 @@ def write_findings(opened: Run, found: Evidence, tables: RunFolder) -> None:
     tables.write_table(pairs, "near_duplicates.csv")
     tables.write_table(nearest_in_training(found), "nearest.csv")
     target = curve_target(found)
+
     if target is not None:
         tables.write_table(bottleneck_curve(target).assign(space=target.space), "bottleneck.csv")
+
     if len(pairs):
         _draw(opened, pairs).save(tables.path / "near_duplicates.png")
 
@@ -316,14 +377,18 @@ def _draw(opened: Run, pairs: Mapping[str, Any]):
     from PIL import Image
 
     n = min(len(pairs["test"]), MOST_PAIRS)
-    lines, tall = -(-n // _PAIRS_A_LINE), 2 * _THUMBNAIL + _THUMBNAIL // 8
+    lines = -(-n // _PAIRS_A_LINE)
+    tall = 2 * _THUMBNAIL + _THUMBNAIL // 8
     sheet = Image.new("RGB", (min(n, _PAIRS_A_LINE) * _THUMBNAIL, lines * tall - _THUMBNAIL // 8), "white")
+
     for below, side in enumerate(("test", "train")):
         ids = list(pairs[side])[:n]
         once = list(dict.fromkeys(ids))  # a picture can be in several pairs, but stimuli are unique
+
         for at, picture in enumerate(opened.stimuli.select(once).pixels()[[once.index(i) for i in ids]]):
             line, column = divmod(at, _PAIRS_A_LINE)
             plain = Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture).convert("RGB")
             place = (column * _THUMBNAIL, line * tall + below * _THUMBNAIL)
             sheet.paste(plain.resize((_THUMBNAIL, _THUMBNAIL)), place)
+
     return sheet

@@ -42,12 +42,18 @@ def fit(
 
     Parameters
     ----------
-    config : everything the run is told
-    out : its folder
-    origins : where each value came from
-    progress : where progress is shown
-    pool : folder of finished stages that several runs share
-    predict : first predict what each stage will need, and at the end write forecast.csv: that beside what it took
+    config : RunConfig
+        everything the run is told
+    out : str or Path
+        its folder
+    origins : mapping of {str: str}, optional
+        where each value came from
+    progress : Progress, optional
+        where progress is shown
+    pool : Path, optional
+        folder of finished stages that several runs share
+    predict : bool, default False
+        first predict what each stage will need, and at the end write forecast.csv: that beside what it took
 
     Raises
     ------
@@ -59,58 +65,80 @@ def fit(
     device()  # asked for in the environment, and not there: say so before any work
     progress = progress or Progress(quiet=True)
     opened = Run(RunFolder(Path(out)), config)
+
     with progress.step("reading the data"):
-        trials, folds = opened.trials, opened.folds
+        trials = opened.trials
+        folds = opened.folds
         identity = {
             "recipe": config.recipe.kind,
             "config_digest": _science(config),
             "data_digest": digest_of(trials.digest(), opened.stimuli.digest()),
             "split_digest": digest_of([s.digest for s in folds]),
         }
+
     _check_memory(opened)
-    predicted = _predicted(opened, progress) if predict and is_first() else None
+    if predict and is_first():
+        predicted = _predicted(opened, progress)
+    else:
+        predicted = None
+
     run, first = opened.run, is_first()
     with run.locked(f"fit {config.recipe.kind}") if first else nullcontext():
         if first:
             _begin(opened, identity, origins or {})
+
         for number, fold in enumerate(folds):
             train, _ = opened.sides(number)
-            what = fold.name if len(folds) == 1 else f"fold {number + 1} of {len(folds)}"
+            if len(folds) == 1:
+                what = fold.name
+            else:
+                what = f"fold {number + 1} of {len(folds)}"
 
             def announce(stage: str, how: str, seconds: float, what: str = what) -> None:
                 if not first:
                     return
+
                 progress.say(f"{what}: {stage} {'was there' if how == 'reused' else f'fitted in {seconds:.1f} s'}")
                 run.log("stage", fold=what, stage=stage, how=how, seconds=seconds)
 
             store = StageStore(opened.place(number) / "stages", announce, pool=pool, writes=first)
             recipe = recipes.recipe(config.recipe.kind)(config.recipe, seed=config.seed)
-            recipe.progress = progress if first else Progress(quiet=True)
+
+            if first:
+                recipe.progress = progress
+            else:
+                recipe.progress = Progress(quiet=True)
+
             recipe.fit(train, opened.stimuli, store, opened.unpaired(number))
+
         if first:
             run.write_manifest(state="fitted", finished=time.strftime("%Y-%m-%dT%H:%M:%S"))
             if predicted is not None:
                 write_beside(opened, predicted)
+
     return opened
 
 
 def _predicted(opened: Run, progress: Progress) -> list[Forecast]:
     with progress.step("predicting what each stage will need"):
         predicted = forecast(opened)
+
     progress.say(text_of(predicted, len(opened.folds)))
     return predicted
 
 
 def _check_memory(opened: Run) -> None:
     """Refuse responses of which the copy that standardising makes cannot be held. Raises MachineError."""
-    n, voxels = len(opened.trials), opened.trials.n_voxels
+    n = len(opened.trials)
+    voxels = opened.trials.n_voxels
     what = f"The standardised copies of {n} trials of {voxels} voxels"
     memory.check(2 * 4 * n * voxels, what, "Choose fewer voxels (data.roi), or a machine with more memory.")
 
 
 def _begin(opened: Run, identity: Mapping[str, str], origins: Mapping[str, str]) -> None:
     """Write down what is about to be fitted. Raises ConfigError when the folder holds another run."""
-    run, config = opened.run, opened.config
+    run = opened.run
+    config = opened.config
     flat = flatten(config.model_dump(mode="json"))
     _refuse_another(run, identity, flat)
     atomic.write_text(run.path / "config.yaml", to_yaml(config.model_dump(mode="json")))
@@ -126,6 +154,7 @@ def _science(config: RunConfig) -> str:
     values["data"].pop("root")
     values["data"].pop("name")
     values.pop("split")
+
     return digest_of(values)
 
 
@@ -136,7 +165,9 @@ def _refuse_another(run: RunFolder, identity: Mapping[str, str], asked: Mapping[
             raise ConfigError(
                 f"{run.path} is not empty and holds no run ({', '.join(sorted(foreign)[:3])} ...); choose another --out."
             )
+
         return
+
     before = run.manifest
     what = {"recipe": "recipe", "config_digest": "configuration", "data_digest": "data", "split_digest": "split"}
     changed = [what[k] for k, v in identity.items() if before.get(k) != v]
@@ -150,11 +181,23 @@ def _refuse_another(run: RunFolder, identity: Mapping[str, str], asked: Mapping[
 
 def _differences(run: RunFolder, asked: Mapping[str, Any], most: int = 4) -> str:
     """Which keys of the configuration differ, in words: " (seed: 0 there, 3 asked for)"; "" where none does."""
-    there = flatten(read_yaml(run.path / "config.yaml")) if (run.path / "config.yaml").is_file() else {}
+    if (run.path / "config.yaml").is_file():
+        there = flatten(read_yaml(run.path / "config.yaml"))
+    else:
+        there = {}
+
     keys = [k for k in {**there, **asked} if there.get(k) != asked.get(k)]
     said = [f"{k}: {there.get(k)!r} there, {asked.get(k)!r} asked for" for k in keys[:most]]
-    more = f"; {len(keys) - most} keys more" if len(keys) > most else ""
-    return f" ({'; '.join(said)}{more})" if said else ""
+
+    if len(keys) > most:
+        more = f"; {len(keys) - most} keys more"
+    else:
+        more = ""
+
+    if said:
+        return f" ({'; '.join(said)}{more})"
+
+    return ""
 
 
 def _split_table(folds: Sequence[Split]) -> pd.DataFrame:
@@ -164,6 +207,7 @@ def _split_table(folds: Sequence[Split]) -> pd.DataFrame:
         for side, ids in (("train", split.train), ("test", split.test))
         for i in ids
     ]
+
     return pd.DataFrame(rows, columns=["fold", "side", "unit", "id"])
 
 
@@ -176,7 +220,11 @@ def _circumstances(opened: Run) -> dict[str, Any]:
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = "absent"
-    data, trials, folds = opened.dataset, opened.trials, opened.folds
+
+    data = opened.dataset
+    trials = opened.trials
+    folds = opened.folds
+
     return {
         "data": {
             "name": data.name,

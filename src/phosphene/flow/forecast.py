@@ -42,12 +42,18 @@ class Forecast:
 
     Attributes
     ----------
-    stage : its name
-    seconds : of wall time on this machine when nothing else runs
-    peak_bytes : of memory beyond what the program holds when the stage begins
-    disk_bytes : of the finished stage, and of its checkpoints while it is trained
-    how : how this is known, or why it is not
-    trainings : of networks, in their order
+    stage : str
+        its name
+    seconds : float or None
+        of wall time on this machine when nothing else runs
+    peak_bytes : int or None
+        of memory beyond what the program holds when the stage begins
+    disk_bytes : int or None
+        of the finished stage, and of its checkpoints while it is trained
+    how : str
+        how this is known, or why it is not
+    trainings : tuple of Training
+        of networks, in their order
     """
 
     stage: str
@@ -62,6 +68,7 @@ class Forecast:
         """Bytes of the disk that stay when the stage is finished and its checkpoints are gone."""
         if self.disk_bytes is None:
             return None
+
         return self.disk_bytes - max((2 * t.checkpoint for t in self.trainings), default=0)
 
 
@@ -82,14 +89,19 @@ def forecast(opened: Run, fold: int = 0, *, patience: float = 5.0, recompute: bo
 
     Parameters
     ----------
-    opened : the run to be
-    fold : which
-    patience : seconds after which no larger rehearsal is begun; with 0, one rehearsal is all, and only trainings mean much
-    recompute : whether to find out as well what computing every block twice would save
+    opened : Run
+        the run to be
+    fold : int, default 0
+        which
+    patience : float, default 5.0
+        seconds after which no larger rehearsal is begun; with 0, one rehearsal is all, and only trainings mean much
+    recompute : bool, default False
+        whether to find out as well what computing every block twice would save
 
     Returns
     -------
-    one Forecast per stage
+    list of Forecast
+        one Forecast per stage
     """
     config = opened.config
     train, _ = opened.sides(fold)
@@ -100,27 +112,34 @@ def forecast(opened: Run, fold: int = 0, *, patience: float = 5.0, recompute: bo
     failed: dict[str, str] = {}
     n = min(FIRST, max(2, len(ids) // 4))
     cache = os.environ.pop(_CACHE, None)  # what is cached there would be neither written nor timed
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             few = [t.take(np.arange(min(len(t), math.ceil(len(t) * n / len(ids))))) for t in unpaired]
+
             # Judges the trainings; the time of the rest includes every import and is thrown away.
             found, failed = _rehearse(opened, _few(train, order[:n]), few, {}, recompute)
             known = {stage: one.trainings for stage, one in found.items()}
             if not patience:
                 seen = {stage: [one] for stage, one in found.items()}
+
             while patience:
                 start = time.perf_counter()
                 few = [t.take(np.arange(min(len(t), math.ceil(len(t) * n / len(ids))))) for t in unpaired]
                 found, failed = _rehearse(opened, _few(train, order[:n]), few, known, recompute)
+
                 for stage, one in found.items():
                     seen.setdefault(stage, []).append(one)
+
                 if time.perf_counter() - start > patience or 4 * n > len(ids) or not found:
                     break
+
                 n *= 2
     finally:
         if cache is not None:
             os.environ[_CACHE] = cache
+
     stages = recipes.recipe(config.recipe.kind).stages_of(config.recipe)
     return [_judged(stage, seen.get(stage, []), failed.get(stage), len(ids)) for stage in stages]
 
@@ -140,8 +159,10 @@ def _rehearse(
     stimuli: Stimuli = opened.stimuli.select(trials.stimulus_ids)
     recipe._fitted_on(trials, stimuli)
     recipe.unpaired = tuple(unpaired)
-    seen, failed = {}, {}
+    seen = {}
+    failed = {}
     stages = list(recipe.stages_of(recipe.config))
+
     for at, stage in enumerate(stages):
         start = time.perf_counter()
         try:
@@ -151,38 +172,56 @@ def _rehearse(
                 disk = sum(np.asarray(a).nbytes for a in part.state()[0].values())
         except Exception as error:  # a rehearsal is no fit: what fails on a few stimuli is not known, and said to be so
             is_ours = isinstance(error, PhospheneError)
-            failed[stage] = str(error) if is_ours else f"{type(error).__name__} in the rehearsal: {error}"
+            if is_ours:
+                failed[stage] = str(error)
+            else:
+                failed[stage] = f"{type(error).__name__} in the rehearsal: {error}"
+
             needs = recipe.needs.get(stage, tuple(stages[:at]))
             if before := [name for name in needs if name in failed]:
                 failed[stage] = f"needs {' and '.join(before)}, which {'is' if len(before) == 1 else 'are'} unknown"
+
             continue
+
         seconds = time.perf_counter() - start - rehearsal.seconds
         n = len(trials.stimulus_ids)
         seen[stage] = _Seen(n, seconds, peak.bytes, disk, rehearsal.held, rehearsal.trainings)
+
     return seen, failed
 
 
 def _judged(stage: str, seen: list[_Seen], failed: str | None, n: int) -> Forecast:
     if failed is not None or not seen:
         return Forecast(stage, None, None, None, f"unknown: {failed or 'not rehearsed'}")
-    last, trainings = seen[-1], tuple(seen[-1].trainings)
+
+    last = seen[-1]
+    trainings = tuple(seen[-1].trainings)
     if n > FURTHEST * last.n:
         why = f"unknown: rehearsed on {last.n} stimuli only, too few to say anything of {n}"
         return Forecast(stage, None, None, None, why, trainings)
+
     ns = [s.n for s in seen]
     seconds = _carried_on(ns, [s.seconds for s in seen], n, _SMALL, 3)
     disk = _carried_on(ns, [s.disk for s in seen], n, 0, 1)
     peak = None
+
     if all(s.peak is not None for s in seen):
         peak = _carried_on(ns, [s.peak or 0 for s in seen], n, 1 << 20, 2)
+
     how = f"rehearsed on {' and '.join(str(s.n) for s in seen[-2:])} of {n} stimuli"
     if trainings:
         held = last.held * n / last.n - trainings[0].held["weights"]
         most = max(max(t.peak(), t.saving) for t in trainings)
-        peak = None if peak is None else max(peak, max(0.0, held) + most)
+
+        if peak is None:
+            peak = None
+        else:
+            peak = max(peak, max(0.0, held) + most)
+
         seconds += sum(t.seconds for t in trainings)
         disk += max(2 * t.checkpoint for t in trainings)
         how = f"{'; '.join(t.how for t in trainings)}; the rest {how}"
+
     return Forecast(stage, seconds, None if peak is None else int(peak), int(disk), how, trainings)
 
 
@@ -191,6 +230,7 @@ def _carried_on(ns: Sequence[int], values: Sequence[float], n: int, small: float
     power = 1.0
     if len(ns) > 1 and min(values[-2:]) > small:
         power = math.log(values[-1] / values[-2]) / math.log(ns[-1] / ns[-2])
+
     return values[-1] * (n / ns[-1]) ** min(max(power, 0.0), steepest)
 
 
@@ -201,8 +241,13 @@ def text_of(forecasts: Sequence[Forecast], folds: int = 1) -> str:
     """A table for people, one line per stage."""
     lines = [f"{'stage':<16}{'memory':>10}{'disk':>10}{'time':>14}  how it is known"]
     for f in forecasts:
-        seconds = "unknown" if f.seconds is None else duration(f.seconds)
+        if f.seconds is None:
+            seconds = "unknown"
+        else:
+            seconds = duration(f.seconds)
+
         lines.append(f"{f.stage:<16}{_size(f.peak_bytes):>10}{_size(f.disk_bytes):>10}{seconds:>14}  {f.how}")
+
     known = [f.seconds for f in forecasts if f.seconds is not None]
     rest = len(forecasts) - len(known)
     lines.append(
@@ -211,11 +256,15 @@ def text_of(forecasts: Sequence[Forecast], folds: int = 1) -> str:
         + "; memory is beyond what the program holds when a stage begins, and disk holds the checkpoints of a training, "
         "which go when it is done"
     )
+
     return "\n".join(lines)
 
 
 def _size(n: int | None) -> str:
-    return "unknown" if n is None else size(n)
+    if n is None:
+        return "unknown"
+
+    return size(n)
 
 
 def write_beside(opened: Run, predicted: Sequence[Forecast], fold: int = 0) -> pd.DataFrame:
@@ -238,8 +287,10 @@ def write_beside(opened: Run, predicted: Sequence[Forecast], fold: int = 0) -> p
                 "how": f.how,
             }
         )
+
     table = pd.DataFrame(rows)
     opened.run.write_table(table, "forecast.csv")
+
     return table
 
 
@@ -256,16 +307,25 @@ def settings_for(training: Training, card: float) -> str:
 
     Parameters
     ----------
-    training : as predicted
-    card : GB of the card
+    training : Training
+        as predicted
+    card : float
+        GB of the card
     """
     parts = [n for n in range(training.accumulate, training.batch_size + 1) if training.batch_size % n == 0]
-    parts = parts[:1] if training.together else parts
+    if training.together:
+        parts = parts[:1]
+
     for recompute in (False, True) if training.recomputed else (False,):
         for n in parts:
             if training.peak(n, recompute) <= ROOM * card * 1e9:
-                also = ", recompute" if recompute else ""
+                if recompute:
+                    also = ", recompute"
+                else:
+                    also = ""
+
                 return f"{n} part{'s' if n > 1 else ''}{also} ({size(training.peak(n, recompute))})"
+
     return "does not fit"
 
 
@@ -275,12 +335,15 @@ def text_of_cards(forecasts: Sequence[Forecast], cards: Sequence[int] = CARDS) -
         f"| stage | network | batch | weights | {' | '.join(f'{c} GB' for c in cards)} |",
         "|---|---|---|---|" + "---|" * len(cards),
     ]
+
     for f in forecasts:
         for t in f.trainings:
             fits = " | ".join(settings_for(t, c) for c in cards)
             lines.append(f"| {f.stage} | {t.network} | {t.batch_size} | {t.weights / 1e6:.3g} M | {fits} |")
+
         if f.seconds is None:
             lines.append(f"| {f.stage} | {f.how} |{' |' * (2 + len(cards))}")
+
     return "\n".join(lines)
 
 

@@ -24,18 +24,34 @@ def quick_eye(dataset: str) -> FeatureExtractor | None:
 def features_of(dataset: str, stimuli: Stimuli, rows: np.ndarray | None = None) -> tuple[np.ndarray, str]:
     """(n, d) float32 features of stimuli, NaN where not in `rows`, and the name of their space."""
     eye = quick_eye(dataset)
-    rows = np.arange(len(stimuli)) if rows is None else np.sort(rows)
+    if rows is None:
+        rows = np.arange(len(stimuli))
+    else:
+        rows = np.sort(rows)
+
     out: np.ndarray | None = None
     for start in range(0, len(rows), _BLOCK):
         block = rows[start : start + _BLOCK]
         pictures = stimuli.pixels(block)
-        found = thumbnails(pictures) if eye is None else eye.features(pictures.astype(np.float32) / np.float32(255))
+
+        if eye is None:
+            found = thumbnails(pictures)
+        else:
+            found = eye.features(pictures.astype(np.float32) / np.float32(255))
+
         if out is None:
             out = np.full((len(stimuli), found.shape[1]), np.nan, dtype=np.float32)
+
         out[block] = found
+
     if eye is None and out is not None:
         out -= out.mean(axis=1, keepdims=True)  # a brighter copy is a copy
-    space = "pixels of small copies" if eye is None else eye.name
+
+    if eye is None:
+        space = "pixels of small copies"
+    else:
+        space = eye.name
+
     return np.empty((0, 1), np.float32) if out is None else out, space
 
 
@@ -44,19 +60,29 @@ def likeness_of(dataset: str, stimuli: Stimuli, tested: np.ndarray, rng: np.rand
 
     Parameters
     ----------
-    dataset : its name, which says who knows such pictures
-    stimuli : training and test
-    tested : (n_stimuli,) bool
-    rng : draws the sample
+    dataset : str
+        its name, which says who knows such pictures
+    stimuli : Stimuli
+        training and test
+    tested : ndarray of shape (n_stimuli,), bool
+    rng : numpy.random.Generator
+        draws the sample
     """
     blocks = range(0, len(stimuli), _BLOCK)
     hashes = np.concatenate([difference_hashes(stimuli.pixels(slice(i, i + _BLOCK))) for i in blocks])
     everyone = tested.all()  # folds: each picture stands for training in the others
-    shown = np.zeros(len(stimuli), bool) if everyone else tested.copy()
+
+    if everyone:
+        shown = np.zeros(len(stimuli), bool)
+    else:
+        shown = tested.copy()
+
     shown[rng.permutation(np.flatnonzero(~shown))[:MOST]] = True
     if not shown.all():
-        few, others = np.flatnonzero(tested), np.flatnonzero(~tested | everyone)
+        few = np.flatnonzero(tested)
+        others = np.flatnonzero(~tested | everyone)
         pairs = [(few[a], others[b]) for a, b, _ in copies(hashes[few], hashes[others]) if few[a] != others[b]]
         shown[np.asarray(pairs[:MOST], dtype=np.intp).ravel()] = True
+
     features, space = features_of(dataset, stimuli, np.flatnonzero(shown))
     return Likeness(stimuli.ids, hashes, features, space)

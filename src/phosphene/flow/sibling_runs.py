@@ -39,7 +39,11 @@ class SiblingRuns:
             table = self.run.table("scores.csv")
         except (OSError, ValueError):
             return None
-        return table if {"input", "metric", "value"} <= set(table) else None
+
+        if {"input", "metric", "value"} <= set(table):
+            return table
+
+        return None
 
     @property
     def ledger(self) -> Ledger:
@@ -54,13 +58,16 @@ def sibling_runs(run: RunFolder) -> Iterator[SiblingRuns]:
         folders = sorted(p for p in run.path.resolve().parent.iterdir() if (p / "manifest.json").is_file())
     except OSError:
         return
+
     for path in folders[:_MOST]:
         if path == run.path.resolve():
             continue
+
         try:
             manifest = RunFolder(path).manifest
         except PhospheneError:
             continue
+
         if data is not None and manifest.get("data_digest") == data:
             yield SiblingRuns(RunFolder(path), manifest)
 

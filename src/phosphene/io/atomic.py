@@ -36,6 +36,7 @@ def explained(path: str | Path) -> Iterator[None]:
     except OSError as error:
         if isinstance(error, MachineError):
             raise
+
         place = Path(path)
         if error.errno in _DISK_FULL:
             free = _free_bytes(place)
@@ -43,19 +44,23 @@ def explained(path: str | Path) -> Iterator[None]:
                 f"the disk (or quota) is full while writing {place}; {free / 1e9:.1f} GB are free there. "
                 "What was finished before is safe. Free some space and run the same command again."
             ) from error
+
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise MachineError(f"{place} cannot be written ({error.strerror}). Choose another --out folder.") from error
+
         if error.errno in (errno.ENOENT, errno.ESTALE, errno.EIO):
             raise MachineError(
                 f"the folder of {place} vanished or failed while writing ({error.strerror}). What was finished "
                 "before is safe; check the disk and run the same command again."
             ) from error
+
         raise
 
 
 def _free_bytes(path: Path) -> int:
     while not path.exists() and path != path.parent:
         path = path.parent
+
     return shutil.disk_usage(path).free
 
 
@@ -70,17 +75,20 @@ def checked_path(text: str | Path) -> Path:
     raw = str(text)
     if not raw.strip():
         raise ConfigError("a path was expected, but it is empty.")
+
     if any(ord(c) < 32 for c in raw):
         raise ConfigError(
             f"the path {raw!r} holds a line break or another control character; it was probably pasted along. "
             f"Use {''.join(c for c in raw if ord(c) >= 32).strip()!r}."
         )
+
     path = Path(raw).expanduser()
     for part in path.parts:
         if len(os.fsencode(part)) > 255:
             raise ConfigError(
                 f"'{part[:40]}...' is {len(os.fsencode(part))} bytes long; a file system takes at most 255. Shorten it."
             )
+
     return path
 
 
@@ -109,6 +117,7 @@ def write_bytes(path: str | Path, data: bytes) -> None:
     """
     path = Path(path)
     temporary = partial_name(path)
+
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -116,10 +125,12 @@ def write_bytes(path: str | Path, data: bytes) -> None:
                 handle.write(data)
                 handle.flush()
                 os.fsync(handle.fileno())
+
             os.replace(temporary, path)
         finally:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
         fsync_folder(path.parent)
 
 
@@ -136,7 +147,8 @@ def folder(path: str | Path) -> Iterator[Path]:
 
     Yields
     ------
-    Path of the temporary folder to write into
+    Path
+        Path of the temporary folder to write into
 
     Raises
     ------
@@ -145,29 +157,35 @@ def folder(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     temporary = partial_name(path)
+
     with explained(path):
         try:
             temporary.mkdir(parents=True)
             yield temporary
+
             for file in temporary.rglob("*"):
                 if file.is_file():
                     with open(file, "rb") as handle:
                         os.fsync(handle.fileno())
                 elif file.is_dir():
                     fsync_folder(file)
+
             fsync_folder(temporary)  # names in it, before its own name
             if path.exists():
                 if not _exchange(temporary, path):
                     old = partial_name(path)
                     os.replace(path, old)
+
                     try:
                         os.replace(temporary, path)
                     except OSError:
                         os.replace(old, path)
                         raise
+
                     shutil.rmtree(old, ignore_errors=True)
             else:
                 os.replace(temporary, path)
+
             fsync_folder(path.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -177,11 +195,16 @@ def _exchange(a: Path, b: Path) -> bool:
     """Let two folders change names in one moment; False where the system or the file system cannot (only Linux can)."""
     if not sys.platform.startswith("linux"):
         return False
-    at_here, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of linux/fs.h
+
+    # AT_FDCWD and RENAME_EXCHANGE of linux/fs.h
+    at_here = -100
+    exchange = 2
+
     with suppress(OSError, AttributeError):  # a C library without renameat2
         names = (ctypes.c_char_p(os.fsencode(a)), ctypes.c_char_p(os.fsencode(b)))
         call = ctypes.CDLL(None, use_errno=True).renameat2
         return call(at_here, names[0], at_here, names[1], ctypes.c_uint(exchange)) == 0
+
     return False
 
 

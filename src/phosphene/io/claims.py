@@ -21,7 +21,10 @@ from phosphene.io.folder import is_alive, read_lock, start_of
 
 def holder(claim: Path) -> dict[str, Any]:
     """Who holds a claim: pid, host, started; empty when nobody does."""
-    return read_lock(claim) if claim.exists() else {}
+    if claim.exists():
+        return read_lock(claim)
+
+    return {}
 
 
 @contextmanager
@@ -41,9 +44,11 @@ def claimed(claim: Path) -> Iterator[bool]:
         "started": start_of(os.getpid()),
         "token": uuid.uuid4().hex,
     }
+
     if not _take(claim, mine):
         yield False
         return
+
     try:
         yield True
     finally:
@@ -60,6 +65,7 @@ def _take(claim: Path, mine: Mapping[str, Any]) -> bool:
                 found = read_lock(claim)
                 if is_alive(found):
                     return False
+
                 # Taken away by renaming: of two processes that find it dead, one succeeds. A fresh claim caught by
                 # mistake goes back to its place.
                 grave = atomic.partial_name(claim)
@@ -68,9 +74,13 @@ def _take(claim: Path, mine: Mapping[str, Any]) -> bool:
                     if read_lock(grave) != found:
                         with suppress(OSError):
                             os.link(grave, claim)
+
                     grave.unlink(missing_ok=True)
+
                 continue
+
         return True
+
     return False
 
 

@@ -45,6 +45,7 @@ class _StrictLoader(yaml.SafeLoader):
         if self.check_event(yaml.events.AliasEvent):
             mark = self.peek_event().start_mark
             raise yaml.constructor.ConstructorError(None, None, "aliases (*name) are not allowed here", mark)
+
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
@@ -53,17 +54,23 @@ class _StrictLoader(yaml.SafeLoader):
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, (str, int, float, bool)):
                 raise yaml.constructor.ConstructorError(None, None, "a key must be a plain text", key_node.start_mark)
+
             if key in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key '{key}' stands twice", key_node.start_mark
                 )
+
             seen.add(key)
+
         return super().construct_mapping(node, deep)
 
 
 def _construct_int(loader: _StrictLoader, node: Any) -> int:
     text = loader.construct_scalar(node)
-    return int(text, 0) if text.lower().lstrip("+-").startswith(("0x", "0o")) else int(text)
+    if text.lower().lstrip("+-").startswith(("0x", "0o")):
+        return int(text, 0)
+
+    return int(text)
 
 
 _NUMBER = r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
@@ -89,7 +96,11 @@ def parse_yaml(text: str, where: str = "the text") -> Any:
         return yaml.load(text, Loader=_StrictLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        if mark:
+            place = f", line {mark.line + 1}, column {mark.column + 1}"
+        else:
+            place = ""
+
         problem = getattr(error, "problem", None) or str(error)
         raise ConfigError(f"{where}{place}: {problem}. Mend this line and run again.") from error
     except (ValueError, RecursionError) as error:  # a number of 5,000 digits, a list in a list in a list ...
@@ -111,11 +122,14 @@ def read_yaml(file: str | Path) -> dict[str, Any]:
         raise ConfigError(f"there is no configuration {file}; give the path of a YAML file.") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"the configuration {file} cannot be read: {error}.") from error
+
     value = parse_yaml(text, str(file))
     if value is None:
         return {}
+
     if not isinstance(value, dict):
         raise ConfigError(f"{file} should hold 'key: value' lines but holds a {type(value).__name__}.")
+
     return value
 
 
@@ -141,10 +155,13 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
         key = key.strip()
         if not sign or not all(key.split(".")):
             raise ConfigError(f"--set takes KEY=VALUE such as recipe.alpha=10, but got '{text}'.")
+
         parsed = parse_yaml(value, f"--set {key}")
         if key in out and out[key] != parsed:
             raise ConfigError(f"--set gives {key} twice, as {out[key]!r} and {parsed!r}; keep one.")
+
         out[key] = parsed
+
     return out
 
 
@@ -157,6 +174,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
             out.update(flatten(value, f"{name}."))
         else:
             out[name] = value
+
     return out
 
 
@@ -165,12 +183,16 @@ def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in flat.items():
         *path, last = str(key).split(".")
         here = out
+
         for part in path:
             step = here.setdefault(part, {})
             if not isinstance(step, dict):
                 raise ConfigError(f"'{key}' goes into '{part}', which already has the plain value {step!r}.")
+
             here = step
+
         here[last] = value
+
     return out
 
 
@@ -179,10 +201,16 @@ def _merge(low: Any, high: Any) -> Any:
     if isinstance(low, Mapping) and isinstance(high, Mapping):
         if "kind" in high and "kind" in low and high["kind"] != low["kind"]:
             return dict(high)
+
         merged = dict(low)
         for key, value in high.items():
-            merged[key] = _merge(low[key], value) if key in low else value
+            if key in low:
+                merged[key] = _merge(low[key], value)
+            else:
+                merged[key] = value
+
         return merged
+
     return high
 
 
@@ -191,12 +219,15 @@ def resolve(model: type[C], layers: Iterable[tuple[str, Mapping[str, Any]]]) -> 
 
     Parameters
     ----------
-    model : the configuration class
-    layers : (origin, values) pairs such as ``("configs/x.yaml", {...})``; keys nested or dotted
+    model : type[C]
+        the configuration class
+    layers : iterable of tuple of (str, mapping of {str: Any})
+        (origin, values) pairs such as ``("configs/x.yaml", {...})``; keys nested or dotted
 
     Returns
     -------
-    (config, origins), origins by dotted key; a value no layer names has the origin "default"
+    tuple of (C, dict of {str: str})
+        (config, origins), origins by dotted key; a value no layer names has the origin "default"
 
     Raises
     ------
@@ -205,14 +236,18 @@ def resolve(model: type[C], layers: Iterable[tuple[str, Mapping[str, Any]]]) -> 
     """
     values = _defaults(model)
     origins: dict[str, str] = {}
+
     for origin, layer in layers:
         nested: dict[str, Any] = {}
         for key, value in layer.items():
             nested = _merge(nested, _nest({key: value}))
+
         values = _merge(values, nested)
         origins.update(dict.fromkeys(flatten(nested), origin))
+
     config = validate(model, values, "the configuration")
     resolved = flatten(config.model_dump(mode="json"))
+
     return config, {key: _origin(key, origins) for key in resolved}
 
 
@@ -226,7 +261,9 @@ def _origin(key: str, origins: Mapping[str, str]) -> str:
     while key:
         if key in origins:
             return origins[key]
+
         key = key.rpartition(".")[0]
+
     return "default"
 
 
@@ -238,12 +275,14 @@ def validate(model: type[C], values: Mapping[str, Any], where: str) -> C:
             f"{where} is of format {version}, but this phosphene reads up to {FORMAT}; it was written by a newer one. "
             "Upgrade phosphene, or remove the keys it does not know."
         )
+
     try:
         text = json.dumps(values, allow_nan=True)
         return model.model_validate_json(text)
     except (TypeError, ValueError) as error:
         if not isinstance(error, ValidationError):
             raise ConfigError(f"{where} holds something that is not plain data: {error}.") from error
+
         raise ConfigError(" ".join(_explain(model, e, where) for e in error.errors()[:5])) from error
 
 
@@ -254,21 +293,39 @@ def _explain(model: type[BaseModel], error: Any, where: str) -> str:
     if error["type"] == "extra_forbidden":
         known = _known_keys(model, error["loc"][:-1])
         near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1, cutoff=0.5)
-        hint = f" Did you mean '{near[0]}'?" if near else ""
+
+        if near:
+            hint = f" Did you mean '{near[0]}'?"
+        else:
+            hint = ""
+
         return f"{where}: there is no key '{key}'.{hint} Known here: {', '.join(known)}."
+
     if error["type"] == "missing":
         return f"{where}: '{key}' is required but absent."
+
     if error["type"] == "union_tag_invalid":
         key = ".".join(p for p in (key, error["ctx"]["discriminator"].strip("'")) if p)
         return f"{where}: '{key}' should be one of {error['ctx']['expected_tags']}, but got {error['ctx']['tag']!r}."
+
     note = ""
     if isinstance(given, str) and error["type"].startswith(("float", "int", "bool")):
-        note = " (it is a text; write it without quotes)" if _looks_numeric(given) else " (it is a text)"
+        if _looks_numeric(given):
+            note = " (it is a text; write it without quotes)"
+        else:
+            note = " (it is a text)"
+
         if error["type"].startswith("bool") and given.lower() in {"yes", "no", "on", "off"}:
             note = " (write true or false)"
+
     if error["type"] == "value_error" and isinstance(given, dict):
         return f"{where}: in '{key}', {_lower(error['msg'])}."  # a rule about several keys says which
-    shown = given if isinstance(given, (str, int, float, bool, type(None))) else type(given).__name__
+
+    if isinstance(given, (str, int, float, bool, type(None))):
+        shown = given
+    else:
+        shown = type(given).__name__
+
     return f"{where}: '{key}' {_lower(error['msg'])}, but got {shown!r}{note}."
 
 
@@ -279,8 +336,13 @@ def _user_path(model: Any, loc: tuple[Any, ...]) -> list[Any]:
         if fields is not None and part not in fields and part in _kinds(model):
             model = _kinds(model)[part]
             continue
+
         kept.append(part)
-        model = fields[part].annotation if fields and part in fields else None
+        if fields and part in fields:
+            model = fields[part].annotation
+        else:
+            model = None
+
     return kept
 
 
@@ -293,12 +355,16 @@ def _kinds(annotation: Any) -> dict[str, Any]:
 def _models(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
+
     return [m for a in get_args(annotation) for m in _models(a)]
 
 
 def _fields(annotation: Any) -> dict[str, Any] | None:
     models = _models(annotation)
-    return {k: v for m in models for k, v in m.model_fields.items()} if models else None
+    if models:
+        return {k: v for m in models for k, v in m.model_fields.items()}
+
+    return None
 
 
 def _known_keys(model: Any, loc: tuple[Any, ...]) -> list[str]:
@@ -308,6 +374,7 @@ def _known_keys(model: Any, loc: tuple[Any, ...]) -> list[str]:
             model = fields[part].annotation
         elif part in _kinds(model):
             model = _kinds(model)[part]
+
     return list(_fields(model) or {})
 
 
@@ -320,4 +387,7 @@ def _looks_numeric(text: str) -> bool:
 
 def _lower(message: str) -> str:
     message = message.removeprefix("Value error, ")
-    return message.replace("Input should be", "should be") if message else message
+    if message:
+        return message.replace("Input should be", "should be")
+
+    return message

@@ -25,18 +25,25 @@ def device(asked: str | None = None) -> str | None:
     asked = asked or os.environ.get(ASKED) or None
     if asked in (None, "cpu"):
         return asked
+
     kind, _, number = asked.partition(":")
     if kind not in KNOWN or (number and not number.isdigit()):
         raise ConfigError(f"'{asked}' is no device. Known: {', '.join(KNOWN)}, or none, which takes the best there is.")
+
     import torch
 
-    count = torch.cuda.device_count() if kind == "cuda" else int(torch.backends.mps.is_available())
+    if kind == "cuda":
+        count = torch.cuda.device_count()
+    else:
+        count = int(torch.backends.mps.is_available())
+
     if int(number or 0) >= count:
         raise MachineError(
             f"device '{asked}' was asked for, but torch {torch.__version__} finds {count or 'no'} such "
             f"device{'s' if count > 1 else ''} here. Check the driver and that torch was built for it (`phosphene doctor`), "
             "or ask for none (--device cpu) to compute on the processor."
         )
+
     return asked
 
 
@@ -46,6 +53,7 @@ def on(asked: str | None) -> Iterator[None]:
     before = os.environ.get(ASKED)
     if asked is not None:
         os.environ[ASKED] = asked
+
     try:
         device()
         yield

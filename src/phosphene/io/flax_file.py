@@ -12,7 +12,8 @@ from phosphene.errors import ModelError
 from phosphene.io.reading import reads
 
 _DEEPEST = 64
-_ARRAY, _SCALAR = 1, 3
+_ARRAY = 1
+_SCALAR = 3
 _NUMBERS = {
     0xCA: ">f", 0xCB: ">d", 0xCC: ">B", 0xCD: ">H", 0xCE: ">I", 0xCF: ">Q", 0xD0: ">b", 0xD1: ">h", 0xD2: ">i", 0xD3: ">q",
 }  # fmt: skip
@@ -29,11 +30,13 @@ def read_flax(file: str | Path) -> dict[str, Any]:
 
     Parameters
     ----------
-    file : of MessagePack; arrays are extension type 1: shape, name of the dtype, bytes
+    file : str or Path
+        of MessagePack; arrays are extension type 1: shape, name of the dtype, bytes
 
     Returns
     -------
-    nested dicts of arrays, read-only, and plain values; bfloat16 becomes float32 without loss
+    dict of {str: Any}
+        nested dicts of arrays, read-only, and plain values; bfloat16 becomes float32 without loss
 
     Raises
     ------
@@ -45,6 +48,7 @@ def read_flax(file: str | Path) -> dict[str, Any]:
         data = file.read_bytes()
     except OSError as error:
         raise ModelError(f"{file} cannot be read ({error.strerror}).") from error
+
     try:
         reader = _Reader(memoryview(data))
         tree = reader.value()
@@ -56,16 +60,20 @@ def read_flax(file: str | Path) -> dict[str, Any]:
         raise ModelError(
             f"{file} is no valid Flax checkpoint: {error}. Fetch it again and compare its size."
         ) from error
+
     return tree
 
 
 class _Reader:
     def __init__(self, data: memoryview):
-        self.data, self.at, self.depth = data, 0, 0
+        self.data = data
+        self.at = 0
+        self.depth = 0
 
     def take(self, n: int) -> memoryview:
         if self.at + n > len(self.data):
             raise ValueError(f"{n} bytes are announced at byte {self.at}, but {len(self.data) - self.at} are left")
+
         self.at += n
         return self.data[self.at - n : self.at]
 
@@ -88,11 +96,14 @@ class _Reader:
             return {0xC0: None, 0xC2: False, 0xC3: True}[first]
         if first in _NUMBERS:
             return self.number(_NUMBERS[first])
+
         if first in _SIZED:
             kind, form = _SIZED[first]
             return self.sized(kind, self.number(form))
+
         if 0xD4 <= first <= 0xD8:
             return self.sized("ext", 1 << (first - 0xD4))
+
         raise ValueError(f"byte {self.at - 1} is 0x{first:02x}, which MessagePack does not use")
 
     def sized(self, kind: str, n: int) -> Any:
@@ -102,9 +113,11 @@ class _Reader:
             return str(self.take(n), "utf-8")
         if kind == "ext":
             return self.extension(self.number(">b"), self.take(n))
+
         self.depth += 1
         if self.depth > _DEEPEST:
             raise ValueError(f"it is nested more than {_DEEPEST} deep")
+
         if kind == "list":
             out: Any = [self.value() for _ in range(n)]
         else:
@@ -113,21 +126,27 @@ class _Reader:
                 key = self.value()
                 if not isinstance(key, str) or key in out:
                     raise ValueError(f"the key {key!r} before byte {self.at} is no text or stands twice")
+
                 out[key] = self.value()
+
         self.depth -= 1
         return out
 
     def extension(self, kind: int, data: memoryview) -> Any:
         if kind not in (_ARRAY, _SCALAR):
             raise ValueError(f"it holds the extension type {kind}; 1 (array) and 3 (number) are known")
+
         inner = _Reader(data)
         shape, name, buffer = inner.value()
         if not all(isinstance(n, int) and n >= 0 for n in shape):
             raise ValueError(f"an array has the shape {shape}")
+
         if name == "bfloat16":
             bits = np.frombuffer(buffer, dtype="<u2").astype(np.uint32) << 16
             return bits.view(np.float32).reshape(shape)
+
         dtype = np.dtype(name).newbyteorder("<")
         if dtype.kind not in "fiub":
             raise ValueError(f"an array has the dtype {name}")
+
         return np.frombuffer(buffer, dtype=dtype).reshape(shape)

@@ -66,18 +66,31 @@ class RunFolder:
         """A run that is there. Raises ModelError when the folder holds none."""
         run = cls(Path(path))
         if not (run.path / "manifest.json").is_file():
-            seen = sorted(p.name for p in run.path.iterdir())[:5] if run.path.is_dir() else None
-            what = "does not exist" if seen is None else f"holds {', '.join(seen) or 'nothing'} but no manifest.json"
+            if run.path.is_dir():
+                seen = sorted(p.name for p in run.path.iterdir())[:5]
+            else:
+                seen = None
+
+            if seen is None:
+                what = "does not exist"
+            else:
+                what = f"holds {', '.join(seen) or 'nothing'} but no manifest.json"
+
             raise ModelError(
                 f"{run.path} is not a run: it {what}. Make one with: phosphene fit RECIPE --data DATA --out {run.path}"
             )
+
         return run
 
     # -- where things are ------------------------------------------------------------------------------------------
 
     def stage(self, name: str, fold: int | None = None) -> Path:
         """Folder of a stage, of one fold where the split has several."""
-        base = self.path if fold is None else self.path / "folds" / f"{fold:02d}"
+        if fold is None:
+            base = self.path
+        else:
+            base = self.path / "folds" / f"{fold:02d}"
+
         return base / "stages" / name
 
     def decoded(self, split: str = "test", source: str = "brain") -> Path:
@@ -111,6 +124,7 @@ class RunFolder:
         file = self.path.joinpath(*where)
         if not file.is_file():
             return pd.DataFrame()
+
         return pd.read_csv(file, keep_default_na=False, na_values=["nan", ""], dtype={"stimulus": str})
 
     def inputs(self, split: str = "test") -> list[str]:
@@ -118,6 +132,7 @@ class RunFolder:
         parent = self.path / "decoded" / split
         if not parent.is_dir():
             return []
+
         found = [p.name for p in parent.iterdir() if (p / "pixels.npy").is_file() and p.name != SEEN]
         return sorted(found, key=lambda n: (n != "brain", n))
 
@@ -126,6 +141,7 @@ class RunFolder:
         file = self.decoded(split, source) / "pixels.npy"
         if not file.is_file():
             raise ModelError(f"{self.path} has no pictures decoded from '{source}'. Run: phosphene decode {self.path}")
+
         return open_npy(file)
 
     # -- writing ---------------------------------------------------------------------------------------------------
@@ -143,6 +159,7 @@ class RunFolder:
         for column in safe.columns:
             if not pd.api.types.is_numeric_dtype(safe[column]):
                 safe[column] = safe[column].map(lambda v: f"'{v}" if isinstance(v, str) and v[:1] in "=+@" and v else v)
+
         atomic.write_text(self.path.joinpath(*where), safe.to_csv(index=False))
 
     def log(self, event: str, **values: Any) -> None:
@@ -162,8 +179,10 @@ class RunFolder:
         """
         with atomic.explained(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
+
         lock = self.path / LOCK
         mine = {"pid": os.getpid(), "host": socket.gethostname(), "purpose": purpose, "started": start_of(os.getpid())}
+
         for _ in range(2):
             try:
                 with atomic.explained(lock):
@@ -176,13 +195,17 @@ class RunFolder:
                         f"({holder.get('purpose')}). Wait for it, or choose another --out. If you are sure it is "
                         f"dead, delete {lock}."
                     ) from None
+
                 lock.unlink(missing_ok=True)
                 continue
+
             with os.fdopen(handle, "w") as file:
                 json.dump(mine, file)
+
             break
         else:
             raise ConfigError(f"{self.path} was taken by another process in this moment; run the command again.")
+
         atomic.sweep(self.path)
         try:
             yield
@@ -198,8 +221,10 @@ def read_json(file: Path) -> dict[str, Any]:
         raise ModelError(
             f"{file} cannot be read ({error}). Delete it and run the command that writes it again."
         ) from error
+
     if not isinstance(value, dict):
         raise ModelError(f"{file} should hold a JSON object but holds a {type(value).__name__}.")
+
     return value
 
 
@@ -208,7 +233,9 @@ def read_lock(lock: Path) -> dict[str, Any]:
     for _ in range(5):  # the holder may be between creating and filling it
         with suppress(OSError, ValueError):
             return dict(json.loads(lock.read_text()))
+
         time.sleep(0.05)
+
     return {}
 
 
@@ -216,6 +243,7 @@ def start_of(pid: int) -> str:
     """When the kernel started a process, so that a reused process number is not mistaken for the old holder."""
     with suppress(OSError, IndexError):
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
+
     return ""
 
 
@@ -225,10 +253,12 @@ def is_alive(holder: dict[str, Any]) -> bool:
         return False
     if holder.get("host") != socket.gethostname():
         return True  # cannot be asked from here; the message says how to release it
+
     try:
         os.kill(int(holder["pid"]), 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         pass
+
     return not holder.get("started") or start_of(int(holder["pid"])) == holder["started"]

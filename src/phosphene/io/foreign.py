@@ -69,9 +69,11 @@ class ForeignCheckpoint:
 
     Parameters
     ----------
-    file : a file of ``torch.save``
-    inert : full names, such as ``"config.Settings"``, of further classes the file may name. Their instances become
-        empty shells that only keep their attributes; the classes themselves are never imported.
+    file : str or Path
+        a file of ``torch.save``
+    inert : collection of str, default ()
+        full names, such as ``"config.Settings"``, of further classes the file may name. Their instances become empty
+        shells that only keep their attributes; the classes themselves are never imported.
 
     Attributes
     ----------
@@ -86,9 +88,13 @@ class ForeignCheckpoint:
     def __init__(self, file: str | Path, inert: Collection[str] = ()) -> None:
         self.file = Path(file)
         self._places: dict[str, tuple[int, int]] = {}
+
         try:
             self._is_zip = zipfile.is_zipfile(self.file)
-            self.content = self._open_zip(inert) if self._is_zip else self._open_legacy(inert)
+            if self._is_zip:
+                self.content = self._open_zip(inert)
+            else:
+                self.content = self._open_legacy(inert)
         except OSError as error:
             raise ModelError(f"the checkpoint {self.file} cannot be read ({error.strerror or error}).") from error
 
@@ -97,7 +103,8 @@ class ForeignCheckpoint:
 
         Parameters
         ----------
-        path : keys that lead to the mapping, such as ``"model"``; the whole content by default
+        path : str
+            keys that lead to the mapping, such as ``"model"``; the whole content by default
 
         Raises
         ------
@@ -107,18 +114,26 @@ class ForeignCheckpoint:
         here: Any = self.content
         for key in path:
             if not isinstance(here, Mapping) or key not in here:
-                known = [k for k in here if isinstance(k, str)] if isinstance(here, Mapping) else []
+                if isinstance(here, Mapping):
+                    known = [k for k in here if isinstance(k, str)]
+                else:
+                    known = []
+
                 raise ModelError(f"{self.file} has no entry '{key}'. {did_you_mean(key, known)}")
+
             here = here[key]
+
         where = ".".join(path) or "the content"
         if not isinstance(here, Mapping):
             raise ModelError(f"{where} of {self.file} should be tensors by name but is of type {type(here).__name__}.")
+
         for name, value in here.items():
             if not (isinstance(name, str) and isinstance(value, ForeignTensor)):
                 raise ModelError(
                     f"{where} of {self.file} should hold tensors by name, but {name!r} is of type {type(value).__name__}; "
                     "name the entry that holds the weights."
                 )
+
         cache: dict[str, bytearray] = {}
         return {name: self._read(name, value, cache) for name, value in here.items()}
 
@@ -131,17 +146,23 @@ class ForeignCheckpoint:
                 pickles = [name for name in listed if name == "data.pkl" or name.endswith("/data.pkl")]
                 roots = {name.removesuffix("data.pkl") for name in pickles}
                 if len(roots) != 1 or any(f"{root}constants.pkl" in listed for root in roots):
-                    what = "TorchScript code" if roots else "no data.pkl"
+                    if roots:
+                        what = "TorchScript code"
+                    else:
+                        what = "no data.pkl"
+
                     raise ModelError(
                         f"{self.file} is a zip archive with {what}, not the weights of a torch.save; ask its authors for "
                         "a state dictionary or a safetensors file."
                     )
+
                 self._root = roots.pop()
                 packed = [name for name, info in listed.items() if info.compress_type != zipfile.ZIP_STORED]
                 if packed or listed[pickles[0]].file_size > _LARGEST_PICKLE:
                     raise ModelError(f"{self.file} is packed in a way torch.save never does; it is refused.")
                 if f"{self._root}byteorder" in listed and archive.read(f"{self._root}byteorder").strip() != b"little":
                     raise ModelError(f"{self.file} was written on a big-endian machine, which is not supported.")
+
                 with archive.open(pickles[0]) as stream:
                     return self._unpickle(stream, inert)
         except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
@@ -154,21 +175,34 @@ class ForeignCheckpoint:
                     f"{self.file} is a bare pickle or another kind of file, not a checkpoint of torch.save. A pickle can "
                     "run any command and is not opened; ask its authors for a state dictionary or a safetensors file."
                 )
+
             info = self._unpickle(stream, ())
             if not isinstance(info, dict) or not info.get("little_endian", False):
                 raise ModelError(f"{self.file} was not written on a little-endian machine; it is not supported.")
+
             self._sizes: dict[str, int] = {}
             content = self._unpickle(stream, inert)
             keys = self._unpickle(stream, ())
             end = self.file.stat().st_size
+
             for key in keys if isinstance(keys, list) else []:
                 head = stream.read(8)
-                count = struct.unpack("<q", head)[0] if len(head) == 8 else -1
-                n_bytes = count * self._sizes.get(key, 0) if isinstance(key, str) else 0
+                if len(head) == 8:
+                    count = struct.unpack("<q", head)[0]
+                else:
+                    count = -1
+
+                if isinstance(key, str):
+                    n_bytes = count * self._sizes.get(key, 0)
+                else:
+                    n_bytes = 0
+
                 if count < 0 or n_bytes > end - stream.tell():
                     raise ModelError(f"{self.file} is damaged or cut short at its storage '{key}'; download it again.")
+
                 self._places[key] = (stream.tell(), n_bytes)
                 stream.seek(n_bytes, 1)
+
             return content
 
     # -- numbers ---------------------------------------------------------------------------------------------------
@@ -176,40 +210,58 @@ class ForeignCheckpoint:
     def _read(self, name: str, record: ForeignTensor, cache: dict[str, bytearray]) -> torch.Tensor:
         import torch
 
-        storage, shape, stride = record.storage, record.shape, record.stride
+        storage = record.storage
+        shape = record.shape
+        stride = record.stride
         count = 1
+
         for n in shape:
             count *= n
-        last = record.offset + sum((n - 1) * s for n, s in zip(shape, stride, strict=True)) + 1 if count else 0
+
+        if count:
+            last = record.offset + sum((n - 1) * s for n, s in zip(shape, stride, strict=True)) + 1
+        else:
+            last = 0
+
         if count > storage.size or last > storage.size:
             raise ModelError(
                 f"'{name}' of {self.file} claims shape {shape} at offset {record.offset}, but its storage has "
                 f"{storage.size} values; the file is damaged."
             )
+
         dtype = getattr(torch, storage.dtype)
         if not count:
             return torch.empty(shape, dtype=dtype)
+
         if storage.key not in cache:
             cache.clear()  # tensors that share a storage stand side by side; hold one at a time
             cache[storage.key] = self._bytes(name, storage)
+
         whole = torch.frombuffer(cache[storage.key], dtype=dtype, count=storage.size)
         tensor = whole.as_strided(shape, stride, record.offset)
-        return tensor.clone() if count < storage.size or not tensor.is_contiguous() else tensor
+        if count < storage.size or not tensor.is_contiguous():
+            return tensor.clone()
+
+        return tensor
 
     def _bytes(self, name: str, storage: _Storage) -> bytearray:
         needed = storage.size * _BYTES[storage.dtype]
         damaged = f"the numbers of '{name}' in {self.file} are damaged or cut short; download it again."
+
         try:
             if self._is_zip:
                 with zipfile.ZipFile(self.file) as archive:
                     info = archive.getinfo(f"{self._root}data/{storage.key}")
                     if info.file_size < needed or info.compress_type != zipfile.ZIP_STORED:
                         raise ModelError(damaged)
+
                     with archive.open(info) as stream:
                         return _read_into(bytearray(info.file_size), stream, damaged)
+
             start, n_bytes = self._places[storage.key]
             if n_bytes < needed:
                 raise ModelError(damaged)
+
             with open(self.file, "rb") as stream:
                 stream.seek(start)
                 return _read_into(bytearray(n_bytes), stream, damaged)
@@ -235,9 +287,12 @@ def read_foreign(file: str | Path, *path: str, inert: Collection[str] = ()) -> d
 
     Parameters
     ----------
-    file : a file of ``torch.save``
-    path : keys that lead to the weights, such as ``"model"``
-    inert : full names of further classes the file may name; they become empty shells
+    file : str or Path
+        a file of ``torch.save``
+    path : str
+        keys that lead to the weights, such as ``"model"``
+    inert : collection of str, default ()
+        full names of further classes the file may name; they become empty shells
 
     Raises
     ------
@@ -252,9 +307,12 @@ def must_fit(tensors: Mapping[str, Any], wanted: Mapping[str, tuple[int, ...]], 
 
     Parameters
     ----------
-    tensors : tensors or arrays by public name; of those on the device "meta" only shapes are looked at
-    wanted : public name to shape
-    what : they ought to be, such as "the public VQ-f4"
+    tensors : mapping of {str: Any}
+        tensors or arrays by public name; of those on the device "meta" only shapes are looked at
+    wanted : mapping of {str: tuple of int}
+        public name to shape
+    what : str
+        they ought to be, such as "the public VQ-f4"
 
     Raises
     ------
@@ -263,13 +321,15 @@ def must_fit(tensors: Mapping[str, Any], wanted: Mapping[str, tuple[int, ...]], 
     """
     import torch
 
-    missing, extra = sorted(set(wanted) - set(tensors)), sorted(set(tensors) - set(wanted))
+    missing = sorted(set(wanted) - set(tensors))
+    extra = sorted(set(tensors) - set(wanted))
     if missing or extra:
         raise ModelError(
             f"{what} has {len(wanted)} tensors at this size, but {len(tensors)} came: missing {few(missing, 3) or 'nothing'}, "
             f"unexpected {few(extra, 3) or 'nothing'}. Pass the whole file, without optimiser state, and the configuration it "
             "was trained with."
         )
+
     for name, shape in wanted.items():
         tensor = tensors[name]
         if tuple(tensor.shape) != tuple(shape):
@@ -277,21 +337,27 @@ def must_fit(tensors: Mapping[str, Any], wanted: Mapping[str, tuple[int, ...]], 
                 f"'{name}' of {what} has shape {tuple(tensor.shape)}, but {tuple(shape)} is needed at this size; the file or "
                 "the configuration is of another network."
             )
+
         if isinstance(tensor, np.ndarray):
             sound = bool(np.isfinite(tensor).all())
         else:
             sound = tensor.is_meta or bool(torch.isfinite(tensor).all())
+
         if not sound:
             raise ModelError(f"'{name}' of {what} holds NaN or infinite values; the file is damaged, fetch it again.")
 
 
 def _read_into(buffer: bytearray, stream: Any, damaged: str) -> bytearray:
-    view, at = memoryview(buffer), 0
+    view = memoryview(buffer)
+    at = 0
+
     while at < len(buffer):
         got = stream.readinto(view[at : at + 2**24])
         if not got:
             raise ModelError(damaged)
+
         at += got
+
     stream.read(1)  # past the end a zip member checks its sum
     return buffer
 
@@ -305,13 +371,17 @@ def _allowed(inert: Collection[str]) -> dict[str, Any]:
             raise ValueError("a tensor without its storage")
         if not all(type(n) is int and n >= 0 for n in numbers):
             raise ValueError("a tensor with a shape that is none")
+
         return ForeignTensor(storage, offset, tuple(shape), tuple(stride))
 
     def parameter(data: Any, *_: Any) -> Any:
         return data
 
     def text(name: Any = "", *_: Any) -> str:
-        return str(name) if type(name) in (str, int) else ""
+        if type(name) in (str, int):
+            return str(name)
+
+        return ""
 
     def shape(values: Any = ()) -> tuple[Any, ...]:
         return tuple(values)
@@ -324,8 +394,10 @@ def _allowed(inert: Collection[str]) -> dict[str, Any]:
         "torch.Size": shape,
         "torch.device": text,
     }
+
     names |= {f"torch.{storage}": dtype for storage, dtype in _STORAGES.items()}
     names |= {f"torch.{dtype}": dtype for dtype in _BYTES}
+
     return names | {name: type(name.rpartition(".")[2], (), {}) for name in inert}
 
 
@@ -334,7 +406,9 @@ class _Unpickler(pickle.Unpickler):
 
     def __init__(self, stream: Any, allowed: Mapping[str, Any], sizes: dict[str, int], file: Path) -> None:
         super().__init__(stream, encoding="utf-8")
-        self._allowed, self._sizes, self._file = allowed, sizes, file
+        self._allowed = allowed
+        self._sizes = sizes
+        self._file = file
 
     def find_class(self, module: str, name: str) -> Callable[..., Any]:
         full = f"{module}.{name}"
@@ -344,6 +418,7 @@ class _Unpickler(pickle.Unpickler):
                 "run any command on this machine, so it is not opened. Ask its authors for a safetensors file; a "
                 "harmless class of settings can be let through as an empty shell with inert=['MODULE.CLASS']."
             )
+
         return self._allowed[full]
 
     def persistent_load(self, pid: Any) -> _Storage:
@@ -352,5 +427,6 @@ class _Unpickler(pickle.Unpickler):
             raise ValueError("a storage of an unknown kind")
         if view and view[0] is not None:
             raise ValueError("a storage that is a view of another, as PyTorch before 0.4 wrote it")
+
         self._sizes[key] = _BYTES[dtype]
         return _Storage(key, dtype, size)

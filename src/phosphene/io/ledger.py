@@ -25,10 +25,14 @@ class LedgerEntry:
 
     Attributes
     ----------
-    data, split, config : digests of what was evaluated: data, which ids test, and the configuration
-    split_name : for people
-    time : when
-    before : SHA-256 of the line before, ``start`` in the first
+    data, split, config : str
+        digests of what was evaluated: data, which ids test, and the configuration
+    split_name : str
+        for people
+    time : str
+        when
+    before : str
+        SHA-256 of the line before, ``start`` in the first
     """
 
     data: str
@@ -50,24 +54,38 @@ class Ledger:
 def append(folder: Path, look: LedgerEntry) -> None:
     """Add one line to the ledger of a run. Nothing that stands there is touched."""
     lines = _lines(folder)
-    before = _sha(lines[-1]) if lines else _START
+    if lines:
+        before = _sha(lines[-1])
+    else:
+        before = _START
+
     record = {**asdict(look), "time": time.strftime("%Y-%m-%dT%H:%M:%S"), "before": before}
     file = folder / FILE
+
     with atomic.explained(file):
-        there = file.read_bytes() if file.is_file() else b""
+        if file.is_file():
+            there = file.read_bytes()
+        else:
+            there = b""
+
     # The whole file anew, in one moment: half a line, left by a full disk, would look like a line that was changed.
     atomic.write_bytes(file, there + (json.dumps(record, sort_keys=True) + "\n").encode("utf-8"))
 
 
 def read(folder: Path) -> Ledger:
     """The ledger of a run; empty where there is none, not whole where lines were changed or taken out."""
-    looks, before, is_whole = [], _START, True
+    looks = []
+    before = _START
+    is_whole = True
+
     for line in _lines(folder):
         look = _look(line)
         is_whole &= look is not None and look.before == before
         before = _sha(line)
+
         if look is not None:
             looks.append(look)
+
     return Ledger(tuple(looks), is_whole)
 
 

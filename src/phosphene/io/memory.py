@@ -18,17 +18,25 @@ def available() -> int | None:
     with suppress(OSError, ValueError, IndexError):
         text = Path("/proc/meminfo").read_text()
         found.append(int(text.split("MemAvailable:")[1].split()[0]) * 1024)
+
     with suppress(OSError, ValueError):
         group = Path("/sys/fs/cgroup")
         limit = int((group / "memory.max").read_text())  # "max" where there is none
         reclaimable = 0
+
         with suppress(OSError, ValueError, IndexError):
             reclaimable = int((group / "memory.stat").read_text().split("inactive_file ")[1].split()[0])
+
         found.append(max(0, limit - int((group / "memory.current").read_text()) + reclaimable))
+
     if not found:
         with suppress(OSError, ValueError, AttributeError):
             found.append(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    return min(found) if found else None
+
+    if found:
+        return min(found)
+
+    return None
 
 
 def check(needed: int, what: str, advice: str) -> None:
@@ -36,9 +44,12 @@ def check(needed: int, what: str, advice: str) -> None:
 
     Parameters
     ----------
-    needed : bytes, by arithmetic
-    what : that need them, as the subject of a sentence
-    advice : what to lower
+    needed : int
+        bytes, by arithmetic
+    what : str
+        that need them, as the subject of a sentence
+    advice : str
+        what to lower
 
     Raises
     ------
@@ -63,13 +74,20 @@ def size(n: float) -> str:
     """
     if n >= 1e9:
         return f"{n / 1e9:.1f} GB"
-    return f"{n / 1e6:.0f} MB" if n >= 1e6 else f"{n / 1e3:.0f} kB" if n >= 1e3 else f"{n:.0f} B"
+    if n >= 1e6:
+        return f"{n / 1e6:.0f} MB"
+
+    if n >= 1e3:
+        return f"{n / 1e3:.0f} kB"
+
+    return f"{n:.0f} B"
 
 
 def resident() -> int:
     """Bytes of memory this process holds now; 0 where the system does not say."""
     with suppress(OSError, ValueError, IndexError):
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
     return 0
 
 
@@ -78,7 +96,8 @@ class Peak:
 
     Attributes
     ----------
-    bytes : the figure, after the block; None where the system cannot tell (the record was set before and cannot be reset)
+    bytes : int or None
+        the figure, after the block; None where the system cannot tell (the record was set before and cannot be reset)
     """
 
     def __init__(self) -> None:
@@ -92,12 +111,16 @@ class Peak:
 
     def __exit__(self, *_: object) -> None:
         self.hold()
-        self.bytes = self._most if self._known or _highest() > self._record else None
+        if self._known or _highest() > self._record:
+            self.bytes = self._most
+        else:
+            self.bytes = None
 
     def hold(self) -> int:
         """Stop counting; bytes held now beyond what was held at the start. Go on with `go_on`."""
         if self._known or _highest() > self._record:
             self._most = max(self._most, _highest() - self._before)
+
         self._held = resident()
         return max(0, self._held - self._before)
 
@@ -119,13 +142,18 @@ def _reset() -> bool:
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
         return True
+
     return False
 
 
 def _highest() -> int:
     with suppress(OSError, ValueError, IndexError):
         return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
+
     import resource
 
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024
+    if sys.platform == "darwin":
+        return most
+
+    return most * 1024

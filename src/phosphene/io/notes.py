@@ -20,6 +20,7 @@ def collecting() -> Iterator[list[str]]:
     """A list that `note` adds to while the block runs."""
     notes: list[str] = []
     token = _open.set(notes)
+
     try:
         yield notes
     finally:

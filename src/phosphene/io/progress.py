@@ -18,9 +18,12 @@ class Progress:
 
     Parameters
     ----------
-    stream : where to; standard error by default
-    quiet : say nothing at all
-    live : redraw one line; by default only when `stream` is a terminal
+    stream : TextIO, optional
+        where to; standard error by default
+    quiet : bool, default False
+        say nothing at all
+    live : bool, optional
+        redraw one line; by default only when `stream` is a terminal
     """
 
     stream: TextIO | None = None
@@ -40,28 +43,44 @@ class Progress:
 
         Parameters
         ----------
-        items : anything iterable
-        what : what is being done to them
-        total : how many; ``len(items)`` where it has a length
-        unit : what one of them is, such as "fold"
+        items : iterable of T
+            anything iterable
+        what : str
+            what is being done to them
+        total : int, optional
+            how many; ``len(items)`` where it has a length
+        unit : str, default ""
+            what one of them is, such as "fold"
         """
         if total is None and hasattr(items, "__len__"):
             total = len(items)  # type: ignore[arg-type]
+
         start = shown = time.perf_counter()
         done = 0
+
         for item in items:
             yield item
             done += 1
             now = time.perf_counter()
             if self._is_live() and now - shown > 0.1:
                 shown = now
-                left = f", {duration((now - start) / done * (total - done))} left" if total else ""
+                if total:
+                    left = f", {duration((now - start) / done * (total - done))} left"
+                else:
+                    left = ""
+
                 self._redraw(f"{what}: {done}{f' of {total}' if total else ''}{left}")
+
         if self._is_live():
             self._redraw("")
+
         elapsed = time.perf_counter() - start
         if elapsed > 2:
-            each = f" {unit}{'s' if done != 1 else ''}" if unit else ""
+            if unit:
+                each = f" {unit}{'s' if done != 1 else ''}"
+            else:
+                each = ""
+
             self.say(f"{what}: {done}{each} in {duration(elapsed)}")
 
     @contextmanager
@@ -70,6 +89,7 @@ class Progress:
         start = time.perf_counter()
         if self._is_live():
             self._redraw(f"{what} ...")
+
         yield
         elapsed = time.perf_counter() - start
         self.say(f"{what}{f' ({duration(elapsed)})' if elapsed > 0.5 else ''}")
@@ -77,8 +97,12 @@ class Progress:
     def _is_live(self) -> bool:
         if self.quiet:
             return False
+
         stream = self.stream or sys.stderr
-        return stream.isatty() if self.live is None else self.live
+        if self.live is None:
+            return stream.isatty()
+
+        return self.live
 
     def _redraw(self, text: str) -> None:
         stream = self.stream or sys.stderr
@@ -96,7 +120,9 @@ def duration(seconds: float) -> str:
     """
     if seconds < 60:
         return f"{seconds:.1f} s"
+
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
         return f"{minutes} min {rest:02d} s"
+
     return f"{minutes // 60} h {minutes % 60:02d} min"

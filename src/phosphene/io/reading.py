@@ -51,9 +51,12 @@ def reading(path: str | Path, kind: type[PhospheneError] = DataError, again: str
 
     Parameters
     ----------
-    path : what is read, for the message
-    kind : of the error
-    again : what to do about it
+    path : str or Path
+        what is read, for the message
+    kind : type[PhospheneError], optional
+        of the error
+    again : str, optional
+        what to do about it
 
     Raises
     ------
@@ -91,6 +94,7 @@ def reads(
         def reader(*args: P.args, **kwargs: P.kwargs) -> T:
             bound = signature.bind(*args, **kwargs)
             bound.apply_defaults()
+
             with reading(bound.arguments[parameter], kind, again):
                 return function(*args, **kwargs)
 

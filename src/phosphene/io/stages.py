@@ -57,12 +57,14 @@ def take(tensors: dict[str, np.ndarray], names: Iterable[str], owner: str) -> li
         When one is missing or one too many is there; both lists are printed.
     """
     names = list(names)
-    missing, extra = sorted(set(names) - set(tensors)), sorted(set(tensors) - set(names))
+    missing = sorted(set(names) - set(tensors))
+    extra = sorted(set(tensors) - set(names))
     if missing or extra:
         raise ModelError(
             f"the saved {owner} does not fit this phosphene: missing {', '.join(missing) or 'nothing'}, "
             f"unexpected {', '.join(extra) or 'nothing'}. It was saved by another version or recipe; fit again."
         )
+
     return [tensors[n] for n in names]
 
 
@@ -84,18 +86,26 @@ def read_safetensors(file: Path) -> dict[str, np.ndarray]:
             head = handle.read(8)
     except OSError as error:
         raise ModelError(f"{file} cannot be read ({error.strerror}). {again}") from error
-    length = struct.unpack("<Q", head)[0] if len(head) == 8 else -1
+
+    if len(head) == 8:
+        length = struct.unpack("<Q", head)[0]
+    else:
+        length = -1
+
     if not 0 < length <= min(size - 8, _LARGEST_HEADER):
         raise ModelError(f"{file} announces a header of {length} bytes but has {size} bytes in all. {again}")
+
     try:
         tensors = load_file(file)
     except (SafetensorError, ValueError, KeyError, OverflowError, MemoryError) as error:
         raise ModelError(f"{file} is no valid safetensors file ({error}). {again}") from error
+
     for name, array in tensors.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise ModelError(
                 f"'{name}' in {file} holds {int((~np.isfinite(array)).sum())} NaN or infinite values. {again}"
             )
+
     return tensors
 
 
@@ -114,10 +124,20 @@ def save_part(
 
     Parameters
     ----------
-    folder, part : what goes where
-    stage, digest, lineage : its name, what made it, and the trials it saw
-    seconds, peak_bytes : what it took: wall time, and memory beyond what was held before (None where it is not known)
-    notes : what happened on the way, such as memory that ran out
+    folder : Path
+        what goes where
+    part : Part
+        what goes where
+    stage, digest : str
+        its name, what made it, and the trials it saw
+    lineage : iterable of str
+        see `stage`
+    seconds : float
+        what it took: wall time, and memory beyond what was held before (None where it is not known)
+    peak_bytes : int, optional
+        see `seconds`
+    notes : iterable of str, default ()
+        what happened on the way, such as memory that ran out
 
     Raises
     ------
@@ -128,11 +148,13 @@ def save_part(
 
     tensors, meta = part.state()
     tensors = {k: np.asarray(v, order="C") for k, v in tensors.items()}
+
     for name, array in tensors.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise ModelError(
                 f"stage '{stage}' produced NaN or infinite values in '{name}'; it is not saved. Check the data."
             )
+
     data = save(tensors)
     with atomic.folder(folder) as temporary:
         (temporary / WEIGHTS).write_bytes(data)
@@ -149,6 +171,7 @@ def save_part(
             "notes": list(notes),
             "phosphene": __version__,
         }
+
         (temporary / STAGE).write_text(json.dumps(record, indent=2, default=_plain) + "\n", encoding="utf-8")
 
 
@@ -157,6 +180,7 @@ def _plain(value: Any) -> Any:
         return value.item()
     if isinstance(value, np.ndarray):
         return value.tolist()
+
     raise TypeError(f"{type(value).__name__} cannot be written as JSON")
 
 
@@ -175,16 +199,19 @@ def load_part(folder: Path, kind: type[P]) -> P:
         raise ModelError(
             f"{folder} holds a {record.get('part')}, but a {expected} was expected; it belongs to another recipe."
         )
+
     try:
         actual = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
     except OSError as error:
         raise ModelError(f"{folder / WEIGHTS} cannot be read ({error.strerror}); fit again.") from error
+
     tensors = read_safetensors(folder / WEIGHTS)
     if actual != record.get("weights_sha256"):
         raise ModelError(
             f"{folder / WEIGHTS} is not what was written (SHA-256 {actual[:12]}..., recorded "
             f"{str(record.get('weights_sha256'))[:12]}...). Delete {folder} and fit again; only this stage is recomputed."
         )
+
     return kind.from_state(tensors, record["meta"])
 
 
@@ -192,7 +219,10 @@ def load_part(folder: Path, kind: type[P]) -> P:
 def read_lineage(folder: Path) -> frozenset[str]:
     """Keys of the trials a stage was fitted on."""
     file = folder / LINEAGE
-    return frozenset(file.read_text(encoding="utf-8").splitlines()) if file.is_file() else frozenset()
+    if file.is_file():
+        return frozenset(file.read_text(encoding="utf-8").splitlines())
+
+    return frozenset()
 
 
 @dataclass
@@ -201,11 +231,15 @@ class StageStore:
 
     Parameters
     ----------
-    folder : holds one folder per stage
-    pool : finished stages of other runs, one folder per stage and digest; what is found there is copied, what is
-        fitted is added
-    writes : whether this process is the one that stores what is fitted; others of the same training only read
-    announce : called with (stage, "reused" | "fitted", seconds) as each stage is there
+    folder : Path, optional
+        holds one folder per stage
+    pool : Path, optional
+        finished stages of other runs, one folder per stage and digest; what is found there is copied, what is fitted is
+        added
+    writes : bool, default True
+        whether this process is the one that stores what is fitted; others of the same training only read
+    announce : callable, optional
+        called with (stage, "reused" | "fitted", seconds) as each stage is there
     """
 
     folder: Path | None = None
@@ -222,6 +256,7 @@ class StageStore:
         """
         if self.folder is not None and self.writes:
             self._from_pool(stage, digest)
+
         if self.folder is not None and (self.folder / stage / STAGE).is_file():
             try:
                 if read_json(self.folder / stage / STAGE).get("digest") == digest:
@@ -231,9 +266,11 @@ class StageStore:
                     return part
             except ModelError as error:
                 warnings.warn(f"stage '{stage}' is fitted again: {error}", PhospheneWarning, stacklevel=2)
+
         start = time.perf_counter()
         with collecting() as notes, Peak() as peak:
             part = fit()
+
         seconds = time.perf_counter() - start
         if self.folder is None or not self.writes:
             tensors, meta = part.state()
@@ -243,8 +280,10 @@ class StageStore:
             took = {"seconds": seconds, "peak_bytes": peak.bytes, "notes": notes}
             save_part(self.folder / stage, part, stage=stage, digest=digest, lineage=lineage, **took)
             part = load_part(self.folder / stage, kind)
+
             if self.pool is not None:
                 _copy(self.folder / stage, self._pooled(stage, digest))
+
         self.announce(stage, "fitted", seconds)
         return part
 
@@ -260,6 +299,7 @@ class StageStore:
             return
         if own.is_file() and read_json(own).get("digest") == digest:
             return
+
         _copy(self._pooled(stage, digest), self.folder / stage)
 
 

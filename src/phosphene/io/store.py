@@ -58,8 +58,10 @@ class StoredRows:
 
     Parameters
     ----------
-    store : where they lie
-    at : (n,) their places in it
+    store : RowStore
+        where they lie
+    at : ndarray of shape (n,)
+        their places in it
     """
 
     store: RowStore
@@ -96,18 +98,23 @@ class StoredRows:
             self.store._check(self.at[self.at // self.store.record["chunk"] == number])
             if hasattr(mmap, "MADV_DONTNEED"):
                 rows._mmap.madvise(mmap.MADV_DONTNEED)  # read once for its hash, and not to count as memory of ours
+
         return rows.reshape(len(self.store), -1)
 
     def __getitem__(self, index: Any) -> np.ndarray:
         """Like an array of this shape: ``rows[10:20]``, ``rows[:, :768]``; what comes back is a copy in memory."""
-        index = index if isinstance(index, tuple) else (index,)
+        if not isinstance(index, tuple):
+            index = (index,)
+
         for place, part in enumerate(index):
             if part is Ellipsis:
                 whole = (slice(None),) * (len(self.shape) - len(index) + 1)
                 index = (*index[:place], *whole, *index[place + 1 :])
                 break
+
         at = self.at[index[0]]
         self.store._check(np.atleast_1d(at))
+
         # Columns first, which copies nothing; then the rows.
         columns = self.store._rows[(slice(None), *index[1:])]
         return np.array(columns[as_slice(at) if np.ndim(at) else at])
@@ -118,12 +125,17 @@ class Chunks:
 
     Parameters
     ----------
-    folder : of the store
-    record : contents of its store.json
+    folder : Path
+        of the store
+    record : mapping of {str: Any}
+        contents of its store.json
     """
 
     def __init__(self, folder: Path, record: Mapping[str, Any]) -> None:
-        self.folder, self.key, self.size, self.n = folder, record["key"], record["chunk"], record["n"]
+        self.folder = folder
+        self.key = record["key"]
+        self.size = record["chunk"]
+        self.n = record["n"]
 
     def __len__(self) -> int:
         return -(-self.n // self.size)
@@ -137,6 +149,7 @@ class Chunks:
         number = rows.start // self.size
         if rows != self.rows(number) or not rows:
             raise ValueError(f"rows {rows.start} to {rows.stop} are no chunk of this store; take them from missing().")
+
         return number
 
     def claim(self, number: int) -> Path:
@@ -160,6 +173,7 @@ class Chunks:
         """Numbers of the marked chunks."""
         with atomic.explained(self.folder):
             there = {entry.name for entry in os.scandir(self.folder / CHUNKS)}
+
         return [c for c in range(len(self)) if self._mark(c).name in there]
 
     def missing(self) -> list[range]:
@@ -171,22 +185,28 @@ class Chunks:
 
         Parameters
         ----------
-        array : (n, ...) of all rows
+        array : ndarray
+            (n, ...) of all rows
         """
-        rows, mark = self.rows(number), self._mark(number)
+        rows = self.rows(number)
+        mark = self._mark(number)
         if not mark.is_file():
             return "are not computed yet"
+
         try:
             known = read_json(mark)
         except ModelError:
             return f"have a damaged mark ({mark.name})"
+
         if known.get("key") != self.key:
             return f"belong to another store, by their mark ({mark.name})"
         if (known.get("first"), known.get("end")) != (rows.start, rows.stop):
             return f"have a mark ({mark.name}) for rows {known.get('first')} to {known.get('end')}"
+
         actual = _sha256(np.ascontiguousarray(array[rows.start : rows.stop]))
         if actual != known.get("sha256"):
             return f"are damaged: SHA-256 {actual[:12]}..., {str(known.get('sha256'))[:12]}... when written"
+
         return None
 
     def write(self, number: int, stored: np.ndarray, offset: int) -> None:
@@ -194,17 +214,21 @@ class Chunks:
 
         Parameters
         ----------
-        stored : (k, ...) contiguous, as they are stored
-        offset : bytes before the first row of the file
+        stored : ndarray
+            (k, ...) contiguous, as they are stored
+        offset : int
+            bytes before the first row of the file
 
         Raises
         ------
         MachineError
             When the disk is full; the chunk then stays missing.
         """
-        rows, data = self.rows(number), stored.data.cast("B")
+        rows = self.rows(number)
+        data = stored.data.cast("B")
         self.unmark(number)
         start = offset + rows.start * stored[0].nbytes
+
         with atomic.explained(self.folder / ROWS):
             # Not through a memory map: a full disk would kill the process there instead of raising.
             handle = os.open(self.folder / ROWS, os.O_WRONLY)
@@ -212,9 +236,11 @@ class Chunks:
                 written = 0
                 while written < len(data):
                     written += os.pwrite(handle, data[written:], start + written)
+
                 os.fsync(handle)
             finally:
                 os.close(handle)
+
         mark = {"version": VERSION, "key": self.key, "first": rows.start, "end": rows.stop, "sha256": _sha256(stored)}
         atomic.write_text(self._mark(number), json.dumps(mark) + "\n")
 
@@ -232,7 +258,11 @@ VERSION = 1
 """Version of the store's format that this phosphene writes; older ones are read, newer ones refused."""
 
 
-INDEX, IDS, ROWS, CHUNKS, CLAIMS = "store.json", "ids.json", "rows.npy", "chunks", "claims"
+INDEX = "store.json"
+IDS = "ids.json"
+ROWS = "rows.npy"
+CHUNKS = "chunks"
+CLAIMS = "claims"
 
 
 def key_of(spec: Mapping[str, Any], ids: Iterable[str], shape: Sequence[int], dtype: str) -> str:
@@ -247,6 +277,7 @@ def blank_rows(file: Path, shape: tuple[int, ...], dtype: np.dtype) -> None:
     np.lib.format.write_array_header_1_0(
         header, {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     )
+
     handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         os.pwrite(handle, header.getvalue(), 0)
@@ -258,9 +289,11 @@ def blank_rows(file: Path, shape: tuple[int, ...], dtype: np.dtype) -> None:
 
 def make(folder: Path, record: Mapping[str, Any], ids: np.ndarray) -> None:
     """A blank store. Of several processes that make one, the first to rename wins and the others use his."""
-    shape, dtype = (record["n"], *record["shape"]), np.dtype(record["dtype"]).newbyteorder("<")
+    shape = (record["n"], *record["shape"])
+    dtype = np.dtype(record["dtype"]).newbyteorder("<")
     size = math.prod(shape) * dtype.itemsize
     temporary = atomic.partial_name(folder)
+
     with atomic.explained(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder.parent).free
@@ -269,17 +302,20 @@ def make(folder: Path, record: Mapping[str, Any], ids: np.ndarray) -> None:
                 f"{shape} rows of {record['dtype']} take {size / 1e9:.1f} GB, but {folder.parent} has "
                 f"{free / 1e9:.1f} GB free. Free some space, choose another folder, or store float16."
             )
+
         try:
             (temporary / CHUNKS).mkdir(parents=True)
             (temporary / CLAIMS).mkdir()
             blank_rows(temporary / ROWS, shape, dtype)
             atomic.write_text(temporary / IDS, json.dumps(list(ids), ensure_ascii=False) + "\n")
             atomic.write_text(temporary / INDEX, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+
             try:
                 os.rename(temporary, folder)
             except OSError:
                 if not (folder / INDEX).is_file():  # else another process made it in this moment
                     raise
+
             atomic.fsync_folder(folder.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -295,27 +331,33 @@ def restore_index(folder: Path, record: dict[str, Any]) -> None:
         raise ConfigError(
             f"{folder} should hold a store or nothing, but holds {found}. Choose another folder."
         ) from error
+
     chunk = record["chunk"]
     for mark in marks:
         try:
             known = read_json(mark)
         except ModelError:
             continue  # a damaged mark counts as missing later
+
         refuse_newer(mark, known)
         if known.get("key") != record["key"]:
             raise ModelError(
                 f"{folder} lost its {INDEX}, and its rows were made from something else than what is asked for "
                 f"(key {str(known.get('key'))[:12]}..., not {record['key'][:12]}...). Choose another folder."
             )
+
         if known["end"] != record["n"]:
             chunk = known["end"] - known["first"]
+
     if digest_of(sorted(map(str, held))) != record["ids_sha256"]:
         raise ModelError(f"{folder} lost its {INDEX}, and its ids are not those asked for. Choose another folder.")
+
     warnings.warn(
         f"{folder / INDEX} was gone and is written again; {len(marks)} finished chunks are kept and checked.",
         PhospheneWarning,
         stacklevel=3,
     )
+
     atomic.write_text(folder / INDEX, json.dumps({**record, "chunk": chunk}, indent=1, ensure_ascii=False) + "\n")
 
 
@@ -324,29 +366,43 @@ def storable(array: Any, ids: np.ndarray, shape: tuple[int, ...], dtype: np.dtyp
 
     Parameters
     ----------
-    array : (k, *shape)
-    ids : (k,) of the rows
-    shape, dtype : of one row, and of the store
+    array : Any
+        (k, *shape)
+    ids : ndarray of shape (k,)
+        of the rows
+    shape : tuple of int
+        of one row, and of the store
+    dtype : dtype
+        see `shape`
 
     Raises
     ------
     DataError
         For another shape, NaN or infinite values (float16 ends at 65,504), or what int16 cannot hold exactly.
     """
-    given, expected = np.asarray(array), (len(ids), *shape)
+    given = np.asarray(array)
+    expected = (len(ids), *shape)
     if given.shape != expected:
         raise DataError(f"the rows from '{ids[0]}' to '{ids[-1]}' must be {expected}, but are {given.shape}.")
+
     with np.errstate(over="ignore", invalid="ignore"):
         stored = np.ascontiguousarray(given, dtype=dtype)
+
     if dtype.kind == "i" and not np.array_equal(stored, given):  # also for NaN
         at = int(np.argwhere((stored != given).reshape(len(ids), -1).any(axis=1))[0, 0])
         raise DataError(
             f"the row of '{ids[at]}' holds fractions, NaN or numbers beyond 32,767 and is not stored as int16; store float32."
         )
+
     if not np.isfinite(stored).all():
         at = int(np.argwhere(~np.isfinite(stored).reshape(len(ids), -1).all(axis=1))[0, 0])
-        hint = " float16 ends at 65,504; store float32." if np.isfinite(given).all() else ""
+        if np.isfinite(given).all():
+            hint = " float16 ends at 65,504; store float32."
+        else:
+            hint = ""
+
         raise DataError(f"the row of '{ids[at]}' holds NaN or infinite values and is not stored.{hint}")
+
     return stored
 
 
@@ -375,6 +431,7 @@ def difference(held: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
     parts = [
         f"{k} is {old.get(k)!r} there, {new.get(k)!r} here" for k in sorted({*old, *new}) if old.get(k) != new.get(k)
     ]
+
     return "; ".join(parts[:4]) or f"key {held['key'][:12]}... there, {asked['key'][:12]}... here"
 
 
@@ -402,9 +459,12 @@ class RowStore:
 
     Parameters
     ----------
-    folder : where it lies
-    record : contents of store.json
-    ids : (n,) str, in the order of the rows
+    folder : Path
+        where it lies
+    record : mapping of {str: Any}
+        contents of store.json
+    ids : ndarray of shape (n,), str
+        in the order of the rows
     """
 
     folder: Path
@@ -434,13 +494,20 @@ class RowStore:
 
         Parameters
         ----------
-        folder : of this one store
-        spec : plain values (JSON) that say what the rows are: extractor, weights, preprocessing, content of the inputs
-        ids : unique, in any order; the order of whoever made the store is kept
-        shape : of one row
-        dtype : what is stored; float16 halves the disk and keeps about three digits, int16 holds whole numbers exactly
-        unit : for people, such as "L2-normalised CLIP embedding"
-        chunk : rows that are computed, hashed and marked together; about 32 MB and at most 1024 rows by default
+        folder : str or Path
+            of this one store
+        spec : mapping of {str: Any}
+            plain values (JSON) that say what the rows are: extractor, weights, preprocessing, content of the inputs
+        ids : iterable of str
+            unique, in any order; the order of whoever made the store is kept
+        shape : sequence of int
+            of one row
+        dtype : {"float16", "float32", "int16"}, default "float32"
+            what is stored; float16 halves the disk and keeps about three digits, int16 holds whole numbers exactly
+        unit : str, default ""
+            for people, such as "L2-normalised CLIP embedding"
+        chunk : int, optional
+            rows that are computed, hashed and marked together; about 32 MB and at most 1024 rows by default
 
         Raises
         ------
@@ -453,12 +520,14 @@ class RowStore:
         MachineError
             When the rows would not fit on the disk.
         """
-        folder, ids = atomic.checked_path(folder), unique_ids(ids, "row")
+        folder = atomic.checked_path(folder)
+        ids = unique_ids(ids, "row")
         shape = tuple(int(s) for s in shape)
         if not len(ids) or math.prod(shape) < 1:
             raise DataError(f"a store needs ids and rows to hold, but got {len(ids)} ids and rows of shape {shape}.")
         if dtype not in get_args(Kept):
             raise ConfigError(f"rows are stored as {', '.join(get_args(Kept))}, not as {dtype!r}.")
+
         chunk = chunk or _default_chunk(shape, dtype, 1)
         spec = plain(spec)
         record = {
@@ -473,17 +542,20 @@ class RowStore:
             "unit": unit,
             "chunk": min(int(chunk), len(ids)),
         }
+
         if not (folder / INDEX).is_file():
             if folder.is_dir() and any(folder.iterdir()):
                 restore_index(folder, record)
             else:
                 make(folder, record, ids)
+
         store = cls.open(folder)
         if store.record["key"] != record["key"]:
             raise ModelError(
                 f"{folder} holds rows of something else: {difference(store.record, record)}. They are not mixed; "
                 "choose another folder, or delete this one."
             )
+
         return store
 
     @classmethod
@@ -500,18 +572,22 @@ class RowStore:
         record = read_json(folder / INDEX)
         if record.get("format") != FORMAT:
             raise ModelError(f"{folder / INDEX} is of format {record.get('format')!r}, not {FORMAT}: this is no store.")
+
         refuse_newer(folder / INDEX, record)
         try:
             ids = unique_ids(json.loads((folder / IDS).read_text(encoding="utf-8")), "row")
         except (OSError, ValueError) as error:
             raise ModelError(f"{folder / IDS} cannot be read ({error}). Delete {folder}; it is made again.") from error
+
         if len(ids) != record["n"] or digest_of(sorted(ids)) != record["ids_sha256"]:
             raise ModelError(
                 f"{folder / IDS} holds {len(ids)} ids that are not the {record['n']} the store was made with. "
                 f"Delete {folder}; it is made again."
             )
+
         store = cls(folder, record, ids)
         store._mend_rows()
+
         return store
 
     # -- what is in it ---------------------------------------------------------------------------------------------
@@ -572,17 +648,21 @@ class RowStore:
         for number in map(int, np.unique(rows // self.record["chunk"])):
             if number in self._checked:
                 continue
+
             problem = self._chunks.problem(number, self._rows)
             if problem is not None:
                 chunk = self._chunks.rows(number)
                 what = f"rows {chunk.start} to {chunk.stop - 1} of {self.folder} (id '{self.ids[chunk.start]}' ...)"
                 if self._compute is None:
                     raise ModelError(f"{what} {problem}. Run the command that computes them again.")
+
                 warnings.warn(f"{what} {problem}; they are computed again.", PhospheneWarning, stacklevel=4)
                 self._chunks.unmark(number)
                 self.fill(self._compute)
+
                 if (problem := self._chunks.problem(number, self._rows)) is not None:
                     raise MachineError(f"{what} {problem}, just after they were written. Check the disk.")
+
             self._checked.add(number)
 
     def verify(self) -> list[range]:
@@ -590,7 +670,8 @@ class RowStore:
 
         Returns
         -------
-        the chunks that were damaged
+        list of range
+            the chunks that were damaged
         """
         bad = {}
         for number in self._chunks.done():
@@ -598,9 +679,11 @@ class RowStore:
             if problem is None:
                 self._checked.add(number)
                 continue
+
             bad[number] = problem
             self._checked.discard(number)
             self._chunks.unmark(number)
+
         damaged = [self._chunks.rows(number) for number in bad]
         if bad:
             warnings.warn(
@@ -609,12 +692,14 @@ class RowStore:
                 PhospheneWarning,
                 stacklevel=2,
             )
+
         return damaged
 
     def forget(self) -> None:
         """Count every row as missing again."""
         for number in self._chunks.done():
             self._chunks.unmark(number)
+
         self._checked.clear()
 
     # -- writing ---------------------------------------------------------------------------------------------------
@@ -624,8 +709,10 @@ class RowStore:
 
         Parameters
         ----------
-        rows : as :meth:`missing` gives them
-        array : (len(rows), *shape)
+        rows : range
+            as :meth:`missing` gives them
+        array : Any
+            (len(rows), *shape)
 
         Raises
         ------
@@ -646,10 +733,14 @@ class RowStore:
 
         Parameters
         ----------
-        compute : from (k,) ids to (k, *shape) rows; kept, so that damage found later is mended
-        batch : ids that `compute` gets at most at once; a whole chunk by default
-        progress : who to tell
-        patience_s : how long other workers may finish no chunk before this one gives up on them
+        compute : Compute
+            from (k,) ids to (k, *shape) rows; kept, so that damage found later is mended
+        batch : int, optional
+            ids that `compute` gets at most at once; a whole chunk by default
+        progress : Progress, optional
+            who to tell
+        patience_s : float, default 3600
+            how long other workers may finish no chunk before this one gives up on them
 
         Raises
         ------
@@ -658,7 +749,10 @@ class RowStore:
         """
         self._compute = compute
         progress = progress or Progress(quiet=True)
-        waiting_for, since, pause = -1, time.monotonic(), 0.05
+        waiting_for = -1
+        since = time.monotonic()
+        pause = 0.05
+
         while missing := self.missing():
             n_done = 0
             for rows in progress.each(missing, f"{self.record['unit'] or 'rows'} ({len(self.ids)} in all)"):
@@ -667,9 +761,12 @@ class RowStore:
                     if mine and not self._chunks.is_done(number):
                         self.write(rows, self._computed(rows, compute, batch))
                         n_done += 1
+
             left = len(self.missing())
             if n_done or left != waiting_for:
-                waiting_for, since, pause = left, time.monotonic(), 0.05
+                waiting_for = left
+                since = time.monotonic()
+                pause = 0.05
             elif time.monotonic() - since > patience_s:
                 other = holder(self._chunks.claim(self._chunks.number(missing[0])))
                 raise MachineError(
@@ -680,15 +777,18 @@ class RowStore:
             else:
                 time.sleep(pause)
                 pause = min(2 * pause, 5)
+
         return self
 
     def _computed(self, rows: range, compute: Compute, batch: int | None) -> np.ndarray:
         ids = self.ids[rows.start : rows.stop]
         step = batch or len(ids)
         parts = [np.asarray(compute(ids[i : i + step])) for i in range(0, len(ids), step)]
+
         for part, start in zip(parts, range(0, len(ids), step), strict=True):
             if len(part) != len(ids[start : start + step]):
                 raise DataError(f"{len(ids[start : start + step])} ids were given, but {len(part)} rows came back.")
+
         return np.concatenate(parts)
 
     # -- mending ---------------------------------------------------------------------------------------------------
@@ -700,10 +800,12 @@ class RowStore:
             rows = np.load(file, mmap_mode="r", allow_pickle=False)
             if rows.shape == self.shape and rows.dtype == self.dtype:
                 return
+
         with atomic.explained(file):
             (self.folder / CHUNKS).mkdir(exist_ok=True)
             (self.folder / CLAIMS).mkdir(exist_ok=True)
             blank_rows(file, self.shape, self.dtype)
+
         self.verify()
 
 
@@ -731,20 +833,40 @@ def cached(
 
     Parameters
     ----------
-    root : holds one store per key, named by the full SHA-256 of spec, ids, shape and dtype
-    compute : from (k,) ids to (k, *shape) rows
-    check : called with the opened store before anything is computed; raises to refuse it
-    spec, ids, shape, dtype, unit, chunk : see :meth:`RowStore.open_or_make`
-    batch, progress : see :meth:`RowStore.fill`
+    root : str or Path
+        holds one store per key, named by the full SHA-256 of spec, ids, shape and dtype
+    compute : Compute
+        from (k,) ids to (k, *shape) rows
+    check : callable, optional
+        called with the opened store before anything is computed; raises to refuse it
+    spec : mapping of {str: Any}
+        see :meth:`RowStore.open_or_make`
+    ids : iterable of str
+        see :meth:`RowStore.open_or_make`
+    shape : sequence of int
+        see :meth:`RowStore.open_or_make`
+    dtype : {"float16", "float32", "int16"}, default "float32"
+        see :meth:`RowStore.open_or_make`
+    unit : str, default ""
+        see :meth:`RowStore.open_or_make`
+    chunk : int, optional
+        see :meth:`RowStore.open_or_make`
+    batch : int, optional
+        see :meth:`RowStore.fill`
+    progress : Progress, optional
+        see :meth:`RowStore.fill`
 
     Returns
     -------
-    the complete store; chunks found damaged while reading are computed again
+    RowStore
+        the complete store; chunks found damaged while reading are computed again
     """
     ids = unique_ids(ids, "row")
     chunk = chunk or _default_chunk(shape, dtype, batch or 1)
     folder = atomic.checked_path(root) / key_of(plain(spec), ids, shape, dtype)
     store = RowStore.open_or_make(folder, spec, ids, shape, dtype, unit=unit, chunk=chunk)
+
     if check is not None:
         check(store)
+
     return store.fill(compute, batch=batch, progress=progress)

@@ -17,12 +17,15 @@ class BayesLinear:
 
     Attributes
     ----------
-    weights : (n_voxels, n_targets) float64
-    intercept : (n_targets,)
-    noise_power : (n_targets,) variance that the measurement noise adds to each prediction
-    fade : mean adaptation of the responses decoded
-    learned : expected correlation and explained variance over the stimuli it learned from, (n_targets,) each; at least those of
-        the best linear decoder there is
+    weights : ndarray of shape (n_voxels, n_targets), float64
+    intercept : ndarray of shape (n_targets,)
+    noise_power : ndarray of shape (n_targets,)
+        variance that the measurement noise adds to each prediction
+    fade : float
+        mean adaptation of the responses decoded
+    learned : Accuracy
+        expected correlation and explained variance over the stimuli it learned from, (n_targets,) each; at least those
+        of the best linear decoder there is
     """
 
     weights: np.ndarray
@@ -40,12 +43,15 @@ class BayesLinear:
 
         Parameters
         ----------
-        signal : (n, n_voxels) noiseless responses
-        targets : (n, n_targets) truth
+        signal : ndarray of shape (n, n_voxels)
+            noiseless responses
+        targets : ndarray of shape (n, n_targets)
+            truth
 
         Returns
         -------
-        :class:`Accuracy`, at most that of the best linear decoder there is (in expectation over stimuli)
+        Accuracy
+            at most that of the best linear decoder there is (in expectation over stimuli)
         """
         return _accuracy(self.predict(self.fade * np.asarray(signal, dtype=np.float64)), targets, self.noise_power)
 
@@ -56,8 +62,10 @@ class Accuracy:
 
     Attributes
     ----------
-    correlation : (n_targets,) of prediction and truth over stimuli, at the expected variances
-    explained : (n_targets,) 1 - expected squared error / variance of the target; may be negative
+    correlation : ndarray of shape (n_targets,)
+        of prediction and truth over stimuli, at the expected variances
+    explained : ndarray of shape (n_targets,)
+        1 - expected squared error / variance of the target; may be negative
     """
 
     correlation: np.ndarray
@@ -72,6 +80,7 @@ def _accuracy(clean: np.ndarray, targets: np.ndarray, noise_power: np.ndarray) -
     error = ((clean - targets) ** 2).mean(axis=0) + noise_power
     floor = 1e-12 * max(float(spread.max(initial=0.0)), 1e-300)  # a target that never varies cannot be decoded
     varies = spread > floor
+
     return Accuracy(
         np.where(varies, shared / np.maximum(size, 1e-300), 0.0),
         np.where(varies, 1.0 - error / np.maximum(spread, 1e-300), 0.0),
@@ -85,19 +94,24 @@ def fit_bayes_linear(
 
     Parameters
     ----------
-    signal : (n, n_voxels) noiseless responses
-    targets : (n, n_targets)
-    noise : of one trial
-    fade : mean adaptation of the responses to be decoded
-    repeats : how many trials they average, in different runs
+    signal : ndarray of shape (n, n_voxels)
+        noiseless responses
+    targets : ndarray of shape (n, n_targets)
+    noise : NoiseModel
+        of one trial
+    fade : float
+        mean adaptation of the responses to be decoded
+    repeats : int
+        how many trials they average, in different runs
 
     Returns
     -------
-    :class:`BayesLinear`
+    BayesLinear
 
     Raises
     ------
-    DataError : with fewer than two stimuli or another number of targets than signals
+    DataError
+        with fewer than two stimuli or another number of targets than signals
     """
     signal = np.asarray(signal, dtype=np.float64) * fade
     targets = np.asarray(targets, dtype=np.float64).reshape(len(targets), -1)
@@ -105,9 +119,12 @@ def fit_bayes_linear(
         raise DataError(
             f"signal and targets need the same stimuli, at least two; got {len(signal)} and {len(targets)}."
         )
+
     n = len(signal)
-    middle, aim = signal.mean(axis=0), targets.mean(axis=0)
+    middle = signal.mean(axis=0)
+    aim = targets.mean(axis=0)
     centred = signal - middle
+
     # W = (S'S/n + N)^-1 S'T/n = N^-1 S' (S N^-1 S' + n I)^-1 T, with N the noise covariance of the mean of `repeats` trials.
     white = repeats * noise.whiten(centred)
     gram = centred @ white.T
@@ -116,4 +133,5 @@ def fit_bayes_linear(
     shared = noise.factors.T @ weights
     power = ((shared**2).sum(axis=0) + (noise.own_variance[:, None] * weights**2).sum(axis=0)) / repeats
     intercept = aim - middle @ weights
+
     return BayesLinear(weights, intercept, power, fade, _accuracy(signal @ weights + intercept, targets, power))

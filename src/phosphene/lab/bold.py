@@ -59,20 +59,33 @@ class Scanner:
 
     Attributes
     ----------
-    tr_s : seconds between volumes; None for what the study imitated had, 4/3 (``nsd``) or 2 (``3t``)
-    stimulus_s, gap_s : how long a picture is shown, and the pause that follows; together a slot
-    lead_slots, tail_slots : slots without a picture before and after a run's pictures
-    blank_share : slots without a picture among a run's pictures, as a share of these; no two in a row
-    extra_volumes : each run is longer by 0 to so many volumes, so that runs differ in length
-    trial_noise : 0-1, share of the deviations from the mean response that is in the brain: 1 takes ``simulation.betas`` as
-        they are, 0 lets every showing evoke the same but for adaptation
-    noise_sd : noise of its own in a voxel of typical noise; others as their betas'
-    ar1 : correlation of that noise from one volume to the next, 0 or more, less than 1
-    drift_sd : every voxel's drift in every run, exactly
-    drift_period_s : drift is slower than this, 128 s as most high-pass filters assume
-    physiology_sd, motion_sd : root mean square over voxels and volumes of every run, exactly
-    shift_sd : of the baseline between runs
-    baseline : median signal, arbitrary units
+    tr_s : float or None
+        seconds between volumes; None for what the study imitated had, 4/3 (``nsd``) or 2 (``3t``)
+    stimulus_s, gap_s : float
+        how long a picture is shown, and the pause that follows; together a slot
+    lead_slots, tail_slots : int
+        slots without a picture before and after a run's pictures
+    blank_share : float
+        slots without a picture among a run's pictures, as a share of these; no two in a row
+    extra_volumes : int
+        each run is longer by 0 to so many volumes, so that runs differ in length
+    trial_noise : float
+        0-1, share of the deviations from the mean response that is in the brain: 1 takes ``simulation.betas`` as they
+        are, 0 lets every showing evoke the same but for adaptation
+    noise_sd : float
+        noise of its own in a voxel of typical noise; others as their betas'
+    ar1 : float
+        correlation of that noise from one volume to the next, 0 or more, less than 1
+    drift_sd : float
+        every voxel's drift in every run, exactly
+    drift_period_s : float
+        drift is slower than this, 128 s as most high-pass filters assume
+    physiology_sd, motion_sd : float
+        root mean square over voxels and volumes of every run, exactly
+    shift_sd : float
+        of the baseline between runs
+    baseline : float
+        median signal, arbitrary units
     """
 
     tr_s: float | None = None
@@ -96,15 +109,19 @@ class Scanner:
         above = {"stimulus_s": self.stimulus_s, "drift_period_s": self.drift_period_s, "baseline": self.baseline}
         if self.tr_s is not None:
             above["tr_s"] = self.tr_s
+
         for name, value in above.items():
             if not value > 0:
                 raise ConfigError(f"{name} of a scanner must be more than 0; got {value}.")
+
         for name, value in asdict(self).items():
             if value is not None and not 0 <= value < np.inf:
                 raise ConfigError(f"{name} of a scanner cannot be negative or infinite; got {value}.")
+
         for name in ("trial_noise", "blank_share"):
             if getattr(self, name) > 1:
                 raise ConfigError(f"{name} is a share between 0 and 1; got {getattr(self, name)}.")
+
         if self.ar1 >= 1:
             raise ConfigError(f"ar1 must be less than 1, or the noise grows without bound; got {self.ar1}.")
 
@@ -126,15 +143,24 @@ class ScannerRun:
 
     Attributes
     ----------
-    number : of the run in the whole study, from 1; session, run : as in the trial table
-    tr_s : seconds between volumes, the first of which is taken at time 0
-    trials : table of this run's trials; ``onset_s`` is when the picture truly came on
-    volumes : (n_volumes, n_voxels) float32, arbitrary units
-    evoked, noise : (n_volumes, n_voxels) float32, percent
-    drift, physiology, motion : pairs of time courses (n_volumes, k) and maps (k, n_voxels), float32; their product is percent
-    shift : (n_voxels,) float32, percent
-    motion_parameters : (n_volumes, 6) float64, :data:`MOTION`, millimetres and radians since the first volume
-    rates_hz : mean rate of heart and breath
+    number : int
+        of the run in the whole study, from 1; session, run : as in the trial table
+    tr_s : float
+        seconds between volumes, the first of which is taken at time 0
+    trials : DataFrame
+        table of this run's trials; ``onset_s`` is when the picture truly came on
+    volumes : ndarray of shape (n_volumes, n_voxels), float32
+        arbitrary units
+    evoked, noise : ndarray of shape (n_volumes, n_voxels), float32
+        percent
+    drift, physiology, motion : tuple of (ndarray, ndarray)
+        pairs of time courses (n_volumes, k) and maps (k, n_voxels), float32; their product is percent
+    shift : ndarray of shape (n_voxels,), float32
+        percent
+    motion_parameters : ndarray of shape (n_volumes, 6), float64
+        :data:`MOTION`, millimetres and radians since the first volume
+    rates_hz : tuple of (float, float)
+        mean rate of heart and breath
     """
 
     number: int
@@ -166,18 +192,26 @@ class Bold:
 
     Parameters
     ----------
-    simulation : the study
-    scanner : how it is scanned
-    seed : of the responses' shapes, the timing and the scanner's noise
+    simulation : Simulation
+        the study
+    scanner : Scanner, optional
+        how it is scanned
+    seed : int, default 0
+        of the responses' shapes, the timing and the scanner's noise
 
     Attributes
     ----------
-    tr_s : seconds between volumes
+    tr_s : float
+        seconds between volumes
     trials : the study's trial table with ``category``, ``number`` (of the run in the study, from 1) and ``onset_s``
-    n_volumes : (n_runs,) volumes of each run
-    betas : (n_trials, n_voxels) float32, percent signal change at the peak of the response: what is to be recovered
-    hrf : (n_voxels,) int, 0-19, which shape each voxel's response has (:mod:`hrf_shapes`)
-    baseline : (n_voxels,) float32, arbitrary units
+    n_volumes : ndarray of shape (n_runs,)
+        volumes of each run
+    betas : ndarray of shape (n_trials, n_voxels), float32
+        percent signal change at the peak of the response: what is to be recovered
+    hrf : array of shape (n_voxels,), int
+        0-19, which shape each voxel's response has (:mod:`hrf_shapes`)
+    baseline : array of shape (n_voxels,), float32
+        arbitrary units
 
     Examples
     --------
@@ -188,7 +222,9 @@ class Bold:
     """
 
     def __init__(self, simulation: Simulation, scanner: Scanner | None = None, seed: int = 0):
-        self.simulation, self.scanner, self.seed = simulation, scanner or Scanner(), whole("seed", seed, 0)
+        self.simulation = simulation
+        self.scanner = scanner or Scanner()
+        self.seed = whole("seed", seed, 0)
         self.tr_s = float(self.scanner.tr_s or simulation.subject.tr_s)
         self._xyz = simulation.voxels[["x", "y", "z"]].to_numpy(dtype=np.float64)
         study, timing = self._generator(0).spawn(2)
@@ -218,6 +254,7 @@ class Bold:
         self.baseline = (self.scanner.baseline * np.exp(spread)).astype(np.float32)
         noise_sd = self.simulation.voxels["noise_sd"].to_numpy(dtype=np.float64)
         self._noise_sd = self.scanner.noise_sd * noise_sd / np.median(noise_sd)
+
         # Vessels pulsate, so few voxels hold most of it; edges of the brain move, so neighbours may change in opposite ways.
         vessels = [np.exp(0.7 * rng.normal(size=n)) * smooth_map(self._xyz, rng) for _ in range(4)]
         self._physiology_maps = np.array(vessels, dtype=np.float32)
@@ -228,26 +265,38 @@ class Bold:
     @cached_property
     def betas(self) -> np.ndarray:
         """(n_trials, n_voxels) float32, percent signal change."""
-        s, table = self.simulation, self.simulation.trials
+        s = self.simulation
+        table = self.simulation.trials
         rows = positions(s.ids, table["stimulus"], "stimulus")
         mean = s.signal[rows] * fade(table["repeat"].to_numpy())[:, None]
+
         return (mean + np.float32(self.scanner.trial_noise) * (s.betas - mean)).astype(np.float32)
 
     def _draw_timing(self, rng: np.random.Generator) -> None:
         """When each picture comes on, and how long each run is."""
-        scanner, table = self.scanner, self.simulation.trials.reset_index(drop=True)
+        scanner = self.scanner
+        table = self.simulation.trials.reset_index(drop=True)
         keys = list(zip(table["session"].tolist(), table["run"].tolist(), strict=True))
         turns = [0] + [i for i in range(1, len(keys)) if keys[i] != keys[i - 1]] + [len(keys)]
-        onsets, numbers, n_volumes = [], [], []
+        onsets = []
+        numbers = []
+        n_volumes = []
+
         for number, (start, end) in enumerate(pairwise(turns), 1):
             n = end - start
             blanks = min(round(scanner.blank_share * n), n - 1)
-            after = np.sort(rng.choice(n - 1, blanks, replace=False)) if blanks else np.zeros(0, dtype=int)
+
+            if blanks:
+                after = np.sort(rng.choice(n - 1, blanks, replace=False))
+            else:
+                after = np.zeros(0, dtype=int)
+
             slots = scanner.lead_slots + np.arange(n) + np.searchsorted(after, np.arange(n))
             length = (slots[-1] + 1 + scanner.tail_slots) * scanner.slot_s
             n_volumes.append(int(np.ceil(length / self.tr_s - 1e-6)) + int(rng.integers(0, scanner.extra_volumes + 1)))
             onsets.append(slots * scanner.slot_s)
             numbers.append(np.full(n, number))
+
         category = self.simulation.category[positions(self.simulation.ids, table["stimulus"], "stimulus")]
         self.trials = table.assign(category=category, number=np.concatenate(numbers), onset_s=np.concatenate(onsets))
         self.n_volumes = np.array(n_volumes)
@@ -259,18 +308,23 @@ class Bold:
     def __getitem__(self, index: int) -> ScannerRun:
         if not -len(self) <= index < len(self):
             raise IndexError(f"There are {len(self)} runs; got index {index}.")
+
         number = index % len(self) + 1
-        scanner, n = self.scanner, int(self.n_volumes[number - 1])
+        scanner = self.scanner
+        n = int(self.n_volumes[number - 1])
         rows = np.flatnonzero(self.trials["number"].to_numpy() == number)
         table = self.trials.iloc[rows].reset_index(drop=True)
         drifting, beating, moving, noisy, shifting = self._generator(number).spawn(5)
         evoked = np.empty((n, len(self.hrf)), dtype=np.float32)
+
         for shape, design in enumerate(designs(table["onset_s"].to_numpy(), n, self.tr_s, scanner.stimulus_s)):
             voxels = np.flatnonzero(self.hrf == shape)
             evoked[:, voxels] = exact_product(design, self.betas[np.ix_(rows, voxels)])  # (n_volumes, voxels)
+
         rates, waves = pulse(n, self.tr_s, beating)
         parameters = random_walk(n, moving)
         physiology = sized(waves, self._physiology_maps, scanner.physiology_sd)
+
         # In steps of the walk, so that a millimetre and a radian weigh alike.
         motion = sized(parameters / MOTION_STEP, self._motion_maps, scanner.motion_sd)
         basis = slow_basis(n, self.tr_s, scanner.drift_period_s)
@@ -280,10 +334,13 @@ class Bold:
         noise = autoregressive(n, scanner.ar1, self._noise_sd, noisy)
         shift = scanner.shift_sd * (smooth_map(self._xyz, shifting) + shifting.normal()) / np.sqrt(2)
         total = evoked + noise
+
         for time, space in (slow, physiology, motion):
             total += exact_product(time, space)  # (n_volumes, n_voxels)
+
         total += shift.astype(np.float32)
         volumes = self.baseline * (1 + total / 100)
+
         return ScannerRun(
             number=number,
             session=int(table["session"][0]),
@@ -307,18 +364,24 @@ def scan(simulation: Simulation, scanner: Scanner | None = None, *, seed: int = 
 
     Parameters
     ----------
-    simulation : the study
-    scanner : how it is scanned; by default :class:`Scanner`
-    seed : of the responses' shapes, the timing and the scanner's noise
-    **changes : fields of the scanner to change
+    simulation : Simulation
+        the study
+    scanner : Scanner, optional
+        how it is scanned; by default :class:`Scanner`
+    seed : int, default 0
+        of the responses' shapes, the timing and the scanner's noise
+    **changes : float
+        fields of the scanner to change
 
     Returns
     -------
-    :class:`Bold`; its runs are made when asked for. The same arguments give the same runs
+    Bold
+        its runs are made when asked for. The same arguments give the same runs
 
     Raises
     ------
-    ConfigError : for a field that does not exist or is out of range
+    ConfigError
+        for a field that does not exist or is out of range
 
     Examples
     --------
@@ -331,4 +394,5 @@ def scan(simulation: Simulation, scanner: Scanner | None = None, *, seed: int = 
     unknown = [name for name in changes if name not in asdict(scanner)]
     if unknown:
         raise ConfigError(f"A scanner has no field '{unknown[0]}'. {did_you_mean(unknown[0], asdict(scanner))}")
+
     return Bold(simulation, replace(scanner, **changes), seed)

@@ -58,9 +58,12 @@ class VoxelGrid:
 
     Attributes
     ----------
-    cells : (n_voxels, 3) int, i, j, k; no two alike
-    shape : of the volume
-    affine : (4, 4) float64, from cells to millimetres
+    cells : ndarray of shape (n_voxels, 3), int
+        i, j, k; no two alike
+    shape : tuple of (int, int, int)
+        of the volume
+    affine : ndarray of shape (4, 4), float64
+        from cells to millimetres
     """
 
     cells: np.ndarray
@@ -77,14 +80,18 @@ class VoxelGrid:
         exact = (xyz - origin) / side
         cells = np.rint(exact).astype(np.int64)
         taken: set[tuple[int, ...]] = set()
+
         for row, cell in enumerate(cells):
             if tuple(cell) in taken:
                 cells[row] = cell = _nearest_free(exact[row], taken)
+
             taken.add(tuple(cell))
+
         low = cells.min(axis=0) - _MARGIN
         affine = np.diag([side, side, side, 1.0])
         affine[:3, 3] = origin + low * side
         shape = cells.max(axis=0) - low + 1 + _MARGIN
+
         return cls(cells - low, tuple(int(n) for n in shape), affine)
 
     def volume(self, values: np.ndarray) -> np.ndarray:
@@ -100,9 +107,11 @@ def _nearest_free(exact: np.ndarray, taken: set[tuple[int, ...]]) -> np.ndarray:
         steps = np.arange(-reach, reach + 1)
         near = np.rint(exact) + np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
         near = near[np.argsort(((near - exact) ** 2).sum(axis=1), kind="stable")].astype(np.int64)
+
         for cell in near:
             if tuple(cell) not in taken:
                 return cell
+
     raise ConfigError("The voxels lie too densely to be placed into a volume; simulate fewer.")
 
 
@@ -122,38 +131,56 @@ def write_bids(
 
     Parameters
     ----------
-    simulation : the study
-    folder : where; it appears whole or not at all
-    truth : where the truth goes; by default beside it, with ``-truth`` after the name
-    scanner, seed : as for :func:`~phosphene.lab.bold.scan`
-    onset_shift_s : the events files say so much later than the pictures came on: a fault that a design check must find
-    dtype : of the BOLD images. int16 rounds to 1/1000 of a typical voxel's baseline
-    subject : label after ``sub-``; by default the person's number
-    overwrite : replace folders that exist
+    simulation : Simulation
+        the study
+    folder : str or Path
+        where; it appears whole or not at all
+    truth : str or Path, optional
+        where the truth goes; by default beside it, with ``-truth`` after the name
+    scanner : Scanner, optional
+        as for :func:`~phosphene.lab.bold.scan`
+    seed : int, default 0
+        as for :func:`~phosphene.lab.bold.scan`
+    onset_shift_s : float, default 0.0
+        the events files say so much later than the pictures came on: a fault that a design check must find
+    dtype : {"int16", "float32"}, default "int16"
+        of the BOLD images. int16 rounds to 1/1000 of a typical voxel's baseline
+    subject : str, optional
+        label after ``sub-``; by default the person's number
+    overwrite : bool, default False
+        replace folders that exist
 
     Returns
     -------
-    :class:`~phosphene.lab.bold.Bold`, whose runs were written
+    Bold
+        whose runs were written
 
     Raises
     ------
-    ConfigError : when a folder exists and holds something, or a shifted event falls outside its run
-    MachineError : when the disk is full or cannot be written
+    ConfigError
+        when a folder exists and holds something, or a shifted event falls outside its run
+    MachineError
+        when the disk is full or cannot be written
     """
     bold = scan(simulation, scanner, seed=seed)
-    grid, label = VoxelGrid.place(_xyz(simulation)), subject or f"{_person(simulation):02d}"
+    grid = VoxelGrid.place(_xyz(simulation))
+    label = subject or f"{_person(simulation):02d}"
+
     with _folders(folder, truth, overwrite) as (root, known):
         write_truth(bold, grid, known, onset_shift_s=onset_shift_s, dtype=dtype)
         _write_bids_head(simulation, bold, root, label)
         _save_pictures(simulation, root / "stimuli")
         derived = root / "derivatives" / "phosphene" / f"sub-{label}"
+
         for name, values in _maps(simulation).items():
             kind = {"brain": "desc-brain_mask", "voxels": "desc-voxels_dseg", "ceiling": "stat-noiseceiling_statmap"}
             _save_map(grid, values, derived / "anat" / f"sub-{label}_{kind.get(name, f'label-{name}_mask')}.nii.gz")
+
         for run in bold:
             place = f"sub-{label}", f"ses-{run.session:02d}", "func"
             stem = f"sub-{label}_ses-{run.session:02d}_task-{TASK}_run-{run.run:02d}"
-            func, confounds = root.joinpath(*place), derived.joinpath(*place[1:])
+            func = root.joinpath(*place)
+            confounds = derived.joinpath(*place[1:])
             _save_bold(grid, run, func / f"{stem}_bold.nii.gz", dtype)
             _json(func / f"{stem}_bold.json", {"TaskName": TASK, "RepetitionTime": run.tr_s,
                                                "SliceTiming": [0.0] * grid.shape[2]})  # fmt: skip
@@ -161,6 +188,7 @@ def write_bids(
             moved = pd.DataFrame(run.motion_parameters, columns=list(MOTION))
             _table(confounds / f"{stem}_desc-confounds_timeseries.tsv", moved)
             _save_truth(run, known)
+
     return bold
 
 
@@ -185,8 +213,10 @@ def write_openfmri(
     Parameters, returns and errors are those of :func:`write_bids`.
     """
     bold = scan(simulation, scanner, seed=seed)
-    grid, person = VoxelGrid.place(_xyz(simulation)), f"sub{_person(simulation):03d}"
+    grid = VoxelGrid.place(_xyz(simulation))
+    person = f"sub{_person(simulation):03d}"
     conditions = sorted(set(bold.trials["category"]))
+
     with _folders(folder, truth, overwrite) as (root, known):
         write_truth(bold, grid, known, onset_shift_s=onset_shift_s, dtype=dtype)
         model = root / "models" / "model001"
@@ -197,11 +227,14 @@ def write_openfmri(
             root / "model_key.txt": ["model001 main categories of the scenes"],
             model / "condition_key.txt": [f"task001 cond{n:03d} {name}" for n, name in enumerate(conditions, 1)],
         }
+
         for path, text in lines.items():
             _text(path, "".join(f"{line}\n" for line in text))
+
         _save_pictures(simulation, root / "stimuli")
         for name, values in _maps(simulation).items():
             _save_map(grid, values, root / person / "masks" / f"{name}.nii.gz")
+
         for run in bold:
             name = f"task001_run{run.number:03d}"
             place = root / person / "BOLD" / name
@@ -210,13 +243,16 @@ def write_openfmri(
             _table(place / "bold_events.tsv", events)
             rows = ("  ".join(f"{x:.6g}" for x in row) for row in np.roll(run.motion_parameters, 3, axis=1))
             _text(place / "bold_moest.txt", "".join(f"{row}\n" for row in rows))
+
             for number, condition in enumerate(conditions, 1):
                 mine = events[events["trial_type"] == condition]
                 if len(mine):
                     rows = (f"{on:.6g}\t{d:.6g}\t1\n" for on, d in zip(mine["onset"], mine["duration"], strict=True))
                     onsets = root / person / "model" / "model001" / "onsets" / name
                     _text(onsets / f"cond{number:03d}.txt", "".join(rows))
+
             _save_truth(run, known)
+
     return bold
 
 
@@ -225,9 +261,14 @@ def write_truth(bold: Bold, grid: VoxelGrid, folder: Path, **note: Any) -> None:
 
     Parameters
     ----------
-    bold, grid : the study and where its voxels lie
-    folder : to write into
-    **note : for ``truth.json``
+    bold : Bold
+        the study and where its voxels lie
+    grid : VoxelGrid
+        see `bold`
+    folder : Path
+        to write into
+    **note : Any
+        for ``truth.json``
     """
     s = bold.simulation
     about = {
@@ -241,6 +282,7 @@ def write_truth(bold: Bold, grid: VoxelGrid, folder: Path, **note: Any) -> None:
         "unit": "percent signal change",
         **note,
     }
+
     _json(folder / "truth.json", about)
     _table(folder / "trials.tsv", bold.trials)
     where = pd.DataFrame(grid.cells, columns=["i", "j", "k"]).assign(hrf=bold.hrf, baseline=bold.baseline)
@@ -254,6 +296,7 @@ def _save_truth(run: ScannerRun, folder: Path) -> None:
     parts = {"noise": run.noise, "shift": run.shift}
     for name in ("drift", "physiology", "motion"):
         parts[f"{name}_time"], parts[f"{name}_space"] = getattr(run, name)
+
     np.savez(folder / f"run-{run.number:03d}.npz", **parts)
 
 
@@ -264,12 +307,18 @@ def _save_truth(run: ScannerRun, folder: Path) -> None:
 def _folders(folder: str | Path, truth: str | Path | None, overwrite: bool) -> Iterator[tuple[Path, Path]]:
     """Two folders to fill, which appear under their names when both are full."""
     folder = atomic.checked_path(folder)
-    truth = folder.with_name(f"{folder.name}-truth") if truth is None else atomic.checked_path(truth)
+    if truth is None:
+        truth = folder.with_name(f"{folder.name}-truth")
+    else:
+        truth = atomic.checked_path(truth)
+
     if folder.resolve() in (truth.resolve(), *truth.resolve().parents):
         raise ConfigError(f"the truth must lie outside {folder}, where a reader could see it; got {truth}.")
+
     for path in (folder, truth):
         if not overwrite and path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise ConfigError(f"{path} exists and is not empty. Choose another folder, or say overwrite=True.")
+
     with atomic.folder(folder) as root, atomic.folder(truth) as known:
         yield root, known
 
@@ -303,21 +352,25 @@ def _maps(simulation: Simulation) -> dict[str, np.ndarray]:
         "voxels": np.arange(1, n + 1, dtype=np.int32),
         "ceiling": voxels["noise_ceiling"].to_numpy(dtype=np.float32),
     }
+
     rois = {name[len(ROI) :]: voxels[name].to_numpy(dtype=np.uint8) for name in voxels if name.startswith(ROI)}
     return {**maps, **rois}
 
 
 def _events(bold: Bold, run: ScannerRun, shift_s: float) -> pd.DataFrame:
-    onset, duration = run.trials["onset_s"] + shift_s, bold.scanner.stimulus_s
+    onset = run.trials["onset_s"] + shift_s
+    duration = bold.scanner.stimulus_s
     if onset.min() < 0 or onset.max() + duration > run.duration_s:
         raise ConfigError(
             f"with onset_shift_s={shift_s} the events of run {run.number} reach from {onset.min():g} to "
             f"{onset.max() + duration:g} s, but the run from 0 to {run.duration_s:g} s. Shift by less, or give the scanner more "
             "lead_slots or tail_slots."
         )
+
     table = pd.DataFrame({"onset": onset, "duration": duration, "trial_type": run.trials["category"]})
     table["stimulus"] = run.trials["stimulus"]
     table["stim_file"] = [_picture_file(name) for name in table["stimulus"]]
+
     return table.assign(**{name: run.trials[name] for name in ("trial", "repeat")})
 
 
@@ -340,6 +393,7 @@ def _save_map(grid: VoxelGrid, values: np.ndarray, path: Path) -> None:
 def _save_bold(grid: VoxelGrid, run: ScannerRun, path: Path, dtype: str) -> None:
     if dtype not in ("int16", "float32"):
         raise ConfigError(f"dtype of the images is int16 or float32; got {dtype!r}.")
+
     values = run.volumes
     if dtype == "int16":
         limits = np.iinfo(np.int16)
@@ -348,7 +402,9 @@ def _save_bold(grid: VoxelGrid, run: ScannerRun, path: Path, dtype: str) -> None
                 f"the signal of run {run.number} reaches {abs(values).max():.0f}, but int16 holds {limits.max}. Lower the "
                 "scanner's baseline, or say dtype='float32'."
             )
+
         values = np.rint(values).astype(np.int16)
+
     _save_image(grid, grid.volume(values), path, run.tr_s)
 
 
@@ -360,8 +416,10 @@ def _save_image(grid: VoxelGrid, data: np.ndarray, path: Path, tr_s: float | Non
     image.set_qform(grid.affine, code="scanner")
     image.set_sform(grid.affine, code="scanner")
     image.header.set_xyzt_units("mm", "sec")
+
     if tr_s is not None:
         image.header.set_zooms((*image.header.get_zooms()[:3], tr_s))
+
     nib.save(image, path)
 
 

@@ -83,10 +83,14 @@ class Subject:
 
     Parameters
     ----------
-    seed : who, at least 0; anatomy, tuning and noise follow from it
-    n_voxels : voxels of visual cortex, 50 to 50,000; by default about 4,000, differing by subject. With fewer than 200 the
+    seed : int
+        who, at least 0; anatomy, tuning and noise follow from it
+    n_voxels : int, optional
+        voxels of visual cortex, 50 to 50,000; by default about 4,000, differing by subject. With fewer than 200 the
         smallest areas may have none
-    snr : ``nsd`` (7 T, many sessions: median single-trial ncsnr of the responsive voxels near 0.4) or ``3t`` (half of that)
+    snr : str, default "nsd"
+        ``nsd`` (7 T, many sessions: median single-trial ncsnr of the responsive voxels near 0.4) or ``3t`` (half of
+        that)
 
     Attributes
     ----------
@@ -94,7 +98,8 @@ class Subject:
         one boolean column ``roi.NAME`` per area; ``prf_x``, ``prf_y``, ``prf_size`` (degrees); ``preferred`` (kind of
         thing, or empty); ``signal_sd``, ``noise_sd`` (percent signal change); ``ncsnr``, ``noise_ceiling`` (0-1, one
         trial) and ``noise_ceiling_3`` (mean of three)
-    noise : the :class:`NoiseModel` of one trial
+    noise : NoiseModel
+        of one trial
     tr_s : seconds between volumes of the study imitated
 
     Examples
@@ -108,20 +113,27 @@ class Subject:
     def __init__(self, seed: int, n_voxels: int | None = None, snr: str = "nsd"):
         if snr not in _SNR:
             raise ConfigError(f"snr is one of {', '.join(_SNR)}; got {snr!r}.")
+
         if n_voxels is not None:
             n_voxels = whole(
                 "n_voxels", n_voxels, 50, MOST_VOXELS, "With 200 every area has some; None is about 4,000."
             )
+
         seed = whole("seed", seed, 0)
         rng = np.random.default_rng([seed, 0x50484F53])
         if n_voxels is None:
             n_voxels = int(TYPICAL_VOXELS * rng.uniform(0.85, 1.15))
-        self.seed, self.snr, self.tr_s = seed, snr, _TR_S[snr]
+
+        self.seed = seed
+        self.snr = snr
+        self.tr_s = _TR_S[snr]
         anatomy, tuning, quality = rng.spawn(3)
         table = grow(anatomy, n_voxels)
         self._area = table.pop("area").to_numpy(dtype=str)
+
         for name in AREAS:
             table[f"roi.{name}"] = self._area == name
+
         self._build_tuning(table, tuning)
         self._scale(table, quality)
         self.voxels = table
@@ -145,6 +157,7 @@ class Subject:
         self._early = np.flatnonzero(np.isin(self._area, EARLY))
         self._v4 = np.flatnonzero(self._area == "hV4")
         self._high = np.flatnonzero(~np.isin(self._area, [*EARLY, "hV4", "none"]))
+
         # Orientation and frequency: preferred ones, and some response to all others.
         turn = np.pi * np.arange(pathway.ORIENTATIONS) / pathway.ORIENTATIONS
         likes = rng.uniform(0.0, np.pi, (n, 1))
@@ -154,10 +167,12 @@ class Subject:
         tuned = np.exp(-0.5 * ((octave - coarse) / 0.8) ** 2)
         energy = (tuned[:, :, None] * oriented[:, None, :]).reshape(n, -1)
         self._energy = (energy / energy.sum(axis=1, keepdims=True)).astype(np.float32)
+
         # Surface brightness and colour beside contrast energy, in early areas.
         surface = rng.normal(0.0, 1.0, (n, pathway.N_SURFACE)) * np.array([0.9, 0.9, 0.5, 0.5])
         surface[:, :2] += np.where(rng.uniform(size=(n, 1)) < 0.5, [0.7, -0.4], [-0.4, 0.7])
         self._surface = (0.15 * surface).astype(np.float32)
+
         # hV4: a preferred hue, brightness, and convex or concave contours.
         turns = 2 * np.pi * np.arange(pathway.HUES) / pathway.HUES
         hue = np.exp(2.0 * (np.cos(turns - rng.uniform(0.0, 2 * np.pi, (n, 1))) - 1.0))
@@ -177,6 +192,7 @@ class Subject:
         rough = exact_product(coarse, self._field[self._high].T).astype(np.float32)  # (n, high-level voxels)
         place = self._field_at
         raw[:, self._high] = 0.15 * rough + object_drive(self._objects, self._high, described, n, place)
+
         return raw
 
     def _weighted(self, part: np.ndarray, kind: str) -> np.ndarray:
@@ -188,6 +204,7 @@ class Subject:
         for rows, columns, voxels, weights in tiles:
             tile = maps[:, :, rows, columns].reshape(len(part), weights.shape[1])
             total[voxels] += weights @ tile.T  # (voxels of the tile, n)
+
         return total.T.astype(np.float32)
 
     def _weights(self, kind: str) -> _Tiles:
@@ -197,7 +214,11 @@ class Subject:
         leaving out zeros or adding tile by tile changes no bit.
         """
         if kind not in self._weight_cache:
-            voxels = self._v4 if kind == "shape" else self._early
+            if kind == "shape":
+                voxels = self._v4
+            else:
+                voxels = self._early
+
             tuning = {"energy": self._energy, "surface": self._surface, "shape": self._shape}[kind][voxels]
             field = self._field[voxels]
             both = tuning[:, :, None] * field[:, None, :]
@@ -210,6 +231,7 @@ class Subject:
 
             on_grid = flat.reshape(*tuning.shape, pathway.GRID, pathway.GRID)
             self._weight_cache[kind] = len(voxels), _tiles(on_grid)
+
         return self._weight_cache[kind]
 
     @cached_property
@@ -229,7 +251,8 @@ class Subject:
         self._prf = table[["prf_x", "prf_y", "prf_size"]].to_numpy(dtype=np.float32)
         blocks = [slice(start, start + _BLOCK) for start in range(0, _POPULATION, _BLOCK)]
         raw = np.concatenate([self._pool([part[b] for part in _population_maps()], population()[1][b]) for b in blocks])
-        mean, sd = raw.mean(axis=0, dtype=np.float64), raw.std(axis=0, dtype=np.float64)
+        mean = raw.mean(axis=0, dtype=np.float64)
+        sd = raw.std(axis=0, dtype=np.float64)
         median = np.array([AREAS[name].ncsnr if name in AREAS else 0.0 for name in self._area])
         silent = (median == 0) | (self._coverage < _UNSEEN) | (sd < 1e-6)
         xyz = table[["x", "y", "z"]].to_numpy()
@@ -242,7 +265,9 @@ class Subject:
         self.noise = NoiseModel.draw(xyz, noise_sd, raw[:400] * ~silent, (ECHO * ncsnr) ** 2, rng)
         self._gain = np.where(silent, 0.0, signal_sd / np.maximum(sd, 1e-12)).astype(np.float32)
         self._base = np.where(silent, 0.0, signal_sd * rng.normal(1.2, 0.4, n) - self._gain * mean).astype(np.float32)
-        table["signal_sd"], table["noise_sd"], table["ncsnr"] = signal_sd, noise_sd, ncsnr
+        table["signal_sd"] = signal_sd
+        table["noise_sd"] = noise_sd
+        table["ncsnr"] = ncsnr
         table.loc[silent, "preferred"] = ""
         self._mean = np.where(silent, 0.0, self._base + self._gain * mean)
         table["noise_ceiling"] = _ceiling(ncsnr**2, 1)
@@ -253,33 +278,40 @@ class Subject:
 
         Parameters
         ----------
-        images : (n, size, size, 3) uint8, RGB
-        described : what the pictures show, n scenes; None for textures, bars and the like, in which nothing is recognised.
-            The high-level areas answer to what is described, the early ones and hV4 to the pixels
+        images : ndarray of shape (n, size, size, 3), uint8
+            RGB
+        described : sequence of Scene, optional
+            what the pictures show, n scenes; None for textures, bars and the like, in which nothing is recognised. The
+            high-level areas answer to what is described, the early ones and hV4 to the pixels
 
         Returns
         -------
-        (n, n_voxels) float32, percent signal change
+        ndarray of shape (n, n_voxels), float32
+            percent signal change
 
         Raises
         ------
-        DataError : with pictures that are not uint8 RGB squares, or another number of descriptions than pictures
+        DataError
+            with pictures that are not uint8 RGB squares, or another number of descriptions than pictures
         """
         images = np.asarray(images)
         if images.ndim != 4 or images.dtype != np.uint8 or images.shape[3] != 3 or images.shape[1] != images.shape[2]:
             raise DataError(
                 f"images are (n, size, size, 3) uint8, RGB 0-255; got {images.dtype} of shape {images.shape}."
             )
+
         if described is not None and len(described) != len(images):
             raise DataError(
                 f"{len(images)} images came with {len(described)} descriptions; give one per image, in the same order."
             )
+
         out = np.empty((len(images), len(self.voxels)), dtype=np.float32)
         for start in range(0, len(images), _BLOCK):
             part = slice(start, start + _BLOCK)
             out[part] = self._base + self._gain * self._pool(
                 pathway.maps(images[part]), None if described is None else described[part]
             )
+
         return out
 
     # What the scanner measures --------------------------------------------------------------------------------------------
@@ -299,42 +331,62 @@ class Subject:
 
         Parameters
         ----------
-        signal : (n_stimuli, n_voxels) percent signal change, of :meth:`signal`
-        session, run, repeat : (n_trials,) integers; runs are numbered within their session; repeat 0 is a picture's
-            first showing. Trials of one run stand together
-        rng : draws the noise
-        rows : (n_trials,) row of `signal` each trial shows; by default trial t shows row t
-        out : (n_trials, n_voxels) float32 array or memory map to write into
+        signal : ndarray of shape (n_stimuli, n_voxels)
+            percent signal change, of :meth:`signal`
+        session, run, repeat : ndarray of shape (n_trials,)
+            integers; runs are numbered within their session; repeat 0 is a picture's first showing. Trials of one run
+            stand together
+        rng : numpy.random.Generator
+            draws the noise
+        rows : ndarray of shape (n_trials,), optional
+            row of `signal` each trial shows; by default trial t shows row t
+        out : ndarray of shape (n_trials, n_voxels), float32, optional
+            array or memory map to write into
 
         Returns
         -------
-        (n_trials, n_voxels) float32, percent signal change
+        ndarray of shape (n_trials, n_voxels), float32
+            percent signal change
 
         Raises
         ------
-        DataError : when the columns differ in length or a run's trials do not stand together
+        DataError
+            when the columns differ in length or a run's trials do not stand together
         """
         session, run, repeat = (np.asarray(column) for column in (session, run, repeat))
-        rows = np.arange(len(signal)) if rows is None else np.asarray(rows)
-        n, n_voxels = len(rows), len(self.voxels)
+        if rows is None:
+            rows = np.arange(len(signal))
+        else:
+            rows = np.asarray(rows)
+
+        n = len(rows)
+        n_voxels = len(self.voxels)
         if not len(session) == len(run) == len(repeat) == n or signal.shape[1] != n_voxels:
             raise DataError(
                 f"{n} trials of {n_voxels} voxels were expected; got {len(session)} sessions, {len(run)} runs, {len(repeat)} "
                 f"repeats and signals of {signal.shape[1]} voxels."
             )
+
         turns = np.flatnonzero((np.diff(session) != 0) | (np.diff(run) != 0)) + 1
-        starts, ends = np.r_[0, turns], np.r_[turns, n]
+        starts = np.r_[0, turns]
+        ends = np.r_[turns, n]
+
         if n and len(set(zip(session[starts].tolist(), run[starts].tolist(), strict=True))) != len(starts):
             raise DataError("The trials of a run must stand together; sort the trials by session and run.")
-        out = np.empty((n, n_voxels), dtype=np.float32) if out is None else out
+
+        if out is None:
+            out = np.empty((n, n_voxels), dtype=np.float32)
+
         sessions: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         for start, end in zip(starts, ends, strict=True) if n else ():
             name = int(session[start])
             if name not in sessions:
                 sessions[name] = self._draw_session(rng)
+
             gain, offset = sessions[name]
             faded = signal[rows[start:end]] * fade(repeat[start:end])[:, None]
             out[start:end] = gain * (faded + self.noise.sample(end - start, rng)) + offset
+
         return out
 
     def _draw_session(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -351,32 +403,48 @@ class Subject:
 
         Parameters
         ----------
-        repeats : how many first showings of each picture are averaged, each in another run
-        signal : (n_stimuli, n_voxels) noiseless responses to the pictures in question; by default the lab at large
-        standardised : betas are centred (and may be scaled) within each session. False: they are not, each showing falls into
+        repeats : int, default 1
+            how many first showings of each picture are averaged, each in another run
+        signal : ndarray of shape (n_stimuli, n_voxels), optional
+            noiseless responses to the pictures in question; by default the lab at large
+        standardised : bool, default True
+            betas are centred (and may be scaled) within each session. False: they are not, each showing falls into
             another session, and the sessions' gain and offset add to the noise; the expectation over sessions
 
         Returns
         -------
-        (n_voxels,) float64, 0-1; its square root is the largest correlation a perfect model can reach
+        ndarray of shape (n_voxels,), float64
+            0-1; its square root is the largest correlation a perfect model can reach
 
         References
         ----------
         Allen et al. 2022, methods, "noise ceiling"; Lage-Castellanos et al. 2019.
         """
         repeats = whole("repeats", repeats, 1)
-        variance = self.voxels["signal_sd"].to_numpy() ** 2 if signal is None else signal.var(axis=0, dtype=np.float64)
-        mean = self._mean if signal is None else signal.mean(axis=0, dtype=np.float64)
+        if signal is None:
+            variance = self.voxels["signal_sd"].to_numpy() ** 2
+        else:
+            variance = signal.var(axis=0, dtype=np.float64)
+
+        if signal is None:
+            mean = self._mean
+        else:
+            mean = signal.mean(axis=0, dtype=np.float64)
+
         fades = fade(np.arange(repeats)).astype(np.float64)
         noise = self.noise.sd.astype(np.float64) ** 2
+
         if standardised:
             explained = fades.mean() ** 2 * variance
             rest = noise / repeats
         else:
-            first, second = np.exp(GAIN_SD**2 / 2), np.exp(2 * GAIN_SD**2)  # E[gain], E[gain^2]
+            # E[gain], E[gain^2]
+            first = np.exp(GAIN_SD**2 / 2)
+            second = np.exp(2 * GAIN_SD**2)
             explained = (first * fades.mean()) ** 2 * variance
             scatter = (second - first**2) * (fades**2).mean() * (variance + mean**2)
             rest = (scatter + second * noise + OFFSET_SD**2 * noise) / repeats
+
         return explained / np.maximum(explained + rest, 1e-30)
 
     def bayes_linear(self, signal: np.ndarray, targets: np.ndarray, repeats: int = 1) -> BayesLinear:
@@ -384,13 +452,16 @@ class Subject:
 
         Parameters
         ----------
-        signal : (n_stimuli, n_voxels) noiseless responses to the pictures it learns from; the more the better
-        targets : (n_stimuli, n_targets) what to decode: pixels, latents ...
-        repeats : how many first showings a decoded response averages
+        signal : ndarray of shape (n_stimuli, n_voxels)
+            noiseless responses to the pictures it learns from; the more the better
+        targets : ndarray of shape (n_stimuli, n_targets)
+            what to decode: pixels, latents ...
+        repeats : int, default 1
+            how many first showings a decoded response averages
 
         Returns
         -------
-        :class:`BayesLinear`
+        BayesLinear
 
         Notes
         -----
@@ -408,6 +479,7 @@ def fade(repeat: np.ndarray) -> np.ndarray:
     repeat = np.asarray(repeat)
     if repeat.size and repeat.min() < 0:
         raise DataError(f"repeats count from 0; got {repeat.min()}.")
+
     return np.array(FADE, dtype=np.float32)[np.minimum(repeat, len(FADE) - 1)]
 
 
@@ -425,6 +497,7 @@ def _tiles(weights: np.ndarray) -> list[tuple[slice, slice, np.ndarray, np.ndarr
             voxels = np.flatnonzero(part.any(axis=(1, 2, 3)))
             flat = part[voxels].reshape(len(voxels), part.shape[1] * _TILE**2)
             tiles.append((rows, columns, voxels, flat.astype(np.float64)))
+
     return tiles
 
 

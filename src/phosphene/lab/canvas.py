@@ -57,6 +57,7 @@ def _texture() -> np.ndarray:
     """A tile of smooth noise, four octaves, (256 * 256,) float32 between 0 and 1."""
     total = np.zeros((_TILE, _TILE), dtype=np.float32)
     where = np.arange(_TILE, dtype=np.float32)
+
     for octave, period in enumerate((8, 16, 32, 64)):
         at = where * np.float32(period / _TILE)
         low = np.floor(at).astype(np.int64)
@@ -64,23 +65,32 @@ def _texture() -> np.ndarray:
         grid = lattice(np.arange(period)[:, None], np.arange(period)[None, :], salt=octave)
         rows = grid[low] + part[:, None] * (grid[(low + 1) % period] - grid[low])
         total += np.float32(2.0**-octave) * (rows[:, low] + part * (rows[:, (low + 1) % period] - rows[:, low]))
-    low, high = total.min(), total.max()
+
+    low = total.min()
+    high = total.max()
+
     return ((total - low) / (high - low)).ravel()
 
 
 def noise(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Smooth noise, 0-1, mostly 0.3-0.7. It repeats every 1 and its largest lumps are 1/8 wide."""
-    x, y = x * np.float32(_TILE), y * np.float32(_TILE)
-    column, row = np.floor(x), np.floor(y)
-    along, down = x - column, y - row
-    column, row = column.astype(np.int32) & (_TILE - 1), row.astype(np.int32) & (_TILE - 1)
-    right, below = (column + 1) & (_TILE - 1), ((row + 1) & (_TILE - 1)) * _TILE
+    x = x * np.float32(_TILE)
+    y = y * np.float32(_TILE)
+    column = np.floor(x)
+    row = np.floor(y)
+    along = x - column
+    down = y - row
+    column = column.astype(np.int32) & (_TILE - 1)
+    row = row.astype(np.int32) & (_TILE - 1)
+    right = (column + 1) & (_TILE - 1)
+    below = ((row + 1) & (_TILE - 1)) * _TILE
     row = row * _TILE
     tile = _texture()
     upper = tile[row + column]
     upper = upper + along * (tile[row + right] - upper)
     lower = tile[below + column]
     lower = lower + along * (tile[below + right] - lower)
+
     return upper + down * (lower - upper)
 
 
@@ -89,12 +99,15 @@ class Canvas:
 
     Parameters
     ----------
-    count : pictures
-    size : pixels along a side
+    count : int
+        pictures
+    size : int
+        pixels along a side
 
     Attributes
     ----------
-    rgb : (3, count, size, size) float32, 0-1
+    rgb : ndarray of shape (3, count, size, size), float32
+        0-1
     x, y : (1, 1, size) and (1, size, 1) float32, pixel centres between 0 and 1
     pixel : width of a pixel
     """
@@ -102,7 +115,8 @@ class Canvas:
     def __init__(self, count: int, size: int):
         self.rgb = np.zeros((3, count, size, size), dtype=np.float32)
         centres = (np.arange(size, dtype=np.float32) + np.float32(0.5)) / np.float32(size)
-        self.x, self.y = centres[None, None, :], centres[None, :, None]
+        self.x = centres[None, None, :]
+        self.y = centres[None, :, None]
         self.pixel = np.float32(1) / np.float32(size)
 
     def blend(self, cover: np.ndarray, paint: np.ndarray) -> None:
@@ -124,23 +138,32 @@ class Frame:
 
     Parameters
     ----------
-    canvas : where to paint
-    rgb : (3, n, size, size), the pictures that hold such a thing
-    centre_x, centre_y, half : (n,) of the thing's box, picture width = 1; `half` is half its height
-    flip : (n,) +1 or -1, to face right or left
-    tilt : (n,) tangent of half the angle by which it leans
+    canvas : Canvas
+        where to paint
+    rgb : array-like of shape (3, n, size, size)
+        the pictures that hold such a thing
+    centre_x, centre_y, half : array-like of shape (n,)
+        of the thing's box, picture width = 1; `half` is half its height
+    flip : array-like of shape (n,)
+        +1 or -1, to face right or left
+    tilt : array-like of shape (n,)
+        tangent of half the angle by which it leans
 
     Attributes
     ----------
-    x, y : (n, size, size) float32, pixel centres in the thing's coordinates
+    x, y : array of shape (n, size, size), float32
+        pixel centres in the thing's coordinates
     """
 
     def __init__(self, canvas: Canvas, rgb, centre_x, centre_y, half, flip, tilt):
         self.rgb = rgb
-        half, lean = per_picture(half), per_picture(tilt)
+        half = per_picture(half)
+        lean = per_picture(tilt)
         norm = np.float32(1) + lean * lean
-        cosine, sine = (np.float32(1) - lean * lean) / norm, (lean + lean) / norm
-        dx, dy = (canvas.x - per_picture(centre_x)) / half, (canvas.y - per_picture(centre_y)) / half
+        cosine = (np.float32(1) - lean * lean) / norm
+        sine = (lean + lean) / norm
+        dx = (canvas.x - per_picture(centre_x)) / half
+        dy = (canvas.y - per_picture(centre_y)) / half
         self.x = (dx * cosine + dy * sine) * per_picture(flip)
         self.y = dy * cosine - dx * sine
         self.pixel = canvas.pixel / half
@@ -163,14 +186,17 @@ class Frame:
         if edge is not None:
             cover = self.cover(distance - np.float32(width))
             self.rgb += cover * (edge - self.rgb)
+
         cover = self.cover(distance) * np.float32(opacity)
         self.rgb += cover * (paint - self.rgb)
 
     def ellipse(self, cx, cy, rx, ry) -> np.ndarray:
         """Signed distance to an ellipse, exact for a disc and to first order otherwise."""
-        px, py = (self.x - cx) / np.float32(rx), (self.y - cy) / np.float32(ry)
+        px = (self.x - cx) / np.float32(rx)
+        py = (self.y - cy) / np.float32(ry)
         q = length(px, py)
         slope = length(px / np.float32(rx), py / np.float32(ry))
+
         return q * (q - np.float32(1)) / np.maximum(slope, np.float32(1e-6))
 
     def disc(self, cx, cy, radius) -> np.ndarray:
@@ -183,22 +209,32 @@ class Frame:
         dy = np.abs(self.y - cy) - np.float32(half_height - round_by)
         zero = np.float32(0)
         outside = length(np.maximum(dx, zero), np.maximum(dy, zero))
+
         return outside + np.minimum(np.maximum(dx, dy), zero) - np.float32(round_by)
 
     def stroke(self, x0, y0, x1, y1, radius) -> np.ndarray:
         """Signed distance to a line with round ends."""
-        ax, ay = np.float32(1) * (x1 - x0), np.float32(1) * (y1 - y0)
-        px, py = self.x - x0, self.y - y0
+        ax = np.float32(1) * (x1 - x0)
+        ay = np.float32(1) * (y1 - y0)
+        px = self.x - x0
+        py = self.y - y0
         along = clamp((px * ax + py * ay) / np.maximum(ax * ax + ay * ay, np.float32(1e-8)))
+
         return length(px - along * ax, py - along * ay) - np.float32(radius)
 
     def convex(self, *corners) -> np.ndarray:
         """Signed distance (sharp corners) to a convex polygon; corners in order round it, y down, clockwise on screen."""
         distance = None
         for (x0, y0), (x1, y1) in zip(corners, corners[1:] + corners[:1], strict=True):
-            ax, ay = np.float32(1) * (x1 - x0), np.float32(1) * (y1 - y0)
+            ax = np.float32(1) * (x1 - x0)
+            ay = np.float32(1) * (y1 - y0)
             side = ((self.x - x0) * ay - (self.y - y0) * ax) / np.sqrt(ax * ax + ay * ay)
-            distance = side if distance is None else np.maximum(distance, side)
+
+            if distance is None:
+                distance = side
+            else:
+                distance = np.maximum(distance, side)
+
         return distance
 
     def arc(self, cx, cy, bend, half_width, radius) -> np.ndarray:
@@ -208,4 +244,5 @@ class Frame:
         rise = self.y - (cy + bend * (np.float32(1) - share * share))
         slope = np.float32(-2) * bend * share / np.float32(half_width)
         curve = np.abs(rise) / np.sqrt(np.float32(1) + slope * slope) - np.float32(radius)
+
         return np.maximum(curve, np.abs(px) - np.float32(half_width))

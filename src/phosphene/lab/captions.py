@@ -14,7 +14,9 @@ from phosphene.lab.chance import Chance
 from phosphene.lab.description import FAMILIES, PLACES, THINGS, Scene, Thing
 from phosphene.lab.things import KINDS, WORDS
 
-GOOD, VAGUE, WRONG = "good", "vague", "wrong"
+GOOD = "good"
+VAGUE = "vague"
+WRONG = "wrong"
 
 _NOUN = {name: name for name in THINGS} | {
     "body": "person",
@@ -47,7 +49,10 @@ def _article(words: str) -> str:
 
 def _named(thing: Thing, colour: str | None = None, kind: str | None = None, text: str | None = None) -> str:
     """``a red car``, ``a person in a red shirt``, ``a red sign that says stop``; any part may be told wrongly."""
-    colour, kind, text = colour or thing.colour, kind or thing.kind, text or thing.text
+    colour = colour or thing.colour
+    kind = kind or thing.kind
+    text = text or thing.text
+
     if kind == "face":
         return f"the face of a person in {_article(colour)} shirt"
     if kind == "body":
@@ -56,11 +61,18 @@ def _named(thing: Thing, colour: str | None = None, kind: str | None = None, tex
         return f"{_article(colour)} sign" + (f" that says {text.lower()}" if text else "")
     if kind == "house":
         return f"a house with {_article(colour)} roof"
+
     return _article(f"{colour} {_NOUN[kind]}")
 
 
 def _side(thing: Thing) -> str:
-    return "on the left" if thing.x < 0.42 else "on the right" if thing.x > 0.58 else "in the middle"
+    if thing.x < 0.42:
+        return "on the left"
+
+    if thing.x > 0.58:
+        return "on the right"
+
+    return "in the middle"
 
 
 def _write(scene: Scene, quality: str, style: int, pick: tuple[int, int, int]) -> str:
@@ -68,32 +80,57 @@ def _write(scene: Scene, quality: str, style: int, pick: tuple[int, int, int]) -
     main = next(thing for thing in scene.things if thing.kind == scene.main)
     others = [thing for thing in scene.things if thing is not main]
     where = WHERE[scene.place] + ("" if scene.place in _INDOORS else _LIGHT[scene.light])
+
     if quality == GOOD:
         if style == 0:
             text = f"{_named(main)} {where}"
             if others:
                 text += ", with " + " and ".join(f"{_named(thing)} {_side(thing)}" for thing in others)
+
             return text
+
         if style == 1:
             return f"a photo of {_named(main)} {WHERE[scene.place]}"
-        lead = "a close view of" if main.size > 0.62 else "there is"
-        ending = f" next to {_article(_NOUN[others[0].kind])}" if others else ""
+
+        if main.size > 0.62:
+            lead = "a close view of"
+        else:
+            lead = "there is"
+
+        if others:
+            ending = f" next to {_article(_NOUN[others[0].kind])}"
+        else:
+            ending = ""
+
         return f"{lead} {_article(_NOUN[main.kind])} {WHERE[scene.place]}{ending}"
+
     if quality == VAGUE:
         if style == 0:
             return _VAGUE_WHOLE[pick[0] % len(_VAGUE_WHOLE)]
         if style == 1:
             return f"{_VAGUE_FAMILY[FAMILIES[main.kind]]} {_VAGUE_PLACE[scene.place]}"
-        return f"a view {WHERE[scene.place]}" if pick[0] % 2 else f"{_VAGUE_FAMILY[FAMILIES[main.kind]]} and more"
+        if pick[0] % 2:
+            return f"a view {WHERE[scene.place]}"
+
+        return f"{_VAGUE_FAMILY[FAMILIES[main.kind]]} and more"
+
     if style == 0:  # another colour
         colours = [name for name in KINDS[main.kind].colours if name != main.colour]
         return f"{_named(main, colour=colours[pick[0] % len(colours)])} {WHERE[scene.place]}"
+
     if style == 1:  # another place
         places = [name for name in PLACES if name != scene.place]
         return f"{_named(main)} {WHERE[places[pick[1] % len(places)]]}"
-    same = "person" if FAMILIES[main.kind] == "person" else main.kind  # calling a face a person is not wrong
+
+    # calling a face a person is not wrong
+    if FAMILIES[main.kind] == "person":
+        same = "person"
+    else:
+        same = main.kind
+
     kinds = [name for name in THINGS if name not in scene.labels and FAMILIES[name] != same]
     wrong = kinds[pick[2] % len(kinds)]
+
     return f"{_named(main, kind=wrong, text=WORDS[pick[1] % len(WORDS)])} {WHERE[scene.place]}"
 
 
@@ -106,16 +143,20 @@ def _plan(scenes: Sequence[Scene]) -> list[list[tuple[str, int, tuple[int, int, 
         order = np.argsort(
             np.stack([chance.bits(f"caption.order.{k}") for k in range(5)], axis=1), axis=1, kind="stable"
         )
+
         draws = np.stack([chance.integer(f"caption.style.{k}", 3) for k in range(3)], axis=1)
         picks = np.stack([chance.integer(f"caption.pick.{k}", 1 << 16) for k in range(3)], axis=1)
         mood = chance.integer("caption.mood", 4)
+
         for at, row in enumerate(rows):
             vague, wrong, last = draws[at].tolist()
             fifth = [(GOOD, 2), (VAGUE, last), (WRONG, last), (GOOD, 2)][mood[at]]
             if fifth in ((VAGUE, vague), (WRONG, wrong)):
                 fifth = (fifth[0], (last + 1) % 3)
+
             plan = [(GOOD, 0), (GOOD, 1), (VAGUE, vague), (WRONG, wrong), fifth]
             plans[row] = [(*plan[k], tuple(picks[at].tolist())) for k in order[at]]
+
     return plans
 
 

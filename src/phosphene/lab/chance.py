@@ -28,6 +28,7 @@ def _name_key(name: str) -> np.ndarray:
     key = 0xCBF29CE484222325  # FNV-1a, 64 bits
     for byte in name.encode():
         key = ((key ^ byte) * 0x100000001B3) & _MASK
+
     return np.array([key], dtype=np.uint64)  # an array, not a scalar: scalars warn when they wrap around
 
 
@@ -36,8 +37,10 @@ class Chance:
 
     Parameters
     ----------
-    seed : integer; scenes of two seeds are unrelated
-    indices : (n,) integers at least 0, the scenes' numbers
+    seed : int
+        integer; scenes of two seeds are unrelated
+    indices : sequence of int or ndarray
+        (n,) integers at least 0, the scenes' numbers
 
     Examples
     --------
@@ -91,12 +94,15 @@ def lattice(*whole: np.ndarray, salt: int = 0) -> np.ndarray:
 
     Parameters
     ----------
-    whole : integer arrays that broadcast together, one per coordinate
-    salt : draws of two salts are unrelated
+    whole : ndarray
+        integer arrays that broadcast together, one per coordinate
+    salt : int, default 0
+        draws of two salts are unrelated
 
     Returns
     -------
-    the broadcast shape, float32
+    ndarray
+        the broadcast shape, float32
     """
     key = np.full((1,), (salt * 0x9E3779B1 + 0x85EBCA6B) & 0xFFFFFFFF, dtype=np.uint32)
     for axis in whole:
@@ -104,4 +110,5 @@ def lattice(*whole: np.ndarray, salt: int = 0) -> np.ndarray:
         key = (key ^ (key >> np.uint32(16))) * np.uint32(0x7FEB352D)
         key = (key ^ (key >> np.uint32(15))) * np.uint32(0x846CA68B)
         key = key ^ (key >> np.uint32(16))
+
     return (key >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)

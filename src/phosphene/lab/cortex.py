@@ -33,10 +33,14 @@ class Area:
 
     Attributes
     ----------
-    patches : (u0, u1, v0, v1) rectangles on the flat map, millimetres, u from the occipital pole forwards, v upwards
-    size_deg : standard deviation of a receptive field at the fovea and its growth per degree of eccentricity
-    ncsnr : median ratio of signal to noise (standard deviations, one trial) at 7 T
-    prefers : kind of thing a selective area prefers, else empty
+    patches : tuple of tuple of (float, float, float, float)
+        (u0, u1, v0, v1) rectangles on the flat map, millimetres, u from the occipital pole forwards, v upwards
+    size_deg : tuple of (float, float)
+        standard deviation of a receptive field at the fovea and its growth per degree of eccentricity
+    ncsnr : float
+        median ratio of signal to noise (standard deviations, one trial) at 7 T
+    prefers : str
+        kind of thing a selective area prefers, else empty
     """
 
     patches: tuple[tuple[float, float, float, float], ...]
@@ -74,9 +78,11 @@ class _Warp:
         """Where points of the sheet (n, 2) lie on the map whose borders are straight."""
         waves = np.sin(exact_product(flat, self.waves.T)[:, :, None] + self.phase)  # (point, wave, axis)
         u, v = (flat + (waves * self.strength).sum(axis=1)).T
+
         # V1 to V3 taper towards the fovea, and what lies beside them moves in.
         width = 0.5 + 0.5 * np.clip(u / 30.0, 0.0, 1.0) ** 0.7
         beside = np.abs(v) + _EARLY_MM * (1.0 - width)
+
         return np.stack([u, np.where(np.abs(v) < _EARLY_MM * width, v / width, np.sign(v) * beside)], axis=1)
 
 
@@ -84,19 +90,27 @@ def _patches(rng: np.random.Generator, right: bool) -> list[tuple[str, np.ndarra
     """This hemisphere's areas: name and rectangle, moved and scaled a little."""
     patches = []
     for name, area in AREAS.items():
-        shift = rng.normal(0.0, 1.2, 2) if area.prefers or name == "LOC" else np.zeros(2)
+        if area.prefers or name == "LOC":
+            shift = rng.normal(0.0, 1.2, 2)
+        else:
+            shift = np.zeros(2)
+
         grow = rng.lognormal(0.0, 0.10)
         if name == "VWFA" and right:
             grow *= 0.5  # reading lives on the left
+
         if name == "FFA" and not right:
             grow *= 0.9
+
         for u0, u1, v0, v1 in area.patches:
             box = np.array([u0, u1, v0, v1], dtype=float)
             if area.prefers or name == "LOC":
                 middle = np.array([(u0 + u1) / 2, (v0 + v1) / 2]) + shift
                 half = np.array([u1 - u0, v1 - v0]) / 2 * np.sqrt(grow)
                 box = np.array([middle[0] - half[0], middle[0] + half[0], middle[1] - half[1], middle[1] + half[1]])
+
             patches.append((name, box))
+
     return patches
 
 
@@ -112,6 +126,7 @@ def _sample(boxes: np.ndarray, warp: _Warp, spacing: float, rng: np.random.Gener
     outside = np.maximum(
         boxes[:, ::2] - straight[:, None, :], straight[:, None, :] - boxes[:, 1::2]
     )  # (point, box, axis)
+
     away = np.sqrt((np.maximum(outside, 0.0) ** 2).sum(axis=2)).min(axis=1)
     return flat[away <= _MARGIN_MM]
 
@@ -124,6 +139,7 @@ def _fold(flat: np.ndarray, right: bool, rng: np.random.Generator) -> tuple[np.n
     radius = 34.0 + 4.5 * fold
     angle = v / 36.0
     x = (4.0 + radius * np.cos(angle)) * (1 if right else -1)
+
     return np.stack([x, -96.0 + 0.9 * u + 2.0 * fold, radius * np.sin(angle)], axis=1), fold
 
 
@@ -131,7 +147,10 @@ def _fields(area: np.ndarray, straight: np.ndarray, right: bool, rng: np.random.
     """Population receptive fields: centre (degrees, x to the right and y up) and standard deviation."""
     n = len(area)
     u, v = straight.T
-    eccentricity, angle = np.full(n, np.nan), np.full(n, np.nan)  # angle from the horizontal meridian, up positive
+
+    # angle from the horizontal meridian, up positive
+    eccentricity = np.full(n, np.nan)
+    angle = np.full(n, np.nan)
     mapped = np.isin(area, [*EARLY, "hV4"])
     share = np.clip(u / np.where(area == "hV4", 26.0, 44.0), 0.0, 1.0)
     eccentricity[mapped] = (_FOVEA_DEG * (np.exp(share * np.log1p(_FARTHEST_DEG / _FOVEA_DEG)) - 1.0))[mapped]
@@ -152,7 +171,12 @@ def _fields(area: np.ndarray, straight: np.ndarray, right: bool, rng: np.random.
     growth = np.array([slope[name] for name in area])
     size = (growth[:, 0] + growth[:, 1] * eccentricity) * rng.lognormal(0.0, 0.12, n)
     scatter = rng.normal(0.0, 0.25, (n, 2)) * size[:, None] * np.where(loose, 2.0, 1.0)[:, None]
-    contralateral = -1.0 if right else 1.0
+
+    if right:
+        contralateral = -1.0
+    else:
+        contralateral = 1.0
+
     return pd.DataFrame({
         "prf_x": contralateral * eccentricity * np.cos(angle) + scatter[:, 0],
         "prf_y": eccentricity * np.sin(angle) + scatter[:, 1],
@@ -163,17 +187,31 @@ def _fields(area: np.ndarray, straight: np.ndarray, right: bool, rng: np.random.
 def _hemisphere(warp, patches, flat, right, rng) -> pd.DataFrame:
     straight = warp(flat)
     area = np.full(len(flat), "none", dtype=object)
+
     for name, (u0, u1, v0, v1) in patches:
-        du, dv = (2 * straight[:, 0] - u0 - u1) / (u1 - u0), (2 * straight[:, 1] - v0 - v1) / (v1 - v0)
-        power = 40 if name in (*EARLY, "hV4") else 4  # maps have straight borders, other areas are rounded patches
+        du = (2 * straight[:, 0] - u0 - u1) / (u1 - u0)
+        dv = (2 * straight[:, 1] - v0 - v1) / (v1 - v0)
+
+        # maps have straight borders, other areas are rounded patches
+        if name in (*EARLY, "hV4"):
+            power = 40
+        else:
+            power = 4
+
         inside = np.abs(du) ** power + np.abs(dv) ** power < 1.0
         area[inside & (area == "none")] = name
+
     xyz, fold = _fold(flat, right, rng)
-    offset = 8.0 if right else -8.0
+    if right:
+        offset = 8.0
+    else:
+        offset = -8.0
+
     table = pd.DataFrame({
         "hemisphere": "right" if right else "left", "x": xyz[:, 0], "y": xyz[:, 1], "z": xyz[:, 2],
         "u": (flat[:, 0] + abs(offset)) * np.sign(offset), "v": flat[:, 1], "fold": fold, "area": area,
     })  # fmt: skip
+
     return table.join(_fields(area, straight, right, rng))
 
 
@@ -182,13 +220,17 @@ def grow(rng: np.random.Generator, n_voxels: int) -> pd.DataFrame:
 
     Parameters
     ----------
-    rng : decides the subject's anatomy
-    n_voxels : how many
+    rng : numpy.random.Generator
+        decides the subject's anatomy
+    n_voxels : int
+        how many
 
     Returns
     -------
-    table with one row per voxel: hemisphere; x, y, z on the folded sheet (mm); u, v on the flat map (mm, left hemisphere at
-    negative u); fold (-1 sulcus to 1 gyrus); area (``none`` where nothing responds); prf_x, prf_y, prf_size (degrees)
+    DataFrame
+        table with one row per voxel: hemisphere; x, y, z on the folded sheet (mm); u, v on the flat map (mm, left
+        hemisphere at negative u); fold (-1 sulcus to 1 gyrus); area (``none`` where nothing responds); prf_x, prf_y,
+        prf_size (degrees)
     """
     warps = [_Warp(rng, 2.0), _Warp(rng, 2.0)]
     patches = [_patches(rng, right) for right in (False, True)]
@@ -202,8 +244,10 @@ def grow(rng: np.random.Generator, n_voxels: int) -> pd.DataFrame:
     spacing = np.sqrt(2 * 5200.0 / n_voxels) * 1.25
     while sum(map(len, sheets(spacing))) < n_voxels:
         spacing *= 0.985
+
     flat = sheets(spacing)
     table = pd.concat([_hemisphere(warps[right], patches[right], flat[right], bool(right), rng) for right in (0, 1)],
                       ignore_index=True)  # fmt: skip
     kept = np.sort(rng.permutation(len(table))[:n_voxels])
+
     return table.iloc[kept].reset_index(drop=True)

@@ -18,13 +18,20 @@ class Thing:
 
     Attributes
     ----------
-    kind : one of :data:`THINGS`
-    colour : the name a caption gives its colour
-    x, y : centre of its box, 0-1, x to the right and y down
-    size : height of its box as a share of the picture
-    depth : 0 for the nearest thing, then 1, 2
-    style : four free traits, 0-1 (a face's skin, hair and smile, a clock's time ...)
-    text : the written word of a ``word``, else empty
+    kind : str
+        one of :data:`THINGS`
+    colour : str
+        the name a caption gives its colour
+    x, y : float
+        centre of its box, 0-1, x to the right and y down
+    size : float
+        height of its box as a share of the picture
+    depth : int
+        0 for the nearest thing, then 1, 2
+    style : tuple of (float, float, float, float)
+        four free traits, 0-1 (a face's skin, hair and smile, a clock's time ...)
+    text : str
+        the written word of a ``word``, else empty
     """
 
     kind: str
@@ -43,11 +50,16 @@ class Scene:
 
     Attributes
     ----------
-    seed, index : the scene's name
-    place : one of :data:`PLACES`
-    light : ``day``, ``dusk`` or ``haze``
-    things : nearest first
-    main : kind of the main thing, the largest and most central
+    seed, index : int
+        the scene's name
+    place : str
+        one of :data:`PLACES`
+    light : str
+        ``day``, ``dusk`` or ``haze``
+    things : tuple of Thing
+        nearest first
+    main : str
+        kind of the main thing, the largest and most central
     """
 
     seed: int

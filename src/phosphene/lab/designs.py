@@ -41,13 +41,19 @@ class LabDesign:
 
     Attributes
     ----------
-    name : of the design
-    indices : (n_stimuli,) int64, numbers of the scenes: training first, then test
-    is_test : (n_stimuli,) bool
-    shown : (n_stimuli,) int64, how often each is shown
-    snr : the kind of scanner such a study had (see :class:`~phosphene.lab.brain.Subject`)
-    category_disjoint : no test category is in training
-    note : for people
+    name : str
+        of the design
+    indices : ndarray of shape (n_stimuli,), int64
+        numbers of the scenes: training first, then test
+    is_test : ndarray of shape (n_stimuli,), bool
+    shown : ndarray of shape (n_stimuli,), int64
+        how often each is shown
+    snr : str
+        the kind of scanner such a study had (see :class:`~phosphene.lab.brain.Subject`)
+    category_disjoint : bool
+        no test category is in training
+    note : str
+        for people
     """
 
     name: str
@@ -76,6 +82,7 @@ def _search(seed: int, start: int, count: int, accept: Callable[[Scene], bool]) 
         block = np.arange(start, start + _SEARCH)
         found += [scene.index for scene in describe_many(seed, block) if accept(scene)]
         start += _SEARCH
+
     return np.array(found[:count], dtype=np.int64)
 
 
@@ -123,6 +130,7 @@ def god(
         _search(seed, 0, -(-n_test // len(UNSEEN_KINDS)), lambda scene, kind=kind: scene.main == kind)
         for kind in UNSEEN_KINDS
     ]
+
     test = np.stack(each, axis=1).ravel()[:n_test]  # the kinds in turn
     return _design(
         "god",
@@ -186,8 +194,10 @@ def clusters(
         for j, family in enumerate(families)
         if (i + j + shift) % every == 0
     }
+
     train = _search(seed, 1_000_000 * int(subject) + 500_000, n_train, lambda scene: cluster(scene) not in held_out)
     test = _search(seed, 0, n_test, lambda scene: cluster(scene) in held_out)
+
     return _design(
         "clusters",
         train,
@@ -208,21 +218,26 @@ def design(name: str, **options: int) -> LabDesign:
 
     Parameters
     ----------
-    name : one of :data:`DESIGNS`
-    **options : n_train, n_test (1 to 200,000 each, so that no two people and no two sides share a scene by accident), seed (at
+    name : str
+        one of :data:`DESIGNS`
+    **options : int
+        n_train, n_test (1 to 200,000 each, so that no two people and no two sides share a scene by accident), seed (at
         least 0), subject (1 to 999), train_repeats, test_repeats (1 to 1,000)
 
     Raises
     ------
-    ConfigError : for a design that does not exist, or an option that is not whole or out of range
+    ConfigError
+        for a design that does not exist, or an option that is not whole or out of range
     """
     if name not in DESIGNS:
         raise ConfigError(f"There is no design '{name}'. {did_you_mean(str(name), DESIGNS)}")
+
     most = {"n_train": MOST_PICTURES, "n_test": MOST_PICTURES, "seed": None, "subject": MOST_PEOPLE}
     least = {"seed": 0}
     checked = {
         key: whole(key, value, least.get(key, 1), most.get(key, _MOST_SHOWINGS)) for key, value in options.items()
     }
+
     return DESIGNS[name](**checked)
 
 
@@ -233,27 +248,38 @@ def schedule(
 
     Parameters
     ----------
-    shown : (n_stimuli,) how often each stimulus is shown
-    rng : shuffles
-    trials_per_run, runs_per_session : how the trials are divided; the last run may be shorter
+    shown : ndarray of shape (n_stimuli,)
+        how often each stimulus is shown
+    rng : numpy.random.Generator
+        shuffles
+    trials_per_run, runs_per_session : int, optional
+        how the trials are divided; the last run may be shorter
 
     Returns
     -------
-    table with a row per trial, in time: trial, row (of the stimulus), session, run (within the session, both from 1),
-    repeat (from 0)
+    DataFrame
+        table with a row per trial, in time: trial, row (of the stimulus), session, run (within the session, both from
+        1), repeat (from 0)
 
     Raises
     ------
-    ConfigError : when a run would hold no trial or a session no run
+    ConfigError
+        when a run would hold no trial or a session no run
     """
     trials_per_run = whole("trials_per_run", trials_per_run, 1)
     runs_per_session = whole("runs_per_session", runs_per_session, 1)
     rows = np.repeat(np.arange(len(shown)), shown)
-    repeat = np.concatenate([np.arange(count) for count in shown]) if len(shown) else np.zeros(0, dtype=np.int64)
+
+    if len(shown):
+        repeat = np.concatenate([np.arange(count) for count in shown])
+    else:
+        repeat = np.zeros(0, dtype=np.int64)
+
     # Showing r of R falls into the r-th R-th of the study, away from its ends, so that two showings rarely share a run.
     when = (repeat + rng.uniform(0.1, 0.9, len(rows))) / np.asarray(shown)[rows]
     order = np.argsort(when, kind="stable")
     run = np.arange(len(rows)) // trials_per_run
+
     return pd.DataFrame(
         {
             "trial": np.arange(len(rows)),

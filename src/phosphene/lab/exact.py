@@ -54,6 +54,7 @@ def rounded(values: np.ndarray, axis: int) -> np.ndarray:
     result = values / step
     np.rint(result, out=result)
     result *= step
+
     return result
 
 

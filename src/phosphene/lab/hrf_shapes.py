@@ -36,7 +36,9 @@ N_SHAPES = 20
 _MODES_S = (2.2, 6.4)  # of the response to an impulse
 _WIDTH = (0.2, 0.45)  # seconds, and seconds per second of the mode
 _UNDERSHOOT_WEIGHT = (0.30, 0.05)
-_UNDERSHOOT_MODE, _UNDERSHOOT_WIDTH = 3.0, 1.6  # times those of the response
+# times those of the response
+_UNDERSHOOT_MODE = 3.0
+_UNDERSHOOT_WIDTH = 1.6
 CANONICAL = 13
 """Number of the shape whose impulse response peaks nearest 5 s."""
 
@@ -52,13 +54,16 @@ def parameters() -> np.ndarray:
     """(20, 5) float64: shape and scale of the response, shape and scale of the undershoot, weight of the undershoot."""
     share = np.linspace(0.0, 1.0, N_SHAPES)
     rows = []
+
     for k in share:
         mode = _MODES_S[0] + k * (_MODES_S[1] - _MODES_S[0])
         width = _WIDTH[0] + _WIDTH[1] * mode
         weight = _UNDERSHOOT_WEIGHT[0] + k * (_UNDERSHOOT_WEIGHT[1] - _UNDERSHOOT_WEIGHT[0])
         rows.append((*_chain(mode, width), *_chain(_UNDERSHOOT_MODE * mode, _UNDERSHOOT_WIDTH * width), weight))
+
     table = np.array(rows)
     table.flags.writeable = False
+
     return table
 
 
@@ -81,12 +86,15 @@ def responses(time_s: np.ndarray, duration_s: float = 3.0) -> np.ndarray:
 
     Parameters
     ----------
-    time_s : any shape, seconds since onset; the response is 0 up to time 0
-    duration_s : how long the stimulation lasts, more than 0
+    time_s : ndarray
+        any shape, seconds since onset; the response is 0 up to time 0
+    duration_s : float, default 3.0
+        how long the stimulation lasts, more than 0
 
     Returns
     -------
-    (20, *time_s.shape) float64, each with its peak at 1: a beta of 1 % is a response that peaks at 1 %
+    ndarray
+        (20, *time_s.shape) float64, each with its peak at 1: a beta of 1 % is a response that peaks at 1 %
 
     Examples
     --------
@@ -95,6 +103,7 @@ def responses(time_s: np.ndarray, duration_s: float = 3.0) -> np.ndarray:
     """
     if not duration_s > 0:
         raise ConfigError(f"Stimulation lasts more than 0 seconds; got duration_s={duration_s}.")
+
     time = np.asarray(time_s, dtype=np.float64)
     area = _integral(time) - _integral(time - duration_s)
     return area / _peaks(float(duration_s)).reshape(-1, *[1] * time.ndim)
@@ -105,13 +114,18 @@ def designs(onsets_s: np.ndarray, n_volumes: int, tr_s: float, duration_s: float
 
     Parameters
     ----------
-    onsets_s : (n_trials,) seconds after the start of the first volume
-    n_volumes, tr_s : the run; volume t is taken at the instant t * tr_s
-    duration_s : how long a stimulus is shown
+    onsets_s : ndarray of shape (n_trials,)
+        seconds after the start of the first volume
+    n_volumes : int
+        the run; volume t is taken at the instant t * tr_s
+    tr_s : float
+        see `n_volumes`
+    duration_s : float, default 3.0
+        how long a stimulus is shown
 
     Returns
     -------
-    (20, n_volumes, n_trials) float64
+    ndarray of shape (20, n_volumes, n_trials), float64
     """
     volumes = np.arange(n_volumes) * tr_s
     return responses(volumes[:, None] - np.asarray(onsets_s, dtype=np.float64)[None, :], duration_s)

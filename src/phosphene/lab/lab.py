@@ -26,20 +26,34 @@ class Simulation:
 
     Attributes
     ----------
-    name : ``insilico-DESIGN``
-    subject : the :class:`Subject`, who knows every ceiling
-    design : which scenes were shown how often
-    ids : (n_stimuli,) str, such as ``scene-0-000042``
-    images : (n_stimuli, size, size, 3) uint8, RGB
-    scenes : what they show
-    captions, caption_truth : five captions per picture, and which of them are ``good``, ``vague`` or ``wrong``
-    labels : (n_stimuli, 26) boolean table
-    category : (n_stimuli,) str, main category
-    signal : (n_stimuli, n_voxels) float32, noiseless responses to a first showing, percent signal change
-    trials : table: trial, stimulus (id), session, run, repeat (0 for a first showing), in the order of time
-    betas : (n_trials, n_voxels) float32, percent signal change
-    voxels : table of :class:`Subject`, whose ceilings are those of the lab at large
-    split : training and test ids
+    name : str
+        ``insilico-DESIGN``
+    subject : Subject
+        the :class:`Subject`, who knows every ceiling
+    design : LabDesign
+        which scenes were shown how often
+    ids : ndarray of shape (n_stimuli,), str
+        such as ``scene-0-000042``
+    images : ndarray of shape (n_stimuli, size, size, 3), uint8
+        RGB
+    scenes : tuple of Scene
+        what they show
+    captions, caption_truth : tuple of tuple of str
+        five captions per picture, and which of them are ``good``, ``vague`` or ``wrong``
+    labels : DataFrame
+        (n_stimuli, 26) boolean table
+    category : ndarray of shape (n_stimuli,), str
+        main category
+    signal : ndarray of shape (n_stimuli, n_voxels), float32
+        noiseless responses to a first showing, percent signal change
+    trials : DataFrame
+        table: trial, stimulus (id), session, run, repeat (0 for a first showing), in the order of time
+    betas : ndarray of shape (n_trials, n_voxels), float32
+        percent signal change
+    voxels : DataFrame
+        table of :class:`Subject`, whose ceilings are those of the lab at large
+    split : Split
+        training and test ids
     """
 
     name: str
@@ -78,25 +92,37 @@ def make(
 
     Parameters
     ----------
-    name : design: ``nsd``, ``god``, ``bold5000`` or ``clusters`` (see :mod:`~phosphene.lab.designs`)
-    n_train, n_test : pictures, 1 to 200,000 each
-    n_voxels : voxels, 50 to 50,000; None for about 4,000, differing by subject
-    train_repeats, test_repeats : how often each picture is shown; by default as in the study imitated
-    size : pixels along a picture's side
-    snr : ``nsd`` or ``3t``; by default as in the study imitated
-    subject : number of the person, 1 to 999
-    seed : of the world, at least 0: scenes, and with `subject` the person, the order of the trials and the noise
-    trials_per_run, runs_per_session : how the study is divided
+    name : str, default "nsd"
+        design: ``nsd``, ``god``, ``bold5000`` or ``clusters`` (see :mod:`~phosphene.lab.designs`)
+    n_train, n_test : int, optional
+        pictures, 1 to 200,000 each
+    n_voxels : int or None, default 1000
+        voxels, 50 to 50,000; None for about 4,000, differing by subject
+    train_repeats, test_repeats : int, optional
+        how often each picture is shown; by default as in the study imitated
+    size : int, default 32
+        pixels along a picture's side
+    snr : str, optional
+        ``nsd`` or ``3t``; by default as in the study imitated
+    subject : int, default 1
+        number of the person, 1 to 999
+    seed : int, default 0
+        of the world, at least 0: scenes, and with `subject` the person, the order of the trials and the noise
+    trials_per_run, runs_per_session : int, optional
+        how the study is divided
 
     Returns
     -------
-    :class:`Simulation`
+    Simulation
 
     Raises
     ------
-    ConfigError : for a design or quality that does not exist, or numbers out of range
-    DataError : for a size out of range
-    MachineError : when this machine's memory cannot hold the study
+    ConfigError
+        for a design or quality that does not exist, or numbers out of range
+    DataError
+        for a size out of range
+    MachineError
+        when this machine's memory cannot hold the study
 
     Examples
     --------
@@ -113,6 +139,7 @@ def make(
         subject=subject,
         **{key: value for key, value in repeats.items() if value is not None},
     )
+
     _refuse_what_does_not_fit(plan, n_voxels, scenes.checked_size(size))
     person = Subject(1000 * int(seed) + int(subject), n_voxels, snr or plan.snr)
     order_rng, noise_rng = np.random.default_rng([int(seed), int(subject), 0x4C4142]).spawn(2)
@@ -129,9 +156,11 @@ def make(
         noise_rng,
         rows=order["row"].to_numpy(),
     )
+
     order.insert(1, "stimulus", ids[order.pop("row").to_numpy()])
     labels = scenes.labels(described)
     labels.index = pd.Index(ids, name="stimulus")
+
     return Simulation(
         name=f"insilico-{name}",
         subject=person,
@@ -153,8 +182,13 @@ def make(
 
 def _refuse_what_does_not_fit(plan: LabDesign, n_voxels: int | None, size: int) -> None:
     """Before anything is drawn: pictures, signals, betas, and receptive fields with their weights."""
-    voxels = TYPICAL_VOXELS if n_voxels is None else whole("n_voxels", n_voxels, 50, MOST_VOXELS)
-    trials, pictures = int(plan.shown.sum()), len(plan.indices)
+    if n_voxels is None:
+        voxels = TYPICAL_VOXELS
+    else:
+        voxels = whole("n_voxels", n_voxels, 50, MOST_VOXELS)
+
+    trials = int(plan.shown.sum())
+    pictures = len(plan.indices)
     needed = voxels * (4 * (trials + pictures) + _VOXEL_BYTES) + pictures * (3 * size**2 + _SCENE_BYTES)
     memory.check(
         needed,

@@ -18,7 +18,11 @@ from phosphene.lab.exact import exact_product, rounded
 
 _NEAR_MM = 6.0  # how far neighbours share noise
 _FAR_MM = 60.0
-_WHITE, _LOCAL, _SHARED, _SLOW = 0.45, 0.30, 0.12, 0.13  # shares of the noise that is no echo
+# shares of the noise that is no echo
+_WHITE = 0.45
+_LOCAL = 0.30
+_SHARED = 0.12
+_SLOW = 0.13
 _ECHO_PATTERNS = 60
 _ECHO_ITERATIONS = 16
 _ECHO_SEED = 0x4543484F
@@ -48,12 +52,16 @@ class NoiseModel:
 
     Attributes
     ----------
-    sd : (n_voxels,) float32, percent signal change
-    white : (n_voxels,) float32, share of the variance that a voxel shares with no other
-    local, shared, slow : (n_voxels, k) float32 patterns: noise shared by neighbours, by wide regions (breathing,
-        arousal), and slow drift within a run
-    echo : (n_voxels, k) float32, patterns that pictures evoke too
-    xyz : (n_voxels, 3) where the voxels are, mm
+    sd : ndarray of shape (n_voxels,), float32
+        percent signal change
+    white : ndarray of shape (n_voxels,), float32
+        share of the variance that a voxel shares with no other
+    local, shared, slow : ndarray of shape (n_voxels, k), float32
+        patterns: noise shared by neighbours, by wide regions (breathing, arousal), and slow drift within a run
+    echo : ndarray of shape (n_voxels, k), float32
+        patterns that pictures evoke too
+    xyz : ndarray of shape (n_voxels, 3)
+        where the voxels are, mm
     """
 
     sd: np.ndarray
@@ -72,11 +80,16 @@ class NoiseModel:
 
         Parameters
         ----------
-        xyz : (n_voxels, 3) where the voxels are, mm
-        sd : (n_voxels,) percent signal change
-        responses : (n_pictures, n_voxels) what pictures evoke, which the noise echoes
-        echo : (n_voxels,) share of the noise variance that is echo, 0 where `responses` is constant
-        rng : draws the patterns
+        xyz : ndarray of shape (n_voxels, 3)
+            where the voxels are, mm
+        sd : ndarray of shape (n_voxels,)
+            percent signal change
+        responses : ndarray of shape (n_pictures, n_voxels)
+            what pictures evoke, which the noise echoes
+        echo : ndarray of shape (n_voxels,)
+            share of the noise variance that is echo, 0 where `responses` is constant
+        rng : numpy.random.Generator
+            draws the patterns
         """
         rest = np.sqrt(1.0 - echo)[:, None]
         parts = [(_NEAR_MM, 160, _LOCAL), (_FAR_MM, 4, _SHARED), (_FAR_MM, 6, _SLOW)]
@@ -87,6 +100,7 @@ class NoiseModel:
         mixed = exact_product(_main_directions(similarity), standard)  # main patterns times their size, (k, n_voxels)
         length = np.sqrt((mixed**2).sum(axis=0))
         patterns.append((np.sqrt(echo) * mixed / np.where(length > 0, length, 1.0)).T)
+
         return cls(
             *(np.ascontiguousarray(part, dtype=np.float32) for part in (sd, _WHITE * (1.0 - echo), *patterns)),
             np.asarray(xyz, dtype=np.float64),
@@ -111,9 +125,11 @@ class NoiseModel:
 
     def whiten(self, values: np.ndarray) -> np.ndarray:
         """Apply the inverse covariance to rows of `values` (n, n_voxels), without forming it (Woodbury): float64."""
-        factors, own = self.factors, self.own_variance
+        factors = self.factors
+        own = self.own_variance
         scaled = values / own
         inner = np.eye(factors.shape[1]) + factors.T @ (factors / own[:, None])
+
         return scaled - (linalg.solve(inner, (scaled @ factors).T, assume_a="pos").T @ factors.T) / own
 
     @cached_property
@@ -128,12 +144,15 @@ class NoiseModel:
         white *= np.sqrt(self.white)
         series = _carry_over(n_trials, len(self._quick_patterns), rng)
         white += rounded(series, axis=1) @ self._quick_patterns  # (n_trials, n_voxels)
+
         # Slow drift: half a cycle to two cycles a run. A random phase makes the variance the same at every trial.
-        cycles, phase = rng.uniform(0.5, 2.0, self.slow.shape[1]), rng.uniform(0.0, 2 * np.pi, self.slow.shape[1])
+        cycles = rng.uniform(0.5, 2.0, self.slow.shape[1])
+        phase = rng.uniform(0.0, 2 * np.pi, self.slow.shape[1])
         time = (np.arange(n_trials)[:, None] + 0.5) / max(n_trials, 1)
         drift = np.sqrt(2.0) * np.cos(2 * np.pi * cycles * time + phase)
         white += exact_product(drift, self.slow.T)  # (n_trials, n_voxels)
         white *= self.sd
+
         return white
 
 
@@ -149,6 +168,7 @@ def _main_directions(similarity: np.ndarray) -> np.ndarray:
 
     for _ in range(_ECHO_ITERATIONS):
         rows = _orthonormal(exact_product(rows, similarity))  # (k, n)
+
     return rows
 
 
@@ -156,14 +176,17 @@ def _orthonormal(rows: np.ndarray) -> np.ndarray:
     """Gram-Schmidt, row by row, without BLAS; a row that depends on those before it becomes 0."""
     rows = rows.copy()
     length = np.sqrt((rows**2).sum(axis=1))
+
     for now in range(len(rows)):
         left = np.sqrt((rows[now] ** 2).sum())
         if left <= 1e-6 * length[now]:
             rows[now] = 0.0
             continue
+
         rows[now] /= left
         shares = (rows[now + 1 :] * rows[now]).sum(axis=1)
         rows[now + 1 :] -= shares[:, None] * rows[now]
+
     return rows
 
 
@@ -171,6 +194,8 @@ def _carry_over(n_trials: int, count: int, rng: np.random.Generator) -> np.ndarr
     """First-order autoregressive series of unit variance, (n_trials, count) float32."""
     fresh = rng.standard_normal((n_trials, count), dtype=np.float32)
     step = np.float32(np.sqrt(1 - _CARRY_OVER**2))
+
     for now in range(1, n_trials):
         fresh[now] = np.float32(_CARRY_OVER) * fresh[now - 1] + step * fresh[now]
+
     return fresh

@@ -56,6 +56,7 @@ def sky(canvas: Canvas, chance: Chance, light: np.ndarray, horizon: np.ndarray) 
     """High up: sky all the way, above a sea of cloud."""
     far = np.maximum(horizon, F(0.9))
     _sky(canvas, chance, light, far, clouds=0.9)
+
     for layer, (top, opacity) in enumerate([(0.80, 0.65), (0.88, 0.85), (0.95, 1.0)]):
         line = _ridge(canvas, chance, f"cloud.{layer}", F(top), 0.12, 0.5)
         soft = ease((canvas.y - line) / F(0.06)) * F(opacity)
@@ -72,6 +73,7 @@ def sea(canvas: Canvas, chance: Chance, light: np.ndarray, horizon: np.ndarray) 
         colours([(96, 176, 206), (206, 138, 122), (150, 176, 184)], light),
         colours([(10, 76, 132), (52, 44, 100), (52, 92, 112)], light),
     )
+
     below = clamp((canvas.y - horizon) * F(400))
     shift = per_picture(chance.uniform("waves"))
     nearness = F(0.25) + (canvas.y - horizon) * F(1.5)
@@ -79,6 +81,7 @@ def sea(canvas: Canvas, chance: Chance, light: np.ndarray, horizon: np.ndarray) 
     canvas.blend(
         below * clamp(wave * F(2.2)) * F(0.8), colours([(214, 240, 246), (255, 206, 170), (216, 226, 230)], light)
     )
+
     canvas.blend(below * clamp(-wave * F(1.8)) * F(0.5), colours([(6, 50, 100), (34, 28, 80), (36, 70, 92)], light))
     sun_x = per_picture(chance.uniform("sun.x", 0.08, 0.92))
     track = clamp(F(1) - np.abs(canvas.x - sun_x) / (F(0.05) + (canvas.y - horizon) * F(0.3)))
@@ -95,6 +98,7 @@ def meadow(canvas: Canvas, chance: Chance, light: np.ndarray, horizon: np.ndarra
         colours([(112, 168, 128), (120, 104, 104), (140, 164, 146)], light),
         colours([(96, 156, 84), (92, 96, 70), (112, 140, 104)], light),
     )
+
     top = _ridge(canvas, chance, "meadow", horizon + F(0.08), 0.05, 0.25)
     far = colours([(150, 200, 82), (150, 138, 66), (146, 172, 104)], light)
     _ground(canvas, top, far, colours([(54, 128, 44), (66, 78, 40), (76, 112, 62)], light))
@@ -104,14 +108,17 @@ def meadow(canvas: Canvas, chance: Chance, light: np.ndarray, horizon: np.ndarra
     canvas.blend(below * clamp(blades) * F(0.7), colours([(196, 226, 104), (206, 174, 84), (180, 200, 130)], light))
     canvas.blend(below * clamp(-blades) * F(0.8), colour(30, 84, 30))
     nearness = F(0.5) + (canvas.y - top)
-    u, v = (canvas.x - F(0.5)) / nearness * F(9), canvas.y * F(16)
-    row, column = np.floor(v), np.floor(u)
+    u = (canvas.x - F(0.5)) / nearness * F(9)
+    v = canvas.y * F(16)
+    row = np.floor(v)
+    column = np.floor(u)
     seed = (chance.integer("flowers", 1 << 20)).reshape(-1, 1, 1)
     spot = length(u - column - F(0.5), v - row - F(0.5)) - F(0.22)
     grows = lattice(column, row, seed, salt=1) < F(0.3)
     tone = colours(
         [(255, 236, 120), (250, 250, 250), (240, 130, 160), (190, 150, 240)], chance.integer("flower.colour", 4)
     )
+
     canvas.blend(below * grows * clamp(F(0.5) - spot / (canvas.pixel * F(12))), tone)
 
 
@@ -122,8 +129,10 @@ def desert(canvas: Canvas, chance: Chance, light: np.ndarray, horizon: np.ndarra
     canvas.blend(haze, colours([(248, 226, 180), (250, 170, 110), (226, 214, 190)], light))
     bright = [(238, 200, 130), (226, 148, 92), (212, 194, 156)]
     dark = [(196, 142, 78), (140, 80, 66), (160, 138, 106)]
+
     for layer, drop in enumerate((0.0, 0.13, 0.3)):
-        x, y = per_picture(chance.uniform(f"dune.{layer}.x", 0.1, 0.9)), horizon + F(drop)
+        x = per_picture(chance.uniform(f"dune.{layer}.x", 0.1, 0.9))
+        y = horizon + F(drop)
         away = canvas.x - x
         line = y + np.where(away < 0, away * F(-0.28), away * F(0.34)) * (F(1) - F(0.35) * np.abs(away))
         line = line - F(0.05) + F(0.02) * (noise(canvas.x * F(0.4), x) - F(0.5))
@@ -134,7 +143,9 @@ def desert(canvas: Canvas, chance: Chance, light: np.ndarray, horizon: np.ndarra
             * clamp((canvas.y - line) / canvas.pixel)
             * clamp(F(1.2) - away * F(1.2))
         )
+
         canvas.blend(shade * F(0.75), colours(dark, light))
+
     shift = per_picture(chance.uniform("ripples"))
     ripple = noise(canvas.x * F(0.3) + shift, canvas.y * F(2.2) + shift) - F(0.5)
     canvas.blend(clamp((canvas.y - horizon) / F(0.1)) * clamp(ripple) * F(0.6), colours(dark, light))
@@ -150,15 +161,20 @@ def snow(canvas: Canvas, chance: Chance, light: np.ndarray, horizon: np.ndarray)
     tall = F(0.07) + F(0.10) * lattice(cell, np.floor(shift * F(9999)))
     spruce = horizon + F(0.03) - tall * (F(1) - F(1.7) * np.abs(step - cell - F(0.5)))
     canvas.shape(spruce - canvas.y, colours([(64, 98, 104), (70, 66, 92), (96, 112, 120)], light))
+
     for layer, drop in enumerate((0.03, 0.16, 0.32)):
         line = _ridge(canvas, chance, f"drift.{layer}", horizon + F(drop), 0.06, 0.3)
         near = colours([(196, 212, 234), (206, 178, 190), (198, 204, 212)], light)
         _ground(canvas, line, colours([(250, 252, 255), (255, 226, 214), (238, 240, 244)], light), near)
+
     seed = chance.integer("flakes", 1 << 20).reshape(-1, 1, 1)
     for layer, (cells, radius) in enumerate([(7, 0.10), (11, 0.12)]):
-        u, v = canvas.x * F(cells), canvas.y * F(cells)
-        column, row = np.floor(u), np.floor(v)
-        jx, jy = lattice(column, row, seed, salt=2 + layer), lattice(column, row, seed, salt=12 + layer)
+        u = canvas.x * F(cells)
+        v = canvas.y * F(cells)
+        column = np.floor(u)
+        row = np.floor(v)
+        jx = lattice(column, row, seed, salt=2 + layer)
+        jy = lattice(column, row, seed, salt=12 + layer)
         falls = lattice(column, row, seed, salt=22 + layer) < F(0.6)
         spot = length(u - column - F(0.25) - F(0.5) * jx, v - row - F(0.25) - F(0.5) * jy) - F(radius)
         canvas.blend(falls * clamp(F(0.5) - spot / (canvas.pixel * F(cells))) * F(0.9), colour(255, 255, 255))
@@ -170,19 +186,24 @@ def city(canvas: Canvas, chance: Chance, light: np.ndarray, horizon: np.ndarray)
     canvas.rgb[:] = top + ease(canvas.y / (horizon + F(0.25))) * (
         colours([(58, 58, 116), (122, 58, 96), (48, 78, 104)], light) - top
     )
+
     seed = chance.integer("stars", 1 << 20).reshape(-1, 1, 1)
-    u, v = canvas.x * F(13), canvas.y * F(13)
-    column, row = np.floor(u), np.floor(v)
+    u = canvas.x * F(13)
+    v = canvas.y * F(13)
+    column = np.floor(u)
+    row = np.floor(v)
     spot = length(u - column - F(0.5), v - row - F(0.5)) - F(0.10)
     shines = lattice(column, row, seed, salt=3) < F(0.28)
     canvas.blend(shines * clamp(F(0.5) - spot / (canvas.pixel * F(13))), colour(255, 250, 220))
-    x, y = per_picture(chance.uniform("moon.x", 0.1, 0.9)), per_picture(chance.uniform("moon.y", 0.1, 0.24))
+    x = per_picture(chance.uniform("moon.x", 0.1, 0.9))
+    y = per_picture(chance.uniform("moon.y", 0.1, 0.24))
     away = length(canvas.x - x, canvas.y - y)
     glow = clamp(F(1) - away / F(0.25))
     canvas.blend(glow * glow * F(0.4), colour(226, 226, 255))
     moon = np.maximum(away - F(0.065), F(0.06) - length(canvas.x - x - F(0.03), canvas.y - y + F(0.012)))
     canvas.shape(moon, colour(252, 246, 214))
     street = horizon + F(0.2)
+
     for tower in range(7):
         width = per_picture(chance.uniform(f"tower.{tower}.w", 0.055, 0.10))
         middle = per_picture(tower / 6 + chance.uniform(f"tower.{tower}.x", -0.05, 0.05))
@@ -190,14 +211,18 @@ def city(canvas: Canvas, chance: Chance, light: np.ndarray, horizon: np.ndarray)
         wall = np.maximum(np.abs(canvas.x - middle) - width, roof - canvas.y)
         tone = colours([(30, 30, 58), (44, 34, 62), (24, 36, 56), (52, 40, 54)], chance.integer(f"tower.{tower}.c", 4))
         canvas.shape(wall, tone)
-        u, v = (canvas.x - middle + width) / F(0.04), (canvas.y - roof) / F(0.055)
-        column, row = np.floor(u), np.floor(v)
+        u = (canvas.x - middle + width) / F(0.04)
+        v = (canvas.y - roof) / F(0.055)
+        column = np.floor(u)
+        row = np.floor(v)
         pane = np.maximum(np.abs(u - column - F(0.5)) - F(0.30), np.abs(v - row - F(0.55)) - F(0.30)) * F(0.045)
         shines = (lattice(column, row, seed, salt=40 + tower) < F(0.5)) * clamp(
             F(0.5) - (wall + F(0.012)) / canvas.pixel
         )
+
         warm = colours([(255, 214, 110), (255, 190, 96), (190, 220, 255)], chance.integer(f"tower.{tower}.lamp", 3))
         canvas.blend(shines * clamp(F(0.5) - pane / canvas.pixel), warm)
+
     _ground(canvas, street, colour(60, 58, 78), colour(30, 30, 44))
     shine = noise(canvas.x * F(0.6), canvas.y * F(0.1) + x) - F(0.45)
     canvas.blend(clamp((canvas.y - street) * F(200)) * clamp(shine * F(1.6)) * F(0.6), colour(236, 176, 96))
@@ -205,6 +230,7 @@ def city(canvas: Canvas, chance: Chance, light: np.ndarray, horizon: np.ndarray)
     line = np.maximum(
         np.abs(canvas.y - street - F(0.17)) - F(0.013), (np.abs(dash - np.floor(dash) - F(0.5)) - F(0.25)) * F(0.2)
     )
+
     canvas.shape(line, colour(236, 226, 190))
 
 
@@ -223,6 +249,7 @@ def room(canvas: Canvas, chance: Chance, light: np.ndarray, horizon: np.ndarray)
     joint = np.minimum((F(0.5) - np.abs(u - column - F(0.5))) / F(4), (F(0.5) - np.abs(v - row - F(0.5))) / F(8)) - F(
         0.008
     )
+
     canvas.rgb[:] = mortar
     canvas.shape(-joint, brick * tone)
     x = per_picture(chance.uniform("lamp.x", 0.0, 1.0))
@@ -249,6 +276,7 @@ def forest(canvas: Canvas, chance: Chance, light: np.ndarray, horizon: np.ndarra
     shift = per_picture(chance.uniform("leaves"))
     far = colours([(104, 158, 96), (176, 128, 78), (140, 164, 146)], light)
     near = colours([(58, 46, 36), (52, 34, 30), (66, 64, 62)], light)
+
     for layer, (count, width) in enumerate([(7, 0.012), (5, 0.022), (4, 0.038)]):
         tone = far + F(layer / 2) * (near - far)
         for trunk in range(count):
@@ -256,6 +284,7 @@ def forest(canvas: Canvas, chance: Chance, light: np.ndarray, horizon: np.ndarra
             lean = per_picture(chance.uniform(f"lean.{layer}.{trunk}", -0.05, 0.05))
             bark = np.abs(canvas.x - x - lean * (canvas.y - ground)) - F(width) * (F(0.8) + F(0.5) * canvas.y)
             canvas.shape(np.maximum(bark, canvas.y - ground - F(0.02 + 0.05 * layer)), tone)
+
     leaves = noise(canvas.x * F(0.8) + shift, canvas.y * F(0.8) + shift * F(3))
     crown = ease((leaves + F(0.34) - canvas.y * F(1.9)) / F(0.22))
     canvas.blend(crown * F(0.95), colours([(30, 92, 40), (150, 84, 30), (58, 92, 76)], light) * (F(0.5) + leaves))
@@ -266,6 +295,7 @@ def forest(canvas: Canvas, chance: Chance, light: np.ndarray, horizon: np.ndarra
         colours([(106, 132, 62), (132, 92, 48), (112, 124, 98)], light),
         colours([(44, 64, 30), (66, 42, 28), (58, 70, 54)], light),
     )
+
     litter = noise(canvas.x * F(1.3) + shift, canvas.y * F(2.2)) - F(0.52)
     canvas.blend(clamp((canvas.y - line) * F(100)) * clamp(litter * F(3)) * F(0.6), low)
     beam = noise((canvas.x + canvas.y * F(0.45)) * F(0.5) + shift, shift) - F(0.55)
@@ -279,6 +309,7 @@ def mountains(canvas: Canvas, chance: Chance, light: np.ndarray, horizon: np.nda
     rock = [(92, 104, 132), (108, 76, 106), (122, 134, 146)]
     snowcap = colours([(250, 252, 255), (255, 214, 196), (238, 240, 244)], light)
     rough = (noise(canvas.x * F(1.1) + shift, canvas.y * F(0.6) + shift) - F(0.5)) * F(0.10)
+
     for layer, (low, high) in enumerate([(0.02, 0.14), (0.12, 0.26), (0.16, 0.3)]):
         x = per_picture((layer * 2 % 3) / 3 + chance.uniform(f"peak.{layer}.x", 0.0, 0.34))
         y = per_picture(chance.uniform(f"peak.{layer}.y", low, high))
@@ -288,6 +319,7 @@ def mountains(canvas: Canvas, chance: Chance, light: np.ndarray, horizon: np.nda
         canvas.shape(side, np.where(canvas.x + rough > x, stone * F(0.72), stone))
         cap = canvas.y - y - F(0.13) - rough * F(1.6)
         canvas.shape(np.maximum(side, cap), np.where(canvas.x + rough > x, snowcap * F(0.82), snowcap))
+
     shore = horizon + F(0.06)
     wood = _ridge(canvas, chance, "shore", shore, 0.04, 0.9)
     canvas.shape(wood - canvas.y, colours([(40, 84, 66), (64, 50, 62), (78, 104, 96)], light))
@@ -297,6 +329,7 @@ def mountains(canvas: Canvas, chance: Chance, light: np.ndarray, horizon: np.nda
         colours([(120, 178, 204), (220, 152, 132), (168, 186, 194)], light),
         colours([(26, 84, 122), (84, 58, 98), (84, 108, 122)], light),
     )
+
     wave = noise(canvas.x * F(0.4) + shift, canvas.y * F(2.0)) - F(0.5)
     canvas.blend(clamp((canvas.y - shore - F(0.02)) * F(60)) * clamp(wave * F(1.6)), snowcap)
 
@@ -310,6 +343,7 @@ def underwater(canvas: Canvas, chance: Chance, light: np.ndarray, horizon: np.nd
     canvas.blend(clamp(shaft * F(3)) * clamp(F(0.9) - canvas.y) * F(0.45), colour(220, 250, 246))
     bed = _ridge(canvas, chance, "bed", np.maximum(horizon, F(0.5)) + F(0.34), 0.05, 0.3)
     _ground(canvas, bed, colour(150, 166, 140), colour(206, 190, 140))
+
     for weed in range(4):
         x = per_picture(chance.uniform(f"weed.{weed}.x"))
         tall = per_picture(chance.uniform(f"weed.{weed}.h", 0.12, 0.34))
@@ -317,11 +351,10 @@ def underwater(canvas: Canvas, chance: Chance, light: np.ndarray, horizon: np.nd
         stem = np.maximum(np.abs(canvas.x - x - sway) - F(0.014), bed - tall - canvas.y)
         green = colours([(40, 138, 84), (96, 130, 50), (150, 60, 90)], chance.integer(f"weed.{weed}.c", 3))
         canvas.shape(np.maximum(stem, canvas.y - bed - F(0.04)), green)
+
     for bubble in range(7):
-        x, y = (
-            per_picture(chance.uniform(f"bubble.{bubble}.x")),
-            per_picture(chance.uniform(f"bubble.{bubble}.y", 0.05, 0.75)),
-        )
+        x = per_picture(chance.uniform(f"bubble.{bubble}.x"))
+        y = per_picture(chance.uniform(f"bubble.{bubble}.y", 0.05, 0.75))
         radius = per_picture(chance.uniform(f"bubble.{bubble}.r", 0.01, 0.028))
         away = length(canvas.x - x, canvas.y - y)
         canvas.shape(away - radius, colour(216, 246, 252), 0.55)

@@ -54,6 +54,7 @@ class InSilicoOptions(ReaderOptions):
             raise ValueError(
                 f"should be small or full, how much is simulated; for pictures of {value} x {value} say pixels={value}"
             )
+
         return value
 
     def values(self, subject: str) -> dict[str, Any]:
@@ -69,15 +70,19 @@ def simulation(options: InSilicoOptions | None = None, subject: str = SUBJECTS[0
 
     Parameters
     ----------
-    options : as given to the reader
-    subject : ``sub-01`` to ``sub-08``
+    options : InSilicoOptions, optional
+        as given to the reader
+    subject : str, optional
+        ``sub-01`` to ``sub-08``
 
     Returns
     -------
-    Simulation; the same object for the same arguments while it is remembered
+    Simulation
+        the same object for the same arguments while it is remembered
     """
     if subject not in SUBJECTS:
         raise DataError(f"insilico has no subject '{subject}'. {did_you_mean(subject, SUBJECTS)}")
+
     return _made(tuple(sorted((options or InSilicoOptions()).values(subject).items())))
 
 
@@ -111,25 +116,34 @@ class InSilico:
 
         Parameters
         ----------
-        path : not used
-        options : what is simulated
-        subject : one person alone; otherwise the first `n_subjects`
+        path : Path
+            not used
+        options : InSilicoOptions
+            what is simulated
+        subject : str, optional
+            one person alone; otherwise the first `n_subjects`
 
         Returns
         -------
-        Dataset with one split, named after the design. ``noise_ceiling`` of the voxels is exact, for one trial
-        standardised within its session.
+        Dataset
+            Dataset with one split, named after the design. ``noise_ceiling`` of the voxels is exact, for one trial
+            standardised within its session.
 
         Raises
         ------
         DataError
             For a person the lab does not have.
         """
-        names = self.subjects(path, options) if subject is None else (subject,)
+        if subject is None:
+            names = self.subjects(path, options)
+        else:
+            names = (subject,)
+
         made = {name: simulation(options, name) for name in names}
         people = {name: _trials(name, m) for name, m in made.items()}
         split = _joined([m.split for m in made.values()])
         note = "simulated; nothing here was measured on a person"
+
         return Dataset(
             f"insilico-{options.design}",
             _stimuli(list(made.values())),
@@ -145,6 +159,7 @@ class InSilico:
             f"simulated when opened: design {options.design}, {made['n_train']} training and {made['n_test']} test "
             f"pictures, {made['n_voxels']} voxels, seed {options.seed}."
         )
+
         return [Finding("ok", "simulation", detail)]
 
 
@@ -165,6 +180,7 @@ def _stimuli(made: list[Simulation]) -> Stimuli:
     _, first = np.unique(ids.astype(str), return_index=True)
     first = np.sort(first)
     captions = [c for m in made for c in m.captions]
+
     return Stimuli(
         ids[first],
         np.concatenate([m.images for m in made])[first],

@@ -16,9 +16,13 @@ MOTION = ("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z")
 MOTION_STEP = np.array([0.012] * 3 + [0.0002] * 3)
 """Standard deviation of the change of each motion parameter from one volume to the next."""
 
-_JUMP_SHARE, _JUMP = 0.01, 12.0  # volumes with a jump, and its size in steps
+# volumes with a jump, and its size in steps
+_JUMP_SHARE = 0.01
+_JUMP = 12.0
 _RATES_HZ = ((1.05, 0.06), (0.28, 0.02))  # heart and breath: mean and standard deviation over runs
-_RATE_WANDER, _WANDER_S = 0.02, 10.0  # relative, and how long a deviation lasts
+# relative, and how long a deviation lasts
+_RATE_WANDER = 0.02
+_WANDER_S = 10.0
 
 
 def sized(time: np.ndarray, space: np.ndarray, rms: float) -> tuple[np.ndarray, np.ndarray]:
@@ -26,12 +30,14 @@ def sized(time: np.ndarray, space: np.ndarray, rms: float) -> tuple[np.ndarray, 
 
     Returns
     -------
-    The pair, float32
+    tuple of (ndarray, ndarray)
+        The pair, float32
     """
     time = time - time.mean(axis=0)
     space = space.astype(np.float64)
     power = np.sum(exact_product(time.T, time) * exact_product(space, space.T))
     square = power / (len(time) * space.shape[1])
+
     return time.astype(np.float32), (space * (rms / np.sqrt(max(square, 1e-30)))).astype(np.float32)
 
 
@@ -48,7 +54,8 @@ def drift(time: np.ndarray, weights: np.ndarray, sd: float) -> tuple[np.ndarray,
 
     Returns
     -------
-    The pair, float32; the standard deviation over the run is `sd` in every voxel
+    tuple of (ndarray, ndarray)
+        The pair, float32; the standard deviation over the run is `sd` in every voxel
     """
     space = weights / np.r_[1.0, np.arange(1, len(weights))][:, None]  # the slower the larger
     covariance = exact_product(time.T, time) / len(time)  # (k, k)
@@ -69,17 +76,21 @@ def pulse(n_volumes: int, tr_s: float, rng: np.random.Generator) -> tuple[tuple[
 
     Returns
     -------
-    Mean rates of heart and breath in Hz, and (n_volumes, 4) float64: cosine and sine of each, of variance about 1. A rate
-    above half the sampling rate appears at its alias
+    tuple of (tuple of (float, float), ndarray)
+        Mean rates of heart and breath in Hz, and (n_volumes, 4) float64: cosine and sine of each, of variance about 1.
+        A rate above half the sampling rate appears at its alias
     """
     keep = np.exp(-tr_s / _WANDER_S)
-    waves, rates = [], []
+    waves = []
+    rates = []
+
     for mean, spread in _RATES_HZ:
         rate = rng.normal(mean, spread)
         wander = lfilter([1.0], [1.0, -keep], rng.normal(size=n_volumes) * np.sqrt(1 - keep**2))
         phase = 2 * np.pi * (rng.uniform() + np.cumsum(rate * (1 + _RATE_WANDER * wander) * tr_s))
         waves += [np.cos(phase), np.sin(phase)]
         rates.append(float(rate))
+
     return (rates[0], rates[1]), np.sqrt(2) * np.stack(waves, axis=1)
 
 

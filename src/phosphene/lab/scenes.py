@@ -89,6 +89,7 @@ def _compose(seed: int, indices: Sequence[int] | np.ndarray) -> _Layout:
             f"scenes are numbered by integers at least 0, in one row; got {indices.dtype} of shape "
             f"{indices.shape}: {np.array2string(indices, threshold=6)}."
         )
+
     chance = Chance(seed, indices)
     n = len(chance)
     main = chance.integer("main", len(THINGS))
@@ -104,16 +105,20 @@ def _compose(seed: int, indices: Sequence[int] | np.ndarray) -> _Layout:
     kind[0] = main
     kind[1] = (main + 1 + chance.integer("kind.1", len(THINGS) - 1)) % len(THINGS)
     kind[2] = chance.integer("kind.2", len(THINGS) - 2)
-    low, high = np.minimum(kind[0], kind[1]), np.maximum(kind[0], kind[1])
+    low = np.minimum(kind[0], kind[1])
+    high = np.maximum(kind[0], kind[1])
     kind[2] += kind[2] >= low  # skip the two kinds that are there already
     kind[2] += kind[2] >= high
     front = chance.happens("front", 0.25)  # the second thing stands before the main one
+
     for row in range(_MOST):
         k = kind[row]
         low, high = [(0.50, 0.78), (0.26, 0.40), (0.22, 0.32)][row]
         tall = chance.uniform(f"size.{row}", low, high)
+
         if row == 0:
             tall = tall * np.where(count == 3, 0.85, 1.0)
+
         half[row] = np.minimum(0.5 * tall * _SCALE[k], 0.46 / np.maximum(_ASPECT[k], 0.8))
         if row == 0:
             aside = np.array([0.0, 0.12, 0.04])[count - 1]
@@ -126,6 +131,7 @@ def _compose(seed: int, indices: Sequence[int] | np.ndarray) -> _Layout:
             base = np.where((row == 1) & front, chance.uniform("base.front", 0.94, 0.99), np.maximum(base, 0.66))
             stands = base - half[row]
             hangs = chance.uniform(f"air.{row}", 0.14, 0.34)
+
         room = (1.0 if row == 0 else 0.8) * half[row] * _ASPECT[k]
         x[row] = np.clip(x[row], room, 1.0 - room)
         drifts = chance.uniform(f"drift.{row}", -0.14, 0.0)
@@ -135,6 +141,7 @@ def _compose(seed: int, indices: Sequence[int] | np.ndarray) -> _Layout:
         tone[row] = _TONE_TABLE[k, chance.integer(f"colour.{row}", _TONE_COUNT[k])]
         word[row] = chance.integer(f"word.{row}", len(WORDS))
         style[row] = np.stack([chance.uniform(f"style.{row}.{trait}") for trait in range(_TRAITS)], axis=1)
+
     # Depth: the main thing is nearest, unless the second one stands in front.
     depth = np.array([np.where(front & (count > 1), 1, 0), np.where(front, 0, 1), np.full(n, 2)])
     return _Layout(
@@ -158,36 +165,47 @@ def _compose(seed: int, indices: Sequence[int] | np.ndarray) -> _Layout:
 
 def _paint(layout: _Layout, rows: slice, size: int) -> np.ndarray:
     """Paint the scenes at `rows` of a layout: (len, size, size, 3) uint8."""
-    place, light, count = layout.place[rows], layout.light[rows], layout.count[rows]
+    place = layout.place[rows]
+    light = layout.light[rows]
+    count = layout.count[rows]
     canvas = Canvas(len(place), size)
+
     for number in np.unique(place):
         chosen = np.flatnonzero(place == number)
         part = Canvas(len(chosen), size)
         chance = layout.chance.take(rows).take(chosen)
         PAINTERS[PLACES[number]](part, chance, light[chosen], per_picture(layout.horizon[rows][chosen]))
         canvas.rgb[:, chosen] = part.rgb
+
     grounded = ~np.isin(place, _FLOATING_PLACES)
     tones = np.array(list(COLOURS.values()))
+
     for depth in reversed(range(_MOST)):
         for slot in range(_MOST):
             here = (layout.depth[slot, rows] == depth) & (slot < count)
             kinds = layout.kind[slot, rows]
+
             for number in np.unique(kinds[here]):
                 chosen = np.flatnonzero(here & (kinds == number))
                 x, y, half, flip, tilt, tone, word = (
                     values[slot, rows][chosen]
                     for values in (layout.x, layout.y, layout.half, layout.flip, layout.tilt, layout.tone, layout.word)
                 )
+
                 rgb = np.ascontiguousarray(canvas.rgb[:, chosen])
                 if not _FLIES[number]:
                     _shadow(canvas, rgb, x, y, half, half * _ASPECT[number], grounded[chosen])
+
                 frame = Frame(canvas, rgb, x, y, half, flip, tilt)
                 KINDS[THINGS[number]].paint(
                     frame, Appearance(colours(tones, tone), layout.style[slot, rows][chosen], word)
                 )
+
                 canvas.rgb[:, chosen] = frame.rgb
+
     dim = np.where(light == 1, 0.94, 1.0) * layout.chance.take(rows).uniform("exposure", 0.88, 1.08)
     canvas.rgb *= per_picture(dim)
+
     return canvas.pixels()
 
 
@@ -197,6 +215,7 @@ def _shadow(canvas: Canvas, rgb, x, y, half, half_width, grounded) -> None:
         (canvas.x - per_picture(x + 0.12 * half)) / per_picture(1.15 * half_width),
         (canvas.y - per_picture(y + 0.97 * half)) / per_picture(0.26 * half),
     )
+
     dark = clamp((np.float32(1.15) - away) / np.float32(0.55)) * np.float32(0.42) * per_picture(grounded)
     rgb += dark * (colour(20, 22, 40) - rgb)
 
@@ -206,27 +225,34 @@ def render_many(seed: int, indices: Sequence[int] | np.ndarray, size: int = 32) 
 
     Parameters
     ----------
-    seed : which world
-    indices : (n,) numbers of the scenes, at least 0
-    size : pixels along a side, 8 to 1024; the same scene at any size
+    seed : int
+        which world
+    indices : sequence of int or ndarray
+        (n,) numbers of the scenes, at least 0
+    size : int, default 32
+        pixels along a side, 8 to 1024; the same scene at any size
 
     Returns
     -------
-    (n, size, size, 3) uint8, RGB, 0-255
+    ndarray of shape (n, size, size, 3), uint8
+        RGB, 0-255
 
     Raises
     ------
-    DataError : with indices that are not whole numbers, or a size out of range
+    DataError
+        with indices that are not whole numbers, or a size out of range
     """
     size = checked_size(size)
     layout = _compose(seed, indices)
     pictures = np.empty((len(layout.place), size, size, 3), dtype=np.uint8)
     block = max(1, _BLOCK * 32 * 32 // size**2)
+
     # Scenes of one place together paint in fewer, fuller strokes; the order changes no pixel.
     order = np.lexsort((layout.kind[0], layout.place))
     for start in range(0, len(order), block):
         rows = order[start : start + block]
         pictures[rows] = _paint(layout, rows, size)
+
     return pictures
 
 
@@ -234,6 +260,7 @@ def checked_size(size: int) -> int:
     """The side of a picture, if it is one that scenes can be painted at; DataError otherwise."""
     if not isinstance(size, int | np.integer) or not 8 <= size <= 1024:
         raise DataError(f"size is the side of a picture in whole pixels, 8 to 1024; got {size!r}.")
+
     return int(size)
 
 
@@ -246,6 +273,7 @@ def describe_many(seed: int, indices: Sequence[int] | np.ndarray) -> list[Scene]
     """What scenes show, without painting them: one :class:`Scene` per index."""
     layout = _compose(seed, indices)
     scenes = []
+
     for i, index in enumerate(np.asarray(indices)):
         things = [
             Thing(
@@ -260,6 +288,7 @@ def describe_many(seed: int, indices: Sequence[int] | np.ndarray) -> list[Scene]
             )
             for row in range(layout.count[i])
         ]
+
         scenes.append(
             Scene(
                 int(seed),
@@ -270,6 +299,7 @@ def describe_many(seed: int, indices: Sequence[int] | np.ndarray) -> list[Scene]
                 THINGS[layout.kind[0, i]],
             )
         )
+
     return scenes
 
 
@@ -283,11 +313,13 @@ def labels(scenes: Sequence[Scene]) -> pd.DataFrame:
 
     Parameters
     ----------
-    scenes : n scenes
+    scenes : sequence of Scene
+        n scenes
 
     Returns
     -------
-    (n, 26) boolean table, one column per kind of thing, then one per place; one row per scene
+    DataFrame
+        (n, 26) boolean table, one column per kind of thing, then one per place; one row per scene
     """
     names = (*THINGS, *PLACES)
     return pd.DataFrame([[name in scene.labels for name in names] for scene in scenes], columns=names, dtype=bool)

@@ -28,9 +28,12 @@ class Appearance:
 
     Attributes
     ----------
-    paint : (3, n, 1, 1) float32, 0-1, the colour a caption names
-    style : (n, 4) float64, 0-1, four free traits (a face's smile, a clock's time ...)
-    word : (n,) int, row of :data:`WORDS`
+    paint : ndarray of shape (3, n, 1, 1), float32
+        0-1, the colour a caption names
+    style : ndarray of shape (n, 4), float64
+        0-1, four free traits (a face's smile, a clock's time ...)
+    word : ndarray of shape (n,), int
+        row of :data:`WORDS`
     """
 
     paint: np.ndarray
@@ -58,7 +61,8 @@ _HAIR = [(46, 34, 30), (104, 62, 34), (226, 178, 88), (178, 74, 34), (190, 190, 
 
 def face(f: Frame, look: Appearance) -> None:
     """Head and shoulders, with eyes, brows, nose and mouth; the colour is the shirt's."""
-    skin, hair = f.lit(look.pick(0, _SKIN), 0.18), f.lit(look.pick(1, _HAIR), 0.3)
+    skin = f.lit(look.pick(0, _SKIN), 0.18)
+    hair = f.lit(look.pick(1, _HAIR), 0.3)
     long = look.yes(2)
     f.shape(f.ellipse(0.0, -0.25, 0.66, 0.72), hair)
     f.shape(f.box(0.0, 0.1, 0.6, 0.5, 0.25), hair, long)
@@ -67,11 +71,13 @@ def face(f: Frame, look: Appearance) -> None:
     f.shape(f.ellipse(0.0, -0.12, 0.54, 0.70), skin)
     fringe = np.maximum(f.ellipse(0.0, -0.25, 0.62, 0.68), f.y + F(0.52) - F(0.25) * f.x)
     f.shape(fringe, hair)
+
     for side in (-1.0, 1.0):
         f.shape(f.ellipse(0.23 * side, -0.17, 0.14, 0.095), WHITE)
         f.shape(f.disc(0.23 * side + 0.02, -0.16, 0.075), DARK)
         f.shape(f.stroke(0.12 * side, -0.34, 0.35 * side, -0.34, 0.028), hair * F(0.7))
         f.shape(f.ellipse(0.33 * side, 0.12, 0.10, 0.07), colour(236, 92, 84), 0.28)
+
     f.shape(f.stroke(0.0, -0.1, 0.05, 0.08, 0.032), skin * F(0.78))
     smile = look.trait(3, -0.06, 0.2)
     f.shape(f.arc(0.0, 0.24 - smile * F(0.4), smile, 0.24, 0.05), colour(176, 44, 52))
@@ -79,14 +85,20 @@ def face(f: Frame, look: Appearance) -> None:
 
 def body(f: Frame, look: Appearance) -> None:
     """A stick person with a pose; the colour is the shirt's."""
-    skin, legs = look.pick(0, _SKIN), look.pick(1, [(50, 60, 110), (60, 52, 48), (90, 96, 104)])
-    stride, raised, other = look.trait(2, 0.12, 0.36), look.trait(3, -0.75, 0.35), look.trait(0, -0.35, 0.35)
+    skin = look.pick(0, _SKIN)
+    legs = look.pick(1, [(50, 60, 110), (60, 52, 48), (90, 96, 104)])
+    stride = look.trait(2, 0.12, 0.36)
+    raised = look.trait(3, -0.75, 0.35)
+    other = look.trait(0, -0.35, 0.35)
+
     for side in (-1, 1):
         f.shape(f.stroke(0.07 * side, 0.25, stride * F(side), 0.92, 0.105), legs, edge=DARK, width=0.035)
+
     for side, lift in ((-1, raised), (1, other)):
         elbow = F(0.36 * side)
         f.shape(f.stroke(0.16 * side, -0.36, elbow, lift * F(0.5) - F(0.1), 0.085), look.paint, edge=DARK, width=0.035)
         f.shape(f.stroke(elbow, lift * F(0.5) - F(0.1), F(0.5 * side), lift, 0.07), skin, edge=DARK, width=0.035)
+
     f.shape(f.box(0.0, -0.05, 0.2, 0.4, 0.12), f.lit(look.paint), edge=DARK, width=0.04)
     f.shape(f.disc(0.0, -0.72, 0.24), f.lit(skin), edge=DARK, width=0.04)
     cap = np.maximum(f.disc(0.0, -0.74, 0.26), f.y + F(0.76))
@@ -130,6 +142,7 @@ def word(f: Frame, look: Appearance) -> None:
     f.mirror_off()
     for side in (-1, 1):
         f.shape(f.stroke(0.62 * side, 0.0, 0.62 * side, 0.97, 0.07), colour(110, 78, 54))
+
     f.shape(f.box(0.0, -0.25, 1.12, 0.62, 0.12), f.lit(look.paint, 0.12), edge=WHITE, width=0.07)
     bright = look.paint[0] * F(0.3) + look.paint[1] * F(0.59) + look.paint[2] * F(0.11)
     ink = np.where(bright > F(0.58), DARK, WHITE)
@@ -137,11 +150,13 @@ def word(f: Frame, look: Appearance) -> None:
     width = per_picture([1.9 / (3 * len(WORDS[row]) - 1) for row in look.word])
     width = np.minimum(width, F(0.19))
     distance = np.full_like(f.x, 9.0)
+
     for number in range(max(len(row) for row in lines)):
         ends = np.array([row[min(number, len(row) - 1)] for row in lines])
         x0, y0, x1, y1 = (per_picture(ends[:, part]) for part in range(4))
         stroke = f.stroke(x0 * width, y0 * F(0.17) - F(0.25), x1 * width, y1 * F(0.17) - F(0.25), 0.075)
         distance = np.minimum(distance, stroke)
+
     f.shape(distance, ink)
 
 
@@ -157,6 +172,7 @@ def house(f: Frame, look: Appearance) -> None:
     f.shape(f.box(0.0, 0.62, 0.17, 0.36, 0.04), door, edge=DARK, width=0.03)
     f.shape(f.disc(0.09, 0.64, 0.035), colour(250, 220, 120))
     pane = look.pick(2, [(180, 222, 246), (255, 224, 130), (150, 190, 220)])
+
     for x in (-0.5, 0.5):
         f.shape(f.box(x, 0.34, 0.17, 0.18), pane, edge=WHITE, width=0.06)
         f.shape(
@@ -168,10 +184,13 @@ def tree(f: Frame, look: Appearance) -> None:
     """A round tree or a spruce; the colour is the crown's."""
     f.shape(f.box(0.0, 0.6, 0.12, 0.4, 0.03), f.lit(colour(116, 78, 50), 0.4))
     spruce = look.yes(0, 0.4)
+
     for cx, cy, radius in ((-0.32, -0.02, 0.42), (0.34, 0.0, 0.42), (0.0, -0.5, 0.48), (0.0, -0.1, 0.45)):
         f.shape(f.disc(cx, cy, radius), f.lit(look.paint, 0.5), F(1) - spruce)
+
     for cx, cy in ((-0.2, -0.55), (0.22, -0.2), (-0.34, -0.08)):
         f.shape(f.disc(cx, cy, 0.13), clamp(look.paint * F(1.25) + F(0.04)), (F(1) - spruce) * F(0.7))
+
     for top, base, half in ((-0.25, 0.55, 0.72), (-0.62, 0.15, 0.58), (-1.0, -0.3, 0.42)):
         tier = f.convex((0.0, top), (half, base), (-half, base))
         f.shape(tier, f.lit(look.paint, 0.5) * F(1.1 - 0.15 * base), spruce)
@@ -198,14 +217,17 @@ def fish(f: Frame, look: Appearance) -> None:
     tail = np.minimum(
         f.convex((-0.6, 0.05), (-1.35, 0.62), (-1.15, 0.0)), f.convex((-0.6, -0.05), (-1.15, 0.0), (-1.35, -0.62))
     )
+
     f.shape(tail, fin, edge=DARK, width=0.05)
     f.shape(f.convex((0.35, -0.45), (-0.45, -0.95), (-0.5, -0.35)), fin, edge=DARK, width=0.05)
     f.shape(f.convex((0.1, 0.45), (-0.4, 0.45), (-0.45, 0.9)), fin, edge=DARK, width=0.05)
     trunk = f.ellipse(0.1, 0.0, 1.02, 0.62)
     f.shape(trunk, f.lit(look.paint, 0.45), edge=DARK, width=0.06)
     f.shape(np.maximum(trunk, F(0.2) - f.y), clamp(look.paint * F(0.5) + F(0.5)), 0.5)
+
     for x in (-0.42, -0.02):
         f.shape(np.maximum(trunk, np.abs(f.x - F(x) + f.y * f.y * F(0.3)) - F(0.09)), WHITE, look.yes(0, 0.6) * F(0.9))
+
     f.shape(np.maximum(np.abs(f.x - F(0.5) + f.y * f.y * F(0.5)) - F(0.035), np.abs(f.y) - F(0.36)), fin)
     f.shape(f.disc(0.74, -0.14, 0.17), WHITE, edge=DARK, width=0.03)
     f.shape(f.disc(0.78, -0.14, 0.09), DARK)
@@ -223,6 +245,7 @@ def car(f: Frame, look: Appearance) -> None:
     f.shape(f.box(0.0, 0.24, 1.44, 0.035), look.paint * F(0.65))
     f.shape(f.ellipse(1.38, 0.16, 0.11, 0.12), colour(255, 244, 170))
     f.shape(f.ellipse(-1.4, 0.16, 0.08, 0.12), colour(220, 50, 40))
+
     for x in (-0.84, 0.86):
         f.shape(f.disc(x, 0.62, 0.37), DARK)
         f.shape(f.disc(x, 0.62, 0.18), colour(206, 210, 216))
@@ -237,6 +260,7 @@ def cup(f: Frame, look: Appearance) -> None:
     f.shape(np.maximum(side, np.abs(f.y - F(0.42)) - F(0.13)), WHITE, look.yes(0, 0.5) * F(0.9))
     f.shape(f.ellipse(0.0, -0.25, 0.72, 0.2), clamp(look.paint * F(1.1) + F(0.06)), edge=DARK, width=0.05)
     f.shape(f.ellipse(0.0, -0.23, 0.6, 0.135), look.pick(1, [(92, 54, 32), (176, 110, 50), (126, 40, 36)]))
+
     for x in (-0.25, 0.2):
         wave = np.abs(f.y + F(0.72)) * F(0.5) - F(0.15)
         puff = np.maximum(np.abs(f.x - F(x) - wave * F(0.7)) - F(0.07), np.abs(f.y + F(0.72)) - F(0.27))
@@ -247,8 +271,10 @@ def bird(f: Frame, look: Appearance) -> None:
     """Seen from the side with a lifted wing."""
     dark = look.paint * F(0.66)
     f.shape(f.convex((-0.55, 0.0), (-1.3, 0.42), (-1.25, -0.08)), dark, edge=DARK, width=0.05)
+
     for x in (0.0, 0.22):
         f.shape(f.stroke(x, 0.5, x - 0.03, 0.95, 0.045), colour(206, 130, 40))
+
     f.shape(f.convex((0.92, -0.58), (1.42, -0.38), (0.9, -0.26)), colour(250, 176, 40), edge=DARK, width=0.04)
     trunk = np.minimum(f.ellipse(0.0, 0.12, 0.82, 0.5), f.disc(0.62, -0.42, 0.38))
     f.shape(trunk, f.lit(look.paint, 0.4), edge=DARK, width=0.06)
@@ -279,10 +305,13 @@ def flower(f: Frame, look: Appearance) -> None:
     f.shape(f.ellipse(0.27, 0.55, 0.3, 0.12), f.lit(green))
     f.shape(f.ellipse(-0.27, 0.72, 0.3, 0.12), f.lit(green))
     petals = [(0.0, -0.42), (0.364, -0.21), (0.364, 0.21), (0.0, 0.42), (-0.364, 0.21), (-0.364, -0.21)]
+
     for cx, cy in petals:
         f.shape(f.disc(cx * 1.05, cy * 1.05 - 0.34, 0.25), look.paint, edge=look.paint * F(0.5), width=0.05)
+
     for cx, cy in petals:
         f.shape(f.disc(cx * 0.85, cy * 0.85 - 0.34, 0.17), clamp(look.paint * F(1.12) + F(0.05)))
+
     heart = look.pick(0, [(250, 210, 70), (120, 74, 40), (252, 244, 200)])
     f.shape(f.disc(0.0, -0.34, 0.24), f.lit(heart, 0.3), edge=look.paint * F(0.45), width=0.04)
 
@@ -292,15 +321,19 @@ def clock(f: Frame, look: Appearance) -> None:
     for side in (-1, 1):
         f.shape(f.stroke(0.4 * side, 0.7, 0.62 * side, 0.96, 0.09), DARK)
         f.shape(f.disc(0.52 * side, -0.74, 0.24), look.paint * F(0.8), edge=DARK, width=0.04)
+
     f.shape(f.disc(0.0, 0.0, 0.9), f.lit(look.paint, 0.4), edge=DARK, width=0.05)
     f.shape(f.disc(0.0, 0.0, 0.68), WHITE)
+
     for x, y in ((0.0, -0.55), (0.55, 0.0), (0.0, 0.55), (-0.55, 0.0)):
         f.shape(f.disc(x, y, 0.07), DARK)
+
     # Hands at tangents of half their angle, so that no sine is needed; the traits decide the time.
     for trait, reach, pen in ((0, 0.36, 0.075), (1, 0.5, 0.055)):
         half = look.trait(trait, -2.5, 2.5)
         norm = F(1) + half * half
         f.shape(f.stroke(0.0, 0.0, F(reach) * (half + half) / norm, F(reach) * (half * half - F(1)) / norm, pen), DARK)
+
     f.shape(f.disc(0.0, 0.0, 0.07), colour(210, 60, 50))
 
 
@@ -310,8 +343,10 @@ def umbrella(f: Frame, look: Appearance) -> None:
     hook = np.maximum(np.abs(f.disc(0.16, 0.8, 0.16)) - F(0.05), F(0.8) - f.y)
     f.shape(hook, DARK)
     dome = np.maximum(f.ellipse(0.0, -0.02, 1.12, 0.86), f.y + F(0.02))
+
     for x in (-0.84, -0.28, 0.28, 0.84):
         dome = np.maximum(dome, -f.ellipse(x, 0.03, 0.29, 0.15))
+
     f.shape(dome, f.lit(look.paint, 0.4), edge=DARK, width=0.05)
     rise = np.sqrt(np.maximum(F(1) - (f.y + F(0.02)) * (f.y + F(0.02)) / F(0.74), F(0)))
     panel = np.minimum(np.abs(f.x) - F(0.3) * rise, F(0.86) * rise - np.abs(f.x))
@@ -327,12 +362,21 @@ def cat(f: Frame, look: Appearance) -> None:
     f.shape(f.stroke(0.86, 0.6, 0.8, 0.1, 0.09), dark, edge=outline, width=0.05)
     f.shape(f.ellipse(0.0, 0.5, 0.52, 0.52), f.lit(look.paint, 0.4), edge=outline, width=0.05)
     f.shape(f.ellipse(0.0, 0.52, 0.26, 0.34), clamp(look.paint * F(0.4) + F(0.56)), 0.9)
+
     for side in (-1, 1):
         f.shape(f.ellipse(0.2 * side, 0.92, 0.19, 0.1), f.lit(look.paint), edge=outline, width=0.04)
-        tip, inner, outer = (0.48 * side, -1.0), (0.08 * side, -0.58), (0.55 * side, -0.4)
-        corners = (tip, outer, inner) if side > 0 else (tip, inner, outer)
+        tip = (0.48 * side, -1.0)
+        inner = (0.08 * side, -0.58)
+        outer = (0.55 * side, -0.4)
+
+        if side > 0:
+            corners = (tip, outer, inner)
+        else:
+            corners = (tip, inner, outer)
+
         f.shape(f.convex(*corners), look.paint, edge=outline, width=0.05)
         f.shape(f.convex(*corners) + F(0.08), colour(240, 160, 160))
+
     f.shape(f.ellipse(0.0, -0.3, 0.6, 0.46), f.lit(look.paint, 0.25), edge=outline, width=0.05)
     for side in (-1, 1):
         f.shape(
@@ -341,9 +385,11 @@ def cat(f: Frame, look: Appearance) -> None:
             edge=outline,
             width=0.03,
         )
+
         f.shape(f.ellipse(0.25 * side, -0.34, 0.055, 0.13), DARK)
         for slope in (-0.05, 0.05):
             f.shape(f.stroke(0.2 * side, -0.1, 0.72 * side, -0.1 + slope * 2, 0.016), WHITE, 0.8)
+
     f.shape(f.ellipse(0.0, -0.14, 0.2, 0.13), clamp(look.paint * F(0.4) + F(0.56)))
     f.shape(f.convex((-0.08, -0.2), (0.08, -0.2), (0.0, -0.1)), colour(230, 110, 120))
 
@@ -352,6 +398,7 @@ def balloon(f: Frame, look: Appearance) -> None:
     """A striped hot-air balloon with its basket."""
     for side in (-1, 1):
         f.shape(f.stroke(0.5 * side, 0.12, 0.15 * side, 0.7, 0.025), DARK)
+
     f.shape(f.box(0.0, 0.82, 0.2, 0.16, 0.04), f.lit(colour(160, 108, 60)), edge=DARK, width=0.04)
     bag = np.minimum(f.disc(0.0, -0.3, 0.7), f.convex((-0.62, 0.05), (0.62, 0.05), (0.24, 0.52), (-0.24, 0.52)))
     f.shape(bag, f.lit(look.paint, 0.4), edge=DARK, width=0.05)
@@ -369,13 +416,20 @@ class Kind:
 
     Attributes
     ----------
-    paint : paints it
-    family : coarser category
-    colours : names of the colours it comes in
-    aspect : half its width over half its height
-    places : where it is at home; scenes put it there more often
-    flies : it hangs in the air (or water) and stands on nothing
-    scale : its usual height relative to other things
+    paint : callable
+        paints it
+    family : str
+        coarser category
+    colours : tuple of str
+        names of the colours it comes in
+    aspect : float
+        half its width over half its height
+    places : tuple of str
+        where it is at home; scenes put it there more often
+    flies : bool
+        it hangs in the air (or water) and stands on nothing
+    scale : float
+        its usual height relative to other things
     """
 
     paint: Callable[[Frame, Appearance], None]

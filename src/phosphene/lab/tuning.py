@@ -32,11 +32,16 @@ class ObjectTuning:
 
     Attributes
     ----------
-    kinds : (16, n_voxels), answer to a thing of each kind
-    looks : (16, 4, n_voxels), change of it with the thing's free traits
-    words : (words, n_voxels), change of it with the word written
-    places : (10, n_voxels), answer to each place
-    local : (n_voxels,) 0-1, how much the answer depends on where the thing is
+    kinds : ndarray of shape (16, n_voxels)
+        answer to a thing of each kind
+    looks : ndarray of shape (16, 4, n_voxels)
+        change of it with the thing's free traits
+    words : ndarray of shape (words, n_voxels)
+        change of it with the word written
+    places : ndarray of shape (10, n_voxels)
+        answer to each place
+    local : ndarray of shape (n_voxels,)
+        0-1, how much the answer depends on where the thing is
     """
 
     kinds: np.ndarray
@@ -51,12 +56,15 @@ def object_tuning(area: np.ndarray, rng: np.random.Generator) -> tuple[ObjectTun
 
     Parameters
     ----------
-    area : (n_voxels,) names of areas
-    rng : decides it
+    area : ndarray of shape (n_voxels,)
+        names of areas
+    rng : numpy.random.Generator
+        decides it
 
     Returns
     -------
-    the tuning, and the kind of thing each voxel answers to most (n_voxels,), empty outside the high-level areas
+    tuple of (ObjectTuning, ndarray)
+        the tuning, and the kind of thing each voxel answers to most (n_voxels,), empty outside the high-level areas
     """
     n = len(area)
     kinds = 0.10 * rng.normal(size=(len(THINGS), n))
@@ -72,27 +80,35 @@ def object_tuning(area: np.ndarray, rng: np.random.Generator) -> tuple[ObjectTun
     kinds[:, loc] = identity[:, loc]
     looks[:, :, loc] *= 3.0
     local[loc] = 0.6
+
     for name, likes in _LIKES.items():
         here = np.flatnonzero(area == name)
         strength = rng.lognormal(0.0, 0.2, len(here))
+
         for thing, weight in likes.items():
             row = THINGS.index(thing)
             kinds[row, here] += weight * strength
             looks[row][:, here] *= 1.0 + 3.0 * weight
+
         if name == "VWFA":
             words[:, here] *= 4.0
+
         if name in ("PPA", "RSC"):
             places[:, here] *= 2.5 if name == "PPA" else 3.0
             places[:, here] += np.array([_SPACE[place] for place in PLACES])[:, None] * 0.5
             local[here] = 0.25
+
         if name == "OFA":
             local[here] = 0.7
+
     high = np.isin(area, ["LOC", *_LIKES])
     preferred = np.array(THINGS, dtype=object)[kinds.argmax(axis=0)]
     preferred[~high] = ""
+
     for name, item in AREAS.items():
         if item.prefers:
             preferred[area == name] = item.prefers
+
     arrays = (np.where(high, part, 0.0).astype(np.float32) for part in (kinds, looks, words, places))
     return ObjectTuning(*arrays, local.astype(np.float32)), preferred
 
@@ -108,36 +124,48 @@ def object_drive(
 
     Parameters
     ----------
-    tuning : weights
-    voxels : (m,) the voxels in question
-    described : `count` scenes, or None if there is nothing to recognise
-    count : pictures
-    field_at : receptive fields at points (x, y), (points, m)
+    tuning : ObjectTuning
+        weights
+    voxels : ndarray of shape (m,)
+        the voxels in question
+    described : sequence of Scene or None
+        `count` scenes, or None if there is nothing to recognise
+    count : int
+        pictures
+    field_at : callable
+        receptive fields at points (x, y), (points, m)
 
     Returns
     -------
-    (count, m) float32
+    ndarray of shape (count, m), float32
     """
     drive = np.zeros((count, len(voxels)), dtype=np.float32)
     if described is None or not len(voxels):
         return drive
+
     drive += tuning.places[:, voxels][[PLACES.index(scene.place) for scene in described]]
     things = [(row, thing, thing.kind == scene.main) for row, scene in enumerate(described) for thing in scene.things]
     local = tuning.local[voxels]
+
     for number, kind in enumerate(THINGS):
         chosen = [item for item in things if item[1].kind == kind]
         if not chosen:
             continue
+
         rows = np.array([row for row, _, _ in chosen])  # each at most once: a scene's things differ in kind
         # The main thing holds attention; answers grow with the square root of size.
         amount = np.array(
             [np.sqrt(thing.size / 0.6) * (1.0 if main else 0.7) for _, thing, main in chosen], dtype=np.float32
         )
+
         seen = field_at(*np.array([(thing.x, thing.y) for _, thing, _ in chosen], dtype=np.float32).T)
         style = np.array([thing.style for _, thing, _ in chosen], dtype=np.float32) - np.float32(0.5)
         change = exact_product(style, tuning.looks[number][:, voxels])  # (things, m)
         answer = tuning.kinds[number, voxels] + change.astype(np.float32)
+
         if kind == "word":
             answer = answer + tuning.words[:, voxels][[WORDS.index(thing.text) for _, thing, _ in chosen]]
+
         drive[rows] += amount[:, None] * (1.0 - local + local * seen) * answer
+
     return drive

@@ -22,25 +22,38 @@ def whole(name: str, value: Any, low: int, high: int | None = None, advice: str 
 
     Parameters
     ----------
-    name : how the user calls it
-    value : what came; any integer, of numpy too
-    low, high : bounds, which belong to the range; None: no upper one
-    advice : what to do, a sentence
+    name : str
+        how the user calls it
+    value : Any
+        what came; any integer, of numpy too
+    low : int
+        bounds, which belong to the range; None: no upper one
+    high : int, optional
+        see `low`
+    advice : str, default ""
+        what to do, a sentence
 
     Raises
     ------
-    ConfigError : when it is not whole or out of range
+    ConfigError
+        when it is not whole or out of range
 
     Examples
     --------
     >>> whole("n_train", 600, 1)
     600
     """
-    bounds = f"at least {low}" if high is None else f"from {low:,} to {high:,}"
+    if high is None:
+        bounds = f"at least {low}"
+    else:
+        bounds = f"from {low:,} to {high:,}"
+
     try:
         number = index(value)
     except TypeError:
         number = None
+
     if number is None or number < low or (high is not None and number > high):
         raise ConfigError(f"{name} must be a whole number {bounds}; got {value!r}. {advice}".rstrip())
+
     return number

@@ -19,7 +19,8 @@ class PictureClassifier:
 
     Parameters
     ----------
-    n_components : most principal components kept; at most one less than the number of training pictures
+    n_components : int, default 50
+        most principal components kept; at most one less than the number of training pictures
 
     Attributes
     ----------
@@ -51,7 +52,8 @@ class CategoryOnlyDecoder:
 
     Parameters
     ----------
-    n_components : most principal components of the training betas kept
+    n_components : int, default 50
+        most principal components of the training betas kept
     """
 
     def __init__(self, n_components: int = 50):
@@ -81,9 +83,11 @@ def class_mean_pictures(pictures: np.ndarray, labels: np.ndarray) -> dict:
     >>> means["a"].item(), means["b"].item()
     (0.5, 1.0)
     """
-    pictures, labels = as_pictures(pictures), np.asarray(labels)
+    pictures = as_pictures(pictures)
+    labels = np.asarray(labels)
     if len(labels) != len(pictures):
         raise DataError(f"there are {len(pictures)} pictures but {len(labels)} labels; give one label per picture.")
+
     return {label: pictures[labels == label].mean(axis=0) for label in np.unique(labels).tolist()}
 
 
@@ -97,20 +101,25 @@ class _ClassReader:
         from sklearn.decomposition import PCA
         from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-        rows, labels = np.asarray(rows, dtype=np.float64), np.asarray(labels)
+        rows = np.asarray(rows, dtype=np.float64)
+        labels = np.asarray(labels)
         if labels.shape != (len(rows),):
             raise DataError(f"there are {len(rows)} rows of {what} but labels of shape {labels.shape}.")
+
         self.classes_ = np.unique(labels)
         if len(self.classes_) < 2 or len(rows) < 3:
             raise DataError(
                 f"reading a class off {what} needs two classes and three training rows, but there are {len(rows)} rows "
                 f"of {self.classes_.tolist()[:5]}; leave category scores out for this data set."
             )
+
         pca = PCA(min(self.n_components, len(rows) - 1, rows.shape[1]), svd_solver="full").fit(rows)
-        self.mean_, self.components_ = pca.mean_, pca.components_
+        self.mean_ = pca.mean_
+        self.components_ = pca.components_
         priors = np.full(len(self.classes_), 1 / len(self.classes_))
         self._lda = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto", priors=priors)
         self._lda.fit((rows - self.mean_) @ self.components_.T, labels)
+
         return self
 
     def predict(self, rows: np.ndarray) -> np.ndarray:
@@ -119,6 +128,7 @@ class _ClassReader:
         evidence = self._lda.decision_function(points)
         if evidence.ndim == 1:  # of the second of two classes against the first
             evidence = np.stack([np.zeros_like(evidence), evidence], axis=1)
+
         # Classes that training pictures do not tell apart are tied; which of them is named must not be rounding's choice.
         return self.classes_[first_best(evidence, grain=1.0)]
 

@@ -41,11 +41,14 @@ class Comparison:
 
     Attributes
     ----------
-    pairs : one row per metric and pair of runs: ``metric, first, second, value, ci_low, ci_high, p, p_holm, n``.
-        ``value`` is first minus second, turned so that positive is better for the first whatever the metric's
-        direction; interval BCa bootstrap over stimuli, p two-sided from sign flips, ``p_holm`` over the pairs of a metric
-    ranks : one row per metric and run: ``metric, run, value, rank, rank_low, rank_high, n``. ``rank`` 1 is the best mean,
-        halves where means tie; ``rank_low`` to ``rank_high`` are the places open to it, together right in at least 95 % of cases
+    pairs : DataFrame
+        one row per metric and pair of runs: ``metric, first, second, value, ci_low, ci_high, p, p_holm, n``. ``value``
+        is first minus second, turned so that positive is better for the first whatever the metric's direction; interval
+        BCa bootstrap over stimuli, p two-sided from sign flips, ``p_holm`` over the pairs of a metric
+    ranks : DataFrame
+        one row per metric and run: ``metric, run, value, rank, rank_low, rank_high, n``. ``rank`` 1 is the best mean,
+        halves where means tie; ``rank_low`` to ``rank_high`` are the places open to it, together right in at least 95 %
+        of cases
     """
 
     pairs: pd.DataFrame
@@ -63,12 +66,16 @@ class Comparison:
                     "value": sign * found["value"], "ci_low": low, "ci_high": high, "p": found["p"],
                     "p_holm": found["p_holm"], "n": found["n"],
                 }  # fmt: skip
+
         return None
 
     def place(self, metric: str, run: str) -> dict[str, float] | None:
         """The row of ``ranks`` of a run; None where it was not compared."""
         row = self.ranks[(self.ranks["metric"] == metric) & (self.ranks["run"] == run)]
-        return None if row.empty else row.iloc[0].to_dict()
+        if row.empty:
+            return None
+
+        return row.iloc[0].to_dict()
 
 
 def compare_items(
@@ -78,9 +85,12 @@ def compare_items(
 
     Parameters
     ----------
-    items : name of a run to its scores of single stimuli: columns ``metric, stimulus, value``, one row per both
-    seed : of bootstrap and sign flips; each pair has its own stream, so that adding a metric changes no other
-    n_draws, n_flips : bootstrap draws and random sign flips
+    items : mapping of {str: DataFrame}
+        name of a run to its scores of single stimuli: columns ``metric, stimulus, value``, one row per both
+    seed : int, default 0
+        of bootstrap and sign flips; each pair has its own stream, so that adding a metric changes no other
+    n_draws, n_flips : int, optional
+        bootstrap draws and random sign flips
 
     Returns
     -------
@@ -102,32 +112,46 @@ def compare_items(
     0.3
     """
     tables = {name: _by_stimulus(name, table) for name, table in items.items()}
-    pairs, ranks = [], []
+    pairs = []
+    ranks = []
+
     for metric in dict.fromkeys(m for by_metric in tables.values() for m in by_metric):
         try:
-            sign = 1 if metric_of(metric).better == "higher" else -1
+            if metric_of(metric).better == "higher":
+                sign = 1
+            else:
+                sign = -1
         except ConfigError:  # a metric of another version: its direction is not known
             continue
+
         there = {name: by_metric[metric] for name, by_metric in tables.items() if metric in by_metric}
         if len(there) < 2:
             continue
+
         common = pd.concat(there, axis=1, join="inner").dropna().sort_index()
         if len(common) < 2:
             continue
+
         rows = []
         for first, second in combinations(there, 2):
             a, b = sorted((first, second))  # the same draws whichever run is named first
             rng = np.random.default_rng([seed, zlib.crc32(f"{metric} {a} {b}".encode())])
             one, other = (sign * common[name].to_numpy(float) for name in (a, b))
             found = paired_difference(one, other, rng=rng, n_draws=n_draws, n_flips=n_flips)
-            value, low, high = found.value, found.low, found.high
+            value = found.value
+            low = found.low
+            high = found.high
+
             if a != first:
                 value, low, high = -value, -high, -low
+
             rows.append((metric, first, second, value, low, high, found.p, np.nan, found.n))
+
         table = pd.DataFrame(rows, columns=list(PAIR_COLUMNS))
         table["p_holm"] = holm(table["p"].to_numpy())
         pairs.append(table)
         ranks.append(_places(metric, common, table, sign))
+
     return Comparison(_joined(pairs, PAIR_COLUMNS), _joined(ranks, RANK_COLUMNS))
 
 
@@ -140,7 +164,9 @@ def _by_stimulus(name: str, table: pd.DataFrame) -> dict[str, pd.Series]:
                 f"{name} has two values of {metric} for stimulus {twice}, so its stimuli cannot be paired with those of "
                 "another run. Evaluate it again: phosphene evaluate averages the rows of one stimulus."
             )
+
         found[str(metric)] = group.set_index("stimulus")["value"].astype(float)
+
     return found
 
 
@@ -150,6 +176,7 @@ def _places(metric: str, common: pd.DataFrame, pairs: pd.DataFrame, sign: int) -
     sure = pairs[pairs["p_holm"] < LEVEL]
     winners = np.where(sure["value"] > 0, sure["first"], sure["second"])
     losers = np.where(sure["value"] > 0, sure["second"], sure["first"])
+
     return pd.DataFrame(
         {
             "metric": metric,
@@ -164,4 +191,7 @@ def _places(metric: str, common: pd.DataFrame, pairs: pd.DataFrame, sign: int) -
 
 
 def _joined(parts: list[pd.DataFrame], columns: tuple[str, ...]) -> pd.DataFrame:
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(columns))
+    if parts:
+        return pd.concat(parts, ignore_index=True)
+
+    return pd.DataFrame(columns=list(columns))

@@ -23,9 +23,12 @@ def paired_differences(
 
     Parameters
     ----------
-    ours, theirs : scores of the brain and of the control on the same stimuli
-    control : name of the control, such as ``mean`` or ``category``
-    seed, n_draws : of the bootstrap
+    ours, theirs : Scores
+        scores of the brain and of the control on the same stimuli
+    control : str
+        name of the control, such as ``mean`` or ``category``
+    seed, n_draws : int, optional
+        of the bootstrap
 
     Returns
     -------
@@ -35,13 +38,20 @@ def paired_differences(
     """
     rows = []
     known = {score.metric: score for score in theirs.scores}
+
     for score in ours.scores:
         other = known.get(score.metric)
         paired = len(score.items) and not score.metric.startswith("pearson.")
         if other is None or not paired or not np.array_equal(score.items, other.items):
             continue
-        sign = 1 if metric_of(score.metric).better == "higher" else -1
+
+        if metric_of(score.metric).better == "higher":
+            sign = 1
+        else:
+            sign = -1
+
         rng = np.random.default_rng([seed, zlib.crc32(f"{score.metric} {control}".encode())])
         difference = paired_difference(sign * score.per_item, sign * other.per_item, rng=rng, n_draws=n_draws)
         rows.append((score.metric, control, *difference))
+
     return pd.DataFrame(rows, columns=list(DIFFERENCE_COLUMNS))

@@ -30,12 +30,15 @@ def pixel_correlation(e: Evaluation, name: str, _: str) -> Score:
 
 def squared_error(e: Evaluation, name: str, _: str) -> Score:
     """Mean squared difference of each picture; lower is better."""
-    error, matrix = mse(e.decoded.images, e.decoded.true_images), -e.similarity(PIXELS, "neg_mse")
+    error = mse(e.decoded.images, e.decoded.true_images)
+    matrix = -e.similarity(PIXELS, "neg_mse")
     undefined = np.isnan(error)
     if undefined.all():
         raise Skip("no decoded picture is finite")
+
     typical = np.nanmean(matrix)
     note = e.undefined_note(undefined, "a random pairing")
+
     return e.score(
         name,
         np.where(undefined, typical, error),
@@ -47,26 +50,35 @@ def squared_error(e: Evaluation, name: str, _: str) -> Score:
 
 def structure(e: Evaluation, name: str, _: str) -> Score:
     """SSIM of each picture, in the variant that the name says; the null of many or large pictures is taken in random blocks."""
-    ours, true = e.decoded.images, e.decoded.true_images
+    ours = e.decoded.images
+    true = e.decoded.true_images
     variant = name.split(".")[1]
     height, width = ours.shape[1:3]
+
     if height < WINDOW or (variant == "2d" and width < WINDOW):
         raise Skip(f"its window has {WINDOW} pixels but the pictures are {height} x {width}")
+
     per_row = (ssim_2d if variant == "2d" else ssim_columns)(ours, true)
     note = e.undefined_note(np.isnan(per_row), "SSIM = 0")
     m = len(e.ids)
     block = max(2, int(_SSIM_BUDGET / (len(ours) * height * width)))
+
     if block >= m:
         return e.score(name, np.nan_to_num(per_row), np.nan_to_num(ssim_pairs(ours, true[e.first], variant)), note=note)
+
     # A null inside random blocks needs only those pairs, and is as valid: pairings are exchangeable in each block.
     n_blocks = -(-m // block)
     groups = e.rng(name + " blocks").permutation(np.arange(m) % n_blocks)
     matrix = np.zeros((len(ours), m))
+
     for group in np.unique(groups):
-        rows, columns = np.flatnonzero(groups[e.truth] == group), np.flatnonzero(groups == group)
+        rows = np.flatnonzero(groups[e.truth] == group)
+        columns = np.flatnonzero(groups == group)
         matrix[np.ix_(rows, columns)] = ssim_pairs(ours[rows], true[e.first[columns]], variant)
+
     if e.exchangeable is not None:
         groups = np.unique([f"{g} {x}" for g, x in zip(groups, e.exchangeable, strict=True)], return_inverse=True)[1]
+
     note = "; ".join(filter(None, [note, f"null permuted inside random blocks of {-(-m // n_blocks)} items"]))
     return e.score(name, np.nan_to_num(per_row), np.nan_to_num(matrix), groups=groups, note=note)
 
@@ -76,6 +88,7 @@ def two_way_identification(e: Evaluation, name: str, space: str) -> Score:
     s = e.similarity(space)
     if s.shape[1] < 2:
         raise Skip("a single test item has no distractor")
+
     wins, counted = (e.per_stimulus(x) for x in comparisons(s, e.truth))
     return e.score(
         name, two_way(s, e.truth), rank_matrix(s), chance=0.5, statistic=mean_of_pairs(wins, counted),
@@ -87,14 +100,17 @@ def two_way_within_class(e: Evaluation, name: str, space: str) -> Score:
     """The same against distractors of the truth's own class."""
     if e.labels is None:
         raise Skip("the stimuli have no class labels")
+
     s = e.similarity(space)
     per_row = two_way(s, e.truth, e.labels)
     if np.isnan(per_row).all():
         raise Skip("no class has two test items")
+
     wins, counted = (e.per_stimulus(x) for x in comparisons(s, e.truth, e.labels))
     groups = np.unique(e.labels, return_inverse=True)[1]
     if e.exchangeable is not None:
         groups = np.unique([f"{g} {x}" for g, x in zip(groups, e.exchangeable, strict=True)], return_inverse=True)[1]
+
     return e.score(
         name, per_row, rank_matrix(s, e.labels), chance=0.5, statistic=mean_of_pairs(wins, counted), groups=groups,
         note=_undefined(e, s),
@@ -112,15 +128,26 @@ def n_way_identification(n: int, k: int, direction: str = "truths") -> Callable[
         s = e.similarity(space)
         if direction == "decoded" and e.has_repeats:
             raise Skip("a gallery of decoded items needs one decoded item per stimulus")
-        size = s.shape[1] if n == 0 else n
+
+        if n == 0:
+            size = s.shape[1]
+        else:
+            size = n
+
         if size > s.shape[1] or size <= k:
             raise Skip(f"it needs {max(size, k + 1)} test stimuli but there are {s.shape[1]}")
-        truth = e.truth if direction == "truths" else None
+
+        if direction == "truths":
+            truth = e.truth
+        else:
+            truth = None
+
         statistic = mean_of_items(n_way_influence(s, size, k, truth, direction))
         score = e.score(
             name, n_way(s, size, k, truth, direction), n_way_matrix(s, size, k, direction), chance=k / size,
             statistic=statistic, note="; ".join(filter(None, [_undefined(e, s), f"gallery of {size}" * (n == 0)])),
         )  # fmt: skip
+
         return bounded(score, 0, 1)
 
     return compute
@@ -135,12 +162,15 @@ def share_of_ceiling(e: Evaluation, name: str, _: str) -> Score:
     """The same as a share of what the noise lets a perfect model reach."""
     if e.encoded.ceiling is None:
         raise Skip("there is no noise ceiling, as no stimulus was repeated")
+
     ceiling = np.sqrt(np.maximum(np.asarray(e.encoded.ceiling, dtype=np.float64), 0))
     fraction = fraction_of_ceiling(pearson_per_voxel(e.encoded.predicted, e.encoded.measured), ceiling)
     if not (ceiling > 0).any():
         raise Skip("the noise ceiling is 0 or undefined in every voxel")
+
     no_ceiling = int((~(ceiling > 0)).sum())
     note = f"{no_ceiling} voxels without a ceiling above 0 left out, {fraction.n_above_one} voxels above their ceiling"
+
     return _encoding(e, name, ceiling, note)
 
 
@@ -149,19 +179,24 @@ def _encoding(e: Evaluation, name: str, ceiling: np.ndarray, note: str) -> Score
     n = len(e.encoded.ids)
     if n < 3:
         raise Skip(f"a correlation over {n} stimuli says nothing; it needs 3")
+
     r = pearson_per_voxel(e.encoded.predicted, e.encoded.measured)
     used = ceiling > 0
     x, y = (np.asarray(z)[:, used] for z in (e.encoded.predicted, e.encoded.measured))
     undefined = int(np.isnan(r[used]).sum())
+
     if undefined:
         note = "; ".join(filter(None, [note, f"{undefined} constant voxels counted as r = 0"]))
+
     x, y = (_standardised(z, np.isnan(r[used])) for z in (x, y))
     scale = ceiling[used].sum()
-    value, rng = float(np.nan_to_num(r[used]).sum() / scale), e.rng(name)
+    value = float(np.nan_to_num(r[used]).sum() / scale)
+    rng = e.rng(name)
     interval = bootstrap(_mean_correlation(x, y, scale), n, rng=rng, n_draws=e.n_draws)
     null = permutation_null(x @ y.T / scale * n, rng=rng, n_permutations=e.n_permutations)
     per_voxel = fraction_of_ceiling(np.nan_to_num(r), ceiling).ratio
     voxels = np.arange(len(r))
+
     return Score(name, value, interval.low, interval.high, 0.0, null.p, n, per_voxel, voxels, note)
 
 
@@ -179,14 +214,18 @@ def _mean_correlation(x: np.ndarray, y: np.ndarray, scale: float) -> Callable[[n
     def statistic(counts: np.ndarray) -> np.ndarray:
         weights = (counts / counts.sum(axis=1, keepdims=True)).astype(np.float32)
         total = np.zeros(len(counts))
+
         for start in range(0, x.shape[1], 512):
-            a, b = x[:, start : start + 512], y[:, start : start + 512]
-            mean_a, mean_b = weights @ a, weights @ b
+            a = x[:, start : start + 512]
+            b = y[:, start : start + 512]
+            mean_a = weights @ a
+            mean_b = weights @ b
             covariance = weights @ (a * b) - mean_a * mean_b
             power = (weights @ (a * a) - mean_a**2) * (weights @ (b * b) - mean_b**2)
             r = np.zeros_like(power)
             np.divide(covariance, np.sqrt(np.maximum(power, 0)), out=r, where=power > 1e-14)
             total += r.sum(axis=1, dtype=np.float64)
+
         return total / scale
 
     return statistic

@@ -46,12 +46,14 @@ def frechet_distance(
 
     Parameters
     ----------
-    mean_a, mean_b : (d,)
-    covariance_a, covariance_b : (d, d), symmetric, no negative eigenvalues but for rounding
+    mean_a, mean_b : ndarray of shape (d,)
+    covariance_a, covariance_b : ndarray of shape (d, d)
+        symmetric, no negative eigenvalues but for rounding
 
     Returns
     -------
-    float, 0 or more
+    float
+        0 or more
 
     Examples
     --------
@@ -67,12 +69,13 @@ def fid_of(a: np.ndarray, b: np.ndarray) -> float:
 
     Parameters
     ----------
-    a : (n, d)
-    b : (m, d)
+    a : ndarray of shape (n, d)
+    b : ndarray of shape (m, d)
 
     Returns
     -------
-    float, 0 or more; lower is better
+    float
+        0 or more; lower is better
 
     Raises
     ------
@@ -98,9 +101,12 @@ def fid_floor(features: np.ndarray, *, rng: np.random.Generator, n_halvings: int
 
     Parameters
     ----------
-    features : (n, d) of the true pictures
-    rng : numpy Generator
-    n_halvings : random halvings averaged
+    features : ndarray of shape (n, d)
+        of the true pictures
+    rng : numpy.random.Generator
+        numpy Generator
+    n_halvings : int, default 8
+        random halvings averaged
 
     Returns
     -------
@@ -116,10 +122,12 @@ def fid_floor(features: np.ndarray, *, rng: np.random.Generator, n_halvings: int
     half = len(features) // 2
     if half < 2:
         return Floor(float("nan"), float("nan"))
+
     found = []
     for _ in range(n_halvings):
         order = rng.permutation(len(features))
         found.append(fid_of(features[order[:half]], features[order[half : 2 * half]]))
+
     high = float(np.mean(found))
     return Floor(high / 2, high)
 
@@ -129,15 +137,17 @@ def kid_of(a: np.ndarray, b: np.ndarray, *, paired: bool = False) -> float:
 
     Parameters
     ----------
-    a : (n, d)
-    b : (m, d)
-    paired : row i of ``a`` was made from row i of ``b``, as decoded pictures are. They are not independent, so such pairs
-        are left out of the comparison between the sets, as those of a picture with itself are inside each; otherwise the
-        estimate would be too low
+    a : ndarray of shape (n, d)
+    b : ndarray of shape (m, d)
+    paired : bool, default False
+        row i of ``a`` was made from row i of ``b``, as decoded pictures are. They are not independent, so such pairs
+        are left out of the comparison between the sets, as those of a picture with itself are inside each; otherwise
+        the estimate would be too low
 
     Returns
     -------
-    float; 0 is expected of two samples of the same distribution, so that small negative values occur; lower is better
+    float
+        0 is expected of two samples of the same distribution, so that small negative values occur; lower is better
 
     Raises
     ------
@@ -147,6 +157,7 @@ def kid_of(a: np.ndarray, b: np.ndarray, *, paired: bool = False) -> float:
     a, b = _features(a, b)
     if not paired:
         return _mean_off_diagonal(_kernel(a, a)) + _mean_off_diagonal(_kernel(b, b)) - 2 * float(_kernel(a, b).mean())
+
     _same_size(a, b)
     return _mean_off_diagonal(_paired_kernel(a, b))
 
@@ -159,19 +170,23 @@ def fid_influence(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
     Parameters
     ----------
-    a, b : (n, d), row i of both belongs to stimulus i
+    a, b : ndarray of shape (n, d)
+        row i of both belongs to stimulus i
 
     Returns
     -------
-    (n,) or, when stimuli are left out in groups to save time, as many as there are groups
+    ndarray
+        (n,) or, when stimuli are left out in groups to save time, as many as there are groups
     """
     a, b = _features(a, b)
     _same_size(a, b)
     n = len(a)
     whole = fid_of(a, b)
     groups = np.array_split(np.arange(n), min(n, _GROUPS))
+
     if n - max(map(len, groups)) < 2:
         return np.full(n, whole)
+
     without = np.array([fid_of(np.delete(a, g, axis=0), np.delete(b, g, axis=0)) for g in groups])
     return _pseudo_values(whole, without)
 
@@ -182,10 +197,13 @@ def kid_influence(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     _same_size(a, b)
     kernel = _paired_kernel(a, b)
     np.fill_diagonal(kernel, 0)
-    n, total = len(a), kernel.sum()
+    n = len(a)
+    total = kernel.sum()
     whole = total / (n * (n - 1))
+
     if n < 3:
         return np.full(n, whole)
+
     without = (total - kernel.sum(axis=0) - kernel.sum(axis=1)) / ((n - 1) * (n - 2))
     return _pseudo_values(whole, without)
 
@@ -203,7 +221,10 @@ def _distance(mean_a: np.ndarray, root_a: np.ndarray, mean_b: np.ndarray, root_b
 def _root(x: np.ndarray) -> np.ndarray:
     """(min(n, d), d) with the covariance of the rows as ``root' root``, which is never formed."""
     centred = (x - x.mean(axis=0)) / np.sqrt(len(x) - 1)
-    return np.linalg.qr(centred, mode="r") if len(x) > x.shape[1] else centred
+    if len(x) > x.shape[1]:
+        return np.linalg.qr(centred, mode="r")
+
+    return centred
 
 
 def _symmetric_root(covariance: np.ndarray) -> np.ndarray:
@@ -243,10 +264,12 @@ def _features(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             f"two sets need (n, features) each, two rows or more and as many features, but have shapes {a.shape} and "
             f"{b.shape}; flatten each picture's features to one row."
         )
+
     bad = [int((~np.isfinite(x).all(axis=1)).sum()) for x in (a, b)]
     if any(bad):
         raise DataError(
             f"{bad[0]} and {bad[1]} rows of the two sets have features that are not finite; a set cannot be compared with "
             "holes in it. Decode these pictures again, or leave the stimuli out on both sides."
         )
+
     return a, b

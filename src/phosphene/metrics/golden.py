@@ -23,10 +23,13 @@ from phosphene.metrics.metric import OF_FEATURES, Decoded, Encoded, View
 from phosphene.metrics.registry import score
 from phosphene.metrics.zero_shot import Candidates
 
-RELATIVE, ABSOLUTE = 1e-3, 1e-6
+RELATIVE = 1e-3
+ABSOLUTE = 1e-6
 """How far a value may move: rounding and a pixel painted one level brighter on another processor stay below, another
 variant of a metric does not."""
-_SEED, _SCENES, _SIDE = 20, 8, 32
+_SEED = 20
+_SCENES = 8
+_SIDE = 32
 _SPACE = "golden"
 
 
@@ -51,12 +54,15 @@ def changed(now: Mapping[str, float], kept: Mapping[str, float] | None = None) -
 
     Parameters
     ----------
-    now : of `golden_values`
-    kept : what they should be; `golden_reference` by default
+    now : mapping of {str: float}
+        of `golden_values`
+    kept : mapping of {str: float}, optional
+        what they should be; `golden_reference` by default
 
     Returns
     -------
-    metric to (kept, now); NaN where a metric is missing on that side
+    dict of {str: tuple of (float, float)}
+        metric to (kept, now); NaN where a metric is missing on that side
 
     Examples
     --------
@@ -81,10 +87,12 @@ def _items() -> tuple[Decoded, Encoded]:
     turned = [np.rot90(side, quarter, axes=(1, 2)) for side in (scenes, scenes[:, :, ::-1]) for quarter in range(4)]
     true = np.ascontiguousarray(np.stack(turned, axis=1).reshape(-1, *scenes.shape[1:]))
     n = len(true)
+
     # From nearly nothing to nearly all of the truth, so that no score is at its end.
     share = np.linspace(0.1, 0.7, n, dtype=np.float32)[np.argsort(np.arange(n) * 23 % n)].reshape(-1, 1, 1, 1)
     moved = np.roll(true, (2, 1), axis=(1, 2))
     decoded = share * (0.7 * true + 0.3 * moved) + (1 - share) * np.roll(true, 9, axis=0)
+
     # Not the truths alone: turned copies of a scene have no spread at all in some directions, and a classifier divides by it.
     shown = 0.8 * np.roll(true, 1, axis=1) + 0.2 * np.roll(true, 13, axis=0)[:, ::-1]
     labels = np.asarray([f"class {i // 4:02d}" for i in range(n)], dtype=object)
@@ -92,9 +100,11 @@ def _items() -> tuple[Decoded, Encoded]:
     ours, theirs = (_small(x) for x in (decoded, true))
     kinds = theirs.reshape(len(names), 4, -1).mean(axis=1)  # what a class looks like
     seen = View(ours, theirs, _softmax(ours, kinds), _softmax(theirs, kinds), names, (*OF_FEATURES, "distance"))
+
     # Two more names than are tested, so that "among all" is another question than "among those tested".
     texts = Candidates((*names, "x", "y"), np.concatenate([kinds, kinds[:2, ::-1]]), centre=theirs.mean(axis=0))
     ceiling = np.linspace(0.2, 0.9, 24)
+
     return (
         Decoded(
             np.arange(n),
@@ -112,7 +122,8 @@ def _items() -> tuple[Decoded, Encoded]:
 
 def _small(pictures: np.ndarray) -> np.ndarray:
     """(n, side, side, 3) to (n, 192): means of areas, of order 1."""
-    n, side = len(pictures), pictures.shape[1] // 8
+    n = len(pictures)
+    side = pictures.shape[1] // 8
     return 4 * pictures.reshape(n, 8, side, 8, side, 3).mean(axis=(2, 4)).reshape(n, -1)
 
 

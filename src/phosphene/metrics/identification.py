@@ -38,14 +38,16 @@ def similarity(decoded: np.ndarray, true: np.ndarray, kind: Kind = "pearson") ->
 
     Parameters
     ----------
-    decoded : (n, n_features)
-    true : (m, n_features)
-    kind : ``pearson``, ``cosine``, or ``neg_mse`` (minus the mean squared difference)
+    decoded : ndarray of shape (n, n_features)
+    true : ndarray of shape (m, n_features)
+    kind : {"pearson", "cosine", "neg_mse"}, default "pearson"
+        ``pearson``, ``cosine``, or ``neg_mse`` (minus the mean squared difference)
 
     Returns
     -------
-    (n, m) float32, higher is more alike. NaN in the row (column) of an item that is constant (zero, for cosine;
-    spread below a millionth of its size) or not finite. Identical rows get identical similarities.
+    ndarray of shape (n, m), float32
+        higher is more alike. NaN in the row (column) of an item that is constant (zero, for cosine; spread below a
+        millionth of its size) or not finite. Identical rows get identical similarities.
 
     Raises
     ------
@@ -61,23 +63,33 @@ def similarity(decoded: np.ndarray, true: np.ndarray, kind: Kind = "pearson") ->
         raise ConfigError(
             f"unknown kind of similarity {kind!r}. {did_you_mean(kind, ['pearson', 'cosine', 'neg_mse'])}"
         )
-    decoded, true = np.asanyarray(decoded), np.asanyarray(true)
+
+    decoded = np.asanyarray(decoded)
+    true = np.asanyarray(true)
     if decoded.ndim != 2 or true.ndim != 2 or decoded.shape[1] != true.shape[1]:
         raise DataError(
             f"similarity needs two matrices with the same number of features, but got {decoded.shape} and "
             f"{true.shape}; flatten each item to one row of the same feature space."
         )
+
     n_features = decoded.shape[1]
-    rows, columns = _Side(decoded), _Side(true)
+    rows = _Side(decoded)
+    columns = _Side(true)
     dot = np.zeros((len(decoded), len(true)))
+
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         for start in range(0, n_features, _BLOCK):
             part = slice(start, min(start + _BLOCK, n_features))
             if kind == "pearson":
                 dot += rows.centred(part) @ columns.centred(part).T
             else:
-                shift = 0.0 if kind == "cosine" else columns.block(part).mean(axis=0)
+                if kind == "cosine":
+                    shift = 0.0
+                else:
+                    shift = columns.block(part).mean(axis=0)
+
                 dot += rows.shifted(part, shift) @ columns.shifted(part, shift).T
+
         if kind == "pearson":
             dot += rows.add_between() @ columns.add_between().T
             result = dot / np.sqrt(np.outer(rows.power, columns.power))
@@ -86,14 +98,19 @@ def similarity(decoded: np.ndarray, true: np.ndarray, kind: Kind = "pearson") ->
         else:
             result = (2 * dot - rows.power[:, None] - columns.power) / max(1, n_features)
             result = np.minimum(result, 0, out=result)
+
     if kind != "neg_mse":
         np.clip(result, -1, 1, out=result)
+
     result[rows.undefined(kind)] = np.nan
     result[:, columns.undefined(kind)] = np.nan
+
     for copy, original in rows.duplicates():
         result[copy] = result[original]
+
     for copy, original in columns.duplicates():
         result[:, copy] = result[:, original]
+
     return result.astype(np.float32)
 
 
@@ -109,7 +126,10 @@ class _Side:
 
     def block(self, part: slice) -> np.ndarray:
         values = self.values[:, part]
-        return values if values.dtype in (np.float32, np.float64) else values.astype(np.float32)
+        if values.dtype in (np.float32, np.float64):
+            return values
+
+        return values.astype(np.float32)
 
     def shifted(self, part: slice, shift: np.ndarray | float) -> np.ndarray:
         out = self.buffer[:, : part.stop - part.start]
@@ -127,26 +147,37 @@ class _Side:
         """Deviations of the block means from the row means, weighted so that their product completes the sum."""
         if not self.means:
             return np.zeros((len(self.values), 0))
-        means, sizes = np.stack(self.means, axis=1), np.array(self.sizes)
+
+        means = np.stack(self.means, axis=1)
+        sizes = np.array(self.sizes)
         self.mean = means @ sizes / sizes.sum()
         between = (means - self.mean[:, None]) * np.sqrt(sizes)
         self.power += np.square(between).sum(axis=1)
+
         return between
 
     def undefined(self, kind: Kind) -> np.ndarray:
         if kind == "pearson":
-            mean = self.mean if self.means else np.zeros(len(self.values))
+            if self.means:
+                mean = self.mean
+            else:
+                mean = np.zeros(len(self.values))
+
             return is_flat(np.sqrt(self.power), mean, self.values.shape[1])
+
         return ~np.isfinite(self.power) | ((self.power == 0) & (kind == "cosine"))
 
     def duplicates(self) -> list[tuple[int, int]]:
         """(row, earlier row) of exact copies: equal moments first, then every value."""
         moments = zip(self.power.tolist(), self.mean.tolist() if self.means else self.power.tolist(), strict=True)
-        first, copies = {}, []
+        first = {}
+        copies = []
+
         for row, key in enumerate(moments):
             original = first.setdefault(key, row)
             if original != row and np.array_equal(self.values[original], self.values[row]):
                 copies.append((row, original))
+
         return copies
 
 
@@ -166,15 +197,20 @@ def two_way(
 
     Parameters
     ----------
-    similarity : (n, m), row = decoded item, column = true item
-    truth : (n,) column that belongs to each row; default row i to column i
-    labels : (m,) class of each true item. When given, only distractors of the truth's own class count: what is left
-        when knowing the class is worth nothing
-    direction : ``truths`` ranks the true items for each decoded one, ``decoded`` the other way round
+    similarity : ndarray of shape (n, m)
+        row = decoded item, column = true item
+    truth : ndarray of shape (n,), optional
+        column that belongs to each row; default row i to column i
+    labels : ndarray of shape (m,), optional
+        class of each true item. When given, only distractors of the truth's own class count: what is left when knowing
+        the class is worth nothing
+    direction : {"truths", "decoded"}, default "truths"
+        ``truths`` ranks the true items for each decoded one, ``decoded`` the other way round
 
     Returns
     -------
-    (n,) between 0 and 1, ties one half, chance 1/2; NaN for an item without any distractor
+    ndarray of shape (n,)
+        between 0 and 1, ties one half, chance 1/2; NaN for an item without any distractor
 
     References
     ----------
@@ -207,21 +243,30 @@ def count_above(
     rows = np.arange(len(similarity))
     own = similarity[rows, truth][:, None]
     low, high = bounds(own, grain_of(similarity) if grain is None else grain)
-    above, below = similarity > high, similarity < low
+    above = similarity > high
+    below = similarity < low
+
     if labels is None:
         n = np.full(len(rows), similarity.shape[1] - 1)
-        above, below = _count(above), _count(below)
+        above = _count(above)
+        below = _count(below)
     else:
         labels = as_labels(labels, similarity.shape[1])
         mates = labels[truth][:, None] == labels[None, :]
         n = _count(mates) - 1
-        above, below = _count(above & mates), _count(below & mates)
+        above = _count(above & mates)
+        below = _count(below & mates)
+
     return above, n - above - below, n
 
 
 def _count(mask: np.ndarray) -> np.ndarray:
     """True entries per row. Adding bytes in the narrowest integer that fits is four times faster than numpy's own sum."""
-    narrow = np.uint16 if mask.shape[1] < 2**16 else np.uint64
+    if mask.shape[1] < 2**16:
+        narrow = np.uint16
+    else:
+        narrow = np.uint64
+
     return np.add.reduce(mask.view(np.uint8), axis=1, dtype=narrow).astype(np.intp)
 
 
@@ -236,13 +281,16 @@ def rank_matrix(
 
     Parameters
     ----------
-    similarity : (n, m)
-    labels : (m,) classes, as in ``two_way``; ranks are then taken among the columns of one class
-    direction : as in ``two_way``; ``decoded`` needs a square matrix
+    similarity : ndarray of shape (n, m)
+    labels : ndarray of shape (m,), optional
+        classes, as in ``two_way``; ranks are then taken among the columns of one class
+    direction : {"truths", "decoded"}, default "truths"
+        as in ``two_way``; ``decoded`` needs a square matrix
 
     Returns
     -------
-    (n, m) between 0 and 1, one half where undefined, NaN in columns whose class has one item
+    ndarray of shape (n, m)
+        between 0 and 1, one half where undefined, NaN in columns whose class has one item
 
     Examples
     --------
@@ -250,24 +298,35 @@ def rank_matrix(
     array([[0.75, 0.  , 0.75]])
     """
     similarity = np.asarray(similarity)
-    similarity = similarity.T if direction == "decoded" else similarity
+    if direction == "decoded":
+        similarity = similarity.T
+
     n, m = similarity.shape
     grain = grain_of(similarity)
     ranks = np.full((n, m), np.nan)
-    labels = np.zeros(m, int) if labels is None else as_labels(labels, m)
+
+    if labels is None:
+        labels = np.zeros(m, int)
+    else:
+        labels = as_labels(labels, m)
+
     for label in np.unique(labels):
         columns = np.flatnonzero(labels == label)
         if len(columns) < 2:
             continue
+
         values = similarity[:, columns]
         missing = np.isnan(values)
         if missing.any():
             values = np.where(missing, np.inf, values)  # ranked last, then every comparison with them made a tie
+
         beaten = midranks(values, grain) - 1
         if missing.any():
             beaten += 0.5 * missing.sum(axis=1, keepdims=True)
             beaten[missing] = 0.5 * (len(columns) - 1)
+
         ranks[:, columns] = beaten / (len(columns) - 1)
+
     return ranks
 
 
@@ -281,8 +340,10 @@ def comparisons(
 
     Returns
     -------
-    wins : (n, m), 1 where the truth of row i beats column j, 1/2 for a tie, 0 otherwise and where not counted
-    counted : (n, m) bool, False for the truth itself and for columns of another class
+    wins : ndarray of shape (n, m)
+        1 where the truth of row i beats column j, 1/2 for a tie, 0 otherwise and where not counted
+    counted : ndarray of shape (n, m), bool
+        False for the truth itself and for columns of another class
     """
     similarity, truth = oriented(similarity, truth, direction)
     n, m = similarity.shape
@@ -292,11 +353,14 @@ def comparisons(
     wins[similarity < low] = 1
     wins[similarity > high] = 0
     counted = np.ones((n, m), bool)
+
     if labels is not None:
         labels = as_labels(labels, m)
         counted = labels[truth][:, None] == labels[None, :]
+
     counted[np.arange(n), truth] = False
     wins[~counted] = 0
+
     return wins, counted
 
 
@@ -306,14 +370,17 @@ def oriented(
     """The matrix with the side to be ranked along its rows, and the truth of each row."""
     if direction not in ("truths", "decoded"):
         raise ConfigError(f"unknown direction {direction!r}. {did_you_mean(direction, ['truths', 'decoded'])}")
+
     similarity, truth = as_square_or_mapped(similarity, truth)
     if direction == "truths":
         return similarity, truth
+
     if similarity.shape[0] != similarity.shape[1] or not np.array_equal(truth, np.arange(len(truth))):
         raise DataError(
             f"ranking decoded items for each true one needs one decoded item per true item in the same order, but the "
             f"similarity has shape {similarity.shape}; average the rows of one stimulus first."
         )
+
     return similarity.T, truth
 
 
@@ -325,8 +392,10 @@ def as_square_or_mapped(similarity: np.ndarray, truth: np.ndarray | None) -> tup
             f"a similarity of shape {similarity.shape} does not say which column is the truth of which row; give a "
             "square matrix in the same order on both sides, or pass truth."
         )
+
     if truth is None:
         return similarity, np.arange(len(similarity))
+
     truth = np.asarray(truth)
     if truth.shape != (len(similarity),) or (
         len(truth) and not (truth.min() >= 0 and truth.max() < similarity.shape[1])
@@ -335,6 +404,7 @@ def as_square_or_mapped(similarity: np.ndarray, truth: np.ndarray | None) -> tup
             f"truth should give one of {similarity.shape[1]} columns for each of {len(similarity)} rows, but has shape "
             f"{truth.shape} and runs from {truth.min(initial=0)} to {truth.max(initial=0)}."
         )
+
     return similarity, truth
 
 
@@ -343,4 +413,5 @@ def as_labels(labels: np.ndarray, n: int) -> np.ndarray:
     labels = np.asarray(labels)
     if labels.shape != (n,):
         raise DataError(f"labels should be one per true item, {n} of them, but have shape {labels.shape}.")
+
     return np.unique(labels, return_inverse=True)[1]

@@ -32,10 +32,14 @@ class View:
 
     Parameters
     ----------
-    features, true_features : (n, d), one row per decoded item
-    probabilities, true_probabilities : (n, n_classes), or None where the network does not classify
-    classes : names of the classes
-    metrics : heads of the names of metrics that the features serve, such as ``two_way``
+    features, true_features : ndarray of shape (n, d)
+        one row per decoded item
+    probabilities, true_probabilities : ndarray, optional
+        (n, n_classes), or None where the network does not classify
+    classes : tuple of str, default ()
+        names of the classes
+    metrics : tuple of str, optional
+        heads of the names of metrics that the features serve, such as ``two_way``
     """
 
     features: np.ndarray
@@ -60,17 +64,26 @@ class Decoded:
 
     Parameters
     ----------
-    ids : (n,) stimulus id of each row
-    images, true_images : (n, height, width, channels), 0 to 1, or None
-    latents : feature space -> (decoded (n, d), true (n, d))
-    labels : (n,) class of each row's stimulus, or None
-    class_scores : classifier name -> (scores on the decoded pictures (n, classes), true class (n,))
-    classifier : reads classes off pictures (``phosphene.metrics.category.PictureClassifier``), fitted on training
-        pictures, or None
-    views : name of an eye -> what it sees in the pictures
-    texts : feature space -> categories with text embeddings in it, for zero-shot classification of the latents
+    ids : ndarray of shape (n,)
+        stimulus id of each row
+    images, true_images : ndarray of shape (n, height, width, channels), optional
+        0 to 1, or None
+    latents : mapping of {str: tuple of (ndarray, ndarray)}, optional
+        feature space -> (decoded (n, d), true (n, d))
+    labels : ndarray of shape (n,), optional
+        class of each row's stimulus, or None
+    class_scores : mapping of {str: tuple of (ndarray, ndarray)}, optional
+        classifier name -> (scores on the decoded pictures (n, classes), true class (n,))
+    classifier : Any, optional
+        reads classes off pictures (``phosphene.metrics.category.PictureClassifier``), fitted on training pictures, or
+        None
+    views : mapping of {str: View}, optional
+        name of an eye -> what it sees in the pictures
+    texts : mapping of {str: Any}, optional
+        feature space -> categories with text embeddings in it, for zero-shot classification of the latents
         (``phosphene.metrics.zero_shot.Candidates``)
-    exchangeable : (n,) labels inside which pairings may be permuted (such as sessions), or None for all
+    exchangeable : ndarray of shape (n,), optional
+        labels inside which pairings may be permuted (such as sessions), or None for all
 
     Raises
     ------
@@ -96,15 +109,18 @@ class Decoded:
             raise DataError(f"scoring needs one stimulus id per decoded item, but ids have shape {ids.shape}.")
         if (self.images is None) != (self.true_images is None):
             raise DataError("decoded pictures and true pictures come together, but only one of them was given.")
+
         if self.images is not None:
             images, true = as_pairs(self.images, self.true_images)
             object.__setattr__(self, "images", images)
             object.__setattr__(self, "true_images", true)
+
         for space in self.latents:
             if space == PIXELS or space.startswith(PICTURES):
                 raise DataError(
                     f"the feature space name {space!r} is taken by the pictures themselves; rename the latents."
                 )
+
         for name, values in self._per_row():
             if values is not None and len(values) != len(ids):
                 raise DataError(f"{name} has {len(values)} rows but there are {len(ids)} ids; give one row per item.")
@@ -113,11 +129,14 @@ class Decoded:
         rows = [("images", self.images), ("labels", self.labels), ("exchangeable", self.exchangeable)]
         for space, (ours, true) in self.latents.items():
             rows += [(f"decoded latents of {space}", ours), (f"true latents of {space}", true)]
+
         for name, (scores, true) in self.class_scores.items():
             rows += [(f"class scores of {name}", scores), (f"true classes of {name}", true)]
+
         for name, v in self.views.items():
             rows += [(f"{what} of {name}", getattr(v, what)) for what in ("features", "true_features")]
             rows += [(f"{what} of {name}", getattr(v, what)) for what in ("probabilities", "true_probabilities")]
+
         return rows
 
 
@@ -127,9 +146,11 @@ class Encoded:
 
     Parameters
     ----------
-    ids : (n,) stimulus ids, all different
-    predicted, measured : (n, n_voxels)
-    ceiling : (n_voxels,) noise ceiling of the measured average as a share of variance, or None
+    ids : ndarray of shape (n,)
+        stimulus ids, all different
+    predicted, measured : ndarray of shape (n, n_voxels)
+    ceiling : ndarray of shape (n_voxels,), optional
+        noise ceiling of the measured average as a share of variance, or None
     """
 
     ids: np.ndarray
@@ -146,12 +167,14 @@ class Encoded:
                 f"predicted responses have shape {np.shape(self.predicted)}, measured ones {shape} and ids "
                 f"{ids.shape}; give (stimuli, voxels) twice and one id per stimulus."
             )
+
         unique, counts = np.unique(ids, return_counts=True)
         if (counts > 1).any():
             raise DataError(
                 f"encoding is scored on one average per stimulus, but {unique[counts > 1][0]} has "
                 f"{counts.max()} rows; average the repeats first."
             )
+
         if self.ceiling is not None and np.shape(self.ceiling) != shape[1:]:
             raise DataError(f"there are {shape[1]} voxels but the ceiling has shape {np.shape(self.ceiling)}.")
 
@@ -162,15 +185,24 @@ class Score:
 
     Attributes
     ----------
-    metric : name with variant and feature space, such as ``two_way.pixels``
-    value : the mean over stimuli (or voxels)
-    ci_low, ci_high : 95 % BCa bootstrap over stimuli; NaN with a single one
-    chance : what random pairing gives, analytic where a closed form exists
-    p : permutation p against random pairing, one-sided, never 0; NaN where no pairing can be permuted
-    n : stimuli behind the number
-    per_item : (n,) values of each stimulus (of each voxel, for encoding)
-    items : (n,) what ``per_item`` belongs to
-    note : undefined items, skipped ones, restricted nulls; empty when there is nothing to say
+    metric : str
+        name with variant and feature space, such as ``two_way.pixels``
+    value : float
+        the mean over stimuli (or voxels)
+    ci_low, ci_high : float
+        95 % BCa bootstrap over stimuli; NaN with a single one
+    chance : float
+        what random pairing gives, analytic where a closed form exists
+    p : float
+        permutation p against random pairing, one-sided, never 0; NaN where no pairing can be permuted
+    n : int
+        stimuli behind the number
+    per_item : ndarray of shape (n,)
+        values of each stimulus (of each voxel, for encoding)
+    items : ndarray of shape (n,)
+        what ``per_item`` belongs to
+    note : str
+        undefined items, skipped ones, restricted nulls; empty when there is nothing to say
     """
 
     metric: str
@@ -213,6 +245,7 @@ class Scores:
         for score in self.scores:
             if score.metric == metric:
                 return score
+
         raise KeyError(metric)
 
     def table(self, split: str, input: str, setting: str = "strict") -> pd.DataFrame:
@@ -220,9 +253,12 @@ class Scores:
 
         Parameters
         ----------
-        split : name of the split
-        input : ``brain``, or what took its place: ``shuffled``, ``noise``, ``mean``, ``truth``, ``category``
-        setting : ``strict`` or ``relax``
+        split : str
+            name of the split
+        input : str
+            ``brain``, or what took its place: ``shuffled``, ``noise``, ``mean``, ``truth``, ``category``
+        setting : str, default "strict"
+            ``strict`` or ``relax``
         """
         return pd.DataFrame([s.row(split, input, setting) for s in self.scores], columns=list(COLUMNS))
 
@@ -232,9 +268,14 @@ class Evaluation:
 
     Parameters
     ----------
-    decoded, encoded : what to score; either may be None
-    seed : integer; every metric draws from its own stream of it, so that adding a metric changes no other
-    n_draws, n_permutations : bootstrap draws and permutations
+    decoded : Decoded, optional
+        what to score; either may be None
+    encoded : Encoded, optional
+        see `decoded`
+    seed : int, default 0
+        integer; every metric draws from its own stream of it, so that adding a metric changes no other
+    n_draws, n_permutations : int, optional
+        bootstrap draws and permutations
     """
 
     def __init__(
@@ -246,28 +287,44 @@ class Evaluation:
         n_draws: int = 2000,
         n_permutations: int = 10_000,
     ):
-        self.decoded, self.encoded = decoded, encoded
-        self.seed, self.n_draws, self.n_permutations = seed, n_draws, n_permutations
+        self.decoded = decoded
+        self.encoded = encoded
+        self.seed = seed
+        self.n_draws = n_draws
+        self.n_permutations = n_permutations
         self._similarities: dict[tuple[str, str], np.ndarray] = {}
+
         if decoded is None:
             return
+
         _, first, which = np.unique(decoded.ids, return_index=True, return_inverse=True)
         order = np.argsort(first)  # stimuli in order of first appearance
         self.first = first[order]
         self.truth = np.argsort(order)[which]
         self.ids = decoded.ids[self.first]
         self.has_repeats = len(self.ids) < len(decoded.ids)
-        self.labels = None if decoded.labels is None else np.asarray(decoded.labels)[self.first]
-        self.exchangeable = None if decoded.exchangeable is None else np.asarray(decoded.exchangeable)[self.first]
+
+        if decoded.labels is None:
+            self.labels = None
+        else:
+            self.labels = np.asarray(decoded.labels)[self.first]
+
+        if decoded.exchangeable is None:
+            self.exchangeable = None
+        else:
+            self.exchangeable = np.asarray(decoded.exchangeable)[self.first]
+
         if self.has_repeats:
             self._check_repeats_agree()
 
     def _check_repeats_agree(self) -> None:
         same = {"labels": self.decoded.labels, "true pictures": self.decoded.true_images}
         same |= {f"true latents of {space}": true for space, (_, true) in self.decoded.latents.items()}
+
         for name, values in same.items():
             if values is None:
                 continue
+
             values = np.asanyarray(values)
             for row, column in enumerate(self.truth):
                 if not np.array_equal(values[row], values[self.first[column]]):
@@ -285,11 +342,16 @@ class Evaluation:
         """Feature spaces that can be compared: the pixels when there are pictures, then the latents."""
         if self.decoded is None:
             return []
+
         return [PIXELS] * (self.decoded.images is not None) + list(self.decoded.latents)
 
     def picture_spaces(self, head: str) -> list[str]:
         """``pictures.EYE`` of each eye that looked at the pictures and serves metrics whose names begin with ``head``."""
-        views = {} if self.decoded is None else self.decoded.views
+        if self.decoded is None:
+            views = {}
+        else:
+            views = self.decoded.views
+
         return [PICTURES + name for name, seen in views.items() if head in seen.metrics]
 
     @property
@@ -297,6 +359,7 @@ class Evaluation:
         """Classifier -> (scores on the decoded pictures, true class); for an eye, the class it gives the true picture."""
         if self.decoded is None:
             return {}
+
         eyes = {n: (v.probabilities, v.true_probabilities) for n, v in self.decoded.views.items() if v.classifies}
         labelled = {n: (ours, np.nan_to_num(true).argmax(axis=1)) for n, (ours, true) in eyes.items()}
         return {**self.decoded.class_scores, **labelled}
@@ -310,6 +373,7 @@ class Evaluation:
             found = (seen.features, seen.true_features)
         else:
             found = self.decoded.latents[space]
+
         return tuple(np.reshape(x, (len(x), -1)) for x in found)
 
     def sets(self, space: str) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -324,6 +388,7 @@ class Evaluation:
         counts = np.bincount(self.truth)
         if np.ptp(counts):
             raise Skip("stimuli have different numbers of decoded items, so there is no set with one of each")
+
         by_stimulus = np.argsort(self.truth, kind="stable").reshape(len(counts), counts[0])
         return [(ours[rows], true[self.first]) for rows in by_stimulus.T]
 
@@ -331,17 +396,22 @@ class Evaluation:
         """(rows, stimuli) similarity in a feature space, computed once."""
         if (space, kind) not in self._similarities:
             ours, true = self.pair(space)
-            true = true[self.first] if self.has_repeats else true
+            if self.has_repeats:
+                true = true[self.first]
+
             self._similarities[space, kind] = similarity(ours, true, kind)
+
         return self._similarities[space, kind]
 
     def per_stimulus(self, rows: np.ndarray) -> np.ndarray:
         """Rows of one stimulus averaged: (rows, ...) to (stimuli, ...)."""
         if not self.has_repeats:
             return np.asarray(rows, dtype=np.float64)
+
         sums = np.zeros((len(self.ids), *np.shape(rows)[1:]))
         np.add.at(sums, self.truth, rows)
         counts = np.bincount(self.truth)
+
         return sums / counts.reshape(-1, *[1] * (sums.ndim - 1))
 
     def score(
@@ -360,35 +430,59 @@ class Evaluation:
 
         Parameters
         ----------
-        name : metric name
-        per_row : (rows,), NaN for rows that cannot be scored
-        matrix : (rows, stimuli) for the permutation null, or None for no p
-        chance : analytic chance; default the mean over all pairings
-        statistic : of draw counts, for the interval; default the mean of items
-        better : direction
-        groups : (stimuli,) permute only inside these; default ``exchangeable``
-        note : carried along
+        name : str
+            metric name
+        per_row : ndarray of shape (rows,)
+            NaN for rows that cannot be scored
+        matrix : ndarray of shape (rows, stimuli) or None
+            for the permutation null, or None for no p
+        chance : float, optional
+            analytic chance; default the mean over all pairings
+        statistic : Statistic, optional
+            of draw counts, for the interval; default the mean of items
+        better : {"higher", "lower"}, default "higher"
+            direction
+        groups : ndarray of shape (stimuli,), optional
+            permute only inside these; default ``exchangeable``
+        note : str, default ""
+            carried along
         """
         per_item = self.per_stimulus(per_row)
         rng = self.rng(name)
         interval = bootstrap(statistic or mean_of_items(per_item), len(per_item), rng=rng, n_draws=self.n_draws)
         groups = self.exchangeable if groups is None else groups
         p = float("nan")
+
         if matrix is not None and len(per_item) > 1:
             matrix = self.per_stimulus(matrix)
             null = permutation_null(
                 matrix, rng=rng, n_permutations=self.n_permutations, groups=groups, larger_is_better=better == "higher"
             )
+
             p = null.p
             if chance is None:
-                chance = null.mean if groups is not None else float(np.nanmean(matrix))
-        value = float(np.nanmean(per_item)) if np.isfinite(per_item).any() else float("nan")
+                if groups is not None:
+                    chance = null.mean
+                else:
+                    chance = float(np.nanmean(matrix))
+
+        if np.isfinite(per_item).any():
+            value = float(np.nanmean(per_item))
+        else:
+            value = float("nan")
+
         n = int(np.isfinite(per_item).sum())
-        notes = [note] if note else []
+        if note:
+            notes = [note]
+        else:
+            notes = []
+
         if n < len(per_item):
             notes.append(f"{len(per_item) - n} of {len(per_item)} items have no distractor and are left out")
+
         if n > 1 and np.ptp(per_item[np.isfinite(per_item)]) == 0:
             notes.append("all items score the same, so the interval has no width and says nothing about unseen items")
+
         return Score(
             name, value, interval.low, interval.high, float("nan") if chance is None else float(chance), p, n,
             per_item, self.ids, "; ".join(notes),
@@ -399,6 +493,11 @@ class Evaluation:
         undefined = np.flatnonzero(undefined)
         if not len(undefined):
             return ""
+
         shown = ", ".join(str(self.decoded.ids[i]) for i in undefined[:10])
-        more = f" and {len(undefined) - 10} more" if len(undefined) > 10 else ""
+        if len(undefined) > 10:
+            more = f" and {len(undefined) - 10} more"
+        else:
+            more = ""
+
         return f"{len(undefined)} constant or non-finite items counted as {counted_as}: {shown}{more}"

@@ -30,15 +30,21 @@ def expected_top_k(n_above: np.ndarray, n_ties: np.ndarray, n_candidates: int, n
 
     Parameters
     ----------
-    n_above : integers, distractors that score above the truth
-    n_ties : integers of the same shape, distractors tied with it
-    n_candidates : the truth and all its distractors, M
-    n : candidates per trial, 2 to M
-    k : how many best count as a success, 1 to n - 1
+    n_above : ndarray
+        integers, distractors that score above the truth
+    n_ties : ndarray
+        integers of the same shape, distractors tied with it
+    n_candidates : int
+        the truth and all its distractors, M
+    n : int
+        candidates per trial, 2 to M
+    k : int, default 1
+        how many best count as a success, 1 to n - 1
 
     Returns
     -------
-    array of the same shape, 0 to 1
+    ndarray
+        array of the same shape, 0 to 1
 
     Raises
     ------
@@ -54,7 +60,9 @@ def expected_top_k(n_above: np.ndarray, n_ties: np.ndarray, n_candidates: int, n
     """
     check_n_k(n, k, n_candidates)
     total = _cumulative(n_candidates, n, k)
-    n_above, n_ties = np.asarray(n_above), np.asarray(n_ties)
+    n_above = np.asarray(n_above)
+    n_ties = np.asarray(n_ties)
+
     return (total[n_above + n_ties + 1] - total[n_above]) / (n_ties + 1)
 
 
@@ -62,6 +70,7 @@ def check_n_k(n: int, k: int, n_candidates: int) -> None:
     """Refuse an n-way trial that cannot be drawn."""
     if n < 2 or not 1 <= k < n:
         raise ConfigError(f"an n-way trial needs n of at least 2 and k from 1 to n - 1, but n is {n} and k is {k}.")
+
     if n > n_candidates:
         raise DataError(
             f"a {n}-way trial needs {n} candidates, but there are only {n_candidates}; "
@@ -75,13 +84,17 @@ def _cumulative(n_candidates: int, n: int, k: int) -> np.ndarray:
     above = np.arange(n_candidates)
     below = n_candidates - 1 - above
     probability = np.zeros(n_candidates)
+
     for j in range(k):
         possible = (above >= j) & (below >= n - 1 - j)
-        b, r = above[possible], below[possible]
+        b = above[possible]
+        r = below[possible]
         log = log_choose(b, j) + log_choose(r, n - 1 - j) - log_choose(n_candidates - 1, n - 1)
         probability[possible] += np.exp(log)
+
     total = np.concatenate([[0.0], np.cumsum(np.minimum(probability, 1))])
     total.setflags(write=False)
+
     return total
 
 
@@ -97,13 +110,21 @@ def n_way(
 
     Parameters
     ----------
-    similarity : (n_items, m), row = decoded, column = true
-    n, k : candidates per trial, and how many best succeed
-    truth, direction : as in ``phosphene.metrics.identification.two_way``
+    similarity : ndarray of shape (n_items, m)
+        row = decoded, column = true
+    n : int
+        candidates per trial, and how many best succeed
+    k : int, default 1
+        see `n`
+    truth : ndarray, optional
+        as in ``phosphene.metrics.identification.two_way``
+    direction : {"truths", "decoded"}, default "truths"
+        as in ``phosphene.metrics.identification.two_way``
 
     Returns
     -------
-    (n_items,), 0 to 1, chance k / n. ``n=2`` is two-way identification.
+    ndarray of shape (n_items,)
+        0 to 1, chance k / n. ``n=2`` is two-way identification.
 
     Raises
     ------
@@ -117,18 +138,23 @@ def n_way(
 def n_way_matrix(similarity: np.ndarray, n: int, k: int = 1, direction: Direction = "truths") -> np.ndarray:
     """What ``n_way`` would be for row i, were column j its truth: (n_items, m), for permutation nulls."""
     similarity = np.asarray(similarity)
-    similarity = similarity.T if direction == "decoded" else similarity
+    if direction == "decoded":
+        similarity = similarity.T
+
     m = similarity.shape[1]
     check_n_k(n, k, m)
     order = np.sort(np.where(np.isnan(similarity), np.inf, similarity), axis=1)
     lowest, highest = bounds(similarity, grain_of(similarity))
-    above, ties = np.empty(similarity.shape, int), np.empty(similarity.shape, int)
+    above = np.empty(similarity.shape, int)
+    ties = np.empty(similarity.shape, int)
+
     for i, row in enumerate(similarity):
         finite = order[i, : m - np.isnan(row).sum()]
         high = len(finite) - np.searchsorted(finite, highest[i], side="right")
         low = np.searchsorted(finite, lowest[i], side="left")
         above[i], ties[i] = high, m - 1 - high - low
         above[i, np.isnan(row)], ties[i, np.isnan(row)] = 0, m - 1
+
     return expected_top_k(above, ties, m, n, k)
 
 
@@ -144,15 +170,19 @@ def n_way_influence(
     Arguments as ``n_way``. Returns (m,), one per true item, not bounded by 0 and 1.
     """
     similarity, truth = oriented(similarity, truth, direction)
-    rows, m = np.arange(len(similarity)), similarity.shape[1]
+    rows = np.arange(len(similarity))
+    m = similarity.shape[1]
     per_row = n_way(similarity, n, k, truth)
     share = 1 / np.bincount(truth, minlength=m).clip(1)[truth]  # rows of one stimulus share its weight
     shown = np.unique(truth)
+
     if m < 3:
         return np.bincount(truth, share * per_row, minlength=m)[shown]
+
     own = similarity[rows, truth][:, None]
     low, high = bounds(own, grain_of(similarity))
-    above, below = similarity > high, similarity < low
+    above = similarity > high
+    below = similarity < low
     n_above = above.sum(axis=1, keepdims=True)
     n_ties = m - 1 - n_above - below.sum(axis=1, keepdims=True)
     ties = ~(above | below)
@@ -166,6 +196,7 @@ def n_way_influence(
     score = (share * per_row).sum() / n_shown
     left_out = (share @ without)[shown] / max(1, n_shown - 1)
     pseudo = n_shown * score - (n_shown - 1) * left_out
+
     return pseudo - pseudo.mean() + score
 
 
@@ -174,14 +205,17 @@ def n_way_class(scores: np.ndarray, true_class: np.ndarray, n: int = 50, k: int 
 
     Parameters
     ----------
-    scores : (n_items, n_classes), logits or probabilities of the classifier on the decoded pictures
-    true_class : (n_items,) column of the true class; the published scripts take the classifier's own argmax on the
-        true picture
-    n, k : classes per trial, and how many best succeed
+    scores : ndarray of shape (n_items, n_classes)
+        logits or probabilities of the classifier on the decoded pictures
+    true_class : ndarray of shape (n_items,)
+        column of the true class; the published scripts take the classifier's own argmax on the true picture
+    n, k : int, optional
+        classes per trial, and how many best succeed
 
     Returns
     -------
-    (n_items,), 0 to 1, chance k / n; a row with NaN at the truth scores chance
+    ndarray of shape (n_items,)
+        0 to 1, chance k / n; a row with NaN at the truth scores chance
 
     Notes
     -----
@@ -211,10 +245,12 @@ def n_way_monte_carlo(
     score = np.empty(len(similarity))
     own = similarity[np.arange(len(similarity)), truth][:, None]
     low, high = bounds(own, grain_of(similarity))
+
     for i, row in enumerate(similarity):
         others = np.delete(row, truth[i])
         drawn = others[np.argsort(rng.random((n_draws, m - 1)), axis=1)[:, : n - 1]]
         above = (drawn > high[i]).sum(axis=1)
         ties = n - 1 - above - (drawn < low[i]).sum(axis=1)
         score[i] = np.mean(above + rng.integers(0, ties + 1) < k)
+
     return score

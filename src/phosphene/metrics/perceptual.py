@@ -36,10 +36,14 @@ class FeatureExtractor(Protocol):
 
     Attributes
     ----------
-    name : short, for names of metrics
-    classes : what it tells apart, in the order of ``probabilities``; empty where it does not classify
-    metrics : heads of the names of metrics that its features serve, such as ``two_way``
-    is_here : whether its weights are on this machine
+    name : str
+        short, for names of metrics
+    classes : tuple of str
+        what it tells apart, in the order of ``probabilities``; empty where it does not classify
+    metrics : tuple of str
+        heads of the names of metrics that its features serve, such as ``two_way``
+    is_here : bool
+        whether its weights are on this machine
     """
 
     name: str
@@ -153,11 +157,13 @@ def feature_extractors_for(dataset: str) -> list[FeatureExtractor]:
 
     Parameters
     ----------
-    dataset : its name, such as ``insilico-nsd``
+    dataset : str
+        its name, such as ``insilico-nsd``
 
     Returns
     -------
-    list, empty where no network knows such pictures: the lab's have only ever seen drawn scenes
+    list of FeatureExtractor
+        list, empty where no network knows such pictures: the lab's have only ever seen drawn scenes
     """
     return [eye for eye in (make() for make in FEATURE_EXTRACTORS.get(dataset.split("-")[0], ())) if eye.is_here]
 
@@ -168,9 +174,10 @@ class Seen:
 
     Attributes
     ----------
-    eye : who looked
-    features : (n, d)
-    probabilities : (n, n_classes)
+    eye : FeatureExtractor
+        who looked
+    features : ndarray of shape (n, d)
+    probabilities : ndarray of shape (n, n_classes)
     """
 
     eye: FeatureExtractor
@@ -212,8 +219,13 @@ def _as_seen(pixels: np.ndarray, side: int = _SIDE) -> np.ndarray:
             for c in range(pixels.shape[3]):
                 plane = Image.fromarray(np.ascontiguousarray(picture[:, :, c]))
                 small[:, :, c] = np.asarray(plane.resize((side, side), Image.Resampling.BOX))
+
         pixels = out.clip(0, 1)
-    return np.repeat(pixels, 3, axis=3) if pixels.shape[3] == 1 else pixels
+
+    if pixels.shape[3] == 1:
+        return np.repeat(pixels, 3, axis=3)
+
+    return pixels
 
 
 def _finite_rows(compute: Callable[[np.ndarray], np.ndarray], pictures: np.ndarray) -> np.ndarray:
@@ -221,9 +233,11 @@ def _finite_rows(compute: Callable[[np.ndarray], np.ndarray], pictures: np.ndarr
     finite = np.isfinite(pictures).all(axis=(1, 2, 3))
     if finite.all() and len(pictures):
         return np.asarray(compute(pictures), dtype=np.float32)
+
     # One grey picture says how many numbers there are when none is finite.
     grey = np.full((1, *pictures.shape[1:]), 0.5, dtype=np.float32)
     answers = np.asarray(compute(np.concatenate([grey, pictures[finite]])), dtype=np.float32)
     out = np.full((len(pictures), answers.shape[1]), np.nan, dtype=np.float32)
     out[finite] = answers[1:]
+
     return out

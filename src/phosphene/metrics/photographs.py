@@ -51,15 +51,20 @@ class _PublicExtractor:
 
     Parameters
     ----------
-    name : for names of metrics
-    metrics : heads of the names of metrics that its features serve
-    folder : of public weights; by default the one that PHOSPHENE_WEIGHTS names
+    name : str
+        for names of metrics
+    metrics : tuple of str
+        heads of the names of metrics that its features serve
+    folder : str or Path, optional
+        of public weights; by default the one that PHOSPHENE_WEIGHTS names
     """
 
     classes: tuple[str, ...] = ()
 
     def __init__(self, name: str, metrics: tuple[str, ...], folder: str | Path | None = None) -> None:
-        self.name, self.metrics, self.folder = name, metrics, folder
+        self.name = name
+        self.metrics = metrics
+        self.folder = folder
 
     def features(self, pixels: np.ndarray) -> np.ndarray:
         """See ``perceptual.Eye``. Float32 in one piece: 982 pictures through AlexNet's second layer take 0.55 GB."""
@@ -77,11 +82,13 @@ class _PublicExtractor:
         pixels = as_pictures(pixels)
         grey = np.full((1, *pixels.shape[1:3], 3), 128, dtype=np.uint8)  # says how many numbers there are
         out = np.full((len(pixels), see(grey).shape[1]), np.nan, dtype=np.float32)
+
         for start in range(0, len(pixels), _BATCH):
             batch = np.asarray(pixels[start : start + _BATCH])
             finite = np.flatnonzero(np.isfinite(batch).all(axis=(1, 2, 3)))
             if len(finite):
                 out[start + finite] = see(eight_bits(batch[finite]))
+
         return out
 
 
@@ -90,11 +97,19 @@ class NetworkExtractor(_PublicExtractor):
 
     Parameters
     ----------
-    name, metrics, folder : see the base
-    build : makes the network, importing it
-    scale : mean and standard deviation the network expects, per channel of 0-1; None shows the pictures as they are, with
+    name : str
+        see the base
+    metrics : tuple of str
+        see the base
+    folder : str or Path, optional
+        see the base
+    build : callable
+        makes the network, importing it
+    scale : tuple of (tuple of float, tuple of float) or None, optional
+        mean and standard deviation the network expects, per channel of 0-1; None shows the pictures as they are, with
         values 0-255, at their own size
-    weights : its file; by default the one of ``PUBLIC`` under ``name``
+    weights : PublicFile, optional
+        its file; by default the one of ``PUBLIC`` under ``name``
     """
 
     def __init__(
@@ -108,7 +123,9 @@ class NetworkExtractor(_PublicExtractor):
         folder: str | Path | None = None,
     ) -> None:
         super().__init__(name, metrics, folder)
-        self.build, self.scale, self.weights = build, scale, weights or PUBLIC[name]
+        self.build = build
+        self.scale = scale
+        self.weights = weights or PUBLIC[name]
 
     @property
     def is_here(self) -> bool:
@@ -124,6 +141,7 @@ class NetworkExtractor(_PublicExtractor):
         with torch.inference_mode():
             if self.scale is None:
                 return network(torch.from_numpy(pixels).permute(0, 3, 1, 2).float()).numpy()
+
             return network(normalised(resized(pixels, _SIDE), *self.scale)).numpy()
 
     @cached_property
@@ -167,6 +185,7 @@ class ClipExtractor(_PublicExtractor):
                 f"there is no folder {_CLIP} with config.json and model.safetensors among the public weights. Copy it from "
                 "the hub (openai/clip-vit-large-patch14) into the folder that PHOSPHENE_WEIGHTS names."
             )
+
         return ClipFeatures(weights_folder(self.folder) / _CLIP, normalise="none", batch=_BATCH)
 
 

@@ -20,12 +20,15 @@ def as_pictures(pictures: np.ndarray, name: str = "pictures") -> np.ndarray:
 
     Parameters
     ----------
-    pictures : (n, height, width) or (n, height, width, 1 or 3), 0 to 1; NaN is let through
-    name : what to call the array in an error
+    pictures : ndarray of shape (n, height, width) or (n, height, width, 1 or 3)
+        0 to 1; NaN is let through
+    name : str, default "pictures"
+        what to call the array in an error
 
     Returns
     -------
-    (n, height, width, channels), a view
+    ndarray of shape (n, height, width, channels)
+        a view
 
     Raises
     ------
@@ -35,31 +38,39 @@ def as_pictures(pictures: np.ndarray, name: str = "pictures") -> np.ndarray:
     pictures = np.asanyarray(pictures)
     if pictures.ndim == 3:
         pictures = pictures[..., None]
+
     if pictures.ndim != 4 or pictures.shape[-1] not in (1, 3) or pictures.dtype.kind not in "fiub":
         raise DataError(
             f"{name} should be real numbers of shape (n, height, width, 1 or 3), but came as {pictures.dtype} of shape "
             f"{pictures.shape}; put channels last and drop transparency."
         )
+
     if pictures.size:
-        low, high = pictures.min(), pictures.max()
+        low = pictures.min()
+        high = pictures.max()
         if low != low:  # a NaN somewhere: look past it
-            low, high = np.fmin.reduce(pictures, axis=None), np.fmax.reduce(pictures, axis=None)
+            low = np.fmin.reduce(pictures, axis=None)
+            high = np.fmax.reduce(pictures, axis=None)
+
         if low < -1e-3 or high > 1 + 1e-3:
             raise DataError(
                 f"{name} should lie between 0 and 1, but run from {low:.4g} to {high:.4g}; "
                 f"{'divide by 255' if high > 2 else 'clip them'} first."
             )
+
     return pictures
 
 
 def as_pairs(decoded: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Both arrays as pictures of one shape, or a DataError that shows both shapes."""
-    decoded, true = as_pictures(decoded, "decoded pictures"), as_pictures(true, "true pictures")
+    decoded = as_pictures(decoded, "decoded pictures")
+    true = as_pictures(true, "true pictures")
     if decoded.shape != true.shape:
         raise DataError(
             f"decoded pictures have shape {decoded.shape} but the true ones {true.shape}; "
             "resize and pair them before scoring."
         )
+
     return decoded, true
 
 
@@ -68,6 +79,7 @@ def grey(pictures: np.ndarray) -> np.ndarray:
     pictures = as_pictures(pictures)
     if pictures.shape[-1] == 1:
         return pictures[..., 0]
+
     return pictures @ LUMINANCE.astype(pictures.dtype if pictures.dtype.kind == "f" else np.float64)
 
 
@@ -78,11 +90,13 @@ def pixcorr(decoded: np.ndarray, true: np.ndarray) -> np.ndarray:
 
     Parameters
     ----------
-    decoded, true : (n, height, width, channels), 0 to 1
+    decoded, true : ndarray of shape (n, height, width, channels)
+        0 to 1
 
     Returns
     -------
-    (n,), -1 to 1; NaN where a picture is constant
+    ndarray of shape (n,)
+        -1 to 1; NaN where a picture is constant
 
     References
     ----------
@@ -103,7 +117,8 @@ def pixcorr_variants(decoded: np.ndarray, true: np.ndarray) -> dict[str, float]:
 
     Parameters
     ----------
-    decoded, true : (n, height, width, channels), 0 to 1
+    decoded, true : ndarray of shape (n, height, width, channels)
+        0 to 1
 
     Returns
     -------
@@ -115,11 +130,15 @@ def pixcorr_variants(decoded: np.ndarray, true: np.ndarray) -> dict[str, float]:
         NaN where nothing is defined; undefined pictures or pixels count as r = 0.
     """
     decoded, true = as_pairs(decoded, true)
-    x, y = decoded.reshape(len(decoded), -1), true.reshape(len(true), -1)
+    x = decoded.reshape(len(decoded), -1)
+    y = true.reshape(len(true), -1)
+
     if not len(x):
         return dict.fromkeys(("mean", "fisher", "pooled", "per_pixel"), float("nan"))
+
     r = np.nan_to_num(paired_correlation(x, y))
     by_pixel = np.nan_to_num(paired_correlation(x.T, y.T))
+
     return {
         "mean": float(r.mean()),
         "fisher": float(np.tanh(np.arctanh(np.clip(r, -1 + 1e-12, 1 - 1e-12)).mean())),
@@ -133,11 +152,13 @@ def mse(decoded: np.ndarray, true: np.ndarray) -> np.ndarray:
 
     Parameters
     ----------
-    decoded, true : (n, height, width, channels), 0 to 1
+    decoded, true : ndarray of shape (n, height, width, channels)
+        0 to 1
 
     Returns
     -------
-    (n,), 0 to 1; lower is better
+    ndarray of shape (n,)
+        0 to 1; lower is better
 
     Examples
     --------
@@ -146,6 +167,8 @@ def mse(decoded: np.ndarray, true: np.ndarray) -> np.ndarray:
     """
     decoded, true = as_pairs(decoded, true)
     error = np.empty(len(decoded))
+
     for i in range(len(decoded)):
         error[i] = np.square(np.subtract(decoded[i], true[i], dtype=np.float64)).mean()
+
     return error

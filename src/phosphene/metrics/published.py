@@ -34,6 +34,7 @@ _TEXT = ("setting", "subjects", "ssim_variant", "resize_chain", "repeats_average
 def _table() -> pd.DataFrame:
     with (files("phosphene.metrics") / "published.csv").open(encoding="utf-8") as file:
         table = pd.read_csv(file, dtype=dict.fromkeys(_TEXT, str))
+
     return table.fillna(dict.fromkeys(_TEXT, ""))
 
 
@@ -66,15 +67,21 @@ def matching(
 
     Parameters
     ----------
-    dataset, split : of one's own result, such as ``digits69`` and ``file``; the name a reader gives a split counts as
-        what papers call the same, such as ``god`` for GOD's ``test``
-    metrics : full metric names of one's own table; default every metric of the data set. A published ``ssim`` is listed
-        once for each of ``ssim.2d`` and ``ssim.columns`` asked for, a published ``zero_shot_top1`` once for each space of
+    dataset, split : str
+        of one's own result, such as ``digits69`` and ``file``; the name a reader gives a split counts as what papers
+        call the same, such as ``god`` for GOD's ``test``
+    metrics : list of str, optional
+        full metric names of one's own table; default every metric of the data set. A published ``ssim`` is listed once
+        for each of ``ssim.2d`` and ``ssim.columns`` asked for, a published ``zero_shot_top1`` once for each space of
         latents; published ``two_way.clip`` is also ``two_way.pictures.clip_vit_l14``. Names that end in ``.425`` are of
         pictures resized as the literature on NSD does
-    test_images, repeats_averaged, subjects, setting, resize_chain : of one's own result; None leaves that field
-        unchecked. ``repeats_averaged`` is a number, or ``all`` of those there are where that differs; a person may be named
-        as in the files, such as ``sbj_3`` or ``subj03`` for 3
+    test_images : int, optional
+        of one's own result; None leaves that field unchecked. ``repeats_averaged`` is a number, or ``all`` of those
+        there are where that differs; a person may be named as in the files, such as ``sbj_3`` or ``subj03`` for 3
+    repeats_averaged : str or int, optional
+        see `test_images`
+    subjects, setting, resize_chain : str, optional
+        see `test_images`
 
     Returns
     -------
@@ -98,6 +105,7 @@ def matching(
     if dataset not in set(table["dataset"]):
         known = sorted(set(table["dataset"]))
         raise ConfigError(f"no published numbers for data set {dataset!r}. {did_you_mean(dataset, known)}")
+
     table = table[table["dataset"] == dataset]
     ours = {
         "test_images": test_images,
@@ -106,6 +114,7 @@ def matching(
         "setting": setting,
         "resize_chain": resize_chain,
     }
+
     found = []
     for _, row in table.iterrows():
         for metric in [row["metric"]] if metrics is None else [m for m in metrics if _same_family(m, row["metric"])]:
@@ -113,6 +122,7 @@ def matching(
             found.append(
                 {**row, "compared_with": metric, "comparable": not difference, "difference": "; ".join(difference)}
             )
+
     return pd.DataFrame(found, columns=[*table.columns, "compared_with", "comparable", "difference"])
 
 
@@ -120,6 +130,7 @@ def _same_family(ours: str, theirs: str) -> bool:
     ours = ours.removesuffix(RESIZED)
     if theirs == "ssim" or theirs == "zero_shot_top1":  # every variant, every space with texts
         return ours.startswith(f"{theirs}.")
+
     ours = ours.replace(".pictures.", ".")
     # The literature's "CLIP" is OpenAI's ViT-L/14.
     return ours in (theirs.replace(".pictures.", "."), re.sub(r"\.clip$", ".clip_vit_l14", theirs))
@@ -129,27 +140,33 @@ def _differences(row: pd.Series, metric: str, split: str, ours: dict) -> list[st
     difference = []
     if row["split"] not in (split, _SPLITS.get(row["dataset"], {}).get(split)):
         difference.append(f"split {row['split']} there, {split} here")
+
     of_pixels = row["metric"] in ("ssim", "pixcorr")
     if of_pixels and metric.endswith(RESIZED):  # the name says how the pictures were resized
         ours = {**ours, "resize_chain": CHAIN}
     elif of_pixels and row["resize_chain"] == CHAIN and ours["resize_chain"] is None:
         difference.append(f"pictures resized there ({CHAIN}), as they are stored here")
+
     for name, value in ours.items():
         theirs = row[name]
         unknown = pd.isna(theirs) or theirs == ""
         title = name.replace("_", " ")
+
         if name == "resize_chain" and not of_pixels:
             continue
         if unknown and name == "setting":
             continue
+
         if unknown and value is not None:
             difference.append(f"{title} not stated there")
         elif value is not None and not unknown and not _same(name, _plain(theirs), value):
             difference.append(f"{title} {_plain(theirs)} there, {value} here")
+
     if row["metric"] == "ssim" and metric.startswith("ssim."):
         variant = metric.removesuffix(RESIZED).split(".", 1)[1]
         if row["ssim_variant"] != variant:
             difference.append(f"SSIM variant {row['ssim_variant'] or 'not stated'} there, {variant} here")
+
     return difference
 
 
@@ -159,6 +176,7 @@ def _same(name: str, theirs: str | int, ours: str | int) -> bool:
         return str(ours) in ("all", every[2], str(theirs))
     if name == "subjects":
         return _people(str(theirs)) == _people(str(ours))
+
     return str(theirs) == str(ours)
 
 
@@ -167,4 +185,7 @@ def _people(names: str) -> list[str]:
 
 
 def _plain(value):
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+
+    return value

@@ -37,16 +37,24 @@ class Metric:
 
     Attributes
     ----------
-    name : name, with ``{space}`` where a feature space or classifier goes, and ``{n}`` where a number follows from the data
-    over : what it is computed over: ``images``, ``space`` (pixels and each space of latents), ``seen`` (the features of the
-        pictures in each eye that is meant for the metric), ``everywhere`` (both), ``classes`` (each classifier's scores),
-        ``category`` (whatever reads categories off pictures), ``texts`` (spaces of latents with text embeddings) or
-        ``voxels``
-    title : for people
-    definition : the variant, exactly
-    better : direction
-    chance : what chance is, in words
-    compute : (evaluation, full name, space) -> Score, or raises Skip
+    name : str
+        name, with ``{space}`` where a feature space or classifier goes, and ``{n}`` where a number follows from the
+        data
+    over : {"images", "space", "seen", "everywhere", "classes", "category", "texts", "voxels"}
+        what it is computed over: ``images``, ``space`` (pixels and each space of latents), ``seen`` (the features of
+        the pictures in each eye that is meant for the metric), ``everywhere`` (both), ``classes`` (each classifier's
+        scores), ``category`` (whatever reads categories off pictures), ``texts`` (spaces of latents with text
+        embeddings) or ``voxels``
+    title : str
+        for people
+    definition : str
+        the variant, exactly
+    better : {"higher", "lower"}
+        direction
+    chance : str
+        what chance is, in words
+    compute : callable
+        (evaluation, full name, space) -> Score, or raises Skip
     """
 
     name: str
@@ -186,13 +194,16 @@ def metric_of(name: str) -> Metric:
     """
     if name in METRICS:
         return METRICS[name]
+
     if name.endswith(RESIZED) and name.removesuffix(RESIZED) in AT_PUBLISHED_SIZE:
         metric = METRICS[name.removesuffix(RESIZED)]
         size = f"{metric.definition}; both pictures brought to {SIDE} pixels first ({CHAIN.partition(', ')[2]}, 8 bits)"
         return replace(metric, name=name, title=f"{metric.title} at {SIDE} pixels", definition=size)
+
     for template, metric in METRICS.items():
         if re.fullmatch(_expression(template), name):
             return metric
+
     raise ConfigError(f"there is no metric {name!r}. {did_you_mean(name, METRICS)}")
 
 
@@ -214,11 +225,16 @@ def score(
 
     Parameters
     ----------
-    decoded : decoded pictures and latents with their truths, or None
-    encoded : predicted responses with the measured ones, or None
-    metrics : full names or patterns such as ``two_way.*``; default all that apply
-    seed : of bootstraps and permutations; each metric has its own stream
-    n_draws, n_permutations : bootstrap draws and permutations
+    decoded : Decoded, optional
+        decoded pictures and latents with their truths, or None
+    encoded : Encoded, optional
+        predicted responses with the measured ones, or None
+    metrics : iterable of str, optional
+        full names or patterns such as ``two_way.*``; default all that apply
+    seed : int, default 0
+        of bootstraps and permutations; each metric has its own stream
+    n_draws, n_permutations : int, optional
+        bootstrap draws and permutations
 
     Returns
     -------
@@ -238,20 +254,29 @@ def score(
     1.0
     """
     evaluation = Evaluation(decoded, encoded, seed=seed, n_draws=n_draws, n_permutations=n_permutations)
-    wanted = None if metrics is None else list(metrics)
+    if metrics is None:
+        wanted = None
+    else:
+        wanted = list(metrics)
+
     for name in wanted or ():
         if not any(_could_match(name, template) for template in METRICS):
             metric_of(name)
-    scores, skipped = [], []
+
+    scores = []
+    skipped = []
+
     for metric in METRICS.values():
         for space in spaces_of(metric, evaluation):
             name = full_name(metric, space, evaluation)
             if wanted is not None and not any(fnmatch.fnmatch(name, pattern) for pattern in wanted):
                 continue
+
             try:
                 scores.append(metric.compute(evaluation, name, space))
             except Skip as reason:
                 skipped.append(Skipped(name, str(reason)))
+
     return Scores(scores, skipped)
 
 
@@ -260,18 +285,24 @@ def score_at_published_size(decoded: Decoded, **settings: int) -> Scores:
 
     Parameters
     ----------
-    decoded : with pictures; of nothing else in it a score is made
-    settings : `seed`, `n_draws`, `n_permutations` as `score` takes them
+    decoded : Decoded
+        with pictures; of nothing else in it a score is made
+    settings : int
+        `seed`, `n_draws`, `n_permutations` as `score` takes them
 
     Returns
     -------
-    Scores, named ``pixcorr.425`` and so on; none where the pictures are not larger than that on both sides
+    Scores
+        named ``pixcorr.425`` and so on; none where the pictures are not larger than that on both sides
     """
     if decoded.images is None or min(decoded.images.shape[1:3]) <= SIDE:
         return Scores([], [])
-    ours, true = at_published_size(decoded.images), at_published_size(decoded.true_images)
+
+    ours = at_published_size(decoded.images)
+    true = at_published_size(decoded.true_images)
     small = Decoded(decoded.ids, ours, true, exchangeable=decoded.exchangeable)
     found = score(small, metrics=AT_PUBLISHED_SIZE, **settings)
+
     return Scores(
         [replace(s, metric=s.metric + RESIZED) for s in found.scores],
         [replace(s, metric=s.metric + RESIZED) for s in found.skipped],
@@ -281,14 +312,23 @@ def score_at_published_size(decoded: Decoded, **settings: int) -> Scores:
 def full_name(metric: Metric, space: str, e: Evaluation) -> str:
     """The name of a metric in one space, as scores.csv has it."""
     name = metric.name.replace("{space}", space)
-    return name.replace("{n}", str(classes_drawn(e.class_scores[space][0]))) if "{n}" in name else name
+    if "{n}" in name:
+        return name.replace("{n}", str(classes_drawn(e.class_scores[space][0])))
+
+    return name
 
 
 def _could_match(pattern: str, template: str) -> bool:
     """Whether a name or pattern such as ``two_way.*`` fits some name made from a template."""
     head, dot, _ = pattern.partition(".")
-    pattern = f"{head}.x" if dot and "{space}" in template else pattern
-    heads = ("16", "50") if "{n}" in template else ("",)
+    if dot and "{space}" in template:
+        pattern = f"{head}.x"
+
+    if "{n}" in template:
+        heads = ("16", "50")
+    else:
+        heads = ("",)
+
     names = [template.replace("{space}", "x").replace("{n}", n) for n in heads]
     return any(fnmatch.fnmatch(name, pattern) for name in names) or bool(re.fullmatch(_expression(template), pattern))
 
@@ -306,11 +346,14 @@ def spaces_of(metric: Metric, e: Evaluation) -> list[str]:
         return e.spaces * (metric.over == "everywhere") + e.picture_spaces(metric.name.partition(".")[0])
     if metric.over == "classes":
         return list(e.class_scores)
+
     if metric.over == "category":
         eyes = [name for name, seen in decoded.views.items() if seen.classifies]
         return [PIXELS] * (decoded.classifier is not None and decoded.images is not None) + eyes
+
     if metric.over == "texts":
         return [s for s in decoded.texts if s in decoded.latents and _says_something(metric, s, e)]
+
     return [""] * (decoded.images is not None)
 
 
@@ -318,7 +361,12 @@ def _says_something(metric: Metric, space: str, e: Evaluation) -> bool:
     """False for "all categories" where the test stimuli show all of them, which would be the same number twice, and for
     "centred" where folds have several training means."""
     texts = e.decoded.texts[space]
-    shown = () if e.labels is None else set(e.labels.astype(str))
+    if e.labels is None:
+        shown = ()
+    else:
+        shown = set(e.labels.astype(str))
+
     if metric.name.startswith("zero_shot_centred"):
         return texts.centre is not None
+
     return not metric.name.startswith("zero_shot_all") or len(shown) < len(texts.names)

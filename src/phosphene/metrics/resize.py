@@ -33,8 +33,12 @@ def eight_bits(pictures: np.ndarray) -> np.ndarray:
     if pictures.dtype.kind == "f" and not np.isfinite(pictures).all():
         bad = int((~np.isfinite(pictures).all(axis=(1, 2, 3))).sum())
         raise DataError(f"{bad} of {len(pictures)} pictures hold values that are not finite; leave these out.")
+
     pixels = np.round(np.clip(pictures, 0, 1) * 255).astype(np.uint8)
-    return np.repeat(pixels, 3, axis=3) if pixels.shape[3] == 1 else pixels
+    if pixels.shape[3] == 1:
+        return np.repeat(pixels, 3, axis=3)
+
+    return pixels
 
 
 def resized(pixels: np.ndarray, side: int, resample: Literal["bilinear", "bicubic"] = "bilinear") -> np.ndarray:
@@ -42,21 +46,26 @@ def resized(pixels: np.ndarray, side: int, resample: Literal["bilinear", "bicubi
 
     Parameters
     ----------
-    pixels : (n, height, width, 3) uint8
-    side : rows and columns of the result
-    resample : as Pillow names it
+    pixels : ndarray of shape (n, height, width, 3), uint8
+    side : int
+        rows and columns of the result
+    resample : {"bilinear", "bicubic"}, default "bilinear"
+        as Pillow names it
 
     Returns
     -------
-    (n, side, side, 3) uint8; pictures of that size come back as they are
+    ndarray of shape (n, side, side, 3), uint8
+        pictures of that size come back as they are
     """
     from PIL import Image
 
     if pixels.shape[1:3] == (side, side):
         return pixels
+
     out = np.empty((len(pixels), side, side, 3), dtype=np.uint8)
     for i, picture in enumerate(pixels):
         out[i] = Image.fromarray(np.ascontiguousarray(picture)).resize((side, side), Image.Resampling[resample.upper()])
+
     return out
 
 
@@ -65,12 +74,15 @@ def at_published_size(pictures: np.ndarray, side: int = SIDE) -> np.ndarray:
 
     Parameters
     ----------
-    pictures : (n, height, width, 1 or 3), 0-1, finite
-    side : 425, the stimuli of NSD as published scripts store them
+    pictures : ndarray of shape (n, height, width, 1 or 3)
+        0-1, finite
+    side : int, optional
+        425, the stimuli of NSD as published scripts store them
 
     Returns
     -------
-    (n, side, side, 3) float32, 0-1
+    ndarray of shape (n, side, side, 3), float32
+        0-1
 
     References
     ----------

@@ -44,15 +44,21 @@ def retrieval_curve(
 
     Parameters
     ----------
-    similarity : (n, m), row = decoded, column = true
-    sizes : galleries to try; those above the number of items are left out, and the whole gallery is always last
-    k : how many best count as found
-    direction : ``forward`` or ``backward``
-    truth : (n,) column of each row, forward only
+    similarity : ndarray of shape (n, m)
+        row = decoded, column = true
+    sizes : tuple of int, optional
+        galleries to try; those above the number of items are left out, and the whole gallery is always last
+    k : int, default 1
+        how many best count as found
+    direction : {"forward", "backward"}, default "forward"
+        ``forward`` or ``backward``
+    truth : ndarray of shape (n,), optional
+        column of each row, forward only
 
     Returns
     -------
-    list of Retrieval, in growing size; empty with fewer than k + 1 items
+    list of Retrieval
+        in growing size; empty with fewer than k + 1 items
 
     References
     ----------
@@ -67,9 +73,11 @@ def retrieval_curve(
     n_items = oriented(similarity, truth, side)[0].shape[1]
     usable = sorted({size for size in sizes if k < size <= n_items} | ({n_items} if n_items > k else set()))
     curve = []
+
     for size in usable:
         per_item = n_way(similarity, size, k, truth, side)
         curve.append(Retrieval(size, float(per_item.mean()) if len(per_item) else float("nan"), k / size, per_item))
+
     return curve
 
 
@@ -81,11 +89,16 @@ class BatchRetrieval(NamedTuple):
 
     Attributes
     ----------
-    size : rows in a batch; times a share, it is the count of hits that papers report
-    forward, backward : mean share of hits
-    forward_std, backward_std : over drawn batches; 0 where the mean is exact
-    chance : share of hits of a similarity that says nothing, above 1 / size where rows show the same picture
-    n_batches : how many were drawn; 0 for the exact mean over all
+    size : int
+        rows in a batch; times a share, it is the count of hits that papers report
+    forward, backward : float
+        mean share of hits
+    forward_std, backward_std : float
+        over drawn batches; 0 where the mean is exact
+    chance : float
+        share of hits of a similarity that says nothing, above 1 / size where rows show the same picture
+    n_batches : int
+        how many were drawn; 0 for the exact mean over all
     """
 
     size: int
@@ -112,13 +125,17 @@ def batch_retrieval(similarity: np.ndarray, size: int = 300, truth: np.ndarray |
 
     Parameters
     ----------
-    similarity : (n, m), row = decoded, column = true
-    size : rows in a batch, 2 to n
-    truth : (n,) column of each row; default row i to column i
+    similarity : ndarray of shape (n, m)
+        row = decoded, column = true
+    size : int, default 300
+        rows in a batch, 2 to n
+    truth : ndarray of shape (n,), optional
+        column of each row; default row i to column i
 
     Returns
     -------
-    BatchRetrieval; rows tied with the best share the hit, an undefined similarity is a tie
+    BatchRetrieval
+        rows tied with the best share the hit, an undefined similarity is a tie
 
     Raises
     ------
@@ -142,6 +159,7 @@ def batch_retrieval(similarity: np.ndarray, size: int = 300, truth: np.ndarray |
     forward = expected_top_k(above, ties, n, size)
     backward = _backward(square, mates, size)
     chance = float(np.mean(1 + (mates.sum(axis=1) - 1) * (size - 1) / max(1, n - 1)) / size)
+
     return BatchRetrieval(size, float(forward.mean()), float(backward.mean()), 0.0, 0.0, chance, 0)
 
 
@@ -161,12 +179,17 @@ def drawn_retrieval(
     square, truth = _rows_by_rows(similarity, truth, size)
     hits = np.empty((n_batches, 2))
     chance = np.empty(n_batches)
+
     for i in range(n_batches):
         rows = rng.choice(len(square), size, replace=False)
-        s, mates = square[np.ix_(rows, rows)], truth[rows][:, None] == truth[rows]
+        s = square[np.ix_(rows, rows)]
+        mates = truth[rows][:, None] == truth[rows]
         hits[i] = [_hits(s, mates), _hits(s.T, mates)]
         chance[i] = mates.mean()
-    (forward, backward), (f, b) = hits.mean(axis=0), hits.std(axis=0)
+
+    forward, backward = hits.mean(axis=0)
+    f, b = hits.std(axis=0)
+
     return BatchRetrieval(size, float(forward), float(backward), float(f), float(b), float(chance.mean()), n_batches)
 
 
@@ -182,26 +205,32 @@ def _against(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Of the entries of each row that count: how many lie above its own, and how many are tied (or not defined)."""
     low, high = bounds(own, grain)
-    above, below = (values > high) & counted, (values < low) & counted
+    above = (values > high) & counted
+    below = (values < low) & counted
     n_above = above.sum(axis=1)
+
     return n_above, counted.sum(axis=1) - n_above - below.sum(axis=1)
 
 
 def _backward(square: np.ndarray, mates: np.ndarray, size: int) -> np.ndarray:
     """(n,) chance that the decoded item most similar to row i's picture is one of that picture."""
-    n, out = len(square), np.empty(len(square))
+    n = len(square)
+    out = np.empty(len(square))
     grain = grain_of(square)[0]
+
     for i, column in enumerate(square.T):
         others = column[~mates[i]][None, :]
         _, high = bounds(column[i : i + 1], grain)
         better = np.sort(column[mates[i] & (column > high)])[::-1]  # rows of this picture that come before its own
         above, ties = _against(others, column[i : i + 1], np.ones(others.shape, dtype=bool), grain)
         out[i] = expected_top_k(above + len(better), ties, n, size)[0]
+
         for earlier, value in enumerate(better):
             # This row is in the batch, and neither an earlier one nor one of another picture that lies above it.
             left = n - 2 - earlier - int((others > bounds(np.array([value]), grain)[1]).sum())
             if left >= size - 2:
                 out[i] += np.exp(log_choose(left, size - 2) - log_choose(n - 1, size - 1))
+
     return out
 
 
@@ -211,6 +240,7 @@ def _hits(s: np.ndarray, mates: np.ndarray) -> float:
     filled = np.where(known, s, -np.inf)
     low, _ = bounds(filled.max(axis=1, keepdims=True), grain_of(s))
     best = filled >= low
+
     return float(((best & mates).sum(axis=1) / best.sum(axis=1)).mean())
 
 
@@ -222,9 +252,12 @@ class Ensemble(NamedTuple):
 
     Attributes
     ----------
-    weights : (n_decoders,) from 0, sum 1
-    score : mean of forward and backward `batch_retrieval` with these weights
-    alone : (n_decoders,) the same of each decoder alone
+    weights : ndarray of shape (n_decoders,)
+        from 0, sum 1
+    score : float
+        mean of forward and backward `batch_retrieval` with these weights
+    alone : ndarray of shape (n_decoders,)
+        the same of each decoder alone
     """
 
     weights: np.ndarray
@@ -241,15 +274,20 @@ def ensemble_weights(
 
     Parameters
     ----------
-    similarities : each (n, m) as for `batch_retrieval`, on rows that none of the decoders was trained on and that are not
-        those to be reported
-    size : rows in a batch; all where there are fewer
-    truth : as for `batch_retrieval`
-    step : of the grid, one over a whole number
+    similarities : sequence of ndarray
+        each (n, m) as for `batch_retrieval`, on rows that none of the decoders was trained on and that are not those to
+        be reported
+    size : int, default 300
+        rows in a batch; all where there are fewer
+    truth : ndarray, optional
+        as for `batch_retrieval`
+    step : float, default 0.1
+        of the grid, one over a whole number
 
     Returns
     -------
-    Ensemble; among equally good weights the most even
+    Ensemble
+        among equally good weights the most even
 
     Raises
     ------
@@ -275,6 +313,7 @@ def ensemble_weights(
             f"an ensemble needs matrices of one shape, but {len(similarities)} came with the shapes "
             f"{sorted({np.shape(s) for s in similarities})}."
         )
+
     parts = round(1 / step)
     n_decoders = len(similarities)
     n_points = comb(parts + n_decoders - 1, n_decoders - 1)
@@ -283,6 +322,7 @@ def ensemble_weights(
             f"a step of {step} gives a grid of {n_points:,} weights for {n_decoders} decoders; take one over a whole number "
             "that gives at most 20,000."
         )
+
     size = min(size, len(similarities[0]))
 
     def score(weights: np.ndarray) -> float:
@@ -295,6 +335,7 @@ def ensemble_weights(
     found = [(score(np.array(g) / parts), -int(np.square(g).sum()), tuple(g)) for g in grid]
     best = max(found)
     alone = [next(f[0] for f in found if f[2][k] == parts) for k in range(n_decoders)]
+
     return Ensemble(np.array(best[2]) / parts, best[0], np.array(alone))
 
 

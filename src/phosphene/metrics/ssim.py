@@ -32,7 +32,8 @@ SIGMA = 1.5
 RADIUS = 5  # int(3.5 * 1.5 + 0.5): 11 taps
 WINDOW = 2 * RADIUS + 1
 """Smallest side of a picture that can be scored, in pixels."""
-K1, K2 = 0.01, 0.03
+K1 = 0.01
+K2 = 0.03
 Variant = Literal["2d", "columns"]
 _TILE = 16  # outputs per small product in the blur; a band of 11 in 26 instead of a band of 11 in the whole side
 _STRIP = 96  # rows of the map handled together, and pixels in such a strip of several pictures: both keep the arrays
@@ -44,13 +45,16 @@ def ssim_2d(decoded: np.ndarray, true: np.ndarray, data_range: float = 1.0) -> n
 
     Parameters
     ----------
-    decoded, true : (n, height, width, channels), 0 to 1, sides of at least 11
-    data_range : distance between the least and greatest possible value; 1 for pictures from 0 to 1.
-        A range of 2, which old scikit-image assumes for any float picture, gives higher scores.
+    decoded, true : ndarray of shape (n, height, width, channels)
+        0 to 1, sides of at least 11
+    data_range : float, default 1.0
+        distance between the least and greatest possible value; 1 for pictures from 0 to 1. A range of 2, which old
+        scikit-image assumes for any float picture, gives higher scores.
 
     Returns
     -------
-    (n,), at most 1; higher is better
+    ndarray of shape (n,)
+        at most 1; higher is better
 
     Raises
     ------
@@ -78,41 +82,64 @@ def ssim_pairs(decoded: np.ndarray, true: np.ndarray, variant: Variant = "2d", d
 
     Parameters
     ----------
-    decoded : (n, height, width, channels), 0 to 1
-    true : (m, height, width, channels), 0 to 1
-    variant : ``2d`` or ``columns``
-    data_range : as in ``ssim_2d``
+    decoded : ndarray of shape (n, height, width, channels)
+        0 to 1
+    true : ndarray of shape (m, height, width, channels)
+        0 to 1
+    variant : {"2d", "columns"}, default "2d"
+        ``2d`` or ``columns``
+    data_range : float, default 1.0
+        as in ``ssim_2d``
 
     Returns
     -------
-    (n, m) float64; computed in float32, within 1e-5 of ``ssim_2d``
+    ndarray of shape (n, m), float64
+        computed in float32, within 1e-5 of ``ssim_2d``
     """
-    x, y = _grey_inside(decoded, variant), _grey_inside(true, variant)
+    x = _grey_inside(decoded, variant)
+    y = _grey_inside(true, variant)
     if x.shape[1:] != y.shape[1:]:
         raise DataError(f"decoded pictures are {x.shape[1:]} but the true ones {y.shape[1:]}; resize before scoring.")
-    c1, c2 = np.float32((K1 * data_range) ** 2), np.float32((K2 * data_range) ** 2)
-    x, y = _Moments(x, variant, c1, c2), _Moments(y, variant, c1, c2)
-    n, m = len(x.pictures), len(y.pictures)
+
+    c1 = np.float32((K1 * data_range) ** 2)
+    c2 = np.float32((K2 * data_range) ** 2)
+    x = _Moments(x, variant, c1, c2)
+    y = _Moments(y, variant, c1, c2)
+    n = len(x.pictures)
+    m = len(y.pictures)
     scores = np.empty((n, m))
+
     if not scores.size:
         return scores
+
     scores[:] = 0
     width = x.pictures.shape[2]
     n_rows, n_columns = x.mean.shape[1:]
     strip = min(_STRIP, n_rows)
     size = min(m, max(1, _CHUNK_PIXELS // ((strip + 2 * RADIUS) * width)))
+
     # Every array of the pass is made once: fresh ones of this size cost more in page faults than in arithmetic.
     products = np.empty(size * (strip + 2 * RADIUS) * width, np.float32)
     partial = np.empty(size * (strip + 2 * RADIUS) * n_columns, np.float32)
     blurred, work = (np.empty(size * strip * n_columns, np.float32) for _ in range(2))
     average = np.full(n_columns, 1 / n_columns, np.float32)
+
     for first, start in itertools.product(range(0, n_rows, strip), range(0, m, size)):
-        out, into = slice(first, min(first + strip, n_rows)), slice(first, min(first + strip, n_rows) + 2 * RADIUS)
+        out = slice(first, min(first + strip, n_rows))
+        into = slice(first, min(first + strip, n_rows) + 2 * RADIUS)
         j = slice(start, min(start + size, m))
-        k, tall, low = j.stop - j.start, into.stop - into.start, out.stop - out.start
-        product, rows = _head(products, k, tall, width), _head(partial, k, tall, n_columns)
-        top, other = _head(blurred, k, low, n_columns), _head(work, k, low, n_columns)
-        pictures, mean, power, variance = y.pictures[j, into], y.mean[j, out], y.power[j, out], y.variance[j, out]
+        k = j.stop - j.start
+        tall = into.stop - into.start
+        low = out.stop - out.start
+        product = _head(products, k, tall, width)
+        rows = _head(partial, k, tall, n_columns)
+        top = _head(blurred, k, low, n_columns)
+        other = _head(work, k, low, n_columns)
+        pictures = y.pictures[j, into]
+        mean = y.mean[j, out]
+        power = y.power[j, out]
+        variance = y.variance[j, out]
+
         for i in range(n):
             np.multiply(x.pictures[i, into], pictures, out=product)
             _blur(product, variant, top, rows)
@@ -126,6 +153,7 @@ def ssim_pairs(decoded: np.ndarray, true: np.ndarray, variant: Variant = "2d", d
             np.add(x.variance[i, out], variance, out=other)
             top /= other
             scores[i, j] += (top @ average).sum(axis=1, dtype=np.float64)
+
     scores /= n_rows
     return scores
 
@@ -144,9 +172,12 @@ class _Moments:
         self.pictures = (np.sqrt(2.0) * pictures).astype(np.float32)
         self.mean, self.power, self.variance = (np.empty(shape, np.float32) for _ in range(3))
         step = max(1, _CHUNK_PIXELS // (height * width))
+
         for start in range(0, len(pictures), step):  # float32 as in the pair pass: rounding then meets its like
             part = slice(start, start + step)
-            mean, power, variance = self.mean[part], self.power[part], self.variance[part]
+            mean = self.mean[part]
+            power = self.power[part]
+            variance = self.variance[part]
             _blur(self.pictures[part], variant, mean)
             _blur(np.square(self.pictures[part]), variant, variance)
             np.square(mean, out=power)
@@ -159,8 +190,10 @@ class _Moments:
 
 def _ssim(decoded: np.ndarray, true: np.ndarray, variant: Variant, data_range: float) -> np.ndarray:
     decoded, true = as_pairs(decoded, true)
-    c1, c2 = (K1 * data_range) ** 2, (K2 * data_range) ** 2
+    c1 = (K1 * data_range) ** 2
+    c2 = (K2 * data_range) ** 2
     scores = np.empty(len(decoded))
+
     for i in range(len(decoded)):
         x = _grey_inside(decoded[i : i + 1], variant).astype(np.float64)
         y = _grey_inside(true[i : i + 1], variant).astype(np.float64)
@@ -168,20 +201,28 @@ def _ssim(decoded: np.ndarray, true: np.ndarray, variant: Variant, data_range: f
         top = (2 * mean_x * mean_y + c1) * (2 * (xy - mean_x * mean_y) + c2)
         bottom = (mean_x**2 + mean_y**2 + c1) * (xx - mean_x**2 + yy - mean_y**2 + c2)
         scores[i] = (top / bottom).mean()
+
     return scores
 
 
 def _grey_inside(pictures: np.ndarray, variant: Variant) -> np.ndarray:
     if variant not in ("2d", "columns"):
         raise ConfigError(f"the SSIM variant should be '2d' or 'columns', but is {variant!r}.")
+
     pictures = grey(as_pictures(pictures))
     _, height, width = pictures.shape
-    side = height if variant == "columns" else min(height, width)
+
+    if variant == "columns":
+        side = height
+    else:
+        side = min(height, width)
+
     if side < WINDOW:
         raise DataError(
             f"SSIM looks through windows of {WINDOW} pixels, but the pictures are {height} x {width}; "
             "score larger pictures or leave SSIM out."
         )
+
     return pictures
 
 
@@ -196,17 +237,26 @@ def _blur(
     n, height, width = pictures.shape
     edge = 2 * RADIUS
     if variant == "2d":
-        rows = np.empty((n, height, width - edge), pictures.dtype) if rows is None else rows
-        flat, flat_rows = pictures.reshape(n * height, width), rows.reshape(n * height, width - edge)
+        if rows is None:
+            rows = np.empty((n, height, width - edge), pictures.dtype)
+
+        flat = pictures.reshape(n * height, width)
+        flat_rows = rows.reshape(n * height, width - edge)
+
         for start in range(0, width - edge, _TILE):
             stop = min(start + _TILE, width - edge)
             band = _band(stop - start, flat.dtype.char)[1]
             np.matmul(flat[:, start : stop + edge], band, out=flat_rows[:, start:stop])
+
         pictures = rows
-    out = np.empty((n, height - edge, pictures.shape[2]), pictures.dtype) if out is None else out
+
+    if out is None:
+        out = np.empty((n, height - edge, pictures.shape[2]), pictures.dtype)
+
     for start in range(0, height - edge, _TILE):
         stop = min(start + _TILE, height - edge)
         np.matmul(_band(stop - start, out.dtype.char)[0], pictures[:, start : stop + edge], out=out[:, start:stop])
+
     return out
 
 
@@ -215,6 +265,8 @@ def _band(n_out: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
     """(n_out, n_out + 10): the 11 Gaussian weights, each row one step further right; and its transpose, contiguous."""
     taps = np.exp(-0.5 * (np.arange(-RADIUS, RADIUS + 1) / SIGMA) ** 2)
     band = np.zeros((n_out, n_out + 2 * RADIUS))
+
     for i in range(n_out):
         band[i, i : i + 2 * RADIUS + 1] = taps / taps.sum()
+
     return band.astype(dtype), np.ascontiguousarray(band.T, dtype=dtype)

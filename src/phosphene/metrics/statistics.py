@@ -59,7 +59,7 @@ def mean_of_items(per_item: np.ndarray) -> Statistic:
 
     Parameters
     ----------
-    per_item : (n_items,)
+    per_item : ndarray of shape (n_items,)
     """
     per_item = np.asarray(per_item, dtype=np.float64)
     present = ~np.isnan(per_item)
@@ -74,10 +74,13 @@ def mean_of_pairs(wins: np.ndarray, counted: np.ndarray) -> Statistic:
 
     Parameters
     ----------
-    wins : (n_items, n_items), 0 to 1, 0 where not counted
-    counted : (n_items, n_items), which comparisons count
+    wins : ndarray of shape (n_items, n_items)
+        0 to 1, 0 where not counted
+    counted : ndarray of shape (n_items, n_items)
+        which comparisons count
     """
-    wins, counted = np.asarray(wins, dtype=np.float64), np.asarray(counted, dtype=np.float64)
+    wins = np.asarray(wins, dtype=np.float64)
+    counted = np.asarray(counted, dtype=np.float64)
 
     def statistic(counts: np.ndarray) -> np.ndarray:
         per_item = _ratio(counts @ wins.T, counts @ counted.T)  # (n_draws, n_items)
@@ -98,11 +101,16 @@ def bootstrap(
 
     Parameters
     ----------
-    statistic : function of draw counts, such as ``mean_of_items`` or ``mean_of_pairs``
-    n_items : number of stimuli
-    rng : numpy Generator
-    n_draws : bootstrap draws
-    level : coverage
+    statistic : Statistic
+        function of draw counts, such as ``mean_of_items`` or ``mean_of_pairs``
+    n_items : int
+        number of stimuli
+    rng : numpy.random.Generator
+        numpy Generator
+    n_draws : int, default 2000
+        bootstrap draws
+    level : float, default 0.95
+        coverage
 
     Returns
     -------
@@ -119,21 +127,28 @@ def bootstrap(
         raise ConfigError(
             f"an interval needs 100 draws or more and a level between 0 and 1, not {n_draws} and {level}."
         )
+
     if n_items < 1:
         return Interval(float("nan"), float("nan"), float("nan"))
+
     value = float(statistic(np.ones((1, n_items)))[0])
     if n_items < 2 or np.isnan(value):
         return Interval(value, float("nan"), float("nan"))
+
     step = max(1, _BLOCK_VALUES // n_items)
     drawn = np.concatenate(
         [statistic(_draw_counts(min(step, n_draws - s), n_items, rng)) for s in range(0, n_draws, step)]
     )
+
     left_out = np.concatenate(
         [statistic(_leave_one_out(s, min(s + step, n_items), n_items)) for s in range(0, n_items, step)]
     )
-    drawn, left_out = drawn[~np.isnan(drawn)], left_out[~np.isnan(left_out)]
+
+    drawn = drawn[~np.isnan(drawn)]
+    left_out = left_out[~np.isnan(left_out)]
     if len(drawn) < 100:
         return Interval(value, float("nan"), float("nan"))
+
     low, high = _bca(value, drawn, left_out, level)
     return Interval(value, low, high)
 
@@ -152,16 +167,28 @@ def _leave_one_out(start: int, stop: int, n_items: int) -> np.ndarray:
 
 def _bca(value: float, drawn: np.ndarray, left_out: np.ndarray, level: float) -> tuple[float, float]:
     tolerance = 1e-12 * max(1.0, abs(value))
-    below, equal = np.mean(drawn < value - tolerance), np.mean(np.abs(drawn - value) <= tolerance)
+    below = np.mean(drawn < value - tolerance)
+    equal = np.mean(np.abs(drawn - value) <= tolerance)
     bias = ndtri(np.clip(below + equal / 2, 0.5 / len(drawn), 1 - 0.5 / len(drawn)))
-    deviation = left_out.mean() - left_out if len(left_out) else np.zeros(1)
+
+    if len(left_out):
+        deviation = left_out.mean() - left_out
+    else:
+        deviation = np.zeros(1)
+
     spread = np.square(deviation).sum()
-    acceleration = (deviation**3).sum() / (6 * spread**1.5) if spread > 1e-24 else 0.0
+    if spread > 1e-24:
+        acceleration = (deviation**3).sum() / (6 * spread**1.5)
+    else:
+        acceleration = 0.0
+
     shifted = bias + ndtri([(1 - level) / 2, (1 + level) / 2])
     scale = 1 - acceleration * shifted
+
     # Beyond its pole the correction turns over; the outermost draw is then the only honest bound.
     where = np.where(scale > 0, ndtr(bias + shifted / np.where(scale > 0, scale, 1)), shifted > 0)
     low, high = np.quantile(drawn, where)
+
     return float(low), float(high)
 
 
@@ -177,13 +204,18 @@ def permutation_null(
 
     Parameters
     ----------
-    scores : (n_items, n_items), what item i would score were j its truth; the observed score is the mean diagonal.
-        NaN entries are left out of each mean
-    rng : numpy Generator
-    n_permutations : random pairings
-    groups : (n_items,) labels; pairings are then permuted only inside each group (sessions, classes, or blocks of a
-        matrix of which only the blocks were computed)
-    larger_is_better : False for errors such as MSE
+    scores : ndarray of shape (n_items, n_items)
+        what item i would score were j its truth; the observed score is the mean diagonal. NaN entries are left out of
+        each mean
+    rng : numpy.random.Generator
+        numpy Generator
+    n_permutations : int, default 10000
+        random pairings
+    groups : ndarray of shape (n_items,), optional
+        labels; pairings are then permuted only inside each group (sessions, classes, or blocks of a matrix of which
+        only the blocks were computed)
+    larger_is_better : bool, default True
+        False for errors such as MSE
 
     Returns
     -------
@@ -206,29 +238,51 @@ def permutation_null(
         raise DataError(f"a permutation null needs a square matrix of scores, but got {scores.shape}.")
     if n_permutations < 1:
         raise ConfigError(f"a permutation null needs at least one permutation, not {n_permutations}.")
+
     if n_items == 0:
         return Null(1.0, float("nan"), float("nan"), n_permutations)
+
     present = ~np.isnan(scores)
-    flat, flat_present = np.where(present, scores, 0).ravel(), present.ravel()
+    flat = np.where(present, scores, 0).ravel()
+    flat_present = present.ravel()
     offsets = np.arange(n_items) * n_items
     null = np.empty(n_permutations)
     step = max(1, _BLOCK_VALUES // n_items)
+
     for start in range(0, n_permutations, step):
         stop = min(start + step, n_permutations)
         where = _permutations(stop - start, n_items, groups, rng) + offsets
         total = flat[where].sum(axis=1)
-        null[start:stop] = total / n_items if present.all() else _ratio(total, flat_present[where].sum(axis=1))
+
+        if present.all():
+            null[start:stop] = total / n_items
+        else:
+            null[start:stop] = _ratio(total, flat_present[where].sum(axis=1))
+
     n_present = np.diagonal(present).sum()
     if n_present == 0:
         return Null(1.0, float("nan"), float("nan"), n_permutations)
+
     observed = np.diagonal(np.where(present, scores, 0)).sum() / n_present
     null = null[~np.isnan(null)]
     if not larger_is_better:
-        observed, null = -observed, -null
+        observed = -observed
+        null = -null
+
     tolerance = 1e-10 * max(1.0, abs(observed))  # sums of the same numbers in another order are equal
     count = np.sum(null >= observed - tolerance) + (n_permutations - len(null))
-    sign = 1 if larger_is_better else -1
-    mean, high = (float(null.mean()), float(np.quantile(null, 0.99))) if len(null) else (float("nan"),) * 2
+
+    if larger_is_better:
+        sign = 1
+    else:
+        sign = -1
+
+    if len(null):
+        mean = float(null.mean())
+        high = float(np.quantile(null, 0.99))
+    else:
+        mean, high = (float("nan"),) * 2
+
     return Null(float((1 + count) / (n_permutations + 1)), sign * mean, sign * high, n_permutations)
 
 
@@ -236,12 +290,15 @@ def _permutations(n: int, n_items: int, groups: np.ndarray | None, rng: np.rando
     order = np.tile(np.arange(n_items), (n, 1))
     if groups is None:
         return rng.permuted(order, axis=1, out=order)
+
     groups = np.asarray(groups)
     if groups.shape != (n_items,):
         raise DataError(f"groups should be one per item, {n_items} of them, but have shape {groups.shape}.")
+
     for group in np.unique(groups):
         members = np.flatnonzero(groups == group)
         order[:, members] = rng.permuted(order[:, members], axis=1)
+
     return order
 
 
@@ -252,32 +309,41 @@ def paired_difference(
 
     Parameters
     ----------
-    ours, theirs : (n_items,) in the same order; items that are NaN on either side are left out of both
-    rng : numpy Generator
-    n_draws, n_flips : bootstrap draws and random sign flips
+    ours, theirs : ndarray of shape (n_items,)
+        in the same order; items that are NaN on either side are left out of both
+    rng : numpy.random.Generator
+        numpy Generator
+    n_draws, n_flips : int, optional
+        bootstrap draws and random sign flips
 
     Returns
     -------
     Difference
         ``value`` is ours minus theirs; p is two-sided and never 0
     """
-    ours, theirs = np.asarray(ours, dtype=np.float64), np.asarray(theirs, dtype=np.float64)
+    ours = np.asarray(ours, dtype=np.float64)
+    theirs = np.asarray(theirs, dtype=np.float64)
     if ours.shape != theirs.shape or ours.ndim != 1:
         raise DataError(
             f"a paired difference needs the same items on both sides, but got {ours.shape} and {theirs.shape}."
         )
+
     difference = ours - theirs
     difference = difference[~np.isnan(difference)]
     n = len(difference)
     if n == 0:
         return Difference(float("nan"), float("nan"), float("nan"), 1.0, 0)
+
     interval = bootstrap(mean_of_items(difference), n, rng=rng, n_draws=n_draws)
-    observed, count = abs(difference.mean()), 0
+    observed = abs(difference.mean())
+    count = 0
     tolerance = 1e-12 * max(1.0, observed)
     step = max(1, _BLOCK_VALUES // n)
+
     for start in range(0, n_flips, step):
         signs = rng.integers(0, 2, (min(step, n_flips - start), n)) * 2.0 - 1
         count += np.sum(np.abs(signs @ difference) / n >= observed - tolerance)
+
     return Difference(*interval, float((1 + count) / (n_flips + 1)), n)
 
 
@@ -286,11 +352,13 @@ def holm(p: np.ndarray) -> np.ndarray:
 
     Parameters
     ----------
-    p : (n,) p values; NaN is no test and stays NaN
+    p : ndarray of shape (n,)
+        p values; NaN is no test and stays NaN
 
     Returns
     -------
-    (n,) adjusted p, at most 1
+    ndarray of shape (n,)
+        adjusted p, at most 1
 
     References
     ----------
@@ -307,4 +375,5 @@ def holm(p: np.ndarray) -> np.ndarray:
     adjusted = np.full(p.shape, np.nan)
     steps = p[order] * np.arange(len(order), 0, -1)
     adjusted[order] = np.minimum(1, np.maximum.accumulate(steps))
+
     return adjusted

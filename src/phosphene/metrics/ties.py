@@ -41,8 +41,10 @@ def grain_of(values: np.ndarray, axis: int | tuple[int, ...] | None = None) -> n
     highest = np.fmax.reduce(values, axis=axis, keepdims=True, initial=0).astype(np.float64)
     lowest = np.fmin.reduce(values, axis=axis, keepdims=True, initial=0).astype(np.float64)
     largest = np.maximum(highest, -lowest)
+
     if not np.isfinite(largest).all():
         return grain_of(np.where(np.isfinite(values), values, 0), axis)
+
     return np.minimum(largest, 1)
 
 
@@ -58,11 +60,16 @@ def bounds(own: np.ndarray, grain: np.ndarray | float) -> tuple[np.ndarray, np.n
 
     Returns
     -------
-    (array, array)
-        In the type of `own` where that is floating, so that comparing a large matrix with them converts nothing.
+    tuple of (ndarray, ndarray)
+        (array, array) In the type of `own` where that is floating, so that comparing a large matrix with them converts
+        nothing.
     """
     own = np.asarray(own)
-    kind = own.dtype if own.dtype.kind == "f" else np.dtype(np.float64)
+    if own.dtype.kind == "f":
+        kind = own.dtype
+    else:
+        kind = np.dtype(np.float64)
+
     wide = own.astype(np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
         size = np.where(np.isfinite(wide), np.abs(wide), 0)
@@ -87,15 +94,15 @@ def midranks(values: np.ndarray, grain: np.ndarray | float | None = None) -> np.
 
     Parameters
     ----------
-    values : (..., m) array
-        Without NaN.
+    values : ndarray
+        (..., m) array Without NaN.
     grain : array or float, optional
         Of all that is compared; by default of `values`.
 
     Returns
     -------
-    (..., m) array
-        Float64: 1/2, and the values below, and half of those tied, each being tied with itself.
+    ndarray
+        (..., m) array Float64: 1/2, and the values below, and half of those tied, each being tied with itself.
 
     Examples
     --------
@@ -110,6 +117,7 @@ def midranks(values: np.ndarray, grain: np.ndarray | float | None = None) -> np.
     places = np.empty(values.shape)
     places[:] = np.arange(1, values.shape[-1] + 1)
     is_tied = (ascending[..., 1:] <= high[..., :-1]) | (ascending[..., :-1] >= low[..., 1:])
+
     for at in map(tuple, np.argwhere(is_tied.any(axis=-1))):
         n_below = np.searchsorted(ascending[at], low[at], side="left")
         n_not_above = np.searchsorted(ascending[at], high[at], side="right")
@@ -117,6 +125,7 @@ def midranks(values: np.ndarray, grain: np.ndarray | float | None = None) -> np.
 
     ranks = np.empty(values.shape)
     np.put_along_axis(ranks, order, places, axis=-1)
+
     return ranks
 
 
@@ -125,15 +134,15 @@ def first_best(values: np.ndarray, grain: float | None = None) -> np.ndarray:
 
     Parameters
     ----------
-    values : (..., m) array
-        Without NaN.
+    values : ndarray
+        (..., m) array Without NaN.
     grain : float, optional
         By default of all of `values`; 1 for log odds, which may all be nothing but rounding around 0.
 
     Returns
     -------
-    (...) array
-        Integers.
+    ndarray
+        (...) array Integers.
 
     Examples
     --------

@@ -48,11 +48,12 @@ def pearson_per_voxel(predicted: np.ndarray, measured: np.ndarray) -> np.ndarray
 
     Parameters
     ----------
-    predicted, measured : (n_stimuli, n_voxels)
+    predicted, measured : ndarray of shape (n_stimuli, n_voxels)
 
     Returns
     -------
-    (n_voxels,), -1 to 1; NaN where either side is constant or not finite
+    ndarray of shape (n_voxels,)
+        -1 to 1; NaN where either side is constant or not finite
     """
     return paired_correlation(np.asanyarray(predicted).T, np.asanyarray(measured).T)
 
@@ -62,20 +63,24 @@ def r2_per_voxel(predicted: np.ndarray, measured: np.ndarray) -> np.ndarray:
 
     Parameters
     ----------
-    predicted, measured : (n_stimuli, n_voxels)
+    predicted, measured : ndarray of shape (n_stimuli, n_voxels)
 
     Returns
     -------
-    (n_voxels,), at most 1 and below 0 when worse than the mean; NaN where the measured voxel is constant
+    ndarray of shape (n_voxels,)
+        at most 1 and below 0 when worse than the mean; NaN where the measured voxel is constant
     """
-    predicted, measured = np.asarray(predicted, dtype=np.float64), np.asarray(measured, dtype=np.float64)
+    predicted = np.asarray(predicted, dtype=np.float64)
+    measured = np.asarray(measured, dtype=np.float64)
     if predicted.shape != measured.shape or measured.ndim != 2:
         raise DataError(f"predicted responses have shape {predicted.shape} but measured ones {measured.shape}.")
+
     centred = measured - measured.mean(axis=0)
     total = np.square(centred).sum(axis=0)
     flat = total <= len(measured) * np.square(1e-6 * np.abs(measured).max(axis=0, initial=0))
     r2 = np.full(measured.shape[1], np.nan)
     np.divide(np.square(measured - predicted).sum(axis=0), total, out=r2, where=~flat)
+
     return 1 - r2
 
 
@@ -84,6 +89,7 @@ def pearson_p(r: np.ndarray, n_stimuli: int) -> np.ndarray:
     r = np.clip(np.asarray(r, dtype=np.float64), -1 + 1e-16, 1 - 1e-16)
     if n_stimuli < 3:
         return np.full(r.shape, np.nan)
+
     return np.maximum(stdtr(n_stimuli - 2, -r * np.sqrt((n_stimuli - 2) / (1 - r**2))), 1e-300)
 
 
@@ -100,7 +106,12 @@ def fdr(p: np.ndarray) -> np.ndarray:
     tested = np.flatnonzero(~np.isnan(p))
     order = tested[np.argsort(p[tested])][::-1]
     ranks = np.arange(len(order), 0, -1)
-    adjusted[order] = np.minimum(np.minimum.accumulate(p[order] * len(order) / ranks), 1) if len(order) else []
+
+    if len(order):
+        adjusted[order] = np.minimum(np.minimum.accumulate(p[order] * len(order) / ranks), 1)
+    else:
+        adjusted[order] = []
+
     return adjusted
 
 
@@ -109,9 +120,12 @@ def noise_ceiling(betas: np.ndarray, stimuli: np.ndarray | None = None, n_averag
 
     Parameters
     ----------
-    betas : (n_stimuli, n_repeats, n_voxels), or (n_trials, n_voxels) with ``stimuli``
-    stimuli : (n_trials,) stimulus id of each trial; repeats may differ in number
-    n_averaged : repeats that will be averaged before scoring; default the number of repeats when all are equal
+    betas : ndarray
+        (n_stimuli, n_repeats, n_voxels), or (n_trials, n_voxels) with ``stimuli``
+    stimuli : ndarray of shape (n_trials,), optional
+        stimulus id of each trial; repeats may differ in number
+    n_averaged : int, optional
+        repeats that will be averaged before scoring; default the number of repeats when all are equal
 
     Returns
     -------
@@ -132,40 +146,53 @@ def noise_ceiling(betas: np.ndarray, stimuli: np.ndarray | None = None, n_averag
     if betas.ndim == 3 and stimuli is None:
         stimuli = np.repeat(np.arange(betas.shape[0]), betas.shape[1])
         betas = betas.reshape(-1, betas.shape[2])
+
     if betas.ndim != 2 or stimuli is None or len(stimuli) != len(betas):
         raise DataError(
             "a noise ceiling needs betas (stimuli, repeats, voxels), or (trials, voxels) with one stimulus id per "
             f"trial, but got {betas.shape} and {'no ids' if stimuli is None else f'{len(stimuli)} ids'}."
         )
+
     _, which, repeats = np.unique(np.asarray(stimuli), return_inverse=True, return_counts=True)
-    n_trials, n_stimuli = len(betas), len(repeats)
+    n_trials = len(betas)
+    n_stimuli = len(repeats)
     if n_stimuli < 2 or n_trials == n_stimuli:
         raise DataError(
             f"a noise ceiling needs two stimuli or more with at least one shown twice, but there are {n_trials} trials "
             f"of {n_stimuli} stimuli; without repeats noise cannot be told from signal."
         )
+
     if n_averaged is None and repeats.min() != repeats.max():
         raise DataError(
             f"stimuli were shown between {repeats.min()} and {repeats.max()} times; "
             "say how many repeats will be averaged."
         )
-    m = repeats[0] if n_averaged is None else n_averaged
+
+    if n_averaged is None:
+        m = repeats[0]
+    else:
+        m = n_averaged
+
     betas = betas.astype(np.float64)
     order = np.argsort(which, kind="stable")
     sums = np.add.reduceat(betas[order], np.concatenate([[0], np.cumsum(repeats)[:-1]]), axis=0)
     means = sums / repeats[:, None]
     within = np.square(betas - means[which]).sum(axis=0) / (n_trials - n_stimuli)
     between = (repeats[:, None] * np.square(means - betas.mean(axis=0))).sum(axis=0) / (n_stimuli - 1)
+
     # One-way random effects with unequal group sizes; with equal ones this divisor is the number of repeats.
     divisor = (n_trials - np.square(repeats).sum() / n_trials) / (n_stimuli - 1)
     tiny = np.square(1e-6 * np.abs(betas).max(axis=0))
     signal = np.maximum(between - within, 0) / divisor
-    signal, within = np.where(signal > tiny, signal, 0), np.where(within > tiny, within, 0)
+    signal = np.where(signal > tiny, signal, 0)
+    within = np.where(within > tiny, within, 0)
     known = signal + within > 0
-    variance, ncsnr = np.full(betas.shape[1], np.nan), np.full(betas.shape[1], np.nan)
+    variance = np.full(betas.shape[1], np.nan)
+    ncsnr = np.full(betas.shape[1], np.nan)
     np.divide(signal, signal + within / m, out=variance, where=known)
     np.divide(np.sqrt(signal), np.sqrt(within), out=ncsnr, where=within > 0)
     ncsnr[known & (within == 0)] = np.inf
+
     return Ceiling(ncsnr, variance)
 
 
@@ -187,11 +214,13 @@ def split_half_ceiling(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
     Parameters
     ----------
-    first, second : (n_stimuli, n_voxels), averages over two halves of the repeats
+    first, second : ndarray of shape (n_stimuli, n_voxels)
+        averages over two halves of the repeats
 
     Returns
     -------
-    (n_voxels,), reliability 2 r / (1 + r) of the average of both halves; 0 where r is negative, NaN where undefined
+    ndarray of shape (n_voxels,)
+        reliability 2 r / (1 + r) of the average of both halves; 0 where r is negative, NaN where undefined
     """
     r = np.maximum(pearson_per_voxel(first, second), 0)
     return 2 * r / (1 + r)
@@ -202,8 +231,10 @@ def fraction_of_ceiling(raw: np.ndarray, ceiling: np.ndarray) -> Fraction:
 
     Parameters
     ----------
-    raw : (n_voxels,) Pearson r or R2
-    ceiling : (n_voxels,) in the same unit: ``sqrt(variance)`` for r, ``variance`` for R2
+    raw : ndarray of shape (n_voxels,)
+        Pearson r or R2
+    ceiling : ndarray of shape (n_voxels,)
+        in the same unit: ``sqrt(variance)`` for r, ``variance`` for R2
 
     Returns
     -------
@@ -215,9 +246,12 @@ def fraction_of_ceiling(raw: np.ndarray, ceiling: np.ndarray) -> Fraction:
     >>> fraction_of_ceiling(np.array([0.3, 0.6, 0.1]), np.array([0.6, 0.5, 0.0])).ratio
     array([0.5, 1.2, nan])
     """
-    raw, ceiling = np.asarray(raw, dtype=np.float64), np.asarray(ceiling, dtype=np.float64)
+    raw = np.asarray(raw, dtype=np.float64)
+    ceiling = np.asarray(ceiling, dtype=np.float64)
     if raw.shape != ceiling.shape:
         raise DataError(f"there are {raw.shape} scores but {ceiling.shape} ceilings; give one of each per voxel.")
+
     ratio = np.full(raw.shape, np.nan)
     np.divide(raw, ceiling, out=ratio, where=ceiling > 0)
+
     return Fraction(raw, ceiling, ratio, int(np.isnan(ratio).sum()), int((ratio > 1).sum()))

@@ -46,6 +46,7 @@ def _imagenet_templates() -> tuple[str, ...]:
         "close-up photo", "black and white photo", "pixelated photo", "jpeg corrupted photo", "blurry photo", "sculpture",
         "rendering", "rendition", "tattoo", "drawing", "painting", "doodle", "sketch",
     )  # fmt: skip
+
     looks = ("hard to see", "clean", "dirty", "cool", "large", "small", "nice", "weird")
     made_of = ("embroidered", "plastic", "origami", "toy", "cartoon", "plushie")
     frames = [f"a {x} of ARTICLE {{}}." for x in seen_as]
@@ -53,6 +54,7 @@ def _imagenet_templates() -> tuple[str, ...]:
     frames += [f"a photo of ARTICLE {x} {{}}." for x in looks]
     frames += [f"ARTICLE {x} {{}}." for x in made_of] + ["ARTICLE {} in a video game."]
     own = [f"{x} {{}}." for x in ("a photo of many", "a photo of one", "a photo of my", "itap of my")]
+
     return (*(f.replace("ARTICLE", article) for f in frames for article in ("a", "the")), *own)
 
 
@@ -68,10 +70,14 @@ class Candidates:
 
     Parameters
     ----------
-    names : k categories, all different
-    embeddings : (k, d), in the space of the latents
-    trained : those of them that occur in the training stimuli; None when that is not known
-    centre : (d,) mean latent of the training pictures, for `centred`; None where there is no single one
+    names : tuple of str
+        k categories, all different
+    embeddings : ndarray of shape (k, d)
+        in the space of the latents
+    trained : frozenset of str, optional
+        those of them that occur in the training stimuli; None when that is not known
+    centre : ndarray of shape (d,), optional
+        mean latent of the training pictures, for `centred`; None where there is no single one
     """
 
     names: tuple[str, ...]
@@ -87,6 +93,7 @@ class Candidates:
                 f"{len(self.names)} categories came with text embeddings of shape {self.embeddings.shape}; give one "
                 "vector per category."
             )
+
         if len(set(self.names)) < len(self.names):
             raise DataError("a category stands among the candidates twice; give each once.")
 
@@ -95,6 +102,7 @@ class Candidates:
         missing = sorted(set(map(str, names)) - set(self.names))
         if missing:
             raise DataError(f"{len(missing)} categories have no text embedding, first '{missing[0]}'.")
+
         keep = [i for i, name in enumerate(self.names) if name in set(map(str, names))]
         return replace(self, names=tuple(self.names[i] for i in keep), embeddings=self.embeddings[keep])
 
@@ -111,6 +119,7 @@ class Candidates:
         """
         if self.centre is None:
             raise DataError("there is no mean latent of training pictures to take away; give Candidates a centre.")
+
         embeddings = self.embeddings - self.embeddings.mean(axis=0)
         return similarity(np.asarray(latents, dtype=np.float64) - self.centre, embeddings, "cosine")
 
@@ -122,9 +131,12 @@ class Candidates:
         """Whether training showed these categories, in words; empty when that is not known."""
         if self.trained is None:
             return ""
-        k, seen = len(self.names), sum(name in self.trained for name in self.names)
+
+        k = len(self.names)
+        seen = sum(name in self.trained for name in self.names)
         if seen == 0:
             return f"none of the {k} candidate categories was shown in training"
+
         return f"{'all' if seen == k else f'{seen} of the'} {k} candidate categories were shown in training"
 
 
@@ -136,7 +148,10 @@ def templates_for(space: str) -> tuple[str, ...]:
     >>> len(templates_for("clip_vit_h_14_laion2b_s32b_b79k")), len(templates_for("clip_lab"))
     (80, 4)
     """
-    return TEMPLATES if space == "clip_lab" else IMAGENET_TEMPLATES
+    if space == "clip_lab":
+        return TEMPLATES
+
+    return IMAGENET_TEMPLATES
 
 
 def candidates_from(
@@ -150,11 +165,15 @@ def candidates_from(
 
     Parameters
     ----------
-    read : n texts to (n, d) latents, such as ``ClipFeatures.texts``
-    categories : names
-    templates : sentences with ``{}`` for the noun: the lab's by default, ``IMAGENET_TEMPLATES`` for public networks,
+    read : Reader
+        n texts to (n, d) latents, such as ``ClipFeatures.texts``
+    categories : sequence of str
+        names
+    templates : sequence of str, optional
+        sentences with ``{}`` for the noun: the lab's by default, ``IMAGENET_TEMPLATES`` for public networks,
         ``SINGLE_TEMPLATE`` for one alone; ``templates_for`` chooses by the space
-    trained : categories of the training stimuli
+    trained : collection of str, optional
+        categories of the training stimuli
 
     Raises
     ------
@@ -168,8 +187,10 @@ def candidates_from(
         raise DataError(
             f"{len(flat)} texts came back as latents of shape {latents.shape}; one vector per text is needed."
         )
+
     unit = latents / _length(latents)
     means = unit.reshape(len(texts), len(templates), -1).mean(axis=1)
+
     return Candidates(tuple(texts), means / _length(means), None if trained is None else frozenset(map(str, trained)))
 
 
@@ -177,6 +198,7 @@ def _length(x: np.ndarray) -> np.ndarray:
     length = np.linalg.norm(x, axis=-1, keepdims=True)
     if not (np.isfinite(length).all() and (length > 0).all()):
         raise DataError("the latent of a text is zero or not finite, so it has no direction to compare with.")
+
     return length
 
 
@@ -184,9 +206,11 @@ def share_in_top(similarity: np.ndarray, k: int) -> np.ndarray:
     """What each row scores were each column its truth: (n, n_candidates), 1 inside the k best, 0 outside, shares for ties."""
     n_candidates = similarity.shape[1]
     out = np.empty(similarity.shape)
+
     for column in range(n_candidates):
         above, ties, _ = count_above(similarity, np.full(len(similarity), column))
         out[:, column] = np.clip((k - above) / (ties + 1), 0, 1)
+
     return out
 
 
@@ -206,9 +230,12 @@ def confusion(candidates: Candidates, latents: np.ndarray, true: Sequence[str]) 
 
     Parameters
     ----------
-    candidates : to choose among
-    latents : (n, d) decoded
-    true : (n,) categories
+    candidates : Candidates
+        to choose among
+    latents : ndarray of shape (n, d)
+        decoded
+    true : sequence of str
+        (n,) categories
 
     Returns
     -------
@@ -220,4 +247,5 @@ def confusion(candidates: Candidates, latents: np.ndarray, true: Sequence[str]) 
     finite = ~np.isnan(cosines).any(axis=1)
     said = names[np.where(finite, first_best(np.where(finite[:, None], cosines, 0)), len(names) - 1)]
     table = pd.DataFrame({"true": [str(t) for t in true], "said": said})
+
     return table.groupby(["true", "said"], sort=True).size().reset_index(name="n")

@@ -15,7 +15,8 @@ class AlexNet(nn.Module):
 
     Parameters
     ----------
-    last : number of the last layer of ``features`` that is computed
+    last : int, default 11
+        number of the last layer of ``features`` that is computed
 
     References
     ----------
@@ -34,6 +35,7 @@ class AlexNet(nn.Module):
             nn.Conv2d(384, 256, 3, padding=1), nn.ReLU(),
             nn.Conv2d(256, 256, 3, padding=1), nn.ReLU(),
         )  # fmt: skip
+
         self.classifier = nn.Sequential(
             nn.Dropout(), nn.Linear(256 * 6 * 6, 4096), nn.ReLU(), nn.Dropout(), nn.Linear(4096, 4096), nn.ReLU(),
             nn.Linear(4096, 1000),

@@ -31,13 +31,20 @@ class PublicFile:
 
     Parameters
     ----------
-    file : published name
-    source : where it is published
-    licence : of the weights, as far as stated
-    sha256 : beginning of the hash, which the published name carries; "" where it carries none
-    prefix : before every name of a weight, taken off
-    ignored : beginnings of names that the network here does not need
-    package : a Python package that brings the file, and where in it
+    file : str
+        published name
+    source : str
+        where it is published
+    licence : str
+        of the weights, as far as stated
+    sha256 : str, default ""
+        beginning of the hash, which the published name carries; "" where it carries none
+    prefix : str, default ""
+        before every name of a weight, taken off
+    ignored : tuple of str, default ()
+        beginnings of names that the network here does not need
+    package : tuple of (str, str), optional
+        a Python package that brings the file, and where in it
     """
 
     file: str
@@ -53,7 +60,8 @@ class PublicFile:
 
         Parameters
         ----------
-        folder : where to look; by default the one that PHOSPHENE_WEIGHTS names
+        folder : str or Path, optional
+            where to look; by default the one that PHOSPHENE_WEIGHTS names
 
         Raises
         ------
@@ -62,16 +70,22 @@ class PublicFile:
         """
         folder = weights_folder(folder)
         if folder is not None:
-            same = sorted(folder.glob(f"*{self.sha256}*.pth")) if self.sha256 else []
+            if self.sha256:
+                same = sorted(folder.glob(f"*{self.sha256}*.pth"))
+            else:
+                same = []
+
             for found in (folder / self.file, *same):
                 if found.is_file():
                     return found
+
         if self.package is not None:
             spec = find_spec(self.package[0])
             for place in (spec.submodule_search_locations or []) if spec else []:
                 found = Path(place, self.package[1], self.file)
                 if found.is_file():
                     return found
+
         return None
 
     def read(self, folder: str | Path | None = None) -> dict[str, torch.Tensor]:
@@ -86,19 +100,26 @@ class PublicFile:
         """
         found = self.find(folder)
         if found is None:
-            install = " (or install the extra phosphene[imagenet])" if self.package else ""
+            if self.package:
+                install = " (or install the extra phosphene[imagenet])"
+            else:
+                install = ""
+
             raise NotAvailable(
                 f"{self.file} is not here, and nothing is downloaded. Get it from {self.source} (licence: {self.licence}), "
                 f"put it into a folder, and name that folder in the environment variable {VARIABLE}{install}."
             )
+
         if self.sha256:
             with open(found, "rb") as stream:
                 digest = hashlib.file_digest(stream, "sha256").hexdigest()
+
             if not digest.startswith(self.sha256):
                 raise ModelError(
                     f"{found} should have a SHA-256 that begins with {self.sha256}, but it begins with "
                     f"{digest[: len(self.sha256)]}: it is damaged or another file. Get it again from {self.source}."
                 )
+
         tensors = {name.removeprefix(self.prefix): tensor for name, tensor in read_foreign(found).items()}
         return {name: tensor for name, tensor in tensors.items() if not name.startswith(self.ignored)}
 
@@ -111,13 +132,23 @@ def weights_folder(folder: str | Path | None = None) -> Path | None:
     ConfigError
         When that folder does not exist.
     """
-    told = os.environ.get(VARIABLE, "") if folder is None else folder
+    if folder is None:
+        told = os.environ.get(VARIABLE, "")
+    else:
+        told = folder
+
     if not str(told):
         return None
+
     path = Path(told).expanduser()
     if not path.is_dir():
-        where = f"the environment variable {VARIABLE}" if folder is None else "the folder of weights"
+        if folder is None:
+            where = f"the environment variable {VARIABLE}"
+        else:
+            where = "the folder of weights"
+
         raise ConfigError(f"{where} should name a folder with weight files, but '{told}' is none. Make it or unset it.")
+
     return path
 
 
@@ -157,9 +188,12 @@ def load(build: Callable[[], nn.Module], weights: PublicFile, folder: str | Path
 
     Parameters
     ----------
-    build : makes the network
-    weights : its file
-    folder : where that lies; see :meth:`PublicFile.find`
+    build : callable
+        makes the network
+    weights : PublicFile
+        its file
+    folder : str or Path, optional
+        where that lies; see :meth:`PublicFile.find`
 
     Raises
     ------
@@ -173,14 +207,18 @@ def load(build: Callable[[], nn.Module], weights: PublicFile, folder: str | Path
     state = weights.read(folder)
     with torch.device("meta"):
         network = build()
+
     wanted = network.state_dict()
     for name in wanted:
         if name.endswith(".num_batches_tracked"):  # a count of training that older files lack and nothing here reads
             state.setdefault(name, torch.zeros((), dtype=torch.int64))
-    missing, extra = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
+
+    missing = sorted(wanted.keys() - state.keys())
+    extra = sorted(state.keys() - wanted.keys())
     other = [f"{n} {tuple(state[n].shape)} for {tuple(w.shape)}" for n, w in wanted.items()
              if n in state and state[n].shape != w.shape]  # fmt: skip
     broken = [n for n, w in state.items() if w.is_floating_point() and not torch.isfinite(w).all()]
+
     if missing or extra or other or broken:
         found = {"missing": missing, "unexpected": extra, "of another shape": other, "not finite": broken}
         said = ", ".join(f"{what} {few(names, 3) or 'nothing'}" for what, names in found.items())
@@ -188,7 +226,9 @@ def load(build: Callable[[], nn.Module], weights: PublicFile, folder: str | Path
             f"{weights.find(folder)} does not hold the weights of {type(network).__name__}: {said}. "
             f"Get {weights.file} again from {weights.source}."
         )
+
     network.load_state_dict({n: w.float() if w.is_floating_point() else w for n, w in state.items()}, assign=True)
     for head in network.heads:
         delattr(network, head)
+
     return network.eval().requires_grad_(False)

@@ -20,16 +20,22 @@ def in_batches(
 
     Parameters
     ----------
-    arrow : from a tensor (k, p) to one (k, ...), each row as if it were alone but for rounding; called on one block after
+    arrow : callable
+        from a tensor (k, p) to one (k, ...), each row as if it were alone but for rounding; called on one block after
         the other
-    module : the network behind it, on whose device the rows are put
-    rows : (n, p) array or memory map
-    batch_size : rows at a time
-    what : the rows are, for error messages
+    module : nn.Module
+        the network behind it, on whose device the rows are put
+    rows : ndarray of shape (n, p)
+        array or memory map
+    batch_size : int
+        rows at a time
+    what : str
+        the rows are, for error messages
 
     Returns
     -------
-    (n, ...) float32
+    ndarray
+        (n, ...) float32
 
     Raises
     ------
@@ -42,9 +48,12 @@ def in_batches(
         raise DataError(f"{what} must be one row an item, but came with shape {np.shape(rows)}.")
     if not len(rows):
         raise DataError(f"{what} has no rows (shape {np.shape(rows)}); give at least one.")
-    was_training, device = module.training, next(module.parameters()).device
+
+    was_training = module.training
+    device = next(module.parameters()).device
     module.eval()
     out = None
+
     try:
         with torch.no_grad():
             for start in range(0, len(rows), batch_size):
@@ -55,9 +64,13 @@ def in_batches(
                         f"{what} must be finite, but row {start + row}, column {column} (from 0) is {block[row, column]}; "
                         "drop or repair such rows or columns first."
                     )
+
                 part = arrow(torch.from_numpy(block).to(device)).float().cpu().numpy()
-                out = np.empty((len(rows), *part.shape[1:]), dtype=np.float32) if out is None else out
+                if out is None:
+                    out = np.empty((len(rows), *part.shape[1:]), dtype=np.float32)
+
                 out[start : start + len(block)] = part
     finally:
         module.train(was_training)
+
     return out

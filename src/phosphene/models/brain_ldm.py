@@ -30,9 +30,11 @@ class Pictures:
 
     Parameters
     ----------
-    ids : stimulus of each picture
-    pixels : (n, side, side, 1 or 3) uint8
-    mean, spread : of each channel, of pixels from 0 to 1, to subtract and to divide by; -1 to 1 by default
+    ids : ndarray
+        stimulus of each picture
+    pixels : ndarray of shape (n, side, side, 1 or 3), uint8
+    mean, spread : tuple of float, default (0.5, 0.5, 0.5)
+        of each channel, of pixels from 0 to 1, to subtract and to divide by; -1 to 1 by default
     """
 
     def __init__(
@@ -42,7 +44,8 @@ class Pictures:
         mean: tuple[float, ...] = (0.5, 0.5, 0.5),
         spread: tuple[float, ...] = (0.5, 0.5, 0.5),
     ) -> None:
-        self.ids, self.pixels = np.asarray(ids).astype(str), pixels
+        self.ids = np.asarray(ids).astype(str)
+        self.pixels = pixels
         self.mean, self.spread = (np.array(v, dtype=np.float32)[:, None, None] for v in (mean, spread))
         self.digest = digest_of(self.ids, pixels, mean, spread)
 
@@ -74,17 +77,24 @@ class BrainToPicture(nn.Module):
 
     Parameters
     ----------
-    brain : autoencoder of one subject; its encoder is trained, its decoder and class token have no part in this
-    network : draws from that many tokens; which of its weights are trained is left as it is
-    ldm : makes latents of pictures; no part of this module
-    crops : share of training pictures that are cut smaller and stretched back
+    brain : PatchMae
+        autoencoder of one subject; its encoder is trained, its decoder and class token have no part in this
+    network : LdmUnet
+        draws from that many tokens; which of its weights are trained is left as it is
+    ldm : Ldm, optional
+        makes latents of pictures; no part of this module
+    crops : float, default 0.0
+        share of training pictures that are cut smaller and stretched back
     """
 
     def __init__(self, brain: PatchMae, network: LdmUnet, ldm: Ldm | None = None, crops: float = 0.0) -> None:
         super().__init__()
-        self.brain, self.network, self.crops = brain, network, crops
+        self.brain = brain
+        self.network = network
+        self.crops = crops
         self._ldm = ldm
         brain.requires_grad_(False)
+
         for part in (brain.patch_embed, brain.blocks, brain.norm):
             part.requires_grad_(True)
 
@@ -99,16 +109,21 @@ class BrainToPicture(nn.Module):
 
         Parameters
         ----------
-        batch : as :func:`paired` makes it, pictures from -1 to 1
-        draws : noise of this batch
+        batch : mapping of {str: Any}
+            as :func:`paired` makes it, pictures from -1 to 1
+        draws : Draws
+            noise of this batch
         """
         seen, whole = self.brain.inputs(batch, draws)
         tokens = self.brain.encode(seen if self.training else whole, class_token=False)
         pictures = batch["pictures"]
+
         if self.training and self.crops:
             pictures = random_crops(pictures, draws, share=self.crops)
+
         self._ldm.tokenizer.to(tokens.device)  # no part of this module, so nothing else moves it
         latents = self._ldm.encode(pictures).to(tokens.device)
+
         return self.network.loss({"latents": latents, "tokens": tokens}, draws)
 
 
@@ -118,7 +133,8 @@ class BrainLdm(ModulePart):
     Parameters
     ----------
     module : BrainToPicture
-    config : as `of` makes it
+    config : mapping of {str: Any}
+        as `of` makes it
     """
 
     module: BrainToPicture
@@ -150,11 +166,18 @@ class HeldOutChoice(BestStep):
 
     Parameters
     ----------
-    network : being trained
-    fetch, n_items : the left-out items, as :func:`phosphene.training.train` takes items
-    batch_size : items that are judged at once
-    seed : of the noise they are judged under, which is the same at every step
-    folder : of checkpoints; the best weights are kept there as well
+    network : nn.Module
+        being trained
+    fetch : callable
+        the left-out items, as :func:`phosphene.training.train` takes items
+    n_items : int
+        see `fetch`
+    batch_size : int
+        items that are judged at once
+    seed : int
+        of the noise they are judged under, which is the same at every step
+    folder : Path or None
+        of checkpoints; the best weights are kept there as well
 
     Examples
     --------
@@ -173,16 +196,22 @@ class HeldOutChoice(BestStep):
         seed: int,
         folder: Path | None,
     ) -> None:
-        self.fetch, self.n_items, self.batch_size, self.seed = fetch, n_items, batch_size, seed
+        self.fetch = fetch
+        self.n_items = n_items
+        self.batch_size = batch_size
+        self.seed = seed
         super().__init__(network, self._loss, "held_out_loss", folder)
 
     @torch.no_grad()
     def _loss(self) -> float:
-        device, total = next(self.network.parameters()).device, 0.0
+        device = next(self.network.parameters()).device
+        total = 0.0
+
         for start in range(0, self.n_items, self.batch_size):
             rows = np.arange(start, min(start + self.batch_size, self.n_items))
             batch = _on(device, self.fetch(rows))
             total += float(self.network.loss(batch, Draws(self.seed, start, len(rows), device=device))[0]) * len(rows)
+
         return total / self.n_items
 
     def take(self) -> dict[str, float]:

@@ -53,10 +53,14 @@ class CrossBlock(nn.Module):
 
     Parameters
     ----------
-    width : of a token, of both modalities
-    n_heads : divides `width`
-    hidden : units of the MLP
-    eps : of the norms
+    width : int
+        of a token, of both modalities
+    n_heads : int
+        divides `width`
+    hidden : int
+        units of the MLP
+    eps : float
+        of the norms
     """
 
     def __init__(self, width: int, n_heads: int, hidden: int, eps: float) -> None:
@@ -78,14 +82,19 @@ class CrossModal(nn.Module):
 
     Parameters
     ----------
-    config : how they are bound together
-    brain : taken over as it is
-    image : taken over as it is; which of its weights are trained is set here
+    config : CrossModalConfig
+        how they are bound together
+    brain : PatchMae
+        taken over as it is
+    image : ViTMAEForPreTraining
+        taken over as it is; which of its weights are trained is set here
 
     Attributes
     ----------
-    brain : what the second phase is for; use it, or `to_tokens` and `to_latent` here, afterwards
-    n_picture_visible : picture patches that training leaves visible
+    brain : PatchMae
+        what the second phase is for; use it, or `to_tokens` and `to_latent` here, afterwards
+    n_picture_visible : int
+        picture patches that training leaves visible
 
     References
     ----------
@@ -94,21 +103,28 @@ class CrossModal(nn.Module):
 
     def __init__(self, config: CrossModalConfig, brain: PatchMae, image: ViTMAEForPreTraining) -> None:
         super().__init__()
-        self.config, self.brain, self.image = config, brain, image
+        self.config = config
+        self.brain = brain
+        self.image = image
         n_patches = image.vit.embeddings.patch_embeddings.num_patches
         self.n_picture_visible = int(n_patches * (1 - config.picture_mask))
+
         if not self.n_picture_visible:
             raise ModelError(
                 f"hiding a share of {config.picture_mask} of {n_patches} picture patches leaves none visible."
             )
-        c, own = image.config, brain.config.width
+
+        c = image.config
+        own = brain.config.width
 
         def blocks() -> nn.ModuleList:
             sizes = (c.hidden_size, c.num_attention_heads, c.intermediate_size, c.layer_norm_eps)
             return nn.ModuleList(CrossBlock(*sizes) for _ in range(config.cross_blocks))
 
-        self.brain_in, self.brain_out = nn.Linear(own, c.hidden_size), nn.Linear(c.hidden_size, own)
-        self.brain_cross, self.image_cross = blocks(), blocks()
+        self.brain_in = nn.Linear(own, c.hidden_size)
+        self.brain_out = nn.Linear(c.hidden_size, own)
+        self.brain_cross = blocks()
+        self.image_cross = blocks()
         self.brain_seen = nn.Linear(own, c.hidden_size)  # the response's tokens as the picture sees them
         self._freeze()
 
@@ -126,40 +142,53 @@ class CrossModal(nn.Module):
 
         Parameters
         ----------
-        config : how they are bound together
-        brain : of the first phase, or the public SC-MBM model
-        image : of pictures
-        seed : of the cross blocks; torch's global generator is left alone
-        n_voxels : by subject, of those to tune on; those of `brain` when None
-        changes : further settings of the brain autoencoder; see :func:`phosphene.models.for_subjects`
+        config : CrossModalConfig
+            how they are bound together
+        brain : PatchMae
+            of the first phase, or the public SC-MBM model
+        image : ViTMAEForPreTraining
+            of pictures
+        seed : int
+            of the cross blocks; torch's global generator is left alone
+        n_voxels : mapping of {str: int}, optional
+            by subject, of those to tune on; those of `brain` when None
+        changes : Any
+            further settings of the brain autoencoder; see :func:`phosphene.models.for_subjects`
 
         Raises
         ------
         ModelError
             When a decoder has fewer blocks than ``config.decoder_depth``.
         """
-        depth, theirs = config.decoder_depth, len(image.decoder.decoder_layers)
+        depth = config.decoder_depth
+        theirs = len(image.decoder.decoder_layers)
         if depth is not None and depth > theirs:
             raise ModelError(
                 f"decoder_depth is {depth}, but the picture autoencoder's decoder has {theirs} blocks; set it to {theirs} or "
                 "less, or to null to keep all."
             )
+
         changes = {"mask_ratio": config.brain_mask, "loss_on": "masked", "sparsify": config.sparsify} | changes
         if depth is not None:
             changes["decoder_depth"] = depth
+
         tuned = for_subjects(brain, n_voxels or brain.n_voxels, **changes)
         image = copy.deepcopy(image).float()
         image.decoder.decoder_layers = image.decoder.decoder_layers[: depth or theirs]
         image.config.decoder_num_hidden_layers = depth or theirs
+
         with torch.device("meta"):  # new parts are built without drawing; their values follow
             network = cls(config, tuned, image)
+
         generator = torch.Generator().manual_seed(seed)
         for part in (network.brain_in, network.brain_out, network.brain_seen, network.brain_cross, network.image_cross):
             initialise(part.to_empty(device=next(tuned.parameters()).device), generator)
+
         return network
 
     def _freeze(self) -> None:
-        vit, decoder = self.image.vit, self.image.decoder
+        vit = self.image.vit
+        decoder = self.image.decoder
         trains_encoder = self.config.frozen == "decoder"
         vit.requires_grad_(trains_encoder)
         decoder.requires_grad_(not trains_encoder)  # its position codes included: the authors' code
@@ -188,44 +217,59 @@ class CrossModal(nn.Module):
 
         Parameters
         ----------
-        patches : (n, n_patches, patch_size), as ``brain.to_patches`` gives them
-        pictures : (n, 3, height, width)
-        visible : (n, k) int64 ascending, response patches to leave visible
-        picture_visible : (n, l) int64 ascending, picture patches to leave visible
+        patches : Tensor of shape (n, n_patches, patch_size)
+            as ``brain.to_patches`` gives them
+        pictures : Tensor of shape (n, 3, height, width)
+        visible : Tensor of shape (n, k), int64
+            ascending, response patches to leave visible
+        picture_visible : Tensor of shape (n, l), int64
+            ascending, picture patches to leave visible
 
         Returns
         -------
-        (n, n_patches - k, patch_size), and (n, picture patches - l, values of a patch), in ascending order
+        tuple of (Tensor, Tensor)
+            (n, n_patches - k, patch_size), and (n, picture patches - l, values of a patch), in ascending order
         """
-        brain, vit = self.brain, self.image.vit
+        brain = self.brain
+        vit = self.image.vit
         own = run_blocks(brain.blocks, brain._embed(patches, visible), recompute=brain.recompute)
         seen = self._look(pictures, picture_visible)
+
         if self.config.mask_support:
-            response, picture = brain.norm(own), vit.layernorm(seen)
+            response = brain.norm(own)
+            picture = vit.layernorm(seen)
         else:
-            response, picture = brain.encode(patches), vit.layernorm(self._look(pictures))
+            response = brain.encode(patches)
+            picture = vit.layernorm(self._look(pictures))
 
         x = start = self.brain_in(own)
         for block in self.brain_cross:
             x = block(x, picture)
+
         voxels = brain.decode(brain.norm(self.brain_out(start + x)), visible, hidden_only=True)
 
         response = self.brain_seen(response)
         for block in self.image_cross:
             seen = block(seen, response)
+
         hidden = self.picture_hidden(picture_visible)
         order = torch.cat([picture_visible, hidden], dim=1).argsort(1)
+
         return voxels, picked(self.image.decoder(vit.layernorm(seen), order).logits, hidden)
 
     def _look(self, pictures: Tensor, visible: Tensor | None = None) -> Tensor:
         """Pictures through the encoder but its last norm, (n, 1 + k, width)."""
         embeddings = self.image.vit.embeddings
         x = embeddings.patch_embeddings(pictures) + embeddings.position_embeddings[:, 1:]
-        x = x if visible is None else picked(x, visible)
+        if visible is not None:
+            x = picked(x, visible)
+
         first = (embeddings.cls_token + embeddings.position_embeddings[:, :1]).expand(len(x), -1, -1)
         x = torch.cat([first, x], dim=1)
+
         for layer in self.image.vit.layers:
             x = layer(x)
+
         return x
 
     def draw_picture_visible(self, draws: Draws) -> Tensor:
@@ -246,13 +290,16 @@ class CrossModal(nn.Module):
 
         Parameters
         ----------
-        batch : as :func:`phosphene.models.paired_batches` makes it
-        draws : noise of this batch; an item gets the same however the batch is shared out
+        batch : mapping of {str: Any}
+            as :func:`phosphene.models.paired_batches` makes it
+        draws : Draws
+            noise of this batch; an item gets the same however the batch is shared out
 
         Returns
         -------
-        loss, and ``{"brain": error of responses, "picture": error of pictures, "brain_correlation", "picture_correlation":
-        mean over rows of Pearson's r between what was hidden and its prediction}``
+        tuple of (Tensor, dict of {str: Tensor})
+            loss, and ``{"brain": error of responses, "picture": error of pictures, "brain_correlation",
+            "picture_correlation": mean over rows of Pearson's r between what was hidden and its prediction}``
 
         Raises
         ------
@@ -261,18 +308,21 @@ class CrossModal(nn.Module):
         """
         inputs, whole = self.brain.inputs(batch, draws)
         pictures = self._checked(batch["pictures"], len(inputs))
-        visible, picture_visible = self.brain.draw_visible(draws), self.draw_picture_visible(draws)
+        visible = self.brain.draw_visible(draws)
+        picture_visible = self.draw_picture_visible(draws)
         voxels, pixels = self.predict(inputs, pictures, visible, picture_visible)
         pairs = {
             "brain": (voxels.float(), picked(whole, self.brain.hidden(visible))),
             "picture": (pixels.float(), picked(self._targets(pictures), self.picture_hidden(picture_visible))),
         }
+
         errors = {name: F.mse_loss(a, b) for name, (a, b) in pairs.items()}
         with torch.no_grad():
             rs = {
                 f"{name}_correlation": row_correlation(b.flatten(1), a.flatten(1)).mean()
                 for name, (a, b) in pairs.items()
             }
+
         loss = self.config.brain_weight * errors["brain"] + self.config.picture_weight * errors["picture"]
         return loss, {**errors, **rs}
 
@@ -280,6 +330,7 @@ class CrossModal(nn.Module):
         patches = self.image.patchify(pictures)
         if not self.image.config.norm_pix_loss:
             return patches
+
         variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
         return (patches - mean) / (variance + 1e-6).sqrt()
 
@@ -290,6 +341,7 @@ class CrossModal(nn.Module):
                 f"{n} responses need pictures of shape {(n, c.num_channels, c.image_size, c.image_size)}, which this picture "
                 f"autoencoder was trained on, but {tuple(pictures.shape)} came; resize them before."
             )
+
         return pictures.float()
 
 
@@ -319,6 +371,7 @@ class CrossModalConfig(Config):
     def _trains(self) -> Self:
         if not self.brain_weight + self.picture_weight:
             raise ValueError("with brain_weight and picture_weight both 0 there is nothing to train on")
+
         return self
 
     @classmethod
@@ -327,7 +380,10 @@ class CrossModalConfig(Config):
         the authors' code does."""
         if name == "code":
             return {"frozen": "encoder"}
-        return {} if name == "paper" else {"decoder_depth": None, "cross_blocks": 1}
+        if name == "paper":
+            return {}
+
+        return {"decoder_depth": None, "cross_blocks": 1}
 
 
 def paired_batches(
@@ -337,15 +393,20 @@ def paired_batches(
 
     Parameters
     ----------
-    betas : by subject, each (n_trials, n_voxels of that subject), arrays or memory maps
-    shown : by the same subjects, (n_trials,) whole numbers: the row of `pictures` that was on in each trial
-    pictures : (m, 3, height, width), as the picture autoencoder takes them: array, memory map, or rows of a store
+    betas : mapping of {str: ndarray}
+        by subject, each (n_trials, n_voxels of that subject), arrays or memory maps
+    shown : mapping of {str: ndarray}
+        by the same subjects, (n_trials,) whole numbers: the row of `pictures` that was on in each trial
+    pictures : Any
+        (m, 3, height, width), as the picture autoencoder takes them: array, memory map, or rows of a store
 
     Returns
     -------
-    fetch : rows of all subjects counted through, to what :func:`phosphene.models.subject_batches` gives, with ``"pictures":
+    fetch : callable
+        rows of all subjects counted through, to what :func:`phosphene.models.subject_batches` gives, with ``"pictures":
         (n, 3, height, width)`` in the order of the rows
-    n_items : rows in all
+    n_items : int
+        rows in all
 
     Raises
     ------
@@ -354,6 +415,7 @@ def paired_batches(
     """
     if set(betas) != set(shown):
         raise DataError(f"responses are of subjects {', '.join(betas)}, but pictures of {', '.join(shown)}.")
+
     for name, rows in betas.items():
         of = np.asarray(shown[name])
         if of.shape != (len(rows),) or of.dtype.kind not in "iu":
@@ -361,12 +423,17 @@ def paired_batches(
                 f"each of the {len(rows)} trials of subject {name} needs the row of its picture, but {of.dtype} of shape "
                 f"{of.shape} came."
             )
+
         if len(of) and not (of.min() >= 0 and of.max() < len(pictures)):
             raise DataError(
                 f"trials of subject {name} name pictures {of.min()} to {of.max()}, but there are rows 0 to {len(pictures) - 1}."
             )
+
     fetch, n = subject_batches(betas)
-    numbers = np.concatenate([np.asarray(shown[name], dtype=np.int64) for name in betas]) if betas else np.zeros(0, int)
+    if betas:
+        numbers = np.concatenate([np.asarray(shown[name], dtype=np.int64) for name in betas])
+    else:
+        numbers = np.zeros(0, int)
 
     def paired(rows: np.ndarray) -> dict[str, Any]:
         import torch
@@ -382,8 +449,10 @@ class CrossModalPart(ModulePart):
 
     Parameters
     ----------
-    module : a :class:`phosphene.models.CrossModal`
-    config : as `of` makes it
+    module : CrossModal
+        a :class:`phosphene.models.CrossModal`
+    config : mapping of {str: Any}
+        as `of` makes it
     """
 
     module: CrossModal
@@ -412,10 +481,12 @@ class CrossModalPart(ModulePart):
         values = validate(CrossModalConfig, config["network"], "the saved network")
         brain = validate(PatchMaeConfig, config["brain"]["network"], "the saved autoencoder")
         subjects = {name: int(n) for name, n in config["brain"]["subjects"]}
+
         with torch.device("meta"):
             network = CrossModal(
                 values, PatchMae(brain, subjects), ViTMAEForPreTraining(ViTMAEConfig(**config["picture"]))
             )
+
         return network.to_empty(device="cpu")
 
     @property

@@ -23,8 +23,10 @@ class OutputCurve:
 
     Attributes
     ----------
-    inputs_, outputs_ : (n_knots,) float32, increasing; outside them the curve is flat
-    chosen_ : what was chosen, for people
+    inputs_, outputs_ : ndarray of shape (n_knots,), float32
+        increasing; outside them the curve is flat
+    chosen_ : dict of {str: Any}
+        what was chosen, for people
     """
 
     def __init__(self, inputs: np.ndarray, outputs: np.ndarray, chosen: dict[str, Any]) -> None:
@@ -48,12 +50,16 @@ class OutputCurve:
 
         Parameters
         ----------
-        decoded, true : held-out decoded and true pictures of one shape, nominally 0-1
+        decoded, true : ndarray
+            held-out decoded and true pictures of one shape, nominally 0-1
         """
         from sklearn.isotonic import IsotonicRegression
 
-        x, y = decoded.ravel(), true.ravel()
-        low, high = float(x.min()), float(x.max())
+        x = decoded.ravel()
+        y = true.ravel()
+        low = float(x.min())
+        high = float(x.max())
+
         # Millions of pixels, but a curve of 513 knots: pooling equal inputs first loses nothing that it could show.
         bins = ((x - low) * ((N_BINS - 1) / max(high - low, 1e-12))).astype(np.int64)
         count = np.bincount(bins, minlength=N_BINS)
@@ -62,6 +68,7 @@ class OutputCurve:
         model = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip")
         model.fit(mean[0], mean[1], sample_weight=count[there])
         knots = np.linspace(low, high, N_KNOTS)
+
         return cls(knots, model.predict(knots), {"kind": "monotone"})
 
     @classmethod
@@ -72,8 +79,10 @@ class OutputCurve:
 
         Parameters
         ----------
-        decoded : held-out decoded pictures
-        score : of curved pictures against the truth, larger is better
+        decoded : ndarray
+            held-out decoded pictures
+        score : callable
+            of curved pictures against the truth, larger is better
         """
         curves = [cls._s_curve(c) for c in CONTRASTS]
         scores = [score(curve(decoded)) for curve in curves]
@@ -84,7 +93,11 @@ class OutputCurve:
     def _s_curve(cls, c: float) -> Self:
         x = np.linspace(0.0, 1.0, N_KNOTS)
         # tanh(c x / 4) is the same curve as the logistic one above, and exact at small c.
-        y = x if c == 0 else 0.5 + 0.5 * np.tanh(c * (x - 0.5) / 2) / np.tanh(c / 4)
+        if c == 0:
+            y = x
+        else:
+            y = 0.5 + 0.5 * np.tanh(c * (x - 0.5) / 2) / np.tanh(c / 4)
+
         return cls(x, y, {"kind": "contrast", "c": c})
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -22,9 +22,12 @@ class DcMae(PatchMae):
 
     Parameters
     ----------
-    config : sizes and variants, a :class:`phosphene.models.DcMaeConfig`
-    n_voxels : by subject; decides nothing but how a row is padded
-    recompute : save memory in training by computing each block twice; results stay the same
+    config : DcMaeConfig
+        sizes and variants, a :class:`phosphene.models.DcMaeConfig`
+    n_voxels : mapping of {str: int}
+        by subject; decides nothing but how a row is padded
+    recompute : bool, default False
+        save memory in training by computing each block twice; results stay the same
 
     References
     ----------
@@ -41,21 +44,29 @@ class DcMae(PatchMae):
 
         Parameters
         ----------
-        batch : ``{"betas": {subject: (k, n_voxels)}, "rows": {subject: (k,) places in the batch}}``, as
+        batch : mapping of {str: Any}
+            ``{"betas": {subject: (k, n_voxels)}, "rows": {subject: (k,) places in the batch}}``, as
             :func:`phosphene.models.subject_batches` makes it
-        draws : noise of this batch; an item gets the same however the batch is shared out
+        draws : Draws
+            noise of this batch; an item gets the same however the batch is shared out
 
         Returns
         -------
-        loss, and ``{"cross": L_C, "self": L_S, "correlation": mean over rows and views of Pearson's r between the
-        response and its prediction in the patches that ``config.loss_on`` names}``
+        tuple of (Tensor, dict of {str: Tensor})
+            loss, and ``{"cross": L_C, "self": L_S, "correlation": mean over rows and views of Pearson's r between the
+            response and its prediction in the patches that ``config.loss_on`` names}``
         """
         c = self.config
         inputs, whole = self.inputs(batch, draws)
         visible = torch.cat([self.draw_visible(draws), self.draw_visible(draws)])
         views = self.decode(self.encode(torch.cat([inputs, inputs]), visible), visible).float()
         z1, z2 = views.flatten(1).chunk(2)
-        turns = [(z1, z2), (z2, z1)] if c.symmetric else [(z1, z2)]
+
+        if c.symmetric:
+            turns = [(z1, z2), (z2, z1)]
+        else:
+            turns = [(z1, z2)]
+
         cross = torch.stack([self._contrast(a, b) for a, b in turns]).mean()
         own = torch.stack([self._contrast(a, whole.flatten(1)) for a, _ in turns]).mean()
         loss = c.cross_weight * cross + c.self_weight * own
@@ -63,11 +74,15 @@ class DcMae(PatchMae):
         targets = torch.cat([whole, whole])
         if c.loss_on == "masked":
             hidden = self.hidden(visible)
-            views, targets = picked(views, hidden), picked(targets, hidden)
+            views = picked(views, hidden)
+            targets = picked(targets, hidden)
+
         if c.reconstruction:
             loss = loss + c.reconstruction * F.mse_loss(views, targets)
+
         with torch.no_grad():
             r = row_correlation(targets.flatten(1), views.flatten(1)).mean()
+
         return loss, {"cross": cross, "self": own, "correlation": r}
 
     def _contrast(self, a: Tensor, b: Tensor) -> Tensor:
@@ -84,13 +99,17 @@ def contrast(
 
     Parameters
     ----------
-    anchors, positives : (n, d), not necessarily normalised; rows of all processes take part
-    temperature : tau, above 0
-    negatives : ``same_view`` is the paper's, ``cross_view`` the authors' code
+    anchors, positives : Tensor of shape (n, d)
+        not necessarily normalised; rows of all processes take part
+    temperature : float
+        tau, above 0
+    negatives : {"same_view", "cross_view"}, default "same_view"
+        ``same_view`` is the paper's, ``cross_view`` the authors' code
 
     Returns
     -------
-    scalar, above 0; ln(n) when nothing is told apart
+    Tensor
+        scalar, above 0; ln(n) when nothing is told apart
 
     Raises
     ------
@@ -109,6 +128,7 @@ def contrast(
     with torch.autocast(anchors.device.type, enabled=False):  # bfloat16 would round a tenth of a cosine away
         if negatives == "cross_view":
             return info_nce(anchors, positives, 1 / temperature, symmetric=False)
+
         must_be_whole()
         a, b = (gathered(F.normalize(x.float(), dim=-1)) for x in (anchors, positives))
         is_own = torch.eye(len(a), dtype=torch.bool, device=a.device)
@@ -124,9 +144,12 @@ def for_subjects(network: PatchMae, n_voxels: Mapping[str, int], **changes: Any)
 
     Parameters
     ----------
-    network : a `PatchMae` or `DcMae`; left alone
-    n_voxels : by subject
-    changes : settings of :class:`phosphene.models.PatchMaeConfig` to change: what is hidden, how rows are padded,
+    network : PatchMae
+        a `PatchMae` or `DcMae`; left alone
+    n_voxels : mapping of {str: int}
+        by subject
+    changes : Any
+        settings of :class:`phosphene.models.PatchMaeConfig` to change: what is hidden, how rows are padded,
         `positions_of`, or a smaller `decoder_depth`, which keeps the first blocks
 
     Raises
@@ -140,10 +163,13 @@ def for_subjects(network: PatchMae, n_voxels: Mapping[str, int], **changes: Any)
     values = {key: getattr(old, key) for key in PatchMaeConfig.model_fields if key != "kind"}
     if dict(n_voxels) != network.n_voxels:
         values |= {"n_patches": None, "positions_of": old.positions_of or network.n_patches}
+
     values |= changes
     config = validate(PatchMaeConfig, values, "the autoencoder of other subjects")
+
     with torch.device("meta"):
         new = PatchMae(config, n_voxels, recompute=network.recompute)
+
     theirs = network.state_dict()
     wanted = new.state_dict()
     wrong = [name for name, w in wanted.items() if name not in theirs or theirs[name].shape != w.shape]
@@ -153,6 +179,7 @@ def for_subjects(network: PatchMae, n_voxels: Mapping[str, int], **changes: Any)
             f"({len(wrong)} in all) is missing or of another shape. Only a decoder may get shorter, from {old.decoder_depth} "
             "blocks; patch size and widths stay."
         )
+
     new.load_state_dict({name: theirs[name].clone() for name in wanted}, assign=True)
     return new.requires_grad_(True)
 
@@ -180,6 +207,7 @@ class DcMaeConfig(PatchMaeConfig):
     def _trains(self) -> Self:
         if not self.self_weight + self.cross_weight + self.reconstruction:
             raise ValueError("with self_weight, cross_weight and reconstruction all 0 there is nothing to train on")
+
         return self
 
     @classmethod
@@ -187,6 +215,7 @@ class DcMaeConfig(PatchMaeConfig):
         """Values over the defaults: none for ``paper``, tiny sizes for ``lab``; ``code`` does what the authors' code does."""
         if name == "code":
             return {"sparsify": 0.0, "negatives": "cross_view", "self_weight": 0.25, "cross_weight": 0.25}
+
         return super().preset(name)
 
 
@@ -195,8 +224,10 @@ class DcMaePart(PatchMaePart):
 
     Parameters
     ----------
-    module : a :class:`phosphene.models.DcMae`
-    config : as `of` makes it
+    module : DcMae
+        a :class:`phosphene.models.DcMae`
+    config : mapping of {str: Any}
+        as `of` makes it
     """
 
     module: DcMae
@@ -211,4 +242,5 @@ class DcMaePart(PatchMaePart):
         values = validate(DcMaeConfig, config["network"], "the saved autoencoder")
         with torch.device("meta"):
             network = DcMae(values, {name: int(n) for name, n in config["subjects"]})
+
         return network.to_empty(device="cpu")

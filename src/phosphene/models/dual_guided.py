@@ -146,7 +146,8 @@ def steps_done(steps: int, strength: float) -> int:
     return int(round(strength * steps, 9))
 
 
-POSTERIOR, FORWARD = 0, 1
+POSTERIOR = 0
+FORWARD = 1
 
 
 """Parts of a picture's noise: for its latent under the encoder's distribution, and for the noising process."""
@@ -157,18 +158,22 @@ class _Mixed(nn.Module):
 
     def __init__(self, vision: nn.Module, text: nn.Module):
         super().__init__()
-        self.vision, self.text = vision, text
+        self.vision = vision
+        self.text = text
 
     def forward(
         self, h: Tensor, encoder_hidden_states: Tensor, cross_attention_kwargs: dict[str, Any], **_: Any
     ) -> tuple[Tensor]:
-        text, share = cross_attention_kwargs["text"], cross_attention_kwargs["share"]
+        text = cross_attention_kwargs["text"]
+        share = cross_attention_kwargs["share"]
         alone = {0.0: (self.vision, encoder_hidden_states), 1.0: (self.text, text)}
         if isinstance(share, float) and share in alone:
             transformer, condition = alone[share]
             return transformer(h, encoder_hidden_states=condition, return_dict=False)
+
         seen = self.vision(h, encoder_hidden_states=encoder_hidden_states, return_dict=False)[0]
         read = self.text(h, encoder_hidden_states=text, return_dict=False)[0]
+
         return (seen + share * (read - seen),)
 
 
@@ -177,14 +182,16 @@ class DualUnet(nn.Module):
 
     Parameters
     ----------
-    config : fields of :class:`DualGuidedConfig`; Versatile Diffusion's by default. Weights are drawn from torch's
-        global generator
+    config : Any
+        fields of :class:`DualGuidedConfig`; Versatile Diffusion's by default. Weights are drawn from torch's global
+        generator
 
     Attributes
     ----------
     unet : diffusers' UNet2DConditionModel with two transformers in place of each
-    no_vision, no_text : (tokens, context), what stands for no condition: the tokens of a grey picture and of an empty
-        text. Zeros until :meth:`set_unconditional`
+    no_vision, no_text : Tensor of shape (tokens, context)
+        what stands for no condition: the tokens of a grey picture and of an empty text. Zeros until
+        :meth:`set_unconditional`
 
     Raises
     ------
@@ -214,10 +221,12 @@ class DualUnet(nn.Module):
         super().__init__()
         self.config = c = validate(DualGuidedConfig, config, "the configuration of the dual-guided U-Net")
         self.unet = UNet2DConditionModel(**c.unet)
+
         for name, vision in list(self.unet.named_modules()):
             if isinstance(vision, Transformer2DModel):
                 sizes = {k: v for k, v in vision.config.items() if not k.startswith("_")}
                 self.unet.set_submodule(name, _Mixed(vision, Transformer2DModel(**sizes)))
+
         self.register_buffer("no_vision", torch.zeros(c.vision_tokens, c.context))
         self.register_buffer("no_text", torch.zeros(c.text_tokens, c.context))
 
@@ -250,6 +259,7 @@ class DualUnet(nn.Module):
                     f"the unconditional {what} tokens must be finite and {tuple(buffer.shape)}, but have shape "
                     f"{tuple(tokens.shape)}; use those of the CLIP that conditions come from."
                 )
+
             buffer.copy_(tokens)
 
     def forward(self, z: Tensor, t: Tensor | int, vision: Tensor, text: Tensor, share: Tensor | float) -> Tensor:
@@ -257,18 +267,22 @@ class DualUnet(nn.Module):
 
         Parameters
         ----------
-        z : (n, channels, size, size), noised latents
-        t : (n,) or one int, noise level
-        vision : (n, vision_tokens, context)
-        text : (n, text_tokens, context)
-        share : weight of the text, 0-1, one for all or (n,); at 0.0 and 1.0 the other condition is not looked at
+        z : Tensor of shape (n, channels, size, size)
+            noised latents
+        t : Tensor or int
+            (n,) or one int, noise level
+        vision : Tensor of shape (n, vision_tokens, context)
+        text : Tensor of shape (n, text_tokens, context)
+        share : Tensor or float
+            weight of the text, 0-1, one for all or (n,); at 0.0 and 1.0 the other condition is not looked at
 
         Returns
         -------
-        (n, channels, size, size)
+        Tensor of shape (n, channels, size, size)
         """
         if isinstance(share, Tensor):
             share = share.view(-1, 1, 1, 1)
+
         mixed = {"text": text, "share": share}
         return self.unet(z, t, encoder_hidden_states=vision, cross_attention_kwargs=mixed, return_dict=False)[0]
 
@@ -278,10 +292,12 @@ class DualUnet(nn.Module):
         """Noise under classifier-free guidance: e_u + guidance (e_c - e_u), both conditions dropped together for e_u."""
         if guidance == 1:
             return self(z, t, vision, text, share)
+
         n = len(z)
         none = self.no_vision.expand_as(vision), self.no_text.expand_as(text)
         both = (torch.cat([u, c]) for u, c in zip(none, (vision, text), strict=True))
         e_u, e_c = self(torch.cat([z, z]), t, *both, share).split(n)
+
         return e_u + guidance * (e_c - e_u)
 
     def loss(self, batch: dict[str, Tensor], draws: Draws) -> tuple[Tensor, dict[str, Any]]:
@@ -292,25 +308,35 @@ class DualUnet(nn.Module):
 
         Parameters
         ----------
-        batch : ``latents`` (n, channels, size, size) scaled to variance 1; ``vision`` and ``text`` tokens; any float
-        draws : noise of this step
+        batch : dict of {str: Tensor}
+            ``latents`` (n, channels, size, size) scaled to variance 1; ``vision`` and ``text`` tokens; any float
+        draws : Draws
+            noise of this step
 
         Returns
         -------
-        scalar, and ``late`` (error at the upper half of noise levels, where the picture's content is decided)
+        tuple of (Tensor, dict of {str: Any})
+            scalar, and ``late`` (error at the upper half of noise levels, where the picture's content is decided)
         """
-        c, z = self.config, batch["latents"].float()
-        t, noise = draws.integers(c.noise_levels), draws.normal(*z.shape[1:])
-        no_vision, no_text = draws.uniform() < c.drop_vision, draws.uniform() < c.drop_text
+        c = self.config
+        z = batch["latents"].float()
+        t = draws.integers(c.noise_levels)
+        noise = draws.normal(*z.shape[1:])
+        no_vision = draws.uniform() < c.drop_vision
+        no_text = draws.uniform() < c.drop_text
         vision = torch.where(no_vision[:, None, None], self.no_vision, batch["vision"].float())
         text = torch.where(no_text[:, None, None], self.no_text, batch["text"].float())
         share = draws.uniform()
+
         if c.mixing == "either":
             share = (share < 0.5).float()
+
         error = (self(self._noising.add_noise(z, noise, t), t, vision, text, share).float() - noise).square()
         late = 2 * t >= c.noise_levels
+
         with torch.no_grad():
             logs = {"late": (error.mean((1, 2, 3)) * late).sum() / late.sum().clamp(min=1)}
+
         return error.mean(), logs
 
     @torch.no_grad()
@@ -340,17 +366,31 @@ class DualUnet(nn.Module):
 
         Parameters
         ----------
-        vision : (n, vision_tokens, context)
-        text : (n, text_tokens, context)
-        ids : n stimulus ids, unique or not; equal ids get equal noise
-        seed : of the noise
-        first : (n, channels, size, size), scaled latents of the first stage
-        steps, strength, guidance, text_share, start : as in :class:`RefineConfig`
-        batch_size : pictures that go through the network at once; batches are filled up to it
+        vision : ndarray or Tensor of shape (n, vision_tokens, context)
+        text : ndarray or Tensor of shape (n, text_tokens, context)
+        ids : sequence
+            n stimulus ids, unique or not; equal ids get equal noise
+        seed : int
+            of the noise
+        first : ndarray or Tensor of shape (n, channels, size, size), optional
+            scaled latents of the first stage
+        steps : int, default 50
+            as in :class:`RefineConfig`
+        strength : float, default 0.75
+            as in :class:`RefineConfig`
+        guidance : float, default 7.5
+            as in :class:`RefineConfig`
+        text_share : float, default 0.4
+            as in :class:`RefineConfig`
+        start : {"published", "aligned"}, default "published"
+            as in :class:`RefineConfig`
+        batch_size : int, default 8
+            pictures that go through the network at once; batches are filled up to it
 
         Returns
         -------
-        (n, channels, size, size) float32, scaled, on the network's device
+        Tensor of shape (n, channels, size, size), float32
+            scaled, on the network's device
 
         Raises
         ------
@@ -365,35 +405,58 @@ class DualUnet(nn.Module):
         validate(RefineConfig, asked, "the sampling of the dual-guided U-Net")
         if batch_size < 1:
             raise ConfigError(f"batch_size is the number of pictures per pass, at least 1, but is {batch_size}.")
-        c, (seen, read) = self.config, self._conditions(vision, text, ids)
+
+        c = self.config
+        seen, read = self._conditions(vision, text, ids)
         shape = (c.channels, c.size, c.size)
-        z0 = None if first is None else self._rows(first, ids, shape, "latents of the first stage")
-        k = steps if z0 is None else steps_done(steps, strength)
+
+        if first is None:
+            z0 = None
+        else:
+            z0 = self._rows(first, ids, shape, "latents of the first stage")
+
+        if z0 is None:
+            k = steps
+        else:
+            k = steps_done(steps, strength)
+
         if k == 0:
             return z0
+
         scheduler = self.schedule()
         scheduler.set_timesteps(steps)
-        was_training, out = self.training, []
+        was_training = self.training
+        out = []
         self.eval()
+
         for begin in range(0, len(ids), batch_size):
             rows = list(range(begin, min(begin + batch_size, len(ids))))
             # A full batch every time: matrix products of another size would be summed in another order.
             filled = rows + [rows[-1]] * (batch_size - len(rows))
             z = torch.from_numpy(group_noise(seed, [ids[i] for i in filled], FORWARD, shape)).to(self.no_text.device)
+
             if k < steps:
                 level = scheduler.timesteps[steps - k - (start == "published")]
                 z = scheduler.add_noise(z0[filled], z, level)
+
             for t in scheduler.timesteps[steps - k :].tolist():
                 e = self.guided(z, t, seen[filled], read[filled], float(text_share), float(guidance))
                 z = scheduler.step(e, t, z, eta=0.0).prev_sample
+
             out.append(z[: len(rows)])
+
         self.train(was_training)
-        drawn = torch.cat(out) if out else self.no_text.new_empty((0, *shape))
+        if out:
+            drawn = torch.cat(out)
+        else:
+            drawn = self.no_text.new_empty((0, *shape))
+
         if not bool(torch.isfinite(drawn).all()):
             raise ModelError(
                 "the dual-guided U-Net gives NaN or infinite latents: load its weights again, or train again at a lower "
                 "learning rate."
             )
+
         return drawn
 
     def _conditions(self, vision: Any, text: Any, ids: Sequence[Any]) -> tuple[Tensor, Tensor]:
@@ -410,9 +473,11 @@ class DualUnet(nn.Module):
                 f"{len(ids)} pictures need {what} of shape {(len(ids), *shape)}, but they have {tuple(x.shape)}; use those "
                 "this network was trained on, one row per id."
             )
+
         if not bool(torch.isfinite(x).all()):
             bad = (~torch.isfinite(x.flatten(1))).any(1).nonzero().flatten().tolist()
             raise DataError(f"{what} of {len(bad)} pictures hold NaN or infinite values, first '{ids[bad[0]]}'.")
+
         return x
 
 
@@ -421,8 +486,10 @@ class DualGuided(ModulePart):
 
     Parameters
     ----------
-    module : ``unet`` and ``autoencoder``
-    config : ``{"unet": fields of DualGuidedConfig, "autoencoder": fields of diffusers' AutoencoderKL}``
+    module : nn.ModuleDict
+        ``unet`` and ``autoencoder``
+    config : mapping of {str: Any}
+        ``{"unet": fields of DualGuidedConfig, "autoencoder": fields of diffusers' AutoencoderKL}``
     """
 
     module: nn.ModuleDict
@@ -441,6 +508,7 @@ class DualGuided(ModulePart):
                 f"the autoencoder's latents have {autoencoder.config.latent_channels} channels, but the U-Net works on "
                 f"{unet.config.channels}; take two that were trained together."
             )
+
         fields = {k: v for k, v in dict(autoencoder.config).items() if not k.startswith("_")}
         config = {"unet": unet.config.model_dump(mode="json"), "autoencoder": json.loads(json.dumps(fields))}
         return cls(_finished(unet, autoencoder), config)
@@ -456,9 +524,12 @@ class DualGuided(ModulePart):
 
         Parameters
         ----------
-        folder : with ``image_unet``, ``text_unet``, ``vae`` and ``scheduler``, as diffusers lays them out
-        vision : (vision tokens, context), of no picture (see :func:`unconditional`)
-        text : (text tokens, context), of no text
+        folder : str or Path
+            with ``image_unet``, ``text_unet``, ``vae`` and ``scheduler``, as diffusers lays them out
+        vision : ndarray of shape (vision tokens, context)
+            of no picture (see :func:`unconditional`)
+        text : ndarray of shape (text tokens, context)
+            of no text
 
         Raises
         ------
@@ -502,18 +573,25 @@ class DualGuided(ModulePart):
 
         Parameters
         ----------
-        first_stage : (n, height, width, 3) floats, 0-1, of any size; without it pictures are drawn from pure noise in all
-            steps
-        vision : (n, vision tokens, context), CLIP tokens of pictures
-        text : (n, text tokens, context), CLIP tokens of texts
-        ids : n stimulus ids; the noise of a picture is a function of seed and id, not of its company
-        sampling : steps, strength, guidance, share of the text
-        seed : of the noise
-        batch_size : pictures that go through the networks at once; batches are filled up to it
+        first_stage : ndarray of shape (n, height, width, 3) or None
+            floats, 0-1, of any size; without it pictures are drawn from pure noise in all steps
+        vision : ndarray of shape (n, vision tokens, context)
+            CLIP tokens of pictures
+        text : ndarray of shape (n, text tokens, context)
+            CLIP tokens of texts
+        ids : sequence
+            n stimulus ids; the noise of a picture is a function of seed and id, not of its company
+        sampling : RefineConfig
+            steps, strength, guidance, share of the text
+        seed : int
+            of the noise
+        batch_size : int, default 8
+            pictures that go through the networks at once; batches are filled up to it
 
         Returns
         -------
-        (n, size, size, 3) float32, 0-1
+        ndarray of shape (n, size, size, 3), float32
+            0-1
 
         Raises
         ------
@@ -524,11 +602,17 @@ class DualGuided(ModulePart):
         """
         if torch.cuda.is_available():
             self.module.to("cuda")
-        first = None if first_stage is None else self.encode(first_stage, ids, sampling, seed, batch_size=batch_size)
+
+        if first_stage is None:
+            first = None
+        else:
+            first = self.encode(first_stage, ids, sampling, seed, batch_size=batch_size)
+
         z = self.unet.sample(
             vision, text, ids, seed=seed, first=first, batch_size=batch_size,
             **sampling.model_dump(exclude={"posterior"}),
         )  # fmt: skip
+
         return self.decode(z, batch_size=batch_size)
 
     @torch.no_grad()
@@ -542,21 +626,28 @@ class DualGuided(ModulePart):
                 f"first-stage pictures of {len(ids)} ids must be ({len(ids)}, height, width, 3) floats of 0-1, but are "
                 f"{pixels.dtype} of shape {pixels.shape}."
             )
+
         if pixels.size and not (pixels.min() >= 0 and pixels.max() <= 1):
             raise DataError(
                 f"first-stage pictures must lie in 0-1 without NaN, but span {pixels.min():.3g} to {pixels.max():.3g}; "
                 "clip them first."
             )
-        network, c = self.module["autoencoder"], self.unet.config
-        shape, x = (c.channels, c.size, c.size), to_network(_resized(pixels, self.size))
+
+        network = self.module["autoencoder"]
+        c = self.unet.config
+        shape = (c.channels, c.size, c.size)
+        x = to_network(_resized(pixels, self.size))
         latents = [torch.empty((0, *shape))]
+
         for rows, filled in _batches(len(x), batch_size):
             found = network.encode(x[filled].to(network.device)).latent_dist
             z = found.mean
             if sampling.posterior == "sample":
                 noise = group_noise(seed, [ids[i] for i in filled], POSTERIOR, shape)
                 z = z + found.std * torch.from_numpy(noise).to(z.device)
+
             latents.append((z * network.config.scaling_factor)[: len(rows)].cpu())
+
         return torch.cat(latents)
 
     @torch.no_grad()
@@ -564,12 +655,15 @@ class DualGuided(ModulePart):
         """Pictures of scaled latents, (n, size, size, 3) float32, 0-1. Raises ModelError when the network gives NaN."""
         network = self.module["autoencoder"]
         out = [np.empty((0, self.size, self.size, 3), dtype=np.float32)]
+
         for rows, filled in _batches(len(latents), batch_size):
             x = network.decode((latents[filled] / network.config.scaling_factor).to(network.device)).sample
             out.append(from_network(x[: len(rows)]))
+
         pictures = np.concatenate(out)
         if not np.isfinite(pictures).all():
             raise ModelError("the autoencoder gives NaN; load its weights again.")
+
         return pictures
 
 
@@ -578,11 +672,13 @@ def unconditional(clip: ClipFeatures) -> tuple[np.ndarray, np.ndarray]:
 
     Parameters
     ----------
-    clip : what makes the conditions, with ``output="tokens"``
+    clip : ClipFeatures
+        what makes the conditions, with ``output="tokens"``
 
     Returns
     -------
-    (vision tokens, context), (text tokens, context), float32
+    tuple of (ndarray, ndarray)
+        (vision tokens, context), (text tokens, context), float32
 
     Notes
     -----
@@ -591,6 +687,7 @@ def unconditional(clip: ClipFeatures) -> tuple[np.ndarray, np.ndarray]:
     """
     if clip.output != "tokens":
         raise DataError(f'conditions are tokens, but {clip!r} gives one vector each; make it with output="tokens".')
+
     grey = np.full((1, 224, 224, 3), 127, dtype=np.uint8)
     return clip.images(grey)[0], clip.texts([""])[0]
 
@@ -610,6 +707,7 @@ def _resized(pixels: np.ndarray, side: int) -> np.ndarray:
     """Bicubic as in Brain-Diffuser, in float32 where that rounds to 8 bits; clipped to 0-1."""
     if pixels.shape[1:3] == (side, side):
         return pixels
+
     from PIL import Image
 
     out = np.empty((len(pixels), side, side, 3), dtype=np.float32)
@@ -617,6 +715,7 @@ def _resized(pixels: np.ndarray, side: int) -> np.ndarray:
         for c in range(3):
             plane = Image.fromarray(np.ascontiguousarray(picture[:, :, c]))
             out[i, :, :, c] = np.asarray(plane.resize((side, side), Image.Resampling.BICUBIC))
+
     return out.clip(0, 1)
 
 
@@ -645,8 +744,10 @@ def read_folder(folder: Path, vision: np.ndarray, text: np.ndarray) -> tuple[Dua
 
     Parameters
     ----------
-    folder : see above
-    vision, text : unconditional tokens; their numbers are the numbers of tokens
+    folder : Path
+        see above
+    vision, text : ndarray
+        unconditional tokens; their numbers are the numbers of tokens
 
     Raises
     ------
@@ -657,18 +758,25 @@ def read_folder(folder: Path, vision: np.ndarray, text: np.ndarray) -> tuple[Dua
 
     config = read_config(folder, len(vision), len(text))
     fields = _component(folder, "vae", "AutoencoderKL")
+
     with torch.device("meta"):
-        unet, autoencoder = DualUnet(**config.model_dump(mode="json")), AutoencoderKL.from_config(fields)
+        unet = DualUnet(**config.model_dump(mode="json"))
+        autoencoder = AutoencoderKL.from_config(fields)
+
     for network in (unet, autoencoder):
         network.to_empty(device="cpu").eval().requires_grad_(False)
+
     both = {"no_vision": unet.no_vision, "no_text": unet.no_text}
     for name, tensor in _weights(folder / "image_unet", lambda _: True).items():
         both[_placed(name, "vision")] = tensor
+
     for name, tensor in _weights(folder / "text_unet", lambda name: bool(_TRANSFORMER.match(name))).items():
         both[_placed(name, "text")] = tensor
+
     _fill(unet, both, f"the U-Net of {folder}")
     unet.set_unconditional(vision, text)
     _fill(autoencoder, {_renamed(k): v for k, v in _weights(folder / "vae", lambda _: True).items()}, f"{folder}/vae")
+
     return unet, autoencoder
 
 
@@ -685,8 +793,10 @@ def read_config(folder: Path, vision_tokens: int, text_tokens: int) -> DualGuide
     schedule = read_json(folder / "scheduler" / "scheduler_config.json")
     expected = dict(zip(_SCHEDULE, (1000, "scaled_linear", "epsilon"), strict=True))
     came = {key: schedule.get(key, expected[key]) for key in _SCHEDULE}
+
     if came != expected:
         raise ModelError(f"{folder}/scheduler should be Versatile Diffusion's, {expected}, but is {came}.")
+
     try:
         config = DualGuidedConfig(
             # What the converter of the public weights leaves open: they were trained on 512 px.
@@ -698,11 +808,13 @@ def read_config(folder: Path, vision_tokens: int, text_tokens: int) -> DualGuide
         )  # fmt: skip
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{folder} does not describe Versatile Diffusion's U-Net: {error}.") from error
+
     _same_unet(config, image, folder / "image_unet")
     alike = ("block_out_channels", "layers_per_block", "attention_head_dim", "cross_attention_dim", "norm_num_groups")
     if differs := [k for k in alike if k in other and k in image and other[k] != image[k]]:
         told = ", ".join(f"{k} {image[k]} and {other[k]}" for k in differs)
         raise ModelError(f"image_unet and text_unet in {folder} do not fit each other: {told}. They are of two models.")
+
     return config
 
 
@@ -714,6 +826,7 @@ def digest(folder: Path) -> str:
         h.update((folder / part / "config.json").read_bytes())
         with open(_file(folder / part), "rb") as handle:
             h.update(hashlib.file_digest(handle, "sha256").digest())
+
     h.update((folder / "scheduler" / "scheduler_config.json").read_bytes())
     return h.hexdigest()
 
@@ -727,13 +840,17 @@ def _same_unet(config: DualGuidedConfig, image: dict[str, Any], where: Path) -> 
             {k: _listed(v) for k, v in dict(UNet2DConditionModel.from_config(fields).config).items() if k[0] != "_"}
             for fields in (config.unet, image)
         )
+
     if differs := sorted(k for k in ours if ours[k] != theirs[k] and k != "sample_size"):
         told = ", ".join(f"{k} is {theirs[k]}, not {ours[k]}" for k in differs[:4])
         raise ModelError(f"{where} is not Versatile Diffusion's U-Net: {told}.")
 
 
 def _listed(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+    if isinstance(value, tuple):
+        return list(value)
+
+    return value
 
 
 def _component(folder: Path, part: str, kind: str) -> dict[str, Any]:
@@ -743,18 +860,23 @@ def _component(folder: Path, part: str, kind: str) -> dict[str, Any]:
             f"{folder / part} holds a '{config.get('_class_name')}', but a '{kind}' of diffusers was expected; give the "
             "folder of Versatile Diffusion that holds image_unet, text_unet, vae and scheduler."
         )
+
     return config
 
 
 def _placed(name: str, condition: str) -> str:
     """Name in our network of a weight of one of the U-Nets: each transformer stands beside the other condition's."""
     found = _TRANSFORMER.match(name)
-    return f"unet.{found[1]}.{condition}.{found[2]}" if found else f"unet.{name}"
+    if found:
+        return f"unet.{found[1]}.{condition}.{found[2]}"
+
+    return f"unet.{name}"
 
 
 def _renamed(name: str) -> str:
     for old, new in _RENAMED.items():
         name = re.sub(rf"(attentions\.\d+)\.{old}\.", rf"\1.{new}.", name)
+
     return name
 
 
@@ -762,6 +884,7 @@ def _file(folder: Path) -> Path:
     for suffix in (".safetensors", ".bin"):
         if (folder / f"{_WEIGHTS}{suffix}").is_file():
             return folder / f"{_WEIGHTS}{suffix}"
+
     raise ModelError(
         f"{folder} should hold {_WEIGHTS}.safetensors or .bin, but holds neither. Get the checkpoint again."
     )
@@ -781,9 +904,11 @@ def _weights(folder: Path, wanted: Callable[[str], bool]) -> dict[str, Tensor]:
                 found = {name: handle.get_tensor(name) for name in handle.keys() if wanted(name)}  # noqa: SIM118
         except (SafetensorError, OSError) as error:
             raise ModelError(f"{file} is no valid safetensors file ({error}). Get the checkpoint again.") from error
+
     for name, tensor in found.items():
         if not bool(torch.isfinite(tensor).all()):
             raise ModelError(f"'{name}' in {file} holds NaN or infinite values. Get the checkpoint again.")
+
     return found
 
 

@@ -17,7 +17,8 @@ class SqueezeExcite(nn.Module):
 
     def __init__(self, width: int, narrow: int):
         super().__init__()
-        self.fc1, self.fc2 = nn.Conv2d(width, narrow, 1), nn.Conv2d(narrow, width, 1)
+        self.fc1 = nn.Conv2d(width, narrow, 1)
+        self.fc2 = nn.Conv2d(narrow, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, width, height, width) to the same shape."""
@@ -39,10 +40,14 @@ class _Block(nn.Module):
             SqueezeExcite(width, n_in // 4),
             _convolution(width, n_out, active=False),
         )
+
         self.adds = stride == 1 and n_in == n_out
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.block(x) if self.adds else self.block(x)
+        if self.adds:
+            return x + self.block(x)
+
+        return self.block(x)
 
 
 class EfficientNetB1(nn.Module):
@@ -57,11 +62,14 @@ class EfficientNetB1(nn.Module):
 
     def __init__(self):
         super().__init__()
-        stages, n_in = [_convolution(3, 32, 3, 2)], 32
+        stages = [_convolution(3, 32, 3, 2)]
+        n_in = 32
+
         for (widening, side, stride, n_out, _), blocks in zip(_STAGES, _B1_BLOCKS, strict=True):
             first = _Block(n_in, n_out, widening, side, stride)
             stages.append(nn.Sequential(first, *(_Block(n_out, n_out, widening, side, 1) for _ in range(blocks - 1))))
             n_in = n_out
+
         self.features = nn.Sequential(*stages, _convolution(n_in, 1280))
         self.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(1280, 1000))
 
@@ -82,6 +90,7 @@ class SameConv2d(nn.Conv2d):
         for size, side, stride in zip(x.shape[2:], self.kernel_size, self.stride, strict=True):
             total = max((-(-size // stride) - 1) * stride + side - size, 0)
             padding = [total // 2, total - total // 2, *padding]  # F.pad begins with the last side
+
         return super().forward(F.pad(x, padding))
 
 
@@ -90,17 +99,28 @@ class _LiteBlock(nn.Module):
         super().__init__()
         width = n_in * widening
         if widening > 1:
-            self._expand_conv, self._bn0 = SameConv2d(n_in, width, 1, bias=False), nn.BatchNorm2d(width, eps=1e-3)
+            self._expand_conv = SameConv2d(n_in, width, 1, bias=False)
+            self._bn0 = nn.BatchNorm2d(width, eps=1e-3)
+
         self._depthwise_conv = SameConv2d(width, width, side, stride, groups=width, bias=False)
         self._bn1 = nn.BatchNorm2d(width, eps=1e-3)
-        self._project_conv, self._bn2 = SameConv2d(width, n_out, 1, bias=False), nn.BatchNorm2d(n_out, eps=1e-3)
-        self.widens, self.adds = widening > 1, stride == 1 and n_in == n_out
+        self._project_conv = SameConv2d(width, n_out, 1, bias=False)
+        self._bn2 = nn.BatchNorm2d(n_out, eps=1e-3)
+        self.widens = widening > 1
+        self.adds = stride == 1 and n_in == n_out
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.relu6(self._bn0(self._expand_conv(x))) if self.widens else x
+        if self.widens:
+            y = F.relu6(self._bn0(self._expand_conv(x)))
+        else:
+            y = x
+
         y = F.relu6(self._bn1(self._depthwise_conv(y)))
         y = self._bn2(self._project_conv(y))
-        return x + y if self.adds else y
+        if self.adds:
+            return x + y
+
+        return y
 
 
 class EfficientNetLite0(nn.Module):
@@ -115,14 +135,19 @@ class EfficientNetLite0(nn.Module):
 
     def __init__(self):
         super().__init__()
-        blocks, n_in = [], 32
+        blocks = []
+        n_in = 32
+
         for widening, side, stride, n_out, n_blocks in _STAGES:
             for number in range(n_blocks):
                 blocks.append(_LiteBlock(n_in, n_out, widening, side, stride if number == 0 else 1))
                 n_in = n_out
-        self._conv_stem, self._bn0 = SameConv2d(3, 32, 3, 2, bias=False), nn.BatchNorm2d(32, eps=1e-3)
+
+        self._conv_stem = SameConv2d(3, 32, 3, 2, bias=False)
+        self._bn0 = nn.BatchNorm2d(32, eps=1e-3)
         self._blocks = nn.Sequential(*blocks)
-        self._conv_head, self._bn1 = SameConv2d(n_in, 1280, 1, bias=False), nn.BatchNorm2d(1280, eps=1e-3)
+        self._conv_head = SameConv2d(n_in, 1280, 1, bias=False)
+        self._bn1 = nn.BatchNorm2d(1280, eps=1e-3)
         self._fc = nn.Linear(1280, 1000)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -25,9 +25,12 @@ class FedDecoder(PatchMae):
 
     Parameters
     ----------
-    config : of the autoencoder the decoder is taken from
-    n_voxels : of one subject
-    latent : length of what it is fed with
+    config : PatchMaeConfig
+        of the autoencoder the decoder is taken from
+    n_voxels : mapping of {str: int}
+        of one subject
+    latent : int
+        length of what it is fed with
     """
 
     def __init__(self, config: PatchMaeConfig, n_voxels: Mapping[str, int], latent: int) -> None:
@@ -40,12 +43,14 @@ class FedDecoder(PatchMae):
         """The decoder of a trained autoencoder, a copy; only the layer that takes the latent is new, drawn from `seed`."""
         with torch.device("meta"):
             network = cls(autoencoder.config, autoencoder.n_voxels, latent)
+
         network.to_empty(device="cpu")
         own = {name: w for name, w in autoencoder.state_dict().items() if name in network.state_dict()}
         weight = network.decoder_embed.weight
         nn.init.xavier_uniform_(weight, generator=torch.Generator().manual_seed(seed))
         first = {"decoder_embed.weight": weight.detach(), "decoder_embed.bias": torch.zeros(len(weight))}
         network.load_state_dict(own | first)
+
         return network
 
     def forward(self, latents: Tensor) -> Tensor:
@@ -58,16 +63,22 @@ class FedDecoder(PatchMae):
 
         Parameters
         ----------
-        batch : ``latents`` (n, latent) and ``betas`` (n, n_voxels)
-        draws : nothing is drawn
+        batch : mapping of {str: Any}
+            ``latents`` (n, latent) and ``betas`` (n, n_voxels)
+        draws : Draws
+            nothing is drawn
 
         Returns
         -------
-        loss, and ``{"correlation": mean over rows of Pearson's r between betas and prediction}``
+        tuple of (Tensor, dict of {str: Tensor})
+            loss, and ``{"correlation": mean over rows of Pearson's r between betas and prediction}``
         """
-        predicted, betas = self(batch["latents"]).float(), batch["betas"]
+        predicted = self(batch["latents"]).float()
+        betas = batch["betas"]
+
         with torch.no_grad():
             r = row_correlation(betas, predicted).mean()
+
         return F.mse_loss(predicted, betas), {"correlation": r}
 
 
@@ -76,8 +87,10 @@ class FedDecoderPart(ModulePart):
 
     Parameters
     ----------
-    module : a :class:`phosphene.models.FedDecoder`
-    config : as `of` makes it
+    module : FedDecoder
+        a :class:`phosphene.models.FedDecoder`
+    config : mapping of {str: Any}
+        as `of` makes it
     """
 
     module: FedDecoder
@@ -90,6 +103,7 @@ class FedDecoderPart(ModulePart):
             "subjects": [[name, n] for name, n in network.n_voxels.items()],
             "latent": network.decoder_embed.in_features,
         }
+
         return cls(network, config)
 
     @classmethod
@@ -102,6 +116,7 @@ class FedDecoderPart(ModulePart):
         values = validate(PatchMaeConfig, config["network"], "the saved decoder")
         with torch.device("meta"):
             network = FedDecoder(values, {name: int(n) for name, n in config["subjects"]}, int(config["latent"]))
+
         return network.to_empty(device="cpu")
 
     def from_latent(self, latents: np.ndarray, batch_size: int = 64) -> np.ndarray:

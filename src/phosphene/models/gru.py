@@ -72,7 +72,10 @@ class _PublishedConfig(_NetConfig):
     @classmethod
     def preset(cls, name: Literal["paper", "lab"]) -> dict[str, Any]:
         """Values over the defaults: none for ``paper``, narrower and with less dropout for ``lab``."""
-        return {} if name == "paper" else {"hidden": 32, "dropout": 0.3, "target_scale": "whole"}
+        if name == "paper":
+            return {}
+
+        return {"hidden": 32, "dropout": 0.3, "target_scale": "whole"}
 
 
 class GruConfig(_PublishedConfig):
@@ -96,6 +99,7 @@ class GruCnnConfig(_PublishedConfig):
     def _fits(self) -> Self:
         if self.kernel % 2 == 0 or min(self.channels) < 1 or self.pool > 2 * self.hidden:
             raise ValueError("needs an odd kernel, positive channels and a pool no wider than the features")
+
         return self
 
 
@@ -113,6 +117,7 @@ class GruTransformerConfig(_PublishedConfig):
     def _heads_divide(self) -> Self:
         if 2 * self.hidden % self.heads:
             raise ValueError(f"a width of {2 * self.hidden} cannot be shared by {self.heads} attention heads")
+
         return self
 
     @classmethod
@@ -136,7 +141,10 @@ class GroupGruConfig(_NetConfig):
     @classmethod
     def preset(cls, name: Literal["paper", "lab"]) -> dict[str, Any]:
         """Values over the defaults: none for ``paper``, narrower for ``lab``."""
-        return {} if name == "paper" else {"width": 32, "hidden": 32, "dropout": 0.3, "target_scale": "whole"}
+        if name == "paper":
+            return {}
+
+        return {"width": 32, "hidden": 32, "dropout": 0.3, "target_scale": "whole"}
 
 
 class MlpConfig(_NetConfig):
@@ -149,12 +157,16 @@ class MlpConfig(_NetConfig):
     def _has_units(self) -> Self:
         if min(self.hidden) < 1:
             raise ValueError(f"each layer needs at least one unit, but hidden is {self.hidden}")
+
         return self
 
     @classmethod
     def preset(cls, name: Literal["paper", "lab"]) -> dict[str, Any]:
         """Values over the defaults: none for ``paper``, narrower for ``lab``."""
-        return {} if name == "paper" else {"hidden": [64, 64], "dropout": 0.3, "target_scale": "whole"}
+        if name == "paper":
+            return {}
+
+        return {"hidden": [64, 64], "dropout": 0.3, "target_scale": "whole"}
 
 
 LatentNetConfig = Annotated[
@@ -196,6 +208,7 @@ class LatentTraining(Config):
             raise ValueError(
                 "averages the weights at the end (ema), which leaves no best step to choose: set validation=0"
             )
+
         return self
 
     @classmethod
@@ -203,6 +216,7 @@ class LatentTraining(Config):
         """Values over the defaults: none for ``paper``, a minute on a small processor for ``lab``."""
         if name == "paper":
             return {}
+
         train = {"steps": 1000, "batch_size": 64, "lr": 2e-3, "weight_decay": 0.1}
         return {"train": train, "check_every": 20, "patience": 15}
 
@@ -215,13 +229,17 @@ def voxel_runs(trials: Trials, size: int | None = None, rois: Sequence[str] | No
 
     Parameters
     ----------
-    trials : whose voxels
-    size : a ROI with more voxels is cut into runs of about equal length, at most this; whole ROIs when None
-    rois : order of the ROIs; that of ``trials.rois`` by default
+    trials : Trials
+        whose voxels
+    size : int, optional
+        a ROI with more voxels is cut into runs of about equal length, at most this; whole ROIs when None
+    rois : sequence of str, optional
+        order of the ROIs; that of ``trials.rois`` by default
 
     Returns
     -------
-    list of voxel numbers, (n,) int64, together every voxel once
+    list of ndarray
+        list of voxel numbers, (n,) int64, together every voxel once
 
     Raises
     ------
@@ -232,14 +250,18 @@ def voxel_runs(trials: Trials, size: int | None = None, rois: Sequence[str] | No
     """
     if size is not None and size < 1:
         raise ConfigError(f"size must be the number of voxels in a run, at least 1, but is {size}.")
+
     has_places = {"x", "y", "z"} <= set(trials.voxels.columns)
     runs: list[np.ndarray] = []
+
     for voxels in roi_partition(trials, rois).values():
         if has_places:
             places = trials.voxels.loc[:, ["x", "y", "z"]].to_numpy(dtype=np.float64)[voxels]
             if np.isfinite(places).all():
                 voxels = voxels[np.argsort(_along_longest_axis(places), kind="stable")]
+
         runs += np.array_split(voxels, 1 if size is None else -(-len(voxels) // size))
+
     return runs
 
 
@@ -255,12 +277,15 @@ class LatentNetPart(ModulePart):
 
     Parameters
     ----------
-    module : a :class:`phosphene.models.LatentNet`
-    config : as `of` makes it
+    module : LatentNet
+        a :class:`phosphene.models.LatentNet`
+    config : mapping of {str: Any}
+        as `of` makes it
 
     Attributes
     ----------
-    chosen_ : what was chosen on the validation stimuli, for people; empty where nothing was
+    chosen_ : dict of {str: Any}
+        what was chosen on the validation stimuli, for people; empty where nothing was
     """
 
     module: LatentNet
@@ -285,6 +310,7 @@ class LatentNetPart(ModulePart):
             network = LatentNet(
                 latent_net_config(config["network"]), config["n_voxels"], config["n_latents"], config["groups"]
             )
+
         return network.to_empty(device="cpu")
 
     def predict(self, betas: np.ndarray, batch_size: int = 256) -> np.ndarray:
@@ -292,12 +318,15 @@ class LatentNetPart(ModulePart):
 
         Parameters
         ----------
-        betas : (n, n_voxels), array or memory map, standardised as the network was trained on
-        batch_size : rows at a time
+        betas : ndarray of shape (n, n_voxels)
+            array or memory map, standardised as the network was trained on
+        batch_size : int, default 256
+            rows at a time
 
         Returns
         -------
-        (n, n_latents) float32, in the units of the training latents
+        ndarray of shape (n, n_latents), float32
+            in the units of the training latents
 
         Raises
         ------
@@ -325,6 +354,7 @@ def latent_net_config(values: dict[str, Any]) -> _NetConfig:
     kind = values.get("kind")
     if kind not in LATENT_NETS:
         raise ConfigError(f"there is no network of kind '{kind}'. {did_you_mean(str(kind), list(LATENT_NETS))}")
+
     return validate(LATENT_NETS[kind], values, f"the configuration of '{kind}'")
 
 
@@ -338,13 +368,16 @@ class GatedCell(nn.Module):
 
     Parameters
     ----------
-    n_in : length of x
-    hidden : units per direction
+    n_in : int
+        length of x
+    hidden : int
+        units per direction
     """
 
     def __init__(self, n_in: int, hidden: int) -> None:
         super().__init__()
         bound = hidden**-0.5
+
         for way in ("", "_reverse"):
             for name, shape in (
                 ("weight_ih", (3 * hidden, n_in)),
@@ -363,6 +396,7 @@ class GatedCell(nn.Module):
             r, z, n = own.chunk(3, -1)
             b_r, b_z, b_n = getattr(self, f"bias_hh_l0{way}").chunk(3)
             ways.append((1 - torch.sigmoid(z + b_z)) * torch.tanh(n + torch.sigmoid(r + b_r) * b_n))
+
         return torch.cat(ways, -1)
 
 
@@ -398,7 +432,8 @@ class _GruBody(nn.Module):
 
     def __init__(self, config: GruConfig | GruCnnConfig | GruTransformerConfig, n_voxels: int, n_latents: int) -> None:
         super().__init__()
-        c, width = config, 2 * config.hidden
+        c = config
+        width = 2 * config.hidden
         self.gru1 = _CELLS[c.cell](n_voxels, c.hidden)
         self.norm1 = nn.LayerNorm(width)
         self.dropout = nn.Dropout(c.dropout)
@@ -429,6 +464,7 @@ class _GruCnnBody(_GruBody):
             nn.ReLU(),
             nn.MaxPool1d(config.pool),
         )
+
         self.gru2 = nn.GRU(second, config.hidden, batch_first=True, bidirectional=True)
 
     def _second(self, x: Tensor) -> Tensor:
@@ -443,6 +479,7 @@ class _GruTransformerBody(_GruBody):
         self.block = nn.TransformerEncoderLayer(
             width, config.heads, config.feedforward, config.dropout, batch_first=True, norm_first=False
         )
+
         self.gru2 = _CELLS[config.cell](width, config.hidden)
 
     def _second(self, x: Tensor) -> Tensor:
@@ -454,7 +491,8 @@ class _GroupGruBody(nn.Module):
 
     def __init__(self, config: GroupGruConfig, sizes: Sequence[int], n_latents: int) -> None:
         super().__init__()
-        c, self.sizes = config, tuple(sizes)
+        c = config
+        self.sizes = tuple(sizes)
         self.readout = c.readout
         self.embed = nn.ModuleList(nn.Linear(n, c.width) for n in sizes)
         self.norm1 = nn.LayerNorm(c.width)
@@ -468,7 +506,12 @@ class _GroupGruBody(nn.Module):
         pieces = betas.split(self.sizes, dim=1)
         tokens = torch.stack([layer(x) for layer, x in zip(self.embed, pieces, strict=True)], 1)  # (n, groups, width)
         tokens = self.dropout(self.norm1(tokens))
-        states = self.gru(tokens)[0].mean(1) if self.readout == "mean" else _last_states(self.gru, tokens)
+
+        if self.readout == "mean":
+            states = self.gru(tokens)[0].mean(1)
+        else:
+            states = _last_states(self.gru, tokens)
+
         return self.head(self.norm2(states))
 
 
@@ -477,6 +520,7 @@ class _MlpBody(nn.Sequential):
         layers: list[nn.Module] = []
         for n_in, n_out in zip((n_voxels, *config.hidden), config.hidden, strict=False):
             layers += [nn.Linear(n_in, n_out), nn.LayerNorm(n_out), nn.GELU(), nn.Dropout(config.dropout)]
+
         super().__init__(*layers, nn.Linear(config.hidden[-1], n_latents))
 
 
@@ -496,9 +540,12 @@ class LatentNet(nn.Module):
 
     Parameters
     ----------
-    config : which network, and its sizes
-    n_voxels, n_latents : lengths of a row that comes in and of one that goes out
-    groups : voxels of each group, in order; for `GroupGruConfig` only
+    config : _NetConfig
+        which network, and its sizes
+    n_voxels, n_latents : int
+        lengths of a row that comes in and of one that goes out
+    groups : sequence of int, default ()
+        voxels of each group, in order; for `GroupGruConfig` only
 
     Attributes
     ----------
@@ -518,12 +565,16 @@ class LatentNet(nn.Module):
 
     def __init__(self, config: _NetConfig, n_voxels: int, n_latents: int, groups: Sequence[int] = ()) -> None:
         super().__init__()
-        self.config, self.n_voxels, self.n_latents = config, int(n_voxels), int(n_latents)
+        self.config = config
+        self.n_voxels = int(n_voxels)
+        self.n_latents = int(n_latents)
         self.sizes = tuple(int(n) for n in groups)
+
         if config.kind == "group_gru":
             self.body: nn.Module = _GroupGruBody(config, self.sizes, n_latents)
         else:
             self.body = _BODIES[config.kind](config, n_voxels, n_latents)
+
         self.register_buffer("voxels", torch.arange(self.n_voxels if self.sizes else 0))
         self.register_buffer("target_mean", torch.zeros(n_latents))
         self.register_buffer("target_scale", torch.ones(n_latents))
@@ -542,10 +593,14 @@ class LatentNet(nn.Module):
 
         Parameters
         ----------
-        config : which network, and its sizes
-        n_voxels, n_latents : lengths of a row that comes in and of one that goes out
-        seed : of the weights; torch's global generator is left as it was
-        groups : voxel numbers of each group in the order of the walk, together every voxel once (see
+        config : _NetConfig
+            which network, and its sizes
+        n_voxels, n_latents : int
+            lengths of a row that comes in and of one that goes out
+        seed : int
+            of the weights; torch's global generator is left as it was
+        groups : sequence of ndarray, default ()
+            voxel numbers of each group in the order of the walk, together every voxel once (see
             :func:`phosphene.models.voxel_runs`); for ``kind="group_gru"``, and only for it
 
         Raises
@@ -555,19 +610,30 @@ class LatentNet(nn.Module):
         """
         is_grouped = config.kind == "group_gru"
         if is_grouped != bool(len(groups)):
-            what = "needs groups of voxels, but none came" if is_grouped else "has no groups of voxels, but some came"
+            if is_grouped:
+                what = "needs groups of voxels, but none came"
+            else:
+                what = "has no groups of voxels, but some came"
+
             raise ModelError(
                 f"a network of kind '{config.kind}' {what}. Make them with voxel_runs for 'group_gru' only."
             )
-        order = np.concatenate([np.asarray(g, dtype=np.int64) for g in groups]) if is_grouped else np.empty(0, np.int64)
+
+        if is_grouped:
+            order = np.concatenate([np.asarray(g, dtype=np.int64) for g in groups])
+        else:
+            order = np.empty(0, np.int64)
+
         if is_grouped and (not np.array_equal(np.sort(order), np.arange(n_voxels)) or min(map(len, groups)) == 0):
             raise ModelError(
                 f"groups must hold each of {n_voxels} voxels exactly once and none may be empty, but {len(order)} entries "
                 f"in {len(groups)} groups name {len(np.unique(order))} voxels. Make them with voxel_runs."
             )
+
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = cls(config, n_voxels, n_latents, [len(g) for g in groups])
+
         network.get_buffer("voxels").copy_(torch.from_numpy(order))
         return network
 
@@ -576,12 +642,18 @@ class LatentNet(nn.Module):
 
         Parameters
         ----------
-        mean, variance : (n_latents,) of the training rows; a column that never changes gets a scale of one
+        mean, variance : ndarray of shape (n_latents,)
+            of the training rows; a column that never changes gets a scale of one
         """
         kind = self.config.target_scale
         if kind == "none":
             return
-        variance = np.full(self.n_latents, np.mean(variance)) if kind == "whole" else np.asarray(variance)
+
+        if kind == "whole":
+            variance = np.full(self.n_latents, np.mean(variance))
+        else:
+            variance = np.asarray(variance)
+
         scale = np.sqrt(np.where(variance > 0, variance, 1.0))
         self.get_buffer("target_mean").copy_(torch.from_numpy(np.asarray(mean, dtype=np.float32)))
         self.get_buffer("target_scale").copy_(torch.from_numpy(scale.astype(np.float32)))
@@ -601,12 +673,15 @@ class LatentNet(nn.Module):
 
         Parameters
         ----------
-        batch : ``{"betas": (n, n_voxels), "latents": (n, n_latents)}``
-        draws : unused; dropout is seeded by the training loop
+        batch : mapping of {str: Tensor}
+            ``{"betas": (n, n_voxels), "latents": (n, n_latents)}``
+        draws : Draws
+            unused; dropout is seeded by the training loop
 
         Returns
         -------
-        loss, and ``{"mse": in the latents' own units}``
+        tuple of (Tensor, dict of {str: Tensor})
+            loss, and ``{"mse": in the latents' own units}``
 
         Raises
         ------
@@ -617,9 +692,15 @@ class LatentNet(nn.Module):
             raise ModelError(
                 "batch norm needs at least two rows at a time to train on, but one came: raise batch_size."
             )
+
         scale = self.get_buffer("target_scale")
         error = self._scaled(batch["betas"]) - (batch["latents"] - self.get_buffer("target_mean")) / scale
-        loss = error.square().mean() if self.config.loss == "mse" else error.abs().mean()
+
+        if self.config.loss == "mse":
+            loss = error.square().mean()
+        else:
+            loss = error.abs().mean()
+
         return loss, {"mse": (error.detach() * scale).square().mean()}
 
     def _scaled(self, betas: Tensor) -> Tensor:
@@ -628,8 +709,10 @@ class LatentNet(nn.Module):
                 f"betas must be (trials, {self.n_voxels}) for this network, but came as {tuple(betas.shape)}; use the voxels "
                 "it was trained on, or fit again."
             )
+
         if self.sizes:
             betas = betas[:, self.get_buffer("voxels")]
+
         return self.body(betas).float()
 
     def gated(self) -> LatentNet:
@@ -642,10 +725,13 @@ class LatentNet(nn.Module):
         """
         if getattr(self.config, "cell", None) != "torch":
             raise ModelError(f"a network of kind '{self.config.kind}' here has no cell='torch' that could be replaced.")
+
         config = self.config.model_copy(update={"cell": "gated"})
         new = type(self)(config, self.n_voxels, self.n_latents)
-        wanted, own = new.state_dict(), self.state_dict()
+        wanted = new.state_dict()
+        own = self.state_dict()
         new.load_state_dict({name: own[name] for name in wanted})
+
         return new.train(self.training)
 
 
@@ -670,22 +756,36 @@ def fit_latent_net(
 
     Parameters
     ----------
-    config : which network
-    betas : (n, n_voxels) standardised, array or memory map
-    latents : (n, n_latents), array or memory map
-    stimuli : (n,) stimulus of each row
-    training : how
-    seed : of weights, batches, dropout and the validation split
-    groups : voxel numbers of each group, for ``kind="group_gru"``
-    folder : of checkpoints; a training that was killed goes on from the last one and ends the same
-    device, progress, more : as for :func:`phosphene.training.train`
+    config : _NetConfig
+        which network
+    betas : ndarray of shape (n, n_voxels)
+        standardised, array or memory map
+    latents : ndarray of shape (n, n_latents)
+        array or memory map
+    stimuli : sequence of str or ndarray
+        (n,) stimulus of each row
+    training : LatentTraining
+        how
+    seed : int
+        of weights, batches, dropout and the validation split
+    groups : sequence of ndarray, default ()
+        voxel numbers of each group, for ``kind="group_gru"``
+    folder : Path, optional
+        of checkpoints; a training that was killed goes on from the last one and ends the same
+    device : str, optional
+        as for :func:`phosphene.training.train`
+    progress : Progress, optional
+        as for :func:`phosphene.training.train`
+    more : Any
+        as for :func:`phosphene.training.train`
 
     Returns
     -------
-    LatentNetPart, with ``chosen_`` = ``{"step", "validation_mse", "mean_mse", "n_validation", "stopped_at"}``: the best
-    step, its mean squared error in the latents' own units beside that of always answering the training mean, how many
-    stimuli judged, and where training ended. Without validation, and on processes other than the first: the last step, and
-    ``{"step"}``.
+    LatentNetPart
+        with ``chosen_`` = ``{"step", "validation_mse", "mean_mse", "n_validation", "stopped_at"}``: the best step, its
+        mean squared error in the latents' own units beside that of always answering the training mean, how many stimuli
+        judged, and where training ended. Without validation, and on processes other than the first: the last step, and
+        ``{"step"}``.
 
     Raises
     ------
@@ -700,6 +800,7 @@ def fit_latent_net(
             f"betas, latents and stimuli must have a row for the same trials, but have {len(betas)}, {len(latents)} and "
             f"{len(stimuli)} rows."
         )
+
     rows, held_out = validation_rows(stimuli, training.validation, np.random.default_rng([seed, 0]))
     network = LatentNet.create(config, betas.shape[1], latents.shape[1], seed, groups=groups)
     mean, variance = _moments(latents, rows)
@@ -714,7 +815,11 @@ def fit_latent_net(
         part = LatentNetPart.of(network)
         return _error(latents, held_out, lambda block: part.predict(betas[block], len(block)))
 
-    best = BestStep(network, judge, "validation_mse", folder, training.patience) if len(held_out) else None
+    if len(held_out):
+        best = BestStep(network, judge, "validation_mse", folder, training.patience)
+    else:
+        best = None
+
     try:
         stopped_at = train(
             network,
@@ -731,9 +836,11 @@ def fit_latent_net(
         ).step
     except EnoughError as enough:
         stopped_at = enough.step
+
     network.to("cpu").eval()
     if best is None or not best.restore():
         return LatentNetPart.of(network, {"step": stopped_at})
+
     chosen = {
         "step": best.step,
         "validation_mse": best.value,
@@ -741,6 +848,7 @@ def fit_latent_net(
         "n_validation": len(np.unique(stimuli[held_out])),
         "stopped_at": stopped_at,
     }
+
     return LatentNetPart.of(network, chosen)
 
 
@@ -749,13 +857,17 @@ def validation_rows(stimuli: np.ndarray, share: float, rng: np.random.Generator)
 
     Parameters
     ----------
-    stimuli : (n,) stimulus of each row
-    share : of the stimuli to judge by; at least one stimulus where it is not 0
-    rng : draws them
+    stimuli : ndarray of shape (n,)
+        stimulus of each row
+    share : float
+        of the stimuli to judge by; at least one stimulus where it is not 0
+    rng : numpy.random.Generator
+        draws them
 
     Returns
     -------
-    rows, held_out : int64, ascending
+    rows, held_out : ndarray
+        int64, ascending
 
     Raises
     ------
@@ -769,12 +881,17 @@ def validation_rows(stimuli: np.ndarray, share: float, rng: np.random.Generator)
     4
     """
     ids = np.unique(stimuli)
-    n_out = max(1, round(share * len(ids))) if share else 0
+    if share:
+        n_out = max(1, round(share * len(ids)))
+    else:
+        n_out = 0
+
     if len(ids) - n_out < 2:
         raise SplitError(
             f"{len(ids)} training stimuli cannot give {n_out} to choose the best step by and keep two to train on; give "
             "more stimuli, or set validation=0 and take the last step."
         )
+
     is_out = np.isin(stimuli, rng.permutation(ids)[:n_out])
     return np.flatnonzero(~is_out), np.flatnonzero(is_out)
 

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 # ImageNet's statistics, in which pictures come; the network was trained on (x - 0.5) / 0.5
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_MEAN = (0.485, 0.456, 0.406)
+_STD = (0.229, 0.224, 0.225)
 
 
 class _Convolution(nn.Module):
@@ -42,8 +43,10 @@ class _A(nn.Module):
     def __init__(self, n_in: int, n_pool: int):
         super().__init__()
         self.branch1x1 = _Convolution(n_in, 64, 1)
-        self.branch5x5_1, self.branch5x5_2 = _Convolution(n_in, 48, 1), _Convolution(48, 64, 5, padding=2)
-        self.branch3x3dbl_1, self.branch3x3dbl_2 = _Convolution(n_in, 64, 1), _Convolution(64, 96, 3, padding=1)
+        self.branch5x5_1 = _Convolution(n_in, 48, 1)
+        self.branch5x5_2 = _Convolution(48, 64, 5, padding=2)
+        self.branch3x3dbl_1 = _Convolution(n_in, 64, 1)
+        self.branch3x3dbl_2 = _Convolution(64, 96, 3, padding=1)
         self.branch3x3dbl_3 = _Convolution(96, 96, 3, padding=1)
         self.branch_pool = _Convolution(n_in, n_pool, 1)
 
@@ -57,7 +60,8 @@ class _B(nn.Module):
     def __init__(self, n_in: int):
         super().__init__()
         self.branch3x3 = _Convolution(n_in, 384, 3, 2)
-        self.branch3x3dbl_1, self.branch3x3dbl_2 = _Convolution(n_in, 64, 1), _Convolution(64, 96, 3, padding=1)
+        self.branch3x3dbl_1 = _Convolution(n_in, 64, 1)
+        self.branch3x3dbl_2 = _Convolution(64, 96, 3, padding=1)
         self.branch3x3dbl_3 = _Convolution(96, 96, 3, 2)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -69,10 +73,13 @@ class _C(nn.Module):
     def __init__(self, n_in: int, width: int):
         super().__init__()
         self.branch1x1 = _Convolution(n_in, 192, 1)
-        self.branch7x7_1, self.branch7x7_2 = _Convolution(n_in, width, 1), _wide(width, width)
+        self.branch7x7_1 = _Convolution(n_in, width, 1)
+        self.branch7x7_2 = _wide(width, width)
         self.branch7x7_3 = _tall(width, 192)
-        self.branch7x7dbl_1, self.branch7x7dbl_2 = _Convolution(n_in, width, 1), _tall(width, width)
-        self.branch7x7dbl_3, self.branch7x7dbl_4 = _wide(width, width), _tall(width, width)
+        self.branch7x7dbl_1 = _Convolution(n_in, width, 1)
+        self.branch7x7dbl_2 = _tall(width, width)
+        self.branch7x7dbl_3 = _wide(width, width)
+        self.branch7x7dbl_4 = _tall(width, width)
         self.branch7x7dbl_5 = _wide(width, 192)
         self.branch_pool = _Convolution(n_in, 192, 1)
 
@@ -86,9 +93,12 @@ class _C(nn.Module):
 class _D(nn.Module):
     def __init__(self, n_in: int):
         super().__init__()
-        self.branch3x3_1, self.branch3x3_2 = _Convolution(n_in, 192, 1), _Convolution(192, 320, 3, 2)
-        self.branch7x7x3_1, self.branch7x7x3_2 = _Convolution(n_in, 192, 1), _wide(192, 192)
-        self.branch7x7x3_3, self.branch7x7x3_4 = _tall(192, 192), _Convolution(192, 192, 3, 2)
+        self.branch3x3_1 = _Convolution(n_in, 192, 1)
+        self.branch3x3_2 = _Convolution(192, 320, 3, 2)
+        self.branch7x7x3_1 = _Convolution(n_in, 192, 1)
+        self.branch7x7x3_2 = _wide(192, 192)
+        self.branch7x7x3_3 = _tall(192, 192)
+        self.branch7x7x3_4 = _Convolution(192, 192, 3, 2)
 
     def forward(self, x: Tensor) -> Tensor:
         long = self.branch7x7x3_4(self.branch7x7x3_3(self.branch7x7x3_2(self.branch7x7x3_1(x))))
@@ -98,16 +108,22 @@ class _D(nn.Module):
 class _E(nn.Module):
     def __init__(self, n_in: int):
         super().__init__()
-        self.branch1x1, self.branch3x3_1 = _Convolution(n_in, 320, 1), _Convolution(n_in, 384, 1)
-        self.branch3x3_2a, self.branch3x3_2b = _wide(384, 384, 3), _tall(384, 384, 3)
-        self.branch3x3dbl_1, self.branch3x3dbl_2 = _Convolution(n_in, 448, 1), _Convolution(448, 384, 3, padding=1)
-        self.branch3x3dbl_3a, self.branch3x3dbl_3b = _wide(384, 384, 3), _tall(384, 384, 3)
+        self.branch1x1 = _Convolution(n_in, 320, 1)
+        self.branch3x3_1 = _Convolution(n_in, 384, 1)
+        self.branch3x3_2a = _wide(384, 384, 3)
+        self.branch3x3_2b = _tall(384, 384, 3)
+        self.branch3x3dbl_1 = _Convolution(n_in, 448, 1)
+        self.branch3x3dbl_2 = _Convolution(448, 384, 3, padding=1)
+        self.branch3x3dbl_3a = _wide(384, 384, 3)
+        self.branch3x3dbl_3b = _tall(384, 384, 3)
         self.branch_pool = _Convolution(n_in, 192, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        single, double = self.branch3x3_1(x), self.branch3x3dbl_2(self.branch3x3dbl_1(x))
+        single = self.branch3x3_1(x)
+        double = self.branch3x3dbl_2(self.branch3x3dbl_1(x))
         parts = [self.branch1x1(x), self.branch3x3_2a(single), self.branch3x3_2b(single)]
         parts += [self.branch3x3dbl_3a(double), self.branch3x3dbl_3b(double), self.branch_pool(_around(x))]
+
         return torch.cat(parts, dim=1)
 
 
@@ -116,7 +132,9 @@ class _Auxiliary(nn.Module):
 
     def __init__(self, n_in: int):
         super().__init__()
-        self.conv0, self.conv1, self.fc = _Convolution(n_in, 128, 1), _Convolution(128, 768, 5), nn.Linear(768, 1000)
+        self.conv0 = _Convolution(n_in, 128, 1)
+        self.conv1 = _Convolution(128, 768, 5)
+        self.fc = nn.Linear(768, 1000)
 
 
 class InceptionV3(nn.Module):
@@ -131,14 +149,20 @@ class InceptionV3(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.Conv2d_1a_3x3, self.Conv2d_2a_3x3 = _Convolution(3, 32, 3, 2), _Convolution(32, 32, 3)
+        self.Conv2d_1a_3x3 = _Convolution(3, 32, 3, 2)
+        self.Conv2d_2a_3x3 = _Convolution(32, 32, 3)
         self.Conv2d_2b_3x3 = _Convolution(32, 64, 3, padding=1)
-        self.Conv2d_3b_1x1, self.Conv2d_4a_3x3 = _Convolution(64, 80, 1), _Convolution(80, 192, 3)
-        self.Mixed_5b, self.Mixed_5c, self.Mixed_5d = _A(192, 32), _A(256, 64), _A(288, 64)
+        self.Conv2d_3b_1x1 = _Convolution(64, 80, 1)
+        self.Conv2d_4a_3x3 = _Convolution(80, 192, 3)
+        self.Mixed_5b = _A(192, 32)
+        self.Mixed_5c = _A(256, 64)
+        self.Mixed_5d = _A(288, 64)
         self.Mixed_6a = _B(288)
         self.Mixed_6b, self.Mixed_6c, self.Mixed_6d, self.Mixed_6e = (_C(768, width) for width in (128, 160, 160, 192))
         self.AuxLogits = _Auxiliary(768)
-        self.Mixed_7a, self.Mixed_7b, self.Mixed_7c = _D(768), _E(1280), _E(2048)
+        self.Mixed_7a = _D(768)
+        self.Mixed_7b = _E(1280)
+        self.Mixed_7c = _E(2048)
         self.fc = nn.Linear(2048, 1000)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -147,6 +171,7 @@ class InceptionV3(nn.Module):
         x = self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(F.max_pool2d(x, 3, 2)))
         x = self.Mixed_5d(self.Mixed_5c(self.Mixed_5b(F.max_pool2d(x, 3, 2))))
         x = self.Mixed_6e(self.Mixed_6d(self.Mixed_6c(self.Mixed_6b(self.Mixed_6a(x)))))
+
         return self.Mixed_7c(self.Mixed_7b(self.Mixed_7a(x))).mean(dim=(2, 3))
 
 
@@ -174,7 +199,8 @@ class FidInception(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.Conv2d_1a_3x3, self.Conv2d_2a_3x3 = _Convolution(3, 32, 3, 2), _Convolution(32, 32, 3)
+        self.Conv2d_1a_3x3 = _Convolution(3, 32, 3, 2)
+        self.Conv2d_2a_3x3 = _Convolution(32, 32, 3)
         self.Conv2d_2b_3x3 = _Convolution(32, 64, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -191,14 +217,17 @@ def resized_as_tensorflow_1(x: Tensor, side: int) -> Tensor:
 
     Parameters
     ----------
-    x : (n, channels, height, width)
-    side : rows and columns of the result
+    x : Tensor of shape (n, channels, height, width)
+    side : int
+        rows and columns of the result
     """
     for axis in (2, 3):
         size = x.shape[axis]
         at = torch.arange(side, dtype=x.dtype, device=x.device) * (size / side)
         low = at.floor().long().clamp(max=size - 1)
         share = (at - low).view(-1, *[1] * (3 - axis))
-        lower, upper = x.index_select(axis, low), x.index_select(axis, (low + 1).clamp(max=size - 1))
+        lower = x.index_select(axis, low)
+        upper = x.index_select(axis, (low + 1).clamp(max=size - 1))
         x = lower + (upper - lower) * share
+
     return x

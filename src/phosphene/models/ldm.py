@@ -162,9 +162,14 @@ class LdmConfig(Config):
 
         Parameters
         ----------
-        count, width : tokens of a response, and values of each
-        mapped : tokens of the context
-        time, zero_time : the second conditioning
+        count, width : int
+            tokens of a response, and values of each
+        mapped : int or None, default 77
+            tokens of the context
+        time : {"convolutions", "mean", "none"}, default "convolutions"
+            the second conditioning
+        zero_time : bool, default False
+            the second conditioning
         """
         condition = BrainTokens(count=count, width=width, mapped=mapped)
         return self.model_copy(update={"condition": condition, "time": time, "zero_time": zero_time})
@@ -174,6 +179,7 @@ class LdmConfig(Config):
         """Tokens that cross-attention looks at."""
         if isinstance(self.condition, Labels):
             return len(self.condition.classes)
+
         return self.condition.mapped or self.condition.count
 
     @property
@@ -222,9 +228,15 @@ class _Mapper(nn.Module):
     def __init__(self, count: int, mapped: int | None, width: int, out: int):
         super().__init__()
         half = max(1, count // 2)
+
         # A convolution of length one over tokens as channels, as the public checkpoints hold it.
-        steps = [nn.Conv1d(count, half, 1), nn.Conv1d(half, mapped, 1)] if mapped else []
-        self.tokens, self.values = nn.Sequential(*steps), nn.Linear(width, out)
+        if mapped:
+            steps = [nn.Conv1d(count, half, 1), nn.Conv1d(half, mapped, 1)]
+        else:
+            steps = []
+
+        self.tokens = nn.Sequential(*steps)
+        self.values = nn.Linear(width, out)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.values(self.tokens(x))
@@ -246,15 +258,19 @@ class LdmUnet(nn.Module):
 
     Parameters
     ----------
-    config : fields of :class:`LdmConfig`; those of MinD-Vis and CAD by default. Weights are drawn from torch's global
+    config : Any
+        fields of :class:`LdmConfig`; those of MinD-Vis and CAD by default. Weights are drawn from torch's global
         generator
 
     Attributes
     ----------
     unet : diffusers' UNet2DConditionModel
-    condition : what makes the context
-    time : the second conditioning, None without
-    signal : (noise_levels,) share of a latent's variance that is left after so many steps of noising
+    condition : nn.Module
+        what makes the context
+    time : _Mapper or None
+        the second conditioning, None without
+    signal : array of shape (noise_levels,)
+        share of a latent's variance that is left after so many steps of noising
 
     Raises
     ------
@@ -276,16 +292,19 @@ class LdmUnet(nn.Module):
         super().__init__()
         self.config = c = validate(LdmConfig, config, "the configuration of latent diffusion")
         self.unet = UNet2DConditionModel(**c.unet)
+
         if isinstance(c.condition, Labels):
             self.condition: nn.Module = _LabelTokens(c.condition.classes, c.context)
         else:
             self.condition = _Mapper(c.condition.count, c.condition.mapped, c.condition.width, c.context)
+
         self.time: _Mapper | None = None
         if c.time != "none":
             self.time = _Mapper(c.context_tokens, 1 if c.time == "convolutions" else None, c.context, c.time_width)
             if c.zero_time:
                 nn.init.zeros_(self.time.values.weight)
                 nn.init.zeros_(self.time.values.bias)
+
         betas = torch.linspace(c.beta_start**0.5, c.beta_end**0.5, c.noise_levels, dtype=torch.float64) ** 2
         self.register_buffer("signal", (1 - betas).cumprod(0).float(), persistent=False)
 
@@ -294,11 +313,13 @@ class LdmUnet(nn.Module):
 
         Parameters
         ----------
-        condition : (n, count, width) float, brain tokens; or (n, kinds) integers, labels
+        condition : Tensor of shape (n, count, width), float
+            brain tokens; or (n, kinds) integers, labels
 
         Returns
         -------
-        (n, context_tokens, context), and (n, time_width) or None
+        tuple of (Tensor, Tensor or None)
+            (n, context_tokens, context), and (n, time_width) or None
 
         Raises
         ------
@@ -306,17 +327,31 @@ class LdmUnet(nn.Module):
             For a condition of another shape.
         """
         c = self.config.condition
-        shape = (len(c.classes),) if isinstance(c, Labels) else (c.count, c.width)
+        if isinstance(c, Labels):
+            shape = (len(c.classes),)
+        else:
+            shape = (c.count, c.width)
+
         if tuple(condition.shape[1:]) != shape:
-            what = "labels" if isinstance(c, Labels) else "brain tokens"
+            if isinstance(c, Labels):
+                what = "labels"
+            else:
+                what = "brain tokens"
+
             raise DataError(
                 f"this network draws from {what} of shape (n, {', '.join(map(str, shape))}), but {tuple(condition.shape)} came; "
                 "condition it as it was trained, or make it anew with with_tokens."
             )
+
         tokens = self.condition(condition)
         if self.time is None:
             return tokens, None
-        pooled = tokens.mean(1, keepdim=True) if self.config.time == "mean" else tokens
+
+        if self.config.time == "mean":
+            pooled = tokens.mean(1, keepdim=True)
+        else:
+            pooled = tokens
+
         return tokens, self.time(pooled)[:, 0]
 
     def denoise(self, z: Tensor, time: Tensor, context: tuple[Tensor, Tensor | None]) -> Tensor:
@@ -336,26 +371,34 @@ class LdmUnet(nn.Module):
 
         Parameters
         ----------
-        batch : ``latents`` (n, channels, size, size), as :meth:`phosphene.models.ldm.Ldm.encode` gives them; ``tokens``
-            (n, count, width) or ``labels`` (n, kinds)
-        draws : noise of this step
+        batch : dict of {str: Tensor}
+            ``latents`` (n, channels, size, size), as :meth:`phosphene.models.ldm.Ldm.encode` gives them; ``tokens`` (n,
+            count, width) or ``labels`` (n, kinds)
+        draws : Draws
+            noise of this step
 
         Returns
         -------
-        scalar, and ``early`` and ``late``: the same of the pictures of this part with a signal above and below one half
+        tuple of (Tensor, dict of {str: Any})
+            scalar, and ``early`` and ``late``: the same of the pictures of this part with a signal above and below one
+            half
         """
-        c, z = self.config, batch["latents"].float()
-        time, noise = draws.integers(c.noise_levels), draws.normal(*z.shape[1:])
+        c = self.config
+        z = batch["latents"].float()
+        time = draws.integers(c.noise_levels)
+        noise = draws.normal(*z.shape[1:])
         signal = self.signal[time][:, None, None, None]
         noisy = signal.sqrt() * z + (1 - signal).sqrt() * noise
         guess = self(noisy, time, batch["labels" if isinstance(c.condition, Labels) else "tokens"])
         error = F.mse_loss(guess.float(), noise, reduction="none").mean((1, 2, 3))
+
         with torch.no_grad():
             early = (signal[:, 0, 0, 0] > 0.5).float()
             logs = {
                 "early": (error * early).sum() / early.sum().clamp(min=1),
                 "late": (error * (1 - early)).sum() / (1 - early).sum().clamp(min=1),
             }
+
         return error.mean(), logs
 
     def tune(self, what: Tuned = "cross_attention") -> list[str]:
@@ -363,19 +406,22 @@ class LdmUnet(nn.Module):
 
         Parameters
         ----------
-        what : ``cross_attention``, the heads that look at the context with the norms before them, the code's choice and
-            that of CAD's section 4.2.2; ``frozen``, nothing of the U-Net, CAD's section 3.3; or ``all``. Both conditionings
-            are open in any case
+        what : {"cross_attention", "frozen", "all"}, default "cross_attention"
+            ``cross_attention``, the heads that look at the context with the norms before them, the code's choice and
+            that of CAD's section 4.2.2; ``frozen``, nothing of the U-Net, CAD's section 3.3; or ``all``. Both
+            conditionings are open in any case
 
         Returns
         -------
-        names of the open weights
+        list of str
+            names of the open weights
         """
         for name, weight in self.named_parameters():
             # Residual blocks have a norm2 of their own, which is not meant.
             is_head = "transformer_blocks" in name and (".attn2." in name or ".norm2." in name)
             is_open = not name.startswith("unet.") or what == "all" or (what == "cross_attention" and is_head)
             weight.requires_grad_(is_open)
+
         return [name for name, weight in self.named_parameters() if weight.requires_grad]
 
     def with_tokens(self, count: int, width: int, *, seed: int, **changes: Any) -> LdmUnet:
@@ -383,9 +429,12 @@ class LdmUnet(nn.Module):
 
         Parameters
         ----------
-        count, width : tokens of a response, and values of each
-        seed : of the new weights
-        changes : ``mapped``, ``time``, ``zero_time`` of :meth:`LdmConfig.with_tokens`
+        count, width : int
+            tokens of a response, and values of each
+        seed : int
+            of the new weights
+        changes : Any
+            ``mapped``, ``time``, ``zero_time`` of :meth:`LdmConfig.with_tokens`
 
         Examples
         --------
@@ -397,6 +446,7 @@ class LdmUnet(nn.Module):
         with torch.random.fork_rng([]):
             torch.manual_seed(seed)
             new = LdmUnet(**config.model_dump(mode="json"))
+
         new.unet.load_state_dict(self.unet.state_dict())
         return new.to(self.signal.device)
 
@@ -430,16 +480,22 @@ class LdmUnet(nn.Module):
 
         Parameters
         ----------
-        condition : (n, count, width) floats, brain tokens; or (n, kinds) integers, labels
-        ids : n stimulus ids, unique or not; equal ids get equal noise
-        seed : of all noise
-        steps : of PLMS; the U-Net is called once more than that
-        samples : latents per condition
-        batch_size : latents that go through the network at once; batches are filled up to it
+        condition : ndarray or Tensor of shape (n, count, width)
+            floats, brain tokens; or (n, kinds) integers, labels
+        ids : sequence
+            n stimulus ids, unique or not; equal ids get equal noise
+        seed : int
+            of all noise
+        steps : int, default 250
+            of PLMS; the U-Net is called once more than that
+        samples : int, default 5
+            latents per condition
+        batch_size : int, default 20
+            latents that go through the network at once; batches are filled up to it
 
         Returns
         -------
-        (n, samples, channels, size, size) float32
+        Tensor of shape (n, samples, channels, size, size), float32
 
         Raises
         ------
@@ -457,12 +513,15 @@ class LdmUnet(nn.Module):
         validate(LdmSampling, {"steps": steps, "samples": samples}, "the sampling of latent diffusion")
         if batch_size < 1:
             raise ConfigError(f"batch_size is the number of latents per pass, at least 1, but is {batch_size}.")
-        c, x = self.config, self._checked(condition, ids)
+
+        c = self.config
+        x = self._checked(condition, ids)
         pairs = [(row, s) for row in range(len(x)) for s in range(samples)]
         shape = (c.channels, c.size, c.size)
         out = torch.empty(len(pairs), *shape)
         was_training = self.training
         self.eval()
+
         for start in range(0, len(pairs), batch_size):
             part = pairs[start : start + batch_size]
             # A full batch every time: matrix products of another size would be summed in another order.
@@ -472,40 +531,50 @@ class LdmUnet(nn.Module):
             context = self.context(x[[row for row, _ in filled]])
             plms = self.schedule()
             plms.set_timesteps(steps)
+
             for time in plms.timesteps.tolist():
                 times = torch.full((batch_size,), time, device=x.device)
                 z = plms.step(self.denoise(z, times, context), time, z).prev_sample
+
             out[start : start + len(part)] = z[: len(part)].cpu()
+
         self.train(was_training)
         if not bool(out.isfinite().all()):
             raise ModelError(
                 "latents became NaN or infinite while they were drawn: the network is broken. Load its weights again, or "
                 "train again at a lower learning rate."
             )
+
         return out.view(len(x), samples, *shape)
 
     def _checked(self, condition: np.ndarray | Tensor, ids: Sequence[Any]) -> Tensor:
         """The condition on the network's device, floats or integers as it needs them."""
-        c, x = self.config.condition, torch.as_tensor(condition)
+        c = self.config.condition
+        x = torch.as_tensor(condition)
         if len(x) != len(ids):
             raise DataError(f"{len(x)} conditions came with {len(ids)} ids; give one a stimulus.")
+
         if isinstance(c, Labels):
             if x.is_floating_point() or x.shape[1:] != (len(c.classes),):
                 raise DataError(
                     f"this network draws from integer labels of shape (n, {len(c.classes)}), but {x.dtype} of shape "
                     f"{tuple(x.shape)} came."
                 )
+
             bad = ((x < 0) | (x >= torch.tensor(c.classes, device=x.device))).any(1).nonzero().flatten().tolist()
             if bad:
                 raise DataError(
                     f"labels of {len(bad)} stimuli are of no class, first those of '{ids[bad[0]]}': {x[bad[0]].tolist()}; "
                     f"there are {', '.join(map(str, c.classes))} of each kind, counted from 0."
                 )
+
             return x.to(self.signal.device, torch.int64)
+
         if bad := (~torch.isfinite(x)).flatten(1).any(1).nonzero().flatten().tolist():
             raise DataError(
                 f"tokens of {len(bad)} stimuli hold NaN or infinite values, first those of '{ids[bad[0]]}'."
             )
+
         return x.to(self.signal.device, torch.float32)
 
 
@@ -514,8 +583,10 @@ class Ldm(ModulePart):
 
     Parameters
     ----------
-    module : ``network`` and ``tokenizer``
-    config : ``{"network": fields of LdmConfig, "tokenizer": fields of diffusers' VQModel}``
+    module : nn.ModuleDict
+        ``network`` and ``tokenizer``
+    config : mapping of {str: Any}
+        ``{"network": fields of LdmConfig, "tokenizer": fields of diffusers' VQModel}``
 
     Notes
     -----
@@ -539,6 +610,7 @@ class Ldm(ModulePart):
                 f"the tokenizer's latents have {tokenizer.config.latent_channels} channels, but the U-Net works on "
                 f"{network.config.channels}; take two that were trained together."
             )
+
         fields = {k: v for k, v in dict(tokenizer.config).items() if not k.startswith("_")}
         config = {"network": network.config.model_dump(mode="json"), "tokenizer": json.loads(json.dumps(fields))}
         return cls(nn.ModuleDict({"network": network, "tokenizer": tokenizer}).eval(), config)
@@ -554,8 +626,10 @@ class Ldm(ModulePart):
 
         Parameters
         ----------
-        file : its ``model.ckpt``, 1.8 GB
-        inert : further classes of settings the file may name, such as ``"config.Settings"``; they are never imported
+        file : str or Path
+            its ``model.ckpt``, 1.8 GB
+        inert : collection of str, default ()
+            further classes of settings the file may name, such as ``"config.Settings"``; they are never imported
 
         Raises
         ------
@@ -571,12 +645,15 @@ class Ldm(ModulePart):
 
         Parameters
         ----------
-        file : with ``model_state_dict``
-        inert : as for :meth:`from_public`
+        file : str or Path
+            with ``model_state_dict``
+        inert : collection of str, default ()
+            as for :meth:`from_public`
 
         Returns
         -------
-        the generator, and the weights of the brain encoder before it, by the names of SC-MBM
+        tuple of (Ldm, dict of {str: Tensor})
+            the generator, and the weights of the brain encoder before it, by the names of SC-MBM
 
         Raises
         ------
@@ -596,8 +673,10 @@ class Ldm(ModulePart):
         weights = public_network(tensors, config), public_tokenizer(tensors, fields)
         sizes = {"network": config.model_dump(mode="json"), "tokenizer": dict(fields)}
         part = cls(cls.build(sizes), sizes)
+
         for module, found, what in zip(part.module.values(), weights, ("the U-Net", "the tokenizer"), strict=True):
             load_module_state(module, found, f"{what} of latent diffusion")
+
         return part
 
     @classmethod
@@ -633,25 +712,35 @@ class Ldm(ModulePart):
 
         Parameters
         ----------
-        pixels : (n, size, size, 3), uint8 of 0-255 or floats of 0-1; or a tensor (n, 3, size, size), -1 to 1
-        batch_size : pictures that go through the network at once
+        pixels : ndarray or Tensor of shape (n, size, size, 3)
+            uint8 of 0-255 or floats of 0-1; or a tensor (n, 3, size, size), -1 to 1
+        batch_size : int, default 20
+            pictures that go through the network at once
 
         Returns
         -------
-        (n, channels, rows, columns) float32 on the CPU
+        Tensor of shape (n, channels, rows, columns), float32
+            on the CPU
 
         Raises
         ------
         DataError
             Pictures of another size or range.
         """
-        x = pixels if isinstance(pixels, Tensor) else to_network(pixels)
+        if isinstance(pixels, Tensor):
+            x = pixels
+        else:
+            x = to_network(pixels)
+
         if x.shape[1:] != (3, self.size, self.size):
             raise DataError(
                 f"pictures must be {self.size} x {self.size} with three channels, but have shape {tuple(pixels.shape)}; "
                 "resize them first."
             )
-        vq, scale = self.tokenizer, self.tokenizer.config.scaling_factor
+
+        vq = self.tokenizer
+        scale = self.tokenizer.config.scaling_factor
+
         return torch.cat([(vq.encode(b.to(vq.device)).latents * scale).cpu() for b in x.float().split(batch_size)])
 
     @torch.no_grad()
@@ -663,16 +752,20 @@ class Ldm(ModulePart):
         ModelError
             When the network gives NaN.
         """
-        vq, scale = self.tokenizer, self.tokenizer.config.scaling_factor
+        vq = self.tokenizer
+        scale = self.tokenizer.config.scaling_factor
         out = [np.empty((0, self.size, self.size, 3), dtype=np.float32)]
+
         for start in range(0, len(latents), batch_size):
             # Filled up as in `LdmUnet.sample`.
             z = latents[start : start + batch_size]
             filled = torch.cat([z, z[-1:].expand(batch_size - len(z), -1, -1, -1)])
             out.append(from_network(vq.decode((filled / scale).to(vq.device)).sample[: len(z)]))
+
         pictures = np.concatenate(out)
         if not np.isfinite(pictures).all():
             raise ModelError("the tokenizer gives NaN; load its weights again.")
+
         return pictures
 
     def sample(
@@ -688,15 +781,21 @@ class Ldm(ModulePart):
 
         Parameters
         ----------
-        condition : (n, count, width) floats, brain tokens; or (n, kinds) integers, labels
-        ids : n stimulus ids; the noise of a picture is a function of seed, id and sample, not of its company
-        sampling : steps and samples
-        seed : of the noise
-        batch_size : pictures that go through the networks at once; batches are filled up to it
+        condition : ndarray or Tensor of shape (n, count, width)
+            floats, brain tokens; or (n, kinds) integers, labels
+        ids : sequence
+            n stimulus ids; the noise of a picture is a function of seed, id and sample, not of its company
+        sampling : LdmSampling
+            steps and samples
+        seed : int
+            of the noise
+        batch_size : int, default 20
+            pictures that go through the networks at once; batches are filled up to it
 
         Returns
         -------
-        (n, samples, size, size, 3) float32, 0-1
+        ndarray of shape (n, samples, size, size, 3), float32
+            0-1
 
         Raises
         ------
@@ -711,6 +810,7 @@ class Ldm(ModulePart):
         """
         if torch.cuda.is_available():
             self.module.to("cuda")
+
         z = self.network.sample(condition, ids, seed=seed, batch_size=batch_size, **sampling.model_dump())
         pictures = self.decode(z.flatten(0, 1), batch_size=batch_size)
         return pictures.reshape(*z.shape[:2], *pictures.shape[1:])
@@ -721,29 +821,39 @@ def random_crops(x: Tensor, draws: Draws, *, share: float = 0.5, cut: float = 0.
 
     Parameters
     ----------
-    x : (n, 3, size, size) pictures of this part of a batch
-    draws : noise of this step
-    share : of pictures that are cut
-    cut : share of the side that is cut off: 256 - floor(0.2 x 256) = 205 pixels are left of 256
+    x : Tensor of shape (n, 3, size, size)
+        pictures of this part of a batch
+    draws : Draws
+        noise of this step
+    share : float, default 0.5
+        of pictures that are cut
+    cut : float, default 0.2
+        share of the side that is cut off: 256 - floor(0.2 x 256) = 205 pixels are left of 256
 
     Returns
     -------
-    (n, 3, size, size), pixels between others interpolated bilinearly
+    Tensor of shape (n, 3, size, size)
+        pixels between others interpolated bilinearly
     """
-    size, out = x.shape[-1], x.clone()
+    size = x.shape[-1]
+    out = x.clone()
     side = size - int(cut * size)
     u = draws.uniform(3).cpu()
+
     for i in (u[:, 0] < share).nonzero().flatten().tolist():
         top, left = (u[i, 1:] * (size - side + 1)).long().tolist()
         part = x[i : i + 1, :, top : top + side, left : left + side]
         out[i] = F.interpolate(part, size=(size, size), mode="bilinear", align_corners=False)[0]
+
     return out
 
 
 __all__ = ["BrainTokens", "Labels", "Ldm", "LdmConfig", "LdmSampling", "LdmUnet", "random_crops"]
 
 
-NETWORK, TOKENIZER, CONDITION = "model.diffusion_model.", "first_stage_model.", "cond_stage_model."
+NETWORK = "model.diffusion_model."
+TOKENIZER = "first_stage_model."
+CONDITION = "cond_stage_model."
 
 
 ENCODER = f"{CONDITION}mae."
@@ -819,9 +929,12 @@ def read_public(file: str | Path, *path: str, inert: Collection[str] = ()) -> di
 
     Parameters
     ----------
-    file : of CompVis, or of MinD-Vis
-    path : keys that lead to the weights; ``state_dict`` by default
-    inert : further classes of settings the file may name
+    file : str or Path
+        of CompVis, or of MinD-Vis
+    path : str
+        keys that lead to the weights; ``state_dict`` by default
+    inert : collection of str, default ()
+        further classes of settings the file may name
 
     Raises
     ------
@@ -838,11 +951,14 @@ def network_table(config: LdmConfig) -> dict[str, Public]:
 
 def tokenizer_table(fields: Mapping[str, Any]) -> dict[str, Public]:
     """Public name and shape of each tensor of diffusers' VQModel of these fields, by its name here."""
-    levels, out = len(fields["block_out_channels"]), {}
+    levels = len(fields["block_out_channels"])
+    out = {}
+
     for ours, shape in _tokenizer_shapes(json.dumps(dict(fields))).items():
         # Attention of the public network is a convolution of one pixel; here it is a linear layer.
         is_pixel = ".attentions." in ours and ours.endswith(".weight") and len(shape) == 2
         out[ours] = Public(_tokenizer_name(ours, levels), (*shape, 1, 1) if is_pixel else shape, shape)
+
     return out
 
 
@@ -851,8 +967,10 @@ def public_network(tensors: Mapping[str, Tensor], config: LdmConfig) -> dict[str
 
     Parameters
     ----------
-    tensors : of the whole file, tokenizer included
-    config : sizes of the network they are meant for: :meth:`LdmConfig.published`, or :func:`tuned_config`
+    tensors : mapping of {str: Tensor}
+        of the whole file, tokenizer included
+    config : LdmConfig
+        sizes of the network they are meant for: :meth:`LdmConfig.published`, or :func:`tuned_config`
 
     Raises
     ------
@@ -871,6 +989,7 @@ def public_network(tensors: Mapping[str, Tensor], config: LdmConfig) -> dict[str
                 f"the file was trained with {len(theirs)} noise levels of {float(theirs[0]):.4g} to {float(theirs[-1]):.4g}, "
                 f"but {len(betas)} of {float(betas[0]):.4g} to {float(betas[-1]):.4g} are configured; it is of another network."
             )
+
     own = {k: v for k, v in tensors.items() if k.startswith((NETWORK, CONDITION)) and not k.startswith(ENCODER)}
     return _convert(own, network_table(config), "the public U-Net of latent diffusion")
 
@@ -896,12 +1015,25 @@ def tuned_config(tensors: Mapping[str, Tensor], config: LdmConfig) -> LdmConfig:
             f"a network tuned to a brain has '{CONDITION}dim_mapper.weight', but this file has not; the label-to-image "
             "network itself is read by Ldm.from_public."
         )
+
     first, last = (tensors.get(f"{CONDITION}channel_mapper.{i}.weight") for i in (0, 1))
     is_pooled = first is None or last is None
-    count, mapped = (1, None) if is_pooled else (first.shape[1], last.shape[0])
-    time = "mean" if is_pooled else "convolutions"
+
+    if is_pooled:
+        count = 1
+        mapped = None
+    else:
+        count = first.shape[1]
+        mapped = last.shape[0]
+
+    if is_pooled:
+        time = "mean"
+    else:
+        time = "convolutions"
+
     if not any(k.startswith(f"{NETWORK}time_embed_condtion.") for k in tensors):
         time = "none"
+
     return config.with_tokens(int(count), int(values.shape[1]), mapped=mapped and int(mapped), time=time)
 
 
@@ -947,9 +1079,11 @@ def _network_name(ours: str, c: LdmConfig) -> str:
         return NETWORK + _unet_name(ours.removeprefix("unet."), c)
     if ours.startswith("condition.embeddings."):
         return ours.replace("condition.embeddings.0", f"{CONDITION}embedding", 1)
+
     if ours.startswith("condition."):
         rest = ours.removeprefix("condition.")
         return CONDITION + rest.replace("tokens", "channel_mapper", 1).replace("values", "dim_mapper", 1)
+
     # Over tokens first, then over values; the file spells it without an "i". The mean has a linear layer alone.
     steps = "time_embed_condtion" + (".2" if c.time == "convolutions" else "")
     return NETWORK + ours.replace("time.tokens", "time_embed_condtion", 1).replace("time.values", steps, 1)
@@ -959,25 +1093,37 @@ def _unet_name(name: str, c: LdmConfig) -> str:
     for ours, public in _ENDS.items():
         if name.startswith(f"{ours}."):
             return public + _inner(name.removeprefix(ours))
+
     # Public blocks are counted through all sizes: the residual blocks of one, then what leads to the next.
     match = re.fullmatch(r"(down|up)_blocks\.(\d+)\.(\w+)\.(\d+)(\..+)", name)
     assert match, name
-    side, level, kind, i, rest = match[1], int(match[2]), match[3], int(match[4]), match[5]
+    side = match[1]
+    level = int(match[2])
+    kind = match[3]
+    i = int(match[4])
+    rest = match[5]
+
     if side == "down":
         start = 1 + level * (c.blocks + 1)
         if kind == "downsamplers":
             return f"input_blocks.{start + c.blocks}.0.op{rest.removeprefix('.conv')}"
+
         return f"input_blocks.{start + i}.{0 if kind == 'resnets' else 1}{_inner(rest)}"
+
     start = level * (c.blocks + 1)
     if kind == "upsamplers":
         return f"output_blocks.{start + c.blocks}.{2 if c.attention[-1 - level] else 1}{rest}"
+
     return f"output_blocks.{start + i}.{0 if kind == 'resnets' else 1}{_inner(rest)}"
 
 
 def _inner(rest: str) -> str:
     """``.conv1.weight`` of a residual block as ``.in_layers.2.weight``; anything else, such as a transformer's, stays."""
     head, _, tail = rest[1:].partition(".")
-    return f".{_RESNET[head]}.{tail}" if head in _RESNET else rest
+    if head in _RESNET:
+        return f".{_RESNET[head]}.{tail}"
+
+    return rest
 
 
 def _tokenizer_name(name: str, levels: int) -> str:
@@ -985,6 +1131,8 @@ def _tokenizer_name(name: str, levels: int) -> str:
     name = name.replace("down_blocks.", "down.").replace("samplers.0.conv.", "sample.conv.")
     if match := re.fullmatch(r"(.+)\.mid_block\.attentions\.0\.(.+)\.(weight|bias)", name):
         return f"{TOKENIZER}{match[1]}.mid.attn_1.{_ATTENTION[match[2]]}.{match[3]}"
+
     name = re.sub(r"mid_block\.resnets\.(\d)", lambda m: f"mid.block_{int(m[1]) + 1}", name)
     name = name.replace(".resnets.", ".block.").replace("conv_shortcut", "nin_shortcut")
+
     return TOKENIZER + name.replace("conv_norm_out", "norm_out")

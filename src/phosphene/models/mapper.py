@@ -66,7 +66,10 @@ class MapperConfig(Config):
     @classmethod
     def preset(cls, name: Literal["paper", "lab"]) -> dict[str, Any]:
         """Values over the defaults: none for ``paper``, narrower and coarser for ``lab``."""
-        return {} if name == "paper" else {"channels": 8, "blocks": 2, "mixtures": 64, "linear": "ridge"}
+        if name == "paper":
+            return {}
+
+        return {"channels": 8, "blocks": 2, "mixtures": 64, "linear": "ridge"}
 
 
 class VoxelEncoderConfig(Config):
@@ -81,7 +84,10 @@ class VoxelEncoderConfig(Config):
     @classmethod
     def preset(cls, name: Literal["paper", "lab"]) -> dict[str, Any]:
         """Values over the defaults: none for ``paper``, narrower for ``lab``."""
-        return {} if name == "paper" else {"channels": 8, "blocks": 2, "linear": "ridge"}
+        if name == "paper":
+            return {}
+
+        return {"channels": 8, "blocks": 2, "linear": "ridge"}
 
 
 class Weights(Config):
@@ -126,6 +132,7 @@ class MapperTraining(Config):
             raise ValueError(
                 "averages the weights at the end (ema), which leaves no best step to choose: set validation=0"
             )
+
         return self
 
     @classmethod
@@ -133,6 +140,7 @@ class MapperTraining(Config):
         """Values over the defaults: none for ``paper``, a minute on a small processor for ``lab``."""
         if name == "paper":
             return {}
+
         base = {"steps": 200, "batch_size": 32, "lr": 1e-3, "weight_decay": 1e-4}
         return {
             "base": base, "finetune": {**base, "steps": 100, "batch_size": 64, "lr": 4e-4}, "check_every": 20, "patience": 3,
@@ -155,6 +163,7 @@ class EncoderTraining(Config):
         """Values over the defaults: none for ``paper``, seconds on a small processor for ``lab``."""
         if name == "paper":
             return {}
+
         train = {"steps": 200, "batch_size": 32, "lr": 1e-3, "weight_decay": 1e-4}
         return {"train": train, "check_every": 20, "patience": 3}
 
@@ -167,13 +176,17 @@ class MapperPart(ModulePart):
 
     Parameters
     ----------
-    module : the mappers, a ModuleList
-    config : as `of` makes it
+    module : nn.ModuleList
+        the mappers, a ModuleList
+    config : mapping of {str: Any}
+        as `of` makes it
 
     Attributes
     ----------
-    weights_ : (n_mappers,) their weights, sum one
-    chosen_ : by mapper, what was chosen on the validation stimuli, for people
+    weights_ : ndarray of shape (n_mappers,)
+        their weights, sum one
+    chosen_ : list of dict of {str: Any}
+        by mapper, what was chosen on the validation stimuli, for people
     """
 
     module: nn.ModuleList
@@ -201,14 +214,17 @@ class MapperPart(ModulePart):
         weights = np.asarray(weights, dtype=np.float64)
         if len(weights) != sum(len(p.module) for p in parts) or not (weights >= 0).all() or not weights.sum() > 0:
             raise ModelError(f"{len(parts)} mappers need as many weights from 0, not all 0, but came with {weights}.")
+
         sizes = {(p.config["n_voxels"], p.config["n_latents"], str(p.config["network"])) for p in parts}
         if len(sizes) > 1:
             raise ModelError(f"only mappers of the same sizes can work together, but these have {sorted(sizes)}.")
+
         config = {
             **parts[0].config,
             "weights": (weights / weights.sum()).tolist(),
             "chosen": [c for p in parts for c in p.config["chosen"]],
         }
+
         return cls(torch.nn.ModuleList([m for p in parts for m in p.module]), config)
 
     @property
@@ -229,6 +245,7 @@ class MapperPart(ModulePart):
         values = validate(MapperConfig, config["network"], "the saved mapper")
         with torch.device("meta"):
             mappers = [Mapper(values, config["n_voxels"], config["n_latents"]) for _ in config["weights"]]
+
         return torch.nn.ModuleList(mappers).to_empty(device="cpu")
 
     def predict(self, betas: np.ndarray, batch_size: int = 64) -> np.ndarray:
@@ -236,12 +253,15 @@ class MapperPart(ModulePart):
 
         Parameters
         ----------
-        betas : (n, n_voxels), standardised as the mapper was trained on, in the same order
-        batch_size : rows at a time
+        betas : ndarray of shape (n, n_voxels)
+            standardised as the mapper was trained on, in the same order
+        batch_size : int, default 64
+            rows at a time
 
         Returns
         -------
-        (n, n_latents) float32 of length one
+        ndarray of shape (n, n_latents), float32
+            of length one
 
         Raises
         ------
@@ -258,6 +278,7 @@ class MapperPart(ModulePart):
                 w * torch.nn.functional.normalize(m(rows), dim=-1)
                 for w, m in zip(self.weights_, self.module, strict=True)
             ]
+
             return torch.nn.functional.normalize(sum(each), dim=-1)
 
         return in_batches(both, self.module, betas, batch_size, "betas")
@@ -268,7 +289,8 @@ class VoxelEncoderPart(ModulePart):
 
     Attributes
     ----------
-    chosen_ : what was chosen on the validation stimuli, for people
+    chosen_ : dict of {str: Any}
+        what was chosen on the validation stimuli, for people
     """
 
     module: VoxelEncoder
@@ -292,6 +314,7 @@ class VoxelEncoderPart(ModulePart):
         values = validate(VoxelEncoderConfig, config["network"], "the saved encoder")
         with torch.device("meta"):
             network = VoxelEncoder(values, config["n_voxels"], config["n_latents"])
+
         return network.to_empty(device="cpu")
 
     def encode(self, latents: np.ndarray, batch_size: int = 64) -> np.ndarray:
@@ -318,12 +341,14 @@ def padding(n_voxels: int, layers: int, padded: int | None = None) -> tuple[int,
     factor = 2**layers
     if padded is None:
         padded = -(-n_voxels // factor) * factor
+
     if padded < n_voxels or padded % factor:
         raise ModelError(
             f"{n_voxels} voxels cannot be padded to {padded}: it must be at least as many and a multiple of {factor}, as "
             f"{layers} convolution{'s' * (layers > 1)} halve{'s' * (layers == 1)} it. Leave 'padded' open, or give such a "
             "number."
         )
+
     left = (padded - n_voxels) // 2
     return left, padded - n_voxels - left
 
@@ -340,12 +365,16 @@ class ResidualBlock(nn.Module):
             nn.ReLU(),
             nn.Conv1d(channels, channels, 1),
         )
+
         self.relu = relu
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, channels, positions) to the same."""
         x = x + self.net(x)
-        return F.relu(x) if self.relu else x
+        if self.relu:
+            return F.relu(x)
+
+        return x
 
 
 class Mapper(nn.Module):
@@ -353,8 +382,10 @@ class Mapper(nn.Module):
 
     Parameters
     ----------
-    config : sizes
-    n_voxels, n_latents : lengths of a row that comes in and of one that goes out
+    config : MapperConfig
+        sizes
+    n_voxels, n_latents : int
+        lengths of a row that comes in and of one that goes out
 
     Notes
     -----
@@ -369,18 +400,26 @@ class Mapper(nn.Module):
     def __init__(self, config: MapperConfig, n_voxels: int, n_latents: int) -> None:
         super().__init__()
         c = config
-        self.config, self.n_voxels, self.n_latents = c, int(n_voxels), int(n_latents)
+        self.config = c
+        self.n_voxels = int(n_voxels)
+        self.n_latents = int(n_latents)
         self.padding = padding(self.n_voxels, c.layers, c.padded)
         positions = (self.n_voxels + sum(self.padding)) // 2**c.layers
         down = [
             nn.Sequential(nn.Conv1d(c.channels if i else 1, c.channels, 4, stride=2, padding=1), nn.ReLU())
             for i in range(c.layers)
         ]
+
         blocks = [ResidualBlock(c.channels, relu=True) for _ in range(c.blocks)]
         self.encoder = nn.Sequential(*down, *blocks, nn.Conv1d(c.channels, self.n_latents, 1))
+
         # The numbers of these layers are those of the public state dicts.
         self.fc = nn.Sequential(nn.ReLU(), nn.Conv1d(positions, c.mixtures, 1), nn.ReLU(), nn.Conv1d(c.mixtures, 1, 1))
-        self.line = nn.Linear(self.n_voxels, self.n_latents) if c.linear == "ridge" else None
+        if c.linear == "ridge":
+            self.line = nn.Linear(self.n_voxels, self.n_latents)
+        else:
+            self.line = None
+
         self.register_buffer("target_mean", torch.zeros(self.n_latents))
         self.register_buffer("target_scale", torch.ones(()))
 
@@ -401,8 +440,8 @@ class Mapper(nn.Module):
 
         Parameters
         ----------
-        weights : (n_voxels, n_latents)
-        intercept : (n_latents,)
+        weights : ndarray of shape (n_voxels, n_latents)
+        intercept : ndarray of shape (n_latents,)
         """
         _set_line(self.line, self.fc[-1], weights, intercept - self.get_buffer("target_mean").numpy())
 
@@ -419,10 +458,15 @@ class Mapper(nn.Module):
                 f"betas must be (trials, {self.n_voxels}) for this mapper, but came as {tuple(betas.shape)}; use the voxels it "
                 "was trained on, or fit again."
             )
+
         x = self.encoder(F.pad(betas, self.padding)[:, None])  # (n, n_latents, positions)
         out = self.fc(x.transpose(1, 2))[:, 0]  # (n, n_latents)
         out = out * self.get_buffer("target_scale") + self.get_buffer("target_mean")
-        return out if self.line is None else out + self.line(betas)
+
+        if self.line is None:
+            return out
+
+        return out + self.line(betas)
 
 
 class VoxelEncoder(nn.Module):
@@ -430,8 +474,10 @@ class VoxelEncoder(nn.Module):
 
     Parameters
     ----------
-    config : sizes
-    n_voxels, n_latents : lengths of a row that goes out and of one that comes in
+    config : VoxelEncoderConfig
+        sizes
+    n_voxels, n_latents : int
+        lengths of a row that goes out and of one that comes in
 
     Notes
     -----
@@ -446,7 +492,9 @@ class VoxelEncoder(nn.Module):
     def __init__(self, config: VoxelEncoderConfig, n_voxels: int, n_latents: int) -> None:
         super().__init__()
         c = config
-        self.config, self.n_voxels, self.n_latents = c, int(n_voxels), int(n_latents)
+        self.config = c
+        self.n_voxels = int(n_voxels)
+        self.n_latents = int(n_latents)
         self.decoder = nn.Sequential(
             nn.Conv1d(1, c.channels, 1),
             *(ResidualBlock(c.channels, relu=False) for _ in range(c.blocks)),
@@ -454,8 +502,12 @@ class VoxelEncoder(nn.Module):
             nn.ReLU(),
             nn.Conv1d(c.channels, 1, 1),
         )
+
         self.fc = nn.Sequential(nn.Linear(2 * self.n_latents, c.bottleneck), nn.Linear(c.bottleneck, self.n_voxels))
-        self.line = nn.Linear(self.n_latents, self.n_voxels) if c.linear == "ridge" else None
+        if c.linear == "ridge":
+            self.line = nn.Linear(self.n_latents, self.n_voxels)
+        else:
+            self.line = None
 
     @classmethod
     def create(cls, config: VoxelEncoderConfig, n_voxels: int, n_latents: int, seed: int) -> Self:
@@ -481,8 +533,12 @@ class VoxelEncoder(nn.Module):
                 f"latents must be (items, {self.n_latents}) for this encoder, but came as {tuple(latents.shape)}; use the "
                 "embedding it was trained on, or fit again."
             )
+
         out = self.fc(self.decoder(latents[:, None])[:, 0])
-        return out if self.line is None else out + self.line(latents)
+        if self.line is None:
+            return out
+
+        return out + self.line(latents)
 
 
 def _set_line(line: nn.Linear, last: nn.Module, weights: np.ndarray, intercept: np.ndarray) -> None:
@@ -492,6 +548,7 @@ def _set_line(line: nn.Linear, last: nn.Module, weights: np.ndarray, intercept: 
         line.bias.copy_(torch.from_numpy(np.asarray(intercept, dtype=np.float32)))
         last.weight.zero_()
         last.bias.zero_()
+
     line.requires_grad_(False)
 
 
@@ -507,8 +564,10 @@ def mapper_loss(
 
     Parameters
     ----------
-    predicted, true : (n, d); `true` of length one
-    weights : a1, a2, a3
+    predicted, true : Tensor of shape (n, d)
+        `true` of length one
+    weights : Weights
+        a1, a2, a3
     tau, symmetric : of InfoNCE
 
     Examples
@@ -522,6 +581,7 @@ def mapper_loss(
     if weights.contrast:
         terms["contrast"] = info_nce(predicted, true, 1 / tau, symmetric=symmetric)
         loss = loss + weights.contrast * terms["contrast"]
+
     return loss, {k: v.detach() for k, v in terms.items()}
 
 
@@ -542,21 +602,32 @@ def fit_mapper(
 
     Parameters
     ----------
-    config : sizes
-    betas : (n, n_voxels) standardised, array or memory map, a row per trial
-    items : (n,) number of each row's stimulus in `targets`
-    targets : of the training stimuli; each step takes one of those of its stimulus
-    training : how
-    seed : of weights, batches and of which target is taken
-    held_out : rows to judge by, which should hold all rows of their stimuli (see
+    config : MapperConfig
+        sizes
+    betas : ndarray of shape (n, n_voxels)
+        standardised, array or memory map, a row per trial
+    items : ndarray of shape (n,)
+        number of each row's stimulus in `targets`
+    targets : Targets
+        of the training stimuli; each step takes one of those of its stimulus
+    training : MapperTraining
+        how
+    seed : int
+        of weights, batches and of which target is taken
+    held_out : ndarray, optional
+        rows to judge by, which should hold all rows of their stimuli (see
         :func:`phosphene.models.gru.validation_rows`); none: the last step is taken
-    ridge : weights (n_voxels, n_latents) and intercept (n_latents,) for ``config.linear="ridge"``
-    folder : of checkpoints; a training that was killed goes on from the last one and ends the same
-    more : as for :func:`phosphene.training.train`
+    ridge : tuple of (ndarray, ndarray), optional
+        weights (n_voxels, n_latents) and intercept (n_latents,) for ``config.linear="ridge"``
+    folder : Path, optional
+        of checkpoints; a training that was killed goes on from the last one and ends the same
+    more : Any
+        as for :func:`phosphene.training.train`
 
     Returns
     -------
-    MapperPart, with ``chosen_`` = one dict, by stage ``{"step", "validation_loss", "stopped_at"}``
+    MapperPart
+        with ``chosen_`` = one dict, by stage ``{"step", "validation_loss", "stopped_at"}``
 
     Raises
     ------
@@ -569,19 +640,24 @@ def fit_mapper(
             f"each row of betas needs the number of one of {len(targets.clean)} stimuli, but {len(betas)} rows came with "
             f"{len(items)} numbers up to {items.max(initial=0)}."
         )
+
     _check_ridge(config, ridge)
     mapper = Mapper.create(config, betas.shape[1], targets.clean.shape[1], seed)
     rows, _ = _sides(len(items), held_out)
+
     if config.target_units == "training":
         mapper.set_target_units(targets.clean[items[rows]])
+
     if ridge is not None:
         mapper.set_line(*ridge)
+
     t = training
     plan = {
         "two": [("base", t.base, t.base_weights), ("finetune", t.finetune, t.weights)],
         "base": [("base", t.base, t.base_weights)],
         "joint": [("joint", t.base, t.weights)],
     }[t.stages]
+
     chosen: dict[str, Any] = {}
     for number, (name, settings, weights) in enumerate(plan):
         trainee = _MapperTrainee(mapper, targets, weights, t.tau, t.symmetric)
@@ -596,6 +672,7 @@ def fit_mapper(
             folder=None if folder is None else Path(folder) / name,
             **more,
         )
+
     return MapperPart.of(mapper, chosen)
 
 
@@ -615,16 +692,29 @@ def fit_voxel_encoder(
 
     Parameters
     ----------
-    config : sizes
-    latents : (n, n_latents) of length one, a row per trial
-    betas : (n, n_voxels) standardised
-    training : how
-    ridge : weights (n_latents, n_voxels) and intercept (n_voxels,) for ``config.linear="ridge"``
-    seed, held_out, folder, more : as `fit_mapper` takes them
+    config : VoxelEncoderConfig
+        sizes
+    latents : ndarray of shape (n, n_latents)
+        of length one, a row per trial
+    betas : ndarray of shape (n, n_voxels)
+        standardised
+    training : EncoderTraining
+        how
+    ridge : tuple of (ndarray, ndarray), optional
+        weights (n_latents, n_voxels) and intercept (n_voxels,) for ``config.linear="ridge"``
+    seed : int
+        as `fit_mapper` takes them
+    held_out : ndarray, optional
+        as `fit_mapper` takes them
+    folder : Path, optional
+        as `fit_mapper` takes them
+    more : Any
+        as `fit_mapper` takes them
 
     Returns
     -------
-    VoxelEncoderPart, with ``chosen_`` = ``{"step", "validation_loss", "stopped_at"}``
+    VoxelEncoderPart
+        with ``chosen_`` = ``{"step", "validation_loss", "stopped_at"}``
 
     Raises
     ------
@@ -633,10 +723,12 @@ def fit_voxel_encoder(
     """
     if len(latents) != len(betas):
         raise DataError(f"latents and betas must be of the same trials, but have {len(latents)} and {len(betas)} rows.")
+
     _check_ridge(config, ridge)
     network = VoxelEncoder.create(config, betas.shape[1], latents.shape[1], seed)
     if ridge is not None:
         network.set_line(*ridge)
+
     chosen = _train(
         _EncoderTrainee(network, training.weights),
         lambda rows: {"latents": _tensor(latents[rows]), "betas": _tensor(betas[rows])},
@@ -648,6 +740,7 @@ def fit_voxel_encoder(
         folder=folder,
         **more,
     )
+
     return VoxelEncoderPart.of(network, chosen)
 
 
@@ -657,7 +750,11 @@ class _MapperTrainee(nn.Module):
 
     def __init__(self, network: Mapper, targets: Targets, weights: Weights, tau: float, symmetric: bool) -> None:
         super().__init__()
-        self.network, self.targets, self.weights, self.tau, self.symmetric = network, targets, weights, tau, symmetric
+        self.network = network
+        self.targets = targets
+        self.weights = weights
+        self.tau = tau
+        self.symmetric = symmetric
 
     def loss(self, batch: dict[str, Tensor], draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
         key = int(torch.randint(2**62, (1,), generator=draws.generator))  # a function of seed and step
@@ -671,7 +768,8 @@ class _MapperTrainee(nn.Module):
 class _EncoderTrainee(nn.Module):
     def __init__(self, network: VoxelEncoder, weights: Weights) -> None:
         super().__init__()
-        self.network, self.weights = network, weights
+        self.network = network
+        self.weights = weights
 
     def loss(self, batch: dict[str, Tensor], draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
         return self.judge(self.network(batch["latents"]), batch["betas"])
@@ -696,7 +794,12 @@ def _train(
     rows, held_out = sides
     every, patience = looks
     judge = partial(_judged, trainee, pairs, held_out)
-    best = BestStep(trainee, judge, "validation_loss", folder, patience) if len(held_out) else None
+
+    if len(held_out):
+        best = BestStep(trainee, judge, "validation_loss", folder, patience)
+    else:
+        best = None
+
     options = {"log_every": every, "watch": best and best.look, "optimizer": _adam, **more}
     try:
         stopped_at = train(
@@ -704,9 +807,11 @@ def _train(
         ).step
     except EnoughError as enough:
         stopped_at = enough.step
+
     trainee.to("cpu").eval()
     if best is None or not best.restore():
         return {"step": stopped_at}
+
     return {"step": best.step, "validation_loss": best.value, "stopped_at": stopped_at}
 
 
@@ -720,15 +825,21 @@ def _judged(trainee: Any, pairs: tuple[Any, Any], held_out: np.ndarray) -> float
     """Mean loss over the validation rows, in their order and in equal blocks of about the paper's batch."""
     x, y = pairs
     total = 0.0
+
     for rows in np.array_split(held_out, -(-len(held_out) // _BLOCK)):
         predicted = in_batches(trainee.network, trainee.network, x[rows], len(rows), "validation rows")
         total += len(rows) * float(trainee.judge(_tensor(predicted), _tensor(y[rows]))[0])
+
     return total / len(held_out)
 
 
 def _check_ridge(config: MapperConfig | VoxelEncoderConfig, ridge: tuple[np.ndarray, np.ndarray] | None) -> None:
     if (config.linear == "ridge") != (ridge is not None):
-        came = "without" if ridge is None else "with"
+        if ridge is None:
+            came = "without"
+        else:
+            came = "with"
+
         raise DataError(
             f"a network with linear='{config.linear}' came {came} a ridge; one goes with linear='ridge' only."
         )
@@ -736,7 +847,11 @@ def _check_ridge(config: MapperConfig | VoxelEncoderConfig, ridge: tuple[np.ndar
 
 def _sides(n: int, held_out: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """Rows to train on, and rows to judge by."""
-    held_out = np.empty(0, dtype=np.int64) if held_out is None else np.asarray(held_out, dtype=np.int64)
+    if held_out is None:
+        held_out = np.empty(0, dtype=np.int64)
+    else:
+        held_out = np.asarray(held_out, dtype=np.int64)
+
     return np.setdiff1d(np.arange(n), held_out), held_out
 
 

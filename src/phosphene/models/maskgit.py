@@ -61,6 +61,7 @@ class MaskGitConfig(Config):
     def _heads_divide_width(self) -> Self:
         if self.width % self.heads:
             raise ValueError(f"width {self.width} must be a multiple of heads {self.heads}")
+
         return self
 
     @property
@@ -101,12 +102,15 @@ def unknown_counts(n_tokens: int, steps: int) -> list[int]:
 
     Parameters
     ----------
-    n_tokens : N, codes per picture
-    steps : T; after the last step nothing is unknown
+    n_tokens : int
+        N, codes per picture
+    steps : int
+        T; after the last step nothing is unknown
 
     Returns
     -------
-    `steps` counts
+    list of int
+        `steps` counts
 
     References
     ----------
@@ -120,6 +124,7 @@ def unknown_counts(n_tokens: int, steps: int) -> list[int]:
     counts = [n_tokens]
     for step in range(1, steps):
         counts.append(max(1, min(counts[-1] - 1, math.floor(n_tokens * math.cos(math.pi * step / (2 * steps))))))
+
     return counts
 
 
@@ -128,10 +133,15 @@ class _Block(nn.Module):
 
     def __init__(self, c: MaskGitConfig):
         super().__init__()
-        self.heads, self.dropout, self.gelu = c.heads, c.dropout, c.gelu
-        self.qkv, self.out = nn.Linear(c.width, 3 * c.width), nn.Linear(c.width, c.width)
-        self.norm1, self.norm2 = nn.LayerNorm(c.width, c.eps), nn.LayerNorm(c.width, c.eps)
-        self.up, self.down = nn.Linear(c.width, c.hidden), nn.Linear(c.hidden, c.width)
+        self.heads = c.heads
+        self.dropout = c.dropout
+        self.gelu = c.gelu
+        self.qkv = nn.Linear(c.width, 3 * c.width)
+        self.out = nn.Linear(c.width, c.width)
+        self.norm1 = nn.LayerNorm(c.width, c.eps)
+        self.norm2 = nn.LayerNorm(c.width, c.eps)
+        self.up = nn.Linear(c.width, c.hidden)
+        self.down = nn.Linear(c.hidden, c.width)
 
     def forward(self, x: Tensor) -> Tensor:
         n, length, width = x.shape
@@ -139,6 +149,7 @@ class _Block(nn.Module):
         y = attend(q, k, v).transpose(1, 2).reshape(n, length, width)
         x = self.norm1(x + F.dropout(self.out(y), self.dropout, self.training))
         y = self.down(F.gelu(self.up(x), approximate=self.gelu))
+
         return self.norm2(x + F.dropout(y, self.dropout, self.training))
 
 
@@ -147,7 +158,8 @@ class MaskGit(nn.Module):
 
     Parameters
     ----------
-    config : fields of :class:`MaskGitConfig`; LEA's by default. Weights are drawn from torch's global generator
+    config : Any
+        fields of :class:`MaskGitConfig`; LEA's by default. Weights are drawn from torch's global generator
 
     Raises
     ------
@@ -175,8 +187,10 @@ class MaskGit(nn.Module):
         self.latent = nn.Linear(c.latent, c.width)
         self.norm = nn.LayerNorm(c.width, c.eps)
         self.blocks = nn.ModuleList(_Block(c) for _ in range(c.depth))
-        self.head, self.head_norm = nn.Linear(c.width, c.width), nn.LayerNorm(c.width, c.eps)
+        self.head = nn.Linear(c.width, c.width)
+        self.head_norm = nn.LayerNorm(c.width, c.eps)
         self.bias = nn.Parameter(torch.zeros(c.mask + 1))
+
         for name, weight in self.named_parameters():
             if weight.ndim == 2:
                 nn.init.trunc_normal_(weight, std=0.02, a=-0.04, b=0.04)
@@ -188,23 +202,29 @@ class MaskGit(nn.Module):
 
         Parameters
         ----------
-        tokens : (n, n_tokens) int64, codes, or ``config.mask`` where unknown
-        latents : (n, latent) float
-        where : (n, m) int64, positions that logits are wanted of; all by default
+        tokens : Tensor of shape (n, n_tokens), int64
+            codes, or ``config.mask`` where unknown
+        latents : Tensor of shape (n, latent), float
+        where : Tensor of shape (n, m), int64, optional
+            positions that logits are wanted of; all by default
 
         Returns
         -------
-        (n, m, codes)
+        Tensor of shape (n, m, codes)
         """
         x = torch.cat([self.latent(latents)[:, None], self.tokens(tokens)], 1) + self.positions
         x = F.dropout(self.norm(x), self.config.dropout, self.training)
+
         for block in self.blocks:
             x = block(x)
+
         x = x[:, 1:]
         if where is not None:
             x = x.gather(1, where[..., None].expand(-1, -1, x.shape[2]))
+
         x = self.head_norm(F.gelu(self.head(x), approximate=self.config.gelu))
         n = self.config.codes
+
         return F.linear(x, self.tokens.weight[:n], self.bias[:n])
 
     def loss(self, batch: dict[str, Tensor], draws: Draws) -> tuple[Tensor, dict[str, Any]]:
@@ -215,26 +235,32 @@ class MaskGit(nn.Module):
 
         Parameters
         ----------
-        batch : ``tokens`` (n, n_tokens) or (n, grid, grid) integers below ``codes``; ``latents`` (n, latent) float
-        draws : noise of this step
+        batch : dict of {str: Tensor}
+            ``tokens`` (n, n_tokens) or (n, grid, grid) integers below ``codes``; ``latents`` (n, latent) float
+        draws : Draws
+            noise of this step
 
         Returns
         -------
-        scalar, and ``entropy`` (cross-entropy without smoothing, in nats), ``hit`` (share of hidden codes guessed
-        right), ``masked`` (share hidden)
+        tuple of (Tensor, dict of {str: Any})
+            scalar, and ``entropy`` (cross-entropy without smoothing, in nats), ``hit`` (share of hidden codes guessed
+            right), ``masked`` (share hidden)
         """
-        c, tokens = self.config, batch["tokens"].flatten(1).long()
+        c = self.config
+        tokens = batch["tokens"].flatten(1).long()
         n_hidden = hidden_count(c, float(torch.rand((), generator=draws.generator)))
         where = draws.uniform(c.n_tokens).argsort(1)[:, :n_hidden]
         logits = self(tokens.scatter(1, where, c.mask), batch["latents"], where).float().flatten(0, 1)
         truth = tokens.gather(1, where).flatten()
         loss = F.cross_entropy(logits, truth, label_smoothing=c.smoothing)
+
         with torch.no_grad():
             logs = {
                 "entropy": F.cross_entropy(logits, truth),
                 "hit": (logits.argmax(1) == truth).float().mean(),
                 "masked": n_hidden / c.n_tokens,
             }
+
         return loss, logs
 
     @torch.no_grad()
@@ -257,17 +283,24 @@ class MaskGit(nn.Module):
 
         Parameters
         ----------
-        latents : (n, latent)
-        ids : n stimulus ids, unique or not; equal ids get equal noise
-        seed : of all noise
-        steps : passes through the network per picture
-        samples : pictures per latent
-        temperature : of the noise on confidences, at least 0 (:func:`unmask`)
-        batch_size : pictures that go through the network at once; batches are filled up to it
+        latents : ndarray or Tensor of shape (n, latent)
+        ids : sequence
+            n stimulus ids, unique or not; equal ids get equal noise
+        seed : int
+            of all noise
+        steps : int, default 11
+            passes through the network per picture
+        samples : int, default 5
+            pictures per latent
+        temperature : float, default 4.5
+            of the noise on confidences, at least 0 (:func:`unmask`)
+        batch_size : int, default 20
+            pictures that go through the network at once; batches are filled up to it
 
         Returns
         -------
-        (n, samples, grid, grid) int64, codes 0 .. codes - 1
+        ndarray of shape (n, samples, grid, grid), int64
+            codes 0 .. codes - 1
 
         Raises
         ------
@@ -282,22 +315,27 @@ class MaskGit(nn.Module):
         validate(MaskGitSampling, asked, "the sampling of MaskGIT")
         if batch_size < 1:
             raise ConfigError(f"batch_size is the number of pictures per pass, at least 1, but is {batch_size}.")
-        c, where = self.config, self.bias.device
+
+        c = self.config
+        where = self.bias.device
         x = torch.as_tensor(latents).to(where, torch.float32)
         if x.ndim != 2 or x.shape[1] != c.latent or len(x) != len(ids):
             raise DataError(
                 f"{len(ids)} stimuli need latents of shape ({len(ids)}, {c.latent}), but they have {tuple(x.shape)}; use "
                 "the latents this generator was trained on, one row per stimulus."
             )
+
         if not bool(torch.isfinite(x).all()):
             rows = (~torch.isfinite(x)).any(1).nonzero().flatten().tolist()
             raise DataError(
                 f"latents of {len(rows)} stimuli hold NaN or infinite values, first that of '{ids[rows[0]]}'."
             )
+
         was_training = self.training
         self.eval()
         pairs = [(row, s) for row in range(len(x)) for s in range(samples)]
         out = np.empty((len(pairs), c.n_tokens), dtype=np.int64)
+
         for start in range(0, len(pairs), batch_size):
             part = pairs[start : start + batch_size]
             # A full batch every time: matrix products of another size would be summed in another order.
@@ -310,7 +348,9 @@ class MaskGit(nn.Module):
                 mask=c.mask,
                 temperature=temperature,
             )
+
             out[start : start + len(part)] = tokens[: len(part)].cpu().numpy()
+
         self.train(was_training)
         return out.reshape(len(x), samples, c.grid, c.grid)
 
@@ -347,14 +387,18 @@ def unmask(logits: Callable[[Tensor, Tensor], Tensor], noise: Tensor, *, mask: i
 
     Parameters
     ----------
-    logits : (tokens (n, n_tokens), where (n, m)) to (n, m, codes): logits of the unknown positions `where`
-    noise : (n, T, 2, n_tokens), uniform in [0, 1)
-    mask : token of an unknown code
-    temperature : of the noise on confidences
+    logits : callable
+        (tokens (n, n_tokens), where (n, m)) to (n, m, codes): logits of the unknown positions `where`
+    noise : Tensor of shape (n, T, 2, n_tokens)
+        uniform in [0, 1)
+    mask : int
+        token of an unknown code
+    temperature : float, default 4.5
+        of the noise on confidences
 
     Returns
     -------
-    (n, n_tokens) int64
+    Tensor of shape (n, n_tokens), int64
 
     Raises
     ------
@@ -369,6 +413,7 @@ def unmask(logits: Callable[[Tensor, Tensor], Tensor], noise: Tensor, *, mask: i
     counts = unknown_counts(n_tokens, steps)
     tokens = torch.full((n, n_tokens), mask, device=noise.device)
     unknown = torch.arange(n_tokens, device=noise.device).expand(n, -1)
+
     for step in range(steps):
         log_p = logits(tokens, unknown).double().log_softmax(-1)  # (n, m, codes)
         if bool(log_p.isnan().any()):
@@ -376,16 +421,20 @@ def unmask(logits: Callable[[Tensor, Tensor], Tensor], noise: Tensor, *, mask: i
                 f"at step {step + 1} of {steps} logits are NaN: the network is broken. Load its weights again, or train again "
                 "at a lower learning rate."
             )
+
         u, v = (noise[:, step, kind].gather(1, unknown) for kind in (0, 1))
         drawn = _draw(log_p, u)
         tokens = tokens.scatter(1, unknown, drawn)
+
         if step + 1 == steps:
             break
+
         gumbel = -torch.log(-torch.log(v))
         sure = log_p.gather(2, drawn[..., None])[..., 0] + temperature * (1 - (step + 1) / steps) * gumbel
         least = sure.argsort(dim=1, stable=True)[:, : counts[step + 1]]
         unknown = unknown.gather(1, least).sort(1).values
         tokens = tokens.scatter(1, unknown, mask)
+
     return tokens
 
 
@@ -425,8 +474,10 @@ class MaskGitPipeline(ModulePart):
 
     Parameters
     ----------
-    module : ``maskgit`` and ``tokenizer``
-    config : ``{"maskgit": fields of MaskGitConfig, "tokenizer": [class, fields]}``
+    module : nn.ModuleDict
+        ``maskgit`` and ``tokenizer``
+    config : mapping of {str: Any}
+        ``{"maskgit": fields of MaskGitConfig, "tokenizer": [class, fields]}``
     """
 
     module: nn.ModuleDict
@@ -434,8 +485,16 @@ class MaskGitPipeline(ModulePart):
     @classmethod
     def of(cls, maskgit: MaskGit, tokenizer: nn.Module) -> Self:
         """From two networks: a MaskGit, and diffusers' VQModel or a :class:`Vqgan`."""
-        kind = "vqgan" if isinstance(tokenizer, Vqgan) else "vq"
-        fields = tokenizer.config.model_dump(mode="json") if kind == "vqgan" else _plain(tokenizer.config)
+        if isinstance(tokenizer, Vqgan):
+            kind = "vqgan"
+        else:
+            kind = "vq"
+
+        if kind == "vqgan":
+            fields = tokenizer.config.model_dump(mode="json")
+        else:
+            fields = _plain(tokenizer.config)
+
         config = {"maskgit": maskgit.config.model_dump(mode="json"), "tokenizer": [kind, fields]}
         return cls(nn.ModuleDict({"maskgit": maskgit, "tokenizer": tokenizer}).eval(), config)
 
@@ -450,11 +509,15 @@ class MaskGitPipeline(ModulePart):
 
         Parameters
         ----------
-        transformer : Flax checkpoint ``maskgit_imagenet256_checkpoint``
-        tokenizer : Flax checkpoint ``tokenizer_imagenet256_checkpoint``, or the same network as PyTorch's
+        transformer : str or Path
+            Flax checkpoint ``maskgit_imagenet256_checkpoint``
+        tokenizer : str or Path
+            Flax checkpoint ``tokenizer_imagenet256_checkpoint``, or the same network as PyTorch's
             ``maskgit-vqgan-imagenet-f16-256.bin``
-        seed : of what is drawn
-        ported : epsilons and GELU of LEA's PyTorch port, not those the public weights were trained with
+        seed : int
+            of what is drawn
+        ported : bool, default False
+            epsilons and GELU of LEA's PyTorch port, not those the public weights were trained with
 
         Raises
         ------
@@ -467,12 +530,15 @@ class MaskGitPipeline(ModulePart):
 
         with torch.random.fork_rng([]):
             torch.manual_seed(seed)
-            maskgit, vqgan = MaskGit(**(PORTED if ported else {})), Vqgan(**(PORTED_TOKENIZER if ported else {}))
+            maskgit = MaskGit(**(PORTED if ported else {}))
+            vqgan = Vqgan(**(PORTED_TOKENIZER if ported else {}))
+
         start_from_public(maskgit, read_flax(transformer))
         if Path(tokenizer).suffix in (".bin", ".pt", ".pth"):
             weights = torch_tokenizer(read_foreign(tokenizer), vqgan.config)
         else:
             weights = flax_tokenizer(read_flax(tokenizer), vqgan.config)
+
         load_module_state(vqgan, weights, "the public tokenizer")
         return cls.of(maskgit, vqgan)
 
@@ -482,7 +548,11 @@ class MaskGitPipeline(ModulePart):
         from diffusers import VQModel
 
         kind, fields = config["tokenizer"]
-        tokenizer = Vqgan(**fields) if kind == "vqgan" else VQModel(**fields)
+        if kind == "vqgan":
+            tokenizer = Vqgan(**fields)
+        else:
+            tokenizer = VQModel(**fields)
+
         return nn.ModuleDict({"maskgit": MaskGit(**config["maskgit"]), "tokenizer": tokenizer}).eval()
 
     @property
@@ -512,14 +582,21 @@ class MaskGitPipeline(ModulePart):
 
         Parameters
         ----------
-        pixels : (n, size, size, 1 or 3) float32, 0-1
-        see : pictures to latents
-        settings : how
-        train : called with network, fetch, number of items, `settings` and a digest of the data
-        flip : whether to learn from mirrored pictures as well
-        crops : random crops of each picture, and of its mirror, to learn from as well, stretched back to full size;
-            every one has the latent and the codes of what it shows
-        seed : of where they are cut
+        pixels : ndarray of shape (n, size, size, 1 or 3), float32
+            0-1
+        see : callable
+            pictures to latents
+        settings : TrainConfig
+            how
+        train : callable
+            called with network, fetch, number of items, `settings` and a digest of the data
+        flip : bool
+            whether to learn from mirrored pictures as well
+        crops : int, default 0
+            random crops of each picture, and of its mirror, to learn from as well, stretched back to full size; every
+            one has the latent and the codes of what it shows
+        seed : int, default 0
+            of where they are cut
         """
         pixels = np.broadcast_to(pixels, (*pixels.shape[:3], 3))
         seen = [(see(p), self.tokenizer.encode(p)) for p in _versions(pixels, flip, crops, seed)]
@@ -538,21 +615,27 @@ class MaskGitPipeline(ModulePart):
 
         Parameters
         ----------
-        latents : (n, latent)
-        ids : n stimulus ids; the noise of a picture is a function of seed, id and sample, not of its company
-        sampling : steps, samples and temperature
-        seed : of the noise
+        latents : ndarray of shape (n, latent)
+        ids : sequence of str
+            n stimulus ids; the noise of a picture is a function of seed, id and sample, not of its company
+        sampling : MaskGitSampling
+            steps, samples and temperature
+        seed : int
+            of the noise
 
         Returns
         -------
-        (n, samples, size, size, 3) float32, 0-1
+        ndarray of shape (n, samples, size, size, 3), float32
+            0-1
         """
         if torch.cuda.is_available():
             self.module.to("cuda")
+
         maskgit: MaskGit = self.module["maskgit"]
         codes = maskgit.sample(latents, ids, seed=seed, batch_size=8, **sampling.model_dump())
         n, samples, grid, _ = codes.shape
         pictures = self.tokenizer.decode(codes.reshape(-1, grid, grid))
+
         return pictures.reshape(n, samples, *pictures.shape[1:])
 
 
@@ -561,12 +644,17 @@ def _versions(pixels: np.ndarray, flip: bool, crops: int, seed: int) -> Iterator
     from phosphene.models.ldm import random_crops
     from phosphene.training.sampling import Draws
 
-    both = [pixels, pixels[:, :, ::-1]] if flip else [pixels]
+    if flip:
+        both = [pixels, pixels[:, :, ::-1]]
+    else:
+        both = [pixels]
+
     for number in range(1 + crops):
         for turn, p in enumerate(both):
             if not number:
                 yield np.ascontiguousarray(p)
                 continue
+
             x = torch.from_numpy(np.array(p)).permute(0, 3, 1, 2)
             cut = random_crops(x, Draws(seed, number, len(x), turn=turn), share=1.0).clamp(0, 1)
             yield np.ascontiguousarray(cut.permute(0, 2, 3, 1).numpy())
@@ -603,7 +691,11 @@ def flat_tree(tree: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarray
             out.update(flat_tree(value, f"{path}/"))
         else:
             out[path] = np.asarray(value)
-    return out if prefix else {k.removeprefix("params/"): v for k, v in out.items()}
+
+    if prefix:
+        return out
+
+    return {k.removeprefix("params/"): v for k, v in out.items()}
 
 
 def flax_transformer(tree: Mapping[str, Any], config: MaskGitConfig) -> dict[str, np.ndarray]:
@@ -611,13 +703,16 @@ def flax_transformer(tree: Mapping[str, Any], config: MaskGitConfig) -> dict[str
 
     Parameters
     ----------
-    tree : nested or by path, with or without an outer ``params``: 393 arrays at the published size
-    config : sizes of the network they are meant for
+    tree : mapping of {str: Any}
+        nested or by path, with or without an outer ``params``: 393 arrays at the published size
+    config : MaskGitConfig
+        sizes of the network they are meant for
 
     Returns
     -------
-    weights by our names, without ``latent.weight`` and ``latent.bias``: the public network has a class where ours has
-    a latent
+    dict of {str: ndarray}
+        weights by our names, without ``latent.weight`` and ``latent.bias``: the public network has a class where ours
+        has a latent
 
     Raises
     ------
@@ -643,8 +738,10 @@ def flax_tokenizer(tree: Mapping[str, Any], config: VqganConfig) -> dict[str, np
 
     Parameters
     ----------
-    tree : nested or by path, with or without an outer ``params``: 168 arrays at the published size
-    config : sizes of the network they are meant for
+    tree : mapping of {str: Any}
+        nested or by path, with or without an outer ``params``: 168 arrays at the published size
+    config : VqganConfig
+        sizes of the network they are meant for
 
     Raises
     ------
@@ -669,7 +766,9 @@ def _convert(arrays: Mapping[str, np.ndarray], table: Mapping[str, _From], what:
 
 
 def _transformer_table(c: MaskGitConfig) -> dict[str, _From]:
-    w, h, size = c.width, c.heads, c.width // c.heads
+    w = c.width
+    h = c.heads
+    size = c.width // c.heads
     table = {
         "tokens.weight": _From(("Embed_0/word_embeddings/embedding",), (c.mask + 1, w)),
         "positions": _From(("Embed_0/position_embeddings/embedding",), (1 + c.n_tokens, w)),
@@ -687,27 +786,34 @@ def _transformer_table(c: MaskGitConfig) -> dict[str, _From]:
     norm("norm", "Embed_0/embeddings_ln")
     linear("head", "MlmLayer_0/mlm_dense", w, w)
     norm("head_norm", "MlmLayer_0/mlm_ln")
+
     for i in range(c.depth):
-        ours, theirs = f"blocks.{i}", f"TransformerLayer_{i}"
+        ours = f"blocks.{i}"
+        theirs = f"TransformerLayer_{i}"
         attention = f"{theirs}/Attention_0/self_attention"
         three = [f"{attention}/{name}" for name in ("query", "key", "value")]
+
         # Heads are the middle axis of the public kernels; ours are (out, in) with query, key, value stacked.
         table[f"{ours}.qkv.weight"] = _From(
             tuple(f"{n}/kernel" for n in three),
             (w, h, size),
             lambda *a: np.concatenate([x.reshape(len(x), -1).T for x in a]),
         )
+
         table[f"{ours}.qkv.bias"] = _From(
             tuple(f"{n}/bias" for n in three), (h, size), lambda *a: np.concatenate([x.ravel() for x in a])
         )
+
         table[f"{ours}.out.weight"] = _From(
             (f"{attention}/out/kernel",), (h, size, w), lambda a: a.reshape(-1, a.shape[2]).T
         )
+
         table[f"{ours}.out.bias"] = _From((f"{attention}/out/bias",), (w,))
         norm(f"{ours}.norm1", f"{theirs}/Attention_0/attention_output_ln")
         linear(f"{ours}.up", f"{theirs}/Mlp_0/intermediate_output", w, c.hidden)
         linear(f"{ours}.down", f"{theirs}/Mlp_0/layer_output", c.hidden, w)
         norm(f"{ours}.norm2", f"{theirs}/Mlp_0/layer_output_ln")
+
     return table
 
 
@@ -726,34 +832,43 @@ def _flax_tokenizer_table(c: VqganConfig) -> dict[str, _From]:
     modules = {"encoder.conv_in": "Conv_0", "encoder.conv_out": "Conv_1", "encoder.norm_out": "GroupNorm_0"}
     modules |= {"decoder.conv_in": "Conv_0", "decoder.conv_out": f"Conv_{n_levels}", "decoder.norm_out": "GroupNorm_0"}
     modules |= {f"decoder.up.{i}.upsample.conv": f"Conv_{i + 1}" for i in range(n_levels - 1)}
+
     # The encoder runs its middle last, the decoder first.
     down = [f"encoder.down.{i}.block.{j}" for i in range(n_levels) for j in range(c.blocks)]
     up = [f"decoder.up.{i}.block.{j}" for i in range(n_levels) for j in range(c.blocks)]
     middle = {side: [f"{side}.mid.{j}" for j in range(c.blocks)] for side in ("encoder", "decoder")}
     inside = {"norm1": "GroupNorm_0", "norm2": "GroupNorm_1", "conv1": "Conv_0", "conv2": "Conv_1"}
     inside |= {"nin_shortcut": "Conv_2"}
+
     for blocks in ([*down, *middle["encoder"]], [*middle["decoder"], *up]):
         modules |= {f"{b}.{o}": f"ResBlock_{k}/{t}" for k, b in enumerate(blocks) for o, t in inside.items()}
+
     table = {"quantizer.embedding.weight": _From(("quantizer/codebook",), (c.codes, c.code_width))}
     for name, shape in _tokenizer_shapes(c).items():
         module, _, kind = name.rpartition(".")
         if module not in modules:
             continue
+
         place = f"{module.split('.')[0]}/{modules[module]}"
         if len(shape) == 4:  # kernels are (height, width, in, out) there, (out, in, height, width) here
             o, i, height, width = shape
             table[name] = _From((f"{place}/kernel",), (height, width, i, o), lambda a: a.transpose(3, 2, 0, 1))
         else:
             table[name] = _From((f"{place}/{'scale' if kind == 'weight' else kind}",), shape)
+
     return table
 
 
 def _torch_tokenizer_table(c: VqganConfig) -> dict[str, _From]:
-    last, table = len(c.multipliers) - 1, {}
+    last = len(c.multipliers) - 1
+    table = {}
+
     for name, shape in _tokenizer_shapes(c).items():
         theirs = name.replace("quantizer.", "quantize.").replace("upsample.conv", "upsample_conv")
         if theirs.startswith("decoder.up."):
             level, _, rest = theirs.removeprefix("decoder.up.").partition(".")
             theirs = f"decoder.up.{last - int(level)}.{rest}"
+
         table[name] = _From((theirs,), shape)
+
     return table

@@ -31,9 +31,12 @@ class PatchMae(nn.Module):
 
     Parameters
     ----------
-    config : sizes and variants
-    n_voxels : by subject; decides nothing but how a row is padded
-    recompute : save memory in training by computing each block twice; results stay the same
+    config : PatchMaeConfig
+        sizes and variants
+    n_voxels : mapping of {str: int}
+        by subject; decides nothing but how a row is padded
+    recompute : bool, default False
+        save memory in training by computing each block twice; results stay the same
 
     Attributes
     ----------
@@ -53,7 +56,8 @@ class PatchMae(nn.Module):
 
     def __init__(self, config: PatchMaeConfig, n_voxels: Mapping[str, int], *, recompute: bool = False) -> None:
         super().__init__()
-        self.config, self.recompute = config, recompute
+        self.config = config
+        self.recompute = recompute
         self.n_voxels = {name: int(n) for name, n in n_voxels.items()}
         self.subjects = list(self.n_voxels)
         self.n_patches, self.n_visible = _sizes(config, self.n_voxels)
@@ -69,6 +73,7 @@ class PatchMae(nn.Module):
         self.decoder_blocks = nn.ModuleList(
             Block(c.decoder_width, c.decoder_heads, c.mlp_ratio) for _ in range(c.decoder_depth)
         )
+
         self.decoder_norm = nn.LayerNorm(c.decoder_width)
         self.decoder_pred = nn.Linear(c.decoder_width, c.patch_size)
 
@@ -78,19 +83,26 @@ class PatchMae(nn.Module):
 
         Parameters
         ----------
-        config : sizes and variants
-        n_voxels : by subject
-        seed : of the weights; torch's global generator is left alone
-        recompute : save memory in training by computing each block twice
+        config : PatchMaeConfig
+            sizes and variants
+        n_voxels : mapping of {str: int}
+            by subject
+        seed : int
+            of the weights; torch's global generator is left alone
+        recompute : bool, default False
+            save memory in training by computing each block twice
         """
         with torch.device("meta"):  # built without drawing; the values follow
             network = cls(config, n_voxels, recompute=recompute)
+
         network.to_empty(device="cpu")
         generator = torch.Generator().manual_seed(seed)
         initialise(network, generator, config.filter_std)
+
         with torch.no_grad():
             for token in (network.cls_token, network.mask_token):
                 nn.init.normal_(token, std=0.02, generator=generator)
+
         return network
 
     # -- what others use -------------------------------------------------------------------------------------------
@@ -100,13 +112,16 @@ class PatchMae(nn.Module):
 
         Parameters
         ----------
-        betas : (n, n_voxels)
-        subject : may be left out where there is only one
-        class_token : whether it takes part and comes first; it does in training, but not in MinD-Vis' second stage
+        betas : Tensor of shape (n, n_voxels)
+        subject : str, optional
+            may be left out where there is only one
+        class_token : bool, default False
+            whether it takes part and comes first; it does in training, but not in MinD-Vis' second stage
 
         Returns
         -------
-        (n, patches, width), or (n, 1 + patches, width)
+        Tensor
+            (n, patches, width), or (n, 1 + patches, width)
         """
         return self.encode(self.to_patches(betas, subject), class_token=class_token)
 
@@ -132,17 +147,22 @@ class PatchMae(nn.Module):
             For an unknown subject or another number of voxels.
         """
         name = self._name(subject)
-        c, n, total = self.config, self.n_voxels[name], self.n_patches * self.config.patch_size
+        c = self.config
+        n = self.n_voxels[name]
+        total = self.n_patches * self.config.patch_size
+
         if betas.ndim != 2 or betas.shape[1] != n:
             raise ModelError(
                 f"betas must be (trials, {n}) for subject {name} of this autoencoder, but came as {tuple(betas.shape)}; "
                 "use the voxels it was trained on, or fit again."
             )
+
         if c.padding == "zero":
             padded = F.pad(betas, (0, total - n))
         else:  # wrapped to whole patches, and that again to the longest subject, as the authors do
             own = c.patches_of(n) * c.patch_size
             padded = betas[:, torch.arange(total, device=betas.device) % own % n]
+
         return padded.unflatten(1, (self.n_patches, c.patch_size))
 
     def draw_visible(self, draws: Draws) -> Tensor:
@@ -157,13 +177,16 @@ class PatchMae(nn.Module):
 
         Parameters
         ----------
-        patches : (n, n_patches, patch_size)
-        visible : (n, k) int64, numbers of the patches to encode; all when None
-        class_token : whether it takes part and comes first
+        patches : Tensor of shape (n, n_patches, patch_size)
+        visible : Tensor of shape (n, k), int64, optional
+            numbers of the patches to encode; all when None
+        class_token : bool, default True
+            whether it takes part and comes first
 
         Returns
         -------
-        (n, 1 + k, width), or (n, k, width) without the class token
+        Tensor
+            (n, 1 + k, width), or (n, k, width) without the class token
         """
         x = run_blocks(self.blocks, self._embed(patches, visible, class_token), recompute=self.recompute)
         return self.norm(x)
@@ -173,28 +196,36 @@ class PatchMae(nn.Module):
 
         Parameters
         ----------
-        tokens : (n, 1 + k, width) as `encode` gives them, class token first
-        visible : (n, k), the same as there
-        hidden_only : give only the patches that were hidden, in ascending order
+        tokens : Tensor of shape (n, 1 + k, width)
+            as `encode` gives them, class token first
+        visible : Tensor of shape (n, k), optional
+            the same as there
+        hidden_only : bool, default False
+            give only the patches that were hidden, in ascending order
 
         Returns
         -------
-        (n, n_patches, patch_size) in order, or (n, n_patches - k, patch_size)
+        Tensor of shape (n, n_patches, patch_size)
+            in order, or (n, n_patches - k, patch_size)
         """
         code = self._codes(self.config.decoder_width, tokens.device)
         x = self.decoder_embed(tokens)
+
         if visible is None:
             x = x + code
         else:
             hidden = self.hidden(visible)
             places = code[1:]
             x = torch.cat([x[:, :1] + code[0], x[:, 1:] + places[visible], self.mask_token + places[hidden]], dim=1)
+
         x = run_blocks(self.decoder_blocks, x, recompute=self.recompute)[:, 1:]
         if hidden_only:
             x = x[:, x.shape[1] if visible is None else visible.shape[1] :]
+
         out = self.decoder_pred(self.decoder_norm(x))
         if visible is None or hidden_only:
             return out
+
         return picked(out, torch.cat([visible, hidden], dim=1).argsort(1))
 
     def hidden(self, visible: Tensor) -> Tensor:
@@ -206,16 +237,30 @@ class PatchMae(nn.Module):
     def _embed(self, patches: Tensor, visible: Tensor | None = None, class_token: bool = True) -> Tensor:
         filters = self.patch_embed["proj"]
         code = self._codes(self.config.width, patches.device)
-        places = code[1:] if visible is None else code[1:][visible]
-        chosen = patches if visible is None else picked(patches, visible)
+
+        if visible is None:
+            places = code[1:]
+        else:
+            places = code[1:][visible]
+
+        if visible is None:
+            chosen = patches
+        else:
+            chosen = picked(patches, visible)
+
         x = F.linear(chosen, filters.weight[:, 0], filters.bias) + places  # (n, k, width)
         first = (self.cls_token + code[0]).expand(len(x), -1, -1)
-        return torch.cat([first, x], dim=1) if class_token else x
+        if class_token:
+            return torch.cat([first, x], dim=1)
+
+        return x
 
     def _codes(self, width: int, device: torch.device) -> Tensor:
-        old, n = self.config.positions_of, self.n_patches
+        old = self.config.positions_of
+        n = self.n_patches
         if old is None or old == n:
             return positions(n, width, str(device))
+
         # Nearest as torch rounds it, which the authors use to fit a checkpoint to another number of patches.
         source = F.interpolate(torch.arange(1.0, old + 1)[None, None], size=n)[0, 0].long()
         return positions(old, width, str(device))[torch.cat([source.new_zeros(1), source]).to(device)]
@@ -223,10 +268,12 @@ class PatchMae(nn.Module):
     def _name(self, subject: str | None) -> str:
         if subject is None and len(self.subjects) == 1:
             return self.subjects[0]
+
         if subject not in self.n_voxels:
             raise ModelError(
                 f"this autoencoder does not know subject {subject}. {did_you_mean(str(subject), self.subjects)}"
             )
+
         return subject
 
     # -- training --------------------------------------------------------------------------------------------------
@@ -236,22 +283,29 @@ class PatchMae(nn.Module):
 
         Parameters
         ----------
-        batch : ``{"betas": {subject: (k, n_voxels)}, "rows": {subject: (k,) places in the batch}}``, as
+        batch : mapping of {str: Any}
+            ``{"betas": {subject: (k, n_voxels)}, "rows": {subject: (k,) places in the batch}}``, as
             :func:`phosphene.models.subject_batches` makes it
-        draws : noise of this batch; an item gets the same however the batch is shared out
+        draws : Draws
+            noise of this batch; an item gets the same however the batch is shared out
 
         Returns
         -------
-        loss, and ``{"correlation": mean over rows of Pearson's r between the patches trained on and their prediction}``
+        tuple of (Tensor, dict of {str: Tensor})
+            loss, and ``{"correlation": mean over rows of Pearson's r between the patches trained on and their
+            prediction}``
         """
         inputs, targets = self.inputs(batch, draws)
         visible = self.draw_visible(draws)
         masked = self.config.loss_on == "masked"
         predicted = self.decode(self.encode(inputs, visible), visible, hidden_only=masked).float()
+
         if masked:
             targets = picked(targets, self.hidden(visible))
+
         with torch.no_grad():
             r = row_correlation(targets.flatten(1), predicted.flatten(1)).mean()
+
         return F.mse_loss(predicted, targets), {"correlation": r}
 
     def inputs(self, batch: Mapping[str, Any], draws: Draws) -> tuple[Tensor, Tensor]:
@@ -260,15 +314,25 @@ class PatchMae(nn.Module):
         Draws only where ``config.sparsify`` is set, and then before anything else.
         """
         rate = self.config.sparsify
-        noise = draws.uniform(max(self.n_voxels.values())) if rate else None
-        seen, whole, places = [], [], []
+        if rate:
+            noise = draws.uniform(max(self.n_voxels.values()))
+        else:
+            noise = None
+
+        seen = []
+        whole = []
+        places = []
+
         for name, betas in batch["betas"].items():
-            rows, betas = batch["rows"][name], betas.float()
+            rows = batch["rows"][name]
+            betas = betas.float()
             whole.append(self.to_patches(betas, name))
             seen.append(whole[-1] if noise is None else self.to_patches(sparsified(betas, rate, noise[rows]), name))
             places.append(rows)
+
         order = torch.cat(places).argsort()  # noise belongs to the places of a batch
         targets = torch.cat(whole)[order]
+
         return (targets if noise is None else torch.cat(seen)[order]), targets
 
 
@@ -277,9 +341,11 @@ def sparsified(betas: Tensor, rate: float, noise: Tensor) -> Tensor:
 
     Parameters
     ----------
-    betas : (n, n_voxels)
-    rate : 0 up to, not including, 1
-    noise : (n, at least n_voxels), uniform; the smallest of the first n_voxels mark what goes
+    betas : Tensor of shape (n, n_voxels)
+    rate : float
+        0 up to, not including, 1
+    noise : Tensor of shape (n, at least n_voxels)
+        uniform; the smallest of the first n_voxels mark what goes
 
     References
     ----------
@@ -295,6 +361,7 @@ def _sizes(config: PatchMaeConfig, n_voxels: Mapping[str, int]) -> tuple[int, in
         raise ModelError(
             f"an autoencoder needs the number of voxels of at least one subject, but got {dict(n_voxels)}."
         )
+
     longest = max(n_voxels, key=lambda name: n_voxels[name])
     needed = config.patches_of(n_voxels[longest])
     n_patches = config.n_patches or needed
@@ -303,12 +370,14 @@ def _sizes(config: PatchMaeConfig, n_voxels: Mapping[str, int]) -> tuple[int, in
             f"{n_voxels[longest]} voxels of subject {longest} need {needed} patches of {config.patch_size}, but n_patches is "
             f"{n_patches}; choose fewer voxels, or leave n_patches out."
         )
+
     n_visible = int(n_patches * (1 - config.mask_ratio))
     if not n_visible:
         raise ModelError(
             f"hiding a share of {config.mask_ratio} of {n_patches} patches leaves none visible; use smaller patches "
             f"(patch_size is {config.patch_size}) or a smaller mask_ratio."
         )
+
     return n_patches, n_visible
 
 
@@ -353,8 +422,10 @@ class PatchMaeConfig(Config):
         for width, heads in ((self.width, self.heads), (self.decoder_width, self.decoder_heads)):
             if width % heads:
                 raise ValueError(f"a width of {width} cannot be shared by {heads} attention heads")
+
         if self.loss_on == "masked" and not self.mask_ratio:
             raise ValueError("with a mask_ratio of 0 nothing is masked to be trained on; set loss_on to 'all'")
+
         return self
 
     @classmethod
@@ -362,6 +433,7 @@ class PatchMaeConfig(Config):
         """Values over the defaults: none for ``paper``, tiny sizes and a quick start for ``lab``."""
         if name == "paper":
             return {}
+
         return {
             "patch_size": 8, "width": 64, "depth": 2, "heads": 4,
             "decoder_width": 32, "decoder_depth": 1, "decoder_heads": 4, "filter_std": 0.2,
@@ -377,7 +449,10 @@ class PatchMaeConfig(Config):
         >>> PatchMaeConfig(extra_patch=False).patches_of(4480)
         280
         """
-        return n_voxels // self.patch_size + 1 if self.extra_patch else -(-n_voxels // self.patch_size)
+        if self.extra_patch:
+            return n_voxels // self.patch_size + 1
+
+        return -(-n_voxels // self.patch_size)
 
 
 class PatchMaePart(ModulePart):
@@ -385,8 +460,10 @@ class PatchMaePart(ModulePart):
 
     Parameters
     ----------
-    module : a :class:`phosphene.models.PatchMae`
-    config : as `of` makes it
+    module : PatchMae
+        a :class:`phosphene.models.PatchMae`
+    config : mapping of {str: Any}
+        as `of` makes it
     """
 
     module: PatchMae
@@ -407,6 +484,7 @@ class PatchMaePart(ModulePart):
         values = validate(PatchMaeConfig, config["network"], "the saved autoencoder")
         with torch.device("meta"):
             network = PatchMae(values, {name: int(n) for name, n in config["subjects"]})
+
         return network.to_empty(device="cpu")
 
     def to_tokens(
@@ -435,22 +513,36 @@ class PatchMaePart(ModulePart):
 
         Parameters
         ----------
-        betas : (n, n_voxels)
-        subject : may be left out where there is only one
-        rng : draws what is hidden, a share ``mask_ratio`` of the patches of each row; nothing is hidden when None
+        betas : ndarray of shape (n, n_voxels)
+        subject : str, optional
+            may be left out where there is only one
+        rng : numpy.random.Generator, optional
+            draws what is hidden, a share ``mask_ratio`` of the patches of each row; nothing is hidden when None
 
         Returns
         -------
-        reconstruction : (n, n_voxels) float32
-        is_hidden : (n, n_voxels) bool, voxels in hidden patches; a wrapped copy of one may still be visible
+        reconstruction : ndarray of shape (n, n_voxels), float32
+        is_hidden : ndarray of shape (n, n_voxels), bool
+            voxels in hidden patches; a wrapped copy of one may still be visible
         """
         import torch
 
         if np.ndim(betas) != 2:
             raise DataError(f"betas must be one row a trial, but came with shape {np.shape(betas)}.")
+
         net = self.module
-        n, chosen = len(betas), net.n_patches if rng is None else net.n_visible
-        noise = np.zeros((n, net.n_patches)) if rng is None else rng.random((n, net.n_patches))
+        n = len(betas)
+
+        if rng is None:
+            chosen = net.n_patches
+        else:
+            chosen = net.n_visible
+
+        if rng is None:
+            noise = np.zeros((n, net.n_patches))
+        else:
+            noise = rng.random((n, net.n_patches))
+
         visible = np.sort(noise.argsort(axis=1, kind="stable")[:, :chosen], axis=1)
         is_hidden = np.ones((n, net.n_patches), dtype=bool)
         np.put_along_axis(is_hidden, visible, False, axis=1)

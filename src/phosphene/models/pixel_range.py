@@ -17,11 +17,13 @@ def to_network(pixels: np.ndarray) -> torch.Tensor:
 
     Parameters
     ----------
-    pixels : (n, height, width, 3), uint8 of 0-255 or floats of 0-1
+    pixels : ndarray of shape (n, height, width, 3)
+        uint8 of 0-255 or floats of 0-1
 
     Returns
     -------
-    (n, 3, height, width) float32, -1 to 1 (``2 x - 1``)
+    Tensor of shape (n, 3, height, width), float32
+        -1 to 1 (``2 x - 1``)
 
     Raises
     ------
@@ -33,6 +35,7 @@ def to_network(pixels: np.ndarray) -> torch.Tensor:
     pixels = np.asarray(pixels)
     if pixels.ndim != 4 or pixels.shape[3] != 3:
         raise DataError(f"pictures must be (n, height, width, 3), but have shape {pixels.shape}.")
+
     if pixels.dtype == np.uint8:
         x = pixels.astype(np.float32) / np.float32(255)
     else:
@@ -41,6 +44,7 @@ def to_network(pixels: np.ndarray) -> torch.Tensor:
             raise DataError(
                 f"pictures as floats must lie in 0-1, but span {x.min():.3g} to {x.max():.3g}; clip them first."
             )
+
     return torch.from_numpy(np.ascontiguousarray((x * 2 - 1).transpose(0, 3, 1, 2)))
 
 

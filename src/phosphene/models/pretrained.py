@@ -32,13 +32,19 @@ def weight_files(folder: Path) -> list[Path]:
     files = sorted({*folder.glob("model.safetensors"), *folder.glob("model-*.safetensors")})
     if not files and (folder / PICKLE).is_file():
         return [folder / PICKLE]
+
     if not files:
         others = sorted(p.name for p in folder.iterdir() if p.suffix in {".bin", ".pt", ".pth", ".pkl"})
-        found = f"only {', '.join(others)}, of another layout" if others else "no weights"
+        if others:
+            found = f"only {', '.join(others)}, of another layout"
+        else:
+            found = "no weights"
+
         raise ModelError(
             f"{folder} should hold model.safetensors or {PICKLE} as transformers writes them, but holds {found}. Get or "
             "convert the checkpoint again."
         )
+
     return files
 
 
@@ -51,6 +57,7 @@ def read_config(folder: Path, kind: str) -> dict[str, Any]:
             f"{folder} holds a '{config.get('model_type')}', but a '{kind}' of transformers was expected. Checkpoints of "
             "other libraries must be converted first."
         )
+
     return config
 
 
@@ -60,8 +67,10 @@ def load(folder: Path, architecture: str) -> nn.Module:
 
     Parameters
     ----------
-    folder : see above
-    architecture : name of its class in transformers, such as "CLIPModel"
+    folder : Path
+        see above
+    architecture : str
+        name of its class in transformers, such as "CLIPModel"
 
     Raises
     ------
@@ -76,9 +85,11 @@ def load(folder: Path, architecture: str) -> nn.Module:
     kind = getattr(transformers, architecture)
     read_config(folder, kind.config_class.model_type)
     given: dict[str, Any] = {"local_files_only": True, "use_safetensors": True}
+
     if (file := weight_files(folder)[0]).name == PICKLE:
         config = kind.config_class.from_pretrained(folder, local_files_only=True)
         given = {"config": config, "state_dict": read_foreign(file)}
+
     try:
         with _quiet():
             network, told = kind.from_pretrained(
@@ -88,7 +99,10 @@ def load(folder: Path, architecture: str) -> nn.Module:
         raise ModelError(
             f"the {architecture} in {folder} cannot be loaded ({error}). Get the checkpoint again."
         ) from error
-    missing, mismatched = sorted(told["missing_keys"]), sorted(map(str, told["mismatched_keys"]))
+
+    missing = sorted(told["missing_keys"])
+    mismatched = sorted(map(str, told["mismatched_keys"]))
+
     # Old checkpoints carry the positions 0, 1, 2 ... as if they were weights.
     extra = sorted(key for key in told["unexpected_keys"] if not key.endswith("position_ids"))
     if missing or extra or mismatched:
@@ -96,9 +110,11 @@ def load(folder: Path, architecture: str) -> nn.Module:
             f"the weights in {folder} do not fit its config.json: missing {missing[:3] or 'nothing'}, unexpected "
             f"{extra[:3] or 'nothing'}, of another shape {mismatched[:3] or 'nothing'}. Get the checkpoint again."
         )
+
     for name, weight in network.named_parameters():
         if not torch.isfinite(weight).all():
             raise ModelError(f"'{name}' in {folder} holds NaN or infinite values. Get the checkpoint again.")
+
     return network.eval()
 
 
@@ -107,9 +123,11 @@ def _quiet() -> Iterator[None]:
     """Without transformers' progress bars and its table of keys; what matters in it is raised."""
     from transformers.utils import logging
 
-    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    bars = logging.is_progress_bar_enabled()
+    level = logging.get_verbosity()
     logging.disable_progress_bar()
     logging.set_verbosity_error()
+
     try:
         yield
     finally:

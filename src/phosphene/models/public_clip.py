@@ -43,8 +43,10 @@ class Preprocessing:
 
     Parameters
     ----------
-    size, crop : in pixels
-    mean, std : per channel, of values 0-1; OpenAI's by default
+    size, crop : int, default 224
+        in pixels
+    mean, std : tuple of (float, float, float), optional
+        per channel, of values 0-1; OpenAI's by default
     """
 
     size: int = 224
@@ -65,16 +67,20 @@ class Preprocessing:
         file = folder / "preprocessor_config.json"
         if not file.is_file():
             return cls(image_size, image_size)
+
         told = read_json(file)
-        size, crop = _side(told.get("size", image_size)), _side(told.get("crop_size", image_size))
+        size = _side(told.get("size", image_size))
+        crop = _side(told.get("crop_size", image_size))
         steps = ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
         off = [step for step in steps if not told.get(step, True)]
+
         if None in (size, crop) or off or told.get("resample", 3) != 3 or crop != image_size or crop > size:
             raise ConfigError(
                 f"{file} asks for size {told.get('size')}, crop {told.get('crop_size')}, resample "
                 f"{told.get('resample')}{', without ' + ', '.join(off) if off else ''}; expected: shorter side resized "
                 f"bicubically (3), centre crop of {image_size}, rescaled and normalised. Use a CLIP checkpoint."
             )
+
         own = cls()
         return cls(size, crop, tuple(told.get("image_mean", own.mean)), tuple(told.get("image_std", own.std)))
 
@@ -83,11 +89,12 @@ class Preprocessing:
 
         Parameters
         ----------
-        pixels : (n, height, width, 1 or 3), uint8 of 0-255, or floats of 0-1, which are rounded to 8 bits first
+        pixels : ndarray of shape (n, height, width, 1 or 3)
+            uint8 of 0-255, or floats of 0-1, which are rounded to 8 bits first
 
         Returns
         -------
-        (n, 3, crop, crop) float32
+        ndarray of shape (n, 3, crop, crop), float32
 
         Raises
         ------
@@ -99,17 +106,23 @@ class Preprocessing:
         pixels = _eight_bits(np.asarray(pixels))
         height, width = pixels.shape[1:3]
         short = min(height, width)
-        new_height, new_width = int(self.size * height / short), int(self.size * width / short)
-        top, left = (new_height - self.crop) // 2, (new_width - self.crop) // 2
+        new_height = int(self.size * height / short)
+        new_width = int(self.size * width / short)
+        top = (new_height - self.crop) // 2
+        left = (new_width - self.crop) // 2
         out = np.empty((len(pixels), self.crop, self.crop, 3), dtype=np.uint8)
+
         for i, picture in enumerate(pixels):
             picture = np.ascontiguousarray(np.broadcast_to(picture, (height, width, 3)))
             if (new_height, new_width) != (height, width):
                 resized = Image.fromarray(picture).resize((new_width, new_height), Image.Resampling.BICUBIC)
                 picture = np.asarray(resized)
+
             out[i] = picture[top : top + self.crop, left : left + self.crop]
+
         x = out.astype(np.float32) / np.float32(255)
         x = (x - np.asarray(self.mean, dtype=np.float32)) / np.asarray(self.std, dtype=np.float32)
+
         return np.ascontiguousarray(x.transpose(0, 3, 1, 2))
 
     def spec(self) -> dict[str, Any]:
@@ -121,21 +134,29 @@ def _side(value: Any) -> int | None:
     if isinstance(value, Mapping):
         if "shortest_edge" in value:
             return int(value["shortest_edge"])
-        return int(value["height"]) if value.get("height") == value.get("width") else None
+        if value.get("height") == value.get("width"):
+            return int(value["height"])
+
+        return None
+
     return int(value)
 
 
 def _eight_bits(pixels: np.ndarray) -> np.ndarray:
     if pixels.ndim != 4 or pixels.shape[3] not in (1, 3) or not all(pixels.shape[1:]):
         raise DataError(f"pictures must be (n, height, width, 1 or 3), but have shape {pixels.shape}.")
+
     if pixels.dtype == np.uint8:
         return pixels
+
     if pixels.dtype.kind != "f":
         raise DataError(f"pictures must be uint8 of 0-255 or floats of 0-1, but are {pixels.dtype}.")
+
     if pixels.size and not (pixels.min() >= 0 and pixels.max() <= 1):
         raise DataError(
             f"pictures as floats must lie in 0-1, but span {pixels.min():.3g} to {pixels.max():.3g}; clip them first."
         )
+
     return np.round(pixels * 255).astype(np.uint8)
 
 
@@ -147,9 +168,12 @@ def locate(name: str, revision: str | None, download: bool) -> Path:
 
     Parameters
     ----------
-    name : a folder, or ``owner/name`` on the hub
-    revision : commit on the hub, 40 hexadecimal digits; of ``PINNED`` by default
-    download : whether to fetch what is not here; otherwise nothing touches the network
+    name : str
+        a folder, or ``owner/name`` on the hub
+    revision : str or None
+        commit on the hub, 40 hexadecimal digits; of ``PINNED`` by default
+    download : bool
+        whether to fetch what is not here; otherwise nothing touches the network
 
     Raises
     ------
@@ -161,17 +185,20 @@ def locate(name: str, revision: str | None, download: bool) -> Path:
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder
+
     owner, _, short = name.partition("/")
     if not owner or not short or "/" in short or name[0] in "/.~":
         raise ConfigError(
             f"'{name}' is no CLIP: expected 'lab', a folder that exists, or a name on the hub such as {next(iter(PINNED))}."
         )
+
     revision = revision or PINNED.get(name)
     if revision is None or len(revision) != 40 or set(revision) - set("0123456789abcdef"):
         raise ConfigError(
             f"'{name}' needs revision=, the commit on the hub (40 hexadecimal digits), but got {revision!r}: files under "
             f"a branch or tag can change. Known without it: {', '.join(PINNED)}."
         )
+
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -182,14 +209,19 @@ def locate(name: str, revision: str | None, download: bool) -> Path:
         folder = fetched(_FILES)
         if download and not any(folder.glob("model*.safetensors")):
             folder = fetched([*_FILES, pretrained.PICKLE])
+
         return folder
     except (OSError, HfHubHTTPError, ValueError) as error:
-        reason = "could not be downloaded" if download else "is not on this machine, and nothing was downloaded"
-        how = (
-            "Check the network"
-            if download
-            else f"Fetch it with `hf download {name} --revision {revision}`, or download=True"
-        )
+        if download:
+            reason = "could not be downloaded"
+        else:
+            reason = "is not on this machine, and nothing was downloaded"
+
+        if download:
+            how = "Check the network"
+        else:
+            how = f"Fetch it with `hf download {name} --revision {revision}`, or download=True"
+
         raise NotAvailable(
             f"the CLIP '{name}' at revision {revision[:12]} {reason} ({type(error).__name__}). {how}; or put config.json, "
             f"model.safetensors (or {pretrained.PICKLE}), preprocessor_config.json and the tokenizer's files into a folder "
@@ -204,6 +236,7 @@ def digest(folder: Path) -> dict[str, str]:
     for file in pretrained.weight_files(folder):
         with open(file, "rb") as handle:
             h.update(hashlib.file_digest(handle, "sha256").digest())
+
     return {"weights": h.hexdigest(), "config": digest_of(json.dumps(read_config(folder), sort_keys=True))}
 
 
@@ -224,4 +257,5 @@ def load_tokenizer(folder: Path) -> Any:
 
     if not (folder / "tokenizer.json").is_file() and not (folder / "vocab.json").is_file():
         raise NotAvailable(f"{folder} has no tokenizer.json (or vocab.json and merges.txt), so it cannot read texts.")
+
     return CLIPTokenizer.from_pretrained(folder, local_files_only=True)

@@ -41,14 +41,16 @@ def window_means(frames: np.ndarray, per_window: int = FRAMES, padded: int | Non
 
     Parameters
     ----------
-    frames : (n_frames, n_voxels)
-    per_window : frames a window; of ``n_frames // per_window`` windows, the first are one frame longer where it does not
-        come out even
-    padded : length to which rows will be wrapped; the authors scale after wrapping, where the first voxels count twice
+    frames : ndarray of shape (n_frames, n_voxels)
+    per_window : int, optional
+        frames a window; of ``n_frames // per_window`` windows, the first are one frame longer where it does not come
+        out even
+    padded : int, optional
+        length to which rows will be wrapped; the authors scale after wrapping, where the first voxels count twice
 
     Returns
     -------
-    (n_windows, n_voxels) float32
+    ndarray of shape (n_windows, n_voxels), float32
 
     Raises
     ------
@@ -63,13 +65,20 @@ def window_means(frames: np.ndarray, per_window: int = FRAMES, padded: int | Non
     n = len(frames) // per_window
     if not n:
         raise DataError(f"{len(frames)} frames came, fewer than the {per_window} of one window.")
+
     means = np.stack([part.mean(axis=0, dtype=np.float64) for part in np.array_split(frames, n)])
-    counted = means if padded is None else np.pad(means, ((0, 0), (0, padded - means.shape[1])), mode="wrap")
-    centre, spread = counted.mean(), counted.std()
+    if padded is None:
+        counted = means
+    else:
+        counted = np.pad(means, ((0, 0), (0, padded - means.shape[1])), mode="wrap")
+
+    centre = counted.mean()
+    spread = counted.std()
     if not (np.isfinite(centre) and np.isfinite(spread) and spread > 0):
         raise DataError(
             f"frames must be finite and differ, but their means have mean {centre:.3g} and standard deviation {spread:.3g}."
         )
+
     return ((means - centre) / spread).astype(np.float32)
 
 
@@ -91,20 +100,30 @@ def resting_windows(
 
     Parameters
     ----------
-    folder : with one folder a subject that holds `file`, or one ``SUBJECT.npz`` a subject; or scans as
-        :class:`phosphene.data.hcp.HCP` reads them, of the run of its file or of `file` where that is a ``.dtseries.nii``
-    cache : where the responses are stored
-    network : whose padding rows will get (`window_means`); the paper's when None
-    areas : names of the arrays, in the order their voxels take
-    per_window : frames a response is the mean of
-    file : name of a subject's file
-    parcels : for CIFTI files, the parcellation that has the areas; the only ``.dlabel.nii`` of the folder by default
-    progress : shows how far it is
+    folder : str or Path
+        with one folder a subject that holds `file`, or one ``SUBJECT.npz`` a subject; or scans as
+        :class:`phosphene.data.hcp.HCP` reads them, of the run of its file or of `file` where that is a
+        ``.dtseries.nii``
+    cache : str or Path
+        where the responses are stored
+    network : PatchMaeConfig, optional
+        whose padding rows will get (`window_means`); the paper's when None
+    areas : sequence of str, optional
+        names of the arrays, in the order their voxels take
+    per_window : int, optional
+        frames a response is the mean of
+    file : str, default "HCP_visual_voxel.npz"
+        name of a subject's file
+    parcels : str, optional
+        for CIFTI files, the parcellation that has the areas; the only ``.dlabel.nii`` of the folder by default
+    progress : Progress, optional
+        shows how far it is
 
     Returns
     -------
-    StoredRows, (n_subjects * n_windows, n_voxels) float32; goes into :func:`phosphene.models.subject_batches`, and its
-    ``store.ids`` say whose which row is ("100307/007")
+    StoredRows
+        (n_subjects * n_windows, n_voxels) float32; goes into :func:`phosphene.models.subject_batches`, and its
+        ``store.ids`` say whose which row is ("100307/007")
 
     Raises
     ------
@@ -116,28 +135,38 @@ def resting_windows(
     sizes = {name: _size(name, arrays, areas) for name, arrays in opened.items()}
     first = next(iter(sizes))
     n_voxels = sizes[first][1]
+
     for name, (frames, voxels) in sizes.items():
         if voxels != n_voxels:
             raise DataError(
                 f"subject {name} has {sum(voxels)} voxels ({_listed(areas, voxels)}), but subject {first} has {sum(n_voxels)} "
                 f"({_listed(areas, n_voxels)}); all must be sampled alike. Make the file of {name} again."
             )
+
         if frames < per_window:
             raise DataError(f"subject {name} has {frames} frames, fewer than the {per_window} of one window.")
+
     total = sum(n_voxels)
-    padded = network.patches_of(total) * network.patch_size if network.padding == "wrap" else None
+    if network.padding == "wrap":
+        padded = network.patches_of(total) * network.patch_size
+    else:
+        padded = None
+
     ids = [f"{name}/{i:03d}" for name, (frames, _) in sizes.items() for i in range(frames // per_window)]
 
     def compute(wanted: np.ndarray) -> np.ndarray:
         out = np.empty((len(wanted), total), dtype=np.float32)
         owners, numbers = zip(*(str(i).rsplit("/", 1) for i in wanted), strict=True)
+
         for name in dict.fromkeys(owners):
             mine = [k for k, owner in enumerate(owners) if owner == name]
             frames = np.concatenate([np.asarray(opened[name][area]) for area in areas], axis=1)
+
             try:
                 out[mine] = window_means(frames, per_window, padded)[[int(numbers[k]) for k in mine]]
             except DataError as error:
                 raise DataError(f"subject {name} ({opened[name].path}): {error}") from error
+
         return out
 
     spec = {
@@ -147,39 +176,46 @@ def resting_windows(
         "padded": padded,
         "files": digest_of([f"{name} {_content(scan)}" for name, scan in opened.items()]),
     }
+
     chunk = sizes[first][0] // per_window  # a subject
     store = cached(
         cache, spec, ids, compute, shape=(total,), chunk=chunk, unit="standard deviations", progress=progress
     )
+
     return store.select(ids)
 
 
 def _scans(folder: Path, file: str, areas: Sequence[str], parcels: str | None) -> dict[str, ArrayFile | Scan]:
     if file.endswith(".dtseries.nii"):
         return dict(open_scans(folder, areas, file, parcels))
+
     found = {path.parent.name: path for path in sorted(folder.glob(f"*/{file}"))}
     found = found or {path.stem: path for path in sorted(folder.glob("*.npz"))}
     if found:
         return {name: open_arrays(path) for name, path in found.items()}
     if next(folder.rglob("*.dtseries.nii"), None) is not None:
         return dict(open_scans(folder, areas, parcels=parcels))
+
     raise DataError(f"{folder} holds no subject: neither SUBJECT/{file} nor SUBJECT.npz was found in it.")
 
 
 def _size(name: str, arrays: ArrayFile | Scan, areas: Sequence[str]) -> tuple[int, tuple[int, ...]]:
     if arrays.kind not in ("npz", "cifti"):
         raise DataError(f"{arrays.path} of subject {name} is a {arrays.kind} file; save it with numpy.savez.")
+
     if absent := [area for area in areas if area not in arrays]:
         raise DataError(
             f"subject {name} has no {', '.join(absent)} in {arrays.path}, which holds {', '.join(arrays.shapes)}; each area "
             "is an array (frames, voxels)."
         )
+
     shapes = [arrays.shapes[area] for area in areas]
     if any(len(s) != 2 for s in shapes) or len({s[0] for s in shapes}) != 1:
         raise DataError(
             f"the areas of subject {name} must be (frames, voxels) with the same number of frames, but in {arrays.path} "
             f"they are {', '.join(f'{area} {shape}' for area, shape in zip(areas, shapes, strict=True))}."
         )
+
     return shapes[0][0], tuple(s[1] for s in shapes)
 
 
@@ -187,6 +223,7 @@ def _content(scan: ArrayFile | Scan) -> str:
     """What a file holds, told by the check sums that are in it, or by samples, without reading it all."""
     if isinstance(scan, Scan):
         return scan.fingerprint()
+
     with zipfile.ZipFile(scan.path) as archive:
         return " ".join(f"{m.filename} {m.file_size} {m.CRC:08x}" for m in archive.infolist())
 

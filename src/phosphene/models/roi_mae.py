@@ -62,9 +62,12 @@ class RoiMae(nn.Module):
 
     Parameters
     ----------
-    config : sizes and variants
-    sizes : voxels of each ROI, by subject. Without `create` the voxels are taken to stand ROI by ROI.
-    recompute : save memory in training by computing each block twice; results stay the same
+    config : RoiMaeConfig
+        sizes and variants
+    sizes : mapping of {str: sequence of int}
+        voxels of each ROI, by subject. Without `create` the voxels are taken to stand ROI by ROI.
+    recompute : bool, default False
+        save memory in training by computing each block twice; results stay the same
 
     References
     ----------
@@ -75,11 +78,13 @@ class RoiMae(nn.Module):
 
     def __init__(self, config: RoiMaeConfig, sizes: Mapping[str, Sequence[int]], *, recompute: bool = False) -> None:
         super().__init__()
-        self.config, self.recompute = config, recompute
+        self.config = config
+        self.recompute = recompute
         self.sizes = {name: tuple(int(n) for n in own) for name, own in sizes.items()}
         self.subjects = list(self.sizes)
         self.n_voxels = {name: sum(own) for name, own in self.sizes.items()}
-        c, is_roi = config, config.embed == "roi"
+        c = config
+        is_roi = config.embed == "roi"
 
         if is_roi:
             self.patch_embed: nn.Module = nn.ModuleList(
@@ -87,6 +92,7 @@ class RoiMae(nn.Module):
             )
         else:
             self.patch_embed = _PatchEmbed(c.patch_size, c.width)
+
         self.cls_token = nn.Parameter(torch.zeros(1, 1, c.width))
         self.blocks = nn.ModuleList(Block(c.width, c.heads, c.mlp_ratio) for _ in range(c.depth))
         self.norm = nn.LayerNorm(c.width)
@@ -97,18 +103,23 @@ class RoiMae(nn.Module):
         self.decoder_blocks = nn.ModuleList(
             Block(c.decoder_width, c.decoder_heads, c.mlp_ratio) for _ in range(c.decoder_depth)
         )
+
         self.decoder_norm = nn.LayerNorm(c.decoder_width)
         if is_roi:
             self.channel_mapper = nn.ModuleList(
                 nn.ModuleList(nn.Sequential(nn.Linear(c.decoder_width, n)) for n in own) for own in self.sizes.values()
             )
-            self.decoder_pred: nn.Module = (
-                self._out_conv()
-                if c.shared_out_conv
-                else nn.ModuleList(nn.ModuleList(self._out_conv() for _ in own) for own in self.sizes.values())
-            )
+
+            self.decoder_pred: nn.Module
+            if c.shared_out_conv:
+                self.decoder_pred = self._out_conv()
+            else:
+                self.decoder_pred = nn.ModuleList(
+                    nn.ModuleList(self._out_conv() for _ in own) for own in self.sizes.values()
+                )
         else:
             self.decoder_pred = nn.Linear(c.decoder_width, c.patch_size)
+
         for s, name in enumerate(self.subjects):
             self.register_buffer(f"voxels_{s}", torch.arange(self.n_voxels[name]))
 
@@ -128,11 +139,15 @@ class RoiMae(nn.Module):
 
         Parameters
         ----------
-        config : sizes and variants
-        groups : by subject, the voxel numbers of each ROI, together every voxel once (see
+        config : RoiMaeConfig
+            sizes and variants
+        groups : mapping of {str: sequence of ndarray}
+            by subject, the voxel numbers of each ROI, together every voxel once (see
             :func:`phosphene.models.roi_partition`)
-        seed : of the weights; torch's global generator is left alone
-        recompute : save memory in training by computing each block twice
+        seed : int
+            of the weights; torch's global generator is left alone
+        recompute : bool, default False
+            save memory in training by computing each block twice
 
         Raises
         ------
@@ -141,16 +156,21 @@ class RoiMae(nn.Module):
         """
         _check_groups(groups)
         sizes = {name: [len(g) for g in own] for name, own in groups.items()}
+
         with torch.device("meta"):  # built without drawing; the values follow
             network = cls(config, sizes, recompute=recompute)
+
         network.to_empty(device="cpu")
         generator = torch.Generator().manual_seed(seed)
         initialise(network, generator, config.filter_std)
+
         with torch.no_grad():
             for token in (network.cls_token, network.mask_token):
                 nn.init.normal_(token, std=0.02, generator=generator)
+
             for s, own in enumerate(groups.values()):
                 network.get_buffer(f"voxels_{s}").copy_(torch.from_numpy(np.concatenate(own).astype(np.int64)))
+
         return network
 
     # -- the two halves --------------------------------------------------------------------------------------------
@@ -160,12 +180,14 @@ class RoiMae(nn.Module):
 
         Parameters
         ----------
-        betas : (n, n_voxels) of one subject, in its own voxel order
-        subject : may be left out where there is only one
+        betas : Tensor of shape (n, n_voxels)
+            of one subject, in its own voxel order
+        subject : str, optional
+            may be left out where there is only one
 
         Returns
         -------
-        (n, latent)
+        Tensor of shape (n, latent)
 
         Raises
         ------
@@ -188,6 +210,7 @@ class RoiMae(nn.Module):
             raise ModelError(
                 f"latents must be (rows, {self.config.latent}) for this autoencoder but came as {tuple(latents.shape)}."
             )
+
         out = self._voxels(self._decode(latents, self._n_tokens(s)), s)
         return out[:, torch.argsort(self.get_buffer(f"voxels_{s}"))]
 
@@ -202,47 +225,65 @@ class RoiMae(nn.Module):
 
         Parameters
         ----------
-        batch : ``{"betas": {subject: (k, n_voxels)}, "rows": {subject: (k,) places in the batch}}``, as
+        batch : mapping of {str: Any}
+            ``{"betas": {subject: (k, n_voxels)}, "rows": {subject: (k,) places in the batch}}``, as
             :func:`phosphene.models.subject_batches` makes it
-        draws : noise of this batch; an item gets the same however the batch is shared out
+        draws : Draws
+            noise of this batch; an item gets the same however the batch is shared out
 
         Returns
         -------
-        loss, and ``{"correlation": mean over rows of Pearson's r between betas and reconstruction}``
+        tuple of (Tensor, dict of {str: Tensor})
+            loss, and ``{"correlation": mean over rows of Pearson's r between betas and reconstruction}``
         """
         noise = self._noise(draws)
         clean = {
             s: self._ordered(batch["betas"][name], s) for s, name in enumerate(self.subjects) if name in batch["betas"]
         }
+
         rows = {s: batch["rows"][self.subjects[s]] for s in clean}
         tokens = {s: self._tokens(self._augment(x, [n[rows[s]] for n in noise]), s) for s, x in clean.items()}
-        total, r, count = self._untouched(clean), torch.zeros((), device=draws.device), 0
+        total = self._untouched(clean)
+        r = torch.zeros((), device=draws.device)
+        count = 0
+
         for together in _by_length(tokens):  # subjects with equally many tokens share one pass through the trunk
             latents = self._encode(torch.cat([tokens[s] for s in together]))
             decoded = self._decode(latents, tokens[together[0]].shape[1]).split([len(tokens[s]) for s in together])
+
             for s, part in zip(together, decoded, strict=True):
-                x, y = clean[s].float(), self._voxels(part, s).float()
+                x = clean[s].float()
+                y = self._voxels(part, s).float()
                 total = total + (y - x).square().mean(1).sum()
+
                 with torch.no_grad():
                     r += row_correlation(x, y).sum()
+
                 count += len(x)
+
         return total / count, {"correlation": r / count}
 
     def _noise(self, draws: Draws) -> list[Tensor]:
         n = max(self.n_voxels.values())
         if self.config.augment == "drop" and self.config.drop:
             return [draws.uniform(n)]
-        return [draws.uniform(), draws.normal(n)] if self.config.augment == "noise" else []
+        if self.config.augment == "noise":
+            return [draws.uniform(), draws.normal(n)]
+
+        return []
 
     def _augment(self, x: Tensor, noise: Sequence[Tensor]) -> Tensor:
         """Betas as the encoder sees them in training; `noise` holds as many rows as `x`, and at least as many columns."""
-        c, n = self.config, x.shape[1]
+        c = self.config
+        n = x.shape[1]
         if c.augment == "drop" and noise:
             dropped = noise[0][:, :n].topk(int(c.drop * n), largest=False).indices
             return x.scatter(1, dropped, 0.0)
+
         if c.augment == "noise":
             chosen, normal = noise
             return x + c.noise_std * (chosen < c.noise_probability)[:, None] * normal[:, :n]
+
         return x
 
     def _untouched(self, present: Mapping[int, Tensor]) -> Tensor:
@@ -252,6 +293,7 @@ class RoiMae(nn.Module):
             if s not in present:
                 for weight in self.own_parameters(s):
                     zero = zero + weight.reshape(-1)[0] * 0.0
+
         return zero
 
     # -- pieces ----------------------------------------------------------------------------------------------------
@@ -259,16 +301,20 @@ class RoiMae(nn.Module):
     def _number(self, subject: str | None) -> int:
         if subject is None and len(self.subjects) == 1:
             return 0
+
         if subject not in self.sizes:
             raise ModelError(
                 f"this autoencoder has no layers for subject {subject}. {did_you_mean(str(subject), self.subjects)}"
             )
+
         return self.subjects.index(subject)
 
     def _n_tokens(self, s: int) -> int:
-        c, name = self.config, self.subjects[s]
+        c = self.config
+        name = self.subjects[s]
         if c.embed == "roi":
             return c.roi_heads * len(self.sizes[name])
+
         # The authors' padding adds a whole patch where none is needed.
         return self.n_voxels[name] // c.patch_size + 1
 
@@ -280,11 +326,13 @@ class RoiMae(nn.Module):
                 f"betas must be (trials, {n}) for subject {self.subjects[s]} of this autoencoder, but came as "
                 f"{tuple(betas.shape)}; use the voxels it was trained on, or fit again."
             )
+
         return betas[:, self.get_buffer(f"voxels_{s}")]
 
     def _tokens(self, x: Tensor, s: int) -> Tensor:
         if self.config.embed == "roi":
             return self.patch_embed[s](x.split(self.sizes[self.subjects[s]], dim=1))
+
         around = torch.arange(self._n_tokens(s) * self.config.patch_size, device=x.device) % x.shape[1]
         return self.patch_embed(x[:, around])
 
@@ -293,6 +341,7 @@ class RoiMae(nn.Module):
         first = (self.cls_token + code[0]).expand(len(tokens), -1, -1)
         x = torch.cat([first, tokens + code[1:]], dim=1)
         x = run_blocks(self.blocks, x, first_only=True, recompute=self.recompute)
+
         return self.pred(self.norm(x[:, 0]))  # (n, latent)
 
     def _decode(self, latents: Tensor, n_tokens: int) -> Tensor:
@@ -300,6 +349,7 @@ class RoiMae(nn.Module):
         first = self.decoder_embed(latents)[:, None]
         x = torch.cat([first + code[0], (self.mask_token + code[1:]).expand(len(latents), -1, -1)], dim=1)
         x = run_blocks(self.decoder_blocks, x, recompute=self.recompute)
+
         return self.decoder_norm(x[:, 1:])  # (n, tokens, decoder_width)
 
     def _voxels(self, tokens: Tensor, s: int) -> Tensor:
@@ -307,9 +357,15 @@ class RoiMae(nn.Module):
         sizes = self.sizes[self.subjects[s]]
         if self.config.embed == "patch":
             return self.decoder_pred(tokens).flatten(1)[:, : sum(sizes)]
-        convs = [self.decoder_pred] * len(sizes) if self.config.shared_out_conv else self.decoder_pred[s]
+
+        if self.config.shared_out_conv:
+            convs = [self.decoder_pred] * len(sizes)
+        else:
+            convs = self.decoder_pred[s]
+
         pieces = tokens.chunk(len(sizes), dim=1)
         rois = [conv(fc(t))[:, 0] for conv, fc, t in zip(convs, self.channel_mapper[s], pieces, strict=True)]
+
         return torch.cat(rois, dim=1)
 
     # -- subjects and the trunk ------------------------------------------------------------------------------------
@@ -322,8 +378,16 @@ class RoiMae(nn.Module):
         """Number of the subject that a weight or buffer belongs to; None for the trunk."""
         if name.startswith("voxels_"):
             return int(name.removeprefix("voxels_"))
-        number = name.split(".")[1] if name.startswith(_OWN) else ""
-        return int(number) if number.isdigit() else None
+
+        if name.startswith(_OWN):
+            number = name.split(".")[1]
+        else:
+            number = ""
+
+        if number.isdigit():
+            return int(number)
+
+        return None
 
     def with_subjects(self, groups: Mapping[str, Sequence[np.ndarray]], seed: int) -> RoiMae:
         """A new network for other subjects with a copy of this trunk, such as one subject to fine-tune.
@@ -332,17 +396,22 @@ class RoiMae(nn.Module):
 
         Parameters
         ----------
-        groups : by subject, the voxel numbers of each ROI
-        seed : of the new layers
+        groups : mapping of {str: sequence of ndarray}
+            by subject, the voxel numbers of each ROI
+        seed : int
+            of the new layers
         """
         new = type(self).create(self.config, groups, seed, recompute=self.recompute)
-        state, old = new.state_dict(), self.state_dict()
+        state = new.state_dict()
+        old = self.state_dict()
         known = {}
+
         for i, name in enumerate(new.subjects):
             if name in self.sizes:
                 s = self.subjects.index(name)
                 if torch.equal(state[f"voxels_{i}"], old[f"voxels_{s}"].cpu()) and new.sizes[name] == self.sizes[name]:
                     known[i] = s
+
         for name, value in state.items():
             i = new._owner(name)
             if i is None:
@@ -350,6 +419,7 @@ class RoiMae(nn.Module):
             elif i in known and not name.startswith("voxels_"):
                 head, _, rest = name.split(".", 2)
                 value.copy_(old[f"{head}.{known[i]}.{rest}"])
+
         return new
 
     def reference_names(self, subject: str | None = None) -> dict[str, str]:
@@ -359,6 +429,7 @@ class RoiMae(nn.Module):
         """
         s = self._number(subject)
         out = {}
+
         for name, _ in self.named_parameters():
             owner = self._owner(name)
             if owner is None:
@@ -366,6 +437,7 @@ class RoiMae(nn.Module):
             elif owner == s and not name.startswith("decoder_pred."):
                 head, _, rest = name.split(".", 2)
                 out[name] = f"{head}.{rest}"
+
         return out
 
 
@@ -373,14 +445,20 @@ def _by_length(tokens: Mapping[int, Tensor]) -> list[list[int]]:
     groups: dict[int, list[int]] = {}
     for s, x in tokens.items():
         groups.setdefault(x.shape[1], []).append(s)
+
     return list(groups.values())
 
 
 def _check_groups(groups: Mapping[str, Sequence[np.ndarray]]) -> None:
     if not groups:
         raise ModelError("an autoencoder needs the ROI groups of at least one subject, but none came.")
+
     for subject, own in groups.items():
-        together = np.sort(np.concatenate([np.asarray(g) for g in own])) if len(own) else np.empty(0)
+        if len(own):
+            together = np.sort(np.concatenate([np.asarray(g) for g in own]))
+        else:
+            together = np.empty(0)
+
         empty = any(len(g) == 0 for g in own)
         if not len(together) or empty or not np.array_equal(together, np.arange(len(together))):
             raise ModelError(
@@ -429,6 +507,7 @@ class RoiMaeConfig(Config):
         for width, heads in ((self.width, self.heads), (self.decoder_width, self.decoder_heads)):
             if width % heads:
                 raise ValueError(f"a width of {width} cannot be shared by {heads} attention heads")
+
         return self
 
     @classmethod
@@ -436,6 +515,7 @@ class RoiMaeConfig(Config):
         """Values over the defaults: none for ``paper``, tiny sizes and a quick start for ``lab``."""
         if name == "paper":
             return {}
+
         return {
             "roi_heads": 4, "patch_size": 8, "width": 64, "depth": 2, "heads": 4, "latent": 64,
             "decoder_width": 32, "decoder_depth": 1, "decoder_heads": 4, "filter_std": 0.2,
@@ -450,12 +530,15 @@ def roi_partition(trials: Trials, rois: Sequence[str] | None = None) -> dict[str
 
     Parameters
     ----------
-    trials : whose voxels have ROI memberships; without any, all voxels are one group, ``all``
-    rois : order in which they take; the order of ``trials.rois`` by default (`GOD_ROIS` is LEA's)
+    trials : Trials
+        whose voxels have ROI memberships; without any, all voxels are one group, ``all``
+    rois : sequence of str, optional
+        order in which they take; the order of ``trials.rois`` by default (`GOD_ROIS` is LEA's)
 
     Returns
     -------
-    dict of ROI name to voxel numbers, (n,) int64 ascending
+    dict of {str: ndarray}
+        dict of ROI name to voxel numbers, (n,) int64 ascending
 
     Raises
     ------
@@ -465,15 +548,19 @@ def roi_partition(trials: Trials, rois: Sequence[str] | None = None) -> dict[str
     names = list(trials.rois if rois is None else rois)
     if not names:
         return {"all": np.arange(trials.n_voxels)}
+
     free = np.ones(trials.n_voxels, dtype=bool)
     groups: dict[str, np.ndarray] = {}
+
     for name in names:
         mine = np.asarray(trials.roi(name), dtype=bool) & free
         if mine.any():
             groups[name] = np.flatnonzero(mine)
             free &= ~mine
+
     if free.any():
         groups["rest"] = np.flatnonzero(free)
+
     return groups
 
 
@@ -482,13 +569,16 @@ def subject_batches(betas: Mapping[str, np.ndarray]) -> tuple[Callable[[np.ndarr
 
     Parameters
     ----------
-    betas : by subject, each (n_trials, n_voxels of that subject), arrays or memory maps
+    betas : mapping of {str: ndarray}
+        by subject, each (n_trials, n_voxels of that subject), arrays or memory maps
 
     Returns
     -------
-    fetch : rows of all subjects counted through, (n,) int64, to ``{"betas": {subject: (k, n_voxels)}, "rows": {subject:
+    fetch : callable
+        rows of all subjects counted through, (n,) int64, to ``{"betas": {subject: (k, n_voxels)}, "rows": {subject:
         (k,) int64, places in the batch}}``; a subject without rows is left out
-    n_items : rows in all
+    n_items : int
+        rows in all
     """
     names = list(betas)
     ends = np.cumsum([len(betas[name]) for name in names])
@@ -499,12 +589,14 @@ def subject_batches(betas: Mapping[str, np.ndarray]) -> tuple[Callable[[np.ndarr
         rows = np.asarray(rows)
         owner = np.searchsorted(ends, rows, side="right")
         batch: dict[str, Any] = {"betas": {}, "rows": {}}
+
         for i in np.unique(owner):
             places = np.flatnonzero(owner == i)
             name = names[i]
             start = ends[i] - len(betas[name])
             values = np.array(betas[name][rows[places] - start], dtype=np.float32)
             batch["betas"][name], batch["rows"][name] = torch.from_numpy(values), torch.from_numpy(places)
+
         return batch
 
     return fetch, int(ends[-1]) if names else 0
@@ -515,8 +607,10 @@ class RoiMaePart(ModulePart):
 
     Parameters
     ----------
-    module : a :class:`phosphene.models.RoiMae`
-    config : as `of` makes it
+    module : RoiMae
+        a :class:`phosphene.models.RoiMae`
+    config : mapping of {str: Any}
+        as `of` makes it
     """
 
     module: RoiMae
@@ -537,6 +631,7 @@ class RoiMaePart(ModulePart):
         values = validate(RoiMaeConfig, config["network"], "the saved autoencoder")
         with torch.device("meta"):
             network = RoiMae(values, {name: tuple(sizes) for name, sizes in config["subjects"]})
+
         return network.to_empty(device="cpu")
 
     def to_latent(self, betas: np.ndarray, subject: str | None = None, batch_size: int = 64) -> np.ndarray:

@@ -36,12 +36,17 @@ class Loaded:
 
     Attributes
     ----------
-    taken : names of weights that now hold the checkpoint's values
-    skipped : names of the checkpoint that have no place here, with why
-    fresh : names of weights that keep their random start
-    n_values : numbers taken over
-    n_patches : that the checkpoint's model had, with which MinD-Vis went on training it (``n_patches`` of its
-        configuration) or from which it stretched the position codes (``positions_of``); None where it does not say
+    taken : tuple of str
+        names of weights that now hold the checkpoint's values
+    skipped : dict of {str: str}
+        names of the checkpoint that have no place here, with why
+    fresh : tuple of str
+        names of weights that keep their random start
+    n_values : int
+        numbers taken over
+    n_patches : int or None
+        that the checkpoint's model had, with which MinD-Vis went on training it (``n_patches`` of its configuration) or
+        from which it stretched the position codes (``positions_of``); None where it does not say
     """
 
     taken: tuple[str, ...]
@@ -72,8 +77,10 @@ def load_sc_mbm(network: PatchMae | RoiMae, weights: Mapping[str, torch.Tensor])
 
     Parameters
     ----------
-    network : changed in place, whole or not at all
-    weights : as `read_sc_mbm` gives them
+    network : PatchMae or RoiMae
+        changed in place, whole or not at all
+    weights : mapping of {str: Tensor}
+        as `read_sc_mbm` gives them
 
     Returns
     -------
@@ -90,38 +97,53 @@ def load_sc_mbm(network: PatchMae | RoiMae, weights: Mapping[str, torch.Tensor])
     has_rois = getattr(network.config, "embed", "patch") == "roi"
     if network.config.kind in ("patch_mae", "dc_mae"):
         _check_positions(weights)
+
     wanted = dict(network.named_parameters())
     is_ends = {name for name in weights if name.startswith(("patch_embed.", "decoder_pred."))}
     skipped = {name: "computed" for name in _COMPUTED if name in weights}
     skipped |= {name: "of another decoder" for name in weights if name.startswith(_UNUSED)}
+
     if has_rois:
         skipped |= dict.fromkeys(sorted(is_ends), "replaced by ROI layers")
+
     fresh = [n for n in wanted if n.startswith(("pred.", "channel_mapper."))]
     if has_rois:
         fresh += [n for n in wanted if n.startswith(("patch_embed.", "decoder_pred."))]
+
     taken = sorted(set(wanted) - set(fresh))
     offered = set(weights) - set(skipped)
-    missing, unknown = sorted(set(taken) - offered), sorted(offered - set(taken))
+    missing = sorted(set(taken) - offered)
+    unknown = sorted(offered - set(taken))
+
     if missing or unknown:
         raise ModelError(
             f"the checkpoint does not fit this trunk: missing {', '.join(missing[:3]) or 'nothing'} ({len(missing)}), "
             f"unexpected {', '.join(unknown[:3]) or 'nothing'} ({len(unknown)}). Its depth may differ: the public one has 24 "
             "encoder and 8 decoder blocks, as the paper preset."
         )
+
     for name in taken:
-        theirs, ours = weights[name], wanted[name]
+        theirs = weights[name]
+        ours = wanted[name]
         if theirs.shape != ours.shape:
             raise ModelError(
                 f"'{name}' of the checkpoint has shape {tuple(theirs.shape)}, but this autoencoder needs "
                 f"{tuple(ours.shape)}; use the paper preset, for which the checkpoint was made."
             )
+
         if not bool(torch.isfinite(theirs).all()):
             raise ModelError(f"'{name}' of the checkpoint holds NaN or infinite values; download it again.")
+
     with torch.no_grad():
         for name in taken:
             wanted[name].copy_(weights[name])
+
     order = [n for n in wanted if n in set(fresh)]
-    n_patches = weights["pos_embed"].shape[1] - 1 if "pos_embed" in weights else None
+    if "pos_embed" in weights:
+        n_patches = weights["pos_embed"].shape[1] - 1
+    else:
+        n_patches = None
+
     return Loaded(tuple(taken), skipped, tuple(order), sum(weights[n].numel() for n in taken), n_patches)
 
 
@@ -135,6 +157,7 @@ def _check_positions(weights: Mapping[str, torch.Tensor]) -> None:
                 raise ModelError(
                     f"'{name}' of the checkpoint has shape {tuple(theirs.shape)}, not (1, 1 + patches, width)."
                 )
+
             gap = float((theirs[0] - positions(theirs.shape[1] - 1, theirs.shape[2])).abs().max())
             if not gap < 1e-3:  # half precision rounds numbers up to one by 5e-4
                 raise ModelError(

@@ -79,6 +79,7 @@ class StyleGan2Config(Config):
             raise ValueError(f"size {self.size} must be a power of two")
         if self.channel_base < self.size:
             raise ValueError(f"channel_base {self.channel_base} leaves no channel at {self.size} px")
+
         return self
 
     @property
@@ -188,11 +189,16 @@ class _Linear(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(n_out, n_in) / pace)
         self.bias = nn.Parameter(torch.full((n_out,), bias))
-        self.gain, self.pace, self.active = pace / math.sqrt(n_in), pace, active
+        self.gain = pace / math.sqrt(n_in)
+        self.pace = pace
+        self.active = active
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.linear(x, self.weight * self.gain, self.bias * self.pace)
-        return _active(y) if self.active else y
+        if self.active:
+            return _active(y)
+
+        return y
 
 
 class _Smooth(nn.Module):
@@ -219,7 +225,8 @@ class _Style(nn.Module):
 
     def __init__(self, c: StyleGan2Config, channels: int):
         super().__init__()
-        self.gain, pace = c.condition_gain, c.condition_pace
+        self.gain = c.condition_gain
+        pace = c.condition_pace
         self.views = nn.ModuleList(
             nn.Sequential(
                 _Linear(c.condition, c.hidden, active=True, pace=pace),
@@ -227,6 +234,7 @@ class _Style(nn.Module):
             )
             for _ in range(c.conditions)
         )
+
         self.affine = _Linear(c.w + (c.style if c.conditions else 0), channels, bias=1.0)
 
     def forward(self, w: Tensor, conditions: Tensor) -> Tensor:
@@ -244,18 +252,21 @@ def modulated(x: Tensor, weight: Tensor, style: Tensor, *, up: bool = False, dem
 
     Parameters
     ----------
-    x : (n, inputs, height, width)
-    weight : (outputs, inputs, k, k)
-    style : (n, inputs)
-    up : leave zeros between values, so that the result is (2 height + 1, 2 width + 1)
+    x : Tensor of shape (n, inputs, height, width)
+    weight : Tensor of shape (outputs, inputs, k, k)
+    style : Tensor of shape (n, inputs)
+    up : bool, default False
+        leave zeros between values, so that the result is (2 height + 1, 2 width + 1)
     """
     y = x * style[:, :, None, None]
     if up:
         y = F.conv_transpose2d(y, weight.transpose(0, 1), stride=2)
     else:
         y = F.conv2d(y, weight, padding=weight.shape[2] // 2)
+
     if not demodulate:
         return y
+
     power = F.linear(style.square(), weight.square().sum((2, 3)))
     return y * (power + 1e-8).rsqrt()[:, :, None, None]
 
@@ -265,17 +276,21 @@ class _Convolution(nn.Module):
 
     def __init__(self, c: StyleGan2Config, n_in: int, n_out: int, *, up: bool = False):
         super().__init__()
-        self.style, self.up = _Style(c, n_in), up
+        self.style = _Style(c, n_in)
+        self.up = up
         self.weight = nn.Parameter(torch.randn(n_out, n_in, 3, 3))
-        self.strength, self.bias = nn.Parameter(torch.zeros(())), nn.Parameter(torch.zeros(n_out))
+        self.strength = nn.Parameter(torch.zeros(()))
+        self.bias = nn.Parameter(torch.zeros(n_out))
         self.smooth = _Smooth()
 
     def forward(self, x: Tensor, w: Tensor, conditions: Tensor, noise: Tensor | None) -> Tensor:
         y = modulated(x, self.weight, self.style(w, conditions), up=self.up)
         if self.up:
             y = self.smooth(y, 1, gain=4.0)
+
         if noise is not None:
             y = y + noise * self.strength
+
         return _active(y + self.bias[:, None, None])
 
 
@@ -284,8 +299,10 @@ class _Colours(nn.Module):
 
     def __init__(self, c: StyleGan2Config, n_in: int):
         super().__init__()
-        self.style, self.gain = _Style(c, n_in), 1 / math.sqrt(n_in)
-        self.weight, self.bias = nn.Parameter(torch.randn(3, n_in, 1, 1)), nn.Parameter(torch.zeros(3))
+        self.style = _Style(c, n_in)
+        self.gain = 1 / math.sqrt(n_in)
+        self.weight = nn.Parameter(torch.randn(3, n_in, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(3))
 
     def forward(self, x: Tensor, w: Tensor, conditions: Tensor) -> Tensor:
         style = self.style(w, conditions) * self.gain
@@ -298,9 +315,15 @@ class _Block(nn.Module):
     def __init__(self, c: StyleGan2Config, size: int):
         super().__init__()
         n = c.channels(size)
-        first = [] if size == 4 else [_Convolution(c, c.channels(size // 2), n, up=True)]
+
+        if size == 4:
+            first = []
+        else:
+            first = [_Convolution(c, c.channels(size // 2), n, up=True)]
+
         self.convolutions = nn.ModuleList([*first, _Convolution(c, n, n)])
-        self.colours, self.smooth = _Colours(c, n), _Smooth()
+        self.colours = _Colours(c, n)
+        self.smooth = _Smooth()
 
 
 class Generator(nn.Module):
@@ -308,12 +331,14 @@ class Generator(nn.Module):
 
     Parameters
     ----------
-    config : fields of :class:`StyleGan2Config`; Mind Reader's by default. Weights are drawn from torch's global generator
+    config : Any
+        fields of :class:`StyleGan2Config`; Mind Reader's by default. Weights are drawn from torch's global generator
 
     Attributes
     ----------
     config : sizes
-    mean : (w,) running mean of w, where truncation leads
+    mean : Tensor of shape (w,)
+        running mean of w, where truncation leads
 
     Raises
     ------
@@ -345,18 +370,24 @@ class Generator(nn.Module):
 
         Parameters
         ----------
-        conditions : (n, conditions, condition), each of unit length
-        z : (n, z), standard normal
-        noise : per convolution (n, 1, side, side), sides as in ``config.noise_sizes``; none is added when None
-        truncation : psi: w is drawn towards its mean, 1 not at all
+        conditions : Tensor
+            (n, conditions, condition), each of unit length
+        z : Tensor of shape (n, z)
+            standard normal
+        noise : sequence of Tensor, optional
+            per convolution (n, 1, side, side), sides as in ``config.noise_sizes``; none is added when None
+        truncation : float, default 1.0
+            psi: w is drawn towards its mean, 1 not at all
 
         Returns
         -------
-        (n, 3, size, size), about -1 to 1, not clipped
+        Tensor of shape (n, 3, size, size)
+            about -1 to 1, not clipped
         """
         w = self.map(z)
         if truncation != 1:
             w = self.mean.lerp(w, truncation)
+
         return self.paint(w[:, None].expand(-1, self.config.slots, -1), conditions, noise)
 
     def map(self, z: Tensor) -> Tensor:
@@ -364,6 +395,7 @@ class Generator(nn.Module):
         x = z * (z.square().mean(1, keepdim=True) + 1e-8).rsqrt()
         for layer in self.mapping:
             x = layer(x)
+
         return x
 
     @torch.no_grad()
@@ -376,27 +408,41 @@ class Generator(nn.Module):
 
         Parameters
         ----------
-        w : (n, slots, w), one for each convolution and one for the last colours
-        conditions, noise : see :meth:`forward`
+        w : Tensor of shape (n, slots, w)
+            one for each convolution and one for the last colours
+        conditions : Tensor
+            see :meth:`forward`
+        noise : sequence of Tensor, optional
+            see :meth:`forward`
 
         Raises
         ------
         DataError
             For conditions of another shape.
         """
-        c, n = self.config, len(w)
+        c = self.config
+        n = len(w)
         if conditions.shape != (n, c.conditions, c.condition):
             raise DataError(
                 f"conditions of {n} pictures must be ({n}, {c.conditions}, {c.condition}), but are {tuple(conditions.shape)}."
             )
-        x, picture, slot = self.first.expand(n, -1, -1, -1), None, 0
+
+        x = self.first.expand(n, -1, -1, -1)
+        picture = None
+        slot = 0
+
         for block in self.blocks:
             for convolution in block.convolutions:
                 x = convolution(x, w[:, slot], conditions, None if noise is None else noise[slot])
                 slot += 1
+
             # Colours share the w of the convolution that follows them.
             colours = block.colours(x, w[:, slot], conditions)
-            picture = colours if picture is None else block.smooth.double(picture) + colours
+            if picture is None:
+                picture = colours
+            else:
+                picture = block.smooth.double(picture) + colours
+
         return picture
 
     def duplicate(self) -> None:
@@ -413,24 +459,42 @@ class _Plain(nn.Module):
     def __init__(self, n_in: int, n_out: int, k: int, *, down: bool = False, bias: bool = True):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(n_out, n_in, k, k))
-        self.bias = nn.Parameter(torch.zeros(n_out)) if bias else None
-        self.gain, self.down, self.smooth = 1 / math.sqrt(n_in * k * k), down, _Smooth() if down else None
+
+        if bias:
+            self.bias = nn.Parameter(torch.zeros(n_out))
+        else:
+            self.bias = None
+
+        self.gain = 1 / math.sqrt(n_in * k * k)
+        self.down = down
+
+        if down:
+            self.smooth = _Smooth()
+        else:
+            self.smooth = None
 
     def forward(self, x: Tensor) -> Tensor:
-        weight, k = self.weight * self.gain, self.weight.shape[2]
+        weight = self.weight * self.gain
+        k = self.weight.shape[2]
+
         if not self.down:
             y = F.conv2d(x, weight, padding=k // 2)
         elif k == 1:
             y = F.conv2d(self.smooth(x, 1, stride=2), weight)
         else:
             y = F.conv2d(self.smooth(x, 2), weight, stride=2)
-        return y if self.bias is None else _active(y + self.bias[:, None, None])
+
+        if self.bias is None:
+            return y
+
+        return _active(y + self.bias[:, None, None])
 
 
 class _Residual(nn.Module):
     def __init__(self, n_in: int, n_out: int):
         super().__init__()
-        self.one, self.two = _Plain(n_in, n_in, 3), _Plain(n_in, n_out, 3, down=True)
+        self.one = _Plain(n_in, n_in, 3)
+        self.two = _Plain(n_in, n_out, 3, down=True)
         self.skip = _Plain(n_in, n_out, 1, down=True, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -444,7 +508,8 @@ class Discriminator(nn.Module):
 
     Parameters
     ----------
-    config : fields of :class:`StyleGan2Config`; Mind Reader's by default
+    config : Any
+        fields of :class:`StyleGan2Config`; Mind Reader's by default
 
     Notes
     -----
@@ -455,7 +520,8 @@ class Discriminator(nn.Module):
     def __init__(self, **config: Any):
         super().__init__()
         self.config = c = validate(StyleGan2Config, config, "the configuration of StyleGAN2")
-        sizes, last = c.sizes[::-1], c.channels(4)
+        sizes = c.sizes[::-1]
+        last = c.channels(4)
         self.colours = _Plain(3, c.channels(c.size), 1)
         self.blocks = nn.ModuleList(_Residual(c.channels(size), c.channels(size // 2)) for size in sizes[:-1])
         self.convolution = _Plain(last + 1, last, 3)
@@ -474,12 +540,15 @@ class Discriminator(nn.Module):
         y = self.colours(x)
         for block in self.blocks:
             y = block(y)
+
         h = self.linear(self.convolution(with_deviation(y, self.config.group)).flatten(1))
         logit = self.out(h)[:, 0]
         if not len(self.heads):
             return logit, h.new_zeros(len(h), 0, self.config.condition)
+
         features = torch.stack([head(h) for head in self.heads], 1)
         match = (features * conditions).sum((1, 2)) / len(self.heads)
+
         return logit + (match if self.config.logit == "each" else match.sum()), features
 
     def duplicate(self) -> None:
@@ -497,8 +566,10 @@ def with_deviation(x: Tensor, group: int) -> Tensor:
     group = min(group, n)
     if n % group:
         raise DataError(f"{n} pictures cannot be judged in groups of {group}; make the batch a multiple of {group}.")
+
     y = x.view(group, n // group, *x.shape[1:])
     deviation = ((y - y.mean(0)).square().mean(0) + 1e-8).sqrt().mean((1, 2, 3))
+
     return torch.cat([x, deviation.repeat(group)[:, None, None, None].expand(-1, 1, h, w)], 1)
 
 
@@ -516,13 +587,16 @@ def contrast(a: Tensor, b: Tensor, tau: float = 0.5, row_share: float = 0.0) -> 
 
     Parameters
     ----------
-    a, b : (n, d)
-    tau : temperature, above 0
-    row_share : r
+    a, b : Tensor of shape (n, d)
+    tau : float, default 0.5
+        temperature, above 0
+    row_share : float, default 0.0
+        r
 
     Returns
     -------
-    scalar; ln(n) when nothing is told apart
+    Tensor
+        scalar; ln(n) when nothing is told apart
 
     References
     ----------
@@ -545,12 +619,14 @@ def position_means(maps: Tensor, kind: str = "mean") -> Tensor:
 
     Parameters
     ----------
-    kind : "mean" over channels, over its largest value in the picture; or "released", as Mind Reader's code has it:
+    kind : str, default "mean"
+        "mean" over channels, over its largest value in the picture; or "released", as Mind Reader's code has it:
         largest and mean over channels, over the largest of each in the whole batch, the mean twice
     """
     mean = maps.mean(1).flatten(1)
     if kind == "mean":
         return mean / mean.abs().amax(1, keepdim=True).clamp(min=1e-12)
+
     largest = maps.amax(1).flatten(1)
     return largest / largest.max() + 2 * mean / mean.max()
 
@@ -560,12 +636,18 @@ class GanObjective(nn.Module):
 
     Parameters
     ----------
-    network : the generator, which is what is kept in the end
-    discriminator : of the same sizes
-    config : weights of the terms
-    see : CLIP's latents of pictures, at the size CLIP takes; None leaves these terms out
-    low_level : low-level features; needed where their weight is not 0
-    side : of the pictures `see` takes; the generator's by default
+    network : Generator
+        the generator, which is what is kept in the end
+    discriminator : Discriminator
+        of the same sizes
+    config : GanTraining
+        weights of the terms
+    see : See, optional
+        CLIP's latents of pictures, at the size CLIP takes; None leaves these terms out
+    low_level : See, optional
+        low-level features; needed where their weight is not 0
+    side : int, optional
+        of the pictures `see` takes; the generator's by default
 
     Notes
     -----
@@ -587,13 +669,19 @@ class GanObjective(nn.Module):
         side: int | None = None,
     ) -> None:
         super().__init__()
-        self.network, self.discriminator, self.rules = network, discriminator, config
-        self._see, self._low_level, self._side = see, low_level, side or network.config.size
+        self.network = network
+        self.discriminator = discriminator
+        self.rules = config
+        self._see = see
+        self._low_level = low_level
+        self._side = side or network.config.size
         wanting = {"see": (see, config.clip_weight + config.real_clip_weight + config.pseudo)}
         wanting["low_level"] = (low_level, config.low_level_weight)
+
         for name, (found, weight) in wanting.items():
             if weight and found is None:
                 raise ConfigError(f"a term of the game has a weight but no '{name}' was given; give it, or set 0.")
+
         self.register_buffer("path_mean", torch.zeros(()))
         self.register_buffer("chance", torch.zeros(()))  # of each augmentation
         self.register_buffer("signs", torch.zeros(2))  # sum and count of signs of true logits since the last adjustment
@@ -601,8 +689,16 @@ class GanObjective(nn.Module):
     def turns(self, step: int) -> list[str]:
         """What is learned in a step, in order."""
         rules = self.rules
-        path = ["path"] if rules.path and step % rules.path_every == 0 else []
-        r1 = ["r1"] if rules.r1 and step % rules.r1_every == 0 else []
+        if rules.path and step % rules.path_every == 0:
+            path = ["path"]
+        else:
+            path = []
+
+        if rules.r1 and step % rules.r1_every == 0:
+            r1 = ["r1"]
+        else:
+            r1 = []
+
         return ["generator", *path, "discriminator", *r1]
 
     def loss(self, batch: dict[str, Tensor], draws: Draws, turn: str) -> tuple[Tensor, dict[str, Any]]:
@@ -610,9 +706,12 @@ class GanObjective(nn.Module):
 
         Parameters
         ----------
-        batch : ``x`` (n, 3, size, size), -1 to 1, and ``conditions`` (n, conditions, condition)
-        draws : noise of this turn
-        turn : "generator", "path", "discriminator" or "r1"
+        batch : dict of {str: Tensor}
+            ``x`` (n, 3, size, size), -1 to 1, and ``conditions`` (n, conditions, condition)
+        draws : Draws
+            noise of this turn
+        turn : str
+            "generator", "path", "discriminator" or "r1"
         """
         self.network.requires_grad_(turn in ("generator", "path"))
         self.discriminator.requires_grad_(turn in ("discriminator", "r1"))
@@ -626,23 +725,31 @@ class GanObjective(nn.Module):
         logit, features = self.discriminator(self._augment(drawn, draws), c)
         game = F.softplus(-logit).mean()
         terms = {"generator": game, "features": rules.features_weight * self._matches(features, c)}
+
         if rules.clip_weight or rules.real_clip_weight:
             seen = self._see(self._view(drawn, draws))
             terms["clip"] = rules.clip_weight * self._matches(seen[:, None].expand(-1, c.shape[1], -1), c)
+
         if rules.real_clip_weight:
             terms["real clip"] = rules.real_clip_weight * self._contrast(seen, self._latents(x))
+
         if rules.real_features_weight:
             with torch.no_grad():
                 real = self.discriminator(x, c)[1]
+
             terms["real features"] = rules.real_features_weight * self._matches(real, features)
+
         if rules.low_level_weight:
             with torch.no_grad():
                 real = self._low_level(x)
+
             terms["low level"] = rules.low_level_weight * self._contrast(real, self._low_level(drawn))
+
         return sum(terms.values()), terms
 
     def _path(self, x: Tensor, c: Tensor, draws: Draws) -> tuple[Tensor, dict[str, Any]]:
-        rules, n = self.rules, max(1, len(c) // self.rules.path_shrink)
+        rules = self.rules
+        n = max(1, len(c) // self.rules.path_shrink)
         picture, w = self._draw(c, draws, n)
         y = draws.normal(*picture.shape[1:])[:n] / math.sqrt(picture.shape[2] * picture.shape[3])
         (slope,) = torch.autograd.grad((picture * y).sum(), w, create_graph=True)
@@ -650,17 +757,20 @@ class GanObjective(nn.Module):
         mean = self.path_mean.lerp(length.mean(), rules.path_decay)
         self.path_mean.copy_(mean.detach())
         penalty = (length - mean).square().mean()
+
         return rules.path * rules.path_every * penalty, {"path length": mean}
 
     def _discriminator(self, x: Tensor, c: Tensor, draws: Draws) -> tuple[Tensor, dict[str, Any]]:
         with torch.no_grad():
             drawn = self._draw(c, draws)[0]
+
         fake, _ = self.discriminator(self._augment(drawn, draws), c)
         real, features = self.discriminator(self._augment(x, draws), c)
         self._adjust(real.detach())
         game = F.softplus(fake).mean() + F.softplus(-real).mean()
         matches = self._matches(features, c)
         logs = {"discriminator": game, "real features": matches, "true logit": real.mean(), "drawn logit": fake.mean()}
+
         return game + self.rules.features_weight * matches, logs
 
     def _r1(self, x: Tensor, c: Tensor, draws: Draws) -> tuple[Tensor, dict[str, Any]]:
@@ -668,33 +778,45 @@ class GanObjective(nn.Module):
         x = self._augment(x, draws).detach().requires_grad_(True)
         (slope,) = torch.autograd.grad(self.discriminator(x, c)[0].sum(), x, create_graph=True)
         penalty = slope.square().sum((1, 2, 3)).mean()
+
         # Weights the slope does not depend on, such as the last bias, would have no gradient at all.
         return self.rules.r1 / 2 * self.rules.r1_every * penalty, {"r1": penalty}
 
     # -- what they share -----------------------------------------------------------------------------------------------
 
     def _conditions(self, batch: dict[str, Tensor], draws: Draws) -> Tensor:
-        c, rules = batch["conditions"], self.rules
+        c = batch["conditions"]
+        rules = self.rules
         out = noised(c, draws.normal(*c.shape[1:]), rules.noise)
+
         if rules.pseudo:
             seen = self._latents(batch["x"])[:, None].expand_as(c)
             pseudo = noised(seen, draws.normal(*c.shape[1:]), rules.pseudo_noise)
             out = torch.where((draws.uniform() < rules.pseudo)[:, None, None], pseudo, out)
+
         return out
 
     def _draw(self, c: Tensor, draws: Draws, n: int | None = None) -> tuple[Tensor, Tensor]:
         """Pictures of the first `n` conditions, and the w they are of, one for each layer."""
-        config, n = self.network.config, n or len(c)
+        config = self.network.config
+        n = n or len(c)
         z = draws.normal(2, config.z)[:n]
-        one = torch.zeros_like(z[:, 0]) if self.rules.z == "zero" else z[:, 0]
+
+        if self.rules.z == "zero":
+            one = torch.zeros_like(z[:, 0])
+        else:
+            one = z[:, 0]
+
         w = self.network.map(one)
         self.network.follow(w)
         cut = int(torch.randint(1, config.slots, (), generator=draws.generator))
         mixed = float(torch.rand((), generator=draws.generator)) < self.rules.mixing
         w = w[:, None].expand(-1, config.slots, -1)
+
         if mixed:
             other = self.network.map(z[:, 1])[:, None].expand(-1, config.slots - cut, -1)
             w = torch.cat([w[:, :cut], other], 1)
+
         noise = [draws.normal(1, side, side)[:n] for side in config.noise_sizes]
         return self.network.paint(w, c[:n], noise), w
 
@@ -705,27 +827,35 @@ class GanObjective(nn.Module):
         """Mean contrast over conditions of (n, conditions, d)."""
         if not a.shape[1]:
             return a.new_zeros(())
+
         return sum(self._contrast(a[:, k], b[:, k]) for k in range(a.shape[1])) / a.shape[1]
 
     def _view(self, x: Tensor, draws: Draws) -> Tensor:
         """One random square of all pictures, at the size CLIP takes."""
-        side, least = x.shape[2], int(self.rules.crop * x.shape[2])
+        side = x.shape[2]
+        least = int(self.rules.crop * x.shape[2])
         if least < side:
             side = int(torch.randint(least, x.shape[2], (), generator=draws.generator))
             top, left = torch.randint(x.shape[2] - side + 1, (2,), generator=draws.generator).tolist()
             x = x[:, :, top : top + side, left : left + side]
+
         if side == self._side:
             return x
+
         return F.interpolate(x, (self._side, self._side), mode="bicubic", align_corners=False)
 
     @torch.no_grad()
     def _latents(self, x: Tensor) -> Tensor:
         if x.shape[2] != self._side:
             x = F.interpolate(x, (self._side, self._side), mode="bicubic", align_corners=False)
+
         return self._see(x)
 
     def _augment(self, x: Tensor, draws: Draws) -> Tensor:
-        return augmented(x, draws, float(self.chance)) if self.rules.ada_target else x
+        if self.rules.ada_target:
+            return augmented(x, draws, float(self.chance))
+
+        return x
 
     @torch.no_grad()
     def _adjust(self, real: Tensor) -> None:
@@ -733,6 +863,7 @@ class GanObjective(nn.Module):
         rules = self.rules
         if not rules.ada_target:
             return
+
         self.signs += torch.stack([real.sign().sum(), torch.full_like(real[0], len(real))])
         if self.signs[1] >= rules.ada_every * len(real):
             step = float(self.signs[1]) / (1000 * rules.ada_thousands)
@@ -746,13 +877,20 @@ def adam(game: GanObjective, config: TrainConfig) -> torch.optim.Optimizer:
 
     One object, two optimisers: a turn leaves the other side without gradients, and what has none is not moved.
     """
-    rules, groups = game.rules, []
+    rules = game.rules
+    groups = []
+
     for network, penalty, every in (
         (game.network, rules.path, rules.path_every), (game.discriminator, rules.r1, rules.r1_every),
     ):  # fmt: skip
-        share = every / (every + 1) if penalty else 1.0
+        if penalty:
+            share = every / (every + 1)
+        else:
+            share = 1.0
+
         betas = tuple(b**share for b in config.betas)
         groups.append({"params": list(network.parameters()), "lr": config.lr * share, "betas": betas})
+
     return torch.optim.Adam(groups, lr=config.lr, betas=config.betas, eps=1e-8)
 
 
@@ -761,8 +899,10 @@ class StyleGan2(ModulePart):
 
     Parameters
     ----------
-    module : the generator
-    config : fields of :class:`StyleGan2Config`
+    module : Generator
+        the generator
+    config : mapping of {str: Any}
+        fields of :class:`StyleGan2Config`
 
     Examples
     --------
@@ -790,7 +930,8 @@ class StyleGan2(ModulePart):
 
         Parameters
         ----------
-        path : a StyleGAN pickle, nothing in which is run, or a folder written by
+        path : str or Path
+            a StyleGAN pickle, nothing in which is run, or a folder written by
             :func:`phosphene.models.stylegan2.convert`
 
         Raises
@@ -829,13 +970,21 @@ class StyleGan2(ModulePart):
 
         Parameters
         ----------
-        pixels : (n, size, size, 3) uint8, or floats of 0-1
-        image_latents, text_latents : (n, condition)
-        game : weights of the losses
-        settings : how; the learning rate and decay rates are those of Adam before they are corrected
-        train : called with network, fetch, number of items, `settings`, a digest of the data and the optimiser
-        discriminator : the other side, of the same sizes; changed in place
-        see, low_level, side : see :class:`phosphene.models.stylegan2.GanObjective`
+        pixels : ndarray
+            (n, size, size, 3) uint8, or floats of 0-1
+        image_latents, text_latents : ndarray of shape (n, condition)
+        game : GanTraining
+            weights of the losses
+        settings : TrainConfig
+            how; the learning rate and decay rates are those of Adam before they are corrected
+        train : callable
+            called with network, fetch, number of items, `settings`, a digest of the data and the optimiser
+        discriminator : Discriminator
+            the other side, of the same sizes; changed in place
+        see, low_level : callable, optional
+            see :class:`phosphene.models.stylegan2.GanObjective`
+        side : int, optional
+            see :class:`phosphene.models.stylegan2.GanObjective`
         """
 
         conditions, x = self._conditions(image_latents, text_latents, len(pixels)), to_network(pixels)
@@ -863,14 +1012,21 @@ class StyleGan2(ModulePart):
 
         Parameters
         ----------
-        image_latents, text_latents : (n, condition), of any length but 0; the second is None for a network of one condition
-        ids : n stimulus ids; equal ids get equal noise
-        sampling : samples, truncation, and whether noise is added to pixels
-        seed : of the noise
+        image_latents : ndarray of shape (n, condition)
+            of any length but 0; the second is None for a network of one condition
+        text_latents : ndarray of shape (n, condition) or None
+            see `image_latents`
+        ids : sequence
+            n stimulus ids; equal ids get equal noise
+        sampling : StyleGan2Sampling
+            samples, truncation, and whether noise is added to pixels
+        seed : int
+            of the noise
 
         Returns
         -------
-        (n, samples, size, size, 3) float32, 0-1
+        ndarray of shape (n, samples, size, size, 3), float32
+            0-1
 
         Raises
         ------
@@ -881,36 +1037,49 @@ class StyleGan2(ModulePart):
         """
         if torch.cuda.is_available():
             self.module.to("cuda")
-        network, c = self.module, self.module.config
+
+        network = self.module
+        c = self.module.config
         conditions = self._conditions(image_latents, text_latents, len(ids))
         out = np.empty((len(ids), sampling.samples, c.size, c.size, 3), dtype=np.float32)
         where = network.first.device
+
         for row, stimulus in enumerate(ids):
             for k in range(sampling.samples):
                 # One at a time: sums of several pictures are rounded differently at each place in a batch.
                 z, *pixels = (torch.from_numpy(a[None]).to(where) for a in _noise(seed, stimulus, k, c))
-                noise = pixels if sampling.pixel_noise else None
+                if sampling.pixel_noise:
+                    noise = pixels
+                else:
+                    noise = None
+
                 x = network(conditions[row : row + 1].to(where), z, noise, truncation=sampling.truncation)
                 out[row, k] = from_network(x)[0]
+
         if not np.isfinite(out).all():
             raise ModelError("StyleGAN2 gives NaN: load its weights again, or train again at a lower learning rate.")
+
         return out
 
     def _conditions(self, image: np.ndarray, text: np.ndarray | None, n: int) -> Tensor:
         """(n, conditions, condition) of unit length."""
         c = self.module.config
         given = [np.asarray(a, dtype=np.float32) for a in (image, text) if a is not None]
+
         for a in given:
             if a.shape != (n, c.condition):
                 raise DataError(
                     f"{n} stimuli need latents of shape ({n}, {c.condition}), but some are {a.shape}; use the latents this "
                     "generator was trained on, one row per stimulus."
                 )
+
         if len(given) != c.conditions:
             raise DataError(f"this generator takes {c.conditions} latents per stimulus, but {len(given)} came.")
+
         length = np.stack([np.linalg.norm(a, axis=1) for a in given])
         if not (np.isfinite(length).all() and (length > 0).all()):
             raise DataError("latents hold NaN or infinite values, or are all 0, which has no direction.")
+
         return torch.from_numpy(np.stack([a / norm[:, None] for a, norm in zip(given, length, strict=True)], 1))
 
 
@@ -921,7 +1090,7 @@ def _noise(seed: int, stimulus: Any, sample: int, c: StyleGan2Config) -> list[np
     return [rng.standard_normal(shape, dtype=np.float32) for shape in shapes]
 
 
-__all__ = ["GanTraining", "StyleGan2Sampling", "StyleGan2", "StyleGan2Config"]
+__all__ = ["GanTraining", "StyleGan2", "StyleGan2Config", "StyleGan2Sampling"]
 
 
 LARGEST = 4 * 2**30
@@ -953,6 +1122,7 @@ def read_pickle(file: str | Path) -> dict[str, dict[str, Tensor]]:
     try:
         if file.stat().st_size > LARGEST:
             raise ModelError(f"{file} has {file.stat().st_size / 1e9:.1f} GB; StyleGAN2's pickles have less than one.")
+
         with open(file, "rb") as stream:
             content = _Unpickler(stream, file).load()
     except OSError as error:
@@ -961,9 +1131,15 @@ def read_pickle(file: str | Path) -> dict[str, dict[str, Tensor]]:
         raise
     except Exception as error:  # a broken or hostile pickle can raise anything
         raise ModelError(f"{file} is no StyleGAN2 pickle, or is damaged ({type(error).__name__}: {error}).") from error
-    found = {k: v for k, v in content.items() if isinstance(v, _Shell)} if isinstance(content, dict) else {}
+
+    if isinstance(content, dict):
+        found = {k: v for k, v in content.items() if isinstance(v, _Shell)}
+    else:
+        found = {}
+
     if not found:
         raise ModelError(f"{file} should hold networks by name, such as G_ema and D, but holds none.")
+
     return {str(name): _flat(shell, file) for name, shell in found.items()}
 
 
@@ -986,22 +1162,27 @@ def _allowed() -> dict[str, Any]:
     def storage(data: Any) -> Tensor:
         if type(data) is not bytes:
             raise ValueError("a storage that is not of bytes")
+
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "TypedStorage is deprecated")  # the file's age, not the reader's concern
             kept = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
             if not isinstance(kept, torch.storage.TypedStorage):
                 raise ValueError("a storage of an unknown kind")
+
             return torch.tensor([], dtype=kept.dtype).set_(kept.untyped())
 
     def tensor(kept: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> Tensor:
-        shape, stride = tuple(shape), tuple(stride)
+        shape = tuple(shape)
+        stride = tuple(stride)
         if not isinstance(kept, Tensor) or len(shape) != len(stride):
             raise ValueError("a tensor without its storage")
         if not all(type(n) is int and n >= 0 for n in (offset, *shape, *stride)):
             raise ValueError("a tensor with a shape that is none")
+
         last = offset + sum((n - 1) * s for n, s in zip(shape, stride, strict=True)) + 1
         if np.prod(shape, dtype=object) > len(kept) or last > len(kept):
             raise ValueError(f"a tensor of shape {shape} in a storage of {len(kept)} values")
+
         return kept.as_strided(shape, stride, offset).clone()
 
     def parameter(data: Any, *_: Any) -> Any:
@@ -1019,6 +1200,7 @@ def _allowed() -> dict[str, Any]:
         "dnnlib.util.EasyDict": dict,
         "numpy.dtype": nothing,
     }
+
     # Scalars of settings: they are read past, since nothing here needs them.
     return names | {f"numpy.{core}.multiarray.scalar": nothing for core in ("core", "_core")}
 
@@ -1028,17 +1210,20 @@ class _Unpickler(pickle.Unpickler):
 
     def __init__(self, stream: Any, file: Path) -> None:
         super().__init__(stream, encoding="utf-8")
-        self._names, self._file = _allowed(), file
+        self._names = _allowed()
+        self._file = file
 
     def find_class(self, module: str, name: str) -> Callable[..., Any]:
         full = f"{module}.{name}"
         if re.fullmatch(r"torch\.nn\.modules\.\w+\.[A-Z]\w*", full):
             return type(name, (_Shell,), {})
+
         if full not in self._names:
             raise ModelError(
                 f"{self._file} wants to call '{full}' when it is opened. Networks of StyleGAN2 need tensors and plain values "
                 "only, and this could run any command on this machine, so it is not opened."
             )
+
         return self._names[full]
 
     def persistent_load(self, pid: Any) -> Any:
@@ -1049,6 +1234,7 @@ def _flat(shell: _Shell, file: Path, prefix: str = "", depth: int = 0) -> dict[s
     """Parameters and buffers of a network and of all networks in it, by name."""
     if depth > _DEEPEST:
         raise ModelError(f"{file} nests networks more than {_DEEPEST} deep; it is damaged.")
+
     out: dict[str, Tensor] = {}
     for kind in ("_parameters", "_buffers"):
         for name, value in (vars(shell).get(kind) or {}).items():
@@ -1056,9 +1242,11 @@ def _flat(shell: _Shell, file: Path, prefix: str = "", depth: int = 0) -> dict[s
                 out[f"{prefix}{name}"] = value
             elif value is not None:
                 raise ModelError(f"'{prefix}{name}' of {file} should be a tensor but is a {type(value).__name__}.")
+
     for name, inner in (vars(shell).get("_modules") or {}).items():
         if isinstance(inner, _Shell):
             out |= _flat(inner, file, f"{prefix}{name}.", depth + 1)
+
     return out
 
 
@@ -1078,7 +1266,10 @@ def generator_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     for name, value in weights.items():
         if name.endswith(_IGNORED):
             continue
-        parts, ours = name.split("."), name
+
+        parts = name.split(".")
+        ours = name
+
         if found := re.fullmatch(r"mapping\.fc(\d+)\.(weight|bias)", name):
             ours = f"mapping.{found[1]}.{found[2]}"
         elif name == "mapping.w_avg":
@@ -1086,21 +1277,32 @@ def generator_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
         elif name == "synthesis.b4.const":
             ours = "first"
         elif found := re.fullmatch(r"synthesis\.b(\d+)\.(conv[01]|torgb)\.(.+)", name):
-            size, layer = int(found[1]), found[2]
-            place = "colours" if layer == "torgb" else f"convolutions.{int(layer[-1]) - (size == 4)}"
+            size = int(found[1])
+            layer = found[2]
+
+            if layer == "torgb":
+                place = "colours"
+            else:
+                place = f"convolutions.{int(layer[-1]) - (size == 4)}"
+
             rest = [_LAYER.get(parts[3], parts[3]), *parts[4:]]
             ours = ".".join([f"blocks.{size.bit_length() - 3}", place, *rest])
+
         out[ours] = value
+
     return out
 
 
 def discriminator_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Weights of a public discriminator under our names."""
     sizes = [int(found[1]) for name in weights if (found := re.match(r"b(\d+)\.", name))]
-    largest, out = max(sizes, default=4), {}
+    largest = max(sizes, default=4)
+    out = {}
+
     for name, value in weights.items():
         if name.endswith(_IGNORED):
             continue
+
         ours = name
         if found := re.fullmatch(r"b4\.(\w+)\.(weight|bias)", name):
             ours = f"{_LAST.get(found[1], found[1])}.{found[2]}"
@@ -1108,7 +1310,9 @@ def discriminator_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
             place = largest.bit_length() - int(found[1]).bit_length()
             layer = {"conv0": f"blocks.{place}.one", "conv1": f"blocks.{place}.two", "skip": f"blocks.{place}.skip"}
             ours = f"{layer.get(found[2], 'colours')}.{found[3]}"
+
         out[ours] = value
+
     return out
 
 
@@ -1123,17 +1327,20 @@ def config_of(weights: dict[str, Tensor]) -> StyleGan2Config:
     try:
         blocks = 1 + max(int(name.split(".")[1]) for name in weights if name.startswith("blocks."))
         layers = sum(bool(re.fullmatch(r"mapping\.\d+\.weight", name)) for name in weights)
-        size, channel_max = 2 ** (blocks + 1), weights["first"].shape[0]
+        size = 2 ** (blocks + 1)
+        channel_max = weights["first"].shape[0]
         widths = {2 ** (i + 2): weights[f"blocks.{i}.colours.weight"].shape[1] for i in range(blocks)}
         narrow = [side * n for side, n in widths.items() if n < channel_max]
         view = "blocks.0.colours.style.views"
         fields: dict[str, Any] = {"conditions": 0}
+
         if f"{view}.0.0.weight" in weights:
             conditions = 1 + max(int(n.split(".")[5]) for n in weights if n.startswith(view))
             fields = {
                 "conditions": conditions, "condition": weights[f"{view}.0.0.weight"].shape[1],
                 "style": weights[f"{view}.0.1.weight"].shape[0],
             }  # fmt: skip
+
         return validate(
             StyleGan2Config,
             {
@@ -1156,8 +1363,10 @@ def read_networks(file: str | Path, *, conditions: int | None = None) -> tuple[G
 
     Parameters
     ----------
-    file : with ``G_ema``, and ``D`` where training is to go on
-    conditions : 2 makes a network of one condition (Lafite) one of two, each a copy of the first; as found when None
+    file : str or Path
+        with ``G_ema``, and ``D`` where training is to go on
+    conditions : int, optional
+        2 makes a network of one condition (Lafite) one of two, each a copy of the first; as found when None
 
     Raises
     ------
@@ -1171,14 +1380,17 @@ def read_networks(file: str | Path, *, conditions: int | None = None) -> tuple[G
     found = read_pickle(file)
     if "G_ema" not in found:
         raise ModelError(f"{file} has no averaged generator 'G_ema', only {', '.join(sorted(found))}.")
+
     weights = generator_names(found["G_ema"])
     config = config_of(weights)
     wanted = config.model_copy(update={"conditions": config.conditions if conditions is None else conditions})
     if wanted.conditions != config.conditions and config.conditions != 1:
         raise ModelError(f"{file} has {config.conditions} conditions; only one can be made into {conditions}.")
+
     generator = _filled(Generator, wanted, weights, f"the generator of {file}")
     if "D" not in found:
         return generator, None
+
     return generator, _filled(Discriminator, wanted, discriminator_names(found["D"]), f"the discriminator of {file}")
 
 
@@ -1189,9 +1401,11 @@ def _filled(kind: Any, config: StyleGan2Config, weights: dict[str, Tensor], owne
         first = re.sub(r"(views|heads)\.[1-9]\d*\.", r"\1.0.", name)
         if config.conditions > 1 and name not in weights and first in weights:
             weights[name] = weights[first]
+
     for name, value in weights.items():
         if not bool(torch.isfinite(value).all()):
             raise ModelError(f"'{name}' of {owner} holds NaN or infinite values; get the file again.")
+
     load_module_state(network, {k: v.float().numpy() for k, v in weights.items()}, owner)
     return network
 
@@ -1199,6 +1413,7 @@ def _filled(kind: Any, config: StyleGan2Config, weights: dict[str, Tensor], owne
 def _empty(kind: Any, config: StyleGan2Config) -> Any:
     with torch.random.fork_rng([]):
         network: nn.Module = kind(**config.model_dump(mode="json"))
+
     return network.eval().requires_grad_(False)
 
 
@@ -1208,13 +1423,17 @@ def convert(file: str | Path, folder: str | Path, *, conditions: int | None = No
 
     networks = dict(zip(_KEPT, read_networks(file, conditions=conditions), strict=True))
     about = {"config": networks["generator"].config.model_dump(mode="json")}
+
     with open(file, "rb") as handle:
         about["source_sha256"] = hashlib.file_digest(handle, "sha256").hexdigest()
+
     with atomic.folder(atomic.checked_path(folder)) as temporary:
         for name, network in networks.items():
             if network is not None:
                 (temporary / f"{name}.safetensors").write_bytes(save(module_state(network)))
+
         (temporary / "config.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+
     return Path(folder)
 
 
@@ -1224,11 +1443,14 @@ def read_folder(folder: str | Path) -> tuple[Generator, Discriminator | None]:
     folder = Path(folder)
     config = validate(StyleGan2Config, read_json(folder / "config.json")["config"], f"{folder}/config.json")
     out = []
+
     for name, kind in zip(_KEPT, (Generator, Discriminator), strict=True):
         file = folder / f"{name}.safetensors"
         if name == "discriminator" and not file.is_file():
             return out[0], None
+
         network = _empty(kind, config)
         load_module_state(network, read_safetensors(file), str(file))
         out.append(network)
+
     return out[0], out[1]

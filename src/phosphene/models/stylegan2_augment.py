@@ -20,23 +20,31 @@ def augmented(x: Tensor, draws: Draws, chance: float) -> Tensor:
 
     Parameters
     ----------
-    x : (n, 3, side, side), -1 to 1
-    draws : noise of a step
-    chance : of each change, 0-1; at 0 pictures come back as they are, but as much is drawn
+    x : Tensor of shape (n, 3, side, side)
+        -1 to 1
+    draws : Draws
+        noise of a step
+    chance : float
+        of each change, 0-1; at 0 pictures come back as they are, but as much is drawn
 
     Returns
     -------
-    (n, 3, side, side)
+    Tensor of shape (n, 3, side, side)
     """
-    n, u, normal = len(x), draws.uniform(20)[: len(x)], draws.normal(8)[: len(x)]
+    n = len(x)
+    u = draws.uniform(20)[: len(x)]
+    normal = draws.normal(8)[: len(x)]
+
     if chance <= 0:
         return x
+
     happens = u[:, :10] < chance
     place = _placed(u[:, 10:], normal, happens)
     grid = F.affine_grid(place[:, :2], [n, 3, *x.shape[2:]], align_corners=False)
     y = F.grid_sample(x, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
     colour = _coloured(u[:, 10:], normal, happens)
     flat = colour[:, :3, :3] @ y.flatten(2) + colour[:, :3, 3:]
+
     return flat.view_as(y)
 
 
@@ -55,7 +63,8 @@ def _placed(u: Tensor, normal: Tensor, happens: Tensor) -> Tensor:
         return matrix(a, zero, zero, zero, b, zero, zero, zero, one)
 
     def turned(angle: Tensor) -> Tensor:
-        c, s = angle.cos(), angle.sin()
+        c = angle.cos()
+        s = angle.sin()
         return matrix(c, -s, zero, s, c, zero, zero, zero, one)
 
     def moved(a: Tensor, b: Tensor) -> Tensor:
@@ -68,6 +77,7 @@ def _placed(u: Tensor, normal: Tensor, happens: Tensor) -> Tensor:
     before, after = (when(4, (2 * u[:, k] - 1) * math.pi, zero) for k in (4, 5))
     aspect = when(5, torch.exp2(0.2 * normal[:, 1]), one)
     slide = [when(6, 2 * 0.125 * normal[:, k], zero) for k in (2, 3)]
+
     return (
         stretched(mirrored, one) @ turned(quarter) @ moved(*shift) @ stretched(size, size)
         @ turned(before) @ stretched(aspect, 1 / aspect) @ turned(after) @ moved(*slide)
@@ -76,7 +86,8 @@ def _placed(u: Tensor, normal: Tensor, happens: Tensor) -> Tensor:
 
 def _coloured(u: Tensor, normal: Tensor, happens: Tensor) -> Tensor:
     """(n, 4, 4): new colours of old ones."""
-    n, eye = len(u), torch.eye(4, device=u.device)
+    n = len(u)
+    eye = torch.eye(4, device=u.device)
     grey = torch.tensor([1.0, 1.0, 1.0, 0.0], device=u.device) / math.sqrt(3)
     along = torch.outer(grey, grey)
     everywhere = eye.expand(n, 4, 4)
@@ -90,17 +101,23 @@ def _coloured(u: Tensor, normal: Tensor, happens: Tensor) -> Tensor:
     contrast[:, 3, 3] = 1
     flipped = everywhere - 2 * along * (u[:, 6] < 0.5)[:, None, None]
     angle = ((2 * u[:, 7] - 1) * math.pi)[:, None, None]
+
     # A turn of colours about grey (Rodrigues).
     across = torch.zeros(4, 4, device=u.device)
-    across[0, 1], across[0, 2], across[1, 2] = -1.0, 1.0, -1.0
+    across[0, 1] = -1.0
+    across[0, 2] = 1.0
+    across[1, 2] = -1.0
     across = (across - across.T) / math.sqrt(3)
     space = torch.diag(torch.tensor([1.0, 1, 1, 0], device=u.device))
     hue = angle.cos() * space + angle.sin() * across + (1 - angle.cos()) * along + (eye - space)
     saturated = along + (eye - along) * torch.exp2(normal[:, 6])[:, None, None]
     saturated[:, 3, 3] = 1
+
     # Brightness, contrast, flip, hue and saturation, in this order.
     steps = ((9, saturated), (9, hue), (8, flipped), (7, contrast), (7, brighter))
     out = everywhere
+
     for k, matrices in steps:
         out = out @ when(k, matrices)
+
     return out

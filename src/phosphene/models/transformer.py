@@ -29,11 +29,13 @@ class Attention(nn.Module):
         """(n, tokens, width) to the same, or to (n, 1, width) where only the first token is asked for."""
         n, tokens, width = x.shape
         if first_only:
-            weight, bias = self.qkv.weight, self.qkv.bias
+            weight = self.qkv.weight
+            bias = self.qkv.bias
             q = self._heads(F.linear(x[:, :1], weight[:width], bias[:width]))
             k, v = (self._heads(y) for y in F.linear(x, weight[width:], bias[width:]).chunk(2, -1))
         else:
             q, k, v = self.qkv(x).view(n, tokens, 3, self.n_heads, -1).permute(2, 0, 3, 1, 4)
+
         out = attend(q, k, v)
         return self.proj(out.transpose(1, 2).flatten(2))
 
@@ -59,9 +61,12 @@ class Block(nn.Module):
 
     Parameters
     ----------
-    width : of a token
-    n_heads : divides `width`
-    mlp_ratio : hidden units of the MLP over `width`
+    width : int
+        of a token
+    n_heads : int
+        divides `width`
+    mlp_ratio : float
+        hidden units of the MLP over `width`
     """
 
     def __init__(self, width: int, n_heads: int, mlp_ratio: float) -> None:
@@ -83,11 +88,14 @@ def run_blocks(blocks: nn.ModuleList, x: Tensor, *, first_only: bool = False, re
 
     Parameters
     ----------
-    blocks : of :class:`Block`
-    x : (n, tokens, width)
-    first_only : return only the first token, (n, 1, width): the last block then computes no other
-    recompute : keep only each block's input for the backward pass and compute the rest again: far less memory, about a
-        third more work
+    blocks : nn.ModuleList
+        of :class:`Block`
+    x : Tensor of shape (n, tokens, width)
+    first_only : bool, default False
+        return only the first token, (n, 1, width): the last block then computes no other
+    recompute : bool, default False
+        keep only each block's input for the backward pass and compute the rest again: far less memory, about a third
+        more work
     """
     last = len(blocks) - 1
     for i, block in enumerate(blocks):
@@ -96,7 +104,11 @@ def run_blocks(blocks: nn.ModuleList, x: Tensor, *, first_only: bool = False, re
             x = checkpoint(block, x, flag, use_reentrant=False, preserve_rng_state=False)
         else:
             x = block(x, flag)
-    return x[:, :1] if first_only else x
+
+    if first_only:
+        return x[:, :1]
+
+    return x
 
 
 @lru_cache(maxsize=32)
@@ -105,12 +117,15 @@ def positions(n: int, width: int, device: str = "cpu") -> Tensor:
 
     Parameters
     ----------
-    n : tokens, without the class token
-    width : even
+    n : int
+        tokens, without the class token
+    width : int
+        even
 
     Returns
     -------
-    (1 + n, width) float32, -1 to 1
+    Tensor of shape (1 + n, width), float32
+        -1 to 1
 
     Examples
     --------
@@ -129,9 +144,12 @@ def initialise(network: nn.Module, generator: torch.Generator, filter_std: float
 
     Parameters
     ----------
-    network : every Linear, Conv1d and LayerNorm in it is set
-    generator : what is drawn from, in the order of the network's modules
-    filter_std : standard deviation of the filters of convolutions
+    network : nn.Module
+        every Linear, Conv1d and LayerNorm in it is set
+    generator : torch.Generator
+        what is drawn from, in the order of the network's modules
+    filter_std : float, default 0.02
+        standard deviation of the filters of convolutions
     """
     for module in network.modules():
         if isinstance(module, nn.Linear):
@@ -142,5 +160,6 @@ def initialise(network: nn.Module, generator: torch.Generator, filter_std: float
             nn.init.ones_(module.weight)
         else:
             continue
+
         if module.bias is not None:
             nn.init.zeros_(module.bias)

@@ -19,6 +19,7 @@ def check_sizes(c: _Sizes) -> None:
         raise ValueError(f"attention has {len(c.attention)} values for {len(c.widths)} widths; give one each")
     if c.size % 2 ** (len(c.widths) - 1):
         raise ValueError(f"size {c.size} cannot be halved {len(c.widths) - 1} times")
+
     for width in c.widths:
         if width % c.heads or width % c.groups:
             raise ValueError(f"width {width} must be a multiple of heads {c.heads} and of groups {c.groups}")

@@ -91,23 +91,30 @@ class VdvaeConfig(Config):
 
     @model_validator(mode="after")
     def _blocks_fit(self) -> Self:
-        side, seen = self.image_size, {self.image_size}
+        side = self.image_size
+        seen = {self.image_size}
+
         for step in self.encoder_steps:
             if step.mixin is not None or step.resolution != side or side % step.pool:
                 raise ValueError(f"encoder has a block {step.resolution} where pictures are {side} x {side} by then")
+
             side //= step.pool
             seen.add(side)
+
         begun: set[int] = set()
         for step in self.decoder_steps:
             if step.pool > 1 or step.resolution not in seen:
                 raise ValueError(f"decoder has a block at {step.resolution}, a size the encoder never has")
             if step.mixin is not None and (step.mixin not in begun or step.resolution % step.mixin):
                 raise ValueError(f"decoder block {step.resolution}m{step.mixin} needs an earlier block at {step.mixin}")
+
             begun.add(step.resolution)
+
         if self.decoder_steps[-1].resolution != self.image_size:
             raise ValueError(f"decoder must end at image_size {self.image_size}")
         if self.given > len(self.decoder_steps):
             raise ValueError(f"given {self.given} is more than the {len(self.decoder_steps)} groups of the decoder")
+
         return self
 
     @classmethod
@@ -164,6 +171,7 @@ class VdvaeConfig(Config):
         n = len(self.shapes)
         if groups is not None and not 1 <= groups <= n:
             raise DataError(f"this network has groups 1 to {n}, but {groups} were asked for.")
+
         return sum(c * h * w for c, h, w in self.shapes[:groups])
 
     def groups_in(self, length: int) -> int:
@@ -182,6 +190,7 @@ class VdvaeConfig(Config):
                 f"vectors of {length} values are not the first groups of these latents ({near}). They are of another "
                 "network, or cut in the middle of a group."
             )
+
         return at + 1
 
     def split(self, vectors: np.ndarray) -> list[np.ndarray]:
@@ -189,11 +198,13 @@ class VdvaeConfig(Config):
 
         Parameters
         ----------
-        vectors : (n, d), the first groups one after the other, each flattened channels, rows, columns
+        vectors : ndarray of shape (n, d)
+            the first groups one after the other, each flattened channels, rows, columns
 
         Returns
         -------
-        one (n, channels, height, width) per group, views
+        list of ndarray
+            one (n, channels, height, width) per group, views
 
         Raises
         ------
@@ -202,9 +213,11 @@ class VdvaeConfig(Config):
         """
         if vectors.ndim != 2:
             raise DataError(f"latents as vectors must be (n, d), but have shape {tuple(vectors.shape)}.")
+
         shapes = self.shapes[: self.groups_in(vectors.shape[1])]
         ends = np.cumsum([0] + [c * h * w for c, h, w in shapes])
         parts = zip(pairwise(ends), shapes, strict=True)
+
         return [vectors[:, a:b].reshape(len(vectors), *shape) for (a, b), shape in parts]
 
     def join(self, groups: Sequence[np.ndarray]) -> np.ndarray:
@@ -215,13 +228,19 @@ class VdvaeConfig(Config):
         DataError
             When a group has another shape.
         """
-        n = len(groups[0]) if len(groups) else 0
-        wanted, came = [(n, *shape) for shape in self.shapes[: len(groups)]], [tuple(g.shape) for g in groups]
+        if len(groups):
+            n = len(groups[0])
+        else:
+            n = 0
+
+        wanted = [(n, *shape) for shape in self.shapes[: len(groups)]]
+        came = [tuple(g.shape) for g in groups]
         if not groups or came != wanted:
             raise DataError(
                 f"the first groups of latents must have shapes {wanted or '(n, channels, height, width)'}, but {came} came; "
                 "pass groups in their order, from 1 x 1."
             )
+
         return np.concatenate([g.reshape(n, -1) for g in groups], axis=1)
 
 
@@ -231,11 +250,18 @@ def _steps(text: str) -> tuple[Step, ...]:
         found = re.fullmatch(r"([1-9]\d*)(?:([xdm])([1-9]\d*))?", word.strip())
         if not found:
             raise ValueError(f"'{word}' is no block; write RxN, RdK, RmS or R, as in 8x7, 8d2, 8m4")
-        resolution, kind, number = int(found[1]), found[2], int(found[3] or 1)
+
+        resolution = int(found[1])
+        kind = found[2]
+        number = int(found[3] or 1)
+
         if kind == "m":
             out.append(Step(resolution, mixin=number))
+        elif kind == "d":
+            out += [Step(resolution, pool=number)]
         else:
-            out += [Step(resolution, pool=number)] if kind == "d" else [Step(resolution)] * number
+            out += [Step(resolution)] * number
+
     return tuple(out)
 
 
@@ -244,9 +270,12 @@ def picture_rng(seed: int, stimulus: Any, part: int) -> np.random.Generator:
 
     Parameters
     ----------
-    seed : of all noise
-    stimulus : id of the picture
-    part : group of latents, from 0; the number of groups for pixels
+    seed : int
+        of all noise
+    stimulus : Any
+        id of the picture
+    part : int
+        group of latents, from 0; the number of groups for pixels
     """
     words = np.frombuffer(hashlib.sha256(str(stimulus).encode()).digest(), dtype="<u4")
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, part, *words.tolist()])))
@@ -268,22 +297,30 @@ class _Block(nn.Module):
 
     def __init__(self, n_in: int, middle: int, n_out: int, resolution: int):
         super().__init__()
-        size = 3 if resolution > 2 else 1
-        self.c1, self.c4 = nn.Conv2d(n_in, middle, 1), nn.Conv2d(middle, n_out, 1)
+        if resolution > 2:
+            size = 3
+        else:
+            size = 1
+
+        self.c1 = nn.Conv2d(n_in, middle, 1)
+        self.c4 = nn.Conv2d(middle, n_out, 1)
         self.c2, self.c3 = (nn.Conv2d(middle, middle, size, padding=size // 2) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
         for conv in (self.c1, self.c2, self.c3, self.c4):
             x = conv(F.gelu(x))
+
         return x
 
 
 class _Encoder(nn.Module):
     def __init__(self, c: VdvaeConfig):
         super().__init__()
-        self.steps, n = c.encoder_steps, len(c.encoder_steps)
+        self.steps = c.encoder_steps
+        n = len(c.encoder_steps)
         self.in_conv = nn.Conv2d(3, c.width, 3, padding=1)
         self.enc_blocks = nn.ModuleList(_Block(c.width, c.middle, c.width, s.resolution) for s in self.steps)
+
         for block in self.enc_blocks:
             block.c4.weight.data *= n**-0.5  # so that n residual blocks together add about as much as one
 
@@ -291,11 +328,14 @@ class _Encoder(nn.Module):
         """What is seen at each size, by that size: (n, width, size, size)."""
         x = self.in_conv(x)
         seen = {x.shape[2]: x}
+
         for step, block in zip(self.steps, self.enc_blocks, strict=True):
             x = x + block(x)
             if step.pool > 1:
                 x = F.avg_pool2d(x, step.pool)
+
             seen[x.shape[2]] = x
+
         return seen
 
 
@@ -304,7 +344,9 @@ class _Layer(nn.Module):
 
     def __init__(self, c: VdvaeConfig, resolution: int):
         super().__init__()
-        z, width, n = c.latent_channels, c.width, len(c.decoder_steps)
+        z = c.latent_channels
+        width = c.width
+        n = len(c.decoder_steps)
         self.enc = _Block(2 * width, c.middle, 2 * z, resolution)
         self.prior = _Block(width, c.middle, 2 * z + width, resolution)
         self.z_proj = nn.Conv2d(z, width, 1)
@@ -317,10 +359,12 @@ class _Layer(nn.Module):
 class _Decoder(nn.Module):
     def __init__(self, c: VdvaeConfig):
         super().__init__()
-        self.config, width = c, c.width
+        self.config = c
+        width = c.width
         self.dec_blocks = nn.ModuleList(_Layer(c, s.resolution) for s in c.decoder_steps)
         self.bias_xs = nn.ParameterList(nn.Parameter(torch.zeros(1, width, r, r)) for r in c.resolutions)
-        self.gain, self.bias = nn.Parameter(torch.ones(1, width, 1, 1)), nn.Parameter(torch.zeros(1, width, 1, 1))
+        self.gain = nn.Parameter(torch.ones(1, width, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(1, width, 1, 1))
         self.out_net = nn.ModuleDict({"out_conv": nn.Conv2d(width, 10 * c.mixtures, 1)})
 
     def forward(self, n: int, latent: Callable[..., Tensor], stop: int | None = None) -> Tensor | None:
@@ -332,16 +376,20 @@ class _Decoder(nn.Module):
         c = self.config
         parts = (c.latent_channels, c.latent_channels, c.width)
         states = {b.shape[2]: b.expand(n, -1, -1, -1) for b in self.bias_xs}
+
         for k, (layer, step) in enumerate(zip(self.dec_blocks[:stop], c.decoder_steps, strict=False)):
             x = states[step.resolution]
             if step.mixin is not None:
                 x = x + F.interpolate(states[step.mixin], scale_factor=step.resolution // step.mixin)
+
             mean, log_std, more = layer.prior(x).split(parts, 1)
             z = latent(k, layer, x, mean, log_std)
             x = x + more + layer.z_proj(z)
             states[step.resolution] = x + layer.resnet(x)
+
         if stop is not None:
             return None
+
         return self.out_net["out_conv"](states[c.image_size] * self.gain + self.bias)
 
 
@@ -350,7 +398,8 @@ class Vdvae(nn.Module):
 
     Parameters
     ----------
-    config : fields of :class:`VdvaeConfig`; the public ImageNet-64 network's by default. Weights are drawn from torch's
+    config : Any
+        fields of :class:`VdvaeConfig`; the public ImageNet-64 network's by default. Weights are drawn from torch's
         global generator
 
     Raises
@@ -376,6 +425,7 @@ class Vdvae(nn.Module):
         super().__init__()
         self.config = validate(VdvaeConfig, config, "the configuration of the Very Deep VAE")
         self.encoder, self.decoder = _Encoder(self.config), _Decoder(self.config)
+
         for name, weight in self.named_parameters():
             if name.endswith(".bias") and weight.ndim == 1:
                 nn.init.zeros_(weight)
@@ -385,14 +435,18 @@ class Vdvae(nn.Module):
 
         Parameters
         ----------
-        x : (n, 3, size, size), -1 to 1
-        noise : of the posterior's samples; its means are taken, from coarse to fine, when None
-        stop : blocks of the decoder to go through; all by default
+        x : Tensor of shape (n, 3, size, size)
+            -1 to 1
+        noise : Noise or None
+            of the posterior's samples; its means are taken, from coarse to fine, when None
+        stop : int, optional
+            blocks of the decoder to go through; all by default
 
         Returns
         -------
-        latents, one (n, channels, height, width) per group; divergences of posterior from prior in nats, of the same
-        shapes; and parameters of the pixels' distributions, None with `stop`
+        tuple of (list, list, Tensor or None)
+            latents, one (n, channels, height, width) per group; divergences of posterior from prior in nats, of the
+            same shapes; and parameters of the pixels' distributions, None with `stop`
 
         Raises
         ------
@@ -405,15 +459,21 @@ class Vdvae(nn.Module):
                 f"this network takes pictures of (n, 3, {c.image_size}, {c.image_size}), but got {tuple(x.shape)}; resize "
                 "them first."
             )
+
         seen = self.encoder(((x + 1) * 127.5 - c.shift) / c.scale)
         latents: list[Tensor] = []
         divergences: list[Tensor] = []
 
         def latent(k: int, layer: _Layer, state: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
             q_mean, q_log_std = layer.enc(torch.cat([state, seen[state.shape[2]]], 1)).chunk(2, 1)
-            z = q_mean if noise is None else q_mean + q_log_std.exp() * noise(k, c.shapes[k])
+            if noise is None:
+                z = q_mean
+            else:
+                z = q_mean + q_log_std.exp() * noise(k, c.shapes[k])
+
             latents.append(z)
             divergences.append(gaussian_kl(q_mean.float(), q_log_std.float(), mean.float(), log_std.float()))
+
             return z
 
         return latents, divergences, self.decoder(len(x), latent, stop)
@@ -423,13 +483,17 @@ class Vdvae(nn.Module):
 
         Parameters
         ----------
-        x : (n, 3, size, size), -1 to 1
-        groups : how many first groups are wanted; finer ones are then not computed. All by default
-        noise : for a sample of the posterior, as the published decoders take; its means when None
+        x : Tensor of shape (n, 3, size, size)
+            -1 to 1
+        groups : int, optional
+            how many first groups are wanted; finer ones are then not computed. All by default
+        noise : Noise, optional
+            for a sample of the posterior, as the published decoders take; its means when None
 
         Returns
         -------
-        one (n, channels, height, width) per group
+        list of Tensor
+            one (n, channels, height, width) per group
         """
         self.config.length(groups)
         return self.posterior(x, noise, groups or len(self.config.shapes))[0]
@@ -446,6 +510,7 @@ class Vdvae(nn.Module):
                 return latents[k]
             if noise is None or temperature == 0:
                 return mean
+
             return mean + temperature * log_std.exp() * noise(k, self.config.shapes[k])
 
         return self.decoder(n, latent)
@@ -469,15 +534,19 @@ class Vdvae(nn.Module):
 
         Parameters
         ----------
-        batch : ``x`` (n, 3, size, size), -1 to 1, on the 256 levels of 8 bits
-        draws : noise of this step
+        batch : dict of {str: Tensor}
+            ``x`` (n, 3, size, size), -1 to 1, on the 256 levels of 8 bits
+        draws : Draws
+            noise of this step
 
         Returns
         -------
-        scalar, and its two parts: ``pixels`` and ``latents``
+        tuple of (Tensor, dict of {str: Any})
+            scalar, and its two parts: ``pixels`` and ``latents``
         """
         pixels, latents = self.elbo(batch["x"], lambda k, shape: draws.normal(*shape))
-        pixels, latents = pixels.mean(), latents.sum(1).mean()
+        pixels = pixels.mean()
+        latents = latents.sum(1).mean()
         return pixels + latents, {"pixels": pixels, "latents": latents}
 
 
@@ -514,10 +583,13 @@ def discretised_logistic(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
     The product, unlike the difference, loses no digits where a level is improbable.
     """
     inverse = (-log_scale).exp()
-    upper, lower = (x - mean + 1 / 255) * inverse, (x - mean - 1 / 255) * inverse
-    below, above = F.logsigmoid(upper), F.logsigmoid(-lower)
+    upper = (x - mean + 1 / 255) * inverse
+    lower = (x - mean - 1 / 255) * inverse
+    below = F.logsigmoid(upper)
+    above = F.logsigmoid(-lower)
     width = (2 / 255 * inverse).clamp(min=1e-30)  # pictures of black and white alone drive scales beyond float32
     inside = below + above + torch.log(-torch.expm1(-width))
+
     return torch.where(x < -0.999, below, torch.where(x > 0.999, above, inside))
 
 
@@ -526,12 +598,13 @@ def mixture_log_likelihood(parameters: Tensor, x: Tensor) -> Tensor:
 
     Parameters
     ----------
-    parameters : (n, 10 m, h, w)
-    x : (n, 3, h, w), -1 to 1, on the 256 levels of 8 bits
+    parameters : Tensor of shape (n, 10 m, h, w)
+    x : Tensor of shape (n, 3, h, w)
+        -1 to 1, on the 256 levels of 8 bits
 
     Returns
     -------
-    (n, h, w)
+    Tensor of shape (n, h, w)
 
     References
     ----------
@@ -549,6 +622,7 @@ def mixture_mean(parameters: Tensor) -> Tensor:
     red = means[:, 0]
     green = means[:, 1] + coefficients[:, 0] * red
     means = _means_given(means, coefficients, red, green)
+
     return (means * log_weights.exp()[:, None]).sum(2).clamp(-1, 1)
 
 
@@ -557,8 +631,9 @@ def mixture_sample(parameters: Tensor, u: Tensor) -> Tensor:
 
     Parameters
     ----------
-    parameters : (n, 10 m, h, w)
-    u : (n, m + 3, h, w), uniform in [0, 1): m values choose one of the mixture, three draw the colours
+    parameters : Tensor of shape (n, 10 m, h, w)
+    u : Tensor of shape (n, m + 3, h, w)
+        uniform in [0, 1): m values choose one of the mixture, three draw the colours
     """
     log_weights, means, log_scales, coefficients = _mixture(parameters)
     m = log_weights.shape[1]
@@ -569,6 +644,7 @@ def mixture_sample(parameters: Tensor, u: Tensor) -> Tensor:
     red = x[:, 0].clamp(-1, 1)
     green = (x[:, 1] + coefficients[:, 0] * red).clamp(-1, 1)
     blue = (x[:, 2] + coefficients[:, 1] * red + coefficients[:, 2] * green).clamp(-1, 1)
+
     return torch.stack([red, green, blue], 1)
 
 
@@ -580,8 +656,10 @@ class VdvaeDecoder:
 
     Parameters
     ----------
-    network : put into evaluation mode
-    batch_size : pictures that go through it at once
+    network : Vdvae
+        put into evaluation mode
+    batch_size : int, default 20
+        pictures that go through it at once
 
     Attributes
     ----------
@@ -597,7 +675,10 @@ class VdvaeDecoder:
     def __init__(self, network: Vdvae, *, batch_size: int = 20) -> None:
         if batch_size < 1:
             raise ConfigError(f"batch_size is the number of pictures per pass, at least 1, but is {batch_size}.")
-        self.network, self.batch_size, self.config = network.eval(), batch_size, network.config
+
+        self.network = network.eval()
+        self.batch_size = batch_size
+        self.config = network.config
 
     @torch.no_grad()
     def decode(
@@ -618,19 +699,26 @@ class VdvaeDecoder:
 
         Parameters
         ----------
-        latents : (n, d), the first groups one after the other (see :meth:`VdvaeConfig.split`), or a list of groups
-            (n, channels, height, width)
-        ids : n stimulus ids, unique or not; equal ids get equal noise
-        seed : of all noise
-        given : take only this many first groups of those that came; all by default
-        temperature : of groups that are not given: prior mean + temperature x prior deviation x noise. At 0 nothing at
-            all is drawn, and pixels are means
-        pixels : "sample" draws them from the network's mixture of logistics as the published decoders do; "mean" is less
+        latents : ndarray or sequence of ndarray
+            (n, d), the first groups one after the other (see :meth:`VdvaeConfig.split`), or a list of groups (n,
+            channels, height, width)
+        ids : sequence
+            n stimulus ids, unique or not; equal ids get equal noise
+        seed : int
+            of all noise
+        given : int, optional
+            take only this many first groups of those that came; all by default
+        temperature : float, default 1.0
+            of groups that are not given: prior mean + temperature x prior deviation x noise. At 0 nothing at all is
+            drawn, and pixels are means
+        pixels : {"sample", "mean"}, default "sample"
+            "sample" draws them from the network's mixture of logistics as the published decoders do; "mean" is less
             grainy
 
         Returns
         -------
-        (n, size, size, 3) float32, 0-1
+        ndarray of shape (n, size, size, 3), float32
+            0-1
 
         Raises
         ------
@@ -650,19 +738,23 @@ class VdvaeDecoder:
             raise ConfigError(f"pixels cannot be '{pixels}'. {did_you_mean(pixels, _PIXELS)}")
         if not (temperature >= 0 and np.isfinite(temperature)):
             raise ConfigError(f"temperature must be a number of at least 0, but is {temperature}.")
+
         groups = self._groups(latents, ids, given)
         size = self.config.image_size
         out = np.empty((len(ids), size, size, 3), dtype=np.float32)
+
         for start in range(0, len(ids), self.batch_size):
             rows = np.arange(start, min(start + self.batch_size, len(ids)))
             # A full batch every time: matrix products of another size would be summed in another order.
             filled = np.append(rows, [rows[-1]] * (self.batch_size - len(rows))).astype(int)
             x = self._draw([g[filled] for g in groups], [ids[i] for i in filled], seed, temperature, pixels)
             out[rows] = (x[: len(rows)].cpu().numpy().transpose(0, 2, 3, 1) + 1) / 2
+
         if not np.isfinite(out).all():
             raise ModelError(
                 "the Very Deep VAE gives NaN: load its weights again, or check that latents are in its units."
             )
+
         return out
 
     def _draw(self, groups: list[np.ndarray], ids: list[Any], seed: int, temperature: float, pixels: str) -> Tensor:
@@ -675,28 +767,38 @@ class VdvaeDecoder:
         parameters = self.network.decode(given, len(ids), noise, temperature).float()
         if pixels == "mean" or temperature == 0:
             return mixture_mean(parameters)
+
         c = self.config
-        shape, last = (c.mixtures + 3, c.image_size, c.image_size), len(c.shapes)
+        shape = (c.mixtures + 3, c.image_size, c.image_size)
+        last = len(c.shapes)
         u = np.stack([picture_rng(seed, i, last).random(shape, dtype=np.float32) for i in ids])
+
         return mixture_sample(parameters, torch.from_numpy(u).to(where))
 
     def _groups(
         self, latents: np.ndarray | Sequence[np.ndarray], ids: Sequence[Any], given: int | None
     ) -> list[np.ndarray]:
         c = self.config
-        vectors = latents if isinstance(latents, np.ndarray) else c.join([np.asarray(g) for g in latents])
+        if isinstance(latents, np.ndarray):
+            vectors = latents
+        else:
+            vectors = c.join([np.asarray(g) for g in latents])
+
         groups = c.split(vectors)
         if len(vectors) != len(ids):
             raise DataError(f"{len(vectors)} rows of latents came with {len(ids)} ids; give one row an id.")
+
         if given is not None and not 1 <= given <= len(groups):
             raise DataError(
                 f"{given} groups should be taken as given, but {len(groups)} came; give 1 to {len(groups)}."
             )
+
         bad = ~np.isfinite(vectors).all(axis=1)
         if bad.any():
             raise DataError(
                 f"latents of {int(bad.sum())} stimuli hold NaN or infinite values, first '{ids[bad.argmax()]}'."
             )
+
         return [np.asarray(g, dtype=np.float32) for g in groups[:given]]
 
 
@@ -722,7 +824,8 @@ __all__ = ["VdvaeConfig", "VdvaeDecoder", "VdvaePart"]
 LAB = "lab"
 
 
-_CONFIG, _WEIGHTS = "config.json", "model.safetensors"
+_CONFIG = "config.json"
+_WEIGHTS = "model.safetensors"
 
 
 @reads("file", ModelError)
@@ -731,13 +834,17 @@ def convert(file: str | Path, folder: str | Path, config: VdvaeConfig | None = N
 
     Parameters
     ----------
-    file : weights by name, as the public code saves them; the file of averaged weights (``ema``) is the one to use
-    folder : to make; must not be there
-    config : sizes it was trained with; ImageNet-64's by default
+    file : str or Path
+        weights by name, as the public code saves them; the file of averaged weights (``ema``) is the one to use
+    folder : str or Path
+        to make; must not be there
+    config : VdvaeConfig, optional
+        sizes it was trained with; ImageNet-64's by default
 
     Returns
     -------
-    the folder
+    Path
+        the folder
 
     Raises
     ------
@@ -752,10 +859,12 @@ def convert(file: str | Path, folder: str | Path, config: VdvaeConfig | None = N
     folder = atomic.checked_path(folder)
     if folder.exists():
         raise ConfigError(f"{folder} is there already; give a folder that is not, or delete it.")
+
     tensors = public_weights(read_foreign(file), config)
     with atomic.folder(folder) as temporary:
         (temporary / _WEIGHTS).write_bytes(save(tensors))
         (temporary / _CONFIG).write_text(json.dumps(config.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8")
+
     return folder
 
 
@@ -774,6 +883,7 @@ def public_weights(tensors: dict[str, torch.Tensor], config: VdvaeConfig) -> dic
     tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
     with torch.device("meta"):
         wanted = {name: tuple(t.shape) for name, t in _network(config).state_dict().items()}
+
     must_fit(tensors, wanted, "a Very Deep VAE")
     return {name: tensors[name].float().contiguous() for name in wanted}
 
@@ -784,9 +894,12 @@ def load(name: str | Path = LAB, device: str = "cpu", lab_folder: Path | None = 
 
     Parameters
     ----------
-    name : "lab" for the one of the zoo, or a folder that :func:`convert` made
-    device : where to put it
-    lab_folder : of the lab's weights; the bundled ones by default
+    name : str or Path, optional
+        "lab" for the one of the zoo, or a folder that :func:`convert` made
+    device : str, default "cpu"
+        where to put it
+    lab_folder : Path, optional
+        of the lab's weights; the bundled ones by default
 
     Raises
     ------
@@ -801,6 +914,7 @@ def load(name: str | Path = LAB, device: str = "cpu", lab_folder: Path | None = 
         from phosphene.models import bundled
 
         return bundled.load("vdvae", device=device, folder=lab_folder)  # type: ignore[return-value]
+
     import torch
 
     from phosphene.training.checkpoint import load_module_state
@@ -808,8 +922,10 @@ def load(name: str | Path = LAB, device: str = "cpu", lab_folder: Path | None = 
     folder = _folder(name)
     with torch.device("meta"):
         network = _network(read_config(folder))
+
     network = network.to_empty(device="cpu")
     load_module_state(network, read_safetensors(folder / _WEIGHTS), f"the Very Deep VAE in {folder}")
+
     return network.eval().requires_grad_(False).to(device)
 
 
@@ -819,6 +935,7 @@ def read_config(name: str | Path = LAB, lab_folder: Path | None = None) -> Vdvae
         from phosphene.models import bundled
 
         return validate(VdvaeConfig, bundled.record("vdvae", lab_folder)["config"], "the zoo's network 'vdvae'")
+
     file = _folder(name) / _CONFIG
     return validate(VdvaeConfig, read_json(file), str(file))
 
@@ -837,6 +954,7 @@ def digest(name: str | Path = LAB, lab_folder: Path | None = None) -> dict[str, 
                 weights = hashlib.file_digest(handle, "sha256").hexdigest()
         except OSError as error:
             raise ModelError(f"{file} cannot be read ({error.strerror}).") from error
+
     config = read_config(name, lab_folder).model_dump(mode="json")
     return {"weights": weights, "config": digest_of(json.dumps(config, sort_keys=True))}
 
@@ -848,6 +966,7 @@ def _folder(name: str | Path) -> Path:
             f"'{name}' is no Very Deep VAE: expected 'lab', or a folder with {_CONFIG} and {_WEIGHTS}, which "
             "phosphene.models.vdvae.convert makes of a public checkpoint."
         )
+
     return folder
 
 

@@ -39,13 +39,16 @@ class Tokenizer:
 
     Parameters
     ----------
-    network : diffusers' VQModel, whose pictures are of -1 to 1, or :class:`Vqgan`, whose pictures are of 0 to 1; it is
-        put into evaluation mode
-    batch_size : pictures that go through it at once
+    network : VQModel or Vqgan
+        diffusers' VQModel, whose pictures are of -1 to 1, or :class:`Vqgan`, whose pictures are of 0 to 1; it is put
+        into evaluation mode
+    batch_size : int, default 10
+        pictures that go through it at once
 
     Attributes
     ----------
-    codes : entries of the codebook
+    codes : int
+        entries of the codebook
 
     Examples
     --------
@@ -56,8 +59,14 @@ class Tokenizer:
     """
 
     def __init__(self, network: VQModel | Vqgan, *, batch_size: int = 10) -> None:
-        self.network, self.batch_size = network.eval(), batch_size
-        self._quantizer = network.quantizer if isinstance(network, Vqgan) else network.quantize
+        self.network = network.eval()
+        self.batch_size = batch_size
+
+        if isinstance(network, Vqgan):
+            self._quantizer = network.quantizer
+        else:
+            self._quantizer = network.quantize
+
         self.codes = len(self._quantizer.embedding.weight)
 
     @torch.no_grad()
@@ -66,11 +75,13 @@ class Tokenizer:
 
         Parameters
         ----------
-        pixels : (n, height, width, 3), uint8 of 0-255 or floats of 0-1; sides a multiple of the network's factor
+        pixels : ndarray of shape (n, height, width, 3)
+            uint8 of 0-255 or floats of 0-1; sides a multiple of the network's factor
 
         Returns
         -------
-        (n, rows, columns) int64, 0 .. codes - 1
+        ndarray of shape (n, rows, columns), int64
+            0 .. codes - 1
 
         Raises
         ------
@@ -80,11 +91,13 @@ class Tokenizer:
         pixels = np.asarray(pixels)
         if pixels.ndim != 4 or pixels.shape[3] != 3 or not len(pixels):
             raise DataError(f"pictures must be (n, height, width, 3) with n above 0, but have shape {pixels.shape}.")
+
         if pixels.dtype != np.uint8 and not (pixels.min() >= 0 and pixels.max() <= 1):
             raise DataError(
                 f"pictures as floats must lie in 0-1, but span {pixels.min():.3g} to {pixels.max():.3g}; clip them, or pass "
                 "uint8 of 0-255."
             )
+
         return np.concatenate([self._encode(pixels[i : i + self.batch_size]) for i in self._starts(pixels)])
 
     @torch.no_grad()
@@ -93,11 +106,13 @@ class Tokenizer:
 
         Parameters
         ----------
-        tokens : (n, rows, columns) integers, 0 .. codes - 1
+        tokens : ndarray of shape (n, rows, columns)
+            integers, 0 .. codes - 1
 
         Returns
         -------
-        (n, height, width, 3) float32, 0-1
+        ndarray of shape (n, height, width, 3), float32
+            0-1
 
         Raises
         ------
@@ -109,17 +124,20 @@ class Tokenizer:
             raise DataError(
                 f"codes must be integers (n, rows, columns) with n above 0, but are {tokens.dtype} of shape {tokens.shape}."
             )
+
         if tokens.min() < 0 or tokens.max() >= self.codes:
             raise DataError(
                 f"codes of this tokenizer are 0 .. {self.codes - 1}, but span {tokens.min()} .. {tokens.max()}; they are "
                 "of another tokenizer, or some are still masked."
             )
+
         out = []
         for start in self._starts(tokens):
             part = tokens[start : start + self.batch_size]
             # A full batch every time: convolutions of another size would be summed in another order.
             filled = np.concatenate([part, np.repeat(part[-1:], self.batch_size - len(part), axis=0)])
             out.append(self._decode(filled)[: len(part)])
+
         return np.concatenate(out)
 
     def _starts(self, rows: np.ndarray) -> range:
@@ -127,20 +145,31 @@ class Tokenizer:
 
     def _encode(self, pixels: np.ndarray) -> np.ndarray:
         codebook = self._quantizer.embedding.weight
-        unit = pixels.astype(np.float32) / np.float32(255) if pixels.dtype == np.uint8 else pixels.astype(np.float32)
+        if pixels.dtype == np.uint8:
+            unit = pixels.astype(np.float32) / np.float32(255)
+        else:
+            unit = pixels.astype(np.float32)
+
         x = torch.from_numpy(np.ascontiguousarray(unit.transpose(0, 3, 1, 2))).to(codebook.device)
-        z = self.network.encoder(x) if isinstance(self.network, Vqgan) else self.network.encode(2 * x - 1).latents
+        if isinstance(self.network, Vqgan):
+            z = self.network.encoder(x)
+        else:
+            z = self.network.encode(2 * x - 1).latents
+
         n, width, rows, columns = z.shape
         z = z.permute(0, 2, 3, 1).reshape(-1, width)
+
         return torch.cdist(z, codebook).argmin(1).view(n, rows, columns).cpu().numpy()
 
     def _decode(self, tokens: np.ndarray) -> np.ndarray:
         codebook = self._quantizer.embedding.weight
         z = codebook[torch.from_numpy(tokens.astype(np.int64)).to(codebook.device)].permute(0, 3, 1, 2)
+
         if isinstance(self.network, Vqgan):
             x = self.network.decoder(z)
         else:
             x = (self.network.decode(z, force_not_quantize=True).sample + 1) / 2
+
         return x.clamp(0, 1).float().cpu().numpy().transpose(0, 2, 3, 1)
 
 
@@ -150,10 +179,15 @@ class Tokenizer:
 class _ResBlock(nn.Module):
     def __init__(self, c: VqganConfig, n_in: int, n_out: int):
         super().__init__()
-        self.norm1, self.norm2 = nn.GroupNorm(c.groups, n_in, c.eps), nn.GroupNorm(c.groups, n_out, c.eps)
+        self.norm1 = nn.GroupNorm(c.groups, n_in, c.eps)
+        self.norm2 = nn.GroupNorm(c.groups, n_out, c.eps)
         self.conv1 = nn.Conv2d(n_in, n_out, 3, padding=1, bias=False)
         self.conv2 = nn.Conv2d(n_out, n_out, 3, padding=1, bias=False)
-        self.nin_shortcut = nn.Conv2d(n_out, n_out, 1, bias=False) if n_in != n_out else None
+
+        if n_in != n_out:
+            self.nin_shortcut = nn.Conv2d(n_out, n_out, 1, bias=False)
+        else:
+            self.nin_shortcut = None
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.conv2(F.silu(self.norm2(self.conv1(F.silu(self.norm1(x))))))
@@ -167,12 +201,20 @@ class _Level(nn.Module):
     def __init__(self, c: VqganConfig, n_in: int, n_out: int, doubles: bool = False):
         super().__init__()
         self.block = nn.ModuleList(_ResBlock(c, n_in if i == 0 else n_out, n_out) for i in range(c.blocks))
-        self.upsample = nn.ModuleDict({"conv": nn.Conv2d(n_out, n_out, 3, padding=1)}) if doubles else None
+
+        if doubles:
+            self.upsample = nn.ModuleDict({"conv": nn.Conv2d(n_out, n_out, 3, padding=1)})
+        else:
+            self.upsample = None
 
     def forward(self, x: Tensor) -> Tensor:
         for block in self.block:
             x = block(x)
-        return x if self.upsample is None else self.upsample["conv"](F.interpolate(x, scale_factor=2, mode="nearest"))
+
+        if self.upsample is None:
+            return x
+
+        return self.upsample["conv"](F.interpolate(x, scale_factor=2, mode="nearest"))
 
 
 class _Encoder(nn.Module):
@@ -190,8 +232,10 @@ class _Encoder(nn.Module):
         x = self.conv_in(x)
         for i, level in enumerate(self.down):
             x = level(x if i == 0 else F.avg_pool2d(x, 2))
+
         for block in self.mid:
             x = block(x)
+
         return self.conv_out(F.silu(self.norm_out(x)))
 
 
@@ -212,6 +256,7 @@ class _Decoder(nn.Module):
         x = self.conv_in(z)
         for part in (*self.mid, *self.up):
             x = part(x)
+
         return self.conv_out(F.silu(self.norm_out(x)))
 
 
@@ -222,7 +267,8 @@ class Vqgan(nn.Module):
 
     Parameters
     ----------
-    config : fields of :class:`VqganConfig`; the published sizes by default (54,515,587 weights). Weights are drawn from
+    config : Any
+        fields of :class:`VqganConfig`; the published sizes by default (54,515,587 weights). Weights are drawn from
         torch's global generator
 
     Raises
@@ -238,5 +284,6 @@ class Vqgan(nn.Module):
     def __init__(self, **config: Any):
         super().__init__()
         self.config = c = validate(VqganConfig, config, "the configuration of the tokenizer")
-        self.encoder, self.decoder = _Encoder(c), _Decoder(c)
+        self.encoder = _Encoder(c)
+        self.decoder = _Decoder(c)
         self.quantizer = nn.ModuleDict({"embedding": nn.Embedding(c.codes, c.code_width)})

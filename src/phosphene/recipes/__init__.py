@@ -45,7 +45,9 @@ def recipe(name: str) -> type[Recipe]:
     if name in RECIPES:
         module, _, attribute = RECIPES[name].partition(":")
         return getattr(import_module(module), attribute)
+
     for entry in entry_points(group=PLUGINS):
         if entry.name == name:
             return entry.load()
+
     raise ConfigError(f"there is no recipe '{name}'. {did_you_mean(name, recipe_names())}")

@@ -69,15 +69,19 @@ class Recipe(Generic[C]):
 
     Parameters
     ----------
-    config : values of the recipe; its defaults when None
-    seed : of everything it draws
+    config : C, optional
+        values of the recipe; its defaults when None
+    seed : int, default 0
+        of everything it draws
 
     Attributes
     ----------
     NAME_ : one fitted part per stage, after `fit`
     subject_, n_voxels_, image_shape_ : what it was fitted on
-    stage_lineages_ : by stage, the keys of the trials it saw
-    progress : where `fit` shows long work; nowhere by default
+    stage_lineages_ : dict of {str: frozenset of str}
+        by stage, the keys of the trials it saw
+    progress : Progress
+        where `fit` shows long work; nowhere by default
     """
 
     config_class: ClassVar[type[RecipeConfig]]
@@ -96,7 +100,12 @@ class Recipe(Generic[C]):
     """Latent spaces that are the same whatever the training trials, so that folds can be scored together in them."""
 
     def __init__(self, config: C | None = None, seed: int = 0) -> None:
-        self.config: C = self.config_class() if config is None else config
+        self.config: C
+        if config is None:
+            self.config = self.config_class()
+        else:
+            self.config = config
+
         self.seed = seed
         self.subject_: str | None = None
         self.progress = Progress(quiet=True)
@@ -107,6 +116,7 @@ class Recipe(Generic[C]):
     def __getattr__(self, name: str) -> Any:
         if name.endswith("_") and name[:-1] in type(self).stages:
             raise ModelError(f"this {type(self).__name__} is not fitted yet; call fit, or load a run.")
+
         raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
 
     # -- to be written by each recipe ------------------------------------------------------------------------------
@@ -189,38 +199,51 @@ class Recipe(Generic[C]):
 
         Parameters
         ----------
-        trials : training trials of one subject
-        stimuli : at least the pictures shown in them
-        store : where stages are kept; memory only by default
-        unpaired : responses whose pictures are not to be known, for the `self_supervised` stages
+        trials : Trials
+            training trials of one subject
+        stimuli : Stimuli
+            at least the pictures shown in them
+        store : StageStore, optional
+            where stages are kept; memory only by default
+        unpaired : sequence of Trials, default ()
+            responses whose pictures are not to be known, for the `self_supervised` stages
 
         Returns
         -------
-        self
+        self : Recipe
         """
         store = store or StageStore()
         stimuli = stimuli.select(trials.stimulus_ids)
         self._fitted_on(trials, stimuli)
-        self.unpaired, self.stage_lineages_ = tuple(unpaired), {}
+        self.unpaired = tuple(unpaired)
+        self.stage_lineages_ = {}
         given = [trials.digest(), stimuli.digest(), self.seed]
         digests: dict[str, str] = {}
+
         for name, kind in self.stages_of(self.config).items():
             before = [digests[n] for n in self.needs.get(name, tuple(digests))]
-            code, inputs = code_digest(type(self), kind), list(given)
+            code = code_digest(type(self), kind)
+            inputs = list(given)
             lineage = trials.member_keys()
+
             if name in self.self_supervised and unpaired:
                 inputs += [t.digest() for t in unpaired]
                 lineage = lineage.union(*(t.member_keys() for t in unpaired))
+
             digests[name] = digest_of(name, self.stage_config(name), code, inputs, before)
             if store.folder is not None:
                 self._training = store.folder.parent / "training" / f"{name}-{digests[name][:12]}"
+
             part = store.get(name, kind, digests[name], lineage, partial(getattr(self, f"fit_{name}"), trials, stimuli))
             setattr(self, f"{name}_", part)
             self.stage_lineages_[name] = lineage
+
             if self._training is not None and store.writes:
                 shutil.rmtree(self._training, ignore_errors=True)
+
         if store.folder is not None and store.writes:
             self._write_recipe(store.folder.parent)
+
         return self
 
     def stage_config(self, name: str) -> dict[str, Any]:
@@ -242,11 +265,20 @@ class Recipe(Generic[C]):
 
         Parameters
         ----------
-        network, fetch, n_items : as :func:`phosphene.training.train` takes them
-        settings : how
-        data : digest of what it learns from
-        part : name of this training, where a stage has several
-        more : further arguments of :func:`phosphene.training.train`
+        network : nn.Module
+            as :func:`phosphene.training.train` takes them
+        fetch : Fetch
+            as :func:`phosphene.training.train` takes them
+        n_items : int
+            as :func:`phosphene.training.train` takes them
+        settings : TrainConfig
+            how
+        data : str
+            digest of what it learns from
+        part : str, default ""
+            name of this training, where a stage has several
+        more : Any
+            further arguments of :func:`phosphene.training.train`
         """
         from phosphene.training import train
 
@@ -255,7 +287,10 @@ class Recipe(Generic[C]):
         return train(network, fetch, n_items, settings, seed=self.seed, folder=folder, data=data, **more)
 
     def _training_folder(self, part: str) -> Path | None:
-        return None if self._training is None else self._training / part
+        if self._training is None:
+            return None
+
+        return self._training / part
 
     def rng(self, *purpose: Any) -> np.random.Generator:
         """A generator of its own for each purpose, a function of the seed and nothing else."""
@@ -275,16 +310,19 @@ class Recipe(Generic[C]):
         """Raise ModelError unless `trials` have the voxels this recipe was fitted on."""
         if self.subject_ is None:
             raise ModelError(f"this {type(self).__name__} is not fitted yet; call fit, or load a run.")
+
         if trials.n_voxels != self.n_voxels_:
             raise ModelError(
                 f"betas has {trials.n_voxels} voxels but this model was fitted on {self.n_voxels_} (subject "
                 f"{self.subject_}); decode with the same ROI mask or refit."
             )
+
         if trials.subject != self.subject_:
             raise ModelError(
                 f"these betas are of subject {trials.subject} but this model was fitted on {self.subject_}; voxels of two "
                 "people do not correspond. Decode the same subject or refit."
             )
+
         if not np.isfinite(trials.betas).all():
             row, voxel = np.argwhere(~np.isfinite(trials.betas))[0]
             raise DataError(
@@ -303,10 +341,12 @@ class Recipe(Generic[C]):
 
         folder = atomic.checked_path(folder)
         self._check_fitted()
+
         for name in self.stages_of(self.config):
             part = getattr(self, f"{name}_")
             lineage = self.stage_lineages_[name]
             save_part(folder / "stages" / name, part, stage=name, digest="saved", seconds=0.0, lineage=lineage)
+
         self._write_recipe(folder)
 
     def _check_fitted(self) -> None:
@@ -324,6 +364,7 @@ class Recipe(Generic[C]):
             "stages": list(self.stages_of(self.config)),
             "phosphene": __version__,
         }
+
         atomic.write_text(folder / RECIPE, json.dumps(record, indent=2) + "\n")
 
     @classmethod
@@ -340,14 +381,19 @@ class Recipe(Generic[C]):
         kind = cls.config_class.model_fields["kind"].default
         if record.get("kind") != kind:
             raise ModelError(f"{folder} holds the recipe '{record.get('kind')}', not '{kind}'; load it as that.")
+
         config = validate(cls.config_class, record["config"], str(folder / RECIPE))
         recipe = cls(config, seed=record["seed"])
         stages = cls.stages_of(config)
+
         for name, part in stages.items():
             setattr(recipe, f"{name}_", load_part(folder / "stages" / name, part))
-        recipe.subject_, recipe.n_voxels_ = record["subject"], record["n_voxels"]
+
+        recipe.subject_ = record["subject"]
+        recipe.n_voxels_ = record["n_voxels"]
         recipe.image_shape_ = tuple(record["image_shape"])
         recipe.stage_lineages_ = {name: read_lineage(folder / "stages" / name) for name in stages}
+
         return recipe
 
 

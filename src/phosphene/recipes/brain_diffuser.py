@@ -98,6 +98,7 @@ class TwoStageConfig(RecipeConfig):
             raise ValueError(
                 "restandardise 'test' looks at test responses; say so with setting=relax, or use 'train_oof'"
             )
+
         return self
 
 
@@ -121,10 +122,14 @@ class TwoStage(Recipe[T]):
 
     Attributes
     ----------
-    standardise_ : Standardiser of the voxels
-    first_ : Predictor of VDVAE latents
-    vision_, text_ : Predictor of CLIP tokens
-    vdvae_ : VdvaePart, latents to the blurry picture
+    standardise_ : Standardiser
+        of the voxels
+    first_ : Predictor
+        of VDVAE latents
+    vision_, text_ : Predictor
+        of CLIP tokens
+    vdvae_ : VdvaePart
+        latents to the blurry picture
     refiner_ : DualGuided
     """
 
@@ -148,14 +153,22 @@ class TwoStage(Recipe[T]):
         moments = {k: c[k] for k in ("restandardise", "n_folds", "setting")}
         if name == "standardise":
             return {"per_session": c["per_session"]}
+
         if name in ("vision", "text"):
-            what = "images" if name == "vision" else "captions"
+            if name == "vision":
+                what = "images"
+            else:
+                what = "captions"
+
             return {**moments, "alpha": c["tokens"][f"alpha_{name}"], "clip": self._clip.spec(what)}
+
         if name == "vdvae":
             return {"network": self._vdvae.spec()}
+
         if name == "refiner":
             lab = c["refiner"]["source"] == "zoo"
             return {**c["refiner"], "networks": [bundled.fingerprint(n) for n in ("dual_guided", "kl")] if lab else []}
+
         own = {k: v for k, v in c.items() if k not in ("tokens", "refiner", "sampling", "first", "stream_above")}
         return {**own, "targets": self._vdvae.spec()}
 
@@ -165,6 +178,7 @@ class TwoStage(Recipe[T]):
             "first": "lab" if self.config.first.network == "lab" else "vdvae-imagenet64",
             "second": "lab" if self.config.refiner.source == "zoo" else "versatile-diffusion",
         }
+
         return tuple(dict.fromkeys(names[half] for half in self.halves))
 
     # -- stages ----------------------------------------------------------------------------------------------------
@@ -201,11 +215,13 @@ class TwoStage(Recipe[T]):
         c = self.config.refiner
         if c.source == "zoo":
             return DualGuided.from_zoo()
+
         if c.folder is None:
             raise ConfigError(
                 "Versatile Diffusion is not part of phosphene; fetch it and give its folder, recipe.refiner.folder=DIR "
                 "(docs/two_stage.md says from where), or use the lab's with --preset lab."
             )
+
         return DualGuided.from_folder(Path(c.folder), *unconditional(self._clip))
 
     def targets(
@@ -215,13 +231,17 @@ class TwoStage(Recipe[T]):
 
         Parameters
         ----------
-        shown : stimuli
-        shape : of one row
-        store, compute : from stimuli and a cache to its store, or to the rows
+        shown : Stimuli
+            stimuli
+        shape : sequence of int
+            of one row
+        store, compute : callable
+            from stimuli and a cache to its store, or to the rows
         """
         cache = cache_folder()
         if cache is not None and len(shown) * math.prod(shape) > self.config.stream_above:
             return store(shown, cache, self.progress).select(shown.ids)
+
         return compute(shown, cache).reshape(len(shown), -1)
 
     def ridge(
@@ -244,11 +264,13 @@ class TwoStage(Recipe[T]):
         """Brain to image: the refined picture of each row of `trials`, 0-1."""
         if "second" not in self.halves:
             return self.first_stage(trials)
+
         return self.refine(self.first_pictures(trials) if "first" in self.halves else None, trials)
 
     def first_pictures(self, trials: Trials) -> np.ndarray:
         """What the second stage starts from, as it leaves the first: (n, side, side, 3) float32, 0-1."""
-        x, ids = self._betas(trials), list(trials.stimuli)
+        x = self._betas(trials)
+        ids = list(trials.stimuli)
         first = self.first_.among(x)
         return np.concatenate([self._blurry(ids[r], first.predict(x[r])) for r in self._parts(x, self._vdvae.shape())])
 
@@ -257,20 +279,31 @@ class TwoStage(Recipe[T]):
 
         Parameters
         ----------
-        first_pictures : (n, height, width, 3) floats, 0-1, of any size, to start from in place of the first stage's own;
-            None starts from pure noise and takes all steps
-        trials : one row per picture
+        first_pictures : ndarray of shape (n, height, width, 3) or None
+            floats, 0-1, of any size, to start from in place of the first stage's own; None starts from pure noise and
+            takes all steps
+        trials : Trials
+            one row per picture
 
         Returns
         -------
-        Images, 0-1; its noise is a function of the stimulus id alone, so that two first pictures differ in nothing else
+        Images
+            0-1; its noise is a function of the stimulus id alone, so that two first pictures differ in nothing else
         """
-        x, ids = self._betas(trials), list(trials.stimuli)
-        vision, text = self.vision_.among(x), self.text_.among(x)
+        x = self._betas(trials)
+        ids = list(trials.stimuli)
+        vision = self.vision_.among(x)
+        text = self.text_.among(x)
         parts = []
+
         for rows in self._parts(x, self._clip.shape("images"), self._clip.shape("captions")):
-            first = None if first_pictures is None else first_pictures[rows]
+            if first_pictures is None:
+                first = None
+            else:
+                first = first_pictures[rows]
+
             parts.append(self._refined(ids[rows], first, vision.predict(x[rows]), text.predict(x[rows])))
+
         return self._images(ids, np.concatenate(parts))
 
     def first_stage(self, trials: Trials) -> Images:
@@ -279,15 +312,21 @@ class TwoStage(Recipe[T]):
 
     def decode_steps(self, trials: Trials) -> dict[str, Images]:
         """The blurry picture, scored beside the refined one."""
-        return {"first_stage": self.first_stage(trials)} if len(self.halves) == 2 else {}
+        if len(self.halves) == 2:
+            return {"first_stage": self.first_stage(trials)}
+
+        return {}
 
     def latents(self, trials: Trials) -> Latents:
         """Decoded VDVAE latents, and the class token of the decoded CLIP tokens, which is the pooled CLIP latent."""
-        x, arrays = self._betas(trials), {}
+        x = self._betas(trials)
+        arrays = {}
         if "first" in self.halves:
             arrays[self._vdvae.space] = self.first_.predict(x)
+
         if "second" in self.halves:
             arrays[self._pooled.space] = self.vision_.predict(x, slice(self._clip.shape("images")[1]))
+
         return Latents(trials.stimuli, arrays)
 
     def true_latents(self, stimuli: Stimuli) -> Latents:
@@ -298,15 +337,21 @@ class TwoStage(Recipe[T]):
         """Pooled CLIP latents of texts."""
         if "second" not in self.halves:
             return None
+
         return Latents(np.asarray(list(texts), dtype=object), {self._pooled.space: self._pooled.texts(list(texts))})
 
     def ceiling(self, stimuli: Stimuli) -> Images:
         """Pictures made from the true latents and tokens: what is lost before any brain comes in."""
-        ids, cache, blurry = list(stimuli.ids), cache_folder(), None
+        ids = list(stimuli.ids)
+        cache = cache_folder()
+        blurry = None
+
         if "first" in self.halves:
             blurry = self._blurry(ids, self._vdvae.transform(stimuli, cache))
+
         if "second" not in self.halves:
             return self._images(ids, blurry)
+
         tokens = self._clip.transform(stimuli, cache), self._clip.captions(stimuli, cache)
         return self._images(ids, self._refined(ids, blurry, *tokens))
 
@@ -333,6 +378,7 @@ class TwoStage(Recipe[T]):
                 "the public Very Deep VAE is not part of phosphene; convert its checkpoint and give the folder, "
                 "recipe.first.network=DIR (docs/two_stage.md says how), or use the lab's with --preset lab."
             )
+
         return VdvaeFeatures(c.network, groups=c.groups, target=c.target, seed=self.seed)
 
     @property
@@ -373,6 +419,7 @@ class TwoStage(Recipe[T]):
         side = {"zoo": 32, "folder": 512}[self.config.refiner.source]
         if "second" not in self.halves:
             side = self._vdvae.config.image_size
+
         self.image_shape_ = (side, side, self.image_shape_[2])
 
 
@@ -396,6 +443,7 @@ class BrainDiffuser(TwoStage[BrainDiffuserConfig]):
         """``paper``: the published penalties and 31 groups. ``lab``: the zoo's networks, penalties chosen."""
         if name == "lab":
             return LAB
+
         tokens = {"alpha_vision": 60_000, "alpha_text": 100_000}
         return {"first": {"groups": 31}, "alpha_first": 50_000, "tokens": tokens}
 

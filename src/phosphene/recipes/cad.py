@@ -80,7 +80,8 @@ class Cad(LatentDiffusion[CadConfig]):
 
     Attributes
     ----------
-    cross_ : PatchMaePart, the autoencoder after phase 2; all of that phase that decoding needs
+    cross_ : PatchMaePart
+        PatchMaePart, the autoencoder after phase 2; all of that phase that decoding needs
     """
 
     config_class = CadConfig
@@ -106,6 +107,7 @@ class Cad(LatentDiffusion[CadConfig]):
         """``paper``: the published sizes. ``lab``: the same classes at tiny size, with the zoo's networks."""
         if name == "paper":
             return {"own": False}
+
         return {
             **LAB,
             "cross": CrossModalConfig.preset("lab"),
@@ -123,17 +125,21 @@ class Cad(LatentDiffusion[CadConfig]):
         values = super().stage_config(name)
         if name == "cross" and not self.config.attend:
             return {"attend": False}
+
         if name == "cross" and self.config.picture.source == "zoo":
             values["networks"] = [bundled.fingerprint("mae")]
+
         return values
 
     def fit_cross(self, trials: Trials, stimuli: Stimuli) -> PatchMaePart:
         """Phase 2: the autoencoder and one of pictures, each with what the other sees; the brain side is kept."""
         from phosphene.models import CrossModal
 
-        c, brain = self.config, self.brain_.module
+        c = self.config
+        brain = self.brain_.module
         if not c.attend:
             return PatchMaePart.of(brain)
+
         brain.recompute = c.recompute
         image, units = self._picture()
         network = CrossModal.create(c.cross, brain, image, self.seed)
@@ -141,6 +147,7 @@ class Cad(LatentDiffusion[CadConfig]):
         chosen = self.learn(network, trials, pictures, c.cross_training, "cross")
         part = PatchMaePart.of(network.brain)
         part.config["chosen"] = chosen
+
         return part
 
     def _picture(self) -> tuple[Any, dict[str, tuple[float, ...]]]:
@@ -148,10 +155,12 @@ class Cad(LatentDiffusion[CadConfig]):
         c = self.config.picture
         if c.source == "zoo":
             return bundled.load("mae"), {}
+
         if c.folder is None or not Path(c.folder).is_dir():
             raise ConfigError(
                 f"the public autoencoder of pictures is not part of phosphene, and recipe.picture.folder is {c.folder}; fetch "
                 "facebook/vit-mae-base and give its folder (docs/cad.md says how), use the lab's with --preset lab, or leave "
                 "phase 2 out with recipe.attend=false."
             )
+
         return pretrained.load(Path(c.folder), "ViTMAEForPreTraining"), {"mean": c.mean, "spread": c.spread}

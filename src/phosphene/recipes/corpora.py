@@ -37,8 +37,10 @@ def corpora_of(dataset: str, about: dict[str, Any] | None = None) -> tuple[str, 
 
     Parameters
     ----------
-    dataset : its name, such as ``insilico-nsd``
-    about : its description; ``corpora`` there wins
+    dataset : str
+        its name, such as ``insilico-nsd``
+    about : dict of {str: Any}, optional
+        its description; ``corpora`` there wins
 
     Examples
     --------
@@ -47,5 +49,9 @@ def corpora_of(dataset: str, about: dict[str, Any] | None = None) -> tuple[str, 
     """
     own = (about or {}).get("corpora")
     if own:
-        return (own,) if isinstance(own, str) else tuple(map(str, own))
+        if isinstance(own, str):
+            return (own,)
+
+        return tuple(map(str, own))
+
     return PICTURES.get(dataset.split("-")[0])

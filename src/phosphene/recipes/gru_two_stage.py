@@ -53,6 +53,7 @@ class GruTwoStage(TwoStage[GruTwoStageConfig]):
         if name == "lab":
             training = LatentTraining.preset("lab")
             return {**LAB, "brain": {"kind": "gru", **GruConfig.preset("lab")}, "training": training, "n_folds": 2}
+
         tokens = {"alpha_vision": 50_000, "alpha_text": 50_000}
         return {"first": {"groups": 15}, "tokens": tokens, "restandardise": "none"}
 

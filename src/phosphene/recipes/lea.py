@@ -106,7 +106,8 @@ class ClipToMaskGit(Recipe[P]):
 
     Attributes
     ----------
-    images_ : Painter, CLIP latents to pictures
+    images_ : MaskGitPipeline
+        Painter, CLIP latents to pictures
     """
 
     images_: MaskGitPipeline
@@ -124,8 +125,10 @@ class ClipToMaskGit(Recipe[P]):
         values = {k: c[k] for k in {"images": ("clip", "images"), **self.uses}.get(name, tuple(c))}
         if "clip" in values:
             values["clip"] = self._clip.spec()
+
         if "images" in values and c["images"]["source"] == "zoo":
             values["networks"] = [bundled.fingerprint(network) for network in ("maskgit", "vq")]
+
         return values
 
     @property
@@ -146,10 +149,12 @@ class ClipToMaskGit(Recipe[P]):
             painter = MaskGitPipeline.from_public(
                 _file(c.transformer, "transformer"), _file(c.tokenizer, "tokenizer"), self.seed, ported=c.ported
             )
+
         if c.training is not None:
             pixels = stimuli.resized((painter.size, painter.size))
             see = self._clip.images
             painter.learn(pixels, see, c.training, self.train, flip=c.flip, crops=c.crops, seed=self.seed)
+
         return painter
 
     # -- the arrows ------------------------------------------------------------------------------------------------
@@ -196,6 +201,7 @@ class ClipToMaskGit(Recipe[P]):
         pictures = self.images_.paint(latents, list(ids), sampling, self.seed)
         if self.image_shape_[2] == 1:
             pictures = pictures.mean(axis=-1, keepdims=True)
+
         return [Images(ids, pictures[:, s]) for s in range(samples)]
 
     def _fitted_on(self, trials: Trials, stimuli: Stimuli) -> None:
@@ -210,6 +216,7 @@ def _file(path: str | None, what: str) -> Path:
             f"the public {what} of MaskGIT is not part of phosphene; fetch it and give its place, "
             f"recipe.images.{what}=FILE (docs/lea.md says from where), or use the lab's with --preset lab."
         )
+
     return Path(path)
 
 
@@ -257,11 +264,13 @@ class LeaConfig(ClipToMaskGitConfig):
             raise ValueError("moments 'test' looks at test responses; say so with setting=relax, or use 'train_oof'")
         if self.norm == "legacy" and self.per_session:
             raise ValueError("norm 'legacy' takes one mean and spread for all sessions; leave out per_session")
+
         if self.setting == "strict" and self.init is not None and not self.init_is_clean:
             raise ValueError(
                 "the public SC-MBM checkpoint has seen responses of the GOD subjects and may have seen test responses; use "
                 "setting=relax, or init_is_clean=true for one that is known not to"
             )
+
         return self
 
 
@@ -270,10 +279,14 @@ class Lea(ClipToMaskGit[LeaConfig]):
 
     Attributes
     ----------
-    standardise_ : Standardiser of the voxels
-    brain_ : RoiMaePart, standardised betas to latent and back
-    align_ : Aligner of brain latents and CLIP latents
-    images_ : Painter, CLIP latents to pictures
+    standardise_ : Standardiser
+        of the voxels
+    brain_ : RoiMaePart
+        standardised betas to latent and back
+    align_ : Aligner
+        of brain latents and CLIP latents
+    images_ : MaskGitPipeline
+        Painter, CLIP latents to pictures
     """
 
     config_class = LeaConfig
@@ -296,9 +309,11 @@ class Lea(ClipToMaskGit[LeaConfig]):
             return PAPER_MASKGIT
         if name == "bold":
             return {**PAPER_MASKGIT, "brain_training": {"steps": 120_000, "lr": 5e-6}}
+
         if name == "lea-code":
             images = {**PAPER_MASKGIT["images"], "ported": True}
             return {"setting": "relax", "norm": "legacy", "align": {"moments": "test"}, "images": images}
+
         return {
             **LAB_MASKGIT,
             "brain": {
@@ -325,24 +340,30 @@ class Lea(ClipToMaskGit[LeaConfig]):
         """The autoencoder, on responses alone: first over all subjects that share its trunk, then on the own."""
         from phosphene.models import RoiMae
 
-        c, own = self.config, str(trials.subject)
-        mine, others = [self._rows(self.standardise_.transform(trials))], {}
+        c = self.config
+        own = str(trials.subject)
+        mine = [self._rows(self.standardise_.transform(trials))]
+        others = {}
         groups = {own: list(roi_partition(trials, c.rois).values())}
+
         for more in self.unpaired:
             if more.subject == own:
                 mine.append(self._rows(self._unseen(more)))
             else:
                 others[str(more.subject)] = self._rows(Standardiser(pooled=self._is_legacy).fit(more).transform(more))
                 groups[str(more.subject)] = list(roi_partition(more, c.rois).values())
+
         network = RoiMae.create(c.brain, groups, self.seed, recompute=c.recompute)
         if c.init is not None:
             from phosphene.models.sc_mbm import load_sc_mbm, read_sc_mbm
 
             load_sc_mbm(network, read_sc_mbm(c.init))
+
         betas = {own: np.concatenate(mine)}
         if others:
             self._train_brain(network, betas | others)
             network = network.with_subjects({own: groups[own]}, self.seed)
+
         self._train_brain(network, betas)
         return RoiMaePart.of(network.cpu())
 
@@ -354,7 +375,10 @@ class Lea(ClipToMaskGit[LeaConfig]):
         """Responses that are not for training, in the units the autoencoder is given them in."""
         # LEA's code takes mean and spread of training betas that are standardised already: 0 and 1.
         is_raw = self._is_legacy and "predicted_by" not in trials.provenance
-        return trials if is_raw else self.standardise_.transform(trials)
+        if is_raw:
+            return trials
+
+        return self.standardise_.transform(trials)
 
     def _rows(self, trials: Trials) -> np.ndarray:
         return (trials.average_repeats() if self.config.brain_rows == "averaged" else trials).betas
@@ -366,7 +390,8 @@ class Lea(ClipToMaskGit[LeaConfig]):
     def fit_align(self, trials: Trials, stimuli: Stimuli) -> Aligner:
         """Ridge both ways between latents of responses (repeats averaged) and of the pictures shown."""
         averaged = self.standardise_.transform(trials).average_repeats()
-        brain, image = self.brain_.to_latent(averaged.betas), self._see(stimuli.select(averaged.stimuli))
+        brain = self.brain_.to_latent(averaged.betas)
+        image = self._see(stimuli.select(averaged.stimuli))
         return Aligner(self.config.align).fit(brain, image, self.rng("moments"))
 
     # -- the arrows ------------------------------------------------------------------------------------------------
@@ -382,7 +407,8 @@ class Lea(ClipToMaskGit[LeaConfig]):
 
     def conditions(self) -> dict[str, str]:
         """Where the mean and spread of predictions come from, both ways, and how betas are standardised."""
-        c, back = self.config, self.config.align.moments_if or self.config.align.moments
+        c = self.config
+        back = self.config.align.moments_if or self.config.align.moments
         return {"moments": _MOMENTS[c.align.moments], "moments_if": _MOMENTS[back], "norm": _NORM[c.norm]}
 
 

@@ -78,10 +78,14 @@ class Linear(Recipe[LinearConfig]):
 
     Attributes
     ----------
-    standardise_ : Standardiser of the voxels
-    pixels_ : PixelPca of the training pictures
-    to_brain_ : Ridge, components to standardised voxels
-    to_pixels_ : LinearDecoder, standardised voxels to components
+    standardise_ : Standardiser
+        of the voxels
+    pixels_ : PixelPca
+        of the training pictures
+    to_brain_ : Ridge
+        components to standardised voxels
+    to_pixels_ : LinearDecoder
+        standardised voxels to components
     curve_ : OutputCurve
     """
 
@@ -108,6 +112,7 @@ class Linear(Recipe[LinearConfig]):
             "to_brain": ["alphas"],
             "to_pixels": ["alphas", "decoder"],
         }
+
         return {k: c[k] for k in needed.get(name, c)}
 
     # -- stages, in order ------------------------------------------------------------------------------------------
@@ -132,12 +137,14 @@ class Linear(Recipe[LinearConfig]):
         if decoder.kind == "inverse":
             rng = self.rng("inverse folds")
             return invert(betas, latents, self.to_brain_, rng=rng, n_folds=decoder.n_folds, alphas=self.config.alphas)
+
         weights = np.ones(betas.shape[1], dtype=np.float32)
         if decoder.voxels != "all":
             r2 = HeldOut(self.to_brain_, latents, betas).r2_
             weights = reliable_voxels(r2).astype(np.float32)
             if decoder.voxels == "weighted":
                 weights *= np.sqrt(np.maximum(r2, 0))
+
         return regress(betas, latents, weights, self.config.alphas)
 
     def fit_curve(self, trials: Trials, stimuli: Stimuli) -> OutputCurve:
@@ -145,21 +152,26 @@ class Linear(Recipe[LinearConfig]):
         curve = self.config.curve
         if curve.kind == "none":
             return OutputCurve.none()
+
         decoded, true = self._held_out(trials, stimuli)
         if curve.kind == "monotone":
             return OutputCurve.monotone(decoded, true)
+
         return OutputCurve.contrast(decoded, lambda pictures: _score(curve.score, pictures, true))
 
     def _held_out(self, trials: Trials, stimuli: Stimuli) -> tuple[np.ndarray, np.ndarray]:
         """Training pictures decoded by models that never saw them, everything before the curve fitted anew."""
         fold = self.inner_folds(trials)
         uncurved = self.config.model_copy(update={"curve": CurveConfig(kind="none")})
-        decoded, true = [], []
+        decoded = []
+        true = []
+
         for held_out in np.unique(fold):
             inner = Linear(uncurved, seed=self.seed).fit(trials.take(fold != held_out), stimuli)
             test = trials.take(fold == held_out).average_repeats()
             decoded.append(inner.pixels_.inverse(inner._components(test)))
             true.append(stimuli.select(test.stimuli).resized(self.image_shape_[:2]))
+
         return np.concatenate(decoded), np.concatenate(true)
 
     # -- the arrows ------------------------------------------------------------------------------------------------

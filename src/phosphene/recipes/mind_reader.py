@@ -92,6 +92,7 @@ class MindReaderConfig(RecipeConfig):
     def _ensembles_are_weighted(self) -> Self:
         if self.ensemble > 1 and not self.training.validation:
             raise ValueError("weighs the mappers of an ensemble on validation stimuli: set training.validation above 0")
+
         return self
 
 
@@ -100,11 +101,16 @@ class MindReader(Recipe[MindReaderConfig]):
 
     Attributes
     ----------
-    standardise_ : Standardiser of the voxels
-    screen_ : Screening of the captions
-    image_mapper_, text_mapper_ : MapperPart, standardised betas to embeddings
-    encoder_ : VoxelEncoderPart, image embeddings to standardised betas
-    images_ : StyleGan2, both embeddings to pictures
+    standardise_ : Standardiser
+        of the voxels
+    screen_ : Screening
+        of the captions
+    image_mapper_, text_mapper_ : MapperPart
+        standardised betas to embeddings
+    encoder_ : VoxelEncoderPart
+        image embeddings to standardised betas
+    images_ : StyleGan2
+        both embeddings to pictures
     """
 
     config_class = MindReaderConfig
@@ -127,6 +133,7 @@ class MindReader(Recipe[MindReaderConfig]):
         """``paper``: the published sizes. ``lab``: the same classes at tiny size, with the zoo's networks."""
         if name == "paper":
             return {}
+
         return {
             "per_session": False,
             "clip": {"name": "lab"},
@@ -156,10 +163,13 @@ class MindReader(Recipe[MindReaderConfig]):
         values = {key: c[key] for key in self.uses[name]}
         if name in ("screen", "image_mapper", "text_mapper", "encoder"):
             values["clip"] = self._clip.spec()
+
         if name in ("screen", "text_mapper"):
             values["clip_texts"] = self._clip.spec("captions")
+
         if name == "images" and c["images"]["source"] == "zoo":
             values["networks"] = [bundled.fingerprint("stylegan2")]
+
         return values
 
     # -- stages, in order ------------------------------------------------------------------------------------------
@@ -190,7 +200,12 @@ class MindReader(Recipe[MindReaderConfig]):
 
         c = self.config
         betas, items, held_out = self._rows(trials, stimuli)
-        ridge = self._ridge(betas, targets.clean[items], held_out) if c.mapper.linear == "ridge" else None
+
+        if c.mapper.linear == "ridge":
+            ridge = self._ridge(betas, targets.clean[items], held_out)
+        else:
+            ridge = None
+
         parts = [
             fit_mapper(
                 c.mapper,
@@ -206,10 +221,13 @@ class MindReader(Recipe[MindReaderConfig]):
             )
             for number in range(c.ensemble)
         ]
+
         if len(parts) == 1:
             return parts[0]
+
         shown, truth = np.unique(items[held_out], return_inverse=True)
         found = [similarity(part.predict(betas[held_out]), targets.clean[shown], "cosine") for part in parts]
+
         return MapperPart.together(parts, ensemble_weights(found, truth=truth).weights)
 
     def fit_encoder(self, trials: Trials, stimuli: Stimuli) -> VoxelEncoderPart:
@@ -219,6 +237,7 @@ class MindReader(Recipe[MindReaderConfig]):
         c = self.config
         betas, items, held_out = self._rows(trials, stimuli)
         seen = self._see(stimuli)[items]
+
         return fit_voxel_encoder(
             c.encoder,
             seen,
@@ -240,11 +259,13 @@ class MindReader(Recipe[MindReaderConfig]):
         c = self.config.images
         if c.source == "zoo":
             return StyleGan2.from_zoo()
+
         if c.file is None:
             raise ConfigError(
                 "the public generator of 256 pixels is not part of phosphene; fetch it and give its place, "
                 "recipe.images.file=FILE, or use the lab's with --preset lab."
             )
+
         return StyleGan2.from_public(c.file)
 
     # -- the arrows ------------------------------------------------------------------------------------------------
@@ -272,6 +293,7 @@ class MindReader(Recipe[MindReaderConfig]):
         arrays = {self._space("image"): self._see(stimuli)}
         if _all_described(stimuli):
             arrays[self._space("text")] = self._read(stimuli)
+
         return Latents(stimuli.ids, arrays)
 
     def text_latents(self, texts: Sequence[str]) -> Latents:
@@ -284,6 +306,7 @@ class MindReader(Recipe[MindReaderConfig]):
         """Pictures drawn from the true embeddings; None where a picture has no caption."""
         if not _all_described(stimuli):
             return None
+
         return self._paint(stimuli.ids, self._see(stimuli), self._read(stimuli), samples=1)[0]
 
     @property
@@ -299,7 +322,10 @@ class MindReader(Recipe[MindReaderConfig]):
         return ClipFeatures(c.name, revision=c.revision, normalise="none")
 
     def _space(self, what: str) -> str:
-        return self._clip.space if what == "image" else f"{self._clip.space}_text"
+        if what == "image":
+            return self._clip.space
+
+        return f"{self._clip.space}_text"
 
     def _see(self, stimuli: Stimuli) -> np.ndarray:
         return clamped(self._clip.transform(stimuli, cache_folder()), self.config.clamp)
@@ -315,6 +341,7 @@ class MindReader(Recipe[MindReaderConfig]):
         share = self.config.training.validation
         items = positions(stimuli.ids, trials.stimuli, "stimulus")
         held_out = validation_rows(trials.stimuli.astype(str), share, self.rng("validation"))[1]
+
         return self.standardise_.transform(trials).betas, items, held_out
 
     def _ridge(self, x: np.ndarray, y: np.ndarray, held_out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -326,7 +353,10 @@ class MindReader(Recipe[MindReaderConfig]):
         return line.coef_, line.intercept_
 
     def _folder(self, part: str) -> Path | None:
-        return None if self._training is None else self._training / part
+        if self._training is None:
+            return None
+
+        return self._training / part
 
     def _embedded(self, trials: Trials) -> tuple[np.ndarray, np.ndarray]:
         self.check_trials(trials)
@@ -338,6 +368,7 @@ class MindReader(Recipe[MindReaderConfig]):
         pictures = self.images_.paint(image, text, list(ids), sampling, self.seed)
         if self.image_shape_[2] == 1:
             pictures = pictures.mean(axis=-1, keepdims=True)
+
         return [Images(ids, pictures[:, s]) for s in range(samples)]
 
     def _fitted_on(self, trials: Trials, stimuli: Stimuli) -> None:

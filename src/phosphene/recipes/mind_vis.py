@@ -114,6 +114,7 @@ class LatentDiffusionConfig(RecipeConfig):
                 "the public SC-MBM checkpoint has seen responses of the GOD subjects and may have seen test responses; use "
                 "setting=relax, or init_is_clean=true for one that is known not to"
             )
+
         return self
 
 
@@ -144,10 +145,14 @@ class LatentDiffusion(Recipe[L]):
 
     Attributes
     ----------
-    standardise_ : Standardiser of the voxels
-    generator_ : Ldm, labels to pictures, as it comes
-    brain_ : PatchMaePart, the autoencoder after phase 1
-    tuned_ : BrainLdm, betas to tokens to latents
+    standardise_ : Standardiser
+        of the voxels
+    generator_ : Ldm
+        Ldm, labels to pictures, as it comes
+    brain_ : PatchMaePart
+        PatchMaePart, the autoencoder after phase 1
+    tuned_ : BrainLdm
+        BrainLdm, betas to tokens to latents
     """
 
     stages: ClassVar = {"standardise": Standardiser, "generator": Ldm, "brain": PatchMaePart, "tuned": BrainLdm}
@@ -184,15 +189,19 @@ class LatentDiffusion(Recipe[L]):
             source = {k: c["generator"][k] for k in ("source", "file")}
             if source["source"] == "zoo":
                 source |= {"ldm": bundled.record("ldm", self._folder)["sha256"], "vq": bundled.fingerprint("vq")}
+
             return source
+
         if name == "tuned":
             values["generator"] = {k: c["generator"][k] for k in ("mapped", "time", "zero_time")}
+
         return values
 
     def inner_folds(self, trials: Trials) -> np.ndarray | None:
         """0 for trials of the stimuli by which the step is chosen, 1 for the others; None where the last step is taken."""
         if not self.config.validation:
             return None
+
         folds = np.ones(len(trials), dtype=np.int64)
         folds[self._sides(trials)[1]] = 0
         return folds
@@ -212,11 +221,13 @@ class LatentDiffusion(Recipe[L]):
         c = self.config.generator
         if c.source == "zoo":
             return Ldm.of(bundled.load("ldm", folder=self._folder), bundled.load("vq"))
+
         if c.file is None:
             raise ConfigError(
                 "the public label-to-image network is not part of phosphene; fetch cin256-v2 and give its place, "
                 "recipe.generator.file=FILE (docs/cad.md says from where), or use the lab's with --preset lab."
             )
+
         return Ldm.from_public(c.file, inert=c.inert)
 
     def fit_brain(self, trials: Trials, stimuli: Stimuli) -> PatchMaePart:
@@ -226,15 +237,19 @@ class LatentDiffusion(Recipe[L]):
         betas = self.unlabelled(trials)
         own = {str(trials.subject): trials.n_voxels}
         network = self.autoencoder({name: rows.shape[1] for name, rows in betas.items()} or own)
+
         if (settings := self.config.brain_training) is not None:
             if not betas:
                 raise ConfigError(
                     "phase 1 has no responses to learn from: recipe.own is false, and neither recipe.pretrain nor "
                     "recipe.resting names any. Give one, or set recipe.brain_training=null."
                 )
+
             self.train(network, *subject_batches(betas), settings, data=_digest(betas), part="brain")
+
         tuned: PatchMae = for_subjects(network.cpu(), own)
         self.adapt(tuned, trials)
+
         return PatchMaePart.of(tuned)
 
     def adapt(self, network: Any, trials: Trials) -> None:
@@ -244,26 +259,45 @@ class LatentDiffusion(Recipe[L]):
         """The network of phase 1, untrained or from a public checkpoint."""
         from phosphene.models import DcMae, PatchMae, load_sc_mbm, read_sc_mbm
 
-        c, config = self.config, self.config.brain
-        kind = DcMae if config.kind == "dc_mae" else PatchMae
-        weights = None if c.init is None else read_sc_mbm(c.init)
+        c = self.config
+        config = self.config.brain
+
+        if config.kind == "dc_mae":
+            kind = DcMae
+        else:
+            kind = PatchMae
+
+        if c.init is None:
+            weights = None
+        else:
+            weights = read_sc_mbm(c.init)
+
         if weights is not None and "pos_embed" in weights and config.positions_of is None:
             config = config.model_copy(update={"positions_of": weights["pos_embed"].shape[1] - 1})
+
         network = kind.create(config, n_voxels, self.seed, recompute=c.recompute)
         if weights is not None:
             load_sc_mbm(network, weights)
+
         return network
 
     def unlabelled(self, trials: Trials) -> dict[str, Any]:
         """What phase 1 learns from: standardised responses by subject, (n, n_voxels) each."""
-        c, own = self.config, str(trials.subject)
-        mine = [self._rows(trials)] if c.own else []
+        c = self.config
+        own = str(trials.subject)
+
+        if c.own:
+            mine = [self._rows(trials)]
+        else:
+            mine = []
+
         others = {}
         for more in self.unpaired:
             if more.subject == own:
                 mine += [self._rows(more)]
             else:
                 others[str(more.subject)] = Standardiser().fit(more).transform(more).betas
+
         betas: dict[str, Any] = ({own: np.concatenate(mine)} if mine else {}) | others
         if c.resting is not None:
             from phosphene.models import resting_windows
@@ -273,22 +307,28 @@ class LatentDiffusion(Recipe[L]):
                     "windows of scans at rest are stored on disk once; name a folder for them in the environment variable "
                     "PHOSPHENE_CACHE."
                 )
+
             betas["resting"] = resting_windows(c.resting, cache, network=c.brain, progress=self.progress)
+
         return betas
 
     def fit_tuned(self, trials: Trials, stimuli: Stimuli) -> BrainLdm:
         """Phase 3: brain encoder, conditionings and cross-attention, by the error of the noise in latents of the pictures."""
         from phosphene.models import for_subjects
 
-        c, settings, before = self.config.generator, self.config.tuning, self.encoder.module
+        c = self.config.generator
+        settings = self.config.tuning
+        before = self.encoder.module
         before.recompute = self.config.recompute
         brain = for_subjects(before, before.n_voxels, sparsify=settings.sparsify)
         network = self.generator_.network.with_tokens(
             brain.n_patches, brain.config.width, seed=self.seed, mapped=c.mapped, time=c.time, zero_time=c.zero_time
         )
+
         network.tune(settings.tune)
         both = BrainToPicture(brain, network, self.generator_, settings.crops)
         chosen = self.learn(both, trials, Pictures.of(stimuli, self.generator_.size), settings, "tuned")
+
         return BrainLdm.of(both.brain, both.network, chosen)
 
     def learn(
@@ -298,31 +338,41 @@ class LatentDiffusion(Recipe[L]):
 
         Parameters
         ----------
-        network : changed in place; left on the CPU
-        trials : training trials of the own subject
-        pictures : what the network takes, with the ids of the stimuli
-        settings : how
-        part : name of this training
+        network : Any
+            changed in place; left on the CPU
+        trials : Trials
+            training trials of the own subject
+        pictures : Pictures
+            what the network takes, with the ids of the stimuli
+        settings : TrainConfig
+            how
+        part : str
+            name of this training
 
         Returns
         -------
-        step and loss of the best step, where ``config.validation`` asks for one
+        dict of {str: float}
+            step and loss of the best step, where ``config.validation`` asks for one
         """
         rows, held_out = self._sides(trials)
         given = self.standardise_.transform(trials)
+
         if self.config.rows == "averaged":
             sides = [given.take(r).average_repeats() if len(r) else given.take(r) for r in (rows, held_out)]
         else:
             sides = [given.take(rows), given.take(held_out)]
+
         fetches = [paired(str(trials.subject), side, pictures) for side in sides]
         data = digest_of([digest_of(side.betas, side.stimuli) for side in sides], pictures.digest)
         if not len(held_out):
             self.train(network, *fetches[0], settings, data=data, part=part)
             network.cpu()
             return {}
+
         choice = HeldOutChoice(network, *fetches[1], settings.batch_size, self.seed, self._training_folder(part))
         more = {"log_every": self.config.check_every, "watch": choice.look}
         self.train(network, *fetches[0], settings, data=data, part=part, **more)
+
         return choice.take()
 
     # -- the arrow -------------------------------------------------------------------------------------------------
@@ -354,7 +404,10 @@ class LatentDiffusion(Recipe[L]):
     @property
     def _folder(self) -> Path | None:
         folder = self.config.generator.folder
-        return None if folder is None else Path(folder)
+        if folder is None:
+            return None
+
+        return Path(folder)
 
     def _rows(self, trials: Trials) -> np.ndarray:
         trials = self.standardise_.transform(trials)
@@ -435,6 +488,7 @@ class MindVis(LatentDiffusion[MindVisConfig]):
         """``paper``: the published sizes. ``lab``: the same classes at tiny size, with the zoo's networks."""
         if name == "paper":
             return {"brain": {"sparsify": 0.2}}
+
         return {
             **LAB,
             "adapt_training": {"steps": 60, "batch_size": 16, "lr": 5e-4, "warmup": 6},
@@ -455,7 +509,10 @@ class MindVis(LatentDiffusion[MindVisConfig]):
     def stage_config(self, name: str) -> dict[str, Any]:
         """Values a stage depends on, with the weights of the frozen networks it starts from."""
         values = super().stage_config(name)
-        return values | {"clip": self._clip.spec()} if name == "encoding" else values
+        if name == "encoding":
+            return values | {"clip": self._clip.spec()}
+
+        return values
 
     def unlabelled(self, trials: Trials) -> dict[str, Any]:
         """What phase 1 learns from; test responses wait for phase 2."""
@@ -463,13 +520,16 @@ class MindVis(LatentDiffusion[MindVisConfig]):
         try:
             if self.config.adapt_training is not None:
                 self.unpaired = tuple(t for t in everything if t.subject != trials.subject)
+
             return super().unlabelled(trials)
         finally:
             self.unpaired = everything
 
     def adapt(self, network: Any, trials: Trials) -> None:
         """Phase 2: masked modelling of the test responses that setting relax lets it see."""
-        settings, own = self.config.adapt_training, str(trials.subject)
+        settings = self.config.adapt_training
+        own = str(trials.subject)
+
         for tested in (t for t in self.unpaired if t.subject == trials.subject):
             if settings is not None:
                 betas = {own: self._rows(tested)}
@@ -482,10 +542,13 @@ class MindVis(LatentDiffusion[MindVisConfig]):
 
         from phosphene.models import FedDecoder
 
-        given, settings = self.standardise_.transform(trials), self.config.encoding
+        given = self.standardise_.transform(trials)
+        settings = self.config.encoding
         assert settings is not None  # `stages_of` has no such stage then
+
         if self.config.rows == "averaged":
             given = given.average_repeats()
+
         ids = given.stimulus_ids
         latents = self._clip.transform(stimuli.select(ids), cache_folder())[pd.Index(ids).get_indexer(given.stimuli)]
         network = FedDecoder.of(self.brain_.module, latents.shape[1], self.seed)
@@ -495,12 +558,14 @@ class MindVis(LatentDiffusion[MindVisConfig]):
 
         data = digest_of(given.betas, latents)
         self.train(network, fetch, len(given), settings, data=data, part="encoding")
+
         return FedDecoderPart.of(network.cpu())
 
     def encode(self, stimuli: Stimuli) -> Trials:
         """Image to brain: one predicted response per stimulus, in the units of the training betas."""
         if not self.can_encode(self.config):
             raise ConfigError("this run only decodes: recipe.encoding is null. Fit again with a training there.")
+
         predicted = self.encoding_.from_latent(self._clip.transform(stimuli, cache_folder()))
         return self.predicted_trials(stimuli, self.standardise_.inverse(predicted))
 

@@ -152,13 +152,16 @@ class MixedConfig(RecipeConfig):
             raise ValueError(
                 "restandardise 'test' looks at test responses; say so with setting=relax, or use 'train_oof'"
             )
+
         if self.map == "group_gru" and (self.brain == "roi_mae" or (self.brain != "none" and self.read != "tokens")):
             raise ValueError(
                 "map 'group_gru' walks over groups of voxels or tokens, but one latent has none: use brain none, or "
                 "contrast or masked with read=tokens"
             )
+
         if self.pick == "closest" and self.generator not in ("maskgit", "stylegan2"):
             raise ValueError("pick 'closest' chooses among samples, which generators maskgit and stylegan2 draw")
+
         return self
 
 
@@ -196,11 +199,16 @@ class Mixed(Recipe[MixedConfig]):
 
     Attributes
     ----------
-    standardise_ : Standardiser of the voxels
-    brain_ : Parts: the autoencoder ``brain`` and ``units``, the Standardiser of its features; nothing without one
-    networks_ : Parts: the generator
-    maps_ : Parts: a Predictor for each thing the generator draws from
-    to_brain_ : Ridge, image latents to voxels, or to the latent of LEA's autoencoder
+    standardise_ : Standardiser
+        of the voxels
+    brain_ : Parts
+        Parts: the autoencoder ``brain`` and ``units``, the Standardiser of its features; nothing without one
+    networks_ : Parts
+        the generator
+    maps_ : Parts
+        a Predictor for each thing the generator draws from
+    to_brain_ : Ridge
+        image latents to voxels, or to the latent of LEA's autoencoder
     """
 
     config_class = MixedConfig
@@ -218,33 +226,47 @@ class Mixed(Recipe[MixedConfig]):
         values: dict[str, Any] = {}
         for section, (fields, lender) in _BORROWED.items():
             values[section] = {k: v for k, v in lender.preset(name).items() if k in fields.model_fields}
+
         if name == "lab":
             for kind in (ReducedRankConfig, GruConfig, GroupGruConfig):
                 values[kind.model_fields["kind"].default] = kind.preset("lab")
+
             values["training"] = LatentTraining.preset("lab")
+
         return values
 
     @classmethod
     def other_subjects(cls, config: MixedConfig) -> tuple[str, ...]:
         """Subjects whose responses the brain model learns from as well."""
-        return () if config.brain == "none" else config.pretrain
+        if config.brain == "none":
+            return ()
+
+        return config.pretrain
 
     def stage_config(self, name: str) -> dict[str, Any]:
         """Values a stage depends on, and the code of the recipes it is borrowed from."""
-        c, tail, lender = self.config.model_dump(mode="json"), self._tail, self._lender
+        c = self.config.model_dump(mode="json")
+        tail = self._tail
+        lender = self._lender
+
         if name == "standardise":
             return {"per_session": c["per_session"]}
+
         if name == "brain":
             if lender is None:
                 return {"brain": "none"}
+
             return {**lender.stage_config("brain"), "code": code_digest(type(lender), lender.stages["brain"])}
+
         if name == "networks":
             return {n: [tail.stage_config(n), code_digest(type(tail), tail.stages[n])] for n in self._networks}
         if name == "to_brain":
             return {"brain": c["brain"], "targets": self._seen.spec()}
+
         own = {k: c[k] for k in ("generator", "start", "brain", "read", "alpha", "restandardise", "n_folds", "setting")}
         own |= {k: c[k] for k in (c["map"], "training", "group_size") if c["map"] != "ridge"}
         code = {n: [tail.stage_config(n), code_digest(type(tail), tail.stages[n])] for n in self._maps}
+
         return {**own, "map": c["map"], "borrowed": code}
 
     def generators(self) -> tuple[str, ...]:
@@ -261,6 +283,7 @@ class Mixed(Recipe[MixedConfig]):
         """The autoencoder, on responses alone, as the recipe it is borrowed from trains it; then units of its features."""
         if self._lender is None:
             return Parts()
+
         part = self._lend(self._lender, standardise=self.standardise_).fit_brain(trials, stimuli)
         self.brain_ = Parts({"brain": part})
         return Parts({"brain": part, "units": Standardiser().fit(self._features(self._averaged(trials)))})
@@ -273,14 +296,23 @@ class Mixed(Recipe[MixedConfig]):
     def fit_maps(self, trials: Trials, stimuli: Stimuli) -> Parts:
         """Features to everything the generator draws from, a row per stimulus."""
         given = self._features(self._averaged(trials))
-        tail, shown = self._lend(self._tail), stimuli.select(given.stimuli)
+        tail = self._lend(self._tail)
+        shown = stimuli.select(given.stimuli)
+
         if self._is_two_stage:
-            own = {"first"} if self.config.map != "ridge" else set()  # tokens are mapped by ridge in every paper
+            # tokens are mapped by ridge in every paper
+            if self.config.map != "ridge":
+                own = {"first"}
+            else:
+                own = set()
+
             fitted = {n: getattr(tail, f"fit_{n}")(given, stimuli) for n in self._maps if n not in own}
             return Parts({n: self._map(n, given, tail._vdvae.transform(shown)) for n in own} | fitted)
+
         truths = list(tail.true_latents(shown).arrays.values())
         if len(truths) < len(self._maps):
             raise DataError("generator stylegan2 draws from captions too, but some training pictures have none.")
+
         return Parts({n: self._map(n, given, y) for n, y in zip(self._maps, truths, strict=True)})
 
     def _map(self, name: str, given: Trials, targets: np.ndarray) -> Predictor:
@@ -288,11 +320,13 @@ class Mixed(Recipe[MixedConfig]):
         restore = Restore(c.restandardise, lambda: inner_folds(given, c.n_folds, self.rng("moments")))
         if c.map == "ridge":
             return fit_ridge(given.betas, targets, c.alpha, restore)
+
         groups: Sequence[np.ndarray] = ()
         if c.map == "group_gru":
             groups = voxel_runs(given, c.group_size)
             if len(self.brain_):
                 groups = np.split(np.arange(given.n_voxels), self.brain_["brain"].module.n_patches)
+
         return fit_map(
             getattr(c, c.map),
             given.betas,
@@ -309,7 +343,11 @@ class Mixed(Recipe[MixedConfig]):
     def fit_to_brain(self, trials: Trials, stimuli: Stimuli) -> Ridge:
         """Image latents to standardised voxels, or to the latent of LEA's autoencoder, a penalty for each."""
         averaged = self._averaged(trials)
-        brain = self.brain_["brain"].to_latent(averaged.betas) if self.config.brain == "roi_mae" else averaged.betas
+        if self.config.brain == "roi_mae":
+            brain = self.brain_["brain"].to_latent(averaged.betas)
+        else:
+            brain = averaged.betas
+
         seen = self._seen.transform(stimuli.select(averaged.stimuli), cache_folder())
         # The grid is for inputs of unit variance, which coordinates of unit vectors are far from.
         return fit_encoding(seen, brain, [a * float(seen.var(axis=0).mean()) for a in ALPHAS])
@@ -319,7 +357,10 @@ class Mixed(Recipe[MixedConfig]):
     def decode(self, trials: Trials) -> Images:
         """Brain to image: one picture per row of `trials`, 0-1."""
         tail, given = self._ready(trials)
-        return tail.decode(given) if self.config.pick == "first" else self.decode_samples(trials)[0]
+        if self.config.pick == "first":
+            return tail.decode(given)
+
+        return self.decode_samples(trials)[0]
 
     def decode_samples(self, trials: Trials) -> list[Images]:
         """All samples; with pick=closest, those that look most like the decoded latent come first."""
@@ -327,10 +368,13 @@ class Mixed(Recipe[MixedConfig]):
         drawn = tail.decode_samples(given)
         if self.config.pick == "first":
             return drawn
+
         wanted = _unit(next(iter(tail.latents(given).arrays.values())))
         near = [(_unit(tail._clip.images(d.pixels.clip(0, 1))) * wanted).sum(axis=1) for d in drawn]
         order = np.argsort(-np.stack(near), axis=0, kind="stable")  # (samples, n)
-        pixels, rows = np.stack([d.pixels for d in drawn]), np.arange(len(given))
+        pixels = np.stack([d.pixels for d in drawn])
+        rows = np.arange(len(given))
+
         return [Images(given.stimuli, pixels[chosen, rows]) for chosen in order]
 
     def decode_steps(self, trials: Trials) -> dict[str, Images]:
@@ -344,6 +388,7 @@ class Mixed(Recipe[MixedConfig]):
         predicted = self.to_brain_.predict(self._seen.transform(stimuli, cache_folder()))
         if self.config.brain == "roi_mae":
             predicted = self.brain_["brain"].from_latent(predicted)
+
         return self.predicted_trials(stimuli, self.standardise_.inverse(predicted))
 
     def latents(self, trials: Trials) -> Latents:
@@ -379,7 +424,10 @@ class Mixed(Recipe[MixedConfig]):
     def _halves(self) -> tuple[str, ...]:
         if self.config.generator == "vdvae":
             return ("first",)
-        return ("second",) if self.config.start == "noise" else ("first", "second")
+        if self.config.start == "noise":
+            return ("second",)
+
+        return ("first", "second")
 
     def _present(self, names: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(n for n in names if not self._is_two_stage or "first" in self._halves or n not in _FIRST)
@@ -398,11 +446,13 @@ class Mixed(Recipe[MixedConfig]):
         c = self.config
         if c.brain == "none":
             return None
+
         shared = {**dict(getattr(c, c.brain)), "pretrain": c.pretrain, "setting": c.setting}
         if c.brain == "roi_mae":
             return Lea(LeaConfig(**shared), seed=self.seed)
         if c.brain == "contrast":
             return Cad(CadConfig(**shared), seed=self.seed)
+
         return MindVis(MindVisConfig(adapt_training=None, **shared), seed=self.seed)
 
     @cached_property
@@ -413,9 +463,11 @@ class Mixed(Recipe[MixedConfig]):
             return Regressor(RegressorConfig(**dict(c.maskgit)), seed=self.seed)
         if c.generator == "stylegan2":
             return MindReader(MindReaderConfig(**dict(c.stylegan2)), seed=self.seed)
+
         moments = {k: getattr(c, k) for k in ("restandardise", "n_folds", "setting")}
         tail = BrainDiffuser(BrainDiffuserConfig(alpha_first=c.alpha, **moments, **dict(c.two_stage)), seed=self.seed)
         tail.halves = self._halves
+
         return tail
 
     @property
@@ -423,14 +475,22 @@ class Mixed(Recipe[MixedConfig]):
         """What makes latents of pictures for `encode`: CLIP, or the VDVAE where it stands alone."""
         if not self._is_two_stage:
             return self._tail._clip
-        return self._tail._pooled if "second" in self._halves else self._tail._vdvae
+        if "second" in self._halves:
+            return self._tail._pooled
+
+        return self._tail._vdvae
 
     def _lend(self, other: Any, /, standardise: Any = None, **parts: Any) -> Any:
         """Another recipe with this one's data and place for checkpoints, and parts under the names of its stages."""
-        other.unpaired, other.progress, other._training = self.unpaired, self.progress, self._training
-        other.subject_, other.image_shape_ = self.subject_, self.image_shape_
+        other.unpaired = self.unpaired
+        other.progress = self.progress
+        other._training = self._training
+        other.subject_ = self.subject_
+        other.image_shape_ = self.image_shape_
+
         for name, part in {"standardise": standardise or _AsTheyAre(), **parts}.items():
             setattr(other, f"{name}_", part)
+
         return other
 
     def _averaged(self, trials: Trials) -> Trials:
@@ -440,14 +500,24 @@ class Mixed(Recipe[MixedConfig]):
         """What the brain model makes of standardised trials, as trials: a column per feature, of unit variance."""
         if not len(self.brain_):
             return standardised
-        part, read = self.brain_["brain"], self.config.read
+
+        part = self.brain_["brain"]
+        read = self.config.read
+
         if self.config.brain == "roi_mae" or read == "class":
             values = part.to_latent(standardised.betas)
         else:
             tokens = part.to_tokens(standardised.betas)
-            values = tokens.mean(axis=1) if read == "mean" else tokens.reshape(len(tokens), -1)
+            if read == "mean":
+                values = tokens.mean(axis=1)
+            else:
+                values = tokens.reshape(len(tokens), -1)
+
         features = Trials(values, standardised.table, subject=standardised.subject)
-        return self.brain_["units"].transform(features) if "units" in self.brain_ else features
+        if "units" in self.brain_:
+            return self.brain_["units"].transform(features)
+
+        return features
 
     def _ready(self, trials: Trials) -> tuple[Any, Trials]:
         """The recipe that draws, with its fitted parts, and features of `trials`."""
@@ -455,6 +525,7 @@ class Mixed(Recipe[MixedConfig]):
         given = self._features(self.standardise_.transform(trials))
         tail = self._lend(self._tail, **self.networks_, **self.maps_)
         tail.n_voxels_ = given.n_voxels
+
         return tail, given
 
     def _fitted_on(self, trials: Trials, stimuli: Stimuli) -> None:

@@ -29,7 +29,8 @@ class Parts:
 
     Parameters
     ----------
-    parts : each of a class that is known here
+    parts : mapping of {str: Part}, optional
+        each of a class that is known here
 
     Examples
     --------
@@ -57,10 +58,12 @@ class Parts:
         """Arrays under ``NAME/``, and the plain values and class of each."""
         tensors: dict[str, np.ndarray] = {}
         meta: dict[str, Any] = {}
+
         for name, part in self._parts.items():
             arrays, values = part.state()
             tensors |= {f"{name}/{k}": v for k, v in arrays.items()}
             meta[name] = {"kind": type(part).__name__, "values": values}
+
         return tensors, {"parts": meta}
 
     @classmethod
@@ -68,11 +71,15 @@ class Parts:
         """The same parts again. Raises ModelError for one of an unknown class, and for arrays of none of them."""
         parts: dict[str, Part] = {}
         left = dict(tensors)
+
         for name, of in meta["parts"].items():
             if of["kind"] not in _KINDS:
                 raise ModelError(f"the saved part '{name}' is a {of['kind']}, unknown to this phosphene; fit again.")
+
             own = {k.removeprefix(f"{name}/"): left.pop(k) for k in list(left) if k.startswith(f"{name}/")}
             parts[name] = _KINDS[of["kind"]].from_state(own, of["values"])
+
         if left:
             raise ModelError(f"the saved parts hold {', '.join(sorted(left)[:3])}, of none of them; fit again.")
+
         return cls(parts)

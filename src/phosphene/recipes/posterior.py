@@ -74,11 +74,13 @@ class ChoiceConfig(Config):
         """
         if "ssim" not in self.score or min(height, width) >= WINDOW:
             return self.score
+
         if self.score == "ssim":
             raise ConfigError(
                 f"recipe.choice.score=ssim needs pictures of at least {WINDOW} pixels a side, the window of SSIM, but they are "
                 f"{height} x {width}. Choose by pixcorr or mse, or larger pictures (recipe.prior.size=[{WINDOW},{WINDOW}])."
             )
+
         return "pixcorr"
 
 
@@ -97,10 +99,14 @@ class Posterior(Recipe[PosteriorConfig]):
 
     Attributes
     ----------
-    standardise_ : Standardiser of the voxels
-    prior_ : WarpedPictures of the training pictures
-    to_brain_ : Ridge, components to standardised voxels
-    decoder_ : MixtureDecoder, standardised voxels to probabilities and components
+    standardise_ : Standardiser
+        of the voxels
+    prior_ : WarpedPictures
+        of the training pictures
+    to_brain_ : Ridge
+        components to standardised voxels
+    decoder_ : MixtureDecoder
+        standardised voxels to probabilities and components
     """
 
     config_class = PosteriorConfig
@@ -114,7 +120,10 @@ class Posterior(Recipe[PosteriorConfig]):
     @classmethod
     def preset(cls, name: str) -> dict[str, Any]:
         """``paper``: pictures at 64 pixels, more of them and of their components, for data of NSD's size."""
-        return {"prior": {"size": [64, 64], "n_pictures": 20000, "n_components": 200}} if name == "paper" else {}
+        if name == "paper":
+            return {"prior": {"size": [64, 64], "n_pictures": 20000, "n_components": 200}}
+
+        return {}
 
     def stage_config(self, name: str) -> dict[str, Any]:
         """Values a stage depends on, so that another choice spares what comes before."""
@@ -144,34 +153,45 @@ class Posterior(Recipe[PosteriorConfig]):
         """The encoding model turned round, with the values that decode held-out training trials best."""
         c = self.config.choice
         tried = c.tried()
-        scores = self._held_out_scores(trials, stimuli, tried) if len(tried) > 1 else np.zeros(1)
+
+        if len(tried) > 1:
+            scores = self._held_out_scores(trials, stimuli, tried)
+        else:
+            scores = np.zeros(1)
+
         correlation, trust, spread = tried[int(np.argmax(scores))]
         betas, latents = self._pairs(trials, stimuli)
         model = LinearGaussian(self.to_brain_, latents, betas)
         decoder = MixtureDecoder.fit(model, self.prior_.latents(), correlation=correlation, trust=trust, spread=spread)
         score = c.score_for(*self.image_shape_[:2])
         decoder.chosen_ |= {"score": score, "held_out_score": float(np.max(scores)), "n_tried": len(tried)}
+
         return decoder
 
     def _held_out_scores(self, trials: Trials, stimuli: Stimuli, tried: list[tuple[float, float, float]]) -> np.ndarray:
         """Mean score of each triple over training pictures decoded by models that never saw them, prior included."""
-        fold, total = self.inner_folds(trials), np.zeros(len(tried))
+        fold = self.inner_folds(trials)
+        total = np.zeros(len(tried))
         score = self.config.choice.score_for(*self.image_shape_[:2])
         one = ChoiceConfig(correlations=(0.1,), trusts=(0.1,), spreads=(0.0,))
         single = self.config.model_copy(update={"choice": one})
+
         for held_out in np.unique(fold):
             inside = trials.take(fold != held_out)
             inner = Posterior(single, seed=self.seed).fit(inside, stimuli)
             test = trials.take(fold == held_out).average_repeats()
             true = stimuli.select(test.stimuli).resized(inner.prior_.image_shape_[:2])
             model = LinearGaussian(inner.to_brain_, *reversed(inner._pairs(inside, stimuli)))
-            latents, pictures = inner.prior_.latents(), inner.prior_.floats()
+            latents = inner.prior_.latents()
+            pictures = inner.prior_.floats()
             betas = inner.standardise_.transform(test).betas
+
             for i, (correlation, trust, spread) in enumerate(tried):
                 values = {"correlation": correlation, "trust": trust, "spread": spread}
                 decoder = MixtureDecoder.fit(model, latents, **values)
                 decoded = inner.prior_.mixed(*decoder.posterior(betas), pictures)
                 total[i] += _scores(score, decoded, true).sum()
+
         return total / len(stimuli)
 
     # -- the arrows ------------------------------------------------------------------------------------------------
@@ -225,5 +245,6 @@ def _scores(name: str, decoded: np.ndarray, true: np.ndarray) -> np.ndarray:
     """Score of each picture, larger is better; a picture without contrast correlates with nothing."""
     if name == "pixcorr+ssim":
         return (_scores("pixcorr", decoded, true) + _scores("ssim", decoded, true)) / 2
+
     score = {"mse": mse, "pixcorr": pixcorr, "ssim": ssim_2d}[name]
     return np.nan_to_num(np.asarray(score(decoded, true), dtype=np.float64)) * (-1 if name == "mse" else 1)

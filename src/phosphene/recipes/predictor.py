@@ -38,42 +38,59 @@ class Predictor:
 
     Parameters
     ----------
-    inner : Ridge, StreamedRidge, ReducedRankRidge or LatentNetPart
-    moments : what is done to its predictions
+    inner : Any
+        Ridge, StreamedRidge, ReducedRankRidge or LatentNetPart
+    moments : Moments or None
+        what is done to its predictions
     """
 
     def __init__(self, inner: Any, moments: Moments | None) -> None:
-        self.inner, self.moments = inner, moments
+        self.inner = inner
+        self.moments = moments
 
     def predict(self, betas: np.ndarray, columns: slice = ALL) -> np.ndarray:
         """(n, n_voxels) standardised betas to (n, d) latents, or to some columns of them."""
         if not isinstance(self.inner, StreamedRidge):
             return self._restored(self.inner.predict(betas)[:, columns], columns)
+
         begin, end, _ = columns.indices(self.inner.n_targets_)
         out = np.empty((len(betas), end - begin), dtype=np.float32)
+
         for at, part in self.inner.blocks(betas, columns):
             out[:, at.start - begin : at.stop - begin] = self._restored(part, at)
+
         return out
 
     def _restored(self, predicted: np.ndarray, columns: slice) -> np.ndarray:
-        return predicted if self.moments is None else self.moments(predicted, columns)
+        if self.moments is None:
+            return predicted
+
+        return self.moments(predicted, columns)
 
     def among(self, betas: np.ndarray) -> Predictor:
         """A map that can be given these rows part by part: moments of rows that come together are those of all of them."""
         if self.moments is None or self.moments.mode != "test":
             return self
+
         is_streamed = isinstance(self.inner, StreamedRidge)
-        blocks = (part for _, part in self.inner.blocks(betas)) if is_streamed else [self.inner.predict(betas)]
+        if is_streamed:
+            blocks = (part for _, part in self.inner.blocks(betas))
+        else:
+            blocks = [self.inner.predict(betas)]
+
         return Predictor(self.inner, self.moments.among(blocks))
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Arrays and plain values, for saving."""
         kind = next(name for name, part in _KINDS.items() if isinstance(self.inner, part))
         arrays, inner = self.inner.state()
-        tensors, meta = {f"inner.{k}": v for k, v in arrays.items()}, {"kind": kind, "inner": inner, "moments": None}
+        tensors = {f"inner.{k}": v for k, v in arrays.items()}
+        meta = {"kind": kind, "inner": inner, "moments": None}
+
         if self.moments is not None:
             arrays, meta["moments"] = self.moments.state()
             tensors |= {f"moments.{k}": v for k, v in arrays.items()}
+
         return tensors, meta
 
     @classmethod
@@ -85,8 +102,10 @@ class Predictor:
 
         if meta.get("kind") not in _KINDS:
             raise ModelError(f"a saved map of kind '{meta.get('kind')}' is not known to this phosphene; fit again.")
+
         inner = _KINDS[meta["kind"]].from_state(own("inner."), meta["inner"])
         moments = meta["moments"]
+
         return cls(inner, None if moments is None else Moments.from_state(own("moments."), moments))
 
 
@@ -96,8 +115,10 @@ class Restore:
 
     Parameters
     ----------
-    mode : see :class:`phosphene.align.moments.Moments`; ``none`` leaves predictions as they are
-    folds : gives the fold of each row, for ``train_oof``
+    mode : Mode
+        see :class:`phosphene.align.moments.Moments`; ``none`` leaves predictions as they are
+    folds : callable
+        gives the fold of each row, for ``train_oof``
     """
 
     mode: Mode
@@ -107,6 +128,7 @@ class Restore:
         """A map fitted to (n, d) and (n, k), with its moments; `again` fits it without a fold."""
         if self.mode == "none":
             return Predictor(inner, None)
+
         left_out = np.empty(y.shape, dtype=np.float32)
         if self.mode == "test":
             left_out[:] = y  # the moments of predictions come from the test batch; only those of targets are kept
@@ -114,6 +136,7 @@ class Restore:
             fold = self.folds()
             for f in np.unique(fold):
                 left_out[fold == f] = again(x[fold != f], y[fold != f]).predict(x[fold == f])
+
         return Predictor(inner, Moments(self.mode).fit(left_out, y))
 
 
@@ -122,20 +145,27 @@ def fit_ridge(x: np.ndarray, y: np.ndarray | StoredRows, alpha: float | None, re
 
     Parameters
     ----------
-    x : (n, d) of about unit variance
-    y : (n, k) in memory, or rows of a store, which are then read whenever it predicts
-    alpha : penalty; chosen when None
-    restore : what is done to predictions
+    x : ndarray of shape (n, d)
+        of about unit variance
+    y : ndarray or StoredRows
+        (n, k) in memory, or rows of a store, which are then read whenever it predicts
+    alpha : float or None
+        penalty; chosen when None
+    restore : Restore
+        what is done to predictions
     """
     alphas = ALPHAS if alpha is None else alpha
     if isinstance(y, StoredRows):
         streamed = StreamedRidge(alphas).fit(x, y)
         if restore.mode == "none":
             return Predictor(streamed, None)
+
         blocks = ((true, true) for true in streamed.true_blocks())  # as above: only the moments of targets are kept
         if restore.mode == "train_oof":
             blocks = streamed.left_out(x, y, restore.folds())
+
         return Predictor(streamed, Moments(restore.mode).fit_blocks(blocks))
+
     ridge = Ridge(alphas, choose="loo").fit(x, y)
     return restore.around(ridge, x, y, lambda x, y: Ridge(float(ridge.alpha_)).fit(x, y))
 
@@ -157,12 +187,24 @@ def fit_map(
 
     Parameters
     ----------
-    config : ReducedRankConfig, or one of :data:`phosphene.models.gru.LATENT_NETS`
-    x, y : (n, d), (n, k)
-    ids : (n,) stimuli
-    training : of a network
-    restore : what is done to predictions
-    seed, groups, folder, progress : as for :func:`phosphene.models.fit_latent_net`
+    config : Any
+        ReducedRankConfig, or one of :data:`phosphene.models.gru.LATENT_NETS`
+    x, y : ndarray
+        (n, d), (n, k)
+    ids : sequence of str or ndarray
+        (n,) stimuli
+    training : LatentTraining
+        of a network
+    restore : Restore
+        what is done to predictions
+    seed : int
+        as for :func:`phosphene.models.fit_latent_net`
+    groups : sequence of ndarray, default ()
+        as for :func:`phosphene.models.fit_latent_net`
+    folder : Path, optional
+        as for :func:`phosphene.models.fit_latent_net`
+    progress : Progress, optional
+        as for :func:`phosphene.models.fit_latent_net`
     """
     from phosphene.models.gru import fit_latent_net
 

@@ -40,10 +40,14 @@ class Regressor(ClipToMaskGit[RegressorConfig]):
 
     Attributes
     ----------
-    standardise_ : Standardiser of the voxels
-    to_brain_ : Ridge, CLIP latents to standardised voxels
-    to_clip_ : LinearDecoder, standardised voxels to CLIP latents
-    images_ : Painter, CLIP latents to pictures
+    standardise_ : Standardiser
+        of the voxels
+    to_brain_ : Ridge
+        CLIP latents to standardised voxels
+    to_clip_ : LinearDecoder
+        standardised voxels to CLIP latents
+    images_ : MaskGitPipeline
+        Painter, CLIP latents to pictures
     """
 
     config_class = RegressorConfig
@@ -58,7 +62,10 @@ class Regressor(ClipToMaskGit[RegressorConfig]):
     @classmethod
     def preset(cls, name: str) -> dict[str, Any]:
         """``paper``: LEA's CLIP and generator. ``lab``: the zoo's."""
-        return LAB_MASKGIT if name == "lab" else PAPER_MASKGIT
+        if name == "lab":
+            return LAB_MASKGIT
+
+        return PAPER_MASKGIT
 
     # -- stages, in order ------------------------------------------------------------------------------------------
 
@@ -81,6 +88,7 @@ class Regressor(ClipToMaskGit[RegressorConfig]):
             weights = reliable_voxels(r2).astype(np.float32)
             if self.config.voxels == "weighted":
                 weights *= np.sqrt(np.maximum(r2, 0))
+
         return regress(betas, latents, weights, self.config.alphas)
 
     # -- the arrows ------------------------------------------------------------------------------------------------

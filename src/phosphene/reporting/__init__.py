@@ -18,4 +18,5 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module("phosphene.reporting.figures")
     if name == "report":
         return importlib.import_module("phosphene.reporting.html").report
+
     raise AttributeError(f"module 'phosphene.reporting' has no attribute '{name}'")

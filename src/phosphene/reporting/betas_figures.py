@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_SLICES, _DENSE = 12, 0.15  # share of the bounding box that voxels fill
+# share of the bounding box that voxels fill
+_SLICES = 12
+_DENSE = 0.15
 
 
 def timing(shifts_s: np.ndarray, r2: np.ndarray, best_s: float | None, moved_s: float) -> Figure:
@@ -22,24 +24,31 @@ def timing(shifts_s: np.ndarray, r2: np.ndarray, best_s: float | None, moved_s: 
 
     Parameters
     ----------
-    shifts_s, r2 : (n,) seconds, and shares of variance
-    best_s : where the onsets seem to belong, or None where nothing speaks for moving them
-    moved_s : by how much they were moved
+    shifts_s, r2 : ndarray of shape (n,)
+        seconds, and shares of variance
+    best_s : float or None
+        where the onsets seem to belong, or None where nothing speaks for moving them
+    moved_s : float
+        by how much they were moved
     """
     with style():
         figure = empty(4.7, 2.9)
         axes = figure.add_subplot()
         axes.plot(shifts_s, 100 * r2, color=BRAIN)
         axes.axvline(0, color=MUTED, linewidth=1, linestyle=(0, (2, 1.5)), label="as filed")
+
         if best_s is not None:
             axes.plot(best_s, 100 * np.interp(best_s, shifts_s, r2), "o", color=CEILING, label=f"best, {best_s:+.3g} s")
+
         if moved_s:
             axes.axvline(moved_s, color=CEILING, linewidth=1, label=f"used, {moved_s:+.3g} s")
+
         axes.set_ylim(bottom=0)
         axes.grid(axis="y")
         axes.set_xlabel("seconds added to every onset")
         axes.set_ylabel("% of variance explained")
         figure.legend(loc="outside upper left", ncols=3)
+
     return figure
 
 
@@ -50,13 +59,16 @@ def repeats(counts: np.ndarray) -> Figure:
         axes = figure.add_subplot()
         times = [str(int(t)) for t in counts[:, 0]]
         axes.bar(times, counts[:, 1], width=0.7, color=BRAIN, alpha=0.85)
+
         for x, n in enumerate(counts[:, 1]):
             axes.annotate(
                 f"{int(n):,}", (x, n), (0, 2), textcoords="offset points", ha="center", fontsize=7.5, color=MUTED
             )
+
         axes.set_xlabel("times shown")
         axes.set_ylabel("stimuli")
         axes.margins(y=0.15)
+
     return figure
 
 
@@ -65,8 +77,10 @@ def components(curve: np.ndarray, chosen: int) -> Figure:
 
     Parameters
     ----------
-    curve : (P + 1,) score with 0 ... P components, higher is better
-    chosen : how many were used
+    curve : ndarray of shape (P + 1,)
+        score with 0 ... P components, higher is better
+    chosen : int
+        how many were used
     """
     gain = curve - curve[0]
     with style():
@@ -80,6 +94,7 @@ def components(curve: np.ndarray, chosen: int) -> Figure:
         axes.set_xlabel("noise components")
         axes.set_ylabel("gain in agreement of repeats")
         figure.legend(loc="outside upper left")
+
     return figure
 
 
@@ -89,11 +104,17 @@ def histogram(values: np.ndarray, label: str, steps: np.ndarray) -> Figure:
     with style():
         figure = empty(4.7, 2.3)
         axes = figure.add_subplot()
-        width = 0.8 * np.diff(steps).min() if len(steps) > 1 else 0.8
+
+        if len(steps) > 1:
+            width = 0.8 * np.diff(steps).min()
+        else:
+            width = 0.8
+
         axes.bar(steps, counts, width=width, color=BRAIN, alpha=0.85)
         axes.set_xticks(steps[:: max(1, len(steps) // 10)])
         axes.set_xlabel(label)
         axes.set_ylabel("voxels")
+
     return figure
 
 
@@ -102,9 +123,11 @@ def reliability(r: np.ndarray, edges: np.ndarray, null: np.ndarray, bar: float) 
 
     Parameters
     ----------
-    r : (n_voxels,)
-    edges, null : histogram of shuffled ones, scaled to as many voxels
-    bar : 95th percentile of the null
+    r : ndarray of shape (n_voxels,)
+    edges, null : ndarray
+        histogram of shuffled ones, scaled to as many voxels
+    bar : float
+        95th percentile of the null
     """
     with style():
         figure = empty(4.7, 2.9)
@@ -114,11 +137,13 @@ def reliability(r: np.ndarray, edges: np.ndarray, null: np.ndarray, bar: float) 
         axes.stairs(
             null.reshape(-1, 2).sum(axis=1), edges[::2], color=CONTROL, linewidth=1.4, label="pictures shuffled"
         )
+
         axes.axvline(bar, color=INK, linewidth=1, linestyle=(0, (3, 2)), label="95 % of shuffled")
         axes.set_xlim(low, 1)
         axes.set_xlabel("r of one half of the showings with the other")
         axes.set_ylabel("voxels")
         figure.legend(loc="outside upper left", ncols=3)
+
     return figure
 
 
@@ -129,44 +154,66 @@ def slices(voxels: pd.DataFrame, values: np.ndarray, label: str, limits: tuple[f
 
     Parameters
     ----------
-    voxels : with ``i``, ``j``, ``k``
-    values : (n_voxels,)
-    limits : of the colours; by default the 1st and 99th percentile
+    voxels : DataFrame
+        with ``i``, ``j``, ``k``
+    values : ndarray of shape (n_voxels,)
+    limits : tuple of (float, float), optional
+        of the colours; by default the 1st and 99th percentile
     """
     cells = voxels[["i", "j", "k"]].to_numpy(dtype=int)
     cells = cells - cells.min(axis=0)
     shape = cells.max(axis=0) + 1
     low, high = limits or tuple(np.quantile(values, [0.01, 0.99]))
     sparse = len(cells) < _DENSE * np.prod(shape)
-    pictures = _projections(cells, values, shape) if sparse else _slices_of(cells, values, shape)
-    columns = 3 if sparse else min(len(pictures), 4 if shape[0] > shape[1] else 6)
+
+    if sparse:
+        pictures = _projections(cells, values, shape)
+    else:
+        pictures = _slices_of(cells, values, shape)
+
+    if sparse:
+        columns = 3
+    else:
+        columns = min(len(pictures), 4 if shape[0] > shape[1] else 6)
+
     rows = -(-len(pictures) // columns)
-    width = 4.7 if len(pictures) == 1 else 9.6
+    if len(pictures) == 1:
+        width = 4.7
+    else:
+        width = 9.6
+
     tall = (width - 1.0) / columns * max(p.shape[0] / p.shape[1] for p in pictures.values()) * rows
     with style():
         figure = empty(width, float(np.clip(tall, 1.2, 7.5 if not sparse else 2.9)) + 0.35)
         panels = figure.subplots(rows, columns, squeeze=False)
+
         for axes in panels.ravel():
             axes.set_axis_off()
+
         image = None
         for axes, (title, picture) in zip(panels.ravel(), pictures.items(), strict=False):
             image = axes.imshow(
                 picture, cmap=SEQUENTIAL, vmin=low, vmax=max(high, low + 1e-6), origin="lower", interpolation="nearest"
             )
+
             if len(pictures) > 1:
                 axes.set_title(title, color=MUTED, fontweight="normal")
+
         _colours(figure, image, panels, label)
+
     return figure
 
 
 def _slices_of(cells: np.ndarray, values: np.ndarray, shape: np.ndarray) -> dict[str, np.ndarray]:
     full = np.bincount(cells[:, 2], minlength=shape[2])
     out = {}
+
     for k in np.sort(np.argsort(-full, kind="stable")[: min(_SLICES, int((full > 0).sum()))]):
         here = cells[:, 2] == k
         picture = np.full((shape[1], shape[0]), np.nan)
         picture[cells[here, 1], cells[here, 0]] = values[here]
         out[f"slice {k + 1}"] = picture
+
     return out
 
 
@@ -178,6 +225,7 @@ def _projections(cells: np.ndarray, values: np.ndarray, shape: np.ndarray) -> di
         total = np.bincount(place, values, minlength=shape[x] * shape[y])
         mean = np.divide(total, n, out=np.full(len(total), np.nan), where=n > 0)
         out[title] = mean.reshape(shape[y], shape[x])
+
     return out
 
 
@@ -192,9 +240,10 @@ def carpet(shown: np.ndarray, ends_s: np.ndarray, onsets_s: np.ndarray) -> Figur
 
     Parameters
     ----------
-    shown : (n_voxels, n_volumes) uint8
-    ends_s : (n_runs,) ends of runs
-    onsets_s : (n_trials,)
+    shown : ndarray of shape (n_voxels, n_volumes), uint8
+    ends_s : ndarray of shape (n_runs,)
+        ends of runs
+    onsets_s : ndarray of shape (n_trials,)
     """
     with style():
         figure = empty(9.6, 3.4)
@@ -203,14 +252,18 @@ def carpet(shown: np.ndarray, ends_s: np.ndarray, onsets_s: np.ndarray) -> Figur
             shown, cmap="gray", vmin=0, vmax=255, aspect="auto", interpolation="antialiased",
             extent=(0, float(ends_s[-1]), len(shown), 0),
         )  # fmt: skip
+
         for end in ends_s[:-1]:
             axes.axvline(end, color=CEILING, linewidth=1)
+
         if len(onsets_s) <= 400:
             _ticks(axes, onsets_s)
+
         axes.set_xlabel("seconds; lines: a new run" + ("; ticks above: trials" if len(onsets_s) <= 400 else ""))
         axes.set_ylabel("voxels, most responsive above")
         axes.set_yticks([])
         axes.spines[:].set_visible(False)
+
     return figure
 
 
@@ -233,6 +286,7 @@ def runs(table: pd.DataFrame) -> Figure:
             y, shown["duration_s"] - shown["tail_s"] - shown["first_s"], left=shown["first_s"], height=0.66, color=BRAIN,
             alpha=0.85, label="first to last onset",
         )  # fmt: skip
+
         axes.set_yticks(y, [f"{s:.0f}.{r:.0f}" for s, r in zip(shown["session"], shown["run"], strict=True)])
         axes.set_ylim(len(shown) - 0.4, -0.6)
         axes.tick_params(axis="y", length=0)
@@ -240,4 +294,5 @@ def runs(table: pd.DataFrame) -> Figure:
         axes.set_xlabel("seconds" + ("" if len(shown) == len(table) else f"; the first 24 of {len(table)} runs"))
         axes.set_ylabel("session.run")
         figure.legend(loc="outside upper left", ncols=2)
+
     return figure

@@ -40,13 +40,17 @@ def betas_report(folder: str | Path, subject: str | None = None, out: str | Path
 
     Parameters
     ----------
-    folder : the data set's
-    subject : of it; the first by default
-    out : file to write; ``report.html`` in the folder by default
+    folder : str or Path
+        the data set's
+    subject : str, optional
+        of it; the first by default
+    out : str or Path, optional
+        file to write; ``report.html`` in the folder by default
 
     Returns
     -------
-    Path of the page
+    Path
+        Path of the page
 
     Raises
     ------
@@ -59,7 +63,12 @@ def betas_report(folder: str | Path, subject: str | None = None, out: str | Path
     found = _found(folder / FOUND)
     values = _page(trials, found)
     text = render(values, "betas.html")
-    path = folder / "report.html" if out is None else atomic.checked_path(out)
+
+    if out is None:
+        path = folder / "report.html"
+    else:
+        path = atomic.checked_path(out)
+
     atomic.write_text(path, text)
     return path
 
@@ -75,13 +84,16 @@ def _found(path: Path) -> dict[str, np.ndarray]:
 
 
 def _page(trials: Trials, found: dict[str, np.ndarray]) -> dict[str, Any]:
-    p, voxels = trials.provenance, trials.voxels
+    p = trials.provenance
+    voxels = trials.voxels
     checks = [
         {"verdict": _VERDICT.get(level, "flag"), "title": what, "reason": f"{capital(detail)} {step}".strip()}
         for level, what, detail, step in p.get("design_check", [])
     ]
+
     checks.append(_believed(trials))
     counts = [(v, n) for v in ("fail", "flag", "pass") if (n := sum(c["verdict"] == v for c in checks))]
+
     return {
         "title": f"Betas of {trials.subject}",
         "name": str(p.get("source", "")),
@@ -123,16 +135,25 @@ def _believed(trials: Trials) -> dict[str, str]:
             "verdict": "flag", "title": "reliability",
             "reason": "Fewer than three stimuli were shown twice, so nothing here says whether the betas hold signal.",
         }  # fmt: skip
+
     reason = f"{share:.0%} of voxels answer to the same stimulus alike above chance; 5 % are expected by chance."
-    verdict = "pass" if share > 0.1 else "flag" if share > 0.06 else "fail"
+    if share > 0.1:
+        verdict = "pass"
+    elif share > 0.06:
+        verdict = "flag"
+    else:
+        verdict = "fail"
+
     return {"verdict": verdict, "title": "reliability", "reason": reason}
 
 
 def _conclusions(trials: Trials, found: dict[str, np.ndarray]) -> list[str]:
-    p, voxels = trials.provenance, trials.voxels
+    p = trials.provenance
+    voxels = trials.voxels
     out = []
     timing = next((c for c in p.get("design_check", []) if c[1] == "onsets"), None)
     moved = float(p.get("options", {}).get("onset_shift_s", 0))
+
     if timing and timing[0] == "problem":
         out.append("Do not use these betas yet: the onsets of the files do not seem to be when something was shown.")
     elif moved:
@@ -141,19 +162,27 @@ def _conclusions(trials: Trials, found: dict[str, np.ndarray]) -> list[str]:
         )
     else:
         out.append("The onsets agree with the data.")
+
     share = p.get("split_half_share")
     if share is not None:
-        found_ = "There is signal" if share > 0.1 else "Hardly more signal than chance was found"
+        if share > 0.1:
+            found_ = "There is signal"
+        else:
+            found_ = "Hardly more signal than chance was found"
+
         out.append(f"{found_}: {share:.0%} of voxels are reliable, where chance gives 5 %.")
+
     if len(found["curve"]):
         n = p.get("n_components", 0)
         out.append(
             f"{n} noise component{'s' if n != 1 else ''} shared by all voxels {'were' if n != 1 else 'was'} removed, because "
             "that makes repeats agree better." if n else "No noise component was removed: none made repeats agree better."
         )  # fmt: skip
+
     if "fraction" in voxels and np.ptp(voxels["fraction"]) > 0:
         strong = float((voxels["fraction"] <= 0.5).mean())
         out.append(f"Ridge shrinks {strong:.0%} of voxels to half or less: those whose single trials are mostly noise.")
+
     return out
 
 
@@ -161,8 +190,14 @@ def _design(trials: Trials, found: dict[str, np.ndarray]) -> list[dict[str, Any]
     p = trials.provenance
     moved = float(p.get("options", {}).get("onset_shift_s", 0))
     suspect = "too late" in str(p.get("onset_check")) or "too early" in str(p.get("onset_check"))
-    shifts, r2 = found["shifts_s"], found["shift_r2"]
-    best = float(shifts[r2.argmax()]) if suspect else None
+    shifts = found["shifts_s"]
+    r2 = found["shift_r2"]
+
+    if suspect:
+        best = float(shifts[r2.argmax()])
+    else:
+        best = None
+
     table = pd.DataFrame({k.removeprefix("run_"): v for k, v in found.items() if k.startswith("run_")})
     out = [
         _figure(
@@ -176,17 +211,21 @@ def _design(trials: Trials, found: dict[str, np.ndarray]) -> list[dict[str, Any]
             "that of a trial standing alone.",
         ),
     ]  # fmt: skip
+
     if len(found["repeats"]) > 1:
         out.append(_figure(
             lambda: draw.repeats(found["repeats"]), "How many stimuli were shown how often.",
             "Stimuli by how often they were shown. Only repeats tell signal from noise.",
         ))  # fmt: skip
+
     return out
 
 
 def _chosen(trials: Trials, found: dict[str, np.ndarray]) -> list[dict[str, Any]]:
-    p, voxels = trials.provenance, trials.voxels
+    p = trials.provenance
+    voxels = trials.voxels
     out = []
+
     if len(found["curve"]) > 1:
         n = int(p.get("n_components", 0))
         out.append(_figure(
@@ -194,9 +233,14 @@ def _chosen(trials: Trials, found: dict[str, np.ndarray]) -> list[dict[str, Any]
             "How much better betas of a stimulus agree with those in other runs when so many noise components are removed; the "
             "fewest that reach nearly the most are used.",
         ))  # fmt: skip
+
     if str(p.get("kind")) in ("b", "c", "d"):
         bar = p.get("on_off_threshold")
-        bar = float(np.median(voxels["on_off_r2"])) if bar is None else float(bar)
+        if bar is None:
+            bar = float(np.median(voxels["on_off_r2"]))
+        else:
+            bar = float(bar)
+
         shown = voxels.loc[voxels["on_off_r2"] > bar, "hrf"].to_numpy(float)
         shapes = np.arange(max(20, int(voxels["hrf"].max()) + 1))
         out.append(_figure(
@@ -204,12 +248,14 @@ def _chosen(trials: Trials, found: dict[str, np.ndarray]) -> list[dict[str, Any]
             f"Which response explains most, in the {whole(len(shown))} voxels that respond (on-off R² over {number(bar, 1)} %). "
             "A heap at either end means that responses are earlier or later than all of the library: look at the onsets.",
         ))  # fmt: skip
+
     if "fraction" in voxels:
         out.append(_figure(
             lambda: draw.histogram(voxels["fraction"].to_numpy(float), "length kept, share of least squares", _FRACTIONS),
             "How many voxels have each fraction of ridge.",
             "How far each voxel's betas are shrunk: 1 not at all. Cross-validated over runs.",
         ))  # fmt: skip
+
     out += _maps(voxels, str(p.get("kind")))
     return out
 
@@ -219,8 +265,10 @@ def _maps(voxels: pd.DataFrame, kind: str) -> list[dict[str, Any]]:
     if kind in ("b", "c", "d"):
         text = "Response chosen, 0 earliest to 19 latest: neighbours agree where there is signal, and differ where there is none."
         wanted.append(("hrf", "response", (0, 19), text))
+
     if "fraction" in voxels:
         wanted.append(("fraction", "fraction", (0, 1), "Fraction of ridge."))
+
     return [f for column, *rest in wanted for f in _map(voxels, column, *rest)]
 
 
@@ -229,6 +277,7 @@ def _map(
 ) -> list[dict[str, Any]]:
     if not {"i", "j", "k"} <= set(voxels):
         return []
+
     values = voxels[column].to_numpy(float)
     return [_figure(lambda: draw.slices(voxels, values, label, limits), f"Map over slices. {text}", text)]
 
@@ -236,6 +285,7 @@ def _map(
 def _reliability(trials: Trials, found: dict[str, np.ndarray]) -> list[dict[str, Any]]:
     if "null_counts" not in found or "split_half" not in trials.voxels:
         return []
+
     p = trials.provenance
     r = trials.voxels["split_half"].to_numpy(float)
     return [
@@ -262,4 +312,7 @@ def signed(value: float) -> str:
 def _plain(value: Any) -> str:
     if value is None:
         return "automatic"
-    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value))
+
+    return str(value)

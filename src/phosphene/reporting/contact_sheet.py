@@ -26,48 +26,74 @@ def contact_sheet(
 
     Parameters
     ----------
-    shown : a data set, or its stimuli, with pictures
-    file : where to write
-    ids : which; `n` of them evenly spaced by default
-    n : how many
-    columns : pictures in a row
-    side : width of a picture on the sheet, in pixels
+    shown : Dataset or Stimuli
+        a data set, or its stimuli, with pictures
+    file : str or Path
+        where to write
+    ids : sequence of str, optional
+        which; `n` of them evenly spaced by default
+    n : int, default 40
+        how many
+    columns : int, default 8
+        pictures in a row
+    side : int, default 128
+        width of a picture on the sheet, in pixels
 
     Returns
     -------
-    Path of the file
+    Path
+        Path of the file
     """
     from PIL import Image, ImageDraw, ImageFont
 
-    stimuli = shown.stimuli if isinstance(shown, Dataset) else shown
+    if isinstance(shown, Dataset):
+        stimuli = shown.stimuli
+    else:
+        stimuli = shown
+
     if ids is None:
         ids = stimuli.ids[np.unique(np.linspace(0, len(stimuli) - 1, min(n, len(stimuli))).astype(int))]
+
     chosen = stimuli.select(ids)
     height, width, channels = chosen.image_shape
     tall = max(1, round(side * height / width))
-    gap, line = 10, 13
+    gap = 10
+    line = 13
     texts = [_sheet_text(chosen, i, side) for i in range(len(chosen))]
     lines = max(len(t) for t in texts)
-    cell_w, cell_h = side + gap, tall + lines * line + gap
+    cell_w = side + gap
+    cell_h = tall + lines * line + gap
     columns = min(columns, len(chosen))
     sheet = Image.new("RGB", (columns * cell_w + gap, -(-len(chosen) // columns) * cell_h + gap), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(11)
+
     for i, text in enumerate(texts):
-        x, y = gap + i % columns * cell_w, gap + i // columns * cell_h
+        x = gap + i % columns * cell_w
+        y = gap + i // columns * cell_h
+
         if chosen.present is not None and not chosen.present[i]:
             draw.rectangle((x, y, x + side - 1, y + tall - 1), outline="grey")
             draw.text((x + 8, y + tall // 2), "missing", fill="grey", font=font)
         else:
             pixels = chosen.pixels(slice(i, i + 1))[0]
             picture = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
-            smooth = Image.Resampling.NEAREST if width * 2 <= side else Image.Resampling.LANCZOS
+
+            if width * 2 <= side:
+                smooth = Image.Resampling.NEAREST
+            else:
+                smooth = Image.Resampling.LANCZOS
+
             sheet.paste(picture.resize((side, tall), smooth), (x, y))
+
         for j, words in enumerate(text):
             draw.text((x, y + tall + 2 + j * line), words, fill="black" if j == 0 else "#555555", font=font)
+
     data = io.BytesIO()
     sheet.save(data, format="PNG")
     path = atomic.checked_path(file)
     atomic.write_bytes(path, data.getvalue())
+
     return path
 
 
@@ -76,6 +102,8 @@ def _sheet_text(stimuli: Stimuli, i: int, side: int) -> list[str]:
     out = [textwrap.shorten(str(stimuli.ids[i]), wide, placeholder="…")]
     if stimuli.category is not None:
         out.append(textwrap.shorten(str(stimuli.category[i]), wide, placeholder="…"))
+
     if stimuli.captions is not None and stimuli.captions[i]:
         out += textwrap.wrap(textwrap.shorten(stimuli.captions[i][0], 3 * wide, placeholder="…"), wide)[:3]
+
     return out

@@ -45,8 +45,10 @@ class Contents:
 
     Parameters
     ----------
-    run : the run folder
-    split : which split of it; "test" by default, or the only one there is
+    run : RunFolder
+        the run folder
+    split : str, default ""
+        which split of it; "test" by default, or the only one there is
     """
 
     run: RunFolder
@@ -65,7 +67,11 @@ class Contents:
             for p in (self.run.path / part).iterdir()
             if p.is_dir() and not p.name.startswith(".")
         }
-        return "test" if "test" in found or not found else min(found)
+
+        if "test" in found or not found:
+            return "test"
+
+        return min(found)
 
     # -- tables ----------------------------------------------------------------------------------------------------
 
@@ -77,16 +83,23 @@ class Contents:
         except (OSError, ValueError) as error:
             self._damaged("/".join(where), str(error))
             return pd.DataFrame(columns=columns)
+
         missing = [c for c in columns if c not in table]
         if len(table.columns) and missing:
             self._damaged("/".join(where), f"it has no column {', '.join(missing)}")
             return pd.DataFrame(columns=columns)
-        table = table.reindex(columns=columns) if table.empty else table.copy()
+
+        if table.empty:
+            table = table.reindex(columns=columns)
+        else:
+            table = table.copy()
+
         for name in table.columns:
             if name in _NUMBERS and name in columns:
                 table[name] = pd.to_numeric(table[name], errors="coerce")
             elif not pd.api.types.is_numeric_dtype(table[name]):
                 table[name] = table[name].map(_undefused)
+
         return table
 
     def _damaged(self, what: str, why: str) -> None:
@@ -100,6 +113,7 @@ class Contents:
         table = self._table(
             ["split", "input", "metric", "value", "ci_low", "ci_high", "chance", "p", "n", "setting"], "scores.csv"
         )
+
         return table[table["split"] == self.split].reset_index(drop=True)
 
     @cached_property
@@ -127,6 +141,7 @@ class Contents:
         table = self._table(
             ["method", "metric", "value", "comparable", "difference", "source"], *self._detail("published.csv")
         )
+
         table["comparable"] = [str(v).lower() in ("true", "yes", "1", "1.0") for v in table["comparable"]]
         return table.sort_values("comparable", ascending=False, kind="stable").reset_index(drop=True)
 
@@ -150,6 +165,7 @@ class Contents:
             alone = ~table["metric"].isin(brain)
             table.loc[alone, "metric"] += " (" + table.loc[alone, "input"].astype(str) + ")"
             table = table[alone | (table["input"] == "brain")]
+
         return [(str(r), list(dict.fromkeys(g["metric"]))) for r, g in table.groupby("reason", sort=False)]
 
     def _detail(self, name: str) -> tuple[str, str, str]:
@@ -161,6 +177,7 @@ class Contents:
         file = self.run.evaluation(self.split) / "conclusions.txt"
         if not file.is_file():
             return []
+
         return [
             line.strip() for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()
         ]
@@ -172,9 +189,11 @@ class Contents:
         shown = self._table([], "encoded", self.split, "voxels.csv")
         if len(table) and len(shown) == len(table):
             table = pd.concat([table, shown[[c for c in shown if c not in table]]], axis=1)
+
         r = next((c for c in ("r", "pearson", "pearson_r") if c in table), None)
         if r is None:
             return pd.DataFrame()
+
         table["r"] = pd.to_numeric(table[r], errors="coerce")
         if "ceiling_r" in table:
             table["ceiling_r"] = pd.to_numeric(table["ceiling_r"], errors="coerce")
@@ -183,6 +202,7 @@ class Contents:
             if share is not None:
                 variance = pd.to_numeric(table[share], errors="coerce").astype(float)
                 table["ceiling_r"] = np.sqrt(variance.clip(lower=0))
+
         return table
 
     @cached_property
@@ -193,16 +213,23 @@ class Contents:
             r = self.voxels.loc[member, "r"].dropna()
             if len(r):
                 low, middle, high = r.quantile([0.25, 0.5, 0.75])
-                ceiling = self.voxels.loc[member, "ceiling_r"].median() if "ceiling_r" in self.voxels else np.nan
+                if "ceiling_r" in self.voxels:
+                    ceiling = self.voxels.loc[member, "ceiling_r"].median()
+                else:
+                    ceiling = np.nan
+
                 rows.append((name, int(member.sum()), middle, low, high, ceiling))
+
         return pd.DataFrame(rows, columns=["roi", "n", "value", "low", "high", "ceiling"])
 
     def _memberships(self) -> dict[str, np.ndarray]:
         if self.voxels.empty:
             return {}
+
         out = {c[4:]: _truthy(self.voxels[c]) for c in self.voxels if str(c).startswith("roi.")}
         if not out and "roi" in self.voxels:
             out = {str(n): (self.voxels["roi"] == n).to_numpy() for n in self.voxels["roi"].dropna().unique()}
+
         return {name: member for name, member in out.items() if member.any()}
 
     # -- what the run is -------------------------------------------------------------------------------------------
@@ -224,27 +251,43 @@ class Contents:
         except PhospheneError as error:
             self.notes.append(str(error))
             flat = {}
+
         table = self._table(["key", "origin"], "origins.csv")
         origins = dict(zip(table["key"].astype(str), table["origin"].astype(str), strict=True))
         rows = []
+
         for key, value in flat.items():
             origin = origins.get(key, "")
             chosen = bool(origin) and origin not in ("default", "recipe") and not origin.startswith("preset")
-            shown = HIDDEN if is_secret(key) and value not in (None, "") else plain(value)
+
+            if is_secret(key) and value not in (None, ""):
+                shown = HIDDEN
+            else:
+                shown = plain(value)
+
             rows.append({"key": key, "value": shown, "origin": origin or "unknown", "changed": chosen})
+
         return rows
 
     @cached_property
     def identity(self) -> dict[str, Any]:
         """recipe, data, subject, split, setting, conditions, n_train, n_test: whatever the run knows of itself."""
-        manifest, data, split = self.manifest, self.manifest.get("data"), self.manifest.get("split")
-        data = data if isinstance(data, Mapping) else {"name": data}
-        split = split if isinstance(split, Mapping) else {"name": split}
+        manifest = self.manifest
+        data = self.manifest.get("data")
+        split = self.manifest.get("split")
+
+        if not isinstance(data, Mapping):
+            data = {"name": data}
+
+        if not isinstance(split, Mapping):
+            split = {"name": split}
+
         sides = self._table(["fold", "side", "unit", "id"], "splits.csv")
         conditions = manifest.get("conditions")
         folds = int(split.get("folds") or 1)
         counts = {s: len(sides[(sides["side"] == s)]["id"].astype(str).unique()) for s in ("train", "test")}
         self._warn_of_names(plain(data.get("subject") or ""))
+
         return {
             "recipe": plain(manifest.get("recipe") or "unknown recipe"),
             "data": plain(data.get("name") or "unknown data"),
@@ -276,7 +319,10 @@ class Contents:
     def seed(self) -> int:
         """Seed of the run, 0 when it is not known."""
         seed = self.manifest.get("seed")
-        return seed if isinstance(seed, int) and seed >= 0 else 0
+        if isinstance(seed, int) and seed >= 0:
+            return seed
+
+        return 0
 
     @property
     def name(self) -> str:
@@ -301,21 +347,26 @@ class Contents:
         cache = self.__dict__.setdefault("_pictures", {})
         if source not in cache:
             cache[source] = self._open_pictures(source)
+
         return cache[source]
 
     def _open_pictures(self, source: str) -> np.ndarray | None:
         if not (self.run.decoded(self.split, source) / "pixels.npy").is_file():
             return None
+
         try:
             pixels = self.run.pixels(self.split, source)
         except (OSError, ValueError) as error:
             self._damaged(f"decoded/{self.split}/{source}/pixels.npy", str(error))
             return None
+
         if pixels.ndim != 4 or pixels.shape[-1] not in (1, 3) or not len(pixels) or pixels.dtype.kind not in "fu":
             self._damaged(
                 f"decoded/{self.split}/{source}/pixels.npy", f"it has the shape {pixels.shape} of {pixels.dtype}"
             )
+
             return None
+
         return pixels
 
     @cached_property
@@ -324,14 +375,17 @@ class Contents:
         file = self.run.decoded(self.split, "brain") / "samples.npy"
         if not file.is_file():
             return None
+
         try:
             samples = open_npy(file)
         except (OSError, ValueError) as error:
             self._damaged(f"decoded/{self.split}/brain/samples.npy", str(error))
             return None
+
         if samples.ndim != 5 or len(samples) != self.n_pictures:
             self._damaged(f"decoded/{self.split}/brain/samples.npy", f"it has the shape {samples.shape}")
             return None
+
         return samples
 
     def index(self, source: str = "brain") -> pd.DataFrame:
@@ -339,20 +393,30 @@ class Contents:
         cache = self.__dict__.setdefault("_index", {})
         if source not in cache:
             pixels = self.pictures(source)
-            n = 0 if pixels is None else len(pixels)
+            if pixels is None:
+                n = 0
+            else:
+                n = len(pixels)
+
             table = self._table(["stimulus"], "decoded", self.split, source, "index.csv")
             if len(table) != n:
                 if len(table):
                     self._damaged(f"decoded/{self.split}/{source}/index.csv", f"{len(table)} rows for {n} pictures")
+
                 table = pd.DataFrame({"stimulus": [f"picture {i}" for i in range(n)]})
+
             cache[source] = table.assign(stimulus=table["stimulus"].astype(str))
+
         return cache[source]
 
     @property
     def n_pictures(self) -> int:
         """Number of decoded pictures."""
         pixels = self.pictures("brain")
-        return 0 if pixels is None else len(pixels)
+        if pixels is None:
+            return 0
+
+        return len(pixels)
 
     def picture(self, source: str, row: int) -> np.ndarray | None:
         """(h, w, c) the picture of an input that belongs to a row of the decoded ones, or None."""
@@ -361,20 +425,27 @@ class Contents:
             return None
         if source == "brain":
             return np.asarray(pixels[row])
+
         at = self._rows_of(source)
-        return None if at[row] < 0 else np.asarray(pixels[at[row]])
+        if at[row] < 0:
+            return None
+
+        return np.asarray(pixels[at[row]])
 
     def _rows_of(self, source: str) -> np.ndarray:
         """For every decoded row, the row of the same stimulus in another input; -1 where there is none."""
         cache = self.__dict__.setdefault("_rows", {})
         if source not in cache:
-            mine, other = self.index()["stimulus"].to_numpy(), self.index(source)["stimulus"].to_numpy()
+            mine = self.index()["stimulus"].to_numpy()
+            other = self.index(source)["stimulus"].to_numpy()
+
             if len(mine) == len(other) and (mine == other).all():
                 cache[source] = np.arange(len(mine))
             else:
                 first = pd.Series(np.arange(len(other)), index=other)
                 first = first[~first.index.duplicated()]
                 cache[source] = first.reindex(mine).fillna(-1).to_numpy(int)
+
         return cache[source]
 
     # -- which pictures --------------------------------------------------------------------------------------------
@@ -383,7 +454,13 @@ class Contents:
     def sorting_metric(self) -> str:
         """The per-picture score that pictures are sorted by: pixcorr, or the first there is; "" without any."""
         names = list(dict.fromkeys(self.per_item.loc[self.per_item["input"] == "brain", "metric"]))
-        return "pixcorr" if "pixcorr" in names else (names[0] if names else "")
+        if "pixcorr" in names:
+            return "pixcorr"
+
+        if names:
+            return names[0]
+
+        return ""
 
     @cached_property
     def item_values(self) -> np.ndarray:
@@ -392,8 +469,10 @@ class Contents:
         table = table[(table["input"] == "brain") & (table["metric"] == self.sorting_metric)]
         mine = self.index()["stimulus"].to_numpy()
         theirs = table["stimulus"].astype(str).to_numpy()
+
         if len(mine) == len(theirs) and (mine == theirs).all():
             return table["value"].to_numpy(float)
+
         values = pd.Series(table["value"].to_numpy(float), index=theirs)
         return values[~values.index.duplicated()].reindex(mine).to_numpy(float)
 
@@ -402,6 +481,7 @@ class Contents:
         n = self.n_pictures
         if not n:
             return []
+
         values = self.item_values
         defined = np.flatnonzero(np.isfinite(values))
         if not defined.size:
@@ -411,11 +491,17 @@ class Contents:
                     "All pictures" if len(rows) == n else "Random sample", rows, "No score per picture is known."
                 )
             ]
-        sign = 1 if metric_words(self.sorting_metric).lower_is_better else -1
+
+        if metric_words(self.sorting_metric).lower_is_better:
+            sign = 1
+        else:
+            sign = -1
+
         order = defined[np.argsort(sign * values[defined], kind="stable")]
         undefined = np.setdiff1d(np.arange(n), order)
         if n <= SHOW_ALL_UP_TO:
             return [PictureGroup(f"All {n} test pictures, best to worst", np.concatenate([order, undefined]))]
+
         k = min(PER_GROUP, len(order) // 3) or 1
         start = max(0, (len(order) - k) // 2)
         groups = [
@@ -423,6 +509,7 @@ class Contents:
             PictureGroup("Median", order[start : start + k]),
             PictureGroup("Worst", np.concatenate([order[len(order) - k :], undefined])[-k:]),
         ]
+
         sample = rng.choice(n, min(n, RANDOM_SAMPLE), replace=False)
         return [*groups, PictureGroup("Random sample", np.sort(sample), "Drawn without looking at the scores.")]
 
@@ -435,22 +522,32 @@ def plain(value: Any) -> str:
     if isinstance(value, Mapping):
         parts = (f"{k}: {HIDDEN if is_secret(str(k)) else plain(v)}" for k, v in value.items())
         return "; ".join(parts) or "–"
+
     if isinstance(value, (list, tuple)):
         return ", ".join(plain(v) for v in value) or "–"
     if value is None:
         return "–"
+
     if isinstance(value, bool):
-        return "true" if value else "false"
+        if value:
+            return "true"
+
+        return "false"
+
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, Path):
         return str(value)
+
     return str(value)
 
 
 def _undefused(value: Any) -> Any:
     """A text as it was before a formula sign was defused for spreadsheets."""
-    return value[1:] if isinstance(value, str) and value[:1] == "'" and value[1:2] in ("=", "+", "@") else value
+    if isinstance(value, str) and value[:1] == "'" and value[1:2] in ("=", "+", "@"):
+        return value[1:]
+
+    return value
 
 
 def _truthy(column: pd.Series) -> np.ndarray:

@@ -37,13 +37,16 @@ def atlas(dataset: Dataset, subject: str | None = None) -> Figure:
 
     Parameters
     ----------
-    dataset : of any source
-    subject : whose voxels; the first by default
+    dataset : Dataset
+        of any source
+    subject : str, optional
+        whose voxels; the first by default
 
     Returns
     -------
-    Figure of pictures with categories and captions; flat maps of regions, ceilings and receptive fields; and histograms
-    of the ceilings of each region
+    Figure
+        Figure of pictures with categories and captions; flat maps of regions, ceilings and receptive fields; and
+        histograms of the ceilings of each region
 
     Raises
     ------
@@ -51,35 +54,55 @@ def atlas(dataset: Dataset, subject: str | None = None) -> Figure:
         When there is nothing to draw: no pictures, no flat map, no ceilings.
     """
     trials = dataset.trials(subject)
-    maps, ceilings = map_kinds(trials.voxels), _ceilings(trials)
-    pictures = dataset.stimuli if dataset.stimuli.images is not None else None
+    maps = map_kinds(trials.voxels)
+    ceilings = _ceilings(trials)
+
+    if dataset.stimuli.images is not None:
+        pictures = dataset.stimuli
+    else:
+        pictures = None
+
     if pictures is None and not maps and not ceilings:
         raise DataError(
             f"{dataset.name} has nothing to draw: no pictures, and the voxels of {trials.subject} have neither u and v (a "
             "flat map) nor a noise_ceiling. Add these columns to the voxel table, or pictures to the stimuli."
         )
+
     map_rows = -(-len(maps) // 2)
-    rows = 2 if map_rows or ceilings else 3
-    strip = 0.0 if pictures is None else _strip_height(pictures, rows)
+    if map_rows or ceilings:
+        rows = 2
+    else:
+        rows = 3
+
+    if pictures is None:
+        strip = 0.0
+    else:
+        strip = _strip_height(pictures, rows)
+
     low = max(map_rows * _STEP, 0.9 + 0.36 * len(ceilings) if ceilings else 0.0)
     height = _HEAD + strip + (0.2 if strip and low else 0.05) + low
+
     with _style():
         figure = _figure(_WIDTH, height)
         figure.text(_EDGE / _WIDTH, 1 - 0.16 / height, dataset.name, fontsize=15, fontweight="bold", va="top")
         figure.text(_EDGE / _WIDTH, 1 - 0.45 / height, _facts(dataset, trials), fontsize=8.5, color=MUTED, va="top")
+
         if pictures is not None:
             _pictures(figure, pictures, height - _HEAD, rows)
+
         for i, kind in enumerate(maps):
             row, column = divmod(i, 2)
             box = (_EDGE + 4.1 * column, low - (row + 1) * _STEP + 0.15, _MAP[0], _MAP[1])
             axes = figure.add_axes(_inches(box, height))
             surface(axes, trials, kind)
             axes.set_title(TITLES[kind], y=1.03)  # a fixed place: insets would push it up
+
         if ceilings:
             left = (8.45 if len(maps) > 1 else 4.4 if maps else _EDGE) + 0.85  # room for the names
             wide = min(_WIDTH - _EDGE - left, 6.0)
             axes = figure.add_axes(_inches((left, 0.48, wide, low - 0.95), height))
             _histograms(axes, ceilings, region_colours(trials), -0.85 / wide)
+
     return figure
 
 
@@ -96,6 +119,7 @@ def as_png(figure: Figure, dpi: float = 160) -> bytes:
     data = io.BytesIO()
     with _style():
         figure.savefig(data, format="png", dpi=dpi, facecolor="white", metadata={"Software": None})
+
     return data.getvalue()
 
 
@@ -106,10 +130,16 @@ def _ceilings(trials: Trials) -> dict[str, tuple[np.ndarray, np.ndarray | None]]
     """Region to the ceilings of one trial and, where known, of the mean of three; ``all`` where there are no regions."""
     if trials.noise_ceiling is None or not np.isfinite(trials.noise_ceiling).any():
         return {}
+
     one = trials.noise_ceiling
-    three = trials.voxels["noise_ceiling_3"].to_numpy(float) if "noise_ceiling_3" in trials.voxels else None
+    if "noise_ceiling_3" in trials.voxels:
+        three = trials.voxels["noise_ceiling_3"].to_numpy(float)
+    else:
+        three = None
+
     of, names = regions(trials)
     parts = {name: of == i for i, name in enumerate(names)} or {"all": np.ones(len(one), bool)}
+
     return {name: (one[part], None if three is None else three[part]) for name, part in parts.items()}
 
 
@@ -119,17 +149,22 @@ def _histograms(
     """One row for each region: how its voxels' ceilings are spread, dark for one trial, pale for the mean of three."""
     bins = np.linspace(0, 1, 31)
     middle = np.repeat(bins, 2)[1:-1]
+
     for row, (name, (one, three)) in enumerate(ceilings.items()):
-        base, colour = -float(row), colours.get(name, INK)
+        base = -float(row)
+        colour = colours.get(name, INK)
         counts = [np.histogram(v[np.nan_to_num(v) > 0], bins)[0] for v in (one, three) if v is not None]
         most = max(1, *(int(c.max()) for c in counts))
+
         for count, strength in zip(counts, (0.9, 0.3), strict=False):
             outline = base + 0.85 * np.repeat(count, 2) / most
             axes.fill_between(middle, base, outline, color=colour, alpha=strength, linewidth=0, zorder=3 - strength)
+
         axes.axhline(base, color=GRID, linewidth=0.6, zorder=1)
         known = one[np.isfinite(one)]
         if known.size:
             axes.plot([np.median(known)] * 2, [base - 0.1, base], color=INK, linewidth=1.4, zorder=4)
+
     names = [f"{short(name, 12)}  ({len(one):,})" for name, (one, _) in ceilings.items()]
     axes.set_yticks([-float(r) for r in range(len(names))], names)
     axes.tick_params(axis="y", length=0, labelcolor=INK)
@@ -171,26 +206,39 @@ def _pictures(figure: Figure, stimuli: Stimuli, top: float, rows: int) -> None:
     tall, texts = _cell(stimuli)
     height = figure.get_figheight()
     step = tall + texts * _LINE + 0.14
+
     for i in range(n):
         row, column = divmod(i, _COLUMNS)
-        left, high = _EDGE + column * (_SIDE + _GAP), top - row * step
+        left = _EDGE + column * (_SIDE + _GAP)
+        high = top - row * step
         axes = figure.add_axes(_inches((left, high - tall, _SIDE, tall), height))
         axes.set_axis_off()
         axes.set_anchor("NW")
+
         if chosen.present is not None and not chosen.present[i]:
             axes.text(0.5, 0.5, "missing", ha="center", va="center", color=MUTED)
         else:
             pixels = chosen.pixels(slice(i, i + 1))[0]
             small = max(pixels.shape[:2]) < 120
-            grey = {"cmap": "gray", "vmin": 0, "vmax": 255} if pixels.shape[2] == 1 else {}
+
+            if pixels.shape[2] == 1:
+                grey = {"cmap": "gray", "vmin": 0, "vmax": 255}
+            else:
+                grey = {}
+
             axes.imshow(
                 pixels[..., 0] if grey else pixels,
                 interpolation="nearest" if small else "antialiased",
                 **grey,
             )
+
         for line, (words, strong) in enumerate(_words(chosen, i, texts)):
             y = (high - tall - 0.035 - line * _LINE) / height
-            colour = INK if strong else MUTED
+            if strong:
+                colour = INK
+            else:
+                colour = MUTED
+
             figure.text(
                 left / _WIDTH, y, words, va="top", fontsize=6.8, color=colour, fontweight="bold" if strong else None
             )
@@ -198,13 +246,19 @@ def _pictures(figure: Figure, stimuli: Stimuli, top: float, rows: int) -> None:
 
 def _words(stimuli: Stimuli, i: int, lines: int) -> list[tuple[str, bool]]:
     wide = 21
-    out = [] if stimuli.category is None else [(short(str(stimuli.category[i]), wide), True)]
+    if stimuli.category is None:
+        out = []
+    else:
+        out = [(short(str(stimuli.category[i]), wide), True)]
+
     if stimuli.captions is not None and stimuli.captions[i]:
         wrapped = textwrap.wrap(stimuli.captions[i][0], wide)
         room = lines - len(out)
         if len(wrapped) > room:
             wrapped = [*wrapped[: room - 1], short(" ".join(wrapped[room - 1 :]), wide)]
+
         out += [(line, False) for line in wrapped]
+
     return out or [(short(str(stimuli.ids[i]), wide), False)]
 
 
@@ -212,7 +266,11 @@ def _words(stimuli: Stimuli, i: int, lines: int) -> list[tuple[str, bool]]:
 
 
 def _facts(dataset: Dataset, trials: Trials) -> str:
-    person = f"{trials.subject} of {len(dataset.subjects)}" if len(dataset.subjects) > 1 else trials.subject
+    if len(dataset.subjects) > 1:
+        person = f"{trials.subject} of {len(dataset.subjects)}"
+    else:
+        person = trials.subject
+
     parts = [person, f"{trials.n_voxels:,} voxels", f"{len(trials):,} trials of {len(trials.stimulus_ids):,} stimuli"]
     note = str(dataset.about.get("note", ""))
     return "  ·  ".join([*parts, *([short(note, 90)] if note else [])])
@@ -229,6 +287,7 @@ def _figure(width: float, height: float) -> Figure:
 
     figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
+
     return figure
 
 
@@ -243,4 +302,5 @@ def _style() -> Any:
         "xtick.color": MUTED, "ytick.color": MUTED, "xtick.labelsize": 7, "ytick.labelsize": 7.5,
         "xtick.major.width": 0.7, "xtick.major.size": 3,
     }  # fmt: skip
+
     return mpl.rc_context(values)

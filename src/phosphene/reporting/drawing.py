@@ -75,6 +75,7 @@ def style() -> Iterator[None]:
         "svg.fonttype": "none",
         "svg.hashsalt": "phosphene",
     }
+
     with mpl.rc_context(values), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # the browser has the script, the PNG a box
         yield
@@ -87,6 +88,7 @@ def empty(width: float, height: float) -> Figure:
 
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
+
     return figure
 
 
@@ -95,6 +97,7 @@ def png(figure: Figure, dpi: float = 200, background: str = "white") -> bytes:
     buffer = io.BytesIO()
     with style():
         figure.savefig(buffer, format="png", dpi=dpi, facecolor=background, metadata={"Software": None})
+
     return buffer.getvalue()
 
 
@@ -103,13 +106,17 @@ def svg(figure: Figure) -> str:
     buffer = io.StringIO()
     with style():
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
+
     for name, (light, _) in PALETTE.items():
         text = text.replace(f": {light}", f": var(--{name})")
+
     text = text.replace("'DejaVu Sans'", _FONTS)
     light, dark = (";".join(f"--{n}:{c[i]}" for n, c in PALETTE.items()) for i in (0, 1))
     rules = f"<style>:root{{{light}}}@media (prefers-color-scheme:dark){{:root{{{dark}}}}}</style>"
+
     return re.sub(r"(<svg[^>]*>)", lambda m: m[1] + rules, text, count=1)
 
 
@@ -118,9 +125,11 @@ def gif(frames: np.ndarray, milliseconds: int = 120, rounds: int = 3) -> bytes:
 
     Parameters
     ----------
-    frames : (n, h, w, 3) uint8
-    milliseconds : each is shown for
-    rounds : how often all are shown
+    frames : ndarray of shape (n, h, w, 3), uint8
+    milliseconds : int, default 120
+        each is shown for
+    rounds : int, default 3
+        how often all are shown
 
     Returns
     -------
@@ -134,9 +143,14 @@ def gif(frames: np.ndarray, milliseconds: int = 120, rounds: int = 3) -> bytes:
     plain = [
         Image.fromarray(np.ascontiguousarray(f)).quantize(palette=palette, dither=Image.Dither.NONE) for f in frames
     ]
+
     buffer = io.BytesIO()
     # The number in the file counts repetitions after the first showing.
-    again = {} if rounds <= 1 else {"loop": rounds - 1}
+    if rounds <= 1:
+        again = {}
+    else:
+        again = {"loop": rounds - 1}
+
     plain[0].save(buffer, "GIF", save_all=True, append_images=plain[1:], duration=milliseconds, disposal=1, **again)
     return buffer.getvalue()
 
@@ -149,12 +163,15 @@ def as_uint8(pictures: np.ndarray) -> np.ndarray:
     pictures = np.asarray(pictures)
     if pictures.ndim == 3:
         pictures = pictures[..., None]
+
     if pictures.ndim != 4 or pictures.shape[-1] not in (1, 3):
         raise DataError(f"pictures must be (n, height, width, 1 or 3), but have shape {pictures.shape}.")
+
     if pictures.dtype != np.uint8:
         pictures = np.round(np.clip(np.nan_to_num(pictures, nan=0.0, posinf=1.0, neginf=0.0), 0, 1) * 255).astype(
             np.uint8
         )
+
     return np.broadcast_to(pictures, (*pictures.shape[:3], 3))
 
 
@@ -163,25 +180,34 @@ def mosaic(rows: Sequence[np.ndarray], gap: int = 1, row_gap: int | None = None)
 
     Parameters
     ----------
-    rows : arrays (n, h, w, 1 or 3) of one size, 0-1 or uint8; a shorter row is left open at its end
-    gap, row_gap : pixels between columns and between rows
+    rows : sequence of ndarray
+        arrays (n, h, w, 1 or 3) of one size, 0-1 or uint8; a shorter row is left open at its end
+    gap : int, default 1
+        pixels between columns and between rows
+    row_gap : int, optional
+        see `gap`
 
     Returns
     -------
-    (height, width, 4) uint8
+    ndarray of shape (height, width, 4), uint8
     """
     row_gap = gap if row_gap is None else row_gap
     pictures = [as_uint8(r) for r in rows]
     sizes = {p.shape[1:3] for p in pictures}
     if len(sizes) != 1:
         raise DataError(f"the rows of a plate need pictures of one size, but have {sorted(sizes)}; resize them first.")
-    (h, w), n = sizes.pop(), max(len(p) for p in pictures)
+
+    h, w = sizes.pop()
+    n = max(len(p) for p in pictures)
     canvas = np.zeros((len(rows) * (h + row_gap) - row_gap, max(1, n * (w + gap) - gap), 4), np.uint8)
+
     for r, row in enumerate(pictures):
         for c, picture in enumerate(row):
-            top, left = r * (h + row_gap), c * (w + gap)
+            top = r * (h + row_gap)
+            left = c * (w + gap)
             canvas[top : top + h, left : left + w, :3] = picture
             canvas[top : top + h, left : left + w, 3] = 255
+
     return canvas
 
 
@@ -197,16 +223,23 @@ def plate(
 
     Parameters
     ----------
-    seen : (n, h, w, 1 or 3), 0-1, or None when the pictures shown are not there
-    decoded : the same shape
-    controls : label to pictures decoded from a control input
-    captions : (n,) short texts above the columns
-    labels : of the first two rows
-    width : of the figure, inches
+    seen : ndarray of shape (n, h, w, 1 or 3) or None
+        0-1, or None when the pictures shown are not there
+    decoded : ndarray
+        the same shape
+    controls : mapping of {str: ndarray}, optional
+        label to pictures decoded from a control input
+    captions : sequence of str, optional
+        (n,) short texts above the columns
+    labels : tuple of (str, str), default ('seen', 'decoded')
+        of the first two rows
+    width : float, default 10.0
+        of the figure, inches
 
     Returns
     -------
-    Figure; its height follows from the pictures
+    Figure
+        its height follows from the pictures
 
     Examples
     --------
@@ -217,7 +250,11 @@ def plate(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    rows = {labels[0]: seen} if seen is not None else {}
+    if seen is not None:
+        rows = {labels[0]: seen}
+    else:
+        rows = {}
+
     rows |= {labels[1]: decoded, **(controls or {})}
     h, w = np.shape(decoded)[1:3]
     zoom = max(1, round(96 / max(h, w)))
@@ -225,10 +262,16 @@ def plate(
     enlarged = [np.repeat(np.repeat(as_uint8(p), zoom, axis=1), zoom, axis=2) for p in rows.values()]
     picture = mosaic(enlarged, gap)
     left = 0.16 + 0.08 * max(len(name) for name in rows)
-    top = 0.2 if captions is not None else 0.02
+
+    if captions is not None:
+        top = 0.2
+    else:
+        top = 0.02
+
     inches = width - left - 0.02
     tall = inches * picture.shape[0] / picture.shape[1]
     height = tall + top + 0.02
+
     with style():
         figure = Figure(figsize=(width, height))
         FigureCanvasAgg(figure)
@@ -236,6 +279,7 @@ def plate(
         axes.imshow(picture, interpolation="none" if zoom == 1 else "nearest", aspect="auto")
         axes.set_axis_off()
         step = h * zoom + gap
+
         for r, name in enumerate(rows):
             strong = r < (2 if seen is not None else 1)
             y = 1 - (r * step + h * zoom / 2) / picture.shape[0]
@@ -243,9 +287,11 @@ def plate(
                 -0.1 / inches, y, name, transform=axes.transAxes, ha="right", va="center",
                 color=INK if strong else MUTED, fontsize=9, fontweight="bold" if name == labels[1] else "normal",
             )  # fmt: skip
+
         for c, caption in enumerate(captions or ()):
             x = (c * (w * zoom + gap) + w * zoom / 2) / picture.shape[1]
             axes.text(x, 1 + 0.05 / tall, caption, transform=axes.transAxes, ha="center", va="bottom", color=MUTED)
+
     return figure
 
 
@@ -262,18 +308,24 @@ def scores(
 
     Parameters
     ----------
-    table : columns input, measure, value, ci_low, ci_high
-    inputs, measures : name to what it is called, in the order drawn; ``brain`` and ``true`` have colours of their own
-    chance : measure to chance level, where there is one
+    table : DataFrame
+        columns input, measure, value, ci_low, ci_high
+    inputs, measures : mapping of {str: str}
+        name to what it is called, in the order drawn; ``brain`` and ``true`` have colours of their own
+    chance : mapping of {str: float}, optional
+        measure to chance level, where there is one
     """
     places = {name: y for y, name in enumerate(inputs)}
     rows = -(-len(measures) // 4)
     columns = -(-len(measures) // rows)
+
     with style():
         figure = empty(1.5 + 2.05 * columns, rows * (0.75 + 0.23 * len(inputs)))
         panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
+
         for axes in panels[len(measures) :]:
             axes.set_visible(False)
+
         for axes, (measure, title) in zip(panels, measures.items(), strict=False):
             part = table[(table["measure"] == measure) & table["input"].isin(places)]
             for row in part.itertuples():
@@ -281,9 +333,12 @@ def scores(
                 y = places[row.input]
                 if np.isfinite(row.ci_low):
                     axes.hlines(y, row.ci_low, row.ci_high, color=colour, linewidth=2)
+
                 axes.plot(row.value, y, "o", color=colour, markersize=5, clip_on=False)
+
             if measure in (chance or {}):
                 axes.axvline(chance[measure], color=MUTED, linewidth=1, linestyle=(0, (2, 1.5)), zorder=0)
+
             axes.set_title(short(title, 34))
             axes.set_yticks(range(len(places)), [short(n, 26) for n in inputs.values()])
             axes.set_ylim(len(places) - 0.5, -0.5)
@@ -292,6 +347,7 @@ def scores(
             axes.locator_params(axis="x", nbins=4)
             axes.grid(axis="x")
             axes.set_axisbelow(True)
+
     return figure
 
 

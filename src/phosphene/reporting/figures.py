@@ -60,9 +60,12 @@ def similarity(matrix: np.ndarray, groups: Sequence[str] | None = None, space: s
 
     Parameters
     ----------
-    matrix : (n, m); a side over 400 is thinned evenly, and the axes say so
-    groups : (n,) category of each picture; rows and columns are then sorted by it, with a line between groups
-    space : feature space, for the title
+    matrix : ndarray of shape (n, m)
+        a side over 400 is thinned evenly, and the axes say so
+    groups : sequence of str, optional
+        (n,) category of each picture; rows and columns are then sorted by it, with a line between groups
+    space : str, default ""
+        feature space, for the title
     """
     n, m = matrix.shape
     order = np.arange(n)
@@ -70,20 +73,31 @@ def similarity(matrix: np.ndarray, groups: Sequence[str] | None = None, space: s
     if groups is not None and square and len(groups) == n:
         groups = np.asarray([str(g) for g in groups], dtype=object)
         order = np.argsort(groups, kind="stable")
+
     rows = order[np.linspace(0, n - 1, min(n, MOST_CELLS)).round().astype(int)]
-    columns = rows if square else np.linspace(0, m - 1, min(m, MOST_CELLS)).round().astype(int)
+    if square:
+        columns = rows
+    else:
+        columns = np.linspace(0, m - 1, min(m, MOST_CELLS)).round().astype(int)
+
     shown = np.asarray(matrix[rows][:, columns], dtype=np.float64)
     with style():
         figure = _figure(4.3, 3.7)
         axes = figure.add_subplot()
         axes.spines[:].set_visible(False)
         image = axes.imshow(shown, cmap=SEQUENTIAL, interpolation="nearest", aspect="equal" if square else "auto")
+
         if groups is not None and square and 1 < len(set(groups)) <= 10:
             edges = np.flatnonzero(groups[rows][1:] != groups[rows][:-1]) + 0.5
             for edge in edges:
                 axes.axhline(edge, color="white", linewidth=0.8)
                 axes.axvline(edge, color="white", linewidth=0.8)
-        thinned = f" (every {n / len(rows):.3g}th of {n})" if len(rows) < n else ""
+
+        if len(rows) < n:
+            thinned = f" (every {n / len(rows):.3g}th of {n})"
+        else:
+            thinned = ""
+
         axes.set_xlabel("picture seen" + thinned)
         axes.set_ylabel("picture decoded")
         axes.set_title(_short(space, 40))
@@ -92,6 +106,7 @@ def similarity(matrix: np.ndarray, groups: Sequence[str] | None = None, space: s
         bar = figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03)
         bar.outline.set_visible(False)
         bar.set_label("similarity")
+
     return figure
 
 
@@ -100,7 +115,8 @@ def retrieval(table: pd.DataFrame) -> Figure:
 
     Parameters
     ----------
-    table : columns space, direction, gallery, top, value
+    table : DataFrame
+        columns space, direction, gallery, top, value
     """
     with style():
         figure = _figure(4.3, 3.3)
@@ -109,15 +125,21 @@ def retrieval(table: pd.DataFrame) -> Figure:
         table = table[table["top"] == top]
         shades = [BRAIN, CEILING, CONTROL, INK]
         names = list(dict.fromkeys(table["space"]))[: len(shades)]
+
         for space, colour in zip(names, shades, strict=False):
             for direction, line in (("forward", "-"), ("backward", (0, (3, 2)))):
                 part = table[(table["space"] == space) & (table["direction"] == direction)].sort_values("gallery")
                 if len(part):
-                    word = "brain → picture" if direction == "forward" else "picture → brain"
+                    if direction == "forward":
+                        word = "brain → picture"
+                    else:
+                        word = "picture → brain"
+
                     axes.plot(
                         part["gallery"], part["value"], color=colour, linestyle=line, marker="o", markersize=3,
                         label=f"{_short(space, 24)}, {word}", clip_on=False,
                     )  # fmt: skip
+
         sizes = np.unique(table["gallery"].to_numpy(float))
         dense = np.geomspace(sizes[0], sizes[-1], 60)
         axes.plot(dense, np.minimum(1, top / dense), color=MUTED, linewidth=1, linestyle=":", label="chance")
@@ -129,6 +151,7 @@ def retrieval(table: pd.DataFrame) -> Figure:
         axes.set_xlabel("pictures to choose from")
         axes.set_ylabel(f"share found{'' if top == 1 else f' among the best {top}'}")
         figure.legend(loc="outside upper left", ncols=2)
+
     return figure
 
 
@@ -137,8 +160,10 @@ def identification(scores: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
 
     Parameters
     ----------
-    scores : rows of scores.csv, all inputs
-    titles : metric to what it is called; only these are drawn, in this order
+    scores : DataFrame
+        rows of scores.csv, all inputs
+    titles : mapping of {str: str}
+        metric to what it is called; only these are drawn, in this order
     """
     marks = {"brain": "o", "shuffled": "x", "noise": "^", "mean": "s", "category": "D", "truth": "*"}
     with style():
@@ -150,6 +175,7 @@ def identification(scores: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
         y = brain["metric"].map(place).to_numpy(float)
         axes.hlines(y, brain["ci_low"], brain["ci_high"], color=BRAIN, linewidth=2)
         axes.vlines(brain["chance"], y - 0.35, y + 0.35, color=MUTED, linewidth=1, linestyle=(0, (2, 1.5)))
+
         for name, mark in marks.items():
             part = scores[scores["input"] == name]
             if len(part):
@@ -166,6 +192,7 @@ def identification(scores: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
                     clip_on=False,
                     label={"brain": "decoded", "truth": "ceiling"}.get(name, name),
                 )
+
         axes.set_yticks(range(len(titles)), [_short(t, 40) for t in titles.values()])
         axes.tick_params(axis="y", length=0, pad=8, labelcolor=INK)
         axes.set_ylim(len(titles) - 0.5, -0.5)
@@ -175,6 +202,7 @@ def identification(scores: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
         axes.set_axisbelow(True)
         axes.set_xlabel("share right (dashed tick: chance)")
         figure.legend(loc="outside upper left", ncols=3, handletextpad=0.1)
+
     return figure
 
 
@@ -186,30 +214,40 @@ def voxel_histogram(r: np.ndarray, ceiling_r: np.ndarray | None = None) -> Figur
 
     Parameters
     ----------
-    r : (n_voxels,), Pearson r of predicted and measured responses; NaN is left out and counted
-    ceiling_r : (n_voxels,), largest expected r of a perfect model, 0 where there is no signal, NaN where unknown
+    r : ndarray of shape (n_voxels,)
+        Pearson r of predicted and measured responses; NaN is left out and counted
+    ceiling_r : ndarray of shape (n_voxels,), optional
+        largest expected r of a perfect model, 0 where there is no signal, NaN where unknown
     """
     good = r[np.isfinite(r)]
     with style():
         figure = _figure(4.3, 3.1)
         axes = figure.add_subplot()
         high = 1.0
-        low = min(-0.2, float(good.min())) if good.size else -0.2
+
+        if good.size:
+            low = min(-0.2, float(good.min()))
+        else:
+            low = -0.2
+
         bins = np.linspace(np.floor(low * 10) / 10, high, 45)
         if ceiling_r is not None and np.isfinite(ceiling_r).any():
             silent = int((ceiling_r == 0).sum())  # one bar of them would flatten all others
             label = "ceiling" + (f" ({silent:,} voxels with none)" if silent else "")
             axes.hist(ceiling_r[ceiling_r > 0], bins, histtype="step", color=CEILING, linewidth=1.4, label=label)
+
         axes.hist(good, bins, color=BRAIN, alpha=0.85, label="predicted")
         if good.size:
             middle = float(np.median(good))
             axes.axvline(middle, color=INK, linewidth=1, linestyle=(0, (3, 2)), label=f"median {middle:.2f}")
+
         axes.axvline(0, color=MUTED, linewidth=0.8)
         axes.set_xlabel("r of predicted and measured response")
         axes.set_ylabel("voxels")
         undefined = len(r) - len(good)
         axes.set_title(f"{len(r):,} voxels" + (f", {undefined:,} undefined" if undefined else ""))
         figure.legend(loc="outside upper left", ncols=3)
+
     return figure
 
 
@@ -226,9 +264,11 @@ def against_ceiling(r: np.ndarray, ceiling_r: np.ndarray) -> Figure:
             ceiling_r[there], r[there], s=size, color=BRAIN, alpha=0.35, linewidth=0, label="one voxel",
             rasterized=there.sum() > 1500,
         )  # fmt: skip
+
         axes.set_xlabel("r of a perfect model (noise ceiling)")
         axes.set_ylabel("r reached")
         axes.legend(loc="upper left")
+
     return figure
 
 
@@ -237,8 +277,10 @@ def roi_bars(table: pd.DataFrame, label: str) -> Figure:
 
     Parameters
     ----------
-    table : columns roi, n, value, low, high, and optionally ceiling (drawn as a tick)
-    label : of the value axis, saying what the interval is
+    table : DataFrame
+        columns roi, n, value, low, high, and optionally ceiling (drawn as a tick)
+    label : str
+        of the value axis, saying what the interval is
     """
     table = table.iloc[:MOST_ROIS]
     with style():
@@ -248,9 +290,11 @@ def roi_bars(table: pd.DataFrame, label: str) -> Figure:
         axes.barh(y, table["value"], height=0.62, color=BRAIN, alpha=0.85)
         spread = np.abs(np.stack([table["value"] - table["low"], table["high"] - table["value"]]).astype(float))
         axes.errorbar(table["value"], y, xerr=spread, fmt="none", ecolor=INK, elinewidth=1, capsize=0)
+
         if "ceiling" in table and table["ceiling"].notna().any():
             axes.plot(table["ceiling"], y, "|", color=CEILING, markersize=11, markeredgewidth=2, label="ceiling")
             axes.legend(loc="lower right", bbox_to_anchor=(1, 1))
+
         names = [f"{_short(roi, 28)}  ({n:,})" for roi, n in zip(table["roi"], table["n"], strict=True)]
         axes.set_yticks(y, names)
         axes.tick_params(axis="y", length=0, labelcolor=INK)
@@ -260,6 +304,7 @@ def roi_bars(table: pd.DataFrame, label: str) -> Figure:
         axes.set_axisbelow(True)
         axes.set_xlabel(label)
         axes.set_title("ROI (voxels)")
+
     return figure
 
 
@@ -273,15 +318,22 @@ def flat_map(u: np.ndarray, v: np.ndarray, values: np.ndarray, label: str = "r")
         figure = _figure(6.5, 3.6)
         axes = figure.add_subplot()
         size = float(np.clip(4e4 / max(1, there.sum()), 0.5, 90))
-        high = float(np.quantile(values[there], 0.99)) if there.any() else 1.0
+
+        if there.any():
+            high = float(np.quantile(values[there], 0.99))
+        else:
+            high = 1.0
+
         dots = axes.scatter(
             u[there], v[there], c=values[there], s=size, cmap=SEQUENTIAL, vmin=min(0.0, high), vmax=max(high, 1e-3),
             linewidth=0.4 if size > 10 else 0,
             edgecolor=MUTED, rasterized=True,
         )  # fmt: skip
+
         axes.set_aspect("equal")
         axes.set_axis_off()
         bar = figure.colorbar(dots, ax=axes, fraction=0.03, pad=0.02)
         bar.outline.set_visible(False)
         bar.set_label(label)
+
     return figure

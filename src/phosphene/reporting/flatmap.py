@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 __all__ = ["map_kinds", "region_colours", "regions", "surface"]
 
-INK, MUTED, GRID, SEQUENTIAL = "#22262e", "#626a76", "#dde1e7", "cividis"  # as the figures of a report
+# as the figures of a report
+INK = "#22262e"
+MUTED = "#626a76"
+GRID = "#dde1e7"
+SEQUENTIAL = "cividis"
 MOST_ROIS = 16
 """Regions shown; the largest of more."""
 _COLOURS = ("#3b6fb6", "#4fa3c7", "#5bbfae", "#8cc46b", "#d9c24a", "#d1495b", "#ee7f6d", "#f2a541", "#8f6bb3", "#7a8b52",
@@ -38,25 +42,31 @@ def regions(trials: Trials) -> tuple[np.ndarray, tuple[str, ...]]:
 
     Parameters
     ----------
-    trials : of one subject
+    trials : Trials
+        of one subject
 
     Returns
     -------
-    (n_voxels,) int, number of the region or -1 for none; and the names, in the order of the voxel table. Of more than
-    `MOST_ROIS` the largest count
+    tuple of (ndarray, tuple of str)
+        (n_voxels,) int, number of the region or -1 for none; and the names, in the order of the voxel table. Of more
+        than `MOST_ROIS` the largest count
     """
     if not trials.rois:
         return np.full(trials.n_voxels, -1), ()
+
     members = np.stack([trials.voxels[ROI + name].to_numpy(bool) for name in trials.rois])
     sizes = members.sum(axis=1)
     of = np.full(trials.n_voxels, -1)
+
     for number in np.argsort(-sizes, kind="stable"):
         of[members[number]] = number
+
     shown = np.bincount(of[of >= 0], minlength=len(sizes))
     kept = np.sort(np.argsort(-shown, kind="stable")[:MOST_ROIS])
     kept = kept[shown[kept] > 0]
     new = np.full(len(sizes) + 1, -1)
     new[kept] = np.arange(len(kept))
+
     return new[of], tuple(trials.rois[k] for k in kept)
 
 
@@ -75,13 +85,17 @@ def map_kinds(voxels: pd.DataFrame) -> tuple[str, ...]:
     """
     if not _has(voxels, "u", "v") or not np.isfinite(voxels[["u", "v"]].to_numpy(float)).all(axis=1).any():
         return ()
+
     out = []
     if any(str(c).startswith(ROI) for c in voxels.columns):
         out.append("regions")
+
     if _has(voxels, "noise_ceiling"):
         out.append("ceiling")
+
     if _has(voxels, "prf_x", "prf_y"):
         out += ["eccentricity", "angle"]
+
     return tuple(out)
 
 
@@ -94,16 +108,24 @@ def surface(axes: Axes, trials: Trials, kind: str) -> None:
 
     Parameters
     ----------
-    axes : to draw on
-    trials : of one subject, whose voxel table holds u and v
-    kind : one of `map_kinds`
+    axes : Axes
+        to draw on
+    trials : Trials
+        of one subject, whose voxel table holds u and v
+    kind : str
+        one of `map_kinds`
     """
     voxels = trials.voxels
     place = voxels[["u", "v"]].to_numpy(float)
     grid, extent = _raster(place)
     of, names = regions(trials)
     colours, scale = _voxel_colours(trials, kind)
-    fold = voxels["fold"].to_numpy(float) if _has(voxels, "fold") else np.zeros(len(voxels))
+
+    if _has(voxels, "fold"):
+        fold = voxels["fold"].to_numpy(float)
+    else:
+        fold = np.zeros(len(voxels))
+
     grey = np.repeat((0.86 + 0.06 * np.clip(np.nan_to_num(fold), -1, 1))[:, None], 3, axis=1)
     colours = np.where(np.isfinite(colours), colours, grey)
     picture = np.ones((*grid.shape, 4))
@@ -112,11 +134,17 @@ def surface(axes: Axes, trials: Trials, kind: str) -> None:
     axes.imshow(picture, extent=extent, interpolation="antialiased", origin="lower", zorder=1)
     edges = _borders(np.where(grid < 0, -2, of[grid]))
     line = np.zeros((*grid.shape, 4))
-    line[edges] = (1, 1, 1, 0.95) if kind == "regions" else (1, 1, 1, 0.75)
+
+    if kind == "regions":
+        line[edges] = (1, 1, 1, 0.95)
+    else:
+        line[edges] = (1, 1, 1, 0.75)
+
     axes.imshow(line, extent=extent, interpolation="antialiased", origin="lower", zorder=2)
     axes.set_axis_off()
     if kind == "regions":
         _name_regions(axes, np.where(grid < 0, -1, of[grid]), names, extent)
+
     _name_hemispheres(axes, voxels, extent)
     if kind == "angle":
         _wheel(axes)
@@ -131,14 +159,21 @@ def _raster(place: np.ndarray) -> tuple[np.ndarray, tuple[float, float, float, f
     there = np.flatnonzero(np.isfinite(place).all(axis=1))
     tree = cKDTree(place[there])
     near = tree.query(place[there], k=min(5, len(there)))[0]
-    reach = 1.1 * float(np.median(near[:, -1])) if len(there) > 1 else 1.0
+
+    if len(there) > 1:
+        reach = 1.1 * float(np.median(near[:, -1]))
+    else:
+        reach = 1.0
+
     reach = max(reach, 1e-6)
-    low, high = place[there].min(axis=0) - reach, place[there].max(axis=0) + reach
+    low = place[there].min(axis=0) - reach
+    high = place[there].max(axis=0) + reach
     step = (high[0] - low[0]) / _ACROSS
     u = np.arange(low[0] + step / 2, high[0], step)
     v = np.arange(low[1] + step / 2, high[1], step)
     distance, nearest = tree.query(np.stack(np.meshgrid(u, v), axis=-1).reshape(-1, 2), distance_upper_bound=reach)
     grid = np.where(np.isfinite(distance), np.append(there, -1)[nearest], -1).reshape(len(v), len(u))
+
     return grid, (low[0], high[0], low[1], high[1])
 
 
@@ -149,6 +184,7 @@ def _borders(label: np.ndarray) -> np.ndarray:
         change = (label[a] != label[b]) & (label[a] != -2) & (label[b] != -2)
         out[a] |= change
         out[b] |= change
+
     return out
 
 
@@ -161,22 +197,36 @@ def _voxel_colours(trials: Trials, kind: str) -> tuple[np.ndarray, tuple[float, 
     n = len(voxels)
     out = np.full((n, 3), np.nan)
     of, _ = regions(trials)
+
     if kind == "regions":
         palette = np.array([to_rgb(c) for c in region_colours(trials).values()]).reshape(-1, 3)
         out[of >= 0] = palette[of[of >= 0]]
         return out, None
+
     ceiling = trials.noise_ceiling
-    shown = np.ones(n, bool) if ceiling is None else np.nan_to_num(ceiling) > 0
+    if ceiling is None:
+        shown = np.ones(n, bool)
+    else:
+        shown = np.nan_to_num(ceiling) > 0
+
     if kind == "ceiling":
-        values, label = ceiling, "share of variance"
+        values = ceiling
+        label = "share of variance"
     else:
         x, y = (voxels[name].to_numpy(float) for name in ("prf_x", "prf_y"))
         shown &= np.isfinite(x) & np.isfinite(y) & ((of >= 0) if trials.rois else True)
         if kind == "angle":
             out[shown] = _hue(np.arctan2(y[shown], x[shown]))
             return out, None
-        values, label = np.hypot(x, y), "degrees"
-    top = _round_up(float(np.quantile(values[shown], 0.98))) if shown.any() else 1.0
+
+        values = np.hypot(x, y)
+        label = "degrees"
+
+    if shown.any():
+        top = _round_up(float(np.quantile(values[shown], 0.98)))
+    else:
+        top = 1.0
+
     out[shown] = mpl.colormaps[SEQUENTIAL](np.clip(values[shown] / top, 0, 1))[:, :3]
     return out, (top, label)
 
@@ -195,13 +245,15 @@ def _round_up(value: float) -> float:
 
 def _hue(angle: np.ndarray) -> np.ndarray:
     """Colours of equal lightness round the circle, (n, 3) sRGB 0-1, from angles (n,) in radians (CIE Lab)."""
-    lightness, chroma = 68.0, 46.0
+    lightness = 68.0
+    chroma = 46.0
     turn = angle + np.deg2rad(35)
     fy = np.full_like(turn, (lightness + 16) / 116)
     f = np.stack([fy + chroma * np.cos(turn) / 500, fy, fy - chroma * np.sin(turn) / 200], axis=-1)
     xyz = np.where(f > 6 / 29, f**3, 3 * (6 / 29) ** 2 * (f - 4 / 29)) * (0.95047, 1.0, 1.08883)
     to_rgb = np.array([[3.2406, -1.5372, -0.4986], [-0.9689, 1.8758, 0.0415], [0.0557, -0.2040, 1.0570]])
     linear = np.clip(xyz @ to_rgb.T, 0, 1)
+
     return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
 
 
@@ -214,6 +266,7 @@ def _name_regions(axes: Axes, label: np.ndarray, names: Sequence[str], extent: S
     for number, name in enumerate(names):
         pieces, count = ndimage.label(label == number)
         sizes = np.bincount(pieces.ravel(), minlength=count + 1)[1:]
+
         for piece in np.flatnonzero(sizes > 0.12 * sizes.sum()) + 1:
             inside = ndimage.distance_transform_edt(pieces == piece)
             row, column = np.unravel_index(inside.argmax(), inside.shape)
@@ -230,12 +283,14 @@ def _name_regions(axes: Axes, label: np.ndarray, names: Sequence[str], extent: S
                 color="white",
                 zorder=4,
             )
+
             text.set_path_effects([withStroke(linewidth=1.6, foreground="#22262ecc")])
 
 
 def _name_hemispheres(axes: Axes, voxels: pd.DataFrame, extent: Sequence[float]) -> None:
     if "hemisphere" not in voxels:
         return
+
     for name in pd.unique(voxels["hemisphere"]):
         middle = float(voxels.loc[voxels["hemisphere"] == name, "u"].mean())
         axes.text(middle, extent[2], str(name), ha="center", va="top", fontsize=7.5, color=MUTED)
@@ -250,6 +305,7 @@ def _bar(axes: Axes, top: float, label: str) -> None:
     bar = axes.figure.colorbar(
         ScalarMappable(mpl.colors.Normalize(0, top), SEQUENTIAL), cax=inset, orientation="horizontal"
     )
+
     bar.outline.set_visible(False)
     bar.set_ticks([0, top / 2, top], labels=["0", f"{top / 2:.3g}", f"{top:.3g}"])
     inset.tick_params(length=0, labelsize=6.5, pad=1.5)
@@ -274,4 +330,7 @@ def _wheel(axes: Axes) -> None:
 def short(text: str, most: int) -> str:
     """A text on one line, cut to so many characters."""
     text = " ".join(str(text).split())
-    return text if len(text) <= most else text[: most - 1] + "…"
+    if len(text) <= most:
+        return text
+
+    return text[: most - 1] + "…"

@@ -55,12 +55,15 @@ def report(run: Run | Sequence[Run], out: str | Path | None = None) -> Path:
 
     Parameters
     ----------
-    run : one run, as it was fitted or as a folder, or several that were tested on the same split
-    out : file to write; ``report.html`` in the (first) run by default, its figures then stand in ``figures/``
+    run : Run or sequence of Run
+        one run, as it was fitted or as a folder, or several that were tested on the same split
+    out : str or Path, optional
+        file to write; ``report.html`` in the (first) run by default, its figures then stand in ``figures/``
 
     Returns
     -------
-    Path of the page
+    Path
+        Path of the page
 
     Raises
     ------
@@ -71,9 +74,14 @@ def report(run: Run | Sequence[Run], out: str | Path | None = None) -> Path:
     ConfigError
         Without any run.
     """
-    given = [run] if isinstance(run, Run) else list(run)
+    if isinstance(run, Run):
+        given = [run]
+    else:
+        given = list(run)
+
     if not given:
         raise ConfigError("a report needs at least one run; name its folder.")
+
     folders = [r.run if isinstance(r, Run) else r for r in given]
     runs = [Contents(RunFolder.existing(r.path if isinstance(r, RunFolder) else r)) for r in folders]
     check_comparable(runs)
@@ -83,7 +91,12 @@ def report(run: Run | Sequence[Run], out: str | Path | None = None) -> Path:
         "comparison": comparison(runs) if len(runs) > 1 else None,
         "title": pages[0]["title"] if len(runs) == 1 else f"{len(runs)} runs on {runs[0].identity['data']}",
     }
-    path = runs[0].run.path / "report.html" if out is None else atomic.checked_path(out)
+
+    if out is None:
+        path = runs[0].run.path / "report.html"
+    else:
+        path = atomic.checked_path(out)
+
     atomic.write_text(path, render(values))
     return path
 
@@ -94,6 +107,7 @@ def render(values: Mapping[str, Any], template: str = "page.html") -> str:
     digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     page = _environment().get_template(template)
+
     return page.render({"css": Markup(css), "policy": Markup(policy), "version": __version__, **values})
 
 
@@ -107,6 +121,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         finalize=_shown,
     )
+
     environment.filters |= {
         "number": number,
         "p_value": p_value,
@@ -116,23 +131,33 @@ def _environment() -> jinja2.Environment:
         "inside": _inside,
         "number_or_text": _either,
     }
+
     environment.globals |= {"verdict_words": lambda v: VERDICTS.get(str(v), ("flag", "?")), "input_words": input_words}
     return environment
 
 
 def _shown(value: Any) -> Any:
     """Every text of the page passes here: homes and secrets are taken out. Markup is ours and stays."""
-    return redact(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return redact(value)
+
+    return value
 
 
 def _text(value: Any) -> str:
     """A cell of a table as text, empty when there is none."""
-    return "" if value is None or (isinstance(value, float) and np.isnan(value)) else str(value)
+    if value is None or (isinstance(value, float) and np.isnan(value)):
+        return ""
+
+    return str(value)
 
 
 def _inside(words: str) -> str:
     """A title as part of a sentence: its first letter small, unless an abbreviation begins it."""
-    return words if words[1:2].isupper() else words[:1].lower() + words[1:]
+    if words[1:2].isupper():
+        return words
+
+    return words[:1].lower() + words[1:]
 
 
 def _either(value: Any) -> str:
@@ -141,9 +166,13 @@ def _either(value: Any) -> str:
         as_number = float(text)
     except ValueError:
         return text or "–"
+
     if 0 < abs(as_number) < 1e-3:
         return f"{as_number:.1e}".replace("-", "−")
-    return whole(as_number) if as_number.is_integer() else number(as_number)
+    if as_number.is_integer():
+        return whole(as_number)
+
+    return number(as_number)
 
 
 # -- one run -----------------------------------------------------------------------------------------------------------
@@ -153,11 +182,17 @@ def _page(contents: Contents, figure_folder: Path | None) -> dict[str, Any]:
     c = contents
     rng = np.random.default_rng(c.seed)
     groups = c.groups(rng)
-    sources = [SEEN, *c.inputs] if c.pictures(SEEN) is not None else c.inputs
+
+    if c.pictures(SEEN) is not None:
+        sources = [SEEN, *c.inputs]
+    else:
+        sources = c.inputs
+
     scores = score_table(c)
     drawn = draw_all(c, scores)
     if figure_folder is not None:
         save_all(c, groups, drawn, figure_folder)
+
     verdicts = c.validity["verdict"].astype(str)
     idle = verdicts.isin(["not applicable", "not tested"]).to_numpy()
     manifest = [
@@ -165,10 +200,13 @@ def _page(contents: Contents, figure_folder: Path | None) -> dict[str, Any]:
         for k, v in flatten(c.manifest).items()
         if not k.startswith("versions.")
     ]
+
     versions = c.manifest.get("versions")
     explained: dict[tuple[str, str], list[str]] = {}
+
     for words in (r["words"] for r in scores["flat"]):
         explained.setdefault((words.title.partition(" · ")[0], words.text), []).append(words.name)
+
     panels = {name: figure_values(*parts) for name, parts in drawn.items()}
     page = {
         "title": f"{c.identity['recipe']} on {c.identity['data']}",
@@ -201,32 +239,62 @@ def _page(contents: Contents, figure_folder: Path | None) -> dict[str, Any]:
         "notes": c.notes,
         "split": c.split,
     }
+
     shown = {"pictures": "plates", "validity": "validity", "methods": "explained", "configuration": "manifest"}
     shown |= {name: name for name in ("published", "identification", "encoding", "analyses")}
     there = {id_ for id_, key in shown.items() if page[key]} | ({"scores"} if scores["flat"] else set())
     page["sections"] = [(id_, name) for id_, name in _SECTIONS if id_ in there]
+
     return page
 
 
 def _lede(c: Contents) -> str:
     """One sentence that says what this run is."""
     i = c.identity
-    voxels = f"{whole(i['n_voxels'])} voxels" if i["n_voxels"] else "the responses"
-    who = f" of {i['subject']}" if i["subject"] else ""
-    start = f"Pictures decoded from {voxels}{who}" if c.n_pictures else f"A decoder of {voxels}{who}"
+    if i["n_voxels"]:
+        voxels = f"{whole(i['n_voxels'])} voxels"
+    else:
+        voxels = "the responses"
+
+    if i["subject"]:
+        who = f" of {i['subject']}"
+    else:
+        who = ""
+
+    if c.n_pictures:
+        start = f"Pictures decoded from {voxels}{who}"
+    else:
+        start = f"A decoder of {voxels}{who}"
+
     if i["folds"] > 1:
         return (
             f"{start} with the recipe {i['recipe']}, in {i['folds']} folds: each of {whole(i['n_test'])} pictures is decoded "
             "by a model fitted on the others."
         )
-    fitted = f", fitted on {whole(i['n_train'])} {_unit(i, i['n_train'])}" if i["n_train"] else ""
-    tested = f" and tested on {whole(i['n_test'])} set aside" if i["n_test"] else ""
+
+    if i["n_train"]:
+        fitted = f", fitted on {whole(i['n_train'])} {_unit(i, i['n_train'])}"
+    else:
+        fitted = ""
+
+    if i["n_test"]:
+        tested = f" and tested on {whole(i['n_test'])} set aside"
+    else:
+        tested = ""
+
     return f"{start} with the recipe {i['recipe']}{fitted}{tested}."
 
 
 def _unit(identity: Mapping[str, Any], n: int) -> str:
-    word = "trial" if identity["unit"] == "trial" else "picture"
-    return word if n == 1 else word + "s"
+    if identity["unit"] == "trial":
+        word = "trial"
+    else:
+        word = "picture"
+
+    if n == 1:
+        return word
+
+    return word + "s"
 
 
 def _encodes(kind: str) -> bool:
@@ -242,10 +310,14 @@ def _missing(c: Contents) -> list[tuple[str, str]]:
     gaps = []
     if c.identity["state"] == "fitting":
         gaps.append(("The fit is not finished.", "run the same `phosphene fit` command again; it goes on"))
+
     if not c.n_pictures:
         gaps.append(("No pictures were decoded yet.", c.command("decode")))
+
     if not (c.run.encoded(c.split) / "predicted.npy").is_file() and _encodes(c.identity["recipe"]):
         gaps.append(("No responses were predicted yet.", c.command("encode")))
+
     if c.scores.empty and c.validity.empty:
         gaps.append(("Nothing was scored yet, so nothing here can be believed or doubted.", c.command("evaluate")))
+
     return gaps

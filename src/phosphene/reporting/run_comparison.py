@@ -28,9 +28,15 @@ def check_comparable(runs: Sequence[Contents]) -> None:
     for other in runs[1:]:
         digests = [c.manifest.get("split_digest") for c in (first, other)]
         tested = [_tested(c) for c in (first, other)]
-        same = digests[0] == digests[1] if all(digests) else bool(tested[0]) and tested[0] == tested[1]
+
+        if all(digests):
+            same = digests[0] == digests[1]
+        else:
+            same = bool(tested[0]) and tested[0] == tested[1]
+
         if same and all(tested) and tested[0] != tested[1]:
             same = False
+
         if not same:
             common = len(tested[0] & tested[1])
             raise SplitError(
@@ -43,7 +49,11 @@ def check_comparable(runs: Sequence[Contents]) -> None:
 
 
 def _tested(contents: Contents) -> frozenset[str]:
-    source = SEEN if contents.pictures(SEEN) is not None else "brain"
+    if contents.pictures(SEEN) is not None:
+        source = SEEN
+    else:
+        source = "brain"
+
     return frozenset(contents.index(source)["stimulus"])
 
 
@@ -59,6 +69,7 @@ def compare_contents(runs: Sequence[Contents]) -> Comparison:
     for name, contents in zip(labels(runs), runs, strict=True):
         table = contents.per_item
         items[name] = table[table["input"] == "brain"]
+
     return compare_items(items)
 
 
@@ -67,20 +78,29 @@ def compare_contents(runs: Sequence[Contents]) -> Comparison:
 
 def comparison(runs: Sequence[Contents]) -> dict[str, Any]:
     """What the page says of several runs together."""
-    names, found = labels(runs), compare_contents(runs)
+    names = labels(runs)
+    found = compare_contents(runs)
     rows = []
+
     for metric in dict.fromkeys(m for c in runs for m in c.scores.loc[c.scores["input"] == "brain", "metric"]):
         cells = [score_cell(c.scores, "brain", metric) for c in runs]
         for name, cell in zip(names, cells, strict=True):
             if cell is not None:
                 cell["place"] = found.place(metric, name)
+
         chance = next((x["chance"] for x in cells if x and np.isfinite(x["chance"])), np.nan)
-        pair = found.pair(metric, *names) if len(names) == 2 else None
+        if len(names) == 2:
+            pair = found.pair(metric, *names)
+        else:
+            pair = None
+
         rows.append({"words": metric_words(metric), "cells": cells, "chance": chance, "pair": pair})
+
     plates = []
     if runs[0].n_pictures:
         for group in runs[0].groups(np.random.default_rng(0)):
             plates.append(_compared_plate(group, runs, names))
+
     page = {
         "names": names,
         "two": len(names) == 2,
@@ -94,9 +114,11 @@ def comparison(runs: Sequence[Contents]) -> dict[str, Any]:
         "relaxed": any(x and str(x["setting"]) == "relax" for r in rows for x in r["cells"]),
         "first": names[0],
     }
+
     shown = (("pictures", "Pictures", "plates"), ("scores", "Scores", "groups"), ("pairs", "Differences", "matrices"))
     shown += (("published", "Published", "published"),)
     page["sections"] = [(id_, name) for id_, name, key in shown if page[key]] + [("runs", "Every run")]
+
     return page
 
 
@@ -104,8 +126,10 @@ def _notes(runs: Sequence[Contents]) -> list[str]:
     notes = []
     if len({c.manifest.get("data_digest") for c in runs}) > 1:
         notes.append("The runs use different responses (another person, ROI or preparation) to the same pictures.")
+
     if len({c.identity["setting"] for c in runs}) > 1:
         notes.append("The runs differ in setting: a relaxed one has seen test responses, a strict one has not.")
+
     return notes
 
 
@@ -122,26 +146,34 @@ def sentences(found: Comparison) -> list[str]:
     chosen: dict[str, str] = {}
     for metric in headlines(found):  # one of each kind
         chosen.setdefault(metric.partition(".")[0], metric)
+
     return [_sentence(found, metric) for metric in list(chosen.values())[:_MOST_SAID]]
 
 
 def _sentence(found: Comparison, metric: str) -> str:
     places = found.ranks[found.ranks["metric"] == metric].sort_values("rank", kind="stable")
-    words, best = metric_words(metric), places.iloc[0]
+    words = metric_words(metric)
+    best = places.iloc[0]
     over = f"over the same {int(best['n'])} pictures"
+
     if len(places) == 2:
         other = places.iloc[1]["run"]
         x = found.pair(metric, best["run"], other)
         low, high = (number(x[k], words.digits) for k in ("ci_low", "ci_high"))
         gap = f"{signed(x['value'], words.digits)} [{low}, {high}], p = {p_value(x['p'])}"
+
         if x["p"] < LEVEL:
             return f"{words.title}: {best['run']} is better than {other}, by {gap}, {over}."
+
         return f"{words.title}: {best['run']} and {other} cannot be told apart ({gap}, {over})."
+
     leaders = list(places.loc[places["rank_low"] == 1, "run"])
     start = f"{words.title}: {best['run']}"
     value = number(best["value"], words.digits)
+
     if len(leaders) == 1:
         return f"{start} is best ({value}), surely ahead of all {len(places) - 1} others, {over}."
+
     others = ", ".join(r for r in leaders if r != best["run"])
     return f"{start} scores highest ({value}), but may not be better than {others}, {over}."
 
@@ -153,6 +185,7 @@ def _matrices(found: Comparison) -> list[dict[str, Any]]:
         runs = list(places["run"])
         rows = [(r, [None if r == other else found.pair(metric, r, other) for other in runs]) for r in runs]
         made.append({"words": metric_words(metric), "n": int(places["n"].iloc[0]), "names": runs, "rows": rows})
+
     return made
 
 
@@ -160,6 +193,7 @@ def _published(runs: Sequence[Contents], names: Sequence[str]) -> list[dict[str,
     """Published numbers with every run beside them; a run whose protocol differs is greyed, a row where all do."""
     keys = ["method", "metric", "value", "source"]
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
+
     for at, contents in enumerate(runs):
         for record in contents.published.to_dict("records"):
             key = tuple(str(record[k]) for k in keys)
@@ -169,27 +203,36 @@ def _published(runs: Sequence[Contents], names: Sequence[str]) -> list[dict[str,
                 "comparable": bool(record["comparable"]),
                 "difference": "" if record["difference"] != record["difference"] else str(record["difference"] or ""),
             }
+
     for row in rows.values():
         row["cells"] = [x or {"ours": None, "comparable": False, "difference": "not scored"} for x in row["cells"]]
         row["words"] = metric_words(str(row["metric"]))
         row["comparable"] = any(x["comparable"] for x in row["cells"])
         reasons: dict[str, list[str]] = {}
+
         for name, x in zip(names, row["cells"], strict=True):
             if not x["comparable"]:
                 reasons.setdefault(x["difference"] or "the protocol differs", []).append(name)
+
         everywhere = len(reasons) == 1 and len(next(iter(reasons.values()))) == len(names)
         row["why"] = "; ".join(why if everywhere else f"{', '.join(who)}: {why}" for why, who in reasons.items())
+
     return sorted(rows.values(), key=lambda r: not r["comparable"])
 
 
 def _compared_plate(group: PictureGroup, runs: Sequence[Contents], names: Sequence[str]) -> dict[str, Any]:
     made = image_grid(group, runs[0], [SEEN, "brain"])
     for row in made["rows"]:
-        row["label"] = names[0] if row["source"] == "brain" else row["label"]
+        if row["source"] == "brain":
+            row["label"] = names[0]
+        else:
+            row["label"] = row["label"]
+
     wanted = runs[0].index()["stimulus"].to_numpy()[group.rows]
     made["rows"] += [decoded_row(c, name, wanted) for c, name in zip(runs[1:], names[1:], strict=True)]
     if group.title in ("Best", "Median", "Worst"):
         made["title"] += f" of {names[0]}"
+
     return made
 
 
@@ -197,9 +240,15 @@ def decoded_row(contents: Contents, name: str, stimuli: Sequence[str], source: s
     """A row of a plate: what a run decoded for these stimuli, or what was seen; an empty cell where it has none."""
     first = {s: i for i, s in reversed(list(enumerate(contents.index()["stimulus"])))}
     cells = []
+
     for stimulus in stimuli:
-        found = contents.picture(source, first[stimulus]) if stimulus in first else None
+        if stimulus in first:
+            found = contents.picture(source, first[stimulus])
+        else:
+            found = None
+
         cells.append(None if found is None else picture(found, f"{name}: stimulus {stimulus}"))
+
     return {"source": source, "label": name, "what": "", "cells": cells}
 
 
@@ -222,34 +271,47 @@ def against(run: str | Path, others: Sequence[str | Path]) -> list[Contents]:
             raise ModelError(
                 f"{contents.run.path} was not scored, so it cannot be compared. Run: {contents.command('evaluate')}"
             )
+
     check_comparable(runs)
     return runs
 
 
 def text_table(runs: Sequence[Contents]) -> str:
     """The comparison of the first run with each other one as a small table, then in words."""
-    names, found = labels(runs), compare_contents(runs)
+    names = labels(runs)
+    found = compare_contents(runs)
     metrics = headlines(found)
     if not metrics:
         return "The runs have no metric of single pictures in common."
+
     many = len(runs) > 2
     width = max(9, *(len(n) for n in names))
     head = f"{'metric':<40}" + f"{'run':>{width + 2}}{'value':>10}{'place':>8}"
     head += f"{'difference':>12}  {'95 % interval':<18}{'p':>8}{'p (Holm)' if many else '':>10}{'n':>6}"
     lines = [f"{names[0]} minus the other, picture by picture; a positive difference is better for {names[0]}", head]
+
     for metric in metrics:
         digits = metric_words(metric).digits
         for at, name in enumerate(names):
             place = found.place(metric, name)
             if place is None:
                 continue
-            low, high = int(place["rank_low"]), int(place["rank_high"])
+
+            low = int(place["rank_low"])
+            high = int(place["rank_high"])
             line = f"{metric if at == 0 else '':<40}{name:>{width + 2}}{place['value']:>10.{digits}f}"
             line += f"{low if low == high else f'{low}-{high}':>8}"
-            x = None if at == 0 else found.pair(metric, names[0], name)
+
+            if at == 0:
+                x = None
+            else:
+                x = found.pair(metric, names[0], name)
+
             if x is not None:
                 interval = f"{x['ci_low']:.{digits}f} to {x['ci_high']:.{digits}f}"
                 line += f"{x['value']:>+12.{digits}f}  {interval:<18}{p_value(x['p']):>8}"
                 line += f"{p_value(x['p_holm']) if many else '':>10}{int(x['n']):>6}"
+
             lines.append(line.rstrip())
+
     return "\n".join([*lines, "", *sentences(found), *_notes(runs)])

@@ -43,10 +43,17 @@ def draw_all(c: Contents, scores: Mapping[str, Any]) -> dict[str, Drawn]:
             "Identification scores with intervals, chance and controls; the numbers stand in the score table.",
             "Which picture was it? Filled: decoded from the brain, with 95 % interval. Open: controls. Dashed: chance.",
         )  # fmt: skip
+
     for space, matrix in _similarities(c):
         n = len(matrix)
-        category = c.index()["category"].tolist() if "category" in c.index() and n == c.n_pictures else None
-        category = category if category and len({str(x) for x in category if str(x) not in ("", "nan")}) > 1 else None
+        if "category" in c.index() and n == c.n_pictures:
+            category = c.index()["category"].tolist()
+        else:
+            category = None
+
+        if not (category and len({str(x) for x in category if str(x) not in ("", "nan")}) > 1):
+            category = None
+
         own, rest = _diagonal(matrix)
         draw(
             f"similarity.{space}", lambda m=matrix, g=category, s=space: figures.similarity(m, g, redact(s)),
@@ -55,35 +62,50 @@ def draw_all(c: Contents, scores: Mapping[str, Any]) -> dict[str, Drawn]:
             f"pair: mean {number(own)} there, {number(rest)} elsewhere."
             + (" Sorted by category." if category else ""),
         )  # fmt: skip
+
     if not c.retrieval.empty:
         draw(
             "retrieval", lambda: figures.retrieval(c.retrieval.assign(space=c.retrieval["space"].map(lambda s: redact(str(s))))),
             "Retrieval accuracy against gallery size, with chance.",
             "How often the right one is found among N, for every N. A retrieval score without N says nothing.",
         )  # fmt: skip
+
     if not c.voxels.empty:
         _encoding_figures(c, draw)
+
     return out
 
 
 def _encoding_figures(c: Contents, draw: Callable[..., None]) -> None:
     r = c.voxels["r"].to_numpy(float)
-    ceiling = c.voxels["ceiling_r"].to_numpy(float) if "ceiling_r" in c.voxels else None
-    ceiling = ceiling if ceiling is not None and np.isfinite(ceiling).any() else None
+    if "ceiling_r" in c.voxels:
+        ceiling = c.voxels["ceiling_r"].to_numpy(float)
+    else:
+        ceiling = None
+
+    if not (ceiling is not None and np.isfinite(ceiling).any()):
+        ceiling = None
+
     known = r[np.isfinite(r)]
-    middle = number(np.median(known)) if known.size else "–"
+    if known.size:
+        middle = number(np.median(known))
+    else:
+        middle = "–"
+
     draw(
         "voxels", lambda: figures.voxel_histogram(r, ceiling),
         f"Histogram of encoding accuracy over {len(r)} voxels, median r {middle}.",
         f"Predicted against measured responses to test pictures, per voxel: median r {middle}."
         + ("" if ceiling is not None else " No picture was repeated, so the noise ceiling is unknown."),
     )  # fmt: skip
+
     if ceiling is not None:
         draw(
             "ceiling", lambda: figures.against_ceiling(r, ceiling),
             "Encoding accuracy of every voxel against its noise ceiling.",
             "Every voxel against the r that a perfect model could reach given the noise.",
         )  # fmt: skip
+
     if not c.rois.empty:
         table = c.rois.assign(roi=c.rois["roi"].map(redact))
         more = len(table) - figures.MOST_ROIS
@@ -94,6 +116,7 @@ def _encoding_figures(c: Contents, draw: Callable[..., None]) -> None:
             + (" The tick is the median noise ceiling." if table["ceiling"].notna().any() else "")
             + (f" {more} more ROIs are not drawn." if more > 0 else ""),
         )  # fmt: skip
+
     if {"u", "v"} <= set(c.voxels):
         u, v = (pd.to_numeric(c.voxels[k], errors="coerce").to_numpy(float) for k in ("u", "v"))
         draw(
@@ -109,13 +132,16 @@ def near_copies(c: Contents) -> dict[str, Any] | None:
     file = c.run.evaluation(c.split) / f"{where[-1]}.png"
     if not file.is_file():
         return None
+
     try:
         shown = picture_file(file, "Test pictures, and below each its near copy in training.", sharp=True)
     except (OSError, ValueError, SyntaxError) as error:
         c._damaged(f"{'/'.join(where)}.png", str(error))
         return None
+
     pairs = c._table(["test", "train", "bits", "cosine"], *where[:2], f"{where[-1]}.csv")
     n = len(pairs)
+
     return {
         "picture": shown,
         "caption": f"S2: test pictures, and below each its near copy in training ({whole(n)} pair{'s' if n != 1 else ''}"
@@ -126,16 +152,20 @@ def near_copies(c: Contents) -> dict[str, Any] | None:
 def _similarities(c: Contents) -> list[tuple[str, np.ndarray]]:
     folder = c.run.evaluation(c.split)
     found = []
+
     for file in sorted(folder.glob("similarity.*.npy")) if folder.is_dir() else []:
         if len(found) == _MOST_SPACES:
             break
+
         try:
             matrix = open_npy(file)
         except (OSError, ValueError) as error:
             c._damaged(f"evaluation/{c.split}/{file.name}", str(error))
             continue
+
         if matrix.ndim == 2 and matrix.size:
             found.append((file.name.removeprefix("similarity.").removesuffix(".npy"), matrix))
+
     return found
 
 
@@ -144,8 +174,14 @@ def _diagonal(matrix: np.ndarray) -> tuple[float, float]:
     n = min(*matrix.shape, 2000)
     part = np.asarray(matrix[:n, :n], dtype=np.float64)
     own = np.diagonal(part)
-    total, count = np.nansum(part) - np.nansum(own), np.isfinite(part).sum() - np.isfinite(own).sum()
-    mean = float(np.nansum(own) / np.isfinite(own).sum()) if np.isfinite(own).any() else float("nan")
+    total = np.nansum(part) - np.nansum(own)
+    count = np.isfinite(part).sum() - np.isfinite(own).sum()
+
+    if np.isfinite(own).any():
+        mean = float(np.nansum(own) / np.isfinite(own).sum())
+    else:
+        mean = float("nan")
+
     return mean, float(total / count) if count else float("nan")
 
 
@@ -161,6 +197,7 @@ def save_all(c: Contents, groups: Sequence[PictureGroup], drawn: Mapping[str, Dr
     for name, (figure, _, _) in drawn.items():
         safe = "".join(x if x.isalnum() or x in ".-_" else "_" for x in name)[:120]
         atomic.write_bytes(folder / f"{safe}.png", figures.png(figure))
+
     if groups:
         sources = [n for n in ("shuffled", "noise") if n in c.inputs]
         rows = groups[-1].rows

@@ -21,12 +21,15 @@ def rise(areas: Sequence[tuple[str, np.ndarray, np.ndarray]], rng: np.random.Gen
 
     Parameters
     ----------
-    areas : words, (n,) rise in every response, (repeats,) mean rise by each random set
-    rng : of the intervals and of the height of dots in a cloud
+    areas : sequence of tuple of (str, ndarray, ndarray)
+        words, (n,) rise in every response, (repeats,) mean rise by each random set
+    rng : numpy.random.Generator
+        of the intervals and of the height of dots in a cloud
     """
     with drawing.style():
         figure = drawing.empty(6.6, 0.75 + 0.42 * len(areas))
         axes = figure.subplots()
+
         for y, (_, values, null) in enumerate(areas):
             jitter = rng.uniform(-0.24, 0.24, len(null))
             axes.plot(null, y + jitter, ".", color=CONTROL, markersize=2.6, alpha=0.55, markeredgewidth=0,
@@ -34,8 +37,10 @@ def rise(areas: Sequence[tuple[str, np.ndarray, np.ndarray]], rng: np.random.Gen
             value, low, high = bootstrap(mean_of_items(values), len(values), rng=rng)
             axes.hlines(y, low, high, color=BRAIN, linewidth=2.4)
             axes.plot(value, y, "o", color=BRAIN, markersize=7, clip_on=False, label="the area" if y == 0 else None)
+
         axes.axvline(0, color=MUTED, linewidth=1, linestyle=(0, (2, 1.5)), zorder=0)
         drawing.one_a_row(axes, [a[0] for a in areas], "rise of the area's own category (cosine)")
+
     return Drawing(
         figure,
         "For every area, the rise of its own category beside the rises under random voxel sets.",
@@ -60,10 +65,14 @@ def bubbles(
 
     Parameters
     ----------
-    table : target, category, z, p_fdr
-    words : target to what it is called, in the order drawn
-    own : target to its own category
-    categories : in any order; own ones come first
+    table : DataFrame
+        target, category, z, p_fdr
+    words : mapping of {str: str}
+        target to what it is called, in the order drawn
+    own : mapping of {str: str or None}
+        target to its own category
+    categories : sequence of str
+        in any order; own ones come first
     """
     first = [c for c in dict.fromkeys(own.values()) if c is not None]
     columns = [*first, *(c for c in categories if c not in first)]
@@ -72,36 +81,53 @@ def bubbles(
     part = table[table["category"].isin(shown)]
     x = part["category"].map(shown.index).to_numpy()
     y = part["target"].map(targets.index).to_numpy()
-    z, clear = part["z"].to_numpy(), part["p_fdr"].to_numpy() < LEVEL
+    z = part["z"].to_numpy()
+    clear = part["p_fdr"].to_numpy() < LEVEL
     most = max(1.0, float(np.abs(z).max(initial=1)))
     size = 260 * np.minimum(np.abs(z), _LARGEST) / min(most, _LARGEST)
+
     with drawing.style():
         figure = drawing.empty(2.1 + 0.34 * len(shown), 1.15 + 0.34 * len(targets))
         axes = figure.subplots()
+
         for up, colour in ((True, BRAIN), (False, CEILING)):
             for sure in (True, False):
                 here = ((z > 0) == up) & (clear == sure)
                 axes.scatter(x[here], y[here], s=size[here], facecolor=colour if sure else "none", edgecolor=colour,
                              linewidth=1, alpha=1 if sure else 0.6)  # fmt: skip
+
         for name, category in own.items():
             if category in shown:
                 corner = shown.index(category) - 0.47, targets.index(name) - 0.47
                 axes.add_patch(_box(corner))
+
         axes.set_xticks(range(len(shown)), shown, rotation=45, ha="right", rotation_mode="anchor")
         axes.set_yticks(range(len(targets)), [drawing.short(w, 30) for w in words.values()])
         axes.set_xlim(-0.6, len(shown) - 0.4)
         axes.set_ylim(len(targets) - 0.4, -0.6)
         axes.tick_params(length=0, labelcolor=INK)
+
         for spine in axes.spines.values():
             spine.set_visible(False)
+
         for label, colour, filled in (("rises", BRAIN, True), ("falls", CEILING, True), ("not clear", MUTED, False)):
             axes.scatter([], [], s=45, facecolor=colour if filled else "none", edgecolor=colour, label=label)
+
         axes.scatter([], [], s=70, marker="s", facecolor="none", edgecolor=INK, label="own category")
         axes.legend(
             loc="lower left", bbox_to_anchor=(0, 1.0), ncols=4, handletextpad=0.2, columnspacing=1.2, borderpad=0
         )
-    largest = f"{most:.1f}" if most <= _LARGEST else f"{_LARGEST:.0f} or more"
-    more = f" The first {len(shown)} of {len(columns)} categories." if len(columns) > len(shown) else ""
+
+    if most <= _LARGEST:
+        largest = f"{most:.1f}"
+    else:
+        largest = f"{_LARGEST:.0f} or more"
+
+    if len(columns) > len(shown):
+        more = f" The first {len(shown)} of {len(columns)} categories."
+    else:
+        more = ""
+
     return Drawing(
         figure,
         "Circles for every target and category, larger where the category changes more; numbers in categories.csv.",

@@ -41,20 +41,38 @@ def outcome(effects: list[Effect], table: pd.DataFrame, space: Space, pool: Pool
     """The verdict, then a sentence per area and measure."""
     rows = table.set_index(["input", "measure"])
     areas = [e for e in effects if (e.target.name, "own_rise") in rows.index]
-    sentences = [_verdict(areas, rows, space)] if areas else []
+
+    if areas:
+        sentences = [_verdict(areas, rows, space)]
+    else:
+        sentences = []
+
     sentences += [_area_sentence(e, rows, space) for e in areas]
     sentences += [_shift_sentence(e, rows) for e in effects]
-    return sentences if pool is None else [*sentences, *(_caption_sentence(e, space, pool) for e in areas)]
+    if pool is None:
+        return sentences
+
+    return [*sentences, *(_caption_sentence(e, space, pool) for e in areas)]
 
 
 def controls(effects: list[Effect], n_sets: int, *, is_known: bool) -> str:
     """What every area stands against; `is_known` says whether noise ceilings are."""
     loose = [e.target.words for e in effects if not e.matched.is_matched]
     inside = [e.target.words for e in effects if not e.matched.outside]
-    matched = "matched in noise ceiling" if is_known else "not matched in noise ceiling, which is unknown"
+
+    if is_known:
+        matched = "matched in noise ceiling"
+    else:
+        matched = "not matched in noise ceiling, which is unknown"
+
     if loose and is_known:
         matched += f" except for {listed(loose)}"
-    drawn = f"; for {listed(inside)} they are drawn from all voxels, as too few lie outside" if inside else ""
+
+    if inside:
+        drawn = f"; for {listed(inside)} they are drawn from all voxels, as too few lie outside"
+    else:
+        drawn = ""
+
     return f"Each stands against {n_sets} random voxel sets of equal size, {matched}{drawn}."
 
 
@@ -65,6 +83,7 @@ def done(effects: list[Effect]) -> str:
         f"{words} ({', '.join(e.target.words for e in effects if e.edit.mode == mode)})"
         for words, mode in kinds.items()
     ]
+
     return f"Done to the voxels: {listed(amounts)}."
 
 
@@ -72,9 +91,11 @@ def direction(effects: list[Effect], chosen: str) -> str:
     """Which way the voxels moved."""
     if chosen == "up":
         return "Every voxel moves the same way, so no knowledge of categories goes in."
+
     follow = [e.target.words for e in effects if e.edit.pattern is not None]
     if not follow:
         return "No area has a category in the training pictures, so every voxel moves the same way."
+
     return (
         f"The voxels of {listed(follow)} move along their own training contrast of the category, and so do the random voxels: "
         "the test is whether the area carries it more than others."
@@ -85,11 +106,13 @@ def _verdict(areas: list[Effect], rows: pd.DataFrame, space: Space) -> str:
     def judged(above: bool) -> list[str]:
         return [f"{e.target.words} ({own_category(e.target, space)})" for e in areas if _rises(e, rows) is above]
 
-    yes, no = judged(True), judged(False)
+    yes = judged(True)
+    no = judged(False)
     if not no:
         return f"Every area brings forth its own category more than random voxels do: {listed(yes)}."
     if not yes:
         return f"No area brings forth its own category more than random voxels do: {listed(no)}."
+
     return f"More than random voxels do, {listed(yes)} bring forth their own category; {listed(no)} do not."
 
 
@@ -104,7 +127,12 @@ def _area_sentence(e: Effect, rows: pd.DataFrame, space: Space) -> str:
     p, before, after, random = (
         rows.loc[(name, k), "value"] for k in ("own_p", "named_before", "named_after", "named_random")
     )
-    verb = "rises" if _rises(e, rows) else "does not rise"
+
+    if _rises(e, rows):
+        verb = "rises"
+    else:
+        verb = "does not rise"
+
     return (
         f"{capital(e.target.words)} ({', '.join(e.target.rois) or 'voxel set'}) {PAST[e.edit.mode]}: "
         f"'{own_category(e.target, space)}' {verb} above random voxels, by {rise['value']:.3f} "
@@ -117,7 +145,12 @@ def _shift_sentence(e: Effect, rows: pd.DataFrame) -> str:
     value = rows["value"]
     name = e.target.name
     consistency = value[name, "consistency"]
-    same = "" if not np.isfinite(consistency) else f"; cosine between the changes of two responses {consistency:.2f}"
+
+    if not np.isfinite(consistency):
+        same = ""
+    else:
+        same = f"; cosine between the changes of two responses {consistency:.2f}"
+
     return (
         f"{capital(e.target.words)} {PAST[e.edit.mode]}: the embedding moves {value[name, 'shift']:.2f} times as far as by "
         f"random voxels (p = {value[name, 'shift_p']:.2g}), in {percent(value[name, 'dimensions'])} of its dimensions{same}."

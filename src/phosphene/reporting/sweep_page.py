@@ -57,12 +57,15 @@ def write_page(whole: Sweep, points: pd.DataFrame, summary: pd.DataFrame) -> Pat
 
     Parameters
     ----------
-    whole : the sweep
-    points, summary : its tables
+    whole : Sweep
+        the sweep
+    points, summary : DataFrame
+        its tables
 
     Returns
     -------
-    Path of the page
+    Path
+        Path of the page
     """
     path = whole.out / PAGE
     atomic.write_text(path, render(_Page(whole, points, summary).values(), "sweep.html"))
@@ -71,7 +74,10 @@ def write_page(whole: Sweep, points: pd.DataFrame, summary: pd.DataFrame) -> Pat
 
 class _Page:
     def __init__(self, whole: Sweep, points: pd.DataFrame, summary: pd.DataFrame) -> None:
-        self.whole, self.grid, self.scores, self.summary = whole, whole.grid, points, summary
+        self.whole = whole
+        self.grid = whole.grid
+        self.scores = points
+        self.summary = summary
         self.done = {n for n in self.grid.runs if whole.is_done(n)}
         self._contents: dict[str, Contents] = {}
         self._shares: dict[str, dict[str, float] | None] = {}
@@ -105,8 +111,17 @@ class _Page:
         there = len(self.done)
         labels = {(p.axis, p.label) for p in self.grid.points}
         times = {tuple(p.repeat.items()) for p in self.grid.points}
-        over = f", each repeated {len(times)} times" if len(times) > 1 else ""
-        all_there = "all of them finished" if there == len(self.grid.runs) else f"{there} of them finished"
+
+        if len(times) > 1:
+            over = f", each repeated {len(times)} times"
+        else:
+            over = ""
+
+        if there == len(self.grid.runs):
+            all_there = "all of them finished"
+        else:
+            all_there = f"{there} of them finished"
+
         return f"{len(labels)} points{over}: {len(self.grid.runs)} runs, {all_there}."
 
     def _missing(self) -> list[str]:
@@ -130,6 +145,7 @@ class _Page:
         values = {"recipe": self.grid.file.recipe, **flatten(self.grid.file.base)}
         for _, over in self.whole.layers:  # of the command line
             values |= flatten(dict(over))
+
         return [(k, "[hidden]" if is_secret(k) else plain(v)) for k, v in values.items() if v is not None]
 
     # -- parts ---------------------------------------------------------------------------------------------------------
@@ -137,18 +153,27 @@ class _Page:
     @cached_property
     def parts(self) -> list[SweepSection]:
         """What is shown together."""
-        grid, once = self.grid, [p for p in self.grid.points if p.repeat == self.grid.points[0].repeat]
+        grid = self.grid
+        once = [p for p in self.grid.points if p.repeat == self.grid.points[0].repeat]
         base = once[0]
+
         if grid.file.crossed:
             blocks: dict[str, list[Point]] = {}
             for point in once:
                 blocks.setdefault(block_label(grid, point), []).append(point)
+
             return [SweepSection(_heading(title), -1, members, members[0]) for title, members in blocks.items()]
+
         parts = []
         for axis in sorted({p.axis for p in once} - {-1}) or [-1]:
             mine = [p for p in once if p.axis == axis and p.run != base.run]
-            keys = " and ".join(grid.file.grid[axis]) if axis >= 0 else ""
+            if axis >= 0:
+                keys = " and ".join(grid.file.grid[axis])
+            else:
+                keys = ""
+
             parts.append(SweepSection(_readable(keys), axis, [base, *mine] if base not in mine else mine, base))
+
         return parts
 
     @cached_property
@@ -156,6 +181,7 @@ class _Page:
         """(input, metric) of the table, the share of the noise ceiling last where it is known."""
         if self.summary.empty:
             return []
+
         shown = [x for x in shown_metrics(self.summary, self.grid.file.metrics) if x[1] != _CEILING][:_MOST_COLUMNS]
         known = _CEILING in set(self.summary.loc[self.summary["input"] == "brain", "metric"])
         return [*shown, *([("brain", _CEILING)] if known else [])]
@@ -165,6 +191,7 @@ class _Page:
         columns = self.columns
         best = self._best_linear(part)
         rows = [self._row(p, part, columns, best) for p in there]
+
         return {
             "id": id_,
             "title": part.title,
@@ -184,7 +211,11 @@ class _Page:
         }
 
     def _short(self, point: Point, part: SweepSection) -> str:
-        label = within_block(self.grid, point) if part.axis == -1 else point.label
+        if part.axis == -1:
+            label = within_block(self.grid, point)
+        else:
+            label = point.label
+
         return _readable(label.removeprefix("recipe ") if label.count(",") == 0 else label)
 
     def _note(self, part: SweepSection, there: Sequence[Point], best: BestLinear | None) -> str:
@@ -192,12 +223,18 @@ class _Page:
         if there:
             tested = len(self._content(self._runs(there[0])[0]).index())
             said.append(f"{tested} test pictures.")
+
         if best is not None:
-            words = "one response each" if best.showings == 1 else f"{best.showings} responses to each averaged"
+            if best.showings == 1:
+                words = "one response each"
+            else:
+                words = f"{best.showings} responses to each averaged"
+
             said.append(
                 f"Best linear decoder of pixels, {words}: r = {number(best.reached)} on these pictures, {number(best.bound)} on "
                 f"the {best.learned} pictures that it learned from."
             )
+
         return " ".join(said)
 
     def _glance(self, parts: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
@@ -205,11 +242,13 @@ class _Page:
         parts = [p for p in parts if p["rows"] and p["columns"]]
         if not self.grid.file.crossed or len(parts) < 2:
             return None
+
         main = self._main(self.columns)
         metric = self.columns[main][1]
         labels = list(dict.fromkeys(r["label"] for p in parts for r in p["rows"]))
         found = {(p["id"], r["label"]): r for p in parts for r in p["rows"]}
         cells = [[found.get((p["id"], label)) for p in parts] for label in labels]
+
         return {
             "words": metric_words(metric),
             "parts": [(p["id"], p["title"]) for p in parts],
@@ -236,6 +275,7 @@ class _Page:
     def _content(self, run: str) -> Contents:
         if run not in self._contents:
             self._contents[run] = Contents(RunFolder(self.whole.folder(run)))
+
         return self._contents[run]
 
     def _score(self, point: Point, source: str, metric: str) -> pd.Series | None:
@@ -244,7 +284,11 @@ class _Page:
             (table["axis"] == point.axis) & (table["point"] == point.label)
             & (table["input"] == source) & (table["metric"] == metric)
         ]  # fmt: skip
-        return None if found.empty else found.iloc[0]
+
+        if found.empty:
+            return None
+
+        return found.iloc[0]
 
     def _row(
         self, point: Point, part: SweepSection, columns: Sequence[tuple[str, str]], best: BestLinear | None
@@ -264,9 +308,18 @@ class _Page:
         row = self._score(point, source, metric)
         if row is None:
             return None
-        sign = -1 if metric_words(metric).lower_is_better else 1
+
+        if metric_words(metric).lower_is_better:
+            sign = -1
+        else:
+            sign = 1
+
         sure = bool(row["p_holm"] < _LEVEL)
-        beaten_by = self._rivals(run, metric) if source == "brain" else []
+        if source == "brain":
+            beaten_by = self._rivals(run, metric)
+        else:
+            beaten_by = []
+
         return {
             "value": row["value"], "ci_low": row["ci_low"], "ci_high": row["ci_high"], "chance": row["chance"],
             "difference": row["difference"], "low": row["difference_low"], "high": row["difference_high"],
@@ -289,21 +342,29 @@ class _Page:
     def _best_linear(self, part: SweepSection) -> BestLinear | None:
         """That of the part, where all its points have the same."""
         found = {best_linear_of(self.grid.runs[p.run].config) for p in part.points if p.run in self.done}
-        return next(iter(found)) if len(found) == 1 else None
+        if len(found) == 1:
+            return next(iter(found))
+
+        return None
 
     def _share(self, runs: Iterable[str], best: BestLinear | None) -> dict[str, float] | None:
         """Pixel correlation as a share of that of the best linear decoder; mean over repetitions."""
         if best is None or best.reached <= 0:
             return None
+
         found = []
         for run in runs:
             contents = self._content(run)
-            decoded, seen = contents.pictures("brain"), contents.pictures(SEEN)
+            decoded = contents.pictures("brain")
+            seen = contents.pictures(SEEN)
             if decoded is None or seen is None or decoded.shape != seen.shape:
                 return None
+
             found.append(np.array(pixel_correlation(decoded, seen)))
+
         value, low, high = np.mean(found, axis=0)
         share = {"r": float(value), "value": value / best.reached, "ci_low": low / best.reached}
+
         return {**share, "ci_high": high / best.reached}
 
     # -- pictures ------------------------------------------------------------------------------------------------------
@@ -316,20 +377,34 @@ class _Page:
 
         if len(there) < 2:
             return []
-        names = {p.label: self._short(p, part) for p in there} if self.grid.file.crossed else {}
+
+        if self.grid.file.crossed:
+            names = {p.label: self._short(p, part) for p in there}
+        else:
+            names = {}
+
         mine = self.summary[self.summary["point"].isin([p.label for p in there])]
         mine = mine[mine["axis"].isin([-1, part.axis])].assign(point=lambda t: t["point"].replace(names))
         made = []
+
         for source, metric in columns[:_MOST_FIGURES]:
             only = mine[(mine["input"] == source) & (mine["metric"] == metric)]
             file = self.grid.file.model_copy(update={"title": "", "metrics": [f"{source}:{metric}"]})
+
             with style():
                 figure = draw(only, replace(self.grid, file=file))
+
             figure.set_size_inches(4.1, max(1.5, 0.85 + 0.3 * len(there)) if part.axis == -1 else 2.9)
             title = metric_words(metric).title
             values = "; ".join(f"{r.point} {number(r.value)}" for r in only.itertuples())
-            whose = "" if only["chance"].round(3).nunique() < 2 else f" of {only['point'].iloc[0]}"
+
+            if only["chance"].round(3).nunique() < 2:
+                whose = ""
+            else:
+                whose = f" of {only['point'].iloc[0]}"
+
             made.append(figure_values(figure, f"{title}: {values}", f"Dashed: chance{whose}."))
+
         return made
 
     def _plate(self, part: SweepSection, there: Sequence[Point]) -> dict[str, Any] | None:
@@ -337,6 +412,7 @@ class _Page:
         shown = [(p, c) for p, c in shown if c.n_pictures]
         if not shown:
             return None
+
         first = shown[0][1]
         tested = np.sort(first.index()["stimulus"].unique().astype(str))
         stimuli = np.random.default_rng(0).choice(tested, min(PICTURES, len(tested)), replace=False)
@@ -344,10 +420,16 @@ class _Page:
             decoded_row(first, "seen", stimuli, SEEN),
             *(decoded_row(c, self._short(p, part), stimuli) for p, c in shown),
         ]
+
         index = first.index().drop_duplicates("stimulus").set_index("stimulus")
-        category = index["category"].reindex(stimuli).fillna("") if "category" in index else [""] * len(stimuli)
+        if "category" in index:
+            category = index["category"].reindex(stimuli).fillna("")
+        else:
+            category = [""] * len(stimuli)
+
         columns = [{"stimulus": s, "value": np.nan, "category": c} for s, c in zip(stimuli, category, strict=True)]
         note = "Drawn without looking at the scores, the same for every row."
+
         return {"title": f"{len(stimuli)} test pictures", "note": note, "columns": columns, "rows": rows}
 
     # -- in words ------------------------------------------------------------------------------------------------------
@@ -359,10 +441,20 @@ class _Page:
         there = [(r["label"], r["cells"][main], r["is_base"]) for r in rows if columns and r["cells"][main]]
         if not there:
             return []
+
         words = metric_words(columns[main][1])
         label, best, _ = (min if words.lower_is_better else max)(there, key=lambda x: x[1]["value"])
-        interval = f" [{number(best['ci_low'])}, {number(best['ci_high'])}]" if np.isfinite(best["ci_low"]) else ""
-        start = f"{_heading(part.title)}: " if part.title else ""
+
+        if np.isfinite(best["ci_low"]):
+            interval = f" [{number(best['ci_low'])}, {number(best['ci_high'])}]"
+        else:
+            interval = ""
+
+        if part.title:
+            start = f"{_heading(part.title)}: "
+        else:
+            start = ""
+
         text = f"{start}{words.title} is best with {label}, {number(best['value'])}{interval}."
         others = [x for x in there if not x[2] and np.isfinite(x[1]["difference"])]
         if others:
@@ -371,6 +463,7 @@ class _Page:
             base = next((n for n, _, is_base in there if is_base), self._short(part.base, part))
             said = [("surely better", better), ("surely worse", worse), ("not to be told apart from it", same)]
             text += f" Against {base}: " + "; ".join(f"{', '.join(n)} {what}" for what, n in said if n) + "."
+
         return [text]
 
 
@@ -388,5 +481,10 @@ def _span(values: Sequence[float]) -> str:
     known = [float(v) for v in values if np.isfinite(v)]
     if not known:
         return "–"
-    low, high = number(min(known)), number(max(known))
-    return low if low == high else f"{low} to {high}"
+
+    low = number(min(known))
+    high = number(max(known))
+    if low == high:
+        return low
+
+    return f"{low} to {high}"

@@ -22,13 +22,19 @@ _FAMILIES = (
 
 def _score(scores: pd.DataFrame, source: str, metric: str) -> pd.Series | None:
     found = scores[(scores["input"] == source) & (scores["metric"] == metric)]
-    return None if found.empty else found.iloc[0]
+    if found.empty:
+        return None
+
+    return found.iloc[0]
 
 
 def score_cell(scores: pd.DataFrame, source: str, metric: str) -> dict[str, Any] | None:
     """Value, interval, chance, p, n and setting of one score; None when it is not there."""
     row = _score(scores, source, metric)
-    return None if row is None else {k: row[k] for k in ("value", "ci_low", "ci_high", "chance", "p", "n", "setting")}
+    if row is None:
+        return None
+
+    return {k: row[k] for k in ("value", "ci_low", "ci_high", "chance", "p", "n", "setting")}
 
 
 def family(metric: str) -> str:
@@ -62,16 +68,21 @@ def score_table(c: Contents) -> dict[str, Any]:
     controls = [n for n in order if n != "brain"]
     controls.sort(key=lambda n: n == "truth")
     rows = []
+
     for metric in dict.fromkeys(scores["metric"].astype(str)):
         words = metric_words(metric)
         brain = score_cell(scores, "brain", metric)
         others = {n: score_cell(scores, n, metric) for n in controls}
+
         for name, cell in others.items():
             if cell is not None:
                 cell["rivals"] = name not in ("truth", "first_stage") and rivals(c, metric, name)
+
         rows.append({"words": words, "brain": brain, "controls": others, "dots": _dots(brain, others)})
+
     first = [r for r in rows if len(rows) <= _FEW or is_main(r["words"].name)]
     rest = [r for r in rows if r not in first]
+
     return {
         "groups": in_families(first),
         "rest": in_families(rest),
@@ -92,7 +103,12 @@ def rivals(c: Contents, metric: str, control: str) -> bool:
     """
     if metric.startswith(("fid.", "kid.")):
         return False
-    differences = None if c.differences.empty else c.differences
+
+    if c.differences.empty:
+        differences = None
+    else:
+        differences = c.differences
+
     try:
         return compare(c.scores, differences, metric, control) in ("unclear", "below")
     except ConfigError:  # a metric of another version
@@ -103,11 +119,13 @@ def _dots(brain: Mapping[str, Any] | None, controls: Mapping[str, Any]) -> dict[
     """Places, 0-100, of a score, its interval, chance and controls on one small axis."""
     if brain is None or not np.isfinite(brain["value"]):
         return None
+
     others = [(n, x["value"]) for n, x in controls.items() if x is not None and np.isfinite(x["value"])]
     chance = brain["chance"]
     known = [brain["value"], brain["ci_low"], brain["ci_high"], chance, *(v for _, v in others)]
     known = [float(v) for v in known if np.isfinite(v)]
-    low, high = min(known), max(known)
+    low = min(known)
+    high = max(known)
     span = (high - low) or 1.0
 
     def at(value: float) -> float:
@@ -129,4 +147,5 @@ def published_table(c: Contents) -> list[dict[str, Any]]:
     for row in c.published.to_dict("records"):
         ours = score_cell(c.scores, "brain", str(row["metric"]))
         rows.append({**row, "words": metric_words(str(row["metric"])), "ours": ours})
+
     return rows

@@ -38,10 +38,14 @@ class MetricWords:
 
     Parameters
     ----------
-    name : as in scores.csv
-    title : for a table
-    text : what it measures, in one or two sentences
-    lower_is_better : true for distances
+    name : str
+        as in scores.csv
+    title : str
+        for a table
+    text : str
+        what it measures, in one or two sentences
+    lower_is_better : bool, default False
+        true for distances
     """
 
     name: str
@@ -52,7 +56,10 @@ class MetricWords:
     @property
     def digits(self) -> int:
         """Decimals worth printing."""
-        return 4 if self.name.startswith("mse") else 3
+        if self.name.startswith("mse"):
+            return 4
+
+        return 3
 
 
 _METRICS: tuple[tuple[str, str, str], ...] = (
@@ -181,8 +188,11 @@ def metric_words(name: str) -> MetricWords:
             for key, value in found.groupdict().items():
                 value = value.lstrip("_")
                 value = re.sub(r"^pictures\.(.+)", r"\1 on pictures", value)
-                title, text = title.replace(f"{{{key}}}", value), text.replace(f"{{{key}}}", value)
+                title = title.replace(f"{{{key}}}", value)
+                text = text.replace(f"{{{key}}}", value)
+
             return MetricWords(name, title, f"{text} {exact}".strip(), lower)
+
     return MetricWords(name, name, exact, lower)
 
 
@@ -194,6 +204,7 @@ def _exactly(name: str) -> tuple[bool, str]:
         entry = metric_of(name)
     except ConfigError:  # a run may hold metrics of another version
         return re.match(_LOWER_IS_BETTER, name) is not None, ""
+
     return entry.better == "lower", f"Exactly: {entry.definition}. Chance: {entry.chance}."
 
 
@@ -217,15 +228,23 @@ def number(value: Any, digits: int = 3) -> str:
         value = float(value)
     except (TypeError, ValueError):
         return "–"
+
     if math.isnan(value):
         return "–"
+
     if math.isinf(value):
-        return "∞" if value > 0 else "−∞"
+        if value > 0:
+            return "∞"
+
+        return "−∞"
+
     if abs(value) >= 10_000:
         return f"{value:.3g}".replace("-", "−")
+
     text = f"{value:.{max(0, digits - 1) if abs(value) >= 100 else digits}f}"
     if float(text) == 0:
         text = text.lstrip("-")
+
     return text.replace("-", "−")
 
 
@@ -238,7 +257,10 @@ def signed(value: Any, digits: int = 3) -> str:
     ('+0.031', '−0.2', '0.000')
     """
     text = number(value, digits)
-    return f"+{text}" if text != "–" and not text.startswith("−") and float(value) and text.strip("0.") else text
+    if text != "–" and not text.startswith("−") and float(value) and text.strip("0."):
+        return f"+{text}"
+
+    return text
 
 
 def p_value(value: Any) -> str:
@@ -253,13 +275,22 @@ def p_value(value: Any) -> str:
         value = float(value)
     except (TypeError, ValueError):
         return "–"
+
     if math.isnan(value):
         return "–"
     if value <= 0:
         return "0 (invalid)"
+
     if value < 0.001:
-        return f"{value:.1g}" if value < 1e-4 * 0.95 else f"{value:.4f}"
-    return f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
+        if value < 1e-4 * 0.95:
+            return f"{value:.1g}"
+
+        return f"{value:.4f}"
+
+    if value < 0.1:
+        return f"{value:.3f}"
+
+    return f"{value:.2f}"
 
 
 def whole(value: Any) -> str:
@@ -294,6 +325,7 @@ def redact(text: str) -> str:
     """
     for home in _homes():
         text = re.sub(re.escape(home) + r"(?![\w.-])", "~", text)
+
     text = _ANY_HOME.sub("~", text)
     return _SECRET_TEXT.sub(HIDDEN, _URL_LOGIN.sub(f"{HIDDEN}@", text))
 
@@ -308,5 +340,6 @@ def _homes() -> list[str]:
         home = Path.home()
     except RuntimeError:  # no home for this user
         return []
+
     found = {str(home), str(home.resolve())}
     return sorted((h for h in found if len(h) > 1), key=len, reverse=True)

@@ -20,31 +20,46 @@ def read_figure(stimuli: Stimuli, nearest: np.ndarray, own: Sequence[tuple[str, 
 
     Parameters
     ----------
-    stimuli : n pictures
-    nearest : (n,) captions
-    own : captions of each picture, maybe none
-    most : how many to show
+    stimuli : Stimuli
+        n pictures
+    nearest : ndarray of shape (n,)
+        captions
+    own : sequence of tuple of str
+        captions of each picture, maybe none
+    most : int
+        how many to show
     """
     n = min(most, len(stimuli))
     pictures = drawing.as_uint8(stimuli.resized(None, slice(0, n)))
-    rows, side, width = -(-n // _COLUMNS), 0.9, 9.0
+    rows = -(-n // _COLUMNS)
+    side = 0.9
+    width = 9.0
     cell = width / _COLUMNS
     height = rows * (side + 0.12)
+
     with drawing.style():
         figure = drawing.empty(width, height)
         figure.set_layout_engine("none")
+
         for i, picture in enumerate(pictures):
-            left, bottom = (i % _COLUMNS) * cell, height - (i // _COLUMNS + 1) * (side + 0.12) + 0.06
+            left = (i % _COLUMNS) * cell
+            bottom = height - (i // _COLUMNS + 1) * (side + 0.12) + 0.06
             axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
             axes.imshow(picture, interpolation="nearest" if picture.shape[0] < 96 else "antialiased")
             axes.set_axis_off()
             said = textwrap.wrap(drawing.short(nearest[i], 110), 46)
-            true = textwrap.wrap(drawing.short(max(own[i], key=len), 110), 52) if own[i] else []
+
+            if own[i]:
+                true = textwrap.wrap(drawing.short(max(own[i], key=len), 110), 52)
+            else:
+                true = []
+
             x = (left + side + 0.12) / width
             figure.text(x, (bottom + side - 0.04) / height, "\n".join(said), va="top", color=BRAIN, fontsize=8.5,
                         fontweight="bold", linespacing=1.25)  # fmt: skip
             below = bottom + side - 0.1 - 0.155 * len(said)
             figure.text(x, below / height, "\n".join(true), va="top", color=MUTED, fontsize=8, linespacing=1.25)
+
     return Drawing(
         figure,
         "Pictures seen, each with the caption nearest to what was decoded and one of its own captions.",
@@ -58,14 +73,18 @@ def ranks_figure(curves: Mapping[str, np.ndarray], words: Mapping[str, str], n_p
 
     Parameters
     ----------
-    curves : input to (n,) share of the pool that the true caption beats
-    words : input to what it is called
-    n_pool : captions
+    curves : mapping of {str: ndarray}
+        input to (n,) share of the pool that the true caption beats
+    words : mapping of {str: str}
+        input to what it is called
+    n_pool : int
+        captions
     """
     colours = {"truth": CEILING, "brain": BRAIN, "shuffled": CONTROL}
     with drawing.style():
         figure = drawing.empty(4.6, 2.9)
         axes = figure.subplots()
+
         for name, beaten in curves.items():
             rank = np.sort(100 * (1 - beaten[np.isfinite(beaten)]))
             x = np.concatenate([[0], rank, [100]])
@@ -73,6 +92,7 @@ def ranks_figure(curves: Mapping[str, np.ndarray], words: Mapping[str, str], n_p
             axes.step(
                 x, y, where="post", color=colours[name], label=words[name], linewidth=2 if name == "brain" else 1.4
             )
+
         axes.plot([0, 100], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (2, 1.5)), label="chance")
         axes.set_xlim(0, 100)
         axes.set_ylim(0, 1.01)
@@ -81,6 +101,7 @@ def ranks_figure(curves: Mapping[str, np.ndarray], words: Mapping[str, str], n_p
         axes.grid()
         axes.set_axisbelow(True)
         axes.legend(loc="lower right")
+
     return Drawing(
         figure,
         "Curves of the share of pictures whose true caption is among the nearest captions.",
@@ -93,11 +114,13 @@ def described(areas: Sequence[tuple[str, str, float, np.ndarray, float]]) -> Dra
 
     Parameters
     ----------
-    areas : words, caption, its cosine, (repeats,) best cosines of random voxel sets, p
+    areas : sequence of tuple of (str, str, float, ndarray, float)
+        words, caption, its cosine, (repeats,) best cosines of random voxel sets, p
     """
     with drawing.style():
         figure = drawing.empty(8.6, 0.8 + 0.36 * len(areas))
         axes, texts = figure.subplots(1, 2, sharey=True, width_ratios=(1, 1.45))
+
         for y, (_, caption, value, null, p) in enumerate(areas):
             low, high = np.quantile(null, [0.05, 0.95])
             clear = p < 0.05
@@ -106,8 +129,10 @@ def described(areas: Sequence[tuple[str, str, float, np.ndarray, float]]) -> Dra
             axes.plot(value, y, "o", color=BRAIN, markersize=6, markerfacecolor=BRAIN if clear else "none", clip_on=False,
                       label="the area" if y == 0 else None)  # fmt: skip
             texts.text(0, y, drawing.short(caption, 74), va="center", color=INK if clear else MUTED, fontsize=8)
+
         drawing.one_a_row(axes, [a[0] for a in areas], "cosine with the nearest caption")
         texts.set_axis_off()
+
     return Drawing(
         figure,
         "For every area the nearest caption and its cosine beside the best cosines of random voxel sets.",

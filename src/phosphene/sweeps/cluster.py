@@ -45,15 +45,21 @@ def submit(
 
     Parameters
     ----------
-    whole : the sweep
-    names : of its runs
-    options : of submitit's executor, such as ``{"timeout_min": 240, "slurm_partition": "gpu", "gpus_per_node": 1}``
-    cluster : ``slurm``, or ``local``: the same through processes of this machine
-    at_once : jobs that may run at the same time
+    whole : Sweep
+        the sweep
+    names : sequence of str
+        of its runs
+    options : mapping of {str: Any}
+        of submitit's executor, such as ``{"timeout_min": 240, "slurm_partition": "gpu", "gpus_per_node": 1}``
+    cluster : str, default "slurm"
+        ``slurm``, or ``local``: the same through processes of this machine
+    at_once : int, optional
+        jobs that may run at the same time
 
     Returns
     -------
-    list of submitit jobs; their scripts and logs lie in OUT/jobs
+    list
+        list of submitit jobs; their scripts and logs lie in OUT/jobs
 
     Raises
     ------
@@ -69,14 +75,21 @@ def submit(
             "cluster jobs need submitit, which is not installed: pip install 'phosphene[slurm]'. Without it, "
             "--workers N uses this machine."
         ) from error
+
     _refuse_lines({"the sweep's folder": str(whole.out), **options})
     folder = whole.out / "jobs"
     folder.mkdir(parents=True, exist_ok=True)
+
     try:
         executor = submitit.AutoExecutor(folder=str(folder), cluster=cluster)
     except RuntimeError as error:
         raise NotAvailable(f"no jobs can be submitted from here ({error}). Log in where `sbatch` is found.") from error
-    limits = {"slurm_array_parallelism": at_once} if at_once and cluster == "slurm" else {}
+
+    if at_once and cluster == "slurm":
+        limits = {"slurm_array_parallelism": at_once}
+    else:
+        limits = {}
+
     executor.update_parameters(name=_job_name(whole.out), **limits, **options)
     return executor.map_array(Job(whole), list(names))
 
@@ -90,6 +103,7 @@ def _refuse_lines(options: Mapping[str, Any]) -> None:
                     f"{key} of a cluster job holds a line break or another control character ({str(text)[:80]!r}), which would "
                     "end its line in the job script and begin a command. Write it on one line."
                 )
+
         if not re.fullmatch(r"[a-z][a-z0-9_]*", key) and key != "the sweep's folder":
             raise ConfigError(
                 f"'{key}' is no option of a cluster job; options look like timeout_min or slurm_partition."

@@ -45,6 +45,7 @@ class GridFile(Config):
             lengths = {key: len(values) for key, values in axis.items()}
             if not lengths or len(set(lengths.values())) != 1 or not min(lengths.values()):
                 raise ValueError(f"the keys of one axis need lists of equal length, at least 1, but have {lengths}")
+
         crossed = [*(self.grid if self.crossed else []), *self.repeat]
         keys = [key for axis in crossed for key in axis]
         twice = sorted({k for k in keys if keys.count(k) > 1})
@@ -52,9 +53,11 @@ class GridFile(Config):
             raise ValueError(f"{', '.join(twice)} stands in two axes that are crossed")
         if any("label" in axis for axis in self.repeat):
             raise ValueError("a label names a point of the grid, not a repetition")
+
         science = [axis for axis in self.grid if any(not is_data(k) for k in axis)]
         if self.crossed and len(science) > 1 and any("label" in axis for axis in science):
             raise ValueError("a label stands for all that a point sets but its data, so no second axis may set more")
+
         return self
 
 
@@ -64,10 +67,14 @@ class Point:
 
     Parameters
     ----------
-    axis : number of the axis that is moved; -1 for the base, and where axes are crossed
-    sets : what is set over the base
-    repeat : which repetition
-    run : name of the run's folder
+    axis : int
+        number of the axis that is moved; -1 for the base, and where axes are crossed
+    sets : mapping of {str: Any}
+        what is set over the base
+    repeat : mapping of {str: Any}
+        which repetition
+    run : str
+        name of the run's folder
     """
 
     axis: int
@@ -96,9 +103,12 @@ class SweepGrid:
 
     Attributes
     ----------
-    file : its contents
-    points : in the order of the file
-    runs : by name, each once
+    file : GridFile
+        its contents
+    points : sequence of Point
+        in the order of the file
+    runs : mapping of {str: Planned}
+        by name, each once
     """
 
     file: GridFile
@@ -111,8 +121,10 @@ def read_grid(path: str | Path, layers: Sequence[tuple[str, Mapping[str, Any]]] 
 
     Parameters
     ----------
-    path : YAML file
-    layers : (origin, values) laid over the base of the file, under what the axes set
+    path : str or Path
+        YAML file
+    layers : sequence of tuple of (str, mapping of {str: Any}), default ()
+        (origin, values) laid over the base of the file, under what the axes set
 
     Raises
     ------
@@ -122,20 +134,28 @@ def read_grid(path: str | Path, layers: Sequence[tuple[str, Mapping[str, Any]]] 
     path = checked_path(path)
     content = read_yaml(path)
     file = validate(GridFile, content, str(path))
+
     places: list[tuple[int, dict[str, Any]]]
     if file.crossed:
         places = [(-1, _joined(chosen)) for chosen in product(*map(_places, file.grid))]
     else:
         named = all("recipe" in axis or "config" in axis for axis in file.grid)
-        base = [] if file.recipe is None and named else [(-1, {})]
+        if file.recipe is None and named:
+            base = []
+        else:
+            base = [(-1, {})]
+
         places = [*base, *((n, place) for n, axis in enumerate(file.grid) for place in _places(axis))]
+
     points: list[Point] = []
     runs: dict[str, Planned] = {}  # by digest: a point that leaves everything as another has it is that run
+
     for repeat in map(_joined, product(*map(_places, file.repeat))):
         for axis, sets in places:
             planned = _planned(file, path, sets, repeat, layers)
             planned = runs.setdefault(planned.name.rpartition("-")[2], planned)
             points.append(Point(axis, sets, repeat, planned.name))
+
     return SweepGrid(file, points, {planned.name: planned for planned in runs.values()})
 
 
@@ -156,23 +176,34 @@ def _planned(
 ) -> Planned:
     values = {k: v for k, v in {**sets, **repeat}.items() if k != "label"}
     where = f"{path}, point '{', '.join(f'{k}={value_words(v)}' for k, v in values.items()) or 'base'}'"
-    recipe, extra = values.pop("recipe", file.recipe), values.pop("config", None)
+    recipe = values.pop("recipe", file.recipe)
+    extra = values.pop("config", None)
+
     if _is_file(recipe):
         if extra is not None:
             raise ConfigError(f"{where}: both 'recipe' and 'config' name a file; name one.")
+
         recipe, extra = None, recipe
+
     stack = [("sweep", file.base), *layers]
     if extra is not None:
         own = read_yaml(path.parent / str(extra))
         recipe = flatten(own).get("recipe.kind", recipe)
         stack.append((str(extra), own))
+
     if recipe is None:
-        asked = f"write recipe.kind into {extra}, or set 'recipe'" if extra else "set 'recipe'"
+        if extra:
+            asked = f"write recipe.kind into {extra}, or set 'recipe'"
+        else:
+            asked = "set 'recipe'"
+
         raise ConfigError(f"{where}: no recipe is named; {asked} at the top of the sweep or in an axis.")
+
     try:
         config, origins = flow.configure(str(recipe), [*stack, ("point", values)])
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
+
     # Controls and analyses belong to it as well: a run is done when all that was asked is there.
     digest = digest_of(config.recipe.kind, config.model_dump(mode="json"), [file.controls, file.analyses])[:8]
     return Planned(f"{_name(sets, repeat)}-{digest}", config, origins)
@@ -195,7 +226,10 @@ def _name(sets: Mapping[str, Any], repeat: Mapping[str, Any]) -> str:
 
 
 def _short(key: str) -> str:
-    return key if key in ("recipe", "config", "seed") else key.removeprefix("recipe.")
+    if key in ("recipe", "config", "seed"):
+        return key
+
+    return key.removeprefix("recipe.")
 
 
 def _is_file(value: Any) -> bool:
@@ -208,4 +242,7 @@ def value_words(value: Any) -> str:
         return str(value.get("kind", "; ".join(f"{k} {v}" for k, v in value.items())))
     if _is_file(value):
         return Path(value).stem
-    return "none" if value is None else str(value)
+    if value is None:
+        return "none"
+
+    return str(value)

@@ -22,10 +22,14 @@ class BestLinear:
 
     Attributes
     ----------
-    reached : its expected correlation over the test pictures, mean over pixels; learned from training pictures alone
-    bound : the same over the pictures it learned from. On pictures like these, no linear decoder is expected to do better
-    showings : how many responses to a test picture are averaged
-    learned : number of pictures it learned from
+    reached : float
+        its expected correlation over the test pictures, mean over pixels; learned from training pictures alone
+    bound : float
+        the same over the pictures it learned from. On pictures like these, no linear decoder is expected to do better
+    showings : int
+        how many responses to a test picture are averaged
+    learned : int
+        number of pictures it learned from
     """
 
     reached: float
@@ -39,6 +43,7 @@ def best_linear_of(config: RunConfig) -> BestLinear | None:
     data = config.data
     if data.name != "insilico" or data.roi is not None or config.split not in (None, data.options.get("design", "nsd")):
         return None
+
     return _computed(data.subject or "sub-01", tuple(sorted(data.options.items())))
 
 
@@ -47,11 +52,13 @@ def _computed(subject: str, options: tuple[tuple[str, object], ...]) -> BestLine
     from phosphene.lab.reader import InSilicoOptions, simulation
 
     made = simulation(InSilicoOptions(**_plain(dict(options))), subject)
-    test, learned = made.design.is_test, np.flatnonzero(~made.design.is_test)[:LEARNED]
+    test = made.design.is_test
+    learned = np.flatnonzero(~made.design.is_test)[:LEARNED]
     pixels = made.images.reshape(len(made.images), -1) / 255
     showings = int(made.design.shown[test].max())
     best = made.subject.bayes_linear(made.signal[learned], pixels[learned], showings)
     here = best.expected(made.signal[test], pixels[test])
+
     return BestLinear(float(here.correlation.mean()), float(best.learned.correlation.mean()), showings, len(learned))
 
 
@@ -67,7 +74,7 @@ def pixel_correlation(decoded: np.ndarray, seen: np.ndarray) -> Interval:
 
     Parameters
     ----------
-    decoded, seen : (n, h, w, channels)
+    decoded, seen : ndarray of shape (n, h, w, channels)
 
     Returns
     -------
@@ -78,15 +85,18 @@ def pixel_correlation(decoded: np.ndarray, seen: np.ndarray) -> Interval:
 
 
 def _mean_correlation(x: np.ndarray, y: np.ndarray) -> Statistic:
-    x, y = x - x.mean(axis=0), y - y.mean(axis=0)
+    x = x - x.mean(axis=0)
+    y = y - y.mean(axis=0)
     products = (x, y, x * y, x * x, y * y)
 
     def statistic(counts: np.ndarray) -> np.ndarray:
         share = counts / counts.sum(axis=1, keepdims=True)
         mx, my, xy, xx, yy = (share @ p for p in products)
-        vx, vy = xx - mx**2, yy - my**2
+        vx = xx - mx**2
+        vy = yy - my**2
         varies = (vx > 1e-12) & (vy > 1e-12)
         r = np.divide(xy - mx * my, np.sqrt(np.where(varies, vx * vy, 1)), out=np.zeros_like(xy), where=varies)
+
         return r.mean(axis=1)
 
     return statistic

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 def write_results(whole: Sweep) -> None:
     """Write points.csv, summary.csv, figure.png and sweep.html of the runs that are there."""
-    grid, points = whole.grid, point_table(whole)
+    grid = whole.grid
+    points = point_table(whole)
     atomic.write_text(whole.out / "points.csv", points.to_csv(index=False))
 
     @cache
@@ -36,4 +37,5 @@ def write_results(whole: Sweep) -> None:
         buffer = io.BytesIO()
         draw(summary, grid).savefig(buffer, format="png", dpi=150, bbox_inches="tight")
         atomic.write_bytes(whole.out / "figure.png", buffer.getvalue())
+
     write_page(whole, points, summary)

@@ -44,9 +44,12 @@ class Sweep:
 
     Parameters
     ----------
-    file : the sweep file
-    out : folder of all runs
-    layers : values over the base of the file
+    file : Path
+        the sweep file
+    out : Path
+        folder of all runs
+    layers : Layers, default ()
+        values over the base of the file
     """
 
     file: Path
@@ -72,6 +75,7 @@ class Sweep:
         file = self.out / "failed" / f"{name}.txt"
         if not file.is_file():
             return ""
+
         return file.read_text(encoding="utf-8").strip().splitlines()[-1].removeprefix("phosphene.errors.")
 
 
@@ -88,12 +92,18 @@ def sweep(
 
     Parameters
     ----------
-    file : the sweep file
-    out : folder of all runs; the same call goes on with it
-    layers : (origin, values) over the base of the file
-    workers : processes at a time on this machine, which share its cores
-    only : names of runs, where not all are wanted; ``*`` stands for anything
-    progress : where progress is shown
+    file : str or Path
+        the sweep file
+    out : str or Path
+        folder of all runs; the same call goes on with it
+    layers : Layers, default ()
+        (origin, values) over the base of the file
+    workers : int, default 1
+        processes at a time on this machine, which share its cores
+    only : sequence of str, optional
+        names of runs, where not all are wanted; ``*`` stands for anything
+    progress : Progress, optional
+        where progress is shown
 
     Returns
     -------
@@ -112,24 +122,30 @@ def sweep(
     missing = [n for n in names if not whole.is_done(n)]
     progress.say(f"{len(names)} runs, {len(names) - len(missing)} of them there already")
     start = time.perf_counter()
+
     if workers <= 1 or len(missing) <= 1:
         for name in missing:
             one(whole, name, progress)
     else:
         _in_processes(whole, missing, min(workers, len(missing)), progress)
+
     from phosphene.sweeps.results import write_results
 
     write_results(whole)
     failed: dict[str, list[str]] = {}
+
     for name in names:
         if not whole.is_done(name):
             failed.setdefault(whole.failure(name) or "another process is making it", []).append(name)
+
     if failed:
         n = sum(map(len, failed.values()))
         reasons = " ".join(f"{few(which, 3)}: {why.rstrip('.')}." for why, which in failed.items())
         raise MachineError(f"{n} of {len(names)} runs of {whole.file} are missing. {reasons}")
+
     if missing:
         progress.say(f"made {len(missing)} runs in {duration(time.perf_counter() - start)}")
+
     return whole
 
 
@@ -145,12 +161,14 @@ def chosen(grid: SweepGrid, only: Sequence[str] | None) -> list[str]:
     """Names of the runs meant: all, or those that a name or pattern of `only` fits. Raises ConfigError for one that fits none."""
     if not only:
         return list(grid.runs)
+
     for pattern in only:
         if not any(fnmatchcase(n, pattern) for n in grid.runs):
             raise ConfigError(
                 f"no run of this sweep is called '{pattern}'. {did_you_mean(pattern, list(grid.runs))} A * stands for "
                 "anything; --dry-run lists the names."
             )
+
     return [n for n in grid.runs if any(fnmatchcase(n, pattern) for pattern in only)]
 
 
@@ -159,21 +177,26 @@ def one(whole: Sweep, name: str, progress: Progress | None = None) -> bool:
     progress = progress or Progress(quiet=True)
     grid = whole.grid
     (whole.out / "claims").mkdir(parents=True, exist_ok=True)
+
     with claimed(whole.out / "claims" / name) as mine:
         if not mine:
             progress.say(f"{name}: another process is making it")
             return False
+
         if whole.is_done(name):
             return True
+
         start = time.perf_counter()
         progress.say(f"-- {name}")
         failed = whole.out / "failed" / f"{name}.txt"
+
         try:
             _make(whole, grid.runs[name], grid, progress)
         except (PhospheneError, ArithmeticError, RuntimeError, ValueError, OSError) as error:
             atomic.write_text(failed, traceback.format_exc())
             progress.say(f"{name} failed: {error}")
             return False
+
         failed.unlink(missing_ok=True)
         record = {"phosphene": __version__, "seconds": round(time.perf_counter() - start, 1)}
         atomic.write_text(whole.out / "done" / f"{name}.json", json.dumps(record) + "\n")
@@ -189,10 +212,16 @@ def _make(whole: Sweep, planned: Planned, grid: SweepGrid, progress: Progress) -
         progress=progress,
         pool=whole.out / "stages",
     )
-    controls = flow.CONTROLS if grid.file.controls is None else tuple(grid.file.controls)
+
+    if grid.file.controls is None:
+        controls = flow.CONTROLS
+    else:
+        controls = tuple(grid.file.controls)
+
     flow.decode(opened, controls=controls, progress=progress)
     if recipes.recipe(kind).can_encode(planned.config.recipe):
         flow.encode(opened, progress=progress)
+
     flow.evaluate(opened, progress=progress)
     for name in grid.file.analyses:
         if analysis(name).applies_to(kind):
@@ -202,6 +231,7 @@ def _make(whole: Sweep, planned: Planned, grid: SweepGrid, progress: Progress) -
 def _in_processes(whole: Sweep, names: Sequence[str], workers: int, progress: Progress) -> None:
     context = multiprocessing.get_context("spawn")  # a forked process inherits the threads of BLAS in an unknown state
     threads = max(1, (os.cpu_count() or 1) // workers)
+
     with context.Pool(workers, initializer=_share_cores, initargs=(threads,), maxtasksperchild=1) as pool:
         jobs = [pool.apply_async(_quietly, (whole, name)) for name in names]
         for _, name in progress.each(list(zip(jobs, names, strict=True)), "runs", len(names)):

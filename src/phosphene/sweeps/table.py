@@ -25,16 +25,23 @@ def point_table(whole: Sweep) -> pd.DataFrame:
 
     Columns: point, axis, repeat, run, seconds, then those of scores.csv.
     """
-    grid, parts = whole.grid, []
+    grid = whole.grid
+    parts = []
+
     for point in grid.points:
         if not whole.is_done(point.run):
             continue
+
         scores = RunFolder(whole.folder(point.run)).table("scores.csv")[list(COLUMNS)]
         seconds = read_json(whole.out / "done" / f"{point.run}.json")["seconds"]
         about = {"point": point.label, "axis": point.axis, "repeat": repeat_label(point), "run": point.run}
         parts.append(scores.assign(**about, seconds=seconds))
+
     columns = ["point", "axis", "repeat", "run", "seconds", *COLUMNS]
-    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
+    if parts:
+        return pd.concat(parts, ignore_index=True)[columns]
+
+    return pd.DataFrame(columns=columns)
 
 
 def block_label(grid: SweepGrid, point: Point) -> str:
@@ -51,6 +58,7 @@ def within_block(grid: SweepGrid, point: Point) -> str:
 def _data_part(grid: SweepGrid, point: Point) -> dict[str, Any]:
     if not grid.file.crossed:
         return {}
+
     return {k: v for k, v in point.sets.items() if is_data(k)}
 
 
@@ -78,9 +86,12 @@ def summary_table(points: pd.DataFrame, grid: SweepGrid, items: Items | None = N
 
     Parameters
     ----------
-    points : as `point_table` makes it
-    grid : the sweep
-    items : name of a run to its scores of single pictures (per_item.csv); without it, no difference of single repetitions
+    points : DataFrame
+        as `point_table` makes it
+    grid : SweepGrid
+        the sweep
+    items : Items, optional
+        name of a run to its scores of single pictures (per_item.csv); without it, no difference of single repetitions
 
     Returns
     -------
@@ -92,12 +103,14 @@ def summary_table(points: pd.DataFrame, grid: SweepGrid, items: Items | None = N
     rows = []
     planned = {(p.axis, p.label): p for p in reversed(grid.points)}
     order = {(p.axis, p.label): i for i, p in reversed(list(enumerate(grid.points)))}
+
     for (axis, label, source, metric), group in points.groupby(["axis", "point", "input", "metric"], sort=False):
         values = group["value"].to_numpy(float)
         if len(group) == 1:
             value, low, high = (float(group.iloc[0][k]) for k in ("value", "ci_low", "ci_high"))
         else:
             value, low, high = mean_interval(values)
+
         point = planned[axis, label]
         base = base_of(grid, point).label
         row = {
@@ -105,16 +118,20 @@ def summary_table(points: pd.DataFrame, grid: SweepGrid, items: Items | None = N
             "value": value, "ci_low": low, "ci_high": high, "chance": float(group["chance"].iloc[0]),
             "repeats": len(group),
         }  # fmt: skip
+
         there = points[(points["point"] == base) & (points["input"] == source) & (points["metric"] == metric)]
         there = there.drop_duplicates("repeat").set_index("repeat")
         rows.append({**row, **_difference(group.set_index("repeat"), there, source, metric, items)})
+
     table = pd.DataFrame(rows)
     if len(table):
         table = table.iloc[
             np.argsort([order[a, p] for a, p in zip(table["axis"], table["point"], strict=True)], kind="stable")
         ].reset_index(drop=True)
+
         family = table.groupby(["axis", "block", "input", "metric"], sort=False)["p"]
         table.insert(table.columns.get_loc("p") + 1, "p_holm", family.transform(lambda p: holm(p.to_numpy(float))))
+
     return table
 
 
@@ -124,8 +141,10 @@ def _difference(
     """Mean paired difference with interval and p: over repetitions, or over pictures where there is one repetition."""
     paired = (ours["value"] - base["value"]).dropna().to_numpy(float)
     mean, low, high = mean_interval(paired)
-    p, n = np.nan, len(paired)
+    p = np.nan
+    n = len(paired)
     same = len(ours) == len(base) == 1 and ours["run"].iloc[0] == base["run"].iloc[0]
+
     if len(paired) > 1 and paired.std() > 0:
         p = float(stats.ttest_1samp(paired, 0).pvalue)
     elif len(ours) == len(base) == 1 and not same and items is not None and source == "brain":
@@ -135,7 +154,9 @@ def _difference(
             found = paired_difference(both[0].to_numpy(), both[1].loc[both[0].index].to_numpy(), rng=rng)
             mean, low, high, p, n = found
         else:
-            mean, n = np.nan, 0
+            mean = np.nan
+            n = 0
+
     values = (mean, low, high, p, n)
     return dict(zip(("difference", "difference_low", "difference_high", "p", "n_paired"), values, strict=True))
 
@@ -143,6 +164,7 @@ def _difference(
 def _of_items(table: pd.DataFrame, source: str, metric: str) -> pd.Series:
     if not {"input", "metric", "stimulus", "value"} <= set(table):
         return pd.Series(dtype=float)
+
     found = table[(table["input"] == source) & (table["metric"] == metric)]
     return found.drop_duplicates("stimulus").set_index("stimulus")["value"].astype(float)
 
@@ -158,9 +180,11 @@ def mean_interval(values: np.ndarray) -> tuple[float, float, float]:
     values = values[np.isfinite(values)]
     if not len(values):
         return np.nan, np.nan, np.nan
+
     mean = float(values.mean())
     if len(values) < 2:
         return mean, np.nan, np.nan
+
     half = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
     return mean, mean - half, mean + half
 
@@ -175,6 +199,7 @@ def shown_metrics(summary: pd.DataFrame, wanted: Sequence[str], most: int = 4) -
         brain = [(i, m) for i, m in there if i == "brain"]
         first = [(i, m) for i, m in brain if m.startswith(("two_way.", "pixcorr", "pearson"))]
         return (first or brain)[:most]
+
     found = []
     for name in wanted:
         source, _, metric = name.rpartition(":")
@@ -183,14 +208,17 @@ def shown_metrics(summary: pd.DataFrame, wanted: Sequence[str], most: int = 4) -
         found += [
             (i, m) for i, m in there if i == source and (m == metric or (start != metric and m.startswith(start)))
         ]
+
     return found
 
 
 def text_table(whole: Sweep) -> str:
     """The summary of the metrics shown as a small table for the terminal."""
-    grid, summary = whole.grid, pd.read_csv(whole.out / "summary.csv")
+    grid = whole.grid
+    summary = pd.read_csv(whole.out / "summary.csv")
     if summary.empty:
         return "no run is finished yet"
+
     shown = shown_metrics(summary, grid.file.metrics)
     scores = summary.set_index(["axis", "point", "input", "metric"])
     every = list(dict.fromkeys((p.axis, p.label) for p in grid.points))
@@ -199,16 +227,25 @@ def text_table(whole: Sweep) -> str:
     names = [metric if source == "brain" else f"{source}: {metric}" for source, metric in shown]
     widths = [max(22, len(name)) for name in names]
     lines = [" " * wide + "".join(f"  {n:>{w}}" for n, w in zip(names, widths, strict=True))]
+
     for key in labels:
         cells = []
         for which in shown:
             if (*key, *which) not in scores.index:
                 cells.append("-")
                 continue
+
             row = scores.loc[(*key, *which)]
-            interval = f" [{row['ci_low']:.3f}, {row['ci_high']:.3f}]" if np.isfinite(row["ci_low"]) else ""
+            if np.isfinite(row["ci_low"]):
+                interval = f" [{row['ci_low']:.3f}, {row['ci_high']:.3f}]"
+            else:
+                interval = ""
+
             cells.append(f"{row['value']:.3f}{interval}")
+
         lines.append(f"{key[1]:<{wide}}" + "".join(f"  {c:>{w}}" for c, w in zip(cells, widths, strict=True)))
+
     if len(labels) < len(every):
         lines.append(f"{len(every) - len(labels)} of {len(every)} points have no finished run yet")
+
     return "\n".join(lines)

@@ -13,4 +13,5 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         # The backward pass of bfloat16 attention takes several times that of float32 on a CPU.
         with torch.autocast("cpu", enabled=False):
             return F.scaled_dot_product_attention(q.float(), k.float(), v.float()).to(q.dtype)
+
     return F.scaled_dot_product_attention(q, k, v)

@@ -21,7 +21,8 @@ class EnoughError(Exception):
 
     Parameters
     ----------
-    step : at which it ended
+    step : int
+        at which it ended
     """
 
     def __init__(self, step: int) -> None:
@@ -34,11 +35,16 @@ class BestStep:
 
     Parameters
     ----------
-    network : being trained
-    judge : gives the number, the smaller the better; called with the network in evaluation mode
-    name : of the number, in the curve of the training
-    folder : of checkpoints; the best weights are kept there as well
-    patience : looks without a better one after which the training is ended with EnoughError; none: never
+    network : nn.Module
+        being trained
+    judge : callable
+        gives the number, the smaller the better; called with the network in evaluation mode
+    name : str
+        of the number, in the curve of the training
+    folder : Path, optional
+        of checkpoints; the best weights are kept there as well
+    patience : int, optional
+        looks without a better one after which the training is ended with EnoughError; none: never
 
     Attributes
     ----------
@@ -59,14 +65,29 @@ class BestStep:
         folder: Path | None = None,
         patience: int | None = None,
     ) -> None:
-        self.network, self.judge, self.name, self.patience = network, judge, name, patience
-        self.file = None if folder is None else Path(folder) / FILE
-        self.step, self.value = 0, np.inf
+        self.network = network
+        self.judge = judge
+        self.name = name
+        self.patience = patience
+
+        if folder is None:
+            self.file = None
+        else:
+            self.file = Path(folder) / FILE
+
+        self.step = 0
+        self.value = np.inf
         self._weights: dict[str, np.ndarray] = {}
         self._waited = 0
-        saved = None if folder is None else last_checkpoint(Path(folder))
+
+        if folder is None:
+            saved = None
+        else:
+            saved = last_checkpoint(Path(folder))
+
         for entry in saved.record["curve"] if saved else []:
             self._count(entry)
+
         if self.step:
             # Weights of a later step, which will come again, do no harm: it will be the best again.
             self._weights = read_safetensors(self.file)
@@ -78,8 +99,10 @@ class BestStep:
             self.network.eval()
             entry[self.name] = float(self.judge())
             self.network.train(was_training)
+
             if self._count(entry):
                 self._keep()
+
         # Processes that train together go on together; what follows is not looked at.
         if self._is_over() and not (dist.is_available() and dist.is_initialized()):
             raise EnoughError(entry["step"])
@@ -89,15 +112,18 @@ class BestStep:
         self.network.cpu()
         if self.step:
             load_module_state(self.network, self._weights, "the best step")
+
         return bool(self.step)
 
     def _count(self, entry: Mapping[str, float]) -> bool:
         """Whether an entry of the curve is the best so far; entries without the number are passed over."""
         if self.name not in entry:
             return False
+
         if entry[self.name] < self.value:
             self.step, self.value, self._waited = int(entry["step"]), float(entry[self.name]), 0
             return True
+
         self._waited += 1
         return False
 

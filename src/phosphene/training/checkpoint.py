@@ -68,7 +68,9 @@ def flatten_optimizer(optimizer: torch.optim.Optimizer, names: Mapping[int, str]
                     f"{type(optimizer).__name__} keeps '{key}', a {type(value).__name__}, beside each weight; only "
                     "tensors can be saved and resumed. Use an optimiser of torch.optim such as AdamW."
                 )
+
             out[f"{key}/{names[id(weight)]}"] = value
+
     return out
 
 
@@ -85,14 +87,17 @@ def restore_optimizer(
     groups = optimizer.state_dict()["param_groups"]
     by_index = {i: names[id(w)] for i, w in enumerate(w for g in optimizer.param_groups for w in g["params"])}
     state: dict[str, dict[str, Any]] = {}
+
     for entry, tensor in saved.items():
         key, _, name = entry.partition("/")
         state.setdefault(name, {})[key] = tensor
+
     known = set(by_index.values())
     if unknown := sorted(set(state) - known):
         raise ModelError(
             f"the saved optimiser state is of other weights: {', '.join(unknown[:3])} are not trained here."
         )
+
     optimizer.load_state_dict(
         {"param_groups": groups, "state": {i: state[name] for i, name in by_index.items() if name in state}}
     )
@@ -113,23 +118,29 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
 
     record = {**checkpoint.record, "step": checkpoint.step, "sha256": {}}
     place = folder / f"step-{checkpoint.step:08d}"
+
     with atomic.folder(place) as temporary:
         for name in _FILES:
             tensors = getattr(checkpoint, name)
             if tensors is None:
                 continue
+
             for key, tensor in tensors.items():
                 if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
                     raise ModelError(
                         f"{name} '{key}' holds NaN or infinite values at step {checkpoint.step}; not saved."
                     )
+
             # Weights that two layers share are written twice: safetensors refuses memory that is shared.
             data = save({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()})
             (temporary / f"{name}.safetensors").write_bytes(data)
             record["sha256"][name] = hashlib.sha256(data).hexdigest()
+
         (temporary / STATE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
     for old in checkpoints(folder)[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)
+
     return place
 
 
@@ -152,20 +163,25 @@ def load_checkpoint(place: Path) -> Checkpoint:
 
     record = read_json(place / STATE)
     parts: dict[str, Any] = {"ema": None}
+
     for name, digest in record.get("sha256", {}).items():
         file = place / f"{name}.safetensors"
         try:
             data = file.read_bytes()
         except OSError as error:
             raise ModelError(f"{file} cannot be read ({error.strerror}).") from error
+
         if hashlib.sha256(data).hexdigest() != digest:
             raise ModelError(f"{file} is not what was written (its SHA-256 differs).")
+
         try:
             parts[name] = load(data)
         except (SafetensorError, ValueError, KeyError) as error:
             raise ModelError(f"{file} is no valid safetensors file ({error}).") from error
+
     if absent := [name for name in ("model", "optimizer") if name not in parts]:
         raise ModelError(f"{place} was saved without its {' and '.join(absent)}.")
+
     return Checkpoint(int(record["step"]), record=record, **parts)
 
 
@@ -187,6 +203,7 @@ def last_checkpoint(folder: Path) -> Checkpoint | None:
                 f"than the one that was started. Put the file back, or delete {place} to go on from the checkpoint "
                 "before it (from the start, where there is none)."
             )
+
         try:
             return load_checkpoint(place)
         except ModelError as error:
@@ -197,11 +214,13 @@ def last_checkpoint(folder: Path) -> Checkpoint | None:
                     PhospheneWarning,
                     stacklevel=3,
                 )
+
     if found:
         raise ModelError(
             f"none of the {len(found)} checkpoints in {folder} can be read; the oldest: {damage} "
             "Delete the folder to train from the start."
         )
+
     return None
 
 
@@ -218,8 +237,10 @@ class ModulePart:
 
     Parameters
     ----------
-    module : the network
-    config : plain values that `build` makes the same network from
+    module : nn.Module
+        the network
+    config : mapping of {str: Any}
+        plain values that `build` makes the same network from
 
     Attributes
     ----------
@@ -227,7 +248,8 @@ class ModulePart:
     """
 
     def __init__(self, module: nn.Module, config: Mapping[str, Any]) -> None:
-        self.module, self.config = module, dict(config)
+        self.module = module
+        self.config = dict(config)
 
     @classmethod
     def build(cls, config: dict[str, Any]) -> nn.Module:
@@ -274,13 +296,15 @@ def load_module_state(module: nn.Module, tensors: Mapping[str, np.ndarray], owne
     import torch
 
     wanted = module.state_dict()
-    missing, extra = sorted(set(wanted) - set(tensors)), sorted(set(tensors) - set(wanted))
+    missing = sorted(set(wanted) - set(tensors))
+    extra = sorted(set(tensors) - set(wanted))
     if missing or extra:
         lost, more = (few(names, 3) or "nothing" for names in (missing, extra))
         raise ModelError(
             f"the saved weights do not fit {owner}: missing {lost}, unexpected {more}. "
             "They are of another architecture or version; fit again or choose the matching configuration."
         )
+
     for name, tensor in wanted.items():
         # A scalar may come back from a file as one row of one number.
         if tuple(tensors[name].shape) != tuple(tensor.shape) and (tensor.ndim or tensors[name].size != 1):
@@ -289,6 +313,7 @@ def load_module_state(module: nn.Module, tensors: Mapping[str, np.ndarray], owne
                 f"{tuple(tensor.shape)}: another size, subject or number of voxels. Use the configuration it was saved "
                 "with, or fit again."
             )
+
     with torch.no_grad():
         for name, tensor in wanted.items():
             tensor.copy_(torch.from_numpy(np.array(tensors[name])).reshape(tensor.shape))

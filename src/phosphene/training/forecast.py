@@ -48,7 +48,8 @@ class Passing:
 
     Attributes
     ----------
-    fixed, per_row : (n_operations,) bytes
+    fixed, per_row : ndarray of shape (n_operations,)
+        bytes
     """
 
     fixed: np.ndarray
@@ -57,9 +58,11 @@ class Passing:
     @classmethod
     def of(cls, sizes: Sequence[int], traces: Sequence[np.ndarray]) -> Self:
         """From the bytes alive after each operation with two numbers of rows."""
-        (few, many), (small, large) = sizes, traces
+        few, many = sizes
+        small, large = traces
         if few == many or len(small) != len(large):  # not the same operations: all of it is taken to grow with the rows
             return cls(np.zeros(1), np.array([large.max() / many]))
+
         slope = np.maximum(0.0, (large - small) / (many - few))
         return cls(np.maximum(0.0, large - slope * many), slope)
 
@@ -74,16 +77,26 @@ class Training:
 
     Attributes
     ----------
-    network : name of its class
-    weights : how many numbers are trained
-    steps, batch_size, accumulate : of its configuration
-    held : bytes for weights, gradients, moments and average
-    passing, recomputed : bytes of forward and backward pass, as configured, and with every block computed twice (None where
-        nobody asked)
-    flops : operations of a step over the whole batch
-    seconds : for all steps
-    timed : whether `seconds` comes from real steps, or from operations over the rate of a plain product
-    together : whether the loss compares the items of a batch with each other, so that smaller parts would change it
+    network : str
+        name of its class
+    weights : int
+        how many numbers are trained
+    steps, batch_size, accumulate : int
+        of its configuration
+    held : mapping of {str: int}
+        bytes for weights, gradients, moments and average
+    passing : Passing
+        bytes of forward and backward pass, as configured, and with every block computed twice (None where nobody asked)
+    recomputed : Passing or None
+        see `passing`
+    flops : float
+        operations of a step over the whole batch
+    seconds : float
+        for all steps
+    timed : bool
+        whether `seconds` comes from real steps, or from operations over the rate of a plain product
+    together : bool
+        whether the loss compares the items of a batch with each other, so that smaller parts would change it
     """
 
     network: str
@@ -120,9 +133,11 @@ class Training:
     @property
     def how(self) -> str:
         """How all this is known, in words."""
-        timed = (
-            f"{STEPS - 1} steps timed" if self.timed else "time at least: operations over the rate of a plain product"
-        )
+        if self.timed:
+            timed = f"{STEPS - 1} steps timed"
+        else:
+            timed = "time at least: operations over the rate of a plain product"
+
         return f"{self.weights / 1e6:.3g} M weights, {self.flops:.2g} operations a step, {timed}"
 
 
@@ -132,11 +147,16 @@ class Rehearsal:
 
     Attributes
     ----------
-    known : of an earlier rehearsal of the same, which are not looked at again
-    recompute : whether to look at what computing every block twice would save, and at no time
-    trainings : in the order they came
-    seconds : spent on finding out
-    held : bytes that were held when the first began, beyond those at the start of `peak`
+    known : list of Training
+        of an earlier rehearsal of the same, which are not looked at again
+    recompute : bool
+        whether to look at what computing every block twice would save, and at no time
+    trainings : list of Training
+        in the order they came
+    seconds : float
+        spent on finding out
+    held : int
+        bytes that were held when the first began, beyond those at the start of `peak`
     """
 
     peak: memory.Peak
@@ -152,20 +172,26 @@ class Rehearsal:
         """Stand in for a training; `run` does real steps."""
         from phosphene.training.loop import Trained
 
-        began, here = time.perf_counter(), self.peak.hold()
+        began = time.perf_counter()
+        here = self.peak.hold()
         if not self.trainings:
             self.held = here
+
         number = len(self.trainings)
         done = Trained(config.steps, True, accumulate=config.accumulate)
+
         if number < len(self.known):  # an earlier rehearsal of the same
             self.trainings.append(self.known[number])
         else:
             self.trainings.append(_look(run, network, fetch, n_items, config, given, self.recompute))
+
         if given["watch"] is not None:
             given["watch"]({"step": config.steps, "loss": 0.0, "lr": config.lr, "gradient": 0.0})
+
         network.eval()
         self.peak.go_on()
         self.seconds += time.perf_counter() - began
+
         return done
 
 
@@ -205,9 +231,12 @@ def _look(
         return counter.get_total_flops() * config.batch_size / sizes[-1]
 
     def passing(recompute: bool, shapes: bool) -> Passing:
-        settings, modes = config.model_copy(update={"recompute": recompute}), [_Live() for _ in sizes]
+        settings = config.model_copy(update={"recompute": recompute})
+        modes = [_Live() for _ in sizes]
+
         for n, mode in zip(sizes, modes, strict=True):
             gradients(n, settings, mode, shapes)
+
         return Passing.of(sizes, [np.array(mode.trace, dtype=np.float64) for mode in modes])
 
     def together(shapes: bool) -> bool:
@@ -216,10 +245,15 @@ def _look(
                 gradients(min(sizes), config, nullcontext(), shapes)
         except MachineError:
             return True
+
         return False
 
     def seen(shapes: bool) -> tuple[float, Passing, Passing | None, bool]:
-        twice_too = passing(True, shapes) if twice else None
+        if twice:
+            twice_too = passing(True, shapes)
+        else:
+            twice_too = None
+
         return counted(shapes), passing(config.recompute, shapes), twice_too, twice and together(shapes)
 
     try:
@@ -241,13 +275,16 @@ def _look(
         timed=False,
         together=compares,
     )
+
     if not twice and flops / rate() < PATIENCE / STEPS and training.peak() < (memory.available() or 0) / 2:
         seconds = config.steps * _step(run, network, fetch, n_items, config, given)
         if (watch := given["watch"]) is not None:
             start = time.perf_counter()
             watch({"step": STEPS, "loss": 0.0, "lr": config.lr, "gradient": 0.0})
             seconds += (time.perf_counter() - start) * (config.steps // given["log_every"])
+
         training = replace(training, seconds=seconds, timed=True)
+
     return training
 
 
@@ -263,8 +300,10 @@ def _step(
         "folder": None, "log_every": 1, "watch": lambda _: stamps.append(time.perf_counter()), "progress": None,
         "minutes": None, "stopping": Stopping(),
     }  # fmt: skip
+
     with recomputing(network, config.recompute):
         run(network, fetch, n_items, short, **{**given, **changed})
+
     return float(np.diff(stamps).min())
 
 
@@ -280,6 +319,7 @@ def _gradients(
     where = next((w.device for w in network.parameters()), torch.device("cpu"))
     batch = tree_map_only(Tensor, lambda t: t.to(where), batch)
     loss_of = _Loss(network, config.precision)
+
     with ExitStack() as stack:
         stack.enter_context(recomputing(network, config.recompute))
         stack.enter_context(torch.random.fork_rng([]))
@@ -287,11 +327,14 @@ def _gradients(
             fake = stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
             batch = tree_map_only(Tensor, lambda t: t if _says_which(t) else fake.from_tensor(t), batch)
             stack.enter_context(_Contact())
+
         for number, turn in enumerate(network.turns(0) if hasattr(network, "turns") else (None,)):
             draws = Draws(given["seed"], 0, n, None, where, number)
             network.zero_grad(set_to_none=True)
+
             with mode:
                 loss_of(batch, draws, *([] if turn is None else [turn]))[0].backward()
+
     network.zero_grad(set_to_none=True)
 
 
@@ -306,6 +349,7 @@ class _Contact(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if any(isinstance(t, FakeTensor) for t in tree_leaves((args, kwargs))):
             return func(*args, **(kwargs or {}))
+
         with unset_fake_temporarily():
             return func(*args, **(kwargs or {}))
 
@@ -322,12 +366,14 @@ class _Live(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         given = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
+
         for tensor in tree_leaves(out):
             if isinstance(tensor, Tensor) and (key := tensor.untyped_storage()._cdata) not in given | self._seen:
                 storage = tensor.untyped_storage()  # lives as long as its memory does, and with it this finalizer
                 self._seen.add(key)
                 self.now += storage.nbytes()
                 weakref.finalize(storage, self._drop, key, storage.nbytes()).atexit = False
+
         self.trace.append(self.now)
         return out
 
@@ -339,11 +385,18 @@ class _Live(TorchDispatchMode):
 @functools.lru_cache(maxsize=1)
 def rate() -> float:
     """Operations a second of a plain single-precision product on the device that would train."""
-    where = "cuda" if torch.cuda.is_available() else "cpu"
-    a, best = torch.ones(2048 if where == "cuda" else 1024, device=where).diag(), np.inf
+    if torch.cuda.is_available():
+        where = "cuda"
+    else:
+        where = "cpu"
+
+    a = torch.ones(2048 if where == "cuda" else 1024, device=where).diag()
+    best = np.inf
+
     for _ in range(5):
         start = time.perf_counter()
         b = a @ a
         float(b[0, 0])  # waits for the device
         best = min(best, time.perf_counter() - start)
+
     return 2 * len(a) ** 3 / best

@@ -55,13 +55,18 @@ class Trained:
 
     Attributes
     ----------
-    step : optimiser steps done
-    finished : whether these are all
-    curve : one dict per logged step: step, loss (summed over turns), lr, gradient (norm, the largest of all turns), and
-        the network's own logs
-    resumed_at : the step this call started from
-    accumulate : parts a process computed its share of a batch in at the end; more than the configuration's where memory
-        ran out on the way
+    step : int
+        optimiser steps done
+    finished : bool
+        whether these are all
+    curve : list of dict of {str: float}
+        one dict per logged step: step, loss (summed over turns), lr, gradient (norm, the largest of all turns), and the
+        network's own logs
+    resumed_at : int
+        the step this call started from
+    accumulate : int
+        parts a process computed its share of a batch in at the end; more than the configuration's where memory ran out
+        on the way
     """
 
     step: int
@@ -76,12 +81,14 @@ class _Loss(nn.Module):
 
     def __init__(self, network: nn.Module, precision: str):
         super().__init__()
-        self.network, self.precision = network, precision
+        self.network = network
+        self.precision = precision
 
     def forward(self, batch: Any, draws: Draws, *turn: str) -> tuple[Tensor, dict[str, Any]]:
         autocast = torch.autocast(torch.device(draws.device).type, torch.bfloat16, enabled=self.precision == "bf16")
         with autocast:
             loss, logs = self.network.loss(batch, draws, *turn)
+
         return loss.float(), logs
 
 
@@ -92,6 +99,7 @@ def adamw(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
         {"params": [w for w in weights if w.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [w for w in weights if w.ndim < 2], "weight_decay": 0.0},
     ]
+
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, betas=config.betas, fused=True)
 
 
@@ -122,21 +130,37 @@ def train(
 
     Parameters
     ----------
-    network : module with ``loss(batch, draws) -> (mean loss, logs)``, or with ``turns`` (see above); afterwards it is in
+    network : nn.Module
+        module with ``loss(batch, draws) -> (mean loss, logs)``, or with ``turns`` (see above); afterwards it is in
         evaluation mode and holds the averaged weights where ``config.ema`` is set
-    fetch : rows (n,) int64 to a batch
-    n_items : how many rows there are
-    seed : of batches, noise and dropout (weights are the caller's to initialise)
-    folder : of checkpoints; nothing is saved when None
-    data : digest of the data; a resume with other data is refused
-    save_every, save_minutes : checkpoint after so many steps, or minutes, whichever comes first; and at the end
-    minutes : stop after so long, with a checkpoint
-    may_change : what may differ from the checkpoint's: keys of `config` such as ``steps``, or ``data``
-    optimizer : makes the optimiser; each of its groups keeps its own learning rate as a peak
-    log_every : steps between entries of the curve
-    watch : called with each entry of the curve
-    progress : shows how far it is
-    device : such as ``"cpu"``; by default that of the environment variable PHOSPHENE_DEVICE, or else the best there is
+    fetch : Fetch
+        rows (n,) int64 to a batch
+    n_items : int
+        how many rows there are
+    seed : int
+        of batches, noise and dropout (weights are the caller's to initialise)
+    folder : Path, optional
+        of checkpoints; nothing is saved when None
+    data : str, default ""
+        digest of the data; a resume with other data is refused
+    save_every : int, optional
+        checkpoint after so many steps, or minutes, whichever comes first; and at the end
+    save_minutes : float, default 10.0
+        see `save_every`
+    minutes : float, optional
+        stop after so long, with a checkpoint
+    may_change : collection of str, default ()
+        what may differ from the checkpoint's: keys of `config` such as ``steps``, or ``data``
+    optimizer : callable, optional
+        makes the optimiser; each of its groups keeps its own learning rate as a peak
+    log_every : int, default 50
+        steps between entries of the curve
+    watch : callable, optional
+        called with each entry of the curve
+    progress : Progress, optional
+        shows how far it is
+    device : str, optional
+        such as ``"cpu"``; by default that of the environment variable PHOSPHENE_DEVICE, or else the best there is
 
     Raises
     ------
@@ -152,8 +176,10 @@ def train(
     given = {k: v for k, v in locals().items() if k not in ("network", "fetch", "n_items", "config")}
     if (asked := forecast.asked()) is not None:
         return asked.training(_train, network, fetch, n_items, config, **given)
+
     with machine.explained(folder), Stopping() as stopping, recomputing(network, config.recompute):
         done = _train(network, fetch, n_items, config, stopping=stopping, **given)
+
     stopping.act()
     return done
 
@@ -182,23 +208,35 @@ def _train(
     from accelerate.utils import send_to_device
 
     accelerator = Accelerator(cpu=device_of(device) == "cpu")
-    rank, world = accelerator.process_index, accelerator.num_processes
+    rank = accelerator.process_index
+    world = accelerator.num_processes
     batches = BatchSampler(n_items, config.batch_size, seed)
     parts = batches.share(rank, world, config.accumulate)
     turns: Callable[[int], Collection[str | None]] = getattr(network, "turns", lambda step: (None,))
+
     if hasattr(network, "turns") and world > 1:
         raise ConfigError(
             f"{type(network).__name__} learns in turns, which is for one process, but {world} were started."
         )
-    cuda = [accelerator.device] if accelerator.device.type == "cuda" else []
+
+    if accelerator.device.type == "cuda":
+        cuda = [accelerator.device]
+    else:
+        cuda = []
 
     machine.check(network, config, accelerator.device)
     network.to(accelerator.device).train()
     names = {id(w): name for name, w in network.named_parameters()}
     steps = optimizer(network, config)
+
     for group in steps.param_groups:
         group["peak"] = float(group["lr"])
-    ema = {k: v.detach().clone() for k, v in network.state_dict().items()} if config.ema else None
+
+    if config.ema:
+        ema = {k: v.detach().clone() for k, v in network.state_dict().items()}
+    else:
+        ema = None
+
     done = Trained(0, False, accumulate=config.accumulate)
     identity = {
         **{f"config.{k}": v for k, v in config.model_dump(mode="json").items()},
@@ -206,10 +244,12 @@ def _train(
         "seed": seed,
         "network": f"{type(network).__name__} of {sum(w.numel() for w in network.parameters())} weights",
     }
+
     if folder is not None:
         folder = atomic.checked_path(folder)
         if accelerator.is_main_process and folder.is_dir():
             atomic.sweep(folder)
+
         accelerator.wait_for_everyone()
         if (saved := last_checkpoint(folder)) is not None:
             _check_same(saved, identity, world, may_change, folder)
@@ -219,6 +259,7 @@ def _train(
                     ema = {k: v.to(accelerator.device) for k, v in (saved.ema or {}).items()}
             except RuntimeError as error:
                 raise ModelError(f"the checkpoint in {folder} is of another network: {error}") from error
+
             restore_optimizer(steps, names, saved.optimizer)
             done = Trained(saved.step, saved.step >= config.steps, saved.record["curve"], saved.step)
             done.accumulate = max(config.accumulate, saved.record.get("accumulate", 1))
@@ -233,83 +274,117 @@ def _train(
     loss_of = _Loss(network, config.precision)
     if config.compile is not None:
         loss_of.compile(backend=config.compile)
+
     model = accelerator.prepare_model(loss_of)
 
     def gradients(step: int, turn: str | None, number: int) -> tuple[Tensor, dict[str, Any]]:
         """Of one turn of a step, left in the weights; the mean loss, and the network's logs."""
-        rows, total, own = batches.rows(step), torch.zeros((), device=accelerator.device), {}
+        rows = batches.rows(step)
+        total = torch.zeros((), device=accelerator.device)
+        own = {}
+
         for i, part in enumerate(parts):
             draws = Draws(seed, step, config.batch_size, part, accelerator.device, number)
             is_last = i == len(parts) - 1
+
             # Dropout and anything else inside the network that draws globally is seeded here and nowhere else.
             with torch.random.fork_rng(cuda), nullcontext() if is_last else accelerator.no_sync(model):
                 torch.manual_seed(_key(seed, step, part.start, 3))
                 batch = send_to_device(fetch(rows[part]), accelerator.device)
                 loss, own = model(batch, draws, *([] if turn is None else [turn]))
                 (loss / len(parts)).backward()
+
             total += loss.detach() / len(parts)
+
         return total, own
 
     began = last_save = time.monotonic()
     saved_at = done.step
     shown = progress or Progress(quiet=True)
+
     for step in shown.each(range(done.step, config.steps), "training", config.steps - done.step, unit="step"):
         rate = learning_rate(config, step)
         for group in steps.param_groups:
             group["lr"] = group["peak"] * rate
-        step_loss, step_norm, logs = 0.0, 0.0, {}
+
+        step_loss = 0.0
+        step_norm = 0.0
+        logs = {}
+
         for number, turn in enumerate(turns(step)):
             while True:
                 steps.zero_grad(set_to_none=True)
                 failed = None
+
                 try:
                     with whole_batch(done.accumulate == config.accumulate):
                         total, own = gradients(step, turn, number)
                 except torch.OutOfMemoryError as error:
                     failed = str(error)  # the error itself would hold the memory of the failed attempt
+
                 if failed is None:
                     break
+
                 done.accumulate = machine.smaller(config.batch_size, world, done.accumulate, step, failed)
                 parts = batches.share(rank, world, done.accumulate)
+
             norm = float(torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip or math.inf))
             out_of_time = minutes is not None and time.monotonic() - began > 60 * minutes
+
             # One exchange a turn: the mean loss, and whether any process wants to stop or was told to.
             wants = torch.tensor([float(out_of_time), float(stopping.signal > 0)], device=total.device)
             shared = accelerator.reduce(torch.cat([total[None], wants]), "mean").tolist()
-            mean_loss, stop = shared[0], any(shared[1:])
+            mean_loss = shared[0]
+            stop = any(shared[1:])
+
             if shared[2] and not stopping.signal:
                 stopping.signal = signal.SIGTERM
+
             if not (math.isfinite(mean_loss) and math.isfinite(norm)):
                 _stop_at_nan(step, mean_loss, norm, folder)
+
             steps.step()
-            step_loss, step_norm, logs = step_loss + mean_loss, max(step_norm, norm), {**logs, **own}
+            step_loss = step_loss + mean_loss
+            step_norm = max(step_norm, norm)
+            logs = {**logs, **own}
+
         done.step = step + 1
         if ema is not None:
             _average(ema, network, min(config.ema, (1 + step) / (10 + step)))
+
         if done.step % log_every == 0 or done.step == config.steps:
             own = {k: float(v.detach()) if isinstance(v, Tensor) else float(v) for k, v in logs.items()}
             entry = {"step": done.step, "loss": step_loss, "lr": config.lr * rate, "gradient": step_norm, **own}
             done.curve.append(entry)
+
             if watch is not None and accelerator.is_main_process:
                 watch(entry)
+
         is_due = (save_every and done.step % save_every == 0) or time.monotonic() - last_save > 60 * save_minutes
         if is_due and done.step < config.steps:
             save()
-            last_save, saved_at = time.monotonic(), done.step
+            last_save = time.monotonic()
+            saved_at = done.step
+
         if stop or (world == 1 and stopping.signal):
             break
+
     done.finished = done.step >= config.steps
     if done.accumulate > config.accumulate:
         note(
             f"memory ran out: batches of {config.batch_size} were computed in {done.accumulate} parts instead of "
             f"{config.accumulate}"
         )
+
     if done.step > saved_at:
         save()
+
     if ema is not None:
         network.load_state_dict(ema)
+
     accelerator.wait_for_everyone()
     network.eval()
+
     return done
 
 
@@ -329,11 +404,13 @@ def _check_same(saved: Checkpoint, now: dict[str, Any], world: int, may_change: 
     known = {f"config.{key}": field.default for key, field in fields.items() if not field.is_required()}
     old = {**{key: known[key] for key in now if key in known}, **saved.record["identity"]}
     kept = {k: v for k, v in old.items() if k not in allowed}
+
     if differs := changed(kept, {k: v for k, v in now.items() if k not in allowed}):
         raise ModelError(
             f"{folder} holds the checkpoint of another training ({'; '.join(differs)}). Going on would mix the two: "
             "use the old values, another folder, or delete this one to start again."
         )
+
     if saved.record["world"] != world:
         warnings.warn(
             f"the training in {folder} was started on {saved.record['world']} processes and goes on on {world}: the same "
@@ -344,8 +421,16 @@ def _check_same(saved: Checkpoint, now: dict[str, Any], world: int, may_change: 
 
 
 def _stop_at_nan(step: int, loss: float, norm: float, folder: Path | None) -> None:
-    kept = last_checkpoint(folder) if folder is not None else None
-    where = f"The last good checkpoint, of step {kept.step} in {folder}, is kept." if kept else "Nothing was saved yet."
+    if folder is not None:
+        kept = last_checkpoint(folder)
+    else:
+        kept = None
+
+    if kept:
+        where = f"The last good checkpoint, of step {kept.step} in {folder}, is kept."
+    else:
+        where = "Nothing was saved yet."
+
     raise ModelError(
         f"at step {step + 1} the loss is {loss} and the norm of its gradient {norm}; both must be finite. {where} "
         "Look for NaN in the data, or lower the learning rate, lengthen the warm-up or clip the gradient."

@@ -63,6 +63,7 @@ def gathered(x: Tensor) -> Tensor:
     """
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return x
+
     return _Gathered.apply(x.contiguous())
 
 
@@ -84,13 +85,17 @@ def info_nce(a: Tensor, b: Tensor, scale: Tensor | float, *, symmetric: bool = T
 
     Parameters
     ----------
-    a, b : (n, d), not necessarily normalised; rows of all processes take part
-    scale : inverse temperature 1 / tau, above 0
-    symmetric : average both directions; `a` to `b` only when False
+    a, b : Tensor of shape (n, d)
+        not necessarily normalised; rows of all processes take part
+    scale : Tensor or float
+        inverse temperature 1 / tau, above 0
+    symmetric : bool, default True
+        average both directions; `a` to `b` only when False
 
     Returns
     -------
-    scalar; ln(n) when nothing is told apart
+    Tensor
+        scalar; ln(n) when nothing is told apart
 
     Raises
     ------
@@ -110,12 +115,18 @@ def info_nce(a: Tensor, b: Tensor, scale: Tensor | float, *, symmetric: bool = T
     """
     if a.shape != b.shape:
         raise DataError(f"pairs are contrasted row by row, but {tuple(a.shape)} met {tuple(b.shape)}.")
+
     must_be_whole()
-    a, b = gathered(F.normalize(a.float(), dim=-1)), gathered(F.normalize(b.float(), dim=-1))
+    a = gathered(F.normalize(a.float(), dim=-1))
+    b = gathered(F.normalize(b.float(), dim=-1))
     logits = scale * a @ b.T
     target = torch.arange(len(a), device=a.device)
     loss = F.cross_entropy(logits, target)
-    return (loss + F.cross_entropy(logits.T, target)) / 2 if symmetric else loss
+
+    if symmetric:
+        return (loss + F.cross_entropy(logits.T, target)) / 2
+
+    return loss
 
 
 def row_correlation(x: Tensor, y: Tensor) -> Tensor:

@@ -26,12 +26,18 @@ def held(network: nn.Module, config: TrainConfig) -> dict[str, int]:
 
     Returns
     -------
-    weights (and buffers), gradients, moments (AdamW's two), average (where there is one)
+    dict of {str: int}
+        weights (and buffers), gradients, moments (AdamW's two), average (where there is one)
     """
     weights = [w for w in network.parameters() if w.requires_grad]
     trained = sum(w.numel() * w.element_size() for w in weights)
     whole = sum(w.numel() * w.element_size() for w in (*network.parameters(), *network.buffers()))
-    average = whole if config.ema else 0
+
+    if config.ema:
+        average = whole
+    else:
+        average = 0
+
     return {"weights": whole, "gradients": trained, "moments": 2 * trained, "average": average}
 
 
@@ -46,6 +52,7 @@ def check(network: nn.Module, config: TrainConfig, device: torch.device) -> None
     parts = held(network, config)
     needed = sum(parts.values())
     what = f"The weights of {type(network).__name__} with their " + ", ".join(k for k in parts if k != "weights")
+
     if device.type == "cuda":
         there = torch.cuda.mem_get_info(device)[0] + parts["weights"]  # which may lie there already
         if needed > there:
@@ -72,14 +79,17 @@ def smaller(batch_size: int, world: int, accumulate: int, step: int, error: str)
             f"memory ran out at step {step + 1} ({first}) on one of {world} processes, which cannot change the parts of a "
             f"batch on their own. Set accumulate={2 * accumulate} (now {accumulate}). {ADVICE}"
         )
+
     more = next((n for n in range(2 * accumulate, share + 1) if share % n == 0), None)
     if more is None:
         raise MachineError(
             f"memory ran out at step {step + 1} ({first}) with {share // accumulate} of the {batch_size} items of a batch at "
             f"a time, and the batch cannot be cut any smaller. {ADVICE}"
         )
+
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
     warnings.warn(
         f"memory ran out at step {step + 1} with {share // accumulate} items at a time; the step is done again with "
         f"{share // more}, and their gradients are added up: the same batches of {batch_size} and the same noise, only "
@@ -87,13 +97,18 @@ def smaller(batch_size: int, world: int, accumulate: int, step: int, error: str)
         PhospheneWarning,
         stacklevel=4,
     )
+
     return more
 
 
 @contextmanager
 def explained(folder: Path | None) -> Iterator[None]:
     """Turn failures of device, memory and other processes into MachineError."""
-    kept = "" if folder is None else " The last checkpoint is kept; the same command goes on from it."
+    if folder is None:
+        kept = ""
+    else:
+        kept = " The last checkpoint is kept; the same command goes on from it."
+
     try:
         yield
     except PhospheneError:
@@ -108,16 +123,19 @@ def explained(folder: Path | None) -> Iterator[None]:
             raise MachineError(f"memory ran out in training: {text[:300]}. {ADVICE}{kept}") from error
         if isinstance(error, torch.AcceleratorError) or text.startswith(("CUDA error", "NCCL error")):
             raise MachineError(f"the device gave out in training: {text[:300]}.{kept}") from error
+
         if _is_of_another(error, text):
             raise MachineError(
                 f"another of the {os.environ.get('WORLD_SIZE', 'several')} processes stopped, so process "
                 f"{os.environ.get('RANK', '?')} stops as well; the reason stands in the output of the one that stopped "
                 f"first.{kept} ({text[:120]})"
             ) from error
+
         raise
 
 
 def _is_of_another(error: RuntimeError, text: str) -> bool:
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return False
+
     return isinstance(error, torch.distributed.DistError) or "peer" in text.lower() or "gloo" in text

@@ -20,17 +20,25 @@ def recomputing(network: nn.Module, wanted: bool = True) -> Iterator[int]:
 
     Parameters
     ----------
-    network : with blocks in ``nn.ModuleList``
-    wanted : False does nothing
+    network : nn.Module
+        with blocks in ``nn.ModuleList``
+    wanted : bool, default True
+        False does nothing
 
     Yields
     ------
-    how many blocks are computed twice
+    int
+        how many blocks are computed twice
     """
-    blocks = list(_blocks(network)) if wanted else []
+    if wanted:
+        blocks = list(_blocks(network))
+    else:
+        blocks = []
+
     try:
         for block in blocks:
             block.forward = partial(_twice, block.forward)  # of this object, over that of its class
+
         yield len(blocks)
     finally:
         for block in blocks:

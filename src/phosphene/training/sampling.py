@@ -34,9 +34,12 @@ class BatchSampler:
 
     Parameters
     ----------
-    n_items : how many items there are
-    batch_size : items per step; may exceed `n_items`
-    seed : of all orders
+    n_items : int
+        how many items there are
+    batch_size : int
+        items per step; may exceed `n_items`
+    seed : int
+        of all orders
 
     Raises
     ------
@@ -53,16 +56,22 @@ class BatchSampler:
     def __init__(self, n_items: int, batch_size: int, seed: int) -> None:
         if n_items < 1:
             raise DataError("there is nothing to train on: 0 items came. Check the split and the selection.")
-        self.n_items, self.batch_size, self.seed = int(n_items), int(batch_size), int(seed)
+
+        self.n_items = int(n_items)
+        self.batch_size = int(batch_size)
+        self.seed = int(seed)
 
     def rows(self, step: int) -> np.ndarray:
         """(batch_size,) int64, the items of a step, counted from 0."""
         at = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
-        epochs, places = at // self.n_items, at % self.n_items
+        epochs = at // self.n_items
+        places = at % self.n_items
         out = np.empty(self.batch_size, dtype=np.int64)
+
         for epoch in np.unique(epochs):
             here = epochs == epoch
             out[here] = _order(self.n_items, self.seed, int(epoch))[places[here]]
+
         return out
 
     def share(self, rank: int, world: int, accumulate: int = 1) -> list[slice]:
@@ -79,8 +88,10 @@ class BatchSampler:
                 f"a batch of {self.batch_size} cannot be shared evenly by {world} processes x {accumulate} accumulated "
                 f"parts; make batch_size a multiple of {parts}."
             )
+
         size = self.batch_size // parts
         first = rank * accumulate
+
         return [slice((first + i) * size, (first + i + 1) * size) for i in range(accumulate)]
 
 
@@ -92,11 +103,16 @@ class Draws:
 
     Parameters
     ----------
-    seed, step : what the noise is a function of
-    total : items in the step's batch
-    part : rows of the batch that belong to this part; all when None
-    device : where the numbers are put; they are always drawn on the CPU, so that every device gets the same
-    turn : of several in a step, each with noise of its own
+    seed, step : int
+        what the noise is a function of
+    total : int
+        items in the step's batch
+    part : slice, optional
+        rows of the batch that belong to this part; all when None
+    device : object, default "cpu"
+        where the numbers are put; they are always drawn on the CPU, so that every device gets the same
+    turn : int, default 0
+        of several in a step, each with noise of its own
     """
 
     def __init__(
@@ -104,7 +120,9 @@ class Draws:
     ) -> None:
         import torch
 
-        self.total, self.part, self.device = total, part or slice(0, total), device
+        self.total = total
+        self.part = part or slice(0, total)
+        self.device = device
         self.generator = torch.Generator().manual_seed(_key(seed, step, 2, *([turn] if turn else [])))
         """For what the whole batch shares; never use it for something drawn per item."""
 

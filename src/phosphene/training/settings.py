@@ -46,6 +46,11 @@ def learning_rate(config: TrainConfig, step: int) -> float:
         return (step + 1) / config.warmup
     if config.schedule == "constant":
         return 1.0
+
     done = min(1.0, (step - config.warmup) / max(1, config.steps - config.warmup))
-    left = 1 - done if config.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
+    if config.schedule == "linear":
+        left = 1 - done
+    else:
+        left = 0.5 * (1 + math.cos(math.pi * done))
+
     return config.lr_end + (1 - config.lr_end) * left

@@ -13,7 +13,8 @@ class Stopping:
 
     Attributes
     ----------
-    signal : number of the signal that came; 0 for none
+    signal : int
+        number of the signal that came; 0 for none
     """
 
     _CAUGHT = (signal.SIGTERM, signal.SIGINT)
@@ -27,16 +28,19 @@ class Stopping:
             # What is ignored stays so (nohup): it would not end the process afterwards.
             told = [number for number in self._CAUGHT if signal.getsignal(number) != signal.SIG_IGN]
             self._before = {number: signal.signal(number, self._remember) for number in told}
+
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
         self._before = {}
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         if self.signal == number == signal.SIGINT:
             raise KeyboardInterrupt
+
         self.signal = number
 
     def act(self) -> None:

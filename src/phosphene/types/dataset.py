@@ -20,11 +20,16 @@ class Split:
 
     Parameters
     ----------
-    name : such as "file", "nsd-982", "kfold:10/03"
-    train, test : ids, of stimuli unless `unit` is "trial"
-    unit : a split by trial may show one picture on both sides; check S1 then fails it
-    category_disjoint : whether no test category is in training; None when categories are unknown
-    note : for people
+    name : str
+        such as "file", "nsd-982", "kfold:10/03"
+    train, test : tuple of str
+        ids, of stimuli unless `unit` is "trial"
+    unit : {"stimulus", "trial"}, default "stimulus"
+        a split by trial may show one picture on both sides; check S1 then fails it
+    category_disjoint : bool, optional
+        whether no test category is in training; None when categories are unknown
+    note : str, default ""
+        for people
     """
 
     name: str
@@ -37,11 +42,13 @@ class Split:
     def __post_init__(self) -> None:
         object.__setattr__(self, "train", tuple(str(i) for i in self.train))
         object.__setattr__(self, "test", tuple(str(i) for i in self.test))
+
         for side, ids in (("training", self.train), ("test", self.test)):
             if not ids:
                 raise SplitError(
                     f"the {side} set of split '{self.name}' is empty; name at least one {self.unit} there."
                 )
+
         both = set(self.train) & set(self.test)
         if both:
             raise SplitError(
@@ -50,7 +57,11 @@ class Split:
             )
 
     def __repr__(self) -> str:
-        apart = ", categories apart" if self.category_disjoint else ""
+        if self.category_disjoint:
+            apart = ", categories apart"
+        else:
+            apart = ""
+
         return f"Split({self.name} by {self.unit}: {len(self.train)} to train, {len(self.test)} to test{apart})"
 
     @property
@@ -66,9 +77,14 @@ class Split:
         SplitError
             When a side is empty for this subject.
         """
-        column = "stimulus" if self.unit == "stimulus" else "trial"
+        if self.unit == "stimulus":
+            column = "stimulus"
+        else:
+            column = "trial"
+
         values = trials.table[column].astype(str)
         sides = []
+
         for side, ids in (("training", self.train), ("test", self.test)):
             mask = values.isin(ids).to_numpy()
             if not mask.any():
@@ -76,7 +92,9 @@ class Split:
                     f"{trials.subject} has no trial in the {side} set of split '{self.name}' "
                     f"({len(ids)} {self.unit} ids, first '{ids[0]}'); the split belongs to other data."
                 )
+
             sides.append(trials.take(mask))
+
         return sides[0], sides[1]
 
 
@@ -86,11 +104,16 @@ class Dataset:
 
     Parameters
     ----------
-    name : such as "digits69"
-    stimuli : every stimulus any subject saw
-    subjects : name to Trials; may be a lazy mapping
-    splits : name to Split; the first is the default
-    about : title, citation, licence, note ... for people and for the report
+    name : str
+        such as "digits69"
+    stimuli : Stimuli
+        every stimulus any subject saw
+    subjects : mapping of {str: Trials}
+        name to Trials; may be a lazy mapping
+    splits : mapping of {str: Split}, optional
+        name to Split; the first is the default
+    about : mapping of {str: str}, optional
+        title, citation, licence, note ... for people and for the report
     """
 
     name: str
@@ -106,6 +129,7 @@ class Dataset:
             people += [f"... {len(self.subjects) - _SHOWN} more subjects"] if len(self.subjects) > _SHOWN else []
         else:
             people = [f"subjects {few(self.subjects)}"]
+
         parts = [repr(self.stimuli), *people, *map(repr, list(self.splits.values())[:_SHOWN])]
         parts += [f"... {len(self.splits) - _SHOWN} more splits"] if len(self.splits) > _SHOWN else []
         return "\n  ".join([f"Dataset({self.name}", *parts]) + ")"
@@ -114,21 +138,26 @@ class Dataset:
         """Trials of one subject; of the only (or first) one by default. Raises DataError for an unknown name."""
         if subject is None:
             subject = next(iter(self.subjects))
+
         if subject not in self.subjects:
             raise DataError(f"{self.name} has no subject '{subject}'. {did_you_mean(subject, self.subjects)}")
+
         return self.subjects[subject]
 
     def split(self, name: str | None = None) -> Split:
         """A named split; the first by default. Raises SplitError for an unknown name."""
         if not self.splits:
             raise SplitError(f"{self.name} defines no split of its own; use kfold:K or a split file.")
+
         if name is None:
             name = next(iter(self.splits))
+
         if name not in self.splits:
             raise SplitError(
                 f"{self.name} has no split '{name}'. {did_you_mean(name, self.splits)} "
                 "kfold:K, cluster:K, holdout:SHARE and a path to a split file work too."
             )
+
         return self.splits[name]
 
     def __iter__(self) -> Iterator[str]:

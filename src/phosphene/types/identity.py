@@ -29,15 +29,18 @@ def digest_of(*parts: Any) -> str:
 
     Parameters
     ----------
-    *parts : arrays, DataFrames, str, numbers, None, and lists or dicts of these
+    *parts : Any
+        arrays, DataFrames, str, numbers, None, and lists or dicts of these
 
     Returns
     -------
-    str, 64 hexadecimal digits
+    str
+        64 hexadecimal digits
     """
     h = hashlib.sha256()
     for part in parts:
         _feed(h, part)
+
     return h.hexdigest()
 
 
@@ -46,6 +49,7 @@ def _feed(h: Any, part: Any) -> None:
         if part.dtype.kind in "OUT":
             _feed(h, [str(x) for x in part.ravel()])
             return
+
         little = np.ascontiguousarray(part.astype(part.dtype.newbyteorder("<"), copy=False))
         h.update(f"array{part.shape}{little.dtype.str}".encode())
         h.update(little.data.cast("B") if little.size else b"")
@@ -58,7 +62,11 @@ def _feed(h: Any, part: Any) -> None:
             h.update(str(key).encode() + b"\0")
             _feed(h, part[key])
     elif isinstance(part, (list, tuple, set, frozenset)):
-        items = sorted(part, key=str) if isinstance(part, (set, frozenset)) else part
+        if isinstance(part, (set, frozenset)):
+            items = sorted(part, key=str)
+        else:
+            items = part
+
         h.update(f"list{len(items)}".encode())
         for item in items:
             _feed(h, item)
@@ -71,13 +79,16 @@ def positions(ids: Sequence[str] | np.ndarray, wanted: Iterable[str], what: str)
 
     Parameters
     ----------
-    ids : (n,), the ids that exist, unique
-    wanted : ids looked for, in the order of the result
-    what : word for the error message, such as "stimulus"
+    ids : sequence of str or ndarray
+        (n,), the ids that exist, unique
+    wanted : iterable of str
+        ids looked for, in the order of the result
+    what : str
+        word for the error message, such as "stimulus"
 
     Returns
     -------
-    (n_wanted,) int64
+    ndarray of shape (n_wanted,), int64
 
     Raises
     ------
@@ -93,6 +104,7 @@ def positions(ids: Sequence[str] | np.ndarray, wanted: Iterable[str], what: str)
             f"{', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}. "
             f"Existing ids look like {', '.join(map(str, list(ids)[:3]))}; align by id, not by row."
         )
+
     return where.astype(np.int64)
 
 
@@ -106,6 +118,7 @@ def unique_ids(ids: Iterable[Any], what: str) -> np.ndarray:
             f"{what} ids must be unique, but {len(again)} of {len(ids)} appear again, first '{again[0]}' "
             f"(row {int(np.flatnonzero(duplicated)[0])}). Give every {what} an id of its own."
         )
+
     return ids
 
 
@@ -113,6 +126,7 @@ def as_slice(index: np.ndarray) -> np.ndarray | slice:
     """A slice where the index is contiguous, so that taking it copies nothing."""
     if index.size and (np.diff(index) == 1).all():
         return slice(int(index[0]), int(index[-1]) + 1)
+
     return index
 
 
@@ -125,7 +139,10 @@ def few(names: Iterable[str], most: int = 6) -> str:
     ('a, b, c', 'a, b and 6 more')
     """
     names = [str(n) for n in names]
-    return ", ".join(names) if len(names) <= most else f"{', '.join(names[:most])} and {len(names) - most} more"
+    if len(names) <= most:
+        return ", ".join(names)
+
+    return f"{', '.join(names[:most])} and {len(names) - most} more"
 
 
 def listed(names: Sequence[str]) -> str:
@@ -136,7 +153,10 @@ def listed(names: Sequence[str]) -> str:
     >>> listed(["V1", "V2", "V4"]), listed(["V1"])
     ('V1, V2 and V4', 'V1')
     """
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    if len(names) == 1:
+        return names[0]
+
+    return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def size_words(shape: Sequence[int]) -> str:

@@ -24,12 +24,18 @@ class Stimuli:
 
     Parameters
     ----------
-    ids : (n_stimuli,) unique str
-    images : rows of (height, width, channels) uint8, 1 or 3 channels, 0-255; or None when there are no pictures
-    captions : per stimulus 0 to k texts
-    labels : (n_stimuli, n_labels) bool, several may be true
-    category : (n_stimuli,) str, the main category
-    present : (n_stimuli,) bool, false where a picture is missing; all true by default
+    ids : ndarray of shape (n_stimuli,)
+        unique str
+    images : Rows, optional
+        rows of (height, width, channels) uint8, 1 or 3 channels, 0-255; or None when there are no pictures
+    captions : tuple of tuple of str, optional
+        per stimulus 0 to k texts
+    labels : DataFrame, optional
+        (n_stimuli, n_labels) bool, several may be true
+    category : ndarray of shape (n_stimuli,), str, optional
+        the main category
+    present : ndarray of shape (n_stimuli,), bool, optional
+        false where a picture is missing; all true by default
     """
 
     ids: np.ndarray
@@ -43,7 +49,14 @@ class Stimuli:
     def __post_init__(self) -> None:
         object.__setattr__(self, "ids", unique_ids(self.ids, "stimulus"))
         n = len(self.ids)
-        n_images = n if self.images is None else (len(self.rows) if self.rows is not None else self.images.shape[0])
+
+        if self.images is None:
+            n_images = n
+        elif self.rows is not None:
+            n_images = len(self.rows)
+        else:
+            n_images = self.images.shape[0]
+
         sizes = {
             "images": n_images,
             "captions": n if self.captions is None else len(self.captions),
@@ -51,15 +64,19 @@ class Stimuli:
             "category": n if self.category is None else len(self.category),
             "present": n if self.present is None else len(self.present),
         }
+
         for name, size in sizes.items():
             if size != n:
                 raise DataError(f"{n} stimulus ids came with {size} {name}; there must be one entry per stimulus.")
+
         if self.images is not None:
             shape = tuple(self.images.shape)
             if len(shape) != 4 or shape[3] not in (1, 3):
                 raise DataError(f"images must be (n, height, width, 1 or 3), but have shape {shape}.")
+
         if self.category is not None:
             object.__setattr__(self, "category", np.asarray([str(c) for c in self.category], dtype=object))
+
         if self.labels is not None:
             object.__setattr__(self, "labels", self.labels.reset_index(drop=True).astype(bool))
 
@@ -71,9 +88,22 @@ class Stimuli:
         parts += (
             [f"{int((~self.present).sum())} missing"] if self.present is not None and not self.present.all() else []
         )
-        parts += ["captions"] if self.captions else []
-        parts += [f"{self.labels.shape[1]} labels"] if self.labels is not None else []
-        parts += [f"{len(set(self.category))} categories"] if self.category is not None else []
+
+        if self.captions:
+            parts += ["captions"]
+        else:
+            parts += []
+
+        if self.labels is not None:
+            parts += [f"{self.labels.shape[1]} labels"]
+        else:
+            parts += []
+
+        if self.category is not None:
+            parts += [f"{len(set(self.category))} categories"]
+        else:
+            parts += []
+
         return f"Stimuli({', '.join(parts)})"
 
     @property
@@ -81,12 +111,17 @@ class Stimuli:
         """(height, width, channels) of every picture."""
         if self.images is None:
             raise DataError(_NO_PICTURES)
+
         return tuple(int(s) for s in self.images.shape[1:])
 
     def select(self, ids: Iterable[str]) -> Stimuli:
         """These stimuli, in this order, as a view. Raises DataError naming ids that do not exist."""
         at = positions(self.ids, ids, "stimulus")
-        base = np.arange(len(self.ids)) if self.rows is None else self.rows
+        if self.rows is None:
+            base = np.arange(len(self.ids))
+        else:
+            base = self.rows
+
         return replace(
             self,
             ids=self.ids[at],
@@ -107,13 +142,19 @@ class Stimuli:
         """
         if self.images is None:
             raise DataError(_NO_PICTURES)
+
         if self.present is not None and not self.present[rows].all():
             gone = self.ids[rows][~self.present[rows]]
             raise DataError(
                 f"{len(gone)} of the pictures asked for are missing, first '{gone[0]}'. Leave these stimuli out "
                 "(Stimuli.available), or put the files where the data set expects them."
             )
-        base = np.arange(len(self.ids)) if self.rows is None else self.rows
+
+        if self.rows is None:
+            base = np.arange(len(self.ids))
+        else:
+            base = self.rows
+
         return np.asarray(self.images[as_slice(base[rows])], dtype=np.uint8)
 
     def floats(self, rows: slice | np.ndarray = slice(None)) -> np.ndarray:
@@ -125,8 +166,10 @@ class Stimuli:
 
         Parameters
         ----------
-        size : (height, width), or None for the size they have
-        rows : which stimuli
+        size : tuple of (int, int) or None
+            (height, width), or None for the size they have
+        rows : slice or ndarray, optional
+            which stimuli
 
         Notes
         -----
@@ -135,27 +178,35 @@ class Stimuli:
         pixels = self.floats(rows)
         if size is None or tuple(size) == pixels.shape[1:3]:
             return pixels
+
         from PIL import Image
 
         height, width = size
         out = np.empty((len(pixels), height, width, pixels.shape[3]), dtype=np.float32)
+
         for i, picture in enumerate(pixels):
             for c in range(pixels.shape[3]):
                 plane = Image.fromarray(np.ascontiguousarray(picture[:, :, c]))
                 out[i, :, :, c] = np.asarray(plane.resize((width, height), Image.Resampling.BOX))
+
         return out
 
     def available(self) -> Stimuli:
         """Only the stimuli whose picture is there."""
-        return self if self.present is None else self.select(self.ids[self.present])
+        if self.present is None:
+            return self
+
+        return self.select(self.ids[self.present])
 
     def pixel_digests(self) -> np.ndarray:
         """(n_stimuli,) object: SHA-256 of each picture's size and pixels; '' where it is missing."""
         out = np.full(len(self), "", dtype=object)
         shape = repr(self.image_shape).encode()
+
         for i in range(len(self)):
             if self.present is None or self.present[i]:
                 out[i] = hashlib.sha256(shape + self.pixels(slice(i, i + 1)).tobytes()).hexdigest()
+
         return out
 
     def digest(self) -> str:
@@ -164,9 +215,11 @@ class Stimuli:
         there = np.arange(0, len(self), step)
         if self.present is not None:
             there = there[self.present[there]]
+
         h = [digest_of(self.ids, self.category, self.captions, self.labels)]
         if self.images is not None:
             h += [digest_of(self.pixels(there[i : i + 512])) for i in range(0, len(there), 512)]
+
         return digest_of(h)
 
 
@@ -176,8 +229,10 @@ class Images:
 
     Parameters
     ----------
-    ids : (n,) stimulus id of each picture; an id may appear several times (samples)
-    pixels : (n, height, width, channels) float32, nominally 0-1; decoders may overshoot, `clipped` does not
+    ids : ndarray of shape (n,)
+        stimulus id of each picture; an id may appear several times (samples)
+    pixels : ndarray of shape (n, height, width, channels), float32
+        nominally 0-1; decoders may overshoot, `clipped` does not
     """
 
     ids: np.ndarray
@@ -189,7 +244,12 @@ class Images:
             raise DataError(f"pictures must be (n, height, width, 1 or 3), but have shape {pixels.shape}.")
         if len(self.ids) != len(pixels):
             raise DataError(f"{len(pixels)} pictures came with {len(self.ids)} ids.")
-        pixels = pixels.astype(np.float32) / 255 if pixels.dtype == np.uint8 else pixels.astype(np.float32, copy=False)
+
+        if pixels.dtype == np.uint8:
+            pixels = pixels.astype(np.float32) / 255
+        else:
+            pixels = pixels.astype(np.float32, copy=False)
+
         object.__setattr__(self, "pixels", pixels)
         object.__setattr__(self, "ids", np.asarray([str(i) for i in self.ids], dtype=object))
 
@@ -198,7 +258,11 @@ class Images:
 
     def __repr__(self) -> str:
         n = len(set(self.ids))
-        of = "" if n == len(self) else f" of {n} stimuli"
+        if n == len(self):
+            of = ""
+        else:
+            of = f" of {n} stimuli"
+
         return f"Images({len(self)}{of}, {size_words(self.pixels.shape[1:])})"
 
     def clipped(self) -> np.ndarray:
@@ -216,8 +280,10 @@ class Latents:
 
     Parameters
     ----------
-    ids : (n,) stimulus ids
-    arrays : space name to (n, ...) float32
+    ids : ndarray of shape (n,)
+        stimulus ids
+    arrays : mapping of {str: ndarray}
+        space name to (n, ...) float32
     """
 
     ids: np.ndarray
@@ -227,6 +293,7 @@ class Latents:
         for name, array in self.arrays.items():
             if len(array) != len(self.ids):
                 raise DataError(f"latents '{name}' has {len(array)} rows for {len(self.ids)} ids.")
+
         object.__setattr__(self, "ids", np.asarray([str(i) for i in self.ids], dtype=object))
 
     def __repr__(self) -> str:
@@ -236,4 +303,5 @@ class Latents:
     def __getitem__(self, space: str) -> np.ndarray:
         if space not in self.arrays:
             raise DataError(f"no latents in space '{space}'. {did_you_mean(space, self.arrays)}")
+
         return self.arrays[space]

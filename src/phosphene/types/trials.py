@@ -22,15 +22,21 @@ class Trials:
 
     Parameters
     ----------
-    source : (n_trials_of_file, n_voxels_of_file), any real dtype, array or memory map, percent signal change
-        unless `provenance["unit"]` says otherwise. Never copied by selection.
-    table : one row per trial of this view. Column ``stimulus`` (str) is required; ``trial`` (unique), ``session``,
-        ``run`` and ``repeat`` (all int) are filled in when absent.
-    voxels : one row per voxel of this view: ``x, y, z`` in mm, ``noise_ceiling`` (share of variance, 0 to 1), and
-        one boolean column ``roi.NAME`` per ROI; any of them may be absent.
-    subject : name of the person
-    provenance : what was done to these numbers, readable by a person
-    rows, columns : which rows and columns of `source` this view shows; all by default
+    source : Rows of shape (n_trials_of_file, n_voxels_of_file)
+        any real dtype, array or memory map, percent signal change unless `provenance["unit"]` says otherwise. Never
+        copied by selection.
+    table : DataFrame
+        one row per trial of this view. Column ``stimulus`` (str) is required; ``trial`` (unique), ``session``, ``run``
+        and ``repeat`` (all int) are filled in when absent.
+    voxels : DataFrame, optional
+        one row per voxel of this view: ``x, y, z`` in mm, ``noise_ceiling`` (share of variance, 0 to 1), and one
+        boolean column ``roi.NAME`` per ROI; any of them may be absent.
+    subject : str, default "subject"
+        name of the person
+    provenance : mapping of {str: Any}, optional
+        what was done to these numbers, readable by a person
+    rows, columns : ndarray, optional
+        which rows and columns of `source` this view shows; all by default
 
     Examples
     --------
@@ -52,31 +58,45 @@ class Trials:
         shape = tuple(self.source.shape)
         if len(shape) != 2:
             raise DataError(f"betas of {self.subject} must be (trials, voxels), but the array has shape {shape}.")
-        n_trials = shape[0] if self.rows is None else len(self.rows)
-        n_voxels = shape[1] if self.columns is None else len(self.columns)
+
+        if self.rows is None:
+            n_trials = shape[0]
+        else:
+            n_trials = len(self.rows)
+
+        if self.columns is None:
+            n_voxels = shape[1]
+        else:
+            n_voxels = len(self.columns)
+
         if "stimulus" not in self.table:
             raise DataError(
                 f"the trial table of {self.subject} needs a column 'stimulus' that says what was shown; "
                 f"it has {', '.join(map(str, self.table.columns)) or 'no columns'}."
             )
+
         if len(self.table) != n_trials:
             hint = ""
             if len(self.table) == n_voxels:
                 hint = " The table is as long as betas is wide: the array may be transposed (voxels, trials)."
+
             raise DataError(
                 f"betas of {self.subject} has {n_trials} rows but the trial table has {len(self.table)}: "
                 f"{'betas' if n_trials > len(self.table) else 'the table'} has "
                 f"{abs(n_trials - len(self.table))} too many.{hint} Find the extra trial before going on; "
                 "rows are never dropped to make them fit."
             )
+
         voxels = self.voxels
         if voxels.shape[1] == 0:
             voxels = pd.DataFrame(index=pd.RangeIndex(n_voxels))
+
         if len(voxels) != n_voxels:
             raise DataError(
                 f"betas of {self.subject} has {n_voxels} voxels but the voxel table has {len(voxels)} rows; "
                 "use the table of the same mask."
             )
+
         object.__setattr__(self, "voxels", voxels.reset_index(drop=True))
         object.__setattr__(self, "table", _complete_table(self.table, self.subject))
 
@@ -106,17 +126,27 @@ class Trials:
 
         Parameters
         ----------
-        rows : which trials of this view, as a slice or (n,) int
+        rows : slice or ndarray
+            which trials of this view, as a slice or (n,) int
 
         Returns
         -------
-        (n, n_voxels) float32
+        ndarray of shape (n, n_voxels), float32
         """
-        index = np.arange(self.source.shape[0]) if self.rows is None else self.rows
-        taken = as_slice(index[rows]) if (self.rows is not None or not _is_full(rows)) else slice(None)
+        if self.rows is None:
+            index = np.arange(self.source.shape[0])
+        else:
+            index = self.rows
+
+        if self.rows is not None or not _is_full(rows):
+            taken = as_slice(index[rows])
+        else:
+            taken = slice(None)
+
         out = self.source[taken]
         if self.columns is not None:
             out = out[:, as_slice(self.columns)]
+
         return np.asarray(out, dtype=np.float32)
 
     @property
@@ -142,18 +172,22 @@ class Trials:
     @property
     def noise_ceiling(self) -> np.ndarray | None:
         """(n_voxels,) share of single-trial variance a perfect model explains, or None when unknown."""
-        return self.voxels["noise_ceiling"].to_numpy(float) if "noise_ceiling" in self.voxels else None
+        if "noise_ceiling" in self.voxels:
+            return self.voxels["noise_ceiling"].to_numpy(float)
+
+        return None
 
     def roi(self, name: str) -> np.ndarray:
         """Membership of one ROI.
 
         Parameters
         ----------
-        name : an ROI, or several joined by ``+`` (union) or ``&`` (intersection), read from left to right
+        name : str
+            an ROI, or several joined by ``+`` (union) or ``&`` (intersection), read from left to right
 
         Returns
         -------
-        (n_voxels,) bool
+        ndarray of shape (n_voxels,), bool
 
         Raises
         ------
@@ -162,22 +196,36 @@ class Trials:
         """
         mask: np.ndarray | None = None
         operation = "+"
+
         for part in name.replace("&", " & ").replace("+", " + ").split():
             if part in "+&":
                 operation = part
                 continue
+
             if part not in self.rois:
                 raise DataError(f"{self.subject} has no ROI '{part}'. {did_you_mean(part, self.rois)}")
+
             member = self.voxels[ROI + part].to_numpy(bool)
-            mask = member if mask is None else (mask | member if operation == "+" else mask & member)
+            if mask is None:
+                mask = member
+            elif operation == "+":
+                mask = mask | member
+            else:
+                mask = mask & member
+
         if mask is None:
             raise DataError(f"an ROI name was expected, but '{name}' is empty. {did_you_mean(name, self.rois)}")
+
         return mask
 
     def digest(self) -> str:
         """SHA-256 of betas, table and voxels; of every 16th row's betas above 256 MB, with all row counts."""
         n_bytes = len(self) * self.n_voxels * 4
-        step = 1 if n_bytes <= 2**28 else 16
+        if n_bytes <= 2**28:
+            step = 1
+        else:
+            step = 16
+
         return digest_of(self.subject, self.read(slice(None, None, step)), self.table, self.voxels)
 
     # -- selection: each returns a view ----------------------------------------------------------------------------
@@ -187,7 +235,12 @@ class Trials:
         rows = np.asarray(rows)
         if rows.dtype == bool:
             rows = np.flatnonzero(rows)
-        base = np.arange(self.source.shape[0]) if self.rows is None else self.rows
+
+        if self.rows is None:
+            base = np.arange(self.source.shape[0])
+        else:
+            base = self.rows
+
         return replace(self, table=self.table.iloc[rows], rows=base[rows])
 
     def select(
@@ -203,14 +256,19 @@ class Trials:
 
         Parameters
         ----------
-        roi : ROI expression, see `roi`
-        stimuli : stimulus ids to keep
-        trials : trial ids to keep
-        session, repeat : one number or several; repeats count from 0
+        roi : str, optional
+            ROI expression, see `roi`
+        stimuli : iterable of str, optional
+            stimulus ids to keep
+        trials : iterable, optional
+            trial ids to keep
+        session, repeat : int or iterable of int, optional
+            one number or several; repeats count from 0
 
         Returns
         -------
-        Trials, a view, in the order of this one
+        Trials
+            a view, in the order of this one
 
         Raises
         ------
@@ -220,25 +278,43 @@ class Trials:
         keep = np.ones(len(self), dtype=bool)
         for column, wanted in (("stimulus", stimuli), ("trial", trials), ("session", session), ("repeat", repeat)):
             if wanted is not None:
-                wanted = [wanted] if np.isscalar(wanted) else list(wanted)
+                if np.isscalar(wanted):
+                    wanted = [wanted]
+                else:
+                    wanted = list(wanted)
+
                 keep &= self.table[column].isin(wanted).to_numpy()
+
         if not keep.any() and len(self):
             asked = {"stimuli": stimuli, "trials": trials, "session": session, "repeat": repeat}
             named = ", ".join(f"{k}={_short(v)}" for k, v in asked.items() if v is not None)
             raise DataError(f"none of the {len(self)} trials of {self.subject} has {named}; nothing is left to use.")
+
         chosen = self.take(keep)
-        return chosen if roi is None else chosen.take_voxels(self.roi(roi), roi)
+        if roi is None:
+            return chosen
+
+        return chosen.take_voxels(self.roi(roi), roi)
 
     def take_voxels(self, mask: np.ndarray, name: str = "mask") -> Trials:
         """The voxels where `mask` (n_voxels,) bool is true, as a view. Raises DataError when there are none."""
         mask = np.asarray(mask)
-        columns = np.flatnonzero(mask) if mask.dtype == bool else mask
+        if mask.dtype == bool:
+            columns = np.flatnonzero(mask)
+        else:
+            columns = mask
+
         if columns.size == 0:
             raise DataError(
                 f"no voxel of {self.subject} is left after selecting '{name}' among {self.n_voxels}; "
                 f"choose a larger region. {'ROI sizes: ' + _roi_sizes(self) if self.rois else ''}".strip()
             )
-        base = np.arange(self.source.shape[1]) if self.columns is None else self.columns
+
+        if self.columns is None:
+            base = np.arange(self.source.shape[1])
+        else:
+            base = self.columns
+
         return replace(self, voxels=self.voxels.iloc[columns], columns=base[columns])
 
     def average_repeats(self) -> Trials:
@@ -246,8 +322,9 @@ class Trials:
 
         Returns
         -------
-        Trials whose table holds ``stimulus``, ``n_repeats`` and ``members`` (the trial ids averaged, joined by
-        ``|``); session and run are those of the first trial.
+        Trials
+            Trials whose table holds ``stimulus``, ``n_repeats`` and ``members`` (the trial ids averaged, joined by
+            ``|``); session and run are those of the first trial.
         """
         order = self.stimulus_ids
         group = pd.Index(order).get_indexer(self.stimuli)
@@ -256,14 +333,18 @@ class Trials:
         table = self.table.iloc[first].reset_index(drop=True)
         members = self.table["trial"].astype(str).groupby(group).agg("|".join)
         table = table.assign(repeat=0, n_repeats=counts, members=members.to_numpy())
+
         if (counts == 1).all():
             return replace(self.take(first), table=table)
+
         total = np.zeros((len(order), self.n_voxels), dtype=np.float64)
         for start in range(0, len(self), 1024):
             block = slice(start, min(start + 1024, len(self)))
             np.add.at(total, group[block], self.read(block))
+
         means = (total / counts[:, None]).astype(np.float32)
         provenance = {**self.provenance, "averaged": f"over repeats, {counts.min()} to {counts.max()} a stimulus"}
+
         return replace(self, source=means, table=table, rows=None, columns=None, provenance=provenance)
 
     def with_betas(self, betas: np.ndarray, **provenance: Any) -> Trials:
@@ -274,6 +355,7 @@ class Trials:
         """Keys of every single trial behind this view, averaged ones taken apart again."""
         if "members" not in self.table:
             return frozenset(self.keys)
+
         return frozenset(f"{self.subject}/{m}" for row in self.table["members"] for m in str(row).split("|"))
 
 
@@ -282,7 +364,11 @@ def _is_full(rows: Any) -> bool:
 
 
 def _short(value: Any) -> str:
-    items = [value] if np.isscalar(value) else list(value)
+    if np.isscalar(value):
+        items = [value]
+    else:
+        items = list(value)
+
     return ", ".join(map(str, items[:3])) + (" ..." if len(items) > 3 else "")
 
 
@@ -295,11 +381,14 @@ def _complete_table(table: pd.DataFrame, subject: str) -> pd.DataFrame:
     table = table.assign(stimulus=table["stimulus"].astype(str).astype(object))
     if "trial" not in table:
         table["trial"] = np.arange(len(table))
+
     for column in ("session", "run"):
         if column not in table:
             table[column] = 0
+
     if "repeat" not in table:
         table["repeat"] = table.groupby("stimulus").cumcount()
+
     duplicated = table["trial"].duplicated()
     if duplicated.any():
         row = int(np.flatnonzero(duplicated)[0])
@@ -307,4 +396,5 @@ def _complete_table(table: pd.DataFrame, subject: str) -> pd.DataFrame:
             f"trial ids of {subject} must be unique, but {int(duplicated.sum())} repeat, first '{table['trial'][row]}' "
             f"in row {row} of the trial table. Number the trials anew or remove the copies."
         )
+
     return table

@@ -81,13 +81,13 @@ __all__ = [
     "VERDICT_COLUMNS",
     "Check",
     "CycleEvidence",
+    "DecodingTarget",
     "Evidence",
     "Likeness",
     "Lineage",
     "Naming",
     "Samples",
     "Spread",
-    "DecodingTarget",
     "Verdict",
     "bottleneck_curve",
     "compare",
@@ -180,14 +180,19 @@ def run_checks(
 
     Parameters
     ----------
-    evidence : what there is; checks that miss something answer "not applicable" and say what
-    only : ids to run; default all, those not written yet answer "not tested"
-    waivers : check id -> who waives it and why
-    seed : of the checks that draw rows or permutations; each has its own stream
+    evidence : Evidence
+        what there is; checks that miss something answer "not applicable" and say what
+    only : iterable of str, optional
+        ids to run; default all, those not written yet answer "not tested"
+    waivers : mapping of {str: str}, optional
+        check id -> who waives it and why
+    seed : int, default 0
+        of the checks that draw rows or permutations; each has its own stream
 
     Returns
     -------
-    list of Verdict, in the order of ``CHECKS``
+    list of Verdict
+        in the order of ``CHECKS``
 
     Raises
     ------
@@ -200,13 +205,19 @@ def run_checks(
     >>> verdict.verdict, verdict.value
     ('fail', 1.0)
     """
-    chosen = list(CHECKS) if only is None else list(only)
+    if only is None:
+        chosen = list(CHECKS)
+    else:
+        chosen = list(only)
+
     for check_id in chosen:
         if check_id not in CHECKS:
             raise ConfigError(f"there is no check {check_id!r}. {did_you_mean(check_id, CHECKS)}")
+
     verdicts = [
         run_check(check, evidence, np.random.default_rng([seed, zlib.crc32(check.id.encode())]))
         for check in CHECKS.values()
         if check.id in chosen
     ]
+
     return waive(verdicts, waivers or {}, CHECKS)

@@ -26,11 +26,16 @@ class Verdict:
 
     Attributes
     ----------
-    id : of the check, such as ``S1``
-    verdict : ``pass``, ``flag``, ``fail``, ``not applicable`` or ``not tested``
-    value : the number behind it, NaN where there is none
-    reason : one sentence
-    waived_by : who decided to go on in spite of it; empty when nobody did
+    id : str
+        of the check, such as ``S1``
+    verdict : {"pass", "flag", "fail", "not applicable", "not tested"}
+        ``pass``, ``flag``, ``fail``, ``not applicable`` or ``not tested``
+    value : float
+        the number behind it, NaN where there is none
+    reason : str
+        one sentence
+    waived_by : str
+        who decided to go on in spite of it; empty when nobody did
     """
 
     id: str
@@ -51,10 +56,14 @@ class Lineage:
 
     Parameters
     ----------
-    name : of the step, such as ``standardise`` or ``fold 3 ridge``
-    fitted_on : trial ids that entered the fit; None when nobody recorded them
-    evaluated_on : trial ids of the test set that this fit is judged on
-    sees : ``brain`` when the fit used responses only, ``brain and pictures`` when it used what was shown as well
+    name : str
+        of the step, such as ``standardise`` or ``fold 3 ridge``
+    fitted_on : iterable or None
+        trial ids that entered the fit; None when nobody recorded them
+    evaluated_on : iterable
+        trial ids of the test set that this fit is judged on
+    sees : {"brain", "brain and pictures"}, default "brain and pictures"
+        ``brain`` when the fit used responses only, ``brain and pictures`` when it used what was shown as well
     """
 
     name: str
@@ -69,9 +78,12 @@ class CycleEvidence:
 
     Parameters
     ----------
-    name : of the score or analysis
-    encoder_stimuli, decoder_stimuli : ids of the stimuli that either direction was fitted on
-    is_marked : whether its readers are told that it proves nothing about a brain
+    name : str
+        of the score or analysis
+    encoder_stimuli, decoder_stimuli : iterable
+        ids of the stimuli that either direction was fitted on
+    is_marked : bool, default False
+        whether its readers are told that it proves nothing about a brain
     """
 
     name: str
@@ -86,9 +98,9 @@ class Samples:
 
     Parameters
     ----------
-    drawn : (n, n_samples, height, width, channels)
-    scored : (n, height, width, channels)
-    true : (n, height, width, channels)
+    drawn : ndarray of shape (n, n_samples, height, width, channels)
+    scored : ndarray of shape (n, height, width, channels)
+    true : ndarray of shape (n, height, width, channels)
     """
 
     drawn: np.ndarray
@@ -102,42 +114,78 @@ class Evidence:
 
     Parameters
     ----------
-    splits : (training stimulus ids, test stimulus ids), one pair per fold; a plain split is one pair
-    digests : stimulus id -> SHA-256 of its pixels (see ``picture_digests``)
-    test_labels : class of each distinct test stimulus
-    inner_folds : name -> list of (fitted stimulus ids, held-out stimulus ids), as used to choose penalties and the like
-    lineages : one per fitted step and fold
-    predict : (n, n_voxels) responses -> (n, ...) predictions, the whole chain that is being scored
-    test_betas : (n, n_voxels), what ``predict`` is tried on
-    similarity : (n, n), decoded items in rows, true ones in columns, both in the order of ``test_ids``
-    test_ids : (n,) stimulus ids in that order
-    orders : name -> (n,) other order of the truths that a mistake could have produced
-    scores : table of scores with rows for ``brain`` and for each control
-    differences : paired differences to the controls (``phosphene.metrics.controls``)
-    likeness : hashes and features of all stimuli
-    trials : one row per trial, in order of presentation: ``stimulus``, ``session``, ``run``
-    sides : (rows of `trials` that train, rows that test), one pair per fold, in the order of ``splits``
-    responses : (n_trials, n_voxels) of `trials`; some of the voxels are enough
-    held_out : what the split keeps on one side as a whole, such as ``clusters of pictures``; empty for single stimuli
-    usual_scores : scores of the same recipe under a split that holds out single stimuli
-    anchors : name -> stimulus ids whose responses of several people were used to align them
-    generators : name of each pretrained generator -> what it was trained on; None where that is not known
-    corpora : collections that the pictures of this data set come from
-    left_out : reason -> number of trials that are in the data set but not in this evaluation
-    voxel_choices : one per step that chose voxels
-    setting : ``strict``, or ``relax`` where a recipe may see test responses
-    strict_scores : scores of the same recipe in setting strict
-    ledger : earlier evaluations of this run
-    looks_beside : how often runs beside this one, with another configuration, evaluated the same test set
-    config : digest of this run's configuration, as in the ledger
-    monitored : name of a choice made while training -> fold, from 0, and stimulus ids it was made by
-    samples : pictures drawn for each item, and the one scored
-    cycles : scores of what was encoded and decoded in turn
-    targets : training and test items of one fold, one entry per space that is decoded to, and the pictures
-    is_random : whether pictures are drawn with chance
-    other_kind : what the test stimuli are, where they are of another kind than those of training; otherwise empty
-    golden : metric -> its value on the golden items, as computed now (``phosphene.metrics.golden``)
-    n_features : name of an eye -> number of its features
+    splits : sequence of tuple of (iterable, iterable), optional
+        (training stimulus ids, test stimulus ids), one pair per fold; a plain split is one pair
+    digests : mapping of {object: str}, optional
+        stimulus id -> SHA-256 of its pixels (see ``picture_digests``)
+    test_labels : ndarray, optional
+        class of each distinct test stimulus
+    inner_folds : mapping of {str: sequence of tuple of (iterable, iterable)}, optional
+        name -> list of (fitted stimulus ids, held-out stimulus ids), as used to choose penalties and the like
+    lineages : sequence of Lineage, optional
+        one per fitted step and fold
+    predict : callable, optional
+        (n, n_voxels) responses -> (n, ...) predictions, the whole chain that is being scored
+    test_betas : ndarray of shape (n, n_voxels), optional
+        what ``predict`` is tried on
+    similarity : ndarray of shape (n, n), optional
+        decoded items in rows, true ones in columns, both in the order of ``test_ids``
+    test_ids : ndarray of shape (n,), optional
+        stimulus ids in that order
+    orders : mapping of {str: ndarray}, optional
+        name -> (n,) other order of the truths that a mistake could have produced
+    scores : DataFrame, optional
+        table of scores with rows for ``brain`` and for each control
+    differences : DataFrame, optional
+        paired differences to the controls (``phosphene.metrics.controls``)
+    likeness : Likeness, optional
+        hashes and features of all stimuli
+    trials : DataFrame, optional
+        one row per trial, in order of presentation: ``stimulus``, ``session``, ``run``
+    sides : sequence of tuple of (ndarray, ndarray), optional
+        (rows of `trials` that train, rows that test), one pair per fold, in the order of ``splits``
+    responses : ndarray of shape (n_trials, n_voxels), optional
+        of `trials`; some of the voxels are enough
+    held_out : str, optional
+        what the split keeps on one side as a whole, such as ``clusters of pictures``; empty for single stimuli
+    usual_scores : DataFrame, optional
+        scores of the same recipe under a split that holds out single stimuli
+    anchors : mapping of {str: iterable}, optional
+        name -> stimulus ids whose responses of several people were used to align them
+    generators : mapping of {str: sequence of str or None}, optional
+        name of each pretrained generator -> what it was trained on; None where that is not known
+    corpora : sequence of str, optional
+        collections that the pictures of this data set come from
+    left_out : mapping of {str: int}, optional
+        reason -> number of trials that are in the data set but not in this evaluation
+    voxel_choices : sequence of Lineage, optional
+        one per step that chose voxels
+    setting : str, optional
+        ``strict``, or ``relax`` where a recipe may see test responses
+    strict_scores : DataFrame, optional
+        scores of the same recipe in setting strict
+    ledger : Ledger, optional
+        earlier evaluations of this run
+    looks_beside : int, default 0
+        how often runs beside this one, with another configuration, evaluated the same test set
+    config : str, default ""
+        digest of this run's configuration, as in the ledger
+    monitored : mapping of {str: tuple of (int, iterable)}, optional
+        name of a choice made while training -> fold, from 0, and stimulus ids it was made by
+    samples : Samples, optional
+        pictures drawn for each item, and the one scored
+    cycles : sequence of CycleEvidence, optional
+        scores of what was encoded and decoded in turn
+    targets : sequence of DecodingTarget, optional
+        training and test items of one fold, one entry per space that is decoded to, and the pictures
+    is_random : bool, default False
+        whether pictures are drawn with chance
+    other_kind : str, optional
+        what the test stimuli are, where they are of another kind than those of training; otherwise empty
+    golden : mapping of {str: float}, optional
+        metric -> its value on the golden items, as computed now (``phosphene.metrics.golden``)
+    n_features : mapping of {str: int}, optional
+        name of an eye -> number of its features
     """
 
     splits: Sequence[tuple[Iterable, Iterable]] | None = None
@@ -184,12 +232,18 @@ class Check:
 
     Attributes
     ----------
-    id : such as ``S1``
-    title : two or three words
-    question : what it asks, in one sentence
-    needs : fields of ``Evidence`` without which it does not apply
-    run : (evidence, rng) -> (verdict, value, reason); None for a check that is listed but not written yet
-    cost : what it takes for 1,000 test items, on two cores, without the generator
+    id : str
+        such as ``S1``
+    title : str
+        two or three words
+    question : str
+        what it asks, in one sentence
+    needs : tuple of str
+        fields of ``Evidence`` without which it does not apply
+    run : callable or None
+        (evidence, rng) -> (verdict, value, reason); None for a check that is listed but not written yet
+    cost : str
+        what it takes for 1,000 test items, on two cores, without the generator
     """
 
     id: str
@@ -204,10 +258,12 @@ def run_check(check: Check, evidence: Evidence, rng: np.random.Generator) -> Ver
     """The verdict of one check on the evidence at hand."""
     if check.run is None:
         return Verdict(check.id, "not tested", float("nan"), f"{check.title}: not part of this version.")
+
     missing = [name for name in check.needs if getattr(evidence, name) is None]
     if missing:
         named = " and ".join(missing).replace("_", " ")
         return Verdict(check.id, "not applicable", float("nan"), f"{check.title}: no {named} to look at.")
+
     verdict, value, reason = check.run(evidence, rng)
     return Verdict(check.id, verdict, float(value), reason)
 
@@ -226,6 +282,7 @@ def waive(verdicts: list[Verdict], waivers: Mapping[str, str], known: Iterable[s
             raise ConfigError(f"there is no check {check_id!r} to waive. {did_you_mean(check_id, known)}")
         if not str(name).strip():
             raise ConfigError(f"the waiver of {check_id} needs a name and a reason to print, but it is empty.")
+
     return [replace(v, waived_by=str(waivers[v.id]).strip()) if v.id in waivers else v for v in verdicts]
 
 
@@ -235,6 +292,7 @@ def verdict_table(verdicts: Iterable[Verdict]) -> pd.DataFrame:
         (v.id, v.verdict, v.value, f"Waived by {v.waived_by}. {v.reason}" if v.waived_by else v.reason)
         for v in verdicts
     ]
+
     return pd.DataFrame(rows, columns=list(VERDICT_COLUMNS))
 
 
@@ -246,4 +304,7 @@ def id_set(ids: Iterable) -> set:
 def as_floats(pictures: np.ndarray) -> np.ndarray:
     """Pictures of 8 bits as float32 of 0 to 1; others as float32."""
     pictures = np.asarray(pictures)
-    return pictures.astype(np.float32) / 255 if pictures.dtype == np.uint8 else pictures.astype(np.float32)
+    if pictures.dtype == np.uint8:
+        return pictures.astype(np.float32) / 255
+
+    return pictures.astype(np.float32)

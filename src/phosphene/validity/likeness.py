@@ -20,10 +20,14 @@ class Likeness:
 
     Parameters
     ----------
-    ids : (n,) stimulus ids
-    hashes : (n,) uint64, see `difference_hashes`
-    features : (n, d) what a network sees; rows of NaN for stimuli that were not shown to it
-    space : name of the network, or ``pixels``
+    ids : ndarray of shape (n,)
+        stimulus ids
+    hashes : ndarray of shape (n,), uint64
+        see `difference_hashes`
+    features : ndarray of shape (n, d)
+        what a network sees; rows of NaN for stimuli that were not shown to it
+    space : str
+        name of the network, or ``pixels``
     """
 
     ids: np.ndarray
@@ -42,7 +46,9 @@ class Likeness:
         """(n, d) float32: features without what all pictures share, each of length 1; NaN where unknown."""
         x = np.asarray(self.features, dtype=np.float32).reshape(len(self.features), -1)
         known = np.isfinite(x).all(axis=1)
-        x = x - x[known].mean(axis=0) if known.any() else x
+        if known.any():
+            x = x - x[known].mean(axis=0)
+
         length = np.linalg.norm(x, axis=1, keepdims=True)
         with np.errstate(invalid="ignore"):
             return np.where(length > 0, x / np.maximum(length, 1e-12), 0).astype(np.float32)
@@ -51,7 +57,10 @@ class Likeness:
         """Rows of these stimuli, those without an entry (or, with `seen`, without features) left out."""
         at = self._where
         found = np.asarray([at[i] for i in map(str, ids) if i in at], dtype=np.intp)
-        return found[np.isfinite(self.units[found]).all(axis=1)] if seen else found
+        if seen:
+            return found[np.isfinite(self.units[found]).all(axis=1)]
+
+        return found
 
     @cached_property
     def _where(self) -> dict[str, int]:
@@ -65,11 +74,13 @@ def difference_hashes(pictures: np.ndarray) -> np.ndarray:
 
     Parameters
     ----------
-    pictures : (n, height, width, 1 or 3), uint8 or 0-1 floats
+    pictures : ndarray of shape (n, height, width, 1 or 3)
+        uint8 or 0-1 floats
 
     Returns
     -------
-    (n,) uint64; pictures whose hashes differ in four bits or fewer are likely copies, unless they are nearly empty
+    ndarray of shape (n,), uint64
+        pictures whose hashes differ in four bits or fewer are likely copies, unless they are nearly empty
 
     Examples
     --------
@@ -93,12 +104,17 @@ def _areas(pictures: np.ndarray, height: int, width: int) -> np.ndarray:
     from PIL import Image
 
     pictures = np.asarray(pictures)
-    scale = np.float32(255) if pictures.dtype == np.uint8 else np.float32(1)
+    if pictures.dtype == np.uint8:
+        scale = np.float32(255)
+    else:
+        scale = np.float32(1)
+
     out = np.empty((len(pictures), height, width, pictures.shape[3]), dtype=np.float32)
     for picture, small in zip(pictures, out, strict=True):
         for c in range(pictures.shape[3]):
             plane = Image.fromarray(np.ascontiguousarray(picture[:, :, c], dtype=np.float32) / scale)
             small[:, :, c] = np.asarray(plane.resize((width, height), Image.Resampling.BILINEAR))
+
     return out
 
 
@@ -107,18 +123,23 @@ def nearest(units: np.ndarray, others: np.ndarray, allowed=None) -> tuple[np.nda
 
     Parameters
     ----------
-    units, others : (n, d), (m, d) unit vectors
+    units, others : ndarray
+        (n, d), (m, d) unit vectors
     allowed : (rows) -> (len(rows), m) bool, which pairs count; all by default
     """
-    best, which = np.full(len(units), -np.inf, dtype=np.float32), np.full(len(units), -1)
+    best = np.full(len(units), -np.inf, dtype=np.float32)
+    which = np.full(len(units), -1)
+
     for start in range(0, len(units), _BLOCK):
         rows = np.arange(start, min(start + _BLOCK, len(units)))
         cosine = units[rows] @ others.T
         if allowed is not None:
             cosine[~allowed(rows)] = -np.inf
+
         if cosine.shape[1]:
             which[rows] = cosine.argmax(axis=1)
             best[rows] = cosine[np.arange(len(rows)), which[rows]]
+
     which[~np.isfinite(best)] = -1
     return best, which
 
@@ -129,4 +150,5 @@ def copies(hashes: np.ndarray, others: np.ndarray) -> list[tuple[int, int, int]]
     for start in range(0, len(hashes), _BLOCK):
         bits = np.bitwise_count(hashes[start : start + _BLOCK, None] ^ others[None, :])
         found += [(start + int(a), int(b), int(bits[a, b])) for a, b in np.argwhere(bits <= SAME)]
+
     return found

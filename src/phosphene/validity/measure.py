@@ -10,51 +10,72 @@ from phosphene.types.identity import few
 from phosphene.validity.base import Answer, Evidence, as_floats
 
 ENOUGH_SAMPLES = 3
-FID_PICTURES, FID_FEATURES = 2048, 2048
+FID_PICTURES = 2048
+FID_FEATURES = 2048
 """The sets and the features that published FIDs are made of: fewer of either give another number."""
-_MOST_ITEMS, _PERMUTATIONS, _NUMBERS = 300, 500, 200
+_MOST_ITEMS = 300
+_PERMUTATIONS = 500
+_NUMBERS = 200
 
 
 def generator_noise(evidence: Evidence, rng: np.random.Generator) -> tuple[Answer, float, str]:
     """M6: variance between samples of one trial beside that between trials, and the score of each sample."""
-    drawn, true = evidence.samples.drawn, evidence.samples.true
+    drawn = evidence.samples.drawn
+    true = evidence.samples.true
     n, count = drawn.shape[:2]
     if count == 1 and not evidence.is_random:
         return "not applicable", float("nan"), "Nothing is drawn at random: a trial always gives the same picture."
+
     if count == 1:
         return "flag", float("nan"), (
             f"One sample is drawn for each trial, so nobody can tell luck from skill: draw {ENOUGH_SAMPLES} or more "
             "(--set recipe.sampling.samples=3)."
         )  # fmt: skip
+
     rows = np.sort(rng.permutation(n)[:_MOST_ITEMS])
     few = np.stack([as_floats(drawn[row]).reshape(count, -1) for row in rows])  # (items, samples, pixels)
     within = float(few.var(axis=1, ddof=1).mean())
-    between = max(0.0, float(few.mean(axis=1).var(axis=0, ddof=1).mean()) - within / count) if len(few) > 1 else 0.0
-    share = within / (within + between) if within + between > 0 else 0.0
+
+    if len(few) > 1:
+        between = max(0.0, float(few.mean(axis=1).var(axis=0, ddof=1).mean()) - within / count)
+    else:
+        between = 0.0
+
+    if within + between > 0:
+        share = within / (within + between)
+    else:
+        share = 0.0
+
     p = _follows(few, rng)
     two = [
         float(np.nanmean(two_way(similarity(few[:, s], as_floats(true[rows]).reshape(len(rows), -1)))))
         for s in range(count)
     ]
+
     said = (
         f"{100 * share:.0f} % of the variance of pictures is between {count} samples of one trial, the rest between trials; "
         f"two-way identification by pixels is {np.mean(two):.3f} on average over samples ({min(two):.3f} to {max(two):.3f})"
     )
+
     if within == 0:
         return "flag", share, f"{said}. All samples of a trial are the same, though they should be drawn anew."
+
     if not p < 0.01:
         return "fail", share, (
             f"{said}. Samples of one trial are no more alike than samples of different trials (p = {p:.2g}): the generator "
             "does not follow the brain."
         )  # fmt: skip
+
     if count < ENOUGH_SAMPLES:
         return "flag", share, f"{said}. Draw {ENOUGH_SAMPLES} samples or more."
+
     if share > 0.5:
         return (
             "flag",
             share,
             f"{said}. Samples differ more than trials do: read the mean over samples, not one picture.",
         )
+
     return "pass", share, f"{said}."
 
 
@@ -63,8 +84,10 @@ def _follows(few: np.ndarray, rng: np.random.Generator) -> float:
     n, count, width = few.shape
     if n < 3:
         return 1.0
+
     if width > _NUMBERS:
         few = few @ (rng.standard_normal((width, _NUMBERS), dtype=np.float32) / np.float32(np.sqrt(_NUMBERS)))
+
     flat = (few - few.mean(axis=(0, 1))).reshape(n * count, -1)
     of = np.repeat(np.arange(n), count)
 
@@ -73,6 +96,7 @@ def _follows(few: np.ndarray, rng: np.random.Generator) -> float:
 
     found = apart(np.arange(len(of)))
     dealt = np.array([apart(rng.permutation(len(of))) for _ in range(_PERMUTATIONS)])
+
     return float((1 + (dealt >= found * (1 - 1e-9)).sum()) / (_PERMUTATIONS + 1))
 
 
@@ -85,6 +109,7 @@ def metric_identity(evidence: Evidence, rng: np.random.Generator) -> tuple[Answe
             f"{len(moved)} of {len(evidence.golden)} metrics no longer give their golden values ({few(shown)}; "
             f"{_versions()}). Their scores cannot stand beside published or older ones."
         )  # fmt: skip
+
     return "pass", 0, f"All {len(evidence.golden)} metrics give their golden values on 64 pictures ({_versions()})."
 
 
@@ -100,15 +125,18 @@ def fid_of_few(evidence: Evidence, rng: np.random.Generator) -> tuple[Answer, fl
     rows = evidence.scores[(evidence.scores["input"] == "brain") & evidence.scores["metric"].str.startswith("fid.")]
     if not len(rows):
         return "not applicable", float("nan"), "No FID was computed."
+
     said = []
     for _, row in rows.iterrows():
         eye = row["metric"].rsplit(".", 1)[1]
         said += [
             f"{row['metric']} ({why})" for why in [why_not_comparable(row["n"], evidence.n_features.get(eye))] if why
         ]
+
     smallest = float(rows["n"].min())
     if not said:
         return "pass", smallest, f"FID of {smallest:.0f} pictures or more, with {FID_FEATURES} features."
+
     return "flag", smallest, f"Not comparable with a published FID: {few(said)}. {_instead(evidence)}"
 
 
@@ -118,8 +146,16 @@ def why_not_comparable(n: float, n_features: int | None) -> str:
     >>> why_not_comparable(50, 64)
     '50 pictures, 64 features'
     """
-    parts = [f"{n:.0f} pictures"] if n < FID_PICTURES else []
-    parts += [f"{n_features} features"] if n_features is not None and n_features < FID_FEATURES else []
+    if n < FID_PICTURES:
+        parts = [f"{n:.0f} pictures"]
+    else:
+        parts = []
+
+    if n_features is not None and n_features < FID_FEATURES:
+        parts += [f"{n_features} features"]
+    else:
+        parts += []
+
     return ", ".join(parts)
 
 
@@ -127,5 +163,6 @@ def _instead(evidence: Evidence) -> str:
     kid = evidence.scores[(evidence.scores["input"] == "brain") & evidence.scores["metric"].str.startswith("kid.")]
     if not len(kid):
         return "Read KID instead, which few pictures do not bias."
+
     values = [f"{r['metric']} {r['value']:.3g} [{r['ci_low']:.3g}, {r['ci_high']:.3g}]" for _, r in kid.iterrows()]
     return f"Read KID instead, which few pictures do not bias: {few(values)}."

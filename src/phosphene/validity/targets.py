@@ -18,13 +18,20 @@ class DecodingTarget:
 
     Parameters
     ----------
-    space : its name; ``pixels`` for small copies of the pictures
-    train : (n_train, d) true features of training stimuli, all of them or a sample
-    true : (n_test, d) true features of test stimuli
-    predicted : (n_test, d) what was decoded for them
-    n_training : number of training stimuli, those left out of `train` included; as many as `train` by default
-    labels, test_labels : (n_train,), (n_test,) categories, or None
-    betas, test_betas : (n_train, n_voxels), (n_test, n_voxels) mean responses to the same stimuli, or None
+    space : str
+        its name; ``pixels`` for small copies of the pictures
+    train : ndarray of shape (n_train, d)
+        true features of training stimuli, all of them or a sample
+    true : ndarray of shape (n_test, d)
+        true features of test stimuli
+    predicted : ndarray of shape (n_test, d)
+        what was decoded for them
+    n_training : int, optional
+        number of training stimuli, those left out of `train` included; as many as `train` by default
+    labels, test_labels : ndarray, optional
+        (n_train,), (n_test,) categories, or None
+    betas, test_betas : ndarray, optional
+        (n_train, n_voxels), (n_test, n_voxels) mean responses to the same stimuli, or None
     """
 
     space: str
@@ -41,6 +48,7 @@ class DecodingTarget:
         for name in ("train", "true", "predicted"):
             x = np.asarray(getattr(self, name))
             object.__setattr__(self, name, x.reshape(len(x), -1))
+
         widths = {self.train.shape[1], self.true.shape[1], self.predicted.shape[1]}
         if len(widths) > 1 or len(self.true) != len(self.predicted):
             raise DataError(
@@ -51,7 +59,10 @@ class DecodingTarget:
     @property
     def n_train(self) -> int:
         """Training stimuli, all of them."""
-        return len(self.train) if self.n_training is None else self.n_training
+        if self.n_training is None:
+            return len(self.train)
+
+        return self.n_training
 
     @property
     def is_sampled(self) -> bool:

@@ -54,7 +54,9 @@ def record(name: str, folder: Path | None = None) -> dict[str, Any]:
             raise NotAvailable(
                 f"the network '{name}' has no weights here. Train it: python -m phosphene.lab.zoo.train {name}"
             )
+
         raise ConfigError(f"the zoo has no network '{name}'. {did_you_mean(name, NETWORKS)}")
+
     return read_json(file)
 
 
@@ -75,13 +77,17 @@ def load(name: str, *, device: str = "cpu", folder: Path | None = None) -> nn.Mo
 
     Parameters
     ----------
-    name : one of :func:`names`
-    device : where to put it
-    folder : of NAME.json and NAME.safetensors; the bundled ones by default
+    name : str
+        one of :func:`names`
+    device : str, default "cpu"
+        where to put it
+    folder : Path, optional
+        of NAME.json and NAME.safetensors; the bundled ones by default
 
     Returns
     -------
-    the network: transformers' CLIPModel or ViTMAEForPreTraining, diffusers' VQModel or AutoencoderKL, or our own
+    nn.Module
+        the network: transformers' CLIPModel or ViTMAEForPreTraining, diffusers' VQModel or AutoencoderKL, or our own
 
     Raises
     ------
@@ -100,17 +106,21 @@ def load(name: str, *, device: str = "cpu", folder: Path | None = None) -> nn.Mo
 
     about = record(name, folder)
     file = (folder or WEIGHTS) / f"{name}.safetensors"
+
     try:
         actual = hashlib.sha256(file.read_bytes()).hexdigest()
     except OSError as error:
         raise ModelError(f"{file} cannot be read ({error.strerror}); install phosphene again.") from error
+
     if actual != about["sha256"]:
         raise ModelError(
             f"{file} is not the file its card describes (SHA-256 {actual[:12]}..., expected {about['sha256'][:12]}...). "
             "Install phosphene again."
         )
+
     with torch.random.fork_rng(devices=[]):  # weights are drawn when a network is built, and then replaced
         network = build(name, about["config"])
+
     load_module_state(network, unpacked(read_safetensors(file)), f"zoo network '{name}'")
     return network.eval().requires_grad_(False).to(device)
 

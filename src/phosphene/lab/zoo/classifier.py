@@ -10,10 +10,15 @@ from torch import Tensor, nn
 class _Block(nn.Module):
     def __init__(self, n_in: int, n_out: int, stride: int):
         super().__init__()
-        self.norm1, self.norm2 = nn.GroupNorm(8, n_in), nn.GroupNorm(8, n_out)
+        self.norm1 = nn.GroupNorm(8, n_in)
+        self.norm2 = nn.GroupNorm(8, n_out)
         self.conv1 = nn.Conv2d(n_in, n_out, 3, stride, 1, bias=False)
         self.conv2 = nn.Conv2d(n_out, n_out, 3, 1, 1, bias=False)
-        self.skip = nn.Conv2d(n_in, n_out, 1, stride, bias=False) if stride > 1 or n_in != n_out else nn.Identity()
+
+        if stride > 1 or n_in != n_out:
+            self.skip = nn.Conv2d(n_in, n_out, 1, stride, bias=False)
+        else:
+            self.skip = nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.conv1(F.silu(self.norm1(x)))
@@ -25,9 +30,12 @@ class SceneClassifier(nn.Module):
 
     Parameters
     ----------
-    categories, places, labels : names, in the order of the outputs
-    widths : channels at 16, 8 and 4 pixels
-    n_features : width of the last layer, whose activations serve FID and two-way identification
+    categories, places, labels : list of str
+        names, in the order of the outputs
+    widths : list of int, default [32, 64, 128]
+        channels at 16, 8 and 4 pixels
+    n_features : int, default 128
+        width of the last layer, whose activations serve FID and two-way identification
     """
 
     def __init__(
@@ -39,7 +47,9 @@ class SceneClassifier(nn.Module):
         n_features: int = 128,
     ):
         super().__init__()
-        self.categories, self.places, self.labels = list(categories), list(places), list(labels)
+        self.categories = list(categories)
+        self.places = list(places)
+        self.labels = list(labels)
         first, *_ = widths
         self.stem = nn.Conv2d(3, first, 3, 2, 1, bias=False)
         inputs = [first, *widths[:-1]]
@@ -47,6 +57,7 @@ class SceneClassifier(nn.Module):
         self.blocks = nn.ModuleList(
             nn.Sequential(_Block(a, b, 1 if i == 0 else 2), _Block(b, b, 1)) for i, (a, b) in enumerate(blocks)
         )
+
         self.norm = nn.GroupNorm(8, widths[-1])
         self.last = nn.Linear(widths[-1], n_features)
         self.heads = nn.ModuleDict(
@@ -59,10 +70,13 @@ class SceneClassifier(nn.Module):
 
     def features(self, x: Tensor) -> dict[str, Tensor]:
         """Activations of pictures (n, 3, 32, 32): ``early`` (n, 32, 16, 16), ``mid``, ``late``, ``last`` (n, n_features)."""
-        y, out = self.stem(x), {}
+        y = self.stem(x)
+        out = {}
+
         for name, block in zip(("early", "mid", "late"), self.blocks, strict=True):
             y = block(y)
             out[name] = y
+
         out["last"] = F.silu(self.last(F.silu(self.norm(y)).mean((2, 3))))
         return out
 

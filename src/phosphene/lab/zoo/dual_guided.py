@@ -47,6 +47,7 @@ def text_tokens(texts: list[str], device: str = "cpu") -> Tensor:
     ids = tokenizer()(texts, padding="max_length", truncation=True, max_length=length, return_tensors="pt")["input_ids"]
     read = clip.text_model(input_ids=ids.to(device))
     pooled = clip.text_projection(read.pooler_output)
+
     return clip.text_projection(read.last_hidden_state) / pooled.norm(dim=-1)[:, None, None]
 
 
@@ -78,17 +79,20 @@ class DualGuidedObjective(Objective):
     @classmethod
     def lessons(cls, scenes: Scenes) -> dict[str, Tensor]:
         """Latents and tokens of every scene, computed once and kept as float16: 7.8 kB a scene, 468 MB for 60,000."""
-        told, n = one_caption(scenes), len(scenes)
+        told = one_caption(scenes)
+        n = len(scenes)
         out = {
             "latents": torch.empty(n, 4, 8, 8, dtype=torch.float16),
             "vision": torch.empty(n, 17, 64, dtype=torch.float16),
             "text": torch.empty(n, 40, 64, dtype=torch.float16),
         }
+
         for start in range(0, n, _BLOCK):
             rows = slice(start, start + _BLOCK)
             x = to_network(scenes.pixels[rows])
             out["latents"][rows], out["vision"][rows] = latents(x), picture_tokens(x)
             out["text"][rows] = text_tokens(told[rows])
+
         return out
 
     @classmethod
@@ -119,6 +123,7 @@ def dual_guided(
         "squared error, conditions of another scene": _error(network, z, vision.roll(1, 0), text.roll(1, 0)),
         "squared error, no condition": _error(network, z, *none),
     }
+
     count = min(count, len(scenes))
     x, z, vision, text = (a[:count] for a in (to_network(scenes.pixels[:count]), z, vision, text))
     blurred = nn.functional.interpolate(nn.functional.avg_pool2d(x, 8), scale_factor=8, mode="bilinear")
@@ -128,33 +133,40 @@ def dual_guided(
         "from noise": network.sample(vision, text, range(count), **asked),
         "from blurred": network.sample(vision, text, range(count), first=latents(blurred), **asked),
     }
+
     _, kl = _teachers("cpu")
     shown = {what: kl.decode(z / kl.config.scaling_factor).sample.clamp(-1, 1) for what, z in drawn.items()}
     shown["blurred"] = blurred
     truth = _pooled(x)
+
     for what, y in shown.items():
         cosine = _pooled(y) @ truth.T
         own = cosine.diagonal()[:, None]
         scores[f"CLIP cosine to the own scene, {what}"] = float(own.mean())
         scores[f"CLIP two-way identification, {what}"] = float((cosine < own).sum() / (count * (count - 1)))
         scores[f"pixel correlation, {what}"] = float(row_correlation(x.flatten(1), y.flatten(1)).mean())
+
         if "classifier" in names():
             hit = load("classifier").probabilities(y).argmax(1).numpy() == scenes.category[:count]
             scores[f"classifier names the category, {what}"] = float(hit.mean())
+
     rows = [from_network(y) for y in (x, shown["reconstructions"], shown["from noise"], blurred, shown["from blurred"])]
     return scores, picture_grid(*rows), {}
 
 
 def _error(network: nn.Module, z: Tensor, vision: Tensor, text: Tensor) -> float:
     """Mean squared error of the noise at evenly spread levels, as many pictures as come."""
-    generator, total = torch.Generator().manual_seed(0), 0.0
+    generator = torch.Generator().manual_seed(0)
+    total = 0.0
     noise = torch.randn(z.shape, generator=generator)
     t = torch.linspace(0, network.config.noise_levels - 1, len(z)).round().long()
     noised = network.schedule().add_noise(z, noise, t)
+
     for start in range(0, len(z), _BLOCK):
         rows = slice(start, start + _BLOCK)
         error = network(noised[rows], t[rows], vision[rows], text[rows], 0.4) - noise[rows]
         total += float(error.square().sum())
+
     return total / z.numel()
 
 

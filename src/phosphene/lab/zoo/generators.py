@@ -33,6 +33,7 @@ def latents_and_codes(x: Tensor) -> tuple[Tensor, Tensor]:
     with torch.autocast(x.device.type, enabled=False):
         latents = nn.functional.normalize(clip.get_image_features(x).pooler_output, dim=-1)
         codes = vq.quantize(vq.encode(x).latents)[2][2]
+
     return latents, codes.view(len(x), -1)
 
 
@@ -82,20 +83,25 @@ def maskgit(network: nn.Module, scenes: Scenes, count: int = 240) -> tuple[dict[
     drawn = network.sample(latents[:count], range(count), seed=0, samples=1)[:, 0]
     truth = torch.cat(blocks)[:count]
     sampled, rebuilt = (_pictures(vq, torch.as_tensor(c).reshape(count, -1)) for c in (drawn, codes[:count]))
+
     for what, x in (("samples", sampled), ("reconstructions", rebuilt)):
         cosine = latents_and_codes(x)[0] @ latents[:count].T
         own = cosine.diagonal()[:, None]
         others = count * (count - 1)
         scores[f"CLIP cosine to the own latent, {what}"] = float(own.mean())
         scores[f"CLIP two-way identification, {what}"] = float((cosine < own).sum() / others)
+
         if "classifier" in names():
             hit = load("classifier").probabilities(x).argmax(1).numpy() == scenes.category[:count]
             scores[f"classifier names the category, {what}"] = float(hit.mean())
+
     scores["CLIP cosine of other scenes' latents"] = float(
         ((latents[:count] @ latents[:count].T).sum() - count) / (count * (count - 1))
     )
+
     scores["codes used by samples"] = float(len(np.unique(drawn)))
     shown = [(x.permute(0, 2, 3, 1).numpy() + 1) / 2 for x in (truth, rebuilt, sampled)]
+
     return scores, picture_grid(*shown), {}
 
 
@@ -104,6 +110,7 @@ def _entropy(network: nn.Module, codes: Tensor, latents: Tensor, share: float) -
     where = torch.rand(codes.shape, generator=torch.Generator().manual_seed(0)).argsort(1)[:, : round(share * n)]
     hidden = codes.scatter(1, where, network.config.mask)
     total = 0.0
+
     for i in range(0, len(codes), 250):
         rows = slice(i, i + 250)
         logits = network(hidden[rows], latents[rows], where[rows])
@@ -112,13 +119,17 @@ def _entropy(network: nn.Module, codes: Tensor, latents: Tensor, share: float) -
                 logits.flatten(0, 1), codes[rows].gather(1, where[rows]).flatten(), reduction="sum"
             )
         )
+
     return total / where.numel()
 
 
 def _pictures(vq: nn.Module, codes: Tensor) -> Tensor:
-    side, width = int(codes.shape[1] ** 0.5), vq.config.vq_embed_dim
+    side = int(codes.shape[1] ** 0.5)
+    width = vq.config.vq_embed_dim
     out = []
+
     for c in codes.split(250):
         z = vq.quantize.get_codebook_entry(c.flatten(), (len(c), side, side, width))
         out.append(vq.decode(z, force_not_quantize=True).sample.clamp(-1, 1))
+
     return torch.cat(out)

@@ -85,11 +85,15 @@ def ldm(
         "squared error of the noise": _error(network, z, labels),
         "squared error, labels of another scene": _error(network, z, labels[other]),
     }
+
     count = min(count, len(scenes))
     asked = labels[:count]
     drawn = network.sample(asked, range(count), seed=0, steps=steps, samples=2, batch_size=40)
     truth = to_network(scenes.pixels[:count])
-    rebuilt, sampled, again = pictures(z[:count]), pictures(drawn[:, 0]), pictures(drawn[:, 1])
+    rebuilt = pictures(z[:count])
+    sampled = pictures(drawn[:, 0])
+    again = pictures(drawn[:, 1])
+
     if "classifier" in names():
         classifier = load("classifier")
         for what, x in (("samples", sampled), ("reconstructions", rebuilt)):
@@ -98,11 +102,14 @@ def ldm(
                 hit = guess[head].argmax(1) == asked[:, i]
                 scores[f"classifier names the {head}, {what}"] = float(hit.float().mean())
                 scores[f"chance, {head}"] = 1 / guess[head].shape[1]
+
     scores["distance of two samples of the same labels"] = float((sampled - again).square().mean().sqrt()) / 2
     if pairs := _same_labels(scenes):
         scores["distance of two scenes of the same labels"] = float(np.sqrt(np.mean(pairs)))
+
     scores["deviation of latents, scenes"] = float(z.std())
     scores["deviation of latents, samples"] = float(drawn.std())
+
     return scores, picture_grid(*(from_network(x) for x in (truth, rebuilt, sampled, again))), {}
 
 
@@ -111,10 +118,13 @@ def _error(network: nn.Module, z: Tensor, labels: Tensor) -> float:
     noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(0))
     time = torch.linspace(0, network.config.noise_levels - 1, len(z)).round().long()
     signal = network.signal[time][:, None, None, None]
-    noisy, total = signal.sqrt() * z + (1 - signal).sqrt() * noise, 0.0
+    noisy = signal.sqrt() * z + (1 - signal).sqrt() * noise
+    total = 0.0
+
     for i in range(0, len(z), _BLOCK):
         rows = slice(i, i + _BLOCK)
         total += float((network(noisy[rows], time[rows], labels[rows]) - noise[rows]).square().sum())
+
     return total / z.numel()
 
 
@@ -122,9 +132,12 @@ def _same_labels(scenes: Scenes) -> list[float]:
     """Mean squared differences of pixels, 0-1, of scenes and the next one with the same labels."""
     last: dict[tuple[int, int], int] = {}
     errors = []
+
     for i, key in enumerate(zip(scenes.category.tolist(), scenes.place.tolist(), strict=True)):
         if key in last:
             a, b = (scenes.pixels[k].astype(np.float64) / 255 for k in (last[key], i))
             errors.append(((a - b) ** 2).mean())
+
         last[key] = i
+
     return errors

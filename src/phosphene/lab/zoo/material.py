@@ -20,7 +20,8 @@ from phosphene.io.folder import read_json
 if TYPE_CHECKING:
     import torch
 
-TRAIN, HELD_OUT = 7_700_001, 7_700_002
+TRAIN = 7_700_001
+HELD_OUT = 7_700_002
 SIZE = 32
 _BLOCK = 2000
 
@@ -31,13 +32,18 @@ class Scenes:
 
     Attributes
     ----------
-    pixels : (n, 32, 32, 3) uint8
-    captions : n tuples of five texts
-    good : (n, 5) bool, captions that are neither vague nor wrong
-    categories, places, names : names of main categories, of places, and of the columns of `labels`
-    category, place : (n,) int64, places in these lists
-    labels : (n, n_labels) bool
-    digest : SHA-256 of pictures and captions
+    pixels : ndarray of shape (n, 32, 32, 3), uint8
+    captions : list of tuple of str
+        n tuples of five texts
+    good : ndarray of shape (n, 5), bool
+        captions that are neither vague nor wrong
+    categories, places, names : tuple of str
+        names of main categories, of places, and of the columns of `labels`
+    category, place : ndarray of shape (n,), int64
+        places in these lists
+    labels : ndarray of shape (n, n_labels), bool
+    digest : str
+        SHA-256 of pictures and captions
     """
 
     pixels: np.ndarray
@@ -71,10 +77,12 @@ def scenes(seed: int, count: int, cache: Path, progress=None) -> Scenes:
     folder = cache / f"scenes-{seed}-{count}-{_painter_digest()[:12]}"
     if not (folder / "scenes.json").is_file():
         _render(seed, count, folder, progress)
+
     about = read_json(folder / "scenes.json")
     captions = [tuple(c) for c in json.loads((folder / "captions.json").read_text(encoding="utf-8"))]
     arrays = {key: np.load(folder / f"{key}.npy") for key in ("good", "category", "place", "labels")}
     lists = {key: tuple(about[key]) for key in ("categories", "places", "names")}
+
     return Scenes(np.load(folder / "pixels.npy", mmap_mode="r"), captions, digest=about["digest"], **arrays, **lists)
 
 
@@ -93,13 +101,16 @@ def _render(seed: int, count: int, folder: Path, progress) -> None:
 
     starts = range(0, count, _BLOCK)
     pixels = np.empty((count, SIZE, SIZE, 3), dtype=np.uint8)
+
     for start in progress.each(starts, "painting scenes") if progress else starts:
         stop = min(count, start + _BLOCK)
         pixels[start:stop] = painter.render_many(seed, np.arange(start, stop), SIZE)
+
     described = painter.describe_many(seed, np.arange(count))
     table = painter.labels(described)
     words = json.dumps(painter.captions_many(described)).encode()
     good = np.array([[quality == "good" for quality in told] for told in captions.truth(described)])
+
     with atomic.folder(folder) as temporary:
         np.save(temporary / "pixels.npy", pixels)
         (temporary / "captions.json").write_bytes(words)
@@ -113,4 +124,5 @@ def _render(seed: int, count: int, folder: Path, progress) -> None:
             "names": [str(c) for c in table.columns],
             "digest": hashlib.sha256(pixels.tobytes() + words).hexdigest(),
         }
+
         (temporary / "scenes.json").write_text(json.dumps(about), encoding="utf-8")

@@ -31,12 +31,18 @@ class NetworkEntry(NamedTuple):
 
     Attributes
     ----------
-    network : its class
-    config : what it is made with
-    objective : what it is trained on (a class like those of ``objectives.py``)
-    score : what it is worth (a function like those of ``scores.py``)
-    about : what it is for, as the card says it
-    stored : how its weights are kept, ``float16``, or ``int8`` with a scale for each row
+    network : str
+        its class
+    config : dict of {str: Any}
+        what it is made with
+    objective : str
+        what it is trained on (a class like those of ``objectives.py``)
+    score : str
+        what it is worth (a function like those of ``scores.py``)
+    about : str
+        what it is for, as the card says it
+    stored : str
+        how its weights are kept, ``float16``, or ``int8`` with a scale for each row
     """
 
     network: str
@@ -159,8 +165,10 @@ def build(name: str, config: dict[str, Any] | None = None) -> nn.Module:
 
     Parameters
     ----------
-    name : one of ``NETWORKS``
-    config : as saved with trained weights; the default otherwise
+    name : str
+        one of ``NETWORKS``
+    config : dict of {str: Any}, optional
+        as saved with trained weights; the default otherwise
 
     Raises
     ------
@@ -169,12 +177,18 @@ def build(name: str, config: dict[str, Any] | None = None) -> nn.Module:
     """
     if name not in NETWORKS:
         raise ConfigError(f"the zoo has no network '{name}'. {did_you_mean(name, NETWORKS)}")
+
     entry = NETWORKS[name]
     network_class = find(entry.network)
     config = dict(entry.config if config is None else config)
+
     if entry.network.startswith("transformers:"):
         network = network_class(network_class.config_class(**config))
-        return _with_positions(network) if name == "mae" else network
+        if name == "mae":
+            return _with_positions(network)
+
+        return network
+
     return network_class(**config)
 
 
@@ -184,6 +198,7 @@ def _with_positions(network: nn.Module) -> nn.Module:
     patches.projection._is_hf_initialized = False
     network.vit.embeddings.initialize_weights()
     network.decoder.initialize_weights(patches.num_patches)
+
     return network
 
 
@@ -200,27 +215,35 @@ def train_tokenizer(texts: list[str], size: int = 512, length: int = 40) -> dict
 
     Parameters
     ----------
-    texts : captions
-    size : entries, with the two marks for start and end of a text last
-    length : tokens a text is cut to
+    texts : list of str
+        captions
+    size : int, default 512
+        entries, with the two marks for start and end of a text last
+    length : int, default 40
+        tokens a text is cut to
     """
     from tokenizers import Tokenizer, models, trainers
     from transformers import CLIPTokenizer
 
-    start, end = "<|startoftext|>", "<|endoftext|>"
+    start = "<|startoftext|>"
+    end = "<|endoftext|>"
+
     # Start from the class itself, so that normalisation and splitting into words are exactly CLIP's.
     blank = CLIPTokenizer(vocab={start: 0, end: 1}, merges=[]).backend_tokenizer
     learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    learner.normalizer, learner.pre_tokenizer = blank.normalizer, blank.pre_tokenizer
+    learner.normalizer = blank.normalizer
+    learner.pre_tokenizer = blank.pre_tokenizer
     learner.train_from_iterator(
         texts, trainers.BpeTrainer(vocab_size=size, end_of_word_suffix="</w>", show_progress=False)
     )
+
     learned = json.loads(learner.to_str())["model"]["merges"]
     # Every printable character, within and at the end of a word, so that no text is unknown.
     letters = [chr(c) for c in range(33, 127)]
     entries = letters + [f"{c}</w>" for c in letters]
     merges = [m.split(" ") if isinstance(m, str) else m for m in learned][: size - 2 - len(entries)]
     vocab = {text: i for i, text in enumerate([*entries, *("".join(m) for m in merges)])}
+
     return {
         "vocab": {**vocab, start: size - 2, end: size - 1},
         "merges": [" ".join(m) for m in merges],

@@ -63,6 +63,7 @@ class ClipObjective(Objective):
         seen = (tokens == end).int().cumsum(1) - (tokens == end).int() == 0  # up to and with the first end mark
         out = self.network(input_ids=tokens, attention_mask=seen.long(), pixel_values=batch["x"])
         scale = self.network.logit_scale.exp().clamp(max=100)
+
         return info_nce(out.image_embeds, out.text_embeds, scale), {"scale": scale}
 
 
@@ -82,7 +83,9 @@ class VqObjective(Objective):
     config = TrainConfig(
         steps=6000, batch_size=32, lr=1e-3, warmup=100, weight_decay=0.01, clip=1.0, ema=0.995, precision="bf16"
     )
-    free_steps, restart_every, restart_until = 150, 20, 700
+    free_steps = 150
+    restart_every = 20
+    restart_until = 700
 
     def __init__(self, network: nn.Module):
         super().__init__(network)
@@ -92,19 +95,24 @@ class VqObjective(Objective):
 
     def loss(self, batch: dict[str, Tensor], draws: Draws) -> tuple[Tensor, dict[str, Any]]:
         """Pixels and edges, plus the codebook's own loss."""
-        x, calls = batch["x"], int(self.calls)
+        x = batch["x"]
+        calls = int(self.calls)
         self.calls += 1
         z = self.network.encode(x).latents
+
         if calls < self.free_steps:
             y = self.network.decode(z, force_not_quantize=True).sample
             # Latents the codes can reach: without this they grow at will before there are any codes.
             return _picture_loss(y.float(), x) + 0.01 * z.float().square().mean(), {"used": 0.0}
+
         with torch.autocast(x.device.type, enabled=False):
             self._mend(z.detach().float(), draws, calls)
             q, codebook, (_, _, codes) = self.network.quantize(z.float())
+
         counts = torch.bincount(gathered(codes.flatten()), minlength=len(self.usage)).float()
         self.usage.lerp_(counts / counts.sum(), 0.05)
         y = self.network.decode(q, force_not_quantize=True).sample
+
         return _picture_loss(y.float(), x) + codebook, {
             "used": float((self.usage * len(self.usage) > 0.03).sum()),
             "codebook": codebook,
@@ -131,15 +139,18 @@ def kmeans(rows: Tensor, k: int, generator: torch.Generator, iterations: int = 2
     """(k, d) centres of (n, d) rows: seeds drawn by squared distance, then Lloyd's iterations."""
     centres = rows[torch.randint(len(rows), (1,), generator=generator)]
     nearest = torch.cdist(rows, centres).square()[:, 0]
+
     while len(centres) < k:
         new = rows[torch.multinomial(nearest.cpu() + 1e-12, 1, generator=generator)]
         centres = torch.cat([centres, new])
         nearest = torch.minimum(nearest, torch.cdist(rows, new).square()[:, 0])
+
     for _ in range(iterations):
         owner = torch.cdist(rows, centres).argmin(1)
         counts = torch.bincount(owner, minlength=k)
         sums = torch.zeros_like(centres).index_add_(0, owner, rows)
         centres = torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], centres)
+
     return centres
 
 
@@ -158,6 +169,7 @@ class KlObjective(Objective):
         z = latent.mean + latent.std * draws.normal(*latent.mean.shape[1:])
         y = self.network.decode(z).sample
         divergence = latent.kl().float().mean() / latent.mean[0].numel()
+
         return _picture_loss(y.float(), x) + self.weight * divergence, {"divergence": divergence}
 
 
@@ -186,6 +198,7 @@ class ClassifierObjective(Objective):
         place = F.cross_entropy(out["place"].float(), batch["place"])
         labels = F.binary_cross_entropy_with_logits(out["labels"].float(), batch["labels"])
         hit = (out["category"].argmax(1) == batch["category"]).float().mean()
+
         return category + 0.3 * place + 5 * labels, {"category": category, "place": place, "labels": labels, "hit": hit}
 
 
@@ -196,6 +209,7 @@ def _shifted(x: Tensor, draws: Draws, by: int = 2) -> Tensor:
     top, left = draws.integers(2 * by + 1, 2).unbind(1)
     rows = top[:, None] + torch.arange(height, device=x.device)
     columns = left[:, None] + torch.arange(width, device=x.device)
+
     return padded[torch.arange(n, device=x.device)[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(
         0, 3, 1, 2
     )

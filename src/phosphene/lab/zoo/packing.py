@@ -33,6 +33,7 @@ def packed(tensors: Mapping[str, Tensor], stored: str) -> dict[str, Tensor]:
             out[f"{name}{SCALE}"] = scale
         else:
             out[name] = tensor.detach().half().contiguous().clone()
+
     return out
 
 
@@ -49,8 +50,11 @@ def unpacked(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     for name, array in arrays.items():
         if name.endswith(SCALE):
             continue
+
         scale = arrays.get(f"{name}{SCALE}")
         if scale is not None:
             array = array.astype(np.float32) * scale.astype(np.float32).reshape(-1, *(1,) * (array.ndim - 1))
+
         out[name] = array
+
     return out

@@ -52,6 +52,7 @@ def conditions(scenes: Scenes) -> Tensor:
     clip, _ = _teachers("cpu")
     texts = embed_texts(clip, tokenizer(), one_caption(scenes))
     images = [see(to_network(scenes.pixels[i : i + _BLOCK])) for i in range(0, len(scenes), _BLOCK)]
+
     return torch.stack([torch.cat(images), torch.from_numpy(texts)], 1)
 
 
@@ -111,11 +112,13 @@ def stylegan2(
     """
     from phosphene.lab.zoo.scores import picture_grid
 
-    c, n = conditions(scenes), len(scenes)
+    c = conditions(scenes)
+    n = len(scenes)
     truth = to_network(scenes.pixels)
     drawn, again = (_drawn(network, c, seed) for seed in (0, 1))
     count = min(count, n)
     scores: dict[str, float] = {}
+
     for what, x in (("samples", drawn), ("scenes", truth)):
         seen = torch.cat([see(block) for block in x[:count].split(_BLOCK)])
         for k, kind in enumerate(("image", "text")):
@@ -125,35 +128,44 @@ def stylegan2(
             scores[f"CLIP two-way identification by the {kind} latent, {what}"] = float(
                 (cosine < own).sum() / (count * (count - 1))
             )
+
     _, classifier = _teachers("cpu")
     scores["chance, two-way identification"] = 0.5
     scores["chance, category"], scores["chance, place"] = 1 / len(scenes.categories), 1 / len(scenes.places)
     features = {}
+
     for what, x in (("samples", drawn), ("scenes", truth)):
         read = [classifier(block) for block in x.split(_BLOCK)]
         features[what] = torch.cat([classifier.features(block)["last"] for block in x.split(_BLOCK)]).double().numpy()
+
         for head, labels in (("category", scenes.category), ("place", scenes.place)):
             named = torch.cat([r[head] for r in read]).argmax(1).numpy()
             scores[f"classifier names the {head}, {what}"] = float((named == labels).mean())
+
     scores["FID by the classifier's features, samples"] = frechet(features["samples"], features["scenes"])
     half = n // 2
     scores["FID by the classifier's features, half of the scenes and the other"] = frechet(
         features["scenes"][:half], features["scenes"][half:]
     )
+
     for what, other in (("the own", drawn), ("another", drawn.roll(1, 0))):
         r = row_correlation(other.flatten(1), truth.flatten(1))
         scores[f"pixel correlation with {what} scene, samples"] = float(r.mean())
+
     scores["distance of two samples of the same latents"] = float((drawn - again).square().mean().sqrt()) / 2
     return scores, picture_grid(*(from_network(x) for x in (truth, drawn, again))), {}
 
 
 def _drawn(network: nn.Module, c: Tensor, seed: int) -> Tensor:
     """One picture of each pair of latents, -1 to 1."""
-    generator, out = torch.Generator().manual_seed(seed), []
+    generator = torch.Generator().manual_seed(seed)
+    out = []
+
     for block in c.split(250):
         z = torch.randn(len(block), network.config.z, generator=generator)
         noise = [torch.randn(len(block), 1, side, side, generator=generator) for side in network.config.noise_sizes]
         out.append(network(block, z, noise).clamp(-1, 1))
+
     return torch.cat(out)
 
 
@@ -162,8 +174,10 @@ def frechet(a: np.ndarray, b: np.ndarray) -> float:
 
     |mean_a - mean_b|^2 + tr(A + B - 2 (A B)^(1/2)),    A, B covariances
     """
-    a_cov, b_cov = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    a_cov = np.cov(a, rowvar=False)
+    b_cov = np.cov(b, rowvar=False)
     values, vectors = np.linalg.eigh(a_cov)
     root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
     cross = np.sqrt(np.linalg.eigvalsh(root @ b_cov @ root).clip(min=0)).sum()
+
     return float(((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(a_cov) + np.trace(b_cov) - 2 * cross)

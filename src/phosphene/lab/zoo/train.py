@@ -26,7 +26,8 @@ from phosphene.lab.zoo import networks
 from phosphene.lab.zoo.material import HELD_OUT, TRAIN, Scenes, scenes
 from phosphene.lab.zoo.packing import packed, unpacked
 
-N_TRAIN, N_HELD_OUT = 60_000, 2_000
+N_TRAIN = 60_000
+N_HELD_OUT = 2_000
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -60,12 +61,16 @@ def make(options: argparse.Namespace) -> dict[str, float]:
     progress = Progress()
     material = scenes(TRAIN, options.scenes, options.cache, progress)
     held_out = scenes(HELD_OUT, options.held_out, options.cache, progress)
-    name, folder = options.name, atomic.checked_path(options.out)
+    name = options.name
+    folder = atomic.checked_path(options.out)
     entry = networks.NETWORKS[name]
-    config, checkpoints = _config(name, material), folder / "checkpoints" / name
+    config = _config(name, material)
+    checkpoints = folder / "checkpoints" / name
+
     with torch.random.fork_rng():
         torch.manual_seed(options.seed)
         objective = networks.find(entry.objective)(networks.build(name, config))
+
     extra = material.tensors() | objective.lessons(material)
     about: dict[str, Any] = {"name": name, "class": entry.network, "config": config}
     if name == "clip":
@@ -79,8 +84,13 @@ def make(options: argparse.Namespace) -> dict[str, float]:
     settings = objective.config
     if options.steps is not None:
         settings = settings.model_copy(update={"steps": options.steps})
+
     began = time.perf_counter()
-    changeable = ("steps", "data") if options.other_scenes else ("steps",)
+    if options.other_scenes:
+        changeable = ("steps", "data")
+    else:
+        changeable = ("steps",)
+
     result = train(
         objective, fetch, len(material), settings, seed=options.seed, folder=checkpoints,
         data=f"{material.digest} {objective.teachers()}".strip(),
@@ -88,9 +98,15 @@ def make(options: argparse.Namespace) -> dict[str, float]:
         optimizer=objective.optimizer,
         watch=lambda entry: progress.say(" ".join(f"{k} {v:.4g}" for k, v in entry.items())),
     )  # fmt: skip
+
     network = objective.network.cpu()
     kept = _rounded(network, entry.stored)
-    arguments = [networks.make_tokenizer(about["tokenizer"])] if name == "clip" else []
+
+    if name == "clip":
+        arguments = [networks.make_tokenizer(about["tokenizer"])]
+    else:
+        arguments = []
+
     measured, grid, found = networks.find(entry.score)(network, held_out, *arguments)
     about["config"] = {**config, **{k: v for k, v in found.items() if k == "scaling_factor"}}
     about |= {
@@ -107,12 +123,15 @@ def make(options: argparse.Namespace) -> dict[str, float]:
             "torch": torch.__version__, "phosphene": __version__,
         },
     }  # fmt: skip
+
     _write(folder, name, network, kept, about, grid)
     for key, value in measured.items():
         progress.say(f"{key}: {value:.4f}")
+
     progress.say(
         f"{name}: {result.step} of {settings.steps} steps, {duration(time.perf_counter() - began)} in this call"
     )
+
     return measured
 
 
@@ -122,6 +141,7 @@ def _config(name: str, material: Scenes) -> dict[str, Any]:
         config |= {
             "categories": list(material.categories), "places": list(material.places), "labels": list(material.names),
         }  # fmt: skip
+
     return config
 
 
@@ -131,6 +151,7 @@ def _tokenizer(file: Path, config: dict[str, Any], material: Scenes) -> dict[str
         corpus = [c for captions in material.captions[:5000] for c in captions]
         made = networks.train_tokenizer(corpus, config["vocab_size"], config["max_position_embeddings"])
         atomic.write_text(file, json.dumps(made))
+
     return read_json(file)
 
 
@@ -144,6 +165,7 @@ def _tokens(tokenizer: dict[str, Any], material: Scenes) -> Any:
     ids = np.array(encode(texts, **options)["input_ids"])
     longest = int((ids != encode.pad_token_id).sum(1).max()) + 1
     ids = ids[:, : min(longest, tokenizer["length"])]
+
     return torch.from_numpy(ids.reshape(len(material), -1, ids.shape[1]))
 
 
@@ -169,6 +191,7 @@ def _write(
         "weights": sum(w.numel() for w in network.parameters()), "dtype": networks.NETWORKS[name].stored, "bytes": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
     }  # fmt: skip
+
     png = io.BytesIO()
     Image.fromarray(grid).save(png, "PNG", optimize=True)
     atomic.write_bytes(folder / f"{name}.safetensors", data)
@@ -178,7 +201,8 @@ def _write(
 
 
 def _card(about: dict[str, Any]) -> str:
-    training, name = about["training"], about["name"]
+    training = about["training"]
+    name = about["name"]
     rows = "\n".join(f"| {k} | {v:.4g} |" for k, v in about["scores"].items())
     return f"""# {name}
 
@@ -191,7 +215,8 @@ def _card(about: dict[str, Any]) -> str:
   drawn, not photographed. The lab's data sets use other seeds.
 - **Learned from**: {training["teachers"] or "the scenes alone"}
 - **Training**: {training["steps"]:,} of {training["of"]:,} steps of {training["batch_size"]}, seed {training["seed"]}, on
-  {training["hardware"]}, torch {training["torch"]}; settings in `{name}.json`. Made by `python -m phosphene.lab.zoo.train {name}`.
+  {training["hardware"]}, torch {training["torch"]}; settings in `{name}.json`. Made by
+   `python -m phosphene.lab.zoo.train {name}`.
 - **For**: the in-silico lab and tests. It knows nothing of photographs.
 
 Scores of the stored weights on {training["held_out"]:,} scenes of another seed ({training["held_out_seed"]}):

@@ -35,7 +35,10 @@ def vdvae(network: nn.Module, scenes: Scenes) -> tuple[dict[str, float], np.ndar
     from phosphene.lab.zoo.scores import block_slices, picture_grid, pictures
 
     generator = torch.Generator().manual_seed(0)
-    first, cost, decoded = network.config.given, [], {"all groups": [], f"first {network.config.given} groups": []}
+    first = network.config.given
+    cost = []
+    decoded = {"all groups": [], f"first {network.config.given} groups": []}
+
     for rows in block_slices(scenes):
         x = to_network(scenes.pixels[rows])
 
@@ -45,8 +48,10 @@ def vdvae(network: nn.Module, scenes: Scenes) -> tuple[dict[str, float], np.ndar
         pixels, latents = network.elbo(x, noise)
         cost.append(torch.cat([pixels[:, None], latents], 1))
         z = network.encode(x)
+
         for what, given in zip(decoded, (z, z[:first]), strict=True):
             decoded[what].append(from_network(network.picture(given)))
+
     bits = torch.cat(cost).mean(0)
     truth = np.asarray(scenes.pixels, dtype=np.float32) / 255
     shown = {what: np.concatenate(blocks) for what, blocks in decoded.items()}
@@ -55,8 +60,11 @@ def vdvae(network: nn.Module, scenes: Scenes) -> tuple[dict[str, float], np.ndar
         "of these for pixels": float(bits[0]),
         f"of these for the first {first} groups": float(bits[1 : 1 + first].sum()),
     }
+
     for what, y in shown.items():
         scores |= {f"{name}, {what}": value for name, value in pictures(truth, y).items()}
+
     mean = np.broadcast_to(truth.mean(0), truth.shape)
     scores |= {f"{name}, mean scene": value for name, value in pictures(truth, mean).items()}
+
     return scores, picture_grid(truth, *shown.values()), {}
