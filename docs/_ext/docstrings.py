@@ -26,12 +26,12 @@ def markdown(docstring: str) -> str:
 
     Examples
     --------
-    >>> print(markdown("Mean.\\n\\nParameters\\n----------\\nx : (n,), volts\\n    any *sign*"))
+    >>> print(markdown("Mean.\\n\\nParameters\\n----------\\nx : ndarray of shape (n,)\\n    volts, any *sign*"))
     Mean.
     <BLANKLINE>
     **Parameters**
     <BLANKLINE>
-    - `x`: (n,), volts any \\*sign\\*
+    - `x` (ndarray of shape (n,)): volts, any \\*sign\\*
     """
     parts = SECTION.split(docstring)
     out = [_prose(parts[0])]
@@ -57,14 +57,28 @@ def _prose(text: str) -> str:
 
 
 def _entries(body: str) -> str:
-    """``name : what`` with indented lines below, as a list."""
+    """``name : type`` or a type alone, with an indented description below it, as a list."""
     out: list[str] = []
+    begins = False
+
     for line in body.strip("\n").split("\n"):
         if line.startswith((" ", "\t")) or not line.strip():
-            out[-1:] = [f"{out[-1] if out else '-'} {_escaped(line.strip())}".rstrip()]
+            if not out:
+                out.append("-")
+
+            joint = ": " if begins and line.strip() else " "
+            out[-1] = f"{out[-1]}{joint}{_escaped(line.strip())}".rstrip()
+            begins = False
+            continue
+
+        name, colon, kind = line.partition(" : ")
+        if colon:
+            out.append(f"- `{name}` ({_escaped(kind)})")
         else:
-            name, colon, rest = line.partition(" : ")
-            out.append(f"- `{name}`: {_escaped(rest)}" if colon else f"- {_escaped(line)}")
+            out.append(f"- {_escaped(line)}")
+
+        begins = True
+
     return "\n".join(out)
 
 
