@@ -55,7 +55,7 @@ def ours(_: Path, voxels: int, items: int, bf16: bool = False, lea: bool = False
         network = PatchMae.create(PatchMaeConfig(), {"sbj_1": voxels}, 0)
     fetch, n_items = subject_batches({"sbj_1": betas(voxels, items)})
     config = TrainConfig(
-        steps=2, batch_size=items, lr=2.5e-4, betas=(0.9, 0.95), weight_decay=0.05, clip=CLIP,
+        steps=2, batch_size=items, lr=2.5e-4, adam_betas=(0.9, 0.95), weight_decay=0.05, clip_norm=CLIP,
         precision="bf16" if bf16 else "float32",
     )  # fmt: skip
     ends: list[tuple[float, float]] = []

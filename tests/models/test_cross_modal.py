@@ -404,7 +404,7 @@ def test_training_lowers_both_errors_on_new_pairs_and_each_side_helps_the_other(
     batch = {"betas": {"s1": new}, "rows": {"s1": torch.arange(64)}, "pictures": shown}
     with torch.no_grad():
         before = net.loss(batch, Draws(9, 0, 64))[1]
-    train(net, fetch, n, TrainConfig(steps=120, batch_size=16, lr=5e-3, warmup=10, clip=0.8), seed=0, device="cpu")
+    train(net, fetch, n, TrainConfig(steps=120, batch_size=16, lr=5e-3, warmup=10, clip_norm=0.8), seed=0, device="cpu")
     with torch.no_grad():
         after = net.loss(batch, Draws(9, 0, 64))[1]
         wrong = net.loss(batch | {"pictures": shown.flip(0)}, Draws(9, 0, 64))[1]

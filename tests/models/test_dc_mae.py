@@ -285,7 +285,7 @@ def test_training_tells_new_responses_apart_and_predicts_what_is_hidden(negative
     with torch.no_grad():
         before, _ = net.loss(new, Draws(5, 0, 32))
     fetch, n = subject_batches({"s1": low_rank(200, 99)})
-    config = TrainConfig(steps=100, batch_size=32, lr=5e-3, warmup=10, clip=0.8, betas=(0.9, 0.95))
+    config = TrainConfig(steps=100, batch_size=32, lr=5e-3, warmup=10, clip_norm=0.8, adam_betas=(0.9, 0.95))
     train(net, fetch, n, config, seed=0, device="cpu")
     with torch.no_grad():
         after, logs = net.loss(new, Draws(5, 0, 32))

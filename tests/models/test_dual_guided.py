@@ -482,7 +482,7 @@ def test_training_learns_which_picture_belongs_to_which_condition():
         at = torch.from_numpy(rows)
         return {"latents": pictures[at], **{k: v[at] for k, v in tokens.items()}}
 
-    config = TrainConfig(steps=80, batch_size=16, lr=5e-3, warmup=10, clip=1.0)
+    config = TrainConfig(steps=80, batch_size=16, lr=5e-3, warmup=10, clip_norm=1.0)
     curve = train(network, fetch, 2, config, seed=0, log_every=10, device="cpu").curve
     assert curve[-1]["loss"] < 0.5 * curve[0]["loss"]
     for shift in (0, 1):

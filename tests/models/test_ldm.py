@@ -269,7 +269,7 @@ def test_training_learns_which_latent_belongs_to_which_label():
     def fetch(rows):
         return {"latents": z[rows % 4], "labels": labels[rows % 4]}
 
-    config = TrainConfig(steps=150, batch_size=32, lr=4e-3, warmup=10, clip=1.0)
+    config = TrainConfig(steps=150, batch_size=32, lr=4e-3, warmup=10, clip_norm=1.0)
     curve = train(net, fetch, 32, config, seed=0, log_every=10, device="cpu").curve
     assert curve[-1]["loss"] < 0.5 * curve[0]["loss"]
     # Where half of the variance is noise, only the label tells which of the four latents lies below it.

@@ -306,7 +306,7 @@ def test_training_learns_which_picture_belongs_to_which_latent():
         at = torch.from_numpy(rows)
         return {"tokens": y[at], "latents": x[at]}
 
-    config = TrainConfig(steps=200, batch_size=16, lr=8e-3, warmup=10, clip=1.0)
+    config = TrainConfig(steps=200, batch_size=16, lr=8e-3, warmup=10, clip_norm=1.0)
     curve = train(network, fetch, 8, config, seed=0, log_every=10, device="cpu").curve
     assert curve[0]["loss"] > 0.6 * math.log(12)
     assert curve[-1]["loss"] < 0.1 * curve[0]["loss"]

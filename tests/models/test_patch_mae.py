@@ -266,7 +266,7 @@ def test_training_predicts_hidden_voxels_of_new_trials_better_than_the_mean():
     data = low_rank(260, 99)
     net = network(mask_ratio=0.5)
     fetch, n = subject_batches({"s1": data[:200]})
-    config = TrainConfig(steps=200, batch_size=32, lr=3e-3, warmup=10, clip=0.8, betas=(0.9, 0.95))
+    config = TrainConfig(steps=200, batch_size=32, lr=3e-3, warmup=10, clip_norm=0.8, adam_betas=(0.9, 0.95))
     train(net, fetch, n, config, seed=0, device="cpu")
     guess, is_hidden = PatchMaePart.of(net).reconstruct(data[200:], rng=np.random.default_rng(0))
     error = np.square(guess - data[200:])[is_hidden].mean()

@@ -295,7 +295,7 @@ def test_training_reconstructs_new_trials_of_several_subjects_better_than_the_me
     data = {s: low_rank(260, sum(n), seed=i) for i, (s, n) in enumerate(sizes.items())}
     net = RoiMae.create(lab(embed=embed, drop=0.1), {s: shuffled(n) for s, n in sizes.items()}, 0)
     fetch, n = subject_batches({s: x[:200] for s, x in data.items()})
-    config = TrainConfig(steps=150, batch_size=32, lr=3e-3, warmup=10, clip=1.0)
+    config = TrainConfig(steps=150, batch_size=32, lr=3e-3, warmup=10, clip_norm=1.0)
     curve = train(net, fetch, n, config, seed=0, log_every=1, device="cpu").curve
     losses = [entry["loss"] for entry in curve]
     assert np.mean(losses[-10:]) < 0.6 * np.mean(losses[:3])

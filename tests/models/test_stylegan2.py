@@ -257,7 +257,7 @@ def test_position_means_are_of_the_picture_alone_unless_as_released():
 
 
 def test_each_turn_moves_its_own_side_only():
-    both, settings = game(low_level_weight=10.0), TrainConfig(steps=1, batch_size=4, betas=(0.0, 0.99))
+    both, settings = game(low_level_weight=10.0), TrainConfig(steps=1, batch_size=4, adam_betas=(0.0, 0.99))
     steps, before = adam(both, settings), None
     assert both.turns(0) == ["generator", "path", "discriminator", "r1"]
     assert both.turns(1) == ["generator", "discriminator"]
@@ -309,7 +309,7 @@ def test_terms_without_weight_are_not_computed_and_needed_ones_are_asked_for():
 
 
 def test_optimiser_rates_are_corrected_for_penalty_steps():
-    made = adam(game(path_every=4, r1_every=16), TrainConfig(steps=1, batch_size=4, lr=0.0025, betas=(0.0, 0.99)))
+    made = adam(game(path_every=4, r1_every=16), TrainConfig(steps=1, batch_size=4, lr=0.0025, adam_betas=(0.0, 0.99)))
     one, two = made.param_groups
     assert one["lr"] == pytest.approx(0.002)
     assert two["lr"] == pytest.approx(0.0025 * 16 / 17)
@@ -356,7 +356,7 @@ def test_the_chance_rises_while_true_pictures_are_told_too_surely():
 
 def learn(folder, steps, **rules):
     both = game(ada_target=0.6, ada_thousands=0.1, low_level_weight=1.0, **rules)
-    settings = TrainConfig(steps=steps, batch_size=4, lr=2.5e-3, schedule="constant", betas=(0.0, 0.99), ema=0.9)
+    settings = TrainConfig(steps=steps, batch_size=4, lr=2.5e-3, schedule="constant", adam_betas=(0.0, 0.99), ema=0.9)
     done = train(
         both,
         data(),
@@ -459,7 +459,7 @@ def test_a_part_trains_on_and_is_frozen_afterwards():
     def short(network, fetch, n, settings, *, data, optimizer):
         train(network, fetch, n, settings, seed=0, data=data, optimizer=optimizer, device="cpu")
 
-    settings = TrainConfig(steps=2, batch_size=4, betas=(0.0, 0.99), ema=0.5)
+    settings = TrainConfig(steps=2, batch_size=4, adam_betas=(0.0, 0.99), ema=0.5)
     part.learn(pixels, image, text, GanTraining(), settings, short, discriminator=tiny(Discriminator), see=small_clip)
     assert not torch.equal(part.module.first, before)
     assert not any(w.requires_grad for w in part.module.parameters())

@@ -425,7 +425,7 @@ def test_training_spends_fewer_bits_and_gives_recognisable_pictures():
     x = colours[:, :, None, None].expand(-1, -1, 8, 8).contiguous()
     with torch.no_grad():
         before = float(network.loss({"x": x}, Draws(0, 0, 4))[0])
-    config = TrainConfig(steps=100, batch_size=4, lr=2e-2, warmup=5, clip=10.0)
+    config = TrainConfig(steps=100, batch_size=4, lr=2e-2, warmup=5, clip_norm=10.0)
     train(network, lambda rows: {"x": x[rows]}, 4, config, seed=0)
     with torch.no_grad():
         after = float(network.loss({"x": x}, Draws(0, 0, 4))[0])

@@ -17,7 +17,7 @@ from torch import nn
 from phosphene.errors import DataError
 from phosphene.training import TrainConfig, info_nce, train
 
-CONFIG = {"steps": 24, "batch_size": 12, "lr": 0.01, "warmup": 4, "clip": 1.0, "ema": 0.9}
+CONFIG = {"steps": 24, "batch_size": 12, "lr": 0.01, "warmup": 4, "clip_norm": 1.0, "ema": 0.9}
 
 
 class Toy(nn.Module):

@@ -818,7 +818,9 @@ def _train(
 def _adam(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """Adam whose weight decay is part of the gradient, as the authors have it."""
     weights = [w for w in network.parameters() if w.requires_grad]
-    return torch.optim.Adam(weights, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True)
+    return torch.optim.Adam(
+        weights, lr=config.lr, betas=config.adam_betas, weight_decay=config.weight_decay, fused=True
+    )
 
 
 def _judged(trainee: Any, pairs: tuple[Any, Any], held_out: np.ndarray) -> float:

@@ -47,9 +47,11 @@ class CrossTraining(TrainConfig):
     batch_size: int = Field(16, ge=1)
     lr: float = Field(5.3e-5, gt=0)
     warmup: int = Field(150, ge=0, description="2 epochs")
-    betas: tuple[float, float] = (0.9, 0.95)
+    adam_betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = Field(0.05, ge=0)
-    clip: float | None = Field(0.8, gt=0, description="of both sides together; the authors' code clips each by itself")
+    clip_norm: float | None = Field(
+        0.8, gt=0, description="of both sides together; the authors' code clips each by itself"
+    )
 
 
 class ImageMaeSource(Config):

@@ -52,7 +52,7 @@ class ImageTraining(TrainConfig):
     lr: float = Field(5e-5, gt=0)
     warmup: int = Field(20_000, ge=0)
     schedule: Literal["cosine", "linear", "constant"] = "linear"
-    betas: tuple[float, float] = (0.9, 0.95)
+    adam_betas: tuple[float, float] = (0.9, 0.95)
 
 
 class MaskGitSource(Config):
@@ -230,8 +230,8 @@ class RoiMaeTraining(TrainConfig):
     lr: float = Field(5e-5, gt=0)
     warmup: int = Field(8000, ge=0)
     schedule: Literal["cosine", "linear", "constant"] = "linear"
-    betas: tuple[float, float] = (0.9, 0.95)
-    clip: float | None = Field(0.1, gt=0)
+    adam_betas: tuple[float, float] = (0.9, 0.95)
+    clip_norm: float | None = Field(0.1, gt=0)
 
 
 class LeaConfig(ClipToMaskGitConfig):
@@ -321,7 +321,7 @@ class Lea(ClipToMaskGit[LeaConfig]):
                 "width": 128, "depth": 1, "heads": 8, "decoder_width": 128, "decoder_heads": 8,
             },
             "brain_rows": "averaged",
-            "brain_training": {"steps": 1600, "batch_size": 64, "lr": 3e-3, "warmup": 160, "clip": 1.0},
+            "brain_training": {"steps": 1600, "batch_size": 64, "lr": 3e-3, "warmup": 160, "clip_norm": 1.0},
             "align": {"alpha_fi": None, "alpha_if": None, "intercept_fi": True},
         }  # fmt: skip
 

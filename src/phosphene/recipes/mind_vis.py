@@ -45,9 +45,9 @@ class MaskedTraining(TrainConfig):
     batch_size: int = Field(100, ge=1)
     lr: float = Field(2.5e-4, gt=0)
     warmup: int = Field(54_400, ge=0, description="40 epochs")
-    betas: tuple[float, float] = (0.9, 0.95)
+    adam_betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = Field(0.05, ge=0)
-    clip: float | None = Field(0.8, gt=0)
+    clip_norm: float | None = Field(0.8, gt=0)
 
 
 class TuningConfig(TrainConfig):
@@ -57,7 +57,7 @@ class TuningConfig(TrainConfig):
     batch_size: int = Field(5, ge=1)
     lr: float = Field(5.3e-5, gt=0)
     schedule: Literal["cosine", "linear", "constant"] = "constant"
-    clip: float | None = Field(0.5, gt=0)
+    clip_norm: float | None = Field(0.5, gt=0)
     tune: Literal["cross_attention", "frozen", "all"] = Field(
         "cross_attention",
         description="of the U-Net: section 4.2.2 and the authors' code, nothing (section 3.3), or all",
@@ -127,7 +127,7 @@ LAB: dict[str, Any] = {
     "brain_training": {"steps": 250, "batch_size": 64, "lr": 2e-3, "warmup": 25},
     "generator": {"source": "zoo", "mapped": 16, "zero_time": True},
     "tuning": {
-        "steps": 1300, "batch_size": 32, "lr": 3e-3, "schedule": "cosine", "warmup": 25, "clip": 1.0, "crops": 0.0,
+        "steps": 1300, "batch_size": 32, "lr": 3e-3, "schedule": "cosine", "warmup": 25, "clip_norm": 1.0, "crops": 0.0,
         "sparsify": 0.0,
     },
     "sampling": LdmSampling.lab().model_dump(),
@@ -493,7 +493,7 @@ class MindVis(LatentDiffusion[MindVisConfig]):
             **LAB,
             "adapt_training": {"steps": 60, "batch_size": 16, "lr": 5e-4, "warmup": 6},
             "clip": {"name": "lab"},
-            "encoding": {"steps": 800, "batch_size": 64, "lr": 2e-3, "warmup": 80, "clip": 1.0},
+            "encoding": {"steps": 800, "batch_size": 64, "lr": 2e-3, "warmup": 80, "clip_norm": 1.0},
         }  # fmt: skip
 
     @classmethod

@@ -100,7 +100,7 @@ def adamw(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
         {"params": [w for w in weights if w.ndim < 2], "weight_decay": 0.0},
     ]
 
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, betas=config.betas, fused=True)
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, betas=config.adam_betas, fused=True)
 
 
 def train(
@@ -328,7 +328,7 @@ def _train(
                 done.accumulate = machine.smaller(config.batch_size, world, done.accumulate, step, failed)
                 parts = batches.share(rank, world, done.accumulate)
 
-            norm = float(torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip or math.inf))
+            norm = float(torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip_norm or math.inf))
             out_of_time = minutes is not None and time.monotonic() - began > 60 * minutes
 
             # One exchange a turn: the mean loss, and whether any process wants to stop or was told to.

@@ -21,9 +21,9 @@ class TrainConfig(Config):
         "cosine", description="what the learning rate does after warm-up"
     )
     lr_end: float = Field(0.0, ge=0, le=1, description="learning rate at the end, as a share of the peak")
-    betas: tuple[float, float] = Field((0.9, 0.999), description="AdamW's decay rates")
+    adam_betas: tuple[float, float] = Field((0.9, 0.999), description="AdamW's decay rates")
     weight_decay: float = Field(0.01, ge=0, description="AdamW's, on matrices and filters, not on biases and gains")
-    clip: float | None = Field(None, gt=0, description="largest norm of the gradient")
+    clip_norm: float | None = Field(None, gt=0, description="largest norm of the gradient")
     accumulate: int = Field(1, ge=1, description="parts a process computes its share of a batch in, to save memory")
     ema: float | None = Field(None, gt=0, lt=1, description="decay of the running average of the weights")
     precision: Literal["float32", "bf16"] = Field("float32", description="of the products; weights stay float32")

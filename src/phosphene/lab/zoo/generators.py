@@ -41,7 +41,7 @@ class MaskGitObjective(Objective):
     """VQ codes of a scene from its CLIP latent: the network's own loss."""
 
     config = TrainConfig(
-        steps=8000, batch_size=64, lr=1e-3, warmup=300, weight_decay=0.05, betas=(0.9, 0.95), clip=1.0, ema=0.995,
+        steps=8000, batch_size=64, lr=1e-3, warmup=300, weight_decay=0.05, adam_betas=(0.9, 0.95), clip_norm=1.0, ema=0.995,
         precision="bf16",
     )  # fmt: skip
 

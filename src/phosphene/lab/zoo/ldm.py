@@ -48,7 +48,7 @@ class LdmObjective(Objective):
     """Noise in the latents of a scene from its main category and place: the network's own loss."""
 
     config = TrainConfig(
-        steps=12000, batch_size=64, lr=1e-3, warmup=200, weight_decay=0.01, betas=(0.9, 0.99), clip=1.0, ema=0.999,
+        steps=12000, batch_size=64, lr=1e-3, warmup=200, weight_decay=0.01, adam_betas=(0.9, 0.99), clip_norm=1.0, ema=0.999,
     )  # fmt: skip
 
     @classmethod

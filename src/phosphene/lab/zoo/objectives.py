@@ -50,7 +50,14 @@ class ClipObjective(Objective):
     """
 
     config = TrainConfig(
-        steps=4000, batch_size=192, lr=1.5e-3, warmup=150, weight_decay=0.05, betas=(0.9, 0.98), clip=1.0, ema=0.995
+        steps=4000,
+        batch_size=192,
+        lr=1.5e-3,
+        warmup=150,
+        weight_decay=0.05,
+        adam_betas=(0.9, 0.98),
+        clip_norm=1.0,
+        ema=0.995,
     )
 
     def loss(self, batch: dict[str, Tensor], draws: Draws) -> tuple[Tensor, dict[str, Any]]:
@@ -81,7 +88,7 @@ class VqObjective(Objective):
     """
 
     config = TrainConfig(
-        steps=6000, batch_size=32, lr=1e-3, warmup=100, weight_decay=0.01, clip=1.0, ema=0.995, precision="bf16"
+        steps=6000, batch_size=32, lr=1e-3, warmup=100, weight_decay=0.01, clip_norm=1.0, ema=0.995, precision="bf16"
     )
     free_steps = 150
     restart_every = 20
@@ -158,7 +165,7 @@ class KlObjective(Objective):
     """Reconstruction through a latent kept near a standard normal."""
 
     config = TrainConfig(
-        steps=6000, batch_size=32, lr=1e-3, warmup=100, weight_decay=0.01, clip=1.0, ema=0.995, precision="bf16"
+        steps=6000, batch_size=32, lr=1e-3, warmup=100, weight_decay=0.01, clip_norm=1.0, ema=0.995, precision="bf16"
     )
     weight = 1e-4  # of the divergence per latent value, enough to keep latents of order 1
 
@@ -177,7 +184,14 @@ class MaeObjective(Objective):
     """Hidden patches from the visible quarter of them."""
 
     config = TrainConfig(
-        steps=6000, batch_size=64, lr=1e-3, warmup=150, weight_decay=0.05, betas=(0.9, 0.95), clip=1.0, ema=0.995
+        steps=6000,
+        batch_size=64,
+        lr=1e-3,
+        warmup=150,
+        weight_decay=0.05,
+        adam_betas=(0.9, 0.95),
+        clip_norm=1.0,
+        ema=0.995,
     )
 
     def loss(self, batch: dict[str, Tensor], draws: Draws) -> tuple[Tensor, dict[str, Any]]:
@@ -189,7 +203,7 @@ class MaeObjective(Objective):
 class ClassifierObjective(Objective):
     """Main category, place, and every label."""
 
-    config = TrainConfig(steps=3000, batch_size=96, lr=2e-3, warmup=100, weight_decay=0.05, clip=1.0, ema=0.99)
+    config = TrainConfig(steps=3000, batch_size=96, lr=2e-3, warmup=100, weight_decay=0.05, clip_norm=1.0, ema=0.99)
 
     def loss(self, batch: dict[str, Tensor], draws: Draws) -> tuple[Tensor, dict[str, Any]]:
         """Cross-entropy of category and place, binary cross-entropy of labels summed over a few at a time."""

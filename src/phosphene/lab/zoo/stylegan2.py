@@ -60,7 +60,7 @@ class StyleGan2Objective(Objective):
     """Scenes from both latents, against a discriminator that is not kept."""
 
     config = TrainConfig(
-        steps=8000, batch_size=16, lr=2.5e-3, warmup=0, schedule="constant", weight_decay=0.0, betas=(0.0, 0.99), ema=0.998,
+        steps=8000, batch_size=16, lr=2.5e-3, warmup=0, schedule="constant", weight_decay=0.0, adam_betas=(0.0, 0.99), ema=0.998,
     )  # fmt: skip
 
     def __init__(self, network: nn.Module):

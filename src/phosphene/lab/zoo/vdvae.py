@@ -20,7 +20,7 @@ class VdvaeObjective(Objective):
     """Pictures in as few bits as possible: the network's own loss."""
 
     config = TrainConfig(
-        steps=6000, batch_size=32, lr=2e-3, warmup=100, weight_decay=0.01, betas=(0.9, 0.95), clip=1.0, ema=0.995,
+        steps=6000, batch_size=32, lr=2e-3, warmup=100, weight_decay=0.01, adam_betas=(0.9, 0.95), clip_norm=1.0, ema=0.995,
         precision="bf16",
     )  # fmt: skip
 
