@@ -172,7 +172,7 @@ def test_every_name_of_the_api_is_described():
 def test_docstrings_become_markdown():
     from docstrings import markdown
 
-    text = "Mean.\n\n    x / n\n\nParameters\n----------\nx : ndarray of shape (n,)\n    *volts*,\n    not NaN\n\nRaises\n------\nDataError\n    Never."
+    text = "Mean.\n\n    x / n\n\nParameters\n----------\nx : ndarray of shape (n,)\n    *volts*,\n    not NaN\n\nRaises\n------\nDataError\n    Never."  # noqa: E501
     assert markdown(text) == (
-        "Mean.\n\n```text\nx / n\n```\n\n**Parameters**\n\n- `x` (ndarray of shape (n,)): \\*volts\\*, not NaN\n\n**Raises**\n\n- DataError: Never."
+        "Mean.\n\n```text\nx / n\n```\n\n**Parameters**\n\n- `x` (ndarray of shape (n,)): \\*volts\\*, not NaN\n\n**Raises**\n\n- DataError: Never."  # noqa: E501
     )
