@@ -68,7 +68,7 @@ def single_trial_betas(
     ----------
     runs : of one subject, in the order of time; lengths may differ
     options : by default :class:`BetaOptions`, type D
-    library : responses to choose from; by default the file the options name, or our own
+    library : responses to choose from; by default the table the options name, or our own twenty
     voxels : table with a row per voxel, carried along
     subject : name
     out : (n_trials, n_voxels) float32 to be filled, such as a memory map; by default a new array
@@ -98,7 +98,7 @@ def single_trial_betas(
     options = options or BetaOptions()
     check_study(runs, shift_s=options.onset_shift_s)
     if library is None:
-        library = HrfLibrary.read(options.hrf_table) if options.hrf_table else HrfLibrary()
+        library = HrfLibrary.chosen(options)
     assumed = library.canonical if options.assumed_hrf is None else options.assumed_hrf
     if assumed >= len(library):
         raise ConfigError(f"{library.name} has {len(library)} responses, numbered from 0; got assumed_hrf={assumed}.")
@@ -145,6 +145,7 @@ def single_trial_betas(
         "betas": f"phosphene, kind {options.kind}: settings chosen from all {len(runs)} runs",
         "unit": "percent signal change" if options.percent else "arbitrary, as in the file",
         "hrf_library": library.name,
+        "hrf_peaks_s": [round(float(peak), 3) for peak in library.peaks_s],
         "assumed_hrf": assumed,
         "n_components": n_components,
         "component_curve": [round(float(c), 6) for c in curve],
