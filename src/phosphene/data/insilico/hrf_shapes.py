@@ -67,8 +67,8 @@ def parameters(shares: np.ndarray) -> np.ndarray:
 
     Examples
     --------
-    >>> parameters(np.full((1, 5), 0.5))
-    array([[ 2.4  ,  0.504,  6.992,  0.96432, 12.492,  1.5  ,  0.15  ]])
+    >>> parameters(np.full((1, 5), 0.5)).round(2).tolist()
+    [[2.4, 0.5, 6.99, 0.96, 12.49, 1.5, 0.15]]
     """
     shares = np.asarray(shares, dtype=np.float64)
     if shares.ndim != 2 or shares.shape[1] != len(SHARES) or not ((shares >= 0) & (shares <= 1)).all():
