@@ -42,7 +42,7 @@ import numpy as np
 from scipy.special import gammainc
 
 from phosphene.errors import ConfigError, DataError
-from phosphene.run.reading import reads
+from phosphene.run.reading import open_npy, reads
 
 if TYPE_CHECKING:
     from phosphene.betas.options import BetaOptions
@@ -180,14 +180,14 @@ class HrfLibrary:
         path = Path(path)
         try:
             if path.suffix == ".npy":
-                table = np.load(path, allow_pickle=False)
+                table = open_npy(path)
                 if table.dtype.kind not in "fiu":
                     raise ValueError(f"its dtype is {table.dtype}, not one of real numbers")
                 table = table.astype(np.float64)
             else:
                 separator = "," if path.suffix == ".csv" else None
                 table = np.loadtxt(path, dtype=np.float64, ndmin=2, delimiter=separator)
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError) as error:
             raise DataError(
                 f"{path} should be a table of numbers without a header, a column for each response and a row every "
                 f"{step_s:g} s; reading it gave: {error}"
