@@ -25,7 +25,7 @@ import numpy as np
 
 from phosphene.betas import BetaOptions, BoldRun, HrfLibrary, onset_shift, single_trial_betas
 from phosphene.data.insilico import make
-from phosphene.data.insilico.bold import Bold, scan
+from phosphene.data.insilico.bold import Bold, Scanner, scan
 
 KINDS = ("lsa", "lss", "b", "c", "d")
 SCANNERS = {
@@ -55,7 +55,7 @@ def measure(person: int, changes: dict[str, float], library: HrfLibrary) -> list
     """One person's correlation with the truth for every kind of betas."""
     study = make("nsd", subject=person, n_train=50, n_test=50, n_voxels=300, trials_per_run=50, seed=1)
     responds = study.voxels["noise_ceiling"].to_numpy() > 0.05
-    bold = scan(study, **changes)
+    bold = scan(study, replace(Scanner(), **changes))
     runs = runs_of(bold)
 
     found = []
@@ -102,7 +102,7 @@ def onsets(library: HrfLibrary) -> None:
 
 def main() -> None:
     """Print both tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Single-trial betas of every type against those that went in.")
     parser.add_argument("--people", type=int, default=6, help="simulated, at least two")
     parser.add_argument("--hrf", help="table of responses to choose from, a row per 0.1 s (default: our own twenty)")
     parser.add_argument("--onsets", action="store_true", help="look for onsets that were moved instead")
