@@ -6,8 +6,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # A process on every core, each with one thread (tests/conftest.py).
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile
+CHECKED := src tests benchmarks tools
+LIMITS := class_names_twice=28 file_stems_twice=21 function_names_twice=41 private_imports=16 import_circles=10
 
-.PHONY: demo test test-all lint bench docs clean help
+.PHONY: demo test test-all test-kernels lint style layers strings docstrings types ratchet house bench docs clean help
 
 help:  ## show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -23,11 +25,47 @@ test-all: $(VENV)/.dev  ## the slow tests too
 	$(MAKE) --no-print-directory lint
 	$(PYTEST) -m ''
 
-lint: $(VENV)/.dev  ## style, spelling, and the import layers of the architecture
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
-	$(BIN)/codespell src tests benchmarks docs README.md CHANGELOG.md CONTRIBUTING.md
+# The kernels numpy and scipy take on processors without AVX2, with it, and with AVX-512; torch has its own. A processor can
+# only run kernels whose instructions it has.
+KERNELS ?= Nehalem:sse4_2 Haswell:avx2 SkylakeX:avx512f
+
+test-kernels: $(VENV)/.dev  ## the numeric tests with the matrix kernels of older and newer processors
+	@for pair in $(KERNELS); do \
+	  kernel=$${pair%%:*}; needs=$${pair##*:}; \
+	  if ! grep -qwm1 $$needs /proc/cpuinfo 2>/dev/null; then \
+	    echo "kernel $$kernel skipped: this processor does not have $$needs"; continue; \
+	  fi; \
+	  echo "kernel $$kernel"; \
+	  OPENBLAS_CORETYPE=$$kernel $(PYTEST) -q -m 'numeric and not slow' tests/align tests/evaluate || exit 1; \
+	done
+
+lint: style layers ratchet  ## style, spelling, import layers, names; every gate that is open
+
+style: $(VENV)/.dev  ## format, lint and spelling
+	$(BIN)/ruff check $(CHECKED)
+	$(BIN)/ruff format --check $(CHECKED)
+	$(BIN)/codespell $(CHECKED) docs README.md CHANGELOG.md CONTRIBUTING.md
+
+layers: $(VENV)/.dev  ## imports point down the layers only
 	$(BIN)/lint-imports
+
+strings: $(VENV)/.dev  ## strings that name modules keep to the layers, and name what exists
+	$(BIN)/python tools/strings.py
+
+# GL08, PR01, PR02, PR03, RT01 and YD01 (what must be there) are asked of public names only, by tools/docstrings.py.
+docstrings: $(VENV)/.dev  ## docstrings as numpydoc has them: well formed everywhere, complete for public names
+	$(BIN)/numpydoc lint --ignore GL08,PR01,PR02,PR03,RT01,YD01 $$(find src -name '*.py' | sort)
+	$(BIN)/python tools/docstrings.py
+
+types: $(VENV)/.dev  ## pyright, basic (some minutes and 3.5 GB)
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+# Each figure may only fall. Lower a limit when the tree does better.
+ratchet: $(VENV)/.dev  ## names used twice, circles and private imports: no more than there are
+	$(BIN)/python tools/house.py $(addprefix --limit ,$(LIMITS))
+
+house: $(VENV)/.dev  ## measure how the sources read, beside four other projects
+	$(BIN)/python tools/house.py
 
 bench: $(VENV)/.dev  ## measure against peers, side by side in one run
 	$(BIN)/python -m benchmarks

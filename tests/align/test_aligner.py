@@ -12,6 +12,8 @@ from phosphene.align.aligner import AlignConfig, Aligner
 from phosphene.align.moments import Moments
 from phosphene.errors import DataError
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.fixture
 def pairs():
@@ -51,7 +53,9 @@ def test_matching_what_matches_already_changes_nothing():
 def test_a_row_does_not_depend_on_its_company_unless_moments_come_from_the_test_rows(pairs):
     brain, _ = pairs
     inductive, transductive = fitted(pairs), fitted(pairs, moments="test")
-    np.testing.assert_array_equal(inductive.brain_to_image(brain[:1])[0], inductive.brain_to_image(brain)[0])
+    together = inductive.brain_to_image(brain)
+    # A matrix kernel sums one row in another order than many: float32, a few features.
+    np.testing.assert_allclose(inductive.brain_to_image(brain[:1])[0], together[0], atol=1e-6 * together.std())
     assert not np.allclose(transductive.brain_to_image(brain[:9])[0], transductive.brain_to_image(brain)[0])
 
 

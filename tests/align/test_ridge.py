@@ -13,6 +13,8 @@ from sklearn.model_selection import GridSearchCV, GroupKFold
 from phosphene.align import Ridge, _gram, _rows, estimate, ridge_predict
 from phosphene.errors import ConfigError, DataError, ModelError, PhospheneError, PhospheneWarning
 
+pytestmark = pytest.mark.numeric
+
 # Shapes (rows, features, targets): long, wide, square, one feature, one target, two rows, wide with many targets.
 SHAPES = [(60, 7, 4), (12, 80, 3), (30, 30, 2), (25, 1, 3), (25, 9, 1), (2, 5, 3), (20, 50, 200)]
 # Results are float32: 24 bits, so 1e-5 of the spread leaves room for sums over the sizes used here.
@@ -40,6 +42,55 @@ def quiet(model, *arrays, **more):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PhospheneWarning)
         return model.fit(*arrays, **more)
+
+
+def centred_rows_of_equal_length(n, p, seed=0):
+    """Kernel matrix of centred features whose rows are all equally long: the corners of a simplex, turned."""
+    rng = np.random.default_rng(seed)
+    turn = np.linalg.qr(rng.standard_normal((p, n)))[0]
+    corners = np.eye(n) - 1 / n
+    x = corners @ turn.T  # (n, p)
+    return x @ x.T
+
+
+def gram_of(kind):
+    """Kernel matrices at which a power iteration can go wrong: its start orthogonal, or the largest eigenvalue repeated."""
+    rng = np.random.default_rng(3)
+    if kind == "two rows":
+        x = np.array([[1.0, 2.0, 3.0], [3.0, 2.0, 4.0]])
+        x = x - x.mean(axis=0)
+        return x @ x.T
+    if kind == "equal lengths":
+        return centred_rows_of_equal_length(40, 60)
+    if kind == "orthogonal":
+        return np.diag(np.r_[np.zeros(30), 5.0, np.ones(9)])
+    if kind == "one":
+        return np.array([[7.0]])
+    x = rng.standard_normal((80, 300)) * np.exp(-np.arange(300) / 40)
+    x = x - x.mean(axis=0)
+    return x @ x.T
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("kind", ["two rows", "equal lengths", "orthogonal", "one", "ordinary"])
+def test_the_largest_eigenvalue_is_found_whatever_the_matrix(kind, dtype):
+    """A start at the diagonal, or at ones, is exactly orthogonal to the answer for centred rows of equal length."""
+    matrix = gram_of(kind)
+    lower = np.asfortranarray(np.tril(matrix).astype(dtype))
+    expected = np.linalg.eigvalsh(matrix)[-1]
+    assert _gram.largest_eigenvalue(lower) == pytest.approx(expected, rel=0.03)
+    assert _gram.largest_eigenvalue(lower) <= expected * (1 + FLOAT32)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_largest_eigenvalue_of_nothing_is_zero(dtype):
+    assert _gram.largest_eigenvalue(np.zeros((5, 5), dtype, order="F")) == 0
+
+
+def test_two_rows_of_features_vary():
+    x = np.array([[0.1, 0.7, 0.3], [0.2, 0.1, 0.9]])
+    y = np.array([[1.0], [2.0]])
+    assert largest_error(Ridge(1e-6).fit(x, y).predict(x), y) < 1e-4
 
 
 def largest_error(got, expected):

@@ -8,6 +8,8 @@ import pytest
 from phosphene.errors import DataError
 from phosphene.evaluate import CategoryOnlyDecoder, Decoded, PictureClassifier, class_mean_pictures, score
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.fixture
 def rng():
@@ -34,6 +36,15 @@ def test_classifier_reads_pictures_one_by_one_as_in_company(rng):
     reader = PictureClassifier().fit(pictures[:40], labels[:40])
     together = reader.predict(pictures[40:])
     np.testing.assert_array_equal([reader.predict(p[None])[0] for p in pictures[40:]], together)
+
+
+@pytest.mark.parametrize("n_classes", [2, 4])
+def test_of_classes_that_nothing_tells_apart_the_first_is_named(rng, n_classes):
+    """Every class holds the same pictures, so that only rounding could tell which is the nearest."""
+    pictures = np.tile(rng.random((15, 6, 6, 1)), (n_classes, 1, 1, 1))
+    labels = np.repeat([f"class {k}" for k in range(n_classes)], 15)
+    reader = PictureClassifier(8).fit(pictures, labels)
+    assert set(reader.predict(rng.random((50, 6, 6, 1)))) == {"class 0"}
 
 
 def test_class_means_are_the_means_of_training_pictures(rng):

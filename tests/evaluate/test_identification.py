@@ -24,6 +24,8 @@ from phosphene.evaluate import (
     undefined_items,
 )
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.fixture
 def rng():

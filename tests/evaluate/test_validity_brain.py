@@ -286,6 +286,7 @@ def test_m6_tells_noise_between_samples_from_a_generator_that_ignores_the_brain(
     assert verdict("M6", samples=one, is_random=False).verdict == "not applicable"
 
 
+@pytest.mark.numeric
 def test_m10_passes_as_installed_and_names_a_metric_that_was_changed(monkeypatch):
     now = golden_values()
     assert verdict("M10", golden=now).verdict == "pass"

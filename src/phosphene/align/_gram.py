@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import blas, cho_factor, cho_solve, eigh
+from scipy.linalg import blas, cho_factor, cho_solve, eigh, eigvalsh_tridiagonal
 
 from phosphene.align._rows import ALL, Rows, spans
 from phosphene.errors import DataError
@@ -24,6 +24,7 @@ TOLERANCE = 5e-5
 SCORE_TOLERANCE = 1e-2  # for penalties that are only judged
 # Below this many operations double precision costs a tenth of a second at most and is used throughout.
 SMALL = 3e9
+LANCZOS_STEPS = 12
 
 
 def precision(n: int, p: int, t: int, n_alphas: int) -> type:
@@ -77,17 +78,47 @@ def times_targets(x: Rows, mean: np.ndarray, y: np.ndarray, budget: int) -> np.n
 
 
 def largest_eigenvalue(lower: np.ndarray) -> float:
-    """Largest eigenvalue of a matrix given by its lower triangle, to a few per cent (power iteration)."""
+    """Largest eigenvalue of a positive semidefinite matrix, to a few per cent.
+
+    Twelve steps of Lanczos from a fixed random vector. A start made from the matrix, such as its diagonal, can be
+    orthogonal to all that matters: centred rows of equal length have (1, ..., 1) there, which centring takes away.
+
+    Parameters
+    ----------
+    lower : (s, s) array
+        Float32 or float64, Fortran order; only the lower triangle is read.
+
+    Returns
+    -------
+    float
+        0 for a matrix of zeros; not finite where the precision of the matrix overflows.
+    """
+    size = len(lower)
     symv = blas.dsymv if lower.dtype == np.float64 else blas.ssymv
-    vector, value = lower.diagonal().astype(lower.dtype), 0.0
-    for _ in range(12):
-        size = float(np.linalg.norm(vector))
-        if not np.isfinite(size) or size == 0.0:
-            return size
-        vector = vector / lower.dtype.type(size)
-        vector = symv(1.0, lower, vector, lower=1)
-        value = max(value, float(np.linalg.norm(vector)))
-    return value
+    vector = np.random.default_rng(0).standard_normal(size)
+    vector /= np.linalg.norm(vector)
+
+    basis = np.zeros((0, size))
+    diagonal, beside = [], []
+    while True:
+        basis = np.vstack([basis, vector])  # (k, size)
+        image = symv(1.0, lower, vector.astype(lower.dtype), lower=1).astype(np.float64)
+        diagonal.append(float(vector @ image))
+        if not np.isfinite(image).all():
+            return float("inf")
+        length = float(np.linalg.norm(image))
+        if len(basis) == min(LANCZOS_STEPS, size):
+            break
+
+        # Twice, because once leaves rounding that would count the largest eigenvalue again.
+        rest = image - (basis @ image) @ basis
+        rest -= (basis @ rest) @ basis
+        remainder = float(np.linalg.norm(rest))
+        if remainder <= RESOLUTION * length:  # the vectors so far hold all that the matrix does to the first
+            break
+        beside.append(remainder)
+        vector = rest / remainder
+    return max(0.0, float(eigvalsh_tridiagonal(np.array(diagonal), np.array(beside))[-1]))
 
 
 def factor(lower: np.ndarray, alpha: float, keep: bool) -> tuple:

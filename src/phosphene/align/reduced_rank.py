@@ -164,7 +164,7 @@ class ReducedRankRidge:
         return self
 
     def predict(self, X) -> np.ndarray:
-        """Predict (m, t) float32 targets for (m, p) features; each row is predicted as if it were alone.
+        """Predict (m, t) float32 targets for (m, p) features; each row as if it were alone, but for rounding.
 
         Raises
         ------

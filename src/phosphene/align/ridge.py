@@ -148,7 +148,7 @@ class Ridge:
         return self
 
     def predict(self, X, out: np.ndarray | None = None) -> np.ndarray:
-        """Predict (m, t) float32 targets for (m, p) features; each row is predicted as if it were alone.
+        """Predict (m, t) float32 targets for (m, p) features; each row as if it were alone, but for rounding.
 
         Parameters
         ----------

@@ -114,7 +114,7 @@ class StreamedRidge:
         return self
 
     def predict(self, X, out: np.ndarray | None = None, columns: slice = ALL) -> np.ndarray:
-        """Predict (m, t) float32 targets for (m, p) features; each row is predicted as if it were alone.
+        """Predict (m, t) float32 targets for (m, p) features; each row as if it were alone, but for rounding.
 
         Parameters
         ----------

@@ -7,13 +7,13 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
 
 from phosphene.align.decoders import fit_encoding
 from phosphene.data.splits import inner_folds
 from phosphene.data.standardise import Standardiser
 from phosphene.errors import ConfigError, DataError
 from phosphene.evaluate.statistics import Statistic
+from phosphene.evaluate.ties import grain_of, midranks, outcomes
 from phosphene.flow.opened import Opened
 from phosphene.recipes.base import Recipe
 from phosphene.types import Stimuli, Trials
@@ -171,7 +171,7 @@ def labels_of(stimuli: Stimuli) -> pd.DataFrame | None:
 
 
 def area(score: np.ndarray, label: np.ndarray) -> float:
-    """Area under the ROC curve, ties one half; NaN unless both classes are there.
+    """Area under the ROC curve, ties within rounding one half; NaN unless both classes are there.
 
     Examples
     --------
@@ -181,7 +181,7 @@ def area(score: np.ndarray, label: np.ndarray) -> float:
     n = int(label.sum())
     if not 0 < n < len(label):
         return float("nan")
-    return float((rankdata(score)[label].sum() - n * (n + 1) / 2) / (n * (len(label) - n)))
+    return float((midranks(score)[label].sum() - n * (n + 1) / 2) / (n * (len(label) - n)))
 
 
 def mean_area(scores: np.ndarray, labels: np.ndarray) -> Statistic:
@@ -194,10 +194,11 @@ def mean_area(scores: np.ndarray, labels: np.ndarray) -> Statistic:
     """
     scores = np.asarray(scores)
     readings = scores[None] if scores.ndim == 2 else scores
+    grain = grain_of(readings, axis=1)[:, :, :, None]  # (n_readings, 1, n_labels, 1)
     wins = []
     for j, label in enumerate(labels.T):
         a, b = readings[:, label, j][:, :, None], readings[:, ~label, j][:, None]
-        wins.append((label, ((a > b) + 0.5 * (a == b)).mean(axis=0)))
+        wins.append((label, outcomes(a, b, grain[:, :, j]).mean(axis=0)))
 
     def statistic(counts: np.ndarray) -> np.ndarray:
         total, there = np.zeros(len(counts)), np.zeros(len(counts))

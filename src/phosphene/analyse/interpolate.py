@@ -17,7 +17,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from pydantic import Field
-from scipy.stats import rankdata
 
 from phosphene.analyse import drawing
 from phosphene.analyse._looks import Looks
@@ -26,6 +25,7 @@ from phosphene.analyse.base import COLUMNS, Analysis, Animation, Drawing, Found,
 from phosphene.analyse.drawing import BRAIN, CONTROL, MUTED
 from phosphene.errors import DataError
 from phosphene.evaluate.statistics import bootstrap, mean_of_items, permutation_null
+from phosphene.evaluate.ties import grain_of, midranks, outcomes
 from phosphene.flow.opened import Opened
 from phosphene.run.config import Config
 from phosphene.run.progress import Progress
@@ -178,7 +178,7 @@ def monotonicity(t: np.ndarray, values: np.ndarray) -> float:
     >>> monotonicity(np.arange(5.0), np.array([0.0, 0.1, 0.5, 0.6, 1.0])), monotonicity(np.arange(3.0), np.ones(3))
     (1.0, 0.0)
     """
-    a, b = (rankdata(np.round(x, 6)) for x in (t, values))  # float32 features: what differs less did not change
+    a, b = midranks(t), midranks(values)
     a, b = a - a.mean(), b - b.mean()
     size = np.sqrt((a @ a) * (b @ b))
     return float(np.clip(round(a @ b / size, 12), -1, 1)) if size > 0 else 0.0
@@ -186,8 +186,7 @@ def monotonicity(t: np.ndarray, values: np.ndarray) -> float:
 
 def forward_share(values: np.ndarray) -> float:
     """Share of steps along which values rise; a step without change counts one half."""
-    steps = np.round(np.diff(values), 6)
-    return float(((steps > 0) + 0.5 * (steps == 0)).mean())
+    return float(outcomes(values[1:], values[:-1], grain_of(values)).mean())
 
 
 def largest_step(features: np.ndarray) -> float:

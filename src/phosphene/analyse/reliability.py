@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 from pydantic import Field
-from scipy.stats import mannwhitneyu
 
 from phosphene.analyse import drawing
 from phosphene.analyse._looks import Look, Looks, effective_number
@@ -25,6 +24,7 @@ from phosphene.analyse.base import COLUMNS, Analysis, Drawing, Found, chosen_fol
 from phosphene.errors import PhospheneError
 from phosphene.evaluate.identification import comparisons
 from phosphene.evaluate.statistics import Interval, bootstrap, mean_of_items, mean_of_pairs
+from phosphene.evaluate.ties import grain_of, outcomes
 from phosphene.evaluate.validity.fitting import TOLERANCE
 from phosphene.flow.opened import Opened
 from phosphene.recipes.base import Recipe
@@ -296,7 +296,7 @@ class Reliability(Analysis[ReliabilityOptions]):
 
 
 def auc(better: np.ndarray, worse: np.ndarray, rng: np.random.Generator, n_draws: int = 2000) -> Interval:
-    """Share of pairs in which the first is larger, ties one half: the exact Mann-Whitney statistic over n m.
+    """Share of pairs in which the first is larger, ties within rounding one half: the exact Mann-Whitney statistic over n m.
 
     Parameters
     ----------
@@ -315,12 +315,11 @@ def auc(better: np.ndarray, worse: np.ndarray, rng: np.random.Generator, n_draws
     better, worse = (np.asarray(x, dtype=np.float64)[np.isfinite(x)] for x in (better, worse))
     if not len(better) or not len(worse):
         return _bare(float("nan"))
-    value = mannwhitneyu(better, worse, method="asymptotic").statistic / (len(better) * len(worse))
-    wins = (better[:, None] > worse) + 0.5 * (better[:, None] == worse)
+    wins = outcomes(better[:, None], worse, grain_of(np.concatenate([better, worse])))
     rows = rng.multinomial(len(better), np.full(len(better), 1 / len(better)), n_draws) / len(better)
     columns = rng.multinomial(len(worse), np.full(len(worse), 1 / len(worse)), n_draws) / len(worse)
     low, high = np.quantile(((rows @ wins) * columns).sum(axis=1), [0.025, 0.975])
-    return Interval(float(value), float(low), float(high))
+    return Interval(float(wins.mean()), float(low), float(high))
 
 
 def _verdict(value: pd.Series, match: pd.DataFrame, remains: float, far: float) -> list[str]:

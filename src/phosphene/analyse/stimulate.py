@@ -45,6 +45,7 @@ from phosphene.analyse._targets import (
 )
 from phosphene.analyse.base import COLUMNS, Analysis, Found, chosen_folds
 from phosphene.evaluate.statistics import Interval, bootstrap, mean_of_items
+from phosphene.evaluate.ties import first_best
 from phosphene.flow.opened import Opened
 from phosphene.recipes.base import Recipe
 from phosphene.run.config import Config
@@ -190,9 +191,9 @@ class Stimulate(Analysis[StimulateOptions]):
                 add("own_rise", bootstrap(mean_of_items(e.excess[:, column]), n, rng=self.rng("rise", name)))
                 add("own_p", float(e.p_rise()[column]))
                 for measure, score in (("named_before", e.before), ("named_after", e.after)):
-                    said = (score.argmax(axis=1) == column).astype(float)
+                    said = (first_best(score) == column).astype(float)
                     add(measure, bootstrap(mean_of_items(said), n, rng=self.rng(measure, name)))
-                add("named_random", float((e.null_after.argmax(axis=2) == column).mean()))
+                add("named_random", float((first_best(e.null_after) == column).mean()))
                 if pool is not None and own in set(pool.categories):
                     for measure, z in (("captions_before", base), ("captions_after", e.embeddings)):
                         share = share_of_category(pool, z, space, own)

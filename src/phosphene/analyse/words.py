@@ -25,6 +25,7 @@ from phosphene.analyse.base import COLUMNS, Analysis, Drawing, Found, chosen_fol
 from phosphene.errors import ConfigError, DataError
 from phosphene.evaluate.retrieval import retrieval_curve
 from phosphene.evaluate.statistics import bootstrap, mean_of_items, permutation_null
+from phosphene.evaluate.ties import bounds, grain_of
 from phosphene.evaluate.zero_shot import TEMPLATES, share_in_top
 from phosphene.flow.opened import Opened
 from phosphene.run.config import Config
@@ -238,8 +239,9 @@ def beaten_share(pool: np.ndarray, captions: np.ndarray) -> np.ndarray:
     array([[0.75 , 0.375]])
     """
     out = np.empty(captions.shape)
-    for i, (row, here) in enumerate(zip(np.sort(pool, axis=1), captions, strict=True)):
-        out[i] = (np.searchsorted(row, here, "left") + np.searchsorted(row, here, "right")) / (2 * len(row))
+    low, high = bounds(captions, grain_of(pool))
+    for i, row in enumerate(np.sort(pool, axis=1)):
+        out[i] = (np.searchsorted(row, low[i], "left") + np.searchsorted(row, high[i], "right")) / (2 * len(row))
     return out
 
 

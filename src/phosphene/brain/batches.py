@@ -20,7 +20,8 @@ def in_batches(
 
     Parameters
     ----------
-    arrow : from a tensor (k, p) to one (k, ...), each row as if it were alone; called on one block after the other
+    arrow : from a tensor (k, p) to one (k, ...), each row as if it were alone but for rounding; called on one block after
+        the other
     module : the network behind it, on whose device the rows are put
     rows : (n, p) array or memory map
     batch_size : rows at a time

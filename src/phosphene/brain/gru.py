@@ -286,7 +286,7 @@ class LatentNetPart(ModulePart):
         return network.to_empty(device="cpu")
 
     def predict(self, betas: np.ndarray, batch_size: int = 256) -> np.ndarray:
-        """Brain to latent, each row as if it were alone.
+        """Brain to latent, each row as if it were alone, but for rounding.
 
         Parameters
         ----------

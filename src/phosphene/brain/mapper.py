@@ -226,7 +226,7 @@ class MapperPart(ModulePart):
         return torch.nn.ModuleList(mappers).to_empty(device="cpu")
 
     def predict(self, betas: np.ndarray, batch_size: int = 64) -> np.ndarray:
-        """Brain to embedding, each row as if it were alone.
+        """Brain to embedding, each row as if it were alone, but for rounding.
 
         Parameters
         ----------

@@ -11,6 +11,7 @@ import numpy as np
 
 from phosphene.errors import DataError
 from phosphene.evaluate.pixel import as_pictures
+from phosphene.evaluate.ties import first_best
 
 
 class PictureClassifier:
@@ -114,7 +115,12 @@ class _ClassReader:
 
     def predict(self, rows: np.ndarray) -> np.ndarray:
         rows = np.asarray(rows, dtype=np.float64) - self.mean_
-        return self._lda.predict(np.where(np.isfinite(rows), rows, 0) @ self.components_.T)
+        points = np.where(np.isfinite(rows), rows, 0) @ self.components_.T  # (n, n_components)
+        evidence = self._lda.decision_function(points)
+        if evidence.ndim == 1:  # of the second of two classes against the first
+            evidence = np.stack([np.zeros_like(evidence), evidence], axis=1)
+        # Classes that training pictures do not tell apart are tied; which of them is named must not be rounding's choice.
+        return self.classes_[first_best(evidence, grain=1.0)]
 
 
 def _flat(pictures: np.ndarray) -> np.ndarray:

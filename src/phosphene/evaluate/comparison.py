@@ -24,11 +24,11 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
 
 from phosphene.errors import ConfigError, DataError
 from phosphene.evaluate.registry import metric_of
 from phosphene.evaluate.statistics import holm, paired_difference
+from phosphene.evaluate.ties import midranks
 
 PAIR_COLUMNS = ("metric", "first", "second", "value", "ci_low", "ci_high", "p", "p_holm", "n")
 RANK_COLUMNS = ("metric", "run", "value", "rank", "rank_low", "rank_high", "n")
@@ -155,7 +155,7 @@ def _places(metric: str, common: pd.DataFrame, pairs: pd.DataFrame, sign: int) -
             "metric": metric,
             "run": runs,
             "value": means,
-            "rank": rankdata(np.round(-sign * means, 12)),
+            "rank": midranks(-sign * means),
             "rank_low": [1 + int((losers == run).sum()) for run in runs],
             "rank_high": [len(runs) - int((winners == run).sum()) for run in runs],
             "n": len(common),

@@ -7,6 +7,8 @@ Two directions exist and differ. ``truths`` (what the published scripts compute)
 are the other true items, so a row is ranked. ``decoded``: for each true item, the distractors are the other decoded
 ones, so a column is ranked. Chance is 1/2 in both.
 
+Similarities that differ by no more than rounding are tied: `phosphene.evaluate.ties` says what that is.
+
 A similarity that is not defined (a constant or non-finite row) is NaN and every comparison with it is a tie: such an
 item scores chance, is never dropped, and ``undefined_items`` lists it.
 
@@ -18,10 +20,10 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-from scipy.stats import rankdata
 
 from phosphene.errors import ConfigError, DataError, did_you_mean
 from phosphene.evaluate.correlation import is_flat
+from phosphene.evaluate.ties import bounds, grain_of, midranks
 
 Kind = Literal["pearson", "cosine", "neg_mse"]
 Direction = Literal["truths", "decoded"]
@@ -43,7 +45,7 @@ def similarity(decoded: np.ndarray, true: np.ndarray, kind: Kind = "pearson") ->
     Returns
     -------
     (n, m) float32, higher is more alike. NaN in the row (column) of an item that is constant (zero, for cosine;
-    spread below a millionth of its size) or not finite. Identical rows get identical similarities, hence exact ties.
+    spread below a millionth of its size) or not finite. Identical rows get identical similarities.
 
     Raises
     ------
@@ -194,15 +196,18 @@ def count_above(
     truth: np.ndarray | None = None,
     labels: np.ndarray | None = None,
     direction: Direction = "truths",
+    grain: float | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """For each item: distractors more similar than the truth, distractors tied with it, and all its distractors.
 
-    Arguments as ``two_way``. A comparison that involves NaN is a tie. Three (n,) integer arrays.
+    Arguments as ``two_way``, and the ``grain`` of the values (`phosphene.evaluate.ties`), by default that of the whole matrix.
+    A comparison that involves NaN is a tie. Three (n,) integer arrays.
     """
     similarity, truth = oriented(similarity, truth, direction)
     rows = np.arange(len(similarity))
     own = similarity[rows, truth][:, None]
-    above, below = similarity > own, similarity < own
+    low, high = bounds(own, grain_of(similarity) if grain is None else grain)
+    above, below = similarity > high, similarity < low
     if labels is None:
         n = np.full(len(rows), similarity.shape[1] - 1)
         above, below = _count(above), _count(below)
@@ -247,6 +252,7 @@ def rank_matrix(
     similarity = np.asarray(similarity)
     similarity = similarity.T if direction == "decoded" else similarity
     n, m = similarity.shape
+    grain = grain_of(similarity)
     ranks = np.full((n, m), np.nan)
     labels = np.zeros(m, int) if labels is None else as_labels(labels, m)
     for label in np.unique(labels):
@@ -257,7 +263,7 @@ def rank_matrix(
         missing = np.isnan(values)
         if missing.any():
             values = np.where(missing, np.inf, values)  # ranked last, then every comparison with them made a tie
-        beaten = rankdata(values, axis=1) - 1
+        beaten = midranks(values, grain) - 1
         if missing.any():
             beaten += 0.5 * missing.sum(axis=1, keepdims=True)
             beaten[missing] = 0.5 * (len(columns) - 1)
@@ -281,9 +287,10 @@ def comparisons(
     similarity, truth = oriented(similarity, truth, direction)
     n, m = similarity.shape
     own = similarity[np.arange(n), truth][:, None]
+    low, high = bounds(own, grain_of(similarity))
     wins = np.full((n, m), 0.5, np.float32)
-    wins[similarity < own] = 1
-    wins[similarity > own] = 0
+    wins[similarity < low] = 1
+    wins[similarity > high] = 0
     counted = np.ones((n, m), bool)
     if labels is not None:
         labels = as_labels(labels, m)

@@ -22,6 +22,7 @@ from scipy.special import gammaln
 
 from phosphene.errors import ConfigError, DataError
 from phosphene.evaluate.identification import Direction, count_above, oriented
+from phosphene.evaluate.ties import bounds, grain_of
 
 
 def expected_top_k(n_above: np.ndarray, n_ties: np.ndarray, n_candidates: int, n: int, k: int = 1) -> np.ndarray:
@@ -120,11 +121,12 @@ def n_way_matrix(similarity: np.ndarray, n: int, k: int = 1, direction: Directio
     m = similarity.shape[1]
     check_n_k(n, k, m)
     order = np.sort(np.where(np.isnan(similarity), np.inf, similarity), axis=1)
+    lowest, highest = bounds(similarity, grain_of(similarity))
     above, ties = np.empty(similarity.shape, int), np.empty(similarity.shape, int)
     for i, row in enumerate(similarity):
         finite = order[i, : m - np.isnan(row).sum()]
-        high = len(finite) - np.searchsorted(finite, row, side="right")
-        low = np.searchsorted(finite, row, side="left")
+        high = len(finite) - np.searchsorted(finite, highest[i], side="right")
+        low = np.searchsorted(finite, lowest[i], side="left")
         above[i], ties[i] = high, m - 1 - high - low
         above[i, np.isnan(row)], ties[i, np.isnan(row)] = 0, m - 1
     return expected_top_k(above, ties, m, n, k)
@@ -149,7 +151,8 @@ def n_way_influence(
     if m < 3:
         return np.bincount(truth, share * per_row, minlength=m)[shown]
     own = similarity[rows, truth][:, None]
-    above, below = similarity > own, similarity < own
+    low, high = bounds(own, grain_of(similarity))
+    above, below = similarity > high, similarity < low
     n_above = above.sum(axis=1, keepdims=True)
     n_ties = m - 1 - n_above - below.sum(axis=1, keepdims=True)
     ties = ~(above | below)
@@ -179,8 +182,13 @@ def n_way_class(scores: np.ndarray, true_class: np.ndarray, n: int = 50, k: int 
     Returns
     -------
     (n_items,), 0 to 1, chance k / n; a row with NaN at the truth scores chance
+
+    Notes
+    -----
+    Scores are tied within rounding of the true class's own score. A softmax rounds each probability in proportion to it,
+    so that one of 1e-9 and one of 2e-9 differ, whatever the largest is.
     """
-    above, ties, _ = count_above(scores, true_class)
+    above, ties, _ = count_above(scores, true_class, grain=0.0)
     return expected_top_k(above, ties, np.shape(scores)[1], n, k)
 
 
@@ -201,10 +209,12 @@ def n_way_monte_carlo(
     m = similarity.shape[1]
     check_n_k(n, k, m)
     score = np.empty(len(similarity))
+    own = similarity[np.arange(len(similarity)), truth][:, None]
+    low, high = bounds(own, grain_of(similarity))
     for i, row in enumerate(similarity):
         others = np.delete(row, truth[i])
         drawn = others[np.argsort(rng.random((n_draws, m - 1)), axis=1)[:, : n - 1]]
-        above = (drawn > row[truth[i]]).sum(axis=1)
-        ties = n - 1 - above - (drawn < row[truth[i]]).sum(axis=1)
+        above = (drawn > high[i]).sum(axis=1)
+        ties = n - 1 - above - (drawn < low[i]).sum(axis=1)
         score[i] = np.mean(above + rng.integers(0, ties + 1) < k)
     return score

@@ -19,6 +19,7 @@ import numpy as np
 from phosphene.errors import ConfigError, DataError
 from phosphene.evaluate.identification import oriented
 from phosphene.evaluate.nway import check_n_k, expected_top_k, log_choose, n_way
+from phosphene.evaluate.ties import bounds, grain_of
 
 GALLERIES = (2, 10, 50, 100, 300)
 
@@ -137,7 +138,7 @@ def batch_retrieval(similarity: np.ndarray, size: int = 300, truth: np.ndarray |
     n = len(square)
     mates = truth[:, None] == truth[None, :]
     own = np.diagonal(square)
-    above, ties = _against(square, own[:, None], ~mates)
+    above, ties = _against(square, own[:, None], ~mates, grain_of(square))
     forward = expected_top_k(above, ties, n, size)
     backward = _backward(square, mates, size)
     chance = float(np.mean(1 + (mates.sum(axis=1) - 1) * (size - 1) / max(1, n - 1)) / size)
@@ -176,9 +177,12 @@ def _rows_by_rows(similarity: np.ndarray, truth: np.ndarray | None, size: int) -
     return similarity[:, truth], truth
 
 
-def _against(values: np.ndarray, own: np.ndarray, counted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _against(
+    values: np.ndarray, own: np.ndarray, counted: np.ndarray, grain: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Of the entries of each row that count: how many lie above its own, and how many are tied (or not defined)."""
-    above, below = (values > own) & counted, (values < own) & counted
+    low, high = bounds(own, grain)
+    above, below = (values > high) & counted, (values < low) & counted
     n_above = above.sum(axis=1)
     return n_above, counted.sum(axis=1) - n_above - below.sum(axis=1)
 
@@ -186,14 +190,16 @@ def _against(values: np.ndarray, own: np.ndarray, counted: np.ndarray) -> tuple[
 def _backward(square: np.ndarray, mates: np.ndarray, size: int) -> np.ndarray:
     """(n,) chance that the decoded item most similar to row i's picture is one of that picture."""
     n, out = len(square), np.empty(len(square))
+    grain = grain_of(square)[0]
     for i, column in enumerate(square.T):
         others = column[~mates[i]][None, :]
-        better = np.sort(column[mates[i] & (column > column[i])])[::-1]  # rows of this picture that come before its own
-        above, ties = _against(others, column[i], np.ones(others.shape, dtype=bool))
+        _, high = bounds(column[i : i + 1], grain)
+        better = np.sort(column[mates[i] & (column > high)])[::-1]  # rows of this picture that come before its own
+        above, ties = _against(others, column[i : i + 1], np.ones(others.shape, dtype=bool), grain)
         out[i] = expected_top_k(above + len(better), ties, n, size)[0]
         for earlier, value in enumerate(better):
             # This row is in the batch, and neither an earlier one nor one of another picture that lies above it.
-            left = n - 2 - earlier - int((others > value).sum())
+            left = n - 2 - earlier - int((others > bounds(np.array([value]), grain)[1]).sum())
             if left >= size - 2:
                 out[i] += np.exp(log_choose(left, size - 2) - log_choose(n - 1, size - 1))
     return out
@@ -203,7 +209,8 @@ def _hits(s: np.ndarray, mates: np.ndarray) -> float:
     """Mean over rows of the share of their most similar entries that are right; chance where a row is not defined."""
     known = ~np.isnan(s)
     filled = np.where(known, s, -np.inf)
-    best = filled == filled.max(axis=1, keepdims=True)
+    low, _ = bounds(filled.max(axis=1, keepdims=True), grain_of(s))
+    best = filled >= low
     return float(((best & mates).sum(axis=1) / best.sum(axis=1)).mean())
 
 

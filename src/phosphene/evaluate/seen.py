@@ -14,6 +14,7 @@ from phosphene.evaluate.fid import fid_floor, fid_influence, fid_of, kid_influen
 from phosphene.evaluate.metric import PIXELS, Evaluation, Score, Skip
 from phosphene.evaluate.nway import n_way_class
 from phosphene.evaluate.statistics import bootstrap, mean_of_items
+from phosphene.evaluate.ties import first_best
 from phosphene.evaluate.zero_shot import binomial_p, share_in_top
 
 
@@ -66,10 +67,10 @@ def _category_seen(e: Evaluation, name: str) -> tuple[np.ndarray, str]:
     if unknown:
         raise Skip(f"the network knows no category '{unknown[0]}'")
     undefined = np.isnan(seen.probabilities).any(axis=1)
-    said = classes[np.nan_to_num(seen.probabilities).argmax(axis=1)]
+    said = classes[first_best(np.nan_to_num(seen.probabilities))]
     right = (said[:, None] == labels[None, :]).astype(float)
     right[undefined] = 1 / len(classes)
-    best = np.mean(classes[np.nan_to_num(seen.true_probabilities[e.first]).argmax(axis=1)] == labels)
+    best = np.mean(classes[first_best(np.nan_to_num(seen.true_probabilities[e.first]))] == labels)
     note = f"the network gives {best:.0%} of the true pictures their category"
     return right, "; ".join(filter(None, [e.undefined_note(undefined, "chance"), note]))
 

@@ -24,6 +24,7 @@ from scipy.stats import binomtest
 
 from phosphene.errors import DataError
 from phosphene.evaluate.identification import count_above, similarity
+from phosphene.evaluate.ties import first_best
 from phosphene.zoo.prompts import SINGLE_TEMPLATE, TEMPLATES, category_texts
 
 __all__ = [
@@ -217,6 +218,6 @@ def confusion(candidates: Candidates, latents: np.ndarray, true: Sequence[str]) 
     cosines = candidates.similarity(latents)
     names = np.array([*candidates.names, ""], dtype=object)
     finite = ~np.isnan(cosines).any(axis=1)
-    said = names[np.where(finite, np.where(finite[:, None], cosines, 0).argmax(axis=1), len(names) - 1)]
+    said = names[np.where(finite, first_best(np.where(finite[:, None], cosines, 0)), len(names) - 1)]
     table = pd.DataFrame({"true": [str(t) for t in true], "said": said})
     return table.groupby(["true", "said"], sort=True).size().reset_index(name="n")

@@ -37,6 +37,7 @@ from scipy.special import ndtr
 
 from phosphene.data.insilico import hrf_shapes
 from phosphene.data.insilico.brain import fade
+from phosphene.data.insilico.exact import exact_product
 from phosphene.data.insilico.lab import Simulation
 from phosphene.data.insilico.noise import smooth_map
 from phosphene.data.insilico.scanner_noise import (
@@ -289,7 +290,7 @@ class Bold:
         shift = scanner.shift_sd * (smooth_map(self._xyz, shifting) + shifting.normal()) / np.sqrt(2)
         total = evoked + noise
         for time, space in (slow, physiology, motion):
-            total += time @ space
+            total += exact_product(time, space)  # (n_volumes, n_voxels)
         total += shift.astype(np.float32)
         volumes = self.baseline * (1 + total / 100)
         return Run(

@@ -30,6 +30,7 @@ import pandas as pd
 from phosphene.data.insilico import pathway, scenes
 from phosphene.data.insilico.bayes import BayesLinear, fit_bayes_linear
 from phosphene.data.insilico.cortex import AREAS, EARLY, FIELD_DEG, grow
+from phosphene.data.insilico.exact import exact_product, rounded
 from phosphene.data.insilico.noise import Noise, smooth_map
 from phosphene.data.insilico.scenes import Scene
 from phosphene.data.insilico.tuning import object_drive, object_tuning
@@ -45,11 +46,15 @@ _LARGEST_NCSNR = 1.08  # leaves room for noise that is no echo
 _POPULATION_SEED = 271828  # the lab at large: a world of scenes that no data set shows
 _POPULATION = 1000
 _BLOCK = 400
+_TILE = 4  # rows and columns of the maps' grid
 _UNSEEN = 0.02  # a receptive field with less of its mass inside the picture sees nothing
 
 _SNR = {"nsd": 1.0, "3t": 0.5}
 _TR_S = {"nsd": 4 / 3, "3t": 2.0}
 TYPICAL_VOXELS = 4000
+
+
+_Tiles = tuple[int, list[tuple[slice, slice, np.ndarray, np.ndarray]]]
 
 
 @cache
@@ -165,27 +170,50 @@ class Subject:
         energy, surface, shape = (part / scale for part, scale in zip(maps, _scales(), strict=True))
         n = len(energy)
         raw = np.zeros((n, len(self._field)), dtype=np.float32)
-        contrast = np.sqrt(np.maximum(energy.reshape(n, -1) @ self._weights("energy"), 0.0))  # responses saturate
-        raw[:, self._early] = contrast + surface.reshape(n, -1) @ self._weights("surface")
-        raw[:, self._v4] = np.sqrt(np.maximum(shape.reshape(n, -1) @ self._weights("shape"), 0.0))
-        rough = energy.mean(axis=1).reshape(n, -1) @ self._field[self._high].T
+        contrast = np.sqrt(np.maximum(self._weighted(energy, "energy"), 0.0))  # responses saturate
+        raw[:, self._early] = contrast + self._weighted(surface, "surface")
+        raw[:, self._v4] = np.sqrt(np.maximum(self._weighted(shape, "shape"), 0.0))
+        coarse = energy.mean(axis=1).reshape(n, -1)
+        rough = exact_product(coarse, self._field[self._high].T).astype(np.float32)  # (n, high-level voxels)
         place = self._field_at
         raw[:, self._high] = 0.15 * rough + object_drive(self._objects, self._high, described, n, place)
         return raw
 
-    def _weights(self, kind: str) -> np.ndarray:
-        """(maps * grid, voxels): tuning times receptive field."""
+    def _weighted(self, part: np.ndarray, kind: str) -> np.ndarray:
+        """Maps (n, maps, grid, grid) summed by each voxel's weights: (n, voxels) float32."""
+        n_voxels, tiles = self._weights(kind)
+        maps = rounded(part.reshape(len(part), part[0].size), axis=1).reshape(part.shape)
+
+        total = np.zeros((n_voxels, len(part)))  # voxels first: whole rows are added quickly
+        for rows, columns, voxels, weights in tiles:
+            tile = maps[:, :, rows, columns].reshape(len(part), weights.shape[1])
+            total[voxels] += weights @ tile.T  # (voxels of the tile, n)
+        return total.T.astype(np.float32)
+
+    def _weights(self, kind: str) -> _Tiles:
+        """Tuning times receptive field, rounded for exact products, by tiles of the grid.
+
+        Most receptive fields are small, so half of the products of a tile and a voxel are 0 and left out. Sums are exact, and
+        leaving out zeros or adding tile by tile changes no bit.
+        """
         if kind not in self._weight_cache:
             voxels = self._v4 if kind == "shape" else self._early
             tuning = {"energy": self._energy, "surface": self._surface, "shape": self._shape}[kind][voxels]
             field = self._field[voxels]
             both = tuning[:, :, None] * field[:, None, :]
+
             # Few voxels may leave an area none, and then -1 could be any size.
-            self._weight_cache[kind] = both.reshape(len(voxels), both.shape[1] * both.shape[2]).T
+            flat = both.reshape(len(voxels), both.shape[1] * both.shape[2])
+            for start in range(0, len(flat), _BLOCK):
+                block = slice(start, start + _BLOCK)
+                flat[block] = rounded(flat[block], axis=1)
+
+            on_grid = flat.reshape(*tuning.shape, pathway.GRID, pathway.GRID)
+            self._weight_cache[kind] = len(voxels), _tiles(on_grid)
         return self._weight_cache[kind]
 
     @cached_property
-    def _weight_cache(self) -> dict[str, np.ndarray]:
+    def _weight_cache(self) -> dict[str, _Tiles]:
         return {}
 
     def _field_at(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -381,6 +409,23 @@ def fade(repeat: np.ndarray) -> np.ndarray:
     if repeat.size and repeat.min() < 0:
         raise DataError(f"repeats count from 0; got {repeat.min()}.")
     return np.array(FADE, dtype=np.float32)[np.minimum(repeat, len(FADE) - 1)]
+
+
+def _tiles(weights: np.ndarray) -> list[tuple[slice, slice, np.ndarray, np.ndarray]]:
+    """Weights (n_voxels, maps, grid, grid) by tiles of the grid.
+
+    Each has rows and columns of the grid, the voxels that see something there, and their weights (m, maps * tile) float64.
+    """
+    tiles = []
+    for row in range(0, pathway.GRID, _TILE):
+        for column in range(0, pathway.GRID, _TILE):
+            rows = slice(row, row + _TILE)
+            columns = slice(column, column + _TILE)
+            part = weights[:, :, rows, columns]
+            voxels = np.flatnonzero(part.any(axis=(1, 2, 3)))
+            flat = part[voxels].reshape(len(voxels), part.shape[1] * _TILE**2)
+            tiles.append((rows, columns, voxels, flat.astype(np.float64)))
+    return tiles
 
 
 def _ceiling(power: np.ndarray, repeats: int) -> np.ndarray:

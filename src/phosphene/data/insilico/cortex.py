@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from phosphene.data.insilico.exact import exact_product
+
 FIELD_DEG = 8.4  # width of a picture in degrees of visual angle, as in the Natural Scenes Dataset
 _FARTHEST_DEG = 6.0  # the corner of a picture
 _FOVEA_DEG = 0.75  # eccentricity at which cortical magnification has halved
@@ -70,7 +72,7 @@ class _Warp:
 
     def __call__(self, flat: np.ndarray) -> np.ndarray:
         """Where points of the sheet (n, 2) lie on the map whose borders are straight."""
-        waves = np.sin((flat @ self.waves.T)[:, :, None] + self.phase)  # (point, wave, axis)
+        waves = np.sin(exact_product(flat, self.waves.T)[:, :, None] + self.phase)  # (point, wave, axis)
         u, v = (flat + (waves * self.strength).sum(axis=1)).T
         # V1 to V3 taper towards the fovea, and what lies beside them moves in.
         width = 0.5 + 0.5 * np.clip(u / 30.0, 0.0, 1.0) ** 0.7

@@ -9,28 +9,34 @@ noise, the echo, cannot be averaged away over voxels: it bounds what any decoder
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy import linalg
+
+from phosphene.data.insilico.exact import exact_product, rounded
 
 _NEAR_MM = 6.0  # how far neighbours share noise
 _FAR_MM = 60.0
 _WHITE, _LOCAL, _SHARED, _SLOW = 0.45, 0.30, 0.12, 0.13  # shares of the noise that is no echo
 _ECHO_PATTERNS = 60
+_ECHO_ITERATIONS = 16
+_ECHO_SEED = 0x4543484F
 _CARRY_OVER = 0.15  # correlation of one trial's noise with the next, the slow part aside
 
 
 def _smooth(xyz: np.ndarray, reach_mm: float, count: int, rng: np.random.Generator) -> np.ndarray:
     """Smooth random patterns, (n, count) with rows of unit length: their products approach exp(-d^2 / (2 reach^2))."""
     waves = rng.normal(0.0, 1.0 / reach_mm, (3, count // 2))
-    angle = xyz @ waves
+    angle = exact_product(xyz, waves)  # (n, count // 2)
     return np.concatenate([np.cos(angle), np.sin(angle)], axis=1) / np.sqrt(count // 2)
 
 
 def smooth_map(xyz: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """(n_voxels,) one smooth map over the cortex, about normal with unit variance, given the voxels' places (n_voxels, 3), mm."""
     pattern = _smooth(xyz, 15.0, 64, rng)
-    return pattern @ rng.normal(size=pattern.shape[1])
+    weights = rng.normal(size=(pattern.shape[1], 1))
+    return exact_product(pattern, weights)[:, 0]  # (n_voxels,)
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,8 @@ class Noise:
         patterns = [rest * np.sqrt(share) * _smooth(xyz, reach, count, rng) for reach, count, share in parts]
         spread = responses.std(axis=0)
         standard = (responses - responses.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
-        mixed = linalg.svd(standard @ standard.T)[0][:, :_ECHO_PATTERNS].T @ standard  # main patterns times their size
+        similarity = exact_product(standard, standard.T)  # (n_pictures, n_pictures)
+        mixed = exact_product(_main_directions(similarity), standard)  # main patterns times their size, (k, n_voxels)
         length = np.sqrt((mixed**2).sum(axis=0))
         patterns.append((np.sqrt(echo) * mixed / np.where(length > 0, length, 1.0)).T)
         return cls(
@@ -109,18 +116,55 @@ class Noise:
         inner = np.eye(factors.shape[1]) + factors.T @ (factors / own[:, None])
         return scaled - (linalg.solve(inner, (scaled @ factors).T, assume_a="pos").T @ factors.T) / own
 
+    @cached_property
+    def _quick_patterns(self) -> np.ndarray:
+        """(k, n_voxels) float64: the patterns whose size changes from trial to trial, ready for an exact product."""
+        patterns = np.concatenate([self.local, self.shared, self.echo], axis=1)
+        return rounded(patterns, axis=1).T
+
     def sample(self, n_trials: int, rng: np.random.Generator) -> np.ndarray:
         """Noise of one run, (n_trials, n_voxels) float32."""
         white = _carry_over(n_trials, len(self.sd), rng)
         white *= np.sqrt(self.white)
-        patterns = np.concatenate([self.local, self.shared, self.echo], axis=1)
-        white += _carry_over(n_trials, patterns.shape[1], rng) @ patterns.T
+        series = _carry_over(n_trials, len(self._quick_patterns), rng)
+        white += rounded(series, axis=1) @ self._quick_patterns  # (n_trials, n_voxels)
         # Slow drift: half a cycle to two cycles a run. A random phase makes the variance the same at every trial.
         cycles, phase = rng.uniform(0.5, 2.0, self.slow.shape[1]), rng.uniform(0.0, 2 * np.pi, self.slow.shape[1])
         time = (np.arange(n_trials)[:, None] + 0.5) / max(n_trials, 1)
-        white += (np.sqrt(2.0) * np.cos(2 * np.pi * cycles * time + phase)).astype(np.float32) @ self.slow.T
+        drift = np.sqrt(2.0) * np.cos(2 * np.pi * cycles * time + phase)
+        white += exact_product(drift, self.slow.T)  # (n_trials, n_voxels)
         white *= self.sd
         return white
+
+
+def _main_directions(similarity: np.ndarray) -> np.ndarray:
+    """Directions of the largest eigenvalues of a symmetric matrix (n, n), by subspace iteration: (k, n), orthonormal rows.
+
+    LAPACK's eigenvectors have arbitrary signs, and those of nearly equal eigenvalues turn with the last bit; here the start is
+    fixed and every operation is the same on every machine. Sixteen iterations leave the edge of the subspace soft, by a few of
+    its sixty directions. That is of no matter: the covariance of the noise is computed from the patterns as they come.
+    """
+    count = min(_ECHO_PATTERNS, len(similarity))
+    rows = np.random.default_rng(_ECHO_SEED).normal(size=(count, len(similarity)))
+
+    for _ in range(_ECHO_ITERATIONS):
+        rows = _orthonormal(exact_product(rows, similarity))  # (k, n)
+    return rows
+
+
+def _orthonormal(rows: np.ndarray) -> np.ndarray:
+    """Gram-Schmidt, row by row, without BLAS; a row that depends on those before it becomes 0."""
+    rows = rows.copy()
+    length = np.sqrt((rows**2).sum(axis=1))
+    for now in range(len(rows)):
+        left = np.sqrt((rows[now] ** 2).sum())
+        if left <= 1e-6 * length[now]:
+            rows[now] = 0.0
+            continue
+        rows[now] /= left
+        shares = (rows[now + 1 :] * rows[now]).sum(axis=1)
+        rows[now + 1 :] -= shares[:, None] * rows[now]
+    return rows
 
 
 def _carry_over(n_trials: int, count: int, rng: np.random.Generator) -> np.ndarray:

@@ -15,6 +15,8 @@ from functools import cache
 import numpy as np
 from scipy import fft
 
+from phosphene.data.insilico.exact import exact_product
+
 GRID = 16
 ORIENTATIONS = 6
 CYCLES = (2.0, 4.0, 8.0)  # per picture
@@ -62,6 +64,16 @@ def _filters() -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     return filters
 
 
+def _shrink(rgb: np.ndarray) -> np.ndarray:
+    """(n, 3, size, size) to (n, 3, 32, 32) float32, averaging areas."""
+    weights = _area_weights(rgb.shape[2])
+    seen = np.empty((len(rgb), 3, _SEEN, _SEEN), dtype=np.float32)
+    for channel in range(3):  # one after the other: large pictures in float64 fill the memory
+        rows = exact_product(weights, rgb[:, channel])  # (n, 32, size)
+        seen[:, channel] = exact_product(rows, weights.T)  # (n, 32, 32)
+    return seen
+
+
 def _halve(maps: np.ndarray) -> np.ndarray:
     """(..., 32, 32) to (..., 16, 16), averaging."""
     return 0.25 * (maps[..., ::2, ::2] + maps[..., 1::2, ::2] + maps[..., ::2, 1::2] + maps[..., 1::2, 1::2])
@@ -106,9 +118,8 @@ def maps(images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     surface : (n, 4, 16, 16) float32: brighter and darker than grey (at least 0), red minus green, blue minus yellow
     shape : (n, 10, 16, 16) float32 at least 0: six hues, brighter, darker, convex, concave
     """
-    weights = _area_weights(images.shape[1])
     rgb = images.astype(np.float32).transpose(0, 3, 1, 2) * np.float32(1 / 255)
-    seen = rgb if images.shape[1] == _SEEN else weights @ rgb @ weights.T
+    seen = rgb if images.shape[1] == _SEEN else _shrink(rgb)
     red, green, blue = seen[:, 0], seen[:, 1], seen[:, 2]
     light = 0.30 * red + 0.59 * green + 0.11 * blue
     coarse = _halve(light)

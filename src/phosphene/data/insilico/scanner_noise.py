@@ -8,6 +8,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.signal import lfilter
 
+from phosphene.data.insilico.exact import exact_product
+
 MOTION = ("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z")
 """Names of the motion parameters: millimetres, then radians."""
 
@@ -28,7 +30,8 @@ def sized(time: np.ndarray, space: np.ndarray, rms: float) -> tuple[np.ndarray, 
     """
     time = time - time.mean(axis=0)
     space = space.astype(np.float64)
-    square = np.sum((time.T @ time) * (space @ space.T)) / (len(time) * space.shape[1])
+    power = np.sum(exact_product(time.T, time) * exact_product(space, space.T))
+    square = power / (len(time) * space.shape[1])
     return time.astype(np.float32), (space * (rms / np.sqrt(max(square, 1e-30)))).astype(np.float32)
 
 
@@ -48,7 +51,8 @@ def drift(time: np.ndarray, weights: np.ndarray, sd: float) -> tuple[np.ndarray,
     The pair, float32; the standard deviation over the run is `sd` in every voxel
     """
     space = weights / np.r_[1.0, np.arange(1, len(weights))][:, None]  # the slower the larger
-    size = np.sqrt(np.einsum("kv,kl,lv->v", space, time.T @ time / len(time), space))
+    covariance = exact_product(time.T, time) / len(time)  # (k, k)
+    size = np.sqrt((space * exact_product(covariance, space)).sum(axis=0))
     return time.astype(np.float32), (sd * space / np.maximum(size, 1e-12)).astype(np.float32)
 
 

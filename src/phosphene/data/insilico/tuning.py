@@ -9,6 +9,7 @@ import numpy as np
 
 from phosphene.data.insilico.cortex import AREAS
 from phosphene.data.insilico.description import FAMILIES, PLACES, THINGS, Scene
+from phosphene.data.insilico.exact import exact_product
 from phosphene.data.insilico.things import WORDS
 
 # How much each selective area answers to a kind of thing, apart from a little of everything.
@@ -134,7 +135,8 @@ def object_drive(
         )
         seen = field_at(*np.array([(thing.x, thing.y) for _, thing, _ in chosen], dtype=np.float32).T)
         style = np.array([thing.style for _, thing, _ in chosen], dtype=np.float32) - np.float32(0.5)
-        answer = tuning.kinds[number, voxels] + style @ tuning.looks[number][:, voxels]
+        change = exact_product(style, tuning.looks[number][:, voxels])  # (things, m)
+        answer = tuning.kinds[number, voxels] + change.astype(np.float32)
         if kind == "word":
             answer = answer + tuning.words[:, voxels][[WORDS.index(thing.text) for _, thing, _ in chosen]]
         drive[rows] += amount[:, None] * (1.0 - local + local * seen) * answer

@@ -9,6 +9,7 @@ import numpy as np
 from phosphene.data.clusters import directions, number_of_clusters, spherical_kmeans
 from phosphene.evaluate.identification import rank_matrix, similarity
 from phosphene.evaluate.statistics import paired_difference, permutation_null
+from phosphene.evaluate.ties import first_best
 from phosphene.evaluate.validity.base import Answer, Evidence
 from phosphene.evaluate.validity.targets import PICTURES, Target
 from phosphene.types.identity import few
@@ -73,7 +74,7 @@ def _clusters(train: np.ndarray, true: np.ndarray, rng: np.random.Generator) -> 
     if lost.any():
         centres, names = _centres(train, inside)
         wanted = wanted.copy()
-        wanted[lost] = names[np.nan_to_num(similarity(true[lost], centres)).argmax(axis=1)]
+        wanted[lost] = names[first_best(np.nan_to_num(similarity(true[lost], centres)))]
     return name, inside, wanted
 
 
@@ -95,7 +96,7 @@ def _naming(
     centres, names = _centres(train, members)
     near = np.nan_to_num(similarity(ours, centres))
     near[~finite] = 0
-    said = near.argmax(axis=1)
+    said = first_best(near)
     meant = np.searchsorted(names, wanted)
     s = similarity(ours, true)
     items = np.arange(len(true))

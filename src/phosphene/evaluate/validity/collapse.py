@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from phosphene.evaluate.identification import similarity
+from phosphene.evaluate.ties import first_best
 from phosphene.evaluate.validity.base import Answer, Evidence
 from phosphene.evaluate.validity.targets import Target
 from phosphene.types.identity import few
@@ -155,7 +156,7 @@ def spread_of(target: Target) -> Spread:
 
 
 def _distinct(rows: np.ndarray, train: np.ndarray) -> int:
-    return len(np.unique(np.nan_to_num(similarity(rows, train), nan=-2.0).argmax(axis=1)))
+    return len(np.unique(first_best(np.nan_to_num(similarity(rows, train), nan=-2.0))))
 
 
 def collapse_of_predictions(evidence: Evidence, rng: np.random.Generator) -> tuple[Answer, float, str]:
