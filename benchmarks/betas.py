@@ -1,8 +1,10 @@
 """Single-trial betas of types B, C and D, beside GLMsingle.
 
 4 runs of 300 volumes (TR 1 s), 75 trials of 3 s each, 100 conditions shown three times, twenty responses, up to ten noise
-components, twenty fractions; two random walks shared by all voxels, a third of which respond. Both sides get the same
-library, the same responses for the on-off model, and write no files or figures. What is timed is the fit alone. Afterwards
+components, twenty fractions; two random walks shared by all voxels, a third of which respond. Each of these has a response of
+its own, of the simulator's family (three inverse logit functions), which is in no library. Both sides get the same library,
+ours (differences of two gamma functions), the same response for the on-off model, and write no files or figures. What is timed is
+the fit alone. Afterwards
 GLMsingle's threshold of the noise pool (a mixture fit without a seed, read off a grid) is handed to ours, so that what is
 compared is not chance.
 
@@ -32,23 +34,23 @@ KINDS = ("b", "c", "d")
 def study(n_voxels: int):
     """Runs, the design as a table of onsets, and responses sampled at the volumes."""
     from phosphene.betas import BoldRun, HrfLibrary
+    from phosphene.lab import hrf_shapes
 
     rng, library = np.random.default_rng(0), HrfLibrary()
-    signal = rng.normal(1, 1, (CONDITIONS, n_voxels)).astype(np.float32)
-    signal[:, n_voxels // 3 :] = 0
-    hrf, maps = rng.integers(0, len(library), n_voxels), rng.normal(size=(2, n_voxels)).astype(np.float32)
+    n_responding = n_voxels // 3
+    signal = rng.normal(1, 1, (CONDITIONS, n_responding)).astype(np.float32)
+    hrf = hrf_shapes.parameters(rng.uniform(size=(n_responding, len(hrf_shapes.SHARES))))
+    maps = rng.normal(size=(2, n_voxels)).astype(np.float32)
     shown = np.concatenate([rng.permutation(CONDITIONS) for _ in range(3)]).reshape(RUNS, TRIALS)
     slots = np.sort(rng.choice(TRIALS, 15, replace=False))  # pauses, without which trials cannot be told from drift
     onset = 3 * (np.arange(TRIALS) + np.searchsorted(slots, np.arange(TRIALS)) / 1.0) + 4
     runs, tables = [], []
     for number, conditions in enumerate(shown, 1):
-        designs = library.designs(onset, np.full(TRIALS, STIMULUS_S), VOLUMES, TR_S).astype(np.float32)
-        betas = signal[conditions] * (1 + 0.3 * rng.standard_normal((TRIALS, n_voxels), dtype=np.float32))
+        betas = signal[conditions] * (1 + 0.3 * rng.standard_normal((TRIALS, n_responding), dtype=np.float32))
         walk = np.cumsum(rng.normal(size=(VOLUMES, 2)), axis=0).astype(np.float32)
         percent = (walk - walk.mean(axis=0)) / walk.std(axis=0) @ maps
         percent += rng.standard_normal((VOLUMES, n_voxels), dtype=np.float32)
-        for shape in range(len(library)):
-            percent[:, hrf == shape] += designs[shape] @ betas[:, hrf == shape]
+        percent[:, :n_responding] += hrf_shapes.convolve(onset, betas, hrf, VOLUMES, TR_S, STIMULUS_S)
         events = pd.DataFrame({"onset": onset, "duration": STIMULUS_S, "stimulus": [f"c{c:03d}" for c in conditions]})
         runs.append(BoldRun(1000 * (1 + percent / 100), TR_S, events, 1, number))
         table = np.zeros((VOLUMES, CONDITIONS))

@@ -12,7 +12,7 @@ from phosphene.betas.work import Work, taken_up
 from phosphene.cli.betas import gigabytes
 from phosphene.data import read_dataset
 from phosphene.errors import ConfigError, PhospheneWarning
-from phosphene.lab import make
+from phosphene.lab import hrf_shapes, make
 from phosphene.lab.bold import Scanner
 from phosphene.lab.bold_files import write_bids
 from phosphene.reporting.betas_page import betas_report
@@ -180,6 +180,53 @@ def test_too_few_repeats_give_no_reliability():
 
 
 # -- the command and its page ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Three responses of another family in a file, every half second, late ones first."""
+    shares = np.full((3, len(hrf_shapes.SHARES)), 0.5)
+    shares[:, 0] = [0.9, 0.5, 0.1]
+    path = tmp_path / "responses.npy"
+    np.save(path, hrf_shapes.responses(np.arange(0, 40, 0.5), hrf_shapes.parameters(shares), 0.1).T)
+    return path
+
+
+def test_responses_of_a_table_are_chosen_from_and_the_page_says_how_they_are_numbered(study, table, tmp_path, capsys):
+    out = tmp_path / "betas"
+    command = ("betas", study, "--subject", "01", "--out", out, "--type", "B", "--hrf", table, "--hrf-step", 0.5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pages may warn of glyphs
+        status, _, errors = called(capsys, *command)
+    assert status == 0, errors
+    trials = read_dataset(out).trials("sub-01")
+    assert set(trials.voxels["hrf"]) == {0, 1, 2}
+    assert trials.provenance["hrf_library"] == "responses.npy"
+    assert np.diff(trials.provenance["hrf_peaks_s"]).max() < 0
+    page = (out / "report.html").read_text()
+    assert "a column of the table" in page
+    assert "0 earliest" not in page
+
+
+def test_another_table_at_the_same_path_is_not_taken_for_the_same(study, table, tmp_path):
+    options = BetaOptions(kind="b", hrf_table=str(table), hrf_step_s=0.5)
+    betas_from_folder(study, "01", tmp_path / "betas", options)
+    assert betas_from_folder(study, "01", tmp_path / "betas", options).result is None  # nothing to do
+    np.save(table, np.load(table)[:, ::-1])
+    with pytest.raises(ConfigError, match="--replace"):
+        betas_from_folder(study, "01", tmp_path / "betas", options)
+
+
+def test_a_table_that_cannot_be_used_stops_the_command_before_anything_is_read(study, tmp_path, capsys):
+    np.save(tmp_path / "wide.npy", np.ones((20, 501)))
+    command = ("betas", study, "--subject", "01", "--out", tmp_path / "betas", "--hrf", tmp_path / "wide.npy")
+    status, _, errors = called(capsys, *command)
+    assert status != 0
+    assert "Is it transposed?" in errors
+    assert not list(tmp_path.glob("betas*"))
+    status, _, errors = called(capsys, *command[:-2], "--hrf-step", 0.5)
+    assert status != 0
+    assert "no table" in errors
 
 
 @pytest.mark.slow

@@ -497,6 +497,18 @@ def _hrf(folder: Path) -> None:
         np.savetxt(folder / "hrf.txt", np.loadtxt(folder / "hrf.txt").T, fmt="%.5f")
 
 
+def _hrf_array(folder: Path) -> None:
+    from phosphene.betas import HrfLibrary
+
+    np.save(folder / "hrf.npy", HrfLibrary().responses(np.arange(0, 20, 0.5), 0.1).T)
+
+
+def _read_hrf_array(folder: Path) -> None:
+    from phosphene.betas import HrfLibrary
+
+    HrfLibrary.read(folder / "hrf.npy", 0.5)
+
+
 def _read_hrf(folder: Path) -> None:
     from phosphene.betas import HrfLibrary
 
@@ -800,6 +812,7 @@ TARGETS: dict[str, Target] = {
         Target("sweep", _grid, _read_grid),
         Target("archives", _archives, _read_archives),
         Target("hrf", _hrf, _read_hrf),
+        Target("hrf.npy", _hrf_array, _read_hrf_array),
         Target("foreign", _foreign, _read_foreign),
         Target("sc_mbm", _sc_mbm, _read_sc_mbm),
         Target("stylegan2.pickle", _stylegan, _read_stylegan),

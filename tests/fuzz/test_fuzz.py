@@ -10,7 +10,20 @@ from tests.fuzz import engine
 from tests.fuzz.targets import TARGETS, Target
 
 # Readers that are quick to set up; the slow test takes all.
-QUICK = ("arrays", "nifti", "splits", "hrf", "folder", "store", "stage", "flax", "foreign", "pairs.npz", "bdata")
+QUICK = (
+    "arrays",
+    "nifti",
+    "splits",
+    "hrf",
+    "hrf.npy",
+    "folder",
+    "store",
+    "stage",
+    "flax",
+    "foreign",
+    "pairs.npz",
+    "bdata",
+)
 
 
 def fuzzed(names, cases, tmp_path, seed=0):

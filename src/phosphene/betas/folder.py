@@ -131,8 +131,10 @@ def betas_from_folder(
     if out.exists() and (not out.is_dir() or any(out.iterdir())) and not (out / INDEX).is_file():
         raise ConfigError(f"{out} exists and is not empty. Choose another --out.")
 
+    library = HrfLibrary.chosen(options)
     found = locate(folder, subject, mask=mask, task=task, sessions=sessions, pattern=pattern)
-    key = _key(found, options, shift, images)
+    key = _key(found, options, library, shift, images)
+
     if (out / INDEX).is_file() and not replace:
         done = read_dataset(out)
         if found.subject in done.subjects and done.trials(found.subject).provenance.get("key") == key:
@@ -143,34 +145,29 @@ def betas_from_folder(
         )
 
     with taken_up(out.with_name(f"{out.name}.work"), key) as work, blas_threads(1):
-        made = _make(found, out, options, progress, work, workers, shift, images, key)
+        made = _make(found, out, options, library, progress, work, workers, shift, images, key)
         work.remove()
 
     return made
 
 
-def _key(found: Located, options: BetaOptions, shift: str, images: str | Path | None) -> str:
+def _key(found: Located, options: BetaOptions, library: HrfLibrary, shift: str, images: str | Path | None) -> str:
     return work_key(
         {
             "version": __version__, "options": options.model_dump(mode="json"), "files": found.fingerprint(options.confounds),
-            "shift": shift, "images": str(images),
+            "responses": library.digest, "shift": shift, "images": str(images),
         }
     )  # fmt: skip
 
 
 def _make(
-    found: Located, out: Path, options: BetaOptions, progress: Told, work: Work, workers: int, shift: str,
+    found: Located, out: Path, options: BetaOptions, library: HrfLibrary, progress: Told, work: Work, workers: int, shift: str,
     images: str | Path | None, key: str,
 ) -> FolderResult:  # fmt: skip
     runs = found.read(options.confounds, work=work, workers=workers, memory_gb=options.memory_gb)
     progress("reading", 1.0)
-
-    if options.hrf_table:
-        library = HrfLibrary.read(options.hrf_table)
-    else:
-        library = HrfLibrary()
-
     seen = onset_shift(runs.runs, library, shape=options.assumed_hrf)
+
     if shift == "auto" and seen.is_suspect:
         options = options.model_copy(update={"onset_shift_s": seen.best_s})
         warnings.warn(
@@ -192,6 +189,7 @@ def _make(
     result = single_trial_betas(
         runs.runs,
         options,
+        library=library,
         voxels=runs.voxels,
         subject=found.subject,
         out=room,

@@ -21,7 +21,10 @@ class BetaOptions(Config):
     kind: Kind = Field(
         "d", description="lsa, lss: one assumed response; b: chosen per voxel; c: and components; d: and ridge"
     )
-    hrf_table: str | None = Field(None, description="text file of impulse responses, a row per 0.1 s; None: our own")
+    hrf_table: str | None = Field(
+        None, description="file of impulse responses, a column each, such as GLMsingle's table; None: our own twenty"
+    )
+    hrf_step_s: float = Field(0.1, gt=0, le=2, description="seconds between the rows of `hrf_table`")
     assumed_hrf: int | None = Field(
         None, ge=0, description="response of lsa, lss and the on-off model; None: peaks near 5 s"
     )
@@ -44,6 +47,16 @@ class BetaOptions(Config):
     confounds: bool = Field(False, description="project motion or other confounds out together with drift")
     onset_shift_s: float = Field(0.0, ge=-60, le=60, description="added to every onset of the files")
     memory_gb: float = Field(2.0, gt=0, description="for working copies; larger data are done in more passes")
+
+    @model_validator(mode="after")
+    def _step_of_a_table(self) -> BetaOptions:
+        if self.hrf_table is None and self.hrf_step_s != 0.1:
+            raise ConfigError(
+                f"hrf_step_s says how far apart the rows of hrf_table are; got hrf_step_s={self.hrf_step_s:g} and no table. "
+                "Our own library is known at any time and needs no step."
+            )
+
+        return self
 
     @model_validator(mode="after")
     def _known_fractions(self) -> BetaOptions:

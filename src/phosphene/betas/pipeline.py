@@ -79,7 +79,7 @@ def single_trial_betas(
     options : BetaOptions, optional
         by default :class:`BetaOptions`, type D
     library : HrfLibrary, optional
-        responses to choose from; by default the file the options name, or our own
+        responses to choose from; by default the table the options name, or our own twenty
     voxels : DataFrame, optional
         table with a row per voxel, carried along
     subject : str, default "subject"
@@ -119,10 +119,7 @@ def single_trial_betas(
     options = options or BetaOptions()
     check_study(runs, shift_s=options.onset_shift_s)
     if library is None:
-        if options.hrf_table:
-            library = HrfLibrary.read(options.hrf_table)
-        else:
-            library = HrfLibrary()
+        library = HrfLibrary.chosen(options)
 
     if options.assumed_hrf is None:
         assumed = library.canonical
@@ -193,6 +190,7 @@ def single_trial_betas(
         "betas": f"phosphene, kind {options.kind}: settings chosen from all {len(runs)} runs",
         "unit": "percent signal change" if options.percent else "arbitrary, as in the file",
         "hrf_library": library.name,
+        "hrf_peaks_s": [round(float(peak), 3) for peak in library.peaks_s],
         "assumed_hrf": assumed,
         "n_components": n_components,
         "component_curve": [round(float(c), 6) for c in curve],

@@ -44,6 +44,16 @@ def betas(
     images: Annotated[
         Path | None, typer.Option(help="Folder of the pictures shown (default: 'stimuli' of the study).")
     ] = None,
+    hrf: Annotated[
+        Path | None,
+        typer.Option(
+            "--hrf",
+            help="Table of responses to choose from, a column each, such as GLMsingle's (default: our own twenty).",
+        ),
+    ] = None,
+    hrf_step: Annotated[
+        float | None, typer.Option("--hrf-step", help="Seconds between the rows of that table (default: 0.1).")
+    ] = None,
     confounds: Annotated[bool, typer.Option("--confounds", help="Project motion parameters out.")] = False,
     set_: Annotated[
         list[str] | None,
@@ -72,6 +82,12 @@ def betas(
     given = {
         "kind": kind.lower(), "memory_gb": gigabytes(memory), "onset_shift_s": moved, "confounds": confounds,
     }  # fmt: skip
+
+    if hrf is not None:
+        given["hrf_table"] = str(hrf)
+
+    if hrf_step is not None:
+        given["hrf_step_s"] = hrf_step
 
     options = validate(BetaOptions, given | parse_assignments(set_ or []), "command line")
     made = betas_from_folder(

@@ -7,7 +7,7 @@ The signal of voxel v at volume t of run r is::
 where all terms in the inner brackets are percent of the baseline; drift, physiology and motion average to 0 over the run.
 
 ===============  ==========================================================================================================
-``evoked``       sum over the trials of the run: beta times the voxel's haemodynamic response (:mod:`hrf_shapes`) since onset
+``evoked``       sum over the trials of the run: beta times the voxel's own haemodynamic response (:mod:`hrf_shapes`) since onset
 ``drift``        a line and slow cosines, weights of each voxel and run of their own, smooth over the cortex by half
 ``physiology``   heart beat and breathing, whose rates wander; sampled once a volume, so aliased. Four time courses
 ``motion``       six motion parameters (a random walk with jumps), each with its own map
@@ -15,7 +15,8 @@ where all terms in the inner brackets are percent of the baseline; drift, physio
 ``shift``        another baseline in every run
 ===============  ==========================================================================================================
 
-The maps of physiology and motion stay the same through a study. Which shape a voxel's response has is smooth over the cortex.
+The maps of physiology and motion stay the same through a study. The shape of the response is another one in every voxel, smooth
+over the cortex, and of another family than the library from which :mod:`phosphene.betas` chooses.
 Each run is drawn by a generator of its own, so any one can be made without the others.
 
 Trial-to-trial noise comes from two places: the brain and the scanner. The betas that are convolved keep the share
@@ -32,11 +33,12 @@ from itertools import pairwise
 
 import numpy as np
 import pandas as pd
+from scipy.special import ndtr
 
 from phosphene.errors import ConfigError, did_you_mean
+from phosphene.lab import hrf_shapes
 from phosphene.lab.brain import fade
 from phosphene.lab.exact import exact_product
-from phosphene.lab.hrf_shapes import N_SHAPES, designs
 from phosphene.lab.lab import Simulation
 from phosphene.lab.noise import smooth_map
 from phosphene.lab.scanner_noise import (
@@ -208,8 +210,8 @@ class Bold:
         volumes of each run
     betas : ndarray of shape (n_trials, n_voxels), float32
         percent signal change at the peak of the response: what is to be recovered
-    hrf : array of shape (n_voxels,), int
-        0-19, which shape each voxel's response has (:mod:`hrf_shapes`)
+    hrf : array of shape (n_voxels, 7), float64
+        parameters of each voxel's response (:data:`hrf_shapes.PARAMETERS`)
     baseline : array of shape (n_voxels,), float32
         arbitrary units
 
@@ -227,8 +229,8 @@ class Bold:
         self.seed = whole("seed", seed, 0)
         self.tr_s = float(self.scanner.tr_s or simulation.subject.tr_s)
         self._xyz = simulation.voxels[["x", "y", "z"]].to_numpy(dtype=np.float64)
-        study, timing = self._generator(0).spawn(2)
-        self._draw_study(study)
+        study, timing, shapes = self._generator(0).spawn(3)
+        self._draw_study(study, shapes)
         self._draw_timing(timing)
 
     def __repr__(self) -> str:
@@ -243,13 +245,13 @@ class Bold:
     def _generator(self, number: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, self.simulation.subject.seed, number, 0x424F4C44])
 
-    def _draw_study(self, rng: np.random.Generator) -> None:
+    def _draw_study(self, rng: np.random.Generator, shapes: np.random.Generator) -> None:
         """What stays the same from run to run."""
         place = smooth_map(self._xyz, rng)
         n = len(place)
         rank = np.empty(n, dtype=np.int64)
         rank[np.argsort(place, kind="stable")] = np.arange(n)
-        self.hrf = rank * N_SHAPES // n  # every shape equally often
+        self.hrf = self._draw_responses((rank + 0.5) / n, shapes)  # every delay equally often
         spread = 0.25 * smooth_map(self._xyz, rng) + 0.08 * rng.normal(size=n)
         self.baseline = (self.scanner.baseline * np.exp(spread)).astype(np.float32)
         noise_sd = self.simulation.voxels["noise_sd"].to_numpy(dtype=np.float64)
@@ -261,6 +263,16 @@ class Bold:
         self._motion_maps = np.array(
             [smooth_map(self._xyz, rng) + 0.5 * rng.normal(size=n) for _ in MOTION], dtype=np.float32
         )
+
+    def _draw_responses(self, delay: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Parameters of every voxel's response, (n_voxels, 7), given how late it is, 0 to 1."""
+        shares = [delay]
+        for _ in hrf_shapes.SHARES[1:]:
+            # Voxels side by side share vessels, but not all of them.
+            level = smooth_map(self._xyz, rng) + 0.5 * rng.normal(size=len(delay))
+            shares.append(ndtr(level / np.sqrt(1.25)))
+
+        return hrf_shapes.parameters(np.stack(shares, axis=1))
 
     @cached_property
     def betas(self) -> np.ndarray:
@@ -315,12 +327,8 @@ class Bold:
         rows = np.flatnonzero(self.trials["number"].to_numpy() == number)
         table = self.trials.iloc[rows].reset_index(drop=True)
         drifting, beating, moving, noisy, shifting = self._generator(number).spawn(5)
-        evoked = np.empty((n, len(self.hrf)), dtype=np.float32)
-
-        for shape, design in enumerate(designs(table["onset_s"].to_numpy(), n, self.tr_s, scanner.stimulus_s)):
-            voxels = np.flatnonzero(self.hrf == shape)
-            evoked[:, voxels] = exact_product(design, self.betas[np.ix_(rows, voxels)])  # (n_volumes, voxels)
-
+        onsets = table["onset_s"].to_numpy()
+        evoked = hrf_shapes.convolve(onsets, self.betas[rows], self.hrf, n, self.tr_s, scanner.stimulus_s)
         rates, waves = pulse(n, self.tr_s, beating)
         parameters = random_walk(n, moving)
         physiology = sized(waves, self._physiology_maps, scanner.physiology_sd)

@@ -9,9 +9,10 @@ What the truth folder holds:
 =====================  ====================================================================================================
 ``truth.json``         scanner, seeds, by how much the onsets in the files are late
 ``trials.tsv``         the trial table; ``onset_s`` is when a picture truly came on; row t belongs to row t of the betas
-``voxels.tsv``         the voxel table with ``i``, ``j``, ``k`` (cell of the volume), ``hrf`` (0-19) and ``baseline``
+``voxels.tsv``         the voxel table with ``i``, ``j``, ``k`` (cell of the volume), ``baseline``, ``peak_s`` (when the response
+                       to a stimulus is largest) and the response's parameters (:data:`hrf_shapes.PARAMETERS`)
 ``betas.npy``          (n_trials, n_voxels) float32, percent signal change: what is to be recovered
-``hrf.npy``            (20, n_times) float64, the responses' shapes every 0.1 s, for the duration of a stimulus
+``hrf.npy``            (n_voxels, n_times) float32, every voxel's response each 0.1 s, for the duration of a stimulus
 ``run-001.npz`` ...    parts of each run, in percent: ``noise`` (n_volumes, n_voxels); ``drift_time`` (n_volumes, k) and
                        ``drift_space`` (k, n_voxels), and so for ``physiology`` and ``motion``; ``shift`` (n_voxels)
 =====================  ====================================================================================================
@@ -33,7 +34,7 @@ from phosphene._version import __version__
 from phosphene.errors import ConfigError
 from phosphene.io import atomic
 from phosphene.lab.bold import Bold, Scanner, ScannerRun, scan
-from phosphene.lab.hrf_shapes import responses
+from phosphene.lab.hrf_shapes import PARAMETERS, peaks, responses
 from phosphene.lab.lab import Simulation
 from phosphene.lab.scanner_noise import MOTION
 from phosphene.types import ROI
@@ -285,11 +286,14 @@ def write_truth(bold: Bold, grid: VoxelGrid, folder: Path, **note: Any) -> None:
 
     _json(folder / "truth.json", about)
     _table(folder / "trials.tsv", bold.trials)
-    where = pd.DataFrame(grid.cells, columns=["i", "j", "k"]).assign(hrf=bold.hrf, baseline=bold.baseline)
+    peak_s, _ = peaks(bold.hrf, bold.scanner.stimulus_s)
+    where = pd.DataFrame(grid.cells, columns=["i", "j", "k"]).assign(baseline=bold.baseline, peak_s=peak_s.round(3))
+    where = where.join(pd.DataFrame(bold.hrf, columns=list(PARAMETERS)))
     _table(folder / "voxels.tsv", where.join(s.voxels.reset_index(drop=True)))
     np.save(folder / "betas.npy", bold.betas, allow_pickle=False)
     time = np.arange(501) / 10
-    np.save(folder / "hrf.npy", responses(time, bold.scanner.stimulus_s), allow_pickle=False)
+    shapes = responses(time, bold.hrf, bold.scanner.stimulus_s).astype(np.float32)  # (n_voxels, n_times)
+    np.save(folder / "hrf.npy", shapes, allow_pickle=False)
 
 
 def _save_truth(run: ScannerRun, folder: Path) -> None:

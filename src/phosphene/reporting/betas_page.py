@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
@@ -33,6 +33,7 @@ _KINDS = {
 }
 _VERDICT = {"ok": "pass", "note": "flag", "problem": "fail"}
 _FRACTIONS = np.arange(1, 21) / 20
+_BY_COLUMN = "a column of the table"
 
 
 def betas_report(folder: str | Path, subject: str | None = None, out: str | Path | None = None) -> Path:
@@ -242,11 +243,17 @@ def _chosen(trials: Trials, found: dict[str, np.ndarray]) -> list[dict[str, Any]
             bar = float(bar)
 
         shown = voxels.loc[voxels["on_off_r2"] > bar, "hrf"].to_numpy(float)
-        shapes = np.arange(max(20, int(voxels["hrf"].max()) + 1))
+        n_shapes, order = _library(p)
+        responding = f"{whole(len(shown))} voxels that respond (on-off R² over {number(bar, 1)} %)"
+        caption = f"Which response explains most, in the {responding}."
+
+        if order != _BY_COLUMN:
+            caption += " A heap at either end means that responses are earlier or later than all of the library: "
+            caption += "look at the onsets."
+
         out.append(_figure(
-            lambda: draw.histogram(shown, "response (0 earliest, 19 latest)", shapes), "How many voxels have each response.",
-            f"Which response explains most, in the {whole(len(shown))} voxels that respond (on-off R² over {number(bar, 1)} %). "
-            "A heap at either end means that responses are earlier or later than all of the library: look at the onsets.",
+            lambda: draw.histogram(shown, f"response ({order})", np.arange(n_shapes)), "How many voxels have each response.",
+            caption,
         ))  # fmt: skip
 
     if "fraction" in voxels:
@@ -256,15 +263,25 @@ def _chosen(trials: Trials, found: dict[str, np.ndarray]) -> list[dict[str, Any]
             "How far each voxel's betas are shrunk: 1 not at all. Cross-validated over runs.",
         ))  # fmt: skip
 
-    out += _maps(voxels, str(p.get("kind")))
+    out += _maps(voxels, p)
     return out
 
 
-def _maps(voxels: pd.DataFrame, kind: str) -> list[dict[str, Any]]:
+def _library(provenance: Mapping[str, Any]) -> tuple[int, str]:
+    """How many responses there were to choose from, and what their numbers say."""
+    peaks_s = np.array(provenance.get("hrf_peaks_s", range(20)))  # older folders were made with our own twenty
+    if (np.diff(peaks_s) >= 0).all():
+        return len(peaks_s), f"0 earliest, {len(peaks_s) - 1} latest"
+
+    return len(peaks_s), _BY_COLUMN
+
+
+def _maps(voxels: pd.DataFrame, provenance: Mapping[str, Any]) -> list[dict[str, Any]]:
     wanted = [("on_off_r2", "on-off R², %", None, 'Variance that "something is shown" explains.')]
-    if kind in ("b", "c", "d"):
-        text = "Response chosen, 0 earliest to 19 latest: neighbours agree where there is signal, and differ where there is none."
-        wanted.append(("hrf", "response", (0, 19), text))
+    if str(provenance.get("kind")) in ("b", "c", "d"):
+        n_shapes, order = _library(provenance)
+        text = f"Response chosen ({order}): neighbours agree where there is signal, and differ where there is none."
+        wanted.append(("hrf", "response", (0, n_shapes - 1), text))
 
     if "fraction" in voxels:
         wanted.append(("fraction", "fraction", (0, 1), "Fraction of ridge."))
