@@ -488,7 +488,7 @@ def from_file(dataset: Dataset, trials: Trials, file: str | Path) -> list[Split]
         raise ConfigError(f"'folds' in {path} must be a list of entries with 'test' (and 'train').")
 
     unit = _unit(content.get("unit"), folds, trials, path)
-    everything = trials.table[unit].astype(str).unique()
+    everything = np.asarray(trials.table[unit].astype(str).unique())
     name = str(content.get("name", path.name))
     width = len(str(len(folds)))
 
