@@ -106,7 +106,7 @@ def test_a_sound_feature_space_passes(study):
 @pytest.mark.parametrize(
     ("broken", "claim"),
     [
-        (Centred, "company"),
+        (Centred, "batch dependence"),
         (Misshapen, "latents"),
         (Named, "space"),
         (Wide, "latents"),

@@ -159,10 +159,10 @@ def test_a_sound_generator_passes():
     [
         (Overexposed, {"pictures"}),
         (Frozen, {"seed"}),
-        (Sequential, {"order", "company", "id"}),
-        (Careless, {"global seed", "repeat", "order", "company", "id"}),
+        (Sequential, {"order", "batch dependence", "id"}),
+        (Careless, {"global seed", "repeat", "order", "batch dependence", "id"}),
         (Unasking, {"NaN"}),
-        (Blind, {"pictures", "order", "company"}),
+        (Blind, {"pictures", "order", "batch dependence"}),
     ],
 )
 def test_a_generator_broken_in_one_way_is_caught_and_the_way_is_named(broken, claims):
