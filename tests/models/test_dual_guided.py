@@ -24,10 +24,10 @@ from phosphene.models.dual_guided import (
     DualGuidedConfig,
     DualUnet,
     RefineConfig,
-    digest,
-    read_config,
     steps_done,
     unconditional,
+    versatile_diffusion_config,
+    versatile_diffusion_digest,
 )
 from phosphene.training import Draws, TrainConfig, train
 from tests.models.conftest import seeded
@@ -567,7 +567,7 @@ def test_pickled_weights_with_attentions_old_names_give_the_same_networks(versat
         file.unlink()
     new, old = (DualGuided.from_folder(f, *NOTHING).module.state_dict() for f in (folder, copy))
     assert all(torch.equal(old[k], v) for k, v in new.items())
-    assert digest(folder) != digest(copy)
+    assert versatile_diffusion_digest(folder) != versatile_diffusion_digest(copy)
 
 
 @pytest.mark.parametrize(
@@ -601,7 +601,7 @@ def test_a_folder_that_leaves_the_size_open_is_of_pictures_of_512_pixels(versati
     copy = shutil.copytree(versatile[0], tmp_path / "open")
     file = copy / "image_unet" / "config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "sample_size": None}))
-    assert (read_config(versatile[0], 3, 5).size, read_config(copy, 3, 5).size) == (8, 64)
+    assert (versatile_diffusion_config(versatile[0], 3, 5).size, versatile_diffusion_config(copy, 3, 5).size) == (8, 64)
 
 
 @pytest.mark.parametrize("broken", ["missing", "nan", "cut", "gone"])

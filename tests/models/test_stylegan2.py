@@ -585,8 +585,8 @@ def test_networks_of_a_public_pickle_come_back_bit_for_bit_and_nothing_in_it_is_
 
 def test_a_converted_folder_holds_the_same_networks_and_where_they_are_from(tmp_path, foreign):
     file, g, d = write(tmp_path, foreign)
-    files.convert(file, tmp_path / "converted")
-    found, judge = files.read_folder(tmp_path / "converted")
+    files.convert_pickle(file, tmp_path / "converted")
+    found, judge = files.read_converted(tmp_path / "converted")
     assert all(torch.equal(v, g.state_dict()[k]) for k, v in found.state_dict().items())
     assert all(torch.equal(v, d.state_dict()[k]) for k, v in judge.state_dict().items())
     (image, text), ids = latents(2), ["a", "b"]

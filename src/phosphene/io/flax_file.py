@@ -45,7 +45,7 @@ def read_flax(file: str | Path) -> dict[str, Any]:
 
     Returns
     -------
-    dict of {str: Any}
+    dict[str, Any]
         nested dicts of arrays, read-only, and plain values; bfloat16 becomes float32 without loss
 
     Raises

@@ -56,8 +56,18 @@ _BYTES = {
 }  # fmt: skip
 
 
-class _Storage(NamedTuple):
-    """Numbers in the file that tensors are views of: their key, their precision, how many they are."""
+class ForeignStorage(NamedTuple):
+    """Numbers in the file that tensors are views of.
+
+    Attributes
+    ----------
+    key : str
+        their name in the file
+    dtype : str
+        their precision, such as "float32"
+    size : int
+        how many they are
+    """
 
     key: str
     dtype: str
@@ -69,7 +79,7 @@ class ForeignTensor(NamedTuple):
 
     Attributes
     ----------
-    storage : _Storage
+    storage : ForeignStorage
         what it is a view of
     offset : int
         of its first value, in values
@@ -79,7 +89,7 @@ class ForeignTensor(NamedTuple):
         values from one entry of each axis to the next
     """
 
-    storage: _Storage
+    storage: ForeignStorage
     offset: int
     shape: tuple[int, ...]
     stride: tuple[int, ...]
@@ -134,7 +144,7 @@ class ForeignCheckpoint:
 
         Returns
         -------
-        dict of {str: Tensor}
+        dict[str, Tensor]
             by name
 
         Raises
@@ -279,7 +289,7 @@ class ForeignCheckpoint:
 
         return tensor
 
-    def _bytes(self, name: str, storage: _Storage) -> bytearray:
+    def _bytes(self, name: str, storage: ForeignStorage) -> bytearray:
         """All numbers of a storage."""
         needed = storage.size * _BYTES[storage.dtype]
         damaged = f"the numbers of '{name}' in {self.file} are damaged or cut short; download it again."
@@ -332,7 +342,7 @@ def read_foreign(file: str | Path, *path: str, inert: Collection[str] = ()) -> d
 
     Returns
     -------
-    dict of {str: Tensor}
+    dict[str, Tensor]
         on the CPU, in their own precision
 
     Raises
@@ -352,9 +362,9 @@ def must_fit(tensors: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]]
 
     Parameters
     ----------
-    tensors : mapping of {str: Any}
+    tensors : mapping[str, Any]
         tensors or arrays by public name; of those on the device "meta" only shapes are checked
-    expected : mapping of {str: tuple of int}
+    expected : mapping[str, tuple[int, ...]]
         shape by public name
     what : str
         what they ought to be, such as "the public VQ-f4"
@@ -413,7 +423,7 @@ def _allowed(inert: Collection[str]) -> dict[str, Any]:
 
     def tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> ForeignTensor:
         numbers = [offset, *shape, *stride]
-        if not isinstance(storage, _Storage) or len(shape) != len(stride):
+        if not isinstance(storage, ForeignStorage) or len(shape) != len(stride):
             raise ValueError("a tensor without its storage")
         if not all(type(n) is int and n >= 0 for n in numbers):
             raise ValueError("a tensor with a shape that is none")
@@ -473,7 +483,7 @@ class _TorchUnpickler(pickle.Unpickler):
 
         return self._allowed[full]
 
-    def persistent_load(self, pid: Any) -> _Storage:
+    def persistent_load(self, pid: Any) -> ForeignStorage:
         kind, dtype, key, _, size, *view = pid
         if kind != "storage" or dtype not in _BYTES or type(key) is not str or type(size) is not int or size < 0:
             raise ValueError("a storage of an unknown kind")
@@ -481,4 +491,4 @@ class _TorchUnpickler(pickle.Unpickler):
             raise ValueError("a storage that is a view of another, as PyTorch before 0.4 wrote it")
 
         self._sizes[key] = _BYTES[dtype]
-        return _Storage(key, dtype, size)
+        return ForeignStorage(key, dtype, size)

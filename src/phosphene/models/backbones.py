@@ -106,7 +106,7 @@ class PublicFile:
 
         Returns
         -------
-        dict of {str: Tensor}
+        dict[str, Tensor]
             those that the network here needs
 
         Raises

@@ -86,7 +86,7 @@ def full_batches(n: int, size: int) -> Iterator[tuple[slice, list[int]]]:
 
     Yields
     ------
-    tuple of (slice, list of int)
+    tuple[slice, list of int]
         the rows that are asked for, and `size` rows to compute, which begin with them
 
     Examples

@@ -223,7 +223,7 @@ class DualUnet(nn.Module):
 
     Parameters
     ----------
-    config : Any
+    **config : Any
         fields of :class:`DualGuidedConfig`; Versatile Diffusion's by default. Weights are drawn from torch's global
         generator
 
@@ -331,6 +331,7 @@ class DualUnet(nn.Module):
         Returns
         -------
         Tensor of shape (n, channels, size, size)
+            of variance 1 where the network is trained
         """
         if isinstance(share, Tensor):
             share = share.view(-1, 1, 1, 1)
@@ -362,6 +363,7 @@ class DualUnet(nn.Module):
         Returns
         -------
         Tensor of shape (n, channels, size, size)
+            of variance 1 where the network is trained
         """
         if guidance == 1:
             return self(z, t, vision, text, share)
@@ -381,14 +383,14 @@ class DualUnet(nn.Module):
 
         Parameters
         ----------
-        batch : dict of {str: Tensor}
+        batch : dict[str, Tensor]
             ``latents`` (n, channels, size, size) scaled to variance 1; ``vision`` and ``text`` tokens; any float
         draws : Draws
             noise of this step
 
         Returns
         -------
-        tuple of (Tensor, dict of {str: Any})
+        tuple[Tensor, dict[str, Any]]
             scalar, and ``late`` (error at the upper half of noise levels, where the picture's content is decided)
         """
         c = self.config
@@ -554,7 +556,7 @@ class DualGuided(ModulePart):
     ----------
     module : nn.ModuleDict
         ``unet`` and ``autoencoder``
-    config : mapping of {str: Any}
+    config : mapping[str, Any]
         ``{"unet": fields of DualGuidedConfig, "autoencoder": fields of diffusers' AutoencoderKL}``
     """
 
@@ -623,11 +625,22 @@ class DualGuided(ModulePart):
         ModelError
             Missing or damaged files, pickles that want to run anything, or sizes and weights that do not fit together.
         """
-        return cls.of(*read_folder(Path(folder), vision, text))
+        return cls.of(*read_versatile_diffusion(Path(folder), vision, text))
 
     @classmethod
     def build(cls, config: dict[str, Any]) -> nn.Module:
-        """Untrained networks of this configuration."""
+        """Untrained networks of this configuration.
+
+        Parameters
+        ----------
+        config : dict[str, Any]
+            as for the class
+
+        Returns
+        -------
+        nn.ModuleDict
+            frozen, in evaluation mode
+        """
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
         return _finished(DualUnet(**config["unet"]), AutoencoderKL(**config["autoencoder"]))
@@ -847,7 +860,7 @@ def unconditional(clip: TokenEncoder) -> tuple[np.ndarray, np.ndarray]:
 
     Returns
     -------
-    tuple of (ndarray, ndarray)
+    tuple[ndarray, ndarray]
         (vision tokens, context), (text tokens, context), float32
 
     Raises
@@ -882,7 +895,7 @@ _RENAMED = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_ou
 
 
 @reads("folder", ModelError)
-def read_folder(folder: Path, vision: np.ndarray, text: np.ndarray) -> tuple[DualUnet, AutoencoderKL]:
+def read_versatile_diffusion(folder: Path, vision: np.ndarray, text: np.ndarray) -> tuple[DualUnet, AutoencoderKL]:
     """U-Net and autoencoder of a folder, frozen, in evaluation mode, float32.
 
     Parameters
@@ -896,7 +909,7 @@ def read_folder(folder: Path, vision: np.ndarray, text: np.ndarray) -> tuple[Dua
 
     Returns
     -------
-    tuple of (DualUnet, AutoencoderKL)
+    tuple[DualUnet, AutoencoderKL]
         with the weights of the folder
 
     Raises
@@ -906,7 +919,7 @@ def read_folder(folder: Path, vision: np.ndarray, text: np.ndarray) -> tuple[Dua
     """
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-    config = read_config(folder, len(vision), len(text))
+    config = versatile_diffusion_config(folder, len(vision), len(text))
     fields = _component(folder, "vae", "AutoencoderKL")
 
     with torch.device("meta"):
@@ -933,7 +946,7 @@ def read_folder(folder: Path, vision: np.ndarray, text: np.ndarray) -> tuple[Dua
     return unet, autoencoder
 
 
-def read_config(folder: Path, vision_tokens: int, text_tokens: int) -> DualGuidedConfig:
+def versatile_diffusion_config(folder: Path, vision_tokens: int, text_tokens: int) -> DualGuidedConfig:
     """Sizes of the U-Net in a folder.
 
     Parameters
@@ -987,7 +1000,7 @@ def read_config(folder: Path, vision_tokens: int, text_tokens: int) -> DualGuide
 
 
 @reads("folder", ModelError)
-def digest(folder: Path) -> str:
+def versatile_diffusion_digest(folder: Path) -> str:
     """SHA-256 of weights and configurations of a folder: what results made with it are filed under."""
     h = hashlib.sha256()
     for part in _PARTS:

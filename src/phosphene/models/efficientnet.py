@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["EfficientNetB1", "EfficientNetLite0", "SameConv2d", "SqueezeExcite"]
+__all__ = ["EfficientNetB1", "EfficientNetLite0", "SqueezeExcite"]
 
 # widening, side of the kernel, stride, channels, blocks of B0 and Lite0
 _STAGES = ((1, 3, 1, 16, 1), (6, 3, 2, 24, 2), (6, 5, 2, 40, 2), (6, 3, 2, 80, 3), (6, 5, 1, 112, 3), (6, 5, 2, 192, 4),

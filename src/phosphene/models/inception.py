@@ -250,6 +250,7 @@ def resized_as_tensorflow_1(x: Tensor, side: int) -> Tensor:
     Returns
     -------
     Tensor of shape (n, channels, side, side)
+        in the range of `x`
     """
     for axis in (2, 3):
         size = x.shape[axis]

@@ -283,7 +283,7 @@ class LdmUnet(nn.Module):
 
     Parameters
     ----------
-    config : Any
+    **config : Any
         fields of :class:`LdmConfig`; those of MinD-Vis and CAD by default. Weights are drawn from torch's global
         generator
 
@@ -352,7 +352,7 @@ class LdmUnet(nn.Module):
 
         Returns
         -------
-        tuple of (Tensor, Tensor or None)
+        tuple[Tensor, Tensor or None]
             (n, context_tokens, context), and (n, time_width) or None
 
         Raises
@@ -392,14 +392,15 @@ class LdmUnet(nn.Module):
         ----------
         z : Tensor of shape (n, channels, size, size)
             noised latents
-        time : Tensor of shape (n,), int64
-            0 .. noise_levels - 1
-        context : tuple of (Tensor, Tensor or None)
+        time : Tensor of shape (n,)
+            int64, 0 .. noise_levels - 1
+        context : tuple[Tensor, Tensor or None]
             what :meth:`context` gives
 
         Returns
         -------
         Tensor of shape (n, channels, size, size)
+            of variance 1 where the network is trained
         """
         tokens, vector = context
         return self.unet(z, time, tokens, class_labels=vector).sample
@@ -411,14 +412,15 @@ class LdmUnet(nn.Module):
         ----------
         z : Tensor of shape (n, channels, size, size)
             noised latents
-        time : Tensor of shape (n,), int64
-            0 .. noise_levels - 1
+        time : Tensor of shape (n,)
+            int64, 0 .. noise_levels - 1
         condition : Tensor of shape (n, count, width) or (n, kinds)
             as :meth:`context` takes it
 
         Returns
         -------
         Tensor of shape (n, channels, size, size)
+            of variance 1 where the network is trained
         """
         return self.denoise(z, time, self.context(condition))
 
@@ -431,7 +433,7 @@ class LdmUnet(nn.Module):
 
         Parameters
         ----------
-        batch : dict of {str: Tensor}
+        batch : dict[str, Tensor]
             ``latents`` (n, channels, size, size), as :meth:`Ldm.encode` gives them; ``tokens`` (n, count, width) or
             ``labels`` (n, kinds)
         draws : Draws
@@ -439,7 +441,7 @@ class LdmUnet(nn.Module):
 
         Returns
         -------
-        tuple of (Tensor, dict of {str: Any})
+        tuple[Tensor, dict[str, Any]]
             scalar; and ``early`` and ``late``, the same over the pictures whose signal is above and below one half
         """
         if isinstance(self.config.condition, Labels):
@@ -569,6 +571,7 @@ class LdmUnet(nn.Module):
         Returns
         -------
         Tensor of shape (n, samples, channels, size, size), float32
+            on the CPU
 
         Raises
         ------
@@ -670,7 +673,7 @@ class Ldm(ModulePart):
     ----------
     module : nn.ModuleDict
         ``network`` and ``tokenizer``
-    config : mapping of {str: Any}
+    config : mapping[str, Any]
         ``{"network": fields of LdmConfig, "tokenizer": fields of diffusers' VQModel}``
 
     Notes
@@ -757,7 +760,7 @@ class Ldm(ModulePart):
 
         Returns
         -------
-        tuple of (Ldm, dict of {str: Tensor})
+        tuple[Ldm, dict[str, Tensor]]
             the generator, and the weights of the brain encoder before it, by the names of SC-MBM
 
         Raises
@@ -787,7 +790,18 @@ class Ldm(ModulePart):
 
     @classmethod
     def build(cls, config: dict[str, Any]) -> nn.ModuleDict:
-        """Untrained networks of this configuration."""
+        """Untrained networks of this configuration.
+
+        Parameters
+        ----------
+        config : dict[str, Any]
+            as for the class
+
+        Returns
+        -------
+        nn.ModuleDict
+            in evaluation mode
+        """
         from diffusers.models.autoencoders.vq_model import VQModel
 
         parts = {"network": LdmUnet(**config["network"]), "tokenizer": VQModel(**config["tokenizer"])}
@@ -1049,7 +1063,7 @@ def read_public(file: str | Path, *path: str, inert: Collection[str] = ()) -> di
 
     Returns
     -------
-    dict of {str: Tensor}
+    dict[str, Tensor]
         by public name, on the CPU
 
     Raises
@@ -1065,14 +1079,14 @@ def public_network(tensors: Mapping[str, Tensor], config: LdmConfig) -> dict[str
 
     Parameters
     ----------
-    tensors : mapping of {str: Tensor}
+    tensors : mapping[str, Tensor]
         of the whole file, tokenizer included
     config : LdmConfig
         sizes of the network they are meant for: :meth:`LdmConfig.published`, or :func:`tuned_config`
 
     Returns
     -------
-    dict of {str: ndarray}
+    dict[str, ndarray]
         float32, by our names
 
     Raises
@@ -1104,14 +1118,14 @@ def public_tokenizer(tensors: Mapping[str, Tensor], fields: Mapping[str, Any]) -
 
     Parameters
     ----------
-    tensors : mapping of {str: Tensor}
+    tensors : mapping[str, Tensor]
         of the whole file, U-Net included
-    fields : mapping of {str: Any}
+    fields : mapping[str, Any]
         of the VQModel they are meant for
 
     Returns
     -------
-    dict of {str: ndarray}
+    dict[str, ndarray]
         float32, by diffusers' names
 
     Raises
@@ -1130,7 +1144,7 @@ def tuned_config(tensors: Mapping[str, Tensor], config: LdmConfig) -> LdmConfig:
 
     Parameters
     ----------
-    tensors : mapping of {str: Tensor}
+    tensors : mapping[str, Tensor]
         of the whole file
     config : LdmConfig
         what all but the conditionings are taken from

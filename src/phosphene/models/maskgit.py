@@ -137,7 +137,7 @@ PORTED_TOKENIZER: dict[str, Any] = {"eps": 1e-5}
 # -- the network -------------------------------------------------------------------------------------------------------
 
 
-class _Block(nn.Module):
+class _PostNormBlock(nn.Module):
     """Attention and perceptron, each added to its input and normalised afterwards."""
 
     def __init__(self, c: MaskGitConfig):
@@ -168,7 +168,7 @@ class MaskGit(nn.Module):
 
     Parameters
     ----------
-    config : Any
+    **config : Any
         fields of :class:`MaskGitConfig`; LEA's by default. Weights are drawn from torch's global generator
 
     Raises
@@ -196,7 +196,7 @@ class MaskGit(nn.Module):
         self.positions = nn.Parameter(torch.empty(1 + c.n_tokens, c.width))
         self.latent = nn.Linear(c.latent, c.width)
         self.norm = nn.LayerNorm(c.width, c.eps)
-        self.blocks = nn.ModuleList(_Block(c) for _ in range(c.depth))
+        self.blocks = nn.ModuleList(_PostNormBlock(c) for _ in range(c.depth))
         self.head = nn.Linear(c.width, c.width)
         self.head_norm = nn.LayerNorm(c.width, c.eps)
         self.bias = nn.Parameter(torch.zeros(c.mask + 1))
@@ -212,16 +212,17 @@ class MaskGit(nn.Module):
 
         Parameters
         ----------
-        tokens : Tensor of shape (n, n_tokens), int64
-            codes, or ``config.mask`` where unknown
+        tokens : Tensor of shape (n, n_tokens)
+            int64, codes, or ``config.mask`` where unknown
         latents : Tensor of shape (n, latent), float
             what the pictures show
-        positions : Tensor of shape (n, m), int64, optional
-            of the codes that logits are computed for; all by default
+        positions : Tensor of shape (n, m), optional
+            int64, of the codes that logits are computed for; all by default
 
         Returns
         -------
         Tensor of shape (n, m, codes)
+            before the softmax
         """
         c = self.config
         x = torch.cat([self.latent(latents)[:, None], self.tokens(tokens)], 1)  # (n, 1 + n_tokens, width)
@@ -247,14 +248,14 @@ class MaskGit(nn.Module):
 
         Parameters
         ----------
-        batch : dict of {str: Tensor}
+        batch : dict[str, Tensor]
             ``tokens`` (n, n_tokens) or (n, grid, grid) integers below ``codes``; ``latents`` (n, latent) float
         draws : Draws
             noise of this step
 
         Returns
         -------
-        tuple of (Tensor, dict of {str: Any})
+        tuple[Tensor, dict[str, Any]]
             scalar, and ``entropy`` (cross-entropy without smoothing, in nats), ``hit`` (share of hidden codes guessed
             right), ``masked`` (share hidden)
         """
@@ -533,13 +534,32 @@ def picture_noise(seed: int, stimulus: Any, sample: int, steps: int, n_tokens: i
 
 
 class MaskGitPart(ModulePart):
-    """MaskGIT as a fitted part of a run."""
+    """MaskGIT as a fitted part of a run.
+
+    Parameters
+    ----------
+    module : MaskGit
+        the network
+    config : mapping[str, Any]
+        fields of :class:`MaskGitConfig`
+    """
 
     module: MaskGit
 
     @classmethod
     def build(cls, config: dict[str, Any]) -> MaskGit:
-        """An untrained network of these fields of :class:`MaskGitConfig`."""
+        """An untrained network.
+
+        Parameters
+        ----------
+        config : dict[str, Any]
+            fields of :class:`MaskGitConfig`
+
+        Returns
+        -------
+        MaskGit
+            weights are drawn from torch's global generator
+        """
         return MaskGit(**config)
 
 
@@ -550,7 +570,7 @@ class MaskGitPipeline(ModulePart):
     ----------
     module : nn.ModuleDict
         ``maskgit`` and ``tokenizer``
-    config : mapping of {str: Any}
+    config : mapping[str, Any]
         ``{"maskgit": fields of MaskGitConfig, "tokenizer": [class, fields]}``
     """
 
@@ -639,7 +659,18 @@ class MaskGitPipeline(ModulePart):
 
     @classmethod
     def build(cls, config: dict[str, Any]) -> nn.Module:
-        """Untrained networks of this configuration."""
+        """Untrained networks of this configuration.
+
+        Parameters
+        ----------
+        config : dict[str, Any]
+            as for the class
+
+        Returns
+        -------
+        nn.ModuleDict
+            in evaluation mode
+        """
         from diffusers.models.autoencoders.vq_model import VQModel
 
         kind, fields = config["tokenizer"]
@@ -686,8 +717,8 @@ class MaskGitPipeline(ModulePart):
 
         Parameters
         ----------
-        pixels : ndarray of shape (n, size, size, 1 or 3), float32
-            0-1
+        pixels : ndarray of shape (n, size, size, 1 or 3)
+            float32, 0-1
         to_latents : callable
             pictures (k, size, size, 3) to latents (k, latent)
         settings : TrainConfig
@@ -792,14 +823,14 @@ def flat_tree(tree: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarray
 
     Parameters
     ----------
-    tree : mapping of {str: Any}
+    tree : mapping[str, Any]
         nested, or by path
     prefix : str, default ""
         of the paths
 
     Returns
     -------
-    dict of {str: ndarray}
+    dict[str, ndarray]
         by path
 
     Examples
@@ -826,14 +857,14 @@ def flax_transformer(tree: Mapping[str, Any], config: MaskGitConfig) -> dict[str
 
     Parameters
     ----------
-    tree : mapping of {str: Any}
+    tree : mapping[str, Any]
         nested or by path, with or without an outer ``params``: 393 arrays at the published size
     config : MaskGitConfig
         sizes of the network they are meant for
 
     Returns
     -------
-    dict of {str: ndarray}
+    dict[str, ndarray]
         weights by our names, without ``latent.weight`` and ``latent.bias``: the public network has a class where ours
         has a latent
 
@@ -852,7 +883,7 @@ def start_from_public(network: MaskGit, tree: Mapping[str, Any]) -> None:
     ----------
     network : MaskGit
         changed in place
-    tree : mapping of {str: Any}
+    tree : mapping[str, Any]
         as :func:`flax_transformer` takes it
 
     Raises
@@ -873,14 +904,14 @@ def flax_tokenizer(tree: Mapping[str, Any], config: VqganConfig) -> dict[str, np
 
     Parameters
     ----------
-    tree : mapping of {str: Any}
+    tree : mapping[str, Any]
         nested or by path, with or without an outer ``params``: 168 arrays at the published size
     config : VqganConfig
         sizes of the network they are meant for
 
     Returns
     -------
-    dict of {str: ndarray}
+    dict[str, ndarray]
         weights by our names
 
     Raises
@@ -896,14 +927,14 @@ def torch_tokenizer(tensors: Mapping[str, Any], config: VqganConfig) -> dict[str
 
     Parameters
     ----------
-    tensors : mapping of {str: Any}
+    tensors : mapping[str, Any]
         of the whole file
     config : VqganConfig
         sizes of the network they are meant for
 
     Returns
     -------
-    dict of {str: ndarray}
+    dict[str, ndarray]
         weights by our names
 
     Raises

@@ -20,8 +20,8 @@ A StyleGAN ``.pkl`` is the riskiest kind of checkpoint: next to tensors it carri
 the official loader executes. Here the source is skipped as any other text; a pickle may name nothing but what describes
 tensors and plain values, and is refused with the name of anything else.
 
->>> convert("lafite_coco.pkl", "weights/lafite")                               # doctest: +SKIP
->>> generator, discriminator = read_folder("weights/lafite")                   # doctest: +SKIP
+>>> convert_pickle("lafite_coco.pkl", "weights/lafite")                        # doctest: +SKIP
+>>> generator, discriminator = read_converted("weights/lafite")                # doctest: +SKIP
 
 A converted folder holds ``generator.safetensors``, ``discriminator.safetensors`` and ``config.json``.
 """
@@ -422,7 +422,7 @@ class Generator(nn.Module):
 
     Parameters
     ----------
-    config : Any
+    **config : Any
         fields of :class:`StyleGan2Config`; Mind Reader's by default. Weights are drawn from torch's global generator
 
     Attributes
@@ -617,7 +617,7 @@ class Discriminator(nn.Module):
 
     Parameters
     ----------
-    config : Any
+    **config : Any
         fields of :class:`StyleGan2Config`; Mind Reader's by default
 
     Notes
@@ -650,7 +650,7 @@ class Discriminator(nn.Module):
 
         Returns
         -------
-        tuple of (Tensor, Tensor)
+        tuple[Tensor, Tensor]
             logits (n,), above 0 for true, and features (n, conditions, condition)
 
         Raises
@@ -878,7 +878,7 @@ class GanObjective(nn.Module):
 
         Parameters
         ----------
-        batch : dict of {str: Tensor}
+        batch : dict[str, Tensor]
             ``x`` (n, 3, size, size), -1 to 1, and ``conditions`` (n, conditions, condition)
         draws : Draws
             noise of this turn
@@ -887,7 +887,7 @@ class GanObjective(nn.Module):
 
         Returns
         -------
-        tuple of (Tensor, dict of {str: Any})
+        tuple[Tensor, dict[str, Any]]
             scalar, and the values of its terms
         """
         self.network.requires_grad_(turn in ("generator", "path"))
@@ -1142,7 +1142,7 @@ class StyleGan2(ModulePart):
     ----------
     module : Generator
         the generator
-    config : mapping of {str: Any}
+    config : mapping[str, Any]
         fields of :class:`StyleGan2Config`
 
     Examples
@@ -1157,7 +1157,18 @@ class StyleGan2(ModulePart):
 
     @classmethod
     def of(cls, generator: Generator) -> Self:
-        """The part that holds this network."""
+        """The part that holds a network.
+
+        Parameters
+        ----------
+        generator : Generator
+            put into evaluation mode and frozen
+
+        Returns
+        -------
+        StyleGan2
+            with its configuration
+        """
         return cls(generator.eval().requires_grad_(False), generator.config.model_dump(mode="json"))
 
     @classmethod
@@ -1172,7 +1183,7 @@ class StyleGan2(ModulePart):
         Parameters
         ----------
         path : str or Path
-            a StyleGAN pickle, nothing in which is run, or a folder written by :func:`convert`
+            a StyleGAN pickle, nothing in which is run, or a folder written by :func:`convert_pickle`
 
         Returns
         -------
@@ -1185,7 +1196,7 @@ class StyleGan2(ModulePart):
             Missing or damaged files, pickles that want to run anything, or weights that are not StyleGAN2's.
         """
         if Path(path).is_dir():
-            generator, _ = read_folder(path)
+            generator, _ = read_converted(path)
         else:
             generator, _ = read_networks(path, conditions=2)
 
@@ -1193,7 +1204,18 @@ class StyleGan2(ModulePart):
 
     @classmethod
     def build(cls, config: dict[str, Any]) -> Generator:
-        """An untrained network of these fields of :class:`StyleGan2Config`."""
+        """An untrained network.
+
+        Parameters
+        ----------
+        config : dict[str, Any]
+            fields of :class:`StyleGan2Config`
+
+        Returns
+        -------
+        Generator
+            frozen, in evaluation mode
+        """
         return Generator(**config).eval().requires_grad_(False)
 
     @property
@@ -1369,7 +1391,7 @@ def read_networks(file: str | Path, *, conditions: int | None = None) -> tuple[G
 
     Returns
     -------
-    tuple of (Generator, Discriminator or None)
+    tuple[Generator, Discriminator or None]
         frozen, in evaluation mode
 
     Raises
@@ -1429,7 +1451,7 @@ def _empty(kind: type[Network], config: StyleGan2Config) -> Network:
     return network.eval().requires_grad_(False)
 
 
-def convert(file: str | Path, folder: str | Path, *, conditions: int | None = None) -> Path:
+def convert_pickle(file: str | Path, folder: str | Path, *, conditions: int | None = None) -> Path:
     """A public pickle as safetensors and JSON, once and for all.
 
     Parameters
@@ -1470,8 +1492,8 @@ def convert(file: str | Path, folder: str | Path, *, conditions: int | None = No
 
 
 @reads("folder", ModelError)
-def read_folder(folder: str | Path) -> tuple[Generator, Discriminator | None]:
-    """Networks of a folder written by :func:`convert`. Raises ModelError for missing or damaged files."""
+def read_converted(folder: str | Path) -> tuple[Generator, Discriminator | None]:
+    """Networks of a folder written by :func:`convert_pickle`. Raises ModelError for missing or damaged files."""
     folder = Path(folder)
     config = validate(StyleGan2Config, read_json(folder / "config.json")["config"], f"{folder}/config.json")
     generator_file, discriminator_file = (folder / f"{name}.safetensors" for name in _KEPT)

@@ -211,6 +211,16 @@ class VdvaeConfig(Config):
     def groups_in(self, length: int) -> int:
         """How many first groups have this many values together.
 
+        Parameters
+        ----------
+        length : int
+            values
+
+        Returns
+        -------
+        int
+            1 or more
+
         Raises
         ------
         DataError
@@ -322,7 +332,7 @@ def _steps(text: str) -> tuple[Step, ...]:
 Noise = Callable[[int, tuple[int, ...]], Tensor]
 
 
-class _Block(nn.Module):
+class _NarrowBlock(nn.Module):
     """Four convolutions through a narrow middle; 3 x 3 in between where a picture has more than 2 x 2 pixels."""
 
     def __init__(self, n_in: int, middle: int, n_out: int, resolution: int):
@@ -345,7 +355,7 @@ class _Block(nn.Module):
         return x
 
 
-class _Encoder(nn.Module):
+class _BottomUp(nn.Module):
     """Residual blocks from fine to coarse."""
 
     def __init__(self, c: VdvaeConfig):
@@ -354,7 +364,7 @@ class _Encoder(nn.Module):
         n = len(c.encoder_steps)
         self.in_conv = nn.Conv2d(3, c.width, 3, padding=1)
 
-        blocks = [_Block(c.width, c.middle, c.width, step.resolution) for step in self.steps]
+        blocks = [_NarrowBlock(c.width, c.middle, c.width, step.resolution) for step in self.steps]
         for block in blocks:
             block.c4.weight.data *= n**-0.5  # so that n residual blocks together add about as much as one
 
@@ -375,7 +385,7 @@ class _Encoder(nn.Module):
         return activations
 
 
-class _Layer(nn.Module):
+class _TopDownLayer(nn.Module):
     """Prior, posterior and state of one group of latents."""
 
     def __init__(self, c: VdvaeConfig, resolution: int):
@@ -383,10 +393,10 @@ class _Layer(nn.Module):
         z = c.latent_channels
         width = c.width
         n = len(c.decoder_steps)
-        self.enc = _Block(2 * width, c.middle, 2 * z, resolution)
-        self.prior = _Block(width, c.middle, 2 * z + width, resolution)
+        self.enc = _NarrowBlock(2 * width, c.middle, 2 * z, resolution)
+        self.prior = _NarrowBlock(width, c.middle, 2 * z + width, resolution)
         self.z_proj = nn.Conv2d(z, width, 1)
-        self.resnet = _Block(width, c.middle, width, resolution)
+        self.resnet = _NarrowBlock(width, c.middle, width, resolution)
 
         # At first the prior is a standard normal, and n layers together add about as much as one.
         nn.init.zeros_(self.prior.c4.weight)
@@ -394,14 +404,14 @@ class _Layer(nn.Module):
         self.resnet.c4.weight.data *= n**-0.5
 
 
-class _Decoder(nn.Module):
+class _TopDown(nn.Module):
     """Layers from coarse to fine, each with one group of latents, and a state at each size."""
 
     def __init__(self, c: VdvaeConfig):
         super().__init__()
         self.config = c
         width = c.width
-        self.dec_blocks = nn.ModuleList(_Layer(c, s.resolution) for s in c.decoder_steps)
+        self.dec_blocks = nn.ModuleList(_TopDownLayer(c, s.resolution) for s in c.decoder_steps)
         self.bias_xs = nn.ParameterList(nn.Parameter(torch.zeros(1, width, r, r)) for r in c.resolutions)
         self.gain = nn.Parameter(torch.ones(1, width, 1, 1))
         self.bias = nn.Parameter(torch.zeros(1, width, 1, 1))
@@ -428,7 +438,7 @@ class _Decoder(nn.Module):
         parts = (c.latent_channels, c.latent_channels, c.width)
         states = {b.shape[2]: b.expand(n, -1, -1, -1) for b in self.bias_xs}
 
-        layers = cast(Sequence[_Layer], self.dec_blocks[:stop])
+        layers = cast(Sequence[_TopDownLayer], self.dec_blocks[:stop])
         for k, (layer, step) in enumerate(zip(layers, c.decoder_steps, strict=False)):
             x = states[step.resolution]
             if step.mixin is not None:
@@ -450,7 +460,7 @@ class Vdvae(nn.Module):
 
     Parameters
     ----------
-    config : Any
+    **config : Any
         fields of :class:`VdvaeConfig`; the public ImageNet-64 network's by default. Weights are drawn from torch's
         global generator
 
@@ -476,8 +486,8 @@ class Vdvae(nn.Module):
     def __init__(self, **config: Any):
         super().__init__()
         self.config = validate(VdvaeConfig, config, "the configuration of the Very Deep VAE")
-        self.encoder = _Encoder(self.config)
-        self.decoder = _Decoder(self.config)
+        self.encoder = _BottomUp(self.config)
+        self.decoder = _TopDown(self.config)
 
         for name, weight in self.named_parameters():
             if name.endswith(".bias") and weight.ndim == 1:
@@ -497,7 +507,7 @@ class Vdvae(nn.Module):
 
         Returns
         -------
-        tuple of (list, list, Tensor or None)
+        tuple[list, list, Tensor or None]
             latents, one (n, channels, height, width) per group; divergences of posterior from prior in nats, of the
             same shapes; and parameters of the pixels' distributions, None with `stop`
 
@@ -517,7 +527,7 @@ class Vdvae(nn.Module):
         latents: list[Tensor] = []
         divergences: list[Tensor] = []
 
-        def latent(k: int, layer: _Layer, state: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+        def latent(k: int, layer: _TopDownLayer, state: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
             both = torch.cat([state, activations[state.shape[2]]], 1)  # (n, 2 width, r, r)
             q_mean, q_log_std = layer.enc(both).chunk(2, 1)
             if noise is None:
@@ -571,9 +581,10 @@ class Vdvae(nn.Module):
         Returns
         -------
         Tensor of shape (n, 10 mixtures, size, size)
+            as :func:`mixture_mean` and :func:`mixture_sample` take them
         """
 
-        def latent(k: int, layer: _Layer, state: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+        def latent(k: int, layer: _TopDownLayer, state: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
             if k < len(latents):
                 return latents[k]
             if noise is None or temperature == 0:
@@ -604,7 +615,7 @@ class Vdvae(nn.Module):
 
         Returns
         -------
-        tuple of (Tensor, Tensor)
+        tuple[Tensor, Tensor]
             of the pixels (n,), and of each group of latents (n, groups)
         """
         _, divergences, parameters = self.posterior(x, noise)
@@ -621,14 +632,14 @@ class Vdvae(nn.Module):
 
         Parameters
         ----------
-        batch : dict of {str: Tensor}
+        batch : dict[str, Tensor]
             ``x`` (n, 3, size, size), -1 to 1, on the 256 levels of 8 bits
         draws : Draws
             noise of this step
 
         Returns
         -------
-        tuple of (Tensor, dict of {str: Any})
+        tuple[Tensor, dict[str, Any]]
             scalar, and its two parts: ``pixels`` and ``latents``
         """
         pixels, latents = self.elbo(batch["x"], lambda k, shape: draws.normal(*shape))
@@ -949,18 +960,48 @@ class VdvaeDecoder:
 
 
 class VdvaePart(ModulePart):
-    """The network as a part of a run, so that a run needs no folder outside itself."""
+    """The network as a fitted part of a run, so that a run needs no folder outside itself.
+
+    Parameters
+    ----------
+    module : Vdvae
+        the network
+    config : mapping[str, Any]
+        fields of :class:`VdvaeConfig`
+    """
 
     module: Vdvae
 
     @classmethod
     def of(cls, network: Vdvae) -> VdvaePart:
-        """The part that holds this network."""
+        """The part that holds a network.
+
+        Parameters
+        ----------
+        network : Vdvae
+            as it is
+
+        Returns
+        -------
+        VdvaePart
+            with its configuration
+        """
         return cls(network, network.config.model_dump(mode="json"))
 
     @classmethod
     def build(cls, config: dict[str, Any]) -> Vdvae:
-        """An untrained network of these fields of :class:`VdvaeConfig`."""
+        """An untrained network.
+
+        Parameters
+        ----------
+        config : dict[str, Any]
+            fields of :class:`VdvaeConfig`
+
+        Returns
+        -------
+        Vdvae
+            weights are drawn from torch's global generator
+        """
         return Vdvae(**config)
 
 
@@ -1021,14 +1062,14 @@ def public_weights(tensors: dict[str, Tensor], config: VdvaeConfig) -> dict[str,
 
     Parameters
     ----------
-    tensors : dict of {str: Tensor}
+    tensors : dict[str, Tensor]
         of the whole file
     config : VdvaeConfig
         sizes they were trained with
 
     Returns
     -------
-    dict of {str: Tensor}
+    dict[str, Tensor]
         by name
 
     Raises
@@ -1124,7 +1165,7 @@ def digest(name: str | Path = LAB, lab_folder: Path | None = None) -> dict[str, 
 
     Returns
     -------
-    dict of {str: str}
+    dict[str, str]
         ``weights`` and ``config``
 
     Raises

@@ -104,7 +104,7 @@ class _Level(nn.Module):
         return self.upsample["conv"](F.interpolate(x, scale_factor=2, mode="nearest"))
 
 
-class _Encoder(nn.Module):
+class _VqEncoder(nn.Module):
     """Levels of halving size, then the middle."""
 
     def __init__(self, c: VqganConfig):
@@ -128,7 +128,7 @@ class _Encoder(nn.Module):
         return self.conv_out(F.silu(self.norm_out(x)))
 
 
-class _Decoder(nn.Module):
+class _VqDecoder(nn.Module):
     """The middle, then levels of doubling size."""
 
     def __init__(self, c: VqganConfig):
@@ -158,7 +158,7 @@ class Vqgan(nn.Module):
 
     Parameters
     ----------
-    config : Any
+    **config : Any
         fields of :class:`VqganConfig`; the published sizes by default (54,515,587 weights). Weights are drawn from
         torch's global generator
 
@@ -175,8 +175,8 @@ class Vqgan(nn.Module):
     def __init__(self, **config: Any):
         super().__init__()
         self.config = c = validate(VqganConfig, config, "the configuration of the tokenizer")
-        self.encoder = _Encoder(c)
-        self.decoder = _Decoder(c)
+        self.encoder = _VqEncoder(c)
+        self.decoder = _VqDecoder(c)
         self.quantizer = nn.ModuleDict({"embedding": nn.Embedding(c.codes, c.code_width)})
 
 
