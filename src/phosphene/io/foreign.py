@@ -1,6 +1,6 @@
 """Checkpoints of other projects, read without running anything that is in them.
 
-A ``.pt`` or ``.pth`` file of PyTorch is a pickle beside raw numbers, and a pickle can call any function of the machine
+A ``.pt`` or ``.pth`` file of PyTorch is a pickle next to raw numbers, and a pickle can call any function of the machine
 that opens it. Here a pickle may name nothing but what describes a tensor; anything else is refused with its name. Each
 tensor's numbers are read from the file when that tensor is asked for, so that the optimiser state of a large checkpoint
 never enters memory.

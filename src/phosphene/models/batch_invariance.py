@@ -1,4 +1,4 @@
-"""What makes a drawn picture the same in any company: noise of its own, and batches that are always full.
+"""What makes a drawn picture independent of its batch: noise of its own, and batches that are always full.
 
 A picture is a function of the weights, the seed and its stimulus id, not of which other stimuli are asked for or of their
 order. Two things would break this promise: one stream of noise for all pictures, and batches of different sizes, since

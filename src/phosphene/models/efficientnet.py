@@ -62,8 +62,11 @@ class _InvertedBottleneck(nn.Module):
         super().__init__()
         width = n_in * widening
         layers = []
+
+        # Made in any case: left out, it would shift the draws of all fresh weights after it.
+        expansion = _convolution(n_in, width)
         if widening > 1:
-            layers.append(_convolution(n_in, width))
+            layers.append(expansion)
 
         layers.append(_convolution(width, width, side, stride, groups=width))
         layers.append(SqueezeExcite(width, n_in // 4))

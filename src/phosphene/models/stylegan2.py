@@ -743,7 +743,7 @@ def contrast(a: Tensor, b: Tensor, tau: float = 0.5, row_share: float = 0.0) -> 
     Returns
     -------
     Tensor
-        scalar; ln(n) when nothing is told apart
+        scalar; ln(n) when all rows are alike
 
     References
     ----------
