@@ -21,8 +21,9 @@ from phosphene.features.clip import _content, _plain_precision
 from phosphene.io.progress import Progress
 from phosphene.io.store import RowStore, cached
 from phosphene.models import vdvae as vdvae_weights
+from phosphene.models.batch_invariance import group_noise
 from phosphene.models.public_clip import _eight_bits
-from phosphene.models.vdvae import VdvaeConfig, group_noise
+from phosphene.models.vdvae import VdvaeConfig
 from phosphene.types import Stimuli
 
 if TYPE_CHECKING:

@@ -214,7 +214,7 @@ class TwoStage(Recipe[T]):
         """The network of the second stage, as it comes."""
         c = self.config.refiner
         if c.source == "zoo":
-            return DualGuided.from_zoo()
+            return DualGuided.bundled()
 
         if c.folder is None:
             raise ConfigError(

@@ -144,18 +144,18 @@ class ClipToMaskGit(Recipe[P]):
         """MaskGIT, as it comes or trained on with the pictures of the training stimuli."""
         c = self.config.images
         if c.source == "zoo":
-            painter = MaskGitPipeline.from_zoo()
+            pipeline = MaskGitPipeline.bundled()
         else:
-            painter = MaskGitPipeline.from_public(
+            pipeline = MaskGitPipeline.from_public(
                 _file(c.transformer, "transformer"), _file(c.tokenizer, "tokenizer"), self.seed, ported=c.ported
             )
 
         if c.training is not None:
-            pixels = stimuli.resized((painter.size, painter.size))
+            pixels = stimuli.resized((pipeline.size, pipeline.size))
             see = self._clip.images
-            painter.learn(pixels, see, c.training, self.train, flip=c.flip, crops=c.crops, seed=self.seed)
+            pipeline.learn(pixels, see, c.training, self.train, flip=c.flip, crops=c.crops, seed=self.seed)
 
-        return painter
+        return pipeline
 
     # -- the arrows ------------------------------------------------------------------------------------------------
 
@@ -198,7 +198,7 @@ class ClipToMaskGit(Recipe[P]):
 
     def _paint(self, ids: np.ndarray, latents: np.ndarray, samples: int) -> list[Images]:
         sampling = self.config.sampling.model_copy(update={"samples": samples})
-        pictures = self.images_.paint(latents, list(ids), sampling, self.seed)
+        pictures = self.images_.sample(latents, list(ids), sampling, self.seed)
         if self.image_shape_[2] == 1:
             pictures = pictures.mean(axis=-1, keepdims=True)
 

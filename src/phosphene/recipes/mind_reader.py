@@ -260,7 +260,7 @@ class MindReader(Recipe[MindReaderConfig]):
         """The generator, as it comes."""
         c = self.config.images
         if c.source == "zoo":
-            return StyleGan2.from_zoo()
+            return StyleGan2.bundled()
 
         if c.file is None:
             raise ConfigError(
@@ -367,7 +367,7 @@ class MindReader(Recipe[MindReaderConfig]):
 
     def _paint(self, ids: np.ndarray, image: np.ndarray, text: np.ndarray, samples: int) -> list[Images]:
         sampling = self.config.sampling.model_copy(update={"samples": samples})
-        pictures = self.images_.paint(image, text, list(ids), sampling, self.seed)
+        pictures = self.images_.sample(image, text, list(ids), sampling, self.seed)
         if self.image_shape_[2] == 1:
             pictures = pictures.mean(axis=-1, keepdims=True)
 

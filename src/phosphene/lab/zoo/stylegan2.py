@@ -68,9 +68,9 @@ class StyleGan2Objective(Objective):
 
         nn.Module.__init__(self)  # the game holds the network
         where = "phosphene.models.stylegan2"
-        rules = find(f"{where}_config:GameConfig")(r1=0.05, low_level_weight=10.0, crop=0.75)
-        discriminator = find(f"{where}_network:Discriminator")(**network.config.model_dump(mode="json"))
-        self.game = find(f"{where}_losses:Game")(network, discriminator, rules, see, low_level)
+        rules = find(f"{where}:GanTraining")(r1=0.05, low_level_weight=10.0, crop=0.75)
+        discriminator = find(f"{where}:Discriminator")(**network.config.model_dump(mode="json"))
+        self.game = find(f"{where}:GanObjective")(network, discriminator, rules, see, low_level)
 
     @property
     def network(self) -> nn.Module:
