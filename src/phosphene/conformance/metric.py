@@ -9,8 +9,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from phosphene.conformance.checklist import Checklist, must, near, same
-from phosphene.metrics.metric import OF_FEATURES, Decoded, Encoded, Evaluation, Score, Skip, View
-from phosphene.metrics.registry import METRICS, Metric, full_name, metric_of, spaces_of
+from phosphene.metrics.catalogue import METRICS
+from phosphene.metrics.metric import OF_FEATURES, Decoded, Encoded, Evaluation, FeatureView, Metric, Score, Skip
+from phosphene.metrics.registry import full_name, metric_of, spaces_of
 from phosphene.metrics.zero_shot import Candidates
 
 _CLASSES = 12
@@ -212,7 +213,7 @@ def _evaluation(n: int, share: float, order: np.ndarray | None = None, broken: f
     decoded = Decoded(
         np.array([f"s{k}" for k in range(n)])[order], images, true_images, {"space": latents}, labels[order],
         {"network": (said, true_said.argmax(axis=1))}, _Nearest(true_images, labels[order]),
-        {"eye": View(*features, said, true_said, classes, heads)},
+        {"eye": FeatureView(*features, said, true_said, classes, heads)},
         {"space": Candidates((*classes, "unseen"), np.vstack([centres, -centres[:1]]), centre=np.zeros(8))},
     )  # fmt: skip
 
@@ -225,7 +226,7 @@ def _evaluation(n: int, share: float, order: np.ndarray | None = None, broken: f
 def _arrays(evaluation: Evaluation) -> list[np.ndarray]:
     d = evaluation.decoded
     e = evaluation.encoded
-    view = d.views["eye"]
+    view = d.feature_views["eye"]
     return [
         d.images, d.true_images, *d.latents["space"], *d.class_scores["network"][:1], view.features, view.true_features,
         e.predicted, e.measured,

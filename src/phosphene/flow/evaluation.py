@@ -19,11 +19,10 @@ from phosphene.io.progress import Progress
 from phosphene.metrics.category import PictureClassifier
 from phosphene.metrics.controls import paired_differences
 from phosphene.metrics.golden import changed
-from phosphene.metrics.metric import Decoded, Encoded, Scores
-from phosphene.metrics.perceptual import Seen, feature_extractors_for, look, views
+from phosphene.metrics.metric import Decoded, Encoded, Scores, extractor_name
+from phosphene.metrics.perceptual import TrueFeatures, extract_features, feature_extractors_for, feature_views
 from phosphene.metrics.published import matching, published_rows
-from phosphene.metrics.registry import metric_of, score, score_at_published_size
-from phosphene.metrics.resize import RESIZED
+from phosphene.metrics.registry import kind_of, metric_of, score, score_at_published_size, space_of
 from phosphene.metrics.retrieval import retrieval_curve
 from phosphene.metrics.voxelwise import (
     fdr,
@@ -100,7 +99,7 @@ def evaluate(opened: Run, *, waivers: Mapping[str, str] | None = None, progress:
                 paired = None
 
             found = evidence(opened, fitted, index, _labels(opened, index), scores, paired)
-            found = replace(found, n_features={s.eye.name: s.features.shape[1] for s in readers.seen})
+            found = replace(found, n_features={s.extractor.name: s.features.shape[1] for s in readers.seen})
             answers = run_checks(found, waivers=waivers, seed=seed)
 
         verdicts = verdict_table(answers).assign(
@@ -127,7 +126,7 @@ class _Readers(NamedTuple):
     """What reads pictures and latents, made once for all inputs."""
 
     classifier: _Foldwise | None
-    seen: list[Seen]
+    seen: list[TrueFeatures]
     texts: dict[str, Candidates]
 
 
@@ -141,7 +140,7 @@ def _decoded(opened: Run, source: str, readers: _Readers) -> Decoded:
         latents=_latents(opened, source),
         labels=_labels(opened, index),
         classifier=readers.classifier,
-        views=views(readers.seen, pictures),
+        feature_views=feature_views(readers.seen, pictures),
         texts=readers.texts,
     )
 
@@ -159,10 +158,10 @@ def _latents(opened: Run, source: str) -> dict[str, tuple[np.ndarray, np.ndarray
     return {k: (v, arrays[f"true.{k}"]) for k, v in arrays.items() if f"true.{k}" in arrays}
 
 
-def _seen(opened: Run) -> list[Seen]:
+def _seen(opened: Run) -> list[TrueFeatures]:
     """What each network that knows such pictures sees in the true ones."""
     true = opened.run.pixels(TEST, SEEN)
-    return [look(eye, true) for eye in feature_extractors_for(opened.dataset.name)]
+    return [extract_features(eye, true) for eye in feature_extractors_for(opened.dataset.name)]
 
 
 def _candidates(opened: Run, recipe: Recipe) -> dict[str, Candidates]:
@@ -308,7 +307,7 @@ def _write_details(
         pd.DataFrame({"input": name, "metric": s.metric, "stimulus": s.items, "value": s.per_item})
         for name, all_of in scored.items()
         for s in all_of.scores
-        if len(s.items) and not s.metric.startswith("pearson.")
+        if metric_of(s.metric).items == "stimuli"
     ]
 
     skipped = [(name, s.metric, s.reason) for name, all_of in scored.items() for s in all_of.skipped]
@@ -424,13 +423,13 @@ def _other_metric(metric: str, brain: pd.DataFrame, found: Evidence) -> list[str
     reasons = [
         f"{name} no longer gives its golden value (check M10)"
         for name in (changed(found.golden) if found.golden is not None else {})
-        if metric_of(name) is metric_of(metric.removesuffix(RESIZED))
+        if kind_of(name) == kind_of(metric)
     ][:1]
 
-    if metric.startswith("fid."):
+    if kind_of(metric) == "fid":
         n = brain.loc[brain["metric"] == metric, "n"]
         if len(n):
-            why = why_not_comparable(float(n.iloc[0]), found.n_features.get(metric.rsplit(".", 1)[1]))
+            why = why_not_comparable(float(n.iloc[0]), found.n_features.get(extractor_name(space_of(metric))))
         else:
             why = ""
 

@@ -1,15 +1,18 @@
-"""What is scored, what a score holds, and everything that several metrics share.
+"""What is scored, what a score holds, what a metric is, and everything that several metrics share.
 
 ``Decoded`` and ``Encoded`` are the inputs, ``Score`` the output. ``Evaluation`` stands between: it pairs rows with
 stimuli, keeps each similarity matrix once, and turns a matrix of "what item i would score were j its truth" into a
-value with interval, chance and p. The metrics themselves are listed in ``phosphene.metrics.registry``.
+value with interval, chance and p. A ``Metric`` holds all that is known of one metric: ``phosphene.metrics.catalogue`` lists
+those of phosphene.
 """
 
 from __future__ import annotations
 
+import fnmatch
+import re
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -22,13 +25,13 @@ from phosphene.metrics.statistics import Statistic, bootstrap, mean_of_items, pe
 
 COLUMNS = ("split", "input", "metric", "value", "ci_low", "ci_high", "chance", "p", "n", "setting")
 PIXELS = "pixels"  # the feature space that every pair of pictures has
-OF_FEATURES = ("two_way", "two_way_within_class", "cosine", "fid", "kid")  # served by an eye that names no others
-PICTURES = "pictures."  # before the name of an eye: features it sees in the pictures, as against decoded latents
+OF_FEATURES = ("two_way", "two_way_within_class", "cosine", "fid", "kid")  # served by an extractor that names no others
+PICTURES = "pictures."  # before the name of an extractor: features of the pictures, as against decoded latents
 
 
 @dataclass(frozen=True, eq=False)
-class View:
-    """What one frozen network (an eye, see ``phosphene.metrics.perceptual``) sees in decoded and in true pictures.
+class FeatureView:
+    """Features that one frozen network (see ``phosphene.metrics.perceptual``) extracts from decoded and true pictures.
 
     Parameters
     ----------
@@ -77,8 +80,8 @@ class Decoded:
     classifier : Any, optional
         reads classes off pictures (``phosphene.metrics.category.PictureClassifier``), fitted on training pictures, or
         None
-    views : mapping of {str: View}, optional
-        name of an eye -> what it sees in the pictures
+    feature_views : mapping of {str: FeatureView}, optional
+        name of a feature extractor -> its features of the pictures
     texts : mapping of {str: Any}, optional
         feature space -> categories with text embeddings in it, for zero-shot classification of the latents
         (``phosphene.metrics.zero_shot.Candidates``)
@@ -98,7 +101,7 @@ class Decoded:
     labels: np.ndarray | None = None
     class_scores: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     classifier: Any = None
-    views: Mapping[str, View] = field(default_factory=dict)
+    feature_views: Mapping[str, FeatureView] = field(default_factory=dict)
     texts: Mapping[str, Any] = field(default_factory=dict)
     exchangeable: np.ndarray | None = None
 
@@ -133,7 +136,7 @@ class Decoded:
         for name, (scores, true) in self.class_scores.items():
             rows += [(f"class scores of {name}", scores), (f"true classes of {name}", true)]
 
-        for name, v in self.views.items():
+        for name, v in self.feature_views.items():
             rows += [(f"{what} of {name}", getattr(v, what)) for what in ("features", "true_features")]
             rows += [(f"{what} of {name}", getattr(v, what)) for what in ("probabilities", "true_probabilities")]
 
@@ -333,6 +336,53 @@ class Evaluation:
                         f"their {name}; give different stimuli different ids."
                     )
 
+    @property
+    def pictures(self) -> tuple[np.ndarray, np.ndarray]:
+        """Decoded and true pictures, (rows, height, width, channels) each.
+
+        Raises
+        ------
+        Skip
+            Where there are none.
+        """
+        if self.decoded is None or self.decoded.images is None or self.decoded.true_images is None:
+            raise Skip("there are no decoded pictures")
+
+        return self.decoded.images, self.decoded.true_images
+
+    @property
+    def responses(self) -> tuple[np.ndarray, np.ndarray]:
+        """Predicted and measured responses, (n_stimuli, n_voxels) each.
+
+        Raises
+        ------
+        Skip
+            Where there are none.
+        """
+        if self.encoded is None:
+            raise Skip("there are no predicted responses")
+
+        return np.asarray(self.encoded.predicted), np.asarray(self.encoded.measured)
+
+    def inside_exchangeable(self, groups: np.ndarray) -> np.ndarray:
+        """Groups of stimuli, each cut into the parts that may be permuted with each other.
+
+        Parameters
+        ----------
+        groups : ndarray of shape (stimuli,)
+            labels
+
+        Returns
+        -------
+        ndarray of shape (stimuli,)
+            labels; the same ones where everything is exchangeable
+        """
+        if self.exchangeable is None:
+            return groups
+
+        both = [f"{group} {block}" for group, block in zip(groups, self.exchangeable, strict=True)]
+        return np.unique(both, return_inverse=True)[1]
+
     def rng(self, name: str) -> np.random.Generator:
         """The random stream of one metric."""
         return np.random.default_rng([self.seed, zlib.crc32(name.encode())])
@@ -345,32 +395,38 @@ class Evaluation:
 
         return [PIXELS] * (self.decoded.images is not None) + list(self.decoded.latents)
 
-    def picture_spaces(self, head: str) -> list[str]:
-        """``pictures.EYE`` of each eye that looked at the pictures and serves metrics whose names begin with ``head``."""
+    def picture_spaces(self, kind: str) -> list[str]:
+        """``pictures.NAME`` of each feature extractor that serves metrics of this kind, such as ``two_way``."""
         if self.decoded is None:
-            views = {}
-        else:
-            views = self.decoded.views
+            return []
 
-        return [PICTURES + name for name, seen in views.items() if head in seen.metrics]
+        return [PICTURES + name for name, view in self.decoded.feature_views.items() if kind in view.metrics]
 
     @property
     def class_scores(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Classifier -> (scores on the decoded pictures, true class); for an eye, the class it gives the true picture."""
+        """Classifier -> (scores on the decoded pictures, true class); a network's own answer to the true picture is the truth."""
         if self.decoded is None:
             return {}
 
-        eyes = {n: (v.probabilities, v.true_probabilities) for n, v in self.decoded.views.items() if v.classifies}
-        labelled = {n: (ours, np.nan_to_num(true).argmax(axis=1)) for n, (ours, true) in eyes.items()}
-        return {**self.decoded.class_scores, **labelled}
+        scores = dict(self.decoded.class_scores)
+        for name, view in self.decoded.feature_views.items():
+            if view.classifies:
+                scores[name] = (view.probabilities, np.nan_to_num(view.true_probabilities).argmax(axis=1))
+
+        return scores
+
+    def view(self, extractor: str) -> FeatureView:
+        """Features of decoded and true pictures by one extractor."""
+        assert self.decoded is not None
+        return self.decoded.feature_views[extractor]
 
     def pair(self, space: str) -> tuple[np.ndarray, np.ndarray]:
         """(rows, d) decoded and true in a feature space."""
         if space == PIXELS:
             found = (self.decoded.images, self.decoded.true_images)
         elif space.startswith(PICTURES):
-            seen = self.decoded.views[space.removeprefix(PICTURES)]
-            found = (seen.features, seen.true_features)
+            view = self.decoded.feature_views[space.removeprefix(PICTURES)]
+            found = (view.features, view.true_features)
         else:
             found = self.decoded.latents[space]
 
@@ -501,3 +557,226 @@ class Evaluation:
             more = ""
 
         return f"{len(undefined)} constant or non-finite items counted as {counted_as}: {shown}{more}"
+
+
+def bounded(score: Score, low: float, high: float) -> Score:
+    """Interval ends inside the range of the score: influence values may point beyond it.
+
+    Parameters
+    ----------
+    score : Score
+        with an interval
+    low, high : float
+        least and greatest possible value
+
+    Returns
+    -------
+    Score
+        the same, its interval clipped
+    """
+    ci_low = float(np.clip(score.ci_low, low, high))
+    ci_high = float(np.clip(score.ci_high, low, high))
+    return replace(score, ci_low=ci_low, ci_high=ci_high)
+
+
+def joined(*notes: str) -> str:
+    """Notes that are not empty, one after the other.
+
+    Parameters
+    ----------
+    *notes : str
+        parts of a note
+
+    Returns
+    -------
+    str
+        separated by semicolons
+    """
+    return "; ".join(note for note in notes if note)
+
+
+def extractor_name(space: str) -> str:
+    """Name of the network that extracts the features of a space of pictures; other spaces go by their own name.
+
+    Parameters
+    ----------
+    space : str
+        such as ``pictures.clip_lab``
+
+    Returns
+    -------
+    str
+        such as ``clip_lab``
+
+    Examples
+    --------
+    >>> extractor_name("pictures.clip_lab"), extractor_name("pixels")
+    ('clip_lab', 'pixels')
+    """
+    return space.removeprefix(PICTURES)
+
+
+Over = Literal["images", "space", "seen", "everywhere", "classes", "category", "texts", "voxels"]
+Family = Literal["Pictures", "Identification", "Encoding"]
+Compute = Callable[[Evaluation, str, str], Score]
+"""(evaluation, full name of the metric, space) -> Score, or raises Skip."""
+
+
+def _always(e: Evaluation, space: str) -> bool:
+    return True
+
+
+@dataclass(frozen=True)
+class Metric:
+    """All that is known of one metric.
+
+    Attributes
+    ----------
+    name : str
+        name, with ``{space}`` where a feature space or classifier goes, and ``{n}`` where a number follows from the
+        data
+    over : {"images", "space", "seen", "everywhere", "classes", "category", "texts", "voxels"}
+        what it is computed over: ``images``, ``space`` (pixels and each space of latents), ``seen`` (the features of
+        the pictures by each extractor that is meant for the metric), ``everywhere`` (both), ``classes`` (each
+        classifier's scores), ``category`` (whatever reads categories off pictures), ``texts`` (spaces of latents with
+        text embeddings) or ``voxels``
+    title : str
+        for a sentence
+    definition : str
+        the variant, exactly
+    better : {"higher", "lower"}
+        direction
+    chance : str
+        what chance is, in words
+    compute : callable
+        (evaluation, full name, space) -> Score, or raises Skip
+    family : {"Pictures", "Identification", "Encoding"}
+        part of a table it stands in
+    items : {"stimuli", "sets", "voxels"}
+        what has a value of its own; sets of pictures have none, and shuffling the pairs leaves them as they are
+    heading : str
+        for a table, with the places of `name`; `title` by default
+    reading : str
+        what it measures, in one or two sentences for who reads a report, with the places of `name`
+    digits : int
+        decimals worth printing
+    published_as : str
+        what tables of published numbers call it, whatever the variant; `kind` by default
+    protocol : mapping of {str: str}
+        fields of a published protocol that the metric itself fixes, such as ``ssim_variant``
+    applies : callable
+        (evaluation, space) -> bool, whether it says something there
+    kind : str
+        `name` without the space, such as ``two_way`` or ``ssim.2d``; the same for pictures that were resized first
+
+    Examples
+    --------
+    >>> metric = Metric("mae.{space}", "images", "MAE", "mean absolute difference", "lower", "none", print)
+    >>> metric.kind, metric.parts("mae.pixels")
+    ('mae', {'space': 'pixels'})
+    """
+
+    name: str
+    over: Over
+    title: str
+    definition: str
+    better: Literal["higher", "lower"]
+    chance: str
+    compute: Compute
+    family: Family = "Identification"
+    items: Literal["stimuli", "sets", "voxels"] = "stimuli"
+    heading: str = ""
+    reading: str = ""
+    digits: int = 3
+    published_as: str = ""
+    protocol: Mapping[str, str] = field(default_factory=dict)
+    applies: Callable[[Evaluation, str], bool] = _always
+    kind: str = ""
+
+    def __post_init__(self) -> None:
+        kind = self.kind or self.name.removesuffix(".{space}")
+        object.__setattr__(self, "kind", kind)
+        object.__setattr__(self, "heading", self.heading or self.title)
+        object.__setattr__(self, "published_as", self.published_as or kind)
+
+    def __repr__(self) -> str:
+        return f"Metric({self.name}: {self.title}, {self.better} is better)"
+
+    @property
+    def sign(self) -> int:
+        """1 where higher is better, -1 where lower is: a value times this is better when larger."""
+        if self.better == "higher":
+            return 1
+
+        return -1
+
+    def parts(self, name: str) -> dict[str, str] | None:
+        """What stands in the places of the template in a full name; None for a name of another metric.
+
+        Parameters
+        ----------
+        name : str
+            as in ``scores.csv``
+
+        Returns
+        -------
+        dict of {str: str} or None
+            ``space`` and ``n``, those the metric has
+        """
+        match = re.fullmatch(self._expression(), name)
+        if match is None:
+            return None
+
+        return match.groupdict()
+
+    def filled(self, text: str, name: str) -> str:
+        """A text with the places of the template filled in for one full name, for people.
+
+        Parameters
+        ----------
+        text : str
+            such as `heading`
+        name : str
+            as in ``scores.csv``
+
+        Returns
+        -------
+        str
+            features of pictures as ``NAME on pictures``
+        """
+        for key, value in (self.parts(name) or {}).items():
+            shown = value
+            if value.startswith(PICTURES):
+                shown = f"{extractor_name(value)} on pictures"
+
+            text = text.replace(f"{{{key}}}", shown)
+
+        return text
+
+    def could_match(self, pattern: str) -> bool:
+        """Whether some full name of this metric fits a name or pattern such as ``two_way.*``.
+
+        Parameters
+        ----------
+        pattern : str
+            as `fnmatch` takes it
+
+        Returns
+        -------
+        bool
+            True for a pattern that fits in some space
+        """
+        if self.parts(pattern) is not None:
+            return True
+
+        head, dot, _ = pattern.partition(".")
+        if dot and "{space}" in self.name:
+            pattern = f"{head}.x"  # a space that a later data set may have
+
+        # Classifiers draw among 50 classes, the lab's among its 16.
+        names = {self.name.replace("{space}", "x").replace("{n}", n) for n in ("16", "50")}
+        return any(fnmatch.fnmatch(name, pattern) for name in names)
+
+    def _expression(self) -> str:
+        """The template of the name as a regular expression."""
+        return re.escape(self.name).replace(r"\{n\}", r"(?P<n>\d+)").replace(r"\{space\}", r"(?P<space>.+)")

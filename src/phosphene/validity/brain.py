@@ -11,7 +11,7 @@ from scipy.special import ndtri
 
 from phosphene.data.clusters import directions, number_of_clusters, spherical_kmeans
 from phosphene.metrics.identification import rank_matrix, similarity, two_way
-from phosphene.metrics.registry import metric_of
+from phosphene.metrics.registry import find_metric
 from phosphene.metrics.statistics import paired_difference, permutation_null
 from phosphene.metrics.ties import first_best
 from phosphene.types.identity import few
@@ -176,7 +176,11 @@ def compare(scores: pd.DataFrame, differences: pd.DataFrame | None, metric: str,
     ours = ours.iloc[0]
     theirs = theirs.iloc[0]
 
-    if metric_of(metric).better == "lower":
+    entry = find_metric(metric)
+    if entry is None:
+        return None
+
+    if entry.better == "lower":
         above = ours["ci_high"] < theirs["ci_low"]
         below = ours["ci_low"] > theirs["ci_high"]
     else:

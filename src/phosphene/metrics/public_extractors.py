@@ -208,7 +208,7 @@ def _backbone(name: str) -> nn.Module:
 
 
 _ALEXNET = partial(NetworkExtractor, metrics=_IDENTIFICATION, weights=PUBLIC["alexnet"])
-PHOTOGRAPHS: Mapping[str, Callable[..., _PublicExtractor]] = {
+PUBLIC_EXTRACTORS: Mapping[str, Callable[..., _PublicExtractor]] = {
     "alexnet2": partial(_ALEXNET, "alexnet2", build=partial(_alexnet, 4)),
     "alexnet5": partial(_ALEXNET, "alexnet5", build=partial(_alexnet, 11)),
     "inception": partial(NetworkExtractor, "inception", _IDENTIFICATION, partial(_backbone, "InceptionV3")),
