@@ -431,3 +431,18 @@ def test_names_with_numbers_from_the_data_are_found_in_the_table():
     assert metric_of("zero_shot_all_top1.clip").name == "zero_shot_all_top1.{space}"
     with pytest.raises(ConfigError, match="no metric"):
         metric_of("nwayx_top1_class.scenes")
+
+
+def test_scores_show_themselves_as_a_line_and_as_a_table(rng):
+    found = score(decoded(rng), **FAST)
+    one = found["two_way.pixels"]
+    assert repr(one).startswith(
+        f"Score(two_way.pixels {one.value:.3f}, [{one.ci_low:.3f}, {one.ci_high:.3f}], chance 0.500"
+    )
+    assert "two_way.pixels" in repr(found)
+    shown = found._repr_html_()
+    assert shown.count("<tr>") == len(found.scores) + 1
+    assert f"<td>two_way.pixels</td><td>{one.value:.3f}</td>" in shown
+    assert "Skipped: " in shown
+    with pytest.raises(KeyError, match="no score 'mae' among these: pixcorr, mse"):
+        found["mae"]

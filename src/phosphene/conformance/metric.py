@@ -11,7 +11,7 @@ import numpy as np
 from phosphene.conformance.checklist import Checklist, must, near, same
 from phosphene.metrics.catalogue import METRICS
 from phosphene.metrics.metric import OF_FEATURES, Decoded, Encoded, Evaluation, FeatureView, Metric, Score, Skip
-from phosphene.metrics.registry import full_name, metric_of, spaces_of
+from phosphene.metrics.registry import all_metrics, full_name, metric_of, spaces_of
 from phosphene.metrics.zero_shot import Candidates
 
 _CLASSES = 12
@@ -42,7 +42,7 @@ def check_metric(
         With everything that does not hold.
     """
     if isinstance(metric, str):
-        entry = METRICS.get(metric) or metric_of(metric)
+        entry = all_metrics().get(metric) or metric_of(metric)
     else:
         entry = metric
 

@@ -9,6 +9,7 @@ those of phosphene.
 from __future__ import annotations
 
 import fnmatch
+import html
 import re
 import zlib
 from collections.abc import Callable, Mapping
@@ -219,10 +220,32 @@ class Score:
     items: np.ndarray
     note: str = ""
 
+    def __repr__(self) -> str:
+        parts = [f"{self.metric} {self.value:.3f}"]
+        if np.isfinite(self.ci_low):
+            parts.append(f"[{self.ci_low:.3f}, {self.ci_high:.3f}]")
+        if np.isfinite(self.chance):
+            parts.append(f"chance {self.chance:.3f}")
+        if np.isfinite(self.p):
+            parts.append(f"p {self.p:.2g}")
+
+        return f"Score({', '.join(parts)}, n {self.n})"
+
     def row(self, split: str, input: str, setting: str) -> dict[str, Any]:
-        """This score as a row of ``scores.csv``."""
-        own = {name: getattr(self, name) for name in ("metric", "value", "ci_low", "ci_high", "chance", "p", "n")}
-        return {"split": split, "input": input, **own, "setting": setting}
+        """This score as a row of ``scores.csv``.
+
+        Parameters
+        ----------
+        split, input, setting : str
+            see `Scores.table`
+
+        Returns
+        -------
+        dict of {str: Any}
+            one entry per column of ``COLUMNS``
+        """
+        numbers = {name: getattr(self, name) for name in ("metric", "value", "ci_low", "ci_high", "chance", "p", "n")}
+        return {"split": split, "input": input, **numbers, "setting": setting}
 
 
 @dataclass(frozen=True)
@@ -249,7 +272,32 @@ class Scores:
             if score.metric == metric:
                 return score
 
-        raise KeyError(metric)
+        known = ", ".join(score.metric for score in self.scores)
+        raise KeyError(f"there is no score {metric!r} among these: {known}")
+
+    def __repr__(self) -> str:
+        if self.skipped:
+            skipped = f", {len(self.skipped)} skipped"
+        else:
+            skipped = ""
+
+        return f"Scores({', '.join(f'{s.metric} {s.value:.3f}' for s in self.scores)}{skipped})"
+
+    def _repr_html_(self) -> str:
+        """A table of metric, value, interval, chance, p and sample size, for notebooks."""
+        head = "".join(f"<th>{title}</th>" for title in ("metric", "value", "95 % interval", "chance", "p", "n"))
+        rows = []
+        for s in self.scores:
+            interval = f"{_number(s.ci_low)} to {_number(s.ci_high)}" if np.isfinite(s.ci_low) else "-"
+            cells = (html.escape(s.metric), _number(s.value), interval, _number(s.chance), _number(s.p, 4), str(s.n))
+            rows.append(f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
+
+        caption = ""
+        if self.skipped:
+            names = ", ".join(f"{s.metric} ({s.reason})" for s in self.skipped)
+            caption = f"<p>Skipped: {html.escape(names)}.</p>"
+
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>{caption}"
 
     def table(self, split: str, input: str, setting: str = "strict") -> pd.DataFrame:
         """Rows of ``scores.csv``: one per metric.
@@ -262,8 +310,20 @@ class Scores:
             ``brain``, or what took its place: ``shuffled``, ``noise``, ``mean``, ``truth``, ``category``
         setting : str, default "strict"
             ``strict`` or ``relax``
+
+        Returns
+        -------
+        DataFrame
+            columns as ``COLUMNS``
         """
         return pd.DataFrame([s.row(split, input, setting) for s in self.scores], columns=list(COLUMNS))
+
+
+def _number(value: float, digits: int = 3) -> str:
+    if np.isnan(value):
+        return "-"
+
+    return f"{value:.{digits}f}"
 
 
 class Evaluation:
@@ -319,6 +379,15 @@ class Evaluation:
 
         if self.has_repeats:
             self._check_repeats_agree()
+
+    def __repr__(self) -> str:
+        parts = []
+        if self.decoded is not None:
+            parts.append(f"{len(self.ids)} stimuli decoded to {', '.join(self.spaces)}")
+        if self.encoded is not None:
+            parts.append(f"{np.shape(self.encoded.measured)[1]} voxels predicted")
+
+        return f"Evaluation({'; '.join(parts)})"
 
     def _check_repeats_agree(self) -> None:
         same = {"labels": self.decoded.labels, "true pictures": self.decoded.true_images}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import fnmatch
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
@@ -150,14 +150,20 @@ def find_metric(name: str) -> Metric | None:
         if name == base + RESIZED:
             return _resized(METRICS[base])
 
-    # Other packages are loaded only where none of our own fits.
-    for metrics in (METRICS, _plugin_metrics(tuple(sys.path))):
-        if name in metrics:
-            return metrics[name]
+    metric = _find(name, METRICS)
+    if metric is None:  # other packages are loaded only where none of our own fits
+        metric = _find(name, _plugin_metrics(tuple(sys.path)))
 
-        for metric in metrics.values():
-            if metric.parts(name) is not None:
-                return metric
+    return metric
+
+
+def _find(name: str, metrics: Mapping[str, Metric]) -> Metric | None:
+    if name in metrics:
+        return metrics[name]
+
+    for metric in metrics.values():
+        if metric.parts(name) is not None:
+            return metric
 
     return None
 
