@@ -109,6 +109,7 @@ class Cycle(Analysis[CycleOptions]):
             _measures(table),
             figures=self._figures(went, table, inputs, chance),
             tables={"voxels": pd.DataFrame({"pearson": r})},
+            facts={"is_circular": True, "is_inductive": not went.has_company},
             notes={
                 "response_r": "Correlation over test pictures between predicted and measured responses, mean over voxels; "
                 "the only row that is about the brain.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -37,7 +38,7 @@ from phosphene.recipes.base import Recipe
 from phosphene.reporting.conclusion import conclude
 from phosphene.run import TEST, Run
 from phosphene.types import Trials
-from phosphene.validity import CHECKS, Evidence, run_checks, verdict_table, why_not_comparable
+from phosphene.validity import CHECKS, Evidence, run_checks, verdict_record, verdict_table, why_not_comparable
 
 LARGEST_MATRIX = 3000  # stimuli; a similarity matrix beyond that is not kept for the report
 
@@ -45,7 +46,7 @@ LARGEST_MATRIX = 3000  # stimuli; a similarity matrix beyond that is not kept fo
 def evaluate(opened: Run, *, waivers: Mapping[str, str] | None = None, progress: Progress | None = None) -> RunFolder:
     """Score what was decoded and encoded, run the checks, and write what can be said.
 
-    Writes scores.csv, validity.csv and the folder evaluation/. Every input (brain and controls) is scored by every
+    Writes scores.csv, validity.csv, validity.json and the folder evaluation/. Every input (brain and controls) is scored by every
     metric that applies; what could not be computed is listed with its reason.
 
     Parameters
@@ -109,6 +110,9 @@ def evaluate(opened: Run, *, waivers: Mapping[str, str] | None = None, progress:
         ledger.append(run.path, look_of(opened))  # before anybody can have seen a score
         _write_details(opened, scored, scores, verdicts, found, readers.texts)
         run.write_table(verdicts, "validity.csv")
+        atomic.write_text(
+            run.path / "validity.json", json.dumps({"verdicts": verdict_record(answers)}, indent=1) + "\n"
+        )
         run.write_table(scores, "scores.csv")
         run.log("evaluated", scores=len(scores))
 

@@ -400,7 +400,7 @@ def verdict_table(verdicts: Iterable[Verdict]) -> pd.DataFrame:
 
 
 def verdict_record(verdicts: Iterable[Verdict]) -> list[dict[str, Any]]:
-    """Entries of ``validity.json``: what ``validity.csv`` has, with the details as data.
+    """The verdicts of ``validity.json``: what ``validity.csv`` has, with the details as data.
 
     Parameters
     ----------
