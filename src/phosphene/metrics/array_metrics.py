@@ -203,7 +203,7 @@ def n_way_identification(n: int, k: int, direction: Direction = "truths") -> Com
 
 def voxel_correlation(e: Evaluation, name: str, _: str) -> Score:
     """Pearson r over stimuli, mean over voxels."""
-    _, measured = e.responses
+    measured = e.responses[1]
     return _encoding(e, name, np.ones(measured.shape[1]), "")
 
 

@@ -56,11 +56,11 @@ class Comparison:
 
     def pair(self, metric: str, first: str, second: str) -> dict[str, float] | None:
         """The row of two runs as first minus second, in whichever order it was computed; None when there is none."""
-        table = self.pairs[self.pairs["metric"] == metric]
+        table = self.pairs.take(np.flatnonzero(self.pairs["metric"] == metric))
         for ours, theirs, sign in ((first, second, 1), (second, first, -1)):
-            row = table[(table["first"] == ours) & (table["second"] == theirs)]
-            if len(row):
-                found = row.iloc[0]
+            rows = np.flatnonzero((table["first"] == ours) & (table["second"] == theirs))
+            if len(rows):
+                found = table.iloc[rows[0]]
                 low, high = sorted((sign * found["ci_low"], sign * found["ci_high"]))
                 return {
                     "value": sign * found["value"], "ci_low": low, "ci_high": high, "p": found["p"],

@@ -54,7 +54,7 @@ def n_way_classes(k: int) -> Compute:
             n_way_class(class_scores, true_class, n, k),
             matrix,
             chance=k / n,
-            note=e.undefined_note(np.isnan(class_scores).any(axis=1), "chance"),
+            note=e.undefined_note(np.asarray(np.isnan(class_scores).any(axis=1)), "chance"),
         )
 
     return compute
@@ -101,7 +101,7 @@ def _category_by_network(e: Evaluation, view: FeatureView, labels: np.ndarray) -
     if unknown:
         raise Skip(f"the network knows no category '{unknown[0]}'")
 
-    undefined = np.isnan(view.probabilities).any(axis=1)
+    undefined = np.asarray(np.isnan(view.probabilities).any(axis=1))
     answers = classes[first_best(np.nan_to_num(view.probabilities))]
     right = (answers[:, None] == labels[None, :]).astype(float)  # (rows, stimuli)
     right[undefined] = 1 / len(classes)
@@ -266,7 +266,7 @@ def zero_shot(k: int, everything: bool = False, centred: bool = False) -> Comput
         # Only where every candidate is equally often the truth is chance k / n for any decoder.
         counts = np.unique(column, return_counts=True)[1]
         is_uniform = not everything and np.ptp(counts) == 0
-        notes = [candidates.familiarity(), e.undefined_note(np.isnan(cosines).any(axis=1), "chance")]
+        notes = [candidates.familiarity(), e.undefined_note(np.asarray(np.isnan(cosines).any(axis=1)), "chance")]
 
         if is_uniform:
             chance = k / n_candidates

@@ -222,7 +222,7 @@ def _root(x: np.ndarray) -> np.ndarray:
     """(min(n, d), d) with the covariance of the rows as ``root' root``, which is never formed."""
     centred = (x - x.mean(axis=0)) / np.sqrt(len(x) - 1)
     if len(x) > x.shape[1]:
-        return np.linalg.qr(centred, mode="r")
+        return np.asarray(np.linalg.qr(centred, mode="r"))
 
     return centred
 

@@ -306,12 +306,12 @@ def rank_matrix(
     ranks = np.full((n, m), np.nan)
 
     if labels is None:
-        labels = np.zeros(m, int)
+        groups = np.zeros(m, int)
     else:
-        labels = as_labels(labels, m)
+        groups = as_labels(labels, m)
 
-    for label in np.unique(labels):
-        columns = np.flatnonzero(labels == label)
+    for label in np.unique(groups):
+        columns = np.flatnonzero(groups == label)
         if len(columns) < 2:
             continue
 

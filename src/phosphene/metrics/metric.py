@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from phosphene.errors import DataError
-from phosphene.metrics.identification import similarity
+from phosphene.metrics.identification import Kind, similarity
 from phosphene.metrics.pixel import as_pairs
 from phosphene.metrics.statistics import Statistic, bootstrap, mean_of_items, permutation_null
 
@@ -114,7 +114,7 @@ class Decoded:
         if (self.images is None) != (self.true_images is None):
             raise DataError("decoded pictures and true pictures come together, but only one of them was given.")
 
-        if self.images is not None:
+        if self.images is not None and self.true_images is not None:
             images, true = as_pairs(self.images, self.true_images)
             object.__setattr__(self, "images", images)
             object.__setattr__(self, "true_images", true)
@@ -390,6 +390,7 @@ class Evaluation:
         return f"Evaluation({'; '.join(parts)})"
 
     def _check_repeats_agree(self) -> None:
+        assert self.decoded is not None
         same = {"labels": self.decoded.labels, "true pictures": self.decoded.true_images}
         same |= {f"true latents of {space}": true for space, (_, true) in self.decoded.latents.items()}
 
@@ -479,7 +480,7 @@ class Evaluation:
 
         scores = dict(self.decoded.class_scores)
         for name, view in self.decoded.feature_views.items():
-            if view.classifies:
+            if view.probabilities is not None and view.true_probabilities is not None and view.classifies:
                 scores[name] = (view.probabilities, np.nan_to_num(view.true_probabilities).argmax(axis=1))
 
         return scores
@@ -491,15 +492,17 @@ class Evaluation:
 
     def pair(self, space: str) -> tuple[np.ndarray, np.ndarray]:
         """(rows, d) decoded and true in a feature space."""
+        assert self.decoded is not None
         if space == PIXELS:
-            found = (self.decoded.images, self.decoded.true_images)
+            ours, true = self.pictures
         elif space.startswith(PICTURES):
             view = self.decoded.feature_views[space.removeprefix(PICTURES)]
-            found = (view.features, view.true_features)
+            ours = view.features
+            true = view.true_features
         else:
-            found = self.decoded.latents[space]
+            ours, true = self.decoded.latents[space]
 
-        return tuple(np.reshape(x, (len(x), -1)) for x in found)
+        return np.reshape(ours, (len(ours), -1)), np.reshape(true, (len(true), -1))
 
     def sets(self, space: str) -> list[tuple[np.ndarray, np.ndarray]]:
         """Decoded and true items as sets, one decoded item for each stimulus: as many sets as there are samples.
@@ -517,7 +520,7 @@ class Evaluation:
         by_stimulus = np.argsort(self.truth, kind="stable").reshape(len(counts), counts[0])
         return [(ours[rows], true[self.first]) for rows in by_stimulus.T]
 
-    def similarity(self, space: str, kind: str = "pearson") -> np.ndarray:
+    def similarity(self, space: str, kind: Kind = "pearson") -> np.ndarray:
         """(rows, stimuli) similarity in a feature space, computed once."""
         if (space, kind) not in self._similarities:
             ours, true = self.pair(space)
@@ -615,6 +618,7 @@ class Evaluation:
 
     def undefined_note(self, undefined: np.ndarray, counted_as: str) -> str:
         """A sentence that lists rows without a defined score."""
+        assert self.decoded is not None
         undefined = np.flatnonzero(undefined)
         if not len(undefined):
             return ""

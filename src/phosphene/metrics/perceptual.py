@@ -17,16 +17,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from phosphene.metrics.metric import OF_FEATURES, FeatureView
 from phosphene.metrics.pixel import as_pictures
 from phosphene.metrics.public_extractors import PUBLIC_EXTRACTORS
-
-if TYPE_CHECKING:
-    from torch import nn
 
 _SIDE = 32  # pixels, of every network of the zoo
 _BATCH = 500
@@ -47,8 +44,15 @@ class FeatureExtractor(Protocol):
         whether its weights are on this machine
     """
 
-    name: str
-    metrics: tuple[str, ...]
+    @property
+    def name(self) -> str:
+        """Short, for names of metrics."""
+        ...
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Kinds of metrics that its features serve."""
+        ...
 
     @property
     def is_here(self) -> bool:
@@ -134,7 +138,7 @@ class SceneExtractor:
         return _finite_rows(compute, _network_input(pixels))
 
     @cached_property
-    def _network(self) -> nn.Module:
+    def _network(self) -> Any:
         from phosphene.models import bundled
 
         return bundled.load("classifier")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from importlib.resources import files
+from typing import Any
 
 import pandas as pd
 
@@ -118,7 +119,7 @@ def matching(
     }
 
     rows = []
-    for _, row in table.iterrows():
+    for row in table.to_dict("records"):
         if metrics is None:
             counterparts = [row["metric"]]
         else:
@@ -145,7 +146,7 @@ def _is_published_as(name: str, published: str) -> bool:
     return ours in (theirs, re.sub(r"\.clip$", ".clip_vit_l14", theirs))
 
 
-def _differences(row: pd.Series, name: str, split: str, ours: dict) -> list[str]:
+def _differences(row: dict[str, Any], name: str, split: str, ours: dict) -> list[str]:
     """Why a published row is another quantity than our metric of this name, one reason each."""
     metric = find_metric(name)
     protocol = {} if metric is None else metric.protocol

@@ -479,6 +479,28 @@ def needed(field: T | None) -> T:
     return field
 
 
+def rows_where(table: pd.DataFrame, **values: str) -> pd.DataFrame:
+    """Rows of a table whose columns have these values.
+
+    Parameters
+    ----------
+    table : DataFrame
+        such as scores
+    **values : str
+        column to value
+
+    Returns
+    -------
+    DataFrame
+        in the same order, possibly without rows
+    """
+    is_wanted = np.ones(len(table), dtype=bool)
+    for column, value in values.items():
+        is_wanted &= (table[column] == value).to_numpy(bool)
+
+    return table.take(np.flatnonzero(is_wanted))
+
+
 def id_set(ids: Iterable) -> set:
     """Ids as Python's own values, whatever array they come in.
 

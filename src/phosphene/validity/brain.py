@@ -36,6 +36,7 @@ from phosphene.validity.base import (
     not_applicable,
     not_tested,
     passed,
+    rows_where,
 )
 from phosphene.validity.targets import PICTURES, DecodingTarget
 
@@ -217,7 +218,7 @@ def compare(scores: pd.DataFrame, differences: pd.DataFrame | None, metric: str,
         None without both numbers, and for a metric whose direction is not known
     """
     if differences is not None:
-        rows = differences[(differences["metric"] == metric) & (differences["control"] == control)]
+        rows = rows_where(differences, metric=metric, control=control)
         if len(rows) and np.isfinite(rows["ci_low"].iloc[0]):
             low = float(rows["ci_low"].iloc[0])
             high = float(rows["ci_high"].iloc[0])
@@ -230,8 +231,8 @@ def compare(scores: pd.DataFrame, differences: pd.DataFrame | None, metric: str,
             return "below"
 
     entry = find_metric(metric)
-    ours = scores[(scores["metric"] == metric) & (scores["input"] == "brain")]
-    theirs = scores[(scores["metric"] == metric) & (scores["input"] == control)]
+    ours = rows_where(scores, metric=metric, input="brain")
+    theirs = rows_where(scores, metric=metric, input=control)
     if entry is None or not len(ours) or not len(theirs):
         return None
 
@@ -406,29 +407,32 @@ _MOST_NAMED = 3
 def ceiling_of_method(evidence: Evidence, rng: np.random.Generator) -> Finding:
     """B4: scores of the true features through the same generator, from the control ``truth``."""
     scores = needed(evidence.scores)
-    finite = scores[np.isfinite(scores["value"])]
-    truth = finite[finite["input"] == "truth"].drop_duplicates("metric").set_index("metric")
-    brain = finite[finite["input"] == "brain"].drop_duplicates("metric").set_index("metric")
-    if not (scores["input"] == "truth").any():
+    if not len(rows_where(scores, input="truth")):
         return not_applicable("The true features were not drawn: no input 'truth' was decoded.")
 
-    metrics = [metric for metric in truth.index if kind_of(metric) == "two_way" and metric in brain.index]
+    finite = scores.take(np.flatnonzero(np.isfinite(scores["value"].to_numpy(float))))
+    truth = rows_where(finite, input="truth").drop_duplicates("metric").set_index("metric")
+    brain = rows_where(finite, input="brain").drop_duplicates("metric").set_index("metric")
+    tops = dict(zip(map(str, truth.index), truth["value"].to_numpy(float).tolist(), strict=True))
+    p_values = dict(zip(map(str, truth.index), truth["p"].to_numpy(float).tolist(), strict=True))
+    ours = dict(zip(map(str, brain.index), brain["value"].to_numpy(float).tolist(), strict=True))
+
     # What networks see in pictures comes first: it is what the generator is there for.
+    metrics = [metric for metric in tops if kind_of(metric) == "two_way" and metric in ours]
     metrics.sort(key=lambda metric: (not space_of(metric).startswith(PICTURE_FEATURES), metric))
     if not metrics:
         return not_applicable("Brain and true features share no identification score.")
 
-    tops = truth.loc[metrics]
-    room = float(tops["value"].iloc[0]) - 0.5
+    room = tops[metrics[0]] - 0.5
     value = NOTHING
     if room > 0:
-        value = (float(brain.loc[metrics[0], "value"]) - 0.5) / room
+        value = (ours[metrics[0]] - 0.5) / room
 
-    named = [f"{metric} {tops.loc[metric, 'value']:.3f}" for metric in metrics[:_MOST_NAMED]]
+    named = [f"{metric} {tops[metric]:.3f}" for metric in metrics[:_MOST_NAMED]]
     text = f"True features through the generator reach {', '.join(named)}"
-    details = {"ceiling": dict(zip(metrics, tops["value"].tolist(), strict=True)), "share_reached": value}
+    details = {"ceiling": {metric: tops[metric] for metric in metrics}, "share_reached": value}
 
-    if (np.isfinite(tops["p"]) & (tops["p"] >= _REACH_ALPHA)).all():
+    if all(p_values[metric] >= _REACH_ALPHA for metric in metrics):  # NaN is no test
         unfaithful = "it does not draw what it is told, so its pictures say nothing of a brain."
         return failed(value, f"{text}: {unfaithful}", **details)
 

@@ -27,6 +27,7 @@ from phosphene.validity.base import (
     needed,
     not_applicable,
     passed,
+    rows_where,
 )
 
 ENOUGH_SAMPLES = 3
@@ -198,8 +199,7 @@ def why_not_comparable(n: float, n_features: int | None) -> str:
 
 
 def _brain_scores(evidence: Evidence) -> pd.DataFrame:
-    scores = needed(evidence.scores)
-    return scores[scores["input"] == "brain"]
+    return rows_where(needed(evidence.scores), input="brain")
 
 
 def _instead(brain: pd.DataFrame) -> str:

@@ -19,7 +19,17 @@ from phosphene.errors import DataError
 from phosphene.metrics.identification import rank_matrix, similarity, two_way
 from phosphene.metrics.statistics import permutation_null
 from phosphene.types.identity import few
-from phosphene.validity.base import Evidence, Finding, failed, flagged, id_set, needed, not_applicable, passed
+from phosphene.validity.base import (
+    Evidence,
+    Finding,
+    failed,
+    flagged,
+    id_set,
+    needed,
+    not_applicable,
+    passed,
+    rows_where,
+)
 from phosphene.validity.likeness import SAME, Likeness, copies, nearest
 
 ENOUGH = 50  # test stimuli, below which intervals are wide
@@ -273,7 +283,7 @@ def semantic_overlap(evidence: Evidence, rng: np.random.Generator) -> Finding:
     table = nearest_in_training(evidence)
     within = _within_training(evidence, rng)
     cluster, k = _clusters(evidence, rng)
-    is_shared = _in_training(evidence, cluster, table["stimulus"])
+    is_shared = _in_training(evidence, cluster, table["stimulus"].tolist())
     sizes = [len(likeness.rows(train, seen=True)) for train, _ in needed(evidence.splits)]
     n_train = min(sizes, default=0)
 
@@ -282,8 +292,9 @@ def semantic_overlap(evidence: Evidence, rng: np.random.Generator) -> Finding:
         return not_applicable(f"{counts} are too few to compare their neighbours.")
 
     share = float(is_shared.mean())
+    median = float(np.median(table["cosine"].to_numpy(float)))
     parts = [
-        f"By {likeness.space}, the cosine to the nearest training picture has median {table['cosine'].median():.2f} "
+        f"By {likeness.space}, the cosine to the nearest training picture has median {median:.2f} "
         f"(between training pictures {np.median(within):.2f})"
     ]
 
@@ -299,7 +310,7 @@ def semantic_overlap(evidence: Evidence, rng: np.random.Generator) -> Finding:
     reason = f"{'; '.join(parts)}."
     details = {
         "space": likeness.space,
-        "median_cosine": float(table["cosine"].median()),
+        "median_cosine": median,
         "median_cosine_in_training": float(np.median(within)),
         "n_clusters": k,
         "share_in_training_clusters": share,
@@ -371,7 +382,7 @@ def _within_training(evidence: Evidence, rng: np.random.Generator) -> np.ndarray
     return cosine[np.isfinite(cosine)]
 
 
-def _in_training(evidence: Evidence, cluster: np.ndarray, stimuli: pd.Series) -> np.ndarray:
+def _in_training(evidence: Evidence, cluster: np.ndarray, stimuli: list[str]) -> np.ndarray:
     """Whether training has pictures in the cluster of each test picture."""
     ids = needed(evidence.likeness).ids
     shared = {}
@@ -409,8 +420,11 @@ def _slope(evidence: Evidence, table: pd.DataFrame, rng: np.random.Generator) ->
     if evidence.similarity is None or evidence.test_ids is None:
         return False, "", {}
 
-    score = pd.Series(two_way(evidence.similarity), index=[str(i) for i in evidence.test_ids])
-    score = score[~score.index.duplicated()].reindex(table["stimulus"]).to_numpy(float)
+    by_stimulus: dict[str, float] = {}
+    for stimulus, value in zip(evidence.test_ids, two_way(evidence.similarity), strict=True):
+        by_stimulus.setdefault(str(stimulus), float(value))
+
+    score = np.asarray([by_stimulus.get(stimulus, np.nan) for stimulus in table["stimulus"]], dtype=float)
     nearness = table["cosine"].to_numpy(float)
     known = np.isfinite(score) & np.isfinite(nearness)
     score = score[known]
@@ -479,7 +493,7 @@ def _drop(evidence: Evidence, value: float) -> tuple[str, float | None]:
     if usual is None:
         return "; a run of the same recipe with the usual split in the same folder would say how much is lost", None
 
-    rows = usual[(usual["input"] == "brain") & (usual["metric"] == "two_way.pixels")]
+    rows = rows_where(usual, input="brain", metric="two_way.pixels")
     if not len(rows):
         return "", None
 
