@@ -24,7 +24,8 @@ class PictureClassifier:
 
     Attributes
     ----------
-    classes_ : the labels seen in training
+    classes_ : ndarray of shape (n_classes,)
+        labels that training has
     """
 
     def __init__(self, n_components: int = 50):

@@ -55,7 +55,20 @@ class Comparison:
     ranks: pd.DataFrame
 
     def pair(self, metric: str, first: str, second: str) -> dict[str, float] | None:
-        """The row of two runs as first minus second, in whichever order it was computed; None when there is none."""
+        """The row of two runs as first minus second, in whichever order it was computed.
+
+        Parameters
+        ----------
+        metric : str
+            full name
+        first, second : str
+            names of runs
+
+        Returns
+        -------
+        dict of {str: float} or None
+            ``value, ci_low, ci_high, p, p_holm, n``; None when they were not compared
+        """
         table = self.pairs.take(np.flatnonzero(self.pairs["metric"] == metric))
         for ours, theirs, sign in ((first, second, 1), (second, first, -1)):
             rows = np.flatnonzero((table["first"] == ours) & (table["second"] == theirs))
@@ -70,7 +83,20 @@ class Comparison:
         return None
 
     def place(self, metric: str, run: str) -> dict[str, float] | None:
-        """The row of ``ranks`` of a run; None where it was not compared."""
+        """The row of ``ranks`` of a run.
+
+        Parameters
+        ----------
+        metric : str
+            full name
+        run : str
+            name of a run
+
+        Returns
+        -------
+        dict of {str: float} or None
+            ``metric, run, value, rank, rank_low, rank_high, n``; None where it was not compared
+        """
         row = self.ranks[(self.ranks["metric"] == metric) & (self.ranks["run"] == run)]
         if row.empty:
             return None

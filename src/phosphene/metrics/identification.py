@@ -39,7 +39,9 @@ def similarity(decoded: np.ndarray, true: np.ndarray, kind: Kind = "pearson") ->
     Parameters
     ----------
     decoded : ndarray of shape (n, n_features)
+        one row per decoded item
     true : ndarray of shape (m, n_features)
+        one row per true item
     kind : {"pearson", "cosine", "neg_mse"}, default "pearson"
         ``pearson``, ``cosine``, or ``neg_mse`` (minus the mean squared difference)
 

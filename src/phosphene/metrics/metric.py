@@ -153,6 +153,7 @@ class Encoded:
     ids : ndarray of shape (n,)
         stimulus ids, all different
     predicted, measured : ndarray of shape (n, n_voxels)
+        responses, in one unit
     ceiling : ndarray of shape (n_voxels,), optional
         noise ceiling of the measured average as a share of variance, or None
     """
@@ -250,7 +251,15 @@ class Score:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A metric that could not be computed, and why. It never becomes a zero."""
+    """A metric that could not be computed, and why. It never becomes a zero.
+
+    Attributes
+    ----------
+    metric : str
+        full name
+    reason : str
+        a sentence without a capital
+    """
 
     metric: str
     reason: str
@@ -262,7 +271,15 @@ class Skip(Exception):
 
 @dataclass(frozen=True)
 class Scores:
-    """All scores of one input on one split, and what was skipped."""
+    """All scores of one input on one split, and what was skipped.
+
+    Attributes
+    ----------
+    scores : list of Score
+        in the order of the table of metrics
+    skipped : list of Skipped
+        those that could not be computed
+    """
 
     scores: list[Score]
     skipped: list[Skipped]
@@ -507,6 +524,16 @@ class Evaluation:
     def sets(self, space: str) -> list[tuple[np.ndarray, np.ndarray]]:
         """Decoded and true items as sets, one decoded item for each stimulus: as many sets as there are samples.
 
+        Parameters
+        ----------
+        space : str
+            feature space
+
+        Returns
+        -------
+        list of tuple of (ndarray, ndarray)
+            (stimuli, d) decoded and true items of each set
+
         Raises
         ------
         Skip
@@ -521,7 +548,20 @@ class Evaluation:
         return [(ours[rows], true[self.first]) for rows in by_stimulus.T]
 
     def similarity(self, space: str, kind: Kind = "pearson") -> np.ndarray:
-        """(rows, stimuli) similarity in a feature space, computed once."""
+        """Similarity of every row with every stimulus in a feature space, computed once.
+
+        Parameters
+        ----------
+        space : str
+            feature space
+        kind : {"pearson", "cosine", "neg_mse"}, default "pearson"
+            as `phosphene.metrics.similarity` takes it
+
+        Returns
+        -------
+        ndarray of shape (rows, stimuli)
+            float32
+        """
         if (space, kind) not in self._similarities:
             ours, true = self.pair(space)
             if self.has_repeats:
@@ -574,6 +614,11 @@ class Evaluation:
             permute only inside these; default ``exchangeable``
         note : str, default ""
             carried along
+
+        Returns
+        -------
+        Score
+            with interval, chance and p
         """
         per_item = self.per_stimulus(per_row)
         rng = self.rng(name)
@@ -617,7 +662,20 @@ class Evaluation:
         )  # fmt: skip
 
     def undefined_note(self, undefined: np.ndarray, counted_as: str) -> str:
-        """A sentence that lists rows without a defined score."""
+        """A sentence that lists rows without a defined score.
+
+        Parameters
+        ----------
+        undefined : ndarray of shape (rows,)
+            bool
+        counted_as : str
+            what such a row scores, in words
+
+        Returns
+        -------
+        str
+            empty where all are defined
+        """
         assert self.decoded is not None
         undefined = np.flatnonzero(undefined)
         if not len(undefined):

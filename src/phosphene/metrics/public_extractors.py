@@ -65,6 +65,11 @@ class _PublicExtractor:
         self.metrics = metrics
         self.folder = folder
 
+    @property
+    def is_here(self) -> bool:
+        """Whether its weights are on this machine."""
+        raise NotImplementedError
+
     def features(self, pixels: np.ndarray) -> np.ndarray:
         """One row per picture. Float32 in one piece: 982 pictures through AlexNet's second layer take 0.55 GB."""
         return self._batches(self._compute, pixels)

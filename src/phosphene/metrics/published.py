@@ -12,6 +12,7 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from phosphene.errors import ConfigError, did_you_mean
@@ -109,7 +110,7 @@ def matching(
         known = sorted(set(table["dataset"]))
         raise ConfigError(f"no published numbers for data set {dataset!r}. {did_you_mean(dataset, known)}")
 
-    table = table[table["dataset"] == dataset]
+    table = table.take(np.flatnonzero(table["dataset"] == dataset))
     ours = {
         "test_images": test_images,
         "repeats_averaged": repeats_averaged,
@@ -205,7 +206,8 @@ def _people(names: str) -> list[str]:
     return people
 
 
-def _plain(value):
+def _plain(value: Any) -> Any:
+    """Whole numbers as such: a column with gaps holds them as floats."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
 
