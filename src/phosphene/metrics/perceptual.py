@@ -112,7 +112,7 @@ class SceneExtractor:
         """Whether the lab's classifier has weights."""
         return _in_zoo("classifier")
 
-    @cached_property
+    @property
     def classes(self) -> tuple[str, ...]:
         """The lab's categories."""
         return tuple(self._network.categories)

@@ -248,4 +248,5 @@ def confusion(candidates: Candidates, latents: np.ndarray, true: Sequence[str]) 
     said = names[np.where(finite, first_best(np.where(finite[:, None], cosines, 0)), len(names) - 1)]
     table = pd.DataFrame({"true": [str(t) for t in true], "said": said})
 
-    return table.assign(n=1).groupby(["true", "said"], sort=True, as_index=False)["n"].count()
+    counts = table.assign(n=1).groupby(["true", "said"], sort=True, as_index=False)["n"].count()
+    return pd.DataFrame(counts)
