@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from phosphene.errors import ConfigError, ModelError, NotAvailable
-from phosphene.metrics.photographs import IMAGENET, normalised
+from phosphene.metrics.public_extractors import IMAGENET, normalised
 from phosphene.models import backbones
 from phosphene.models.alexnet import AlexNet
 from phosphene.models.backbones import PUBLIC, load

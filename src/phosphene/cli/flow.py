@@ -253,10 +253,11 @@ def show(
 
         typer.echo(show_analyses())
     elif what == "metrics":
-        from phosphene.metrics import METRICS
+        from phosphene.metrics import all_metrics
 
-        width = max(map(len, METRICS))
-        typer.echo("\n".join(f"{name:<{width}}  {m.title}; {m.better} is better" for name, m in METRICS.items()))
+        known = all_metrics()
+        width = max(map(len, known))
+        typer.echo("\n".join(f"{name:<{width}}  {m.title}; {m.better} is better" for name, m in known.items()))
     elif what == "checks":
         from phosphene.validity import CHECKS
 

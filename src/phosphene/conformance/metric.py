@@ -9,8 +9,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from phosphene.conformance.checklist import Checklist, must, near, same
-from phosphene.metrics.metric import OF_FEATURES, Decoded, Encoded, Evaluation, Score, Skip, View
-from phosphene.metrics.registry import METRICS, Metric, full_name, metric_of, spaces_of
+from phosphene.metrics.catalogue import METRICS
+from phosphene.metrics.metric import OF_FEATURES, Decoded, Encoded, Evaluation, FeatureView, Metric, Score, Skip
+from phosphene.metrics.registry import all_metrics, full_name, metric_of, spaces_of
 from phosphene.metrics.zero_shot import Candidates
 
 _CLASSES = 12
@@ -41,7 +42,7 @@ def check_metric(
         With everything that does not hold.
     """
     if isinstance(metric, str):
-        entry = METRICS.get(metric) or metric_of(metric)
+        entry = all_metrics().get(metric) or metric_of(metric)
     else:
         entry = metric
 
@@ -228,7 +229,7 @@ def _evaluation(n: int, share: float, order: np.ndarray | None = None, broken: f
     ids = np.array([f"s{k}" for k in range(n)])[rows]
     labels = np.array(classes, dtype=object)[kinds][rows]
     heads = (*OF_FEATURES, "distance")
-    view = View(*features, decoded_classes, true_classes, classes, heads)
+    view = FeatureView(*features, decoded_classes, true_classes, classes, heads)
     texts = Candidates((*classes, "unseen"), np.vstack([centres, -centres[:1]]), centre=np.zeros(8))
     decoded = Decoded(
         ids,
@@ -238,7 +239,7 @@ def _evaluation(n: int, share: float, order: np.ndarray | None = None, broken: f
         labels=labels,
         class_scores={"network": (decoded_classes, true_classes.argmax(axis=1))},
         classifier=_Nearest(true_images, labels),
-        views={"network": view},
+        feature_views={"network": view},
         texts={"space": texts},
     )
 
@@ -254,7 +255,7 @@ def _arrays(evaluation: Evaluation) -> list[np.ndarray]:
     assert decoded is not None
     assert encoded is not None
 
-    view = decoded.views["network"]
+    view = decoded.feature_views["network"]
     scores, _ = decoded.class_scores["network"]
     return [
         decoded.images,

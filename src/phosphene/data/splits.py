@@ -300,7 +300,7 @@ def _clustered(
 
         note = f"cluster {number + 1} of {k}, {len(test)} of {len(shown)} pictures test; seed {seed}."
         name = f"{text}/{number + 1:0{len(str(k))}d}"
-        out.append(Split(name, tuple(train), tuple(test), "stimulus", disjoint, note))
+        out.append(Split(name, tuple(train), tuple(test), "stimulus", disjoint, note, held_out="clusters"))
 
     return out
 

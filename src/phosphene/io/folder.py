@@ -16,6 +16,7 @@
                                mean where there are several folds, index.csv, voxels.csv
       scores.csv               split, input, metric, value, ci_low, ci_high, chance, p, n, setting
       validity.csv             id, verdict, value, reason, title, waiver
+      validity.json            the same with what each verdict rests on, as data
       evaluation/SPLIT/        per_item.csv (input, metric, stimulus, value), similarity.SPACE.npy, voxels.csv,
                                retrieval.csv (space, direction, gallery, top, value), published.csv, conclusions.txt,
                                skipped.csv (metric, reason), nearest.csv (stimulus, nearest, cosine),

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from phosphene.metrics.category import PictureClassifier
-from phosphene.metrics.metric import OF_FEATURES, Decoded, Encoded, View
+from phosphene.metrics.metric import OF_FEATURES, Decoded, Encoded, FeatureView
 from phosphene.metrics.registry import score
 from phosphene.metrics.zero_shot import Candidates
 
@@ -99,7 +99,7 @@ def _items() -> tuple[Decoded, Encoded]:
     names = tuple(sorted(set(labels)))
     ours, theirs = (_small(x) for x in (decoded, true))
     kinds = theirs.reshape(len(names), 4, -1).mean(axis=1)  # what a class looks like
-    seen = View(ours, theirs, _softmax(ours, kinds), _softmax(theirs, kinds), names, (*OF_FEATURES, "distance"))
+    seen = FeatureView(ours, theirs, _softmax(ours, kinds), _softmax(theirs, kinds), names, (*OF_FEATURES, "distance"))
 
     # Two more names than are tested, so that "among all" is another question than "among those tested".
     texts = Candidates((*names, "x", "y"), np.concatenate([kinds, kinds[:2, ::-1]]), centre=theirs.mean(axis=0))
@@ -113,7 +113,7 @@ def _items() -> tuple[Decoded, Encoded]:
             latents={_SPACE: (ours, theirs)},
             labels=labels,
             classifier=PictureClassifier(20).fit(shown, labels),
-            views={_SPACE: seen},
+            feature_views={_SPACE: seen},
             texts={_SPACE: texts},
         ),
         Encoded(np.arange(n), ours[:, :24], theirs[:, :24] + np.roll(theirs[:, :24], 3, axis=0), ceiling),

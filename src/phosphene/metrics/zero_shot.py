@@ -244,8 +244,9 @@ def confusion(candidates: Candidates, latents: np.ndarray, true: Sequence[str]) 
     """
     cosines = candidates.similarity(latents)
     names = np.array([*candidates.names, ""], dtype=object)
-    finite = ~np.isnan(cosines).any(axis=1)
+    finite = np.asarray(~np.isnan(cosines).any(axis=1))
     said = names[np.where(finite, first_best(np.where(finite[:, None], cosines, 0)), len(names) - 1)]
     table = pd.DataFrame({"true": [str(t) for t in true], "said": said})
 
-    return table.groupby(["true", "said"], sort=True).size().reset_index(name="n")
+    counts = table.assign(n=1).groupby(["true", "said"], sort=True, as_index=False)["n"].count()
+    return pd.DataFrame(counts)

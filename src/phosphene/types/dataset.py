@@ -30,6 +30,8 @@ class Split:
         whether no test category is in training; None when categories are unknown
     note : str, default ""
         for people
+    held_out : {"stimuli", "clusters"}, default "stimuli"
+        what stands on one side as a whole: single stimuli with all their repeats, or whole clusters of pictures
     """
 
     name: str
@@ -38,6 +40,7 @@ class Split:
     unit: Literal["stimulus", "trial"] = "stimulus"
     category_disjoint: bool | None = None
     note: str = ""
+    held_out: Literal["stimuli", "clusters"] = "stimuli"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "train", tuple(str(i) for i in self.train))
