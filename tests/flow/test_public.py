@@ -99,9 +99,11 @@ def test_the_example_of_the_package_runs(tmp_path, monkeypatch):
 def test_what_fit_gives_is_what_every_verb_takes(tmp_path):
     values = {"data.name": "insilico", "data.options": {"size": "small"}, "recipe.curve.kind": "none"}
     run = phosphene.fit(phosphene.configure("linear", [("test", values)])[0], tmp_path / "run")
+    assert repr(run) == f"Run({tmp_path / 'run'}: linear on insilico, preset lab, seed 0; fitted)"
     phosphene.decode(run, controls=["shuffled"])
     phosphene.encode(run)
     phosphene.evaluate(run)
     page = phosphene.report(run)
+    assert repr(run).endswith("; fitted, decoded, encoded, evaluated)")
     assert page == tmp_path / "run" / "report.html"
     assert phosphene.report([run, phosphene.open_run(tmp_path / "run")], out=tmp_path / "both.html").is_file()
