@@ -69,13 +69,22 @@ class BatchSampler:
         out = np.empty(self.batch_size, dtype=np.int64)
 
         for epoch in np.unique(epochs):
-            here = epochs == epoch
-            out[here] = _order(self.n_items, self.seed, int(epoch))[places[here]]
+            mask = epochs == epoch
+            out[mask] = _order(self.n_items, self.seed, int(epoch))[places[mask]]
 
         return out
 
     def share(self, rank: int, world: int, accumulate: int = 1) -> list[slice]:
         """The parts of a batch that one process computes, as slices of ``rows(step)``.
+
+        Parameters
+        ----------
+        rank : int
+            which process, from 0
+        world : int
+            how many processes
+        accumulate : int, default 1
+            parts of each process
 
         Raises
         ------
@@ -90,9 +99,11 @@ class BatchSampler:
             )
 
         size = self.batch_size // parts
-        first = rank * accumulate
+        slices = []
+        for part in range(rank * accumulate, (rank + 1) * accumulate):
+            slices.append(slice(part * size, (part + 1) * size))
 
-        return [slice((first + i) * size, (first + i + 1) * size) for i in range(accumulate)]
+        return slices
 
 
 class Draws:
