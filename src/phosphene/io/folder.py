@@ -53,7 +53,13 @@ SEEN = "seen"
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths and contents of one run. Making the object touches nothing on disk."""
+    """Paths and contents of one run. Making the object touches nothing on disk.
+
+    Parameters
+    ----------
+    path : Path
+        of the run; ``~`` is expanded
+    """
 
     path: Path
 
@@ -64,22 +70,18 @@ class RunFolder:
     def existing(cls, path: str | Path) -> RunFolder:
         """A run that is there. Raises ModelError when the folder holds none."""
         run = cls(Path(path))
-        if not (run.path / "manifest.json").is_file():
-            if run.path.is_dir():
-                seen = sorted(p.name for p in run.path.iterdir())[:5]
-            else:
-                seen = None
+        if (run.path / "manifest.json").is_file():
+            return run
 
-            if seen is None:
-                what = "does not exist"
-            else:
-                what = f"holds {', '.join(seen) or 'nothing'} but no manifest.json"
+        if run.path.is_dir():
+            names = sorted(entry.name for entry in run.path.iterdir())
+            state = f"holds {', '.join(names[:5]) or 'nothing'} but no manifest.json"
+        else:
+            state = "does not exist"
 
-            raise ModelError(
-                f"{run.path} is not a run: it {what}. Make one with: phosphene fit RECIPE --data DATA --out {run.path}"
-            )
-
-        return run
+        raise ModelError(
+            f"{run.path} is not a run: it {state}. Make one with: phosphene fit RECIPE --data DATA --out {run.path}"
+        )
 
     # -- where things are ------------------------------------------------------------------------------------------
 
@@ -132,8 +134,8 @@ class RunFolder:
         if not parent.is_dir():
             return []
 
-        found = [p.name for p in parent.iterdir() if (p / "pixels.npy").is_file() and p.name != SEEN]
-        return sorted(found, key=lambda n: (n != "brain", n))
+        names = [p.name for p in parent.iterdir() if (p / "pixels.npy").is_file() and p.name != SEEN]
+        return sorted(names, key=lambda name: (name != "brain", name))
 
     def pixels(self, split: str = "test", source: str = "brain") -> np.ndarray:
         """(n, h, w, c) float32 pictures of one input, memory-mapped. Raises ModelError when they are not there."""
@@ -148,7 +150,11 @@ class RunFolder:
     def write_manifest(self, **values: Any) -> dict[str, Any]:
         """Merge values into manifest.json and return the whole."""
         file = self.path / "manifest.json"
-        merged = {**(read_json(file) if file.is_file() else {}), **values}
+        merged: dict[str, Any] = {}
+        if file.is_file():
+            merged.update(read_json(file))
+
+        merged.update(values)
         atomic.write_text(file, json.dumps(merged, indent=2, default=str) + "\n")
         return merged
 
@@ -157,7 +163,7 @@ class RunFolder:
         safe = table.copy()
         for column in safe.columns:
             if not pd.api.types.is_numeric_dtype(safe[column]):
-                safe[column] = safe[column].map(lambda v: f"'{v}" if isinstance(v, str) and v[:1] in "=+@" and v else v)
+                safe[column] = safe[column].map(_defused)
 
         atomic.write_text(self.path.joinpath(*where), safe.to_csv(index=False))
 
@@ -196,6 +202,14 @@ class RunFolder:
 
             atomic.sweep(self.path)
             yield
+
+
+def _defused(value: Any) -> Any:
+    """A text that a spreadsheet would take for a formula, as a text; anything else as it is."""
+    if isinstance(value, str) and value.startswith(("=", "+", "@")):
+        return f"'{value}"
+
+    return value
 
 
 def read_json(file: Path) -> dict[str, Any]:

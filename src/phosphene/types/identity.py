@@ -21,7 +21,7 @@ class Rows(Protocol):
         """Number of rows, then the shape of one row."""
         ...
 
-    def __getitem__(self, rows: Any) -> np.ndarray:
+    def __getitem__(self, rows: Any, /) -> np.ndarray:
         """The rows asked for, as an array."""
         ...
 

@@ -383,7 +383,12 @@ def _short(value: Any) -> str:
 
 
 def _roi_sizes(trials: Trials) -> str:
-    return ", ".join(f"{r} {int(trials.voxels[ROI + r].sum())}" for r in trials.rois)
+    sizes = []
+    for name in trials.rois:
+        n_voxels = np.count_nonzero(trials.voxels[ROI + name].to_numpy(bool))
+        sizes.append(f"{name} {n_voxels}")
+
+    return ", ".join(sizes)
 
 
 def _complete_table(table: pd.DataFrame, subject: str) -> pd.DataFrame:
