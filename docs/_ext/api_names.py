@@ -36,7 +36,7 @@ STATIONS = {
     "phosphene.metrics": "Every metric: [metrics](metrics.md). Every check: [validity](validity.md).",
     "phosphene.recipes.base": "What every recipe is. The recipes themselves: [recipes](recipes/index.md).",
     "phosphene.analysis": "",
-    "phosphene.reporting": "",
+    "phosphene.reporting.figures": "Figures of the page, each of which can be drawn alone.",
     "phosphene.sweeps.run": "",
     "phosphene.conformance": "",
     "phosphene.training": "",
