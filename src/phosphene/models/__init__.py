@@ -34,55 +34,6 @@
 
 from __future__ import annotations
 
-from phosphene._lazy import attach
+from lazy_loader import attach_stub
 
-_WHERE = {
-    "CrossModal": "cross_modal",
-    "CrossModalConfig": "cross_modal",
-    "CrossModalPart": "cross_modal",
-    "DcMae": "dc_mae",
-    "DcMaeConfig": "dc_mae",
-    "DcMaePart": "dc_mae",
-    "EncoderTraining": "mapper",
-    "FedDecoder": "fed_decoder",
-    "FedDecoderPart": "fed_decoder",
-    "GroupGruConfig": "gru",
-    "GruCnnConfig": "gru",
-    "GruConfig": "gru",
-    "GruTransformerConfig": "gru",
-    "LATENT_NETS": "gru",
-    "LatentNet": "gru",
-    "LatentNetConfig": "gru",
-    "LatentNetPart": "gru",
-    "LatentTraining": "gru",
-    "Mapper": "mapper",
-    "MapperConfig": "mapper",
-    "MapperPart": "mapper",
-    "MapperTraining": "mapper",
-    "MlpConfig": "gru",
-    "PatchMae": "patch_mae",
-    "PatchMaeConfig": "patch_mae",
-    "PatchMaePart": "patch_mae",
-    "RoiMae": "roi_mae",
-    "RoiMaeConfig": "roi_mae",
-    "RoiMaePart": "roi_mae",
-    "VoxelEncoder": "mapper",
-    "VoxelEncoderConfig": "mapper",
-    "VoxelEncoderPart": "mapper",
-    "fit_latent_net": "gru",
-    "fit_mapper": "mapper",
-    "fit_voxel_encoder": "mapper",
-    "for_subjects": "dc_mae",
-    "latent_net_config": "gru",
-    "load_sc_mbm": "sc_mbm",
-    "padding": "mapper",
-    "paired_batches": "cross_modal",
-    "read_sc_mbm": "sc_mbm",
-    "resting_windows": "resting",
-    "roi_partition": "roi_mae",
-    "subject_batches": "roi_mae",
-    "voxel_runs": "gru",
-    "window_means": "resting",
-}
-
-__getattr__, __dir__, __all__ = attach(__name__, _WHERE)
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)
