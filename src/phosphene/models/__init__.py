@@ -14,7 +14,6 @@
 `DcMaeConfig`       CAD's first phase: that autoencoder, trained by telling responses apart
 `DcMaePart`         the trained network as a part of a run
 `DcMae`             the network itself (needs torch); `for_subjects` hands its weights to other subjects
-`resting_windows`   scans at rest of many subjects as responses on disk; `window_means` those of one
 `CrossModalConfig`  CAD's second phase: a brain and a picture autoencoder that look at each other
 `CrossModalPart`    both, trained, as a part of a run
 `CrossModal`        the network itself (needs torch)
@@ -78,11 +77,9 @@ _WHERE = {
     "padding": "mapper",
     "paired_batches": "cross_modal",
     "read_sc_mbm": "sc_mbm",
-    "resting_windows": "resting",
     "roi_partition": "roi_mae",
     "subject_batches": "roi_mae",
     "voxel_runs": "gru",
-    "window_means": "resting",
 }
 
 __getattr__, __dir__, __all__ = attach(__name__, _WHERE)

@@ -454,6 +454,19 @@ class PatchMaeConfig(Config):
 
         return -(-n_voxels // self.patch_size)
 
+    def wrapped_length(self, n_voxels: int) -> int | None:
+        """Length of a row that is padded with its own first voxels; None where it is padded with zeros.
+
+        Examples
+        --------
+        >>> PatchMaeConfig().wrapped_length(4466)
+        4480
+        """
+        if self.padding == "zero":
+            return None
+
+        return self.patches_of(n_voxels) * self.patch_size
+
 
 class PatchMaePart(ModulePart):
     """A trained patch-embedded masked autoencoder as a part of a run, working on arrays.
