@@ -27,6 +27,55 @@ if TYPE_CHECKING:
     from transformers import ViTMAEForPreTraining
 
 
+class CrossModalConfig(Config):
+    """How the two autoencoders are bound together; the defaults are the best row of table 2."""
+
+    kind: Literal["cross_modal"] = "cross_modal"
+    brain_weight: float = Field(
+        default=0.25, ge=0, description="gamma_F, of the error of hidden response patches; table 2"
+    )
+    picture_weight: float = Field(
+        default=1.5, ge=0, description="gamma_I, of the error of hidden picture patches; table 2"
+    )
+    brain_mask: float = Field(default=0.75, gt=0, lt=1, description="share of response patches hidden; table 2")
+    picture_mask: float = Field(default=0.5, gt=0, lt=1, description="share of picture patches hidden; table 2")
+    decoder_depth: int | None = Field(
+        default=6, ge=1, description="decoder blocks kept of both autoencoders, the first ones; table 2. All when null"
+    )
+    cross_blocks: int = Field(
+        default=3, ge=1, description="on each side; 3 in the authors' code, 1 attention in the paper"
+    )
+    frozen: Literal["decoder", "encoder"] = Field(
+        default="decoder",
+        description="half of the picture autoencoder that is not trained: decoder (paper), encoder (code)",
+    )
+    mask_support: bool = Field(
+        default=False,
+        description="whether the tokens looked at come from hidden inputs (paper) or whole ones (authors' code)",
+    )
+    sparsify: float = Field(
+        default=0.0, ge=0, lt=1, description="share of voxels zeroed in training; none in the authors' code"
+    )
+
+    @model_validator(mode="after")
+    def _trains(self) -> Self:
+        if not self.brain_weight + self.picture_weight:
+            raise ValueError("with brain_weight and picture_weight both 0 there is nothing to train on")
+
+        return self
+
+    @classmethod
+    def preset(cls, name: Literal["paper", "lab", "code"]) -> dict[str, Any]:
+        """Values over the defaults: none for ``paper``; ``lab`` has one cross block and keeps decoders; ``code`` freezes as
+        the authors' code does."""
+        if name == "code":
+            return {"frozen": "encoder"}
+        if name == "paper":
+            return {}
+
+        return {"decoder_depth": None, "cross_blocks": 1}
+
+
 class CrossAttention(nn.Module):
     """Attention with queries from one sequence of tokens, keys and values from another of the same width."""
 
@@ -343,47 +392,6 @@ class CrossModal(nn.Module):
             )
 
         return pictures.float()
-
-
-class CrossModalConfig(Config):
-    """How the two autoencoders are bound together; the defaults are the best row of table 2."""
-
-    kind: Literal["cross_modal"] = "cross_modal"
-    brain_weight: float = Field(0.25, ge=0, description="gamma_F, of the error of hidden response patches; table 2")
-    picture_weight: float = Field(1.5, ge=0, description="gamma_I, of the error of hidden picture patches; table 2")
-    brain_mask: float = Field(0.75, gt=0, lt=1, description="share of response patches hidden; table 2")
-    picture_mask: float = Field(0.5, gt=0, lt=1, description="share of picture patches hidden; table 2")
-    decoder_depth: int | None = Field(
-        6, ge=1, description="decoder blocks kept of both autoencoders, the first ones; table 2. All when null"
-    )
-    cross_blocks: int = Field(3, ge=1, description="on each side; 3 in the authors' code, 1 attention in the paper")
-    frozen: Literal["decoder", "encoder"] = Field(
-        "decoder", description="half of the picture autoencoder that is not trained: decoder (paper), encoder (code)"
-    )
-    mask_support: bool = Field(
-        False, description="whether the tokens looked at come from hidden inputs (paper) or whole ones (authors' code)"
-    )
-    sparsify: float = Field(
-        0.0, ge=0, lt=1, description="share of voxels zeroed in training; none in the authors' code"
-    )
-
-    @model_validator(mode="after")
-    def _trains(self) -> Self:
-        if not self.brain_weight + self.picture_weight:
-            raise ValueError("with brain_weight and picture_weight both 0 there is nothing to train on")
-
-        return self
-
-    @classmethod
-    def preset(cls, name: Literal["paper", "lab", "code"]) -> dict[str, Any]:
-        """Values over the defaults: none for ``paper``; ``lab`` has one cross block and keeps decoders; ``code`` freezes as
-        the authors' code does."""
-        if name == "code":
-            return {"frozen": "encoder"}
-        if name == "paper":
-            return {}
-
-        return {"decoder_depth": None, "cross_blocks": 1}
 
 
 def paired_batches(

@@ -17,6 +17,42 @@ from phosphene.training.losses import gathered, info_nce, must_be_whole, row_cor
 from phosphene.training.sampling import Draws
 
 
+class DcMaeConfig(PatchMaeConfig):
+    """Sizes and variants of the double-contrastive masked autoencoder; the defaults are the paper's for GOD subject 3.
+
+    For GOD subjects 1, 4 and 5 and BOLD5000's CSI1 and CSI2 the paper has a `cross_weight` of 1 and a `mask_ratio` of 0.5.
+    """
+
+    kind: Literal["dc_mae"] = "dc_mae"
+    sparsify: float = Field(default=0.2, ge=0, lt=1, description="share of voxels zeroed in training; section 4.2.1")
+    negatives: Literal["same_view", "cross_view"] = Field(
+        default="same_view",
+        description="other responses' first views (paper) or what their positives are (authors' code)",
+    )
+    temperature: float = Field(default=0.1, gt=0, description="tau; authors' code, not given by the paper")
+    self_weight: float = Field(default=1.0, ge=0, description="gamma_S, of finding the whole response from a view")
+    cross_weight: float = Field(default=0.5, ge=0, description="gamma_C, of finding the second view from the first")
+    symmetric: bool = Field(default=False, description="let both views be the first in turn; only one is in the paper")
+    reconstruction: float = Field(
+        default=0.0, ge=0, description="weight of the squared error of both views' prediction; not in the paper"
+    )
+
+    @model_validator(mode="after")
+    def _trains(self) -> Self:
+        if not self.self_weight + self.cross_weight + self.reconstruction:
+            raise ValueError("with self_weight, cross_weight and reconstruction all 0 there is nothing to train on")
+
+        return self
+
+    @classmethod
+    def preset(cls, name: Literal["paper", "lab", "code"]) -> dict[str, Any]:
+        """Values over the defaults: none for ``paper``, tiny sizes for ``lab``; ``code`` does what the authors' code does."""
+        if name == "code":
+            return {"sparsify": 0.0, "negatives": "cross_view", "self_weight": 0.25, "cross_weight": 0.25}
+
+        return super().preset(name)
+
+
 class DcMae(PatchMae):
     """The masked autoencoder of CAD's first phase: that of MinD-Vis, trained by two contrasts. Make one with `create`.
 
@@ -182,41 +218,6 @@ def for_subjects(network: PatchMae, n_voxels: Mapping[str, int], **changes: Any)
 
     new.load_state_dict({name: theirs[name].clone() for name in wanted}, assign=True)
     return new.requires_grad_(True)
-
-
-class DcMaeConfig(PatchMaeConfig):
-    """Sizes and variants of the double-contrastive masked autoencoder; the defaults are the paper's for GOD subject 3.
-
-    For GOD subjects 1, 4 and 5 and BOLD5000's CSI1 and CSI2 the paper has a `cross_weight` of 1 and a `mask_ratio` of 0.5.
-    """
-
-    kind: Literal["dc_mae"] = "dc_mae"
-    sparsify: float = Field(0.2, ge=0, lt=1, description="share of voxels zeroed in training; section 4.2.1")
-    negatives: Literal["same_view", "cross_view"] = Field(
-        "same_view", description="other responses' first views (paper) or what their positives are (authors' code)"
-    )
-    temperature: float = Field(0.1, gt=0, description="tau; authors' code, not given by the paper")
-    self_weight: float = Field(1.0, ge=0, description="gamma_S, of finding the whole response from a view")
-    cross_weight: float = Field(0.5, ge=0, description="gamma_C, of finding the second view from the first")
-    symmetric: bool = Field(False, description="let both views be the first in turn; only one is in the paper")
-    reconstruction: float = Field(
-        0.0, ge=0, description="weight of the squared error of both views' prediction; not in the paper"
-    )
-
-    @model_validator(mode="after")
-    def _trains(self) -> Self:
-        if not self.self_weight + self.cross_weight + self.reconstruction:
-            raise ValueError("with self_weight, cross_weight and reconstruction all 0 there is nothing to train on")
-
-        return self
-
-    @classmethod
-    def preset(cls, name: Literal["paper", "lab", "code"]) -> dict[str, Any]:
-        """Values over the defaults: none for ``paper``, tiny sizes for ``lab``; ``code`` does what the authors' code does."""
-        if name == "code":
-            return {"sparsify": 0.0, "negatives": "cross_view", "self_weight": 0.25, "cross_weight": 0.25}
-
-        return super().preset(name)
 
 
 class DcMaePart(PatchMaePart):

@@ -27,23 +27,23 @@ if TYPE_CHECKING:
 
 
 _SCALE = Field(
-    "column",
+    default="column",
     description="latents are learnt in units of the spread of each column, or of all together ('whole'), or as they are; "
     "not given by the paper",
 )
 
 
-_LOSS = Field("mse", description="squared or absolute error; the paper reports both and names no loss")
+_LOSS = Field(default="mse", description="squared or absolute error; the paper reports both and names no loss")
 
 
-_DROPOUT = Field(0.5, ge=0, lt=1, description="table 1, lines 3 and 8")
+_DROPOUT = Field(default=0.5, ge=0, lt=1, description="table 1, lines 3 and 8")
 
 
-_HIDDEN = Field(100, ge=1, description="units per direction; table 1, lines 1 and 4")
+_HIDDEN = Field(default=100, ge=1, description="units per direction; table 1, lines 1 and 4")
 
 
 _CELL = Field(
-    "torch",
+    default="torch",
     description="torch's GRU with the dead weights of the published count, or the same function without them ('gated')",
 )
 
@@ -91,9 +91,9 @@ class GruCnnConfig(_PublishedConfig):
     """
 
     kind: Literal["gru_cnn"] = "gru_cnn"
-    channels: tuple[int, int] = Field((16, 32), description="of the two convolutions; not given by the paper")
-    kernel: int = Field(3, ge=1, description="positions a convolution sees, odd; not given by the paper")
-    pool: int = Field(2, ge=1, description="positions that are pooled into one; not given by the paper")
+    channels: tuple[int, int] = Field(default=(16, 32), description="of the two convolutions; not given by the paper")
+    kernel: int = Field(default=3, ge=1, description="positions a convolution sees, odd; not given by the paper")
+    pool: int = Field(default=2, ge=1, description="positions that are pooled into one; not given by the paper")
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -110,8 +110,8 @@ class GruTransformerConfig(_PublishedConfig):
     """
 
     kind: Literal["gru_transformer"] = "gru_transformer"
-    heads: int = Field(4, ge=1, description="attention heads; not given by the paper")
-    feedforward: int = Field(800, ge=1, description="hidden units of the block's MLP; not given by the paper")
+    heads: int = Field(default=4, ge=1, description="attention heads; not given by the paper")
+    feedforward: int = Field(default=800, ge=1, description="hidden units of the block's MLP; not given by the paper")
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:
@@ -134,9 +134,11 @@ class GroupGruConfig(_NetConfig):
     """
 
     kind: Literal["group_gru"] = "group_gru"
-    width: int = Field(200, ge=1, description="of a token")
-    hidden: int = Field(100, ge=1, description="units per direction")
-    readout: Literal["mean", "last"] = Field("mean", description="states averaged over groups, or the last of each way")
+    width: int = Field(default=200, ge=1, description="of a token")
+    hidden: int = Field(default=100, ge=1, description="units per direction")
+    readout: Literal["mean", "last"] = Field(
+        default="mean", description="states averaged over groups, or the last of each way"
+    )
 
     @classmethod
     def preset(cls, name: Literal["paper", "lab"]) -> dict[str, Any]:
@@ -151,7 +153,7 @@ class MlpConfig(_NetConfig):
     """Plain dense layers, each with layer norm, GELU and dropout: the published bottleneck without gates."""
 
     kind: Literal["mlp"] = "mlp"
-    hidden: tuple[int, ...] = Field((200, 200), min_length=1, description="units of each layer")
+    hidden: tuple[int, ...] = Field(default=(200, 200), min_length=1, description="units of each layer")
 
     @model_validator(mode="after")
     def _has_units(self) -> Self:
@@ -172,8 +174,6 @@ class MlpConfig(_NetConfig):
 LatentNetConfig = Annotated[
     GruConfig | GruCnnConfig | GruTransformerConfig | GroupGruConfig | MlpConfig, Field(discriminator="kind")
 ]
-
-
 """Any of these, told apart by ``kind``; the type of a field of a recipe's configuration."""
 
 
@@ -181,161 +181,7 @@ LATENT_NETS: dict[str, type[_NetConfig]] = {
     c.model_fields["kind"].default: c
     for c in (GruConfig, GruCnnConfig, GruTransformerConfig, GroupGruConfig, MlpConfig)
 }
-
-
 """Configurations by `kind`."""
-
-
-class LatentTraining(Config):
-    """How a network from betas to latents is trained, and how its best step is chosen. The paper gives none of it."""
-
-    train: TrainConfig = Field(
-        TrainConfig(steps=12_500, batch_size=64, lr=1e-3, weight_decay=1e-2),
-        description="100 epochs of nine tenths of NSD's 8,859 pictures; not given by the paper",
-    )
-    validation: float = Field(
-        0.1,
-        ge=0,
-        lt=1,
-        description="share of the training stimuli that choose the best step; 0: the last step is taken",
-    )
-    check_every: int = Field(125, ge=1, description="steps between looks at the validation stimuli; an epoch of NSD")
-    patience: int | None = Field(10, ge=1, description="looks without a better one after which training ends")
-
-    @model_validator(mode="after")
-    def _no_average(self) -> Self:
-        if self.validation and self.train.ema is not None:
-            raise ValueError(
-                "averages the weights at the end (ema), which leaves no best step to choose: set validation=0"
-            )
-
-        return self
-
-    @classmethod
-    def preset(cls, name: Literal["paper", "lab"]) -> dict[str, Any]:
-        """Values over the defaults: none for ``paper``, a minute on a small processor for ``lab``."""
-        if name == "paper":
-            return {}
-
-        train = {"steps": 1000, "batch_size": 64, "lr": 2e-3, "weight_decay": 0.1}
-        return {"train": train, "check_every": 20, "patience": 15}
-
-
-def voxel_runs(trials: Trials, size: int | None = None, rois: Sequence[str] | None = None) -> list[np.ndarray]:
-    """Voxels in groups that follow each other over the cortex, for `GroupGruConfig`.
-
-    ROIs come in their order, each voxel in one of them as :func:`phosphene.models.roi_partition` shares them out. Where
-    voxels have coordinates, those of a ROI are ordered along its longest axis.
-
-    Parameters
-    ----------
-    trials : Trials
-        whose voxels
-    size : int, optional
-        a ROI with more voxels is cut into runs of about equal length, at most this; whole ROIs when None
-    rois : sequence of str, optional
-        order of the ROIs; that of ``trials.rois`` by default
-
-    Returns
-    -------
-    list of ndarray
-        list of voxel numbers, (n,) int64, together every voxel once
-
-    Raises
-    ------
-    ConfigError
-        For a size below 1.
-    DataError
-        For an unknown ROI.
-    """
-    if size is not None and size < 1:
-        raise ConfigError(f"size must be the number of voxels in a run, at least 1, but is {size}.")
-
-    has_places = {"x", "y", "z"} <= set(trials.voxels.columns)
-    runs: list[np.ndarray] = []
-
-    for voxels in roi_partition(trials, rois).values():
-        if has_places:
-            places = trials.voxels.loc[:, ["x", "y", "z"]].to_numpy(dtype=np.float64)[voxels]
-            if np.isfinite(places).all():
-                voxels = voxels[np.argsort(_along_longest_axis(places), kind="stable")]
-
-        runs += np.array_split(voxels, 1 if size is None else -(-len(voxels) // size))
-
-    return runs
-
-
-def _along_longest_axis(places: np.ndarray) -> np.ndarray:
-    """Coordinate (n,) along the first principal axis of (n, 3) places, its largest component positive."""
-    centred = places - places.mean(axis=0)
-    axis = np.linalg.eigh(centred.T @ centred)[1][:, -1]
-    return centred @ (axis * np.sign(axis[np.abs(axis).argmax()]))
-
-
-class LatentNetPart(ModulePart):
-    """A trained network from betas to latents as a part of a run, working on arrays.
-
-    Parameters
-    ----------
-    module : LatentNet
-        a :class:`phosphene.models.LatentNet`
-    config : mapping of {str: Any}
-        as `of` makes it
-
-    Attributes
-    ----------
-    chosen_ : dict of {str: Any}
-        what was chosen on the validation stimuli, for people; empty where nothing was
-    """
-
-    module: LatentNet
-
-    @classmethod
-    def of(cls, network: LatentNet, chosen: dict[str, Any] | None = None) -> Self:
-        """The part that holds this network."""
-        sizes = {"n_voxels": network.n_voxels, "n_latents": network.n_latents, "groups": list(network.sizes)}
-        return cls(network, {"network": network.config.model_dump(mode="json"), **sizes, "chosen": chosen or {}})
-
-    @property
-    def chosen_(self) -> dict[str, Any]:
-        """See the class."""
-        return self.config.get("chosen", {})
-
-    @classmethod
-    def build(cls, config: dict[str, Any]) -> LatentNet:
-        """A network of this configuration without values yet."""
-        import torch
-
-        with torch.device("meta"):
-            network = LatentNet(
-                latent_net_config(config["network"]), config["n_voxels"], config["n_latents"], config["groups"]
-            )
-
-        return network.to_empty(device="cpu")
-
-    def predict(self, betas: np.ndarray, batch_size: int = 256) -> np.ndarray:
-        """Brain to latent, each row as if it were alone, but for rounding.
-
-        Parameters
-        ----------
-        betas : ndarray of shape (n, n_voxels)
-            array or memory map, standardised as the network was trained on
-        batch_size : int, default 256
-            rows at a time
-
-        Returns
-        -------
-        ndarray of shape (n, n_latents), float32
-            in the units of the training latents
-
-        Raises
-        ------
-        DataError
-            Without rows, or with values that are not finite.
-        ModelError
-            With another number of voxels.
-        """
-        return in_batches(self.module, self.module, betas, batch_size, "betas")
 
 
 def latent_net_config(values: dict[str, Any]) -> _NetConfig:
@@ -356,6 +202,43 @@ def latent_net_config(values: dict[str, Any]) -> _NetConfig:
         raise ConfigError(f"there is no network of kind '{kind}'. {did_you_mean(str(kind), list(LATENT_NETS))}")
 
     return validate(LATENT_NETS[kind], values, f"the configuration of '{kind}'")
+
+
+class LatentTraining(Config):
+    """How a network from betas to latents is trained, and how its best step is chosen. The paper gives none of it."""
+
+    train: TrainConfig = Field(
+        default=TrainConfig(steps=12_500, batch_size=64, lr=1e-3, weight_decay=1e-2),
+        description="100 epochs of nine tenths of NSD's 8,859 pictures; not given by the paper",
+    )
+    validation: float = Field(
+        default=0.1,
+        ge=0,
+        lt=1,
+        description="share of the training stimuli that choose the best step; 0: the last step is taken",
+    )
+    check_every: int = Field(
+        default=125, ge=1, description="steps between looks at the validation stimuli; an epoch of NSD"
+    )
+    patience: int | None = Field(default=10, ge=1, description="looks without a better one after which training ends")
+
+    @model_validator(mode="after")
+    def _no_average(self) -> Self:
+        if self.validation and self.train.ema is not None:
+            raise ValueError(
+                "averages the weights at the end (ema), which leaves no best step to choose: set validation=0"
+            )
+
+        return self
+
+    @classmethod
+    def preset(cls, name: Literal["paper", "lab"]) -> dict[str, Any]:
+        """Values over the defaults: none for ``paper``, a minute on a small processor for ``lab``."""
+        if name == "paper":
+            return {}
+
+        train = {"steps": 1000, "batch_size": 64, "lr": 2e-3, "weight_decay": 0.1}
+        return {"train": train, "check_every": 20, "patience": 15}
 
 
 class GatedCell(nn.Module):
@@ -525,8 +408,6 @@ class _MlpBody(nn.Sequential):
 
 
 _BODIES = {"gru": _GruBody, "gru_cnn": _GruCnnBody, "gru_transformer": _GruTransformerBody, "mlp": _MlpBody}
-
-
 """By ``config.kind``; ``group_gru``, which needs the sizes of its groups, stands apart."""
 
 
@@ -735,6 +616,57 @@ class LatentNet(nn.Module):
         return new.train(self.training)
 
 
+def voxel_runs(trials: Trials, size: int | None = None, rois: Sequence[str] | None = None) -> list[np.ndarray]:
+    """Voxels in groups that follow each other over the cortex, for `GroupGruConfig`.
+
+    ROIs come in their order, each voxel in one of them as :func:`phosphene.models.roi_partition` shares them out. Where
+    voxels have coordinates, those of a ROI are ordered along its longest axis.
+
+    Parameters
+    ----------
+    trials : Trials
+        whose voxels
+    size : int, optional
+        a ROI with more voxels is cut into runs of about equal length, at most this; whole ROIs when None
+    rois : sequence of str, optional
+        order of the ROIs; that of ``trials.rois`` by default
+
+    Returns
+    -------
+    list of ndarray
+        list of voxel numbers, (n,) int64, together every voxel once
+
+    Raises
+    ------
+    ConfigError
+        For a size below 1.
+    DataError
+        For an unknown ROI.
+    """
+    if size is not None and size < 1:
+        raise ConfigError(f"size must be the number of voxels in a run, at least 1, but is {size}.")
+
+    has_places = {"x", "y", "z"} <= set(trials.voxels.columns)
+    runs: list[np.ndarray] = []
+
+    for voxels in roi_partition(trials, rois).values():
+        if has_places:
+            places = trials.voxels.loc[:, ["x", "y", "z"]].to_numpy(dtype=np.float64)[voxels]
+            if np.isfinite(places).all():
+                voxels = voxels[np.argsort(_along_longest_axis(places), kind="stable")]
+
+        runs += np.array_split(voxels, 1 if size is None else -(-len(voxels) // size))
+
+    return runs
+
+
+def _along_longest_axis(places: np.ndarray) -> np.ndarray:
+    """Coordinate (n,) along the first principal axis of (n, 3) places, its largest component positive."""
+    centred = places - places.mean(axis=0)
+    axis = np.linalg.eigh(centred.T @ centred)[1][:, -1]
+    return centred @ (axis * np.sign(axis[np.abs(axis).argmax()]))
+
+
 def fit_latent_net(
     config: _NetConfig,
     betas: np.ndarray,
@@ -908,3 +840,69 @@ def _error(latents: np.ndarray, rows: np.ndarray, predict: Any, size: int = 256)
     blocks = [rows[i : i + size] for i in range(0, len(rows), size)]
     total = sum(np.square(predict(b) - np.asarray(latents[b], dtype=np.float64)).sum() for b in blocks)
     return float(total / (len(rows) * latents.shape[1]))
+
+
+class LatentNetPart(ModulePart):
+    """A trained network from betas to latents as a part of a run, working on arrays.
+
+    Parameters
+    ----------
+    module : LatentNet
+        a :class:`phosphene.models.LatentNet`
+    config : mapping of {str: Any}
+        as `of` makes it
+
+    Attributes
+    ----------
+    chosen_ : dict of {str: Any}
+        what was chosen on the validation stimuli, for people; empty where nothing was
+    """
+
+    module: LatentNet
+
+    @classmethod
+    def of(cls, network: LatentNet, chosen: dict[str, Any] | None = None) -> Self:
+        """The part that holds this network."""
+        sizes = {"n_voxels": network.n_voxels, "n_latents": network.n_latents, "groups": list(network.sizes)}
+        return cls(network, {"network": network.config.model_dump(mode="json"), **sizes, "chosen": chosen or {}})
+
+    @property
+    def chosen_(self) -> dict[str, Any]:
+        """See the class."""
+        return self.config.get("chosen", {})
+
+    @classmethod
+    def build(cls, config: dict[str, Any]) -> LatentNet:
+        """A network of this configuration without values yet."""
+        import torch
+
+        with torch.device("meta"):
+            network = LatentNet(
+                latent_net_config(config["network"]), config["n_voxels"], config["n_latents"], config["groups"]
+            )
+
+        return network.to_empty(device="cpu")
+
+    def predict(self, betas: np.ndarray, batch_size: int = 256) -> np.ndarray:
+        """Brain to latent, each row as if it were alone, but for rounding.
+
+        Parameters
+        ----------
+        betas : ndarray of shape (n, n_voxels)
+            array or memory map, standardised as the network was trained on
+        batch_size : int, default 256
+            rows at a time
+
+        Returns
+        -------
+        ndarray of shape (n, n_latents), float32
+            in the units of the training latents
+
+        Raises
+        ------
+        DataError
+            Without rows, or with values that are not finite.
+        ModelError
+            With another number of voxels.
+        """
+        return in_batches(self.module, self.module, betas, batch_size, "betas")

@@ -45,21 +45,23 @@ class MapperConfig(Config):
 
     kind: Literal["mapper"] = "mapper"
     padded: int | None = Field(
-        None,
+        default=None,
         ge=1,
         description="positions to pad voxels to; 15,744 for subject 1 of NSD. By default as many as it takes",
     )
-    layers: int = Field(1, ge=1, description="convolutions at the start, each of which halves the positions")
-    channels: int = Field(64, ge=1, description="of the convolutions")
-    blocks: int = Field(4, ge=0, description="residual blocks")
-    mixtures: int = Field(128, ge=1, description="of positions, before they become one; 256 towards ResNet features")
+    layers: int = Field(default=1, ge=1, description="convolutions at the start, each of which halves the positions")
+    channels: int = Field(default=64, ge=1, description="of the convolutions")
+    blocks: int = Field(default=4, ge=0, description="residual blocks")
+    mixtures: int = Field(
+        default=128, ge=1, description="of positions, before they become one; 256 towards ResNet features"
+    )
     target_units: Literal["none", "training"] = Field(
-        "none",
+        default="none",
         description="'training' learns embeddings in units of the mean and spread of the training ones: a start that needs "
         "hundreds of steps instead of many thousands. Ours",
     )
     linear: Literal["none", "ridge"] = Field(
-        "none",
+        default="none",
         description="'ridge' adds a ridge regression, fitted first; the network learns what it leaves over. Ours",
     )
 
@@ -76,10 +78,10 @@ class VoxelEncoderConfig(Config):
     """Sizes of the network from embeddings to voxels; the defaults are the authors'."""
 
     kind: Literal["voxel_encoder"] = "voxel_encoder"
-    channels: int = Field(64, ge=1, description="of the convolutions")
-    blocks: int = Field(4, ge=0, description="residual blocks")
-    bottleneck: int = Field(128, ge=1, description="dimensions that predictions lie in")
-    linear: Literal["none", "ridge"] = Field("none", description="as for the mapper")
+    channels: int = Field(default=64, ge=1, description="of the convolutions")
+    blocks: int = Field(default=4, ge=0, description="residual blocks")
+    bottleneck: int = Field(default=128, ge=1, description="dimensions that predictions lie in")
+    linear: Literal["none", "ridge"] = Field(default="none", description="as for the mapper")
 
     @classmethod
     def preset(cls, name: Literal["paper", "lab"]) -> dict[str, Any]:
@@ -95,7 +97,7 @@ class Weights(Config):
 
     mse: float = Field(ge=0)
     cosine: float = Field(ge=0)
-    contrast: float = Field(0.0, ge=0)
+    contrast: float = Field(default=0.0, ge=0)
 
 
 class MapperTraining(Config):
@@ -106,25 +108,30 @@ class MapperTraining(Config):
     """
 
     base: TrainConfig = Field(
-        TrainConfig(steps=29_640, batch_size=32, lr=4e-4, schedule="linear", lr_end=0.41, weight_decay=1e-5),
+        default=TrainConfig(steps=29_640, batch_size=32, lr=4e-4, schedule="linear", lr_end=0.41, weight_decay=1e-5),
         description="first stage",
     )
     finetune: TrainConfig = Field(
-        TrainConfig(steps=7_410, batch_size=128, lr=4e-4, schedule="linear", lr_end=0.41, weight_decay=1e-5),
+        default=TrainConfig(steps=7_410, batch_size=128, lr=4e-4, schedule="linear", lr_end=0.41, weight_decay=1e-5),
         description="second stage, from the best weights of the first; its steps are not given by the paper",
     )
     stages: Literal["two", "base", "joint"] = Field(
-        "two", description="both; the first alone; or both losses from the start (the columns of table 3b)"
+        default="two", description="both; the first alone; or both losses from the start (the columns of table 3b)"
     )
-    base_weights: Weights = Field(Weights(mse=0.4, cosine=0.6), description="authors' code; lost in the paper's text")
-    weights: Weights = Field(Weights(mse=0.2, cosine=0.3, contrast=0.5), description="likewise")
-    tau: float = Field(0.5, gt=0, description="temperature of InfoNCE; authors' code")
-    symmetric: bool = Field(True, description="embeddings find predictions as well as predictions embeddings")
+    base_weights: Weights = Field(
+        default=Weights(mse=0.4, cosine=0.6), description="authors' code; lost in the paper's text"
+    )
+    weights: Weights = Field(default=Weights(mse=0.2, cosine=0.3, contrast=0.5), description="likewise")
+    tau: float = Field(default=0.5, gt=0, description="temperature of InfoNCE; authors' code")
+    symmetric: bool = Field(default=True, description="embeddings find predictions as well as predictions embeddings")
     validation: float = Field(
-        0.1, ge=0, lt=1, description="share of training stimuli that choose the best step; 0: the last step is taken"
+        default=0.1,
+        ge=0,
+        lt=1,
+        description="share of training stimuli that choose the best step; 0: the last step is taken",
     )
-    check_every: int = Field(741, ge=1, description="steps between looks at them; an epoch")
-    patience: int | None = Field(None, ge=1, description="looks without a better one after which a stage ends")
+    check_every: int = Field(default=741, ge=1, description="steps between looks at them; an epoch")
+    patience: int | None = Field(default=None, ge=1, description="looks without a better one after which a stage ends")
 
     @model_validator(mode="after")
     def _no_average(self) -> Self:
@@ -151,12 +158,14 @@ class EncoderTraining(Config):
     """How the network from embeddings to voxels is trained. The paper gives none of it; this is what the mapper has."""
 
     train: TrainConfig = Field(
-        TrainConfig(steps=29_640, batch_size=32, lr=4e-4, schedule="linear", lr_end=0.41, weight_decay=1e-5)
+        default=TrainConfig(steps=29_640, batch_size=32, lr=4e-4, schedule="linear", lr_end=0.41, weight_decay=1e-5)
     )
-    weights: Weights = Field(Weights(mse=0.4, cosine=0.6), description="the cosine is over the voxels of one response")
-    validation: float = Field(0.1, ge=0, lt=1, description="as for the mapper")
-    check_every: int = Field(741, ge=1, description="as for the mapper")
-    patience: int | None = Field(None, ge=1, description="as for the mapper")
+    weights: Weights = Field(
+        default=Weights(mse=0.4, cosine=0.6), description="the cosine is over the voxels of one response"
+    )
+    validation: float = Field(default=0.1, ge=0, lt=1, description="as for the mapper")
+    check_every: int = Field(default=741, ge=1, description="as for the mapper")
+    patience: int | None = Field(default=None, ge=1, description="as for the mapper")
 
     @classmethod
     def preset(cls, name: Literal["paper", "lab"]) -> dict[str, Any]:
@@ -166,215 +175,6 @@ class EncoderTraining(Config):
 
         train = {"steps": 200, "batch_size": 32, "lr": 1e-3, "weight_decay": 1e-4}
         return {"train": train, "check_every": 20, "patience": 3}
-
-
-class MapperPart(ModulePart):
-    """One trained mapper or several, as a part of a run.
-
-    Several are summed with weights after each prediction has been brought to length one. By cosine this ranks
-    embeddings for a response exactly as the weighted sum of the mappers' similarity matrices does.
-
-    Parameters
-    ----------
-    module : nn.ModuleList
-        the mappers, a ModuleList
-    config : mapping of {str: Any}
-        as `of` makes it
-
-    Attributes
-    ----------
-    weights_ : ndarray of shape (n_mappers,)
-        their weights, sum one
-    chosen_ : list of dict of {str: Any}
-        by mapper, what was chosen on the validation stimuli, for people
-    """
-
-    module: nn.ModuleList
-
-    @classmethod
-    def of(cls, mapper: nn.Module, chosen: dict[str, Any] | None = None) -> Self:
-        """The part that holds this :class:`phosphene.models.Mapper`."""
-        import torch
-
-        sizes = {"n_voxels": mapper.n_voxels, "n_latents": mapper.n_latents}
-        config = {"network": mapper.config.model_dump(mode="json"), **sizes, "weights": [1.0], "chosen": [chosen or {}]}
-        return cls(torch.nn.ModuleList([mapper]), config)
-
-    @classmethod
-    def together(cls, parts: Sequence[Self], weights: np.ndarray) -> Self:
-        """Several parts as one.
-
-        Raises
-        ------
-        ModelError
-            For mappers of different sizes, and weights that are negative, all zero, or of another number.
-        """
-        import torch
-
-        weights = np.asarray(weights, dtype=np.float64)
-        if len(weights) != sum(len(p.module) for p in parts) or not (weights >= 0).all() or not weights.sum() > 0:
-            raise ModelError(f"{len(parts)} mappers need as many weights from 0, not all 0, but came with {weights}.")
-
-        sizes = {(p.config["n_voxels"], p.config["n_latents"], str(p.config["network"])) for p in parts}
-        if len(sizes) > 1:
-            raise ModelError(f"only mappers of the same sizes can work together, but these have {sorted(sizes)}.")
-
-        config = {
-            **parts[0].config,
-            "weights": (weights / weights.sum()).tolist(),
-            "chosen": [c for p in parts for c in p.config["chosen"]],
-        }
-
-        return cls(torch.nn.ModuleList([m for p in parts for m in p.module]), config)
-
-    @property
-    def weights_(self) -> np.ndarray:
-        """See the class."""
-        return np.array(self.config["weights"])
-
-    @property
-    def chosen_(self) -> list[dict[str, Any]]:
-        """See the class."""
-        return self.config["chosen"]
-
-    @classmethod
-    def build(cls, config: dict[str, Any]) -> nn.ModuleList:
-        """Mappers of this configuration without values yet."""
-        import torch
-
-        values = validate(MapperConfig, config["network"], "the saved mapper")
-        with torch.device("meta"):
-            mappers = [Mapper(values, config["n_voxels"], config["n_latents"]) for _ in config["weights"]]
-
-        return torch.nn.ModuleList(mappers).to_empty(device="cpu")
-
-    def predict(self, betas: np.ndarray, batch_size: int = 64) -> np.ndarray:
-        """Brain to embedding, each row as if it were alone, but for rounding.
-
-        Parameters
-        ----------
-        betas : ndarray of shape (n, n_voxels)
-            standardised as the mapper was trained on, in the same order
-        batch_size : int, default 64
-            rows at a time
-
-        Returns
-        -------
-        ndarray of shape (n, n_latents), float32
-            of length one
-
-        Raises
-        ------
-        DataError
-            Without rows, or with values that are not finite.
-        ModelError
-            With another number of voxels.
-        """
-
-        def both(rows: Any) -> Any:
-            import torch
-
-            each = [
-                w * torch.nn.functional.normalize(m(rows), dim=-1)
-                for w, m in zip(self.weights_, self.module, strict=True)
-            ]
-
-            return torch.nn.functional.normalize(sum(each), dim=-1)
-
-        return in_batches(both, self.module, betas, batch_size, "betas")
-
-
-class VoxelEncoderPart(ModulePart):
-    """A trained network from embeddings to voxels, as a part of a run.
-
-    Attributes
-    ----------
-    chosen_ : dict of {str: Any}
-        what was chosen on the validation stimuli, for people
-    """
-
-    module: VoxelEncoder
-
-    @classmethod
-    def of(cls, network: VoxelEncoder, chosen: dict[str, Any] | None = None) -> Self:
-        """The part that holds this network."""
-        sizes = {"n_voxels": network.n_voxels, "n_latents": network.n_latents}
-        return cls(network, {"network": network.config.model_dump(mode="json"), **sizes, "chosen": chosen or {}})
-
-    @property
-    def chosen_(self) -> dict[str, Any]:
-        """See the class."""
-        return self.config["chosen"]
-
-    @classmethod
-    def build(cls, config: dict[str, Any]) -> VoxelEncoder:
-        """A network of this configuration without values yet."""
-        import torch
-
-        values = validate(VoxelEncoderConfig, config["network"], "the saved encoder")
-        with torch.device("meta"):
-            network = VoxelEncoder(values, config["n_voxels"], config["n_latents"])
-
-        return network.to_empty(device="cpu")
-
-    def encode(self, latents: np.ndarray, batch_size: int = 64) -> np.ndarray:
-        """Embedding to brain: (n, n_latents) of length one to (n, n_voxels) float32, standardised as in training.
-
-        Raises DataError and ModelError as :meth:`MapperPart.predict`.
-        """
-        return in_batches(self.module, self.module, latents, batch_size, "latents")
-
-
-def padding(n_voxels: int, layers: int, padded: int | None = None) -> tuple[int, int]:
-    """Zeros to the left and right of a row of voxels, so that its length can be halved `layers` times.
-
-    Raises
-    ------
-    ModelError
-        When `padded` is too short, or cannot be halved so often.
-
-    Examples
-    --------
-    >>> padding(15_724, 1, 15_744), padding(13_039, 1)
-    ((10, 10), (0, 1))
-    """
-    factor = 2**layers
-    if padded is None:
-        padded = -(-n_voxels // factor) * factor
-
-    if padded < n_voxels or padded % factor:
-        raise ModelError(
-            f"{n_voxels} voxels cannot be padded to {padded}: it must be at least as many and a multiple of {factor}, as "
-            f"{layers} convolution{'s' * (layers > 1)} halve{'s' * (layers == 1)} it. Leave 'padded' open, or give such a "
-            "number."
-        )
-
-    left = (padded - n_voxels) // 2
-    return left, padded - n_voxels - left
-
-
-class ResidualBlock(nn.Module):
-    """Three convolutions beside a direct path, (n, channels, positions) to the same; a ReLU follows the sum or not."""
-
-    def __init__(self, channels: int, relu: bool) -> None:
-        super().__init__()
-        self.net = nn.Sequential(
-            nn.Conv1d(channels, channels, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv1d(channels, channels, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv1d(channels, channels, 1),
-        )
-
-        self.relu = relu
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, channels, positions) to the same."""
-        x = x + self.net(x)
-        if self.relu:
-            return F.relu(x)
-
-        return x
 
 
 class Mapper(nn.Module):
@@ -541,6 +341,58 @@ class VoxelEncoder(nn.Module):
         return out + self.line(latents)
 
 
+class ResidualBlock(nn.Module):
+    """Three convolutions beside a direct path, (n, channels, positions) to the same; a ReLU follows the sum or not."""
+
+    def __init__(self, channels: int, relu: bool) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Conv1d(channels, channels, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv1d(channels, channels, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv1d(channels, channels, 1),
+        )
+
+        self.relu = relu
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, channels, positions) to the same."""
+        x = x + self.net(x)
+        if self.relu:
+            return F.relu(x)
+
+        return x
+
+
+def padding(n_voxels: int, layers: int, padded: int | None = None) -> tuple[int, int]:
+    """Zeros to the left and right of a row of voxels, so that its length can be halved `layers` times.
+
+    Raises
+    ------
+    ModelError
+        When `padded` is too short, or cannot be halved so often.
+
+    Examples
+    --------
+    >>> padding(15_724, 1, 15_744), padding(13_039, 1)
+    ((10, 10), (0, 1))
+    """
+    factor = 2**layers
+    if padded is None:
+        padded = -(-n_voxels // factor) * factor
+
+    if padded < n_voxels or padded % factor:
+        raise ModelError(
+            f"{n_voxels} voxels cannot be padded to {padded}: it must be at least as many and a multiple of {factor}, as "
+            f"{layers} convolution{'s' * (layers > 1)} halve{'s' * (layers == 1)} it. Leave 'padded' open, or give such a "
+            "number."
+        )
+
+    left = (padded - n_voxels) // 2
+    return left, padded - n_voxels - left
+
+
 def _set_line(line: nn.Linear, last: nn.Module, weights: np.ndarray, intercept: np.ndarray) -> None:
     """Put a map into a layer that is not trained, and nothing into the last layer beside it."""
     with torch.no_grad():
@@ -550,9 +402,6 @@ def _set_line(line: nn.Linear, last: nn.Module, weights: np.ndarray, intercept: 
         last.bias.zero_()
 
     line.requires_grad_(False)
-
-
-_BLOCK = 128  # rows of validation that are told apart from each other, the batch of the paper's second stage
 
 
 def mapper_loss(
@@ -744,7 +593,6 @@ def fit_voxel_encoder(
     return VoxelEncoderPart.of(network, chosen)
 
 
-# -- training ----------------------------------------------------------------------------------------------------------
 class _MapperTrainee(nn.Module):
     """A mapper with what it learns towards."""
 
@@ -823,6 +671,9 @@ def _adam(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     )
 
 
+_BLOCK = 128  # rows of validation that are told apart from each other, the batch of the paper's second stage
+
+
 def _judged(trainee: Any, pairs: tuple[Any, Any], held_out: np.ndarray) -> float:
     """Mean loss over the validation rows, in their order and in equal blocks of about the paper's batch."""
     x, y = pairs
@@ -859,3 +710,160 @@ def _sides(n: int, held_out: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]
 
 def _tensor(rows: Any) -> Tensor:
     return torch.from_numpy(np.array(rows, dtype=np.float32))
+
+
+class MapperPart(ModulePart):
+    """One trained mapper or several, as a part of a run.
+
+    Several are summed with weights after each prediction has been brought to length one. By cosine this ranks
+    embeddings for a response exactly as the weighted sum of the mappers' similarity matrices does.
+
+    Parameters
+    ----------
+    module : nn.ModuleList
+        the mappers, a ModuleList
+    config : mapping of {str: Any}
+        as `of` makes it
+
+    Attributes
+    ----------
+    weights_ : ndarray of shape (n_mappers,)
+        their weights, sum one
+    chosen_ : list of dict of {str: Any}
+        by mapper, what was chosen on the validation stimuli, for people
+    """
+
+    module: nn.ModuleList
+
+    @classmethod
+    def of(cls, mapper: nn.Module, chosen: dict[str, Any] | None = None) -> Self:
+        """The part that holds this :class:`phosphene.models.Mapper`."""
+        import torch
+
+        sizes = {"n_voxels": mapper.n_voxels, "n_latents": mapper.n_latents}
+        config = {"network": mapper.config.model_dump(mode="json"), **sizes, "weights": [1.0], "chosen": [chosen or {}]}
+        return cls(torch.nn.ModuleList([mapper]), config)
+
+    @classmethod
+    def together(cls, parts: Sequence[Self], weights: np.ndarray) -> Self:
+        """Several parts as one.
+
+        Raises
+        ------
+        ModelError
+            For mappers of different sizes, and weights that are negative, all zero, or of another number.
+        """
+        import torch
+
+        weights = np.asarray(weights, dtype=np.float64)
+        if len(weights) != sum(len(p.module) for p in parts) or not (weights >= 0).all() or not weights.sum() > 0:
+            raise ModelError(f"{len(parts)} mappers need as many weights from 0, not all 0, but came with {weights}.")
+
+        sizes = {(p.config["n_voxels"], p.config["n_latents"], str(p.config["network"])) for p in parts}
+        if len(sizes) > 1:
+            raise ModelError(f"only mappers of the same sizes can work together, but these have {sorted(sizes)}.")
+
+        config = {
+            **parts[0].config,
+            "weights": (weights / weights.sum()).tolist(),
+            "chosen": [c for p in parts for c in p.config["chosen"]],
+        }
+
+        return cls(torch.nn.ModuleList([m for p in parts for m in p.module]), config)
+
+    @property
+    def weights_(self) -> np.ndarray:
+        """See the class."""
+        return np.array(self.config["weights"])
+
+    @property
+    def chosen_(self) -> list[dict[str, Any]]:
+        """See the class."""
+        return self.config["chosen"]
+
+    @classmethod
+    def build(cls, config: dict[str, Any]) -> nn.ModuleList:
+        """Mappers of this configuration without values yet."""
+        import torch
+
+        values = validate(MapperConfig, config["network"], "the saved mapper")
+        with torch.device("meta"):
+            mappers = [Mapper(values, config["n_voxels"], config["n_latents"]) for _ in config["weights"]]
+
+        return torch.nn.ModuleList(mappers).to_empty(device="cpu")
+
+    def predict(self, betas: np.ndarray, batch_size: int = 64) -> np.ndarray:
+        """Brain to embedding, each row as if it were alone, but for rounding.
+
+        Parameters
+        ----------
+        betas : ndarray of shape (n, n_voxels)
+            standardised as the mapper was trained on, in the same order
+        batch_size : int, default 64
+            rows at a time
+
+        Returns
+        -------
+        ndarray of shape (n, n_latents), float32
+            of length one
+
+        Raises
+        ------
+        DataError
+            Without rows, or with values that are not finite.
+        ModelError
+            With another number of voxels.
+        """
+
+        def both(rows: Any) -> Any:
+            import torch
+
+            each = [
+                w * torch.nn.functional.normalize(m(rows), dim=-1)
+                for w, m in zip(self.weights_, self.module, strict=True)
+            ]
+
+            return torch.nn.functional.normalize(sum(each), dim=-1)
+
+        return in_batches(both, self.module, betas, batch_size, "betas")
+
+
+class VoxelEncoderPart(ModulePart):
+    """A trained network from embeddings to voxels, as a part of a run.
+
+    Attributes
+    ----------
+    chosen_ : dict of {str: Any}
+        what was chosen on the validation stimuli, for people
+    """
+
+    module: VoxelEncoder
+
+    @classmethod
+    def of(cls, network: VoxelEncoder, chosen: dict[str, Any] | None = None) -> Self:
+        """The part that holds this network."""
+        sizes = {"n_voxels": network.n_voxels, "n_latents": network.n_latents}
+        return cls(network, {"network": network.config.model_dump(mode="json"), **sizes, "chosen": chosen or {}})
+
+    @property
+    def chosen_(self) -> dict[str, Any]:
+        """See the class."""
+        return self.config["chosen"]
+
+    @classmethod
+    def build(cls, config: dict[str, Any]) -> VoxelEncoder:
+        """A network of this configuration without values yet."""
+        import torch
+
+        values = validate(VoxelEncoderConfig, config["network"], "the saved encoder")
+        with torch.device("meta"):
+            network = VoxelEncoder(values, config["n_voxels"], config["n_latents"])
+
+        return network.to_empty(device="cpu")
+
+    def encode(self, latents: np.ndarray, batch_size: int = 64) -> np.ndarray:
+        """Embedding to brain: (n, n_latents) of length one to (n, n_voxels) float32, standardised as in training.
+
+        Raises DataError and ModelError as :meth:`MapperPart.predict`.
+        """
+        return in_batches(self.module, self.module, latents, batch_size, "latents")

@@ -26,6 +26,93 @@ from phosphene.training.losses import row_correlation
 from phosphene.training.sampling import Draws
 
 
+class PatchMaeConfig(Config):
+    """Sizes and variants of the patch-embedded masked autoencoder; the defaults are those of the authors' code."""
+
+    kind: Literal["patch_mae"] = "patch_mae"
+    patch_size: int = Field(default=16, ge=1, description="neighbouring voxels per token")
+    n_patches: int | None = Field(
+        default=None, ge=1, description="of every input; shorter ones are padded on. The longest subject's when null"
+    )
+    padding: Literal["wrap", "zero"] = Field(
+        default="wrap", description="with a row's own first voxels (code) or zeros (paper)"
+    )
+    extra_patch: bool = Field(
+        default=True, description="pad by a whole patch where the voxels fill theirs exactly, as the code"
+    )
+    positions_of: int | None = Field(
+        default=None, ge=1, description="patches whose position codes are stretched over these; its own codes when null"
+    )
+    width: int = Field(default=1024, ge=2, multiple_of=2, description="of encoder tokens")
+    depth: int = Field(default=24, ge=1, description="encoder blocks")
+    heads: int = Field(default=16, ge=1, description="attention heads of the encoder")
+    decoder_width: int = Field(default=512, ge=2, multiple_of=2, description="of decoder tokens")
+    decoder_depth: int = Field(default=8, ge=1, description="decoder blocks")
+    decoder_heads: int = Field(default=16, ge=1, description="attention heads of the decoder")
+    mlp_ratio: float = Field(
+        default=1.0, gt=0, description="hidden units of an MLP over the width; 1 in the authors' code"
+    )
+    filter_std: float = Field(default=0.02, gt=0, description="of the patch filters at the start; authors' code")
+    mask_ratio: float = Field(default=0.75, ge=0, lt=1, description="share of patches hidden in training; section 4.2")
+    loss_on: Literal["masked", "all"] = Field(default="masked", description="patches whose error is trained on")
+    sparsify: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="share of voxels zeroed in training; 0.2 in the paper, none in the authors' code",
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        for width, heads in ((self.width, self.heads), (self.decoder_width, self.decoder_heads)):
+            if width % heads:
+                raise ValueError(f"a width of {width} cannot be shared by {heads} attention heads")
+
+        if self.loss_on == "masked" and not self.mask_ratio:
+            raise ValueError("with a mask_ratio of 0 nothing is masked to be trained on; set loss_on to 'all'")
+
+        return self
+
+    @classmethod
+    def preset(cls, name: Literal["paper", "lab"]) -> dict[str, Any]:
+        """Values over the defaults: none for ``paper``, tiny sizes and a quick start for ``lab``."""
+        if name == "paper":
+            return {}
+
+        return {
+            "patch_size": 8, "width": 64, "depth": 2, "heads": 4,
+            "decoder_width": 32, "decoder_depth": 1, "decoder_heads": 4, "filter_std": 0.2,
+        }  # fmt: skip
+
+    def patches_of(self, n_voxels: int) -> int:
+        """Patches that hold so many voxels, padding included.
+
+        Examples
+        --------
+        >>> [PatchMaeConfig().patches_of(n) for n in (4466, 4480)]
+        [280, 281]
+        >>> PatchMaeConfig(extra_patch=False).patches_of(4480)
+        280
+        """
+        if self.extra_patch:
+            return n_voxels // self.patch_size + 1
+
+        return -(-n_voxels // self.patch_size)
+
+    def wrapped_length(self, n_voxels: int) -> int | None:
+        """Length of a row that is padded with its own first voxels; None where it is padded with zeros.
+
+        Examples
+        --------
+        >>> PatchMaeConfig().wrapped_length(4466)
+        4480
+        """
+        if self.padding == "zero":
+            return None
+
+        return self.patches_of(n_voxels) * self.patch_size
+
+
 class PatchMae(nn.Module):
     """The masked autoencoder of MinD-Vis, for any number of subjects. Make one with `create`.
 
@@ -336,25 +423,6 @@ class PatchMae(nn.Module):
         return (targets if noise is None else torch.cat(seen)[order]), targets
 
 
-def sparsified(betas: Tensor, rate: float, noise: Tensor) -> Tensor:
-    """Betas with exactly ``int(rate * n_voxels)`` voxels of each row set to zero.
-
-    Parameters
-    ----------
-    betas : Tensor of shape (n, n_voxels)
-    rate : float
-        0 up to, not including, 1
-    noise : Tensor of shape (n, at least n_voxels)
-        uniform; the smallest of the first n_voxels mark what goes
-
-    References
-    ----------
-    Chen et al. 2023, section 4.2, "random sparsification" of 20 %; their code zeroes nothing.
-    """
-    n = betas.shape[1]
-    return betas.scatter(1, noise[:, :n].topk(int(rate * n), largest=False).indices, 0.0)
-
-
 def _sizes(config: PatchMaeConfig, n_voxels: Mapping[str, int]) -> tuple[int, int]:
     """Patches of every row, and how many of them stay visible."""
     if not n_voxels or min(n_voxels.values()) < 1:
@@ -386,86 +454,23 @@ def picked(x: Tensor, numbers: Tensor) -> Tensor:
     return x.gather(1, numbers[..., None].expand(-1, -1, x.shape[2]))
 
 
-class PatchMaeConfig(Config):
-    """Sizes and variants of the patch-embedded masked autoencoder; the defaults are those of the authors' code."""
+def sparsified(betas: Tensor, rate: float, noise: Tensor) -> Tensor:
+    """Betas with exactly ``int(rate * n_voxels)`` voxels of each row set to zero.
 
-    kind: Literal["patch_mae"] = "patch_mae"
-    patch_size: int = Field(16, ge=1, description="neighbouring voxels per token")
-    n_patches: int | None = Field(
-        None, ge=1, description="of every input; shorter ones are padded on. The longest subject's when null"
-    )
-    padding: Literal["wrap", "zero"] = Field(
-        "wrap", description="with a row's own first voxels (code) or zeros (paper)"
-    )
-    extra_patch: bool = Field(
-        True, description="pad by a whole patch where the voxels fill theirs exactly, as the code"
-    )
-    positions_of: int | None = Field(
-        None, ge=1, description="patches whose position codes are stretched over these; its own codes when null"
-    )
-    width: int = Field(1024, ge=2, multiple_of=2, description="of encoder tokens")
-    depth: int = Field(24, ge=1, description="encoder blocks")
-    heads: int = Field(16, ge=1, description="attention heads of the encoder")
-    decoder_width: int = Field(512, ge=2, multiple_of=2, description="of decoder tokens")
-    decoder_depth: int = Field(8, ge=1, description="decoder blocks")
-    decoder_heads: int = Field(16, ge=1, description="attention heads of the decoder")
-    mlp_ratio: float = Field(1.0, gt=0, description="hidden units of an MLP over the width; 1 in the authors' code")
-    filter_std: float = Field(0.02, gt=0, description="of the patch filters at the start; authors' code")
-    mask_ratio: float = Field(0.75, ge=0, lt=1, description="share of patches hidden in training; section 4.2")
-    loss_on: Literal["masked", "all"] = Field("masked", description="patches whose error is trained on")
-    sparsify: float = Field(
-        0.0, ge=0, lt=1, description="share of voxels zeroed in training; 0.2 in the paper, none in the authors' code"
-    )
+    Parameters
+    ----------
+    betas : Tensor of shape (n, n_voxels)
+    rate : float
+        0 up to, not including, 1
+    noise : Tensor of shape (n, at least n_voxels)
+        uniform; the smallest of the first n_voxels mark what goes
 
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        for width, heads in ((self.width, self.heads), (self.decoder_width, self.decoder_heads)):
-            if width % heads:
-                raise ValueError(f"a width of {width} cannot be shared by {heads} attention heads")
-
-        if self.loss_on == "masked" and not self.mask_ratio:
-            raise ValueError("with a mask_ratio of 0 nothing is masked to be trained on; set loss_on to 'all'")
-
-        return self
-
-    @classmethod
-    def preset(cls, name: Literal["paper", "lab"]) -> dict[str, Any]:
-        """Values over the defaults: none for ``paper``, tiny sizes and a quick start for ``lab``."""
-        if name == "paper":
-            return {}
-
-        return {
-            "patch_size": 8, "width": 64, "depth": 2, "heads": 4,
-            "decoder_width": 32, "decoder_depth": 1, "decoder_heads": 4, "filter_std": 0.2,
-        }  # fmt: skip
-
-    def patches_of(self, n_voxels: int) -> int:
-        """Patches that hold so many voxels, padding included.
-
-        Examples
-        --------
-        >>> [PatchMaeConfig().patches_of(n) for n in (4466, 4480)]
-        [280, 281]
-        >>> PatchMaeConfig(extra_patch=False).patches_of(4480)
-        280
-        """
-        if self.extra_patch:
-            return n_voxels // self.patch_size + 1
-
-        return -(-n_voxels // self.patch_size)
-
-    def wrapped_length(self, n_voxels: int) -> int | None:
-        """Length of a row that is padded with its own first voxels; None where it is padded with zeros.
-
-        Examples
-        --------
-        >>> PatchMaeConfig().wrapped_length(4466)
-        4480
-        """
-        if self.padding == "zero":
-            return None
-
-        return self.patches_of(n_voxels) * self.patch_size
+    References
+    ----------
+    Chen et al. 2023, section 4.2, "random sparsification" of 20 %; their code zeroes nothing.
+    """
+    n = betas.shape[1]
+    return betas.scatter(1, noise[:, :n].topk(int(rate * n), largest=False).indices, 0.0)
 
 
 class PatchMaePart(ModulePart):
