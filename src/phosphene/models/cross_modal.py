@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from phosphene.errors import DataError, ModelError
 from phosphene.io.config import Config
 from phosphene.models.dc_mae import for_subjects
-from phosphene.models.patch_mae import PatchMae, PatchMaeConfig, PatchMaePart, picked
+from phosphene.models.patch_mae import PatchMae, PatchMaeConfig, PatchMaePart, pick_tokens
 from phosphene.models.roi_mae import subject_batches
 from phosphene.models.transformer import Attention, Mlp, initialise, run_blocks
 from phosphene.training.attention import attend
@@ -281,7 +281,7 @@ class CrossModal(nn.Module):
         """
         brain = self.brain
         vit = self.image.vit
-        own = run_blocks(brain.blocks, brain._embed(patches, visible), recompute=brain.recompute)
+        own = run_blocks(brain.blocks, brain.embed(patches, visible), recompute=brain.recompute)
         seen = self._look(pictures, picture_visible)
 
         if self.config.mask_support:
@@ -304,14 +304,14 @@ class CrossModal(nn.Module):
         hidden = self.picture_hidden(picture_visible)
         order = torch.cat([picture_visible, hidden], dim=1).argsort(1)
 
-        return voxels, picked(self.image.decoder(vit.layernorm(seen), order).logits, hidden)
+        return voxels, pick_tokens(self.image.decoder(vit.layernorm(seen), order).logits, hidden)
 
     def _look(self, pictures: Tensor, visible: Tensor | None = None) -> Tensor:
         """Pictures through the encoder but its last norm, (n, 1 + k, width)."""
         embeddings = self.image.vit.embeddings
         x = embeddings.patch_embeddings(pictures) + embeddings.position_embeddings[:, 1:]
         if visible is not None:
-            x = picked(x, visible)
+            x = pick_tokens(x, visible)
 
         first = (embeddings.cls_token + embeddings.position_embeddings[:, :1]).expand(len(x), -1, -1)
         x = torch.cat([first, x], dim=1)
@@ -361,8 +361,8 @@ class CrossModal(nn.Module):
         picture_visible = self.draw_picture_visible(draws)
         voxels, pixels = self.predict(inputs, pictures, visible, picture_visible)
         pairs = {
-            "brain": (voxels.float(), picked(whole, self.brain.hidden(visible))),
-            "picture": (pixels.float(), picked(self._targets(pictures), self.picture_hidden(picture_visible))),
+            "brain": (voxels.float(), pick_tokens(whole, self.brain.hidden(visible))),
+            "picture": (pixels.float(), pick_tokens(self._targets(pictures), self.picture_hidden(picture_visible))),
         }
 
         errors = {name: F.mse_loss(a, b) for name, (a, b) in pairs.items()}

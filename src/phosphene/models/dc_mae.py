@@ -1,4 +1,30 @@
-"""The network of DC-MAE; :mod:`phosphene.models.dc_mae` says what it is."""
+"""DC-MAE, CAD's phase one, double-contrastive: responses are told apart by what two maskings of each leave of it.
+
+Sun et al. 2023, NeurIPS, "Contrast, Attend and Diffuse to Decode High-Resolution Images from Brain Activities",
+section 3.2. The network is MinD-Vis' (:mod:`phosphene.models.patch_mae`); what is new is what it is trained on, the
+cross-contrastive (1) and the self-contrastive loss (2), each an InfoNCE. ::
+
+    v  response, 20 % of its voxels zeroed          t  the same, whole
+    z1 = decode(encode(v, mask 1))                  z2 = decode(encode(v, mask 2))          rows, made length one
+
+    L_C(i) = -log  e^{z1_i z2_i / tau} / (e^{z1_i z2_i / tau} + sum_{j != i} e^{z1_i z1_j / tau})         (1)
+    L_S(i) = -log  e^{z1_i t_i  / tau} / (e^{z1_i t_i  / tau} + sum_{j != i} e^{z1_i z1_j / tau})         (2)
+    L      = gamma_C L_C + gamma_S L_S                                                                    (3)
+
+Where the paper and the authors' code differ, the defaults follow the paper; ``preset("code")`` follows the code:
+
+- Negatives are other responses' first views. In the code they are what the positives of the others are: their second
+  views in (1), their whole responses in (2) (`negatives`).
+- The weights are the paper's. In the code factors of a half hide in defaults; the ratio of 1 to 0.5 becomes 1 to 1.
+- The code zeroes no voxel at all; see :mod:`phosphene.models.patch_mae`.
+
+The paper writes plain products and gives no temperature; rows of length one and 0.1 are the code's. Cosines do not see
+amplitude, so the decoder's is arbitrary after this phase unless `reconstruction` asks for it.
+
+In this file, from top to bottom: the configuration; the network, which adds to its parent a training objective alone;
+the contrast; the way to other subjects; the trained network as a part of a run. Responses to train on are made of scans
+at rest by :func:`phosphene.data.resting.resting_windows`.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +38,7 @@ from torch import Tensor
 
 from phosphene.errors import ModelError
 from phosphene.io.config import validate
-from phosphene.models.patch_mae import PatchMae, PatchMaeConfig, PatchMaePart, picked
+from phosphene.models.patch_mae import PatchMae, PatchMaeConfig, PatchMaePart, pick_tokens
 from phosphene.training.losses import gathered, info_nce, must_be_whole, row_correlation
 from phosphene.training.sampling import Draws
 
@@ -73,7 +99,7 @@ class DcMae(PatchMae):
     config: DcMaeConfig
 
     def loss(self, batch: Mapping[str, Any], draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
-        """Both contrasts, weighted, and the squared error of the prediction where configured.
+        """Both contrasts, weighted (equation 3), and the squared error of the prediction where configured.
 
         Rows are told apart from all rows of a batch that are computed together, on all processes; of a batch that one
         process accumulates in several parts, only from those of its part.
@@ -93,36 +119,40 @@ class DcMae(PatchMae):
             response and its prediction in the patches that ``config.loss_on`` names}``
         """
         c = self.config
-        inputs, whole = self.inputs(batch, draws)
-        visible = torch.cat([self.draw_visible(draws), self.draw_visible(draws)])
-        views = self.decode(self.encode(torch.cat([inputs, inputs]), visible), visible).float()
+        inputs, whole = self.inputs(batch, draws)  # (n, n_patches, patch_size) each
+
+        # Both views pass through the network together: rows of view one, then those of view two.
+        visible = torch.cat([self.draw_visible(draws), self.draw_visible(draws)])  # (2 n, n_visible)
+        tokens = self.encode(torch.cat([inputs, inputs]), visible)
+        views = self.decode(tokens, visible).float()  # (2 n, n_patches, patch_size)
         z1, z2 = views.flatten(1).chunk(2)
 
+        pairs = [(z1, z2)]
         if c.symmetric:
-            turns = [(z1, z2), (z2, z1)]
-        else:
-            turns = [(z1, z2)]
+            pairs.append((z2, z1))
 
-        cross = torch.stack([self._contrast(a, b) for a, b in turns]).mean()
-        own = torch.stack([self._contrast(a, whole.flatten(1)) for a, _ in turns]).mean()
-        loss = c.cross_weight * cross + c.self_weight * own
+        cross_terms = [self._contrast(anchor, other) for anchor, other in pairs]  # equation 1
+        self_terms = [self._contrast(anchor, whole.flatten(1)) for anchor, _ in pairs]  # equation 2
+        cross = torch.stack(cross_terms).mean()
+        itself = torch.stack(self_terms).mean()
+        loss = c.cross_weight * cross + c.self_weight * itself
 
         targets = torch.cat([whole, whole])
         if c.loss_on == "masked":
             hidden = self.hidden(visible)
-            views = picked(views, hidden)
-            targets = picked(targets, hidden)
+            views = pick_tokens(views, hidden)
+            targets = pick_tokens(targets, hidden)
 
         if c.reconstruction:
             loss = loss + c.reconstruction * F.mse_loss(views, targets)
 
         with torch.no_grad():
-            r = row_correlation(targets.flatten(1), views.flatten(1)).mean()
+            correlation = row_correlation(targets.flatten(1), views.flatten(1)).mean()
 
-        return loss, {"cross": cross, "self": own, "correlation": r}
+        return loss, {"cross": cross, "self": itself, "correlation": correlation}
 
-    def _contrast(self, a: Tensor, b: Tensor) -> Tensor:
-        return contrast(a, b, self.config.temperature, self.config.negatives)
+    def _contrast(self, anchors: Tensor, positives: Tensor) -> Tensor:
+        return contrast(anchors, positives, self.config.temperature, self.config.negatives)
 
 
 def contrast(
@@ -166,9 +196,12 @@ def contrast(
             return info_nce(anchors, positives, 1 / temperature, symmetric=False)
 
         must_be_whole()
-        a, b = (gathered(F.normalize(x.float(), dim=-1)) for x in (anchors, positives))
-        is_own = torch.eye(len(a), dtype=torch.bool, device=a.device)
-        logits = torch.where(is_own, (a * b).sum(1, keepdim=True), a @ a.T) / temperature
+        a = gathered(F.normalize(anchors.float(), dim=-1))
+        b = gathered(F.normalize(positives.float(), dim=-1))
+
+        # Each row's positive takes the place of the product of the row with itself, which is one and tells nothing.
+        is_positive = torch.eye(len(a), dtype=torch.bool, device=a.device)
+        logits = torch.where(is_positive, (a * b).sum(1, keepdim=True), a @ a.T) / temperature  # (n, n)
         return F.cross_entropy(logits, torch.arange(len(a), device=a.device))
 
 
@@ -184,9 +217,14 @@ def for_subjects(network: PatchMae, n_voxels: Mapping[str, int], **changes: Any)
         a `PatchMae` or `DcMae`; left alone
     n_voxels : mapping of {str: int}
         by subject
-    changes : Any
+    **changes : Any
         settings of :class:`phosphene.models.PatchMaeConfig` to change: what is hidden, how rows are padded,
         `positions_of`, or a smaller `decoder_depth`, which keeps the first blocks
+
+    Returns
+    -------
+    PatchMae
+        all of its weights ready to be trained
 
     Raises
     ------
@@ -206,17 +244,18 @@ def for_subjects(network: PatchMae, n_voxels: Mapping[str, int], **changes: Any)
     with torch.device("meta"):
         new = PatchMae(config, n_voxels, recompute=network.recompute)
 
-    theirs = network.state_dict()
-    wanted = new.state_dict()
-    wrong = [name for name, w in wanted.items() if name not in theirs or theirs[name].shape != w.shape]
-    if wrong:
+    old_state = network.state_dict()
+    new_state = new.state_dict()
+    unfit = [name for name, w in new_state.items() if name not in old_state or old_state[name].shape != w.shape]
+    if unfit:
+        listed = ", ".join(f"{key} = {value}" for key, value in changes.items())
         raise ModelError(
-            f"a trained autoencoder has no weights for {', '.join(f'{k} = {v}' for k, v in changes.items())}: '{wrong[0]}' "
-            f"({len(wrong)} in all) is missing or of another shape. Only a decoder may get shorter, from {old.decoder_depth} "
-            "blocks; patch size and widths stay."
+            f"a trained autoencoder has no weights for {listed}: '{unfit[0]}' ({len(unfit)} in all) is missing or of "
+            f"another shape. Only a decoder may get shorter, from {old.decoder_depth} blocks; patch size and widths stay."
         )
 
-    new.load_state_dict({name: theirs[name].clone() for name in wanted}, assign=True)
+    copies = {name: old_state[name].clone() for name in new_state}
+    new.load_state_dict(copies, assign=True)
     return new.requires_grad_(True)
 
 
@@ -236,12 +275,9 @@ class DcMaePart(PatchMaePart):
     @classmethod
     def build(cls, config: dict[str, Any]) -> DcMae:
         """A network of this configuration without values yet."""
-        import torch
-
-        from phosphene.io.config import validate
-
         values = validate(DcMaeConfig, config["network"], "the saved autoencoder")
+        n_voxels = {name: int(n) for name, n in config["subjects"]}
         with torch.device("meta"):
-            network = DcMae(values, {name: int(n) for name, n in config["subjects"]})
+            network = DcMae(values, n_voxels)
 
         return network.to_empty(device="cpu")
