@@ -127,6 +127,18 @@ def test_a_plug_in_that_trains_is_predicted_for_free_and_what_fails_is_unknown(t
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("kind", "values", "trained"),
+    [
+        ("mind_reader", {}, {"image_mapper": 2, "text_mapper": 2, "encoder": 1}),
+        ("mixed", {"recipe.map": "gru"}, {"maps": 6}),
+    ],
+)
+def test_what_trains_inside_a_fit_function_is_judged_and_not_done(tmp_path, kind, values, trained):
+    stages = forecast(opened(kind, "insilico", tmp_path / "run", **values), patience=0.0)
+    assert {f.stage: len(f.trainings) for f in stages if f.trainings} == trained
+
+
 @pytest.mark.fault(84)
 def test_responses_that_memory_cannot_hold_are_refused_before_anything_is_written(tmp_path, monkeypatch):
     config = opened("linear", write_pair_file(tmp_path / "pairs.npz"), tmp_path).config

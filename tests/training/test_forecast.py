@@ -9,7 +9,7 @@ from torch import nn
 
 from phosphene.io.memory import Peak
 from phosphene.training import TrainConfig, forecast, train
-from phosphene.training.forecast import Rehearsal, _Live, asked, rehearsing
+from phosphene.training.forecast import Rehearsal, _Live
 from phosphene.training.losses import info_nce
 from tests.training.test_loop import weights
 from tests.training.toy import CONFIG, items, toy
@@ -35,10 +35,10 @@ def judged_by(request, monkeypatch):
 
 def rehearsal(network, data, recompute=False, **changes):
     config = TrainConfig(**{"steps": 20, "batch_size": 16, **changes})
-    with Peak() as peak, rehearsing(Rehearsal(peak, recompute=recompute)) as seen:
-        done = train(network, lambda rows: data[torch.from_numpy(rows)], len(data), config, seed=0, device="cpu")
-    assert asked() is None
-    return seen.trainings[0], done
+    with Peak() as peak:
+        trainer = Rehearsal(peak, recompute=recompute)
+        done = trainer(network, lambda rows: data[torch.from_numpy(rows)], len(data), config, seed=0, device="cpu")
+    return trainer.trainings[0], done
 
 
 def test_memory_counted_on_four_rows_is_that_of_forty():

@@ -1,8 +1,9 @@
 """What a fit will need, stage by stage, before it is done: memory, disk and time, each with how it is known.
 
 A recipe is rehearsed: its real stages are fitted on a few training stimuli, then on twice as many, until that takes some
-seconds; trainings are judged, not done (:mod:`phosphene.training.forecast`). Time, memory and size outside trainings are
-carried on from the last two rehearsals to all stimuli as powers of their number. What cannot be rehearsed is unknown.
+seconds; its trainer is a :class:`phosphene.training.forecast.Rehearsal`, which judges trainings and does none. Time, memory
+and size outside trainings are carried on from the last two rehearsals to all stimuli as powers of their number. What cannot
+be rehearsed is unknown.
 """
 
 from __future__ import annotations
@@ -152,7 +153,7 @@ def _rehearse(
     opened: Run, trials: Trials, unpaired: Sequence[Trials], known: dict[str, list[Training]], recompute: bool
 ) -> tuple[dict[str, _Seen], dict[str, str]]:
     """Fit the stages on a few trials; what was seen of each, and why others could not be fitted."""
-    from phosphene.training.forecast import Rehearsal, rehearsing
+    from phosphene.training.forecast import Rehearsal
 
     config = opened.config
     recipe: Recipe = recipes.recipe(config.recipe.kind)(config.recipe, seed=config.seed)
@@ -166,7 +167,9 @@ def _rehearse(
     for at, stage in enumerate(stages):
         start = time.perf_counter()
         try:
-            with Peak() as peak, rehearsing(Rehearsal(peak, known.get(stage, []), recompute)) as rehearsal:
+            with Peak() as peak:
+                rehearsal = Rehearsal(peak, known.get(stage, []), recompute)
+                recipe.trainer = rehearsal
                 part = getattr(recipe, f"fit_{stage}")(trials, stimuli)
                 setattr(recipe, f"{stage}_", part)
                 disk = sum(np.asarray(a).nbytes for a in part.state()[0].values())

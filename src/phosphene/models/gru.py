@@ -18,7 +18,7 @@ from phosphene.models.batches import in_batches
 from phosphene.models.roi_mae import roi_partition
 from phosphene.training.best_step import BestStep, EnoughError
 from phosphene.training.checkpoint import ModulePart
-from phosphene.training.loop import train
+from phosphene.training.loop import Trainer, train
 from phosphene.training.sampling import Draws
 from phosphene.training.settings import TrainConfig
 
@@ -679,6 +679,7 @@ def fit_latent_net(
     folder: Path | None = None,
     device: str | None = None,
     progress: Progress | None = None,
+    trainer: Trainer = train,
     **more: Any,
 ) -> LatentNetPart:
     """Train a network; the step whose validation error is smallest is kept.
@@ -708,6 +709,8 @@ def fit_latent_net(
         as for :func:`phosphene.training.train`
     progress : Progress, optional
         as for :func:`phosphene.training.train`
+    trainer : Trainer, default train
+        does the training, or only predicts what it will need
     more : Any
         as for :func:`phosphene.training.train`
 
@@ -753,7 +756,7 @@ def fit_latent_net(
         best = None
 
     try:
-        stopped_at = train(
+        stopped_at = trainer(
             network,
             fetch,
             len(rows),

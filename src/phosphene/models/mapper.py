@@ -32,7 +32,7 @@ from phosphene.models.batches import in_batches
 from phosphene.training import Draws
 from phosphene.training.best_step import BestStep, EnoughError
 from phosphene.training.checkpoint import ModulePart
-from phosphene.training.loop import train
+from phosphene.training.loop import Trainer, train
 from phosphene.training.losses import cosine, info_nce
 from phosphene.training.settings import TrainConfig
 
@@ -445,6 +445,7 @@ def fit_mapper(
     held_out: np.ndarray | None = None,
     ridge: tuple[np.ndarray, np.ndarray] | None = None,
     folder: Path | None = None,
+    trainer: Trainer = train,
     **more: Any,
 ) -> MapperPart:
     """Train a mapper in its stages; in each, the step with the smallest validation loss is kept.
@@ -470,6 +471,8 @@ def fit_mapper(
         weights (n_voxels, n_latents) and intercept (n_latents,) for ``config.linear="ridge"``
     folder : Path, optional
         of checkpoints; a training that was killed goes on from the last one and ends the same
+    trainer : Trainer, default train
+        does the training, or only predicts what it will need
     more : Any
         as for :func:`phosphene.training.train`
 
@@ -519,6 +522,7 @@ def fit_mapper(
             (t.check_every, t.patience),
             seed=seed + number,
             folder=None if folder is None else Path(folder) / name,
+            trainer=trainer,
             **more,
         )
 
@@ -535,6 +539,7 @@ def fit_voxel_encoder(
     held_out: np.ndarray | None = None,
     ridge: tuple[np.ndarray, np.ndarray] | None = None,
     folder: Path | None = None,
+    trainer: Trainer = train,
     **more: Any,
 ) -> VoxelEncoderPart:
     """Train the network from embeddings to voxels.
@@ -556,6 +561,8 @@ def fit_voxel_encoder(
     held_out : ndarray, optional
         as `fit_mapper` takes them
     folder : Path, optional
+        as `fit_mapper` takes them
+    trainer : Trainer, default train
         as `fit_mapper` takes them
     more : Any
         as `fit_mapper` takes them
@@ -587,6 +594,7 @@ def fit_voxel_encoder(
         (training.check_every, training.patience),
         seed=seed,
         folder=folder,
+        trainer=trainer,
         **more,
     )
 
@@ -636,6 +644,7 @@ def _train(
     *,
     seed: int,
     folder: Path | None,
+    trainer: Trainer,
     **more: Any,
 ) -> dict[str, Any]:
     """Train in place, and leave the network at its best step; what was chosen."""
@@ -650,7 +659,7 @@ def _train(
 
     options = {"log_every": every, "watch": best and best.look, "optimizer": _adam, **more}
     try:
-        stopped_at = train(
+        stopped_at = trainer(
             trainee, lambda i: fetch(rows[i]), len(rows), settings, seed=seed, folder=folder, **options
         ).step
     except EnoughError as enough:

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from phosphene.training import TrainConfig
-    from phosphene.training.loop import Fetch, Trained
+    from phosphene.training.loop import Fetch, Trained, Trainer
 
 RECIPE = "recipe.json"
 
@@ -82,6 +82,8 @@ class Recipe(Generic[C]):
         by stage, the keys of the trials it saw
     progress : Progress
         where `fit` shows long work; nowhere by default
+    trainer : Trainer
+        trains every network of the stages; :func:`phosphene.training.train` by default
     """
 
     config_class: ClassVar[type[RecipeConfig]]
@@ -112,6 +114,7 @@ class Recipe(Generic[C]):
         self.unpaired: tuple[Trials, ...] = ()
         self.stage_lineages_: dict[str, frozenset[str]] = {}
         self._training: Path | None = None
+        self._trainer: Trainer | None = None
 
     def __getattr__(self, name: str) -> Any:
         if name.endswith("_") and name[:-1] in type(self).stages:
@@ -280,11 +283,23 @@ class Recipe(Generic[C]):
         more : Any
             further arguments of :func:`phosphene.training.train`
         """
-        from phosphene.training import train
-
         more = {"progress": self.progress, **more}
         folder = self._training_folder(part)
-        return train(network, fetch, n_items, settings, seed=self.seed, folder=folder, data=data, **more)
+        return self.trainer(network, fetch, n_items, settings, seed=self.seed, folder=folder, data=data, **more)
+
+    @property
+    def trainer(self) -> Trainer:
+        """What trains the networks of the stages, called as :func:`phosphene.training.train` is, which it is by default."""
+        if self._trainer is None:
+            from phosphene.training import train
+
+            return train
+
+        return self._trainer
+
+    @trainer.setter
+    def trainer(self, trainer: Trainer) -> None:
+        self._trainer = trainer
 
     def _training_folder(self, part: str) -> Path | None:
         if self._training is None:

@@ -69,6 +69,7 @@ class GruTwoStage(TwoStage[GruTwoStageConfig]):
             c.training,
             self.restore(trials),
             seed=self.seed,
+            trainer=self.trainer,
             groups=voxel_runs(trials, c.group_size) if c.brain.kind == "group_gru" else (),
             folder=self._training,
             progress=self.progress,

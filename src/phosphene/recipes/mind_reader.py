@@ -218,6 +218,7 @@ class MindReader(Recipe[MindReaderConfig]):
                 ridge=ridge,
                 folder=self._folder(f"mapper-{number}"),
                 progress=self.progress,
+                trainer=self.trainer,
             )
             for number in range(c.ensemble)
         ]
@@ -248,6 +249,7 @@ class MindReader(Recipe[MindReaderConfig]):
             ridge=self._ridge(seen, betas, held_out) if c.encoder.linear == "ridge" else None,
             folder=self._folder("encoder"),
             progress=self.progress,
+            trainer=self.trainer,
         )
 
     def generators(self) -> tuple[str, ...]:

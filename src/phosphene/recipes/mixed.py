@@ -335,6 +335,7 @@ class Mixed(Recipe[MixedConfig]):
             c.training,
             restore,
             seed=self.seed,
+            trainer=self.trainer,
             groups=groups,
             folder=self._training_folder(name),
             progress=self.progress,
@@ -484,6 +485,7 @@ class Mixed(Recipe[MixedConfig]):
         """Another recipe with this one's data and place for checkpoints, and parts under the names of its stages."""
         other.unpaired = self.unpaired
         other.progress = self.progress
+        other.trainer = self.trainer
         other._training = self._training
         other.subject_ = self.subject_
         other.image_shape_ = self.image_shape_

@@ -21,6 +21,7 @@ from phosphene.errors import ModelError
 from phosphene.io.progress import Progress
 from phosphene.io.store import StoredRows
 from phosphene.models.gru import LatentNetPart, LatentTraining
+from phosphene.training.loop import Trainer
 
 ALL = slice(None)
 _KINDS: dict[str, Any] = {
@@ -179,6 +180,7 @@ def fit_map(
     restore: Restore,
     *,
     seed: int,
+    trainer: Trainer,
     groups: Sequence[np.ndarray] = (),
     folder: Path | None = None,
     progress: Progress | None = None,
@@ -199,6 +201,8 @@ def fit_map(
         what is done to predictions
     seed : int
         as for :func:`phosphene.models.fit_latent_net`
+    trainer : Trainer
+        trains the network, as the recipe's
     groups : sequence of ndarray, default ()
         as for :func:`phosphene.models.fit_latent_net`
     folder : Path, optional
@@ -213,7 +217,18 @@ def fit_map(
         return restore.around(ranked, x, y, lambda x, y: type(ranked)(ranked.rank_, ranked.alpha_).fit(x, y))
 
     def fitted(x: np.ndarray, y: np.ndarray, ids: Any, folder: Path | None = None) -> LatentNetPart:
-        return fit_latent_net(config, x, y, ids, training, seed=seed, groups=groups, folder=folder, progress=progress)
+        return fit_latent_net(
+            config,
+            x,
+            y,
+            ids,
+            training,
+            seed=seed,
+            groups=groups,
+            folder=folder,
+            progress=progress,
+            trainer=trainer,
+        )
 
     whole = fitted(x, y, ids, folder)
     return restore.around(whole, x, y, lambda x, y: fitted(x, y, np.arange(len(x)).astype(str)))

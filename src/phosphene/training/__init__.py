@@ -17,6 +17,7 @@ _WHERE = {
     "ModulePart": "checkpoint",
     "TrainConfig": "settings",
     "Trained": "loop",
+    "Trainer": "loop",
     "cosine": "losses",
     "gathered": "losses",
     "info_nce": "losses",

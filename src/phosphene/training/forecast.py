@@ -1,10 +1,10 @@
 """What a training will need, before it is done: memory by arithmetic, operations by counting, time by a few real steps.
 
-Within :func:`rehearsing`, :func:`phosphene.training.train` trains nothing worth keeping. It walks through the gradients of two
-and of four rows, counting operations and the bytes of every tensor as it comes and goes, which gives a line over rows. Tensors
-of large networks have shapes there and no numbers, so that this takes seconds and hardly any memory at any size; only for a
-loss that cannot do without, gradients are computed in earnest. Where a step of the whole batch is short enough, three of them
-are done and timed.
+A :class:`Rehearsal` is called in place of :func:`phosphene.training.train`, and trains nothing worth keeping. It computes the
+gradients of two and of four rows, counting operations and the bytes of every tensor as it comes and goes, which gives a line
+over rows. Tensors of large networks have shapes there and no numbers, so that this takes seconds and hardly any memory at any
+size; only for a loss that needs numbers, gradients are really computed. Where a step of the whole batch is short enough, three
+of them are done and timed.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ from __future__ import annotations
 import functools
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
-from contextvars import ContextVar
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -28,6 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from phosphene.errors import MachineError
 from phosphene.io import memory
+from phosphene.training.loop import Fetch, NetworkLoss, Trained, train
 from phosphene.training.losses import whole_batch
 from phosphene.training.machine import ADVICE, held
 from phosphene.training.recompute import recomputing
@@ -143,14 +143,16 @@ class Training:
 
 @dataclass
 class Rehearsal:
-    """What the trainings inside a rehearsal would need; see `rehearsing`.
+    """A trainer that trains nothing, and says what each training it was asked for would need.
 
     Attributes
     ----------
+    peak : Peak
+        of the stage being rehearsed; set aside while a training is judged, whose memory is predicted and not measured
     known : list of Training
-        of an earlier rehearsal of the same, which are not looked at again
+        of an earlier rehearsal of the same stage, which are not judged a second time
     recompute : bool
-        whether to look at what computing every block twice would save, and at no time
+        whether to find out what computing every block twice would save; the time is not measured then
     trainings : list of Training
         in the order they came
     seconds : float
@@ -166,179 +168,235 @@ class Rehearsal:
     seconds: float = 0.0
     held: int = 0
 
-    def training(
-        self, run: Callable[..., Any], network: nn.Module, fetch: Any, n_items: int, config: TrainConfig, **given: Any
-    ) -> Any:
-        """Stand in for a training; `run` does real steps."""
-        from phosphene.training.loop import Trained
+    def __call__(
+        self,
+        network: nn.Module,
+        fetch: Fetch,
+        n_items: int,
+        config: TrainConfig,
+        *,
+        seed: int,
+        watch: Callable[[dict[str, float]], None] | None = None,
+        log_every: int = 50,
+        **options: Any,
+    ) -> Trained:
+        """Judge a training instead of doing it.
 
+        Parameters
+        ----------
+        network : nn.Module
+            as for :func:`phosphene.training.train`; its weights stay as they are where its steps are not timed
+        fetch : Fetch
+            as for :func:`phosphene.training.train`
+        n_items : int
+            as for :func:`phosphene.training.train`
+        config : TrainConfig
+            as for :func:`phosphene.training.train`
+        seed : int
+            as for :func:`phosphene.training.train`
+        watch : callable, optional
+            called once with an entry as at the end of a training, so that what comes after it finds one
+        log_every : int, default 50
+            steps between calls of `watch`, whose time is counted
+        options : Any
+            of :func:`phosphene.training.train`, for the steps that are timed; nothing is saved or shown
+
+        Returns
+        -------
+        Trained
+            as if all steps had been done
+        """
         began = time.perf_counter()
-        here = self.peak.hold()
+        held_now = self.peak.hold()
         if not self.trainings:
-            self.held = here
+            self.held = held_now
 
         number = len(self.trainings)
-        done = Trained(config.steps, True, accumulate=config.accumulate)
-
-        if number < len(self.known):  # an earlier rehearsal of the same
-            self.trainings.append(self.known[number])
+        if number < len(self.known):
+            training = self.known[number]
         else:
-            self.trainings.append(_look(run, network, fetch, n_items, config, given, self.recompute))
+            training = self._judged(network, fetch, n_items, config, seed, watch, log_every, options)
 
-        if given["watch"] is not None:
-            given["watch"]({"step": config.steps, "loss": 0.0, "lr": config.lr, "gradient": 0.0})
+        self.trainings.append(training)
+        if watch is not None:
+            watch({"step": config.steps, "loss": 0.0, "lr": config.lr, "gradient": 0.0})
 
         network.eval()
         self.peak.go_on()
         self.seconds += time.perf_counter() - began
 
-        return done
+        return Trained(config.steps, True, accumulate=config.accumulate)
+
+    def _judged(
+        self,
+        network: nn.Module,
+        fetch: Fetch,
+        n_items: int,
+        config: TrainConfig,
+        seed: int,
+        watch: Callable[[dict[str, float]], None] | None,
+        log_every: int,
+        options: dict[str, Any],
+    ) -> Training:
+        """What one training will need, counted on a few rows; where that is quick, with the time of real steps."""
+        rows = BatchSampler(n_items, config.batch_size, seed).rows(0)
+        parts = held(network, config)
+        memory.check(parts["gradients"], f"The gradients of {type(network).__name__}", ADVICE)
+        network.train()
+
+        steps = _FewRows(network, fetch, rows, config, seed)
+        counts = steps.counted(self.recompute)
+        training = Training(
+            network=type(network).__name__,
+            weights=sum(w.numel() for w in network.parameters() if w.requires_grad),
+            steps=config.steps,
+            batch_size=config.batch_size,
+            accumulate=config.accumulate,
+            held=parts,
+            passing=counts.passing,
+            recomputed=counts.recomputed,
+            flops=counts.flops,
+            seconds=config.steps * counts.flops / rate(),
+            timed=False,
+            together=counts.together,
+        )
+
+        is_short = counts.flops / rate() < PATIENCE / STEPS
+        if self.recompute or not is_short or training.peak() >= (memory.available() or 0) / 2:
+            return training
+
+        seconds = config.steps * _seconds_of_a_step(network, fetch, n_items, config, seed, options)
+        if watch is not None:
+            start = time.perf_counter()
+            watch({"step": STEPS, "loss": 0.0, "lr": config.lr, "gradient": 0.0})
+            seconds += (time.perf_counter() - start) * (config.steps // log_every)
+
+        return replace(training, seconds=seconds, timed=True)
 
 
-_asked: ContextVar[Rehearsal | None] = ContextVar("rehearsal", default=None)
+def _seconds_of_a_step(
+    network: nn.Module, fetch: Fetch, n_items: int, config: TrainConfig, seed: int, options: dict[str, Any]
+) -> float:
+    """The quicker of the last two of three real steps; the first pays for what is done once."""
+    stamps: list[float] = []
+    short = config.model_copy(update={"steps": STEPS})
+    quiet = {**options, "folder": None, "minutes": None, "progress": None}
+
+    def note_time(entry: dict[str, float]) -> None:
+        stamps.append(time.perf_counter())
+
+    train(network, fetch, n_items, short, seed=seed, log_every=1, watch=note_time, **quiet)
+    return float(np.diff(stamps).min())
 
 
-def asked() -> Rehearsal | None:
-    """The rehearsal going on; None in earnest."""
-    return _asked.get()
+@dataclass(frozen=True)
+class _Counts:
+    """What the gradients of a few rows say of a step; see `Training`."""
+
+    flops: float
+    passing: Passing
+    recomputed: Passing | None
+    together: bool
 
 
-@contextmanager
-def rehearsing(rehearsal: Rehearsal) -> Iterator[Rehearsal]:
-    """While the block runs, trainings are judged instead of done."""
-    token = _asked.set(rehearsal)
-    try:
-        yield rehearsal
-    finally:
-        _asked.reset(token)
+class _FewRows:
+    """Gradients of a few rows of a batch, computed while something counts."""
 
+    def __init__(self, network: nn.Module, fetch: Fetch, rows: np.ndarray, config: TrainConfig, seed: int) -> None:
+        self.network = network
+        self.fetch = fetch
+        self.rows = rows
+        self.config = config
+        self.seed = seed
 
-def _look(
-    run: Callable[..., Any], network: nn.Module, fetch: Any, n_items: int, config: TrainConfig, given: Any, twice: bool
-) -> Training:
-    rows = BatchSampler(n_items, config.batch_size, given["seed"]).rows(0)
-    parts = held(network, config)
-    memory.check(parts["gradients"], f"The gradients of {type(network).__name__}", ADVICE)
-    network.train()
-    sizes = tuple(min(n, max(1, config.batch_size // config.accumulate)) for n in (2, 4))
+        part = max(1, config.batch_size // config.accumulate)
+        self.sizes = (min(2, part), min(4, part))
 
-    def gradients(n: int, settings: TrainConfig, mode: Any, shapes: bool) -> None:
-        _gradients(network, fetch(rows[:n]), n, settings, given, mode, shapes)
+    def counted(self, recompute: bool) -> _Counts:
+        """By shapes alone where the network is large and its loss allows it, otherwise by numbers."""
+        is_large = sum(w.numel() for w in self.network.parameters()) > LARGE
+        try:
+            return self._counted(recompute, shapes=is_large)
+        except Exception:  # a loss that reads its numbers, or cuts by them, needs some
+            return self._counted(recompute, shapes=False)
 
-    def counted(shapes: bool) -> float:
+    def _counted(self, recompute: bool, shapes: bool) -> _Counts:
+        if recompute:
+            recomputed = self._passing(True, shapes)
+        else:
+            recomputed = None
+
+        flops = self._flops(shapes)
+        passing = self._passing(self.config.recompute, shapes)
+        together = recompute and self._compares_rows(shapes)
+
+        return _Counts(flops, passing, recomputed, together)
+
+    def _flops(self, shapes: bool) -> float:
+        """Operations of a step over the whole batch."""
+        size = self.sizes[-1]
         counter = FlopCounterMode(display=False)
-        gradients(sizes[-1], config, counter, shapes)
-        return counter.get_total_flops() * config.batch_size / sizes[-1]
+        self._gradients(size, self.config, counter, shapes)
 
-    def passing(recompute: bool, shapes: bool) -> Passing:
-        settings = config.model_copy(update={"recompute": recompute})
-        modes = [_Live() for _ in sizes]
+        return counter.get_total_flops() * self.config.batch_size / size
 
-        for n, mode in zip(sizes, modes, strict=True):
-            gradients(n, settings, mode, shapes)
+    def _passing(self, recompute: bool, shapes: bool) -> Passing:
+        config = self.config.model_copy(update={"recompute": recompute})
+        traces = []
 
-        return Passing.of(sizes, [np.array(mode.trace, dtype=np.float64) for mode in modes])
+        for size in self.sizes:
+            live = _Live()
+            self._gradients(size, config, live, shapes)
+            traces.append(np.array(live.trace, dtype=np.float64))
 
-    def together(shapes: bool) -> bool:
+        return Passing.of(self.sizes, traces)
+
+    def _compares_rows(self, shapes: bool) -> bool:
+        """Whether the loss refuses to be computed in smaller parts."""
         try:
             with whole_batch(False):
-                gradients(min(sizes), config, nullcontext(), shapes)
+                self._gradients(min(self.sizes), self.config, nullcontext(), shapes)
         except MachineError:
             return True
 
         return False
 
-    def seen(shapes: bool) -> tuple[float, Passing, Passing | None, bool]:
-        if twice:
-            twice_too = passing(True, shapes)
+    def _gradients(self, size: int, config: TrainConfig, mode: AbstractContextManager[Any], shapes: bool) -> None:
+        """All turns of one step over `size` rows, watched by `mode`: one at a time, as each keeps memory that others count.
+
+        With `shapes`, the batch and all that is made of it have shapes and no numbers: no time, and no memory.
+        """
+        network = self.network
+        device = next((w.device for w in network.parameters()), torch.device("cpu"))
+        batch = tree_map_only(Tensor, lambda t: t.to(device), self.fetch(self.rows[:size]))
+        loss_of = NetworkLoss(network, config.precision)
+
+        if hasattr(network, "turns"):
+            turns = network.turns(0)
         else:
-            twice_too = None
+            turns = (None,)
 
-        return counted(shapes), passing(config.recompute, shapes), twice_too, twice and together(shapes)
+        with ExitStack() as stack:
+            stack.enter_context(recomputing(network, config.recompute))
+            stack.enter_context(torch.random.fork_rng([]))
+            if shapes:
+                fake = stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+                batch = tree_map_only(Tensor, lambda t: t if _is_an_index(t) else fake.from_tensor(t), batch)
+                stack.enter_context(_Contact())
 
-    try:
-        flops, plain, recomputed, compares = seen(shapes=sum(w.numel() for w in network.parameters()) > LARGE)
-    except Exception:  # a loss that looks at its numbers, or cuts by them, has to be given some
-        flops, plain, recomputed, compares = seen(shapes=False)
+            for number, turn in enumerate(turns):
+                draws = Draws(self.seed, 0, size, None, device, number)
+                arguments = () if turn is None else (turn,)
+                network.zero_grad(set_to_none=True)
 
-    training = Training(
-        network=type(network).__name__,
-        weights=sum(w.numel() for w in network.parameters() if w.requires_grad),
-        steps=config.steps,
-        batch_size=config.batch_size,
-        accumulate=config.accumulate,
-        held=parts,
-        passing=plain,
-        recomputed=recomputed,
-        flops=flops,
-        seconds=config.steps * flops / rate(),
-        timed=False,
-        together=compares,
-    )
+                with mode:
+                    loss, _ = loss_of(batch, draws, *arguments)
+                    loss.backward()
 
-    if not twice and flops / rate() < PATIENCE / STEPS and training.peak() < (memory.available() or 0) / 2:
-        seconds = config.steps * _step(run, network, fetch, n_items, config, given)
-        if (watch := given["watch"]) is not None:
-            start = time.perf_counter()
-            watch({"step": STEPS, "loss": 0.0, "lr": config.lr, "gradient": 0.0})
-            seconds += (time.perf_counter() - start) * (config.steps // given["log_every"])
-
-        training = replace(training, seconds=seconds, timed=True)
-
-    return training
+        network.zero_grad(set_to_none=True)
 
 
-def _step(
-    run: Callable[..., Any], network: nn.Module, fetch: Any, n_items: int, config: TrainConfig, given: Any
-) -> float:
-    """Seconds of a step: the quicker of the last two of three."""
-    from phosphene.training.stopping import Stopping
-
-    stamps: list[float] = []
-    short = config.model_copy(update={"steps": STEPS})
-    changed = {
-        "folder": None, "log_every": 1, "watch": lambda _: stamps.append(time.perf_counter()), "progress": None,
-        "minutes": None, "stopping": Stopping(),
-    }  # fmt: skip
-
-    with recomputing(network, config.recompute):
-        run(network, fetch, n_items, short, **{**given, **changed})
-
-    return float(np.diff(stamps).min())
-
-
-def _gradients(
-    network: nn.Module, batch: Any, n: int, config: TrainConfig, given: Any, mode: Any, shapes: bool
-) -> None:
-    """All turns of one step over `n` rows, watched by `mode`: one at a time, since they hold on to what others count.
-
-    With `shapes`, the batch and all that is made of it have shapes and no numbers: no time, and no memory.
-    """
-    from phosphene.training.loop import _Loss
-
-    where = next((w.device for w in network.parameters()), torch.device("cpu"))
-    batch = tree_map_only(Tensor, lambda t: t.to(where), batch)
-    loss_of = _Loss(network, config.precision)
-
-    with ExitStack() as stack:
-        stack.enter_context(recomputing(network, config.recompute))
-        stack.enter_context(torch.random.fork_rng([]))
-        if shapes:
-            fake = stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
-            batch = tree_map_only(Tensor, lambda t: t if _says_which(t) else fake.from_tensor(t), batch)
-            stack.enter_context(_Contact())
-
-        for number, turn in enumerate(network.turns(0) if hasattr(network, "turns") else (None,)):
-            draws = Draws(given["seed"], 0, n, None, where, number)
-            network.zero_grad(set_to_none=True)
-
-            with mode:
-                loss_of(batch, draws, *([] if turn is None else [turn]))[0].backward()
-
-    network.zero_grad(set_to_none=True)
-
-
-def _says_which(t: Tensor) -> bool:
+def _is_an_index(t: Tensor) -> bool:
     """Whether these are numbers of rows or steps, by which a loss looks things up."""
     return t.ndim <= 1 and not t.is_floating_point()
 

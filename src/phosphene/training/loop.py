@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ from phosphene.io import atomic
 from phosphene.io.device import device as device_of
 from phosphene.io.notes import note
 from phosphene.io.progress import Progress
-from phosphene.training import forecast, machine
+from phosphene.training import machine
 from phosphene.training.checkpoint import (
     Checkpoint,
     changed,
@@ -76,7 +76,7 @@ class Trained:
     accumulate: int = 1
 
 
-class _Loss(nn.Module):
+class NetworkLoss(nn.Module):
     """The network's loss as a forward pass, which is what data-parallel wrappers and autocast hook into."""
 
     def __init__(self, network: nn.Module, precision: str):
@@ -85,6 +85,7 @@ class _Loss(nn.Module):
         self.precision = precision
 
     def forward(self, batch: Any, draws: Draws, *turn: str) -> tuple[Tensor, dict[str, Any]]:
+        """The loss of a batch as a float32 scalar, and what the network has to log."""
         autocast = torch.autocast(torch.device(draws.device).type, torch.bfloat16, enabled=self.precision == "bf16")
         with autocast:
             loss, logs = self.network.loss(batch, draws, *turn)
@@ -101,6 +102,36 @@ def adamw(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     ]
 
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, betas=config.adam_betas, fused=True)
+
+
+class Trainer(Protocol):
+    """What a stage trains its networks with: :func:`train`, or something in its place that is called in the same way.
+
+    :class:`phosphene.training.forecast.Rehearsal` is such a thing: it predicts what a training will need.
+    """
+
+    def __call__(
+        self,
+        network: nn.Module,
+        fetch: Fetch,
+        n_items: int,
+        config: TrainConfig,
+        *,
+        seed: int,
+        folder: Path | None = None,
+        data: str = "",
+        save_every: int | None = None,
+        save_minutes: float = 10.0,
+        minutes: float | None = None,
+        may_change: Collection[str] = (),
+        optimizer: Callable[[nn.Module, TrainConfig], torch.optim.Optimizer] = adamw,
+        log_every: int = 50,
+        watch: Callable[[dict[str, float]], None] | None = None,
+        progress: Progress | None = None,
+        device: str | None = None,
+    ) -> Trained:
+        """Train a network in place; see :func:`train`."""
+        ...
 
 
 def train(
@@ -173,12 +204,26 @@ def train(
         Too little memory, on the device even in the smallest parts; a device that is not there or gave out; another of the
         processes that stopped.
     """
-    given = {k: v for k, v in locals().items() if k not in ("network", "fetch", "n_items", "config")}
-    if (asked := forecast.asked()) is not None:
-        return asked.training(_train, network, fetch, n_items, config, **given)
-
     with machine.explained(folder), Stopping() as stopping, recomputing(network, config.recompute):
-        done = _train(network, fetch, n_items, config, stopping=stopping, **given)
+        done = _train(
+            network,
+            fetch,
+            n_items,
+            config,
+            seed=seed,
+            folder=folder,
+            data=data,
+            save_every=save_every,
+            save_minutes=save_minutes,
+            minutes=minutes,
+            may_change=may_change,
+            optimizer=optimizer,
+            log_every=log_every,
+            watch=watch,
+            progress=progress,
+            device=device,
+            stopping=stopping,
+        )
 
     stopping.act()
     return done
@@ -271,7 +316,7 @@ def _train(
             state = flatten_optimizer(steps, names)
             save_checkpoint(folder, Checkpoint(done.step, network.state_dict(), state, ema, record))
 
-    loss_of = _Loss(network, config.precision)
+    loss_of = NetworkLoss(network, config.precision)
     if config.compile is not None:
         loss_of.compile(backend=config.compile)
 
