@@ -7,17 +7,19 @@ Lin, Sprague and Singh 2022 (Mind Reader), sections 2.2 and A.8. ::
     embedding (n, d) -> Conv1d -> 4 residual blocks -> transposed Conv1d, stride 2 -> 2 d positions -> 128 -> voxels
 
 The convolutions see voxels in the order they come in; sizes, losses and their weights are those of the authors' code,
-since the paper's text does not give them. One mapper is trained for pictures and one for captions.
+since the paper's text does not give them. One mapper is trained for pictures and one for captions, in two stages: squared
+error and cosine first, then with InfoNCE (equation 2).
 
-The networks are in ``mapper_network.py``, training in ``mapper_fit.py``; here is what needs no torch.
+In this file, from top to bottom: the configurations of both networks and of their training; the mapper and the network
+back, layer for layer those of the authors' code; the loss; training, each network at its best step on training stimuli
+that it is not trained on; the trained networks as parts of a run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 import torch
@@ -26,18 +28,14 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from phosphene.errors import DataError, ModelError
-from phosphene.features.captions import Targets
 from phosphene.io.config import Config, validate
 from phosphene.models.batches import in_batches
-from phosphene.training import Draws
 from phosphene.training.best_step import BestStep, EnoughError
 from phosphene.training.checkpoint import ModulePart
 from phosphene.training.loop import Trainer, train
 from phosphene.training.losses import cosine, info_nce
+from phosphene.training.sampling import Draws
 from phosphene.training.settings import TrainConfig
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 class MapperConfig(Config):
@@ -149,9 +147,8 @@ class MapperTraining(Config):
             return {}
 
         base = {"steps": 200, "batch_size": 32, "lr": 1e-3, "weight_decay": 1e-4}
-        return {
-            "base": base, "finetune": {**base, "steps": 100, "batch_size": 64, "lr": 4e-4}, "check_every": 20, "patience": 3,
-        }  # fmt: skip
+        finetune = {"steps": 100, "batch_size": 64, "lr": 4e-4, "weight_decay": 1e-4}
+        return {"base": base, "finetune": finetune, "check_every": 20, "patience": 3}
 
 
 class EncoderTraining(Config):
@@ -204,17 +201,23 @@ class Mapper(nn.Module):
         self.n_voxels = int(n_voxels)
         self.n_latents = int(n_latents)
         self.padding = padding(self.n_voxels, c.layers, c.padded)
-        positions = (self.n_voxels + sum(self.padding)) // 2**c.layers
-        down = [
-            nn.Sequential(nn.Conv1d(c.channels if i else 1, c.channels, 4, stride=2, padding=1), nn.ReLU())
-            for i in range(c.layers)
-        ]
+        n_positions = (self.n_voxels + sum(self.padding)) // 2**c.layers
 
-        blocks = [ResidualBlock(c.channels, relu=True) for _ in range(c.blocks)]
-        self.encoder = nn.Sequential(*down, *blocks, nn.Conv1d(c.channels, self.n_latents, 1))
+        layers: list[nn.Module] = []
+        channels = 1
+        for _ in range(c.layers):
+            layers.append(nn.Sequential(nn.Conv1d(channels, c.channels, 4, stride=2, padding=1), nn.ReLU()))
+            channels = c.channels
+
+        for _ in range(c.blocks):
+            layers.append(ResidualBlock(c.channels, relu=True))
+
+        self.encoder = nn.Sequential(*layers, nn.Conv1d(c.channels, self.n_latents, 1))
 
         # The numbers of these layers are those of the public state dicts.
-        self.fc = nn.Sequential(nn.ReLU(), nn.Conv1d(positions, c.mixtures, 1), nn.ReLU(), nn.Conv1d(c.mixtures, 1, 1))
+        self.fc = nn.Sequential(
+            nn.ReLU(), nn.Conv1d(n_positions, c.mixtures, 1), nn.ReLU(), nn.Conv1d(c.mixtures, 1, 1)
+        )
         if c.linear == "ridge":
             self.line = nn.Linear(self.n_voxels, self.n_latents)
         else:
@@ -225,15 +228,33 @@ class Mapper(nn.Module):
 
     @classmethod
     def create(cls, config: MapperConfig, n_voxels: int, n_latents: int, seed: int) -> Self:
-        """An untrained mapper, its weights started as torch does; the global generator is left as it was."""
+        """An untrained mapper, its weights started as torch does.
+
+        Parameters
+        ----------
+        config : MapperConfig
+            sizes
+        n_voxels, n_latents : int
+            lengths of a row that comes in and of one that goes out
+        seed : int
+            of the weights; torch's global generator is left as it was
+        """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return cls(config, n_voxels, n_latents)
 
     def set_target_units(self, latents: np.ndarray) -> None:
-        """Take the units in which embeddings are learnt from training ones (n, n_latents): their mean, and one spread."""
-        self.get_buffer("target_mean").copy_(torch.from_numpy(np.asarray(latents.mean(axis=0), dtype=np.float32)))
-        self.get_buffer("target_scale").fill_(float(np.sqrt(latents.var(axis=0).mean())))
+        """Take the units in which embeddings are learnt from training ones: their mean, and one standard deviation.
+
+        Parameters
+        ----------
+        latents : ndarray of shape (n, n_latents)
+            of the training rows
+        """
+        mean = np.asarray(latents.mean(axis=0), dtype=np.float32)
+        std = np.sqrt(latents.var(axis=0).mean())
+        self.get_buffer("target_mean").copy_(torch.from_numpy(mean))
+        self.get_buffer("target_scale").fill_(float(std))
 
     def set_line(self, weights: np.ndarray, intercept: np.ndarray) -> None:
         """Start from a linear map, kept as it is: the rest begins by adding nothing.
@@ -241,9 +262,12 @@ class Mapper(nn.Module):
         Parameters
         ----------
         weights : ndarray of shape (n_voxels, n_latents)
+            of a ridge regression from standardised betas
         intercept : ndarray of shape (n_latents,)
+            of the same
         """
-        _set_line(self.line, self.fc[-1], weights, intercept - self.get_buffer("target_mean").numpy())
+        mean = self.get_buffer("target_mean").numpy()  # is added to what comes out
+        _set_line(self.line, self.fc[-1], weights, intercept - mean)
 
     def forward(self, betas: Tensor) -> Tensor:
         """Betas (n, n_voxels) to embeddings (n, n_latents), of any length.
@@ -295,6 +319,7 @@ class VoxelEncoder(nn.Module):
         self.config = c
         self.n_voxels = int(n_voxels)
         self.n_latents = int(n_latents)
+
         self.decoder = nn.Sequential(
             nn.Conv1d(1, c.channels, 1),
             *(ResidualBlock(c.channels, relu=False) for _ in range(c.blocks)),
@@ -302,8 +327,8 @@ class VoxelEncoder(nn.Module):
             nn.ReLU(),
             nn.Conv1d(c.channels, 1, 1),
         )
-
         self.fc = nn.Sequential(nn.Linear(2 * self.n_latents, c.bottleneck), nn.Linear(c.bottleneck, self.n_voxels))
+
         if c.linear == "ridge":
             self.line = nn.Linear(self.n_latents, self.n_voxels)
         else:
@@ -311,13 +336,31 @@ class VoxelEncoder(nn.Module):
 
     @classmethod
     def create(cls, config: VoxelEncoderConfig, n_voxels: int, n_latents: int, seed: int) -> Self:
-        """An untrained network, its weights started as torch does; the global generator is left as it was."""
+        """An untrained network, its weights started as torch does.
+
+        Parameters
+        ----------
+        config : VoxelEncoderConfig
+            sizes
+        n_voxels, n_latents : int
+            lengths of a row that goes out and of one that comes in
+        seed : int
+            of the weights; torch's global generator is left as it was
+        """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return cls(config, n_voxels, n_latents)
 
     def set_line(self, weights: np.ndarray, intercept: np.ndarray) -> None:
-        """As :meth:`Mapper.set_line`, with weights (n_latents, n_voxels) and intercept (n_voxels,)."""
+        """Start from a linear map, as :meth:`Mapper.set_line`.
+
+        Parameters
+        ----------
+        weights : ndarray of shape (n_latents, n_voxels)
+            of a ridge regression from embeddings
+        intercept : ndarray of shape (n_voxels,)
+            of the same
+        """
         _set_line(self.line, self.fc[-1], weights, intercept)
 
     def forward(self, latents: Tensor) -> Tensor:
@@ -334,7 +377,8 @@ class VoxelEncoder(nn.Module):
                 "embedding it was trained on, or fit again."
             )
 
-        out = self.fc(self.decoder(latents[:, None])[:, 0])
+        x = self.decoder(latents[:, None])[:, 0]  # (n, 2 n_latents)
+        out = self.fc(x)  # (n, n_voxels)
         if self.line is None:
             return out
 
@@ -342,7 +386,15 @@ class VoxelEncoder(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Three convolutions beside a direct path, (n, channels, positions) to the same; a ReLU follows the sum or not."""
+    """Three convolutions whose result is added to what came in; a ReLU follows the sum or not.
+
+    Parameters
+    ----------
+    channels : int
+        that come in and go out
+    relu : bool
+        whether a ReLU follows the sum, as in the mapper; none does in the network back
+    """
 
     def __init__(self, channels: int, relu: bool) -> None:
         super().__init__()
@@ -353,7 +405,6 @@ class ResidualBlock(nn.Module):
             nn.ReLU(),
             nn.Conv1d(channels, channels, 1),
         )
-
         self.relu = relu
 
     def forward(self, x: Tensor) -> Tensor:
@@ -368,6 +419,20 @@ class ResidualBlock(nn.Module):
 def padding(n_voxels: int, layers: int, padded: int | None = None) -> tuple[int, int]:
     """Zeros to the left and right of a row of voxels, so that its length can be halved `layers` times.
 
+    Parameters
+    ----------
+    n_voxels : int
+        length of a row
+    layers : int
+        how often it is halved
+    padded : int, optional
+        length to pad to; the shortest that can be halved so often when None
+
+    Returns
+    -------
+    left, right : int
+        the right one is longer by one where the difference is odd
+
     Raises
     ------
     ModelError
@@ -380,7 +445,7 @@ def padding(n_voxels: int, layers: int, padded: int | None = None) -> tuple[int,
     """
     factor = 2**layers
     if padded is None:
-        padded = -(-n_voxels // factor) * factor
+        padded = -(-n_voxels // factor) * factor  # rounded up
 
     if padded < n_voxels or padded % factor:
         raise ModelError(
@@ -393,13 +458,16 @@ def padding(n_voxels: int, layers: int, padded: int | None = None) -> tuple[int,
     return left, padded - n_voxels - left
 
 
-def _set_line(line: nn.Linear, last: nn.Module, weights: np.ndarray, intercept: np.ndarray) -> None:
-    """Put a map into a layer that is not trained, and nothing into the last layer beside it."""
+def _set_line(line: nn.Linear | None, last: nn.Module, weights: np.ndarray, intercept: np.ndarray) -> None:
+    """Put a map into a layer that is not trained, and zeros into the last layer of the network that is added to it."""
+    if line is None:
+        raise ModelError("this network has linear='none', so there is no layer for a linear map; use linear='ridge'.")
+
     with torch.no_grad():
         line.weight.copy_(torch.from_numpy(np.asarray(weights, dtype=np.float32).T))
         line.bias.copy_(torch.from_numpy(np.asarray(intercept, dtype=np.float32)))
-        last.weight.zero_()
-        last.bias.zero_()
+        last.get_parameter("weight").zero_()
+        last.get_parameter("bias").zero_()
 
     line.requires_grad_(False)
 
@@ -417,7 +485,15 @@ def mapper_loss(
         `true` of length one
     weights : Weights
         a1, a2, a3
-    tau, symmetric : of InfoNCE
+    tau : float, default 0.5
+        temperature of InfoNCE
+    symmetric : bool, default True
+        whether embeddings find predictions as well as predictions embeddings
+
+    Returns
+    -------
+    tuple of (Tensor, dict of {str: Tensor})
+        loss, and its terms without their weights, detached; InfoNCE only where it has a weight
 
     Examples
     --------
@@ -427,18 +503,32 @@ def mapper_loss(
     """
     terms = {"mse": (predicted - true).square().mean(), "cosine": cosine(predicted, true)}
     loss = weights.mse * terms["mse"] + weights.cosine * terms["cosine"]
+
     if weights.contrast:
         terms["contrast"] = info_nce(predicted, true, 1 / tau, symmetric=symmetric)
         loss = loss + weights.contrast * terms["contrast"]
 
-    return loss, {k: v.detach() for k, v in terms.items()}
+    return loss, {name: term.detach() for name, term in terms.items()}
+
+
+class MapperTargets(Protocol):
+    """What a mapper learns towards: valid embeddings of every stimulus, as :class:`phosphene.features.captions.Targets`."""
+
+    @property
+    def clean(self) -> np.ndarray:
+        """One certain embedding of each stimulus, to judge by: (n_stimuli, d) float32 of length one."""
+        ...
+
+    def at(self, items: np.ndarray, *key: int) -> np.ndarray:
+        """One valid embedding of each stimulus number (n,), a function of the key: (n, d) float32 of length one."""
+        ...
 
 
 def fit_mapper(
     config: MapperConfig,
     betas: np.ndarray,
     items: np.ndarray,
-    targets: Targets,
+    targets: MapperTargets,
     training: MapperTraining,
     *,
     seed: int,
@@ -458,7 +548,7 @@ def fit_mapper(
         standardised, array or memory map, a row per trial
     items : ndarray of shape (n,)
         number of each row's stimulus in `targets`
-    targets : Targets
+    targets : MapperTargets
         of the training stimuli; each step takes one of those of its stimulus
     training : MapperTraining
         how
@@ -473,7 +563,7 @@ def fit_mapper(
         of checkpoints; a training that was killed goes on from the last one and ends the same
     trainer : Trainer, default train
         does the training, or only predicts what it will need
-    more : Any
+    **more : Any
         as for :func:`phosphene.training.train`
 
     Returns
@@ -495,7 +585,7 @@ def fit_mapper(
 
     _check_ridge(config, ridge)
     mapper = Mapper.create(config, betas.shape[1], targets.clean.shape[1], seed)
-    rows, _ = _sides(len(items), held_out)
+    rows, judged = _training_and_judged(len(items), held_out)
 
     if config.target_units == "training":
         mapper.set_target_units(targets.clean[items[rows]])
@@ -503,25 +593,29 @@ def fit_mapper(
     if ridge is not None:
         mapper.set_line(*ridge)
 
-    t = training
-    plan = {
-        "two": [("base", t.base, t.base_weights), ("finetune", t.finetune, t.weights)],
-        "base": [("base", t.base, t.base_weights)],
-        "joint": [("joint", t.base, t.weights)],
-    }[t.stages]
+    def fetch(chosen: np.ndarray) -> dict[str, Tensor]:
+        return {"betas": _tensor(betas[chosen]), "items": torch.from_numpy(items[chosen])}
+
+    base = ("base", training.base, training.base_weights)
+    finetune = ("finetune", training.finetune, training.weights)
+    joint = ("joint", training.base, training.weights)
+    plans = {"two": [base, finetune], "base": [base], "joint": [joint]}
 
     chosen: dict[str, Any] = {}
-    for number, (name, settings, weights) in enumerate(plan):
-        trainee = _MapperTrainee(mapper, targets, weights, t.tau, t.symmetric)
-        chosen[name] = _train(
-            trainee,
-            lambda rows: {"betas": _tensor(betas[rows]), "items": torch.from_numpy(items[rows])},
+    for number, (stage, settings, weights) in enumerate(plans[training.stages]):
+        stage_folder = None
+        if folder is not None:
+            stage_folder = Path(folder) / stage
+
+        chosen[stage] = _train_to_best(
+            _MapperTrainee(mapper, targets, weights, training.tau, training.symmetric),
+            fetch,
             (betas, targets.clean[items]),
-            _sides(len(items), held_out),
+            (rows, judged),
             settings,
-            (t.check_every, t.patience),
+            training,
             seed=seed + number,
-            folder=None if folder is None else Path(folder) / name,
+            folder=stage_folder,
             trainer=trainer,
             **more,
         )
@@ -554,18 +648,18 @@ def fit_voxel_encoder(
         standardised
     training : EncoderTraining
         how
+    seed : int
+        of weights and batches
+    held_out : ndarray, optional
+        rows to judge by, as `fit_mapper` takes them
     ridge : tuple of (ndarray, ndarray), optional
         weights (n_latents, n_voxels) and intercept (n_voxels,) for ``config.linear="ridge"``
-    seed : int
-        as `fit_mapper` takes them
-    held_out : ndarray, optional
-        as `fit_mapper` takes them
     folder : Path, optional
-        as `fit_mapper` takes them
+        of checkpoints, as `fit_mapper` takes it
     trainer : Trainer, default train
-        as `fit_mapper` takes them
-    more : Any
-        as `fit_mapper` takes them
+        does the training, or only predicts what it will need
+    **more : Any
+        as for :func:`phosphene.training.train`
 
     Returns
     -------
@@ -575,7 +669,7 @@ def fit_voxel_encoder(
     Raises
     ------
     DataError
-        Numbers of rows that differ.
+        Numbers of rows that differ, or no ridge where one is asked for.
     """
     if len(latents) != len(betas):
         raise DataError(f"latents and betas must be of the same trials, but have {len(latents)} and {len(betas)} rows.")
@@ -585,13 +679,16 @@ def fit_voxel_encoder(
     if ridge is not None:
         network.set_line(*ridge)
 
-    chosen = _train(
+    def fetch(chosen: np.ndarray) -> dict[str, Tensor]:
+        return {"latents": _tensor(latents[chosen]), "betas": _tensor(betas[chosen])}
+
+    chosen = _train_to_best(
         _EncoderTrainee(network, training.weights),
-        lambda rows: {"latents": _tensor(latents[rows]), "betas": _tensor(betas[rows])},
+        fetch,
         (latents, betas),
-        _sides(len(betas), held_out),
+        _training_and_judged(len(betas), held_out),
         training.train,
-        (training.check_every, training.patience),
+        training,
         seed=seed,
         folder=folder,
         trainer=trainer,
@@ -604,7 +701,7 @@ def fit_voxel_encoder(
 class _MapperTrainee(nn.Module):
     """A mapper with what it learns towards."""
 
-    def __init__(self, network: Mapper, targets: Targets, weights: Weights, tau: float, symmetric: bool) -> None:
+    def __init__(self, network: Mapper, targets: MapperTargets, weights: Weights, tau: float, symmetric: bool) -> None:
         super().__init__()
         self.network = network
         self.targets = targets
@@ -614,53 +711,67 @@ class _MapperTrainee(nn.Module):
 
     def loss(self, batch: dict[str, Tensor], draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
         key = int(torch.randint(2**62, (1,), generator=draws.generator))  # a function of seed and step
-        true = torch.from_numpy(self.targets.at(batch["items"].cpu().numpy(), key))
-        return self.judge(self.network(batch["betas"]), true.to(batch["betas"].device))
+        true = torch.from_numpy(self.targets.at(batch["items"].cpu().numpy(), key))  # (n, n_latents)
+        return self.compare(self.network(batch["betas"]), true.to(batch["betas"].device))
 
-    def judge(self, predicted: Tensor, true: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def compare(self, predicted: Tensor, true: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         return mapper_loss(predicted, true, self.weights, self.tau, self.symmetric)
 
 
 class _EncoderTrainee(nn.Module):
+    """A voxel encoder with the weights of its loss."""
+
     def __init__(self, network: VoxelEncoder, weights: Weights) -> None:
         super().__init__()
         self.network = network
         self.weights = weights
 
     def loss(self, batch: dict[str, Tensor], draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
-        return self.judge(self.network(batch["latents"]), batch["betas"])
+        return self.compare(self.network(batch["latents"]), batch["betas"])
 
-    def judge(self, predicted: Tensor, true: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def compare(self, predicted: Tensor, true: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         return mapper_loss(predicted, true, self.weights)
 
 
-def _train(
-    trainee: Any,
-    fetch: Any,
-    pairs: tuple[Any, Any],
-    sides: tuple[np.ndarray, np.ndarray],
+def _train_to_best(
+    trainee: _MapperTrainee | _EncoderTrainee,
+    fetch: Callable[[np.ndarray], dict[str, Tensor]],
+    pairs: tuple[np.ndarray, np.ndarray],
+    rows: tuple[np.ndarray, np.ndarray],
     settings: TrainConfig,
-    looks: tuple[int, int | None],
+    training: MapperTraining | EncoderTraining,
     *,
     seed: int,
     folder: Path | None,
     trainer: Trainer,
     **more: Any,
 ) -> dict[str, Any]:
-    """Train in place, and leave the network at its best step; what was chosen."""
-    rows, held_out = sides
-    every, patience = looks
-    judge = partial(_judged, trainee, pairs, held_out)
+    """Train in place, and leave the network at its best step; what was chosen.
 
-    if len(held_out):
-        best = BestStep(trainee, judge, "validation_loss", folder, patience)
+    `pairs` are inputs and what should come out, (n, ...) each; `rows` those to train on and those to judge by.
+    """
+    training_rows, judged = rows
+
+    def validation_loss() -> float:
+        return _mean_loss(trainee, pairs, judged)
+
+    if len(judged):
+        best = BestStep(trainee, validation_loss, "validation_loss", folder, training.patience)
+        watch = best.look
     else:
         best = None
+        watch = None
 
-    options = {"log_every": every, "watch": best and best.look, "optimizer": _adam, **more}
+    options = {"log_every": training.check_every, "watch": watch, "optimizer": _adam, **more}
     try:
         stopped_at = trainer(
-            trainee, lambda i: fetch(rows[i]), len(rows), settings, seed=seed, folder=folder, **options
+            trainee,
+            lambda items: fetch(training_rows[items]),
+            len(training_rows),
+            settings,
+            seed=seed,
+            folder=folder,
+            **options,
         ).step
     except EnoughError as enough:
         stopped_at = enough.step
@@ -674,7 +785,7 @@ def _train(
 
 def _adam(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """Adam whose weight decay is part of the gradient, as the authors have it."""
-    weights = [w for w in network.parameters() if w.requires_grad]
+    weights = [weight for weight in network.parameters() if weight.requires_grad]
     return torch.optim.Adam(
         weights, lr=config.lr, betas=config.adam_betas, weight_decay=config.weight_decay, fused=True
     )
@@ -683,38 +794,40 @@ def _adam(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
 _BLOCK = 128  # rows of validation that are told apart from each other, the batch of the paper's second stage
 
 
-def _judged(trainee: Any, pairs: tuple[Any, Any], held_out: np.ndarray) -> float:
+def _mean_loss(
+    trainee: _MapperTrainee | _EncoderTrainee, pairs: tuple[np.ndarray, np.ndarray], judged: np.ndarray
+) -> float:
     """Mean loss over the validation rows, in their order and in equal blocks of about the paper's batch."""
-    x, y = pairs
+    inputs, outputs = pairs
+    n_blocks = -(-len(judged) // _BLOCK)  # rounded up
     total = 0.0
 
-    for rows in np.array_split(held_out, -(-len(held_out) // _BLOCK)):
-        predicted = in_batches(trainee.network, trainee.network, x[rows], len(rows), "validation rows")
-        total += len(rows) * float(trainee.judge(_tensor(predicted), _tensor(y[rows]))[0])
+    for rows in np.array_split(judged, n_blocks):
+        predicted = in_batches(trainee.network, trainee.network, inputs[rows], len(rows), "validation rows")
+        loss, _ = trainee.compare(_tensor(predicted), _tensor(outputs[rows]))
+        total += len(rows) * float(loss)
 
-    return total / len(held_out)
+    return total / len(judged)
 
 
 def _check_ridge(config: MapperConfig | VoxelEncoderConfig, ridge: tuple[np.ndarray, np.ndarray] | None) -> None:
-    if (config.linear == "ridge") != (ridge is not None):
-        if ridge is None:
-            came = "without"
-        else:
-            came = "with"
+    if config.linear == "ridge" and ridge is None:
+        raise DataError("a network with linear='ridge' came without a ridge; one goes with linear='ridge' only.")
 
+    if config.linear != "ridge" and ridge is not None:
         raise DataError(
-            f"a network with linear='{config.linear}' came {came} a ridge; one goes with linear='ridge' only."
+            f"a network with linear='{config.linear}' came with a ridge; one goes with linear='ridge' only."
         )
 
 
-def _sides(n: int, held_out: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+def _training_and_judged(n: int, held_out: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """Rows to train on, and rows to judge by."""
     if held_out is None:
-        held_out = np.empty(0, dtype=np.int64)
+        judged = np.empty(0, dtype=np.int64)
     else:
-        held_out = np.asarray(held_out, dtype=np.int64)
+        judged = np.asarray(held_out, dtype=np.int64)
 
-    return np.setdiff1d(np.arange(n), held_out), held_out
+    return np.setdiff1d(np.arange(n), judged), judged
 
 
 def _tensor(rows: Any) -> Tensor:
@@ -730,7 +843,7 @@ class MapperPart(ModulePart):
     Parameters
     ----------
     module : nn.ModuleList
-        the mappers, a ModuleList
+        the mappers
     config : mapping of {str: Any}
         as `of` makes it
 
@@ -745,61 +858,81 @@ class MapperPart(ModulePart):
     module: nn.ModuleList
 
     @classmethod
-    def of(cls, mapper: nn.Module, chosen: dict[str, Any] | None = None) -> Self:
-        """The part that holds this :class:`phosphene.models.Mapper`."""
-        import torch
+    def of(cls, mapper: Mapper, chosen: dict[str, Any] | None = None) -> Self:
+        """The part that holds this mapper.
 
-        sizes = {"n_voxels": mapper.n_voxels, "n_latents": mapper.n_latents}
-        config = {"network": mapper.config.model_dump(mode="json"), **sizes, "weights": [1.0], "chosen": [chosen or {}]}
-        return cls(torch.nn.ModuleList([mapper]), config)
+        Parameters
+        ----------
+        mapper : Mapper
+            trained
+        chosen : dict of {str: Any}, optional
+            what was chosen on the validation stimuli, by stage
+        """
+        config = {
+            "network": mapper.config.model_dump(mode="json"),
+            "n_voxels": mapper.n_voxels,
+            "n_latents": mapper.n_latents,
+            "weights": [1.0],
+            "chosen": [chosen or {}],
+        }
+        return cls(nn.ModuleList([mapper]), config)
 
     @classmethod
     def together(cls, parts: Sequence[Self], weights: np.ndarray) -> Self:
         """Several parts as one.
+
+        Parameters
+        ----------
+        parts : sequence of MapperPart
+            of the same sizes
+        weights : ndarray of shape (n_mappers,)
+            from 0, not all 0; they are divided by their sum
+
+        Returns
+        -------
+        MapperPart
+            holds the mappers of all parts, which are not copied
 
         Raises
         ------
         ModelError
             For mappers of different sizes, and weights that are negative, all zero, or of another number.
         """
-        import torch
+        mappers: list[nn.Module] = []
+        chosen: list[dict[str, Any]] = []
+        for part in parts:
+            mappers += list(part.module)
+            chosen += part.config["chosen"]
 
         weights = np.asarray(weights, dtype=np.float64)
-        if len(weights) != sum(len(p.module) for p in parts) or not (weights >= 0).all() or not weights.sum() > 0:
+        if len(weights) != len(mappers) or not (weights >= 0).all() or not weights.sum() > 0:
             raise ModelError(f"{len(parts)} mappers need as many weights from 0, not all 0, but came with {weights}.")
 
-        sizes = {(p.config["n_voxels"], p.config["n_latents"], str(p.config["network"])) for p in parts}
+        sizes = {(part.config["n_voxels"], part.config["n_latents"], str(part.config["network"])) for part in parts}
         if len(sizes) > 1:
             raise ModelError(f"only mappers of the same sizes can work together, but these have {sorted(sizes)}.")
 
-        config = {
-            **parts[0].config,
-            "weights": (weights / weights.sum()).tolist(),
-            "chosen": [c for p in parts for c in p.config["chosen"]],
-        }
-
-        return cls(torch.nn.ModuleList([m for p in parts for m in p.module]), config)
+        config = {**parts[0].config, "weights": (weights / weights.sum()).tolist(), "chosen": chosen}
+        return cls(nn.ModuleList(mappers), config)
 
     @property
     def weights_(self) -> np.ndarray:
-        """See the class."""
+        """Weights of the mappers, (n_mappers,), sum one."""
         return np.array(self.config["weights"])
 
     @property
     def chosen_(self) -> list[dict[str, Any]]:
-        """See the class."""
+        """By mapper, what was chosen on the validation stimuli."""
         return self.config["chosen"]
 
     @classmethod
     def build(cls, config: dict[str, Any]) -> nn.ModuleList:
         """Mappers of this configuration without values yet."""
-        import torch
-
         values = validate(MapperConfig, config["network"], "the saved mapper")
         with torch.device("meta"):
             mappers = [Mapper(values, config["n_voxels"], config["n_latents"]) for _ in config["weights"]]
 
-        return torch.nn.ModuleList(mappers).to_empty(device="cpu")
+        return nn.ModuleList(mappers).to_empty(device="cpu")
 
     def predict(self, betas: np.ndarray, batch_size: int = 64) -> np.ndarray:
         """Brain to embedding, each row as if it were alone, but for rounding.
@@ -824,21 +957,25 @@ class MapperPart(ModulePart):
             With another number of voxels.
         """
 
-        def both(rows: Any) -> Any:
-            import torch
+        def weighted(rows: Tensor) -> Tensor:
+            total: Any = 0
+            for weight, mapper in zip(self.weights_, self.module, strict=True):
+                total = total + weight * F.normalize(mapper(rows), dim=-1)  # (k, n_latents)
 
-            each = [
-                w * torch.nn.functional.normalize(m(rows), dim=-1)
-                for w, m in zip(self.weights_, self.module, strict=True)
-            ]
+            return F.normalize(total, dim=-1)
 
-            return torch.nn.functional.normalize(sum(each), dim=-1)
-
-        return in_batches(both, self.module, betas, batch_size, "betas")
+        return in_batches(weighted, self.module, betas, batch_size, "betas")
 
 
 class VoxelEncoderPart(ModulePart):
     """A trained network from embeddings to voxels, as a part of a run.
+
+    Parameters
+    ----------
+    module : VoxelEncoder
+        a :class:`phosphene.models.VoxelEncoder`
+    config : mapping of {str: Any}
+        as `of` makes it
 
     Attributes
     ----------
@@ -850,20 +987,31 @@ class VoxelEncoderPart(ModulePart):
 
     @classmethod
     def of(cls, network: VoxelEncoder, chosen: dict[str, Any] | None = None) -> Self:
-        """The part that holds this network."""
-        sizes = {"n_voxels": network.n_voxels, "n_latents": network.n_latents}
-        return cls(network, {"network": network.config.model_dump(mode="json"), **sizes, "chosen": chosen or {}})
+        """The part that holds this network.
+
+        Parameters
+        ----------
+        network : VoxelEncoder
+            trained
+        chosen : dict of {str: Any}, optional
+            what was chosen on the validation stimuli
+        """
+        config = {
+            "network": network.config.model_dump(mode="json"),
+            "n_voxels": network.n_voxels,
+            "n_latents": network.n_latents,
+            "chosen": chosen or {},
+        }
+        return cls(network, config)
 
     @property
     def chosen_(self) -> dict[str, Any]:
-        """See the class."""
+        """What was chosen on the validation stimuli."""
         return self.config["chosen"]
 
     @classmethod
     def build(cls, config: dict[str, Any]) -> VoxelEncoder:
         """A network of this configuration without values yet."""
-        import torch
-
         values = validate(VoxelEncoderConfig, config["network"], "the saved encoder")
         with torch.device("meta"):
             network = VoxelEncoder(values, config["n_voxels"], config["n_latents"])
@@ -871,8 +1019,25 @@ class VoxelEncoderPart(ModulePart):
         return network.to_empty(device="cpu")
 
     def encode(self, latents: np.ndarray, batch_size: int = 64) -> np.ndarray:
-        """Embedding to brain: (n, n_latents) of length one to (n, n_voxels) float32, standardised as in training.
+        """Embedding to brain.
 
-        Raises DataError and ModelError as :meth:`MapperPart.predict`.
+        Parameters
+        ----------
+        latents : ndarray of shape (n, n_latents)
+            of length one
+        batch_size : int, default 64
+            rows at a time
+
+        Returns
+        -------
+        ndarray of shape (n, n_voxels), float32
+            standardised as in training
+
+        Raises
+        ------
+        DataError
+            Without rows, or with values that are not finite.
+        ModelError
+            With another number of latents.
         """
         return in_batches(self.module, self.module, latents, batch_size, "latents")
