@@ -21,7 +21,7 @@ from phosphene.features.clip import _content, _plain_precision
 from phosphene.io.progress import Progress
 from phosphene.io.store import RowStore, cached
 from phosphene.models import vdvae as vdvae_weights
-from phosphene.models.public_clip import _eight_bits
+from phosphene.models.pixel_range import eight_bits
 from phosphene.models.vdvae import VdvaeConfig, group_noise
 from phosphene.types import Stimuli
 
@@ -174,7 +174,7 @@ class VdvaeFeatures:
         from PIL import Image
 
         size = self.config.image_size
-        pixels = _eight_bits(np.asarray(pixels))
+        pixels = eight_bits(np.asarray(pixels))
         out = np.empty((len(pixels), size, size, 3), dtype=np.uint8)
 
         for i, picture in enumerate(pixels):
