@@ -176,7 +176,8 @@ class BrainToPicture(nn.Module):
         if self.training and self.crops:
             pictures = random_crops(pictures, draws, share=self.crops)
 
-        self._ldm.tokenizer.to(tokens.device)  # no part of this module, so nothing else moves it
+        # No part of this module, so nothing else moves it. diffusers wraps `to` in a way that loses its signature.
+        self._ldm.tokenizer.to(tokens.device)  # pyright: ignore[reportArgumentType]
         latents = self._ldm.encode(pictures).to(tokens.device)
 
         return self.network.loss({"latents": latents, "tokens": tokens}, draws)

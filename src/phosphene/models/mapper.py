@@ -445,17 +445,19 @@ def padding(n_voxels: int, layers: int, padded: int | None = None) -> tuple[int,
     """
     factor = 2**layers
     if padded is None:
-        padded = -(-n_voxels // factor) * factor  # rounded up
+        length = int(-(-n_voxels // factor) * factor)  # rounded up
+    else:
+        length = padded
 
-    if padded < n_voxels or padded % factor:
+    if length < n_voxels or length % factor:
         raise ModelError(
-            f"{n_voxels} voxels cannot be padded to {padded}: it must be at least as many and a multiple of {factor}, as "
+            f"{n_voxels} voxels cannot be padded to {length}: it must be at least as many and a multiple of {factor}, as "
             f"{layers} convolution{'s' * (layers > 1)} halve{'s' * (layers == 1)} it. Leave 'padded' open, or give such a "
             "number."
         )
 
-    left = (padded - n_voxels) // 2
-    return left, padded - n_voxels - left
+    left = (length - n_voxels) // 2
+    return left, length - n_voxels - left
 
 
 def _set_line(line: nn.Linear | None, last: nn.Module, weights: np.ndarray, intercept: np.ndarray) -> None:
