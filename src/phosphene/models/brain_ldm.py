@@ -34,8 +34,8 @@ class Pictures:
     ----------
     ids : ndarray of shape (n,)
         stimulus of each picture
-    pixels : ndarray of shape (n, side, side, 1 or 3), uint8
-        0-255
+    pixels : ndarray of shape (n, side, side, 1 or 3)
+        uint8, 0-255
     mean, spread : tuple of float, default (0.5, 0.5, 0.5)
         of each channel, of pixels from 0 to 1, to subtract and to divide by; -1 to 1 by default
 
@@ -136,7 +136,20 @@ class BrainToPicture(nn.Module):
             part.requires_grad_(True)
 
     def to_tokens(self, betas: Tensor, subject: str | None = None) -> Tensor:
-        """Betas (n, n_voxels) to tokens (n, patches, width), without a class token."""
+        """Brain to tokens, without a class token.
+
+        Parameters
+        ----------
+        betas : Tensor of shape (n, n_voxels)
+            of one subject, in its own voxel order
+        subject : str, optional
+            may be left out where there is only one
+
+        Returns
+        -------
+        Tensor of shape (n, patches, width)
+            nothing hidden
+        """
         return self.brain.to_tokens(betas, subject)
 
     def loss(self, batch: Mapping[str, Any], draws: Draws) -> tuple[Tensor, dict[str, Any]]:
@@ -146,14 +159,14 @@ class BrainToPicture(nn.Module):
 
         Parameters
         ----------
-        batch : mapping of {str: Any}
+        batch : Mapping[str, Any]
             as :func:`paired` makes it, pictures from -1 to 1
         draws : Draws
             noise of this batch
 
         Returns
         -------
-        tuple of (Tensor, dict of {str: Any})
+        tuple of (Tensor, dict[str, Any])
             as the loss of the network gives them
 
         Raises
@@ -190,7 +203,7 @@ class BrainLdm(ModulePart):
     ----------
     module : BrainToPicture
         both networks
-    config : mapping of {str: Any}
+    config : Mapping[str, Any]
         as `of` makes it
     """
 
@@ -206,8 +219,13 @@ class BrainLdm(ModulePart):
             tuned; moved to the CPU
         network : LdmUnet
             tuned with it; moved to the CPU
-        chosen : mapping of {str: float}, optional
+        chosen : Mapping[str, float], optional
             as :meth:`HeldOutChoice.take` gives it
+
+        Returns
+        -------
+        BrainLdm
+            whose weights are those of the network, not copies
         """
         config = {
             "brain": PatchMaePart.of(brain).config,
@@ -218,7 +236,18 @@ class BrainLdm(ModulePart):
 
     @classmethod
     def build(cls, config: dict[str, Any]) -> BrainToPicture:
-        """Networks of this configuration without values yet."""
+        """Networks of this configuration without values yet.
+
+        Parameters
+        ----------
+        config : dict[str, Any]
+            as `of` makes it
+
+        Returns
+        -------
+        BrainToPicture
+            on the CPU; in evaluation mode
+        """
         brain = PatchMaePart.build(config["brain"])
         return BrainToPicture(brain, LdmUnet(**config["network"])).eval()
 
@@ -240,6 +269,7 @@ class BrainLdm(ModulePart):
         Returns
         -------
         ndarray of shape (n, patches, width), float32
+            each row as if it were alone, but for rounding
         """
         return PatchMaePart.of(self.module.brain).to_tokens(betas, batch_size=batch_size)
 

@@ -51,7 +51,7 @@ def record(name: str, folder: Path | None = None) -> dict[str, Any]:
 
     Returns
     -------
-    dict of {str: Any}
+    dict[str, Any]
         as NAME.json has it
 
     Raises
@@ -105,5 +105,10 @@ def tokenizer(folder: Path | None = None) -> CLIPTokenizer:
     ----------
     folder : Path, optional
         of its files; the bundled ones by default
+
+    Returns
+    -------
+    CLIPTokenizer
+        of transformers
     """
     return _provider().tokenizer(folder)

@@ -97,6 +97,11 @@ class CrossModalConfig(Config):
         ----------
         name : {"paper", "lab", "code"}
             none for ``paper``; ``lab`` has one cross block and keeps decoders; ``code`` freezes as the authors' code does
+
+        Returns
+        -------
+        dict[str, Any]
+            plain values, by field
         """
         if name == "code":
             return {"frozen": "encoder"}
@@ -108,7 +113,15 @@ class CrossModalConfig(Config):
 
 
 class CrossAttention(nn.Module):
-    """Attention with queries from one sequence of tokens, keys and values from another of the same width."""
+    """Attention with queries from one sequence of tokens, keys and values from another of the same width.
+
+    Parameters
+    ----------
+    width : int
+        of a token, of both sequences
+    n_heads : int
+        divides `width`
+    """
 
     def __init__(self, width: int, n_heads: int) -> None:
         super().__init__()
@@ -118,7 +131,20 @@ class CrossAttention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Tokens (n, tokens, width) attending to (n, others, width), to (n, tokens, width)."""
+        """Tokens to tokens.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n, tokens, width)
+            that attend
+        y : Tensor of shape (n, others, width)
+            that are attended to
+
+        Returns
+        -------
+        Tensor of shape (n, tokens, width)
+            in the order of `x`
+        """
         keys, values = self.kv(y).chunk(2, -1)
         out = attend(
             self._heads(self.q(x)), self._heads(keys), self._heads(values)
@@ -157,7 +183,20 @@ class CrossBlock(nn.Module):
         self.mlp = Mlp(width, hidden)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Tokens (n, tokens, width) attending to (n, others, width), to (n, tokens, width)."""
+        """Tokens to tokens.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n, tokens, width)
+            that attend
+        y : Tensor of shape (n, others, width)
+            that are attended to
+
+        Returns
+        -------
+        Tensor of shape (n, tokens, width)
+            in the order of `x`
+        """
         query = self.norm1(self.attn(self.norm1(x)))
         x = x + self.cross(query, y)
         return x + self.mlp(self.norm2(x))
@@ -239,7 +278,7 @@ class CrossModal(nn.Module):
             of pictures
         seed : int
             of the cross blocks; torch's global generator is left alone
-        n_voxels : mapping of {str: int}, optional
+        n_voxels : Mapping[str, int], optional
             by subject, of those to tune on; those of `brain` when None
         **changes : Any
             further settings of the brain autoencoder; see :func:`phosphene.models.for_subjects`
@@ -333,6 +372,7 @@ class CrossModal(nn.Module):
         Returns
         -------
         Tensor of shape (n, width)
+            after the last norm
         """
         return self.brain.to_latent(betas, subject)
 
@@ -354,10 +394,10 @@ class CrossModal(nn.Module):
             as ``brain.to_patches`` gives them
         pictures : Tensor of shape (n, 3, height, width)
             as the picture autoencoder takes them
-        visible : Tensor of shape (n, k), int64
-            ascending, response patches to leave visible
-        picture_visible : Tensor of shape (n, l), int64
-            ascending, picture patches to leave visible
+        visible : Tensor of shape (n, k)
+            int64, ascending, response patches to leave visible
+        picture_visible : Tensor of shape (n, l)
+            int64, ascending, picture patches to leave visible
 
         Returns
         -------
@@ -436,14 +476,14 @@ class CrossModal(nn.Module):
 
         Parameters
         ----------
-        batch : mapping of {str: Any}
+        batch : Mapping[str, Any]
             as :func:`phosphene.models.paired_batches` makes it
         draws : Draws
             noise of this batch; an item gets the same however the batch is shared out
 
         Returns
         -------
-        tuple of (Tensor, dict of {str: Tensor})
+        tuple of (Tensor, dict[str, Tensor])
             loss, and ``{"brain": error of responses, "picture": error of pictures, "brain_correlation",
             "picture_correlation": mean over rows of Pearson's r between what was hidden and its prediction}``
 
@@ -508,9 +548,9 @@ def paired_batches(
 
     Parameters
     ----------
-    betas : mapping of {str: ndarray}
+    betas : Mapping[str, ndarray]
         by subject, each (n_trials, n_voxels of that subject), arrays or memory maps
-    shown : mapping of {str: ndarray}
+    shown : Mapping[str, ndarray]
         by the same subjects, (n_trials,) whole numbers: the row of `pictures` that was on in each trial
     pictures : Any
         (m, 3, height, width), as the picture autoencoder takes them: array, memory map, or rows of a store
@@ -570,7 +610,7 @@ class CrossModalPart(ModulePart):
     ----------
     module : CrossModal
         a :class:`phosphene.models.CrossModal`
-    config : mapping of {str: Any}
+    config : Mapping[str, Any]
         as `of` makes it
     """
 
@@ -578,7 +618,18 @@ class CrossModalPart(ModulePart):
 
     @classmethod
     def of(cls, network: CrossModal) -> Self:
-        """The part that holds this network."""
+        """The part that holds this network.
+
+        Parameters
+        ----------
+        network : CrossModal
+            trained
+
+        Returns
+        -------
+        CrossModalPart
+            whose weights are those of the network, not copies
+        """
         config = {
             "network": network.config.model_dump(mode="json"),
             "brain": PatchMaePart.of(network.brain).config,
@@ -588,7 +639,18 @@ class CrossModalPart(ModulePart):
 
     @classmethod
     def build(cls, config: dict[str, Any]) -> CrossModal:
-        """A network of this configuration without values yet."""
+        """A network of this configuration without values yet.
+
+        Parameters
+        ----------
+        config : dict[str, Any]
+            as `of` makes it
+
+        Returns
+        -------
+        CrossModal
+            on the CPU; the memory of the weights is not filled
+        """
         from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
         values = validate(CrossModalConfig, config["network"], "the saved network")
@@ -644,5 +706,6 @@ class CrossModalPart(ModulePart):
         Returns
         -------
         ndarray of shape (n, width), float32
+            each row as if it were alone, but for rounding
         """
         return self.brain.to_latent(betas, subject, batch_size)

@@ -27,14 +27,14 @@ class OutputCurve:
     ----------
     inputs, outputs : ndarray of shape (n_knots,)
         increasing grey values, nominally 0-1
-    chosen : dict of {str: Any}
+    chosen : dict[str, Any]
         what was chosen, for people
 
     Attributes
     ----------
-    inputs_, outputs_ : ndarray of shape (n_knots,), float32
-        increasing; outside them the curve is flat
-    chosen_ : dict of {str: Any}
+    inputs_, outputs_ : ndarray of shape (n_knots,)
+        float32, increasing; outside them the curve is flat
+    chosen_ : dict[str, Any]
         what was chosen, for people
     """
 
@@ -142,9 +142,9 @@ class OutputCurve:
 
         Parameters
         ----------
-        tensors : dict of {str: ndarray}
+        tensors : dict[str, ndarray]
             inputs and outputs
-        meta : dict of {str: Any}
+        meta : dict[str, Any]
             what was chosen
         """
         inputs, outputs = take(tensors, ("inputs", "outputs"), "OutputCurve")

@@ -72,7 +72,18 @@ class DcMaeConfig(PatchMaeConfig):
 
     @classmethod
     def preset(cls, name: Literal["paper", "lab", "code"]) -> dict[str, Any]:
-        """Values over the defaults: none for ``paper``, tiny sizes for ``lab``; ``code`` does what the authors' code does."""
+        """Values over the defaults.
+
+        Parameters
+        ----------
+        name : {"paper", "lab", "code"}
+            none for ``paper``, tiny sizes for ``lab``; ``code`` does what the authors' code does
+
+        Returns
+        -------
+        dict[str, Any]
+            plain values, by field
+        """
         if name == "code":
             return {"sparsify": 0.0, "negatives": "cross_view", "self_weight": 0.25, "cross_weight": 0.25}
 
@@ -86,7 +97,7 @@ class DcMae(PatchMae):
     ----------
     config : DcMaeConfig
         sizes and variants, a :class:`phosphene.models.DcMaeConfig`
-    n_voxels : mapping of {str: int}
+    n_voxels : Mapping[str, int]
         by subject; decides nothing but how a row is padded
     recompute : bool, default False
         save memory in training by computing each block twice; results stay the same
@@ -106,7 +117,7 @@ class DcMae(PatchMae):
 
         Parameters
         ----------
-        batch : mapping of {str: Any}
+        batch : Mapping[str, Any]
             ``{"betas": {subject: (k, n_voxels)}, "rows": {subject: (k,) places in the batch}}``, as
             :func:`phosphene.models.subject_batches` makes it
         draws : Draws
@@ -114,7 +125,7 @@ class DcMae(PatchMae):
 
         Returns
         -------
-        tuple of (Tensor, dict of {str: Tensor})
+        tuple of (Tensor, dict[str, Tensor])
             loss, and ``{"cross": L_C, "self": L_S, "correlation": mean over rows and views of Pearson's r between the
             response and its prediction in the patches that ``config.loss_on`` names}``
         """
@@ -215,7 +226,7 @@ def for_subjects(network: PatchMae, n_voxels: Mapping[str, int], **changes: Any)
     ----------
     network : PatchMae
         a `PatchMae` or `DcMae`; left alone
-    n_voxels : mapping of {str: int}
+    n_voxels : Mapping[str, int]
         by subject
     **changes : Any
         settings of :class:`phosphene.models.PatchMaeConfig` to change: what is hidden, how rows are padded,
@@ -266,7 +277,7 @@ class DcMaePart(PatchMaePart):
     ----------
     module : DcMae
         a :class:`phosphene.models.DcMae`
-    config : mapping of {str: Any}
+    config : Mapping[str, Any]
         as `of` makes it
     """
 
@@ -274,7 +285,18 @@ class DcMaePart(PatchMaePart):
 
     @classmethod
     def build(cls, config: dict[str, Any]) -> DcMae:
-        """A network of this configuration without values yet."""
+        """A network of this configuration without values yet.
+
+        Parameters
+        ----------
+        config : dict[str, Any]
+            as `of` makes it
+
+        Returns
+        -------
+        DcMae
+            on the CPU; the memory of the weights is not filled
+        """
         values = validate(DcMaeConfig, config["network"], "the saved autoencoder")
         n_voxels = {name: int(n) for name, n in config["subjects"]}
         with torch.device("meta"):

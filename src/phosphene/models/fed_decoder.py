@@ -34,7 +34,7 @@ class FedDecoder(PatchMae):
     ----------
     config : PatchMaeConfig
         of the autoencoder the decoder is taken from
-    n_voxels : mapping of {str: int}
+    n_voxels : Mapping[str, int]
         of one subject
     latent : int
         length of what it is fed with
@@ -89,14 +89,14 @@ class FedDecoder(PatchMae):
 
         Parameters
         ----------
-        batch : mapping of {str: Any}
+        batch : Mapping[str, Any]
             ``latents`` (n, latent) and ``betas`` (n, n_voxels)
         draws : Draws
             nothing is drawn
 
         Returns
         -------
-        tuple of (Tensor, dict of {str: Tensor})
+        tuple of (Tensor, dict[str, Tensor])
             loss, and ``{"correlation": mean over rows of Pearson's r between betas and prediction}``
         """
         predicted = self(batch["latents"]).float()
@@ -115,7 +115,7 @@ class FedDecoderPart(ModulePart):
     ----------
     module : FedDecoder
         a :class:`phosphene.models.FedDecoder`
-    config : mapping of {str: Any}
+    config : Mapping[str, Any]
         as `of` makes it
     """
 
@@ -123,7 +123,18 @@ class FedDecoderPart(ModulePart):
 
     @classmethod
     def of(cls, network: FedDecoder) -> Self:
-        """The part that holds this network."""
+        """The part that holds this network.
+
+        Parameters
+        ----------
+        network : FedDecoder
+            trained
+
+        Returns
+        -------
+        FedDecoderPart
+            whose weights are those of the network, not copies
+        """
         config = {
             "network": network.config.model_dump(mode="json"),
             "subjects": [[name, n] for name, n in network.n_voxels.items()],
@@ -134,7 +145,18 @@ class FedDecoderPart(ModulePart):
 
     @classmethod
     def build(cls, config: dict[str, Any]) -> FedDecoder:
-        """A network of this configuration without values yet."""
+        """A network of this configuration without values yet.
+
+        Parameters
+        ----------
+        config : dict[str, Any]
+            as `of` makes it
+
+        Returns
+        -------
+        FedDecoder
+            on the CPU; the memory of the weights is not filled
+        """
         values = validate(PatchMaeConfig, config["network"], "the saved decoder")
         n_voxels = {name: int(n) for name, n in config["subjects"]}
         with torch.device("meta"):

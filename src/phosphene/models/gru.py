@@ -77,7 +77,18 @@ class _PublishedConfig(_NetConfig):
 
     @classmethod
     def preset(cls, name: Literal["paper", "lab"]) -> dict[str, Any]:
-        """Values over the defaults: none for ``paper``, narrower and with less dropout for ``lab``."""
+        """Values over the defaults.
+
+        Parameters
+        ----------
+        name : {"paper", "lab"}
+            none for ``paper``, narrower and with less dropout for ``lab``
+
+        Returns
+        -------
+        dict[str, Any]
+            plain values, by field
+        """
         if name == "paper":
             return {}
 
@@ -128,7 +139,18 @@ class GruTransformerConfig(_PublishedConfig):
 
     @classmethod
     def preset(cls, name: Literal["paper", "lab"]) -> dict[str, Any]:
-        """Values over the defaults: none for ``paper``, narrower for ``lab``."""
+        """Values over the defaults.
+
+        Parameters
+        ----------
+        name : {"paper", "lab"}
+            none for ``paper``, narrower for ``lab``
+
+        Returns
+        -------
+        dict[str, Any]
+            plain values, by field
+        """
         values = super().preset(name)
         if name == "lab":
             values["feedforward"] = 128
@@ -152,7 +174,18 @@ class GroupGruConfig(_NetConfig):
 
     @classmethod
     def preset(cls, name: Literal["paper", "lab"]) -> dict[str, Any]:
-        """Values over the defaults: none for ``paper``, narrower for ``lab``."""
+        """Values over the defaults.
+
+        Parameters
+        ----------
+        name : {"paper", "lab"}
+            none for ``paper``, narrower for ``lab``
+
+        Returns
+        -------
+        dict[str, Any]
+            plain values, by field
+        """
         if name == "paper":
             return {}
 
@@ -174,7 +207,18 @@ class MlpConfig(_NetConfig):
 
     @classmethod
     def preset(cls, name: Literal["paper", "lab"]) -> dict[str, Any]:
-        """Values over the defaults: none for ``paper``, narrower for ``lab``."""
+        """Values over the defaults.
+
+        Parameters
+        ----------
+        name : {"paper", "lab"}
+            none for ``paper``, narrower for ``lab``
+
+        Returns
+        -------
+        dict[str, Any]
+            plain values, by field
+        """
         if name == "paper":
             return {}
 
@@ -202,7 +246,7 @@ def latent_net_config(values: dict[str, Any]) -> LatentNetConfig:
 
     Parameters
     ----------
-    values : dict of {str: Any}
+    values : dict[str, Any]
         as ``model_dump`` gives them, with their ``kind``
 
     Returns
@@ -256,7 +300,18 @@ class LatentTraining(Config):
 
     @classmethod
     def preset(cls, name: Literal["paper", "lab"]) -> dict[str, Any]:
-        """Values over the defaults: none for ``paper``, a minute on a small processor for ``lab``."""
+        """Values over the defaults.
+
+        Parameters
+        ----------
+        name : {"paper", "lab"}
+            none for ``paper``, a minute on a small processor for ``lab``
+
+        Returns
+        -------
+        dict[str, Any]
+            plain values, by field
+        """
         if name == "paper":
             return {}
 
@@ -483,8 +538,8 @@ class LatentNet(nn.Module):
 
     Attributes
     ----------
-    voxels : Tensor of shape (n_voxels,), int64
-        a buffer: voxel numbers group by group; of no length without groups
+    voxels : Tensor of shape (n_voxels,)
+        int64, a buffer: voxel numbers group by group; of no length without groups
     target_mean, target_scale : Tensor of shape (n_latents,)
         buffers: the units in which latents are learnt
 
@@ -582,7 +637,17 @@ class LatentNet(nn.Module):
         self.get_buffer("target_scale").copy_(torch.from_numpy(scale.astype(np.float32)))
 
     def forward(self, betas: Tensor) -> Tensor:
-        """Betas (n, n_voxels) to latents (n, n_latents) float32 in their own units.
+        """Betas to latents.
+
+        Parameters
+        ----------
+        betas : Tensor of shape (n, n_voxels)
+            standardised as in training
+
+        Returns
+        -------
+        Tensor of shape (n, n_latents)
+            float32, in the units of the training latents
 
         Raises
         ------
@@ -596,14 +661,14 @@ class LatentNet(nn.Module):
 
         Parameters
         ----------
-        batch : mapping of {str: Tensor}
+        batch : Mapping[str, Tensor]
             ``{"betas": (n, n_voxels), "latents": (n, n_latents)}``
         draws : Draws
             unused; dropout is seeded by the training loop
 
         Returns
         -------
-        tuple of (Tensor, dict of {str: Tensor})
+        tuple of (Tensor, dict[str, Tensor])
             loss, and ``{"mse": in the latents' own units}``
 
         Raises
@@ -644,6 +709,11 @@ class LatentNet(nn.Module):
 
     def gated(self) -> LatentNet:
         """The same function without recurrent weights that never act: smaller, and made of plain products.
+
+        Returns
+        -------
+        LatentNet
+            in the mode, training or evaluation, of this one
 
         Raises
         ------
@@ -886,8 +956,8 @@ def validation_rows(stimuli: np.ndarray, share: float, rng: np.random.Generator)
 
     Returns
     -------
-    rows, held_out : ndarray
-        int64, ascending
+    tuple of (ndarray, ndarray)
+        rows to train on and rows to judge by, int64, ascending
 
     Raises
     ------
@@ -952,12 +1022,12 @@ class LatentNetPart(ModulePart):
     ----------
     module : LatentNet
         a :class:`phosphene.models.LatentNet`
-    config : mapping of {str: Any}
+    config : Mapping[str, Any]
         as `of` makes it
 
     Attributes
     ----------
-    chosen_ : dict of {str: Any}
+    chosen_ : dict[str, Any]
         what was chosen on the validation stimuli, for people; empty where nothing was
     """
 
@@ -971,8 +1041,13 @@ class LatentNetPart(ModulePart):
         ----------
         network : LatentNet
             trained
-        chosen : dict of {str: Any}, optional
+        chosen : dict[str, Any], optional
             what was chosen on the validation stimuli
+
+        Returns
+        -------
+        LatentNetPart
+            whose weights are those of the network, not copies
         """
         config = {
             "network": network.config.model_dump(mode="json"),
@@ -990,7 +1065,18 @@ class LatentNetPart(ModulePart):
 
     @classmethod
     def build(cls, config: dict[str, Any]) -> LatentNet:
-        """A network of this configuration without values yet."""
+        """A network of this configuration without values yet.
+
+        Parameters
+        ----------
+        config : dict[str, Any]
+            as `of` makes it
+
+        Returns
+        -------
+        LatentNet
+            on the CPU; the memory of the weights is not filled
+        """
         values = latent_net_config(config["network"])
         with torch.device("meta"):
             network = LatentNet(values, config["n_voxels"], config["n_latents"], config["groups"])

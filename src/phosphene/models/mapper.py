@@ -65,7 +65,18 @@ class MapperConfig(Config):
 
     @classmethod
     def preset(cls, name: Literal["paper", "lab"]) -> dict[str, Any]:
-        """Values over the defaults: none for ``paper``, narrower and coarser for ``lab``."""
+        """Values over the defaults.
+
+        Parameters
+        ----------
+        name : {"paper", "lab"}
+            none for ``paper``, narrower and coarser for ``lab``
+
+        Returns
+        -------
+        dict[str, Any]
+            plain values, by field
+        """
         if name == "paper":
             return {}
 
@@ -83,7 +94,18 @@ class VoxelEncoderConfig(Config):
 
     @classmethod
     def preset(cls, name: Literal["paper", "lab"]) -> dict[str, Any]:
-        """Values over the defaults: none for ``paper``, narrower for ``lab``."""
+        """Values over the defaults.
+
+        Parameters
+        ----------
+        name : {"paper", "lab"}
+            none for ``paper``, narrower for ``lab``
+
+        Returns
+        -------
+        dict[str, Any]
+            plain values, by field
+        """
         if name == "paper":
             return {}
 
@@ -91,7 +113,17 @@ class VoxelEncoderConfig(Config):
 
 
 class Weights(Config):
-    """Of the terms of a loss: squared error, one minus the cosine, InfoNCE."""
+    """Of the terms of a loss.
+
+    Attributes
+    ----------
+    mse : float
+        of the squared error
+    cosine : float
+        of one minus the cosine
+    contrast : float
+        of InfoNCE
+    """
 
     mse: float = Field(ge=0)
     cosine: float = Field(ge=0)
@@ -142,7 +174,18 @@ class MapperTraining(Config):
 
     @classmethod
     def preset(cls, name: Literal["paper", "lab"]) -> dict[str, Any]:
-        """Values over the defaults: none for ``paper``, a minute on a small processor for ``lab``."""
+        """Values over the defaults.
+
+        Parameters
+        ----------
+        name : {"paper", "lab"}
+            none for ``paper``, a minute on a small processor for ``lab``
+
+        Returns
+        -------
+        dict[str, Any]
+            plain values, by field
+        """
         if name == "paper":
             return {}
 
@@ -155,7 +198,8 @@ class EncoderTraining(Config):
     """How the network from embeddings to voxels is trained. The paper gives none of it; this is what the mapper has."""
 
     train: TrainConfig = Field(
-        default=TrainConfig(steps=29_640, batch_size=32, lr=4e-4, schedule="linear", lr_end=0.41, weight_decay=1e-5)
+        default=TrainConfig(steps=29_640, batch_size=32, lr=4e-4, schedule="linear", lr_end=0.41, weight_decay=1e-5),
+        description="as the first stage of the mapper",
     )
     weights: Weights = Field(
         default=Weights(mse=0.4, cosine=0.6), description="the cosine is over the voxels of one response"
@@ -166,7 +210,18 @@ class EncoderTraining(Config):
 
     @classmethod
     def preset(cls, name: Literal["paper", "lab"]) -> dict[str, Any]:
-        """Values over the defaults: none for ``paper``, seconds on a small processor for ``lab``."""
+        """Values over the defaults.
+
+        Parameters
+        ----------
+        name : {"paper", "lab"}
+            none for ``paper``, seconds on a small processor for ``lab``
+
+        Returns
+        -------
+        dict[str, Any]
+            plain values, by field
+        """
         if name == "paper":
             return {}
 
@@ -270,7 +325,17 @@ class Mapper(nn.Module):
         _set_line(self.line, self.fc[-1], weights, intercept - mean)
 
     def forward(self, betas: Tensor) -> Tensor:
-        """Betas (n, n_voxels) to embeddings (n, n_latents), of any length.
+        """Betas to embeddings.
+
+        Parameters
+        ----------
+        betas : Tensor of shape (n, n_voxels)
+            standardised as in training
+
+        Returns
+        -------
+        Tensor of shape (n, n_latents)
+            of any length
 
         Raises
         ------
@@ -364,7 +429,17 @@ class VoxelEncoder(nn.Module):
         _set_line(self.line, self.fc[-1], weights, intercept)
 
     def forward(self, latents: Tensor) -> Tensor:
-        """Embeddings (n, n_latents) to betas (n, n_voxels).
+        """Embeddings to betas.
+
+        Parameters
+        ----------
+        latents : Tensor of shape (n, n_latents)
+            of length one
+
+        Returns
+        -------
+        Tensor of shape (n, n_voxels)
+            standardised as in training
 
         Raises
         ------
@@ -430,8 +505,8 @@ def padding(n_voxels: int, layers: int, padded: int | None = None) -> tuple[int,
 
     Returns
     -------
-    left, right : int
-        the right one is longer by one where the difference is odd
+    tuple of (int, int)
+        left and right; the right one is longer by one where the difference is odd
 
     Raises
     ------
@@ -494,7 +569,7 @@ def mapper_loss(
 
     Returns
     -------
-    tuple of (Tensor, dict of {str: Tensor})
+    tuple of (Tensor, dict[str, Tensor])
         loss, and its terms without their weights, detached; InfoNCE only where it has a weight
 
     Examples
@@ -522,7 +597,20 @@ class MapperTargets(Protocol):
         ...
 
     def at(self, items: np.ndarray, *key: int) -> np.ndarray:
-        """One valid embedding of each stimulus number (n,), a function of the key: (n, d) float32 of length one."""
+        """One valid embedding of each stimulus, a function of the key.
+
+        Parameters
+        ----------
+        items : ndarray of shape (n,)
+            numbers of stimuli
+        *key : int
+            such as the seed and the step
+
+        Returns
+        -------
+        ndarray of shape (n, d)
+            float32, of length one
+        """
         ...
 
 
@@ -846,14 +934,14 @@ class MapperPart(ModulePart):
     ----------
     module : nn.ModuleList
         the mappers
-    config : mapping of {str: Any}
+    config : Mapping[str, Any]
         as `of` makes it
 
     Attributes
     ----------
     weights_ : ndarray of shape (n_mappers,)
         their weights, sum one
-    chosen_ : list of dict of {str: Any}
+    chosen_ : list[dict[str, Any]]
         by mapper, what was chosen on the validation stimuli, for people
     """
 
@@ -867,8 +955,13 @@ class MapperPart(ModulePart):
         ----------
         mapper : Mapper
             trained
-        chosen : dict of {str: Any}, optional
+        chosen : dict[str, Any], optional
             what was chosen on the validation stimuli, by stage
+
+        Returns
+        -------
+        MapperPart
+            whose weights are those of the network, not copies
         """
         config = {
             "network": mapper.config.model_dump(mode="json"),
@@ -929,7 +1022,18 @@ class MapperPart(ModulePart):
 
     @classmethod
     def build(cls, config: dict[str, Any]) -> nn.ModuleList:
-        """Mappers of this configuration without values yet."""
+        """Mappers of this configuration without values yet.
+
+        Parameters
+        ----------
+        config : dict[str, Any]
+            as `of` makes it
+
+        Returns
+        -------
+        nn.ModuleList
+            on the CPU; the memory of the weights is not filled
+        """
         values = validate(MapperConfig, config["network"], "the saved mapper")
         with torch.device("meta"):
             mappers = [Mapper(values, config["n_voxels"], config["n_latents"]) for _ in config["weights"]]
@@ -976,12 +1080,12 @@ class VoxelEncoderPart(ModulePart):
     ----------
     module : VoxelEncoder
         a :class:`phosphene.models.VoxelEncoder`
-    config : mapping of {str: Any}
+    config : Mapping[str, Any]
         as `of` makes it
 
     Attributes
     ----------
-    chosen_ : dict of {str: Any}
+    chosen_ : dict[str, Any]
         what was chosen on the validation stimuli, for people
     """
 
@@ -995,8 +1099,13 @@ class VoxelEncoderPart(ModulePart):
         ----------
         network : VoxelEncoder
             trained
-        chosen : dict of {str: Any}, optional
+        chosen : dict[str, Any], optional
             what was chosen on the validation stimuli
+
+        Returns
+        -------
+        VoxelEncoderPart
+            whose weights are those of the network, not copies
         """
         config = {
             "network": network.config.model_dump(mode="json"),
@@ -1013,7 +1122,18 @@ class VoxelEncoderPart(ModulePart):
 
     @classmethod
     def build(cls, config: dict[str, Any]) -> VoxelEncoder:
-        """A network of this configuration without values yet."""
+        """A network of this configuration without values yet.
+
+        Parameters
+        ----------
+        config : dict[str, Any]
+            as `of` makes it
+
+        Returns
+        -------
+        VoxelEncoder
+            on the CPU; the memory of the weights is not filled
+        """
         values = validate(VoxelEncoderConfig, config["network"], "the saved encoder")
         with torch.device("meta"):
             network = VoxelEncoder(values, config["n_voxels"], config["n_latents"])

@@ -94,7 +94,18 @@ class PatchMaeConfig(Config):
 
     @classmethod
     def preset(cls, name: Literal["paper", "lab"]) -> dict[str, Any]:
-        """Values over the defaults: none for ``paper``, tiny sizes and a quick start for ``lab``."""
+        """Values over the defaults.
+
+        Parameters
+        ----------
+        name : {"paper", "lab"}
+            none for ``paper``, tiny sizes and a quick start for ``lab``
+
+        Returns
+        -------
+        dict[str, Any]
+            plain values, by field
+        """
         if name == "paper":
             return {}
 
@@ -105,6 +116,16 @@ class PatchMaeConfig(Config):
 
     def patches_of(self, n_voxels: int) -> int:
         """Patches that hold so many voxels, padding included.
+
+        Parameters
+        ----------
+        n_voxels : int
+            of a row
+
+        Returns
+        -------
+        int
+            one more than it takes where ``extra_patch`` is set and the voxels fill theirs exactly
 
         Examples
         --------
@@ -119,7 +140,17 @@ class PatchMaeConfig(Config):
         return -(-n_voxels // self.patch_size)  # rounded up
 
     def wrapped_length(self, n_voxels: int) -> int | None:
-        """Length of a row that is padded with its own first voxels; None where it is padded with zeros.
+        """Length of a row that is padded with its own first voxels.
+
+        Parameters
+        ----------
+        n_voxels : int
+            of a row
+
+        Returns
+        -------
+        int or None
+            None where rows are padded with zeros
 
         Examples
         --------
@@ -139,7 +170,7 @@ class PatchMae(nn.Module):
     ----------
     config : PatchMaeConfig
         sizes and variants
-    n_voxels : mapping of {str: int}
+    n_voxels : Mapping[str, int]
         by subject; decides nothing but how a row is padded
     recompute : bool, default False
         save memory in training by computing each block twice; results stay the same
@@ -193,7 +224,7 @@ class PatchMae(nn.Module):
         ----------
         config : PatchMaeConfig
             sizes and variants
-        n_voxels : mapping of {str: int}
+        n_voxels : Mapping[str, int]
             by subject
         seed : int
             of the weights; torch's global generator is left alone
@@ -231,6 +262,7 @@ class PatchMae(nn.Module):
         Parameters
         ----------
         betas : Tensor of shape (n, n_voxels)
+            of one subject
         subject : str, optional
             may be left out where there is only one
         class_token : bool, default False
@@ -256,6 +288,7 @@ class PatchMae(nn.Module):
         Returns
         -------
         Tensor of shape (n, width)
+            after the last norm
         """
         x = self.embed(self.to_patches(betas, subject))
         x = run_blocks(self.blocks, x, first_only=True, recompute=self.recompute)  # (n, 1, width)
@@ -270,12 +303,13 @@ class PatchMae(nn.Module):
             of one subject
         subject : str, optional
             may be left out where there is only one
-        visible : Tensor of shape (n, k), int64, optional
-            ascending, patches to predict from; all when None
+        visible : Tensor of shape (n, k), optional
+            int64, ascending, patches to predict from; all when None
 
         Returns
         -------
         Tensor of shape (n, n_voxels)
+            hidden patches and visible ones, in the units of `betas`
         """
         tokens = self.encode(self.to_patches(betas, subject), visible)
         patches = self.decode(tokens, visible)  # (n, n_patches, patch_size)
@@ -296,6 +330,7 @@ class PatchMae(nn.Module):
         Returns
         -------
         Tensor of shape (n, n_patches, patch_size)
+            neighbouring voxels together
 
         Raises
         ------
@@ -324,9 +359,19 @@ class PatchMae(nn.Module):
         return padded.unflatten(1, (self.n_patches, c.patch_size))
 
     def draw_visible(self, draws: Draws) -> Tensor:
-        """Patches to leave visible, evenly at random in each row: (n, n_visible) int64 ascending.
+        """Patches to leave visible, evenly at random in each row.
 
         Called twice with the same `draws`, it gives two independent maskings.
+
+        Parameters
+        ----------
+        draws : Draws
+            noise of this batch
+
+        Returns
+        -------
+        Tensor of shape (n, n_visible)
+            int64, ascending
         """
         noise = draws.uniform(self.n_patches)  # (n, n_patches)
         return noise.topk(self.n_visible, largest=False).indices.sort(1).values
@@ -338,8 +383,8 @@ class PatchMae(nn.Module):
         ----------
         patches : Tensor of shape (n, n_patches, patch_size)
             as `to_patches` gives them
-        visible : Tensor of shape (n, k), int64, optional
-            numbers of the patches to encode; all when None
+        visible : Tensor of shape (n, k), optional
+            int64, numbers of the patches to encode; all when None
         class_token : bool, default True
             whether it takes part and comes first
 
@@ -358,8 +403,8 @@ class PatchMae(nn.Module):
         ----------
         tokens : Tensor of shape (n, 1 + k, width)
             as `encode` gives them, class token first
-        visible : Tensor of shape (n, k), int64, optional
-            the same as there
+        visible : Tensor of shape (n, k), optional
+            int64, the same as there
         hidden_only : bool, default False
             give only the patches that were hidden, in ascending order
 
@@ -407,8 +452,8 @@ class PatchMae(nn.Module):
         ----------
         patches : Tensor of shape (n, n_patches, patch_size)
             as `to_patches` gives them
-        visible : Tensor of shape (n, k), int64, optional
-            numbers of the patches to embed; all when None
+        visible : Tensor of shape (n, k), optional
+            int64, numbers of the patches to embed; all when None
         class_token : bool, default True
             whether it comes first
 
@@ -467,7 +512,7 @@ class PatchMae(nn.Module):
 
         Parameters
         ----------
-        batch : mapping of {str: Any}
+        batch : Mapping[str, Any]
             ``{"betas": {subject: (k, n_voxels)}, "rows": {subject: (k,) places in the batch}}``, as
             :func:`phosphene.models.subject_batches` makes it
         draws : Draws
@@ -475,7 +520,7 @@ class PatchMae(nn.Module):
 
         Returns
         -------
-        tuple of (Tensor, dict of {str: Tensor})
+        tuple of (Tensor, dict[str, Tensor])
             loss, and ``{"correlation": mean over rows of Pearson's r between the patches trained on and their
             prediction}``
         """
@@ -501,15 +546,16 @@ class PatchMae(nn.Module):
 
         Parameters
         ----------
-        batch : mapping of {str: Any}
+        batch : Mapping[str, Any]
             as `loss` takes it
         draws : Draws
             noise of this batch
 
         Returns
         -------
-        inputs, targets : Tensor of shape (n, n_patches, patch_size)
-            in the order of the batch, sparsified where configured, and whole
+        tuple of (Tensor, Tensor)
+            inputs and targets, (n, n_patches, patch_size) in the order of the batch: sparsified where configured, and
+            whole
         """
         rate = self.config.sparsify
         noise = None
@@ -574,12 +620,13 @@ def pick_tokens(x: Tensor, numbers: Tensor) -> Tensor:
     ----------
     x : Tensor of shape (n, m, d)
         m tokens of each item
-    numbers : Tensor of shape (n, k), int64
-        from 0 to m - 1, of each item its own
+    numbers : Tensor of shape (n, k)
+        int64, from 0 to m - 1, of each item its own
 
     Returns
     -------
     Tensor of shape (n, k, d)
+        in the order of `numbers`
 
     Examples
     --------
@@ -604,6 +651,7 @@ def sparsified(betas: Tensor, rate: float, noise: Tensor) -> Tensor:
     Returns
     -------
     Tensor of shape (n, n_voxels)
+        a copy
 
     References
     ----------
@@ -621,7 +669,7 @@ class PatchMaePart(ModulePart):
     ----------
     module : PatchMae
         a :class:`phosphene.models.PatchMae`
-    config : mapping of {str: Any}
+    config : Mapping[str, Any]
         as `of` makes it
     """
 
@@ -629,13 +677,35 @@ class PatchMaePart(ModulePart):
 
     @classmethod
     def of(cls, network: PatchMae) -> Self:
-        """The part that holds this network."""
+        """The part that holds this network.
+
+        Parameters
+        ----------
+        network : PatchMae
+            trained
+
+        Returns
+        -------
+        PatchMaePart
+            whose weights are those of the network, not copies
+        """
         subjects = [[name, n] for name, n in network.n_voxels.items()]
         return cls(network, {"network": network.config.model_dump(mode="json"), "subjects": subjects})
 
     @classmethod
     def build(cls, config: dict[str, Any]) -> PatchMae:
-        """A network of this configuration without values yet."""
+        """A network of this configuration without values yet.
+
+        Parameters
+        ----------
+        config : dict[str, Any]
+            as `of` makes it
+
+        Returns
+        -------
+        PatchMae
+            on the CPU; the memory of the weights is not filled
+        """
         values = validate(PatchMaeConfig, config["network"], "the saved autoencoder")
         n_voxels = {name: int(n) for name, n in config["subjects"]}
         with torch.device("meta"):
@@ -682,6 +752,7 @@ class PatchMaePart(ModulePart):
         Returns
         -------
         ndarray of shape (n, width), float32
+            each row as if it were alone, but for rounding
         """
         half = partial(self.module.to_latent, subject=subject)
         return in_batches(half, self.module, betas, batch_size, "betas")
@@ -708,10 +779,10 @@ class PatchMaePart(ModulePart):
 
         Returns
         -------
-        reconstruction : ndarray of shape (n, n_voxels), float32
-            in the units of `betas`
-        is_hidden : ndarray of shape (n, n_voxels), bool
-            voxels in hidden patches; a wrapped copy of one may still be visible
+        reconstruction : ndarray of shape (n, n_voxels)
+            float32, in the units of `betas`
+        is_hidden : ndarray of shape (n, n_voxels)
+            bool, voxels in hidden patches; a wrapped copy of one may still be visible
 
         Raises
         ------

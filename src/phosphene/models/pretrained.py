@@ -66,7 +66,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 @reads("folder", ModelError)
 def read_config(folder: Path, kind: str) -> dict[str, Any]:
-    """config.json of a checkpoint.
+    """The configuration of a checkpoint, its ``config.json``.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def read_config(folder: Path, kind: str) -> dict[str, Any]:
 
     Returns
     -------
-    dict of {str: Any}
+    dict[str, Any]
         as the file has it
 
     Raises

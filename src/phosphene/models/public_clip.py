@@ -255,18 +255,66 @@ def digest(folder: Path) -> dict[str, str]:
 
 
 def load(folder: Path) -> nn.Module:
-    """transformers' CLIPModel in float32, frozen, in evaluation mode; raises as :func:`pretrained.load`."""
+    """The network of a checkpoint: transformers' CLIPModel in float32, frozen, in evaluation mode.
+
+    Parameters
+    ----------
+    folder : Path
+        of the checkpoint
+
+    Returns
+    -------
+    nn.Module
+        a CLIPModel
+
+    Raises
+    ------
+    ModelError
+        As :func:`phosphene.models.pretrained.load`.
+    """
     return pretrained.load(folder, "CLIPModel").requires_grad_(False)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """config.json of a CLIP. Raises ModelError when it is missing or of another architecture."""
+    """The configuration of a CLIP, its ``config.json``.
+
+    Parameters
+    ----------
+    folder : Path
+        of the checkpoint
+
+    Returns
+    -------
+    dict[str, Any]
+        as the file has it
+
+    Raises
+    ------
+    ModelError
+        When the file is missing or of another architecture.
+    """
     return pretrained.read_config(folder, "clip")
 
 
 @reads("folder", ModelError)
 def load_tokenizer(folder: Path) -> Any:
-    """CLIP's tokenizer of a checkpoint. Raises NotAvailable when its files are not there."""
+    """CLIP's tokenizer of a checkpoint.
+
+    Parameters
+    ----------
+    folder : Path
+        of the checkpoint
+
+    Returns
+    -------
+    CLIPTokenizer
+        of transformers
+
+    Raises
+    ------
+    NotAvailable
+        When its files are not in the folder.
+    """
     from transformers import CLIPTokenizer
 
     if not (folder / "tokenizer.json").is_file() and not (folder / "vocab.json").is_file():

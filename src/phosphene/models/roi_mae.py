@@ -89,7 +89,18 @@ class RoiMaeConfig(Config):
 
     @classmethod
     def preset(cls, name: Literal["paper", "lab"]) -> dict[str, Any]:
-        """Values over the defaults: none for ``paper``, tiny sizes and a quick start for ``lab``."""
+        """Values over the defaults.
+
+        Parameters
+        ----------
+        name : {"paper", "lab"}
+            none for ``paper``, tiny sizes and a quick start for ``lab``
+
+        Returns
+        -------
+        dict[str, Any]
+            plain values, by field
+        """
         if name == "paper":
             return {}
 
@@ -118,7 +129,7 @@ def roi_partition(trials: Trials, rois: Sequence[str] | None = None) -> dict[str
 
     Returns
     -------
-    dict of {str: ndarray}
+    dict[str, ndarray]
         by ROI, its voxel numbers, (n,) int64 ascending
 
     Raises
@@ -154,7 +165,7 @@ def subject_batches(betas: Mapping[str, np.ndarray]) -> tuple[Callable[[np.ndarr
 
     Parameters
     ----------
-    betas : mapping of {str: ndarray}
+    betas : Mapping[str, ndarray]
         by subject, each (n_trials, n_voxels of that subject), arrays or memory maps
 
     Returns
@@ -197,7 +208,7 @@ class RoiMae(nn.Module):
     ----------
     config : RoiMaeConfig
         sizes and variants
-    sizes : mapping of {str: sequence of int}
+    sizes : Mapping[str, Sequence[int]]
         voxels of each ROI, by subject. Without `create` the voxels are taken to stand ROI by ROI.
     recompute : bool, default False
         save memory in training by computing each block twice; results stay the same
@@ -285,7 +296,7 @@ class RoiMae(nn.Module):
         ----------
         config : RoiMaeConfig
             sizes and variants
-        groups : mapping of {str: sequence of ndarray}
+        groups : Mapping[str, Sequence[ndarray]]
             by subject, the voxel numbers of each ROI, together every voxel once (see
             :func:`phosphene.models.roi_partition`)
         seed : int
@@ -340,6 +351,7 @@ class RoiMae(nn.Module):
         Returns
         -------
         Tensor of shape (n, latent)
+            all that `from_latent` needs of a response
 
         Raises
         ------
@@ -380,7 +392,20 @@ class RoiMae(nn.Module):
         return by_roi[:, place]
 
     def forward(self, betas: Tensor, subject: str | None = None) -> Tensor:
-        """Betas (n, n_voxels) through the latent and back."""
+        """Betas through the latent and back.
+
+        Parameters
+        ----------
+        betas : Tensor of shape (n, n_voxels)
+            of one subject, in its own voxel order
+        subject : str, optional
+            may be left out where there is only one
+
+        Returns
+        -------
+        Tensor of shape (n, n_voxels)
+            in the same order
+        """
         return self.from_latent(self.to_latent(betas, subject), subject)
 
     # -- training --------------------------------------------------------------------------------------------------
@@ -390,7 +415,7 @@ class RoiMae(nn.Module):
 
         Parameters
         ----------
-        batch : mapping of {str: Any}
+        batch : Mapping[str, Any]
             ``{"betas": {subject: (k, n_voxels)}, "rows": {subject: (k,) places in the batch}}``, as
             :func:`phosphene.models.subject_batches` makes it
         draws : Draws
@@ -398,7 +423,7 @@ class RoiMae(nn.Module):
 
         Returns
         -------
-        tuple of (Tensor, dict of {str: Tensor})
+        tuple of (Tensor, dict[str, Tensor])
             loss, and ``{"correlation": mean over rows of Pearson's r between betas and reconstruction}``
         """
         noise = self._noise(draws)
@@ -576,7 +601,7 @@ class RoiMae(nn.Module):
 
         Parameters
         ----------
-        groups : mapping of {str: sequence of ndarray}
+        groups : Mapping[str, Sequence[ndarray]]
             by subject, the voxel numbers of each ROI
         seed : int
             of the new layers
@@ -624,7 +649,7 @@ class RoiMae(nn.Module):
 
         Returns
         -------
-        dict of {str: str}
+        dict[str, str]
             their name by ours
 
         Raises
@@ -715,7 +740,7 @@ class RoiMaePart(ModulePart):
     ----------
     module : RoiMae
         a :class:`phosphene.models.RoiMae`
-    config : mapping of {str: Any}
+    config : Mapping[str, Any]
         as `of` makes it
     """
 
@@ -723,13 +748,35 @@ class RoiMaePart(ModulePart):
 
     @classmethod
     def of(cls, network: RoiMae) -> Self:
-        """The part that holds this network."""
+        """The part that holds this network.
+
+        Parameters
+        ----------
+        network : RoiMae
+            trained
+
+        Returns
+        -------
+        RoiMaePart
+            whose weights are those of the network, not copies
+        """
         subjects = [[name, list(sizes)] for name, sizes in network.sizes.items()]
         return cls(network, {"network": network.config.model_dump(mode="json"), "subjects": subjects})
 
     @classmethod
     def build(cls, config: dict[str, Any]) -> RoiMae:
-        """A network of this configuration without values yet."""
+        """A network of this configuration without values yet.
+
+        Parameters
+        ----------
+        config : dict[str, Any]
+            as `of` makes it
+
+        Returns
+        -------
+        RoiMae
+            on the CPU; the memory of the weights is not filled
+        """
         values = validate(RoiMaeConfig, config["network"], "the saved autoencoder")
         sizes = {name: tuple(roi_sizes) for name, roi_sizes in config["subjects"]}
         with torch.device("meta"):

@@ -41,7 +41,7 @@ class Loaded:
     ----------
     taken : tuple of str
         names of weights that now hold the checkpoint's values
-    skipped : dict of {str: str}
+    skipped : dict[str, str]
         names of the checkpoint that have no place here, with why
     fresh : tuple of str
         names of weights that keep their random start
@@ -70,7 +70,7 @@ def read_sc_mbm(file: str | Path) -> dict[str, torch.Tensor]:
 
     Returns
     -------
-    dict of {str: Tensor}
+    dict[str, Tensor]
         for `load_sc_mbm`
 
     Raises
@@ -92,7 +92,7 @@ def load_sc_mbm(network: PatchMae | RoiMae, weights: Mapping[str, torch.Tensor])
     ----------
     network : PatchMae or RoiMae
         changed in place, whole or not at all
-    weights : mapping of {str: Tensor}
+    weights : Mapping[str, Tensor]
         as `read_sc_mbm` gives them
 
     Returns
