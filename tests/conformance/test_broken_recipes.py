@@ -84,7 +84,7 @@ class PeekingAtPictures(Neighbours):
 
     def fit_gallery(self, trials, stimuli):
         """All there is."""
-        assert len(np.asarray(stimuli.images[:]))
+        assert len(np.asarray(stimuli.images.source[:]))
         return super().fit_gallery(trials, stimuli)
 
 

@@ -32,8 +32,6 @@ INPUT is ``brain``, a control (see ``phosphene.flow.decoding``), a step on the w
 from __future__ import annotations
 
 import json
-import os
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -46,6 +44,7 @@ import pandas as pd
 
 from phosphene.errors import ConfigError, ModelError
 from phosphene.io import atomic
+from phosphene.io.claims import claimed, holder
 from phosphene.io.reading import open_npy
 
 LOCK = ".lock"
@@ -170,7 +169,12 @@ class RunFolder:
 
     @contextmanager
     def locked(self, purpose: str) -> Iterator[None]:
-        """Hold the run for writing. A lock left by a dead process of this machine is taken over.
+        """Hold the run for writing; what a killed process left behind is swept.
+
+        Parameters
+        ----------
+        purpose : str
+            what for, such as "fit lea"; another process that wants to write is told
 
         Raises
         ------
@@ -181,36 +185,17 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
 
         lock = self.path / LOCK
-        mine = {"pid": os.getpid(), "host": socket.gethostname(), "purpose": purpose, "started": start_of(os.getpid())}
+        with claimed(lock, purpose) as mine:
+            if not mine:
+                other = holder(lock)
+                raise ConfigError(
+                    f"{self.path} is being written by process {other.get('pid', '?')} on {other.get('host', '?')} "
+                    f"({other.get('purpose', 'unknown')}). Wait for it, or choose another --out. If you are sure it is "
+                    f"dead, delete {lock}."
+                )
 
-        for _ in range(2):
-            try:
-                with atomic.explained(lock):
-                    handle = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-            except FileExistsError:
-                holder = read_lock(lock)
-                if is_alive(holder):
-                    raise ConfigError(
-                        f"{self.path} is being written by process {holder.get('pid')} on {holder.get('host')} "
-                        f"({holder.get('purpose')}). Wait for it, or choose another --out. If you are sure it is "
-                        f"dead, delete {lock}."
-                    ) from None
-
-                lock.unlink(missing_ok=True)
-                continue
-
-            with os.fdopen(handle, "w") as file:
-                json.dump(mine, file)
-
-            break
-        else:
-            raise ConfigError(f"{self.path} was taken by another process in this moment; run the command again.")
-
-        atomic.sweep(self.path)
-        try:
+            atomic.sweep(self.path)
             yield
-        finally:
-            lock.unlink(missing_ok=True)
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -226,39 +211,3 @@ def read_json(file: Path) -> dict[str, Any]:
         raise ModelError(f"{file} should hold a JSON object but holds a {type(value).__name__}.")
 
     return value
-
-
-def read_lock(lock: Path) -> dict[str, Any]:
-    """Who holds a lock: pid, host, purpose, started; empty when that cannot be read."""
-    for _ in range(5):  # the holder may be between creating and filling it
-        with suppress(OSError, ValueError):
-            return dict(json.loads(lock.read_text()))
-
-        time.sleep(0.05)
-
-    return {}
-
-
-def start_of(pid: int) -> str:
-    """When the kernel started a process, so that a reused process number is not mistaken for the old holder."""
-    with suppress(OSError, IndexError):
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
-
-    return ""
-
-
-def is_alive(holder: dict[str, Any]) -> bool:
-    """Whether the process that holds a lock may still be running."""
-    if not holder:
-        return False
-    if holder.get("host") != socket.gethostname():
-        return True  # cannot be asked from here; the message says how to release it
-
-    try:
-        os.kill(int(holder["pid"]), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-
-    return not holder.get("started") or start_of(int(holder["pid"])) == holder["started"]

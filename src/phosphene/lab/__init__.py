@@ -6,16 +6,6 @@ a study, ``scan`` puts it into a scanner, and ``write_bids`` or ``write_openfmri
 
 from __future__ import annotations
 
-from phosphene._lazy import attach
+from lazy_loader import attach_stub
 
-_HOME = {
-    "Scanner": "bold",
-    "Simulation": "lab",
-    "Subject": "brain",
-    "make": "lab",
-    "scan": "bold",
-    "write_bids": "bold_files",
-    "write_openfmri": "bold_files",
-}
-
-__getattr__, __dir__, __all__ = attach(__name__, _HOME)
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

@@ -1,6 +1,6 @@
 """Eyes: frozen networks that look at decoded and true pictures, so that they are compared by what they show.
 
->>> eyes = eyes_for("insilico-nsd")                                # doctest: +SKIP
+>>> eyes = feature_extractors_for("insilico-nsd")                                # doctest: +SKIP
 >>> seen = [look(eye, true) for eye in eyes]      # once               # doctest: +SKIP
 >>> score(Decoded(ids, decoded, true, views=views(seen, decoded)))     # doctest: +SKIP
 

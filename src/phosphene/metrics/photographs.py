@@ -4,7 +4,7 @@ Each is there when its weights are; see ``phosphene.models.backbones`` for where
 is good for is part of it: published scores use AlexNet, Inception and CLIP for two-way identification, EfficientNet-B1 and
 SwAV for a distance, and the 64 features of FID's network for FID.
 
->>> [eye.name for eye in eyes_for("nsd")]                                       # doctest: +SKIP
+>>> [eye.name for eye in feature_extractors_for("nsd")]                                       # doctest: +SKIP
 ['alexnet2', 'alexnet5', 'inception', 'clip_vit_l14', 'efficientnet_b1', 'swav']
 
 References

@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from phosphene.errors import MachineError
 from phosphene.io import memory
-from phosphene.training.loop import Fetch, NetworkLoss, Trained, train
+from phosphene.training.loop import Fetch, NetworkLoss, Trained, train, turns_of
 from phosphene.training.losses import whole_batch
 from phosphene.training.machine import ADVICE, held
 from phosphene.training.recompute import recomputing
@@ -371,11 +371,6 @@ class _FewRows:
         batch = tree_map_only(Tensor, lambda t: t.to(device), self.fetch(self.rows[:size]))
         loss_of = NetworkLoss(network, config.precision)
 
-        if hasattr(network, "turns"):
-            turns = network.turns(0)
-        else:
-            turns = (None,)
-
         with ExitStack() as stack:
             stack.enter_context(recomputing(network, config.recompute))
             stack.enter_context(torch.random.fork_rng([]))
@@ -384,7 +379,7 @@ class _FewRows:
                 batch = tree_map_only(Tensor, lambda t: t if _is_an_index(t) else fake.from_tensor(t), batch)
                 stack.enter_context(_Contact())
 
-            for number, turn in enumerate(turns):
+            for number, turn in enumerate(turns_of(network)(0)):
                 draws = Draws(self.seed, 0, size, None, device, number)
                 arguments = () if turn is None else (turn,)
                 network.zero_grad(set_to_none=True)

@@ -95,7 +95,7 @@ def smaller(batch_size: int, world: int, accumulate: int, step: int, error: str)
         f"{share // more}, and their gradients are added up: the same batches of {batch_size} and the same noise, only "
         f"slower. Set accumulate={more} to start so. ({first})",
         PhospheneWarning,
-        stacklevel=4,
+        stacklevel=6,
     )
 
     return more
