@@ -341,11 +341,11 @@ def test_a_part_comes_back_from_disk_bit_by_bit(tmp_path):
     net = DcMae.create(lab(), {"sub-1": 99, "z": 40}, 0)
     part = DcMaePart.of(net)
     save_part(tmp_path / "brain", part, stage="brain", digest="d", seconds=0.0, lineage=[])
-    again = load_part(tmp_path / "brain", DcMaePart)
-    assert isinstance(again.module, DcMae)
-    assert again.module.config == net.config and again.module.n_voxels == {"sub-1": 99, "z": 40}
+    loaded = load_part(tmp_path / "brain", DcMaePart)
+    assert isinstance(loaded.module, DcMae)
+    assert loaded.module.config == net.config and loaded.module.n_voxels == {"sub-1": 99, "z": 40}
     x = low_rank(7, 40)
-    assert np.array_equal(part.to_tokens(x, "z"), again.to_tokens(x, "z"))
+    assert np.array_equal(part.to_tokens(x, "z"), loaded.to_tokens(x, "z"))
 
 
 def test_the_public_model_of_mind_vis_can_be_the_start():
@@ -366,8 +366,8 @@ def test_weights_go_to_other_subjects_with_stretched_positions():
     with torch.no_grad():
         new.norm.weight.zero_()
     assert net.norm.weight.eq(1).all()  # a copy
-    again = for_subjects(new, {"y": 60})
-    assert (again.n_patches, again.config.positions_of) == (8, 13)  # stretched once, from the first
+    second = for_subjects(new, {"y": 60})
+    assert (second.n_patches, second.config.positions_of) == (8, 13)  # stretched once, from the first
     same = for_subjects(net, {"s1": 99})
     assert torch.equal(same.to_tokens(betas(2)), net.to_tokens(betas(2)))
     with pytest.raises(ModelError, match="decoder_depth = 4.*decoder_blocks.3"):
