@@ -542,7 +542,7 @@ class CrossModal(nn.Module):
 
 
 def paired_batches(
-    betas: Mapping[str, np.ndarray], shown: Mapping[str, np.ndarray], pictures: Any
+    betas: Mapping[str, np.ndarray], picture_rows: Mapping[str, np.ndarray], pictures: Any
 ) -> tuple[Callable[[np.ndarray], dict[str, Any]], int]:
     """What :func:`phosphene.training.train` needs to train on responses with the pictures they belong to.
 
@@ -550,7 +550,7 @@ def paired_batches(
     ----------
     betas : Mapping[str, ndarray]
         by subject, each (n_trials, n_voxels of that subject), arrays or memory maps
-    shown : Mapping[str, ndarray]
+    picture_rows : Mapping[str, ndarray]
         by the same subjects, (n_trials,) whole numbers: the row of `pictures` that was on in each trial
     pictures : Any
         (m, 3, height, width), as the picture autoencoder takes them: array, memory map, or rows of a store
@@ -568,14 +568,14 @@ def paired_batches(
     DataError
         When subjects or trials of the two do not match, or there is no picture of a number.
     """
-    if set(betas) != set(shown):
-        raise DataError(f"responses are of subjects {', '.join(betas)}, but pictures of {', '.join(shown)}.")
+    if set(betas) != set(picture_rows):
+        raise DataError(f"responses are of subjects {', '.join(betas)}, but pictures of {', '.join(picture_rows)}.")
 
     for subject, responses in betas.items():
-        _check_numbers(subject, len(responses), np.asarray(shown[subject]), len(pictures))
+        _check_numbers(subject, len(responses), np.asarray(picture_rows[subject]), len(pictures))
 
     fetch, n_items = subject_batches(betas)
-    by_subject = [np.asarray(shown[subject], dtype=np.int64) for subject in betas]
+    by_subject = [np.asarray(picture_rows[subject], dtype=np.int64) for subject in betas]
     if by_subject:
         numbers = np.concatenate(by_subject)  # (n_items,) picture of each row
     else:

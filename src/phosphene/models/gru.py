@@ -285,9 +285,9 @@ class LatentTraining(Config):
         description="share of the training stimuli that choose the best step; 0: the last step is taken",
     )
     check_every: int = Field(
-        default=125, ge=1, description="steps between looks at the validation stimuli; an epoch of NSD"
+        default=125, ge=1, description="steps between checks on the validation stimuli; an epoch of NSD"
     )
-    patience: int | None = Field(default=10, ge=1, description="looks without a better one after which training ends")
+    patience: int | None = Field(default=10, ge=1, description="checks without a better one after which training ends")
 
     @model_validator(mode="after")
     def _no_average(self) -> Self:

@@ -160,8 +160,8 @@ class MapperTraining(Config):
         lt=1,
         description="share of training stimuli that choose the best step; 0: the last step is taken",
     )
-    check_every: int = Field(default=741, ge=1, description="steps between looks at them; an epoch")
-    patience: int | None = Field(default=None, ge=1, description="looks without a better one after which a stage ends")
+    check_every: int = Field(default=741, ge=1, description="steps between checks on them; an epoch")
+    patience: int | None = Field(default=None, ge=1, description="checks without a better one after which a stage ends")
 
     @model_validator(mode="after")
     def _no_average(self) -> Self:
