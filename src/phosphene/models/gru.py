@@ -11,7 +11,7 @@
 The published network is table 1 of the paper::
 
     betas (n, voxels) -> GRU -> layer norm -> dropout -> GRU -> layer norm                             lines 1 to 5
-        -> dense -> batch norm, ReLU -> dropout -> dense -> latents (n, n_latents)                     lines 6 to 9
+        -> dense -> batch norm -> ReLU, dropout -> dense -> latents (n, n_latents)                     lines 6 to 9
 
 Its GRUs see a sequence of length one. From a hidden state of zero each direction computes
 
@@ -356,7 +356,7 @@ class GatedCell(nn.Module):
             b_r, b_z, b_n = self.get_parameter(f"bias_hh_l0{direction}").chunk(3)
 
             reset = torch.sigmoid(r + b_r)
-            h = (1 - torch.sigmoid(z + b_z)) * torch.tanh(n + reset * b_n)
+            h = (1 - torch.sigmoid(z + b_z)) * torch.tanh(n + reset * b_n)  # z times the old state, zero, is left out
             directions.append(h)
 
         return torch.cat(directions, -1)
@@ -394,11 +394,11 @@ class _Head(nn.Sequential):
 
     def __init__(self, n_in: int, width: int, n_latents: int, dropout: float) -> None:
         super().__init__(
-            nn.Linear(n_in, width),
-            nn.BatchNorm1d(width),
+            nn.Linear(n_in, width),  # line 6
+            nn.BatchNorm1d(width),  # line 7
             nn.ReLU(),
-            nn.Dropout(dropout),
-            nn.Linear(width, n_latents),
+            nn.Dropout(dropout),  # line 8, with the ReLU
+            nn.Linear(width, n_latents),  # line 9
         )
 
 
@@ -886,6 +886,7 @@ def fit_latent_net(
             f"{len(stimuli)} rows."
         )
 
+    # A generator of its own, so that the split does not depend on what else is drawn from the seed.
     rows, held_out = validation_rows(stimuli, training.validation, np.random.default_rng([seed, 0]))
     network = LatentNet.create(config, betas.shape[1], latents.shape[1], seed, groups=groups)
     mean, variance = _moments(latents, rows)
@@ -926,7 +927,7 @@ def fit_latent_net(
     except EnoughError as enough:
         stopped_at = enough.step
 
-    network.to("cpu").eval()
+    network.to("cpu").eval()  # parts hold networks that way
     if best is None or not best.restore():
         return LatentNetPart.of(network, {"step": stopped_at})
 

@@ -261,15 +261,17 @@ class Mapper(nn.Module):
         layers: list[nn.Module] = []
         channels = 1
         for _ in range(c.layers):
-            layers.append(nn.Sequential(nn.Conv1d(channels, c.channels, 4, stride=2, padding=1), nn.ReLU()))
+            halving = nn.Conv1d(channels, c.channels, 4, stride=2, padding=1)  # (n, channels, positions / 2)
+            layers.append(nn.Sequential(halving, nn.ReLU()))
             channels = c.channels
 
         for _ in range(c.blocks):
             layers.append(ResidualBlock(c.channels, relu=True))
 
-        self.encoder = nn.Sequential(*layers, nn.Conv1d(c.channels, self.n_latents, 1))
+        self.encoder = nn.Sequential(*layers, nn.Conv1d(c.channels, self.n_latents, 1))  # (n, n_latents, positions)
 
-        # The numbers of these layers are those of the public state dicts.
+        # Positions stand where channels usually do: each mixture weighs them the same way for all latents. The numbers of
+        # these layers are those of the public state dicts.
         self.fc = nn.Sequential(
             nn.ReLU(), nn.Conv1d(n_positions, c.mixtures, 1), nn.ReLU(), nn.Conv1d(c.mixtures, 1, 1)
         )
@@ -386,9 +388,9 @@ class VoxelEncoder(nn.Module):
         self.n_latents = int(n_latents)
 
         self.decoder = nn.Sequential(
-            nn.Conv1d(1, c.channels, 1),
+            nn.Conv1d(1, c.channels, 1),  # (n, channels, n_latents)
             *(ResidualBlock(c.channels, relu=False) for _ in range(c.blocks)),
-            nn.ConvTranspose1d(c.channels, c.channels, 4, stride=2, padding=1),
+            nn.ConvTranspose1d(c.channels, c.channels, 4, stride=2, padding=1),  # (n, channels, 2 n_latents)
             nn.ReLU(),
             nn.Conv1d(c.channels, 1, 1),
         )
@@ -581,7 +583,7 @@ def mapper_loss(
     terms = {"mse": (predicted - true).square().mean(), "cosine": cosine(predicted, true)}
     loss = weights.mse * terms["mse"] + weights.cosine * terms["cosine"]
 
-    if weights.contrast:
+    if weights.contrast:  # rows are compared with each other only where that counts: it needs a whole batch
         terms["contrast"] = info_nce(predicted, true, 1 / tau, symmetric=symmetric)
         loss = loss + weights.contrast * terms["contrast"]
 
@@ -686,6 +688,7 @@ def fit_mapper(
     def fetch(chosen: np.ndarray) -> dict[str, Tensor]:
         return {"betas": _tensor(betas[chosen]), "items": torch.from_numpy(items[chosen])}
 
+    # The columns of table 3b: both stages, the first alone, or both losses from the start.
     base = ("base", training.base, training.base_weights)
     finetune = ("finetune", training.finetune, training.weights)
     joint = ("joint", training.base, training.weights)
@@ -866,7 +869,7 @@ def _train_to_best(
     except EnoughError as enough:
         stopped_at = enough.step
 
-    trainee.to("cpu").eval()
+    trainee.to("cpu").eval()  # parts hold networks that way
     if best is None or not best.restore():
         return {"step": stopped_at}
 
