@@ -22,7 +22,7 @@ from phosphene.io.progress import Progress
 from phosphene.io.store import RowStore, cached
 from phosphene.models import vdvae as vdvae_weights
 from phosphene.models.batch_invariance import group_noise
-from phosphene.models.public_clip import _eight_bits
+from phosphene.models.pixel_range import eight_bits
 from phosphene.models.vdvae import VdvaeConfig
 from phosphene.types import Stimuli
 
@@ -175,7 +175,7 @@ class VdvaeFeatures:
         from PIL import Image
 
         size = self.config.image_size
-        pixels = _eight_bits(np.asarray(pixels))
+        pixels = eight_bits(np.asarray(pixels))
         out = np.empty((len(pixels), size, size, 3), dtype=np.uint8)
 
         for i, picture in enumerate(pixels):

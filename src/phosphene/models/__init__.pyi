@@ -30,7 +30,6 @@ from .mapper import (
     padding,
 )
 from .patch_mae import PatchMae, PatchMaeConfig, PatchMaePart
-from .resting import resting_windows, window_means
 from .roi_mae import RoiMae, RoiMaeConfig, RoiMaePart, roi_partition, subject_batches
 from .sc_mbm import load_sc_mbm, read_sc_mbm
 
@@ -76,9 +75,7 @@ __all__ = [
     "padding",
     "paired_batches",
     "read_sc_mbm",
-    "resting_windows",
     "roi_partition",
     "subject_batches",
     "voxel_runs",
-    "window_means",
 ]

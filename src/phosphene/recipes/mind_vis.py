@@ -300,7 +300,7 @@ class LatentDiffusion(Recipe[L]):
 
         betas: dict[str, Any] = ({own: np.concatenate(mine)} if mine else {}) | others
         if c.resting is not None:
-            from phosphene.models import resting_windows
+            from phosphene.data.resting import resting_windows
 
             if (cache := cache_folder()) is None:
                 raise ConfigError(
@@ -308,7 +308,9 @@ class LatentDiffusion(Recipe[L]):
                     "PHOSPHENE_CACHE."
                 )
 
-            betas["resting"] = resting_windows(c.resting, cache, network=c.brain, progress=self.progress)
+            betas["resting"] = resting_windows(
+                c.resting, cache, padded_length=c.brain.wrapped_length, progress=self.progress
+            )
 
         return betas
 
