@@ -89,7 +89,7 @@ def split_half(
         for all stimuli of a run
     """
     even, odd = halves(table)
-    n = even.shape[0]
+    n = even.shape[0]  # pyright: ignore[reportOptionalSubscript]  # scipy's own inference
     if n < 3:
         return None
 
