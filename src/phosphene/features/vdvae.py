@@ -21,14 +21,15 @@ from phosphene.features import fingerprint
 from phosphene.features.clip import content_digest, full_precision
 from phosphene.io.progress import Progress
 from phosphene.io.store import RowStore, cached
-from phosphene.models import vdvae as vdvae_weights
 from phosphene.models.public_clip import _eight_bits
-from phosphene.models.vdvae import VdvaeConfig, group_noise
 from phosphene.types import Stimuli
 
 if TYPE_CHECKING:
-    from phosphene.models.vdvae import Vdvae
+    import torch
 
+    from phosphene.models.vdvae import Vdvae, VdvaeConfig
+
+LAB = "lab"
 _VERSION = 1  # of what this file computes; part of every key
 _TARGETS = ("mean", "sample")
 
@@ -39,7 +40,7 @@ class VdvaeFeatures:
     Parameters
     ----------
     name : str or Path, optional
-        "lab" for the bundled one, or a folder that ``vdvae_weights.convert`` made
+        "lab" for the bundled one, or a folder that :func:`phosphene.models.vdvae.convert` made
     groups : int, optional
         how many first groups; as many as the network's configuration says by default (15 of ImageNet-64's 75)
     target : {"mean", "sample"}, default "mean"
@@ -73,7 +74,7 @@ class VdvaeFeatures:
 
     def __init__(
         self,
-        name: str | Path = vdvae_weights.LAB,
+        name: str | Path = LAB,
         *,
         groups: int | None = None,
         target: Literal["mean", "sample"] = "mean",
@@ -114,6 +115,8 @@ class VdvaeFeatures:
     @cached_property
     def config(self) -> VdvaeConfig:
         """Sizes of the network, and the layout of its latents."""
+        from phosphene.models import vdvae as vdvae_weights  # loads torch
+
         return vdvae_weights.read_config(self.name, self.lab_folder)
 
     @property
@@ -161,6 +164,8 @@ class VdvaeFeatures:
 
     def _encode(self, pixels: np.ndarray, ids: list[Any]) -> np.ndarray:
         import torch
+
+        from phosphene.models.vdvae import group_noise
 
         x = torch.from_numpy(self._prepared(pixels)).to(self.device)
 
@@ -252,8 +257,12 @@ class VdvaeFeatures:
 
     @cached_property
     def _network(self) -> Vdvae:
+        from phosphene.models import vdvae as vdvae_weights  # loads torch
+
         return vdvae_weights.load(self.name, self.device, self.lab_folder)
 
     @cached_property
     def _digest(self) -> dict[str, str]:
+        from phosphene.models import vdvae as vdvae_weights  # loads torch
+
         return vdvae_weights.digest(self.name, self.lab_folder)
