@@ -2,8 +2,7 @@ from .cost import RidgeEstimate, estimate
 from .reduced_rank import ReducedRankConfig, ReducedRankRidge
 from .ridge import Ridge
 from .shards import RidgeShards
-from .stream import ridge_predict
-from .streamed import StreamedRidge
+from .streamed import StreamedRidge, ridge_predict
 
 __all__ = [
     "ReducedRankConfig",

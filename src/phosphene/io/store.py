@@ -142,6 +142,15 @@ def _plain(spec: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigError(f"what rows are must be said in plain values (JSON), but: {error}.") from error
 
 
+def cache_folder() -> Path | None:
+    """Folder that keeps stores between runs, named by PHOSPHENE_CACHE; None where that is not set."""
+    folder = os.environ.get("PHOSPHENE_CACHE")
+    if folder:
+        return Path(folder)
+
+    return None
+
+
 def _default_chunk(shape: Sequence[int], dtype: str, batch: int) -> int:
     """Whole batches, of 32 MB together at most where one batch is not more already."""
     fitting = _CHUNK_BYTES // max(1, math.prod(shape) * np.dtype(dtype).itemsize)
