@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from phosphene.lab.prompts import place_texts, thing_texts
 from phosphene.lab.zoo import from_network, to_network
 from phosphene.lab.zoo.material import Scenes
-from phosphene.lab.zoo.prompts import category_texts, place_texts
 
 Scores = dict[str, float]
 _BLOCK = 250
@@ -186,7 +186,7 @@ def classifier(network: nn.Module, scenes: Scenes) -> tuple[Scores, np.ndarray, 
 
 def prompts(scenes: Scenes) -> dict[str, dict[str, list[str]]]:
     """Texts that stand for each category and each place in zero-shot classification."""
-    return {"category": category_texts(scenes.categories), "place": place_texts(scenes.places)}
+    return {"category": thing_texts(scenes.categories), "place": place_texts(scenes.places)}
 
 
 def clip(network: nn.Module, scenes: Scenes, tokenizer: Any) -> tuple[Scores, np.ndarray, dict[str, Any]]:
