@@ -11,8 +11,10 @@ import pandas as pd
 from pydantic import Field, field_validator
 
 from phosphene.data.findings import Finding
+from phosphene.data.oracle import BestLinear
 from phosphene.data.reader import ReaderOptions, about
 from phosphene.errors import DataError, did_you_mean
+from phosphene.lab.prompts import NOUNS
 from phosphene.lab.whole import MOST_PICTURES, MOST_VOXELS
 from phosphene.types import Dataset, Split, Stimuli, Trials
 
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
 SUBJECTS = tuple(f"sub-{i:02d}" for i in range(1, 9))
 """Names of the people of the lab; each is made when asked for."""
+
+_ORACLE_PICTURES = 600
+"""Training pictures at most that the best linear decoder is computed from: a second of work."""
 
 _SIZES = {
     "small": {"n_train": 200, "n_test": 30, "n_voxels": 400},
@@ -150,6 +155,64 @@ class InSilico:
             people,
             {split.name: split},
             about(self, note=note),
+            NOUNS,
+        )
+
+    def oracle(
+        self,
+        path: Path,
+        options: InSilicoOptions,
+        subject: str,
+        *,
+        split: str | None = None,
+        averaged: bool = True,
+    ) -> BestLinear | None:
+        """The best linear decoder of the pixels of the test pictures, in closed form.
+
+        Parameters
+        ----------
+        path : Path
+            not used
+        options : InSilicoOptions
+            what is simulated
+        subject : str
+            one person
+        split : str, optional
+            name of the split in use; the design's own by default
+        averaged : bool, default True
+            whether the mean over all showings of a test picture is decoded, or one response
+
+        Returns
+        -------
+        BestLinear or None
+            None for a split that is not the design's own
+
+        Raises
+        ------
+        DataError
+            For a person the lab does not have.
+        """
+        if split not in (None, options.design):
+            return None
+
+        made = simulation(options, subject)
+        is_test = made.design.is_test
+        learned = np.flatnonzero(~is_test)[:_ORACLE_PICTURES]
+        pixels = made.images.reshape(len(made.images), -1) / 255  # (n_stimuli, n_pixels)
+
+        showings = 1
+        if averaged:
+            showings = int(made.design.shown[is_test].max())
+
+        decoder = made.subject.bayes_linear(made.signal[learned], pixels[learned], showings)
+        on_test = decoder.expected(made.signal[is_test], pixels[is_test])
+
+        return BestLinear(
+            subject,
+            float(on_test.correlation.mean()),
+            float(decoder.learned.correlation.mean()),
+            showings,
+            len(learned),
         )
 
     def check(self, path: Path, options: InSilicoOptions) -> list[Finding]:
