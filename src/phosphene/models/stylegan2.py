@@ -888,10 +888,10 @@ def adam(game: GanObjective, config: TrainConfig) -> torch.optim.Optimizer:
         else:
             share = 1.0
 
-        betas = tuple(b**share for b in config.betas)
+        betas = tuple(b**share for b in config.adam_betas)
         groups.append({"params": list(network.parameters()), "lr": config.lr * share, "betas": betas})
 
-    return torch.optim.Adam(groups, lr=config.lr, betas=config.betas, eps=1e-8)
+    return torch.optim.Adam(groups, lr=config.lr, betas=config.adam_betas, eps=1e-8)
 
 
 class StyleGan2(ModulePart):
