@@ -36,21 +36,27 @@ _SIZES = {
 class InSilicoOptions(ReaderOptions):
     """What is simulated. Everything follows from these and nothing else."""
 
-    design: Literal["nsd", "god", "bold5000", "clusters"] = Field("nsd", description="which study is imitated")
-    size: Literal["small", "full"] = Field("full", description="small: a first look; the numbers below override it")
-    n_train: int | None = Field(None, ge=1, le=MOST_PICTURES, description="training pictures; 600, or 200 when small")
-    n_test: int | None = Field(None, ge=1, le=MOST_PICTURES, description="test pictures; 60, or 30 when small")
+    design: Literal["nsd", "god", "bold5000", "clusters"] = Field(default="nsd", description="which study is imitated")
+    size: Literal["small", "full"] = Field(
+        default="full", description="small: a first look; the numbers below override it"
+    )
+    n_train: int | None = Field(
+        default=None, ge=1, le=MOST_PICTURES, description="training pictures; 600, or 200 when small"
+    )
+    n_test: int | None = Field(default=None, ge=1, le=MOST_PICTURES, description="test pictures; 60, or 30 when small")
     n_voxels: int | None = Field(
-        None, ge=50, le=MOST_VOXELS, description="voxels of each person; 1,000, or 400 when small"
+        default=None, ge=50, le=MOST_VOXELS, description="voxels of each person; 1,000, or 400 when small"
     )
-    n_subjects: int = Field(1, ge=1, le=len(SUBJECTS), description="people; insilico:sub-03 opens one alone")
+    n_subjects: int = Field(default=1, ge=1, le=len(SUBJECTS), description="people; insilico:sub-03 opens one alone")
     train_repeats: int | None = Field(
-        None, ge=1, description="showings of a training picture; as in the study imitated"
+        default=None, ge=1, description="showings of a training picture; as in the study imitated"
     )
-    test_repeats: int | None = Field(None, ge=1, description="showings of a test picture; as in the study imitated")
-    pixels: int = Field(32, ge=16, le=512, description="side of a picture")
-    snr: Literal["nsd", "3t"] | None = Field(None, description="scanner; as in the study imitated")
-    seed: int = Field(0, ge=0, lt=2**31, description="of the world: scenes, people, order of trials, noise")
+    test_repeats: int | None = Field(
+        default=None, ge=1, description="showings of a test picture; as in the study imitated"
+    )
+    pixels: int = Field(default=32, ge=16, le=512, description="side of a picture")
+    snr: Literal["nsd", "3t"] | None = Field(default=None, description="scanner; as in the study imitated")
+    seed: int = Field(default=0, ge=0, lt=2**31, description="of the world: scenes, people, order of trials, noise")
 
     @field_validator("size", mode="before")
     @classmethod
@@ -106,7 +112,7 @@ class InSilico:
     licence: ClassVar[str] = "BSD-3-Clause, as phosphene"
     url: ClassVar[str] = ""
     files: ClassVar[str] = ""
-    options: ClassVar[type[InSilicoOptions]] = InSilicoOptions
+    options: ClassVar[type[ReaderOptions]] = InSilicoOptions
 
     def find(self, root: Path) -> Path:
         """Nothing is needed on the disk."""

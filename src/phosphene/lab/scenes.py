@@ -163,7 +163,7 @@ def _compose(seed: int, indices: Sequence[int] | np.ndarray) -> _Layout:
     )
 
 
-def _paint(layout: _Layout, rows: slice, size: int) -> np.ndarray:
+def _paint(layout: _Layout, rows: slice | np.ndarray, size: int) -> np.ndarray:
     """Paint the scenes at `rows` of a layout: (len, size, size, 3) uint8."""
     place = layout.place[rows]
     light = layout.light[rows]

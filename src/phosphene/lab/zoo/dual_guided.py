@@ -206,7 +206,7 @@ def _noise_error(network: DualUnet, z: Tensor, vision: Tensor, text: Tensor) -> 
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(z.shape, generator=generator)
     t = torch.linspace(0, network.config.noise_levels - 1, len(z)).round().long()
-    noisy = network.schedule().add_noise(z, noise, t)
+    noisy = network.schedule().add_noise(z, noise, t)  # pyright: ignore[reportArgumentType]  any integers do
 
     total = 0.0
     for start in range(0, len(z), _BLOCK):

@@ -160,7 +160,7 @@ def _noise_error(network: LdmUnet, z: Tensor, labels: Tensor) -> float:
     """Mean squared error of the noise at evenly spread times, as many as scenes come."""
     noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(0))
     time = torch.linspace(0, network.config.noise_levels - 1, len(z)).round().long()
-    signal = network.signal[time][:, None, None, None]
+    signal = network.get_buffer("signal")[time][:, None, None, None]
     noisy = signal.sqrt() * z + (1 - signal).sqrt() * noise
 
     total = 0.0

@@ -106,10 +106,19 @@ def scenes(seed: int, count: int, cache: Path, progress: Progress | None = None)
 
     about = read_json(folder / "scenes.json")
     captions = [tuple(c) for c in json.loads((folder / "captions.json").read_text(encoding="utf-8"))]
-    arrays = {key: np.load(folder / f"{key}.npy") for key in ("good", "category", "place", "labels")}
-    lists = {key: tuple(about[key]) for key in ("categories", "places", "names")}
 
-    return Scenes(np.load(folder / "pixels.npy", mmap_mode="r"), captions, digest=about["digest"], **arrays, **lists)
+    return Scenes(
+        pixels=np.load(folder / "pixels.npy", mmap_mode="r"),
+        captions=captions,
+        good=np.load(folder / "good.npy"),
+        categories=tuple(about["categories"]),
+        places=tuple(about["places"]),
+        names=tuple(about["names"]),
+        category=np.load(folder / "category.npy"),
+        place=np.load(folder / "place.npy"),
+        labels=np.load(folder / "labels.npy"),
+        digest=about["digest"],
+    )
 
 
 def _drawing_digest() -> str:

@@ -217,7 +217,12 @@ def make_tokenizer(saved: dict[str, Any]) -> CLIPTokenizer:
     from transformers import CLIPTokenizer
 
     merges = [tuple(pair.split(" ")) for pair in saved["merges"]]
-    return CLIPTokenizer(vocab=saved["vocab"], merges=merges, model_max_length=saved["length"])
+    # transformers takes pairs, and says it takes texts.
+    return CLIPTokenizer(
+        vocab=saved["vocab"],
+        merges=merges,  # pyright: ignore[reportArgumentType]
+        model_max_length=saved["length"],
+    )
 
 
 def train_tokenizer(texts: list[str], size: int = 512, length: int = 40) -> dict[str, Any]:

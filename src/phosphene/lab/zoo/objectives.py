@@ -167,7 +167,7 @@ class VqObjective(Objective):
     restart_every = 20
     restart_until = 700
 
-    def __init__(self, network: nn.Module):
+    def __init__(self, network: Any):
         super().__init__(network)
         n = network.config.num_vq_embeddings
         self.register_buffer("calls", torch.zeros((), dtype=torch.long))
