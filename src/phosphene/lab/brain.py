@@ -500,6 +500,7 @@ class Subject:
         Returns
         -------
         BayesLinear
+            with its expected accuracy
 
         Notes
         -----

@@ -152,7 +152,20 @@ class NoiseModel:
         return rounded(patterns, axis=1).T
 
     def sample(self, n_trials: int, rng: np.random.Generator) -> np.ndarray:
-        """Noise of one run, (n_trials, n_voxels) float32."""
+        """Draw the noise of one run.
+
+        Parameters
+        ----------
+        n_trials : int
+            in the run
+        rng : numpy.random.Generator
+            draws it
+
+        Returns
+        -------
+        ndarray of shape (n_trials, n_voxels), float32
+            percent signal change
+        """
         white = _carry_over(n_trials, len(self.sd), rng)
         white *= np.sqrt(self.white)
         series = _carry_over(n_trials, len(self._quick_patterns), rng)

@@ -285,12 +285,44 @@ def checked_size(size: int) -> int:
 
 
 def render(seed: int, index: int, size: int = 32) -> np.ndarray:
-    """Paint one scene: (size, size, 3) uint8, RGB. See :func:`render_many`."""
+    """Paint one scene.
+
+    Parameters
+    ----------
+    seed : int
+        which world
+    index : int
+        number of the scene, at least 0
+    size : int, default 32
+        pixels along a side, 8 to 1024; the same scene at any size
+
+    Returns
+    -------
+    ndarray of shape (size, size, 3), uint8
+        RGB, 0-255
+
+    See Also
+    --------
+    render_many : many scenes at once.
+    """
     return render_many(seed, [index], size)[0]
 
 
 def describe_many(seed: int, indices: Sequence[int] | np.ndarray) -> list[Scene]:
-    """What scenes show, without painting them: one :class:`Scene` per index."""
+    """What scenes show, without painting them.
+
+    Parameters
+    ----------
+    seed : int
+        which world
+    indices : sequence of int or ndarray
+        (n,) numbers of the scenes, at least 0
+
+    Returns
+    -------
+    list of Scene
+        one per index
+    """
     layout = _compose(seed, indices)
     scenes = []
 
@@ -324,7 +356,20 @@ def describe_many(seed: int, indices: Sequence[int] | np.ndarray) -> list[Scene]
 
 
 def describe(seed: int, index: int) -> Scene:
-    """What one scene shows: place, light, things and main category."""
+    """What one scene shows: place, light, things and main category.
+
+    Parameters
+    ----------
+    seed : int
+        which world
+    index : int
+        number of the scene, at least 0
+
+    Returns
+    -------
+    Scene
+        the truth that picture, captions and labels are made from
+    """
     return describe_many(seed, [index])[0]
 
 
@@ -351,7 +396,19 @@ def captions_many(scenes: Sequence[Scene]) -> list[tuple[str, ...]]:
 
 
 def captions(seed: int, index: int) -> tuple[str, ...]:
-    """The five captions of one scene; :func:`caption_truth` tells which are to be trusted.
+    """The five captions of one scene; :func:`caption_truth` says which are to be trusted.
+
+    Parameters
+    ----------
+    seed : int
+        which world
+    index : int
+        number of the scene, at least 0
+
+    Returns
+    -------
+    tuple of str
+        lower case, no full stop
 
     Examples
     --------
@@ -364,5 +421,18 @@ def captions(seed: int, index: int) -> tuple[str, ...]:
 
 
 def caption_truth(seed: int, index: int) -> tuple[str, ...]:
-    """Which of one scene's captions are ``good`` (two or three), ``vague`` or ``wrong`` (one or two of each)."""
+    """Which of one scene's captions are good, vague or wrong.
+
+    Parameters
+    ----------
+    seed : int
+        which world
+    index : int
+        number of the scene, at least 0
+
+    Returns
+    -------
+    tuple of str
+        ``good`` (two or three), ``vague`` or ``wrong`` (one or two of each), in the order of :func:`captions`
+    """
     return _captions.truth([describe(seed, index)])[0]
