@@ -197,6 +197,7 @@ def _candidates(opened: Run, recipe: Recipe) -> dict[str, Candidates]:
                 partial(_text_latents, recipe, space),
                 sorted(set(category)),
                 templates=templates_for(space),
+                nouns=opened.dataset.nouns,
                 trained=trained,
             ),
             centre=None if shown is None else shown[space].mean(axis=0, dtype=np.float64),

@@ -1,7 +1,7 @@
 """The in-silico lab: pictures with captions, and simulated subjects whose every noise ceiling is known.
 
-``scenes`` paints and describes pictures, ``brain`` answers to them, ``designs`` decides what is shown when, ``make`` runs
-a study, ``scan`` puts it into a scanner, and ``write_bids`` or ``write_openfmri`` lay the runs on the disk.
+``scenes`` draws and describes pictures, ``brain`` answers to them, ``designs`` decides what is shown when, ``make`` simulates a
+study, ``scan`` puts it into a scanner, and ``write_bids`` or ``write_openfmri`` lay the runs on the disk.
 """
 
 from __future__ import annotations

@@ -116,6 +116,8 @@ class Dataset:
         name to Split; the first is the default
     about : mapping of {str: str}, optional
         title, citation, licence, note ... for people and for the report
+    nouns : mapping of {str: str}, optional
+        category to what a text calls it, where that is not its name: ``{"balloon": "hot air balloon"}``
     """
 
     name: str
@@ -123,6 +125,7 @@ class Dataset:
     subjects: Mapping[str, Trials]
     splits: Mapping[str, Split] = field(default_factory=dict)
     about: Mapping[str, str] = field(default_factory=dict)
+    nouns: Mapping[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         """Its parts, one a line; subjects that are opened when asked for stay closed."""
