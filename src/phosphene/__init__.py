@@ -31,7 +31,7 @@ _PUBLIC = {
     "Split": "phosphene.types",
     "Stimuli": "phosphene.types",
     "Trials": "phosphene.types",
-    "analyse": "phosphene.analysis.base",
+    "analyse": "phosphene.flow.analysing",
     "configure": "phosphene.run",
     "decode": "phosphene.flow",
     "encode": "phosphene.flow",

@@ -156,11 +156,10 @@ def analyse(
 ) -> None:
     """Ask a run more: what it makes of noise, what survives a round trip."""
     from phosphene import flow
-    from phosphene.analysis import analyse as ask
     from phosphene.io.config import parse_assignments
 
     options = {**({} if images is None else {"images": str(images)}), **parse_assignments(set_ or [])}
-    answer = ask(flow.open_run(run, text(root)), name, options, seed=seed, progress=progress_to(quiet))
+    answer = flow.analyse(flow.open_run(run, text(root)), name, options, seed=seed, progress=progress_to(quiet))
     typer.echo(f"{answer.summary}\n\nanalysis: {answer.folder}\nnext: phosphene report {shell(run)}")
 
 

@@ -31,6 +31,8 @@ PALETTE = {  # name: (light, dark)
     "ceiling": ("#b4612a", "#eba066"),
 }
 INK, MUTED, GRID, BRAIN, CONTROL, CEILING = (light for light, _ in PALETTE.values())
+DASHED = (0, (2, 1.5))
+"""Line style of chance and of other lines to compare with: lengths of dash and gap, in line widths."""
 _FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 
@@ -175,6 +177,11 @@ def as_uint8(pictures: np.ndarray) -> np.ndarray:
     return np.broadcast_to(pictures, (*pictures.shape[:3], 3))
 
 
+def enlarged(pictures: np.ndarray, zoom: int) -> np.ndarray:
+    """Pictures as `as_uint8`, every pixel a square of `zoom` by `zoom`."""
+    return as_uint8(pictures).repeat(zoom, axis=1).repeat(zoom, axis=2)
+
+
 def mosaic(rows: Sequence[np.ndarray], gap: int = 1, row_gap: int | None = None) -> np.ndarray:
     """Rows of pictures as one RGBA picture with transparent gaps.
 
@@ -195,7 +202,7 @@ def mosaic(rows: Sequence[np.ndarray], gap: int = 1, row_gap: int | None = None)
     pictures = [as_uint8(r) for r in rows]
     sizes = {p.shape[1:3] for p in pictures}
     if len(sizes) != 1:
-        raise DataError(f"the rows of a plate need pictures of one size, but have {sorted(sizes)}; resize them first.")
+        raise DataError(f"rows need pictures of one size, but have {sorted(sizes)}; resize them first.")
 
     h, w = sizes.pop()
     n = max(len(p) for p in pictures)
@@ -211,7 +218,7 @@ def mosaic(rows: Sequence[np.ndarray], gap: int = 1, row_gap: int | None = None)
     return canvas
 
 
-def plate(
+def picture_rows(
     seen: np.ndarray | None,
     decoded: np.ndarray,
     controls: Mapping[str, np.ndarray] | None = None,
@@ -244,7 +251,7 @@ def plate(
     Examples
     --------
     >>> pictures = np.linspace(0, 1, 4 * 28 * 28).reshape(4, 28, 28, 1)
-    >>> plate(pictures, pictures[::-1]).get_size_inches()[0]
+    >>> picture_rows(pictures, pictures[::-1]).get_size_inches()[0]
     np.float64(10.0)
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -259,8 +266,7 @@ def plate(
     h, w = np.shape(decoded)[1:3]
     zoom = max(1, round(96 / max(h, w)))
     gap = max(1, round(0.07 * max(h, w) * zoom))
-    enlarged = [np.repeat(np.repeat(as_uint8(p), zoom, axis=1), zoom, axis=2) for p in rows.values()]
-    picture = mosaic(enlarged, gap)
+    picture = mosaic([enlarged(pictures, zoom) for pictures in rows.values()], gap)
     left = 0.16 + 0.08 * max(len(name) for name in rows)
 
     if captions is not None:
@@ -337,7 +343,7 @@ def scores(
                 axes.plot(row.value, y, "o", color=colour, markersize=5, clip_on=False)
 
             if measure in (chance or {}):
-                axes.axvline(chance[measure], color=MUTED, linewidth=1, linestyle=(0, (2, 1.5)), zorder=0)
+                axes.axvline(chance[measure], color=MUTED, linewidth=1, linestyle=DASHED, zorder=0)
 
             axes.set_title(short(title, 34))
             axes.set_yticks(range(len(places)), [short(n, 26) for n in inputs.values()])

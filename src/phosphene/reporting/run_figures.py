@@ -204,5 +204,5 @@ def save_all(c: Contents, groups: Sequence[PictureGroup], drawn: Mapping[str, Dr
         stacks = {s: stack(c, s, rows) for s in (SEEN, "brain", *sources)}
         if stacks["brain"] is not None:
             controls = {input_words(s)[0]: stacks[s] for s in sources if stacks[s] is not None}
-            strip = figures.plate(stacks[SEEN], stacks["brain"], controls)
+            strip = figures.picture_rows(stacks[SEEN], stacks["brain"], controls)
             atomic.write_bytes(folder / "pictures.png", figures.png(strip))

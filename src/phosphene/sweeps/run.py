@@ -26,7 +26,7 @@ from typing import Any
 
 from phosphene import flow, recipes
 from phosphene._version import __version__
-from phosphene.analysis import analyse, analysis
+from phosphene.analysis import analysis
 from phosphene.errors import ConfigError, MachineError, PhospheneError, did_you_mean
 from phosphene.io import atomic
 from phosphene.io.claims import claimed
@@ -225,7 +225,7 @@ def _make(whole: Sweep, planned: Planned, grid: SweepGrid, progress: Progress) -
     flow.evaluate(opened, progress=progress)
     for name in grid.file.analyses:
         if analysis(name).applies_to(kind):
-            analyse(opened, name, progress=progress)
+            flow.analyse(opened, name, progress=progress)
 
 
 def _in_processes(whole: Sweep, names: Sequence[str], workers: int, progress: Progress) -> None:
