@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from phosphene.data.registry import locate
+from phosphene.data.sections import Section
 from phosphene.lab.reader import InSilico, simulation
-from phosphene.reporting.describe import Section
 
 _LEARNED = 600
 """Pictures at most that `best_linear` learns from: a second of work; its numbers bracket the best on pictures alike."""

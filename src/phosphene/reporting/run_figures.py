@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from phosphene.flow.evidence import MOST_PAIRS
 from phosphene.io import atomic
 from phosphene.io.folder import SEEN
 from phosphene.io.reading import open_npy
 from phosphene.reporting import figures
 from phosphene.reporting.contents import Contents, PictureGroup
 from phosphene.reporting.image_grid import ImageTile, data_uri, picture_file, stack
+from phosphene.reporting.near_copies import MAX_PAIRS
 from phosphene.reporting.tables import IDENTIFICATION, family
 from phosphene.reporting.words import input_words, number, redact, whole
 
@@ -145,7 +145,7 @@ def near_copies(c: Contents) -> dict[str, Any] | None:
     return {
         "picture": shown,
         "caption": f"S2: test pictures, and below each its near copy in training ({whole(n)} pair{'s' if n != 1 else ''}"
-        f"{f', the nearest {MOST_PAIRS} drawn' if n > MOST_PAIRS else ''}). Which is which: {'/'.join(where)}.csv.",
+        f"{f', the nearest {MAX_PAIRS} drawn' if n > MAX_PAIRS else ''}). Which is which: {'/'.join(where)}.csv.",
     }
 
 

@@ -3,39 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 
 from phosphene.metrics.statistics import Interval, Statistic, bootstrap
+from phosphene.reporting.sweep_results import BestLinear
 from phosphene.run import RunConfig
 
 LEARNED = 600
 """Training pictures at most that the best linear decoder is computed from: a second of work."""
 _DRAWS = 500
-
-
-@dataclass(frozen=True)
-class BestLinear:
-    """The linear decoder of pixels that knows the true responses and the true noise.
-
-    Attributes
-    ----------
-    reached : float
-        its expected correlation over the test pictures, mean over pixels; learned from training pictures alone
-    bound : float
-        the same over the pictures it learned from. On pictures like these, no linear decoder is expected to do better
-    showings : int
-        how many responses to a test picture are averaged
-    learned : int
-        number of pictures it learned from
-    """
-
-    reached: float
-    bound: float
-    showings: int
-    learned: int
 
 
 def best_linear_of(config: RunConfig) -> BestLinear | None:
