@@ -214,7 +214,7 @@ def test_options_out_of_range_are_refused():
 
 def test_a_run_that_is_not_fitted_says_so(tmp_path):
     config, _ = flow.configure("linear", [("test", {"data.name": str(write_pair_file(tmp_path / "pairs.npz"))})])
-    opened = flow.Opened(flow.fit(config, tmp_path / "run").run, config)
+    opened = flow.Run(flow.fit(config, tmp_path / "run").run, config)
     (opened.run.path / "recipe.json").unlink()
     with pytest.raises(Exception, match="not fitted to the end"):
         analyse(opened, "reliability")

@@ -136,10 +136,10 @@ def near_copies(c: Contents) -> dict[str, Any] | None:
     try:
         shown = picture_file(file, "Test pictures, and below each its near copy in training.", sharp=True)
     except (OSError, ValueError, SyntaxError) as error:
-        c._damaged(f"{'/'.join(where)}.png", str(error))
+        c.note_damage(f"{'/'.join(where)}.png", str(error))
         return None
 
-    pairs = c._table(["test", "train", "bits", "cosine"], *where[:2], f"{where[-1]}.csv")
+    pairs = c.table(["test", "train", "bits", "cosine"], *where[:2], f"{where[-1]}.csv")
     n = len(pairs)
 
     return {
@@ -160,7 +160,7 @@ def _similarities(c: Contents) -> list[tuple[str, np.ndarray]]:
         try:
             matrix = open_npy(file)
         except (OSError, ValueError) as error:
-            c._damaged(f"evaluation/{c.split}/{file.name}", str(error))
+            c.note_damage(f"evaluation/{c.split}/{file.name}", str(error))
             continue
 
         if matrix.ndim == 2 and matrix.size:

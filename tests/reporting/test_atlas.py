@@ -17,8 +17,7 @@ from phosphene.cli import main
 from phosphene.data import open_dataset
 from phosphene.data import oracle as yardstick
 from phosphene.errors import DataError
-from phosphene.reporting import data_plate as atlas
-from phosphene.reporting import describe, flatmap
+from phosphene.reporting import atlas, describe, flatmap
 from phosphene.types import Dataset, Stimuli, Trials
 
 SMALL = {"size": "small", "n_train": 40, "n_test": 8, "n_voxels": 200}
