@@ -6,7 +6,6 @@ import io
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -18,12 +17,10 @@ from phosphene.reporting.contents import Contents
 from phosphene.reporting.sweep_figure import draw_sweep
 from phosphene.reporting.sweep_page import write_sweep_page
 from phosphene.reporting.sweep_results import SweepPoint, SweepResults, SweepRun, SweepScale, SweptKey
+from phosphene.sweeps.folder import Sweep
 from phosphene.sweeps.grid import Planned, Point, SweepGrid, value_words
 from phosphene.sweeps.reference import best_linear_of, pixel_correlation
 from phosphene.sweeps.table import block_label, point_table, shown_metrics, summary_table, within_block
-
-if TYPE_CHECKING:
-    from phosphene.sweeps.run import Sweep
 
 
 def write_results(whole: Sweep) -> None:
