@@ -250,6 +250,7 @@ class Robustness(Analysis[RobustnessOptions]):
 
                     for name, reader in readers.items():
                         if name == BRAIN:
+                            assert material is not None  # readers have labels to read
                             features = material.voxels(masked)
                         else:
                             features = latents[name.removeprefix("mapped.")]

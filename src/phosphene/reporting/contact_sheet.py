@@ -14,7 +14,7 @@ from phosphene.types import Dataset, Stimuli
 
 
 def contact_sheet(
-    shown: Dataset | Stimuli,
+    data: Dataset | Stimuli,
     file: str | Path,
     *,
     ids: Sequence[str] | None = None,
@@ -22,11 +22,11 @@ def contact_sheet(
     columns: int = 8,
     side: int = 128,
 ) -> Path:
-    """A PNG of stimuli with their ids, categories and captions.
+    """Write a PNG of stimuli with their ids, categories and captions.
 
     Parameters
     ----------
-    shown : Dataset or Stimuli
+    data : Dataset or Stimuli
         a data set, or its stimuli, with pictures
     file : str or Path
         where to write
@@ -46,10 +46,9 @@ def contact_sheet(
     """
     from PIL import Image, ImageDraw, ImageFont
 
-    if isinstance(shown, Dataset):
-        stimuli = shown.stimuli
-    else:
-        stimuli = shown
+    stimuli = data
+    if isinstance(data, Dataset):
+        stimuli = data.stimuli
 
     if ids is None:
         ids = stimuli.ids[np.unique(np.linspace(0, len(stimuli) - 1, min(n, len(stimuli))).astype(int))]

@@ -1,4 +1,4 @@
-"""How every figure looks, plates of pictures, and scores with intervals; the report draws with the same pen.
+"""What all figures share: style and colours, rows of pictures, scores with intervals, and PNG, SVG and GIF as output.
 
 One colour for the brain, one for controls, one for what is true, everything else in ink and grey. ``png`` and ``svg`` turn
 a Figure into bytes or text, ``gif`` moving pictures into bytes; an SVG follows the light or dark scheme of the reader.
@@ -128,6 +128,7 @@ def gif(frames: np.ndarray, milliseconds: int = 120, rounds: int = 3) -> bytes:
     Parameters
     ----------
     frames : ndarray of shape (n, h, w, 3), uint8
+        pictures, in order
     milliseconds : int, default 120
         each is shown for
     rounds : int, default 3
@@ -136,6 +137,7 @@ def gif(frames: np.ndarray, milliseconds: int = 120, rounds: int = 3) -> bytes:
     Returns
     -------
     bytes
+        content of the file
     """
     from PIL import Image
 
@@ -147,13 +149,11 @@ def gif(frames: np.ndarray, milliseconds: int = 120, rounds: int = 3) -> bytes:
     ]
 
     buffer = io.BytesIO()
-    # The number in the file counts repetitions after the first showing.
-    if rounds <= 1:
-        again = {}
-    else:
-        again = {"loop": rounds - 1}
+    options: dict[str, Any] = {"duration": milliseconds, "disposal": 1}
+    if rounds > 1:
+        options["loop"] = rounds - 1  # the number in the file counts repetitions after the first showing
 
-    plain[0].save(buffer, "GIF", save_all=True, append_images=plain[1:], duration=milliseconds, disposal=1, **again)
+    plain[0].save(buffer, "GIF", save_all=True, append_images=plain[1:], **options)
     return buffer.getvalue()
 
 
@@ -190,15 +190,17 @@ def mosaic(rows: Sequence[np.ndarray], gap: int = 1, row_gap: int | None = None)
     rows : sequence of ndarray
         arrays (n, h, w, 1 or 3) of one size, 0-1 or uint8; a shorter row is left open at its end
     gap : int, default 1
-        pixels between columns and between rows
+        pixels between columns
     row_gap : int, optional
-        see `gap`
+        pixels between rows; `gap` by default
 
     Returns
     -------
     ndarray of shape (height, width, 4), uint8
     """
-    row_gap = gap if row_gap is None else row_gap
+    if row_gap is None:
+        row_gap = gap
+
     pictures = [as_uint8(r) for r in rows]
     sizes = {p.shape[1:3] for p in pictures}
     if len(sizes) != 1:
@@ -226,7 +228,7 @@ def picture_rows(
     labels: tuple[str, str] = ("seen", "decoded"),
     width: float = 10.0,
 ) -> Figure:
-    """A strip of pictures: seen above decoded, controls below.
+    """Rows of pictures: seen above decoded, controls below.
 
     Parameters
     ----------
@@ -320,8 +322,13 @@ def scores(
         name to what it is called, in the order drawn; ``brain`` and ``true`` have colours of their own
     chance : mapping of {str: float}, optional
         measure to chance level, where there is one
+
+    Returns
+    -------
+    Figure
     """
     places = {name: y for y, name in enumerate(inputs)}
+    chance = chance or {}
     rows = -(-len(measures) // 4)
     columns = -(-len(measures) // rows)
 
@@ -342,7 +349,7 @@ def scores(
 
                 axes.plot(row.value, y, "o", color=colour, markersize=5, clip_on=False)
 
-            if measure in (chance or {}):
+            if measure in chance:
                 axes.axvline(chance[measure], color=MUTED, linewidth=1, linestyle=DASHED, zorder=0)
 
             axes.set_title(short(title, 34))
