@@ -102,7 +102,7 @@ def _table(contents: Contents, place: Path, record: Mapping[str, Any]) -> dict[s
 
     inputs = _in_order(_words(record, "inputs"), table["input"])
     measures = _in_order(_words(record, "measures"), table["measure"])
-    cells = {(row.input, row.measure): row._asdict() for row in table.itertuples()}
+    cells = {(row["input"], row["measure"]): row for row in table.to_dict("records")}
     rows = []
 
     for measure, title in measures.items():

@@ -90,17 +90,17 @@ def _sentences(found: CategoriesFindings, inputs: Mapping[str, str]) -> list[str
         f"curve of {score(BRAIN)} (chance 0.5; with shuffled labels {score(BRAIN, 'auc_null')})."
     ]
 
-    for row in found.tables["differences"].itertuples():
-        if row.ci_low > 0:
+    for row in found.tables["differences"].to_dict("records"):
+        if row["ci_low"] > 0:
             verdict = "more"
-        elif row.ci_high < 0:
+        elif row["ci_high"] < 0:
             verdict = "less"
         else:
             verdict = "no more and no less that can be told"
 
         sentences.append(
-            f"{capital(inputs[row.input])} give {score(row.input)}: {verdict} than the voxels "
-            f"({row.difference:+.3f} [{row.ci_low:+.3f}, {row.ci_high:+.3f}], the same stimuli)."
+            f"{capital(inputs[row['input']])} give {score(row['input'])}: {verdict} than the voxels "
+            f"({row['difference']:+.3f} [{row['ci_low']:+.3f}, {row['ci_high']:+.3f}], the same stimuli)."
         )
 
     sentences.append(

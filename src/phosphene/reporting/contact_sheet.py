@@ -46,12 +46,14 @@ def contact_sheet(
     """
     from PIL import Image, ImageDraw, ImageFont
 
-    stimuli = data
     if isinstance(data, Dataset):
         stimuli = data.stimuli
+    else:
+        stimuli = data
 
     if ids is None:
-        ids = stimuli.ids[np.unique(np.linspace(0, len(stimuli) - 1, min(n, len(stimuli))).astype(int))]
+        rows = np.unique(np.linspace(0, len(stimuli) - 1, min(n, len(stimuli))).astype(int))
+        ids = list(stimuli.ids[rows])
 
     chosen = stimuli.select(ids)
     height, width, channels = chosen.image_shape
@@ -88,10 +90,10 @@ def contact_sheet(
         for j, words in enumerate(text):
             draw.text((x, y + tall + 2 + j * line), words, fill="black" if j == 0 else "#555555", font=font)
 
-    data = io.BytesIO()
-    sheet.save(data, format="PNG")
+    buffer = io.BytesIO()
+    sheet.save(buffer, format="PNG")
     path = atomic.checked_path(file)
-    atomic.write_bytes(path, data.getvalue())
+    atomic.write_bytes(path, buffer.getvalue())
 
     return path
 

@@ -341,13 +341,13 @@ def scores(
 
         for axes, (measure, title) in zip(panels, measures.items(), strict=False):
             part = table[(table["measure"] == measure) & table["input"].isin(places)]
-            for row in part.itertuples():
-                colour = {"brain": BRAIN, "true": CEILING}.get(row.input, CONTROL)
-                y = places[row.input]
-                if np.isfinite(row.ci_low):
-                    axes.hlines(y, row.ci_low, row.ci_high, color=colour, linewidth=2)
+            for row in part.to_dict("records"):
+                colour = {"brain": BRAIN, "true": CEILING}.get(row["input"], CONTROL)
+                y = places[row["input"]]
+                if np.isfinite(row["ci_low"]):
+                    axes.hlines(y, row["ci_low"], row["ci_high"], color=colour, linewidth=2)
 
-                axes.plot(row.value, y, "o", color=colour, markersize=5, clip_on=False)
+                axes.plot(row["value"], y, "o", color=colour, markersize=5, clip_on=False)
 
             if measure in chance:
                 axes.axvline(chance[measure], color=MUTED, linewidth=1, linestyle=DASHED, zorder=0)

@@ -138,9 +138,9 @@ def _verdict(measured: pd.DataFrame) -> str:
 
 def _shares_lost(measured: pd.DataFrame) -> str:
     parts = []
-    for row in measured.sort_values("share", ascending=False).itertuples():
-        bounds = f"[{_percent(row.ci_low)}, {_percent(row.ci_high)}]"
-        parts.append(f"{measure_words(row.measure)} {_percent(row.share)} % {bounds}")
+    for row in measured.sort_values("share", ascending=False).to_dict("records"):
+        bounds = f"[{_percent(row['ci_low'])}, {_percent(row['ci_high'])}]"
+        parts.append(f"{measure_words(row['measure'])} {_percent(row['share'])} % {bounds}")
 
     return f"Share lost when the second stage draws without any first picture: {', '.join(parts)}."
 
@@ -180,10 +180,10 @@ def _second_stage_input(found: NoiseFindings) -> str:
     given = found.tables["second_stage_input"]
     parts = []
 
-    for row in given[given["input"] == NONE].itertuples():
-        if np.isfinite(row.value):
-            refined = found.baseline[row.measure].value
-            parts.append(f"{measure_words(row.measure)} {row.value:.3f} (refined {refined:.3f})")
+    for row in given[given["input"] == NONE].to_dict("records"):
+        if np.isfinite(row["value"]):
+            refined = found.baseline[row["measure"]].value
+            parts.append(f"{measure_words(row['measure'])} {row['value']:.3f} (refined {refined:.3f})")
 
     return f"What the second stage is given, scored itself: {', '.join(parts)}."
 

@@ -115,9 +115,10 @@ def _encoding_figures(contents: Contents, draw: Callable[..., None]) -> None:
     if not contents.rois.empty:
         table = contents.rois.assign(roi=contents.rois["roi"].map(redact))
         more = len(table) - figures.MOST_ROIS
+        first_rois = ", ".join(f"{row['roi']} {number(row['value'])}" for row in table.head(8).to_dict("records"))
         draw(
             "rois", lambda: figures.roi_bars(table, "r, median and quartiles over voxels"),
-            "Encoding accuracy per ROI: " + ", ".join(f"{x.roi} {number(x.value)}" for x in table.head(8).itertuples()),
+            "Encoding accuracy per ROI: " + first_rois,
             "Median over the voxels of each ROI; the line spans the quartiles."
             + (" The tick is the median noise ceiling." if table["ceiling"].notna().any() else "")
             + (f" {more} more ROIs are not drawn." if more > 0 else ""),
@@ -212,6 +213,11 @@ def save_all(contents: Contents, groups: Sequence[PictureGroup], drawn: Mapping[
         rows = groups[-1].rows
         stacks = {s: stack(contents, s, rows) for s in (SEEN, "brain", *sources)}
         if stacks["brain"] is not None:
-            controls = {input_words(s)[0]: stacks[s] for s in sources if stacks[s] is not None}
+            controls = {}
+            for source in sources:
+                pictures = stacks[source]
+                if pictures is not None:
+                    controls[input_words(source)[0]] = pictures
+
             strip = drawing.picture_rows(stacks[SEEN], stacks["brain"], controls)
             atomic.write_bytes(folder / "pictures.png", drawing.png(strip))

@@ -424,7 +424,7 @@ class _SweepPage:
                 height = max(1.5, 0.85 + 0.3 * len(scored))
 
             figure.set_size_inches(4.1, height)
-            values = "; ".join(f"{row.point} {number(row.value)}" for row in part.itertuples())
+            values = "; ".join(f"{row['point']} {number(row['value'])}" for row in part.to_dict("records"))
             whose = ""
             if len(part["chance"].round(3).dropna().unique()) > 1:
                 whose = f" of {part['point'].iloc[0]}"

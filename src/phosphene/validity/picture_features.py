@@ -59,16 +59,17 @@ def features_of(dataset: str, stimuli: Stimuli, rows: np.ndarray | None = None) 
 
         features[block] = of_block
 
-    if features is None:
-        features = np.empty((0, 1), np.float32)
-
+    space = "pixels of small copies"
     if extractor is not None:
-        return features, extractor.name
+        space = extractor.name
 
-    if len(rows):
+    if features is None:
+        return np.empty((0, 1), np.float32), space
+
+    if extractor is None:
         features -= features.mean(axis=1, keepdims=True)  # a brighter copy is a copy
 
-    return features, "pixels of small copies"
+    return features, space
 
 
 def likeness_of(dataset: str, stimuli: Stimuli, tested: np.ndarray, rng: np.random.Generator) -> Likeness:
