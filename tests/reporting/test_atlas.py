@@ -167,7 +167,7 @@ def test_matplotlib_is_imported_to_draw_only_and_pyplot_never():
     code = """
 import sys
 import numpy as np, pandas as pd
-from phosphene.data import atlas
+from phosphene.reporting import atlas
 from phosphene.types import Dataset, Stimuli, Trials
 assert "matplotlib" not in sys.modules
 t = Trials(np.zeros((1, 2)), pd.DataFrame({"stimulus": ["a"]}), pd.DataFrame({"noise_ceiling": [0.1, 0.2]}))

@@ -112,7 +112,7 @@ class NoiseFindings(Findings):
 
 
 @dataclass
-class _Outcome:
+class _Refinements:
     """What went in and came out, over folds. Pictures are uint8."""
 
     ids: list[str] = field(default_factory=list)
@@ -144,7 +144,7 @@ class Noise(Analysis[NoiseOptions]):
         NoiseFindings
         """
         folds = chosen_folds(opened, self.options.fold)
-        outcome = _Outcome()
+        outcome = _Refinements()
 
         for fold in folds:
             self._refine(opened, fold, outcome, progress)
@@ -177,7 +177,7 @@ class Noise(Analysis[NoiseOptions]):
 
     # -- pictures --------------------------------------------------------------------------------------------------
 
-    def _refine(self, opened: Run, fold: int, outcome: _Outcome, progress: Progress) -> None:
+    def _refine(self, opened: Run, fold: int, outcome: _Refinements, progress: Progress) -> None:
         """Refine the first pictures of a fold in every arm."""
         recipe: Any = opened.recipe(fold)
         test = opened.sides(fold)[1].average_repeats()
