@@ -96,6 +96,7 @@ class Categories(Analysis[CategoriesOptions]):
         Returns
         -------
         CategoriesFindings
+            tables, and the facts that sentences and figures are made of
         """
         with progress.step("decoding latents"):
             material = prepare(opened, self.options.fold, self.rng("folds"), self.options.min_positives)

@@ -137,6 +137,7 @@ class Cycle(Analysis[CycleOptions]):
         Returns
         -------
         CycleFindings
+            tables, and the facts that sentences and figures are made of
         """
         fold = self.options.fold
         if fold is None and self.options.images is not None:

@@ -115,6 +115,7 @@ class Interpolate(Analysis[InterpolateOptions]):
         Returns
         -------
         InterpolateFindings
+            tables, and the facts that sentences and figures are made of
         """
         chosen_folds(opened, self.options.fold)
         recipe = opened.recipe(self.options.fold)

@@ -142,6 +142,7 @@ class Noise(Analysis[NoiseOptions]):
         Returns
         -------
         NoiseFindings
+            tables, and the facts that sentences and figures are made of
         """
         folds = chosen_folds(opened, self.options.fold)
         outcome = _Refinements()

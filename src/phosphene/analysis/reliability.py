@@ -185,6 +185,7 @@ class Reliability(Analysis[ReliabilityOptions]):
         Returns
         -------
         ReliabilityFindings
+            tables, and the facts that sentences and figures are made of
         """
         folds = chosen_folds(opened, self.options.fold)
         inputs = {name: _InputPictures() for name in INPUTS}

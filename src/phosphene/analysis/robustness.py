@@ -179,6 +179,7 @@ class Robustness(Analysis[RobustnessOptions]):
         Returns
         -------
         RobustnessFindings
+            tables, and the facts that sentences and figures are made of
         """
         chosen_folds(opened, self.options.fold)
         material: Material | None

@@ -198,6 +198,7 @@ class Stimulate(Analysis[StimulateOptions]):
         Returns
         -------
         StimulateFindings
+            tables, and the facts that sentences and figures are made of
         """
         fold = self.options.fold
         chosen_folds(opened, fold)

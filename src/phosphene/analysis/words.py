@@ -169,6 +169,7 @@ class Words(Analysis[WordsOptions]):
         Returns
         -------
         WordsFindings
+            tables, and the facts that sentences and figures are made of
         """
         fold = self.options.fold
         chosen_folds(opened, fold)

@@ -52,6 +52,7 @@ def present(found: CategoriesFindings) -> Presentation:
     Returns
     -------
     Presentation
+        sentences, words for the table, figures and notes
     """
     inputs = {name: _input_words(name) for name in found.inputs}
 

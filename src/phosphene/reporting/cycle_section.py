@@ -49,6 +49,7 @@ def present(found: CycleFindings) -> Presentation:
     Returns
     -------
     Presentation
+        sentences, words for the table, figures and notes
     """
     inputs = {arm: words for arm, words in INPUTS.items() if arm in set(found.table["input"])}
     measures = _measures(found.table)

@@ -326,6 +326,7 @@ def scores(
     Returns
     -------
     Figure
+        drawn in the style of all others
     """
     places = {name: y for y, name in enumerate(inputs)}
     chance = chance or {}

@@ -41,6 +41,7 @@ def present(found: InterpolateFindings) -> Presentation:
     Returns
     -------
     Presentation
+        sentences, words for the table, figures and notes
     """
     pictured = found.paths[: len(found.ends)]
 

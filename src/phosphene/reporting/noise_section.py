@@ -52,6 +52,7 @@ def present(found: NoiseFindings) -> Presentation:
     Returns
     -------
     Presentation
+        sentences, words for the table, figures and notes
     """
     arms = {NONE: "as decoded"}
     for amplitude in found.amplitudes:
@@ -71,6 +72,16 @@ def present(found: NoiseFindings) -> Presentation:
 
 def measure_words(measure: str) -> str:
     """A metric for people.
+
+    Parameters
+    ----------
+    measure : str
+        name of a metric
+
+    Returns
+    -------
+    str
+        its title
 
     Examples
     --------

@@ -30,7 +30,17 @@ PRESENTERS: dict[str, str] = {
 
 
 class Drawing(NamedTuple):
-    """A figure, a text for who cannot see it, and its caption."""
+    """A figure with its words.
+
+    Parameters
+    ----------
+    figure : Figure
+        of matplotlib
+    alt : str
+        a text for who cannot see it
+    caption : str
+        below it
+    """
 
     figure: Figure
     alt: str
@@ -38,9 +48,20 @@ class Drawing(NamedTuple):
 
 
 class Animation(NamedTuple):
-    """Pictures shown one after the other, a text for who cannot see them, and a caption.
+    """Pictures shown one after the other, with their words.
 
-    ``frames`` are (n, h, w, 3) uint8; each is shown for `milliseconds`, and the whole `rounds` times, so that it ends.
+    Parameters
+    ----------
+    frames : ndarray of shape (n, h, w, 3)
+        uint8
+    alt : str
+        a text for who cannot see them
+    caption : str
+        below them
+    milliseconds : int, default 120
+        each is shown for
+    rounds : int, default 3
+        how often the whole is shown, so that it ends
     """
 
     frames: np.ndarray
@@ -89,6 +110,7 @@ def present(name: str, findings: Findings) -> Presentation:
     Returns
     -------
     Presentation
+        sentences, words for the table, figures and notes
     """
     module, _, attribute = PRESENTERS[name].partition(":")
     presenter: Callable[[Findings], Presentation] = getattr(import_module(module), attribute)

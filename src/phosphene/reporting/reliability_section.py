@@ -61,6 +61,7 @@ def present(found: ReliabilityFindings) -> Presentation:
     Returns
     -------
     Presentation
+        sentences, words for the table, figures and notes
     """
     inputs = {name: words.format(scale=found.far) for name, words in INPUTS.items()}
     measures = {name: words for name, words in _MEASURES.items() if name in set(found.table["measure"])}

@@ -41,6 +41,7 @@ def present(found: RobustnessFindings) -> Presentation:
     Returns
     -------
     Presentation
+        sentences, words for the table, figures and notes
     """
     words = {measure: measure_words(measure) for measure in found.chance}
     measures = {}
@@ -66,6 +67,16 @@ def present(found: RobustnessFindings) -> Presentation:
 
 def measure_words(measure: str) -> str:
     """A measure for people.
+
+    Parameters
+    ----------
+    measure : str
+        ``two_way.SPACE``, ``auc.INPUT`` or ``picture.METRIC``
+
+    Returns
+    -------
+    str
+        its title
 
     Examples
     --------

@@ -57,6 +57,7 @@ def present(found: StimulateFindings) -> Presentation:
     Returns
     -------
     Presentation
+        sentences, words for the table, figures and notes
     """
     names = {}
     for effect in found.effects:

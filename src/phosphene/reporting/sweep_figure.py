@@ -41,6 +41,7 @@ def draw_sweep(
     Returns
     -------
     Figure
+        drawn in the style of all others
     """
     from matplotlib.figure import Figure
 

@@ -160,6 +160,7 @@ def rivals(contents: Contents, metric: str, control: str) -> bool:
     Returns
     -------
     bool
+        True where the score alone is no evidence of decoding
     """
     if metric.startswith(("fid.", "kid.")):
         return False

@@ -40,6 +40,7 @@ def present(found: WordsFindings) -> Presentation:
     Returns
     -------
     Presentation
+        sentences, words for the table, figures and notes
     """
     figures = {"captions": _captions_figure(found)}
     if found.beaten:
