@@ -91,12 +91,12 @@ def made(tmp_path_factory) -> Callable[[str], dict]:
     return make
 
 
-def fit(recipe: str, data: dict, folder: Path) -> flow.Opened:
+def fit(recipe: str, data: dict, folder: Path) -> flow.Run:
     """One recipe on one data set; only `data` differs from layout to layout."""
     return flow.fit(flow.configure(recipe, [("test", {**FAST[recipe], **data})])[0], folder)
 
 
-def both_ways(opened: flow.Opened) -> None:
+def both_ways(opened: flow.Run) -> None:
     """Decode two test pictures, and encode them where the recipe can."""
     recipe, (_, test) = opened.recipe(0), opened.sides(0)
     some = test.select(stimuli=test.stimulus_ids[:2])

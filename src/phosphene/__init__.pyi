@@ -1,7 +1,6 @@
 from ._version import __version__
-from .analysis.base import analyse
 from .data.registry import open_dataset
-from .flow import decode, encode, evaluate, fit
+from .flow import analyse, decode, encode, evaluate, fit
 from .metrics import score
 from .recipes import recipe, recipe_names
 from .reporting.html import report

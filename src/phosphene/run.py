@@ -20,6 +20,7 @@ from phosphene.io.config import FORMAT, Config, read_yaml, resolve
 from phosphene.io.folder import RunFolder
 from phosphene.recipes.base import Recipe, RecipeConfig
 from phosphene.types import Dataset, Split, Stimuli, Trials
+from phosphene.validity.picture_features import features_of
 
 TEST = "test"
 
@@ -248,8 +249,6 @@ class Run:
 
 def _see(dataset: str, stimuli: Stimuli) -> np.ndarray:
     """What `cluster:K` tells pictures apart by."""
-    from phosphene.flow.likeness import features_of
-
     return features_of(dataset, stimuli)[0]
 
 

@@ -12,9 +12,9 @@ from scipy.stats import norm
 
 from phosphene import flow, recipes
 from phosphene.align.ridge import Ridge
-from phosphene.analysis import analyse
 from phosphene.analysis.noise import LATENT, NONE, PURE, Noise, NoiseOptions
 from phosphene.errors import ConfigError
+from phosphene.flow import analyse
 from phosphene.lab import zoo
 from phosphene.models import vdvae as vdvae_weights
 from phosphene.models.dual_guided import DualGuided, DualUnet
