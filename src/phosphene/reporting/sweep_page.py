@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from phosphene._version import __version__
+from phosphene.data.oracle import BestLinear
 from phosphene.io import atomic
 from phosphene.io.folder import SEEN, RunFolder
 from phosphene.io.progress import duration
@@ -27,7 +28,7 @@ from phosphene.reporting.html import render
 from phosphene.reporting.run_comparison import decoded_row
 from phosphene.reporting.run_figures import figure_values
 from phosphene.reporting.sweep_figure import draw_sweep
-from phosphene.reporting.sweep_results import BestLinear, SweepPoint, SweepResults
+from phosphene.reporting.sweep_results import SweepPoint, SweepResults
 from phosphene.reporting.tables import rivals
 from phosphene.reporting.words import input_words, is_secret, metric_words, number
 

@@ -8,29 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from phosphene.data.oracle import BestLinear
 from phosphene.metrics.statistics import Interval
-
-
-@dataclass(frozen=True)
-class BestLinear:
-    """The linear decoder of pixels that knows the true responses and the true noise.
-
-    Attributes
-    ----------
-    reached : float
-        its expected correlation over the test pictures, mean over pixels; learned from training pictures alone
-    bound : float
-        the same over the pictures it learned from. On pictures like these, no linear decoder is expected to do better
-    showings : int
-        how many responses to a test picture are averaged
-    learned : int
-        number of pictures it learned from
-    """
-
-    reached: float
-    bound: float
-    showings: int
-    learned: int
 
 
 @dataclass(frozen=True)

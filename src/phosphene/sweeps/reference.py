@@ -11,7 +11,6 @@ import numpy as np
 from phosphene.data.oracle import BestLinear, OracleReader
 from phosphene.data.registry import Source, known, reader
 from phosphene.metrics.statistics import Interval, Statistic, bootstrap
-from phosphene.reporting.sweep_results import BestLinear
 from phosphene.run import RunConfig
 
 __all__ = ["BestLinear", "best_linear_of", "pixel_correlation"]
