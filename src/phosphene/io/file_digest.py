@@ -23,7 +23,9 @@ CACHE_VARIABLE = "PHOSPHENE_CACHE"
 FILE = "file_digests.json"
 MOST = 4096  # entries kept; the oldest go first
 _BLOCK = 1 << 20  # bytes read at a time
-_SETTLED = 2.0  # seconds; a file changed later than this may change again within one tick of the clock of its file system
+_SETTLED = (
+    2.0  # seconds; a file changed later than this may change again within one tick of the clock of its file system
+)
 _PATIENCE = 10.0  # seconds to wait for another process that writes the cache
 
 

@@ -47,7 +47,7 @@ from phosphene.io.config import Config, validate
 from phosphene.io.file_digest import digest_of_path
 from phosphene.io.folder import read_json
 from phosphene.io.progress import Progress
-from phosphene.io.stages import Part, StageStore, load_part, name_of, read_lineage, save_part, version_of
+from phosphene.io.stages import StageStore, load_part, name_of, read_lineage, save_part, version_of
 from phosphene.types import Images, Latents, Stimuli, Trials, digest_of
 
 if TYPE_CHECKING:
@@ -67,9 +67,7 @@ class RecipeConfig(Config):
         default="strict",
         description="relax lets a recipe see test responses (never test pictures); it is shown beside every score",
     )
-    per_session: bool = Field(
-        default=False, description="standardise voxels by the training trials of each session"
-    )
+    per_session: bool = Field(default=False, description="standardise voxels by the training trials of each session")
 
     @property
     def other_subjects(self) -> tuple[str, ...]:
@@ -79,6 +77,7 @@ class RecipeConfig(Config):
 
 C = TypeVar("C", bound=RecipeConfig)
 Settings = tuple[str, ...]
+Reads = tuple[Literal["trials", "stimuli"], ...]
 Weights = str | Path | Mapping[str, Any]
 """Weights that a stage reads: the name of a bundled network, a file or folder, or what a feature extractor says of its own."""
 
@@ -103,9 +102,10 @@ class Stage:
     settings : tuple of str or callable, optional
         configuration fields it depends on, dotted where they lie deeper (``generator.source``); all by default. Where these
         differ with the configuration, a function of it
-    reads : tuple of str, default ("trials", "stimuli")
+    reads : tuple of str or callable, default ("trials", "stimuli")
         data it is given: trials, the stimuli shown in them, or nothing. Stimuli without trials come sorted by their ids, so
-        that what is learned from pictures alone is the same for all people who saw them
+        that what is learned from pictures alone is the same for all people who saw them. Where it differs with the
+        configuration, a function of it
     learns_unpaired : bool, default False
         whether it also learns from responses without pictures (`Recipe.unpaired`)
     uses : tuple or callable, default ()
@@ -129,7 +129,7 @@ class Stage:
     fit: str = ""
     needs: tuple[str, ...] | None = None
     settings: Settings | Callable[[Any], Settings] | None = None
-    reads: tuple[Literal["trials", "stimuli"], ...] = ("trials", "stimuli")
+    reads: Reads | Callable[[Any], Reads] = ("trials", "stimuli")
     learns_unpaired: bool = False
     uses: tuple[Any, ...] | Callable[[Any], tuple[Any, ...]] = ()
     weights: Callable[[Any], Iterable[Weights | None]] | None = None
@@ -144,6 +144,13 @@ class Stage:
     def exists(self, config: RecipeConfig) -> bool:
         """Whether this configuration has the stage."""
         return self.when is None or self.when(config)
+
+    def data(self, config: RecipeConfig) -> Reads:
+        """Data that its method is given, in this order."""
+        if isinstance(self.reads, tuple):
+            return self.reads
+
+        return self.reads(config)
 
     def solvers(self, config: RecipeConfig) -> tuple[Any, ...]:
         """What fitting uses besides the part."""
@@ -225,7 +232,7 @@ class Recipe(Generic[C]):
         if "config_class" in vars(cls):
             return
 
-        for base in getattr(cls, "__orig_bases__", ()):
+        for base in vars(cls).get("__orig_bases__", ()):
             for given in get_args(base):
                 if isinstance(given, type) and issubclass(given, RecipeConfig):
                     cls.config_class = given
@@ -395,11 +402,12 @@ class Recipe(Generic[C]):
         stimuli : Stimuli
             as `prepare` returns them
         """
-        if "trials" not in stage.reads:
+        reads = stage.data(self.config)
+        if "trials" not in reads:
             stimuli = _sorted(stimuli)
 
         data = {"trials": trials, "stimuli": stimuli}
-        given = [data[what] for what in stage.reads]
+        given = [data[what] for what in reads]
 
         return getattr(self, stage.method)(*given)
 
@@ -420,8 +428,8 @@ class Recipe(Generic[C]):
         else:
             needs = stage.needs
 
-        names = list(stage.reads)
-        if stage.reads == ("stimuli",):
+        names: list[str] = list(stage.data(self.config))
+        if names == ["stimuli"]:
             names = ["sorted_stimuli"]
         if stage.learns_unpaired:
             names.append("unpaired")
@@ -456,7 +464,7 @@ class Recipe(Generic[C]):
     def _lineage(self, stage: Stage, trials: Trials) -> frozenset[str]:
         """Keys of the trials a stage sees."""
         lineage: frozenset[str] = frozenset()
-        if "trials" in stage.reads:
+        if "trials" in stage.data(self.config):
             lineage = trials.member_keys()
 
         if stage.learns_unpaired:

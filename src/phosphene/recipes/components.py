@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from phosphene.errors import ConfigError, did_you_mean
+from phosphene.errors import ConfigError, DataError, did_you_mean
 from phosphene.io.stages import Part
 from phosphene.types import Stimuli, Trials
 
@@ -98,6 +98,10 @@ class BrainModel(ABC):
     def features(self, part: Any, betas: np.ndarray) -> np.ndarray:
         """(n, n_voxels) standardised responses to features: (n, d), or (n, n_tokens, width) where `has_tokens`."""
 
+    def class_token(self, part: Any, betas: np.ndarray) -> np.ndarray:
+        """(n, n_voxels) standardised responses to one vector for all of each, (n, width), where `has_tokens`."""
+        raise NotImplementedError
+
     def responses(self, part: Any, features: np.ndarray) -> np.ndarray:
         """(n, d) features back to (n, n_voxels) standardised responses, where `is_invertible`."""
         raise NotImplementedError
@@ -112,6 +116,8 @@ class LatentMap(ABC):
 
     uses: tuple[Any, ...] = ()
     """Solvers whose version numbers count."""
+    streams: bool = False
+    """Whether targets may be rows of a store, where they are too many for memory."""
 
     @abstractmethod
     def fit(self, recipe: Recipe[Any], name: str, features: Trials, targets: Any, groups: Sequence[np.ndarray]) -> Any:
@@ -181,10 +187,36 @@ class Generator(ABC):
         """Weights of the frozen networks that make the latents of pictures."""
         return ()
 
-    def target(self, name: str, stimuli: Stimuli, recipe: Recipe[Any]) -> Any:
-        """What a map is to predict: one of `inputs` for each picture, (n, d) in memory or rows of a store."""
+    def target(self, name: str, stimuli: Stimuli, recipe: Recipe[Any], streams: bool = False) -> Any:
+        """What a map is to predict of each picture.
+
+        Parameters
+        ----------
+        name : str
+            one of `inputs`
+        stimuli : Stimuli
+            with pictures
+        recipe : Recipe
+            shows progress
+        streams : bool, default False
+            whether rows of a store will do
+
+        Returns
+        -------
+        ndarray of shape (n, d) or StoredRows
+
+        Raises
+        ------
+        DataError
+            Where a picture lacks what the latents are made of, such as a caption.
+        """
         inputs = self.true_inputs(stimuli)
-        assert inputs is not None  # generators whose pictures may lack an input say so themselves
+        if inputs is None:
+            raise DataError(
+                f"this generator draws from {' and '.join(self.inputs)} latents, but some training pictures have no caption. "
+                "Add captions, or choose another generator."
+            )
+
         return inputs[name]
 
     @abstractmethod
@@ -215,6 +247,14 @@ class Generator(ABC):
         ndarray of shape (n, samples, side, side, 3), float32, 0-1
         """
 
+    def ceiling(self, parts: Mapping[str, Any], stimuli: Stimuli, seed: int) -> np.ndarray | None:
+        """The best it could draw, (n, side, side, 3): from the latents of the pictures themselves; None without them."""
+        inputs = self.true_inputs(stimuli)
+        if inputs is None:
+            return None
+
+        return self.draw(parts, inputs, list(stimuli.ids), 1, seed)[:, 0]
+
     def steps(
         self, parts: Mapping[str, Any], inputs: Mapping[str, np.ndarray], ids: Sequence[str], seed: int
     ) -> dict[str, np.ndarray]:
@@ -242,14 +282,20 @@ class Generator(ABC):
         """Texts in the spaces that have them; None where none has."""
         return None
 
-    def seen(self, stimuli: Stimuli) -> np.ndarray:
-        """Latents of pictures that responses are predicted from, (n, d)."""
-        raise NotImplementedError
+    def seen(self, stimuli: Stimuli) -> np.ndarray | None:
+        """Latents of pictures that responses are predicted from, (n, d); None where it has none."""
+        return None
+
+    def seen_weights(self) -> Iterable[Weights | None]:
+        """Weights of the network that makes `seen`; by default as for all its latents."""
+        return self.latent_weights()
 
     def look(self, pixels: np.ndarray) -> np.ndarray:
         """Drawn pictures (n, side, side, 3) in the space of the first input, where samples are chosen by it."""
         raise NotImplementedError
 
-    def tune(self, recipe: Recipe[Any], parts: Mapping[str, Any], features: Trials, stimuli: Stimuli, shape: Any) -> Any:
+    def tune(
+        self, recipe: Recipe[Any], parts: Mapping[str, Any], features: Trials, stimuli: Stimuli, shape: Any
+    ) -> Any:
         """The generator's networks tuned to features, where `tuned`."""
         raise NotImplementedError

@@ -11,7 +11,7 @@ Repeats are averaged, so a row is a stimulus. Everything is fitted, and everythi
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field

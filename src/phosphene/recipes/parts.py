@@ -11,16 +11,27 @@ from phosphene.data.standardise import Standardiser
 from phosphene.errors import ModelError
 from phosphene.io.stages import Part
 from phosphene.models.dual_guided import DualGuided
+from phosphene.models.ldm import Ldm
 from phosphene.models.maskgit import MaskGitPipeline
 from phosphene.models.patch_mae import PatchMaePart
 from phosphene.models.roi_mae import RoiMaePart
 from phosphene.models.stylegan2 import StyleGan2
 from phosphene.models.vdvae import VdvaePart
-from phosphene.recipes.predictor import Predictor
+from phosphene.recipes.maps import Predictor
 
 _KINDS: dict[str, type[Part]] = {
     kind.__name__: kind
-    for kind in (RoiMaePart, PatchMaePart, Standardiser, Predictor, MaskGitPipeline, StyleGan2, VdvaePart, DualGuided)
+    for kind in (
+        RoiMaePart,
+        PatchMaePart,
+        Standardiser,
+        Predictor,
+        MaskGitPipeline,
+        StyleGan2,
+        VdvaePart,
+        DualGuided,
+        Ldm,
+    )
 }
 
 

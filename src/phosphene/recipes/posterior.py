@@ -17,7 +17,7 @@ alone where pictures are too small for SSIM.
 from __future__ import annotations
 
 from itertools import product
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
