@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import warnings
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 import pytest

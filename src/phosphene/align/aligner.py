@@ -6,7 +6,7 @@ x -> ridge -> moments -> y        and        y -> ridge -> moments -> x
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from pydantic import Field
@@ -48,6 +48,8 @@ class Aligner:
     to_image_, to_brain_ : Ridge
     image_moments_, brain_moments_ : Moments
     """
+
+    version: ClassVar[int] = 1
 
     def __init__(self, config: AlignConfig | None = None) -> None:
         self.config = config or AlignConfig()

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from phosphene.align.ridge import Ridge
 from phosphene.errors import DataError, PhospheneWarning
-from phosphene.io.stages import take
+from phosphene.io.stages import take, versioned
 
 ALPHAS = tuple(float(a) for a in np.logspace(-1, 7, 33))
 """Grid of ridge penalties, for inputs of unit variance."""
@@ -39,6 +39,8 @@ class LinearDecoder:
     chosen_ : dict of {str: Any}
         what was chosen inside the training trials, for people
     """
+
+    version: ClassVar[int] = 1
 
     def __init__(
         self,
@@ -75,6 +77,7 @@ class LinearDecoder:
         return cls(*take(tensors, ("weights", "mean", "offset", "voxel_weights"), "LinearDecoder"), chosen=meta)
 
 
+@versioned(1)
 def fit_encoding(latents: np.ndarray, betas: np.ndarray, alphas: Sequence[float] = ALPHAS) -> Ridge:
     """Ridge from latents (n, n_latents) to voxels (n, n_voxels), a penalty per voxel by exact leave-one-out."""
     with warnings.catch_warnings():
@@ -103,6 +106,8 @@ class HeldOut:
         share of variance explained; 0 for constant voxels
     """
 
+    version: ClassVar[int] = 1
+
     def __init__(self, encoding: Ridge, latents: np.ndarray, betas: np.ndarray) -> None:
         # The diagonal of the hat matrix of centred rows, for the penalty of every voxel.
         u, s, _ = np.linalg.svd((latents - latents.mean(axis=0)).astype(np.float64), full_matrices=False)
@@ -115,6 +120,7 @@ class HeldOut:
         self.r2_ = np.where(total > 0, 1 - left / np.where(total > 0, total, 1), 0).astype(np.float32)
 
 
+@versioned(1)
 def reliable_voxels(r2: np.ndarray) -> np.ndarray:
     """Mask of voxels whose held-out responses the encoding model predicts (R2 > 0).
 
@@ -144,6 +150,7 @@ def reliable_voxels(r2: np.ndarray) -> np.ndarray:
     return mask
 
 
+@versioned(1)
 def regress(
     betas: np.ndarray, latents: np.ndarray, voxel_weights: np.ndarray, alphas: Sequence[float] = ALPHAS
 ) -> LinearDecoder:
@@ -174,6 +181,7 @@ def regress(
     return LinearDecoder(weights, zero, ridge.intercept_, voxel_weights, {"alpha": float(np.ravel(ridge.alpha_)[0])})
 
 
+@versioned(1)
 def invert(
     betas: np.ndarray,
     latents: np.ndarray,
@@ -255,6 +263,8 @@ class LinearGaussian:
     centre : array of shape (n_latents,)
         mean of the latents; intercept : (n_used,) response predicted there
     """
+
+    version: ClassVar[int] = 1
 
     def __init__(self, encoding: Ridge, latents: np.ndarray, betas: np.ndarray) -> None:
         held_out = HeldOut(encoding, latents, betas)

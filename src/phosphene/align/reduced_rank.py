@@ -7,7 +7,7 @@ bottleneck of r units can do at best if it is linear, and so the fair rival of o
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -102,6 +102,8 @@ class ReducedRankRidge:
     array([[3., 1.],
            [6., 7.]], dtype=float32)
     """
+
+    version: ClassVar[int] = 1
 
     def __init__(
         self,

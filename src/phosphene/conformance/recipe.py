@@ -149,14 +149,19 @@ def _check_class(checks: Checklist, cls: type[Recipe]) -> None:
         must(isinstance(kind, str), "kind has no default; write kind: Literal['name'] = 'name'")
         must(cls.config_class().kind == kind, "it is not so")
 
-    with checks.claim("stages", "stages of parts, each with a documented method that fits it, building on earlier ones"):
+    with checks.claim(
+        "stages", "stages of parts, each with a documented method that fits it, building on earlier ones"
+    ):
         must(cls.stages, "there is no stage")
         earlier: list[str] = []
 
         for stage in cls.stages:
             must(isinstance(stage, Stage), f"{stage!r} is no Stage")
             must(stage.name not in earlier, f"two stages are called '{stage.name}'")
-            must(issubclass(stage.part, Part), f"{stage.part.__name__} of stage '{stage.name}' has no state and from_state")
+            must(
+                issubclass(stage.part, Part),
+                f"{stage.part.__name__} of stage '{stage.name}' has no state and from_state",
+            )
             method = getattr(cls, stage.method, None)
             must(method is not None, f"there is no {stage.method}")
             must(method.__doc__, f"{stage.method} has no docstring")
@@ -164,7 +169,9 @@ def _check_class(checks: Checklist, cls: type[Recipe]) -> None:
             must(not late, f"'{stage.name}' needs {', '.join(sorted(late))}, not among the stages before it")
             earlier.append(stage.name)
 
-    with checks.claim("settings", "stages to depend on fields of the configuration, and solvers to have whole numbers as versions"):
+    with checks.claim(
+        "settings", "stages to depend on fields of the configuration and on solvers with version numbers"
+    ):
         config = cls.config_class(**cls.preset("lab"))
         for stage in cls.stages_of(config):
             stage.values(config)

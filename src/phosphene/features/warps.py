@@ -7,7 +7,7 @@ Nothing is added but the training pictures themselves.
 from __future__ import annotations
 
 from itertools import chain
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from pydantic import Field
@@ -82,6 +82,8 @@ class WarpedPictures:
     components_ : array of shape (n_components, n_pixels), float32
         orthonormal rows
     """
+
+    version: ClassVar[int] = 1
 
     space = "warped_pca"
 

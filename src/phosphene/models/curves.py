@@ -7,7 +7,7 @@ what of that is the same everywhere.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -28,6 +28,8 @@ class OutputCurve:
     chosen_ : dict of {str: Any}
         what was chosen, for people
     """
+
+    version: ClassVar[int] = 1
 
     def __init__(self, inputs: np.ndarray, outputs: np.ndarray, chosen: dict[str, Any]) -> None:
         self.inputs_ = np.asarray(inputs, dtype=np.float32)

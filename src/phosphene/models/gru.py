@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from phosphene.errors import ConfigError, DataError, ModelError, SplitError, did_you_mean
 from phosphene.io.config import Config, validate
 from phosphene.io.progress import Progress
+from phosphene.io.stages import versioned
 from phosphene.models.batches import in_batches
 from phosphene.models.roi_mae import roi_partition
 from phosphene.training.best_step import BestStep, EnoughError
@@ -221,6 +222,7 @@ class LatentTraining(Config):
         return {"train": train, "check_every": 20, "patience": 15}
 
 
+@versioned(1)
 def voxel_runs(trials: Trials, size: int | None = None, rois: Sequence[str] | None = None) -> list[np.ndarray]:
     """Voxels in groups that follow each other over the cortex, for `GroupGruConfig`.
 
@@ -735,6 +737,7 @@ class LatentNet(nn.Module):
         return new.train(self.training)
 
 
+@versioned(1)
 def fit_latent_net(
     config: _NetConfig,
     betas: np.ndarray,
@@ -855,6 +858,7 @@ def fit_latent_net(
     return LatentNetPart.of(network, chosen)
 
 
+@versioned(1)
 def validation_rows(stimuli: np.ndarray, share: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Rows to train on and rows to judge by, no stimulus on both sides.
 

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from phosphene.errors import DataError, ModelError
 from phosphene.features.captions import Targets
 from phosphene.io.config import Config, validate
+from phosphene.io.stages import versioned
 from phosphene.models.batches import in_batches
 from phosphene.training import Draws
 from phosphene.training.best_step import BestStep, EnoughError
@@ -585,6 +586,7 @@ def mapper_loss(
     return loss, {k: v.detach() for k, v in terms.items()}
 
 
+@versioned(1)
 def fit_mapper(
     config: MapperConfig,
     betas: np.ndarray,
@@ -680,6 +682,7 @@ def fit_mapper(
     return MapperPart.of(mapper, chosen)
 
 
+@versioned(1)
 def fit_voxel_encoder(
     config: VoxelEncoderConfig,
     latents: np.ndarray,

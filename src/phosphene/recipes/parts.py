@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -48,6 +48,8 @@ class Parts:
     >>> len(Parts()), dict(Parts())
     (0, {})
     """
+
+    version: ClassVar[int] = 1
 
     def __init__(self, parts: Mapping[str, Part] | None = None) -> None:
         self._parts = dict(parts or {})
