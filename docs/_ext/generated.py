@@ -14,7 +14,7 @@ BUILD = Path(__file__).resolve().parents[2] / "build"
 def api() -> str:
     """Public names of every station, from their docstrings."""
     from api_names import STATIONS, public_names
-    from docstrings import described
+    from docstring_markdown import described
 
     parts = []
     for station, names in public_names().items():

@@ -157,7 +157,7 @@ def test_pages_of_commands_and_cards_come_from_the_code():
 def test_every_name_of_the_api_is_described():
     from api_names import public_names
 
-    from docstrings import described
+    from docstring_markdown import described
 
     stations = public_names()
     assert len(stations["phosphene"]) > 5
@@ -170,7 +170,7 @@ def test_every_name_of_the_api_is_described():
 
 
 def test_docstrings_become_markdown():
-    from docstrings import markdown
+    from docstring_markdown import markdown
 
     text = "Mean.\n\n    x / n\n\nParameters\n----------\nx : ndarray of shape (n,)\n    *volts*,\n    not NaN\n\nRaises\n------\nDataError\n    Never."  # noqa: E501
     assert markdown(text) == (

@@ -7,7 +7,7 @@ import pytest
 
 from phosphene.lab import zoo
 
-PAGE = (Path(__file__).resolve().parents[3] / "docs" / "insilico.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "insilico.md").read_text(encoding="utf-8")
 ROWS = dict(re.findall(r"^\| `(\w+)` \| (.*\d M \|.*) \|$", PAGE, flags=re.MULTILINE))
 
 

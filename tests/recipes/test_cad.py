@@ -403,7 +403,7 @@ def paper(recipe):
 def test_the_paper_preset_has_the_published_settings():
     c = paper("cad")
     t = c.brain_training
-    assert (t.lr, t.batch_size, t.weight_decay, t.clip, t.betas) == (2.5e-4, 250, 0.05, 0.8, (0.9, 0.95))
+    assert (t.lr, t.batch_size, t.weight_decay, t.clip_norm, t.adam_betas) == (2.5e-4, 250, 0.05, 0.8, (0.9, 0.95))
     n = 1113 * 120  # windows of HCP
     assert round(t.steps * 250 / n, 1) == 140.0
     assert round(t.warmup * 250 / n) == 20
@@ -417,7 +417,7 @@ def test_the_paper_preset_has_the_published_settings():
     )
     assert c.cross.decoder_depth == 6
     t = c.tuning
-    assert (t.lr, t.batch_size, t.steps * 5 / 1200, t.clip, t.weight_decay, t.sparsify) == (
+    assert (t.lr, t.batch_size, t.steps * 5 / 1200, t.clip_norm, t.weight_decay, t.sparsify) == (
         5.3e-5,
         5,
         500,

@@ -173,7 +173,7 @@ def test_the_paper_preset_has_the_published_sizes():
     assert count[1:] == [173_244_393, 54_515_587]
     assert MaskGitConfig() == MaskGitConfig.paper()
     t, s = config.brain_training, config.sampling
-    assert (t.steps, t.batch_size, t.lr, t.weight_decay, t.clip, t.warmup) == (100_000, 8, 5e-5, 0.01, 0.1, 8000)
+    assert (t.steps, t.batch_size, t.lr, t.weight_decay, t.clip_norm, t.warmup) == (100_000, 8, 5e-5, 0.01, 0.1, 8000)
     assert (s.steps, s.samples, s.temperature) == (11, 5, 4.5)
     a = config.align
     assert (a.alpha_fi, a.alpha_if, a.intercept_fi, a.intercept_if) == (500, 500, False, True)
