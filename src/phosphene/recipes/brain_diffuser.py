@@ -51,20 +51,28 @@ TOGETHER = 40  # pictures, whole batches of both networks
 class FirstStageConfig(Config):
     """VDVAE latents: which, and how they become a picture."""
 
-    network: str = Field("", description="lab, or a folder with the converted public weights")
-    groups: int | None = Field(None, ge=1, description="first groups that are predicted; 15 (or 31) of the public 75")
-    target: Literal["mean", "sample"] = Field("mean", description="of the posterior; sampled in the published code")
-    temperature: float = Field(1.0, ge=0, description="of groups that are not predicted; 0 draws nothing")
-    pixels: Literal["sample", "mean"] = Field("sample", description="drawn from the mixture as published, or its mean")
+    network: str = Field(default="", description="lab, or a folder with the converted public weights")
+    groups: int | None = Field(
+        default=None, ge=1, description="first groups that are predicted; 15 (or 31) of the public 75"
+    )
+    target: Literal["mean", "sample"] = Field(
+        default="mean", description="of the posterior; sampled in the published code"
+    )
+    temperature: float = Field(default=1.0, ge=0, description="of groups that are not predicted; 0 draws nothing")
+    pixels: Literal["sample", "mean"] = Field(
+        default="sample", description="drawn from the mixture as published, or its mean"
+    )
 
 
 class TokensConfig(Config):
     """CLIP tokens and the penalties of the ridges that predict them."""
 
-    name: str = Field(PAPER_CLIP, description="lab, a folder, or a name on the hub")
-    revision: str | None = Field(None, description="commit on the hub")
-    alpha_vision: float | None = Field(None, gt=0, description="penalty; chosen by leave-one-out where none is given")
-    alpha_text: float | None = Field(None, gt=0, description="likewise")
+    name: str = Field(default=PAPER_CLIP, description="lab, a folder, or a name on the hub")
+    revision: str | None = Field(default=None, description="commit on the hub")
+    alpha_vision: float | None = Field(
+        default=None, gt=0, description="penalty; chosen by leave-one-out where none is given"
+    )
+    alpha_text: float | None = Field(default=None, gt=0, description="likewise")
 
 
 class DualGuidedSource(Config):
@@ -623,7 +631,7 @@ class BrainDiffuserConfig(TwoStageConfig):
 
     kind: Literal["brain_diffuser"] = "brain_diffuser"
     alpha_first: float | None = Field(
-        None, gt=0, description="penalty towards VDVAE latents (published: 50,000); chosen where none is given"
+        default=None, gt=0, description="penalty towards VDVAE latents (published: 50,000); chosen where none is given"
     )
 
     @property

@@ -45,32 +45,38 @@ from phosphene.types import Stimuli, Trials
 class ContrastTraining(MaskedTraining):
     """How phase 1 is trained; the defaults are 140 epochs of the 133,560 responses that HCP's 1,113 subjects give."""
 
-    steps: int = Field(74_800, ge=1)
-    batch_size: int = Field(250, ge=1)
-    warmup: int = Field(10_685, ge=0, description="20 epochs")
+    steps: int = Field(default=74_800, ge=1)
+    batch_size: int = Field(default=250, ge=1)
+    warmup: int = Field(default=10_685, ge=0, description="20 epochs")
 
 
 class CrossTraining(TrainConfig):
     """How phase 2 is trained; the defaults are 60 epochs of GOD's 1,200 responses."""
 
-    steps: int = Field(4500, ge=1)
-    batch_size: int = Field(16, ge=1)
-    lr: float = Field(5.3e-5, gt=0)
-    warmup: int = Field(150, ge=0, description="2 epochs")
+    steps: int = Field(default=4500, ge=1)
+    batch_size: int = Field(default=16, ge=1)
+    lr: float = Field(default=5.3e-5, gt=0)
+    warmup: int = Field(default=150, ge=0, description="2 epochs")
     adam_betas: tuple[float, float] = (0.9, 0.95)
-    weight_decay: float = Field(0.05, ge=0)
+    weight_decay: float = Field(default=0.05, ge=0)
     clip_norm: float | None = Field(
-        0.8, gt=0, description="of both sides together; the authors' code clips each by itself"
+        default=0.8, gt=0, description="of both sides together; the authors' code clips each by itself"
     )
 
 
 class ImageMaeSource(Config):
     """Where the autoencoder of pictures comes from."""
 
-    source: Literal["zoo", "public"] = Field("public", description="the lab's, or facebook/vit-mae-base in a folder")
-    folder: str | None = Field(None, description="with config.json and weights, as transformers lays them out")
-    mean: tuple[float, float, float] = Field((0.485, 0.456, 0.406), description="of its pixels, by channel: ImageNet's")
-    spread: tuple[float, float, float] = Field((0.229, 0.224, 0.225), description="likewise; the lab's has its own")
+    source: Literal["zoo", "public"] = Field(
+        default="public", description="the lab's, or facebook/vit-mae-base in a folder"
+    )
+    folder: str | None = Field(default=None, description="with config.json and weights, as transformers lays them out")
+    mean: tuple[float, float, float] = Field(
+        default=(0.485, 0.456, 0.406), description="of its pixels, by channel: ImageNet's"
+    )
+    spread: tuple[float, float, float] = Field(
+        default=(0.229, 0.224, 0.225), description="likewise; the lab's has its own"
+    )
 
 
 class ContrastSettings(PatchMaeSettings):
@@ -88,7 +94,7 @@ class CadConfig(LatentDiffusionConfig):
     brain_training: ContrastTraining | None = Field(
         default=ContrastTraining(), description="phase 1; none takes `init`, or noise, as it is"
     )
-    attend: bool = Field(True, description="whether there is a phase 2")
+    attend: bool = Field(default=True, description="whether there is a phase 2")
     cross: CrossModalConfig = CrossModalConfig()
     cross_training: CrossTraining = CrossTraining()
     picture: ImageMaeSource = ImageMaeSource()

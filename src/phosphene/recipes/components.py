@@ -176,8 +176,8 @@ class Generator(ABC):
         return 1
 
     @abstractmethod
-    def load(self, recipe: Recipe[Any], stimuli: Stimuli) -> dict[str, Any]:
-        """Its networks by name, as they come or trained on with pictures."""
+    def load(self, recipe: Recipe[Any], stimuli: Stimuli | None = None) -> dict[str, Any]:
+        """Its networks by name, as they come or trained on with pictures, which are given only where they are read."""
 
     def weights(self) -> Iterable[Weights | None]:
         """Weights that `load` reads."""

@@ -40,7 +40,9 @@ class GruTwoStageConfig(TwoStageConfig):
     kind: Literal["gru_two_stage"] = "gru_two_stage"
     brain: BrainConfig = GruConfig()
     training: LatentTraining = LatentTraining()
-    group_size: int | None = Field(50, ge=1, description="voxels of a step of the sequence, for brain.kind=group_gru")
+    group_size: int | None = Field(
+        default=50, ge=1, description="voxels of a step of the sequence, for brain.kind=group_gru"
+    )
 
     @property
     def first_settings(self) -> tuple[str, ...]:

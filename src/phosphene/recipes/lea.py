@@ -44,17 +44,17 @@ PAPER_CLIP = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 class ClipConfig(Config):
     """Which CLIP."""
 
-    name: str = Field(PAPER_CLIP, description="lab, a folder, or a name on the hub")
-    revision: str | None = Field(None, description="commit on the hub")
+    name: str = Field(default=PAPER_CLIP, description="lab, a folder, or a name on the hub")
+    revision: str | None = Field(default=None, description="commit on the hub")
 
 
 class ImageTraining(TrainConfig):
     """How MaskGIT is trained on from what it starts with; section 4.1 of the paper and its configuration."""
 
-    steps: int = Field(300_000, ge=1)
-    batch_size: int = Field(8, ge=1)
-    lr: float = Field(5e-5, gt=0)
-    warmup: int = Field(20_000, ge=0)
+    steps: int = Field(default=300_000, ge=1)
+    batch_size: int = Field(default=8, ge=1)
+    lr: float = Field(default=5e-5, gt=0)
+    warmup: int = Field(default=20_000, ge=0)
     schedule: Literal["cosine", "linear", "constant"] = "linear"
     adam_betas: tuple[float, float] = (0.9, 0.95)
 
@@ -62,18 +62,25 @@ class ImageTraining(TrainConfig):
 class MaskGitSource(Config):
     """Where MaskGIT and its tokenizer come from, and whether training goes on."""
 
-    source: Literal["zoo", "public"] = Field("public", description="the lab's networks, or files of the public ones")
-    transformer: str | None = Field(None, description="file of the public transformer")
-    tokenizer: str | None = Field(None, description="file of the public tokenizer")
-    training: ImageTraining | None = Field(
-        ImageTraining(), description="on the training pictures; none leaves it as it is"
+    source: Literal["zoo", "public"] = Field(
+        default="public", description="the lab's networks, or files of the public ones"
     )
-    flip: bool = Field(True, description="train on mirrored pictures as well, each with the CLIP latent of its mirror")
+    transformer: str | None = Field(default=None, description="file of the public transformer")
+    tokenizer: str | None = Field(default=None, description="file of the public tokenizer")
+    training: ImageTraining | None = Field(
+        default=ImageTraining(), description="on the training pictures; none leaves it as it is"
+    )
+    flip: bool = Field(
+        default=True, description="train on mirrored pictures as well, each with the CLIP latent of its mirror"
+    )
     crops: int = Field(
-        0, ge=0, description="random crops of each training picture to train on as well, each with its own CLIP latent"
+        default=0,
+        ge=0,
+        description="random crops of each training picture to train on as well, each with its own CLIP latent",
     )
     ported: bool = Field(
-        False, description="public networks with epsilons and GELU of LEA's PyTorch port, not of the original JAX code"
+        default=False,
+        description="public networks with epsilons and GELU of LEA's PyTorch port, not of the original JAX code",
     )
 
 
@@ -149,7 +156,7 @@ class MaskGitGenerator(Generator):
         """Of CLIP."""
         return (self.clip.spec(),)
 
-    def load(self, recipe: Recipe[Any], stimuli: Stimuli | None) -> dict[str, Any]:
+    def load(self, recipe: Recipe[Any], stimuli: Stimuli | None = None) -> dict[str, Any]:
         """MaskGIT, as it comes or trained on with pictures."""
         c = self.settings.generator
         if c.source == "zoo":
@@ -318,14 +325,14 @@ class RoiMaeTraining(TrainConfig):
     """How the autoencoder is trained; the defaults are those of the GOD configuration."""
 
     steps: int = Field(
-        100_000, ge=1, description="100k in the paper; the BOLD5000 configuration says 120k at a lr of 5e-6"
+        default=100_000, ge=1, description="100k in the paper; the BOLD5000 configuration says 120k at a lr of 5e-6"
     )
-    batch_size: int = Field(8, ge=1)
-    lr: float = Field(5e-5, gt=0)
-    warmup: int = Field(8000, ge=0)
+    batch_size: int = Field(default=8, ge=1)
+    lr: float = Field(default=5e-5, gt=0)
+    warmup: int = Field(default=8000, ge=0)
     schedule: Literal["cosine", "linear", "constant"] = "linear"
     adam_betas: tuple[float, float] = (0.9, 0.95)
-    clip_norm: float | None = Field(0.1, gt=0)
+    clip_norm: float | None = Field(default=0.1, gt=0)
 
 
 class RoiMaeSettings(Config):

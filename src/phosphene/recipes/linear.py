@@ -33,15 +33,17 @@ Alpha = Annotated[float, Field(gt=0, le=1e12)]
 class PixelsConfig(Config):
     """Principal components of pixels."""
 
-    n_components: int | None = Field(None, ge=1, description="all that the training pictures span by default")
-    size: tuple[int, int] | None = Field(None, description="(height, width) to resize pictures to first")
+    n_components: int | None = Field(default=None, ge=1, description="all that the training pictures span by default")
+    size: tuple[int, int] | None = Field(default=None, description="(height, width) to resize pictures to first")
 
 
 class InverseConfig(Config):
     """Invert the encoding model."""
 
     kind: Literal["inverse"] = "inverse"
-    n_folds: int = Field(5, ge=2, description="folds over training stimuli that choose trust and noise correlation")
+    n_folds: int = Field(
+        default=5, ge=2, description="folds over training stimuli that choose trust and noise correlation"
+    )
 
 
 class RidgeConfig(Config):
@@ -49,7 +51,7 @@ class RidgeConfig(Config):
 
     kind: Literal["ridge"] = "ridge"
     voxels: Literal["all", "reliable", "weighted"] = Field(
-        "weighted", description="all; those with held-out R2 > 0; or those, times the square root of R2"
+        default="weighted", description="all; those with held-out R2 > 0; or those, times the square root of R2"
     )
 
 
@@ -57,8 +59,8 @@ class CurveConfig(Config):
     """Output curve, fitted on held-out training pictures."""
 
     kind: Literal["none", "monotone", "contrast"] = "monotone"
-    score: Literal["mse", "pixcorr", "ssim"] = Field("ssim", description="what a contrast curve is chosen by")
-    n_folds: int = Field(5, ge=2)
+    score: Literal["mse", "pixcorr", "ssim"] = Field(default="ssim", description="what a contrast curve is chosen by")
+    n_folds: int = Field(default=5, ge=2)
 
 
 class LinearConfig(RecipeConfig):
@@ -68,7 +70,7 @@ class LinearConfig(RecipeConfig):
     pixels: PixelsConfig = PixelsConfig()
     decoder: Annotated[InverseConfig | RidgeConfig, Field(discriminator="kind")] = RidgeConfig()
     curve: CurveConfig = CurveConfig()
-    alphas: tuple[Alpha, ...] = Field(ALPHAS, min_length=1, description="ridge penalties to choose among")
+    alphas: tuple[Alpha, ...] = Field(default=ALPHAS, min_length=1, description="ridge penalties to choose among")
 
 
 class Linear(Recipe[LinearConfig]):

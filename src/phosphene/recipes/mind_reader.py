@@ -60,8 +60,8 @@ PAPER_CLIP = "openai/clip-vit-base-patch32"
 class StyleGan2Source(Config):
     """Where the generator comes from."""
 
-    source: Literal["zoo", "public"] = Field("public", description="the lab's, or public weights of 256 pixels")
-    file: str | None = Field(None, description="of the public generator, or the folder it was converted into")
+    source: Literal["zoo", "public"] = Field(default="public", description="the lab's, or public weights of 256 pixels")
+    file: str | None = Field(default=None, description="of the public generator, or the folder it was converted into")
 
 
 class StyleGan2Settings(Config):
@@ -133,7 +133,7 @@ class StyleGan2Generator(Generator):
         c = self.settings
         return (self.clip.spec(), self.clip.spec("captions"), {"clamp": c.clamp, "screening": c.screening})
 
-    def load(self, recipe: Recipe[Any] | None = None, stimuli: Stimuli | None = None) -> dict[str, Any]:
+    def load(self, recipe: Recipe[Any], stimuli: Stimuli | None = None) -> dict[str, Any]:
         """The generator, as it comes."""
         c = self.settings.generator
         if c.source == "zoo":
@@ -394,7 +394,7 @@ class MindReader(Recipe[MindReaderConfig]):
 
     def fit_generator(self) -> StyleGan2:
         """The generator, as it comes."""
-        return self.stylegan2.load()["generator"]
+        return self.stylegan2.load(self)["generator"]
 
     # -- the arrows ------------------------------------------------------------------------------------------------
 

@@ -50,47 +50,56 @@ from phosphene.types import Images, Stimuli, Trials, digest_of
 class MaskedTraining(TrainConfig):
     """How the autoencoder is trained in phase 1; the defaults are those of MinD-Vis: 500 epochs of some 136,000 responses."""
 
-    steps: int = Field(680_000, ge=1)
-    batch_size: int = Field(100, ge=1)
-    lr: float = Field(2.5e-4, gt=0)
-    warmup: int = Field(54_400, ge=0, description="40 epochs")
+    steps: int = Field(default=680_000, ge=1)
+    batch_size: int = Field(default=100, ge=1)
+    lr: float = Field(default=2.5e-4, gt=0)
+    warmup: int = Field(default=54_400, ge=0, description="40 epochs")
     adam_betas: tuple[float, float] = (0.9, 0.95)
-    weight_decay: float = Field(0.05, ge=0)
-    clip_norm: float | None = Field(0.8, gt=0)
+    weight_decay: float = Field(default=0.05, ge=0)
+    clip_norm: float | None = Field(default=0.8, gt=0)
 
 
 class TuningConfig(TrainConfig):
     """How brain and generator are tuned together in phase 3; the defaults are 500 epochs of GOD's 1,200 responses."""
 
-    steps: int = Field(120_000, ge=1)
-    batch_size: int = Field(5, ge=1)
-    lr: float = Field(5.3e-5, gt=0)
+    steps: int = Field(default=120_000, ge=1)
+    batch_size: int = Field(default=5, ge=1)
+    lr: float = Field(default=5.3e-5, gt=0)
     schedule: Literal["cosine", "linear", "constant"] = "constant"
-    clip_norm: float | None = Field(0.5, gt=0)
+    clip_norm: float | None = Field(default=0.5, gt=0)
     tune: Literal["cross_attention", "frozen", "all"] = Field(
-        "cross_attention",
+        default="cross_attention",
         description="of the U-Net: section 4.2.2 and the authors' code, nothing (section 3.3), or all",
     )
     sparsify: float = Field(
-        0.2, ge=0, lt=1, description="share of voxels zeroed (paper); the authors' code zeroes none"
+        default=0.2, ge=0, lt=1, description="share of voxels zeroed (paper); the authors' code zeroes none"
     )
     crops: float = Field(
-        0.5, ge=0, le=1, description="share of pictures that are cut by a fifth and stretched back; code"
+        default=0.5, ge=0, le=1, description="share of pictures that are cut by a fifth and stretched back; code"
     )
 
 
 class LdmSource(Config):
     """Where the label-to-image network comes from, and how tokens take the place of labels."""
 
-    source: Literal["zoo", "public"] = Field("public", description="the lab's, or the file of the public one")
-    file: str | None = Field(None, description="model.ckpt of CompVis' cin256-v2")
-    inert: tuple[str, ...] = Field((), description="further classes of settings that file may name; never imported")
-    folder: str | None = Field(None, description="of ldm.json and ldm.safetensors, for another of the lab's networks")
-    mapped: int | None = Field(77, ge=1, description="tokens of the context; as many as the brain has, when null")
-    time: Literal["convolutions", "mean", "none"] = Field(
-        "convolutions", description="the second conditioning, beside the time: all tokens mixed, their mean, or none"
+    source: Literal["zoo", "public"] = Field(default="public", description="the lab's, or the file of the public one")
+    file: str | None = Field(default=None, description="model.ckpt of CompVis' cin256-v2")
+    inert: tuple[str, ...] = Field(
+        default=(), description="further classes of settings that file may name; never imported"
     )
-    zero_time: bool = Field(False, description="start it at zero, which leaves the network as it was; code: false")
+    folder: str | None = Field(
+        default=None, description="of ldm.json and ldm.safetensors, for another of the lab's networks"
+    )
+    mapped: int | None = Field(
+        default=77, ge=1, description="tokens of the context; as many as the brain has, when null"
+    )
+    time: Literal["convolutions", "mean", "none"] = Field(
+        default="convolutions",
+        description="the second conditioning, beside the time: all tokens mixed, their mean, or none",
+    )
+    zero_time: bool = Field(
+        default=False, description="start it at zero, which leaves the network as it was; code: false"
+    )
 
 
 class PatchMaeSettings(Config):
@@ -376,7 +385,7 @@ class LatentDiffusionGenerator(Generator):
 
         return (Path(c.file),)
 
-    def load(self, recipe: Recipe[Any] | None = None, stimuli: Stimuli | None = None) -> dict[str, Any]:
+    def load(self, recipe: Recipe[Any], stimuli: Stimuli | None = None) -> dict[str, Any]:
         """Labels to pictures, as it comes."""
         c = self.settings.generator
         if c.source == "zoo":
@@ -537,7 +546,7 @@ class LatentDiffusion(Recipe[L]):
 
     def fit_generator(self) -> Ldm:
         """Labels to pictures, as it comes."""
-        return self.diffusion.load()["generator"]
+        return self.diffusion.load(self)["generator"]
 
     def fit_brain(self, trials: Trials) -> PatchMaePart:
         """Phase 1: the autoencoder, on responses alone, of everyone who is asked for; then made ready for this subject."""
@@ -651,10 +660,10 @@ def _digest(betas: dict[str, Any]) -> str:
 class AdaptTraining(MaskedTraining):
     """How phase 2 is trained; the defaults are 15 epochs of GOD's 1,800 test responses."""
 
-    steps: int = Field(1690, ge=1)
-    batch_size: int = Field(16, ge=1)
-    lr: float = Field(5.3e-5, gt=0)
-    warmup: int = Field(225, ge=0, description="2 epochs")
+    steps: int = Field(default=1690, ge=1)
+    batch_size: int = Field(default=16, ge=1)
+    lr: float = Field(default=5.3e-5, gt=0)
+    warmup: int = Field(default=225, ge=0, description="2 epochs")
 
 
 class EncodingTraining(lea.RoiMaeTraining):
@@ -666,11 +675,13 @@ class MindVisConfig(LatentDiffusionConfig):
 
     kind: Literal["mind_vis"] = "mind_vis"
     adapt_training: AdaptTraining | None = Field(
-        AdaptTraining(), description="on the test responses, in setting relax; none lets phase 1 learn from them"
+        default=AdaptTraining(),
+        description="on the test responses, in setting relax; none lets phase 1 learn from them",
     )
-    clip: ClipConfig = Field(ClipConfig(), description="whose latents responses are predicted from")
+    clip: ClipConfig = Field(default=ClipConfig(), description="whose latents responses are predicted from")
     encoding: EncodingTraining | None = Field(
-        EncodingTraining(), description="on pairs, to predict responses; none for decoding only, which needs no CLIP"
+        default=EncodingTraining(),
+        description="on pairs, to predict responses; none for decoding only, which needs no CLIP",
     )
 
 

@@ -65,24 +65,33 @@ class MixedConfig(RecipeConfig):
     """Configuration of `Mixed`: what is mixed, and a section for each part, read where that part is chosen."""
 
     kind: Literal["mixed"] = "mixed"
-    brain: Literal["none", "roi_mae", "contrast", "masked"] = Field("none", description="model of responses alone")
+    brain: Literal["none", "roi_mae", "contrast", "masked"] = Field(
+        default="none", description="model of responses alone"
+    )
     map: Literal["ridge", "reduced_rank", "gru", "group_gru", "mapper"] = Field(
-        "ridge", description="from its features onwards"
+        default="ridge", description="from its features onwards"
     )
     generator: Literal["maskgit", "stylegan2", "vdvae", "dual_guided", "latent_diffusion"] = Field(
-        "maskgit", description="what draws"
+        default="maskgit", description="what draws"
     )
-    start: Literal["vdvae", "noise"] = Field("vdvae", description="what generator=dual_guided starts from")
+    start: Literal["vdvae", "noise"] = Field(default="vdvae", description="what generator=dual_guided starts from")
     pick: Literal["first", "closest"] = Field(
-        "first", description="which sample: the first, or the one whose CLIP latent is closest to the decoded one"
+        default="first",
+        description="which sample: the first, or the one whose CLIP latent is closest to the decoded one",
     )
-    pretrain: tuple[str, ...] = Field((), description="other subjects whose responses the brain model learns from too")
+    pretrain: tuple[str, ...] = Field(
+        default=(), description="other subjects whose responses the brain model learns from too"
+    )
     read: Literal["tokens", "mean", "class"] = Field(
-        "tokens", description="features of contrast and masked: all tokens, their mean, or the class token"
+        default="tokens", description="features of contrast and masked: all tokens, their mean, or the class token"
     )
-    alpha: float | None = Field(None, gt=0, description="penalty of the ridge map; chosen by leave-one-out where none")
-    restandardise: Mode = Field("train_oof", description="mean and spread of predictions, as for brain_diffuser")
-    n_folds: int = Field(5, ge=2, description="folds over training stimuli for restandardise=train_oof")
+    alpha: float | None = Field(
+        default=None, gt=0, description="penalty of the ridge map; chosen by leave-one-out where none"
+    )
+    restandardise: Mode = Field(
+        default="train_oof", description="mean and spread of predictions, as for brain_diffuser"
+    )
+    n_folds: int = Field(default=5, ge=2, description="folds over training stimuli for restandardise=train_oof")
     roi_mae: RoiMaeSettings = RoiMaeSettings()
     contrast: ContrastSettings = ContrastSettings()
     masked: PatchMaeSettings = PatchMaeSettings()

@@ -44,20 +44,22 @@ Score = Literal["mse", "pixcorr", "ssim", "pixcorr+ssim"]
 class PriorConfig(Config):
     """Which pictures are thought possible."""
 
-    n_pictures: int = Field(5400, ge=2, description="training pictures and warped copies of them, about")
-    n_components: int = Field(40, ge=1, description="principal components of these that the voxels are fitted with")
-    size: tuple[int, int] | None = Field(None, description="(height, width) to resize pictures to first")
+    n_pictures: int = Field(default=5400, ge=2, description="training pictures and warped copies of them, about")
+    n_components: int = Field(
+        default=40, ge=1, description="principal components of these that the voxels are fitted with"
+    )
+    size: tuple[int, int] | None = Field(default=None, description="(height, width) to resize pictures to first")
     warp: WarpConfig = WarpConfig()
 
 
 class ChoiceConfig(Config):
     """What is tried in folds of the training trials."""
 
-    score: Score = Field("pixcorr+ssim", description="what decides; pixcorr+ssim is pixcorr below 11 px")
-    n_folds: int = Field(5, ge=2)
-    correlations: tuple[Share, ...] = Field((0.05, 0.1, 0.2), min_length=1)
-    trusts: tuple[Trust, ...] = Field((0.05, 0.1, 0.15, 0.2, 0.3), min_length=1)
-    spreads: tuple[Spread, ...] = Field((0.0, 0.03, 0.1), min_length=1)
+    score: Score = Field(default="pixcorr+ssim", description="what decides; pixcorr+ssim is pixcorr below 11 px")
+    n_folds: int = Field(default=5, ge=2)
+    correlations: tuple[Share, ...] = Field(default=(0.05, 0.1, 0.2), min_length=1)
+    trusts: tuple[Trust, ...] = Field(default=(0.05, 0.1, 0.15, 0.2, 0.3), min_length=1)
+    spreads: tuple[Spread, ...] = Field(default=(0.0, 0.03, 0.1), min_length=1)
 
     def tried(self) -> list[tuple[float, float, float]]:
         """Every triple of correlation, trust and spread."""
@@ -89,7 +91,7 @@ class PosteriorConfig(RecipeConfig):
     kind: Literal["posterior"] = "posterior"
     prior: PriorConfig = PriorConfig()
     choice: ChoiceConfig = ChoiceConfig()
-    alphas: tuple[Alpha, ...] = Field(ALPHAS, min_length=1, description="ridge penalties to choose among")
+    alphas: tuple[Alpha, ...] = Field(default=ALPHAS, min_length=1, description="ridge penalties to choose among")
 
 
 class Posterior(Recipe[PosteriorConfig]):

@@ -28,9 +28,10 @@ class RegressorConfig(ClipToMaskGitConfig):
 
     kind: Literal["regressor"] = "regressor"
     voxels: Literal["all", "reliable", "weighted"] = Field(
-        "weighted", description="for decoding: all; those with held-out R2 > 0; or those, times the square root of R2"
+        default="weighted",
+        description="for decoding: all; those with held-out R2 > 0; or those, times the square root of R2",
     )
-    alphas: tuple[Alpha, ...] = Field(ALPHAS, min_length=1, description="ridge penalties to choose among")
+    alphas: tuple[Alpha, ...] = Field(default=ALPHAS, min_length=1, description="ridge penalties to choose among")
 
 
 class Regressor(ClipToMaskGit[RegressorConfig]):
