@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -36,6 +38,8 @@ def test_writing_pixels_into_voxels_closes_the_cycle_perfectly_and_is_called_wha
     # 1 / sqrt(60 * 144) = 0.01 when independent, and to some 0.13 when, as here, a few causes drive them all.
     assert abs(found["cycle", "response_r"]) < 0.3
     assert answer.summary.startswith("The cycle says nothing about the brain")
+    record = json.loads((mirror.run.path / "analysis" / "cycle" / "analysis.json").read_text())
+    assert record["facts"]["is_circular"] is True
     assert f"r = {found['cycle', 'response_r']:.3f}" in answer.summary
 
 

@@ -135,8 +135,8 @@ def test_a_sound_model_passes():
 @pytest.mark.parametrize(
     ("broken", "claims"),
     [
-        (Rescaled, {"company"}),
-        (Overwriting, {"input", "repeat", "order", "company", "save"}),
+        (Rescaled, {"batch dependence"}),
+        (Overwriting, {"input", "repeat", "order", "batch dependence", "save"}),
         (Rounding, {"save"}),
         (Lenient, {"NaN"}),
         (Silent, {"voxels", "axes", "NaN"}),

@@ -85,7 +85,7 @@ class PeekingAtPictures(Neighbours):
 
     def fit_gallery(self, trials, stimuli):
         """All there is."""
-        assert len(np.asarray(stimuli.images[:]))
+        assert len(np.asarray(stimuli.images.source[:]))
         return super().fit_gallery(trials, stimuli)
 
 
@@ -199,8 +199,8 @@ class Scattering(Neighbours):
         (Peeking, {"fit"}),
         (PeekingAtPictures, {"fit"}),
         (Short, {"pictures", "samples", "NaN"}),
-        (Together, {"company"}),
-        (Ordered, {"order", "company", "save"}),
+        (Together, {"batch dependence"}),
+        (Ordered, {"order", "batch dependence", "save"}),
         (Moody, {"global seed", "repeat", "save"}),
         (Unseeded, {"seed"}),
         (Forgetful, {"save"}),

@@ -22,7 +22,7 @@ def _maskgit():
     latents = _normal(64)
     latents /= np.linalg.norm(latents, axis=1, keepdims=True)
     sampling = MaskGitSampling(steps=3, samples=1)
-    return MaskGitPipeline.from_zoo(), latents, lambda g: lambda x, ids, seed: g.paint(x, ids, sampling, seed)
+    return MaskGitPipeline.bundled(), latents, lambda g: lambda x, ids, seed: g.sample(x, ids, sampling, seed)
 
 
 def _vdvae():
@@ -37,7 +37,7 @@ def _vdvae():
 def _dual_guided():
     from phosphene.models.dual_guided import DualGuided, RefineConfig
 
-    generator, sampling = DualGuided.from_zoo(), RefineConfig(steps=2)
+    generator, sampling = DualGuided.bundled(), RefineConfig(steps=2)
     c = generator.config["unet"]
     conditions = _normal(c["vision_tokens"], c["context"]), _normal(c["text_tokens"], c["context"])
 
@@ -50,19 +50,19 @@ def _dual_guided():
 def _ldm():
     from phosphene.models.ldm import Ldm, LdmSampling
 
-    generator, sampling = Ldm.from_zoo().with_tokens(3, 16, seed=0), LdmSampling(steps=2, samples=1)
+    generator, sampling = Ldm.bundled().with_tokens(3, 16, seed=0), LdmSampling(steps=2, samples=1)
     return generator, _normal(3, 16), lambda g: lambda x, ids, seed: g.sample(x, ids, sampling, seed)
 
 
 def _stylegan2():
-    from phosphene.models.stylegan2 import MaskGitSampling, StyleGan2
+    from phosphene.models.stylegan2 import StyleGan2, StyleGan2Sampling
 
-    generator, sampling = StyleGan2.from_zoo(), MaskGitSampling()
+    generator, sampling = StyleGan2.bundled(), StyleGan2Sampling()
     width = generator.module.config.condition
     return (
         generator,
         (_normal(width), _normal(width)[::-1]),
-        lambda g: lambda image, text, ids, seed: g.paint(image, text, ids, sampling, seed),
+        lambda g: lambda image, text, ids, seed: g.sample(image, text, ids, sampling, seed),
     )
 
 
@@ -159,10 +159,10 @@ def test_a_sound_generator_passes():
     [
         (Overexposed, {"pictures"}),
         (Frozen, {"seed"}),
-        (Sequential, {"order", "company", "id"}),
-        (Careless, {"global seed", "repeat", "order", "company", "id"}),
+        (Sequential, {"order", "batch dependence", "id"}),
+        (Careless, {"global seed", "repeat", "order", "batch dependence", "id"}),
         (Unasking, {"NaN"}),
-        (Blind, {"pictures", "order", "company"}),
+        (Blind, {"pictures", "order", "batch dependence"}),
     ],
 )
 def test_a_generator_broken_in_one_way_is_caught_and_the_way_is_named(broken, claims):

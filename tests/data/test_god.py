@@ -13,7 +13,6 @@ from PIL import Image
 from phosphene.data import open_dataset
 from phosphene.data.god import ROIS, SIZES
 from phosphene.errors import DataError, PhospheneWarning
-from phosphene.models.roi_mae import roi_partition
 from phosphene.reporting.describe import check
 from tests.data.test_bdata import write
 
@@ -180,6 +179,8 @@ def test_averaging_repeats_gives_the_stored_means(god):
 
 
 def test_rois_come_in_leas_order_whatever_the_file_says(god):
+    from phosphene.models.roi_mae import roi_partition
+
     trials = opened(god).trials()
     assert trials.rois == ROIS
     groups = roi_partition(trials)

@@ -156,7 +156,6 @@ def test_pages_of_commands_and_cards_come_from_the_code():
 
 def test_every_name_of_the_api_is_described():
     from api_names import public_names
-
     from docstring_markdown import described
 
     stations = public_names()

@@ -64,7 +64,7 @@ def is_setting(keys, models):
 def check_places(text):
     file = None
     for word in CODE.findall(text):
-        if "/" in word:
+        if "/" in word or word.endswith(".py"):
             file = SOURCE / word
             assert file.is_file(), word
         else:
@@ -81,10 +81,15 @@ def test_the_page_has_every_recipe_and_every_analysis():
         assert f"`phosphene analyse RUN {name}`" in PAGE, name
 
 
-@pytest.mark.parametrize("folder", ["brain", "generate"])
-def test_every_network_stands_on_the_page(folder):
-    for file in (SOURCE / folder).glob("*_network.py"):
-        assert f"`{folder}/{file.name}`" in PAGE, file.name
+def test_every_network_of_a_paper_stands_on_the_page():
+    files = [
+        file
+        for file in (SOURCE / "models").glob("*.py")
+        if re.search(r"^Paper:|et al\. 20\d\d", file.read_text(), re.M)
+    ]
+    assert len(files) >= 12
+    for file in files:
+        assert f"`models/{file.name}`" in PAGE, file.name
 
 
 def test_every_system_is_where_its_section_says():
@@ -98,6 +103,8 @@ def test_every_idea_is_where_the_page_says(row):
     _, _, places, _ = row
     assert CODE.search(places), "no place"
     check_places(places)
+    files = {word for word in CODE.findall(places) if "/" in word}
+    assert len(files) <= 2, f"an idea in {len(files)} files"
 
 
 @pytest.mark.parametrize("row", [r for r in ROWS if r[3]], ids=lambda row: row[1][:50])
@@ -112,8 +119,32 @@ def test_everything_that_switches_an_idea_exists(row):
             setting, _, _ = word.partition("=")
             assert is_setting(setting.split(".")[1:], [recipe(name).config_class]), word
         elif word[0].isupper():
-            files = [f for kind in ("generate", "betas") for f in (SOURCE / kind).glob("*.py")]
+            files = [f for kind in ("models", "betas") for f in (SOURCE / kind).glob("*.py")]
             assert any(word in names_in(f) for f in files), word
         else:
             wanted = re.compile(re.sub(r"\d+", r"(\\d+|{n})", re.escape(word)) + r"(\.|$)")
             assert any(wanted.match(entry.name) for entry in METRICS.values()), word
+
+
+HOUSE = (ROOT / "docs" / "architecture.md").read_text()
+WALKS = [
+    [cell.strip() for cell in line.strip("|").split("|")]
+    for line in HOUSE.splitlines()
+    if line.startswith("| ") and line.count("|") == 4 and not line.startswith("| room")
+]
+
+
+@pytest.mark.parametrize("row", WALKS, ids=lambda row: row[1][:50])
+def test_the_walk_through_the_house_goes_where_it_says(row):
+    room, _, places = row
+    check_places(places)
+    files = [word for word in CODE.findall(places) if "/" in word or word.endswith(".py")]
+    assert files
+    assert {file.partition("/")[0].removesuffix(".py") for file in files} == {room}
+
+
+def test_the_house_is_drawn_with_every_room():
+    drawing = HOUSE.partition("```text")[2].partition("```")[0]
+    rooms = {p.name for p in SOURCE.iterdir() if (p / "__init__.py").is_file()}
+    for room in rooms:
+        assert re.search(rf"\b{room}\b", drawing), room

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
 from phosphene import flow
 from phosphene.errors import SplitError
+from phosphene.flow.evidence import _holds_out_clusters
 from phosphene.io import ledger
 from phosphene.io.folder import RunFolder
 from phosphene.recipes import RECIPES, recipe
@@ -27,6 +30,11 @@ def verdicts(run: RunFolder):
     return run.table("validity.csv").set_index("id")
 
 
+def verdict_details(run: RunFolder, check):
+    record = json.loads((run.path / "validity.json").read_text())
+    return next(v["details"] for v in record["verdicts"] if v["id"] == check)
+
+
 def test_a_run_answers_every_check_of_stimuli_and_leakage_and_keeps_a_ledger(pair_file, tmp_path):
     opened = evaluated(pair_file, tmp_path / "a")
     found = verdicts(opened.run)
@@ -38,6 +46,11 @@ def test_a_run_answers_every_check_of_stimuli_and_leakage_and_keeps_a_ledger(pai
     nearest = opened.run.table("evaluation", "test", "nearest.csv")
     assert len(nearest) == 12
     assert len(ledger.read(opened.run.path).looks) == 1
+    record = json.loads((opened.run.path / "validity.json").read_text())["verdicts"]
+    assert [v["id"] for v in record] == list(found.index)
+    assert [v["verdict"] for v in record] == list(found["verdict"])
+    assert verdict_details(opened.run, "L1")["leaks"] == {}
+    assert verdict_details(opened.run, "S10") == {"n": 12, "n_classes": 2}
     flow.evaluate(opened)
     again = verdicts(opened.run).loc["L6"]
     assert (again["verdict"], again["value"]) == ("pass", 1)
@@ -58,8 +71,45 @@ def test_clusters_are_held_out_whole_and_the_drop_is_told(pair_file, tmp_path):
     row = verdicts(opened.run).loc["S4"]
     assert row["verdict"] in ("pass", "flag")
     assert "with the usual split, a drop of" in row["reason"]
+    details = verdict_details(opened.run, "S4")
+    assert details["held_out"] == "clusters of pictures"
+    assert details["two_way_with_usual_split"] is not None
+    assert opened.run.manifest["split"]["held_out"] == "clusters"
     again = flow.open_run(opened.run.path) if hasattr(flow, "open_run") else opened
     assert [s.digest for s in again.folds] == [s.digest for s in opened.folds]
+
+
+@pytest.mark.parametrize(
+    ("split", "expected"),
+    [
+        ({"held_out": "clusters", "name": "anything"}, True),
+        ({"held_out": "stimuli", "name": "cluster:3"}, False),  # a split may be called what it likes
+        ({"name": "cluster:3"}, True),  # manifests of earlier versions have the argument alone
+        ({"name": "kfold:3"}, False),
+        ({}, False),
+    ],
+)
+def test_what_a_split_holds_out_is_read_from_its_field(split, expected):
+    assert _holds_out_clusters(split) is expected
+
+
+@pytest.mark.parametrize(
+    ("record", "verdict"),
+    [
+        ('{"facts": {"is_circular": true}}', "flag"),
+        ('{"title": "of an earlier version"}', "flag"),
+        ('{"facts": {}}', "fail"),
+        ("damaged", "fail"),
+    ],
+)
+def test_a_cycle_is_marked_by_the_record_of_its_analysis_and_not_by_a_sentence(pair_file, tmp_path, record, verdict):
+    opened = evaluated(pair_file, tmp_path / "run")
+    folder = opened.run.path / "analysis" / "cycle"
+    folder.mkdir(parents=True)
+    (folder / "summary.txt").write_text("The cycle says nothing about the brain.\n")
+    (folder / "analysis.json").write_text(record)
+    flow.evaluate(opened)
+    assert verdicts(opened.run).loc["L8", "verdict"] == verdict
 
 
 def test_more_clusters_than_pictures_are_refused(pair_file, tmp_path):

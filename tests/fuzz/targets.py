@@ -140,7 +140,7 @@ def _hcp(folder: Path) -> None:
 
 def _read_hcp(folder: Path) -> None:
     from phosphene.data import open_dataset
-    from phosphene.models import resting_windows
+    from phosphene.data.resting import resting_windows
     from phosphene.reporting.describe import check
 
     _everything(open_dataset("hcp", root=folder / "hcp"))
@@ -588,18 +588,18 @@ def _read_stylegan(folder: Path) -> None:
 
 
 def _stylegan_folder(folder: Path) -> None:
-    from phosphene.models.stylegan2 import convert
+    from phosphene.models.stylegan2 import convert_pickle
 
     (folder / "x").mkdir()
     _stylegan(folder / "x")
-    convert(folder / "x" / "network.pkl", folder / "converted")
+    convert_pickle(folder / "x" / "network.pkl", folder / "converted")
     shutil.rmtree(folder / "x")
 
 
 def _read_stylegan_folder(folder: Path) -> None:
-    from phosphene.models.stylegan2 import read_folder
+    from phosphene.models.stylegan2 import read_converted
 
-    read_folder(folder / "converted")
+    read_converted(folder / "converted")
 
 
 def _flax(folder: Path) -> None:
@@ -646,7 +646,7 @@ def _read_versatile(folder: Path) -> None:
     from phosphene.models import dual_guided as files
     from tests.models.test_dual_guided import NOTHING
 
-    files.read_folder(folder, *NOTHING)
+    files.read_versatile_diffusion(folder, *NOTHING)
     files.digest(folder)
 
 

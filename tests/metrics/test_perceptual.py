@@ -7,7 +7,14 @@ import pytest
 
 from phosphene.lab import zoo
 from phosphene.metrics import Decoded, score
-from phosphene.metrics.perceptual import LabClip, SceneExtractor, feature_extractors_for, look, view, views
+from phosphene.metrics.perceptual import (
+    LabClipExtractor,
+    SceneExtractor,
+    extract_features,
+    feature_extractors_for,
+    feature_view,
+    feature_views,
+)
 
 FAST = {"n_draws": 200, "n_permutations": 500}
 needs_weights = pytest.mark.skipif(
@@ -31,7 +38,7 @@ def eyes():
 
 
 def test_the_lab_sees_no_photographs_and_nothing_sees_digits():
-    assert not {type(eye) for eye in feature_extractors_for("nsd")} & {LabClip, SceneExtractor}
+    assert not {type(eye) for eye in feature_extractors_for("nsd")} & {LabClipExtractor, SceneExtractor}
     assert feature_extractors_for("digits69") == []
 
 
@@ -57,14 +64,14 @@ def test_features_are_those_of_the_networks_themselves(scenes):
         np.testing.assert_allclose(SceneExtractor().features(pixels), network.features(x)["last"].numpy(), atol=1e-5)
         np.testing.assert_allclose(SceneExtractor().probabilities(pixels), network.probabilities(x).numpy(), atol=1e-5)
         clip = zoo.load("clip").get_image_features(zoo.to_network(pixels)).pooler_output.numpy()
-    seen = LabClip().features(pixels)
+    seen = LabClipExtractor().features(pixels)
     np.testing.assert_allclose(np.square(seen).mean(axis=1), 1, rtol=1e-5)  # a number of order 1
     cosine = (seen * clip).sum(1) / np.linalg.norm(seen, axis=1) / np.linalg.norm(clip, axis=1)
     np.testing.assert_allclose(cosine, 1, atol=1e-4)
 
 
 @needs_weights
-@pytest.mark.parametrize("make", [LabClip, SceneExtractor])
+@pytest.mark.parametrize("make", [LabClipExtractor, SceneExtractor])
 def test_other_sizes_and_grey_are_seen_as_their_plain_counterparts(make, scenes):
     eye, small = make(), scenes[0][:5]
     large = small.repeat(3, axis=1).repeat(3, axis=2)  # the area mean of 3 x 3 equal pixels is the pixel
@@ -74,7 +81,7 @@ def test_other_sizes_and_grey_are_seen_as_their_plain_counterparts(make, scenes)
 
 
 @needs_weights
-@pytest.mark.parametrize("make", [LabClip, SceneExtractor])
+@pytest.mark.parametrize("make", [LabClipExtractor, SceneExtractor])
 def test_pictures_that_are_not_finite_are_not_seen_and_change_no_other(make, scenes):
     eye, pixels = make(), scenes[0][:6].copy()
     whole = eye.features(pixels)
@@ -106,9 +113,9 @@ def test_true_pictures_are_looked_at_once(eyes, scenes):
             type(self).calls += 1
             return super().features(pixels)
 
-    seen = look(Counting(), scenes[0][:4])
+    seen = extract_features(Counting(), scenes[0][:4])
     for _ in range(3):
-        assert view(seen, scenes[0][:4]).true_features is seen.features
+        assert feature_view(seen, scenes[0][:4]).true_features is seen.features
     assert Counting.calls == 4  # once for the true ones, once for each decoded set
 
 
@@ -116,7 +123,7 @@ def test_true_pictures_are_looked_at_once(eyes, scenes):
 def test_perfect_pictures_score_best_and_noise_and_shuffled_pairs_at_chance(eyes, scenes):
     true, labels = scenes
     rng = np.random.default_rng(2)
-    seen = [look(eye, true) for eye in eyes]
+    seen = [extract_features(eye, true) for eye in eyes]
     inputs = {
         "perfect": true,
         "shuffled": true[rng.permutation(len(true))],
@@ -125,7 +132,11 @@ def test_perfect_pictures_score_best_and_noise_and_shuffled_pairs_at_chance(eyes
     }
     wanted = ["*.pictures.*", "*.scenes"]
     found = {
-        name: score(Decoded(np.arange(120), x, true, labels=labels, views=views(seen, x)), metrics=wanted, **FAST)
+        name: score(
+            Decoded(np.arange(120), x, true, labels=labels, feature_views=feature_views(seen, x)),
+            metrics=wanted,
+            **FAST,
+        )
         for name, x in inputs.items()
     }
     assert found["perfect"].skipped == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,11 @@ from phosphene.errors import ConfigError, DataError
 from phosphene.metrics import (
     COLUMNS,
     METRICS,
-    PHOTOGRAPHS,
+    PUBLIC_EXTRACTORS,
     Candidates,
     Decoded,
     Encoded,
-    View,
+    FeatureView,
     fid_of,
     kid_of,
     metric_of,
@@ -27,8 +28,8 @@ from phosphene.metrics import (
     ssim_2d,
     two_way,
 )
+from phosphene.metrics.array_metrics import _SSIM_BUDGET
 from phosphene.metrics.controls import paired_differences
-from phosphene.metrics.direct import _SSIM_BUDGET
 from phosphene.metrics.metric import OF_FEATURES
 from phosphene.models.backbones import PUBLIC
 
@@ -66,7 +67,7 @@ def everything(rng, n=60):
         class_scores={"net": (rng.random((n, 80)), rng.integers(0, 80, n))},
         latents={"clip": (latents + rng.standard_normal((n, 8)), latents)},
         texts={"clip": Candidates(tuple(map(str, range(13))), rng.standard_normal((13, 8)), centre=np.zeros(8))},
-        views={"eye": seen(rng, n)},
+        feature_views={"eye": seen(rng, n)},
     )  # fmt: skip
 
 
@@ -75,7 +76,7 @@ def seen(rng, n, noise=1.0, classes=12):
     true = rng.standard_normal((n, 20))
     answers = np.eye(classes)[np.arange(n) % classes]
     ours = answers + rng.random((n, classes))
-    return View(
+    return FeatureView(
         true + noise * rng.standard_normal(true.shape), true, ours / ours.sum(1, keepdims=True), answers,
         tuple(map(str, range(classes))), (*OF_FEATURES, "distance"),
     )  # fmt: skip
@@ -95,7 +96,7 @@ def test_every_entry_of_the_table_is_reached_and_complete(rng):
     for s in found.scores:
         assert np.isfinite([s.value, s.ci_low, s.ci_high]).all(), s.metric
         assert s.ci_low <= s.ci_high
-        of_sets = s.metric.startswith(("fid.", "kid."))  # no pairs, so neither chance nor p
+        of_sets = metric_of(s.metric).items == "sets"  # no pairs, so neither chance nor p
         assert np.isnan([s.chance, s.p]).all() if of_sets else np.isfinite(s.chance) and 0 < s.p <= 1, s.metric
         assert s.n > 1
         assert len(s.per_item) == len(s.items)
@@ -105,8 +106,8 @@ def test_the_page_on_metrics_has_every_metric_and_every_eye():
     page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
     for name in METRICS:
         assert f"`{name.replace('{space}', 'SPACE')}`" in page
-    for name in PHOTOGRAPHS:
-        eye = PHOTOGRAPHS[name]()
+    for name in PUBLIC_EXTRACTORS:
+        eye = PUBLIC_EXTRACTORS[name]()
         row = next(line for line in page.splitlines() if line.startswith(f"| `{name}` |"))
         assert all(f"`{head}`" in row for head in eye.metrics if head != "two_way_within_class")
     for public in PUBLIC.values():
@@ -226,7 +227,7 @@ def test_ids_in_any_order_give_the_same_scores(rng):
 def test_ssim_null_inside_blocks_agrees_with_the_full_one(rng, monkeypatch):
     d = decoded(rng, n=30, noise=0.97)
     full = score(d, metrics=["ssim.2d"], n_draws=100, n_permutations=5000)["ssim.2d"]
-    monkeypatch.setattr("phosphene.metrics.direct._SSIM_BUDGET", 30 * 15 * 14 * 14)
+    monkeypatch.setattr("phosphene.metrics.array_metrics._SSIM_BUDGET", 30 * 15 * 14 * 14)
     blocks = score(d, metrics=["ssim.2d"], n_draws=100, n_permutations=5000)["ssim.2d"]
     assert _SSIM_BUDGET > 0
     assert "blocks of 15" in blocks.note
@@ -313,13 +314,15 @@ def test_inputs_that_do_not_pair_are_refused(rng):
 
 def viewed(rng, n=24, noise=1.0, **more):
     d = decoded(rng, n)
-    return Decoded(d.ids, d.images, d.true_images, views={"eye": seen(rng, n, noise)}, **more)
+    return Decoded(d.ids, d.images, d.true_images, feature_views={"eye": seen(rng, n, noise)}, **more)
 
 
 def test_what_an_eye_sees_and_latents_of_the_same_name_are_scored_apart(rng):
     d = viewed(rng)
     latents = rng.standard_normal((24, 6))
-    both = Decoded(d.ids, d.images, d.true_images, {"eye": (rng.standard_normal((24, 6)), latents)}, views=d.views)
+    both = Decoded(
+        d.ids, d.images, d.true_images, {"eye": (rng.standard_normal((24, 6)), latents)}, feature_views=d.feature_views
+    )
     found = score(both, metrics=["two_way.*"], **FAST)
     assert [s.metric for s in found.scores] == ["two_way.pixels", "two_way.eye", "two_way.pictures.eye"]
     assert found["two_way.pictures.eye"].value > 0.7 > found["two_way.eye"].value
@@ -329,7 +332,7 @@ def test_what_an_eye_sees_and_latents_of_the_same_name_are_scored_apart(rng):
 
 def test_scores_through_an_eye_are_those_of_the_plain_functions(rng):
     d = viewed(rng)
-    v = d.views["eye"]
+    v = d.feature_views["eye"]
     found = score(d, **FAST)
     assert found["fid.pictures.eye"].value == pytest.approx(fid_of(v.features, v.true_features))
     assert found["kid.pictures.eye"].value == pytest.approx(kid_of(v.features, v.true_features, paired=True))
@@ -350,7 +353,7 @@ def test_an_eye_names_the_true_category_of_decoded_pictures(rng):
     labels = np.array([str(i % 12) for i in range(24)])
     d = viewed(rng, labels=labels)
     found = score(d, metrics=["category.eye"], **FAST)["category.eye"]
-    said = d.views["eye"].probabilities.argmax(axis=1)
+    said = d.feature_views["eye"].probabilities.argmax(axis=1)
     assert found.value == np.mean(said == np.arange(24) % 12)
     assert "gives 100% of the true pictures their category" in found.note
     other = score(viewed(rng, labels=np.repeat(["0", "x"], 12)), metrics=["category.*"], **FAST)
@@ -360,10 +363,10 @@ def test_an_eye_names_the_true_category_of_decoded_pictures(rng):
 def test_sets_do_not_know_who_decoded_what(rng):
     """Shuffling the pairs leaves FID as it is, and KID but for the pairs left out; identification falls to chance."""
     d = viewed(rng, noise=0.3)
-    v, order = d.views["eye"], rng.permutation(24)
+    v, order = d.feature_views["eye"], rng.permutation(24)
     shuffled = Decoded(
         d.ids, d.images, d.true_images,
-        views={"eye": View(v.features[order], v.true_features, v.probabilities[order], v.true_probabilities, v.classes)},
+        feature_views={"eye": replace(v, features=v.features[order], probabilities=v.probabilities[order])},
     )  # fmt: skip
     ours, theirs = score(d, **FAST), score(shuffled, **FAST)
     assert theirs["fid.pictures.eye"].value == pytest.approx(ours["fid.pictures.eye"].value)
@@ -383,12 +386,12 @@ def test_note_of_fid_says_that_it_is_biased_and_by_how_much(rng):
 
 def test_several_samples_per_stimulus_make_several_sets(rng):
     d = viewed(rng)
-    v = d.views["eye"]
+    v = d.feature_views["eye"]
     more = v.true_features + rng.standard_normal(v.features.shape)
     rows = np.r_[np.arange(24), np.arange(24)]
     both = Decoded(
         d.ids[rows], d.images[rows], d.true_images[rows],
-        views={"eye": View(np.r_[v.features, more], v.true_features[rows])},
+        feature_views={"eye": FeatureView(np.r_[v.features, more], v.true_features[rows])},
     )  # fmt: skip
     found = score(both, metrics=["fid.*", "kid.*"], **FAST)
     expected = np.mean([fid_of(v.features, v.true_features), fid_of(more, v.true_features)])
@@ -398,7 +401,7 @@ def test_several_samples_per_stimulus_make_several_sets(rng):
         both.ids[:-1],
         both.images[:-1],
         both.true_images[:-1],
-        views={"eye": View(both.views["eye"].features[:-1], v.true_features[rows][:-1])},
+        feature_views={"eye": FeatureView(both.feature_views["eye"].features[:-1], v.true_features[rows][:-1])},
     )
     assert "different numbers of decoded items" in score(uneven, metrics=["fid.*"], **FAST).skipped[0].reason
 
@@ -406,12 +409,12 @@ def test_several_samples_per_stimulus_make_several_sets(rng):
 @pytest.mark.fault(123)
 def test_pictures_that_are_not_finite_leave_no_holes_in_a_set(rng):
     d = viewed(rng)
-    v = d.views["eye"]
+    v = d.feature_views["eye"]
     features, probabilities = v.features.copy(), v.probabilities.copy()
     features[4], probabilities[4] = np.nan, np.nan
-    holed = View(features, v.true_features, probabilities, v.true_probabilities, v.classes)
+    holed = FeatureView(features, v.true_features, probabilities, v.true_probabilities, v.classes)
     labels = np.array([str(i % 12) for i in range(24)])
-    found = score(Decoded(d.ids, d.images, d.true_images, labels=labels, views={"eye": holed}), **FAST)
+    found = score(Decoded(d.ids, d.images, d.true_images, labels=labels, feature_views={"eye": holed}), **FAST)
     assert {s.metric for s in found.skipped} >= {"fid.pictures.eye", "kid.pictures.eye"}
     assert found["nway12_top1_class.eye"].per_item[4] == pytest.approx(1 / 12)
     assert found["category.eye"].per_item[4] == pytest.approx(1 / 12)
@@ -428,3 +431,18 @@ def test_names_with_numbers_from_the_data_are_found_in_the_table():
     assert metric_of("zero_shot_all_top1.clip").name == "zero_shot_all_top1.{space}"
     with pytest.raises(ConfigError, match="no metric"):
         metric_of("nwayx_top1_class.scenes")
+
+
+def test_scores_show_themselves_as_a_line_and_as_a_table(rng):
+    found = score(decoded(rng), **FAST)
+    one = found["two_way.pixels"]
+    assert repr(one).startswith(
+        f"Score(two_way.pixels {one.value:.3f}, [{one.ci_low:.3f}, {one.ci_high:.3f}], chance 0.500"
+    )
+    assert "two_way.pixels" in repr(found)
+    shown = found._repr_html_()
+    assert shown.count("<tr>") == len(found.scores) + 1
+    assert f"<td>two_way.pixels</td><td>{one.value:.3f}</td>" in shown
+    assert "Skipped: " in shown
+    with pytest.raises(KeyError, match="no score 'mae' among these: pixcorr, mse"):
+        found["mae"]

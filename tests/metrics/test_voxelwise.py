@@ -120,9 +120,18 @@ def test_ceiling_of_zero_or_nan_gives_no_ratio_and_is_counted(rng):
     assert np.isnan(dead.variance).all()
 
 
-def test_fdr_is_scipys(rng):
+def test_fdr_is_the_step_up_procedure_of_benjamini_and_hochberg(rng):
+    """Discoveries at q are the k smallest p, with k the largest rank for which p(k) <= k q / n."""
     p = rng.random(50) ** 3
-    np.testing.assert_allclose(fdr(p), stats.false_discovery_control(p))
+    for q in (0.01, 0.05, 0.2):
+        below = np.flatnonzero(np.sort(p) <= q * np.arange(1, 51) / 50)
+        n_discoveries = below.max() + 1 if len(below) else 0
+        assert (fdr(p) <= q).sum() == n_discoveries
+        assert set(np.flatnonzero(fdr(p) <= q)) == set(np.argsort(p)[:n_discoveries])
+
+
+def test_fdr_leaves_out_what_is_no_test(rng):
+    p = rng.random(50) ** 3
     p[[3, 7]] = np.nan
     kept = ~np.isnan(p)
     np.testing.assert_allclose(fdr(p)[kept], stats.false_discovery_control(p[kept]))

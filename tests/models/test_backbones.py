@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from phosphene.errors import ConfigError, ModelError, NotAvailable
-from phosphene.metrics.photographs import IMAGENET, normalised
+from phosphene.metrics.public_extractors import IMAGENET, normalised
 from phosphene.models import backbones
 from phosphene.models.alexnet import AlexNet
 from phosphene.models.backbones import PUBLIC, load
 from phosphene.models.efficientnet import EfficientNetB1, EfficientNetLite0, SameConv2d, SqueezeExcite
-from phosphene.models.inception import FidInception, InceptionV3, _around, own_scale, resized_as_tensorflow_1
+from phosphene.models.inception import FidInception, InceptionV3, own_scale, padded_mean, resized_as_tensorflow_1
 from phosphene.models.resnet import ResNet50
 
 
@@ -210,7 +210,7 @@ def test_inception_puts_pictures_back_onto_its_own_scale():
 
 
 def test_inception_pools_count_the_padding_as_zero():
-    pooled = _around(torch.ones(1, 1, 4, 4))[0, 0] * 9
+    pooled = padded_mean(torch.ones(1, 1, 4, 4))[0, 0] * 9
     torch.testing.assert_close(pooled[0], torch.tensor([4.0, 6, 6, 4]))
     torch.testing.assert_close(pooled[1], torch.tensor([6.0, 9, 9, 6]))
 

@@ -17,18 +17,18 @@ import torch
 from phosphene.errors import ConfigError, DataError, ModelError
 from phosphene.io.stages import load_part, save_part
 from phosphene.lab import zoo
+from phosphene.models.batch_invariance import group_noise
 from phosphene.models.dual_guided import (
     FORWARD,
+    DualGuided,
     DualGuidedConfig,
-    DualGuidedObjective,
     DualUnet,
     RefineConfig,
-    digest,
-    read_config,
     steps_done,
     unconditional,
+    versatile_diffusion_config,
+    versatile_diffusion_digest,
 )
-from phosphene.models.vdvae import group_noise
 from phosphene.training import Draws, TrainConfig, train
 from tests.models.conftest import seeded
 
@@ -53,10 +53,10 @@ def tiny(seed=0, **changes) -> DualUnet:
     return network
 
 
-def part(seed=0) -> DualGuidedObjective:
+def part(seed=0) -> DualGuided:
     from diffusers import AutoencoderKL
 
-    return DualGuidedObjective.of(tiny(seed), seeded(lambda: AutoencoderKL(**AUTOENCODER), seed).requires_grad_(False))
+    return DualGuided.of(tiny(seed), seeded(lambda: AutoencoderKL(**AUTOENCODER), seed).requires_grad_(False))
 
 
 def conditions(n=5, seed=1):
@@ -100,7 +100,7 @@ def test_the_lab_preset_is_small_and_is_what_the_zoo_trains():
 def test_the_lab_preset_refines_pictures_of_32_pixels_through_the_zoos_autoencoder():
     from phosphene.lab.zoo.networks import build
 
-    refiner = DualGuidedObjective.of(DualUnet(**DualGuidedConfig.lab().model_dump()), build("kl"))
+    refiner = DualGuided.of(DualUnet(**DualGuidedConfig.lab().model_dump()), build("kl"))
     assert refiner.size == 32
     out = refiner.refine(None, np.zeros((1, 17, 64)), np.zeros((1, 40, 64)), ["a"], RefineConfig(steps=1), 0)
     assert out.shape == (1, 32, 32, 3)
@@ -120,8 +120,8 @@ def test_impossible_sizes_are_refused(change, words):
         DualUnet(**{**TINY, **change})
 
 
-def test_sizes_load_without_torch():
-    code = "import sys; import phosphene.models.dual_guided; sys.exit('torch' in sys.modules)"
+def test_sizes_load_without_diffusers():
+    code = "import sys; import phosphene.models.dual_guided; sys.exit('diffusers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -414,7 +414,7 @@ def test_networks_that_give_nan_draw_nothing():
 def test_a_part_comes_back_from_a_stage_folder_with_the_same_pictures(tmp_path):
     refiner = part(seed=5)
     save_part(tmp_path / "s", refiner, stage="s", digest="d", seconds=0.0, lineage=[])
-    again = load_part(tmp_path / "s", DualGuidedObjective)
+    again = load_part(tmp_path / "s", DualGuided)
     before, after = (p.refine(first_stage(2), *conditions(2), ["a", "b"], FEW, 1) for p in (refiner, again))
     assert np.array_equal(before, after)
     assert torch.equal(again.unet.no_text, refiner.unet.no_text)
@@ -537,7 +537,7 @@ NOTHING = np.full((3, 6), 0.5, dtype=np.float32), np.full((5, 6), -0.5, dtype=np
 
 def test_a_folder_of_versatile_diffusion_has_its_image_unet_and_its_text_transformers(versatile):
     folder, image, text_unet, autoencoder = versatile
-    refiner = DualGuidedObjective.from_folder(folder, *NOTHING)
+    refiner = DualGuided.from_folder(folder, *NOTHING)
     assert refiner.size == 16
     rng = torch.Generator().manual_seed(0)
     z, vision, text = (torch.randn(2, *s, generator=rng) for s in ((4, 8, 8), (3, 6), (5, 6)))
@@ -565,9 +565,9 @@ def test_pickled_weights_with_attentions_old_names_give_the_same_networks(versat
             assert any("proj_attn" in k for k in tensors)
         torch.save(tensors, file.with_suffix(".bin"))
         file.unlink()
-    new, old = (DualGuidedObjective.from_folder(f, *NOTHING).module.state_dict() for f in (folder, copy))
+    new, old = (DualGuided.from_folder(f, *NOTHING).module.state_dict() for f in (folder, copy))
     assert all(torch.equal(old[k], v) for k, v in new.items())
-    assert digest(folder) != digest(copy)
+    assert versatile_diffusion_digest(folder) != versatile_diffusion_digest(copy)
 
 
 @pytest.mark.parametrize(
@@ -586,7 +586,7 @@ def test_folders_whose_sizes_do_not_fit_are_refused(versatile, tmp_path, part, c
     file = copy / part / "config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
     with pytest.raises(ModelError, match=words):
-        DualGuidedObjective.from_folder(copy, *NOTHING)
+        DualGuided.from_folder(copy, *NOTHING)
 
 
 def test_a_folder_with_another_noising_process_is_refused(versatile, tmp_path):
@@ -594,14 +594,14 @@ def test_a_folder_with_another_noising_process_is_refused(versatile, tmp_path):
     file = copy / "scheduler" / "scheduler_config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "prediction_type": "v_prediction"}))
     with pytest.raises(ModelError, match="v_prediction"):
-        DualGuidedObjective.from_folder(copy, *NOTHING)
+        DualGuided.from_folder(copy, *NOTHING)
 
 
 def test_a_folder_that_leaves_the_size_open_is_of_pictures_of_512_pixels(versatile, tmp_path):
     copy = shutil.copytree(versatile[0], tmp_path / "open")
     file = copy / "image_unet" / "config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "sample_size": None}))
-    assert (read_config(versatile[0], 3, 5).size, read_config(copy, 3, 5).size) == (8, 64)
+    assert (versatile_diffusion_config(versatile[0], 3, 5).size, versatile_diffusion_config(copy, 3, 5).size) == (8, 64)
 
 
 @pytest.mark.parametrize("broken", ["missing", "nan", "cut", "gone"])
@@ -623,7 +623,7 @@ def test_weights_that_are_missing_damaged_or_nan_are_refused(versatile, tmp_path
     else:
         file.unlink()
     with pytest.raises(ModelError):
-        DualGuidedObjective.from_folder(copy, *NOTHING)
+        DualGuided.from_folder(copy, *NOTHING)
 
 
 def test_a_folder_is_loaded_and_used_without_any_connection(versatile, monkeypatch):
@@ -632,11 +632,11 @@ def test_a_folder_is_loaded_and_used_without_any_connection(versatile, monkeypat
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    refiner = DualGuidedObjective.from_folder(versatile[0], *NOTHING)
+    refiner = DualGuided.from_folder(versatile[0], *NOTHING)
     vision, text = conditions(1)
     assert refiner.refine(first_stage(1), vision, text, ["a"], FEW, 0).shape == (1, 16, 16, 3)
     with pytest.raises(ModelError):
-        DualGuidedObjective.from_folder(versatile[0] / "shi-labs" / "versatile-diffusion", *NOTHING)
+        DualGuided.from_folder(versatile[0] / "shi-labs" / "versatile-diffusion", *NOTHING)
 
 
 # -- the lab -----------------------------------------------------------------------------------------------------------
@@ -674,11 +674,10 @@ def test_the_zoo_learns_from_the_tokens_that_features_give():
 @needs_kl
 def test_lessons_of_sixty_thousand_scenes_fit_into_600_megabytes(tmp_path):
     from phosphene.lab.zoo import material
-    from phosphene.lab.zoo.dual_guided import DualGuidedObjective as Lessons
-    from phosphene.lab.zoo.dual_guided import one_caption
+    from phosphene.lab.zoo.dual_guided import DualGuidedObjective, one_caption
 
     scenes = material.scenes(material.TRAIN, 12, tmp_path)
-    lessons = Lessons.lessons(scenes)
+    lessons = DualGuidedObjective.lessons(scenes)
     shapes = {k: tuple(v.shape) for k, v in lessons.items()}
     assert shapes == {"latents": (12, 4, 8, 8), "vision": (12, 17, 64), "text": (12, 40, 64)}
     assert sum(v.nbytes for v in lessons.values()) / 12 * 60_000 < 600e6

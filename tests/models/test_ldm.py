@@ -19,8 +19,8 @@ from phosphene.io.stages import load_part, save_part
 from phosphene.models.ldm import (
     VQ_F4,
     BrainTokens,
+    Ldm,
     LdmConfig,
-    LdmObjective,
     LdmSampling,
     LdmUnet,
     network_table,
@@ -53,8 +53,8 @@ def network(config=BRAIN, seed=0, **changes) -> LdmUnet:
     return seeded(lambda: LdmUnet(**{**config, **changes}), seed).eval()
 
 
-def ldm(config=BRAIN) -> LdmObjective:
-    return LdmObjective.of(network(config), seeded(lambda: VQModel(**SMALL_VQ), 1))
+def ldm(config=BRAIN) -> Ldm:
+    return Ldm.of(network(config), seeded(lambda: VQModel(**SMALL_VQ), 1))
 
 
 def tokens(n, seed=0):
@@ -108,8 +108,8 @@ def test_impossible_sizes_are_refused(change, words):
         network(**change)
 
 
-def test_sizes_load_without_torch():
-    code = "import sys; import phosphene.models.ldm; sys.exit('torch' in sys.modules)"
+def test_sizes_load_without_diffusers():
+    code = "import sys; import phosphene.models.ldm; sys.exit('diffusers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -410,14 +410,14 @@ def test_latents_are_scaled_and_quantised_only_when_they_are_decoded():
 
 def test_networks_that_do_not_belong_together_are_refused():
     with pytest.raises(ModelError, match="4"):
-        LdmObjective.of(network(channels=4), VQModel(**SMALL_VQ))
+        Ldm.of(network(channels=4), VQModel(**SMALL_VQ))
 
 
 @pytest.mark.parametrize("config", [BRAIN, LABELS])
 def test_it_comes_back_from_a_stage_folder_with_the_same_pictures(tmp_path, config):
     part = ldm(config)
     save_part(tmp_path / "s", part, stage="s", digest="d", seconds=0.0, lineage=[])
-    again = load_part(tmp_path / "s", LdmObjective)
+    again = load_part(tmp_path / "s", Ldm)
     x = tokens(2) if config is BRAIN else np.array([[0, 1], [3, 2]])
     sampling = LdmSampling(steps=3, samples=2)
     assert np.array_equal(part.sample(x, ["a", "b"], sampling, 1), again.sample(x, ["a", "b"], sampling, 1))
@@ -596,7 +596,7 @@ def test_the_tuned_files_two_conditionings_have_their_place_at_full_size():
 def test_the_public_file_is_read_safely_and_loaded_whole(tmp_path):
     tensors = public_file()
     torch.save({"state_dict": tensors, "epoch": 3, "global_step": 10}, tmp_path / "model.ckpt")
-    part = LdmObjective._from_tensors(read_public(tmp_path / "model.ckpt"), TINY, SMALL_VQ)
+    part = Ldm._from_tensors(read_public(tmp_path / "model.ckpt"), TINY, SMALL_VQ)
     for module, table in ((part.network, network_table(TINY)), (part.tokenizer, tokenizer_table(SMALL_VQ))):
         state = module.state_dict()
         assert set(state) == set(table)
@@ -613,7 +613,7 @@ class _Evil:
 def test_a_file_that_wants_to_run_something_is_refused(tmp_path, capsys):
     torch.save({"state_dict": public_file(), "hook": _Evil()}, tmp_path / "model.ckpt")
     with pytest.raises(ModelError, match="print"):
-        LdmObjective.from_public(tmp_path / "model.ckpt")
+        Ldm.from_public(tmp_path / "model.ckpt")
     assert capsys.readouterr().out == ""
 
 
@@ -623,15 +623,15 @@ def test_settings_beside_the_weights_are_passed_over_where_they_are_named(tmp_pa
     monkeypatch.setitem(sys.modules, "their_settings", module)
     torch.save({"state_dict": {}, "settings": module.Settings()}, tmp_path / "model.ckpt")
     with pytest.raises(ModelError, match=r"their_settings\.Settings"):
-        LdmObjective.from_public(tmp_path / "model.ckpt")
+        Ldm.from_public(tmp_path / "model.ckpt")
     with pytest.raises(ModelError, match="missing"):  # read, and found to hold no weights
-        LdmObjective.from_public(tmp_path / "model.ckpt", inert=["their_settings.Settings"])
+        Ldm.from_public(tmp_path / "model.ckpt", inert=["their_settings.Settings"])
 
 
 def test_a_file_of_another_size_is_refused_before_anything_is_loaded(tmp_path):
     torch.save({"state_dict": public_file()}, tmp_path / "model.ckpt")
     with pytest.raises(ModelError, match="689 tensors"):
-        LdmObjective.from_public(tmp_path / "model.ckpt")
+        Ldm.from_public(tmp_path / "model.ckpt")
 
 
 @pytest.mark.parametrize("is_pooled", [False, True])
@@ -640,7 +640,7 @@ def test_a_tuned_file_gives_the_generator_and_the_encoder_before_it(is_pooled):
     config = tuned_config(tensors, TINY)
     expected = BrainTokens(count=1, width=10, mapped=None) if is_pooled else BrainTokens(count=9, width=10, mapped=77)
     assert (config.condition, config.time) == (expected, "mean" if is_pooled else "convolutions")
-    part = LdmObjective._from_tensors(tensors, config, SMALL_VQ)
+    part = Ldm._from_tensors(tensors, config, SMALL_VQ)
     x = torch.from_numpy(tokens(2))[:, : expected.count]
     w = {k.removeprefix("cond_stage_model."): v for k, v in tensors.items()}
     time = "model.diffusion_model.time_embed_condtion"
@@ -697,8 +697,7 @@ def test_every_missing_extra_turned_or_broken_tensor_of_the_public_file_is_refus
 def test_the_zoo_scores_and_shows_what_it_trained():
     from phosphene.lab import scenes as painter
     from phosphene.lab import zoo
-    from phosphene.lab.zoo.ldm import LdmObjective as Objective
-    from phosphene.lab.zoo.ldm import latents, ldm, pictures
+    from phosphene.lab.zoo.ldm import LdmObjective, latents, ldm, pictures
     from phosphene.lab.zoo.material import Scenes
     from phosphene.lab.zoo.networks import NETWORKS
 
@@ -710,13 +709,13 @@ def test_the_zoo_scores_and_shows_what_it_trained():
     empty = np.zeros((60, 0), dtype=bool)
     scenes = Scenes(pixels, [], empty, painter.THINGS, painter.PLACES, (), category, place, empty, "")
     net = seeded(lambda: LdmUnet(**NETWORKS["ldm"].config))
-    lessons = Objective.lessons(scenes)
+    lessons = LdmObjective.lessons(scenes)
     assert lessons["latents"].shape == (60, 4, 8, 8)
     assert 0.7 < float(lessons["latents"].std()) < 1.4  # scaled to variance 1 on other scenes
     batch = {"category": torch.from_numpy(category), "place": torch.from_numpy(place), **lessons}
-    loss, _ = Objective(net).loss(batch, Draws(0, 0, 60))
+    loss, _ = LdmObjective(net).loss(batch, Draws(0, 0, 60))
     assert 0.5 < loss.item() < 2  # untrained: about the variance of the noise
-    part = LdmObjective.of(net, zoo.load("vq"))
+    part = Ldm.of(net, zoo.load("vq"))
     x = zoo.to_network(pixels)
     assert torch.allclose(part.encode(pixels), latents(x), atol=1e-5)
     assert np.allclose(part.decode(latents(x)), zoo.from_network(pictures(latents(x))), atol=1e-4)

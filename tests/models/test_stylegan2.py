@@ -1,4 +1,4 @@
-"""The conditional StyleGAN2: its sizes, its sums, the game that trains it, and the pickles it was published in."""
+"""The conditional StyleGAN2: its sizes, its sums, the objective that trains it, and the pickles it was published in."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def small_clip(x):
     return flat @ normal(12, 5, seed=9)
 
 
-def game(seed=0, **rules):
+def objective(seed=0, **rules):
     config = GanTraining(**{"crop": 0.5, "r1_every": 3, "path_every": 2, **rules})
     return GanObjective(tiny(seed=seed), tiny(Discriminator, seed=seed), config, small_clip, small_clip)
 
@@ -122,8 +122,8 @@ def test_impossible_sizes_are_refused(change, words):
         Generator(**{**TINY, **change})
 
 
-def test_sizes_load_without_torch():
-    code = "import sys; import phosphene.models.stylegan2; sys.exit('torch' in sys.modules)"
+def test_sizes_load_without_diffusers():
+    code = "import sys; import phosphene.models.stylegan2; sys.exit('diffusers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -152,7 +152,7 @@ def test_filtering_keeps_a_constant_and_doubles_a_ramp():
     torch.testing.assert_close(smooth(torch.ones(1, 2, 8, 8), 0), torch.ones(1, 2, 5, 5))
 
 
-def test_a_style_takes_the_largest_view_of_conditions_and_w_beside_it():
+def test_a_style_takes_the_largest_view_of_conditions_and_w_joined_to_it():
     style = tiny().blocks[1].colours.style
     c, w = units(3, 2, 5), normal(3, 8, seed=1)
 
@@ -185,7 +185,7 @@ def test_truncation_leads_from_w_to_its_mean():
     with torch.no_grad():
         at_mean = network(c, z, truncation=0.0)
         slots = network.mean.expand(4, network.config.slots, -1)
-        torch.testing.assert_close(at_mean, network.paint(slots, c))
+        torch.testing.assert_close(at_mean, network.synthesise(slots, c))
         assert (at_mean - at_mean[:1]).abs().max() < 1e-5  # float32
         torch.testing.assert_close(network(c, z, truncation=1.0), network(c, z))
         assert (network(c, z) - network(c, z)[:1]).abs().max() > 0.01
@@ -226,7 +226,7 @@ def test_the_deviation_channel_is_that_of_numpy_within_groups():
         with_deviation(x, 4)
 
 
-# -- terms of the game -------------------------------------------------------------------------------------------------
+# -- terms of the objective ----------------------------------------------------------------------------------------------
 
 
 def test_contrast_is_ln_n_when_nothing_is_told_apart_and_one_sided_as_the_paper_has_it():
@@ -257,7 +257,7 @@ def test_position_means_are_of_the_picture_alone_unless_as_released():
 
 
 def test_each_turn_moves_its_own_side_only():
-    both, settings = game(low_level_weight=10.0), TrainConfig(steps=1, batch_size=4, adam_betas=(0.0, 0.99))
+    both, settings = objective(low_level_weight=10.0), TrainConfig(steps=1, batch_size=4, adam_betas=(0.0, 0.99))
     steps, before = adam(both, settings), None
     assert both.turns(0) == ["generator", "path", "discriminator", "r1"]
     assert both.turns(1) == ["generator", "discriminator"]
@@ -271,7 +271,7 @@ def test_each_turn_moves_its_own_side_only():
 
 
 def test_r1_is_half_gamma_times_the_squared_slope_by_finite_differences():
-    both = game(r1=2.0)
+    both = objective(r1=2.0)
     both.double()
     batch = {k: v.double() for k, v in data()(np.arange(4)).items()}
     loss = both.loss(batch, Draws(0, 0, 4), "r1")[0].item()
@@ -286,13 +286,13 @@ def test_r1_is_half_gamma_times_the_squared_slope_by_finite_differences():
 
 
 def test_the_path_penalty_is_of_lengths_about_their_slow_mean():
-    both = game(path=1.0, mixing=0.0)
+    both = objective(path=1.0, mixing=0.0)
     loss, logs = both.loss(data()(np.arange(4)), Draws(0, 0, 4), "path")
     # The mean starts at 0 and moves by a hundredth: penalty = mean (l - mean(l) / 100)^2, so at least (0.99 mean(l))^2.
-    mean = logs["path length"].item() / both.rules.path_decay
+    mean = logs["path length"].item() / both.config.path_decay
     assert mean > 0
     assert float(both.path_mean) == pytest.approx(logs["path length"].item())
-    assert loss.item() / both.rules.path_every >= (0.99 * mean) ** 2 * (1 - 1e-5)
+    assert loss.item() / both.config.path_every >= (0.99 * mean) ** 2 * (1 - 1e-5)
 
 
 def test_terms_without_weight_are_not_computed_and_needed_ones_are_asked_for():
@@ -300,21 +300,23 @@ def test_terms_without_weight_are_not_computed_and_needed_ones_are_asked_for():
     assert both.turns(0) == ["generator", "discriminator"]
     _, terms = both.loss(data()(np.arange(4)), Draws(0, 0, 4), "generator")
     assert set(terms) == {"generator", "features"}
-    with pytest.raises(ConfigError, match="see"):
+    with pytest.raises(ConfigError, match="clip"):
         GanObjective(tiny(), tiny(Discriminator), GanTraining())
-    every = game(real_clip_weight=1.0, real_features_weight=1.0, low_level_weight=1.0, pseudo=0.5, z="zero")
+    every = objective(real_clip_weight=1.0, real_features_weight=1.0, low_level_weight=1.0, pseudo=0.5, z="zero")
     loss, terms = every.loss(data()(np.arange(4)), Draws(0, 0, 4), "generator")
     assert set(terms) == {"generator", "features", "clip", "real clip", "real features", "low level"}
     assert float(loss) == pytest.approx(sum(float(t) for t in terms.values()), rel=1e-6)
 
 
 def test_optimiser_rates_are_corrected_for_penalty_steps():
-    made = adam(game(path_every=4, r1_every=16), TrainConfig(steps=1, batch_size=4, lr=0.0025, adam_betas=(0.0, 0.99)))
+    made = adam(
+        objective(path_every=4, r1_every=16), TrainConfig(steps=1, batch_size=4, lr=0.0025, adam_betas=(0.0, 0.99))
+    )
     one, two = made.param_groups
     assert one["lr"] == pytest.approx(0.002)
     assert two["lr"] == pytest.approx(0.0025 * 16 / 17)
     assert one["betas"] == pytest.approx((0.0, 0.99**0.8))
-    assert len(one["params"]) + len(two["params"]) == len(list(game().parameters()))
+    assert len(one["params"]) + len(two["params"]) == len(list(objective().parameters()))
 
 
 # -- augmentation ------------------------------------------------------------------------------------------------------
@@ -338,7 +340,7 @@ def test_grey_stays_grey_in_any_colour_change():
 
 
 def test_the_chance_rises_while_true_pictures_are_told_too_surely():
-    both = game(ada_target=0.6, ada_thousands=0.1, ada_every=2)
+    both = objective(ada_target=0.6, ada_thousands=0.1, ada_every=2)
     with torch.no_grad():
         both.discriminator.out.bias.fill_(100.0)
     for step in range(4):
@@ -355,7 +357,7 @@ def test_the_chance_rises_while_true_pictures_are_told_too_surely():
 
 
 def learn(folder, steps, **rules):
-    both = game(ada_target=0.6, ada_thousands=0.1, low_level_weight=1.0, **rules)
+    both = objective(ada_target=0.6, ada_thousands=0.1, low_level_weight=1.0, **rules)
     settings = TrainConfig(steps=steps, batch_size=4, lr=2.5e-3, schedule="constant", adam_betas=(0.0, 0.99), ema=0.9)
     done = train(
         both,
@@ -373,7 +375,7 @@ def learn(folder, steps, **rules):
 
 
 @pytest.mark.parametrize("stop", [1, 4])
-def test_a_game_stopped_at_any_step_goes_on_as_if_it_had_not(tmp_path, stop):
+def test_a_training_stopped_at_any_step_goes_on_as_if_it_had_not(tmp_path, stop):
     whole, once = learn(tmp_path / "whole", 6)
     learn(tmp_path / "parts", stop)
     parts, again = learn(tmp_path / "parts", 6)
@@ -386,7 +388,7 @@ def test_a_game_stopped_at_any_step_goes_on_as_if_it_had_not(tmp_path, stop):
 # -- pictures of latents -----------------------------------------------------------------------------------------------
 
 
-def painter():
+def fitted():
     return StyleGan2.of(tiny())
 
 
@@ -396,26 +398,26 @@ def latents(n=5):
 
 
 def test_a_picture_depends_on_its_latents_seed_id_and_sample_only():
-    part, (image, text), ids = painter(), latents(), list("abcde")
-    every = part.paint(image, text, ids, StyleGan2Sampling(samples=3), 7)
+    part, (image, text), ids = fitted(), latents(), list("abcde")
+    every = part.sample(image, text, ids, StyleGan2Sampling(samples=3), 7)
     assert every.shape == (5, 3, 16, 16, 3)
     assert every.dtype == np.float32
     assert every.min() >= 0
     assert every.max() <= 1
-    back = part.paint(image[::-1], text[::-1], ids[::-1], StyleGan2Sampling(samples=3), 7)[::-1]
+    back = part.sample(image[::-1], text[::-1], ids[::-1], StyleGan2Sampling(samples=3), 7)[::-1]
     np.testing.assert_array_equal(back, every)
     np.testing.assert_array_equal(
-        part.paint(image[2:3], text[2:3], ["c"], StyleGan2Sampling(samples=1), 7)[0, 0], every[2, 0]
+        part.sample(image[2:3], text[2:3], ["c"], StyleGan2Sampling(samples=1), 7)[0, 0], every[2, 0]
     )
-    assert not np.array_equal(part.paint(image, text, ids, StyleGan2Sampling(samples=3), 8), every)
+    assert not np.array_equal(part.sample(image, text, ids, StyleGan2Sampling(samples=3), 8), every)
     assert len({p.tobytes() for p in every[0]}) == 3
-    np.testing.assert_array_equal(part.paint(4 * image, text, ids, StyleGan2Sampling(samples=3), 7), every)
+    np.testing.assert_array_equal(part.sample(4 * image, text, ids, StyleGan2Sampling(samples=3), 7), every)
 
 
 def test_full_truncation_without_pixel_noise_leaves_nothing_to_chance():
-    part, (image, text) = painter(), latents()
+    part, (image, text) = fitted(), latents()
     asked = StyleGan2Sampling(samples=2, truncation=0.0, pixel_noise=False)
-    one, other = (part.paint(image, text, list("abcde"), asked, seed) for seed in (0, 1))
+    one, other = (part.sample(image, text, list("abcde"), asked, seed) for seed in (0, 1))
     np.testing.assert_array_equal(one, other)
     np.testing.assert_array_equal(one[:, 0], one[:, 1])
 
@@ -432,27 +434,27 @@ def test_full_truncation_without_pixel_noise_leaves_nothing_to_chance():
 )
 def test_what_cannot_be_painted_is_refused(image, text, words):
     with pytest.raises(DataError, match=words):
-        painter().paint(image, text, ["a", "b"], StyleGan2Sampling(), 0)
+        fitted().sample(image, text, ["a", "b"], StyleGan2Sampling(), 0)
 
 
 @pytest.mark.fault(70)
 def test_a_broken_network_is_named():
-    part, (image, text) = painter(), latents()
+    part, (image, text) = fitted(), latents()
     part.module.first.fill_(np.nan)
     with pytest.raises(ModelError, match="NaN"):
-        part.paint(image, text, list("abcde"), StyleGan2Sampling(), 0)
+        part.sample(image, text, list("abcde"), StyleGan2Sampling(), 0)
 
 
 def test_a_part_of_a_run_comes_back_as_it_was(tmp_path):
-    part, (image, text) = painter(), latents()
+    part, (image, text) = fitted(), latents()
     save_part(tmp_path / "part", part, stage="s", digest="d", seconds=0.0, lineage=())
     again = load_part(tmp_path / "part", StyleGan2)
     asked = (image, text, list("abcde"), StyleGan2Sampling(truncation=0.7), 0)
-    np.testing.assert_array_equal(again.paint(*asked), part.paint(*asked))
+    np.testing.assert_array_equal(again.sample(*asked), part.sample(*asked))
 
 
 def test_a_part_trains_on_and_is_frozen_afterwards():
-    part, (image, text) = painter(), latents(8)
+    part, (image, text) = fitted(), latents(8)
     before = part.module.first.clone()
     pixels = np.random.default_rng(1).integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
 
@@ -460,7 +462,7 @@ def test_a_part_trains_on_and_is_frozen_afterwards():
         train(network, fetch, n, settings, seed=0, data=data, optimizer=optimizer, device="cpu")
 
     settings = TrainConfig(steps=2, batch_size=4, adam_betas=(0.0, 0.99), ema=0.5)
-    part.learn(pixels, image, text, GanTraining(), settings, short, discriminator=tiny(Discriminator), see=small_clip)
+    part.learn(pixels, image, text, GanTraining(), settings, short, discriminator=tiny(Discriminator), clip=small_clip)
     assert not torch.equal(part.module.first, before)
     assert not any(w.requires_grad for w in part.module.parameters())
 
@@ -583,13 +585,13 @@ def test_networks_of_a_public_pickle_come_back_bit_for_bit_and_nothing_in_it_is_
 
 def test_a_converted_folder_holds_the_same_networks_and_where_they_are_from(tmp_path, foreign):
     file, g, d = write(tmp_path, foreign)
-    files.convert(file, tmp_path / "converted")
-    found, judge = files.read_folder(tmp_path / "converted")
+    files.convert_pickle(file, tmp_path / "converted")
+    found, judge = files.read_converted(tmp_path / "converted")
     assert all(torch.equal(v, g.state_dict()[k]) for k, v in found.state_dict().items())
     assert all(torch.equal(v, d.state_dict()[k]) for k, v in judge.state_dict().items())
     (image, text), ids = latents(2), ["a", "b"]
     parts = [StyleGan2.from_public(path) for path in (file, tmp_path / "converted")]
-    a, b = (part.paint(image, text, ids, StyleGan2Sampling(), 0) for part in parts)
+    a, b = (part.sample(image, text, ids, StyleGan2Sampling(), 0) for part in parts)
     np.testing.assert_array_equal(a, b)
 
 

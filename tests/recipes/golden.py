@@ -287,12 +287,12 @@ def dual_guided() -> np.ndarray:
     vision = clip.images(stimuli().pixels(np.arange(1)))
     text = clip.texts(["a house"])
     first = stimuli().floats(np.arange(1))
-    return DualGuided.from_zoo().refine(first, vision, text, ["a"], RefineConfig(steps=3, strength=0.7), 0)
+    return DualGuided.bundled().refine(first, vision, text, ["a"], RefineConfig(steps=3, strength=0.7), 0)
 
 
 def stylegan2() -> np.ndarray:
     latents = ClipFeatures("lab", normalise="none").images(stimuli().pixels(np.arange(1)))
-    return StyleGan2.from_zoo().paint(latents, latents, ["a"], StyleGan2Sampling(samples=1), 0)
+    return StyleGan2.bundled().sample(latents, latents, ["a"], StyleGan2Sampling(samples=1), 0)
 
 
 def diffused(network: Any) -> np.ndarray:
@@ -361,7 +361,7 @@ GOLDEN: dict[Any, Callable[[], Any]] = {
         filled(VoxelEncoder(VoxelEncoderConfig(channels=2, blocks=1), N_VOXELS, N_LATENTS))
     ).encode(pairs()[0][:2]),
     fit_voxel_encoder: voxel_encoder,
-    MaskGitPipeline: lambda: MaskGitPipeline.from_zoo().paint(
+    MaskGitPipeline: lambda: MaskGitPipeline.bundled().sample(
         clip_latents()[:1], ["a"], MaskGitSampling(steps=3, samples=1, temperature=0.0), 0
     ),
     StyleGan2: stylegan2,

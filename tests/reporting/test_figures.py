@@ -173,8 +173,8 @@ def test_style_of_the_session_is_left_alone():
 
 def test_importing_the_report_loads_no_matplotlib_and_figures_no_pyplot():
     code = (
-        "import sys, phosphene.report, phosphene.reporting.html; assert 'matplotlib' not in sys.modules;"
-        "from phosphene.report import figures; import numpy as np; figures.voxel_histogram(np.zeros(3));"
+        "import sys, phosphene.reporting, phosphene.reporting.html; assert 'matplotlib' not in sys.modules;"
+        "from phosphene.reporting import figures; import numpy as np; figures.voxel_histogram(np.zeros(3));"
         "assert 'matplotlib.pyplot' not in sys.modules; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -3,7 +3,7 @@
 ::
 
     RUN/analysis/NAME/
-      analysis.json      title, recipe, options, seed, version, words for inputs and measures, captions of the figures
+      analysis.json      title, recipe, options, seed, version, words for inputs and measures, facts, captions of the figures
       summary.txt        plain sentences, one a line
       table.csv          input, measure, value, ci_low, ci_high, n
       OTHER.csv          whatever else the analysis tells
@@ -94,6 +94,8 @@ class Findings:
         name of the file to any other table
     notes : mapping of {str: str}, optional
         measure to what it is, for the reader of the report
+    facts : mapping of {str: Any}, optional
+        what the sentences tell, for programs; no program reads a sentence
     """
 
     sentences: Sequence[str]
@@ -104,6 +106,7 @@ class Findings:
     animations: Mapping[str, Animation] = field(default_factory=dict)
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 O = TypeVar("O", bound=Config)  # noqa: E741  for options
@@ -236,6 +239,7 @@ def _write(place: Any, cls: type[Analysis], options: Config, seed: int, opened: 
         "inputs": dict(found.inputs),
         "measures": dict(found.measures),
         "notes": dict(found.notes),
+        "facts": dict(found.facts),
         "figures": [{"file": n, "alt": d.alt, "caption": d.caption} for n, d in found.figures.items()],
         "animations": [{"file": n, "alt": a.alt, "caption": a.caption} for n, a in found.animations.items()],
         "tables": ["table.csv", *(f"{n}.csv" for n in found.tables)],

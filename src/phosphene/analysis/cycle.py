@@ -31,6 +31,7 @@ from phosphene.metrics.identification import comparisons, similarity
 from phosphene.metrics.metric import PICTURES
 from phosphene.metrics.perceptual import feature_extractors_for
 from phosphene.metrics.pixel import pixcorr
+from phosphene.metrics.registry import kind_of
 from phosphene.metrics.ssim import WINDOW, ssim_2d
 from phosphene.metrics.statistics import bootstrap, mean_of_items, mean_of_pairs
 from phosphene.metrics.voxelwise import pearson_per_voxel
@@ -49,7 +50,6 @@ INPUTS = {
     "mean": "mean picture",
 }
 """Inputs in the order shown; ``brain`` only for pictures that were shown to the person."""
-_CHANCE = {"two_way.": 0.5}
 _SHOWN = 10
 
 
@@ -109,6 +109,7 @@ class Cycle(Analysis[CycleOptions]):
             _measures(table),
             figures=self._figures(went, table, inputs, chance),
             tables={"voxels": pd.DataFrame({"pearson": r})},
+            facts={"is_circular": True, "is_inductive": not went.has_company},
             notes={
                 "response_r": "Correlation over test pictures between predicted and measured responses, mean over voxels; "
                 "the only row that is about the brain.",
@@ -250,7 +251,7 @@ class Cycle(Analysis[CycleOptions]):
         interval = bootstrap(mean_of_items(r), len(r), rng=self.rng("voxels"))
         rows.append(("cycle", "response_r", *interval, int(np.isfinite(r).sum())))
         table = pd.DataFrame(rows, columns=list(COLUMNS))
-        chance = {m: c for m in set(table["measure"]) for start, c in _CHANCE.items() if m.startswith(start)}
+        chance = {measure: 0.5 for measure in set(table["measure"]) if kind_of(measure) == "two_way"}
 
         return table, chance
 

@@ -27,9 +27,9 @@ from phosphene.analysis.base import COLUMNS, Analysis, Drawing, Findings, chosen
 from phosphene.io.config import Config
 from phosphene.io.progress import Progress
 from phosphene.metrics.controls import paired_differences
-from phosphene.metrics.metric import PICTURES, Decoded, Score, Scores
-from phosphene.metrics.perceptual import Seen, feature_extractors_for, look, views
-from phosphene.metrics.registry import metric_of, score
+from phosphene.metrics.metric import PICTURES, Decoded, Score, Scores, extractor_name
+from phosphene.metrics.perceptual import TrueFeatures, extract_features, feature_extractors_for, feature_views
+from phosphene.metrics.registry import kind_of, metric_of, score, space_of
 from phosphene.metrics.resize import eight_bits, resized
 from phosphene.metrics.statistics import Interval, bootstrap
 from phosphene.reporting import noise_figures as figures
@@ -106,7 +106,7 @@ class Noise(Analysis[NoiseOptions]):
             self._fold(opened, fold, went, progress)
 
         true = _floats(went.true)
-        seen = [look(eye, true) for eye in feature_extractors_for(opened.dataset.name)]
+        seen = [extract_features(eye, true) for eye in feature_extractors_for(opened.dataset.name)]
         made, given = (
             {arm: self._score(went.ids, _floats(p), true, seen) for arm, p in progress.each(stacks.items(), "scoring")}
             for stacks in (went.made, went.given)
@@ -125,7 +125,7 @@ class Noise(Analysis[NoiseOptions]):
             measures,
             figures=self._figures(went, table, own, made, words, measures),
             tables={"second_stage_input": own, "differences": differences, "shares": shares},
-            notes={m: _FOREIGN for m in measures if m.endswith((".clip_lab", ".scenes"))},
+            notes={m: _FOREIGN for m in measures if extractor_name(space_of(m)) in ("clip_lab", "scenes")},
         )
 
     # -- pictures --------------------------------------------------------------------------------------------------
@@ -178,8 +178,8 @@ class Noise(Analysis[NoiseOptions]):
 
     # -- numbers ---------------------------------------------------------------------------------------------------
 
-    def _score(self, ids: list[str], pictures: np.ndarray, true: np.ndarray, seen: Sequence[Seen]) -> Scores:
-        decoded = Decoded(np.asarray(ids, dtype=object), pictures, true, views=views(seen, pictures))
+    def _score(self, ids: list[str], pictures: np.ndarray, true: np.ndarray, seen: Sequence[TrueFeatures]) -> Scores:
+        decoded = Decoded(np.asarray(ids, dtype=object), pictures, true, feature_views=feature_views(seen, pictures))
         # Nothing here is permuted; p comes from paired differences.
         return score(decoded, metrics=METRICS, seed=self.seed, n_permutations=1)
 
@@ -353,10 +353,9 @@ def words_of(measure: str) -> str:
     if measure in known:
         return known[measure]
 
-    head, _, space = measure.partition(".")
-    eye = space.removeprefix(PICTURES)
-
-    return f"{_HEADS.get(head, head)} ({_EYES.get(eye, eye)})"
+    kind = kind_of(measure)
+    extractor = extractor_name(space_of(measure))
+    return f"{_HEADS.get(kind, kind)} ({_EYES.get(extractor, extractor)})"
 
 
 def _table(scores: Mapping[str, Scores]) -> pd.DataFrame:

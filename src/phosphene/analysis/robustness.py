@@ -28,7 +28,7 @@ from phosphene.io.config import Config
 from phosphene.io.progress import Progress
 from phosphene.metrics.identification import comparisons, similarity
 from phosphene.metrics.metric import PICTURES, Decoded, Score
-from phosphene.metrics.perceptual import feature_extractors_for, look, views
+from phosphene.metrics.perceptual import extract_features, feature_extractors_for, feature_views
 from phosphene.metrics.registry import score
 from phosphene.metrics.statistics import Statistic, bootstrap, mean_of_items, mean_of_pairs
 from phosphene.recipes.base import Recipe
@@ -255,11 +255,11 @@ class Robustness(Analysis[RobustnessOptions]):
         test = opened.sides(self.options.fold)[1].average_repeats()
         shown = opened.stimuli.select(test.stimuli[: len(first)])
         true = shown.resized(first.shape[1:3])
-        seen = [look(eye, true) for eye in feature_extractors_for(opened.dataset.name)]
+        seen = [extract_features(eye, true) for eye in feature_extractors_for(opened.dataset.name)]
         out: dict[str, list[Score]] = {}
 
         for pixels in shares.values():
-            decoded = Decoded(shown.ids, pixels, true, views=views(seen, pixels))
+            decoded = Decoded(shown.ids, pixels, true, feature_views=feature_views(seen, pixels))
             for s in score(decoded, metrics=_METRICS, seed=self.seed, n_draws=100, n_permutations=1).scores:
                 out.setdefault(s.metric, []).append(s)
 

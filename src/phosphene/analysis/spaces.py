@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -10,10 +10,10 @@ from typing import NamedTuple
 import numpy as np
 
 from phosphene.errors import DataError, NotAvailable
-from phosphene.lab.zoo.prompts import category_texts
+from phosphene.features.prompts import TEMPLATES, category_texts
 from phosphene.metrics.identification import similarity
 from phosphene.metrics.perceptual import feature_extractors_for
-from phosphene.metrics.zero_shot import TEMPLATES, Candidates, candidates_from
+from phosphene.metrics.zero_shot import Candidates, candidates_from
 from phosphene.recipes.base import Recipe
 from phosphene.run import Run
 from phosphene.types import Stimuli, Trials
@@ -80,7 +80,7 @@ def space_of(opened: Run, recipe: Recipe, train: Trials, extra: Sequence[str] = 
         if len(names) < 2:
             return space
 
-        candidates = candidates_from(space.read, names, trained=known)
+        candidates = candidates_from(space.read, names, nouns=opened.dataset.nouns, trained=known)
         return replace(space, candidates=replace(candidates, centre=space.centre))
 
     space = _of_latents(recipe, shown)
@@ -223,7 +223,7 @@ def pool_of(
     if file is not None:
         found = _lines(file)
     else:
-        found = _captions(shown)
+        found = _captions(shown, opened.dataset.nouns)
 
     for text in without:
         found.pop(text, None)
@@ -244,7 +244,7 @@ def pool_of(
     return Pool(texts, np.array([found[t] for t in texts], dtype=object), unit - middle, middle)
 
 
-def _captions(shown: Stimuli) -> dict[str, str]:
+def _captions(shown: Stimuli, nouns: Mapping[str, str]) -> dict[str, str]:
     found: dict[str, str] = {}
     if shown.category is None:
         category = [""] * len(shown)
@@ -255,7 +255,7 @@ def _captions(shown: Stimuli) -> dict[str, str]:
         for text in texts:
             found.setdefault(text, str(kind))
 
-    for kind, texts in category_texts(sorted(set(category) - {""}), TEMPLATES).items():
+    for kind, texts in category_texts(sorted(set(category) - {""}), TEMPLATES, nouns).items():
         for text in texts:
             found.setdefault(text, kind)
 

@@ -11,6 +11,7 @@ Paper: Lin et al. 2022 (Mind Reader), future work: "text out" for voxels; ranks 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -22,13 +23,13 @@ from phosphene.analysis.base import COLUMNS, Analysis, Drawing, Findings, chosen
 from phosphene.analysis.spaces import Pool, Space, pool_of, reading_space
 from phosphene.analysis.targets import Edit, StandIns, StimulationTarget, moments, stimulated, targets
 from phosphene.errors import ConfigError, DataError
+from phosphene.features.prompts import TEMPLATES, category_texts
 from phosphene.io.config import Config
 from phosphene.io.progress import Progress
-from phosphene.lab.zoo.prompts import category_texts
 from phosphene.metrics.retrieval import retrieval_curve
 from phosphene.metrics.statistics import bootstrap, mean_of_items, permutation_null
 from phosphene.metrics.ties import bounds, grain_of
-from phosphene.metrics.zero_shot import TEMPLATES, share_in_top
+from phosphene.metrics.zero_shot import share_in_top
 from phosphene.reporting.words_figures import described, ranks_figure, read_figure
 from phosphene.run import Run
 from phosphene.types import Stimuli, Trials
@@ -112,7 +113,7 @@ class Words(Analysis[WordsOptions]):
 
         stimuli = opened.stimuli.select(test.stimuli)
         space = reading_space(opened, recipe, train)
-        own = true_captions(stimuli)
+        own = true_captions(stimuli, opened.dataset.nouns)
         every = [text for texts in own for text in texts]
 
         with progress.step("reading captions"):
@@ -249,14 +250,27 @@ class Words(Analysis[WordsOptions]):
 # -- numbers -----------------------------------------------------------------------------------------------------------
 
 
-def true_captions(stimuli: Stimuli) -> list[tuple[str, ...]]:
-    """Captions of every picture; sentences that name its category where the data set has no captions; none otherwise."""
+def true_captions(stimuli: Stimuli, nouns: Mapping[str, str] | None = None) -> list[tuple[str, ...]]:
+    """Captions of every picture; sentences that name its category where the data set has no captions; none otherwise.
+
+    Parameters
+    ----------
+    stimuli : Stimuli
+        n pictures
+    nouns : mapping of {str: str}, optional
+        what categories are called in a text, as ``Dataset.nouns`` has it
+
+    Returns
+    -------
+    list of tuple of str
+        n times the captions of one picture
+    """
     if stimuli.captions is not None:
         return [tuple(texts) for texts in stimuli.captions]
     if stimuli.category is None:
         return [()] * len(stimuli)
 
-    texts = category_texts(sorted(set(stimuli.category) - {""}), TEMPLATES)
+    texts = category_texts(sorted(set(stimuli.category) - {""}), TEMPLATES, nouns)
     return [tuple(texts.get(c, ())) for c in stimuli.category]
 
 

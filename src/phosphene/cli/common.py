@@ -99,14 +99,6 @@ def text(path: Path | None) -> str | None:
     return str(path)
 
 
-def only_test(split: str) -> None:
-    """Raise ConfigError for any side but test."""
-    if split != "test":
-        from phosphene.errors import ConfigError
-
-        raise ConfigError(f"--split takes 'test' here, the side that was held out; got '{split}'.")
-
-
 def progress_to(quiet: bool) -> Any:
     """Where progress goes: the terminal, or nowhere."""
     from phosphene.io.progress import Progress

@@ -14,7 +14,6 @@ from phosphene.cli.common import (
     Run,
     command_layer,
     layers_of,
-    only_test,
     progress_to,
     shell,
     text,
@@ -83,7 +82,6 @@ def fit(
 
 def decode(
     run: Run,
-    split: Annotated[str, typer.Option(help="Which side to decode.")] = "test",
     control: Annotated[
         list[str] | None,
         typer.Option("--control", help="shuffled, noise, mean, category, truth (the default), or shuffled_training."),
@@ -94,23 +92,20 @@ def decode(
     """Brain to image: decode the test trials, and the control inputs beside them."""
     from phosphene import flow
 
-    only_test(split)
     flow.decode(flow.open_run(run, text(root)), controls=control or flow.CONTROLS, progress=progress_to(quiet))
-    typer.echo(f"decoded: {run / 'decoded' / split / 'brain' / 'images'}\nnext: phosphene evaluate {shell(run)}")
+    typer.echo(f"decoded: {run / 'decoded' / 'test' / 'brain' / 'images'}\nnext: phosphene evaluate {shell(run)}")
 
 
 def encode(
     run: Run,
-    split: Annotated[str, typer.Option(help="Which side to encode.")] = "test",
     root: Root = None,
     quiet: Quiet = False,
 ) -> None:
     """Image to brain: predict the responses to the test pictures."""
     from phosphene import flow
 
-    only_test(split)
     flow.encode(flow.open_run(run, text(root)), progress=progress_to(quiet))
-    typer.echo(f"encoded: {run / 'encoded' / split / 'predicted.npy'}\nnext: phosphene evaluate {shell(run)}")
+    typer.echo(f"encoded: {run / 'encoded' / 'test' / 'predicted.npy'}\nnext: phosphene evaluate {shell(run)}")
 
 
 def evaluate(
@@ -258,10 +253,11 @@ def show(
 
         typer.echo(show_analyses())
     elif what == "metrics":
-        from phosphene.metrics import METRICS
+        from phosphene.metrics import all_metrics
 
-        width = max(map(len, METRICS))
-        typer.echo("\n".join(f"{name:<{width}}  {m.title}; {m.better} is better" for name, m in METRICS.items()))
+        known = all_metrics()
+        width = max(map(len, known))
+        typer.echo("\n".join(f"{name:<{width}}  {m.title}; {m.better} is better" for name, m in known.items()))
     elif what == "checks":
         from phosphene.validity import CHECKS
 

@@ -1,4 +1,4 @@
-"""Claims about one part, tried one after the other; what fails is told together at the end."""
+"""Claims about one part, tried one after the other; what fails is reported together at the end."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ class Checklist:
         with self.claim("order", f"{what} not to depend on the order of rows"):
             near(call(every[::-1])[::-1], whole, tolerance, what)
 
-        with self.claim("company", f"{what} of a row to be the same alone and among others"):
+        with self.claim("batch dependence", f"{what} of a row to be the same alone and among others"):
             near(call(every[1:2]), whole[1:2], tolerance, f"{what} of one row alone")
 
     @contextmanager
@@ -285,8 +285,9 @@ def asked_of_python(code: str) -> str:
 
 
 def _global_states() -> dict[str, bytes]:
-    kind, keys, *rest = np.random.get_state()  # noqa: NPY002  looked at, not used
-    states = {"numpy": repr((kind, keys.tobytes(), rest)).encode()}
+    state = np.random.get_state(legacy=False)  # noqa: NPY002  looked at, not used
+    words = state["state"]
+    states = {"numpy": words["key"].tobytes() + repr((words["pos"], state["has_gauss"], state["gauss"])).encode()}
     if "torch" in sys.modules:
         states["torch"] = sys.modules["torch"].get_rng_state().numpy().tobytes()
 

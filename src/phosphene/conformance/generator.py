@@ -75,6 +75,7 @@ def check_generator(
 
     if drawn is None:
         checks.conclude()
+        return
 
     with checks.claim("input", "latents to stay as they were"):
         for ours, theirs in zip(given, before, strict=True):

@@ -54,62 +54,65 @@ def check_reader(
     else:
         name = type(reader).__name__
 
-    found: Any
+    checked: Any
     if isinstance(reader, str):
-        found = registry.reader(reader)
+        checked = registry.reader(reader)
     else:
-        found = reader
+        checked = reader
 
     checks = Checklist(f"the reader {name}", waived)
     root = Path(root or ".")
-    checks.documented(type(found))
-    checks.light(type(found).__module__)
+    checks.documented(type(checked))
+    checks.light(type(checked).__module__)
 
     with checks.claim("facts", "texts title, citation, licence, url and files, a title at least"):
         for fact in ("title", "citation", "licence", "url", "files"):
-            must(isinstance(getattr(found, fact, None), str), f"{fact} is {getattr(found, fact, None)!r}")
+            must(isinstance(getattr(checked, fact, None), str), f"{fact} is {getattr(checked, fact, None)!r}")
 
-        must(found.title, "the title is empty")
+        must(checked.title, "the title is empty")
 
     chosen: Any = None
     with checks.claim("options", "a ReaderOptions class that needs no value and refuses unknown ones"):
-        must(issubclass(found.options, ReaderOptions), f"it is {found.options.__name__}")
-        found.options()
-        chosen = resolve(found.options, [("options", dict(options or {}))])[0]
+        must(issubclass(checked.options, ReaderOptions), f"it is {checked.options.__name__}")
+        checked.options()
+        chosen = resolve(checked.options, [("options", dict(options or {}))])[0]
 
     if chosen is None:
         checks.conclude()
+        return
 
     checks.refuses(
-        "options", "an unknown option", lambda: resolve(found.options, [("o", {"no_such_option": 1})]), "option"
+        "options", "an unknown option", lambda: resolve(checked.options, [("o", {"no_such_option": 1})]), "option"
     )
 
     path: Path | None = None
     with checks.claim("find", "the data to be found"):
-        path = found.find(root)
+        path = checked.find(root)
 
-    if found.files:
-        _check_absent(checks, found, chosen)
+    if checked.files:
+        _check_absent(checks, checked, chosen)
 
     if path is None:
         checks.conclude()
+        return
 
     dataset: Dataset | None = None
-    if found.files:
+    if checked.files:
         before = _listing(root)
     else:
         before = {}
 
     with checks.claim("load", "load to give a Dataset of the subjects that subjects() names"):
         with checks.bounded(seconds, megabytes), checks.untouched_randomness():
-            dataset = found.load(path, chosen)
+            dataset = checked.load(path, chosen)
 
         must(isinstance(dataset, Dataset), f"it gave a {type(dataset).__name__}")
-        named = found.subjects(path, chosen)
+        named = checked.subjects(path, chosen)
         must(list(dataset) == list(named), f"load gives {list(dataset)}, subjects() {list(named)}")
 
     if not isinstance(dataset, Dataset):
         checks.conclude()
+        return
 
     subjects = list(dataset)
     for subject in subjects[:2]:
@@ -117,28 +120,28 @@ def check_reader(
 
     _check_dataset(checks, dataset)
     with checks.claim("one subject", "one subject alone to be the same as among all"):
-        alone = found.load(path, chosen, subjects[-1])
+        alone = checked.load(path, chosen, subjects[-1])
         must(list(alone) == [subjects[-1]], f"{list(alone)} came")
         must(alone.trials().digest() == dataset.trials(subjects[-1]).digest(), "trials differ")
 
     with checks.claim("repeat", "the same bits when loaded twice"):
-        again = found.load(path, chosen)
+        again = checked.load(path, chosen)
         must(again.stimuli.digest() == dataset.stimuli.digest(), "stimuli differ")
         must(again.trials().digest() == dataset.trials().digest(), "trials differ")
 
     stranger = "no-such-person"
     checks.refuses(
-        "subject", "an unknown subject", lambda: found.load(path, chosen, stranger).trials(stranger), stranger
+        "subject", "an unknown subject", lambda: checked.load(path, chosen, stranger).trials(stranger), stranger
     )
 
     with checks.claim("check", "check to give a list of findings, each problem with a next step"):
-        findings = found.check(path, chosen)
+        findings = checked.check(path, chosen)
         must(all(isinstance(f, Finding) for f in findings), "it holds something else")
         mute = [str(f) for f in findings if f.level == "problem" and not f.next_step]
         must(not mute, f"there is none for: {'; '.join(mute)[:200]}")
 
     with checks.claim("read only", "nothing to be written among the data"):
-        if found.files:
+        if checked.files:
             after = _listing(root)
         else:
             after = {}
@@ -181,7 +184,9 @@ def _check_trials(checks: Checklist, dataset: Dataset, trials: Trials) -> None:
             must(trials.table[column].dtype.kind in "iu", f"{column} of {who} is {trials.table[column].dtype}")
 
         repeats = trials.table.groupby("stimulus")["repeat"]
-        must((repeats.min() == 0).all() and (repeats.nunique() == repeats.size()).all(), f"not so for {who}")
+        starts_at_0 = np.all(repeats.min() == 0)
+        is_counted = np.all(repeats.nunique() == repeats.size())
+        must(starts_at_0 and is_counted, f"not so for {who}")
 
     with checks.claim("voxels", "ROI columns of true and false, ceilings from 0 to 1, coordinates in mm"):
         for roi in trials.rois:
@@ -189,8 +194,8 @@ def _check_trials(checks: Checklist, dataset: Dataset, trials: Trials) -> None:
 
         ceiling = trials.noise_ceiling
         if ceiling is not None:
-            there = np.append(ceiling[np.isfinite(ceiling)], 0.0)
-            must(((there >= 0) & (there <= 1)).all(), f"ceilings go from {there.min():.2g} to {there.max():.2g}")
+            known = np.append(ceiling[np.isfinite(ceiling)], 0.0)
+            must(((known >= 0) & (known <= 1)).all(), f"ceilings go from {known.min():.2g} to {known.max():.2g}")
 
         for axis in {"x", "y", "z"} & set(trials.voxels.columns):
             finite(trials.voxels[axis].to_numpy(dtype=float), axis)
@@ -199,9 +204,9 @@ def _check_trials(checks: Checklist, dataset: Dataset, trials: Trials) -> None:
 def _check_dataset(checks: Checklist, dataset: Dataset) -> None:
     with checks.claim("pictures", "pictures of uint8 where there are any, and some of them present"):
         if dataset.stimuli.images is not None:
-            there = dataset.stimuli.available()
-            must(len(there), "every picture is missing")
-            pixels = there.pixels(slice(0, 3))
+            available = dataset.stimuli.available()
+            must(len(available), "every picture is missing")
+            pixels = available.pixels(slice(0, 3))
             must(pixels.dtype == np.uint8, f"they are {pixels.dtype}")
             must(pixels.max() > 1, "no pixel is above 1: floats of 0-1 were taken for 0-255")
 
@@ -223,4 +228,10 @@ def _listing(root: Path) -> dict[str, tuple[int, int]]:
     else:
         files = sorted(root.rglob("*"))[:_MANY]
 
-    return {str(f): (f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()}
+    listing: dict[str, tuple[int, int]] = {}
+    for file in files:
+        if file.is_file():
+            status = file.stat()
+            listing[str(file)] = (status.st_size, status.st_mtime_ns)
+
+    return listing

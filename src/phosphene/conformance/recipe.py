@@ -71,7 +71,8 @@ def check_recipe(
     if isinstance(recipe, str):
         with checks.claim("lazy", "naming recipes not to import this one"):
             code = f"import sys\nfrom phosphene import recipes\nassert {recipe!r} in recipes.recipe_names()\n"
-            must(not asked_of_python(f"{code}print(*{{{cls.__module__!r}}} & set(sys.modules))"), "it is imported")
+            imported = asked_of_python(f"{code}print(*{{{cls.__module__!r}}} & set(sys.modules))")
+            must(not imported, "it is imported")
 
     config: RecipeConfig | None = None
     with checks.claim("presets", "presets 'lab' and 'paper' that the configuration accepts"):

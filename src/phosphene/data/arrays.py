@@ -6,12 +6,16 @@ import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from phosphene.data.mat5 import check_tags
 from phosphene.errors import DataError, PhospheneWarning, did_you_mean
+
+if TYPE_CHECKING:
+    import h5py
+    import pandas as pd
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
@@ -271,9 +275,11 @@ def _hdf5(path: Path, is_matlab: bool) -> ArrayFile:
 
     def read(key: str) -> np.ndarray:
         with h5py.File(path, "r") as file:
-            item = file[key]
+            item = hdf5_dataset(file, key)
             if h5py.check_ref_dtype(item.dtype) is not None:  # a MATLAB cell
-                value = np.array([_text(file[r][()]) for r in np.ravel(item[()])], dtype=object)
+                references = np.ravel(item[()])
+                texts = [_text(hdf5_dataset(file, reference)[()]) for reference in references]
+                value = np.array(texts, dtype=object)
             elif h5py.check_string_dtype(item.dtype) is not None:
                 value = item.asstr()[()]
             else:
@@ -285,6 +291,41 @@ def _hdf5(path: Path, is_matlab: bool) -> ArrayFile:
         return np.asarray(value)
 
     return ArrayFile(path, "mat73" if is_matlab else "hdf5", shapes, read)
+
+
+def hdf5_dataset(file: h5py.File, name: Any) -> h5py.Dataset:
+    """A dataset of an open HDF5 file.
+
+    Parameters
+    ----------
+    file : h5py.File
+        open for reading
+    name : str or h5py.Reference
+        of the dataset
+
+    Returns
+    -------
+    h5py.Dataset
+
+    Raises
+    ------
+    DataError
+        Where a group or a type stands under that name.
+    """
+    import h5py
+
+    item = file[name]
+    if not isinstance(item, h5py.Dataset):
+        raise DataError(f"'{name}' in {file.filename} is a {type(item).__name__} where an array is expected.")
+
+    return item
+
+
+def as_numbers(values: Any) -> pd.Series:
+    """A column as numbers; NaN where a cell is none."""
+    import pandas as pd
+
+    return pd.Series(pd.to_numeric(values, errors="coerce"), index=values.index)
 
 
 def _text(codes: np.ndarray) -> str:
@@ -309,9 +350,10 @@ def _csv(path: Path) -> ArrayFile:
 
     for name in frame.columns:
         if frame[name].dtype.kind not in "iufb":
-            bad = pd.to_numeric(frame[name], errors="coerce").isna() & frame[name].notna()
-            if bad.any():
-                row = int(np.flatnonzero(bad)[0])
+            is_bad = as_numbers(frame[name]).isna() & frame[name].notna()
+            bad_rows = np.flatnonzero(is_bad)
+            if bad_rows.size:
+                row = int(bad_rows[0])
             else:
                 row = 0
 

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from phosphene.data.arrays import open_arrays
+from phosphene.data.arrays import hdf5_dataset, open_arrays
 from phosphene.data.findings import Finding
 from phosphene.data.reader import ReaderOptions, about
 from phosphene.errors import ConfigError, DataError, PhospheneError, did_you_mean
@@ -86,7 +86,7 @@ class BData:
         import h5py
 
         with h5py.File(self.path, "r") as file:
-            return [t.decode() if isinstance(t, bytes) else str(t) for t in np.ravel(file[name][()])]
+            return [t.decode() if isinstance(t, bytes) else str(t) for t in np.ravel(hdf5_dataset(file, name)[()])]
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -142,7 +142,7 @@ class BData:
 
         try:
             with h5py.File(self.path, "r") as file:
-                block = file["dataset"][:, where[0] : where[-1] + 1]
+                block = hdf5_dataset(file, "dataset")[:, where[0] : where[-1] + 1]
         except (OSError, RuntimeError) as error:
             raise DataError(f"{self.path} is damaged ({error}). Download it again.") from error
 
@@ -203,7 +203,7 @@ class _VoxelRows:
 
         try:
             with h5py.File(self.path, "r") as file:
-                block = file["dataset"][low:high, first:last]
+                block = hdf5_dataset(file, "dataset")[low:high, first:last]
         except (OSError, RuntimeError, KeyError) as error:
             raise DataError(f"{self.path} is damaged ({error}). Download it again.") from error
 
@@ -282,9 +282,10 @@ class BDataFile:
             else:
                 items = trials.table["trial"].astype(str).to_numpy()
 
-            sides = [tuple(pd.unique(items[kind == k])) for k in (1, 2)]
-            if all(sides):
-                splits["file"] = Split("file", *sides, options.unit, note=f"from {options.data_type}")
+            train = tuple(pd.unique(items[kind == 1]))
+            test = tuple(pd.unique(items[kind == 2]))
+            if train and test:
+                splits["file"] = Split("file", train, test, options.unit, note=f"from {options.data_type}")
 
         return Dataset(Path(path).stem, Stimuli(ids, category=category), {name: trials}, splits, about(self))
 

@@ -415,7 +415,7 @@ def _check_counts(trials: Trials, repeated: list[str], options: BOLD5000Options)
     else:
         level = "problem"
 
-    n_sessions = trials.table["session"].nunique()
+    n_sessions = int(trials.table["session"].nunique())
     if level == "ok":
         said = "as published"
     else:
@@ -428,8 +428,8 @@ def _check_counts(trials: Trials, repeated: list[str], options: BOLD5000Options)
         detail = f"{n_sessions} of 15 sessions; {len(gone)} of {len(repeated)} repeated pictures were never shown."
         out.append(Finding("note", f"{name} sessions", detail, "They are left out of the test set."))
 
-    counts = pd.Series(trials.stimuli).value_counts()
-    odd = sorted(set(counts.index[counts > 1]) - set(repeated))
+    ids, counts = np.unique(np.asarray(trials.stimuli, dtype=str), return_counts=True)
+    odd = sorted(set(ids[counts > 1].tolist()) - set(repeated))
     if odd:
         detail = f"{len(odd)} pictures repeat but are not in the list of repeated ones, first '{odd[0]}'."
         out.append(Finding("note", f"{name} repeats", detail, "They train, each showing as a trial of its own."))

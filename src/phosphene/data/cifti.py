@@ -8,13 +8,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
 
 from phosphene.errors import DataError, did_you_mean
 from phosphene.io.reading import reads
+
+if TYPE_CHECKING:
+    from nibabel.arrayproxy import ArrayProxy
 
 CORTEX = {"LH": "CIFTI_STRUCTURE_CORTEX_LEFT", "RH": "CIFTI_STRUCTURE_CORTEX_RIGHT"}
 
@@ -144,10 +147,13 @@ def open_cifti(path: str | Path) -> Any:
     if not isinstance(image, nib.Cifti2Image):
         raise DataError(f"{path} is a {type(image).__name__}, no CIFTI-2 file; fetch the .dtseries.nii or .dlabel.nii.")
 
-    needed = int(image.dataobj.offset) + int(np.prod(image.shape)) * image.get_data_dtype().itemsize
-    there = path.stat().st_size
-    if there < needed:
-        raise DataError(f"{path} is truncated: its header promises {needed} bytes, {there} are there. Copy it again.")
+    offset = int(cast("ArrayProxy", image.dataobj).offset)
+    n_bytes = offset + int(np.prod(image.shape)) * image.get_data_dtype().itemsize
+    present = path.stat().st_size
+    if present < n_bytes:
+        raise DataError(
+            f"{path} is truncated: its header promises {n_bytes} bytes, {present} are there. Copy it again."
+        )
 
     return image
 
@@ -163,12 +169,12 @@ def read_parcels(path: str | Path) -> Parcels:
     DataError
         See `open_cifti`; also a file without labels or without cortex.
     """
-    import nibabel as nib
+    from nibabel.cifti2 import LabelAxis
 
     path = Path(path)
     image = open_cifti(path)
     axis = image.header.get_axis(0)
-    if not isinstance(axis, nib.cifti2.LabelAxis):
+    if not isinstance(axis, LabelAxis):
         raise DataError(f"{path} holds no labels but {type(axis).__name__}; a parcellation (.dlabel.nii) is expected.")
 
     table = {int(key): _bare(name) for key, (name, _) in axis.label[0].items()}

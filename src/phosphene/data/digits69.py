@@ -66,7 +66,7 @@ class Digits69(PairFile):
 
         trials = self.load(path, options).trials()
         sides = trials.table["side"].value_counts()
-        counts = (int(sides.get("train", 0)), int(sides.get("test", 0)), trials.n_voxels)
+        counts = (int(sides.get("train") or 0), int(sides.get("test") or 0), trials.n_voxels)
         matches = counts == (90, 10, 3092)
         found.append(
             Finding(

@@ -12,6 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -137,7 +138,7 @@ def _members(archive: Path) -> Iterator[tuple[str, int, bool, Callable[[], IO[by
 
                 # orig_filename: zipfile itself already cuts names at a NUL and turns separators.
                 if not _is_litter(info.filename):
-                    yield info.orig_filename, info.file_size, info.is_dir(), lambda info=info: opened.open(info)
+                    yield info.orig_filename, info.file_size, info.is_dir(), partial(opened.open, info)
 
         return
 
@@ -147,11 +148,17 @@ def _members(archive: Path) -> Iterator[tuple[str, int, bool, Callable[[], IO[by
                 raise DataError(f"'{member.name}' in {archive} is a link or device; it was not unpacked.")
 
             if not _is_litter(member.name):
-                yield member.name, member.size, member.isdir(), lambda member=member: opened.extractfile(member)
+                yield member.name, member.size, member.isdir(), partial(_content, opened, member)
 
         while opened.fileobj.read(_BLOCK):  # its checksum stands behind the padding
             if opened.fileobj.tell() > opened.offset + 8 * _BLOCK:
                 raise DataError(f"{archive} goes on behind its last entry; it was not unpacked.")
+
+
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+    content = archive.extractfile(member)
+    assert content is not None  # files only are opened
+    return content
 
 
 def _is_litter(name: str) -> bool:

@@ -135,7 +135,12 @@ def read_dataset(path: str | Path, subject: str | None = None) -> Dataset:
         names = [subject]
 
     return Dataset(
-        index["name"], _read_stimuli(path, index), _Subjects(path, index, names), splits, index.get("about", {})
+        index["name"],
+        _read_stimuli(path, index),
+        _Subjects(path, index, names),
+        splits,
+        index.get("about", {}),
+        index.get("nouns", {}),
     )
 
 
@@ -271,12 +276,13 @@ def _read_stimuli(path: Path, index: Mapping[str, Any]) -> Stimuli:
     if "captions" in table:
         captions = tuple(tuple(json.loads(c)) for c in table["captions"])
 
-    labels = table[[c for c in table.columns if c.startswith(LABEL)]]
+    labelled = [column for column in table.columns if column.startswith(LABEL)]
+    labels = table.loc[:, labelled].set_axis([column[len(LABEL) :] for column in labelled], axis="columns")
     return Stimuli(
         table["id"].to_numpy(dtype=object),
         images,
         captions,
-        labels.rename(columns=lambda c: c[len(LABEL) :]) if labels.shape[1] else None,
+        labels if labelled else None,
         table["category"].to_numpy(dtype=object) if "category" in table else None,
         table["present"].to_numpy() if "present" in table else None,
     )
@@ -446,6 +452,9 @@ def write_dataset(
             "subjects": {},
         }
 
+        if dataset.nouns:
+            index["nouns"] = dict(dataset.nouns)
+
         for subject, name in names.items():
             index["subjects"][subject] = _write_subject(out, dataset.subjects[subject], f"subjects/{name}", int16_scale)
 
@@ -488,7 +497,7 @@ class _Writer:
         self._write(name, iter([text.encode("utf-8")]))
 
     def array(self, name: str, shape: tuple[int, ...], dtype: np.dtype, blocks: Iterator[np.ndarray]) -> None:
-        def pieces() -> Iterator[bytes]:
+        def pieces() -> Iterator[bytes | memoryview]:
             header = io.BytesIO()
             np.lib.format.write_array_header_1_0(
                 header, {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
@@ -504,7 +513,7 @@ class _Writer:
 
         self._write(name, pieces())
 
-    def _write(self, name: str, pieces: Iterator[Any]) -> None:
+    def _write(self, name: str, pieces: Iterator[bytes | memoryview]) -> None:
         path = self.folder / name
         digest = hashlib.sha256()
         size = 0
@@ -530,8 +539,9 @@ def _write_stimuli(out: _Writer, stimuli: Stimuli) -> dict[str, Any]:
     if stimuli.captions is not None:
         table["captions"] = [json.dumps(list(c), ensure_ascii=False) for c in stimuli.captions]
 
-    for name in () if stimuli.labels is None else stimuli.labels.columns:
-        table[f"{LABEL}{name}"] = stimuli.labels[name].to_numpy()
+    if stimuli.labels is not None:
+        for name in stimuli.labels.columns:
+            table[f"{LABEL}{name}"] = stimuli.labels[name].to_numpy()
 
     text, columns = _to_csv(table)
     out.text("stimuli.csv", text)

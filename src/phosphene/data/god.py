@@ -497,7 +497,8 @@ def _check_counts(dataset: Dataset, name: str, options: GODOptions) -> list[Find
     trials = dataset.trials(name)
     side = trials.table["side"]
     n_test = len(set(trials.stimuli[(side == "test").to_numpy()]))
-    counts = (int((side == "train").sum()), int((side == "test").sum()), n_test)
+    n_trials = (int(np.count_nonzero(side == "train")), int(np.count_nonzero(side == "test")))
+    counts = (*n_trials, n_test)
     expected = (COUNTS["train"], COUNTS["test"] if options.test == "single" else COUNTS["test pictures"], 50)
 
     level: Level

@@ -9,7 +9,7 @@
 
 As in CAD and MinD-Vis: every grayordinate is standardised over the run's 1,200 frames, V1 to V4 are taken (4,183
 grayordinates), and every ten frames (7.2 s) are averaged. Only the columns of these areas are read from disk, one person
-at a time; ``phosphene.models.resting_windows`` makes them a store for pretraining.
+at a time; ``phosphene.data.resting.resting_windows`` makes them a store for pretraining.
 """
 
 from __future__ import annotations
@@ -62,11 +62,12 @@ class Scan:
     kind = "cifti"
 
     def __init__(self, path: Path, parcels: Parcels, areas: Sequence[str], normalise: bool = True) -> None:
-        import nibabel as nib
+        from nibabel.cifti2 import BrainModelAxis, SeriesAxis
 
         image = open_cifti(path)
-        frames, space = (image.header.get_axis(k) for k in (0, 1))
-        if not isinstance(frames, nib.cifti2.SeriesAxis) or not isinstance(space, nib.cifti2.BrainModelAxis):
+        frames = image.header.get_axis(0)
+        space = image.header.get_axis(1)
+        if not isinstance(frames, SeriesAxis) or not isinstance(space, BrainModelAxis):
             kinds = f"{type(frames).__name__} by {type(space).__name__}"
             raise DataError(f"{path} is {kinds}; a dense time series (frames by grayordinates) is expected.")
 
@@ -79,8 +80,10 @@ class Scan:
         self.table = parcels.select(Cortex.of(path, space), areas)
         self._data = image.dataobj
         self.n_frames = int(image.shape[0])
-        sizes = self.table.groupby("area", sort=False).size()
-        self.shapes = {str(a): (self.n_frames, int(n)) for a, n in sizes.items()}
+        self.shapes: dict[str, tuple[int, int]] = {}
+        for area in self.table["area"].drop_duplicates():
+            n_grayordinates = int(np.count_nonzero(self.table["area"] == area))
+            self.shapes[str(area)] = (self.n_frames, n_grayordinates)
 
     def __contains__(self, area: str) -> bool:
         return area in self.shapes

@@ -12,15 +12,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from phosphene.data.arrays import open_arrays, real_matrix, single_array
+from phosphene.data.arrays import as_numbers, open_arrays, real_matrix, single_array
 from phosphene.data.folder import free_folder, read_dataset, write_dataset
 from phosphene.data.pictures import match_pictures, open_pictures
+from phosphene.data.reader import ImportingReader
 from phosphene.data.registry import locate
 from phosphene.errors import DataError, PhospheneWarning, did_you_mean
 from phosphene.io.atomic import checked_path
 from phosphene.io.progress import Progress
 from phosphene.io.reading import reads
-from phosphene.types import ROI, Dataset, Split, Stimuli, Trials
+from phosphene.types import ROI, Dataset, Rows, Split, Stimuli, Trials
 
 LONG_CAPTION = 77
 """Words beyond which a caption cannot fit CLIP's text window of 77 tokens, whatever the words are."""
@@ -68,7 +69,7 @@ def import_dataset(
     """
     source = locate(spec, root=root)
     values = source.options(options)
-    if hasattr(source.reader, "import_to") and int16_scale is None:
+    if isinstance(source.reader, ImportingReader) and int16_scale is None:
         return source.reader.import_to(
             source.path, values, source.subject, out, replace=replace, progress=progress, say=say
         )
@@ -153,10 +154,11 @@ def import_table(
     table = _trial_table(checked_path(trials), matrix.shape, checked_path(betas))
     category = _category(table, trials)
     table = table.drop(columns="category", errors="ignore")
-    ids = [str(i) for i in pd.unique(table["stimulus"])]
+    ids = [str(i) for i in table["stimulus"].drop_duplicates()]
     stimuli = _stimuli(ids, category, images, captions, size)
     provenance = {"file": Path(betas).name, "unit": "as in the file" if scale == 1 else f"file x {scale:g}"}
 
+    source: Rows
     if scale == 1:
         source = matrix
     else:
@@ -293,9 +295,10 @@ def _trial_table(path: Path, shape: tuple[int, ...], betas: Path) -> pd.DataFram
     return table
 
 
-def _whole_numbers(values: pd.Series, column: str, path: Path) -> np.ndarray:
-    number = pd.to_numeric(values, errors="coerce")
-    bad = np.flatnonzero(number.isna() | (number % 1 != 0))
+def _whole_numbers(values: Any, column: str, path: Path) -> np.ndarray:
+    number = as_numbers(values)
+    is_bad = number.isna() | (number % 1 != 0)
+    bad = np.flatnonzero(is_bad)
     if bad.size:
         raise DataError(
             f"'{column}' in line {bad[0] + 2} of {path} should be a whole number, but is '{values[bad[0]]}'."
@@ -308,16 +311,15 @@ def _category(table: pd.DataFrame, path: str | Path) -> dict[str, str] | None:
     if "category" not in table:
         return None
 
-    pairs = table[["stimulus", "category"]].drop_duplicates()
-    again = pairs["stimulus"].duplicated(keep=False)
-    if again.any():
-        name = pairs["stimulus"][again].iloc[0]
-        found = ", ".join(pairs.loc[pairs["stimulus"] == name, "category"])
-        raise DataError(
-            f"stimulus '{name}' has several categories in {path}: {found}. Write the same one in every row."
-        )
+    category: dict[str, str] = {}
+    for stimulus, name in zip(table["stimulus"], table["category"], strict=True):
+        first = category.setdefault(stimulus, name)
+        if first != name:
+            raise DataError(
+                f"stimulus '{stimulus}' has several categories in {path}: {first}, {name}. Write the same one in every row."
+            )
 
-    return dict(zip(pairs["stimulus"], pairs["category"], strict=True))
+    return category
 
 
 def _splits(trials: Trials, path: str | Path) -> dict[str, Split]:
@@ -356,8 +358,9 @@ def _voxel_table(path: Path, n_voxels: int) -> pd.DataFrame:
 
     out = {}
     for column in table.columns:
-        number = pd.to_numeric(table[column], errors="coerce")
-        bad = np.flatnonzero(number.isna() & ~table[column].str.lower().isin(["nan", ""]))
+        number = as_numbers(table[column])
+        is_bad = number.isna() & ~table[column].str.lower().isin(["nan", ""])
+        bad = np.flatnonzero(is_bad)
         if bad.size:
             raise DataError(
                 f"'{column}' in line {bad[0] + 2} of {path} should be a number, but is '{table[column][bad[0]]}'. "

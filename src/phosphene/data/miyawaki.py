@@ -133,11 +133,13 @@ class Miyawaki(PairFile):
         side = dataset.trials().table["side"]
 
         if variant == "mat":
-            counts = (int((side == "train").sum()), int((side == "test").sum()), trials.n_voxels)
+            n_train = int(np.count_nonzero(side == "train"))
+            n_test = int(np.count_nonzero(side == "test"))
+            counts = (n_train, n_test, trials.n_voxels)
             named = "rows and voxels"
         else:
             runs = trials.table.groupby("side")["run"].nunique()
-            counts = (int(runs.get("train", 0)), int(runs.get("test", 0)))
+            counts = (int(runs.get("train") or 0), int(runs.get("test") or 0))
             named = "random and figure runs"
 
         expected = COUNTS[variant]

@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from phosphene.data.arrays import open_arrays
+from phosphene.data.arrays import hdf5_dataset, open_arrays
 from phosphene.data.cifti import Cortex, find_parcels, read_parcels
 from phosphene.data.findings import Finding
 from phosphene.data.pictures import pictures_of
@@ -77,7 +77,7 @@ class TrialRows:
         with h5py.File(self.path, "r") as file:
             for row, name in enumerate(many):
                 try:
-                    out[row] = file[f"betas/{name}"][()][self.columns]
+                    out[row] = hdf5_dataset(file, f"betas/{name}")[()][self.columns]
                 except Exception as error:  # whatever h5py and numpy make of damaged bytes
                     raise DataError(
                         f"'betas/{name}' in {self.path} is damaged ({error}). Copy the file again."
@@ -145,8 +145,9 @@ class Mosaic:
         parcels = read_parcels(find_parcels(path, options.parcels))
         people = {s: _trials(files[s], s, parcels, options) for s in ([subject] if subject else files)}
         table = pd.concat([t.table for t in people.values()])
-        test = pd.unique(table["stimulus"][(table["phase"] == "test").to_numpy()])
-        train = [i for i in pd.unique(table["stimulus"]) if i not in set(test)]
+        stimuli = table["stimulus"].to_numpy(dtype=object)
+        test = pd.unique(stimuli[(table["phase"] == "test").to_numpy()])
+        train = [stimulus for stimulus in pd.unique(stimuli) if stimulus not in set(test)]
         ids = [*train, *test]
         splits = {}
 
@@ -219,9 +220,11 @@ def _trials(path: Path, subject: str, parcels: Any, options: MosaicOptions) -> T
         )
 
     table = pd.DataFrame(rows, columns=["name", "stimulus", "phase", "repeat"])
-    both = table.groupby("stimulus")["phase"].nunique()
-    if (both > 1).any():
-        raise DataError(f"'{both.index[both > 1][0]}' in {path} is of both phases; a picture trains or tests.")
+    trains = set(table.loc[table["phase"] == "train", "stimulus"])
+    tests = set(table.loc[table["phase"] == "test", "stimulus"])
+    both = sorted(trains & tests)
+    if both:
+        raise DataError(f"'{both[0]}' in {path} is of both phases; a picture trains or tests.")
 
     space = _cortex(path, n[0], parcels.cortex)
     voxels = parcels.select(space, options.areas)
@@ -233,7 +236,7 @@ def _trials(path: Path, subject: str, parcels: Any, options: MosaicOptions) -> T
         voxels["noise_ceiling"] = ceiling[at]
 
     provenance = {"file": path.name, "unit": "standard deviations, as in the file", "areas": ", ".join(options.areas)}
-    source = TrialRows(path, table["name"], at)
+    source = TrialRows(path, table["name"].tolist(), at)
 
     return Trials(source, table.drop(columns="name"), voxels.drop(columns=["area", "column"]), subject, provenance)
 
@@ -247,7 +250,7 @@ def _cortex(path: Path, n: int, parcels: Cortex) -> Cortex:
             f"describe. fsLR-91k has {N_CORTEX}; take a parcellation in 32k_fs_LR grayordinates, without the medial wall."
         )
 
-    start = dict(zip(("LH", "RH"), (0, sizes.get("LH", 0)), strict=True))
+    start: dict[str, int] = {"LH": 0, "RH": sizes.get("LH", 0)}
     columns = {side: start[side] + np.arange(k) for side, k in sizes.items()}
     vertices = {side: np.sort(v) for side, v in parcels.vertices.items()}
 

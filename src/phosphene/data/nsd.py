@@ -30,8 +30,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from phosphene.data import nsd as nsd_stimuli
-from phosphene.data.arrays import open_arrays
+from phosphene.data.arrays import hdf5_dataset, open_arrays
 from phosphene.data.findings import Finding
 from phosphene.data.folder import INDEX, ScaledRows, read_dataset, write_dataset
 from phosphene.data.importing import read_table, read_text
@@ -209,7 +208,7 @@ def design_from_csv(path: Path) -> NsdDesign:
 
     shown = {}
     for k, subject in enumerate(SUBJECTS, start=1):
-        at = np.stack([pd.to_numeric(table[f"subject{k}_rep{r}"]).fillna(0).astype(np.int64) for r in range(3)], axis=1)
+        at = np.stack([_numbers_shown(table[f"subject{k}_rep{r}"]) for r in range(3)], axis=1)  # (n_pictures, 3)
         row, _ = np.nonzero(at > 0)
         trial = at[at > 0] - 1
         twice = pd.Index(trial).duplicated()
@@ -274,6 +273,12 @@ CAPTION_PLACES = ("", "annots", "nsddata_stimuli/stimuli/nsd", "nsddata/experime
 _COCO_PARTS = ("train2017", "val2017")
 
 
+def _numbers_shown(column: Any) -> np.ndarray:
+    """(n_pictures,) which trial showed each picture, from 1; 0 where it was not shown."""
+    numbers = pd.Series(pd.to_numeric(column))
+    return numbers.fillna(0).to_numpy().astype(np.int64)
+
+
 def stimulus_id(number: int) -> str:
     """``nsd00000`` to ``nsd72999``: the 0-based row of ``imgBrick``.
 
@@ -305,8 +310,9 @@ class BrickRows:
             raise DataError(f"{path} has no dataset 'imgBrick'; it holds {', '.join(shapes) or 'nothing'}.")
 
         with h5py.File(path, "r") as file:
-            shape = file["imgBrick"].shape
-            dtype = file["imgBrick"].dtype
+            brick = hdf5_dataset(file, "imgBrick")
+            shape = brick.shape
+            dtype = brick.dtype
 
         if len(shape) != 4 or shape[3] not in (1, 3) or dtype != np.uint8:
             raise DataError(
@@ -330,7 +336,7 @@ class BrickRows:
 
         try:
             with h5py.File(self.path, "r") as file:
-                brick = file["imgBrick"]
+                brick = hdf5_dataset(file, "imgBrick")
                 if wanted.size:
                     pictures = np.stack([brick[int(i)] for i in wanted])
                 else:
@@ -339,7 +345,7 @@ class BrickRows:
             raise DataError(f"{self.path} is damaged ({error}). Download it again.") from error
 
         if self.size is not None and pictures.shape[1:3] != (self.size, self.size):
-            pictures = np.stack([_resized(p, self.size) for p in pictures])
+            pictures = np.stack([_resized(np.asarray(picture), self.size) for picture in pictures])
 
         out = pictures[back.ravel()].astype(np.uint8, copy=False)
         if np.ndim(index):
@@ -363,7 +369,7 @@ def _resized(picture: np.ndarray, size: int) -> np.ndarray:
     return out[..., None]
 
 
-def pictures(
+def stimulus_pictures(
     root: Path, numbers: np.ndarray, size: int | None
 ) -> tuple[Rows | None, np.ndarray | None, np.ndarray | None]:
     """Pictures of these NSD ids: from the HDF5 file, else the PNG files of ``shared1000``, else none.
@@ -424,7 +430,7 @@ def coco_ids(root: Path) -> dict[int, int]:
     return dict(zip(table["nsdId"].astype(int), table["cocoId"].astype(int), strict=True))
 
 
-def captions(root: Path, numbers: Iterable[int]) -> tuple[tuple[str, ...], ...] | None:
+def stimulus_captions(root: Path, numbers: Iterable[int]) -> tuple[tuple[str, ...], ...] | None:
     """Captions of these NSD ids: ``COCO_73k_annots_curated.npy``, or COCO's own ``captions_*.json``; None without.
 
     Parameters
@@ -484,7 +490,7 @@ def _from_array(path: Path, numbers: list[int]) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(t for text in row if (t := " ".join(str(text).split()))) for row in rows)
 
 
-def labels(root: Path, numbers: Iterable[int]) -> tuple[pd.DataFrame, np.ndarray] | None:
+def stimulus_labels(root: Path, numbers: Iterable[int]) -> tuple[pd.DataFrame, np.ndarray] | None:
     """COCO categories of these NSD ids, from ``instances_*.json`` and ``stuff_*.json``; None where they are absent.
 
     Parameters
@@ -877,6 +883,7 @@ class StoredSessions:
 
             self._rows = store.select(self.ids)
 
+        assert self._rows is not None
         return self._rows
 
     def __getitem__(self, rows: Any) -> np.ndarray:
@@ -884,19 +891,19 @@ class StoredSessions:
 
 
 _EXTRA_STEP = {
-    "pictures": f"Fetch {nsd_stimuli.BRICK} to train or test pictures.",
-    "captions": f"Put {nsd_stimuli.CAPTIONS}, or COCO's captions_*.json in {nsd_stimuli.COCO}, there to use captions.",
-    "categories": f"Put COCO's instances_*.json in {nsd_stimuli.COCO}, with {STIM_INFO}, to use categories.",
+    "pictures": f"Fetch {BRICK} to train or test pictures.",
+    "captions": f"Put {CAPTIONS}, or COCO's captions_*.json in {COCO}, there to use captions.",
+    "categories": f"Put COCO's instances_*.json in {COCO}, with {STIM_INFO}, to use categories.",
 }
 
 
 def check_extras(path: Path) -> list[Finding]:
     """What may be absent, and what is lost then."""
-    coco = path / nsd_stimuli.COCO
+    coco = path / COCO
     there = {
-        "pictures": [path / nsd_stimuli.BRICK, path / nsd_stimuli.SHARED_FOLDER],
+        "pictures": [path / BRICK, path / SHARED_FOLDER],
         "captions": [
-            *(path / p / nsd_stimuli.CAPTIONS for p in nsd_stimuli.CAPTION_PLACES),
+            *(path / p / CAPTIONS for p in CAPTION_PLACES),
             *coco.glob("captions_*.json"),
         ],
         "categories": list(coco.glob("instances_*.json")),
@@ -934,7 +941,7 @@ def check_counts(design: NsdDesign, trials: Trials, options: NSDOptions) -> list
     """Trials, voxels and pictures of one subject beside the published counts."""
     name = trials.subject
     table = trials.table
-    n_sessions = table["session"].nunique()
+    n_sessions = int(table["session"].nunique())
     n_shown = len(trials.stimulus_ids)
     out = [
         Finding(
@@ -946,7 +953,7 @@ def check_counts(design: NsdDesign, trials: Trials, options: NSDOptions) -> list
         return out
 
     if options.mask == "nsdgeneral":
-        right = trials.n_voxels == VOXELS[name]
+        right = bool(trials.n_voxels == VOXELS[name])
         detail = f"{trials.n_voxels} in nsdgeneral{', as published' if right else f'; {VOXELS[name]} are published'}."
         out.append(
             Finding("ok" if right else "problem", f"{name} voxels", detail, "" if right else "Fetch the mask again.")
@@ -1203,8 +1210,8 @@ def import_subject(
 
 # -- stimuli and splits ------------------------------------------------------------------------------------------------
 def _stimuli(path: Path, numbers: np.ndarray, options: NSDOptions) -> Stimuli:
-    images, present, rows = nsd_stimuli.pictures(path, numbers, options.image_size)
-    labels = nsd_stimuli.labels(path, numbers)
+    images, present, rows = stimulus_pictures(path, numbers, options.image_size)
+    labels = stimulus_labels(path, numbers)
     ids = np.asarray([stimulus_id(n) for n in numbers], dtype=object)
 
     if present is not None and not present.all():
@@ -1218,7 +1225,7 @@ def _stimuli(path: Path, numbers: np.ndarray, options: NSDOptions) -> Stimuli:
     return Stimuli(
         ids,
         images,
-        nsd_stimuli.captions(path, numbers),
+        stimulus_captions(path, numbers),
         None if labels is None else labels[0],
         None if labels is None else labels[1],
         present,
@@ -1228,7 +1235,9 @@ def _stimuli(path: Path, numbers: np.ndarray, options: NSDOptions) -> Stimuli:
 
 def _splits(design: NsdDesign, people: Mapping[str, Trials]) -> dict[str, Split]:
     table = pd.concat([t.table for t in people.values()])
-    train = pd.unique(table["stimulus"][~table["is_shared"].to_numpy()])
+    stimuli = table["stimulus"].to_numpy(dtype=object)
+    is_shared = table["is_shared"].to_numpy(dtype=bool)
+    train = pd.unique(stimuli[~is_shared])
     early = table["session"].to_numpy() <= _SPLIT_SESSIONS
     splits = {}
 
@@ -1240,7 +1249,7 @@ def _splits(design: NsdDesign, people: Mapping[str, Trials]) -> dict[str, Split]
         ),
         ("nsd-1000", np.ones(len(table), bool), "all shared pictures test"),
     ):
-        test = pd.unique(table["stimulus"][table["is_shared"].to_numpy() & rows])
+        test = pd.unique(stimuli[is_shared & rows])
         if len(train) and len(test) and (name == "nsd-982" or not early.all()):
             splits[name] = Split(name, tuple(train), tuple(test), note=f"{note} ({len(test)} pictures).")
 

@@ -273,12 +273,16 @@ def _pictures(
     blocks: list[_Block], options: PairOptions, file: ArrayFile, path: Path
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
     """(n, h, w, c) uint8 and (n,) which of them are there, or (None, None)."""
-    if any(b.images is None for b in blocks):
+    images = [block.images for block in blocks if block.images is not None]
+    if len(images) < len(blocks):
         return None, None
 
     order = options.pixel_order or ("F" if file.is_column_major else "C")
     keys = {b.side: f"'{getattr(options, b.side + '_images')}' in {path}" for b in blocks}
-    stacked = [_with_axes(b.images, len(b.betas), options.image_shape, order, keys[b.side]) for b in blocks]
+    stacked = [
+        _with_axes(array, len(block.betas), options.image_shape, order, keys[block.side])
+        for block, array in zip(blocks, images, strict=True)
+    ]
     shapes = {s.shape[1:] for s in stacked}
 
     if len(shapes) > 1:
@@ -290,7 +294,7 @@ def _pictures(
     raw = np.concatenate(stacked)
     present = np.ones(len(raw), bool)
     if raw.dtype.kind == "f":
-        present = np.isfinite(raw).all(axis=(1, 2, 3))
+        present = np.asarray(np.isfinite(raw).all(axis=(1, 2, 3)))
         gone = ~present & ~np.isnan(raw).all(axis=(1, 2, 3))
         if gone.any():
             raise DataError(
@@ -397,27 +401,30 @@ def _first_row_of_same(pixels: np.ndarray | None, present: np.ndarray | None, n:
     if pixels is None:
         return np.arange(n)
 
-    seen: dict[bytes, int] = {}
-    return np.asarray(
-        [seen.setdefault(p.tobytes(), i) if present[i] else i for i, p in enumerate(pixels)], dtype=np.int64
-    )
+    first: dict[bytes, int] = {}
+    rows = np.arange(n)
+    for row, picture in enumerate(pixels):
+        if present is None or present[row]:
+            rows[row] = first.setdefault(picture.tobytes(), row)
+
+    return rows
 
 
 # -- labels, ROIs, split -----------------------------------------------------------------------------------------------
 
 
 def _labels(blocks: list[_Block], options: PairOptions) -> np.ndarray | None:
-    have = [b.labels is not None for b in blocks]
-    if not any(have):
+    labels = [block.labels for block in blocks if block.labels is not None]
+    if not labels:
         return None
 
-    if not all(have):
+    if len(labels) < len(blocks):
         raise DataError(
             f"only one side has labels: train_labels='{options.train_labels}', test_labels='{options.test_labels}'. "
             "Name both, or set both to null."
         )
 
-    values = np.concatenate([b.labels for b in blocks])
+    values = np.concatenate(labels)
     return np.asarray([_name(v, options.label_names) for v in values], dtype=object)
 
 

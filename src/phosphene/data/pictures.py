@@ -122,8 +122,9 @@ def read_picture(
         if not isinstance(file, bytes) and picture.format not in (expected, "MPO"):
             notes.append(f"is a {picture.format} file in spite of its name")
 
-        if getattr(picture, "n_frames", 1) > 1:
-            notes.append(f"first of {picture.n_frames} frames taken")
+        n_frames = getattr(picture, "n_frames", 1)
+        if n_frames > 1:
+            notes.append(f"first of {n_frames} frames taken")
             picture.seek(0)
 
         picture.load()
@@ -395,7 +396,8 @@ def open_pictures(
 
     for name, path in files.items():
         picture = read_picture(path)
-        sizes[picture.pixels.shape[:2]] += 1
+        height, width, _ = picture.pixels.shape
+        sizes[height, width] += 1
         grey = grey and picture.pixels.shape[2] == 1
 
         if picture.notes:
@@ -405,7 +407,8 @@ def open_pictures(
         size, most = sizes.most_common(1)[0]
         if len(sizes) > 1:
             if 2 * most <= len(files):
-                size = (min(min(s) for s in sizes),) * 2
+                side = min(min(s) for s in sizes)
+                size = (side, side)
 
             common = ", ".join(f"{h} x {w} ({n} files)" for (h, w), n in sizes.most_common(3))
             warnings.warn(
@@ -415,10 +418,14 @@ def open_pictures(
                 stacklevel=3,
             )
 
+    assert size is not None
     paths = [files.get(i) for i in ids]
     present = np.asarray([p is not None for p in paths])
 
-    return PictureFolder(paths, (len(ids), *size, 1 if grey else 3)), present, notes
+    n_channels = 1 if grey else 3
+    shape = (len(ids), size[0], size[1], n_channels)
+
+    return PictureFolder(paths, shape), present, notes
 
 
 def pictures_of(
@@ -455,7 +462,10 @@ def pictures_of(
             stacklevel=4,
         )
 
-    side = side or min(read_picture(next(iter(files.values()))).pixels.shape[:2])
+    if side is None:
+        first = read_picture(next(iter(files.values())))
+        side = int(min(first.pixels.shape[:2]))
+
     pictures = PictureFolder([files.get(i) for i in ids], (len(ids), side, side, 3))
 
     return pictures, None if present.all() else present

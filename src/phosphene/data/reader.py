@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from phosphene.data.findings import Finding
 from phosphene.errors import DataError
 from phosphene.io.config import Config
+from phosphene.io.progress import Progress
 from phosphene.types import Dataset
 
 
@@ -35,19 +36,46 @@ class Reader(Protocol):
     licence: ClassVar[str]
     url: ClassVar[str]
     files: ClassVar[str]
-    options: ClassVar[type[ReaderOptions]]
+
+    @property
+    def options(self) -> type[ReaderOptions]:
+        """Class of the options that `load` takes."""
+        ...
 
     def find(self, root: Path) -> Path:
         """Where the data stand below `root`. Raises DataError naming what is missing."""
+        ...
 
     def subjects(self, path: Path, options: Any) -> tuple[str, ...]:
         """Names of the subjects at `path`, without reading betas."""
+        ...
 
     def load(self, path: Path, options: Any, subject: str | None = None) -> Dataset:
         """The data set at `path`, of one subject or all. Raises DataError."""
+        ...
 
     def check(self, path: Path, options: Any) -> list[Finding]:
         """Compare what is there with what should be. Never raises for wrong data: says so in a finding."""
+        ...
+
+
+@runtime_checkable
+class ImportingReader(Reader, Protocol):
+    """A reader that copies a subject into a folder of ours by itself, because its files are too large to be opened first."""
+
+    def import_to(
+        self,
+        path: Path,
+        options: Any,
+        subject: str | None,
+        out: str | Path,
+        *,
+        replace: bool = False,
+        progress: Callable[[str, float], None] = ...,
+        say: Progress | None = None,
+    ) -> Dataset:
+        """The data set read back from the folder `out`."""
+        ...
 
 
 def about(reader: Reader, **more: str) -> Mapping[str, str]:

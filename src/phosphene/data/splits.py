@@ -302,7 +302,7 @@ def _clustered(
 
         note = f"cluster {number + 1} of {k}, {len(test)} of {len(shown)} pictures test; seed {seed}."
         name = f"{text}/{number + 1:0{len(str(k))}d}"
-        out.append(Split(name, tuple(train), tuple(test), "stimulus", disjoint, note))
+        out.append(Split(name, tuple(train), tuple(test), "stimulus", disjoint, note, held_out="clusters"))
 
     return out
 
@@ -490,7 +490,7 @@ def from_file(dataset: Dataset, trials: Trials, file: str | Path) -> list[Split]
         raise ConfigError(f"'folds' in {path} must be a list of entries with 'test' (and 'train').")
 
     unit = _unit(content.get("unit"), folds, trials, path)
-    everything = trials.table[unit].astype(str).unique()
+    everything = np.asarray(trials.table[unit].astype(str).unique())
     name = str(content.get("name", path.name))
     width = len(str(len(folds)))
 

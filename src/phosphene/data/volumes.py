@@ -7,13 +7,16 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from phosphene.data.arrays import open_arrays
+from phosphene.data.arrays import hdf5_dataset, open_arrays
 from phosphene.errors import DataError
 from phosphene.io.reading import reads
+
+if TYPE_CHECKING:
+    from nibabel.arrayproxy import ArrayProxy
 
 _BLOCK_BYTES = 64_000_000  # of a session in memory at a time, beside its masked voxels
 _BROKEN = (OSError, EOFError, ValueError, zlib.error)
@@ -35,6 +38,7 @@ def open_nifti(path: str | Path, n_axes: int) -> Any:
         Missing, no NIfTI, truncated, or with another number of axes.
     """
     import nibabel as nib
+    from nibabel.spatialimages import SpatialImage
 
     path = Path(path)
     if not path.is_file():
@@ -51,16 +55,20 @@ def open_nifti(path: str | Path, n_axes: int) -> Any:
 
         raise DataError(f"{path} {what}; a NIfTI file is expected. Download or copy it again.") from error
 
+    if not isinstance(image, SpatialImage):
+        raise DataError(f"{path} is a {type(image).__name__}; a NIfTI file of a volume is expected.")
+
     if len(image.shape) != n_axes:
         raise DataError(
             f"{path} has shape {image.shape}, but {n_axes} axes are expected; this is another kind of file."
         )
 
-    needed = int(image.dataobj.offset) + int(np.prod(image.shape)) * image.get_data_dtype().itemsize
-    there = _n_bytes(path, needed)
-    if there < needed:
+    offset = int(cast("ArrayProxy", image.dataobj).offset)
+    n_bytes = offset + int(np.prod(image.shape)) * image.get_data_dtype().itemsize
+    present = _n_bytes(path, n_bytes)
+    if present < n_bytes:
         raise DataError(
-            f"{path} is truncated: its header promises {needed} bytes (unpacked), {there} are there. Download it again."
+            f"{path} is truncated: its header promises {n_bytes} bytes (unpacked), {present} are there. Download it again."
         )
 
     return image
@@ -244,7 +252,7 @@ class SessionFile:
         out = np.empty((n, len(voxels)), dtype=self.dtype)
 
         with h5py.File(self.path, "r") as file:
-            betas = file["betas"]
+            betas = hdf5_dataset(file, "betas")
             plane = int(np.prod(high[:2] - low[:2])) * self.dtype.itemsize
             if betas.chunks is not None and betas.chunks[0] > self.n_trials // 2:
                 # Chunks run along the trials: reading trial by trial would unpack the whole file every time.
@@ -303,8 +311,9 @@ def open_session(path: str | Path, grid: tuple[int, ...]) -> SessionFile:
             raise DataError(f"{path} has no dataset 'betas'; it holds {', '.join(shapes) or 'nothing'}.")
 
         with h5py.File(path, "r") as file:
-            shape = file["betas"].shape
-            dtype = file["betas"].dtype
+            betas = hdf5_dataset(file, "betas")
+            shape = betas.shape
+            dtype = betas.dtype
 
         if len(shape) == 4:
             there = shape[:0:-1]

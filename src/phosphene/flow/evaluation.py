@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -19,11 +20,10 @@ from phosphene.io.progress import Progress
 from phosphene.metrics.category import PictureClassifier
 from phosphene.metrics.controls import paired_differences
 from phosphene.metrics.golden import changed
-from phosphene.metrics.metric import Decoded, Encoded, Scores
-from phosphene.metrics.perceptual import Seen, feature_extractors_for, look, views
+from phosphene.metrics.metric import Decoded, Encoded, Scores, extractor_name
+from phosphene.metrics.perceptual import TrueFeatures, extract_features, feature_extractors_for, feature_views
 from phosphene.metrics.published import matching, published_rows
-from phosphene.metrics.registry import metric_of, score, score_at_published_size
-from phosphene.metrics.resize import RESIZED
+from phosphene.metrics.registry import kind_of, metric_of, score, score_at_published_size, space_of
 from phosphene.metrics.retrieval import retrieval_curve
 from phosphene.metrics.voxelwise import (
     fdr,
@@ -38,7 +38,7 @@ from phosphene.recipes.base import Recipe
 from phosphene.reporting.conclusion import conclude
 from phosphene.run import TEST, Run
 from phosphene.types import Trials
-from phosphene.validity import CHECKS, Evidence, run_checks, verdict_table, why_not_comparable
+from phosphene.validity import CHECKS, Evidence, run_checks, verdict_record, verdict_table, why_not_comparable
 
 LARGEST_MATRIX = 3000  # stimuli; a similarity matrix beyond that is not kept for the report
 
@@ -46,7 +46,7 @@ LARGEST_MATRIX = 3000  # stimuli; a similarity matrix beyond that is not kept fo
 def evaluate(opened: Run, *, waivers: Mapping[str, str] | None = None, progress: Progress | None = None) -> RunFolder:
     """Score what was decoded and encoded, run the checks, and write what can be said.
 
-    Writes scores.csv, validity.csv and the folder evaluation/. Every input (brain and controls) is scored by every
+    Writes scores.csv, validity.csv, validity.json and the folder evaluation/. Every input (brain and controls) is scored by every
     metric that applies; what could not be computed is listed with its reason.
 
     Parameters
@@ -100,7 +100,7 @@ def evaluate(opened: Run, *, waivers: Mapping[str, str] | None = None, progress:
                 paired = None
 
             found = evidence(opened, fitted, index, _labels(opened, index), scores, paired)
-            found = replace(found, n_features={s.eye.name: s.features.shape[1] for s in readers.seen})
+            found = replace(found, n_features={s.extractor.name: s.features.shape[1] for s in readers.seen})
             answers = run_checks(found, waivers=waivers, seed=seed)
 
         verdicts = verdict_table(answers).assign(
@@ -110,6 +110,9 @@ def evaluate(opened: Run, *, waivers: Mapping[str, str] | None = None, progress:
         ledger.append(run.path, look_of(opened))  # before anybody can have seen a score
         _write_details(opened, scored, scores, verdicts, found, readers.texts)
         run.write_table(verdicts, "validity.csv")
+        atomic.write_text(
+            run.path / "validity.json", json.dumps({"verdicts": verdict_record(answers)}, indent=1) + "\n"
+        )
         run.write_table(scores, "scores.csv")
         run.log("evaluated", scores=len(scores))
 
@@ -127,7 +130,7 @@ class _Readers(NamedTuple):
     """What reads pictures and latents, made once for all inputs."""
 
     classifier: _Foldwise | None
-    seen: list[Seen]
+    seen: list[TrueFeatures]
     texts: dict[str, Candidates]
 
 
@@ -141,7 +144,7 @@ def _decoded(opened: Run, source: str, readers: _Readers) -> Decoded:
         latents=_latents(opened, source),
         labels=_labels(opened, index),
         classifier=readers.classifier,
-        views=views(readers.seen, pictures),
+        feature_views=feature_views(readers.seen, pictures),
         texts=readers.texts,
     )
 
@@ -159,10 +162,10 @@ def _latents(opened: Run, source: str) -> dict[str, tuple[np.ndarray, np.ndarray
     return {k: (v, arrays[f"true.{k}"]) for k, v in arrays.items() if f"true.{k}" in arrays}
 
 
-def _seen(opened: Run) -> list[Seen]:
+def _seen(opened: Run) -> list[TrueFeatures]:
     """What each network that knows such pictures sees in the true ones."""
     true = opened.run.pixels(TEST, SEEN)
-    return [look(eye, true) for eye in feature_extractors_for(opened.dataset.name)]
+    return [extract_features(eye, true) for eye in feature_extractors_for(opened.dataset.name)]
 
 
 def _candidates(opened: Run, recipe: Recipe) -> dict[str, Candidates]:
@@ -194,6 +197,7 @@ def _candidates(opened: Run, recipe: Recipe) -> dict[str, Candidates]:
                 partial(_text_latents, recipe, space),
                 sorted(set(category)),
                 templates=templates_for(space),
+                nouns=opened.dataset.nouns,
                 trained=trained,
             ),
             centre=None if shown is None else shown[space].mean(axis=0, dtype=np.float64),
@@ -308,7 +312,7 @@ def _write_details(
         pd.DataFrame({"input": name, "metric": s.metric, "stimulus": s.items, "value": s.per_item})
         for name, all_of in scored.items()
         for s in all_of.scores
-        if len(s.items) and not s.metric.startswith("pearson.")
+        if metric_of(s.metric).items == "stimuli"
     ]
 
     skipped = [(name, s.metric, s.reason) for name, all_of in scored.items() for s in all_of.skipped]
@@ -424,13 +428,13 @@ def _other_metric(metric: str, brain: pd.DataFrame, found: Evidence) -> list[str
     reasons = [
         f"{name} no longer gives its golden value (check M10)"
         for name in (changed(found.golden) if found.golden is not None else {})
-        if metric_of(name) is metric_of(metric.removesuffix(RESIZED))
+        if kind_of(name) == kind_of(metric)
     ][:1]
 
-    if metric.startswith("fid."):
+    if kind_of(metric) == "fid":
         n = brain.loc[brain["metric"] == metric, "n"]
         if len(n):
-            why = why_not_comparable(float(n.iloc[0]), found.n_features.get(metric.rsplit(".", 1)[1]))
+            why = why_not_comparable(float(n.iloc[0]), found.n_features.get(extractor_name(space_of(metric))))
         else:
             why = ""
 

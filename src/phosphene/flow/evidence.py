@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 
 from phosphene.data.splits import CLUSTER
+from phosphene.errors import PhospheneError
 from phosphene.flow.decoding_targets import draws_at_random, other_kind, targets_of
 from phosphene.flow.likeness import likeness_of
 from phosphene.flow.sibling_runs import same_recipe, sibling_runs
 from phosphene.io import ledger
-from phosphene.io.folder import SEEN, RunFolder
+from phosphene.io.folder import SEEN, RunFolder, read_json
 from phosphene.metrics.golden import golden_values
 from phosphene.metrics.identification import similarity
 from phosphene.recipes.base import Recipe
@@ -229,15 +230,26 @@ def _samples(run: RunFolder, decoded: np.ndarray, seen: np.ndarray) -> Samples:
 
 
 def _cycles(opened: Run, fitted: Sequence[Recipe]) -> list[CycleEvidence] | None:
-    """The analysis of the cycle, where it was made: its first sentence is the mark."""
-    summary = opened.run.path / "analysis" / "cycle" / "summary.txt"
-    if not summary.is_file():
+    """The analysis of the cycle, where it was made, and whether its readers are told that it goes in a circle."""
+    file = opened.run.path / "analysis" / "cycle" / "analysis.json"
+    if not file.is_file():
         return None
 
-    marked = "says nothing about the brain" in summary.read_text(encoding="utf-8", errors="replace")
-    shown = [_shown_to(opened, recipe.lineage_) for recipe in fitted]
+    try:
+        record = read_json(file)
+    except PhospheneError:  # a damaged record tells nobody anything
+        record = {"facts": {}}
 
-    return [CycleEvidence(f"analysis cycle, fold {n + 1}", ids, ids, marked) for n, ids in enumerate(shown)]
+    # Earlier versions kept no facts, but this analysis has always opened with the sentence that it is circular.
+    facts = record.get("facts", {"is_circular": True})
+    is_marked = bool(facts.get("is_circular"))
+    cycles = []
+
+    for fold, recipe in enumerate(fitted):
+        stimuli = _shown_to(opened, recipe.lineage_)
+        cycles.append(CycleEvidence(f"analysis cycle, fold {fold + 1}", stimuli, stimuli, is_marked))
+
+    return cycles
 
 
 # -- stimuli and trials ------------------------------------------------------------------------------------------------
@@ -307,13 +319,21 @@ def look_of(opened: Run) -> ledger.LedgerEntry:
     return ledger.LedgerEntry(values[0], values[1], values[2], str(opened.config.split or opened.folds[0].name))
 
 
+def _holds_out_clusters(split: Mapping[str, Any]) -> bool:
+    """Whether a split, as a manifest records it, holds out whole clusters."""
+    if "held_out" in split:
+        return split["held_out"] == "clusters"
+
+    # Manifests of earlier versions: the argument that made the split is all there is.
+    return str(split.get("name", "")).startswith(CLUSTER)
+
+
 def _of_runs_beside(opened: Run) -> dict[str, Any]:
     mine = look_of(opened)
     ours = opened.config.recipe.model_dump(mode="json")
-    names = str(opened.config.split or "")
     held_out = ""
 
-    if names.startswith(CLUSTER):
+    if all(s.held_out == "clusters" for s in opened.folds):
         held_out = "clusters of pictures"
     elif all(s.category_disjoint for s in opened.folds):
         held_out = "categories"
@@ -329,11 +349,9 @@ def _of_runs_beside(opened: Run) -> dict[str, Any]:
 
         split = other.manifest.get("split") or {}
         if held_out and usual is None and same_recipe(ours, other.recipe):
-            single = not str(split.get("name", "")).startswith(CLUSTER) and not split.get("category_disjoint")
-            if single:
+            holds_out_groups = _holds_out_clusters(split) or split.get("category_disjoint")
+            if not holds_out_groups:
                 usual = other.scores
-            else:
-                usual = None
 
         if (
             opened.config.recipe.setting == "relax"

@@ -241,6 +241,7 @@ def _circumstances(opened: Run) -> dict[str, Any]:
             "name": opened.config.split or folds[0].name,
             "folds": len(folds),
             "category_disjoint": folds[0].category_disjoint,
+            "held_out": folds[0].held_out,
             "unit": folds[0].unit,
             "note": folds[0].note,
         },

@@ -13,6 +13,7 @@ from phosphene import recipes
 from phosphene.io.config import flatten
 from phosphene.io.folder import RunFolder
 from phosphene.io.stages import STAGE
+from phosphene.metrics.registry import kind_of
 from phosphene.recipes.base import Recipe
 from phosphene.run import TEST, Run, RunConfig, configure
 
@@ -101,16 +102,18 @@ HEADLINES = (
     "pixcorr",
     "mse",
     "ssim.2d",
-    "two_way.",
-    "two_way_within_class.",
-    "category.",
-    "zero_shot_top1.",
-    "zero_shot_centred_top1.",
-    "distance.",
-    "fid.",
-    "kid.",
-    "pearson.",
+    "two_way",
+    "two_way_within_class",
+    "category",
+    "zero_shot_top1",
+    "zero_shot_centred_top1",
+    "distance",
+    "fid",
+    "kid",
+    "pearson.voxels",
+    "pearson.fraction_of_ceiling",
 )
+"""Kinds of metrics in the summary."""
 
 
 def summary(path: str | Path) -> str:
@@ -124,7 +127,7 @@ def summary(path: str | Path) -> str:
     lines = [f"{'metric':<40}{'brain':>8}  {'95 % interval':<17}{'chance':>8}{'p':>9}{'n':>6}  controls"]
 
     for row in scores[scores["input"] == "brain"].itertuples():
-        if not str(row.metric).startswith(HEADLINES):
+        if kind_of(str(row.metric)) not in HEADLINES:
             continue
 
         others = scores[(scores["metric"] == row.metric) & (scores["input"] != "brain")].set_index("input")["value"]

@@ -1,4 +1,8 @@
-"""Flax checkpoints as plain arrays: a reader of MessagePack with Flax's array type, and nothing that could run code."""
+"""Flax checkpoints as plain arrays: a reader of MessagePack with Flax's array type, and nothing that could run code.
+
+A value of MessagePack begins with one byte that says its kind, and for short values its length or the value itself. Flax
+adds two kinds of its own, extension types, for arrays and for numbers of numpy.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +15,15 @@ import numpy as np
 from phosphene.errors import ModelError
 from phosphene.io.reading import reads
 
-_DEEPEST = 64
+__all__ = ["read_flax"]
+
+_DEEPEST = 64  # values inside values; a real checkpoint has fewer than ten
+
+# Flax's extension types.
 _ARRAY = 1
 _SCALAR = 3
+
+# First byte of numbers: how the bytes after it are packed. First byte of what has a length: its kind, and how the length is.
 _NUMBERS = {
     0xCA: ">f", 0xCB: ">d", 0xCC: ">B", 0xCD: ">H", 0xCE: ">I", 0xCF: ">Q", 0xD0: ">b", 0xD1: ">h", 0xD2: ">i", 0xD3: ">q",
 }  # fmt: skip
@@ -35,7 +45,7 @@ def read_flax(file: str | Path) -> dict[str, Any]:
 
     Returns
     -------
-    dict of {str: Any}
+    dict[str, Any]
         nested dicts of arrays, read-only, and plain values; bfloat16 becomes float32 without loss
 
     Raises
@@ -50,10 +60,10 @@ def read_flax(file: str | Path) -> dict[str, Any]:
         raise ModelError(f"{file} cannot be read ({error.strerror}).") from error
 
     try:
-        reader = _Reader(memoryview(data))
+        reader = _MessagePackReader(memoryview(data))
         tree = reader.value()
-        if reader.at != len(data):
-            raise ValueError(f"{len(data) - reader.at} bytes follow its end")
+        if reader.position != len(data):
+            raise ValueError(f"{len(data) - reader.position} bytes follow its end")
         if not isinstance(tree, dict):
             raise ValueError(f"it holds a {type(tree).__name__} instead of a tree of names")
     except (ValueError, UnicodeDecodeError, struct.error, TypeError, OverflowError) as error:
@@ -64,34 +74,47 @@ def read_flax(file: str | Path) -> dict[str, Any]:
     return tree
 
 
-class _Reader:
+class _MessagePackReader:
+    """Values from bytes, one after the other; ValueError where they are none."""
+
     def __init__(self, data: memoryview):
         self.data = data
-        self.at = 0
+        self.position = 0
         self.depth = 0
 
     def take(self, n: int) -> memoryview:
-        if self.at + n > len(self.data):
-            raise ValueError(f"{n} bytes are announced at byte {self.at}, but {len(self.data) - self.at} are left")
+        """The next `n` bytes."""
+        n_left = len(self.data) - self.position
+        if n > n_left:
+            raise ValueError(f"{n} bytes are announced at byte {self.position}, but {n_left} are left")
 
-        self.at += n
-        return self.data[self.at - n : self.at]
+        start = self.position
+        self.position += n
+
+        return self.data[start : self.position]
 
     def number(self, form: str) -> Any:
+        """The next number, packed as :mod:`struct` writes it."""
         return struct.unpack(form, self.take(struct.calcsize(form)))[0]
 
     def value(self) -> Any:
+        """The next value of any kind."""
         first = self.number(">B")
+
+        # Small integers are their own first byte, positive and negative.
         if first < 0x80:
             return first
         if first >= 0xE0:
             return first - 256
+
+        # Short maps, lists and texts have their length in it.
         if first < 0x90:
             return self.sized("map", first & 0x0F)
         if first < 0xA0:
             return self.sized("list", first & 0x0F)
         if first < 0xC0:
             return self.sized("str", first & 0x1F)
+
         if first in (0xC0, 0xC2, 0xC3):
             return {0xC0: None, 0xC2: False, 0xC3: True}[first]
         if first in _NUMBERS:
@@ -102,11 +125,12 @@ class _Reader:
             return self.sized(kind, self.number(form))
 
         if 0xD4 <= first <= 0xD8:
-            return self.sized("ext", 1 << (first - 0xD4))
+            return self.sized("ext", 1 << (first - 0xD4))  # 1, 2, 4, 8 or 16 bytes
 
-        raise ValueError(f"byte {self.at - 1} is 0x{first:02x}, which MessagePack does not use")
+        raise ValueError(f"byte {self.position - 1} is 0x{first:02x}, which MessagePack does not use")
 
     def sized(self, kind: str, n: int) -> Any:
+        """A value of `n` bytes or entries."""
         if kind == "bin":
             return self.take(n)
         if kind == "str":
@@ -119,33 +143,42 @@ class _Reader:
             raise ValueError(f"it is nested more than {_DEEPEST} deep")
 
         if kind == "list":
-            out: Any = [self.value() for _ in range(n)]
+            content: Any = [self.value() for _ in range(n)]
         else:
-            out = {}
-            for _ in range(n):
-                key = self.value()
-                if not isinstance(key, str) or key in out:
-                    raise ValueError(f"the key {key!r} before byte {self.at} is no text or stands twice")
-
-                out[key] = self.value()
+            content = self.mapping(n)
 
         self.depth -= 1
-        return out
+        return content
+
+    def mapping(self, n: int) -> dict[str, Any]:
+        """`n` values by name."""
+        content = {}
+        for _ in range(n):
+            key = self.value()
+            if not isinstance(key, str) or key in content:
+                raise ValueError(f"the key {key!r} before byte {self.position} is no text or stands twice")
+
+            content[key] = self.value()
+
+        return content
 
     def extension(self, kind: int, data: memoryview) -> Any:
+        """An array, or a number of numpy: shape, name of the dtype, bytes."""
         if kind not in (_ARRAY, _SCALAR):
             raise ValueError(f"it holds the extension type {kind}; 1 (array) and 3 (number) are known")
 
-        inner = _Reader(data)
-        shape, name, buffer = inner.value()
+        shape, name, buffer = _MessagePackReader(data).value()
         if not all(isinstance(n, int) and n >= 0 for n in shape):
             raise ValueError(f"an array has the shape {shape}")
 
         if name == "bfloat16":
+            # The upper half of a float32; numpy has no such type.
             bits = np.frombuffer(buffer, dtype="<u2").astype(np.uint32) << 16
             return bits.view(np.float32).reshape(shape)
 
         dtype = np.dtype(name).newbyteorder("<")
+
+        # Numbers only: an array of objects would be pickled.
         if dtype.kind not in "fiub":
             raise ValueError(f"an array has the dtype {name}")
 

@@ -1,6 +1,6 @@
 """Checkpoints of other projects, read without running anything that is in them.
 
-A ``.pt`` or ``.pth`` file of PyTorch is a pickle beside raw numbers, and a pickle can call any function of the machine
+A ``.pt`` or ``.pth`` file of PyTorch is a pickle next to raw numbers, and a pickle can call any function of the machine
 that opens it. Here a pickle may name nothing but what describes a tensor; anything else is refused with its name. Each
 tensor's numbers are read from the file when that tensor is asked for, so that the optimiser state of a large checkpoint
 never enters memory.
@@ -12,6 +12,7 @@ Two layouts are known: the zip archive of ``torch.save`` since PyTorch 1.6, and 
 
 from __future__ import annotations
 
+import math
 import pickle
 import struct
 import zipfile
@@ -28,10 +29,15 @@ from phosphene.types.identity import few
 if TYPE_CHECKING:
     import torch
 
+__all__ = ["ForeignCheckpoint", "ForeignTensor", "must_fit", "read_foreign"]
+
+# What the layout before PyTorch 1.6 begins with.
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
+
 _LARGEST_PICKLE = 256 * 2**20  # bytes of names and shapes; a real one has a few hundred kilobytes
 
+# PyTorch's names of storages, the precision of each, and its bytes.
 _STORAGES = {
     "DoubleStorage": "float64",
     "FloatStorage": "float32",
@@ -44,21 +50,46 @@ _STORAGES = {
     "ByteStorage": "uint8",
     "BoolStorage": "bool",
 }
-_BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "int64": 8, "int32": 4, "int16": 2} | dict.fromkeys(
-    ("int8", "uint8", "bool"), 1
-)
+_BYTES = {
+    "float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint8": 1,
+    "bool": 1,
+}  # fmt: skip
 
 
-class _Storage(NamedTuple):
+class ForeignStorage(NamedTuple):
+    """Numbers in the file that tensors are views of.
+
+    Attributes
+    ----------
+    key : str
+        their name in the file
+    dtype : str
+        their precision, such as "float32"
+    size : int
+        how many they are
+    """
+
     key: str
     dtype: str
     size: int
 
 
 class ForeignTensor(NamedTuple):
-    """Where a tensor lies in its file; its numbers are not read yet."""
+    """Where a tensor lies in its file; its numbers are not read yet.
 
-    storage: _Storage
+    Attributes
+    ----------
+    storage : ForeignStorage
+        what it is a view of
+    offset : int
+        of its first value, in values
+    shape : tuple of int
+        of the tensor
+    stride : tuple of int
+        values from one entry of each axis to the next
+    """
+
+    storage: ForeignStorage
     offset: int
     shape: tuple[int, ...]
     stride: tuple[int, ...]
@@ -77,7 +108,10 @@ class ForeignCheckpoint:
 
     Attributes
     ----------
-    content : the saved object: dicts, lists, plain values, and `ForeignTensor` in place of tensors
+    file : Path
+        as given
+    content : object
+        what was saved: dicts, lists, plain values, and `ForeignTensor` in place of tensors
 
     Raises
     ------
@@ -87,7 +121,9 @@ class ForeignCheckpoint:
 
     def __init__(self, file: str | Path, inert: Collection[str] = ()) -> None:
         self.file = Path(file)
-        self._places: dict[str, tuple[int, int]] = {}
+        self._root = ""  # in a zip archive: the folder that all is in
+        self._sizes: dict[str, int] = {}  # in the older layout: bytes of a value, by storage
+        self._places: dict[str, tuple[int, int]] = {}  # likewise: where its numbers begin, and their bytes
 
         try:
             self._is_zip = zipfile.is_zipfile(self.file)
@@ -103,31 +139,35 @@ class ForeignCheckpoint:
 
         Parameters
         ----------
-        path : str
+        *path : str
             keys that lead to the mapping, such as ``"model"``; the whole content by default
+
+        Returns
+        -------
+        dict[str, Tensor]
+            by name
 
         Raises
         ------
         ModelError
             When there is no such mapping, it holds something other than tensors, or its numbers are damaged.
         """
-        here: Any = self.content
+        entry: Any = self.content
         for key in path:
-            if not isinstance(here, Mapping) or key not in here:
-                if isinstance(here, Mapping):
-                    known = [k for k in here if isinstance(k, str)]
-                else:
-                    known = []
+            known = []
+            if isinstance(entry, Mapping):
+                known = [name for name in entry if isinstance(name, str)]
 
+            if key not in known:
                 raise ModelError(f"{self.file} has no entry '{key}'. {did_you_mean(key, known)}")
 
-            here = here[key]
+            entry = entry[key]
 
         where = ".".join(path) or "the content"
-        if not isinstance(here, Mapping):
-            raise ModelError(f"{where} of {self.file} should be tensors by name but is of type {type(here).__name__}.")
+        if not isinstance(entry, Mapping):
+            raise ModelError(f"{where} of {self.file} should be tensors by name but is of type {type(entry).__name__}.")
 
-        for name, value in here.items():
+        for name, value in entry.items():
             if not (isinstance(name, str) and isinstance(value, ForeignTensor)):
                 raise ModelError(
                     f"{where} of {self.file} should hold tensors by name, but {name!r} is of type {type(value).__name__}; "
@@ -135,16 +175,19 @@ class ForeignCheckpoint:
                 )
 
         cache: dict[str, bytearray] = {}
-        return {name: self._read(name, value, cache) for name, value in here.items()}
+        return {name: self._read(name, value, cache) for name, value in entry.items()}
 
     # -- the two layouts -------------------------------------------------------------------------------------------
 
     def _open_zip(self, inert: Collection[str]) -> Any:
+        """Content of a zip archive: one pickle of names and shapes, and one stored file for each storage."""
         try:
             with zipfile.ZipFile(self.file) as archive:
                 listed = {info.filename: info for info in archive.infolist()}
                 pickles = [name for name in listed if name == "data.pkl" or name.endswith("/data.pkl")]
                 roots = {name.removesuffix("data.pkl") for name in pickles}
+
+                # Exactly one pickle, and no code: TorchScript has constants next to its code.
                 if len(roots) != 1 or any(f"{root}constants.pkl" in listed for root in roots):
                     if roots:
                         what = "TorchScript code"
@@ -157,6 +200,8 @@ class ForeignCheckpoint:
                     )
 
                 self._root = roots.pop()
+
+                # torch.save packs nothing, so what is packed could unfold to any size.
                 packed = [name for name, info in listed.items() if info.compress_type != zipfile.ZIP_STORED]
                 if packed or listed[pickles[0]].file_size > _LARGEST_PICKLE:
                     raise ModelError(f"{self.file} is packed in a way torch.save never does; it is refused.")
@@ -169,6 +214,7 @@ class ForeignCheckpoint:
             raise ModelError(f"{self.file} is damaged or cut short ({error}); download it again.") from error
 
     def _open_legacy(self, inert: Collection[str]) -> Any:
+        """Content of the older layout: five pickles one after the other, then the numbers of each storage."""
         with open(self.file, "rb") as stream:
             if self._unpickle(stream, ()) != _LEGACY_MAGIC or self._unpickle(stream, ()) != _LEGACY_PROTOCOL:
                 raise ModelError(
@@ -180,22 +226,21 @@ class ForeignCheckpoint:
             if not isinstance(info, dict) or not info.get("little_endian", False):
                 raise ModelError(f"{self.file} was not written on a little-endian machine; it is not supported.")
 
-            self._sizes: dict[str, int] = {}
             content = self._unpickle(stream, inert)
             keys = self._unpickle(stream, ())
             end = self.file.stat().st_size
+            if not isinstance(keys, list):
+                keys = []
 
-            for key in keys if isinstance(keys, list) else []:
+            for key in keys:
                 head = stream.read(8)
+                count = -1
                 if len(head) == 8:
                     count = struct.unpack("<q", head)[0]
-                else:
-                    count = -1
 
+                n_bytes = 0
                 if isinstance(key, str):
                     n_bytes = count * self._sizes.get(key, 0)
-                else:
-                    n_bytes = 0
 
                 if count < 0 or n_bytes > end - stream.tell():
                     raise ModelError(f"{self.file} is damaged or cut short at its storage '{key}'; download it again.")
@@ -208,15 +253,13 @@ class ForeignCheckpoint:
     # -- numbers ---------------------------------------------------------------------------------------------------
 
     def _read(self, name: str, record: ForeignTensor, cache: dict[str, bytearray]) -> torch.Tensor:
+        """One tensor, after checking that it lies within its storage."""
         import torch
 
         storage = record.storage
         shape = record.shape
         stride = record.stride
-        count = 1
-
-        for n in shape:
-            count *= n
+        count = math.prod(shape)
 
         if count:
             last = record.offset + sum((n - 1) * s for n, s in zip(shape, stride, strict=True)) + 1
@@ -234,17 +277,20 @@ class ForeignCheckpoint:
             return torch.empty(shape, dtype=dtype)
 
         if storage.key not in cache:
-            cache.clear()  # tensors that share a storage stand side by side; hold one at a time
+            cache.clear()  # tensors that share a storage follow each other; hold one at a time
             cache[storage.key] = self._bytes(name, storage)
 
         whole = torch.frombuffer(cache[storage.key], dtype=dtype, count=storage.size)
         tensor = whole.as_strided(shape, stride, record.offset)
+
+        # A view of part of a storage would keep all of it in memory.
         if count < storage.size or not tensor.is_contiguous():
             return tensor.clone()
 
         return tensor
 
-    def _bytes(self, name: str, storage: _Storage) -> bytearray:
+    def _bytes(self, name: str, storage: ForeignStorage) -> bytearray:
+        """All numbers of a storage."""
         needed = storage.size * _BYTES[storage.dtype]
         damaged = f"the numbers of '{name}' in {self.file} are damaged or cut short; download it again."
 
@@ -271,9 +317,9 @@ class ForeignCheckpoint:
     # -- the pickle ------------------------------------------------------------------------------------------------
 
     def _unpickle(self, stream: Any, inert: Collection[str]) -> Any:
-        sizes = getattr(self, "_sizes", {})
+        """The next pickle of a stream, which may name nothing but what is allowed."""
         try:
-            return _Unpickler(stream, _allowed(inert), sizes, self.file).load()
+            return _TorchUnpickler(stream, _allowed(inert), self._sizes, self.file).load()
         except ModelError:
             raise
         except Exception as error:  # a broken or hostile pickle can raise anything
@@ -283,36 +329,45 @@ class ForeignCheckpoint:
 
 
 def read_foreign(file: str | Path, *path: str, inert: Collection[str] = ()) -> dict[str, torch.Tensor]:
-    """Tensors by name from a foreign checkpoint; see :class:`ForeignCheckpoint`.
+    """Tensors by name from a foreign checkpoint, read without running anything in it.
 
     Parameters
     ----------
     file : str or Path
         a file of ``torch.save``
-    path : str
+    *path : str
         keys that lead to the weights, such as ``"model"``
     inert : collection of str, default ()
         full names of further classes the file may name; they become empty shells
+
+    Returns
+    -------
+    dict[str, Tensor]
+        on the CPU, in their own precision
 
     Raises
     ------
     ModelError
         When the file wants to run anything, is damaged, or holds no tensors there.
+
+    See Also
+    --------
+    ForeignCheckpoint : the whole of such a file.
     """
     return ForeignCheckpoint(file, inert).tensors(*path)
 
 
-def must_fit(tensors: Mapping[str, Any], wanted: Mapping[str, tuple[int, ...]], what: str) -> None:
+def must_fit(tensors: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]], what: str) -> None:
     """Refuse a public file that is not, whole and sound, what a network of this size needs.
 
     Parameters
     ----------
-    tensors : mapping of {str: Any}
-        tensors or arrays by public name; of those on the device "meta" only shapes are looked at
-    wanted : mapping of {str: tuple of int}
-        public name to shape
+    tensors : mapping[str, Any]
+        tensors or arrays by public name; of those on the device "meta" only shapes are checked
+    expected : mapping[str, tuple[int, ...]]
+        shape by public name
     what : str
-        they ought to be, such as "the public VQ-f4"
+        what they ought to be, such as "the public VQ-f4"
 
     Raises
     ------
@@ -321,16 +376,16 @@ def must_fit(tensors: Mapping[str, Any], wanted: Mapping[str, tuple[int, ...]], 
     """
     import torch
 
-    missing = sorted(set(wanted) - set(tensors))
-    extra = sorted(set(tensors) - set(wanted))
+    missing = sorted(set(expected) - set(tensors))
+    extra = sorted(set(tensors) - set(expected))
     if missing or extra:
         raise ModelError(
-            f"{what} has {len(wanted)} tensors at this size, but {len(tensors)} came: missing {few(missing, 3) or 'nothing'}, "
+            f"{what} has {len(expected)} tensors at this size, but {len(tensors)} came: missing {few(missing, 3) or 'nothing'}, "
             f"unexpected {few(extra, 3) or 'nothing'}. Pass the whole file, without optimiser state, and the configuration it "
             "was trained with."
         )
 
-    for name, shape in wanted.items():
+    for name, shape in expected.items():
         tensor = tensors[name]
         if tuple(tensor.shape) != tuple(shape):
             raise ModelError(
@@ -348,15 +403,16 @@ def must_fit(tensors: Mapping[str, Any], wanted: Mapping[str, tuple[int, ...]], 
 
 
 def _read_into(buffer: bytearray, stream: Any, damaged: str) -> bytearray:
+    """A buffer filled from a stream, 16 MiB at a time."""
     view = memoryview(buffer)
-    at = 0
+    position = 0
 
-    while at < len(buffer):
-        got = stream.readinto(view[at : at + 2**24])
-        if not got:
+    while position < len(buffer):
+        n_read = stream.readinto(view[position : position + 2**24])
+        if not n_read:
             raise ModelError(damaged)
 
-        at += got
+        position += n_read
 
     stream.read(1)  # past the end a zip member checks its sum
     return buffer
@@ -367,7 +423,7 @@ def _allowed(inert: Collection[str]) -> dict[str, Any]:
 
     def tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> ForeignTensor:
         numbers = [offset, *shape, *stride]
-        if not isinstance(storage, _Storage) or len(shape) != len(stride):
+        if not isinstance(storage, ForeignStorage) or len(shape) != len(stride):
             raise ValueError("a tensor without its storage")
         if not all(type(n) is int and n >= 0 for n in numbers):
             raise ValueError("a tensor with a shape that is none")
@@ -395,13 +451,19 @@ def _allowed(inert: Collection[str]) -> dict[str, Any]:
         "torch.device": text,
     }
 
-    names |= {f"torch.{storage}": dtype for storage, dtype in _STORAGES.items()}
-    names |= {f"torch.{dtype}": dtype for dtype in _BYTES}
+    for storage, dtype in _STORAGES.items():
+        names[f"torch.{storage}"] = dtype
 
-    return names | {name: type(name.rpartition(".")[2], (), {}) for name in inert}
+    for dtype in _BYTES:
+        names[f"torch.{dtype}"] = dtype
+
+    for name in inert:
+        names[name] = type(name.rpartition(".")[2], (), {})  # an empty class of that name; the real one is not imported
+
+    return names
 
 
-class _Unpickler(pickle.Unpickler):
+class _TorchUnpickler(pickle.Unpickler):
     """A pickle reader that knows a short list of names and nothing else."""
 
     def __init__(self, stream: Any, allowed: Mapping[str, Any], sizes: dict[str, int], file: Path) -> None:
@@ -421,7 +483,7 @@ class _Unpickler(pickle.Unpickler):
 
         return self._allowed[full]
 
-    def persistent_load(self, pid: Any) -> _Storage:
+    def persistent_load(self, pid: Any) -> ForeignStorage:
         kind, dtype, key, _, size, *view = pid
         if kind != "storage" or dtype not in _BYTES or type(key) is not str or type(size) is not int or size < 0:
             raise ValueError("a storage of an unknown kind")
@@ -429,4 +491,4 @@ class _Unpickler(pickle.Unpickler):
             raise ValueError("a storage that is a view of another, as PyTorch before 0.4 wrote it")
 
         self._sizes[key] = _BYTES[dtype]
-        return _Storage(key, dtype, size)
+        return ForeignStorage(key, dtype, size)

@@ -24,7 +24,8 @@ class PictureClassifier:
 
     Attributes
     ----------
-    classes_ : the labels seen in training
+    classes_ : ndarray of shape (n_classes,)
+        labels that training has
     """
 
     def __init__(self, n_components: int = 50):
@@ -115,7 +116,7 @@ class _ClassReader:
 
         pca = PCA(min(self.n_components, len(rows) - 1, rows.shape[1]), svd_solver="full").fit(rows)
         self.mean_ = pca.mean_
-        self.components_ = pca.components_
+        self.components_ = np.asarray(pca.components_)  # (n_components, n_features)
         priors = np.full(len(self.classes_), 1 / len(self.classes_))
         self._lda = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto", priors=priors)
         self._lda.fit((rows - self.mean_) @ self.components_.T, labels)

@@ -25,8 +25,8 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from phosphene.errors import ConfigError, DataError
-from phosphene.metrics.registry import metric_of
+from phosphene.errors import DataError
+from phosphene.metrics.registry import find_metric
 from phosphene.metrics.statistics import holm, paired_difference
 from phosphene.metrics.ties import midranks
 
@@ -55,12 +55,25 @@ class Comparison:
     ranks: pd.DataFrame
 
     def pair(self, metric: str, first: str, second: str) -> dict[str, float] | None:
-        """The row of two runs as first minus second, in whichever order it was computed; None when there is none."""
-        table = self.pairs[self.pairs["metric"] == metric]
+        """The row of two runs as first minus second, in whichever order it was computed.
+
+        Parameters
+        ----------
+        metric : str
+            full name
+        first, second : str
+            names of runs
+
+        Returns
+        -------
+        dict of {str: float} or None
+            ``value, ci_low, ci_high, p, p_holm, n``; None when they were not compared
+        """
+        table = self.pairs.take(np.flatnonzero(self.pairs["metric"] == metric))
         for ours, theirs, sign in ((first, second, 1), (second, first, -1)):
-            row = table[(table["first"] == ours) & (table["second"] == theirs)]
-            if len(row):
-                found = row.iloc[0]
+            rows = np.flatnonzero((table["first"] == ours) & (table["second"] == theirs))
+            if len(rows):
+                found = table.iloc[rows[0]]
                 low, high = sorted((sign * found["ci_low"], sign * found["ci_high"]))
                 return {
                     "value": sign * found["value"], "ci_low": low, "ci_high": high, "p": found["p"],
@@ -70,7 +83,20 @@ class Comparison:
         return None
 
     def place(self, metric: str, run: str) -> dict[str, float] | None:
-        """The row of ``ranks`` of a run; None where it was not compared."""
+        """The row of ``ranks`` of a run.
+
+        Parameters
+        ----------
+        metric : str
+            full name
+        run : str
+            name of a run
+
+        Returns
+        -------
+        dict of {str: float} or None
+            ``metric, run, value, rank, rank_low, rank_high, n``; None where it was not compared
+        """
         row = self.ranks[(self.ranks["metric"] == metric) & (self.ranks["run"] == run)]
         if row.empty:
             return None
@@ -116,41 +142,35 @@ def compare_items(
     ranks = []
 
     for metric in dict.fromkeys(m for by_metric in tables.values() for m in by_metric):
-        try:
-            if metric_of(metric).better == "higher":
-                sign = 1
-            else:
-                sign = -1
-        except ConfigError:  # a metric of another version: its direction is not known
+        entry = find_metric(metric)
+        if entry is None:  # of another version: its direction is not known
             continue
 
-        there = {name: by_metric[metric] for name, by_metric in tables.items() if metric in by_metric}
-        if len(there) < 2:
+        scored = {name: by_metric[metric] for name, by_metric in tables.items() if metric in by_metric}
+        if len(scored) < 2:
             continue
 
-        common = pd.concat(there, axis=1, join="inner").dropna().sort_index()
+        common = pd.concat(scored, axis=1, join="inner").dropna().sort_index()  # (n_stimuli, n_runs)
         if len(common) < 2:
             continue
 
+        better = {name: entry.sign * common[name].to_numpy(float) for name in scored}  # larger is better
         rows = []
-        for first, second in combinations(there, 2):
+
+        for first, second in combinations(scored, 2):
             a, b = sorted((first, second))  # the same draws whichever run is named first
             rng = np.random.default_rng([seed, zlib.crc32(f"{metric} {a} {b}".encode())])
-            one, other = (sign * common[name].to_numpy(float) for name in (a, b))
-            found = paired_difference(one, other, rng=rng, n_draws=n_draws, n_flips=n_flips)
-            value = found.value
-            low = found.low
-            high = found.high
-
+            difference = paired_difference(better[a], better[b], rng=rng, n_draws=n_draws, n_flips=n_flips)
+            value, low, high, p, n = difference
             if a != first:
                 value, low, high = -value, -high, -low
 
-            rows.append((metric, first, second, value, low, high, found.p, np.nan, found.n))
+            rows.append((metric, first, second, value, low, high, p, np.nan, n))
 
         table = pd.DataFrame(rows, columns=list(PAIR_COLUMNS))
         table["p_holm"] = holm(table["p"].to_numpy())
         pairs.append(table)
-        ranks.append(_places(metric, common, table, sign))
+        ranks.append(_ranks(metric, common, table, entry.sign))
 
     return Comparison(_joined(pairs, PAIR_COLUMNS), _joined(ranks, RANK_COLUMNS))
 
@@ -170,7 +190,7 @@ def _by_stimulus(name: str, table: pd.DataFrame) -> dict[str, pd.Series]:
     return found
 
 
-def _places(metric: str, common: pd.DataFrame, pairs: pd.DataFrame, sign: int) -> pd.DataFrame:
+def _ranks(metric: str, common: pd.DataFrame, pairs: pd.DataFrame, sign: int) -> pd.DataFrame:
     runs = list(common.columns)
     means = common.mean(axis=0).to_numpy()
     sure = pairs[pairs["p_holm"] < LEVEL]

@@ -40,18 +40,15 @@ def paired_differences(
     known = {score.metric: score for score in theirs.scores}
 
     for score in ours.scores:
+        metric = metric_of(score.metric)
         other = known.get(score.metric)
-        paired = len(score.items) and not score.metric.startswith("pearson.")
-        if other is None or not paired or not np.array_equal(score.items, other.items):
+        if other is None or metric.items != "stimuli" or not np.array_equal(score.items, other.items):
             continue
 
-        if metric_of(score.metric).better == "higher":
-            sign = 1
-        else:
-            sign = -1
-
         rng = np.random.default_rng([seed, zlib.crc32(f"{score.metric} {control}".encode())])
-        difference = paired_difference(sign * score.per_item, sign * other.per_item, rng=rng, n_draws=n_draws)
+        ours_better = metric.sign * score.per_item
+        theirs_better = metric.sign * other.per_item
+        difference = paired_difference(ours_better, theirs_better, rng=rng, n_draws=n_draws)
         rows.append((score.metric, control, *difference))
 
     return pd.DataFrame(rows, columns=list(DIFFERENCE_COLUMNS))

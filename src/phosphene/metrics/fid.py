@@ -46,9 +46,14 @@ def frechet_distance(
 
     Parameters
     ----------
-    mean_a, mean_b : ndarray of shape (d,)
-    covariance_a, covariance_b : ndarray of shape (d, d)
+    mean_a : ndarray of shape (d,)
+        of the first set
+    covariance_a : ndarray of shape (d, d)
         symmetric, no negative eigenvalues but for rounding
+    mean_b : ndarray of shape (d,)
+        of the second set
+    covariance_b : ndarray of shape (d, d)
+        as `covariance_a`
 
     Returns
     -------
@@ -65,12 +70,14 @@ def frechet_distance(
 
 
 def fid_of(a: np.ndarray, b: np.ndarray) -> float:
-    """FID of two sets of features, covariances with n - 1. Biased upwards: see the top of this file.
+    """FID of two sets of features, covariances with n - 1. Biased upwards, the more so the fewer rows.
 
     Parameters
     ----------
     a : ndarray of shape (n, d)
+        features of one set
     b : ndarray of shape (m, d)
+        features of the other
 
     Returns
     -------
@@ -138,7 +145,9 @@ def kid_of(a: np.ndarray, b: np.ndarray, *, paired: bool = False) -> float:
     Parameters
     ----------
     a : ndarray of shape (n, d)
+        features of one set
     b : ndarray of shape (m, d)
+        features of the other
     paired : bool, default False
         row i of ``a`` was made from row i of ``b``, as decoded pictures are. They are not independent, so such pairs
         are left out of the comparison between the sets, as those of a picture with itself are inside each; otherwise
@@ -222,7 +231,7 @@ def _root(x: np.ndarray) -> np.ndarray:
     """(min(n, d), d) with the covariance of the rows as ``root' root``, which is never formed."""
     centred = (x - x.mean(axis=0)) / np.sqrt(len(x) - 1)
     if len(x) > x.shape[1]:
-        return np.linalg.qr(centred, mode="r")
+        return np.asarray(np.linalg.qr(centred, mode="r"))
 
     return centred
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from phosphene.metrics.category import PictureClassifier
-from phosphene.metrics.metric import OF_FEATURES, Decoded, Encoded, View
+from phosphene.metrics.metric import OF_FEATURES, Decoded, Encoded, FeatureView
 from phosphene.metrics.registry import score
 from phosphene.metrics.zero_shot import Candidates
 
@@ -27,9 +27,6 @@ RELATIVE = 1e-3
 ABSOLUTE = 1e-6
 """How far a value may move: rounding and a pixel painted one level brighter on another processor stay below, another
 variant of a metric does not."""
-_SEED = 20
-_SCENES = 8
-_SIDE = 32
 _SPACE = "golden"
 
 
@@ -41,6 +38,18 @@ def golden_file() -> Path:
 def golden_reference() -> dict[str, float]:
     """Metric to its kept value."""
     return {k: float(v) for k, v in json.loads(golden_file().read_text(encoding="utf-8")).items()}
+
+
+def golden_scenes() -> np.ndarray:
+    """The eight pictures that all items are made of: scenes that the in-silico lab drew once, kept as a file.
+
+    Returns
+    -------
+    ndarray of shape (8, 32, 32, 3), uint8
+        RGB, 0-255
+    """
+    with np.load(golden_file().with_name("golden_scenes.npz")) as file:
+        return file["pictures"]
 
 
 def golden_values() -> dict[str, float]:
@@ -81,9 +90,7 @@ def changed(now: Mapping[str, float], kept: Mapping[str, float] | None = None) -
 @lru_cache(maxsize=1)
 def _items() -> tuple[Decoded, Encoded]:
     """64 items with everything a metric can ask for: latents, views, texts, labels, a classifier, responses."""
-    from phosphene.lab.scenes import render_many
-
-    scenes = render_many(_SEED, range(_SCENES), _SIDE).astype(np.float32) / 255
+    scenes = golden_scenes().astype(np.float32) / 255
     turned = [np.rot90(side, quarter, axes=(1, 2)) for side in (scenes, scenes[:, :, ::-1]) for quarter in range(4)]
     true = np.ascontiguousarray(np.stack(turned, axis=1).reshape(-1, *scenes.shape[1:]))
     n = len(true)
@@ -99,7 +106,7 @@ def _items() -> tuple[Decoded, Encoded]:
     names = tuple(sorted(set(labels)))
     ours, theirs = (_small(x) for x in (decoded, true))
     kinds = theirs.reshape(len(names), 4, -1).mean(axis=1)  # what a class looks like
-    seen = View(ours, theirs, _softmax(ours, kinds), _softmax(theirs, kinds), names, (*OF_FEATURES, "distance"))
+    seen = FeatureView(ours, theirs, _softmax(ours, kinds), _softmax(theirs, kinds), names, (*OF_FEATURES, "distance"))
 
     # Two more names than are tested, so that "among all" is another question than "among those tested".
     texts = Candidates((*names, "x", "y"), np.concatenate([kinds, kinds[:2, ::-1]]), centre=theirs.mean(axis=0))
@@ -113,7 +120,7 @@ def _items() -> tuple[Decoded, Encoded]:
             latents={_SPACE: (ours, theirs)},
             labels=labels,
             classifier=PictureClassifier(20).fit(shown, labels),
-            views={_SPACE: seen},
+            feature_views={_SPACE: seen},
             texts={_SPACE: texts},
         ),
         Encoded(np.arange(n), ours[:, :24], theirs[:, :24] + np.roll(theirs[:, :24], 3, axis=0), ceiling),

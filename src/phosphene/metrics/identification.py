@@ -39,7 +39,9 @@ def similarity(decoded: np.ndarray, true: np.ndarray, kind: Kind = "pearson") ->
     Parameters
     ----------
     decoded : ndarray of shape (n, n_features)
+        one row per decoded item
     true : ndarray of shape (m, n_features)
+        one row per true item
     kind : {"pearson", "cosine", "neg_mse"}, default "pearson"
         ``pearson``, ``cosine``, or ``neg_mse`` (minus the mean squared difference)
 
@@ -306,12 +308,12 @@ def rank_matrix(
     ranks = np.full((n, m), np.nan)
 
     if labels is None:
-        labels = np.zeros(m, int)
+        groups = np.zeros(m, int)
     else:
-        labels = as_labels(labels, m)
+        groups = as_labels(labels, m)
 
-    for label in np.unique(labels):
-        columns = np.flatnonzero(labels == label)
+    for label in np.unique(groups):
+        columns = np.flatnonzero(groups == label)
         if len(columns) < 2:
             continue
 

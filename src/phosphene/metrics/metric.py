@@ -1,34 +1,38 @@
-"""What is scored, what a score holds, and everything that several metrics share.
+"""What is scored, what a score holds, what a metric is, and everything that several metrics share.
 
 ``Decoded`` and ``Encoded`` are the inputs, ``Score`` the output. ``Evaluation`` stands between: it pairs rows with
 stimuli, keeps each similarity matrix once, and turns a matrix of "what item i would score were j its truth" into a
-value with interval, chance and p. The metrics themselves are listed in ``phosphene.metrics.registry``.
+value with interval, chance and p. A ``Metric`` holds all that is known of one metric: ``phosphene.metrics.catalogue`` lists
+those of phosphene.
 """
 
 from __future__ import annotations
 
+import fnmatch
+import html
+import re
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from phosphene.errors import DataError
-from phosphene.metrics.identification import similarity
+from phosphene.metrics.identification import Kind, similarity
 from phosphene.metrics.pixel import as_pairs
 from phosphene.metrics.statistics import Statistic, bootstrap, mean_of_items, permutation_null
 
 COLUMNS = ("split", "input", "metric", "value", "ci_low", "ci_high", "chance", "p", "n", "setting")
 PIXELS = "pixels"  # the feature space that every pair of pictures has
-OF_FEATURES = ("two_way", "two_way_within_class", "cosine", "fid", "kid")  # served by an eye that names no others
-PICTURES = "pictures."  # before the name of an eye: features it sees in the pictures, as against decoded latents
+OF_FEATURES = ("two_way", "two_way_within_class", "cosine", "fid", "kid")  # served by an extractor that names no others
+PICTURES = "pictures."  # before the name of an extractor: features of the pictures, as against decoded latents
 
 
 @dataclass(frozen=True, eq=False)
-class View:
-    """What one frozen network (an eye, see ``phosphene.metrics.perceptual``) sees in decoded and in true pictures.
+class FeatureView:
+    """Features that one frozen network (see ``phosphene.metrics.perceptual``) extracts from decoded and true pictures.
 
     Parameters
     ----------
@@ -77,8 +81,8 @@ class Decoded:
     classifier : Any, optional
         reads classes off pictures (``phosphene.metrics.category.PictureClassifier``), fitted on training pictures, or
         None
-    views : mapping of {str: View}, optional
-        name of an eye -> what it sees in the pictures
+    feature_views : mapping of {str: FeatureView}, optional
+        name of a feature extractor -> its features of the pictures
     texts : mapping of {str: Any}, optional
         feature space -> categories with text embeddings in it, for zero-shot classification of the latents
         (``phosphene.metrics.zero_shot.Candidates``)
@@ -98,7 +102,7 @@ class Decoded:
     labels: np.ndarray | None = None
     class_scores: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     classifier: Any = None
-    views: Mapping[str, View] = field(default_factory=dict)
+    feature_views: Mapping[str, FeatureView] = field(default_factory=dict)
     texts: Mapping[str, Any] = field(default_factory=dict)
     exchangeable: np.ndarray | None = None
 
@@ -110,7 +114,7 @@ class Decoded:
         if (self.images is None) != (self.true_images is None):
             raise DataError("decoded pictures and true pictures come together, but only one of them was given.")
 
-        if self.images is not None:
+        if self.images is not None and self.true_images is not None:
             images, true = as_pairs(self.images, self.true_images)
             object.__setattr__(self, "images", images)
             object.__setattr__(self, "true_images", true)
@@ -133,7 +137,7 @@ class Decoded:
         for name, (scores, true) in self.class_scores.items():
             rows += [(f"class scores of {name}", scores), (f"true classes of {name}", true)]
 
-        for name, v in self.views.items():
+        for name, v in self.feature_views.items():
             rows += [(f"{what} of {name}", getattr(v, what)) for what in ("features", "true_features")]
             rows += [(f"{what} of {name}", getattr(v, what)) for what in ("probabilities", "true_probabilities")]
 
@@ -149,6 +153,7 @@ class Encoded:
     ids : ndarray of shape (n,)
         stimulus ids, all different
     predicted, measured : ndarray of shape (n, n_voxels)
+        responses, in one unit
     ceiling : ndarray of shape (n_voxels,), optional
         noise ceiling of the measured average as a share of variance, or None
     """
@@ -216,15 +221,45 @@ class Score:
     items: np.ndarray
     note: str = ""
 
+    def __repr__(self) -> str:
+        parts = [f"{self.metric} {self.value:.3f}"]
+        if np.isfinite(self.ci_low):
+            parts.append(f"[{self.ci_low:.3f}, {self.ci_high:.3f}]")
+        if np.isfinite(self.chance):
+            parts.append(f"chance {self.chance:.3f}")
+        if np.isfinite(self.p):
+            parts.append(f"p {self.p:.2g}")
+
+        return f"Score({', '.join(parts)}, n {self.n})"
+
     def row(self, split: str, input: str, setting: str) -> dict[str, Any]:
-        """This score as a row of ``scores.csv``."""
-        own = {name: getattr(self, name) for name in ("metric", "value", "ci_low", "ci_high", "chance", "p", "n")}
-        return {"split": split, "input": input, **own, "setting": setting}
+        """This score as a row of ``scores.csv``.
+
+        Parameters
+        ----------
+        split, input, setting : str
+            see `Scores.table`
+
+        Returns
+        -------
+        dict of {str: Any}
+            one entry per column of ``COLUMNS``
+        """
+        numbers = {name: getattr(self, name) for name in ("metric", "value", "ci_low", "ci_high", "chance", "p", "n")}
+        return {"split": split, "input": input, **numbers, "setting": setting}
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """A metric that could not be computed, and why. It never becomes a zero."""
+    """A metric that could not be computed, and why. It never becomes a zero.
+
+    Attributes
+    ----------
+    metric : str
+        full name
+    reason : str
+        a sentence without a capital
+    """
 
     metric: str
     reason: str
@@ -236,7 +271,15 @@ class Skip(Exception):
 
 @dataclass(frozen=True)
 class Scores:
-    """All scores of one input on one split, and what was skipped."""
+    """All scores of one input on one split, and what was skipped.
+
+    Attributes
+    ----------
+    scores : list of Score
+        in the order of the table of metrics
+    skipped : list of Skipped
+        those that could not be computed
+    """
 
     scores: list[Score]
     skipped: list[Skipped]
@@ -246,7 +289,32 @@ class Scores:
             if score.metric == metric:
                 return score
 
-        raise KeyError(metric)
+        known = ", ".join(score.metric for score in self.scores)
+        raise KeyError(f"there is no score {metric!r} among these: {known}")
+
+    def __repr__(self) -> str:
+        if self.skipped:
+            skipped = f", {len(self.skipped)} skipped"
+        else:
+            skipped = ""
+
+        return f"Scores({', '.join(f'{s.metric} {s.value:.3f}' for s in self.scores)}{skipped})"
+
+    def _repr_html_(self) -> str:
+        """A table of metric, value, interval, chance, p and sample size, for notebooks."""
+        head = "".join(f"<th>{title}</th>" for title in ("metric", "value", "95 % interval", "chance", "p", "n"))
+        rows = []
+        for s in self.scores:
+            interval = f"{_number(s.ci_low)} to {_number(s.ci_high)}" if np.isfinite(s.ci_low) else "-"
+            cells = (html.escape(s.metric), _number(s.value), interval, _number(s.chance), _number(s.p, 4), str(s.n))
+            rows.append(f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
+
+        caption = ""
+        if self.skipped:
+            names = ", ".join(f"{s.metric} ({s.reason})" for s in self.skipped)
+            caption = f"<p>Skipped: {html.escape(names)}.</p>"
+
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>{caption}"
 
     def table(self, split: str, input: str, setting: str = "strict") -> pd.DataFrame:
         """Rows of ``scores.csv``: one per metric.
@@ -259,8 +327,20 @@ class Scores:
             ``brain``, or what took its place: ``shuffled``, ``noise``, ``mean``, ``truth``, ``category``
         setting : str, default "strict"
             ``strict`` or ``relax``
+
+        Returns
+        -------
+        DataFrame
+            columns as ``COLUMNS``
         """
         return pd.DataFrame([s.row(split, input, setting) for s in self.scores], columns=list(COLUMNS))
+
+
+def _number(value: float, digits: int = 3) -> str:
+    if np.isnan(value):
+        return "-"
+
+    return f"{value:.{digits}f}"
 
 
 class Evaluation:
@@ -317,7 +397,17 @@ class Evaluation:
         if self.has_repeats:
             self._check_repeats_agree()
 
+    def __repr__(self) -> str:
+        parts = []
+        if self.decoded is not None:
+            parts.append(f"{len(self.ids)} stimuli decoded to {', '.join(self.spaces)}")
+        if self.encoded is not None:
+            parts.append(f"{np.shape(self.encoded.measured)[1]} voxels predicted")
+
+        return f"Evaluation({'; '.join(parts)})"
+
     def _check_repeats_agree(self) -> None:
+        assert self.decoded is not None
         same = {"labels": self.decoded.labels, "true pictures": self.decoded.true_images}
         same |= {f"true latents of {space}": true for space, (_, true) in self.decoded.latents.items()}
 
@@ -333,6 +423,53 @@ class Evaluation:
                         f"their {name}; give different stimuli different ids."
                     )
 
+    @property
+    def pictures(self) -> tuple[np.ndarray, np.ndarray]:
+        """Decoded and true pictures, (rows, height, width, channels) each.
+
+        Raises
+        ------
+        Skip
+            Where there are none.
+        """
+        if self.decoded is None or self.decoded.images is None or self.decoded.true_images is None:
+            raise Skip("there are no decoded pictures")
+
+        return self.decoded.images, self.decoded.true_images
+
+    @property
+    def responses(self) -> tuple[np.ndarray, np.ndarray]:
+        """Predicted and measured responses, (n_stimuli, n_voxels) each.
+
+        Raises
+        ------
+        Skip
+            Where there are none.
+        """
+        if self.encoded is None:
+            raise Skip("there are no predicted responses")
+
+        return np.asarray(self.encoded.predicted), np.asarray(self.encoded.measured)
+
+    def inside_exchangeable(self, groups: np.ndarray) -> np.ndarray:
+        """Groups of stimuli, each cut into the parts that may be permuted with each other.
+
+        Parameters
+        ----------
+        groups : ndarray of shape (stimuli,)
+            labels
+
+        Returns
+        -------
+        ndarray of shape (stimuli,)
+            labels; the same ones where everything is exchangeable
+        """
+        if self.exchangeable is None:
+            return groups
+
+        both = [f"{group} {block}" for group, block in zip(groups, self.exchangeable, strict=True)]
+        return np.unique(both, return_inverse=True)[1]
+
     def rng(self, name: str) -> np.random.Generator:
         """The random stream of one metric."""
         return np.random.default_rng([self.seed, zlib.crc32(name.encode())])
@@ -345,39 +482,57 @@ class Evaluation:
 
         return [PIXELS] * (self.decoded.images is not None) + list(self.decoded.latents)
 
-    def picture_spaces(self, head: str) -> list[str]:
-        """``pictures.EYE`` of each eye that looked at the pictures and serves metrics whose names begin with ``head``."""
+    def picture_spaces(self, kind: str) -> list[str]:
+        """``pictures.NAME`` of each feature extractor that serves metrics of this kind, such as ``two_way``."""
         if self.decoded is None:
-            views = {}
-        else:
-            views = self.decoded.views
+            return []
 
-        return [PICTURES + name for name, seen in views.items() if head in seen.metrics]
+        return [PICTURES + name for name, view in self.decoded.feature_views.items() if kind in view.metrics]
 
     @property
     def class_scores(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Classifier -> (scores on the decoded pictures, true class); for an eye, the class it gives the true picture."""
+        """Classifier -> (scores on the decoded pictures, true class); a network's own answer to the true picture is the truth."""
         if self.decoded is None:
             return {}
 
-        eyes = {n: (v.probabilities, v.true_probabilities) for n, v in self.decoded.views.items() if v.classifies}
-        labelled = {n: (ours, np.nan_to_num(true).argmax(axis=1)) for n, (ours, true) in eyes.items()}
-        return {**self.decoded.class_scores, **labelled}
+        scores = dict(self.decoded.class_scores)
+        for name, view in self.decoded.feature_views.items():
+            if view.probabilities is not None and view.true_probabilities is not None and view.classifies:
+                scores[name] = (view.probabilities, np.nan_to_num(view.true_probabilities).argmax(axis=1))
+
+        return scores
+
+    def view(self, extractor: str) -> FeatureView:
+        """Features of decoded and true pictures by one extractor."""
+        assert self.decoded is not None
+        return self.decoded.feature_views[extractor]
 
     def pair(self, space: str) -> tuple[np.ndarray, np.ndarray]:
         """(rows, d) decoded and true in a feature space."""
+        assert self.decoded is not None
         if space == PIXELS:
-            found = (self.decoded.images, self.decoded.true_images)
+            ours, true = self.pictures
         elif space.startswith(PICTURES):
-            seen = self.decoded.views[space.removeprefix(PICTURES)]
-            found = (seen.features, seen.true_features)
+            view = self.decoded.feature_views[space.removeprefix(PICTURES)]
+            ours = view.features
+            true = view.true_features
         else:
-            found = self.decoded.latents[space]
+            ours, true = self.decoded.latents[space]
 
-        return tuple(np.reshape(x, (len(x), -1)) for x in found)
+        return np.reshape(ours, (len(ours), -1)), np.reshape(true, (len(true), -1))
 
     def sets(self, space: str) -> list[tuple[np.ndarray, np.ndarray]]:
         """Decoded and true items as sets, one decoded item for each stimulus: as many sets as there are samples.
+
+        Parameters
+        ----------
+        space : str
+            feature space
+
+        Returns
+        -------
+        list of tuple of (ndarray, ndarray)
+            (stimuli, d) decoded and true items of each set
 
         Raises
         ------
@@ -392,8 +547,21 @@ class Evaluation:
         by_stimulus = np.argsort(self.truth, kind="stable").reshape(len(counts), counts[0])
         return [(ours[rows], true[self.first]) for rows in by_stimulus.T]
 
-    def similarity(self, space: str, kind: str = "pearson") -> np.ndarray:
-        """(rows, stimuli) similarity in a feature space, computed once."""
+    def similarity(self, space: str, kind: Kind = "pearson") -> np.ndarray:
+        """Similarity of every row with every stimulus in a feature space, computed once.
+
+        Parameters
+        ----------
+        space : str
+            feature space
+        kind : {"pearson", "cosine", "neg_mse"}, default "pearson"
+            as `phosphene.metrics.similarity` takes it
+
+        Returns
+        -------
+        ndarray of shape (rows, stimuli)
+            float32
+        """
         if (space, kind) not in self._similarities:
             ours, true = self.pair(space)
             if self.has_repeats:
@@ -446,6 +614,11 @@ class Evaluation:
             permute only inside these; default ``exchangeable``
         note : str, default ""
             carried along
+
+        Returns
+        -------
+        Score
+            with interval, chance and p
         """
         per_item = self.per_stimulus(per_row)
         rng = self.rng(name)
@@ -489,7 +662,21 @@ class Evaluation:
         )  # fmt: skip
 
     def undefined_note(self, undefined: np.ndarray, counted_as: str) -> str:
-        """A sentence that lists rows without a defined score."""
+        """A sentence that lists rows without a defined score.
+
+        Parameters
+        ----------
+        undefined : ndarray of shape (rows,)
+            bool
+        counted_as : str
+            what such a row scores, in words
+
+        Returns
+        -------
+        str
+            empty where all are defined
+        """
+        assert self.decoded is not None
         undefined = np.flatnonzero(undefined)
         if not len(undefined):
             return ""
@@ -501,3 +688,226 @@ class Evaluation:
             more = ""
 
         return f"{len(undefined)} constant or non-finite items counted as {counted_as}: {shown}{more}"
+
+
+def bounded(score: Score, low: float, high: float) -> Score:
+    """Interval ends inside the range of the score: influence values may point beyond it.
+
+    Parameters
+    ----------
+    score : Score
+        with an interval
+    low, high : float
+        least and greatest possible value
+
+    Returns
+    -------
+    Score
+        the same, its interval clipped
+    """
+    ci_low = float(np.clip(score.ci_low, low, high))
+    ci_high = float(np.clip(score.ci_high, low, high))
+    return replace(score, ci_low=ci_low, ci_high=ci_high)
+
+
+def joined(*notes: str) -> str:
+    """Notes that are not empty, one after the other.
+
+    Parameters
+    ----------
+    *notes : str
+        parts of a note
+
+    Returns
+    -------
+    str
+        separated by semicolons
+    """
+    return "; ".join(note for note in notes if note)
+
+
+def extractor_name(space: str) -> str:
+    """Name of the network that extracts the features of a space of pictures; other spaces go by their own name.
+
+    Parameters
+    ----------
+    space : str
+        such as ``pictures.clip_lab``
+
+    Returns
+    -------
+    str
+        such as ``clip_lab``
+
+    Examples
+    --------
+    >>> extractor_name("pictures.clip_lab"), extractor_name("pixels")
+    ('clip_lab', 'pixels')
+    """
+    return space.removeprefix(PICTURES)
+
+
+Over = Literal["images", "space", "seen", "everywhere", "classes", "category", "texts", "voxels"]
+Family = Literal["Pictures", "Identification", "Encoding"]
+Compute = Callable[[Evaluation, str, str], Score]
+"""(evaluation, full name of the metric, space) -> Score, or raises Skip."""
+
+
+def _always(e: Evaluation, space: str) -> bool:
+    return True
+
+
+@dataclass(frozen=True)
+class Metric:
+    """All that is known of one metric.
+
+    Attributes
+    ----------
+    name : str
+        name, with ``{space}`` where a feature space or classifier goes, and ``{n}`` where a number follows from the
+        data
+    over : {"images", "space", "seen", "everywhere", "classes", "category", "texts", "voxels"}
+        what it is computed over: ``images``, ``space`` (pixels and each space of latents), ``seen`` (the features of
+        the pictures by each extractor that is meant for the metric), ``everywhere`` (both), ``classes`` (each
+        classifier's scores), ``category`` (whatever reads categories off pictures), ``texts`` (spaces of latents with
+        text embeddings) or ``voxels``
+    title : str
+        for a sentence
+    definition : str
+        the variant, exactly
+    better : {"higher", "lower"}
+        direction
+    chance : str
+        what chance is, in words
+    compute : callable
+        (evaluation, full name, space) -> Score, or raises Skip
+    family : {"Pictures", "Identification", "Encoding"}
+        part of a table it stands in
+    items : {"stimuli", "sets", "voxels"}
+        what has a value of its own; sets of pictures have none, and shuffling the pairs leaves them as they are
+    heading : str
+        for a table, with the places of `name`; `title` by default
+    reading : str
+        what it measures, in one or two sentences for who reads a report, with the places of `name`
+    digits : int
+        decimals worth printing
+    published_as : str
+        what tables of published numbers call it, whatever the variant; `kind` by default
+    protocol : mapping of {str: str}
+        fields of a published protocol that the metric itself fixes, such as ``ssim_variant``
+    applies : callable
+        (evaluation, space) -> bool, whether it says something there
+    kind : str
+        `name` without the space, such as ``two_way`` or ``ssim.2d``; the same for pictures that were resized first
+
+    Examples
+    --------
+    >>> metric = Metric("mae.{space}", "images", "MAE", "mean absolute difference", "lower", "none", print)
+    >>> metric.kind, metric.parts("mae.pixels")
+    ('mae', {'space': 'pixels'})
+    """
+
+    name: str
+    over: Over
+    title: str
+    definition: str
+    better: Literal["higher", "lower"]
+    chance: str
+    compute: Compute
+    family: Family = "Identification"
+    items: Literal["stimuli", "sets", "voxels"] = "stimuli"
+    heading: str = ""
+    reading: str = ""
+    digits: int = 3
+    published_as: str = ""
+    protocol: Mapping[str, str] = field(default_factory=dict)
+    applies: Callable[[Evaluation, str], bool] = _always
+    kind: str = ""
+
+    def __post_init__(self) -> None:
+        kind = self.kind or self.name.removesuffix(".{space}")
+        object.__setattr__(self, "kind", kind)
+        object.__setattr__(self, "heading", self.heading or self.title)
+        object.__setattr__(self, "published_as", self.published_as or kind)
+
+    def __repr__(self) -> str:
+        return f"Metric({self.name}: {self.title}, {self.better} is better)"
+
+    @property
+    def sign(self) -> int:
+        """1 where higher is better, -1 where lower is: a value times this is better when larger."""
+        if self.better == "higher":
+            return 1
+
+        return -1
+
+    def parts(self, name: str) -> dict[str, str] | None:
+        """What stands in the places of the template in a full name; None for a name of another metric.
+
+        Parameters
+        ----------
+        name : str
+            as in ``scores.csv``
+
+        Returns
+        -------
+        dict of {str: str} or None
+            ``space`` and ``n``, those the metric has
+        """
+        match = re.fullmatch(self._expression(), name)
+        if match is None:
+            return None
+
+        return match.groupdict()
+
+    def filled(self, text: str, name: str) -> str:
+        """A text with the places of the template filled in for one full name, for people.
+
+        Parameters
+        ----------
+        text : str
+            such as `heading`
+        name : str
+            as in ``scores.csv``
+
+        Returns
+        -------
+        str
+            features of pictures as ``NAME on pictures``
+        """
+        for key, value in (self.parts(name) or {}).items():
+            shown = value
+            if value.startswith(PICTURES):
+                shown = f"{extractor_name(value)} on pictures"
+
+            text = text.replace(f"{{{key}}}", shown)
+
+        return text
+
+    def could_match(self, pattern: str) -> bool:
+        """Whether some full name of this metric fits a name or pattern such as ``two_way.*``.
+
+        Parameters
+        ----------
+        pattern : str
+            as `fnmatch` takes it
+
+        Returns
+        -------
+        bool
+            True for a pattern that fits in some space
+        """
+        if self.parts(pattern) is not None:
+            return True
+
+        head, dot, _ = pattern.partition(".")
+        if dot and "{space}" in self.name:
+            pattern = f"{head}.x"  # a space that a later data set may have
+
+        # Classifiers draw among 50 classes, the lab's among its 16.
+        names = {self.name.replace("{space}", "x").replace("{n}", n) for n in ("16", "50")}
+        return any(fnmatch.fnmatch(name, pattern) for name in names)
+
+    def _expression(self) -> str:
+        """The template of the name as a regular expression."""
+        return re.escape(self.name).replace(r"\{n\}", r"(?P<n>\d+)").replace(r"\{space\}", r"(?P<space>.+)")

@@ -1,14 +1,15 @@
-"""Eyes: frozen networks that look at decoded and true pictures, so that they are compared by what they show.
+"""Feature extractors: frozen networks by whose features decoded and true pictures are compared.
 
->>> eyes = eyes_for("insilico-nsd")                                # doctest: +SKIP
->>> seen = [look(eye, true) for eye in eyes]      # once               # doctest: +SKIP
->>> score(Decoded(ids, decoded, true, views=views(seen, decoded)))     # doctest: +SKIP
+>>> extractors = feature_extractors_for("insilico-nsd")                              # doctest: +SKIP
+>>> true_features = [extract_features(x, true) for x in extractors]     # once       # doctest: +SKIP
+>>> views = feature_views(true_features, decoded)                                    # doctest: +SKIP
+>>> score(Decoded(ids, decoded, true, feature_views=views))                          # doctest: +SKIP
 
-A score through an eye is only as good as the eye, and flatters a recipe that was trained towards the same network: read
-it beside one of another network, and beside the controls.
+A score by a network's features is only as good as the network, and flatters a recipe that was trained towards the same
+one: read it together with the score of another network, and with the controls.
 
-The lab's drawn scenes are seen by the lab's own networks, photographs by public ones (``photographs``), each where its
-weights are found. To add an eye, write a class with what :class:`FeatureExtractor` lists and name it in ``FEATURE_EXTRACTORS``.
+Drawn scenes go to the lab's own networks, photographs to public ones (``public_extractors``), each where its weights are
+found. To add one, write a class with what :class:`FeatureExtractor` lists and name it in ``FEATURE_EXTRACTORS``.
 """
 
 from __future__ import annotations
@@ -16,23 +17,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from phosphene.metrics.metric import OF_FEATURES, View
-from phosphene.metrics.photographs import PHOTOGRAPHS
+from phosphene.metrics.metric import OF_FEATURES, FeatureView
 from phosphene.metrics.pixel import as_pictures
-
-if TYPE_CHECKING:
-    from torch import nn
+from phosphene.metrics.public_extractors import PUBLIC_EXTRACTORS
 
 _SIDE = 32  # pixels, of every network of the zoo
 _BATCH = 500
 
 
 class FeatureExtractor(Protocol):
-    """A frozen network that looks at pictures.
+    """A frozen network that turns pictures into features.
 
     Attributes
     ----------
@@ -46,12 +44,19 @@ class FeatureExtractor(Protocol):
         whether its weights are on this machine
     """
 
-    name: str
-    metrics: tuple[str, ...]
+    @property
+    def name(self) -> str:
+        """Short, for names of metrics."""
+        ...
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Kinds of metrics that its features serve."""
+        ...
 
     @property
     def is_here(self) -> bool:
-        """Whether it can look."""
+        """Whether its weights are on this machine."""
         ...
 
     @property
@@ -68,7 +73,7 @@ class FeatureExtractor(Protocol):
         ...
 
 
-class LabClip:
+class LabClipExtractor:
     """The bundled CLIP: directions in the space that pictures and captions share."""
 
     name = "clip_lab"
@@ -82,7 +87,7 @@ class LabClip:
 
     def features(self, pixels: np.ndarray) -> np.ndarray:
         """See :class:`FeatureExtractor`; vectors of length sqrt(d), so that one number is of order 1, as KID's kernel expects."""
-        unit = _finite_rows(self._clip.images, _as_seen(pixels))
+        unit = _finite_rows(self._clip.images, _network_input(pixels))
         return unit * np.float32(np.sqrt(unit.shape[1]))
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
@@ -107,7 +112,7 @@ class SceneExtractor:
         """Whether the lab's classifier has weights."""
         return _in_zoo("classifier")
 
-    @cached_property
+    @property
     def classes(self) -> tuple[str, ...]:
         """The lab's categories."""
         return tuple(self._network.categories)
@@ -130,10 +135,10 @@ class SceneExtractor:
                 blocks = [pictures[i : i + _BATCH] for i in range(0, len(pictures), _BATCH)]
                 return np.concatenate([what(to_network(block)).numpy() for block in blocks])
 
-        return _finite_rows(compute, _as_seen(pixels))
+        return _finite_rows(compute, _network_input(pixels))
 
     @cached_property
-    def _network(self) -> nn.Module:
+    def _network(self) -> Any:
         from phosphene.models import bundled
 
         return bundled.load("classifier")
@@ -146,14 +151,14 @@ def _in_zoo(network: str) -> bool:
 
 
 FEATURE_EXTRACTORS: Mapping[str, Sequence[Callable[[], FeatureExtractor]]] = {
-    "insilico": (LabClip, SceneExtractor),
-    **dict.fromkeys(("nsd", "bold5000", "god", "hcp"), tuple(PHOTOGRAPHS.values())),
+    "insilico": (LabClipExtractor, SceneExtractor),
+    **dict.fromkeys(("nsd", "bold5000", "god", "hcp"), tuple(PUBLIC_EXTRACTORS.values())),
 }
-"""First part of a data set's name to what makes its eyes."""
+"""First part of a data set's name to what makes its feature extractors."""
 
 
 def feature_extractors_for(dataset: str) -> list[FeatureExtractor]:
-    """The eyes that know the kind of pictures a data set has, and whose weights are here.
+    """The feature extractors that know the kind of pictures a data set has, and whose weights are here.
 
     Parameters
     ----------
@@ -163,52 +168,95 @@ def feature_extractors_for(dataset: str) -> list[FeatureExtractor]:
     Returns
     -------
     list of FeatureExtractor
-        list, empty where no network knows such pictures: the lab's have only ever seen drawn scenes
+        empty where no network knows such pictures: the lab's were trained on drawn scenes alone
     """
-    return [eye for eye in (make() for make in FEATURE_EXTRACTORS.get(dataset.split("-")[0], ())) if eye.is_here]
+    kind = dataset.split("-")[0]
+    extractors = [make() for make in FEATURE_EXTRACTORS.get(kind, ())]
+    return [extractor for extractor in extractors if extractor.is_here]
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
-    """What an eye sees in the true pictures: computed once, whatever is decoded.
+class TrueFeatures:
+    """Features of the true pictures by one extractor: computed once, whatever is decoded.
 
     Attributes
     ----------
-    eye : FeatureExtractor
-        who looked
+    extractor : FeatureExtractor
+        the network
     features : ndarray of shape (n, d)
+        one row per true picture
     probabilities : ndarray of shape (n, n_classes)
+        what it takes each true picture for; no columns where it does not classify
     """
 
-    eye: FeatureExtractor
+    extractor: FeatureExtractor
     features: np.ndarray
     probabilities: np.ndarray
 
 
-def look(eye: FeatureExtractor, true_pictures: np.ndarray) -> Seen:
-    """Show the true pictures, (n, height, width, 1 or 3), 0-1, to an eye."""
-    return Seen(eye, eye.features(true_pictures), eye.probabilities(true_pictures))
+def extract_features(extractor: FeatureExtractor, true_pictures: np.ndarray) -> TrueFeatures:
+    """Features of the true pictures.
+
+    Parameters
+    ----------
+    extractor : FeatureExtractor
+        a network
+    true_pictures : ndarray of shape (n, height, width, 1 or 3)
+        0 to 1
+
+    Returns
+    -------
+    TrueFeatures
+        to compare decoded pictures with
+    """
+    return TrueFeatures(extractor, extractor.features(true_pictures), extractor.probabilities(true_pictures))
 
 
-def view(seen: Seen, decoded_pictures: np.ndarray) -> View:
-    """Show the decoded pictures, in the order of the true ones, to the eye that saw those."""
-    eye = seen.eye
-    return View(
-        eye.features(decoded_pictures),
-        seen.features,
-        eye.probabilities(decoded_pictures),
-        seen.probabilities,
-        eye.classes,
-        eye.metrics,
+def feature_view(true: TrueFeatures, decoded_pictures: np.ndarray) -> FeatureView:
+    """Features of decoded pictures together with those of the true ones.
+
+    Parameters
+    ----------
+    true : TrueFeatures
+        of the true pictures
+    decoded_pictures : ndarray of shape (n, height, width, 1 or 3)
+        0 to 1, in the same order
+
+    Returns
+    -------
+    FeatureView
+        both sides
+    """
+    extractor = true.extractor
+    return FeatureView(
+        features=extractor.features(decoded_pictures),
+        true_features=true.features,
+        probabilities=extractor.probabilities(decoded_pictures),
+        true_probabilities=true.probabilities,
+        classes=extractor.classes,
+        metrics=extractor.metrics,
     )
 
 
-def views(seen: Sequence[Seen], decoded_pictures: np.ndarray) -> dict[str, View]:
-    """The same for several eyes, by name: what ``Decoded(views=...)`` takes."""
-    return {s.eye.name: view(s, decoded_pictures) for s in seen}
+def feature_views(true: Sequence[TrueFeatures], decoded_pictures: np.ndarray) -> dict[str, FeatureView]:
+    """Views of several extractors by name: what ``Decoded(feature_views=...)`` takes.
+
+    Parameters
+    ----------
+    true : sequence of TrueFeatures
+        of the true pictures, one per extractor
+    decoded_pictures : ndarray of shape (n, height, width, 1 or 3)
+        0 to 1, in the same order
+
+    Returns
+    -------
+    dict of {str: FeatureView}
+        name of the extractor -> both sides
+    """
+    return {t.extractor.name: feature_view(t, decoded_pictures) for t in true}
 
 
-def _as_seen(pixels: np.ndarray, side: int = _SIDE) -> np.ndarray:
+def _network_input(pixels: np.ndarray, side: int = _SIDE) -> np.ndarray:
     """Pictures as (n, side, side, 3) float32, 0-1: areas averaged (or repeated, where smaller), grey to three channels."""
     from PIL import Image
 

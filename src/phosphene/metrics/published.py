@@ -10,11 +10,15 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from importlib.resources import files
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from phosphene.errors import ConfigError, did_you_mean
-from phosphene.metrics.resize import CHAIN, RESIZED
+from phosphene.metrics.metric import PICTURES
+from phosphene.metrics.registry import find_metric
+from phosphene.metrics.resize import CHAIN
 
 _SPLITS = {
     "god": {"god": "test"},
@@ -106,7 +110,7 @@ def matching(
         known = sorted(set(table["dataset"]))
         raise ConfigError(f"no published numbers for data set {dataset!r}. {did_you_mean(dataset, known)}")
 
-    table = table[table["dataset"] == dataset]
+    table = table.take(np.flatnonzero(table["dataset"] == dataset))
     ours = {
         "test_images": test_images,
         "repeats_averaged": repeats_averaged,
@@ -115,76 +119,95 @@ def matching(
         "resize_chain": resize_chain,
     }
 
-    found = []
-    for _, row in table.iterrows():
-        for metric in [row["metric"]] if metrics is None else [m for m in metrics if _same_family(m, row["metric"])]:
-            difference = _differences(row, metric, split, ours)
-            found.append(
-                {**row, "compared_with": metric, "comparable": not difference, "difference": "; ".join(difference)}
-            )
+    rows = []
+    for row in table.to_dict("records"):
+        if metrics is None:
+            counterparts = [row["metric"]]
+        else:
+            counterparts = [name for name in metrics if _is_published_as(name, row["metric"])]
 
-    return pd.DataFrame(found, columns=[*table.columns, "compared_with", "comparable", "difference"])
+        for name in counterparts:
+            reasons = _differences(row, name, split, ours)
+            rows.append({**row, "compared_with": name, "comparable": not reasons, "difference": "; ".join(reasons)})
 
-
-def _same_family(ours: str, theirs: str) -> bool:
-    ours = ours.removesuffix(RESIZED)
-    if theirs == "ssim" or theirs == "zero_shot_top1":  # every variant, every space with texts
-        return ours.startswith(f"{theirs}.")
-
-    ours = ours.replace(".pictures.", ".")
-    # The literature's "CLIP" is OpenAI's ViT-L/14.
-    return ours in (theirs.replace(".pictures.", "."), re.sub(r"\.clip$", ".clip_vit_l14", theirs))
+    return pd.DataFrame(rows, columns=[*table.columns, "compared_with", "comparable", "difference"])
 
 
-def _differences(row: pd.Series, metric: str, split: str, ours: dict) -> list[str]:
+def _is_published_as(name: str, published: str) -> bool:
+    """Whether one of our metrics, by its full name, is what a table of published numbers calls `published`."""
+    metric = find_metric(name)
+    if metric is None:
+        return name == published
+    if metric.published_as == published:  # every variant, every space
+        return True
+
+    # Papers do not say whether a space is of latents or of pictures, and their "CLIP" is OpenAI's ViT-L/14.
+    ours = name.replace(f".{PICTURES}", ".")
+    theirs = published.replace(f".{PICTURES}", ".")
+    return ours in (theirs, re.sub(r"\.clip$", ".clip_vit_l14", theirs))
+
+
+def _differences(row: dict[str, Any], name: str, split: str, ours: dict) -> list[str]:
+    """Why a published row is another quantity than our metric of this name, one reason each."""
+    metric = find_metric(name)
+    protocol = {} if metric is None else metric.protocol
     difference = []
     if row["split"] not in (split, _SPLITS.get(row["dataset"], {}).get(split)):
         difference.append(f"split {row['split']} there, {split} here")
 
     of_pixels = row["metric"] in ("ssim", "pixcorr")
-    if of_pixels and metric.endswith(RESIZED):  # the name says how the pictures were resized
-        ours = {**ours, "resize_chain": CHAIN}
+    if "resize_chain" in protocol:
+        ours = {**ours, "resize_chain": protocol["resize_chain"]}
     elif of_pixels and row["resize_chain"] == CHAIN and ours["resize_chain"] is None:
         difference.append(f"pictures resized there ({CHAIN}), as they are stored here")
 
-    for name, value in ours.items():
-        theirs = row[name]
+    for field, value in ours.items():
+        theirs = row[field]
         unknown = pd.isna(theirs) or theirs == ""
-        title = name.replace("_", " ")
+        title = field.replace("_", " ")
 
-        if name == "resize_chain" and not of_pixels:
+        if field == "resize_chain" and not of_pixels:
             continue
-        if unknown and name == "setting":
+        if unknown and field == "setting":
             continue
 
         if unknown and value is not None:
             difference.append(f"{title} not stated there")
-        elif value is not None and not unknown and not _same(name, _plain(theirs), value):
+        elif value is not None and not unknown and not _same(field, _plain(theirs), value):
             difference.append(f"{title} {_plain(theirs)} there, {value} here")
 
-    if row["metric"] == "ssim" and metric.startswith("ssim."):
-        variant = metric.removesuffix(RESIZED).split(".", 1)[1]
-        if row["ssim_variant"] != variant:
-            difference.append(f"SSIM variant {row['ssim_variant'] or 'not stated'} there, {variant} here")
+    variant = protocol.get("ssim_variant")
+    if row["metric"] == "ssim" and variant is not None and row["ssim_variant"] != variant:
+        difference.append(f"SSIM variant {row['ssim_variant'] or 'not stated'} there, {variant} here")
 
     return difference
 
 
-def _same(name: str, theirs: str | int, ours: str | int) -> bool:
+def _same(field: str, theirs: str | int, ours: str | int) -> bool:
     """Whether a field of the protocol is the same on both sides, whatever its notation."""
-    if name == "repeats_averaged" and (every := _ALL.fullmatch(str(theirs))):
+    if field == "repeats_averaged" and (every := _ALL.fullmatch(str(theirs))):
         return str(ours) in ("all", every[2], str(theirs))
-    if name == "subjects":
+    if field == "subjects":
         return _people(str(theirs)) == _people(str(ours))
 
     return str(theirs) == str(ours)
 
 
 def _people(names: str) -> list[str]:
-    return [match[1] if (match := _PERSON.fullmatch(name)) else name for name in names.split()]
+    """Numbers of people where their names hold one: ``subj03`` and ``sbj_3`` are both ``3``."""
+    people = []
+    for name in names.split():
+        match = _PERSON.fullmatch(name)
+        if match is None:
+            people.append(name)
+        else:
+            people.append(match[1])
+
+    return people
 
 
-def _plain(value):
+def _plain(value: Any) -> Any:
+    """Whole numbers as such: a column with gaps holds them as floats."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
 

@@ -64,7 +64,8 @@ def resized(pixels: np.ndarray, side: int, resample: Literal["bilinear", "bicubi
 
     out = np.empty((len(pixels), side, side, 3), dtype=np.uint8)
     for i, picture in enumerate(pixels):
-        out[i] = Image.fromarray(np.ascontiguousarray(picture)).resize((side, side), Image.Resampling[resample.upper()])
+        small = Image.fromarray(np.ascontiguousarray(picture)).resize((side, side), Image.Resampling[resample.upper()])
+        out[i] = np.asarray(small)
 
     return out
 

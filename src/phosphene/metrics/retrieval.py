@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations
 from math import comb
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -70,7 +70,7 @@ def retrieval_curve(
     >>> [(r.size, r.accuracy, r.chance) for r in retrieval_curve(np.eye(12))]
     [(2, 1.0, 0.5), (10, 1.0, 0.1), (12, 1.0, 0.08333333333333333)]
     """
-    side = {"forward": "truths", "backward": "decoded"}.get(direction, direction)
+    side: Any = {"forward": "truths", "backward": "decoded"}.get(direction, direction)  # checked by `oriented`
     n_items = oriented(similarity, truth, side)[0].shape[1]
     usable = sorted({size for size in sizes if k < size <= n_items} | ({n_items} if n_items > k else set()))
     curve = []
@@ -343,4 +343,5 @@ def ensemble_weights(
 
 def combined(similarities: Sequence[np.ndarray], weights: np.ndarray) -> np.ndarray:
     """Weighted sum of similarity matrices, in double precision."""
-    return sum(w * np.asarray(s, dtype=np.float64) for w, s in zip(weights, similarities, strict=True))
+    weighted = [w * np.asarray(s, dtype=np.float64) for w, s in zip(weights, similarities, strict=True)]
+    return np.asarray(sum(weighted))

@@ -103,8 +103,8 @@ def ssim_pairs(decoded: np.ndarray, true: np.ndarray, variant: Variant = "2d", d
 
     c1 = np.float32((K1 * data_range) ** 2)
     c2 = np.float32((K2 * data_range) ** 2)
-    x = _Moments(x, variant, c1, c2)
-    y = _Moments(y, variant, c1, c2)
+    x = _LocalMoments(x, variant, c1, c2)
+    y = _LocalMoments(y, variant, c1, c2)
     n = len(x.pictures)
     m = len(y.pictures)
     scores = np.empty((n, m))
@@ -163,10 +163,10 @@ def _head(buffer: np.ndarray, *shape: int) -> np.ndarray:
     return buffer[: math.prod(shape)].reshape(shape)
 
 
-class _Moments:
+class _LocalMoments:
     """What the pair pass needs of each picture: float32, scaled by sqrt(2) so that products come out doubled."""
 
-    def __init__(self, pictures: np.ndarray, variant: Variant, c1: float, c2: float):
+    def __init__(self, pictures: np.ndarray, variant: Variant, c1: np.float32, c2: np.float32):
         _, height, width = pictures.shape
         shape = (len(pictures), height - 2 * RADIUS, width - 2 * RADIUS * (variant == "2d"))
         self.pictures = (np.sqrt(2.0) * pictures).astype(np.float32)

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.special import stdtr
+from scipy.stats import false_discovery_control
 
 from phosphene.betas.noise_ceiling import ceiling
 from phosphene.errors import DataError
@@ -85,7 +86,20 @@ def r2_per_voxel(predicted: np.ndarray, measured: np.ndarray) -> np.ndarray:
 
 
 def pearson_p(r: np.ndarray, n_stimuli: int) -> np.ndarray:
-    """One-sided p of Pearson r above 0 by the t distribution; NaN stays NaN, and p is at least 1e-300."""
+    """One-sided p of Pearson r above 0 by the t distribution.
+
+    Parameters
+    ----------
+    r : ndarray of shape (n_voxels,)
+        Pearson r, -1 to 1
+    n_stimuli : int
+        pairs behind each r
+
+    Returns
+    -------
+    ndarray of shape (n_voxels,)
+        at least 1e-300, so that its logarithm exists; NaN where r is NaN or there are fewer than three stimuli
+    """
     r = np.clip(np.asarray(r, dtype=np.float64), -1 + 1e-16, 1 - 1e-16)
     if n_stimuli < 3:
         return np.full(r.shape, np.nan)
@@ -94,7 +108,21 @@ def pearson_p(r: np.ndarray, n_stimuli: int) -> np.ndarray:
 
 
 def fdr(p: np.ndarray) -> np.ndarray:
-    """Benjamini-Hochberg adjusted p-values. NaN entries stay NaN and do not count as tests.
+    """Benjamini-Hochberg adjusted p values.
+
+    Parameters
+    ----------
+    p : ndarray of shape (n,)
+        p values; NaN is no test and stays NaN
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        adjusted p, at most 1: below q where the expected share of false discoveries is at most q
+
+    References
+    ----------
+    Benjamini and Hochberg 1995, "Controlling the false discovery rate".
 
     Examples
     --------
@@ -103,14 +131,9 @@ def fdr(p: np.ndarray) -> np.ndarray:
     """
     p = np.asarray(p, dtype=np.float64)
     adjusted = np.full(p.shape, np.nan)
-    tested = np.flatnonzero(~np.isnan(p))
-    order = tested[np.argsort(p[tested])][::-1]
-    ranks = np.arange(len(order), 0, -1)
-
-    if len(order):
-        adjusted[order] = np.minimum(np.minimum.accumulate(p[order] * len(order) / ranks), 1)
-    else:
-        adjusted[order] = []
+    tested = ~np.isnan(p)
+    if tested.any():
+        adjusted[tested] = false_discovery_control(p[tested])
 
     return adjusted
 
@@ -169,7 +192,7 @@ def noise_ceiling(betas: np.ndarray, stimuli: np.ndarray | None = None, n_averag
         )
 
     if n_averaged is None:
-        m = repeats[0]
+        m = repeats[0]  # all are equal, as was checked above
     else:
         m = n_averaged
 
@@ -198,6 +221,18 @@ def noise_ceiling(betas: np.ndarray, stimuli: np.ndarray | None = None, n_averag
 
 def ceiling_from_ncsnr(ncsnr: np.ndarray, n_averaged: int) -> np.ndarray:
     """Share of variance from a published ncsnr map, for averages of ``n_averaged`` repeats.
+
+    Parameters
+    ----------
+    ncsnr : ndarray of shape (n_voxels,)
+        signal SD / noise SD
+    n_averaged : int
+        repeats averaged before scoring
+
+    Returns
+    -------
+    ndarray of shape (n_voxels,)
+        noise ceiling, 0 to 1
 
     Examples
     --------

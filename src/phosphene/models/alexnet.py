@@ -1,8 +1,15 @@
-"""AlexNet with one tower (Krizhevsky 2014), up to the layer that is compared."""
+"""AlexNet with one tower (Krizhevsky 2014), up to the layer that is compared.
+
+Five convolutions with pooling between them, then three fully connected layers. Identification in brain decoding compares
+activations after the second and after the fifth convolution, "AlexNet(2)" and "AlexNet(5)" (Ozcelik and VanRullen 2023).
+Names of weights are torchvision's, so that its public file loads as it is.
+"""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
+
+__all__ = ["AlexNet"]
 
 
 class AlexNet(nn.Module):
@@ -16,7 +23,12 @@ class AlexNet(nn.Module):
     Parameters
     ----------
     last : int, default 11
-        number of the last layer of ``features`` that is computed
+        number of the last layer of ``features`` that is computed: 4 after the second convolution, 11 after the fifth
+
+    Attributes
+    ----------
+    heads : tuple of str
+        layers behind the features, which the public file holds and nothing here needs
 
     References
     ----------
@@ -42,5 +54,6 @@ class AlexNet(nn.Module):
         )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, 3, 224, 224), normalised, to the activations of the layer, flat."""
-        return self.features[: self.last + 1](x).flatten(1)
+        """Pictures (n, 3, 224, 224), normalised, to the activations of the layer, flat."""
+        activations = self.features[: self.last + 1](x)  # (n, channels, rows, columns)
+        return activations.flatten(1)

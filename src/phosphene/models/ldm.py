@@ -1,13 +1,31 @@
-"""The U-Net of latent diffusion with its two conditionings: tokens it looks at, and a vector beside the time (CAD, section
-3.3, "time steps conditioning").
+"""Latent diffusion: pictures from brain tokens or from labels, through a U-Net over a tokenizer's latents.
 
 ::
 
-    tokens (n, count, width) -> context (n, 77, 512) -> cross-attention
+    tokens (n, count, width) -> context (n, 77, 512) -> cross-attention of the U-Net
                                         |-> one vector, added to the embedding of the time
+    noise (n, 3, 64, 64) -> PLMS, 251 calls of the U-Net -> latents -> VQ-f4's decoder -> pictures (n, 256, 256, 3)
 
-Chen et al. 2023, "Seeing beyond the brain" (MinD-Vis), section 3.2; Sun et al. 2023 (CAD), section 3.3. What the U-Net
-knows of pictures it was taught with labels (Rombach et al. 2022): :class:`Labels` gives that network.
+MinD-Vis (Chen et al. 2023, "Seeing beyond the brain", section 3.2) and CAD (Sun et al. 2023, section 3.3, "time steps
+conditioning") draw pictures like this. The U-Net was trained with labels first (Rombach et al. 2022), and both exchange
+the label for a response:
+
+>>> public = Ldm.from_public("model.ckpt")                   # label to picture, as published          # doctest: +SKIP
+>>> ldm = public.with_tokens(count=291, width=1024, seed=0)  # the same, from a response's tokens      # doctest: +SKIP
+>>> ldm.network.tune("cross_attention")                      # what training changes from here on      # doctest: +SKIP
+>>> ldm.sample(tokens, ids, LdmSampling(), seed=0)           # (n, 5, 256, 256, 3)                     # doctest: +SKIP
+
+In this file: the configuration; the network with its training loss and its sampler, :class:`LdmUnet`; the fitted part of
+a run, :class:`Ldm`; and the converters of public weights. A converter takes all tensors of its part of a public file and
+refuses missing ones, extra ones, and ones of another shape; nothing is loaded in part.
+
+===================  ====================================================================  ==============================
+converter            public file                                                           for
+===================  ====================================================================  ==============================
+`public_network`     ``model.ckpt`` of CompVis' ``cin256-v2``; tuned ones of MinD-Vis      :class:`LdmUnet`
+`public_tokenizer`   the same                                                              VQ-f4, diffusers' VQModel
+`tuned_encoder`      ``finetuned.pth``, ``checkpoint_best.pth`` of MinD-Vis                the brain encoder, by its names
+===================  ====================================================================  ==============================
 """
 
 from __future__ import annotations
@@ -17,7 +35,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self, cast
 
 import numpy as np
 import torch
@@ -30,52 +48,38 @@ from phosphene.io.config import Config, validate
 from phosphene.io.foreign import must_fit, read_foreign
 from phosphene.io.reading import reads
 from phosphene.models import bundled
+from phosphene.models.batch_invariance import full_batches, picture_rng
 from phosphene.models.pixel_range import from_network, to_network
-from phosphene.models.unet_sizes import check_sizes
-from phosphene.models.vdvae import picture_rng
+from phosphene.models.unet_sizes import check_sizes, diffusers_fields
 from phosphene.training.checkpoint import ModulePart, load_module_state
-from phosphene.training.sampling import Draws
 from phosphene.types.identity import few
 
 if TYPE_CHECKING:
-    import numpy as np
-    from diffusers import PNDMScheduler, VQModel
-    from torch import Tensor
+    from diffusers.models.autoencoders.vq_model import VQModel
+    from diffusers.schedulers.scheduling_pndm import PNDMScheduler
 
     from phosphene.training.sampling import Draws
 
-
-VQ_F4: dict[str, Any] = {
-    "in_channels": 3,
-    "out_channels": 3,
-    "down_block_types": ["DownEncoderBlock2D"] * 3,
-    "up_block_types": ["UpDecoderBlock2D"] * 3,
-    "block_out_channels": [128, 256, 512],
-    "layers_per_block": 2,
-    "latent_channels": 3,
-    "sample_size": 256,
-    "num_vq_embeddings": 8192,
-    "vq_embed_dim": 3,
-    "norm_num_groups": 32,
-    "scaling_factor": 1.0,  # latents were diffused as they are; diffusers' own default is of another model
-}
+__all__ = ["BrainTokens", "Labels", "Ldm", "LdmConfig", "LdmSampling", "LdmUnet", "random_crops"]
 
 
-"""The published first stage, VQ-f4, as fields of diffusers' VQModel: 256 px pictures as 3 x 64 x 64; 55,322,782 weights."""
+# -- configuration -----------------------------------------------------------------------------------------------------
 
 
 class BrainTokens(Config):
-    """The condition is a response's tokens: mapped to fewer tokens, then to the width of the context.
+    """The condition is a response's tokens, mapped to fewer tokens, then to the width of the context.
 
     The defaults are MinD-Vis' for subject 3 of GOD.
     """
 
     kind: Literal["tokens"] = "tokens"
     count: int = Field(
-        291, ge=1, description="tokens per response: patches of the brain encoder, without its class token"
+        default=291, ge=1, description="tokens per response: patches of the brain encoder, without its class token"
     )
-    width: int = Field(1024, ge=1, description="values per token")
-    mapped: int | None = Field(77, ge=1, description="tokens of the context; as many as came, unmixed, when null")
+    width: int = Field(default=1024, ge=1, description="values per token")
+    mapped: int | None = Field(
+        default=77, ge=1, description="tokens of the context; as many as came, unmixed, when null"
+    )
 
 
 class Labels(Config):
@@ -83,14 +87,14 @@ class Labels(Config):
 
     kind: Literal["labels"] = "labels"
     classes: tuple[Annotated[int, Field(ge=1)], ...] = Field(
-        (1001,),
+        default=(1001,),
         min_length=1,
         description="classes of each kind; the public network: ImageNet's 1000 and 'none of them'",
     )
 
 
 class LdmConfig(Config):
-    """A U-Net over a tokenizer's latents, conditioned by cross-attention and, for brains, once more beside the time.
+    """A U-Net over a tokenizer's latents, conditioned by cross-attention and, for brains, once more with the time.
 
     The defaults are those of MinD-Vis and CAD: CompVis' label-to-image network with the label replaced.
 
@@ -102,29 +106,31 @@ class LdmConfig(Config):
     65
     """
 
-    size: int = Field(64, ge=1, description="rows and columns of a latent")
-    channels: int = Field(3, ge=1, description="channels of a latent")
-    widths: tuple[int, ...] = Field((192, 384, 576, 960), min_length=1, description="channels per halving")
-    attention: tuple[bool, ...] = Field((False, True, True, True), description="which sizes look at the condition")
-    blocks: int = Field(2, ge=1, description="residual blocks per size on the way down; one more on the way up")
-    heads: int = Field(1, ge=1, description="attention heads, a divisor of each width")
-    groups: int = Field(32, ge=1, description="of group norms, a divisor of each width")
-    context: int = Field(512, ge=1, description="values per token of the context")
+    size: int = Field(default=64, ge=1, description="rows and columns of a latent")
+    channels: int = Field(default=3, ge=1, description="channels of a latent")
+    widths: tuple[int, ...] = Field(default=(192, 384, 576, 960), min_length=1, description="channels per halving")
+    attention: tuple[bool, ...] = Field(
+        default=(False, True, True, True), description="which sizes attend to the condition"
+    )
+    blocks: int = Field(default=2, ge=1, description="residual blocks per size on the way down; one more on the way up")
+    heads: int = Field(default=1, ge=1, description="attention heads, a divisor of each width")
+    groups: int = Field(default=32, ge=1, description="of group norms, a divisor of each width")
+    context: int = Field(default=512, ge=1, description="values per token of the context")
     condition: Annotated[BrainTokens | Labels, Field(discriminator="kind")] = Field(
-        BrainTokens(), description="what pictures are drawn from"
+        default=BrainTokens(), description="what pictures are drawn from"
     )
     time: Literal["convolutions", "mean", "none"] = Field(
-        "convolutions",
+        default="convolutions",
         description="the second conditioning, added to the embedding of the time: all context tokens mixed into one by two "
         "convolutions, their mean, or none; then a linear layer",
     )
     zero_time: bool = Field(
-        False,
+        default=False,
         description="start the second conditioning at zero, so that tuning starts from what was learned; code: false",
     )
-    noise_levels: int = Field(1000, ge=2, description="steps of the noising process")
-    beta_start: float = Field(0.0015, gt=0, lt=1, description="variance added by its first step")
-    beta_end: float = Field(0.0195, gt=0, lt=1, description="and by its last; square roots rise evenly")
+    noise_levels: int = Field(default=1000, ge=2, description="steps of the noising process")
+    beta_start: float = Field(default=0.0015, gt=0, lt=1, description="variance added by its first step")
+    beta_end: float = Field(default=0.0195, gt=0, lt=1, description="and by its last; square roots rise evenly")
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -162,21 +168,28 @@ class LdmConfig(Config):
 
         Parameters
         ----------
-        count, width : int
-            tokens of a response, and values of each
+        count : int
+            tokens of a response
+        width : int
+            values of each token
         mapped : int or None, default 77
-            tokens of the context
+            tokens of the context; as many as came, unmixed, when None
         time : {"convolutions", "mean", "none"}, default "convolutions"
-            the second conditioning
+            how the second conditioning, the one that joins the time, makes one vector of the context
         zero_time : bool, default False
-            the second conditioning
+            whether the second conditioning starts at zero
+
+        Returns
+        -------
+        LdmConfig
+            all other fields as here
         """
         condition = BrainTokens(count=count, width=width, mapped=mapped)
         return self.model_copy(update={"condition": condition, "time": time, "zero_time": zero_time})
 
     @property
     def context_tokens(self) -> int:
-        """Tokens that cross-attention looks at."""
+        """Tokens of the context, which cross-attention takes keys and values from."""
         if isinstance(self.condition, Labels):
             return len(self.condition.classes)
 
@@ -190,28 +203,19 @@ class LdmConfig(Config):
     @property
     def unet(self) -> dict[str, Any]:
         """The same sizes as fields of diffusers' UNet2DConditionModel."""
-        return {
-            "sample_size": self.size,
-            "in_channels": self.channels,
-            "out_channels": self.channels,
-            "down_block_types": ["CrossAttnDownBlock2D" if a else "DownBlock2D" for a in self.attention],
-            "up_block_types": ["CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(self.attention)],
-            "block_out_channels": list(self.widths),
-            "layers_per_block": self.blocks,
-            # diffusers' name for the number of heads in this class
-            "attention_head_dim": self.heads,
-            "cross_attention_dim": self.context,
-            "norm_num_groups": self.groups,
-            # A vector that is added, as it is, to the embedding of the time.
-            "class_embed_type": None if self.time == "none" else "identity",
-        }
+        if self.time == "none":
+            embedding = None
+        else:
+            embedding = "identity"  # a vector that is added, as it is, to the embedding of the time
+
+        return {**diffusers_fields(self), "class_embed_type": embedding}
 
 
 class LdmSampling(Config):
     """How pictures are drawn: PLMS, without guidance. The defaults are those of MinD-Vis and CAD."""
 
-    steps: int = Field(250, ge=2, le=500, description="PLMS steps; the U-Net is called once more than that")
-    samples: int = Field(5, ge=1, description="pictures per response")
+    steps: int = Field(default=250, ge=2, le=500, description="PLMS steps; the U-Net is called once more than that")
+    samples: int = Field(default=5, ge=1, description="pictures per response")
 
     @classmethod
     def lab(cls) -> Self:
@@ -219,27 +223,47 @@ class LdmSampling(Config):
         return cls(steps=25)
 
 
+# The published first stage, VQ-f4, as fields of diffusers' VQModel: 256 px pictures as 3 x 64 x 64; 55,322,782 weights.
+VQ_F4: dict[str, Any] = {
+    "in_channels": 3,
+    "out_channels": 3,
+    "down_block_types": ["DownEncoderBlock2D"] * 3,
+    "up_block_types": ["UpDecoderBlock2D"] * 3,
+    "block_out_channels": [128, 256, 512],
+    "layers_per_block": 2,
+    "latent_channels": 3,
+    "sample_size": 256,
+    "num_vq_embeddings": 8192,
+    "vq_embed_dim": 3,
+    "norm_num_groups": 32,
+    "scaling_factor": 1.0,  # latents were diffused as they are; diffusers' own default is of another model
+}
+
+
+# -- the network -------------------------------------------------------------------------------------------------------
+
+
 Tuned = Literal["cross_attention", "frozen", "all"]
 
 
 class _Mapper(nn.Module):
-    """(n, count, width) to (n, mapped, out): first over tokens in two steps without a nonlinearity, then over values."""
+    """Tokens mixed into fewer by two steps without a nonlinearity, then each mapped to another width."""
 
     def __init__(self, count: int, mapped: int | None, width: int, out: int):
         super().__init__()
         half = max(1, count // 2)
 
-        # A convolution of length one over tokens as channels, as the public checkpoints hold it.
+        # A convolution of length one, over tokens as channels, as the public checkpoints hold it.
+        steps: list[nn.Module] = []
         if mapped:
             steps = [nn.Conv1d(count, half, 1), nn.Conv1d(half, mapped, 1)]
-        else:
-            steps = []
 
         self.tokens = nn.Sequential(*steps)
         self.values = nn.Linear(width, out)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.values(self.tokens(x))
+        mixed = self.tokens(x)  # (n, mapped, width)
+        return self.values(mixed)  # (n, mapped, out)
 
 
 class _LabelTokens(nn.Module):
@@ -250,25 +274,27 @@ class _LabelTokens(nn.Module):
         self.embeddings = nn.ModuleList(nn.Embedding(n, out) for n in classes)
 
     def forward(self, labels: Tensor) -> Tensor:
-        return torch.stack([e(column) for e, column in zip(self.embeddings, labels.unbind(1), strict=True)], 1)
+        columns = zip(self.embeddings, labels.unbind(1), strict=True)
+        return torch.stack([embedding(column) for embedding, column in columns], 1)  # (n, kinds, out)
 
 
 class LdmUnet(nn.Module):
-    """What predicts the noise in a latent, from brain tokens or from labels, and its training loss.
+    """What predicts the noise in a latent, from brain tokens or from labels, with its training loss and its sampler.
 
     Parameters
     ----------
-    config : Any
+    **config : Any
         fields of :class:`LdmConfig`; those of MinD-Vis and CAD by default. Weights are drawn from torch's global
         generator
 
     Attributes
     ----------
-    unet : diffusers' UNet2DConditionModel
+    unet : UNet2DConditionModel
+        of diffusers
     condition : nn.Module
         what makes the context
-    time : _Mapper or None
-        the second conditioning, None without
+    time : nn.Module or None
+        the second conditioning; None without one
     signal : array of shape (noise_levels,)
         share of a latent's variance that is left after so many steps of noising
 
@@ -286,8 +312,10 @@ class LdmUnet(nn.Module):
     torch.Size([2, 4, 8, 8])
     """
 
+    signal: Tensor
+
     def __init__(self, **config: Any):
-        from diffusers import UNet2DConditionModel
+        from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
         super().__init__()
         self.config = c = validate(LdmConfig, config, "the configuration of latent diffusion")
@@ -300,12 +328,18 @@ class LdmUnet(nn.Module):
 
         self.time: _Mapper | None = None
         if c.time != "none":
-            self.time = _Mapper(c.context_tokens, 1 if c.time == "convolutions" else None, c.context, c.time_width)
+            if c.time == "convolutions":
+                mapped = 1
+            else:
+                mapped = None
+
+            self.time = _Mapper(c.context_tokens, mapped, c.context, c.time_width)
+
             if c.zero_time:
                 nn.init.zeros_(self.time.values.weight)
                 nn.init.zeros_(self.time.values.bias)
 
-        betas = torch.linspace(c.beta_start**0.5, c.beta_end**0.5, c.noise_levels, dtype=torch.float64) ** 2
+        betas = _betas(c)  # (noise_levels,)
         self.register_buffer("signal", (1 - betas).cumprod(0).float(), persistent=False)
 
     def context(self, condition: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -318,7 +352,7 @@ class LdmUnet(nn.Module):
 
         Returns
         -------
-        tuple of (Tensor, Tensor or None)
+        tuple[Tensor, Tensor or None]
             (n, context_tokens, context), and (n, time_width) or None
 
         Raises
@@ -328,42 +362,70 @@ class LdmUnet(nn.Module):
         """
         c = self.config.condition
         if isinstance(c, Labels):
+            kind = "labels"
             shape = (len(c.classes),)
         else:
+            kind = "brain tokens"
             shape = (c.count, c.width)
 
         if tuple(condition.shape[1:]) != shape:
-            if isinstance(c, Labels):
-                what = "labels"
-            else:
-                what = "brain tokens"
-
             raise DataError(
-                f"this network draws from {what} of shape (n, {', '.join(map(str, shape))}), but {tuple(condition.shape)} came; "
+                f"this network draws from {kind} of shape (n, {', '.join(map(str, shape))}), but {tuple(condition.shape)} came; "
                 "condition it as it was trained, or make it anew with with_tokens."
             )
 
-        tokens = self.condition(condition)
+        tokens = self.condition(condition)  # (n, context_tokens, context)
         if self.time is None:
             return tokens, None
 
         if self.config.time == "mean":
-            pooled = tokens.mean(1, keepdim=True)
+            pooled = tokens.mean(1, keepdim=True)  # (n, 1, context)
         else:
             pooled = tokens
 
-        return tokens, self.time(pooled)[:, 0]
+        return tokens, self.time(pooled)[:, 0]  # (n, time_width)
 
     def denoise(self, z: Tensor, time: Tensor, context: tuple[Tensor, Tensor | None]) -> Tensor:
-        """The noise in latents (n, channels, size, size) at the times (n,) 0 .. noise_levels - 1, from both conditionings."""
-        return self.unet(z, time, context[0], class_labels=context[1]).sample
+        """The noise in latents, from both conditionings.
+
+        Parameters
+        ----------
+        z : Tensor of shape (n, channels, size, size)
+            noised latents
+        time : Tensor of shape (n,)
+            int64, 0 .. noise_levels - 1
+        context : tuple[Tensor, Tensor or None]
+            what :meth:`context` gives
+
+        Returns
+        -------
+        Tensor of shape (n, channels, size, size)
+            of variance 1 where the network is trained
+        """
+        tokens, vector = context
+        return self.unet(z, time, tokens, class_labels=vector).sample
 
     def forward(self, z: Tensor, time: Tensor, condition: Tensor) -> Tensor:
-        """The same from brain tokens or labels (:meth:`context`)."""
+        """The noise in latents, from brain tokens or labels.
+
+        Parameters
+        ----------
+        z : Tensor of shape (n, channels, size, size)
+            noised latents
+        time : Tensor of shape (n,)
+            int64, 0 .. noise_levels - 1
+        condition : Tensor of shape (n, count, width) or (n, kinds)
+            as :meth:`context` takes it
+
+        Returns
+        -------
+        Tensor of shape (n, channels, size, size)
+            of variance 1 where the network is trained
+        """
         return self.denoise(z, time, self.context(condition))
 
     def loss(self, batch: dict[str, Tensor], draws: Draws) -> tuple[Tensor, dict[str, Any]]:
-        """Squared error of the noise, at a time drawn for each picture.
+        """Squared error of the noise, at a time drawn for each picture (CAD, eq. 9).
 
             z_t = sqrt(signal_t) z + sqrt(1 - signal_t) e,    loss = |e - e'(z_t, t, condition)|^2
 
@@ -371,26 +433,31 @@ class LdmUnet(nn.Module):
 
         Parameters
         ----------
-        batch : dict of {str: Tensor}
-            ``latents`` (n, channels, size, size), as :meth:`phosphene.models.ldm.Ldm.encode` gives them; ``tokens`` (n,
-            count, width) or ``labels`` (n, kinds)
+        batch : dict[str, Tensor]
+            ``latents`` (n, channels, size, size), as :meth:`Ldm.encode` gives them; ``tokens`` (n, count, width) or
+            ``labels`` (n, kinds)
         draws : Draws
             noise of this step
 
         Returns
         -------
-        tuple of (Tensor, dict of {str: Any})
-            scalar, and ``early`` and ``late``: the same of the pictures of this part with a signal above and below one
-            half
+        tuple[Tensor, dict[str, Any]]
+            scalar; and ``early`` and ``late``, the same over the pictures whose signal is above and below one half
         """
-        c = self.config
-        z = batch["latents"].float()
-        time = draws.integers(c.noise_levels)
+        if isinstance(self.config.condition, Labels):
+            condition = batch["labels"]
+        else:
+            condition = batch["tokens"]
+
+        z = batch["latents"].float()  # (n, channels, size, size)
+        time = draws.integers(self.config.noise_levels)  # (n,)
         noise = draws.normal(*z.shape[1:])
-        signal = self.signal[time][:, None, None, None]
+
+        signal = self.signal[time][:, None, None, None]  # (n, 1, 1, 1)
         noisy = signal.sqrt() * z + (1 - signal).sqrt() * noise
-        guess = self(noisy, time, batch["labels" if isinstance(c.condition, Labels) else "tokens"])
-        error = F.mse_loss(guess.float(), noise, reduction="none").mean((1, 2, 3))
+
+        guess = self(noisy, time, condition)
+        error = F.mse_loss(guess.float(), noise, reduction="none").mean((1, 2, 3))  # (n,)
 
         with torch.no_grad():
             early = (signal[:, 0, 0, 0] > 0.5).float()
@@ -407,7 +474,7 @@ class LdmUnet(nn.Module):
         Parameters
         ----------
         what : {"cross_attention", "frozen", "all"}, default "cross_attention"
-            ``cross_attention``, the heads that look at the context with the norms before them, the code's choice and
+            ``cross_attention``, the heads that attend to the context with the norms before them, the code's choice and
             that of CAD's section 4.2.2; ``frozen``, nothing of the U-Net, CAD's section 3.3; or ``all``. Both
             conditionings are open in any case
 
@@ -419,8 +486,8 @@ class LdmUnet(nn.Module):
         for name, weight in self.named_parameters():
             # Residual blocks have a norm2 of their own, which is not meant.
             is_head = "transformer_blocks" in name and (".attn2." in name or ".norm2." in name)
-            is_open = not name.startswith("unet.") or what == "all" or (what == "cross_attention" and is_head)
-            weight.requires_grad_(is_open)
+            is_conditioning = not name.startswith("unet.")
+            weight.requires_grad_(is_conditioning or what == "all" or (what == "cross_attention" and is_head))
 
         return [name for name, weight in self.named_parameters() if weight.requires_grad]
 
@@ -429,12 +496,19 @@ class LdmUnet(nn.Module):
 
         Parameters
         ----------
-        count, width : int
-            tokens of a response, and values of each
+        count : int
+            tokens of a response
+        width : int
+            values of each token
         seed : int
             of the new weights
-        changes : Any
+        **changes : Any
             ``mapped``, ``time``, ``zero_time`` of :meth:`LdmConfig.with_tokens`
+
+        Returns
+        -------
+        LdmUnet
+            on the device of this one
 
         Examples
         --------
@@ -443,16 +517,17 @@ class LdmUnet(nn.Module):
         ['condition.tokens.0.weight', 'condition.tokens.0.bias', 'condition.tokens.1.weight']
         """
         config = self.config.with_tokens(count, width, **changes)
+
         with torch.random.fork_rng([]):
             torch.manual_seed(seed)
-            new = LdmUnet(**config.model_dump(mode="json"))
+            network = LdmUnet(**config.model_dump(mode="json"))
 
-        new.unet.load_state_dict(self.unet.state_dict())
-        return new.to(self.signal.device)
+        network.unet.load_state_dict(self.unet.state_dict())
+        return network.to(self.signal.device)
 
     def schedule(self) -> PNDMScheduler:
         """PLMS as diffusers' scheduler, with the published settings."""
-        from diffusers import PNDMScheduler
+        from diffusers.schedulers.scheduling_pndm import PNDMScheduler
 
         c = self.config
         return PNDMScheduler(
@@ -496,6 +571,7 @@ class LdmUnet(nn.Module):
         Returns
         -------
         Tensor of shape (n, samples, channels, size, size), float32
+            on the CPU
 
         Raises
         ------
@@ -516,36 +592,43 @@ class LdmUnet(nn.Module):
 
         c = self.config
         x = self._checked(condition, ids)
-        pairs = [(row, s) for row in range(len(x)) for s in range(samples)]
         shape = (c.channels, c.size, c.size)
-        out = torch.empty(len(pairs), *shape)
+        latents = torch.empty(len(x) * samples, *shape)
+
         was_training = self.training
         self.eval()
 
-        for start in range(0, len(pairs), batch_size):
-            part = pairs[start : start + batch_size]
-            # A full batch every time: matrix products of another size would be summed in another order.
-            filled = part + [part[-1]] * (batch_size - len(part))
-            noise = np.stack([picture_rng(seed, ids[row], s).standard_normal(shape, np.float32) for row, s in filled])
-            z = torch.from_numpy(noise).to(x.device)
-            context = self.context(x[[row for row, _ in filled]])
+        for part, filled in full_batches(len(latents), batch_size):
+            # Latent number i is sample i % samples of condition i // samples.
+            rows = [i // samples for i in filled]
+            noise = []
+            for i, row in zip(filled, rows, strict=True):
+                rng = picture_rng(seed, ids[row], i % samples)
+                noise.append(rng.standard_normal(shape, np.float32))
+
+            z = torch.from_numpy(np.stack(noise)).to(x.device)  # (batch_size, channels, size, size)
+            context = self.context(x[rows])
+
+            # PLMS remembers its last predictions, so each batch has a scheduler of its own.
             plms = self.schedule()
             plms.set_timesteps(steps)
 
+            assert plms.timesteps is not None
             for time in plms.timesteps.tolist():
                 times = torch.full((batch_size,), time, device=x.device)
-                z = plms.step(self.denoise(z, times, context), time, z).prev_sample
+                noise_guess = self.denoise(z, times, context)
+                z = plms.step(noise_guess, time, z, return_dict=False)[0]
 
-            out[start : start + len(part)] = z[: len(part)].cpu()
+            latents[part] = z[: part.stop - part.start].cpu()
 
         self.train(was_training)
-        if not bool(out.isfinite().all()):
+        if not bool(latents.isfinite().all()):
             raise ModelError(
                 "latents became NaN or infinite while they were drawn: the network is broken. Load its weights again, or "
                 "train again at a lower learning rate."
             )
 
-        return out.view(len(x), samples, *shape)
+        return latents.view(len(x), samples, *shape)
 
     def _checked(self, condition: np.ndarray | Tensor, ids: Sequence[Any]) -> Tensor:
         """The condition on the network's device, floats or integers as it needs them."""
@@ -561,7 +644,8 @@ class LdmUnet(nn.Module):
                     f"{tuple(x.shape)} came."
                 )
 
-            bad = ((x < 0) | (x >= torch.tensor(c.classes, device=x.device))).any(1).nonzero().flatten().tolist()
+            is_unknown = (x < 0) | (x >= torch.tensor(c.classes, device=x.device))  # (n, kinds)
+            bad = is_unknown.any(1).nonzero().flatten().tolist()
             if bad:
                 raise DataError(
                     f"labels of {len(bad)} stimuli are of no class, first those of '{ids[bad[0]]}': {x[bad[0]].tolist()}; "
@@ -570,7 +654,8 @@ class LdmUnet(nn.Module):
 
             return x.to(self.signal.device, torch.int64)
 
-        if bad := (~torch.isfinite(x)).flatten(1).any(1).nonzero().flatten().tolist():
+        bad = (~torch.isfinite(x)).flatten(1).any(1).nonzero().flatten().tolist()
+        if bad:
             raise DataError(
                 f"tokens of {len(bad)} stimuli hold NaN or infinite values, first those of '{ids[bad[0]]}'."
             )
@@ -578,36 +663,52 @@ class LdmUnet(nn.Module):
         return x.to(self.signal.device, torch.float32)
 
 
+# -- the fitted part ---------------------------------------------------------------------------------------------------
+
+
 class Ldm(ModulePart):
-    """The U-Net with its conditionings beside the tokenizer of its latents, as a fitted part of a run.
+    """The U-Net with its conditionings, and the tokenizer of its latents, as a fitted part of a run.
 
     Parameters
     ----------
     module : nn.ModuleDict
         ``network`` and ``tokenizer``
-    config : mapping of {str: Any}
+    config : mapping[str, Any]
         ``{"network": fields of LdmConfig, "tokenizer": fields of diffusers' VQModel}``
 
     Notes
     -----
     Latents are the tokenizer's before they are quantised, times its ``scaling_factor`` (1 as published, one over their
-    standard deviation in the zoo). They are quantised when they are decoded, as published.
+    standard deviation in the in-silico lab). They are quantised when they are decoded, as published.
     """
 
     module: nn.ModuleDict
 
     @classmethod
     def of(cls, network: LdmUnet, tokenizer: VQModel) -> Self:
-        """From two networks.
+        """The part that holds two networks.
+
+        Parameters
+        ----------
+        network : LdmUnet
+            what predicts noise
+        tokenizer : VQModel
+            of diffusers
+
+        Returns
+        -------
+        Ldm
+            both in evaluation mode
 
         Raises
         ------
         ModelError
             When the tokenizer's latents are not what the U-Net works on.
         """
-        if tokenizer.config.latent_channels != network.config.channels:
+        latent_channels = tokenizer.config["latent_channels"]
+        if latent_channels != network.config.channels:
             raise ModelError(
-                f"the tokenizer's latents have {tokenizer.config.latent_channels} channels, but the U-Net works on "
+                f"the tokenizer's latents have {latent_channels} channels, but the U-Net works on "
                 f"{network.config.channels}; take two that were trained together."
             )
 
@@ -616,9 +717,12 @@ class Ldm(ModulePart):
         return cls(nn.ModuleDict({"network": network, "tokenizer": tokenizer}).eval(), config)
 
     @classmethod
-    def from_zoo(cls) -> Self:
-        """The lab's networks, from labels. Raises NotAvailable where they are not bundled."""
-        return cls.of(bundled.load("ldm"), bundled.load("vq"))
+    def bundled(cls) -> Self:
+        """The bundled networks, which draw from labels. Raises NotAvailable where they are not installed."""
+        network = cast(LdmUnet, bundled.load("ldm"))
+        tokenizer = cast("VQModel", bundled.load("vq"))
+
+        return cls.of(network, tokenizer)
 
     @classmethod
     def from_public(cls, file: str | Path, *, inert: Collection[str] = ()) -> Self:
@@ -631,12 +735,16 @@ class Ldm(ModulePart):
         inert : collection of str, default ()
             further classes of settings the file may name, such as ``"config.Settings"``; they are never imported
 
+        Returns
+        -------
+        Ldm
+            all weights as published
+
         Raises
         ------
         ModelError
             Missing or damaged files, files that want to run anything, or weights that do not fit.
         """
-
         return cls._from_tensors(read_public(file, inert=inert), LdmConfig.published())
 
     @classmethod
@@ -652,7 +760,7 @@ class Ldm(ModulePart):
 
         Returns
         -------
-        tuple of (Ldm, dict of {str: Tensor})
+        tuple[Ldm, dict[str, Tensor]]
             the generator, and the weights of the brain encoder before it, by the names of SC-MBM
 
         Raises
@@ -660,51 +768,81 @@ class Ldm(ModulePart):
         ModelError
             As :meth:`from_public`.
         """
-
         tensors = read_public(file, "model_state_dict", inert=inert)
-        return cls._from_tensors(tensors, tuned_config(tensors, LdmConfig.paper())), tuned_encoder(tensors)
+        config = tuned_config(tensors, LdmConfig.paper())
+
+        return cls._from_tensors(tensors, config), tuned_encoder(tensors)
 
     @classmethod
     def _from_tensors(
         cls, tensors: dict[str, Tensor], config: LdmConfig, tokenizer: dict[str, Any] | None = None
     ) -> Self:
-
         fields = tokenizer or VQ_F4
-        weights = public_network(tensors, config), public_tokenizer(tensors, fields)
+        network_weights = public_network(tensors, config)
+        tokenizer_weights = public_tokenizer(tensors, fields)
+
         sizes = {"network": config.model_dump(mode="json"), "tokenizer": dict(fields)}
         part = cls(cls.build(sizes), sizes)
-
-        for module, found, what in zip(part.module.values(), weights, ("the U-Net", "the tokenizer"), strict=True):
-            load_module_state(module, found, f"{what} of latent diffusion")
+        load_module_state(part.network, network_weights, "the U-Net of latent diffusion")
+        load_module_state(part.tokenizer, tokenizer_weights, "the tokenizer of latent diffusion")
 
         return part
 
     @classmethod
     def build(cls, config: dict[str, Any]) -> nn.ModuleDict:
-        """Untrained networks of this configuration."""
-        from diffusers import VQModel
+        """Untrained networks of this configuration.
+
+        Parameters
+        ----------
+        config : dict[str, Any]
+            as for the class
+
+        Returns
+        -------
+        nn.ModuleDict
+            in evaluation mode
+        """
+        from diffusers.models.autoencoders.vq_model import VQModel
 
         parts = {"network": LdmUnet(**config["network"]), "tokenizer": VQModel(**config["tokenizer"])}
         return nn.ModuleDict(parts).eval()
 
     def with_tokens(self, count: int, width: int, *, seed: int, **changes: Any) -> Ldm:
-        """The same generator drawing from brain tokens, its conditionings drawn anew (:meth:`LdmUnet.with_tokens`)."""
+        """The same generator drawing from brain tokens, its conditionings drawn anew.
+
+        Parameters
+        ----------
+        count : int
+            tokens of a response
+        width : int
+            values of each token
+        seed : int
+            of the new weights
+        **changes : Any
+            ``mapped``, ``time``, ``zero_time`` of :meth:`LdmConfig.with_tokens`
+
+        Returns
+        -------
+        Ldm
+            with the same tokenizer
+        """
         return Ldm.of(self.network.with_tokens(count, width, seed=seed, **changes), self.tokenizer)
 
     @property
     def network(self) -> LdmUnet:
         """What predicts noise."""
-        return self.module["network"]
+        return self.module["network"]  # pyright: ignore[reportReturnType]  a ModuleDict forgets the classes of its modules
 
     @property
     def tokenizer(self) -> VQModel:
         """What makes latents of pictures, and pictures of latents."""
-        return self.module["tokenizer"]
+        return self.module["tokenizer"]  # pyright: ignore[reportReturnType]  as above
 
     @property
     def size(self) -> int:
         """Side of its pictures in pixels."""
-        return int(self.config["network"]["size"]) * 2 ** (len(self.config["tokenizer"]["block_out_channels"]) - 1)
+        halvings = len(self.config["tokenizer"]["block_out_channels"]) - 1
+        return int(self.config["network"]["size"]) * 2**halvings
 
     @torch.no_grad()
     def encode(self, pixels: np.ndarray | Tensor, *, batch_size: int = 20) -> Tensor:
@@ -739,13 +877,28 @@ class Ldm(ModulePart):
             )
 
         vq = self.tokenizer
-        scale = self.tokenizer.config.scaling_factor
+        blocks = []
+        for block in x.float().split(batch_size):
+            z = vq.encode(block.to(vq.device)).latents * vq.config["scaling_factor"]  # (k, channels, rows, columns)
+            blocks.append(z.cpu())
 
-        return torch.cat([(vq.encode(b.to(vq.device)).latents * scale).cpu() for b in x.float().split(batch_size)])
+        return torch.cat(blocks)
 
     @torch.no_grad()
     def decode(self, latents: Tensor, *, batch_size: int = 20) -> np.ndarray:
-        """Pictures of latents (n, channels, rows, columns), quantised first: (n, size, size, 3) float32, 0-1.
+        """Pictures of latents, which are quantised first.
+
+        Parameters
+        ----------
+        latents : Tensor of shape (n, channels, rows, columns)
+            in the units of :meth:`encode`
+        batch_size : int, default 20
+            pictures that go through the network at once; batches are filled up to it
+
+        Returns
+        -------
+        ndarray of shape (n, size, size, 3), float32
+            0-1
 
         Raises
         ------
@@ -753,16 +906,13 @@ class Ldm(ModulePart):
             When the network gives NaN.
         """
         vq = self.tokenizer
-        scale = self.tokenizer.config.scaling_factor
-        out = [np.empty((0, self.size, self.size, 3), dtype=np.float32)]
+        pictures = np.empty((len(latents), self.size, self.size, 3), dtype=np.float32)
 
-        for start in range(0, len(latents), batch_size):
-            # Filled up as in `LdmUnet.sample`.
-            z = latents[start : start + batch_size]
-            filled = torch.cat([z, z[-1:].expand(batch_size - len(z), -1, -1, -1)])
-            out.append(from_network(vq.decode((filled / scale).to(vq.device)).sample[: len(z)]))
+        for part, filled in full_batches(len(latents), batch_size):
+            z = latents[filled] / vq.config["scaling_factor"]
+            x = vq.decode(z.to(vq.device), return_dict=False)[0]  # (batch_size, 3, size, size)
+            pictures[part] = from_network(x[: part.stop - part.start])
 
-        pictures = np.concatenate(out)
         if not np.isfinite(pictures).all():
             raise ModelError("the tokenizer gives NaN; load its weights again.")
 
@@ -784,7 +934,7 @@ class Ldm(ModulePart):
         condition : ndarray or Tensor of shape (n, count, width)
             floats, brain tokens; or (n, kinds) integers, labels
         ids : sequence
-            n stimulus ids; the noise of a picture is a function of seed, id and sample, not of its company
+            n stimulus ids; the noise of a picture is a function of seed, id and sample, not of the other pictures
         sampling : LdmSampling
             steps and samples
         seed : int
@@ -813,11 +963,12 @@ class Ldm(ModulePart):
 
         z = self.network.sample(condition, ids, seed=seed, batch_size=batch_size, **sampling.model_dump())
         pictures = self.decode(z.flatten(0, 1), batch_size=batch_size)
-        return pictures.reshape(*z.shape[:2], *pictures.shape[1:])
+
+        return pictures.reshape(*z.shape[:2], *pictures.shape[1:])  # (n, samples, size, size, 3)
 
 
 def random_crops(x: Tensor, draws: Draws, *, share: float = 0.5, cut: float = 0.2) -> Tensor:
-    """Some pictures cut smaller at random and stretched back: how MinD-Vis and CAD vary what they train on.
+    """Some pictures cut smaller at random and stretched back, as MinD-Vis and CAD vary what they train on.
 
     Parameters
     ----------
@@ -836,29 +987,29 @@ def random_crops(x: Tensor, draws: Draws, *, share: float = 0.5, cut: float = 0.
         pixels between others interpolated bilinearly
     """
     size = x.shape[-1]
-    out = x.clone()
     side = size - int(cut * size)
-    u = draws.uniform(3).cpu()
+    u = draws.uniform(3).cpu()  # (n, 3): whether, top, left
+    chosen = (u[:, 0] < share).nonzero().flatten().tolist()
+    out = x.clone()
 
-    for i in (u[:, 0] < share).nonzero().flatten().tolist():
+    for i in chosen:
         top, left = (u[i, 1:] * (size - side + 1)).long().tolist()
-        part = x[i : i + 1, :, top : top + side, left : left + side]
+        part = x[i : i + 1, :, top : top + side, left : left + side]  # (1, 3, side, side)
         out[i] = F.interpolate(part, size=(size, size), mode="bilinear", align_corners=False)[0]
 
     return out
 
 
-__all__ = ["BrainTokens", "Labels", "Ldm", "LdmConfig", "LdmSampling", "LdmUnet", "random_crops"]
+# -- public weights ----------------------------------------------------------------------------------------------------
 
 
+# Beginnings of the public names: U-Net, first stage, what makes the context; and the brain encoder within the last.
 NETWORK = "model.diffusion_model."
 TOKENIZER = "first_stage_model."
 CONDITION = "cond_stage_model."
-
-
 ENCODER = f"{CONDITION}mae."
 
-
+# The noising process, which follows from three numbers of the configuration.
 _SCHEDULE = frozenset(
     [
         "betas",
@@ -879,8 +1030,7 @@ _SCHEDULE = frozenset(
     ]
 )
 
-
-# Classes of settings beside the weights; they are never imported.
+# Classes of settings that public files hold next to the weights; they are never imported.
 _SETTINGS = (
     "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
     "pytorch_lightning.utilities.argparse.AttributeDict",
@@ -888,31 +1038,6 @@ _SETTINGS = (
     "config.Config_MBM_finetune",
     "config.Config_MBM_fMRI",
 )
-
-
-_RESNET = {
-    "norm1": "in_layers.0",
-    "conv1": "in_layers.2",
-    "time_emb_proj": "emb_layers.1",
-    "norm2": "out_layers.0",
-    "conv2": "out_layers.3",
-    "conv_shortcut": "skip_connection",
-}
-
-
-_ENDS = {
-    "conv_in": "input_blocks.0.0",
-    "time_embedding.linear_1": "time_embed.0",
-    "time_embedding.linear_2": "time_embed.2",
-    "conv_norm_out": "out.0",
-    "conv_out": "out.2",
-    "mid_block.resnets.0": "middle_block.0",
-    "mid_block.attentions.0": "middle_block.1",
-    "mid_block.resnets.1": "middle_block.2",
-}
-
-
-_ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
 
 
 class Public(NamedTuple):
@@ -931,10 +1056,15 @@ def read_public(file: str | Path, *path: str, inert: Collection[str] = ()) -> di
     ----------
     file : str or Path
         of CompVis, or of MinD-Vis
-    path : str
+    *path : str
         keys that lead to the weights; ``state_dict`` by default
     inert : collection of str, default ()
         further classes of settings the file may name
+
+    Returns
+    -------
+    dict[str, Tensor]
+        by public name, on the CPU
 
     Raises
     ------
@@ -944,65 +1074,85 @@ def read_public(file: str | Path, *path: str, inert: Collection[str] = ()) -> di
     return read_foreign(file, *(path or ("state_dict",)), inert=(*_SETTINGS, *inert))
 
 
-def network_table(config: LdmConfig) -> dict[str, Public]:
-    """Public name and shape of each tensor of a :class:`LdmUnet` of this configuration, by its name here."""
-    return {ours: Public(_network_name(ours, config), shape, shape) for ours, shape in _network_shapes(config).items()}
-
-
-def tokenizer_table(fields: Mapping[str, Any]) -> dict[str, Public]:
-    """Public name and shape of each tensor of diffusers' VQModel of these fields, by its name here."""
-    levels = len(fields["block_out_channels"])
-    out = {}
-
-    for ours, shape in _tokenizer_shapes(json.dumps(dict(fields))).items():
-        # Attention of the public network is a convolution of one pixel; here it is a linear layer.
-        is_pixel = ".attentions." in ours and ours.endswith(".weight") and len(shape) == 2
-        out[ours] = Public(_tokenizer_name(ours, levels), (*shape, 1, 1) if is_pixel else shape, shape)
-
-    return out
-
-
 def public_network(tensors: Mapping[str, Tensor], config: LdmConfig) -> dict[str, np.ndarray]:
     """The U-Net with its conditionings as weights of :class:`LdmUnet`.
 
     Parameters
     ----------
-    tensors : mapping of {str: Tensor}
+    tensors : mapping[str, Tensor]
         of the whole file, tokenizer included
     config : LdmConfig
         sizes of the network they are meant for: :meth:`LdmConfig.published`, or :func:`tuned_config`
+
+    Returns
+    -------
+    dict[str, ndarray]
+        float32, by our names
 
     Raises
     ------
     ModelError
         Naming tensors that are missing, too many, of another shape or not finite; or another noise schedule.
     """
-    import torch
-
     _check_rest(tensors)
+
     if "betas" in tensors:
-        c = config
-        betas = torch.linspace(c.beta_start**0.5, c.beta_end**0.5, c.noise_levels, dtype=torch.float64) ** 2
+        ours = _betas(config)
         theirs = tensors["betas"].double()
-        if theirs.shape != betas.shape or not torch.allclose(theirs, betas, rtol=1e-4):
+        if theirs.shape != ours.shape or not torch.allclose(theirs, ours, rtol=1e-4):
             raise ModelError(
                 f"the file was trained with {len(theirs)} noise levels of {float(theirs[0]):.4g} to {float(theirs[-1]):.4g}, "
-                f"but {len(betas)} of {float(betas[0]):.4g} to {float(betas[-1]):.4g} are configured; it is of another network."
+                f"but {len(ours)} of {float(ours[0]):.4g} to {float(ours[-1]):.4g} are configured; it is of another network."
             )
 
-    own = {k: v for k, v in tensors.items() if k.startswith((NETWORK, CONDITION)) and not k.startswith(ENCODER)}
-    return _convert(own, network_table(config), "the public U-Net of latent diffusion")
+    network = {}
+    for name, tensor in tensors.items():
+        if name.startswith((NETWORK, CONDITION)) and not name.startswith(ENCODER):
+            network[name] = tensor
+
+    return _convert(network, network_table(config), "the public U-Net of latent diffusion")
 
 
 def public_tokenizer(tensors: Mapping[str, Tensor], fields: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The first stage as weights of diffusers' VQModel of these fields. Raises like :func:`public_network`."""
+    """The first stage as weights of diffusers' VQModel.
+
+    Parameters
+    ----------
+    tensors : mapping[str, Tensor]
+        of the whole file, U-Net included
+    fields : mapping[str, Any]
+        of the VQModel they are meant for
+
+    Returns
+    -------
+    dict[str, ndarray]
+        float32, by diffusers' names
+
+    Raises
+    ------
+    ModelError
+        As :func:`public_network`.
+    """
     _check_rest(tensors)
-    own = {k: v for k, v in tensors.items() if k.startswith(TOKENIZER)}
-    return _convert(own, tokenizer_table(fields), "the public VQ-f4")
+    tokenizer = {name: tensor for name, tensor in tensors.items() if name.startswith(TOKENIZER)}
+
+    return _convert(tokenizer, tokenizer_table(fields), "the public VQ-f4")
 
 
 def tuned_config(tensors: Mapping[str, Tensor], config: LdmConfig) -> LdmConfig:
-    """The configuration of a network that MinD-Vis tuned: tokens as its mappers take them, other sizes of `config`.
+    """The configuration of a network that MinD-Vis tuned to a brain.
+
+    Parameters
+    ----------
+    tensors : mapping[str, Tensor]
+        of the whole file
+    config : LdmConfig
+        what all but the conditionings are taken from
+
+    Returns
+    -------
+    LdmConfig
+        with tokens as the file's mappers take them
 
     Raises
     ------
@@ -1016,25 +1166,24 @@ def tuned_config(tensors: Mapping[str, Tensor], config: LdmConfig) -> LdmConfig:
             "network itself is read by Ldm.from_public."
         )
 
-    first, last = (tensors.get(f"{CONDITION}channel_mapper.{i}.weight") for i in (0, 1))
-    is_pooled = first is None or last is None
+    first = tensors.get(f"{CONDITION}channel_mapper.0.weight")
+    last = tensors.get(f"{CONDITION}channel_mapper.1.weight")
 
-    if is_pooled:
+    # The variant without a mapper over tokens has their mean as its only token.
+    time: Literal["convolutions", "mean", "none"]
+    if first is None or last is None:
         count = 1
         mapped = None
-    else:
-        count = first.shape[1]
-        mapped = last.shape[0]
-
-    if is_pooled:
         time = "mean"
     else:
+        count = int(first.shape[1])
+        mapped = int(last.shape[0])
         time = "convolutions"
 
-    if not any(k.startswith(f"{NETWORK}time_embed_condtion.") for k in tensors):
+    if not any(name.startswith(f"{NETWORK}time_embed_condtion.") for name in tensors):
         time = "none"
 
-    return config.with_tokens(int(count), int(values.shape[1]), mapped=mapped and int(mapped), time=time)
+    return config.with_tokens(count, int(values.shape[1]), mapped=mapped, time=time)
 
 
 def tuned_encoder(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -1042,41 +1191,110 @@ def tuned_encoder(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {k.removeprefix(ENCODER): v for k, v in tensors.items() if k.startswith(ENCODER)}
 
 
+def network_table(config: LdmConfig) -> dict[str, Public]:
+    """Public name and shape of each tensor of a :class:`LdmUnet` of this configuration, by its name here."""
+    table = {}
+    for ours, shape in _network_shapes(config.model_dump_json()).items():
+        table[ours] = Public(_network_name(ours, config), shape, shape)
+
+    return table
+
+
+def tokenizer_table(fields: Mapping[str, Any]) -> dict[str, Public]:
+    """Public name and shape of each tensor of diffusers' VQModel of these fields, by its name here."""
+    levels = len(fields["block_out_channels"])
+    table = {}
+
+    for ours, shape in _tokenizer_shapes(json.dumps(dict(fields))).items():
+        # Attention of the public network is a convolution of one pixel; here it is a linear layer.
+        is_pixel = ".attentions." in ours and ours.endswith(".weight") and len(shape) == 2
+        if is_pixel:
+            public_shape = (*shape, 1, 1)
+        else:
+            public_shape = shape
+
+        table[ours] = Public(_tokenizer_name(ours, levels), public_shape, shape)
+
+    return table
+
+
 def _check_rest(tensors: Mapping[str, Tensor]) -> None:
+    """Refuse a file that holds more than latent diffusion and its schedule."""
     known = (NETWORK, TOKENIZER, CONDITION)
-    if rest := sorted(k for k in tensors if not k.startswith(known) and k not in _SCHEDULE):
+    rest = sorted(name for name in tensors if not name.startswith(known) and name not in _SCHEDULE)
+
+    if rest:
         raise ModelError(
             f"latent diffusion has weights under {', '.join(known)} and a schedule, but {few(rest, 3)} came as well; the file "
             "is of another network."
         )
 
 
-def _convert(own: Mapping[str, Tensor], table: Mapping[str, Public], what: str) -> dict[str, np.ndarray]:
-    must_fit(own, {public.name: public.shape for public in table.values()}, what)
-    return {ours: own[public.name].float().reshape(public.ours).numpy() for ours, public in table.items()}
+def _convert(tensors: Mapping[str, Tensor], table: Mapping[str, Public], what: str) -> dict[str, np.ndarray]:
+    must_fit(tensors, {public.name: public.shape for public in table.values()}, what)
+
+    weights = {}
+    for ours, public in table.items():
+        weights[ours] = tensors[public.name].float().reshape(public.ours).numpy()
+
+    return weights
+
+
+def _betas(c: LdmConfig) -> Tensor:
+    """Variance added by each step of the noising process: square roots rise evenly (noise_levels,)."""
+    return torch.linspace(c.beta_start**0.5, c.beta_end**0.5, c.noise_levels, dtype=torch.float64) ** 2
+
+
+def _shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
 
 
 @lru_cache(maxsize=4)
-def _network_shapes(config: LdmConfig) -> dict[str, tuple[int, ...]]:
-    import torch
-
+def _network_shapes(config: str) -> dict[str, tuple[int, ...]]:
     with torch.device("meta"):
-        return {k: tuple(v.shape) for k, v in LdmUnet(**config.model_dump(mode="json")).state_dict().items()}
+        return _shapes(LdmUnet(**json.loads(config)))
 
 
 @lru_cache(maxsize=4)
 def _tokenizer_shapes(fields: str) -> dict[str, tuple[int, ...]]:
-    import torch
-    from diffusers import VQModel
+    from diffusers.models.autoencoders.vq_model import VQModel
 
     with torch.device("meta"):
-        return {k: tuple(v.shape) for k, v in VQModel(**json.loads(fields)).state_dict().items()}
+        return _shapes(VQModel(**json.loads(fields)))
 
 
-# -- names -------------------------------------------------------------------------------------------------------------
+# -- their names -------------------------------------------------------------------------------------------------------
+
+
+# Public names of the layers of a residual block, of what stands outside the blocks, and of VQ-f4's attention.
+_RESNET = {
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "time_emb_proj": "emb_layers.1",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "conv_shortcut": "skip_connection",
+}
+
+_ENDS = {
+    "conv_in": "input_blocks.0.0",
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "conv_norm_out": "out.0",
+    "conv_out": "out.2",
+    "mid_block.resnets.0": "middle_block.0",
+    "mid_block.attentions.0": "middle_block.1",
+    "mid_block.resnets.1": "middle_block.2",
+}
+
+_ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
+
+
 def _network_name(ours: str, c: LdmConfig) -> str:
+    """Public name of a tensor of :class:`LdmUnet`."""
     if ours.startswith("unet."):
         return NETWORK + _unet_name(ours.removeprefix("unet."), c)
+
     if ours.startswith("condition.embeddings."):
         return ours.replace("condition.embeddings.0", f"{CONDITION}embedding", 1)
 
@@ -1085,11 +1303,16 @@ def _network_name(ours: str, c: LdmConfig) -> str:
         return CONDITION + rest.replace("tokens", "channel_mapper", 1).replace("values", "dim_mapper", 1)
 
     # Over tokens first, then over values; the file spells it without an "i". The mean has a linear layer alone.
-    steps = "time_embed_condtion" + (".2" if c.time == "convolutions" else "")
-    return NETWORK + ours.replace("time.tokens", "time_embed_condtion", 1).replace("time.values", steps, 1)
+    if c.time == "convolutions":
+        values = "time_embed_condtion.2"
+    else:
+        values = "time_embed_condtion"
+
+    return NETWORK + ours.replace("time.tokens", "time_embed_condtion", 1).replace("time.values", values, 1)
 
 
 def _unet_name(name: str, c: LdmConfig) -> str:
+    """Public name of a tensor of diffusers' U-Net."""
     for ours, public in _ENDS.items():
         if name.startswith(f"{ours}."):
             return public + _inner(name.removeprefix(ours))
@@ -1102,19 +1325,23 @@ def _unet_name(name: str, c: LdmConfig) -> str:
     kind = match[3]
     i = int(match[4])
     rest = match[5]
+    layer = int(kind == "attentions")  # within a public block: 0 the residual block, 1 the transformer after it
 
     if side == "down":
         start = 1 + level * (c.blocks + 1)
         if kind == "downsamplers":
             return f"input_blocks.{start + c.blocks}.0.op{rest.removeprefix('.conv')}"
 
-        return f"input_blocks.{start + i}.{0 if kind == 'resnets' else 1}{_inner(rest)}"
+        return f"input_blocks.{start + i}.{layer}{_inner(rest)}"
 
     start = level * (c.blocks + 1)
     if kind == "upsamplers":
-        return f"output_blocks.{start + c.blocks}.{2 if c.attention[-1 - level] else 1}{rest}"
+        layer = 1 + int(
+            c.attention[-1 - level]
+        )  # after the last residual block, and its transformer where there is one
+        return f"output_blocks.{start + c.blocks}.{layer}{rest}"
 
-    return f"output_blocks.{start + i}.{0 if kind == 'resnets' else 1}{_inner(rest)}"
+    return f"output_blocks.{start + i}.{layer}{_inner(rest)}"
 
 
 def _inner(rest: str) -> str:
@@ -1127,12 +1354,23 @@ def _inner(rest: str) -> str:
 
 
 def _tokenizer_name(name: str, levels: int) -> str:
-    name = re.sub(r"up_blocks\.(\d+)", lambda m: f"up.{levels - 1 - int(m[1])}", name)
-    name = name.replace("down_blocks.", "down.").replace("samplers.0.conv.", "sample.conv.")
-    if match := re.fullmatch(r"(.+)\.mid_block\.attentions\.0\.(.+)\.(weight|bias)", name):
-        return f"{TOKENIZER}{match[1]}.mid.attn_1.{_ATTENTION[match[2]]}.{match[3]}"
+    """Public name of a tensor of diffusers' VQModel."""
 
-    name = re.sub(r"mid_block\.resnets\.(\d)", lambda m: f"mid.block_{int(m[1]) + 1}", name)
+    # The public decoder counts its sizes from the finest, the middle its blocks from 1.
+    def level(match: re.Match[str]) -> str:
+        return f"up.{levels - 1 - int(match[1])}"
+
+    def block(match: re.Match[str]) -> str:
+        return f"mid.block_{int(match[1]) + 1}"
+
+    name = re.sub(r"up_blocks\.(\d+)", level, name)
+    name = name.replace("down_blocks.", "down.").replace("samplers.0.conv.", "sample.conv.")
+
+    attention = re.fullmatch(r"(.+)\.mid_block\.attentions\.0\.(.+)\.(weight|bias)", name)
+    if attention:
+        return f"{TOKENIZER}{attention[1]}.mid.attn_1.{_ATTENTION[attention[2]]}.{attention[3]}"
+
+    name = re.sub(r"mid_block\.resnets\.(\d)", block, name)
     name = name.replace(".resnets.", ".block.").replace("conv_shortcut", "nin_shortcut")
 
     return TOKENIZER + name.replace("conv_norm_out", "norm_out")

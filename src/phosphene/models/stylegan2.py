@@ -1,8 +1,29 @@
 """StyleGAN2 with conditions in its styles, and a discriminator that reads them back; in ordinary operations of torch.
 
-    w = mapping(z),    u = max over conditions k of F_k(c_k),    style = A [u, w]      in every layer
+::
+
+    w = mapping(z)                                                  noise to w, 8 layers
+    u = max over conditions k of F_k(c_k),    style = A [u, w]      in every layer
+    constant 4 x 4 -> modulated convolutions, doubling -> 256 x 256; each size adds to the picture
+    picture -> discriminator -> logit, and one vector per condition that should match c_k
 
 Lin, Sprague and Singh 2022 (Mind Reader), section 2.3, on Karras et al. 2020 (StyleGAN2) and Zhou et al. 2022 (Lafite).
+
+>>> pipeline = StyleGan2.from_public("lafite_coco.pkl")                                                 # doctest: +SKIP
+>>> pipeline.sample(image_latents, text_latents, ids, StyleGan2Sampling(), seed=0)                      # doctest: +SKIP
+
+In this file: the configuration; the networks, :class:`Generator` and :class:`Discriminator`; their training objective,
+:class:`GanObjective`, a network for :func:`phosphene.training.train` each of whose steps has turns, in each of which one
+side learns; the fitted part of a run, :class:`StyleGan2`; and the readers of public weights.
+
+A StyleGAN ``.pkl`` is the riskiest kind of checkpoint: next to tensors it carries the Python source of its networks, which
+the official loader executes. Here the source is skipped as any other text; a pickle may name nothing but what describes
+tensors and plain values, and is refused with the name of anything else.
+
+>>> convert_pickle("lafite_coco.pkl", "weights/lafite")                        # doctest: +SKIP
+>>> generator, discriminator = read_converted("weights/lafite")                # doctest: +SKIP
+
+A converted folder holds ``generator.safetensors``, ``discriminator.safetensors`` and ``config.json``.
 """
 
 from __future__ import annotations
@@ -19,7 +40,7 @@ from collections.abc import Callable, Sequence
 from functools import reduce
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast
 
 import numpy as np
 import torch
@@ -34,15 +55,27 @@ from phosphene.io.folder import read_json
 from phosphene.io.reading import reads
 from phosphene.io.stages import read_safetensors
 from phosphene.models import bundled
+from phosphene.models.batch_invariance import picture_rng
 from phosphene.models.pixel_range import from_network, to_network
 from phosphene.models.stylegan2_augment import augmented
-from phosphene.models.vdvae import picture_rng
-from phosphene.training import Draws, TrainConfig
 from phosphene.training.checkpoint import ModulePart, load_module_state, module_state
 from phosphene.types import digest_of
 
 if TYPE_CHECKING:
-    from phosphene.training import TrainConfig
+    from phosphene.training import Draws, TrainConfig
+
+__all__ = [
+    "Discriminator",
+    "GanObjective",
+    "GanTraining",
+    "Generator",
+    "StyleGan2",
+    "StyleGan2Config",
+    "StyleGan2Sampling",
+]
+
+
+# -- configuration -----------------------------------------------------------------------------------------------------
 
 
 class StyleGan2Config(Config):
@@ -55,22 +88,27 @@ class StyleGan2Config(Config):
     ((4, 8, 16, 32, 64, 128, 256), 128, 14)
     """
 
-    size: int = Field(256, ge=8, description="side of a picture in pixels, a power of two")
-    z: int = Field(512, ge=1, description="values of the noise a picture is drawn from")
-    w: int = Field(512, ge=1, description="values the noise is mapped to")
-    mapping_layers: int = Field(8, ge=1, description="layers of this mapping")
-    condition: int = Field(512, ge=1, description="values of each condition")
+    size: int = Field(default=256, ge=8, description="side of a picture in pixels, a power of two")
+    z: int = Field(default=512, ge=1, description="values of the noise a picture is drawn from")
+    w: int = Field(default=512, ge=1, description="values the noise is mapped to")
+    mapping_layers: int = Field(default=8, ge=1, description="layers of this mapping")
+    condition: int = Field(default=512, ge=1, description="values of each condition")
     conditions: int = Field(
-        2, ge=0, description="how many conditions: image and text; 0 for a generator of noise alone"
+        default=2, ge=0, description="how many conditions: image and text; 0 for a generator of noise alone"
     )
-    style: int = Field(512, ge=1, description="values the conditions become before they meet w")
-    condition_gain: float = Field(1.0, gt=0, description="what conditions, of unit length, are multiplied by in styles")
-    condition_pace: float = Field(0.01, gt=0, description="how fast the conditions' layers learn, beside others")
-    channel_base: int = Field(32768, ge=8, description="channels times pixels along a side, up to channel_max")
-    channel_max: int = Field(512, ge=1, description="most channels of a layer")
-    group: int = Field(4, ge=1, description="pictures whose deviation the discriminator sees together")
+    style: int = Field(default=512, ge=1, description="values the conditions become before they meet w")
+    condition_gain: float = Field(
+        default=1.0, gt=0, description="what conditions, of unit length, are multiplied by in styles"
+    )
+    condition_pace: float = Field(
+        default=0.01, gt=0, description="how fast the conditions' layers learn, relative to others"
+    )
+    channel_base: int = Field(default=32768, ge=8, description="channels times pixels along a side, up to channel_max")
+    channel_max: int = Field(default=512, ge=1, description="most channels of a layer")
+    group: int = Field(default=4, ge=1, description="pictures whose deviation the discriminator sees together")
     logit: Literal["each", "batch"] = Field(
-        "each", description="match of features and conditions in a logit: of its own picture, or summed over the batch"
+        default="each",
+        description="match of features and conditions in a logit: of its own picture, or summed over the batch",
     )
 
     @model_validator(mode="after")
@@ -99,7 +137,11 @@ class StyleGan2Config(Config):
     @property
     def noise_sizes(self) -> tuple[int, ...]:
         """Side of the noise that each convolution adds, in order."""
-        return (4, *(size for size in self.sizes[1:] for _ in range(2)))
+        sides = [4]
+        for size in self.sizes[1:]:
+            sides += [size, size]  # the doubling convolution and the one after it
+
+        return tuple(sides)
 
     @property
     def slots(self) -> int:
@@ -116,7 +158,7 @@ class StyleGan2Config(Config):
         """The in-silico lab: 32 px, two latents of 64 values of the lab's CLIP; 916,083 weights.
 
         Thousands of steps from nothing, where the paper has millions of pictures from pretrained weights: conditions enter
-        with unit variance and learn faster, or they would hardly be heard.
+        with unit variance and learn faster, or they would hardly matter.
         """
         return cls(
             size=32, z=64, w=64, mapping_layers=4, condition=64, style=64, channel_base=1024, channel_max=128,
@@ -125,56 +167,71 @@ class StyleGan2Config(Config):
 
 
 class GanTraining(Config):
-    """What generator and discriminator are trained on. The defaults are Mind Reader's; weights of its appendix are those of
-    its released code.
+    """Terms of the training of generator and discriminator.
+
+    The defaults are Mind Reader's; weights of its appendix A.2 are those of its released code.
     """
 
-    tau: float = Field(0.5, gt=0, description="temperature of every contrast")
+    tau: float = Field(default=0.5, gt=0, description="temperature of every contrast")
     row_share: float = Field(
-        0.0, ge=0, le=1, description="of a contrast's two directions; 0: a condition finds its picture"
+        default=0.0, ge=0, le=1, description="of a contrast's two directions; 0: a condition finds its picture"
     )
-    clip_weight: float = Field(10.0, ge=0, description="CLIP of a drawn picture finds its conditions (itc)")
-    features_weight: float = Field(10.0, ge=0, description="the discriminator's features find their conditions (itd)")
-    real_clip_weight: float = Field(0.0, ge=0, description="CLIP of a drawn picture finds that of the true one (iic)")
-    real_features_weight: float = Field(0.0, ge=0, description="the discriminator's features of drawn and true (iid)")
-    low_level_weight: float = Field(0.0, ge=0, description="low-level features of drawn and true (ires); 10 where used")
+    clip_weight: float = Field(default=10.0, ge=0, description="CLIP of a drawn picture finds its conditions (itc)")
+    features_weight: float = Field(
+        default=10.0, ge=0, description="the discriminator's features find their conditions (itd)"
+    )
+    real_clip_weight: float = Field(
+        default=0.0, ge=0, description="CLIP of a drawn picture finds that of the true one (iic)"
+    )
+    real_features_weight: float = Field(
+        default=0.0, ge=0, description="the discriminator's features of drawn and true (iid)"
+    )
+    low_level_weight: float = Field(
+        default=0.0, ge=0, description="low-level features of drawn and true (ires); 10 where used"
+    )
     crop: float = Field(
-        0.5, gt=0, le=1, description="least side of the square that CLIP sees, of the picture's; 1: all"
+        default=0.5, gt=0, le=1, description="least side of the square that CLIP gets, of the picture's; 1: all"
     )
-    noise: float = Field(0.1, ge=0, le=1, description="share of noise in a condition")
+    noise: float = Field(default=0.1, ge=0, le=1, description="share of noise in a condition")
     pseudo: float = Field(
-        0.0, ge=0, le=1, description="chance that a condition is its picture's CLIP latent, well noised"
+        default=0.0, ge=0, le=1, description="chance that a condition is its picture's CLIP latent, well noised"
     )
-    pseudo_noise: float = Field(0.75, ge=0, le=1, description="share of noise in such a condition")
-    z: Literal["normal", "zero"] = Field("normal", description="the noise trained with; the released code has zeros")
-    mixing: float = Field(0.9, ge=0, le=1, description="chance that a picture takes its styles from two noises")
-    r1: float = Field(10.0, ge=0, description="weight of the discriminator's squared gradient at true pictures (gamma)")
-    r1_every: int = Field(16, ge=1, description="steps between these")
-    path: float = Field(2.0, ge=0, description="weight of the generator's path length penalty")
-    path_every: int = Field(4, ge=1, description="steps between these")
-    path_decay: float = Field(0.01, gt=0, le=1, description="pace of the running mean of path lengths")
-    path_shrink: int = Field(2, ge=1, description="the penalty sees the batch divided by this")
+    pseudo_noise: float = Field(default=0.75, ge=0, le=1, description="share of noise in such a condition")
+    z: Literal["normal", "zero"] = Field(
+        default="normal", description="the noise trained with; the released code has zeros"
+    )
+    mixing: float = Field(default=0.9, ge=0, le=1, description="chance that a picture takes its styles from two noises")
+    r1: float = Field(
+        default=10.0, ge=0, description="weight of the discriminator's squared gradient at true pictures (gamma)"
+    )
+    r1_every: int = Field(default=16, ge=1, description="steps between these")
+    path: float = Field(default=2.0, ge=0, description="weight of the generator's path length penalty")
+    path_every: int = Field(default=4, ge=1, description="steps between these")
+    path_decay: float = Field(default=0.01, gt=0, le=1, description="pace of the running mean of path lengths")
+    path_shrink: int = Field(default=2, ge=1, description="the penalty sees the batch divided by this")
     ada_target: float = Field(
-        0.0,
+        default=0.0,
         ge=0,
         lt=1,
         description="adaptive augmentation keeps the mean sign of true logits here (0.6); 0: no augmentation",
     )
     ada_thousands: float = Field(
-        500.0, gt=0, description="thousands of pictures in which its chance can rise from 0 to 1"
+        default=500.0, gt=0, description="thousands of pictures in which its chance can rise from 0 to 1"
     )
-    ada_every: int = Field(4, ge=1, description="steps between its adjustments")
+    ada_every: int = Field(default=4, ge=1, description="steps between its adjustments")
 
 
 class StyleGan2Sampling(Config):
     """How pictures are drawn."""
 
-    samples: int = Field(1, ge=1, description="pictures per stimulus")
-    truncation: float = Field(1.0, ge=0, le=1, description="psi: 1 takes w as drawn, 0 its mean over all noises")
-    pixel_noise: bool = Field(True, description="whether each convolution adds noise of its own")
+    samples: int = Field(default=1, ge=1, description="pictures per stimulus")
+    truncation: float = Field(
+        default=1.0, ge=0, le=1, description="psi: 1 takes w as drawn, 0 its mean over all noises"
+    )
+    pixel_noise: bool = Field(default=True, description="whether each convolution adds noise of its own")
 
 
-_MEAN_PACE = 0.005  # of the running mean of w
+# -- what both networks are made of ------------------------------------------------------------------------------------
 
 
 def _active(x: Tensor) -> Tensor:
@@ -182,7 +239,7 @@ def _active(x: Tensor) -> Tensor:
     return F.leaky_relu(x, 0.2) * math.sqrt(2)
 
 
-class _Linear(nn.Module):
+class _ScaledLinear(nn.Module):
     """A linear layer whose weights are of order 1 / pace and scaled as they are used, so that all learn equally fast."""
 
     def __init__(self, n_in: int, n_out: int, *, active: bool = False, pace: float = 1.0, bias: float = 0.0):
@@ -194,7 +251,7 @@ class _Linear(nn.Module):
         self.active = active
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.linear(x, self.weight * self.gain, self.bias * self.pace)
+        y = F.linear(x, self.weight * self.gain, self.bias * self.pace)  # (n, n_out)
         if self.active:
             return _active(y)
 
@@ -203,6 +260,8 @@ class _Linear(nn.Module):
 
 class _Smooth(nn.Module):
     """The filter [1, 3, 3, 1] along both axes: after a doubling of the size, or before a halving."""
+
+    kernel: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -220,26 +279,45 @@ class _Smooth(nn.Module):
         return F.conv_transpose2d(x, (4 * self.kernel).expand(n, 1, 4, 4), stride=2, padding=1, groups=n)
 
 
+# -- the generator -----------------------------------------------------------------------------------------------------
+
+
+_MEAN_PACE = 0.005  # of the running mean of w
+
+
 class _Style(nn.Module):
-    """One layer's style (n, channels): the largest of the conditions' two-layer views, value by value, beside w."""
+    """One layer's style (n, channels): the largest of the conditions' two-layer views, value by value, joined to w.
+
+    Mind Reader, section 2.3: each layer has views of its own.
+    """
 
     def __init__(self, c: StyleGan2Config, channels: int):
         super().__init__()
         self.gain = c.condition_gain
         pace = c.condition_pace
-        self.views = nn.ModuleList(
-            nn.Sequential(
-                _Linear(c.condition, c.hidden, active=True, pace=pace),
-                _Linear(c.hidden, c.style, active=True, pace=pace),
-            )
-            for _ in range(c.conditions)
-        )
+        width = c.w
+        self.views = nn.ModuleList()
 
-        self.affine = _Linear(c.w + (c.style if c.conditions else 0), channels, bias=1.0)
+        for _ in range(c.conditions):
+            first = _ScaledLinear(c.condition, c.hidden, active=True, pace=pace)
+            second = _ScaledLinear(c.hidden, c.style, active=True, pace=pace)
+            self.views.append(nn.Sequential(first, second))
+
+        if c.conditions:
+            width += c.style
+
+        self.affine = _ScaledLinear(width, channels, bias=1.0)
 
     def forward(self, w: Tensor, conditions: Tensor) -> Tensor:
-        seen = [view(self.gain * c) for view, c in zip(self.views, conditions.unbind(1), strict=True)]
-        return self.affine(torch.cat([reduce(torch.maximum, seen), w], 1) if seen else w)
+        if not len(self.views):
+            return self.affine(w)
+
+        viewed = []
+        for view, condition in zip(self.views, conditions.unbind(1), strict=True):
+            viewed.append(view(self.gain * condition))  # (n, style)
+
+        u = reduce(torch.maximum, viewed)
+        return self.affine(torch.cat([u, w], 1))  # (n, channels)
 
 
 def modulated(x: Tensor, weight: Tensor, style: Tensor, *, up: bool = False, demodulate: bool = True) -> Tensor:
@@ -253,25 +331,39 @@ def modulated(x: Tensor, weight: Tensor, style: Tensor, *, up: bool = False, dem
     Parameters
     ----------
     x : Tensor of shape (n, inputs, height, width)
+        activations
     weight : Tensor of shape (outputs, inputs, k, k)
+        W, shared by all pictures
     style : Tensor of shape (n, inputs)
+        s
     up : bool, default False
         leave zeros between values, so that the result is (2 height + 1, 2 width + 1)
+    demodulate : bool, default True
+        whether to bring outputs back to unit variance
+
+    Returns
+    -------
+    Tensor of shape (n, outputs, height, width)
+        of twice the size and one more with `up`
+
+    References
+    ----------
+    Karras et al. 2020, eqs. 1 and 3.
     """
     y = x * style[:, :, None, None]
     if up:
-        y = F.conv_transpose2d(y, weight.transpose(0, 1), stride=2)
+        y = F.conv_transpose2d(y, weight.transpose(0, 1), stride=2)  # (n, outputs, 2 height + 1, 2 width + 1)
     else:
-        y = F.conv2d(y, weight, padding=weight.shape[2] // 2)
+        y = F.conv2d(y, weight, padding=weight.shape[2] // 2)  # (n, outputs, height, width)
 
     if not demodulate:
         return y
 
-    power = F.linear(style.square(), weight.square().sum((2, 3)))
+    power = F.linear(style.square(), weight.square().sum((2, 3)))  # (n, outputs)
     return y * (power + 1e-8).rsqrt()[:, :, None, None]
 
 
-class _Convolution(nn.Module):
+class _StyledConvolution(nn.Module):
     """Modulated convolution, noise, bias and activation; doubles the size where asked."""
 
     def __init__(self, c: StyleGan2Config, n_in: int, n_out: int, *, up: bool = False):
@@ -294,7 +386,7 @@ class _Convolution(nn.Module):
         return _active(y + self.bias[:, None, None])
 
 
-class _Colours(nn.Module):
+class _ToColours(nn.Module):
     """Channels to red, green and blue."""
 
     def __init__(self, c: StyleGan2Config, n_in: int):
@@ -309,34 +401,34 @@ class _Colours(nn.Module):
         return modulated(x, self.weight, style, demodulate=False) + self.bias[:, None, None]
 
 
-class _Block(nn.Module):
+class _SynthesisBlock(nn.Module):
     """The convolutions at one size, and what they add to the picture."""
 
     def __init__(self, c: StyleGan2Config, size: int):
         super().__init__()
         n = c.channels(size)
+        self.convolutions = nn.ModuleList()
 
-        if size == 4:
-            first = []
-        else:
-            first = [_Convolution(c, c.channels(size // 2), n, up=True)]
+        if size > 4:  # the first block starts from the constant and doubles nothing
+            self.convolutions.append(_StyledConvolution(c, c.channels(size // 2), n, up=True))
 
-        self.convolutions = nn.ModuleList([*first, _Convolution(c, n, n)])
-        self.colours = _Colours(c, n)
+        self.convolutions.append(_StyledConvolution(c, n, n))
+        self.colours = _ToColours(c, n)
         self.smooth = _Smooth()
 
 
 class Generator(nn.Module):
-    """Noise and conditions to pictures.
+    """Noise and conditions to pictures (Mind Reader, eq. 3).
 
     Parameters
     ----------
-    config : Any
+    **config : Any
         fields of :class:`StyleGan2Config`; Mind Reader's by default. Weights are drawn from torch's global generator
 
     Attributes
     ----------
-    config : sizes
+    config : StyleGan2Config
+        sizes
     mean : Tensor of shape (w,)
         running mean of w, where truncation leads
 
@@ -358,10 +450,10 @@ class Generator(nn.Module):
         super().__init__()
         self.config = c = validate(StyleGan2Config, config, "the configuration of StyleGAN2")
         widths = [c.z] + [c.w] * c.mapping_layers
-        self.mapping = nn.ModuleList(_Linear(a, b, active=True, pace=0.01) for a, b in pairwise(widths))
+        self.mapping = nn.ModuleList(_ScaledLinear(a, b, active=True, pace=0.01) for a, b in pairwise(widths))
         self.register_buffer("mean", torch.zeros(c.w))
         self.first = nn.Parameter(torch.randn(c.channels(4), 4, 4))
-        self.blocks = nn.ModuleList(_Block(c, size) for size in c.sizes)
+        self.blocks = nn.ModuleList(_SynthesisBlock(c, size) for size in c.sizes)
 
     def forward(
         self, conditions: Tensor, z: Tensor, noise: Sequence[Tensor] | None = None, *, truncation: float = 1.0
@@ -370,8 +462,8 @@ class Generator(nn.Module):
 
         Parameters
         ----------
-        conditions : Tensor
-            (n, conditions, condition), each of unit length
+        conditions : Tensor of shape (n, conditions, condition)
+            each of unit length
         z : Tensor of shape (n, z)
             standard normal
         noise : sequence of Tensor, optional
@@ -384,14 +476,15 @@ class Generator(nn.Module):
         Tensor of shape (n, 3, size, size)
             about -1 to 1, not clipped
         """
-        w = self.map(z)
+        w = self.map(z)  # (n, w)
         if truncation != 1:
             w = self.mean.lerp(w, truncation)
 
-        return self.paint(w[:, None].expand(-1, self.config.slots, -1), conditions, noise)
+        styles = w[:, None].expand(-1, self.config.slots, -1)  # (n, slots, w)
+        return self.synthesise(styles, conditions, noise)
 
     def map(self, z: Tensor) -> Tensor:
-        """(n, z) to (n, w)."""
+        """The mapping network: noise (n, z) to (n, w)."""
         x = z * (z.square().mean(1, keepdim=True) + 1e-8).rsqrt()
         for layer in self.mapping:
             x = layer(x)
@@ -399,21 +492,26 @@ class Generator(nn.Module):
         return x
 
     @torch.no_grad()
-    def follow(self, w: Tensor) -> None:
-        """Move the running mean of w towards these (n, w)."""
+    def track_mean(self, w: Tensor) -> None:
+        """Move the running mean of w, where truncation leads, towards these (n, w)."""
         self.mean.lerp_(w.float().mean(0), _MEAN_PACE)
 
-    def paint(self, w: Tensor, conditions: Tensor, noise: Sequence[Tensor] | None = None) -> Tensor:
-        """Pictures of styles.
+    def synthesise(self, w: Tensor, conditions: Tensor, noise: Sequence[Tensor] | None = None) -> Tensor:
+        """The synthesis network: pictures of one w for each layer.
 
         Parameters
         ----------
         w : Tensor of shape (n, slots, w)
             one for each convolution and one for the last colours
-        conditions : Tensor
+        conditions : Tensor of shape (n, conditions, condition)
             see :meth:`forward`
         noise : sequence of Tensor, optional
             see :meth:`forward`
+
+        Returns
+        -------
+        Tensor of shape (n, 3, size, size)
+            about -1 to 1, not clipped
 
         Raises
         ------
@@ -427,13 +525,18 @@ class Generator(nn.Module):
                 f"conditions of {n} pictures must be ({n}, {c.conditions}, {c.condition}), but are {tuple(conditions.shape)}."
             )
 
-        x = self.first.expand(n, -1, -1, -1)
+        if noise is None:
+            noises: Sequence[Tensor | None] = [None] * len(c.noise_sizes)
+        else:
+            noises = noise
+
+        x = self.first.expand(n, -1, -1, -1)  # (n, channels, 4, 4)
         picture = None
         slot = 0
 
-        for block in self.blocks:
+        for block in cast(Sequence[_SynthesisBlock], self.blocks):
             for convolution in block.convolutions:
-                x = convolution(x, w[:, slot], conditions, None if noise is None else noise[slot])
+                x = convolution(x, w[:, slot], conditions, noises[slot])
                 slot += 1
 
             # Colours share the w of the convolution that follows them.
@@ -443,17 +546,22 @@ class Generator(nn.Module):
             else:
                 picture = block.smooth.double(picture) + colours
 
+        assert picture is not None  # a generator has at least two blocks
         return picture
 
     def duplicate(self) -> None:
         """Make every condition's view a copy of the first: how one condition's network becomes the start of two's."""
         for module in self.modules():
             if isinstance(module, _Style):
-                for view in list(module.views)[1:]:
-                    view.load_state_dict(module.views[0].state_dict())
+                first, *others = module.views
+                for view in others:
+                    view.load_state_dict(first.state_dict())
 
 
-class _Plain(nn.Module):
+# -- the discriminator -------------------------------------------------------------------------------------------------
+
+
+class _ScaledConvolution(nn.Module):
     """A convolution scaled as it is used, with filtering and every second value only where the size is halved."""
 
     def __init__(self, n_in: int, n_out: int, k: int, *, down: bool = False, bias: bool = True):
@@ -466,7 +574,6 @@ class _Plain(nn.Module):
             self.bias = None
 
         self.gain = 1 / math.sqrt(n_in * k * k)
-        self.down = down
 
         if down:
             self.smooth = _Smooth()
@@ -477,7 +584,7 @@ class _Plain(nn.Module):
         weight = self.weight * self.gain
         k = self.weight.shape[2]
 
-        if not self.down:
+        if self.smooth is None:
             y = F.conv2d(x, weight, padding=k // 2)
         elif k == 1:
             y = F.conv2d(self.smooth(x, 1, stride=2), weight)
@@ -490,12 +597,14 @@ class _Plain(nn.Module):
         return _active(y + self.bias[:, None, None])
 
 
-class _Residual(nn.Module):
+class _HalvingBlock(nn.Module):
+    """Two convolutions and a way around them, to half the size."""
+
     def __init__(self, n_in: int, n_out: int):
         super().__init__()
-        self.one = _Plain(n_in, n_in, 3)
-        self.two = _Plain(n_in, n_out, 3, down=True)
-        self.skip = _Plain(n_in, n_out, 1, down=True, bias=False)
+        self.one = _ScaledConvolution(n_in, n_in, 3)
+        self.two = _ScaledConvolution(n_in, n_out, 3, down=True)
+        self.skip = _ScaledConvolution(n_in, n_out, 1, down=True, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return (self.skip(x) + self.two(self.one(x))) * math.sqrt(0.5)
@@ -508,7 +617,7 @@ class Discriminator(nn.Module):
 
     Parameters
     ----------
-    config : Any
+    **config : Any
         fields of :class:`StyleGan2Config`; Mind Reader's by default
 
     Notes
@@ -522,15 +631,27 @@ class Discriminator(nn.Module):
         self.config = c = validate(StyleGan2Config, config, "the configuration of StyleGAN2")
         sizes = c.sizes[::-1]
         last = c.channels(4)
-        self.colours = _Plain(3, c.channels(c.size), 1)
-        self.blocks = nn.ModuleList(_Residual(c.channels(size), c.channels(size // 2)) for size in sizes[:-1])
-        self.convolution = _Plain(last + 1, last, 3)
-        self.linear = _Linear(16 * last, last, active=True)
-        self.out = _Linear(last, 1)
-        self.heads = nn.ModuleList(_Linear(last, c.condition) for _ in range(c.conditions))
+        self.colours = _ScaledConvolution(3, c.channels(c.size), 1)
+        self.blocks = nn.ModuleList(_HalvingBlock(c.channels(size), c.channels(size // 2)) for size in sizes[:-1])
+        self.convolution = _ScaledConvolution(last + 1, last, 3)
+        self.linear = _ScaledLinear(16 * last, last, active=True)
+        self.out = _ScaledLinear(last, 1)
+        self.heads = nn.ModuleList(_ScaledLinear(last, c.condition) for _ in range(c.conditions))
 
     def forward(self, x: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (n,), above 0 for true, and features (n, conditions, condition) of pictures (n, 3, size, size).
+        """Whether pictures are true, and the conditions as read from them.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n, 3, size, size)
+            pictures, -1 to 1
+        conditions : Tensor of shape (n, conditions, condition)
+            what they should show
+
+        Returns
+        -------
+        tuple[Tensor, Tensor]
+            logits (n,), above 0 for true, and features (n, conditions, condition)
 
         Raises
         ------
@@ -541,26 +662,47 @@ class Discriminator(nn.Module):
         for block in self.blocks:
             y = block(y)
 
-        h = self.linear(self.convolution(with_deviation(y, self.config.group)).flatten(1))
-        logit = self.out(h)[:, 0]
+        y = self.convolution(with_deviation(y, self.config.group))  # (n, channels, 4, 4)
+        h = self.linear(y.flatten(1))  # (n, channels)
+        logit = self.out(h)[:, 0]  # (n,)
         if not len(self.heads):
             return logit, h.new_zeros(len(h), 0, self.config.condition)
 
-        features = torch.stack([head(h) for head in self.heads], 1)
-        match = (features * conditions).sum((1, 2)) / len(self.heads)
+        features = torch.stack([head(h) for head in self.heads], 1)  # (n, conditions, condition)
+        match = (features * conditions).sum((1, 2)) / len(self.heads)  # (n,)
+        if self.config.logit == "batch":
+            match = match.sum()
 
-        return logit + (match if self.config.logit == "each" else match.sum()), features
+        return logit + match, features
 
     def duplicate(self) -> None:
         """Make every condition's head a copy of the first."""
-        for head in list(self.heads)[1:]:
-            head.load_state_dict(self.heads[0].state_dict())
+        if not len(self.heads):
+            return
+
+        first, *others = self.heads
+        for head in others:
+            head.load_state_dict(first.state_dict())
 
 
 def with_deviation(x: Tensor, group: int) -> Tensor:
     """One more channel: the mean deviation of values over pictures of a group, which drawn pictures that are all alike lack.
 
-    Groups are of every (n / group)th picture, as in the released networks.
+    Parameters
+    ----------
+    x : Tensor of shape (n, channels, height, width)
+        activations
+    group : int
+        pictures in a group, at most: every (n / group)th, as in the released networks
+
+    Returns
+    -------
+    Tensor of shape (n, channels + 1, height, width)
+
+    Raises
+    ------
+    DataError
+        For pictures that cannot be grouped evenly.
     """
     n, _, h, w = x.shape
     group = min(group, n)
@@ -568,15 +710,17 @@ def with_deviation(x: Tensor, group: int) -> Tensor:
         raise DataError(f"{n} pictures cannot be judged in groups of {group}; make the batch a multiple of {group}.")
 
     y = x.view(group, n // group, *x.shape[1:])
-    deviation = ((y - y.mean(0)).square().mean(0) + 1e-8).sqrt().mean((1, 2, 3))
+    deviation = ((y - y.mean(0)).square().mean(0) + 1e-8).sqrt().mean((1, 2, 3))  # (n / group,)
+    channel = deviation.repeat(group)[:, None, None, None].expand(-1, 1, h, w)  # (n, 1, height, width)
 
-    return torch.cat([x, deviation.repeat(group)[:, None, None, None].expand(-1, 1, h, w)], 1)
-
-
-See = Callable[[Tensor], Tensor]
+    return torch.cat([x, channel], 1)
 
 
-"""Pictures (n, 3, side, side), -1 to 1, to features (n, d), with gradients flowing back."""
+# -- the training objective --------------------------------------------------------------------------------------------
+
+
+# Pictures (n, 3, side, side), -1 to 1, to features (n, d), with gradients flowing back.
+PictureFeatures = Callable[[Tensor], Tensor]
 
 
 def contrast(a: Tensor, b: Tensor, tau: float = 0.5, row_share: float = 0.0) -> Tensor:
@@ -587,7 +731,10 @@ def contrast(a: Tensor, b: Tensor, tau: float = 0.5, row_share: float = 0.0) -> 
 
     Parameters
     ----------
-    a, b : Tensor of shape (n, d)
+    a : Tensor of shape (n, d)
+        what rows of `b` should find
+    b : Tensor of shape (n, d)
+        of any length but 0
     tau : float, default 0.5
         temperature, above 0
     row_share : float, default 0.0
@@ -596,34 +743,61 @@ def contrast(a: Tensor, b: Tensor, tau: float = 0.5, row_share: float = 0.0) -> 
     Returns
     -------
     Tensor
-        scalar; ln(n) when nothing is told apart
+        scalar; ln(n) when all rows are alike
 
     References
     ----------
     Lin et al. 2022, eq. 1; r = 0 and tau = 0.5 in the released code, which takes the logarithm of tau times the softmax:
     another constant, the same gradient.
     """
-    s = F.normalize(a.float(), dim=-1) @ F.normalize(b.float(), dim=-1).T / tau
-    own = torch.arange(len(s), device=s.device)
-    parts = [(row_share, s), (1 - row_share, s.T)]
-    return sum(share * F.cross_entropy(logits, own) for share, logits in parts if share)
+    s = F.normalize(a.float(), dim=-1) @ F.normalize(b.float(), dim=-1).T / tau  # (n, n)
+    diagonal = torch.arange(len(s), device=s.device)
+
+    loss = s.new_zeros(())
+    if row_share:
+        loss = row_share * F.cross_entropy(s, diagonal)
+    if row_share < 1:
+        loss = loss + (1 - row_share) * F.cross_entropy(s.T, diagonal)
+
+    return loss
 
 
 def noised(c: Tensor, noise: Tensor, share: float) -> Tensor:
-    """Unit vectors drawn towards noise: norm((1 - share) norm(c) + share norm(noise)), over the last axis."""
+    """Unit vectors drawn towards noise: norm((1 - share) norm(c) + share norm(noise)).
+
+    Parameters
+    ----------
+    c : Tensor of shape (..., d)
+        of any length
+    noise : Tensor of shape (..., d)
+        standard normal
+    share : float
+        of the noise, 0-1
+
+    Returns
+    -------
+    Tensor of shape (..., d)
+        of unit length
+    """
     return F.normalize((1 - share) * F.normalize(c, dim=-1) + share * F.normalize(noise, dim=-1), dim=-1)
 
 
 def position_means(maps: Tensor, kind: str = "mean") -> Tensor:
-    """One value per position from feature maps (n, channels, h, w): (n, h w).
+    """One value per position from feature maps: what Mind Reader's ResNet term compares (section 2.3).
 
     Parameters
     ----------
+    maps : Tensor of shape (n, channels, h, w)
+        features at each position
     kind : str, default "mean"
         "mean" over channels, over its largest value in the picture; or "released", as Mind Reader's code has it:
         largest and mean over channels, over the largest of each in the whole batch, the mean twice
+
+    Returns
+    -------
+    Tensor of shape (n, h w)
     """
-    mean = maps.mean(1).flatten(1)
+    mean = maps.mean(1).flatten(1)  # (n, h w)
     if kind == "mean":
         return mean / mean.abs().amax(1, keepdim=True).clamp(min=1e-12)
 
@@ -632,22 +806,27 @@ def position_means(maps: Tensor, kind: str = "mean") -> Tensor:
 
 
 class GanObjective(nn.Module):
-    """Both networks and all terms of their losses.
+    """Both networks and all terms of their losses (Mind Reader, eqs. 4 and 5).
 
     Parameters
     ----------
     network : Generator
-        the generator, which is what is kept in the end
+        the generator, the one that is kept in the end
     discriminator : Discriminator
         of the same sizes
     config : GanTraining
         weights of the terms
-    see : See, optional
-        CLIP's latents of pictures, at the size CLIP takes; None leaves these terms out
-    low_level : See, optional
+    clip : PictureFeatures, optional
+        CLIP's latents of pictures, at the size CLIP takes; needed where the weight of one of its terms is not 0
+    low_level : PictureFeatures, optional
         low-level features; needed where their weight is not 0
     side : int, optional
-        of the pictures `see` takes; the generator's by default
+        of the pictures `clip` takes; the generator's by default
+
+    Raises
+    ------
+    ConfigError
+        Where a term has a weight, but what it needs is missing.
 
     Notes
     -----
@@ -664,23 +843,18 @@ class GanObjective(nn.Module):
         network: Generator,
         discriminator: Discriminator,
         config: GanTraining,
-        see: See | None = None,
-        low_level: See | None = None,
+        clip: PictureFeatures | None = None,
+        low_level: PictureFeatures | None = None,
         side: int | None = None,
     ) -> None:
         super().__init__()
         self.network = network
         self.discriminator = discriminator
-        self.rules = config
-        self._see = see
-        self._low_level = low_level
+        self.config = config
         self._side = side or network.config.size
-        wanting = {"see": (see, config.clip_weight + config.real_clip_weight + config.pseudo)}
-        wanting["low_level"] = (low_level, config.low_level_weight)
-
-        for name, (found, weight) in wanting.items():
-            if weight and found is None:
-                raise ConfigError(f"a term of the game has a weight but no '{name}' was given; give it, or set 0.")
+        clip_weight = config.clip_weight + config.real_clip_weight + config.pseudo
+        self._clip = _needed(clip, "clip", clip_weight)
+        self._low_level = _needed(low_level, "low_level", config.low_level_weight)
 
         self.register_buffer("path_mean", torch.zeros(()))
         self.register_buffer("chance", torch.zeros(()))  # of each augmentation
@@ -688,210 +862,277 @@ class GanObjective(nn.Module):
 
     def turns(self, step: int) -> list[str]:
         """What is learned in a step, in order."""
-        rules = self.rules
-        if rules.path and step % rules.path_every == 0:
-            path = ["path"]
-        else:
-            path = []
+        config = self.config
+        turns = ["generator"]
+        if config.path and step % config.path_every == 0:
+            turns.append("path")
 
-        if rules.r1 and step % rules.r1_every == 0:
-            r1 = ["r1"]
-        else:
-            r1 = []
+        turns.append("discriminator")
+        if config.r1 and step % config.r1_every == 0:
+            turns.append("r1")
 
-        return ["generator", *path, "discriminator", *r1]
+        return turns
 
     def loss(self, batch: dict[str, Tensor], draws: Draws, turn: str) -> tuple[Tensor, dict[str, Any]]:
         """The loss of one turn; only the weights that learn in it get gradients.
 
         Parameters
         ----------
-        batch : dict of {str: Tensor}
+        batch : dict[str, Tensor]
             ``x`` (n, 3, size, size), -1 to 1, and ``conditions`` (n, conditions, condition)
         draws : Draws
             noise of this turn
         turn : str
             "generator", "path", "discriminator" or "r1"
+
+        Returns
+        -------
+        tuple[Tensor, dict[str, Any]]
+            scalar, and the values of its terms
         """
         self.network.requires_grad_(turn in ("generator", "path"))
         self.discriminator.requires_grad_(turn in ("discriminator", "r1"))
-        return getattr(self, f"_{turn}")(batch["x"], self._conditions(batch, draws), draws)
+        conditions = self._conditions(batch, draws)
+        return getattr(self, f"_{turn}")(batch["x"], conditions, draws)
 
     # -- turns ---------------------------------------------------------------------------------------------------------
 
     def _generator(self, x: Tensor, c: Tensor, draws: Draws) -> tuple[Tensor, dict[str, Any]]:
-        rules = self.rules
-        drawn = self._draw(c, draws)[0]
+        """Eq. 5: be taken for true, and match the conditions under the discriminator and under CLIP."""
+        config = self.config
+        drawn = self._draw(c, draws)[0]  # (n, 3, size, size)
         logit, features = self.discriminator(self._augment(drawn, draws), c)
-        game = F.softplus(-logit).mean()
-        terms = {"generator": game, "features": rules.features_weight * self._matches(features, c)}
 
-        if rules.clip_weight or rules.real_clip_weight:
-            seen = self._see(self._view(drawn, draws))
-            terms["clip"] = rules.clip_weight * self._matches(seen[:, None].expand(-1, c.shape[1], -1), c)
+        adversarial = F.softplus(-logit).mean()
+        terms = {"generator": adversarial, "features": config.features_weight * self._matches(features, c)}
 
-        if rules.real_clip_weight:
-            terms["real clip"] = rules.real_clip_weight * self._contrast(seen, self._latents(x))
+        if config.clip_weight or config.real_clip_weight:
+            latents = self._clip(self._view(drawn, draws))  # (n, condition)
+            each = latents[:, None].expand(-1, c.shape[1], -1)  # (n, conditions, condition)
+            terms["clip"] = config.clip_weight * self._matches(each, c)
 
-        if rules.real_features_weight:
+            if config.real_clip_weight:
+                terms["real clip"] = config.real_clip_weight * self._contrast(latents, self._latents(x))
+
+        if config.real_features_weight:
             with torch.no_grad():
                 real = self.discriminator(x, c)[1]
 
-            terms["real features"] = rules.real_features_weight * self._matches(real, features)
+            terms["real features"] = config.real_features_weight * self._matches(real, features)
 
-        if rules.low_level_weight:
+        if config.low_level_weight:
             with torch.no_grad():
                 real = self._low_level(x)
 
-            terms["low level"] = rules.low_level_weight * self._contrast(real, self._low_level(drawn))
+            terms["low level"] = config.low_level_weight * self._contrast(real, self._low_level(drawn))
 
-        return sum(terms.values()), terms
+        return sum(terms.values(), start=adversarial.new_zeros(())), terms
 
     def _path(self, x: Tensor, c: Tensor, draws: Draws) -> tuple[Tensor, dict[str, Any]]:
-        rules = self.rules
-        n = max(1, len(c) // self.rules.path_shrink)
+        """Keep steps in w of one length in pictures (Karras et al. 2020, eq. 4)."""
+        config = self.config
+        n = max(1, len(c) // config.path_shrink)
         picture, w = self._draw(c, draws, n)
+
         y = draws.normal(*picture.shape[1:])[:n] / math.sqrt(picture.shape[2] * picture.shape[3])
-        (slope,) = torch.autograd.grad((picture * y).sum(), w, create_graph=True)
-        length = slope.square().sum(2).mean(1).sqrt()
-        mean = self.path_mean.lerp(length.mean(), rules.path_decay)
+        (slope,) = torch.autograd.grad((picture * y).sum(), w, create_graph=True)  # (n, slots, w)
+        length = slope.square().sum(2).mean(1).sqrt()  # (n,)
+
+        mean = self.path_mean.lerp(length.mean(), config.path_decay)
         self.path_mean.copy_(mean.detach())
         penalty = (length - mean).square().mean()
 
-        return rules.path * rules.path_every * penalty, {"path length": mean}
+        return config.path * config.path_every * penalty, {"path length": mean}
 
     def _discriminator(self, x: Tensor, c: Tensor, draws: Draws) -> tuple[Tensor, dict[str, Any]]:
+        """Eq. 4: tell true from drawn, and read the conditions of true pictures."""
         with torch.no_grad():
             drawn = self._draw(c, draws)[0]
 
         fake, _ = self.discriminator(self._augment(drawn, draws), c)
         real, features = self.discriminator(self._augment(x, draws), c)
         self._adjust(real.detach())
-        game = F.softplus(fake).mean() + F.softplus(-real).mean()
-        matches = self._matches(features, c)
-        logs = {"discriminator": game, "real features": matches, "true logit": real.mean(), "drawn logit": fake.mean()}
 
-        return game + self.rules.features_weight * matches, logs
+        adversarial = F.softplus(fake).mean() + F.softplus(-real).mean()
+        matches = self._matches(features, c)
+        logs = {
+            "discriminator": adversarial, "real features": matches, "true logit": real.mean(), "drawn logit": fake.mean(),
+        }  # fmt: skip
+
+        return adversarial + self.config.features_weight * matches, logs
 
     def _r1(self, x: Tensor, c: Tensor, draws: Draws) -> tuple[Tensor, dict[str, Any]]:
-        # At what the discriminator is shown: sampling pictures anew, as augmentation does, has no second derivative.
+        """The squared slope of the discriminator at true pictures (Karras et al. 2020, appendix B)."""
+        # At what the discriminator gets: sampling pictures anew, as augmentation does, has no second derivative.
         x = self._augment(x, draws).detach().requires_grad_(True)
         (slope,) = torch.autograd.grad(self.discriminator(x, c)[0].sum(), x, create_graph=True)
         penalty = slope.square().sum((1, 2, 3)).mean()
 
         # Weights the slope does not depend on, such as the last bias, would have no gradient at all.
-        return self.rules.r1 / 2 * self.rules.r1_every * penalty, {"r1": penalty}
+        return self.config.r1 / 2 * self.config.r1_every * penalty, {"r1": penalty}
 
     # -- what they share -----------------------------------------------------------------------------------------------
 
     def _conditions(self, batch: dict[str, Tensor], draws: Draws) -> Tensor:
-        c = batch["conditions"]
-        rules = self.rules
-        out = noised(c, draws.normal(*c.shape[1:]), rules.noise)
+        """Conditions with noise, some exchanged for their pictures' own latents with more of it."""
+        c = batch["conditions"]  # (n, conditions, condition)
+        config = self.config
+        out = noised(c, draws.normal(*c.shape[1:]), config.noise)
 
-        if rules.pseudo:
-            seen = self._latents(batch["x"])[:, None].expand_as(c)
-            pseudo = noised(seen, draws.normal(*c.shape[1:]), rules.pseudo_noise)
-            out = torch.where((draws.uniform() < rules.pseudo)[:, None, None], pseudo, out)
+        if config.pseudo:
+            latents = self._latents(batch["x"])[:, None].expand_as(c)
+            pseudo = noised(latents, draws.normal(*c.shape[1:]), config.pseudo_noise)
+            is_pseudo = draws.uniform() < config.pseudo  # (n,)
+            out = torch.where(is_pseudo[:, None, None], pseudo, out)
 
         return out
 
     def _draw(self, c: Tensor, draws: Draws, n: int | None = None) -> tuple[Tensor, Tensor]:
         """Pictures of the first `n` conditions, and the w they are of, one for each layer."""
-        config = self.network.config
+        network = self.network
+        slots = network.config.slots
         n = n or len(c)
-        z = draws.normal(2, config.z)[:n]
+        z = draws.normal(2, network.config.z)[:n]  # (n, 2, z)
 
-        if self.rules.z == "zero":
-            one = torch.zeros_like(z[:, 0])
-        else:
-            one = z[:, 0]
+        first = z[:, 0]
+        if self.config.z == "zero":
+            first = torch.zeros_like(first)
 
-        w = self.network.map(one)
-        self.network.follow(w)
-        cut = int(torch.randint(1, config.slots, (), generator=draws.generator))
-        mixed = float(torch.rand((), generator=draws.generator)) < self.rules.mixing
-        w = w[:, None].expand(-1, config.slots, -1)
+        w = network.map(first)
+        network.track_mean(w)
 
-        if mixed:
-            other = self.network.map(z[:, 1])[:, None].expand(-1, config.slots - cut, -1)
-            w = torch.cat([w[:, :cut], other], 1)
+        # Style mixing: layers from a random one on take the w of a second noise (Karras et al. 2019, section 3.1).
+        cut = int(torch.randint(1, slots, (), generator=draws.generator))
+        is_mixed = float(torch.rand((), generator=draws.generator)) < self.config.mixing
+        w = w[:, None].expand(-1, slots, -1)  # (n, slots, w)
 
-        noise = [draws.normal(1, side, side)[:n] for side in config.noise_sizes]
-        return self.network.paint(w, c[:n], noise), w
+        if is_mixed:
+            second = network.map(z[:, 1])[:, None].expand(-1, slots - cut, -1)
+            w = torch.cat([w[:, :cut], second], 1)
+
+        noise = [draws.normal(1, side, side)[:n] for side in network.config.noise_sizes]
+        return network.synthesise(w, c[:n], noise), w
 
     def _contrast(self, a: Tensor, b: Tensor) -> Tensor:
-        return contrast(a, b, self.rules.tau, self.rules.row_share)
+        return contrast(a, b, self.config.tau, self.config.row_share)
 
     def _matches(self, a: Tensor, b: Tensor) -> Tensor:
         """Mean contrast over conditions of (n, conditions, d)."""
-        if not a.shape[1]:
-            return a.new_zeros(())
+        n_conditions = a.shape[1]
+        total = a.new_zeros(())
+        if not n_conditions:
+            return total
 
-        return sum(self._contrast(a[:, k], b[:, k]) for k in range(a.shape[1])) / a.shape[1]
+        for k in range(n_conditions):
+            total = total + self._contrast(a[:, k], b[:, k])
+
+        return total / n_conditions
 
     def _view(self, x: Tensor, draws: Draws) -> Tensor:
         """One random square of all pictures, at the size CLIP takes."""
-        side = x.shape[2]
-        least = int(self.rules.crop * x.shape[2])
-        if least < side:
-            side = int(torch.randint(least, x.shape[2], (), generator=draws.generator))
-            top, left = torch.randint(x.shape[2] - side + 1, (2,), generator=draws.generator).tolist()
+        size = x.shape[2]
+        side = size
+        least = int(self.config.crop * size)
+
+        if least < size:
+            side = int(torch.randint(least, size, (), generator=draws.generator))
+            top, left = torch.randint(size - side + 1, (2,), generator=draws.generator).tolist()
             x = x[:, :, top : top + side, left : left + side]
 
-        if side == self._side:
+        return self._resized(x)
+
+    def _resized(self, x: Tensor) -> Tensor:
+        """Pictures at the size CLIP takes."""
+        if x.shape[2] == self._side:
             return x
 
         return F.interpolate(x, (self._side, self._side), mode="bicubic", align_corners=False)
 
     @torch.no_grad()
     def _latents(self, x: Tensor) -> Tensor:
-        if x.shape[2] != self._side:
-            x = F.interpolate(x, (self._side, self._side), mode="bicubic", align_corners=False)
-
-        return self._see(x)
+        """CLIP's latents of whole pictures."""
+        return self._clip(self._resized(x))
 
     def _augment(self, x: Tensor, draws: Draws) -> Tensor:
-        if self.rules.ada_target:
+        if self.config.ada_target:
             return augmented(x, draws, float(self.chance))
 
         return x
 
     @torch.no_grad()
     def _adjust(self, real: Tensor) -> None:
-        """Augment more where true pictures are told too surely, less where not (Karras et al. 2020, ADA, section 3.1)."""
-        rules = self.rules
-        if not rules.ada_target:
+        """Augment more where true pictures are recognised too surely, less where not (Karras et al. 2020, ADA, section 3.1)."""
+        config = self.config
+        if not config.ada_target:
             return
 
         self.signs += torch.stack([real.sign().sum(), torch.full_like(real[0], len(real))])
-        if self.signs[1] >= rules.ada_every * len(real):
-            step = float(self.signs[1]) / (1000 * rules.ada_thousands)
-            self.chance += step * torch.sign(self.signs[0] / self.signs[1] - rules.ada_target)
-            self.chance.clamp_(0, 1)
-            self.signs.zero_()
+        if self.signs[1] < config.ada_every * len(real):
+            return
+
+        step = float(self.signs[1]) / (1000 * config.ada_thousands)
+        self.chance += step * torch.sign(self.signs[0] / self.signs[1] - config.ada_target)
+        self.chance.clamp_(0, 1)
+        self.signs.zero_()
 
 
-def adam(game: GanObjective, config: TrainConfig) -> torch.optim.Optimizer:
+def _needed(features: PictureFeatures | None, name: str, weight: float) -> PictureFeatures:
+    """Features that terms of a weight need."""
+    if features is not None:
+        return features
+
+    if weight:
+        raise ConfigError(
+            f"a term of the training has the weight {weight} but '{name}' is missing; pass {name}=..., or set the weight to 0."
+        )
+
+    def never(x: Tensor) -> Tensor:
+        raise AssertionError(f"'{name}' is not needed by any term")
+
+    return never
+
+
+def adam(objective: GanObjective, settings: TrainConfig) -> torch.optim.Optimizer:
     """Adam for both sides, each with rate and decay corrected for its extra penalty steps: lr r, beta^r, r = k / (k + 1).
 
     One object, two optimisers: a turn leaves the other side without gradients, and what has none is not moved.
+
+    Parameters
+    ----------
+    objective : GanObjective
+        both networks, and every how many steps each is penalised
+    settings : TrainConfig
+        with the rate and the decays before they are corrected
+
+    Returns
+    -------
+    torch.optim.Optimizer
+        one group for the generator, one for the discriminator
+
+    References
+    ----------
+    Karras et al. 2020, appendix B, "lazy regularization".
     """
-    rules = game.rules
+    config = objective.config
+    sides = (
+        (objective.network, config.path, config.path_every),
+        (objective.discriminator, config.r1, config.r1_every),
+    )
     groups = []
 
-    for network, penalty, every in (
-        (game.network, rules.path, rules.path_every), (game.discriminator, rules.r1, rules.r1_every),
-    ):  # fmt: skip
+    for network, penalty, every in sides:
         if penalty:
             share = every / (every + 1)
         else:
             share = 1.0
 
-        betas = tuple(b**share for b in config.betas)
-        groups.append({"params": list(network.parameters()), "lr": config.lr * share, "betas": betas})
+        betas = tuple(beta**share for beta in settings.adam_betas)
+        groups.append({"params": list(network.parameters()), "lr": settings.lr * share, "betas": betas})
 
-    return torch.optim.Adam(groups, lr=config.lr, betas=config.betas, eps=1e-8)
+    return torch.optim.Adam(groups, lr=settings.lr, betas=settings.adam_betas, eps=1e-8)
+
+
+# -- the fitted part ---------------------------------------------------------------------------------------------------
 
 
 class StyleGan2(ModulePart):
@@ -901,14 +1142,14 @@ class StyleGan2(ModulePart):
     ----------
     module : Generator
         the generator
-    config : mapping of {str: Any}
+    config : mapping[str, Any]
         fields of :class:`StyleGan2Config`
 
     Examples
     --------
     >>> part = StyleGan2.of(Generator(**StyleGan2Config.lab().model_dump()))
     >>> latents = np.eye(2, 64, dtype=np.float32)
-    >>> part.paint(latents, latents, ["a", "b"], StyleGan2Sampling(samples=3), seed=0).shape
+    >>> part.sample(latents, latents, ["a", "b"], StyleGan2Sampling(samples=3), seed=0).shape
     (2, 3, 32, 32, 3)
     """
 
@@ -916,13 +1157,24 @@ class StyleGan2(ModulePart):
 
     @classmethod
     def of(cls, generator: Generator) -> Self:
-        """The part that holds this network."""
+        """The part that holds a network.
+
+        Parameters
+        ----------
+        generator : Generator
+            put into evaluation mode and frozen
+
+        Returns
+        -------
+        StyleGan2
+            with its configuration
+        """
         return cls(generator.eval().requires_grad_(False), generator.config.model_dump(mode="json"))
 
     @classmethod
-    def from_zoo(cls) -> Self:
-        """The lab's network. Raises NotAvailable where it is not bundled."""
-        return cls.of(bundled.load("stylegan2"))
+    def bundled(cls) -> Self:
+        """The bundled network. Raises NotAvailable where it is not installed."""
+        return cls.of(cast(Generator, bundled.load("stylegan2")))
 
     @classmethod
     def from_public(cls, path: str | Path) -> Self:
@@ -931,20 +1183,39 @@ class StyleGan2(ModulePart):
         Parameters
         ----------
         path : str or Path
-            a StyleGAN pickle, nothing in which is run, or a folder written by
-            :func:`phosphene.models.stylegan2.convert`
+            a StyleGAN pickle, nothing in which is run, or a folder written by :func:`convert_pickle`
+
+        Returns
+        -------
+        StyleGan2
+            of the averaged generator
 
         Raises
         ------
         ModelError
             Missing or damaged files, pickles that want to run anything, or weights that are not StyleGAN2's.
         """
+        if Path(path).is_dir():
+            generator, _ = read_converted(path)
+        else:
+            generator, _ = read_networks(path, conditions=2)
 
-        return cls.of((read_folder(path) if Path(path).is_dir() else read_networks(path, conditions=2))[0])
+        return cls.of(generator)
 
     @classmethod
     def build(cls, config: dict[str, Any]) -> Generator:
-        """An untrained network of these fields of :class:`StyleGan2Config`."""
+        """An untrained network.
+
+        Parameters
+        ----------
+        config : dict[str, Any]
+            fields of :class:`StyleGan2Config`
+
+        Returns
+        -------
+        Generator
+            frozen, in evaluation mode
+        """
         return Generator(**config).eval().requires_grad_(False)
 
     @property
@@ -957,23 +1228,26 @@ class StyleGan2(ModulePart):
         pixels: np.ndarray,
         image_latents: np.ndarray,
         text_latents: np.ndarray,
-        game: GanTraining,
+        config: GanTraining,
         settings: TrainConfig,
         train: Callable[..., Any],
         *,
         discriminator: Discriminator,
-        see: Callable[[Tensor], Tensor] | None = None,
-        low_level: Callable[[Tensor], Tensor] | None = None,
+        clip: PictureFeatures | None = None,
+        low_level: PictureFeatures | None = None,
         side: int | None = None,
     ) -> None:
         """Train on with pictures and their latents, as a brain decoder gives them; afterwards it holds averaged weights.
 
         Parameters
         ----------
-        pixels : ndarray
-            (n, size, size, 3) uint8, or floats of 0-1
-        image_latents, text_latents : ndarray of shape (n, condition)
-        game : GanTraining
+        pixels : ndarray of shape (n, size, size, 3)
+            uint8 of 0-255, or floats of 0-1
+        image_latents : ndarray of shape (n, condition)
+            of any length but 0
+        text_latents : ndarray of shape (n, condition)
+            of any length but 0
+        config : GanTraining
             weights of the losses
         settings : TrainConfig
             how; the learning rate and decay rates are those of Adam before they are corrected
@@ -981,23 +1255,26 @@ class StyleGan2(ModulePart):
             called with network, fetch, number of items, `settings`, a digest of the data and the optimiser
         discriminator : Discriminator
             the other side, of the same sizes; changed in place
-        see, low_level : callable, optional
-            see :class:`phosphene.models.stylegan2.GanObjective`
+        clip : PictureFeatures, optional
+            see :class:`GanObjective`
+        low_level : PictureFeatures, optional
+            see :class:`GanObjective`
         side : int, optional
-            see :class:`phosphene.models.stylegan2.GanObjective`
+            see :class:`GanObjective`
         """
-
-        conditions, x = self._conditions(image_latents, text_latents, len(pixels)), to_network(pixels)
+        conditions = self._conditions(image_latents, text_latents, len(pixels))
+        x = to_network(pixels)
 
         def fetch(rows: np.ndarray) -> dict[str, Tensor]:
             return {"x": x[rows], "conditions": conditions[rows]}
 
-        both = GanObjective(self.module, discriminator, game, see, low_level, side).requires_grad_(True)
-        train(both, fetch, len(x), settings, data=digest_of(x.numpy(), conditions.numpy()), optimizer=adam)
+        objective = GanObjective(self.module, discriminator, config, clip, low_level, side).requires_grad_(True)
+        data = digest_of(x.numpy(), conditions.numpy())
+        train(objective, fetch, len(x), settings, data=data, optimizer=adam)
         self.module.requires_grad_(False).cpu()
 
     @torch.no_grad()
-    def paint(
+    def sample(
         self,
         image_latents: np.ndarray,
         text_latents: np.ndarray | None,
@@ -1005,17 +1282,17 @@ class StyleGan2(ModulePart):
         sampling: StyleGan2Sampling,
         seed: int,
     ) -> np.ndarray:
-        """Pictures of latents.
+        """Pictures drawn from latents.
 
-        The noise of picture s of a stimulus is a function of `seed`, its id and s, not of its company, of order, or of the
-        number of samples.
+        The noise of picture s of a stimulus is a function of `seed`, its id and s, not of the other stimuli, of order, or
+        of the number of samples.
 
         Parameters
         ----------
         image_latents : ndarray of shape (n, condition)
-            of any length but 0; the second is None for a network of one condition
+            of any length but 0
         text_latents : ndarray of shape (n, condition) or None
-            see `image_latents`
+            of any length but 0; None for a network of one condition
         ids : sequence
             n stimulus ids; equal ids get equal noise
         sampling : StyleGan2Sampling
@@ -1041,46 +1318,49 @@ class StyleGan2(ModulePart):
         network = self.module
         c = self.module.config
         conditions = self._conditions(image_latents, text_latents, len(ids))
-        out = np.empty((len(ids), sampling.samples, c.size, c.size, 3), dtype=np.float32)
-        where = network.first.device
+        pictures = np.empty((len(ids), sampling.samples, c.size, c.size, 3), dtype=np.float32)
+        device = network.first.device
 
         for row, stimulus in enumerate(ids):
+            condition = conditions[row : row + 1].to(device)  # (1, conditions, condition)
+
             for k in range(sampling.samples):
                 # One at a time: sums of several pictures are rounded differently at each place in a batch.
-                z, *pixels = (torch.from_numpy(a[None]).to(where) for a in _noise(seed, stimulus, k, c))
+                z, *pixels = (torch.from_numpy(a[None]).to(device) for a in _noise(seed, stimulus, k, c))
                 if sampling.pixel_noise:
                     noise = pixels
                 else:
                     noise = None
 
-                x = network(conditions[row : row + 1].to(where), z, noise, truncation=sampling.truncation)
-                out[row, k] = from_network(x)[0]
+                x = network(condition, z, noise, truncation=sampling.truncation)  # (1, 3, size, size)
+                pictures[row, k] = from_network(x)[0]
 
-        if not np.isfinite(out).all():
+        if not np.isfinite(pictures).all():
             raise ModelError("StyleGAN2 gives NaN: load its weights again, or train again at a lower learning rate.")
 
-        return out
+        return pictures
 
     def _conditions(self, image: np.ndarray, text: np.ndarray | None, n: int) -> Tensor:
         """(n, conditions, condition) of unit length."""
         c = self.module.config
-        given = [np.asarray(a, dtype=np.float32) for a in (image, text) if a is not None]
+        latents = [np.asarray(a, dtype=np.float32) for a in (image, text) if a is not None]
 
-        for a in given:
+        for a in latents:
             if a.shape != (n, c.condition):
                 raise DataError(
                     f"{n} stimuli need latents of shape ({n}, {c.condition}), but some are {a.shape}; use the latents this "
                     "generator was trained on, one row per stimulus."
                 )
 
-        if len(given) != c.conditions:
-            raise DataError(f"this generator takes {c.conditions} latents per stimulus, but {len(given)} came.")
+        if len(latents) != c.conditions:
+            raise DataError(f"this generator takes {c.conditions} latents per stimulus, but {len(latents)} came.")
 
-        length = np.stack([np.linalg.norm(a, axis=1) for a in given])
-        if not (np.isfinite(length).all() and (length > 0).all()):
+        lengths = np.stack([np.linalg.norm(a, axis=1) for a in latents])  # (conditions, n)
+        if not (np.isfinite(lengths).all() and (lengths > 0).all()):
             raise DataError("latents hold NaN or infinite values, or are all 0, which has no direction.")
 
-        return torch.from_numpy(np.stack([a / norm[:, None] for a, norm in zip(given, length, strict=True)], 1))
+        units = [a / length[:, None] for a, length in zip(latents, lengths, strict=True)]
+        return torch.from_numpy(np.stack(units, 1))
 
 
 def _noise(seed: int, stimulus: Any, sample: int, c: StyleGan2Config) -> list[np.ndarray]:
@@ -1090,25 +1370,153 @@ def _noise(seed: int, stimulus: Any, sample: int, c: StyleGan2Config) -> list[np
     return [rng.standard_normal(shape, dtype=np.float32) for shape in shapes]
 
 
-__all__ = ["GanTraining", "StyleGan2", "StyleGan2Config", "StyleGan2Sampling"]
+# -- public weights ----------------------------------------------------------------------------------------------------
 
 
-LARGEST = 4 * 2**30
+# Endings of constants that a public network stores, and names of the two networks in a converted folder.
+_IGNORED = ("resample_filter", "noise_const")
+_KEPT = ("generator", "discriminator")
 
 
-"""Bytes a pickle may have; the published ones have up to 700 million."""
+@reads("file", ModelError)
+def read_networks(file: str | Path, *, conditions: int | None = None) -> tuple[Generator, Discriminator | None]:
+    """The averaged generator and the discriminator of a public pickle.
 
+    Parameters
+    ----------
+    file : str or Path
+        with ``G_ema``, and ``D`` where training is to go on
+    conditions : int, optional
+        2 makes a network of one condition (Lafite) one of two, each a copy of the first; as in the file when None
+
+    Returns
+    -------
+    tuple[Generator, Discriminator or None]
+        frozen, in evaluation mode
+
+    Raises
+    ------
+    ModelError
+        When the file wants to run anything, is damaged, or its weights are not StyleGAN2's.
+
+    References
+    ----------
+    Lin et al. 2022, section 2.3: where Mind Reader starts from.
+    """
+    networks = read_pickle(file)
+    if "G_ema" not in networks:
+        raise ModelError(f"{file} has no averaged generator 'G_ema', only {', '.join(sorted(networks))}.")
+
+    weights = generator_names(networks["G_ema"])
+    config = config_of(weights)
+
+    if conditions is not None and conditions != config.conditions:
+        if config.conditions != 1:
+            raise ModelError(f"{file} has {config.conditions} conditions; only one can be made into {conditions}.")
+
+        config = config.model_copy(update={"conditions": conditions})
+
+    generator = _filled(Generator, config, weights, f"the generator of {file}")
+    if "D" not in networks:
+        return generator, None
+
+    weights = discriminator_names(networks["D"])
+    return generator, _filled(Discriminator, config, weights, f"the discriminator of {file}")
+
+
+Network = TypeVar("Network", Generator, Discriminator)
+
+
+def _filled(kind: type[Network], config: StyleGan2Config, weights: dict[str, Tensor], owner: str) -> Network:
+    """A network with these weights; conditions that are missing are copies of the first."""
+    network = _empty(kind, config)
+    for name in network.state_dict():
+        first = re.sub(r"(views|heads)\.[1-9]\d*\.", r"\1.0.", name)
+        if config.conditions > 1 and name not in weights and first in weights:
+            weights[name] = weights[first]
+
+    for name, value in weights.items():
+        if not bool(torch.isfinite(value).all()):
+            raise ModelError(f"'{name}' of {owner} holds NaN or infinite values; get the file again.")
+
+    load_module_state(network, {k: v.float().numpy() for k, v in weights.items()}, owner)
+    return network
+
+
+def _empty(kind: type[Network], config: StyleGan2Config) -> Network:
+    """A frozen network whose weights are still to come; torch's global generator is left as it is."""
+    with torch.random.fork_rng([]):
+        network = kind(**config.model_dump(mode="json"))
+
+    return network.eval().requires_grad_(False)
+
+
+def convert_pickle(file: str | Path, folder: str | Path, *, conditions: int | None = None) -> Path:
+    """A public pickle as safetensors and JSON, once and for all.
+
+    Parameters
+    ----------
+    file : str or Path
+        as :func:`read_networks` takes it
+    folder : str or Path
+        to make
+    conditions : int, optional
+        as :func:`read_networks` takes it
+
+    Returns
+    -------
+    Path
+        the folder
+
+    Raises
+    ------
+    ModelError
+        As :func:`read_networks`.
+    """
+    from safetensors.numpy import save
+
+    generator, discriminator = read_networks(file, conditions=conditions)
+    with open(file, "rb") as handle:
+        source = hashlib.file_digest(handle, "sha256").hexdigest()
+
+    about = {"config": generator.config.model_dump(mode="json"), "source_sha256": source}
+
+    with atomic.folder(atomic.checked_path(folder)) as temporary:
+        for name, network in zip(_KEPT, (generator, discriminator), strict=True):
+            if network is not None:
+                (temporary / f"{name}.safetensors").write_bytes(save(module_state(network)))
+
+        (temporary / "config.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+
+    return Path(folder)
+
+
+@reads("folder", ModelError)
+def read_converted(folder: str | Path) -> tuple[Generator, Discriminator | None]:
+    """Networks of a folder written by :func:`convert_pickle`. Raises ModelError for missing or damaged files."""
+    folder = Path(folder)
+    config = validate(StyleGan2Config, read_json(folder / "config.json")["config"], f"{folder}/config.json")
+    generator_file, discriminator_file = (folder / f"{name}.safetensors" for name in _KEPT)
+
+    generator = _empty(Generator, config)
+    load_module_state(generator, read_safetensors(generator_file), str(generator_file))
+    if not discriminator_file.is_file():
+        return generator, None
+
+    discriminator = _empty(Discriminator, config)
+    load_module_state(discriminator, read_safetensors(discriminator_file), str(discriminator_file))
+
+    return generator, discriminator
+
+
+# -- their pickles -----------------------------------------------------------------------------------------------------
+
+
+LARGEST = 4 * 2**30  # bytes a pickle may have; the published ones have up to 700 million
 
 _DEEPEST = 16  # modules inside modules
 
 
-_IGNORED = ("resample_filter", "noise_const")
-
-
-_KEPT = ("generator", "discriminator")
-
-
-# -- pickles -----------------------------------------------------------------------------------------------------------
 @reads("file", ModelError)
 def read_pickle(file: str | Path) -> dict[str, dict[str, Tensor]]:
     """Tensors by name of every network in a StyleGAN pickle, such as ``G_ema`` and ``D``.
@@ -1124,7 +1532,7 @@ def read_pickle(file: str | Path) -> dict[str, dict[str, Tensor]]:
             raise ModelError(f"{file} has {file.stat().st_size / 1e9:.1f} GB; StyleGAN2's pickles have less than one.")
 
         with open(file, "rb") as stream:
-            content = _Unpickler(stream, file).load()
+            content = _StyleGanUnpickler(stream, file).load()
     except OSError as error:
         raise ModelError(f"the checkpoint {file} cannot be read ({error.strerror or error}).") from error
     except ModelError:
@@ -1132,23 +1540,28 @@ def read_pickle(file: str | Path) -> dict[str, dict[str, Tensor]]:
     except Exception as error:  # a broken or hostile pickle can raise anything
         raise ModelError(f"{file} is no StyleGAN2 pickle, or is damaged ({type(error).__name__}: {error}).") from error
 
+    networks = {}
     if isinstance(content, dict):
-        found = {k: v for k, v in content.items() if isinstance(v, _Shell)}
-    else:
-        found = {}
+        for name, value in content.items():
+            if isinstance(value, _Shell):
+                networks[str(name)] = _flat(value, file)
 
-    if not found:
+    if not networks:
         raise ModelError(f"{file} should hold networks by name, such as G_ema and D, but holds none.")
 
-    return {str(name): _flat(shell, file) for name, shell in found.items()}
+    return networks
 
 
 class _Shell:
     """An instance of a class that was never imported: its attributes and nothing else."""
 
     def __setstate__(self, state: Any) -> None:
-        if isinstance(state, dict):
-            self.__dict__.update((k, v) for k, v in state.items() if isinstance(k, str))
+        if not isinstance(state, dict):
+            return
+
+        for name, value in state.items():
+            if isinstance(name, str):
+                self.__dict__[name] = value
 
 
 def _allowed() -> dict[str, Any]:
@@ -1165,25 +1578,25 @@ def _allowed() -> dict[str, Any]:
 
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "TypedStorage is deprecated")  # the file's age, not the reader's concern
-            kept = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-            if not isinstance(kept, torch.storage.TypedStorage):
+            loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+            if not isinstance(loaded, torch.storage.TypedStorage):
                 raise ValueError("a storage of an unknown kind")
 
-            return torch.tensor([], dtype=kept.dtype).set_(kept.untyped())
+            return torch.tensor([], dtype=loaded.dtype).set_(loaded.untyped())  # pyright: ignore[reportArgumentType]  torch's stub lacks it
 
-    def tensor(kept: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> Tensor:
+    def tensor(values: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> Tensor:
         shape = tuple(shape)
         stride = tuple(stride)
-        if not isinstance(kept, Tensor) or len(shape) != len(stride):
+        if not isinstance(values, Tensor) or len(shape) != len(stride):
             raise ValueError("a tensor without its storage")
         if not all(type(n) is int and n >= 0 for n in (offset, *shape, *stride)):
             raise ValueError("a tensor with a shape that is none")
 
         last = offset + sum((n - 1) * s for n, s in zip(shape, stride, strict=True)) + 1
-        if np.prod(shape, dtype=object) > len(kept) or last > len(kept):
-            raise ValueError(f"a tensor of shape {shape} in a storage of {len(kept)} values")
+        if np.prod(shape, dtype=object) > len(values) or last > len(values):
+            raise ValueError(f"a tensor of shape {shape} in a storage of {len(values)} values")
 
-        return kept.as_strided(shape, stride, offset).clone()
+        return values.as_strided(shape, stride, offset).clone()
 
     def parameter(data: Any, *_: Any) -> Any:
         return data
@@ -1205,7 +1618,7 @@ def _allowed() -> dict[str, Any]:
     return names | {f"numpy.{core}.multiarray.scalar": nothing for core in ("core", "_core")}
 
 
-class _Unpickler(pickle.Unpickler):
+class _StyleGanUnpickler(pickle.Unpickler):
     """A pickle reader that knows a short list of names and nothing else."""
 
     def __init__(self, stream: Any, file: Path) -> None:
@@ -1250,12 +1663,14 @@ def _flat(shell: _Shell, file: Path, prefix: str = "", depth: int = 0) -> dict[s
     return out
 
 
-# -- names and sizes ---------------------------------------------------------------------------------------------------
+# -- their names and sizes ---------------------------------------------------------------------------------------------
+
+
+# Our names of the layers of a public generator block, and of the last layers of a public discriminator.
 _LAYER = {
     "weight": "weight", "bias": "bias", "noise_strength": "strength", "affine": "style.affine", "affine_0": "style.affine",
     "pre_0": "style.views.0.0", "pre_1": "style.views.0.1", "pre_01": "style.views.1.0", "pre_11": "style.views.1.1",
 }  # fmt: skip
-
 
 _LAST = {"conv": "convolution", "fc": "linear", "out": "out", "fts": "heads.0", "fts2": "heads.1"}
 
@@ -1270,20 +1685,21 @@ def generator_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
         parts = name.split(".")
         ours = name
 
-        if found := re.fullmatch(r"mapping\.fc(\d+)\.(weight|bias)", name):
-            ours = f"mapping.{found[1]}.{found[2]}"
+        if match := re.fullmatch(r"mapping\.fc(\d+)\.(weight|bias)", name):
+            ours = f"mapping.{match[1]}.{match[2]}"
         elif name == "mapping.w_avg":
             ours = "mean"
         elif name == "synthesis.b4.const":
             ours = "first"
-        elif found := re.fullmatch(r"synthesis\.b(\d+)\.(conv[01]|torgb)\.(.+)", name):
-            size = int(found[1])
-            layer = found[2]
+        elif match := re.fullmatch(r"synthesis\.b(\d+)\.(conv[01]|torgb)\.(.+)", name):
+            size = int(match[1])
+            layer = match[2]
 
             if layer == "torgb":
                 place = "colours"
             else:
-                place = f"convolutions.{int(layer[-1]) - (size == 4)}"
+                first = int(size == 4)  # the smallest block has conv1 only
+                place = f"convolutions.{int(layer[-1]) - first}"
 
             rest = [_LAYER.get(parts[3], parts[3]), *parts[4:]]
             ours = ".".join([f"blocks.{size.bit_length() - 3}", place, *rest])
@@ -1294,9 +1710,12 @@ def generator_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def discriminator_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of a public discriminator under our names."""
-    sizes = [int(found[1]) for name in weights if (found := re.match(r"b(\d+)\.", name))]
-    largest = max(sizes, default=4)
+    """Weights of a public discriminator under our names; names that are not known stay as they are."""
+    largest = 4
+    for name in weights:
+        if match := re.match(r"b(\d+)\.", name):
+            largest = max(largest, int(match[1]))
+
     out = {}
 
     for name, value in weights.items():
@@ -1304,12 +1723,12 @@ def discriminator_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
             continue
 
         ours = name
-        if found := re.fullmatch(r"b4\.(\w+)\.(weight|bias)", name):
-            ours = f"{_LAST.get(found[1], found[1])}.{found[2]}"
-        elif found := re.fullmatch(r"b(\d+)\.(fromrgb|conv0|conv1|skip)\.(weight|bias)", name):
-            place = largest.bit_length() - int(found[1]).bit_length()
+        if match := re.fullmatch(r"b4\.(\w+)\.(weight|bias)", name):
+            ours = f"{_LAST.get(match[1], match[1])}.{match[2]}"
+        elif match := re.fullmatch(r"b(\d+)\.(fromrgb|conv0|conv1|skip)\.(weight|bias)", name):
+            place = largest.bit_length() - int(match[1]).bit_length()  # our blocks are counted from the finest
             layer = {"conv0": f"blocks.{place}.one", "conv1": f"blocks.{place}.two", "skip": f"blocks.{place}.skip"}
-            ours = f"{layer.get(found[2], 'colours')}.{found[3]}"
+            ours = f"{layer.get(match[2], 'colours')}.{match[3]}"
 
         out[ours] = value
 
@@ -1354,103 +1773,3 @@ def config_of(weights: dict[str, Tensor]) -> StyleGan2Config:
         raise ModelError(
             f"these are not the weights of a StyleGAN2 generator ({type(error).__name__}: {error})."
         ) from error
-
-
-# -- networks ----------------------------------------------------------------------------------------------------------
-@reads("file", ModelError)
-def read_networks(file: str | Path, *, conditions: int | None = None) -> tuple[Generator, Discriminator | None]:
-    """The averaged generator and the discriminator of a public pickle.
-
-    Parameters
-    ----------
-    file : str or Path
-        with ``G_ema``, and ``D`` where training is to go on
-    conditions : int, optional
-        2 makes a network of one condition (Lafite) one of two, each a copy of the first; as found when None
-
-    Raises
-    ------
-    ModelError
-        When the file wants to run anything, is damaged, or its weights are not StyleGAN2's.
-
-    References
-    ----------
-    Lin et al. 2022, section 2.3: where Mind Reader starts from.
-    """
-    found = read_pickle(file)
-    if "G_ema" not in found:
-        raise ModelError(f"{file} has no averaged generator 'G_ema', only {', '.join(sorted(found))}.")
-
-    weights = generator_names(found["G_ema"])
-    config = config_of(weights)
-    wanted = config.model_copy(update={"conditions": config.conditions if conditions is None else conditions})
-    if wanted.conditions != config.conditions and config.conditions != 1:
-        raise ModelError(f"{file} has {config.conditions} conditions; only one can be made into {conditions}.")
-
-    generator = _filled(Generator, wanted, weights, f"the generator of {file}")
-    if "D" not in found:
-        return generator, None
-
-    return generator, _filled(Discriminator, wanted, discriminator_names(found["D"]), f"the discriminator of {file}")
-
-
-def _filled(kind: Any, config: StyleGan2Config, weights: dict[str, Tensor], owner: str) -> Any:
-    """A network with these weights; conditions that are missing are copies of the first."""
-    network = _empty(kind, config)
-    for name in network.state_dict():
-        first = re.sub(r"(views|heads)\.[1-9]\d*\.", r"\1.0.", name)
-        if config.conditions > 1 and name not in weights and first in weights:
-            weights[name] = weights[first]
-
-    for name, value in weights.items():
-        if not bool(torch.isfinite(value).all()):
-            raise ModelError(f"'{name}' of {owner} holds NaN or infinite values; get the file again.")
-
-    load_module_state(network, {k: v.float().numpy() for k, v in weights.items()}, owner)
-    return network
-
-
-def _empty(kind: Any, config: StyleGan2Config) -> Any:
-    with torch.random.fork_rng([]):
-        network: nn.Module = kind(**config.model_dump(mode="json"))
-
-    return network.eval().requires_grad_(False)
-
-
-def convert(file: str | Path, folder: str | Path, *, conditions: int | None = None) -> Path:
-    """A public pickle as safetensors and JSON, once and for all; see :func:`read_networks`."""
-    from safetensors.numpy import save
-
-    networks = dict(zip(_KEPT, read_networks(file, conditions=conditions), strict=True))
-    about = {"config": networks["generator"].config.model_dump(mode="json")}
-
-    with open(file, "rb") as handle:
-        about["source_sha256"] = hashlib.file_digest(handle, "sha256").hexdigest()
-
-    with atomic.folder(atomic.checked_path(folder)) as temporary:
-        for name, network in networks.items():
-            if network is not None:
-                (temporary / f"{name}.safetensors").write_bytes(save(module_state(network)))
-
-        (temporary / "config.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-
-    return Path(folder)
-
-
-@reads("folder", ModelError)
-def read_folder(folder: str | Path) -> tuple[Generator, Discriminator | None]:
-    """Networks of a folder written by :func:`convert`. Raises ModelError for missing or damaged files."""
-    folder = Path(folder)
-    config = validate(StyleGan2Config, read_json(folder / "config.json")["config"], f"{folder}/config.json")
-    out = []
-
-    for name, kind in zip(_KEPT, (Generator, Discriminator), strict=True):
-        file = folder / f"{name}.safetensors"
-        if name == "discriminator" and not file.is_file():
-            return out[0], None
-
-        network = _empty(kind, config)
-        load_module_state(network, read_safetensors(file), str(file))
-        out.append(network)
-
-    return out[0], out[1]

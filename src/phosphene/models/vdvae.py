@@ -2,15 +2,27 @@
 
 ::
 
-    picture -> encoder, fine to coarse -> what it saw at each size
+    picture -> encoder, fine to coarse -> its activations at each size
     1 x 1 -> 4 x 4 -> ... -> full size, block by block:
         prior      p(z_k | z_1 .. z_{k-1})             from the state alone
-        posterior  q(z_k | z_1 .. z_{k-1}, picture)    from the state and what the encoder saw at this size
+        posterior  q(z_k | z_1 .. z_{k-1}, picture)    from the state and the encoder's activations at this size
         state      += a share of the prior + projection of z_k, then a residual block
     state at full size -> mixture of discretised logistics over the 256 values of each pixel
 
-Training takes every z_k from the posterior. Brain decoders give the first groups, and the prior fills in the rest. Names
-of modules are those of the public code, so that its checkpoints load as they are; pictures are -1 to 1 throughout.
+Training takes every z_k from the posterior. Brain decoders predict the first groups, and the prior fills in the rest: the
+first stage of Brain-Diffuser (Ozcelik and VanRullen 2023) and of the two-stage decoder (Veronese et al. 2024, section
+3.3.1). Names of modules are those of the public code, so that its checkpoints load as they are; pictures are -1 to 1
+inside the network.
+
+In this file: the configuration with the layout of the latents, :class:`VdvaeConfig`; the network with its training loss,
+:class:`Vdvae`; the distribution of its pixels; latents to pictures in batches, :class:`VdvaeDecoder`; the fitted part of a
+run, :class:`VdvaePart`; and its weights, the bundled ones or the public ImageNet-64 ones, converted once. The public file is
+``imagenet64-iter-1600000-model-ema.th`` of OpenAI's store ``very-deep-vaes-assets`` (500 MB; the code published with it is
+under the MIT licence, the weights state none). It is read without running anything in it:
+
+>>> convert("imagenet64-iter-1600000-model-ema.th", "weights/vdvae64")                 # doctest: +SKIP
+>>> pictures = VdvaeDecoder(load("weights/vdvae64"))                                   # doctest: +SKIP
+>>> pictures.decode(predicted, ids, seed=0)     # (n, 91168) to (n, 64, 64, 3)         # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -23,7 +35,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self, cast
 
 import numpy as np
 import torch
@@ -38,19 +50,29 @@ from phosphene.io.folder import read_json
 from phosphene.io.foreign import must_fit, read_foreign
 from phosphene.io.reading import reads
 from phosphene.io.stages import read_safetensors
-from phosphene.training.checkpoint import ModulePart
+from phosphene.models import bundled
+from phosphene.models.batch_invariance import full_batches, group_noise, picture_rng
+from phosphene.training.checkpoint import ModulePart, load_module_state
 from phosphene.training.sampling import Draws
 from phosphene.types.identity import digest_of
 
-if TYPE_CHECKING:
-    import torch
+__all__ = ["Vdvae", "VdvaeConfig", "VdvaeDecoder", "VdvaePart"]
+
+
+# -- configuration -----------------------------------------------------------------------------------------------------
 
 
 class Step(NamedTuple):
-    """One block of a stack, at one resolution (pixels along a side).
+    """One block of a stack.
 
-    `pool` : in an encoder, by how much the block's output is averaged down
-    `mixin` : in a decoder, the coarser resolution whose state is added first
+    Attributes
+    ----------
+    resolution : int
+        pixels along a side
+    pool : int
+        in an encoder, by how much the block's output is averaged down
+    mixin : int or None
+        in a decoder, the coarser resolution whose state is added first
     """
 
     resolution: int
@@ -73,37 +95,39 @@ class VdvaeConfig(Config):
     ('15 of 75, 16 x 16', (16, 16, 16))
     """
 
-    image_size: int = Field(64, ge=1, description="pixels along each side of a picture")
-    latent_channels: int = Field(16, ge=1, description="values per place of every group of latents")
-    width: int = Field(512, ge=1, description="channels everywhere")
-    middle: int = Field(128, ge=1, description="channels inside a block, a quarter of width in the paper")
-    mixtures: int = Field(10, ge=1, description="logistic distributions that are mixed into each pixel's")
+    image_size: int = Field(default=64, ge=1, description="pixels along each side of a picture")
+    latent_channels: int = Field(default=16, ge=1, description="values per place of every group of latents")
+    width: int = Field(default=512, ge=1, description="channels everywhere")
+    middle: int = Field(default=128, ge=1, description="channels inside a block, a quarter of width in the paper")
+    mixtures: int = Field(default=10, ge=1, description="logistic distributions that are mixed into each pixel's")
     encoder: str = Field(
-        "64x11,64d2,32x20,32d2,16x9,16d2,8x8,8d2,4x7,4d4,1x5", description="blocks from fine to coarse"
+        default="64x11,64d2,32x20,32d2,16x9,16d2,8x8,8d2,4x7,4d4,1x5", description="blocks from fine to coarse"
     )
     decoder: str = Field(
-        "1x2,4m1,4x3,8m4,8x7,16m8,16x15,32m16,32x31,64m32,64x12",
+        default="1x2,4m1,4x3,8m4,8x7,16m8,16x15,32m16,32x31,64m32,64x12",
         description="blocks from coarse to fine; each has one group of latents",
     )
-    given: int = Field(15, ge=1, description="first groups that brain decoders predict; the two-stage decoder also: 31")
-    shift: float = Field(115.92961967, description="subtracted from 0-255 on the way in; mean of ImageNet-64")
-    scale: float = Field(69.37404, gt=0, description="what that is divided by")
+    given: int = Field(
+        default=15, ge=1, description="first groups that brain decoders predict; the two-stage decoder also: 31"
+    )
+    shift: float = Field(default=115.92961967, description="subtracted from 0-255 on the way in; mean of ImageNet-64")
+    scale: float = Field(default=69.37404, gt=0, description="what that is divided by")
 
     @model_validator(mode="after")
     def _blocks_fit(self) -> Self:
         side = self.image_size
-        seen = {self.image_size}
+        sides = {side}
 
         for step in self.encoder_steps:
             if step.mixin is not None or step.resolution != side or side % step.pool:
                 raise ValueError(f"encoder has a block {step.resolution} where pictures are {side} x {side} by then")
 
             side //= step.pool
-            seen.add(side)
+            sides.add(side)
 
         begun: set[int] = set()
         for step in self.decoder_steps:
-            if step.pool > 1 or step.resolution not in seen:
+            if step.pool > 1 or step.resolution not in sides:
                 raise ValueError(f"decoder has a block at {step.resolution}, a size the encoder never has")
             if step.mixin is not None and (step.mixin not in begun or step.resolution % step.mixin):
                 raise ValueError(f"decoder block {step.resolution}m{step.mixin} needs an earlier block at {step.mixin}")
@@ -161,7 +185,17 @@ class VdvaeConfig(Config):
         return [f"{k} of {n}, {s.resolution} x {s.resolution}" for k, s in enumerate(self.decoder_steps, 1)]
 
     def length(self, groups: int | None = None) -> int:
-        """Values in the first groups; in all by default.
+        """Number of values in the first groups.
+
+        Parameters
+        ----------
+        groups : int, optional
+            how many first groups; all by default
+
+        Returns
+        -------
+        int
+            of all of them together
 
         Raises
         ------
@@ -172,26 +206,38 @@ class VdvaeConfig(Config):
         if groups is not None and not 1 <= groups <= n:
             raise DataError(f"this network has groups 1 to {n}, but {groups} were asked for.")
 
-        return sum(c * h * w for c, h, w in self.shapes[:groups])
+        return sum(math.prod(shape) for shape in self.shapes[:groups])
 
     def groups_in(self, length: int) -> int:
         """How many first groups have this many values together.
+
+        Parameters
+        ----------
+        length : int
+            values
+
+        Returns
+        -------
+        int
+            1 or more
 
         Raises
         ------
         DataError
             When no number of groups has.
         """
-        ends = np.cumsum([c * h * w for c, h, w in self.shapes])
-        at = int(np.searchsorted(ends, length))
-        if at == len(ends) or ends[at] != length:
-            near = ", ".join(f"{k + 1} groups: {ends[k]}" for k in range(max(0, at - 1), min(len(ends), at + 2)))
+        ends = np.cumsum([math.prod(shape) for shape in self.shapes])
+        last = int(np.searchsorted(ends, length))
+
+        if last == len(ends) or ends[last] != length:
+            neighbours = range(max(0, last - 1), min(len(ends), last + 2))
+            near = ", ".join(f"{k + 1} groups: {ends[k]}" for k in neighbours)
             raise DataError(
                 f"vectors of {length} values are not the first groups of these latents ({near}). They are of another "
                 "network, or cut in the middle of a group."
             )
 
-        return at + 1
+        return last + 1
 
     def split(self, vectors: np.ndarray) -> list[np.ndarray]:
         """Vectors as groups.
@@ -215,13 +261,26 @@ class VdvaeConfig(Config):
             raise DataError(f"latents as vectors must be (n, d), but have shape {tuple(vectors.shape)}.")
 
         shapes = self.shapes[: self.groups_in(vectors.shape[1])]
-        ends = np.cumsum([0] + [c * h * w for c, h, w in shapes])
-        parts = zip(pairwise(ends), shapes, strict=True)
+        ends = np.cumsum([0] + [math.prod(shape) for shape in shapes])
 
-        return [vectors[:, a:b].reshape(len(vectors), *shape) for (a, b), shape in parts]
+        groups = []
+        for (start, stop), shape in zip(pairwise(ends), shapes, strict=True):
+            groups.append(vectors[:, start:stop].reshape(len(vectors), *shape))
+
+        return groups
 
     def join(self, groups: Sequence[np.ndarray]) -> np.ndarray:
-        """Groups as vectors: what :meth:`split` takes apart, (n, d).
+        """Groups as vectors: what :meth:`split` takes apart.
+
+        Parameters
+        ----------
+        groups : sequence of ndarray
+            one (n, channels, height, width) per group, from the first
+
+        Returns
+        -------
+        ndarray of shape (n, d)
+            the groups one after the other
 
         Raises
         ------
@@ -233,67 +292,48 @@ class VdvaeConfig(Config):
         else:
             n = 0
 
-        wanted = [(n, *shape) for shape in self.shapes[: len(groups)]]
-        came = [tuple(g.shape) for g in groups]
-        if not groups or came != wanted:
+        expected = [(n, *shape) for shape in self.shapes[: len(groups)]]
+        came = [tuple(group.shape) for group in groups]
+        if not groups or came != expected:
             raise DataError(
-                f"the first groups of latents must have shapes {wanted or '(n, channels, height, width)'}, but {came} came; "
+                f"the first groups of latents must have shapes {expected or '(n, channels, height, width)'}, but {came} came; "
                 "pass groups in their order, from 1 x 1."
             )
 
-        return np.concatenate([g.reshape(n, -1) for g in groups], axis=1)
+        return np.concatenate([group.reshape(n, -1) for group in groups], axis=1)  # (n, d)
 
 
 def _steps(text: str) -> tuple[Step, ...]:
-    out: list[Step] = []
+    """Blocks of a text such as "64x11,64d2,32x20"."""
+    steps: list[Step] = []
     for word in text.split(","):
-        found = re.fullmatch(r"([1-9]\d*)(?:([xdm])([1-9]\d*))?", word.strip())
-        if not found:
+        match = re.fullmatch(r"([1-9]\d*)(?:([xdm])([1-9]\d*))?", word.strip())
+        if not match:
             raise ValueError(f"'{word}' is no block; write RxN, RdK, RmS or R, as in 8x7, 8d2, 8m4")
 
-        resolution = int(found[1])
-        kind = found[2]
-        number = int(found[3] or 1)
+        resolution = int(match[1])
+        kind = match[2]
+        number = int(match[3] or 1)
 
         if kind == "m":
-            out.append(Step(resolution, mixin=number))
+            steps.append(Step(resolution, mixin=number))
         elif kind == "d":
-            out += [Step(resolution, pool=number)]
+            steps.append(Step(resolution, pool=number))
         else:
-            out += [Step(resolution)] * number
+            steps += [Step(resolution)] * number
 
-    return tuple(out)
-
-
-def picture_rng(seed: int, stimulus: Any, part: int) -> np.random.Generator:
-    """Where the noise of one part of one picture comes from: a function of its arguments and nothing else.
-
-    Parameters
-    ----------
-    seed : int
-        of all noise
-    stimulus : Any
-        id of the picture
-    part : int
-        group of latents, from 0; the number of groups for pixels
-    """
-    words = np.frombuffer(hashlib.sha256(str(stimulus).encode()).digest(), dtype="<u4")
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, part, *words.tolist()])))
+    return tuple(steps)
 
 
-def group_noise(seed: int, ids: Sequence[Any], group: int, shape: Sequence[int]) -> np.ndarray:
-    """Standard normal noise of one group of latents: (len(ids), *shape) float32, each row by :func:`picture_rng`."""
-    return np.stack([picture_rng(seed, i, group).standard_normal(tuple(shape), dtype=np.float32) for i in ids])
+# -- the network -------------------------------------------------------------------------------------------------------
 
 
+# From a group, counted from 0, and its (channels, height, width) to standard normal noise (n, channels, height, width).
 Noise = Callable[[int, tuple[int, ...]], Tensor]
 
 
-"""Group, from 0, and its (channels, height, width) to standard normal noise (n, channels, height, width)."""
-
-
-class _Block(nn.Module):
-    """Four convolutions through a narrow middle; 3 x 3 in between where there is more than 2 x 2 to look at."""
+class _NarrowBlock(nn.Module):
+    """Four convolutions through a narrow middle; 3 x 3 in between where a picture has more than 2 x 2 pixels."""
 
     def __init__(self, n_in: int, middle: int, n_out: int, resolution: int):
         super().__init__()
@@ -302,9 +342,11 @@ class _Block(nn.Module):
         else:
             size = 1
 
+        # In this order weights are drawn.
         self.c1 = nn.Conv2d(n_in, middle, 1)
         self.c4 = nn.Conv2d(middle, n_out, 1)
-        self.c2, self.c3 = (nn.Conv2d(middle, middle, size, padding=size // 2) for _ in range(2))
+        self.c2 = nn.Conv2d(middle, middle, size, padding=size // 2)
+        self.c3 = nn.Conv2d(middle, middle, size, padding=size // 2)
 
     def forward(self, x: Tensor) -> Tensor:
         for conv in (self.c1, self.c2, self.c3, self.c4):
@@ -313,33 +355,37 @@ class _Block(nn.Module):
         return x
 
 
-class _Encoder(nn.Module):
+class _BottomUp(nn.Module):
+    """Residual blocks from fine to coarse."""
+
     def __init__(self, c: VdvaeConfig):
         super().__init__()
         self.steps = c.encoder_steps
         n = len(c.encoder_steps)
         self.in_conv = nn.Conv2d(3, c.width, 3, padding=1)
-        self.enc_blocks = nn.ModuleList(_Block(c.width, c.middle, c.width, s.resolution) for s in self.steps)
 
-        for block in self.enc_blocks:
+        blocks = [_NarrowBlock(c.width, c.middle, c.width, step.resolution) for step in self.steps]
+        for block in blocks:
             block.c4.weight.data *= n**-0.5  # so that n residual blocks together add about as much as one
 
+        self.enc_blocks = nn.ModuleList(blocks)
+
     def forward(self, x: Tensor) -> dict[int, Tensor]:
-        """What is seen at each size, by that size: (n, width, size, size)."""
+        """Activations at each size, by that size: (n, width, size, size)."""
         x = self.in_conv(x)
-        seen = {x.shape[2]: x}
+        activations = {x.shape[2]: x}
 
         for step, block in zip(self.steps, self.enc_blocks, strict=True):
             x = x + block(x)
             if step.pool > 1:
                 x = F.avg_pool2d(x, step.pool)
 
-            seen[x.shape[2]] = x
+            activations[x.shape[2]] = x  # the last of each size stays
 
-        return seen
+        return activations
 
 
-class _Layer(nn.Module):
+class _TopDownLayer(nn.Module):
     """Prior, posterior and state of one group of latents."""
 
     def __init__(self, c: VdvaeConfig, resolution: int):
@@ -347,45 +393,61 @@ class _Layer(nn.Module):
         z = c.latent_channels
         width = c.width
         n = len(c.decoder_steps)
-        self.enc = _Block(2 * width, c.middle, 2 * z, resolution)
-        self.prior = _Block(width, c.middle, 2 * z + width, resolution)
+        self.enc = _NarrowBlock(2 * width, c.middle, 2 * z, resolution)
+        self.prior = _NarrowBlock(width, c.middle, 2 * z + width, resolution)
         self.z_proj = nn.Conv2d(z, width, 1)
-        self.resnet = _Block(width, c.middle, width, resolution)
+        self.resnet = _NarrowBlock(width, c.middle, width, resolution)
+
+        # At first the prior is a standard normal, and n layers together add about as much as one.
         nn.init.zeros_(self.prior.c4.weight)
         self.z_proj.weight.data *= n**-0.5
         self.resnet.c4.weight.data *= n**-0.5
 
 
-class _Decoder(nn.Module):
+class _TopDown(nn.Module):
+    """Layers from coarse to fine, each with one group of latents, and a state at each size."""
+
     def __init__(self, c: VdvaeConfig):
         super().__init__()
         self.config = c
         width = c.width
-        self.dec_blocks = nn.ModuleList(_Layer(c, s.resolution) for s in c.decoder_steps)
+        self.dec_blocks = nn.ModuleList(_TopDownLayer(c, s.resolution) for s in c.decoder_steps)
         self.bias_xs = nn.ParameterList(nn.Parameter(torch.zeros(1, width, r, r)) for r in c.resolutions)
         self.gain = nn.Parameter(torch.ones(1, width, 1, 1))
         self.bias = nn.Parameter(torch.zeros(1, width, 1, 1))
         self.out_net = nn.ModuleDict({"out_conv": nn.Conv2d(width, 10 * c.mixtures, 1)})
 
     def forward(self, n: int, latent: Callable[..., Tensor], stop: int | None = None) -> Tensor | None:
-        """Parameters of the pixels' distributions of `n` pictures, (n, 10 mixtures, size, size).
+        """Parameters of the pixels' distributions.
 
-        `latent(k, layer, state, mean, log_std)` gives z_k: all that tells training, encoding and decoding apart. With
-        `stop`, only that many blocks are gone through, and nothing comes out.
+        Parameters
+        ----------
+        n : int
+            pictures
+        latent : callable
+            (k, layer, state, mean, log_std) to z_k, with mean and log_std those of the prior: all that tells training,
+            encoding and decoding apart
+        stop : int, optional
+            go through that many blocks only; nothing comes out then
+
+        Returns
+        -------
+        Tensor of shape (n, 10 mixtures, size, size) or None
         """
         c = self.config
         parts = (c.latent_channels, c.latent_channels, c.width)
         states = {b.shape[2]: b.expand(n, -1, -1, -1) for b in self.bias_xs}
 
-        for k, (layer, step) in enumerate(zip(self.dec_blocks[:stop], c.decoder_steps, strict=False)):
+        layers = cast(Sequence[_TopDownLayer], self.dec_blocks[:stop])
+        for k, (layer, step) in enumerate(zip(layers, c.decoder_steps, strict=False)):
             x = states[step.resolution]
             if step.mixin is not None:
                 x = x + F.interpolate(states[step.mixin], scale_factor=step.resolution // step.mixin)
 
-            mean, log_std, more = layer.prior(x).split(parts, 1)
+            mean, log_std, more = layer.prior(x).split(parts, 1)  # twice (n, latent_channels, r, r), (n, width, r, r)
             z = latent(k, layer, x, mean, log_std)
             x = x + more + layer.z_proj(z)
-            states[step.resolution] = x + layer.resnet(x)
+            states[step.resolution] = x + layer.resnet(x)  # (n, width, r, r)
 
         if stop is not None:
             return None
@@ -398,7 +460,7 @@ class Vdvae(nn.Module):
 
     Parameters
     ----------
-    config : Any
+    **config : Any
         fields of :class:`VdvaeConfig`; the public ImageNet-64 network's by default. Weights are drawn from torch's
         global generator
 
@@ -424,7 +486,8 @@ class Vdvae(nn.Module):
     def __init__(self, **config: Any):
         super().__init__()
         self.config = validate(VdvaeConfig, config, "the configuration of the Very Deep VAE")
-        self.encoder, self.decoder = _Encoder(self.config), _Decoder(self.config)
+        self.encoder = _BottomUp(self.config)
+        self.decoder = _TopDown(self.config)
 
         for name, weight in self.named_parameters():
             if name.endswith(".bias") and weight.ndim == 1:
@@ -444,7 +507,7 @@ class Vdvae(nn.Module):
 
         Returns
         -------
-        tuple of (list, list, Tensor or None)
+        tuple[list, list, Tensor or None]
             latents, one (n, channels, height, width) per group; divergences of posterior from prior in nats, of the
             same shapes; and parameters of the pixels' distributions, None with `stop`
 
@@ -460,12 +523,13 @@ class Vdvae(nn.Module):
                 "them first."
             )
 
-        seen = self.encoder(((x + 1) * 127.5 - c.shift) / c.scale)
+        activations = self.encoder(((x + 1) * 127.5 - c.shift) / c.scale)
         latents: list[Tensor] = []
         divergences: list[Tensor] = []
 
-        def latent(k: int, layer: _Layer, state: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
-            q_mean, q_log_std = layer.enc(torch.cat([state, seen[state.shape[2]]], 1)).chunk(2, 1)
+        def latent(k: int, layer: _TopDownLayer, state: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+            both = torch.cat([state, activations[state.shape[2]]], 1)  # (n, 2 width, r, r)
+            q_mean, q_log_std = layer.enc(both).chunk(2, 1)
             if noise is None:
                 z = q_mean
             else:
@@ -499,13 +563,28 @@ class Vdvae(nn.Module):
         return self.posterior(x, noise, groups or len(self.config.shapes))[0]
 
     def decode(self, latents: Sequence[Tensor], n: int, noise: Noise | None = None, temperature: float = 1.0) -> Tensor:
-        """Parameters of the pixels' distributions from the first groups of latents, (n, 10 mixtures, size, size).
+        """Parameters of the pixels' distributions from the first groups of latents.
 
-        Groups that are not given are drawn from the prior, each given those before it: mean + temperature * standard
-        deviation * noise; the mean alone without `noise`.
+        Later groups are drawn from the prior, each given those before it: mean + temperature * standard deviation * noise.
+
+        Parameters
+        ----------
+        latents : sequence of Tensor
+            the first groups, one (n, channels, height, width) each
+        n : int
+            pictures
+        noise : Noise, optional
+            of the later groups; the prior's means are taken when None
+        temperature : float, default 1.0
+            of the later groups
+
+        Returns
+        -------
+        Tensor of shape (n, 10 mixtures, size, size)
+            as :func:`mixture_mean` and :func:`mixture_sample` take them
         """
 
-        def latent(k: int, layer: _Layer, state: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+        def latent(k: int, layer: _TopDownLayer, state: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
             if k < len(latents):
                 return latents[k]
             if noise is None or temperature == 0:
@@ -513,35 +592,54 @@ class Vdvae(nn.Module):
 
             return mean + temperature * log_std.exp() * noise(k, self.config.shapes[k])
 
-        return self.decoder(n, latent)
+        parameters = self.decoder(n, latent)
+        assert parameters is not None  # all blocks were gone through
+
+        return parameters
 
     def picture(self, latents: Sequence[Tensor]) -> Tensor:
         """Expected pictures of at least one group of latents, nothing drawn: (n, 3, size, size), -1 to 1."""
         return mixture_mean(self.decode(latents, len(latents[0])).float())
 
     def elbo(self, x: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
-        """Both parts of the evidence bound, in bits per value of a picture: pixels (n,), and each group (n, groups).
+        """Both parts of the evidence bound, in bits per value of a picture (Child 2021, eq. 1).
 
         Their sum over groups and pixels bounds the cost of a picture from above.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n, 3, size, size)
+            -1 to 1, on the 256 levels of 8 bits
+        noise : Noise
+            of the posterior's samples
+
+        Returns
+        -------
+        tuple[Tensor, Tensor]
+            of the pixels (n,), and of each group of latents (n, groups)
         """
         _, divergences, parameters = self.posterior(x, noise)
-        bits = 1 / (math.log(2) * x[0].numel())
-        pixels = -mixture_log_likelihood(parameters.float(), x).sum((1, 2)) * bits
-        return pixels, torch.stack([d.sum((1, 2, 3)) for d in divergences], 1) * bits
+        assert parameters is not None  # all blocks were gone through
+
+        bits = 1 / (math.log(2) * x[0].numel())  # of one nat
+        pixels = -mixture_log_likelihood(parameters.float(), x).sum((1, 2)) * bits  # (n,)
+        groups = torch.stack([d.sum((1, 2, 3)) for d in divergences], 1) * bits  # (n, groups)
+
+        return pixels, groups
 
     def loss(self, batch: dict[str, Tensor], draws: Draws) -> tuple[Tensor, dict[str, Any]]:
         """Negative evidence bound, in bits per value of a picture.
 
         Parameters
         ----------
-        batch : dict of {str: Tensor}
+        batch : dict[str, Tensor]
             ``x`` (n, 3, size, size), -1 to 1, on the 256 levels of 8 bits
         draws : Draws
             noise of this step
 
         Returns
         -------
-        tuple of (Tensor, dict of {str: Any})
+        tuple[Tensor, dict[str, Any]]
             scalar, and its two parts: ``pixels`` and ``latents``
         """
         pixels, latents = self.elbo(batch["x"], lambda k, shape: draws.normal(*shape))
@@ -553,23 +651,44 @@ class Vdvae(nn.Module):
 def gaussian_kl(mean: Tensor, log_std: Tensor, prior_mean: Tensor, prior_log_std: Tensor) -> Tensor:
     """KL divergence of one normal distribution from another, in nats, element by element.
 
-    ln(s_p / s_q) + (s_q^2 + (m_q - m_p)^2) / (2 s_p^2) - 1/2
+        ln(s_p / s_q) + (s_q^2 + (m_q - m_p)^2) / (2 s_p^2) - 1/2
+
+    Parameters
+    ----------
+    mean : Tensor
+        m_q
+    log_std : Tensor
+        ln s_q, of the same shape
+    prior_mean : Tensor
+        m_p, of the same shape
+    prior_log_std : Tensor
+        ln s_p, of the same shape
+
+    Returns
+    -------
+    Tensor
+        of the same shape, at least 0
     """
-    spread = (2 * (log_std - prior_log_std)).exp() + ((mean - prior_mean) * (-prior_log_std).exp()).square()
-    return prior_log_std - log_std + 0.5 * spread - 0.5
+    ratio = (2 * (log_std - prior_log_std)).exp()  # s_q^2 / s_p^2
+    distance = ((mean - prior_mean) * (-prior_log_std).exp()).square()
+    quadratic = ratio + distance
+
+    return prior_log_std - log_std + 0.5 * quadratic - 0.5
 
 
-# -- pixels: a mixture of discretised logistics --------------------------------------------------------------------------
+# -- pixels: a mixture of discretised logistics ------------------------------------------------------------------------
+
+
 def _mixture(parameters: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(n, 10 m, h, w) to log weights (n, m, h, w), and means, log scales and coefficients (n, 3, m, h, w)."""
     n, channels, h, w = parameters.shape
-    m = channels // 10
+    m = channels // 10  # one weight, and for each of three colours a mean, a scale and a coefficient
     rest = parameters[:, m:].reshape(n, 3, 3, m, h, w)  # colour, kind, mixture
     return parameters[:, :m].log_softmax(1), rest[:, :, 0], rest[:, :, 1].clamp(min=-7), rest[:, :, 2].tanh()
 
 
-def _means_given(means: Tensor, coefficients: Tensor, red: Tensor, green: Tensor) -> Tensor:
-    """Means of a pixel's three colours where green knows red, and blue knows both: (n, 3, m, h, w)."""
+def _means_after(means: Tensor, coefficients: Tensor, red: Tensor, green: Tensor) -> Tensor:
+    """Means of a pixel's three colours (n, 3, m, h, w): that of green depends on red, that of blue on both."""
     m_green = means[:, 1] + coefficients[:, 0] * red
     m_blue = means[:, 2] + coefficients[:, 1] * red + coefficients[:, 2] * green
     return torch.stack([means[:, 0], m_green, m_blue], 1)
@@ -581,6 +700,20 @@ def discretised_logistic(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
         s(b + d) - s(b) = s(b + d) s(-b) (1 - exp(-d)),    s the sigmoid, d the width of a level in scales
 
     The product, unlike the difference, loses no digits where a level is improbable.
+
+    Parameters
+    ----------
+    x : Tensor
+        levels, -1 to 1
+    mean : Tensor
+        of the distribution, of a shape that broadcasts with `x`
+    log_scale : Tensor
+        of the distribution, of the same shape
+
+    Returns
+    -------
+    Tensor
+        nats
     """
     inverse = (-log_scale).exp()
     upper = (x - mean + 1 / 255) * inverse
@@ -590,7 +723,8 @@ def discretised_logistic(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
     width = (2 / 255 * inverse).clamp(min=1e-30)  # pictures of black and white alone drive scales beyond float32
     inside = below + above + torch.log(-torch.expm1(-width))
 
-    return torch.where(x < -0.999, below, torch.where(x > 0.999, above, inside))
+    at_most_white = torch.where(x > 0.999, above, inside)
+    return torch.where(x < -0.999, below, at_most_white)
 
 
 def mixture_log_likelihood(parameters: Tensor, x: Tensor) -> Tensor:
@@ -599,6 +733,7 @@ def mixture_log_likelihood(parameters: Tensor, x: Tensor) -> Tensor:
     Parameters
     ----------
     parameters : Tensor of shape (n, 10 m, h, w)
+        of the pixels' distributions
     x : Tensor of shape (n, 3, h, w)
         -1 to 1, on the 256 levels of 8 bits
 
@@ -612,40 +747,58 @@ def mixture_log_likelihood(parameters: Tensor, x: Tensor) -> Tensor:
     """
     log_weights, means, log_scales, coefficients = _mixture(parameters)
     x = x[:, :, None]  # (n, 3, 1, h, w)
-    means = _means_given(means, coefficients, x[:, 0], x[:, 1])
-    return (discretised_logistic(x, means, log_scales).sum(1) + log_weights).logsumexp(1)
+    means = _means_after(means, coefficients, x[:, 0], x[:, 1])
+    colours = discretised_logistic(x, means, log_scales)  # (n, 3, m, h, w)
+
+    return (colours.sum(1) + log_weights).logsumexp(1)  # (n, h, w)
 
 
 def mixture_mean(parameters: Tensor) -> Tensor:
-    """Expected pixels without regard to the ends of the range, then clipped to -1 to 1: (n, 3, h, w)."""
+    """Expected pixels (n, 3, h, w) without regard to the ends of the range, then clipped to -1 to 1."""
     log_weights, means, _, coefficients = _mixture(parameters)
     red = means[:, 0]
     green = means[:, 1] + coefficients[:, 0] * red
-    means = _means_given(means, coefficients, red, green)
+    means = _means_after(means, coefficients, red, green)
 
     return (means * log_weights.exp()[:, None]).sum(2).clamp(-1, 1)
 
 
 def mixture_sample(parameters: Tensor, u: Tensor) -> Tensor:
-    """Pixels drawn as the published decoders draw them, not rounded to levels: (n, 3, h, w), -1 to 1.
+    """Pixels drawn as the published decoders draw them, not rounded to levels.
 
     Parameters
     ----------
     parameters : Tensor of shape (n, 10 m, h, w)
+        of the pixels' distributions
     u : Tensor of shape (n, m + 3, h, w)
         uniform in [0, 1): m values choose one of the mixture, three draw the colours
+
+    Returns
+    -------
+    Tensor of shape (n, 3, h, w)
+        -1 to 1
     """
     log_weights, means, log_scales, coefficients = _mixture(parameters)
     m = log_weights.shape[1]
     u = 1e-5 + (1 - 2e-5) * u  # the tails that the public code leaves out
-    chosen = (log_weights - torch.log(-torch.log(u[:, :m]))).argmax(1)[:, None, None].expand(-1, 3, -1, -1, -1)
-    means, log_scales, coefficients = (a.gather(2, chosen)[:, :, 0] for a in (means, log_scales, coefficients))
+
+    # One of the mixture, by the largest of its log weights after Gumbel noise.
+    gumbel = -torch.log(-torch.log(u[:, :m]))
+    component = (log_weights + gumbel).argmax(1)  # (n, h, w)
+    index = component[:, None, None].expand(-1, 3, -1, -1, -1)
+    means = means.gather(2, index)[:, :, 0]  # (n, 3, h, w)
+    log_scales = log_scales.gather(2, index)[:, :, 0]
+    coefficients = coefficients.gather(2, index)[:, :, 0]
+
     x = means + log_scales.exp() * torch.logit(u[:, m:])
     red = x[:, 0].clamp(-1, 1)
     green = (x[:, 1] + coefficients[:, 0] * red).clamp(-1, 1)
     blue = (x[:, 2] + coefficients[:, 1] * red + coefficients[:, 2] * green).clamp(-1, 1)
 
     return torch.stack([red, green, blue], 1)
+
+
+# -- latents to pictures -----------------------------------------------------------------------------------------------
 
 
 _PIXELS = ("sample", "mean")
@@ -663,7 +816,8 @@ class VdvaeDecoder:
 
     Attributes
     ----------
-    config : sizes of the network, and the layout of its latents
+    config : VdvaeConfig
+        sizes of the network, and the layout of its latents
 
     Examples
     --------
@@ -694,7 +848,7 @@ class VdvaeDecoder:
         """Pictures of latents.
 
         The noise of a picture is a function of `seed` and its id, group by group, not of which other pictures are asked
-        for, of their order, or of how many groups are given. Only the rounding of the network's sums can depend on the
+        for, of their order, or of how many groups are predicted. Only the rounding of the network's sums can depend on the
         place in a batch (never on one CPU thread, at a fixed `batch_size`).
 
         Parameters
@@ -709,8 +863,8 @@ class VdvaeDecoder:
         given : int, optional
             take only this many first groups of those that came; all by default
         temperature : float, default 1.0
-            of groups that are not given: prior mean + temperature x prior deviation x noise. At 0 nothing at all is
-            drawn, and pixels are means
+            of the later groups: prior mean + temperature x prior deviation x noise. At 0 nothing at all is drawn, and
+            pixels are means
         pixels : {"sample", "mean"}, default "sample"
             "sample" draws them from the network's mixture of logistics as the published decoders do; "mean" is less
             grainy
@@ -743,12 +897,11 @@ class VdvaeDecoder:
         size = self.config.image_size
         out = np.empty((len(ids), size, size, 3), dtype=np.float32)
 
-        for start in range(0, len(ids), self.batch_size):
-            rows = np.arange(start, min(start + self.batch_size, len(ids)))
-            # A full batch every time: matrix products of another size would be summed in another order.
-            filled = np.append(rows, [rows[-1]] * (self.batch_size - len(rows))).astype(int)
-            x = self._draw([g[filled] for g in groups], [ids[i] for i in filled], seed, temperature, pixels)
-            out[rows] = (x[: len(rows)].cpu().numpy().transpose(0, 2, 3, 1) + 1) / 2
+        for part, filled in full_batches(len(ids), self.batch_size):
+            batch = [group[filled] for group in groups]
+            x = self._draw(batch, [ids[i] for i in filled], seed, temperature, pixels)  # (batch_size, 3, size, size)
+            drawn = x[: part.stop - part.start].cpu().numpy()
+            out[part] = (drawn.transpose(0, 2, 3, 1) + 1) / 2
 
         if not np.isfinite(out).all():
             raise ModelError(
@@ -758,26 +911,30 @@ class VdvaeDecoder:
         return out
 
     def _draw(self, groups: list[np.ndarray], ids: list[Any], seed: int, temperature: float, pixels: str) -> Tensor:
-        where = self.network.decoder.gain.device
+        """Pictures (n, 3, size, size), -1 to 1, of one batch."""
+        device = self.network.decoder.gain.device
 
         def noise(group: int, shape: tuple[int, ...]) -> Tensor:
-            return torch.from_numpy(group_noise(seed, ids, group, shape)).to(where)
+            return torch.from_numpy(group_noise(seed, ids, group, shape)).to(device)
 
-        given = [torch.from_numpy(np.ascontiguousarray(g)).to(where) for g in groups]
-        parameters = self.network.decode(given, len(ids), noise, temperature).float()
+        first = [torch.from_numpy(np.ascontiguousarray(group)).to(device) for group in groups]
+        parameters = self.network.decode(first, len(ids), noise, temperature).float()
         if pixels == "mean" or temperature == 0:
             return mixture_mean(parameters)
 
         c = self.config
         shape = (c.mixtures + 3, c.image_size, c.image_size)
-        last = len(c.shapes)
-        u = np.stack([picture_rng(seed, i, last).random(shape, dtype=np.float32) for i in ids])
+        part = len(c.shapes)  # the parts before are the groups
+        u = []
+        for stimulus in ids:
+            u.append(picture_rng(seed, stimulus, part).random(shape, dtype=np.float32))
 
-        return mixture_sample(parameters, torch.from_numpy(u).to(where))
+        return mixture_sample(parameters, torch.from_numpy(np.stack(u)).to(device))
 
     def _groups(
         self, latents: np.ndarray | Sequence[np.ndarray], ids: Sequence[Any], given: int | None
     ) -> list[np.ndarray]:
+        """Latents as checked groups."""
         c = self.config
         if isinstance(latents, np.ndarray):
             vectors = latents
@@ -796,35 +953,65 @@ class VdvaeDecoder:
         bad = ~np.isfinite(vectors).all(axis=1)
         if bad.any():
             raise DataError(
-                f"latents of {int(bad.sum())} stimuli hold NaN or infinite values, first '{ids[bad.argmax()]}'."
+                f"latents of {int(bad.sum())} stimuli hold NaN or infinite values, first '{ids[int(bad.argmax())]}'."
             )
 
         return [np.asarray(g, dtype=np.float32) for g in groups[:given]]
 
 
 class VdvaePart(ModulePart):
-    """The network as a part of a run, so that a run needs no folder outside itself."""
+    """The network as a fitted part of a run, so that a run needs no folder outside itself.
+
+    Parameters
+    ----------
+    module : Vdvae
+        the network
+    config : mapping[str, Any]
+        fields of :class:`VdvaeConfig`
+    """
 
     module: Vdvae
 
     @classmethod
     def of(cls, network: Vdvae) -> VdvaePart:
-        """The part that holds this network."""
+        """The part that holds a network.
+
+        Parameters
+        ----------
+        network : Vdvae
+            as it is
+
+        Returns
+        -------
+        VdvaePart
+            with its configuration
+        """
         return cls(network, network.config.model_dump(mode="json"))
 
     @classmethod
     def build(cls, config: dict[str, Any]) -> Vdvae:
-        """An untrained network of these fields of :class:`VdvaeConfig`."""
+        """An untrained network.
+
+        Parameters
+        ----------
+        config : dict[str, Any]
+            fields of :class:`VdvaeConfig`
+
+        Returns
+        -------
+        Vdvae
+            weights are drawn from torch's global generator
+        """
         return Vdvae(**config)
 
 
-__all__ = ["VdvaeConfig", "VdvaeDecoder", "VdvaePart"]
+# -- weights -----------------------------------------------------------------------------------------------------------
 
 
 LAB = "lab"
 
-
 _CONFIG = "config.json"
+
 _WEIGHTS = "model.safetensors"
 
 
@@ -868,24 +1055,34 @@ def convert(file: str | Path, folder: str | Path, config: VdvaeConfig | None = N
     return folder
 
 
-def public_weights(tensors: dict[str, torch.Tensor], config: VdvaeConfig) -> dict[str, torch.Tensor]:
+def public_weights(tensors: dict[str, Tensor], config: VdvaeConfig) -> dict[str, Tensor]:
     """Tensors of a public checkpoint as weights of :class:`Vdvae`, float32.
 
     Names are the same on both sides, but for ``module.`` before each in files saved from several processes.
+
+    Parameters
+    ----------
+    tensors : dict[str, Tensor]
+        of the whole file
+    config : VdvaeConfig
+        sizes they were trained with
+
+    Returns
+    -------
+    dict[str, Tensor]
+        by name
 
     Raises
     ------
     ModelError
         Naming tensors that are missing, too many, of another shape, or not finite.
     """
-    import torch
-
     tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
     with torch.device("meta"):
-        wanted = {name: tuple(t.shape) for name, t in _network(config).state_dict().items()}
+        empty = _network(config).state_dict()
 
-    must_fit(tensors, wanted, "a Very Deep VAE")
-    return {name: tensors[name].float().contiguous() for name in wanted}
+    must_fit(tensors, {name: tuple(tensor.shape) for name, tensor in empty.items()}, "a Very Deep VAE")
+    return {name: tensors[name].float().contiguous() for name in empty}
 
 
 @reads("name", ModelError)
@@ -895,11 +1092,16 @@ def load(name: str | Path = LAB, device: str = "cpu", lab_folder: Path | None = 
     Parameters
     ----------
     name : str or Path, optional
-        "lab" for the one of the zoo, or a folder that :func:`convert` made
+        "lab" for the bundled one, or a folder that :func:`convert` made
     device : str, default "cpu"
         where to put it
     lab_folder : Path, optional
         of the lab's weights; the bundled ones by default
+
+    Returns
+    -------
+    Vdvae
+        ready to use
 
     Raises
     ------
@@ -911,13 +1113,7 @@ def load(name: str | Path = LAB, device: str = "cpu", lab_folder: Path | None = 
         For weights that are damaged or do not fit.
     """
     if str(name) == LAB:
-        from phosphene.models import bundled
-
-        return bundled.load("vdvae", device=device, folder=lab_folder)  # type: ignore[return-value]
-
-    import torch
-
-    from phosphene.training.checkpoint import load_module_state
+        return cast(Vdvae, bundled.load("vdvae", device=device, folder=lab_folder))
 
     folder = _folder(name)
     with torch.device("meta"):
@@ -930,11 +1126,27 @@ def load(name: str | Path = LAB, device: str = "cpu", lab_folder: Path | None = 
 
 
 def read_config(name: str | Path = LAB, lab_folder: Path | None = None) -> VdvaeConfig:
-    """Sizes of a trained network. Raises like :func:`load`."""
-    if str(name) == LAB:
-        from phosphene.models import bundled
+    """Sizes of a trained network.
 
-        return validate(VdvaeConfig, bundled.record("vdvae", lab_folder)["config"], "the zoo's network 'vdvae'")
+    Parameters
+    ----------
+    name : str or Path, optional
+        as for :func:`load`
+    lab_folder : Path, optional
+        as for :func:`load`
+
+    Returns
+    -------
+    VdvaeConfig
+        as it was trained with
+
+    Raises
+    ------
+    ConfigError, NotAvailable, ModelError
+        As :func:`load`.
+    """
+    if str(name) == LAB:
+        return validate(VdvaeConfig, bundled.record("vdvae", lab_folder)["config"], "the bundled network 'vdvae'")
 
     file = _folder(name) / _CONFIG
     return validate(VdvaeConfig, read_json(file), str(file))
@@ -942,10 +1154,26 @@ def read_config(name: str | Path = LAB, lab_folder: Path | None = None) -> Vdvae
 
 @reads("name", ModelError)
 def digest(name: str | Path = LAB, lab_folder: Path | None = None) -> dict[str, str]:
-    """SHA-256 of weights and of sizes: what latents are filed under. Raises like :func:`load`."""
-    if str(name) == LAB:
-        from phosphene.models import bundled
+    """SHA-256 of weights and of sizes: what latents are filed under.
 
+    Parameters
+    ----------
+    name : str or Path, optional
+        as for :func:`load`
+    lab_folder : Path, optional
+        as for :func:`load`
+
+    Returns
+    -------
+    dict[str, str]
+        ``weights`` and ``config``
+
+    Raises
+    ------
+    ConfigError, NotAvailable, ModelError
+        As :func:`load`.
+    """
+    if str(name) == LAB:
         weights = str(bundled.record("vdvae", lab_folder)["sha256"])
     else:
         file = _folder(name) / _WEIGHTS
@@ -971,5 +1199,4 @@ def _folder(name: str | Path) -> Path:
 
 
 def _network(config: VdvaeConfig) -> Vdvae:
-
     return Vdvae(**config.model_dump(mode="json"))

@@ -262,7 +262,7 @@ class TwoStageGenerator(Generator):
         """The dual-guided diffusion, as it comes."""
         c = self.settings.generator
         if c.source == "zoo":
-            return DualGuided.from_zoo()
+            return DualGuided.bundled()
 
         if c.folder is None:
             raise ConfigError(

@@ -160,7 +160,7 @@ class MaskGitGenerator(Generator):
         """MaskGIT, as it comes or trained on with pictures."""
         c = self.settings.generator
         if c.source == "zoo":
-            generator = MaskGitPipeline.from_zoo()
+            generator = MaskGitPipeline.bundled()
         else:
             transformer = _file(c.transformer, "transformer")
             tokenizer = _file(c.tokenizer, "tokenizer")
@@ -183,7 +183,7 @@ class MaskGitGenerator(Generator):
     ) -> np.ndarray:
         """Pictures from CLIP latents."""
         sampling = self.settings.sampling.model_copy(update={"samples": samples})
-        return parts["generator"].paint(inputs["clip"], list(ids), sampling, seed)
+        return parts["generator"].sample(inputs["clip"], list(ids), sampling, seed)
 
     def spaces(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """CLIP latents under the name of that CLIP."""

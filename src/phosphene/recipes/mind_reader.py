@@ -137,7 +137,7 @@ class StyleGan2Generator(Generator):
         """The generator, as it comes."""
         c = self.settings.generator
         if c.source == "zoo":
-            return {"generator": StyleGan2.from_zoo()}
+            return {"generator": StyleGan2.bundled()}
 
         if c.file is None:
             raise ConfigError(
@@ -159,7 +159,7 @@ class StyleGan2Generator(Generator):
     ) -> np.ndarray:
         """Pictures from both embeddings."""
         sampling = self.settings.sampling.model_copy(update={"samples": samples})
-        return parts["generator"].paint(inputs["image"], inputs["text"], list(ids), sampling, seed)
+        return parts["generator"].sample(inputs["image"], inputs["text"], list(ids), sampling, seed)
 
     def space(self, name: str) -> str:
         """Name of the space of ``image`` or ``text``."""

@@ -314,7 +314,7 @@ class PatchMaeBrain(BrainModel):
 
         betas |= others
         if self.resting is not None:
-            from phosphene.models import resting_windows
+            from phosphene.data.resting import resting_windows
 
             cache = cache_folder()
             if cache is None:
@@ -324,7 +324,7 @@ class PatchMaeBrain(BrainModel):
                 )
 
             betas["resting"] = resting_windows(
-                self.resting, cache, network=self.settings.brain, progress=recipe.progress
+                self.resting, cache, padded_length=self.settings.brain.wrapped_length, progress=recipe.progress
             )
 
         return betas

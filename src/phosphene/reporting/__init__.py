@@ -6,17 +6,6 @@
 
 from __future__ import annotations
 
-from typing import Any
+from lazy_loader import attach_stub
 
-__all__ = ["figures", "report"]
-
-
-def __getattr__(name: str) -> Any:
-    import importlib
-
-    if name == "figures":
-        return importlib.import_module("phosphene.reporting.figures")
-    if name == "report":
-        return importlib.import_module("phosphene.reporting.html").report
-
-    raise AttributeError(f"module 'phosphene.reporting' has no attribute '{name}'")
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from phosphene.metrics.registry import metric_of
+from phosphene.metrics.registry import kind_of, metric_of, space_of
 from phosphene.types.identity import listed
 from phosphene.validity import compare
 
@@ -62,8 +62,9 @@ def conclude(
 
 def _headline(brain: pd.DataFrame) -> pd.Series | None:
     """Identification when there is any, since it has a chance level; otherwise a picture score, then encoding."""
-    for head in ("two_way.", "pixcorr", "ssim.2d", "mse", "pearson.voxels"):
-        rows = brain[brain["metric"].str.startswith(head) & np.isfinite(brain["value"])]
+    kinds = brain["metric"].map(kind_of)
+    for kind in ("two_way", "pixcorr", "ssim.2d", "mse", "pearson.voxels"):
+        rows = brain[(kinds == kind) & np.isfinite(brain["value"])]
         if len(rows):
             return rows.iloc[0]
 
@@ -75,11 +76,12 @@ def _say(row: pd.Series) -> str:
 
 
 def _title(metric: str) -> str:
-    entry = metric_of(metric)
-    if "{space}" in entry.name:
-        return f"{entry.title} ({metric.split('.', 1)[1]})"
+    title = metric_of(metric).title
+    space = space_of(metric)
+    if space:
+        return f"{title} ({space})"
 
-    return entry.title
+    return title
 
 
 def _interval(row: pd.Series) -> str:
@@ -106,7 +108,7 @@ def _chance(row: pd.Series) -> str:
 
 
 def _within_class(brain: pd.DataFrame) -> list[str]:
-    rows = brain[brain["metric"].str.startswith("two_way_within_class.")]
+    rows = brain[brain["metric"].map(kind_of) == "two_way_within_class"]
     if not len(rows):
         return ["Inside a class: not tested, so the score may come from classes alone."]
 
@@ -124,7 +126,7 @@ def _within_class(brain: pd.DataFrame) -> list[str]:
 
 def _controls(scores: pd.DataFrame, differences: pd.DataFrame | None, brain: pd.DataFrame) -> list[str]:
     sentences = []
-    wanted = ("pixcorr", "ssim.2d", "mse", *[m for m in brain["metric"] if m.startswith("two_way.")][:1])
+    wanted = ("pixcorr", "ssim.2d", "mse", *[m for m in brain["metric"] if kind_of(m) == "two_way"][:1])
 
     for control, name in CONTROL_NAMES.items():
         answers = {metric: compare(scores, differences, metric, control) for metric in wanted}
@@ -161,14 +163,18 @@ def _controls(scores: pd.DataFrame, differences: pd.DataFrame | None, brain: pd.
 
 def _encoding(brain: pd.DataFrame) -> list[str]:
     sentences = []
-    for _, row in brain[brain["metric"].str.startswith("pearson.")].iterrows():
+    for _, row in brain.iterrows():
+        kind = kind_of(row["metric"])
+        if not kind or metric_of(row["metric"]).family != "Encoding":
+            continue
+
         if row["p"] < 0.05:
             verdict = "above"
         else:
             verdict = "not above"
 
         sentences.append(f"{_say(row)[0].upper()}{_say(row)[1:]}: {verdict} chance, {_p(row['p'])}.")
-        if row["metric"].endswith("fraction_of_ceiling") and row["value"] > 1:
+        if kind == "pearson.fraction_of_ceiling" and row["value"] > 1:
             sentences.append(
                 "A fraction above 1 means that the ceiling is estimated too low or that noise is shared with training."
             )

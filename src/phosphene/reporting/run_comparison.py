@@ -11,13 +11,14 @@ import numpy as np
 from phosphene.errors import ModelError, SplitError
 from phosphene.io.folder import SEEN, RunFolder
 from phosphene.metrics.comparison import LEVEL, Comparison, compare_items
+from phosphene.metrics.registry import kind_of
 from phosphene.reporting.contents import Contents, PictureGroup
 from phosphene.reporting.image_grid import image_grid, picture
 from phosphene.reporting.tables import in_families, score_cell
 from phosphene.reporting.words import metric_words, number, p_value, signed
 
-HEADLINES = ("two_way.", "two_way_within_class.", "pixcorr", "ssim.2d", "mse")
-"""Metrics that summaries speak of, the first that is there before the others."""
+HEADLINES = ("two_way", "two_way_within_class", "pixcorr", "ssim.2d", "mse")
+"""Kinds of metrics that summaries speak of, the first that is there before the others."""
 _MOST_MATRICES = 12
 _MOST_SAID = 3
 
@@ -137,15 +138,15 @@ def headlines(found: Comparison) -> list[str]:
     """The metrics compared that summaries speak of, the most telling first."""
     there = list(dict.fromkeys(found.ranks["metric"]))
     order = {m: i for i, m in enumerate(there)}
-    known = [m for m in there if m.startswith(HEADLINES)]
-    return sorted(known, key=lambda m: (next(i for i, h in enumerate(HEADLINES) if m.startswith(h)), order[m]))
+    known = [m for m in there if kind_of(m) in HEADLINES]
+    return sorted(known, key=lambda m: (HEADLINES.index(kind_of(m)), order[m]))
 
 
 def sentences(found: Comparison) -> list[str]:
     """What the comparison says of the first metrics, one sentence each."""
     chosen: dict[str, str] = {}
     for metric in headlines(found):  # one of each kind
-        chosen.setdefault(metric.partition(".")[0], metric)
+        chosen.setdefault(kind_of(metric), metric)
 
     return [_sentence(found, metric) for metric in list(chosen.values())[:_MOST_SAID]]
 

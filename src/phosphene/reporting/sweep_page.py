@@ -20,6 +20,7 @@ from phosphene.io import atomic
 from phosphene.io.config import flatten
 from phosphene.io.folder import SEEN, RunFolder
 from phosphene.io.progress import duration
+from phosphene.metrics.registry import kind_of
 from phosphene.reporting.contents import Contents, plain
 from phosphene.reporting.html import render
 from phosphene.reporting.run_comparison import decoded_row
@@ -263,7 +264,7 @@ class _Page:
     @staticmethod
     def _main(columns: Sequence[tuple[str, str]]) -> int:
         """The column that summaries speak of: identification where there is any, since it has a chance level."""
-        return next((k for k, (_, m) in enumerate(columns) if m.startswith("two_way.")), 0)
+        return next((k for k, (_, m) in enumerate(columns) if kind_of(m) == "two_way"), 0)
 
     # -- one point -----------------------------------------------------------------------------------------------------
 

@@ -8,16 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from phosphene.errors import ConfigError
+from phosphene.metrics.registry import find_metric, kind_of
 from phosphene.reporting.contents import Contents
 from phosphene.reporting.words import metric_words
 from phosphene.validity import compare
 
 IDENTIFICATION = "Identification"
-_FAMILIES = (
-    ("Pictures", ("pixcorr", "mse", "ssim", "cosine", "fid", "kid", "lpips", "distance")),
-    ("Encoding", ("pearson", "r2")),
-)
+_FAMILIES = ("Pictures", IDENTIFICATION, "Encoding")
 
 
 def _score(scores: pd.DataFrame, source: str, metric: str) -> pd.Series | None:
@@ -39,25 +36,35 @@ def score_cell(scores: pd.DataFrame, source: str, metric: str) -> dict[str, Any]
 
 def family(metric: str) -> str:
     """The part of the table a metric stands in."""
-    return next((name for name, starts in _FAMILIES if metric.startswith(starts)), IDENTIFICATION)
+    entry = find_metric(metric)
+    if entry is None:
+        return IDENTIFICATION
+
+    return entry.family
 
 
 def in_families(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Mapping[str, Any]]]]:
     """Rows of a table, each with its ``words``, by family; families without rows are left out."""
-    families = [name for name, _ in _FAMILIES]
-    families.insert(1, IDENTIFICATION)
-    grouped = [(name, [r for r in rows if family(r["words"].name) == name]) for name in families]
+    grouped = [(name, [r for r in rows if family(r["words"].name) == name]) for name in _FAMILIES]
     return [(name, members) for name, members in grouped if members]
 
 
 _FEW = 14
 """Tables up to this many rows are shown whole."""
-_MAIN = ("pixcorr", "mse", "ssim.2d", "two_way.", "two_way_within_class.pixels", "zero_shot_centred_top1", "pearson")
+_MAIN = (
+    "pixcorr",
+    "mse",
+    "ssim.2d",
+    "two_way",
+    "zero_shot_centred_top1",
+    "pearson.voxels",
+    "pearson.fraction_of_ceiling",
+)
 
 
 def is_main(metric: str) -> bool:
     """Whether a metric belongs to the few that a reader needs first."""
-    return metric.startswith(_MAIN)
+    return kind_of(metric) in _MAIN or metric == "two_way_within_class.pixels"
 
 
 def score_table(c: Contents) -> dict[str, Any]:
@@ -101,7 +108,8 @@ def rivals(c: Contents, metric: str, control: str) -> bool:
 
     Scores of sets say nothing here: shuffled pictures are the same set.
     """
-    if metric.startswith(("fid.", "kid.")):
+    entry = find_metric(metric)
+    if entry is not None and entry.items == "sets":
         return False
 
     if c.differences.empty:
@@ -109,10 +117,7 @@ def rivals(c: Contents, metric: str, control: str) -> bool:
     else:
         differences = c.differences
 
-    try:
-        return compare(c.scores, differences, metric, control) in ("unclear", "below")
-    except ConfigError:  # a metric of another version
-        return False
+    return compare(c.scores, differences, metric, control) in ("unclear", "below")
 
 
 def _dots(brain: Mapping[str, Any] | None, controls: Mapping[str, Any]) -> dict[str, Any] | None:

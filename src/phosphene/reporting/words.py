@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from phosphene.errors import ConfigError
+from phosphene.metrics.registry import find_metric
 
 INPUTS = {
     "seen": ("seen", "the picture that was shown"),
@@ -46,166 +46,47 @@ class MetricWords:
         what it measures, in one or two sentences
     lower_is_better : bool, default False
         true for distances
+    digits : int, default 3
+        decimals worth printing
     """
 
     name: str
     title: str
     text: str
     lower_is_better: bool = False
-
-    @property
-    def digits(self) -> int:
-        """Decimals worth printing."""
-        if self.name.startswith("mse"):
-            return 4
-
-        return 3
-
-
-_METRICS: tuple[tuple[str, str, str], ...] = (
-    (
-        r"pixcorr",
-        "Pixel correlation",
-        "How alike the decoded and the seen picture are, pixel by pixel, whatever their brightness and contrast. r is "
-        "computed per picture and averaged plainly over pictures; a picture without variance counts as r = 0.",
-    ),
-    (r"mse", "Mean squared error", "How far the pixels are off; pixels run from 0 to 1."),
-    (
-        r"ssim\.2d",
-        "SSIM",
-        "Structural similarity (Wang et al. 2004): local brightness, contrast and pattern. The window and the data range "
-        "matter: conventions in use differ by more than 0.2 on the same pictures, so compare only equal ones.",
-    ),
-    (
-        r"ssim\.columns",
-        "SSIM, column-wise",
-        "What scripts computed that passed a grey picture as multichannel. Kept only to compare with publications that "
-        "used it.",
-    ),
-    (
-        r"two_way_within_class\.(?P<space>.+)",
-        "Two-way, inside a class · {space}",
-        "As two-way, but the distractor has the category of the truth: who knows only the category scores chance.",
-    ),
-    (
-        r"two_way\.(?P<space>.+)",
-        "Two-way · {space}",
-        "How often a decoded picture resembles the seen one more than another test picture, over all pairs.",
-    ),
-    (
-        r"cosine\.(?P<space>.+)",
-        "Cosine · {space}",
-        "How alike a network finds the decoded and the seen picture. Called CLIP distance in some papers, though higher is "
-        "better. Pictures of one kind are alike to any network, so only what stands above chance counts.",
-    ),
-    (
-        r"zero_shot_top(?P<k>\d+)\.(?P<space>.+)",
-        "Zero-shot, top {k} · {space}",
-        "How often the true category is among the {k} whose name, as text, is nearest to what was decoded. Candidates are the "
-        "categories of the test pictures.",
-    ),
-    (
-        r"zero_shot_centred_top(?P<k>\d+)\.(?P<space>.+)",
-        "Zero-shot, centred, top {k} · {space}",
-        "The same after taking away what all training pictures share, and what all candidate names share: decoders shrink "
-        "towards the training mean, which would otherwise be named for everything.",
-    ),
-    (
-        r"zero_shot_all_top(?P<k>\d+)\.(?P<space>.+)",
-        "Zero-shot among all, top {k} · {space}",
-        "The same with every category of the data set as a candidate, also those that were never tested.",
-    ),
-    (
-        r"nway(?P<n>\d+)_top(?P<k>\d+)\.(?P<space>.+)",
-        "{n}-way, top {k} · {space}",
-        "How likely the seen picture stands, by similarity, among the top {k} of {n}.",
-    ),
-    (
-        r"nway(?P<n>\d+)_top(?P<k>\d+)_class\.(?P<space>.+)",
-        "{n}-way class, top {k} · {space}",
-        "How likely a classifier ranks the class it gives the seen picture among the {k} best of {n} for the decoded one. "
-        "Its own answer is taken for the truth, right or wrong.",
-    ),
-    (
-        r"retrieval(?P<n>\d+|_all)\.(?P<space>.+)",
-        "Retrieval among {n} · {space}",
-        "How likely the seen picture is the most similar one in a gallery of {n} seen pictures.",
-    ),
-    (
-        r"retrieval(?P<n>\d+|_all)_backward\.(?P<space>.+)",
-        "Backward retrieval among {n} · {space}",
-        "How likely the decoded picture is the most similar one to the seen in a gallery of {n} decoded pictures.",
-    ),
-    (
-        r"category\.(?P<space>.+)",
-        "Category · {space}",
-        "How often a classifier reads the right category off the decoded picture.",
-    ),
-    (
-        r"pearson\.voxels",
-        "Encoding, r per voxel",
-        "How well the predicted responses of a voxel follow the measured ones over test pictures.",
-    ),
-    (
-        r"pearson\.fraction_of_ceiling",
-        "Encoding, share of ceiling",
-        "The same over what a perfect model could reach given the noise. Values above 1 are shown, not clipped.",
-    ),
-    (
-        r"distance\.(?P<space>.+)",
-        "Distance · {space}",
-        "1 - r between network features of the decoded and seen picture.",
-    ),
-    (
-        r"fid\.(?P<space>.+)",
-        "FID · {space}",
-        "How far the decoded pictures as a set are from the seen ones as a set; who decoded what plays no part. Of few "
-        "pictures it is mostly bias: even two perfect sets are far apart (how far stands in the note). Compare it only with "
-        "the same number of pictures, the same network and the same data.",
-    ),
-    (
-        r"kid\.(?P<space>.+)",
-        "KID · {space}",
-        "Distance between the set of decoded and the set of seen pictures, as FID, but without its bias: 0 is expected "
-        "where both are of one kind.",
-    ),
-)
-_LOWER_IS_BETTER = r"(mse|mae|rmse|distance|lpips|fid|kid)\b"
+    digits: int = 3
 
 
 def metric_words(name: str) -> MetricWords:
-    """Title and explanation of a metric; an unknown one goes by its own name.
+    """Title and explanation of a metric; an unknown one, of another version, goes by its own name.
+
+    Parameters
+    ----------
+    name : str
+        as in scores.csv
+
+    Returns
+    -------
+    MetricWords
+        from the table of metrics
 
     Examples
     --------
     >>> metric_words("nway50_top1.pixels").title
     '50-way, top 1 · pixels'
     """
-    lower, exact = _exactly(name)
-    for pattern, title, text in _METRICS:
-        found = re.fullmatch(pattern, name)
-        if found:
-            for key, value in found.groupdict().items():
-                value = value.lstrip("_")
-                value = re.sub(r"^pictures\.(.+)", r"\1 on pictures", value)
-                title = title.replace(f"{{{key}}}", value)
-                text = text.replace(f"{{{key}}}", value)
+    metric = find_metric(name)
+    if metric is None:
+        return MetricWords(name, name, "")
 
-            return MetricWords(name, title, f"{text} {exact}".strip(), lower)
-
-    return MetricWords(name, name, exact, lower)
-
-
-def _exactly(name: str) -> tuple[bool, str]:
-    """Whether lower is better, and the definition and chance level, from the table of metrics."""
-    from phosphene.metrics.registry import metric_of
-
-    try:
-        entry = metric_of(name)
-    except ConfigError:  # a run may hold metrics of another version
-        return re.match(_LOWER_IS_BETTER, name) is not None, ""
-
-    return entry.better == "lower", f"Exactly: {entry.definition}. Chance: {entry.chance}."
+    exactly = f"Exactly: {metric.definition}. Chance: {metric.chance}."
+    return MetricWords(
+        name=name,
+        title=metric.filled(metric.heading, name),
+        text=f"{metric.filled(metric.reading, name)} {exactly}".strip(),
+        lower_is_better=metric.better == "lower",
+        digits=metric.digits,
+    )
 
 
 def input_words(name: str) -> tuple[str, str]:

@@ -11,6 +11,7 @@ import pandas as pd
 from scipy import stats
 
 from phosphene.io.folder import RunFolder, read_json
+from phosphene.metrics.registry import kind_of
 from phosphene.metrics.statistics import holm, paired_difference
 from phosphene.sweeps.grid import Point, SweepGrid, is_data
 
@@ -189,6 +190,10 @@ def mean_interval(values: np.ndarray) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
+_FIRST = ("two_way", "pixcorr", "pearson.voxels", "pearson.fraction_of_ceiling")
+"""Kinds of metrics that are shown where nobody chose any."""
+
+
 def shown_metrics(summary: pd.DataFrame, wanted: Sequence[str], most: int = 4) -> list[tuple[str, str]]:
     """(input, metric) to show: those wanted, where they were scored; a few of the brain's where nothing is said.
 
@@ -197,7 +202,7 @@ def shown_metrics(summary: pd.DataFrame, wanted: Sequence[str], most: int = 4) -
     there = list(dict.fromkeys(zip(summary["input"], summary["metric"], strict=True)))
     if not wanted:
         brain = [(i, m) for i, m in there if i == "brain"]
-        first = [(i, m) for i, m in brain if m.startswith(("two_way.", "pixcorr", "pearson"))]
+        first = [(i, m) for i, m in brain if kind_of(m) in _FIRST]
         return (first or brain)[:most]
 
     found = []

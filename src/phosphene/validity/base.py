@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -16,8 +16,57 @@ if TYPE_CHECKING:
     from phosphene.validity.likeness import Likeness
     from phosphene.validity.targets import DecodingTarget
 
+T = TypeVar("T")
 Answer = Literal["pass", "flag", "fail", "not applicable", "not tested"]
 VERDICT_COLUMNS = ("id", "verdict", "value", "reason")
+NOTHING = float("nan")  # the value of a finding that has no number
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check found: a verdict, the number behind it, a sentence, and the same as data.
+
+    Attributes
+    ----------
+    verdict : {"pass", "flag", "fail", "not applicable", "not tested"}
+        the answer
+    value : float
+        the number behind it, NaN where there is none
+    reason : str
+        one sentence
+    details : mapping of {str: Any}
+        what the sentence tells, for programs: numbers, names, lists of ids; no program reads the sentence
+    """
+
+    verdict: Answer
+    value: float
+    reason: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+def passed(value: float, reason: str, **details: Any) -> Finding:
+    """All is well."""
+    return Finding("pass", float(value), reason, details)
+
+
+def flagged(value: float, reason: str, **details: Any) -> Finding:
+    """Something that a reader of the scores must know."""
+    return Finding("flag", float(value), reason, details)
+
+
+def failed(value: float, reason: str, **details: Any) -> Finding:
+    """The scores cannot be believed."""
+    return Finding("fail", float(value), reason, details)
+
+
+def not_applicable(reason: str, **details: Any) -> Finding:
+    """The question does not arise here, or too little is there to answer it."""
+    return Finding("not applicable", NOTHING, reason, details)
+
+
+def not_tested(reason: str, **details: Any) -> Finding:
+    """The question stays open."""
+    return Finding("not tested", NOTHING, reason, details)
 
 
 @dataclass(frozen=True)
@@ -36,6 +85,8 @@ class Verdict:
         one sentence
     waived_by : str
         who decided to go on in spite of it; empty when nobody did
+    details : mapping of {str: Any}
+        what the sentence tells, for programs; see `Finding`
     """
 
     id: str
@@ -43,6 +94,7 @@ class Verdict:
     value: float
     reason: str
     waived_by: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def is_blocking(self) -> bool:
@@ -185,7 +237,7 @@ class Evidence:
     golden : mapping of {str: float}, optional
         metric -> its value on the golden items, as computed now (``phosphene.metrics.golden``)
     n_features : mapping of {str: int}, optional
-        name of an eye -> number of its features
+        name of a feature extractor -> number of its features
     """
 
     splits: Sequence[tuple[Iterable, Iterable]] | None = None
@@ -241,7 +293,7 @@ class Check:
     needs : tuple of str
         fields of ``Evidence`` without which it does not apply
     run : callable or None
-        (evidence, rng) -> (verdict, value, reason); None for a check that is listed but not written yet
+        (evidence, rng) -> Finding; None for a check that is listed but not written yet
     cost : str
         what it takes for 1,000 test items, on two cores, without the generator
     """
@@ -250,26 +302,55 @@ class Check:
     title: str
     question: str
     needs: tuple[str, ...] = ()
-    run: Callable[[Evidence, np.random.Generator], tuple[Answer, float, str]] | None = None
+    run: Callable[[Evidence, np.random.Generator], Finding] | None = None
     cost: str = ""
 
 
 def run_check(check: Check, evidence: Evidence, rng: np.random.Generator) -> Verdict:
-    """The verdict of one check on the evidence at hand."""
-    if check.run is None:
-        return Verdict(check.id, "not tested", float("nan"), f"{check.title}: not part of this version.")
+    """The verdict of one check on the evidence at hand.
 
+    Parameters
+    ----------
+    check : Check
+        one entry of the table
+    evidence : Evidence
+        what there is
+    rng : numpy.random.Generator
+        of the rows and permutations it draws
+
+    Returns
+    -------
+    Verdict
+        "not applicable" where evidence is missing, with what is
+    """
     missing = [name for name in check.needs if getattr(evidence, name) is None]
-    if missing:
+    if check.run is None:
+        found = not_tested(f"{check.title}: not part of this version.")
+    elif missing:
         named = " and ".join(missing).replace("_", " ")
-        return Verdict(check.id, "not applicable", float("nan"), f"{check.title}: no {named} to look at.")
+        found = not_applicable(f"{check.title}: no {named} to look at.", missing=missing)
+    else:
+        found = check.run(evidence, rng)
 
-    verdict, value, reason = check.run(evidence, rng)
-    return Verdict(check.id, verdict, float(value), reason)
+    return Verdict(check.id, found.verdict, found.value, found.reason, details=found.details)
 
 
 def waive(verdicts: list[Verdict], waivers: Mapping[str, str], known: Iterable[str]) -> list[Verdict]:
     """Mark verdicts as waived. A waiver keeps the verdict, names who gave it, and is printed.
+
+    Parameters
+    ----------
+    verdicts : list of Verdict
+        of `run_check`
+    waivers : mapping of {str: str}
+        id of a check -> who waives it, and why
+    known : iterable of str
+        ids of all checks
+
+    Returns
+    -------
+    list of Verdict
+        in the same order
 
     Raises
     ------
@@ -283,26 +364,172 @@ def waive(verdicts: list[Verdict], waivers: Mapping[str, str], known: Iterable[s
         if not str(name).strip():
             raise ConfigError(f"the waiver of {check_id} needs a name and a reason to print, but it is empty.")
 
-    return [replace(v, waived_by=str(waivers[v.id]).strip()) if v.id in waivers else v for v in verdicts]
+    marked = []
+    for verdict in verdicts:
+        if verdict.id in waivers:
+            verdict = replace(verdict, waived_by=str(waivers[verdict.id]).strip())
+
+        marked.append(verdict)
+
+    return marked
 
 
 def verdict_table(verdicts: Iterable[Verdict]) -> pd.DataFrame:
-    """Rows of ``validity.csv``: id, verdict, value, reason. A waiver stands in front of the reason."""
-    rows = [
-        (v.id, v.verdict, v.value, f"Waived by {v.waived_by}. {v.reason}" if v.waived_by else v.reason)
-        for v in verdicts
-    ]
+    """Rows of ``validity.csv``: id, verdict, value, reason. A waiver stands in front of the reason.
+
+    Parameters
+    ----------
+    verdicts : iterable of Verdict
+        of `run_checks`
+
+    Returns
+    -------
+    DataFrame
+        columns as ``VERDICT_COLUMNS``
+    """
+    rows = []
+    for v in verdicts:
+        if v.waived_by:
+            reason = f"Waived by {v.waived_by}. {v.reason}"
+        else:
+            reason = v.reason
+
+        rows.append((v.id, v.verdict, v.value, reason))
 
     return pd.DataFrame(rows, columns=list(VERDICT_COLUMNS))
 
 
+def verdict_record(verdicts: Iterable[Verdict]) -> list[dict[str, Any]]:
+    """The verdicts of ``validity.json``: what ``validity.csv`` has, with the details as data.
+
+    Parameters
+    ----------
+    verdicts : iterable of Verdict
+        of `run_checks`
+
+    Returns
+    -------
+    list of dict
+        ``id, verdict, value, reason, waived_by, details``, in plain Python; None for numbers that are not finite
+    """
+    return [
+        {
+            "id": v.id,
+            "verdict": v.verdict,
+            "value": plain_data(v.value),
+            "reason": v.reason,
+            "waived_by": v.waived_by,
+            "details": plain_data(v.details),
+        }
+        for v in verdicts
+    ]
+
+
+def plain_data(value: Any) -> Any:
+    """Values as JSON has them: lists for arrays and sets, None for numbers that are not finite, text for other objects.
+
+    Parameters
+    ----------
+    value : Any
+        numbers, texts, arrays, tables, mappings and sequences of such
+
+    Returns
+    -------
+    Any
+        made of dict, list, str, int, float, bool and None
+
+    Examples
+    --------
+    >>> plain_data({"ids": {"b", "a"}, "p": np.float64(0.5), "r": float("nan")})
+    {'ids': ['a', 'b'], 'p': 0.5, 'r': None}
+    """
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    elif isinstance(value, pd.DataFrame):
+        value = value.to_dict("records")
+
+    if isinstance(value, Mapping):
+        return {str(key): plain_data(item) for key, item in value.items()}
+    if isinstance(value, set | frozenset):
+        return [plain_data(item) for item in sorted(value, key=str)]
+    if isinstance(value, list | tuple):
+        return [plain_data(item) for item in value]
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    if value is None or isinstance(value, str | int | float):
+        return value
+
+    return str(value)
+
+
+def needed(field: T | None) -> T:
+    """A field of the evidence that ``Check.needs`` has made sure of.
+
+    Parameters
+    ----------
+    field : T or None
+        of `Evidence`
+
+    Returns
+    -------
+    T
+        the same
+    """
+    assert field is not None, "the table of checks names no evidence that this check needs"
+    return field
+
+
+def rows_where(table: pd.DataFrame, **values: str) -> pd.DataFrame:
+    """Rows of a table whose columns have these values.
+
+    Parameters
+    ----------
+    table : DataFrame
+        such as scores
+    **values : str
+        column to value
+
+    Returns
+    -------
+    DataFrame
+        in the same order, possibly without rows
+    """
+    is_wanted = np.ones(len(table), dtype=bool)
+    for column, value in values.items():
+        is_wanted &= (table[column] == value).to_numpy(bool)
+
+    return table.take(np.flatnonzero(is_wanted))
+
+
 def id_set(ids: Iterable) -> set:
-    """Ids as Python's own values, whatever array they come in."""
+    """Ids as Python's own values, whatever array they come in.
+
+    Parameters
+    ----------
+    ids : iterable
+        stimulus or trial ids
+
+    Returns
+    -------
+    set
+        no numpy scalars, whose types would tell equal ids apart
+    """
     return set(np.asarray(list(ids)).tolist())
 
 
 def as_floats(pictures: np.ndarray) -> np.ndarray:
-    """Pictures of 8 bits as float32 of 0 to 1; others as float32."""
+    """Pictures of 8 bits as float32 of 0 to 1; others as float32.
+
+    Parameters
+    ----------
+    pictures : ndarray
+        any shape
+
+    Returns
+    -------
+    ndarray
+        the same shape, float32
+    """
     pictures = np.asarray(pictures)
     if pictures.dtype == np.uint8:
         return pictures.astype(np.float32) / 255

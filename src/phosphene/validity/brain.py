@@ -1,9 +1,19 @@
-"""B: is it the brain?"""
+"""B: is it the brain?
+
+B1 asks whether trials and pictures are in the same order, B2 whether repeats of a picture agree, B3 whether responses beat inputs
+that hold no signal. B4, B5 and B9 ask what the method could reach, by how much of the brain, and on what kind of pictures. B6 and
+B7 ask whether the targets can be reached from the training set, and how many of their dimensions the predictions use. B8 asks
+whether the result is more than naming the cluster, or the category, that a picture belongs to.
+
+References
+----------
+Otsuka et al. 2025, "Overcoming output dimension collapse" (B6).
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import asdict, dataclass
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -11,77 +21,102 @@ from scipy.special import ndtri
 
 from phosphene.data.clusters import directions, number_of_clusters, spherical_kmeans
 from phosphene.metrics.identification import rank_matrix, similarity, two_way
-from phosphene.metrics.registry import metric_of
+from phosphene.metrics.metric import PICTURES as PICTURE_FEATURES
+from phosphene.metrics.registry import find_metric, kind_of, space_of
 from phosphene.metrics.statistics import paired_difference, permutation_null
 from phosphene.metrics.ties import first_best
 from phosphene.types.identity import few
-from phosphene.validity.base import Answer, Evidence
+from phosphene.validity.base import (
+    NOTHING,
+    Evidence,
+    Finding,
+    failed,
+    flagged,
+    needed,
+    not_applicable,
+    not_tested,
+    passed,
+    rows_where,
+)
 from phosphene.validity.targets import PICTURES, DecodingTarget
 
-MAX_OFFSET = 10
+# -- B1: are trials and pictures in the same order? ---------------------------------------------------------------------
+
+MAX_OFFSET = 10  # trials by which the truths are shifted
 
 
-CONTROLS = ("shuffled", "noise", "mean")
-
-
-HEADLINES = ("pixcorr", "mse", "ssim.2d", "two_way")  # metric families that controls are compared in
-
-
-def alignment_alarm(evidence: Evidence, rng: np.random.Generator) -> tuple[Answer, float, str]:
+def alignment_alarm(evidence: Evidence, rng: np.random.Generator) -> Finding:
     """B1: does the true order beat shifted and wrongly sorted ones, and chance?"""
-    ranks = rank_matrix(evidence.similarity)
+    ranks = rank_matrix(needed(evidence.similarity))  # (decoded, true)
     n = len(ranks)
     if n < 5:
-        return "not applicable", float("nan"), f"{n} test items have too few orders for a test at one percent."
+        return not_applicable(f"{n} test items have too few orders for a test at one percent.")
 
     null = permutation_null(ranks, rng=rng)
     true = float(np.diagonal(ranks).mean())
 
     # Without the part that an item owes to being easy on its own, a shift that leaves out the hard ones wins nothing.
     centred = ranks - ranks.mean(axis=1, keepdims=True) - ranks.mean(axis=0) + 2 * ranks.mean()
-    others = {}
+    orders = {}
     reach = min(MAX_OFFSET, n // 2)
 
-    for offset in (o for o in range(-reach, reach + 1) if o):
-        others[f"truths shifted by {offset:+d}"] = np.diagonal(centred, offset)
+    for offset in range(-reach, reach + 1):
+        if offset:
+            orders[f"truths shifted by {offset:+d}"] = np.diagonal(centred, offset)
 
     for name, order in _wrong_orders(evidence, n).items():
-        others[name] = centred[np.arange(n), order]
+        orders[name] = centred[np.arange(n), order]
 
     # A shift pairs fewer items and there are many orders to be lucky in, so each must clear its own bar. Neighbours of
     # one class do as well as the truth when a decoder knows the class alone: that is no misalignment, so a rival must
     # also be better than the true order by more than luck.
-    spread = {name: (null.percentile_99 - null.mean) / ndtri(0.99) * np.sqrt(n / len(x)) for name, x in others.items()}
-    above = {name: float(x.mean() - np.diagonal(centred).mean()) for name, x in others.items()}
-    strict = ndtri(1 - 0.01 / len(others))
-    bar = {name: null.mean + strict * spread[name] for name in others}
-    rivals = [name for name in others if above[name] > 0 and true + above[name] > bar[name]]
-    name = max(rivals, key=above.get, default=None)
+    null_std = (null.percentile_99 - null.mean) / ndtri(0.99)
+    strict = ndtri(1 - 0.01 / len(orders))  # one percent over all orders together
+    rival = None
+    gain = 0.0  # of the rival over the true order
+    rival_std = 0.0
 
-    if name is not None and above[name] > np.sqrt(2) * strict * spread[name]:
-        return (
-            "fail",
+    for name, values in orders.items():
+        std = null_std * np.sqrt(n / len(values))
+        above = float(values.mean() - np.diagonal(centred).mean())
+        bar = null.mean + strict * std
+        if above > gain and true + above > bar:
+            rival = name
+            gain = above
+            rival_std = std
+
+    details = {
+        "two_way": true,
+        "percentile_99_of_random": null.percentile_99,
+        "n_orders": len(orders),
+        "best_other_order": rival,
+        "two_way_of_other_order": true + gain,
+    }
+
+    if rival is not None and gain > np.sqrt(2) * strict * rival_std:
+        return failed(
             true,
-            f"Trials look misaligned: two-way identification is {true:.3f} as paired but {true + above[name]:.3f} with "
-            f"{name}.",
+            f"Trials look misaligned: two-way identification is {true:.3f} as paired but {true + gain:.3f} with {rival}.",
+            **details,
         )
 
     if not true > null.percentile_99:
-        return (
-            "fail",
+        return failed(
             true,
             f"Trials look misaligned, or nothing was decoded: two-way identification of {true:.3f} is not above the "
             f"99th percentile of random pairings ({null.percentile_99:.3f}), and no other order is clearly better.",
+            **details,
         )
 
-    if name is not None:
-        return "flag", true, f"The order {name} does as well ({true + above[name]:.3f}) as the true one ({true:.3f})."
+    if rival is not None:
+        as_well = f"The order {rival} does as well ({true + gain:.3f}) as the true one ({true:.3f})."
+        return flagged(true, as_well, **details)
 
-    return (
-        "pass",
+    return passed(
         true,
         f"The true order scores {true:.3f}, above {null.percentile_99:.3f} (99th percentile of random pairings) and "
-        f"above the {len(others)} other orders tried.",
+        f"above the {len(orders)} other orders tried.",
+        **details,
     )
 
 
@@ -97,71 +132,97 @@ def _wrong_orders(evidence: Evidence, n: int) -> dict[str, np.ndarray]:
     return {name: order for name, order in orders.items() if not np.array_equal(order, np.arange(n))}
 
 
-def against_controls(evidence: Evidence, rng: np.random.Generator) -> tuple[Answer, float, str]:
+# -- B3: inputs without signal -----------------------------------------------------------------------------------------
+
+CONTROLS = ("shuffled", "noise", "mean")
+HEADLINES = ("pixcorr", "mse", "ssim.2d", "two_way")
+"""Kinds of metrics that controls are compared in."""
+Standing = Literal["above", "unclear", "below"]
+
+
+def against_controls(evidence: Evidence, rng: np.random.Generator) -> Finding:
     """B3: is the real response better than shuffled, matched-noise and mean responses through the same pipeline?"""
-    scores = evidence.scores
-    present = [control for control in CONTROLS if (scores["input"] == control).any()]
+    scores = needed(evidence.scores)
+    scored_inputs = set(scores["input"])
+    present = [control for control in CONTROLS if control in scored_inputs]
+    missing = [control for control in CONTROLS if control not in scored_inputs]
     if not present:
-        return "not applicable", float("nan"), "No control input was scored."
+        return not_applicable("No control input was scored.")
 
-    clear = []
-    unclear = []
-    beaten = []
+    by_standing: dict[Standing, list[str]] = {"above": [], "unclear": [], "below": []}
+    metrics = sorted(set(scores.loc[scores["input"] == "brain", "metric"]))
 
-    for metric in sorted(set(scores.loc[scores["input"] == "brain", "metric"])):
-        if not any(metric == head or metric.startswith(head + ".") for head in HEADLINES):
+    for metric in metrics:
+        if kind_of(metric) not in HEADLINES:
             continue
 
         for control in present:
-            answer = compare(scores, evidence.differences, metric, control)
-            if answer is not None:
-                {"above": clear, "unclear": unclear, "below": beaten}[answer].append(f"{metric} against {control}")
+            standing = compare(scores, evidence.differences, metric, control)
+            if standing is not None:
+                by_standing[standing].append(f"{metric} against {control}")
 
-    n = len(clear) + len(unclear) + len(beaten)
+    above = by_standing["above"]
+    unclear = by_standing["unclear"]
+    below = by_standing["below"]
+    n = len(above) + len(unclear) + len(below)
+    details = {**by_standing, "missing": missing}
     if n == 0:
-        return "not applicable", float("nan"), "Brain and control share no headline metric."
+        return not_applicable("Brain and control share no headline metric.", **details)
 
-    missing = [control for control in CONTROLS if control not in present]
+    tail = ""
     if missing:
         tail = f" Not run: {', '.join(missing)}."
-    else:
-        tail = ""
 
-    share = len(clear) / n
-    if not clear:
-        return "fail", share, f"Not clearly above a control in any of {n} comparisons.{tail}"
+    share = len(above) / n
+    if not above:
+        return failed(share, f"Not clearly above a control in any of {n} comparisons.{tail}", **details)
 
-    if beaten or unclear:
-        if beaten:
-            parts = [f"below the control in {', '.join(beaten)}"]
-        else:
-            parts = []
+    if below or unclear:
+        parts = []
+        if below:
+            parts.append(f"below the control in {', '.join(below)}")
 
         if unclear:
-            parts += [f"not clearly above it in {', '.join(unclear)}"]
-        else:
-            parts += []
+            parts.append(f"not clearly above it in {', '.join(unclear)}")
 
-        return (
-            "flag",
-            share,
-            f"Clearly above its controls in {len(clear)} of {n} comparisons; {'; '.join(parts)}.{tail}",
-        )
+        text = f"Clearly above its controls in {len(above)} of {n} comparisons; {'; '.join(parts)}.{tail}"
+        return flagged(share, text, **details)
 
-    return ("flag" if missing else "pass"), share, f"Clearly above {', '.join(present)} in all {n} comparisons.{tail}"
+    text = f"Clearly above {', '.join(present)} in all {n} comparisons.{tail}"
+    if missing:
+        return flagged(share, text, **details)
+
+    return passed(share, text, **details)
 
 
-def compare(scores: pd.DataFrame, differences: pd.DataFrame | None, metric: str, control: str) -> str | None:
-    """Where the brain stands against a control: ``above``, ``unclear``, ``below``, or None without both numbers.
+def compare(scores: pd.DataFrame, differences: pd.DataFrame | None, metric: str, control: str) -> Standing | None:
+    """Where the brain stands against a control.
 
     A paired difference decides when there is one: interval beyond 0 and p below 0.05, since with few stimuli either
     alone is too easily had. Otherwise the two intervals must not overlap.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        rows of ``scores.csv``
+    differences : DataFrame or None
+        rows of ``differences.csv`` (see ``phosphene.metrics.controls``)
+    metric : str
+        full name
+    control : str
+        such as ``shuffled``
+
+    Returns
+    -------
+    {"above", "unclear", "below"} or None
+        None without both numbers, and for a metric whose direction is not known
     """
     if differences is not None:
-        row = differences[(differences["metric"] == metric) & (differences["control"] == control)]
-        if len(row) and np.isfinite(row.iloc[0]["ci_low"]):
-            low, high, p = row.iloc[0][["ci_low", "ci_high", "p"]]
-            if p >= 0.05 or low <= 0 <= high:
+        rows = rows_where(differences, metric=metric, control=control)
+        if len(rows) and np.isfinite(rows["ci_low"].iloc[0]):
+            low = float(rows["ci_low"].iloc[0])
+            high = float(rows["ci_high"].iloc[0])
+            if rows["p"].iloc[0] >= 0.05 or low <= 0 <= high:
                 return "unclear"
 
             if low > 0:
@@ -169,42 +230,56 @@ def compare(scores: pd.DataFrame, differences: pd.DataFrame | None, metric: str,
 
             return "below"
 
-    ours, theirs = (scores[(scores["metric"] == metric) & (scores["input"] == name)] for name in ("brain", control))
-    if not len(ours) or not len(theirs):
+    entry = find_metric(metric)
+    ours = rows_where(scores, metric=metric, input="brain")
+    theirs = rows_where(scores, metric=metric, input=control)
+    if entry is None or not len(ours) or not len(theirs):
         return None
 
-    ours = ours.iloc[0]
-    theirs = theirs.iloc[0]
-
-    if metric_of(metric).better == "lower":
-        above = ours["ci_high"] < theirs["ci_low"]
-        below = ours["ci_low"] > theirs["ci_high"]
-    else:
-        above = ours["ci_low"] > theirs["ci_high"]
-        below = ours["ci_high"] < theirs["ci_low"]
-
-    if above:
+    # Turned so that more is better: the lower bound of one side against the upper bound of the other.
+    our_low, our_high = sorted(entry.sign * ours[end].iloc[0] for end in ("ci_low", "ci_high"))
+    their_low, their_high = sorted(entry.sign * theirs[end].iloc[0] for end in ("ci_low", "ci_high"))
+    if our_low > their_high:
         return "above"
 
-    if below:
+    if our_high < their_low:
         return "below"
 
     return "unclear"
 
 
+# -- B2: do repeats of a picture agree? --------------------------------------------------------------------------------
+
 _MOST_TRIALS = 1500
-
-
 _PERMUTATIONS = 1000
-
-
 _FEWEST_REPEATED = 5  # stimuli shown more than once
-
-
 _REPEATS_ALPHA = 0.01
 
 
-def repeat_correlation(betas: np.ndarray, stimuli: np.ndarray, sessions: np.ndarray, rng: np.random.Generator):
+class RepeatAgreement(NamedTuple):
+    """How much repeats of a picture agree, and how much randomly dealt labels do.
+
+    Attributes
+    ----------
+    correlation : float
+        mean over voxels of the correlation between repeats; NaN without repeats
+    p : float
+        how often dealt labels agree as much, never 0; NaN without repeats
+    percentile_99 : float
+        of the agreement of dealt labels
+    n_repeated : int
+        pictures shown more than once
+    """
+
+    correlation: float
+    p: float
+    percentile_99: float
+    n_repeated: int
+
+
+def repeat_correlation(
+    betas: np.ndarray, stimuli: np.ndarray, sessions: np.ndarray, rng: np.random.Generator
+) -> RepeatAgreement:
     """Mean over voxels of the correlation between repeats of a stimulus, and how often random labels do as well.
 
     Voxels are standardised in each session, and labels are dealt anew inside sessions, so that a session's own level is
@@ -213,97 +288,106 @@ def repeat_correlation(betas: np.ndarray, stimuli: np.ndarray, sessions: np.ndar
     Parameters
     ----------
     betas : ndarray of shape (n_trials, n_voxels)
+        responses; voxels with NaN are left out
     stimuli, sessions : ndarray of shape (n_trials,)
+        labels of each trial
     rng : numpy.random.Generator
         deals labels
 
     Returns
     -------
-    (correlation, p, 99th percentile of dealt labels, number of stimuli with repeats); NaN without repeats
+    RepeatAgreement
+        NaN without repeats
     """
-    stimuli, sessions = (np.unique(np.asarray(x, dtype=str), return_inverse=True)[1] for x in (stimuli, sessions))
+    stimuli = np.unique(np.asarray(stimuli, dtype=str), return_inverse=True)[1]
+    sessions = np.unique(np.asarray(sessions, dtype=str), return_inverse=True)[1]
     n_repeated = int((np.bincount(stimuli) > 1).sum())
     if not n_repeated:
-        return float("nan"), float("nan"), float("nan"), 0
+        return RepeatAgreement(NOTHING, NOTHING, NOTHING, 0)
 
-    if np.bincount(sessions).min() < _FEWEST_REPEATED:
+    if np.bincount(sessions).min() < _FEWEST_REPEATED:  # too few trials to standardise by
         sessions = np.zeros_like(sessions)
 
     z = np.asarray(betas, dtype=np.float64)
-    z = z[:, np.isfinite(z).all(axis=0)]
-    z = z.copy()
+    z = z[:, np.isfinite(z).all(axis=0)].copy()
+    trials_of = [np.flatnonzero(sessions == session) for session in np.unique(sessions)]
 
     for session in np.unique(sessions):
         mine = sessions == session
         z[mine] -= z[mine].mean(axis=0)
         z[mine] /= np.maximum(z[mine].std(axis=0), 1e-12)
 
-    alike = z @ z.T / max(1, z.shape[1])
-    same = stimuli[:, None] == stimuli[None, :]
-    first, second = np.nonzero(np.triu(same, 1))
-    found = float(alike[first, second].mean())
+    alike = z @ z.T / max(1, z.shape[1])  # (n_trials, n_trials)
+    is_repeat = stimuli[:, None] == stimuli[None, :]
+    first, second = np.nonzero(np.triu(is_repeat, 1))
+    correlation = float(alike[first, second].mean())
     dealt = np.empty(_PERMUTATIONS)
-    members = [np.flatnonzero(sessions == s) for s in np.unique(sessions)]
 
     for i in range(_PERMUTATIONS):
         order = np.arange(len(z))
-        for m in members:
-            order[m] = rng.permutation(m)
+        for trials in trials_of:
+            order[trials] = rng.permutation(trials)
 
         dealt[i] = alike[order[first], order[second]].mean()
 
-    p = float((1 + (dealt >= found - 1e-12).sum()) / (_PERMUTATIONS + 1))
-    return found, p, float(np.quantile(dealt, 0.99)), n_repeated
+    p = float((1 + (dealt >= correlation - 1e-12).sum()) / (_PERMUTATIONS + 1))
+    return RepeatAgreement(correlation, p, float(np.quantile(dealt, 0.99)), n_repeated)
 
 
-def repeat_reliability(evidence: Evidence, rng: np.random.Generator) -> tuple[Answer, float, str]:
+def repeat_reliability(evidence: Evidence, rng: np.random.Generator) -> Finding:
     """B2: in training and in test trials apart, as labels may be wrong in one of them."""
-    table = evidence.trials
-    shown = table["stimulus"].astype(str).to_numpy()
-    rows = {"training": np.concatenate([a for a, _ in evidence.sides[:1]] or [np.arange(0)])}
-    rows["test"] = np.unique(np.concatenate([b for _, b in evidence.sides] or [np.arange(0)]).astype(np.intp))
-    said = []
-    wrong = {}
-    agree = []
-    values = []
+    table = needed(evidence.trials)
+    responses = needed(evidence.responses)
+    sides = needed(evidence.sides)
+    stimuli = table["stimulus"].astype(str).to_numpy()
+    rows = {
+        "training": np.concatenate([train for train, _ in sides[:1]] or [np.arange(0)]),
+        "test": np.unique(np.concatenate([test for _, test in sides] or [np.arange(0)]).astype(np.intp)),
+    }
+    found: dict[str, RepeatAgreement] = {}
+    unclear = {}  # side to the bar it does not clear
 
-    for side, mine in rows.items():
-        mine = np.sort(_whole_stimuli(shown, mine.astype(np.intp), rng))
-        if not len(mine):
+    for side, trials in rows.items():
+        trials = np.sort(_whole_stimuli(stimuli, trials.astype(np.intp), rng))
+        if not len(trials):
             continue
 
-        sessions = table["session"].to_numpy()[mine]
-        found, p, bar, n = repeat_correlation(evidence.responses[mine], shown[mine], sessions, rng)
-        values.append(found)
-        said.append(
-            f"{side}: r = {found:.3f} over {n} pictures, {bar:.3f} for the best percent of dealt labels (p = {p:.2g})"
+        sessions = table["session"].to_numpy()[trials]
+        agreement = repeat_correlation(responses[trials], stimuli[trials], sessions, rng)
+        found[side] = agreement
+        if not agreement.p < _REPEATS_ALPHA:
+            # Rows of a session add up to nothing, so labels dealt at random agree a little less than not at all.
+            unclear[side] = agreement.percentile_99 + 1 / (len(trials) - 1)
+
+    if not found:
+        return not_applicable("No picture was shown often enough to compare its repeats.")
+
+    parts = []
+    for side, (r, p, bar, n) in found.items():
+        parts.append(
+            f"{side}: r = {r:.3f} over {n} pictures, {bar:.3f} for the best percent of dealt labels (p = {p:.2g})"
         )
 
-        if p < _REPEATS_ALPHA:
-            agree.append(found)
-        else:
-            # Rows of a session add up to nothing, so labels dealt at random agree a little less than not at all.
-            wrong[side] = bar + 1 / (len(mine) - 1)
+    facts = f"Mean correlation of repeats over voxels, {'; '.join(parts)}"
+    details = {side: agreement._asdict() for side, agreement in found.items()}
+    lowest = min(agreement.correlation for agreement in found.values())
+    agreeing = [agreement.correlation for side, agreement in found.items() if side not in unclear]
+    named = " and ".join(unclear)
 
-    if not said:
-        return "not applicable", float("nan"), "No picture was shown often enough to compare its repeats."
+    # A bar at the 99th percentile of dealt labels is 2.3 of their deviations above their middle. Repeats as good as those
+    # of the other side would clear it nearly always only if they are as far above it again.
+    if unclear and agreeing and max(agreeing) < 2 * max(unclear.values()):
+        too_few = f"Too few repeats in {named} trials to show that labels are right there."
+        return flagged(lowest, f"{facts}. {too_few}", **details)
+    if unclear:
+        return failed(lowest, f"{facts}. In {named} trials, labels are wrong or responses are noise.", **details)
 
-    facts = f"Mean correlation of repeats over voxels, {'; '.join(said)}"
-    named = " and ".join(wrong)
-
-    # A bar at the 99th percentile of dealt labels is 2.3 of their spreads above their middle. Repeats as good as those of
-    # the other side would clear it nearly always only if they are as far above it again.
-    if wrong and agree and max(agree) < 2 * max(wrong.values()):
-        return "flag", min(values), f"{facts}. Too few repeats in {named} trials to show that labels are right there."
-    if wrong:
-        return "fail", min(values), f"{facts}. In {named} trials, labels are wrong or responses are noise."
-
-    return "pass", min(values), f"{facts}."
+    return passed(lowest, f"{facts}.", **details)
 
 
-def _whole_stimuli(shown: np.ndarray, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _whole_stimuli(stimuli: np.ndarray, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Rows of stimuli shown more than once, at most 1,500 of them, all repeats of a stimulus together."""
-    _, which, counts = np.unique(shown[rows], return_inverse=True, return_counts=True)
+    _, which, counts = np.unique(stimuli[rows], return_inverse=True, return_counts=True)
     repeated = np.flatnonzero(counts > 1)
     if len(repeated) < _FEWEST_REPEATED:
         return np.empty(0, dtype=np.intp)
@@ -314,79 +398,70 @@ def _whole_stimuli(shown: np.ndarray, rows: np.ndarray, rng: np.random.Generator
     return rows[np.isin(which, keep)]
 
 
-STEPS = (1, 2, 5, 10, 20, 50, 100, 200)
-
-
-"""Dimensions of brain signal tried, before all of them."""
-
-
-FEW = 2
-
-
-"""Dimensions that are too few to say what was seen; a judgement."""
-
-
-_PENALTIES = np.logspace(-4, 4, 17)  # of the mean eigenvalue
-
-
-_MOST_TARGETS = 512
-
-
-_FEWEST_POINTS = 10
-
+# -- B4: ceiling of the method -----------------------------------------------------------------------------------------
 
 _REACH_ALPHA = 0.05
+_MOST_NAMED = 3
 
 
-# -- B4: ceiling of the method -----------------------------------------------------------------------------------------
-def ceiling_of_method(evidence: Evidence, rng: np.random.Generator) -> tuple[Answer, float, str]:
+def ceiling_of_method(evidence: Evidence, rng: np.random.Generator) -> Finding:
     """B4: scores of the true features through the same generator, from the control ``truth``."""
-    scores = evidence.scores
-    truth = scores[scores["input"] == "truth"]
-    if not len(truth):
-        return "not applicable", float("nan"), "The true features were not drawn: no input 'truth' was decoded."
+    scores = needed(evidence.scores)
+    if not len(rows_where(scores, input="truth")):
+        return not_applicable("The true features were not drawn: no input 'truth' was decoded.")
 
-    metrics = [m for m in truth["metric"] if m.startswith("two_way.") and _row(scores, "brain", m) is not None]
-    metrics.sort(key=lambda m: (not m.startswith("two_way.pictures."), m))  # what is seen in pictures comes first
+    finite = scores.take(np.flatnonzero(np.isfinite(scores["value"].to_numpy(float))))
+    truth = rows_where(finite, input="truth").drop_duplicates("metric").set_index("metric")
+    brain = rows_where(finite, input="brain").drop_duplicates("metric").set_index("metric")
+    tops = dict(zip(map(str, truth.index), truth["value"].to_numpy(float).tolist(), strict=True))
+    p_values = dict(zip(map(str, truth.index), truth["p"].to_numpy(float).tolist(), strict=True))
+    ours = dict(zip(map(str, brain.index), brain["value"].to_numpy(float).tolist(), strict=True))
+
+    # What networks see in pictures comes first: it is what the generator is there for.
+    metrics = [metric for metric in tops if kind_of(metric) == "two_way" and metric in ours]
+    metrics.sort(key=lambda metric: (not space_of(metric).startswith(PICTURE_FEATURES), metric))
     if not metrics:
-        return "not applicable", float("nan"), "Brain and true features share no identification score."
+        return not_applicable("Brain and true features share no identification score.")
 
-    tops = [_row(scores, "truth", m) for m in metrics]
-    ours = _row(scores, "brain", metrics[0])
-    room = tops[0]["value"] - 0.5
-
+    room = tops[metrics[0]] - 0.5
+    value = NOTHING
     if room > 0:
-        value = float((ours["value"] - 0.5) / room)
-    else:
-        value = float("nan")
+        value = (ours[metrics[0]] - 0.5) / room
 
-    said = f"True features through the generator reach {_list(metrics, tops)}"
-    if all(np.isfinite(t["p"]) and t["p"] >= _REACH_ALPHA for t in tops):
-        return "fail", value, f"{said}: it does not draw what it is told, so its pictures say nothing of a brain."
+    named = [f"{metric} {tops[metric]:.3f}" for metric in metrics[:_MOST_NAMED]]
+    text = f"True features through the generator reach {', '.join(named)}"
+    details = {"ceiling": {metric: tops[metric] for metric in metrics}, "share_reached": value}
+
+    if all(p_values[metric] >= _REACH_ALPHA for metric in metrics):  # NaN is no test
+        unfaithful = "it does not draw what it is told, so its pictures say nothing of a brain."
+        return failed(value, f"{text}: {unfaithful}", **details)
 
     beyond = [m for m in (*metrics, "ssim.2d", "pixcorr") if compare(scores, None, m, "truth") == "above"]
     if beyond:
-        return "flag", value, (
-            f"{said}. The brain is above that in {few(beyond)}: the score rewards something else than the true features, "
-            "such as blur."
-        )  # fmt: skip
+        return flagged(
+            value,
+            f"{text}. The brain is above that in {few(beyond)}: the score rewards something else than the true features, "
+            "such as blur.",
+            **details,
+            beyond=beyond,
+        )
 
-    return "pass", value, f"{said}; the brain reaches {100 * value:.0f} % of that above chance ({metrics[0]})."
-
-
-def _row(scores: pd.DataFrame, name: str, metric: str) -> pd.Series | None:
-    rows = scores[(scores["input"] == name) & (scores["metric"] == metric) & np.isfinite(scores["value"])]
-    if len(rows):
-        return rows.iloc[0]
-
-    return None
-
-
-def _list(metrics: list[str], rows: list[pd.Series]) -> str:
-    return ", ".join(f"{m} {r['value']:.3f}" for m, r in list(zip(metrics, rows, strict=True))[:3])
+    return passed(
+        value, f"{text}; the brain reaches {100 * value:.0f} % of that above chance ({metrics[0]}).", **details
+    )
 
 
 # -- B5: bottleneck curve ----------------------------------------------------------------------------------------------
+
+STEPS = (1, 2, 5, 10, 20, 50, 100, 200)
+"""Dimensions of brain signal tried, before all of them."""
+FEW = 2
+"""Dimensions that are too few to say what was seen; a judgement."""
+_PENALTIES = np.logspace(-4, 4, 17)  # of the mean eigenvalue
+_MOST_TARGETS = 512
+_FEWEST_POINTS = 10
+
+
 def bottleneck_curve(target: DecodingTarget) -> pd.DataFrame:
     """Two-way identification by a cheap decoder that sees the brain through r principal components.
 
@@ -404,9 +479,9 @@ def bottleneck_curve(target: DecodingTarget) -> pd.DataFrame:
     DataFrame
         table with columns dimensions, two_way; the last row uses all of them
     """
-    # Whatever the check, one curve: it is also written beside the verdict.
-    rng = np.random.default_rng(0)
-    x, new = (np.asarray(b, dtype=np.float64) for b in (target.betas, target.test_betas))
+    rng = np.random.default_rng(0)  # whatever the check, one curve: it is also written next to the verdict
+    x = np.asarray(needed(target.betas), dtype=np.float64)  # (n_train, n_voxels)
+    new = np.asarray(needed(target.test_betas), dtype=np.float64)  # (n_test, n_voxels)
     mean = x.mean(axis=0)
     scale = x.std(axis=0)
     scale[scale == 0] = np.inf
@@ -419,34 +494,44 @@ def bottleneck_curve(target: DecodingTarget) -> pd.DataFrame:
         y = y @ mix
         true = true @ mix
 
-    if len(x) <= x.shape[1]:
-        values, u = np.linalg.eigh(x @ x.T)
+    # Left singular vectors u of x, and the components of the test responses, from whichever Gram matrix is smaller.
+    is_wide = len(x) <= x.shape[1]
+    if is_wide:
+        values, vectors = np.linalg.eigh(x @ x.T)  # (n_train, n_train)
     else:
-        values, v = np.linalg.eigh(x.T @ x)
+        values, vectors = np.linalg.eigh(x.T @ x)  # (n_voxels, n_voxels)
 
     order = np.argsort(-values)
     order = order[values[order] > 1e-9 * values.max()]
     values = values[order]
     size = np.sqrt(values)
 
-    if len(x) <= x.shape[1]:
-        u = u[:, order]
-        seen = new @ (x.T @ u) / size
+    if is_wide:
+        u = vectors[:, order]
+        components = new @ (x.T @ u) / size  # (n_test, k)
     else:
-        u = x @ v[:, order] / size
-        seen = new @ v[:, order]
+        u = x @ vectors[:, order] / size
+        components = new @ vectors[:, order]
 
     along = u.T @ y  # (k, d)
     power = np.square(along).sum(axis=1)
     total = float(np.square(y).sum())
     n = len(x)
+    steps = [step for step in STEPS if step < len(values)]
     rows = []
+    predicted = np.zeros_like(true)
 
-    for r in [*(s for s in STEPS if s < len(values)), len(values)]:
-        kept = [values[:r] / (values[:r] + a * values.mean()) for a in _PENALTIES]
-        errors = [(total - (power[:r] * (1 - (1 - f) ** 2)).sum()) / max(n - 1 - f.sum(), 1e-9) ** 2 for f in kept]
-        f = kept[int(np.argmin(errors))]
-        predicted = (seen[:, :r] * (f / size[:r])) @ along[:r]
+    for r in [*steps, len(values)]:
+        errors = []
+        shrinkages = []
+        for penalty in _PENALTIES:
+            f = values[:r] / (values[:r] + penalty * values.mean())
+            residual = total - (power[:r] * (1 - (1 - f) ** 2)).sum()
+            errors.append(residual / max(n - 1 - f.sum(), 1e-9) ** 2)  # generalised cross-validation
+            shrinkages.append(f)
+
+        f = shrinkages[int(np.argmin(errors))]
+        predicted = (components[:, :r] * (f / size[:r])) @ along[:r]  # (n_test, d)
         rows.append((r, float(np.mean(two_way(similarity(predicted, true))))))
 
     table = pd.DataFrame(rows, columns=["dimensions", "two_way"])
@@ -456,85 +541,92 @@ def bottleneck_curve(target: DecodingTarget) -> pd.DataFrame:
 
 
 def curve_target(evidence: Evidence) -> DecodingTarget | None:
-    """The space the curve is drawn in: the first of latents, pixels where there are none."""
-    having = [t for t in evidence.targets or () if t.betas is not None and t.test_betas is not None]
-    having = [t for t in having if min(len(t.true), len(t.train)) >= _FEWEST_POINTS]
-    return next((t for t in having if t.space != PICTURES), having[0] if having else None)
+    """The space the curve is drawn in: the first of latents, pixels where there are none.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with targets
+
+    Returns
+    -------
+    DecodingTarget or None
+        None where too few items have responses
+    """
+    usable = []
+    for target in evidence.targets or ():
+        has_responses = target.betas is not None and target.test_betas is not None
+        if has_responses and min(len(target.true), len(target.train)) >= _FEWEST_POINTS:
+            usable.append(target)
+
+    usable.sort(key=lambda target: target.space == PICTURES)  # stable: latents first
+    if usable:
+        return usable[0]
+
+    return None
 
 
-def bottleneck(evidence: Evidence, rng: np.random.Generator) -> tuple[Answer, float, str]:
+def bottleneck(evidence: Evidence, rng: np.random.Generator) -> Finding:
     """B5: how many dimensions of brain signal give 90 % of the score."""
     target = curve_target(evidence)
     if target is None:
-        return "not applicable", float("nan"), f"Fewer than {_FEWEST_POINTS} test or training items with responses."
+        return not_applicable(f"Fewer than {_FEWEST_POINTS} test or training items with responses.")
 
     table = bottleneck_curve(target)
     dimensions = table["dimensions"].to_numpy()
     value = table["two_way"].to_numpy()
+    p = table.attrs["p"]
+    details = {"space": target.space, "curve": table, "p": p}
     head = f"A plain ridge from principal components of the responses to {target.space} (not the recipe itself)"
 
-    if not table.attrs["p"] < _REACH_ALPHA:
-        return "not applicable", float("nan"), (
-            f"{head} identifies {value[-1]:.3f} with all {dimensions[-1]}, not above chance (p = {table.attrs['p']:.2g})."
-        )  # fmt: skip
+    if not p < _REACH_ALPHA:
+        chance = f"identifies {value[-1]:.3f} with all {dimensions[-1]}, not above chance (p = {p:.2g})"
+        return not_applicable(f"{head} {chance}.", **details)
 
-    enough = int(dimensions[np.flatnonzero(value - 0.5 >= 0.9 * (value[-1] - 0.5))[0]])
+    reaches = value - 0.5 >= 0.9 * (value[-1] - 0.5)
+    enough = int(dimensions[np.flatnonzero(reaches)[0]])
     curve = ", ".join(f"{d}: {v:.3f}" for d, v in zip(dimensions, value, strict=True))
-    said = f"{head} reaches 90 % of its two-way identification above chance with {enough} dimensions ({curve})"
+    text = f"{head} reaches 90 % of its two-way identification above chance with {enough} dimensions ({curve})"
 
     if enough <= FEW < dimensions[-1]:
-        return "flag", enough, f"{said}. So few say little of what was seen: the test set is told apart by very little."
+        little = "So few say little of what was seen: the test set is told apart by very little."
+        return flagged(enough, f"{text}. {little}", **details)
 
-    return "pass", enough, f"{said}."
+    return passed(enough, f"{text}.", **details)
 
 
 # -- B9: out of distribution -------------------------------------------------------------------------------------------
-def out_of_distribution(evidence: Evidence, rng: np.random.Generator) -> tuple[Answer, float, str]:
+
+
+def out_of_distribution(evidence: Evidence, rng: np.random.Generator) -> Finding:
     """B9: identification on stimuli of another kind than those of training."""
     if not evidence.other_kind:
+        text = "Test stimuli are of the same kind as those of training."
         if evidence.held_out:
-            half = f" Whole {evidence.held_out} were held out, which is a step towards it."
-        else:
-            half = ""
+            text += f" Whole {evidence.held_out} were held out, which is a step towards it."
 
-        return "not tested", float("nan"), f"Test stimuli are of the same kind as those of training.{half}"
+        return not_tested(text)
 
     if evidence.similarity is None:
-        return "not tested", float("nan"), f"Test stimuli are {evidence.other_kind}, but nothing was decoded."
+        return not_tested(f"Test stimuli are {evidence.other_kind}, but nothing was decoded.")
 
     ranks = rank_matrix(evidence.similarity)
     null = permutation_null(ranks, rng=rng)
     value = float(np.diagonal(ranks).mean())
-    said = f"On {evidence.other_kind}, two-way identification is {value:.3f} (chance 0.5, p = {null.p:.2g})"
+    text = f"On {evidence.other_kind}, two-way identification is {value:.3f} (chance 0.5, p = {null.p:.2g})"
+    details = {"two_way": value, "p": null.p, "kind": evidence.other_kind}
 
     if null.p < _REACH_ALPHA:
-        return "pass", value, f"{said}: it holds on stimuli of another kind."
+        return passed(value, f"{text}: it holds on stimuli of another kind.", **details)
 
-    return "flag", value, f"{said}: nothing is left on stimuli of another kind."
+    return flagged(value, f"{text}: nothing is left on stimuli of another kind.", **details)
 
 
-FEWEST_ROWS = 8  # test items
-
+# -- B6: collapse of the data ------------------------------------------------------------------------------------------
 
 MOST_OUTSIDE = 0.5  # share of the targets' variance that no linear map can reach; a judgement
 
 
-LEAST_DIMENSIONS = 0.25  # of those the truths use; a judgement
-
-
-LINE = 1.1  # effective dimensions of what lies along one direction; pictures themselves may have no more than four
-
-
-LEAST_VARIANCE = 0.01
-
-
-MOST_ALIKE = 0.9  # mean cosine between predictions
-
-
-_NEIGHBOURS = 10
-
-
-# -- B6: of the data ---------------------------------------------------------------------------------------------------
 def irreducible_shares(train: np.ndarray, test: np.ndarray) -> np.ndarray:
     """Share of each test item that no linear map from anywhere to these training targets can predict.
 
@@ -545,7 +637,9 @@ def irreducible_shares(train: np.ndarray, test: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     train : ndarray of shape (n, d)
+        features of training items
     test : ndarray of shape (m, d)
+        features of test items
 
     Returns
     -------
@@ -569,7 +663,12 @@ def irreducible_shares(train: np.ndarray, test: np.ndarray) -> np.ndarray:
     varies = scale > 1e-6 * scale.max(initial=0)
 
     # What is constant in training has no scale of its own; it is out of reach all the same.
-    scale = np.where(varies, scale, scale[varies].mean() if varies.any() else 1.0)
+    if varies.any():
+        typical = scale[varies].mean()
+    else:
+        typical = 1.0
+
+    scale = np.where(varies, scale, typical)
     train = (train - mean) / scale
     test = (test - mean) / scale
 
@@ -588,44 +687,56 @@ def irreducible_shares(train: np.ndarray, test: np.ndarray) -> np.ndarray:
     return np.clip(share, 0, 1)
 
 
-def collapse_of_data(evidence: Evidence, rng: np.random.Generator) -> tuple[Answer, float, str]:
+def collapse_of_data(evidence: Evidence, rng: np.random.Generator) -> Finding:
     """B6: share of the test features outside the span of the training features. No brain takes part."""
-    if not evidence.targets:
-        return "not applicable", float("nan"), "No space of features to look at."
+    targets = needed(evidence.targets)
+    if not targets:
+        return not_applicable("No space of features to look at.")
 
-    worst = 0.0
-    said = []
+    shares = {}
+    parts = []
     lost = []
 
-    for target in evidence.targets:
+    for target in targets:
         share = float(irreducible_shares(target.train, target.true).mean())
         n = target.n_train
         d = target.train.shape[1]
+        shares[target.space] = share
 
-        if target.is_sampled and share > 0:
-            most = " at most"
-        else:
-            most = ""
+        bound = ""
+        if target.is_sampled and share > 0:  # more training items can only reach more
+            bound = " at most"
 
-        said.append(f"{target.space}: {100 * share:.1f} %{most} ({n} training items, {d} dimensions)")
-        worst = max(worst, share)
+        parts.append(f"{target.space}: {100 * share:.1f} %{bound} ({n} training items, {d} dimensions)")
         if share > MOST_OUTSIDE and not (target.is_sampled and n >= d):
             lost.append(target.space)
 
-    facts = f"Of what tells test items apart, a linear map can reach nothing of this share: {'; '.join(said)}."
+    worst = max(shares.values())
+    facts = f"Of what tells test items apart, a linear map can reach nothing of this share: {'; '.join(parts)}."
     if lost:
-        return "flag", worst, (
+        return flagged(
+            worst,
             f"{facts} More than half of {few(lost)} is out of reach before any brain comes in: use more training items, "
-            "or features of fewer dimensions."
-        )  # fmt: skip
+            "or features of fewer dimensions.",
+            out_of_reach=shares,
+        )
 
-    return "pass", worst, facts
+    return passed(worst, facts, out_of_reach=shares)
 
 
-# -- B7: of predictions ------------------------------------------------------------------------------------------------
+# -- B7: collapse of predictions ---------------------------------------------------------------------------------------
+
+FEWEST_ROWS = 8  # test items
+LEAST_DIMENSIONS = 0.25  # of those the truths use; a judgement
+LINE = 1.1  # effective dimensions of what lies along one direction; pictures themselves may have no more than four
+LEAST_VARIANCE = 0.01
+MOST_ALIKE = 0.9  # mean cosine between predictions
+_NEIGHBOURS = 10
+
+
 @dataclass(frozen=True)
-class Spread:
-    """How predictions are spread beside the truths they are for.
+class PredictionVariety:
+    """How much predictions differ from each other, next to the truths they are for.
 
     Attributes
     ----------
@@ -653,6 +764,16 @@ class Spread:
 def participation_ratio(rows: np.ndarray) -> float:
     """Effective number of dimensions, (sum of eigenvalues)^2 / sum of their squares, of the covariance of the rows.
 
+    Parameters
+    ----------
+    rows : ndarray of shape (n, d)
+        items
+
+    Returns
+    -------
+    float
+        from 1 to min(n - 1, d); 0 where rows do not vary
+
     Examples
     --------
     >>> float(round(participation_ratio(np.array([[1.0, 0], [-1, 0], [0, 1], [0, -1]])), 6))
@@ -673,29 +794,45 @@ def participation_ratio(rows: np.ndarray) -> float:
     return 0.0
 
 
-def spread_of(target: DecodingTarget) -> Spread:
-    """Measure predictions against truths. Rows that are not finite are left out of both."""
+def variety_of(target: DecodingTarget) -> PredictionVariety:
+    """Measure predictions against truths. Rows that are not finite are left out of both.
+
+    Parameters
+    ----------
+    target : DecodingTarget
+        with at least two predictions that are finite
+
+    Returns
+    -------
+    PredictionVariety
+        relative to the training mean
+    """
     train, true, ours = target.centred()
     finite = np.isfinite(ours).all(axis=1)
     true = true[finite]
     ours = ours[finite]
     n = len(ours)
+
+    # Mean cosine over pairs, by the length of the sum of unit vectors.
     lengths = np.linalg.norm(ours, axis=1, keepdims=True)
     units = ours / np.maximum(lengths, 1e-12 * max(1.0, float(np.abs(true).max(initial=0))))
     alike = (np.square(units.sum(axis=0)).sum() - np.square(units).sum()) / max(1, n * (n - 1))
-    near = np.nan_to_num(similarity(ours, true), nan=-2.0)
-    k = min(_NEIGHBOURS, n // 3)
-    counts = np.bincount(np.argsort(-near, axis=1, kind="stable")[:, :k].ravel(), minlength=n).astype(float)
-    off = counts - counts.mean()
 
-    return Spread(
-        participation_ratio(ours),
-        participation_ratio(true),
-        float(ours.var(axis=0).sum() / max(true.var(axis=0).sum(), 1e-300)),
-        float(alike),
-        _distinct_rows(ours, train),
-        _distinct_rows(true, train),
-        float((off**3).mean() / max(np.square(off).mean(), 1e-12) ** 1.5),
+    near = np.nan_to_num(similarity(ours, true), nan=-2.0)  # (predictions, truths)
+    k = min(_NEIGHBOURS, n // 3)
+    neighbours = np.argsort(-near, axis=1, kind="stable")[:, :k]
+    counts = np.bincount(neighbours.ravel(), minlength=n).astype(float)
+    off = counts - counts.mean()
+    hubness = (off**3).mean() / max(np.square(off).mean(), 1e-12) ** 1.5
+
+    return PredictionVariety(
+        dimensions=participation_ratio(ours),
+        true_dimensions=participation_ratio(true),
+        variance=float(ours.var(axis=0).sum() / max(true.var(axis=0).sum(), 1e-300)),
+        alike=float(alike),
+        nearest=_distinct_rows(ours, train),
+        true_nearest=_distinct_rows(true, train),
+        hubness=float(hubness),
     )
 
 
@@ -703,42 +840,47 @@ def _distinct_rows(rows: np.ndarray, train: np.ndarray) -> int:
     return len(np.unique(first_best(np.nan_to_num(similarity(rows, train), nan=-2.0))))
 
 
-def collapse_of_predictions(evidence: Evidence, rng: np.random.Generator) -> tuple[Answer, float, str]:
-    """B7: effective dimensions, variance and variety of predictions beside those of the truths."""
-    usable = [t for t in evidence.targets if np.isfinite(t.predicted).all(axis=1).sum() >= FEWEST_ROWS]
-    if not usable:
-        return "not applicable", float("nan"), f"Fewer than {FEWEST_ROWS} test items were decoded."
+def collapse_of_predictions(evidence: Evidence, rng: np.random.Generator) -> Finding:
+    """B7: effective dimensions, variance and variety of predictions, next to those of the truths."""
+    usable = []
+    for target in needed(evidence.targets):
+        if np.isfinite(target.predicted).all(axis=1).sum() >= FEWEST_ROWS:
+            usable.append(target)
 
-    said = []
+    if not usable:
+        return not_applicable(f"Fewer than {FEWEST_ROWS} test items were decoded.")
+
+    parts = []
     collapsed = []
+    details = {}
     worst = np.inf
 
     for target in usable:
-        s = spread_of(target)
-        share = s.dimensions / max(s.true_dimensions, 1e-12)
+        v = variety_of(target)
+        details[target.space] = asdict(v)
+        share = v.dimensions / max(v.true_dimensions, 1e-12)
         worst = min(worst, share)
-        said.append(
-            f"{target.space}: effective dimension {s.dimensions:.1f} of {s.true_dimensions:.1f}, variance "
-            f"{100 * s.variance:.0f} % of the truth's, mean cosine {s.alike:.2f}, {s.nearest} distinct nearest training items "
-            f"(truths: {s.true_nearest}), hubness {s.hubness:.1f}"
+        parts.append(
+            f"{target.space}: effective dimension {v.dimensions:.1f} of {v.true_dimensions:.1f}, variance "
+            f"{100 * v.variance:.0f} % of the truth's, mean cosine {v.alike:.2f}, {v.nearest} distinct nearest training items "
+            f"(truths: {v.true_nearest}), hubness {v.hubness:.1f}"
         )
 
-        is_line = s.dimensions < LINE and s.true_dimensions > 2
-        if share < LEAST_DIMENSIONS or is_line or s.variance < LEAST_VARIANCE or s.alike > MOST_ALIKE:
+        is_line = v.dimensions < LINE and v.true_dimensions > 2
+        if share < LEAST_DIMENSIONS or is_line or v.variance < LEAST_VARIANCE or v.alike > MOST_ALIKE:
             collapsed.append(target.space)
 
     if collapsed:
-        said.append(f"predictions have collapsed in {few(collapsed)}")
+        parts.append(f"predictions have collapsed in {few(collapsed)}")
+        return flagged(worst, f"{'; '.join(parts)}.", variety=details, collapsed=collapsed)
 
-    return "flag" if collapsed else "pass", worst, f"{'; '.join(said)}."
+    return passed(worst, f"{'; '.join(parts)}.", variety=details, collapsed=collapsed)
 
+
+# -- B8: more than a cluster? ------------------------------------------------------------------------------------------
 
 FEWEST_IN_CLUSTER = 20  # test items, and training items
-
-
 _REGIONS = 8  # where pictures form no clusters of their own
-
-
 _CLUSTER_ALPHA = 0.05
 
 
@@ -777,25 +919,39 @@ class Naming(NamedTuple):
 
 
 def naming(target: DecodingTarget, rng: np.random.Generator) -> list[Naming]:
-    """Against clusters of the features and, where there are any, against categories."""
-    train, true, ours = target.centred()
-    finite = np.isfinite(ours).all(axis=1)
-    found = [_naming(*_clusters(train, true, rng), train, true, ours, finite, rng)]
+    """Against clusters of the features and, where there are any, against categories.
+
+    Parameters
+    ----------
+    target : DecodingTarget
+        of one space
+    rng : numpy.random.Generator
+        of clusters, bootstrap and permutations
+
+    Returns
+    -------
+    list of Naming
+        clusters first
+    """
+    train, true, _ = target.centred()
+    name, members, true_members = _clusters(train, true, rng)
+    found = [_naming(name, members, true_members, target, rng)]
 
     if target.labels is not None and target.test_labels is not None:
-        labels = np.asarray(target.labels, dtype=str), np.asarray(target.test_labels, dtype=str)
-        names, both = np.unique(np.concatenate(labels), return_inverse=True)
+        labels = np.concatenate([np.asarray(target.labels, dtype=str), np.asarray(target.test_labels, dtype=str)])
+        names, both = np.unique(labels, return_inverse=True)
         members = both[: len(train)]
-        wanted = both[len(train) :]
+        true_members = both[len(train) :]
 
         # A category that training lacks has no item to draw, and one item each leaves nothing to tell apart.
-        if 1 < len(names) < len(train) // 2 and np.isin(wanted, members).all():
-            found.append(_naming("categories", members, wanted, train, true, ours, finite, rng))
+        if 1 < len(names) < len(train) // 2 and np.isin(true_members, members).all():
+            found.append(_naming("categories", members, true_members, target, rng))
 
     return found
 
 
 def _clusters(train: np.ndarray, true: np.ndarray, rng: np.random.Generator) -> tuple[str, np.ndarray, np.ndarray]:
+    """What the groups are called, the group of each training item, and that of each test item."""
     points = directions(np.concatenate([train, true]))
     k = number_of_clusters(points, rng)
     name = "clusters"
@@ -805,18 +961,18 @@ def _clusters(train: np.ndarray, true: np.ndarray, rng: np.random.Generator) -> 
         name = "regions, as there are no clusters,"
 
     members = spherical_kmeans(points, k, rng).members
-    # Test items of a cluster without training items go to the nearest that has some.
     members = np.unique(members, return_inverse=True)[1]
     inside = members[: len(train)]
-    wanted = members[len(train) :]
-    lost = ~np.isin(wanted, inside)
+    true_members = members[len(train) :]
 
+    # Test items of a cluster without training items go to the nearest that has some.
+    lost = ~np.isin(true_members, inside)
     if lost.any():
         centres, names = _centres(train, inside)
-        wanted = wanted.copy()
-        wanted[lost] = names[first_best(np.nan_to_num(similarity(true[lost], centres)))]
+        true_members = true_members.copy()
+        true_members[lost] = names[first_best(np.nan_to_num(similarity(true[lost], centres)))]
 
-    return name, inside, wanted
+    return name, inside, true_members
 
 
 def _centres(train: np.ndarray, members: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -825,44 +981,48 @@ def _centres(train: np.ndarray, members: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def _naming(
-    groups: str,
-    members: np.ndarray,
-    wanted: np.ndarray,
-    train: np.ndarray,
-    true: np.ndarray,
-    ours: np.ndarray,
-    finite: np.ndarray,
-    rng: np.random.Generator,
+    groups: str, members: np.ndarray, true_members: np.ndarray, target: DecodingTarget, rng: np.random.Generator
 ) -> Naming:
-    centres, names = _centres(train, members)
-    near = np.nan_to_num(similarity(ours, centres))
-    near[~finite] = 0
-    said = first_best(near)
-    meant = np.searchsorted(names, wanted)
-    s = similarity(ours, true)
+    train, true, ours = target.centred()
+    finite = np.isfinite(ours).all(axis=1)
     items = np.arange(len(true))
-    each = rank_matrix(similarity(train, true))  # what a training item would score for each truth
-    member = np.stack([each[members == g].mean(axis=0) for g in names])
-    centre = rank_matrix(similarity(centres, true))
+    centres, names = _centres(train, members)
+
+    near = np.nan_to_num(similarity(ours, centres))  # (n_test, n_groups)
+    near[~finite] = 0
+    named = first_best(near)  # group that each prediction is nearest to
+    meant = np.searchsorted(names, true_members)
+
+    by_item = rank_matrix(similarity(train, true))  # what a training item would score for each truth
+    by_member = np.stack([by_item[members == g].mean(axis=0) for g in names])  # (n_groups, n_test)
+    by_centre = rank_matrix(similarity(centres, true))  # (n_groups, n_test)
+
+    s = similarity(ours, true)
     own = rank_matrix(s)[items, items]
-    named = member[said, items]
-    gap = paired_difference(own, named, rng=rng, n_draws=1000, n_flips=5000)
-    inside = rank_matrix(s, labels=wanted)
+    member_of_named = by_member[named, items]
+    gap = paired_difference(own, member_of_named, rng=rng, n_draws=1000, n_flips=5000)
+
+    inside = rank_matrix(s, labels=true_members)
     diagonal = inside[items, items]
     known = np.isfinite(diagonal)
-    null = permutation_null(inside, rng=rng, n_permutations=5000, groups=wanted)
+    null = permutation_null(inside, rng=rng, n_permutations=5000, groups=true_members)
+
+    if known.any():
+        within = float(diagonal[known].mean())
+    else:
+        within = NOTHING
 
     return Naming(
-        groups,
-        float(own.mean()),
-        float(member[meant, items].mean()),
-        float(named.mean()),
-        float(centre[said, items].mean()),
-        bool(gap.low > 0 and gap.p < _CLUSTER_ALPHA),
-        float(diagonal[known].mean()) if known.any() else float("nan"),
-        float(null.p),
-        len(names),
-        len(np.unique(said)),
+        groups=groups,
+        ours=float(own.mean()),
+        member_of_true=float(by_member[meant, items].mean()),
+        member_of_named=float(member_of_named.mean()),
+        centre_of_named=float(by_centre[named, items].mean()),
+        above=bool(gap.low > 0 and gap.p < _CLUSTER_ALPHA),
+        within=within,
+        p_within=float(null.p),
+        n_groups=len(names),
+        n_named=len(np.unique(named)),
     )
 
 
@@ -872,27 +1032,19 @@ def _distinct(rows: np.ndarray) -> int:
     return len(np.unique(np.round(rows / size, 4), axis=0))
 
 
-def category_only(evidence: Evidence, rng: np.random.Generator) -> tuple[Answer, float, str]:
+def category_only(evidence: Evidence, rng: np.random.Generator) -> Finding:
     """B8: predictions against training items of the same cluster, and inside clusters."""
-    targets = [t for t in evidence.targets if t.space != PICTURES] or list(evidence.targets)
-    if targets:
-        target = targets[0]
-    else:
-        target = None
+    targets = sorted(needed(evidence.targets), key=lambda target: target.space == PICTURES)  # latents first
+    if not targets or min(len(targets[0].true), len(targets[0].train)) < FEWEST_IN_CLUSTER:
+        return not_applicable(f"Fewer than {FEWEST_IN_CLUSTER} test or training items to put into clusters.")
 
-    if target is None or min(len(target.true), len(target.train)) < FEWEST_IN_CLUSTER:
-        return (
-            "not applicable",
-            float("nan"),
-            f"Fewer than {FEWEST_IN_CLUSTER} test or training items to put into clusters.",
-        )
-
+    target = targets[0]
     found = naming(target, rng)
     worries = []
-    said = []
+    parts = []
 
     for n in found:
-        said.append(
+        parts.append(
             f"{n.n_groups} {n.groups}: ours {n.ours:.3f}, a training item of the true one {n.member_of_true:.3f}, of the "
             f"one decoded {n.member_of_named:.3f}, its mean {n.centre_of_named:.3f}, inside {n.within:.3f} "
             f"(p = {n.p_within:.2g}, chance 0.5)"
@@ -909,14 +1061,16 @@ def category_only(evidence: Evidence, rng: np.random.Generator) -> tuple[Answer,
 
     # Names that are wrong at times follow the look of the picture, so they tell some items of a group apart by luck; but
     # then there are no more drawings than names.
-    drawn = _distinct(target.predicted)
+    n_distinct = _distinct(target.predicted)
     most = max(n.n_groups for n in found)
-    if drawn <= most and 2 * drawn <= len(target.true):
-        worries.append(f"made of only {drawn} different items for {len(target.true)}")
+    if n_distinct <= most and 2 * n_distinct <= len(target.true):
+        worries.append(f"made of only {n_distinct} different items for {len(target.true)}")
 
-    facts = f"Two-way identification in {target.space}; {'; '.join(said)}"
+    facts = f"Two-way identification in {target.space}; {'; '.join(parts)}"
     value = min(n.ours - n.member_of_named for n in found)
+    details = {"space": target.space, "naming": [n._asdict() for n in found], "n_distinct": n_distinct}
     if worries:
-        return "flag", value, f"{facts}. It is {few(worries)}: classification may explain the result."
+        classes = f"It is {few(worries)}: classification may explain the result."
+        return flagged(value, f"{facts}. {classes}", **details)
 
-    return "pass", value, f"{facts}."
+    return passed(value, f"{facts}.", **details)

@@ -1,4 +1,9 @@
-"""L: did anything learn from the test set?"""
+"""L: did anything learn from the test set?
+
+L1 to L3 ask whether a prediction depends on test trials: by what fitted steps recorded (L1), and by trying (L2, L3). L4 to L7 ask
+whether anything was chosen with their help: voxels, a model adapted to them, a configuration, one sample among several. L8 asks
+whether a score goes round in a circle.
+"""
 
 from __future__ import annotations
 
@@ -7,108 +12,147 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from phosphene.errors import PhospheneError
+from phosphene.metrics.registry import kind_of
 from phosphene.types.identity import few
-from phosphene.validity.base import Answer, Evidence, as_floats, id_set
+from phosphene.validity.base import (
+    Evidence,
+    Finding,
+    Lineage,
+    as_floats,
+    failed,
+    flagged,
+    id_set,
+    needed,
+    not_applicable,
+    passed,
+)
 
 TOLERANCE = 1e-5  # relative; rounding of float32 products in batches of another size stays near 1e-6
+N_ROWS = 16  # test rows that are predicted alone
+N_PERTURBED = 12  # test rows among which half turn into noise
+ORACLE = "oracle_"
+"""Beginning of the names of metrics that may use the truth to choose among samples."""
+_MOST_ITEMS = 300
+_ONE_LEVEL = 1.5 / 255  # samples are kept as 8 bits, so that the scored picture differs by rounding
+_LUCK = 0.001  # p below which the best sample was picked more often than by luck
 
 
-N_ROWS = 16
+def _shared_trials(step: Lineage) -> int:
+    """How many trials a step both fitted and is judged on."""
+    if step.fitted_on is None:
+        return 0
+
+    return len(id_set(step.fitted_on) & id_set(step.evaluated_on))
 
 
-N_PERTURBED = 12
+def _named(counts: dict[str, int], unit: str) -> str:
+    return few([f"{name} ({n} {unit})" for name, n in counts.items()])
 
 
-def fit_lineage(evidence: Evidence, rng: np.random.Generator) -> tuple[Answer, float, str]:
+def fit_lineage(evidence: Evidence, rng: np.random.Generator) -> Finding:
     """L1: trials that entered a fit and are then judged by it."""
     if not evidence.lineages:
-        return "not applicable", float("nan"), "No fitted step recorded what it saw."
+        return not_applicable("No fitted step recorded what it saw.")
 
-    leaks = []
-    transductive = []
-    worst = 0
+    leaks = {}
+    transductive = {}
+
+    unknown = [step.name for step in evidence.lineages if step.fitted_on is None]
 
     for step in evidence.lineages:
-        shared = len(id_set(step.fitted_on) & id_set(step.evaluated_on))
-        if shared:
-            worst = max(worst, shared)
-            (transductive if step.sees == "brain" else leaks).append(f"{step.name} ({shared} trials)")
+        shared = _shared_trials(step)
+        if shared and step.sees == "brain":
+            transductive[step.name] = shared
+        elif shared:
+            leaks[step.name] = shared
+
+    details = {"leaks": leaks, "transductive": transductive, "not_recorded": unknown, "n_steps": len(evidence.lineages)}
+    worst = max([*leaks.values(), *transductive.values()], default=0)
 
     if leaks:
-        return "fail", worst, f"Test trials entered the fit of {few(leaks)}."
+        return failed(worst, f"Test trials entered the fit of {_named(leaks, 'trials')}.", **details)
 
     if transductive:
-        return (
-            "flag",
-            worst,
-            f"Transductive: responses of test trials, without pictures, entered {few(transductive)}.",
-        )
+        named = _named(transductive, "trials")
+        return flagged(worst, f"Transductive: responses of test trials, without pictures, entered {named}.", **details)
 
-    return "pass", 0, f"None of {len(evidence.lineages)} fitted steps saw a test trial."
+    if unknown:
+        return flagged(0, f"Nobody recorded which trials entered {few(unknown)}.", **details)
+
+    return passed(0, f"None of {len(evidence.lineages)} fitted steps saw a test trial.", **details)
 
 
-def subset_invariance(evidence: Evidence, rng: np.random.Generator) -> tuple[Answer, float, str]:
+def subset_invariance(evidence: Evidence, rng: np.random.Generator) -> Finding:
     """L2: a prediction must not depend on which other test rows come with it."""
-    betas = evidence.test_betas
+    predict = needed(evidence.predict)
+    betas = needed(evidence.test_betas)
     n = len(betas)
     if n < 2:
-        return "not applicable", float("nan"), "A single test row has no company to depend on."
+        return not_applicable("A single test row has no company to depend on.")
 
-    together = _rows(evidence.predict(betas))
+    together = _rows(predict(betas))
     order = rng.permutation(n)
-    shuffled = _rows(evidence.predict(betas[order]))
+    shuffled = _rows(predict(betas[order]))
     worst = _gap(shuffled, together[order], together)
     how = "when rows are shuffled"
 
     for i in rng.choice(n, min(N_ROWS, n), replace=False):
         try:
-            alone = _gap(_rows(evidence.predict(betas[i : i + 1])), together[i : i + 1], together)
+            single = _rows(predict(betas[i : i + 1]))
         except PhospheneError as error:
-            return "fail", float("inf"), f"A row cannot be predicted without others: {error}"
+            return failed(float("inf"), f"A row cannot be predicted without others: {error}", row=int(i))
 
-        if not alone <= worst:
+        alone = _gap(single, together[i : i + 1], together)
+        if not alone <= worst:  # NaN is worse than any number
             worst = alone
             how = f"when row {i} is predicted alone"
 
+    details = {"largest_move": worst, "how": how, "tolerance": TOLERANCE}
     if not worst <= TOLERANCE:
-        return "fail", worst, (
+        return failed(
+            worst,
             f"Predictions move by {worst:.2g} of their size {how}: statistics of other test rows are in use, such as "
-            "test-set standardisation or batch statistics."
-        )  # fmt: skip
+            "test-set standardisation or batch statistics.",
+            **details,
+        )
 
-    return "pass", worst, f"Each prediction is the same alone, in company and in any order (within {TOLERANCE:g})."
+    same = f"Each prediction is the same alone, in company and in any order (within {TOLERANCE:g})."
+    return passed(worst, same, **details)
 
 
-def perturbation(evidence: Evidence, rng: np.random.Generator) -> tuple[Answer, float, str]:
-    """L3: a prediction must not move when the test rows beside it turn into noise.
+def perturbation(evidence: Evidence, rng: np.random.Generator) -> Finding:
+    """L3: a prediction must not move when other test rows turn into noise.
 
     Half of a few rows keep their values while the others become noise, of their own size and of ten times that; then the
     other half. Unlike L2 the number of rows stays, so that predictors that need a full batch are caught as well.
     """
+    predict = needed(evidence.predict)
     betas = np.asarray(evidence.test_betas)
     if len(betas) < 2:
-        return "not applicable", float("nan"), "A single test row has no company to depend on."
+        return not_applicable("A single test row has no company to depend on.")
 
     rows = np.sort(rng.choice(len(betas), min(N_PERTURBED, len(betas)), replace=False))
     betas = betas[rows]
-    reference = _rows(evidence.predict(betas))
+    reference = _rows(predict(betas))
     first = np.arange(len(betas)) % 2 == 0
-    spread = float(np.std(betas)) or 1.0
+    std = float(np.std(betas)) or 1.0
     worst = 0.0
 
-    for kept, size in ((first, 1.0), (~first, 10.0)):
-        moved = betas.copy()
-        moved[~kept] = size * spread * rng.standard_normal((int((~kept).sum()), betas.shape[1]))
-        gap = _gap(_rows(evidence.predict(moved))[kept], reference[kept], reference)
-        if not gap <= worst:
+    for unchanged, size in ((first, 1.0), (~first, 10.0)):
+        noisy = betas.copy()
+        n_noisy = int((~unchanged).sum())
+        noisy[~unchanged] = size * std * rng.standard_normal((n_noisy, betas.shape[1]))
+
+        gap = _gap(_rows(predict(noisy))[unchanged], reference[unchanged], reference)
+        if not gap <= worst:  # NaN is worse than any number
             worst = gap
 
+    details = {"largest_move": worst, "tolerance": TOLERANCE}
     if not worst <= TOLERANCE:
-        return "fail", worst, (
-            f"Predictions move by {worst:.2g} of their size when other test rows turn into noise: they are used."
-        )  # fmt: skip
+        moves = f"Predictions move by {worst:.2g} of their size when other test rows turn into noise: they are used."
+        return failed(worst, moves, **details)
 
-    return "pass", worst, f"Noise in other test rows moves no prediction (within {TOLERANCE:g})."
+    return passed(worst, f"Noise in other test rows moves no prediction (within {TOLERANCE:g}).", **details)
 
 
 def _rows(predictions: np.ndarray) -> np.ndarray:
@@ -131,99 +175,96 @@ def _gap(ours: np.ndarray, reference: np.ndarray, everything: np.ndarray) -> flo
     return float(gap)
 
 
-ORACLE = "oracle_"
-
-
-"""Beginning of the names of metrics that may look at the truth to choose among samples."""
-
-
-_MOST_ITEMS = 300
-
-
-def voxel_selection(evidence: Evidence, rng: np.random.Generator) -> tuple[Answer, float, str]:
+def voxel_selection(evidence: Evidence, rng: np.random.Generator) -> Finding:
     """L4: which trials entered the choice of voxels."""
-    if not evidence.voxel_choices:
-        return "pass", 0, "No voxel was chosen: every one of the data set is used."
+    choices = needed(evidence.voxel_choices)
+    if not choices:
+        return passed(0, "No voxel was chosen: every one of the data set is used.")
 
-    leaks = []
-    blind = []
+    leaks = {}
+    blind = {}
     unknown = []
-    worst = 0
 
-    for step in evidence.voxel_choices:
+    for step in choices:
+        shared = _shared_trials(step)
         if step.fitted_on is None:
             unknown.append(step.name)
-            continue
+        elif shared and step.sees == "brain":
+            blind[step.name] = shared
+        elif shared:
+            leaks[step.name] = shared
 
-        shared = len(id_set(step.fitted_on) & id_set(step.evaluated_on))
-        if shared:
-            worst = max(worst, shared)
-            (blind if step.sees == "brain" else leaks).append(f"{step.name} ({shared} trials)")
-
+    details = {"leaks": leaks, "without_pictures": blind, "not_recorded": unknown}
+    worst = max([*leaks.values(), *blind.values()], default=0)
     if leaks:
-        return "fail", worst, f"Voxels were chosen with the help of test trials and their pictures: {few(leaks)}."
+        named = _named(leaks, "trials")
+        return failed(worst, f"Voxels were chosen with the help of test trials and their pictures: {named}.", **details)
 
+    parts = []
     if blind:
-        parts = [f"responses of test trials entered the choice of voxels: {few(blind)}"]
-    else:
-        parts = []
+        parts.append(f"responses of test trials entered the choice of voxels: {_named(blind, 'trials')}")
 
     if unknown:
-        parts += [f"nobody recorded which trials entered {few(unknown)}"]
-    else:
-        parts += []
+        parts.append(f"nobody recorded which trials entered {few(unknown)}")
 
     if parts:
-        said = "; ".join(parts)
-        return "flag", worst, f"{said[0].upper()}{said[1:]}."
+        text = "; ".join(parts)
+        return flagged(worst, f"{text[0].upper()}{text[1:]}.", **details)
 
-    named = few([step.name for step in evidence.voxel_choices])
-    return "pass", 0, f"No test trial entered the choice of voxels ({named})."
+    named = few([step.name for step in choices])
+    return passed(0, f"No test trial entered the choice of voxels ({named}).", **details)
 
 
-def adaptation_to_test(evidence: Evidence, rng: np.random.Generator) -> tuple[Answer, float, str]:
-    """L5: a model that saw test responses must say so, and be shown beside one that did not."""
-    adapted = []
-    n = 0
-
+def adaptation_to_test(evidence: Evidence, rng: np.random.Generator) -> Finding:
+    """L5: a model that saw test responses must say so, and be shown with one that did not."""
+    adapted = {}
     for step in evidence.lineages or ():
-        shared = len(id_set(step.fitted_on) & id_set(step.evaluated_on))
+        shared = _shared_trials(step)
         if shared and step.sees == "brain":
-            adapted.append(step.name)
-            n = max(n, shared)
+            adapted[step.name] = shared
 
-    declared = evidence.setting == "relax"
-    if adapted and not declared:
-        return "fail", n, f"{few(adapted)} saw {n} test responses, but the setting says strict. Call it relax."
-    if not declared:
-        return "pass", 0, "Setting strict: no fitted step saw a test response."
+    n = max(adapted.values(), default=0)
+    steps = few(list(adapted))
+    is_declared = evidence.setting == "relax"
+    details = {"adapted": adapted, "setting": evidence.setting}
+
+    if adapted and not is_declared:
+        undeclared = f"{steps} saw {n} test responses, but the setting says strict. Call it relax."
+        return failed(n, undeclared, **details)
+    if not is_declared:
+        return passed(0, "Setting strict: no fitted step saw a test response.", **details)
 
     if adapted:
-        saw = f"{few(adapted)} saw {n} test responses"
+        saw = f"{steps} saw {n} test responses"
     else:
         saw = "the recipe may use test responses"
 
-    return "flag", n, f"Transductive: {saw}, as setting relax allows. {_both(evidence)}"
+    text, scores = _both_settings(evidence)
+    return flagged(n, f"Transductive: {saw}, as setting relax allows. {text}", **details, **scores)
 
 
-def _both(evidence: Evidence) -> str:
+def _both_settings(evidence: Evidence) -> tuple[str, dict[str, float | str]]:
+    """The score of the relaxed run and of a strict one, as a sentence and as data."""
     strict = evidence.strict_scores
     if strict is None:
-        return "Run it with setting=strict as well, beside this run, so that both scores can be shown."
+        return "Run it with setting=strict as well, in the same folder, so that both scores can be shown.", {}
     if evidence.scores is None:
-        return ""
+        return "", {}
 
-    for metric in _two_ways(evidence.scores):
-        ours, theirs = (_value(t, metric) for t in (evidence.scores, strict))
-        if np.isfinite([ours, theirs]).all():
-            return f"{metric}: {ours:.3f} relaxed, {theirs:.3f} strict."
+    for metric in _two_way_first(evidence.scores):
+        relaxed_value = _value(evidence.scores, metric)
+        strict_value = _value(strict, metric)
+        if np.isfinite(relaxed_value) and np.isfinite(strict_value):
+            text = f"{metric}: {relaxed_value:.3f} relaxed, {strict_value:.3f} strict."
+            return text, {"metric": metric, "relaxed": relaxed_value, "strict": strict_value}
 
-    return "The strict run shares no score with this one."
+    return "The strict run shares no score with this one.", {}
 
 
-def _two_ways(scores: pd.DataFrame) -> list[str]:
+def _two_way_first(scores: pd.DataFrame) -> list[str]:
+    """Metrics of the brain, identification before all others, then by name."""
     brain = scores.loc[scores["input"] == "brain", "metric"]
-    return sorted(brain, key=lambda m: (not m.startswith("two_way."), m))
+    return sorted(brain, key=lambda name: (kind_of(name) != "two_way", name))
 
 
 def _value(scores: pd.DataFrame, metric: str) -> float:
@@ -234,120 +275,143 @@ def _value(scores: pd.DataFrame, metric: str) -> float:
     return float("nan")
 
 
-def tuning_on_test(evidence: Evidence, rng: np.random.Generator) -> tuple[Answer, float, str]:
+def tuning_on_test(evidence: Evidence, rng: np.random.Generator) -> Finding:
     """L6: choices made by test stimuli, and how often the test set was evaluated before this result."""
-    tested = [id_set(map(str, test)) for _, test in evidence.splits]
-    watched = {name: id_set(map(str, ids)) & tested[fold] for name, (fold, ids) in evidence.monitored.items()}
-    watched = {name: ids for name, ids in watched.items() if ids}
-    if watched:
-        n = len(set().union(*watched.values()))
-        return "fail", n, (
-            f"{few(sorted(watched))} was chosen by {n} test stimuli. Watch stimuli that are held out of training instead."
-        )  # fmt: skip
+    tested = [id_set(map(str, test)) for _, test in evidence.splits or ()]
+    chosen_by_test: dict[str, set] = {}
 
-    looks = evidence.ledger.looks
-    own = len(looks)
-    others = evidence.looks_beside
-    elsewhere = sum(look.config != evidence.config for look in looks)
-    total = own + others
-    said = f"The test set was evaluated {total} {'time' if total == 1 else 'times'} before this result"
+    for name, (fold, ids) in evidence.monitored.items():
+        shared = id_set(map(str, ids)) & tested[fold]
+        if shared:
+            chosen_by_test[name] = shared
 
-    if total:
-        said += f": {own} in this run, {others} by other configurations in runs beside it"
-
-    if not evidence.ledger.is_whole:
-        return "flag", total, f"{said}. Lines of this run's ledger were changed or taken out, so it may have been more."
-
-    if others or elsewhere:
-        return (
-            "flag",
-            total,
-            f"{said}. If this configuration was kept because of such scores, it is tuned on the test set.",
+    if chosen_by_test:
+        n = len(set().union(*chosen_by_test.values()))
+        return failed(
+            n,
+            f"{few(sorted(chosen_by_test))} was chosen by {n} test stimuli. Watch stimuli that are held out of training "
+            "instead.",
+            chosen_by_test=chosen_by_test,
         )
 
-    return "pass", total, f"{said}{', each time with this configuration' if total else ''}."
+    ledger = needed(evidence.ledger)
+    here = len(ledger.looks)
+    in_siblings = evidence.looks_beside
+    by_other_configurations = sum(entry.config != evidence.config for entry in ledger.looks)
+    total = here + in_siblings
+    text = f"The test set was evaluated {total} {'time' if total == 1 else 'times'} before this result"
+    details = {
+        "in_this_run": here,
+        "in_sibling_runs": in_siblings,
+        "by_other_configurations": by_other_configurations,
+        "ledger_is_whole": ledger.is_whole,
+    }
+
+    if total:
+        text += f": {here} in this run, {in_siblings} by other configurations in runs beside it"
+
+    if not ledger.is_whole:
+        broken = "Lines of this run's ledger were changed or taken out, so it may have been more."
+        return flagged(total, f"{text}. {broken}", **details)
+
+    if in_siblings or by_other_configurations:
+        tuned = "If this configuration was kept because of such scores, it is tuned on the test set."
+        return flagged(total, f"{text}. {tuned}", **details)
+
+    if total:
+        text += ", each time with this configuration"
+
+    return passed(total, f"{text}.", **details)
 
 
-def best_of_n(evidence: Evidence, rng: np.random.Generator) -> tuple[Answer, float, str]:
+def best_of_n(evidence: Evidence, rng: np.random.Generator) -> Finding:
     """L7: is the sample that is scored the one nearest the truth, more often than by luck?"""
-    drawn = evidence.samples.drawn
-    scored = evidence.samples.scored
-    true = evidence.samples.true
-    count = drawn.shape[1]
-
+    samples = needed(evidence.samples)
+    count = samples.drawn.shape[1]
     if count < 2:
-        return "pass", 1, "One picture is drawn for each trial, so none can be picked."
+        return passed(1, "One picture is drawn for each trial, so none can be picked.", n_samples=count)
 
-    rows = np.sort(rng.permutation(len(drawn))[:_MOST_ITEMS])
+    rows = np.sort(rng.permutation(len(samples.drawn))[:_MOST_ITEMS])
     n = len(rows)
+    gaps = np.empty((n, count))  # of each sample to the scored picture
+    errors = np.empty((n, count))  # of each sample to the truth
     from_mean = 0.0
-    gaps = np.empty((n, count))
-    errors = np.empty((n, count))
 
     for i, row in enumerate(rows):
-        own = as_floats(drawn[row]).reshape(count, -1)
-        kept = as_floats(scored[row]).reshape(1, -1)
-        gaps[i] = np.abs(own - kept).max(axis=1)
-        errors[i] = np.square(own - as_floats(true[row]).reshape(1, -1)).mean(axis=1)
-        from_mean = max(from_mean, float(np.abs(own.mean(axis=0) - kept).max()))
+        drawn = as_floats(samples.drawn[row]).reshape(count, -1)  # (n_samples, n_pixels)
+        scored = as_floats(samples.scored[row]).reshape(1, -1)
+        true = as_floats(samples.true[row]).reshape(1, -1)
+        gaps[i] = np.abs(drawn - scored).max(axis=1)
+        errors[i] = np.square(drawn - true).mean(axis=1)
+        from_mean = max(from_mean, float(np.abs(drawn.mean(axis=0) - scored).max()))
 
-    # 8 bits: the samples are kept rounded.
-    is_one = gaps.min(axis=1) <= 1.5 / 255
-    distinct = np.ptp(errors, axis=1) > 0
+    is_a_sample = gaps.min(axis=1) <= _ONE_LEVEL
+    differ = np.ptp(errors, axis=1) > 0
     which = gaps.argmin(axis=1)
-    usable = is_one & distinct
+    usable = is_a_sample & differ
 
     if usable.sum() < max(1, n // 2):
         if from_mean <= 2 / 255:
-            return "pass", count, f"The scored picture is the mean of {count} samples; none was picked."
+            mean = f"The scored picture is the mean of {count} samples; none was picked."
+            return passed(count, mean, n_samples=count, scored="mean")
 
-        return "flag", count, f"Of {count} samples the scored picture is none, and how it was made is not known."
+        unknown = f"Of {count} samples the scored picture is none, and how it was made is not known."
+        return flagged(count, unknown, n_samples=count, scored="unknown")
 
     if len(np.unique(which[usable])) == 1:
-        return (
-            "pass",
-            count,
-            f"Of {count} samples, always number {which[usable][0] + 1} is scored; the truth picks none.",
-        )
+        number = int(which[usable][0]) + 1
+        always = f"Of {count} samples, always number {number} is scored; the truth picks none."
+        return passed(count, always, n_samples=count, scored=f"number {number}")
 
     best = int((errors[usable].argmin(axis=1) == which[usable]).sum())
     total = int(usable.sum())
-    p = binomtest(best, total, 1 / count, alternative="greater").pvalue
-    if p < 0.001:
-        return "fail", count, (
+    p = float(binomtest(best, total, 1 / count, alternative="greater").pvalue)
+    details = {"n_samples": count, "n_best": best, "n_trials": total, "p": p}
+
+    if p < _LUCK:
+        return failed(
+            count,
             f"The scored picture is the one of {count} samples that is nearest the truth in {best} of {total} trials "
-            f"({total / count:.0f} by luck): picked with the help of the truth. Only metrics named {ORACLE}... may do so."
-        )  # fmt: skip
-
-    return "pass", count, f"Of {count} samples, the one scored is no nearer the truth than by luck ({best} of {total})."
-
-
-def circular_cycle(evidence: Evidence, rng: np.random.Generator) -> tuple[Answer, float, str]:
-    """L8: scores of what was encoded and decoded in turn need two models that share no stimulus, or a mark."""
-    if not evidence.cycles:
-        return "not applicable", float("nan"), "No picture was scored that went from encoder to decoder."
-
-    hidden = []
-    marked = []
-    worst = 0
-
-    for cycle in evidence.cycles:
-        shared = len(id_set(map(str, cycle.encoder_stimuli)) & id_set(map(str, cycle.decoder_stimuli)))
-        if shared:
-            worst = max(worst, shared)
-            (marked if cycle.is_marked else hidden).append(f"{cycle.name} ({shared} stimuli)")
-
-    if hidden:
-        return "fail", worst, (
-            f"Circular: encoder and decoder were fitted on the same stimuli in {few(hidden)}. A predicted response then "
-            "carries the model's own picture, not the brain's; fit them on disjoint stimuli, or mark the score circular."
-        )  # fmt: skip
-
-    if marked:
-        return (
-            "flag",
-            worst,
-            f"Circular, and its page says so: {few(marked)}. It shows that two maps are inverse, no more.",
+            f"({total / count:.0f} by luck): picked with the help of the truth. Only metrics named {ORACLE}... may do so.",
+            **details,
         )
 
-    return "pass", 0, f"Encoder and decoder share no stimulus in {few([c.name for c in evidence.cycles])}."
+    no_nearer = f"Of {count} samples, the one scored is no nearer the truth than by luck ({best} of {total})."
+    return passed(count, no_nearer, **details)
+
+
+def circular_cycle(evidence: Evidence, rng: np.random.Generator) -> Finding:
+    """L8: scores of what was encoded and decoded in turn need two models that share no stimulus, or a mark."""
+    cycles = needed(evidence.cycles)
+    if not cycles:
+        return not_applicable("No picture was scored that went from encoder to decoder.")
+
+    hidden = {}
+    marked = {}
+
+    for cycle in cycles:
+        shared = len(id_set(map(str, cycle.encoder_stimuli)) & id_set(map(str, cycle.decoder_stimuli)))
+        if shared and cycle.is_marked:
+            marked[cycle.name] = shared
+        elif shared:
+            hidden[cycle.name] = shared
+
+    details = {"not_marked": hidden, "marked": marked}
+    worst = max([*hidden.values(), *marked.values()], default=0)
+
+    if hidden:
+        return failed(
+            worst,
+            f"Circular: encoder and decoder were fitted on the same stimuli in {_named(hidden, 'stimuli')}. A predicted "
+            "response then carries the model's own picture, not the brain's; fit them on disjoint stimuli, or mark the score "
+            "circular.",
+            **details,
+        )
+
+    if marked:
+        named = _named(marked, "stimuli")
+        circular = f"Circular, and its page says so: {named}. It shows that two maps are inverse, no more."
+        return flagged(worst, circular, **details)
+
+    disjoint = f"Encoder and decoder share no stimulus in {few([cycle.name for cycle in cycles])}."
+    return passed(0, disjoint, **details)

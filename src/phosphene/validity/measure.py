@@ -1,13 +1,34 @@
-"""M6, M10 and M11: how the numbers were made."""
+"""M: how the numbers were made.
+
+M6 asks how much samples of one trial differ, M10 whether metrics still are what they were, M11 whether FID is of few pictures.
+
+References
+----------
+Heusel et al. 2017 and Chong and Forsyth 2020 (FID and its bias).
+"""
 
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 
 from phosphene.metrics.golden import changed
 from phosphene.metrics.identification import similarity, two_way
+from phosphene.metrics.metric import extractor_name
+from phosphene.metrics.registry import kind_of, space_of
 from phosphene.types.identity import few
-from phosphene.validity.base import Answer, Evidence, as_floats
+from phosphene.validity.base import (
+    NOTHING,
+    Evidence,
+    Finding,
+    as_floats,
+    failed,
+    flagged,
+    needed,
+    not_applicable,
+    passed,
+    rows_where,
+)
 
 ENOUGH_SAMPLES = 3
 FID_PICTURES = 2048
@@ -15,102 +36,106 @@ FID_FEATURES = 2048
 """The sets and the features that published FIDs are made of: fewer of either give another number."""
 _MOST_ITEMS = 300
 _PERMUTATIONS = 500
-_NUMBERS = 200
+_NUMBERS = 200  # per sample, in which means are compared
+_ALPHA = 0.01
 
 
-def generator_noise(evidence: Evidence, rng: np.random.Generator) -> tuple[Answer, float, str]:
-    """M6: variance between samples of one trial beside that between trials, and the score of each sample."""
-    drawn = evidence.samples.drawn
-    true = evidence.samples.true
-    n, count = drawn.shape[:2]
+def generator_noise(evidence: Evidence, rng: np.random.Generator) -> Finding:
+    """M6: variance between samples of one trial next to that between trials, and the score of each sample."""
+    samples = needed(evidence.samples)
+    n, count = samples.drawn.shape[:2]
     if count == 1 and not evidence.is_random:
-        return "not applicable", float("nan"), "Nothing is drawn at random: a trial always gives the same picture."
+        return not_applicable("Nothing is drawn at random: a trial always gives the same picture.")
 
     if count == 1:
-        return "flag", float("nan"), (
+        return flagged(
+            NOTHING,
             f"One sample is drawn for each trial, so nobody can tell luck from skill: draw {ENOUGH_SAMPLES} or more "
-            "(--set recipe.sampling.samples=3)."
-        )  # fmt: skip
+            "(--set recipe.sampling.samples=3).",
+            n_samples=1,
+        )
 
     rows = np.sort(rng.permutation(n)[:_MOST_ITEMS])
-    few = np.stack([as_floats(drawn[row]).reshape(count, -1) for row in rows])  # (items, samples, pixels)
-    within = float(few.var(axis=1, ddof=1).mean())
+    drawn = np.stack([as_floats(samples.drawn[row]).reshape(count, -1) for row in rows])  # (items, samples, pixels)
+    true = as_floats(samples.true[rows]).reshape(len(rows), -1)  # (items, pixels)
+    within = float(drawn.var(axis=1, ddof=1).mean())
+    between = 0.0
+    if len(drawn) > 1:
+        # The mean of a few samples still varies by within / count, which is no difference between trials.
+        between = max(0.0, float(drawn.mean(axis=1).var(axis=0, ddof=1).mean()) - within / count)
 
-    if len(few) > 1:
-        between = max(0.0, float(few.mean(axis=1).var(axis=0, ddof=1).mean()) - within / count)
-    else:
-        between = 0.0
-
+    share = 0.0
     if within + between > 0:
         share = within / (within + between)
-    else:
-        share = 0.0
 
-    p = _follows(few, rng)
-    two = [
-        float(np.nanmean(two_way(similarity(few[:, s], as_floats(true[rows]).reshape(len(rows), -1)))))
-        for s in range(count)
-    ]
-
-    said = (
+    p = _follows(drawn, rng)
+    two = [float(np.nanmean(two_way(similarity(drawn[:, s], true)))) for s in range(count)]
+    details = {"n_samples": count, "share_within": share, "p": p, "two_way_of_samples": two}
+    text = (
         f"{100 * share:.0f} % of the variance of pictures is between {count} samples of one trial, the rest between trials; "
         f"two-way identification by pixels is {np.mean(two):.3f} on average over samples ({min(two):.3f} to {max(two):.3f})"
     )
 
     if within == 0:
-        return "flag", share, f"{said}. All samples of a trial are the same, though they should be drawn anew."
+        same = "All samples of a trial are the same, though they should be drawn anew."
+        return flagged(share, f"{text}. {same}", **details)
 
-    if not p < 0.01:
-        return "fail", share, (
-            f"{said}. Samples of one trial are no more alike than samples of different trials (p = {p:.2g}): the generator "
-            "does not follow the brain."
-        )  # fmt: skip
-
-    if count < ENOUGH_SAMPLES:
-        return "flag", share, f"{said}. Draw {ENOUGH_SAMPLES} samples or more."
-
-    if share > 0.5:
-        return (
-            "flag",
+    if not p < _ALPHA:
+        return failed(
             share,
-            f"{said}. Samples differ more than trials do: read the mean over samples, not one picture.",
+            f"{text}. Samples of one trial are no more alike than samples of different trials (p = {p:.2g}): the generator "
+            "does not follow the brain.",
+            **details,
         )
 
-    return "pass", share, f"{said}."
+    if count < ENOUGH_SAMPLES:
+        return flagged(share, f"{text}. Draw {ENOUGH_SAMPLES} samples or more.", **details)
+
+    if share > 0.5:
+        differ = "Samples differ more than trials do: read the mean over samples, not one picture."
+        return flagged(share, f"{text}. {differ}", **details)
+
+    return passed(share, f"{text}.", **details)
 
 
-def _follows(few: np.ndarray, rng: np.random.Generator) -> float:
+def _follows(drawn: np.ndarray, rng: np.random.Generator) -> float:
     """How often samples dealt to trials at random have means as far apart as the true ones."""
-    n, count, width = few.shape
+    n, count, width = drawn.shape
     if n < 3:
         return 1.0
 
-    if width > _NUMBERS:
-        few = few @ (rng.standard_normal((width, _NUMBERS), dtype=np.float32) / np.float32(np.sqrt(_NUMBERS)))
+    if width > _NUMBERS:  # random mixtures keep distances
+        mix = rng.standard_normal((width, _NUMBERS), dtype=np.float32) / np.float32(np.sqrt(_NUMBERS))
+        drawn = drawn @ mix  # (items, samples, _NUMBERS)
 
-    flat = (few - few.mean(axis=(0, 1))).reshape(n * count, -1)
-    of = np.repeat(np.arange(n), count)
+    flat = (drawn - drawn.mean(axis=(0, 1))).reshape(n * count, -1)
 
-    def apart(order: np.ndarray) -> float:
-        return float(np.square(flat[order].reshape(n, count, -1).sum(axis=1)).sum())
+    def distance_of_means(order: np.ndarray) -> float:
+        sums = flat[order].reshape(n, count, -1).sum(axis=1)
+        return float(np.square(sums).sum())
 
-    found = apart(np.arange(len(of)))
-    dealt = np.array([apart(rng.permutation(len(of))) for _ in range(_PERMUTATIONS)])
+    true = distance_of_means(np.arange(n * count))
+    dealt = np.array([distance_of_means(rng.permutation(n * count)) for _ in range(_PERMUTATIONS)])
+    n_as_far = (dealt >= true * (1 - 1e-9)).sum()
 
-    return float((1 + (dealt >= found * (1 - 1e-9)).sum()) / (_PERMUTATIONS + 1))
+    return float((1 + n_as_far) / (_PERMUTATIONS + 1))
 
 
-def metric_identity(evidence: Evidence, rng: np.random.Generator) -> tuple[Answer, float, str]:
+def metric_identity(evidence: Evidence, rng: np.random.Generator) -> Finding:
     """M10: metrics that no longer give their golden values."""
-    moved = changed(evidence.golden)
+    golden = needed(evidence.golden)
+    moved = changed(golden)
+    details = {"changed": {metric: {"golden": kept, "now": now} for metric, (kept, now) in moved.items()}}
     if moved:
-        shown = [f"{metric} {kept:.6g} kept, {now:.6g} now" for metric, (kept, now) in moved.items()]
-        return "fail", len(moved), (
-            f"{len(moved)} of {len(evidence.golden)} metrics no longer give their golden values ({few(shown)}; "
-            f"{_versions()}). Their scores cannot stand beside published or older ones."
-        )  # fmt: skip
+        named = [f"{metric} {kept:.6g} kept, {now:.6g} now" for metric, (kept, now) in moved.items()]
+        return failed(
+            len(moved),
+            f"{len(moved)} of {len(golden)} metrics no longer give their golden values ({few(named)}; "
+            f"{_versions()}). Their scores cannot stand beside published or older ones.",
+            **details,
+        )
 
-    return "pass", 0, f"All {len(evidence.golden)} metrics give their golden values on 64 pictures ({_versions()})."
+    return passed(0, f"All {len(golden)} metrics give their golden values on 64 pictures ({_versions()}).", **details)
 
 
 def _versions() -> str:
@@ -120,49 +145,71 @@ def _versions() -> str:
     return f"numpy {np.__version__}, scipy {scipy.__version__}, scikit-learn {sklearn.__version__}"
 
 
-def fid_of_few(evidence: Evidence, rng: np.random.Generator) -> tuple[Answer, float, str]:
+def fid_of_few(evidence: Evidence, rng: np.random.Generator) -> Finding:
     """M11: FID of too few pictures, or of other features than those of published ones."""
-    rows = evidence.scores[(evidence.scores["input"] == "brain") & evidence.scores["metric"].str.startswith("fid.")]
-    if not len(rows):
-        return "not applicable", float("nan"), "No FID was computed."
+    brain = _brain_scores(evidence)
+    n_pictures = {name: float(n) for name, n in zip(brain["metric"], brain["n"], strict=True) if kind_of(name) == "fid"}
+    if not n_pictures:
+        return not_applicable("No FID was computed.")
 
-    said = []
-    for _, row in rows.iterrows():
-        eye = row["metric"].rsplit(".", 1)[1]
-        said += [
-            f"{row['metric']} ({why})" for why in [why_not_comparable(row["n"], evidence.n_features.get(eye))] if why
-        ]
+    reasons = {}
+    for name, n in n_pictures.items():
+        reason = why_not_comparable(n, evidence.n_features.get(extractor_name(space_of(name))))
+        if reason:
+            reasons[name] = reason
 
-    smallest = float(rows["n"].min())
-    if not said:
-        return "pass", smallest, f"FID of {smallest:.0f} pictures or more, with {FID_FEATURES} features."
+    smallest = min(n_pictures.values())
+    if not reasons:
+        enough = f"FID of {smallest:.0f} pictures or more, with {FID_FEATURES} features."
+        return passed(smallest, enough, n_pictures=n_pictures)
 
-    return "flag", smallest, f"Not comparable with a published FID: {few(said)}. {_instead(evidence)}"
+    named = few([f"{name} ({reason})" for name, reason in reasons.items()])
+    text = f"Not comparable with a published FID: {named}. {_instead(brain)}"
+    return flagged(smallest, text, n_pictures=n_pictures, not_comparable=reasons)
 
 
 def why_not_comparable(n: float, n_features: int | None) -> str:
     """Why an FID of so many pictures and features is another number than published ones; empty when it is not.
 
+    Parameters
+    ----------
+    n : float
+        pictures in each set
+    n_features : int or None
+        of the network; None where not known
+
+    Returns
+    -------
+    str
+        what there is too little of
+
+    Examples
+    --------
     >>> why_not_comparable(50, 64)
     '50 pictures, 64 features'
     """
+    parts = []
     if n < FID_PICTURES:
-        parts = [f"{n:.0f} pictures"]
-    else:
-        parts = []
+        parts.append(f"{n:.0f} pictures")
 
     if n_features is not None and n_features < FID_FEATURES:
-        parts += [f"{n_features} features"]
-    else:
-        parts += []
+        parts.append(f"{n_features} features")
 
     return ", ".join(parts)
 
 
-def _instead(evidence: Evidence) -> str:
-    kid = evidence.scores[(evidence.scores["input"] == "brain") & evidence.scores["metric"].str.startswith("kid.")]
-    if not len(kid):
-        return "Read KID instead, which few pictures do not bias."
+def _brain_scores(evidence: Evidence) -> pd.DataFrame:
+    return rows_where(needed(evidence.scores), input="brain")
 
-    values = [f"{r['metric']} {r['value']:.3g} [{r['ci_low']:.3g}, {r['ci_high']:.3g}]" for _, r in kid.iterrows()]
-    return f"Read KID instead, which few pictures do not bias: {few(values)}."
+
+def _instead(brain: pd.DataFrame) -> str:
+    advice = "Read KID instead, which few pictures do not bias"
+    values = []
+    for row in brain.to_dict("records"):
+        if kind_of(row["metric"]) == "kid":
+            values.append(f"{row['metric']} {row['value']:.3g} [{row['ci_low']:.3g}, {row['ci_high']:.3g}]")
+
+    if not values:
+        return f"{advice}."
+
+    return f"{advice}: {few(values)}."

@@ -1,9 +1,15 @@
-"""S: is the test set a test set?"""
+"""S: is the test set a test set?
+
+S1 and S5 ask whether a stimulus stands on both sides, S2 whether near copies do, S3 how near in meaning training is to the test
+pictures, S4 what is left when whole clusters are held out, S6 whether the session alone tells which picture it was. S7, S8 and
+S9 ask where responses, generators and trials come from, S10 whether there are enough test pictures.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,8 +19,33 @@ from phosphene.errors import DataError
 from phosphene.metrics.identification import rank_matrix, similarity, two_way
 from phosphene.metrics.statistics import permutation_null
 from phosphene.types.identity import few
-from phosphene.validity.base import Answer, Evidence, id_set
+from phosphene.validity.base import (
+    Evidence,
+    Finding,
+    failed,
+    flagged,
+    id_set,
+    needed,
+    not_applicable,
+    passed,
+    rows_where,
+)
 from phosphene.validity.likeness import SAME, Likeness, copies, nearest
+
+ENOUGH = 50  # test stimuli, below which intervals are wide
+PERCENTILE = 99.9  # of the cosines between training pictures and their nearest neighbours in training
+_MOST_COPIES = 4000  # training pictures that the percentile is taken over
+FEWEST = 10  # test and training pictures, below which a distribution says nothing
+_OVERLAP_ALPHA = 0.01
+_PERMUTATIONS = 10_000
+_MOST_NEAR = 4000  # pictures that are clustered, those of the test set first
+_CONFOUND_ALPHA = 0.005  # for each of two levels
+_MOST_TRIALS = 2000
+_PROJECTIONS = 60
+_FEWEST = 5  # test stimuli
+_MOST_DROPPED = 0.1  # share of all trials
+CRAWLS = ("web crawl", "LAION", "COYO", "Conceptual Captions")
+"""Beginnings of the names of corpora gathered from the web: they may hold any picture that is public."""
 
 
 def picture_digests(pictures: np.ndarray) -> list[str]:
@@ -28,7 +59,7 @@ def picture_digests(pictures: np.ndarray) -> list[str]:
     Returns
     -------
     list of str
-        list of n hexadecimal digests of shape and pixels rounded to 8 bits
+        n hexadecimal digests of shape and pixels rounded to 8 bits
 
     Examples
     --------
@@ -50,49 +81,55 @@ def picture_digests(pictures: np.ndarray) -> list[str]:
     return [hashlib.sha256(head + picture.tobytes()).hexdigest() for picture in pictures]
 
 
-def same_stimulus_on_both_sides(evidence: Evidence, rng: np.random.Generator) -> tuple[Answer, float, str]:
+def same_stimulus_on_both_sides(evidence: Evidence, rng: np.random.Generator) -> Finding:
     """S1: shared ids, and shared pixels under different ids."""
-    by_id = set()
-    by_pixels = []
+    splits = needed(evidence.splits)
     digests = evidence.digests or {}
+    by_id = set()
+    by_pixels = set()
+    everything = set()
 
-    for train, test in evidence.splits:
-        train = id_set(train)
-        test = id_set(test)
+    for train_ids, test_ids in splits:
+        train = id_set(train_ids)
+        test = id_set(test_ids)
+        everything |= train | test
         by_id |= train & test
-        first = {}
 
+        in_training = {}  # digest to the first training id that has it
         for key in sorted(train, key=str):
-            first.setdefault(digests.get(key, ("unknown", key)), key)
+            in_training.setdefault(digests.get(key, ("unknown", key)), key)
 
-        by_pixels += [(first[digests[key]], key) for key in sorted(test - train, key=str) if digests.get(key) in first]
+        for key in test - train:
+            if digests.get(key) in in_training:
+                by_pixels.add((in_training[digests[key]], key))
 
-    by_pixels = sorted(set(by_pixels), key=str)
-    found = len(by_id) + len(by_pixels)
-    if found:
-        parts = []
-        if by_id:
-            parts.append(f"{len(by_id)} stimuli stand in training and test ({few(sorted(by_id, key=str))})")
+    pairs = sorted(by_pixels, key=str)
+    details = {"by_id": by_id, "by_pixels": pairs}
+    parts = []
+    if by_id:
+        parts.append(f"{len(by_id)} stimuli stand in training and test ({few(sorted(by_id, key=str))})")
 
-        if by_pixels:
-            pairs = [f"{a} = {b}" for a, b in by_pixels]
-            parts.append(f"{len(by_pixels)} test pictures are training pictures under another id ({few(pairs)})")
+    if pairs:
+        named = few([f"{a} = {b}" for a, b in pairs])
+        parts.append(f"{len(pairs)} test pictures are training pictures under another id ({named})")
 
-        return "fail", found, "; ".join(parts) + "."
+    if parts:
+        return failed(len(by_id) + len(pairs), "; ".join(parts) + ".", **details)
 
-    unseen = {key for train, test in evidence.splits for key in id_set(train) | id_set(test)} - set(digests)
+    unseen = everything - set(digests)
     if unseen:
-        return "flag", 0, f"No id is shared, but the pixels of {len(unseen)} stimuli were not at hand to compare."
+        not_compared = f"No id is shared, but the pixels of {len(unseen)} stimuli were not at hand to compare."
+        return flagged(0, not_compared, n_not_compared=len(unseen))
 
-    return "pass", 0, "No stimulus, by id or by pixels, is in training and test."
+    return passed(0, "No stimulus, by id or by pixels, is in training and test.", **details)
 
 
-def repeats_across_inner_folds(evidence: Evidence, rng: np.random.Generator) -> tuple[Answer, float, str]:
+def repeats_across_inner_folds(evidence: Evidence, rng: np.random.Generator) -> Finding:
     """S5: inner folds must keep the repeats of a stimulus together."""
-    leaks = {}
+    leaks: dict[str, set] = {}
     n_folds = 0
 
-    for name, folds in evidence.inner_folds.items():
+    for name, folds in needed(evidence.inner_folds).items():
         for fitted, held_out in folds:
             n_folds += 1
             shared = id_set(fitted) & id_set(held_out)
@@ -100,61 +137,65 @@ def repeats_across_inner_folds(evidence: Evidence, rng: np.random.Generator) -> 
                 leaks.setdefault(name, set()).update(shared)
 
     if n_folds == 0:
-        return "not applicable", float("nan"), "Nothing was chosen by inner folds."
+        return not_applicable("Nothing was chosen by inner folds.")
 
     if leaks:
-        name = next(iter(leaks))
-        shared = sorted(leaks[name], key=str)
+        first = next(iter(leaks.values()))
         total = len(set().union(*leaks.values()))
-        return "fail", total, (
-            f"Inner folds of {', '.join(leaks)} hold repeats of a stimulus on both sides ({few(shared)}); "
-            "group them by stimulus."
-        )  # fmt: skip
+        return failed(
+            total,
+            f"Inner folds of {', '.join(leaks)} hold repeats of a stimulus on both sides ({few(sorted(first, key=str))}); "
+            "group them by stimulus.",
+            on_both_sides=leaks,
+        )
 
-    return "pass", 0, f"In {n_folds} inner folds no stimulus is on both sides."
+    return passed(0, f"In {n_folds} inner folds no stimulus is on both sides.", n_folds=n_folds)
 
 
-def size_of_test_set(evidence: Evidence, rng: np.random.Generator) -> tuple[Answer, float, str]:
+def size_of_test_set(evidence: Evidence, rng: np.random.Generator) -> Finding:
     """S10: an empty, tiny or single-class test set."""
-    n = len(set().union(*(id_set(test) for _, test in evidence.splits)))
+    tested = set().union(*(id_set(test) for _, test in needed(evidence.splits)))
+    n = len(tested)
     if n < 2:
-        return "fail", n, f"{n} test {'stimulus' if n == 1 else 'stimuli'}: nothing can be told apart; 2 are the least."
+        unit = "stimulus" if n == 1 else "stimuli"
+        return failed(n, f"{n} test {unit}: nothing can be told apart; 2 are the least.", n=n)
+
+    n_classes = None
+    if evidence.test_labels is not None:
+        n_classes = len(np.unique(np.asarray(evidence.test_labels)))
 
     parts = []
-    if n < 50:
+    if n < ENOUGH:
         parts.append(f"only {n} test stimuli, so intervals are wide")
 
-    if evidence.test_labels is not None and len(np.unique(np.asarray(evidence.test_labels))) == 1:
+    if n_classes == 1:
         parts.append("all test stimuli are of one class")
 
     if parts:
-        return "flag", n, "; ".join(parts).capitalize() + "."
+        return flagged(n, "; ".join(parts).capitalize() + ".", n=n, n_classes=n_classes)
 
-    return "pass", n, f"{n} test stimuli."
-
-
-PERCENTILE = 99.9  # of the cosines between training pictures and their nearest neighbours in training
+    return passed(n, f"{n} test stimuli.", n=n, n_classes=n_classes)
 
 
-_MOST_COPIES = 4000  # training pictures that the percentile is taken over
-
-
-def near_duplicates(evidence: Evidence, rng: np.random.Generator) -> tuple[Answer, float, str]:
+def near_duplicates(evidence: Evidence, rng: np.random.Generator) -> Finding:
     """S2: test pictures of which training has a near copy; what the score is without them."""
     pairs = near_pairs(evidence, rng)
-    n_test = len(set().union(*({str(i) for i in test} for _, test in evidence.splits)))
-    space = evidence.likeness.space
-
+    n_test = len(set().union(*({str(i) for i in test} for _, test in needed(evidence.splits))))
+    space = needed(evidence.likeness).space
     if not len(pairs):
-        return "pass", 0, f"None of {n_test} test pictures has a near copy in training (by hash and by {space})."
+        return passed(0, f"None of {n_test} test pictures has a near copy in training (by hash and by {space}).")
 
-    hit = set(pairs["test"])
-    named = [f"{a} ~ {b}" for a, b in zip(pairs["test"], pairs["train"], strict=True)]
+    copied = set(pairs["test"])
+    named = few([f"{a} ~ {b}" for a, b in zip(pairs["test"], pairs["train"], strict=True)])
+    text, two_way_scores = _with_and_without(evidence, copied)
 
-    return "flag", len(hit), (
-        f"{len(hit)} of {n_test} test pictures have a near copy in training, by hash and by {space} "
-        f"({few(named)}).{_with_and_without(evidence, hit)}"
-    )  # fmt: skip
+    return flagged(
+        len(copied),
+        f"{len(copied)} of {n_test} test pictures have a near copy in training, by hash and by {space} ({named}).{text}",
+        pairs=pairs,
+        n_test=n_test,
+        **two_way_scores,
+    )
 
 
 def near_pairs(evidence: Evidence, rng: np.random.Generator) -> pd.DataFrame:
@@ -163,24 +204,38 @@ def near_pairs(evidence: Evidence, rng: np.random.Generator) -> pd.DataFrame:
     Both must hold: hashes differ in four bits or fewer, and the cosine is above the 99.9th percentile of what training
     pictures have to their nearest neighbour in training (pairs with such hashes left out, so that copies inside training
     do not raise the bar). A hash alone takes nearly empty pictures for copies, a network alone those of one kind.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with splits and likeness
+    rng : numpy.random.Generator
+        draws the training pictures that the percentile is taken over, where there are many
+
+    Returns
+    -------
+    DataFrame
+        one row per pair, the most similar first
     """
-    likeness = evidence.likeness
+    likeness = needed(evidence.likeness)
     rows = []
 
-    for train, test in evidence.splits:
-        train = _rows_of(likeness, train)
-        test = _rows_of(likeness, test)
-        found = copies(likeness.hashes[test], likeness.hashes[train])
-        found = [(a, b, bits) for a, b, bits in found if likeness.ids[test[a]] != likeness.ids[train[b]]]
+    for train_ids, test_ids in needed(evidence.splits):
+        train = _rows_of(likeness, train_ids)
+        test = _rows_of(likeness, test_ids)
+        candidates = []
+        for a, b, bits in copies(likeness.hashes[test], likeness.hashes[train]):
+            if likeness.ids[test[a]] != likeness.ids[train[b]]:
+                candidates.append((test[a], train[b], bits))
 
-        if not found:
+        if not candidates:
             continue
 
         bar = _bar(likeness, train, rng)
-        for a, b, bits in found:
-            cosine = float(likeness.units[test[a]] @ likeness.units[train[b]])
+        for a, b, bits in candidates:
+            cosine = float(likeness.units[a] @ likeness.units[b])
             if cosine > bar:
-                rows.append((str(likeness.ids[test[a]]), str(likeness.ids[train[b]]), bits, cosine))
+                rows.append((str(likeness.ids[a]), str(likeness.ids[b]), bits, cosine))
 
     table = pd.DataFrame(rows, columns=["test", "train", "bits", "cosine"]).drop_duplicates(["test", "train"])
     return table.sort_values(["cosine", "test"], ascending=[False, True], ignore_index=True)
@@ -207,47 +262,39 @@ def _bar(likeness: Likeness, train: np.ndarray, rng: np.random.Generator) -> flo
     return 0.99
 
 
-def _with_and_without(evidence: Evidence, hit: set[str]) -> str:
+def _with_and_without(evidence: Evidence, copied: set[str]) -> tuple[str, dict[str, float]]:
+    """Two-way identification with and without the pictures copied, as a sentence and as data."""
     if evidence.similarity is None or evidence.test_ids is None:
-        return ""
+        return "", {}
 
-    per_item = two_way(evidence.similarity)
-    without = np.asarray([str(i) not in hit for i in evidence.test_ids])
-    if not without.any():
-        return " No test picture is left without them."
+    kept = np.asarray([str(i) not in copied for i in evidence.test_ids])
+    if not kept.any():
+        return " No test picture is left without them.", {}
 
-    kept = two_way(evidence.similarity[np.ix_(without, without)])
-    return f" Two-way identification: {np.nanmean(per_item):.3f} with them, {np.nanmean(kept):.3f} without."
-
-
-FEWEST = 10  # test and training pictures, below which a distribution says nothing
+    whole = float(np.nanmean(two_way(evidence.similarity)))
+    rest = float(np.nanmean(two_way(evidence.similarity[np.ix_(kept, kept)])))
+    text = f" Two-way identification: {whole:.3f} with them, {rest:.3f} without."
+    return text, {"two_way": whole, "two_way_without": rest}
 
 
-_OVERLAP_ALPHA = 0.01
-
-
-_PERMUTATIONS = 10_000
-
-
-_MOST_NEAR = 4000  # pictures that are clustered, those of the test set first
-
-
-def semantic_overlap(evidence: Evidence, rng: np.random.Generator) -> tuple[Answer, float, str]:
+def semantic_overlap(evidence: Evidence, rng: np.random.Generator) -> Finding:
     """S3: cosine to the nearest training picture, clusters shared with training, and whether the score follows either."""
+    likeness = needed(evidence.likeness)
     table = nearest_in_training(evidence)
     within = _within_training(evidence, rng)
     cluster, k = _clusters(evidence, rng)
-    table["cluster_in_training"] = _in_training(evidence, cluster, table["stimulus"])
-    n_train = min((len(evidence.likeness.rows(train, seen=True)) for train, _ in evidence.splits), default=0)
+    is_shared = _in_training(evidence, cluster, table["stimulus"].tolist())
+    sizes = [len(likeness.rows(train, seen=True)) for train, _ in needed(evidence.splits)]
+    n_train = min(sizes, default=0)
 
     if len(table) < FEWEST or n_train < FEWEST:
-        few = f"{len(table)} test and {n_train} training pictures"
-        return "not applicable", float("nan"), f"{few} are too few to compare their neighbours."
+        counts = f"{len(table)} test and {n_train} training pictures"
+        return not_applicable(f"{counts} are too few to compare their neighbours.")
 
-    share = float(table["cluster_in_training"].mean())
-    space = evidence.likeness.space
+    share = float(is_shared.mean())
+    median = float(np.median(table["cosine"].to_numpy(float)))
     parts = [
-        f"By {space}, the cosine to the nearest training picture has median {table['cosine'].median():.2f} "
+        f"By {likeness.space}, the cosine to the nearest training picture has median {median:.2f} "
         f"(between training pictures {np.median(within):.2f})"
     ]
 
@@ -256,72 +303,99 @@ def semantic_overlap(evidence: Evidence, rng: np.random.Generator) -> tuple[Answ
     else:
         parts.append("the pictures form no clusters")
 
-    leans, said = _slope(evidence, table, rng)
-    if said:
-        parts += [said]
-    else:
-        parts += []
+    leans, text, slope = _slope(evidence, table, rng)
+    if text:
+        parts.append(text)
 
     reason = f"{'; '.join(parts)}."
-    if leans:
-        return "flag", share, f"{reason} The score is better where training is nearer."
-    if k > 1 and share > 0.5:
-        return "flag", share, f"{reason} Naming the cluster may explain a score: compare --split cluster:{k}."
+    details = {
+        "space": likeness.space,
+        "median_cosine": median,
+        "median_cosine_in_training": float(np.median(within)),
+        "n_clusters": k,
+        "share_in_training_clusters": share,
+        **slope,
+    }
 
-    return "pass", share if k > 1 else 0, reason
+    if leans:
+        return flagged(share, f"{reason} The score is better where training is nearer.", **details)
+    if k > 1 and share > 0.5:
+        compare = f"Naming the cluster may explain a score: compare --split cluster:{k}."
+        return flagged(share, f"{reason} {compare}", **details)
+
+    if k > 1:
+        return passed(share, reason, **details)
+
+    return passed(0, reason, **details)
 
 
 def nearest_in_training(evidence: Evidence) -> pd.DataFrame:
-    """The nearest training picture of each test picture: stimulus, nearest, cosine."""
-    likeness = evidence.likeness
+    """The nearest training picture of each test picture: stimulus, nearest, cosine.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with splits and likeness
+
+    Returns
+    -------
+    DataFrame
+        one row per test picture whose features are known
+    """
+    likeness = needed(evidence.likeness)
     rows = []
 
     for train, test in _folds(evidence):
         best, which = nearest(likeness.units[test], likeness.units[train])
-        rows += [
-            (str(likeness.ids[t]), str(likeness.ids[train[w]]), float(b))
-            for t, w, b in zip(test, which, best, strict=True)
-        ]
+        for t, w, cosine in zip(test, which, best, strict=True):
+            rows.append((str(likeness.ids[t]), str(likeness.ids[train[w]]), float(cosine)))
 
     return pd.DataFrame(rows, columns=["stimulus", "nearest", "cosine"])
 
 
 def _folds(evidence: Evidence) -> list[tuple[np.ndarray, np.ndarray]]:
     """Rows of training and test pictures whose features are known, by fold."""
-    likeness = evidence.likeness
-    rows = [tuple(likeness.rows(dict.fromkeys(map(str, ids)), seen=True) for ids in pair) for pair in evidence.splits]
-    return [(train, test) for train, test in rows if len(train) and len(test)]
+    likeness = needed(evidence.likeness)
+    folds = []
+    for train_ids, test_ids in needed(evidence.splits):
+        train = _rows_of(likeness, train_ids)
+        test = _rows_of(likeness, test_ids)
+        if len(train) and len(test):
+            folds.append((train, test))
+
+    return folds
 
 
 def _within_training(evidence: Evidence, rng: np.random.Generator) -> np.ndarray:
     """Cosine of training pictures to their nearest neighbour in training; of the first fold, as others are much the same."""
-    units = evidence.likeness.units
-    for train, _ in _folds(evidence):
-        if len(train) <= _MOST_NEAR:
-            own = train
-        else:
-            own = train[rng.choice(len(train), _MOST_NEAR, replace=False)]
+    folds = _folds(evidence)
+    if not folds:
+        return np.empty(0, dtype=np.float32)
 
-        others = np.arange(len(own))
-        found = nearest(units[own], units[own], lambda rows, n=others: rows[:, None] != n[None, :])[0]
-        return found[np.isfinite(found)]
+    train, _ = folds[0]
+    if len(train) > _MOST_NEAR:
+        train = train[rng.choice(len(train), _MOST_NEAR, replace=False)]
 
-    return np.empty(0, dtype=np.float32)
+    others = np.arange(len(train))
+    units = needed(evidence.likeness).units[train]
+    cosine, _ = nearest(units, units, lambda rows: rows[:, None] != others[None, :])
+    return cosine[np.isfinite(cosine)]
 
 
-def _in_training(evidence: Evidence, cluster: np.ndarray, stimuli: pd.Series) -> np.ndarray:
+def _in_training(evidence: Evidence, cluster: np.ndarray, stimuli: list[str]) -> np.ndarray:
     """Whether training has pictures in the cluster of each test picture."""
-    found = {}
+    ids = needed(evidence.likeness).ids
+    shared = {}
     for train, test in _folds(evidence):
-        seen = np.isin(cluster[test], np.unique(cluster[train]))
-        found |= {str(evidence.likeness.ids[t]): bool(s) for t, s in zip(test, seen, strict=True)}
+        is_shared = np.isin(cluster[test], np.unique(cluster[train]))
+        shared |= dict(zip(map(str, ids[test]), is_shared.tolist(), strict=True))
 
-    return np.asarray([found[s] for s in stimuli], dtype=bool)
+    return np.asarray([shared[stimulus] for stimulus in stimuli], dtype=bool)
 
 
 def _clusters(evidence: Evidence, rng: np.random.Generator) -> tuple[np.ndarray, int]:
     """(n,) cluster of every stimulus of the likeness, and how many there are. Training and test together."""
-    likeness = evidence.likeness
+    likeness = needed(evidence.likeness)
     known = np.flatnonzero(np.isfinite(likeness.units).all(axis=1))
     members = np.full(len(likeness.ids), -1)
 
@@ -341,103 +415,107 @@ def _clusters(evidence: Evidence, rng: np.random.Generator) -> tuple[np.ndarray,
     return members, k
 
 
-def _slope(evidence: Evidence, table: pd.DataFrame, rng: np.random.Generator) -> tuple[bool, str]:
-    """Whether the score rises with nearness, and the terciles for people."""
+def _slope(evidence: Evidence, table: pd.DataFrame, rng: np.random.Generator) -> tuple[bool, str, dict[str, Any]]:
+    """Whether the score rises with nearness, the terciles for people, and the numbers."""
     if evidence.similarity is None or evidence.test_ids is None:
-        return False, ""
+        return False, "", {}
 
-    score = pd.Series(two_way(evidence.similarity), index=[str(i) for i in evidence.test_ids])
-    score = score[~score.index.duplicated()].reindex(table["stimulus"]).to_numpy(float)
+    by_stimulus: dict[str, float] = {}
+    for stimulus, value in zip(evidence.test_ids, two_way(evidence.similarity), strict=True):
+        by_stimulus.setdefault(str(stimulus), float(value))
+
+    score = np.asarray([by_stimulus.get(stimulus, np.nan) for stimulus in table["stimulus"]], dtype=float)
     nearness = table["cosine"].to_numpy(float)
     known = np.isfinite(score) & np.isfinite(nearness)
     score = score[known]
     nearness = nearness[known]
 
     if len(score) < FEWEST or np.ptp(nearness) < 1e-9 or np.ptp(score) < 1e-9:
-        return False, ""
+        return False, "", {}
 
     x = nearness - nearness.mean()
     slope = float(x @ score / (x @ x))
-    drawn = np.array([x[rng.permutation(len(x))] @ score for _ in range(_PERMUTATIONS)])
-    p = (1 + np.sum(drawn >= x @ score - 1e-12)) / (_PERMUTATIONS + 1)
-    third = np.array_split(np.argsort(nearness, kind="stable"), 3)
-    terciles = ", ".join(f"{score[part].mean():.3f}" for part in third)
-    said = (
-        f"two-way identification is {terciles} from the farthest third to the nearest (slope {slope:+.2f}, p = {p:.2g})"
+    shuffled = np.array([x[rng.permutation(len(x))] @ score for _ in range(_PERMUTATIONS)])
+    p = float((1 + np.sum(shuffled >= x @ score - 1e-12)) / (_PERMUTATIONS + 1))
+    thirds = np.array_split(np.argsort(nearness, kind="stable"), 3)
+    terciles = [float(score[third].mean()) for third in thirds]
+    listed = ", ".join(f"{value:.3f}" for value in terciles)
+    text = (
+        f"two-way identification is {listed} from the farthest third to the nearest (slope {slope:+.2f}, p = {p:.2g})"
     )
 
-    return slope > 0 and p < _OVERLAP_ALPHA, said
+    return slope > 0 and p < _OVERLAP_ALPHA, text, {"slope": slope, "p_slope": p, "two_way_by_third": terciles}
 
 
-def cluster_disjoint(evidence: Evidence, rng: np.random.Generator) -> tuple[Answer, float, str]:
+def cluster_disjoint(evidence: Evidence, rng: np.random.Generator) -> Finding:
     """S4: what is left of identification when whole groups of pictures were held out."""
     if not evidence.held_out:
-        return "not applicable", float("nan"), (
+        return not_applicable(
             "Single pictures were held out, so training may hold others of their kind. Ask for --split cluster:K to hold "
             "out whole clusters."
-        )  # fmt: skip
+        )
 
     if evidence.similarity is None or evidence.test_ids is None:
-        return "not applicable", float("nan"), f"Whole {evidence.held_out} were held out, but nothing was decoded."
+        return not_applicable(f"Whole {evidence.held_out} were held out, but nothing was decoded.")
 
     # Among the pictures of one fold alone: a decoder that never saw a cluster avoids it, which would count as wrong
     # against every picture of another.
-    fold = {str(i): n for n, (_, test) in enumerate(evidence.splits) for i in test}
-    folds = np.asarray([fold.get(str(i), -1) for i in evidence.test_ids])
+    splits = needed(evidence.splits)
+    fold_of = {}
+    for number, (_, test) in enumerate(splits):
+        fold_of |= dict.fromkeys(map(str, test), number)
+
+    folds = np.asarray([fold_of.get(str(i), -1) for i in evidence.test_ids])
     ranks = rank_matrix(evidence.similarity, labels=folds)
     per_item = np.diagonal(ranks)
-
     if not np.isfinite(per_item).any():
-        return "not applicable", float("nan"), "No fold tests two pictures, so nothing can be told apart in it."
+        return not_applicable("No fold tests two pictures, so nothing can be told apart in it.")
 
     null = permutation_null(ranks, rng=rng, groups=folds)
     value = float(np.nanmean(per_item))
-    head = (
-        f"With whole {evidence.held_out} held out ({len(evidence.splits)} folds), two-way identification inside a fold is "
-        f"{value:.3f} (chance 0.5, p = {null.p:.2g}){_drop(evidence, value)}"
+    drop, usual = _drop(evidence, value)
+    text = (
+        f"With whole {evidence.held_out} held out ({len(splits)} folds), two-way identification inside a fold is "
+        f"{value:.3f} (chance 0.5, p = {null.p:.2g}){drop}"
     )
+    details = {"held_out": evidence.held_out, "two_way": value, "p": null.p, "two_way_with_usual_split": usual}
 
     if null.p >= 0.05:
-        return "flag", value, f"{head}. Nothing is left that training on other kinds of pictures gave."
+        nothing = "Nothing is left that training on other kinds of pictures gave."
+        return flagged(value, f"{text}. {nothing}", **details)
 
-    return "pass", value, f"{head}."
+    return passed(value, f"{text}.", **details)
 
 
-def _drop(evidence: Evidence, value: float) -> str:
+def _drop(evidence: Evidence, value: float) -> tuple[str, float | None]:
+    """How much is lost by holding out whole groups, as a sentence, and the score under the usual split."""
     usual = evidence.usual_scores
     if usual is None:
-        return "; a run of the same recipe with the usual split beside this one would say how much is lost"
+        return "; a run of the same recipe with the usual split in the same folder would say how much is lost", None
 
-    rows = usual[(usual["input"] == "brain") & (usual["metric"] == "two_way.pixels")]
+    rows = rows_where(usual, input="brain", metric="two_way.pixels")
     if not len(rows):
-        return ""
+        return "", None
 
-    before = float(rows.iloc[0]["value"])
-    return f"; it is {before:.3f} with the usual split, a drop of {before - value:.3f}"
-
-
-_CONFOUND_ALPHA = 0.005  # for each of two levels
+    before = float(rows["value"].iloc[0])
+    return f"; it is {before:.3f} with the usual split, a drop of {before - value:.3f}", before
 
 
-_MOST_TRIALS = 2000
-_PROJECTIONS = 60
-
-
-_FEWEST = 5  # test stimuli
-
-
-def session_confound(evidence: Evidence, rng: np.random.Generator) -> tuple[Answer, float, str]:
+def session_confound(evidence: Evidence, rng: np.random.Generator) -> Finding:
     """S6: targets predicted from the session mean alone, and from the run's; the session read off the responses.
 
-    The baseline looks at no response: for each test stimulus it takes the mean features of what was shown in training in
+    The baseline uses no response: for each test stimulus it takes the mean features of what was shown in training in
     the same session (run). It can only be right when sessions differ in what was shown.
     """
-    table = evidence.trials
+    table = needed(evidence.trials)
     levels = {"session": table["session"].to_numpy(), "run": table.groupby(["session", "run"]).ngroup().to_numpy()}
+    n_sessions = table["session"].nunique()
     found = {}
 
     for level, groups in levels.items():
-        if len(np.unique(groups)) < 2 or (level == "run" and len(np.unique(groups)) == table["session"].nunique()):
+        n_groups = len(np.unique(groups))
+        is_session_again = level == "run" and n_groups == n_sessions
+        if n_groups < 2 or is_session_again:
             continue
 
         answer = _baseline(evidence, groups, rng)
@@ -445,61 +523,67 @@ def session_confound(evidence: Evidence, rng: np.random.Generator) -> tuple[Answ
             found[level] = answer
 
     if not found:
-        return "not applicable", float("nan"), "No test trial shares one of several sessions or runs with training."
+        return not_applicable("No test trial shares one of several sessions or runs with training.")
 
-    said = [f"{level} mean alone: two-way {value:.3f} (p = {p:.2g})" for level, (value, p) in found.items()]
-    reads = _readable(evidence, levels["session"], rng)
-
-    if reads:
-        tail = f" {reads}"
-    else:
-        tail = ""
+    parts = [f"{level} mean alone: two-way {value:.3f} (p = {p:.2g})" for level, (value, p) in found.items()]
+    facts = f"{'; '.join(parts)}; chance 0.5"
+    details = {level: {"two_way": value, "p": p} for level, (value, p) in found.items()}
+    tail = _readable(evidence, levels["session"], rng)
+    if tail:
+        tail = f" {tail}"
 
     value = max(value for value, _ in found.values())
-    wins = [level for level, (_, p) in found.items() if p < _CONFOUND_ALPHA]
-    if wins:
-        return "flag", value, (
-            f"The {' and the '.join(wins)} of a trial already tells what was shown ({'; '.join(said)}; chance 0.5), so a "
-            f"decoder may read the {wins[0]} instead of the picture. Hold out whole {wins[0]}s to see.{tail}"
-        )  # fmt: skip
+    telling = [level for level, (_, p) in found.items() if p < _CONFOUND_ALPHA]
+    if telling:
+        return flagged(
+            value,
+            f"The {' and the '.join(telling)} of a trial already tells what was shown ({facts}), so a decoder may read the "
+            f"{telling[0]} instead of the picture. Hold out whole {telling[0]}s to see.{tail}",
+            **details,
+            telling=telling,
+        )
 
-    return "pass", value, f"Pictures cannot be told from {' or '.join(found)} ({'; '.join(said)}; chance 0.5).{tail}"
+    text = f"Pictures cannot be told from {' or '.join(found)} ({facts}).{tail}"
+    return passed(value, text, **details, telling=telling)
 
 
 def _baseline(evidence: Evidence, groups: np.ndarray, rng: np.random.Generator) -> tuple[float, float] | None:
     """Two-way identification by group means, inside each fold, and its p; None where no group is on both sides."""
-    likeness = evidence.likeness
-    shown = evidence.trials["stimulus"].astype(str).to_numpy()
+    likeness = needed(evidence.likeness)
+    stimuli = needed(evidence.trials)["stimulus"].astype(str).to_numpy()
     row_of = dict(zip(map(str, likeness.ids), range(len(likeness.ids)), strict=True))
-    at = np.asarray([row_of.get(s, -1) for s in shown])
+    at = np.asarray([row_of.get(stimulus, -1) for stimulus in stimuli])  # row of the likeness of each trial
     known = (at >= 0) & np.isfinite(likeness.units[at]).all(axis=1)
     predicted = []
     true = []
     folds = []
-    shares = False
+    is_shared = False
 
-    for fold, (train, test) in enumerate(evidence.sides):
+    for fold, (train, test) in enumerate(needed(evidence.sides)):
         train = train[known[train]]
         test = test[known[test]]
         if not len(train) or not len(test):
             continue
 
         overall = likeness.units[at[train]].mean(axis=0)
-        means = {g: likeness.units[at[train[groups[train] == g]]].mean(axis=0) for g in np.unique(groups[train])}
-        shares |= bool(set(groups[test]) & set(means))
+        means = {}
+        for group in np.unique(groups[train]):
+            means[group] = likeness.units[at[train[groups[train] == group]]].mean(axis=0)
 
-        for stimulus, rows in pd.Series(test).groupby(shown[test], sort=False):
+        is_shared |= bool(set(groups[test]) & set(means))
+        for stimulus, trials in pd.Series(test).groupby(stimuli[test], sort=False):
             # Relative to the whole training set, so that the mean that is left in every group says nothing.
-            predicted.append(np.mean([means.get(groups[r], overall) - overall for r in rows], axis=0))
-            true.append(likeness.units[row_of[stimulus]] - overall)
+            guesses = [means.get(groups[trial], overall) - overall for trial in trials]
+            predicted.append(np.mean(guesses, axis=0))
+            true.append(likeness.units[row_of[str(stimulus)]] - overall)
             folds.append(fold)
 
-    if not shares or len(true) < _FEWEST:
+    if not is_shared or len(true) < _FEWEST:
         return None
 
-    folds = np.asarray(folds)
-    ranks = rank_matrix(similarity(np.asarray(predicted), np.asarray(true), "cosine"), labels=folds)
-    null = permutation_null(ranks, rng=rng, groups=folds)
+    labels = np.asarray(folds)
+    ranks = rank_matrix(similarity(np.asarray(predicted), np.asarray(true), "cosine"), labels=labels)
+    null = permutation_null(ranks, rng=rng, groups=labels)
 
     return float(np.nanmean(np.diagonal(ranks))), null.p
 
@@ -516,7 +600,7 @@ def _readable(evidence: Evidence, sessions: np.ndarray, rng: np.random.Generator
 
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-    if not (len(rows) <= _MOST_TRIALS):
+    if len(rows) > _MOST_TRIALS:
         rows = np.sort(rng.choice(rows, _MOST_TRIALS, replace=False))
 
     x = np.asarray(evidence.responses[rows], dtype=np.float32)
@@ -537,10 +621,8 @@ def _readable(evidence: Evidence, sessions: np.ndarray, rng: np.random.Generator
     if len(parts) < 2:
         return ""
 
-    fit, test = (
-        np.concatenate(half) for half in zip(*((p[: len(p) // 2], p[len(p) // 2 :]) for p in parts), strict=True)
-    )
-
+    fit = np.concatenate([part[: len(part) // 2] for part in parts])
+    test = np.concatenate([part[len(part) // 2 :] for part in parts])
     model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(x[fit], y[fit])
     right = float(np.mean(model.predict(x[test]) == y[test]))
     most = float(np.mean(y[test] == _mode(y[fit])))
@@ -553,108 +635,118 @@ def _mode(values: np.ndarray):
     return names[counts.argmax()]
 
 
-CRAWLS = ("web crawl", "LAION", "COYO", "Conceptual Captions")
-
-
-"""Beginnings of the names of corpora gathered from the web: they may hold any picture that is public."""
-
-
-def shared_anchors(evidence: Evidence, rng: np.random.Generator) -> tuple[Answer, float, str]:
+def shared_anchors(evidence: Evidence, rng: np.random.Generator) -> Finding:
     """S7: stimuli by which people were aligned must not be tested."""
-    if not evidence.anchors:
-        return "not applicable", float("nan"), "Nothing was aligned across people."
+    anchors = needed(evidence.anchors)
+    if not anchors:
+        return not_applicable("Nothing was aligned across people.")
 
-    tested = set().union(*(id_set(map(str, test)) for _, test in evidence.splits))
-    shared = {name: sorted(id_set(map(str, ids)) & tested) for name, ids in evidence.anchors.items()}
-    shared = {name: ids for name, ids in shared.items() if ids}
+    tested = set().union(*(id_set(map(str, test)) for _, test in needed(evidence.splits)))
+    shared = {}
+    for name, ids in anchors.items():
+        both = sorted(id_set(map(str, ids)) & tested)
+        if both:
+            shared[name] = both
+
     if shared:
         total = len(set().union(*shared.values()))
         parts = [f"{name}: {few(ids)}" for name, ids in shared.items()]
-        return "fail", total, (
+        return failed(
+            total,
             f"{total} test stimuli served to align people ({'; '.join(parts)}). Align by training stimuli only: the pictures "
-            "that all people saw are often the usual test set."
-        )  # fmt: skip
+            "that all people saw are often the usual test set.",
+            tested=shared,
+        )
 
-    return "pass", 0, f"None of the stimuli that tie people together ({', '.join(evidence.anchors)}) is tested."
+    return passed(0, f"None of the stimuli that tie people together ({', '.join(anchors)}) is tested.")
 
 
-def generator_saw_the_pictures(evidence: Evidence, rng: np.random.Generator) -> tuple[Answer, float, str]:
+def generator_saw_the_pictures(evidence: Evidence, rng: np.random.Generator) -> Finding:
     """S8: was a pretrained generator trained on the collection the test pictures come from?"""
-    if not evidence.generators:
-        return "pass", 0, "No generator that was trained elsewhere takes part."
+    generators = needed(evidence.generators)
+    if not generators:
+        return passed(0, "No generator that was trained elsewhere takes part.")
 
     if evidence.corpora is None:
-        named = ", ".join(evidence.generators)
-        return "not applicable", float("nan"), (
+        named = ", ".join(generators)
+        return not_applicable(
             f"Nothing says where the pictures of this data set come from, so that nobody can tell whether {named} saw them."
-        )  # fmt: skip
+        )
 
-    ours = {c.lower() for c in evidence.corpora}
-    probably = []
-    maybe = []
+    collections = {corpus.lower() for corpus in evidence.corpora}
+    probably: dict[str, list[str]] = {}
+    maybe: dict[str, list[str]] = {}
     unknown = []
 
-    for name, corpora in evidence.generators.items():
+    for name, corpora in generators.items():
         if corpora is None:
             unknown.append(name)
-        elif both := [c for c in corpora if c.lower() in ours]:
-            probably.append(f"{name} ({', '.join(both)})")
-        elif crawls := [c for c in corpora if c.startswith(CRAWLS)]:
-            maybe.append(f"{name} ({', '.join(crawls)})")
+            continue
+
+        same = [corpus for corpus in corpora if corpus.lower() in collections]
+        crawls = [corpus for corpus in corpora if corpus.startswith(CRAWLS)]
+        if same:
+            probably[name] = same
+        elif crawls:
+            maybe[name] = crawls
 
     parts = []
     if probably:
-        parts.append(f"probably seen the test pictures, or others of their collection: {', '.join(probably)}")
+        parts.append(f"probably seen the test pictures, or others of their collection: {_with_corpora(probably)}")
 
     if maybe:
-        parts.append(f"trained on pictures from the web and may have seen them: {', '.join(maybe)}")
+        parts.append(f"trained on pictures from the web and may have seen them: {_with_corpora(maybe)}")
 
     if unknown:
         parts.append(f"not known what it was trained on: {', '.join(unknown)}")
 
+    details = {"probably": probably, "maybe": maybe, "unknown": unknown}
     if parts:
-        said = "; ".join(parts)
-        return "flag", len(probably) + len(maybe) + len(unknown), f"Generators: {said}. Faithful detail may be memory."
+        n = len(probably) + len(maybe) + len(unknown)
+        return flagged(n, f"Generators: {'; '.join(parts)}. Faithful detail may be memory.", **details)
 
-    trained = "; ".join(f"{name}: {', '.join(c)}" for name, c in evidence.generators.items())
-    return "pass", 0, f"No generator was trained on {', '.join(evidence.corpora)} ({trained})."
+    trained = "; ".join(f"{name}: {', '.join(corpora or ())}" for name, corpora in generators.items())
+    return passed(0, f"No generator was trained on {', '.join(evidence.corpora)} ({trained}).", **details)
 
 
-def dropped_trials(evidence: Evidence, rng: np.random.Generator) -> tuple[Answer, float, str]:
+def _with_corpora(generators: dict[str, list[str]]) -> str:
+    return ", ".join(f"{name} ({', '.join(corpora)})" for name, corpora in generators.items())
+
+
+def dropped_trials(evidence: Evidence, rng: np.random.Generator) -> Finding:
     """S9: which trials were left out and why; one-back repeats and first trials of runs."""
-    dropped = {why: int(n) for why, n in evidence.left_out.items() if n}
+    dropped = {why: int(n) for why, n in needed(evidence.left_out).items() if n}
     n_dropped = sum(dropped.values())
+    n_used = 0
+    if evidence.trials is not None:
+        n_used = len(evidence.trials)
 
-    if evidence.trials is None:
-        kept = 0
-    else:
-        kept = len(evidence.trials)
-
-    parts = [f"{n} {why}" for why, n in dropped.items()]
     if dropped:
-        said = f"Left out {n_dropped} of {kept + n_dropped} trials: {', '.join(parts)}"
+        parts = [f"{n} {why}" for why, n in dropped.items()]
+        text = f"Left out {n_dropped} of {n_used + n_dropped} trials: {', '.join(parts)}"
     else:
-        said = f"All {kept} trials used"
+        text = f"All {n_used} trials used"
 
-    said += _special(evidence)
+    text += _special(evidence)
     unexplained = dropped.get("", 0) + dropped.get("for no known reason", 0)
-    share = n_dropped / max(1, kept + n_dropped)
+    share = n_dropped / max(1, n_used + n_dropped)
     in_test = _one_backs_in_test(evidence)
     worries = []
 
     if unexplained:
         worries.append(f"{unexplained} trials were left out without a reason")
 
-    if share > 0.1:
+    if share > _MOST_DROPPED:
         worries.append(f"{100 * share:.0f} % of all trials are missing, which may not be a fair sample")
 
     if in_test:
         worries.append(f"{in_test} one-back repeats are among the test trials: a task, and an adapted response")
 
+    details = {"dropped": dropped, "n_used": n_used, "one_backs_in_test": in_test}
     if worries:
-        return "flag", n_dropped, f"{said}. {'; '.join(worries).capitalize()}."
+        return flagged(n_dropped, f"{text}. {'; '.join(worries).capitalize()}.", **details)
 
-    return "pass", n_dropped, f"{said}."
+    return passed(n_dropped, f"{text}.", **details)
 
 
 def _special(evidence: Evidence) -> str:
@@ -662,7 +754,7 @@ def _special(evidence: Evidence) -> str:
     if back is None:
         return ""
 
-    runs = evidence.trials.groupby(["session", "run"], sort=False).ngroups
+    runs = needed(evidence.trials).groupby(["session", "run"], sort=False).ngroups
     return f"; among those used are {int(back.sum())} one-back repeats and {runs} first trials of a run"
 
 

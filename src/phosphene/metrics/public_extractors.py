@@ -1,10 +1,10 @@
-"""Eyes for photographs: the public networks through which decoded natural pictures are scored in the literature.
+"""Feature extractors for photographs: the public networks by which decoded natural pictures are scored in the literature.
 
 Each is there when its weights are; see ``phosphene.models.backbones`` for where they are looked for. What each
 is good for is part of it: published scores use AlexNet, Inception and CLIP for two-way identification, EfficientNet-B1 and
 SwAV for a distance, and the 64 features of FID's network for FID.
 
->>> [eye.name for eye in eyes_for("nsd")]                                       # doctest: +SKIP
+>>> [x.name for x in feature_extractors_for("nsd")]                                       # doctest: +SKIP
 ['alexnet2', 'alexnet5', 'inception', 'clip_vit_l14', 'efficientnet_b1', 'swav']
 
 References
@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -42,12 +42,11 @@ def normalised(pixels: np.ndarray, mean: tuple[float, ...], std: tuple[float, ..
     import torch
 
     x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (mean, std))
-    return (x - mean) / std
+    return (x - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
 
 
 class _PublicExtractor:
-    """An eye (see ``phosphene.metrics.perceptual.FeatureExtractor``) that is shown 8-bit pictures in small batches.
+    """A ``phosphene.metrics.perceptual.FeatureExtractor`` that takes 8-bit pictures in small batches.
 
     Parameters
     ----------
@@ -66,15 +65,20 @@ class _PublicExtractor:
         self.metrics = metrics
         self.folder = folder
 
+    @property
+    def is_here(self) -> bool:
+        """Whether its weights are on this machine."""
+        raise NotImplementedError
+
     def features(self, pixels: np.ndarray) -> np.ndarray:
-        """See ``perceptual.Eye``. Float32 in one piece: 982 pictures through AlexNet's second layer take 0.55 GB."""
-        return self._batches(self._see, pixels)
+        """One row per picture. Float32 in one piece: 982 pictures through AlexNet's second layer take 0.55 GB."""
+        return self._batches(self._compute, pixels)
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
         """None: it is only asked for features."""
         return np.empty((len(pixels), 0), dtype=np.float32)
 
-    def _see(self, pixels: np.ndarray) -> np.ndarray:
+    def _compute(self, pixels: np.ndarray) -> np.ndarray:
         """(n, height, width, 3) uint8 to (n, d) float32."""
         raise NotImplementedError
 
@@ -132,7 +136,7 @@ class NetworkExtractor(_PublicExtractor):
         """Whether the file of weights is on this machine."""
         return self.weights.find(self.folder) is not None
 
-    def _see(self, pixels: np.ndarray) -> np.ndarray:
+    def _compute(self, pixels: np.ndarray) -> np.ndarray:
         return self._run(self._network, pixels)
 
     def _run(self, network: Callable[[Tensor], Tensor], pixels: np.ndarray) -> np.ndarray:
@@ -145,7 +149,7 @@ class NetworkExtractor(_PublicExtractor):
             return network(normalised(resized(pixels, _SIDE), *self.scale)).numpy()
 
     @cached_property
-    def _network(self) -> nn.Module:
+    def _network(self) -> Any:
         return load(self.build, self.weights, self.folder)
 
 
@@ -155,7 +159,7 @@ class ClassifierExtractor(NetworkExtractor):
     classes = tuple(f"imagenet {i}" for i in range(1000))
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
-        """See ``perceptual.Eye``."""
+        """Probabilities of the classes, (n, 1000) float32."""
         return self._batches(lambda x: self._run(self._network.probabilities, x), pixels)
 
 
@@ -171,7 +175,7 @@ class ClipExtractor(_PublicExtractor):
         folder = weights_folder(self.folder)
         return folder is not None and (folder / _CLIP / "config.json").is_file()
 
-    def _see(self, pixels: np.ndarray) -> np.ndarray:
+    def _compute(self, pixels: np.ndarray) -> np.ndarray:
         # At this size nothing is left to resize there: bilinear here, as published, instead of CLIP's own bicubic.
         return self._clip.images(resized(pixels, _SIDE))
 
@@ -180,13 +184,14 @@ class ClipExtractor(_PublicExtractor):
         from phosphene.errors import NotAvailable
         from phosphene.features.clip import ClipFeatures
 
-        if not self.is_here:
+        folder = weights_folder(self.folder)
+        if folder is None or not self.is_here:
             raise NotAvailable(
                 f"there is no folder {_CLIP} with config.json and model.safetensors among the public weights. Copy it from "
                 "the hub (openai/clip-vit-large-patch14) into the folder that PHOSPHENE_WEIGHTS names."
             )
 
-        return ClipFeatures(weights_folder(self.folder) / _CLIP, normalise="none", batch=_BATCH)
+        return ClipFeatures(folder / _CLIP, normalise="none", batch=_BATCH)
 
 
 def _alexnet(last: int) -> nn.Module:
@@ -208,7 +213,7 @@ def _backbone(name: str) -> nn.Module:
 
 
 _ALEXNET = partial(NetworkExtractor, metrics=_IDENTIFICATION, weights=PUBLIC["alexnet"])
-PHOTOGRAPHS: Mapping[str, Callable[..., _PublicExtractor]] = {
+PUBLIC_EXTRACTORS: Mapping[str, Callable[..., _PublicExtractor]] = {
     "alexnet2": partial(_ALEXNET, "alexnet2", build=partial(_alexnet, 4)),
     "alexnet5": partial(_ALEXNET, "alexnet5", build=partial(_alexnet, 11)),
     "inception": partial(NetworkExtractor, "inception", _IDENTIFICATION, partial(_backbone, "InceptionV3")),
@@ -226,4 +231,4 @@ PHOTOGRAPHS: Mapping[str, Callable[..., _PublicExtractor]] = {
         _LITE,
     ),
 }
-"""Name of an eye to what makes it; takes ``folder=``."""
+"""Name of an extractor to what makes it; takes ``folder=``."""

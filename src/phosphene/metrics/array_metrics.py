@@ -1,4 +1,4 @@
-"""Scores of pictures, latents and voxels as they are, for the table of metrics; ``seen.py`` has those of what networks see.
+"""How the metrics of pictures, latents and voxels are computed; ``feature_metrics`` has those of network features.
 
 Each takes the evaluation, the full name of the metric and the space, and gives a Score or raises Skip.
 """
@@ -9,12 +9,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from phosphene.metrics.identification import comparisons, rank_matrix, two_way
-from phosphene.metrics.metric import PIXELS, Evaluation, Score, Skip
+from phosphene.metrics.identification import Direction, comparisons, rank_matrix, two_way
+from phosphene.metrics.metric import PIXELS, Compute, Evaluation, Score, Skip, bounded, joined
 from phosphene.metrics.nway import n_way, n_way_influence, n_way_matrix
 from phosphene.metrics.pixel import mse, pixcorr
-from phosphene.metrics.seen import bounded
-from phosphene.metrics.ssim import WINDOW, ssim_2d, ssim_columns, ssim_pairs
+from phosphene.metrics.ssim import WINDOW, Variant, ssim_2d, ssim_columns, ssim_pairs
 from phosphene.metrics.statistics import bootstrap, mean_of_items, mean_of_pairs, permutation_null
 from phosphene.metrics.voxelwise import fraction_of_ceiling, pearson_per_voxel
 
@@ -23,14 +22,14 @@ _SSIM_BUDGET = 3e9  # pixels of all SSIM pairs of one null; about ten seconds
 
 def pixel_correlation(e: Evaluation, name: str, _: str) -> Score:
     """Pearson r over the pixels of each picture."""
-    r = pixcorr(e.decoded.images, e.decoded.true_images)
+    r = pixcorr(*e.pictures)
     note = e.undefined_note(np.isnan(r), "r = 0")
     return e.score(name, np.nan_to_num(r), np.nan_to_num(e.similarity(PIXELS)), note=note)
 
 
 def squared_error(e: Evaluation, name: str, _: str) -> Score:
     """Mean squared difference of each picture; lower is better."""
-    error = mse(e.decoded.images, e.decoded.true_images)
+    error = mse(*e.pictures)
     matrix = -e.similarity(PIXELS, "neg_mse")
     undefined = np.isnan(error)
     if undefined.all():
@@ -48,39 +47,59 @@ def squared_error(e: Evaluation, name: str, _: str) -> Score:
     )
 
 
-def structure(e: Evaluation, name: str, _: str) -> Score:
-    """SSIM of each picture, in the variant that the name says; the null of many or large pictures is taken in random blocks."""
-    ours = e.decoded.images
-    true = e.decoded.true_images
-    variant = name.split(".")[1]
-    height, width = ours.shape[1:3]
+def structural_similarity(variant: Variant) -> Compute:
+    """SSIM of each picture; the null of many or large pictures is taken in random blocks.
 
-    if height < WINDOW or (variant == "2d" and width < WINDOW):
-        raise Skip(f"its window has {WINDOW} pixels but the pictures are {height} x {width}")
+    Parameters
+    ----------
+    variant : {"2d", "columns"}
+        windows over rows and columns, or along each column
 
-    per_row = (ssim_2d if variant == "2d" else ssim_columns)(ours, true)
-    note = e.undefined_note(np.isnan(per_row), "SSIM = 0")
-    m = len(e.ids)
-    block = max(2, int(_SSIM_BUDGET / (len(ours) * height * width)))
+    Returns
+    -------
+    callable
+        (evaluation, full name, space) -> Score
+    """
 
-    if block >= m:
-        return e.score(name, np.nan_to_num(per_row), np.nan_to_num(ssim_pairs(ours, true[e.first], variant)), note=note)
+    def compute(e: Evaluation, name: str, _: str) -> Score:
+        decoded, true = e.pictures
+        height, width = decoded.shape[1:3]
+        if height < WINDOW or (variant == "2d" and width < WINDOW):
+            raise Skip(f"its window has {WINDOW} pixels but the pictures are {height} x {width}")
 
-    # A null inside random blocks needs only those pairs, and is as valid: pairings are exchangeable in each block.
-    n_blocks = -(-m // block)
-    groups = e.rng(name + " blocks").permutation(np.arange(m) % n_blocks)
-    matrix = np.zeros((len(ours), m))
+        if variant == "2d":
+            per_row = ssim_2d(decoded, true)
+        else:
+            per_row = ssim_columns(decoded, true)
 
-    for group in np.unique(groups):
-        rows = np.flatnonzero(groups[e.truth] == group)
-        columns = np.flatnonzero(groups == group)
-        matrix[np.ix_(rows, columns)] = ssim_pairs(ours[rows], true[e.first[columns]], variant)
+        note = e.undefined_note(np.isnan(per_row), "SSIM = 0")
+        n_stimuli = len(e.ids)
+        block = max(2, int(_SSIM_BUDGET / (len(decoded) * height * width)))
 
-    if e.exchangeable is not None:
-        groups = np.unique([f"{g} {x}" for g, x in zip(groups, e.exchangeable, strict=True)], return_inverse=True)[1]
+        if block >= n_stimuli:
+            matrix = ssim_pairs(decoded, true[e.first], variant)  # (rows, stimuli)
+            return e.score(name, np.nan_to_num(per_row), np.nan_to_num(matrix), note=note)
 
-    note = "; ".join(filter(None, [note, f"null permuted inside random blocks of {-(-m // n_blocks)} items"]))
-    return e.score(name, np.nan_to_num(per_row), np.nan_to_num(matrix), groups=groups, note=note)
+        # A null inside random blocks needs only those pairs, and is as valid: pairings are exchangeable in each block.
+        n_blocks = -(-n_stimuli // block)
+        groups = e.rng(name + " blocks").permutation(np.arange(n_stimuli) % n_blocks)
+        matrix = np.zeros((len(decoded), n_stimuli))
+
+        for group in np.unique(groups):
+            rows = np.flatnonzero(groups[e.truth] == group)
+            columns = np.flatnonzero(groups == group)
+            matrix[np.ix_(rows, columns)] = ssim_pairs(decoded[rows], true[e.first[columns]], variant)
+
+        blocks = f"null permuted inside random blocks of {-(-n_stimuli // n_blocks)} items"
+        return e.score(
+            name,
+            np.nan_to_num(per_row),
+            np.nan_to_num(matrix),
+            groups=e.inside_exchangeable(groups),
+            note=joined(note, blocks),
+        )
+
+    return compute
 
 
 def two_way_identification(e: Evaluation, name: str, space: str) -> Score:
@@ -89,11 +108,18 @@ def two_way_identification(e: Evaluation, name: str, space: str) -> Score:
     if s.shape[1] < 2:
         raise Skip("a single test item has no distractor")
 
-    wins, counted = (e.per_stimulus(x) for x in comparisons(s, e.truth))
+    wins, counted = comparisons(s, e.truth)
+    wins = e.per_stimulus(wins)  # (stimuli, stimuli)
+    counted = e.per_stimulus(counted)
+
     return e.score(
-        name, two_way(s, e.truth), rank_matrix(s), chance=0.5, statistic=mean_of_pairs(wins, counted),
+        name,
+        two_way(s, e.truth),
+        rank_matrix(s),
+        chance=0.5,
+        statistic=mean_of_pairs(wins, counted),
         note=_undefined(e, s),
-    )  # fmt: skip
+    )
 
 
 def two_way_within_class(e: Evaluation, name: str, space: str) -> Score:
@@ -106,34 +132,49 @@ def two_way_within_class(e: Evaluation, name: str, space: str) -> Score:
     if np.isnan(per_row).all():
         raise Skip("no class has two test items")
 
-    wins, counted = (e.per_stimulus(x) for x in comparisons(s, e.truth, e.labels))
+    wins, counted = comparisons(s, e.truth, e.labels)
+    wins = e.per_stimulus(wins)  # (stimuli, stimuli)
+    counted = e.per_stimulus(counted)
     groups = np.unique(e.labels, return_inverse=True)[1]
-    if e.exchangeable is not None:
-        groups = np.unique([f"{g} {x}" for g, x in zip(groups, e.exchangeable, strict=True)], return_inverse=True)[1]
-
     return e.score(
-        name, per_row, rank_matrix(s, e.labels), chance=0.5, statistic=mean_of_pairs(wins, counted), groups=groups,
+        name,
+        per_row,
+        rank_matrix(s, e.labels),
+        chance=0.5,
+        statistic=mean_of_pairs(wins, counted),
+        groups=e.inside_exchangeable(groups),
         note=_undefined(e, s),
-    )  # fmt: skip
+    )
 
 
 def _undefined(e: Evaluation, s: np.ndarray) -> str:
     return e.undefined_note(np.isnan(s[np.arange(len(s)), e.truth]), "chance")
 
 
-def n_way_identification(n: int, k: int, direction: str = "truths") -> Callable[[Evaluation, str, str], Score]:
-    """Top-k among n candidates, 0 for all of them, seen from the decoded items or from the truths."""
+def n_way_identification(n: int, k: int, direction: Direction = "truths") -> Compute:
+    """Top-k among n candidates, seen from the decoded items or from the truths.
+
+    Parameters
+    ----------
+    n : int
+        candidates, the truth among them; 0 for all there are
+    k : int
+        how many best count
+    direction : {"truths", "decoded"}, default "truths"
+        whether candidates are true or decoded items
+
+    Returns
+    -------
+    callable
+        (evaluation, full name, space) -> Score
+    """
 
     def compute(e: Evaluation, name: str, space: str) -> Score:
         s = e.similarity(space)
         if direction == "decoded" and e.has_repeats:
             raise Skip("a gallery of decoded items needs one decoded item per stimulus")
 
-        if n == 0:
-            size = s.shape[1]
-        else:
-            size = n
-
+        size = n or s.shape[1]
         if size > s.shape[1] or size <= k:
             raise Skip(f"it needs {max(size, k + 1)} test stimuli but there are {s.shape[1]}")
 
@@ -142,12 +183,19 @@ def n_way_identification(n: int, k: int, direction: str = "truths") -> Callable[
         else:
             truth = None
 
-        statistic = mean_of_items(n_way_influence(s, size, k, truth, direction))
-        score = e.score(
-            name, n_way(s, size, k, truth, direction), n_way_matrix(s, size, k, direction), chance=k / size,
-            statistic=statistic, note="; ".join(filter(None, [_undefined(e, s), f"gallery of {size}" * (n == 0)])),
-        )  # fmt: skip
+        if n == 0:
+            gallery = f"gallery of {size}"
+        else:
+            gallery = ""
 
+        score = e.score(
+            name,
+            n_way(s, size, k, truth, direction),
+            n_way_matrix(s, size, k, direction),
+            chance=k / size,
+            statistic=mean_of_items(n_way_influence(s, size, k, truth, direction)),
+            note=joined(_undefined(e, s), gallery),
+        )
         return bounded(score, 0, 1)
 
     return compute
@@ -155,19 +203,23 @@ def n_way_identification(n: int, k: int, direction: str = "truths") -> Callable[
 
 def voxel_correlation(e: Evaluation, name: str, _: str) -> Score:
     """Pearson r over stimuli, mean over voxels."""
-    return _encoding(e, name, np.ones(np.shape(e.encoded.measured)[1]), "")
+    measured = e.responses[1]
+    return _encoding(e, name, np.ones(measured.shape[1]), "")
 
 
 def share_of_ceiling(e: Evaluation, name: str, _: str) -> Score:
     """The same as a share of what the noise lets a perfect model reach."""
+    assert e.encoded is not None
     if e.encoded.ceiling is None:
         raise Skip("there is no noise ceiling, as no stimulus was repeated")
 
-    ceiling = np.sqrt(np.maximum(np.asarray(e.encoded.ceiling, dtype=np.float64), 0))
-    fraction = fraction_of_ceiling(pearson_per_voxel(e.encoded.predicted, e.encoded.measured), ceiling)
+    variance = np.asarray(e.encoded.ceiling, dtype=np.float64)
+    ceiling = np.sqrt(np.maximum(variance, 0))  # of r, not of explained variance
     if not (ceiling > 0).any():
         raise Skip("the noise ceiling is 0 or undefined in every voxel")
 
+    predicted, measured = e.responses
+    fraction = fraction_of_ceiling(pearson_per_voxel(predicted, measured), ceiling)
     no_ceiling = int((~(ceiling > 0)).sum())
     note = f"{no_ceiling} voxels without a ceiling above 0 left out, {fraction.n_above_one} voxels above their ceiling"
 
@@ -176,28 +228,38 @@ def share_of_ceiling(e: Evaluation, name: str, _: str) -> Score:
 
 def _encoding(e: Evaluation, name: str, ceiling: np.ndarray, note: str) -> Score:
     """Mean r over voxels, over the mean ceiling of the same voxels: linear in r, so null and interval stay exact."""
-    n = len(e.encoded.ids)
+    predicted, measured = e.responses
+    n = len(measured)
     if n < 3:
         raise Skip(f"a correlation over {n} stimuli says nothing; it needs 3")
 
-    r = pearson_per_voxel(e.encoded.predicted, e.encoded.measured)
+    r = pearson_per_voxel(predicted, measured)
     used = ceiling > 0
-    x, y = (np.asarray(z)[:, used] for z in (e.encoded.predicted, e.encoded.measured))
-    undefined = int(np.isnan(r[used]).sum())
+    undefined = np.isnan(r[used])
+    if undefined.any():
+        note = joined(note, f"{int(undefined.sum())} constant voxels counted as r = 0")
 
-    if undefined:
-        note = "; ".join(filter(None, [note, f"{undefined} constant voxels counted as r = 0"]))
-
-    x, y = (_standardised(z, np.isnan(r[used])) for z in (x, y))
+    x = _standardised(predicted[:, used], undefined)  # (n_stimuli, n_used)
+    y = _standardised(measured[:, used], undefined)
     scale = ceiling[used].sum()
     value = float(np.nan_to_num(r[used]).sum() / scale)
+
     rng = e.rng(name)
     interval = bootstrap(_mean_correlation(x, y, scale), n, rng=rng, n_draws=e.n_draws)
-    null = permutation_null(x @ y.T / scale * n, rng=rng, n_permutations=e.n_permutations)
-    per_voxel = fraction_of_ceiling(np.nan_to_num(r), ceiling).ratio
-    voxels = np.arange(len(r))
+    null = permutation_null(x @ y.T / scale * n, rng=rng, n_permutations=e.n_permutations)  # (n_stimuli, n_stimuli)
 
-    return Score(name, value, interval.low, interval.high, 0.0, null.p, n, per_voxel, voxels, note)
+    return Score(
+        metric=name,
+        value=value,
+        ci_low=interval.low,
+        ci_high=interval.high,
+        chance=0.0,
+        p=null.p,
+        n=n,
+        per_item=fraction_of_ceiling(np.nan_to_num(r), ceiling).ratio,
+        items=np.arange(len(r)),
+        note=note,
+    )
 
 
 def _standardised(x: np.ndarray, undefined: np.ndarray) -> np.ndarray:
