@@ -220,7 +220,7 @@ class Run:
         if config.setting == "relax":
             out.append(_without_pictures(self.sides(fold)[1].average_repeats()))
 
-        for subject in recipes.recipe(config.kind).other_subjects(config):
+        for subject in config.other_subjects:
             trials = self._usable(subject)
             if self.config.data.nan == "impute":
                 trials = Screen("impute").fit(trials).apply(trials)

@@ -5,7 +5,7 @@ x -> ridge -> moments -> y        and        y -> ridge -> moments -> x
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from pydantic import Field
@@ -53,6 +53,8 @@ class Aligner:
     image_moments_, brain_moments_ : Moments
         of what the maps predict
     """
+
+    version: ClassVar[int] = 1
 
     to_image_: Ridge
     image_moments_: Moments

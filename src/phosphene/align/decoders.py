@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from phosphene.align.ridge import Ridge
 from phosphene.errors import DataError, PhospheneWarning
-from phosphene.io.stages import take
+from phosphene.io.stages import take, versioned
 
 ALPHAS = tuple(float(a) for a in np.logspace(-1, 7, 33))
 """Grid of ridge penalties, for inputs of unit variance."""
@@ -44,6 +44,8 @@ class LinearDecoder:
     chosen_ : dict of {str: Any}
         what was chosen inside the training trials, for people
     """
+
+    version: ClassVar[int] = 1
 
     def __init__(
         self,
@@ -80,6 +82,7 @@ class LinearDecoder:
         return cls(*take(tensors, ("weights", "mean", "offset", "voxel_weights"), "LinearDecoder"), chosen=meta)
 
 
+@versioned(1)
 def fit_encoding(latents: np.ndarray, betas: np.ndarray, alphas: Sequence[float] = ALPHAS) -> Ridge:
     """Ridge from latents to voxels, a penalty for each voxel by exact leave-one-out.
 
@@ -118,6 +121,8 @@ class HeldOut:
         share of variance explained; 0 for constant voxels
     """
 
+    version: ClassVar[int] = 1
+
     def __init__(self, encoding: Ridge, latents: np.ndarray, betas: np.ndarray) -> None:
         # The diagonal of the hat matrix of centred rows, for the penalty of every voxel.
         centred = (latents - latents.mean(axis=0)).astype(np.float64)
@@ -136,6 +141,7 @@ class HeldOut:
         self.r2_ = r2.astype(np.float32)
 
 
+@versioned(1)
 def reliable_voxels(r2: np.ndarray) -> np.ndarray:
     """Mask of voxels whose held-out responses the encoding model predicts (R2 > 0).
 
@@ -165,6 +171,7 @@ def reliable_voxels(r2: np.ndarray) -> np.ndarray:
     return mask
 
 
+@versioned(1)
 def regress(
     betas: np.ndarray, latents: np.ndarray, voxel_weights: np.ndarray, alphas: Sequence[float] = ALPHAS
 ) -> LinearDecoder:
@@ -200,6 +207,7 @@ def regress(
     return LinearDecoder(weights, mean, ridge.intercept_, voxel_weights, chosen)
 
 
+@versioned(1)
 def invert(
     betas: np.ndarray,
     latents: np.ndarray,
@@ -298,6 +306,8 @@ class LinearGaussian:
     intercept : ndarray of shape (n_used,)
         response predicted there
     """
+
+    version: ClassVar[int] = 1
 
     def __init__(self, encoding: Ridge, latents: np.ndarray, betas: np.ndarray) -> None:
         held_out = HeldOut(encoding, latents, betas)

@@ -6,7 +6,7 @@ encoding model. The posterior is then a mixture as well, in closed form.
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -49,6 +49,8 @@ class MixtureDecoder:
     an encoding model); Schoenmakers et al. 2013, NeuroImage 83 (linear Gaussian); Schoenmakers et al. 2015, Frontiers
     in Computational Neuroscience 8 (Gaussian mixtures).
     """
+
+    version: ClassVar[int] = 1
 
     _TENSORS = ("to_evidence", "mean", "precision", "candidates", "spread", "centre", "voxel_weights")
 

@@ -12,7 +12,7 @@ default takes them from predictions of training rows that were left out.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 
@@ -44,6 +44,8 @@ class Moments:
     ----------
     Qian et al. 2024 (LEA): their public code; absent from the paper.
     """
+
+    version: ClassVar[int] = 1
 
     predicted_mean_: np.ndarray
     predicted_std_: np.ndarray

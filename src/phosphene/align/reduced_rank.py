@@ -7,7 +7,7 @@ bottleneck of r units can do at best if it is linear, and so the fair rival of o
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -124,6 +124,8 @@ class ReducedRankRidge(Estimator):
     array([[3., 1.],
            [6., 7.]], dtype=float32)
     """
+
+    version: ClassVar[int] = 1
 
     def __init__(
         self,

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -105,6 +105,8 @@ class Ridge(Estimator):
     >>> Ridge(alpha=1e-9).fit(x, y).predict(x).ravel().round(2)
     array([3., 6., 5., 9., 9.], dtype=float32)
     """
+
+    version: ClassVar[int] = 1
 
     def __init__(
         self,

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -196,6 +196,8 @@ class StreamedRidge(Estimator):
     ...     StreamedRidge(1e-6).fit(x, store.select("abcdef")).predict([[7.0]]).round(3)
     array([[14.]], dtype=float32)
     """
+
+    version: ClassVar[int] = 1
 
     def __init__(
         self,

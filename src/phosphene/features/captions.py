@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 
@@ -169,6 +169,8 @@ class Screening:
     kept : ndarray of shape (n_captions,), bool
         which are kept
     """
+
+    version: ClassVar[int] = 1
 
     def __init__(self, ids: np.ndarray, counts: np.ndarray, similarity: np.ndarray, kept: np.ndarray) -> None:
         self.ids = np.asarray(ids, dtype=object)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from scipy.linalg import eigh
@@ -33,6 +33,8 @@ class PixelPca:
     variance_ : array of shape (n_components,), float32
         variance of each latent over the training pictures
     """
+
+    version: ClassVar[int] = 1
 
     space = "pixel_pca"
 

@@ -6,7 +6,7 @@ Nothing is added but the training pictures themselves.
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from pydantic import Field
@@ -85,6 +85,8 @@ class WarpedPictures:
     components_ : array of shape (n_components, n_pixels), float32
         orthonormal rows
     """
+
+    version: ClassVar[int] = 1
 
     space = "warped_pca"
 

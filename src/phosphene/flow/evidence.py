@@ -111,8 +111,9 @@ def _of_fits(opened: Run, fitted: Sequence[Recipe]) -> dict[str, Any]:
         train, test = sides[fold]
         splits.append((train.stimulus_ids, test.stimulus_ids))
 
+        unpaired = {stage.name for stage in recipe.stages if stage.learns_unpaired}
         for stage, seen in recipe.stage_lineages_.items():
-            if stage in recipe.self_supervised:
+            if stage in unpaired:
                 what = "brain"
             else:
                 what = "brain and pictures"
@@ -129,9 +130,9 @@ def _of_fits(opened: Run, fitted: Sequence[Recipe]) -> dict[str, Any]:
 
         weights = recipe.voxel_weights()
         if weights is not None and (np.asarray(weights) == 0).any():
-            # What self-supervised stages saw of the test set in setting relax came without its pictures.
+            # What stages saw of the test set in setting relax came without its pictures.
             paired = frozenset().union(
-                *(seen for stage, seen in recipe.stage_lineages_.items() if stage not in recipe.self_supervised)
+                *(seen for stage, seen in recipe.stage_lineages_.items() if stage not in unpaired)
             )
 
             if paired & set(test.keys):

@@ -8,7 +8,7 @@ S-curve of one parameter that a score likes best (`OutputCurve.contrast`).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -37,6 +37,8 @@ class OutputCurve:
     chosen_ : dict[str, Any]
         what was chosen, for people
     """
+
+    version: ClassVar[int] = 1
 
     def __init__(self, inputs: np.ndarray, outputs: np.ndarray, chosen: dict[str, Any]) -> None:
         self.inputs_ = np.asarray(inputs, dtype=np.float32)

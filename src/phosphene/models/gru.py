@@ -41,6 +41,7 @@ from torch import Tensor, nn
 from phosphene.errors import ConfigError, DataError, ModelError, SplitError, did_you_mean
 from phosphene.io.config import Config, validate
 from phosphene.io.progress import Progress
+from phosphene.io.stages import versioned
 from phosphene.models.batches import in_batches
 from phosphene.models.roi_mae import roi_partition
 from phosphene.training.best_step import BestStep, EnoughError
@@ -760,6 +761,7 @@ def _walk(kind: str, n_voxels: int, groups: Sequence[np.ndarray]) -> np.ndarray:
     return order
 
 
+@versioned(1)
 def voxel_runs(trials: Trials, size: int | None = None, rois: Sequence[str] | None = None) -> list[np.ndarray]:
     """Voxels in groups that follow each other over the cortex, for `GroupGruConfig`.
 
@@ -817,6 +819,7 @@ def _along_longest_axis(coordinates: np.ndarray) -> np.ndarray:
     return centred @ (axis * np.sign(axis[np.abs(axis).argmax()]))  # an eigenvector's sign is arbitrary
 
 
+@versioned(1)
 def fit_latent_net(
     config: LatentNetConfig,
     betas: np.ndarray,
@@ -943,6 +946,7 @@ def fit_latent_net(
     return LatentNetPart.of(network, chosen)
 
 
+@versioned(1)
 def validation_rows(stimuli: np.ndarray, share: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Rows to train on and rows to judge by, no stimulus on both sides.
 

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from phosphene.errors import DataError, ModelError
 from phosphene.io.config import Config, validate
+from phosphene.io.stages import versioned
 from phosphene.models.batches import in_batches
 from phosphene.training.best_step import BestStep, EnoughError
 from phosphene.training.checkpoint import ModulePart
@@ -616,6 +617,7 @@ class MapperTargets(Protocol):
         ...
 
 
+@versioned(1)
 def fit_mapper(
     config: MapperConfig,
     betas: np.ndarray,
@@ -716,6 +718,7 @@ def fit_mapper(
     return MapperPart.of(mapper, chosen)
 
 
+@versioned(1)
 def fit_voxel_encoder(
     config: VoxelEncoderConfig,
     latents: np.ndarray,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch.distributed as dist
@@ -59,6 +60,8 @@ class BestStep:
     >>> train(network, fetch, 900, settings, seed=0, log_every=100, watch=best.look)             # doctest: +SKIP
     >>> best.restore()                                                                           # doctest: +SKIP
     """
+
+    version: ClassVar[int] = 1
 
     def __init__(
         self,

@@ -20,7 +20,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
@@ -246,6 +246,8 @@ class ModulePart:
     ----------
     module, config : as given
     """
+
+    version: ClassVar[int] = 1
 
     def __init__(self, module: nn.Module, config: Mapping[str, Any]) -> None:
         self.module = module

@@ -30,6 +30,7 @@ from phosphene.io import atomic
 from phosphene.io.device import device as device_of
 from phosphene.io.notes import note
 from phosphene.io.progress import Progress
+from phosphene.io.stages import versioned
 from phosphene.training import machine
 from phosphene.training.checkpoint import (
     Checkpoint,
@@ -150,6 +151,7 @@ class Trainer(Protocol):
         ...
 
 
+@versioned(1)
 def train(
     network: nn.Module,
     fetch: Fetch,
