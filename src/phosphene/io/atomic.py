@@ -278,7 +278,6 @@ def _exchange(a: Path, b: Path) -> bool:
         names = (ctypes.c_char_p(os.fsencode(a)), ctypes.c_char_p(os.fsencode(b)))
         call = ctypes.CDLL(None, use_errno=True).renameat2
         return call(at_here, names[0], at_here, names[1], ctypes.c_uint(exchange)) == 0
-
     return False
 
 

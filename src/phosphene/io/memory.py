@@ -204,5 +204,4 @@ def _highest() -> int:
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     if sys.platform == "darwin":
         return most
-
     return most * 1024

@@ -95,7 +95,7 @@ def cached(
         from (k,) ids to (k, *shape) rows
     check : callable, optional
         called with the opened store before anything is computed; raises to refuse it
-    spec : mapping of {str: Any}
+    spec : mapping of str to Any
         see :meth:`RowStore.open_or_make`
     ids : iterable of str
         see :meth:`RowStore.open_or_make`
@@ -132,7 +132,7 @@ def key_of(spec: Mapping[str, Any], ids: Iterable[str], shape: Sequence[int], dt
 
     Parameters
     ----------
-    spec : mapping of {str: Any}
+    spec : mapping of str to Any
         plain values that say what the rows are
     ids : iterable of str
         in any order
@@ -189,7 +189,7 @@ class RowStore:
     ----------
     folder : Path
         where it lies
-    record : mapping of {str: Any}
+    record : mapping of str to Any
         contents of store.json
     ids : ndarray of shape (n,), str
         in the order of the rows
@@ -224,7 +224,7 @@ class RowStore:
         ----------
         folder : str or Path
             of this one store
-        spec : mapping of {str: Any}
+        spec : mapping of str to Any
             plain values (JSON) that say what the rows are: extractor, weights, preprocessing, content of the inputs
         ids : iterable of str
             unique, in any order; the order of whoever made the store is kept
@@ -585,7 +585,6 @@ class RowStore:
                 raise DataError(f"{len(asked)} ids were given, but {len(part)} rows came back.")
 
             parts.append(part)
-
         return np.concatenate(parts)  # (k, *shape)
 
     # -- mending ---------------------------------------------------------------------------------------------------
@@ -803,7 +802,6 @@ def _difference(held: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
     for key in sorted({*old, *new}):
         if old.get(key) != new.get(key):
             parts.append(f"{key} is {old.get(key)!r} there, {new.get(key)!r} here")
-
     return "; ".join(parts[:4]) or f"key {held['key'][:12]}... there, {asked['key'][:12]}... here"
 
 
@@ -817,7 +815,7 @@ class Chunks:
     ----------
     folder : Path
         of the store
-    record : mapping of {str: Any}
+    record : mapping of str to Any
         contents of its store.json
     """
 
@@ -935,7 +933,6 @@ class Chunks:
         actual = _sha256(np.ascontiguousarray(array[rows.start : rows.stop]))
         if actual != known.get("sha256"):
             return f"are damaged: SHA-256 {actual[:12]}..., {str(known.get('sha256'))[:12]}... when written"
-
         return None
 
     def write(self, number: int, stored: np.ndarray, offset: int) -> None:
