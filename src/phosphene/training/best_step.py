@@ -104,7 +104,7 @@ class BestStep:
 
         Parameters
         ----------
-        entry : dict of {str: float}
+        entry : dict of str to float
             of the curve, with its "step"; the number is added under the name it has
 
         Raises

@@ -47,13 +47,13 @@ class Checkpoint:
     ----------
     step : int
         optimiser steps done
-    model : dict of {str: Tensor}
+    model : dict of str to Tensor
         weights and buffers of the network by name
-    optimizer : dict of {str: Tensor}
+    optimizer : dict of str to Tensor
         see `flatten_optimizer`
-    ema : dict of {str: Tensor} or None
+    ema : dict of str to Tensor or None
         running average of `model`; None where none is kept
-    record : dict of {str: Any}
+    record : dict of str to Any
         what else the loop wants back: identity, curve, number of processes and of parts
     """
 
@@ -73,12 +73,12 @@ def flatten_optimizer(optimizer: torch.optim.Optimizer, names: Mapping[int, str]
     ----------
     optimizer : torch.optim.Optimizer
         whose groups hold the weights
-    names : mapping of {int: str}
+    names : mapping of int to str
         ``id(weight)`` to the name it has in the network
 
     Returns
     -------
-    dict of {str: Tensor}
+    dict of str to Tensor
         such as ``{"exp_avg/layer.weight": ...}``, not copied
 
     Raises
@@ -98,7 +98,6 @@ def flatten_optimizer(optimizer: torch.optim.Optimizer, names: Mapping[int, str]
                 )
 
             out[f"{key}/{names[id(weight)]}"] = value
-
     return out
 
 
@@ -111,9 +110,9 @@ def restore_optimizer(
     ----------
     optimizer : torch.optim.Optimizer
         made the same way as the one that was saved; changed in place
-    names : mapping of {int: str}
+    names : mapping of int to str
         as for `flatten_optimizer`
-    saved : mapping of {str: Tensor}
+    saved : mapping of str to Tensor
         what `flatten_optimizer` gave
 
     Raises
@@ -174,7 +173,6 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
 
     record = {**checkpoint.record, "step": checkpoint.step, "sha256": {}}
     place = folder / f"step-{checkpoint.step:08d}"
-
     with atomic.folder(place) as temporary:
         for name in _FILES:
             tensors = getattr(checkpoint, name)
@@ -200,7 +198,6 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     # the next save.
     for old in checkpoints(folder)[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)
-
     return place
 
 
@@ -264,7 +261,6 @@ def load_checkpoint(place: Path) -> Checkpoint:
 
     if absent := [name for name in ("model", "optimizer") if name not in parts]:
         raise ModelError(f"{place} was saved without its {' and '.join(absent)}.")
-
     return Checkpoint(int(record["step"]), record=record, **parts)
 
 
@@ -333,12 +329,15 @@ class ModulePart:
     ----------
     module : nn.Module
         the network
-    config : mapping of {str: Any}
+    config : mapping of str to Any
         plain values that `build` makes the same network from
 
     Attributes
     ----------
-    module, config : as given
+    module : nn.Module
+        as given
+    config : dict of str to Any
+        a copy of what was given
     """
 
     def __init__(self, module: nn.Module, config: Mapping[str, Any]) -> None:
@@ -351,7 +350,7 @@ class ModulePart:
 
         Parameters
         ----------
-        config : dict of {str: Any}
+        config : dict of str to Any
             as it was given to the part
 
         Returns
@@ -366,9 +365,9 @@ class ModulePart:
 
         Returns
         -------
-        tensors : dict of {str: ndarray}
+        tensors : dict of str to ndarray
             see `module_state`
-        meta : dict of {str: Any}
+        meta : dict of str to Any
             what JSON can hold
         """
         return module_state(self.module), {"config": self.config}
@@ -379,9 +378,9 @@ class ModulePart:
 
         Parameters
         ----------
-        tensors : dict of {str: ndarray}
+        tensors : dict of str to ndarray
             as `state` gave them
-        meta : dict of {str: Any}
+        meta : dict of str to Any
             as `state` gave it
 
         Returns
@@ -410,7 +409,7 @@ def module_state(module: nn.Module) -> dict[str, np.ndarray]:
 
     Returns
     -------
-    dict of {str: ndarray}
+    dict of str to ndarray
         copies, which a further step of training does not change
     """
     import torch
@@ -430,7 +429,7 @@ def load_module_state(module: nn.Module, tensors: Mapping[str, np.ndarray], owne
     ----------
     module : nn.Module
         changed in place, on whatever device it is
-    tensors : mapping of {str: ndarray}
+    tensors : mapping of str to ndarray
         as `module_state` gave them
     owner : str
         whose weights these are, for the message
@@ -473,7 +472,7 @@ def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
     Parameters
     ----------
-    old, new : mapping of {str: Any}
+    old, new : mapping of str to Any
         values by key; a key that one lacks counts as None there
 
     Returns

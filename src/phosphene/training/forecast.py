@@ -82,7 +82,6 @@ class Passing:
         # Never below zero: a line that falls would promise memory back for large batches.
         per_row = np.maximum(0.0, (large - small) / (many - few))  # (n_operations,)
         fixed = np.maximum(0.0, large - per_row * many)
-
         return cls(fixed, per_row)
 
     def __call__(self, rows: int) -> float:
@@ -113,7 +112,7 @@ class Training:
         how many numbers are trained
     steps, batch_size, accumulate : int
         of its configuration
-    held : mapping of {str: int}
+    held : mapping of str to int
         bytes for weights, gradients, moments and average
     passing : Passing
         bytes of forward and backward pass, as configured, and with every block computed twice (None where nobody asked)
@@ -272,7 +271,6 @@ class Rehearsal:
         network.eval()
         self.peak.go_on()
         self.seconds += time.perf_counter() - began
-
         return Trained(config.steps, True, accumulate=config.accumulate)
 
     def _judged(
@@ -380,7 +378,6 @@ class _FewRows:
         flops = self._flops(shapes)
         passing = self._passing(self.config.recompute, shapes)
         together = recompute and self._compares_rows(shapes)
-
         return _Counts(flops, passing, recomputed, together)
 
     def _flops(self, shapes: bool) -> float:

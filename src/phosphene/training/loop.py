@@ -59,7 +59,7 @@ class Trained:
         optimiser steps done
     finished : bool
         whether these are all
-    curve : list of dict of {str: float}
+    curve : list of dict of str to float
         one dict per logged step: step, loss (summed over turns), lr, gradient (norm, the largest of all turns), and the
         network's own logs
     resumed_at : int
@@ -95,7 +95,7 @@ class HasLoss(Protocol):
         -------
         loss : Tensor
             scalar, the mean over the rows and not their sum: parts of a batch are averaged
-        logs : dict of {str: Any}
+        logs : dict of str to Any
             numbers, or tensors of one number
         """
         ...
@@ -133,7 +133,7 @@ class NetworkLoss(nn.Module):
         -------
         loss : Tensor
             scalar, float32
-        logs : dict of {str: Any}
+        logs : dict of str to Any
             as the network gave them
         """
         autocast = torch.autocast(torch.device(draws.device).type, torch.bfloat16, enabled=self.precision == "bf16")
@@ -231,6 +231,8 @@ def train(
         rows (n,) int64 to a batch
     n_items : int
         how many rows there are
+    config : TrainConfig
+        how, and for how many steps
     seed : int
         of batches, noise and dropout (weights are the caller's to initialise)
     folder : Path, optional
@@ -309,7 +311,7 @@ class _Step:
         mean over the batch, summed over turns
     gradient : float
         norm before it is clipped, the largest of all turns
-    logs : dict of {str: Any}
+    logs : dict of str to Any
         of the network
     stop : bool
         whether time is up, or a process was asked to stop
@@ -495,7 +497,6 @@ class _Loop:
             step.loss = step.loss + loss
             step.gradient = max(step.gradient, norm)
             step.logs.update(logs)
-
         return step
 
     def gradients_that_fit(self, number: int, turn: str | None, turn_number: int) -> tuple[Tensor, dict[str, Any]]:
@@ -534,7 +535,6 @@ class _Loop:
                 (loss / n_parts).backward()
 
             total += loss.detach() / n_parts
-
         return total, logs
 
     @contextmanager
@@ -642,7 +642,6 @@ class _Loop:
 
         self.accelerator.wait_for_everyone()
         self.network.eval()
-
         return done
 
 
@@ -676,7 +675,6 @@ def _identity(network: nn.Module, config: TrainConfig, n_items: int, data: str, 
     identity["data"] = f"{n_items} items {data}".strip()
     identity["seed"] = seed
     identity["network"] = f"{type(network).__name__} of {n_weights} weights"
-
     return identity
 
 
@@ -693,7 +691,6 @@ def _check_same(saved: Checkpoint, now: dict[str, Any], world: int, may_change: 
     old.update(saved.record["identity"])
     before = {key: value for key, value in old.items() if key not in free}
     after = {key: value for key, value in now.items() if key not in free}
-
     if differs := changed(before, after):
         raise ModelError(
             f"{folder} holds the checkpoint of another training ({'; '.join(differs)}). Going on would mix the two: "

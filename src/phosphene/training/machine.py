@@ -33,7 +33,7 @@ def held(network: nn.Module, config: TrainConfig) -> dict[str, int]:
 
     Returns
     -------
-    dict of {str: int}
+    dict of str to int
         weights (and buffers), gradients, moments (AdamW's two), average (where there is one)
     """
     weights = [w for w in network.parameters() if w.requires_grad]

@@ -110,7 +110,6 @@ class Split:
                 )
 
             sides.append(trials.take(mask))
-
         return sides[0], sides[1]
 
 
@@ -124,13 +123,13 @@ class Dataset:
         such as "digits69"
     stimuli : Stimuli
         every stimulus any subject saw
-    subjects : mapping of {str: Trials}
+    subjects : mapping of str to Trials
         name to Trials; may be a lazy mapping
-    splits : mapping of {str: Split}, optional
+    splits : mapping of str to Split, optional
         name to Split; the first is the default
-    about : mapping of {str: str}, optional
+    about : mapping of str to str, optional
         title, citation, licence, note ... for people and for the report
-    nouns : mapping of {str: str}, optional
+    nouns : mapping of str to str, optional
         category to what a text calls it, where that is not its name: ``{"balloon": "hot air balloon"}``
     """
 

@@ -65,13 +65,11 @@ class SelectedRows:
             taken = self[rows[0]]
             if isinstance(rows[0], (int, np.integer)):  # which took the axis of rows away
                 return taken[rows[1:]]
-
             return taken[(slice(None), *rows[1:])]
 
         index = self.index[rows]
         if index.ndim == 0:
             return self.source[int(index)]
-
         return self.source[as_slice(index)]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -176,6 +174,7 @@ def positions(ids: Sequence[str] | np.ndarray, wanted: Iterable[str], what: str)
     Returns
     -------
     ndarray of shape (n_wanted,), int64
+        places in `ids`, counted from 0
 
     Raises
     ------

@@ -224,7 +224,7 @@ class Stimuli:
 
         Parameters
         ----------
-        size : tuple of (int, int) or None
+        size : tuple of int or None
             (height, width), or None for the size they have
         rows : slice or ndarray, optional
             which stimuli
@@ -387,7 +387,7 @@ class Latents:
     ----------
     ids : ndarray of shape (n,)
         stimulus ids
-    arrays : mapping of {str: ndarray}
+    arrays : mapping of str to ndarray
         space name to (n, ...) float32
     """
 

@@ -36,7 +36,7 @@ class Trials:
         boolean column ``roi.NAME`` per ROI; any of them may be absent.
     subject : str, default "subject"
         name of the person
-    provenance : mapping of {str: Any}, optional
+    provenance : mapping of str to Any, optional
         what was done to these numbers, readable by a person
     rows, columns : ndarray, optional
         which rows and columns of `source` this view shows; all by default
@@ -147,6 +147,7 @@ class Trials:
         Returns
         -------
         ndarray of shape (n, n_voxels), float32
+            in the unit of the source; a view of it where nothing has to be copied
         """
         if self.rows is None:
             index = np.arange(self.source.shape[0])
@@ -208,6 +209,7 @@ class Trials:
         Returns
         -------
         ndarray of shape (n_voxels,), bool
+            true inside
 
         Raises
         ------
@@ -236,7 +238,6 @@ class Trials:
 
         if mask is None:
             raise DataError(f"an ROI name was expected, but '{name}' is empty. {did_you_mean(name, self.rois)}")
-
         return mask
 
     def digest(self) -> str:
@@ -330,7 +331,6 @@ class Trials:
         chosen = self.take(keep)
         if roi is None:
             return chosen
-
         return chosen.take_voxels(self.roi(roi), roi)
 
     def take_voxels(self, mask: np.ndarray, name: str = "mask") -> Trials:
@@ -403,7 +403,6 @@ class Trials:
 
         means = (total / counts[:, None]).astype(np.float32)  # (n_stimuli, n_voxels)
         provenance = {**self.provenance, "averaged": f"over repeats, {counts.min()} to {counts.max()} a stimulus"}
-
         return replace(self, source=means, table=table, rows=None, columns=None, provenance=provenance)
 
     def with_betas(self, betas: np.ndarray, **provenance: Any) -> Trials:
