@@ -49,9 +49,13 @@ def device(asked: str | None = None) -> str | None:
         count = int(torch.backends.mps.is_available())
 
     if int(number or 0) >= count:
+        devices = "device"
+        if count > 1:
+            devices = "devices"
+
         raise MachineError(
             f"device '{asked}' was asked for, but torch {torch.__version__} finds {count or 'no'} such "
-            f"device{'s' if count > 1 else ''} here. Check the driver and that torch was built for it (`phosphene doctor`), "
+            f"{devices} here. Check the driver and that torch was built for it (`phosphene doctor`), "
             "or ask for none (--device cpu) to compute on the processor."
         )
 

@@ -44,8 +44,8 @@ class Split:
 
     def __post_init__(self) -> None:
         # As texts, as the ids of stimuli are, or the number 12 and the text "12" would stand on both sides unseen.
-        object.__setattr__(self, "train", tuple(str(i) for i in self.train))
-        object.__setattr__(self, "test", tuple(str(i) for i in self.test))
+        object.__setattr__(self, "train", tuple(map(str, self.train)))
+        object.__setattr__(self, "test", tuple(map(str, self.test)))
 
         for side, ids in (("training", self.train), ("test", self.test)):
             if not ids:

@@ -187,9 +187,13 @@ def positions(ids: Sequence[str] | np.ndarray, wanted: Iterable[str], what: str)
     where = pd.Index(np.asarray(ids, dtype=object)).get_indexer(wanted)  # (n_wanted,), -1 where there is none
     if (where < 0).any():
         missing = wanted[where < 0]
+        first = ", ".join(missing[:5])
+        if len(missing) > 5:
+            first += " ..."
+
         raise DataError(
             f"{len(missing)} of {len(wanted)} {what} ids are not among the {len(ids)} that exist: "
-            f"{', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}. "
+            f"{first}. "
             f"Existing ids look like {', '.join(map(str, list(ids)[:3]))}; align by id, not by row."
         )
 
@@ -272,7 +276,7 @@ def few(names: Iterable[str], most: int = 6) -> str:
     >>> few("abc"), few("abcdefgh", 2)
     ('a, b, c', 'a, b and 6 more')
     """
-    names = [str(n) for n in names]
+    names = list(map(str, names))
     if len(names) <= most:
         return ", ".join(names)
     return f"{', '.join(names[:most])} and {len(names) - most} more"

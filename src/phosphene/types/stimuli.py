@@ -64,24 +64,17 @@ class Stimuli:
             object.__setattr__(self, "images", select_rows(self.images, np.asarray(rows)))
 
         n = len(self.ids)
-        parts = {
-            "images": None if self.images is None else self.images.shape,
-            "captions": self.captions,
-            "labels": self.labels,
-            "category": self.category,
-            "present": self.present,
-        }
+        sizes: dict[str, int] = {}
+        if self.images is not None:
+            sizes["images"] = self.images.shape[0]  # not all rows have a length
+
+        for name in ("captions", "labels", "category", "present"):
+            part = getattr(self, name)
+            if part is not None:
+                sizes[name] = len(part)
 
         # Everything that goes by row is counted before anything is used, so that a picture never gets another's caption.
-        for name, part in parts.items():
-            if part is None:
-                continue
-
-            if name == "images":
-                size = part[0]  # of a shape, since not all rows have a length
-            else:
-                size = len(part)
-
+        for name, size in sizes.items():
             if size != n:
                 raise DataError(f"{n} stimulus ids came with {size} {name}; there must be one entry per stimulus.")
 
@@ -258,7 +251,6 @@ class Stimuli:
                 plane = Image.fromarray(np.ascontiguousarray(picture[:, :, c]))
                 smaller = plane.resize((width, height), Image.Resampling.BOX)  # Pillow counts width first
                 out[i, :, :, c] = np.asarray(smaller)  # (height, width)
-
         return out
 
     def available(self) -> Stimuli:

@@ -83,10 +83,13 @@ class Trials:
             if len(self.table) == n_voxels:
                 hint = " The table is as long as betas is wide: the array may be transposed (voxels, trials)."
 
+            longer = "the table"
+            if n_trials > len(self.table):
+                longer = "betas"
+
             raise DataError(
                 f"betas of {self.subject} has {n_trials} rows but the trial table has {len(self.table)}: "
-                f"{'betas' if n_trials > len(self.table) else 'the table'} has "
-                f"{abs(n_trials - len(self.table))} too many.{hint} Find the extra trial before going on; "
+                f"{longer} has {abs(n_trials - len(self.table))} too many.{hint} Find the extra trial before going on; "
                 "rows are never dropped to make them fit."
             )
 
@@ -360,9 +363,12 @@ class Trials:
             columns = mask
 
         if columns.size == 0:
+            hint = "choose a larger region."
+            if self.rois:
+                hint += f" ROI sizes: {_roi_sizes(self)}"
+
             raise DataError(
-                f"no voxel of {self.subject} is left after selecting '{name}' among {self.n_voxels}; "
-                f"choose a larger region. {'ROI sizes: ' + _roi_sizes(self) if self.rois else ''}".strip()
+                f"no voxel of {self.subject} is left after selecting '{name}' among {self.n_voxels}; {hint}"
             )
 
         if self.columns is None:
