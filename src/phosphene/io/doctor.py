@@ -128,7 +128,6 @@ def _torchvision(installed: dict[str, metadata.Distribution], paths: list[str] |
     mend = "Run: pip uninstall -y torchvision (phosphene does not need it)."
     torch = installed.get("torch")
     needed = _torch_that_it_needs(torchvision)
-
     if torch is not None and needed is not None and _plain(needed) != _plain(torch.version):
         detail = f"{version} was built for torch {needed}, but torch {torch.version} is installed."
         return [Remark("problem", "torchvision", detail, mend)]

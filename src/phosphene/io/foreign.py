@@ -262,7 +262,6 @@ class ForeignCheckpoint:
         shape = record.shape
         stride = record.stride
         count = math.prod(shape)
-
         if count:
             steps = [(n - 1) * s for n, s in zip(shape, stride, strict=True)]
             last = record.offset + sum(steps) + 1
@@ -413,7 +412,6 @@ def _read_into(buffer: bytearray, stream: Any, damaged: str) -> bytearray:
     """A buffer filled from a stream, 16 MiB at a time."""
     view = memoryview(buffer)
     position = 0
-
     while position < len(buffer):
         n_read = stream.readinto(view[position : position + 2**24])
         if not n_read:

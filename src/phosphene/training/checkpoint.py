@@ -142,7 +142,10 @@ def restore_optimizer(
 
     # A weight without state is one that had no gradient yet. The groups stay those of the fresh optimiser: a resume may
     # change the learning rate where its caller allows that.
-    by_number = {i: state[name] for i, name in by_index.items() if name in state}
+    by_number = {}
+    for index, name in by_index.items():
+        if name in state:
+            by_number[index] = state[name]
     optimizer.load_state_dict({"param_groups": groups, "state": by_number})
 
 
@@ -242,7 +245,6 @@ def load_checkpoint(place: Path) -> Checkpoint:
 
     record = read_json(place / STATE)
     parts: dict[str, Any] = {"ema": None}
-
     for name, digest in record.get("sha256", {}).items():
         file = place / f"{name}.safetensors"
         try:
@@ -445,7 +447,8 @@ def load_module_state(module: nn.Module, tensors: Mapping[str, np.ndarray], owne
     missing = sorted(set(wanted) - set(tensors))
     extra = sorted(set(tensors) - set(wanted))
     if missing or extra:
-        lost, more = (few(names, 3) or "nothing" for names in (missing, extra))
+        lost = few(missing, 3) or "nothing"
+        more = few(extra, 3) or "nothing"
         raise ModelError(
             f"the saved weights do not fit {owner}: missing {lost}, unexpected {more}. "
             "They are of another architecture or version; fit again or choose the matching configuration."

@@ -393,7 +393,6 @@ class _FewRows:
         """Bytes of forward and backward pass by rows, with every block computed twice or once."""
         config = self.config.model_copy(update={"recompute": recompute})
         traces = []
-
         for size in self.sizes:
             live = _Live()
             self._gradients(size, config, live, shapes)

@@ -157,14 +157,21 @@ def adamw(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     torch.optim.Optimizer
         of the weights that ask for a gradient
     """
-    weights = [w for w in network.parameters() if w.requires_grad]
+    matrices = []
+    vectors = []
+    for weight in network.parameters():
+        if weight.requires_grad and weight.ndim >= 2:
+            matrices.append(weight)
+        elif weight.requires_grad:
+            vectors.append(weight)
 
     # Decay pulls towards zero: that is a prior for the entries of a product, and a mistake for a gain that should be near one.
     groups = [
-        {"params": [w for w in weights if w.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [w for w in weights if w.ndim < 2], "weight_decay": 0.0},
+        {"params": matrices, "weight_decay": config.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, betas=config.adam_betas, fused=True)
+    filled = [group for group in groups if group["params"]]  # torch takes an empty group, and would save it
+    return torch.optim.AdamW(filled, lr=config.lr, betas=config.adam_betas, fused=True)
 
 
 class Trainer(Protocol):
@@ -455,7 +462,6 @@ class _Loop:
         self.began = self.last_save = time.monotonic()
         self.saved_at = self.done.step
         steps = range(self.done.step, self.config.steps)
-
         for number in progress.each(steps, "training", len(steps), unit="step"):
             # From here on a kill loses this step; the checkpoint before it draws the same batch and noise again.
             rate = self.set_learning_rate(number)
@@ -468,7 +474,6 @@ class _Loop:
             # Several processes stop by what they exchanged, all at one step; a signal may reach one of them only.
             if step.stop or (self.world == 1 and self.stopping.signal):
                 break
-
         return self.finish()
 
     def set_learning_rate(self, number: int) -> float:
@@ -553,7 +558,11 @@ class _Loop:
         None
             forward and backward pass are in the block; the caller's own generator is as before afterwards
         """
-        cuda = [self.device] if self.device.type == "cuda" else []
+        if self.device.type == "cuda":
+            cuda = [self.device]
+        else:
+            cuda = []
+
         with torch.random.fork_rng(cuda):
             torch.manual_seed(seed_of(self.seed, number, part.start, 3))
             yield
@@ -680,7 +689,9 @@ def _identity(network: nn.Module, config: TrainConfig, n_items: int, data: str, 
 
 def _check_same(saved: Checkpoint, now: dict[str, Any], world: int, may_change: Collection[str], folder: Path) -> None:
     """Refuse to go on from the checkpoint of another training; warn where the number of processes changed."""
-    free = {*(f"config.{key}" for key in may_change), *may_change}
+    free = set(may_change)
+    for key in may_change:
+        free.add(f"config.{key}")
 
     # A setting that came with a later version was at its default before.
     old = {}
@@ -689,9 +700,11 @@ def _check_same(saved: Checkpoint, now: dict[str, Any], world: int, may_change: 
             old[f"config.{key}"] = setting.default
 
     old.update(saved.record["identity"])
-    before = {key: value for key, value in old.items() if key not in free}
+    for key in free:
+        old.pop(key, None)
+
     after = {key: value for key, value in now.items() if key not in free}
-    if differs := changed(before, after):
+    if differs := changed(old, after):
         raise ModelError(
             f"{folder} holds the checkpoint of another training ({'; '.join(differs)}). Going on would mix the two: "
             "use the old values, another folder, or delete this one to start again."
