@@ -867,7 +867,18 @@ class Chunks:
         return number
 
     def claim(self, number: int) -> Path:
-        """The file by which a worker keeps others from a chunk."""
+        """The file by which a worker keeps others from a chunk.
+
+        Parameters
+        ----------
+        number : int
+            of the chunk, from 0
+
+        Returns
+        -------
+        Path
+            which is there while somebody holds it
+        """
         return self.folder / CLAIMS / f"{number:06d}"
 
     # -- what is done ----------------------------------------------------------------------------------------------
@@ -876,11 +887,28 @@ class Chunks:
         return self.folder / CHUNKS / f"{number:06d}.json"
 
     def is_done(self, number: int) -> bool:
-        """Whether a chunk is marked."""
+        """Whether a chunk is marked.
+
+        Parameters
+        ----------
+        number : int
+            of the chunk, from 0
+
+        Returns
+        -------
+        bool
+            by the mark alone; `problem` compares the rows
+        """
         return self._mark(number).is_file()
 
     def unmark(self, number: int) -> None:
-        """Count a chunk as missing again."""
+        """Count a chunk as missing again.
+
+        Parameters
+        ----------
+        number : int
+            of the chunk, from 0
+        """
         self._mark(number).unlink(missing_ok=True)
 
     def done(self) -> list[int]:
