@@ -37,7 +37,6 @@ def squared_error(e: Evaluation, name: str, _: str) -> Score:
 
     typical = np.nanmean(matrix)
     note = e.undefined_note(undefined, "a random pairing")
-
     return e.score(
         name,
         np.where(undefined, typical, error),
@@ -75,7 +74,6 @@ def structural_similarity(variant: Variant) -> Compute:
         note = e.undefined_note(np.isnan(per_row), "SSIM = 0")
         n_stimuli = len(e.ids)
         block = max(2, int(_SSIM_BUDGET / (len(decoded) * height * width)))
-
         if block >= n_stimuli:
             matrix = ssim_pairs(decoded, true[e.first], variant)  # (rows, stimuli)
             return e.score(name, np.nan_to_num(per_row), np.nan_to_num(matrix), note=note)
@@ -84,7 +82,6 @@ def structural_similarity(variant: Variant) -> Compute:
         n_blocks = -(-n_stimuli // block)
         groups = e.rng(name + " blocks").permutation(np.arange(n_stimuli) % n_blocks)
         matrix = np.zeros((len(decoded), n_stimuli))
-
         for group in np.unique(groups):
             rows = np.flatnonzero(groups[e.truth] == group)
             columns = np.flatnonzero(groups == group)
@@ -111,7 +108,6 @@ def two_way_identification(e: Evaluation, name: str, space: str) -> Score:
     wins, counted = comparisons(s, e.truth)
     wins = e.per_stimulus(wins)  # (stimuli, stimuli)
     counted = e.per_stimulus(counted)
-
     return e.score(
         name,
         two_way(s, e.truth),
@@ -222,7 +218,6 @@ def share_of_ceiling(e: Evaluation, name: str, _: str) -> Score:
     fraction = fraction_of_ceiling(pearson_per_voxel(predicted, measured), ceiling)
     no_ceiling = int((~(ceiling > 0)).sum())
     note = f"{no_ceiling} voxels without a ceiling above 0 left out, {fraction.n_above_one} voxels above their ceiling"
-
     return _encoding(e, name, ceiling, note)
 
 
@@ -247,7 +242,6 @@ def _encoding(e: Evaluation, name: str, ceiling: np.ndarray, note: str) -> Score
     rng = e.rng(name)
     interval = bootstrap(_mean_correlation(x, y, scale), n, rng=rng, n_draws=e.n_draws)
     null = permutation_null(x @ y.T / scale * n, rng=rng, n_permutations=e.n_permutations)  # (n_stimuli, n_stimuli)
-
     return Score(
         metric=name,
         value=value,
@@ -276,7 +270,6 @@ def _mean_correlation(x: np.ndarray, y: np.ndarray, scale: float) -> Callable[[n
     def statistic(counts: np.ndarray) -> np.ndarray:
         weights = (counts / counts.sum(axis=1, keepdims=True)).astype(np.float32)
         total = np.zeros(len(counts))
-
         for start in range(0, x.shape[1], 512):
             a = x[:, start : start + 512]
             b = y[:, start : start + 512]

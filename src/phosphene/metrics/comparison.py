@@ -107,7 +107,6 @@ class Comparison:
         row = self.ranks[(self.ranks["metric"] == metric) & (self.ranks["run"] == run)]
         if row.empty:
             return None
-
         return row.iloc[0].to_dict()
 
 
@@ -152,7 +151,6 @@ def compare_items(
 
     pairs = []
     ranks = []
-
     for metric, scored in scored_by_metric.items():
         entry = find_metric(metric)
         if entry is None or len(scored) < 2:  # a metric of another version: its direction is not known
@@ -164,7 +162,6 @@ def compare_items(
 
         better = {name: entry.sign * common[name].to_numpy(float) for name in scored}  # larger is better
         rows = []
-
         for first, second in combinations(scored, 2):
             a, b = sorted((first, second))  # the same draws whichever run is named first
             rng = np.random.default_rng([seed, zlib.crc32(f"{metric} {a} {b}".encode())])
@@ -238,5 +235,4 @@ def _joined(parts: list[pd.DataFrame], columns: tuple[str, ...]) -> pd.DataFrame
     """One table, which has its columns even when there is nothing to join."""
     if parts:
         return pd.concat(parts, ignore_index=True)
-
     return pd.DataFrame(columns=list(columns))

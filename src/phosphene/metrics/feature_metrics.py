@@ -48,7 +48,6 @@ def n_way_classes(k: int) -> Compute:
         classes, column = np.unique(true_class[e.first], return_inverse=True)
         of_class = [n_way_class(class_scores, np.full(len(class_scores), c), n, k) for c in classes]
         matrix = np.stack(of_class, axis=1)[:, column]  # (rows, stimuli)
-
         return e.score(
             name,
             n_way_class(class_scores, true_class, n, k),
@@ -109,7 +108,6 @@ def _category_by_network(e: Evaluation, view: FeatureView, labels: np.ndarray) -
     true_answers = classes[first_best(np.nan_to_num(view.true_probabilities[e.first]))]
     best = np.mean(true_answers == labels)
     note = f"the network gives {best:.0%} of the true pictures their category"
-
     return right, joined(e.undefined_note(undefined, "chance"), note)
 
 
@@ -121,7 +119,6 @@ def cosine(e: Evaluation, name: str, space: str) -> Score:
     s = e.similarity(space, "cosine")  # (rows, stimuli)
     paired = s[np.arange(len(s)), e.truth]
     note = e.undefined_note(np.isnan(paired), "cosine = 0")
-
     return e.score(name, np.nan_to_num(paired), np.nan_to_num(s), note=note)
 
 
@@ -152,7 +149,6 @@ def fid(e: Evaluation, name: str, space: str) -> Score:
 
     value = float(np.mean([fid_of(*pair) for pair in pairs]))
     influence = np.mean([fid_influence(*pair) for pair in pairs], axis=0)
-
     return bounded(_of_sets(e, name, value, influence, n, note), 0, np.inf)
 
 
@@ -267,7 +263,6 @@ def zero_shot(k: int, everything: bool = False, centred: bool = False) -> Comput
         counts = np.unique(column, return_counts=True)[1]
         is_uniform = not everything and np.ptp(counts) == 0
         notes = [candidates.familiarity(), e.undefined_note(np.asarray(np.isnan(cosines).any(axis=1)), "chance")]
-
         if is_uniform:
             chance = k / n_candidates
         else:

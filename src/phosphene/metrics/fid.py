@@ -275,7 +275,6 @@ def _root(x: np.ndarray) -> np.ndarray:
     # The centred rows are a root already; with more rows than features R has the same product in d rows.
     if len(x) > x.shape[1]:
         return np.asarray(np.linalg.qr(centred, mode="r"))  # (d, d)
-
     return centred
 
 

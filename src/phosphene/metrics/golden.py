@@ -111,7 +111,6 @@ def _items() -> tuple[Decoded, Encoded]:
     # Two more names than are tested, so that "among all" is another question than "among those tested".
     texts = Candidates((*names, "x", "y"), np.concatenate([kinds, kinds[:2, ::-1]]), centre=theirs.mean(axis=0))
     ceiling = np.linspace(0.2, 0.9, 24)
-
     return (
         Decoded(
             np.arange(n),

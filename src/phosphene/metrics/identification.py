@@ -151,7 +151,6 @@ class _Side:
         values = self.values[:, part]
         if values.dtype in (np.float32, np.float64):
             return values
-
         return values.astype(np.float32)
 
     def shifted(self, part: slice, shift: np.ndarray | float) -> np.ndarray:
@@ -206,7 +205,6 @@ class _Side:
 
         first = {}
         copies = []
-
         for row, key in enumerate(zip(second_moments, first_moments, strict=True)):
             original = first.setdefault(key, row)
             if original != row and np.array_equal(self.values[original], self.values[row]):
@@ -319,7 +317,6 @@ def count_above(
 
     above = similarity > high  # (n, m)
     below = similarity < low
-
     if labels is None:
         n_distractors = np.full(len(rows), similarity.shape[1] - 1)
         n_above = _count(above)
@@ -382,7 +379,6 @@ def rank_matrix(
     n, m = similarity.shape
     grain = grain_of(similarity)
     ranks = np.full((n, m), np.nan)
-
     if labels is None:
         groups = np.zeros(m, int)
     else:

@@ -339,7 +339,6 @@ class Scores:
 def _number(value: float, digits: int = 3) -> str:
     if np.isnan(value):
         return "-"
-
     return f"{value:.{digits}f}"
 
 
@@ -410,7 +409,6 @@ class Evaluation:
         assert self.decoded is not None
         same = {"labels": self.decoded.labels, "true pictures": self.decoded.true_images}
         same |= {f"true latents of {space}": true for space, (_, true) in self.decoded.latents.items()}
-
         for name, values in same.items():
             if values is None:
                 continue
@@ -479,14 +477,12 @@ class Evaluation:
         """Feature spaces that can be compared: the pixels when there are pictures, then the latents."""
         if self.decoded is None:
             return []
-
         return [PIXELS] * (self.decoded.images is not None) + list(self.decoded.latents)
 
     def picture_spaces(self, kind: str) -> list[str]:
         """``pictures.NAME`` of each feature extractor that serves metrics of this kind, such as ``two_way``."""
         if self.decoded is None:
             return []
-
         return [PICTURES + name for name, view in self.decoded.feature_views.items() if kind in view.metrics]
 
     @property
@@ -579,7 +575,6 @@ class Evaluation:
         sums = np.zeros((len(self.ids), *np.shape(rows)[1:]))
         np.add.at(sums, self.truth, rows)
         counts = np.bincount(self.truth)
-
         return sums / counts.reshape(-1, *[1] * (sums.ndim - 1))
 
     def score(
@@ -652,7 +647,6 @@ class Evaluation:
 
         if n < len(per_item):
             notes.append(f"{len(per_item) - n} of {len(per_item)} items have no distractor and are left out")
-
         if n > 1 and np.ptp(per_item[np.isfinite(per_item)]) == 0:
             notes.append("all items score the same, so the interval has no width and says nothing about unseen items")
 
@@ -838,7 +832,6 @@ class Metric:
         """1 where higher is better, -1 where lower is: a value times this is better when larger."""
         if self.better == "higher":
             return 1
-
         return -1
 
     def parts(self, name: str) -> dict[str, str] | None:
@@ -857,7 +850,6 @@ class Metric:
         match = re.fullmatch(self._expression(), name)
         if match is None:
             return None
-
         return match.groupdict()
 
     def filled(self, text: str, name: str) -> str:

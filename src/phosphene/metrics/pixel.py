@@ -183,7 +183,6 @@ def pixcorr_variants(decoded: np.ndarray, true: np.ndarray) -> dict[str, float]:
     by_pixel = np.nan_to_num(paired_correlation(x.T, y.T))  # (n_values,)
     pooled = paired_correlation(x.reshape(1, -1), y.reshape(1, -1))  # (1,)
     inside = np.clip(r, -1 + 1e-12, 1 - 1e-12)  # atanh of a perfect picture is infinite
-
     return {
         "mean": float(r.mean()),
         "fisher": float(np.tanh(np.arctanh(inside).mean())),

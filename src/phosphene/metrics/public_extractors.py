@@ -86,7 +86,6 @@ class _PublicExtractor:
         pixels = as_pictures(pixels)
         grey = np.full((1, *pixels.shape[1:3], 3), 128, dtype=np.uint8)  # says how many numbers there are
         out = np.full((len(pixels), see(grey).shape[1]), np.nan, dtype=np.float32)
-
         for start in range(0, len(pixels), _BATCH):
             batch = np.asarray(pixels[start : start + _BATCH])
             finite = np.flatnonzero(np.isfinite(batch).all(axis=(1, 2, 3)))
@@ -145,7 +144,6 @@ class NetworkExtractor(_PublicExtractor):
         with torch.inference_mode():
             if self.scale is None:
                 return network(torch.from_numpy(pixels).permute(0, 3, 1, 2).float()).numpy()
-
             return network(normalised(resized(pixels, _SIDE), *self.scale)).numpy()
 
     @cached_property

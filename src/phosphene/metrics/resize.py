@@ -37,7 +37,6 @@ def eight_bits(pictures: np.ndarray) -> np.ndarray:
     pixels = np.round(np.clip(pictures, 0, 1) * 255).astype(np.uint8)
     if pixels.shape[3] == 1:
         return np.repeat(pixels, 3, axis=3)
-
     return pixels
 
 

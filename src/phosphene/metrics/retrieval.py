@@ -186,7 +186,6 @@ def batch_retrieval(similarity: np.ndarray, size: int = 300, truth: np.ndarray |
     # Right rows in a batch: the row itself, and each mate with the probability (size - 1) / (n - 1) of being drawn.
     n_right = 1 + (mates.sum(axis=1) - 1) * (size - 1) / max(1, n - 1)
     chance = float(np.mean(n_right) / size)
-
     return BatchRetrieval(size, float(forward.mean()), float(backward.mean()), 0.0, 0.0, chance, 0)
 
 
@@ -239,7 +238,6 @@ def drawn_retrieval(
 
     forward, backward = hits.mean(axis=0)
     forward_std, backward_std = hits.std(axis=0)
-
     return BatchRetrieval(
         size,
         float(forward),
@@ -310,7 +308,6 @@ def _hits(batch: np.ndarray, mates: np.ndarray) -> float:
     low, _ = bounds(filled.max(axis=1, keepdims=True), grain_of(batch))  # (size, 1)
     best = filled >= low
     share_right = (best & mates).sum(axis=1) / best.sum(axis=1)  # (size,)
-
     return float(share_right.mean())
 
 

@@ -258,7 +258,6 @@ def _grey_inside(pictures: np.ndarray, variant: Variant) -> np.ndarray:
 
     pictures = grey(as_pictures(pictures))
     _, height, width = pictures.shape
-
     if variant == "columns":
         side = height
     else:
@@ -291,7 +290,6 @@ def _blur(
 
         flat = pictures.reshape(n * height, width)
         flat_rows = rows.reshape(n * height, width - edge)
-
         for start in range(0, width - edge, _TILE):
             stop = min(start + _TILE, width - edge)
             _, band = _band(stop - start, flat.dtype.char)  # (stop - start + 10, stop - start)
@@ -315,7 +313,6 @@ def _band(n_out: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
     """(n_out, n_out + 10): the 11 Gaussian weights, each row one step further right; and its transpose, contiguous."""
     taps = np.exp(-0.5 * (np.arange(-RADIUS, RADIUS + 1) / SIGMA) ** 2)
     band = np.zeros((n_out, n_out + 2 * RADIUS))
-
     for i in range(n_out):
         band[i, i : i + WINDOW] = taps / taps.sum()
 

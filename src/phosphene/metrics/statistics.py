@@ -193,7 +193,6 @@ def bootstrap(
     step = max(1, _BLOCK_VALUES // n_items)
     draws = []
     jackknife = []
-
     for start in range(0, n_draws, step):
         counts = _draw_counts(min(step, n_draws - start), n_items, rng)  # (up to step, n_items)
         draws.append(statistic(counts))
@@ -255,7 +254,6 @@ def _bca(value: float, drawn: np.ndarray, left_out: np.ndarray, level: float) ->
     # Beyond its pole the correction turns over; the outermost draw is then the only honest bound.
     quantiles = np.where(scale > 0, ndtr(bias + shifted / np.where(scale > 0, scale, 1)), shifted > 0)
     low, high = np.quantile(drawn, quantiles)
-
     return float(low), float(high)
 
 
@@ -327,7 +325,6 @@ def permutation_null(
         stop = min(start + step, n_permutations)
         places = _permutations(stop - start, n_items, groups, rng) + offsets  # (stop - start, n_items)
         total = flat[places].sum(axis=1)  # (stop - start,)
-
         if present.all():
             null[start:stop] = total / n_items
         else:

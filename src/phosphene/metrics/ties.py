@@ -43,10 +43,8 @@ def grain_of(values: np.ndarray, axis: int | tuple[int, ...] | None = None) -> n
     highest = np.fmax.reduce(values, axis=axis, keepdims=True, initial=0).astype(np.float64)
     lowest = np.fmin.reduce(values, axis=axis, keepdims=True, initial=0).astype(np.float64)
     largest = np.maximum(highest, -lowest)
-
     if not np.isfinite(largest).all():
         return grain_of(np.where(np.isfinite(values), values, 0), axis)
-
     return np.minimum(largest, 1)
 
 
@@ -141,7 +139,6 @@ def midranks(values: np.ndarray, grain: np.ndarray | float | None = None) -> np.
 
     # Ties are rare: only rows in which two neighbours are tied are counted value by value.
     is_tied = (ascending[..., 1:] <= high[..., :-1]) | (ascending[..., :-1] >= low[..., 1:])  # (..., m - 1)
-
     for at in map(tuple, np.argwhere(is_tied.any(axis=-1))):
         n_below = np.searchsorted(ascending[at], low[at], side="left")  # (m,)
         n_not_above = np.searchsorted(ascending[at], high[at], side="right")

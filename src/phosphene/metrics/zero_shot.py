@@ -114,7 +114,6 @@ class Candidates:
         seen = sum(name in self.trained for name in self.names)
         if seen == 0:
             return f"none of the {k} candidate categories was shown in training"
-
         return f"{'all' if seen == k else f'{seen} of the'} {k} candidate categories were shown in training"
 
 
@@ -157,7 +156,6 @@ def candidates_from(
 
     unit = latents / _length(latents)
     means = unit.reshape(len(texts), len(templates), -1).mean(axis=1)
-
     return Candidates(tuple(texts), means / _length(means), None if trained is None else frozenset(map(str, trained)))
 
 
@@ -173,7 +171,6 @@ def share_in_top(similarity: np.ndarray, k: int) -> np.ndarray:
     """What each row scores were each column its truth: (n, n_candidates), 1 inside the k best, 0 outside, shares for ties."""
     n_candidates = similarity.shape[1]
     out = np.empty(similarity.shape)
-
     for column in range(n_candidates):
         above, ties, _ = count_above(similarity, np.full(len(similarity), column))
         out[:, column] = np.clip((k - above) / (ties + 1), 0, 1)
