@@ -223,5 +223,4 @@ def run_checks(
         for check in CHECKS.values()
         if check.id in chosen
     ]
-
     return waive(verdicts, waivers or {}, CHECKS)

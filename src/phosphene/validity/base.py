@@ -458,7 +458,6 @@ def plain_data(value: Any) -> Any:
         return None
     if value is None or isinstance(value, str | int | float):
         return value
-
     return str(value)
 
 
@@ -533,5 +532,4 @@ def as_floats(pictures: np.ndarray) -> np.ndarray:
     pictures = np.asarray(pictures)
     if pictures.dtype == np.uint8:
         return pictures.astype(np.float32) / 255
-
     return pictures.astype(np.float32)

@@ -46,7 +46,20 @@ MAX_OFFSET = 10  # trials by which the truths are shifted
 
 
 def alignment_alarm(evidence: Evidence, rng: np.random.Generator) -> Finding:
-    """B1: does the true order beat shifted and wrongly sorted ones, and chance?"""
+    """B1: does the true order beat shifted and wrongly sorted ones, and chance?
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with ``similarity``; ``test_ids`` and ``orders`` for wrong orders to try
+    rng : numpy.random.Generator
+        draws random pairings
+
+    Returns
+    -------
+    Finding
+        value: two-way identification in the order as paired, chance 0.5
+    """
     ranks = rank_matrix(needed(evidence.similarity))  # (decoded, true)
     n = len(ranks)
     if n < 5:
@@ -59,7 +72,6 @@ def alignment_alarm(evidence: Evidence, rng: np.random.Generator) -> Finding:
     centred = ranks - ranks.mean(axis=1, keepdims=True) - ranks.mean(axis=0) + 2 * ranks.mean()
     orders = {}
     reach = min(MAX_OFFSET, n // 2)
-
     for offset in range(-reach, reach + 1):
         if offset:
             orders[f"truths shifted by {offset:+d}"] = np.diagonal(centred, offset)
@@ -141,7 +153,20 @@ Standing = Literal["above", "unclear", "below"]
 
 
 def against_controls(evidence: Evidence, rng: np.random.Generator) -> Finding:
-    """B3: is the real response better than shuffled, matched-noise and mean responses through the same pipeline?"""
+    """B3: is the real response better than shuffled, matched-noise and mean responses through the same pipeline?
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with ``scores``, and ``differences`` where they were paired
+    rng : numpy.random.Generator
+        not used: nothing is drawn
+
+    Returns
+    -------
+    Finding
+        value: share of comparisons in which the brain is clearly above, 0 to 1
+    """
     scores = needed(evidence.scores)
     scored_inputs = set(scores["input"])
     present = [control for control in CONTROLS if control in scored_inputs]
@@ -151,7 +176,6 @@ def against_controls(evidence: Evidence, rng: np.random.Generator) -> Finding:
 
     by_standing: dict[Standing, list[str]] = {"above": [], "unclear": [], "below": []}
     metrics = sorted(set(scores.loc[scores["input"] == "brain", "metric"]))
-
     for metric in metrics:
         if kind_of(metric) not in HEADLINES:
             continue
@@ -181,7 +205,6 @@ def against_controls(evidence: Evidence, rng: np.random.Generator) -> Finding:
         parts = []
         if below:
             parts.append(f"below the control in {', '.join(below)}")
-
         if unclear:
             parts.append(f"not clearly above it in {', '.join(unclear)}")
 
@@ -191,7 +214,6 @@ def against_controls(evidence: Evidence, rng: np.random.Generator) -> Finding:
     text = f"Clearly above {', '.join(present)} in all {n} comparisons.{tail}"
     if missing:
         return flagged(share, text, **details)
-
     return passed(share, text, **details)
 
 
@@ -224,10 +246,8 @@ def compare(scores: pd.DataFrame, differences: pd.DataFrame | None, metric: str,
             high = float(rows["ci_high"].iloc[0])
             if rows["p"].iloc[0] >= 0.05 or low <= 0 <= high:
                 return "unclear"
-
             if low > 0:
                 return "above"
-
             return "below"
 
     entry = find_metric(metric)
@@ -241,10 +261,8 @@ def compare(scores: pd.DataFrame, differences: pd.DataFrame | None, metric: str,
     their_low, their_high = sorted(entry.sign * theirs[end].iloc[0] for end in ("ci_low", "ci_high"))
     if our_low > their_high:
         return "above"
-
     if our_high < their_low:
         return "below"
-
     return "unclear"
 
 
@@ -311,7 +329,6 @@ def repeat_correlation(
     z = np.asarray(betas, dtype=np.float64)
     z = z[:, np.isfinite(z).all(axis=0)].copy()
     trials_of = [np.flatnonzero(sessions == session) for session in np.unique(sessions)]
-
     for session in np.unique(sessions):
         mine = sessions == session
         z[mine] -= z[mine].mean(axis=0)
@@ -335,7 +352,20 @@ def repeat_correlation(
 
 
 def repeat_reliability(evidence: Evidence, rng: np.random.Generator) -> Finding:
-    """B2: in training and in test trials apart, as labels may be wrong in one of them."""
+    """B2: in training and in test trials apart, as labels may be wrong in one of them.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with ``trials``, ``sides`` and ``responses``
+    rng : numpy.random.Generator
+        draws stimuli, where there are many, and deals labels
+
+    Returns
+    -------
+    Finding
+        value: the lower of the two correlations
+    """
     table = needed(evidence.trials)
     responses = needed(evidence.responses)
     sides = needed(evidence.sides)
@@ -381,7 +411,6 @@ def repeat_reliability(evidence: Evidence, rng: np.random.Generator) -> Finding:
         return flagged(lowest, f"{facts}. {too_few}", **details)
     if unclear:
         return failed(lowest, f"{facts}. In {named} trials, labels are wrong or responses are noise.", **details)
-
     return passed(lowest, f"{facts}.", **details)
 
 
@@ -394,7 +423,6 @@ def _whole_stimuli(stimuli: np.ndarray, rows: np.ndarray, rng: np.random.Generat
 
     chosen = rng.permutation(repeated)
     keep = chosen[: max(_FEWEST_REPEATED, int(np.searchsorted(np.cumsum(counts[chosen]), _MOST_TRIALS)))]
-
     return rows[np.isin(which, keep)]
 
 
@@ -405,7 +433,20 @@ _MOST_NAMED = 3
 
 
 def ceiling_of_method(evidence: Evidence, rng: np.random.Generator) -> Finding:
-    """B4: scores of the true features through the same generator, from the control ``truth``."""
+    """B4: scores of the true features through the same generator, from the control ``truth``.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with ``scores`` that have rows of the input ``truth``
+    rng : numpy.random.Generator
+        not used: nothing is drawn
+
+    Returns
+    -------
+    Finding
+        value: share of the ceiling above chance that the brain reaches
+    """
     scores = needed(evidence.scores)
     if not len(rows_where(scores, input="truth")):
         return not_applicable("The true features were not drawn: no input 'truth' was decoded.")
@@ -431,7 +472,6 @@ def ceiling_of_method(evidence: Evidence, rng: np.random.Generator) -> Finding:
     named = [f"{metric} {tops[metric]:.3f}" for metric in metrics[:_MOST_NAMED]]
     text = f"True features through the generator reach {', '.join(named)}"
     details = {"ceiling": {metric: tops[metric] for metric in metrics}, "share_reached": value}
-
     if all(p_values[metric] >= _REACH_ALPHA for metric in metrics):  # NaN is no test
         unfaithful = "it does not draw what it is told, so its pictures say nothing of a brain."
         return failed(value, f"{text}: {unfaithful}", **details)
@@ -536,7 +576,6 @@ def bottleneck_curve(target: DecodingTarget) -> pd.DataFrame:
 
     table = pd.DataFrame(rows, columns=["dimensions", "two_way"])
     table.attrs["p"] = permutation_null(rank_matrix(similarity(predicted, true)), rng=rng, n_permutations=2000).p
-
     return table
 
 
@@ -562,12 +601,24 @@ def curve_target(evidence: Evidence) -> DecodingTarget | None:
     usable.sort(key=lambda target: target.space == PICTURES)  # stable: latents first
     if usable:
         return usable[0]
-
     return None
 
 
 def bottleneck(evidence: Evidence, rng: np.random.Generator) -> Finding:
-    """B5: how many dimensions of brain signal give 90 % of the score."""
+    """B5: how many dimensions of brain signal give 90 % of the score.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with ``targets`` that have betas
+    rng : numpy.random.Generator
+        not used: the curve has a stream of its own
+
+    Returns
+    -------
+    Finding
+        value: dimensions that give 90 % of the score above chance
+    """
     target = curve_target(evidence)
     if target is None:
         return not_applicable(f"Fewer than {_FEWEST_POINTS} test or training items with responses.")
@@ -599,7 +650,20 @@ def bottleneck(evidence: Evidence, rng: np.random.Generator) -> Finding:
 
 
 def out_of_distribution(evidence: Evidence, rng: np.random.Generator) -> Finding:
-    """B9: identification on stimuli of another kind than those of training."""
+    """B9: identification on stimuli of another kind than those of training.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with ``other_kind`` and ``similarity``
+    rng : numpy.random.Generator
+        draws random pairings
+
+    Returns
+    -------
+    Finding
+        value: two-way identification, chance 0.5
+    """
     if not evidence.other_kind:
         text = "Test stimuli are of the same kind as those of training."
         if evidence.held_out:
@@ -618,7 +682,6 @@ def out_of_distribution(evidence: Evidence, rng: np.random.Generator) -> Finding
 
     if null.p < _REACH_ALPHA:
         return passed(value, f"{text}: it holds on stimuli of another kind.", **details)
-
     return flagged(value, f"{text}: nothing is left on stimuli of another kind.", **details)
 
 
@@ -671,7 +734,6 @@ def irreducible_shares(train: np.ndarray, test: np.ndarray) -> np.ndarray:
     scale = np.where(varies, scale, typical)
     train = (train - mean) / scale
     test = (test - mean) / scale
-
     if train.shape[0] <= train.shape[1]:
         values, vectors = np.linalg.eigh(train @ train.T)
         along = test @ train.T @ vectors
@@ -683,12 +745,24 @@ def irreducible_shares(train: np.ndarray, test: np.ndarray) -> np.ndarray:
     reached = np.square(along[:, kept] / np.sqrt(values[kept])).sum(axis=1)
     power = np.square(test).sum(axis=1)
     share = 1 - np.divide(reached, power, out=np.ones_like(power), where=power > 0)
-
     return np.clip(share, 0, 1)
 
 
 def collapse_of_data(evidence: Evidence, rng: np.random.Generator) -> Finding:
-    """B6: share of the test features outside the span of the training features. No brain takes part."""
+    """B6: share of the test features outside the span of the training features. No brain takes part.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with ``targets``
+    rng : numpy.random.Generator
+        not used: nothing is drawn
+
+    Returns
+    -------
+    Finding
+        value: largest mean share out of reach over the spaces, 0 to 1
+    """
     targets = needed(evidence.targets)
     if not targets:
         return not_applicable("No space of features to look at.")
@@ -696,7 +770,6 @@ def collapse_of_data(evidence: Evidence, rng: np.random.Generator) -> Finding:
     shares = {}
     parts = []
     lost = []
-
     for target in targets:
         share = float(irreducible_shares(target.train, target.true).mean())
         n = target.n_train
@@ -790,7 +863,6 @@ def participation_ratio(rows: np.ndarray) -> float:
     power = np.square(gram).sum()
     if power > 0:
         return float(np.trace(gram) ** 2 / power)
-
     return 0.0
 
 
@@ -841,7 +913,20 @@ def _distinct_rows(rows: np.ndarray, train: np.ndarray) -> int:
 
 
 def collapse_of_predictions(evidence: Evidence, rng: np.random.Generator) -> Finding:
-    """B7: effective dimensions, variance and variety of predictions, next to those of the truths."""
+    """B7: effective dimensions, variance and variety of predictions, next to those of the truths.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with ``targets``
+    rng : numpy.random.Generator
+        not used: nothing is drawn
+
+    Returns
+    -------
+    Finding
+        value: smallest effective dimension over the spaces, as a share of the truth's
+    """
     usable = []
     for target in needed(evidence.targets):
         if np.isfinite(target.predicted).all(axis=1).sum() >= FEWEST_ROWS:
@@ -1033,7 +1118,20 @@ def _distinct(rows: np.ndarray) -> int:
 
 
 def category_only(evidence: Evidence, rng: np.random.Generator) -> Finding:
-    """B8: predictions against training items of the same cluster, and inside clusters."""
+    """B8: predictions against training items of the same cluster, and inside clusters.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with ``targets``, and their labels where there are categories
+    rng : numpy.random.Generator
+        draws clusters, bootstrap and permutations
+
+    Returns
+    -------
+    Finding
+        value: two-way identification less that of drawing an item of the group named, the smallest
+    """
     targets = sorted(needed(evidence.targets), key=lambda target: target.space == PICTURES)  # latents first
     if not targets or min(len(targets[0].true), len(targets[0].train)) < FEWEST_IN_CLUSTER:
         return not_applicable(f"Fewer than {FEWEST_IN_CLUSTER} test or training items to put into clusters.")

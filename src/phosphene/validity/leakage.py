@@ -41,7 +41,6 @@ def _shared_trials(step: Lineage) -> int:
     """How many trials a step both fitted and is judged on."""
     if step.fitted_on is None:
         return 0
-
     return len(id_set(step.fitted_on) & id_set(step.evaluated_on))
 
 
@@ -50,7 +49,20 @@ def _named(counts: dict[str, int], unit: str) -> str:
 
 
 def fit_lineage(evidence: Evidence, rng: np.random.Generator) -> Finding:
-    """L1: trials that entered a fit and are then judged by it."""
+    """L1: trials that entered a fit and are then judged by it.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with ``lineages``
+    rng : numpy.random.Generator
+        not used: nothing is drawn
+
+    Returns
+    -------
+    Finding
+        value: trials that the worst step both saw and is judged on
+    """
     if not evidence.lineages:
         return not_applicable("No fitted step recorded what it saw.")
 
@@ -58,7 +70,6 @@ def fit_lineage(evidence: Evidence, rng: np.random.Generator) -> Finding:
     transductive = {}
 
     unknown = [step.name for step in evidence.lineages if step.fitted_on is None]
-
     for step in evidence.lineages:
         shared = _shared_trials(step)
         if shared and step.sees == "brain":
@@ -68,7 +79,6 @@ def fit_lineage(evidence: Evidence, rng: np.random.Generator) -> Finding:
 
     details = {"leaks": leaks, "transductive": transductive, "not_recorded": unknown, "n_steps": len(evidence.lineages)}
     worst = max([*leaks.values(), *transductive.values()], default=0)
-
     if leaks:
         return failed(worst, f"Test trials entered the fit of {_named(leaks, 'trials')}.", **details)
 
@@ -78,12 +88,24 @@ def fit_lineage(evidence: Evidence, rng: np.random.Generator) -> Finding:
 
     if unknown:
         return flagged(0, f"Nobody recorded which trials entered {few(unknown)}.", **details)
-
     return passed(0, f"None of {len(evidence.lineages)} fitted steps saw a test trial.", **details)
 
 
 def subset_invariance(evidence: Evidence, rng: np.random.Generator) -> Finding:
-    """L2: a prediction must not depend on which other test rows come with it."""
+    """L2: a prediction must not depend on which other test rows come with it.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with ``predict`` and ``test_betas``
+    rng : numpy.random.Generator
+        draws an order of the rows, and those that are predicted alone
+
+    Returns
+    -------
+    Finding
+        value: largest move of a prediction, relative to the largest prediction
+    """
     predict = needed(evidence.predict)
     betas = needed(evidence.test_betas)
     n = len(betas)
@@ -125,6 +147,18 @@ def perturbation(evidence: Evidence, rng: np.random.Generator) -> Finding:
 
     Half of a few rows keep their values while the others become noise, of their own size and of ten times that; then the
     other half. Unlike L2 the number of rows stays, so that predictors that need a full batch are caught as well.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with ``predict`` and ``test_betas``
+    rng : numpy.random.Generator
+        draws the rows and the noise
+
+    Returns
+    -------
+    Finding
+        value: largest move of a prediction, relative to the largest prediction
     """
     predict = needed(evidence.predict)
     betas = np.asarray(evidence.test_betas)
@@ -168,15 +202,26 @@ def _gap(ours: np.ndarray, reference: np.ndarray, everything: np.ndarray) -> flo
     finite = np.isfinite(ours)
     size = np.abs(everything[np.isfinite(everything)]).max(initial=0)
     gap = np.abs(ours[finite] - reference[finite]).max(initial=0)
-
     if size > 0:
         return float(gap / size)
-
     return float(gap)
 
 
 def voxel_selection(evidence: Evidence, rng: np.random.Generator) -> Finding:
-    """L4: which trials entered the choice of voxels."""
+    """L4: which trials entered the choice of voxels.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with ``voxel_choices``
+    rng : numpy.random.Generator
+        not used: nothing is drawn
+
+    Returns
+    -------
+    Finding
+        value: test trials that entered the worst choice
+    """
     choices = needed(evidence.voxel_choices)
     if not choices:
         return passed(0, "No voxel was chosen: every one of the data set is used.")
@@ -184,7 +229,6 @@ def voxel_selection(evidence: Evidence, rng: np.random.Generator) -> Finding:
     leaks = {}
     blind = {}
     unknown = []
-
     for step in choices:
         shared = _shared_trials(step)
         if step.fitted_on is None:
@@ -203,7 +247,6 @@ def voxel_selection(evidence: Evidence, rng: np.random.Generator) -> Finding:
     parts = []
     if blind:
         parts.append(f"responses of test trials entered the choice of voxels: {_named(blind, 'trials')}")
-
     if unknown:
         parts.append(f"nobody recorded which trials entered {few(unknown)}")
 
@@ -216,7 +259,20 @@ def voxel_selection(evidence: Evidence, rng: np.random.Generator) -> Finding:
 
 
 def adaptation_to_test(evidence: Evidence, rng: np.random.Generator) -> Finding:
-    """L5: a model that saw test responses must say so, and be shown with one that did not."""
+    """L5: a model that saw test responses must say so, and be shown with one that did not.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with ``setting`` and ``lineages``; ``scores`` and ``strict_scores`` to show both
+    rng : numpy.random.Generator
+        not used: nothing is drawn
+
+    Returns
+    -------
+    Finding
+        value: test responses that a fitted step saw
+    """
     adapted = {}
     for step in evidence.lineages or ():
         shared = _shared_trials(step)
@@ -271,12 +327,24 @@ def _value(scores: pd.DataFrame, metric: str) -> float:
     rows = scores[(scores["input"] == "brain") & (scores["metric"] == metric)]
     if len(rows):
         return float(rows.iloc[0]["value"])
-
     return float("nan")
 
 
 def tuning_on_test(evidence: Evidence, rng: np.random.Generator) -> Finding:
-    """L6: choices made by test stimuli, and how often the test set was evaluated before this result."""
+    """L6: choices made by test stimuli, and how often the test set was evaluated before this result.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with ``ledger``, ``looks_beside`` and ``config``; ``monitored`` and ``splits`` for choices made while training
+    rng : numpy.random.Generator
+        not used: nothing is drawn
+
+    Returns
+    -------
+    Finding
+        value: earlier evaluations of the test set, or test stimuli that a choice was made by
+    """
     tested = [id_set(map(str, test)) for _, test in evidence.splits or ()]
     chosen_by_test: dict[str, set] = {}
 
@@ -325,7 +393,20 @@ def tuning_on_test(evidence: Evidence, rng: np.random.Generator) -> Finding:
 
 
 def best_of_n(evidence: Evidence, rng: np.random.Generator) -> Finding:
-    """L7: is the sample that is scored the one nearest the truth, more often than by luck?"""
+    """L7: is the sample that is scored the one nearest the truth, more often than by luck?
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with ``samples``
+    rng : numpy.random.Generator
+        draws the items that are compared, where there are many
+
+    Returns
+    -------
+    Finding
+        value: samples drawn for each trial
+    """
     samples = needed(evidence.samples)
     count = samples.drawn.shape[1]
     if count < 2:
@@ -381,14 +462,26 @@ def best_of_n(evidence: Evidence, rng: np.random.Generator) -> Finding:
 
 
 def circular_cycle(evidence: Evidence, rng: np.random.Generator) -> Finding:
-    """L8: scores of what was encoded and decoded in turn need two models that share no stimulus, or a mark."""
+    """L8: scores of what was encoded and decoded in turn need two models that share no stimulus, or a mark.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with ``cycles``
+    rng : numpy.random.Generator
+        not used: nothing is drawn
+
+    Returns
+    -------
+    Finding
+        value: stimuli that encoder and decoder of the worst cycle share
+    """
     cycles = needed(evidence.cycles)
     if not cycles:
         return not_applicable("No picture was scored that went from encoder to decoder.")
 
     hidden = {}
     marked = {}
-
     for cycle in cycles:
         shared = len(id_set(map(str, cycle.encoder_stimuli)) & id_set(map(str, cycle.decoder_stimuli)))
         if shared and cycle.is_marked:
@@ -398,7 +491,6 @@ def circular_cycle(evidence: Evidence, rng: np.random.Generator) -> Finding:
 
     details = {"not_marked": hidden, "marked": marked}
     worst = max([*hidden.values(), *marked.values()], default=0)
-
     if hidden:
         return failed(
             worst,

@@ -75,7 +75,6 @@ class Likeness:
         rows = np.asarray(known, dtype=np.intp)  # an empty list would be floats
         if seen:
             return rows[np.isfinite(self.units[rows]).all(axis=1)]
-
         return rows
 
     @cached_property

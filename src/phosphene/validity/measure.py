@@ -41,7 +41,20 @@ _ALPHA = 0.01
 
 
 def generator_noise(evidence: Evidence, rng: np.random.Generator) -> Finding:
-    """M6: variance between samples of one trial next to that between trials, and the score of each sample."""
+    """M6: variance between samples of one trial next to that between trials, and the score of each sample.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with ``samples``
+    rng : numpy.random.Generator
+        draws items, mixtures of pixels and permutations
+
+    Returns
+    -------
+    Finding
+        value: share of the variance of pictures that is between samples of a trial, 0 to 1
+    """
     samples = needed(evidence.samples)
     n, count = samples.drawn.shape[:2]
     if count == 1 and not evidence.is_random:
@@ -117,12 +130,24 @@ def _follows(drawn: np.ndarray, rng: np.random.Generator) -> float:
     true = distance_of_means(np.arange(n * count))
     dealt = np.array([distance_of_means(rng.permutation(n * count)) for _ in range(_PERMUTATIONS)])
     n_as_far = (dealt >= true * (1 - 1e-9)).sum()
-
     return float((1 + n_as_far) / (_PERMUTATIONS + 1))
 
 
 def metric_identity(evidence: Evidence, rng: np.random.Generator) -> Finding:
-    """M10: metrics that no longer give their golden values."""
+    """M10: metrics that no longer give their golden values.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with ``golden``
+    rng : numpy.random.Generator
+        not used: nothing is drawn
+
+    Returns
+    -------
+    Finding
+        value: metrics that no longer give their golden value
+    """
     golden = needed(evidence.golden)
     moved = changed(golden)
     details = {"changed": {metric: {"golden": kept, "now": now} for metric, (kept, now) in moved.items()}}
@@ -146,7 +171,20 @@ def _versions() -> str:
 
 
 def fid_of_few(evidence: Evidence, rng: np.random.Generator) -> Finding:
-    """M11: FID of too few pictures, or of other features than those of published ones."""
+    """M11: FID of too few pictures, or of other features than those of published ones.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with ``scores`` and ``n_features``
+    rng : numpy.random.Generator
+        not used: nothing is drawn
+
+    Returns
+    -------
+    Finding
+        value: pictures of the smallest FID
+    """
     brain = _brain_scores(evidence)
     n_pictures = {name: float(n) for name, n in zip(brain["metric"], brain["n"], strict=True) if kind_of(name) == "fid"}
     if not n_pictures:
@@ -191,7 +229,6 @@ def why_not_comparable(n: float, n_features: int | None) -> str:
     parts = []
     if n < FID_PICTURES:
         parts.append(f"{n:.0f} pictures")
-
     if n_features is not None and n_features < FID_FEATURES:
         parts.append(f"{n_features} features")
 
@@ -211,5 +248,4 @@ def _instead(brain: pd.DataFrame) -> str:
 
     if not values:
         return f"{advice}."
-
     return f"{advice}: {few(values)}."

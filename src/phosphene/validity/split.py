@@ -73,7 +73,6 @@ def picture_digests(pictures: np.ndarray) -> list[str]:
 
     if pictures.dtype != np.uint8:
         pictures = np.rint(np.clip(np.nan_to_num(pictures), 0, 1) * 255).astype(np.uint8)
-
     if pictures.ndim == 3:
         pictures = pictures[..., None]
 
@@ -82,7 +81,20 @@ def picture_digests(pictures: np.ndarray) -> list[str]:
 
 
 def same_stimulus_on_both_sides(evidence: Evidence, rng: np.random.Generator) -> Finding:
-    """S1: shared ids, and shared pixels under different ids."""
+    """S1: shared ids, and shared pixels under different ids.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with ``splits``, and ``digests`` for the comparison of pixels
+    rng : numpy.random.Generator
+        not used: nothing is drawn
+
+    Returns
+    -------
+    Finding
+        value: stimuli that stand on both sides, by id or by pixels
+    """
     splits = needed(evidence.splits)
     digests = evidence.digests or {}
     by_id = set()
@@ -125,7 +137,20 @@ def same_stimulus_on_both_sides(evidence: Evidence, rng: np.random.Generator) ->
 
 
 def repeats_across_inner_folds(evidence: Evidence, rng: np.random.Generator) -> Finding:
-    """S5: inner folds must keep the repeats of a stimulus together."""
+    """S5: inner folds must keep the repeats of a stimulus together.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with ``inner_folds``
+    rng : numpy.random.Generator
+        not used: nothing is drawn
+
+    Returns
+    -------
+    Finding
+        value: stimuli on both sides of an inner fold
+    """
     leaks: dict[str, set] = {}
     n_folds = 0
 
@@ -153,7 +178,20 @@ def repeats_across_inner_folds(evidence: Evidence, rng: np.random.Generator) -> 
 
 
 def size_of_test_set(evidence: Evidence, rng: np.random.Generator) -> Finding:
-    """S10: an empty, tiny or single-class test set."""
+    """S10: an empty, tiny or single-class test set.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with ``splits``, and ``test_labels`` where there are classes
+    rng : numpy.random.Generator
+        not used: nothing is drawn
+
+    Returns
+    -------
+    Finding
+        value: distinct test stimuli
+    """
     tested = set().union(*(id_set(test) for _, test in needed(evidence.splits)))
     n = len(tested)
     if n < 2:
@@ -167,18 +205,29 @@ def size_of_test_set(evidence: Evidence, rng: np.random.Generator) -> Finding:
     parts = []
     if n < ENOUGH:
         parts.append(f"only {n} test stimuli, so intervals are wide")
-
     if n_classes == 1:
         parts.append("all test stimuli are of one class")
 
     if parts:
         return flagged(n, "; ".join(parts).capitalize() + ".", n=n, n_classes=n_classes)
-
     return passed(n, f"{n} test stimuli.", n=n, n_classes=n_classes)
 
 
 def near_duplicates(evidence: Evidence, rng: np.random.Generator) -> Finding:
-    """S2: test pictures of which training has a near copy; what the score is without them."""
+    """S2: test pictures of which training has a near copy; what the score is without them.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with ``splits`` and ``likeness``; ``similarity`` and ``test_ids`` for the score without the copies
+    rng : numpy.random.Generator
+        draws the training pictures that set the bar, where there are many
+
+    Returns
+    -------
+    Finding
+        value: test pictures with a near copy in training
+    """
     pairs = near_pairs(evidence, rng)
     n_test = len(set().union(*({str(i) for i in test} for _, test in needed(evidence.splits))))
     space = needed(evidence.likeness).space
@@ -188,7 +237,6 @@ def near_duplicates(evidence: Evidence, rng: np.random.Generator) -> Finding:
     copied = set(pairs["test"])
     named = few([f"{a} ~ {b}" for a, b in zip(pairs["test"], pairs["train"], strict=True)])
     text, two_way_scores = _with_and_without(evidence, copied)
-
     return flagged(
         len(copied),
         f"{len(copied)} of {n_test} test pictures have a near copy in training, by hash and by {space} ({named}).{text}",
@@ -258,7 +306,6 @@ def _bar(likeness: Likeness, train: np.ndarray, rng: np.random.Generator) -> flo
     known = best[which >= 0]
     if len(known):
         return float(np.percentile(known, PERCENTILE))
-
     return 0.99
 
 
@@ -278,7 +325,20 @@ def _with_and_without(evidence: Evidence, copied: set[str]) -> tuple[str, dict[s
 
 
 def semantic_overlap(evidence: Evidence, rng: np.random.Generator) -> Finding:
-    """S3: cosine to the nearest training picture, clusters shared with training, and whether the score follows either."""
+    """S3: cosine to the nearest training picture, clusters shared with training, and whether the score follows either.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with ``splits`` and ``likeness``; ``similarity`` and ``test_ids`` for the score by nearness
+    rng : numpy.random.Generator
+        draws training pictures, first centres of clusters and permutations
+
+    Returns
+    -------
+    Finding
+        value: share of test pictures in clusters that training has too, 0 to 1
+    """
     likeness = needed(evidence.likeness)
     table = nearest_in_training(evidence)
     within = _within_training(evidence, rng)
@@ -325,7 +385,6 @@ def semantic_overlap(evidence: Evidence, rng: np.random.Generator) -> Finding:
 
     if k > 1:
         return passed(share, reason, **details)
-
     return passed(0, reason, **details)
 
 
@@ -405,7 +464,6 @@ def _clusters(evidence: Evidence, rng: np.random.Generator) -> tuple[np.ndarray,
 
     points = directions(likeness.units[known])
     k = number_of_clusters(points, rng)
-
     if len(points) > _MOST_NEAR:
         centres = spherical_kmeans(points[rng.choice(len(points), _MOST_NEAR, replace=False)], k, rng).centres
         members[known] = (points @ centres.T).argmax(axis=1)
@@ -448,7 +506,20 @@ def _slope(evidence: Evidence, table: pd.DataFrame, rng: np.random.Generator) ->
 
 
 def cluster_disjoint(evidence: Evidence, rng: np.random.Generator) -> Finding:
-    """S4: what is left of identification when whole groups of pictures were held out."""
+    """S4: what is left of identification when whole groups of pictures were held out.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with ``splits``, ``held_out``, ``similarity`` and ``test_ids``
+    rng : numpy.random.Generator
+        draws pairings inside folds
+
+    Returns
+    -------
+    Finding
+        value: two-way identification inside folds, chance 0.5
+    """
     if not evidence.held_out:
         return not_applicable(
             "Single pictures were held out, so training may hold others of their kind. Ask for --split cluster:K to hold "
@@ -506,6 +577,18 @@ def session_confound(evidence: Evidence, rng: np.random.Generator) -> Finding:
 
     The baseline uses no response: for each test stimulus it takes the mean features of what was shown in training in
     the same session (run). It can only be right when sessions differ in what was shown.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with ``trials``, ``sides`` and ``likeness``; ``responses`` to read the session off them
+    rng : numpy.random.Generator
+        draws pairings inside folds, trials and projections
+
+    Returns
+    -------
+    Finding
+        value: two-way identification by the better of the two baselines, chance 0.5
     """
     table = needed(evidence.trials)
     levels = {"session": table["session"].to_numpy(), "run": table.groupby(["session", "run"]).ngroup().to_numpy()}
@@ -584,7 +667,6 @@ def _baseline(evidence: Evidence, groups: np.ndarray, rng: np.random.Generator) 
     labels = np.asarray(folds)
     ranks = rank_matrix(similarity(np.asarray(predicted), np.asarray(true), "cosine"), labels=labels)
     null = permutation_null(ranks, rng=rng, groups=labels)
-
     return float(np.nanmean(np.diagonal(ranks))), null.p
 
 
@@ -626,7 +708,6 @@ def _readable(evidence: Evidence, sessions: np.ndarray, rng: np.random.Generator
     model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(x[fit], y[fit])
     right = float(np.mean(model.predict(x[test]) == y[test]))
     most = float(np.mean(y[test] == _mode(y[fit])))
-
     return f"The session of a response is named right in {100 * right:.0f} % ({100 * most:.0f} % by guessing)."
 
 
@@ -636,7 +717,20 @@ def _mode(values: np.ndarray):
 
 
 def shared_anchors(evidence: Evidence, rng: np.random.Generator) -> Finding:
-    """S7: stimuli by which people were aligned must not be tested."""
+    """S7: stimuli by which people were aligned must not be tested.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with ``splits`` and ``anchors``
+    rng : numpy.random.Generator
+        not used: nothing is drawn
+
+    Returns
+    -------
+    Finding
+        value: test stimuli that served to align people
+    """
     anchors = needed(evidence.anchors)
     if not anchors:
         return not_applicable("Nothing was aligned across people.")
@@ -662,7 +756,20 @@ def shared_anchors(evidence: Evidence, rng: np.random.Generator) -> Finding:
 
 
 def generator_saw_the_pictures(evidence: Evidence, rng: np.random.Generator) -> Finding:
-    """S8: was a pretrained generator trained on the collection the test pictures come from?"""
+    """S8: was a pretrained generator trained on the collection the test pictures come from?
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with ``generators`` and ``corpora``
+    rng : numpy.random.Generator
+        not used: nothing is drawn
+
+    Returns
+    -------
+    Finding
+        value: generators that may have seen the test pictures
+    """
     generators = needed(evidence.generators)
     if not generators:
         return passed(0, "No generator that was trained elsewhere takes part.")
@@ -693,10 +800,8 @@ def generator_saw_the_pictures(evidence: Evidence, rng: np.random.Generator) -> 
     parts = []
     if probably:
         parts.append(f"probably seen the test pictures, or others of their collection: {_with_corpora(probably)}")
-
     if maybe:
         parts.append(f"trained on pictures from the web and may have seen them: {_with_corpora(maybe)}")
-
     if unknown:
         parts.append(f"not known what it was trained on: {', '.join(unknown)}")
 
@@ -714,7 +819,20 @@ def _with_corpora(generators: dict[str, list[str]]) -> str:
 
 
 def dropped_trials(evidence: Evidence, rng: np.random.Generator) -> Finding:
-    """S9: which trials were left out and why; one-back repeats and first trials of runs."""
+    """S9: which trials were left out and why; one-back repeats and first trials of runs.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with ``left_out``; ``trials`` and ``sides`` to find one-back repeats
+    rng : numpy.random.Generator
+        not used: nothing is drawn
+
+    Returns
+    -------
+    Finding
+        value: trials left out
+    """
     dropped = {why: int(n) for why, n in needed(evidence.left_out).items() if n}
     n_dropped = sum(dropped.values())
     n_used = 0
@@ -735,17 +853,14 @@ def dropped_trials(evidence: Evidence, rng: np.random.Generator) -> Finding:
 
     if unexplained:
         worries.append(f"{unexplained} trials were left out without a reason")
-
     if share > _MOST_DROPPED:
         worries.append(f"{100 * share:.0f} % of all trials are missing, which may not be a fair sample")
-
     if in_test:
         worries.append(f"{in_test} one-back repeats are among the test trials: a task, and an adapted response")
 
     details = {"dropped": dropped, "n_used": n_used, "one_backs_in_test": in_test}
     if worries:
         return flagged(n_dropped, f"{text}. {'; '.join(worries).capitalize()}.", **details)
-
     return passed(n_dropped, f"{text}.", **details)
 
 
@@ -770,7 +885,6 @@ def _one_backs(evidence: Evidence) -> np.ndarray | None:
     # sorted by stimulus, not by time
     if back.mean() > 0.25:
         return None
-
     return back
 
 
@@ -778,5 +892,4 @@ def _one_backs_in_test(evidence: Evidence) -> int:
     back = _one_backs(evidence)
     if back is None or not evidence.sides:
         return 0
-
     return int(back[np.unique(np.concatenate([test for _, test in evidence.sides]))].sum())

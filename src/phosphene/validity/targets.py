@@ -61,7 +61,6 @@ class DecodingTarget:
         """Training stimuli, all of them."""
         if self.n_training is None:
             return len(self.train)
-
         return self.n_training
 
     @property
