@@ -32,7 +32,7 @@ N_ROWS = 16  # test rows that are predicted alone
 N_PERTURBED = 12  # test rows among which half turn into noise
 ORACLE = "oracle_"
 """Beginning of the names of metrics that may use the truth to choose among samples."""
-_MOST_ITEMS = 300
+_MOST_ITEMS = 300  # trials whose samples are compared with the truth
 _ONE_LEVEL = 1.5 / 255  # samples are kept as 8 bits, so that the scored picture differs by rounding
 _LUCK = 0.001  # p below which the best sample was picked more often than by luck
 
@@ -45,6 +45,7 @@ def _shared_trials(step: Lineage) -> int:
 
 
 def _named(counts: dict[str, int], unit: str) -> str:
+    """``name (n unit)`` of the first few, for people."""
     return few([f"{name} ({n} {unit})" for name, n in counts.items()])
 
 
@@ -67,12 +68,14 @@ def fit_lineage(evidence: Evidence, rng: np.random.Generator) -> Finding:
         return not_applicable("No fitted step recorded what it saw.")
 
     leaks = {}
-    transductive = {}
+    transductive = {}  # saw the response of a test trial, but not what was shown
+    unknown = []
 
-    unknown = [step.name for step in evidence.lineages if step.fitted_on is None]
     for step in evidence.lineages:
         shared = _shared_trials(step)
-        if shared and step.sees == "brain":
+        if step.fitted_on is None:
+            unknown.append(step.name)
+        elif shared and step.sees == "brain":
             transductive[step.name] = shared
         elif shared:
             leaks[step.name] = shared
@@ -112,7 +115,7 @@ def subset_invariance(evidence: Evidence, rng: np.random.Generator) -> Finding:
     if n < 2:
         return not_applicable("A single test row has no company to depend on.")
 
-    together = _rows(predict(betas))
+    together = _rows(predict(betas))  # (n, n_values)
     order = rng.permutation(n)
     shuffled = _rows(predict(betas[order]))
     worst = _gap(shuffled, together[order], together)
@@ -167,10 +170,12 @@ def perturbation(evidence: Evidence, rng: np.random.Generator) -> Finding:
 
     rows = np.sort(rng.choice(len(betas), min(N_PERTURBED, len(betas)), replace=False))
     betas = betas[rows]
-    reference = _rows(predict(betas))
+    reference = _rows(predict(betas))  # (n_perturbed, n_values)
     first = np.arange(len(betas)) % 2 == 0
     std = float(np.std(betas)) or 1.0
     worst = 0.0
+
+    # Noise of the usual size moves means; noise of ten times that also what withstands single outliers.
 
     for unchanged, size in ((first, 1.0), (~first, 10.0)):
         noisy = betas.copy()
@@ -190,6 +195,7 @@ def perturbation(evidence: Evidence, rng: np.random.Generator) -> Finding:
 
 
 def _rows(predictions: np.ndarray) -> np.ndarray:
+    """(n, n_values) float64: latents or pictures, each in a row."""
     predictions = np.asarray(predictions, dtype=np.float64)
     return predictions.reshape(len(predictions), -1)
 
@@ -199,6 +205,7 @@ def _gap(ours: np.ndarray, reference: np.ndarray, everything: np.ndarray) -> flo
     if ours.shape != reference.shape or not np.array_equal(np.isfinite(ours), np.isfinite(reference)):
         return float("inf")
 
+    # Relative to the largest of all predictions: a row near zero may move by a rounding of the others' size.
     finite = np.isfinite(ours)
     size = np.abs(everything[np.isfinite(everything)]).max(initial=0)
     gap = np.abs(ours[finite] - reference[finite]).max(initial=0)
@@ -324,6 +331,7 @@ def _two_way_first(scores: pd.DataFrame) -> list[str]:
 
 
 def _value(scores: pd.DataFrame, metric: str) -> float:
+    """The score of the brain, NaN where it has none."""
     rows = scores[(scores["input"] == "brain") & (scores["metric"] == metric)]
     if len(rows):
         return float(rows.iloc[0]["value"])
@@ -345,7 +353,7 @@ def tuning_on_test(evidence: Evidence, rng: np.random.Generator) -> Finding:
     Finding
         value: earlier evaluations of the test set, or test stimuli that a choice was made by
     """
-    tested = [id_set(map(str, test)) for _, test in evidence.splits or ()]
+    tested = [id_set(map(str, test)) for _, test in evidence.splits or ()]  # by fold
     chosen_by_test: dict[str, set] = {}
 
     for name, (fold, ids) in evidence.monitored.items():
@@ -426,13 +434,13 @@ def best_of_n(evidence: Evidence, rng: np.random.Generator) -> Finding:
         errors[i] = np.square(drawn - true).mean(axis=1)
         from_mean = max(from_mean, float(np.abs(drawn.mean(axis=0) - scored).max()))
 
-    is_a_sample = gaps.min(axis=1) <= _ONE_LEVEL
-    differ = np.ptp(errors, axis=1) > 0
-    which = gaps.argmin(axis=1)
+    is_a_sample = gaps.min(axis=1) <= _ONE_LEVEL  # (n,)
+    differ = np.ptp(errors, axis=1) > 0  # (n,): samples that are all alike have no best
+    which = gaps.argmin(axis=1)  # (n,): the sample that is scored
     usable = is_a_sample & differ
 
     if usable.sum() < max(1, n // 2):
-        if from_mean <= 2 / 255:
+        if from_mean <= 2 / 255:  # the mean of pictures of 8 bits, rounded to 8 bits itself
             mean = f"The scored picture is the mean of {count} samples; none was picked."
             return passed(count, mean, n_samples=count, scored="mean")
 
@@ -444,6 +452,7 @@ def best_of_n(evidence: Evidence, rng: np.random.Generator) -> Finding:
         always = f"Of {count} samples, always number {number} is scored; the truth picks none."
         return passed(count, always, n_samples=count, scored=f"number {number}")
 
+    # Were the samples scored without a look at the truth, the best would be among them once in `count` trials.
     best = int((errors[usable].argmin(axis=1) == which[usable]).sum())
     total = int(usable.sum())
     p = float(binomtest(best, total, 1 / count, alternative="greater").pvalue)

@@ -30,11 +30,11 @@ from phosphene.validity.base import (
     rows_where,
 )
 
-ENOUGH_SAMPLES = 3
+ENOUGH_SAMPLES = 3  # of a trial: two give a variance, but a poor one
 FID_PICTURES = 2048
 FID_FEATURES = 2048
 """The sets and the features that published FIDs are made of: fewer of either give another number."""
-_MOST_ITEMS = 300
+_MOST_ITEMS = 300  # trials whose samples are compared; a share of variance needs no more
 _PERMUTATIONS = 500
 _NUMBERS = 200  # per sample, in which means are compared
 _ALPHA = 0.01
@@ -73,6 +73,7 @@ def generator_noise(evidence: Evidence, rng: np.random.Generator) -> Finding:
     true = as_floats(samples.true[rows]).reshape(len(rows), -1)  # (items, pixels)
     within = float(drawn.var(axis=1, ddof=1).mean())
     between = 0.0
+
     if len(drawn) > 1:
         # The mean of a few samples still varies by within / count, which is no difference between trials.
         between = max(0.0, float(drawn.mean(axis=1).var(axis=0, ddof=1).mean()) - within / count)
@@ -82,7 +83,11 @@ def generator_noise(evidence: Evidence, rng: np.random.Generator) -> Finding:
         share = within / (within + between)
 
     p = _follows(drawn, rng)
-    two = [float(np.nanmean(two_way(similarity(drawn[:, s], true)))) for s in range(count)]
+    two = []
+    for s in range(count):
+        scores = two_way(similarity(drawn[:, s], true))  # (items,)
+        two.append(float(np.nanmean(scores)))
+
     details = {"n_samples": count, "share_within": share, "p": p, "two_way_of_samples": two}
     text = (
         f"{100 * share:.0f} % of the variance of pictures is between {count} samples of one trial, the rest between trials; "
@@ -121,15 +126,19 @@ def _follows(drawn: np.ndarray, rng: np.random.Generator) -> float:
         mix = rng.standard_normal((width, _NUMBERS), dtype=np.float32) / np.float32(np.sqrt(_NUMBERS))
         drawn = drawn @ mix  # (items, samples, _NUMBERS)
 
-    flat = (drawn - drawn.mean(axis=(0, 1))).reshape(n * count, -1)
+    flat = (drawn - drawn.mean(axis=(0, 1))).reshape(n * count, -1)  # (items * samples, width)
 
     def distance_of_means(order: np.ndarray) -> float:
-        sums = flat[order].reshape(n, count, -1).sum(axis=1)
+        sums = flat[order].reshape(n, count, -1).sum(axis=1)  # (items, width)
         return float(np.square(sums).sum())
 
+    # The total variance is the same however samples are dealt, so that between trials says all.
     true = distance_of_means(np.arange(n * count))
-    dealt = np.array([distance_of_means(rng.permutation(n * count)) for _ in range(_PERMUTATIONS)])
-    n_as_far = (dealt >= true * (1 - 1e-9)).sum()
+    dealt = np.empty(_PERMUTATIONS)
+    for i in range(_PERMUTATIONS):
+        dealt[i] = distance_of_means(rng.permutation(n * count))
+
+    n_as_far = (dealt >= true * (1 - 1e-9)).sum()  # sums of the same numbers in another order are equal
     return float((1 + n_as_far) / (_PERMUTATIONS + 1))
 
 
@@ -150,9 +159,14 @@ def metric_identity(evidence: Evidence, rng: np.random.Generator) -> Finding:
     """
     golden = needed(evidence.golden)
     moved = changed(golden)
-    details = {"changed": {metric: {"golden": kept, "now": now} for metric, (kept, now) in moved.items()}}
+    by_metric = {}
+    named = []
+    for metric, (kept, now) in moved.items():
+        by_metric[metric] = {"golden": kept, "now": now}
+        named.append(f"{metric} {kept:.6g} kept, {now:.6g} now")
+
+    details = {"changed": by_metric}
     if moved:
-        named = [f"{metric} {kept:.6g} kept, {now:.6g} now" for metric, (kept, now) in moved.items()]
         return failed(
             len(moved),
             f"{len(moved)} of {len(golden)} metrics no longer give their golden values ({few(named)}; "
@@ -164,6 +178,7 @@ def metric_identity(evidence: Evidence, rng: np.random.Generator) -> Finding:
 
 
 def _versions() -> str:
+    """The libraries whose change moves a metric most often."""
     import scipy
     import sklearn
 
@@ -186,7 +201,11 @@ def fid_of_few(evidence: Evidence, rng: np.random.Generator) -> Finding:
         value: pictures of the smallest FID
     """
     brain = _brain_scores(evidence)
-    n_pictures = {name: float(n) for name, n in zip(brain["metric"], brain["n"], strict=True) if kind_of(name) == "fid"}
+    n_pictures = {}
+    for name, n in zip(brain["metric"], brain["n"], strict=True):
+        if kind_of(name) == "fid":
+            n_pictures[name] = float(n)
+
     if not n_pictures:
         return not_applicable("No FID was computed.")
 
@@ -240,6 +259,7 @@ def _brain_scores(evidence: Evidence) -> pd.DataFrame:
 
 
 def _instead(brain: pd.DataFrame) -> str:
+    """The advice to read KID, with its values where it was computed."""
     advice = "Read KID instead, which few pictures do not bias"
     values = []
     for row in brain.to_dict("records"):

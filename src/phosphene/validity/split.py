@@ -32,14 +32,14 @@ from phosphene.validity.base import (
 )
 from phosphene.validity.likeness import SAME, Likeness, copies, nearest
 
-ENOUGH = 50  # test stimuli, below which intervals are wide
+ENOUGH = 50  # test stimuli, below which intervals are wide: a share of 0.8 has a standard error of 0.06
 PERCENTILE = 99.9  # of the cosines between training pictures and their nearest neighbours in training
 _MOST_COPIES = 4000  # training pictures that the percentile is taken over
 FEWEST = 10  # test and training pictures, below which a distribution says nothing
 _OVERLAP_ALPHA = 0.01
 _PERMUTATIONS = 10_000
 _MOST_NEAR = 4000  # pictures that are clustered, those of the test set first
-_CONFOUND_ALPHA = 0.005  # for each of two levels
+_CONFOUND_ALPHA = 0.005  # for each of two levels, one percent together
 _MOST_TRIALS = 2000
 _PROJECTIONS = 60
 _FEWEST = 5  # test stimuli
@@ -192,7 +192,10 @@ def size_of_test_set(evidence: Evidence, rng: np.random.Generator) -> Finding:
     Finding
         value: distinct test stimuli
     """
-    tested = set().union(*(id_set(test) for _, test in needed(evidence.splits)))
+    tested = set()
+    for _, test in needed(evidence.splits):
+        tested |= id_set(test)
+
     n = len(tested)
     if n < 2:
         unit = "stimulus" if n == 1 else "stimuli"
@@ -229,13 +232,13 @@ def near_duplicates(evidence: Evidence, rng: np.random.Generator) -> Finding:
         value: test pictures with a near copy in training
     """
     pairs = near_pairs(evidence, rng)
-    n_test = len(set().union(*({str(i) for i in test} for _, test in needed(evidence.splits))))
+    n_test = len(_tested(evidence))
     space = needed(evidence.likeness).space
     if not len(pairs):
         return passed(0, f"None of {n_test} test pictures has a near copy in training (by hash and by {space}).")
 
     copied = set(pairs["test"])
-    named = few([f"{a} ~ {b}" for a, b in zip(pairs["test"], pairs["train"], strict=True)])
+    named = few((pairs["test"] + " ~ " + pairs["train"]).tolist())
     text, two_way_scores = _with_and_without(evidence, copied)
     return flagged(
         len(copied),
@@ -289,11 +292,22 @@ def near_pairs(evidence: Evidence, rng: np.random.Generator) -> pd.DataFrame:
     return table.sort_values(["cosine", "test"], ascending=[False, True], ignore_index=True)
 
 
+def _tested(evidence: Evidence) -> set[str]:
+    """Test stimuli of all folds, as text."""
+    tested: set[str] = set()
+    for _, test in needed(evidence.splits):
+        tested.update(id_set(map(str, test)))
+
+    return tested
+
+
 def _rows_of(likeness: Likeness, ids: Iterable) -> np.ndarray:
+    """Rows of these stimuli whose features are known, each once."""
     return likeness.rows(dict.fromkeys(map(str, ids)), seen=True)
 
 
 def _bar(likeness: Likeness, train: np.ndarray, rng: np.random.Generator) -> float:
+    """The cosine that a pair must exceed to be near copies: the 99.9th percentile of nearest neighbours in training."""
     if len(train) > _MOST_COPIES:
         train = train[rng.choice(len(train), _MOST_COPIES, replace=False)]
 
@@ -314,7 +328,7 @@ def _with_and_without(evidence: Evidence, copied: set[str]) -> tuple[str, dict[s
     if evidence.similarity is None or evidence.test_ids is None:
         return "", {}
 
-    kept = np.asarray([str(i) not in copied for i in evidence.test_ids])
+    kept = ~np.isin(np.asarray(evidence.test_ids).astype(str), list(copied))  # (n,)
     if not kept.any():
         return " No test picture is left without them.", {}
 
@@ -491,9 +505,13 @@ def _slope(evidence: Evidence, table: pd.DataFrame, rng: np.random.Generator) ->
     if len(score) < FEWEST or np.ptp(nearness) < 1e-9 or np.ptp(score) < 1e-9:
         return False, "", {}
 
-    x = nearness - nearness.mean()
+    # The slope of a regression, tested by dealing nearness to items at random: only x . score changes then.
+    x = nearness - nearness.mean()  # (n_known,)
     slope = float(x @ score / (x @ x))
-    shuffled = np.array([x[rng.permutation(len(x))] @ score for _ in range(_PERMUTATIONS)])
+    shuffled = np.empty(_PERMUTATIONS)
+    for i in range(_PERMUTATIONS):
+        shuffled[i] = x[rng.permutation(len(x))] @ score
+
     p = float((1 + np.sum(shuffled >= x @ score - 1e-12)) / (_PERMUTATIONS + 1))
     thirds = np.array_split(np.argsort(nearness, kind="stable"), 3)
     terciles = [float(score[third].mean()) for third in thirds]
@@ -593,7 +611,7 @@ def session_confound(evidence: Evidence, rng: np.random.Generator) -> Finding:
     table = needed(evidence.trials)
     levels = {"session": table["session"].to_numpy(), "run": table.groupby(["session", "run"]).ngroup().to_numpy()}
     n_sessions = table["session"].nunique()
-    found = {}
+    baselines: dict[str, tuple[float, float]] = {}  # level to two-way identification and its p
 
     for level, groups in levels.items():
         n_groups = len(np.unique(groups))
@@ -603,20 +621,27 @@ def session_confound(evidence: Evidence, rng: np.random.Generator) -> Finding:
 
         answer = _baseline(evidence, groups, rng)
         if answer is not None:
-            found[level] = answer
+            baselines[level] = answer
 
-    if not found:
+    if not baselines:
         return not_applicable("No test trial shares one of several sessions or runs with training.")
 
-    parts = [f"{level} mean alone: two-way {value:.3f} (p = {p:.2g})" for level, (value, p) in found.items()]
+    parts = []
+    details: dict[str, Any] = {}
+    telling = []  # levels that say what was shown
+
+    for level, (value, p) in baselines.items():
+        parts.append(f"{level} mean alone: two-way {value:.3f} (p = {p:.2g})")
+        details[level] = {"two_way": value, "p": p}
+        if p < _CONFOUND_ALPHA:
+            telling.append(level)
+
     facts = f"{'; '.join(parts)}; chance 0.5"
-    details = {level: {"two_way": value, "p": p} for level, (value, p) in found.items()}
     tail = _readable(evidence, levels["session"], rng)
     if tail:
         tail = f" {tail}"
 
-    value = max(value for value, _ in found.values())
-    telling = [level for level, (_, p) in found.items() if p < _CONFOUND_ALPHA]
+    value = max(value for value, _ in baselines.values())
     if telling:
         return flagged(
             value,
@@ -626,7 +651,7 @@ def session_confound(evidence: Evidence, rng: np.random.Generator) -> Finding:
             telling=telling,
         )
 
-    text = f"Pictures cannot be told from {' or '.join(found)} ({facts}).{tail}"
+    text = f"Pictures cannot be told from {' or '.join(baselines)} ({facts}).{tail}"
     return passed(value, text, **details, telling=telling)
 
 
@@ -648,7 +673,7 @@ def _baseline(evidence: Evidence, groups: np.ndarray, rng: np.random.Generator) 
         if not len(train) or not len(test):
             continue
 
-        overall = likeness.units[at[train]].mean(axis=0)
+        overall = likeness.units[at[train]].mean(axis=0)  # (d,)
         means = {}
         for group in np.unique(groups[train]):
             means[group] = likeness.units[at[train[groups[train] == group]]].mean(axis=0)
@@ -685,26 +710,34 @@ def _readable(evidence: Evidence, sessions: np.ndarray, rng: np.random.Generator
     if len(rows) > _MOST_TRIALS:
         rows = np.sort(rng.choice(rows, _MOST_TRIALS, replace=False))
 
-    x = np.asarray(evidence.responses[rows], dtype=np.float32)
+    x = np.asarray(evidence.responses[rows], dtype=np.float32)  # (n_rows, n_voxels)
     finite = np.isfinite(x).all(axis=0)
     x = x[:, finite]
     if not x.shape[1]:
         return ""
 
+    # Sixty random mixtures hold what sessions differ by all over the brain, and spare the classifier a large covariance.
     if x.shape[1] > _PROJECTIONS:
-        x = x @ rng.standard_normal((x.shape[1], _PROJECTIONS), dtype=np.float32)
+        x = x @ rng.standard_normal((x.shape[1], _PROJECTIONS), dtype=np.float32)  # (n_rows, _PROJECTIONS)
 
     # Half of each session fits. A session of which the sample holds too few is left out.
     y = sessions[rows]
     order = rng.permutation(len(rows))
-    parts = [order[y[order] == name] for name in np.unique(y)]
-    parts = [part for part in parts if len(part) >= 4]
+    fit_parts = []
+    test_parts = []
 
-    if len(parts) < 2:
+    for name in np.unique(y):
+        part = order[y[order] == name]
+        half = len(part) // 2
+        if len(part) >= 4:
+            fit_parts.append(part[:half])
+            test_parts.append(part[half:])
+
+    if len(fit_parts) < 2:
         return ""
 
-    fit = np.concatenate([part[: len(part) // 2] for part in parts])
-    test = np.concatenate([part[len(part) // 2 :] for part in parts])
+    fit = np.concatenate(fit_parts)
+    test = np.concatenate(test_parts)
     model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(x[fit], y[fit])
     right = float(np.mean(model.predict(x[test]) == y[test]))
     most = float(np.mean(y[test] == _mode(y[fit])))
@@ -712,6 +745,7 @@ def _readable(evidence: Evidence, sessions: np.ndarray, rng: np.random.Generator
 
 
 def _mode(values: np.ndarray):
+    """The value that comes most often, the first in order among several."""
     names, counts = np.unique(values, return_counts=True)
     return names[counts.argmax()]
 
@@ -735,7 +769,7 @@ def shared_anchors(evidence: Evidence, rng: np.random.Generator) -> Finding:
     if not anchors:
         return not_applicable("Nothing was aligned across people.")
 
-    tested = set().union(*(id_set(map(str, test)) for _, test in needed(evidence.splits)))
+    tested = _tested(evidence)
     shared = {}
     for name, ids in anchors.items():
         both = sorted(id_set(map(str, ids)) & tested)
@@ -815,6 +849,7 @@ def generator_saw_the_pictures(evidence: Evidence, rng: np.random.Generator) -> 
 
 
 def _with_corpora(generators: dict[str, list[str]]) -> str:
+    """``name (corpus, corpus), name (corpus)``, for people."""
     return ", ".join(f"{name} ({', '.join(corpora)})" for name, corpora in generators.items())
 
 
@@ -865,6 +900,7 @@ def dropped_trials(evidence: Evidence, rng: np.random.Generator) -> Finding:
 
 
 def _special(evidence: Evidence) -> str:
+    """How many of the trials used are one-back repeats or open a run, for people."""
     back = _one_backs(evidence)
     if back is None:
         return ""
@@ -879,17 +915,23 @@ def _one_backs(evidence: Evidence) -> np.ndarray | None:
     if table is None or table.groupby(["session", "run"]).ngroups < 2:
         return None
 
-    same = [table[c].to_numpy()[1:] == table[c].to_numpy()[:-1] for c in ("stimulus", "session", "run")]
-    back = np.concatenate([[False], np.logical_and.reduce(same)])
+    is_same = np.ones(len(table) - 1, dtype=bool)  # as the trial before it
+    for column in ("stimulus", "session", "run"):
+        values = table[column].to_numpy()
+        is_same &= values[1:] == values[:-1]
 
-    # sorted by stimulus, not by time
+    back = np.concatenate([[False], is_same])  # (n_trials,)
+
+    # So many repeats in a row mean that the table is sorted by stimulus, not by time.
     if back.mean() > 0.25:
         return None
     return back
 
 
 def _one_backs_in_test(evidence: Evidence) -> int:
+    """How many trials of the test sets repeat the one before; 0 where the order in time is not known."""
     back = _one_backs(evidence)
     if back is None or not evidence.sides:
         return 0
-    return int(back[np.unique(np.concatenate([test for _, test in evidence.sides]))].sum())
+    tested = np.unique(np.concatenate([test for _, test in evidence.sides]))
+    return int(back[tested].sum())
