@@ -66,7 +66,7 @@ class Comparison:
 
         Returns
         -------
-        dict of {str: float} or None
+        dict[str, float] or None
             ``value, ci_low, ci_high, p, p_holm, n``; None when they were not compared
         """
         table = self.pairs.take(np.flatnonzero(self.pairs["metric"] == metric))
@@ -101,7 +101,7 @@ class Comparison:
 
         Returns
         -------
-        dict of {str: float} or None
+        dict[str, float] or None
             ``metric, run, value, rank, rank_low, rank_high, n``; None where it was not compared
         """
         row = self.ranks[(self.ranks["metric"] == metric) & (self.ranks["run"] == run)]
@@ -117,7 +117,7 @@ def compare_items(
 
     Parameters
     ----------
-    items : mapping of {str: DataFrame}
+    items : Mapping[str, DataFrame]
         name of a run to its scores of single stimuli: columns ``metric, stimulus, value``, one row per both
     seed : int, default 0
         of bootstrap and sign flips; each pair has its own stream, so that adding a metric changes no other

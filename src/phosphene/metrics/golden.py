@@ -63,14 +63,14 @@ def changed(now: Mapping[str, float], kept: Mapping[str, float] | None = None) -
 
     Parameters
     ----------
-    now : mapping of {str: float}
+    now : Mapping[str, float]
         of `golden_values`
-    kept : mapping of {str: float}, optional
+    kept : Mapping[str, float], optional
         what they should be; `golden_reference` by default
 
     Returns
     -------
-    dict of {str: tuple of (float, float)}
+    dict[str, tuple[float, float]]
         metric to (kept, now); NaN where a metric is missing on that side
 
     Examples

@@ -72,18 +72,18 @@ class Decoded:
         stimulus id of each row
     images, true_images : ndarray of shape (n, height, width, channels), optional
         0 to 1, or None
-    latents : mapping of {str: tuple of (ndarray, ndarray)}, optional
+    latents : Mapping[str, tuple[ndarray, ndarray]], optional
         feature space -> (decoded (n, d), true (n, d))
     labels : ndarray of shape (n,), optional
         class of each row's stimulus, or None
-    class_scores : mapping of {str: tuple of (ndarray, ndarray)}, optional
+    class_scores : Mapping[str, tuple[ndarray, ndarray]], optional
         classifier name -> (scores on the decoded pictures (n, classes), true class (n,))
     classifier : Any, optional
         reads classes off pictures (``phosphene.metrics.category.PictureClassifier``), fitted on training pictures, or
         None
-    feature_views : mapping of {str: FeatureView}, optional
+    feature_views : Mapping[str, FeatureView], optional
         name of a feature extractor -> its features of the pictures
-    texts : mapping of {str: Any}, optional
+    texts : Mapping[str, Any], optional
         feature space -> categories with text embeddings in it, for zero-shot classification of the latents
         (``phosphene.metrics.zero_shot.Candidates``)
     exchangeable : ndarray of shape (n,), optional
@@ -242,7 +242,7 @@ class Score:
 
         Returns
         -------
-        dict of {str: Any}
+        dict[str, Any]
             one entry per column of ``COLUMNS``
         """
         numbers = {name: getattr(self, name) for name in ("metric", "value", "ci_low", "ci_high", "chance", "p", "n")}
@@ -748,6 +748,7 @@ Compute = Callable[[Evaluation, str, str], Score]
 
 
 def _always(e: Evaluation, space: str) -> bool:
+    """Whether the metric can be computed in a space: always."""
     return True
 
 
@@ -787,7 +788,7 @@ class Metric:
         decimals worth printing
     published_as : str
         what tables of published numbers call it, whatever the variant; `kind` by default
-    protocol : mapping of {str: str}
+    protocol : Mapping[str, str]
         fields of a published protocol that the metric itself fixes, such as ``ssim_variant``
     applies : callable
         (evaluation, space) -> bool, whether it says something there
@@ -844,7 +845,7 @@ class Metric:
 
         Returns
         -------
-        dict of {str: str} or None
+        dict[str, str] or None
             ``space`` and ``n``, those the metric has
         """
         match = re.fullmatch(self._expression(), name)

@@ -250,7 +250,7 @@ def feature_views(true: Sequence[TrueFeatures], decoded_pictures: np.ndarray) ->
 
     Returns
     -------
-    dict of {str: FeatureView}
+    dict[str, FeatureView]
         name of the extractor -> both sides
     """
     return {t.extractor.name: feature_view(t, decoded_pictures) for t in true}

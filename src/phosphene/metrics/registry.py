@@ -41,7 +41,7 @@ def all_metrics() -> dict[str, Metric]:
 
     Returns
     -------
-    dict of {str: Metric}
+    dict[str, Metric]
         in the order in which they are computed
 
     Raises

@@ -46,6 +46,7 @@ def resized(pixels: np.ndarray, side: int, resample: Literal["bilinear", "bicubi
     Parameters
     ----------
     pixels : ndarray of shape (n, height, width, 3), uint8
+        0 to 255
     side : int
         rows and columns of the result
     resample : {"bilinear", "bicubic"}, default "bilinear"

@@ -424,7 +424,7 @@ def paired_difference(
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """p values adjusted for being many: below alpha only where, with that certainty, no true null is rejected among all.
+    """Adjust p values for being many: below alpha only where, with that certainty, no true null is rejected among all.
 
         adjusted_(i) = max over j <= i of min(1, (n - j + 1) p_(j)),    p_(1) <= p_(2) <= ... <= p_(n)
 
