@@ -466,10 +466,22 @@ class Evaluation:
             return groups
 
         both = [f"{group} {block}" for group, block in zip(groups, self.exchangeable, strict=True)]
-        return np.unique(both, return_inverse=True)[1]
+        _, codes = np.unique(both, return_inverse=True)
+        return codes
 
     def rng(self, name: str) -> np.random.Generator:
-        """The random stream of one metric."""
+        """The random stream of one metric, so that adding a metric changes no other.
+
+        Parameters
+        ----------
+        name : str
+            full name of the metric
+
+        Returns
+        -------
+        numpy.random.Generator
+            the same for a seed and a name
+        """
         return np.random.default_rng([self.seed, zlib.crc32(name.encode())])
 
     @property
@@ -480,7 +492,18 @@ class Evaluation:
         return [PIXELS] * (self.decoded.images is not None) + list(self.decoded.latents)
 
     def picture_spaces(self, kind: str) -> list[str]:
-        """``pictures.NAME`` of each feature extractor that serves metrics of this kind, such as ``two_way``."""
+        """Spaces of the feature extractors that serve metrics of a kind.
+
+        Parameters
+        ----------
+        kind : str
+            such as ``two_way``
+
+        Returns
+        -------
+        list of str
+            ``pictures.NAME`` of each
+        """
         if self.decoded is None:
             return []
         return [PICTURES + name for name, view in self.decoded.feature_views.items() if kind in view.metrics]
@@ -499,12 +522,36 @@ class Evaluation:
         return scores
 
     def view(self, extractor: str) -> FeatureView:
-        """Features of decoded and true pictures by one extractor."""
+        """Features of decoded and true pictures by one extractor.
+
+        Parameters
+        ----------
+        extractor : str
+            its name
+
+        Returns
+        -------
+        FeatureView
+            with a row for each decoded picture
+        """
         assert self.decoded is not None
         return self.decoded.feature_views[extractor]
 
     def pair(self, space: str) -> tuple[np.ndarray, np.ndarray]:
-        """(rows, d) decoded and true in a feature space."""
+        """Decoded and true items in a feature space, one row each.
+
+        Parameters
+        ----------
+        space : str
+            ``pixels``, a space of latents, or ``pictures.NAME``
+
+        Returns
+        -------
+        decoded : ndarray of shape (rows, d)
+            a view where that is possible
+        true : ndarray of shape (rows, d)
+            the truth of each row
+        """
         assert self.decoded is not None
         if space == PIXELS:
             ours, true = self.pictures
@@ -568,7 +615,18 @@ class Evaluation:
         return self._similarities[space, kind]
 
     def per_stimulus(self, rows: np.ndarray) -> np.ndarray:
-        """Rows of one stimulus averaged: (rows, ...) to (stimuli, ...)."""
+        """Average the rows of each stimulus.
+
+        Parameters
+        ----------
+        rows : ndarray of shape (rows, ...)
+            values of every decoded item
+
+        Returns
+        -------
+        ndarray of shape (stimuli, ...)
+            float64
+        """
         if not self.has_repeats:
             return np.asarray(rows, dtype=np.float64)
 
@@ -748,7 +806,20 @@ Compute = Callable[[Evaluation, str, str], Score]
 
 
 def _always(e: Evaluation, space: str) -> bool:
-    """Whether the metric can be computed in a space: always."""
+    """Whether the metric can be computed in a space: always.
+
+    Parameters
+    ----------
+    e : Evaluation
+        not looked at
+    space : str
+        not looked at
+
+    Returns
+    -------
+    bool
+        True
+    """
     return True
 
 

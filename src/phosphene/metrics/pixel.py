@@ -76,8 +76,10 @@ def as_pairs(decoded: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndar
 
     Returns
     -------
-    decoded, true : ndarray of shape (n, height, width, channels)
-        views
+    decoded : ndarray of shape (n, height, width, channels)
+        a view
+    true : ndarray of shape (n, height, width, channels)
+        a view
 
     Raises
     ------

@@ -38,10 +38,23 @@ _CLIP = "clip-vit-large-patch14"
 
 
 def normalised(pixels: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """(n, height, width, 3) of 0-255 to (n, 3, height, width) of (x / 255 - mean) / std."""
+    """Pictures as a network takes them, (x / 255 - mean) / std.
+
+    Parameters
+    ----------
+    pixels : ndarray of shape (n, height, width, 3), uint8
+        0 to 255
+    mean, std : tuple of float
+        of each channel, on the scale of 0 to 1
+
+    Returns
+    -------
+    Tensor of shape (n, 3, height, width)
+        float32
+    """
     import torch
 
-    x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+    x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255  # (n, 3, height, width)
     return (x - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
 
 

@@ -22,7 +22,17 @@ CHAIN = f"512 to {SIDE}, Pillow bicubic"
 
 
 def eight_bits(pictures: np.ndarray) -> np.ndarray:
-    """Pictures of 0-1, (n, height, width, 1 or 3), as (n, height, width, 3) uint8, rounded.
+    """Pictures of 0-1 as three channels of 8 bits, rounded.
+
+    Parameters
+    ----------
+    pictures : ndarray of shape (n, height, width, 1 or 3)
+        0 to 1
+
+    Returns
+    -------
+    ndarray of shape (n, height, width, 3), uint8
+        0 to 255; one channel is repeated
 
     Raises
     ------

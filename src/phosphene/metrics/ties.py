@@ -62,9 +62,11 @@ def bounds(own: np.ndarray, grain: np.ndarray | float) -> tuple[np.ndarray, np.n
 
     Returns
     -------
-    low, high : ndarray
-        Of the shape of `own`, and in its type where that is floating, so that comparing a large matrix with them
+    low : ndarray
+        Of the shape of `own`, and in its type where that is floating, so that comparing a large matrix with it
         converts nothing.
+    high : ndarray
+        The same for the upper end.
     """
     own = np.asarray(own)
     if own.dtype.kind == "f":

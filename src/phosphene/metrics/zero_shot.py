@@ -157,7 +157,6 @@ class Candidates:
             return f"none of the {k} candidate categories was shown in training"
         if seen == k:
             return f"all {k} candidate categories were shown in training"
-
         return f"{seen} of the {k} candidate categories were shown in training"
 
 
