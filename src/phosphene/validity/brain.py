@@ -173,8 +173,14 @@ def against_controls(evidence: Evidence, rng: np.random.Generator) -> Finding:
     """
     scores = needed(evidence.scores)
     scored_inputs = set(scores["input"])
-    present = [control for control in CONTROLS if control in scored_inputs]
-    missing = [control for control in CONTROLS if control not in scored_inputs]
+    present = []
+    missing = []
+    for control in CONTROLS:
+        if control in scored_inputs:
+            present.append(control)
+        else:
+            missing.append(control)
+
     if not present:
         return not_applicable("No control input was scored.")
 
@@ -260,14 +266,19 @@ def compare(scores: pd.DataFrame, differences: pd.DataFrame | None, metric: str,
     if entry is None or not len(ours) or not len(theirs):
         return None
 
-    # Turned so that more is better: the lower bound of one side against the upper bound of the other.
-    our_low, our_high = sorted(entry.sign * ours[end].iloc[0] for end in ("ci_low", "ci_high"))
-    their_low, their_high = sorted(entry.sign * theirs[end].iloc[0] for end in ("ci_low", "ci_high"))
+    # The lower bound of one side against the upper bound of the other.
+    our_low, our_high = _interval(ours, entry.sign)
+    their_low, their_high = _interval(theirs, entry.sign)
     if our_low > their_high:
         return "above"
     if our_high < their_low:
         return "below"
     return "unclear"
+
+
+def _interval(rows: pd.DataFrame, sign: int) -> list[float]:
+    """Low and high end of the interval in the first row, turned so that more is better."""
+    return sorted([sign * rows["ci_low"].iloc[0], sign * rows["ci_high"].iloc[0]])
 
 
 # -- B2: do repeats of a picture agree? --------------------------------------------------------------------------------
@@ -333,7 +344,6 @@ def repeat_correlation(
     z = np.asarray(betas, dtype=np.float64)
     z = z[:, np.isfinite(z).all(axis=0)].copy()  # (n_trials, n_finite_voxels)
     trials_of_session = []
-
     for session in np.unique(sessions):
         trials = np.flatnonzero(sessions == session)
         z[trials] -= z[trials].mean(axis=0)
@@ -386,7 +396,6 @@ def repeat_reliability(evidence: Evidence, rng: np.random.Generator) -> Finding:
 
     agreements: dict[str, RepeatAgreement] = {}
     unclear = {}  # side to the bar it does not clear
-
     for side, rows in (("training", training), ("test", tested)):
         trials = np.sort(_whole_stimuli(stimuli, np.asarray(rows).astype(np.intp), rng))
         if not len(trials):
@@ -493,10 +502,13 @@ def ceiling_of_method(evidence: Evidence, rng: np.random.Generator) -> Finding:
     if room > 0:
         value = (ours[metrics[0]] - 0.5) / room
 
-    named = [f"{metric} {tops[metric]:.3f}" for metric in metrics[:_MOST_NAMED]]
+    ceilings = {metric: tops[metric] for metric in metrics}
+    named = [f"{metric} {ceiling:.3f}" for metric, ceiling in ceilings.items()][:_MOST_NAMED]
     text = f"True features through the generator reach {', '.join(named)}"
-    details = {"ceiling": {metric: tops[metric] for metric in metrics}, "share_reached": value}
-    if all(p_values[metric] >= _REACH_ALPHA for metric in metrics):  # NaN is no test
+    details = {"ceiling": ceilings, "share_reached": value}
+
+    p_of_ceilings = np.array([p_values[metric] for metric in metrics])
+    if (p_of_ceilings >= _REACH_ALPHA).all():  # a NaN, which is no test, makes this False
         unfaithful = "it does not draw what it is told, so its pictures say nothing of a brain."
         return failed(value, f"{text}: {unfaithful}", **details)
 

@@ -70,7 +70,6 @@ def fit_lineage(evidence: Evidence, rng: np.random.Generator) -> Finding:
     leaks = {}
     transductive = {}  # saw the response of a test trial, but not what was shown
     unknown = []
-
     for step in evidence.lineages:
         shared = _shared_trials(step)
         if step.fitted_on is None:
@@ -438,7 +437,6 @@ def best_of_n(evidence: Evidence, rng: np.random.Generator) -> Finding:
     differ = np.ptp(errors, axis=1) > 0  # (n,): samples that are all alike have no best
     which = gaps.argmin(axis=1)  # (n,): the sample that is scored
     usable = is_a_sample & differ
-
     if usable.sum() < max(1, n // 2):
         if from_mean <= 2 / 255:  # the mean of pictures of 8 bits, rounded to 8 bits itself
             mean = f"The scored picture is the mean of {count} samples; none was picked."

@@ -358,9 +358,11 @@ def semantic_overlap(evidence: Evidence, rng: np.random.Generator) -> Finding:
     within = _within_training(evidence, rng)
     cluster, k = _clusters(evidence, rng)
     is_shared = _in_training(evidence, cluster, table["stimulus"].tolist())
-    sizes = [len(likeness.rows(train, seen=True)) for train, _ in needed(evidence.splits)]
-    n_train = min(sizes, default=0)
+    sizes = []
+    for train, _ in needed(evidence.splits):
+        sizes.append(len(likeness.rows(train, seen=True)))
 
+    n_train = min(sizes, default=0)  # of the smallest fold
     if len(table) < FEWEST or n_train < FEWEST:
         counts = f"{len(table)} test and {n_train} training pictures"
         return not_applicable(f"{counts} are too few to compare their neighbours.")
@@ -501,7 +503,6 @@ def _slope(evidence: Evidence, table: pd.DataFrame, rng: np.random.Generator) ->
     known = np.isfinite(score) & np.isfinite(nearness)
     score = score[known]
     nearness = nearness[known]
-
     if len(score) < FEWEST or np.ptp(nearness) < 1e-9 or np.ptp(score) < 1e-9:
         return False, "", {}
 
@@ -513,13 +514,14 @@ def _slope(evidence: Evidence, table: pd.DataFrame, rng: np.random.Generator) ->
         shuffled[i] = x[rng.permutation(len(x))] @ score
 
     p = float((1 + np.sum(shuffled >= x @ score - 1e-12)) / (_PERMUTATIONS + 1))
-    thirds = np.array_split(np.argsort(nearness, kind="stable"), 3)
-    terciles = [float(score[third].mean()) for third in thirds]
+    terciles = []
+    for third in np.array_split(np.argsort(nearness, kind="stable"), 3):
+        terciles.append(float(score[third].mean()))
+
     listed = ", ".join(f"{value:.3f}" for value in terciles)
     text = (
         f"two-way identification is {listed} from the farthest third to the nearest (slope {slope:+.2f}, p = {p:.2g})"
     )
-
     return slope > 0 and p < _OVERLAP_ALPHA, text, {"slope": slope, "p_slope": p, "two_way_by_third": terciles}
 
 
@@ -629,7 +631,6 @@ def session_confound(evidence: Evidence, rng: np.random.Generator) -> Finding:
     parts = []
     details: dict[str, Any] = {}
     telling = []  # levels that say what was shown
-
     for level, (value, p) in baselines.items():
         parts.append(f"{level} mean alone: two-way {value:.3f} (p = {p:.2g})")
         details[level] = {"two_way": value, "p": p}
@@ -681,8 +682,11 @@ def _baseline(evidence: Evidence, groups: np.ndarray, rng: np.random.Generator) 
         is_shared |= bool(set(groups[test]) & set(means))
         for stimulus, trials in pd.Series(test).groupby(stimuli[test], sort=False):
             # Relative to the whole training set, so that the mean that is left in every group says nothing.
-            guesses = [means.get(groups[trial], overall) - overall for trial in trials]
-            predicted.append(np.mean(guesses, axis=0))
+            guesses = []
+            for trial in trials:
+                guesses.append(means.get(groups[trial], overall) - overall)
+
+            predicted.append(np.mean(guesses, axis=0))  # (d,)
             true.append(likeness.units[row_of[str(stimulus)]] - overall)
             folds.append(fold)
 
@@ -824,8 +828,14 @@ def generator_saw_the_pictures(evidence: Evidence, rng: np.random.Generator) -> 
             unknown.append(name)
             continue
 
-        same = [corpus for corpus in corpora if corpus.lower() in collections]
-        crawls = [corpus for corpus in corpora if corpus.startswith(CRAWLS)]
+        same = []
+        crawls = []
+        for corpus in corpora:
+            if corpus.lower() in collections:
+                same.append(corpus)
+            if corpus.startswith(CRAWLS):
+                crawls.append(corpus)
+
         if same:
             probably[name] = same
         elif crawls:
@@ -844,8 +854,11 @@ def generator_saw_the_pictures(evidence: Evidence, rng: np.random.Generator) -> 
         n = len(probably) + len(maybe) + len(unknown)
         return flagged(n, f"Generators: {'; '.join(parts)}. Faithful detail may be memory.", **details)
 
-    trained = "; ".join(f"{name}: {', '.join(corpora or ())}" for name, corpora in generators.items())
-    return passed(0, f"No generator was trained on {', '.join(evidence.corpora)} ({trained}).", **details)
+    trained = []
+    for name, corpora in generators.items():
+        trained.append(f"{name}: {', '.join(corpora or ())}")
+
+    return passed(0, f"No generator was trained on {', '.join(evidence.corpora)} ({'; '.join(trained)}).", **details)
 
 
 def _with_corpora(generators: dict[str, list[str]]) -> str:
