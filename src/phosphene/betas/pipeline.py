@@ -391,7 +391,7 @@ def _components(
 
     # A short run, or a small pool, has fewer; the curve ends where the first run has no more.
     most = min(part.shape[1] for part in parts)
-    parts = [part[:, :most] for part in parts]
+    parts = [part[:, :most] for part in parts]  # (n_volumes, most)
     if options.components is not None:
         return parts, np.zeros(0)  # a fixed number needs no curve
 
@@ -428,7 +428,11 @@ def _pool_grams(study: BoldStudy, hrf: np.ndarray, pool: np.ndarray, progress: R
             for gram, y in zip(block_grams, group.series, strict=True):
                 gram += denoise.pool_gram(y[:, quiet])
 
-        return {f"run{number}": gram for number, gram in enumerate(block_grams)}
+        named = {}
+        for number, gram in enumerate(block_grams):
+            named[f"run{number}"] = gram
+
+        return named
 
     # Added up in the order of blocks, whoever finished first: floating-point sums depend on their order.
     for block, added in study.each("pool", add_block):
@@ -618,4 +622,8 @@ class _Fit:
         maps["fraction"][columns] = self.fractions[best]
         alpha = alphas[best, np.arange(len(best))]  # (n_group,)
 
-        return [fracridge.shrunk(factor, c, alpha) for factor, c in zip(factors, along, strict=True)]
+        betas = []
+        for factor, c in zip(factors, along, strict=True):
+            betas.append(fracridge.shrunk(factor, c, alpha))  # (n_trials, n_group)
+
+        return betas

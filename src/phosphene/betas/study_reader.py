@@ -50,7 +50,10 @@ class OpenFMRIOptions(ReaderOptions, BetaOptions):
     @property
     def betas(self) -> BetaOptions:
         """Only how betas are made."""
-        values = {name: getattr(self, name) for name in BetaOptions.model_fields}
+        values = {}
+        for name in BetaOptions.model_fields:
+            values[name] = getattr(self, name)
+
         return BetaOptions(**values)
 
 
