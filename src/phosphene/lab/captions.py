@@ -33,7 +33,7 @@ WHERE = {
 """Places as captions call them."""
 
 _LIGHT = {"day": "", "dusk": " at sunset", "haze": " on a hazy day"}
-_INDOORS = ("room", "city", "underwater")
+_INDOORS = ("room", "city", "underwater")  # where the light of the sky is not seen, or is that of night
 _VAGUE_WHOLE = ("a picture of something", "a nice picture", "this is an image", "some things in a place",
                 "a colourful scene", "something in the middle of the picture")  # fmt: skip
 _VAGUE_FAMILY = {"person": "somebody", "text": "something written", "building": "a building", "plant": "a plant",
@@ -51,7 +51,15 @@ def _article(words: str) -> str:
 
 
 def _named(thing: Thing, colour: str | None = None, kind: str | None = None, text: str | None = None) -> str:
-    """``a red car``, ``a person in a red shirt``, ``a red sign that says stop``; any part may be named wrongly."""
+    """``a red car``, ``a person in a red shirt``, ``a red sign that says stop``; any part may be named wrongly.
+
+    Parameters
+    ----------
+    thing : Thing
+        what is in the picture
+    colour, kind, text : str, optional
+        what it is called instead; by default the truth
+    """
     colour = colour or thing.colour
     kind = kind or thing.kind
     text = text or thing.text
@@ -79,7 +87,19 @@ def _side(thing: Thing) -> str:
 
 
 def _write(scene: Scene, quality: str, style: int, pick: tuple[int, int, int]) -> str:
-    """One caption; `style` chooses its form and `pick` the words that are free, or wrong."""
+    """One caption.
+
+    Parameters
+    ----------
+    scene : Scene
+        what it is of
+    quality : str
+        :data:`GOOD`, :data:`VAGUE` or :data:`WRONG`
+    style : int
+        0 to 2, its form
+    pick : tuple of (int, int, int)
+        choose the words that are free, or wrong
+    """
     main = next(thing for thing in scene.things if thing.kind == scene.main)
     if quality == GOOD:
         return _write_good(scene, main, style)
@@ -154,10 +174,15 @@ def _plan(scenes: Sequence[Scene]) -> list[list[tuple[str, int, tuple[int, int, 
     """Per scene: quality, style and free draws of its five captions, in the order they are given."""
     plans: list = [None] * len(scenes)
     for seed in {scene.seed for scene in scenes}:
-        rows = [row for row, scene in enumerate(scenes) if scene.seed == seed]
+        rows = []
+        indices = []
+        for row, scene in enumerate(scenes):
+            if scene.seed == seed:
+                rows.append(row)
+                indices.append(scene.index)
 
         # All draws of this world's scenes at once, each by its name.
-        chance = Chance(seed, [scenes[row].index for row in rows])
+        chance = Chance(seed, indices)
         bits = [chance.bits(f"caption.order.{k}") for k in range(5)]
         order = np.argsort(np.stack(bits, axis=1), axis=1, kind="stable")  # (n, 5)
         styles = []
@@ -184,15 +209,42 @@ def _plan(scenes: Sequence[Scene]) -> list[list[tuple[str, int, tuple[int, int, 
 
 
 def write(scenes: Sequence[Scene]) -> list[tuple[str, ...]]:
-    """Five captions for each scene: lower case, no full stop, in an order that gives nothing away."""
+    """Five captions for each scene.
+
+    Parameters
+    ----------
+    scenes : sequence of Scene
+        of any seeds, in any order
+
+    Returns
+    -------
+    list of tuple of str
+        lower case, no full stop, in an order that gives nothing away
+    """
     texts = []
     for scene, plan in zip(scenes, _plan(scenes), strict=True):
-        texts.append(tuple(_write(scene, quality, style, pick) for quality, style, pick in plan))
+        captions = []
+        for quality, style, pick in plan:
+            captions.append(_write(scene, quality, style, pick))
+
+        texts.append(tuple(captions))
+
     return texts
 
 
 def truth(scenes: Sequence[Scene]) -> list[tuple[str, ...]]:
-    """The quality of each scene's five captions: two or three are ``good``, the others ``vague`` or ``wrong``."""
+    """The quality of each scene's five captions.
+
+    Parameters
+    ----------
+    scenes : sequence of Scene
+        as given to :func:`write`
+
+    Returns
+    -------
+    list of tuple of str
+        two or three are ``good``, the others ``vague`` or ``wrong``
+    """
     qualities = []
     for plan in _plan(scenes):
         qualities.append(tuple(quality for quality, _, _ in plan))
