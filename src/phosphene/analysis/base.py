@@ -58,7 +58,7 @@ class Findings:
     ----------
     table : DataFrame
         columns ``input, measure, value, ci_low, ci_high, n``; NaN bounds where there is no interval
-    tables : mapping of {str: DataFrame}, optional
+    tables : mapping of str to DataFrame, optional
         name of the file to any other table
     """
 

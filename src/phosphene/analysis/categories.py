@@ -57,7 +57,7 @@ class CategoriesFindings(Findings):
     ----------
     table : DataFrame
         mean areas: ``auc``, ``auc_things``, ``auc_stuff``, ``auc_null``, and ``ratio`` to the voxels' in per cent
-    tables : mapping of {str: DataFrame}
+    tables : mapping of str to DataFrame
         ``labels``, a row per input and label; ``differences``, every input minus the voxels
     inputs : tuple of str
         ``brain``, ``mapped.SPACE``, ``true.SPACE``, in the order shown

@@ -65,11 +65,11 @@ class CycleFindings(Findings):
     ----------
     measure : str
         two-way identification that the verdict is about: in the lab's CLIP where it knows the pictures, else by pixels
-    chance : mapping of {str: float}
+    chance : mapping of str to float
         measure to chance, where it has one
     true : ndarray of shape (at most 10, h, w, c)
         the first input pictures, 0-1
-    pictures : mapping of {str: ndarray}
+    pictures : mapping of str to ndarray
         arm to what came back of them
     response_r : ndarray of shape (n_voxels,)
         correlation between predicted and measured responses over test pictures, NaN where undefined

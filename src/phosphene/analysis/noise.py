@@ -85,15 +85,15 @@ class NoiseFindings(Findings):
     ----------
     amplitudes : sequence of float
         of additive noise, pixels from 0 to 255
-    baseline : mapping of {str: Score}
+    baseline : mapping of str to Score
         metric to the score of the unspoilt pictures
-    chance : mapping of {str: float}
+    chance : mapping of str to float
         metric to chance
     true : ndarray of shape (at most 3, h, w, c), uint8
         the first pictures seen
-    given : mapping of {str: ndarray}
+    given : mapping of str to ndarray
         arm to what the second stage is given for these, uint8; nothing for ``latent``
-    refined : mapping of {str: ndarray}
+    refined : mapping of str to ndarray
         arm to what it makes of it, uint8
     n : int
         test pictures
@@ -226,7 +226,7 @@ class Noise(Analysis[NoiseOptions]):
 
         Returns
         -------
-        dict of {str: ndarray or None}
+        dict of str to ndarray or None
             arm to (n, side, side, 3) uint8, None for ``latent``
         """
         pictures_of_noise = []

@@ -95,9 +95,9 @@ class ReliabilityFindings(Findings):
     ----------
     verdict : ReliabilityVerdict
         see there
-    pictures : mapping of {str: ndarray}
+    pictures : mapping of str to ndarray
         the first pictures of each input, (at most 10, h, w, c), 0-1
-    n_undefined : mapping of {str: int}
+    n_undefined : mapping of str to int
         pictures of each input that hold values which are no numbers
     conduct : sequence of str
         over folds: whether a row's picture depends on the rows decoded with it, see `conduct_of`

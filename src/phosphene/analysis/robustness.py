@@ -114,9 +114,9 @@ class RobustnessFindings(Findings):
     ----------
     table : DataFrame
         ``full``, ``none`` and ``lost`` of every measure: with all voxels, with none, and the share that can be lost
-    tables : mapping of {str: DataFrame}
+    tables : mapping of str to DataFrame
         ``curve``, a row per measure, order and share lost
-    chance : mapping of {str: float}
+    chance : mapping of str to float
         measure to chance, in the order of the measures: ``two_way.SPACE``, ``auc.INPUT``, ``picture.METRIC``
     standing : sequence of str
         measures that are clear of chance with every voxel there
@@ -124,7 +124,7 @@ class RobustnessFindings(Findings):
         measures whose voxels were also lost most informative first
     true : ndarray of shape (at most 8, h, w, c) or None
         the first pictures seen, 0-1; None where no pictures were decoded
-    pictures : mapping of {float: ndarray}
+    pictures : mapping of float to ndarray
         share lost at random to what was decoded of these
     n_test, n_voxels : int
         stimuli, and voxels there are

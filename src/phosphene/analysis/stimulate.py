@@ -121,7 +121,7 @@ class StimulatedPictures:
     ----------
     true, decoded, random : ndarray
         seen; decoded from the untouched responses; with random voxels stimulated
-    stimulated : mapping of {str: ndarray}
+    stimulated : mapping of str to ndarray
         target to what is decoded with it stimulated
     """
 
@@ -145,7 +145,7 @@ class StimulateFindings(Findings):
         of the space; none where it has none
     rises : sequence of OwnRise
         of the targets that have an own category
-    nearest_captions : mapping of {str: sequence of str}
+    nearest_captions : mapping of str to sequence of str
         target with an own category to the two captions nearest to what it drives beyond random voxels
     pictures : StimulatedPictures or None
         where any were asked for

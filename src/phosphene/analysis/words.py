@@ -102,9 +102,9 @@ class WordsFindings(Findings):
 
     Attributes
     ----------
-    p : mapping of {str: float}
+    p : mapping of str to float
         measure to p against shuffled pairings; empty where test pictures have no captions
-    beaten : mapping of {str: ndarray}
+    beaten : mapping of str to ndarray
         input to (n,) share of the pool that the true caption beats, NaN without a caption
     pictures : ndarray of shape (at most 8, h, w, c)
         the first test pictures
