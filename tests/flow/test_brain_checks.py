@@ -44,7 +44,7 @@ def test_a_changed_metric_and_an_fid_of_few_stand_beside_no_published_figure():
     kept = golden_reference()
     brain = pd.DataFrame({"metric": ["fid.pictures.inception64", "two_way.pictures.clip_vit_l14"], "n": [50, 50]})
     same, moved = Evidence(golden=kept), Evidence(golden={**kept, "two_way.golden": 0.5})
-    assert module._other_metric("two_way.pictures.clip_vit_l14", brain, same) == []
-    assert "golden value" in module._other_metric("two_way.pictures.clip_vit_l14", brain, moved)[0]
-    assert module._other_metric("pixcorr", brain, moved) == []
-    assert "50 pictures" in module._other_metric("fid.pictures.inception64", brain, same)[0]
+    assert module._why_another_quantity("two_way.pictures.clip_vit_l14", brain, same) == []
+    assert "golden value" in module._why_another_quantity("two_way.pictures.clip_vit_l14", brain, moved)[0]
+    assert module._why_another_quantity("pixcorr", brain, moved) == []
+    assert "50 pictures" in module._why_another_quantity("fid.pictures.inception64", brain, same)[0]
