@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy as np
 from phosphene import recipes
 from phosphene.data.standardise import Standardiser
 from phosphene.io.stages import StageStore, take
-from phosphene.recipes.base import Recipe, RecipeConfig
+from phosphene.recipes.base import STANDARDISE, Recipe, RecipeConfig, Stage
 from phosphene.recipes.linear import Linear, LinearConfig
 from phosphene.types import Dataset, Images, Stimuli, Trials
 
@@ -86,11 +87,11 @@ class Adapting(Linear):
     """Takes mean and spread of the voxels from the test responses, and says so: setting relax."""
 
     config_class = AdaptingConfig
-    self_supervised = frozenset({"standardise"})
+    stages = (replace(STANDARDISE, learns_unpaired=True), *Linear.stages[1:])
 
-    def fit_standardise(self, trials: Trials, stimuli: Stimuli) -> Standardiser:
+    def fit_standardise(self, trials: Trials) -> Standardiser:
         """By test responses where setting relax gives them."""
-        return super().fit_standardise(self.unpaired[0] if self.unpaired else trials, stimuli)
+        return super().fit_standardise(self.unpaired[0] if self.unpaired else trials)
 
 
 class UngroupedConfig(LinearConfig):
@@ -155,7 +156,7 @@ class Naming(Recipe[NamingConfig]):
     """Names the category by a linear classifier of the responses, and draws the mean training picture of it."""
 
     config_class = NamingConfig
-    stages = {"gallery": Gallery}  # noqa: RUF012
+    stages = (Stage("gallery", Gallery),)
 
     def fit_gallery(self, trials: Trials, stimuli: Stimuli) -> Gallery:
         """Ridge to one column a category, and the mean pictures."""

@@ -28,10 +28,10 @@ import pandas as pd
 from benchmarks.dishonest import registered
 
 from phosphene import flow, recipes
-from phosphene.analysis import analyse
 from phosphene.data import registry
 from phosphene.data.folder import write_dataset
 from phosphene.errors import PhospheneError, PhospheneWarning
+from phosphene.flow import analyse
 from phosphene.run import Run
 from phosphene.types import Dataset, Stimuli, Trials
 

@@ -24,11 +24,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from phosphene.reporting import flatmap
 from phosphene.lab import Simulation, Subject, make, scenes
 from phosphene.lab.bold import scan
 from phosphene.lab.cortex import AREAS
-from phosphene.reporting import figures
+from phosphene.reporting import figures, flatmap
 from phosphene.types import Trials
 
 IMAGES = Path(__file__).resolve().parent / "images"
@@ -59,7 +58,7 @@ def demo(run: Path, every: int = 6) -> None:
     decoded = run / "decoded" / "test"
     rows = {name: np.load(decoded / name / "pixels.npy")[::every] for name in ("seen", "brain", "shuffled", "noise")}
     controls = {"shuffled": rows["shuffled"], "noise": rows["noise"]}
-    figure = figures.plate(rows["seen"], rows["brain"], controls, width=10.0)
+    figure = figures.picture_rows(rows["seen"], rows["brain"], controls, width=10.0)
     axes = figure.axes[0]
     inches = axes.get_position().width * figure.get_figwidth()
     save(figure, "demo", dpi=2 * axes.images[0].get_array().shape[1] / inches, colours=None)  # whole pixels stay whole
@@ -73,7 +72,7 @@ def beside(name: str, sources: list[str], every: int = 6) -> None:
         run, _, given = place.rpartition(":")
         rows[label] = np.load(Path(run) / "decoded" / "test" / given / "pixels.npy")[::every]
     (_, seen), (first, top), *others = rows.items()
-    figure = figures.plate(seen, top, dict(others), labels=("seen", first), width=10.0)
+    figure = figures.picture_rows(seen, top, dict(others), labels=("seen", first), width=10.0)
     axes = figure.axes[0]
     inches = axes.get_position().width * figure.get_figwidth()
     save(figure, name, dpi=2 * axes.images[0].get_array().shape[1] / inches, colours=None)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from phosphene import flow, recipes
-from phosphene.data.registry import READERS
+from phosphene.data.registry import FROM_ABOVE, READERS
 from phosphene.errors import DataError, PhospheneError
 from phosphene.lab import zoo
 from tests.data.layouts import ELSEWHERE, LAYOUTS, OWN
@@ -91,12 +91,12 @@ def made(tmp_path_factory) -> Callable[[str], dict]:
     return make
 
 
-def fit(recipe: str, data: dict, folder: Path) -> flow.Opened:
+def fit(recipe: str, data: dict, folder: Path) -> flow.Run:
     """One recipe on one data set; only `data` differs from layout to layout."""
     return flow.fit(flow.configure(recipe, [("test", {**FAST[recipe], **data})])[0], folder)
 
 
-def both_ways(opened: flow.Opened) -> None:
+def both_ways(opened: flow.Run) -> None:
     """Decode two test pictures, and encode them where the recipe can."""
     recipe, (_, test) = opened.recipe(0), opened.sides(0)
     some = test.select(stimuli=test.stimulus_ids[:2])
@@ -113,7 +113,7 @@ def both_ways(opened: flow.Opened) -> None:
 
 
 def test_every_data_set_and_every_recipe_is_tried():
-    assert {name.split(",")[0] for name in LAYOUTS} - {"a pair file"} | set(ELSEWHERE) == set(READERS)
+    assert {name.split(",")[0] for name in LAYOUTS} - {"a pair file"} | set(ELSEWHERE) == {*READERS, *FROM_ABOVE}
     assert {recipe for _, recipe in PAIRS} == set(recipes.RECIPES) == set(FAST)
 
 

@@ -300,7 +300,7 @@ TYPE_WORD = re.compile(
     r"int(eger)?s?|floats?|str|strings?|bool(ean)?s?|bytes|complex|lists?|tuples?|dicts?|sets?|frozenset|object|type|range"
     r"|slice|None|True|False|callables?|function|arrays?|ndarrays?|array[-_]like|scalar|number|tensors?|generator|iterator"
     r"|iterable|mapping|sequences?|collection|estimator|paths?|path-like|file-like|dtype|module|instance|self"
-    r"|positive|non-negative"
+    r"|positive|non-negative|u?int(?:8|16|32|64)|float(?:16|32|64)|complex(?:64|128)"
 )
 LINKING_WORDS = {"of", "or", "and", "to", "...", "->"}
 TYPE_NAME = re.compile(r"^(?:[A-Za-z_]\w*\.)+[A-Za-z_]\w*$|^[A-Z]\w*$")

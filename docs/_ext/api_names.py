@@ -29,7 +29,6 @@ STATIONS = {
     "phosphene.models.dual_guided": "",
     "phosphene.models.ldm": "",
     "phosphene.models.maskgit": "",
-    "phosphene.models.maskgit": "",
     "phosphene.models.stylegan2": "",
     "phosphene.models.vdvae": "",
     "phosphene.models.vq": "",
@@ -37,7 +36,7 @@ STATIONS = {
     "phosphene.metrics": "Every metric: [metrics](metrics.md). Every check: [validity](validity.md).",
     "phosphene.recipes.base": "What every recipe is. The recipes themselves: [recipes](recipes/index.md).",
     "phosphene.analysis": "",
-    "phosphene.reporting": "",
+    "phosphene.reporting.figures": "Figures of the page, each of which can be drawn alone.",
     "phosphene.sweeps.run": "",
     "phosphene.conformance": "",
     "phosphene.training": "",
@@ -57,13 +56,23 @@ def public_names() -> dict[str, list[Name]]:
     seen: set[int] = set()
     for station in STATIONS:
         module = importlib.import_module(station)
-        own = [n for n, v in vars(module).items() if getattr(v, "__module__", "") == station]
-        names = [Name(f"{station}.{n}", _kind(getattr(module, n)), getattr(module, n)) for n in getattr(module, "__all__", own)
-                 if not n.startswith("_")]  # fmt: skip
-        if station == "phosphene":
-            names = [n for n in names if n.kind == "function"]
-        out[station] = [n for n in names if n.kind != "module" and id(n.value) not in seen]
-        seen |= {id(n.value) for n in out[station]}
+        defined = [name for name, value in vars(module).items() if getattr(value, "__module__", "") == station]
+        names = []
+
+        for name in getattr(module, "__all__", defined):  # of a stub, where the package has one
+            if name.startswith("_"):
+                continue
+
+            value = getattr(module, name)
+            kind = _kind(value)
+            if kind == "module" or id(value) in seen or (station == "phosphene" and kind != "function"):
+                continue
+
+            names.append(Name(f"{station}.{name}", kind, value))
+
+        out[station] = names
+        seen.update(id(name.value) for name in names)
+
     return out
 
 

@@ -20,6 +20,7 @@ from phosphene.io.config import FORMAT, Config, read_yaml, resolve
 from phosphene.io.folder import RunFolder
 from phosphene.recipes.base import Recipe, RecipeConfig
 from phosphene.types import Dataset, Split, Stimuli, Trials
+from phosphene.validity.picture_features import features_of
 
 TEST = "test"
 
@@ -64,7 +65,7 @@ def configure(recipe: str, layers: Sequence[tuple[str, Mapping[str, Any]]]) -> t
         Unknown recipe, preset or key, wrong type, value out of range.
     """
     cls = recipes.recipe(recipe)
-    model = create_model("RunConfig", __base__=RunConfig, recipe=(cls.config_class, cls.config_class()))
+    model = create_model("RunConfig", __base__=RunConfig, recipe=(cls.config_class, cls().config))
     preset = next((v["preset"] for _, v in reversed(layers) if "preset" in v), "lab")
     if preset not in cls.presets:
         raise ConfigError(f"the recipe {recipe} has no preset '{preset}'. {did_you_mean(preset, cls.presets)}")
@@ -111,10 +112,54 @@ def _absolute_if_there(text: str) -> str:
 
 @dataclass(frozen=True)
 class Run:
-    """A run together with the data it is about."""
+    """A run together with the data it is about; what every verb takes and `fit` gives.
+
+    Parameters
+    ----------
+    run : RunFolder
+        its folder
+    config : RunConfig
+        everything it was told
+    """
 
     run: RunFolder
     config: RunConfig
+
+    def __repr__(self) -> str:
+        """What it is and how far it is; opens no data."""
+        data = self.config.data
+        if data.subject:
+            of = f"{data.name}:{data.subject}"
+        else:
+            of = data.name
+
+        settings = f"preset {self.config.preset}, seed {self.config.seed}"
+        if self.config.split:
+            settings += f", split {self.config.split}"
+
+        return f"Run({self.run.path}: {self.config.recipe.kind} on {of}, {settings}; {self._state()})"
+
+    def _state(self) -> str:
+        """The verbs that have left their results in the folder."""
+        results = {
+            "decoded": self.run.decoded(),
+            "encoded": self.run.encoded(),
+            "evaluated": self.run.path / "scores.csv",
+        }
+
+        n_folds = len(list(self.run.path.glob("folds/*/recipe.json")))
+        if (self.run.path / "recipe.json").is_file():
+            state = ["fitted"]
+        elif n_folds:
+            state = [f"{n_folds} folds fitted"]
+        else:
+            return "not fitted to the end"
+
+        for verb, place in results.items():
+            if place.exists():
+                state.append(verb)
+
+        return ", ".join(state)
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -175,7 +220,7 @@ class Run:
         if config.setting == "relax":
             out.append(_without_pictures(self.sides(fold)[1].average_repeats()))
 
-        for subject in recipes.recipe(config.kind).other_subjects(config):
+        for subject in config.other_subjects:
             trials = self._usable(subject)
             if self.config.data.nan == "impute":
                 trials = Screen("impute").fit(trials).apply(trials)
@@ -204,8 +249,6 @@ class Run:
 
 def _see(dataset: str, stimuli: Stimuli) -> np.ndarray:
     """What `cluster:K` tells pictures apart by."""
-    from phosphene.flow.likeness import features_of
-
     return features_of(dataset, stimuli)[0]
 
 

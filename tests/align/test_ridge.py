@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn import linear_model
+from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, GroupKFold
 
-from phosphene.align import Ridge, estimate, ridge_predict
-from phosphene.align import gram as _gram
-from phosphene.align import rows as _rows
+from phosphene.align import ReducedRankRidge, Ridge, StreamedRidge, block_reader, estimate, ridge_predict, solvers
 from phosphene.errors import ConfigError, DataError, ModelError, PhospheneError, PhospheneWarning
 
 pytestmark = pytest.mark.numeric
@@ -80,13 +79,13 @@ def test_the_largest_eigenvalue_is_found_whatever_the_matrix(kind, dtype):
     matrix = gram_of(kind)
     lower = np.asfortranarray(np.tril(matrix).astype(dtype))
     expected = np.linalg.eigvalsh(matrix)[-1]
-    assert _gram.largest_eigenvalue(lower) == pytest.approx(expected, rel=0.03)
-    assert _gram.largest_eigenvalue(lower) <= expected * (1 + FLOAT32)
+    assert solvers.largest_eigenvalue(lower) == pytest.approx(expected, rel=0.03)
+    assert solvers.largest_eigenvalue(lower) <= expected * (1 + FLOAT32)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_the_largest_eigenvalue_of_nothing_is_zero(dtype):
-    assert _gram.largest_eigenvalue(np.zeros((5, 5), dtype, order="F")) == 0
+    assert solvers.largest_eigenvalue(np.zeros((5, 5), dtype, order="F")) == 0
 
 
 def test_two_rows_of_features_vary():
@@ -104,7 +103,7 @@ def largest_error(got, expected):
 @pytest.fixture
 def in_single_precision(monkeypatch):
     """Take the arithmetic of large problems on small ones."""
-    monkeypatch.setattr(_gram, "SMALL", 0.0)
+    monkeypatch.setattr(solvers, "SMALL", 0.0)
 
 
 @pytest.mark.fault(15)
@@ -323,7 +322,7 @@ def test_blocks_of_a_map_are_its_values(tmp_path, mode, dtype):
     np.save(tmp_path / "a.npy", values)
     whole = np.load(tmp_path / "a.npy", mmap_mode=mode)
     for part, expected in [(whole, values), (whole[3:, 5:], values[3:, 5:]), (whole[::2, 7:90], values[::2, 7:90])]:
-        rows = _rows.RowBlocks(part, "a")
+        rows = block_reader.BlockReader(part, "a")
         assert (rows._file is None) == (mode == "c" or not Path("/proc/self/maps").exists())
         assert_array_equal(rows.block(), expected)
         assert_array_equal(
@@ -331,22 +330,22 @@ def test_blocks_of_a_map_are_its_values(tmp_path, mode, dtype):
         )
         assert_array_equal(rows.block([0, 1, 5, 40], slice(2, 3)), expected[[0, 1, 5, 40], 2:3])
     for odd in (whole.T, whole[::-1], whole[:, ::3]):
-        assert_array_equal(_rows.RowBlocks(odd, "a").block(), np.array(odd))
+        assert_array_equal(block_reader.BlockReader(odd, "a").block(), np.array(odd))
     if mode != "r":
         whole[5, 5] = 77
-        assert _rows.RowBlocks(whole, "a").block()[5, 5] == 77
+        assert block_reader.BlockReader(whole, "a").block()[5, 5] == 77
 
 
 @pytest.mark.parametrize("fate", ["replaced", "deleted"])
 def test_a_map_stays_itself_when_its_file_is_replaced_or_deleted(tmp_path, fate):
     values = np.random.default_rng(0).standard_normal((70, 90)).astype(np.float32)
     np.save(tmp_path / "a.npy", values)
-    rows = _rows.RowBlocks(np.load(tmp_path / "a.npy", mmap_mode="r"), "a")
+    rows = block_reader.BlockReader(np.load(tmp_path / "a.npy", mmap_mode="r"), "a")
     (tmp_path / "a.npy").unlink()
     if fate == "replaced":
         np.save(tmp_path / "a.npy", values + 1)
     assert_array_equal(rows.block(), values)
-    assert_array_equal(_rows.RowBlocks(rows.array, "a").block(), values)
+    assert_array_equal(block_reader.BlockReader(rows.array, "a").block(), values)
 
 
 def test_coefficients_can_live_in_a_file(tmp_path):
@@ -670,3 +669,31 @@ def test_estimate_bounds_the_memory_really_allocated():
     tracemalloc.stop()
     told = estimate(700, 1500, 6000, 60, penalties=2, block_bytes=1 << 21).peak_bytes
     assert 0.25 * told < peak < told  # the estimate allows for pages of a map, which arrays in memory do not need
+
+
+@pytest.mark.parametrize(
+    "map_",
+    [
+        Ridge([1.0, 10.0], choose="gcv", per_target=True),
+        ReducedRankRidge([1, 2], 3.0, folds=4),
+        StreamedRidge(2.0, fit_intercept=False, seed=5),
+    ],
+    ids=lambda map_: type(map_).__name__,
+)
+def test_scikit_learn_can_clone_every_estimator(map_):
+    copy = clone(map_)
+    assert copy is not map_
+    assert copy.get_params() == map_.get_params()
+    assert_array_equal(copy.alphas_, map_.alphas_)
+
+
+def test_changed_parameters_are_checked_and_used():
+    x, y, _ = problem(30, 4, 2)
+    changed = Ridge(1.0).set_params(alpha=7.0)
+    assert_array_equal(changed.fit(x, y).predict(x), Ridge(7.0).fit(x, y).predict(x))
+
+    with pytest.raises(ConfigError, match="no parameter 'alhpa'"):
+        Ridge().set_params(alhpa=1.0)
+
+    with pytest.raises(ConfigError, match="above 0"):
+        Ridge().set_params(alpha=-1.0)

@@ -9,8 +9,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn import linear_model
 
-from phosphene.align import Ridge, StreamedRidge
-from phosphene.align import gram as _gram
+from phosphene.align import Ridge, StreamedRidge, solvers
 from phosphene.align.moments import Moments
 from phosphene.errors import DataError, ModelError, PhospheneWarning
 from phosphene.io.stages import StageStore, load_part, save_part
@@ -64,7 +63,7 @@ def largest_error(got, expected):
 @pytest.fixture
 def in_single_precision(monkeypatch):
     """Take the arithmetic of large problems on small ones."""
-    monkeypatch.setattr(_gram, "SMALL", 0.0)
+    monkeypatch.setattr(solvers, "SMALL", 0.0)
 
 
 @pytest.fixture

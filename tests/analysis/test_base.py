@@ -6,18 +6,20 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from phosphene import analysis as station
-from phosphene import cli
-from phosphene.analysis.base import COLUMNS, Analysis, Drawing, Findings, analyse
+from phosphene import analysis, cli
+from phosphene.analysis.base import COLUMNS, Analysis, Findings
 from phosphene.errors import ConfigError
+from phosphene.flow import analyse
 from phosphene.io.config import Config
-from phosphene.reporting import drawing
+from phosphene.reporting import drawing, presentation
+from phosphene.reporting.presentation import Drawing, Presentation
 from phosphene.run import open_run
 from tests.analysis.conftest import fitted
 from tests.flow.conftest import write_pair_file
@@ -28,17 +30,25 @@ class PokeOptions(Config):
     end: str = "well"
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PokeFindings(Findings):
+    word: str
+    end: str
+
+
 class Poke(Analysis[PokeOptions]):
-    """Writes a word; may die while its figure is being written."""
+    """Finds a word; may die while its figure is being written."""
 
     name, title, options_class = "poke", "Poke", PokeOptions
 
     def run(self, opened, progress):
-        figure = {"well": _empty, "raise": _Raising, "kill": _Killing}[self.options.end]()
         table = pd.DataFrame([("brain", "r", 0.5, 0.4, 0.6, 9)], columns=list(COLUMNS))
-        return Findings(
-            [f"={self.options.word}"], table, {"brain": "brain"}, {"r": "r"}, {"dot": Drawing(figure, "a", "c")}
-        )
+        return PokeFindings(table=table, word=self.options.word, end=self.options.end)
+
+
+def present_poke(found: PokeFindings) -> Presentation:
+    figure = {"well": _empty, "raise": _Raising, "kill": _Killing}[found.end]()
+    return Presentation([f"={found.word}"], {"brain": "brain"}, {"r": "r"}, {"dot": Drawing(figure, "a", "c")})
 
 
 def _empty():
@@ -58,7 +68,8 @@ class _Killing:
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    monkeypatch.setitem(station.ANALYSES, "poke", f"{__name__}:Poke")
+    monkeypatch.setitem(analysis.ANALYSES, "poke", f"{__name__}:Poke")
+    monkeypatch.setitem(presentation.PRESENTERS, "poke", f"{__name__}:present_poke")
     return fitted("linear", tmp_path / "run", {"data.name": str(write_pair_file(tmp_path / "pairs.npz"))})
 
 
@@ -81,9 +92,11 @@ def test_a_failed_write_leaves_the_earlier_result_and_nothing_else(run):
 def test_a_killed_analysis_leaves_the_earlier_result_and_the_same_command_goes_on(run):
     analyse(run, "poke")
     code = (
-        "from phosphene import analyse as station, flow\n"
-        f"station.ANALYSES['poke'] = '{__name__}:Poke'\n"
-        f"station.analyse(flow.open_run({str(run.run.path)!r}), 'poke', {{'word': 'second', 'end': 'kill'}})"
+        "from phosphene import analysis, flow\n"
+        "from phosphene.reporting import presentation\n"
+        f"analysis.ANALYSES['poke'] = '{__name__}:Poke'\n"
+        f"presentation.PRESENTERS['poke'] = '{__name__}:present_poke'\n"
+        f"flow.analyse(flow.open_run({str(run.run.path)!r}), 'poke', {{'word': 'second', 'end': 'kill'}})"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False)
     assert done.returncode == -signal.SIGKILL
@@ -95,12 +108,13 @@ def test_a_killed_analysis_leaves_the_earlier_result_and_the_same_command_goes_o
 
 
 def test_every_registered_analysis_says_what_it_is_and_takes_its_defaults():
-    for name in station.analysis_names():
-        cls = station.analysis(name)
+    for name in analysis.analysis_names():
+        cls = analysis.analysis(name)
         assert cls.name == name
         assert cls.title
         assert cls.__module__.rpartition(".")[2] == name
         assert cls().options == cls.options_class()
+        assert name in presentation.PRESENTERS
         assert set(cls.needs) <= {"decode", "encode", "refine"}
 
 

@@ -8,10 +8,10 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from phosphene.analysis import analyse
 from phosphene.analysis.categories import Categories
 from phosphene.analysis.labels import LabelReader, area, labels_of, mean_area, prepare
 from phosphene.errors import ConfigError, DataError
+from phosphene.flow import analyse
 from phosphene.types import Stimuli
 from tests.analysis.conftest import fitted
 from tests.flow.conftest import write_pair_file

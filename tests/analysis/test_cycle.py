@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from phosphene.analysis import analyse
 from phosphene.errors import ConfigError, DataError
+from phosphene.flow import analyse
 from tests.analysis.conftest import fitted
 from tests.flow.conftest import write_pair_file
 

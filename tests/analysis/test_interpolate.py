@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 from scipy.stats import spearmanr
 
-from phosphene.analysis import analyse
 from phosphene.analysis.interpolate import forward_share, largest_step, monotonicity, pairs_of
 from phosphene.errors import DataError
+from phosphene.flow import analyse
 from phosphene.reporting import drawing, report
 from phosphene.types import Trials
 from tests.analysis.conftest import fitted

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import pytest
@@ -12,14 +12,14 @@ from scipy.stats import norm
 
 from phosphene import flow, recipes
 from phosphene.align.ridge import Ridge
-from phosphene.analysis import analyse
 from phosphene.analysis.noise import LATENT, NONE, PURE, Noise, NoiseOptions
 from phosphene.errors import ConfigError
+from phosphene.flow import analyse
 from phosphene.lab import zoo
 from phosphene.models import vdvae as vdvae_weights
 from phosphene.models.dual_guided import DualGuided, DualUnet
 from phosphene.models.vdvae import Vdvae, VdvaeConfig
-from phosphene.recipes.base import Recipe, RecipeConfig
+from phosphene.recipes.base import Recipe, RecipeConfig, Stage
 from phosphene.recipes.brain_diffuser import BrainDiffuser, BrainDiffuserConfig
 from phosphene.types import Images
 from tests.analysis.conftest import fitted
@@ -35,7 +35,7 @@ class Echo(Recipe[EchoConfig]):
     """Echo: ridge to pixels, then a second stage that copies a known share of what it is given. Paper: none."""
 
     config_class = EchoConfig
-    stages = {"pictures": Ridge}  # noqa: RUF012
+    stages = (Stage("pictures", Ridge),)
 
     def fit_pictures(self, trials, stimuli):
         return Ridge(100.0).fit(trials.betas, stimuli.select(trials.stimuli).floats().reshape(len(trials), -1))
@@ -69,10 +69,7 @@ class Tiny(BrainDiffuser):
     config_class = TinyConfig
     vdvae: ClassVar[str] = ""
 
-    def stage_config(self, name: str) -> dict[str, Any]:
-        return {} if name == "refiner" else super().stage_config(name)
-
-    def fit_refiner(self, trials, stimuli):
+    def fit_generator(self):
         from diffusers import AutoencoderKL
 
         with torch.random.fork_rng():
@@ -226,7 +223,7 @@ def tiny(tmp_path_factory):
     values = {
         "data.name": "insilico", "data.options": {"n_train": 60, "n_test": 6, "n_voxels": 60},
         "recipe.first.network": str(vdvae_weights.convert(folder / "vdvae.th", folder / "vdvae", SIZES)),
-        "recipe.tokens.name": "lab", "recipe.refiner.source": "zoo", "recipe.sampling.steps": 3,
+        "recipe.tokens.name": "lab", "recipe.generator.source": "zoo", "recipe.sampling.steps": 3,
         "recipe.restandardise": "none",
     }  # fmt: skip
     return fitted("tiny_two_stage", folder / "run", values)

@@ -10,10 +10,10 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from phosphene import flow
-from phosphene.analysis import analyse
 from phosphene.analysis.image_stats import ImageStatsReader, effective_number
 from phosphene.analysis.reliability import Reliability, ReliabilityOptions, auc
 from phosphene.errors import ConfigError
+from phosphene.flow import analyse
 from phosphene.lab import zoo
 from phosphene.types import Stimuli
 from tests.analysis.conftest import fitted
@@ -118,7 +118,7 @@ def test_folds_are_decoded_each_by_its_own_recipe_and_counted(tmp_path):
 
 def test_noise_has_the_moments_of_training_and_knows_nothing_of_the_test(linear):
     train, test = (t.average_repeats() for t in linear.sides(0))
-    given = Reliability(seed=3)._inputs(train, test, 0)
+    given = Reliability(seed=3)._responses(train, test, 0)
     betas = train.betas
     mean, spread = betas.mean(axis=0), betas.std(axis=0)
     np.testing.assert_allclose(given["mean"].betas[0], mean, atol=1e-5)  # float32 against float64 sums
@@ -132,7 +132,7 @@ def test_noise_has_the_moments_of_training_and_knows_nothing_of_the_test(linear)
     basis = np.linalg.svd(betas - mean, full_matrices=False)[2][:-1]
     noise = given["gaussian"].betas - mean
     assert np.linalg.norm(noise - noise @ basis.T @ basis) < 1e-3 * np.linalg.norm(noise)
-    other = Reliability(seed=3)._inputs(train, test.with_betas(test.betas * 7 + 1), 0)
+    other = Reliability(seed=3)._responses(train, test.with_betas(test.betas * 7 + 1), 0)
     for name in ("gaussian", "independent", "far"):
         np.testing.assert_array_equal(given[name].betas, other[name].betas)
 
@@ -175,21 +175,21 @@ def test_likeness_is_one_for_a_copy_and_sinks_with_contrast_as_its_formula_says(
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (12, 8, 8, 1), dtype=np.uint8)
     training = Stimuli(np.arange(12).astype(str), pixels)
-    looks = ImageStatsReader("photographs", training)
-    assert not looks.by_networks
+    reader = ImageStatsReader("photographs", training)
+    assert not reader.source.has_classifier
     mean = training.floats().mean(axis=0)
     faint = mean + 0.3 * (training.floats() - mean)
-    np.testing.assert_allclose(looks.look(training.floats()).confidence, 1, atol=1e-5)
-    np.testing.assert_allclose(looks.look(faint).confidence, 2 * 0.3 / (1 + 0.3**2), atol=1e-5)
-    np.testing.assert_allclose(looks.look(faint).nearest, 1, atol=1e-5)  # a cosine does not see contrast
+    np.testing.assert_allclose(reader.measure(training.floats()).confidence, 1, atol=1e-5)
+    np.testing.assert_allclose(reader.measure(faint).confidence, 2 * 0.3 / (1 + 0.3**2), atol=1e-5)
+    np.testing.assert_allclose(reader.measure(faint).nearest, 1, atol=1e-5)  # a cosine does not see contrast
 
 
 @pytest.mark.usefixtures("networks")
 def test_confidence_and_entropy_are_those_of_the_classifier(linear):
-    looks = ImageStatsReader("insilico-nsd", linear.stimuli.select(linear.stimuli.ids[:20]))
+    reader = ImageStatsReader("insilico-nsd", linear.stimuli.select(linear.stimuli.ids[:20]))
     pixels = linear.stimuli.select(linear.stimuli.ids[:9]).floats()
     p = zoo.load("classifier").probabilities(zoo.to_network(pixels)).numpy().astype(float)
-    found = looks.look(pixels)
+    found = reader.measure(pixels)
     np.testing.assert_allclose(found.confidence, p.max(axis=1), rtol=1e-5)
     np.testing.assert_allclose(found.entropy, -(p * np.log2(p)).sum(axis=1), rtol=1e-4)
     np.testing.assert_allclose(found.nearest, 1, atol=1e-5)  # they are among the training pictures
@@ -214,7 +214,7 @@ def test_options_out_of_range_are_refused():
 
 def test_a_run_that_is_not_fitted_says_so(tmp_path):
     config, _ = flow.configure("linear", [("test", {"data.name": str(write_pair_file(tmp_path / "pairs.npz"))})])
-    opened = flow.Opened(flow.fit(config, tmp_path / "run").run, config)
+    opened = flow.Run(flow.fit(config, tmp_path / "run").run, config)
     (opened.run.path / "recipe.json").unlink()
     with pytest.raises(Exception, match="not fitted to the end"):
         analyse(opened, "reliability")

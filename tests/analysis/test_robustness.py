@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from phosphene.analysis import analyse
 from phosphene.analysis.robustness import Curve, Robustness, RobustnessOptions, crossing, mask
 from phosphene.errors import ConfigError
+from phosphene.flow import analyse
 from phosphene.metrics.identification import similarity, two_way
 from phosphene.metrics.statistics import mean_of_items
 from tests.analysis.conftest import fitted

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 from scipy.stats import ks_2samp
 
-from phosphene.analysis import analyse
 from phosphene.analysis.effects import dimension_p
 from phosphene.analysis.stimulate import StimulateOptions
 from phosphene.analysis.targets import AMOUNTS, Edit, StandIns, contrast, moments, standing_in, stimulated, targets
 from phosphene.errors import ConfigError, DataError
+from phosphene.flow import analyse
 from phosphene.types import Trials
 from tests.analysis.conftest import fitted
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from phosphene.analysis import analyse
 from phosphene.analysis.spaces import Pool
 from phosphene.analysis.words import beaten_share, caption_cosines
 from phosphene.errors import DataError, NotAvailable
+from phosphene.flow import analyse
 from tests.analysis.conftest import fitted
 from tests.flow.conftest import write_pair_file
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from phosphene.errors import DataError
-from phosphene.recipes.base import Recipe, RecipeConfig
+from phosphene.recipes.base import Recipe, RecipeConfig, Stage
 from phosphene.types import Images, Latents, Stimuli, Trials
 
 
@@ -37,7 +37,7 @@ class Deaf(Recipe[DeafConfig]):
     """
 
     config_class = DeafConfig
-    stages = {"gallery": Gallery}  # noqa: RUF012
+    stages = (Stage("gallery", Gallery),)
 
     def fit_gallery(self, trials: Trials, stimuli: Stimuli) -> Gallery:
         """Keep the training pictures."""

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from phosphene.betas import BetaOptions, betas_from_folder, split_half
-from phosphene.betas.work import Work, taken_up
+from phosphene.betas.work import WorkFolder, open_work
 from phosphene.cli.betas import gigabytes
 from phosphene.data import read_dataset
 from phosphene.errors import ConfigError, PhospheneWarning
@@ -87,17 +87,17 @@ def test_the_same_command_on_finished_betas_does_nothing_and_another_is_refused(
 
 @pytest.mark.fault(98)
 def test_work_begun_with_other_settings_is_begun_anew_and_said(tmp_path):
-    with taken_up(tmp_path / "w", "one") as work:
+    with open_work(tmp_path / "w", "one") as work:
         work.save("part", {"x": np.ones(3)})
-    with taken_up(tmp_path / "w", "one") as work:
+    with open_work(tmp_path / "w", "one") as work:
         assert work.load("part")["x"].sum() == 3
-    with pytest.warns(PhospheneWarning, match="begun anew"), taken_up(tmp_path / "w", "two") as work:
+    with pytest.warns(PhospheneWarning, match="begun anew"), open_work(tmp_path / "w", "two") as work:
         assert work.load("part") is None
 
 
 @pytest.mark.fault(99)
 def test_a_damaged_part_is_made_again(tmp_path):
-    work = Work(tmp_path)
+    work = WorkFolder(tmp_path)
     work.save("part", {"x": np.ones(3)})
     path = tmp_path / "part.npz"
     path.write_bytes(path.read_bytes()[:40])
@@ -107,7 +107,7 @@ def test_a_damaged_part_is_made_again(tmp_path):
 
 def test_a_folder_that_holds_other_things_is_not_worked_in(tmp_path):
     (tmp_path / "mine.txt").write_text("x")
-    with pytest.raises(ConfigError, match=r"mine.txt"), taken_up(tmp_path, "k"):
+    with pytest.raises(ConfigError, match=r"mine.txt"), open_work(tmp_path, "k"):
         pass
     assert (tmp_path / "mine.txt").exists()
 
@@ -115,9 +115,9 @@ def test_a_folder_that_holds_other_things_is_not_worked_in(tmp_path):
 @pytest.mark.fault(90)
 def test_two_processes_do_not_work_on_the_same_betas(tmp_path):
     with (
-        taken_up(tmp_path / "w", "k"),
+        open_work(tmp_path / "w", "k"),
         pytest.raises(ConfigError, match="being written"),
-        taken_up(tmp_path / "w", "k"),
+        open_work(tmp_path / "w", "k"),
     ):
         pass
 

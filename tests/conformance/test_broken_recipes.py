@@ -19,6 +19,7 @@ from phosphene import recipes
 from phosphene.conformance import NonConforming, check_recipe
 from phosphene.conformance.study import Guarded
 from phosphene.errors import DataError
+from phosphene.recipes.base import Stage
 from phosphene.types import Images
 from tests.conformance.small import small_study
 
@@ -84,7 +85,7 @@ class PeekingAtPictures(Neighbours):
 
     def fit_gallery(self, trials, stimuli):
         """All there is."""
-        assert len(np.asarray(stimuli.images[:]))
+        assert len(np.asarray(stimuli.images.source[:]))
         return super().fit_gallery(trials, stimuli)
 
 
@@ -142,15 +143,13 @@ class Fading(Gallery):
 class Forgetful(Neighbours):
     """Is not what it was after loading."""
 
-    stages = {"gallery": Fading}  # noqa: RUF012
+    stages = (Stage("gallery", Fading),)
 
 
 class Wishful(Neighbours):
     """Has a preset that its configuration refuses."""
 
-    @classmethod
-    def preset(cls, name):
-        return {"k": 0} if name == "paper" else {}
+    presets = {"lab": {}, "paper": {"k": 0}}  # noqa: RUF012
 
 
 class Careless(Neighbours):
@@ -175,7 +174,7 @@ class Undocumented(Neighbours):
 class Unstaged(Neighbours):
     """Announces a stage that it cannot fit."""
 
-    stages = {"gallery": Gallery, "curve": Gallery}  # noqa: RUF012
+    stages = (*Neighbours.stages, Stage("curve", Gallery))
 
 
 class Spoiling(Neighbours):

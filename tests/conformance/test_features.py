@@ -126,7 +126,7 @@ def test_one_that_is_fitted_may_not_look_at_test_pictures(study):
         """Takes the mean of all pictures there are."""
 
         def fit(self, stimuli):
-            assert len(np.asarray(stimuli.images[:]))
+            assert len(np.asarray(stimuli.images.source[:]))
             return super().fit(stimuli)
 
     with pytest.raises(NonConforming) as caught:

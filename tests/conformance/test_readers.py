@@ -10,7 +10,7 @@ from phosphene.conformance import NonConforming, check_reader
 from phosphene.data import write_dataset
 from phosphene.data.findings import Finding
 from phosphene.data.reader import ReaderOptions, about, find_file
-from phosphene.data.registry import READERS
+from phosphene.data.registry import FROM_ABOVE, READERS
 from phosphene.errors import DataError, did_you_mean
 from phosphene.types import ROI, Dataset, Split, Stimuli, Trials
 from tests.data.layouts import ELSEWHERE, LAYOUTS
@@ -35,7 +35,7 @@ def test_every_reader_keeps_its_promises(layout, tmp_path):
 
 
 def test_every_registered_reader_is_checked_here():
-    assert {name.split(",")[0] for name in LAYOUTS} | {"insilico", "hcp"} >= set(READERS)
+    assert {name.split(",")[0] for name in LAYOUTS} | {"insilico", "hcp"} >= {*READERS, *FROM_ABOVE}
     assert set(ELSEWHERE) == {"insilico", "hcp"}
 
 

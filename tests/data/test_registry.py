@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,7 +13,7 @@ import pytest
 
 from phosphene.data import locate, open_dataset, registry, write_dataset
 from phosphene.data.reader import Reader
-from phosphene.errors import ConfigError, DataError
+from phosphene.errors import ConfigError, DataError, NotAvailable
 from phosphene.types import Dataset, Stimuli, Trials
 
 
@@ -24,7 +26,7 @@ def dataset() -> Dataset:
 
 
 def test_every_registered_reader_states_its_facts_and_options():
-    for name in [*registry.READERS, *registry.FORMATS]:
+    for name in [*registry.READERS, *registry.FROM_ABOVE, *registry.FORMATS]:
         found = registry.reader(name)
         assert isinstance(found, Reader)
         assert found.title
@@ -111,6 +113,26 @@ def test_a_plug_in_is_imported_only_when_named(tmp_path, monkeypatch):
     assert "extra_reader" not in sys.modules
     assert registry.reader("extra").title == "from elsewhere"
     assert "extra_reader" in sys.modules
+
+
+def test_own_data_sets_stand_in_the_order_of_the_alphabet():
+    own = ["bold5000", "digits69", "god", "hcp", "insilico", "miyawaki", "mosaic", "nsd", "openfmri"]
+    assert list(registry.known())[: len(own)] == own
+
+
+def test_own_readers_from_rooms_above_are_entry_points_of_the_package():
+    project = tomllib.loads((Path(__file__).resolve().parents[2] / "pyproject.toml").read_text())["project"]
+    assert set(project["entry-points"][registry.PLUGINS]) == set(registry.FROM_ABOVE)
+
+
+def test_without_the_metadata_of_the_package_the_message_says_to_install_it(monkeypatch):
+    monkeypatch.setattr(registry, "entry_points", lambda group: ())
+    with pytest.raises(
+        NotAvailable, match=r"the reader 'insilico' comes with phosphene.*phosphene\.readers.*Install it again"
+    ):
+        open_dataset("insilico")
+    with pytest.raises(ConfigError, match="Did you mean 'insilico'"):
+        open_dataset("insilicon")
 
 
 def test_split_spec_takes_the_subject_off():

@@ -17,7 +17,6 @@ from phosphene.features.captions import (
     caption_targets,
     clamped,
     image_targets,
-    logit_scale,
     pick,
     screened,
 )
@@ -108,7 +107,7 @@ def test_similarities_are_those_of_clip_and_the_scale_is_the_network_s(clip, des
     unit = ClipFeatures("lab", batch=64)
     own = np.sum(unit.images(stimuli.pixels(slice(7, 8))) * unit.texts(list(stimuli.captions[7])), axis=1)
     np.testing.assert_allclose(screening.of(stimuli.select(["s7"])).similarity, own, atol=1e-5)  # float32
-    assert logit_scale(clip) == pytest.approx(float(zoo.load("clip").logit_scale.exp()))
+    assert clip.logit_scale == pytest.approx(float(zoo.load("clip").logit_scale.exp()))
 
 
 @needs_clip

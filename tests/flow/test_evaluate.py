@@ -13,7 +13,7 @@ from phosphene.align import Ridge
 from phosphene.features.clip import ClipFeatures
 from phosphene.flow.show import summary
 from phosphene.lab import zoo
-from phosphene.recipes.base import Recipe, RecipeConfig
+from phosphene.recipes.base import Recipe, RecipeConfig, Stage
 from phosphene.types import Images, Latents
 
 pytestmark = pytest.mark.skipif(
@@ -30,7 +30,7 @@ class Nearest(Recipe[NearestConfig]):
     """Ridge from voxels to the lab's CLIP, drawn as the mean training picture: all that matters is in the latents."""
 
     config_class = NearestConfig
-    stages = {"to_clip": Ridge, "picture": Ridge}  # noqa: RUF012  the stages of a recipe are fixed
+    stages = (Stage("to_clip", Ridge), Stage("picture", Ridge))
     fixed_spaces = frozenset({SPACE})
 
     def fit_to_clip(self, trials, stimuli):

@@ -157,7 +157,7 @@ def test_trials_in_the_wrong_order_set_off_the_alignment_alarm(pair_file, tmp_pa
 
 def test_a_split_file_with_index_lists_is_followed(pair_file, tmp_path):
     file = tmp_path / "folds.json"
-    ids = list(flow.Opened(RunFolder(tmp_path / "x"), config(pair_file)).trials.stimulus_ids)
+    ids = list(flow.Run(RunFolder(tmp_path / "x"), config(pair_file)).trials.stimulus_ids)
     file.write_text(json.dumps({"folds": [{"test": ids[:20]}, {"test": ids[20:40]}]}))
     run = run_all(pair_file, tmp_path / "run", split=str(file))
     assert list(run.table("decoded", "test", "brain", "index.csv")["stimulus"]) == ids[:40]
@@ -166,7 +166,7 @@ def test_a_split_file_with_index_lists_is_followed(pair_file, tmp_path):
 @pytest.mark.fault(24)
 def test_the_same_id_on_both_sides_of_a_split_file_is_refused(pair_file, tmp_path):
     file = tmp_path / "split.yaml"
-    ids = list(flow.Opened(RunFolder(tmp_path / "x"), config(pair_file)).trials.stimulus_ids)
+    ids = list(flow.Run(RunFolder(tmp_path / "x"), config(pair_file)).trials.stimulus_ids)
     file.write_text(f"train: [{ids[0]}, {ids[1]}]\ntest: [{ids[1]}, {ids[2]}]\n")
     with pytest.raises(SplitError, match=f"both sides, first '{ids[1]}'"):
         flow.fit(config(pair_file, split=str(file)), tmp_path / "run")

@@ -13,7 +13,7 @@ from phosphene.errors import MachineError
 from phosphene.flow.forecast import _carried_on, forecast, settings_for, show_memory, text_of
 from phosphene.io import memory
 from phosphene.io.folder import RunFolder
-from phosphene.recipes.base import Recipe, RecipeConfig
+from phosphene.recipes.base import Recipe, RecipeConfig, Stage
 from phosphene.run import Run
 from phosphene.training.checkpoint import ModulePart
 from tests.flow.conftest import LayerPart, write_pair_file
@@ -74,7 +74,7 @@ class Deep(Recipe[DeepConfig]):
     """A plug-in that trains through `self.train`, and whose first stage needs a file that is not here."""
 
     config_class = DeepConfig
-    stages: ClassVar = {"later": Later, "net": LayerPart, "last": Later}
+    stages = (Stage("later", Later), Stage("net", LayerPart), Stage("last", Later))
     needs: ClassVar = {"later": (), "net": (), "last": ("later",)}
 
     def fit_net(self, trials, stimuli):

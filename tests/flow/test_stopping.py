@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import warnings
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 from phosphene import recipes
 from phosphene.cli import main
-from phosphene.recipes.base import Recipe, RecipeConfig
+from phosphene.recipes.base import Recipe, RecipeConfig, Stage
 from tests.flow.conftest import LayerPart, write_pair_file
 
 TOLD: list[int] = []  # signals still to come, each in the middle of a step
@@ -28,7 +28,7 @@ class Told(Recipe[ToldConfig]):
     """Trains a layer, and is told to stop in its fifth step."""
 
     config_class = ToldConfig
-    stages: ClassVar = {"net": LayerPart}
+    stages = (Stage("net", LayerPart),)
 
     def fit_net(self, trials, stimuli):
         """Train."""

@@ -140,7 +140,7 @@ def _hcp(folder: Path) -> None:
 
 def _read_hcp(folder: Path) -> None:
     from phosphene.data import open_dataset
-    from phosphene.models import resting_windows
+    from phosphene.data.resting import resting_windows
     from phosphene.reporting.describe import check
 
     _everything(open_dataset("hcp", root=folder / "hcp"))

@@ -47,6 +47,24 @@ def test_the_lock_of_a_dead_process_is_taken_over(tmp_path):
 
 
 @pytest.mark.fault(91)
+def test_a_run_whose_writer_was_killed_is_free_at_once(tmp_path):
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom phosphene.io.folder import RunFolder\n"
+        "with RunFolder(Path(sys.argv[1])).locked('fit lea'):\n    print('held', flush=True); sys.stdin.read()\n"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert other.stdout.readline() == "held\n"
+    other.kill()
+    other.wait()
+    assert json.loads((tmp_path / LOCK).read_text())["pid"] == other.pid
+    with RunFolder(tmp_path).locked("fit cad"):
+        assert json.loads((tmp_path / LOCK).read_text())["purpose"] == "fit cad"
+    assert not (tmp_path / LOCK).exists()
+
+
+@pytest.mark.fault(91)
 def test_a_reused_process_number_is_not_mistaken_for_the_holder(tmp_path):
     holder = {"pid": os.getpid(), "host": socket.gethostname(), "purpose": "fit", "started": "1"}
     (tmp_path / LOCK).write_text(json.dumps(holder))

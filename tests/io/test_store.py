@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from phosphene.errors import ConfigError, DataError, MachineError, ModelError, PhospheneWarning
+from phosphene.io.claims import claimed
 from phosphene.io.store import CHUNKS, CLAIMS, INDEX, ROWS, VERSION, RowStore, cached, key_of
 from phosphene.types import Rows
 
@@ -435,8 +436,9 @@ def test_three_processes_build_one_store_and_compute_each_row_once(tmp_path):
 @pytest.mark.fault(90)
 def test_a_chunk_claimed_by_a_living_process_is_waited_for_then_given_up_on(tmp_path):
     store = RowStore.open_or_make(tmp_path / "s", SPEC, IDS, (3,), chunk=4)
-    (store.folder / CLAIMS / "000001").write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
-    with pytest.raises(MachineError, match=f"held by process {os.getpid()} on"):
+    held_up = pytest.raises(MachineError, match=f"held by process {os.getpid()} on")
+    with claimed(store.folder / CLAIMS / "000001") as mine, held_up:
+        assert mine
         store.fill(compute, patience_s=0)
     assert store.missing() == [range(4, 8)]  # the others were computed
 

@@ -56,7 +56,7 @@ def digests_elsewhere(**environment):
     )
     variables = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), **environment}
     done = subprocess.run(
-        [sys.executable, "-c", code], env=variables, cwd=Path(__file__).parents[3], capture_output=True, text=True
+        [sys.executable, "-c", code], env=variables, cwd=Path(__file__).parents[2], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])

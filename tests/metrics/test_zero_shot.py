@@ -52,10 +52,11 @@ def test_embedding_is_the_mean_of_unit_texts_at_length_one():
         lambda texts: np.array([vectors[t] for t in texts]),
         ["cat", "word"],
         templates=("a {}", "one {}"),
+        nouns={"word": "sign"},
         trained=["cat"],
     )
     np.testing.assert_allclose(found.embeddings, [[np.sqrt(0.5)] * 2, [0, 1]])  # lengths of the texts do not count
-    assert found.names == ("cat", "word")  # the lab's word for "word" is "sign"
+    assert found.names == ("cat", "word")  # whatever a text calls them
     assert found.familiarity() == "1 of the 2 candidate categories were shown in training"
     assert len(TEMPLATES) > 1
     assert SINGLE_TEMPLATE == ("a photo of a {}",)
@@ -184,10 +185,11 @@ def test_the_lab_clip_names_scenes_it_never_saw():
     """True pictures through the picture tower, categories through the text tower."""
     from phosphene.features.clip import ClipFeatures
     from phosphene.lab import scenes
+    from phosphene.lab.prompts import NOUNS
 
     clip = ClipFeatures("lab")
     try:
-        candidates = candidates_from(clip.texts, scenes.THINGS, trained=scenes.THINGS)
+        candidates = candidates_from(clip.texts, scenes.THINGS, nouns=NOUNS, trained=scenes.THINGS)
     except NotAvailable:
         pytest.skip("the lab's CLIP has no weights here")
     numbers = np.arange(120)

@@ -417,15 +417,15 @@ def test_a_part_comes_back_from_disk_bit_by_bit(tmp_path):
     net = CrossModal.create(lab(frozen="encoder"), brain_mae(), picture_mae(), 0, {"S3": 60})
     part = CrossModalPart.of(net)
     save_part(tmp_path / "cross", part, stage="cross", digest="d", seconds=0.0, lineage=[])
-    again = load_part(tmp_path / "cross", CrossModalPart)
-    assert again.module.config == net.config and again.module.brain.config == net.brain.config
+    loaded = load_part(tmp_path / "cross", CrossModalPart)
+    assert loaded.module.config == net.config and loaded.module.brain.config == net.brain.config
     x = np.random.default_rng(0).normal(size=(5, 60)).astype("f4")
     assert part.to_tokens(x).shape == (5, 8, 64) and part.to_tokens(x, class_token=True).shape == (5, 9, 64)
-    assert np.array_equal(part.to_tokens(x), again.to_tokens(x))
-    assert np.array_equal(part.to_latent(x), again.to_latent(x))
+    assert np.array_equal(part.to_tokens(x), loaded.to_tokens(x))
+    assert np.array_equal(part.to_latent(x), loaded.to_latent(x))
     batch = batch_of(3, n_voxels=60)
     batch = batch | {"betas": {"S3": batch["betas"]["s1"]}, "rows": {"S3": batch["rows"]["s1"]}}
-    assert torch.equal(net.eval().loss(batch, Draws(0, 0, 3))[0], again.module.loss(batch, Draws(0, 0, 3))[0])
+    assert torch.equal(net.eval().loss(batch, Draws(0, 0, 3))[0], loaded.module.loss(batch, Draws(0, 0, 3))[0])
 
     save_part(tmp_path / "brain", part.brain, stage="brain", digest="d", seconds=0.0, lineage=[])
     alone = load_part(tmp_path / "brain", PatchMaePart)

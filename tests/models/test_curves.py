@@ -28,7 +28,7 @@ def test_the_monotone_curve_never_raises_the_squared_error_it_was_fitted_on():
 def test_contrast_finds_the_curve_that_made_the_pictures():
     rng = np.random.default_rng(2)
     decoded = rng.random((20, 8, 8, 1)).astype(np.float32)
-    true = OutputCurve._s_curve(6.0)(decoded)
+    true = OutputCurve.s_curve(6.0)(decoded)
     curve = OutputCurve.contrast(decoded, lambda pictures: -float(((pictures - true) ** 2).mean()))
     assert curve.chosen_["c"] == 6.0
 
@@ -36,7 +36,7 @@ def test_contrast_finds_the_curve_that_made_the_pictures():
 @pytest.mark.parametrize("c", [0.0, 0.5, 4.0, 16.0])
 def test_an_s_curve_keeps_black_white_and_middle_grey(c):
     np.testing.assert_allclose(
-        OutputCurve._s_curve(c)(np.array([-1.0, 0.0, 0.5, 1.0, 2.0])), [0, 0, 0.5, 1, 1], atol=1e-6
+        OutputCurve.s_curve(c)(np.array([-1.0, 0.0, 0.5, 1.0, 2.0])), [0, 0, 0.5, 1, 1], atol=1e-6
     )
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import tracemalloc
 
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 
-from phosphene.errors import ConfigError, DataError, MachineError, ModelError
+from phosphene.errors import ConfigError, MachineError, ModelError
 from phosphene.io.config import validate
 from phosphene.io.stages import load_part, save_part
 from phosphene.models import (
@@ -21,9 +20,7 @@ from phosphene.models import (
     PatchMaePart,
     for_subjects,
     load_sc_mbm,
-    resting_windows,
     subject_batches,
-    window_means,
 )
 from phosphene.models.dc_mae import contrast
 from phosphene.training import Draws, TrainConfig, train
@@ -344,11 +341,11 @@ def test_a_part_comes_back_from_disk_bit_by_bit(tmp_path):
     net = DcMae.create(lab(), {"sub-1": 99, "z": 40}, 0)
     part = DcMaePart.of(net)
     save_part(tmp_path / "brain", part, stage="brain", digest="d", seconds=0.0, lineage=[])
-    again = load_part(tmp_path / "brain", DcMaePart)
-    assert isinstance(again.module, DcMae)
-    assert again.module.config == net.config and again.module.n_voxels == {"sub-1": 99, "z": 40}
+    loaded = load_part(tmp_path / "brain", DcMaePart)
+    assert isinstance(loaded.module, DcMae)
+    assert loaded.module.config == net.config and loaded.module.n_voxels == {"sub-1": 99, "z": 40}
     x = low_rank(7, 40)
-    assert np.array_equal(part.to_tokens(x, "z"), again.to_tokens(x, "z"))
+    assert np.array_equal(part.to_tokens(x, "z"), loaded.to_tokens(x, "z"))
 
 
 def test_the_public_model_of_mind_vis_can_be_the_start():
@@ -369,151 +366,14 @@ def test_weights_go_to_other_subjects_with_stretched_positions():
     with torch.no_grad():
         new.norm.weight.zero_()
     assert net.norm.weight.eq(1).all()  # a copy
-    again = for_subjects(new, {"y": 60})
-    assert (again.n_patches, again.config.positions_of) == (8, 13)  # stretched once, from the first
+    second = for_subjects(new, {"y": 60})
+    assert (second.n_patches, second.config.positions_of) == (8, 13)  # stretched once, from the first
     same = for_subjects(net, {"s1": 99})
     assert torch.equal(same.to_tokens(betas(2)), net.to_tokens(betas(2)))
     with pytest.raises(ModelError, match="decoder_depth = 4.*decoder_blocks.3"):
         for_subjects(net, {"x": 150}, decoder_depth=4)
     with pytest.raises(ConfigError, match="no key 'depht'"):
         for_subjects(net, {"x": 150}, depht=1)
-
-
-# -- scans at rest -----------------------------------------------------------------------------------------------------
-
-VOXELS = {"V1": 37, "V2": 21, "V3": 11, "V4": 9}
-
-
-def scans(folder, subjects=5, frames=64, flat=False, seed=0, save=np.savez):
-    rng = np.random.default_rng(seed)
-    out = {}
-    for i in range(subjects):
-        name = f"{100307 + i}"
-        areas = {area: (3 + i) * rng.normal(i, 1, size=(frames, n)) for area, n in VOXELS.items()}
-        file = folder / f"{name}.npz" if flat else folder / name / "HCP_visual_voxel.npz"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        save(file, **areas, other=np.zeros(3))
-        out[name] = areas
-    return out
-
-
-def in_memory(areas, per_window=10, patch=8) -> np.ndarray:
-    """One subject the authors' way: windows, wrapped to whole patches and one more, scaled; wrapping included."""
-    frames = np.concatenate([areas[a] for a in ("V1", "V2", "V3", "V4")], axis=1)
-    windows = np.stack([w.mean(0) for w in np.array_split(frames, len(frames) // per_window)])
-    padded = np.pad(windows, ((0, 0), (0, patch - windows.shape[1] % patch)), mode="wrap")
-    return (padded - padded.mean()) / padded.std()
-
-
-@pytest.mark.parametrize("flat", [False, True])
-@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-def test_streamed_windows_equal_those_computed_in_memory(tmp_path, flat, save):
-    data = scans(tmp_path / "hcp", flat=flat, save=save)
-    rows = resting_windows(tmp_path / "hcp", tmp_path / "cache", network=lab())
-    assert rows.shape == (30, 78) and rows.dtype == np.float32
-    fetch, n = subject_batches({"hcp": rows})
-    net = DcMae.create(lab(), {"hcp": 78}, 0)
-    wanted = np.random.default_rng(0).permutation(n)[:17]
-    batch = fetch(wanted)
-    found = torch.empty(17, net.n_patches * 8)
-    found[batch["rows"]["hcp"]] = net.to_patches(batch["betas"]["hcp"], "hcp").flatten(1)
-    expected = np.concatenate([in_memory(areas) for areas in data.values()])[wanted]
-    assert np.allclose(found, expected, atol=1e-5)  # float32
-    assert rows.store.ids[[0, 7]].tolist() == ["100307/000", "100308/001"]
-
-
-def test_scans_of_other_lengths_and_window_sizes(tmp_path):
-    first = scans(tmp_path / "hcp", subjects=2, frames=47)
-    second = scans(tmp_path / "more", subjects=3, frames=30)
-    (tmp_path / "more/100309").rename(tmp_path / "hcp/100309")
-    data = first | {"100309": second["100309"]}
-    rows = resting_windows(tmp_path / "hcp", tmp_path / "cache", network=lab(), per_window=7)
-    assert len(rows) == 6 + 6 + 4
-    expected = np.concatenate([in_memory(areas, 7) for areas in data.values()])[:, :78]
-    assert np.allclose(rows[:], expected, atol=1e-5)
-
-
-def test_a_scan_of_the_human_connectome_gives_120_windows_of_ten_frames():
-    frames = np.repeat(np.random.default_rng(0).normal(size=(120, 20)), 10, axis=0)  # alike within a window
-    out = window_means(frames)
-    assert out.shape == (120, 20)
-    assert np.allclose(out, (frames[::10] - frames.mean()) / frames.std(), atol=1e-6)
-    assert abs(out.mean()) < 1e-6 and abs(out.std() - 1) < 1e-6
-
-
-def test_memory_is_that_of_one_subject(tmp_path):
-    peaks = {}
-    for subjects in (2, 12):
-        scans(tmp_path / f"{subjects}", subjects=subjects, frames=2000)  # 1.25 MB each
-        tracemalloc.start()
-        rows = resting_windows(tmp_path / f"{subjects}", tmp_path / "cache", network=lab())
-        rows[np.arange(0, len(rows), 100)]
-        peaks[subjects] = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-    one = 2000 * 78 * 8
-    assert peaks[12] < peaks[2] + 0.5 * one  # ten subjects more are 10 * one in memory
-    assert peaks[12] < 4 * one
-
-
-def test_what_was_computed_is_found_again_and_other_scans_are_not_mistaken_for_it(tmp_path):
-    scans(tmp_path / "hcp")
-    first = resting_windows(tmp_path / "hcp", tmp_path / "cache", network=lab())
-    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "cache").rglob("rows.npy")}
-    again = resting_windows(tmp_path / "hcp", tmp_path / "cache", network=lab())
-    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "cache").rglob("rows.npy")} == before
-    assert np.array_equal(first[:], again[:])
-    scans(tmp_path / "hcp", seed=1)
-    other = resting_windows(tmp_path / "hcp", tmp_path / "cache", network=lab())
-    assert not np.allclose(first[:], other[:], atol=0.1)
-
-
-def test_an_interrupted_reading_goes_on_where_it_was(tmp_path):
-    data = scans(tmp_path / "hcp")
-    file = tmp_path / "hcp/100310/HCP_visual_voxel.npz"
-    whole = file.read_bytes()
-    expected = np.concatenate([in_memory(areas) for areas in data.values()])[:, :78]
-    file.write_bytes(whole[:2000] + bytes(500) + whole[2500:])
-    with pytest.raises(DataError, match="100310"):
-        resting_windows(tmp_path / "hcp", tmp_path / "cache", network=lab())
-    assert len(list((tmp_path / "cache").glob("*/chunks/*.json"))) == 3
-    file.write_bytes(whole)
-    assert np.allclose(resting_windows(tmp_path / "hcp", tmp_path / "cache", network=lab())[:], expected, atol=1e-5)
-    assert len(list((tmp_path / "cache").glob("*/chunks/*.json"))) == 5
-
-
-def test_training_streams_from_disk(tmp_path):
-    scans(tmp_path / "hcp", frames=300)
-    rows = resting_windows(tmp_path / "hcp", tmp_path / "cache", network=lab())
-    own = low_rank(20, 50)
-    fetch, n = subject_batches({"hcp": rows, "S1": own})  # GOD's training responses beside them, as the code does
-    net = DcMae.create(lab(), {"hcp": 78, "S1": 50}, 0)
-    done = train(net, fetch, n, TrainConfig(steps=3, batch_size=16), seed=0, device="cpu", log_every=1)
-    assert n == 170 and done.finished
-    assert all(math.isfinite(entry["loss"]) for entry in done.curve)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda a: a.pop("V3"), r"100308 has no V3.*holds V1, V2, V4"),
-        (lambda a: a.update(V2=a["V2"][:, 1:]), "100308 has 77 voxels.*V2 20.*100307 has 78"),
-        (lambda a: a.update(V2=a["V2"][1:]), r"same number of frames.*V2 \(63, 21\)"),
-        (lambda a: a.update({k: v[:9] for k, v in a.items()}), "100308 has 9 frames, fewer than the 10"),
-        (lambda a: a["V4"].fill(math.nan), "100308.*finite"),
-        (lambda a: a.update({k: 0 * v for k, v in a.items()}), "100308.*must be finite and differ"),
-    ],
-)
-def test_scans_that_cannot_be_used_are_named(tmp_path, change, message):
-    data = scans(tmp_path / "hcp", subjects=3)
-    change(data["100308"])
-    np.savez(tmp_path / "hcp/100308/HCP_visual_voxel.npz", **data["100308"])
-    with pytest.raises(DataError, match=message):
-        resting_windows(tmp_path / "hcp", tmp_path / "cache", network=lab())
-
-
-def test_an_empty_folder_is_refused(tmp_path):
-    with pytest.raises(DataError, match="holds no subject.*HCP_visual_voxel.npz"):
-        resting_windows(tmp_path, tmp_path / "cache")
 
 
 @pytest.mark.parametrize("negatives", [SAME, CROSS])

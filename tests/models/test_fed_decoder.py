@@ -43,8 +43,8 @@ def test_the_encoder_is_left_behind_and_the_autoencoder_left_alone(autoencoder):
 
 def test_the_new_layer_is_a_function_of_the_seed_and_of_nothing_else(autoencoder):
     state = torch.random.get_rng_state()
-    first, again, other = (FedDecoder.of(autoencoder, LATENT, seed=s).decoder_embed.weight for s in (1, 1, 2))
-    assert torch.equal(first, again)
+    first, second, other = (FedDecoder.of(autoencoder, LATENT, seed=s).decoder_embed.weight for s in (1, 1, 2))
+    assert torch.equal(first, second)
     assert not torch.equal(first, other)
     assert torch.equal(torch.random.get_rng_state(), state)
 
@@ -78,8 +78,8 @@ def test_it_learns_a_map_that_is_known(learned):
 def test_saving_and_loading_changes_nothing(learned):
     part, _ = learned
     latents = np.random.default_rng(2).normal(size=(3, LATENT)).astype(np.float32)
-    again = FedDecoderPart.from_state(*part.state())
-    np.testing.assert_array_equal(again.from_latent(latents), part.from_latent(latents))
+    loaded = FedDecoderPart.from_state(*part.state())
+    np.testing.assert_array_equal(loaded.from_latent(latents), part.from_latent(latents))
 
 
 def test_latents_that_are_not_finite_are_refused(learned):

@@ -112,8 +112,8 @@ def test_the_gated_network_is_the_published_one_without_dead_weights(kind):
     assert torch.allclose(gated(rows()), net(rows()), atol=1e-5)  # float32
     n_cells = 1 if kind == "gru_cnn" else 2
     assert count(net) - count(gated) == n_cells * 2 * 3 * 32 * 32
-    again = LatentNetPart.from_state(*LatentNetPart.of(gated).state())
-    assert torch.equal(again.module(rows()), gated(rows()))
+    loaded = LatentNetPart.from_state(*LatentNetPart.of(gated).state())
+    assert torch.equal(loaded.module(rows()), gated(rows()))
     with pytest.raises(ModelError, match="cell='torch'"):
         gated.gated()
 
@@ -361,9 +361,9 @@ def test_a_training_that_was_killed_ends_like_one_that_was_not(tmp_path, patienc
     whole = run(tmp_path / "whole", betas)
     with pytest.raises(KilledError):
         run(tmp_path / "killed", Rows())
-    again = run(tmp_path / "killed", betas)
-    assert again.chosen_ == whole.chosen_
-    a, b = again.state()[0], whole.state()[0]
+    second = run(tmp_path / "killed", betas)
+    assert second.chosen_ == whole.chosen_
+    a, b = second.state()[0], whole.state()[0]
     assert all(np.array_equal(a[k], b[k]) for k in a)
     assert run(tmp_path / "killed", betas).chosen_ == whole.chosen_  # and once more, finished
 
@@ -388,11 +388,11 @@ def test_a_saved_network_decodes_the_same(tmp_path, kind):
         net.loss(batch(), Draws(0, 0, 6))  # moves the running statistics of batch norm
     part = LatentNetPart.of(net, {"step": 3})
     save_part(tmp_path / "part", part, stage="net", digest="d", seconds=0.0, lineage=())
-    again = load_part(tmp_path / "part", LatentNetPart)
+    loaded = load_part(tmp_path / "part", LatentNetPart)
     x = rows(4).numpy()
-    assert np.array_equal(again.predict(x), part.predict(x))
-    assert again.chosen_ == {"step": 3}
-    assert again.module.config == net.config
+    assert np.array_equal(loaded.predict(x), part.predict(x))
+    assert loaded.chosen_ == {"step": 3}
+    assert loaded.module.config == net.config
 
 
 def test_a_recipe_can_take_any_of_them_by_kind():

@@ -308,9 +308,9 @@ def test_a_training_that_was_killed_in_either_stage_ends_like_one_that_was_not(t
     whole = run(tmp_path / "whole", betas)
     with pytest.raises(KilledError):
         run(tmp_path / "killed", Rows(betas, reads))
-    again = run(tmp_path / "killed", betas)
-    assert again.chosen_ == whole.chosen_
-    a, b = again.state()[0], whole.state()[0]
+    second = run(tmp_path / "killed", betas)
+    assert second.chosen_ == whole.chosen_
+    a, b = second.state()[0], whole.state()[0]
     assert all(np.array_equal(a[k], b[k]) for k in a)
 
 
@@ -407,3 +407,16 @@ def test_presets_are_valid_and_an_average_of_weights_excludes_a_best_step():
             validate(kind, kind.preset(preset), "preset")
     with pytest.raises(ConfigError, match="validation=0"):
         validate(MapperTraining, {"base": {"steps": 5, "batch_size": 4, "ema": 0.9}}, "the configuration")
+
+
+@pytest.mark.parametrize("kind", ["mapper", "voxel_encoder"])
+def test_a_linear_map_is_refused_by_a_network_without_a_layer_for_it(kind):
+    if kind == "mapper":
+        network = Mapper.create(MapperConfig(channels=2, blocks=0, mixtures=3), 24, 5, seed=0)
+        shape = (24, 5)
+    else:
+        network = VoxelEncoder.create(VoxelEncoderConfig(channels=2, blocks=0, bottleneck=3), 24, 5, seed=0)
+        shape = (5, 24)
+
+    with pytest.raises(ModelError, match="linear='none'.*use linear='ridge'"):
+        network.set_line(np.zeros(shape), np.zeros(shape[1]))

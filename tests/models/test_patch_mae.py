@@ -150,9 +150,9 @@ def test_visible_patches_may_come_in_any_order_and_number():
     assert net.hidden(visible).tolist() == [[1, 3, 4, 6, 8, 9, 10, 12], [0, 2, 5, 6, 7, 8, 10, 11]]
     tokens = net.encode(patches, visible)
     ascending, order = visible.sort(1)
-    again = net.encode(patches, ascending)
-    assert torch.allclose(again[:, 1:], tokens[:, 1:].gather(1, order[..., None].expand(-1, -1, 64)), atol=1e-5)
-    assert torch.allclose(net.decode(tokens, visible), net.decode(again, ascending), atol=1e-5)
+    second = net.encode(patches, ascending)
+    assert torch.allclose(second[:, 1:], tokens[:, 1:].gather(1, order[..., None].expand(-1, -1, 64)), atol=1e-5)
+    assert torch.allclose(net.decode(tokens, visible), net.decode(second, ascending), atol=1e-5)
 
 
 def test_two_maskings_of_one_batch_are_random_and_independent():
@@ -329,16 +329,16 @@ def test_a_part_comes_back_from_disk_bit_by_bit(tmp_path):
     net = PatchMae.create(lab(sparsify=0.2, n_patches=14), {"sub-1": 99, "z": 40}, 0)
     part = PatchMaePart.of(net)
     save_part(tmp_path / "brain", part, stage="brain", digest="d", seconds=0.0, lineage=[])
-    again = load_part(tmp_path / "brain", PatchMaePart)
+    loaded = load_part(tmp_path / "brain", PatchMaePart)
     x = low_rank(7, 40)
-    assert again.module.config == net.config and again.module.n_voxels == {"sub-1": 99, "z": 40}
+    assert loaded.module.config == net.config and loaded.module.n_voxels == {"sub-1": 99, "z": 40}
     assert part.to_tokens(x, "z", batch_size=3).shape == (7, 14, 64)
     assert part.to_tokens(x, "z", class_token=True).shape == (7, 15, 64)
-    assert np.array_equal(part.to_tokens(x, "z"), again.to_tokens(x, "z"))
-    assert np.array_equal(part.to_latent(x, "z"), again.to_latent(x, "z"))
+    assert np.array_equal(part.to_tokens(x, "z"), loaded.to_tokens(x, "z"))
+    assert np.array_equal(part.to_latent(x, "z"), loaded.to_latent(x, "z"))
     assert part.to_latent(x, "z").shape == (7, 64)
     first = part.reconstruct(x, "z", np.random.default_rng(0), batch_size=3)
-    second = again.reconstruct(x, "z", np.random.default_rng(0), batch_size=3)
+    second = loaded.reconstruct(x, "z", np.random.default_rng(0), batch_size=3)
     assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
 
 

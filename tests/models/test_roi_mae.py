@@ -339,14 +339,14 @@ def test_a_part_comes_back_from_disk_bit_by_bit(tmp_path):
     net = RoiMae.create(lab(), {"sub-1.v2": shuffled((9, 6)), "z": shuffled((4,))}, 0)
     part = RoiMaePart.of(net)
     save_part(tmp_path / "brain", part, stage="brain", digest="d", seconds=0.0, lineage=[])
-    again = load_part(tmp_path / "brain", RoiMaePart)
+    loaded = load_part(tmp_path / "brain", RoiMaePart)
     x = low_rank(7, 15)
     latents = part.to_latent(x, "sub-1.v2", batch_size=3)
     assert latents.shape == (7, 64)
     assert latents.dtype == np.float32
-    assert np.array_equal(latents, again.to_latent(x, "sub-1.v2", batch_size=3))
-    assert np.array_equal(part.from_latent(latents, "sub-1.v2"), again.from_latent(latents, "sub-1.v2"))
-    assert again.module.subjects == ["sub-1.v2", "z"]
+    assert np.array_equal(latents, loaded.to_latent(x, "sub-1.v2", batch_size=3))
+    assert np.array_equal(part.from_latent(latents, "sub-1.v2"), loaded.from_latent(latents, "sub-1.v2"))
+    assert loaded.module.subjects == ["sub-1.v2", "z"]
 
 
 @pytest.mark.fault(71)

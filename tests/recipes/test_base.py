@@ -10,7 +10,7 @@ from pydantic import Field
 from phosphene import flow, recipes
 from phosphene.align.ridge import Ridge
 from phosphene.errors import ConfigError
-from phosphene.recipes.base import Recipe, RecipeConfig
+from phosphene.recipes.base import STANDARDISE, Recipe, RecipeConfig, Stage
 from phosphene.reporting import report
 from phosphene.types import Images
 
@@ -21,15 +21,16 @@ class ToyConfig(RecipeConfig):
 
 
 class Toy(Recipe[ToyConfig]):
-    config_class = ToyConfig
-    stages = {"to_image": Ridge}  # noqa: RUF012
+    stages = (STANDARDISE, Stage("to_image", Ridge, settings=("alpha",), uses=(Ridge,)))
 
     def fit_to_image(self, trials, stimuli):
-        pictures = stimuli.select(trials.stimuli).floats()
-        return Ridge(self.config.alpha).fit(trials.betas, pictures.reshape(len(trials), -1))
+        averaged = self.averaged(trials)
+        pictures = stimuli.select(averaged.stimuli).floats()
+        return Ridge(self.config.alpha).fit(averaged.betas, pictures.reshape(len(averaged), -1))
 
     def decode(self, trials):
-        pixels = self.to_image_.predict(trials.betas)
+        self.check_trials(trials)
+        pixels = self.to_image_.predict(self.standardised(trials).betas)
         return Images(trials.stimuli, pixels.reshape(-1, *self.image_shape_))
 
 

@@ -386,7 +386,7 @@ def test_a_fit_killed_in_every_phase_ends_bit_identical(fit, tmp_path, validatio
             run(killed, Kills(nth))
         assert [p.parent.name for p in killed.glob("training/*/*/step-00000004")] == [phase]
     again = run(killed)
-    for stage in Cad.stages:
+    for stage in (stage.name for stage in Cad.stages):
         a, b = (getattr(recipe, f"{stage}_").state()[0] for recipe in (whole, again))
         assert a.keys() == b.keys()
         assert all(np.array_equal(a[k], b[k]) for k in a), stage

@@ -124,15 +124,15 @@ def test_changing_the_generator_spares_the_brain(opened, tmp_path):
 
     store = StageStore(folder / "stages")
     config = opened.config.recipe
-    changed = config.model_copy(update={"images": config.images.model_copy(update={"flip": False})})
+    changed = config.model_copy(update={"generator": config.generator.model_copy(update={"flip": False})})
     Lea(changed, seed=0).fit(train, opened.stimuli, store)
     assert store.reused == ["standardise", "brain", "align"]
 
 
 def test_maskgit_can_be_trained_on_with_the_training_pictures(tmp_path):
     training = {"steps": 3, "batch_size": 8, "warmup": 0}
-    lea = fitted(tmp_path / "run", **{"recipe.images.training": training}).recipe(0)
-    before, after = zoo.load("maskgit").state_dict(), lea.images_.module["maskgit"].state_dict()
+    lea = fitted(tmp_path / "run", **{"recipe.generator.training": training}).recipe(0)
+    before, after = zoo.load("maskgit").state_dict(), lea.generator_.module["maskgit"].state_dict()
     assert any(not np.array_equal(before[k].numpy(), after[k].numpy()) for k in before)
 
 
@@ -146,8 +146,8 @@ def test_latents_of_pictures_are_kept_where_a_cache_is_named(opened, tmp_path, m
 
 
 def test_the_public_networks_are_asked_for_by_name(tmp_path):
-    values = {"recipe.images.source": "public"}
-    with pytest.raises(ConfigError, match=r"recipe\.images\.transformer"):
+    values = {"recipe.generator.source": "public"}
+    with pytest.raises(ConfigError, match=r"recipe\.generator\.transformer"):
         fitted(tmp_path / "run", **values)
 
 
@@ -248,11 +248,12 @@ def test_legacy_predicts_in_the_units_of_the_training_betas_and_reads_its_predic
 def test_in_setting_relax_legacy_shows_the_autoencoder_raw_test_betas(opened):
     train, test = opened.sides(0)
     lea = Lea(configured(**{"recipe.norm": "legacy", "recipe.setting": "relax"}), seed=0)
-    lea.standardise_ = lea.fit_standardise(train, opened.stimuli)
-    lea.unpaired, given = (test.average_repeats(),), {}
-    lea._train_brain = lambda network, betas: given.update(betas)
-    lea.fit_brain(train, opened.stimuli)
-    (rows,) = given.values()
+    lea.standardise_ = lea.fit_standardise(train)
+    lea.unpaired, batches = (test.average_repeats(),), []
+    lea.train = lambda network, fetch, n, settings, **more: batches.append(fetch(np.arange(n)))
+    lea.fit_brain(train)
+    (batch,) = batches
+    rows = batch["betas"][str(train.subject)].numpy()
     n = len(train.stimulus_ids)
     np.testing.assert_array_equal(rows[n:], test.average_repeats().betas)
     assert abs(rows[:n].mean()) < 1e-5
@@ -276,26 +277,26 @@ def test_the_preset_bold_has_the_steps_and_rate_of_that_configuration_and_nothin
 
 def test_the_preset_lea_code_does_what_the_default_does_not():
     code, paper = of_preset("lea-code"), of_preset("paper")
-    assert (code.setting, code.norm, code.align.moments, code.images.ported) == ("relax", "legacy", "test", True)
-    assert (paper.setting, paper.norm, paper.align.moments, paper.images.ported) == (
+    assert (code.setting, code.norm, code.align.moments, code.generator.ported) == ("relax", "legacy", "test", True)
+    assert (paper.setting, paper.norm, paper.align.moments, paper.generator.ported) == (
         "strict", "voxel", "train_oof", False,
     )  # fmt: skip
     assert code.brain_training == paper.brain_training
 
 
 def test_presets_that_train_maskgit_crop_and_the_labs_trains_nothing():
-    assert all(of_preset(name).images.crops > 0 for name in Lea.presets if name != "lab")
-    assert of_preset("lab").images.training is None
+    assert all(of_preset(name).generator.crops > 0 for name in Lea.presets if name != "lab")
+    assert of_preset("lab").generator.training is None
 
 
 def test_crops_of_the_training_pictures_make_more_of_them(opened):
     train, _ = opened.sides(0)
     config = configured(
-        **{"recipe.images.training": {"steps": 1, "batch_size": 2, "warmup": 0}, "recipe.images.crops": 2}
+        **{"recipe.generator.training": {"steps": 1, "batch_size": 2, "warmup": 0}, "recipe.generator.crops": 2}
     )
     lea, items = Lea(config, seed=0), []
     lea.train = lambda network, fetch, n, settings, **more: items.append(fetch(np.arange(n)))
-    lea.fit_images(train, opened.stimuli.select(train.stimulus_ids))
+    lea.fit_generator(opened.stimuli.select(train.stimulus_ids))
     (learned,) = items
     assert len(learned["latents"]) == len(train.stimulus_ids) * 2 * 3
     assert len(np.unique(learned["latents"].numpy().round(4), axis=0)) > 0.95 * len(learned["latents"])

@@ -27,10 +27,7 @@ IMAGE, TEXT = "clip_lab", "clip_lab_text"
 class Untrained(MindReader):
     """With a generator of the lab's class and size that has learnt nothing."""
 
-    def stage_config(self, name):
-        return {} if name == "images" else super().stage_config(name)
-
-    def fit_images(self, trials, stimuli):
+    def fit_generator(self):
         """A generator with random weights."""
         import torch
 
@@ -122,7 +119,7 @@ def test_pictures_have_their_size_and_range_and_samples_differ(fitted, study):
     assert pictures.pixels.min() >= 0
     assert pictures.pixels.max() <= 1
     several = Untrained(config(sampling={"samples": 2}), seed=0)
-    several.__dict__.update({k: v for k, v in vars(fitted).items() if k != "config"})
+    several.__dict__.update({k: v for k, v in vars(fitted).items() if k.endswith("_")})
     first, second = several.decode_samples(few)
     np.testing.assert_allclose(first.pixels, pictures.pixels, atol=1e-5)  # float32, other batches
     assert np.abs(first.pixels - second.pixels).max() > 1e-3
@@ -140,7 +137,7 @@ def test_the_lab_s_generator_draws_what_clip_recognises(fitted, study):
     _, test, stimuli = study
     real = MindReader(config(), seed=0)
     real.__dict__.update({k: v for k, v in vars(fitted).items() if k != "config"})
-    real.images_ = real.fit_images(study[0], stimuli)
+    real.generator_ = real.fit_generator()
     clip = ClipFeatures("lab")
     shown = stimuli.select(test.stimuli)
     seen = clip.images(real.ceiling(shown).clipped())
@@ -217,8 +214,8 @@ def test_stimuli_without_captions_are_decoded_but_have_no_true_text(fitted, stud
 def test_impossible_configurations_and_missing_weights_are_named(fitted, study):
     with pytest.raises(ConfigError, match=r"training\.validation above 0"):
         config(ensemble=2, training={"validation": 0})
-    with pytest.raises(ConfigError, match=r"recipe\.images\.file=FILE"):
-        MindReader(config(images={"source": "public"})).fit_images(study[0], study[2])
+    with pytest.raises(ConfigError, match=r"recipe\.generator\.file=FILE"):
+        MindReader(config(generator={"source": "public"})).fit_generator()
     with pytest.raises(ModelError, match="120"):
         fitted.latents(study[1].take_voxels(np.arange(120) < 60))
 

@@ -30,7 +30,11 @@ TINY = {
     "training.train.steps": 5,
     "n_folds": 2,
     "maskgit.sampling": {"steps": 2, "samples": 3},
-    "two_stage.sampling.steps": 2,
+    "dual_guided.sampling.steps": 2,
+    "latent_diffusion.tuning.steps": 3,
+    "latent_diffusion.sampling": {"steps": 2, "samples": 2},
+    "mapper_training.base.steps": 3,
+    "mapper_training.finetune.steps": 3,
 }
 
 
@@ -86,7 +90,7 @@ def test_with_no_brain_model_and_ridge_it_is_brain_diffuser_bit_for_bit(fit, stu
 
 def test_encoding_through_the_autoencoder_stays_in_what_it_can_make(fit, study):
     mixed, stimuli = fit(brain="roi_mae", generator="vdvae"), study.stimuli.select(study.averaged.stimuli)
-    predicted = mixed.to_brain_.predict(mixed._seen.transform(stimuli))
+    predicted = mixed.to_brain_.predict(mixed.generator.seen(stimuli))
     made = mixed.standardise_.inverse(mixed.brain_["brain"].from_latent(predicted))
     assert predicted.shape[1] == mixed.config.roi_mae.brain.latent
     np.testing.assert_array_equal(mixed.encode(stimuli).betas, made)
@@ -94,7 +98,7 @@ def test_encoding_through_the_autoencoder_stays_in_what_it_can_make(fit, study):
 
 def test_features_of_training_trials_have_unit_variance(fit, study):
     mixed = fit(brain="contrast", generator="maskgit")
-    features = mixed._features(mixed._averaged(study.train)).betas
+    features = mixed._features(mixed.averaged(study.train)).betas
     varies = features.std(axis=0) > 0
     np.testing.assert_allclose(features.std(axis=0)[varies], 1, atol=1e-3)  # float32
 
@@ -112,7 +116,7 @@ def test_the_closest_sample_is_kept_and_no_picture_that_was_seen_takes_part(fit,
     close = fit(generator="maskgit", pick="closest")
     samples = close.decode_samples(study.averaged)
     wanted = close.latents(study.averaged)["clip_lab"]
-    near = np.stack([(close._tail._clip.images(s.pixels) * wanted).sum(axis=1) for s in samples])
+    near = np.stack([(close.generator.look(s.pixels) * wanted).sum(axis=1) for s in samples])
     assert (np.diff(near, axis=0) <= 1e-6).all()
     np.testing.assert_array_equal(samples[0].pixels, close.decode(study.averaged).pixels)
     drawn = np.sort(np.stack([s.pixels for s in first.decode_samples(study.averaged)]), axis=0)
@@ -121,7 +125,7 @@ def test_the_closest_sample_is_kept_and_no_picture_that_was_seen_takes_part(fit,
 
 def test_without_a_first_stage_diffusion_starts_from_noise_and_needs_no_vdvae(fit, study):
     mixed = fit(generator="dual_guided", start="noise")
-    assert list(mixed.networks_) == ["refiner"]
+    assert list(mixed.generator_) == ["generator"]
     assert list(mixed.latents(study.averaged).arrays) == ["clip_lab"]
     assert mixed.decode_steps(study.averaged) == {}
     assert mixed.decode(study.averaged).pixels.std() > 0.02
@@ -137,9 +141,9 @@ def test_another_generator_spares_the_brain_and_another_brain_the_generator(stud
 
     stages(brain="contrast", generator="maskgit")
     assert stages(brain="contrast", generator="vdvae") == {"standardise", "brain"}
-    assert stages(brain="none", generator="maskgit") == {"standardise", "networks"}
+    assert stages(brain="none", generator="maskgit") == {"standardise", "generator"}
     again = stages(brain="contrast", generator="maskgit", pick="closest")
-    assert again == set(Mixed.stages)
+    assert again == {stage.name for stage in Mixed.stages_of(config(brain="contrast"))}
 
 
 def test_strict_saw_no_test_response_and_relax_says_that_the_brain_model_did(tmp_path):
@@ -161,6 +165,7 @@ def test_strict_saw_no_test_response_and_relax_says_that_the_brain_model_did(tmp
     [
         ({"brain": "roi_mae", "map": "group_gru"}, "one latent has none"),
         ({"generator": "vdvae", "pick": "closest"}, "samples"),
+        ({"generator": "vdvae", "map": "mapper"}, "length one"),
         ({"restandardise": "test"}, "setting=relax"),
     ],
 )

@@ -68,7 +68,7 @@ def test_nothing_of_the_test_trials_or_pictures_enters_the_fit():
     hidden = np.isin(stimuli.ids.astype(str), test.stimuli.astype(str))
     pictures[hidden] = np.random.default_rng(9).integers(0, 256, pictures[hidden].shape)
     other = Posterior(QUICK).fit(train, Stimuli(list(stimuli.ids), pictures))
-    for name in Posterior.stages:
+    for name in (stage.name for stage in Posterior.stages):
         for a, b in zip(*(getattr(m, f"{name}_").state()[0].values() for m in (every, other)), strict=True):
             np.testing.assert_array_equal(a, b)
     # Each row is decoded by itself: the company it is decoded in, or its order, is nothing to it.

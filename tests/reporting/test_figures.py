@@ -54,7 +54,9 @@ def test_plate_shows_seen_above_decoded_above_controls():
     levels = {"seen": 0.9, "decoded": 0.6, "noise": 0.3}
     n, side = 6, 8
     pictures = {name: np.full((n, side, side, 1), level) for name, level in levels.items()}
-    figure = figures.plate(pictures["seen"], pictures["decoded"], {"noise": pictures["noise"]}, captions=list("abcdef"))
+    figure = figures.picture_rows(
+        pictures["seen"], pictures["decoded"], {"noise": pictures["noise"]}, captions=list("abcdef")
+    )
     assert figure.get_size_inches()[0] == 10
     assert [t.get_text() for t in axes_of(figure).texts] == [*levels, *"abcdef"]
     image = np.asarray(Image.open(io.BytesIO(figures.png(figure, dpi=100))).convert("L")).astype(int)
@@ -67,7 +69,7 @@ def test_plate_shows_seen_above_decoded_above_controls():
 
 
 def test_plate_without_seen_pictures_still_shows_the_decoded_ones():
-    figure = figures.plate(None, np.zeros((2, 28, 28, 3)))
+    figure = figures.picture_rows(None, np.zeros((2, 28, 28, 3)))
     assert [t.get_text() for t in axes_of(figure).texts] == ["decoded"]
 
 
@@ -173,8 +175,8 @@ def test_style_of_the_session_is_left_alone():
 
 def test_importing_the_report_loads_no_matplotlib_and_figures_no_pyplot():
     code = (
-        "import sys, phosphene.report, phosphene.reporting.html; assert 'matplotlib' not in sys.modules;"
-        "from phosphene.report import figures; import numpy as np; figures.voxel_histogram(np.zeros(3));"
+        "import sys, phosphene.reporting, phosphene.reporting.html; assert 'matplotlib' not in sys.modules;"
+        "from phosphene.reporting import figures; import numpy as np; figures.voxel_histogram(np.zeros(3));"
         "assert 'matplotlib.pyplot' not in sys.modules; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -136,6 +136,8 @@ def test_rooms_are_folders_and_files_just_below_the_root(tree: Path):
         "str or None, optional",
         "ndarray of shape (n_trials, n_voxels), default None",
         "ndarray, shape (n,)",
+        "ndarray of shape (n, h, w, 3), uint8",
+        "ndarray of shape (n,), float64, optional",
         "{'loo', 'gcv'}, default 'loo'",
         "list of str",
         "dict of str to float",

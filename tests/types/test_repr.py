@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import re
 from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from phosphene.types import Dataset, Images, Latents, Split, Stimuli, Trials
 
@@ -84,3 +88,25 @@ def test_a_split_by_trial_and_one_that_keeps_categories_apart_say_so():
 def test_no_repr_grows_with_ids_or_rois(thing):
     assert len(repr(thing)) < 300
     assert IDS[10] not in repr(thing)
+
+
+def test_a_notebook_shows_at_most_twelve_pictures_as_they_are():
+    pixels = np.random.default_rng(0).random((20, 96, 48, 3), dtype=np.float32)
+    html = Images(["<b>", *IDS[:19]], pixels)._repr_html_()
+    encoded = re.findall(r'src="data:image/png;base64,([^"]+)"', html)
+    assert len(encoded) == 12
+    assert "&lt;b&gt;" in html and "<b>" not in html
+    first = np.asarray(Image.open(io.BytesIO(base64.b64decode(encoded[0]))))
+    np.testing.assert_array_equal(first, np.round(pixels[0] * 255).astype(np.uint8))
+
+
+def test_a_notebook_shows_the_first_trials_and_reads_no_betas():
+    class Unread:
+        shape = (2 * N, 7)
+
+        def __getitem__(self, rows):
+            raise AssertionError("read")
+
+    html = Trials(Unread(), trials().table, trials().voxels, "s<1")._repr_html_()
+    assert "10000 trials of 5000 stimuli" in html and "s&lt;1" in html
+    assert html.count("<tr") == 1 + 5 and IDS[0] in html

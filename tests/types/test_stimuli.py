@@ -1,9 +1,11 @@
+from typing import ClassVar
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from phosphene.errors import DataError, SplitError
-from phosphene.types import Dataset, Images, Latents, Split, Stimuli, Trials
+from phosphene.types import Dataset, Images, Latents, SelectedRows, Split, Stimuli, Trials
 
 
 def pictures(n=4, size=6, channels=3, seed=0):
@@ -24,6 +26,35 @@ def test_selection_keeps_pictures_captions_labels_and_categories_together():
     assert chosen.captions == (("b",), ("d",))
     assert list(chosen.category) == ["q", "s"]
     assert list(chosen.labels["x"]) == [False, True]
+
+
+@pytest.mark.parametrize("from_disk", [False, True])
+def test_the_images_of_a_selection_are_those_selected(from_disk, tmp_path):
+    images = pictures()
+    np.save(tmp_path / "images.npy", images)
+    stored = np.load(tmp_path / "images.npy", mmap_mode="r") if from_disk else images
+    chosen = Stimuli(list("abcd"), stored).select(["d", "a", "b"]).select(["b", "d"])
+    assert chosen.images.shape == (2, 6, 6, 3)
+    np.testing.assert_array_equal(np.asarray(chosen.images), images[[1, 3]])
+    np.testing.assert_array_equal(chosen.images[1], images[3])
+    np.testing.assert_array_equal(chosen.images[:, :2, 1], images[[1, 3], :2, 1])
+    np.testing.assert_array_equal(Stimuli(chosen.ids, chosen.images).pixels(), chosen.pixels())
+    assert isinstance(chosen.images, SelectedRows) == from_disk
+
+
+def test_a_selection_from_a_disk_is_not_read_before_it_is_indexed():
+    class Disk:
+        shape = (4, 6, 6, 3)
+        asked: ClassVar = []
+
+        def __getitem__(self, rows):
+            self.asked.append(rows)
+            return pictures()[rows]
+
+    chosen = Stimuli(list("abcd"), Disk()).select(["a", "c"]).available()
+    assert not Disk.asked
+    np.testing.assert_array_equal(chosen.pixels(slice(1, 2)), pictures()[2:3])
+    assert Disk.asked == [slice(2, 3)]
 
 
 @pytest.mark.fault(26)

@@ -11,8 +11,8 @@ import numpy as np
 from pydantic import Field
 
 from phosphene.errors import DataError
-from phosphene.recipes.base import Recipe, RecipeConfig
 from phosphene.io.stages import take
+from phosphene.recipes.base import Recipe, RecipeConfig, Stage
 from phosphene.types import Images, Stimuli, Trials
 
 
@@ -40,10 +40,9 @@ class Gallery:
 
 
 class Neighbours(Recipe[NeighboursConfig]):
-    """See the top of this file."""
+    """The training pictures whose responses correlate best with a response, averaged."""
 
-    config_class = NeighboursConfig
-    stages = {"gallery": Gallery}
+    stages = (Stage("gallery", Gallery, settings=()),)
 
     def fit_gallery(self, trials: Trials, stimuli: Stimuli) -> Gallery:
         """Mean response to every training picture, and the pictures."""

@@ -20,17 +20,6 @@ array([[21.]], dtype=float32)
 
 from __future__ import annotations
 
-from phosphene._lazy import attach
+from lazy_loader import attach_stub
 
-_HOMES = {
-    "ReducedRankConfig": "reduced_rank",
-    "ReducedRankRidge": "reduced_rank",
-    "Ridge": "ridge",
-    "RidgeEstimate": "cost",
-    "RidgeShards": "shards",
-    "StreamedRidge": "streamed",
-    "estimate": "cost",
-    "ridge_predict": "stream",
-}
-
-__getattr__, __dir__, __all__ = attach(__name__, _HOMES)
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

@@ -5,8 +5,7 @@ x -> ridge -> moments -> y        and        y -> ridge -> moments -> x
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from pydantic import Field
@@ -22,17 +21,21 @@ class AlignConfig(Config):
     """Ridge both ways. The defaults are those of LEA's code, but for the moments (its code: ``test``)."""
 
     alpha_fi: float | None = Field(
-        500.0, gt=0, description="penalty from brain to image; none: chosen by leave-one-out on training pairs"
+        default=500.0, gt=0, description="penalty from brain to image; none: chosen by leave-one-out on training pairs"
     )
-    alpha_if: float | None = Field(500.0, gt=0, description="penalty from image to brain; none: chosen likewise")
-    intercept_fi: bool = Field(False, description="centre before the ridge from brain to image")
-    intercept_if: bool = Field(True, description="centre before the ridge from image to brain")
+    alpha_if: float | None = Field(
+        default=500.0, gt=0, description="penalty from image to brain; none: chosen likewise"
+    )
+    intercept_fi: bool = Field(default=False, description="centre before the ridge from brain to image")
+    intercept_if: bool = Field(default=True, description="centre before the ridge from image to brain")
     moments: Mode = Field(
-        "train_oof",
+        default="train_oof",
         description="size and mean of predictions, from left-out training rows or, as LEA's code, from the test batch",
     )
-    moments_if: Mode | None = Field(None, description="the same from image to brain; as `moments` where not given")
-    n_folds: int = Field(5, ge=2, description="folds of training rows that the moments come from")
+    moments_if: Mode | None = Field(
+        default=None, description="the same from image to brain; as `moments` where not given"
+    )
+    n_folds: int = Field(default=5, ge=2, description="folds of training rows that the moments come from")
 
 
 class Aligner:
@@ -41,19 +44,28 @@ class Aligner:
     Parameters
     ----------
     config : AlignConfig, optional
-        see `AlignConfig`
+        penalties, intercepts and moments; LEA's by default
 
     Attributes
     ----------
     to_image_, to_brain_ : Ridge
+        the maps
     image_moments_, brain_moments_ : Moments
+        of what the maps predict
     """
+
+    version: ClassVar[int] = 1
+
+    to_image_: Ridge
+    image_moments_: Moments
+    to_brain_: Ridge
+    brain_moments_: Moments
 
     def __init__(self, config: AlignConfig | None = None) -> None:
         self.config = config or AlignConfig()
 
     def fit(self, brain: np.ndarray, image: np.ndarray, rng: np.random.Generator) -> Self:
-        """Both maps from pairs of latents.
+        """Fit both maps on pairs of latents.
 
         Parameters
         ----------
@@ -63,33 +75,29 @@ class Aligner:
             of the same stimuli
         rng : numpy.random.Generator
             deals rows to folds
+
+        Raises
+        ------
+        DataError
+            For another number of rows on either side, or fewer than two for each fold.
         """
-        c = self.config
+        config = self.config
         n = len(brain)
-        if len(image) != n or n < 2 * c.n_folds:
+        if len(image) != n or n < 2 * config.n_folds:
             raise DataError(
-                f"aligning {n} brain latents with {len(image)} image latents in {c.n_folds} folds needs equally many of "
-                f"each and at least {2 * c.n_folds}. Give more training stimuli or fewer folds."
+                f"aligning {n} brain latents with {len(image)} image latents in {config.n_folds} folds needs equally many "
+                f"of each and at least {2 * config.n_folds}. Give more training stimuli or fewer folds."
             )
 
-        fold = rng.permutation(n) % c.n_folds
-        self.to_image_, self.image_moments_ = self._one_way(brain, image, fold, c.alpha_fi, c.intercept_fi, c.moments)
-        back = c.moments_if or c.moments
-        self.to_brain_, self.brain_moments_ = self._one_way(image, brain, fold, c.alpha_if, c.intercept_if, back)
+        fold = rng.permutation(n) % config.n_folds
+        self.to_image_, self.image_moments_ = _fit_one_way(
+            brain, image, fold, config.alpha_fi, config.intercept_fi, config.moments
+        )
+        self.to_brain_, self.brain_moments_ = _fit_one_way(
+            image, brain, fold, config.alpha_if, config.intercept_if, config.moments_if or config.moments
+        )
 
         return self
-
-    def _one_way(
-        self, x: np.ndarray, y: np.ndarray, fold: np.ndarray, alpha: float | None, intercept: bool, moments: Mode
-    ) -> tuple[Ridge, Moments]:
-        ridge = _ridge(alpha, intercept, x).fit(x, y)
-        left_out = np.empty(y.shape, dtype=np.float64)
-
-        for f in np.unique(fold):
-            inner = Ridge(float(ridge.alpha_), fit_intercept=intercept).fit(x[fold != f], y[fold != f])
-            left_out[fold == f] = inner.predict(x[fold == f])
-
-        return ridge, Moments(moments).fit(left_out, y)
 
     def brain_to_image(self, latents: np.ndarray) -> np.ndarray:
         """(n, d_brain) to (n, d_image) float32."""
@@ -105,19 +113,20 @@ class Aligner:
         meta: dict[str, Any] = {"config": self.config.model_dump(mode="json")}
 
         for name in _PARTS:
-            arrays, values = getattr(self, f"{name}_").state()
-            tensors |= {f"{name}.{k}": v for k, v in arrays.items()}
-            meta[name] = values
+            arrays, meta[name] = getattr(self, f"{name}_").state()
+            for key, array in arrays.items():
+                tensors[f"{name}.{key}"] = array
 
         return tensors, meta
 
     @classmethod
     def from_state(cls, tensors: dict[str, np.ndarray], meta: dict[str, Any]) -> Self:
-        """The same aligner again."""
+        """Restore an aligner from what `state` gave."""
         aligner = cls(AlignConfig(**meta["config"]))
         for name, kind in _PARTS.items():
-            own = {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
-            setattr(aligner, f"{name}_", kind.from_state(own, meta[name]))
+            prefix = f"{name}."
+            arrays = {key.removeprefix(prefix): array for key, array in tensors.items() if key.startswith(prefix)}
+            setattr(aligner, f"{name}_", kind.from_state(arrays, meta[name]))
 
         return aligner
 
@@ -130,10 +139,27 @@ _PARTS: dict[str, Any] = {
 }
 
 
-def _ridge(alpha: float | None, intercept: bool, x: np.ndarray, grid: Sequence[float] = ALPHAS) -> Ridge:
+def _fit_one_way(
+    x: np.ndarray, y: np.ndarray, fold: np.ndarray, alpha: float | None, fit_intercept: bool, mode: Mode
+) -> tuple[Ridge, Moments]:
+    """A ridge on all rows, and the moments of what ridges of its penalty predict for rows they were not fitted on."""
+    ridge = _ridge(alpha, fit_intercept, x).fit(x, y)
+    left_out = np.empty(y.shape, dtype=np.float64)
+
+    for number in np.unique(fold):
+        inside = fold != number
+        outside = fold == number
+        inner = Ridge(float(ridge.alpha_), fit_intercept=fit_intercept).fit(x[inside], y[inside])
+        left_out[outside] = inner.predict(x[outside])
+
+    return ridge, Moments(mode).fit(left_out, y)
+
+
+def _ridge(alpha: float | None, fit_intercept: bool, x: np.ndarray) -> Ridge:
+    """A ridge of this penalty, or of one to be chosen."""
     if alpha is not None:
-        return Ridge(alpha, fit_intercept=intercept)
+        return Ridge(alpha, fit_intercept=fit_intercept)
 
     # The grid is for inputs of unit variance.
     scale = float(np.mean(np.var(x, axis=0, dtype=np.float64))) or 1.0
-    return Ridge([a * scale for a in grid], choose="loo", fit_intercept=intercept)
+    return Ridge([a * scale for a in ALPHAS], choose="loo", fit_intercept=fit_intercept)

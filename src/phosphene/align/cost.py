@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from phosphene.align.gram import precision
-from phosphene.align.rows import MAPPED
+from phosphene.align.block_reader import MAPPED
+from phosphene.align.solvers import precision
 from phosphene.errors import ConfigError
 
 EIGEN = 7.5  # an eigendecomposition of size s takes as long as a product of EIGEN * s^3 operations (measured)
@@ -56,9 +56,9 @@ def estimate(
     Parameters
     ----------
     n, p, t : int
-        training rows, features, targets, rows to predict
+        training rows, features and targets
     m : int, default 1
-        see `n`
+        rows to predict
     penalties : int, default 1
         how many distinct penalties are used in the end (families of targets)
     alphas : int, default 1
@@ -69,6 +69,16 @@ def estimate(
         as given to either; default theirs
     flops_per_second : float, optional
         single-precision product rate; by default measured, in a tenth of a second
+
+    Returns
+    -------
+    RidgeEstimate
+        operations, time and memory
+
+    Raises
+    ------
+    ConfigError
+        For a count below 1.
 
     Examples
     --------
@@ -81,48 +91,64 @@ def estimate(
             raise ConfigError(f"{name} must be at least 1 but is {value}.")
 
     s = min(n, p)
-    dual = n < p
-    choosing = alphas > 1
-
+    is_dual = n < p
+    chooses = alphas > 1
+    keeps_weights = p * t <= n * (p + t)
+    judged = t
     if stream:
-        judged = min(t, 256 * penalties)
-    else:
-        judged = t
+        judged = min(t, 256 * penalties)  # the sketch
 
+    # Operations: Gram matrix; its factors; targets judged; then predictions, or coefficients first.
     work = float(n) * p * s
-    if choosing:
+    if chooses:
         work += EIGEN * s**3
     else:
         work += penalties * s**3 / 3 / SLOWER
 
-    if choosing:
-        work += 2.0 * s * s * judged * (1 + alphas) + (2.0 * n * judged * t / penalties if stream and judged < t else 0)
+    if chooses:
+        sketching = 0.0
+        if stream and judged < t:
+            sketching = 2.0 * n * judged * t / penalties
+
+        work += 2.0 * s * s * judged * (1 + alphas) + sketching
 
     if stream:
         work += 2.0 * m * p * n + penalties * 2.0 * s * s * m / SLOWER + 2.0 * m * n * t
     else:
-        if p * t <= n * (p + t):
+        kept = n
+        if keeps_weights:
             kept = p
-        else:
-            kept = n
 
-        work += 2.0 * s * s * t / SLOWER + 2.0 * n * p * t * (not dual or kept == p)
-        work += 2.0 * m * kept * t + 2.0 * m * n * p * (kept == n and dual)
+        work += 2.0 * s * s * t / SLOWER + 2.0 * n * p * t * (not is_dual or kept == p)
+        work += 2.0 * m * kept * t + 2.0 * m * n * p * (kept == n and is_dual)
 
-    size = np.dtype(precision(n, p, m if stream else t, alphas)).itemsize
-    block_bytes = block_bytes or (384 << 20 if stream else 128 << 20)
+    # Memory: the most of three moments, when the Gram matrix is made, when it is decomposed, and when results are formed.
     whole = 4 * n * max(p, t)
-    block = (1.3 if stream else 2.5) * min(block_bytes, whole) + min(MAPPED, whole)
-    factored = size * s * (s * (3 if choosing else 1 + (penalties > 1 and stream)) + m)
-
     if stream:
+        size = np.dtype(precision(n, p, m, alphas)).itemsize
+        block = 1.3 * min(block_bytes or 384 << 20, whole) + min(MAPPED, whole)
+        factors = 1 + (penalties > 1)
         result = penalties * size * m * n
     else:
+        size = np.dtype(precision(n, p, t, alphas)).itemsize
+        block = 2.5 * min(block_bytes or 128 << 20, whole) + min(MAPPED, whole)
+        factors = 1
         result = size * min(p * t, n * (p + t)) + size * s * s
 
-    peak = int(max(size * s * (s + m) + block, factored + (0 if choosing else result), result + block))
+    if chooses:
+        factors = 3
+        factored = size * s * (s * factors + m)
+    else:
+        factored = size * s * (s * factors + m) + result
+
+    peak = int(max(size * s * (s + m) + block, factored, result + block))
+
     rate = (flops_per_second or _product_rate()) * 4 / size
-    seconds = work / rate + 4.0 * t * (n * (1 + (choosing and stream)) + m) / DISK
+    n_read = n
+    if chooses and stream:
+        n_read = 2 * n  # once to choose, once to predict
+
+    seconds = work / rate + 4.0 * t * (n_read + m) / DISK
     text = (
         f"Ridge of {t:,} targets on {p:,} features, {n:,} rows to fit and {m:,} to predict: about {_duration(seconds)} "
         f"and {peak / 1e9:.2f} GB of memory ({work:.2g} operations at {rate / 1e9:.0f} GFLOP/s)."
@@ -133,12 +159,13 @@ def estimate(
 
 @functools.lru_cache(maxsize=1)
 def _product_rate() -> float:
+    """Operations a second of a single-precision product of two matrices on this machine."""
     a = np.ones((1024, 1024), np.float32)
     best = np.inf
 
     for _ in range(4):
         start = time.perf_counter()
-        a @ a
+        np.matmul(a, a)
         best = min(best, time.perf_counter() - start)
 
     return 2 * 1024**3 / best

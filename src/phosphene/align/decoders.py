@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from phosphene.align.ridge import Ridge
 from phosphene.errors import DataError, PhospheneWarning
-from phosphene.io.stages import take
+from phosphene.io.stages import take, versioned
 
 ALPHAS = tuple(float(a) for a in np.logspace(-1, 7, 33))
 """Grid of ridge penalties, for inputs of unit variance."""
 
 CORRELATIONS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4)
+"""Values of c, how far the noise correlations seen are believed; see `invert`."""
+
 TRUSTS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
+"""Values of t, how far the encoding model is trusted against the prior; see `invert`."""
+
+LEAST_VARIANCE = 1e-12  # of a latent in the prior, whose inverse is taken
 
 
 class LinearDecoder:
@@ -40,6 +45,8 @@ class LinearDecoder:
         what was chosen inside the training trials, for people
     """
 
+    version: ClassVar[int] = 1
+
     def __init__(
         self,
         weights: np.ndarray,
@@ -56,7 +63,7 @@ class LinearDecoder:
 
     def predict(self, betas: np.ndarray) -> np.ndarray:
         """Latents, (n, n_latents) float32, of standardised betas (n, n_voxels)."""
-        return (betas - self.mean_) @ self.weights_ + self.offset_
+        return (betas - self.mean_) @ self.weights_ + self.offset_  # (n, n_latents)
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Arrays and plain values, for saving."""
@@ -75,8 +82,19 @@ class LinearDecoder:
         return cls(*take(tensors, ("weights", "mean", "offset", "voxel_weights"), "LinearDecoder"), chosen=meta)
 
 
+@versioned(1)
 def fit_encoding(latents: np.ndarray, betas: np.ndarray, alphas: Sequence[float] = ALPHAS) -> Ridge:
-    """Ridge from latents (n, n_latents) to voxels (n, n_voxels), a penalty per voxel by exact leave-one-out."""
+    """Ridge from latents to voxels, a penalty for each voxel by exact leave-one-out.
+
+    Parameters
+    ----------
+    latents : ndarray of shape (n, n_latents)
+        a row per stimulus
+    betas : ndarray of shape (n, n_voxels)
+        standardised
+    alphas : sequence of float, optional
+        penalties to choose among
+    """
     with warnings.catch_warnings():
         # Voxels without signal rightly take the largest penalty; that is no reason to widen the grid.
         warnings.filterwarnings("ignore", category=PhospheneWarning, message=".*penalt")
@@ -103,18 +121,27 @@ class HeldOut:
         share of variance explained; 0 for constant voxels
     """
 
+    version: ClassVar[int] = 1
+
     def __init__(self, encoding: Ridge, latents: np.ndarray, betas: np.ndarray) -> None:
         # The diagonal of the hat matrix of centred rows, for the penalty of every voxel.
-        u, s, _ = np.linalg.svd((latents - latents.mean(axis=0)).astype(np.float64), full_matrices=False)
-        shrink = s[:, None] ** 2 / (s[:, None] ** 2 + np.broadcast_to(encoding.alpha_, betas.shape[1]))
-        leverage = 1 / len(latents) + (u**2) @ shrink
+        centred = (latents - latents.mean(axis=0)).astype(np.float64)
+        u, s, _ = np.linalg.svd(centred, full_matrices=False)
+        alpha = np.broadcast_to(encoding.alpha_, betas.shape[1])
+        shrink = s[:, None] ** 2 / (s[:, None] ** 2 + alpha)  # (n_latents, n_voxels)
+        leverage = 1 / len(latents) + (u**2) @ shrink  # (n, n_voxels)
+
+        # The error of a row left out is its residual over 1 - leverage.
         error = (betas - encoding.predict(latents)) / np.maximum(1 - leverage, 1e-6)
+        unexplained = (error**2).sum(axis=0)
         total = ((betas - betas.mean(axis=0)) ** 2).sum(axis=0, dtype=np.float64)
-        left = (error**2).sum(axis=0)
+        r2 = np.where(total > 0, 1 - unexplained / np.where(total > 0, total, 1), 0)
+
         self.residuals_ = error.astype(np.float32)
-        self.r2_ = np.where(total > 0, 1 - left / np.where(total > 0, total, 1), 0).astype(np.float32)
+        self.r2_ = r2.astype(np.float32)
 
 
+@versioned(1)
 def reliable_voxels(r2: np.ndarray) -> np.ndarray:
     """Mask of voxels whose held-out responses the encoding model predicts (R2 > 0).
 
@@ -144,6 +171,7 @@ def reliable_voxels(r2: np.ndarray) -> np.ndarray:
     return mask
 
 
+@versioned(1)
 def regress(
     betas: np.ndarray, latents: np.ndarray, voxel_weights: np.ndarray, alphas: Sequence[float] = ALPHAS
 ) -> LinearDecoder:
@@ -154,6 +182,7 @@ def regress(
     betas : ndarray of shape (n, n_voxels), float32
         standardised
     latents : ndarray of shape (n, n_latents), float32
+        of the same rows
     voxel_weights : ndarray of shape (n_voxels,)
         not negative; a voxel is multiplied by its weight, so 0 leaves it out
     alphas : sequence of float, optional
@@ -164,16 +193,21 @@ def regress(
     LinearDecoder
     """
     used = voxel_weights > 0
+
     # In units of their root mean square, weights do not change what a penalty means.
-    scale = (voxel_weights[used] / np.sqrt(np.mean(voxel_weights[used] ** 2))).astype(np.float32)
+    root_mean_square = np.sqrt(np.mean(voxel_weights[used] ** 2))
+    scale = (voxel_weights[used] / root_mean_square).astype(np.float32)
     ridge = Ridge(alphas, choose="loo", per_target=False).fit(betas[:, used] * scale, latents)
+
     weights = np.zeros((betas.shape[1], latents.shape[1]), dtype=np.float32)
     weights[used] = ridge.coef_ * scale[:, None]
-    zero = np.zeros(betas.shape[1], dtype=np.float32)
+    mean = np.zeros(betas.shape[1], dtype=np.float32)
+    chosen = {"alpha": float(np.ravel(ridge.alpha_)[0])}
 
-    return LinearDecoder(weights, zero, ridge.intercept_, voxel_weights, {"alpha": float(np.ravel(ridge.alpha_)[0])})
+    return LinearDecoder(weights, mean, ridge.intercept_, voxel_weights, chosen)
 
 
+@versioned(1)
 def invert(
     betas: np.ndarray,
     latents: np.ndarray,
@@ -223,9 +257,9 @@ def invert(
     fold = rng.permutation(n) % min(n_folds, n)
     error = np.zeros((len(correlations), len(trusts)))
 
-    for held_out in range(fold.max() + 1):
-        inside = fold != held_out
-        outside = fold == held_out
+    for number in range(fold.max() + 1):
+        inside = fold != number
+        outside = fold == number
         inner = fit_encoding(latents[inside], betas[inside], alphas)
         model = LinearGaussian(inner, latents[inside], betas[inside])
 
@@ -234,70 +268,111 @@ def invert(
                 predicted = model.decode(betas[outside], correlation, trust)
                 error[i, j] += ((predicted - latents[outside]) ** 2).sum()
 
-    i, j = np.unravel_index(int(error.argmin()), error.shape)
+    best = np.unravel_index(int(error.argmin()), error.shape)
+    correlation = correlations[int(best[0])]
+    trust = trusts[int(best[1])]
+
     model = LinearGaussian(encoding, latents, betas)
-    chosen = {"correlation": correlations[i], "trust": trusts[j], "n_voxels_used": int(model.used.sum())}
     weights = np.zeros((betas.shape[1], latents.shape[1]), dtype=np.float32)
-    weights[model.used] = model.weights(correlations[i], trusts[j])
+    weights[model.used] = model.weights(correlation, trust)
     mean = np.zeros(betas.shape[1], dtype=np.float32)
     mean[model.used] = model.intercept
+    voxel_weights = np.where(model.used, np.maximum(model.r2, 0), 0)
+    chosen = {"correlation": correlation, "trust": trust, "n_voxels_used": int(model.used.sum())}
 
-    return LinearDecoder(weights, mean, model.centre, np.where(model.used, np.maximum(model.r2, 0), 0), chosen)
+    return LinearDecoder(weights, mean, model.centre, voxel_weights, chosen)
 
 
 class LinearGaussian:
-    """The linear Gaussian model of some training rows, ready for any c and t. Parameters as of `HeldOut`.
+    """The linear Gaussian model of some training rows, ready for any c and t of `invert`.
+
+    Parameters
+    ----------
+    encoding : Ridge
+        Ridge fitted on these latents and betas
+    latents : ndarray of shape (n, n_latents), float32
+        one row per stimulus
+    betas : ndarray of shape (n, n_voxels), float32
+        standardised
 
     Attributes
     ----------
-    used : array of shape (n_voxels,), bool
-        voxels with held-out R2 > 0; r2 : (n_voxels,) those R2
-    centre : array of shape (n_latents,)
-        mean of the latents; intercept : (n_used,) response predicted there
+    used : ndarray of shape (n_voxels,), bool
+        voxels with held-out R2 > 0
+    r2 : ndarray of shape (n_voxels,), float32
+        held-out R2
+    centre : ndarray of shape (n_latents,)
+        mean of the latents
+    intercept : ndarray of shape (n_used,)
+        response predicted there
     """
+
+    version: ClassVar[int] = 1
 
     def __init__(self, encoding: Ridge, latents: np.ndarray, betas: np.ndarray) -> None:
         held_out = HeldOut(encoding, latents, betas)
         self.r2 = held_out.r2_
         self.used = reliable_voxels(self.r2)
+
+        # The prior, and the encoding model of the voxels used.
         self.centre = latents.mean(axis=0)
-        self.prior = np.maximum(latents.var(axis=0, dtype=np.float64), 1e-12)
-        coef = encoding.coef_[:, self.used]
+        self.prior = np.maximum(latents.var(axis=0, dtype=np.float64), LEAST_VARIANCE)
+        coef = encoding.coef_[:, self.used]  # (n_latents, n_used)
         self.intercept = encoding.intercept_[self.used] + self.centre @ coef
+
+        # In units of the noise of each voxel, so that the noise covariance is (1 - c) I + c E'E / n.
         residuals = held_out.residuals_[:, self.used]
-        self.spread = np.sqrt((residuals**2).mean(axis=0))
-        self.w = coef / self.spread  # (n_latents, n_used)
-        self.e = residuals / self.spread  # (n, n_used)
-        self.ww = (self.w @ self.w.T).astype(np.float64)
+        self.noise_std = np.sqrt((residuals**2).mean(axis=0))
+        self.w = coef / self.noise_std  # (n_latents, n_used)
+        self.e = residuals / self.noise_std  # (n, n_used)
+
+        # What every c and t need of W and E.
+        self.ww = (self.w @ self.w.T).astype(np.float64)  # (n_latents, n_latents)
         values, vectors = np.linalg.eigh((self.e @ self.e.T).astype(np.float64))
         self.values = np.maximum(values, 0)
         self.vectors = vectors
         self.we = (self.w @ self.e.T).astype(np.float64) @ vectors  # (n_latents, n)
 
-    def _shrunk(self, correlation: float) -> tuple[np.ndarray, np.ndarray]:
-        """Woodbury: what the correlated part of the noise takes away, along its eigenvectors; and the precision."""
+    def _precision(self, correlation: float) -> tuple[np.ndarray, np.ndarray]:
+        """W N^-1 W', and what the correlated part of the noise takes away along its eigenvectors (Woodbury's identity)."""
         c = correlation / (len(self.values) * (1 - correlation))
-        taken = c / (1 + c * self.values)
-        return taken, (self.ww - (self.we * taken) @ self.we.T) / (1 - correlation)
+        taken = c / (1 + c * self.values)  # (n,)
+        precision = (self.ww - (self.we * taken) @ self.we.T) / (1 - correlation)  # (n_latents, n_latents)
+
+        return precision, taken
 
     def decode(self, betas: np.ndarray, correlation: float, trust: float) -> np.ndarray:
-        """Most probable latents, (n, n_latents), of betas (n, n_voxels)."""
-        taken, precision = self._shrunk(correlation)
-        x = (betas[:, self.used] - self.intercept) / self.spread
-        along = (x @ self.e.T).astype(np.float64) @ self.vectors
-        evidence = ((x @ self.w.T) - (along * taken) @ self.we.T) / (1 - correlation)
+        """Most probable latents.
+
+        Parameters
+        ----------
+        betas : ndarray of shape (n, n_voxels)
+            standardised
+        correlation, trust : float
+            c and t of `invert`
+
+        Returns
+        -------
+        ndarray of shape (n, n_latents)
+        """
+        precision, taken = self._precision(correlation)
+        x = (betas[:, self.used] - self.intercept) / self.noise_std
+        along = (x @ self.e.T).astype(np.float64) @ self.vectors  # (n, n_train)
+        evidence = ((x @ self.w.T) - (along * taken) @ self.we.T) / (1 - correlation)  # (n, n_latents)
         system = trust * precision + np.diag(1 / self.prior)
 
         return np.linalg.solve(system, trust * evidence.T).T + self.centre
 
     def weights(self, correlation: float, trust: float) -> np.ndarray:
-        """(n_used, n_latents), from betas less `intercept` to latents less `centre`."""
+        """(n_used, n_latents), from betas less `intercept` to latents less `centre`; c and t of `invert`."""
         evidence, precision = self.evidence(correlation)
         system = trust * precision + np.diag(1 / self.prior)
         return np.linalg.solve(system, trust * evidence.T).T
 
     def evidence(self, correlation: float) -> tuple[np.ndarray, np.ndarray]:
         """N^-1 W' (n_used, n_latents), of betas from which `intercept` is taken, and W N^-1 W'."""
-        taken, precision = self._shrunk(correlation)
-        mixed = (self.w.T - self.e.T @ (self.vectors @ (taken[:, None] * self.we.T))) / (1 - correlation)
-        return mixed / self.spread[:, None], precision
+        precision, taken = self._precision(correlation)
+        correlated = self.e.T @ (self.vectors @ (taken[:, None] * self.we.T))  # (n_used, n_latents)
+        mixed = (self.w.T - correlated) / (1 - correlation)
+
+        return mixed / self.noise_std[:, None], precision

@@ -6,7 +6,7 @@ encoding model. The posterior is then a mixture as well, in closed form.
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -37,6 +37,7 @@ class MixtureDecoder:
     spread : ndarray of shape (n_latents, n_latents)
         R
     centre : ndarray of shape (n_latents,)
+        where latents are measured from
     voxel_weights : ndarray of shape (n_voxels,)
         how much a voxel counts, 0 for unused
     chosen : dict of {str: Any}, optional
@@ -48,6 +49,8 @@ class MixtureDecoder:
     an encoding model); Schoenmakers et al. 2013, NeuroImage 83 (linear Gaussian); Schoenmakers et al. 2015, Frontiers
     in Computational Neuroscience 8 (Gaussian mixtures).
     """
+
+    version: ClassVar[int] = 1
 
     _TENSORS = ("to_evidence", "mean", "precision", "candidates", "spread", "centre", "voxel_weights")
 
@@ -86,13 +89,14 @@ class MixtureDecoder:
         moved : ndarray of shape (n, n_latents), float64
             E[z | x] minus the mean of the candidates under these probabilities
         """
-        evidence = ((betas - self.mean_) @ self.to_evidence_).astype(np.float64)
+        evidence = ((betas - self.mean_) @ self.to_evidence_).astype(np.float64)  # (n, n_latents)
         return posterior(evidence, self.precision_, self.candidates_.astype(np.float64), self.spread_)
 
     def predict(self, betas: np.ndarray) -> np.ndarray:
         """Posterior mean of the latents, (n, n_latents) float32."""
         probabilities, moved = self.posterior(betas)
-        return (probabilities @ self.candidates_ + moved + self.centre_).astype(np.float32)
+        mean = probabilities @ self.candidates_ + moved + self.centre_  # (n, n_latents)
+        return mean.astype(np.float32)
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Arrays and plain values, for saving."""
@@ -114,6 +118,7 @@ class MixtureDecoder:
         model : LinearGaussian
             of the voxels, given the latents
         candidates : ndarray of shape (n_candidates, n_latents)
+            latents of what may have been seen
         correlation : float
             how far the noise correlations seen are believed, 0 to less than 1
         trust : float
@@ -124,27 +129,48 @@ class MixtureDecoder:
         to_evidence, precision = model.evidence(correlation)
         n_voxels = len(model.used)
         weights = np.zeros((n_voxels, len(precision)), np.float32)
-        mean = np.zeros(n_voxels, np.float32)
         weights[model.used] = trust * to_evidence
+        mean = np.zeros(n_voxels, np.float32)
         mean[model.used] = model.intercept
-        around = candidates - model.centre
-        r = spread * np.atleast_2d(np.cov(around.T.astype(np.float64)))
-        chosen = {"correlation": correlation, "trust": trust, "spread": spread, "n_voxels_used": int(model.used.sum())}
-        trusted = np.where(model.used, np.maximum(model.r2, 0), 0)
 
-        return cls(weights, mean, trust * precision, around, r, model.centre, trusted, chosen)
+        centred = candidates - model.centre
+        covariance = spread * np.atleast_2d(np.cov(centred.T.astype(np.float64)))  # R, (n_latents, n_latents)
+        voxel_weights = np.where(model.used, np.maximum(model.r2, 0), 0)
+        chosen = {"correlation": correlation, "trust": trust, "spread": spread, "n_voxels_used": int(model.used.sum())}
+
+        return cls(weights, mean, trust * precision, centred, covariance, model.centre, voxel_weights, chosen)
 
 
 def posterior(
     evidence: np.ndarray, precision: np.ndarray, candidates: np.ndarray, spread: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities (n, n_candidates) and moves (n, n_latents) of :class:`MixtureDecoder` from e, P, z_k and R."""
+    """The posterior of :class:`MixtureDecoder`.
+
+    Parameters
+    ----------
+    evidence : ndarray of shape (n, n_latents)
+        e
+    precision : ndarray of shape (n_latents, n_latents)
+        P
+    candidates : ndarray of shape (n_candidates, n_latents)
+        z_k
+    spread : ndarray of shape (n_latents, n_latents)
+        R
+
+    Returns
+    -------
+    probabilities : ndarray of shape (n, n_candidates)
+        p(k | x)
+    moved : ndarray of shape (n, n_latents)
+        E[z | x] minus the mean of the candidates under these probabilities
+    """
     g = np.linalg.inv(np.eye(len(precision)) + spread @ precision)
-    own = 0.5 * ((candidates @ (precision @ g)) * candidates).sum(axis=1)
-    log = evidence @ g @ candidates.T - own
-    log -= log.max(axis=1, keepdims=True)
+    offset = 0.5 * ((candidates @ (precision @ g)) * candidates).sum(axis=1)  # (n_candidates,)
+    log = evidence @ g @ candidates.T - offset  # (n, n_candidates)
+    log -= log.max(axis=1, keepdims=True)  # the largest is 0: no overflow
+
     probabilities = np.exp(log)
     probabilities /= probabilities.sum(axis=1, keepdims=True)
-    mean = probabilities @ candidates
+    mean = probabilities @ candidates  # (n, n_latents)
 
     return probabilities, mean @ g.T + evidence @ (g @ spread).T - mean

@@ -7,35 +7,50 @@ bottleneck of r units can do at best if it is linear, and so the fair rival of o
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 from pydantic import Field
 from scipy.linalg import eigh
 
-from phosphene.align import gram as _gram
+from phosphene.align import solvers
+from phosphene.align.block_reader import ALL, BlockReader, spans
 from phosphene.align.decoders import ALPHAS
-from phosphene.align.penalty import check_scale, penalties, warn_at_edge
-from phosphene.align.ridge import check_whole, paired_rows
-from phosphene.align.rows import ALL, RowBlocks, spans
+from phosphene.align.estimator import Estimator, check_rows, check_whole, new_rows, paired_rows
+from phosphene.align.penalties import check_penalties, check_scale, warn_at_edge
+from phosphene.align.solvers import Features, Spectrum
 from phosphene.errors import ConfigError, DataError, ModelError
 from phosphene.io.config import Config
 from phosphene.io.stages import take
 
-_NOTHING = 1e-13  # share of the largest eigenvalue below which one is rounding of double precision
+_ROUNDING = 1e-13  # share of the largest eigenvalue below which one is rounding of double precision
 
 
 class ReducedRankConfig(Config):
     """A ridge of limited rank, for recipes that let one choose it in place of a network."""
 
     kind: Literal["reduced_rank"] = "reduced_rank"
-    rank: tuple[int, ...] = Field((200,), min_length=1, description="to choose among; 200 is the GRU's bottleneck")
-    alphas: tuple[float, ...] = Field(ALPHAS[::2], min_length=1, description="penalties to choose among")
-    folds: int = Field(5, ge=2, description="folds over training stimuli that choose both")
+    rank: tuple[int, ...] = Field(
+        default=(200,), min_length=1, description="to choose among; 200 is the GRU's bottleneck"
+    )
+    alphas: tuple[float, ...] = Field(default=ALPHAS[::2], min_length=1, description="penalties to choose among")
+    folds: int = Field(default=5, ge=2, description="folds over training stimuli that choose both")
 
     @classmethod
     def preset(cls, name: Literal["paper", "lab"]) -> dict[str, Any]:
-        """Values over the defaults: none for ``paper``, smaller ranks to choose among for ``lab``."""
+        """Values over the defaults: none for ``paper``, smaller ranks to choose among for ``lab``.
+
+        Parameters
+        ----------
+        name : {"paper", "lab"}
+            which preset
+
+        Returns
+        -------
+        dict of str to object
+            fields and their values
+        """
         if name == "paper":
             return {}
 
@@ -46,7 +61,7 @@ class ReducedRankConfig(Config):
         return ReducedRankRidge(self.rank, self.alphas, folds=self.folds)
 
 
-class ReducedRankRidge:
+class ReducedRankRidge(Estimator):
     """Linear map of rank at most r with an L2 penalty, from (n, p) to (n, t); rank and penalty given or chosen.
 
     With W' the ridge solution of penalty a,
@@ -65,18 +80,25 @@ class ReducedRankRidge:
         penalty above 0 in the units of scikit-learn's ``Ridge(alpha)``, or several to choose from
     folds : int, default 5
         how many folds
-    block_bytes : int, optional
+    block_bytes : int, default 134_217_728
         size of the blocks in which X and Y are read, in bytes
 
     Attributes
     ----------
-    rank_ : rank of the map: the one given or chosen, or less where the data span less
-    alpha_ : the penalty
-    errors_ : array of shape (alphas, ranks)
+    rank_ : int
+        rank of the map: the one given or chosen, or less where the data span less
+    alpha_ : float
+        the penalty
+    errors_ : ndarray of shape (n_alphas, n_ranks)
         mean squared left-out errors, both ascending, if there was something to choose
-    left_, right_ : (p, rank) and (rank, t) float32, the map as a product; rows of `right_` are orthonormal, the first
-        explaining most
-    x_mean_, y_mean_ : (p,) and (t,) float64
+    left_ : ndarray of shape (p, rank)
+        first factor of the map; float32
+    right_ : ndarray of shape (rank, t)
+        second factor of the map; its rows are orthonormal, the first explaining most; float32
+    x_mean_ : ndarray of shape (p,)
+        mean of X; float64
+    y_mean_ : ndarray of shape (t,)
+        mean of Y; float64
 
     Raises
     ------
@@ -103,6 +125,8 @@ class ReducedRankRidge:
            [6., 7.]], dtype=float32)
     """
 
+    version: ClassVar[int] = 1
+
     def __init__(
         self,
         rank: int | Sequence[int] = 200,
@@ -111,8 +135,8 @@ class ReducedRankRidge:
         folds: int = 5,
         block_bytes: int = 128 << 20,
     ):
-        for one in np.atleast_1d(np.asarray(rank, dtype=object)):
-            check_whole("rank", one, 1)
+        for value in np.atleast_1d(np.asarray(rank, dtype=object)):
+            check_whole("rank", value, 1)
 
         check_whole("folds", folds, 2)
         check_whole("block_bytes", block_bytes, 1 << 16)
@@ -120,14 +144,16 @@ class ReducedRankRidge:
         if not self.ranks_.size:
             raise ConfigError("rank must be a whole number or a list of them, but the list is empty.")
 
-        self.alphas_ = penalties(alpha)
+        self.rank = rank
+        self.alpha = alpha
+        self.alphas_ = check_penalties(alpha)
         self.folds = folds
         self.block_bytes = block_bytes
 
     def __repr__(self) -> str:
         return f"ReducedRankRidge(rank={self.ranks_.tolist()}, alpha={self.alphas_.tolist()})"
 
-    def fit(self, X, Y, groups=None) -> ReducedRankRidge:
+    def fit(self, X: ArrayLike, Y: ArrayLike, groups: ArrayLike | None = None) -> ReducedRankRidge:
         """Fit the map.
 
         Parameters
@@ -141,7 +167,8 @@ class ReducedRankRidge:
 
         Returns
         -------
-        self : ReducedRankRidge
+        ReducedRankRidge
+            the fitted map itself
 
         Raises
         ------
@@ -151,78 +178,137 @@ class ReducedRankRidge:
             Values that are not finite or not real numbers, lengths that differ, one row, X or Y constant.
         """
         x, y, _ = paired_rows(X, Y)
-        n = x.shape[0]
-        is_dual = x.shape[0] < x.shape[1]
-
-        if n < 2:
-            raise DataError("X has a single row: nothing remains of it after centring. Fit on at least two trials.")
-
+        check_rows(x.shape[0])
         x_mean = x.mean(self.block_bytes)
         y_mean = y.mean(self.block_bytes)
+
         rank = int(self.ranks_[-1])
         alpha = float(self.alphas_[0])
-
         if len(self.ranks_) * len(self.alphas_) > 1:
-            rank, alpha = self._choose(x, y, groups, is_dual)
+            rank, alpha = self._choose(x, y, groups)
 
-        lower = _gram.gram(x, x_mean, is_dual, np.float64, self.block_bytes)
-        check_scale(_gram.largest_eigenvalue(lower), x_mean, np.array([alpha]), x)
-        spectrum = _gram.Spectrum.of(lower, is_dual, x, x_mean, True, self.block_bytes)
-        zz = np.zeros((len(spectrum.w), len(spectrum.w)))
+        # The ridge problem of all targets: Gram matrix, eigenvectors, projected targets Z and their Z Z^T.
+        features = Features(x, x_mean, self.block_bytes)
+        lower = features.gram(np.float64)  # (s, s)
+        check_scale(solvers.largest_eigenvalue(lower), x_mean, np.array([alpha]), x)
+        spectrum = Spectrum.of(lower, features.is_dual, features, True, self.block_bytes)
+        zz = np.zeros(spectrum.u.shape)
 
-        for _, block in self._columns(y, y_mean):
-            z = spectrum.project(block)
+        for _, block in self._centred_targets(y, y_mean):
+            z = spectrum.project(block)  # (s, columns)
             zz += z @ z.T
 
-        scale, length, left = _directions(spectrum, zz, alpha, rank)
-        if not len(length):
+        # Its best directions of the targets, V, and the map as (W V) V^T.
+        directions = Directions.of(spectrum, zz, alpha, rank)
+        if not directions.rank:
             raise DataError("Y does not vary with X: no direction of the targets can be predicted at all.")
 
-        right = np.empty((len(length), y.shape[1]), np.float32)
-        for columns, block in self._columns(y, y_mean):
-            right[:, columns] = (left * scale[:, None] / length).T @ spectrum.project(block)
+        right = np.empty((directions.rank, y.shape[1]), np.float32)
+        for columns, block in self._centred_targets(y, y_mean):
+            weights = directions.left * directions.scale[:, None] / directions.length  # (s, rank)
+            right[:, columns] = weights.T @ spectrum.project(block)
 
-        inner = spectrum.u @ _loadings(spectrum, scale, length, left, alpha)
-        if is_dual:
-            inner = _gram.times_targets(x, x_mean, inner, self.block_bytes)
+        left = spectrum.u @ directions.loadings(spectrum, alpha)  # (s, rank)
+        if features.is_dual:
+            left = features.transposed_times(left)  # (p, rank)
 
-        self.left_ = inner.astype(np.float32)
+        self.left_ = left.astype(np.float32)
         self.right_ = right
         self.x_mean_ = x_mean
         self.y_mean_ = y_mean
-        self.rank_ = len(length)
+        self.rank_ = directions.rank
         self.alpha_ = alpha
 
         return self
 
-    def predict(self, X) -> np.ndarray:
-        """Predict (m, t) float32 targets for (m, p) features; each row as if it were alone, but for rounding.
+    def _choose(self, x: BlockReader, y: BlockReader, groups: ArrayLike | None) -> tuple[int, float]:
+        """Rank and penalty of the smallest squared error over left-out stimuli."""
+        if groups is None:
+            raise ConfigError(
+                "choosing a rank or a penalty keeps the trials of one stimulus together, so fit needs groups=stimulus "
+                "ids, one per row; if no stimulus repeats, groups=np.arange(len(X)) does."
+            )
+
+        errors = np.zeros((len(self.alphas_), len(self.ranks_)))
+        for fold in solvers.folds(x, np.asarray(groups), self.folds, True, np.float64, self.block_bytes):
+            errors += self._fold_errors(fold, y)
+
+        self.errors_ = errors / (x.shape[0] * y.shape[1])
+        i, j = np.unravel_index(int(errors.argmin()), errors.shape)
+        if len(self.alphas_) > 1:
+            warn_at_edge(i, self.alphas_, stacklevel=4)
+
+        return int(self.ranks_[j]), float(self.alphas_[i])
+
+    def _fold_errors(self, fold: solvers.Fold, y: BlockReader) -> np.ndarray:
+        """Sum of squared errors (n_alphas, n_ranks) on the rows of a fold."""
+        s = len(fold.spectrum.w)
+        zz = np.zeros((s, s))
+        yz = np.zeros((len(fold.test), s))
+        power = 0.0
+
+        for _, block in self._centred_targets(y, np.zeros(y.shape[1])):
+            mean = block[fold.train].mean(axis=0)
+            z = fold.spectrum.project(block[fold.train] - mean)  # (s, columns)
+            left_out = block[fold.test] - mean  # (n_test, columns)
+            zz += z @ z.T
+            yz += left_out @ z.T
+            power += np.square(left_out).sum()
+
+        errors = np.zeros((len(self.alphas_), len(self.ranks_)))
+        for i, alpha in enumerate(self.alphas_):
+            directions = Directions.of(fold.spectrum, zz, alpha, int(self.ranks_[-1]))
+
+            # Predictions and targets along the same orthonormal directions, (n_test, rank).
+            predicted = fold.scores @ directions.loadings(fold.spectrum, alpha)
+            true = yz @ (directions.scale[:, None] * directions.left) / directions.length
+
+            # |predicted - true|^2 - |true|^2 of the first 0, 1, 2 ... directions.
+            change = np.cumsum((predicted * (predicted - 2 * true)).sum(axis=0))
+            change = np.concatenate([[0.0], change])
+            errors[i] = power + change[np.minimum(self.ranks_, directions.rank)]
+
+        return errors
+
+    def _centred_targets(self, y: BlockReader, mean: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+        """Targets less their mean, in double precision, some columns at a time."""
+        for columns in spans(y.shape[1], self.block_bytes // (8 * y.shape[0])):
+            yield columns, y.block(ALL, columns, minus=mean[columns], dtype=np.float64)
+            y.forget()
+
+    def predict(self, X: ArrayLike) -> np.ndarray:
+        """Predict targets; each row as if it were alone, but for rounding.
+
+        Parameters
+        ----------
+        X : array-like of shape (m, p)
+            features, in the order of the fit
+
+        Returns
+        -------
+        ndarray of shape (m, t), float32
+            predictions
 
         Raises
         ------
         ModelError
             Before `fit`, or if X has another number of columns than the map was fitted on.
         """
-        self._fitted()
-        new = RowBlocks(X, "X")
-        if new.shape[1] != len(self.x_mean_):
-            raise ModelError(
-                f"X has {new.shape[1]} columns but this map was fitted on {len(self.x_mean_)}; "
-                f"use the same voxels or features in the same order, or fit again."
-            )
-
-        new.mean(self.block_bytes)  # checks every value
-        out = np.empty((new.shape[0], len(self.y_mean_)), np.float32)
+        self._refuse_unfitted()
+        new = new_rows(X, len(self.x_mean_), self.block_bytes)
+        m, p = new.shape
+        out = np.empty((m, len(self.y_mean_)), np.float32)
         y_mean = self.y_mean_.astype(np.float32)
 
-        for rows in spans(len(out), self.block_bytes // (8 * max(new.shape[1], out.shape[1]))):
-            out[rows] = new.block(rows, ALL, minus=self.x_mean_) @ self.left_ @ self.right_ + y_mean
+        for rows in spans(m, self.block_bytes // (8 * max(p, out.shape[1]))):
+            centred = new.block(rows, ALL, minus=self.x_mean_)  # (rows, p)
+            out[rows] = centred @ self.left_ @ self.right_ + y_mean
 
         return out
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Arrays and plain values, for saving."""
-        self._fitted()
+        self._refuse_unfitted()
         tensors = {"left": self.left_, "right": self.right_, "x_mean": self.x_mean_, "y_mean": self.y_mean_}
         meta = {"kind": "reduced_rank", "ranks": self.ranks_.tolist(), "alphas": self.alphas_.tolist()}
         return tensors, meta | {"folds": self.folds, "block_bytes": self.block_bytes, "alpha": self.alpha_}
@@ -230,6 +316,18 @@ class ReducedRankRidge:
     @classmethod
     def from_state(cls, tensors: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> ReducedRankRidge:
         """Restore a map from what `state` gave.
+
+        Parameters
+        ----------
+        tensors : mapping of str to ndarray
+            its arrays
+        meta : mapping of str to object
+            its settings
+
+        Returns
+        -------
+        ReducedRankRidge
+            fitted
 
         Raises
         ------
@@ -246,88 +344,70 @@ class ReducedRankRidge:
                 f"{y_mean.shape}; fit it again."
             )
 
-        self = cls(meta["ranks"], meta["alphas"], folds=meta["folds"], block_bytes=meta["block_bytes"])
-        self.left_ = left
-        self.right_ = right
-        self.x_mean_ = x_mean
-        self.y_mean_ = y_mean
-        self.rank_ = left.shape[1]
-        self.alpha_ = meta["alpha"]
+        ridge = cls(meta["ranks"], meta["alphas"], folds=meta["folds"], block_bytes=meta["block_bytes"])
+        ridge.left_ = left
+        ridge.right_ = right
+        ridge.x_mean_ = x_mean
+        ridge.y_mean_ = y_mean
+        ridge.rank_ = left.shape[1]
+        ridge.alpha_ = meta["alpha"]
 
-        return self
+        return ridge
 
-    def _choose(self, x: RowBlocks, y: RowBlocks, groups, is_dual: bool) -> tuple[int, float]:
-        """Rank and penalty of the smallest squared error over left-out stimuli."""
-        if groups is None:
-            raise ConfigError(
-                "choosing a rank or a penalty keeps the trials of one stimulus together, so fit needs groups=stimulus "
-                "ids, one per row; if no stimulus repeats, groups=np.arange(len(X)) does."
-            )
-
-        errors = np.zeros((len(self.alphas_), len(self.ranks_)))
-        parts = _gram.folds(x, groups, self.folds, is_dual, True, np.float64, self.block_bytes)
-
-        for train, test, spectrum, design in parts:
-            s = len(spectrum.w)
-            zz = np.zeros((s, s))
-            yz = np.zeros((len(test), s))
-            power = 0.0
-
-            for _, block in self._columns(y, np.zeros(y.shape[1])):
-                mean = block[train].mean(axis=0)
-                z = spectrum.project(block[train] - mean)
-                left_out = block[test] - mean
-                zz += z @ z.T
-                yz += left_out @ z.T
-                power += np.square(left_out).sum()
-
-            for i, alpha in enumerate(self.alphas_):
-                scale, length, left = _directions(spectrum, zz, alpha, int(self.ranks_[-1]))
-                along = design @ _loadings(spectrum, scale, length, left, alpha)  # predictions, (left out, rank)
-                truth = yz @ (scale[:, None] * left) / length  # and targets, along the same orthonormal directions
-                change = np.concatenate([[0.0], np.cumsum((along * (along - 2 * truth)).sum(axis=0))])
-                errors[i] += power + change[np.minimum(self.ranks_, len(length))]
-
-        self.errors_ = errors / (x.shape[0] * y.shape[1])
-        i, j = np.unravel_index(int(errors.argmin()), errors.shape)
-        if len(self.alphas_) > 1:
-            warn_at_edge(i, self.alphas_, stacklevel=4)
-
-        return int(self.ranks_[j]), float(self.alphas_[i])
-
-    def _columns(self, y: RowBlocks, mean: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-        """Targets less their mean, in double precision, some columns at a time."""
-        for columns in spans(y.shape[1], self.block_bytes // (8 * y.shape[0])):
-            yield columns, y.block(ALL, columns, minus=mean[columns], dtype=np.float64)
-            y.forget()
-
-    def _fitted(self) -> None:
+    def _refuse_unfitted(self) -> None:
         if not hasattr(self, "left_"):
             raise ModelError("This map is not fitted yet: call fit(X, Y) first.")
 
 
-# With the ridge solution's projected targets Z (s, t) and eigenvalues w (see `_gram`), the matrix whose eigenvectors V
-# are sought is S^T S, S = D Z with D^2 = w / (w + a) (dual) or 1 / (w + a) (primal). Only S S^T (s, s) is formed:
-# S = L sigma V^T, so V = S^T L / sigma and Z V = D^-1 L sigma.
+class Directions(NamedTuple):
+    """Orthonormal directions V of the targets that a ridge predicts best, without ever forming V.
 
+    With the ridge solution's projected targets Z (s, t) and eigenvalues w (see :mod:`phosphene.align.solvers`), the matrix
+    whose eigenvectors V are sought is S^T S, S = D Z with D^2 = w / (w + a) (dual) or 1 / (w + a) (primal). Only
+    S S^T (s, s) is formed: S = L sigma V^T, so V = S^T L / sigma and Z V = D^-1 L sigma.
+    """
 
-def _directions(
-    spectrum: _gram.Spectrum, zz: np.ndarray, alpha: float, rank: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """D (s,), and the largest singular values sigma (r,) with left vectors L (s, r) of S, largest first."""
-    w = np.where(spectrum.w > _NOTHING * spectrum.w[-1], spectrum.w, 0.0)
-    scale = np.sqrt((w if spectrum.dual else (w > 0)) / (w + alpha))
-    s = len(w)
-    rank = min(rank, len(w))
-    square, left = eigh(scale[:, None] * zz * scale, subset_by_index=(s - rank, s - 1), check_finite=False)
-    keep = square > _NOTHING * max(square[-1], 0.0)
+    scale: np.ndarray  # (s,), the diagonal of D
+    length: np.ndarray  # (rank,), singular values sigma, largest first
+    left: np.ndarray  # (s, rank), left singular vectors L
 
-    return scale, np.sqrt(square[keep])[::-1], left[:, keep][:, ::-1]
+    @classmethod
+    def of(cls, spectrum: Spectrum, zz: np.ndarray, alpha: float, rank: int) -> Directions:
+        """The first `rank` directions, or fewer where the data span fewer.
 
+        Parameters
+        ----------
+        spectrum : Spectrum
+            of the features
+        zz : ndarray of shape (s, s)
+            Z Z^T
+        alpha : float
+            the penalty
+        rank : int
+            how many at most
+        """
+        w = np.where(spectrum.w > _ROUNDING * spectrum.w[-1], spectrum.w, 0.0)
+        if spectrum.is_dual:
+            scale = np.sqrt(w / (w + alpha))
+        else:
+            scale = np.sqrt((w > 0) / (w + alpha))
 
-def _loadings(
-    spectrum: _gram.Spectrum, scale: np.ndarray, length: np.ndarray, left: np.ndarray, alpha: float
-) -> np.ndarray:
-    """Z V / (w + a), (s, r): coefficients along the eigenvectors of the small side, for targets V."""
-    divisor = (spectrum.w + alpha) * scale
-    return left * length * np.where(scale > 0, 1 / np.where(scale > 0, divisor, 1.0), 0.0)[:, None]
+        s = len(w)
+        last = (s - min(rank, s), s - 1)
+        square, left = eigh(scale[:, None] * zz * scale, subset_by_index=last, check_finite=False)  # ascending
+        keep = square > _ROUNDING * max(square[-1], 0.0)
+
+        return cls(scale, np.sqrt(square[keep])[::-1], left[:, keep][:, ::-1])
+
+    @property
+    def rank(self) -> int:
+        """How many directions there are."""
+        return len(self.length)
+
+    def loadings(self, spectrum: Spectrum, alpha: float) -> np.ndarray:
+        """Z V / (w + a), (s, rank): coefficients along the eigenvectors of the Gram matrix, for targets V."""
+        is_used = self.scale > 0
+        divisor = np.where(is_used, (spectrum.w + alpha) * self.scale, 1.0)
+        inverse = np.where(is_used, 1 / divisor, 0.0)
+
+        return self.left * self.length * inverse[:, None]

@@ -39,15 +39,17 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from phosphene.align.rows import RowBlocks, spans
+from phosphene.align.block_reader import spans
+from phosphene.align.estimator import new_rows
 from phosphene.align.streamed import StreamedRidge
 from phosphene.errors import ConfigError, ModelError
-from phosphene.features import cache_folder
 from phosphene.io import atomic
 from phosphene.io.folder import read_json
 from phosphene.io.reading import open_npy
 from phosphene.io.stages import load_part, save_part
+from phosphene.io.store import cache_folder
 
 FORMAT = "phosphene-ridge-shards"
 VERSION = 1
@@ -72,7 +74,7 @@ class RidgeShards:
     folder: Path
 
     @classmethod
-    def prepare(cls, folder: str | Path, model: StreamedRidge, X, n_shards: int) -> Self:
+    def prepare(cls, folder: str | Path, model: StreamedRidge, X: ArrayLike, n_shards: int) -> Self:
         """Write down what is to be predicted; the same call on a folder that is there goes on with it.
 
         Parameters
@@ -85,6 +87,11 @@ class RidgeShards:
             rows to predict for
         n_shards : int
             into how many ranges the targets are divided, at most one a target
+
+        Returns
+        -------
+        RidgeShards
+            ready for jobs
 
         Raises
         ------
@@ -107,22 +114,18 @@ class RidgeShards:
                 f"{store.parent}."
             )
 
-        new = RowBlocks(X, "X")
-        if new.shape[1] != model.n_features_:
-            raise ModelError(
-                f"X has {new.shape[1]} columns but this map was fitted on {model.n_features_}; use the same voxels or "
-                "features in the same order, or fit again."
-            )
+        rows = new_rows(X, model.n_features_, model.block_bytes).block()  # (m, p)
+        n_targets = model.n_targets_
+        ranges = []
+        for columns in spans(n_targets, -(-n_targets // n_shards)):
+            ranges.append([columns.start, columns.stop])
 
-        new.mean(model.block_bytes)  # checks every value
-        rows = new.block()
-        ranges = [[at.start, at.stop] for at in spans(model.n_targets_, -(-model.n_targets_ // n_shards))]
         record = {
             "format": FORMAT,
             "version": VERSION,
             "key": _key(model, rows, ranges),
             "n_rows": len(rows),
-            "n_targets": model.n_targets_,
+            "n_targets": n_targets,
             "ranges": ranges,
         }
 
@@ -210,12 +213,17 @@ class RidgeShards:
 
     def checkpoint(self, number: int) -> Any:
         """Called by submitit when a job is about to be preempted: the same again."""
-        from submitit.helpers import DelayedSubmission
+        from submitit.helpers import DelayedSubmission  # pyright: ignore[reportMissingImports]  # an extra
 
         return DelayedSubmission(self, number)
 
     def joined(self) -> JoinedColumns:
         """All predictions as one matrix that is read when indexed.
+
+        Returns
+        -------
+        JoinedColumns
+            (m, t) float32
 
         Raises
         ------
@@ -289,16 +297,20 @@ class JoinedColumns:
         if step != 1:
             raise IndexError("columns are read in runs: give a slice without a step.")
 
-        taken = [
-            part[rows, max(begin, low) - low : min(end, low + part.shape[1]) - low]
-            for part, low in zip(self.parts, self._bounds[:-1], strict=True)
-            if low < end and low + part.shape[1] > begin
-        ]
+        taken = []
+        for part, low in zip(self.parts, self._bounds[:-1], strict=True):
+            high = low + part.shape[1]
+            if low < end and high > begin:
+                taken.append(part[rows, max(begin, low) - low : min(end, high) - low])
 
-        return np.concatenate(taken or [self.parts[0][rows, :0]], axis=-1)
+        if not taken:
+            return np.array(self.parts[0][rows, :0])
+
+        return np.concatenate(taken, axis=-1)
 
 
 def _key(model: StreamedRidge, rows: np.ndarray, ranges: list[list[int]]) -> str:
+    """SHA-256 of the map, the rows and the ranges."""
     tensors, meta = model.state()
     digest = hashlib.sha256(json.dumps([meta, ranges, list(rows.shape)], sort_keys=True).encode())
 

@@ -1,7 +1,11 @@
-"""Ridge predictions as a product with the training targets, P = A Y: A found once, Y read in blocks.
+"""Ridge predictions as a product with the training targets, P = A Y: A formed once, Y read in blocks.
 
-For new rows Z, centred like X, A = Z B with B = X^T (X X^T + a I)^-1. Either is what the same solver gives for other
-right-hand sides: inner products of X with Z, or X itself.
+For new rows Z, centred like X, A = Z B with B = X^T (X X^T + a I)^-1: the matrix that statistics calls a linear smoother.
+It takes one factorisation and as many right-hand sides as A has rows, however many targets there are. Either of A and B
+is what the same solver gives for other right-hand sides: inner products of X with Z, or X itself.
+
+Both intercept terms fold into A: its rows are made to sum to 1, so any constant may be taken off a target and added
+afterwards. Taking off the first row keeps single precision exact for targets far from zero.
 """
 
 from __future__ import annotations
@@ -11,95 +15,110 @@ from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 import numpy as np
-from scipy.linalg import blas
 
-from phosphene.align import gram as _gram
-from phosphene.align.penalty import check_scale, factor, sketch, warn_at_edge
-from phosphene.align.rows import ALL, RowBlocks, is_ordinary, spans
+from phosphene.align import solvers
+from phosphene.align.block_reader import ALL, BlockReader, Precision, is_ordinary, spans
+from phosphene.align.estimator import check_rows
+from phosphene.align.penalties import check_scale, sketch_targets, warn_at_edge
+from phosphene.align.solvers import Cholesky, Features, Spectrum
 from phosphene.errors import DataError
 
 ROWS = 2048  # training rows of the targets read at a time
 
-RightHand = Callable[[bool, type], np.ndarray]
+RightHandSides = Callable[[bool, Precision], np.ndarray]
 """From (dual, dtype) to (n, k) inner products with training rows, or (p, k) features; Fortran order, overwritten."""
 
 
 class Smoothers(NamedTuple):
-    """What `SmootherDesign.smoothers` finds."""
+    """What `SmootherProblem.solve` finds."""
 
     alphas: dict[str, float]  # penalty by family
-    maps: dict[float, np.ndarray]  # by penalty, (k, rows used) without the intercept, in the arithmetic of the fit
-    largest: float  # eigenvalue
+    matrices: dict[float, np.ndarray]  # by penalty, (k, rows used) without the intercept, in the arithmetic of the fit
+    largest: float  # eigenvalue of the Gram matrix
 
 
 @dataclass(frozen=True)
-class SmootherDesign:
+class SmootherProblem:
     """Training features, and the row of the targets that belongs to each.
 
     Parameters
     ----------
-    x : RowBlocks
-        (n, p)
-    mean : ndarray of shape (p,)
-        taken off, zeros without an intercept
-    used : ndarray
+    features : Features
+        (n, p), centred
+    used : ndarray of shape (n_used,)
         distinct rows of the targets, ascending
     place : ndarray of shape (n,)
-        place among them of the row that belongs to each row of x
-    intercept : bool
-        whether there is one
-    budget : int
-        size of the blocks that are read, in bytes
+        place among them of the row that belongs to each row of the features
+    fit_intercept : bool
+        whether features and targets are centred
     """
 
-    x: RowBlocks
-    mean: np.ndarray
+    features: Features
     used: np.ndarray
     place: np.ndarray
-    intercept: bool
-    budget: int
+    fit_intercept: bool
 
     @classmethod
-    def of(cls, x: RowBlocks, rows: np.ndarray | None, intercept: bool, budget: int) -> Self:
-        """Raises DataError for a single row, values that are not ordinary, or `rows` that are no row numbers."""
-        n = x.shape[0]
-        if intercept and n < 2:
-            raise DataError("X has a single row: nothing remains of it after centring. Fit on at least two trials.")
+    def of(cls, x: BlockReader, rows: np.ndarray | None, fit_intercept: bool, block_bytes: int) -> Self:
+        """From features as they came.
+
+        Parameters
+        ----------
+        x : BlockReader
+            (n, p)
+        rows : ndarray of shape (n,), optional
+            row of the targets that belongs to each row of x; by default the same
+        fit_intercept : bool
+            centre both sides
+        block_bytes : int
+            size of the blocks that are read
+
+        Raises
+        ------
+        DataError
+            For a single row, values that are not ordinary, or `rows` that are no row numbers.
+        """
+        n, p = x.shape
+        if fit_intercept:
+            check_rows(n)
 
         used, place = _rows_used(rows, n)
-        mean = x.mean(budget)
+        mean = x.mean(block_bytes)  # the pass that checks every value
+        if not fit_intercept:
+            mean = np.zeros(p)
 
-        return cls(x, mean if intercept else np.zeros(x.shape[1]), used, place, intercept, budget)
+        return cls(Features(x, mean, block_bytes), used, place, fit_intercept)
 
     @property
     def share(self) -> np.ndarray:
-        """(rows used,) float64: weight of each in the training mean, zeros without an intercept."""
-        return self.intercept * np.bincount(self.place, minlength=len(self.used)) / len(self.place)
+        """(n_used,) float64: weight of each row in the training mean, zeros without an intercept."""
+        return self.fit_intercept * np.bincount(self.place, minlength=len(self.used)) / len(self.place)
 
-    def between(self, new: RowBlocks) -> RightHand:
-        """Right-hand sides whose smoother maps targets to predictions for the rows of `new`."""
+    def predicting(self, new: BlockReader) -> RightHandSides:
+        """Right-hand sides whose smoother A maps targets to predictions for the rows of `new`."""
 
-        def right(dual: bool, dtype: type) -> np.ndarray:
-            if dual:
-                return _gram.cross(self.x, self.mean, new, self.mean, dtype, self.budget)
+        def right_hand_sides(is_dual: bool, dtype: Precision) -> np.ndarray:
+            if is_dual:
+                return self.features.cross(new, self.features.mean, dtype)  # (n, m)
 
-            return new.block(minus=self.mean, dtype=dtype).T
+            return new.block(minus=self.features.mean, dtype=dtype).T  # (p, m)
 
-        return right
+        return right_hand_sides
 
-    def itself(self, dual: bool, dtype: type) -> np.ndarray:
-        """Right-hand sides whose smoother is B, (p, rows used), good for any new rows."""
-        n, p = self.x.shape
-        if not dual:
+    def any_rows(self, is_dual: bool, dtype: Precision) -> np.ndarray:
+        """Right-hand sides whose smoother is B, (p, rows used), which serves any new rows."""
+        n, p = self.features.shape
+        if not is_dual:
             return np.eye(p, dtype=dtype, order="F")
 
-        return self.x.block(minus=self.mean, dtype=dtype, out=np.empty((n, p), dtype, order="F"))
+        out = np.empty((n, p), dtype, order="F")
+        return self.features.x.block(minus=self.features.mean, dtype=dtype, out=out)
 
-    def smoothers(
+    def solve(
         self,
-        right: RightHand,
+        right: RightHandSides,
         k: int,
-        sources: Mapping[str, RowBlocks],
+        sources: Mapping[str, BlockReader],
         grids: Mapping[str, np.ndarray],
         sketch_size: int,
         seed: int,
@@ -108,176 +127,263 @@ class SmootherDesign:
 
         Parameters
         ----------
-        right : RightHand
+        right : RightHandSides
             makes the right-hand sides
         k : int
             how many those are
-        sources : mapping of {str: RowBlocks}
+        sources : mapping of {str: BlockReader}
             targets by family
         grids : mapping of {str: ndarray}
             by family, one penalty, or several of which exact leave-one-row-out over sketched targets chooses one
         sketch_size, seed : int
             of the sketch
         """
-        n, p = self.x.shape
-        most = max(len(grid) for grid in grids.values())
-        dtype = _gram.precision(n, p, max(len(grids) * k, sketch_size * (most > 1)), most)
-        arguments = (right, sources, grids, sketch_size, seed)
+        n, p = self.features.shape
+        n_alphas = max(len(grid) for grid in grids.values())
+        n_judged = sketch_size * (n_alphas > 1)
+        dtype = solvers.precision(n, p, max(len(grids) * k, n_judged), n_alphas)
 
-        return self._smoothers(*arguments, dtype) or self._smoothers(*arguments, np.float64)
+        smoothers = self._solve(right, sources, grids, sketch_size, seed, dtype)
+        if smoothers is None:
+            smoothers = self._solve(right, sources, grids, sketch_size, seed, np.float64)
 
-    def _smoothers(self, right, sources, grids, size, seed, dtype) -> Smoothers | None:
-        n, p = self.x.shape
-        budget = self.budget
-        dual = n < p
+        assert smoothers is not None, "double precision is never too coarse"
+        return smoothers
+
+    def _solve(
+        self,
+        right: RightHandSides,
+        sources: Mapping[str, BlockReader],
+        grids: Mapping[str, np.ndarray],
+        sketch_size: int,
+        seed: int,
+        dtype: Precision,
+    ) -> Smoothers | None:
+        """As `solve`; None where ``dtype`` is too coarse."""
         is_coarse = dtype is np.float32
-        lower = _gram.gram(self.x, self.mean, dual, dtype, budget)
-        largest = _gram.largest_eigenvalue(lower)
-        lowest = [(grid[0], _gram.TOLERANCE if len(grid) == 1 else _gram.SCORE_TOLERANCE) for grid in grids.values()]
 
-        if is_coarse and (not np.isfinite(largest) or any(_gram.too_coarse(largest, *low) for low in lowest)):
+        # The Gram matrix, and whether this precision carries the penalties on offer.
+        lower = self.features.gram(dtype)  # (s, s)
+        largest = solvers.largest_eigenvalue(lower)
+        if is_coarse and not _carries(largest, grids):
             return None
 
         for grid in grids.values():
-            check_scale(largest, self.mean, grid, self.x)
+            check_scale(largest, self.features.mean, grid, self.features.x)
 
+        # A penalty for each family.
         chosen = {name: float(grid[0]) for name, grid in grids.items()}
         spectrum = None
         if any(len(grid) > 1 for grid in grids.values()):
-            spectrum = _gram.Spectrum.of(lower, dual, self.x, self.mean, self.intercept, budget)
+            spectrum = Spectrum.of(
+                lower, self.features.is_dual, self.features, self.fit_intercept, self.features.block_bytes
+            )
+
             for name, grid in grids.items():
                 if len(grid) > 1:
-                    chosen[name] = self._choose(spectrum, name, sources[name], grid, size, seed, dtype)
+                    chosen[name] = self._choose(spectrum, name, sources[name], grid, sketch_size, seed, dtype)
 
-            if is_coarse and any(_gram.too_coarse(largest, a, _gram.TOLERANCE) for a in chosen.values()):
+            if is_coarse and any(solvers.too_coarse(largest, a, solvers.TOLERANCE) for a in chosen.values()):
                 return None
 
-        maps: dict[float, np.ndarray] = {}
-        sides = right(dual, dtype)
+        # A smoother for each penalty, the last in place of what it is made from.
+        matrices: dict[float, np.ndarray] = {}
+        sides = right(self.features.is_dual, dtype)  # (s, k)
+        alphas = sorted(set(chosen.values()))
 
-        for alpha in sorted(set(chosen.values())):
-            keep = alpha != max(chosen.values())
+        for alpha in alphas:
+            keep = alpha != alphas[-1]
+            solved = sides
             if keep:
-                part = sides.copy(order="F")
-            else:
-                part = sides
+                solved = sides.copy(order="F")
 
             if spectrum is not None:
-                for columns in spans(part.shape[1], budget // (3 * part.itemsize * len(part))):
-                    part[:, columns] = spectrum.coefficients(spectrum.u.T @ part[:, columns], alpha)
+                self._solve_in_place(spectrum, solved, alpha)
             else:
-                factored = factor(lower, alpha, largest, keep=keep)
-                if factored is None:
+                cholesky = Cholesky.of(lower, alpha, largest, keep=keep)
+                if cholesky is None:
                     return None
 
-                part = _gram.solve(factored, part)
+                solved = cholesky.solve(solved)  # (s, k)
 
-            if dual:
-                a = part.T
-            else:
-                a = _through(self.x, self.mean, part.T, budget)
+            matrix = solved.T  # (k, n) where dual
+            if not self.features.is_dual:
+                matrix = self.features.times_transposed(matrix)  # (k, n)
 
-            maps[alpha] = _gather(a, self.place, len(self.used))
+            matrices[alpha] = _sum_repeats(matrix, self.place, len(self.used))
 
-        return Smoothers(chosen, maps, largest)
+        return Smoothers(chosen, matrices, largest)
 
-    def _choose(self, spectrum, name: str, y: RowBlocks, grid: np.ndarray, size: int, seed: int, dtype: type) -> float:
-        blocks = target_blocks(y, self.used, self.budget, self.intercept)
-        mixed = sketch(blocks, len(self.used), y.shape[1], size, seed)
-        mixed = mixed[self.place].astype(dtype, copy=False)
-        mixed -= self.intercept * mixed.mean(axis=0)
-        best = spectrum.leave_one_out(mixed, grid).sum(axis=1).argmin()
+    def _solve_in_place(self, spectrum: Spectrum, sides: np.ndarray, alpha: float) -> None:
+        """(G + a I)^-1 of the right-hand sides (s, k), some at a time."""
+        for columns in spans(sides.shape[1], self.features.block_bytes // (3 * sides.itemsize * len(sides))):
+            sides[:, columns] = spectrum.coefficients(spectrum.u.T @ sides[:, columns], alpha)
+
+    def _choose(
+        self,
+        spectrum: Spectrum,
+        name: str,
+        y: BlockReader,
+        grid: np.ndarray,
+        sketch_size: int,
+        seed: int,
+        dtype: Precision,
+    ) -> float:
+        """Penalty of the smallest leave-one-row-out error over sketched targets."""
+        blocks = target_blocks(y, self.used, self.features.block_bytes, self.fit_intercept)
+        sketched = sketch_targets(blocks, len(self.used), y.shape[1], sketch_size, seed)
+        sketched = sketched[self.place].astype(dtype, copy=False)  # (n, sketch_size)
+        sketched -= self.fit_intercept * sketched.mean(axis=0)
+
+        best = spectrum.leave_one_out(sketched, grid).sum(axis=1).argmin()
         warn_at_edge(best, grid, f"family {name!r}", stacklevel=6)
 
         return float(grid[best])
 
 
+def _carries(largest: float, grids: Mapping[str, np.ndarray]) -> bool:
+    """Whether single precision carries the smallest penalty of every family."""
+    if not np.isfinite(largest):
+        return False
+
+    for grid in grids.values():
+        tolerance = solvers.TOLERANCE
+        if len(grid) > 1:
+            tolerance = solvers.SCORE_TOLERANCE
+
+        if solvers.too_coarse(largest, grid[0], tolerance):
+            return False
+
+    return True
+
+
 def with_intercept(a: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """A in float32, each row made to sum to 1 by more of the training mean; as it is where `share` is all zeros."""
+    """A in float32, each row made to sum to 1 by more of the training mean; as it is where `share` is all zeros.
+
+    Parameters
+    ----------
+    a : ndarray of shape (m, n_used)
+        a smoother
+    share : ndarray of shape (n_used,)
+        weight of each row of the targets in their mean
+    """
     if share.any():
-        rest = 1.0 - a.sum(axis=1, dtype=np.float64, keepdims=True)
+        rest = 1.0 - a.sum(axis=1, dtype=np.float64, keepdims=True)  # (m, 1)
         a = a + rest.astype(a.dtype) * share.astype(a.dtype)
 
     return a.astype(np.float32, copy=False)
 
 
-def products(
-    a: np.ndarray, y: RowBlocks, used: np.ndarray, intercept: bool, budget: int, columns: slice = ALL
+# -- A Y, some columns at a time ---------------------------------------------------------------------------------------
+
+
+def smoothed(
+    a: np.ndarray, y: BlockReader, used: np.ndarray, fit_intercept: bool, block_bytes: int, columns: slice = ALL
 ) -> Iterator[tuple[slice, np.ndarray]]:
     """A Y some columns at a time: where they are, and (m, columns) float32, each good until the next.
 
     Parameters
     ----------
-    a : ndarray of shape (m, rows used), float32
+    a : ndarray of shape (m, n_used), float32
         its rows summing to 1 where there is an intercept
-    y : RowBlocks
+    y : BlockReader
         the targets
-    used : ndarray
+    used : ndarray of shape (n_used,)
         their rows that belong to the columns of a, ascending
-    intercept : bool
-        takes the first row off and adds it again, which keeps single precision exact for targets far from zero
-    budget : int
-        size of the blocks, in bytes
+    fit_intercept : bool
+        takes the first row off and adds it afterwards
+    block_bytes : int
+        size of the blocks
     columns : slice, optional
         which of the targets
     """
     m = len(a)
     begin, end, _ = columns.indices(y.shape[1])
-    rows_at_once = list(spans(a.shape[1], ROWS))
-    pieces = [np.ascontiguousarray(a[:, rows]) for rows in rows_at_once]
-    width = min(end - begin, max(1, budget // (4 * (m + rows_at_once[0].stop))))
-    memory = np.empty(rows_at_once[0].stop * width, np.float32)
-    results = np.empty(m * width, np.float32)
+    row_spans = list(spans(a.shape[1], ROWS))
+    pieces = [np.ascontiguousarray(a[:, rows]) for rows in row_spans]
+
+    # Fresh memory for every block would cost as much as reading it.
+    longest = row_spans[0].stop
+    width = min(end - begin, max(1, block_bytes // (4 * (m + longest))))
+    target_memory = np.empty(longest * width, np.float32)
+    result_memory = np.empty(m * width, np.float32)
+    sgemm = solvers.blas_function("gemm", np.float32)
 
     for span in spans(end - begin, width):
         at = slice(begin + span.start, begin + span.stop)
-        first = _first(y, used, at)
-        part = _shaped(results, m, at)
+        first = _first_row(y, used, at)
+        result = _shaped(result_memory, m, at)  # (m, columns)
 
-        for rows, piece in zip(rows_at_once, pieces, strict=True):
-            block = _shaped(memory, piece.shape[1], at)
-            y.block(used[rows], at, minus=first if intercept else None, out=block)
+        for rows, piece in zip(row_spans, pieces, strict=True):
+            block = _shaped(target_memory, piece.shape[1], at)  # (rows, columns)
+            minus = None
+            if fit_intercept:
+                minus = first
 
-            # part = piece @ block + part, in place: Fortran sees the transposes
-            blas.sgemm(1.0, block.T, piece.T, beta=float(rows.start > 0), c=part.T, overwrite_c=1)
+            y.block(used[rows], at, minus=minus, out=block)
 
-        if intercept:
-            part += first
+            # result = piece @ block + result, in place: Fortran sees the transposes
+            sgemm(1.0, block.T, piece.T, beta=float(rows.start > 0), c=result.T, overwrite_c=1)
 
-        if not is_ordinary(part):  # a target's NaN reaches its predictions
+        if fit_intercept:
+            result += first
+
+        if not is_ordinary(result):  # a target's NaN reaches its predictions
             _check(y, used, at)
 
-        yield at, part
+        yield at, result
         y.forget()
 
 
-def write(blocks: Iterator[tuple[slice, np.ndarray]], out: np.ndarray, begin: int = 0) -> None:
-    """Put blocks into ``out``, whose first column is number `begin` of the targets."""
-    written = RowBlocks(out, "out")
+def write_blocks(blocks: Iterator[tuple[slice, np.ndarray]], out: np.ndarray, begin: int = 0) -> None:
+    """Put blocks into an array.
+
+    Parameters
+    ----------
+    blocks : iterator of tuple
+        (columns, array)
+    out : ndarray
+        to fill
+    begin : int, default 0
+        number of its first column among the targets
+    """
+    written = BlockReader(out, "out")
     for at, part in blocks:
         out[:, at.start - begin : at.stop - begin] = part
         written.forget()
 
 
 def target_blocks(
-    y: RowBlocks, used: np.ndarray, budget: int, shift: bool
+    y: BlockReader, used: np.ndarray, block_bytes: int, fit_intercept: bool
 ) -> Iterator[tuple[slice, slice, np.ndarray]]:
     """Blocks of targets as (columns, rows among those used, block), less the first row where an intercept restores it.
 
     Few rows and many columns at a time, because a map is read in whole pages and read ahead along its rows.
+
+    Parameters
+    ----------
+    y : BlockReader
+        the targets
+    used : ndarray of shape (n_used,)
+        their rows that are read
+    block_bytes : int
+        size of the blocks
+    fit_intercept : bool
+        takes the first row off
     """
-    rows_at_once = list(spans(len(used), ROWS))
-    width = min(y.shape[1], max(1, budget // (4 * rows_at_once[0].stop)))
-    memory = np.empty(rows_at_once[0].stop * width, np.float32)
+    row_spans = list(spans(len(used), ROWS))
+    longest = row_spans[0].stop
+    width = min(y.shape[1], max(1, block_bytes // (4 * longest)))
+    memory = np.empty(longest * width, np.float32)
 
     for columns in spans(y.shape[1], width):
-        if shift:
-            first = _first(y, used, columns)
-        else:
-            first = None
+        first = None
+        if fit_intercept:
+            first = _first_row(y, used, columns)
 
-        for rows in rows_at_once:
-            block = y.block(used[rows], columns, minus=first, out=_shaped(memory, rows.stop - rows.start, columns))
+        for rows in row_spans:
+            block = _shaped(memory, rows.stop - rows.start, columns)  # (rows, columns)
+            y.block(used[rows], columns, minus=first, out=block)
             if not is_ordinary(block):
                 _check(y, used, columns)
 
@@ -287,25 +393,26 @@ def target_blocks(
 
 
 def _shaped(memory: np.ndarray, rows: int, columns: slice) -> np.ndarray:
-    """The beginning of a flat buffer as a matrix: fresh memory for every block would cost as much as reading it."""
-    count = columns.stop - columns.start
-    return memory[: rows * count].reshape(rows, count)
+    """The beginning of a flat buffer as a matrix."""
+    width = columns.stop - columns.start
+    return memory[: rows * width].reshape(rows, width)
 
 
-def _check(y: RowBlocks, used: np.ndarray, columns: slice) -> None:
+def _check(y: BlockReader, used: np.ndarray, columns: slice) -> None:
     """Raise DataError naming the first of the targets used that is not a number of ordinary size, if there is one."""
     for row in used:
         y.check(y.block([row], columns), int(row), columns.start)
 
 
-def _through(x: RowBlocks, mean: np.ndarray, a: np.ndarray, budget: int) -> np.ndarray:
-    """A X^T of the centred features: (k, n) from (k, p)."""
-    out = np.empty((len(a), x.shape[0]), a.dtype)
-    for rows in spans(x.shape[0], budget // (a.itemsize * x.shape[1])):
-        out[:, rows] = a @ x.block(rows, minus=mean, dtype=a.dtype).T
-        x.forget()
+def _first_row(y: BlockReader, used: np.ndarray, columns: slice) -> np.ndarray:
+    first = np.asarray(y.array[int(used[0]), columns])
+    if first.dtype.kind == "f" and first.dtype.itemsize > 2:
+        return first
 
-    return out
+    return first.astype(np.float32)
+
+
+# -- rows of the targets -----------------------------------------------------------------------------------------------
 
 
 def _rows_used(rows: np.ndarray | None, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -320,25 +427,19 @@ def _rows_used(rows: np.ndarray | None, n: int) -> tuple[np.ndarray, np.ndarray]
             f"but has shape {rows.shape} and dtype {rows.dtype}."
         )
 
-    return np.unique(rows, return_inverse=True)
+    used, place = np.unique(rows, return_inverse=True)
+    return used, place
 
 
-def _gather(a: np.ndarray, place: np.ndarray, count: int) -> np.ndarray:
-    """Sum the columns of A that belong to the same row of Y."""
-    if count == len(place):  # every row once, perhaps in another order
-        if (place == np.arange(count)).all():
+def _sum_repeats(a: np.ndarray, place: np.ndarray, n_used: int) -> np.ndarray:
+    """Sum the columns of A that belong to the same row of Y: (k, n_used) from (k, n)."""
+    if n_used == len(place):  # every row once, perhaps in another order
+        if (place == np.arange(n_used)).all():
             return a
 
         return a[:, np.argsort(place)]
 
-    out = np.zeros((count, len(a)), a.dtype)
-    np.add.at(out, place, a.T)
-    return out.T
+    summed = np.zeros((n_used, len(a)), a.dtype)
+    np.add.at(summed, place, a.T)
 
-
-def _first(y: RowBlocks, used: np.ndarray, columns: slice) -> np.ndarray:
-    first = np.asarray(y.array[int(used[0]), columns])
-    if first.dtype.kind == "f" and first.dtype.itemsize > 2:
-        return first
-
-    return first.astype(np.float32)
+    return summed.T

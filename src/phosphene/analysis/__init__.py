@@ -1,23 +1,23 @@
 """What a fitted run can be asked beyond its scores. One file is one analysis; the registry names them.
 
->>> from phosphene.analyse import analyse                            # doctest: +SKIP
->>> analyse(flow.open_run("runs/demo"), "reliability").summary       # doctest: +SKIP
+An analysis returns numbers (see ``base.py``). ``phosphene.analyse`` runs one and files its tables, sentences and figures
+in the run:
 
-To add an analysis, write a subclass of ``Analysis`` (see ``base.py``) and name it in ``ANALYSES``. The command, the
-files in the run, resuming and the section of the report come with it.
+>>> import phosphene
+>>> phosphene.analyse(phosphene.open_run("runs/demo"), "reliability").summary       # doctest: +SKIP
 """
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from phosphene.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from phosphene.analysis.base import Analysis
 
-__all__ = ["ANALYSES", "analyse", "analysis", "analysis_names", "show_analyses"]
+__all__ = ["ANALYSES", "analysis", "analysis_names", "show_analyses"]
 
 ANALYSES: dict[str, str] = {
     "reliability": "phosphene.analysis.reliability:Reliability",
@@ -38,7 +38,22 @@ def analysis_names() -> list[str]:
 
 
 def analysis(name: str) -> type[Analysis]:
-    """The class of an analysis. Raises ConfigError for an unknown name, with the nearest known one."""
+    """Class of an analysis.
+
+    Parameters
+    ----------
+    name : str
+        one of `ANALYSES`
+
+    Returns
+    -------
+    type of Analysis
+
+    Raises
+    ------
+    ConfigError
+        For an unknown name; the message names the nearest known one.
+    """
     if name not in ANALYSES:
         raise ConfigError(f"there is no analysis '{name}'. {did_you_mean(name, ANALYSES)}")
 
@@ -48,13 +63,11 @@ def analysis(name: str) -> type[Analysis]:
 
 def show_analyses() -> str:
     """One line per analysis: its name, what it is about, and the arrows it needs."""
-    kinds = {name: analysis(name) for name in ANALYSES}
-    wide = max(map(len, kinds))
-    return "\n".join(f"{name:<{wide}}  {kind.title} ({', '.join(kind.needs)})" for name, kind in kinds.items())
+    width = max(map(len, ANALYSES))
+    lines = []
 
+    for name in ANALYSES:
+        kind = analysis(name)
+        lines.append(f"{name:<{width}}  {kind.title} ({', '.join(kind.needs)})")
 
-def __getattr__(name: str) -> Any:
-    if name == "analyse":
-        return import_module("phosphene.analysis.base").analyse
-
-    raise AttributeError(f"module 'phosphene.analysis' has no attribute '{name}'")
+    return "\n".join(lines)

@@ -14,6 +14,7 @@ Paper: Qian et al. 2024 (LEA), section 4.4, "image-fMRI-image reconstruction", a
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +22,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from phosphene.analysis.base import COLUMNS, Analysis, Drawing, Findings, chosen_folds
+from phosphene.analysis.base import COLUMNS, Analysis, Findings, chosen_folds
 from phosphene.analysis.reliability import conduct_of
 from phosphene.data.pictures import PictureFolder, list_pictures
 from phosphene.errors import DataError, PhospheneError
@@ -29,333 +30,342 @@ from phosphene.io.config import Config
 from phosphene.io.progress import Progress
 from phosphene.metrics.identification import comparisons, similarity
 from phosphene.metrics.metric import PICTURES
-from phosphene.metrics.perceptual import feature_extractors_for
+from phosphene.metrics.perceptual import FeatureExtractor, feature_extractors_for
 from phosphene.metrics.pixel import pixcorr
 from phosphene.metrics.registry import kind_of
 from phosphene.metrics.ssim import WINDOW, ssim_2d
-from phosphene.metrics.statistics import bootstrap, mean_of_items, mean_of_pairs
+from phosphene.metrics.statistics import Statistic, bootstrap, mean_of_items, mean_of_pairs
 from phosphene.metrics.voxelwise import pearson_per_voxel
 from phosphene.recipes.base import Recipe
-from phosphene.reporting import drawing
 from phosphene.run import Run
 from phosphene.types import Stimuli, Trials
 from phosphene.validity.leakage import TOLERANCE
 
-INPUTS = {
-    "cycle": "cycle",
-    "noisy": "cycle, real noise",
-    "brain": "measured brain",
-    "wrong": "wrong picture encoded",
-    "shuffled": "shuffled pairing",
-    "mean": "mean picture",
-}
-"""Inputs in the order shown; ``brain`` only for pictures that were shown to the person."""
-_SHOWN = 10
+ARMS = ("cycle", "noisy", "brain", "wrong", "shuffled", "mean")
+"""Inputs in the order shown: the cycle; with noise added; measured responses, only for pictures that were shown to the person;
+another picture encoded; the cycle's pictures paired anew; the mean training picture."""
+N_PICTURED = 10
 
 
 class CycleOptions(Config):
     """What goes round."""
 
-    images: str | None = Field(None, description="folder of novel pictures; the test pictures by default")
-    n: int | None = Field(None, ge=3, description="most pictures of each fold; all, at most 200")
+    images: str | None = Field(default=None, description="folder of novel pictures; the test pictures by default")
+    n: int | None = Field(default=None, ge=3, description="most pictures of each fold; all, at most 200")
     fold: int | None = Field(
-        None, ge=0, description="one fold only; all by default, the first for a folder of pictures"
+        default=None, ge=0, description="one fold only; all by default, the first for a folder of pictures"
     )
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CycleFindings(Findings):
+    """What comes back of a picture that is encoded and decoded.
+
+    Attributes
+    ----------
+    measure : str
+        two-way identification that the verdict is about: in the lab's CLIP where it knows the pictures, else by pixels
+    chance : mapping of {str: float}
+        measure to chance, where it has one
+    true : ndarray of shape (at most 10, h, w, c)
+        the first input pictures, 0-1
+    pictures : mapping of {str: ndarray}
+        arm to what came back of them
+    response_r : ndarray of shape (n_voxels,)
+        correlation between predicted and measured responses over test pictures, NaN where undefined
+    predicted_variance, measured_variance : float
+        over test pictures, mean over voxels, summed over folds
+    gain : float or None
+        how much better the cycle is than the measured responses, where the intervals lie apart
+    depends_on_batch : bool
+        whether what comes back of a picture changes with the pictures that go round with it
+    n : int
+        pictures that went round
+    is_folder : bool
+        whether they are pictures of a folder rather than test pictures
+    recipe : str
+        kind of the recipe
+    n_folds, n_folds_of_run : int
+        folds taken, and folds there are
+    """
+
+    measure: str
+    chance: Mapping[str, float]
+    true: np.ndarray
+    pictures: Mapping[str, np.ndarray]
+    response_r: np.ndarray
+    predicted_variance: float
+    measured_variance: float
+    gain: float | None
+    depends_on_batch: bool
+    n: int
+    is_folder: bool
+    recipe: str
+    n_folds: int
+    n_folds_of_run: int
+
+    @property
+    def facts(self) -> Mapping[str, bool]:
+        """A cycle goes round in a circle, whatever it scores; whether a picture's outcome is its own."""
+        return {"is_circular": True, "is_inductive": not self.depends_on_batch}
+
+
 @dataclass
-class _Went:
+class _Outcome:
     """What came out, over folds."""
 
-    ids: list[str] = field(default_factory=list)
-    folds: list[int] = field(default_factory=list)
     true: list[np.ndarray] = field(default_factory=list)
-    pixels: dict[str, list[np.ndarray]] = field(default_factory=lambda: {k: [] for k in INPUTS})
+    pixels: dict[str, list[np.ndarray]] = field(default_factory=lambda: {arm: [] for arm in ARMS})
     predicted: list[np.ndarray] = field(default_factory=list)
     measured: list[np.ndarray] = field(default_factory=list)
-    spread: list[tuple[float, float]] = field(default_factory=list)
-    has_company: bool = False
+    variance: list[tuple[float, float]] = field(default_factory=list)
+    depends_on_batch: bool = False
 
 
 class Cycle(Analysis[CycleOptions]):
-    """See the top of this file."""
+    """Encode pictures, decode the predicted responses, and compare with the measured ones and with controls."""
 
     name = "cycle"
     title = "Picture to brain to picture"
     options_class = CycleOptions
     needs = ("decode", "encode")
 
-    def run(self, opened: Run, progress: Progress) -> Findings:
-        """Encode novel pictures, decode the predictions, score against the pictures."""
-        if self.options.images is None:
-            first = None
-        else:
-            first = 0
+    def run(self, opened: Run, progress: Progress) -> CycleFindings:
+        """Encode novel pictures, decode the predictions, score against the pictures.
 
-        folds = chosen_folds(opened, first if self.options.fold is None else self.options.fold)
-        went = _Went()
+        Parameters
+        ----------
+        opened : Run
+            a fitted run
+        progress : Progress
+            where progress is shown
+
+        Returns
+        -------
+        CycleFindings
+            tables, and the facts that sentences and figures are made of
+        """
+        fold = self.options.fold
+        if fold is None and self.options.images is not None:
+            fold = 0
+
+        folds = chosen_folds(opened, fold)
+        outcome = _Outcome()
 
         for fold in progress.each(folds, "going round", unit="fold"):
-            self._fold(opened, fold, went)
+            self._go_round(opened, fold, outcome)
 
-        table, chance = self._table(opened, went)
-        inputs = {k: v for k, v in INPUTS.items() if k in set(table["input"])}
-        r = pearson_per_voxel(np.concatenate(went.predicted), np.concatenate(went.measured))
+        response_r = pearson_per_voxel(
+            np.concatenate(outcome.predicted), np.concatenate(outcome.measured)
+        )  # (n_voxels,)
+        table = self._table(opened, outcome, response_r)
+        rows = table.set_index(["input", "measure"])
+        measure = next(m for m in ("two_way.pictures.clip_lab", "two_way.pixels") if ("cycle", m) in rows.index)
+        predicted_variance, measured_variance = np.sum(outcome.variance, axis=0)
+        pictures = {arm: np.concatenate(parts)[:N_PICTURED] for arm, parts in outcome.pixels.items() if parts}
+        true = np.concatenate(outcome.true)
 
-        return Findings(
-            self._sentences(opened, went, table, r, len(folds)),
-            table,
-            inputs,
-            _measures(table),
-            figures=self._figures(went, table, inputs, chance),
-            tables={"voxels": pd.DataFrame({"pearson": r})},
-            facts={"is_circular": True, "is_inductive": not went.has_company},
-            notes={
-                "response_r": "Correlation over test pictures between predicted and measured responses, mean over voxels; "
-                "the only row that is about the brain.",
-                "clip_cosine": "Cosine between what the lab's CLIP sees in the input picture and in the outcome.",
-            },
+        return CycleFindings(
+            table=table,
+            tables={"voxels": pd.DataFrame({"pearson": response_r})},
+            measure=measure,
+            chance={name: 0.5 for name in set(table["measure"]) if kind_of(name) == "two_way"},
+            true=true[:N_PICTURED],
+            pictures=pictures,
+            response_r=response_r,
+            predicted_variance=float(predicted_variance),
+            measured_variance=float(measured_variance),
+            gain=_gain(rows, measure),
+            depends_on_batch=outcome.depends_on_batch,
+            n=len(true),
+            is_folder=self.options.images is not None,
+            recipe=opened.config.recipe.kind,
+            n_folds=len(folds),
+            n_folds_of_run=len(opened.folds),
         )
 
     # -- going round -----------------------------------------------------------------------------------------------
 
-    def _fold(self, opened: Run, fold: int, went: _Went) -> None:
+    def _go_round(self, opened: Run, fold: int, outcome: _Outcome) -> None:
+        """Encode and decode the pictures of a fold in every arm."""
         recipe = opened.recipe(fold)
         train, test = opened.sides(fold)
         test = test.average_repeats()
-        shown = opened.stimuli.select(test.stimuli)
+        test_pictures = opened.stimuli.select(test.stimuli)
 
+        brain: Trials | None
         if self.options.images is None:
-            novel = shown
+            novel = test_pictures
             brain = test
         else:
-            novel = self._given(opened, train)
+            novel = self._novel_pictures(opened, train, self.options.images)
             brain = None
 
-        if len(novel) > (self.options.n or 200):
-            kept = np.sort(self.rng("kept", fold).permutation(len(novel))[: self.options.n or 200])
-            novel = novel.select(novel.ids[kept])
-
-            if brain is None:
-                brain = None
-            else:
-                brain = brain.take(kept)
+        most = self.options.n or 200
+        if len(novel) > most:
+            chosen = np.sort(self.rng("kept", fold).permutation(len(novel))[:most])
+            novel = novel.select(novel.ids[chosen])
+            if brain is not None:
+                brain = brain.take(chosen)
 
         if len(novel) < 3:
             raise DataError(f"the cycle needs three pictures or more, but there are {len(novel)}.")
 
         encoded = recipe.encode(novel)
-        residual = test.betas - recipe.encode(shown).betas
-        self._remember_responses(went, recipe, shown, train, test, len(opened.folds))
+        residual = test.betas - recipe.encode(test_pictures).betas  # (n_test, n_voxels)
+        self._add_responses(outcome, recipe, test_pictures, train, test, len(opened.folds))
         rng = self.rng("noise", fold)
 
         # Random mixtures of centred residuals have exactly their covariance: noise that voxels share stays shared.
         centred = residual - residual.mean(axis=0)
         mix = rng.standard_normal((len(novel), len(centred)), dtype=np.float32) / np.sqrt(len(centred) - 1)
+        noise = (mix @ centred).astype(np.float32)  # (n, n_voxels)
+
+        # A ring in random order: every picture gets the next one, and none its own.
         order = rng.permutation(len(novel))
         other = np.empty(len(novel), dtype=int)
-        other[order] = np.roll(order, -1)  # nobody keeps its own
+        other[order] = np.roll(order, -1)
+
         arms: dict[str, Trials | None] = {
             "cycle": encoded,
-            "noisy": encoded.with_betas(encoded.betas + (mix @ centred).astype(np.float32)),
+            "noisy": encoded.with_betas(encoded.betas + noise),
             "brain": brain,
             "wrong": recipe.encode(novel.select(novel.ids[other])),
         }
 
+        for arm, trials in arms.items():
+            if trials is None:
+                continue
+
+            images = recipe.decode(trials)
+            outcome.pixels[arm].append(images.clipped())
+            if arm == "cycle":
+                outcome.depends_on_batch |= _depends_on_batch(recipe, novel, trials, images.pixels)
+
         size = recipe.image_shape_[:2]
-        for name, trials in arms.items():
-            if trials is not None:
-                images = recipe.decode(trials)
-                went.pixels[name].append(images.clipped())
-                if name == "cycle":
-                    went.has_company |= _hangs_on_company(recipe, novel, trials, images.pixels)
+        cycled = outcome.pixels["cycle"][-1]
+        outcome.pixels["shuffled"].append(cycled[rng.permutation(len(novel))])
+        mean = opened.stimuli.select(train.stimulus_ids).resized(size).mean(axis=0, dtype=np.float64)  # (h, w, c)
+        outcome.pixels["mean"].append(np.repeat(mean[None].astype(np.float32), len(novel), axis=0))
+        outcome.true.append(novel.resized(size))
 
-        went.pixels["shuffled"].append(went.pixels["cycle"][-1][rng.permutation(len(novel))])
-        mean = opened.stimuli.select(train.stimulus_ids).resized(size).mean(axis=0, dtype=np.float64)
-        went.pixels["mean"].append(np.repeat(mean[None].astype(np.float32), len(novel), axis=0))
-        went.true.append(novel.resized(size))
-        went.ids += list(novel.ids)
-        went.folds += [fold] * len(novel)
-
-    def _remember_responses(
-        self, went: _Went, recipe: Recipe, shown: Stimuli, train: Trials, test: Trials, n_folds: int
+    def _add_responses(
+        self, outcome: _Outcome, recipe: Recipe, pictures: Stimuli, train: Trials, test: Trials, n_folds: int
     ) -> None:
-        predicted = recipe.encode(shown).betas
+        """Add predicted and measured responses to the test pictures."""
+        predicted = recipe.encode(pictures).betas  # (n_test, n_voxels)
+
         # Folds have other means, which move against what was left out; see flow.encode.
-        if n_folds == 1:
-            base = np.float32(0)
-        else:
+        base: np.ndarray | np.float32 = np.float32(0)
+        if n_folds > 1:
             base = train.average_repeats().betas.mean(axis=0)
 
-        went.predicted.append(predicted - base)
-        went.measured.append(test.betas - base)
-        went.spread.append((float(predicted.var(axis=0).mean()), float(test.betas.var(axis=0).mean())))
+        outcome.predicted.append(predicted - base)
+        outcome.measured.append(test.betas - base)
+        outcome.variance.append((float(predicted.var(axis=0).mean()), float(test.betas.var(axis=0).mean())))
 
-    def _given(self, opened: Run, train: Trials) -> Stimuli:
+    def _novel_pictures(self, opened: Run, train: Trials, images: str) -> Stimuli:
         """Pictures of a folder; refused when one of them trained the recipe."""
-        folder = Path(str(self.options.images))
+        folder = Path(images)
         files = list_pictures(folder)
         shape = (len(files), *opened.stimuli.image_shape)
-        ids = [f.relative_to(folder).as_posix() for f in files]
+        ids = [file.relative_to(folder).as_posix() for file in files]
         novel = Stimuli(np.asarray(ids, dtype=object), PictureFolder(files, shape)[:])
-        paired = opened.stimuli.select(train.stimulus_ids)
-        known = dict(zip(paired.pixel_digests(), paired.ids, strict=True))
-        found = [(i, known[d]) for i, d in zip(novel.ids, novel.pixel_digests(), strict=True) if d in known]
 
-        if found:
+        paired = opened.stimuli.select(train.stimulus_ids)
+        trained = dict(zip(paired.pixel_digests(), paired.ids, strict=True))
+        copies = []
+
+        for name, digest in zip(novel.ids, novel.pixel_digests(), strict=True):
+            if digest in trained:
+                copies.append((name, trained[digest]))
+
+        if copies:
             raise DataError(
-                f"{len(found)} of {len(novel)} pictures in {folder} trained this recipe, first '{found[0][0]}' (stimulus "
-                f"'{found[0][1]}'). The cycle wants novel pictures; take these out."
+                f"{len(copies)} of {len(novel)} pictures in {folder} trained this recipe, first '{copies[0][0]}' (stimulus "
+                f"'{copies[0][1]}'). The cycle wants novel pictures; take these out."
             )
 
         return novel
 
     # -- numbers ---------------------------------------------------------------------------------------------------
 
-    def _table(self, opened: Run, went: _Went) -> tuple[pd.DataFrame, dict[str, float]]:
-        true = np.concatenate(went.true)
-        eyes = feature_extractors_for(opened.dataset.name)
-        seen = {"pixels": true.reshape(len(true), -1), **{eye.name: eye.features(true) for eye in eyes}}
+    def _table(self, opened: Run, outcome: _Outcome, response_r: np.ndarray) -> pd.DataFrame:
+        """Every score of every arm, with intervals over pictures; and of the responses, over voxels."""
+        true = np.concatenate(outcome.true)  # (n, h, w, c)
+        extractors = feature_extractors_for(opened.dataset.name)
+        true_features = _features(true, extractors)
         rows: list[tuple] = []
 
-        for name, parts in went.pixels.items():
+        for arm, parts in outcome.pixels.items():
             if not parts:
                 continue
 
             pixels = np.concatenate(parts)
-            features = {"pixels": pixels.reshape(len(pixels), -1), **{eye.name: eye.features(pixels) for eye in eyes}}
-
-            # What is not defined (a constant picture has no correlation) counts as chance, here 0.
-            items = {"pixcorr": np.nan_to_num(pixcorr(pixels, true))}
-            if min(true.shape[1:3]) >= WINDOW:
-                items["ssim.2d"] = np.nan_to_num(ssim_2d(pixels, true))
-
-            if "clip_lab" in features:
-                items["clip_cosine"] = _cosine(features["clip_lab"], seen["clip_lab"])
-
-            statistics = {measure: mean_of_items(values) for measure, values in items.items()}
-            for space, found in features.items():
-                wins, counted = comparisons(similarity(found, seen[space]))
-                if space == "pixels":
-                    where = space
-                else:
-                    where = PICTURES + space
-
-                statistics[f"two_way.{where}"] = mean_of_pairs(wins, counted)
+            features = _features(pixels, extractors)
+            statistics = _statistics(pixels, true, features, true_features)
 
             for measure, statistic in statistics.items():
-                interval = bootstrap(statistic, len(true), rng=self.rng(name, measure))
-                rows.append((name, measure, *interval, len(true)))
+                interval = bootstrap(statistic, len(true), rng=self.rng(arm, measure))
+                rows.append((arm, measure, *interval, len(true)))
 
-        r = pearson_per_voxel(np.concatenate(went.predicted), np.concatenate(went.measured))
-        interval = bootstrap(mean_of_items(r), len(r), rng=self.rng("voxels"))
-        rows.append(("cycle", "response_r", *interval, int(np.isfinite(r).sum())))
-        table = pd.DataFrame(rows, columns=list(COLUMNS))
-        chance = {measure: 0.5 for measure in set(table["measure"]) if kind_of(measure) == "two_way"}
+        interval = bootstrap(mean_of_items(response_r), len(response_r), rng=self.rng("voxels"))
+        rows.append(("cycle", "response_r", *interval, int(np.isfinite(response_r).sum())))
 
-        return table, chance
+        return pd.DataFrame(rows, columns=list(COLUMNS))
 
-    # -- words -----------------------------------------------------------------------------------------------------
 
-    def _sentences(self, opened: Run, went: _Went, table: pd.DataFrame, r: np.ndarray, n_folds: int) -> list[str]:
-        rows = table.set_index(["input", "measure"])
-        measure = next(m for m in ("two_way.pictures.clip_lab", "two_way.pixels") if ("cycle", m) in rows.index)
+def _features(pixels: np.ndarray, extractors: Sequence[FeatureExtractor]) -> dict[str, np.ndarray]:
+    """(n, d) features of pictures in every space, pixels first."""
+    features = {"pixels": pixels.reshape(len(pixels), -1)}
+    for extractor in extractors:
+        features[extractor.name] = extractor.features(pixels)
 
-        if "clip" in measure:
-            where = "in the lab's CLIP"
+    return features
+
+
+def _statistics(
+    pixels: np.ndarray, true: np.ndarray, features: Mapping[str, np.ndarray], true_features: Mapping[str, np.ndarray]
+) -> dict[str, Statistic]:
+    """Scores of pictures against the input pictures, as statistics of what a bootstrap draws."""
+    # What is not defined (a constant picture has no correlation) counts as chance, here 0.
+    statistics = {"pixcorr": mean_of_items(np.nan_to_num(pixcorr(pixels, true)))}
+    if min(true.shape[1:3]) >= WINDOW:
+        statistics["ssim.2d"] = mean_of_items(np.nan_to_num(ssim_2d(pixels, true)))
+
+    if "clip_lab" in features:
+        statistics["clip_cosine"] = mean_of_items(_cosine(features["clip_lab"], true_features["clip_lab"]))
+
+    for space, rows in features.items():
+        wins, counted = comparisons(similarity(rows, true_features[space]))
+        if space == "pixels":
+            name = space
         else:
-            where = "by pixels"
+            name = PICTURES + space
 
-        def say(name: str) -> str:
-            row = rows.loc[(name, measure)]
-            if np.isfinite(row["ci_low"]):
-                bounds = f" [{row['ci_low']:.3f}, {row['ci_high']:.3f}]"
-            else:
-                bounds = ""
+        statistics[f"two_way.{name}"] = mean_of_pairs(wins, counted)
 
-            return f"{row['value']:.3f}{bounds}"
-
-        predicted, measured = np.sum(went.spread, axis=0)
-        if measured > 0:
-            share = f"{100 * predicted / measured:.0f} %"
-        else:
-            share = "an unknown share"
-
-        sentences = [
-            f"The cycle says nothing about the brain: pictures come back from predicted responses with two-way "
-            f"identification {say('cycle')} {where} (chance 0.5), and could if the predictions were of no brain at all.",
-            f"What is about the brain: predicted responses match measured ones with r = {np.nanmean(r):.3f} (mean over "
-            f"{int(np.isfinite(r).sum())} voxels) and have {share} of their variance.",
-            f"With as much noise added as predicted and measured responses differ by, the cycle gives {say('noisy')}"
-            + (f"; measured responses to the same pictures give {say('brain')}." if went.pixels["brain"] else "."),
-        ]
-
-        if went.pixels["brain"]:
-            ours = rows.loc[("cycle", measure)]
-            theirs = rows.loc[("brain", measure)]
-            if ours["ci_low"] > theirs["ci_high"]:
-                sentences.append(
-                    f"The cycle is {ours['value'] - theirs['value']:.3f} better than the brain it imitates: predictions are "
-                    "free of noise, and made by the recipe's own maps."
-                )
-
-        sentences.append(
-            f"Controls: pairing shuffled {say('shuffled')}, a wrong picture encoded {say('wrong')}, the mean training "
-            f"picture {say('mean')}."
-        )
-
-        if went.has_company:
-            sentences.append(
-                f"The recipe '{opened.config.recipe.kind}' is not inductive: what comes back of a picture depends on which "
-                "others go round with it, so a novel picture is measured by its company and no score here is its own."
-            )
-
-        if self.options.images is None:
-            source = "test pictures"
-        else:
-            source = "pictures of the folder given"
-
-        if n_folds > 1:
-            which = f"all {n_folds} folds"
-        elif len(opened.folds) == 1:
-            which = "the only fold"
-        else:
-            which = "one fold"
-
-        sentences.append(f"{len(went.ids)} {source}, none of them paired in training; recipe of {which}.")
-        return sentences
-
-    def _figures(
-        self, went: _Went, table: pd.DataFrame, inputs: dict[str, str], chance: dict[str, float]
-    ) -> dict[str, Drawing]:
-        stacks = {inputs[k]: np.concatenate(v)[:_SHOWN] for k, v in went.pixels.items() if v and k != "shuffled"}
-        cycle, *others = stacks
-        plate = drawing.plate(
-            np.concatenate(went.true)[:_SHOWN], stacks[cycle], {k: stacks[k] for k in others},
-            labels=("input picture", cycle), width=9.0,
-        )  # fmt: skip
-
-        measures = {k: v for k, v in _measures(table).items() if k != "response_r"}
-        return {
-            "pictures": Drawing(
-                plate,
-                "Rows of pictures: the input, what comes back from predicted responses, with real noise, from measured "
-                "responses, and controls.",
-                "Round trip of the first pictures. Compare the second row, which never met a brain, with the measured one.",
-            ),
-            "scores": Drawing(
-                drawing.scores(table, inputs, measures, chance),
-                "Scores of the cycle and its controls with intervals; the numbers stand in the table.",
-                "Scores against the input picture, with 95 % intervals over pictures; chance dashed.",
-            ),
-        }
+    return statistics
 
 
-def _hangs_on_company(recipe: Recipe, novel: Stimuli, encoded: Trials, decoded: np.ndarray) -> bool:
+def _gain(rows: pd.DataFrame, measure: str) -> float | None:
+    """How much better the cycle is than measured responses; None where the intervals meet or nothing was measured."""
+    if ("brain", measure) not in rows.index:
+        return None
+
+    cycle = rows.loc[("cycle", measure)]
+    brain = rows.loc[("brain", measure)]
+    if cycle["ci_low"] > brain["ci_high"]:
+        return float(cycle["value"] - brain["value"])
+
+    return None
+
+
+def _depends_on_batch(recipe: Recipe, novel: Stimuli, encoded: Trials, decoded: np.ndarray) -> bool:
     """Whether a picture's response, or its way back, changes with the pictures that go round with it."""
     row = len(novel) // 2
     try:
-        alone = recipe.encode(novel.select(novel.ids[[row]])).betas[0]
+        alone = recipe.encode(novel.select(novel.ids[[row]])).betas[0]  # (n_voxels,)
     except PhospheneError:
         return True
 
@@ -368,18 +378,3 @@ def _hangs_on_company(recipe: Recipe, novel: Stimuli, encoded: Trials, decoded: 
 def _cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     size = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     return (a * b).sum(axis=1) / np.maximum(size, 1e-12)
-
-
-def _measures(table: pd.DataFrame) -> dict[str, str]:
-    words = {
-        "pixcorr": "Pixel correlation",
-        "ssim.2d": "SSIM",
-        "two_way.pixels": "Two-way, pixels",
-        "two_way.pictures.clip_lab": "Two-way, CLIP",
-        "two_way.pictures.scenes": "Two-way, classifier",
-        "clip_cosine": "CLIP cosine",
-        "response_r": "Response r (predicted, measured)",
-    }
-
-    there = list(dict.fromkeys(table["measure"]))
-    return {m: words.get(m, m) for m in (*(w for w in words if w in there), *(t for t in there if t not in words))}

@@ -1,9 +1,8 @@
-"""How decoded pictures look: to the lab's networks where they know such pictures, otherwise to the training pictures."""
+"""What decoded pictures look like: to the lab's networks where they know such pictures, otherwise to the training pictures."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -14,20 +13,45 @@ from phosphene.metrics.perceptual import FeatureExtractor, feature_extractors_fo
 from phosphene.types import Images, Stimuli
 
 _SIDE = 32
-_MOST_TRAINING = 4000
+_MAX_TRAINING = 4000
 _N_COMPONENTS = 50
+
+
+@dataclass(frozen=True)
+class ImageStatsSource:
+    """What pictures are measured with.
+
+    Attributes
+    ----------
+    has_clip : bool
+        whether features are those of the lab's CLIP, otherwise principal components of pixels
+    has_classifier : bool
+        whether confidence is the probability of the lab's classifier, otherwise likeness to a training picture
+    n_components : int
+        principal components in use; 0 with CLIP
+    n_training : int
+        training pictures to which pictures are compared
+    is_thinned : bool
+        whether these are an evenly spaced part of all
+    """
+
+    has_clip: bool
+    has_classifier: bool
+    n_components: int
+    n_training: int
+    is_thinned: bool
 
 
 @dataclass(frozen=True, eq=False)
 class ImageStats:
-    """What is seen in some pictures, one row each.
+    """Measures of some pictures, one row each.
 
     Attributes
     ----------
     features : ndarray of shape (n, d)
         of length 1
     confidence : ndarray of shape (n,)
-        0-1; see `ImageStatsReader.confidence_words`
+        0-1: the largest class probability, or likeness to the nearest training picture (see `ImageStatsSource`)
     entropy : ndarray of shape (n,)
         bits, NaN without class probabilities
     labels : ndarray of shape (n,) or None
@@ -50,7 +74,7 @@ class ImageStats:
 
 
 class ImageStatsReader:
-    """Eyes for the pictures of one fold. Everything fitted here is fitted on training pictures.
+    """Measures the pictures of one fold. Everything fitted here is fitted on training pictures.
 
     Parameters
     ----------
@@ -61,99 +85,106 @@ class ImageStatsReader:
     """
 
     def __init__(self, dataset: str, training: Stimuli) -> None:
-        eyes: dict[str, FeatureExtractor] = {e.name: e for e in feature_extractors_for(dataset)}
-        self.clip = eyes.get("clip_lab")
-        self.classifier = eyes.get("scenes")
-        step = -(-len(training) // _MOST_TRAINING)
-        kept = training.select(training.ids[::step])
-        self.n_training = len(kept)
-        self.is_thinned = step > 1
-        size = min(_SIDE, training.image_shape[0]), min(_SIDE, training.image_shape[1])
+        extractors: dict[str, FeatureExtractor] = {e.name: e for e in feature_extractors_for(dataset)}
+        self.clip = extractors.get("clip_lab")
+        self.classifier = extractors.get("scenes")
 
-        if self.clip:
-            self._pca = None
-        else:
-            self._pca = PixelPca(_N_COMPONENTS, size).fit(kept)
+        step = -(-len(training) // _MAX_TRAINING)
+        compared = training.select(training.ids[::step])
+        height, width = training.image_shape[:2]
+        self._size = (min(_SIDE, height), min(_SIDE, width))
+        pictures = compared.resized(self._size)  # (n_training, h, w, c)
 
-        pictures = kept.resized(size)
-        if self.classifier:
-            self._reader = None
-        else:
-            self._reader = _reader(pictures, kept.category)
-
-        self._size = size
-        self.training_ = self.features(pictures)
-
-        if self.clip:
-            self._training_components = None
-        else:
+        self._pca: PixelPca | None = None
+        self._training_components: np.ndarray | None = None
+        if self.clip is None:
+            self._pca = PixelPca(_N_COMPONENTS, self._size).fit(compared)
             self._training_components = self._components(pictures)
 
-    @property
-    def by_networks(self) -> bool:
-        """Whether the lab's networks look; otherwise pixels do."""
-        return self.clip is not None and self.classifier is not None
+        self._picture_classifier: PictureClassifier | None = None
+        if self.classifier is None:
+            self._picture_classifier = _picture_classifier(pictures, compared.category)
 
-    @property
-    def space(self) -> str:
-        """Where cosines are taken, in words."""
-        if self.clip:
-            return "the lab's CLIP"
-
-        return f"the first {len(self._pca.variance_)} principal components of pixels"
-
-    @property
-    def confidence_words(self) -> str:
-        """What confidence is here."""
-        if self.classifier:
-            return "the classifier's largest probability"
-
-        return "likeness to the nearest training picture, which sinks with blur and strangeness"
+        self.training_ = self.features(pictures)
+        self.source = ImageStatsSource(
+            has_clip=self.clip is not None,
+            has_classifier=self.classifier is not None,
+            n_components=0 if self._pca is None else len(self._pca.variance_),
+            n_training=len(compared),
+            is_thinned=step > 1,
+        )
 
     def features(self, pixels: np.ndarray) -> np.ndarray:
-        """(n, h, w, c), 0-1, to (n, d) of length 1."""
-        if self.clip:
-            found = self.clip.features(pixels)
+        """Directions of pictures in the space of comparison.
+
+        Parameters
+        ----------
+        pixels : ndarray of shape (n, h, w, c)
+            0-1
+
+        Returns
+        -------
+        ndarray of shape (n, d)
+            of length 1
+        """
+        if self.clip is not None:
+            rows = self.clip.features(pixels)
         else:
-            found = self._components(pixels)
+            rows = self._components(pixels)
 
-        return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+        length = np.linalg.norm(rows, axis=1, keepdims=True)
+        return rows / np.maximum(length, np.finfo(np.float32).tiny)
 
-    def look(self, pixels: np.ndarray) -> ImageStats:
-        """Look at pictures (n, h, w, c), 0-1."""
+    def measure(self, pixels: np.ndarray) -> ImageStats:
+        """Measure pictures.
+
+        Parameters
+        ----------
+        pixels : ndarray of shape (n, h, w, c)
+            0-1
+
+        Returns
+        -------
+        ImageStats
+        """
         features = self.features(pixels)
-        nearest = (features @ self.training_.T).max(axis=1)
+        nearest = (features @ self.training_.T).max(axis=1)  # (n,)
         entropy = np.full(len(pixels), np.nan)
         labels = None
 
-        if self.classifier:
-            p = self.classifier.probabilities(pixels).astype(np.float64)
+        if self.classifier is not None:
+            p = self.classifier.probabilities(pixels).astype(np.float64)  # (n, n_classes)
             confidence = p.max(axis=1)
             entropy = -(p * np.log2(np.maximum(p, 1e-300))).sum(axis=1)
             labels = np.asarray(self.classifier.classes, dtype=object)[p.argmax(axis=1)]
         else:
-            if self._pca:
-                confidence = self._likeness(pixels)
-            else:
-                confidence = nearest
+            confidence = nearest if self._pca is None else self._likeness(pixels)
 
-            if self._reader is None:
-                labels = None
-            else:
-                labels = self._reader.predict(self._small(pixels))
+            if self._picture_classifier is not None:
+                labels = self._picture_classifier.predict(self._small(pixels))
 
-        steps = [np.abs(np.diff(pixels, axis=a)).mean(axis=(1, 2, 3)) for a in (1, 2)]
+        along_height = np.abs(np.diff(pixels, axis=1)).mean(axis=(1, 2, 3))
+        along_width = np.abs(np.diff(pixels, axis=2)).mean(axis=(1, 2, 3))
+
         return ImageStats(
-            features, confidence, entropy, labels, nearest, pixels.std(axis=(1, 2, 3)), (steps[0] + steps[1]) / 2
+            features=features,
+            confidence=confidence,
+            entropy=entropy,
+            labels=labels,
+            nearest=nearest,
+            contrast=pixels.std(axis=(1, 2, 3)),
+            sharpness=(along_height + along_width) / 2,
         )
 
     def _likeness(self, pixels: np.ndarray) -> np.ndarray:
         """2 z't / (z'z + t't) with the most alike training picture t: 1 for a copy, little for a faint or wild picture,
         which a cosine would let pass."""
-        z = self._components(pixels)
-        t = self._training_components
-        size = np.square(z).sum(axis=1)[:, None] + np.square(t).sum(axis=1)
-        return np.divide(2 * z @ t.T, size, out=np.zeros_like(size), where=size > 0).max(axis=1)
+        assert self._training_components is not None
+        z = self._components(pixels)  # (n, n_components)
+        t = self._training_components  # (n_training, n_components)
+        size = np.square(z).sum(axis=1)[:, None] + np.square(t).sum(axis=1)  # (n, n_training)
+        likeness = np.divide(2 * z @ t.T, size, out=np.zeros_like(size), where=size > 0)  # (n, n_training)
+        return likeness.max(axis=1)
 
     def _small(self, pixels: np.ndarray) -> np.ndarray:
         if pixels.shape[1:3] == self._size:
@@ -163,11 +194,12 @@ class ImageStatsReader:
         return Stimuli(ids, Images(ids, pixels).as_uint8()).resized(self._size)
 
     def _components(self, pixels: np.ndarray) -> np.ndarray:
-        flat = self._small(pixels).reshape(len(pixels), -1)
-        return (flat - self._pca.mean_) @ self._pca.components_.T
+        assert self._pca is not None
+        flat = self._small(pixels).reshape(len(pixels), -1)  # (n, n_pixels)
+        return (flat - self._pca.mean_) @ self._pca.components_.T  # (n, n_components)
 
 
-def _reader(pictures: np.ndarray, category: np.ndarray | None) -> Any:
+def _picture_classifier(pictures: np.ndarray, category: np.ndarray | None) -> PictureClassifier | None:
     if category is None:
         return None
 
@@ -179,6 +211,16 @@ def _reader(pictures: np.ndarray, category: np.ndarray | None) -> Any:
 
 def effective_number(labels: np.ndarray) -> float:
     """exp(entropy) of the labels: how many categories, equally frequent, would be as diverse.
+
+    Parameters
+    ----------
+    labels : ndarray of shape (n,)
+        category of each picture
+
+    Returns
+    -------
+    float
+        1 or more
 
     Examples
     --------

@@ -29,12 +29,12 @@ class LabelReader:
     Parameters
     ----------
     kind : {"ridge", "logistic"}, default "ridge"
-        ``ridge`` or ``logistic``
+        least squares with a penalty per label, or logistic regression
 
     Attributes
     ----------
     weights_ : ndarray of shape (n_features, n_labels)
-        of features in units of their training spread
+        of features in units of their training standard deviation
     """
 
     def __init__(self, kind: Literal["ridge", "logistic"] = "ridge") -> None:
@@ -48,50 +48,73 @@ class LabelReader:
         x : ndarray of shape (n, n_features)
             one row per stimulus
         labels : ndarray of shape (n, n_labels), bool
+            which stimulus has which label
         folds : ndarray of shape (n,), optional
             inner folds in which logistic regression chooses its penalty
+
+        Returns
+        -------
+        LabelReader
+            itself
         """
-        self._mean, spread = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
-        self._spread = np.where(spread > 1e-12, spread, np.inf)  # what never changes says nothing
-        z = self._scaled(x)
+        std = x.std(axis=0, dtype=np.float64)
+        self._mean = x.mean(axis=0, dtype=np.float64)
+        self._std = np.where(std > 1e-12, std, np.inf)  # what never changes says nothing
+        z = self._scaled(x)  # (n, n_features)
 
         if self.kind == "ridge":
             ridge = fit_encoding(z, labels.astype(np.float32))  # a penalty per label, as for voxels
             self.weights_ = np.asarray(ridge.coef_, np.float64)
             self._offset = np.asarray(ridge.intercept_, np.float64)
         else:
-            pairs = [_logistic(z, labels[:, j], folds) for j in range(labels.shape[1])]
-            self.weights_ = np.stack([w for w, _ in pairs], axis=1)
-            self._offset = np.array([b for _, b in pairs])
+            if folds is None:
+                raise ConfigError("logistic readers choose their penalty in inner folds; give fit() these folds.")
+
+            pairs = [_logistic(z, label, folds) for label in labels.T]
+            self.weights_ = np.stack([weights for weights, _ in pairs], axis=1)  # (n_features, n_labels)
+            self._offset = np.array([offset for _, offset in pairs])  # (n_labels,)
 
         return self
 
     def read(self, x: np.ndarray) -> np.ndarray:
-        """(n, n_labels) scores, larger where the label is the likelier."""
-        return self._scaled(x) @ self.weights_ + self._offset
+        """Score every label.
+
+        Parameters
+        ----------
+        x : ndarray of shape (n, n_features)
+            one row per stimulus
+
+        Returns
+        -------
+        ndarray of shape (n, n_labels)
+            larger where the label is the likelier
+        """
+        return self._scaled(x) @ self.weights_ + self._offset  # (n, n_labels)
 
     def _scaled(self, x: np.ndarray) -> np.ndarray:
-        return (x - self._mean) / self._spread
+        return (x - self._mean) / self._std
 
 
-def _logistic(z: np.ndarray, label: np.ndarray, folds: np.ndarray | None) -> tuple[np.ndarray, float]:
+def _logistic(z: np.ndarray, label: np.ndarray, folds: np.ndarray) -> tuple[np.ndarray, float]:
+    """Weights and offset at the penalty with the least log loss over inner folds."""
     from sklearn.linear_model import LogisticRegression
 
     if len(set(label)) < 2:
         return np.zeros(z.shape[1]), 0.0
 
-    strengths = [c / z.shape[1] for c in _STRENGTHS]
+    strengths = [strength / z.shape[1] for strength in _STRENGTHS]
     loss = np.zeros(len(_STRENGTHS))
 
-    for f in np.unique(folds):
-        inside = folds != f
-        outside = folds == f
-        if len(set(label[inside])) < 2:
+    for fold in np.unique(folds):
+        is_train = folds != fold
+        is_held_out = folds == fold
+        if len(set(label[is_train])) < 2:
             continue
 
-        for i, c in enumerate(strengths):
-            score = LogisticRegression(C=c, max_iter=500).fit(z[inside], label[inside]).decision_function(z[outside])
-            loss[i] += np.logaddexp(0, np.where(label[outside], -score, score)).sum()
+        for i, strength in enumerate(strengths):
+            model = LogisticRegression(C=strength, max_iter=500).fit(z[is_train], label[is_train])
+            score = model.decision_function(z[is_held_out])
+            loss[i] += np.logaddexp(0, np.where(label[is_held_out], -score, score)).sum()
 
     fitted = LogisticRegression(C=strengths[int(loss.argmin())], max_iter=500).fit(z, label)
     return fitted.coef_[0], float(fitted.intercept_[0])
@@ -113,6 +136,7 @@ class Material:
     names, groups : ndarray of shape (n_labels,)
         labels that can be scored, and ``things`` or ``stuff``
     train_labels, test_labels : ndarray of shape (n, n_labels), bool
+        which stimulus has which label
     n_dropped : int
         labels with too few test stimuli with or without them
     standardise : Standardiser
@@ -146,6 +170,21 @@ class Material:
 def prepare(opened: Run, fold: int, rng: np.random.Generator, min_positives: int = 3) -> Material:
     """Trials and labels of a fold.
 
+    Parameters
+    ----------
+    opened : Run
+        a fitted run
+    fold : int
+        counted from 0
+    rng : numpy.random.Generator
+        of the inner folds
+    min_positives : int, default 3
+        test stimuli with, and without, a label that is scored
+
+    Returns
+    -------
+    Material
+
     Raises
     ------
     ConfigError
@@ -156,47 +195,57 @@ def prepare(opened: Run, fold: int, rng: np.random.Generator, min_positives: int
     if fold >= len(opened.folds):
         raise ConfigError(f"there is no fold {fold}: this run has {len(opened.folds)}, counted from 0.")
 
-    sides = opened.sides(fold)
-    standardise = Standardiser(per_session=getattr(opened.config.recipe, "per_session", False)).fit(sides[0])
-    train, test = (t.average_repeats() for t in sides)
-    shown = [opened.stimuli.select(t.stimuli) for t in (train, test)]
-    table = [labels_of(s) for s in shown]
+    train, test = opened.sides(fold)
+    standardise = Standardiser(per_session=getattr(opened.config.recipe, "per_session", False)).fit(train)
+    train = train.average_repeats()
+    test = test.average_repeats()
+    train_labels = labels_of(opened.stimuli.select(train.stimuli))
+    test_labels = labels_of(opened.stimuli.select(test.stimuli))
 
-    if table[0] is None or table[1] is None:
+    if train_labels is None or test_labels is None:
         raise DataError(
             f"the stimuli of {opened.dataset.name} have neither labels nor categories, so there is nothing to read. NSD's "
             "come with COCO's annotations (docs/data.md says where they belong)."
         )
 
-    names = [n for n in table[0].columns if n in table[1].columns]
-    counts = table[1][names].sum().to_numpy()
-    n = len(test)
-    trained = table[0][names].sum().to_numpy()
-    kept = (np.minimum(counts, n - counts) >= min_positives) & (np.minimum(trained, len(train) - trained) >= 2)
+    names = [name for name in train_labels.columns if name in test_labels.columns]
+    n_tested = test_labels[names].sum().to_numpy()  # (n_names,)
+    n_trained = train_labels[names].sum().to_numpy()
+    can_test = np.minimum(n_tested, len(test) - n_tested) >= min_positives
+    can_train = np.minimum(n_trained, len(train) - n_trained) >= 2
+    is_scored = can_test & can_train
 
-    if not kept.any():
+    if not is_scored.any():
         raise DataError(
-            f"none of {len(names)} labels has {min_positives} test stimuli with it and as many without among {n}; give "
-            "more test stimuli, or ask for fewer with min_positives."
+            f"none of {len(names)} labels has {min_positives} test stimuli with it and as many without among {len(test)}; "
+            "give more test stimuli, or ask for fewer with min_positives."
         )
 
-    chosen = np.asarray(names, dtype=object)[kept]
-    if opened.stimuli.category is None:
-        main = set()
-    else:
+    scored = np.asarray(names, dtype=object)[is_scored]
+    main = set()
+    if opened.stimuli.category is not None:
         main = set(opened.stimuli.category)
 
-    groups = np.array([THINGS if name in main else STUFF for name in chosen])
+    groups = np.array([THINGS if name in main else STUFF for name in scored])
     return Material(
-        opened.recipe(fold), train, test, chosen, groups, *(t[list(chosen)].to_numpy(bool) for t in table),
-        int((~kept).sum()), standardise, inner_folds(train, 3, rng),
-    )  # fmt: skip
+        recipe=opened.recipe(fold),
+        train=train,
+        test=test,
+        names=scored,
+        groups=groups,
+        train_labels=train_labels[list(scored)].to_numpy(bool),
+        test_labels=test_labels[list(scored)].to_numpy(bool),
+        n_dropped=int((~is_scored).sum()),
+        standardise=standardise,
+        folds=inner_folds(train, 3, rng),
+    )
 
 
 def labels_of(stimuli: Stimuli) -> pd.DataFrame | None:
     """(n, n_labels) bool: the labels of stimuli, or else their categories; None without either."""
     if stimuli.labels is not None:
         return stimuli.labels
+
     if stimuli.category is None:
         return None
 
@@ -205,6 +254,18 @@ def labels_of(stimuli: Stimuli) -> pd.DataFrame | None:
 
 def area(score: np.ndarray, label: np.ndarray) -> float:
     """Area under the ROC curve, ties within rounding one half; NaN unless both classes are there.
+
+    Parameters
+    ----------
+    score : ndarray of shape (n,)
+        larger where the label is the likelier
+    label : ndarray of shape (n,), bool
+        which stimulus has it
+
+    Returns
+    -------
+    float
+        0 to 1
 
     Examples
     --------
@@ -219,7 +280,7 @@ def area(score: np.ndarray, label: np.ndarray) -> float:
 
 
 def mean_area(scores: np.ndarray, labels: np.ndarray) -> Statistic:
-    """Mean over labels of the area, as a function of how often each stimulus is drawn (see ``evaluate.statistics``).
+    """Mean over labels of the area, as a function of how often each stimulus is drawn (see ``metrics.statistics``).
 
     Parameters
     ----------
@@ -227,33 +288,36 @@ def mean_area(scores: np.ndarray, labels: np.ndarray) -> Statistic:
         (n, n_labels), or (n_readings, n, n_labels), whose areas are averaged
     labels : ndarray of shape (n, n_labels), bool
         a label that a draw has all or none of is left out of it
+
+    Returns
+    -------
+    Statistic
+        (n_draws, n) counts to (n_draws,) means
     """
-    scores = np.asarray(scores)
-    if scores.ndim == 2:
-        readings = scores[None]
-    else:
-        readings = scores
+    readings = np.asarray(scores)
+    if readings.ndim == 2:
+        readings = readings[None]  # (n_readings, n, n_labels)
 
     grain = grain_of(readings, axis=1)[:, :, :, None]  # (n_readings, 1, n_labels, 1)
     wins = []
 
     for j, label in enumerate(labels.T):
-        a = readings[:, label, j][:, :, None]
-        b = readings[:, ~label, j][:, None]
-        wins.append((label, outcomes(a, b, grain[:, :, j]).mean(axis=0)))
+        with_it = readings[:, label, j][:, :, None]  # (n_readings, n_with, 1)
+        without = readings[:, ~label, j][:, None]  # (n_readings, 1, n_without)
+        wins.append((label, outcomes(with_it, without, grain[:, :, j]).mean(axis=0)))
 
     def statistic(counts: np.ndarray) -> np.ndarray:
         total = np.zeros(len(counts))
-        there = np.zeros(len(counts))
+        n_defined = np.zeros(len(counts))
 
         for label, won in wins:
-            with_it = counts[:, label]
-            without = counts[:, ~label]
+            with_it = counts[:, label]  # (n_draws, n_with)
+            without = counts[:, ~label]  # (n_draws, n_without)
             pairs = with_it.sum(axis=1) * without.sum(axis=1)
-            value = np.divide(((with_it @ won) * without).sum(axis=1), pairs, out=np.zeros(len(pairs)), where=pairs > 0)
-            total = total + value
-            there = there + (pairs > 0)
+            wins_of_pairs = ((with_it @ won) * without).sum(axis=1)  # (n_draws,)
+            total = total + np.divide(wins_of_pairs, pairs, out=np.zeros(len(pairs)), where=pairs > 0)
+            n_defined = n_defined + (pairs > 0)
 
-        return np.divide(total, there, out=np.full(len(total), np.nan), where=there > 0)
+        return np.divide(total, n_defined, out=np.full(len(total), np.nan), where=n_defined > 0)
 
     return statistic

@@ -12,14 +12,16 @@ the numbers are ours.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from phosphene.analysis.base import COLUMNS, Analysis, Drawing, Findings, chosen_folds
-from phosphene.analysis.image_stats import ImageStats, ImageStatsReader, effective_number
+from phosphene.analysis.base import COLUMNS, Analysis, Findings, chosen_folds
+from phosphene.analysis.image_stats import ImageStats, ImageStatsReader, ImageStatsSource, effective_number
 from phosphene.errors import PhospheneError
 from phosphene.io.config import Config
 from phosphene.io.progress import Progress
@@ -27,45 +29,108 @@ from phosphene.metrics.identification import comparisons
 from phosphene.metrics.statistics import Interval, bootstrap, mean_of_items, mean_of_pairs
 from phosphene.metrics.ties import grain_of, outcomes
 from phosphene.recipes.base import Recipe
-from phosphene.reporting import drawing
 from phosphene.run import Run
 from phosphene.types import Trials
-from phosphene.types.identity import listed
 from phosphene.validity.leakage import TOLERANCE
 
-INPUTS = {
-    "true": "true pictures",
-    "brain": "brain",
-    "gaussian": "matched noise",
-    "independent": "independent noise",
-    "far": "noise, {scale:g} times as large",
-    "zeros": "zeros",
-    "mean": "mean response",
-}
-"""Inputs in the order shown; ``true`` is not decoded. Matched noise has the mean and covariance of the training responses,
-independent noise the mean and spread of each voxel, far noise a larger spread, so that it lies where no brain does."""
+INPUTS = ("true", "brain", "gaussian", "independent", "far", "zeros", "mean")
+"""Inputs in the order shown; ``true`` is not decoded. Matched noise (gaussian) has the mean and covariance of the training
+responses, independent noise the mean and standard deviation of each voxel, far noise a larger one, so that it lies where no
+brain does; then zeros, and the mean training response."""
 NOISES = ("gaussian", "independent", "far")
 PASSES = 2 / 3
 """Noise passes for something when that is the more confident one in fewer than this share of comparisons."""
 SAME = 0.5
 """Largest share of the difference between pictures that may remain when the input stays the same."""
-_PLATE = 10
+N_PICTURED = 10
+"""Pictures of each input that are kept for the figure, and how often a constant input is decoded."""
+_MEASURES = ("confidence", "entropy", "nearest", "contrast", "sharpness")
+
+Conduct = Literal["inductive", "random", "batch", "company"]
+Outcome = Literal["drawn by chance", "no more than noise", "noise passes", "looks say nothing", "clear"]
 
 
 class ReliabilityOptions(Config):
     """What is decoded."""
 
-    n: int | None = Field(None, ge=2, description="test responses of each fold, and noise inputs; all, at most 200")
-    far: float = Field(3.0, gt=1, le=100, description="spread of far noise, in standard deviations of each voxel")
-    fold: int | None = Field(None, ge=0, description="one fold only; all by default")
+    n: int | None = Field(
+        default=None, ge=2, description="test responses of each fold, and noise inputs; all, at most 200"
+    )
+    far: float = Field(
+        default=3.0, gt=1, le=100, description="spread of far noise, in standard deviations of each voxel"
+    )
+    fold: int | None = Field(default=None, ge=0, description="one fold only; all by default")
+
+
+@dataclass(frozen=True)
+class ReliabilityVerdict:
+    """Whether pictures alone are evidence of decoding.
+
+    Attributes
+    ----------
+    outcome : str
+        ``drawn by chance``: most of the difference between pictures remains while the response stays the same;
+        ``no more than noise``: pictures from the brain show no more of what was seen than chance has it;
+        ``noise passes``: pictures from noise are about as confident as true ones and as those from the brain;
+        ``looks say nothing``: as those from the brain only; ``clear``: none of these
+    remaining : float
+        share of the difference between pictures that remains while the response stays the same; NaN where unknown
+    passing : tuple of str
+        noises that pass for true pictures and for those from the brain
+    alike : tuple of str
+        noises that pass for the brain
+    """
+
+    outcome: Outcome
+    remaining: float
+    passing: tuple[str, ...]
+    alike: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ReliabilityFindings(Findings):
+    """What pictures from noise look like beside those from the brain.
+
+    Attributes
+    ----------
+    verdict : ReliabilityVerdict
+        see there
+    pictures : mapping of {str: ndarray}
+        the first pictures of each input, (at most 10, h, w, c), 0-1
+    n_undefined : mapping of {str: int}
+        pictures of each input that hold values which are no numbers
+    conduct : sequence of str
+        over folds: whether a row's picture depends on the rows decoded with it, see `conduct_of`
+    source : ImageStatsSource
+        what pictures were measured with
+    n : int
+        test responses
+    recipe : str
+        kind of the recipe
+    far : float
+        standard deviations of far noise
+    n_folds, n_folds_of_run : int
+        folds decoded, and folds there are
+    """
+
+    verdict: ReliabilityVerdict
+    pictures: Mapping[str, np.ndarray]
+    n_undefined: Mapping[str, int]
+    conduct: Sequence[Conduct]
+    source: ImageStatsSource
+    n: int
+    recipe: str
+    far: float
+    n_folds: int
+    n_folds_of_run: int
 
 
 @dataclass
-class _Seen:
+class _InputPictures:
     """Pictures of one input, over folds."""
 
     pixels: list[np.ndarray] = field(default_factory=list)
-    looks: list[ImageStats] = field(default_factory=list)
+    stats: list[ImageStats] = field(default_factory=list)
     latents: list[np.ndarray] = field(default_factory=list)
     stimuli: list[str] = field(default_factory=list)
     folds: list[int] = field(default_factory=list)
@@ -73,267 +138,185 @@ class _Seen:
 
     def values(self, name: str) -> np.ndarray:
         """One value per picture."""
-        return np.concatenate([getattr(look, name) for look in self.looks])
+        return np.concatenate([getattr(stats, name) for stats in self.stats])
 
     @property
     def labels(self) -> np.ndarray | None:
         """Category read off each picture."""
-        if any(x.labels is None for x in self.looks):
+        labels = [stats.labels for stats in self.stats if stats.labels is not None]
+        if len(labels) < len(self.stats):
             return None
 
-        return np.concatenate([x.labels for x in self.looks])
+        return np.concatenate(labels)
 
-    def cosines(self, of: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    def cosines(self, rows_of_folds: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """(n, n) cosines between pictures of one fold, and which entries those are."""
         fold = np.asarray(self.folds)
-        counted = (fold[:, None] == fold) & ~np.eye(len(fold), dtype=bool)
+        counted = (fold[:, None] == fold) & ~np.eye(len(fold), dtype=bool)  # (n, n)
         cosine = np.zeros(counted.shape)
         start = 0
 
-        for rows in of:
+        for rows in rows_of_folds:
             unit = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
             stop = start + len(rows)
-            cosine[start:stop, start:stop] = unit @ unit.T
+            cosine[start:stop, start:stop] = unit @ unit.T  # (n_fold, n_fold)
             start = stop
 
         return np.where(counted, cosine, 0), counted
 
 
-def _match(ours: _Seen, true: _Seen) -> tuple[np.ndarray, np.ndarray]:
-    """(n, n) outcomes of comparing a picture with its own truth and with another of its fold, and which entries count."""
-    n = len(ours.folds)
-    wins = np.zeros((n, n))
-    counted = np.zeros((n, n), dtype=bool)
-    start = 0
-
-    for look, truth in zip(ours.looks, true.looks, strict=True):
-        here = slice(start, start := start + len(look.features))
-        # A picture of noise is paired with a true one by its place, which is no pairing.
-        wins[here, here], counted[here, here] = comparisons(look.features @ truth.features.T)
-
-    return wins, counted
-
-
 class Reliability(Analysis[ReliabilityOptions]):
-    """See the top of this file."""
+    """Decode noise in place of test responses and compare how the pictures look."""
 
     name = "reliability"
     title = "Pictures from noise"
     options_class = ReliabilityOptions
 
-    def run(self, opened: Run, progress: Progress) -> Findings:
-        """Decode noise beside the brain and compare how the pictures look."""
+    def run(self, opened: Run, progress: Progress) -> ReliabilityFindings:
+        """Decode noise beside the brain and measure the pictures of both.
+
+        Parameters
+        ----------
+        opened : Run
+            a fitted run
+        progress : Progress
+            where progress is shown
+
+        Returns
+        -------
+        ReliabilityFindings
+            tables, and the facts that sentences and figures are made of
+        """
         folds = chosen_folds(opened, self.options.fold)
-        seen: dict[str, _Seen] = {name: _Seen() for name in INPUTS}
-        conduct: list[str] = []
+        inputs = {name: _InputPictures() for name in INPUTS}
+        conduct: set[Conduct] = set()
 
         for fold in progress.each(folds, "decoding noise", unit="fold"):
-            looks = self._fold(opened, fold, seen, conduct)
+            reader, conduct_of_fold = self._decode(opened, fold, inputs)
+            conduct.add(conduct_of_fold)
 
-        table = self._table(seen, looks)
-        words = {k: v.format(scale=self.options.far) for k, v in INPUTS.items()}
+        table = self._table(inputs)
 
-        return Findings(
-            self._sentences(opened, seen, table, looks, sorted(set(conduct)), len(folds)),
-            table,
-            words,
-            _measures(table, looks),
-            figures=self._figures(seen, table, words, looks),
-            tables={"pictures": _per_picture(seen)},
-            notes=_notes(looks),
+        return ReliabilityFindings(
+            table=table,
+            tables={"pictures": _per_picture(inputs)},
+            verdict=_verdict(table),
+            pictures={name: np.concatenate(of.pixels)[:N_PICTURED] for name, of in inputs.items()},
+            n_undefined={name: of.n_undefined for name, of in inputs.items() if of.n_undefined},
+            conduct=sorted(conduct),
+            source=reader.source,
+            n=len(inputs["brain"].folds),
+            recipe=opened.config.recipe.kind,
+            far=self.options.far,
+            n_folds=len(folds),
+            n_folds_of_run=len(opened.folds),
         )
 
     # -- decoding --------------------------------------------------------------------------------------------------
 
-    def _fold(self, opened: Run, fold: int, seen: dict[str, _Seen], conduct: list[str]) -> ImageStatsReader:
+    def _decode(self, opened: Run, fold: int, inputs: dict[str, _InputPictures]) -> tuple[ImageStatsReader, Conduct]:
+        """Decode every input of a fold and add the pictures to `inputs`."""
         recipe = opened.recipe(fold)
         train, test = opened.sides(fold)
         train = train.average_repeats()
         test = test.average_repeats()
-        n = min(len(test), self.options.n or 200)
 
+        n = min(len(test), self.options.n or 200)
         if n < len(test):
             test = test.take(np.sort(self.rng("test", fold).permutation(len(test))[:n]))
 
         stimuli = opened.stimuli.select(test.stimuli)
         size = recipe.image_shape_[:2]
-        looks = ImageStatsReader(opened.dataset.name, opened.stimuli.select(train.stimuli))
+        reader = ImageStatsReader(opened.dataset.name, opened.stimuli.select(train.stimuli))
+        conduct: Conduct = "inductive"
 
         def add(name: str, pixels: np.ndarray, latents: np.ndarray | None) -> None:
-            there = seen[name]
-            there.n_undefined += int((~np.isfinite(pixels)).any(axis=(1, 2, 3)).sum())
-            pixels = _numbers(pixels)
-            there.pixels.append(pixels)
-            there.looks.append(looks.look(pixels))
-            there.stimuli += list(stimuli.ids[: len(pixels)])
-            there.folds += [fold] * len(pixels)
+            of = inputs[name]
+            of.n_undefined += int((~np.isfinite(pixels)).any(axis=(1, 2, 3)).sum())
+            pixels = _finite(pixels)
+            of.pixels.append(pixels)
+            of.stats.append(reader.measure(pixels))
+            of.stimuli += list(stimuli.ids[: len(pixels)])
+            of.folds += [fold] * len(pixels)
 
             if latents is not None:
-                there.latents.append(latents)
+                of.latents.append(latents)
 
-        add("true", stimuli.resized(size), _first(recipe.true_latents(stimuli).arrays))
-        for name, given in self._inputs(train, test, fold).items():
-            images = recipe.decode(given)
-            add(name, images.clipped(), _first(recipe.latents(given).arrays))
+        add("true", stimuli.resized(size), _first_latents(recipe.true_latents(stimuli).arrays))
+
+        for name, trials in self._responses(train, test, fold).items():
+            images = recipe.decode(trials)
+            add(name, images.clipped(), _first_latents(recipe.latents(trials).arrays))
             if name == "gaussian":
-                conduct.append(conduct_of(recipe, given, images.pixels))
+                conduct = conduct_of(recipe, trials, images.pixels)
 
-        return looks
+        return reader, conduct
 
-    def _inputs(self, train: Trials, test: Trials, fold: int) -> dict[str, Trials]:
+    def _responses(self, train: Trials, test: Trials, fold: int) -> dict[str, Trials]:
         """What is decoded. Every moment is of the training responses, repeats averaged."""
         betas = train.betas
         rng = self.rng("noise", fold)
-        mean = betas.mean(axis=0, dtype=np.float64).astype(np.float32)
-        spread = betas.std(axis=0, dtype=np.float64).astype(np.float32)
+        mean = betas.mean(axis=0, dtype=np.float64).astype(np.float32)  # (n_voxels,)
+        std = betas.std(axis=0, dtype=np.float64).astype(np.float32)  # (n_voxels,)
         n = len(test)
-        few = min(len(test), _PLATE)
+        n_constant = min(len(test), N_PICTURED)
 
         # Random mixtures of centred training rows have exactly their covariance, which is never formed.
-        mix = rng.standard_normal((n, len(betas)), dtype=np.float32) / np.float32(np.sqrt(max(1, len(betas) - 1)))
-        draw = (mean + spread * rng.standard_normal((n, len(mean)), dtype=np.float32) for _ in range(2))
-        independent, far = draw
-        rows = {
-            "brain": test.betas,
-            "gaussian": mix @ (betas - mean) + mean,
+        weights = rng.standard_normal((n, len(betas)), dtype=np.float32) / np.float32(np.sqrt(max(1, len(betas) - 1)))
+        independent = mean + std * rng.standard_normal((n, len(mean)), dtype=np.float32)
+        far = mean + std * rng.standard_normal((n, len(mean)), dtype=np.float32)
+        noise = {
+            "gaussian": weights @ (betas - mean) + mean,  # (n, n_voxels)
             "independent": independent,
             "far": mean + np.float32(self.options.far) * (far - mean),
-            "zeros": np.zeros((few, len(mean)), np.float32),
-            "mean": np.repeat(mean[None], few, axis=0),
+            "zeros": np.zeros((n_constant, len(mean)), np.float32),
+            "mean": np.repeat(mean[None], n_constant, axis=0),
         }
 
-        return {
-            k: test if k == "brain" else test.take(np.arange(len(v))).with_betas(v, control=k) for k, v in rows.items()
-        }
+        responses = {"brain": test}
+        for name, rows in noise.items():
+            responses[name] = test.take(np.arange(len(rows))).with_betas(rows, control=name)
+
+        return responses
 
     # -- numbers ---------------------------------------------------------------------------------------------------
 
-    def _table(self, seen: dict[str, _Seen], looks: ImageStatsReader) -> pd.DataFrame:
+    def _table(self, inputs: Mapping[str, _InputPictures]) -> pd.DataFrame:
+        """Every measure of every input, with intervals over pictures."""
         rows: list[tuple] = []
-        for name, s in seen.items():
-            n = len(s.folds)
+        for name, of in inputs.items():
+            n = len(of.folds)
+            is_decoded = name in (*NOISES, "brain")
 
             def add(measure: str, interval: Interval, n: int = n, name: str = name) -> None:
                 rows.append((name, measure, *interval, n))
 
-            for measure in ("confidence", "entropy", "nearest", "contrast", "sharpness"):
-                values = s.values(measure)
+            for measure in _MEASURES:
+                values = of.values(measure)
                 if np.isfinite(values).any():
                     add(measure, bootstrap(mean_of_items(values), n, rng=self.rng(name, measure)))
 
-            for measure, of in (("likeness", [x.features for x in s.looks]), ("latent_likeness", s.latents)):
-                if of and n > 1:
-                    cosine, counted = s.cosines(of)
+            features = [stats.features for stats in of.stats]
+            for measure, rows_of_folds in (("likeness", features), ("latent_likeness", of.latents)):
+                if rows_of_folds and n > 1:
+                    cosine, counted = of.cosines(rows_of_folds)
                     add(measure, bootstrap(mean_of_pairs(cosine, counted), n, rng=self.rng(name, measure)))
 
-            if name in (*NOISES, "brain") and n > 1:
-                add("match", bootstrap(mean_of_pairs(*_match(s, seen["true"])), n, rng=self.rng(name, "match")))
+            if is_decoded and n > 1:
+                wins, counted = _identification(of, inputs["true"])
+                add("match", bootstrap(mean_of_pairs(wins, counted), n, rng=self.rng(name, "match")))
 
-            if s.labels is not None:
-                add("distinct", _bare(len(set(s.labels)) / n))
-                add("categories", _bare(effective_number(s.labels)))
+            if of.labels is not None:
+                add("distinct", _without_bounds(len(set(of.labels)) / n))
+                add("categories", _without_bounds(effective_number(of.labels)))
 
             for other in ("brain", "true"):
-                if name in (*NOISES, "brain") and name != other:
-                    better = seen[other].values("confidence")
-                    worse = s.values("confidence")
+                if is_decoded and name != other:
+                    better = inputs[other].values("confidence")
+                    worse = of.values("confidence")
                     add(f"auc_{other}", auc(better, worse, self.rng(name, other)))
 
         return pd.DataFrame(rows, columns=list(COLUMNS))
-
-    # -- words -----------------------------------------------------------------------------------------------------
-
-    def _sentences(
-        self,
-        opened: Run,
-        seen: dict[str, _Seen],
-        table: pd.DataFrame,
-        looks: ImageStatsReader,
-        conduct: list[str],
-        n_folds: int,
-    ) -> list[str]:
-        value = table.set_index(["input", "measure"])["value"]
-        brain_likeness = value.get(("brain", "likeness"), np.nan)
-        remains = (1 - value.get(("mean", "likeness"), np.nan)) / max(1 - brain_likeness, 1e-9)
-        match = table[table["measure"] == "match"].set_index("input")
-        sentences = [*_verdict(value, match, remains, self.options.far)]
-
-        if "brain" in match.index:
-            brain = match.loc["brain"]
-            noises = ", ".join(f"{match.loc[k, 'value']:.2f}" for k in NOISES)
-            sentences.append(
-                f"How often a picture decoded from the brain is more like the picture seen than like another: "
-                f"{brain['value']:.2f} [{brain['ci_low']:.2f}, {brain['ci_high']:.2f}] (chance 0.5; the three noises, which were "
-                f"shown nothing: {noises})."
-            )
-
-        if np.isfinite(remains) and remains > 0.01:
-            sentences.append(
-                f"Given the same response again and again, {100 * min(remains, 9.99):.0f} % of the difference between "
-                "decoded pictures remains: that part is drawn by chance, not by the brain."
-            )
-
-        if ("brain", "categories") in value:
-            sentences.append(
-                f"Categories read off the pictures, as an effective number: {value['true', 'categories']:.1f} in the true "
-                f"pictures, {value['brain', 'categories']:.1f} decoded from the brain, "
-                f"{value['gaussian', 'categories']:.1f} from matched noise."
-            )
-
-        sentences.append(
-            f"Mean cosine between two pictures in {looks.space}: {value['true', 'likeness']:.2f} for true pictures, "
-            f"{brain_likeness:.2f} decoded from the brain, {value['gaussian', 'likeness']:.2f} from matched noise."
-            if np.isfinite(brain_likeness)
-            else "A single picture per fold: how diverse pictures are is not known."
-        )
-
-        undefined = {k: s.n_undefined for k, s in seen.items() if s.n_undefined}
-        if undefined:
-            words = ", ".join(f"{n} from {INPUTS[k].format(scale=self.options.far)}" for k, n in undefined.items())
-            sentences.append(f"Pictures that hold values which are no numbers: {words}. These values are read as grey.")
-
-        sentences += [_CONDUCT[c].format(recipe=opened.config.recipe.kind) for c in conduct]
-        if n_folds > 1:
-            which = "all " + str(n_folds)
-        elif len(opened.folds) == 1:
-            which = "the only"
-        else:
-            which = "a single"
-
-        sentences.append(
-            f"Decoded with the recipe of {which} fold{'s' if n_folds > 1 else ''}: {len(seen['brain'].folds)} test "
-            f"responses and as many of each noise. Confidence is {looks.confidence_words}."
-            + ("" if looks.by_networks else " The lab's networks do not apply to these pictures or are not installed.")
-        )
-
-        return sentences
-
-    def _figures(
-        self, seen: dict[str, _Seen], table: pd.DataFrame, words: dict[str, str], looks: ImageStatsReader
-    ) -> dict[str, Drawing]:
-        stacks = {words[k]: np.concatenate(s.pixels)[:_PLATE] for k, s in seen.items()}
-        true, brain, *others = stacks
-        plate = drawing.plate(
-            stacks[true], stacks[brain], {k: stacks[k] for k in others}, labels=(true, "decoded from brain"), width=9.0
-        )
-
-        measures = _measures(table, looks)
-        shown = {m: measures[m] for m in ("confidence", "nearest", "likeness", "contrast") if m in measures}
-
-        return {
-            "pictures": Drawing(
-                plate,
-                "Rows of pictures: true, decoded from the brain, and decoded from each kind of noise.",
-                "The first test pictures, what was decoded from the brain, and what the same recipe draws from noise. A "
-                "row of convincing pictures below the second one is the prior at work.",
-            ),
-            "looks": Drawing(
-                drawing.scores(table, words, shown),
-                "Confidence, nearness to training pictures, likeness among themselves and contrast of the pictures of "
-                "every input; the numbers stand in the table.",
-                "How the pictures of each input look, with 95 % intervals over pictures.",
-            ),
-        }
 
 
 # -- the rule ----------------------------------------------------------------------------------------------------------
@@ -349,20 +332,27 @@ def auc(better: np.ndarray, worse: np.ndarray, rng: np.random.Generator, n_draws
     rng : numpy.random.Generator
         of the bootstrap, which draws both sides independently; percentile interval
 
+    n_draws : int, default 2000
+        of the bootstrap
+
     Returns
     -------
     Interval
+        0 to 1, 0.5 where neither side is larger; NaN where a side has no finite value
 
     Examples
     --------
     >>> auc(np.array([2.0, 3]), np.array([1.0, 2]), np.random.default_rng(0)).value
     0.875
     """
-    better, worse = (np.asarray(x, dtype=np.float64)[np.isfinite(x)] for x in (better, worse))
+    better = np.asarray(better, dtype=np.float64)[np.isfinite(better)]
+    worse = np.asarray(worse, dtype=np.float64)[np.isfinite(worse)]
     if not len(better) or not len(worse):
-        return _bare(float("nan"))
+        return _without_bounds(float("nan"))
 
-    wins = outcomes(better[:, None], worse, grain_of(np.concatenate([better, worse])))
+    wins = outcomes(better[:, None], worse, grain_of(np.concatenate([better, worse])))  # (n, m)
+
+    # How often the bootstrap drew each value, as shares.
     rows = rng.multinomial(len(better), np.full(len(better), 1 / len(better)), n_draws) / len(better)
     columns = rng.multinomial(len(worse), np.full(len(worse), 1 / len(worse)), n_draws) / len(worse)
     low, high = np.quantile(((rows @ wins) * columns).sum(axis=1), [0.025, 0.975])
@@ -370,66 +360,37 @@ def auc(better: np.ndarray, worse: np.ndarray, rng: np.random.Generator, n_draws
     return Interval(float(wins.mean()), float(low), float(high))
 
 
-def _verdict(value: pd.Series, match: pd.DataFrame, remains: float, far: float) -> list[str]:
-    words = {"gaussian": "matched noise", "independent": "independent noise", "far": f"noise {far:g} times as large"}
-    passing = [k for k in NOISES if value[k, "auc_true"] < PASSES and value[k, "auc_brain"] < PASSES]
-    alike = [k for k in NOISES if value[k, "auc_brain"] < PASSES]
-    rule = (
-        f"Rule: a decoder is exposed when a true picture and a brain-decoded one are each the more confident in fewer "
-        f"than two of three comparisons with one decoded from noise, when over {100 * SAME:.0f} % of the difference "
-        "between its pictures remains while the response stays the same, or when its pictures from the brain are no more "
-        "like what was seen than chance has it."
-    )
+def _verdict(table: pd.DataFrame) -> ReliabilityVerdict:
+    value = table.set_index(["input", "measure"])["value"]
+    match = table[table["measure"] == "match"].set_index("input")
 
-    if remains > SAME:
-        verdict = (
-            "Exposed: the pictures differ as chance has it and not as the brain does. They alone are no evidence of "
-            "decoding."
-        )
+    likeness = value.get(("brain", "likeness"), np.nan)
+    remaining = float((1 - value.get(("mean", "likeness"), np.nan)) / max(1 - likeness, 1e-9))
+    alike = tuple(name for name in NOISES if value[name, "auc_brain"] < PASSES)
+    passing = tuple(name for name in alike if value[name, "auc_true"] < PASSES)
+
+    if remaining > SAME:
+        outcome: Outcome = "drawn by chance"
     elif "brain" in match.index and not match.loc["brain", "ci_low"] > 0.5:
-        verdict = (
-            "Exposed: pictures decoded from the brain show no more of what was seen than pictures from noise do, as far as "
-            f"{int(match.loc['brain', 'n'])} of them can tell. They are the prior's, and no evidence of decoding."
-        )
+        outcome = "no more than noise"
     elif passing:
-        verdict = (
-            f"Exposed: {listed([words[k] for k in passing])} gives pictures about as confident as the brain's and as true ones. "
-            "However good they look, the pictures alone are no evidence of decoding; only scores against controls are."
-        )
+        outcome = "noise passes"
     elif alike:
-        verdict = (
-            f"Not exposed, but looks say nothing: pictures from {listed([words[k] for k in alike])} are about as confident "
-            "as those from the brain, or more, and less so than true ones. Only scores against controls can tell."
-        )
+        outcome = "looks say nothing"
     else:
-        verdict = "Not exposed: pictures decoded from the brain are clearly more confident than any decoded from noise."
+        outcome = "clear"
 
-    numbers = "; ".join(
-        f"{words[k]} {value[k, 'auc_brain']:.2f} (true pictures {value[k, 'auc_true']:.2f})" for k in NOISES
-    )
-
-    return [verdict, f"How often the brain's picture is the more confident one of two, against {numbers}.", rule]
+    return ReliabilityVerdict(outcome, remaining, passing, alike)
 
 
-_CONDUCT = {
-    "inductive": "A noise response decoded alone gives the same picture as in its batch.",
-    "random": "The recipe '{recipe}' draws its pictures by chance: the same noise response decoded twice gives two "
-    "pictures, so whether a picture depends on the other rows of its batch cannot be told.",
-    "batch": "The recipe '{recipe}' is not inductive: a noise response decoded alone gives another picture than in its "
-    "batch, so what is decoded depends on the other rows.",
-    "company": "The recipe '{recipe}' is not inductive: it refuses a response that comes alone. A batch of noise was measured by "
-    "itself here, which can make its pictures as plausible as those of a batch from the brain.",
-}
-
-
-def conduct_of(recipe: Recipe, given: Trials, together: np.ndarray) -> str:
+def conduct_of(recipe: Recipe, trials: Trials, together: np.ndarray) -> Conduct:
     """Whether a row's picture depends on the rows decoded with it.
 
     Parameters
     ----------
     recipe : Recipe
         fitted
-    given : Trials
+    trials : Trials
         responses, at least one
     together : ndarray of shape (n, height, width, channels)
         what was decoded from them
@@ -439,93 +400,79 @@ def conduct_of(recipe: Recipe, given: Trials, together: np.ndarray) -> str:
     str
         ``inductive``, ``random`` (it cannot be told), ``batch``, or ``company`` (a row alone is refused)
     """
-    row = len(given) // 2
+    row = len(trials) // 2
     try:
-        alone = [recipe.decode(given.take(np.array([row]))).pixels[0] for _ in range(2)]
+        alone = [recipe.decode(trials.take(np.array([row]))).pixels[0] for _ in range(2)]
     except PhospheneError:
         return "company"
 
-    together = _numbers(together)
-    alone = [_numbers(x) for x in alone]
+    together = _finite(together)
+    first, second = (_finite(x) for x in alone)
     size = max(float(np.abs(together).max()), 1e-12)
-    if np.abs(alone[0] - alone[1]).max() > TOLERANCE * size:
+    if np.abs(first - second).max() > TOLERANCE * size:
         return "random"
-    if np.abs(alone[0] - together[row]).max() <= TOLERANCE * size:
+
+    if np.abs(first - together[row]).max() <= TOLERANCE * size:
         return "inductive"
 
     return "batch"
 
 
-# -- small things ------------------------------------------------------------------------------------------------------
+# -- helpers -----------------------------------------------------------------------------------------------------------
 
 
-def _measures(table: pd.DataFrame, looks: ImageStatsReader) -> dict[str, str]:
-    words = {
-        "confidence": "Confidence",
-        "entropy": "Entropy (bits)",
-        "nearest": "Cosine to nearest training",
-        "match": "More like what was seen",
-        "likeness": "Cosine to each other",
-        "latent_likeness": "Cosine of latents to each other",
-        "distinct": "Distinct categories, share",
-        "categories": "Effective categories",
-        "contrast": "Contrast",
-        "sharpness": "Sharpness",
-        "auc_brain": "Brain the more confident",
-        "auc_true": "True the more confident",
-    }
+def _identification(decoded: _InputPictures, true: _InputPictures) -> tuple[np.ndarray, np.ndarray]:
+    """(n, n) outcomes of comparing a picture with its own truth and with another of its fold, and which entries count."""
+    n = len(decoded.folds)
+    wins = np.zeros((n, n))
+    counted = np.zeros((n, n), dtype=bool)
+    start = 0
 
-    return {k: v for k, v in words.items() if k in set(table["measure"])}
+    for stats, truth in zip(decoded.stats, true.stats, strict=True):
+        stop = start + len(stats.features)
+        block = slice(start, stop)
 
+        # A picture of noise is paired with a true one by its place, which is no pairing.
+        wins[block, block], counted[block, block] = comparisons(stats.features @ truth.features.T)
+        start = stop
 
-def _notes(looks: ImageStatsReader) -> dict[str, str]:
-    if looks.is_thinned:
-        some = f" ({looks.n_training} of them, evenly spaced)"
-    else:
-        some = ""
-
-    return {
-        "confidence": f"{looks.confidence_words}.",
-        "nearest": f"To the most similar training picture{some}, in {looks.space}; 1 is a copy.",
-        "match": f"Two-way identification of the picture seen in {looks.space}; chance is 0.5, which is where noise belongs.",
-        "likeness": f"Mean over pairs of pictures in {looks.space}; 1 when all are alike.",
-        "categories": "exp(entropy) of the categories read off the pictures. No interval: drawing again only loses categories.",
-        "auc_brain": "Share of pairs in which the picture from the brain is more confident than the one of this column; "
-        "0.5 is chance.",
-        "auc_true": "The same for true pictures.",
-    }
+    return wins, counted
 
 
-def _per_picture(seen: dict[str, _Seen]) -> pd.DataFrame:
+def _per_picture(inputs: Mapping[str, _InputPictures]) -> pd.DataFrame:
     parts = []
-    for name, s in seen.items():
-        columns = {k: s.values(k) for k in ("confidence", "entropy", "nearest", "contrast", "sharpness")}
-        if s.labels is None:
-            labels = np.full(len(s.folds), "")
-        else:
-            labels = s.labels
+    for name, of in inputs.items():
+        labels = of.labels
+        if labels is None:
+            labels = np.full(len(of.folds), "")
 
-        parts.append(pd.DataFrame({"input": name, "fold": s.folds, "stimulus": s.stimuli, "label": labels, **columns}))
+        columns = {"input": name, "fold": of.folds, "stimulus": of.stimuli, "label": labels}
+        for measure in ("confidence", "entropy", "nearest", "contrast", "sharpness"):
+            columns[measure] = of.values(measure)
+
+        parts.append(pd.DataFrame(columns))
 
     table = pd.concat(parts, ignore_index=True)
+
+    # Noise was shown nothing.
     table.loc[~table["input"].isin(["true", "brain"]), "stimulus"] = ""
 
     return table
 
 
-def _first(arrays) -> np.ndarray | None:
+def _first_latents(arrays: Mapping[str, np.ndarray]) -> np.ndarray | None:
     """The first latents, a flat row each; None where a recipe gives none."""
-    found = next(iter(arrays.values()), None)
-    if found is None or not len(found):
+    latents = next(iter(arrays.values()), None)
+    if latents is None or not len(latents):
         return None
 
-    return np.asarray(found, np.float64).reshape(len(found), -1)
+    return np.asarray(latents, np.float64).reshape(len(latents), -1)
 
 
-def _numbers(pixels: np.ndarray) -> np.ndarray:
+def _finite(pixels: np.ndarray) -> np.ndarray:
     """Pictures with grey where a value is no number."""
     return np.nan_to_num(pixels, nan=0.5, posinf=1.0, neginf=0.0)
 
 
-def _bare(value: float) -> Interval:
+def _without_bounds(value: float) -> Interval:
     return Interval(value, float("nan"), float("nan"))

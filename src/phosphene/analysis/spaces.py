@@ -2,56 +2,94 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from phosphene.errors import DataError, NotAvailable
-from phosphene.lab.zoo.prompts import category_texts
+from phosphene.features.prompts import TEMPLATES, category_texts
 from phosphene.metrics.identification import similarity
 from phosphene.metrics.perceptual import feature_extractors_for
-from phosphene.metrics.zero_shot import TEMPLATES, Candidates, candidates_from
+from phosphene.metrics.zero_shot import Candidates, candidates_from
 from phosphene.recipes.base import Recipe
 from phosphene.run import Run
 from phosphene.types import Stimuli, Trials
 
-Embed = Callable[[Trials], np.ndarray]
-Read = Callable[[Sequence[str]], np.ndarray]
+EmbedTrials = Callable[[Trials], np.ndarray]
+EmbedStimuli = Callable[[Stimuli], np.ndarray]
+EmbedTexts = Callable[[Sequence[str]], np.ndarray]
 
 
 @dataclass(frozen=True)
+class SpaceKind:
+    """What responses are read in.
+
+    Attributes
+    ----------
+    of : {"latents", "pixels", "clip"}
+        decoded latents, decoded pixels, or what the lab's CLIP sees in decoded pictures
+    latents : str
+        name of the latents; empty otherwise
+    """
+
+    of: Literal["latents", "pixels", "clip"]
+    latents: str = ""
+
+
+@dataclass(frozen=True, eq=False)
 class Space:
     """Embeddings of responses, and what gives them a meaning.
 
     Attributes
     ----------
-    words : str
-        what it is, in a sentence
-    embed : Embed
+    kind : SpaceKind
+        what it is
+    embed : callable
         Trials to (n, d)
     see : callable
         Stimuli to (n, d), the true embeddings
     centre : ndarray of shape (d,)
         mean over the training pictures
-    read : Read or None
+    read : callable or None
         texts to (n, d), where there are texts
     candidates : Candidates or None
         categories, where there are any
     """
 
-    words: str
-    embed: Embed
-    see: Callable[[Stimuli], np.ndarray]
+    kind: SpaceKind
+    embed: EmbedTrials
+    see: EmbedStimuli
     centre: np.ndarray
-    read: Read | None = None
+    read: EmbedTexts | None = None
     candidates: Candidates | None = None
 
     def scores(self, embeddings: np.ndarray) -> np.ndarray:
-        """(n, k) centred cosine with each category; not defined counts as 0."""
+        """Centred cosine with each category; what is not defined counts as 0.
+
+        Parameters
+        ----------
+        embeddings : ndarray of shape (n, d)
+            in this space, which must have categories
+
+        Returns
+        -------
+        ndarray of shape (n, k)
+            -1 to 1
+        """
+        assert self.candidates is not None
         return np.nan_to_num(self.candidates.centred(embeddings)).astype(np.float64)
+
+    def read_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """(n, d) embeddings of texts. Raises NotAvailable where the space has none."""
+        if self.read is None:
+            raise NotAvailable(
+                f"the space of {self.kind.latents or self.kind.of} has no text side to read captions with."
+            )
+
+        return self.read(texts)
 
 
 def space_of(opened: Run, recipe: Recipe, train: Trials, extra: Sequence[str] = ()) -> Space:
@@ -60,54 +98,70 @@ def space_of(opened: Run, recipe: Recipe, train: Trials, extra: Sequence[str] = 
     Parameters
     ----------
     opened : Run
-        the run, the recipe of a fold, its training trials
+        the run
     recipe : Recipe
-        see `opened`
+        of a fold
     train : Trials
-        see `opened`
+        training trials of the fold
     extra : sequence of str, default ()
         categories to add to those of the data set, where texts can name them
-    """
-    shown = opened.stimuli.select(train.stimulus_ids)
-    if shown.category is None:
-        known = []
-    else:
-        known = sorted(set(shown.category) - {""})
 
-    space = _with_texts(recipe, shown)
-    if space is not None:
-        names = [*known, *(e for e in extra if e not in known)]
+    Returns
+    -------
+    Space
+    """
+    pictures = opened.stimuli.select(train.stimulus_ids)
+    known: list[str] = []
+    if pictures.category is not None:
+        known = sorted(set(pictures.category) - {""})
+
+    space = _with_texts(recipe, pictures)
+    if space is not None and space.read is not None:
+        names = [*known, *(name for name in extra if name not in known)]
         if len(names) < 2:
             return space
 
-        candidates = candidates_from(space.read, names, trained=known)
+        candidates = candidates_from(space.read, names, nouns=opened.dataset.nouns, trained=known)
         return replace(space, candidates=replace(candidates, centre=space.centre))
 
-    space = _of_latents(recipe, shown)
+    space = _of_latents(recipe, pictures)
     if len(known) < 2:
         return space
 
-    true = space.see(shown)
-    means = np.stack([true[shown.category == c].mean(axis=0, dtype=np.float64) for c in known])
+    true = space.see(pictures)  # (n, d)
+    means = [true[pictures.category == name].mean(axis=0, dtype=np.float64) for name in known]
 
-    return replace(space, candidates=Candidates(tuple(known), means, frozenset(known), space.centre))
+    return replace(space, candidates=Candidates(tuple(known), np.stack(means), frozenset(known), space.centre))
 
 
 def reading_space(opened: Run, recipe: Recipe, train: Trials) -> Space:
     """A space that texts share: the recipe's own, or what the lab's CLIP sees in its pictures.
+
+    Parameters
+    ----------
+    opened : Run
+        the run
+    recipe : Recipe
+        of a fold
+    train : Trials
+        training trials of the fold
+
+    Returns
+    -------
+    Space
 
     Raises
     ------
     NotAvailable
         Where neither is there.
     """
-    shown = opened.stimuli.select(train.stimulus_ids)
-    space = _with_texts(recipe, shown)
+    pictures = opened.stimuli.select(train.stimulus_ids)
+    space = _with_texts(recipe, pictures)
     if space is not None:
         return space
 
-    eye = next((e for e in feature_extractors_for(opened.dataset.name) if e.name == "clip_lab"), None)
-    if eye is None:
+    clip = next((e for e in feature_extractors_for(opened.dataset.name) if e.name == "clip_lab"), None)
+    if clip is None:
         raise NotAvailable(
             f"the latents of '{recipe.config.kind}' have no text side, and no network here knows both the pictures of "
             f"{opened.dataset.name} and texts. Ask a recipe that decodes to CLIP, such as regressor."
@@ -117,48 +171,62 @@ def reading_space(opened: Run, recipe: Recipe, train: Trials) -> Space:
 
     size = recipe.image_shape_[:2]
     return _centred(
-        "what the lab's CLIP sees in decoded pictures",
-        lambda trials: eye.features(recipe.decode(trials).clipped()),
-        lambda stimuli: eye.features(stimuli.resized(size)),
-        shown,
+        SpaceKind("clip"),
+        lambda trials: clip.features(recipe.decode(trials).clipped()),
+        lambda stimuli: clip.features(stimuli.resized(size)),
+        pictures,
         ClipFeatures().texts,
     )
 
 
-def _with_texts(recipe: Recipe, shown: Stimuli) -> Space | None:
+def _with_texts(recipe: Recipe, pictures: Stimuli) -> Space | None:
+    """The first latents, a vector each, that texts share; None where there are none."""
     probe = recipe.text_latents(["a"])
-    name = next((k for k, v in ({} if probe is None else probe.arrays).items() if np.ndim(v) == 2), None)
+    if probe is None:
+        return None
+
+    name = next((name for name, array in probe.arrays.items() if np.ndim(array) == 2), None)
     if name is None:
         return None
 
+    def texts_to_latents(texts: Sequence[str]) -> np.ndarray:
+        latents = recipe.text_latents(list(texts))
+        assert latents is not None
+        return np.asarray(latents[name])
+
     return _centred(
-        f"the decoded latents ({name})",
+        SpaceKind("latents", name),
         lambda trials: np.asarray(recipe.latents(trials)[name]),
         lambda stimuli: np.asarray(recipe.true_latents(stimuli)[name]),
-        shown,
-        lambda texts: np.asarray(recipe.text_latents(list(texts))[name]),
+        pictures,
+        texts_to_latents,
     )
 
 
-def _of_latents(recipe: Recipe, shown: Stimuli) -> Space:
-    name = next(iter(recipe.true_latents(shown.select(shown.ids[:1])).arrays), None)
+def _of_latents(recipe: Recipe, pictures: Stimuli) -> Space:
+    name = next(iter(recipe.true_latents(pictures.select(pictures.ids[:1])).arrays), None)
     if name is None:
         size = recipe.image_shape_[:2]
         return _centred(
-            "the decoded pixels", lambda trials: _flat(recipe.decode(trials).clipped()),
-            lambda stimuli: _flat(stimuli.resized(size)), shown,
-        )  # fmt: skip
+            SpaceKind("pixels"),
+            lambda trials: _flat(recipe.decode(trials).clipped()),
+            lambda stimuli: _flat(stimuli.resized(size)),
+            pictures,
+        )
 
     return _centred(
-        f"the decoded latents ({name})", lambda trials: _flat(recipe.latents(trials)[name]),
-        lambda stimuli: _flat(recipe.true_latents(stimuli)[name]), shown,
-    )  # fmt: skip
+        SpaceKind("latents", name),
+        lambda trials: _flat(recipe.latents(trials)[name]),
+        lambda stimuli: _flat(recipe.true_latents(stimuli)[name]),
+        pictures,
+    )
 
 
 def _centred(
-    words: str, embed: Embed, see: Callable[[Stimuli], np.ndarray], shown: Stimuli, read: Read | None = None
+    kind: SpaceKind, embed: EmbedTrials, see: EmbedStimuli, pictures: Stimuli, read: EmbedTexts | None = None
 ) -> Space:
-    return Space(words, embed, see, np.asarray(see(shown)).mean(axis=0, dtype=np.float64), read)
+    centre = np.asarray(see(pictures)).mean(axis=0, dtype=np.float64)  # (d,)
+    return Space(kind, embed, see, centre, read)
 
 
 def _flat(x: np.ndarray) -> np.ndarray:
@@ -169,8 +237,19 @@ def _flat(x: np.ndarray) -> np.ndarray:
 
 
 class Pool(NamedTuple):
-    """Captions to choose among: texts, the category of the training picture each describes ('' if none), and embeddings
-    (n, d) of length 1, relative to their mean `middle`."""
+    """Captions to choose among.
+
+    Attributes
+    ----------
+    texts : ndarray of shape (m,)
+        captions
+    categories : ndarray of shape (m,)
+        of the training picture that each describes, ``""`` if none
+    embeddings : ndarray of shape (m, d)
+        of length 1, less their mean
+    middle : ndarray of shape (d,)
+        that mean
+    """
 
     texts: np.ndarray
     categories: np.ndarray
@@ -178,12 +257,27 @@ class Pool(NamedTuple):
     middle: np.ndarray
 
     def cosines(self, embeddings: np.ndarray, centre: np.ndarray | float) -> np.ndarray:
-        """(n, m) of embeddings relative to the mean picture with captions relative to the mean caption: pictures and texts
-        lie apart, and a decoder that shrinks stays near the mean."""
-        return np.nan_to_num(similarity(np.asarray(embeddings, np.float64) - centre, self.embeddings, "cosine"))
+        """Cosines of embeddings relative to the mean picture with captions relative to the mean caption.
+
+        Pictures and texts lie apart, and a decoder that shrinks stays near the mean; hence the means.
+
+        Parameters
+        ----------
+        embeddings : ndarray of shape (n, d)
+            of decoded responses or of pictures
+        centre : ndarray of shape (d,) or float
+            mean picture
+
+        Returns
+        -------
+        ndarray of shape (n, m)
+            -1 to 1; 0 where not defined
+        """
+        relative = np.asarray(embeddings, np.float64) - centre
+        return np.nan_to_num(similarity(relative, self.embeddings, "cosine"))
 
     def place(self, embeddings: np.ndarray) -> np.ndarray:
-        """Embeddings of other texts, as those of the pool are."""
+        """(n, d) embeddings of other texts, of length 1 and less the mean of the pool, as the pool's own are."""
         return _unit(embeddings) - self.middle
 
 
@@ -202,67 +296,75 @@ def pool_of(
     Parameters
     ----------
     opened : Run
-        the run, training trials, and a space with texts
+        the run
     train : Trials
-        see `opened`
+        training trials of a fold
     space : Space
-        see `opened`
+        with texts
     file : str, optional
         text file in UTF-8
     without : sequence of str, default ()
         texts to leave out
     most : int, optional
         at most so many, drawn by `rng`
+    rng : numpy.random.Generator
+        of the choice among too many
+
+    Returns
+    -------
+    Pool
 
     Raises
     ------
     DataError
         When fewer than two texts are left, or the file cannot be read.
     """
-    shown = opened.stimuli.select(train.stimulus_ids)
     if file is not None:
-        found = _lines(file)
+        category_of = _lines(file)
     else:
-        found = _captions(shown)
+        category_of = _captions(opened.stimuli.select(train.stimulus_ids), opened.dataset.nouns)
 
     for text in without:
-        found.pop(text, None)
+        category_of.pop(text, None)
 
-    if len(found) < 2:
+    if len(category_of) < 2:
+        count = "is one" if category_of else "are none"
         raise DataError(
-            f"a pool of two captions or more is needed, but there {'is one' if found else 'are none'}. Give a text file with "
+            f"a pool of two captions or more is needed, but there {count}. Give a text file with "
             "one caption a line: --set pool=FILE."
         )
 
-    texts = np.array(list(found), dtype=object)
+    texts = np.array(list(category_of), dtype=object)
     if most is not None and len(texts) > most:
         texts = texts[np.sort(rng.permutation(len(texts))[:most])]
 
-    unit = _unit(space.read(list(texts)))
+    unit = _unit(space.read_texts(list(texts)))  # (m, d)
     middle = unit.mean(axis=0)
+    categories = np.array([category_of[text] for text in texts], dtype=object)
 
-    return Pool(texts, np.array([found[t] for t in texts], dtype=object), unit - middle, middle)
+    return Pool(texts, categories, unit - middle, middle)
 
 
-def _captions(shown: Stimuli) -> dict[str, str]:
-    found: dict[str, str] = {}
-    if shown.category is None:
-        category = [""] * len(shown)
-    else:
-        category = shown.category
+def _captions(pictures: Stimuli, nouns: Mapping[str, str]) -> dict[str, str]:
+    """Captions of pictures, and sentences that name their categories, each with the category it was first met with."""
+    category_of: dict[str, str] = {}
+    categories = pictures.category
+    if categories is None:
+        categories = [""] * len(pictures)
 
-    for texts, kind in zip(shown.captions or [()] * len(shown), category, strict=True):
+    for texts, category in zip(pictures.captions or [()] * len(pictures), categories, strict=True):
         for text in texts:
-            found.setdefault(text, str(kind))
+            category_of.setdefault(text, str(category))
 
-    for kind, texts in category_texts(sorted(set(category) - {""}), TEMPLATES).items():
+    for category, texts in category_texts(sorted(set(categories) - {""}), TEMPLATES, nouns).items():
         for text in texts:
-            found.setdefault(text, kind)
+            category_of.setdefault(text, category)
 
-    return found
+    return category_of
 
 
 def _lines(file: str) -> dict[str, str]:
+    """Captions of a file, without categories."""
     try:
         text = Path(file).expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

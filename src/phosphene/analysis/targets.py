@@ -118,6 +118,10 @@ def targets(trials: Trials, names: Sequence[str] | None, file: str | None = None
     file : str, optional
         ``.npz`` of voxel sets, each a mask (n_voxels,) or positions
 
+    Returns
+    -------
+    list of StimulationTarget
+
     Raises
     ------
     ConfigError
@@ -131,14 +135,18 @@ def targets(trials: Trials, names: Sequence[str] | None, file: str | None = None
     else:
         sets = _read_sets(file, trials)
 
-    found = []
-    for name in (sets or presets) if names is None else dict.fromkeys(names):
+    asked = list(sets or presets)
+    if names is not None:
+        asked = list(dict.fromkeys(names))
+
+    chosen = []
+    for name in asked:
         if name in sets:
-            found.append(StimulationTarget(name, name, (), sets[name]))
+            chosen.append(StimulationTarget(name, name, (), sets[name]))
         elif name in presets:
             target = _of_preset(trials, presets[name])
             if target is not None:
-                found.append(target)
+                chosen.append(target)
             elif names is not None:
                 ways = " or ".join(", ".join(way) for way in presets[name].rois)
                 raise ConfigError(
@@ -146,33 +154,43 @@ def targets(trials: Trials, names: Sequence[str] | None, file: str | None = None
                     f"{did_you_mean(name, trials.rois)}"
                 )
         else:
-            voxels = np.flatnonzero(trials.roi(name))
-            trials.take_voxels(voxels, name)  # says so when it is empty
-            parts = tuple(p for p in re.split(r"[+&\s]+", name) if p)
-            kinds = {p.categories for p in PRESETS[:4] if {stem(x) for x in parts} <= _stems(p.rois[0])}
-            found.append(StimulationTarget(name, name, parts, voxels, kinds.pop() if len(kinds) == 1 else ()))
+            chosen.append(_of_expression(trials, name))
 
-    if not found:
+    if not chosen:
         raise ConfigError(
             f"{trials.subject} has no ROI that is known by name, so there is nothing to stimulate. Name some with "
             f"--set rois=[A,B]; its ROIs: {', '.join(trials.rois) or 'none'}."
         )
 
-    return found
+    return chosen
+
+
+def _of_expression(trials: Trials, name: str) -> StimulationTarget:
+    """The voxels of an ROI expression; it keeps the categories of the one localiser that all its ROIs are of."""
+    voxels = np.flatnonzero(trials.roi(name))
+    trials.take_voxels(voxels, name)  # says so when it is empty
+    rois = tuple(roi for roi in re.split(r"[+&\s]+", name) if roi)
+    kinds = {preset.categories for preset in PRESETS if preset.categories and _stems(rois) <= _stems(preset.rois[0])}
+
+    categories: tuple[str, ...] = ()
+    if len(kinds) == 1:
+        categories = kinds.pop()
+
+    return StimulationTarget(name, name, rois, voxels, categories)
 
 
 def _read_sets(file: str, trials: Trials) -> dict[str, np.ndarray]:
     """Positions by name."""
     try:
         with np.load(Path(file).expanduser(), allow_pickle=False) as arrays:
-            found = {name: arrays[name] for name in arrays.files}
+            by_name = {name: arrays[name] for name in arrays.files}
     except (OSError, ValueError, AttributeError) as error:
         raise DataError(f"voxel sets were expected in {file} as .npz, but it cannot be read: {error}.") from error
 
     n = trials.n_voxels
-    out = {}
+    positions = {}
 
-    for name, array in found.items():
+    for name, array in by_name.items():
         is_mask = array.dtype == bool and array.shape == (n,)
         fits = is_mask or (array.ndim == 1 and array.dtype.kind in "iu" and np.all((array >= 0) & (array < n)))
         if not fits or not (array.any() if is_mask else array.size):
@@ -182,11 +200,11 @@ def _read_sets(file: str, trials: Trials) -> dict[str, np.ndarray]:
             )
 
         if is_mask:
-            out[name] = np.flatnonzero(array)
+            positions[name] = np.flatnonzero(array)
         else:
-            out[name] = np.unique(array).astype(np.int64)
+            positions[name] = np.unique(array).astype(np.int64)
 
-    return out
+    return positions
 
 
 def _of_preset(trials: Trials, preset: Preset) -> StimulationTarget | None:
@@ -224,8 +242,10 @@ class StandIns:
 
     Attributes
     ----------
-    outside : whether the sets leave out the target itself
-    is_matched : whether ceilings were matched
+    outside : bool
+        whether the sets leave out the target itself
+    is_matched : bool
+        whether ceilings were matched
 
     Notes
     -----
@@ -243,27 +263,46 @@ class StandIns:
         else:
             value = np.nan_to_num(np.asarray(ceiling, dtype=float))
 
-        ways = [(pool, n) for pool in (rest, everywhere) for n in ((1,) if ceiling is None else _BINS)]
-        for pool, n in [*ways, (everywhere, 1)]:
-            edges = np.unique(np.quantile(value[voxels], np.arange(1, n) / n))
-            bins = np.searchsorted(edges, value, side="right")
+        n_bins_tried = _BINS
+        if ceiling is None:
+            n_bins_tried = (1,)
+
+        ways = [(pool, n_bins) for pool in (rest, everywhere) for n_bins in n_bins_tried]
+        for pool, n_bins in [*ways, (everywhere, 1)]:
+            edges = np.unique(np.quantile(value[voxels], np.arange(1, n_bins) / n_bins))
+            bins = np.searchsorted(edges, value, side="right")  # (n_voxels,)
 
             # Beyond what the target itself has, the lowest and the highest bin would be without a bound.
-            near = (value >= value[voxels].min()) & (value <= value[voxels].max()) | (n == 1)
-            self._pools = [pool[(bins[pool] == b) & near[pool]] for b in range(n)]
-            self._sizes = np.bincount(bins[voxels], minlength=n)
-            if all(len(p) >= 2 * k for p, k in zip(self._pools, self._sizes, strict=True)):
+            near = (value >= value[voxels].min()) & (value <= value[voxels].max()) | (n_bins == 1)
+            self._pools = [pool[(bins[pool] == b) & near[pool]] for b in range(n_bins)]
+            self._sizes = np.bincount(bins[voxels], minlength=n_bins)
+            self.outside = pool is rest
+            self.is_matched = n_bins > 1
+
+            if all(len(p) >= 2 * size for p, size in zip(self._pools, self._sizes, strict=True)):
                 break
 
-        self.outside = pool is rest
-        self.is_matched = n > 1
-
     def draw(self, n: int, rng: np.random.Generator) -> list[np.ndarray]:
-        """`n` sets of positions, each without a voxel twice."""
-        return [
-            np.concatenate([rng.permutation(p)[:k] for p, k in zip(self._pools, self._sizes, strict=True)])
-            for _ in range(n)
-        ]
+        """Draw random sets.
+
+        Parameters
+        ----------
+        n : int
+            how many
+        rng : numpy.random.Generator
+            of the draw
+
+        Returns
+        -------
+        list of ndarray of shape (k,)
+            positions, each set without a voxel twice
+        """
+        sets = []
+        for _ in range(n):
+            parts = [rng.permutation(pool)[:size] for pool, size in zip(self._pools, self._sizes, strict=True)]
+            sets.append(np.concatenate(parts))
+
+        return sets
 
 
 # -- how ---------------------------------------------------------------------------------------------------------------
@@ -293,30 +332,49 @@ class Edit:
     pattern: np.ndarray | None = None
 
     def __call__(self, betas: np.ndarray, voxels: np.ndarray) -> np.ndarray:
-        """A copy of (n, n_voxels) in which `voxels` are changed and no other."""
-        out = np.array(betas, dtype=np.float32)
-        mean = self.mean[voxels]
+        """Change some voxels of responses and no other.
 
-        if self.pattern is None:
-            way = np.ones(len(voxels))
+        Parameters
+        ----------
+        betas : ndarray of shape (n, n_voxels)
+            responses; copied
+        voxels : ndarray of shape (k,)
+            positions
+
+        Returns
+        -------
+        ndarray of shape (n, n_voxels), float32
+        """
+        changed = np.array(betas, dtype=np.float32)
+        mean = self.mean[voxels]  # (k,)
+        before = changed[:, voxels]  # (n, k)
+
+        if self.mode == "raise":
+            changed[:, voxels] = before + self._step(voxels)
+        elif self.mode == "set":
+            changed[:, voxels] = mean + self._step(voxels)
+        elif self.mode == "silence":
+            changed[:, voxels] = mean
         else:
-            way = self.pattern[voxels]
+            changed[:, voxels] = mean + self.amount * (before - mean)
 
-        if len(way):
-            size = np.sqrt(np.square(way).mean())
-        else:
-            size = 0.0
+        return changed
 
-        step = self.amount * self.spread[voxels] * (way / size if size > 0 else 0.0)
-        here = out[:, voxels]
-        out[:, voxels] = {
-            "raise": lambda: here + step,
-            "set": lambda: np.broadcast_to(mean + step, here.shape),
-            "silence": lambda: np.broadcast_to(mean, here.shape),
-            "scale": lambda: mean + self.amount * (here - mean),
-        }[self.mode]()
+    def _step(self, voxels: np.ndarray) -> np.ndarray:
+        """(k,) how far each voxel is moved: `amount` standard deviations, as a root mean square over the voxels."""
+        direction = np.ones(len(voxels))
+        if self.pattern is not None:
+            direction = self.pattern[voxels]
 
-        return out
+        size = 0.0
+        if len(direction):
+            size = np.sqrt(np.square(direction).mean())
+
+        scaled: np.ndarray | float = 0.0
+        if size > 0:
+            scaled = direction / size
+
+        return self.amount * self.spread[voxels] * scaled
 
 
 def moments(trials: Trials) -> tuple[np.ndarray, np.ndarray]:
@@ -324,14 +382,14 @@ def moments(trials: Trials) -> tuple[np.ndarray, np.ndarray]:
     n = len(trials)
     step = max(1, _BLOCK_VALUES // max(1, trials.n_voxels))
     blocks = [slice(i, i + step) for i in range(0, n, step)]
-    mean = sum(trials.read(b).sum(axis=0, dtype=np.float64) for b in blocks) / n
-    square = sum(np.square(trials.read(b) - mean).sum(axis=0) for b in blocks) / n
+    mean = sum(trials.read(block).sum(axis=0, dtype=np.float64) for block in blocks) / n  # (n_voxels,)
+    square = sum(np.square(trials.read(block) - mean).sum(axis=0) for block in blocks) / n
 
     return np.asarray(mean), np.sqrt(square)
 
 
 def contrast(train: Trials, category: np.ndarray, chosen: str, spread: np.ndarray) -> np.ndarray:
-    """(n_voxels,) mean response to a category minus the mean over the other categories' means, in standard deviations.
+    """Mean response to a category minus the mean over the other categories' means, in standard deviations.
 
     Parameters
     ----------
@@ -343,9 +401,18 @@ def contrast(train: Trials, category: np.ndarray, chosen: str, spread: np.ndarra
         the category
     spread : ndarray of shape (n_voxels,)
         of single trials
+
+    Returns
+    -------
+    ndarray of shape (n_voxels,)
+        0 where a voxel never changes
     """
-    means = {c: train.read(np.flatnonzero(category == c)).mean(axis=0, dtype=np.float64) for c in sorted(set(category))}
-    others = np.mean([m for c, m in means.items() if c != chosen], axis=0)
+    means = {}
+    for name in sorted(set(category)):
+        rows = np.flatnonzero(category == name)
+        means[name] = train.read(rows).mean(axis=0, dtype=np.float64)  # (n_voxels,)
+
+    others = np.mean([mean for name, mean in means.items() if name != chosen], axis=0)
     return np.divide(means[chosen] - others, spread, out=np.zeros_like(spread), where=spread > 0)
 
 

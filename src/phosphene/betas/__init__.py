@@ -24,25 +24,6 @@ Prince et al. 2022 (GLMsingle); Rokem and Kay 2020 (fractional ridge); Mumford e
 
 from __future__ import annotations
 
-from phosphene._lazy import attach
+from lazy_loader import attach_stub
 
-_PUBLIC = {
-    "BetaOptions": "options",
-    "BetaResult": "pipeline",
-    "BoldRun": "runs",
-    "DesignCheck": "design",
-    "FolderResult": "folder",
-    "HrfLibrary": "hrf",
-    "OnsetShift": "timing",
-    "SplitHalf": "reliability",
-    "betas_from_folder": "folder",
-    "ceiling": "noise_ceiling",
-    "design_check": "design",
-    "ncsnr": "noise_ceiling",
-    "onset_shift": "timing",
-    "read_runs": "read",
-    "single_trial_betas": "pipeline",
-    "split_half": "reliability",
-}
-
-__getattr__, __dir__, __all__ = attach(__name__, _PUBLIC)
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

@@ -28,12 +28,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
+from scipy.special import expit
 
 from phosphene.betas.glm import Factor, RunDesign
 
 _MIXTURE_VALUES = 100_000
 _MIXTURE_STEPS = 2000
-_MIXTURE_STILL = 1e-7
+_MIXTURE_STILL = 1e-7  # change of a parameter below which the fit has converged
+_EXPLAINED = 1e-8  # share of a component that trials leave; below, they explain it wholly
 
 
 def tail_threshold(values: np.ndarray) -> float:
@@ -56,15 +58,14 @@ def tail_threshold(values: np.ndarray) -> float:
     x = x[np.isfinite(x)]
     x = x[:: max(1, len(x) // _MIXTURE_VALUES)]
 
+    std = 0.0
     if len(x):
-        spread = x.std()
-    else:
-        spread = 0.0
+        std = x.std()
 
-    if not spread > 0:
+    if not std > 0:
         return float("inf")
 
-    fits = [_mixture((x - x.mean()) / spread, cut) for cut in (0.5, 0.75, 0.9)]
+    fits = [_mixture((x - x.mean()) / std, cut) for cut in (0.5, 0.75, 0.9)]
     weight, mean, variance, _ = max(fits, key=lambda fit: fit[-1])
     if mean[0] > mean[1]:
         weight = weight[::-1]
@@ -72,8 +73,8 @@ def tail_threshold(values: np.ndarray) -> float:
         variance = variance[::-1]
 
     roots = np.roots(_log_odds(weight, mean, variance))
-    roots = np.sort(roots[np.isreal(roots)].real) * spread + x.mean()
-    roots = roots[roots <= max(x.max(), mean[1] * spread + x.mean())]
+    roots = np.sort(roots[np.isreal(roots)].real) * std + x.mean()
+    roots = roots[roots <= max(x.max(), mean[1] * std + x.mean())]
     if len(roots):
         return float(roots[-1])
 
@@ -88,8 +89,6 @@ def _log_odds(weight: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> tup
 
 def _mixture(x: np.ndarray, cut: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     """Weights, means and variances of two Gaussians, and the mean log likelihood but for a constant; x has variance 1."""
-    from scipy.special import expit
-
     share = (x > np.quantile(x, cut)).astype(np.float64)
     before = np.full(6, np.inf)
 
@@ -101,12 +100,12 @@ def _mixture(x: np.ndarray, cut: float) -> tuple[np.ndarray, np.ndarray, np.ndar
         mean = np.array([x.mean() - first, first]) / weight
         square = np.array([(x * x).mean() - second, second]) / weight
         variance = np.maximum(square - mean**2, 1e-6)
-        now = np.concatenate([weight, mean, variance])
+        current = np.concatenate([weight, mean, variance])
 
-        if np.abs(now - before).max() < _MIXTURE_STILL:
+        if np.abs(current - before).max() < _MIXTURE_STILL:
             break
 
-        before = now
+        before = current
         a, b, c = _log_odds(weight, mean, variance)
         share = expit((a * x + b) * x + c)
 
@@ -128,22 +127,28 @@ def noise_pool(on_off_r2: np.ndarray, mean: np.ndarray, threshold: float, bright
     bright : tuple of (float, float)
         (percentile, share): brighter than this share of that percentile of the mean signal
     """
-    return (mean > bright[1] * np.percentile(mean, bright[0])) & (on_off_r2 < threshold)
+    percentile, share = bright
+    is_bright = mean > share * np.percentile(mean, percentile)
+
+    return is_bright & (on_off_r2 < threshold)
 
 
 def pool_gram(series: np.ndarray) -> np.ndarray:
     """(n_volumes, n_volumes) float64 Gram matrix of voxels' series (n_volumes, n_voxels), each of unit length."""
     length = np.sqrt(np.einsum("tv,tv->v", series, series))
     unit = series[:, length > 0] / length[length > 0]
-    return (unit @ unit.T).astype(np.float64)
+    return (unit @ unit.T).astype(np.float64)  # (n_volumes, n_volumes)
 
 
 def components(gram: np.ndarray, count: int) -> np.ndarray:
     """The first principal components, (n_volumes, at most `count`) float64, orthonormal, the largest entry of each positive."""
     values, vectors = np.linalg.eigh(gram)
     keep = np.flatnonzero(values > 1e-6 * max(values[-1], 1e-300))[::-1][:count]
-    chosen = vectors[:, keep]
-    return chosen * np.sign(chosen[np.abs(chosen).argmax(axis=0), np.arange(len(keep))])
+    chosen = vectors[:, keep]  # (n_volumes, count)
+
+    # Eigenvectors have no sign of their own.
+    largest = chosen[np.abs(chosen).argmax(axis=0), np.arange(len(keep))]
+    return chosen * np.sign(largest)
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,21 +170,24 @@ class Repeats:
     session: np.ndarray
 
     @classmethod
-    def of(cls, stimuli: Sequence[str], folds: np.ndarray, sessions: np.ndarray) -> Repeats:
+    def of(cls, stimuli: Sequence[str] | np.ndarray, folds: np.ndarray, sessions: np.ndarray) -> Repeats:
         """From stimulus, fold and session of each trial."""
         n = len(stimuli)
 
         def same(keys: np.ndarray) -> sparse.csr_array:
             codes = np.unique(keys, return_inverse=True)[1]
             member = sparse.csr_array((np.ones(n, np.float32), (np.arange(n), codes)))
-            return member @ member.T
+            return member @ member.T  # (n_trials, n_trials)
 
         stimulus = np.unique(np.asarray(stimuli, dtype=str), return_inverse=True)[1]
-        pairs = same(stimulus) - same(stimulus * (int(np.max(folds, initial=0)) + 1) + np.asarray(folds))
+        n_folds = int(np.max(folds, initial=0)) + 1
+        pairs = same(stimulus) - same(stimulus * n_folds + np.asarray(folds))
         pairs.eliminate_zeros()
-        counts = np.asarray(pairs.sum(axis=1)).ravel()
 
-        return cls(sparse.csr_array(pairs), counts, np.unique(sessions, return_inverse=True)[1])
+        counts = np.asarray(pairs.sum(axis=1)).ravel()
+        session = np.unique(sessions, return_inverse=True)[1]
+
+        return cls(sparse.csr_array(pairs), counts, session)
 
     @property
     def any(self) -> bool:
@@ -213,25 +221,28 @@ class DenoiseTarget:
         """From betas of level 0, (n_trials, n_voxels) float32."""
         n_sessions = int(repeats.session.max()) + 1
         mean = np.zeros((n_sessions, betas.shape[1]), dtype=np.float32)
-        inverse = np.zeros_like(mean)
+        inverse_sd = np.zeros_like(mean)
         z = np.empty_like(betas)
 
-        for s in range(n_sessions):
-            here = repeats.session == s
-            mean[s] = betas[here].mean(axis=0)
-            z[here] = betas[here] - mean[s]
-            square = np.einsum("nv,nv->v", z[here], z[here]) / max(int(here.sum()) - 1, 1)
-            scale = np.abs(mean[s]) * 1e-6
-            inverse[s] = np.divide(1, np.sqrt(square), out=np.zeros_like(square), where=square > scale**2)
-            z[here] *= inverse[s]
+        for session in range(n_sessions):
+            trials = repeats.session == session
+            mean[session] = betas[trials].mean(axis=0)
+            z[trials] = betas[trials] - mean[session]
+
+            variance = np.einsum("nv,nv->v", z[trials], z[trials]) / max(int(trials.sum()) - 1, 1)
+            rounding = np.abs(mean[session]) * 1e-6
+            inverse_sd[session] = np.divide(
+                1, np.sqrt(variance), out=np.zeros_like(variance), where=variance > rounding**2
+            )
+            z[trials] *= inverse_sd[session]
 
         n = repeats.counts.astype(np.float32)
         root = np.sqrt(n)
-        aim = repeats.pairs @ z
+        aim = repeats.pairs @ z  # (n_trials, n_voxels)
         aim *= np.divide(1, root, out=np.zeros_like(root), where=root > 0)[:, None]
         constant = (n @ (z * z)).astype(np.float64) - np.einsum("nv,nv->v", aim, aim)
 
-        return cls(mean, inverse, aim, constant, root)
+        return cls(mean, inverse_sd, aim, constant, root)
 
     def badness(self, betas: np.ndarray, repeats: Repeats) -> np.ndarray:
         """Badness of betas of some level, (n_voxels,) float64."""
@@ -242,7 +253,7 @@ class DenoiseTarget:
 
 @dataclass(frozen=True, eq=False)
 class _Downdates:
-    """Of one run: ``b_p = b_0 - w[:, :p] g[:p]``."""
+    """How each component changes betas of one run: ``b_p = b_0 - w[:, :p] g[:p]``."""
 
     w: np.ndarray  # (n_trials, P)
     g: np.ndarray  # (P, n_voxels)
@@ -254,9 +265,9 @@ def downdates(factor: Factor, x: np.ndarray, parts: np.ndarray, betas: np.ndarra
     Parameters
     ----------
     factor : Factor
-        of the design (n_volumes, n_trials)
-    x : ndarray
-        see `factor`
+        of the design
+    x : ndarray of shape (n_volumes, n_trials)
+        the design
     parts : ndarray of shape (n_volumes, P)
         components
     betas : ndarray of shape (n_trials, n_voxels)
@@ -265,25 +276,25 @@ def downdates(factor: Factor, x: np.ndarray, parts: np.ndarray, betas: np.ndarra
         ``parts' y``
     """
     inverse = factor.inverse.copy()
-    a = x.T @ parts
+    a = x.T @ parts  # (n_trials, P)
     w = np.zeros_like(a)
-    left = np.ones(parts.shape[1])
+    remainder = np.ones(parts.shape[1])
 
     for p in range(parts.shape[1]):
         step = inverse @ a[:, p]
-        left[p] = 1 - a[:, p] @ step
-        if left[p] < 1e-8:  # trials explain this component wholly: it can take nothing from them
-            left[p] = np.inf
+        remainder[p] = 1 - a[:, p] @ step
+        if remainder[p] < _EXPLAINED:  # it can take nothing from the trials
+            remainder[p] = np.inf
             continue
 
         w[:, p] = step
-        inverse += np.outer(step, step) / left[p]
+        inverse += np.outer(step, step) / remainder[p]
 
-    g = (along - a.T.astype(np.float32) @ betas).astype(np.float32)
-    shared = (a.T @ w).astype(np.float32)
+    g = (along - a.T.astype(np.float32) @ betas).astype(np.float32)  # (P, n_voxels)
+    shared = (a.T @ w).astype(np.float32)  # (P, P)
 
     for p in range(len(g)):
-        g[p] = (g[p] + shared[p, :p] @ g[:p]) / np.float32(left[p])
+        g[p] = (g[p] + shared[p, :p] @ g[:p]) / np.float32(remainder[p])
 
     return _Downdates(w.astype(np.float32), g)
 
@@ -301,10 +312,14 @@ def component_badness(
     ----------
     designs : sequence of RunDesign
         of each run
-    series, parts : sequence of ndarray
-        of each run
     shape : int
         which response
+    series : sequence of ndarray
+        (n_volumes, n_voxels) of each run, without drift
+    parts : sequence of ndarray
+        (n_volumes, P) of each run, components
+    repeats : Repeats
+        trials to be predicted from one another
     """
     betas = []
     steps = []
@@ -312,13 +327,15 @@ def component_badness(
     for design, y, part in zip(designs, series, parts, strict=True):
         factor = design.factor(shape)
         x = design.designs[shape]
-        b = factor.inverse.astype(np.float32) @ (x.T.astype(np.float32) @ y)
+        b = factor.inverse.astype(np.float32) @ (x.T.astype(np.float32) @ y)  # (n_trials, n_voxels)
+        along = part.T.astype(np.float32) @ y  # (P, n_voxels)
         betas.append(b)
-        steps.append(downdates(factor, x, part, b, part.T.astype(np.float32) @ y))
+        steps.append(downdates(factor, x, part, b, along))
 
     flat = np.concatenate(betas)
     target = DenoiseTarget.of(flat, repeats)
-    out = np.zeros((1 + min(p.shape[1] for p in parts), flat.shape[1]))
+    n_levels = 1 + min(part.shape[1] for part in parts)
+    out = np.zeros((n_levels, flat.shape[1]))
     out += target.constant
 
     for design, step in zip(designs, steps, strict=True):
@@ -328,8 +345,8 @@ def component_badness(
         inverse = target.inverse_sd[session]
         error = root[:, None] * ((flat[rows] - target.mean[session]) * inverse) - target.aim[rows]
         w = root[:, None] * step.w
-        square = w.T @ w
-        cross = w.T @ error
+        square = w.T @ w  # (P, P)
+        cross = w.T @ error  # (P, n_voxels)
         g = step.g * inverse
         out += np.einsum("nv,nv->v", error, error)
         change = np.zeros(flat.shape[1])
@@ -351,6 +368,11 @@ def choose_count(curve: np.ndarray, stop: float = 1.05) -> int:
         score with 0 ... P components, the larger the better
     stop : float, default 1.05
         1 takes the best; 1.05 spares components that add less than about 5 %
+
+    Returns
+    -------
+    int
+        0 to P
 
     Examples
     --------
@@ -379,6 +401,7 @@ def trend(badness: Iterable[np.ndarray], on_off_r2: np.ndarray, threshold: float
     badness : iterable of ndarray
         (P + 1, n_voxels) blocks that make up all voxels
     on_off_r2 : ndarray of shape (n_voxels,)
+        percent
     threshold : float
         percent above which a voxel responds
     """

@@ -1,9 +1,10 @@
-"""Is the design fit for single-trial betas? Timing, collinearity, repeats, lengths of runs; said in plain words."""
+"""Is the design fit for single-trial betas? Timing, collinearity, repeats and lengths of runs, as findings."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,7 +30,7 @@ class DesignCheck:
         one row per run: session, run, n_volumes, duration_s, n_trials, first_s, tail_s (after the last onset), soa_s
         (median time between onsets), rank (dimensions the trials span), inflation (median over trials of the variance
         of a beta in one model of all trials, over its variance alone)
-    repeats : dict of {int: int}
+    repeats : dict of int to int
         how many stimuli were shown 1, 2, 3 ... times: {times: stimuli}
     across_runs : int
         stimuli shown in more than one run
@@ -51,39 +52,39 @@ class DesignCheck:
         return [self._timing(), self._collinearity(), self._repeats(), self._lengths(), self._ends()]
 
     def _timing(self) -> Finding:
+        if not self.moved_s and self.shift.is_suspect:
+            return Finding("problem", "onsets", f"{self.shift}.", "Late or early onsets spoil every beta.")
+
         if not self.moved_s:
-            if self.shift.is_suspect:
-                level = "problem"
-            else:
-                level = "ok"
+            return Finding("ok", "onsets", f"{self.shift}.", "")
 
-            return Finding(
-                level, "onsets", f"{self.shift}.", "Late or early onsets spoil every beta." if level != "ok" else ""
-            )
-
-        now = float(np.interp(self.moved_s, self.shift.shifts_s, self.shift.r2))
+        r2 = float(np.interp(self.moved_s, self.shift.shifts_s, self.shift.r2))
         text = (
             f"onsets were moved by {self.moved_s:+g} s: as filed they explain {100 * self.shift.r2_as_filed:.1f} % of variance, "
-            f"so {100 * now:.1f} %"
+            f"so {100 * r2:.1f} %"
         )
 
         best = self.shift.best_s
-        if self.shift.is_suspect and self.shift.r2_moved > 1.25 * now:
+        if self.shift.is_suspect and self.shift.r2_moved > 1.25 * r2:
             return Finding("problem", "onsets", f"{text}, but moved by {best:+g} s {100 * self.shift.r2_moved:.1f} %.")
-        if not self.shift.is_suspect and now < self.shift.r2_as_filed:
+        if not self.shift.is_suspect and r2 < self.shift.r2_as_filed:
             return Finding("problem", "onsets", f"{text}: nothing speaks for moving them.")
 
         return Finding("note", "onsets", f"{text}.", "Compare with the study's protocol.")
 
     def _collinearity(self) -> Finding:
-        short = self.table[self.table["rank"] < self.table["n_trials"]]
-        middle = float(self.table["inflation"].median())
+        short = np.flatnonzero(self.table["rank"] < self.table["n_trials"])
+        middle = float(np.asarray(self.table["inflation"].median()))
         if len(short):
+            n_trials = self.table["n_trials"].to_numpy()[short[0]]
+            rank = self.table["rank"].to_numpy()[short[0]]
             return Finding(
-                "problem", "collinearity", f"in {len(short)} of {len(self.table)} runs the trials cannot all be told apart: "
-                f"session {short['session'].iloc[0]} run {short['run'].iloc[0]} has {short['n_trials'].iloc[0]} trials that span "
-                f"{short['rank'].iloc[0]} dimensions.", "Look for events that come twice or too close together.",
-            )  # fmt: skip
+                "problem",
+                "collinearity",
+                f"in {len(short)} of {len(self.table)} runs the trials cannot all be told apart: "
+                f"{self._run(short[0])} has {n_trials} trials that span {rank} dimensions.",
+                "Look for events that come twice or too close together.",
+            )
 
         text = (
             f"responses overlap so that a beta's variance is {middle:.1f} times that of a trial standing alone "
@@ -99,14 +100,16 @@ class DesignCheck:
 
     def _repeats(self) -> Finding:
         n = sum(self.repeats.values())
-        again = sum(v for k, v in self.repeats.items() if k > 1)
-        text = f"{again} of {n} stimuli were shown more than once, {self.across_runs} of them in several runs"
+        n_repeated = sum(stimuli for times, stimuli in self.repeats.items() if times > 1)
+        text = f"{n_repeated} of {n} stimuli were shown more than once, {self.across_runs} of them in several runs"
 
         if self.across_runs == 0:
             return Finding(
-                "problem", "repeats", f"{text}: neither noise components nor ridge can be chosen by cross-validation, and there "
-                "is no noise ceiling.", "Types C and D fall back to B.",
-            )  # fmt: skip
+                "problem",
+                "repeats",
+                f"{text}: neither noise components nor ridge can be chosen by cross-validation, and there is no noise ceiling.",
+                "Types C and D fall back to B.",
+            )
 
         if self.across_runs < 10 and n > 30:
             return Finding("note", "repeats", f"{text}: settings are chosen from these few.")
@@ -114,28 +117,42 @@ class DesignCheck:
         return Finding("ok", "repeats", f"{text}.")
 
     def _lengths(self) -> Finding:
-        lengths = self.table["duration_s"]
-        text = f"{len(lengths)} runs of {lengths.min():.0f} to {lengths.max():.0f} s"
-        if lengths.min() == lengths.max():
-            text = f"{len(lengths)} run{'s' if len(lengths) > 1 else ''} of {lengths.max():.0f} s"
+        lengths = self.table["duration_s"].to_numpy()
+        n_runs = len(lengths)
+        shortest = float(lengths.min())
+        longest = float(lengths.max())
 
-        brief = self.table[lengths < _BRIEF * lengths.max()]
+        text = f"{n_runs} runs of {shortest:.0f} to {longest:.0f} s"
+        if shortest == longest:
+            text = f"{n_runs} runs of {longest:.0f} s"
+
+        if n_runs == 1:
+            text = f"1 run of {longest:.0f} s"
+
+        brief = np.flatnonzero(lengths < _BRIEF * longest)
         if len(brief):
-            which = f"session {brief['session'].iloc[0]} run {brief['run'].iloc[0]}"
-            return Finding("note", "run lengths", f"{text}; {which} is much shorter.", "Was it cut off?")
+            text = f"{text}; {self._run(brief[0])} is much shorter."
+            return Finding("note", "run lengths", text, "Was it cut off?")
 
         return Finding("ok", "run lengths", f"{text}, {self.table['n_trials'].sum()} trials.")
 
     def _ends(self) -> Finding:
-        short = self.table[self.table["tail_s"] < _TAIL_S]
-        if len(short):
+        tails = self.table["tail_s"].to_numpy()
+        n_short = int((tails < _TAIL_S).sum())
+        if n_short:
             return Finding(
-                "note", "ends of runs", f"{len(short)} of {len(self.table)} runs end less than {_TAIL_S:g} s after their last "
-                "onset: the betas of their last trials rest on the beginning of the response.",
-            )  # fmt: skip
+                "note",
+                "ends of runs",
+                f"{n_short} of {len(tails)} runs end less than {_TAIL_S:g} s after their last onset: the betas of their "
+                "last trials rest on the beginning of the response.",
+            )
 
-        least = self.table["tail_s"].min()
-        return Finding("ok", "ends of runs", f"every run goes on for {least:.1f} s or more after its last onset.")
+        return Finding("ok", "ends of runs", f"every run goes on for {tails.min():.1f} s or more after its last onset.")
+
+    def _run(self, row: int) -> str:
+        """Name of the run in a row of the table."""
+        session = self.table["session"].to_numpy()[row]
+        return f"session {session} run {self.table['run'].to_numpy()[row]}"
 
 
 def design_check(
@@ -153,9 +170,9 @@ def design_check(
     runs : sequence of BoldRun
         of one subject, with the onsets of the files
     library : HrfLibrary, optional
-        the response assumed
+        responses; ours by default
     shape : int, optional
-        the response assumed
+        the one assumed, by its number; by default the one that peaks near 5 s
     moved_s : float, default 0.0
         by how much the onsets are to be moved
     shift : OnsetShift, optional
@@ -164,39 +181,61 @@ def design_check(
     Returns
     -------
     DesignCheck
+        tables and findings
     """
     library = library or HrfLibrary()
-    shape = library.canonical if shape is None else shape
+    if shape is None:
+        shape = library.canonical
+
+    if shift is None:
+        shift = onset_shift(runs, library, shape=shape)
+
     rows = []
-    where = {}
+    shown_in: dict[str, list[tuple[int, int]]] = {}
 
     for run in runs:
-        onset, duration = (run.events[c].to_numpy(dtype=np.float64) for c in ("onset", "duration"))
-        onset = onset + moved_s
-        order = np.sort(onset)
-        basis = nuisance_basis(len(run), polynomial_degree(run.duration_s))
-        x = library.designs(onset, duration, len(run), run.tr_s)[shape]
-        raw = x - basis @ (basis.T @ x)
-        factor = Factor.of(raw.T @ raw)
-        alone = np.diag(factor.gram)
-        inflation = np.diag(factor.inverse) * alone
-        rows.append(
-            {
-                "session": run.session, "run": run.run, "n_volumes": len(run), "duration_s": run.duration_s,
-                "n_trials": len(onset), "first_s": order[0], "tail_s": run.duration_s - order[-1],
-                "soa_s": float(np.median(np.diff(order))) if len(order) > 1 else np.nan,
-                "rank": len(factor.s2), "inflation": float(np.median(inflation[alone > 0])) if (alone > 0).any() else np.nan,
-            }
-        )  # fmt: skip
-
+        rows.append(_row(run, library, shape, moved_s))
         for stimulus in run.events["stimulus"].astype(str):
-            where.setdefault(stimulus, []).append((run.session, run.run))
+            shown_in.setdefault(stimulus, []).append((run.session, run.run))
 
-    times = pd.Series([len(w) for w in where.values()]).value_counts().sort_index()
-    return DesignCheck(
-        pd.DataFrame(rows),
-        {int(k): int(v) for k, v in times.items()},
-        sum(len(set(w)) > 1 for w in where.values()),
-        onset_shift(runs, library, shape=shape) if shift is None else shift,
-        moved_s,
-    )
+    n_repeats, n_stimuli = np.unique([len(times) for times in shown_in.values()], return_counts=True)
+    repeats = dict(zip(n_repeats.tolist(), n_stimuli.tolist(), strict=True))
+    across_runs = sum(len(set(times)) > 1 for times in shown_in.values())
+
+    return DesignCheck(pd.DataFrame(rows), repeats, across_runs, shift, moved_s)
+
+
+def _row(run: BoldRun, library: HrfLibrary, shape: int, moved_s: float) -> dict[str, Any]:
+    """What a run's events allow: a row of `DesignCheck.table`."""
+    onset = run.events["onset"].to_numpy(dtype=np.float64) + moved_s
+    duration = run.events["duration"].to_numpy(dtype=np.float64)
+    order = np.sort(onset)
+
+    # The design without drift, and the variance of each trial's beta in it over that of the trial alone.
+    basis = nuisance_basis(len(run), polynomial_degree(run.duration_s))
+    x = library.designs(onset, duration, len(run), run.tr_s)[shape]  # (n_volumes, n_trials)
+    projected = x - basis @ (basis.T @ x)
+    factor = Factor.of(projected.T @ projected)
+    alone = np.diag(factor.gram)
+    inflation = np.diag(factor.inverse) * alone
+
+    soa_s = np.nan
+    if len(order) > 1:
+        soa_s = float(np.median(np.diff(order)))
+
+    middle = np.nan
+    if (alone > 0).any():
+        middle = float(np.median(inflation[alone > 0]))
+
+    return {
+        "session": run.session,
+        "run": run.run,
+        "n_volumes": len(run),
+        "duration_s": run.duration_s,
+        "n_trials": len(onset),
+        "first_s": order[0],
+        "tail_s": run.duration_s - order[-1],
+        "soa_s": soa_s,
+        "rank": len(factor.s2),
+        "inflation": middle,
+    }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,12 +16,12 @@ from phosphene.betas.design import DesignCheck, design_check
 from phosphene.betas.glm import blas_threads, nuisance_basis, polynomial_degree, residuals
 from phosphene.betas.hrf import HrfLibrary
 from phosphene.betas.options import BetaOptions
-from phosphene.betas.pipeline import BetaResult, Told, single_trial_betas
-from phosphene.betas.read import Located, SubjectRuns, locate
+from phosphene.betas.pipeline import BetaResult, ReportProgress, single_trial_betas
+from phosphene.betas.read import SubjectFiles, SubjectRuns, locate
 from phosphene.betas.reliability import SplitHalf, split_half
 from phosphene.betas.runs import BoldRun
 from phosphene.betas.timing import onset_shift
-from phosphene.betas.work import Work, taken_up, work_key
+from phosphene.betas.work import WorkFolder, open_work, work_key
 from phosphene.data import read_dataset, write_dataset
 from phosphene.data.folder import INDEX
 from phosphene.data.pictures import match_pictures, open_pictures
@@ -30,7 +30,7 @@ from phosphene.io import atomic
 from phosphene.types import Dataset, Stimuli, Trials
 
 FOUND = "found.npz"
-"""Beside the data set: what a report page draws, such as the onset curve, the component curve and a carpet of the runs."""
+"""In the folder of the data set: what a report page draws, such as the onset and component curves and a carpet of the runs."""
 
 _CARPET = (120, 1500)  # rows and columns drawn at most
 _CARPET_VOXELS = 3000
@@ -64,7 +64,7 @@ def betas_from_folder(
     subject: str,
     out: str | Path,
     options: BetaOptions | None = None,
-    progress: Told = lambda *_: None,
+    progress: ReportProgress = lambda *_: None,
     *,
     mask: str | Path | None = None,
     task: str | None = None,
@@ -89,16 +89,16 @@ def betas_from_folder(
         the folder to make; see :func:`phosphene.data.write_dataset`
     options : BetaOptions, optional
         by default :class:`BetaOptions`; ``onset_shift_s`` moves the onsets, ``memory_gb`` bounds working copies
-    progress : Told, optional
+    progress : ReportProgress, optional
         called with (what, share done)
     mask : str or Path, optional
-        as for :func:`~phosphene.betas.read.read_runs`
+        image above 0 inside the brain; by default the study's
     task : str, optional
-        as for :func:`~phosphene.betas.read.read_runs`
+        which task, where there are several
     sessions : sequence of int, optional
-        as for :func:`~phosphene.betas.read.read_runs`
+        which sessions; all by default
     pattern : str, optional
-        as for :func:`~phosphene.betas.read.read_runs`
+        of the images' file names, where a run has several
     images : str or Path, optional
         folder of the pictures shown, named after the stimuli; by default ``stimuli`` of the study, where there is one
     shift : {"auto", "none"}, default "none"
@@ -111,6 +111,7 @@ def betas_from_folder(
     Returns
     -------
     FolderResult
+        betas as written, and the check of the design
 
     Raises
     ------
@@ -132,57 +133,76 @@ def betas_from_folder(
         raise ConfigError(f"{out} exists and is not empty. Choose another --out.")
 
     library = HrfLibrary.chosen(options)
-    found = locate(folder, subject, mask=mask, task=task, sessions=sessions, pattern=pattern)
-    key = _key(found, options, library, shift, images)
+    files = locate(folder, subject, mask=mask, task=task, sessions=sessions, pattern=pattern)
+    key = _key(files, options, library, shift, images)
 
     if (out / INDEX).is_file() and not replace:
-        done = read_dataset(out)
-        if found.subject in done.subjects and done.trials(found.subject).provenance.get("key") == key:
-            return FolderResult(done.trials(found.subject), out)
+        earlier = read_dataset(out)
+        if files.subject in earlier.subjects and earlier.trials(files.subject).provenance.get("key") == key:
+            return FolderResult(earlier.trials(files.subject), out)
 
         raise ConfigError(
             f"{out} exists and is not empty. Choose another --out, or replace it with --replace (in Python replace=True)."
         )
 
-    with taken_up(out.with_name(f"{out.name}.work"), key) as work, blas_threads(1):
-        made = _make(found, out, options, library, progress, work, workers, shift, images, key)
+    with open_work(out.with_name(f"{out.name}.work"), key) as work, blas_threads(1):
+        result = _fit(files, out, options, library, progress, work, workers, shift, images, key)
         work.remove()
 
-    return made
+    return result
 
 
-def _key(found: Located, options: BetaOptions, library: HrfLibrary, shift: str, images: str | Path | None) -> str:
+def _key(files: SubjectFiles, options: BetaOptions, library: HrfLibrary, shift: str, images: str | Path | None) -> str:
+    """Digest of everything that the betas of a folder depend on."""
     return work_key(
         {
-            "version": __version__, "options": options.model_dump(mode="json"), "files": found.fingerprint(options.confounds),
-            "responses": library.digest, "shift": shift, "images": str(images),
+            "version": __version__,
+            "options": options.model_dump(mode="json"),
+            "files": files.fingerprint(options.confounds),
+            "responses": library.digest,
+            "shift": shift,
+            "images": str(images),
         }
-    )  # fmt: skip
+    )
 
 
-def _make(
-    found: Located, out: Path, options: BetaOptions, library: HrfLibrary, progress: Told, work: Work, workers: int, shift: str,
-    images: str | Path | None, key: str,
-) -> FolderResult:  # fmt: skip
-    runs = found.read(options.confounds, work=work, workers=workers, memory_gb=options.memory_gb)
+def _fit(
+    files: SubjectFiles,
+    out: Path,
+    options: BetaOptions,
+    library: HrfLibrary,
+    progress: ReportProgress,
+    work: WorkFolder,
+    workers: int,
+    shift: str,
+    images: str | Path | None,
+    key: str,
+) -> FolderResult:
+    """Read, check, fit and write; a stop in between is taken up from `work`."""
+    subject = files.subject
+    runs = files.read(options.confounds, work=work, workers=workers, memory_gb=options.memory_gb)
     progress("reading", 1.0)
-    seen = onset_shift(runs.runs, library, shape=options.assumed_hrf)
 
-    if shift == "auto" and seen.is_suspect:
-        options = options.model_copy(update={"onset_shift_s": seen.best_s})
+    # Onsets, and whether the design is fit for single trials.
+    moved = onset_shift(runs.runs, library, shape=options.assumed_hrf)
+    if shift == "auto" and moved.is_suspect:
+        options = options.model_copy(update={"onset_shift_s": moved.best_s})
         warnings.warn(
-            f"{found.subject}: onsets were moved by {seen.best_s:+.2f} s, as asked (--shift auto): as filed they explain "
-            f"{100 * seen.r2_as_filed:.1f} % of variance, so {100 * seen.r2_moved:.1f} %.", PhospheneWarning, stacklevel=4,
-        )  # fmt: skip
-    elif seen.is_suspect and not options.onset_shift_s:
-        warnings.warn(f"{found.subject}: {seen}.", PhospheneWarning, stacklevel=4)
+            f"{subject}: onsets were moved by {moved.best_s:+.2f} s, as asked (--shift auto): as filed they explain "
+            f"{100 * moved.r2_as_filed:.1f} % of variance, so {100 * moved.r2_moved:.1f} %.",
+            PhospheneWarning,
+            stacklevel=4,
+        )
+    elif moved.is_suspect and not options.onset_shift_s:
+        warnings.warn(f"{subject}: {moved}.", PhospheneWarning, stacklevel=4)
 
-    check = design_check(runs.runs, library, shape=options.assumed_hrf, moved_s=options.onset_shift_s, shift=seen)
+    check = design_check(runs.runs, library, shape=options.assumed_hrf, moved_s=options.onset_shift_s, shift=moved)
     progress("design", 1.0)
+
+    # Betas, on disk where they would take more than a quarter of the memory.
     n_trials = sum(len(run.events) for run in runs.runs)
     n_voxels = runs.runs[0].n_voxels
     room = None
-
     if 4 * n_trials * n_voxels > options.memory_gb * 1e9 / 4:
         room = np.memmap(work.folder / "betas.bin", np.float32, "w+", shape=(n_trials, n_voxels))
 
@@ -191,42 +211,52 @@ def _make(
         options,
         library=library,
         voxels=runs.voxels,
-        subject=found.subject,
+        subject=subject,
         out=room,
         progress=progress,
         work=work,
         workers=workers,
     )
 
-    step = max(1, int(options.memory_gb * 1e9 / 8 / (8 * n_trials)))
     reliability = split_half(
-        result.trials.source, result.trials.table, np.random.default_rng(0),
-        blocks=lambda: (slice(s, min(s + step, n_voxels)) for s in range(0, n_voxels, step)),
-    )  # fmt: skip
+        result.trials.source,
+        result.trials.table,
+        np.random.default_rng(0),
+        blocks=lambda: _blocks(n_trials, n_voxels, options.memory_gb),
+    )
 
-    trials = _described(result, check, reliability, found, key)
-    stimuli = _stimuli(trials, runs, found.root, images)
-    name = found.root.resolve().name
-    dataset = Dataset(name, stimuli, {found.subject: trials}, {}, {"title": f"Single-trial betas of {name}"})
+    # The data set, complete in the folder of work before it takes its place.
+    trials = _described(result, check, reliability, files, key)
+    stimuli = _stimuli(trials, runs, files.root, images)
+    name = files.root.resolve().name
+    dataset = Dataset(name, stimuli, {subject: trials}, {}, {"title": f"Single-trial betas of {name}"})
     place = write_dataset(dataset, work.folder / "done", progress=progress, replace=True)
-    arrays = _drawn(runs.runs, check, result, reliability, options)
+    arrays = _page_arrays(runs.runs, check, result, reliability, options)
 
     with atomic.explained(place):
-        np.savez(place / FOUND, **arrays)
+        np.savez(place / FOUND, **arrays)  # pyright: ignore[reportArgumentType]  # no array is named allow_pickle
 
     with atomic.folder(out) as new:  # takes the place of an older one in one moment
         new.rmdir()
         place.rename(new)
 
-    trials = read_dataset(out).trials(found.subject)
+    trials = read_dataset(out).trials(subject)
     return FolderResult(trials, out, check, dataclasses.replace(result, trials=trials))
 
 
+def _blocks(n_trials: int, n_voxels: int, memory_gb: float) -> Iterator[slice]:
+    """Blocks of voxels whose betas take an eighth of the memory in double precision."""
+    step = max(1, int(memory_gb * 1e9 / 8 / (8 * n_trials)))
+    for start in range(0, n_voxels, step):
+        yield slice(start, min(start + step, n_voxels))
+
+
 def _described(
-    result: BetaResult, check: DesignCheck, reliability: SplitHalf | None, found: Located, key: str
+    result: BetaResult, check: DesignCheck, reliability: SplitHalf | None, files: SubjectFiles, key: str
 ) -> Trials:
+    """Trials with notes on how they were made, and the reliability of each voxel."""
     notes: dict[str, Any] = {
-        "source": found.root.resolve().name,
+        "source": files.root.resolve().name,
         "key": key,
         "onset_check": str(check.shift),
         "design_check": [[f.level, f.what, f.detail, f.next_step] for f in check.findings],
@@ -237,28 +267,27 @@ def _described(
     voxels = result.trials.voxels
     if reliability is not None:
         voxels = voxels.assign(split_half=reliability.r)
-        notes |= {
-            "split_half_bar": reliability.bar, "split_half_share": reliability.share, "split_half_stimuli": reliability.n_stimuli
-        }  # fmt: skip
+        notes["split_half_bar"] = reliability.bar
+        notes["split_half_share"] = reliability.share
+        notes["split_half_stimuli"] = reliability.n_stimuli
 
     described = result.trials.with_betas(result.trials.source, **notes)
     return dataclasses.replace(described, voxels=voxels)
 
 
 def _stimuli(trials: Trials, runs: SubjectRuns, root: Path, images: str | Path | None) -> Stimuli:
-    ids = [str(s) for s in trials.stimulus_ids]
+    """What was shown, with pictures where there are some."""
+    ids = [str(stimulus) for stimulus in trials.stimulus_ids]
+    category = None
     if runs.categories:
-        category = [runs.categories.get(s, "") for s in ids]
-    else:
-        category = None
+        category = np.asarray([runs.categories.get(stimulus, "") for stimulus in ids], dtype=object)
 
+    without_pictures = Stimuli(trials.stimulus_ids, category=category)
+    place = root / "stimuli"
     if images is not None:
         place = Path(images)
-    else:
-        place = root / "stimuli"
-
-    if images is None and not place.is_dir():
-        return Stimuli(trials.stimulus_ids, category=category)
+    elif not place.is_dir():
+        return without_pictures
 
     try:
         files = match_pictures(place, ids)
@@ -266,7 +295,7 @@ def _stimuli(trials: Trials, runs: SubjectRuns, root: Path, images: str | Path |
         if images is not None:
             raise
 
-        return Stimuli(trials.stimulus_ids, category=category)  # the study's folder holds something else
+        return without_pictures  # the study's folder holds something else
 
     pictures, present, _ = open_pictures(files, ids)
     if present.all():
@@ -275,49 +304,61 @@ def _stimuli(trials: Trials, runs: SubjectRuns, root: Path, images: str | Path |
     return Stimuli(trials.stimulus_ids, pictures, category=category, present=present)
 
 
-def _drawn(
+def _page_arrays(
     runs: Sequence[BoldRun], check: DesignCheck, result: BetaResult, reliability: SplitHalf | None, options: BetaOptions
 ) -> dict[str, np.ndarray]:
     """Small arrays that a page draws."""
-    out = {
-        "shifts_s": check.shift.shifts_s, "shift_r2": check.shift.r2, "curve": result.curve,
+    arrays = {
+        "shifts_s": check.shift.shifts_s,
+        "shift_r2": check.shift.r2,
+        "curve": result.curve,
         "repeats": np.array(list(check.repeats.items())).reshape(-1, 2),
-        **{f"run_{name}": values.to_numpy() for name, values in check.table.items()},
-    }  # fmt: skip
+    }
+    for name, values in check.table.items():
+        arrays[f"run_{name}"] = values.to_numpy()
 
     if reliability is not None:
         edges = np.linspace(-1, 1, 81)
-        out |= {"null_edges": edges, "null_counts": np.histogram(reliability.null, edges)[0] / len(reliability.null)}
+        arrays["null_edges"] = edges
+        arrays["null_counts"] = np.histogram(reliability.null, edges)[0] / len(reliability.null)
 
-    return out | _carpet(runs, result.trials.voxels["on_off_r2"].to_numpy(), options)
+    return arrays | _carpet(runs, result.trials.voxels["on_off_r2"].to_numpy(), options)
 
 
 def _carpet(runs: Sequence[BoldRun], on_off: np.ndarray, options: BetaOptions) -> dict[str, np.ndarray]:
     """Series without drift in standard deviations, means of a few voxels, most responsive above; and where runs end."""
-    some = np.unique(np.linspace(0, len(on_off) - 1, min(len(on_off), _CARPET_VOXELS)).round().astype(int))
-    some = some[np.argsort(-on_off[some], kind="stable")]
-    rows = np.array_split(np.arange(len(some)), min(_CARPET[0], len(some)))
-    every = -(-sum(len(run) for run in runs) // _CARPET[1])
+    voxels = np.linspace(0, len(on_off) - 1, min(len(on_off), _CARPET_VOXELS))
+    voxels = np.unique(voxels.round().astype(int))
+    voxels = voxels[np.argsort(-on_off[voxels], kind="stable")]
+
+    n_rows, n_columns = _CARPET
+    rows = np.array_split(np.arange(len(voxels)), min(n_rows, len(voxels)))
+    every = -(-sum(len(run) for run in runs) // n_columns)  # volumes in a column
+
     columns = []
     ends = []
     onsets = []
-    at = 0.0
+    end_s = 0.0
 
     for run in runs:
         basis = nuisance_basis(len(run), polynomial_degree(run.duration_s))
-        series, _ = residuals(np.asarray(run.volumes[:, some]), basis)
+        series, _ = residuals(np.asarray(run.volumes[:, voxels]), basis)
         sd = series.std(axis=0)
         z = series * np.divide(1, sd, out=np.zeros_like(sd), where=sd > 0)
-        z = np.stack([z[:, row].mean(axis=1) for row in rows])
-        columns.append(z[:, : len(run) // every * every].reshape(len(z), -1, every).mean(axis=2))
-        onsets.append(at + run.events["onset"].to_numpy(dtype=np.float64) + options.onset_shift_s)
-        at += columns[-1].shape[1] * every * run.tr_s
-        ends.append(at)
+        z = np.stack([z[:, row].mean(axis=1) for row in rows])  # (n_rows, n_volumes)
 
-    shown = np.concatenate(columns, axis=1)
-    shown = 128 + shown * (45 / max(float(shown.std()), 1e-9))
+        whole = len(run) // every * every
+        columns.append(z[:, :whole].reshape(len(z), -1, every).mean(axis=2))
+        onsets.append(end_s + run.events["onset"].to_numpy(dtype=np.float64) + options.onset_shift_s)
+        end_s += columns[-1].shape[1] * every * run.tr_s
+        ends.append(end_s)
+
+    # Grey values, mean 128 and standard deviation 45.
+    carpet = np.concatenate(columns, axis=1)
+    carpet = 128 + carpet * (45 / max(float(carpet.std()), 1e-9))
 
     return {
-        "carpet": np.clip(shown, 0, 255).astype(np.uint8), "carpet_ends_s": np.array(ends),
+        "carpet": np.clip(carpet, 0, 255).astype(np.uint8),
+        "carpet_ends_s": np.array(ends),
         "carpet_onsets_s": np.concatenate(onsets),
-    }  # fmt: skip
+    }

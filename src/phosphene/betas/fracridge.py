@@ -58,6 +58,7 @@ def strengths(s2: np.ndarray, coefficients: np.ndarray, fractions: np.ndarray) -
     full = power[0].copy()
     length = np.sqrt(power / np.where(full > 0, full, 1))
     length[0] = 1
+
     log = np.log1p(grid).astype(np.float32)
     out = np.zeros((len(fractions), coefficients.shape[1]), dtype=np.float32)
     columns = np.arange(coefficients.shape[1])
@@ -87,6 +88,7 @@ def shrunk(factor: Factor, c: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 
 
 def _shrink(factor: Factor, c: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Coefficients times s^2 / (s^2 + alpha)."""
     divisor = np.multiply.outer((1 / factor.s2).astype(np.float32), alpha)
     divisor += 1
     return np.divide(c, divisor, out=divisor)
@@ -100,27 +102,34 @@ def fraction_badness(
     Parameters
     ----------
     factors : sequence of Factor
-        of each run: decomposition, coefficients of least squares, which trials
+        of each run, its design decomposed
     c : sequence of ndarray
-        see `factors`
-    rows : sequence of slice
-        see `factors`
+        (k, n_voxels) of each run, coefficients of least squares along its singular directions
     alphas : ndarray of shape (n_fractions, n_voxels)
+        strengths
+    rows : sequence of slice
+        of each run, which trials of the study it has
+    repeats : Repeats
+        trials to be predicted from one another
     """
-    flat = np.concatenate([f.vectors.astype(np.float32) @ x for f, x in zip(factors, c, strict=True)])
+    betas = []
+    for factor, x in zip(factors, c, strict=True):
+        betas.append(factor.vectors.astype(np.float32) @ x)  # (n_trials, n_voxels)
+
+    flat = np.concatenate(betas)
     target = DenoiseTarget.of(flat, repeats)
     out = np.tile(target.constant, (len(alphas), 1))
 
-    for factor, x, where in zip(factors, c, rows, strict=True):
-        scored = np.flatnonzero(target.root[where] > 0)
+    for factor, x, trials in zip(factors, c, rows, strict=True):
+        scored = np.flatnonzero(target.root[trials] > 0)
         if len(scored) == 0:
             continue
 
-        session = repeats.session[where][0]
-        root = target.root[where][scored, None]
+        session = repeats.session[trials][0]
+        root = target.root[trials][scored, None]
         inverse = target.inverse_sd[session]
         vectors = root * factor.vectors[scored].astype(np.float32)
-        aim = target.aim[where][scored] + root * (target.mean[session] * inverse)
+        aim = target.aim[trials][scored] + root * (target.mean[session] * inverse)
         scaled = x * inverse
 
         for row, alpha in zip(out, alphas, strict=True):
@@ -138,7 +147,10 @@ def autoscale(betas: np.ndarray, least_squares: np.ndarray) -> tuple[np.ndarray,
 
     Parameters
     ----------
-    betas, least_squares : ndarray of shape (n_trials, n_voxels)
+    betas : ndarray of shape (n_trials, n_voxels)
+        shrunk
+    least_squares : ndarray of shape (n_trials, n_voxels)
+        the same without a penalty
     """
     mean = betas.mean(axis=0, dtype=np.float64)
     aim = least_squares.mean(axis=0, dtype=np.float64)

@@ -37,6 +37,10 @@ def nuisance_basis(n_volumes: int, degree: int, confounds: np.ndarray | None = N
 
     Parameters
     ----------
+    n_volumes : int
+        length of the run
+    degree : int
+        highest power of time
     confounds : ndarray of shape (n_volumes, n), optional
         finite, in any units, or None
     """
@@ -69,9 +73,9 @@ def residuals(volumes: np.ndarray, basis: np.ndarray) -> tuple[np.ndarray, np.nd
     """
     mean = volumes.mean(axis=0, dtype=np.float64)
     centred = np.empty(volumes.shape, dtype=np.float32)
-    np.subtract(
-        volumes, mean, out=centred, casting="unsafe"
-    )  # a baseline of 1000 would use up half of float32's digits
+
+    # In double precision, because a baseline of 1000 would use up half of float32's digits.
+    np.subtract(volumes, mean, out=centred, casting="unsafe")
 
     basis = basis.astype(np.float32)
     centred -= basis @ (basis.T @ centred)
@@ -85,7 +89,7 @@ def _threads() -> ThreadpoolController:
 
 
 def blas_threads(n: int) -> AbstractContextManager:
-    """At most so many threads in matrix products, for the time of a block."""
+    """At most `n` threads in matrix products, for the time of a ``with`` block."""
     return _threads().limit(limits=n, user_api="blas")
 
 
@@ -151,9 +155,11 @@ class RunDesign:
     def build(cls, designs: np.ndarray, basis: np.ndarray, rows: slice) -> RunDesign:
         """Project `basis` out of (n_shapes, n_volumes, n_trials) designs."""
         n_shapes, n_volumes, n_trials = designs.shape
-        flat = designs.transpose(1, 0, 2).reshape(n_volumes, -1)
+        flat = designs.transpose(1, 0, 2).reshape(n_volumes, -1)  # (n_volumes, n_shapes * n_trials)
         flat = flat - basis @ (basis.T @ flat)
-        return cls(basis, np.ascontiguousarray(flat.reshape(n_volumes, n_shapes, n_trials).transpose(1, 0, 2)), rows)
+        projected = flat.reshape(n_volumes, n_shapes, n_trials).transpose(1, 0, 2)
+
+        return cls(basis, np.ascontiguousarray(projected), rows)
 
     def factor(self, shape: int) -> Factor:
         """Of the design with this response."""
@@ -166,8 +172,9 @@ class RunDesign:
     def q(self, shape: int) -> np.ndarray:
         """(n_volumes, rank) float32, orthonormal: what the trials can explain."""
         if shape not in self._whitened:
-            f = self.factor(shape)
-            self._whitened[shape] = (self.designs[shape] @ (f.vectors / np.sqrt(f.s2))).astype(np.float32)
+            factor = self.factor(shape)
+            q = self.designs[shape] @ (factor.vectors / np.sqrt(factor.s2))  # (n_volumes, rank)
+            self._whitened[shape] = q.astype(np.float32)
 
         return self._whitened[shape]
 
@@ -186,9 +193,9 @@ def on_off_r2(designs: Sequence[RunDesign], series: Sequence[np.ndarray], shape:
     Parameters
     ----------
     designs : sequence of RunDesign
-        of each run; series (n_volumes, n_voxels) without drift
+        of each run
     series : sequence of ndarray
-        see `designs`
+        (n_volumes, n_voxels) of each run, without drift
     shape : int
         which response is assumed
 
@@ -197,25 +204,42 @@ def on_off_r2(designs: Sequence[RunDesign], series: Sequence[np.ndarray], shape:
     ndarray of shape (n_voxels,), float64
         0 for a voxel that never changes
     """
-    regressors = [d.on_off(shape) for d in designs]
-    power = sum(float(x @ x) for x in regressors)
-    along = sum(x.astype(np.float32) @ y for x, y in zip(regressors, series, strict=True)).astype(np.float64)
-    total = total_power(series)
+    n_voxels = series[0].shape[1]
+    power = 0.0
+    along = np.zeros(n_voxels, dtype=np.float32)
 
-    return _percent(along**2 / max(power, 1e-300), total)
+    for design, y in zip(designs, series, strict=True):
+        x = design.on_off(shape)  # (n_volumes,)
+        power += float(x @ x)
+        along = along + x.astype(np.float32) @ y  # (n_voxels,)
+
+    explained = along.astype(np.float64) ** 2 / max(power, 1e-300)
+    return _percent(explained, total_power(series))
 
 
 def total_power(series: Sequence[np.ndarray]) -> np.ndarray:
     """Sum of squares of every voxel over runs, (n_voxels,) float64."""
-    return sum(np.einsum("tv,tv->v", y, y) for y in series).astype(np.float64)
+    total = np.zeros(series[0].shape[1], dtype=np.float32)
+    for y in series:
+        total = total + np.einsum("tv,tv->v", y, y)
+
+    return total.astype(np.float64)
 
 
 def _percent(explained: np.ndarray, total: np.ndarray) -> np.ndarray:
+    """100 * explained / total, 0 where a voxel never changes."""
     return 100 * np.divide(explained, total, out=np.zeros_like(total), where=total > 0)
 
 
 def choose_hrf(designs: Sequence[RunDesign], series: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """For each voxel the response with which single trials explain most.
+
+    Parameters
+    ----------
+    designs : sequence of RunDesign
+        of each run
+    series : sequence of ndarray
+        (n_volumes, n_voxels) of each run, without drift
 
     Returns
     -------
@@ -225,10 +249,11 @@ def choose_hrf(designs: Sequence[RunDesign], series: Sequence[np.ndarray]) -> tu
     explained = np.zeros((len(designs[0].designs), series[0].shape[1]))
     for design, y in zip(designs, series, strict=True):
         for shape, row in enumerate(explained):
-            along = design.q(shape).T @ y
+            along = design.q(shape).T @ y  # (rank, n_voxels)
             row += np.einsum("kv,kv->v", along, along)
 
-    return explained.argmax(axis=0), _percent(explained, np.broadcast_to(total_power(series), explained.shape))
+    total = np.broadcast_to(total_power(series), explained.shape)
+    return explained.argmax(axis=0), _percent(explained, total)
 
 
 def least_squares(design: RunDesign, shape: int, products: np.ndarray) -> np.ndarray:
@@ -237,12 +262,16 @@ def least_squares(design: RunDesign, shape: int, products: np.ndarray) -> np.nda
 
 
 def least_squares_separate(design: RunDesign, shape: int, products: np.ndarray) -> np.ndarray:
-    """Betas of trials each in a model of its own, beside one regressor for all others (LSS).
+    """Betas of trials each in a model of its own, with one regressor for all others (LSS).
 
     For trial i with design x and u the sum of the others, ``beta = (u'u x'y - x'u u'y) / (u'u x'x - (x'u)^2)``.
 
     Parameters
     ----------
+    design : RunDesign
+        of the run
+    shape : int
+        which response
     products : ndarray
         ``X'y`` (n_trials, n_voxels)
 
@@ -255,13 +284,15 @@ def least_squares_separate(design: RunDesign, shape: int, products: np.ndarray) 
     if len(gram) == 1:
         return least_squares(design, shape, products)
 
-    own = np.diag(gram)
-    cross = gram.sum(axis=1) - own
-    others = gram.sum() - 2 * gram.sum(axis=1) + own
-    determinant = own * others - cross**2
-    determinant = np.where(determinant > _RANK * own * others, determinant, np.inf)  # not to be told apart: 0
-    rest = products.sum(axis=0) - products
-    weights = np.stack([others, -cross], axis=1) / determinant[:, None]
+    # x'x, x'u and u'u of every trial
+    power = np.diag(gram)
+    cross = gram.sum(axis=1) - power
+    others = gram.sum() - 2 * gram.sum(axis=1) + power
+    determinant = power * others - cross**2
+    determinant = np.where(determinant > _RANK * power * others, determinant, np.inf)  # not to be told apart: 0
+
+    rest = products.sum(axis=0) - products  # u'y, (n_trials, n_voxels)
+    weights = np.stack([others, -cross], axis=1) / determinant[:, None]  # (n_trials, 2)
 
     return (weights[:, :1] * products + weights[:, 1:] * rest).astype(np.float32)
 
@@ -273,7 +304,21 @@ def explained_r2(
     products: Sequence[np.ndarray],
     total: np.ndarray,
 ) -> np.ndarray:
-    """Percent of variance that given betas explain in data without drift, (n_voxels,): ``2 b'X'y - b'X'X b`` over ``y'y``."""
+    """Percent of variance that betas explain in data without drift, (n_voxels,): ``2 b'X'y - b'X'X b`` over ``y'y``.
+
+    Parameters
+    ----------
+    designs : sequence of RunDesign
+        of each run
+    shape : int
+        which response
+    betas : sequence of ndarray
+        (n_trials, n_voxels) of each run
+    products : sequence of ndarray
+        ``X'y`` (n_trials, n_voxels) of each run
+    total : ndarray of shape (n_voxels,)
+        ``y'y`` over all runs
+    """
     explained = np.zeros(len(total))
     for design, b, xy in zip(designs, betas, products, strict=True):
         gram = design.factor(shape).gram.astype(np.float32)

@@ -39,6 +39,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.interpolate import PchipInterpolator
 from scipy.special import gammainc
 
 from phosphene.errors import ConfigError, DataError
@@ -123,8 +124,8 @@ class HrfLibrary:
     ----------
     name : str
         For provenance.
-    table : ndarray of shape (n_times, n_shapes), float64, optional
-        optional Responses to an impulse, a row for each step from onset; None for our own twenty, which are known
+    table : ndarray of shape (n_times, n_shapes), optional
+        float64, responses to an impulse, a row for each step from onset; None for our own twenty, which are known
         exactly at any time.
     step_s : float
         Seconds between the rows of the table.
@@ -206,7 +207,18 @@ class HrfLibrary:
 
     @classmethod
     def chosen(cls, options: BetaOptions) -> HrfLibrary:
-        """Read the table that the options name, or take our own library where they name none."""
+        """Read the table that the options name, or take our own library where they name none.
+
+        Parameters
+        ----------
+        options : BetaOptions
+            ``hrf_table`` and ``hrf_step_s``
+
+        Returns
+        -------
+        HrfLibrary
+            with responses in the order of the table
+        """
         if options.hrf_table is None:
             return cls()
 
@@ -266,8 +278,6 @@ class HrfLibrary:
         if self.table is None:
             return _gamma_responses(lag, max(float(duration_s), _STEP_S))
 
-        from scipy.interpolate import PchipInterpolator
-
         table = self.table
         if self.step_s != _STEP_S:
             rows_s = np.arange(len(table)) * self.step_s
@@ -288,16 +298,19 @@ class HrfLibrary:
 
         Parameters
         ----------
-        onset_s, duration_s : ndarray of shape (n_trials,)
+        onset_s : ndarray of shape (n_trials,)
+            seconds from the first volume
+        duration_s : ndarray of shape (n_trials,)
             seconds
         n_volumes : int
-            the run
+            length of the run
         tr_s : float
-            the run
+            seconds between volumes
 
         Returns
         -------
-        ndarray of shape (n_shapes, n_volumes, n_trials), float64
+        ndarray of shape (n_shapes, n_volumes, n_trials)
+            float64, in units of each response's peak
         """
         onset_s = np.asarray(onset_s, dtype=np.float64)
         lag = np.round(np.arange(n_volumes)[:, None] * float(tr_s) - onset_s, 9)
@@ -306,9 +319,9 @@ class HrfLibrary:
 
         for duration in np.unique(durations):
             # Trials are copies of few lags, so each is computed once.
-            here = (lag > 0) & (lag < _LENGTH_S + duration) & (durations == duration)
-            lags, place = np.unique(lag[here], return_inverse=True)
-            out[:, here] = self._cached(lags.tobytes(), float(duration))[:, place]
+            responds = (lag > 0) & (lag < _LENGTH_S + duration) & (durations == duration)
+            lags, place = np.unique(lag[responds], return_inverse=True)
+            out[:, responds] = self._cached(lags.tobytes(), float(duration))[:, place]
 
         return out
 

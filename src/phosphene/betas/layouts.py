@@ -19,7 +19,7 @@ _MOTION = ("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z")
 
 
 @dataclass(frozen=True)
-class Place:
+class RunFiles:
     """Where one run lies.
 
     Attributes
@@ -50,20 +50,17 @@ class Place:
 # -- BIDS --------------------------------------------------------------------------------------------------------------
 
 
-def bids(root: Path, subject: Path, task: str | None, pattern: str | None) -> list[Place]:
+def bids(root: Path, subject: Path, task: str | None, pattern: str | None) -> list[RunFiles]:
     """Every run of a subject below a BIDS folder; DataError where there is none, or of several tasks."""
     images = _visible(subject.glob(f"**/func/{pattern or '*_bold.nii*'}"))
-    tasks = {_entities(p).get("task", "") for p in images}
-    if task is None and len(tasks) > 1:
-        raise DataError(f"{subject.name} has runs of several tasks ({', '.join(sorted(tasks))}); say which with task=.")
-
+    _check_task(subject, task, {_entities(path).get("task", "") for path in images})
     images = [p for p in images if task in (None, _entities(p).get("task"))]
     if not images:
         raise DataError(
             f"{subject} has no {pattern or '*_bold.nii.gz'} in a folder func" + (f" of task '{task}'." if task else ".")
         )
 
-    places = []
+    runs = []
     sessions = sorted({_entities(p).get("ses", "") for p in images})
 
     for order, image in enumerate(images, 1):
@@ -74,8 +71,8 @@ def bids(root: Path, subject: Path, task: str | None, pattern: str | None) -> li
         if "echo" in entities or entities.get("part", "mag") != "mag":
             raise DataError(f"{image.name} is one echo or phase of several; combine them first.")
 
-        places.append(
-            Place(
+        runs.append(
+            RunFiles(
                 image,
                 _number(session, 1 + sessions.index(session)),
                 _number(entities.get("run"), order),
@@ -85,23 +82,30 @@ def bids(root: Path, subject: Path, task: str | None, pattern: str | None) -> li
             )
         )
 
-    return places
+    return runs
 
 
 def _bids_events(root: Path, image: Path, name: str) -> Path:
-    """Beside the image, or where a derivative below the study has left it."""
-    places = [image.with_name(name), *(p / image.parent.relative_to(root) / name for p in root.resolve().parents[:3])]
-    return next((p for p in places if p.is_file()), places[0])
+    """In the folder of the image, or where a derivative below the study has left it."""
+    nearest = image.with_name(name)
+    if nearest.is_file():
+        return nearest
+
+    for above in root.resolve().parents[:3]:
+        path = above / image.parent.relative_to(root) / name
+        if path.is_file():
+            return path
+
+    return nearest
 
 
 def _bids_tr(root: Path, image: Path, entities: dict[str, str]) -> float | None:
-    beside = image.with_name(re.sub(r"\.nii(\.gz)?$", ".json", image.name))
+    """Seconds between volumes from the JSON of the image, else from one of its task at the top of the study."""
+    files = [image.with_name(re.sub(r"\.nii(\.gz)?$", ".json", image.name))]
     if "task" in entities:
-        above = sorted(root.glob(f"*task-{entities.get('task', '')}*_bold.json"))
-    else:
-        above = []
+        files += sorted(root.glob(f"*task-{entities['task']}*_bold.json"))
 
-    for path in [beside, *above]:
+    for path in files:
         if path.is_file():
             try:
                 value = json.loads(path.read_text(encoding="utf-8")).get("RepetitionTime")
@@ -116,54 +120,56 @@ def _bids_tr(root: Path, image: Path, entities: dict[str, str]) -> float | None:
 
 def _bids_confounds(root: Path, subject: str, image: Path, stem: str) -> np.ndarray:
     name = f"{stem}*confounds*.tsv"
-    found = sorted([*image.parent.glob(name), *root.glob(f"derivatives/*/{subject}/**/{name}")])
-    if not found:
+    files = sorted([*image.parent.glob(name), *root.glob(f"derivatives/*/{subject}/**/{name}")])
+    if not files:
         raise DataError(
             f"no confounds were found for {image.name}; fit without, or add {stem}_desc-confounds_timeseries.tsv."
         )
 
-    table = _tsv(found[0])
+    table = _tsv(files[0])
     missing = [c for c in _MOTION if c not in table]
     if missing:
-        raise DataError(f"{found[0]} lacks {', '.join(missing)}; it has {', '.join(table.columns[:12])} ...")
+        raise DataError(f"{files[0]} lacks {', '.join(missing)}; it has {', '.join(table.columns[:12])} ...")
 
     return table[list(_MOTION)].to_numpy(dtype=np.float64)
 
 
 def bids_masks(root: Path, subject: str) -> tuple[list[Path], dict[str, Path]]:
     """Masks of the brain, the best first, and those of ROIs by name."""
-    own = [*root.glob(f"{subject}/**/*_mask.nii*"), *root.glob(f"derivatives/*/{subject}/**/*_mask.nii*")]
-    own = list(_visible(own))
-    rois = {e["label"]: p for p in own if "label" in (e := _entities(p))}
-    return [p for p in own if "brain_mask" in p.name and "label-" not in p.name], rois
+    paths = [*root.glob(f"{subject}/**/*_mask.nii*"), *root.glob(f"derivatives/*/{subject}/**/*_mask.nii*")]
+    brains = []
+    rois = {}
+
+    for path in _visible(paths):
+        entities = _entities(path)
+        if "label" in entities:
+            rois[entities["label"]] = path
+        elif "brain_mask" in path.name and "label-" not in path.name:
+            brains.append(path)
+
+    return brains, rois
 
 
 # -- OpenfMRI ----------------------------------------------------------------------------------------------------------
 
 
-def openfmri(root: Path, subject: Path, task: str | None, pattern: str | None) -> list[Place]:
+def openfmri(root: Path, subject: Path, task: str | None, pattern: str | None) -> list[RunFiles]:
     """Every run of a subject of OpenfMRI; DataError where there is none, or of several tasks."""
     folders = [p for p in _visible((subject / "BOLD").glob("task*_run*")) if p.is_dir()]
-    tasks = {p.name.split("_")[0] for p in folders}
-    if task is None and len(tasks) > 1:
-        raise DataError(f"{subject.name} has runs of several tasks ({', '.join(sorted(tasks))}); say which with task=.")
+    _check_task(subject, task, {path.name.split("_")[0] for path in folders})
 
     key = root / "scan_key.txt"
+    tr_s = None
     if key.is_file():
         match = re.search(r"^TR\s+(\S+)", key.read_text(encoding="utf-8"), re.MULTILINE)
-    else:
-        match = None
-
-    try:
         if match:
-            tr_s = float(match[1])
-        else:
-            tr_s = None
-    except ValueError as error:
-        raise DataError(f"{key} should say 'TR' and seconds; it says '{match[0]}'.") from error
+            try:
+                tr_s = float(match[1])
+            except ValueError as error:
+                raise DataError(f"{key} should say 'TR' and seconds; it says '{match[0]}'.") from error
 
     names = _conditions(root)
-    places = []
+    runs = []
 
     for folder in folders:
         if task not in (None, folder.name.split("_")[0]):
@@ -177,8 +183,8 @@ def openfmri(root: Path, subject: Path, task: str | None, pattern: str | None) -
             )
 
         onsets = subject / "model" / "model001" / "onsets" / folder.name
-        places.append(
-            Place(
+        runs.append(
+            RunFiles(
                 images[0],
                 1,
                 _number(folder.name.split("_run")[-1], 1),
@@ -188,12 +194,12 @@ def openfmri(root: Path, subject: Path, task: str | None, pattern: str | None) -
             )
         )
 
-    if not places:
+    if not runs:
         raise DataError(
             f"{subject / 'BOLD'} has no folder task001_run001 or the like" + (f" of {task}." if task else ".")
         )
 
-    return places
+    return runs
 
 
 def _openfmri_events(folder: Path, onsets: Path, names: dict[str, str]) -> pd.DataFrame:
@@ -237,19 +243,26 @@ def _moved(path: Path) -> np.ndarray:
 
 def openfmri_masks(subject: Path) -> tuple[list[Path], dict[str, Path]]:
     """Masks of the brain, the best first, and those of ROIs by name."""
-    own = {p.name.split(".")[0]: p for p in _visible((subject / "masks").glob("*.nii*"))}
-    brain = own.pop("brain", None)
-    own.pop("voxels", None)
-    own.pop("ceiling", None)
+    masks = {path.name.split(".")[0]: path for path in _visible((subject / "masks").glob("*.nii*"))}
+    brain = masks.pop("brain", None)
+    masks.pop("voxels", None)  # counts and ceilings are no masks
+    masks.pop("ceiling", None)
     above = subject.parent.parent / "mask.nii.gz"
 
-    return [p for p in (brain, above) if p is not None and p.is_file()], own
+    return [path for path in (brain, above) if path is not None and path.is_file()], masks
 
 
 # -- both --------------------------------------------------------------------------------------------------------------
 
 
+def _check_task(subject: Path, task: str | None, tasks: set[str]) -> None:
+    """Refuse runs of several tasks where none is chosen."""
+    if task is None and len(tasks) > 1:
+        raise DataError(f"{subject.name} has runs of several tasks ({', '.join(sorted(tasks))}); say which with task=.")
+
+
 def _number(text: str | None, default: int) -> int:
+    """The digits of a text as a number."""
     digits = re.sub(r"\D", "", text or "")
     if digits:
         return int(digits)
@@ -258,14 +271,18 @@ def _number(text: str | None, default: int) -> int:
 
 
 def _entities(path: Path) -> dict[str, str]:
+    """Parts of a BIDS name, such as ``task`` of ``sub-01_task-scenes_bold.nii.gz``."""
     return dict(part.split("-", 1) for part in path.name.split("_") if "-" in part)
 
 
 def _visible(paths: Iterable[Path]) -> list[Path]:
     """Without what file managers and interrupted downloads leave behind."""
-    return sorted(
-        p for p in paths if not p.name.startswith((".", "~")) and not p.name.endswith((".part", ".lock", ".tmp"))
-    )
+    visible = []
+    for path in paths:
+        if not path.name.startswith((".", "~")) and not path.name.endswith((".part", ".lock", ".tmp")):
+            visible.append(path)
+
+    return sorted(visible)
 
 
 def _tsv(path: Path) -> pd.DataFrame:

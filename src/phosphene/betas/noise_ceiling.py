@@ -18,6 +18,7 @@ def ncsnr(betas: np.ndarray, table: pd.DataFrame) -> np.ndarray:
     Parameters
     ----------
     betas : ndarray of shape (n_trials, n_voxels)
+        in any unit
     table : DataFrame
         with ``stimulus`` and ``session`` of each trial
 
@@ -35,7 +36,8 @@ def ncsnr(betas: np.ndarray, table: pd.DataFrame) -> np.ndarray:
     ----------
     Allen et al. 2022, methods, "noise ceiling estimation".
     """
-    codes, counts = np.unique(table["stimulus"].to_numpy(dtype=str), return_inverse=True, return_counts=True)[1:]
+    stimuli = table["stimulus"].to_numpy(dtype=str)
+    _, codes, counts = np.unique(stimuli, return_inverse=True, return_counts=True)
     if not (counts > 1).any():
         raise DataError(
             f"a noise ceiling needs stimuli shown more than once, but all {len(counts)} of these {len(table)} trials differ. "
@@ -48,14 +50,15 @@ def ncsnr(betas: np.ndarray, table: pd.DataFrame) -> np.ndarray:
     else:
         session = np.zeros(len(table), dtype=int)
 
-    for s in np.unique(session):
-        here = session == s
-        z[here] -= z[here].mean(axis=0)
-        sd = z[here].std(axis=0, ddof=min(1, int(here.sum()) - 1))
-        z[here] /= np.where(sd > 0, sd, 1)
+    for number in np.unique(session):
+        trials = session == number
+        z[trials] -= z[trials].mean(axis=0)
+        sd = z[trials].std(axis=0, ddof=min(1, int(trials.sum()) - 1))
+        z[trials] /= np.where(sd > 0, sd, 1)
 
     member = sparse.csr_array((np.ones(len(codes)), (codes, np.arange(len(codes)))))
-    apart = z - (member @ z / counts[:, None])[codes]
+    means = member @ z / counts[:, None]  # (n_stimuli, n_voxels)
+    apart = z - means[codes]
     noise = np.einsum("nv,nv->v", apart, apart) / np.sum(counts - 1)
     signal = np.clip(z.var(axis=0, ddof=1) - noise, 0, None)
 
@@ -63,7 +66,24 @@ def ncsnr(betas: np.ndarray, table: pd.DataFrame) -> np.ndarray:
 
 
 def ceiling(ncsnr: np.ndarray, n_repeats: int = 1) -> np.ndarray:
-    """Share of variance of the mean of `n_repeats` trials that a perfect model explains: ``q^2 / (q^2 + 1 / n)``, 0 to 1.
+    """Share of variance of the mean of `n_repeats` trials that a perfect model explains: ``q^2 / (q^2 + 1 / n)``.
+
+    Parameters
+    ----------
+    ncsnr : ndarray of shape (n_voxels,)
+        standard deviation of the signal over that of the noise
+    n_repeats : int, default 1
+        trials in the mean
+
+    Returns
+    -------
+    ndarray of shape (n_voxels,), float64
+        0 to 1
+
+    Raises
+    ------
+    DataError
+        For a mean over no trial.
 
     Examples
     --------

@@ -19,34 +19,43 @@ class BetaOptions(Config):
     """
 
     kind: Kind = Field(
-        "d", description="lsa, lss: one assumed response; b: chosen per voxel; c: and components; d: and ridge"
+        default="d", description="lsa, lss: one assumed response; b: chosen per voxel; c: and components; d: and ridge"
     )
     hrf_table: str | None = Field(
-        None, description="file of impulse responses, a column each, such as GLMsingle's table; None: our own twenty"
+        default=None,
+        description="file of impulse responses, a column each, such as GLMsingle's table; None: our own twenty",
     )
-    hrf_step_s: float = Field(0.1, gt=0, le=2, description="seconds between the rows of `hrf_table`")
+    hrf_step_s: float = Field(default=0.1, gt=0, le=2, description="seconds between the rows of `hrf_table`")
     assumed_hrf: int | None = Field(
-        None, ge=0, description="response of lsa, lss and the on-off model; None: peaks near 5 s"
+        default=None, ge=0, description="response of lsa, lss and the on-off model; None: peaks near 5 s"
     )
-    polynomial_degree: int | None = Field(None, ge=0, le=20, description="drift; None: half the minutes of a run")
-    max_components: int = Field(10, ge=0, le=100, description="noise components tried")
-    components: int | None = Field(None, ge=0, le=100, description="noise components used; None: cross-validated")
-    stop: float = Field(1.05, ge=1, description="fewest components whose gain times this reaches the largest gain")
-    bright_percentile: float = Field(99.0, gt=0, le=100, description="a voxel is bright above `bright_share` of this")
-    bright_share: float = Field(0.1, ge=0, lt=1, description="see `bright_percentile`")
+    polynomial_degree: int | None = Field(
+        default=None, ge=0, le=20, description="drift; None: half the minutes of a run"
+    )
+    max_components: int = Field(default=10, ge=0, le=100, description="noise components tried")
+    components: int | None = Field(
+        default=None, ge=0, le=100, description="noise components used; None: cross-validated"
+    )
+    stop: float = Field(
+        default=1.05, ge=1, description="fewest components whose gain times this reaches the largest gain"
+    )
+    bright_percentile: float = Field(
+        default=99.0, gt=0, le=100, description="a voxel is bright above `bright_share` of this"
+    )
+    bright_share: float = Field(default=0.1, ge=0, lt=1, description="see `bright_percentile`")
     threshold: float | None = Field(
-        None, description="on-off R2 (percent) of voxels that respond; None: two-Gaussian mixture"
+        default=None, description="on-off R2 (percent) of voxels that respond; None: two-Gaussian mixture"
     )
     fractions: tuple[float, ...] = Field(
-        tuple(round(1 - 0.05 * k, 2) for k in range(20)),
+        default=tuple(round(1 - 0.05 * k, 2) for k in range(20)),
         min_length=1,
         description="of ridge; one alone is not validated",
     )
-    autoscale: bool = Field(True, description="bring shrunk betas back to the size of least squares")
-    percent: bool = Field(True, description="percent of the mean signal; else the units of the file")
-    confounds: bool = Field(False, description="project motion or other confounds out together with drift")
-    onset_shift_s: float = Field(0.0, ge=-60, le=60, description="added to every onset of the files")
-    memory_gb: float = Field(2.0, gt=0, description="for working copies; larger data are done in more passes")
+    autoscale: bool = Field(default=True, description="bring shrunk betas back to the size of least squares")
+    percent: bool = Field(default=True, description="percent of the mean signal; else the units of the file")
+    confounds: bool = Field(default=False, description="project motion or other confounds out together with drift")
+    onset_shift_s: float = Field(default=0.0, ge=-60, le=60, description="added to every onset of the files")
+    memory_gb: float = Field(default=2.0, gt=0, description="for working copies; larger data are done in more passes")
 
     @model_validator(mode="after")
     def _step_of_a_table(self) -> BetaOptions:

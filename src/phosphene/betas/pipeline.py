@@ -1,4 +1,16 @@
-"""From runs of BOLD to Trials, in GLMsingle's steps: on-off model, response of each voxel, noise components, fractional ridge."""
+"""From runs of BOLD to Trials, in GLMsingle's steps, each of which goes through all voxels once.
+
+1. on-off model: mean signal of every voxel, and how much "something is shown" explains; with it the response of each voxel
+2. noise pool: bright voxels that do not respond, their principal components in each run
+3. number of components, by how well betas of one fold of runs agree with those of another
+4. betas, shrunk by fractional ridge of a strength that is chosen in the same way
+
+Kinds ``lsa`` and ``lss`` assume one response; ``b`` stops after the first step, ``c`` after the third.
+
+References
+----------
+Prince et al. 2022 (GLMsingle), methods and figure 1.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +26,13 @@ from phosphene.betas.hrf import HrfLibrary
 from phosphene.betas.noise_ceiling import ceiling, ncsnr
 from phosphene.betas.options import BetaOptions
 from phosphene.betas.runs import BoldRun, check_study
-from phosphene.betas.study import BoldStudy
-from phosphene.betas.work import Work
+from phosphene.betas.study import BoldStudy, VoxelGroup
+from phosphene.betas.work import WorkFolder
 from phosphene.errors import ConfigError, PhospheneWarning
 from phosphene.types import Trials
 
-Told = Callable[[str, float], None]
+ReportProgress = Callable[[str, float], None]
+"""Called with what is being done, and the share of it that is done."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,8 +79,8 @@ def single_trial_betas(
     voxels: pd.DataFrame | None = None,
     subject: str = "subject",
     out: np.ndarray | None = None,
-    progress: Told = lambda *_: None,
-    work: Work | None = None,
+    progress: ReportProgress = lambda *_: None,
+    work: WorkFolder | None = None,
     workers: int = 1,
 ) -> BetaResult:
     """One beta per trial and voxel.
@@ -86,9 +99,9 @@ def single_trial_betas(
         name
     out : ndarray, optional
         (n_trials, n_voxels) float32 to be filled, such as a memory map; by default a new array
-    progress : Told, optional
+    progress : callable, optional
         called with (what, share done)
-    work : Work, optional
+    work : WorkFolder, optional
         folder where finished blocks are kept, and from which they are read back; the betas are the same
     workers : int, default 1
         blocks of voxels done at once, as far as the memory allows; the betas are the same
@@ -96,7 +109,7 @@ def single_trial_betas(
     Returns
     -------
     BetaResult
-        The same input gives the same betas
+        betas, and what was chosen on the way; the same input gives the same betas
 
     Raises
     ------
@@ -121,38 +134,39 @@ def single_trial_betas(
     if library is None:
         library = HrfLibrary.chosen(options)
 
-    if options.assumed_hrf is None:
+    assumed = options.assumed_hrf
+    if assumed is None:
         assumed = library.canonical
-    else:
-        assumed = options.assumed_hrf
 
     if assumed >= len(library):
         raise ConfigError(f"{library.name} has {len(library)} responses, numbered from 0; got assumed_hrf={assumed}.")
 
     table = _trial_table(runs, options.onset_shift_s)
-    folds = np.concatenate([np.full(len(r.events), k if r.fold is None else r.fold) for k, r in enumerate(runs)])
-    repeats = denoise.Repeats.of(table["stimulus"], folds, table["session"].to_numpy())
+    repeats = denoise.Repeats.of(table["stimulus"].to_numpy(), _folds(runs), table["session"].to_numpy())
     options = _possible(options, repeats)
     study = BoldStudy(runs, library, assumed, options, work, workers)
     _warn_of_collinearity(study)
 
+    shape = (study.n_trials, study.n_voxels)
     if out is None:
-        out = np.empty((study.n_trials, study.n_voxels), dtype=np.float32)
-    elif out.shape != (study.n_trials, study.n_voxels) or out.dtype != np.float32:
-        raise ConfigError(
-            f"out must be float32 of shape {(study.n_trials, study.n_voxels)}; got {out.dtype} {out.shape}."
-        )
+        out = np.empty(shape, dtype=np.float32)
+    elif out.shape != shape or out.dtype != np.float32:
+        raise ConfigError(f"out must be float32 of shape {shape}; got {out.dtype} {out.shape}.")
 
-    mean, on_off, hrf = _look(study, progress)
-    responds = options.kind in ("c", "d") and (options.components is None or options.components > 0)
-    threshold = parts = pool = None
+    # 1. on-off model and responses
+    mean, on_off, hrf = _responses(study, progress)
+
+    # 2. and 3. noise components
+    has_components = options.kind in ("c", "d") and options.components != 0
+    threshold = None
+    pool = None
+    parts = None
     curve = np.zeros(0)
 
-    if responds:
-        if options.threshold is None:
+    if has_components:
+        threshold = options.threshold
+        if threshold is None:
             threshold = denoise.tail_threshold(on_off)
-        else:
-            threshold = options.threshold
 
         pool = denoise.noise_pool(on_off, mean, threshold, (options.bright_percentile, options.bright_share))
         if not pool.any():
@@ -165,13 +179,17 @@ def single_trial_betas(
 
         parts, curve = _components(study, hrf, on_off, pool, threshold, repeats, progress)
 
-    maps = _final(study, hrf, mean, parts, repeats, out, progress)
+    # 4. betas
+    fit = _Fit(study, hrf, mean, parts, repeats)
+    fitted = fit.all_blocks(out, progress)
 
-    maps = {"mean_signal": mean, "on_off_r2": on_off, "r2": maps.pop("r2"), "hrf": hrf, **maps}
+    maps = {"mean_signal": mean, "on_off_r2": on_off, "r2": fitted.pop("r2"), "hrf": hrf}
+    badness = fitted.pop("badness", None)
+    scale_offset = fitted.pop("scale_offset", None)
+    maps |= fitted
     if pool is not None:
         maps["noise_pool"] = pool
 
-    kept = {k: maps.pop(k) for k in ("badness", "scale_offset") if k in maps}
     if table["stimulus"].duplicated().any():
         ratio = np.concatenate([ncsnr(out[:, block], table) for block in study.blocks()])
         maps |= {"ncsnr": ratio, "noise_ceiling": ceiling(ratio)}
@@ -181,25 +199,54 @@ def single_trial_betas(
     else:
         voxels = voxels.reset_index(drop=True)
 
-    if parts is None:
-        n_components = 0
-    else:
-        n_components = max(p.shape[1] for p in parts)
+    n_components = 0
+    if parts is not None:
+        n_components = max(part.shape[1] for part in parts)
+
+    unit = "arbitrary, as in the file"
+    if options.percent:
+        unit = "percent signal change"
+
+    finite_threshold = None
+    if threshold is not None and np.isfinite(threshold):
+        finite_threshold = threshold
 
     provenance = {
         "betas": f"phosphene, kind {options.kind}: settings chosen from all {len(runs)} runs",
-        "unit": "percent signal change" if options.percent else "arbitrary, as in the file",
+        "unit": unit,
         "hrf_library": library.name,
         "hrf_peaks_s": [round(float(peak), 3) for peak in library.peaks_s],
         "assumed_hrf": assumed,
         "n_components": n_components,
-        "component_curve": [round(float(c), 6) for c in curve],
-        "on_off_threshold": threshold if threshold is not None and np.isfinite(threshold) else None,
+        "component_curve": [round(float(score), 6) for score in curve],
+        "on_off_threshold": finite_threshold,
         "options": _plain(options),
     }
 
     trials = Trials(out, table, voxels.assign(**maps), subject, provenance)
-    return BetaResult(trials, options.kind, threshold, curve, n_components, tuple(parts or ()), **kept)
+    return BetaResult(
+        trials,
+        options.kind,
+        threshold,
+        curve,
+        n_components,
+        tuple(parts or ()),
+        badness=badness,
+        scale_offset=scale_offset,
+    )
+
+
+def _folds(runs: Sequence[BoldRun]) -> np.ndarray:
+    """Fold of cross-validation of each trial."""
+    folds = []
+    for number, run in enumerate(runs):
+        fold = run.fold
+        if fold is None:
+            fold = number
+
+        folds.append(np.full(len(run.events), fold))
+
+    return np.concatenate(folds)
 
 
 def _plain(options: BetaOptions) -> dict:
@@ -238,6 +285,7 @@ def _possible(options: BetaOptions, repeats: denoise.Repeats) -> BetaOptions:
 
 
 def _trial_table(runs: Sequence[BoldRun], shift_s: float) -> pd.DataFrame:
+    """Events of all runs, one row per trial, with session, run and ``onset_s``."""
     tables = []
     for run in runs:
         events = run.events.rename(columns={"onset": "onset_s", "duration": "duration_s"})
@@ -264,36 +312,43 @@ def _warn_of_collinearity(study: BoldStudy) -> None:
             )
 
 
-def _look(study: BoldStudy, progress: Told) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean signal, on-off R2, and response of every voxel."""
+# -- 1. on-off model and responses -------------------------------------------------------------------------------------
+
+
+def _responses(study: BoldStudy, progress: ReportProgress) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean signal, on-off R2 (percent), and number of the response of every voxel."""
     mean = np.zeros(study.n_voxels)
     on_off = np.zeros(study.n_voxels)
     hrf = np.full(study.n_voxels, study.assumed)
 
-    def look(block: slice) -> dict[str, np.ndarray]:
+    def fit_block(block: slice) -> dict[str, np.ndarray]:
         series, level = study.series(block)
-        if study.assumes:
-            shape = hrf[block]
-        else:
-            shape = glm.choose_hrf(study.designs, series)[0]
+        shapes = hrf[block]
+        if not study.assumes:
+            shapes = glm.choose_hrf(study.designs, series)[0]
 
-        study.keep(block, series, shape)
-        return {"mean": level, "on_off": glm.on_off_r2(study.designs, series, study.assumed), "hrf": shape}
+        study.keep(block, series, shapes)
+        return {"mean": level, "on_off": glm.on_off_r2(study.designs, series, study.assumed), "hrf": shapes}
 
-    for block, found in study.each("look", look):
-        mean[block], on_off[block], hrf[block] = found["mean"], found["on_off"], found["hrf"]
+    for block, fitted in study.each("look", fit_block):
+        mean[block] = fitted["mean"]
+        on_off[block] = fitted["on_off"]
+        hrf[block] = fitted["hrf"]
         progress("responses", block.stop / study.n_voxels)
 
-    silent = int((mean <= 0).sum())
-    if silent and study.options.percent:
+    n_silent = int((mean <= 0).sum())
+    if n_silent and study.options.percent:
         warnings.warn(
-            f"{silent} of {study.n_voxels} voxels have a mean signal of 0 or less, of which no percentage can be taken; their "
-            "betas are 0. Use a tighter mask, or data from which the mean was not removed.",
+            f"{n_silent} of {study.n_voxels} voxels have a mean signal of 0 or less, of which no percentage can be taken; "
+            "their betas are 0. Use a tighter mask, or data from which the mean was not removed.",
             PhospheneWarning,
             stacklevel=3,
         )
 
     return mean, on_off, hrf
+
+
+# -- 2. and 3. noise components ----------------------------------------------------------------------------------------
 
 
 def _components(
@@ -303,69 +358,184 @@ def _components(
     pool: np.ndarray,
     threshold: float,
     repeats: denoise.Repeats,
-    progress: Told,
+    progress: ReportProgress,
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """Noise components of each run, as many as are to be used, and the curve by which they were counted."""
     options = study.options
-    if options.components is None:
-        tried = options.max_components
-    else:
-        tried = options.components
+    most = options.components
+    if most is None:
+        most = options.max_components
 
-    grams = [np.zeros((len(run), len(run))) for run in study.runs]
+    parts = []
+    for gram in _pool_grams(study, hrf, pool, progress):
+        parts.append(denoise.components(gram, most))
 
-    def look(block: slice) -> dict[str, np.ndarray]:
-        own = [np.zeros_like(gram) for gram in grams]
-        for group in study.groups(block, hrf):
-            quiet = pool[group.voxels]
-            for gram, y in zip(own, group.series, strict=True):
-                gram += denoise.pool_gram(y[:, quiet])
-
-        return {f"run{r}": gram for r, gram in enumerate(own)}
-
-    for block, found in study.each("pool", look):
-        for r, gram in enumerate(grams):
-            gram += found[f"run{r}"]
-
-        progress("noise pool", block.stop / study.n_voxels)
-
-    parts = [denoise.components(gram, tried) for gram in grams]
-    tried = min(p.shape[1] for p in parts)
-    parts = [p[:, :tried] for p in parts]
-
+    most = min(part.shape[1] for part in parts)
+    parts = [part[:, :most] for part in parts]
     if options.components is not None:
         return parts, np.zeros(0)
 
-    badness = np.zeros((tried + 1, study.n_voxels))
+    # How well betas with 0, 1 ... components agree across folds.
+    badness = np.zeros((most + 1, study.n_voxels))
 
-    def score(block: slice) -> dict[str, np.ndarray]:
-        own = np.zeros((tried + 1, block.stop - block.start))
-        for g in study.groups(block, hrf):
-            own[:, g.voxels - block.start] = denoise.component_badness(study.designs, g.shape, g.series, parts, repeats)
+    def score_block(block: slice) -> dict[str, np.ndarray]:
+        scores = np.zeros((most + 1, block.stop - block.start))
+        for group in study.groups(block, hrf):
+            columns = group.voxels - block.start
+            scores[:, columns] = denoise.component_badness(study.designs, group.shape, group.series, parts, repeats)
 
-        return {"badness": own}
+        return {"badness": scores}
 
-    for block, found in study.each("components", score):
-        badness[:, block] = found["badness"]
+    for block, scored in study.each("components", score_block):
+        badness[:, block] = scored["badness"]
         progress("noise components", block.stop / study.n_voxels)
 
     curve = denoise.trend([badness], on_off, threshold)
     count = denoise.choose_count(curve, options.stop)
 
-    return [p[:, :count] for p in parts], curve
+    return [part[:, :count] for part in parts], curve
 
 
-class _Denoised:
-    """Factors of designs from which components are projected out, made once each."""
+def _pool_grams(study: BoldStudy, hrf: np.ndarray, pool: np.ndarray, progress: ReportProgress) -> list[np.ndarray]:
+    """Gram matrix (n_volumes, n_volumes) of the noise pool's series in each run."""
+    grams = [np.zeros((len(run), len(run))) for run in study.runs]
 
-    def __init__(self, study: BoldStudy, parts: list[np.ndarray] | None) -> None:
+    def add_block(block: slice) -> dict[str, np.ndarray]:
+        block_grams = [np.zeros_like(gram) for gram in grams]
+        for group in study.groups(block, hrf):
+            quiet = pool[group.voxels]
+            for gram, y in zip(block_grams, group.series, strict=True):
+                gram += denoise.pool_gram(y[:, quiet])
+
+        return {f"run{number}": gram for number, gram in enumerate(block_grams)}
+
+    for block, added in study.each("pool", add_block):
+        for number, gram in enumerate(grams):
+            gram += added[f"run{number}"]
+
+        progress("noise pool", block.stop / study.n_voxels)
+
+    return grams
+
+
+# -- 4. betas ----------------------------------------------------------------------------------------------------------
+
+
+class _Fit:
+    """Betas of a study for given responses and components.
+
+    Parameters
+    ----------
+    study : BoldStudy
+        runs and designs
+    hrf : ndarray of shape (n_voxels,)
+        response of each voxel
+    mean : ndarray of shape (n_voxels,)
+        mean signal
+    parts : list of ndarray or None
+        noise components (n_volumes, n_components) of each run
+    repeats : Repeats
+        for the strength of ridge
+    """
+
+    def __init__(
+        self,
+        study: BoldStudy,
+        hrf: np.ndarray,
+        mean: np.ndarray,
+        parts: list[np.ndarray] | None,
+        repeats: denoise.Repeats,
+    ) -> None:
         self.study = study
+        self.hrf = hrf
+        self.mean = mean
         self.parts = parts
-        self._made: dict[tuple[int, int], tuple[glm.Factor, np.ndarray | None]] = {}
+        self.repeats = repeats
+        self.fractions = np.sort(np.array(study.options.fractions))[::-1]
+        self.is_ridge = study.options.kind == "d"
+        self._factors: dict[tuple[int, int], tuple[glm.Factor, np.ndarray | None]] = {}
 
-    def __call__(self, run: int, shape: int) -> tuple[glm.Factor, np.ndarray | None]:
-        """The factor, and ``X'C`` (n_trials, n_components)."""
-        if (run, shape) not in self._made:
+    def all_blocks(self, out: np.ndarray, progress: ReportProgress) -> dict[str, np.ndarray]:
+        """Fill `out` (n_trials, n_voxels) float32; maps of what was fitted."""
+        parts: dict[str, list[np.ndarray]] = {}
+        for block, fitted in self.study.each("betas", self._block):
+            out[:, block] = fitted.pop("betas")
+            for name, values in fitted.items():
+                parts.setdefault(name, []).append(values)
+
+            progress("betas", block.stop / self.study.n_voxels)
+
+        return {name: np.concatenate(values, axis=-1) for name, values in parts.items()}
+
+    def _block(self, block: slice) -> dict[str, np.ndarray]:
+        n = block.stop - block.start
+        betas = np.empty((self.study.n_trials, n), dtype=np.float32)
+        maps: dict[str, np.ndarray] = {"r2": np.zeros(n)}
+
+        if self.is_ridge:
+            maps["fraction"] = np.full(n, self.fractions[0])
+            maps["scale_offset"] = np.stack([np.ones(n), np.zeros(n)])
+            if len(self.fractions) > 1:
+                maps["badness"] = np.zeros((len(self.fractions), n))
+
+        for group in self.study.groups(block, self.hrf):
+            columns = group.voxels - block.start
+            betas[:, columns] = self._group(group, columns, maps)
+
+        if self.study.options.percent:
+            level = self.mean[block]
+            betas *= np.divide(100, level, out=np.zeros_like(level), where=level > 0).astype(np.float32)
+
+        return {"betas": betas, **maps}
+
+    def _group(self, group: VoxelGroup, columns: np.ndarray, maps: dict[str, np.ndarray]) -> np.ndarray:
+        """Betas (n_trials, n_voxels) of voxels that share a response; what was fitted goes into `columns` of the maps."""
+        designs = self.study.designs
+        raw = [design.products(group.shape, y) for design, y in zip(designs, group.series, strict=True)]
+        factors, products = self._denoised(group, raw)
+
+        fitted = []
+        for design, factor, xy in zip(designs, factors, products, strict=True):
+            if self.study.options.kind == "lss":
+                fitted.append(glm.least_squares_separate(design, group.shape, xy))
+            else:
+                fitted.append(factor.inverse.astype(np.float32) @ xy)  # (n_trials, n_voxels)
+
+        final = fitted
+        if self.is_ridge:
+            final = self._ridge(columns, factors, products, maps)
+
+        total = glm.total_power(group.series)
+        maps["r2"][columns] = glm.explained_r2(designs, group.shape, final, raw, total)
+
+        betas = np.concatenate(final)
+        if self.is_ridge and self.study.options.autoscale:
+            scale, offset = fracridge.autoscale(betas, np.concatenate(fitted))
+            betas = betas * scale.astype(np.float32) + offset.astype(np.float32)
+            maps["scale_offset"][0, columns] = scale
+            maps["scale_offset"][1, columns] = offset
+
+        return betas
+
+    def _denoised(self, group: VoxelGroup, raw: list[np.ndarray]) -> tuple[list[glm.Factor], list[np.ndarray]]:
+        """Factors of each run's design and ``X'y``, components projected out of both."""
+        factors = []
+        products = []
+
+        for run, (xy, y) in enumerate(zip(raw, group.series, strict=True)):
+            factor, shared = self._factor(run, group.shape)
+            if self.parts is not None and shared is not None:
+                along = self.parts[run].T.astype(np.float32) @ y  # (n_components, n_voxels)
+                xy = xy - shared.astype(np.float32) @ along
+
+            factors.append(factor)
+            products.append(xy)
+
+        return factors, products
+
+    def _factor(self, run: int, shape: int) -> tuple[glm.Factor, np.ndarray | None]:
+        """The factor of a run's design without components, made once, and ``X'C`` (n_trials, n_components)."""
+        if (run, shape) not in self._factors:
             design = self.study.designs[run]
             factor = design.factor(shape)
             shared = None
@@ -374,109 +544,30 @@ class _Denoised:
                 shared = design.designs[shape].T @ self.parts[run]
                 factor = glm.Factor.of(factor.gram - shared @ shared.T)
 
-            self._made[run, shape] = factor, shared
+            self._factors[run, shape] = (factor, shared)
 
-        return self._made[run, shape]
+        return self._factors[run, shape]
 
+    def _ridge(
+        self,
+        columns: np.ndarray,
+        factors: list[glm.Factor],
+        products: list[np.ndarray],
+        maps: dict[str, np.ndarray],
+    ) -> list[np.ndarray]:
+        """Betas of each run at each voxel's best fraction; what was chosen goes into `columns` of the maps."""
+        along = [fracridge.coefficients(factor, xy) for factor, xy in zip(factors, products, strict=True)]
+        s2 = np.concatenate([factor.s2 for factor in factors])
+        alphas = fracridge.strengths(s2, np.concatenate(along), self.fractions)  # (n_fractions, n_voxels)
+        best = np.zeros(len(columns), dtype=int)
 
-def _final(
-    study: BoldStudy,
-    hrf: np.ndarray,
-    mean: np.ndarray,
-    parts: list[np.ndarray] | None,
-    repeats: denoise.Repeats,
-    out: np.ndarray,
-    progress: Told,
-) -> dict[str, np.ndarray]:
-    """Fill `out`; maps of what was fitted."""
-    options = study.options
-    fractions = np.sort(np.array(options.fractions))[::-1]
-    ridge = options.kind == "d"
-    denoised = _Denoised(study, parts)
-    rows = [d.rows for d in study.designs]
+        if len(self.fractions) > 1:
+            rows = [design.rows for design in self.study.designs]
+            badness = fracridge.fraction_badness(factors, along, alphas, rows, self.repeats)
+            best = badness.argmin(axis=0)
+            maps["badness"][:, columns] = badness
 
-    def fit(block: slice) -> dict[str, np.ndarray]:
-        n = block.stop - block.start
-        betas = np.empty((study.n_trials, n), dtype=np.float32)
-        maps = {"r2": np.zeros(n)}
+        maps["fraction"][columns] = self.fractions[best]
+        alpha = alphas[best, np.arange(len(best))]
 
-        if ridge:
-            maps |= {"fraction": np.full(n, fractions[0]), "scale_offset": np.stack([np.ones(n), np.zeros(n)])}
-            if len(fractions) > 1:
-                maps["badness"] = np.zeros((len(fractions), n))
-
-        for group in study.groups(block, hrf):
-            here = group.voxels - block.start
-            raw = [d.products(group.shape, y) for d, y in zip(study.designs, group.series, strict=True)]
-            factors = []
-            products = []
-
-            for r, (xy, y) in enumerate(zip(raw, group.series, strict=True)):
-                factor, shared = denoised(r, group.shape)
-                if shared is not None:
-                    xy = xy - shared.astype(np.float32) @ (parts[r].T.astype(np.float32) @ y)
-
-                factors.append(factor)
-                products.append(xy)
-
-            if options.kind == "lss":
-                fitted = [
-                    glm.least_squares_separate(d, group.shape, xy)
-                    for d, xy in zip(study.designs, products, strict=True)
-                ]
-            else:
-                fitted = [f.inverse.astype(np.float32) @ xy for f, xy in zip(factors, products, strict=True)]
-
-            final = fitted
-            if ridge:
-                final = _ridge(here, factors, products, fractions, rows, repeats, maps)
-
-            maps["r2"][here] = glm.explained_r2(study.designs, group.shape, final, raw, glm.total_power(group.series))
-            flat = np.concatenate(final)
-            if ridge and options.autoscale:
-                scale, offset = fracridge.autoscale(flat, np.concatenate(fitted))
-                flat = flat * scale.astype(np.float32) + offset.astype(np.float32)
-                maps["scale_offset"][:, here] = scale, offset
-
-            betas[:, here] = flat
-
-        if options.percent:
-            level = mean[block]
-            betas *= np.divide(100, level, out=np.zeros_like(level), where=level > 0).astype(np.float32)
-
-        return {"betas": betas, **maps}
-
-    maps: dict[str, list[np.ndarray]] = {}
-    for block, found in study.each("betas", fit):
-        out[:, block] = found.pop("betas")
-        for name, values in found.items():
-            maps.setdefault(name, []).append(values)
-
-        progress("betas", block.stop / study.n_voxels)
-
-    return {name: np.concatenate(values, axis=-1) for name, values in maps.items()}
-
-
-def _ridge(
-    here: np.ndarray,
-    factors: list[glm.Factor],
-    products: list[np.ndarray],
-    fractions: np.ndarray,
-    rows: list[slice],
-    repeats: denoise.Repeats,
-    maps: dict[str, np.ndarray],
-) -> list[np.ndarray]:
-    """Betas of each run at each voxel's best fraction; what was chosen goes into the maps at `here`."""
-    c = [fracridge.coefficients(f, xy) for f, xy in zip(factors, products, strict=True)]
-    alphas = fracridge.strengths(np.concatenate([f.s2 for f in factors]), np.concatenate(c), fractions)
-    best = np.zeros(len(here), dtype=int)
-
-    if len(fractions) > 1:
-        badness = fracridge.fraction_badness(factors, c, alphas, rows, repeats)
-        best = badness.argmin(axis=0)
-        maps["badness"][:, here] = badness
-
-    maps["fraction"][here] = fractions[best]
-    alpha = alphas[best, np.arange(len(best))]
-
-    return [fracridge.shrunk(f, x, alpha) for f, x in zip(factors, c, strict=True)]
+        return [fracridge.shrunk(factor, c, alpha) for factor, c in zip(factors, along, strict=True)]

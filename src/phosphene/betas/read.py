@@ -4,7 +4,7 @@
 what         BIDS                                                            OpenfMRI
 ===========  ==============================================================  =============================================
 images       ``sub-S/[ses-X/]func/*_bold.nii[.gz]``                          ``subS/BOLD/taskT_runR/bold*.nii.gz``
-seconds      ``RepetitionTime`` of the JSON beside it or above it, else the  ``scan_key.txt``, else the image
+seconds      ``RepetitionTime`` of the JSON with it or above it, else the   ``scan_key.txt``, else the image
              image
 events       ``*_events.tsv``                                                ``bold_events.tsv``, else onsets per condition
 mask         ``derivatives/*/sub-S/**/*brain_mask.nii*``                     ``subS/masks/brain.nii.gz``, else ``mask.nii.gz``
@@ -26,13 +26,15 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 
-from phosphene.betas.layouts import Place, bids, bids_masks, openfmri, openfmri_masks
+from phosphene.betas.layouts import RunFiles, bids, bids_masks, openfmri, openfmri_masks
 from phosphene.betas.runs import BoldRun
-from phosphene.betas.work import Work
+from phosphene.betas.work import WorkFolder
 from phosphene.errors import DataError, did_you_mean
 from phosphene.io.reading import reads
 from phosphene.types import ROI, digest_of
@@ -84,9 +86,9 @@ def read_runs(
     mask : str or Path, optional
         image above 0 inside; by default the study's
     task : str, optional
-        which ones; all by default
+        which task, where there are several
     sessions : sequence of int, optional
-        see `task`
+        which sessions; all by default
     confounds : bool, default False
         whether to read motion parameters
     pattern : str, optional
@@ -95,6 +97,7 @@ def read_runs(
     Returns
     -------
     SubjectRuns
+        runs, table of voxels, and the category of each stimulus
 
     Raises
     ------
@@ -113,7 +116,7 @@ def locate(
     task: str | None = None,
     sessions: Sequence[int] | None = None,
     pattern: str | None = None,
-) -> Located:
+) -> SubjectFiles:
     """Find the files of a subject without reading the images; see :func:`read_runs`."""
     root = Path(folder)
     if not root.is_dir():
@@ -132,21 +135,21 @@ def locate(
         places = bids(root, new, task, pattern)
         masks = bids_masks(root, new.name)
     else:
-        there = sorted(p.name for p in root.glob("sub*") if p.is_dir())
-        if not there:
+        subjects = sorted(path.name for path in root.glob("sub*") if path.is_dir())
+        if not subjects:
             raise DataError(
                 f"{root} is no BIDS or OpenfMRI study: it holds no folder such as 'sub-{label}'. Give the folder that does."
             )
 
-        raise DataError(f"{root} has no subject '{subject}'. {did_you_mean(f'sub-{label}', there)}")
+        raise DataError(f"{root} has no subject '{subject}'. {did_you_mean(f'sub-{label}', subjects)}")
 
     if sessions is not None:
-        known = sorted({p.session for p in places})
-        absent = [s for s in sessions if s not in known]
+        known = sorted({place.session for place in places})
+        absent = [session for session in sessions if session not in known]
         if absent:
             raise DataError(f"{subject_folder.name} has no session {absent[0]}; it has {', '.join(map(str, known))}.")
 
-        places = [p for p in places if p.session in sessions]
+        places = [place for place in places if place.session in sessions]
 
     if mask is None and not masks[0]:
         raise DataError(f"no brain mask was found for {subject_folder.name} below {root}; give one with mask=.")
@@ -156,41 +159,43 @@ def locate(
     else:
         path = masks[0][0]
 
-    return Located(root, subject_folder.name, sorted(places, key=lambda p: (p.session, p.run)), path, masks[1])
+    places = sorted(places, key=lambda place: (place.session, place.run))
+    return SubjectFiles(root, subject_folder.name, places, path, masks[1])
 
 
 @dataclass(frozen=True, eq=False)
-class Located:
+class SubjectFiles:
     """Where a subject's runs, mask and ROIs lie."""
 
-    root: Path
+    root: Path  # of the study
     subject: str
-    places: list[Place]
+    places: list[RunFiles]  # in order of session and run
     mask: Path
-    rois: dict[str, Path]
+    rois: dict[str, Path]  # by name
 
     def fingerprint(self, confounds: bool) -> list[str]:
         """What changes when one of the files does: name, size and time of images, content of tables."""
-        out = []
-        for path in [*(p.image for p in self.places), self.mask, *(self.rois[r] for r in sorted(self.rois))]:
+        parts = []
+        images = [place.image for place in self.places]
+        rois = [self.rois[name] for name in sorted(self.rois)]
+
+        for path in [*images, self.mask, *rois]:
             try:
                 state = path.stat()
             except OSError as error:
                 raise DataError(f"{path} does not exist.") from error
 
-            out.append(f"{path.resolve()} {state.st_size} {state.st_mtime_ns}")
+            parts.append(f"{path.resolve()} {state.st_size} {state.st_mtime_ns}")
 
         for place in self.places:
-            out.append(f"{place.session} {place.run} {place.tr_s} {place.events().to_csv()}")
+            parts.append(f"{place.session} {place.run} {place.tr_s} {place.events().to_csv()}")
             if confounds:
-                out += [digest_of(place.confounds())]
-            else:
-                out += []
+                parts.append(digest_of(place.confounds()))
 
-        return out
+        return parts
 
     def read(
-        self, confounds: bool = False, *, work: Work | None = None, workers: int = 1, memory_gb: float = 2.0
+        self, confounds: bool = False, *, work: WorkFolder | None = None, workers: int = 1, memory_gb: float = 2.0
     ) -> SubjectRuns:
         """Read all runs, masked.
 
@@ -198,62 +203,58 @@ class Located:
         ----------
         confounds : bool, default False
             whether to read motion parameters
-        work : Work, optional
+        work : WorkFolder, optional
             where masked runs are kept as memory maps, so that they need not fit in memory nor be read twice
         workers : int, default 1
             runs read at once, as far as the memory allows
         memory_gb : float, default 2.0
-            for these
+            for runs that are read at once
         """
         values, affine = _image(self.mask, 3)
         inside = values > 0  # some files mark what lies outside by -1
         if not inside.any():
             raise DataError(f"the mask {self.mask} is nowhere above 0, so no voxel is left.")
 
-        def volumes(place: Place) -> np.ndarray:
+        def volumes(place: RunFiles) -> np.ndarray:
             name = f"run-{place.session:03d}-{place.run:03d}"
+            kept = None
             if work is not None:
                 kept = work.array(name)
-            else:
-                kept = None
 
             if kept is None:
-                data, here = _image(place.image, 4)
-                _same_space(place.image, data.shape[:3], here, self.mask, values.shape, affine)
-                kept = data[inside]
-
+                data, space = _image(place.image, 4)
+                _same_space(place.image, data.shape[:3], space, self.mask, values.shape, affine)
+                kept = data[inside]  # (n_voxels, n_volumes)
                 if work is not None:
                     kept = work.keep_array(name, kept)
 
             return kept.T  # a voxel's series lies together
 
-        at_once = min(workers, max(1, int(memory_gb * 1e9 / (3 * max(_size(p.image) for p in self.places)))))
+        # Compressed, unpacked and masked: three copies of a run at a time.
+        largest = max(_size(place.image) for place in self.places)
+        at_once = min(workers, max(1, int(memory_gb * 1e9 / (3 * largest))))
         runs = []
         categories = {}
 
         with ThreadPoolExecutor(at_once) as pool:
             reading = [pool.submit(volumes, place) for place in self.places]
-            for place, kept in zip(self.places, reading, strict=True):
+            for place, series in zip(self.places, reading, strict=True):
                 try:
                     events, types = _stimuli(place.events(), place.name)
                     categories |= types
 
-                    if place.tr_s is not None:
-                        tr_s = place.tr_s
-                    else:
+                    tr_s = place.tr_s
+                    if tr_s is None:
                         tr_s = _header_tr(place.image)
 
+                    motion = None
                     if confounds:
-                        moved = place.confounds()
-                    else:
-                        moved = None
+                        motion = place.confounds()
 
-                    run = BoldRun(kept.result(), tr_s, events, place.session, place.run, moved, place.name)
+                    runs.append(BoldRun(series.result(), tr_s, events, place.session, place.run, motion, place.name))
                 except BaseException:
                     pool.shutdown(cancel_futures=True)
                     raise
-
-                runs.append(run)
 
         cells = np.argwhere(inside)
         voxels = pd.DataFrame(cells, columns=["i", "j", "k"])
@@ -267,12 +268,15 @@ class Located:
         return SubjectRuns(self.subject, runs, voxels, categories)
 
 
+def _load(path: Path) -> Any:
+    """An image, its values not read yet; nibabel's own type names only what all of its formats share."""
+    return nib.load(path)
+
+
 def _size(path: Path) -> int:
     """Bytes of an image's values, from its header; 1 where that cannot be read, which reading will say."""
-    import nibabel as nib
-
     try:
-        image = nib.load(path)
+        image = _load(path)
         return max(1, int(np.prod(image.shape)) * image.get_data_dtype().itemsize)
     except Exception:  # named when the image is read
         return 1
@@ -283,10 +287,8 @@ def _size(path: Path) -> int:
 
 def _image(path: Path, n_dimensions: int) -> tuple[np.ndarray, np.ndarray]:
     """Values as stored where no scaling is needed, else float32; and the affine."""
-    import nibabel as nib
-
     try:
-        image = nib.load(path)
+        image = _load(path)
         if path.suffix == ".gz":  # the whole file: the checksum is at its end, where nibabel does not look
             image = type(image).from_bytes(gzip.decompress(path.read_bytes()))
 
@@ -304,7 +306,10 @@ def _image(path: Path, n_dimensions: int) -> tuple[np.ndarray, np.ndarray]:
     if data.ndim != n_dimensions:
         raise DataError(f"{path} should have {n_dimensions} dimensions; its shape is {data.shape}.")
 
-    return (data if data.dtype.kind in "iu" else data.astype(np.float32, copy=False)), image.affine
+    if data.dtype.kind not in "iu":
+        data = data.astype(np.float32, copy=False)
+
+    return data, image.affine
 
 
 def _same_space(
@@ -315,6 +320,7 @@ def _same_space(
     mask_shape: tuple[int, ...],
     mask_affine: np.ndarray,
 ) -> None:
+    """Refuse an image whose cells are not those of the mask."""
     if shape != mask_shape:
         raise DataError(f"{path} has cells {shape}, but the mask {mask} {mask_shape}; resample one to the other.")
 
@@ -327,29 +333,35 @@ def _same_space(
 
 
 def _header_tr(path: Path) -> float:
-    import nibabel as nib
-
-    header = nib.load(path).header
+    """Seconds between volumes as the image's header says."""
+    header = _load(path).header
     value = float(header.get_zooms()[3])
-    return value * {"msec": 1e-3, "usec": 1e-6}.get(header.get_xyzt_units()[1], 1.0)
+    unit = header.get_xyzt_units()[1]
+
+    return value * {"msec": 1e-3, "usec": 1e-6}.get(unit, 1.0)
 
 
 def _stimuli(events: pd.DataFrame, name: str) -> tuple[pd.DataFrame, dict[str, str]]:
     """Events with a column ``stimulus``, and the category of each."""
-    column = next((c for c in _STIMULUS if c in events), None)
-    if column is None:
+    columns = [known for known in _STIMULUS if known in events]
+    if not columns:
         raise DataError(
             f"events of {name} need a column 'stimulus', 'stim_file' or 'trial_type' that says what was shown; they have "
             f"{', '.join(map(str, events.columns))}."
         )
 
-    shown = events[events[column].notna()]
-    shown = shown.assign(stimulus=shown[column].astype(str)).reset_index(drop=True)
-    keep = ["onset", "duration", "stimulus", *[c for c in ("trial", "trial_type") if c in shown and c != column]]
+    column = columns[0]
+    trials = pd.DataFrame(events[events[column].notna()])
+    trials = trials.assign(stimulus=trials[column].astype(str)).reset_index(drop=True)
 
-    if "trial_type" in shown:
-        types = dict(zip(shown["stimulus"], shown["trial_type"].astype(str), strict=True))
-    else:
-        types = {}
+    keep = ["onset", "duration", "stimulus"]
+    for extra in ("trial", "trial_type"):
+        if extra in trials and extra != column:
+            keep.append(extra)
 
-    return shown[keep].sort_values("onset", kind="stable").reset_index(drop=True), types
+    types = {}
+    if "trial_type" in trials:
+        types = dict(zip(trials["stimulus"], trials["trial_type"].astype(str), strict=True))
+
+    ordered = pd.DataFrame(trials[keep]).sort_values("onset", kind="stable")
+    return ordered.reset_index(drop=True), types

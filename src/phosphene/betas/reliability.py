@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from phosphene.types import Rows
+
 
 @dataclass(frozen=True, eq=False)
 class SplitHalf:
@@ -18,8 +20,8 @@ class SplitHalf:
     ----------
     r : ndarray of shape (n_voxels,)
         between -1 and 1; 0 for a voxel without variance
-    null : ndarray of shape (n_null, n_voxels), float32
-        the same with the stimuli of one half shuffled
+    null : ndarray of shape (n_null, n_voxels)
+        float32, the same with the stimuli of one half shuffled
     n_stimuli : int
         shown at least twice
     """
@@ -42,21 +44,23 @@ class SplitHalf:
 def halves(table: pd.DataFrame) -> tuple[sparse.csr_array, sparse.csr_array]:
     """Weights (n_stimuli, n_trials) that average the even and the odd showings of every stimulus shown twice or more."""
     turn = table.groupby("stimulus", sort=True).cumcount().to_numpy() % 2
-    codes, counts = np.unique(table["stimulus"].to_numpy(dtype=str), return_inverse=True, return_counts=True)[1:]
-    row = np.cumsum(counts > 1) - 1
-    out = []
+    stimuli = table["stimulus"].to_numpy(dtype=str)
+    _, codes, counts = np.unique(stimuli, return_inverse=True, return_counts=True)
+    is_repeated = counts > 1
+    row = np.cumsum(is_repeated) - 1
+    n_repeated = int(is_repeated.sum())
 
-    for half in (0, 1):
-        trials = np.flatnonzero((turn == half) & (counts[codes] > 1))
+    def average(half: int) -> sparse.csr_array:
+        trials = np.flatnonzero((turn == half) & is_repeated[codes])
         rows = row[codes[trials]]
-        weights = 1 / np.bincount(rows, minlength=int((counts > 1).sum()))[rows]
-        out.append(sparse.csr_array((weights, (rows, trials)), shape=(int((counts > 1).sum()), len(table))))
+        weights = 1 / np.bincount(rows, minlength=n_repeated)[rows]
+        return sparse.csr_array((weights, (rows, trials)), shape=(n_repeated, len(table)))
 
-    return out[0], out[1]
+    return average(0), average(1)
 
 
 def split_half(
-    betas: np.ndarray,
+    betas: Rows,
     table: pd.DataFrame,
     rng: np.random.Generator,
     *,
@@ -67,7 +71,8 @@ def split_half(
 
     Parameters
     ----------
-    betas : ndarray of shape (n_trials, n_voxels)
+    betas : ndarray or Rows of shape (n_trials, n_voxels)
+        in the order of the table
     table : DataFrame
         with ``stimulus`` and ``run`` (and ``session``) of each trial, in the order of time
     rng : numpy.random.Generator
@@ -80,25 +85,32 @@ def split_half(
     Returns
     -------
     SplitHalf or None
-        or None with fewer than three stimuli shown twice. Each run's mean is taken from its betas first: it is the same
+        None with fewer than three stimuli shown twice. Each run's mean is taken from its betas first: it is the same
         for all stimuli of a run
     """
     even, odd = halves(table)
-    n = even.shape[0]
+    n = even.shape[0]  # pyright: ignore[reportOptionalSubscript]  # scipy's own inference
     if n < 3:
         return None
 
-    keys = [c for c in ("session", "run") if c in table]
+    keys = [column for column in ("session", "run") if column in table]
     runs = table.groupby(keys).ngroup().to_numpy()
+
+    # Each run's mean is taken off, for it is the same for all stimuli of the run.
     member = sparse.csr_array((1 / np.bincount(runs)[runs], (runs, np.arange(len(runs)))))
     orders = np.array([rng.permutation(n) for _ in range(n_null)])
     r = np.zeros(betas.shape[1])
     null = np.zeros((n_null, betas.shape[1]), dtype=np.float32)
 
-    for block in blocks() if blocks is not None else [slice(0, betas.shape[1])]:
+    whole = iter([slice(0, betas.shape[1])])
+    if blocks is not None:
+        whole = blocks()
+
+    for block in whole:
         part = np.asarray(betas[:, block], dtype=np.float64)
         part = part - (member @ part)[runs]
-        a, b = (_standard(w @ part) for w in (even, odd))
+        a = _standard(even @ part)  # (n_stimuli, n_voxels)
+        b = _standard(odd @ part)
         r[block] = np.einsum("sv,sv->v", a, b)
 
         for row, order in zip(null, orders, strict=True):
@@ -108,6 +120,7 @@ def split_half(
 
 
 def _standard(x: np.ndarray) -> np.ndarray:
+    """Columns less their means, of length one; zeros for constant ones."""
     x = x - x.mean(axis=0)
     length = np.sqrt(np.einsum("sv,sv->v", x, x))
     return x * np.divide(1, length, out=np.zeros_like(length), where=length > 1e-12)

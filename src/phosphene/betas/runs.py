@@ -55,13 +55,7 @@ class BoldRun:
 
         _check_tr(self)
         _check_events(self)
-        if self.confounds is not None and (
-            len(self.confounds) != len(self) or not np.isfinite(np.asarray(self.confounds, dtype=float)).all()
-        ):
-            raise DataError(
-                f"confounds of {self.name} must be finite, one row per volume ({len(self)}); got {len(self.confounds)} rows"
-                f"{', some not finite' if len(self.confounds) == len(self) else ''}. Fill the first row of a derivative with 0."
-            )
+        _check_confounds(self)
 
     def __len__(self) -> int:
         return len(self.volumes)
@@ -88,6 +82,24 @@ def _check_tr(run: BoldRun) -> None:
             f"the time between volumes of {run.name} is {run.tr_s:g}, which is in milliseconds, not seconds: "
             f"say {run.tr_s / 1000:g}."
         )
+
+
+def _check_confounds(run: BoldRun) -> None:
+    if run.confounds is None:
+        return
+
+    n_rows = len(run.confounds)
+    fault = ""
+    if n_rows == len(run):
+        if np.isfinite(np.asarray(run.confounds, dtype=float)).all():
+            return
+
+        fault = ", some not finite"
+
+    raise DataError(
+        f"confounds of {run.name} must be finite, one row per volume ({len(run)}); got {n_rows} rows{fault}. Fill the first "
+        "row of a derivative with 0."
+    )
 
 
 def _check_events(run: BoldRun) -> None:
@@ -119,17 +131,30 @@ def _check_events(run: BoldRun) -> None:
     order = np.argsort(onset, kind="stable")
     same = np.flatnonzero(np.diff(onset[order]) < 1e-6)
     if len(same):
-        a = order[same[0]]
-        b = order[same[0] + 1]
-        names = run.events["stimulus"]
+        first = order[same[0]]
+        second = order[same[0] + 1]
+        names = run.events["stimulus"].to_numpy()
         raise DataError(
-            f"events {a} ('{names.iloc[a]}') and {b} ('{names.iloc[b]}') of {run.name} both start at {onset[a]:g} s, so their "
-            "responses cannot be told apart. Keep one, or merge them into one stimulus."
+            f"events {first} ('{names[first]}') and {second} ('{names[second]}') of {run.name} both start at "
+            f"{onset[first]:g} s, so their responses cannot be told apart. Keep one, or merge them into one stimulus."
         )
 
 
 def check_study(runs: Sequence[BoldRun], *, shift_s: float = 0.0) -> None:
-    """Refuse runs that do not belong together; warn of what makes betas poor."""
+    """Refuse runs that do not belong together; warn of what makes betas poor.
+
+    Parameters
+    ----------
+    runs : sequence of BoldRun
+        of one subject
+    shift_s : float, default 0.0
+        by how much the onsets will be moved
+
+    Raises
+    ------
+    DataError
+        For no run, other numbers of voxels, or two runs of the same number.
+    """
     if len(runs) == 0:
         raise DataError("betas need at least one run; none was given.")
 
@@ -141,14 +166,23 @@ def check_study(runs: Sequence[BoldRun], *, shift_s: float = 0.0) -> None:
 
     keys = [(run.session, run.run) for run in runs]
     if len(set(keys)) < len(keys):
-        twice = next(k for k in keys if keys.count(k) > 1)
-        raise DataError(f"session {twice[0]} run {twice[1]} came twice; give every run a number of its own.")
+        session, number = next(key for key in keys if keys.count(key) > 1)
+        raise DataError(f"session {session} run {number} came twice; give every run a number of its own.")
 
-    short = [r.name for r in runs if r.duration_s - (r.events["onset"].max() + shift_s) < _TAIL_S]
+    short = []
+    for run in runs:
+        last_onset = float(run.events["onset"].to_numpy(dtype=np.float64).max()) + shift_s
+        if run.duration_s - last_onset < _TAIL_S:
+            short.append(run.name)
+
     if short:
+        others = ""
+        if len(short) > 1:
+            others = f" and {len(short) - 1} others"
+
         warnings.warn(
-            f"{short[0]}{f' and {len(short) - 1} others' if len(short) > 1 else ''} end less than {_TAIL_S:g} s after the last "
-            "onset: the betas of the last trials rest on the beginning of their responses.",
+            f"{short[0]}{others} end less than {_TAIL_S:g} s after the last onset: the betas of the last trials rest on the "
+            "beginning of their responses.",
             PhospheneWarning,
             stacklevel=3,
         )

@@ -13,21 +13,37 @@ from phosphene.betas import glm
 from phosphene.betas.hrf import HrfLibrary
 from phosphene.betas.options import BetaOptions
 from phosphene.betas.runs import BoldRun
-from phosphene.betas.work import Work
+from phosphene.betas.work import WorkFolder
 from phosphene.errors import DataError
 
 
 @dataclass(frozen=True)
-class RunGroup:
+class VoxelGroup:
     """Voxels of a block that share a response, and their series in each run."""
 
-    shape: int
-    voxels: np.ndarray
-    series: list[np.ndarray]
+    shape: int  # number of the response
+    voxels: np.ndarray  # (n_group,) numbers in the study
+    series: list[np.ndarray]  # (n_volumes, n_group) float32 of each run, without drift
 
 
 class BoldStudy:
-    """Runs without drift, a block of voxels at a time, kept where memory allows."""
+    """Runs without drift, a block of voxels at a time, kept where memory allows.
+
+    Parameters
+    ----------
+    runs : sequence of BoldRun
+        of one subject
+    library : HrfLibrary
+        responses to choose from
+    assumed : int
+        response of the on-off model, and of all voxels where none is chosen
+    options : BetaOptions
+        drift, onsets and memory
+    work : WorkFolder, optional
+        keeps finished blocks
+    workers : int, default 1
+        blocks done at once
+    """
 
     def __init__(
         self,
@@ -35,42 +51,36 @@ class BoldStudy:
         library: HrfLibrary,
         assumed: int,
         options: BetaOptions,
-        work: Work | None = None,
+        work: WorkFolder | None = None,
         workers: int = 1,
     ) -> None:
         self.runs = runs
         self.assumed = assumed
         self.options = options
         self.n_voxels = runs[0].n_voxels
-        self.n_trials = sum(len(r.events) for r in runs)
+        self.n_trials = sum(len(run.events) for run in runs)
         self.assumes = options.kind in ("lsa", "lss")
+        self.work = work
         self.designs: list[glm.RunDesign] = []
-        start = 0
+        self._kept: dict[int, list[VoxelGroup]] = {}
 
+        first = 0
         for run in runs:
-            onset = run.events["onset"].to_numpy(dtype=np.float64) + options.onset_shift_s
-            designs = library.designs(onset, run.events["duration"].to_numpy(dtype=np.float64), len(run), run.tr_s)
-            degree = options.polynomial_degree
-            if degree is None:
-                degree = glm.polynomial_degree(run.duration_s)
+            rows = slice(first, first + len(run.events))
+            first = rows.stop
+            self.designs.append(_design(run, library, options, rows))
 
-            if options.confounds:
-                confounds = run.confounds
-            else:
-                confounds = None
-
-            basis = glm.nuisance_basis(len(run), degree, confounds)
-            rows = slice(start, start := start + len(run.events))
-            self.designs.append(glm.RunDesign.build(designs, basis, rows))
-
+        # Blocks of voxels that take a quarter of the memory; series are kept where half of it holds them all.
         budget = options.memory_gb * 1e9
         n_volumes = sum(len(run) for run in runs)
         self.step = int(np.clip(budget / 4 / (8 * n_volumes + 40 * self.n_trials), 64, 8192))
         self.keeps = 4 * n_volumes * self.n_voxels < budget / 2
-        self._kept: dict[int, list[RunGroup]] = {}
-        self.work = work
+
+        if self.keeps:
+            budget = budget / 2
+
         block = self.step * (16 * n_volumes + 40 * self.n_trials)
-        self.workers = max(1, min(workers, int(budget / (2 if self.keeps else 1) / block)))
+        self.workers = max(1, min(workers, int(budget / block)))
 
     def blocks(self) -> Iterator[slice]:
         """Voxels in blocks."""
@@ -80,31 +90,39 @@ class BoldStudy:
     def each(
         self, stage: str, make: Callable[[slice], dict[str, np.ndarray]]
     ) -> Iterator[tuple[slice, dict[str, np.ndarray]]]:
-        """What `make` finds in every block, in order; several at once, and read back where it was found before."""
+        """Results of every block, in order; several at once, and read back where they were kept before.
 
-        def found(block: slice) -> dict[str, np.ndarray]:
+        Parameters
+        ----------
+        stage : str
+            name they are kept under
+        make : callable
+            from a block to named arrays
+        """
+
+        def result_of(block: slice) -> dict[str, np.ndarray]:
+            if self.work is None:
+                return make(block)
+
             name = f"{stage}-{block.start:08d}"
-            if self.work is not None:
-                known = self.work.load(name)
-            else:
-                known = None
+            result = self.work.load(name)
+            if result is None:
+                result = make(block)
+                self.work.save(name, result)
 
-            if known is None:
-                known = make(block)
-                if self.work is not None:
-                    self.work.save(name, known)
-
-            return known
+            return result
 
         if self.workers == 1:
-            yield from ((block, found(block)) for block in self.blocks())
+            for block in self.blocks():
+                yield block, result_of(block)
+
             return
 
         # One BLAS thread each: more would wait for one another.
         with glm.blas_threads(1), ThreadPoolExecutor(self.workers) as pool:
             waiting: deque = deque()
             for block in self.blocks():
-                waiting.append((block, pool.submit(found, block)))
+                waiting.append((block, pool.submit(result_of, block)))
                 if len(waiting) > self.workers:
                     done, result = waiting.popleft()
                     yield done, result.result()
@@ -115,7 +133,7 @@ class BoldStudy:
 
     def series(self, block: slice) -> tuple[list[np.ndarray], np.ndarray]:
         """Data without drift of each run, and the mean over all volumes."""
-        out = []
+        series = []
         total = np.zeros(block.stop - block.start)
 
         for run, design in zip(self.runs, self.designs, strict=True):
@@ -128,29 +146,51 @@ class BoldStudy:
                 )
 
             y, mean = glm.residuals(volumes, design.basis)
-            out.append(y)
+            series.append(y)
             total += mean * len(run)
 
-        return out, total / sum(len(run) for run in self.runs)
+        return series, total / sum(len(run) for run in self.runs)
 
     def keep(self, block: slice, series: list[np.ndarray], hrf: np.ndarray) -> None:
         """Remember a block by response, if there is room."""
         if self.keeps:
-            self._kept[block.start] = self._split(block, series, hrf)
+            self._kept[block.start] = _split(block, series, hrf)
 
-    def groups(self, block: slice, hrf: np.ndarray) -> list[RunGroup]:
+    def groups(self, block: slice, hrf: np.ndarray) -> list[VoxelGroup]:
         """Voxels of a block by response."""
         if block.start in self._kept:
             return self._kept[block.start]
 
-        return self._split(block, self.series(block)[0], hrf[block])
+        return _split(block, self.series(block)[0], hrf[block])
 
-    @staticmethod
-    def _split(block: slice, series: list[np.ndarray], hrf: np.ndarray) -> list[RunGroup]:
-        out = []
-        for shape in np.unique(hrf):
-            here = np.flatnonzero(hrf == shape)
-            whole = len(here) == len(hrf)
-            out.append(RunGroup(int(shape), block.start + here, series if whole else [y[:, here] for y in series]))
 
-        return out
+def _design(run: BoldRun, library: HrfLibrary, options: BetaOptions, rows: slice) -> glm.RunDesign:
+    """Design of a run for every response, drift and confounds projected out."""
+    onset = run.events["onset"].to_numpy(dtype=np.float64) + options.onset_shift_s
+    duration = run.events["duration"].to_numpy(dtype=np.float64)
+    designs = library.designs(onset, duration, len(run), run.tr_s)  # (n_shapes, n_volumes, n_trials)
+
+    degree = options.polynomial_degree
+    if degree is None:
+        degree = glm.polynomial_degree(run.duration_s)
+
+    confounds = None
+    if options.confounds:
+        confounds = run.confounds
+
+    basis = glm.nuisance_basis(len(run), degree, confounds)
+    return glm.RunDesign.build(designs, basis, rows)
+
+
+def _split(block: slice, series: list[np.ndarray], hrf: np.ndarray) -> list[VoxelGroup]:
+    """Voxels of a block by response."""
+    groups = []
+    for shape in np.unique(hrf):
+        columns = np.flatnonzero(hrf == shape)
+        part = series
+        if len(columns) < len(hrf):  # else all share it, and nothing is copied
+            part = [y[:, columns] for y in series]
+
+        groups.append(VoxelGroup(int(shape), block.start + columns, part))
+
+    return groups

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar
 
@@ -37,17 +38,20 @@ from phosphene.types import Dataset, Stimuli, Trials, digest_of
 class OpenFMRIOptions(ReaderOptions, BetaOptions):
     """Which runs, and how betas are made of them (the rest, see `BetaOptions`)."""
 
-    task: str | None = Field(None, description="which task, where a person has several")
-    mask: str | None = Field(None, description="image above 0 inside the brain; the study's own by default")
-    pattern: str | None = Field(None, description="of the images' names, where a run has several")
-    sessions: tuple[int, ...] | None = Field(None, description="which sessions; all")
-    store: str | None = Field(None, description="folder that keeps betas once made")
-    image_size: int | None = Field(None, ge=8, description="side of the pictures; that of the first file by default")
+    task: str | None = Field(default=None, description="which task, where a person has several")
+    mask: str | None = Field(default=None, description="image above 0 inside the brain; the study's own by default")
+    pattern: str | None = Field(default=None, description="of the images' names, where a run has several")
+    sessions: tuple[int, ...] | None = Field(default=None, description="which sessions; all")
+    store: str | None = Field(default=None, description="folder that keeps betas once made")
+    image_size: int | None = Field(
+        default=None, ge=8, description="side of the pictures; that of the first file by default"
+    )
 
     @property
     def betas(self) -> BetaOptions:
         """Only how betas are made."""
-        return BetaOptions(**{name: getattr(self, name) for name in BetaOptions.model_fields})
+        values = {name: getattr(self, name) for name in BetaOptions.model_fields}
+        return BetaOptions(**values)
 
 
 class OpenFMRI:
@@ -58,7 +62,7 @@ class OpenFMRI:
     licence: ClassVar[str] = "that of the study"
     url: ClassVar[str] = "https://openneuro.org"
     files: ClassVar[str] = "a study: sub-01/func/*_bold.nii.gz, or sub001/BOLD/task001_run001/bold.nii.gz"
-    options: ClassVar[type[OpenFMRIOptions]] = OpenFMRIOptions
+    options: ClassVar[type[ReaderOptions]] = OpenFMRIOptions
 
     def find(self, root: Path) -> Path:
         """The study, at `root` or in its folder ``openfmri``."""
@@ -67,10 +71,9 @@ class OpenFMRI:
             if place.is_dir() and _people(place):
                 return place
 
+        names = []
         if root.is_dir():
-            names = sorted(p.name for p in root.iterdir() if not p.name.startswith("."))
-        else:
-            names = []
+            names = sorted(path.name for path in root.iterdir() if not path.name.startswith("."))
 
         raise DataError(
             f"{root} is no study: neither sub-01/**/func nor sub001/BOLD is in it (it holds {', '.join(names[:8]) or 'nothing'}"
@@ -83,6 +86,15 @@ class OpenFMRI:
 
     def load(self, path: Path, options: OpenFMRIOptions, subject: str | None = None) -> Dataset:
         """Make betas of one person or all.
+
+        Parameters
+        ----------
+        path : Path
+            the study
+        options : OpenFMRIOptions
+            which runs, and how betas are made
+        subject : str, optional
+            such as ``01`` or ``sub-01``; all by default
 
         Returns
         -------
@@ -97,25 +109,30 @@ class OpenFMRI:
             Files missing, broken, or that do not fit together; see `read_runs`.
         """
         path = Path(path)
-        known = _people(path)
+        names = _people(path)
         if subject is not None:
-            subject = next((k for k in known if k in (subject, f"sub-{subject}", f"sub{subject}")), subject)
-            if subject not in known:
-                raise DataError(f"{path} has no subject '{subject}'. {did_you_mean(subject, known)}")
+            names = tuple(name for name in names if name in (subject, f"sub-{subject}", f"sub{subject}"))[:1]
+            if not names:
+                raise DataError(f"{path} has no subject '{subject}'. {did_you_mean(subject, _people(path))}")
 
         people: dict[str, Trials] = {}
         categories: dict[str, str] = {}
 
-        for name in [subject] if subject else known:
+        for name in names:
             people[name], more = _betas(path, name, options)
             categories |= more
 
-        ids = list(dict.fromkeys(i for t in people.values() for i in t.stimulus_ids))
-        return Dataset(path.name, _stimuli(path, ids, categories, options), people, {}, about(self, study=path.name))
+        ids: dict[str, None] = {}  # in order, each once
+        for trials in people.values():
+            ids |= dict.fromkeys(trials.stimulus_ids)
+
+        return Dataset(
+            path.name, _stimuli(path, list(ids), categories, options), people, {}, about(self, study=path.name)
+        )
 
     def check(self, path: Path, options: OpenFMRIOptions) -> list[Finding]:
         """Read every run of every person and look at its events; no beta is made."""
-        out = []
+        findings = []
         people = _people(Path(path))
         if not people:
             detail = f"{path} has no person: no folder sub01/BOLD or sub-01/func."
@@ -123,33 +140,43 @@ class OpenFMRI:
 
         for name in people:
             try:
-                found = _runs(Path(path), name, options)
-                n = sum(len(r.events) for r in found.runs)
-                out.append(Finding("ok", name, f"{len(found.runs)} runs, {n} events, {len(found.voxels)} voxels."))
-                timing = onset_shift(found.runs)
+                runs = _runs(Path(path), name, options)
+                n_events = sum(len(run.events) for run in runs.runs)
+                detail = f"{len(runs.runs)} runs, {n_events} events, {len(runs.voxels)} voxels."
+                findings.append(Finding("ok", name, detail))
 
+                level = "ok"
+                timing = onset_shift(runs.runs)
                 if timing.is_suspect and options.onset_shift_s == 0:
                     level = "problem"
-                else:
-                    level = "ok"
 
-                out.append(Finding(level, f"{name} onsets", f"{timing}."))
+                findings.append(Finding(level, f"{name} onsets", f"{timing}."))
             except PhospheneError as error:
-                out.append(Finding("problem", name, str(error)))
+                findings.append(Finding("problem", name, str(error)))
 
-        return out
+        return findings
 
 
 def _people(root: Path) -> tuple[str, ...]:
-    folders = [p for p in root.glob("sub*") if p.is_dir()]
-    return tuple(sorted(p.name for p in folders if (p / "BOLD").is_dir() or next(p.glob("**/func"), None)))
+    """Folders of subjects, in order."""
+    names = []
+    for folder in root.glob("sub*"):
+        if folder.is_dir() and ((folder / "BOLD").is_dir() or any(folder.glob("**/func"))):
+            names.append(folder.name)
+
+    return tuple(sorted(names))
 
 
 def _runs(path: Path, subject: str, options: OpenFMRIOptions) -> SubjectRuns:
     return read_runs(
-        path, subject, mask=options.mask, task=options.task, sessions=options.sessions, confounds=options.confounds,
+        path,
+        subject,
+        mask=options.mask,
+        task=options.task,
+        sessions=options.sessions,
+        confounds=options.confounds,
         pattern=options.pattern,
-    )  # fmt: skip
+    )
 
 
 def _betas(path: Path, subject: str, options: OpenFMRIOptions) -> tuple[Trials, dict[str, str]]:
@@ -161,35 +188,41 @@ def _betas(path: Path, subject: str, options: OpenFMRIOptions) -> tuple[Trials, 
         place = checked_path(options.store) / f"{subject}-{digest_of(json.dumps(plain, sort_keys=True), files)[:16]}"
         if place.is_dir():
             kept = read_dataset(place)
-            category = kept.stimuli.category
-            return kept.trials(subject), dict(
-                zip(kept.stimuli.ids, category, strict=True)
-            ) if category is not None else {}
+            return kept.trials(subject), _by_stimulus(kept.stimuli)
 
-    found = _runs(path, subject, options)
+    runs = _runs(path, subject, options)
+    notes = {"source": path.name}
     if options.onset_shift_s == 0:
-        timing = onset_shift(found.runs)
-    else:
-        timing = None
+        timing = onset_shift(runs.runs)
+        notes["onset_check"] = str(timing)
+        if timing.is_suspect:
+            warnings.warn(f"{subject}: {timing}.", PhospheneWarning, stacklevel=4)
 
-    if timing is not None and timing.is_suspect:
-        warnings.warn(f"{subject}: {timing}.", PhospheneWarning, stacklevel=4)
-
-    trials = single_trial_betas(found.runs, options.betas, voxels=found.voxels, subject=subject).trials
-    trials = trials.with_betas(
-        trials.source, source=path.name, **({} if timing is None else {"onset_check": str(timing)})
-    )
+    trials = single_trial_betas(runs.runs, options.betas, voxels=runs.voxels, subject=subject).trials
+    trials = trials.with_betas(trials.source, **notes)
 
     if place is not None:
         ids = trials.stimulus_ids
-        if found.categories:
-            category = [found.categories.get(i, "") for i in ids]
-        else:
-            category = None
+        stimuli = Stimuli(ids, category=_in_order(ids, runs.categories))
+        write_dataset(Dataset(path.name, stimuli, {subject: trials}), place)
 
-        write_dataset(Dataset(path.name, Stimuli(ids, category=category), {subject: trials}), place)
+    return trials, runs.categories
 
-    return trials, found.categories
+
+def _by_stimulus(stimuli: Stimuli) -> dict[str, str]:
+    """Category of each stimulus, where they are known."""
+    if stimuli.category is None:
+        return {}
+
+    return dict(zip(stimuli.ids, stimuli.category, strict=True))
+
+
+def _in_order(ids: Iterable[str], categories: dict[str, str]) -> np.ndarray | None:
+    """Categories of stimuli, '' where one is not known; None where none is."""
+    if not categories:
+        return None
+
+    return np.asarray([categories.get(stimulus, "") for stimulus in ids], dtype=object)
 
 
 def _files(path: Path, subject: str) -> list[Path]:
@@ -197,15 +230,14 @@ def _files(path: Path, subject: str) -> list[Path]:
 
 
 def _stimuli(path: Path, ids: list[str], categories: dict[str, str], options: OpenFMRIOptions) -> Stimuli:
+    """What was shown, with the pictures of a folder ``stimuli`` of the study or above it."""
     names = np.asarray(ids, dtype=object)
-    if categories:
-        category = np.asarray([categories.get(i, "") for i in ids], dtype=object)
-    else:
-        category = None
+    category = _in_order(ids, categories)
 
-    folder = next((p / "stimuli" for p in (path, *path.parents[:3]) if (p / "stimuli").is_dir()), None)
-    if folder is None:
-        return Stimuli(names, category=category)
+    for above in (path, *path.parents[:3]):
+        folder = above / "stimuli"
+        if folder.is_dir():
+            images, present = pictures_of(folder, ids, options.image_size)
+            return Stimuli(names, images, category=category, present=present)
 
-    images, present = pictures_of(folder, ids, options.image_size)
-    return Stimuli(names, images, category=category, present=present)
+    return Stimuli(names, category=category)

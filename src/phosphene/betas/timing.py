@@ -30,7 +30,7 @@ class OnsetShift:
         seconds added to every onset
     r2 : ndarray of shape (n,)
         share of variance, 0-1, pooled over runs and voxels
-    found : ndarray of shape (n_pieces,)
+    strengths : ndarray of shape (n_pieces,)
         for pieces of runs, how strongly the pattern over voxels that all other pieces show is there, onsets moved as
         these ask for: a share of the standard deviation, about 0 where nothing responds
     gains : ndarray of shape (n_pieces,)
@@ -41,7 +41,7 @@ class OnsetShift:
 
     shifts_s: np.ndarray
     r2: np.ndarray
-    found: np.ndarray
+    strengths: np.ndarray
     gains: np.ndarray
     choices_s: np.ndarray
 
@@ -63,7 +63,7 @@ class OnsetShift:
     @property
     def sureness(self) -> float:
         """The lesser of how surely anything is found, and found better than as filed: means over pieces in standard errors."""
-        return min(_in_errors(self.found), _in_errors(self.gains))
+        return min(_in_errors(self.strengths), _in_errors(self.gains))
 
     @property
     def error_s(self) -> float:
@@ -94,14 +94,17 @@ class OnsetShift:
         if not self.is_suspect:
             return f"{text}, moved ones at most {100 * self.r2.max():.1f} %: no sign that they are early or late"
 
+        further = ""
         if self.at_the_edge:
             further = " or further"
-        else:
-            further = ""
+
+        direction = "early"
+        if self.best_s < 0:
+            direction = "late"
 
         return (
             f"{text}, but moved by {self.best_s:+.2f} s{further} (± {max(self.error_s, self._step):.2g}) they explain "
-            f"{100 * self.r2_moved:.1f} %: the files seem to say them too {'late' if self.best_s < 0 else 'early'}. Compare "
+            f"{100 * self.r2_moved:.1f} %: the files seem to say them too {direction}. Compare "
             f"with the study's protocol; onset_shift_s={self.best_s:g} (--shift auto) moves them"
         )
 
@@ -111,6 +114,7 @@ class OnsetShift:
 
 
 def _in_errors(values: np.ndarray) -> float:
+    """Mean in standard errors; 0 where there is none."""
     if len(values) < 2:
         return 0.0
 
@@ -122,8 +126,11 @@ def _in_errors(values: np.ndarray) -> float:
 
 
 def _peak(shifts_s: np.ndarray, r2: np.ndarray) -> int:
+    """Place of the smallest shift among the peaks that are about as high as the highest."""
     padded = np.r_[-np.inf, r2, -np.inf]
-    peaks = np.flatnonzero((r2 >= padded[:-2]) & (r2 >= padded[2:]) & (r2 >= _AS_GOOD * r2.max()))
+    is_peak = (r2 >= padded[:-2]) & (r2 >= padded[2:])
+    peaks = np.flatnonzero(is_peak & (r2 >= _AS_GOOD * r2.max()))
+
     return int(peaks[np.abs(shifts_s[peaks]).argmin()])
 
 
@@ -148,16 +155,21 @@ def onset_shift(
     library : HrfLibrary, optional
         the response assumed; ours, and the one that peaks near 5 s, by default
     shape : int, optional
-        see `library`
-    largest_s, step_s : float, optional
-        shifts tried, both ways
+        its number in the library
+    largest_s : float, default 10.0
+        largest shift tried, both ways
+    step_s : float, default 0.25
+        from one shift to the next
 
     Returns
     -------
     OnsetShift
+        what each shift explains, and whether the files' onsets are to be doubted
     """
     library = library or HrfLibrary()
-    shape = library.canonical if shape is None else shape
+    if shape is None:
+        shape = library.canonical
+
     steps = round(largest_s / step_s)
     shifts = np.arange(-steps, steps + 1) * step_s
     chosen = np.linspace(0, runs[0].n_voxels - 1, min(runs[0].n_voxels, _VOXELS)).astype(int)
@@ -170,12 +182,14 @@ def onset_shift(
         n = len(run)
         basis = nuisance_basis(n, polynomial_degree(run.duration_s))
         series, _ = residuals(np.asarray(run.volumes[:, chosen]), basis)
-        length = np.sqrt(np.einsum("tv,tv->v", series, series))
-        series *= np.divide(
-            np.sqrt(n), length, out=np.zeros_like(length), where=length > 0
-        )  # vessels would outweigh the rest
 
-        onset, duration = (run.events[c].to_numpy(dtype=np.float64) for c in ("onset", "duration"))
+        # Voxels of equal variance: vessels would outweigh the rest.
+        length = np.sqrt(np.einsum("tv,tv->v", series, series))
+        series *= np.divide(np.sqrt(n), length, out=np.zeros_like(length), where=length > 0)
+
+        # The on-off regressor of every shift, (n_volumes, n_shifts).
+        onset = run.events["onset"].to_numpy(dtype=np.float64)
+        duration = run.events["duration"].to_numpy(dtype=np.float64)
         all_onsets = (onset[:, None] + shifts).ravel()
         single = library.designs(all_onsets, np.repeat(duration, len(shifts)), n, run.tr_s)[shape]
         x = single.reshape(n, len(onset), len(shifts)).sum(axis=1)
@@ -183,7 +197,7 @@ def onset_shift(
         x = x.astype(np.float32)
 
         for piece in np.array_split(np.arange(n), min(cuts, n)):
-            along.append(x[piece].T @ series[piece])
+            along.append(x[piece].T @ series[piece])  # (n_shifts, n_voxels)
             power.append(np.einsum("ts,ts->s", x[piece], x[piece]))
             total.append(float(np.einsum("tv,tv->", series[piece], series[piece])))
 
@@ -199,21 +213,29 @@ def _judged(shifts: np.ndarray, along: list[np.ndarray], power: np.ndarray, tota
     gains = []
     choices = []
 
-    for own, own_power in zip(along, power, strict=True):
-        others = all_along - own
-        others_power = np.maximum(all_power - own_power, 1e-300)
-        best = _peak(shifts, np.einsum("sv,sv->s", others, others) / others_power)
-        found = []
+    for piece, piece_power in zip(along, power, strict=True):
+        others = all_along - piece
+        others_power = np.maximum(all_power - piece_power, 1e-300)
+        explained = np.einsum("sv,sv->s", others, others) / others_power
+        best = _peak(shifts, explained)
 
-        for s in (best, filed):  # how strongly the other pieces' pattern over voxels is there
-            size = np.linalg.norm(others[s]) * np.sqrt(own_power[s])
-            found.append(float(others[s] @ own[s] / size) if size > 0 else 0.0)
-
-        strengths.append(found[0])
-        gains.append(found[0] - found[1])
+        # How strongly the other pieces' pattern over voxels is there, moved and as filed.
+        moved_strength = _strength(piece[best], others[best], piece_power[best])
+        filed_strength = _strength(piece[filed], others[filed], piece_power[filed])
+        strengths.append(moved_strength)
+        gains.append(moved_strength - filed_strength)
         choices.append(shifts[best])
 
     r2 = np.einsum("sv,sv->s", all_along, all_along) / np.maximum(all_power, 1e-300) / max(total.sum(), 1e-300)
     scale = np.sqrt(max(total.mean(), 1e-300))
 
     return OnsetShift(shifts, r2, np.array(strengths) / scale, np.array(gains) / scale, np.array(choices))
+
+
+def _strength(along: np.ndarray, pattern: np.ndarray, power: float) -> float:
+    """Projection of a piece's response (n_voxels,) on a pattern over voxels, in units of its regressor."""
+    size = np.linalg.norm(pattern) * np.sqrt(power)
+    if size > 0:
+        return float(pattern @ along / size)
+
+    return 0.0

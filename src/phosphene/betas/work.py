@@ -23,8 +23,8 @@ from phosphene.io.reading import open_npy
 _KEY = "key.json"
 
 
-class Work:
-    """A folder of finished parts that all belong to one question; see :func:`taken_up`."""
+class WorkFolder:
+    """A folder of finished parts that all belong to one question; see :func:`open_work`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -32,7 +32,7 @@ class Work:
     def save(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
         """Keep the arrays of one part, whole or not at all."""
         buffer = io.BytesIO()
-        np.savez(buffer, **arrays)
+        np.savez(buffer, **arrays)  # pyright: ignore[reportArgumentType]  # no array is named allow_pickle
         atomic.write_bytes(self.folder / f"{name}.npz", buffer.getvalue())
 
     def load(self, name: str) -> dict[str, np.ndarray] | None:
@@ -80,13 +80,13 @@ class Work:
 
 
 @contextmanager
-def taken_up(folder: str | Path, key: str) -> Iterator[Work]:
+def open_work(folder: str | Path, key: str) -> Iterator[WorkFolder]:
     """Hold a folder of unfinished work, begun by an earlier process or now.
 
     Parameters
     ----------
     folder : str or Path
-        where; left there when the block ends with an error
+        to hold; left there when the block ends with an error
     key : str
         digest of everything the parts depend on; parts of another key are thrown away, and a warning says so
 
@@ -97,24 +97,28 @@ def taken_up(folder: str | Path, key: str) -> Iterator[Work]:
     """
     folder = Path(folder)
     with RunFolder(folder).locked("betas"):
-        found = _key(folder)
-        others = [p for p in folder.iterdir() if p.name != LOCK]
-        if found is None and others:
+        earlier = _key(folder)
+        others = [path for path in folder.iterdir() if path.name != LOCK]
+        if earlier is None and others:
             raise ConfigError(f"{folder} is needed for unfinished work, but holds {others[0].name}; move that away.")
 
-        if found not in (None, key):
+        if earlier not in (None, key):
             warnings.warn(
                 f"{folder} was begun with other files or settings; it is begun anew.", PhospheneWarning, stacklevel=4
             )
 
             for path in others:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
 
         atomic.write_text(folder / _KEY, json.dumps({"key": key}))
-        yield Work(folder)
+        yield WorkFolder(folder)
 
 
 def _key(folder: Path) -> str | None:
+    """Key that a folder was begun with; None where there is none to be read."""
     try:
         return str(json.loads((folder / _KEY).read_text(encoding="utf-8"))["key"])
     except (OSError, ValueError, KeyError, TypeError):

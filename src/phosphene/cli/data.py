@@ -41,7 +41,7 @@ def data_info(
     typer.echo(describe.render([*describe.info(dataset), *best]))
 
     if figure is not None:
-        from phosphene.reporting.data_plate import write_atlas
+        from phosphene.reporting.atlas import write_atlas
 
         typer.echo(f"\nfigure: {write_atlas(dataset, figure)}")
     else:

@@ -71,7 +71,7 @@ def fit(
 
     with on(device):
         if dry_run:
-            opened = flow.Opened(RunFolder(out), resolved)
+            opened = flow.Run(RunFolder(out), resolved)
             typer.echo(f"{flow.plan(resolved, out)}\n\n{text_of(flow.forecast(opened), len(opened.folds))}")
             return
 
@@ -151,11 +151,10 @@ def analyse(
 ) -> None:
     """Ask a run more: what it makes of noise, what survives a round trip."""
     from phosphene import flow
-    from phosphene.analysis import analyse as ask
     from phosphene.io.config import parse_assignments
 
     options = {**({} if images is None else {"images": str(images)}), **parse_assignments(set_ or [])}
-    answer = ask(flow.open_run(run, text(root)), name, options, seed=seed, progress=progress_to(quiet))
+    answer = flow.analyse(flow.open_run(run, text(root)), name, options, seed=seed, progress=progress_to(quiet))
     typer.echo(f"{answer.summary}\n\nanalysis: {answer.folder}\nnext: phosphene report {shell(run)}")
 
 
@@ -300,4 +299,4 @@ def _show_memory(recipe: str | None, preset: str, config: Path | None, set_: lis
 
     command = {"preset": preset, "data.name": "insilico"}
     resolved, _ = flow.configure(recipe, layers_of(command, config, set_))
-    typer.echo(show_memory(flow.Opened(RunFolder(Path("memory")), resolved)))
+    typer.echo(show_memory(flow.Run(RunFolder(Path("memory")), resolved)))

@@ -19,19 +19,6 @@ what came. ``waived={"NAME": "why"}`` lets a claim fail that you know of, and co
 
 from __future__ import annotations
 
-from phosphene._lazy import attach
+from lazy_loader import attach_stub
 
-_WHERE = {
-    "Checklist": "checklist",
-    "NonConforming": "checklist",
-    "TinyStudy": "study",
-    "check_brain_model": "brain",
-    "check_feature": "feature",
-    "check_generator": "generator",
-    "check_metric": "metric",
-    "check_reader": "reader",
-    "check_recipe": "recipe",
-    "tiny_study": "study",
-}
-
-__getattr__, __dir__, __all__ = attach(__name__, _WHERE)
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

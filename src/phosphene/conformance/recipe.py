@@ -15,8 +15,8 @@ from phosphene import recipes
 from phosphene.conformance.checklist import Checklist, asked_of_python, finite, must, near, same, shaped
 from phosphene.conformance.study import TinyStudy, tiny_study
 from phosphene.io.config import resolve
-from phosphene.io.stages import Part, StageStore
-from phosphene.recipes.base import Recipe, RecipeConfig
+from phosphene.io.stages import Part, StageStore, version_of
+from phosphene.recipes.base import Recipe, RecipeConfig, Stage
 
 _ROUNDING = 1e-3  # of the largest pixel or latent: float32 through several matrix products in batches of another size
 
@@ -89,7 +89,7 @@ def check_recipe(
     fresh = cls(config)
     checks.refuses("unfitted", "decoding before fitting", lambda: fresh.decode(study.averaged), "fit")
 
-    if cls.can_encode():
+    if cls.can_encode(config):
         tested = study.stimuli.select(study.averaged.stimuli)
         checks.refuses("unfitted", "encoding before fitting", lambda: fresh.encode(tested), "fit")
 
@@ -124,7 +124,7 @@ def check_recipe(
         _check_seed(checks, cls, config, study, fitted)
 
     pixels = _check_decoding(checks, fitted, study)
-    if cls.can_encode():
+    if cls.can_encode(config):
         _check_encoding(checks, fitted, study)
 
     _check_extras(checks, fitted, study)
@@ -150,20 +150,34 @@ def _check_class(checks: Checklist, cls: type[Recipe]) -> None:
         must(isinstance(kind, str), "kind has no default; write kind: Literal['name'] = 'name'")
         must(cls.config_class().kind == kind, "it is not so")
 
-    with checks.claim("stages", "stages of parts, each with a documented fit_NAME, building on earlier ones"):
+    with checks.claim(
+        "stages", "stages of parts, each with a documented method that fits it, building on earlier ones"
+    ):
         must(cls.stages, "there is no stage")
-        names = list(cls.stages)
+        earlier: list[str] = []
 
-        for name, part in cls.stages.items():
-            must(issubclass(part, Part), f"{part.__name__} of stage '{name}' has no state and from_state")
-            method = getattr(cls, f"fit_{name}", None)
-            must(method is not None, f"there is no fit_{name}")
-            must(method.__doc__, f"fit_{name} has no docstring")
-            late = set(cls.needs.get(name, ())) - set(names[: names.index(name)])
-            must(not late, f"'{name}' needs {', '.join(sorted(late))}, not among the stages before it")
+        for stage in cls.stages:
+            must(isinstance(stage, Stage), f"{stage!r} is no Stage")
+            must(stage.name not in earlier, f"two stages are called '{stage.name}'")
+            must(
+                issubclass(stage.part, Part),
+                f"{stage.part.__name__} of stage '{stage.name}' has no state and from_state",
+            )
+            method = getattr(cls, stage.method, None)
+            must(method is not None, f"there is no {stage.method}")
+            must(method.__doc__, f"{stage.method} has no docstring")
+            late = set(stage.needs or ()) - set(earlier)
+            must(not late, f"'{stage.name}' needs {', '.join(sorted(late))}, not among the stages before it")
+            earlier.append(stage.name)
 
-        unknown = set(cls.needs) | set(cls.self_supervised)
-        must(unknown <= set(names), f"{', '.join(sorted(unknown - set(names)))} is no stage")
+    with checks.claim(
+        "settings", "stages to depend on fields of the configuration and on solvers with version numbers"
+    ):
+        config = cls.config_class(**cls.preset("lab"))
+        for stage in cls.stages_of(config):
+            stage.values(config)
+            for solver in (stage.part, *stage.solvers(config)):
+                version_of(solver)
 
     with checks.claim("decode", "a method decode"):
         must(cls.decode is not Recipe.decode, "there is none")
@@ -172,7 +186,7 @@ def _check_class(checks: Checklist, cls: type[Recipe]) -> None:
 def _check_seed(checks: Checklist, cls: type[Recipe], config: RecipeConfig, study: TinyStudy, fitted: Recipe) -> None:
     with checks.claim("seed", "a second fit with the same seed to give the same bits in every stage"):
         again = cls(config).fit(study.train, study.stimuli)
-        for name in cls.stages:
+        for name in (stage.name for stage in cls.stages_of(config)):
             ours, theirs = (getattr(r, f"{name}_").state()[0] for r in (again, fitted))
             must(set(ours) == set(theirs), f"stage '{name}' holds other arrays")
 
@@ -273,7 +287,7 @@ def _check_saving(checks: Checklist, recipe: Recipe, study: TinyStudy, pixels: n
 
             same(again, pixels, "pixels")
 
-        if cls.can_encode():
+        if cls.can_encode(recipe.config):
             stimuli = study.stimuli.select(test.stimuli)
             same(back.encode(stimuli).betas, recipe.encode(stimuli).betas, "betas")
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from phosphene.errors import DataError
-from phosphene.types import Dataset, Rows, Stimuli, Trials
+from phosphene.types import Dataset, Rows, Stimuli, Trials, positions
 
 _ENOUGH = 6
 
@@ -45,21 +45,14 @@ class TinyStudy:
     def guarded(self) -> TinyStudy:
         """The same, where reading a response or a picture of the test side raises DataError."""
         responses = Guarded(self.train.source, _rows_of(self.train), "a response")
-        places = {stimulus: row for row, stimulus in enumerate(self.stimuli.ids)}
-
-        if self.stimuli.rows is None:
-            base = np.arange(len(self.stimuli))
-        else:
-            base = self.stimuli.rows
-
-        allowed = base[[places[s] for s in self.train.stimulus_ids]]
+        allowed = positions(self.stimuli.ids, self.train.stimulus_ids, "stimulus")
         if self.stimuli.images is None:
             pictures = None
         else:
             pictures = Guarded(self.stimuli.images, allowed, "a picture")
 
         train = replace(self.train, source=responses, rows=_rows_of(self.train))
-        return TinyStudy(train, self.test, replace(self.stimuli, images=pictures, rows=base))
+        return TinyStudy(train, self.test, replace(self.stimuli, images=pictures))
 
 
 class Guarded:

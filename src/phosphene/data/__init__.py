@@ -7,27 +7,6 @@ the folder format that opens without being read.
 
 from __future__ import annotations
 
-from phosphene._lazy import attach
+from lazy_loader import attach_stub
 
-_PUBLIC = {
-    "READERS": "registry",
-    "Finding": "findings",
-    "PictureFolder": "pictures",
-    "Reader": "reader",
-    "ReaderOptions": "reader",
-    "Screen": "quality",
-    "Source": "registry",
-    "Standardiser": "standardise",
-    "check_trials": "quality",
-    "import_dataset": "importing",
-    "import_table": "importing",
-    "inner_folds": "splits",
-    "locate": "registry",
-    "open_dataset": "registry",
-    "read_dataset": "folder",
-    "read_picture": "pictures",
-    "ready": "quality",
-    "write_dataset": "folder",
-}
-
-__getattr__, __dir__, __all__ = attach(__name__, _PUBLIC)
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

@@ -135,7 +135,12 @@ def read_dataset(path: str | Path, subject: str | None = None) -> Dataset:
         names = [subject]
 
     return Dataset(
-        index["name"], _read_stimuli(path, index), _Subjects(path, index, names), splits, index.get("about", {})
+        index["name"],
+        _read_stimuli(path, index),
+        _Subjects(path, index, names),
+        splits,
+        index.get("about", {}),
+        index.get("nouns", {}),
     )
 
 
@@ -446,6 +451,9 @@ def write_dataset(
             "stimuli": _write_stimuli(out, dataset.stimuli),
             "subjects": {},
         }
+
+        if dataset.nouns:
+            index["nouns"] = dict(dataset.nouns)
 
         for subject, name in names.items():
             index["subjects"][subject] = _write_subject(out, dataset.subjects[subject], f"subjects/{name}", int16_scale)

@@ -9,7 +9,7 @@
 
 As in CAD and MinD-Vis: every grayordinate is standardised over the run's 1,200 frames, V1 to V4 are taken (4,183
 grayordinates), and every ten frames (7.2 s) are averaged. Only the columns of these areas are read from disk, one person
-at a time; ``phosphene.models.resting_windows`` makes them a store for pretraining.
+at a time; ``phosphene.data.resting.resting_windows`` makes them a store for pretraining.
 """
 
 from __future__ import annotations

@@ -25,10 +25,9 @@ READERS: dict[str, str] = {
     "miyawaki": "phosphene.data.miyawaki:Miyawaki",
     "mosaic": "phosphene.data.mosaic:Mosaic",
     "nsd": "phosphene.data.nsd:NSD",
-    "openfmri": "phosphene.betas.study_reader:OpenFMRI",
 }
-"""Data sets by name, as ``module:class``; imported only when named, so a station above may offer one too (raw BOLD needs
-a GLM). Other packages add theirs as entry points of `PLUGINS`."""
+"""Data sets by name, as ``module:class``; imported only when named. Rooms above and other packages add theirs as entry points
+of `PLUGINS`."""
 
 FORMATS: dict[str, str] = {
     "bdata": "phosphene.data.bdata:BDataFile",
@@ -38,7 +37,11 @@ FORMATS: dict[str, str] = {
 """Formats that are recognised by a path instead of a name."""
 
 PLUGINS = "phosphene.readers"
-"""Entry-point group in which other packages name their readers; one is imported only when asked for by name."""
+"""Entry-point group in which rooms above and other packages name their readers; one is imported only when asked for by name."""
+
+FROM_ABOVE = ("insilico", "openfmri")
+"""Data sets that come with phosphene but are read by a room above this one: simulating needs the lab, raw BOLD needs a GLM.
+They are entry points of phosphene's own metadata."""
 
 ROOT = "PHOSPHENE_DATA"
 """Environment variable naming the folder that holds one folder per data set."""
@@ -64,8 +67,11 @@ class Source:
 
 
 def known() -> tuple[str, ...]:
-    """Names of all data sets, those of plug-ins included, without importing any."""
-    return (*READERS, *(p.name for p in entry_points(group=PLUGINS) if p.name not in READERS))
+    """Names of all data sets, without importing any: phosphene's own by the alphabet, then those of other packages."""
+    own = sorted((*READERS, *FROM_ABOVE))
+    others = [plugin.name for plugin in entry_points(group=PLUGINS) if plugin.name not in own]
+
+    return (*own, *others)
 
 
 def reader(name: str) -> Reader:
@@ -75,10 +81,19 @@ def reader(name: str) -> Reader:
     ------
     ConfigError
         For an unknown name, with the nearest known one.
+    NotAvailable
+        When a plug-in cannot be loaded, or phosphene's own metadata do not name a reader that comes with it.
     """
     target = {**READERS, **FORMATS}.get(name)
     if target is None:
         plugins = {p.name: p for p in entry_points(group=PLUGINS)}
+        if name not in plugins and name in FROM_ABOVE:
+            raise NotAvailable(
+                f"the reader '{name}' comes with phosphene, but the metadata of the installed package do not name it (entry "
+                f"points of the group {PLUGINS}): phosphene is not installed, or was before its sources changed. Install it "
+                "again: pip install --force-reinstall phosphene, or pip install -e . in a copy of the sources."
+            )
+
         if name not in plugins:
             raise ConfigError(f"there is no data set '{name}'. {did_you_mean(name, known())}")
 
@@ -153,8 +168,7 @@ def locate(spec: str | Path, *, root: str | Path | None = None) -> Source:
 
     raise ConfigError(
         f"there is no data set '{name}'. {did_you_mean(name, known())} A path to a .mat, .npz or .h5 file or to a "
-        "folder "
-        "written by 'phosphene data import' works too."
+        "folder written by 'phosphene data import' works too."
     )
 
 

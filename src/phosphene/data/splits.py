@@ -20,6 +20,7 @@ from phosphene.data.clusters import directions, spherical_kmeans
 from phosphene.errors import ConfigError, PhospheneWarning, SplitError, did_you_mean
 from phosphene.io.atomic import checked_path
 from phosphene.io.reading import reads
+from phosphene.io.stages import versioned
 from phosphene.types import Dataset, Split, Stimuli, Trials, digest_of
 
 _HOW = ("stratified", "category", "session", "run")
@@ -116,6 +117,7 @@ def digest(splits: Iterable[Split]) -> str:
     return digest_of([s.digest for s in splits])
 
 
+@versioned(1)
 def inner_folds(trials: Trials, k: int, rng: np.random.Generator) -> np.ndarray:
     """Folds for choices made inside the training trials: all trials of a stimulus in one fold.
 

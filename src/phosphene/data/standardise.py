@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -53,6 +53,8 @@ class Standardiser:
     >>> Standardiser().fit(t).transform(t).betas.ravel()
     array([-1.,  1.], dtype=float32)
     """
+
+    version: ClassVar[int] = 1
 
     def __init__(self, per_session: bool = False, ddof: int = 0, min_trials: int = 8, *, pooled: bool = False) -> None:
         if per_session and pooled:

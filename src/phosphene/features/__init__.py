@@ -1,15 +1,7 @@
-"""Images and captions to target latents. One file per feature space."""
+"""Pictures and captions to target latents. One file per feature space."""
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
+from phosphene.io.store import cache_folder
 
-
-def cache_folder() -> Path | None:
-    """Where features are kept between runs: the folder in PHOSPHENE_CACHE; None, computed anew, where it is not set."""
-    folder = os.environ.get("PHOSPHENE_CACHE")
-    if folder:
-        return Path(folder)
-
-    return None
+__all__ = ["cache_folder"]

@@ -14,10 +14,13 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from PIL import Image
 from pydantic import Field
+from scipy.ndimage import correlate1d
 
 from phosphene.errors import DataError
 from phosphene.io.config import Config
+from phosphene.types import digest_of
 
 SIDE = 256
 """Side of the pictures that sizes in pixels are given for."""
@@ -27,20 +30,26 @@ _GREY = np.array([0.2989, 0.587, 0.114], dtype=np.float32)  # ITU-R 601-2, as to
 class AugmentConfig(Config):
     """What is done to a picture, in this order, each with its probability. Mind Reader's values."""
 
-    copies: int = Field(8, ge=1, description="altered pictures per stimulus; the authors make a new one in every epoch")
-    crop: tuple[float, float] = Field((0.8, 1.0), description="share of the area that is cut out and enlarged")
-    aspect: float = Field(4 / 3, ge=1, description="the cut is at most this much wider than high, or higher than wide")
-    flip: float = Field(0.5, ge=0, le=1, description="probability of a mirrored picture")
-    jitter: float = Field(0.4, ge=0, le=1, description="probability of other colours")
-    brightness: float = Field(0.4, ge=0, le=1, description="largest change of the factor 1")
-    contrast: float = Field(0.4, ge=0, le=1, description="likewise")
-    saturation: float = Field(0.2, ge=0, le=1, description="likewise")
-    hue: float = Field(0.1, ge=0, le=0.5, description="largest turn of the colour circle, in turns")
-    grey: float = Field(0.2, ge=0, le=1, description="probability of no colours")
-    blur: float = Field(0.5, ge=0, le=1, description="probability of blur")
-    blur_kernel: int = Field(23, ge=1, description="taps of the blur at a side of 256 pixels")
-    blur_sigma: tuple[float, float] = Field((0.1, 2.0), description="pixels at a side of 256")
-    mask: float = Field(0.3, ge=0, le=1, description="side of the black square, in sides of the picture; 0: none")
+    copies: int = Field(
+        default=8, ge=1, description="altered pictures per stimulus; the authors make a new one in every epoch"
+    )
+    crop: tuple[float, float] = Field(default=(0.8, 1.0), description="share of the area that is cut out and enlarged")
+    aspect: float = Field(
+        default=4 / 3, ge=1, description="the cut is at most this much wider than high, or higher than wide"
+    )
+    flip: float = Field(default=0.5, ge=0, le=1, description="probability of a mirrored picture")
+    jitter: float = Field(default=0.4, ge=0, le=1, description="probability of other colours")
+    brightness: float = Field(default=0.4, ge=0, le=1, description="largest change of the factor 1")
+    contrast: float = Field(default=0.4, ge=0, le=1, description="likewise")
+    saturation: float = Field(default=0.2, ge=0, le=1, description="likewise")
+    hue: float = Field(default=0.1, ge=0, le=0.5, description="largest turn of the colour circle, in turns")
+    grey: float = Field(default=0.2, ge=0, le=1, description="probability of no colours")
+    blur: float = Field(default=0.5, ge=0, le=1, description="probability of blur")
+    blur_kernel: int = Field(default=23, ge=1, description="taps of the blur at a side of 256 pixels")
+    blur_sigma: tuple[float, float] = Field(default=(0.1, 2.0), description="pixels at a side of 256")
+    mask: float = Field(
+        default=0.3, ge=0, le=1, description="side of the black square, in sides of the picture; 0: none"
+    )
 
 
 def augment(picture: np.ndarray, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
@@ -74,7 +83,7 @@ def augment(picture: np.ndarray, config: AugmentConfig, rng: np.random.Generator
     if x.ndim != 3 or x.shape[2] != 3:
         raise DataError(f"a picture must be (height, width, 3), but has shape {x.shape}; repeat a grey one's channel.")
 
-    scale = min(x.shape[:2]) / SIDE
+    scale = min(x.shape[:2]) / SIDE  # of sizes in pixels
     x = resized_crop(x, crop_box(x.shape[:2], config.crop, config.aspect, rng))
     if rng.random() < config.flip:
         x = x[:, ::-1]
@@ -104,21 +113,22 @@ def augmented(pixels: np.ndarray, config: AugmentConfig, seed: int, ids: list[st
         0-255; grey ones get three equal channels
     config : AugmentConfig
         what is done
-    seed, copy : int
-        which version
+    seed : int
+        of all versions
     ids : list of str
-        n ids; who else is there does not matter
+        n ids; a picture is altered alike whatever others come with it
+    copy : int
+        number of the version
 
     Returns
     -------
     ndarray of shape (n, height, width, 3), float32
         0-1
     """
-    from phosphene.types import digest_of
-
     out = np.empty((*np.shape(pixels)[:3], 3), dtype=np.float32)
     for i, name in enumerate(ids):
-        rng = np.random.default_rng([seed, copy, int(digest_of("augment", name)[:12], 16)])
+        key = int(digest_of("augment", name)[:12], 16)
+        rng = np.random.default_rng([seed, copy, key])
         picture = np.asarray(pixels[i], dtype=np.float32) / 255
         out[i] = augment(np.broadcast_to(picture, out.shape[1:]), config, rng)
 
@@ -134,6 +144,17 @@ def crop_box(
     """Where to cut: (top, left, height, width), of a random share of the area and a log-uniform aspect.
 
     Ten tries that may not fit, as torchvision's RandomResizedCrop, and then the largest middle part of allowed aspect.
+
+    Parameters
+    ----------
+    shape : tuple of (int, int)
+        height and width of the picture
+    area : tuple of (float, float)
+        smallest and largest share of the area
+    aspect : float
+        largest ratio of the sides, 1 or more
+    rng : numpy.random.Generator
+        draws
     """
     height, width = shape
     for _ in range(10):
@@ -143,7 +164,9 @@ def crop_box(
         h = round(math.sqrt(size / ratio))
 
         if 0 < w <= width and 0 < h <= height:
-            return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w
+            top = int(rng.integers(height - h + 1))
+            left = int(rng.integers(width - w + 1))
+            return top, left, h, w
 
     w = min(width, round(height * aspect))
     h = min(height, round(width * aspect))
@@ -152,9 +175,15 @@ def crop_box(
 
 
 def resized_crop(picture: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
-    """A part (top, left, height, width) of a picture, bilinearly resized to the size of the whole."""
-    from PIL import Image
+    """A part of a picture, bilinearly resized to the size of the whole.
 
+    Parameters
+    ----------
+    picture : ndarray of shape (height, width, channels)
+        float32
+    box : tuple of int
+        top, left, height and width of the part
+    """
     top, left, h, w = box
     height, width = picture.shape[:2]
     out = np.empty(picture.shape, dtype=np.float32)
@@ -168,18 +197,23 @@ def resized_crop(picture: np.ndarray, box: tuple[int, int, int, int]) -> np.ndar
 
 def _jitter(x: np.ndarray, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
     """Brightness, contrast, saturation and hue in random order."""
-    b, c, s = (
-        float(rng.uniform(1 - amount, 1 + amount)) for amount in (config.brightness, config.contrast, config.saturation)
-    )
 
+    def factor(largest: float) -> float:
+        return float(rng.uniform(1 - largest, 1 + largest))
+
+    brightness = factor(config.brightness)
+    contrast = factor(config.contrast)
+    saturation = factor(config.saturation)
     turn = float(rng.uniform(-config.hue, config.hue))
-    for which in rng.permutation(4):
-        if which == 0:
-            x = np.clip(b * x, 0, 1)
-        elif which == 1:
-            x = np.clip(c * x + (1 - c) * (x @ _GREY).mean(), 0, 1)
-        elif which == 2:
-            x = np.clip(s * x + (1 - s) * (x @ _GREY)[:, :, None], 0, 1)
+
+    for operation in rng.permutation(4):
+        if operation == 0:
+            x = np.clip(brightness * x, 0, 1)
+        elif operation == 1:
+            x = np.clip(contrast * x + (1 - contrast) * (x @ _GREY).mean(), 0, 1)
+        elif operation == 2:
+            grey = (x @ _GREY)[:, :, None]  # (height, width, 1)
+            x = np.clip(saturation * x + (1 - saturation) * grey, 0, 1)
         else:
             x = turned(x, turn)
 
@@ -203,13 +237,16 @@ def turned(picture: np.ndarray, turn: float) -> np.ndarray:
     """
     top = picture.max(axis=-1, keepdims=True)
     low = picture.min(axis=-1, keepdims=True)
-    spread = np.where(top > low, top - low, 1)
+    range_ = np.where(top > low, top - low, 1)[..., 0]
     r, g, b = np.moveaxis(picture, -1, 0)
-    sector = np.where(r == top[..., 0], (g - b) / spread[..., 0] % 6, 0)
-    sector = np.where((g == top[..., 0]) & (r != top[..., 0]), (b - r) / spread[..., 0] + 2, sector)
-    sector = np.where(
-        (b == top[..., 0]) & (r != top[..., 0]) & (g != top[..., 0]), (r - g) / spread[..., 0] + 4, sector
-    )
+
+    # Which of six sectors the hue lies in, by the channel that is largest, the first of equals.
+    is_red = r == top[..., 0]
+    is_green = (g == top[..., 0]) & ~is_red
+    is_blue = (b == top[..., 0]) & ~is_red & (g != top[..., 0])
+    sector = np.where(is_red, (g - b) / range_ % 6, 0)
+    sector = np.where(is_green, (b - r) / range_ + 2, sector)
+    sector = np.where(is_blue, (r - g) / range_ + 4, sector)
 
     # A channel at place p of the circle (red 0, green 2, blue 4) falls with the distance of the hue from it.
     distance = np.abs((sector[..., None] + 6 * turn - np.array([0, 2, 4]) + 3) % 6 - 3)
@@ -217,14 +254,23 @@ def turned(picture: np.ndarray, turn: float) -> np.ndarray:
 
 
 def blurred(picture: np.ndarray, taps: int, sigma: float) -> np.ndarray:
-    """Gaussian blur with an odd number of taps; edges are mirrored."""
-    from scipy.ndimage import correlate1d
+    """Gaussian blur; edges are mirrored.
 
-    at = np.arange(taps) - taps // 2
-    kernel = np.exp(-0.5 * np.square(at / max(sigma, 1e-6)))
+    Parameters
+    ----------
+    picture : ndarray of shape (height, width, channels)
+        0-1
+    taps : int
+        length of the kernel, odd
+    sigma : float
+        its standard deviation, pixels
+    """
+    offset = np.arange(taps) - taps // 2
+    kernel = np.exp(-0.5 * np.square(offset / max(sigma, 1e-6)))
     kernel /= kernel.sum()
+    rows = correlate1d(picture, kernel, axis=0, mode="mirror")
 
-    return correlate1d(correlate1d(picture, kernel, axis=0, mode="mirror"), kernel, axis=1, mode="mirror")
+    return correlate1d(rows, kernel, axis=1, mode="mirror")
 
 
 def masked(picture: np.ndarray, side: float, y: float, x: float) -> np.ndarray:
@@ -233,15 +279,19 @@ def masked(picture: np.ndarray, side: float, y: float, x: float) -> np.ndarray:
     Parameters
     ----------
     picture : ndarray of shape (height, width, channels)
+        0-1
     side : float
         of the square, in sides of the picture
     y, x : float
         its middle, 0-1 of the height and width; what lies outside is lost
     """
     height, width = picture.shape[:2]
+    top = max(0, round((y - side / 2) * height))
+    bottom = max(0, round((y + side / 2) * height))
+    left = max(0, round((x - side / 2) * width))
+    right = max(0, round((x + side / 2) * width))
+
     out = picture.copy()
-    rows = slice(max(0, round((y - side / 2) * height)), max(0, round((y + side / 2) * height)))
-    columns = slice(max(0, round((x - side / 2) * width)), max(0, round((x + side / 2) * width)))
-    out[rows, columns] = 0
+    out[top:bottom, left:right] = 0
 
     return out

@@ -12,13 +12,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 
 from phosphene.errors import ConfigError, DataError, did_you_mean
 from phosphene.features.augment import AugmentConfig, augmented
-from phosphene.features.clip import ClipFeatures, _captions
+from phosphene.features.clip import ClipFeatures, caption_texts
 from phosphene.io.stages import take
 from phosphene.types import Stimuli, positions
 
@@ -94,7 +94,8 @@ def screened(similarity: np.ndarray, starts: np.ndarray, scale: float, share: fl
         return np.ones(len(similarity), dtype=bool)
 
     similarity = np.asarray(similarity, dtype=np.float64)
-    best = np.repeat(np.maximum.reduceat(similarity, starts), np.diff(starts, append=len(similarity)))
+    counts = np.diff(starts, append=len(similarity))
+    best = np.repeat(np.maximum.reduceat(similarity, starts), counts)  # (n_captions,)
 
     return similarity > best + math.log(share) / scale
 
@@ -108,7 +109,7 @@ def pick(counts: np.ndarray, items: np.ndarray, *key: int) -> np.ndarray:
         how many valid targets each has
     items : ndarray of shape (n,)
         numbers of the items, from 0; the same item is answered the same
-    key : int
+    *key : int
         such as the seed and the step
 
     Returns
@@ -150,7 +151,8 @@ class Targets:
 
     def at(self, items: np.ndarray, *key: int) -> np.ndarray:
         """(n, d): one target for each item, as `pick` chooses."""
-        return self.values[self.starts[items] + pick(self.counts[items], items, *key)]
+        rows = self.starts[items] + pick(self.counts[items], items, *key)
+        return self.values[rows]
 
 
 class Screening:
@@ -165,7 +167,10 @@ class Screening:
     similarity : ndarray of shape (n_captions,), float32
         cosine with the picture, stimulus by stimulus
     kept : ndarray of shape (n_captions,), bool
+        which are kept
     """
+
+    version: ClassVar[int] = 1
 
     def __init__(self, ids: np.ndarray, counts: np.ndarray, similarity: np.ndarray, kept: np.ndarray) -> None:
         self.ids = np.asarray(ids, dtype=object)
@@ -206,30 +211,30 @@ class Screening:
         pictures = _unit(clip.transform(stimuli, cache))
         texts = _unit(caption_latents(clip, stimuli, cache))
         similarity = np.vecdot(pictures[rows], texts)
-        kept = screened(similarity, np.cumsum(counts) - counts, logit_scale(clip), share)
+        kept = screened(similarity, np.cumsum(counts) - counts, clip.logit_scale, share)
 
         return cls(stimuli.ids, counts, similarity, kept)
 
     def of(self, stimuli: Stimuli) -> Self:
         """The same for some of the stimuli, in their order."""
         at = positions(self.ids, stimuli.ids, "stimulus")
-        spans = [np.arange(self.starts[i], self.starts[i] + self.counts[i]) for i in at]
+        parts = [np.empty(0, dtype=np.int64)]
+        for start, count in zip(self.starts[at], self.counts[at], strict=True):
+            parts.append(np.arange(start, start + count))
 
-        if spans:
-            rows = np.concatenate(spans)
-        else:
-            rows = np.empty(0, dtype=np.int64)
-
+        rows = np.concatenate(parts)
         return type(self)(self.ids[at], self.counts[at], self.similarity[rows], self.kept[rows])
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Arrays and plain values, for saving."""
-        return {"counts": self.counts, "similarity": self.similarity, "kept": self.kept}, {"ids": list(self.ids)}
+        tensors = {"counts": self.counts, "similarity": self.similarity, "kept": self.kept}
+        return tensors, {"ids": list(self.ids)}
 
     @classmethod
     def from_state(cls, tensors: dict[str, np.ndarray], meta: dict[str, Any]) -> Self:
-        """The same screening again."""
-        return cls(np.array(meta["ids"], dtype=object), *take(tensors, ("counts", "similarity", "kept"), "screening"))
+        """Restore a screening from what `state` gave."""
+        ids = np.array(meta["ids"], dtype=object)
+        return cls(ids, *take(tensors, ("counts", "similarity", "kept"), "screening"))
 
 
 def caption_targets(
@@ -266,22 +271,28 @@ def caption_targets(
     if mode not in MODES:
         raise ConfigError(f"captions cannot be taken as '{mode}'. {did_you_mean(mode, MODES)}")
 
-    s = screening.of(stimuli)
-    raw = caption_latents(clip, stimuli, cache)
-    owner = np.repeat(np.arange(len(stimuli)), s.counts)
+    screening = screening.of(stimuli)
+    raw = caption_latents(clip, stimuli, cache)  # (n_captions, d)
+    owner = np.repeat(np.arange(len(stimuli)), screening.counts)
+    kept_owner = owner[screening.kept]
+
+    # The certain target of each stimulus: the mean of its valid captions, taken before clamping.
     total = np.zeros((len(stimuli), raw.shape[1]), dtype=np.float64)
-    np.add.at(total, owner[s.kept], raw[s.kept])
-    n_kept = np.bincount(owner[s.kept], minlength=len(stimuli))
+    np.add.at(total, kept_owner, raw[screening.kept])
+    n_kept = np.bincount(kept_owner, minlength=len(stimuli))
     clean = clamped(total / n_kept[:, None], limit)
 
     if mode == "average":
         return Targets(clean, np.arange(len(clean)), clean)
 
     if mode == "fixed":
-        best = np.array([a + np.argmax(s.similarity[a : a + n]) for a, n in zip(s.starts, s.counts, strict=True)])
-        return Targets(clamped(raw[best], limit), np.arange(len(best)), clean)
+        best = []
+        for start, count in zip(screening.starts, screening.counts, strict=True):
+            best.append(start + np.argmax(screening.similarity[start : start + count]))
 
-    return Targets(clamped(raw[s.kept], limit), np.cumsum(n_kept) - n_kept, clean)
+        return Targets(clamped(raw[np.array(best)], limit), np.arange(len(best)), clean)
+
+    return Targets(clamped(raw[screening.kept], limit), np.cumsum(n_kept) - n_kept, clean)
 
 
 def image_targets(
@@ -326,18 +337,24 @@ def image_targets(
         ids = list(stimuli.ids[rows])
 
         for copy in range(augmentation.copies):
-            values[rows, copy] = clamped(clip.images(augmented(pixels, augmentation, seed, ids, copy)), limit)
+            altered = augmented(pixels, augmentation, seed, ids, copy)
+            values[rows, copy] = clamped(clip.images(altered), limit)
 
-    return Targets(values.reshape(-1, clean.shape[1]), np.arange(len(stimuli)) * augmentation.copies, clean)
-
-
-def logit_scale(clip: ClipFeatures) -> float:
-    """CLIP's inverse temperature: 100 for OpenAI's networks."""
-    return float(clip._network.logit_scale.detach().exp())
+    starts = np.arange(len(stimuli)) * augmentation.copies
+    return Targets(values.reshape(-1, clean.shape[1]), starts, clean)
 
 
 def caption_latents(clip: ClipFeatures, stimuli: Stimuli, cache: Path | None = None) -> np.ndarray:
     """(n_captions, d): latents of every caption that is not empty, stimulus by stimulus.
+
+    Parameters
+    ----------
+    clip : ClipFeatures
+        makes them
+    stimuli : Stimuli
+        with captions
+    cache : Path, optional
+        folder of stores
 
     Raises
     ------
@@ -345,7 +362,7 @@ def caption_latents(clip: ClipFeatures, stimuli: Stimuli, cache: Path | None = N
         When a stimulus has no caption.
     """
     _rows(stimuli)
-    texts = _captions(stimuli)
+    texts = caption_texts(stimuli)
     if cache is None:
         return clip.texts(list(texts.values()))
 
@@ -355,7 +372,7 @@ def caption_latents(clip: ClipFeatures, stimuli: Stimuli, cache: Path | None = N
 
 def _rows(stimuli: Stimuli) -> np.ndarray:
     """(n_captions,) which stimulus each caption belongs to."""
-    rows = np.array([row for row, _ in _captions(stimuli)], dtype=np.int64)
+    rows = np.array([row for row, _ in caption_texts(stimuli)], dtype=np.int64)
     has_none = np.bincount(rows, minlength=len(stimuli)) == 0
     if has_none.any():
         raise DataError(
@@ -367,10 +384,12 @@ def _rows(stimuli: Stimuli) -> np.ndarray:
 
 
 def _unit(latents: np.ndarray) -> np.ndarray:
+    """Latents of length one."""
     return latents / np.linalg.norm(latents, axis=-1, keepdims=True)
 
 
 def _check_raw(clip: ClipFeatures) -> None:
+    """Refuse features that are normalised already, or are no single vector."""
     if clip.normalise != "none" or clip.output != "pooled":
         raise ConfigError(
             f"values are clamped before they are normalised, so CLIP features must come pooled and as they are, but these are "

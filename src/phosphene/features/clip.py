@@ -27,7 +27,6 @@ from phosphene.types import Stimuli, digest_of
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
 LAB = "lab"
 _VERSION = 1  # of what this file computes; part of every key
@@ -104,7 +103,7 @@ class ClipFeatures:
         self.normalise = normalise
         self.batch = batch
         self.device = device
-        self.dtype = dtype
+        self.dtype: Literal["float16", "float32"] = dtype
         self.download = download
         self.lab_folder = lab_folder
 
@@ -112,14 +111,28 @@ class ClipFeatures:
         return f"ClipFeatures({self.name!r}, output={self.output!r}, normalise={self.normalise!r})"
 
     @property
+    def logit_scale(self) -> float:
+        """CLIP's inverse temperature: 100 for OpenAI's networks."""
+        return float(self._network.logit_scale.detach().exp())
+
+    @property
     def space(self) -> str:
         """Short name of these latents, such as ``clip_lab`` or ``clip_vit_large_patch14_tokens``."""
         short = Path(self.name).name.lower().removeprefix("clip-")
-        words = ["clip", re.sub(r"[^a-z0-9]+", "_", short).strip("_")]
-        return "_".join(words + ([self.output] if self.output == "tokens" else []))
+        short = re.sub(r"[^a-z0-9]+", "_", short).strip("_")
+        if self.output == "tokens":
+            return f"clip_{short}_tokens"
+
+        return f"clip_{short}"
 
     def shape(self, what: Literal["images", "captions"] = "images") -> tuple[int, ...]:
-        """Shape of the latents of one picture or text."""
+        """Shape of the latents of one picture or text.
+
+        Parameters
+        ----------
+        what : {"images", "captions"}, default "images"
+            pictures or texts
+        """
         config = self._network.config
         if self.output == "pooled":
             return (config.projection_dim,)
@@ -150,7 +163,7 @@ class ClipFeatures:
         """
         parts = [np.empty((0, *self.shape("images")), dtype=np.float32)]
         for start in range(0, len(pixels), self.batch):
-            parts.append(self._see(self._preprocessing(pixels[start : start + self.batch])))
+            parts.append(self._encode_pictures(self._preprocessing(pixels[start : start + self.batch])))
 
         return np.concatenate(parts)
 
@@ -171,49 +184,52 @@ class ClipFeatures:
 
         parts = [np.empty((0, *self.shape("captions")), dtype=np.float32)]
         for start in range(0, len(texts), self.batch):
-            parts.append(self._read(list(texts[start : start + self.batch])))
+            parts.append(self._encode_texts(list(texts[start : start + self.batch])))
 
         return np.concatenate(parts)
 
-    def _see(self, x: np.ndarray) -> np.ndarray:
+    def _encode_pictures(self, x: np.ndarray) -> np.ndarray:
         import torch
 
         network = self._network
-        with torch.inference_mode(), _plain_precision():
-            seen = network.vision_model(pixel_values=torch.from_numpy(x).to(self.device))
-            pooled = network.visual_projection(seen.pooler_output)
+        with torch.inference_mode(), full_precision():
+            hidden = network.vision_model(pixel_values=torch.from_numpy(x).to(self.device))
+            pooled = network.visual_projection(hidden.pooler_output)  # (n, d)
             if self.output == "pooled":
                 return self._scaled(pooled, pooled)
 
-            normed = network.vision_model.post_layernorm(seen.last_hidden_state)
+            normed = network.vision_model.post_layernorm(hidden.last_hidden_state)  # (n, n_tokens, width)
             return self._scaled(network.visual_projection(normed), pooled)
 
-    def _read(self, texts: list[str]) -> np.ndarray:
+    def _encode_texts(self, texts: list[str]) -> np.ndarray:
         import torch
 
         network = self._network
         length = network.config.text_config.max_position_embeddings
 
+        padding = True
         if self.output == "tokens":
             padding = "max_length"
-        else:
-            padding = True
 
         tokens = self._tokenizer(texts, padding=padding, truncation=True, max_length=length, return_tensors="pt")
-        with torch.inference_mode(), _plain_precision():
+        with torch.inference_mode(), full_precision():
             # No mask for the padding: it stands after the end mark, which in a causal network cannot see it, and
             # Versatile Diffusion's tokens are made so.
-            read = network.text_model(input_ids=tokens["input_ids"].to(self.device))
-            pooled = network.text_projection(read.pooler_output)
+            hidden = network.text_model(input_ids=tokens["input_ids"].to(self.device))
+            pooled = network.text_projection(hidden.pooler_output)  # (n, d)
             if self.output == "pooled":
                 return self._scaled(pooled, pooled)
 
-            return self._scaled(network.text_projection(read.last_hidden_state), pooled)
+            return self._scaled(network.text_projection(hidden.last_hidden_state), pooled)
 
     def _scaled(self, latents: torch.Tensor, pooled: torch.Tensor) -> np.ndarray:
+        """Latents in units of the pooled vector's length, where that is asked for."""
         if self.normalise == "l2":
-            length = pooled.norm(dim=-1, keepdim=True)
-            latents = latents / (length if latents.ndim == 2 else length[:, None])
+            length = pooled.norm(dim=-1, keepdim=True)  # (n, 1)
+            if latents.ndim == 3:
+                length = length[:, None]  # (n, 1, 1), for every token
+
+            latents = latents / length
 
         return latents.float().cpu().numpy()
 
@@ -225,12 +241,14 @@ class ClipFeatures:
         A cache holds the stimuli it was made for together: make it for all of a data set (:meth:`image_store`) and
         read those you need, rather than one for each selection.
         """
-        if cache is None:
-            blocks = range(0, len(stimuli), self.batch)
-            parts = [self.images(stimuli.pixels(slice(i, i + self.batch))) for i in blocks]
-            return np.concatenate([np.empty((0, *self.shape("images")), dtype=np.float32), *parts])
+        if cache is not None:
+            return self.image_store(stimuli, cache).read(stimuli.ids).astype(np.float32, copy=False)
 
-        return self.image_store(stimuli, cache).read(stimuli.ids).astype(np.float32, copy=False)
+        parts = [np.empty((0, *self.shape("images")), dtype=np.float32)]
+        for start in range(0, len(stimuli), self.batch):
+            parts.append(self.images(stimuli.pixels(slice(start, start + self.batch))))
+
+        return np.concatenate(parts)
 
     def image_store(self, stimuli: Stimuli, cache: str | Path, progress: Progress | None = None) -> RowStore:
         """Latents of pictures on disk, by stimulus id; only what is missing is computed, by any number of processes.
@@ -242,7 +260,7 @@ class ClipFeatures:
         cache : str or Path
             folder of stores
         progress : Progress, optional
-            who to tell
+            says how far it is
 
         Raises
         ------
@@ -253,7 +271,7 @@ class ClipFeatures:
         return self._store(
             "images",
             stimuli.ids,
-            _content(stimuli),
+            content_digest(stimuli),
             lambda ids: self.images(stimuli.select(ids).pixels()),
             lambda: self.images(fingerprint.reference_pictures()),
             cache,
@@ -273,9 +291,8 @@ class ClipFeatures:
         texts, counts = _all_captioned(stimuli)
         ids = [f"{stimuli.ids[row]}#{k}" for row, k in texts]
 
-        if cache is None:
-            rows = None
-        else:
+        rows = None
+        if cache is not None:
             rows = self.caption_store(stimuli, cache).select(ids)
 
         total = np.zeros((len(stimuli), *self.shape("captions")), dtype=np.float32)
@@ -283,14 +300,16 @@ class ClipFeatures:
 
         for start in range(0, len(keys), self.batch):
             block = keys[start : start + self.batch]
+            owner = [row for row, _ in block]
             if rows is None:
-                latents = self.texts([texts[k] for k in block])
+                latents = self.texts([texts[key] for key in block])
             else:
                 latents = rows[start : start + self.batch]
 
-            np.add.at(total, [row for row, _ in block], latents.astype(np.float32, copy=False))
+            np.add.at(total, owner, latents.astype(np.float32, copy=False))
 
-        return total / counts.reshape(-1, *(1,) * (total.ndim - 1)).astype(np.float32)
+        each = (-1, *[1] * (total.ndim - 1))
+        return total / counts.reshape(each).astype(np.float32)
 
     def caption_store(self, stimuli: Stimuli, cache: str | Path, progress: Progress | None = None) -> RowStore:
         """Latents of captions on disk, under ``STIMULUS#0``, ``STIMULUS#1`` ...; empty ones are left out.
@@ -302,7 +321,7 @@ class ClipFeatures:
         ModelError
             As :meth:`image_store`.
         """
-        texts = {f"{stimuli.ids[row]}#{k}": text for (row, k), text in _captions(stimuli).items()}
+        texts = {f"{stimuli.ids[row]}#{k}": text for (row, k), text in caption_texts(stimuli).items()}
         if not texts:
             raise DataError("these stimuli have no captions; give captions when the data set is made.")
 
@@ -379,7 +398,7 @@ class ClipFeatures:
         return clip_files.locate(self.name, self.revision, self.download)
 
     @cached_property
-    def _network(self) -> nn.Module:
+    def _network(self) -> Any:  # a CLIPModel of transformers
         if self.name == LAB:
             from phosphene.models import bundled
 
@@ -398,17 +417,18 @@ class ClipFeatures:
 
     @cached_property
     def _tokenizer_digest(self) -> str:
-        """Of the vocabulary and its rules; padding and truncation are settings of the last call, not of the tokenizer."""
+        """Of the vocabulary and its rules."""
         rules = json.loads(self._tokenizer.backend_tokenizer.to_str())
-        return digest_of(
-            json.dumps({k: v for k, v in rules.items() if k not in ("padding", "truncation")}, sort_keys=True)
-        )
+        for setting in ("padding", "truncation"):  # of the last call, not of the tokenizer
+            rules.pop(setting, None)
+
+        return digest_of(json.dumps(rules, sort_keys=True))
 
     @cached_property
     def _preprocessing(self) -> Preprocessing:
         size = self._network.config.vision_config.image_size
         if self.name == LAB:
-            # phosphene.lab.to_network: 2 x - 1
+            # The bundled network was trained on 2 x - 1.
             return Preprocessing(size, size, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
         return Preprocessing.of(self._folder, size)
@@ -424,15 +444,20 @@ class ClipFeatures:
         return clip_files.digest(self._folder)
 
 
-def _captions(stimuli: Stimuli) -> dict[tuple[int, int], str]:
+def caption_texts(stimuli: Stimuli) -> dict[tuple[int, int], str]:
     """(row, number) to text, of captions that are not empty."""
-    every = stimuli.captions or ((),) * len(stimuli)
-    return {(row, k): text for row, texts in enumerate(every) for k, text in enumerate(texts) if text.strip()}
+    kept = {}
+    for row, texts in enumerate(stimuli.captions or ()):
+        for number, text in enumerate(texts):
+            if text.strip():
+                kept[row, number] = text
+
+    return kept
 
 
 def _all_captioned(stimuli: Stimuli) -> tuple[dict[tuple[int, int], str], np.ndarray]:
     """The same, and how many each stimulus has, which must be one at least."""
-    texts = _captions(stimuli)
+    texts = caption_texts(stimuli)
     counts = np.bincount([row for row, _ in texts], minlength=len(stimuli))
     if not counts.all():
         raise DataError(
@@ -443,21 +468,24 @@ def _all_captioned(stimuli: Stimuli) -> tuple[dict[tuple[int, int], str], np.nda
     return texts, counts
 
 
-def _content(stimuli: Stimuli) -> str:
+def content_digest(stimuli: Stimuli) -> str:
     """Digest of the pictures behind the ids, in any order: every picture up to 20,000, beyond that an even sample."""
     order = np.argsort(stimuli.ids.astype(str), kind="stable")
-    some = stimuli.select(stimuli.ids[order[:: -(-len(order) // _ALL_PICTURES) or 1]])
+    step = max(1, -(-len(order) // _ALL_PICTURES))
+    some = stimuli.select(stimuli.ids[order[::step]])
+
     return digest_of(dict(zip(some.ids, some.pixel_digests(), strict=True)))
 
 
 @contextmanager
-def _plain_precision() -> Iterator[None]:
+def full_precision() -> Iterator[None]:
     """Float32 products in full: TensorFloat-32 moves features by about the tolerance of the fingerprint."""
     import torch
 
     matmul = torch.backends.cuda.matmul.allow_tf32
     cudnn = torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
 
     try:
         yield

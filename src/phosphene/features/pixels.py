@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from scipy.linalg import eigh
@@ -34,6 +34,8 @@ class PixelPca:
         variance of each latent over the training pictures
     """
 
+    version: ClassVar[int] = 1
+
     space = "pixel_pca"
 
     def __init__(self, n_components: int | None = None, size: tuple[int, int] | None = None) -> None:
@@ -43,42 +45,48 @@ class PixelPca:
     def fit(self, stimuli: Stimuli) -> Self:
         """Fit on distinct training pictures, each counted once.
 
+        Parameters
+        ----------
+        stimuli : Stimuli
+            the pictures
+
         Raises
         ------
         DataError
             With fewer than two distinct pictures: nothing varies.
         """
-        x = self._flat(stimuli)
+        x = self._flat(stimuli)  # (n, n_pixels)
         self.image_shape_ = self._shape(stimuli)
         mean = x.mean(axis=0, dtype=np.float64)
         centred = x - mean.astype(np.float32)
         n, d = centred.shape
+        small = min(n, d)
 
         # The smaller of the two Gram matrices has the same non-zero spectrum and is far cheaper than an SVD.
-        small = min(n, d)
+        precise = centred
         if n * d * small < 2e11:
             precise = centred.astype(np.float64)
-        else:
-            precise = centred
 
-        gram = (precise @ precise.T if n <= d else precise.T @ precise).astype(np.float64)
-        wanted = min(self.n_components or small, small)
-        values, vectors = eigh(gram, subset_by_index=[small - wanted, small - 1])
+        if n <= d:
+            gram = (precise @ precise.T).astype(np.float64)
+        else:
+            gram = (precise.T @ precise).astype(np.float64)
+
+        most = min(self.n_components or small, small)
+        values, vectors = eigh(gram, subset_by_index=(small - most, small - 1))
         values = values[::-1]
         vectors = vectors[:, ::-1]
 
+        keep = 0
         if values[0] > 0:
             keep = int((values > values[0] * 1e-9).sum())
-        else:
-            keep = 0
 
         if keep == 0:
             raise DataError(f"the {n} training pictures are all alike; there is nothing to decode.")
 
+        components = vectors[:, :keep].T
         if n <= d:
-            components = (vectors[:, :keep] / np.sqrt(values[:keep])).T @ precise
-        else:
-            components = vectors[:, :keep].T
+            components = (vectors[:, :keep] / np.sqrt(values[:keep])).T @ precise  # (keep, n_pixels)
 
         # Eigenvectors have no sign; fix it so that every machine gives the same latents.
         sign = np.sign(components[np.arange(keep), np.abs(components).argmax(axis=1)])
@@ -108,7 +116,8 @@ class PixelPca:
             Before `fit`.
         """
         self._refuse_unfitted()
-        return (latents @ self.components_ + self.mean_).reshape(-1, *self.image_shape_)
+        flat = latents @ self.components_ + self.mean_  # (n, n_pixels)
+        return flat.reshape(-1, *self.image_shape_)
 
     def _refuse_unfitted(self) -> None:
         if not hasattr(self, "components_"):
@@ -117,10 +126,15 @@ class PixelPca:
             )
 
     def _shape(self, stimuli: Stimuli) -> tuple[int, int, int]:
+        """Height, width and channels after resizing."""
         height, width, channels = stimuli.image_shape
-        return (*(self.size or (height, width)), channels)
+        if self.size is not None:
+            height, width = self.size
+
+        return (height, width, channels)
 
     def _flat(self, stimuli: Stimuli) -> np.ndarray:
+        """Pictures as rows of pixels, 0-1."""
         shape = self._shape(stimuli)
         if hasattr(self, "image_shape_") and shape != self.image_shape_:
             raise ConfigError(f"pictures of {shape} came to latents fitted on {self.image_shape_}; resize them first.")
@@ -140,9 +154,12 @@ class PixelPca:
 
     @classmethod
     def from_state(cls, tensors: dict[str, np.ndarray], meta: dict[str, Any]) -> Self:
-        """The same latents again."""
-        size = meta["size"]
-        pca = cls(meta["n_components"], None if size is None else (size[0], size[1]))
+        """Restore latents from what `state` gave."""
+        size = None
+        if meta["size"] is not None:
+            size = (meta["size"][0], meta["size"][1])
+
+        pca = cls(meta["n_components"], size)
         pca.mean_, pca.components_, pca.variance_ = take(tensors, ("mean", "components", "variance"), "PixelPca")
         pca.image_shape_ = tuple(meta["image_shape"])
 

@@ -14,21 +14,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from PIL import Image
 
 from phosphene.errors import ConfigError, DataError, did_you_mean
 from phosphene.features import fingerprint
-from phosphene.features.clip import _content, _plain_precision
+from phosphene.features.clip import content_digest, full_precision
 from phosphene.io.progress import Progress
 from phosphene.io.store import RowStore, cached
-from phosphene.models import vdvae as vdvae_weights
 from phosphene.models.batch_invariance import group_noise
-from phosphene.models.public_clip import _eight_bits
-from phosphene.models.vdvae import VdvaeConfig
+from phosphene.models.pixel_range import eight_bits
 from phosphene.types import Stimuli
 
 if TYPE_CHECKING:
-    from phosphene.models.vdvae import Vdvae
+    import torch
 
+    from phosphene.models.vdvae import Vdvae, VdvaeConfig
+
+LAB = "lab"
 _VERSION = 1  # of what this file computes; part of every key
 _TARGETS = ("mean", "sample")
 
@@ -39,7 +41,7 @@ class VdvaeFeatures:
     Parameters
     ----------
     name : str or Path, optional
-        "lab" for the bundled one, or a folder that ``vdvae_weights.convert`` made
+        "lab" for the bundled one, or a folder that :func:`phosphene.models.vdvae.convert` made
     groups : int, optional
         how many first groups; as many as the network's configuration says by default (15 of ImageNet-64's 75)
     target : {"mean", "sample"}, default "mean"
@@ -73,7 +75,7 @@ class VdvaeFeatures:
 
     def __init__(
         self,
-        name: str | Path = vdvae_weights.LAB,
+        name: str | Path = LAB,
         *,
         groups: int | None = None,
         target: Literal["mean", "sample"] = "mean",
@@ -96,7 +98,7 @@ class VdvaeFeatures:
         self.seed = seed
         self.batch = batch
         self.device = device
-        self.dtype = dtype
+        self.dtype: Literal["float16", "float32"] = dtype
         self.lab_folder = lab_folder
 
     def __repr__(self) -> str:
@@ -106,11 +108,16 @@ class VdvaeFeatures:
     def space(self) -> str:
         """Short name of these latents, such as ``vdvae_lab`` or ``vdvae_vdvae64_31``."""
         short = re.sub(r"[^a-z0-9]+", "_", Path(self.name).name.lower()).strip("_")
-        return "_".join(["vdvae", short, *([str(self._groups)] if self._groups else [])])
+        if self._groups:
+            return f"vdvae_{short}_{self._groups}"
+
+        return f"vdvae_{short}"
 
     @cached_property
     def config(self) -> VdvaeConfig:
         """Sizes of the network, and the layout of its latents."""
+        from phosphene.models import vdvae as vdvae_weights  # loads torch
+
         return vdvae_weights.read_config(self.name, self.lab_folder)
 
     @property
@@ -122,7 +129,7 @@ class VdvaeFeatures:
         """Shape of the latents of one picture."""
         return (self.config.length(self.groups),)
 
-    def images(self, pixels: np.ndarray, ids: Sequence[Any] | None = None) -> np.ndarray:
+    def images(self, pixels: np.ndarray, ids: Sequence[Any] | np.ndarray | None = None) -> np.ndarray:
         """Latents of pictures.
 
         Parameters
@@ -143,21 +150,20 @@ class VdvaeFeatures:
             For pictures of another shape, type or range, or another number of ids.
         """
         if ids is None:
-            ids = list(range(len(pixels)))
-        else:
-            ids = list(ids)
+            ids = range(len(pixels))
 
+        ids = list(ids)
         if len(ids) != len(pixels):
             raise DataError(f"{len(pixels)} pictures came with {len(ids)} ids; give one id a picture.")
 
         parts = [np.empty((0, *self.shape()), dtype=np.float32)]
         for start in range(0, len(pixels), self.batch):
             rows = slice(start, start + self.batch)
-            parts.append(self._see(pixels[rows], ids[rows]))
+            parts.append(self._encode(pixels[rows], ids[rows]))
 
         return np.concatenate(parts)
 
-    def _see(self, pixels: np.ndarray, ids: list[Any]) -> np.ndarray:
+    def _encode(self, pixels: np.ndarray, ids: list[Any]) -> np.ndarray:
         import torch
 
         x = torch.from_numpy(self._prepared(pixels)).to(self.device)
@@ -165,24 +171,27 @@ class VdvaeFeatures:
         def noise(group: int, shape: tuple[int, ...]) -> torch.Tensor:
             return torch.from_numpy(group_noise(self.seed, ids, group, shape)).to(self.device)
 
-        with torch.inference_mode(), _plain_precision():
-            latents = self._network.encode(x, self.groups, noise if self.target == "sample" else None)
+        drawn = None
+        if self.target == "sample":
+            drawn = noise
+
+        with torch.inference_mode(), full_precision():
+            latents = self._network.encode(x, self.groups, drawn)
 
         return self.config.join([z.float().cpu().numpy() for z in latents])
 
     def _prepared(self, pixels: np.ndarray) -> np.ndarray:
         """(n, 3, size, size) float32, -1 to 1."""
-        from PIL import Image
-
         size = self.config.image_size
-        pixels = _eight_bits(np.asarray(pixels))
+        pixels = eight_bits(np.asarray(pixels))
         out = np.empty((len(pixels), size, size, 3), dtype=np.uint8)
 
         for i, picture in enumerate(pixels):
             picture = np.ascontiguousarray(np.broadcast_to(picture, (*picture.shape[:2], 3)))
             out[i] = np.asarray(Image.fromarray(picture).resize((size, size), Image.Resampling.BILINEAR))
 
-        return np.ascontiguousarray((out.astype(np.float32) / np.float32(127.5) - 1).transpose(0, 3, 1, 2))
+        scaled = out.astype(np.float32) / np.float32(127.5) - 1
+        return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))  # (n, 3, size, size)
 
     # -- through the store -----------------------------------------------------------------------------------------
 
@@ -192,12 +201,15 @@ class VdvaeFeatures:
         A cache holds the stimuli it was made for together: make it for all of a data set (:meth:`image_store`) and
         read those you need, rather than one for each selection.
         """
-        if cache is None:
-            blocks = [slice(i, i + self.batch) for i in range(0, len(stimuli), self.batch)]
-            parts = [self.images(stimuli.pixels(rows), stimuli.ids[rows]) for rows in blocks]
-            return np.concatenate([np.empty((0, *self.shape()), dtype=np.float32), *parts])
+        if cache is not None:
+            return self.image_store(stimuli, cache).read(stimuli.ids).astype(np.float32, copy=False)
 
-        return self.image_store(stimuli, cache).read(stimuli.ids).astype(np.float32, copy=False)
+        parts = [np.empty((0, *self.shape()), dtype=np.float32)]
+        for start in range(0, len(stimuli), self.batch):
+            rows = slice(start, start + self.batch)
+            parts.append(self.images(stimuli.pixels(rows), stimuli.ids[rows]))
+
+        return np.concatenate(parts)
 
     def image_store(self, stimuli: Stimuli, cache: str | Path, progress: Progress | None = None) -> RowStore:
         """Latents of pictures on disk, by stimulus id; only what is missing is computed, by any number of processes.
@@ -209,7 +221,7 @@ class VdvaeFeatures:
         cache : str or Path
             folder of stores
         progress : Progress, optional
-            who to tell
+            says how far it is
 
         Raises
         ------
@@ -219,7 +231,7 @@ class VdvaeFeatures:
         stimuli = stimuli.available()
         return cached(
             cache,
-            {**self.spec(), "content": _content(stimuli)},
+            {**self.spec(), "content": content_digest(stimuli)},
             stimuli.ids,
             lambda ids: self.images(stimuli.select(ids).pixels(), ids),
             shape=self.shape(),
@@ -232,20 +244,24 @@ class VdvaeFeatures:
 
     def spec(self) -> dict[str, Any]:
         """What latents are filed under: weights, preprocessing, groups, target. No names and no paths."""
-        made_by = {"extractor": "vdvae", "version": _VERSION, **self._digest}
+        made_by: dict[str, Any] = {"extractor": "vdvae", "version": _VERSION, **self._digest}
         made_by["preprocessing"] = {"size": self.config.image_size, "resample": "bilinear", "by": "pillow, 8 bits"}
 
+        made_by["groups"] = self.groups
+        made_by["target"] = self.target
         if self.target == "sample":
-            drawn = {"seed": self.seed}
-        else:
-            drawn = {}
+            made_by["seed"] = self.seed
 
-        return {**made_by, "groups": self.groups, "target": self.target, **drawn}
+        return made_by
 
     @cached_property
     def _network(self) -> Vdvae:
+        from phosphene.models import vdvae as vdvae_weights  # loads torch
+
         return vdvae_weights.load(self.name, self.device, self.lab_folder)
 
     @cached_property
     def _digest(self) -> dict[str, str]:
+        from phosphene.models import vdvae as vdvae_weights  # loads torch
+
         return vdvae_weights.digest(self.name, self.lab_folder)

@@ -6,8 +6,7 @@ Nothing is added but the training pictures themselves.
 
 from __future__ import annotations
 
-from itertools import chain
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from pydantic import Field
@@ -24,10 +23,10 @@ from phosphene.types import Stimuli
 class WarpConfig(Config):
     """Standard deviations of the warps, all normal; about what handwriting varies by."""
 
-    turn: float = Field(0.17, ge=0, le=1, description="radians")
-    scale: float = Field(0.085, ge=0, le=0.5, description="logarithm of the factor, along each axis alone")
-    shear: float = Field(0.11, ge=0, le=1, description="pixels across per pixel along")
-    shift: float = Field(0.03, ge=0, le=0.5, description="of the picture's side")
+    turn: float = Field(default=0.17, ge=0, le=1, description="radians")
+    scale: float = Field(default=0.085, ge=0, le=0.5, description="logarithm of the factor, along each axis alone")
+    shear: float = Field(default=0.11, ge=0, le=1, description="pixels across per pixel along")
+    shift: float = Field(default=0.03, ge=0, le=0.5, description="of the picture's side")
 
 
 def warp(picture: np.ndarray, config: WarpConfig, rng: np.random.Generator) -> np.ndarray:
@@ -54,7 +53,11 @@ def warp(picture: np.ndarray, config: WarpConfig, rng: np.random.Generator) -> n
     stretch[0, 1] = rng.normal(0, config.shear)
     matrix = turn @ stretch
     offset = middle - matrix @ middle + rng.normal(0, config.shift, 2) * picture.shape[:2]
-    channels = [affine_transform(c, matrix, offset, order=1, mode="nearest") for c in np.moveaxis(picture, 2, 0)]
+
+    channels = []
+    for channel in np.moveaxis(picture, 2, 0):
+        warped = affine_transform(channel, matrix, tuple(offset), order=1, mode="nearest")  # pyright: ignore[reportArgumentType]  # scipy's stub lacks one offset per axis
+        channels.append(warped)
 
     return np.clip(np.stack(channels, axis=2), 0, 1).astype(np.float32)
 
@@ -83,6 +86,8 @@ class WarpedPictures:
         orthonormal rows
     """
 
+    version: ClassVar[int] = 1
+
     space = "warped_pca"
 
     def __init__(
@@ -99,6 +104,13 @@ class WarpedPictures:
 
     def fit(self, stimuli: Stimuli, rng: np.random.Generator) -> Self:
         """Draw the copies of distinct training pictures, and find the components of all.
+
+        Parameters
+        ----------
+        stimuli : Stimuli
+            training pictures, each once
+        rng : numpy.random.Generator
+            draws the warps
 
         Raises
         ------
@@ -122,12 +134,15 @@ class WarpedPictures:
         )
 
         self.pictures_ = np.empty((n, n_pixels), dtype=np.uint8)
-        drawn = (warp(picture, self.config, rng) for _ in range(copies) for picture in pictures)
+        rows = iter(self.pictures_)
+        for picture in pictures:
+            next(rows)[:] = np.rint(255 * picture).ravel()
 
-        for row, picture in zip(self.pictures_, chain(pictures, drawn), strict=True):
-            row[:] = np.rint(255 * picture).ravel()
+        for _ in range(copies):
+            for picture in pictures:
+                next(rows)[:] = np.rint(255 * warp(picture, self.config, rng)).ravel()
 
-        x = self.floats()
+        x = self.floats()  # (n, n_pixels)
         self.mean_ = x.mean(axis=0, dtype=np.float64).astype(np.float32)
         self.components_ = _components(x - self.mean_, self.n_components)
 
@@ -143,7 +158,8 @@ class WarpedPictures:
 
     def transform(self, stimuli: Stimuli) -> np.ndarray:
         """Components of other pictures, (n_stimuli, n_components) float32."""
-        return (stimuli.resized(self.size).reshape(len(stimuli), -1) - self.mean_) @ self.components_.T
+        pictures = stimuli.resized(self.size).reshape(len(stimuli), -1)  # (n_stimuli, n_pixels)
+        return (pictures - self.mean_) @ self.components_.T
 
     def inverse(self, latents: np.ndarray) -> np.ndarray:
         """Pictures of components, (n, height, width, channels) float32, not clipped."""
@@ -157,6 +173,7 @@ class WarpedPictures:
         weights : ndarray of shape (n_out, n)
             of each picture, rows sum to 1
         moved : ndarray of shape (n_out, n_components)
+            along each component
         pictures : ndarray, optional
             what `floats` gives, where many calls follow each other
 
@@ -165,7 +182,9 @@ class WarpedPictures:
         ndarray of shape (n_out, height, width, channels), float32
             0-1
         """
-        pictures = self.floats() if pictures is None else pictures
+        if pictures is None:
+            pictures = self.floats()
+
         flat = weights.astype(np.float32) @ pictures + moved.astype(np.float32) @ self.components_
         return np.clip(flat, 0, 1).reshape(-1, *self.image_shape_)
 
@@ -177,11 +196,10 @@ class WarpedPictures:
 
     @classmethod
     def from_state(cls, tensors: dict[str, np.ndarray], meta: dict[str, Any]) -> Self:
-        """The same pictures and components again."""
+        """Restore pictures and components from what `state` gave."""
         pictures, mean, components = take(tensors, ("pictures", "mean", "components"), "WarpedPictures")
-        if meta["size"] is None:
-            size = None
-        else:
+        size = None
+        if meta["size"] is not None:
             size = (meta["size"][0], meta["size"][1])
 
         part = cls(meta["n_pictures"], len(components), size, WarpConfig(**meta["warp"]))
@@ -196,14 +214,26 @@ class WarpedPictures:
 def _components(centred: np.ndarray, n_components: int) -> np.ndarray:
     """First principal axes of centred rows, signs fixed, as far as anything varies."""
     n, d = centred.shape
-    wanted = min(n_components, n, d)
+    is_dual = n < d
+    most = min(n_components, n, d)
 
     # The smaller of the two Gram matrices has the same non-zero spectrum.
-    gram = (centred @ centred.T if n < d else centred.T @ centred).astype(np.float64)
-    values, v = eigh(gram, subset_by_index=[len(gram) - wanted, len(gram) - 1])
-    v = v[:, ::-1][:, values[::-1] > 1e-6 * values[-1]]
-    axes = (centred.T @ v if n < d else v).T.astype(np.float64)
-    axes /= np.linalg.norm(axes, axis=1, keepdims=True)
-    sign = np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)])
+    if is_dual:
+        gram = (centred @ centred.T).astype(np.float64)
+    else:
+        gram = (centred.T @ centred).astype(np.float64)
 
+    values, vectors = eigh(gram, subset_by_index=(len(gram) - most, len(gram) - 1))  # ascending
+    varies = values[::-1] > 1e-6 * values[-1]
+    vectors = vectors[:, ::-1][:, varies]
+
+    axes = vectors
+    if is_dual:
+        axes = centred.T @ vectors  # (d, k)
+
+    axes = axes.T.astype(np.float64)
+    axes /= np.linalg.norm(axes, axis=1, keepdims=True)
+
+    # Eigenvectors have no sign of their own.
+    sign = np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)])
     return np.ascontiguousarray(axes * sign[:, None], dtype=np.float32)

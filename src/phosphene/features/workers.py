@@ -1,8 +1,8 @@
 """Features of a whole data set by several workers, on one machine or as an array of jobs.
 
-Every worker is told the same few words, opens the data set itself, and takes chunk after chunk of the one store that all of
-them fill (:mod:`phosphene.io.store`). A worker that is killed leaves the chunk it was at, which another takes over; the same
-call after an interrupt computes what is missing.
+Every worker gets the same short description of the job, opens the data set itself, and takes chunk after chunk of the one
+store that all of them fill (:mod:`phosphene.io.store`). A worker that is killed leaves the chunk it was at, which another
+takes over; the same call after an interrupt computes what is missing.
 
 Examples
 --------
@@ -46,7 +46,7 @@ class FeatureJob:
     ----------
     data : str
         data set, or path, as ``--data`` takes it
-    extractor : mapping of {str: Any}
+    extractor : mapping of str to object
         its ``kind`` (clip or vdvae), and arguments of that class
     cache : str or Path
         folder of stores, which all workers see
@@ -54,7 +54,7 @@ class FeatureJob:
         pictures, or the mean of each one's captions (clip alone)
     root : str or Path, optional
         of the data set
-    options : mapping of {str: Any}, optional
+    options : mapping of str to object, optional
         of the data set
     """
 
@@ -71,12 +71,12 @@ class FeatureJob:
         Parameters
         ----------
         worker : int, default 0
-            number of this one; the first tells about its progress
+            number of this one; the first reports its progress
 
         Returns
         -------
         Path
-            Path of the store
+            folder of the store
 
         Raises
         ------
@@ -86,20 +86,24 @@ class FeatureJob:
             As the data set, the extractor and the store say.
         """
         features = self._features()
-        fills = {"images": "image_store", "captions": "caption_mean_store"}
-        if self.what not in fills or not hasattr(features, fills[self.what]):
+        methods = {"images": "image_store", "captions": "caption_mean_store"}
+        make_store = getattr(features, methods.get(self.what, ""), None)
+        if make_store is None:
             raise ConfigError(f"{self.extractor['kind']} makes no features of '{self.what}'; ask for images.")
 
         stimuli = open_dataset(self.data, root=self.root, options=self.options).stimuli
-        return getattr(features, fills[self.what])(stimuli, checked_path(self.cache), Progress(quiet=worker > 0)).folder
+        store = make_store(stimuli, checked_path(self.cache), Progress(quiet=worker > 0))
+
+        return store.folder
 
     def checkpoint(self, worker: int = 0) -> Any:
         """Called by submitit when a job is about to be preempted: the same again."""
-        from submitit.helpers import DelayedSubmission
+        from submitit.helpers import DelayedSubmission  # pyright: ignore[reportMissingImports]  # an extra
 
         return DelayedSubmission(self, worker)
 
     def _features(self) -> Any:
+        """The extractor that the job names."""
         arguments = dict(self.extractor)
         kind = arguments.pop("kind", None)
         if kind not in EXTRACTORS:
@@ -127,16 +131,18 @@ def fill(job: FeatureJob, workers: int = 1) -> Path:
     Returns
     -------
     Path
-        Path of the complete store
+        folder of the complete store
     """
     if workers < 1:
         raise ConfigError(f"workers must be 1 or more, but is {workers}.")
 
     context = multiprocessing.get_context("spawn")  # a forked process may hang in torch's threads
-    others = [context.Process(target=job, args=(number,), daemon=True) for number in range(1, workers)]
-
-    for other in others:
+    others = []
+    for number in range(1, workers):
+        other = context.Process(target=job, args=(number,), daemon=True)
         other.start()
+        others.append(other)
+
         # Waited for from the start: a dead process counts as alive until someone has.
         threading.Thread(target=other.join, daemon=True).start()
 

@@ -1,9 +1,10 @@
-"""The verbs on a run folder: fit, decode, encode, evaluate. The command line is a few lines over this station.
+"""The verbs on a run folder: fit, decode, encode, evaluate, analyse. The command line is a few lines over this station.
 
 Each verb opens the run, does its work under the run's lock, and writes results that appear whole or not at all.
 Whatever was finished before a kill is found again by the same command.
 """
 
+from phosphene.flow.analysing import Answer, analyse
 from phosphene.flow.decoding import CONTROLS, decode, encode
 from phosphene.flow.evaluation import evaluate
 from phosphene.flow.fitting import fit
@@ -13,10 +14,12 @@ from phosphene.run import DataConfig, Run, RunConfig, configure, open_run
 
 __all__ = [
     "CONTROLS",
+    "Answer",
     "DataConfig",
     "Forecast",
     "Run",
     "RunConfig",
+    "analyse",
     "configure",
     "decode",
     "encode",

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from phosphene import flow, recipes
-from phosphene.analysis import analyse, analysis
+from phosphene.analysis import analysis
 from phosphene.io.folder import RunFolder
 from phosphene.io.progress import Progress, duration
 from phosphene.reporting import report
@@ -66,7 +66,7 @@ def run(recipe: str, out: str | Path, *, fast: bool = False, progress: Progress 
 
         for question in [] if fast else [a for a in ANALYSES if analysis(a).applies_to(name)]:
             with progress.step(f"analysing: {question}"):
-                answer = analyse(opened, question, progress=progress)
+                answer = flow.analyse(opened, question, progress=progress)
 
             verdicts.append(f"{analysis(question).title}: {answer.summary.splitlines()[0]}")
 

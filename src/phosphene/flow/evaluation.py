@@ -232,6 +232,7 @@ def _candidates(opened: Run, recipe: Recipe) -> dict[str, Candidates]:
             sorted(set(category)),
             templates=templates_for(space),
             trained=trained,
+            nouns=opened.dataset.nouns,
         )
 
         if centres is None:

@@ -12,7 +12,6 @@ import pandas as pd
 from phosphene.data.splits import CLUSTER
 from phosphene.errors import PhospheneError
 from phosphene.flow.decoding_targets import draws_at_random, other_kind, targets_of
-from phosphene.flow.likeness import likeness_of
 from phosphene.flow.sibling_runs import same_recipe, sibling_runs
 from phosphene.io import ledger
 from phosphene.io.folder import SEEN, RunFolder, read_json
@@ -20,6 +19,7 @@ from phosphene.metrics.golden import golden_values
 from phosphene.metrics.identification import similarity
 from phosphene.recipes.base import Recipe
 from phosphene.recipes.corpora import GENERATORS, PICTURES, corpora_of
+from phosphene.reporting.near_copies import MAX_PAIRS, near_copy_sheet
 from phosphene.run import TEST, Run
 from phosphene.types import Trials
 from phosphene.validity import (
@@ -32,12 +32,9 @@ from phosphene.validity import (
     near_pairs,
     nearest_in_training,
 )
+from phosphene.validity.picture_features import likeness_of
 
 _MOST_VOXELS = 500  # by which a session is read off responses
-_THUMBNAIL = 96
-_PAIRS_A_LINE = 10
-MOST_PAIRS = 40
-"""Near copies that are drawn."""
 
 
 def evidence(
@@ -114,8 +111,9 @@ def _of_fits(opened: Run, fitted: Sequence[Recipe]) -> dict[str, Any]:
         train, test = sides[fold]
         splits.append((train.stimulus_ids, test.stimulus_ids))
 
+        unpaired = {stage.name for stage in recipe.stages if stage.learns_unpaired}
         for stage, seen in recipe.stage_lineages_.items():
-            if stage in recipe.self_supervised:
+            if stage in unpaired:
                 what = "brain"
             else:
                 what = "brain and pictures"
@@ -132,9 +130,9 @@ def _of_fits(opened: Run, fitted: Sequence[Recipe]) -> dict[str, Any]:
 
         weights = recipe.voxel_weights()
         if weights is not None and (np.asarray(weights) == 0).any():
-            # What self-supervised stages saw of the test set in setting relax came without its pictures.
+            # What stages saw of the test set in setting relax came without its pictures.
             paired = frozenset().union(
-                *(seen for stage, seen in recipe.stage_lineages_.items() if stage not in recipe.self_supervised)
+                *(seen for stage, seen in recipe.stage_lineages_.items() if stage not in unpaired)
             )
 
             if paired & set(test.keys):
@@ -387,26 +385,14 @@ def write_findings(opened: Run, found: Evidence, tables: RunFolder) -> None:
         tables.write_table(bottleneck_curve(target).assign(space=target.space), "bottleneck.csv")
 
     if len(pairs):
-        _draw(opened, pairs).save(tables.path / "near_duplicates.png")
+        test = _thumbnail_pictures(opened, pairs["test"])
+        train = _thumbnail_pictures(opened, pairs["train"])
+        near_copy_sheet(test, train).save(tables.path / "near_duplicates.png")
 
 
-def _draw(opened: Run, pairs: Mapping[str, Any]):
-    """A sheet of pairs in lines: test pictures above, their near copies in training below."""
-    from PIL import Image
-
-    n = min(len(pairs["test"]), MOST_PAIRS)
-    lines = -(-n // _PAIRS_A_LINE)
-    tall = 2 * _THUMBNAIL + _THUMBNAIL // 8
-    sheet = Image.new("RGB", (min(n, _PAIRS_A_LINE) * _THUMBNAIL, lines * tall - _THUMBNAIL // 8), "white")
-
-    for below, side in enumerate(("test", "train")):
-        ids = list(pairs[side])[:n]
-        once = list(dict.fromkeys(ids))  # a picture can be in several pairs, but stimuli are unique
-
-        for at, picture in enumerate(opened.stimuli.select(once).pixels()[[once.index(i) for i in ids]]):
-            line, column = divmod(at, _PAIRS_A_LINE)
-            plain = Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture).convert("RGB")
-            place = (column * _THUMBNAIL, line * tall + below * _THUMBNAIL)
-            sheet.paste(plain.resize((_THUMBNAIL, _THUMBNAIL)), place)
-
-    return sheet
+def _thumbnail_pictures(opened: Run, ids: Sequence[str]) -> np.ndarray:
+    """(n, h, w, c) uint8 pictures of the pairs that are drawn. A picture can be in several pairs, but stimuli are unique."""
+    drawn = list(ids)[:MAX_PAIRS]
+    unique = list(dict.fromkeys(drawn))
+    rows = [unique.index(stimulus) for stimulus in drawn]
+    return opened.stimuli.select(unique).pixels()[rows]

@@ -25,7 +25,7 @@ from phosphene.io.memory import Peak, size
 from phosphene.io.progress import duration
 from phosphene.io.stages import STAGE
 from phosphene.run import Run
-from phosphene.types import Stimuli, Trials
+from phosphene.types import Trials
 
 if TYPE_CHECKING:
     from phosphene.recipes.base import Recipe
@@ -141,8 +141,11 @@ def forecast(opened: Run, fold: int = 0, *, patience: float = 5.0, recompute: bo
         if cache is not None:
             os.environ[_CACHE] = cache
 
-    stages = recipes.recipe(config.recipe.kind).stages_of(config.recipe)
-    return [_judged(stage, seen.get(stage, []), failed.get(stage), len(ids)) for stage in stages]
+    judged = []
+    for stage in recipes.recipe(config.recipe.kind).stages_of(config.recipe):
+        judged.append(_judged(stage.name, seen.get(stage.name, []), failed.get(stage.name), len(ids)))
+
+    return judged
 
 
 def _few(trials: Trials, ids: Iterable[str]) -> Trials:
@@ -157,38 +160,40 @@ def _rehearse(
 
     config = opened.config
     recipe: Recipe = recipes.recipe(config.recipe.kind)(config.recipe, seed=config.seed)
-    stimuli: Stimuli = opened.stimuli.select(trials.stimulus_ids)
-    recipe._fitted_on(trials, stimuli)
-    recipe.unpaired = tuple(unpaired)
+    stimuli = recipe.prepare(trials, opened.stimuli, unpaired)
     seen = {}
     failed = {}
-    stages = list(recipe.stages_of(recipe.config))
+    before: list[str] = []
 
-    for at, stage in enumerate(stages):
+    for stage in recipe.stages_of(recipe.config):
         start = time.perf_counter()
         try:
             with Peak() as peak:
-                rehearsal = Rehearsal(peak, known.get(stage, []), recompute)
+                rehearsal = Rehearsal(peak, known.get(stage.name, []), recompute)
                 recipe.trainer = rehearsal
-                part = getattr(recipe, f"fit_{stage}")(trials, stimuli)
-                setattr(recipe, f"{stage}_", part)
+                part = recipe.fit_stage(stage, trials, stimuli)
+                setattr(recipe, f"{stage.name}_", part)
                 disk = sum(np.asarray(a).nbytes for a in part.state()[0].values())
         except Exception as error:  # a rehearsal is no fit: what fails on a few stimuli is not known, and said to be so
             is_ours = isinstance(error, PhospheneError)
             if is_ours:
-                failed[stage] = str(error)
+                failed[stage.name] = str(error)
             else:
-                failed[stage] = f"{type(error).__name__} in the rehearsal: {error}"
+                failed[stage.name] = f"{type(error).__name__} in the rehearsal: {error}"
 
-            needs = recipe.needs.get(stage, tuple(stages[:at]))
-            if before := [name for name in needs if name in failed]:
-                failed[stage] = f"needs {' and '.join(before)}, which {'is' if len(before) == 1 else 'are'} unknown"
+            needs = before if stage.needs is None else stage.needs
+            unknown = [name for name in needs if name in failed]
+            if unknown:
+                verb = "is" if len(unknown) == 1 else "are"
+                failed[stage.name] = f"needs {' and '.join(unknown)}, which {verb} unknown"
 
             continue
+        finally:
+            before.append(stage.name)
 
         seconds = time.perf_counter() - start - rehearsal.seconds
         n = len(trials.stimulus_ids)
-        seen[stage] = _Seen(n, seconds, peak.bytes, disk, rehearsal.held, rehearsal.trainings)
+        seen[stage.name] = _Seen(n, seconds, peak.bytes, disk, rehearsal.held, rehearsal.trainings)
 
     return seen, failed
 

@@ -23,9 +23,9 @@ def plan(config: RunConfig, out: str | Path) -> str:
     opened = Run(RunFolder(Path(out)), config)
     trials = opened.trials
     folds = opened.folds
-    stages = recipes.recipe(config.recipe.kind).stages_of(config.recipe)
+    names = [stage.name for stage in recipes.recipe(config.recipe.kind).stages_of(config.recipe)]
     lines = [
-        f"recipe   {config.recipe.kind}: {', '.join(stages)}",
+        f"recipe   {config.recipe.kind}: {', '.join(names)}",
         f"data     {opened.dataset.name}, subject {trials.subject}: {len(trials)} trials, {trials.n_voxels} voxels",
         f"split    {config.split or folds[0].name}: {len(folds)} fold{'s' if len(folds) > 1 else ''}",
     ]
@@ -40,8 +40,8 @@ def plan(config: RunConfig, out: str | Path) -> str:
     if len(folds) > 3:
         lines.append(f"         and {len(folds) - 3} more folds")
 
-    done = sum((opened.place(f) / "stages" / s / STAGE).is_file() for f in range(len(folds)) for s in stages)
-    lines.append(f"stages   {done} of {len(folds) * len(stages)} are there already in {out}")
+    done = sum((opened.place(f) / "stages" / s / STAGE).is_file() for f in range(len(folds)) for s in names)
+    lines.append(f"stages   {done} of {len(folds) * len(names)} are there already in {out}")
     lines.append(f"memory   betas {len(trials) * trials.n_voxels * 4 / 1e6:.1f} MB as float32")
 
     return "\n".join(lines)

@@ -1,7 +1,13 @@
 """Claims: of several processes that could do one piece of work, exactly one does.
 
-A claim is a file that only one process can create. It names its holder, so that the claim of a process that died is
-taken over. No file locking of the system is needed, which network file systems often lack.
+A claim is a file that one process holds locked, and in which it says who it is. The lock is the system's own (flock, by way
+of filelock), which drops it when the holder ends, however it ends: what a killed process leaves behind holds up nobody on its
+machine, and neither clocks nor process numbers have to be believed.
+
+Not every network file system passes locks on to other machines (NFS under Linux does; Lustre does when mounted with
+``flock``), so a claim that names another machine is respected whether it is locked or not. One that a lost machine left must
+be deleted by hand, and the message of whoever meets it says so. Where there is no flock at all, filelock warns and falls back
+to a file whose existence is the claim.
 """
 
 from __future__ import annotations
@@ -9,94 +15,76 @@ from __future__ import annotations
 import json
 import os
 import socket
-import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from phosphene.io import atomic
-from phosphene.io.folder import is_alive, read_lock, start_of
-
-
-def holder(claim: Path) -> dict[str, Any]:
-    """Who holds a claim: pid, host, started; empty when nobody does."""
-    if claim.exists():
-        return read_lock(claim)
-
-    return {}
 
 
 @contextmanager
-def claimed(claim: Path) -> Iterator[bool]:
-    """Whether this process got the claim, for as long as the block lasts.
+def claimed(claim: Path, purpose: str = "") -> Iterator[bool]:
+    """Whether this process got the claim, for as long as the block lasts; never waits.
 
-    The claim of a dead process of this machine is taken over; one of another machine cannot be asked and is respected.
+    Parameters
+    ----------
+    claim : Path
+        a file that belongs to this purpose alone, in a folder that exists; gone after the block
+    purpose : str, default ""
+        what for, for the message of a process that finds it taken
+
+    Yields
+    ------
+    bool
+        whether the work is this process's to do
 
     Raises
     ------
     MachineError
         When the folder cannot be written.
     """
-    mine = {
-        "pid": os.getpid(),
-        "host": socket.gethostname(),
-        "started": start_of(os.getpid()),
-        "token": uuid.uuid4().hex,
-    }
+    from filelock import FileLock, Timeout
 
-    if not _take(claim, mine):
+    lock = FileLock(claim)
+    is_native = True
+    try:
+        with atomic.explained(claim):
+            lock.acquire(blocking=False)
+            is_native = type(lock) is FileLock  # filelock changes the class where it falls back
+            if is_native and holder(claim).get("host", socket.gethostname()) != socket.gethostname():
+                raise Timeout(str(claim))
+            if is_native:
+                record = {"pid": os.getpid(), "host": socket.gethostname(), "purpose": purpose}
+                claim.write_text(json.dumps(record), encoding="utf-8")
+    except Timeout:
+        lock.release()
         yield False
         return
+    except BaseException:
+        lock.release()
+        raise
 
     try:
         yield True
     finally:
-        if holder(claim).get("token") == mine["token"]:
+        if is_native:  # while it is held: who opened the file in this moment finds that it has no name, and tries anew
             claim.unlink(missing_ok=True)
 
-
-def _take(claim: Path, mine: Mapping[str, Any]) -> bool:
-    for _ in range(2):
-        with atomic.explained(claim):
-            try:
-                _appear(claim, json.dumps(mine))
-            except FileExistsError:
-                found = read_lock(claim)
-                if is_alive(found):
-                    return False
-
-                # Taken away by renaming: of two processes that find it dead, one succeeds. A fresh claim caught by
-                # mistake goes back to its place.
-                grave = atomic.partial_name(claim)
-                with suppress(FileNotFoundError):
-                    os.rename(claim, grave)
-                    if read_lock(grave) != found:
-                        with suppress(OSError):
-                            os.link(grave, claim)
-
-                    grave.unlink(missing_ok=True)
-
-                continue
-
-        return True
-
-    return False
+        lock.release()
 
 
-def _appear(claim: Path, text: str) -> None:
-    """Make a claim that is complete when it can first be seen: an empty one would look like that of a dead process.
+def holder(claim: Path) -> dict[str, Any]:
+    """Who holds a claim: pid, host and purpose; empty when nobody does or that cannot be read."""
+    text = ""
+    with suppress(OSError):
+        text = claim.read_text(encoding="utf-8")
 
-    Raises FileExistsError when it is there. File systems without hard links get it written after it was made.
-    """
-    whole = atomic.partial_name(claim)
-    try:
-        whole.write_text(text, encoding="utf-8")
-        os.link(whole, claim)
-    except FileExistsError:
-        raise
-    except OSError:
-        with os.fdopen(os.open(claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY), "w") as file:
-            file.write(text)
-    finally:
-        whole.unlink(missing_ok=True)
+    with suppress(ValueError):
+        return dict(json.loads(text))
+
+    pid, _, rest = text.partition("\n")  # where filelock fell back, it wrote the file
+    if pid.isdecimal():
+        return {"pid": int(pid), "host": rest.partition("\n")[0]}
+
+    return {}

@@ -182,16 +182,16 @@ def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for key, value in flat.items():
         *path, last = str(key).split(".")
-        here = out
+        level = out
 
         for part in path:
-            step = here.setdefault(part, {})
-            if not isinstance(step, dict):
-                raise ConfigError(f"'{key}' goes into '{part}', which already has the plain value {step!r}.")
+            below = level.setdefault(part, {})
+            if not isinstance(below, dict):
+                raise ConfigError(f"'{key}' goes into '{part}', which already has the plain value {below!r}.")
 
-            here = step
+            level = below
 
-        here[last] = value
+        level[last] = value
 
     return out
 
@@ -253,8 +253,18 @@ def resolve(model: type[C], layers: Iterable[tuple[str, Mapping[str, Any]]]) -> 
 
 def _defaults(model: type[BaseModel]) -> dict[str, Any]:
     """Default values as plain data, so that a layer may change one field of a variant without naming its kind."""
-    fields = {k: f.get_default(call_default_factory=True) for k, f in model.model_fields.items() if not f.is_required()}
-    return {k: v.model_dump(mode="json") if isinstance(v, BaseModel) else v for k, v in fields.items()}
+    defaults: dict[str, Any] = {}
+    for name, setting in model.model_fields.items():
+        if setting.is_required():
+            continue
+
+        value = setting.get_default(call_default_factory=True)
+        if isinstance(value, BaseModel):
+            value = value.model_dump(mode="json")
+
+        defaults[name] = value
+
+    return defaults
 
 
 def _origin(key: str, origins: Mapping[str, str]) -> str:
@@ -268,7 +278,22 @@ def _origin(key: str, origins: Mapping[str, str]) -> str:
 
 
 def validate(model: type[C], values: Mapping[str, Any], where: str) -> C:
-    """`model` from plain values, with errors a person can act on. Raises ConfigError."""
+    """`model` from plain values, with errors a person can act on.
+
+    Parameters
+    ----------
+    model : type[C]
+        the configuration class
+    values : mapping of {str: Any}
+        as JSON would hold them
+    where : str
+        they come from, for the message
+
+    Raises
+    ------
+    ConfigError
+        For unknown keys, wrong types, values out of range, or a format of a newer phosphene.
+    """
     version = values.get("format")
     if isinstance(version, int) and version > FORMAT:
         raise ConfigError(
@@ -289,15 +314,14 @@ def validate(model: type[C], values: Mapping[str, Any], where: str) -> C:
 def _explain(model: type[BaseModel], error: Any, where: str) -> str:
     # Tags of discriminated unions appear in `loc` but in no file; keep only what a user could have written.
     key = ".".join(str(p) for p in _user_path(model, error["loc"]))
-    given = error.get("input")
+    came = error.get("input")
     if error["type"] == "extra_forbidden":
         known = _known_keys(model, error["loc"][:-1])
         near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1, cutoff=0.5)
 
+        hint = ""
         if near:
             hint = f" Did you mean '{near[0]}'?"
-        else:
-            hint = ""
 
         return f"{where}: there is no key '{key}'.{hint} Known here: {', '.join(known)}."
 
@@ -309,24 +333,22 @@ def _explain(model: type[BaseModel], error: Any, where: str) -> str:
         return f"{where}: '{key}' should be one of {error['ctx']['expected_tags']}, but got {error['ctx']['tag']!r}."
 
     note = ""
-    if isinstance(given, str) and error["type"].startswith(("float", "int", "bool")):
-        if _looks_numeric(given):
+    if isinstance(came, str) and error["type"].startswith(("float", "int", "bool")):
+        if _looks_numeric(came):
             note = " (it is a text; write it without quotes)"
         else:
             note = " (it is a text)"
 
-        if error["type"].startswith("bool") and given.lower() in {"yes", "no", "on", "off"}:
+        if error["type"].startswith("bool") and came.lower() in {"yes", "no", "on", "off"}:
             note = " (write true or false)"
 
-    if error["type"] == "value_error" and isinstance(given, dict):
+    if error["type"] == "value_error" and isinstance(came, dict):
         return f"{where}: in '{key}', {_lower(error['msg'])}."  # a rule about several keys says which
 
-    if isinstance(given, (str, int, float, bool, type(None))):
-        shown = given
-    else:
-        shown = type(given).__name__
+    if not isinstance(came, (str, int, float, bool, type(None))):
+        came = type(came).__name__
 
-    return f"{where}: '{key}' {_lower(error['msg'])}, but got {shown!r}{note}."
+    return f"{where}: '{key}' {_lower(error['msg'])}, but got {came!r}{note}."
 
 
 def _user_path(model: Any, loc: tuple[Any, ...]) -> list[Any]:
@@ -347,24 +369,37 @@ def _user_path(model: Any, loc: tuple[Any, ...]) -> list[Any]:
 
 
 def _kinds(annotation: Any) -> dict[str, Any]:
-    return {
-        k: m for m in _models(annotation) for k in get_args(getattr(m.model_fields.get("kind"), "annotation", None))
-    }
+    """Models of an annotation by the values of their literal ``kind``."""
+    kinds = {}
+    for model in _models(annotation):
+        literal = getattr(model.model_fields.get("kind"), "annotation", None)
+        for kind in get_args(literal):
+            kinds[kind] = model
+
+    return kinds
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
 
-    return [m for a in get_args(annotation) for m in _models(a)]
+    models = []
+    for argument in get_args(annotation):
+        models += _models(argument)
+
+    return models
 
 
 def _fields(annotation: Any) -> dict[str, Any] | None:
     models = _models(annotation)
-    if models:
-        return {k: v for m in models for k, v in m.model_fields.items()}
+    if not models:
+        return None
 
-    return None
+    fields: dict[str, Any] = {}
+    for model in models:
+        fields.update(model.model_fields)
+
+    return fields
 
 
 def _known_keys(model: Any, loc: tuple[Any, ...]) -> list[str]:
@@ -386,8 +421,4 @@ def _looks_numeric(text: str) -> bool:
 
 
 def _lower(message: str) -> str:
-    message = message.removeprefix("Value error, ")
-    if message:
-        return message.replace("Input should be", "should be")
-
-    return message
+    return message.removeprefix("Value error, ").replace("Input should be", "should be")

@@ -22,6 +22,7 @@ _NEEDED = (
     "numpy", "scipy", "pandas", "scikit-learn", "h5py", "nibabel", "pillow", "safetensors", "torch", "accelerate",
     "transformers", "diffusers",
 )  # fmt: skip
+_TORCH = "2.13.0"  # the version that phosphene is tested with
 _LOW_DISK = 2e9  # bytes
 
 
@@ -68,68 +69,100 @@ def examine(places: Sequence[str | Path] | None = None) -> list[Remark]:
     else:
         paths = [str(p) for p in places]
 
-    found = {}
-    for one in metadata.distributions() if paths is None else metadata.distributions(path=paths):
-        name = re.sub(r"[-_.]+", "-", str(one.metadata["Name"] or "")).lower()
-        found.setdefault(name, one)
-
-    out = [Remark("ok", "phosphene", f"{__version__} on Python {sys.version.split()[0]}.")]
-    out += _packages(found)
-    out += _torchvision(found, paths)
-    out += _cuda(found)
+    installed = _installed(paths)
+    remarks = [Remark("ok", "phosphene", f"{__version__} on Python {sys.version.split()[0]}.")]
+    remarks += _packages(installed)
+    remarks += _torchvision(installed, paths)
+    remarks += _cuda(installed)
 
     if places is None:
-        out += _devices()
+        remarks += _devices()
 
-    return [*out, *_folders()]
+    return [*remarks, *_folders()]
 
 
-def _packages(found: dict[str, metadata.Distribution]) -> list[Remark]:
-    absent = [name for name in _NEEDED if name not in found]
-    there = ", ".join(f"{name} {found[name].version}" for name in _NEEDED if name in found)
-
-    if there:
-        out = [Remark("ok", "packages", f"{there}.")]
+def _installed(paths: list[str] | None) -> dict[str, metadata.Distribution]:
+    """Installed packages by their normalised names; of one that lies in several folders, the one that is imported."""
+    if paths is None:
+        distributions = metadata.distributions()
     else:
-        out = []
+        distributions = metadata.distributions(path=paths)
 
+    installed: dict[str, metadata.Distribution] = {}
+    for distribution in distributions:
+        name = re.sub(r"[-_.]+", "-", str(distribution.metadata["Name"] or "")).lower()
+        installed.setdefault(name, distribution)
+
+    return installed
+
+
+def _packages(installed: dict[str, metadata.Distribution]) -> list[Remark]:
+    present = []
+    absent = []
+    for name in _NEEDED:
+        if name in installed:
+            present.append(f"{name} {installed[name].version}")
+        else:
+            absent.append(name)
+
+    remarks = []
+    if present:
+        remarks.append(Remark("ok", "packages", f"{', '.join(present)}."))
     if absent:
-        names = " ".join(absent)
-        out.append(Remark("problem", "packages", f"missing: {', '.join(absent)}.", f"Run: pip install {names}"))
+        mend = f"Run: pip install {' '.join(absent)}"
+        remarks.append(Remark("problem", "packages", f"missing: {', '.join(absent)}.", mend))
 
-    return out
+    return remarks
 
 
-def _torchvision(found: dict[str, metadata.Distribution], paths: list[str] | None) -> list[Remark]:
+def _torchvision(installed: dict[str, metadata.Distribution], paths: list[str] | None) -> list[Remark]:
     """torchvision is not needed; a broken one breaks transformers, diffusers and torchmetrics at import."""
-    mine = found.get("torchvision")
-    if mine is None:
+    torchvision = installed.get("torchvision")
+    if torchvision is None:
         return [Remark("ok", "torchvision", "not installed, and not needed.")]
 
+    version = torchvision.version
     mend = "Run: pip uninstall -y torchvision (phosphene does not need it)."
-    torch = found.get("torch")
-    wanted = [
-        m[1]
-        for r in mine.requires or []
-        if (m := re.fullmatch(r"torch\s*\(?==\s*([\w.]+)\)?", r.split(";")[0].strip()))
-    ]
+    torch = installed.get("torch")
+    needed = _torch_that_it_needs(torchvision)
 
-    if torch is not None and wanted and _plain(wanted[0]) != _plain(torch.version):
-        detail = f"{mine.version} was built for torch {wanted[0]}, but torch {torch.version} is installed."
+    if torch is not None and needed is not None and _plain(needed) != _plain(torch.version):
+        detail = f"{version} was built for torch {needed}, but torch {torch.version} is installed."
         return [Remark("problem", "torchvision", detail, mend)]
 
-    if torch is not None and _build(mine.version) != _build(torch.version):
-        builds = f"{_build(mine.version)}, {_build(torch.version)}"
-        detail = f"{mine.version} and torch {torch.version} are of different builds ({builds})."
+    if torch is not None and _build(version) != _build(torch.version):
+        builds = f"{_build(version)}, {_build(torch.version)}"
+        detail = f"{version} and torch {torch.version} are of different builds ({builds})."
         return [Remark("problem", "torchvision", detail, mend)]
 
-    code = f"import sys; sys.path[:0] = {paths or []!r}; import torchvision"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    done = _run(f"import sys; sys.path[:0] = {paths or []!r}; import torchvision")
     if done.returncode:
-        why = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
-        return [Remark("problem", "torchvision", f"{mine.version} cannot be imported ({why}).", mend)]
+        return [Remark("problem", "torchvision", f"{version} cannot be imported ({_last_line(done)}).", mend)]
 
-    return [Remark("ok", "torchvision", f"{mine.version} can be imported; it is not needed.")]
+    return [Remark("ok", "torchvision", f"{version} can be imported; it is not needed.")]
+
+
+def _torch_that_it_needs(distribution: metadata.Distribution) -> str | None:
+    """The exact version of torch that a package was built for."""
+    for requirement in distribution.requires or []:
+        text = requirement.split(";")[0].strip()
+        if match := re.fullmatch(r"torch\s*\(?==\s*([\w.]+)\)?", text):
+            return match[1]
+
+    return None
+
+
+def _run(code: str) -> subprocess.CompletedProcess[str]:
+    """Code in a Python of its own, which a broken library may kill."""
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+
+
+def _last_line(done: subprocess.CompletedProcess[str]) -> str:
+    lines = done.stderr.strip().splitlines()
+    if lines:
+        return lines[-1]
+
+    return "it ended without a word"
 
 
 def _plain(version: str) -> str:
@@ -140,54 +173,46 @@ def _build(version: str) -> str:
     return version.partition("+")[2] or "default"
 
 
-def _cuda(found: dict[str, metadata.Distribution]) -> list[Remark]:
+def _cuda(installed: dict[str, metadata.Distribution]) -> list[Remark]:
     """NVIDIA's libraries come as packages; those of two CUDA releases side by side load each other's symbols."""
     releases: dict[str, list[str]] = {}
-    for name in sorted(found):
+    for name in sorted(installed):
         if release := re.fullmatch(r"nvidia-.+-cu(\d+)", name):
             releases.setdefault(release[1], []).append(name)
 
-    torch = found.get("torch")
-    if torch is not None:
-        build = re.match(r"cu(\d\d)", _build(torch.version))
-    else:
-        build = None
-
-    listed = "; ".join(f"CUDA {r}: {', '.join(names[:3])}" for r, names in sorted(releases.items()))
-    again = "Run: pip uninstall -y {0} && pip install --force-reinstall torch=={1}"
-
+    torch = installed.get("torch")
+    version = _TORCH
+    build = None
     if torch is not None:
         version = torch.version
-    else:
-        version = "2.13.0"
+        build = re.match(r"cu(\d\d)", _build(version))
+
+    listed = "; ".join(f"CUDA {release}: {', '.join(names[:3])}" for release, names in sorted(releases.items()))
+    every = [name for names in releases.values() for name in names]
+    reinstall = f"&& pip install --force-reinstall torch=={version}"
 
     if len(releases) > 1:
-        if build:
-            keep = build[1]
-        else:
-            keep = max(releases)
+        keep = build[1] if build else max(releases)
+        other = []
+        for release, names in sorted(releases.items()):
+            if release != keep:
+                other += names
 
-        other = " ".join(n for r, names in sorted(releases.items()) if r != keep for n in names)
-        return [
-            Remark(
-                "problem",
-                "CUDA",
-                f"libraries of several releases are installed ({listed}).",
-                again.format(other, version),
-            )
-        ]
+        detail = f"libraries of several releases are installed ({listed})."
+        return [Remark("problem", "CUDA", detail, f"Run: pip uninstall -y {' '.join(other)} {reinstall}")]
 
     if build and releases and build[1] not in releases:
-        names = " ".join(n for names in releases.values() for n in names)
         detail = f"torch {version} was built for CUDA {build[1]}, but the libraries are {listed}."
-        return [Remark("problem", "CUDA", detail, again.format(names, version))]
+        return [Remark("problem", "CUDA", detail, f"Run: pip uninstall -y {' '.join(every)} {reinstall}")]
 
-    if releases and torch is not None and _build(torch.version) == "cpu":
-        names = " ".join(n for names in releases.values() for n in names)
-        detail = f"torch {version} computes on the processor only, and {len(names.split())} NVIDIA packages lie unused."
-        return [Remark("note", "CUDA", detail, f"To free the disk: pip uninstall -y {names}")]
+    if releases and torch is not None and _build(version) == "cpu":
+        detail = f"torch {version} computes on the processor only, and {len(every)} NVIDIA packages lie unused."
+        return [Remark("note", "CUDA", detail, f"To free the disk: pip uninstall -y {' '.join(every)}")]
 
-    return [Remark("ok", "CUDA", f"{listed}." if releases else "no NVIDIA packages.")]
+    if releases:
+        return [Remark("ok", "CUDA", f"{listed}.")]
+
+    return [Remark("ok", "CUDA", "no NVIDIA packages.")]
 
 
 def _devices() -> list[Remark]:
@@ -198,11 +223,10 @@ def _devices() -> list[Remark]:
         "n and torch.zeros(1, device='cuda').add_(1).item()"
     )
 
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    done = _run(code)
     if done.returncode:
-        why = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
-        mend = "Run: pip install --force-reinstall torch==2.13.0"
-        return [Remark("problem", "devices", f"torch does not work here ({why}).", mend)]
+        mend = f"Run: pip install --force-reinstall torch=={_TORCH}"
+        return [Remark("problem", "devices", f"torch does not work here ({_last_line(done)}).", mend)]
 
     version, threads, n, mps, *names = done.stdout.strip().split("|")
     if int(n):
@@ -216,38 +240,30 @@ def _devices() -> list[Remark]:
 
 
 def _folders() -> list[Remark]:
-    out = []
+    remarks = []
     for what, folder in _places():
+        free = 0
         if folder.is_dir():
             free = shutil.disk_usage(folder).free
-        else:
-            free = 0
 
         if problem := _unwritable(folder):
-            out.append(
-                Remark(
-                    "problem",
-                    what,
-                    problem,
-                    "Set TMPDIR to a folder that can be written." if what == "temporary" else "",
-                )
-            )
+            mend = ""
+            if what == "temporary":
+                mend = "Set TMPDIR to a folder that can be written."
+
+            remarks.append(Remark("problem", what, problem, mend))
         elif free < _LOW_DISK:
-            out.append(
-                Remark("note", what, f"{folder} has {free / 1e9:.1f} GB free.", "Free some space before a long fit.")
-            )
+            detail = f"{folder} has {free / 1e9:.1f} GB free."
+            remarks.append(Remark("note", what, detail, "Free some space before a long fit."))
         else:
-            out.append(Remark("ok", what, f"{folder} has {free / 1e9:.0f} GB free."))
+            remarks.append(Remark("ok", what, f"{folder} has {free / 1e9:.0f} GB free."))
 
     data = os.environ.get("PHOSPHENE_DATA")
     if data and not Path(data).expanduser().is_dir():
-        out.append(
-            Remark(
-                "problem", "PHOSPHENE_DATA", f"{data} is no folder.", "Set it to the folder that holds your data sets."
-            )
-        )
+        mend = "Set it to the folder that holds your data sets."
+        remarks.append(Remark("problem", "PHOSPHENE_DATA", f"{data} is no folder.", mend))
 
-    return out
+    return remarks
 
 
 def _places() -> Iterable[tuple[str, Path]]:

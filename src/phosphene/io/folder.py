@@ -33,8 +33,6 @@ INPUT is ``brain``, a control (see ``phosphene.flow.decoding``), a step on the w
 from __future__ import annotations
 
 import json
-import os
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -47,6 +45,7 @@ import pandas as pd
 
 from phosphene.errors import ConfigError, ModelError
 from phosphene.io import atomic
+from phosphene.io.claims import claimed, holder
 from phosphene.io.reading import open_npy
 
 LOCK = ".lock"
@@ -55,7 +54,13 @@ SEEN = "seen"
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths and contents of one run. Making the object touches nothing on disk."""
+    """Paths and contents of one run. Making the object touches nothing on disk.
+
+    Parameters
+    ----------
+    path : Path
+        of the run; ``~`` is expanded
+    """
 
     path: Path
 
@@ -66,22 +71,18 @@ class RunFolder:
     def existing(cls, path: str | Path) -> RunFolder:
         """A run that is there. Raises ModelError when the folder holds none."""
         run = cls(Path(path))
-        if not (run.path / "manifest.json").is_file():
-            if run.path.is_dir():
-                seen = sorted(p.name for p in run.path.iterdir())[:5]
-            else:
-                seen = None
+        if (run.path / "manifest.json").is_file():
+            return run
 
-            if seen is None:
-                what = "does not exist"
-            else:
-                what = f"holds {', '.join(seen) or 'nothing'} but no manifest.json"
+        if run.path.is_dir():
+            names = sorted(entry.name for entry in run.path.iterdir())
+            state = f"holds {', '.join(names[:5]) or 'nothing'} but no manifest.json"
+        else:
+            state = "does not exist"
 
-            raise ModelError(
-                f"{run.path} is not a run: it {what}. Make one with: phosphene fit RECIPE --data DATA --out {run.path}"
-            )
-
-        return run
+        raise ModelError(
+            f"{run.path} is not a run: it {state}. Make one with: phosphene fit RECIPE --data DATA --out {run.path}"
+        )
 
     # -- where things are ------------------------------------------------------------------------------------------
 
@@ -134,8 +135,8 @@ class RunFolder:
         if not parent.is_dir():
             return []
 
-        found = [p.name for p in parent.iterdir() if (p / "pixels.npy").is_file() and p.name != SEEN]
-        return sorted(found, key=lambda n: (n != "brain", n))
+        names = [p.name for p in parent.iterdir() if (p / "pixels.npy").is_file() and p.name != SEEN]
+        return sorted(names, key=lambda name: (name != "brain", name))
 
     def pixels(self, split: str = "test", source: str = "brain") -> np.ndarray:
         """(n, h, w, c) float32 pictures of one input, memory-mapped. Raises ModelError when they are not there."""
@@ -150,7 +151,11 @@ class RunFolder:
     def write_manifest(self, **values: Any) -> dict[str, Any]:
         """Merge values into manifest.json and return the whole."""
         file = self.path / "manifest.json"
-        merged = {**(read_json(file) if file.is_file() else {}), **values}
+        merged: dict[str, Any] = {}
+        if file.is_file():
+            merged.update(read_json(file))
+
+        merged.update(values)
         atomic.write_text(file, json.dumps(merged, indent=2, default=str) + "\n")
         return merged
 
@@ -159,7 +164,7 @@ class RunFolder:
         safe = table.copy()
         for column in safe.columns:
             if not pd.api.types.is_numeric_dtype(safe[column]):
-                safe[column] = safe[column].map(lambda v: f"'{v}" if isinstance(v, str) and v[:1] in "=+@" and v else v)
+                safe[column] = safe[column].map(_defused)
 
         atomic.write_text(self.path.joinpath(*where), safe.to_csv(index=False))
 
@@ -171,7 +176,12 @@ class RunFolder:
 
     @contextmanager
     def locked(self, purpose: str) -> Iterator[None]:
-        """Hold the run for writing. A lock left by a dead process of this machine is taken over.
+        """Hold the run for writing; what a killed process left behind is swept.
+
+        Parameters
+        ----------
+        purpose : str
+            what for, such as "fit lea"; another process that wants to write is told
 
         Raises
         ------
@@ -182,36 +192,25 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
 
         lock = self.path / LOCK
-        mine = {"pid": os.getpid(), "host": socket.gethostname(), "purpose": purpose, "started": start_of(os.getpid())}
+        with claimed(lock, purpose) as mine:
+            if not mine:
+                other = holder(lock)
+                raise ConfigError(
+                    f"{self.path} is being written by process {other.get('pid', '?')} on {other.get('host', '?')} "
+                    f"({other.get('purpose', 'unknown')}). Wait for it, or choose another --out. If you are sure it is "
+                    f"dead, delete {lock}."
+                )
 
-        for _ in range(2):
-            try:
-                with atomic.explained(lock):
-                    handle = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-            except FileExistsError:
-                holder = read_lock(lock)
-                if is_alive(holder):
-                    raise ConfigError(
-                        f"{self.path} is being written by process {holder.get('pid')} on {holder.get('host')} "
-                        f"({holder.get('purpose')}). Wait for it, or choose another --out. If you are sure it is "
-                        f"dead, delete {lock}."
-                    ) from None
-
-                lock.unlink(missing_ok=True)
-                continue
-
-            with os.fdopen(handle, "w") as file:
-                json.dump(mine, file)
-
-            break
-        else:
-            raise ConfigError(f"{self.path} was taken by another process in this moment; run the command again.")
-
-        atomic.sweep(self.path)
-        try:
+            atomic.sweep(self.path)
             yield
-        finally:
-            lock.unlink(missing_ok=True)
+
+
+def _defused(value: Any) -> Any:
+    """A text that a spreadsheet would take for a formula, as a text; anything else as it is."""
+    if isinstance(value, str) and value.startswith(("=", "+", "@")):
+        return f"'{value}"
+
+    return value
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -227,39 +226,3 @@ def read_json(file: Path) -> dict[str, Any]:
         raise ModelError(f"{file} should hold a JSON object but holds a {type(value).__name__}.")
 
     return value
-
-
-def read_lock(lock: Path) -> dict[str, Any]:
-    """Who holds a lock: pid, host, purpose, started; empty when that cannot be read."""
-    for _ in range(5):  # the holder may be between creating and filling it
-        with suppress(OSError, ValueError):
-            return dict(json.loads(lock.read_text()))
-
-        time.sleep(0.05)
-
-    return {}
-
-
-def start_of(pid: int) -> str:
-    """When the kernel started a process, so that a reused process number is not mistaken for the old holder."""
-    with suppress(OSError, IndexError):
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
-
-    return ""
-
-
-def is_alive(holder: dict[str, Any]) -> bool:
-    """Whether the process that holds a lock may still be running."""
-    if not holder:
-        return False
-    if holder.get("host") != socket.gethostname():
-        return True  # cannot be asked from here; the message says how to release it
-
-    try:
-        os.kill(int(holder["pid"]), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-
-    return not holder.get("started") or start_of(int(holder["pid"])) == holder["started"]

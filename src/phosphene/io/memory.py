@@ -14,29 +14,35 @@ from phosphene.errors import MachineError
 
 def available() -> int | None:
     """Bytes that can still be taken without swapping, also inside a container; None where the system does not say."""
-    found = []
+    bounds = []
     with suppress(OSError, ValueError, IndexError):
-        text = Path("/proc/meminfo").read_text()
-        found.append(int(text.split("MemAvailable:")[1].split()[0]) * 1024)
-
+        bounds.append(_of_machine())
     with suppress(OSError, ValueError):
-        group = Path("/sys/fs/cgroup")
-        limit = int((group / "memory.max").read_text())  # "max" where there is none
-        reclaimable = 0
+        bounds.append(_of_container())
 
-        with suppress(OSError, ValueError, IndexError):
-            reclaimable = int((group / "memory.stat").read_text().split("inactive_file ")[1].split()[0])
-
-        found.append(max(0, limit - int((group / "memory.current").read_text()) + reclaimable))
-
-    if not found:
+    if not bounds:
         with suppress(OSError, ValueError, AttributeError):
-            found.append(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+            bounds.append(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
 
-    if found:
-        return min(found)
+    return min(bounds, default=None)
 
-    return None
+
+def _of_machine() -> int:
+    text = Path("/proc/meminfo").read_text()
+    return int(text.split("MemAvailable:")[1].split()[0]) * 1024  # the file is in kB
+
+
+def _of_container() -> int:
+    """Bytes left under the limit of a control group. Raises ValueError where there is no limit."""
+    group = Path("/sys/fs/cgroup")
+    limit = int((group / "memory.max").read_text())  # "max" where there is none
+    used = int((group / "memory.current").read_text())
+    reclaimable = 0  # files that were read and are only kept in case they are read again
+
+    with suppress(OSError, ValueError, IndexError):
+        reclaimable = int((group / "memory.stat").read_text().split("inactive_file ")[1].split()[0])
+
+    return max(0, limit - used + reclaimable)
 
 
 def check(needed: int, what: str, advice: str) -> None:
@@ -56,16 +62,27 @@ def check(needed: int, what: str, advice: str) -> None:
     MachineError
         When more is needed than is available. Where the system does not say how much is, nothing is refused.
     """
-    there = available()
-    if there is not None and needed > there:
-        raise MachineError(
-            f"{what} need{'' if what.endswith('s') else 's'} {size(needed)} of memory by arithmetic, but {size(there)} "
-            f"are available on this machine. {advice}"
-        )
+    free = available()
+    if free is None or needed <= free:
+        return
+
+    if what.endswith("s"):
+        need = "need"
+    else:
+        need = "needs"
+
+    raise MachineError(
+        f"{what} {need} {size(needed)} of memory by arithmetic, but {size(free)} are available on this machine. {advice}"
+    )
 
 
 def size(n: float) -> str:
     """Bytes as a person would say them.
+
+    Parameters
+    ----------
+    n : float
+        bytes
 
     Examples
     --------
@@ -105,8 +122,11 @@ class Peak:
 
     def __enter__(self) -> Self:
         _trim()
-        self._known, self._before, self._most = _reset(), resident(), 0
+        self._known = _reset()
+        self._before = resident()
+        self._most = 0
         self._record = _highest()
+
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TextIO, TypeVar
+from typing import TYPE_CHECKING, TextIO, TypeVar
+
+if TYPE_CHECKING:
+    import rich.progress
 
 T = TypeVar("T")
+
+_BETWEEN = 0.1  # seconds between two pictures of the bars: more often costs time and shows nothing
 
 
 @dataclass
 class Progress:
     """Says what is being done, how far it is, and how long it will still take.
+
+    On a terminal, bars of rich that vanish when they are done; what takes long leaves a line, there as elsewhere.
 
     Parameters
     ----------
@@ -23,20 +30,32 @@ class Progress:
     quiet : bool, default False
         say nothing at all
     live : bool, optional
-        redraw one line; by default only when `stream` is a terminal
+        show bars; by default only when `stream` is a terminal
     """
 
     stream: TextIO | None = None
     quiet: bool = False
     live: bool | None = None
-    _started: float = field(default_factory=time.perf_counter, repr=False)
+    _bars: rich.progress.Progress | None = field(default=None, init=False, repr=False, compare=False)
 
     def say(self, text: str) -> None:
-        """One line."""
-        if not self.quiet:
-            stream = self.stream or sys.stderr
-            stream.write(("\r\x1b[2K" if self._is_live() else "") + text + "\n")
-            stream.flush()
+        """One line.
+
+        Parameters
+        ----------
+        text : str
+            without a line break at its end
+        """
+        if self.quiet:
+            return
+
+        if self._bars is not None:
+            self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            return
+
+        stream = self.stream or sys.stderr
+        stream.write(text + "\n")
+        stream.flush()
 
     def each(self, items: Iterable[T], what: str, total: int | None = None, unit: str = "") -> Iterator[T]:
         """Pass items through, showing how many are done and the time left.
@@ -51,67 +70,123 @@ class Progress:
             how many; ``len(items)`` where it has a length
         unit : str, default ""
             what one of them is, such as "fold"
+
+        Yields
+        ------
+        T
+            every item
         """
-        if total is None and hasattr(items, "__len__"):
-            total = len(items)  # type: ignore[arg-type]
+        if total is None and isinstance(items, Sized):
+            total = len(items)
 
-        start = shown = time.perf_counter()
-        done = 0
-
-        for item in items:
-            yield item
-            done += 1
-            now = time.perf_counter()
-            if self._is_live() and now - shown > 0.1:
-                shown = now
-                if total:
-                    left = f", {duration((now - start) / done * (total - done))} left"
-                else:
-                    left = ""
-
-                self._redraw(f"{what}: {done}{f' of {total}' if total else ''}{left}")
-
-        if self._is_live():
-            self._redraw("")
+        start = time.perf_counter()
+        n_done = 0
+        with self._bar(what, total) as advance:
+            for item in items:
+                yield item
+                n_done += 1
+                advance()
 
         elapsed = time.perf_counter() - start
-        if elapsed > 2:
-            if unit:
-                each = f" {unit}{'s' if done != 1 else ''}"
-            else:
-                each = ""
+        if elapsed <= 2:
+            return
 
-            self.say(f"{what}: {done}{each} in {duration(elapsed)}")
+        if unit and n_done != 1:
+            count = f"{n_done} {unit}s"
+        elif unit:
+            count = f"{n_done} {unit}"
+        else:
+            count = str(n_done)
+
+        self.say(f"{what}: {count} in {duration(elapsed)}")
 
     @contextmanager
     def step(self, what: str) -> Iterator[None]:
-        """Announce a step and, when it took more than a moment, how long."""
-        start = time.perf_counter()
-        if self._is_live():
-            self._redraw(f"{what} ...")
+        """Announce a step and, when it took more than a moment, how long.
 
-        yield
+        Parameters
+        ----------
+        what : str
+            is done in the block
+
+        Yields
+        ------
+        None
+            the step is the block
+        """
+        start = time.perf_counter()
+        with self._bar(f"{what} ...", None):
+            yield
+
         elapsed = time.perf_counter() - start
-        self.say(f"{what}{f' ({duration(elapsed)})' if elapsed > 0.5 else ''}")
+        if elapsed > 0.5:
+            self.say(f"{what} ({duration(elapsed)})")
+        else:
+            self.say(what)
+
+    @contextmanager
+    def _bar(self, what: str, total: int | None) -> Iterator[Callable[[], None]]:
+        """A bar below those that are there already, while the block runs, and what moves it on by one."""
+        if not self._is_live():
+            yield lambda: None
+            return
+
+        bars = self._bars = self._bars or _bars_on(self.stream or sys.stderr)
+        task = bars.add_task(what, total=total)
+        bars.start()
+        bars.console.show_cursor(True)  # which rich hides; a killed process would leave the terminal without
+        bars.refresh()
+        refreshed = time.perf_counter()
+
+        def advance() -> None:
+            nonlocal refreshed
+            bars.advance(task)
+            now = time.perf_counter()
+
+            if now - refreshed > _BETWEEN:
+                bars.refresh()
+                refreshed = now
+
+        try:
+            yield advance
+        finally:
+            bars.remove_task(task)
+            if not bars.tasks:
+                bars.stop()
+                self._bars = None
 
     def _is_live(self) -> bool:
         if self.quiet:
             return False
-
-        stream = self.stream or sys.stderr
         if self.live is None:
-            return stream.isatty()
+            return (self.stream or sys.stderr).isatty()
 
         return self.live
 
-    def _redraw(self, text: str) -> None:
-        stream = self.stream or sys.stderr
-        stream.write("\r\x1b[2K" + text)
-        stream.flush()
+
+def _bars_on(stream: TextIO) -> rich.progress.Progress:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(compact=True),
+    )
+
+    # Refreshed from the loop itself: a thread of its own would be copied into processes that are forked.
+    console = Console(file=stream, force_terminal=True)
+    return Progress(*columns, console=console, transient=True, auto_refresh=False)
 
 
 def duration(seconds: float) -> str:
     """Seconds as a person would say them.
+
+    Parameters
+    ----------
+    seconds : float
+        0 or more
 
     Examples
     --------

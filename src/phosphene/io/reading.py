@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_LONGEST = 300  # characters of a library's message; some quote the damaged bytes
+
 AGAIN = (
     "It, or a file in it, is damaged or not what its name says; copy or fetch it again and compare its size with the "
     "original."
@@ -29,6 +31,16 @@ AGAIN = (
 
 def open_npy(file: str | Path) -> np.ndarray:
     """A plain ``.npy`` file as a read-only memory map.
+
+    Parameters
+    ----------
+    file : str or Path
+        without Python objects in it
+
+    Returns
+    -------
+    ndarray
+        on the disk; rows are read when they are indexed
 
     Raises
     ------
@@ -58,6 +70,11 @@ def reading(path: str | Path, kind: type[PhospheneError] = DataError, again: str
     again : str, optional
         what to do about it
 
+    Yields
+    ------
+    None
+        the file is read in the block
+
     Raises
     ------
     PhospheneError
@@ -76,16 +93,27 @@ def reading(path: str | Path, kind: type[PhospheneError] = DataError, again: str
     except (PhospheneError, AssertionError):
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:300]
-        raise kind(
-            f"{path} cannot be read ({type(error).__name__}{': ' if reason else ''}{reason}). {again}"
-        ) from error
+        reason = type(error).__name__
+        if text := " ".join(str(error).split())[:_LONGEST]:
+            reason = f"{reason}: {text}"
+
+        raise kind(f"{path} cannot be read ({reason}). {again}") from error
 
 
 def reads(
     parameter: str, kind: type[PhospheneError] = DataError, again: str = AGAIN
 ) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """The same for a whole function; `parameter` is the one that holds the path."""
+    """`reading` around a whole function, as a decorator.
+
+    Parameters
+    ----------
+    parameter : str
+        name of the function's parameter that holds the path
+    kind : type[PhospheneError], optional
+        see `reading`
+    again : str, optional
+        see `reading`
+    """
 
     def decorated(function: Callable[P, T]) -> Callable[P, T]:
         signature = inspect.signature(function)

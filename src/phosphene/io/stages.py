@@ -1,7 +1,8 @@
 """Stages: fitted parts on disk, each with the digest of what made it.
 
-A stage folder appears whole or not at all. Its digest covers the configuration, the code, the inputs and the stages
-before it; a stage whose digest matches is read back instead of being computed again.
+A stage folder appears whole or not at all. Its digest covers the settings, the version numbers of the part and of the
+solvers that fit it, the contents of the weight files it reads, the data and the stages before it; never the text of a
+source file. A stage whose digest matches is read back instead of being computed again.
 """
 
 from __future__ import annotations
@@ -35,7 +36,10 @@ _LARGEST_HEADER = 100_000_000  # bytes; the safetensors format allows no more
 
 @runtime_checkable
 class Part(Protocol):
-    """Something fitted that can be put into arrays and plain values, and made again from them."""
+    """Something fitted that can be put into arrays and plain values, and made again from them.
+
+    A part may have a number ``version: ClassVar[int]``, raised by hand when what it computes changes, see `version_of`.
+    """
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Arrays by name, and plain values (JSON) beside them."""
@@ -46,6 +50,47 @@ class Part(Protocol):
 
 
 P = TypeVar("P", bound=Part)
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def versioned(number: int) -> Callable[[F], F]:
+    """Give a solver that is a function its version number; a class has ``version: ClassVar[int]``.
+
+    Examples
+    --------
+    >>> @versioned(2)
+    ... def halved(x):
+    ...     return x / 2
+    >>> version_of(halved)
+    2
+    """
+
+    def numbered(function: F) -> F:
+        function.version = number  # pyright: ignore[reportFunctionMemberAccess]  a number on a function
+        return function
+
+    return numbered
+
+
+def version_of(solver: Any) -> int:
+    """Version number of a part or solver, 1 where it has none.
+
+    Raises
+    ------
+    ModelError
+        When the number is no positive whole number.
+    """
+    number = getattr(solver, "version", 1)
+    is_number = isinstance(number, int) and not isinstance(number, bool) and number >= 1
+    if not is_number:
+        raise ModelError(f"the version of {name_of(solver)} must be a whole number from 1, but is {number!r}.")
+
+    return number
+
+
+def name_of(solver: Any) -> str:
+    """Module and name of a part or solver, as stages record it."""
+    return f"{solver.__module__}:{solver.__qualname__}"
 
 
 def take(tensors: dict[str, np.ndarray], names: Iterable[str], owner: str) -> list[np.ndarray]:
@@ -161,7 +206,7 @@ def save_part(
         (temporary / LINEAGE).write_text("".join(f"{key}\n" for key in sorted(lineage)), encoding="utf-8")
         record = {
             "stage": stage,
-            "part": f"{type(part).__module__}:{type(part).__qualname__}",
+            "part": name_of(type(part)),
             "digest": digest,
             "weights_sha256": hashlib.sha256(data).hexdigest(),
             "tensors": {k: [str(v.dtype), list(v.shape)] for k, v in tensors.items()},
@@ -194,7 +239,7 @@ def load_part(folder: Path, kind: type[P]) -> P:
         Missing, of another class, or damaged (its hash no longer matches).
     """
     record = read_json(folder / STAGE)
-    expected = f"{kind.__module__}:{kind.__qualname__}"
+    expected = name_of(kind)
     if record.get("part") != expected:
         raise ModelError(
             f"{folder} holds a {record.get('part')}, but a {expected} was expected; it belongs to another recipe."

@@ -7,7 +7,7 @@
       ids.json            the ids, in the order of the rows
       rows.npy            (n, *shape) float16, float32 or int16
       chunks/000012.json  this chunk of rows is done: its first row, end, and SHA-256
-      claims/000012       a worker is computing this chunk: process, host, start
+      claims/000012       a worker is computing this chunk: process, host
 
 A chunk is done when its file stands under its final name, which happens only after its rows are on the disk. Every
 chunk is compared with its SHA-256 when a process first reads from it; one that differs is computed again where the
@@ -51,218 +51,81 @@ from phosphene.io.progress import Progress
 from phosphene.io.reading import reads
 from phosphene.types.identity import as_slice, digest_of, positions, size_words, unique_ids
 
-
-@dataclass(frozen=True, eq=False)
-class StoredRows:
-    """Chosen rows of a store, read when indexed. Fits wherever ``phosphene.types.Rows`` does.
-
-    Parameters
-    ----------
-    store : RowStore
-        where they lie
-    at : ndarray of shape (n,)
-        their places in it
-    """
-
-    store: RowStore
-    at: np.ndarray
-
-    def __repr__(self) -> str:
-        return f"StoredRows({len(self)} of {self.store!r})"
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(n, *shape)."""
-        return (len(self.at), *self.store.shape[1:])
-
-    @property
-    def dtype(self) -> np.dtype:
-        """float16, float32 or int16."""
-        return self.store.dtype
-
-    def __len__(self) -> int:
-        return len(self.at)
-
-    @property
-    def ids(self) -> np.ndarray:
-        """(n,) their ids."""
-        return self.store.ids[self.at]
-
-    def mapped(self) -> np.ndarray:
-        """The whole store as a read-only map (rows of the store, d), each row flattened, to be read in blocks at `at`.
-
-        Chunks that hold these rows are checked before; raises like :meth:`RowStore.read`.
-        """
-        rows = self.store._rows
-        for number in np.unique(self.at // self.store.record["chunk"]):
-            self.store._check(self.at[self.at // self.store.record["chunk"] == number])
-            if hasattr(mmap, "MADV_DONTNEED"):
-                rows._mmap.madvise(mmap.MADV_DONTNEED)  # read once for its hash, and not to count as memory of ours
-
-        return rows.reshape(len(self.store), -1)
-
-    def __getitem__(self, index: Any) -> np.ndarray:
-        """Like an array of this shape: ``rows[10:20]``, ``rows[:, :768]``; what comes back is a copy in memory."""
-        if not isinstance(index, tuple):
-            index = (index,)
-
-        for place, part in enumerate(index):
-            if part is Ellipsis:
-                whole = (slice(None),) * (len(self.shape) - len(index) + 1)
-                index = (*index[:place], *whole, *index[place + 1 :])
-                break
-
-        at = self.at[index[0]]
-        self.store._check(np.atleast_1d(at))
-
-        # Columns first, which copies nothing; then the rows.
-        columns = self.store._rows[(slice(None), *index[1:])]
-        return np.array(columns[as_slice(at) if np.ndim(at) else at])
-
-
-class Chunks:
-    """The chunks of one store, by number.
-
-    Parameters
-    ----------
-    folder : Path
-        of the store
-    record : mapping of {str: Any}
-        contents of its store.json
-    """
-
-    def __init__(self, folder: Path, record: Mapping[str, Any]) -> None:
-        self.folder = folder
-        self.key = record["key"]
-        self.size = record["chunk"]
-        self.n = record["n"]
-
-    def __len__(self) -> int:
-        return -(-self.n // self.size)
-
-    def rows(self, number: int) -> range:
-        """Rows of a chunk; the last may have fewer."""
-        return range(number * self.size, min((number + 1) * self.size, self.n))
-
-    def number(self, rows: range) -> int:
-        """Which chunk these rows are. Raises ValueError where they are none."""
-        number = rows.start // self.size
-        if rows != self.rows(number) or not rows:
-            raise ValueError(f"rows {rows.start} to {rows.stop} are no chunk of this store; take them from missing().")
-
-        return number
-
-    def claim(self, number: int) -> Path:
-        """The file by which a worker keeps others from a chunk."""
-        return self.folder / CLAIMS / f"{number:06d}"
-
-    # -- what is done ----------------------------------------------------------------------------------------------
-
-    def _mark(self, number: int) -> Path:
-        return self.folder / CHUNKS / f"{number:06d}.json"
-
-    def is_done(self, number: int) -> bool:
-        """Whether a chunk is marked."""
-        return self._mark(number).is_file()
-
-    def unmark(self, number: int) -> None:
-        """Count a chunk as missing again."""
-        self._mark(number).unlink(missing_ok=True)
-
-    def done(self) -> list[int]:
-        """Numbers of the marked chunks."""
-        with atomic.explained(self.folder):
-            there = {entry.name for entry in os.scandir(self.folder / CHUNKS)}
-
-        return [c for c in range(len(self)) if self._mark(c).name in there]
-
-    def missing(self) -> list[range]:
-        """Rows of the chunks that are not marked."""
-        return [self.rows(c) for c in sorted(set(range(len(self))) - set(self.done()))]
-
-    def problem(self, number: int, array: np.ndarray) -> str | None:
-        """Why the rows of a chunk are not what was written, for people; None where they are.
-
-        Parameters
-        ----------
-        array : ndarray
-            (n, ...) of all rows
-        """
-        rows = self.rows(number)
-        mark = self._mark(number)
-        if not mark.is_file():
-            return "are not computed yet"
-
-        try:
-            known = read_json(mark)
-        except ModelError:
-            return f"have a damaged mark ({mark.name})"
-
-        if known.get("key") != self.key:
-            return f"belong to another store, by their mark ({mark.name})"
-        if (known.get("first"), known.get("end")) != (rows.start, rows.stop):
-            return f"have a mark ({mark.name}) for rows {known.get('first')} to {known.get('end')}"
-
-        actual = _sha256(np.ascontiguousarray(array[rows.start : rows.stop]))
-        if actual != known.get("sha256"):
-            return f"are damaged: SHA-256 {actual[:12]}..., {str(known.get('sha256'))[:12]}... when written"
-
-        return None
-
-    def write(self, number: int, stored: np.ndarray, offset: int) -> None:
-        """Put rows on the disk and mark them done, in this order.
-
-        Parameters
-        ----------
-        stored : ndarray
-            (k, ...) contiguous, as they are stored
-        offset : int
-            bytes before the first row of the file
-
-        Raises
-        ------
-        MachineError
-            When the disk is full; the chunk then stays missing.
-        """
-        rows = self.rows(number)
-        data = stored.data.cast("B")
-        self.unmark(number)
-        start = offset + rows.start * stored[0].nbytes
-
-        with atomic.explained(self.folder / ROWS):
-            # Not through a memory map: a full disk would kill the process there instead of raising.
-            handle = os.open(self.folder / ROWS, os.O_WRONLY)
-            try:
-                written = 0
-                while written < len(data):
-                    written += os.pwrite(handle, data[written:], start + written)
-
-                os.fsync(handle)
-            finally:
-                os.close(handle)
-
-        mark = {"version": VERSION, "key": self.key, "first": rows.start, "end": rows.stop, "sha256": _sha256(stored)}
-        atomic.write_text(self._mark(number), json.dumps(mark) + "\n")
-
-
-def _sha256(rows: np.ndarray) -> str:
-    return hashlib.sha256(rows.data.cast("B")).hexdigest()
-
-
 FORMAT = "phosphene-rows"
-
-
 VERSION = 1
-
-
 """Version of the store's format that this phosphene writes; older ones are read, newer ones refused."""
-
 
 INDEX = "store.json"
 IDS = "ids.json"
 ROWS = "rows.npy"
 CHUNKS = "chunks"
 CLAIMS = "claims"
+
+_CHUNK_BYTES = 32_000_000  # lost at most when a worker is killed
+_CHUNK_ROWS = 1024
+
+Kept = Literal["float16", "float32", "int16"]
+"""How numbers are stored."""
+
+Compute = Callable[[np.ndarray], Any]
+"""From (k,) ids to (k, *shape) rows."""
+
+
+def cached(
+    root: str | Path,
+    spec: Mapping[str, Any],
+    ids: Iterable[str],
+    compute: Compute,
+    *,
+    shape: Sequence[int],
+    dtype: Kept = "float32",
+    unit: str = "",
+    batch: int | None = None,
+    chunk: int | None = None,
+    progress: Progress | None = None,
+    check: Callable[[RowStore], None] | None = None,
+) -> RowStore:
+    """Rows by id, computed once for all time: only what is missing in ``root/KEY`` is computed.
+
+    Parameters
+    ----------
+    root : str or Path
+        holds one store per key, named by the full SHA-256 of spec, ids, shape and dtype
+    compute : Compute
+        from (k,) ids to (k, *shape) rows
+    check : callable, optional
+        called with the opened store before anything is computed; raises to refuse it
+    spec : mapping of {str: Any}
+        see :meth:`RowStore.open_or_make`
+    ids : iterable of str
+        see :meth:`RowStore.open_or_make`
+    shape : sequence of int
+        see :meth:`RowStore.open_or_make`
+    dtype : {"float16", "float32", "int16"}, default "float32"
+        see :meth:`RowStore.open_or_make`
+    unit : str, default ""
+        see :meth:`RowStore.open_or_make`
+    chunk : int, optional
+        see :meth:`RowStore.open_or_make`
+    batch : int, optional
+        see :meth:`RowStore.fill`
+    progress : Progress, optional
+        see :meth:`RowStore.fill`
+
+    Returns
+    -------
+    RowStore
+        the complete store; chunks found damaged while reading are computed again
+    """
+    ids = unique_ids(ids, "row")
+    chunk = chunk or _default_chunk(shape, dtype, batch or 1)
+    folder = atomic.checked_path(root) / key_of(_plain(spec), ids, shape, dtype)
+    store = RowStore.open_or_make(folder, spec, ids, shape, dtype, unit=unit, chunk=chunk)
+
+    if check is not None:
+        check(store)
+
+    return store.fill(compute, batch=batch, progress=progress)
 
 
 def key_of(spec: Mapping[str, Any], ids: Iterable[str], shape: Sequence[int], dtype: str) -> str:
@@ -271,152 +134,7 @@ def key_of(spec: Mapping[str, Any], ids: Iterable[str], shape: Sequence[int], dt
     return digest_of(FORMAT, text, sorted(str(i) for i in ids), [int(s) for s in shape], str(dtype))
 
 
-def blank_rows(file: Path, shape: tuple[int, ...], dtype: np.dtype) -> None:
-    """Header and length of an array file; bytes that are there stay. Doing it twice changes nothing."""
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        header, {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-    )
-
-    handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        os.pwrite(handle, header.getvalue(), 0)
-        os.ftruncate(handle, len(header.getvalue()) + math.prod(shape) * dtype.itemsize)
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def make(folder: Path, record: Mapping[str, Any], ids: np.ndarray) -> None:
-    """A blank store. Of several processes that make one, the first to rename wins and the others use his."""
-    shape = (record["n"], *record["shape"])
-    dtype = np.dtype(record["dtype"]).newbyteorder("<")
-    size = math.prod(shape) * dtype.itemsize
-    temporary = atomic.partial_name(folder)
-
-    with atomic.explained(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(folder.parent).free
-        if size > free:
-            raise MachineError(
-                f"{shape} rows of {record['dtype']} take {size / 1e9:.1f} GB, but {folder.parent} has "
-                f"{free / 1e9:.1f} GB free. Free some space, choose another folder, or store float16."
-            )
-
-        try:
-            (temporary / CHUNKS).mkdir(parents=True)
-            (temporary / CLAIMS).mkdir()
-            blank_rows(temporary / ROWS, shape, dtype)
-            atomic.write_text(temporary / IDS, json.dumps(list(ids), ensure_ascii=False) + "\n")
-            atomic.write_text(temporary / INDEX, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-
-            try:
-                os.rename(temporary, folder)
-            except OSError:
-                if not (folder / INDEX).is_file():  # else another process made it in this moment
-                    raise
-
-            atomic.fsync_folder(folder.parent)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-
-
-def restore_index(folder: Path, record: dict[str, Any]) -> None:
-    """Write store.json again where it is gone and everything else is there; the hashes of the rows stay in force."""
-    try:
-        held = json.loads((folder / IDS).read_text(encoding="utf-8"))
-        marks = sorted(p for p in (folder / CHUNKS).iterdir() if p.suffix == ".json" and not p.name.startswith("."))
-    except (OSError, ValueError) as error:
-        found = ", ".join(sorted(p.name for p in folder.iterdir())[:5])
-        raise ConfigError(
-            f"{folder} should hold a store or nothing, but holds {found}. Choose another folder."
-        ) from error
-
-    chunk = record["chunk"]
-    for mark in marks:
-        try:
-            known = read_json(mark)
-        except ModelError:
-            continue  # a damaged mark counts as missing later
-
-        refuse_newer(mark, known)
-        if known.get("key") != record["key"]:
-            raise ModelError(
-                f"{folder} lost its {INDEX}, and its rows were made from something else than what is asked for "
-                f"(key {str(known.get('key'))[:12]}..., not {record['key'][:12]}...). Choose another folder."
-            )
-
-        if known["end"] != record["n"]:
-            chunk = known["end"] - known["first"]
-
-    if digest_of(sorted(map(str, held))) != record["ids_sha256"]:
-        raise ModelError(f"{folder} lost its {INDEX}, and its ids are not those asked for. Choose another folder.")
-
-    warnings.warn(
-        f"{folder / INDEX} was gone and is written again; {len(marks)} finished chunks are kept and checked.",
-        PhospheneWarning,
-        stacklevel=3,
-    )
-
-    atomic.write_text(folder / INDEX, json.dumps({**record, "chunk": chunk}, indent=1, ensure_ascii=False) + "\n")
-
-
-def storable(array: Any, ids: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Rows as they are stored, contiguous.
-
-    Parameters
-    ----------
-    array : Any
-        (k, *shape)
-    ids : ndarray of shape (k,)
-        of the rows
-    shape : tuple of int
-        of one row, and of the store
-    dtype : dtype
-        see `shape`
-
-    Raises
-    ------
-    DataError
-        For another shape, NaN or infinite values (float16 ends at 65,504), or what int16 cannot hold exactly.
-    """
-    given = np.asarray(array)
-    expected = (len(ids), *shape)
-    if given.shape != expected:
-        raise DataError(f"the rows from '{ids[0]}' to '{ids[-1]}' must be {expected}, but are {given.shape}.")
-
-    with np.errstate(over="ignore", invalid="ignore"):
-        stored = np.ascontiguousarray(given, dtype=dtype)
-
-    if dtype.kind == "i" and not np.array_equal(stored, given):  # also for NaN
-        at = int(np.argwhere((stored != given).reshape(len(ids), -1).any(axis=1))[0, 0])
-        raise DataError(
-            f"the row of '{ids[at]}' holds fractions, NaN or numbers beyond 32,767 and is not stored as int16; store float32."
-        )
-
-    if not np.isfinite(stored).all():
-        at = int(np.argwhere(~np.isfinite(stored).reshape(len(ids), -1).all(axis=1))[0, 0])
-        if np.isfinite(given).all():
-            hint = " float16 ends at 65,504; store float32."
-        else:
-            hint = ""
-
-        raise DataError(f"the row of '{ids[at]}' holds NaN or infinite values and is not stored.{hint}")
-
-    return stored
-
-
-def refuse_newer(file: Path, record: Mapping[str, Any]) -> None:
-    """Raise ModelError for a file of a newer format."""
-    version = record.get("version")
-    if not isinstance(version, int) or version > VERSION:
-        raise ModelError(
-            f"{file} is of version {version}, but this phosphene reads and writes up to {VERSION}; it was made by a "
-            "newer one. Upgrade phosphene, or choose another folder; this one is left as it is."
-        )
-
-
-def plain(spec: Mapping[str, Any]) -> dict[str, Any]:
+def _plain(spec: Mapping[str, Any]) -> dict[str, Any]:
     """The spec as JSON would give it back. Raises ConfigError for anything that JSON has no word for."""
     try:
         return json.loads(json.dumps(spec, sort_keys=True, allow_nan=False))
@@ -424,33 +142,19 @@ def plain(spec: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigError(f"what rows are must be said in plain values (JSON), but: {error}.") from error
 
 
-def difference(held: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
-    """What differs between two stores, for people."""
-    old = {**held.get("spec", {}), **{k: held.get(k) for k in ("shape", "dtype", "n", "ids_sha256")}}
-    new = {**asked["spec"], **{k: asked[k] for k in ("shape", "dtype", "n", "ids_sha256")}}
-    parts = [
-        f"{k} is {old.get(k)!r} there, {new.get(k)!r} here" for k in sorted({*old, *new}) if old.get(k) != new.get(k)
-    ]
+def cache_folder() -> Path | None:
+    """Folder that keeps stores between runs, named by PHOSPHENE_CACHE; None where that is not set."""
+    folder = os.environ.get("PHOSPHENE_CACHE")
+    if folder:
+        return Path(folder)
 
-    return "; ".join(parts[:4]) or f"key {held['key'][:12]}... there, {asked['key'][:12]}... here"
+    return None
 
 
-Kept = Literal["float16", "float32", "int16"]
-
-
-"""How numbers are stored."""
-
-
-_CHUNK_BYTES = 32_000_000  # lost at most when a worker is killed
-
-
-_CHUNK_ROWS = 1024
-
-
-Compute = Callable[[np.ndarray], Any]
-
-
-"""From (k,) ids to (k, *shape) rows."""
+def _default_chunk(shape: Sequence[int], dtype: str, batch: int) -> int:
+    """Whole batches, of 32 MB together at most where one batch is not more already."""
+    fitting = _CHUNK_BYTES // max(1, math.prod(shape) * np.dtype(dtype).itemsize)
+    return max(1, min(_CHUNK_ROWS, fitting) // batch) * batch
 
 
 @dataclass(eq=False)
@@ -529,7 +233,7 @@ class RowStore:
             raise ConfigError(f"rows are stored as {', '.join(get_args(Kept))}, not as {dtype!r}.")
 
         chunk = chunk or _default_chunk(shape, dtype, 1)
-        spec = plain(spec)
+        spec = _plain(spec)
         record = {
             "format": FORMAT,
             "version": VERSION,
@@ -545,14 +249,14 @@ class RowStore:
 
         if not (folder / INDEX).is_file():
             if folder.is_dir() and any(folder.iterdir()):
-                restore_index(folder, record)
+                _restore_index(folder, record)
             else:
-                make(folder, record, ids)
+                _make(folder, record, ids)
 
         store = cls.open(folder)
         if store.record["key"] != record["key"]:
             raise ModelError(
-                f"{folder} holds rows of something else: {difference(store.record, record)}. They are not mixed; "
+                f"{folder} holds rows of something else: {_difference(store.record, record)}. They are not mixed; "
                 "choose another folder, or delete this one."
             )
 
@@ -573,7 +277,7 @@ class RowStore:
         if record.get("format") != FORMAT:
             raise ModelError(f"{folder / INDEX} is of format {record.get('format')!r}, not {FORMAT}: this is no store.")
 
-        refuse_newer(folder / INDEX, record)
+        _refuse_newer(folder / INDEX, record)
         try:
             ids = unique_ids(json.loads((folder / IDS).read_text(encoding="utf-8")), "row")
         except (OSError, ValueError) as error:
@@ -722,9 +426,12 @@ class RowStore:
             When the disk is full; the chunk then stays missing.
         """
         number = self._chunks.number(rows)
-        stored = storable(array, self.ids[rows.start : rows.stop], self.shape[1:], self.dtype)
+        stored = _storable(array, self.ids[rows.start : rows.stop], self.shape[1:], self.dtype)
         self._checked.discard(number)
-        self._chunks.write(number, stored, self._rows.offset)
+        with atomic.explained(self.folder / ROWS):
+            offset = self._rows.offset
+
+        self._chunks.write(number, stored, offset)
 
     def fill(
         self, compute: Compute, *, batch: int | None = None, progress: Progress | None = None, patience_s: float = 3600
@@ -783,13 +490,17 @@ class RowStore:
     def _computed(self, rows: range, compute: Compute, batch: int | None) -> np.ndarray:
         ids = self.ids[rows.start : rows.stop]
         step = batch or len(ids)
-        parts = [np.asarray(compute(ids[i : i + step])) for i in range(0, len(ids), step)]
+        parts = []
 
-        for part, start in zip(parts, range(0, len(ids), step), strict=True):
-            if len(part) != len(ids[start : start + step]):
-                raise DataError(f"{len(ids[start : start + step])} ids were given, but {len(part)} rows came back.")
+        for start in range(0, len(ids), step):
+            asked = ids[start : start + step]
+            part = np.asarray(compute(asked))
+            if len(part) != len(asked):
+                raise DataError(f"{len(asked)} ids were given, but {len(part)} rows came back.")
 
-        return np.concatenate(parts)
+            parts.append(part)
+
+        return np.concatenate(parts)  # (k, *shape)
 
     # -- mending ---------------------------------------------------------------------------------------------------
 
@@ -804,69 +515,372 @@ class RowStore:
         with atomic.explained(file):
             (self.folder / CHUNKS).mkdir(exist_ok=True)
             (self.folder / CLAIMS).mkdir(exist_ok=True)
-            blank_rows(file, self.shape, self.dtype)
+            _blank_rows(file, self.shape, self.dtype)
 
         self.verify()
 
 
-def _default_chunk(shape: Sequence[int], dtype: str, batch: int) -> int:
-    """Whole batches, of 32 MB together at most where one batch is not more already."""
-    fitting = _CHUNK_BYTES // max(1, math.prod(shape) * np.dtype(dtype).itemsize)
-    return max(1, min(_CHUNK_ROWS, fitting) // batch) * batch
-
-
-def cached(
-    root: str | Path,
-    spec: Mapping[str, Any],
-    ids: Iterable[str],
-    compute: Compute,
-    *,
-    shape: Sequence[int],
-    dtype: Kept = "float32",
-    unit: str = "",
-    batch: int | None = None,
-    chunk: int | None = None,
-    progress: Progress | None = None,
-    check: Callable[[RowStore], None] | None = None,
-) -> RowStore:
-    """Rows by id, computed once for all time: only what is missing in ``root/KEY`` is computed.
+@dataclass(frozen=True, eq=False)
+class StoredRows:
+    """Chosen rows of a store, read when indexed. Fits wherever ``phosphene.types.Rows`` does.
 
     Parameters
     ----------
-    root : str or Path
-        holds one store per key, named by the full SHA-256 of spec, ids, shape and dtype
-    compute : Compute
-        from (k,) ids to (k, *shape) rows
-    check : callable, optional
-        called with the opened store before anything is computed; raises to refuse it
-    spec : mapping of {str: Any}
-        see :meth:`RowStore.open_or_make`
-    ids : iterable of str
-        see :meth:`RowStore.open_or_make`
-    shape : sequence of int
-        see :meth:`RowStore.open_or_make`
-    dtype : {"float16", "float32", "int16"}, default "float32"
-        see :meth:`RowStore.open_or_make`
-    unit : str, default ""
-        see :meth:`RowStore.open_or_make`
-    chunk : int, optional
-        see :meth:`RowStore.open_or_make`
-    batch : int, optional
-        see :meth:`RowStore.fill`
-    progress : Progress, optional
-        see :meth:`RowStore.fill`
-
-    Returns
-    -------
-    RowStore
-        the complete store; chunks found damaged while reading are computed again
+    store : RowStore
+        where they lie
+    at : ndarray of shape (n,)
+        their places in it
     """
-    ids = unique_ids(ids, "row")
-    chunk = chunk or _default_chunk(shape, dtype, batch or 1)
-    folder = atomic.checked_path(root) / key_of(plain(spec), ids, shape, dtype)
-    store = RowStore.open_or_make(folder, spec, ids, shape, dtype, unit=unit, chunk=chunk)
 
-    if check is not None:
-        check(store)
+    store: RowStore
+    at: np.ndarray
 
-    return store.fill(compute, batch=batch, progress=progress)
+    def __repr__(self) -> str:
+        return f"StoredRows({len(self)} of {self.store!r})"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, *shape)."""
+        return (len(self.at), *self.store.shape[1:])
+
+    @property
+    def dtype(self) -> np.dtype:
+        """float16, float32 or int16."""
+        return self.store.dtype
+
+    def __len__(self) -> int:
+        return len(self.at)
+
+    @property
+    def ids(self) -> np.ndarray:
+        """(n,) their ids."""
+        return self.store.ids[self.at]
+
+    def mapped(self) -> np.ndarray:
+        """The whole store as a read-only map (rows of the store, d), each row flattened, to be read in blocks at `at`.
+
+        Chunks that hold these rows are checked before; raises like :meth:`RowStore.read`.
+        """
+        rows = self.store._rows
+        for number in np.unique(self.at // self.store.record["chunk"]):
+            self.store._check(self.at[self.at // self.store.record["chunk"] == number])
+            if hasattr(mmap, "MADV_DONTNEED"):
+                # Read once for its hash, and not to count as memory of ours. numpy has no public name for the map.
+                rows._mmap.madvise(mmap.MADV_DONTNEED)  # pyright: ignore[reportAttributeAccessIssue]
+
+        return rows.reshape(len(self.store), -1)
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        """Like an array of this shape: ``rows[10:20]``, ``rows[:, :768]``; what comes back is a copy in memory."""
+        if not isinstance(index, tuple):
+            index = (index,)
+
+        for place, part in enumerate(index):
+            if part is Ellipsis:
+                whole = (slice(None),) * (len(self.shape) - len(index) + 1)
+                index = (*index[:place], *whole, *index[place + 1 :])
+                break
+
+        at = self.at[index[0]]
+        self.store._check(np.atleast_1d(at))
+
+        # Columns first, which copies nothing; then the rows.
+        columns = self.store._rows[(slice(None), *index[1:])]
+        return np.array(columns[as_slice(at) if np.ndim(at) else at])
+
+
+# -- a store on the disk: made, recognised, mended ---------------------------------------------------------------------
+
+
+def _make(folder: Path, record: Mapping[str, Any], ids: np.ndarray) -> None:
+    """A blank store. Of several processes that make one, the first to rename wins and the others use its store."""
+    shape = (record["n"], *record["shape"])
+    dtype = np.dtype(record["dtype"]).newbyteorder("<")
+    size = math.prod(shape) * dtype.itemsize
+    temporary = atomic.partial_name(folder)
+
+    with atomic.explained(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder.parent).free
+        if size > free:
+            raise MachineError(
+                f"{shape} rows of {record['dtype']} take {size / 1e9:.1f} GB, but {folder.parent} has "
+                f"{free / 1e9:.1f} GB free. Free some space, choose another folder, or store float16."
+            )
+
+        try:
+            (temporary / CHUNKS).mkdir(parents=True)
+            (temporary / CLAIMS).mkdir()
+            _blank_rows(temporary / ROWS, shape, dtype)
+            atomic.write_text(temporary / IDS, json.dumps(list(ids), ensure_ascii=False) + "\n")
+            atomic.write_text(temporary / INDEX, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+
+            try:
+                os.rename(temporary, folder)
+            except OSError:
+                if not (folder / INDEX).is_file():  # else another process made it in this moment
+                    raise
+
+            atomic.fsync_folder(folder.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _blank_rows(file: Path, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    """Header and length of an array file; bytes that are there stay. Doing it twice changes nothing."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    )
+
+    handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        os.pwrite(handle, header.getvalue(), 0)
+        os.ftruncate(handle, len(header.getvalue()) + math.prod(shape) * dtype.itemsize)
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _restore_index(folder: Path, record: dict[str, Any]) -> None:
+    """Write store.json again where it is gone and everything else is there; the hashes of the rows stay in force."""
+    try:
+        held = json.loads((folder / IDS).read_text(encoding="utf-8"))
+        marks = sorted(p for p in (folder / CHUNKS).iterdir() if p.suffix == ".json" and not p.name.startswith("."))
+    except (OSError, ValueError) as error:
+        found = ", ".join(sorted(p.name for p in folder.iterdir())[:5])
+        raise ConfigError(
+            f"{folder} should hold a store or nothing, but holds {found}. Choose another folder."
+        ) from error
+
+    chunk = record["chunk"]
+    for mark in marks:
+        try:
+            known = read_json(mark)
+        except ModelError:
+            continue  # a damaged mark counts as missing later
+
+        _refuse_newer(mark, known)
+        if known.get("key") != record["key"]:
+            raise ModelError(
+                f"{folder} lost its {INDEX}, and its rows were made from something else than what is asked for "
+                f"(key {str(known.get('key'))[:12]}..., not {record['key'][:12]}...). Choose another folder."
+            )
+
+        if known["end"] != record["n"]:
+            chunk = known["end"] - known["first"]
+
+    if digest_of(sorted(map(str, held))) != record["ids_sha256"]:
+        raise ModelError(f"{folder} lost its {INDEX}, and its ids are not those asked for. Choose another folder.")
+
+    warnings.warn(
+        f"{folder / INDEX} was gone and is written again; {len(marks)} finished chunks are kept and checked.",
+        PhospheneWarning,
+        stacklevel=3,
+    )
+
+    atomic.write_text(folder / INDEX, json.dumps({**record, "chunk": chunk}, indent=1, ensure_ascii=False) + "\n")
+
+
+def _refuse_newer(file: Path, record: Mapping[str, Any]) -> None:
+    """Raise ModelError for a file of a newer format."""
+    version = record.get("version")
+    if not isinstance(version, int) or version > VERSION:
+        raise ModelError(
+            f"{file} is of version {version}, but this phosphene reads and writes up to {VERSION}; it was made by a "
+            "newer one. Upgrade phosphene, or choose another folder; this one is left as it is."
+        )
+
+
+def _difference(held: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
+    """What differs between two stores, for people."""
+    old = {**held.get("spec", {}), **{k: held.get(k) for k in ("shape", "dtype", "n", "ids_sha256")}}
+    new = {**asked["spec"], **{k: asked[k] for k in ("shape", "dtype", "n", "ids_sha256")}}
+    parts = []
+    for key in sorted({*old, *new}):
+        if old.get(key) != new.get(key):
+            parts.append(f"{key} is {old.get(key)!r} there, {new.get(key)!r} here")
+
+    return "; ".join(parts[:4]) or f"key {held['key'][:12]}... there, {asked['key'][:12]}... here"
+
+
+# -- its chunks: written, marked, compared with their hashes -----------------------------------------------------------
+
+
+class Chunks:
+    """The chunks of one store, by number.
+
+    Parameters
+    ----------
+    folder : Path
+        of the store
+    record : mapping of {str: Any}
+        contents of its store.json
+    """
+
+    def __init__(self, folder: Path, record: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.key = record["key"]
+        self.size = record["chunk"]
+        self.n = record["n"]
+
+    def __len__(self) -> int:
+        return -(-self.n // self.size)
+
+    def rows(self, number: int) -> range:
+        """Rows of a chunk; the last may have fewer."""
+        return range(number * self.size, min((number + 1) * self.size, self.n))
+
+    def number(self, rows: range) -> int:
+        """Which chunk these rows are. Raises ValueError where they are none."""
+        number = rows.start // self.size
+        if rows != self.rows(number) or not rows:
+            raise ValueError(f"rows {rows.start} to {rows.stop} are no chunk of this store; take them from missing().")
+
+        return number
+
+    def claim(self, number: int) -> Path:
+        """The file by which a worker keeps others from a chunk."""
+        return self.folder / CLAIMS / f"{number:06d}"
+
+    # -- what is done ----------------------------------------------------------------------------------------------
+
+    def _mark(self, number: int) -> Path:
+        return self.folder / CHUNKS / f"{number:06d}.json"
+
+    def is_done(self, number: int) -> bool:
+        """Whether a chunk is marked."""
+        return self._mark(number).is_file()
+
+    def unmark(self, number: int) -> None:
+        """Count a chunk as missing again."""
+        self._mark(number).unlink(missing_ok=True)
+
+    def done(self) -> list[int]:
+        """Numbers of the marked chunks."""
+        with atomic.explained(self.folder):
+            names = {entry.name for entry in os.scandir(self.folder / CHUNKS)}
+
+        return [number for number in range(len(self)) if self._mark(number).name in names]
+
+    def missing(self) -> list[range]:
+        """Rows of the chunks that are not marked."""
+        done = set(self.done())
+        return [self.rows(number) for number in range(len(self)) if number not in done]
+
+    def problem(self, number: int, array: np.ndarray) -> str | None:
+        """Why the rows of a chunk are not what was written, for people; None where they are.
+
+        Parameters
+        ----------
+        number : int
+            of the chunk
+        array : ndarray
+            (n, ...) of all rows
+        """
+        rows = self.rows(number)
+        mark = self._mark(number)
+        if not mark.is_file():
+            return "are not computed yet"
+
+        try:
+            known = read_json(mark)
+        except ModelError:
+            return f"have a damaged mark ({mark.name})"
+
+        if known.get("key") != self.key:
+            return f"belong to another store, by their mark ({mark.name})"
+        if (known.get("first"), known.get("end")) != (rows.start, rows.stop):
+            return f"have a mark ({mark.name}) for rows {known.get('first')} to {known.get('end')}"
+
+        actual = _sha256(np.ascontiguousarray(array[rows.start : rows.stop]))
+        if actual != known.get("sha256"):
+            return f"are damaged: SHA-256 {actual[:12]}..., {str(known.get('sha256'))[:12]}... when written"
+
+        return None
+
+    def write(self, number: int, stored: np.ndarray, offset: int) -> None:
+        """Put rows on the disk and mark them done, in this order.
+
+        Parameters
+        ----------
+        number : int
+            of the chunk
+        stored : ndarray
+            (k, ...) contiguous, as they are stored
+        offset : int
+            bytes before the first row of the file
+
+        Raises
+        ------
+        MachineError
+            When the disk is full; the chunk then stays missing.
+        """
+        rows = self.rows(number)
+        data = stored.data.cast("B")
+        self.unmark(number)
+        start = offset + rows.start * stored[0].nbytes
+
+        with atomic.explained(self.folder / ROWS):
+            # Not through a memory map: a full disk would kill the process there instead of raising.
+            handle = os.open(self.folder / ROWS, os.O_WRONLY)
+            try:
+                written = 0
+                while written < len(data):
+                    written += os.pwrite(handle, data[written:], start + written)
+
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+
+        mark = {"version": VERSION, "key": self.key, "first": rows.start, "end": rows.stop, "sha256": _sha256(stored)}
+        atomic.write_text(self._mark(number), json.dumps(mark) + "\n")
+
+
+def _storable(array: Any, ids: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Rows as they are stored, contiguous.
+
+    Parameters
+    ----------
+    array : Any
+        (k, *shape)
+    ids : ndarray of shape (k,)
+        of the rows
+    shape : tuple of int
+        of one row, and of the store
+    dtype : dtype
+        see `shape`
+
+    Raises
+    ------
+    DataError
+        For another shape, NaN or infinite values (float16 ends at 65,504), or what int16 cannot hold exactly.
+    """
+    given = np.asarray(array)
+    expected = (len(ids), *shape)
+    if given.shape != expected:
+        raise DataError(f"the rows from '{ids[0]}' to '{ids[-1]}' must be {expected}, but are {given.shape}.")
+
+    with np.errstate(over="ignore", invalid="ignore"):
+        stored = np.ascontiguousarray(given, dtype=dtype)
+
+    if dtype.kind == "i" and not np.array_equal(stored, given):  # also for NaN
+        at = int(np.argwhere((stored != given).reshape(len(ids), -1).any(axis=1))[0, 0])
+        raise DataError(
+            f"the row of '{ids[at]}' holds fractions, NaN or numbers beyond 32,767 and is not stored as int16; store float32."
+        )
+
+    if not np.isfinite(stored).all():
+        at = int(np.argwhere(~np.isfinite(stored).reshape(len(ids), -1).all(axis=1))[0, 0])
+        if np.isfinite(given).all():
+            hint = " float16 ends at 65,504; store float32."
+        else:
+            hint = ""
+
+        raise DataError(f"the row of '{ids[at]}' holds NaN or infinite values and is not stored.{hint}")
+
+    return stored
+
+
+def _sha256(rows: np.ndarray) -> str:
+    return hashlib.sha256(rows.data.cast("B")).hexdigest()

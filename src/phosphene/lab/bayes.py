@@ -1,4 +1,4 @@
-"""The best linear decoder, computed from the true signals and the true noise: the yardstick for recipes."""
+"""The best linear decoder, computed from the true signals and the true noise: the most that a linear recipe can reach."""
 
 from __future__ import annotations
 
@@ -73,18 +73,20 @@ class Accuracy:
 
 
 def _accuracy(clean: np.ndarray, targets: np.ndarray, noise_power: np.ndarray) -> Accuracy:
+    """Accuracy of predictions that are `clean` plus noise of this power, over stimuli."""
     targets = np.asarray(targets, dtype=np.float64)
-    spread = targets.var(axis=0)
-    shared = ((clean - clean.mean(axis=0)) * (targets - targets.mean(axis=0))).mean(axis=0)
-    size = np.sqrt(spread * (clean.var(axis=0) + noise_power))
+    variance = targets.var(axis=0)
+    covariance = ((clean - clean.mean(axis=0)) * (targets - targets.mean(axis=0))).mean(axis=0)
+    size = np.sqrt(variance * (clean.var(axis=0) + noise_power))
     error = ((clean - targets) ** 2).mean(axis=0) + noise_power
-    floor = 1e-12 * max(float(spread.max(initial=0.0)), 1e-300)  # a target that never varies cannot be decoded
-    varies = spread > floor
 
-    return Accuracy(
-        np.where(varies, shared / np.maximum(size, 1e-300), 0.0),
-        np.where(varies, 1.0 - error / np.maximum(spread, 1e-300), 0.0),
-    )
+    # A target that never varies cannot be decoded.
+    floor = 1e-12 * max(float(variance.max(initial=0.0)), 1e-300)
+    varies = variance > floor
+    correlation = np.where(varies, covariance / np.maximum(size, 1e-300), 0.0)
+    explained = np.where(varies, 1.0 - error / np.maximum(variance, 1e-300), 0.0)
+
+    return Accuracy(correlation, explained)
 
 
 def fit_bayes_linear(
@@ -121,17 +123,21 @@ def fit_bayes_linear(
         )
 
     n = len(signal)
-    middle = signal.mean(axis=0)
-    aim = targets.mean(axis=0)
-    centred = signal - middle
+    signal_mean = signal.mean(axis=0)
+    target_mean = targets.mean(axis=0)
+    centred = signal - signal_mean
 
     # W = (S'S/n + N)^-1 S'T/n = N^-1 S' (S N^-1 S' + n I)^-1 T, with N the noise covariance of the mean of `repeats` trials.
-    white = repeats * noise.whiten(centred)
-    gram = centred @ white.T
+    white = repeats * noise.whiten(centred)  # (n, n_voxels)
+    gram = centred @ white.T  # (n, n)
     gram[np.diag_indices(n)] += n
-    weights = white.T @ linalg.solve(gram, targets - aim, assume_a="pos", overwrite_a=True)
-    shared = noise.factors.T @ weights
+    weights = white.T @ linalg.solve(
+        gram, targets - target_mean, assume_a="pos", overwrite_a=True
+    )  # (n_voxels, n_targets)
+
+    # What the noise of the mean adds to each prediction: w' N w.
+    shared = noise.factors.T @ weights  # (k, n_targets)
     power = ((shared**2).sum(axis=0) + (noise.own_variance[:, None] * weights**2).sum(axis=0)) / repeats
-    intercept = aim - middle @ weights
+    intercept = target_mean - signal_mean @ weights  # (n_targets,)
 
     return BayesLinear(weights, intercept, power, fade, _accuracy(signal @ weights + intercept, targets, power))

@@ -30,6 +30,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -129,8 +130,18 @@ class Scanner:
 
     @classmethod
     def noiseless(cls, **changes: float) -> Scanner:
-        """A scanner that adds nothing to what the brain does."""
-        quiet = dict.fromkeys(("noise_sd", "drift_sd", "physiology_sd", "motion_sd", "shift_sd"), 0.0)
+        """A scanner that adds nothing to what the brain does.
+
+        Parameters
+        ----------
+        **changes : float
+            fields that differ
+
+        Returns
+        -------
+        Scanner
+        """
+        quiet: dict[str, Any] = dict.fromkeys(("noise_sd", "drift_sd", "physiology_sd", "motion_sd", "shift_sd"), 0.0)
         return cls(**{**quiet, **changes})
 
     @property
@@ -146,7 +157,9 @@ class ScannerRun:
     Attributes
     ----------
     number : int
-        of the run in the whole study, from 1; session, run : as in the trial table
+        of the run in the whole study, from 1
+    session, run : int
+        as in the trial table
     tr_s : float
         seconds between volumes, the first of which is taken at time 0
     trials : DataFrame
@@ -205,7 +218,8 @@ class Bold:
     ----------
     tr_s : float
         seconds between volumes
-    trials : the study's trial table with ``category``, ``number`` (of the run in the study, from 1) and ``onset_s``
+    trials : DataFrame
+        the study's trial table with ``category``, ``number`` (of the run in the study, from 1) and ``onset_s``
     n_volumes : ndarray of shape (n_runs,)
         volumes of each run
     betas : ndarray of shape (n_trials, n_voxels), float32
@@ -247,22 +261,30 @@ class Bold:
 
     def _draw_study(self, rng: np.random.Generator, shapes: np.random.Generator) -> None:
         """What stays the same from run to run."""
-        place = smooth_map(self._xyz, rng)
-        n = len(place)
+        # Delays are ranks of a smooth map: neighbours answer about as late, and every delay is equally often.
+        lateness = smooth_map(self._xyz, rng)
+        n = len(lateness)
         rank = np.empty(n, dtype=np.int64)
-        rank[np.argsort(place, kind="stable")] = np.arange(n)
-        self.hrf = self._draw_responses((rank + 0.5) / n, shapes)  # every delay equally often
-        spread = 0.25 * smooth_map(self._xyz, rng) + 0.08 * rng.normal(size=n)
-        self.baseline = (self.scanner.baseline * np.exp(spread)).astype(np.float32)
+        rank[np.argsort(lateness, kind="stable")] = np.arange(n)
+        self.hrf = self._draw_responses((rank + 0.5) / n, shapes)
+
+        deviation = 0.25 * smooth_map(self._xyz, rng) + 0.08 * rng.normal(size=n)
+        self.baseline = (self.scanner.baseline * np.exp(deviation)).astype(np.float32)
+
         noise_sd = self.simulation.voxels["noise_sd"].to_numpy(dtype=np.float64)
         self._noise_sd = self.scanner.noise_sd * noise_sd / np.median(noise_sd)
 
         # Vessels pulsate, so few voxels hold most of it; edges of the brain move, so neighbours may change in opposite ways.
-        vessels = [np.exp(0.7 * rng.normal(size=n)) * smooth_map(self._xyz, rng) for _ in range(4)]
-        self._physiology_maps = np.array(vessels, dtype=np.float32)
-        self._motion_maps = np.array(
-            [smooth_map(self._xyz, rng) + 0.5 * rng.normal(size=n) for _ in MOTION], dtype=np.float32
-        )
+        vessels = []
+        for _ in range(4):  # cosine and sine of heart and breath
+            vessels.append(np.exp(0.7 * rng.normal(size=n)) * smooth_map(self._xyz, rng))
+
+        edges = []
+        for _ in MOTION:
+            edges.append(smooth_map(self._xyz, rng) + 0.5 * rng.normal(size=n))
+
+        self._physiology_maps = np.array(vessels, dtype=np.float32)  # (4, n_voxels)
+        self._motion_maps = np.array(edges, dtype=np.float32)  # (6, n_voxels)
 
     def _draw_responses(self, delay: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Parameters of every voxel's response, (n_voxels, 7), given how late it is, 0 to 1."""
@@ -270,32 +292,36 @@ class Bold:
         for _ in hrf_shapes.SHARES[1:]:
             # Voxels side by side share vessels, but not all of them.
             level = smooth_map(self._xyz, rng) + 0.5 * rng.normal(size=len(delay))
-            shares.append(ndtr(level / np.sqrt(1.25)))
+            shares.append(ndtr(level / np.sqrt(1.25)))  # uniform, as the level is about normal with variance 1.25
 
         return hrf_shapes.parameters(np.stack(shares, axis=1))
 
     @cached_property
     def betas(self) -> np.ndarray:
         """(n_trials, n_voxels) float32, percent signal change."""
-        s = self.simulation
-        table = self.simulation.trials
-        rows = positions(s.ids, table["stimulus"], "stimulus")
-        mean = s.signal[rows] * fade(table["repeat"].to_numpy())[:, None]
+        simulation = self.simulation
+        table = simulation.trials
+        rows = positions(simulation.ids, table["stimulus"], "stimulus")
+        mean = simulation.signal[rows] * fade(table["repeat"].to_numpy())[:, None]  # (n_trials, n_voxels)
+        deviation = simulation.betas - mean
 
-        return (mean + np.float32(self.scanner.trial_noise) * (s.betas - mean)).astype(np.float32)
+        return (mean + np.float32(self.scanner.trial_noise) * deviation).astype(np.float32)
 
     def _draw_timing(self, rng: np.random.Generator) -> None:
         """When each picture comes on, and how long each run is."""
         scanner = self.scanner
         table = self.simulation.trials.reset_index(drop=True)
-        keys = list(zip(table["session"].tolist(), table["run"].tolist(), strict=True))
-        turns = [0] + [i for i in range(1, len(keys)) if keys[i] != keys[i - 1]] + [len(keys)]
+        runs = list(zip(table["session"].tolist(), table["run"].tolist(), strict=True))
+        changes = [row for row in range(1, len(runs)) if runs[row] != runs[row - 1]]
+        edges = [0, *changes, len(runs)]
         onsets = []
         numbers = []
         n_volumes = []
 
-        for number, (start, end) in enumerate(pairwise(turns), 1):
+        for number, (start, end) in enumerate(pairwise(edges), 1):
             n = end - start
+
+            # Blanks follow some of the pictures, each at most one, and never the last.
             blanks = min(round(scanner.blank_share * n), n - 1)
 
             if blanks:
@@ -304,8 +330,10 @@ class Bold:
                 after = np.zeros(0, dtype=int)
 
             slots = scanner.lead_slots + np.arange(n) + np.searchsorted(after, np.arange(n))
-            length = (slots[-1] + 1 + scanner.tail_slots) * scanner.slot_s
-            n_volumes.append(int(np.ceil(length / self.tr_s - 1e-6)) + int(rng.integers(0, scanner.extra_volumes + 1)))
+            length_s = (slots[-1] + 1 + scanner.tail_slots) * scanner.slot_s
+            extra = int(rng.integers(0, scanner.extra_volumes + 1))
+
+            n_volumes.append(int(np.ceil(length_s / self.tr_s - 1e-6)) + extra)
             onsets.append(slots * scanner.slot_s)
             numbers.append(np.full(n, number))
 
@@ -326,23 +354,27 @@ class Bold:
         n = int(self.n_volumes[number - 1])
         rows = np.flatnonzero(self.trials["number"].to_numpy() == number)
         table = self.trials.iloc[rows].reset_index(drop=True)
-        drifting, beating, moving, noisy, shifting = self._generator(number).spawn(5)
+        drift_rng, pulse_rng, motion_rng, noise_rng, shift_rng = self._generator(number).spawn(5)
+
         onsets = table["onset_s"].to_numpy()
         evoked = hrf_shapes.convolve(onsets, self.betas[rows], self.hrf, n, self.tr_s, scanner.stimulus_s)
-        rates, waves = pulse(n, self.tr_s, beating)
-        parameters = random_walk(n, moving)
+
+        rates, waves = pulse(n, self.tr_s, pulse_rng)
         physiology = sized(waves, self._physiology_maps, scanner.physiology_sd)
 
         # In steps of the walk, so that a millimetre and a radian weigh alike.
+        parameters = random_walk(n, motion_rng)
         motion = sized(parameters / MOTION_STEP, self._motion_maps, scanner.motion_sd)
-        basis = slow_basis(n, self.tr_s, scanner.drift_period_s)
-        weights = drifting.normal(size=(basis.shape[1], len(self.hrf)))
-        weights += [smooth_map(self._xyz, drifting) for _ in weights]
-        slow = drift(basis, weights, scanner.drift_sd)
-        noise = autoregressive(n, scanner.ar1, self._noise_sd, noisy)
-        shift = scanner.shift_sd * (smooth_map(self._xyz, shifting) + shifting.normal()) / np.sqrt(2)
-        total = evoked + noise
 
+        basis = slow_basis(n, self.tr_s, scanner.drift_period_s)
+        weights = drift_rng.normal(size=(basis.shape[1], len(self.hrf)))
+        weights += [smooth_map(self._xyz, drift_rng) for _ in weights]
+        slow = drift(basis, weights, scanner.drift_sd)
+
+        noise = autoregressive(n, scanner.ar1, self._noise_sd, noise_rng)
+        shift = scanner.shift_sd * (smooth_map(self._xyz, shift_rng) + shift_rng.normal()) / np.sqrt(2)
+
+        total = evoked + noise
         for time, space in (slow, physiology, motion):
             total += exact_product(time, space)  # (n_volumes, n_voxels)
 

@@ -29,6 +29,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from scipy.spatial import KDTree
 
 from phosphene._version import __version__
 from phosphene.errors import ConfigError
@@ -74,9 +75,8 @@ class VoxelGrid:
     @classmethod
     def place(cls, xyz: np.ndarray) -> VoxelGrid:
         """Put voxels at (n_voxels, 3) millimetres into a volume of cubic cells, each into the nearest that is free."""
-        from scipy.spatial import cKDTree
-
-        side = round(float(np.median(cKDTree(xyz).query(xyz, k=2)[0][:, 1])), 2)
+        distances, _ = KDTree(xyz).query(xyz, k=2)  # each voxel's nearest is itself
+        side = round(float(np.median(np.asarray(distances)[:, 1])), 2)
         origin = xyz.min(axis=0)
         exact = (xyz - origin) / side
         cells = np.rint(exact).astype(np.int64)
@@ -84,16 +84,17 @@ class VoxelGrid:
 
         for row, cell in enumerate(cells):
             if tuple(cell) in taken:
-                cells[row] = cell = _nearest_free(exact[row], taken)
+                cell = _nearest_free(exact[row], taken)
+                cells[row] = cell
 
             taken.add(tuple(cell))
 
         low = cells.min(axis=0) - _MARGIN
         affine = np.diag([side, side, side, 1.0])
         affine[:3, 3] = origin + low * side
-        shape = cells.max(axis=0) - low + 1 + _MARGIN
+        n_x, n_y, n_z = (cells.max(axis=0) - low + 1 + _MARGIN).tolist()
 
-        return cls(cells - low, tuple(int(n) for n in shape), affine)
+        return cls(cells - low, (n_x, n_y, n_z), affine)
 
     def volume(self, values: np.ndarray) -> np.ndarray:
         """Values of the voxels, (n_voxels,) or (n_volumes, n_voxels), in the volume: (x, y, z) or (x, y, z, n_volumes)."""
@@ -104,12 +105,14 @@ class VoxelGrid:
 
 
 def _nearest_free(exact: np.ndarray, taken: set[tuple[int, ...]]) -> np.ndarray:
+    """The free cell nearest to a place, in units of cells."""
     for reach in range(1, 50):
         steps = np.arange(-reach, reach + 1)
-        near = np.rint(exact) + np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
-        near = near[np.argsort(((near - exact) ** 2).sum(axis=1), kind="stable")].astype(np.int64)
+        offsets = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
+        near = np.rint(exact) + offsets  # ((2 reach + 1)^3, 3)
+        order = np.argsort(((near - exact) ** 2).sum(axis=1), kind="stable")
 
-        for cell in near:
+        for cell in near[order].astype(np.int64):
             if tuple(cell) not in taken:
                 return cell
 
@@ -167,8 +170,8 @@ def write_bids(
     grid = VoxelGrid.place(_xyz(simulation))
     label = subject or f"{_person(simulation):02d}"
 
-    with _folders(folder, truth, overwrite) as (root, known):
-        write_truth(bold, grid, known, onset_shift_s=onset_shift_s, dtype=dtype)
+    with _folders(folder, truth, overwrite) as (root, truth_folder):
+        write_truth(bold, grid, truth_folder, onset_shift_s=onset_shift_s, dtype=dtype)
         _write_bids_head(simulation, bold, root, label)
         _save_pictures(simulation, root / "stimuli")
         derived = root / "derivatives" / "phosphene" / f"sub-{label}"
@@ -188,7 +191,7 @@ def write_bids(
             _table(func / f"{stem}_events.tsv", _events(bold, run, onset_shift_s))
             moved = pd.DataFrame(run.motion_parameters, columns=list(MOTION))
             _table(confounds / f"{stem}_desc-confounds_timeseries.tsv", moved)
-            _save_truth(run, known)
+            _save_truth(run, truth_folder)
 
     return bold
 
@@ -204,22 +207,56 @@ def write_openfmri(
     dtype: Literal["int16", "float32"] = "int16",
     overwrite: bool = False,
 ) -> Bold:
-    """Write a study in the layout OpenfMRI used before BIDS: ``sub001/BOLD/task001_run001/bold.nii.gz``, one text of onsets per
-    condition and run, and keys that name tasks and conditions.
+    """Write a study in the layout OpenfMRI used before BIDS.
 
-    Conditions are the main categories. Runs are numbered through the study, sessions are not told apart; a condition that a
-    run lacks has no file there. ``bold_events.tsv`` also names the pictures, ``bold_moest.txt`` holds three rotations
-    (radians), then three translations (millimetres), as motion correction left them. Masks are in ``sub001/masks``.
+    It has ``sub001/BOLD/task001_run001/bold.nii.gz``, one text of onsets per condition and run, and keys that name tasks and
+    conditions. Conditions are the main categories. Runs are numbered through the study, sessions are not told apart; a
+    condition that a run lacks has no file there. ``bold_events.tsv`` also names the pictures, ``bold_moest.txt`` holds three
+    rotations (radians), then three translations (millimetres), as motion correction left them. Masks are in
+    ``sub001/masks``.
 
-    Parameters, returns and errors are those of :func:`write_bids`.
+    Parameters
+    ----------
+    simulation : Simulation
+        the study
+    folder : str or Path
+        where; it appears whole or not at all
+    truth : str or Path, optional
+        where the truth goes; by default beside it, with ``-truth`` after the name
+    scanner : Scanner, optional
+        as for :func:`~phosphene.lab.bold.scan`
+    seed : int, default 0
+        as for :func:`~phosphene.lab.bold.scan`
+    onset_shift_s : float, default 0.0
+        the events files say so much later than the pictures came on
+    dtype : {"int16", "float32"}, default "int16"
+        of the BOLD images
+    overwrite : bool, default False
+        replace folders that exist
+
+    Returns
+    -------
+    Bold
+        whose runs were written
+
+    Raises
+    ------
+    ConfigError
+        when a folder exists and holds something, or a shifted event falls outside its run
+    MachineError
+        when the disk is full or cannot be written
+
+    See Also
+    --------
+    write_bids : the layout that came after it.
     """
     bold = scan(simulation, scanner, seed=seed)
     grid = VoxelGrid.place(_xyz(simulation))
     person = f"sub{_person(simulation):03d}"
     conditions = sorted(set(bold.trials["category"]))
 
-    with _folders(folder, truth, overwrite) as (root, known):
-        write_truth(bold, grid, known, onset_shift_s=onset_shift_s, dtype=dtype)
+    with _folders(folder, truth, overwrite) as (root, truth_folder):
+        write_truth(bold, grid, truth_folder, onset_shift_s=onset_shift_s, dtype=dtype)
         model = root / "models" / "model001"
         lines = {
             root / "study_key.txt": ["Simulated visual cortex that looks at scenes"],
@@ -246,13 +283,14 @@ def write_openfmri(
             _text(place / "bold_moest.txt", "".join(f"{row}\n" for row in rows))
 
             for number, condition in enumerate(conditions, 1):
-                mine = events[events["trial_type"] == condition]
-                if len(mine):
-                    rows = (f"{on:.6g}\t{d:.6g}\t1\n" for on, d in zip(mine["onset"], mine["duration"], strict=True))
+                of_condition = events[events["trial_type"] == condition]
+                if len(of_condition):
+                    times = zip(of_condition["onset"], of_condition["duration"], strict=True)
+                    rows = [f"{onset:.6g}\t{duration:.6g}\t1\n" for onset, duration in times]
                     onsets = root / person / "model" / "model001" / "onsets" / name
                     _text(onsets / f"cond{number:03d}.txt", "".join(rows))
 
-            _save_truth(run, known)
+            _save_truth(run, truth_folder)
 
     return bold
 
@@ -271,11 +309,11 @@ def write_truth(bold: Bold, grid: VoxelGrid, folder: Path, **note: Any) -> None:
     **note : Any
         for ``truth.json``
     """
-    s = bold.simulation
+    simulation = bold.simulation
     about = {
-        "simulation": s.name,
-        "subject_seed": s.subject.seed,
-        "snr": s.subject.snr,
+        "simulation": simulation.name,
+        "subject_seed": simulation.subject.seed,
+        "snr": simulation.subject.snr,
         "scanner": asdict(bold.scanner),
         "tr_s": bold.tr_s,
         "seed": bold.seed,
@@ -289,7 +327,7 @@ def write_truth(bold: Bold, grid: VoxelGrid, folder: Path, **note: Any) -> None:
     peak_s, _ = peaks(bold.hrf, bold.scanner.stimulus_s)
     where = pd.DataFrame(grid.cells, columns=["i", "j", "k"]).assign(baseline=bold.baseline, peak_s=peak_s.round(3))
     where = where.join(pd.DataFrame(bold.hrf, columns=list(PARAMETERS)))
-    _table(folder / "voxels.tsv", where.join(s.voxels.reset_index(drop=True)))
+    _table(folder / "voxels.tsv", where.join(simulation.voxels.reset_index(drop=True)))
     np.save(folder / "betas.npy", bold.betas, allow_pickle=False)
     time = np.arange(501) / 10
     shapes = responses(time, bold.hrf, bold.scanner.stimulus_s).astype(np.float32)  # (n_voxels, n_times)
@@ -297,9 +335,11 @@ def write_truth(bold: Bold, grid: VoxelGrid, folder: Path, **note: Any) -> None:
 
 
 def _save_truth(run: ScannerRun, folder: Path) -> None:
-    parts = {"noise": run.noise, "shift": run.shift}
-    for name in ("drift", "physiology", "motion"):
-        parts[f"{name}_time"], parts[f"{name}_space"] = getattr(run, name)
+    """Write the parts of one run."""
+    parts: dict[str, Any] = {"noise": run.noise, "shift": run.shift}
+    for name, (time, space) in (("drift", run.drift), ("physiology", run.physiology), ("motion", run.motion)):
+        parts[f"{name}_time"] = time
+        parts[f"{name}_space"] = space
 
     np.savez(folder / f"run-{run.number:03d}.npz", **parts)
 
@@ -323,8 +363,8 @@ def _folders(folder: str | Path, truth: str | Path | None, overwrite: bool) -> I
         if not overwrite and path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise ConfigError(f"{path} exists and is not empty. Choose another folder, or say overwrite=True.")
 
-    with atomic.folder(folder) as root, atomic.folder(truth) as known:
-        yield root, known
+    with atomic.folder(folder) as root, atomic.folder(truth) as truth_root:
+        yield root, truth_root
 
 
 def _write_bids_head(simulation: Simulation, bold: Bold, root: Path, label: str) -> None:
@@ -362,12 +402,16 @@ def _maps(simulation: Simulation) -> dict[str, np.ndarray]:
 
 
 def _events(bold: Bold, run: ScannerRun, shift_s: float) -> pd.DataFrame:
+    """The events file of a run."""
     onset = run.trials["onset_s"] + shift_s
     duration = bold.scanner.stimulus_s
-    if onset.min() < 0 or onset.max() + duration > run.duration_s:
+    first = float(onset.min())
+    last_end = float(onset.max()) + duration
+
+    if first < 0 or last_end > run.duration_s:
         raise ConfigError(
-            f"with onset_shift_s={shift_s} the events of run {run.number} reach from {onset.min():g} to "
-            f"{onset.max() + duration:g} s, but the run from 0 to {run.duration_s:g} s. Shift by less, or give the scanner more "
+            f"with onset_shift_s={shift_s} the events of run {run.number} reach from {first:g} to "
+            f"{last_end:g} s, but the run from 0 to {run.duration_s:g} s. Shift by less, or give the scanner more "
             "lead_slots or tail_slots."
         )
 

@@ -37,6 +37,8 @@ from phosphene.lab.scenes import Scene
 from phosphene.lab.tuning import object_drive, object_tuning
 from phosphene.lab.whole import MOST_VOXELS, whole
 
+__all__ = ["FADE", "BayesLinear", "NoiseModel", "Subject", "fade", "population"]
+
 FADE = (1.0, 0.94, 0.91, 0.89)  # response to the first, second ... showing of a picture, as a share of the first
 GAIN_SD = 0.10  # of the logarithm of a session's gain
 OFFSET_SD = 0.5  # of a session's offset, in noise standard deviations
@@ -94,13 +96,15 @@ class Subject:
 
     Attributes
     ----------
-    voxels : table, one row per voxel: ``hemisphere``, ``x``, ``y``, ``z`` (mm), ``u``, ``v`` (mm, flat map), ``fold``;
-        one boolean column ``roi.NAME`` per area; ``prf_x``, ``prf_y``, ``prf_size`` (degrees); ``preferred`` (kind of
-        thing, or empty); ``signal_sd``, ``noise_sd`` (percent signal change); ``ncsnr``, ``noise_ceiling`` (0-1, one
-        trial) and ``noise_ceiling_3`` (mean of three)
+    voxels : DataFrame
+        one row per voxel: ``hemisphere``, ``x``, ``y``, ``z`` (mm), ``u``, ``v`` (mm, flat map), ``fold``; one boolean column
+        ``roi.NAME`` per area; ``prf_x``, ``prf_y``, ``prf_size`` (degrees); ``preferred`` (kind of thing, or empty);
+        ``signal_sd``, ``noise_sd`` (percent signal change); ``ncsnr``, ``noise_ceiling`` (0-1, one trial) and
+        ``noise_ceiling_3`` (mean of three)
     noise : NoiseModel
         of one trial
-    tr_s : seconds between volumes of the study imitated
+    tr_s : float
+        seconds between volumes of the study imitated
 
     Examples
     --------
@@ -145,18 +149,22 @@ class Subject:
 
     def _build_tuning(self, table: pd.DataFrame, rng: np.random.Generator) -> None:
         """Receptive-field weights over the maps' grid, and what each voxel likes."""
-        centres = ((np.arange(pathway.GRID) + 0.5) / pathway.GRID - 0.5) * FIELD_DEG
-        x, y, size = (table[name].to_numpy()[:, None] for name in ("prf_x", "prf_y", "prf_size"))
-        across = np.exp(-0.5 * ((centres[None, :] - x) / size) ** 2)
-        down = np.exp(-0.5 * ((-centres[None, :] - y) / size) ** 2)  # row 0 is the top: y falls with the row
-        mass = 2 * np.pi * size[:, 0] ** 2 / (FIELD_DEG / pathway.GRID) ** 2
-        self._field = (down[:, :, None] * across[:, None, :]).reshape(len(table), -1)
-        self._coverage = np.clip(self._field.sum(axis=1) / mass, 0.0, 1.0)
-        self._field = (self._field / np.maximum(self._field.sum(axis=1, keepdims=True), 1e-12)).astype(np.float32)
         n = len(table)
         self._early = np.flatnonzero(np.isin(self._area, EARLY))
         self._v4 = np.flatnonzero(self._area == "hV4")
         self._high = np.flatnonzero(~np.isin(self._area, [*EARLY, "hV4", "none"]))
+
+        # Receptive fields: Gaussians on the grid, of which a part may lie beyond the picture.
+        centres = ((np.arange(pathway.GRID) + 0.5) / pathway.GRID - 0.5) * FIELD_DEG
+        x = table["prf_x"].to_numpy()[:, None]
+        y = table["prf_y"].to_numpy()[:, None]
+        size = table["prf_size"].to_numpy()[:, None]
+        across = np.exp(-0.5 * ((centres[None, :] - x) / size) ** 2)
+        down = np.exp(-0.5 * ((-centres[None, :] - y) / size) ** 2)  # row 0 is the top: y falls with the row
+        mass = 2 * np.pi * size[:, 0] ** 2 / (FIELD_DEG / pathway.GRID) ** 2
+        self._field = (down[:, :, None] * across[:, None, :]).reshape(n, -1)  # (n_voxels, grid * grid)
+        self._coverage = np.clip(self._field.sum(axis=1) / mass, 0.0, 1.0)
+        self._field = (self._field / np.maximum(self._field.sum(axis=1, keepdims=True), 1e-12)).astype(np.float32)
 
         # Orientation and frequency: preferred ones, and some response to all others.
         turn = np.pi * np.arange(pathway.ORIENTATIONS) / pathway.ORIENTATIONS
@@ -165,7 +173,7 @@ class Subject:
         octave = np.log2(np.array(pathway.CYCLES))
         coarse = np.clip(2.6 - 0.8 * np.log2(np.maximum(size / 0.5, 0.5)), 1.0, 3.0) + rng.normal(0.0, 0.4, (n, 1))
         tuned = np.exp(-0.5 * ((octave - coarse) / 0.8) ** 2)
-        energy = (tuned[:, :, None] * oriented[:, None, :]).reshape(n, -1)
+        energy = (tuned[:, :, None] * oriented[:, None, :]).reshape(n, -1)  # (n_voxels, frequencies * orientations)
         self._energy = (energy / energy.sum(axis=1, keepdims=True)).astype(np.float32)
 
         # Surface brightness and colour beside contrast energy, in early areas.
@@ -185,13 +193,19 @@ class Subject:
         energy, surface, shape = (part / scale for part, scale in zip(maps, _scales(), strict=True))
         n = len(energy)
         raw = np.zeros((n, len(self._field)), dtype=np.float32)
+
+        # V1 to V3: contrast energy, and brightness and colour of surfaces.
         contrast = np.sqrt(np.maximum(self._weighted(energy, "energy"), 0.0))  # responses saturate
         raw[:, self._early] = contrast + self._weighted(surface, "surface")
+
+        # hV4: hues, brightness and curvature.
         raw[:, self._v4] = np.sqrt(np.maximum(self._weighted(shape, "shape"), 0.0))
-        coarse = energy.mean(axis=1).reshape(n, -1)
+
+        # Higher areas: what is recognised, and a little of all contrast in the receptive field.
+        coarse = energy.mean(axis=1).reshape(n, -1)  # (n, grid * grid)
         rough = exact_product(coarse, self._field[self._high].T).astype(np.float32)  # (n, high-level voxels)
-        place = self._field_at
-        raw[:, self._high] = 0.15 * rough + object_drive(self._objects, self._high, described, n, place)
+        drive = object_drive(self._objects, self._high, described, n, self._field_at)
+        raw[:, self._high] = 0.15 * rough + drive
 
         return raw
 
@@ -249,27 +263,42 @@ class Subject:
         """Fix each voxel's response size and noise, and with them its ceiling."""
         n = len(table)
         self._prf = table[["prf_x", "prf_y", "prf_size"]].to_numpy(dtype=np.float32)
-        blocks = [slice(start, start + _BLOCK) for start in range(0, _POPULATION, _BLOCK)]
-        raw = np.concatenate([self._pool([part[b] for part in _population_maps()], population()[1][b]) for b in blocks])
+
+        # Responses to the lab at large, before they have a size.
+        _, scenes_at_large = population()
+        responses = []
+        for start in range(0, _POPULATION, _BLOCK):
+            block = slice(start, start + _BLOCK)
+            responses.append(self._pool([part[block] for part in _population_maps()], scenes_at_large[block]))
+
+        raw = np.concatenate(responses)  # (1000, n_voxels)
         mean = raw.mean(axis=0, dtype=np.float64)
         sd = raw.std(axis=0, dtype=np.float64)
-        median = np.array([AREAS[name].ncsnr if name in AREAS else 0.0 for name in self._area])
+
+        # A voxel of no area, that sees nothing of the picture, or that nothing moves, is silent.
+        typical = {name: area.ncsnr for name, area in AREAS.items()}
+        median = np.array([typical.get(name, 0.0) for name in self._area])
         silent = (median == 0) | (self._coverage < _UNSEEN) | (sd < 1e-6)
+
         xyz = table[["x", "y", "z"]].to_numpy()
         local = smooth_map(xyz, rng)  # veins and coil distance: quality varies smoothly, too
         ncsnr = _SNR[self.snr] * median * np.sqrt(self._coverage) * np.exp(rng.normal(0.0, 0.42, n) + 0.25 * local)
         ncsnr = ncsnr / (1.0 + (ncsnr / _LARGEST_NCSNR) ** 4) ** 0.25
         ncsnr[silent] = 0.0
+
         noise_sd = rng.lognormal(np.log(1.1), 0.3, n)
         signal_sd = ncsnr * noise_sd
         self.noise = NoiseModel.draw(xyz, noise_sd, raw[:400] * ~silent, (ECHO * ncsnr) ** 2, rng)
+
+        # What brings a raw response to its size, around a baseline of its own.
         self._gain = np.where(silent, 0.0, signal_sd / np.maximum(sd, 1e-12)).astype(np.float32)
         self._base = np.where(silent, 0.0, signal_sd * rng.normal(1.2, 0.4, n) - self._gain * mean).astype(np.float32)
+        self._mean = np.where(silent, 0.0, self._base + self._gain * mean)
+
         table["signal_sd"] = signal_sd
         table["noise_sd"] = noise_sd
         table["ncsnr"] = ncsnr
         table.loc[silent, "preferred"] = ""
-        self._mean = np.where(silent, 0.0, self._base + self._gain * mean)
         table["noise_ceiling"] = _ceiling(ncsnr**2, 1)
         table["noise_ceiling_3"] = _ceiling(ncsnr**2, 3)
 
@@ -307,10 +336,13 @@ class Subject:
 
         out = np.empty((len(images), len(self.voxels)), dtype=np.float32)
         for start in range(0, len(images), _BLOCK):
-            part = slice(start, start + _BLOCK)
-            out[part] = self._base + self._gain * self._pool(
-                pathway.maps(images[part]), None if described is None else described[part]
-            )
+            block = slice(start, start + _BLOCK)
+            block_scenes = None
+            if described is not None:
+                block_scenes = described[block]
+
+            raw = self._pool(pathway.maps(images[block]), block_scenes)  # (n_block, n_voxels)
+            out[block] = self._base + self._gain * raw
 
         return out
 
@@ -353,7 +385,9 @@ class Subject:
         DataError
             when the columns differ in length or a run's trials do not stand together
         """
-        session, run, repeat = (np.asarray(column) for column in (session, run, repeat))
+        session = np.asarray(session)
+        run = np.asarray(run)
+        repeat = np.asarray(repeat)
         if rows is None:
             rows = np.arange(len(signal))
         else:
@@ -367,23 +401,30 @@ class Subject:
                 f"repeats and signals of {signal.shape[1]} voxels."
             )
 
-        turns = np.flatnonzero((np.diff(session) != 0) | (np.diff(run) != 0)) + 1
-        starts = np.r_[0, turns]
-        ends = np.r_[turns, n]
-
-        if n and len(set(zip(session[starts].tolist(), run[starts].tolist(), strict=True))) != len(starts):
-            raise DataError("The trials of a run must stand together; sort the trials by session and run.")
-
         if out is None:
             out = np.empty((n, n_voxels), dtype=np.float32)
 
-        sessions: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-        for start, end in zip(starts, ends, strict=True) if n else ():
-            name = int(session[start])
-            if name not in sessions:
-                sessions[name] = self._draw_session(rng)
+        if n == 0:
+            return out
 
-            gain, offset = sessions[name]
+        changes = np.flatnonzero((np.diff(session) != 0) | (np.diff(run) != 0)) + 1
+        starts = np.r_[0, changes]
+        ends = np.r_[changes, n]
+        runs = list(zip(session[starts].tolist(), run[starts].tolist(), strict=True))
+
+        if len(set(runs)) != len(runs):
+            raise DataError(
+                f"The trials of a run must stand together, but {len(runs)} groups of trials belong to {len(set(runs))} runs; "
+                "sort the trials by session and run."
+            )
+
+        sessions: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        for start, end in zip(starts, ends, strict=True):
+            number = int(session[start])
+            if number not in sessions:
+                sessions[number] = self._draw_session(rng)
+
+            gain, offset = sessions[number]
             faded = signal[rows[start:end]] * fade(repeat[start:end])[:, None]
             out[start:end] = gain * (faded + self.noise.sample(end - start, rng)) + offset
 
@@ -423,12 +464,9 @@ class Subject:
         repeats = whole("repeats", repeats, 1)
         if signal is None:
             variance = self.voxels["signal_sd"].to_numpy() ** 2
-        else:
-            variance = signal.var(axis=0, dtype=np.float64)
-
-        if signal is None:
             mean = self._mean
         else:
+            variance = signal.var(axis=0, dtype=np.float64)
             mean = signal.mean(axis=0, dtype=np.float64)
 
         fades = fade(np.arange(repeats)).astype(np.float64)
@@ -462,6 +500,7 @@ class Subject:
         Returns
         -------
         BayesLinear
+            with its expected accuracy
 
         Notes
         -----
@@ -502,8 +541,6 @@ def _tiles(weights: np.ndarray) -> list[tuple[slice, slice, np.ndarray, np.ndarr
 
 
 def _ceiling(power: np.ndarray, repeats: int) -> np.ndarray:
+    """Share of variance that a picture explains, given ncsnr^2 of one first showing, of the mean of so many showings."""
     power = power * float(fade(np.arange(repeats)).mean()) ** 2
     return power / (power + 1.0 / repeats)
-
-
-__all__ = ["FADE", "BayesLinear", "NoiseModel", "Subject", "fade", "population"]

@@ -20,7 +20,7 @@ from phosphene.lab.chance import lattice
 _TILE = 256  # side of the noise texture
 
 
-def per_picture(values: np.ndarray) -> np.ndarray:
+def per_picture(values: np.ndarray | Sequence[float]) -> np.ndarray:
     """(n,) to (n, 1, 1) float32, to be broadcast over the pixels of each picture."""
     return np.asarray(values, dtype=np.float32).reshape(-1, 1, 1)
 
@@ -108,8 +108,12 @@ class Canvas:
     ----------
     rgb : ndarray of shape (3, count, size, size), float32
         0-1
-    x, y : (1, 1, size) and (1, size, 1) float32, pixel centres between 0 and 1
-    pixel : width of a pixel
+    x : ndarray of shape (1, 1, size), float32
+        pixel centres between 0 and 1
+    y : ndarray of shape (1, size, 1), float32
+        pixel centres between 0 and 1
+    pixel : float32
+        width of a pixel
     """
 
     def __init__(self, count: int, size: int):
@@ -119,7 +123,7 @@ class Canvas:
         self.y = centres[None, :, None]
         self.pixel = np.float32(1) / np.float32(size)
 
-    def blend(self, cover: np.ndarray, paint: np.ndarray) -> None:
+    def blend(self, cover: np.ndarray | np.float32, paint: np.ndarray) -> None:
         """Mix `paint` in where `cover` (0-1) says."""
         self.rgb += cover * (paint - self.rgb)
 
@@ -181,8 +185,29 @@ class Frame:
         """Share of each pixel inside the shape, 0-1."""
         return clamp(np.float32(0.5) - distance / self.pixel)
 
-    def shape(self, distance, paint, opacity=1.0, edge=None, width=0.05) -> None:
-        """Paint a shape given by its signed distance, with an outline of colour `edge` outside it if given."""
+    def shape(
+        self,
+        distance: np.ndarray,
+        paint: np.ndarray,
+        opacity: float | np.ndarray = 1.0,
+        edge: np.ndarray | None = None,
+        width: float = 0.05,
+    ) -> None:
+        """Paint a shape, and an outline of it.
+
+        Parameters
+        ----------
+        distance : ndarray of shape (n, size, size)
+            signed distance to the shape, negative inside
+        paint : ndarray
+            its colour, broadcast to (3, n, size, size), 0-1
+        opacity : float or ndarray, default 1.0
+            0-1
+        edge : ndarray, optional
+            colour of the outline, which lies outside the shape; none by default
+        width : float, default 0.05
+            of the outline
+        """
         if edge is not None:
             cover = self.cover(distance - np.float32(width))
             self.rgb += cover * (edge - self.rgb)
@@ -224,16 +249,16 @@ class Frame:
 
     def convex(self, *corners) -> np.ndarray:
         """Signed distance (sharp corners) to a convex polygon; corners in order round it, y down, clockwise on screen."""
-        distance = None
+        sides = []
         for (x0, y0), (x1, y1) in zip(corners, corners[1:] + corners[:1], strict=True):
             ax = np.float32(1) * (x1 - x0)
             ay = np.float32(1) * (y1 - y0)
-            side = ((self.x - x0) * ay - (self.y - y0) * ax) / np.sqrt(ax * ax + ay * ay)
+            sides.append(((self.x - x0) * ay - (self.y - y0) * ax) / np.sqrt(ax * ax + ay * ay))
 
-            if distance is None:
-                distance = side
-            else:
-                distance = np.maximum(distance, side)
+        # Inside of all edges is inside of the polygon.
+        distance = sides[0]
+        for side in sides[1:]:
+            distance = np.maximum(distance, side)
 
         return distance
 

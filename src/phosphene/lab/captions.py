@@ -44,11 +44,15 @@ _VAGUE_PLACE = {"sky": "outdoors", "sea": "outdoors", "meadow": "outdoors", "des
 
 
 def _article(words: str) -> str:
-    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+    """The words with ``a`` or ``an`` before them."""
+    if words[0] in "aeiou":
+        return f"an {words}"
+
+    return f"a {words}"
 
 
 def _named(thing: Thing, colour: str | None = None, kind: str | None = None, text: str | None = None) -> str:
-    """``a red car``, ``a person in a red shirt``, ``a red sign that says stop``; any part may be told wrongly."""
+    """``a red car``, ``a person in a red shirt``, ``a red sign that says stop``; any part may be named wrongly."""
     colour = colour or thing.colour
     kind = kind or thing.kind
     text = text or thing.text
@@ -58,7 +62,10 @@ def _named(thing: Thing, colour: str | None = None, kind: str | None = None, tex
     if kind == "body":
         return f"a person in {_article(colour)} shirt"
     if kind == "word":
-        return f"{_article(colour)} sign" + (f" that says {text.lower()}" if text else "")
+        if text:
+            return f"{_article(colour)} sign that says {text.lower()}"
+
+        return f"{_article(colour)} sign"
     if kind == "house":
         return f"a house with {_article(colour)} roof"
 
@@ -66,6 +73,7 @@ def _named(thing: Thing, colour: str | None = None, kind: str | None = None, tex
 
 
 def _side(thing: Thing) -> str:
+    """Where in the picture a thing is."""
     if thing.x < 0.42:
         return "on the left"
 
@@ -79,13 +87,16 @@ def _write(scene: Scene, quality: str, style: int, pick: tuple[int, int, int]) -
     """One caption; `style` chooses its form and `pick` the words that are free, or wrong."""
     main = next(thing for thing in scene.things if thing.kind == scene.main)
     others = [thing for thing in scene.things if thing is not main]
-    where = WHERE[scene.place] + ("" if scene.place in _INDOORS else _LIGHT[scene.light])
+    where = WHERE[scene.place]
+    if scene.place not in _INDOORS:
+        where += _LIGHT[scene.light]
 
     if quality == GOOD:
         if style == 0:
             text = f"{_named(main)} {where}"
             if others:
-                text += ", with " + " and ".join(f"{_named(thing)} {_side(thing)}" for thing in others)
+                places = [f"{_named(thing)} {_side(thing)}" for thing in others]
+                text += ", with " + " and ".join(places)
 
             return text
 
@@ -122,7 +133,7 @@ def _write(scene: Scene, quality: str, style: int, pick: tuple[int, int, int]) -
         places = [name for name in PLACES if name != scene.place]
         return f"{_named(main)} {WHERE[places[pick[1] % len(places)]]}"
 
-    # calling a face a person is not wrong
+    # Another kind of thing; calling a face a person would not be wrong.
     if FAMILIES[main.kind] == "person":
         same = "person"
     else:
@@ -139,6 +150,8 @@ def _plan(scenes: Sequence[Scene]) -> list[list[tuple[str, int, tuple[int, int, 
     plans: list = [None] * len(scenes)
     for seed in {scene.seed for scene in scenes}:
         rows = [row for row, scene in enumerate(scenes) if scene.seed == seed]
+
+        # All draws of this world's scenes at once, each by its name.
         chance = Chance(seed, [scenes[row].index for row in rows])
         order = np.argsort(
             np.stack([chance.bits(f"caption.order.{k}") for k in range(5)], axis=1), axis=1, kind="stable"
@@ -151,6 +164,8 @@ def _plan(scenes: Sequence[Scene]) -> list[list[tuple[str, int, tuple[int, int, 
         for at, row in enumerate(rows):
             vague, wrong, last = draws[at].tolist()
             fifth = [(GOOD, 2), (VAGUE, last), (WRONG, last), (GOOD, 2)][mood[at]]
+
+            # The fifth must not repeat one of the others word for word.
             if fifth in ((VAGUE, vague), (WRONG, wrong)):
                 fifth = (fifth[0], (last + 1) % 3)
 
@@ -162,9 +177,17 @@ def _plan(scenes: Sequence[Scene]) -> list[list[tuple[str, int, tuple[int, int, 
 
 def write(scenes: Sequence[Scene]) -> list[tuple[str, ...]]:
     """Five captions for each scene: lower case, no full stop, in an order that gives nothing away."""
-    return [tuple(_write(scene, *item) for item in plan) for scene, plan in zip(scenes, _plan(scenes), strict=True)]
+    texts = []
+    for scene, plan in zip(scenes, _plan(scenes), strict=True):
+        texts.append(tuple(_write(scene, quality, style, pick) for quality, style, pick in plan))
+
+    return texts
 
 
 def truth(scenes: Sequence[Scene]) -> list[tuple[str, ...]]:
     """The quality of each scene's five captions: two or three are ``good``, the others ``vague`` or ``wrong``."""
-    return [tuple(quality for quality, _, _ in plan) for plan in _plan(scenes)]
+    qualities = []
+    for plan in _plan(scenes):
+        qualities.append(tuple(quality for quality, _, _ in plan))
+
+    return qualities

@@ -58,7 +58,7 @@ class Chance:
     def __len__(self) -> int:
         return len(self._state)
 
-    def take(self, rows: np.ndarray) -> Chance:
+    def take(self, rows: np.ndarray | slice) -> Chance:
         """The same draws for some of the scenes, given their positions or a mask."""
         part = object.__new__(Chance)
         part._state = self._state[rows]

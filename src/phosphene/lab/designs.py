@@ -24,12 +24,9 @@ from phosphene.lab.scenes import Scene, describe_many
 from phosphene.lab.whole import MOST_PEOPLE, MOST_PICTURES, whole
 from phosphene.types import Split
 
-UNSEEN_KINDS = (
-    "cat",
-    "boat",
-    "clock",
-    "flower",
-)  # test categories of the ``god`` design: an animal, a vehicle, a tool, a plant
+UNSEEN_KINDS = ("cat", "boat", "clock", "flower")
+"""Test categories of the ``god`` design: an animal, a vehicle, a tool, a plant."""
+
 _TEST_CLUSTERS = 0.25  # share of the clusters that test
 _SEARCH = 512
 _MOST_SHOWINGS = 1000
@@ -77,19 +74,38 @@ class LabDesign:
 
 def _search(seed: int, start: int, count: int, accept: Callable[[Scene], bool]) -> np.ndarray:
     """The first `count` scene numbers from `start` on whose scene is accepted."""
-    found: list[int] = []
-    while len(found) < count:
+    accepted: list[int] = []
+    while len(accepted) < count:
         block = np.arange(start, start + _SEARCH)
-        found += [scene.index for scene in describe_many(seed, block) if accept(scene)]
+        accepted += [scene.index for scene in describe_many(seed, block) if accept(scene)]
         start += _SEARCH
 
-    return np.array(found[:count], dtype=np.int64)
+    return np.array(accepted[:count], dtype=np.int64)
 
 
-def _design(name, train, test, train_repeats, test_repeats, snr, category_disjoint, note) -> LabDesign:
+def _design(
+    name: str,
+    train: np.ndarray,
+    test: np.ndarray,
+    *,
+    train_repeats: int,
+    test_repeats: int,
+    snr: str,
+    category_disjoint: bool = False,
+    note: str,
+) -> LabDesign:
+    """A design of these scenes, training first."""
     is_test = np.repeat([False, True], [len(train), len(test)])
-    shown = np.where(is_test, test_repeats, train_repeats).astype(np.int64)
-    return LabDesign(name, np.concatenate([train, test]).astype(np.int64), is_test, shown, snr, category_disjoint, note)
+
+    return LabDesign(
+        name=name,
+        indices=np.concatenate([train, test]).astype(np.int64),
+        is_test=is_test,
+        shown=np.where(is_test, test_repeats, train_repeats).astype(np.int64),
+        snr=snr,
+        category_disjoint=category_disjoint,
+        note=note,
+    )
 
 
 def nsd(
@@ -102,16 +118,14 @@ def nsd(
     test_repeats: int = 3,
 ) -> LabDesign:
     """Image-disjoint: test pictures shared by all subjects, each shown three times; training pictures of one's own."""
-    train = 1_000_000 * int(subject) + np.arange(n_train)
     return _design(
         "nsd",
-        train,
+        1_000_000 * int(subject) + np.arange(n_train),
         np.arange(n_test),
-        train_repeats,
-        test_repeats,
-        "nsd",
-        False,
-        "Test pictures are shared by all subjects; training pictures are the subject's own.",
+        train_repeats=train_repeats,
+        test_repeats=test_repeats,
+        snr="nsd",
+        note="Test pictures are shared by all subjects; training pictures are the subject's own.",
     )
 
 
@@ -126,21 +140,22 @@ def god(
 ) -> LabDesign:
     """Category-disjoint: no training picture holds any of the kinds of things that the test pictures show."""
     train = _search(seed, 1_000_000, n_train, lambda scene: not set(scene.labels) & set(UNSEEN_KINDS))
-    each = [
-        _search(seed, 0, -(-n_test // len(UNSEEN_KINDS)), lambda scene, kind=kind: scene.main == kind)
-        for kind in UNSEEN_KINDS
-    ]
 
-    test = np.stack(each, axis=1).ravel()[:n_test]  # the kinds in turn
+    n_each = -(-n_test // len(UNSEEN_KINDS))
+    of_kinds = []
+    for kind in UNSEEN_KINDS:
+        of_kinds.append(_search(seed, 0, n_each, lambda scene, kind=kind: scene.main == kind))
+
+    test = np.stack(of_kinds, axis=1).ravel()[:n_test]  # the kinds in turn
     return _design(
         "god",
         train,
         test,
-        train_repeats,
-        test_repeats,
-        "3t",
-        True,
-        f"Test categories unseen in training: {', '.join(UNSEEN_KINDS)}.",
+        train_repeats=train_repeats,
+        test_repeats=test_repeats,
+        snr="3t",
+        category_disjoint=True,
+        note=f"Test categories unseen in training: {', '.join(UNSEEN_KINDS)}.",
     )
 
 
@@ -155,17 +170,20 @@ def bold5000(
 ) -> LabDesign:
     """Few repeats: all subjects see the same pictures once; those shown four times test."""
     numbers = 2_000_000 + np.arange(n_train + n_test)
+
+    # Which pictures test is hashed, not drawn: the same for every subject.
+    order = np.argsort(lattice(numbers, salt=int(seed) & 0xFFFF), kind="stable")
     repeated = np.zeros(len(numbers), dtype=bool)
-    repeated[np.argsort(lattice(numbers, salt=int(seed) & 0xFFFF), kind="stable")[:n_test]] = True
+    repeated[order[:n_test]] = True
+
     return _design(
         "bold5000",
         numbers[~repeated],
         numbers[repeated],
-        train_repeats,
-        test_repeats,
-        "3t",
-        False,
-        "All subjects see the same pictures; those shown more than once test.",
+        train_repeats=train_repeats,
+        test_repeats=test_repeats,
+        snr="3t",
+        note="All subjects see the same pictures; those shown more than once test.",
     )
 
 
@@ -185,28 +203,28 @@ def clusters(
 ) -> LabDesign:
     """Cluster-disjoint: a quarter of all pairs of place and family test, and no training picture is of such a pair."""
     families = sorted(set(FAMILIES.values()))
+
     # A Latin pattern with a hashed shift holds out some pairs of every place and of every family, and never all.
     shift = int(lattice(np.array([int(seed) & 0xFFFF]), salt=99)[0] * len(families))
     every = round(1 / _TEST_CLUSTERS)
-    held_out = {
-        (place, family)
-        for i, place in enumerate(PLACES)
-        for j, family in enumerate(families)
-        if (i + j + shift) % every == 0
-    }
+    held_out = set()
+    for i, place in enumerate(PLACES):
+        for j, family in enumerate(families):
+            if (i + j + shift) % every == 0:
+                held_out.add((place, family))
 
-    train = _search(seed, 1_000_000 * int(subject) + 500_000, n_train, lambda scene: cluster(scene) not in held_out)
+    start = 1_000_000 * int(subject) + 500_000
+    train = _search(seed, start, n_train, lambda scene: cluster(scene) not in held_out)
     test = _search(seed, 0, n_test, lambda scene: cluster(scene) in held_out)
 
     return _design(
         "clusters",
         train,
         test,
-        train_repeats,
-        test_repeats,
-        "nsd",
-        False,
-        "Test pictures come from clusters (place with family of the main thing) that training holds none of.",
+        train_repeats=train_repeats,
+        test_repeats=test_repeats,
+        snr="nsd",
+        note="Test pictures come from clusters (place with family of the main thing) that training holds none of.",
     )
 
 
@@ -234,9 +252,10 @@ def design(name: str, **options: int) -> LabDesign:
 
     most = {"n_train": MOST_PICTURES, "n_test": MOST_PICTURES, "seed": None, "subject": MOST_PEOPLE}
     least = {"seed": 0}
-    checked = {
-        key: whole(key, value, least.get(key, 1), most.get(key, _MOST_SHOWINGS)) for key, value in options.items()
-    }
+
+    checked = {}
+    for key, value in options.items():
+        checked[key] = whole(key, value, least.get(key, 1), most.get(key, _MOST_SHOWINGS))
 
     return DESIGNS[name](**checked)
 

@@ -114,6 +114,7 @@ def make(
     Returns
     -------
     Simulation
+        with everything that is true of it
 
     Raises
     ------

@@ -90,28 +90,40 @@ class NoiseModel:
             share of the noise variance that is echo, 0 where `responses` is constant
         rng : numpy.random.Generator
             draws the patterns
+
+        Returns
+        -------
+        NoiseModel
         """
+        # What is no echo: three kinds of smooth patterns, and noise of each voxel's own.
         rest = np.sqrt(1.0 - echo)[:, None]
-        parts = [(_NEAR_MM, 160, _LOCAL), (_FAR_MM, 4, _SHARED), (_FAR_MM, 6, _SLOW)]
-        patterns = [rest * np.sqrt(share) * _smooth(xyz, reach, count, rng) for reach, count, share in parts]
-        spread = responses.std(axis=0)
-        standard = (responses - responses.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+        local = rest * np.sqrt(_LOCAL) * _smooth(xyz, _NEAR_MM, 160, rng)
+        shared = rest * np.sqrt(_SHARED) * _smooth(xyz, _FAR_MM, 4, rng)
+        slow = rest * np.sqrt(_SLOW) * _smooth(xyz, _FAR_MM, 6, rng)
+
+        # The echo: the main patterns of what pictures evoke, each as large as it is there.
+        response_sd = responses.std(axis=0)
+        standard = (responses - responses.mean(axis=0)) / np.where(response_sd > 0, response_sd, 1.0)
         similarity = exact_product(standard, standard.T)  # (n_pictures, n_pictures)
-        mixed = exact_product(_main_directions(similarity), standard)  # main patterns times their size, (k, n_voxels)
+        mixed = exact_product(_main_directions(similarity), standard)  # (k, n_voxels)
         length = np.sqrt((mixed**2).sum(axis=0))
-        patterns.append((np.sqrt(echo) * mixed / np.where(length > 0, length, 1.0)).T)
+        echoes = (np.sqrt(echo) * mixed / np.where(length > 0, length, 1.0)).T  # (n_voxels, k)
 
         return cls(
-            *(np.ascontiguousarray(part, dtype=np.float32) for part in (sd, _WHITE * (1.0 - echo), *patterns)),
-            np.asarray(xyz, dtype=np.float64),
+            sd=np.ascontiguousarray(sd, dtype=np.float32),
+            white=np.ascontiguousarray(_WHITE * (1.0 - echo), dtype=np.float32),
+            local=np.ascontiguousarray(local, dtype=np.float32),
+            shared=np.ascontiguousarray(shared, dtype=np.float32),
+            slow=np.ascontiguousarray(slow, dtype=np.float32),
+            echo=np.ascontiguousarray(echoes, dtype=np.float32),
+            xyz=np.asarray(xyz, dtype=np.float64),
         )
 
     @property
     def factors(self) -> np.ndarray:
         """(n_voxels, k) float64: all shared patterns, of noise in percent signal change."""
-        return np.concatenate([self.local, self.shared, self.slow, self.echo], axis=1) * self.sd[:, None].astype(
-            np.float64
-        )
+        patterns = np.concatenate([self.local, self.shared, self.slow, self.echo], axis=1)  # (n_voxels, k)
+        return patterns * self.sd[:, None].astype(np.float64)
 
     @property
     def own_variance(self) -> np.ndarray:
@@ -127,10 +139,11 @@ class NoiseModel:
         """Apply the inverse covariance to rows of `values` (n, n_voxels), without forming it (Woodbury): float64."""
         factors = self.factors
         own = self.own_variance
-        scaled = values / own
-        inner = np.eye(factors.shape[1]) + factors.T @ (factors / own[:, None])
+        scaled = values / own  # (n, n_voxels)
+        inner = np.eye(factors.shape[1]) + factors.T @ (factors / own[:, None])  # (k, k)
+        shared = linalg.solve(inner, (scaled @ factors).T, assume_a="pos").T  # (n, k)
 
-        return scaled - (linalg.solve(inner, (scaled @ factors).T, assume_a="pos").T @ factors.T) / own
+        return scaled - (shared @ factors.T) / own  # (n, n_voxels)
 
     @cached_property
     def _quick_patterns(self) -> np.ndarray:
@@ -139,7 +152,20 @@ class NoiseModel:
         return rounded(patterns, axis=1).T
 
     def sample(self, n_trials: int, rng: np.random.Generator) -> np.ndarray:
-        """Noise of one run, (n_trials, n_voxels) float32."""
+        """Draw the noise of one run.
+
+        Parameters
+        ----------
+        n_trials : int
+            in the run
+        rng : numpy.random.Generator
+            draws it
+
+        Returns
+        -------
+        ndarray of shape (n_trials, n_voxels), float32
+            percent signal change
+        """
         white = _carry_over(n_trials, len(self.sd), rng)
         white *= np.sqrt(self.white)
         series = _carry_over(n_trials, len(self._quick_patterns), rng)
@@ -177,15 +203,15 @@ def _orthonormal(rows: np.ndarray) -> np.ndarray:
     rows = rows.copy()
     length = np.sqrt((rows**2).sum(axis=1))
 
-    for now in range(len(rows)):
-        left = np.sqrt((rows[now] ** 2).sum())
-        if left <= 1e-6 * length[now]:
-            rows[now] = 0.0
+    for k in range(len(rows)):
+        left = np.sqrt((rows[k] ** 2).sum())
+        if left <= 1e-6 * length[k]:
+            rows[k] = 0.0
             continue
 
-        rows[now] /= left
-        shares = (rows[now + 1 :] * rows[now]).sum(axis=1)
-        rows[now + 1 :] -= shares[:, None] * rows[now]
+        rows[k] /= left
+        shares = (rows[k + 1 :] * rows[k]).sum(axis=1)
+        rows[k + 1 :] -= shares[:, None] * rows[k]
 
     return rows
 
@@ -195,7 +221,7 @@ def _carry_over(n_trials: int, count: int, rng: np.random.Generator) -> np.ndarr
     fresh = rng.standard_normal((n_trials, count), dtype=np.float32)
     step = np.float32(np.sqrt(1 - _CARRY_OVER**2))
 
-    for now in range(1, n_trials):
-        fresh[now] = np.float32(_CARRY_OVER) * fresh[now - 1] + step * fresh[now]
+    for trial in range(1, n_trials):
+        fresh[trial] = np.float32(_CARRY_OVER) * fresh[trial - 1] + step * fresh[trial]
 
     return fresh

@@ -97,13 +97,14 @@ def _energy(light: np.ndarray) -> np.ndarray:
     """Amplitude of the oriented contrast around each point, (n, 18, 16, 16)."""
     edge = (_PADDED - _SEEN) // 2
     padded = np.pad(light - _GREY, ((0, 0), (edge, edge), (edge, edge)))
-    spectrum = fft.fft2(padded)
+    spectrum = np.asarray(fft.fft2(padded))  # (n, 48, 48)
     inside = slice(edge // 2, edge // 2 + GRID)
     out = np.empty((len(light), N_ENERGY, GRID, GRID), dtype=np.float32)
 
     for number, (rows, columns, values) in enumerate(_filters()):
-        band = spectrum[:, rows[:, None], columns[None, :]] * values
-        out[:, number] = np.abs(fft.ifft2(band, overwrite_x=True)[:, inside, inside])
+        band = spectrum[:, rows[:, None], columns[None, :]] * values  # (n, 24, 24)
+        amplitude = np.asarray(fft.ifft2(band, overwrite_x=True))
+        out[:, number] = np.abs(amplitude[:, inside, inside])
 
     return out
 
@@ -113,6 +114,8 @@ def _curvature(light: np.ndarray) -> np.ndarray:
     padded = np.pad(light, ((0, 0), (2, 2), (2, 2)), mode="edge")
     soft = (padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]) / 4
     soft = (soft[:, :, :-2] + 2 * soft[:, :, 1:-1] + soft[:, :, 2:]) / 4  # (n, 34, 34)
+
+    # Derivatives by central differences, and the curvature of the lines of equal brightness.
     gx = (soft[:, 1:-1, 2:] - soft[:, 1:-1, :-2]) / 2
     gy = (soft[:, 2:, 1:-1] - soft[:, :-2, 1:-1]) / 2
     gxx = soft[:, 1:-1, 2:] - 2 * soft[:, 1:-1, 1:-1] + soft[:, 1:-1, :-2]
@@ -155,10 +158,13 @@ def maps(images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     dark = np.maximum(_GREY - coarse, 0)
     red_green = _halve(red - green)
     blue_yellow = _halve(blue - 0.5 * (red + green))
-    turns = 2 * np.pi * np.arange(HUES) / HUES
-    hues = [
-        np.maximum(np.float32(np.cos(turn)) * red_green + np.float32(np.sin(turn)) * blue_yellow, 0) for turn in turns
-    ]
+
+    hues = []
+    for turn in 2 * np.pi * np.arange(HUES) / HUES:
+        along = np.float32(np.cos(turn)) * red_green + np.float32(np.sin(turn)) * blue_yellow
+        hues.append(np.maximum(along, 0))
 
     surface = np.stack([bright, dark, red_green, blue_yellow], axis=1)
-    return _energy(light), surface, np.concatenate([np.stack([*hues, bright, dark], axis=1), _curvature(light)], axis=1)
+    shape = np.concatenate([np.stack([*hues, bright, dark], axis=1), _curvature(light)], axis=1)  # (n, 10, 16, 16)
+
+    return _energy(light), surface, shape

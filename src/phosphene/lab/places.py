@@ -9,7 +9,7 @@ import numpy as np
 from phosphene.lab.canvas import Canvas, clamp, colour, colours, ease, length, noise, per_picture
 from phosphene.lab.chance import Chance, lattice
 
-F = np.float32
+F = np.float32  # every number that meets pixels: float64 would round otherwise
 
 LIGHTS = ("day", "dusk", "haze")
 
@@ -40,7 +40,9 @@ def _ground(canvas: Canvas, top: np.ndarray, far: np.ndarray, near: np.ndarray) 
     canvas.shape(top - canvas.y, far + depth * (near - far))
 
 
-def _ridge(canvas: Canvas, chance: Chance, name: str, base: np.ndarray, height: float, width: float) -> np.ndarray:
+def _ridge(
+    canvas: Canvas, chance: Chance, name: str, base: np.ndarray | np.float32, height: float, width: float
+) -> np.ndarray:
     """A rolling line: y as a function of x, (n, 1, size)."""
     shift = per_picture(chance.uniform(name))
     return base - F(height) * (noise(canvas.x * F(width) + shift, shift * F(7)) - F(0.5)) * F(2)

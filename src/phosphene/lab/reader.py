@@ -11,8 +11,10 @@ import pandas as pd
 from pydantic import Field, field_validator
 
 from phosphene.data.findings import Finding
+from phosphene.data.oracle import BestLinear
 from phosphene.data.reader import ReaderOptions, about
 from phosphene.errors import DataError, did_you_mean
+from phosphene.lab.prompts import NOUNS
 from phosphene.lab.whole import MOST_PICTURES, MOST_VOXELS
 from phosphene.types import Dataset, Split, Stimuli, Trials
 
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
 SUBJECTS = tuple(f"sub-{i:02d}" for i in range(1, 9))
 """Names of the people of the lab; each is made when asked for."""
+
+_ORACLE_PICTURES = 600
+"""Training pictures at most that the best linear decoder is computed from: a second of work."""
 
 _SIZES = {
     "small": {"n_train": 200, "n_test": 30, "n_voxels": 400},
@@ -31,21 +36,27 @@ _SIZES = {
 class InSilicoOptions(ReaderOptions):
     """What is simulated. Everything follows from these and nothing else."""
 
-    design: Literal["nsd", "god", "bold5000", "clusters"] = Field("nsd", description="which study is imitated")
-    size: Literal["small", "full"] = Field("full", description="small: a first look; the numbers below override it")
-    n_train: int | None = Field(None, ge=1, le=MOST_PICTURES, description="training pictures; 600, or 200 when small")
-    n_test: int | None = Field(None, ge=1, le=MOST_PICTURES, description="test pictures; 60, or 30 when small")
+    design: Literal["nsd", "god", "bold5000", "clusters"] = Field(default="nsd", description="which study is imitated")
+    size: Literal["small", "full"] = Field(
+        default="full", description="small: a first look; the numbers below override it"
+    )
+    n_train: int | None = Field(
+        default=None, ge=1, le=MOST_PICTURES, description="training pictures; 600, or 200 when small"
+    )
+    n_test: int | None = Field(default=None, ge=1, le=MOST_PICTURES, description="test pictures; 60, or 30 when small")
     n_voxels: int | None = Field(
-        None, ge=50, le=MOST_VOXELS, description="voxels of each person; 1,000, or 400 when small"
+        default=None, ge=50, le=MOST_VOXELS, description="voxels of each person; 1,000, or 400 when small"
     )
-    n_subjects: int = Field(1, ge=1, le=len(SUBJECTS), description="people; insilico:sub-03 opens one alone")
+    n_subjects: int = Field(default=1, ge=1, le=len(SUBJECTS), description="people; insilico:sub-03 opens one alone")
     train_repeats: int | None = Field(
-        None, ge=1, description="showings of a training picture; as in the study imitated"
+        default=None, ge=1, description="showings of a training picture; as in the study imitated"
     )
-    test_repeats: int | None = Field(None, ge=1, description="showings of a test picture; as in the study imitated")
-    pixels: int = Field(32, ge=16, le=512, description="side of a picture")
-    snr: Literal["nsd", "3t"] | None = Field(None, description="scanner; as in the study imitated")
-    seed: int = Field(0, ge=0, lt=2**31, description="of the world: scenes, people, order of trials, noise")
+    test_repeats: int | None = Field(
+        default=None, ge=1, description="showings of a test picture; as in the study imitated"
+    )
+    pixels: int = Field(default=32, ge=16, le=512, description="side of a picture")
+    snr: Literal["nsd", "3t"] | None = Field(default=None, description="scanner; as in the study imitated")
+    seed: int = Field(default=0, ge=0, lt=2**31, description="of the world: scenes, people, order of trials, noise")
 
     @field_validator("size", mode="before")
     @classmethod
@@ -101,7 +112,7 @@ class InSilico:
     licence: ClassVar[str] = "BSD-3-Clause, as phosphene"
     url: ClassVar[str] = ""
     files: ClassVar[str] = ""
-    options: ClassVar[type[InSilicoOptions]] = InSilicoOptions
+    options: ClassVar[type[ReaderOptions]] = InSilicoOptions
 
     def find(self, root: Path) -> Path:
         """Nothing is needed on the disk."""
@@ -150,6 +161,64 @@ class InSilico:
             people,
             {split.name: split},
             about(self, note=note),
+            NOUNS,
+        )
+
+    def oracle(
+        self,
+        path: Path,
+        options: InSilicoOptions,
+        subject: str,
+        *,
+        split: str | None = None,
+        averaged: bool = True,
+    ) -> BestLinear | None:
+        """The best linear decoder of the pixels of the test pictures, in closed form.
+
+        Parameters
+        ----------
+        path : Path
+            not used
+        options : InSilicoOptions
+            what is simulated
+        subject : str
+            one person
+        split : str, optional
+            name of the split in use; the design's own by default
+        averaged : bool, default True
+            whether the mean over all showings of a test picture is decoded, or one response
+
+        Returns
+        -------
+        BestLinear or None
+            None for a split that is not the design's own
+
+        Raises
+        ------
+        DataError
+            For a person the lab does not have.
+        """
+        if split not in (None, options.design):
+            return None
+
+        made = simulation(options, subject)
+        is_test = made.design.is_test
+        learned = np.flatnonzero(~is_test)[:_ORACLE_PICTURES]
+        pixels = made.images.reshape(len(made.images), -1) / 255  # (n_stimuli, n_pixels)
+
+        showings = 1
+        if averaged:
+            showings = int(made.design.shown[is_test].max())
+
+        decoder = made.subject.bayes_linear(made.signal[learned], pixels[learned], showings)
+        on_test = decoder.expected(made.signal[is_test], pixels[is_test])
+
+        return BestLinear(
+            subject,
+            float(on_test.correlation.mean()),
+            float(decoder.learned.correlation.mean()),
+            showings,
+            len(learned),
         )
 
     def check(self, path: Path, options: InSilicoOptions) -> list[Finding]:

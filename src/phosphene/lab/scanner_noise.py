@@ -26,7 +26,16 @@ _WANDER_S = 10.0
 
 
 def sized(time: np.ndarray, space: np.ndarray, rms: float) -> tuple[np.ndarray, np.ndarray]:
-    """Centre time courses (n_volumes, k) and scale maps (k, n_voxels) so that their product has this root mean square.
+    """Centre time courses and scale maps so that their product has this root mean square.
+
+    Parameters
+    ----------
+    time : ndarray of shape (n_volumes, k)
+        time courses
+    space : ndarray of shape (k, n_voxels)
+        maps
+    rms : float
+        over voxels and volumes, percent
 
     Returns
     -------
@@ -35,6 +44,8 @@ def sized(time: np.ndarray, space: np.ndarray, rms: float) -> tuple[np.ndarray, 
     """
     time = time - time.mean(axis=0)
     space = space.astype(np.float64)
+
+    # Sum of the squared product without forming it: tr(T'T S S').
     power = np.sum(exact_product(time.T, time) * exact_product(space, space.T))
     square = power / (len(time) * space.shape[1])
 
@@ -50,7 +61,16 @@ def slow_basis(n_volumes: int, tr_s: float, period_s: float) -> np.ndarray:
 
 
 def drift(time: np.ndarray, weights: np.ndarray, sd: float) -> tuple[np.ndarray, np.ndarray]:
-    """Drift of which every voxel has the same size: slow time courses (n_volumes, k), and weights (k, n_voxels) to be scaled.
+    """Drift of which every voxel has the same size.
+
+    Parameters
+    ----------
+    time : ndarray of shape (n_volumes, k)
+        slow time courses, the line first
+    weights : ndarray of shape (k, n_voxels)
+        of each voxel, to be scaled
+    sd : float
+        percent
 
     Returns
     -------
@@ -74,6 +94,15 @@ def autoregressive(n_volumes: int, coefficient: float, sd: np.ndarray, rng: np.r
 def pulse(n_volumes: int, tr_s: float, rng: np.random.Generator) -> tuple[tuple[float, float], np.ndarray]:
     """Heart beat and breathing, seen once a volume.
 
+    Parameters
+    ----------
+    n_volumes : int
+        length of the run
+    tr_s : float
+        seconds between volumes
+    rng : numpy.random.Generator
+        draws rates and phases
+
     Returns
     -------
     tuple of (tuple of (float, float), ndarray)
@@ -86,7 +115,8 @@ def pulse(n_volumes: int, tr_s: float, rng: np.random.Generator) -> tuple[tuple[
 
     for mean, spread in _RATES_HZ:
         rate = rng.normal(mean, spread)
-        wander = lfilter([1.0], [1.0, -keep], rng.normal(size=n_volumes) * np.sqrt(1 - keep**2))
+        steps = rng.normal(size=n_volumes) * np.sqrt(1 - keep**2)
+        wander = np.asarray(lfilter([1.0], [1.0, -keep], steps))
         phase = 2 * np.pi * (rng.uniform() + np.cumsum(rate * (1 + _RATE_WANDER * wander) * tr_s))
         waves += [np.cos(phase), np.sin(phase)]
         rates.append(float(rate))

@@ -47,6 +47,7 @@ __all__ = [
 _MOST = 3  # things in a scene, at most
 _BLOCK = 64  # pictures painted together: few enough to stay in the processor's cache
 _TRAITS = 4
+_HEIGHTS = ((0.50, 0.78), (0.26, 0.40), (0.22, 0.32))  # of the main, second and third thing, least and most
 _COLOUR_NAMES = tuple(COLOURS)
 
 
@@ -98,42 +99,61 @@ def _compose(seed: int, indices: Sequence[int] | np.ndarray) -> _Layout:
     horizon = chance.uniform("horizon", 0.42, 0.58)
     floats = np.isin(place, _FLOATING_PLACES)
 
-    kind, tone, word = (np.zeros((_MOST, n), dtype=np.int64) for _ in range(3))
-    x, y, half, flip, tilt = (np.zeros((_MOST, n)) for _ in range(5))
+    tone = np.zeros((_MOST, n), dtype=np.int64)
+    word = np.zeros((_MOST, n), dtype=np.int64)
+    x = np.zeros((_MOST, n))
+    y = np.zeros((_MOST, n))
+    half = np.zeros((_MOST, n))
+    flip = np.zeros((_MOST, n))
+    tilt = np.zeros((_MOST, n))
     style = np.zeros((_MOST, n, _TRAITS))
     side = np.where(chance.happens("side", 0.5), 1.0, -1.0)
+
+    # Three different kinds: the second is drawn among the others, the third among those that are left.
+    kind = np.zeros((_MOST, n), dtype=np.int64)
     kind[0] = main
     kind[1] = (main + 1 + chance.integer("kind.1", len(THINGS) - 1)) % len(THINGS)
     kind[2] = chance.integer("kind.2", len(THINGS) - 2)
     low = np.minimum(kind[0], kind[1])
     high = np.maximum(kind[0], kind[1])
-    kind[2] += kind[2] >= low  # skip the two kinds that are there already
+    kind[2] += kind[2] >= low  # skip the two kinds that are taken
     kind[2] += kind[2] >= high
     front = chance.happens("front", 0.25)  # the second thing stands before the main one
 
     for row in range(_MOST):
         k = kind[row]
-        low, high = [(0.50, 0.78), (0.26, 0.40), (0.22, 0.32)][row]
-        tall = chance.uniform(f"size.{row}", low, high)
+        shortest, tallest = _HEIGHTS[row]
+        tall = chance.uniform(f"size.{row}", shortest, tallest)
 
         if row == 0:
             tall = tall * np.where(count == 3, 0.85, 1.0)
 
         half[row] = np.minimum(0.5 * tall * _SCALE[k], 0.46 / np.maximum(_ASPECT[k], 0.8))
+
         if row == 0:
+            # The main thing leaves room for the others at its side.
             aside = np.array([0.0, 0.12, 0.04])[count - 1]
             x[row] = 0.5 - side * aside + chance.uniform("x.0", -0.10, 0.10)
             stands = chance.uniform("base.0", 0.88, 0.96) - half[row]
             hangs = chance.uniform("air.0", 0.36, 0.56)
         else:
-            x[row] = 0.5 + (side if row == 1 else -side) * chance.uniform(f"x.{row}", 0.33 + 0.07 * (row == 2), 0.45)
+            # The second thing stands on one side, the third on the other, each further back the higher it stands.
+            if row == 1:
+                x[row] = 0.5 + side * chance.uniform("x.1", 0.33, 0.45)
+            else:
+                x[row] = 0.5 + -side * chance.uniform("x.2", 0.33 + 0.07, 0.45)
+
             base = horizon + 0.5 * (0.92 - horizon) * chance.uniform(f"base.{row}", 0.4, 1.1)
             base = np.where((row == 1) & front, chance.uniform("base.front", 0.94, 0.99), np.maximum(base, 0.66))
             stands = base - half[row]
             hangs = chance.uniform(f"air.{row}", 0.14, 0.34)
 
-        room = (1.0 if row == 0 else 0.8) * half[row] * _ASPECT[k]
-        x[row] = np.clip(x[row], room, 1.0 - room)
+        # The main thing stays within the picture; the others may be cut by its edge.
+        reach = 1.0 * half[row] * _ASPECT[k]
+        if row > 0:
+            reach = 0.8 * half[row] * _ASPECT[k]
+
+        x[row] = np.clip(x[row], reach, 1.0 - reach)
         drifts = chance.uniform(f"drift.{row}", -0.14, 0.0)
         y[row] = np.where(_FLIES[k], hangs, stands + np.where(floats, drifts, 0.0))
         flip[row] = np.where(chance.happens(f"flip.{row}", 0.5), 1.0, -1.0)
@@ -163,7 +183,7 @@ def _compose(seed: int, indices: Sequence[int] | np.ndarray) -> _Layout:
     )
 
 
-def _paint(layout: _Layout, rows: slice, size: int) -> np.ndarray:
+def _paint(layout: _Layout, rows: slice | np.ndarray, size: int) -> np.ndarray:
     """Paint the scenes at `rows` of a layout: (len, size, size, 3) uint8."""
     place = layout.place[rows]
     light = layout.light[rows]
@@ -265,12 +285,44 @@ def checked_size(size: int) -> int:
 
 
 def render(seed: int, index: int, size: int = 32) -> np.ndarray:
-    """Paint one scene: (size, size, 3) uint8, RGB. See :func:`render_many`."""
+    """Paint one scene.
+
+    Parameters
+    ----------
+    seed : int
+        which world
+    index : int
+        number of the scene, at least 0
+    size : int, default 32
+        pixels along a side, 8 to 1024; the same scene at any size
+
+    Returns
+    -------
+    ndarray of shape (size, size, 3), uint8
+        RGB, 0-255
+
+    See Also
+    --------
+    render_many : many scenes at once.
+    """
     return render_many(seed, [index], size)[0]
 
 
 def describe_many(seed: int, indices: Sequence[int] | np.ndarray) -> list[Scene]:
-    """What scenes show, without painting them: one :class:`Scene` per index."""
+    """What scenes show, without painting them.
+
+    Parameters
+    ----------
+    seed : int
+        which world
+    indices : sequence of int or ndarray
+        (n,) numbers of the scenes, at least 0
+
+    Returns
+    -------
+    list of Scene
+        one per index
+    """
     layout = _compose(seed, indices)
     scenes = []
 
@@ -304,7 +356,20 @@ def describe_many(seed: int, indices: Sequence[int] | np.ndarray) -> list[Scene]
 
 
 def describe(seed: int, index: int) -> Scene:
-    """What one scene shows: place, light, things and main category."""
+    """What one scene shows: place, light, things and main category.
+
+    Parameters
+    ----------
+    seed : int
+        which world
+    index : int
+        number of the scene, at least 0
+
+    Returns
+    -------
+    Scene
+        the truth that picture, captions and labels are made from
+    """
     return describe_many(seed, [index])[0]
 
 
@@ -331,7 +396,19 @@ def captions_many(scenes: Sequence[Scene]) -> list[tuple[str, ...]]:
 
 
 def captions(seed: int, index: int) -> tuple[str, ...]:
-    """The five captions of one scene; :func:`caption_truth` tells which are to be trusted.
+    """The five captions of one scene; :func:`caption_truth` says which are to be trusted.
+
+    Parameters
+    ----------
+    seed : int
+        which world
+    index : int
+        number of the scene, at least 0
+
+    Returns
+    -------
+    tuple of str
+        lower case, no full stop
 
     Examples
     --------
@@ -344,5 +421,18 @@ def captions(seed: int, index: int) -> tuple[str, ...]:
 
 
 def caption_truth(seed: int, index: int) -> tuple[str, ...]:
-    """Which of one scene's captions are ``good`` (two or three), ``vague`` or ``wrong`` (one or two of each)."""
+    """Which of one scene's captions are good, vague or wrong.
+
+    Parameters
+    ----------
+    seed : int
+        which world
+    index : int
+        number of the scene, at least 0
+
+    Returns
+    -------
+    tuple of str
+        ``good`` (two or three), ``vague`` or ``wrong`` (one or two of each), in the order of :func:`captions`
+    """
     return _captions.truth([describe(seed, index)])[0]

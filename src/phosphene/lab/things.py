@@ -9,7 +9,7 @@ import numpy as np
 
 from phosphene.lab.canvas import Frame, clamp, colour, colours, per_picture
 
-F = np.float32
+F = np.float32  # every number that meets pixels: float64 would round otherwise
 
 # What a caption calls a colour, and the colour. A kind of thing comes in some of these.
 COLOURS: dict[str, tuple[int, int, int]] = {

@@ -82,24 +82,24 @@ def object_tuning(area: np.ndarray, rng: np.random.Generator) -> tuple[ObjectTun
     local[loc] = 0.6
 
     for name, likes in _LIKES.items():
-        here = np.flatnonzero(area == name)
-        strength = rng.lognormal(0.0, 0.2, len(here))
+        voxels = np.flatnonzero(area == name)
+        strength = rng.lognormal(0.0, 0.2, len(voxels))
 
         for thing, weight in likes.items():
             row = THINGS.index(thing)
-            kinds[row, here] += weight * strength
-            looks[row][:, here] *= 1.0 + 3.0 * weight
+            kinds[row, voxels] += weight * strength
+            looks[row][:, voxels] *= 1.0 + 3.0 * weight
 
         if name == "VWFA":
-            words[:, here] *= 4.0
+            words[:, voxels] *= 4.0
 
         if name in ("PPA", "RSC"):
-            places[:, here] *= 2.5 if name == "PPA" else 3.0
-            places[:, here] += np.array([_SPACE[place] for place in PLACES])[:, None] * 0.5
-            local[here] = 0.25
+            places[:, voxels] *= {"PPA": 2.5, "RSC": 3.0}[name]
+            places[:, voxels] += np.array([_SPACE[place] for place in PLACES])[:, None] * 0.5
+            local[voxels] = 0.25
 
         if name == "OFA":
-            local[here] = 0.7
+            local[voxels] = 0.7
 
     high = np.isin(area, ["LOC", *_LIKES])
     preferred = np.array(THINGS, dtype=object)[kinds.argmax(axis=0)]
@@ -109,8 +109,18 @@ def object_tuning(area: np.ndarray, rng: np.random.Generator) -> tuple[ObjectTun
         if item.prefers:
             preferred[area == name] = item.prefers
 
-    arrays = (np.where(high, part, 0.0).astype(np.float32) for part in (kinds, looks, words, places))
-    return ObjectTuning(*arrays, local.astype(np.float32)), preferred
+    def in_high_areas(weights: np.ndarray) -> np.ndarray:
+        return np.where(high, weights, 0.0).astype(np.float32)
+
+    tuning = ObjectTuning(
+        kinds=in_high_areas(kinds),
+        looks=in_high_areas(looks),
+        words=in_high_areas(words),
+        places=in_high_areas(places),
+        local=local.astype(np.float32),
+    )
+
+    return tuning, preferred
 
 
 def object_drive(

@@ -27,9 +27,6 @@ RELATIVE = 1e-3
 ABSOLUTE = 1e-6
 """How far a value may move: rounding and a pixel painted one level brighter on another processor stay below, another
 variant of a metric does not."""
-_SEED = 20
-_SCENES = 8
-_SIDE = 32
 _SPACE = "golden"
 
 
@@ -41,6 +38,18 @@ def golden_file() -> Path:
 def golden_reference() -> dict[str, float]:
     """Metric to its kept value."""
     return {k: float(v) for k, v in json.loads(golden_file().read_text(encoding="utf-8")).items()}
+
+
+def golden_scenes() -> np.ndarray:
+    """The eight pictures that all items are made of: scenes that the in-silico lab drew once, kept as a file.
+
+    Returns
+    -------
+    ndarray of shape (8, 32, 32, 3), uint8
+        RGB, 0-255
+    """
+    with np.load(golden_file().with_name("golden_scenes.npz")) as file:
+        return file["pictures"]
 
 
 def golden_values() -> dict[str, float]:
@@ -81,9 +90,7 @@ def changed(now: Mapping[str, float], kept: Mapping[str, float] | None = None) -
 @lru_cache(maxsize=1)
 def _items() -> tuple[Decoded, Encoded]:
     """64 items with everything a metric can ask for: latents, views, texts, labels, a classifier, responses."""
-    from phosphene.lab.scenes import render_many
-
-    scenes = render_many(_SEED, range(_SCENES), _SIDE).astype(np.float32) / 255
+    scenes = golden_scenes().astype(np.float32) / 255
     turned = [np.rot90(side, quarter, axes=(1, 2)) for side in (scenes, scenes[:, :, ::-1]) for quarter in range(4)]
     true = np.ascontiguousarray(np.stack(turned, axis=1).reshape(-1, *scenes.shape[1:]))
     n = len(true)

@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from phosphene.errors import ConfigError, DataError
+from phosphene.io.stages import versioned
 from phosphene.metrics.identification import oriented
 from phosphene.metrics.nway import check_n_k, expected_top_k, log_choose, n_way
 from phosphene.metrics.ties import bounds, grain_of
@@ -265,6 +266,7 @@ class Ensemble(NamedTuple):
     alone: np.ndarray
 
 
+@versioned(1)
 def ensemble_weights(
     similarities: Sequence[np.ndarray], size: int = 300, truth: np.ndarray | None = None, step: float = 0.1
 ) -> Ensemble:

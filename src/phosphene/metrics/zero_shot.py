@@ -15,7 +15,7 @@ templates of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,7 +23,7 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from phosphene.errors import DataError
-from phosphene.lab.zoo.prompts import SINGLE_TEMPLATE, TEMPLATES, category_texts
+from phosphene.features.prompts import IMAGENET_TEMPLATES, SINGLE_TEMPLATE, TEMPLATES, category_texts, templates_for
 from phosphene.metrics.identification import count_above, similarity
 from phosphene.metrics.ties import first_best
 
@@ -38,28 +38,6 @@ __all__ = [
     "templates_for",
 ]
 
-
-def _imagenet_templates() -> tuple[str, ...]:
-    """Frames of Radford et al. 2021, each with both articles; four come with a word of their own."""
-    seen_as = (
-        "photo", "bad photo", "good photo", "low resolution photo", "cropped photo", "bright photo", "dark photo",
-        "close-up photo", "black and white photo", "pixelated photo", "jpeg corrupted photo", "blurry photo", "sculpture",
-        "rendering", "rendition", "tattoo", "drawing", "painting", "doodle", "sketch",
-    )  # fmt: skip
-
-    looks = ("hard to see", "clean", "dirty", "cool", "large", "small", "nice", "weird")
-    made_of = ("embroidered", "plastic", "origami", "toy", "cartoon", "plushie")
-    frames = [f"a {x} of ARTICLE {{}}." for x in seen_as]
-    frames += [f"{x} of ARTICLE {{}}." for x in ("graffiti", "art", "itap")]
-    frames += [f"a photo of ARTICLE {x} {{}}." for x in looks]
-    frames += [f"ARTICLE {x} {{}}." for x in made_of] + ["ARTICLE {} in a video game."]
-    own = [f"{x} {{}}." for x in ("a photo of many", "a photo of one", "a photo of my", "itap of my")]
-
-    return (*(f.replace("ARTICLE", article) for f in frames for article in ("a", "the")), *own)
-
-
-IMAGENET_TEMPLATES = _imagenet_templates()
-"""The 80 sentences that CLIP was published with for ImageNet."""
 
 Reader = Callable[[Sequence[str]], np.ndarray]
 
@@ -140,25 +118,12 @@ class Candidates:
         return f"{'all' if seen == k else f'{seen} of the'} {k} candidate categories were shown in training"
 
 
-def templates_for(space: str) -> tuple[str, ...]:
-    """Sentences that suit the text encoder of a space of latents.
-
-    Examples
-    --------
-    >>> len(templates_for("clip_vit_h_14_laion2b_s32b_b79k")), len(templates_for("clip_lab"))
-    (80, 4)
-    """
-    if space == "clip_lab":
-        return TEMPLATES
-
-    return IMAGENET_TEMPLATES
-
-
 def candidates_from(
     read: Reader,
     categories: Sequence[str],
     *,
     templates: Sequence[str] = TEMPLATES,
+    nouns: Mapping[str, str] | None = None,
     trained: Collection[str] | None = None,
 ) -> Candidates:
     """Candidates whose embeddings a text encoder makes.
@@ -170,8 +135,10 @@ def candidates_from(
     categories : sequence of str
         names
     templates : sequence of str, optional
-        sentences with ``{}`` for the noun: the lab's by default, ``IMAGENET_TEMPLATES`` for public networks,
+        sentences with ``{}`` for the noun: four short ones by default, ``IMAGENET_TEMPLATES`` for public networks,
         ``SINGLE_TEMPLATE`` for one alone; ``templates_for`` chooses by the space
+    nouns : mapping of {str: str}, optional
+        what categories are called in a text where that is not their name, as ``Dataset.nouns`` has it
     trained : collection of str, optional
         categories of the training stimuli
 
@@ -180,7 +147,7 @@ def candidates_from(
     DataError
         When a text has no latent of finite length above 0.
     """
-    texts = category_texts(categories, templates)
+    texts = category_texts(categories, templates, nouns)
     flat = [text for several in texts.values() for text in several]
     latents = np.asarray(read(flat), dtype=np.float64)
     if latents.ndim != 2 or len(latents) != len(flat):

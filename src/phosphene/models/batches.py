@@ -1,4 +1,4 @@
-"""Rows through a trained network, some at a time: what the parts of this folder do when they are asked for latents."""
+"""Rows through a trained network, some at a time: what the parts of this room do when they are asked for latents."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 def in_batches(
-    arrow: Callable[[Any], Any], module: nn.Module, rows: np.ndarray, batch_size: int, what: str
+    function: Callable[[Any], Any], module: nn.Module, rows: np.ndarray, batch_size: int, what: str
 ) -> np.ndarray:
-    """Rows through a network in evaluation mode, in the mode it was in afterwards.
+    """Rows through a network in evaluation mode; it is left in the mode it was in.
 
     Parameters
     ----------
-    arrow : callable
+    function : callable
         from a tensor (k, p) to one (k, ...), each row as if it were alone but for rounding; called on one block after
         the other
     module : nn.Module
@@ -46,31 +46,37 @@ def in_batches(
 
     if np.ndim(rows) != 2:
         raise DataError(f"{what} must be one row an item, but came with shape {np.shape(rows)}.")
+
     if not len(rows):
         raise DataError(f"{what} has no rows (shape {np.shape(rows)}); give at least one.")
 
     was_training = module.training
     device = next(module.parameters()).device
     module.eval()
-    out = None
+    out = np.empty(0, dtype=np.float32)
 
     try:
         with torch.no_grad():
             for start in range(0, len(rows), batch_size):
-                block = np.array(rows[start : start + batch_size], dtype=np.float32)
-                if not np.isfinite(block).all():
-                    row, column = np.argwhere(~np.isfinite(block))[0]
-                    raise DataError(
-                        f"{what} must be finite, but row {start + row}, column {column} (from 0) is {block[row, column]}; "
-                        "drop or repair such rows or columns first."
-                    )
+                block = np.array(rows[start : start + batch_size], dtype=np.float32)  # (k, p)
+                _check_finite(block, start, what)
+                result = function(torch.from_numpy(block).to(device)).float().cpu().numpy()  # (k, ...)
 
-                part = arrow(torch.from_numpy(block).to(device)).float().cpu().numpy()
-                if out is None:
-                    out = np.empty((len(rows), *part.shape[1:]), dtype=np.float32)
+                if start == 0:  # only the first result tells the shape of the others
+                    out = np.empty((len(rows), *result.shape[1:]), dtype=np.float32)
 
-                out[start : start + len(block)] = part
+                out[start : start + len(block)] = result
     finally:
         module.train(was_training)
 
     return out
+
+
+def _check_finite(block: np.ndarray, start: int, what: str) -> None:
+    is_finite = np.isfinite(block)
+    if not is_finite.all():
+        row, column = np.argwhere(~is_finite)[0]
+        raise DataError(
+            f"{what} must be finite, but row {start + row}, column {column} (from 0) is {block[row, column]}; "
+            "drop or repair such rows or columns first."
+        )

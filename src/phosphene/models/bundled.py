@@ -1,7 +1,7 @@
 """Small networks that come with an installed package: the in-silico lab brings its own.
 
-A package names a module in the entry-point group ``phosphene.networks``; the module has the functions below. So recipes can ask
-for the lab's networks, and nothing here knows the lab.
+A package names a module in the entry-point group ``phosphene.networks``; the module has the functions below. So recipes
+can ask for the lab's networks, and nothing in this room knows the lab.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _provider() -> Any:
 
 
 def names() -> list[str]:
-    """Names of the networks that are there."""
+    """Names of the networks that can be loaded."""
     return _provider().names()
 
 
@@ -45,20 +45,21 @@ def record(name: str, folder: Path | None = None) -> dict[str, Any]:
     Parameters
     ----------
     name : str
-        One of :func:`names`.
+        one of :func:`names`
     folder : Path, optional
-        Of NAME.json and NAME.safetensors; the bundled ones by default.
+        of NAME.json and NAME.safetensors; the bundled ones by default
 
     Returns
     -------
-    dict
+    dict[str, Any]
+        as NAME.json has it
 
     Raises
     ------
     ConfigError
         For an unknown name.
     NotAvailable
-        For a network without weights here.
+        For a network whose weights are not on this machine.
     """
     return _provider().record(name, folder)
 
@@ -74,23 +75,23 @@ def load(name: str, *, device: str = "cpu", folder: Path | None = None) -> nn.Mo
     Parameters
     ----------
     name : str
-        One of :func:`names`.
+        one of :func:`names`
     device : str, default "cpu"
-        Where to put it.
+        where to put it
     folder : Path, optional
-        Of NAME.json and NAME.safetensors; the bundled ones by default.
+        of NAME.json and NAME.safetensors; the bundled ones by default
 
     Returns
     -------
     nn.Module
-        CLIPModel or ViTMAEForPreTraining of transformers, VQModel or AutoencoderKL of diffusers, or our own.
+        CLIPModel or ViTMAEForPreTraining of transformers, VQModel or AutoencoderKL of diffusers, or our own
 
     Raises
     ------
     ConfigError
         For an unknown name.
     NotAvailable
-        For a network without weights here.
+        For a network whose weights are not on this machine.
     ModelError
         For weights that are damaged or do not fit.
     """
@@ -98,5 +99,16 @@ def load(name: str, *, device: str = "cpu", folder: Path | None = None) -> nn.Mo
 
 
 def tokenizer(folder: Path | None = None) -> CLIPTokenizer:
-    """The tokenizer of the bundled CLIP."""
+    """The tokenizer of the bundled CLIP.
+
+    Parameters
+    ----------
+    folder : Path, optional
+        of its files; the bundled ones by default
+
+    Returns
+    -------
+    CLIPTokenizer
+        of transformers
+    """
     return _provider().tokenizer(folder)

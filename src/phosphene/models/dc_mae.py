@@ -1,4 +1,30 @@
-"""The network of DC-MAE; :mod:`phosphene.models.dc_mae` says what it is."""
+"""DC-MAE, CAD's phase one, double-contrastive: responses are told apart by what two maskings of each leave of it.
+
+Sun et al. 2023, NeurIPS, "Contrast, Attend and Diffuse to Decode High-Resolution Images from Brain Activities",
+section 3.2. The network is MinD-Vis' (:mod:`phosphene.models.patch_mae`); what is new is what it is trained on, the
+cross-contrastive (1) and the self-contrastive loss (2), each an InfoNCE. ::
+
+    v  response, 20 % of its voxels zeroed          t  the same, whole
+    z1 = decode(encode(v, mask 1))                  z2 = decode(encode(v, mask 2))          rows, made length one
+
+    L_C(i) = -log  e^{z1_i z2_i / tau} / (e^{z1_i z2_i / tau} + sum_{j != i} e^{z1_i z1_j / tau})         (1)
+    L_S(i) = -log  e^{z1_i t_i  / tau} / (e^{z1_i t_i  / tau} + sum_{j != i} e^{z1_i z1_j / tau})         (2)
+    L      = gamma_C L_C + gamma_S L_S                                                                    (3)
+
+Where the paper and the authors' code differ, the defaults follow the paper; ``preset("code")`` follows the code:
+
+- Negatives are other responses' first views. In the code they are what the positives of the others are: their second
+  views in (1), their whole responses in (2) (`negatives`).
+- The weights are the paper's. In the code factors of a half hide in defaults; the ratio of 1 to 0.5 becomes 1 to 1.
+- The code zeroes no voxel at all; see :mod:`phosphene.models.patch_mae`.
+
+The paper writes plain products and gives no temperature; rows of length one and 0.1 are the code's. Cosines do not see
+amplitude, so the decoder's is arbitrary after this phase unless `reconstruction` asks for it.
+
+In this file, from top to bottom: the configuration; the network, which adds to its parent a training objective alone;
+the contrast; the way to other subjects; the trained network as a part of a run. Responses to train on are made of scans
+at rest by :func:`phosphene.data.resting.resting_windows`.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +38,56 @@ from torch import Tensor
 
 from phosphene.errors import ModelError
 from phosphene.io.config import validate
-from phosphene.models.patch_mae import PatchMae, PatchMaeConfig, PatchMaePart, picked
+from phosphene.models.patch_mae import PatchMae, PatchMaeConfig, PatchMaePart, pick_tokens
 from phosphene.training.losses import gathered, info_nce, must_be_whole, row_correlation
 from phosphene.training.sampling import Draws
+
+
+class DcMaeConfig(PatchMaeConfig):
+    """Sizes and variants of the double-contrastive masked autoencoder; the defaults are the paper's for GOD subject 3.
+
+    For GOD subjects 1, 4 and 5 and BOLD5000's CSI1 and CSI2 the paper has a `cross_weight` of 1 and a `mask_ratio` of 0.5.
+    """
+
+    kind: Literal["dc_mae"] = "dc_mae"
+    sparsify: float = Field(default=0.2, ge=0, lt=1, description="share of voxels zeroed in training; section 4.2.1")
+    negatives: Literal["same_view", "cross_view"] = Field(
+        default="same_view",
+        description="other responses' first views (paper) or what their positives are (authors' code)",
+    )
+    temperature: float = Field(default=0.1, gt=0, description="tau; authors' code, not given by the paper")
+    self_weight: float = Field(default=1.0, ge=0, description="gamma_S, of finding the whole response from a view")
+    cross_weight: float = Field(default=0.5, ge=0, description="gamma_C, of finding the second view from the first")
+    symmetric: bool = Field(default=False, description="let both views be the first in turn; only one is in the paper")
+    reconstruction: float = Field(
+        default=0.0, ge=0, description="weight of the squared error of both views' prediction; not in the paper"
+    )
+
+    @model_validator(mode="after")
+    def _trains(self) -> Self:
+        if not self.self_weight + self.cross_weight + self.reconstruction:
+            raise ValueError("with self_weight, cross_weight and reconstruction all 0 there is nothing to train on")
+
+        return self
+
+    @classmethod
+    def preset(cls, name: Literal["paper", "lab", "code"]) -> dict[str, Any]:
+        """Values over the defaults.
+
+        Parameters
+        ----------
+        name : {"paper", "lab", "code"}
+            none for ``paper``, tiny sizes for ``lab``; ``code`` does what the authors' code does
+
+        Returns
+        -------
+        dict[str, Any]
+            plain values, by field
+        """
+        if name == "code":
+            return {"sparsify": 0.0, "negatives": "cross_view", "self_weight": 0.25, "cross_weight": 0.25}
+
+        return super().preset(name)
 
 
 class DcMae(PatchMae):
@@ -24,7 +97,7 @@ class DcMae(PatchMae):
     ----------
     config : DcMaeConfig
         sizes and variants, a :class:`phosphene.models.DcMaeConfig`
-    n_voxels : mapping of {str: int}
+    n_voxels : Mapping[str, int]
         by subject; decides nothing but how a row is padded
     recompute : bool, default False
         save memory in training by computing each block twice; results stay the same
@@ -37,14 +110,14 @@ class DcMae(PatchMae):
     config: DcMaeConfig
 
     def loss(self, batch: Mapping[str, Any], draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
-        """Both contrasts, weighted, and the squared error of the prediction where configured.
+        """Both contrasts, weighted (equation 3), and the squared error of the prediction where configured.
 
         Rows are told apart from all rows of a batch that are computed together, on all processes; of a batch that one
         process accumulates in several parts, only from those of its part.
 
         Parameters
         ----------
-        batch : mapping of {str: Any}
+        batch : Mapping[str, Any]
             ``{"betas": {subject: (k, n_voxels)}, "rows": {subject: (k,) places in the batch}}``, as
             :func:`phosphene.models.subject_batches` makes it
         draws : Draws
@@ -52,41 +125,45 @@ class DcMae(PatchMae):
 
         Returns
         -------
-        tuple of (Tensor, dict of {str: Tensor})
+        tuple of (Tensor, dict[str, Tensor])
             loss, and ``{"cross": L_C, "self": L_S, "correlation": mean over rows and views of Pearson's r between the
             response and its prediction in the patches that ``config.loss_on`` names}``
         """
         c = self.config
-        inputs, whole = self.inputs(batch, draws)
-        visible = torch.cat([self.draw_visible(draws), self.draw_visible(draws)])
-        views = self.decode(self.encode(torch.cat([inputs, inputs]), visible), visible).float()
+        inputs, whole = self.inputs(batch, draws)  # (n, n_patches, patch_size) each
+
+        # Both views pass through the network together: rows of view one, then those of view two.
+        visible = torch.cat([self.draw_visible(draws), self.draw_visible(draws)])  # (2 n, n_visible)
+        tokens = self.encode(torch.cat([inputs, inputs]), visible)
+        views = self.decode(tokens, visible).float()  # (2 n, n_patches, patch_size)
         z1, z2 = views.flatten(1).chunk(2)
 
+        pairs = [(z1, z2)]
         if c.symmetric:
-            turns = [(z1, z2), (z2, z1)]
-        else:
-            turns = [(z1, z2)]
+            pairs.append((z2, z1))
 
-        cross = torch.stack([self._contrast(a, b) for a, b in turns]).mean()
-        own = torch.stack([self._contrast(a, whole.flatten(1)) for a, _ in turns]).mean()
-        loss = c.cross_weight * cross + c.self_weight * own
+        cross_terms = [self._contrast(anchor, other) for anchor, other in pairs]  # equation 1
+        self_terms = [self._contrast(anchor, whole.flatten(1)) for anchor, _ in pairs]  # equation 2
+        cross = torch.stack(cross_terms).mean()
+        itself = torch.stack(self_terms).mean()
+        loss = c.cross_weight * cross + c.self_weight * itself
 
         targets = torch.cat([whole, whole])
         if c.loss_on == "masked":
             hidden = self.hidden(visible)
-            views = picked(views, hidden)
-            targets = picked(targets, hidden)
+            views = pick_tokens(views, hidden)
+            targets = pick_tokens(targets, hidden)
 
         if c.reconstruction:
             loss = loss + c.reconstruction * F.mse_loss(views, targets)
 
         with torch.no_grad():
-            r = row_correlation(targets.flatten(1), views.flatten(1)).mean()
+            correlation = row_correlation(targets.flatten(1), views.flatten(1)).mean()
 
-        return loss, {"cross": cross, "self": own, "correlation": r}
+        return loss, {"cross": cross, "self": itself, "correlation": correlation}
 
-    def _contrast(self, a: Tensor, b: Tensor) -> Tensor:
-        return contrast(a, b, self.config.temperature, self.config.negatives)
+    def _contrast(self, anchors: Tensor, positives: Tensor) -> Tensor:
+        return contrast(anchors, positives, self.config.temperature, self.config.negatives)
 
 
 def contrast(
@@ -130,9 +207,12 @@ def contrast(
             return info_nce(anchors, positives, 1 / temperature, symmetric=False)
 
         must_be_whole()
-        a, b = (gathered(F.normalize(x.float(), dim=-1)) for x in (anchors, positives))
-        is_own = torch.eye(len(a), dtype=torch.bool, device=a.device)
-        logits = torch.where(is_own, (a * b).sum(1, keepdim=True), a @ a.T) / temperature
+        a = gathered(F.normalize(anchors.float(), dim=-1))
+        b = gathered(F.normalize(positives.float(), dim=-1))
+
+        # Each row's positive takes the place of the product of the row with itself, which is one and tells nothing.
+        is_positive = torch.eye(len(a), dtype=torch.bool, device=a.device)
+        logits = torch.where(is_positive, (a * b).sum(1, keepdim=True), a @ a.T) / temperature  # (n, n)
         return F.cross_entropy(logits, torch.arange(len(a), device=a.device))
 
 
@@ -146,11 +226,16 @@ def for_subjects(network: PatchMae, n_voxels: Mapping[str, int], **changes: Any)
     ----------
     network : PatchMae
         a `PatchMae` or `DcMae`; left alone
-    n_voxels : mapping of {str: int}
+    n_voxels : Mapping[str, int]
         by subject
-    changes : Any
+    **changes : Any
         settings of :class:`phosphene.models.PatchMaeConfig` to change: what is hidden, how rows are padded,
         `positions_of`, or a smaller `decoder_depth`, which keeps the first blocks
+
+    Returns
+    -------
+    PatchMae
+        all of its weights ready to be trained
 
     Raises
     ------
@@ -170,53 +255,19 @@ def for_subjects(network: PatchMae, n_voxels: Mapping[str, int], **changes: Any)
     with torch.device("meta"):
         new = PatchMae(config, n_voxels, recompute=network.recompute)
 
-    theirs = network.state_dict()
-    wanted = new.state_dict()
-    wrong = [name for name, w in wanted.items() if name not in theirs or theirs[name].shape != w.shape]
-    if wrong:
+    old_state = network.state_dict()
+    new_state = new.state_dict()
+    unfit = [name for name, w in new_state.items() if name not in old_state or old_state[name].shape != w.shape]
+    if unfit:
+        listed = ", ".join(f"{key} = {value}" for key, value in changes.items())
         raise ModelError(
-            f"a trained autoencoder has no weights for {', '.join(f'{k} = {v}' for k, v in changes.items())}: '{wrong[0]}' "
-            f"({len(wrong)} in all) is missing or of another shape. Only a decoder may get shorter, from {old.decoder_depth} "
-            "blocks; patch size and widths stay."
+            f"a trained autoencoder has no weights for {listed}: '{unfit[0]}' ({len(unfit)} in all) is missing or of "
+            f"another shape. Only a decoder may get shorter, from {old.decoder_depth} blocks; patch size and widths stay."
         )
 
-    new.load_state_dict({name: theirs[name].clone() for name in wanted}, assign=True)
+    copies = {name: old_state[name].clone() for name in new_state}
+    new.load_state_dict(copies, assign=True)
     return new.requires_grad_(True)
-
-
-class DcMaeConfig(PatchMaeConfig):
-    """Sizes and variants of the double-contrastive masked autoencoder; the defaults are the paper's for GOD subject 3.
-
-    For GOD subjects 1, 4 and 5 and BOLD5000's CSI1 and CSI2 the paper has a `cross_weight` of 1 and a `mask_ratio` of 0.5.
-    """
-
-    kind: Literal["dc_mae"] = "dc_mae"
-    sparsify: float = Field(0.2, ge=0, lt=1, description="share of voxels zeroed in training; section 4.2.1")
-    negatives: Literal["same_view", "cross_view"] = Field(
-        "same_view", description="other responses' first views (paper) or what their positives are (authors' code)"
-    )
-    temperature: float = Field(0.1, gt=0, description="tau; authors' code, not given by the paper")
-    self_weight: float = Field(1.0, ge=0, description="gamma_S, of finding the whole response from a view")
-    cross_weight: float = Field(0.5, ge=0, description="gamma_C, of finding the second view from the first")
-    symmetric: bool = Field(False, description="let both views be the first in turn; only one is in the paper")
-    reconstruction: float = Field(
-        0.0, ge=0, description="weight of the squared error of both views' prediction; not in the paper"
-    )
-
-    @model_validator(mode="after")
-    def _trains(self) -> Self:
-        if not self.self_weight + self.cross_weight + self.reconstruction:
-            raise ValueError("with self_weight, cross_weight and reconstruction all 0 there is nothing to train on")
-
-        return self
-
-    @classmethod
-    def preset(cls, name: Literal["paper", "lab", "code"]) -> dict[str, Any]:
-        """Values over the defaults: none for ``paper``, tiny sizes for ``lab``; ``code`` does what the authors' code does."""
-        if name == "code":
-            return {"sparsify": 0.0, "negatives": "cross_view", "self_weight": 0.25, "cross_weight": 0.25}
-
-        return super().preset(name)
 
 
 class DcMaePart(PatchMaePart):
@@ -226,7 +277,7 @@ class DcMaePart(PatchMaePart):
     ----------
     module : DcMae
         a :class:`phosphene.models.DcMae`
-    config : mapping of {str: Any}
+    config : Mapping[str, Any]
         as `of` makes it
     """
 
@@ -234,13 +285,21 @@ class DcMaePart(PatchMaePart):
 
     @classmethod
     def build(cls, config: dict[str, Any]) -> DcMae:
-        """A network of this configuration without values yet."""
-        import torch
+        """A network of this configuration without values yet.
 
-        from phosphene.io.config import validate
+        Parameters
+        ----------
+        config : dict[str, Any]
+            as `of` makes it
 
+        Returns
+        -------
+        DcMae
+            on the CPU; the memory of the weights is not filled
+        """
         values = validate(DcMaeConfig, config["network"], "the saved autoencoder")
+        n_voxels = {name: int(n) for name, n in config["subjects"]}
         with torch.device("meta"):
-            network = DcMae(values, {name: int(n) for name, n in config["subjects"]})
+            network = DcMae(values, n_voxels)
 
         return network.to_empty(device="cpu")

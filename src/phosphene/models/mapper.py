@@ -7,17 +7,19 @@ Lin, Sprague and Singh 2022 (Mind Reader), sections 2.2 and A.8. ::
     embedding (n, d) -> Conv1d -> 4 residual blocks -> transposed Conv1d, stride 2 -> 2 d positions -> 128 -> voxels
 
 The convolutions see voxels in the order they come in; sizes, losses and their weights are those of the authors' code,
-since the paper's text does not give them. One mapper is trained for pictures and one for captions.
+since the paper's text does not give them. One mapper is trained for pictures and one for captions, in two stages: squared
+error and cosine first, then with InfoNCE (equation 2).
 
-The networks are in ``mapper_network.py``, training in ``mapper_fit.py``; here is what needs no torch.
+In this file, from top to bottom: the configurations of both networks and of their training; the mapper and the network
+back, layer for layer those of the authors' code; the loss; training, each network at its best step on training stimuli
+that it is not trained on; the trained networks as parts of a run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 import torch
@@ -26,18 +28,15 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from phosphene.errors import DataError, ModelError
-from phosphene.features.captions import Targets
 from phosphene.io.config import Config, validate
+from phosphene.io.stages import versioned
 from phosphene.models.batches import in_batches
-from phosphene.training import Draws
 from phosphene.training.best_step import BestStep, EnoughError
 from phosphene.training.checkpoint import ModulePart
 from phosphene.training.loop import Trainer, train
 from phosphene.training.losses import cosine, info_nce
+from phosphene.training.sampling import Draws
 from phosphene.training.settings import TrainConfig
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 class MapperConfig(Config):
@@ -45,27 +44,40 @@ class MapperConfig(Config):
 
     kind: Literal["mapper"] = "mapper"
     padded: int | None = Field(
-        None,
+        default=None,
         ge=1,
         description="positions to pad voxels to; 15,744 for subject 1 of NSD. By default as many as it takes",
     )
-    layers: int = Field(1, ge=1, description="convolutions at the start, each of which halves the positions")
-    channels: int = Field(64, ge=1, description="of the convolutions")
-    blocks: int = Field(4, ge=0, description="residual blocks")
-    mixtures: int = Field(128, ge=1, description="of positions, before they become one; 256 towards ResNet features")
+    layers: int = Field(default=1, ge=1, description="convolutions at the start, each of which halves the positions")
+    channels: int = Field(default=64, ge=1, description="of the convolutions")
+    blocks: int = Field(default=4, ge=0, description="residual blocks")
+    mixtures: int = Field(
+        default=128, ge=1, description="of positions, before they become one; 256 towards ResNet features"
+    )
     target_units: Literal["none", "training"] = Field(
-        "none",
+        default="none",
         description="'training' learns embeddings in units of the mean and spread of the training ones: a start that needs "
         "hundreds of steps instead of many thousands. Ours",
     )
     linear: Literal["none", "ridge"] = Field(
-        "none",
+        default="none",
         description="'ridge' adds a ridge regression, fitted first; the network learns what it leaves over. Ours",
     )
 
     @classmethod
     def preset(cls, name: Literal["paper", "lab"]) -> dict[str, Any]:
-        """Values over the defaults: none for ``paper``, narrower and coarser for ``lab``."""
+        """Values over the defaults.
+
+        Parameters
+        ----------
+        name : {"paper", "lab"}
+            none for ``paper``, narrower and coarser for ``lab``
+
+        Returns
+        -------
+        dict[str, Any]
+            plain values, by field
+        """
         if name == "paper":
             return {}
 
@@ -76,14 +88,25 @@ class VoxelEncoderConfig(Config):
     """Sizes of the network from embeddings to voxels; the defaults are the authors'."""
 
     kind: Literal["voxel_encoder"] = "voxel_encoder"
-    channels: int = Field(64, ge=1, description="of the convolutions")
-    blocks: int = Field(4, ge=0, description="residual blocks")
-    bottleneck: int = Field(128, ge=1, description="dimensions that predictions lie in")
-    linear: Literal["none", "ridge"] = Field("none", description="as for the mapper")
+    channels: int = Field(default=64, ge=1, description="of the convolutions")
+    blocks: int = Field(default=4, ge=0, description="residual blocks")
+    bottleneck: int = Field(default=128, ge=1, description="dimensions that predictions lie in")
+    linear: Literal["none", "ridge"] = Field(default="none", description="as for the mapper")
 
     @classmethod
     def preset(cls, name: Literal["paper", "lab"]) -> dict[str, Any]:
-        """Values over the defaults: none for ``paper``, narrower for ``lab``."""
+        """Values over the defaults.
+
+        Parameters
+        ----------
+        name : {"paper", "lab"}
+            none for ``paper``, narrower for ``lab``
+
+        Returns
+        -------
+        dict[str, Any]
+            plain values, by field
+        """
         if name == "paper":
             return {}
 
@@ -91,11 +114,21 @@ class VoxelEncoderConfig(Config):
 
 
 class Weights(Config):
-    """Of the terms of a loss: squared error, one minus the cosine, InfoNCE."""
+    """Of the terms of a loss.
+
+    Attributes
+    ----------
+    mse : float
+        of the squared error
+    cosine : float
+        of one minus the cosine
+    contrast : float
+        of InfoNCE
+    """
 
     mse: float = Field(ge=0)
     cosine: float = Field(ge=0)
-    contrast: float = Field(0.0, ge=0)
+    contrast: float = Field(default=0.0, ge=0)
 
 
 class MapperTraining(Config):
@@ -106,25 +139,30 @@ class MapperTraining(Config):
     """
 
     base: TrainConfig = Field(
-        TrainConfig(steps=29_640, batch_size=32, lr=4e-4, schedule="linear", lr_end=0.41, weight_decay=1e-5),
+        default=TrainConfig(steps=29_640, batch_size=32, lr=4e-4, schedule="linear", lr_end=0.41, weight_decay=1e-5),
         description="first stage",
     )
     finetune: TrainConfig = Field(
-        TrainConfig(steps=7_410, batch_size=128, lr=4e-4, schedule="linear", lr_end=0.41, weight_decay=1e-5),
+        default=TrainConfig(steps=7_410, batch_size=128, lr=4e-4, schedule="linear", lr_end=0.41, weight_decay=1e-5),
         description="second stage, from the best weights of the first; its steps are not given by the paper",
     )
     stages: Literal["two", "base", "joint"] = Field(
-        "two", description="both; the first alone; or both losses from the start (the columns of table 3b)"
+        default="two", description="both; the first alone; or both losses from the start (the columns of table 3b)"
     )
-    base_weights: Weights = Field(Weights(mse=0.4, cosine=0.6), description="authors' code; lost in the paper's text")
-    weights: Weights = Field(Weights(mse=0.2, cosine=0.3, contrast=0.5), description="likewise")
-    tau: float = Field(0.5, gt=0, description="temperature of InfoNCE; authors' code")
-    symmetric: bool = Field(True, description="embeddings find predictions as well as predictions embeddings")
+    base_weights: Weights = Field(
+        default=Weights(mse=0.4, cosine=0.6), description="authors' code; lost in the paper's text"
+    )
+    weights: Weights = Field(default=Weights(mse=0.2, cosine=0.3, contrast=0.5), description="likewise")
+    tau: float = Field(default=0.5, gt=0, description="temperature of InfoNCE; authors' code")
+    symmetric: bool = Field(default=True, description="embeddings find predictions as well as predictions embeddings")
     validation: float = Field(
-        0.1, ge=0, lt=1, description="share of training stimuli that choose the best step; 0: the last step is taken"
+        default=0.1,
+        ge=0,
+        lt=1,
+        description="share of training stimuli that choose the best step; 0: the last step is taken",
     )
-    check_every: int = Field(741, ge=1, description="steps between looks at them; an epoch")
-    patience: int | None = Field(None, ge=1, description="looks without a better one after which a stage ends")
+    check_every: int = Field(default=741, ge=1, description="steps between checks on them; an epoch")
+    patience: int | None = Field(default=None, ge=1, description="checks without a better one after which a stage ends")
 
     @model_validator(mode="after")
     def _no_average(self) -> Self:
@@ -137,244 +175,59 @@ class MapperTraining(Config):
 
     @classmethod
     def preset(cls, name: Literal["paper", "lab"]) -> dict[str, Any]:
-        """Values over the defaults: none for ``paper``, a minute on a small processor for ``lab``."""
+        """Values over the defaults.
+
+        Parameters
+        ----------
+        name : {"paper", "lab"}
+            none for ``paper``, a minute on a small processor for ``lab``
+
+        Returns
+        -------
+        dict[str, Any]
+            plain values, by field
+        """
         if name == "paper":
             return {}
 
         base = {"steps": 200, "batch_size": 32, "lr": 1e-3, "weight_decay": 1e-4}
-        return {
-            "base": base, "finetune": {**base, "steps": 100, "batch_size": 64, "lr": 4e-4}, "check_every": 20, "patience": 3,
-        }  # fmt: skip
+        finetune = {"steps": 100, "batch_size": 64, "lr": 4e-4, "weight_decay": 1e-4}
+        return {"base": base, "finetune": finetune, "check_every": 20, "patience": 3}
 
 
 class EncoderTraining(Config):
     """How the network from embeddings to voxels is trained. The paper gives none of it; this is what the mapper has."""
 
     train: TrainConfig = Field(
-        TrainConfig(steps=29_640, batch_size=32, lr=4e-4, schedule="linear", lr_end=0.41, weight_decay=1e-5)
+        default=TrainConfig(steps=29_640, batch_size=32, lr=4e-4, schedule="linear", lr_end=0.41, weight_decay=1e-5),
+        description="as the first stage of the mapper",
     )
-    weights: Weights = Field(Weights(mse=0.4, cosine=0.6), description="the cosine is over the voxels of one response")
-    validation: float = Field(0.1, ge=0, lt=1, description="as for the mapper")
-    check_every: int = Field(741, ge=1, description="as for the mapper")
-    patience: int | None = Field(None, ge=1, description="as for the mapper")
+    weights: Weights = Field(
+        default=Weights(mse=0.4, cosine=0.6), description="the cosine is over the voxels of one response"
+    )
+    validation: float = Field(default=0.1, ge=0, lt=1, description="as for the mapper")
+    check_every: int = Field(default=741, ge=1, description="as for the mapper")
+    patience: int | None = Field(default=None, ge=1, description="as for the mapper")
 
     @classmethod
     def preset(cls, name: Literal["paper", "lab"]) -> dict[str, Any]:
-        """Values over the defaults: none for ``paper``, seconds on a small processor for ``lab``."""
+        """Values over the defaults.
+
+        Parameters
+        ----------
+        name : {"paper", "lab"}
+            none for ``paper``, seconds on a small processor for ``lab``
+
+        Returns
+        -------
+        dict[str, Any]
+            plain values, by field
+        """
         if name == "paper":
             return {}
 
         train = {"steps": 200, "batch_size": 32, "lr": 1e-3, "weight_decay": 1e-4}
         return {"train": train, "check_every": 20, "patience": 3}
-
-
-class MapperPart(ModulePart):
-    """One trained mapper or several, as a part of a run.
-
-    Several are summed with weights after each prediction has been brought to length one. By cosine this ranks
-    embeddings for a response exactly as the weighted sum of the mappers' similarity matrices does.
-
-    Parameters
-    ----------
-    module : nn.ModuleList
-        the mappers, a ModuleList
-    config : mapping of {str: Any}
-        as `of` makes it
-
-    Attributes
-    ----------
-    weights_ : ndarray of shape (n_mappers,)
-        their weights, sum one
-    chosen_ : list of dict of {str: Any}
-        by mapper, what was chosen on the validation stimuli, for people
-    """
-
-    module: nn.ModuleList
-
-    @classmethod
-    def of(cls, mapper: nn.Module, chosen: dict[str, Any] | None = None) -> Self:
-        """The part that holds this :class:`phosphene.models.Mapper`."""
-        import torch
-
-        sizes = {"n_voxels": mapper.n_voxels, "n_latents": mapper.n_latents}
-        config = {"network": mapper.config.model_dump(mode="json"), **sizes, "weights": [1.0], "chosen": [chosen or {}]}
-        return cls(torch.nn.ModuleList([mapper]), config)
-
-    @classmethod
-    def together(cls, parts: Sequence[Self], weights: np.ndarray) -> Self:
-        """Several parts as one.
-
-        Raises
-        ------
-        ModelError
-            For mappers of different sizes, and weights that are negative, all zero, or of another number.
-        """
-        import torch
-
-        weights = np.asarray(weights, dtype=np.float64)
-        if len(weights) != sum(len(p.module) for p in parts) or not (weights >= 0).all() or not weights.sum() > 0:
-            raise ModelError(f"{len(parts)} mappers need as many weights from 0, not all 0, but came with {weights}.")
-
-        sizes = {(p.config["n_voxels"], p.config["n_latents"], str(p.config["network"])) for p in parts}
-        if len(sizes) > 1:
-            raise ModelError(f"only mappers of the same sizes can work together, but these have {sorted(sizes)}.")
-
-        config = {
-            **parts[0].config,
-            "weights": (weights / weights.sum()).tolist(),
-            "chosen": [c for p in parts for c in p.config["chosen"]],
-        }
-
-        return cls(torch.nn.ModuleList([m for p in parts for m in p.module]), config)
-
-    @property
-    def weights_(self) -> np.ndarray:
-        """See the class."""
-        return np.array(self.config["weights"])
-
-    @property
-    def chosen_(self) -> list[dict[str, Any]]:
-        """See the class."""
-        return self.config["chosen"]
-
-    @classmethod
-    def build(cls, config: dict[str, Any]) -> nn.ModuleList:
-        """Mappers of this configuration without values yet."""
-        import torch
-
-        values = validate(MapperConfig, config["network"], "the saved mapper")
-        with torch.device("meta"):
-            mappers = [Mapper(values, config["n_voxels"], config["n_latents"]) for _ in config["weights"]]
-
-        return torch.nn.ModuleList(mappers).to_empty(device="cpu")
-
-    def predict(self, betas: np.ndarray, batch_size: int = 64) -> np.ndarray:
-        """Brain to embedding, each row as if it were alone, but for rounding.
-
-        Parameters
-        ----------
-        betas : ndarray of shape (n, n_voxels)
-            standardised as the mapper was trained on, in the same order
-        batch_size : int, default 64
-            rows at a time
-
-        Returns
-        -------
-        ndarray of shape (n, n_latents), float32
-            of length one
-
-        Raises
-        ------
-        DataError
-            Without rows, or with values that are not finite.
-        ModelError
-            With another number of voxels.
-        """
-
-        def both(rows: Any) -> Any:
-            import torch
-
-            each = [
-                w * torch.nn.functional.normalize(m(rows), dim=-1)
-                for w, m in zip(self.weights_, self.module, strict=True)
-            ]
-
-            return torch.nn.functional.normalize(sum(each), dim=-1)
-
-        return in_batches(both, self.module, betas, batch_size, "betas")
-
-
-class VoxelEncoderPart(ModulePart):
-    """A trained network from embeddings to voxels, as a part of a run.
-
-    Attributes
-    ----------
-    chosen_ : dict of {str: Any}
-        what was chosen on the validation stimuli, for people
-    """
-
-    module: VoxelEncoder
-
-    @classmethod
-    def of(cls, network: VoxelEncoder, chosen: dict[str, Any] | None = None) -> Self:
-        """The part that holds this network."""
-        sizes = {"n_voxels": network.n_voxels, "n_latents": network.n_latents}
-        return cls(network, {"network": network.config.model_dump(mode="json"), **sizes, "chosen": chosen or {}})
-
-    @property
-    def chosen_(self) -> dict[str, Any]:
-        """See the class."""
-        return self.config["chosen"]
-
-    @classmethod
-    def build(cls, config: dict[str, Any]) -> VoxelEncoder:
-        """A network of this configuration without values yet."""
-        import torch
-
-        values = validate(VoxelEncoderConfig, config["network"], "the saved encoder")
-        with torch.device("meta"):
-            network = VoxelEncoder(values, config["n_voxels"], config["n_latents"])
-
-        return network.to_empty(device="cpu")
-
-    def encode(self, latents: np.ndarray, batch_size: int = 64) -> np.ndarray:
-        """Embedding to brain: (n, n_latents) of length one to (n, n_voxels) float32, standardised as in training.
-
-        Raises DataError and ModelError as :meth:`MapperPart.predict`.
-        """
-        return in_batches(self.module, self.module, latents, batch_size, "latents")
-
-
-def padding(n_voxels: int, layers: int, padded: int | None = None) -> tuple[int, int]:
-    """Zeros to the left and right of a row of voxels, so that its length can be halved `layers` times.
-
-    Raises
-    ------
-    ModelError
-        When `padded` is too short, or cannot be halved so often.
-
-    Examples
-    --------
-    >>> padding(15_724, 1, 15_744), padding(13_039, 1)
-    ((10, 10), (0, 1))
-    """
-    factor = 2**layers
-    if padded is None:
-        padded = -(-n_voxels // factor) * factor
-
-    if padded < n_voxels or padded % factor:
-        raise ModelError(
-            f"{n_voxels} voxels cannot be padded to {padded}: it must be at least as many and a multiple of {factor}, as "
-            f"{layers} convolution{'s' * (layers > 1)} halve{'s' * (layers == 1)} it. Leave 'padded' open, or give such a "
-            "number."
-        )
-
-    left = (padded - n_voxels) // 2
-    return left, padded - n_voxels - left
-
-
-class ResidualBlock(nn.Module):
-    """Three convolutions beside a direct path, (n, channels, positions) to the same; a ReLU follows the sum or not."""
-
-    def __init__(self, channels: int, relu: bool) -> None:
-        super().__init__()
-        self.net = nn.Sequential(
-            nn.Conv1d(channels, channels, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv1d(channels, channels, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv1d(channels, channels, 1),
-        )
-
-        self.relu = relu
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, channels, positions) to the same."""
-        x = x + self.net(x)
-        if self.relu:
-            return F.relu(x)
-
-        return x
 
 
 class Mapper(nn.Module):
@@ -404,17 +257,25 @@ class Mapper(nn.Module):
         self.n_voxels = int(n_voxels)
         self.n_latents = int(n_latents)
         self.padding = padding(self.n_voxels, c.layers, c.padded)
-        positions = (self.n_voxels + sum(self.padding)) // 2**c.layers
-        down = [
-            nn.Sequential(nn.Conv1d(c.channels if i else 1, c.channels, 4, stride=2, padding=1), nn.ReLU())
-            for i in range(c.layers)
-        ]
+        n_positions = (self.n_voxels + sum(self.padding)) // 2**c.layers
 
-        blocks = [ResidualBlock(c.channels, relu=True) for _ in range(c.blocks)]
-        self.encoder = nn.Sequential(*down, *blocks, nn.Conv1d(c.channels, self.n_latents, 1))
+        layers: list[nn.Module] = []
+        channels = 1
+        for _ in range(c.layers):
+            halving = nn.Conv1d(channels, c.channels, 4, stride=2, padding=1)  # (n, channels, positions / 2)
+            layers.append(nn.Sequential(halving, nn.ReLU()))
+            channels = c.channels
 
-        # The numbers of these layers are those of the public state dicts.
-        self.fc = nn.Sequential(nn.ReLU(), nn.Conv1d(positions, c.mixtures, 1), nn.ReLU(), nn.Conv1d(c.mixtures, 1, 1))
+        for _ in range(c.blocks):
+            layers.append(ResidualBlock(c.channels, relu=True))
+
+        self.encoder = nn.Sequential(*layers, nn.Conv1d(c.channels, self.n_latents, 1))  # (n, n_latents, positions)
+
+        # Positions stand where channels usually do: each mixture weighs them the same way for all latents. The numbers of
+        # these layers are those of the public state dicts.
+        self.fc = nn.Sequential(
+            nn.ReLU(), nn.Conv1d(n_positions, c.mixtures, 1), nn.ReLU(), nn.Conv1d(c.mixtures, 1, 1)
+        )
         if c.linear == "ridge":
             self.line = nn.Linear(self.n_voxels, self.n_latents)
         else:
@@ -425,15 +286,33 @@ class Mapper(nn.Module):
 
     @classmethod
     def create(cls, config: MapperConfig, n_voxels: int, n_latents: int, seed: int) -> Self:
-        """An untrained mapper, its weights started as torch does; the global generator is left as it was."""
+        """An untrained mapper, its weights started as torch does.
+
+        Parameters
+        ----------
+        config : MapperConfig
+            sizes
+        n_voxels, n_latents : int
+            lengths of a row that comes in and of one that goes out
+        seed : int
+            of the weights; torch's global generator is left as it was
+        """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return cls(config, n_voxels, n_latents)
 
     def set_target_units(self, latents: np.ndarray) -> None:
-        """Take the units in which embeddings are learnt from training ones (n, n_latents): their mean, and one spread."""
-        self.get_buffer("target_mean").copy_(torch.from_numpy(np.asarray(latents.mean(axis=0), dtype=np.float32)))
-        self.get_buffer("target_scale").fill_(float(np.sqrt(latents.var(axis=0).mean())))
+        """Take the units in which embeddings are learnt from training ones: their mean, and one standard deviation.
+
+        Parameters
+        ----------
+        latents : ndarray of shape (n, n_latents)
+            of the training rows
+        """
+        mean = np.asarray(latents.mean(axis=0), dtype=np.float32)
+        std = np.sqrt(latents.var(axis=0).mean())
+        self.get_buffer("target_mean").copy_(torch.from_numpy(mean))
+        self.get_buffer("target_scale").fill_(float(std))
 
     def set_line(self, weights: np.ndarray, intercept: np.ndarray) -> None:
         """Start from a linear map, kept as it is: the rest begins by adding nothing.
@@ -441,12 +320,25 @@ class Mapper(nn.Module):
         Parameters
         ----------
         weights : ndarray of shape (n_voxels, n_latents)
+            of a ridge regression from standardised betas
         intercept : ndarray of shape (n_latents,)
+            of the same
         """
-        _set_line(self.line, self.fc[-1], weights, intercept - self.get_buffer("target_mean").numpy())
+        mean = self.get_buffer("target_mean").numpy()  # is added to what comes out
+        _set_line(self.line, self.fc[-1], weights, intercept - mean)
 
     def forward(self, betas: Tensor) -> Tensor:
-        """Betas (n, n_voxels) to embeddings (n, n_latents), of any length.
+        """Betas to embeddings.
+
+        Parameters
+        ----------
+        betas : Tensor of shape (n, n_voxels)
+            standardised as in training
+
+        Returns
+        -------
+        Tensor of shape (n, n_latents)
+            of any length
 
         Raises
         ------
@@ -495,15 +387,16 @@ class VoxelEncoder(nn.Module):
         self.config = c
         self.n_voxels = int(n_voxels)
         self.n_latents = int(n_latents)
+
         self.decoder = nn.Sequential(
-            nn.Conv1d(1, c.channels, 1),
+            nn.Conv1d(1, c.channels, 1),  # (n, channels, n_latents)
             *(ResidualBlock(c.channels, relu=False) for _ in range(c.blocks)),
-            nn.ConvTranspose1d(c.channels, c.channels, 4, stride=2, padding=1),
+            nn.ConvTranspose1d(c.channels, c.channels, 4, stride=2, padding=1),  # (n, channels, 2 n_latents)
             nn.ReLU(),
             nn.Conv1d(c.channels, 1, 1),
         )
-
         self.fc = nn.Sequential(nn.Linear(2 * self.n_latents, c.bottleneck), nn.Linear(c.bottleneck, self.n_voxels))
+
         if c.linear == "ridge":
             self.line = nn.Linear(self.n_latents, self.n_voxels)
         else:
@@ -511,17 +404,45 @@ class VoxelEncoder(nn.Module):
 
     @classmethod
     def create(cls, config: VoxelEncoderConfig, n_voxels: int, n_latents: int, seed: int) -> Self:
-        """An untrained network, its weights started as torch does; the global generator is left as it was."""
+        """An untrained network, its weights started as torch does.
+
+        Parameters
+        ----------
+        config : VoxelEncoderConfig
+            sizes
+        n_voxels, n_latents : int
+            lengths of a row that goes out and of one that comes in
+        seed : int
+            of the weights; torch's global generator is left as it was
+        """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return cls(config, n_voxels, n_latents)
 
     def set_line(self, weights: np.ndarray, intercept: np.ndarray) -> None:
-        """As :meth:`Mapper.set_line`, with weights (n_latents, n_voxels) and intercept (n_voxels,)."""
+        """Start from a linear map, as :meth:`Mapper.set_line`.
+
+        Parameters
+        ----------
+        weights : ndarray of shape (n_latents, n_voxels)
+            of a ridge regression from embeddings
+        intercept : ndarray of shape (n_voxels,)
+            of the same
+        """
         _set_line(self.line, self.fc[-1], weights, intercept)
 
     def forward(self, latents: Tensor) -> Tensor:
-        """Embeddings (n, n_latents) to betas (n, n_voxels).
+        """Embeddings to betas.
+
+        Parameters
+        ----------
+        latents : Tensor of shape (n, n_latents)
+            of length one
+
+        Returns
+        -------
+        Tensor of shape (n, n_voxels)
+            standardised as in training
 
         Raises
         ------
@@ -534,25 +455,101 @@ class VoxelEncoder(nn.Module):
                 "embedding it was trained on, or fit again."
             )
 
-        out = self.fc(self.decoder(latents[:, None])[:, 0])
+        x = self.decoder(latents[:, None])[:, 0]  # (n, 2 n_latents)
+        out = self.fc(x)  # (n, n_voxels)
         if self.line is None:
             return out
 
         return out + self.line(latents)
 
 
-def _set_line(line: nn.Linear, last: nn.Module, weights: np.ndarray, intercept: np.ndarray) -> None:
-    """Put a map into a layer that is not trained, and nothing into the last layer beside it."""
+class ResidualBlock(nn.Module):
+    """Three convolutions whose result is added to what came in; a ReLU follows the sum or not.
+
+    Parameters
+    ----------
+    channels : int
+        that come in and go out
+    relu : bool
+        whether a ReLU follows the sum, as in the mapper; none does in the network back
+    """
+
+    def __init__(self, channels: int, relu: bool) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Conv1d(channels, channels, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv1d(channels, channels, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv1d(channels, channels, 1),
+        )
+        self.relu = relu
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, channels, positions) to the same."""
+        x = x + self.net(x)
+        if self.relu:
+            return F.relu(x)
+
+        return x
+
+
+def padding(n_voxels: int, layers: int, padded: int | None = None) -> tuple[int, int]:
+    """Zeros to the left and right of a row of voxels, so that its length can be halved `layers` times.
+
+    Parameters
+    ----------
+    n_voxels : int
+        length of a row
+    layers : int
+        how often it is halved
+    padded : int, optional
+        length to pad to; the shortest that can be halved so often when None
+
+    Returns
+    -------
+    tuple of (int, int)
+        left and right; the right one is longer by one where the difference is odd
+
+    Raises
+    ------
+    ModelError
+        When `padded` is too short, or cannot be halved so often.
+
+    Examples
+    --------
+    >>> padding(15_724, 1, 15_744), padding(13_039, 1)
+    ((10, 10), (0, 1))
+    """
+    factor = 2**layers
+    if padded is None:
+        length = int(-(-n_voxels // factor) * factor)  # rounded up
+    else:
+        length = padded
+
+    if length < n_voxels or length % factor:
+        raise ModelError(
+            f"{n_voxels} voxels cannot be padded to {length}: it must be at least as many and a multiple of {factor}, as "
+            f"{layers} convolution{'s' * (layers > 1)} halve{'s' * (layers == 1)} it. Leave 'padded' open, or give such a "
+            "number."
+        )
+
+    left = (length - n_voxels) // 2
+    return left, length - n_voxels - left
+
+
+def _set_line(line: nn.Linear | None, last: nn.Module, weights: np.ndarray, intercept: np.ndarray) -> None:
+    """Put a map into a layer that is not trained, and zeros into the last layer of the network that is added to it."""
+    if line is None:
+        raise ModelError("this network has linear='none', so there is no layer for a linear map; use linear='ridge'.")
+
     with torch.no_grad():
         line.weight.copy_(torch.from_numpy(np.asarray(weights, dtype=np.float32).T))
         line.bias.copy_(torch.from_numpy(np.asarray(intercept, dtype=np.float32)))
-        last.weight.zero_()
-        last.bias.zero_()
+        last.get_parameter("weight").zero_()
+        last.get_parameter("bias").zero_()
 
     line.requires_grad_(False)
-
-
-_BLOCK = 128  # rows of validation that are told apart from each other, the batch of the paper's second stage
 
 
 def mapper_loss(
@@ -568,7 +565,15 @@ def mapper_loss(
         `true` of length one
     weights : Weights
         a1, a2, a3
-    tau, symmetric : of InfoNCE
+    tau : float, default 0.5
+        temperature of InfoNCE
+    symmetric : bool, default True
+        whether embeddings find predictions as well as predictions embeddings
+
+    Returns
+    -------
+    tuple of (Tensor, dict[str, Tensor])
+        loss, and its terms without their weights, detached; InfoNCE only where it has a weight
 
     Examples
     --------
@@ -578,18 +583,46 @@ def mapper_loss(
     """
     terms = {"mse": (predicted - true).square().mean(), "cosine": cosine(predicted, true)}
     loss = weights.mse * terms["mse"] + weights.cosine * terms["cosine"]
-    if weights.contrast:
+
+    if weights.contrast:  # rows are compared with each other only where that counts: it needs a whole batch
         terms["contrast"] = info_nce(predicted, true, 1 / tau, symmetric=symmetric)
         loss = loss + weights.contrast * terms["contrast"]
 
-    return loss, {k: v.detach() for k, v in terms.items()}
+    return loss, {name: term.detach() for name, term in terms.items()}
 
 
+class MapperTargets(Protocol):
+    """What a mapper learns towards: valid embeddings of every stimulus, as :class:`phosphene.features.captions.Targets`."""
+
+    @property
+    def clean(self) -> np.ndarray:
+        """One certain embedding of each stimulus, to judge by: (n_stimuli, d) float32 of length one."""
+        ...
+
+    def at(self, items: np.ndarray, *key: int) -> np.ndarray:
+        """One valid embedding of each stimulus, a function of the key.
+
+        Parameters
+        ----------
+        items : ndarray of shape (n,)
+            numbers of stimuli
+        *key : int
+            such as the seed and the step
+
+        Returns
+        -------
+        ndarray of shape (n, d)
+            float32, of length one
+        """
+        ...
+
+
+@versioned(1)
 def fit_mapper(
     config: MapperConfig,
     betas: np.ndarray,
     items: np.ndarray,
-    targets: Targets,
+    targets: MapperTargets,
     training: MapperTraining,
     *,
     seed: int,
@@ -609,7 +642,7 @@ def fit_mapper(
         standardised, array or memory map, a row per trial
     items : ndarray of shape (n,)
         number of each row's stimulus in `targets`
-    targets : Targets
+    targets : MapperTargets
         of the training stimuli; each step takes one of those of its stimulus
     training : MapperTraining
         how
@@ -624,7 +657,7 @@ def fit_mapper(
         of checkpoints; a training that was killed goes on from the last one and ends the same
     trainer : Trainer, default train
         does the training, or only predicts what it will need
-    more : Any
+    **more : Any
         as for :func:`phosphene.training.train`
 
     Returns
@@ -646,7 +679,7 @@ def fit_mapper(
 
     _check_ridge(config, ridge)
     mapper = Mapper.create(config, betas.shape[1], targets.clean.shape[1], seed)
-    rows, _ = _sides(len(items), held_out)
+    rows, judged = _training_and_judged(len(items), held_out)
 
     if config.target_units == "training":
         mapper.set_target_units(targets.clean[items[rows]])
@@ -654,25 +687,30 @@ def fit_mapper(
     if ridge is not None:
         mapper.set_line(*ridge)
 
-    t = training
-    plan = {
-        "two": [("base", t.base, t.base_weights), ("finetune", t.finetune, t.weights)],
-        "base": [("base", t.base, t.base_weights)],
-        "joint": [("joint", t.base, t.weights)],
-    }[t.stages]
+    def fetch(chosen: np.ndarray) -> dict[str, Tensor]:
+        return {"betas": _tensor(betas[chosen]), "items": torch.from_numpy(items[chosen])}
+
+    # The columns of table 3b: both stages, the first alone, or both losses from the start.
+    base = ("base", training.base, training.base_weights)
+    finetune = ("finetune", training.finetune, training.weights)
+    joint = ("joint", training.base, training.weights)
+    plans = {"two": [base, finetune], "base": [base], "joint": [joint]}
 
     chosen: dict[str, Any] = {}
-    for number, (name, settings, weights) in enumerate(plan):
-        trainee = _MapperTrainee(mapper, targets, weights, t.tau, t.symmetric)
-        chosen[name] = _train(
-            trainee,
-            lambda rows: {"betas": _tensor(betas[rows]), "items": torch.from_numpy(items[rows])},
+    for number, (stage, settings, weights) in enumerate(plans[training.stages]):
+        stage_folder = None
+        if folder is not None:
+            stage_folder = Path(folder) / stage
+
+        chosen[stage] = _train_to_best(
+            _MapperTrainee(mapper, targets, weights, training.tau, training.symmetric),
+            fetch,
             (betas, targets.clean[items]),
-            _sides(len(items), held_out),
+            (rows, judged),
             settings,
-            (t.check_every, t.patience),
+            training,
             seed=seed + number,
-            folder=None if folder is None else Path(folder) / name,
+            folder=stage_folder,
             trainer=trainer,
             **more,
         )
@@ -680,6 +718,7 @@ def fit_mapper(
     return MapperPart.of(mapper, chosen)
 
 
+@versioned(1)
 def fit_voxel_encoder(
     config: VoxelEncoderConfig,
     latents: np.ndarray,
@@ -705,18 +744,18 @@ def fit_voxel_encoder(
         standardised
     training : EncoderTraining
         how
+    seed : int
+        of weights and batches
+    held_out : ndarray, optional
+        rows to judge by, as `fit_mapper` takes them
     ridge : tuple of (ndarray, ndarray), optional
         weights (n_latents, n_voxels) and intercept (n_voxels,) for ``config.linear="ridge"``
-    seed : int
-        as `fit_mapper` takes them
-    held_out : ndarray, optional
-        as `fit_mapper` takes them
     folder : Path, optional
-        as `fit_mapper` takes them
+        of checkpoints, as `fit_mapper` takes it
     trainer : Trainer, default train
-        as `fit_mapper` takes them
-    more : Any
-        as `fit_mapper` takes them
+        does the training, or only predicts what it will need
+    **more : Any
+        as for :func:`phosphene.training.train`
 
     Returns
     -------
@@ -726,7 +765,7 @@ def fit_voxel_encoder(
     Raises
     ------
     DataError
-        Numbers of rows that differ.
+        Numbers of rows that differ, or no ridge where one is asked for.
     """
     if len(latents) != len(betas):
         raise DataError(f"latents and betas must be of the same trials, but have {len(latents)} and {len(betas)} rows.")
@@ -736,13 +775,16 @@ def fit_voxel_encoder(
     if ridge is not None:
         network.set_line(*ridge)
 
-    chosen = _train(
+    def fetch(chosen: np.ndarray) -> dict[str, Tensor]:
+        return {"latents": _tensor(latents[chosen]), "betas": _tensor(betas[chosen])}
+
+    chosen = _train_to_best(
         _EncoderTrainee(network, training.weights),
-        lambda rows: {"latents": _tensor(latents[rows]), "betas": _tensor(betas[rows])},
+        fetch,
         (latents, betas),
-        _sides(len(betas), held_out),
+        _training_and_judged(len(betas), held_out),
         training.train,
-        (training.check_every, training.patience),
+        training,
         seed=seed,
         folder=folder,
         trainer=trainer,
@@ -752,11 +794,10 @@ def fit_voxel_encoder(
     return VoxelEncoderPart.of(network, chosen)
 
 
-# -- training ----------------------------------------------------------------------------------------------------------
 class _MapperTrainee(nn.Module):
     """A mapper with what it learns towards."""
 
-    def __init__(self, network: Mapper, targets: Targets, weights: Weights, tau: float, symmetric: bool) -> None:
+    def __init__(self, network: Mapper, targets: MapperTargets, weights: Weights, tau: float, symmetric: bool) -> None:
         super().__init__()
         self.network = network
         self.targets = targets
@@ -766,58 +807,72 @@ class _MapperTrainee(nn.Module):
 
     def loss(self, batch: dict[str, Tensor], draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
         key = int(torch.randint(2**62, (1,), generator=draws.generator))  # a function of seed and step
-        true = torch.from_numpy(self.targets.at(batch["items"].cpu().numpy(), key))
-        return self.judge(self.network(batch["betas"]), true.to(batch["betas"].device))
+        true = torch.from_numpy(self.targets.at(batch["items"].cpu().numpy(), key))  # (n, n_latents)
+        return self.compare(self.network(batch["betas"]), true.to(batch["betas"].device))
 
-    def judge(self, predicted: Tensor, true: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def compare(self, predicted: Tensor, true: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         return mapper_loss(predicted, true, self.weights, self.tau, self.symmetric)
 
 
 class _EncoderTrainee(nn.Module):
+    """A voxel encoder with the weights of its loss."""
+
     def __init__(self, network: VoxelEncoder, weights: Weights) -> None:
         super().__init__()
         self.network = network
         self.weights = weights
 
     def loss(self, batch: dict[str, Tensor], draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
-        return self.judge(self.network(batch["latents"]), batch["betas"])
+        return self.compare(self.network(batch["latents"]), batch["betas"])
 
-    def judge(self, predicted: Tensor, true: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def compare(self, predicted: Tensor, true: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         return mapper_loss(predicted, true, self.weights)
 
 
-def _train(
-    trainee: Any,
-    fetch: Any,
-    pairs: tuple[Any, Any],
-    sides: tuple[np.ndarray, np.ndarray],
+def _train_to_best(
+    trainee: _MapperTrainee | _EncoderTrainee,
+    fetch: Callable[[np.ndarray], dict[str, Tensor]],
+    pairs: tuple[np.ndarray, np.ndarray],
+    rows: tuple[np.ndarray, np.ndarray],
     settings: TrainConfig,
-    looks: tuple[int, int | None],
+    training: MapperTraining | EncoderTraining,
     *,
     seed: int,
     folder: Path | None,
     trainer: Trainer,
     **more: Any,
 ) -> dict[str, Any]:
-    """Train in place, and leave the network at its best step; what was chosen."""
-    rows, held_out = sides
-    every, patience = looks
-    judge = partial(_judged, trainee, pairs, held_out)
+    """Train in place, and leave the network at its best step; what was chosen.
 
-    if len(held_out):
-        best = BestStep(trainee, judge, "validation_loss", folder, patience)
+    `pairs` are inputs and what should come out, (n, ...) each; `rows` those to train on and those to judge by.
+    """
+    training_rows, judged = rows
+
+    def validation_loss() -> float:
+        return _mean_loss(trainee, pairs, judged)
+
+    if len(judged):
+        best = BestStep(trainee, validation_loss, "validation_loss", folder, training.patience)
+        watch = best.look
     else:
         best = None
+        watch = None
 
-    options = {"log_every": every, "watch": best and best.look, "optimizer": _adam, **more}
+    options = {"log_every": training.check_every, "watch": watch, "optimizer": _adam, **more}
     try:
         stopped_at = trainer(
-            trainee, lambda i: fetch(rows[i]), len(rows), settings, seed=seed, folder=folder, **options
+            trainee,
+            lambda items: fetch(training_rows[items]),
+            len(training_rows),
+            settings,
+            seed=seed,
+            folder=folder,
+            **options,
         ).step
     except EnoughError as enough:
         stopped_at = enough.step
 
-    trainee.to("cpu").eval()
+    trainee.to("cpu").eval()  # parts hold networks that way
     if best is None or not best.restore():
         return {"step": stopped_at}
 
@@ -826,45 +881,291 @@ def _train(
 
 def _adam(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """Adam whose weight decay is part of the gradient, as the authors have it."""
-    weights = [w for w in network.parameters() if w.requires_grad]
+    weights = [weight for weight in network.parameters() if weight.requires_grad]
     return torch.optim.Adam(
         weights, lr=config.lr, betas=config.adam_betas, weight_decay=config.weight_decay, fused=True
     )
 
 
-def _judged(trainee: Any, pairs: tuple[Any, Any], held_out: np.ndarray) -> float:
+_BLOCK = 128  # rows of validation that are told apart from each other, the batch of the paper's second stage
+
+
+def _mean_loss(
+    trainee: _MapperTrainee | _EncoderTrainee, pairs: tuple[np.ndarray, np.ndarray], judged: np.ndarray
+) -> float:
     """Mean loss over the validation rows, in their order and in equal blocks of about the paper's batch."""
-    x, y = pairs
+    inputs, outputs = pairs
+    n_blocks = -(-len(judged) // _BLOCK)  # rounded up
     total = 0.0
 
-    for rows in np.array_split(held_out, -(-len(held_out) // _BLOCK)):
-        predicted = in_batches(trainee.network, trainee.network, x[rows], len(rows), "validation rows")
-        total += len(rows) * float(trainee.judge(_tensor(predicted), _tensor(y[rows]))[0])
+    for rows in np.array_split(judged, n_blocks):
+        predicted = in_batches(trainee.network, trainee.network, inputs[rows], len(rows), "validation rows")
+        loss, _ = trainee.compare(_tensor(predicted), _tensor(outputs[rows]))
+        total += len(rows) * float(loss)
 
-    return total / len(held_out)
+    return total / len(judged)
 
 
 def _check_ridge(config: MapperConfig | VoxelEncoderConfig, ridge: tuple[np.ndarray, np.ndarray] | None) -> None:
-    if (config.linear == "ridge") != (ridge is not None):
-        if ridge is None:
-            came = "without"
-        else:
-            came = "with"
+    if config.linear == "ridge" and ridge is None:
+        raise DataError("a network with linear='ridge' came without a ridge; one goes with linear='ridge' only.")
 
+    if config.linear != "ridge" and ridge is not None:
         raise DataError(
-            f"a network with linear='{config.linear}' came {came} a ridge; one goes with linear='ridge' only."
+            f"a network with linear='{config.linear}' came with a ridge; one goes with linear='ridge' only."
         )
 
 
-def _sides(n: int, held_out: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+def _training_and_judged(n: int, held_out: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """Rows to train on, and rows to judge by."""
     if held_out is None:
-        held_out = np.empty(0, dtype=np.int64)
+        judged = np.empty(0, dtype=np.int64)
     else:
-        held_out = np.asarray(held_out, dtype=np.int64)
+        judged = np.asarray(held_out, dtype=np.int64)
 
-    return np.setdiff1d(np.arange(n), held_out), held_out
+    return np.setdiff1d(np.arange(n), judged), judged
 
 
 def _tensor(rows: Any) -> Tensor:
     return torch.from_numpy(np.array(rows, dtype=np.float32))
+
+
+class MapperPart(ModulePart):
+    """One trained mapper or several, as a part of a run.
+
+    Several are summed with weights after each prediction has been brought to length one. By cosine this ranks
+    embeddings for a response exactly as the weighted sum of the mappers' similarity matrices does.
+
+    Parameters
+    ----------
+    module : nn.ModuleList
+        the mappers
+    config : Mapping[str, Any]
+        as `of` makes it
+
+    Attributes
+    ----------
+    weights_ : ndarray of shape (n_mappers,)
+        their weights, sum one
+    chosen_ : list[dict[str, Any]]
+        by mapper, what was chosen on the validation stimuli, for people
+    """
+
+    module: nn.ModuleList
+
+    @classmethod
+    def of(cls, mapper: Mapper, chosen: dict[str, Any] | None = None) -> Self:
+        """The part that holds this mapper.
+
+        Parameters
+        ----------
+        mapper : Mapper
+            trained
+        chosen : dict[str, Any], optional
+            what was chosen on the validation stimuli, by stage
+
+        Returns
+        -------
+        MapperPart
+            whose weights are those of the network, not copies
+        """
+        config = {
+            "network": mapper.config.model_dump(mode="json"),
+            "n_voxels": mapper.n_voxels,
+            "n_latents": mapper.n_latents,
+            "weights": [1.0],
+            "chosen": [chosen or {}],
+        }
+        return cls(nn.ModuleList([mapper]), config)
+
+    @classmethod
+    def together(cls, parts: Sequence[Self], weights: np.ndarray) -> Self:
+        """Several parts as one.
+
+        Parameters
+        ----------
+        parts : sequence of MapperPart
+            of the same sizes
+        weights : ndarray of shape (n_mappers,)
+            from 0, not all 0; they are divided by their sum
+
+        Returns
+        -------
+        MapperPart
+            holds the mappers of all parts, which are not copied
+
+        Raises
+        ------
+        ModelError
+            For mappers of different sizes, and weights that are negative, all zero, or of another number.
+        """
+        mappers: list[nn.Module] = []
+        chosen: list[dict[str, Any]] = []
+        for part in parts:
+            mappers += list(part.module)
+            chosen += part.config["chosen"]
+
+        weights = np.asarray(weights, dtype=np.float64)
+        if len(weights) != len(mappers) or not (weights >= 0).all() or not weights.sum() > 0:
+            raise ModelError(f"{len(parts)} mappers need as many weights from 0, not all 0, but came with {weights}.")
+
+        sizes = {(part.config["n_voxels"], part.config["n_latents"], str(part.config["network"])) for part in parts}
+        if len(sizes) > 1:
+            raise ModelError(f"only mappers of the same sizes can work together, but these have {sorted(sizes)}.")
+
+        config = {**parts[0].config, "weights": (weights / weights.sum()).tolist(), "chosen": chosen}
+        return cls(nn.ModuleList(mappers), config)
+
+    @property
+    def weights_(self) -> np.ndarray:
+        """Weights of the mappers, (n_mappers,), sum one."""
+        return np.array(self.config["weights"])
+
+    @property
+    def chosen_(self) -> list[dict[str, Any]]:
+        """By mapper, what was chosen on the validation stimuli."""
+        return self.config["chosen"]
+
+    @classmethod
+    def build(cls, config: dict[str, Any]) -> nn.ModuleList:
+        """Mappers of this configuration without values yet.
+
+        Parameters
+        ----------
+        config : dict[str, Any]
+            as `of` makes it
+
+        Returns
+        -------
+        nn.ModuleList
+            on the CPU; the memory of the weights is not filled
+        """
+        values = validate(MapperConfig, config["network"], "the saved mapper")
+        with torch.device("meta"):
+            mappers = [Mapper(values, config["n_voxels"], config["n_latents"]) for _ in config["weights"]]
+
+        return nn.ModuleList(mappers).to_empty(device="cpu")
+
+    def predict(self, betas: np.ndarray, batch_size: int = 64) -> np.ndarray:
+        """Brain to embedding, each row as if it were alone, but for rounding.
+
+        Parameters
+        ----------
+        betas : ndarray of shape (n, n_voxels)
+            standardised as the mapper was trained on, in the same order
+        batch_size : int, default 64
+            rows at a time
+
+        Returns
+        -------
+        ndarray of shape (n, n_latents), float32
+            of length one
+
+        Raises
+        ------
+        DataError
+            Without rows, or with values that are not finite.
+        ModelError
+            With another number of voxels.
+        """
+
+        def weighted(rows: Tensor) -> Tensor:
+            total: Any = 0
+            for weight, mapper in zip(self.weights_, self.module, strict=True):
+                total = total + weight * F.normalize(mapper(rows), dim=-1)  # (k, n_latents)
+
+            return F.normalize(total, dim=-1)
+
+        return in_batches(weighted, self.module, betas, batch_size, "betas")
+
+
+class VoxelEncoderPart(ModulePart):
+    """A trained network from embeddings to voxels, as a part of a run.
+
+    Parameters
+    ----------
+    module : VoxelEncoder
+        a :class:`phosphene.models.VoxelEncoder`
+    config : Mapping[str, Any]
+        as `of` makes it
+
+    Attributes
+    ----------
+    chosen_ : dict[str, Any]
+        what was chosen on the validation stimuli, for people
+    """
+
+    module: VoxelEncoder
+
+    @classmethod
+    def of(cls, network: VoxelEncoder, chosen: dict[str, Any] | None = None) -> Self:
+        """The part that holds this network.
+
+        Parameters
+        ----------
+        network : VoxelEncoder
+            trained
+        chosen : dict[str, Any], optional
+            what was chosen on the validation stimuli
+
+        Returns
+        -------
+        VoxelEncoderPart
+            whose weights are those of the network, not copies
+        """
+        config = {
+            "network": network.config.model_dump(mode="json"),
+            "n_voxels": network.n_voxels,
+            "n_latents": network.n_latents,
+            "chosen": chosen or {},
+        }
+        return cls(network, config)
+
+    @property
+    def chosen_(self) -> dict[str, Any]:
+        """What was chosen on the validation stimuli."""
+        return self.config["chosen"]
+
+    @classmethod
+    def build(cls, config: dict[str, Any]) -> VoxelEncoder:
+        """A network of this configuration without values yet.
+
+        Parameters
+        ----------
+        config : dict[str, Any]
+            as `of` makes it
+
+        Returns
+        -------
+        VoxelEncoder
+            on the CPU; the memory of the weights is not filled
+        """
+        values = validate(VoxelEncoderConfig, config["network"], "the saved encoder")
+        with torch.device("meta"):
+            network = VoxelEncoder(values, config["n_voxels"], config["n_latents"])
+
+        return network.to_empty(device="cpu")
+
+    def encode(self, latents: np.ndarray, batch_size: int = 64) -> np.ndarray:
+        """Embedding to brain.
+
+        Parameters
+        ----------
+        latents : ndarray of shape (n, n_latents)
+            of length one
+        batch_size : int, default 64
+            rows at a time
+
+        Returns
+        -------
+        ndarray of shape (n, n_voxels), float32
+            standardised as in training
+
+        Raises
+        ------
+        DataError
+            Without rows, or with values that are not finite.
+        ModelError
+            With another number of latents.
+        """
+        return in_batches(self.module, self.module, latents, batch_size, "latents")

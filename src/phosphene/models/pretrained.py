@@ -28,29 +28,63 @@ PICKLE = "pytorch_model.bin"
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors of a checkpoint, or else its ``pytorch_model.bin``. Raises ModelError when there is neither."""
+    """The safetensors of a checkpoint, or else its ``pytorch_model.bin``.
+
+    Parameters
+    ----------
+    folder : Path
+        of the hub's layout
+
+    Returns
+    -------
+    list of Path
+        sorted by name, at least one
+
+    Raises
+    ------
+    ModelError
+        When there is neither.
+    """
     files = sorted({*folder.glob("model.safetensors"), *folder.glob("model-*.safetensors")})
-    if not files and (folder / PICKLE).is_file():
+    if files:
+        return files
+
+    if (folder / PICKLE).is_file():
         return [folder / PICKLE]
 
-    if not files:
-        others = sorted(p.name for p in folder.iterdir() if p.suffix in {".bin", ".pt", ".pth", ".pkl"})
-        if others:
-            found = f"only {', '.join(others)}, of another layout"
-        else:
-            found = "no weights"
+    others = sorted(path.name for path in folder.iterdir() if path.suffix in {".bin", ".pt", ".pth", ".pkl"})
+    if others:
+        holds = f"only {', '.join(others)}, of another layout"
+    else:
+        holds = "no weights"
 
-        raise ModelError(
-            f"{folder} should hold model.safetensors or {PICKLE} as transformers writes them, but holds {found}. Get or "
-            "convert the checkpoint again."
-        )
-
-    return files
+    raise ModelError(
+        f"{folder} should hold model.safetensors or {PICKLE} as transformers writes them, but holds {holds}. Get or "
+        "convert the checkpoint again."
+    )
 
 
 @reads("folder", ModelError)
 def read_config(folder: Path, kind: str) -> dict[str, Any]:
-    """config.json of a checkpoint. Raises ModelError when it is missing or its ``model_type`` is not `kind`."""
+    """The configuration of a checkpoint, its ``config.json``.
+
+    Parameters
+    ----------
+    folder : Path
+        of the hub's layout
+    kind : str
+        the ``model_type`` it must have, such as "clip"
+
+    Returns
+    -------
+    dict[str, Any]
+        as the file has it
+
+    Raises
+    ------
+    ModelError
+        When the file is missing or its ``model_type`` is not `kind`.
+    """
     config = read_json(folder / "config.json")
     if config.get("model_type") != kind:
         raise ModelError(
@@ -68,9 +102,14 @@ def load(folder: Path, architecture: str) -> nn.Module:
     Parameters
     ----------
     folder : Path
-        see above
+        of the hub's layout, as at the top of this page
     architecture : str
         name of its class in transformers, such as "CLIPModel"
+
+    Returns
+    -------
+    nn.Module
+        of that class
 
     Raises
     ------
@@ -82,40 +121,48 @@ def load(folder: Path, architecture: str) -> nn.Module:
     import transformers
     from safetensors import SafetensorError
 
-    kind = getattr(transformers, architecture)
-    read_config(folder, kind.config_class.model_type)
-    given: dict[str, Any] = {"local_files_only": True, "use_safetensors": True}
+    network_class = getattr(transformers, architecture)
+    read_config(folder, network_class.config_class.model_type)
 
-    if (file := weight_files(folder)[0]).name == PICKLE:
-        config = kind.config_class.from_pretrained(folder, local_files_only=True)
-        given = {"config": config, "state_dict": read_foreign(file)}
+    source: Path | None = folder
+    options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True}
+    file = weight_files(folder)[0]
+    if file.name == PICKLE:  # read here, without running anything in it; transformers gets plain tensors
+        source = None
+        config = network_class.config_class.from_pretrained(folder, local_files_only=True)
+        options = {"config": config, "state_dict": read_foreign(file)}
 
     try:
         with _quiet():
-            network, told = kind.from_pretrained(
-                None if "state_dict" in given else folder, dtype=torch.float32, output_loading_info=True, **given
+            network, keys = network_class.from_pretrained(
+                source, dtype=torch.float32, output_loading_info=True, **options
             )
     except (SafetensorError, OSError, RuntimeError, ValueError, KeyError) as error:
         raise ModelError(
             f"the {architecture} in {folder} cannot be loaded ({error}). Get the checkpoint again."
         ) from error
 
-    missing = sorted(told["missing_keys"])
-    mismatched = sorted(map(str, told["mismatched_keys"]))
-
-    # Old checkpoints carry the positions 0, 1, 2 ... as if they were weights.
-    extra = sorted(key for key in told["unexpected_keys"] if not key.endswith("position_ids"))
-    if missing or extra or mismatched:
-        raise ModelError(
-            f"the weights in {folder} do not fit its config.json: missing {missing[:3] or 'nothing'}, unexpected "
-            f"{extra[:3] or 'nothing'}, of another shape {mismatched[:3] or 'nothing'}. Get the checkpoint again."
-        )
+    _check_keys(folder, keys)
 
     for name, weight in network.named_parameters():
         if not torch.isfinite(weight).all():
             raise ModelError(f"'{name}' in {folder} holds NaN or infinite values. Get the checkpoint again.")
 
     return network.eval()
+
+
+def _check_keys(folder: Path, keys: dict[str, Any]) -> None:
+    missing = sorted(keys["missing_keys"])
+    mismatched = sorted(map(str, keys["mismatched_keys"]))
+
+    # Old checkpoints carry the positions 0, 1, 2 ... as if they were weights.
+    extra = sorted(key for key in keys["unexpected_keys"] if not key.endswith("position_ids"))
+
+    if missing or extra or mismatched:
+        raise ModelError(
+            f"the weights in {folder} do not fit its config.json: missing {missing[:3] or 'nothing'}, unexpected "
+            f"{extra[:3] or 'nothing'}, of another shape {mismatched[:3] or 'nothing'}. Get the checkpoint again."
+        )
 
 
 @contextmanager

@@ -1,4 +1,9 @@
-"""Where a public CLIP lies, what it does to pictures first, and how it is loaded without surprises."""
+"""A public CLIP: where it lies, what is done to pictures before it sees them, and how it is loaded without surprises.
+
+Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision". The network is that of
+transformers, so this file holds no architecture: `locate` finds a checkpoint, `Preprocessing` reads its settings, `load`
+and `load_tokenizer` read it, and `digest` names its contents.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from phosphene.errors import ConfigError, DataError, ModelError, NotAvailable
+from phosphene.errors import ConfigError, ModelError, NotAvailable
 from phosphene.io.folder import read_json
 from phosphene.io.reading import reads
 from phosphene.models import pretrained
+from phosphene.models.pixel_range import eight_bits
 from phosphene.types.identity import digest_of
 
 if TYPE_CHECKING:
@@ -59,6 +65,17 @@ class Preprocessing:
     def of(cls, folder: Path, image_size: int) -> Preprocessing:
         """As ``preprocessor_config.json`` of a checkpoint says, or CLIP's own.
 
+        Parameters
+        ----------
+        folder : Path
+            of the checkpoint
+        image_size : int
+            side of the pictures its network takes, in pixels
+
+        Returns
+        -------
+        Preprocessing
+
         Raises
         ------
         ConfigError
@@ -68,21 +85,28 @@ class Preprocessing:
         if not file.is_file():
             return cls(image_size, image_size)
 
-        told = read_json(file)
-        size = _side(told.get("size", image_size))
-        crop = _side(told.get("crop_size", image_size))
+        config = read_json(file)
+        size = _side(config.get("size", image_size))
+        crop = _side(config.get("crop_size", image_size))
         steps = ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
-        off = [step for step in steps if not told.get(step, True)]
+        left_out = [step for step in steps if not config.get(step, True)]
+        is_bicubic = config.get("resample", 3) == 3  # Pillow's number
 
-        if None in (size, crop) or off or told.get("resample", 3) != 3 or crop != image_size or crop > size:
+        if size is None or crop is None or left_out or not is_bicubic or crop != image_size or crop > size:
+            without = ""
+            if left_out:
+                without = f", without {', '.join(left_out)}"
+
             raise ConfigError(
-                f"{file} asks for size {told.get('size')}, crop {told.get('crop_size')}, resample "
-                f"{told.get('resample')}{', without ' + ', '.join(off) if off else ''}; expected: shorter side resized "
-                f"bicubically (3), centre crop of {image_size}, rescaled and normalised. Use a CLIP checkpoint."
+                f"{file} asks for size {config.get('size')}, crop {config.get('crop_size')}, resample "
+                f"{config.get('resample')}{without}; expected: shorter side resized bicubically (3), centre crop of "
+                f"{image_size}, rescaled and normalised. Use a CLIP checkpoint."
             )
 
-        own = cls()
-        return cls(size, crop, tuple(told.get("image_mean", own.mean)), tuple(told.get("image_std", own.std)))
+        default = cls()
+        mean = tuple(config.get("image_mean", default.mean))
+        std = tuple(config.get("image_std", default.std))
+        return cls(size, crop, mean, std)
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         """Pictures as the network takes them.
@@ -95,6 +119,7 @@ class Preprocessing:
         Returns
         -------
         ndarray of shape (n, 3, crop, crop), float32
+            standardised by channel
 
         Raises
         ------
@@ -103,27 +128,29 @@ class Preprocessing:
         """
         from PIL import Image
 
-        pixels = _eight_bits(np.asarray(pixels))
+        pixels = eight_bits(np.asarray(pixels))
         height, width = pixels.shape[1:3]
-        short = min(height, width)
-        new_height = int(self.size * height / short)
-        new_width = int(self.size * width / short)
+
+        # Truncated, not rounded, as in transformers: the longer side of a picture decides where its middle is.
+        shorter = min(height, width)
+        new_height = int(self.size * height / shorter)
+        new_width = int(self.size * width / shorter)
         top = (new_height - self.crop) // 2
         left = (new_width - self.crop) // 2
-        out = np.empty((len(pixels), self.crop, self.crop, 3), dtype=np.uint8)
 
+        cropped = np.empty((len(pixels), self.crop, self.crop, 3), dtype=np.uint8)
         for i, picture in enumerate(pixels):
-            picture = np.ascontiguousarray(np.broadcast_to(picture, (height, width, 3)))
+            picture = np.ascontiguousarray(np.broadcast_to(picture, (height, width, 3)))  # grey becomes three channels
             if (new_height, new_width) != (height, width):
                 resized = Image.fromarray(picture).resize((new_width, new_height), Image.Resampling.BICUBIC)
                 picture = np.asarray(resized)
 
-            out[i] = picture[top : top + self.crop, left : left + self.crop]
+            cropped[i] = picture[top : top + self.crop, left : left + self.crop]
 
-        x = out.astype(np.float32) / np.float32(255)
+        x = cropped.astype(np.float32) / np.float32(255)
         x = (x - np.asarray(self.mean, dtype=np.float32)) / np.asarray(self.std, dtype=np.float32)
 
-        return np.ascontiguousarray(x.transpose(0, 3, 1, 2))
+        return np.ascontiguousarray(x.transpose(0, 3, 1, 2))  # (n, 3, crop, crop)
 
     def spec(self) -> dict[str, Any]:
         """Plain values for the store."""
@@ -131,33 +158,17 @@ class Preprocessing:
 
 
 def _side(value: Any) -> int | None:
-    if isinstance(value, Mapping):
-        if "shortest_edge" in value:
-            return int(value["shortest_edge"])
-        if value.get("height") == value.get("width"):
-            return int(value["height"])
+    """Pixels of a square side or of the shorter side, from the forms that files have; None for another form."""
+    if not isinstance(value, Mapping):
+        return int(value)
 
-        return None
+    if "shortest_edge" in value:
+        return int(value["shortest_edge"])
 
-    return int(value)
+    if value.get("height") == value.get("width"):
+        return int(value["height"])
 
-
-def _eight_bits(pixels: np.ndarray) -> np.ndarray:
-    if pixels.ndim != 4 or pixels.shape[3] not in (1, 3) or not all(pixels.shape[1:]):
-        raise DataError(f"pictures must be (n, height, width, 1 or 3), but have shape {pixels.shape}.")
-
-    if pixels.dtype == np.uint8:
-        return pixels
-
-    if pixels.dtype.kind != "f":
-        raise DataError(f"pictures must be uint8 of 0-255 or floats of 0-1, but are {pixels.dtype}.")
-
-    if pixels.size and not (pixels.min() >= 0 and pixels.max() <= 1):
-        raise DataError(
-            f"pictures as floats must lie in 0-1, but span {pixels.min():.3g} to {pixels.max():.3g}; clip them first."
-        )
-
-    return np.round(pixels * 255).astype(np.uint8)
+    return None
 
 
 # -- checkpoints -------------------------------------------------------------------------------------------------------
@@ -173,7 +184,12 @@ def locate(name: str, revision: str | None, download: bool) -> Path:
     revision : str or None
         commit on the hub, 40 hexadecimal digits; of ``PINNED`` by default
     download : bool
-        whether to fetch what is not here; otherwise nothing touches the network
+        whether to fetch what is not on this machine; otherwise nothing touches the network
+
+    Returns
+    -------
+    Path
+        of a folder with the checkpoint's files
 
     Raises
     ------
@@ -202,24 +218,21 @@ def locate(name: str, revision: str | None, download: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
-    def fetched(files: list[str]) -> Path:
+    def snapshot(files: list[str]) -> Path:
         return Path(snapshot_download(name, revision=revision, allow_patterns=files, local_files_only=not download))
 
     try:
-        folder = fetched(_FILES)
+        folder = snapshot(_FILES)
         if download and not any(folder.glob("model*.safetensors")):
-            folder = fetched([*_FILES, pretrained.PICKLE])
+            folder = snapshot([*_FILES, pretrained.PICKLE])  # large, so only where nothing else is published
 
         return folder
     except (OSError, HfHubHTTPError, ValueError) as error:
         if download:
             reason = "could not be downloaded"
-        else:
-            reason = "is not on this machine, and nothing was downloaded"
-
-        if download:
             how = "Check the network"
         else:
+            reason = "is not on this machine, and nothing was downloaded"
             how = f"Fetch it with `hf download {name} --revision {revision}`, or download=True"
 
         raise NotAvailable(
@@ -232,27 +245,76 @@ def locate(name: str, revision: str | None, download: bool) -> Path:
 @reads("folder", ModelError)
 def digest(folder: Path) -> dict[str, str]:
     """SHA-256 of the weights and of the configuration: what features are filed under."""
-    h = hashlib.sha256()
+    of_weights = hashlib.sha256()
     for file in pretrained.weight_files(folder):
         with open(file, "rb") as handle:
-            h.update(hashlib.file_digest(handle, "sha256").digest())
+            of_weights.update(hashlib.file_digest(handle, "sha256").digest())
 
-    return {"weights": h.hexdigest(), "config": digest_of(json.dumps(read_config(folder), sort_keys=True))}
+    of_config = digest_of(json.dumps(read_config(folder), sort_keys=True))
+    return {"weights": of_weights.hexdigest(), "config": of_config}
 
 
 def load(folder: Path) -> nn.Module:
-    """transformers' CLIPModel in float32, frozen, in evaluation mode; raises as :func:`pretrained.load`."""
+    """The network of a checkpoint: transformers' CLIPModel in float32, frozen, in evaluation mode.
+
+    Parameters
+    ----------
+    folder : Path
+        of the checkpoint
+
+    Returns
+    -------
+    nn.Module
+        a CLIPModel
+
+    Raises
+    ------
+    ModelError
+        As :func:`phosphene.models.pretrained.load`.
+    """
     return pretrained.load(folder, "CLIPModel").requires_grad_(False)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """config.json of a CLIP. Raises ModelError when it is missing or of another architecture."""
+    """The configuration of a CLIP, its ``config.json``.
+
+    Parameters
+    ----------
+    folder : Path
+        of the checkpoint
+
+    Returns
+    -------
+    dict[str, Any]
+        as the file has it
+
+    Raises
+    ------
+    ModelError
+        When the file is missing or of another architecture.
+    """
     return pretrained.read_config(folder, "clip")
 
 
 @reads("folder", ModelError)
 def load_tokenizer(folder: Path) -> Any:
-    """CLIP's tokenizer of a checkpoint. Raises NotAvailable when its files are not there."""
+    """CLIP's tokenizer of a checkpoint.
+
+    Parameters
+    ----------
+    folder : Path
+        of the checkpoint
+
+    Returns
+    -------
+    CLIPTokenizer
+        of transformers
+
+    Raises
+    ------
+    NotAvailable
+        When its files are not in the folder.
+    """
     from transformers import CLIPTokenizer
 
     if not (folder / "tokenizer.json").is_file() and not (folder / "vocab.json").is_file():

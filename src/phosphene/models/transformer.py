@@ -1,6 +1,12 @@
 """The transformer that fMRI autoencoders of this field share: pre-norm blocks and fixed one-dimensional positions.
 
-Weights carry the names of timm's vision transformer, so that public checkpoints fit without renaming.
+Weights carry the names of timm's vision transformer, so that public checkpoints fit without renaming. In this file, from
+top to bottom: attention, MLP and the block of both; tokens through blocks; position codes; how weights start.
+
+References
+----------
+Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words", section 3.1; He et al. 2022, "Masked Autoencoders Are Scalable
+Vision Learners", appendix A; Vaswani et al. 2017, "Attention Is All You Need", section 3.5.
 """
 
 from __future__ import annotations
@@ -17,7 +23,15 @@ from phosphene.training.attention import attend
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention; queries, keys and values come from one product."""
+    """Multi-head self-attention; queries, keys and values come from one product.
+
+    Parameters
+    ----------
+    width : int
+        of a token
+    n_heads : int
+        divides `width`
+    """
 
     def __init__(self, width: int, n_heads: int) -> None:
         super().__init__()
@@ -26,17 +40,33 @@ class Attention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor, first_only: bool = False) -> Tensor:
-        """(n, tokens, width) to the same, or to (n, 1, width) where only the first token is asked for."""
-        n, tokens, width = x.shape
+        """Tokens to tokens.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n, tokens, width)
+            in any order
+        first_only : bool, default False
+            compute the first token's only, from all
+
+        Returns
+        -------
+        Tensor
+            (n, tokens, width), or (n, 1, width)
+        """
+        n, n_tokens, width = x.shape
         if first_only:
             weight = self.qkv.weight
             bias = self.qkv.bias
             q = self._heads(F.linear(x[:, :1], weight[:width], bias[:width]))
-            k, v = (self._heads(y) for y in F.linear(x, weight[width:], bias[width:]).chunk(2, -1))
+            keys, values = F.linear(x, weight[width:], bias[width:]).chunk(2, -1)
+            k = self._heads(keys)
+            v = self._heads(values)
         else:
-            q, k, v = self.qkv(x).view(n, tokens, 3, self.n_heads, -1).permute(2, 0, 3, 1, 4)
+            qkv = self.qkv(x).view(n, n_tokens, 3, self.n_heads, -1)
+            q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (n, heads, tokens, width / heads) each
 
-        out = attend(q, k, v)
+        out = attend(q, k, v)  # (n, heads, tokens, width / heads)
         return self.proj(out.transpose(1, 2).flatten(2))
 
     def _heads(self, x: Tensor) -> Tensor:
@@ -44,7 +74,15 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two layers with an exact GELU between."""
+    """Two layers with an exact GELU between.
+
+    Parameters
+    ----------
+    width : int
+        of a token
+    hidden : int
+        units between
+    """
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -77,9 +115,25 @@ class Block(nn.Module):
         self.mlp = Mlp(width, int(width * mlp_ratio))
 
     def forward(self, x: Tensor, first_only: bool = False) -> Tensor:
-        """(n, tokens, width) to the same, or to (n, 1, width) where only the first token is asked for."""
-        y = self.attn(self.norm1(x), first_only)
-        x = (x[:, :1] if first_only else x) + y
+        """Tokens to tokens.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n, tokens, width)
+            in any order
+        first_only : bool, default False
+            compute the first token's only, from all
+
+        Returns
+        -------
+        Tensor
+            (n, tokens, width), or (n, 1, width)
+        """
+        attended = self.attn(self.norm1(x), first_only)
+        if first_only:
+            x = x[:, :1]
+
+        x = x + attended
         return x + self.mlp(self.norm2(x))
 
 
@@ -91,29 +145,37 @@ def run_blocks(blocks: nn.ModuleList, x: Tensor, *, first_only: bool = False, re
     blocks : nn.ModuleList
         of :class:`Block`
     x : Tensor of shape (n, tokens, width)
+        tokens, each with its position code
     first_only : bool, default False
         return only the first token, (n, 1, width): the last block then computes no other
     recompute : bool, default False
-        keep only each block's input for the backward pass and compute the rest again: far less memory, about a third
-        more work
+        keep only each block's input for the backward pass and compute the rest a second time: far less memory, about a
+        third more work
+
+    Returns
+    -------
+    Tensor
+        (n, tokens, width), or (n, 1, width)
     """
     last = len(blocks) - 1
     for i, block in enumerate(blocks):
-        flag = first_only and i == last
+        only_first = first_only and i == last
         if recompute and torch.is_grad_enabled():
-            x = checkpoint(block, x, flag, use_reentrant=False, preserve_rng_state=False)
+            x = checkpoint(block, x, only_first, use_reentrant=False, preserve_rng_state=False)
         else:
-            x = block(x, flag)
+            x = block(x, only_first)
 
     if first_only:
-        return x[:, :1]
+        return x[:, :1]  # without blocks nothing was cut
 
     return x
 
 
 @lru_cache(maxsize=32)
 def positions(n: int, width: int, device: str = "cpu") -> Tensor:
-    """Fixed position codes: sines, then cosines, of n / 10000^(i / (width / 2)); a row of zeros for the class token first.
+    """Fixed position codes, those of token 0 to n - 1 behind a row of zeros for the class token.
+
+        code_i = sin(p f_i), ..., cos(p f_i), ...,    f_i = 10000^(-i / (width / 2)),    i from 0 to width / 2 - 1
 
     Parameters
     ----------
@@ -121,20 +183,23 @@ def positions(n: int, width: int, device: str = "cpu") -> Tensor:
         tokens, without the class token
     width : int
         even
+    device : str, default "cpu"
+        where the codes are wanted; they are computed on the CPU, so that they are the same everywhere
 
     Returns
     -------
     Tensor of shape (1 + n, width), float32
-        -1 to 1
+        -1 to 1; shared by all who ask, so never to be changed in place
 
     Examples
     --------
     >>> positions(2, 4)[:2].tolist()
     [[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0]]
     """
-    frequency = torch.exp(torch.arange(width // 2, dtype=torch.float64, device="cpu") * (-math.log(1e4) / (width / 2)))
-    angle = torch.arange(n, dtype=torch.float64, device="cpu")[:, None] * frequency
-    codes = torch.cat([angle.sin(), angle.cos()], dim=1)
+    half = width // 2
+    frequency = torch.exp(torch.arange(half, dtype=torch.float64, device="cpu") * (-math.log(1e4) / (width / 2)))
+    angle = torch.arange(n, dtype=torch.float64, device="cpu")[:, None] * frequency  # (n, width / 2)
+    codes = torch.cat([angle.sin(), angle.cos()], dim=1)  # (n, width)
     return torch.cat([codes.new_zeros(1, width), codes]).float().to(device)
 
 

@@ -4,42 +4,50 @@ To add a recipe, write a configuration and a class::
 
     class ToyConfig(RecipeConfig):
         kind: Literal["toy"] = "toy"
-        alpha: float = Field(500.0, gt=0, description="L2 strength")
+        alpha: float = Field(default=500.0, gt=0, description="L2 strength")
 
     class Toy(Recipe[ToyConfig]):
-        config_class = ToyConfig
-        stages = {"to_image": Ridge}                    # name -> what it fits, in order
+        stages = (
+            STANDARDISE,                                                   # voxels, in one place for all recipes
+            Stage("to_image", Ridge, settings=("alpha",), uses=(Ridge,)),  # what is fitted, and what it depends on
+        )
 
-        def fit_to_image(self, trials, stimuli):        # one method per stage: training trials, their stimuli
-            return Ridge(self.config.alpha).fit(trials.betas, stimuli.select(trials.stimuli).floats().reshape(...))
+        def fit_to_image(self, trials, stimuli):        # one method per stage
+            averaged = self.averaged(trials)
+            pictures = stimuli.select(averaged.stimuli).floats()
+            return Ridge(self.config.alpha).fit(averaged.betas, pictures.reshape(len(averaged), -1))
 
         def decode(self, trials):                       # brain to image
-            return Images(trials.stimuli, self.to_image_.predict(trials.betas).reshape(...))
+            self.check_trials(trials)
+            pixels = self.to_image_.predict(self.standardised(trials).betas)
+            return Images(trials.stimuli, pixels.reshape(-1, *self.image_shape_))
 
 and name it in ``phosphene.recipes.RECIPES``. Saving, resuming, scoring, controls and the report come with it.
 """
 
 from __future__ import annotations
 
-import inspect
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar, get_args
 
 import numpy as np
 import pandas as pd
 from pydantic import Field
 
 from phosphene._version import __version__
+from phosphene.data.standardise import Standardiser
 from phosphene.errors import DataError, ModelError
 from phosphene.io import atomic
 from phosphene.io.config import Config, validate
+from phosphene.io.file_digest import digest_of_path
 from phosphene.io.folder import read_json
 from phosphene.io.progress import Progress
-from phosphene.io.stages import Part, StageStore, load_part, read_lineage
+from phosphene.io.stages import StageStore, load_part, name_of, read_lineage, save_part, version_of
 from phosphene.types import Images, Latents, Stimuli, Trials, digest_of
 
 if TYPE_CHECKING:
@@ -56,12 +64,128 @@ class RecipeConfig(Config):
 
     kind: str
     setting: Literal["strict", "relax"] = Field(
-        "strict",
+        default="strict",
         description="relax lets a recipe see test responses (never test pictures); it is shown beside every score",
     )
+    per_session: bool = Field(default=False, description="standardise voxels by the training trials of each session")
+
+    @property
+    def other_subjects(self) -> tuple[str, ...]:
+        """Subjects whose training responses the stages that learn from unpaired responses see as well; none by default."""
+        return ()
 
 
 C = TypeVar("C", bound=RecipeConfig)
+Settings = tuple[str, ...]
+Reads = tuple[Literal["trials", "stimuli"], ...]
+Weights = str | Path | Mapping[str, Any]
+"""Weights that a stage reads: the name of a bundled network, a file or folder, or what a feature extractor says of its own."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a method: what is fitted, from what, and everything its outcome depends on.
+
+    A stage that is fitted already is read back as long as nothing of this has changed. What it depends on is declared here,
+    once; the digest is computed in `Recipe.stage_digest` alone.
+
+    Attributes
+    ----------
+    name : str
+        the fitted part is the attribute ``NAME_`` of the recipe
+    part : type
+        class of what is fitted, with ``state`` and ``from_state``
+    fit : str, default ""
+        method that fits it; ``fit_NAME`` by default. It is given what the stage reads, in the order of `reads`
+    needs : tuple of str, optional
+        earlier stages it builds on; all of them by default
+    settings : tuple of str or callable, optional
+        configuration fields it depends on, dotted where they lie deeper (``generator.source``); all by default. Where these
+        differ with the configuration, a function of it
+    reads : tuple of str or callable, default ("trials", "stimuli")
+        data it is given: trials, the stimuli shown in them, or nothing. Stimuli without trials come sorted by their ids, so
+        that what is learned from pictures alone is the same for all people who saw them. Where it differs with the
+        configuration, a function of it
+    learns_unpaired : bool, default False
+        whether it also learns from responses without pictures (`Recipe.unpaired`)
+    uses : tuple or callable, default ()
+        solvers and parts besides `part` whose version numbers count; where these differ with the configuration, a function
+        of it
+    weights : callable, optional
+        weights that fitting reads, as a function of the recipe; None among them is left out
+    when : callable, optional
+        whether a configuration has this stage; always by default
+    version : int, default 1
+        of the method that fits it, raised by hand when its results change
+
+    Examples
+    --------
+    >>> Stage("standardise", Standardiser, settings=("per_session",), reads=("trials",)).method
+    'fit_standardise'
+    """
+
+    name: str
+    part: type[Any]
+    fit: str = ""
+    needs: tuple[str, ...] | None = None
+    settings: Settings | Callable[[Any], Settings] | None = None
+    reads: Reads | Callable[[Any], Reads] = ("trials", "stimuli")
+    learns_unpaired: bool = False
+    uses: tuple[Any, ...] | Callable[[Any], tuple[Any, ...]] = ()
+    weights: Callable[[Any], Iterable[Weights | None]] | None = None
+    when: Callable[[Any], bool] | None = None
+    version: int = 1
+
+    @property
+    def method(self) -> str:
+        """Name of the method that fits it."""
+        return self.fit or f"fit_{self.name}"
+
+    def exists(self, config: RecipeConfig) -> bool:
+        """Whether this configuration has the stage."""
+        return self.when is None or self.when(config)
+
+    def data(self, config: RecipeConfig) -> Reads:
+        """Data that its method is given, in this order."""
+        if isinstance(self.reads, tuple):
+            return self.reads
+
+        return self.reads(config)
+
+    def solvers(self, config: RecipeConfig) -> tuple[Any, ...]:
+        """What fitting uses besides the part."""
+        if isinstance(self.uses, tuple):
+            return self.uses
+
+        return self.uses(config)
+
+    def values(self, config: RecipeConfig) -> dict[str, Any]:
+        """Configuration values the stage depends on, under their dotted names."""
+        everything = config.model_dump(mode="json")
+        if self.settings is None:
+            return everything
+
+        keys = self.settings
+        if not isinstance(keys, tuple):
+            keys = keys(config)
+
+        return {key: _field(everything, key, self.name) for key in keys}
+
+
+def _field(values: Any, dotted: str, stage: str) -> Any:
+    for key in dotted.split("."):
+        if values is None:  # a section that is left out has no fields
+            return None
+        if not isinstance(values, Mapping) or key not in values:
+            raise ModelError(f"stage '{stage}' depends on '{dotted}', which is no field of the configuration.")
+
+        values = values[key]
+
+    return values
+
+
+STANDARDISE = Stage("standardise", Standardiser, needs=(), settings=("per_session",), reads=("trials",))
+"""Mean and standard deviation of every voxel over the training trials: the first stage of nearly every recipe."""
 
 
 class Recipe(Generic[C]):
@@ -76,38 +200,48 @@ class Recipe(Generic[C]):
 
     Attributes
     ----------
-    NAME_ : one fitted part per stage, after `fit`
-    subject_, n_voxels_, image_shape_ : what it was fitted on
+    NAME_ : Part
+        one fitted part per stage, after `fit`
+    subject_ : str or None
+        whom it was fitted on
+    n_voxels_ : int
+        voxels it was fitted on
+    image_shape_ : tuple of int
+        (height, width, channels) of a decoded picture
     stage_lineages_ : dict of {str: frozenset of str}
         by stage, the keys of the trials it saw
+    unpaired : tuple of Trials
+        responses whose pictures are not to be known, for the stages that learn from them
     progress : Progress
         where `fit` shows long work; nowhere by default
     trainer : Trainer
         trains every network of the stages; :func:`phosphene.training.train` by default
     """
 
-    config_class: ClassVar[type[RecipeConfig]]
-    stages: ClassVar[dict[str, type[Part]]]
-    paper: ClassVar[str] = ""
-    needs: ClassVar[dict[str, tuple[str, ...]]] = {}
-    """Which earlier stages a stage builds on, where these are not all of them: a change elsewhere then spares it."""
-    self_supervised: ClassVar[frozenset[str]] = frozenset()
-    """Stages that also learn from responses without pictures: those of `other_subjects`, and test responses in setting
-    relax."""
-    presets: ClassVar[tuple[str, ...]] = ("lab", "paper")
-    """Names that `preset` knows; these two always, more where a paper has several configurations."""
-    demo: ClassVar[dict[str, Any]] = {}
+    config_class: ClassVar[type[RecipeConfig]] = RecipeConfig
+    """Class of the configuration; that of ``Recipe[...]`` by default."""
+    stages: ClassVar[tuple[Stage, ...]] = ()
+    """What is fitted, in order."""
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"lab": {}, "paper": {}}
+    """Values over the defaults by name: ``lab`` (tiny), ``paper`` (published sizes), more where a paper has several."""
+    demo: ClassVar[Mapping[str, Any]] = {}
     """Values of a run that ``phosphene demo`` sets for this recipe, such as other people to pretrain on."""
-    fixed_spaces: ClassVar[frozenset[str]] = frozenset()
-    """Latent spaces that are the same whatever the training trials, so that folds can be scored together in them."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "config_class" in vars(cls):
+            return
+
+        for base in vars(cls).get("__orig_bases__", ()):
+            for given in get_args(base):
+                if isinstance(given, type) and issubclass(given, RecipeConfig):
+                    cls.config_class = given
 
     def __init__(self, config: C | None = None, seed: int = 0) -> None:
-        self.config: C
         if config is None:
-            self.config = self.config_class()
-        else:
-            self.config = config
+            config = self.config_class()  # pyright: ignore[reportAssignmentType]  that class is C
 
+        self.config: C = config
         self.seed = seed
         self.subject_: str | None = None
         self.progress = Progress(quiet=True)
@@ -117,17 +251,12 @@ class Recipe(Generic[C]):
         self._trainer: Trainer | None = None
 
     def __getattr__(self, name: str) -> Any:
-        if name.endswith("_") and name[:-1] in type(self).stages:
+        if name.endswith("_") and any(name[:-1] == stage.name for stage in type(self).stages):
             raise ModelError(f"this {type(self).__name__} is not fitted yet; call fit, or load a run.")
 
         raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
 
-    # -- to be written by each recipe ------------------------------------------------------------------------------
-
-    @classmethod
-    def preset(cls, name: str) -> dict[str, Any]:
-        """Values of a preset, ``lab`` (tiny), ``paper`` (published sizes) or another of `presets`, over the defaults."""
-        return {}
+    # -- written by each recipe ------------------------------------------------------------------------------------
 
     def decode(self, trials: Trials) -> Images:
         """Brain to image: one picture per row of `trials`."""
@@ -145,13 +274,18 @@ class Recipe(Generic[C]):
         """Image to the same latents as `latents`, for scoring; none by default."""
         return Latents(stimuli.ids, {})
 
-    def ceiling(self, stimuli: Stimuli) -> Images | None:
-        """Pictures the generator makes from the true latents: the best this recipe could do; None where undefined."""
-        return None
-
     def text_latents(self, texts: Sequence[str]) -> Latents | None:
         """Texts to the space of `latents`, one row per text under the text itself, for zero-shot classification; None
         where the latents have no text side."""
+        return None
+
+    @property
+    def fixed_spaces(self) -> frozenset[str]:
+        """Latent spaces that are the same whatever the training trials, so that folds can be scored together in them."""
+        return frozenset()
+
+    def ceiling(self, stimuli: Stimuli) -> Images | None:
+        """Pictures the generator makes from the true latents: the best this recipe could do; None where undefined."""
         return None
 
     def decode_samples(self, trials: Trials) -> list[Images]:
@@ -161,6 +295,12 @@ class Recipe(Generic[C]):
     def decode_steps(self, trials: Trials) -> dict[str, Images]:
         """Pictures on the way to the decoded ones, such as a blurry first stage, by name; scored beside them."""
         return {}
+
+    def picture_shape(self, stimuli: Stimuli) -> tuple[int, int, int]:
+        """(height, width, channels) of a decoded picture; that of the stimuli by default. Called before anything is fitted."""
+        return stimuli.image_shape
+
+    # -- what readers of its scores should know --------------------------------------------------------------------
 
     def inner_folds(self, trials: Trials) -> np.ndarray | None:
         """(n_trials,) fold of each training trial, as used for choices inside the training set; None if none was made."""
@@ -181,19 +321,19 @@ class Recipe(Generic[C]):
     # -- the same for all ------------------------------------------------------------------------------------------
 
     @classmethod
+    def preset(cls, name: str) -> dict[str, Any]:
+        """Values of a preset over the defaults."""
+        return dict(cls.presets[name])
+
+    @classmethod
     def can_encode(cls, config: RecipeConfig | None = None) -> bool:
         """Whether the recipe predicts responses from pictures; with a configuration, whether it does so configured."""
         return cls.encode is not Recipe.encode
 
     @classmethod
-    def stages_of(cls, config: RecipeConfig) -> dict[str, type[Part]]:
-        """Stages that a configuration asks for, in order; all by default."""
-        return cls.stages
-
-    @classmethod
-    def other_subjects(cls, config: RecipeConfig) -> tuple[str, ...]:
-        """Subjects whose training responses the self-supervised stages are to learn from as well; none by default."""
-        return ()
+    def stages_of(cls, config: RecipeConfig) -> tuple[Stage, ...]:
+        """Stages that a configuration has, in order."""
+        return tuple(stage for stage in cls.stages if stage.exists(config))
 
     def fit(
         self, trials: Trials, stimuli: Stimuli, store: StageStore | None = None, unpaired: Sequence[Trials] = ()
@@ -209,37 +349,27 @@ class Recipe(Generic[C]):
         store : StageStore, optional
             where stages are kept; memory only by default
         unpaired : sequence of Trials, default ()
-            responses whose pictures are not to be known, for the `self_supervised` stages
+            responses whose pictures are not to be known, for the stages that learn from such responses
 
         Returns
         -------
         self : Recipe
         """
         store = store or StageStore()
-        stimuli = stimuli.select(trials.stimulus_ids)
-        self._fitted_on(trials, stimuli)
-        self.unpaired = tuple(unpaired)
-        self.stage_lineages_ = {}
-        given = [trials.digest(), stimuli.digest(), self.seed]
+        stimuli = self.prepare(trials, stimuli, unpaired)
+        data = self._data_digests(trials, stimuli)
         digests: dict[str, str] = {}
 
-        for name, kind in self.stages_of(self.config).items():
-            before = [digests[n] for n in self.needs.get(name, tuple(digests))]
-            code = code_digest(type(self), kind)
-            inputs = list(given)
-            lineage = trials.member_keys()
-
-            if name in self.self_supervised and unpaired:
-                inputs += [t.digest() for t in unpaired]
-                lineage = lineage.union(*(t.member_keys() for t in unpaired))
-
-            digests[name] = digest_of(name, self.stage_config(name), code, inputs, before)
+        for stage in self.stages_of(self.config):
+            digests[stage.name] = self.stage_digest(stage, data, digests)
             if store.folder is not None:
-                self._training = store.folder.parent / "training" / f"{name}-{digests[name][:12]}"
+                self._training = store.folder.parent / "training" / f"{stage.name}-{digests[stage.name][:12]}"
 
-            part = store.get(name, kind, digests[name], lineage, partial(getattr(self, f"fit_{name}"), trials, stimuli))
-            setattr(self, f"{name}_", part)
-            self.stage_lineages_[name] = lineage
+            lineage = self._lineage(stage, trials)
+            fit = partial(self.fit_stage, stage, trials, stimuli)
+            part = store.get(stage.name, stage.part, digests[stage.name], lineage, fit)
+            setattr(self, f"{stage.name}_", part)
+            self.stage_lineages_[stage.name] = lineage
 
             if self._training is not None and store.writes:
                 shutil.rmtree(self._training, ignore_errors=True)
@@ -249,9 +379,118 @@ class Recipe(Generic[C]):
 
         return self
 
-    def stage_config(self, name: str) -> dict[str, Any]:
-        """Values a stage depends on; all of them by default. Narrow it so that a late change spares early stages."""
-        return self.config.model_dump(mode="json")
+    def prepare(self, trials: Trials, stimuli: Stimuli, unpaired: Sequence[Trials] = ()) -> Stimuli:
+        """Take note of whom and what is about to be fitted; the stimuli shown in the training trials, in their order."""
+        stimuli = stimuli.select(trials.stimulus_ids)
+        self.subject_ = trials.subject
+        self.n_voxels_ = trials.n_voxels
+        self.image_shape_ = self.picture_shape(stimuli)
+        self.unpaired = tuple(unpaired)
+        self.stage_lineages_ = {}
+
+        return stimuli
+
+    def fit_stage(self, stage: Stage, trials: Trials, stimuli: Stimuli) -> Any:
+        """The part of one stage, fitted now; the stages it needs are attributes already.
+
+        Parameters
+        ----------
+        stage : Stage
+            one of `stages_of`
+        trials : Trials
+            training trials
+        stimuli : Stimuli
+            as `prepare` returns them
+        """
+        reads = stage.data(self.config)
+        if "trials" not in reads:
+            stimuli = _sorted(stimuli)
+
+        data = {"trials": trials, "stimuli": stimuli}
+        given = [data[what] for what in reads]
+
+        return getattr(self, stage.method)(*given)
+
+    def stage_digest(self, stage: Stage, data: Mapping[str, str], before: Mapping[str, str]) -> str:
+        """SHA-256 of everything a stage depends on: the one place where this is decided.
+
+        Parameters
+        ----------
+        stage : Stage
+            which
+        data : mapping of {str: str}
+            digests of trials, stimuli, sorted stimuli and unpaired responses
+        before : mapping of {str: str}
+            digests of earlier stages by name
+        """
+        if stage.needs is None:
+            needs = tuple(before)
+        else:
+            needs = stage.needs
+
+        names: list[str] = list(stage.data(self.config))
+        if names == ["stimuli"]:
+            names = ["sorted_stimuli"]
+        if stage.learns_unpaired:
+            names.append("unpaired")
+
+        weights = ()
+        if stage.weights is not None:
+            weights = stage.weights(self)
+
+        method = getattr(type(self), stage.method)
+        return digest_of(
+            {
+                "stage": stage.name,
+                "part": {name_of(stage.part): version_of(stage.part)},
+                "method": {name_of(method): stage.version},
+                "uses": {name_of(solver): version_of(solver) for solver in stage.solvers(self.config)},
+                "settings": stage.values(self.config),
+                "weights": [_weights_digest(one) for one in weights if one is not None],
+                "data": {name: data[name] for name in names},
+                "needs": {name: before[name] for name in needs if name in before},
+                "seed": self.seed,
+            }
+        )
+
+    def _data_digests(self, trials: Trials, stimuli: Stimuli) -> dict[str, str]:
+        return {
+            "trials": trials.digest(),
+            "stimuli": stimuli.digest(),
+            "sorted_stimuli": _sorted(stimuli).digest(),
+            "unpaired": digest_of([t.digest() for t in self.unpaired]),
+        }
+
+    def _lineage(self, stage: Stage, trials: Trials) -> frozenset[str]:
+        """Keys of the trials a stage sees."""
+        lineage: frozenset[str] = frozenset()
+        if "trials" in stage.data(self.config):
+            lineage = trials.member_keys()
+
+        if stage.learns_unpaired:
+            lineage = lineage.union(*(t.member_keys() for t in self.unpaired))
+
+        return lineage
+
+    # -- standardising ---------------------------------------------------------------------------------------------
+
+    def standardiser(self) -> Standardiser:
+        """A Standardiser as the configuration asks for it, not fitted yet."""
+        return Standardiser(per_session=self.config.per_session)
+
+    def fit_standardise(self, trials: Trials) -> Standardiser:
+        """Mean and standard deviation of every voxel over the training trials."""
+        return self.standardiser().fit(trials)
+
+    def standardised(self, trials: Trials) -> Trials:
+        """Trials in the units of the stage `STANDARDISE`."""
+        return self.standardise_.transform(trials)
+
+    def averaged(self, trials: Trials) -> Trials:
+        """Standardised trials with repeats averaged: a row is a stimulus."""
+        return self.standardised(trials).average_repeats()
+
+    # -- helpers ---------------------------------------------------------------------------------------------------
 
     def train(
         self,
@@ -284,14 +523,14 @@ class Recipe(Generic[C]):
             further arguments of :func:`phosphene.training.train`
         """
         more = {"progress": self.progress, **more}
-        folder = self._training_folder(part)
+        folder = self.training_folder(part)
         return self.trainer(network, fetch, n_items, settings, seed=self.seed, folder=folder, data=data, **more)
 
     @property
     def trainer(self) -> Trainer:
         """What trains the networks of the stages, called as :func:`phosphene.training.train` is, which it is by default."""
         if self._trainer is None:
-            from phosphene.training import train
+            from phosphene.training import train  # loads torch, which recipes without networks do without
 
             return train
 
@@ -301,7 +540,8 @@ class Recipe(Generic[C]):
     def trainer(self, trainer: Trainer) -> None:
         self._trainer = trainer
 
-    def _training_folder(self, part: str) -> Path | None:
+    def training_folder(self, part: str = "") -> Path | None:
+        """Where checkpoints of a training of the stage being fitted are kept; None where stages are not."""
         if self._training is None:
             return None
 
@@ -311,11 +551,6 @@ class Recipe(Generic[C]):
         """A generator of its own for each purpose, a function of the seed and nothing else."""
         return np.random.default_rng([self.seed, *(int(digest_of(p)[:8], 16) for p in purpose)])
 
-    def _fitted_on(self, trials: Trials, stimuli: Stimuli) -> None:
-        self.subject_ = trials.subject
-        self.n_voxels_ = trials.n_voxels
-        self.image_shape_ = stimuli.image_shape
-
     @property
     def lineage_(self) -> frozenset[str]:
         """Keys of the trials any stage saw."""
@@ -323,9 +558,7 @@ class Recipe(Generic[C]):
 
     def check_trials(self, trials: Trials) -> None:
         """Raise ModelError unless `trials` have the voxels this recipe was fitted on."""
-        if self.subject_ is None:
-            raise ModelError(f"this {type(self).__name__} is not fitted yet; call fit, or load a run.")
-
+        self._check_fitted("")
         if trials.n_voxels != self.n_voxels_:
             raise ModelError(
                 f"betas has {trials.n_voxels} voxels but this model was fitted on {self.n_voxels_} (subject "
@@ -345,6 +578,14 @@ class Recipe(Generic[C]):
                 "trials (data.nan=impute does it from training trials)."
             )
 
+    def as_images(self, ids: Any, pixels: np.ndarray) -> Images:
+        """Pictures (n, height, width, 3) under their stimuli, grey where the stimuli are."""
+        is_grey = self.image_shape_[2] == 1
+        if is_grey:
+            pixels = pixels.mean(axis=-1, keepdims=True)  # (n, height, width, 1)
+
+        return Images(np.asarray(ids, dtype=object), pixels)
+
     def predicted_trials(self, stimuli: Stimuli, betas: np.ndarray) -> Trials:
         """Predicted responses (n_stimuli, n_voxels) as Trials, one row per stimulus."""
         table = pd.DataFrame({"stimulus": stimuli.ids})
@@ -352,21 +593,20 @@ class Recipe(Generic[C]):
 
     def save(self, folder: str | Path) -> None:
         """Write every stage and recipe.json into `folder`, readable by `load`."""
-        from phosphene.io.stages import save_part
-
         folder = atomic.checked_path(folder)
-        self._check_fitted()
+        self._check_fitted(" before saving it")
 
-        for name in self.stages_of(self.config):
-            part = getattr(self, f"{name}_")
-            lineage = self.stage_lineages_[name]
-            save_part(folder / "stages" / name, part, stage=name, digest="saved", seconds=0.0, lineage=lineage)
+        for stage in self.stages_of(self.config):
+            part = getattr(self, f"{stage.name}_")
+            lineage = self.stage_lineages_[stage.name]
+            place = folder / "stages" / stage.name
+            save_part(place, part, stage=stage.name, digest="saved", seconds=0.0, lineage=lineage)
 
         self._write_recipe(folder)
 
-    def _check_fitted(self) -> None:
+    def _check_fitted(self, when: str = "") -> None:
         if self.subject_ is None:
-            raise ModelError(f"this {type(self).__name__} is not fitted yet; call fit before saving it.")
+            raise ModelError(f"this {type(self).__name__} is not fitted yet; call fit{when}, or load a run.")
 
     def _write_recipe(self, folder: Path) -> None:
         record = {
@@ -376,7 +616,7 @@ class Recipe(Generic[C]):
             "subject": self.subject_,
             "n_voxels": self.n_voxels_,
             "image_shape": list(self.image_shape_),
-            "stages": list(self.stages_of(self.config)),
+            "stages": [stage.name for stage in self.stages_of(self.config)],
             "phosphene": __version__,
         }
 
@@ -398,22 +638,33 @@ class Recipe(Generic[C]):
             raise ModelError(f"{folder} holds the recipe '{record.get('kind')}', not '{kind}'; load it as that.")
 
         config = validate(cls.config_class, record["config"], str(folder / RECIPE))
-        recipe = cls(config, seed=record["seed"])
-        stages = cls.stages_of(config)
+        recipe = cls(config, seed=record["seed"])  # pyright: ignore[reportArgumentType]  that class is C
 
-        for name, part in stages.items():
-            setattr(recipe, f"{name}_", load_part(folder / "stages" / name, part))
+        for stage in cls.stages_of(config):
+            place = folder / "stages" / stage.name
+            setattr(recipe, f"{stage.name}_", load_part(place, stage.part))
+            recipe.stage_lineages_[stage.name] = read_lineage(place)
 
         recipe.subject_ = record["subject"]
         recipe.n_voxels_ = record["n_voxels"]
         recipe.image_shape_ = tuple(record["image_shape"])
-        recipe.stage_lineages_ = {name: read_lineage(folder / "stages" / name) for name in stages}
 
         return recipe
 
 
-def code_digest(recipe: type, part: type) -> str:
-    """Of the source of the recipe's files and of the part's station: changed code means a changed stage."""
-    own = {Path(inspect.getfile(kind)) for kind in recipe.__mro__ if issubclass(kind, Recipe) and kind is not Recipe}
-    station = Path(inspect.getfile(part)).parent.glob("*.py")
-    return digest_of(__version__, *(f.read_text(encoding="utf-8") for f in (*sorted(own), *sorted(station))))
+def _sorted(stimuli: Stimuli) -> Stimuli:
+    """The same stimuli in the order of their ids."""
+    return stimuli.select(np.sort(stimuli.ids.astype(str)))
+
+
+def _weights_digest(weights: Weights) -> Any:
+    """What a stage's digest holds of weights it reads: contents, never a place."""
+    if isinstance(weights, Path):
+        return digest_of_path(weights)
+
+    if isinstance(weights, str):
+        from phosphene.models import bundled  # knows where an installed package keeps them
+
+        return bundled.fingerprint(weights)
+
+    return dict(weights)

@@ -1,44 +1,49 @@
-"""What the two-stage decoders share: a blurry picture first, then a refined one, all from betas.
+"""Brain-Diffuser: ridge to a Very Deep VAE's latents and to CLIP's tokens; dual-guided diffusion refines.
+
+Paper: Ozcelik and VanRullen 2023, Scientific Reports, "Natural scene reconstruction from fMRI signals using generative
+latent diffusion".
 
     betas -> first groups of VDVAE latents -> blurry picture
     betas -> CLIP tokens of the picture, CLIP tokens of its captions
     blurry picture, both kinds of tokens -> dual-guided diffusion -> picture
 
-They differ in the map from betas to VDVAE latents (`fit_first`). Decoding only.
+`TwoStage` is what this paper shares with :mod:`phosphene.recipes.gru_two_stage`: they differ in the map from betas to VDVAE
+latents (`fit_first`). Decoding only.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from phosphene.align.moments import Mode
 from phosphene.data.splits import inner_folds
-from phosphene.data.standardise import Standardiser
 from phosphene.errors import ConfigError
 from phosphene.features import cache_folder
 from phosphene.features.clip import ClipFeatures
 from phosphene.features.vdvae import VdvaeFeatures
 from phosphene.io.config import Config
-from phosphene.io.store import RowStore, StoredRows
+from phosphene.io.store import StoredRows
 from phosphene.models import bundled
+from phosphene.models import vdvae as vdvae_weights
 from phosphene.models.dual_guided import DualGuided, RefineConfig, unconditional
 from phosphene.models.vdvae import VdvaeDecoder, VdvaePart
-from phosphene.recipes.base import Recipe, RecipeConfig
-from phosphene.recipes.predictor import Predictor, Restore, fit_ridge
+from phosphene.recipes.base import STANDARDISE, Recipe, RecipeConfig, Stage, Weights
+from phosphene.recipes.components import Generator, LatentMap
+from phosphene.recipes.maps import Predictor, RidgeMap
 from phosphene.types import Images, Latents, Stimuli, Trials
 
 PAPER_CLIP = "openai/clip-vit-large-patch14"
 
 
 DECODED_BYTES = 256 << 20  # of latents decoded at a time
-
+STREAM_ABOVE = 200_000_000  # numbers, 0.8 GB in float32
 
 TOGETHER = 40  # pictures, whole batches of both networks
 
@@ -46,51 +51,65 @@ TOGETHER = 40  # pictures, whole batches of both networks
 class FirstStageConfig(Config):
     """VDVAE latents: which, and how they become a picture."""
 
-    network: str = Field("", description="lab, or a folder with the converted public weights")
-    groups: int | None = Field(None, ge=1, description="first groups that are predicted; 15 (or 31) of the public 75")
-    target: Literal["mean", "sample"] = Field("mean", description="of the posterior; sampled in the published code")
-    temperature: float = Field(1.0, ge=0, description="of groups that are not predicted; 0 draws nothing")
-    pixels: Literal["sample", "mean"] = Field("sample", description="drawn from the mixture as published, or its mean")
+    network: str = Field(default="", description="lab, or a folder with the converted public weights")
+    groups: int | None = Field(
+        default=None, ge=1, description="first groups that are predicted; 15 (or 31) of the public 75"
+    )
+    target: Literal["mean", "sample"] = Field(
+        default="mean", description="of the posterior; sampled in the published code"
+    )
+    temperature: float = Field(default=1.0, ge=0, description="of groups that are not predicted; 0 draws nothing")
+    pixels: Literal["sample", "mean"] = Field(
+        default="sample", description="drawn from the mixture as published, or its mean"
+    )
 
 
 class TokensConfig(Config):
     """CLIP tokens and the penalties of the ridges that predict them."""
 
-    name: str = Field(PAPER_CLIP, description="lab, a folder, or a name on the hub")
-    revision: str | None = Field(None, description="commit on the hub")
-    alpha_vision: float | None = Field(None, gt=0, description="penalty; chosen by leave-one-out where none is given")
-    alpha_text: float | None = Field(None, gt=0, description="likewise")
+    name: str = Field(default=PAPER_CLIP, description="lab, a folder, or a name on the hub")
+    revision: str | None = Field(default=None, description="commit on the hub")
+    alpha_vision: float | None = Field(
+        default=None, gt=0, description="penalty; chosen by leave-one-out where none is given"
+    )
+    alpha_text: float | None = Field(default=None, gt=0, description="likewise")
 
 
-class RefinerConfig(Config):
+class DualGuidedSource(Config):
     """Where the diffusion network comes from."""
 
-    source: Literal["zoo", "folder"] = Field("folder", description="the lab's, or Versatile Diffusion in a folder")
+    source: Literal["zoo", "folder"] = Field(
+        default="folder", description="the lab's, or Versatile Diffusion in a folder"
+    )
     folder: str | None = Field(
-        None, description="with image_unet, text_unet, vae and scheduler, as diffusers lays them out"
+        default=None, description="with image_unet, text_unet, vae and scheduler, as diffusers lays them out"
     )
 
 
-class TwoStageConfig(RecipeConfig):
-    """What these recipes can be told."""
+class TwoStageSettings(Config):
+    """What both generators can be told: the Very Deep VAE, and the diffusion after it."""
 
-    per_session: bool = Field(False, description="standardise voxels by the training trials of each session")
     first: FirstStageConfig = FirstStageConfig()
     tokens: TokensConfig = TokensConfig()
+    generator: DualGuidedSource = DualGuidedSource()
+    sampling: RefineConfig = RefineConfig()
+
+
+class TwoStageConfig(RecipeConfig, TwoStageSettings):
+    """What the two-stage recipes can be told."""
+
     restandardise: Mode = Field(
-        "train_oof",
+        default="train_oof",
         description="mean and spread of predictions: those of left-out training rows, of the test batch (published code, "
         "setting relax), or left as they are",
     )
-    n_folds: int = Field(5, ge=2, description="folds over training stimuli for restandardise=train_oof")
+    n_folds: int = Field(default=5, ge=2, description="folds over training stimuli for restandardise=train_oof")
     stream_above: int = Field(
-        200_000_000,
+        default=STREAM_ABOVE,
         ge=0,
         description="stimuli x targets beyond which a ridge reads its targets from the feature store whenever it "
         "predicts, in place of keeping coefficients; only where PHOSPHENE_CACHE names a folder",
     )
-    refiner: RefinerConfig = RefinerConfig()
-    sampling: RefineConfig = RefineConfig()
 
     @model_validator(mode="after")
     def _strict_is_strict(self) -> Self:
@@ -105,20 +124,312 @@ class TwoStageConfig(RecipeConfig):
 LAB: dict[str, Any] = {
     "first": {"network": "lab", "temperature": 0.0, "pixels": "mean"},
     "tokens": {"name": "lab"},
-    "refiner": {"source": "zoo"},
+    "generator": {"source": "zoo"},
     # Temperature, guidance and strength were chosen on 64 training pictures left out of a fit (docs/two_stage.md).
     "sampling": {"steps": 20, "strength": 0.4, "guidance": 3.0},
 }
-
-
 """Values of the preset ``lab``."""
+
+
+class TwoStageGenerator(Generator):
+    """Brain-Diffuser's generators: a blurry picture from VDVAE latents, refined under CLIP tokens; or either alone.
+
+    Parameters
+    ----------
+    settings : TwoStageSettings
+        or any configuration with its fields
+    seed : int, default 0
+        of latents that are sampled
+    halves : tuple of str, default ("first", "second")
+        which there are: ``first`` alone draws blurry pictures, ``second`` alone starts from noise
+    stream_above : int, default 200,000,000
+        stimuli x targets beyond which targets are rows of a store
+    """
+
+    def __init__(
+        self,
+        settings: Any,
+        seed: int = 0,
+        halves: tuple[str, ...] = ("first", "second"),
+        stream_above: int = STREAM_ABOVE,
+    ) -> None:
+        self.settings = settings
+        self.seed = seed
+        self.halves = halves
+        self.stream_above = stream_above
+        self.parts: dict[str, Any] = {}
+        inputs: list[str] = []
+
+        if "first" in halves:
+            self.parts["vdvae"] = VdvaePart
+            inputs.append("first")
+
+        if "second" in halves:
+            self.parts["generator"] = DualGuided
+            inputs += ["vision", "text"]
+
+        self.inputs = tuple(inputs)
+
+    @cached_property
+    def clip(self) -> ClipFeatures:
+        """The CLIP whose tokens the second stage draws from."""
+        return ClipFeatures(self.settings.tokens.name, revision=self.settings.tokens.revision, output="tokens")
+
+    @cached_property
+    def pooled(self) -> ClipFeatures:
+        """The same CLIP, one latent for a picture."""
+        return ClipFeatures(self.settings.tokens.name, revision=self.settings.tokens.revision)
+
+    @cached_property
+    def vdvae(self) -> VdvaeFeatures:
+        """The Very Deep VAE whose latents the first stage draws from."""
+        c = self.settings.first
+        if not c.network:
+            raise ConfigError(
+                "the public Very Deep VAE is not part of phosphene; convert its checkpoint and give the folder, "
+                "recipe.first.network=DIR (docs/two_stage.md says how), or use the lab's with --preset lab."
+            )
+
+        return VdvaeFeatures(c.network, groups=c.groups, target=c.target, seed=self.seed)
+
+    @property
+    def side(self) -> int:
+        """Pixels along a side of its pictures."""
+        if "second" not in self.halves:
+            return self.vdvae.config.image_size
+
+        return {"zoo": 32, "folder": 512}[self.settings.generator.source]
+
+    @property
+    def corpora(self) -> tuple[str, ...]:
+        """Those of both stages."""
+        names = []
+        if "first" in self.halves:
+            names.append("lab" if self.settings.first.network == "lab" else "vdvae-imagenet64")
+        if "second" in self.halves:
+            names.append("lab" if self.settings.generator.source == "zoo" else "versatile-diffusion")
+
+        return tuple(dict.fromkeys(names))
+
+    def weights(self) -> Iterable[Weights | None]:
+        """Of the networks of both halves."""
+        if "first" in self.halves:
+            yield self.vdvae.spec()
+        if "second" in self.halves:
+            yield from self.refiner_weights()
+
+    def refiner_weights(self) -> Iterable[Weights | None]:
+        """Of the second stage: the diffusion, and CLIP, whose tokens of nothing stand for no condition."""
+        c = self.settings.generator
+        if c.source == "zoo":
+            yield from ("dual_guided", "kl")
+        elif c.folder is not None:
+            yield Path(c.folder)
+            yield self.clip.spec()
+            yield self.clip.spec("captions")
+
+    def latent_weights(self) -> Iterable[Weights | None]:
+        """Of the networks that make the latents."""
+        for name in self.inputs:
+            yield self.input_weights(name)
+
+    def input_weights(self, name: str) -> Weights:
+        """Of the network that makes one of `inputs`."""
+        if name == "first":
+            return self.vdvae.spec()
+
+        return self.clip.spec("images" if name == "vision" else "captions")
+
+    def load(self, recipe: Recipe[Any], stimuli: Stimuli | None = None) -> dict[str, Any]:
+        """The networks of both halves, as they come."""
+        parts: dict[str, Any] = {}
+        if "first" in self.halves:
+            parts["vdvae"] = self.load_first()
+        if "second" in self.halves:
+            parts["generator"] = self.load_second()
+
+        return parts
+
+    def load_first(self) -> VdvaePart:
+        """The Very Deep VAE, as it comes."""
+        name = self.vdvae.name
+        if name == vdvae_weights.LAB:
+            return VdvaePart.of(bundled.load("vdvae"))
+
+        return VdvaePart.of(vdvae_weights.load(name))
+
+    def load_second(self) -> DualGuided:
+        """The dual-guided diffusion, as it comes."""
+        c = self.settings.generator
+        if c.source == "zoo":
+            return DualGuided.bundled()
+
+        if c.folder is None:
+            raise ConfigError(
+                "Versatile Diffusion is not part of phosphene; fetch it and give its folder, recipe.generator.folder=DIR "
+                "(docs/two_stage.md says from where), or use the lab's with --preset lab."
+            )
+
+        return DualGuided.from_folder(Path(c.folder), *unconditional(self.clip))
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of one of `inputs` for one picture."""
+        if name == "first":
+            return self.vdvae.shape()
+
+        return self.clip.shape("images" if name == "vision" else "captions")
+
+    def target(
+        self, name: str, stimuli: Stimuli, recipe: Recipe[Any], streams: bool = False
+    ) -> np.ndarray | StoredRows:
+        """What a map is to predict, a row per stimulus: (n, d) in memory, or rows of a store where they are too many."""
+        store, compute = {
+            "first": lambda: (self.vdvae.image_store, self.vdvae.transform),
+            "vision": lambda: (self.clip.image_store, self.clip.transform),
+            "text": lambda: (self.clip.caption_mean_store, self.clip.captions),
+        }[name]()
+
+        cache = cache_folder()
+        too_many = len(stimuli) * math.prod(self.shape(name)) > self.stream_above
+        if streams and cache is not None and too_many:
+            return store(stimuli, cache, recipe.progress).select(stimuli.ids)
+
+        return compute(stimuli, cache).reshape(len(stimuli), -1)  # (n_stimuli, d)
+
+    def true_inputs(self, stimuli: Stimuli) -> dict[str, np.ndarray]:
+        """VDVAE latents and CLIP tokens of the pictures themselves."""
+        cache = cache_folder()
+        inputs = {}
+        if "first" in self.halves:
+            inputs["first"] = self.vdvae.transform(stimuli, cache)
+
+        if "second" in self.halves:
+            inputs["vision"] = self.clip.transform(stimuli, cache)
+            inputs["text"] = self.clip.captions(stimuli, cache)
+
+        return inputs
+
+    def draw(
+        self, parts: Mapping[str, Any], inputs: Mapping[str, np.ndarray], ids: Sequence[str], samples: int, seed: int
+    ) -> np.ndarray:
+        """Refined pictures; blurry ones where there is no second stage. There is one sample."""
+        blurry = None
+        if "first" in self.halves:
+            blurry = self.blurry(parts["vdvae"], inputs["first"], ids, seed)
+
+        if "second" not in self.halves:
+            assert blurry is not None  # one half at least
+            return blurry[:, None]
+
+        refined = self.refined(parts["generator"], blurry, inputs["vision"], inputs["text"], ids, seed)
+        return refined[:, None]  # (n, 1, side, side, 3)
+
+    def blurry(self, part: VdvaePart, latents: np.ndarray, ids: Sequence[str], seed: int) -> np.ndarray:
+        """Pictures of the first stage, (n, side, side, 3), 0-1."""
+        c = self.settings.first
+        decoder = VdvaeDecoder(part.module)
+        pictures = decoder.decode(latents, list(ids), seed=seed, temperature=c.temperature, pixels=c.pixels)
+        return pictures.clip(0, 1)
+
+    def refined(
+        self,
+        part: DualGuided,
+        blurry: np.ndarray | None,
+        vision: np.ndarray,
+        text: np.ndarray,
+        ids: Sequence[str],
+        seed: int,
+    ) -> np.ndarray:
+        """Pictures of the second stage, (n, side, side, 3), 0-1, from blurry ones or, without them, from noise."""
+        n = len(ids)
+        vision = vision.reshape(n, *self.shape("vision"))  # (n, tokens, context)
+        text = text.reshape(n, *self.shape("text"))  # (n, tokens, context)
+        return part.refine(blurry, vision, text, list(ids), self.settings.sampling, seed)
+
+    def steps(
+        self, parts: Mapping[str, Any], inputs: Mapping[str, np.ndarray], ids: Sequence[str], seed: int
+    ) -> dict[str, np.ndarray]:
+        """The blurry picture, where it is refined."""
+        if len(self.halves) < 2:
+            return {}
+
+        return {"first_stage": self.blurry(parts["vdvae"], inputs["first"], ids, seed)}
+
+    def blocks(self, n: int, names: Sequence[str] = ()) -> Iterator[slice]:
+        """Rows whose latents are in memory together; the networks see the same batches as without.
+
+        Parameters
+        ----------
+        n : int
+            rows in all
+        names : sequence of str, default ()
+            which of `inputs` are held; all by default
+        """
+        numbers = 0
+        for name in names or self.inputs:
+            numbers += math.prod(self.shape(name))
+
+        together = max(1, DECODED_BYTES // (4 * TOGETHER * numbers)) * TOGETHER
+        for start in range(0, max(1, n), together):
+            yield slice(start, start + together)
+
+    def spaces(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """VDVAE latents, and the class token of the CLIP tokens, which is the pooled CLIP latent."""
+        arrays = {}
+        if "first" in self.halves:
+            arrays[self.vdvae.space] = inputs["first"]
+
+        if "second" in self.halves:
+            arrays[self.pooled.space] = inputs["vision"][:, : self.shape("vision")[1]]  # (n, context)
+
+        return arrays
+
+    def true_spaces(self, stimuli: Stimuli) -> dict[str, np.ndarray]:
+        """The same of the pictures themselves."""
+        cache = cache_folder()
+        return {feature.space: feature.transform(stimuli, cache) for feature in self._features}
+
+    @property
+    def fixed_spaces(self) -> frozenset[str]:
+        """Latents of frozen networks mean the same whatever the training trials."""
+        return frozenset(feature.space for feature in self._features)
+
+    def texts(self, texts: Sequence[str]) -> dict[str, np.ndarray] | None:
+        """Pooled CLIP latents of texts, where CLIP takes part."""
+        if "second" not in self.halves:
+            return None
+
+        return {self.pooled.space: self.pooled.texts(list(texts))}
+
+    def seen(self, stimuli: Stimuli) -> np.ndarray:
+        """Pooled CLIP latents of pictures; those of the VDVAE where it stands alone."""
+        feature = self.pooled if "second" in self.halves else self.vdvae
+        return feature.transform(stimuli, cache_folder())
+
+    def seen_weights(self) -> Iterable[Weights | None]:
+        """Of the network that makes `seen`."""
+        feature = self.pooled if "second" in self.halves else self.vdvae
+        return (feature.spec(),)
+
+    @property
+    def _features(self) -> list[VdvaeFeatures | ClipFeatures]:
+        features: list[VdvaeFeatures | ClipFeatures] = []
+        if "first" in self.halves:
+            features.append(self.vdvae)
+        if "second" in self.halves:
+            features.append(self.pooled)
+
+        return features
 
 
 T = TypeVar("T", bound=TwoStageConfig)
 
+_MOMENTS = ("restandardise", "n_folds", "setting")
+_RIDGE = (*RidgeMap.uses, inner_folds)
+
 
 class TwoStage(Recipe[T]):
-    """See the top of this file.
+    """A blurry picture from predicted VDVAE latents, then dual-guided diffusion under predicted CLIP tokens.
 
     Attributes
     ----------
@@ -130,62 +441,49 @@ class TwoStage(Recipe[T]):
         of CLIP tokens
     vdvae_ : VdvaePart
         latents to the blurry picture
-    refiner_ : DualGuided
+    generator_ : DualGuided
+        blurry picture and tokens to the picture
     """
 
-    stages: ClassVar = {
-        "standardise": Standardiser,
-        "first": Predictor,
-        "vision": Predictor,
-        "text": Predictor,
-        "vdvae": VdvaePart,
-        "refiner": DualGuided,
-    }
-    halves: tuple[str, ...] = ("first", "second")
-    """What there is of it; where one is borrowed, either half may be absent."""
-    needs: ClassVar = {
-        "first": ("standardise",), "vision": ("standardise",), "text": ("standardise",), "vdvae": (), "refiner": (),
-    }  # fmt: skip
+    stages = (
+        STANDARDISE,
+        Stage(
+            "first", Predictor, needs=("standardise",),
+            settings=lambda config: (*_MOMENTS, *(config.first_settings)), uses=lambda config: config.first_solvers,
+            weights=lambda recipe: (recipe.two_stage.input_weights("first"),),
+        ),
+        Stage(
+            "vision", Predictor, needs=("standardise",), settings=(*_MOMENTS, "tokens.alpha_vision"), uses=_RIDGE,
+            weights=lambda recipe: (recipe.two_stage.input_weights("vision"),),
+        ),
+        Stage(
+            "text", Predictor, needs=("standardise",), settings=(*_MOMENTS, "tokens.alpha_text"), uses=_RIDGE,
+            weights=lambda recipe: (recipe.two_stage.input_weights("text"),),
+        ),
+        Stage(
+            "vdvae", VdvaePart, needs=(), settings=(), reads=(),
+            weights=lambda recipe: (recipe.two_stage.input_weights("first"),),
+        ),
+        Stage(
+            "generator", DualGuided, needs=(), settings=("generator.source",), reads=(),
+            weights=lambda recipe: recipe.two_stage.refiner_weights(),
+        ),
+    )  # fmt: skip
 
-    def stage_config(self, name: str) -> dict[str, Any]:
-        """Values a stage depends on, with the weights of the frozen networks it learns from."""
-        c = self.config.model_dump(mode="json")
-        moments = {k: c[k] for k in ("restandardise", "n_folds", "setting")}
-        if name == "standardise":
-            return {"per_session": c["per_session"]}
-
-        if name in ("vision", "text"):
-            if name == "vision":
-                what = "images"
-            else:
-                what = "captions"
-
-            return {**moments, "alpha": c["tokens"][f"alpha_{name}"], "clip": self._clip.spec(what)}
-
-        if name == "vdvae":
-            return {"network": self._vdvae.spec()}
-
-        if name == "refiner":
-            lab = c["refiner"]["source"] == "zoo"
-            return {**c["refiner"], "networks": [bundled.fingerprint(n) for n in ("dual_guided", "kl")] if lab else []}
-
-        own = {k: v for k, v in c.items() if k not in ("tokens", "refiner", "sampling", "first", "stream_above")}
-        return {**own, "targets": self._vdvae.spec()}
+    @cached_property
+    def two_stage(self) -> TwoStageGenerator:
+        """Both generators, and what they draw from."""
+        return TwoStageGenerator(self.config, self.seed, stream_above=self.config.stream_above)
 
     def generators(self) -> tuple[str, ...]:
         """Those of both stages."""
-        names = {
-            "first": "lab" if self.config.first.network == "lab" else "vdvae-imagenet64",
-            "second": "lab" if self.config.refiner.source == "zoo" else "versatile-diffusion",
-        }
+        return self.two_stage.corpora
 
-        return tuple(dict.fromkeys(names[half] for half in self.halves))
+    def picture_shape(self, stimuli: Stimuli) -> tuple[int, int, int]:
+        """(height, width, channels) of a decoded picture: the generator's size."""
+        return self.two_stage.side, self.two_stage.side, stimuli.image_shape[2]
 
     # -- stages ----------------------------------------------------------------------------------------------------
-
-    def fit_standardise(self, trials: Trials, stimuli: Stimuli) -> Standardiser:
-        """Mean and spread of every voxel over the training trials."""
-        return Standardiser(per_session=self.config.per_session).fit(trials)
 
     def fit_first(self, trials: Trials, stimuli: Stimuli) -> Predictor:
         """Betas to VDVAE latents."""
@@ -193,86 +491,63 @@ class TwoStage(Recipe[T]):
 
     def fit_vision(self, trials: Trials, stimuli: Stimuli) -> Predictor:
         """Betas to CLIP tokens of the picture, by ridge."""
-        betas, shown = self._rows(trials, stimuli)
-        tokens = self.targets(shown, self._clip.shape("images"), self._clip.image_store, self._clip.transform)
-        return self.ridge(trials, betas, tokens, self.config.tokens.alpha_vision)
+        return self.fitted("vision", self.ridge(self.config.tokens.alpha_vision), trials, stimuli)
 
     def fit_text(self, trials: Trials, stimuli: Stimuli) -> Predictor:
         """Betas to CLIP tokens of the captions (their mean), by ridge."""
-        betas, shown = self._rows(trials, stimuli)
-        tokens = self.targets(shown, self._clip.shape("captions"), self._clip.caption_mean_store, self._clip.captions)
-        return self.ridge(trials, betas, tokens, self.config.tokens.alpha_text)
+        return self.fitted("text", self.ridge(self.config.tokens.alpha_text), trials, stimuli)
 
-    def fit_vdvae(self, trials: Trials, stimuli: Stimuli) -> VdvaePart:
+    def fit_vdvae(self) -> VdvaePart:
         """The network of the first stage, as it comes."""
-        from phosphene.models import vdvae as vdvae_weights
+        return self.two_stage.load_first()
 
-        name = self._vdvae.name
-        return VdvaePart.of(bundled.load("vdvae") if name == vdvae_weights.LAB else vdvae_weights.load(name))
-
-    def fit_refiner(self, trials: Trials, stimuli: Stimuli) -> DualGuided:
+    def fit_generator(self) -> DualGuided:
         """The network of the second stage, as it comes."""
-        c = self.config.refiner
-        if c.source == "zoo":
-            return DualGuided.bundled()
+        return self.two_stage.load_second()
 
-        if c.folder is None:
-            raise ConfigError(
-                "Versatile Diffusion is not part of phosphene; fetch it and give its folder, recipe.refiner.folder=DIR "
-                "(docs/two_stage.md says from where), or use the lab's with --preset lab."
-            )
+    def ridge(self, alpha: float | None) -> RidgeMap:
+        """Ridge with a given penalty, or the one that exact leave-one-out chooses."""
+        return RidgeMap(alpha, self.config.restandardise, self.config.n_folds)
 
-        return DualGuided.from_folder(Path(c.folder), *unconditional(self._clip))
-
-    def targets(
-        self, shown: Stimuli, shape: Sequence[int], store: Callable[..., RowStore], compute: Callable[..., np.ndarray]
-    ) -> np.ndarray | StoredRows:
-        """What a ridge is to predict, a row per stimulus: (n, d) in memory, or rows of a store where they are too many.
+    def fitted(
+        self, name: str, model: LatentMap, trials: Trials, stimuli: Stimuli, groups: Sequence[np.ndarray] = ()
+    ) -> Any:
+        """A map from standardised betas to what the generators draw from; a row is a stimulus.
 
         Parameters
         ----------
-        shown : Stimuli
-            stimuli
-        shape : sequence of int
-            of one row
-        store, compute : callable
-            from stimuli and a cache to its store, or to the rows
+        name : str
+            ``first``, ``vision`` or ``text``
+        model : LatentMap
+            which map
+        trials : Trials
+            training trials
+        stimuli : Stimuli
+            shown in them
+        groups : sequence of ndarray, default ()
+            voxels that belong together, for maps that walk over them
         """
-        cache = cache_folder()
-        if cache is not None and len(shown) * math.prod(shape) > self.config.stream_above:
-            return store(shown, cache, self.progress).select(shown.ids)
-
-        return compute(shown, cache).reshape(len(shown), -1)
-
-    def ridge(
-        self, trials: Trials, betas: np.ndarray, targets: np.ndarray | StoredRows, alpha: float | None
-    ) -> Predictor:
-        """Ridge with a given penalty, or the one that exact leave-one-out chooses (rows are stimuli)."""
-        return fit_ridge(betas, targets, alpha, self.restore(trials))
-
-    def restore(self, trials: Trials) -> Restore:
-        """Moments of predictions as the configuration asks for; rows are stimuli, so that whole stimuli are left out."""
-
-        def folds() -> np.ndarray:
-            return inner_folds(trials.average_repeats(), self.config.n_folds, self.rng("moments"))
-
-        return Restore(self.config.restandardise, folds)
+        averaged = self.averaged(trials)
+        targets = self.two_stage.target(name, stimuli.select(averaged.stimuli), self, model.streams)
+        return model.fit(self, name, averaged, targets, groups)
 
     # -- the arrow -------------------------------------------------------------------------------------------------
 
     def decode(self, trials: Trials) -> Images:
         """Brain to image: the refined picture of each row of `trials`, 0-1."""
-        if "second" not in self.halves:
-            return self.first_stage(trials)
-
-        return self.refine(self.first_pictures(trials) if "first" in self.halves else None, trials)
+        return self.refine(self.first_pictures(trials), trials)
 
     def first_pictures(self, trials: Trials) -> np.ndarray:
         """What the second stage starts from, as it leaves the first: (n, side, side, 3) float32, 0-1."""
-        x = self._betas(trials)
+        betas = self._betas(trials)
         ids = list(trials.stimuli)
-        first = self.first_.among(x)
-        return np.concatenate([self._blurry(ids[r], first.predict(x[r])) for r in self._parts(x, self._vdvae.shape())])
+        first = self.first_.among(betas)
+        parts = []
+
+        for rows in self.two_stage.blocks(len(betas), ("first",)):
+            parts.append(self.two_stage.blurry(self.vdvae_, first.predict(betas[rows]), ids[rows], self.seed))
+
+        return np.concatenate(parts)
 
     def refine(self, first_pictures: np.ndarray | None, trials: Trials) -> Images:
         """The second stage alone, under the tokens decoded from `trials`.
@@ -290,137 +565,65 @@ class TwoStage(Recipe[T]):
         Images
             0-1; its noise is a function of the stimulus id alone, so that two first pictures differ in nothing else
         """
-        x = self._betas(trials)
+        betas = self._betas(trials)
         ids = list(trials.stimuli)
-        vision = self.vision_.among(x)
-        text = self.text_.among(x)
+        vision = self.vision_.among(betas)
+        text = self.text_.among(betas)
         parts = []
 
-        for rows in self._parts(x, self._clip.shape("images"), self._clip.shape("captions")):
+        for rows in self.two_stage.blocks(len(betas), ("vision", "text")):
             if first_pictures is None:
                 first = None
             else:
                 first = first_pictures[rows]
 
-            parts.append(self._refined(ids[rows], first, vision.predict(x[rows]), text.predict(x[rows])))
+            tokens = vision.predict(betas[rows]), text.predict(betas[rows])
+            parts.append(self.two_stage.refined(self.generator_, first, *tokens, ids[rows], self.seed))
 
-        return self._images(ids, np.concatenate(parts))
+        return self.as_images(ids, np.concatenate(parts))
 
     def first_stage(self, trials: Trials) -> Images:
         """Brain to image, without the second stage."""
-        return self._images(list(trials.stimuli), self.first_pictures(trials))
+        return self.as_images(list(trials.stimuli), self.first_pictures(trials))
 
     def decode_steps(self, trials: Trials) -> dict[str, Images]:
         """The blurry picture, scored beside the refined one."""
-        if len(self.halves) == 2:
-            return {"first_stage": self.first_stage(trials)}
-
-        return {}
+        return {"first_stage": self.first_stage(trials)}
 
     def latents(self, trials: Trials) -> Latents:
         """Decoded VDVAE latents, and the class token of the decoded CLIP tokens, which is the pooled CLIP latent."""
-        x = self._betas(trials)
-        arrays = {}
-        if "first" in self.halves:
-            arrays[self._vdvae.space] = self.first_.predict(x)
-
-        if "second" in self.halves:
-            arrays[self._pooled.space] = self.vision_.predict(x, slice(self._clip.shape("images")[1]))
-
-        return Latents(trials.stimuli, arrays)
+        betas = self._betas(trials)
+        class_token = slice(self.two_stage.shape("vision")[1])
+        inputs = {"first": self.first_.predict(betas), "vision": self.vision_.predict(betas, class_token)}
+        return Latents(trials.stimuli, self.two_stage.spaces(inputs))
 
     def true_latents(self, stimuli: Stimuli) -> Latents:
         """The same of the pictures themselves."""
-        return Latents(stimuli.ids, {f.space: f.transform(stimuli, cache_folder()) for f in self._spaces})
+        return Latents(stimuli.ids, self.two_stage.true_spaces(stimuli))
 
     def text_latents(self, texts: Sequence[str]) -> Latents | None:
         """Pooled CLIP latents of texts."""
-        if "second" not in self.halves:
+        latents = self.two_stage.texts(texts)
+        if latents is None:
             return None
 
-        return Latents(np.asarray(list(texts), dtype=object), {self._pooled.space: self._pooled.texts(list(texts))})
+        return Latents(np.asarray(list(texts), dtype=object), latents)
 
     def ceiling(self, stimuli: Stimuli) -> Images:
         """Pictures made from the true latents and tokens: what is lost before any brain comes in."""
-        ids = list(stimuli.ids)
-        cache = cache_folder()
-        blurry = None
-
-        if "first" in self.halves:
-            blurry = self._blurry(ids, self._vdvae.transform(stimuli, cache))
-
-        if "second" not in self.halves:
-            return self._images(ids, blurry)
-
-        tokens = self._clip.transform(stimuli, cache), self._clip.captions(stimuli, cache)
-        return self._images(ids, self._refined(ids, blurry, *tokens))
+        parts = {"vdvae": self.vdvae_, "generator": self.generator_}
+        inputs = self.two_stage.true_inputs(stimuli)
+        pictures = self.two_stage.draw(parts, inputs, list(stimuli.ids), 1, self.seed)
+        return self.as_images(stimuli.ids, pictures[:, 0])
 
     @property
     def fixed_spaces(self) -> frozenset[str]:
         """Latents of frozen networks mean the same whatever the training trials."""
-        return frozenset(f.space for f in self._spaces)
-
-    # -- pieces ----------------------------------------------------------------------------------------------------
-
-    @cached_property
-    def _clip(self) -> ClipFeatures:
-        return ClipFeatures(self.config.tokens.name, revision=self.config.tokens.revision, output="tokens")
-
-    @cached_property
-    def _pooled(self) -> ClipFeatures:
-        return ClipFeatures(self.config.tokens.name, revision=self.config.tokens.revision)
-
-    @cached_property
-    def _vdvae(self) -> VdvaeFeatures:
-        c = self.config.first
-        if not c.network:
-            raise ConfigError(
-                "the public Very Deep VAE is not part of phosphene; convert its checkpoint and give the folder, "
-                "recipe.first.network=DIR (docs/two_stage.md says how), or use the lab's with --preset lab."
-            )
-
-        return VdvaeFeatures(c.network, groups=c.groups, target=c.target, seed=self.seed)
-
-    @property
-    def _spaces(self) -> list[VdvaeFeatures | ClipFeatures]:
-        return [self._vdvae if half == "first" else self._pooled for half in self.halves]
-
-    def _rows(self, trials: Trials, stimuli: Stimuli) -> tuple[np.ndarray, Stimuli]:
-        """Standardised betas, a row per stimulus, and what was shown."""
-        averaged = self.standardise_.transform(trials).average_repeats()
-        return averaged.betas, stimuli.select(averaged.stimuli)
+        return self.two_stage.fixed_spaces
 
     def _betas(self, trials: Trials) -> np.ndarray:
         self.check_trials(trials)
-        return self.standardise_.transform(trials).betas
-
-    def _blurry(self, ids: list[str], latents: np.ndarray) -> np.ndarray:
-        c = self.config.first
-        decoder = VdvaeDecoder(self.vdvae_.module)
-        return decoder.decode(latents, ids, seed=self.seed, temperature=c.temperature, pixels=c.pixels).clip(0, 1)
-
-    def _refined(self, ids: list[str], blurry: np.ndarray | None, vision: np.ndarray, text: np.ndarray) -> np.ndarray:
-        n = len(ids)
-        vision, text = (v.reshape(n, *self._clip.shape(w)) for v, w in ((vision, "images"), (text, "captions")))
-        return self.refiner_.refine(blurry, vision, text, ids, self.config.sampling, self.seed)
-
-    def _parts(self, betas: np.ndarray, *shapes: tuple[int, ...]) -> Iterator[slice]:
-        """Rows whose latents of these shapes are in memory together; the networks see the same batches as without."""
-        together = max(1, DECODED_BYTES // (4 * TOGETHER * sum(map(math.prod, shapes)))) * TOGETHER
-        for start in range(0, max(1, len(betas)), together):
-            yield slice(start, start + together)
-
-    def _images(self, ids: list[str], pixels: np.ndarray) -> Images:
-        grey = self.image_shape_[2] == 1
-        return Images(np.asarray(ids, dtype=object), pixels.mean(axis=-1, keepdims=True) if grey else pixels)
-
-    def _fitted_on(self, trials: Trials, stimuli: Stimuli) -> None:
-        super()._fitted_on(trials, stimuli)
-        side = {"zoo": 32, "folder": 512}[self.config.refiner.source]
-        if "second" not in self.halves:
-            side = self._vdvae.config.image_size
-
-        self.image_shape_ = (side, side, self.image_shape_[2])
+        return self.standardised(trials).betas
 
 
 class BrainDiffuserConfig(TwoStageConfig):
@@ -428,27 +631,32 @@ class BrainDiffuserConfig(TwoStageConfig):
 
     kind: Literal["brain_diffuser"] = "brain_diffuser"
     alpha_first: float | None = Field(
-        None, gt=0, description="penalty towards VDVAE latents (published: 50,000); chosen where none is given"
+        default=None, gt=0, description="penalty towards VDVAE latents (published: 50,000); chosen where none is given"
     )
+
+    @property
+    def first_settings(self) -> tuple[str, ...]:
+        """Fields that the map to VDVAE latents depends on."""
+        return ("alpha_first",)
+
+    @property
+    def first_solvers(self) -> tuple[Any, ...]:
+        """Solvers of the map to VDVAE latents."""
+        return _RIDGE
 
 
 class BrainDiffuser(TwoStage[BrainDiffuserConfig]):
-    """See the top of this file."""
+    """Ridge to VDVAE latents and to CLIP tokens; a blurry picture first, then dual-guided diffusion."""
 
-    config_class = BrainDiffuserConfig
-    paper = "brain_diffuser"
-
-    @classmethod
-    def preset(cls, name: str) -> dict[str, Any]:
-        """``paper``: the published penalties and 31 groups. ``lab``: the zoo's networks, penalties chosen."""
-        if name == "lab":
-            return LAB
-
-        tokens = {"alpha_vision": 60_000, "alpha_text": 100_000}
-        return {"first": {"groups": 31}, "alpha_first": 50_000, "tokens": tokens}
+    presets = {  # noqa: RUF012  a constant
+        "lab": LAB,
+        "paper": {  # the published penalties and 31 groups
+            "first": {"groups": 31},
+            "alpha_first": 50_000,
+            "tokens": {"alpha_vision": 60_000, "alpha_text": 100_000},
+        },
+    }
 
     def fit_first(self, trials: Trials, stimuli: Stimuli) -> Predictor:
         """Betas to VDVAE latents, by ridge."""
-        betas, shown = self._rows(trials, stimuli)
-        latents = self.targets(shown, self._vdvae.shape(), self._vdvae.image_store, self._vdvae.transform)
-        return self.ridge(trials, betas, latents, self.config.alpha_first)
+        return self.fitted("first", self.ridge(self.config.alpha_first), trials, stimuli)

@@ -13,21 +13,31 @@ response or a test picture.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
-from phosphene.data.standardise import Standardiser
 from phosphene.errors import ConfigError
 from phosphene.io.config import Config
 from phosphene.models import bundled, pretrained
-from phosphene.models.brain_ldm import BrainLdm, Pictures
+from phosphene.models.brain_ldm import Pictures
 from phosphene.models.cross_modal import CrossModalConfig
 from phosphene.models.dc_mae import DcMaeConfig
-from phosphene.models.ldm import Ldm
 from phosphene.models.patch_mae import PatchMaePart
-from phosphene.recipes.mind_vis import LAB, LatentDiffusion, LatentDiffusionConfig, MaskedTraining
+from phosphene.recipes.base import STANDARDISE, Stage, Weights
+from phosphene.recipes.mind_vis import (
+    BRAIN,
+    CHOSEN,
+    GENERATOR,
+    LAB,
+    TUNED,
+    LatentDiffusion,
+    LatentDiffusionConfig,
+    MaskedTraining,
+    PatchMaeSettings,
+)
 from phosphene.training.settings import TrainConfig
 from phosphene.types import Stimuli, Trials
 
@@ -35,32 +45,45 @@ from phosphene.types import Stimuli, Trials
 class ContrastTraining(MaskedTraining):
     """How phase 1 is trained; the defaults are 140 epochs of the 133,560 responses that HCP's 1,113 subjects give."""
 
-    steps: int = Field(74_800, ge=1)
-    batch_size: int = Field(250, ge=1)
-    warmup: int = Field(10_685, ge=0, description="20 epochs")
+    steps: int = Field(default=74_800, ge=1)
+    batch_size: int = Field(default=250, ge=1)
+    warmup: int = Field(default=10_685, ge=0, description="20 epochs")
 
 
 class CrossTraining(TrainConfig):
     """How phase 2 is trained; the defaults are 60 epochs of GOD's 1,200 responses."""
 
-    steps: int = Field(4500, ge=1)
-    batch_size: int = Field(16, ge=1)
-    lr: float = Field(5.3e-5, gt=0)
-    warmup: int = Field(150, ge=0, description="2 epochs")
+    steps: int = Field(default=4500, ge=1)
+    batch_size: int = Field(default=16, ge=1)
+    lr: float = Field(default=5.3e-5, gt=0)
+    warmup: int = Field(default=150, ge=0, description="2 epochs")
     adam_betas: tuple[float, float] = (0.9, 0.95)
-    weight_decay: float = Field(0.05, ge=0)
+    weight_decay: float = Field(default=0.05, ge=0)
     clip_norm: float | None = Field(
-        0.8, gt=0, description="of both sides together; the authors' code clips each by itself"
+        default=0.8, gt=0, description="of both sides together; the authors' code clips each by itself"
     )
 
 
 class ImageMaeSource(Config):
     """Where the autoencoder of pictures comes from."""
 
-    source: Literal["zoo", "public"] = Field("public", description="the lab's, or facebook/vit-mae-base in a folder")
-    folder: str | None = Field(None, description="with config.json and weights, as transformers lays them out")
-    mean: tuple[float, float, float] = Field((0.485, 0.456, 0.406), description="of its pixels, by channel: ImageNet's")
-    spread: tuple[float, float, float] = Field((0.229, 0.224, 0.225), description="likewise; the lab's has its own")
+    source: Literal["zoo", "public"] = Field(
+        default="public", description="the lab's, or facebook/vit-mae-base in a folder"
+    )
+    folder: str | None = Field(default=None, description="with config.json and weights, as transformers lays them out")
+    mean: tuple[float, float, float] = Field(
+        default=(0.485, 0.456, 0.406), description="of its pixels, by channel: ImageNet's"
+    )
+    spread: tuple[float, float, float] = Field(
+        default=(0.229, 0.224, 0.225), description="likewise; the lab's has its own"
+    )
+
+
+class ContrastSettings(PatchMaeSettings):
+    """What the contrastive autoencoder of phase 1 can be told."""
+
+    brain: DcMaeConfig = DcMaeConfig()
+    brain_training: ContrastTraining | None = Field(default=ContrastTraining(), description="none takes noise as it is")
 
 
 class CadConfig(LatentDiffusionConfig):
@@ -69,69 +92,71 @@ class CadConfig(LatentDiffusionConfig):
     kind: Literal["cad"] = "cad"
     brain: DcMaeConfig = DcMaeConfig()
     brain_training: ContrastTraining | None = Field(
-        ContrastTraining(), description="phase 1; none takes `init`, or noise, as it is"
+        default=ContrastTraining(), description="phase 1; none takes `init`, or noise, as it is"
     )
-    attend: bool = Field(True, description="whether there is a phase 2")
+    attend: bool = Field(default=True, description="whether there is a phase 2")
     cross: CrossModalConfig = CrossModalConfig()
     cross_training: CrossTraining = CrossTraining()
     picture: ImageMaeSource = ImageMaeSource()
 
+    @property
+    def cross_settings(self) -> tuple[str, ...]:
+        """Fields that phase 2 depends on."""
+        if not self.attend:
+            return ("attend",)
+
+        return (
+            "rows", "attend", "cross", "cross_training", "picture.source", "picture.mean", "picture.spread", "validation",
+            "check_every",
+        )  # fmt: skip
+
+    @property
+    def picture_weights(self) -> tuple[Weights, ...]:
+        """Of the autoencoder of pictures."""
+        if not self.attend:
+            return ()
+        if self.picture.source == "zoo":
+            return ("mae",)
+        if self.picture.folder is None:
+            return ()
+
+        return (Path(self.picture.folder),)
+
 
 class Cad(LatentDiffusion[CadConfig]):
-    """See the top of this file.
+    """A contrastive autoencoder of responses that attends to pictures, then conditions a latent diffusion.
 
     Attributes
     ----------
     cross_ : PatchMaePart
-        PatchMaePart, the autoencoder after phase 2; all of that phase that decoding needs
+        the autoencoder after phase 2; all of that phase that decoding needs
     """
 
-    config_class = CadConfig
-    stages = {  # noqa: RUF012
-        "standardise": Standardiser,
-        "generator": Ldm,
-        "brain": PatchMaePart,
-        "cross": PatchMaePart,
-        "tuned": BrainLdm,
-    }
-    needs = LatentDiffusion.needs | {
-        "cross": ("standardise", "brain"),
-        "tuned": ("standardise", "generator", "cross"),
-    }
-    uses = LatentDiffusion.uses | {
-        "cross": ("rows", "attend", "cross", "cross_training", "picture", "validation", "check_every"),
-    }
-    paper = "cad"
-    cross_: PatchMaePart
-
-    @classmethod
-    def preset(cls, name: str) -> dict[str, Any]:
-        """``paper``: the published sizes. ``lab``: the same classes at tiny size, with the zoo's networks."""
-        if name == "paper":
-            return {"own": False}
-
-        return {
+    stages = (
+        STANDARDISE,
+        GENERATOR,
+        BRAIN,
+        Stage(
+            "cross", PatchMaePart, needs=("standardise", "brain"), settings=lambda config: config.cross_settings,
+            uses=CHOSEN, weights=lambda recipe: recipe.config.picture_weights,
+        ),
+        replace(TUNED, needs=("standardise", "generator", "cross")),
+    )  # fmt: skip
+    presets = {  # noqa: RUF012  a constant
+        "lab": {
             **LAB,
             "cross": CrossModalConfig.preset("lab"),
             "cross_training": {"steps": 150, "batch_size": 16, "lr": 1e-3, "warmup": 15},
             "picture": {"source": "zoo"},
-        }
+        },
+        "paper": {"own": False},
+    }
+    cross_: PatchMaePart
 
     @property
     def encoder(self) -> PatchMaePart:
         """The autoencoder whose encoder the last phase tunes."""
         return self.cross_
-
-    def stage_config(self, name: str) -> dict[str, Any]:
-        """Values a stage depends on, with the weights of the frozen networks it starts from."""
-        values = super().stage_config(name)
-        if name == "cross" and not self.config.attend:
-            return {"attend": False}
-
-        if name == "cross" and self.config.picture.source == "zoo":
-            values["networks"] = [bundled.fingerprint("mae")]
-
-        return values
 
     def fit_cross(self, trials: Trials, stimuli: Stimuli) -> PatchMaePart:
         """Phase 2: the autoencoder and one of pictures, each with what the other sees; the brain side is kept."""

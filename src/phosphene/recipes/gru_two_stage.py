@@ -7,12 +7,14 @@ its rivals are, among them a GRU over a real sequence of brain regions (``recipe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
 
 from phosphene.align.reduced_rank import ReducedRankConfig
+from phosphene.data.splits import inner_folds
 from phosphene.models.gru import (
     GroupGruConfig,
     GruCnnConfig,
@@ -23,7 +25,7 @@ from phosphene.models.gru import (
     voxel_runs,
 )
 from phosphene.recipes.brain_diffuser import LAB, TwoStage, TwoStageConfig
-from phosphene.recipes.predictor import Predictor, fit_map
+from phosphene.recipes.maps import NetworkMap, Predictor, ReducedRankMap, RestoringMap
 from phosphene.types import Stimuli, Trials
 
 BrainConfig = Annotated[
@@ -38,39 +40,50 @@ class GruTwoStageConfig(TwoStageConfig):
     kind: Literal["gru_two_stage"] = "gru_two_stage"
     brain: BrainConfig = GruConfig()
     training: LatentTraining = LatentTraining()
-    group_size: int | None = Field(50, ge=1, description="voxels of a step of the sequence, for brain.kind=group_gru")
+    group_size: int | None = Field(
+        default=50, ge=1, description="voxels of a step of the sequence, for brain.kind=group_gru"
+    )
+
+    @property
+    def first_settings(self) -> tuple[str, ...]:
+        """Fields that the map to VDVAE latents depends on."""
+        return ("brain", "training", "group_size")
+
+    @property
+    def first_solvers(self) -> tuple[Any, ...]:
+        """Solvers of the map to VDVAE latents."""
+        return (*_map(self).uses, inner_folds, voxel_runs)
 
 
 class GruTwoStage(TwoStage[GruTwoStageConfig]):
-    """See the top of this file."""
+    """A GRU to VDVAE latents, ridge to CLIP tokens; a blurry picture first, then dual-guided diffusion."""
 
-    config_class = GruTwoStageConfig
-    paper = "gru_two_stage"
-
-    @classmethod
-    def preset(cls, name: str) -> dict[str, Any]:
-        """``paper``: the published sizes and penalties, 15 groups. ``lab``: the zoo's networks."""
-        if name == "lab":
-            training = LatentTraining.preset("lab")
-            return {**LAB, "brain": {"kind": "gru", **GruConfig.preset("lab")}, "training": training, "n_folds": 2}
-
-        tokens = {"alpha_vision": 50_000, "alpha_text": 50_000}
-        return {"first": {"groups": 15}, "tokens": tokens, "restandardise": "none"}
+    presets = {  # noqa: RUF012  a constant
+        "lab": {
+            **LAB,
+            "brain": {"kind": "gru", **GruConfig.preset("lab")},
+            "training": LatentTraining.preset("lab"),
+            "n_folds": 2,
+        },
+        "paper": {  # the published penalties, 15 groups; predictions as they come
+            "first": {"groups": 15},
+            "tokens": {"alpha_vision": 50_000, "alpha_text": 50_000},
+            "restandardise": "none",
+        },
+    }
 
     def fit_first(self, trials: Trials, stimuli: Stimuli) -> Predictor:
         """Betas to VDVAE latents, by the network (or ridge of limited rank) that is asked for."""
         c = self.config
-        betas, shown = self._rows(trials, stimuli)
-        return fit_map(
-            c.brain,
-            betas,
-            self._vdvae.transform(shown),
-            np.asarray(shown.ids).astype(str),
-            c.training,
-            self.restore(trials),
-            seed=self.seed,
-            trainer=self.trainer,
-            groups=voxel_runs(trials, c.group_size) if c.brain.kind == "group_gru" else (),
-            folder=self._training,
-            progress=self.progress,
-        )
+        groups: Sequence[np.ndarray] = ()
+        if c.brain.kind == "group_gru":
+            groups = voxel_runs(trials, c.group_size)
+
+        return self.fitted("first", _map(c), trials, stimuli, groups)
+
+
+def _map(config: GruTwoStageConfig) -> RestoringMap:
+    if isinstance(config.brain, ReducedRankConfig):
+        return ReducedRankMap(config.brain, config.restandardise, config.n_folds)
+
+    return NetworkMap(config.brain, config.training, config.restandardise, config.n_folds)

@@ -13,24 +13,28 @@ training trials (code: two scalars, and test betas left raw). Moments of predict
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from phosphene.align.aligner import AlignConfig, Aligner
+from phosphene.align.moments import Moments
+from phosphene.align.ridge import Ridge
 from phosphene.data.standardise import Standardiser
 from phosphene.errors import ConfigError
 from phosphene.features import cache_folder
 from phosphene.features.clip import ClipFeatures
 from phosphene.io.config import Config
-from phosphene.models import bundled
 from phosphene.models.maskgit import MaskGitPipeline, MaskGitSampling
 from phosphene.models.roi_mae import RoiMaeConfig, RoiMaePart, roi_partition, subject_batches
-from phosphene.recipes.base import Recipe, RecipeConfig
+from phosphene.recipes.base import STANDARDISE, Recipe, RecipeConfig, Stage, Weights
+from phosphene.recipes.components import BrainModel, Generator
+from phosphene.training.loop import train
 from phosphene.training.settings import TrainConfig
 from phosphene.types import Images, Latents, Stimuli, Trials, digest_of
 
@@ -40,17 +44,17 @@ PAPER_CLIP = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 class ClipConfig(Config):
     """Which CLIP."""
 
-    name: str = Field(PAPER_CLIP, description="lab, a folder, or a name on the hub")
-    revision: str | None = Field(None, description="commit on the hub")
+    name: str = Field(default=PAPER_CLIP, description="lab, a folder, or a name on the hub")
+    revision: str | None = Field(default=None, description="commit on the hub")
 
 
 class ImageTraining(TrainConfig):
     """How MaskGIT is trained on from what it starts with; section 4.1 of the paper and its configuration."""
 
-    steps: int = Field(300_000, ge=1)
-    batch_size: int = Field(8, ge=1)
-    lr: float = Field(5e-5, gt=0)
-    warmup: int = Field(20_000, ge=0)
+    steps: int = Field(default=300_000, ge=1)
+    batch_size: int = Field(default=8, ge=1)
+    lr: float = Field(default=5e-5, gt=0)
+    warmup: int = Field(default=20_000, ge=0)
     schedule: Literal["cosine", "linear", "constant"] = "linear"
     adam_betas: tuple[float, float] = (0.9, 0.95)
 
@@ -58,163 +62,260 @@ class ImageTraining(TrainConfig):
 class MaskGitSource(Config):
     """Where MaskGIT and its tokenizer come from, and whether training goes on."""
 
-    source: Literal["zoo", "public"] = Field("public", description="the lab's networks, or files of the public ones")
-    transformer: str | None = Field(None, description="file of the public transformer")
-    tokenizer: str | None = Field(None, description="file of the public tokenizer")
-    training: ImageTraining | None = Field(
-        ImageTraining(), description="on the training pictures; none leaves it as it is"
+    source: Literal["zoo", "public"] = Field(
+        default="public", description="the lab's networks, or files of the public ones"
     )
-    flip: bool = Field(True, description="train on mirrored pictures as well, each with the CLIP latent of its mirror")
+    transformer: str | None = Field(default=None, description="file of the public transformer")
+    tokenizer: str | None = Field(default=None, description="file of the public tokenizer")
+    training: ImageTraining | None = Field(
+        default=ImageTraining(), description="on the training pictures; none leaves it as it is"
+    )
+    flip: bool = Field(
+        default=True, description="train on mirrored pictures as well, each with the CLIP latent of its mirror"
+    )
     crops: int = Field(
-        0, ge=0, description="random crops of each training picture to train on as well, each with its own CLIP latent"
+        default=0,
+        ge=0,
+        description="random crops of each training picture to train on as well, each with its own CLIP latent",
     )
     ported: bool = Field(
-        False, description="public networks with epsilons and GELU of LEA's PyTorch port, not of the original JAX code"
+        default=False,
+        description="public networks with epsilons and GELU of LEA's PyTorch port, not of the original JAX code",
     )
 
 
-class ClipToMaskGitConfig(RecipeConfig):
-    """What these recipes share. The defaults are LEA's."""
+class MaskGitSettings(Config):
+    """What MaskGIT and the CLIP it draws from can be told. The defaults are LEA's."""
 
     clip: ClipConfig = ClipConfig()
-    images: MaskGitSource = MaskGitSource()
+    generator: MaskGitSource = MaskGitSource()
     sampling: MaskGitSampling = MaskGitSampling()
 
 
 LAB_MASKGIT: dict[str, Any] = {
     "clip": {"name": "lab"},
-    "images": {"source": "zoo", "training": None},
+    "generator": {"source": "zoo", "training": None},
     "sampling": {"temperature": 1.5},  # the published 4.5 leaves 64 codes less sure of what they show
 }
-
-
 """Values of the preset ``lab``: the zoo's networks as they are."""
 
-
-PAPER_MASKGIT: dict[str, Any] = {"images": {"crops": 4}}
-
-
+PAPER_MASKGIT: dict[str, Any] = {"generator": {"crops": 4}}
 """Values of the preset ``paper``: random crops, 20 % off each side as MinD-Vis, as the paper gives no size; four a
 picture and its mirror, seen by CLIP once, where the paper may have cut anew at each step."""
+
+
+class MaskGitGenerator(Generator):
+    """LEA's generator: MaskGIT, told what to draw by a CLIP latent.
+
+    Parameters
+    ----------
+    settings : MaskGitSettings
+        or any configuration with its fields
+    """
+
+    inputs = ("clip",)
+    parts = {"generator": MaskGitPipeline}  # noqa: RUF012  a constant
+    several = True
+
+    def __init__(self, settings: Any) -> None:
+        self.settings = settings
+        self.clip = ClipFeatures(settings.clip.name, revision=settings.clip.revision)
+
+    @property
+    def side(self) -> int:
+        """Pixels along a side of its pictures."""
+        return {"zoo": 32, "public": 256}[self.settings.generator.source]
+
+    @property
+    def corpora(self) -> tuple[str, ...]:
+        """ImageNet, or the lab's worlds."""
+        if self.settings.generator.source == "zoo":
+            return ("lab",)
+
+        return ("maskgit-imagenet",)
+
+    @property
+    def samples(self) -> int:
+        """Pictures it draws for each row."""
+        return self.settings.sampling.samples
+
+    def weights(self) -> Iterable[Weights | None]:
+        """Of both networks, and of CLIP where training goes on."""
+        c = self.settings.generator
+        if c.source == "zoo":
+            files: list[Weights | None] = ["maskgit", "vq"]
+        else:
+            files = [Path(file) for file in (c.transformer, c.tokenizer) if file is not None]
+
+        if c.training is not None:
+            files.append(self.clip.spec())
+
+        return files
+
+    def latent_weights(self) -> Iterable[Weights | None]:
+        """Of CLIP."""
+        return (self.clip.spec(),)
+
+    def load(self, recipe: Recipe[Any], stimuli: Stimuli | None = None) -> dict[str, Any]:
+        """MaskGIT, as it comes or trained on with pictures."""
+        c = self.settings.generator
+        if c.source == "zoo":
+            generator = MaskGitPipeline.bundled()
+        else:
+            transformer = _file(c.transformer, "transformer")
+            tokenizer = _file(c.tokenizer, "tokenizer")
+            generator = MaskGitPipeline.from_public(transformer, tokenizer, recipe.seed, ported=c.ported)
+
+        if c.training is not None:
+            assert stimuli is not None  # the stage reads them then
+            pixels = stimuli.resized((generator.size, generator.size))
+            see = self.clip.images
+            generator.learn(pixels, see, c.training, recipe.train, flip=c.flip, crops=c.crops, seed=recipe.seed)
+
+        return {"generator": generator}
+
+    def true_inputs(self, stimuli: Stimuli) -> dict[str, np.ndarray]:
+        """CLIP latents of the pictures."""
+        return {"clip": self.seen(stimuli)}
+
+    def draw(
+        self, parts: Mapping[str, Any], inputs: Mapping[str, np.ndarray], ids: Sequence[str], samples: int, seed: int
+    ) -> np.ndarray:
+        """Pictures from CLIP latents."""
+        sampling = self.settings.sampling.model_copy(update={"samples": samples})
+        return parts["generator"].sample(inputs["clip"], list(ids), sampling, seed)
+
+    def spaces(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """CLIP latents under the name of that CLIP."""
+        return {self.clip.space: inputs["clip"]}
+
+    def true_spaces(self, stimuli: Stimuli) -> dict[str, np.ndarray]:
+        """CLIP latents of the pictures themselves."""
+        return {self.clip.space: self.seen(stimuli)}
+
+    @property
+    def fixed_spaces(self) -> frozenset[str]:
+        """CLIP latents mean the same whatever the training trials."""
+        return frozenset({self.clip.space})
+
+    def texts(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
+        """CLIP latents of texts."""
+        return {self.clip.space: self.clip.texts(list(texts))}
+
+    def seen(self, stimuli: Stimuli) -> np.ndarray:
+        """CLIP latents of pictures, (n, d) float32."""
+        return self.clip.transform(stimuli, cache_folder())
+
+    def look(self, pixels: np.ndarray) -> np.ndarray:
+        """CLIP latents of drawn pictures."""
+        return self.clip.images(pixels)
+
+
+class ClipToMaskGitConfig(RecipeConfig, MaskGitSettings):
+    """What the recipes share that decode CLIP latents for MaskGIT to draw from."""
 
 
 P = TypeVar("P", bound=ClipToMaskGitConfig)
 
 
 class ClipToMaskGit(Recipe[P]):
-    """See the top of this file.
+    """Brain to CLIP latents, from which MaskGIT draws; a subclass says how, in `clip_latents`.
 
     Attributes
     ----------
-    images_ : MaskGitPipeline
-        Painter, CLIP latents to pictures
+    generator_ : MaskGitPipeline
+        CLIP latents to pictures
     """
 
-    images_: MaskGitPipeline
+    generator_: MaskGitPipeline
 
     def clip_latents(self, trials: Trials) -> np.ndarray:
         """Brain to CLIP latents, (n, d) float32; `trials` are checked already."""
         raise NotImplementedError
 
-    uses: ClassVar[dict[str, tuple[str, ...]]] = {}
-    """By stage, the parts of the configuration it depends on; all of it where a stage is not named."""
-
-    def stage_config(self, name: str) -> dict[str, Any]:
-        """Values a stage depends on, with the weights of the frozen networks it learns from."""
-        c = self.config.model_dump(mode="json")
-        values = {k: c[k] for k in {"images": ("clip", "images"), **self.uses}.get(name, tuple(c))}
-        if "clip" in values:
-            values["clip"] = self._clip.spec()
-
-        if "images" in values and c["images"]["source"] == "zoo":
-            values["networks"] = [bundled.fingerprint(network) for network in ("maskgit", "vq")]
-
-        return values
-
-    @property
-    def fixed_spaces(self) -> frozenset[str]:
-        """CLIP latents mean the same whatever the training trials."""
-        return frozenset({self._clip.space})
+    @cached_property
+    def maskgit(self) -> MaskGitGenerator:
+        """The generator, and the CLIP whose latents it draws from."""
+        return MaskGitGenerator(self.config)
 
     def generators(self) -> tuple[str, ...]:
         """MaskGIT, the lab's or the public one."""
-        return ("lab" if self.config.images.source == "zoo" else "maskgit-imagenet",)
+        return self.maskgit.corpora
 
-    def fit_images(self, trials: Trials, stimuli: Stimuli) -> MaskGitPipeline:
+    def fit_generator(self, stimuli: Stimuli | None = None) -> MaskGitPipeline:
         """MaskGIT, as it comes or trained on with the pictures of the training stimuli."""
-        c = self.config.images
-        if c.source == "zoo":
-            pipeline = MaskGitPipeline.bundled()
-        else:
-            pipeline = MaskGitPipeline.from_public(
-                _file(c.transformer, "transformer"), _file(c.tokenizer, "tokenizer"), self.seed, ported=c.ported
-            )
-
-        if c.training is not None:
-            pixels = stimuli.resized((pipeline.size, pipeline.size))
-            see = self._clip.images
-            pipeline.learn(pixels, see, c.training, self.train, flip=c.flip, crops=c.crops, seed=self.seed)
-
-        return pipeline
+        return self.maskgit.load(self, stimuli)["generator"]
 
     # -- the arrows ------------------------------------------------------------------------------------------------
 
     def decode(self, trials: Trials) -> Images:
         """Brain to image: the first sample for each row of `trials`, 0-1."""
-        return self._paint(trials.stimuli, self._to_clip(trials), samples=1)[0]
+        return self._drawn(trials.stimuli, self._decoded(trials), samples=1)[0]
 
     def decode_samples(self, trials: Trials) -> list[Images]:
         """All samples, ``config.sampling.samples`` of them; the first is what `decode` gives."""
-        return self._paint(trials.stimuli, self._to_clip(trials), self.config.sampling.samples)
+        return self._drawn(trials.stimuli, self._decoded(trials), self.maskgit.samples)
 
     def latents(self, trials: Trials) -> Latents:
         """Decoded CLIP latents, one row per trial."""
-        return Latents(trials.stimuli, {self._clip.space: self._to_clip(trials)})
+        return Latents(trials.stimuli, self.maskgit.spaces({"clip": self._decoded(trials)}))
 
     def true_latents(self, stimuli: Stimuli) -> Latents:
         """CLIP latents of the pictures themselves."""
-        return Latents(stimuli.ids, {self._clip.space: self._see(stimuli)})
+        return Latents(stimuli.ids, self.maskgit.true_spaces(stimuli))
 
     def text_latents(self, texts: Sequence[str]) -> Latents:
         """CLIP latents of texts."""
-        return Latents(np.asarray(list(texts), dtype=object), {self._clip.space: self._clip.texts(list(texts))})
+        return Latents(np.asarray(list(texts), dtype=object), self.maskgit.texts(texts))
 
     def ceiling(self, stimuli: Stimuli) -> Images:
         """Pictures drawn from the true CLIP latents: what is lost before any brain comes in."""
-        return self._paint(stimuli.ids, self._see(stimuli), samples=1)[0]
+        return self._drawn(stimuli.ids, self.maskgit.seen(stimuli), samples=1)[0]
 
-    # -- pieces ----------------------------------------------------------------------------------------------------
+    @property
+    def fixed_spaces(self) -> frozenset[str]:
+        """CLIP latents mean the same whatever the training trials."""
+        return self.maskgit.fixed_spaces
 
-    @cached_property
-    def _clip(self) -> ClipFeatures:
-        return ClipFeatures(self.config.clip.name, revision=self.config.clip.revision)
+    def picture_shape(self, stimuli: Stimuli) -> tuple[int, int, int]:
+        """(height, width, channels) of a decoded picture: the generator's size."""
+        return self.maskgit.side, self.maskgit.side, stimuli.image_shape[2]
 
-    def _see(self, stimuli: Stimuli) -> np.ndarray:
-        return self._clip.transform(stimuli, cache_folder())
-
-    def _to_clip(self, trials: Trials) -> np.ndarray:
+    def _decoded(self, trials: Trials) -> np.ndarray:
         self.check_trials(trials)
         return self.clip_latents(trials)
 
-    def _paint(self, ids: np.ndarray, latents: np.ndarray, samples: int) -> list[Images]:
-        sampling = self.config.sampling.model_copy(update={"samples": samples})
-        pictures = self.images_.sample(latents, list(ids), sampling, self.seed)
-        if self.image_shape_[2] == 1:
-            pictures = pictures.mean(axis=-1, keepdims=True)
+    def _drawn(self, ids: np.ndarray, latents: np.ndarray, samples: int) -> list[Images]:
+        parts = {"generator": self.generator_}
+        pictures = self.maskgit.draw(parts, {"clip": latents}, list(ids), samples, self.seed)
+        return [self.as_images(ids, pictures[:, s]) for s in range(samples)]
 
-        return [Images(ids, pictures[:, s]) for s in range(samples)]
 
-    def _fitted_on(self, trials: Trials, stimuli: Stimuli) -> None:
-        super()._fitted_on(trials, stimuli)
-        side = {"zoo": 32, "public": 256}[self.config.images.source]
-        self.image_shape_ = (side, side, self.image_shape_[2])
+def _reads(config: Any) -> tuple[Literal["stimuli"], ...]:
+    if config.generator.training is None:
+        return ()
+
+    return ("stimuli",)
+
+
+MASKGIT = Stage(
+    "generator",
+    MaskGitPipeline,
+    needs=(),
+    # Where its files lie is no matter: their contents count.
+    settings=("generator.source", "generator.training", "generator.flip", "generator.crops", "generator.ported"),
+    reads=_reads,
+    uses=(train,),
+    weights=lambda recipe: recipe.maskgit.weights(),
+)
+"""MaskGIT, which reads pictures where training goes on and nothing where it is taken as it comes."""
 
 
 def _file(path: str | None, what: str) -> Path:
     if path is None:
         raise ConfigError(
             f"the public {what} of MaskGIT is not part of phosphene; fetch it and give its place, "
-            f"recipe.images.{what}=FILE (docs/lea.md says from where), or use the lab's with --preset lab."
+            f"recipe.generator.{what}=FILE (docs/lea.md says from where), or use the lab's with --preset lab."
         )
 
     return Path(path)
@@ -224,39 +325,144 @@ class RoiMaeTraining(TrainConfig):
     """How the autoencoder is trained; the defaults are those of the GOD configuration."""
 
     steps: int = Field(
-        100_000, ge=1, description="100k in the paper; the BOLD5000 configuration says 120k at a lr of 5e-6"
+        default=100_000, ge=1, description="100k in the paper; the BOLD5000 configuration says 120k at a lr of 5e-6"
     )
-    batch_size: int = Field(8, ge=1)
-    lr: float = Field(5e-5, gt=0)
-    warmup: int = Field(8000, ge=0)
+    batch_size: int = Field(default=8, ge=1)
+    lr: float = Field(default=5e-5, gt=0)
+    warmup: int = Field(default=8000, ge=0)
     schedule: Literal["cosine", "linear", "constant"] = "linear"
     adam_betas: tuple[float, float] = (0.9, 0.95)
-    clip_norm: float | None = Field(0.1, gt=0)
+    clip_norm: float | None = Field(default=0.1, gt=0)
 
 
-class LeaConfig(ClipToMaskGitConfig):
+class RoiMaeSettings(Config):
+    """What LEA's autoencoder can be told."""
+
+    rois: tuple[str, ...] | None = Field(
+        default=None, description="order in which ROIs take their voxels; as in the data"
+    )
+    brain: RoiMaeConfig = RoiMaeConfig()
+    brain_rows: Literal["trials", "averaged"] = Field(
+        default="trials", description="what the autoencoder is trained on: single trials, or repeats averaged"
+    )
+    brain_training: RoiMaeTraining = RoiMaeTraining()
+
+
+class RoiMaeBrain(BrainModel):
+    """LEA's autoencoder of regions: one latent for a response, and back.
+
+    Parameters
+    ----------
+    settings : RoiMaeSettings
+        or any configuration with its fields
+    init : str, optional
+        file of the public SC-MBM checkpoint that it starts from
+    recompute : bool, default False
+        compute each block twice in training, to save memory
+    """
+
+    uses = (train, RoiMaePart)
+    is_invertible = True
+
+    def __init__(self, settings: Any, init: str | None = None, recompute: bool = False) -> None:
+        self.settings = settings
+        self.init = init
+        self.recompute = recompute
+
+    def weights(self) -> Iterable[Weights | None]:
+        """The checkpoint it starts from, where there is one."""
+        if self.init is None:
+            return ()
+
+        return (Path(self.init),)
+
+    def fit(self, recipe: Recipe[Any], trials: Trials, unseen: Callable[[Trials], Trials] | None = None) -> RoiMaePart:
+        """Fit to responses: first over all subjects that share its trunk, then on the own.
+
+        Parameters
+        ----------
+        recipe : Recipe
+            whose stage ``standardise`` is fitted
+        trials : Trials
+            training trials, as measured
+        unseen : callable, optional
+            puts responses that are not for training into the units the autoencoder is given; standardised by default
+        """
+        from phosphene.models import RoiMae
+
+        c = self.settings
+        own = str(trials.subject)
+        unseen = unseen or recipe.standardised
+        mine = [self._rows(recipe.standardised(trials))]
+        others = {}
+        groups = {own: list(roi_partition(trials, c.rois).values())}
+
+        for more in recipe.unpaired:
+            if more.subject == own:
+                mine.append(self._rows(unseen(more)))
+            else:
+                theirs = Standardiser(pooled=recipe.standardiser().pooled).fit(more)
+                others[str(more.subject)] = self._rows(theirs.transform(more))
+                groups[str(more.subject)] = list(roi_partition(more, c.rois).values())
+
+        network = RoiMae.create(c.brain, groups, recipe.seed, recompute=self.recompute)
+        if self.init is not None:
+            from phosphene.models.sc_mbm import load_sc_mbm, read_sc_mbm
+
+            load_sc_mbm(network, read_sc_mbm(self.init))
+
+        betas = {own: np.concatenate(mine)}
+        if others:
+            self._train(recipe, network, betas | others)
+            network = network.with_subjects({own: groups[own]}, recipe.seed)
+
+        self._train(recipe, network, betas)
+        return RoiMaePart.of(network.cpu())
+
+    def features(self, part: RoiMaePart, betas: np.ndarray) -> np.ndarray:
+        """(n, n_voxels) standardised responses to latents, (n, latent)."""
+        return part.to_latent(betas)
+
+    def responses(self, part: RoiMaePart, features: np.ndarray) -> np.ndarray:
+        """(n, latent) back to (n, n_voxels) standardised responses."""
+        return part.from_latent(features)
+
+    def _rows(self, trials: Trials) -> np.ndarray:
+        if self.settings.brain_rows == "averaged":
+            trials = trials.average_repeats()
+
+        return trials.betas
+
+    def _train(self, recipe: Recipe[Any], network: Any, betas: dict[str, np.ndarray]) -> None:
+        fetch, n = subject_batches(betas)
+        recipe.train(network, fetch, n, self.settings.brain_training, data=digest_of(betas), part="-".join(betas))
+
+
+class LeaConfig(ClipToMaskGitConfig, RoiMaeSettings):
     """Configuration of `Lea`."""
 
     kind: Literal["lea"] = "lea"
-    rois: tuple[str, ...] | None = Field(None, description="order in which ROIs take their voxels; as in the data")
     norm: Literal["voxel", "legacy"] = Field(
-        "voxel",
+        default="voxel",
         description="voxels standardised one by one; or, as LEA's code for GOD, training betas by one mean and spread of "
         "all entries and what is decoded left raw",
     )
-    per_session: bool = Field(False, description="standardise voxels by the training trials of each session")
-    brain: RoiMaeConfig = RoiMaeConfig()
-    brain_rows: Literal["trials", "averaged"] = Field(
-        "trials", description="what the autoencoder is trained on: single trials, or repeats averaged"
+    recompute: bool = Field(default=False, description="compute each block twice in training, to save memory")
+    init: str | None = Field(
+        default=None, description="file of the public SC-MBM checkpoint that the autoencoder starts from"
     )
-    brain_training: RoiMaeTraining = RoiMaeTraining()
-    recompute: bool = Field(False, description="compute each block twice in training, to save memory")
-    init: str | None = Field(None, description="file of the public SC-MBM checkpoint that the autoencoder starts from")
-    init_is_clean: bool = Field(False, description="whether it is known that no test response of this subject is in it")
+    init_is_clean: bool = Field(
+        default=False, description="whether it is known that no test response of this subject is in it"
+    )
     pretrain: tuple[str, ...] = Field(
-        (), description="other subjects that share the trunk in a training before the own"
+        default=(), description="other subjects that share the trunk in a training before the own"
     )
     align: AlignConfig = AlignConfig()
+
+    @property
+    def other_subjects(self) -> tuple[str, ...]:
+        """Subjects whose responses the trunk is trained on first."""
+        return self.pretrain
 
     @model_validator(mode="after")
     def _strict_is_strict(self) -> Self:
@@ -275,7 +481,7 @@ class LeaConfig(ClipToMaskGitConfig):
 
 
 class Lea(ClipToMaskGit[LeaConfig]):
-    """See the top of this file.
+    """An autoencoder of responses and CLIP, tied by ridge both ways; MaskGIT draws from the CLIP latent.
 
     Attributes
     ----------
@@ -285,36 +491,25 @@ class Lea(ClipToMaskGit[LeaConfig]):
         standardised betas to latent and back
     align_ : Aligner
         of brain latents and CLIP latents
-    images_ : MaskGitPipeline
-        Painter, CLIP latents to pictures
+    generator_ : MaskGitPipeline
+        CLIP latents to pictures
     """
 
-    config_class = LeaConfig
-    stages = {"standardise": Standardiser, "brain": RoiMaePart, "align": Aligner, "images": MaskGitPipeline}  # noqa: RUF012
-    needs = {"images": ()}  # noqa: RUF012
-    uses = {  # noqa: RUF012
-        "standardise": ("norm", "per_session"),
-        "brain": ("setting", "rois", "brain", "brain_rows", "brain_training", "init", "pretrain"),
-        "align": ("clip", "align"),
-    }
-    self_supervised = frozenset({"brain"})
-    paper = "lea"
-    presets = ("lab", "paper", "bold", "lea-code")
-
-    @classmethod
-    def preset(cls, name: str) -> dict[str, Any]:
-        """``paper``: the published sizes, GOD. ``bold``: BOLD5000. ``lea-code``: as the authors' code, which looks at test
-        responses. ``lab``: the same classes at tiny size, with the zoo's networks."""
-        if name == "paper":
-            return PAPER_MASKGIT
-        if name == "bold":
-            return {**PAPER_MASKGIT, "brain_training": {"steps": 120_000, "lr": 5e-6}}
-
-        if name == "lea-code":
-            images = {**PAPER_MASKGIT["images"], "ported": True}
-            return {"setting": "relax", "norm": "legacy", "align": {"moments": "test"}, "images": images}
-
-        return {
+    stages = (
+        replace(STANDARDISE, settings=("norm", "per_session")),
+        Stage(
+            "brain", RoiMaePart, needs=("standardise",),
+            settings=("setting", "rois", "brain", "brain_rows", "brain_training", "pretrain"), reads=("trials",),
+            learns_unpaired=True, uses=RoiMaeBrain.uses, weights=lambda recipe: recipe.autoencoder.weights(),
+        ),
+        Stage(
+            "align", Aligner, needs=("standardise", "brain"), settings=("align",), uses=(Ridge, Moments),
+            weights=lambda recipe: recipe.maskgit.latent_weights(),
+        ),
+        MASKGIT,
+    )  # fmt: skip
+    presets = {  # noqa: RUF012  a constant
+        "lab": {
             **LAB_MASKGIT,
             "brain": {
                 **RoiMaeConfig.preset("lab"), "roi_heads": 2, "augment": "noise", "latent": 128,
@@ -323,82 +518,44 @@ class Lea(ClipToMaskGit[LeaConfig]):
             "brain_rows": "averaged",
             "brain_training": {"steps": 1600, "batch_size": 64, "lr": 3e-3, "warmup": 160, "clip_norm": 1.0},
             "align": {"alpha_fi": None, "alpha_if": None, "intercept_fi": True},
-        }  # fmt: skip
+        },
+        "paper": PAPER_MASKGIT,  # the sizes for GOD
+        "bold": {**PAPER_MASKGIT, "brain_training": {"steps": 120_000, "lr": 5e-6}},  # BOLD5000
+        "lea-code": {  # as the authors' code, which looks at test responses
+            "setting": "relax",
+            "norm": "legacy",
+            "align": {"moments": "test"},
+            "generator": {**PAPER_MASKGIT["generator"], "ported": True},
+        },
+    }  # fmt: skip
 
-    @classmethod
-    def other_subjects(cls, config: LeaConfig) -> tuple[str, ...]:
-        """Subjects whose responses the trunk is trained on first."""
-        return config.pretrain
+    @property
+    def autoencoder(self) -> RoiMaeBrain:
+        """The model of responses, as the configuration asks for it."""
+        return RoiMaeBrain(self.config, self.config.init, self.config.recompute)
+
+    def standardiser(self) -> Standardiser:
+        """By voxel; in norm ``legacy`` by one mean and standard deviation of all voxels together."""
+        return Standardiser(per_session=self.config.per_session, pooled=self.config.norm == "legacy")
 
     # -- stages, in order ------------------------------------------------------------------------------------------
 
-    def fit_standardise(self, trials: Trials, stimuli: Stimuli) -> Standardiser:
-        """Mean and spread of every voxel over the training trials; in norm ``legacy`` of all voxels together."""
-        return Standardiser(per_session=self.config.per_session, pooled=self._is_legacy).fit(trials)
-
-    def fit_brain(self, trials: Trials, stimuli: Stimuli) -> RoiMaePart:
+    def fit_brain(self, trials: Trials) -> RoiMaePart:
         """The autoencoder, on responses alone: first over all subjects that share its trunk, then on the own."""
-        from phosphene.models import RoiMae
-
-        c = self.config
-        own = str(trials.subject)
-        mine = [self._rows(self.standardise_.transform(trials))]
-        others = {}
-        groups = {own: list(roi_partition(trials, c.rois).values())}
-
-        for more in self.unpaired:
-            if more.subject == own:
-                mine.append(self._rows(self._unseen(more)))
-            else:
-                others[str(more.subject)] = self._rows(Standardiser(pooled=self._is_legacy).fit(more).transform(more))
-                groups[str(more.subject)] = list(roi_partition(more, c.rois).values())
-
-        network = RoiMae.create(c.brain, groups, self.seed, recompute=c.recompute)
-        if c.init is not None:
-            from phosphene.models.sc_mbm import load_sc_mbm, read_sc_mbm
-
-            load_sc_mbm(network, read_sc_mbm(c.init))
-
-        betas = {own: np.concatenate(mine)}
-        if others:
-            self._train_brain(network, betas | others)
-            network = network.with_subjects({own: groups[own]}, self.seed)
-
-        self._train_brain(network, betas)
-        return RoiMaePart.of(network.cpu())
-
-    @property
-    def _is_legacy(self) -> bool:
-        return self.config.norm == "legacy"
-
-    def _unseen(self, trials: Trials) -> Trials:
-        """Responses that are not for training, in the units the autoencoder is given them in."""
-        # LEA's code takes mean and spread of training betas that are standardised already: 0 and 1.
-        is_raw = self._is_legacy and "predicted_by" not in trials.provenance
-        if is_raw:
-            return trials
-
-        return self.standardise_.transform(trials)
-
-    def _rows(self, trials: Trials) -> np.ndarray:
-        return (trials.average_repeats() if self.config.brain_rows == "averaged" else trials).betas
-
-    def _train_brain(self, network: Any, betas: dict[str, np.ndarray]) -> None:
-        fetch, n = subject_batches(betas)
-        self.train(network, fetch, n, self.config.brain_training, data=digest_of(betas), part="-".join(betas))
+        return self.autoencoder.fit(self, trials, self._unseen)
 
     def fit_align(self, trials: Trials, stimuli: Stimuli) -> Aligner:
         """Ridge both ways between latents of responses (repeats averaged) and of the pictures shown."""
-        averaged = self.standardise_.transform(trials).average_repeats()
+        averaged = self.averaged(trials)
         brain = self.brain_.to_latent(averaged.betas)
-        image = self._see(stimuli.select(averaged.stimuli))
+        image = self.maskgit.seen(stimuli.select(averaged.stimuli))
         return Aligner(self.config.align).fit(brain, image, self.rng("moments"))
 
     # -- the arrows ------------------------------------------------------------------------------------------------
 
     def encode(self, stimuli: Stimuli) -> Trials:
         """Image to brain: one predicted response per stimulus, in the units of the training betas."""
-        standardised = self.brain_.from_latent(self.align_.image_to_brain(self._see(stimuli)))
+        standardised = self.brain_.from_latent(self.align_.image_to_brain(self.maskgit.seen(stimuli)))
         return self.predicted_trials(stimuli, self.standardise_.inverse(standardised))
 
     def clip_latents(self, trials: Trials) -> np.ndarray:
@@ -411,11 +568,19 @@ class Lea(ClipToMaskGit[LeaConfig]):
         back = self.config.align.moments_if or self.config.align.moments
         return {"moments": _MOMENTS[c.align.moments], "moments_if": _MOMENTS[back], "norm": _NORM[c.norm]}
 
+    def _unseen(self, trials: Trials) -> Trials:
+        """Responses that are not for training, in the units the autoencoder is given them in."""
+        # LEA's code takes mean and spread of training betas that are standardised already: 0 and 1.
+        is_raw = self.config.norm == "legacy" and "predicted_by" not in trials.provenance
+        if is_raw:
+            return trials
+
+        return self.standardised(trials)
+
 
 _MOMENTS: dict[str, str] = {
     "train_oof": "train_oof (of left-out training rows)", "test": "test (of the test batch)", "none": "none (as they come)",
 }  # fmt: skip
-
 
 _NORM: dict[str, str] = {
     "voxel": "voxel (by its training mean and spread)", "legacy": "legacy (two scalars in training, test betas left raw)",

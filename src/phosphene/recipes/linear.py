@@ -11,7 +11,7 @@ Repeats are averaged, so a row is a stimulus. Everything is fitted, and everythi
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
@@ -19,13 +19,12 @@ from pydantic import Field
 from phosphene.align.decoders import ALPHAS, HeldOut, LinearDecoder, fit_encoding, invert, regress, reliable_voxels
 from phosphene.align.ridge import Ridge
 from phosphene.data.splits import inner_folds
-from phosphene.data.standardise import Standardiser
 from phosphene.features.pixels import PixelPca
 from phosphene.io.config import Config
 from phosphene.metrics.pixel import mse, pixcorr
 from phosphene.metrics.ssim import ssim_2d
 from phosphene.models.curves import OutputCurve
-from phosphene.recipes.base import Recipe, RecipeConfig
+from phosphene.recipes.base import STANDARDISE, Recipe, RecipeConfig, Stage
 from phosphene.types import Images, Latents, Stimuli, Trials
 
 Alpha = Annotated[float, Field(gt=0, le=1e12)]
@@ -34,15 +33,17 @@ Alpha = Annotated[float, Field(gt=0, le=1e12)]
 class PixelsConfig(Config):
     """Principal components of pixels."""
 
-    n_components: int | None = Field(None, ge=1, description="all that the training pictures span by default")
-    size: tuple[int, int] | None = Field(None, description="(height, width) to resize pictures to first")
+    n_components: int | None = Field(default=None, ge=1, description="all that the training pictures span by default")
+    size: tuple[int, int] | None = Field(default=None, description="(height, width) to resize pictures to first")
 
 
 class InverseConfig(Config):
     """Invert the encoding model."""
 
     kind: Literal["inverse"] = "inverse"
-    n_folds: int = Field(5, ge=2, description="folds over training stimuli that choose trust and noise correlation")
+    n_folds: int = Field(
+        default=5, ge=2, description="folds over training stimuli that choose trust and noise correlation"
+    )
 
 
 class RidgeConfig(Config):
@@ -50,7 +51,7 @@ class RidgeConfig(Config):
 
     kind: Literal["ridge"] = "ridge"
     voxels: Literal["all", "reliable", "weighted"] = Field(
-        "weighted", description="all; those with held-out R2 > 0; or those, times the square root of R2"
+        default="weighted", description="all; those with held-out R2 > 0; or those, times the square root of R2"
     )
 
 
@@ -58,8 +59,8 @@ class CurveConfig(Config):
     """Output curve, fitted on held-out training pictures."""
 
     kind: Literal["none", "monotone", "contrast"] = "monotone"
-    score: Literal["mse", "pixcorr", "ssim"] = Field("ssim", description="what a contrast curve is chosen by")
-    n_folds: int = Field(5, ge=2)
+    score: Literal["mse", "pixcorr", "ssim"] = Field(default="ssim", description="what a contrast curve is chosen by")
+    n_folds: int = Field(default=5, ge=2)
 
 
 class LinearConfig(RecipeConfig):
@@ -67,14 +68,13 @@ class LinearConfig(RecipeConfig):
 
     kind: Literal["linear"] = "linear"
     pixels: PixelsConfig = PixelsConfig()
-    per_session: bool = Field(False, description="standardise voxels by the training trials of each session")
     decoder: Annotated[InverseConfig | RidgeConfig, Field(discriminator="kind")] = RidgeConfig()
     curve: CurveConfig = CurveConfig()
-    alphas: tuple[Alpha, ...] = Field(ALPHAS, min_length=1, description="ridge penalties to choose among")
+    alphas: tuple[Alpha, ...] = Field(default=ALPHAS, min_length=1, description="ridge penalties to choose among")
 
 
 class Linear(Recipe[LinearConfig]):
-    """See the top of this file.
+    """Ridge from voxels to principal components of pixels, and from components to voxels.
 
     Attributes
     ----------
@@ -87,39 +87,28 @@ class Linear(Recipe[LinearConfig]):
     to_pixels_ : LinearDecoder
         standardised voxels to components
     curve_ : OutputCurve
+        of decoded pixels
     """
 
-    config_class = LinearConfig
-    stages = {  # noqa: RUF012  the stages of a recipe are fixed
-        "standardise": Standardiser,
-        "pixels": PixelPca,
-        "to_brain": Ridge,
-        "to_pixels": LinearDecoder,
-        "curve": OutputCurve,
+    stages = (
+        STANDARDISE,
+        # Reads trials for the order of their stimuli, which the last bits of the components depend on.
+        Stage("pixels", PixelPca, needs=(), settings=("pixels",)),
+        Stage(
+            "to_brain", Ridge, needs=("standardise", "pixels"), settings=("alphas",), uses=(fit_encoding,)
+        ),
+        Stage(
+            "to_pixels", LinearDecoder, needs=("standardise", "pixels", "to_brain"), settings=("alphas", "decoder"),
+            uses=(Ridge, HeldOut, regress, invert, reliable_voxels),
+        ),
+        Stage("curve", OutputCurve, uses=(PixelPca, Ridge, LinearDecoder, regress, invert, inner_folds)),
+    )  # fmt: skip
+    presets = {  # noqa: RUF012  a constant
+        "lab": {"pixels": {"n_components": 256}},
+        "paper": {"pixels": {"n_components": 1000, "size": [64, 64]}},  # for data of NSD's size
     }
 
-    @classmethod
-    def preset(cls, name: str) -> dict[str, Any]:
-        """``lab``: 256 components. ``paper``: pictures at 64 pixels and 1,000 components, for data of NSD's size."""
-        return {"pixels": {"n_components": 1000, "size": [64, 64]} if name == "paper" else {"n_components": 256}}
-
-    def stage_config(self, name: str) -> dict[str, Any]:
-        """Values a stage depends on, so that trying another curve or decoder spares what comes before."""
-        c = self.config.model_dump(mode="json")
-        needed = {
-            "standardise": ["per_session"],
-            "pixels": ["pixels"],
-            "to_brain": ["alphas"],
-            "to_pixels": ["alphas", "decoder"],
-        }
-
-        return {k: c[k] for k in needed.get(name, c)}
-
     # -- stages, in order ------------------------------------------------------------------------------------------
-
-    def fit_standardise(self, trials: Trials, stimuli: Stimuli) -> Standardiser:
-        """Mean and spread of every voxel over the training trials."""
-        return Standardiser(per_session=self.config.per_session).fit(trials)
 
     def fit_pixels(self, trials: Trials, stimuli: Stimuli) -> PixelPca:
         """Principal components of the training pictures."""
@@ -199,6 +188,11 @@ class Linear(Recipe[LinearConfig]):
         """Pictures drawn from their own components: what is lost before any brain comes in."""
         return Images(stimuli.ids, self.pixels_.inverse(self.pixels_.transform(stimuli)))
 
+    def picture_shape(self, stimuli: Stimuli) -> tuple[int, int, int]:
+        """(height, width, channels) of a decoded picture: of the size that pictures are resized to."""
+        height, width = self.config.pixels.size or stimuli.image_shape[:2]
+        return height, width, stimuli.image_shape[2]
+
     def inner_folds(self, trials: Trials) -> np.ndarray:
         """Folds of the training trials that the output curve was fitted in, whole stimuli together."""
         return inner_folds(trials, self.config.curve.n_folds, self.rng("inner folds"))
@@ -208,16 +202,12 @@ class Linear(Recipe[LinearConfig]):
         return self.to_pixels_.voxel_weights_
 
     def _components(self, trials: Trials) -> np.ndarray:
-        return self.to_pixels_.predict(self.standardise_.transform(trials).betas)
+        return self.to_pixels_.predict(self.standardised(trials).betas)
 
     def _pairs(self, trials: Trials, stimuli: Stimuli) -> tuple[np.ndarray, np.ndarray]:
         """Standardised betas, one row per stimulus, and the components of what was shown."""
-        averaged = self.standardise_.transform(trials).average_repeats()
+        averaged = self.averaged(trials)
         return averaged.betas, self.pixels_.transform(stimuli.select(averaged.stimuli))
-
-    def _fitted_on(self, trials: Trials, stimuli: Stimuli) -> None:
-        super()._fitted_on(trials, stimuli)
-        self.image_shape_ = (*(self.config.pixels.size or self.image_shape_[:2]), self.image_shape_[2])
 
 
 def _score(name: str, decoded: np.ndarray, true: np.ndarray) -> float:

@@ -18,17 +18,16 @@ steps before they say more than the mean embedding.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from phosphene.align.decoders import ALPHAS
 from phosphene.align.ridge import Ridge
-from phosphene.data.standardise import Standardiser
 from phosphene.errors import ConfigError
 from phosphene.features import cache_folder
 from phosphene.features.augment import AugmentConfig
@@ -37,7 +36,7 @@ from phosphene.features.clip import ClipFeatures
 from phosphene.io.config import Config
 from phosphene.metrics.identification import similarity
 from phosphene.metrics.retrieval import ensemble_weights
-from phosphene.models import bundled
+from phosphene.models.gru import validation_rows
 from phosphene.models.mapper import (
     EncoderTraining,
     MapperConfig,
@@ -45,10 +44,14 @@ from phosphene.models.mapper import (
     MapperTraining,
     VoxelEncoderConfig,
     VoxelEncoderPart,
+    fit_mapper,
+    fit_voxel_encoder,
 )
 from phosphene.models.stylegan2 import StyleGan2, StyleGan2Sampling
-from phosphene.recipes.base import Recipe, RecipeConfig
+from phosphene.recipes.base import STANDARDISE, Recipe, RecipeConfig, Stage, Weights
+from phosphene.recipes.components import Generator, LatentMap
 from phosphene.recipes.lea import ClipConfig
+from phosphene.recipes.maps import Predictor
 from phosphene.types import Images, Latents, Stimuli, Trials, positions
 
 PAPER_CLIP = "openai/clip-vit-base-patch32"
@@ -57,36 +60,197 @@ PAPER_CLIP = "openai/clip-vit-base-patch32"
 class StyleGan2Source(Config):
     """Where the generator comes from."""
 
-    source: Literal["zoo", "public"] = Field("public", description="the lab's, or public weights of 256 pixels")
-    file: str | None = Field(None, description="of the public generator, or the folder it was converted into")
+    source: Literal["zoo", "public"] = Field(default="public", description="the lab's, or public weights of 256 pixels")
+    file: str | None = Field(default=None, description="of the public generator, or the folder it was converted into")
 
 
-class MindReaderConfig(RecipeConfig):
+class StyleGan2Settings(Config):
+    """What StyleGAN2 and the CLIP it draws from can be told."""
+
+    clip: ClipConfig = ClipConfig(name=PAPER_CLIP)
+    screening: float = Field(
+        default=SHARE,
+        ge=0,
+        lt=1,
+        description="share of the best caption's probability that others must exceed; 0 keeps all",
+    )
+    clamp: float | None = Field(
+        default=LIMIT,
+        gt=0,
+        description="largest value of a raw embedding; none: as they are. Values of other CLIPs are larger",
+    )
+    generator: StyleGan2Source = StyleGan2Source()
+    sampling: StyleGan2Sampling = StyleGan2Sampling()
+
+
+class StyleGan2Generator(Generator):
+    """Mind Reader's generator: a StyleGAN2 with two conditions, CLIP embeddings of the picture and of its captions.
+
+    Parameters
+    ----------
+    settings : StyleGan2Settings
+        or any configuration with its fields
+    """
+
+    inputs = ("image", "text")
+    parts = {"generator": StyleGan2}  # noqa: RUF012  a constant
+    several = True
+
+    def __init__(self, settings: Any) -> None:
+        self.settings = settings
+        self.clip = ClipFeatures(settings.clip.name, revision=settings.clip.revision, normalise="none")
+
+    @property
+    def side(self) -> int:
+        """Pixels along a side of its pictures."""
+        return {"zoo": 32, "public": 256}[self.settings.generator.source]
+
+    @property
+    def corpora(self) -> tuple[str, ...]:
+        """The lab's worlds, or whatever the file given was trained on."""
+        if self.settings.generator.source == "zoo":
+            return ("lab",)
+
+        return ("stylegan2-text",)
+
+    @property
+    def samples(self) -> int:
+        """Pictures it draws for each row."""
+        return self.settings.sampling.samples
+
+    def weights(self) -> Iterable[Weights | None]:
+        """Of the generator."""
+        c = self.settings.generator
+        if c.source == "zoo":
+            return ("stylegan2",)
+        if c.file is None:
+            return ()
+
+        return (Path(c.file),)
+
+    def latent_weights(self) -> Iterable[Weights | None]:
+        """Of CLIP, for pictures and for captions, and how embeddings are cut."""
+        c = self.settings
+        return (self.clip.spec(), self.clip.spec("captions"), {"clamp": c.clamp, "screening": c.screening})
+
+    def load(self, recipe: Recipe[Any], stimuli: Stimuli | None = None) -> dict[str, Any]:
+        """The generator, as it comes."""
+        c = self.settings.generator
+        if c.source == "zoo":
+            return {"generator": StyleGan2.bundled()}
+
+        if c.file is None:
+            raise ConfigError(
+                "the public generator of 256 pixels is not part of phosphene; fetch it and give its place, "
+                "recipe.generator.file=FILE, or use the lab's with --preset lab."
+            )
+
+        return {"generator": StyleGan2.from_public(c.file)}
+
+    def true_inputs(self, stimuli: Stimuli) -> dict[str, np.ndarray] | None:
+        """Embeddings of the pictures, and of the mean of the captions that pass screening; None where one has none."""
+        if not _all_described(stimuli):
+            return None
+
+        return {"image": self.seen(stimuli), "text": self.described(stimuli)}
+
+    def draw(
+        self, parts: Mapping[str, Any], inputs: Mapping[str, np.ndarray], ids: Sequence[str], samples: int, seed: int
+    ) -> np.ndarray:
+        """Pictures from both embeddings."""
+        sampling = self.settings.sampling.model_copy(update={"samples": samples})
+        return parts["generator"].sample(inputs["image"], inputs["text"], list(ids), sampling, seed)
+
+    def space(self, name: str) -> str:
+        """Name of the space of ``image`` or ``text``."""
+        if name == "image":
+            return self.clip.space
+
+        return f"{self.clip.space}_text"
+
+    def spaces(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Both embeddings."""
+        return {self.space(name): inputs[name] for name in self.inputs}
+
+    def true_spaces(self, stimuli: Stimuli) -> dict[str, np.ndarray]:
+        """Embeddings of the pictures themselves and, where all have captions, of the captions."""
+        arrays = {self.space("image"): self.seen(stimuli)}
+        if _all_described(stimuli):
+            arrays[self.space("text")] = self.described(stimuli)
+
+        return arrays
+
+    @property
+    def fixed_spaces(self) -> frozenset[str]:
+        """CLIP embeddings mean the same whatever the training trials."""
+        return frozenset({self.space("image"), self.space("text")})
+
+    def texts(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
+        """Embeddings of texts, the same for both spaces: CLIP has one for pictures and texts."""
+        read = clamped(self.clip.texts(list(texts)), self.settings.clamp)
+        return {self.space(name): read for name in self.inputs}
+
+    def seen(self, stimuli: Stimuli) -> np.ndarray:
+        """Embeddings of pictures, (n, d)."""
+        return clamped(self.clip.transform(stimuli, cache_folder()), self.settings.clamp)
+
+    def described(self, stimuli: Stimuli) -> np.ndarray:
+        """Embeddings of the mean of the captions that pass screening, (n, d)."""
+        cache = cache_folder()
+        screening = Screening.fit(self.clip, stimuli, self.settings.screening, cache)
+        return caption_targets(self.clip, stimuli, screening, self.settings.clamp, "average", cache).clean
+
+    def look(self, pixels: np.ndarray) -> np.ndarray:
+        """Embeddings of drawn pictures, as CLIP gives them."""
+        return self.clip.images(pixels)
+
+
+class ConvolutionalMap(LatentMap):
+    """Mind Reader's mapper as a map for any generator that draws from CLIP: one target for each stimulus, as it is.
+
+    Parameters
+    ----------
+    config : MapperConfig
+        sizes
+    training : MapperTraining
+        how it is trained
+    """
+
+    uses = (MapperPart, fit_mapper, Ridge, validation_rows)
+
+    def __init__(self, config: MapperConfig, training: MapperTraining) -> None:
+        self.config = config
+        self.training = training
+
+    def fit(
+        self, recipe: Recipe[Any], name: str, features: Trials, targets: Any, groups: Sequence[np.ndarray] = ()
+    ) -> Predictor:
+        """A mapper whose best step is chosen by validation stimuli."""
+        items = np.arange(len(features))
+        ids = features.stimuli.astype(str)
+        held_out = validation_rows(ids, self.training.validation, recipe.rng("validation"))[1]
+        every = Targets(targets, items, targets)
+        part = _fitted_mapper(recipe, self.config, self.training, name, 0, features.betas, items, every, held_out)
+        return Predictor(part, None)
+
+
+class MindReaderConfig(RecipeConfig, StyleGan2Settings):
     """Configuration of `MindReader`."""
 
     kind: Literal["mind_reader"] = "mind_reader"
-    per_session: bool = Field(True, description="standardise voxels by the training trials of each session")
-    clip: ClipConfig = ClipConfig(name=PAPER_CLIP)
-    screening: float = Field(
-        SHARE, ge=0, lt=1, description="share of the best caption's probability that others must exceed; 0 keeps all"
-    )
+    per_session: bool = Field(default=True, description="standardise voxels by the training trials of each session")
     captions: Literal["random", "average", "fixed"] = Field(
-        "random",
+        default="random",
         description="targets of the text mapper: one kept caption at a time, their mean, or the best (table 3a)",
     )
-    clamp: float | None = Field(
-        LIMIT, gt=0, description="largest value of a raw embedding; none: as they are. Values of other CLIPs are larger"
-    )
-    augment: AugmentConfig | None = Field(AugmentConfig(), description="of pictures; none: as they are")
+    augment: AugmentConfig | None = Field(default=AugmentConfig(), description="of pictures; none: as they are")
     mapper: MapperConfig = MapperConfig()
     training: MapperTraining = MapperTraining()
     ensemble: int = Field(
-        1, ge=1, le=5, description="mappers per embedding, of different seeds, weighted on validation"
+        default=1, ge=1, le=5, description="mappers per embedding, of different seeds, weighted on validation"
     )
     encoder: VoxelEncoderConfig = VoxelEncoderConfig()
     encoder_training: EncoderTraining = EncoderTraining()
-    images: StyleGan2Source = StyleGan2Source()
-    sampling: StyleGan2Sampling = StyleGan2Sampling()
 
     @model_validator(mode="after")
     def _ensembles_are_weighted(self) -> Self:
@@ -96,8 +260,12 @@ class MindReaderConfig(RecipeConfig):
         return self
 
 
+_MAPPER = ("clamp", "mapper", "training", "ensemble")
+_SOLVERS = (fit_mapper, Ridge, validation_rows, ensemble_weights)
+
+
 class MindReader(Recipe[MindReaderConfig]):
-    """See the top of this file.
+    """Convolutions from betas to CLIP's image and text embeddings, from which a conditional StyleGAN2 draws.
 
     Attributes
     ----------
@@ -109,32 +277,37 @@ class MindReader(Recipe[MindReaderConfig]):
         standardised betas to embeddings
     encoder_ : VoxelEncoderPart
         image embeddings to standardised betas
-    images_ : StyleGan2
+    generator_ : StyleGan2
         both embeddings to pictures
     """
 
-    config_class = MindReaderConfig
-    stages: ClassVar = {
-        "standardise": Standardiser,
-        "screen": Screening,
-        "image_mapper": MapperPart,
-        "text_mapper": MapperPart,
-        "encoder": VoxelEncoderPart,
-        "images": StyleGan2,
-    }
-    needs: ClassVar = {
-        "screen": (), "image_mapper": ("standardise",), "text_mapper": ("standardise", "screen"),
-        "encoder": ("standardise",), "images": (),
-    }  # fmt: skip
-    paper = "mind_reader"
-
-    @classmethod
-    def preset(cls, name: str) -> dict[str, Any]:
-        """``paper``: the published sizes. ``lab``: the same classes at tiny size, with the zoo's networks."""
-        if name == "paper":
-            return {}
-
-        return {
+    stages = (
+        STANDARDISE,
+        # Reads trials for the order of their stimuli, in which captions are kept.
+        Stage(
+            "screen", Screening, needs=(), settings=("screening",),
+            weights=lambda recipe: (recipe.clip.spec(), recipe.clip.spec("captions")),
+        ),
+        Stage(
+            "image_mapper", MapperPart, needs=("standardise",), settings=(*_MAPPER, "augment"), uses=_SOLVERS,
+            weights=lambda recipe: (recipe.clip.spec(),),
+        ),
+        Stage(
+            "text_mapper", MapperPart, needs=("standardise", "screen"), settings=(*_MAPPER, "captions"), uses=_SOLVERS,
+            weights=lambda recipe: (recipe.clip.spec(), recipe.clip.spec("captions")),
+        ),
+        Stage(
+            "encoder", VoxelEncoderPart, needs=("standardise",),
+            settings=("clamp", "encoder", "encoder_training", "training.validation"),
+            uses=(fit_voxel_encoder, Ridge, validation_rows), weights=lambda recipe: (recipe.clip.spec(),),
+        ),
+        Stage(
+            "generator", StyleGan2, needs=(), settings=("generator.source",), reads=(),
+            weights=lambda recipe: recipe.stylegan2.weights(),
+        ),
+    )  # fmt: skip
+    presets = {  # noqa: RUF012  a constant
+        "lab": {
             "per_session": False,
             "clip": {"name": "lab"},
             "clamp": 6.0,  # as many standard deviations of the lab's CLIP as 1.5 is of OpenAI's
@@ -143,101 +316,68 @@ class MindReader(Recipe[MindReaderConfig]):
             "training": MapperTraining.preset("lab"),
             "encoder": VoxelEncoderConfig.preset("lab"),
             "encoder_training": EncoderTraining.preset("lab"),
-            "images": {"source": "zoo"},
+            "generator": {"source": "zoo"},
             "sampling": {"samples": 3},  # as few as tell luck from skill
-        }
-
-    uses: ClassVar[dict[str, tuple[str, ...]]] = {
-        "standardise": ("per_session",),
-        "screen": ("screening",),
-        "image_mapper": ("clamp", "augment", "mapper", "training", "ensemble"),
-        "text_mapper": ("clamp", "captions", "mapper", "training", "ensemble"),
-        "encoder": ("clamp", "encoder", "encoder_training"),
-        "images": ("images",),
+        },
+        "paper": {},
     }
-    """By stage, the parts of the configuration it depends on."""
 
-    def stage_config(self, name: str) -> dict[str, Any]:
-        """Values a stage depends on, with the weights of the frozen networks it learns from."""
-        c = self.config.model_dump(mode="json")
-        values = {key: c[key] for key in self.uses[name]}
-        if name in ("screen", "image_mapper", "text_mapper", "encoder"):
-            values["clip"] = self._clip.spec()
+    @cached_property
+    def stylegan2(self) -> StyleGan2Generator:
+        """The generator, and the CLIP whose embeddings it draws from."""
+        return StyleGan2Generator(self.config)
 
-        if name in ("screen", "text_mapper"):
-            values["clip_texts"] = self._clip.spec("captions")
-
-        if name == "images" and c["images"]["source"] == "zoo":
-            values["networks"] = [bundled.fingerprint("stylegan2")]
-
-        return values
+    @property
+    def clip(self) -> ClipFeatures:
+        """The CLIP whose embeddings are predicted, as they come, without normalisation."""
+        return self.stylegan2.clip
 
     # -- stages, in order ------------------------------------------------------------------------------------------
 
-    def fit_standardise(self, trials: Trials, stimuli: Stimuli) -> Standardiser:
-        """Mean and spread of every voxel over the training trials."""
-        return Standardiser(per_session=self.config.per_session).fit(trials)
-
     def fit_screen(self, trials: Trials, stimuli: Stimuli) -> Screening:
         """Which captions describe their picture well enough to be learnt from."""
-        return Screening.fit(self._clip, stimuli, self.config.screening, cache_folder())
+        return Screening.fit(self.clip, stimuli, self.config.screening, cache_folder())
 
     def fit_image_mapper(self, trials: Trials, stimuli: Stimuli) -> MapperPart:
         """Betas to the picture's embedding."""
         c = self.config
-        targets = image_targets(self._clip, stimuli, c.augment, self.seed, c.clamp, cache_folder())
+        targets = image_targets(self.clip, stimuli, c.augment, self.seed, c.clamp, cache_folder())
         return self._mapper("image", trials, stimuli, targets)
 
     def fit_text_mapper(self, trials: Trials, stimuli: Stimuli) -> MapperPart:
         """Betas to the embedding of the captions that are kept."""
         c = self.config
-        targets = caption_targets(self._clip, stimuli, self.screen_, c.clamp, c.captions, cache_folder())
+        targets = caption_targets(self.clip, stimuli, self.screen_, c.clamp, c.captions, cache_folder())
         return self._mapper("text", trials, stimuli, targets)
 
     def _mapper(self, what: str, trials: Trials, stimuli: Stimuli, targets: Targets) -> MapperPart:
         """As many mappers as the ensemble has, summed with the weights that retrieve best on validation trials."""
-        from phosphene.models.mapper import fit_mapper
-
         c = self.config
         betas, items, held_out = self._rows(trials, stimuli)
+        parts = []
 
-        if c.mapper.linear == "ridge":
-            ridge = self._ridge(betas, targets.clean[items], held_out)
-        else:
-            ridge = None
-
-        parts = [
-            fit_mapper(
-                c.mapper,
-                betas,
-                items,
-                targets,
-                c.training,
-                seed=int(self.rng(what, number).integers(2**31)),
-                held_out=held_out,
-                ridge=ridge,
-                folder=self._folder(f"mapper-{number}"),
-                progress=self.progress,
-                trainer=self.trainer,
-            )
-            for number in range(c.ensemble)
-        ]
+        for number in range(c.ensemble):
+            part = _fitted_mapper(self, c.mapper, c.training, what, number, betas, items, targets, held_out)
+            parts.append(part)
 
         if len(parts) == 1:
             return parts[0]
 
         shown, truth = np.unique(items[held_out], return_inverse=True)
-        found = [similarity(part.predict(betas[held_out]), targets.clean[shown], "cosine") for part in parts]
+        similarities = []
+        for part in parts:
+            similarities.append(similarity(part.predict(betas[held_out]), targets.clean[shown], "cosine"))
 
-        return MapperPart.together(parts, ensemble_weights(found, truth=truth).weights)
+        return MapperPart.together(parts, ensemble_weights(similarities, truth=truth).weights)
 
     def fit_encoder(self, trials: Trials, stimuli: Stimuli) -> VoxelEncoderPart:
         """The picture's embedding to betas."""
-        from phosphene.models.mapper import fit_voxel_encoder
-
         c = self.config
         betas, items, held_out = self._rows(trials, stimuli)
-        seen = self._see(stimuli)[items]
+        seen = self.stylegan2.seen(stimuli)[items]
+        ridge = None
+        if c.encoder.linear == "ridge":
+            ridge = _line(seen, betas, held_out)
 
         return fit_voxel_encoder(
             c.encoder,
@@ -246,137 +386,122 @@ class MindReader(Recipe[MindReaderConfig]):
             c.encoder_training,
             seed=int(self.rng("encoder").integers(2**31)),
             held_out=held_out,
-            ridge=self._ridge(seen, betas, held_out) if c.encoder.linear == "ridge" else None,
-            folder=self._folder("encoder"),
+            ridge=ridge,
+            folder=self.training_folder("encoder"),
             progress=self.progress,
             trainer=self.trainer,
         )
 
-    def generators(self) -> tuple[str, ...]:
-        """The StyleGAN2, the lab's or a file given."""
-        return ("lab" if self.config.images.source == "zoo" else "stylegan2-text",)
-
-    def fit_images(self, trials: Trials, stimuli: Stimuli) -> StyleGan2:
+    def fit_generator(self) -> StyleGan2:
         """The generator, as it comes."""
-        c = self.config.images
-        if c.source == "zoo":
-            return StyleGan2.bundled()
-
-        if c.file is None:
-            raise ConfigError(
-                "the public generator of 256 pixels is not part of phosphene; fetch it and give its place, "
-                "recipe.images.file=FILE, or use the lab's with --preset lab."
-            )
-
-        return StyleGan2.from_public(c.file)
+        return self.stylegan2.load(self)["generator"]
 
     # -- the arrows ------------------------------------------------------------------------------------------------
 
     def decode(self, trials: Trials) -> Images:
         """Brain to image: the first sample for each row of `trials`, 0-1."""
-        return self._paint(trials.stimuli, *self._embedded(trials), samples=1)[0]
+        return self._drawn(trials.stimuli, self._embedded(trials), samples=1)[0]
 
     def decode_samples(self, trials: Trials) -> list[Images]:
         """All samples, ``config.sampling.samples`` of them; the first is what `decode` gives."""
-        return self._paint(trials.stimuli, *self._embedded(trials), samples=self.config.sampling.samples)
+        return self._drawn(trials.stimuli, self._embedded(trials), self.stylegan2.samples)
 
     def encode(self, stimuli: Stimuli) -> Trials:
         """Image to brain: one predicted response per stimulus, in the units of the training betas."""
-        standardised = self.encoder_.encode(self._see(stimuli))
+        standardised = self.encoder_.encode(self.stylegan2.seen(stimuli))
         return self.predicted_trials(stimuli, self.standardise_.inverse(standardised))
 
     def latents(self, trials: Trials) -> Latents:
         """Decoded image and text embeddings, one row per trial."""
-        image, text = self._embedded(trials)
-        return Latents(trials.stimuli, {self._space("image"): image, self._space("text"): text})
+        return Latents(trials.stimuli, self.stylegan2.spaces(self._embedded(trials)))
 
     def true_latents(self, stimuli: Stimuli) -> Latents:
         """Embeddings of the pictures themselves and, where all have captions, of the mean of those that pass screening."""
-        arrays = {self._space("image"): self._see(stimuli)}
-        if _all_described(stimuli):
-            arrays[self._space("text")] = self._read(stimuli)
-
-        return Latents(stimuli.ids, arrays)
+        return Latents(stimuli.ids, self.stylegan2.true_spaces(stimuli))
 
     def text_latents(self, texts: Sequence[str]) -> Latents:
         """Embeddings of texts, the same for both spaces: CLIP has one for pictures and texts."""
-        read = clamped(self._clip.texts(list(texts)), self.config.clamp)
-        spaces = {self._space(what): read for what in ("image", "text")}
-        return Latents(np.asarray(list(texts), dtype=object), spaces)
+        return Latents(np.asarray(list(texts), dtype=object), self.stylegan2.texts(texts))
 
     def ceiling(self, stimuli: Stimuli) -> Images | None:
         """Pictures drawn from the true embeddings; None where a picture has no caption."""
-        if not _all_described(stimuli):
+        inputs = self.stylegan2.true_inputs(stimuli)
+        if inputs is None:
             return None
 
-        return self._paint(stimuli.ids, self._see(stimuli), self._read(stimuli), samples=1)[0]
+        return self._drawn(stimuli.ids, inputs, samples=1)[0]
 
     @property
     def fixed_spaces(self) -> frozenset[str]:
         """CLIP embeddings mean the same whatever the training trials."""
-        return frozenset({self._space("image"), self._space("text")})
+        return self.stylegan2.fixed_spaces
+
+    def generators(self) -> tuple[str, ...]:
+        """The StyleGAN2, the lab's or a file given."""
+        return self.stylegan2.corpora
+
+    def picture_shape(self, stimuli: Stimuli) -> tuple[int, int, int]:
+        """(height, width, channels) of a decoded picture: the generator's size."""
+        return self.stylegan2.side, self.stylegan2.side, stimuli.image_shape[2]
 
     # -- pieces ----------------------------------------------------------------------------------------------------
 
-    @cached_property
-    def _clip(self) -> ClipFeatures:
-        c = self.config.clip
-        return ClipFeatures(c.name, revision=c.revision, normalise="none")
-
-    def _space(self, what: str) -> str:
-        if what == "image":
-            return self._clip.space
-
-        return f"{self._clip.space}_text"
-
-    def _see(self, stimuli: Stimuli) -> np.ndarray:
-        return clamped(self._clip.transform(stimuli, cache_folder()), self.config.clamp)
-
-    def _read(self, stimuli: Stimuli) -> np.ndarray:
-        screening = Screening.fit(self._clip, stimuli, self.config.screening, cache_folder())
-        return caption_targets(self._clip, stimuli, screening, self.config.clamp, "average", cache_folder()).clean
-
     def _rows(self, trials: Trials, stimuli: Stimuli) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Standardised betas, the number of each row's stimulus, and the rows of the validation stimuli."""
-        from phosphene.models.gru import validation_rows
-
         share = self.config.training.validation
         items = positions(stimuli.ids, trials.stimuli, "stimulus")
         held_out = validation_rows(trials.stimuli.astype(str), share, self.rng("validation"))[1]
 
-        return self.standardise_.transform(trials).betas, items, held_out
+        return self.standardised(trials).betas, items, held_out
 
-    def _ridge(self, x: np.ndarray, y: np.ndarray, held_out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Weights and intercept of a ridge on all rows but the validation ones, its penalty chosen."""
-        inside = np.setdiff1d(np.arange(len(x)), held_out)
-        # The grid is for inputs of unit variance, which coordinates of unit vectors are far from.
-        scale = float(x[inside].var(axis=0).mean())
-        line = Ridge([a * scale for a in ALPHAS], choose="gcv").fit(x[inside], y[inside])
-        return line.coef_, line.intercept_
-
-    def _folder(self, part: str) -> Path | None:
-        if self._training is None:
-            return None
-
-        return self._training / part
-
-    def _embedded(self, trials: Trials) -> tuple[np.ndarray, np.ndarray]:
+    def _embedded(self, trials: Trials) -> dict[str, np.ndarray]:
         self.check_trials(trials)
-        betas = self.standardise_.transform(trials).betas
-        return self.image_mapper_.predict(betas), self.text_mapper_.predict(betas)
+        betas = self.standardised(trials).betas
+        return {"image": self.image_mapper_.predict(betas), "text": self.text_mapper_.predict(betas)}
 
-    def _paint(self, ids: np.ndarray, image: np.ndarray, text: np.ndarray, samples: int) -> list[Images]:
-        sampling = self.config.sampling.model_copy(update={"samples": samples})
-        pictures = self.images_.sample(image, text, list(ids), sampling, self.seed)
-        if self.image_shape_[2] == 1:
-            pictures = pictures.mean(axis=-1, keepdims=True)
+    def _drawn(self, ids: np.ndarray, inputs: Mapping[str, np.ndarray], samples: int) -> list[Images]:
+        pictures = self.stylegan2.draw({"generator": self.generator_}, inputs, list(ids), samples, self.seed)
+        return [self.as_images(ids, pictures[:, s]) for s in range(samples)]
 
-        return [Images(ids, pictures[:, s]) for s in range(samples)]
 
-    def _fitted_on(self, trials: Trials, stimuli: Stimuli) -> None:
-        super()._fitted_on(trials, stimuli)
-        side = {"zoo": 32, "public": 256}[self.config.images.source]
-        self.image_shape_ = (side, side, self.image_shape_[2])
+def _fitted_mapper(
+    recipe: Recipe[Any],
+    config: MapperConfig,
+    training: MapperTraining,
+    name: str,
+    number: int,
+    betas: np.ndarray,
+    items: np.ndarray,
+    targets: Targets,
+    held_out: np.ndarray,
+) -> MapperPart:
+    """One mapper of an ensemble, beside a ridge where the configuration asks for one."""
+    ridge = None
+    if config.linear == "ridge":
+        ridge = _line(betas, targets.clean[items], held_out)
+
+    return fit_mapper(
+        config,
+        betas,
+        items,
+        targets,
+        training,
+        seed=int(recipe.rng(name, number).integers(2**31)),
+        held_out=held_out,
+        ridge=ridge,
+        folder=recipe.training_folder(f"mapper-{name}-{number}"),
+        progress=recipe.progress,
+        trainer=recipe.trainer,
+    )
+
+
+def _line(x: np.ndarray, y: np.ndarray, held_out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Weights and intercept of a ridge on all rows but the validation ones, its penalty chosen."""
+    inside = np.setdiff1d(np.arange(len(x)), held_out)
+    # The grid is for inputs of unit variance, which coordinates of unit vectors are far from.
+    scale = float(x[inside].var(axis=0).mean())
+    ridge = Ridge([a * scale for a in ALPHAS], choose="gcv").fit(x[inside], y[inside])
+    return ridge.coef_, ridge.intercept_
 
 
 def _all_described(stimuli: Stimuli) -> bool:

@@ -1,18 +1,25 @@
-"""What recipes share that tune a label-to-image latent diffusion to a brain: MinD-Vis, and CAD with a phase more.
+"""MinD-Vis: a masked autoencoder of responses, whose encoder then conditions a latent diffusion.
+
+Paper: Chen et al. 2023, CVPR, "Seeing Beyond the Brain: Conditional Diffusion Model with Sparse Masked Modeling for Vision
+Decoding".
 
     phase 1  responses, most of each hidden -> autoencoder -> what was hidden      (without pictures; other people too)
+    phase 2  the same of test responses, where setting relax lets it see them
     phase 3  betas -> its encoder -> tokens -> latent diffusion, its labels replaced by them -> picture
 
 The last phase trains the encoder, the two conditionings and the cross-attention of the U-Net by the error of the noise.
-A subclass has a stage ``brain`` of class PatchMaePart, stages ``generator`` and ``tuned`` as here, and may put others
-between (`encoder` says which one is tuned).
+`LatentDiffusion` is what CAD shares with it (:mod:`phosphene.recipes.cad`): a subclass has stages ``brain``, ``generator`` and
+``tuned`` as there, and may put others between (`encoder` says which one is tuned). Responses are predicted as LEA's
+comparison has it, by the decoder of phase 1 from CLIP latents.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -23,7 +30,6 @@ from phosphene.errors import ConfigError
 from phosphene.features import cache_folder
 from phosphene.features.clip import ClipFeatures
 from phosphene.io.config import Config
-from phosphene.io.stages import Part
 from phosphene.models import bundled
 from phosphene.models.brain_ldm import BrainLdm, BrainToPicture, HeldOutChoice, Pictures, paired
 from phosphene.models.fed_decoder import FedDecoderPart
@@ -31,9 +37,12 @@ from phosphene.models.gru import validation_rows
 from phosphene.models.ldm import Ldm, LdmSampling
 from phosphene.models.patch_mae import PatchMaeConfig, PatchMaePart
 from phosphene.models.roi_mae import subject_batches
+from phosphene.models.tuned_ldm import TokensToPicture, TunedLdm, token_batches
 from phosphene.recipes import lea
-from phosphene.recipes.base import Recipe, RecipeConfig
+from phosphene.recipes.base import STANDARDISE, Recipe, RecipeConfig, Stage, Weights
+from phosphene.recipes.components import BrainModel, Generator
 from phosphene.recipes.lea import ClipConfig
+from phosphene.training.loop import train
 from phosphene.training.settings import TrainConfig
 from phosphene.types import Images, Stimuli, Trials, digest_of
 
@@ -41,71 +50,107 @@ from phosphene.types import Images, Stimuli, Trials, digest_of
 class MaskedTraining(TrainConfig):
     """How the autoencoder is trained in phase 1; the defaults are those of MinD-Vis: 500 epochs of some 136,000 responses."""
 
-    steps: int = Field(680_000, ge=1)
-    batch_size: int = Field(100, ge=1)
-    lr: float = Field(2.5e-4, gt=0)
-    warmup: int = Field(54_400, ge=0, description="40 epochs")
+    steps: int = Field(default=680_000, ge=1)
+    batch_size: int = Field(default=100, ge=1)
+    lr: float = Field(default=2.5e-4, gt=0)
+    warmup: int = Field(default=54_400, ge=0, description="40 epochs")
     adam_betas: tuple[float, float] = (0.9, 0.95)
-    weight_decay: float = Field(0.05, ge=0)
-    clip_norm: float | None = Field(0.8, gt=0)
+    weight_decay: float = Field(default=0.05, ge=0)
+    clip_norm: float | None = Field(default=0.8, gt=0)
 
 
 class TuningConfig(TrainConfig):
     """How brain and generator are tuned together in phase 3; the defaults are 500 epochs of GOD's 1,200 responses."""
 
-    steps: int = Field(120_000, ge=1)
-    batch_size: int = Field(5, ge=1)
-    lr: float = Field(5.3e-5, gt=0)
+    steps: int = Field(default=120_000, ge=1)
+    batch_size: int = Field(default=5, ge=1)
+    lr: float = Field(default=5.3e-5, gt=0)
     schedule: Literal["cosine", "linear", "constant"] = "constant"
-    clip_norm: float | None = Field(0.5, gt=0)
+    clip_norm: float | None = Field(default=0.5, gt=0)
     tune: Literal["cross_attention", "frozen", "all"] = Field(
-        "cross_attention",
+        default="cross_attention",
         description="of the U-Net: section 4.2.2 and the authors' code, nothing (section 3.3), or all",
     )
     sparsify: float = Field(
-        0.2, ge=0, lt=1, description="share of voxels zeroed (paper); the authors' code zeroes none"
+        default=0.2, ge=0, lt=1, description="share of voxels zeroed (paper); the authors' code zeroes none"
     )
     crops: float = Field(
-        0.5, ge=0, le=1, description="share of pictures that are cut by a fifth and stretched back; code"
+        default=0.5, ge=0, le=1, description="share of pictures that are cut by a fifth and stretched back; code"
     )
 
 
 class LdmSource(Config):
     """Where the label-to-image network comes from, and how tokens take the place of labels."""
 
-    source: Literal["zoo", "public"] = Field("public", description="the lab's, or the file of the public one")
-    file: str | None = Field(None, description="model.ckpt of CompVis' cin256-v2")
-    inert: tuple[str, ...] = Field((), description="further classes of settings that file may name; never imported")
-    folder: str | None = Field(None, description="of ldm.json and ldm.safetensors, for another of the lab's networks")
-    mapped: int | None = Field(77, ge=1, description="tokens of the context; as many as the brain has, when null")
+    source: Literal["zoo", "public"] = Field(default="public", description="the lab's, or the file of the public one")
+    file: str | None = Field(default=None, description="model.ckpt of CompVis' cin256-v2")
+    inert: tuple[str, ...] = Field(
+        default=(), description="further classes of settings that file may name; never imported"
+    )
+    folder: str | None = Field(
+        default=None, description="of ldm.json and ldm.safetensors, for another of the lab's networks"
+    )
+    mapped: int | None = Field(
+        default=77, ge=1, description="tokens of the context; as many as the brain has, when null"
+    )
     time: Literal["convolutions", "mean", "none"] = Field(
-        "convolutions", description="the second conditioning, beside the time: all tokens mixed, their mean, or none"
+        default="convolutions",
+        description="the second conditioning, beside the time: all tokens mixed, their mean, or none",
     )
-    zero_time: bool = Field(False, description="start it at zero, which leaves the network as it was; code: false")
+    zero_time: bool = Field(
+        default=False, description="start it at zero, which leaves the network as it was; code: false"
+    )
 
 
-class LatentDiffusionConfig(RecipeConfig):
-    """What these recipes can be told."""
+class PatchMaeSettings(Config):
+    """What the autoencoder of patches can be told."""
 
-    per_session: bool = Field(False, description="standardise voxels by the training trials of each session")
     rows: Literal["trials", "averaged"] = Field(
-        "trials", description="what is trained on: single trials, or repeats averaged"
+        default="trials", description="what is trained on: single trials, or repeats averaged"
     )
-    pretrain: tuple[str, ...] = Field((), description="other subjects whose responses phase 1 learns from as well")
-    resting: str | None = Field(None, description="folder of scans at rest that phase 1 learns from as well: HCP's")
-    own: bool = Field(True, description="whether phase 1 learns from the own training responses")
-    init: str | None = Field(None, description="file of the public SC-MBM checkpoint that the autoencoder starts from")
-    init_is_clean: bool = Field(False, description="whether it is known that no test response of this subject is in it")
     brain: PatchMaeConfig = PatchMaeConfig()
-    brain_training: MaskedTraining | None = Field(MaskedTraining(), description="none takes `init`, or noise, as it is")
-    recompute: bool = Field(False, description="compute each block twice in training, to save memory")
+    brain_training: MaskedTraining | None = Field(
+        default=MaskedTraining(), description="none takes `init`, or noise, as it is"
+    )
+
+
+class LatentDiffusionSettings(Config):
+    """What the latent diffusion, tuned to tokens of a brain, can be told."""
+
     generator: LdmSource = LdmSource()
     tuning: TuningConfig = TuningConfig()
-    validation: float = Field(
-        0.0, ge=0, lt=1, description="share of the training stimuli by whose loss the step is chosen; 0 takes the last"
-    )
-    check_every: int = Field(100, ge=1, description="steps between looks at the loss of those stimuli")
     sampling: LdmSampling = LdmSampling()
+
+
+class LatentDiffusionConfig(RecipeConfig, PatchMaeSettings, LatentDiffusionSettings):
+    """What MinD-Vis and CAD share."""
+
+    pretrain: tuple[str, ...] = Field(
+        default=(), description="other subjects whose responses phase 1 learns from as well"
+    )
+    resting: str | None = Field(
+        default=None, description="folder of scans at rest that phase 1 learns from as well: HCP's"
+    )
+    own: bool = Field(default=True, description="whether phase 1 learns from the own training responses")
+    init: str | None = Field(
+        default=None, description="file of the public SC-MBM checkpoint that the autoencoder starts from"
+    )
+    init_is_clean: bool = Field(
+        default=False, description="whether it is known that no test response of this subject is in it"
+    )
+    recompute: bool = Field(default=False, description="compute each block twice in training, to save memory")
+    validation: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="share of the training stimuli by whose loss the step is chosen; 0 takes the last",
+    )
+    check_every: int = Field(default=100, ge=1, description="steps between looks at the loss of those stimuli")
+
+    @property
+    def other_subjects(self) -> tuple[str, ...]:
+        """Subjects whose responses phase 1 learns from as well."""
+        return self.pretrain
 
     @model_validator(mode="after")
     def _strict_is_strict(self) -> Self:
@@ -132,40 +177,333 @@ LAB: dict[str, Any] = {
     },
     "sampling": LdmSampling.lab().model_dump(),
 }  # fmt: skip
-
-
 """Values of the preset ``lab``."""
+
+
+class PatchMaeBrain(BrainModel):
+    """The masked autoencoder of MinD-Vis' phase 1, or the contrastive one of CAD's: a token per patch of the cortex.
+
+    Parameters
+    ----------
+    settings : PatchMaeSettings
+        or any configuration with its fields
+    init : str, optional
+        file of the public SC-MBM checkpoint that it starts from
+    own : bool, default True
+        whether it learns from the own training responses
+    resting : str, optional
+        folder of scans at rest that it learns from as well
+    recompute : bool, default False
+        compute each block twice in training, to save memory
+    """
+
+    uses = (train, PatchMaePart)
+    has_tokens = True
+
+    def __init__(
+        self,
+        settings: Any,
+        init: str | None = None,
+        own: bool = True,
+        resting: str | None = None,
+        recompute: bool = False,
+    ) -> None:
+        self.settings = settings
+        self.init = init
+        self.own = own
+        self.resting = resting
+        self.recompute = recompute
+
+    def weights(self) -> Iterable[Weights | None]:
+        """The checkpoint it starts from, where there is one."""
+        if self.init is None:
+            return ()
+
+        return (Path(self.init),)
+
+    def fit(self, recipe: Recipe[Any], trials: Trials, unpaired: Sequence[Trials] | None = None) -> PatchMaePart:
+        """Fit to responses of everyone who is asked for, then make it ready for this subject.
+
+        Parameters
+        ----------
+        recipe : Recipe
+            whose stage ``standardise`` is fitted
+        trials : Trials
+            training trials, as measured
+        unpaired : sequence of Trials, optional
+            further responses to learn from; `Recipe.unpaired` by default
+        """
+        from phosphene.models import for_subjects
+
+        if unpaired is None:
+            unpaired = recipe.unpaired
+
+        betas = self._responses(recipe, trials, unpaired)
+        own = {str(trials.subject): trials.n_voxels}
+        n_voxels = {name: rows.shape[1] for name, rows in betas.items()}
+        network = self._network(n_voxels or own, recipe.seed)
+        settings = self.settings.brain_training
+
+        if settings is not None:
+            if not betas:
+                raise ConfigError(
+                    "phase 1 has no responses to learn from: recipe.own is false, and neither recipe.pretrain nor "
+                    "recipe.resting names any. Give one, or set recipe.brain_training=null."
+                )
+
+            recipe.train(network, *subject_batches(betas), settings, data=_digest(betas), part="brain")
+
+        return PatchMaePart.of(for_subjects(network.cpu(), own))
+
+    def features(self, part: PatchMaePart, betas: np.ndarray) -> np.ndarray:
+        """(n, n_voxels) standardised responses to tokens, (n, patches, width)."""
+        return part.to_tokens(betas)
+
+    def class_token(self, part: PatchMaePart, betas: np.ndarray) -> np.ndarray:
+        """(n, n_voxels) standardised responses to one vector for all of it, (n, width)."""
+        return part.to_latent(betas)
+
+    def rows(self, trials: Trials) -> np.ndarray:
+        """(n, n_voxels) what is trained on, of standardised trials."""
+        if self.settings.rows == "averaged":
+            trials = trials.average_repeats()
+
+        return trials.betas
+
+    def _network(self, n_voxels: dict[str, int], seed: int) -> Any:
+        """The network, untrained or from a public checkpoint."""
+        from phosphene.models import DcMae, PatchMae, load_sc_mbm, read_sc_mbm
+
+        config = self.settings.brain
+        if config.kind == "dc_mae":
+            kind = DcMae
+        else:
+            kind = PatchMae
+
+        if self.init is None:
+            weights = None
+        else:
+            weights = read_sc_mbm(self.init)
+
+        if weights is not None and "pos_embed" in weights and config.positions_of is None:
+            config = config.model_copy(update={"positions_of": weights["pos_embed"].shape[1] - 1})
+
+        network = kind.create(config, n_voxels, seed, recompute=self.recompute)
+        if weights is not None:
+            load_sc_mbm(network, weights)
+
+        return network
+
+    def _responses(self, recipe: Recipe[Any], trials: Trials, unpaired: Sequence[Trials]) -> dict[str, Any]:
+        """Standardised responses to learn from, by subject: (n, n_voxels) each."""
+        own = str(trials.subject)
+        mine = []
+        if self.own:
+            mine.append(self.rows(recipe.standardised(trials)))
+
+        others = {}
+        for more in unpaired:
+            if more.subject == own:
+                mine.append(self.rows(recipe.standardised(more)))
+            else:
+                others[str(more.subject)] = Standardiser().fit(more).transform(more).betas
+
+        betas: dict[str, Any] = {}
+        if mine:
+            betas[own] = np.concatenate(mine)
+
+        betas |= others
+        if self.resting is not None:
+            from phosphene.data.resting import resting_windows
+
+            cache = cache_folder()
+            if cache is None:
+                raise ConfigError(
+                    "windows of scans at rest are stored on disk once; name a folder for them in the environment variable "
+                    "PHOSPHENE_CACHE."
+                )
+
+            betas["resting"] = resting_windows(
+                self.resting, cache, padded_length=self.settings.brain.wrapped_length, progress=recipe.progress
+            )
+
+        return betas
+
+
+class LatentDiffusionGenerator(Generator):
+    """The label-to-image latent diffusion of MinD-Vis and CAD, tuned to draw from tokens of a brain.
+
+    Tokens of a brain have no truth in a picture: no map leads to them, and the network itself is tuned to features.
+
+    Parameters
+    ----------
+    settings : LatentDiffusionSettings
+        or any configuration with its fields
+    """
+
+    inputs = ("tokens",)
+    parts = {"generator": Ldm}  # noqa: RUF012  a constant
+    tuned = True
+    several = True
+
+    def __init__(self, settings: Any) -> None:
+        self.settings = settings
+
+    @property
+    def folder(self) -> Path | None:
+        """Of the network, where it is another of the lab's."""
+        if self.settings.generator.folder is None:
+            return None
+
+        return Path(self.settings.generator.folder)
+
+    @property
+    def side(self) -> int:
+        """Pixels along a side of its pictures."""
+        return {"zoo": 32, "public": 256}[self.settings.generator.source]
+
+    @property
+    def corpora(self) -> tuple[str, ...]:
+        """ImageNet, or the lab's worlds."""
+        if self.settings.generator.source == "zoo":
+            return ("lab",)
+
+        return ("ldm-cin256",)
+
+    @property
+    def samples(self) -> int:
+        """Pictures it draws for each row."""
+        return self.settings.sampling.samples
+
+    def weights(self) -> Iterable[Weights | None]:
+        """Of the network and its tokenizer."""
+        c = self.settings.generator
+        if c.source == "zoo":
+            return ({"ldm": bundled.record("ldm", self.folder)["sha256"]}, "vq")
+        if c.file is None:
+            return ()
+
+        return (Path(c.file),)
+
+    def load(self, recipe: Recipe[Any], stimuli: Stimuli | None = None) -> dict[str, Any]:
+        """Labels to pictures, as it comes."""
+        c = self.settings.generator
+        if c.source == "zoo":
+            return {"generator": Ldm.of(bundled.load("ldm", folder=self.folder), bundled.load("vq"))}
+
+        if c.file is None:
+            raise ConfigError(
+                "the public label-to-image network is not part of phosphene; fetch cin256-v2 and give its place, "
+                "recipe.generator.file=FILE (docs/cad.md says from where), or use the lab's with --preset lab."
+            )
+
+        return {"generator": Ldm.from_public(c.file, inert=c.inert)}
+
+    def with_tokens(self, generator: Ldm, n_tokens: int, width: int, seed: int) -> Any:
+        """The network with its labels replaced by that many tokens, what is to be tuned of it set free."""
+        c = self.settings.generator
+        network = generator.network.with_tokens(
+            n_tokens, width, seed=seed, mapped=c.mapped, time=c.time, zero_time=c.zero_time
+        )
+
+        network.tune(self.settings.tuning.tune)
+        return network
+
+    def tune(
+        self,
+        recipe: Recipe[Any],
+        parts: Mapping[str, Any],
+        features: Trials,
+        stimuli: Stimuli,
+        shape: tuple[int, int],
+    ) -> TunedLdm:
+        """Both conditionings and the cross-attention, by the error of the noise in latents of the pictures.
+
+        Parameters
+        ----------
+        recipe : Recipe
+            trains the network
+        parts : mapping of {str: Part}
+            as `load` made them
+        features : Trials
+            (n, d), a row per stimulus
+        stimuli : Stimuli
+            shown in them
+        shape : tuple of int
+            (tokens, width) of a row of features, d numbers in all
+        """
+        settings = self.settings.tuning
+        generator = parts["generator"]
+        network = self.with_tokens(generator, *shape, recipe.seed)
+        both = TokensToPicture(network, generator, settings.crops)
+        pictures = Pictures.of(stimuli, generator.size)
+        tokens = features.betas.reshape(len(features), *shape)  # (n, tokens, width)
+        fetch = token_batches(tokens, pictures, features.stimuli)
+        data = digest_of(features.betas, features.stimuli, pictures.digest)
+        recipe.train(both, fetch, len(features), settings, data=data, part="tuned")
+
+        return TunedLdm.of(both.network, shape)
+
+    def true_inputs(self, stimuli: Stimuli) -> None:
+        """None: what a brain says of a picture has no truth in it."""
+        return None
+
+    def draw(
+        self, parts: Mapping[str, Any], inputs: Mapping[str, np.ndarray], ids: Sequence[str], samples: int, seed: int
+    ) -> np.ndarray:
+        """Pictures from tokens (n, tokens, width), or from rows of features that are cut into them."""
+        tuned = parts["tuned"]
+        tokens = inputs["tokens"]
+        if tokens.ndim == 2:
+            tokens = tokens.reshape(len(tokens), *tuned.shape)  # (n, tokens, width)
+
+        sampling = self.settings.sampling.model_copy(update={"samples": samples})
+        ldm = Ldm.of(tuned.network, parts["generator"].tokenizer)
+        return ldm.sample(tokens, list(ids), sampling, seed)
+
+    def ceiling(self, parts: Mapping[str, Any], stimuli: Stimuli, seed: int) -> np.ndarray:
+        """The pictures themselves through the tokenizer, (n, side, side, 3): the best that it can draw."""
+        generator = parts["generator"]
+        pixels = Pictures.of(stimuli, generator.size)[np.arange(len(stimuli))]
+        return generator.decode(generator.encode(_tensor(pixels)))
 
 
 L = TypeVar("L", bound=LatentDiffusionConfig)
 
+_PHASE_1 = ("setting", "rows", "pretrain", "resting", "own", "brain", "brain_training")
+_PHASE_3 = (
+    "rows", "generator.mapped", "generator.time", "generator.zero_time", "tuning", "validation", "check_every",
+)  # fmt: skip
+CHOSEN = (train, HeldOutChoice, validation_rows)
+
+GENERATOR = Stage(
+    "generator", Ldm, needs=(), settings=("generator.source",), reads=(),
+    weights=lambda recipe: recipe.diffusion.weights(),
+)  # fmt: skip
+BRAIN = Stage(
+    "brain", PatchMaePart, needs=("standardise",), settings=_PHASE_1, reads=("trials",), learns_unpaired=True,
+    uses=PatchMaeBrain.uses, weights=lambda recipe: recipe.autoencoder.weights(),
+)  # fmt: skip
+TUNED = Stage("tuned", BrainLdm, needs=("standardise", "generator", "brain"), settings=_PHASE_3, uses=CHOSEN)
+
 
 class LatentDiffusion(Recipe[L]):
-    """See the top of this file.
+    """An autoencoder of responses whose encoder is tuned together with a latent diffusion that draws from its tokens.
 
     Attributes
     ----------
     standardise_ : Standardiser
         of the voxels
     generator_ : Ldm
-        Ldm, labels to pictures, as it comes
+        labels to pictures, as it comes
     brain_ : PatchMaePart
-        PatchMaePart, the autoencoder after phase 1
+        the autoencoder after phase 1
     tuned_ : BrainLdm
-        BrainLdm, betas to tokens to latents
+        betas to tokens to latents
     """
 
-    stages: ClassVar = {"standardise": Standardiser, "generator": Ldm, "brain": PatchMaePart, "tuned": BrainLdm}
-    needs: ClassVar = {"generator": (), "brain": ("standardise",), "tuned": ("standardise", "generator", "brain")}
-    self_supervised: ClassVar = frozenset({"brain"})
-    demo: ClassVar = {"data.options.n_subjects": 4, "recipe.pretrain": ["sub-02", "sub-03", "sub-04"]}
-    uses: ClassVar[dict[str, tuple[str, ...]]] = {
-        "standardise": ("per_session",),
-        "generator": ("generator",),
-        "brain": ("setting", "rows", "pretrain", "resting", "own", "init", "brain", "brain_training"),
-        "tuned": ("rows", "generator", "tuning", "validation", "check_every"),
-    }
-    """By stage, the parts of the configuration it depends on."""
+    stages = (STANDARDISE, GENERATOR, BRAIN, TUNED)
+    demo = {"data.options.n_subjects": 4, "recipe.pretrain": ["sub-02", "sub-03", "sub-04"]}  # noqa: RUF012  a constant
 
     brain_: PatchMaePart
     generator_: Ldm
@@ -176,26 +514,16 @@ class LatentDiffusion(Recipe[L]):
         """The autoencoder whose encoder the last phase tunes."""
         return self.brain_
 
-    @classmethod
-    def other_subjects(cls, config: L) -> tuple[str, ...]:
-        """Subjects whose responses phase 1 learns from as well."""
-        return config.pretrain
+    @property
+    def autoencoder(self) -> PatchMaeBrain:
+        """The model of responses, as the configuration asks for it."""
+        c = self.config
+        return PatchMaeBrain(c, init=c.init, own=c.own, resting=c.resting, recompute=c.recompute)
 
-    def stage_config(self, name: str) -> dict[str, Any]:
-        """Values a stage depends on, with the weights of the frozen networks it starts from."""
-        c = self.config.model_dump(mode="json")
-        values = {k: c[k] for k in self.uses[name]}
-        if name == "generator":
-            source = {k: c["generator"][k] for k in ("source", "file")}
-            if source["source"] == "zoo":
-                source |= {"ldm": bundled.record("ldm", self._folder)["sha256"], "vq": bundled.fingerprint("vq")}
-
-            return source
-
-        if name == "tuned":
-            values["generator"] = {k: c["generator"][k] for k in ("mapped", "time", "zero_time")}
-
-        return values
+    @cached_property
+    def diffusion(self) -> LatentDiffusionGenerator:
+        """What draws."""
+        return LatentDiffusionGenerator(self.config)
 
     def inner_folds(self, trials: Trials) -> np.ndarray | None:
         """0 for trials of the stimuli by which the step is chosen, 1 for the others; None where the last step is taken."""
@@ -208,124 +536,31 @@ class LatentDiffusion(Recipe[L]):
 
     def generators(self) -> tuple[str, ...]:
         """The latent diffusion, the lab's or the public one."""
-        return ("lab" if self.config.generator.source == "zoo" else "ldm-cin256",)
+        return self.diffusion.corpora
+
+    def picture_shape(self, stimuli: Stimuli) -> tuple[int, int, int]:
+        """(height, width, channels) of a decoded picture: the generator's size."""
+        return self.diffusion.side, self.diffusion.side, stimuli.image_shape[2]
 
     # -- stages ----------------------------------------------------------------------------------------------------
 
-    def fit_standardise(self, trials: Trials, stimuli: Stimuli) -> Standardiser:
-        """Mean and spread of every voxel over the training trials."""
-        return Standardiser(per_session=self.config.per_session).fit(trials)
-
-    def fit_generator(self, trials: Trials, stimuli: Stimuli) -> Ldm:
+    def fit_generator(self) -> Ldm:
         """Labels to pictures, as it comes."""
-        c = self.config.generator
-        if c.source == "zoo":
-            return Ldm.of(bundled.load("ldm", folder=self._folder), bundled.load("vq"))
+        return self.diffusion.load(self)["generator"]
 
-        if c.file is None:
-            raise ConfigError(
-                "the public label-to-image network is not part of phosphene; fetch cin256-v2 and give its place, "
-                "recipe.generator.file=FILE (docs/cad.md says from where), or use the lab's with --preset lab."
-            )
-
-        return Ldm.from_public(c.file, inert=c.inert)
-
-    def fit_brain(self, trials: Trials, stimuli: Stimuli) -> PatchMaePart:
+    def fit_brain(self, trials: Trials) -> PatchMaePart:
         """Phase 1: the autoencoder, on responses alone, of everyone who is asked for; then made ready for this subject."""
-        from phosphene.models import PatchMae, for_subjects
-
-        betas = self.unlabelled(trials)
-        own = {str(trials.subject): trials.n_voxels}
-        network = self.autoencoder({name: rows.shape[1] for name, rows in betas.items()} or own)
-
-        if (settings := self.config.brain_training) is not None:
-            if not betas:
-                raise ConfigError(
-                    "phase 1 has no responses to learn from: recipe.own is false, and neither recipe.pretrain nor "
-                    "recipe.resting names any. Give one, or set recipe.brain_training=null."
-                )
-
-            self.train(network, *subject_batches(betas), settings, data=_digest(betas), part="brain")
-
-        tuned: PatchMae = for_subjects(network.cpu(), own)
-        self.adapt(tuned, trials)
-
-        return PatchMaePart.of(tuned)
-
-    def adapt(self, network: Any, trials: Trials) -> None:
-        """What a subclass does to the autoencoder once it is this subject's own, in place; nothing here."""
-
-    def autoencoder(self, n_voxels: dict[str, int]) -> Any:
-        """The network of phase 1, untrained or from a public checkpoint."""
-        from phosphene.models import DcMae, PatchMae, load_sc_mbm, read_sc_mbm
-
-        c = self.config
-        config = self.config.brain
-
-        if config.kind == "dc_mae":
-            kind = DcMae
-        else:
-            kind = PatchMae
-
-        if c.init is None:
-            weights = None
-        else:
-            weights = read_sc_mbm(c.init)
-
-        if weights is not None and "pos_embed" in weights and config.positions_of is None:
-            config = config.model_copy(update={"positions_of": weights["pos_embed"].shape[1] - 1})
-
-        network = kind.create(config, n_voxels, self.seed, recompute=c.recompute)
-        if weights is not None:
-            load_sc_mbm(network, weights)
-
-        return network
-
-    def unlabelled(self, trials: Trials) -> dict[str, Any]:
-        """What phase 1 learns from: standardised responses by subject, (n, n_voxels) each."""
-        c = self.config
-        own = str(trials.subject)
-
-        if c.own:
-            mine = [self._rows(trials)]
-        else:
-            mine = []
-
-        others = {}
-        for more in self.unpaired:
-            if more.subject == own:
-                mine += [self._rows(more)]
-            else:
-                others[str(more.subject)] = Standardiser().fit(more).transform(more).betas
-
-        betas: dict[str, Any] = ({own: np.concatenate(mine)} if mine else {}) | others
-        if c.resting is not None:
-            from phosphene.models import resting_windows
-
-            if (cache := cache_folder()) is None:
-                raise ConfigError(
-                    "windows of scans at rest are stored on disk once; name a folder for them in the environment variable "
-                    "PHOSPHENE_CACHE."
-                )
-
-            betas["resting"] = resting_windows(c.resting, cache, network=c.brain, progress=self.progress)
-
-        return betas
+        return self.autoencoder.fit(self, trials)
 
     def fit_tuned(self, trials: Trials, stimuli: Stimuli) -> BrainLdm:
         """Phase 3: brain encoder, conditionings and cross-attention, by the error of the noise in latents of the pictures."""
         from phosphene.models import for_subjects
 
-        c = self.config.generator
         settings = self.config.tuning
         before = self.encoder.module
         before.recompute = self.config.recompute
         brain = for_subjects(before, before.n_voxels, sparsify=settings.sparsify)
-        network = self.generator_.network.with_tokens(
-            brain.n_patches, brain.config.width, seed=self.seed, mapped=c.mapped, time=c.time, zero_time=c.zero_time
-        )
-
-        network.tune(settings.tune)
+        network = self.diffusion.with_tokens(self.generator_, brain.n_patches, brain.config.width, self.seed)
         both = BrainToPicture(brain, network, self.generator_, settings.crops)
         chosen = self.learn(both, trials, Pictures.of(stimuli, self.generator_.size), settings, "tuned")
 
@@ -355,7 +590,7 @@ class LatentDiffusion(Recipe[L]):
             step and loss of the best step, where ``config.validation`` asks for one
         """
         rows, held_out = self._sides(trials)
-        given = self.standardise_.transform(trials)
+        given = self.standardised(trials)
 
         if self.config.rows == "averaged":
             sides = [given.take(r).average_repeats() if len(r) else given.take(r) for r in (rows, held_out)]
@@ -369,7 +604,7 @@ class LatentDiffusion(Recipe[L]):
             network.cpu()
             return {}
 
-        choice = HeldOutChoice(network, *fetches[1], settings.batch_size, self.seed, self._training_folder(part))
+        choice = HeldOutChoice(network, *fetches[1], settings.batch_size, self.seed, self.training_folder(part))
         more = {"log_every": self.config.check_every, "watch": choice.look}
         self.train(network, *fetches[0], settings, data=data, part=part, **more)
 
@@ -391,46 +626,24 @@ class LatentDiffusion(Recipe[L]):
         Tokens of a brain have no truth to draw from, and labels say less than a brain could; but every picture drawn is one
         that the tokenizer can make.
         """
-        pixels = Pictures.of(stimuli, self.generator_.size)[np.arange(len(stimuli))]
-        return self._images(stimuli.ids, self.generator_.decode(self.generator_.encode(_tensor(pixels))))
+        return self.as_images(stimuli.ids, self.diffusion.ceiling({"generator": self.generator_}, stimuli, self.seed))
 
     def tokens(self, trials: Trials) -> np.ndarray:
         """Brain to the tokens that pictures are drawn from, (n, patches, width) float32."""
         self.check_trials(trials)
-        return self.tuned_.to_tokens(self.standardise_.transform(trials).betas)
+        return self.tuned_.to_tokens(self.standardised(trials).betas)
 
     # -- pieces ----------------------------------------------------------------------------------------------------
-
-    @property
-    def _folder(self) -> Path | None:
-        folder = self.config.generator.folder
-        if folder is None:
-            return None
-
-        return Path(folder)
-
-    def _rows(self, trials: Trials) -> np.ndarray:
-        trials = self.standardise_.transform(trials)
-        return (trials.average_repeats() if self.config.rows == "averaged" else trials).betas
 
     def _sides(self, trials: Trials) -> tuple[np.ndarray, np.ndarray]:
         """Trials to train on and trials to choose the step by, no stimulus on both sides."""
         return validation_rows(trials.stimuli.astype(str), self.config.validation, self.rng("validation"))
 
     def _draw(self, trials: Trials, samples: int) -> list[Images]:
-        sampling = self.config.sampling.model_copy(update={"samples": samples})
-        ldm = Ldm.of(self.tuned_.network, self.generator_.tokenizer)
-        pictures = ldm.sample(self.tokens(trials), list(trials.stimuli), sampling, self.seed)
-        return [self._images(trials.stimuli, pictures[:, s]) for s in range(samples)]
-
-    def _images(self, ids: Sequence[Any], pixels: np.ndarray) -> Images:
-        grey = self.image_shape_[2] == 1
-        return Images(np.asarray(ids, dtype=object), pixels.mean(axis=-1, keepdims=True) if grey else pixels)
-
-    def _fitted_on(self, trials: Trials, stimuli: Stimuli) -> None:
-        super()._fitted_on(trials, stimuli)
-        side = {"zoo": 32, "public": 256}[self.config.generator.source]
-        self.image_shape_ = (side, side, self.image_shape_[2])
+        parts = {"generator": self.generator_, "tuned": self.tuned_}
+        inputs = {"tokens": self.tokens(trials)}
+        pictures = self.diffusion.draw(parts, inputs, list(trials.stimuli), samples, self.seed)
+        return [self.as_images(trials.stimuli, pictures[:, s]) for s in range(samples)]
 
 
 def _tensor(pixels: np.ndarray) -> Any:
@@ -447,10 +660,10 @@ def _digest(betas: dict[str, Any]) -> str:
 class AdaptTraining(MaskedTraining):
     """How phase 2 is trained; the defaults are 15 epochs of GOD's 1,800 test responses."""
 
-    steps: int = Field(1690, ge=1)
-    batch_size: int = Field(16, ge=1)
-    lr: float = Field(5.3e-5, gt=0)
-    warmup: int = Field(225, ge=0, description="2 epochs")
+    steps: int = Field(default=1690, ge=1)
+    batch_size: int = Field(default=16, ge=1)
+    lr: float = Field(default=5.3e-5, gt=0)
+    warmup: int = Field(default=225, ge=0, description="2 epochs")
 
 
 class EncodingTraining(lea.RoiMaeTraining):
@@ -462,79 +675,68 @@ class MindVisConfig(LatentDiffusionConfig):
 
     kind: Literal["mind_vis"] = "mind_vis"
     adapt_training: AdaptTraining | None = Field(
-        AdaptTraining(), description="on the test responses, in setting relax; none lets phase 1 learn from them"
+        default=AdaptTraining(),
+        description="on the test responses, in setting relax; none lets phase 1 learn from them",
     )
-    clip: ClipConfig = Field(ClipConfig(), description="whose latents responses are predicted from")
+    clip: ClipConfig = Field(default=ClipConfig(), description="whose latents responses are predicted from")
     encoding: EncodingTraining | None = Field(
-        EncodingTraining(), description="on pairs, to predict responses; none for decoding only, which needs no CLIP"
+        default=EncodingTraining(),
+        description="on pairs, to predict responses; none for decoding only, which needs no CLIP",
     )
 
 
 class MindVis(LatentDiffusion[MindVisConfig]):
-    """See the top of this file."""
+    """A masked autoencoder of responses whose encoder conditions a latent diffusion; its decoder predicts responses.
 
-    config_class = MindVisConfig
-    stages = LatentDiffusion.stages | {"encoding": FedDecoderPart}
-    needs = LatentDiffusion.needs | {"encoding": ("standardise", "brain")}
-    uses = LatentDiffusion.uses | {
-        "brain": (*LatentDiffusion.uses["brain"], "adapt_training"),
-        "encoding": ("rows", "encoding"),
-    }
-    paper = "mind_vis"
-    encoding_: FedDecoderPart
+    Attributes
+    ----------
+    encoding_ : FedDecoderPart
+        CLIP latents to standardised betas, where it is asked for
+    """
 
-    @classmethod
-    def preset(cls, name: str) -> dict[str, Any]:
-        """``paper``: the published sizes. ``lab``: the same classes at tiny size, with the zoo's networks."""
-        if name == "paper":
-            return {"brain": {"sparsify": 0.2}}
-
-        return {
+    stages = (
+        STANDARDISE,
+        GENERATOR,
+        replace(BRAIN, settings=(*_PHASE_1, "adapt_training")),
+        TUNED,
+        Stage(
+            "encoding", FedDecoderPart, needs=("standardise", "brain"), settings=("rows", "encoding"), uses=(train,),
+            weights=lambda recipe: (recipe.clip.spec(),), when=lambda config: config.encoding is not None,
+        ),
+    )  # fmt: skip
+    presets = {  # noqa: RUF012  a constant
+        "lab": {
             **LAB,
             "adapt_training": {"steps": 60, "batch_size": 16, "lr": 5e-4, "warmup": 6},
             "clip": {"name": "lab"},
             "encoding": {"steps": 800, "batch_size": 64, "lr": 2e-3, "warmup": 80, "clip_norm": 1.0},
-        }  # fmt: skip
-
-    @classmethod
-    def stages_of(cls, config: RecipeConfig) -> dict[str, type[Part]]:
-        """Encoding only where it is asked for."""
-        return {k: v for k, v in cls.stages.items() if k != "encoding" or cls.can_encode(config)}
+        },
+        "paper": {"brain": {"sparsify": 0.2}},
+    }
+    encoding_: FedDecoderPart
 
     @classmethod
     def can_encode(cls, config: RecipeConfig | None = None) -> bool:
         """Unless it is left out."""
         return getattr(config, "encoding", True) is not None
 
-    def stage_config(self, name: str) -> dict[str, Any]:
-        """Values a stage depends on, with the weights of the frozen networks it starts from."""
-        values = super().stage_config(name)
-        if name == "encoding":
-            return values | {"clip": self._clip.spec()}
-
-        return values
-
-    def unlabelled(self, trials: Trials) -> dict[str, Any]:
-        """What phase 1 learns from; test responses wait for phase 2."""
-        everything = self.unpaired
-        try:
-            if self.config.adapt_training is not None:
-                self.unpaired = tuple(t for t in everything if t.subject != trials.subject)
-
-            return super().unlabelled(trials)
-        finally:
-            self.unpaired = everything
-
-    def adapt(self, network: Any, trials: Trials) -> None:
-        """Phase 2: masked modelling of the test responses that setting relax lets it see."""
+    def fit_brain(self, trials: Trials) -> PatchMaePart:
+        """Phases 1 and 2: the autoencoder on responses alone, then on the test responses that setting relax lets it see."""
         settings = self.config.adapt_training
-        own = str(trials.subject)
+        if settings is None:
+            return self.autoencoder.fit(self, trials)
 
-        for tested in (t for t in self.unpaired if t.subject == trials.subject):
-            if settings is not None:
-                betas = {own: self._rows(tested)}
-                self.train(network, *subject_batches(betas), settings, data=digest_of(betas), part="adapt")
-                network.cpu()
+        others = [t for t in self.unpaired if t.subject != trials.subject]
+        tested = [t for t in self.unpaired if t.subject == trials.subject]
+        part = self.autoencoder.fit(self, trials, others)
+
+        for responses in tested:
+            betas = {str(trials.subject): self.autoencoder.rows(self.standardised(responses))}
+            network = part.module
+            self.train(network, *subject_batches(betas), settings, data=digest_of(betas), part="adapt")
+            part = PatchMaePart.of(network.cpu())
+
+        return part
 
     def fit_encoding(self, trials: Trials, stimuli: Stimuli) -> FedDecoderPart:
         """The decoder of phase 1, fed with CLIP latents of the pictures shown."""
@@ -542,15 +744,15 @@ class MindVis(LatentDiffusion[MindVisConfig]):
 
         from phosphene.models import FedDecoder
 
-        given = self.standardise_.transform(trials)
+        given = self.standardised(trials)
         settings = self.config.encoding
-        assert settings is not None  # `stages_of` has no such stage then
+        assert settings is not None  # there is no such stage then
 
         if self.config.rows == "averaged":
             given = given.average_repeats()
 
         ids = given.stimulus_ids
-        latents = self._clip.transform(stimuli.select(ids), cache_folder())[pd.Index(ids).get_indexer(given.stimuli)]
+        latents = self.clip.transform(stimuli.select(ids), cache_folder())[pd.Index(ids).get_indexer(given.stimuli)]
         network = FedDecoder.of(self.brain_.module, latents.shape[1], self.seed)
 
         def fetch(rows: np.ndarray) -> dict[str, Any]:
@@ -566,9 +768,10 @@ class MindVis(LatentDiffusion[MindVisConfig]):
         if not self.can_encode(self.config):
             raise ConfigError("this run only decodes: recipe.encoding is null. Fit again with a training there.")
 
-        predicted = self.encoding_.from_latent(self._clip.transform(stimuli, cache_folder()))
+        predicted = self.encoding_.from_latent(self.clip.transform(stimuli, cache_folder()))
         return self.predicted_trials(stimuli, self.standardise_.inverse(predicted))
 
     @property
-    def _clip(self) -> ClipFeatures:
+    def clip(self) -> ClipFeatures:
+        """The CLIP whose latents responses are predicted from."""
         return ClipFeatures(self.config.clip.name, revision=self.config.clip.revision)

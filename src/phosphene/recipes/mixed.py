@@ -1,27 +1,30 @@
 """Mixed: a brain model, a map and a generator, each from whichever paper, put together by configuration alone.
 
-Paper: none; the parts are those of the recipes they are borrowed from, and docs/mixes.md says which mixes were tried.
+Paper: none; the parts are those of the recipes they come from, and docs/mixes.md says which mixes were tried.
 
     betas -> brain model -> features -> map -> what the generator draws from -> picture
     picture -> its latent -> ridge -> features -> brain model, or straight to voxels -> betas
 
 ======================  ==================================================================================================
 ``recipe.brain``        ``none``; ``roi_mae`` (LEA); ``contrast`` (phase one of CAD); ``masked`` (phase one of MinD-Vis)
-``recipe.map``          ``ridge``; ``reduced_rank``; ``gru`` (the two-stage decoder's); ``group_gru``, over brain regions
-``recipe.generator``    ``maskgit`` (LEA); ``stylegan2`` (Mind Reader); ``vdvae``; ``dual_guided`` (both Brain-Diffuser)
+``recipe.map``          ``ridge``; ``reduced_rank``; ``gru`` (the two-stage decoder's); ``group_gru``, over brain regions;
+                        ``mapper`` (Mind Reader's convolutions, towards CLIP)
+``recipe.generator``    ``maskgit`` (LEA); ``stylegan2`` (Mind Reader); ``vdvae``; ``dual_guided`` (both Brain-Diffuser);
+                        ``latent_diffusion`` (CAD and MinD-Vis), tuned to the features themselves, without a map
 ``recipe.pick``         ``first`` sample; or of all samples the ``closest``, by CLIP, to the decoded CLIP latent
 ======================  ==================================================================================================
 
-Each part is fitted by the stage of the recipe it comes from, told the same things; what follows the brain model is fitted
-to its features as it would be to voxels. CLIP tokens of ``dual_guided`` are mapped by ridge whatever the map, as in every
-paper. Only LEA's autoencoder can be walked backwards: with the others, and with none, ``encode`` goes to voxels directly.
+Each part is a component of :mod:`phosphene.recipes.components`, the same that the paper's recipe is made of and told the same
+things; what follows the brain model is fitted to its features as it would be to voxels. CLIP tokens of ``dual_guided`` are
+mapped by ridge whatever the map, as in every paper. Only LEA's autoencoder can be walked backwards: with the others, and with
+none, ``encode`` goes to voxels directly. ``latent_diffusion`` knows no latents of pictures, so a mix with it only decodes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -32,119 +35,97 @@ from phosphene.align.reduced_rank import ReducedRankConfig
 from phosphene.align.ridge import Ridge
 from phosphene.data.splits import inner_folds
 from phosphene.data.standardise import Standardiser
-from phosphene.errors import DataError
-from phosphene.features import cache_folder
-from phosphene.features.captions import LIMIT, SHARE
+from phosphene.errors import ConfigError
 from phosphene.io.config import Config
-from phosphene.models.dc_mae import DcMaeConfig
-from phosphene.models.dual_guided import RefineConfig
 from phosphene.models.gru import GroupGruConfig, GruConfig, LatentTraining, voxel_runs
-from phosphene.models.maskgit import MaskGitSampling
-from phosphene.models.patch_mae import PatchMaeConfig
-from phosphene.models.roi_mae import RoiMaeConfig
-from phosphene.models.stylegan2 import StyleGan2Sampling
-from phosphene.recipes import cad, lea, mind_reader
-from phosphene.recipes import mind_vis as latent_diffused
-from phosphene.recipes.base import Recipe, RecipeConfig, code_digest
-from phosphene.recipes.brain_diffuser import (
-    BrainDiffuser,
-    BrainDiffuserConfig,
-    FirstStageConfig,
-    RefinerConfig,
-    TokensConfig,
+from phosphene.models.mapper import MapperConfig, MapperTraining
+from phosphene.models.tuned_ldm import TunedLdm
+from phosphene.recipes.base import STANDARDISE, Recipe, RecipeConfig, Stage
+from phosphene.recipes.brain_diffuser import BrainDiffuser, TwoStageSettings
+from phosphene.recipes.cad import Cad, ContrastSettings
+from phosphene.recipes.components import (
+    BRAIN_MODELS,
+    GENERATORS,
+    LATENT_MAPS,
+    BrainModel,
+    Generator,
+    LatentMap,
+    component,
 )
-from phosphene.recipes.cad import Cad, CadConfig
-from phosphene.recipes.lea import ClipConfig, Lea, LeaConfig, MaskGitSource
-from phosphene.recipes.mind_reader import MindReader, MindReaderConfig
-from phosphene.recipes.mind_vis import MindVis, MindVisConfig
+from phosphene.recipes.lea import Lea, MaskGitSettings, RoiMaeSettings
+from phosphene.recipes.maps import RidgeMap
+from phosphene.recipes.mind_reader import MindReader, StyleGan2Settings
+from phosphene.recipes.mind_vis import LatentDiffusionSettings, MindVis, PatchMaeSettings
 from phosphene.recipes.parts import Parts
-from phosphene.recipes.predictor import Predictor, Restore, fit_map, fit_ridge
-from phosphene.recipes.regressor import Regressor, RegressorConfig
+from phosphene.training.loop import train
 from phosphene.types import Images, Latents, Stimuli, Trials
-
-
-class RoiMaeSection(Config):
-    """LEA's autoencoder: what `Lea` can be told about it."""
-
-    rois: tuple[str, ...] | None = Field(None, description="order in which ROIs take their voxels; as in the data")
-    brain: RoiMaeConfig = RoiMaeConfig()
-    brain_rows: Literal["trials", "averaged"] = Field("trials", description="single trials, or repeats averaged")
-    brain_training: lea.RoiMaeTraining = lea.RoiMaeTraining()
-
-
-class ContrastSection(Config):
-    """Phase one of CAD: what `Cad` can be told about it."""
-
-    rows: Literal["trials", "averaged"] = Field("trials", description="single trials, or repeats averaged")
-    brain: DcMaeConfig = DcMaeConfig()
-    brain_training: cad.ContrastTraining = cad.ContrastTraining()
-
-
-class MaskedSection(Config):
-    """Phase one of MinD-Vis: what `MindVis` can be told about it."""
-
-    rows: Literal["trials", "averaged"] = Field("trials", description="single trials, or repeats averaged")
-    brain: PatchMaeConfig = PatchMaeConfig()
-    brain_training: latent_diffused.MaskedTraining = latent_diffused.MaskedTraining()
-
-
-class MaskGitSection(Config):
-    """LEA's generator: what `Lea` can be told about it."""
-
-    clip: ClipConfig = ClipConfig()
-    images: MaskGitSource = MaskGitSource()
-    sampling: MaskGitSampling = MaskGitSampling()
-
-
-class StyleGan2Section(Config):
-    """Mind Reader's generator: what `MindReader` can be told about it."""
-
-    clip: ClipConfig = ClipConfig(name=mind_reader.PAPER_CLIP)
-    screening: float = Field(SHARE, ge=0, lt=1, description="see the recipe mind_reader; 0 keeps all captions")
-    clamp: float | None = Field(LIMIT, gt=0, description="largest value of a raw embedding; none: as they are")
-    images: mind_reader.StyleGan2Source = mind_reader.StyleGan2Source()
-    sampling: StyleGan2Sampling = StyleGan2Sampling()
-
-
-class TwoStageSection(Config):
-    """The generators of Brain-Diffuser: what `BrainDiffuser` can be told about them."""
-
-    first: FirstStageConfig = FirstStageConfig()
-    tokens: TokensConfig = TokensConfig()
-    refiner: RefinerConfig = RefinerConfig()
-    sampling: RefineConfig = RefineConfig()
 
 
 class MixedConfig(RecipeConfig):
     """Configuration of `Mixed`: what is mixed, and a section for each part, read where that part is chosen."""
 
     kind: Literal["mixed"] = "mixed"
-    brain: Literal["none", "roi_mae", "contrast", "masked"] = Field("none", description="model of responses alone")
-    map: Literal["ridge", "reduced_rank", "gru", "group_gru"] = Field("ridge", description="from its features onwards")
-    generator: Literal["maskgit", "stylegan2", "vdvae", "dual_guided"] = Field("maskgit", description="what draws")
-    start: Literal["vdvae", "noise"] = Field("vdvae", description="what generator=dual_guided starts from")
+    brain: Literal["none", "roi_mae", "contrast", "masked"] = Field(
+        default="none", description="model of responses alone"
+    )
+    map: Literal["ridge", "reduced_rank", "gru", "group_gru", "mapper"] = Field(
+        default="ridge", description="from its features onwards"
+    )
+    generator: Literal["maskgit", "stylegan2", "vdvae", "dual_guided", "latent_diffusion"] = Field(
+        default="maskgit", description="what draws"
+    )
+    start: Literal["vdvae", "noise"] = Field(default="vdvae", description="what generator=dual_guided starts from")
     pick: Literal["first", "closest"] = Field(
-        "first", description="which sample: the first, or the one whose CLIP latent is closest to the decoded one"
+        default="first",
+        description="which sample: the first, or the one whose CLIP latent is closest to the decoded one",
     )
-    per_session: bool = Field(False, description="standardise voxels by the training trials of each session")
-    pretrain: tuple[str, ...] = Field((), description="other subjects whose responses the brain model learns from too")
+    pretrain: tuple[str, ...] = Field(
+        default=(), description="other subjects whose responses the brain model learns from too"
+    )
     read: Literal["tokens", "mean", "class"] = Field(
-        "tokens", description="features of contrast and masked: all tokens, their mean, or the class token"
+        default="tokens", description="features of contrast and masked: all tokens, their mean, or the class token"
     )
-    alpha: float | None = Field(None, gt=0, description="penalty of the ridge map; chosen by leave-one-out where none")
-    restandardise: Mode = Field("train_oof", description="mean and spread of predictions, as for brain_diffuser")
-    n_folds: int = Field(5, ge=2, description="folds over training stimuli for restandardise=train_oof")
-    roi_mae: RoiMaeSection = RoiMaeSection()
-    contrast: ContrastSection = ContrastSection()
-    masked: MaskedSection = MaskedSection()
+    alpha: float | None = Field(
+        default=None, gt=0, description="penalty of the ridge map; chosen by leave-one-out where none"
+    )
+    restandardise: Mode = Field(
+        default="train_oof", description="mean and spread of predictions, as for brain_diffuser"
+    )
+    n_folds: int = Field(default=5, ge=2, description="folds over training stimuli for restandardise=train_oof")
+    roi_mae: RoiMaeSettings = RoiMaeSettings()
+    contrast: ContrastSettings = ContrastSettings()
+    masked: PatchMaeSettings = PatchMaeSettings()
     reduced_rank: ReducedRankConfig = ReducedRankConfig()
     gru: GruConfig = GruConfig()
     group_gru: GroupGruConfig = GroupGruConfig()
-    group_size: int | None = Field(50, ge=1, description="voxels of a step of the sequence, for map=group_gru")
-    training: LatentTraining = Field(LatentTraining(), description="of gru and group_gru")
-    maskgit: MaskGitSection = MaskGitSection()
-    stylegan2: StyleGan2Section = StyleGan2Section()
-    two_stage: TwoStageSection = Field(TwoStageSection(), description="of vdvae and dual_guided")
+    group_size: int | None = Field(default=50, ge=1, description="voxels of a step of the sequence, for map=group_gru")
+    training: LatentTraining = Field(default=LatentTraining(), description="of gru and group_gru")
+    mapper: MapperConfig = MapperConfig()
+    mapper_training: MapperTraining = Field(default=MapperTraining(), description="of mapper")
+    maskgit: MaskGitSettings = MaskGitSettings()
+    stylegan2: StyleGan2Settings = StyleGan2Settings()
+    dual_guided: TwoStageSettings = Field(
+        default=TwoStageSettings(), description="of dual_guided, and of vdvae, its first stage alone"
+    )
+    latent_diffusion: LatentDiffusionSettings = LatentDiffusionSettings()
+
+    @property
+    def other_subjects(self) -> tuple[str, ...]:
+        """Subjects whose responses the brain model learns from as well."""
+        if self.brain == "none":
+            return ()
+
+        return self.pretrain
+
+    @property
+    def halves(self) -> tuple[str, ...]:
+        """Which stages of the two-stage generator there are."""
+        if self.generator == "vdvae":
+            return ("first",)
+        if self.start == "noise":
+            return ("second",)
+
+        return ("first", "second")
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -159,197 +140,265 @@ class MixedConfig(RecipeConfig):
                 "contrast or masked with read=tokens"
             )
 
+        if self.map == "mapper" and self.generator in ("vdvae", "dual_guided"):
+            raise ValueError(
+                "map 'mapper' learns embeddings of length one, but VDVAE latents have none: use generator maskgit or stylegan2"
+            )
+
         if self.pick == "closest" and self.generator not in ("maskgit", "stylegan2"):
             raise ValueError("pick 'closest' chooses among samples, which generators maskgit and stylegan2 draw")
 
         return self
 
 
-_BORROWED: dict[str, tuple[type[Config], type[Recipe]]] = {
-    "roi_mae": (RoiMaeSection, Lea),
-    "contrast": (ContrastSection, Cad),
-    "masked": (MaskedSection, MindVis),
-    "maskgit": (MaskGitSection, Lea),
-    "stylegan2": (StyleGan2Section, MindReader),
-    "two_stage": (TwoStageSection, BrainDiffuser),
+_SECTIONS: dict[str, tuple[type[Config], type[Recipe[Any]]]] = {
+    "roi_mae": (RoiMaeSettings, Lea),
+    "contrast": (ContrastSettings, Cad),
+    "masked": (PatchMaeSettings, MindVis),
+    "maskgit": (MaskGitSettings, Lea),
+    "stylegan2": (StyleGan2Settings, MindReader),
+    "dual_guided": (TwoStageSettings, BrainDiffuser),
+    "latent_diffusion": (LatentDiffusionSettings, Cad),
 }
-
-
 """By section, the recipe whose presets fill it."""
 
 
-_MAPS = {
-    "maskgit": ("to_clip",),
-    "stylegan2": ("image_mapper", "text_mapper"),
-    "vdvae": ("first",),
-    "dual_guided": ("first", "vision", "text"),
-}
+def _preset(name: str) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for section, (settings, recipe) in _SECTIONS.items():
+        values[section] = {}
+        for key, value in recipe.preset(name).items():
+            if key in settings.model_fields:
+                values[section][key] = value
+
+    if name == "lab":
+        for kind in (ReducedRankConfig, GruConfig, GroupGruConfig, MapperConfig):
+            values[kind.model_fields["kind"].default] = kind.preset("lab")
+
+        values["training"] = LatentTraining.preset("lab")
+        values["mapper_training"] = MapperTraining.preset("lab")
+
+    return values
 
 
-_NETWORKS = {
-    "maskgit": ("images",), "stylegan2": ("images",), "vdvae": ("vdvae",), "dual_guided": ("vdvae", "refiner"),
-}  # fmt: skip
+# -- components that a configuration asks for ------------------------------------------------------------------------
 
 
-_FIRST = ("first", "vdvae")
+def brain_model(config: MixedConfig) -> BrainModel | None:
+    """The model of responses; None where there is none."""
+    if config.brain == "none":
+        return None
+
+    return component(BRAIN_MODELS, config.brain)(getattr(config, config.brain))
+
+
+def latent_map(config: MixedConfig, name: str) -> LatentMap:
+    """The map to one of the generator's inputs."""
+    moments = (config.restandardise, config.n_folds)
+    if name in ("vision", "text") and config.generator == "dual_guided":
+        # Tokens are mapped by ridge in every paper.
+        return RidgeMap(getattr(config.dual_guided.tokens, f"alpha_{name}"), *moments)
+
+    kind = component(LATENT_MAPS, config.map)
+    if config.map == "ridge":
+        return kind(config.alpha, *moments)
+    if config.map == "reduced_rank":
+        return kind(config.reduced_rank, *moments)
+    if config.map == "mapper":
+        return kind(config.mapper, config.mapper_training)
+
+    return kind(getattr(config, config.map), config.training, *moments)
+
+
+def generator(config: MixedConfig, seed: int) -> Generator:
+    """What draws."""
+    kind = component(GENERATORS, config.generator)
+    if config.generator in ("vdvae", "dual_guided"):
+        return kind(config.dual_guided, seed, config.halves)
+
+    return kind(getattr(config, config.generator))
+
+
+# -- what its stages depend on -----------------------------------------------------------------------------------------
+
+
+def _brain_settings(config: MixedConfig) -> tuple[str, ...]:
+    return ("setting", "brain", "read", "pretrain", config.brain)
+
+
+def _brain_solvers(config: MixedConfig) -> tuple[Any, ...]:
+    model = brain_model(config)
+    assert model is not None  # there is no such stage then
+    return (*model.uses, Standardiser)
+
+
+def _generator_settings(config: MixedConfig) -> tuple[str, ...]:
+    if config.generator == "maskgit":
+        fields = ("source", "training", "flip", "crops", "ported")
+        return ("generator", *(f"maskgit.generator.{field}" for field in fields))
+
+    if config.generator == "vdvae":
+        return ("generator",)
+    if config.generator == "dual_guided":
+        return ("generator", "start", "dual_guided.generator.source")
+
+    return ("generator", f"{config.generator}.generator.source")
+
+
+def _generator_reads(config: MixedConfig) -> tuple[Literal["stimuli"], ...]:
+    if config.generator == "maskgit" and config.maskgit.generator.training is not None:
+        return ("stimuli",)
+
+    return ()
+
+
+def _generator_solvers(config: MixedConfig) -> tuple[Any, ...]:
+    return (*generator(config, 0).parts.values(), train)
+
+
+def _map_settings(config: MixedConfig) -> tuple[str, ...]:
+    own = {
+        "ridge": ("alpha",),
+        "reduced_rank": ("reduced_rank",),
+        "gru": ("gru", "training"),
+        "group_gru": ("group_gru", "training", "group_size"),
+        "mapper": ("mapper", "mapper_training"),
+    }
+    fields = ("generator", "start", "brain", "read", "restandardise", "n_folds", "setting", "map", *own[config.map])
+    if config.generator == "dual_guided":
+        fields = (*fields, "dual_guided.tokens.alpha_vision", "dual_guided.tokens.alpha_text")
+
+    return fields
+
+
+def _map_solvers(config: MixedConfig) -> tuple[Any, ...]:
+    solvers: list[Any] = [inner_folds, voxel_runs]
+    for name in generator(config, 0).inputs:
+        solvers += latent_map(config, name).uses
+
+    return tuple(dict.fromkeys(solvers))
+
+
+_TUNED_SETTINGS = (
+    "brain", "read", "latent_diffusion.tuning", "latent_diffusion.generator.mapped", "latent_diffusion.generator.time",
+    "latent_diffusion.generator.zero_time",
+)  # fmt: skip
+
+
+def _has_maps(config: MixedConfig) -> bool:
+    return config.generator != "latent_diffusion"
 
 
 class Mixed(Recipe[MixedConfig]):
-    """See the top of this file.
+    """Components of any papers in one row: a brain model, maps from its features, and a generator.
 
     Attributes
     ----------
     standardise_ : Standardiser
         of the voxels
     brain_ : Parts
-        Parts: the autoencoder ``brain`` and ``units``, the Standardiser of its features; nothing without one
-    networks_ : Parts
-        the generator
+        the autoencoder ``brain`` and ``units``, the Standardiser of its features; where there is one
+    generator_ : Parts
+        the generator's networks
     maps_ : Parts
         a Predictor for each thing the generator draws from
+    tuned_ : TunedLdm
+        in place of maps, the latent diffusion tuned to features
     to_brain_ : Ridge
         image latents to voxels, or to the latent of LEA's autoencoder
     """
 
-    config_class = MixedConfig
-    stages: ClassVar = {
-        "standardise": Standardiser, "brain": Parts, "networks": Parts, "maps": Parts, "to_brain": Ridge,
-    }  # fmt: skip
-    needs: ClassVar = {
-        "brain": ("standardise",), "networks": (), "maps": ("standardise", "brain"), "to_brain": ("standardise", "brain"),
-    }  # fmt: skip
-    self_supervised: ClassVar = frozenset({"brain"})
+    stages = (
+        STANDARDISE,
+        Stage(
+            "brain", Parts, needs=("standardise",), settings=_brain_settings, reads=("trials",), learns_unpaired=True,
+            uses=_brain_solvers, weights=lambda recipe: recipe.model.weights(), when=lambda config: config.brain != "none",
+        ),
+        Stage(
+            "generator", Parts, needs=(), settings=_generator_settings, reads=_generator_reads, uses=_generator_solvers,
+            weights=lambda recipe: recipe.generator.weights(),
+        ),
+        Stage(
+            "maps", Parts, needs=("standardise", "brain"), settings=_map_settings, uses=_map_solvers,
+            weights=lambda recipe: recipe.generator.latent_weights(), when=_has_maps,
+        ),
+        Stage(
+            "tuned", TunedLdm, needs=("standardise", "brain", "generator"), settings=_TUNED_SETTINGS, uses=(train,),
+            when=lambda config: not _has_maps(config),
+        ),
+        Stage(
+            "to_brain", Ridge, needs=("standardise", "brain"), settings=("brain",), uses=(fit_encoding,),
+            weights=lambda recipe: recipe.generator.seen_weights(), when=_has_maps,
+        ),
+    )  # fmt: skip
+    presets = {"lab": _preset("lab"), "paper": _preset("paper")}  # noqa: RUF012  a constant
 
     @classmethod
-    def preset(cls, name: str) -> dict[str, Any]:
-        """``paper``: the published sizes of each part. ``lab``: the same classes at tiny size, with the zoo's networks."""
-        values: dict[str, Any] = {}
-        for section, (fields, lender) in _BORROWED.items():
-            values[section] = {k: v for k, v in lender.preset(name).items() if k in fields.model_fields}
+    def can_encode(cls, config: RecipeConfig | None = None) -> bool:
+        """Unless the generator is one that knows no latents of pictures."""
+        return getattr(config, "generator", "") != "latent_diffusion"
 
-        if name == "lab":
-            for kind in (ReducedRankConfig, GruConfig, GroupGruConfig):
-                values[kind.model_fields["kind"].default] = kind.preset("lab")
+    @cached_property
+    def model(self) -> BrainModel | None:
+        """The model of responses; None where there is none."""
+        return brain_model(self.config)
 
-            values["training"] = LatentTraining.preset("lab")
-
-        return values
-
-    @classmethod
-    def other_subjects(cls, config: MixedConfig) -> tuple[str, ...]:
-        """Subjects whose responses the brain model learns from as well."""
-        if config.brain == "none":
-            return ()
-
-        return config.pretrain
-
-    def stage_config(self, name: str) -> dict[str, Any]:
-        """Values a stage depends on, and the code of the recipes it is borrowed from."""
-        c = self.config.model_dump(mode="json")
-        tail = self._tail
-        lender = self._lender
-
-        if name == "standardise":
-            return {"per_session": c["per_session"]}
-
-        if name == "brain":
-            if lender is None:
-                return {"brain": "none"}
-
-            return {**lender.stage_config("brain"), "code": code_digest(type(lender), lender.stages["brain"])}
-
-        if name == "networks":
-            return {n: [tail.stage_config(n), code_digest(type(tail), tail.stages[n])] for n in self._networks}
-        if name == "to_brain":
-            return {"brain": c["brain"], "targets": self._seen.spec()}
-
-        own = {k: c[k] for k in ("generator", "start", "brain", "read", "alpha", "restandardise", "n_folds", "setting")}
-        own |= {k: c[k] for k in (c["map"], "training", "group_size") if c["map"] != "ridge"}
-        code = {n: [tail.stage_config(n), code_digest(type(tail), tail.stages[n])] for n in self._maps}
-
-        return {**own, "map": c["map"], "borrowed": code}
+    @cached_property
+    def generator(self) -> Generator:
+        """What draws."""
+        return generator(self.config, self.seed)
 
     def generators(self) -> tuple[str, ...]:
-        """Those of the recipe the generator is borrowed from."""
-        return self._tail.generators()
+        """What the generator was trained on."""
+        return self.generator.corpora
+
+    def picture_shape(self, stimuli: Stimuli) -> tuple[int, int, int]:
+        """(height, width, channels) of a decoded picture: the generator's size."""
+        return self.generator.side, self.generator.side, stimuli.image_shape[2]
 
     # -- stages, in order ------------------------------------------------------------------------------------------
 
-    def fit_standardise(self, trials: Trials, stimuli: Stimuli) -> Standardiser:
-        """Mean and spread of every voxel over the training trials."""
-        return Standardiser(per_session=self.config.per_session).fit(trials)
+    def fit_brain(self, trials: Trials) -> Parts:
+        """The autoencoder, on responses alone; then units of its features."""
+        assert self.model is not None  # there is no such stage then
+        part = self.model.fit(self, trials)
+        features = self._trials(self.averaged(trials), self._values(part, self.averaged(trials).betas))
+        return Parts({"brain": part, "units": Standardiser().fit(features)})
 
-    def fit_brain(self, trials: Trials, stimuli: Stimuli) -> Parts:
-        """The autoencoder, on responses alone, as the recipe it is borrowed from trains it; then units of its features."""
-        if self._lender is None:
-            return Parts()
-
-        part = self._lend(self._lender, standardise=self.standardise_).fit_brain(trials, stimuli)
-        self.brain_ = Parts({"brain": part})
-        return Parts({"brain": part, "units": Standardiser().fit(self._features(self._averaged(trials)))})
-
-    def fit_networks(self, trials: Trials, stimuli: Stimuli) -> Parts:
-        """The generator, as the recipe it is borrowed from makes it."""
-        tail = self._lend(self._tail)
-        return Parts({name: getattr(tail, f"fit_{name}")(trials, stimuli) for name in self._networks})
+    def fit_generator(self, stimuli: Stimuli | None = None) -> Parts:
+        """The generator, as it comes or trained on with pictures."""
+        return Parts(self.generator.load(self, stimuli))
 
     def fit_maps(self, trials: Trials, stimuli: Stimuli) -> Parts:
         """Features to everything the generator draws from, a row per stimulus."""
-        given = self._features(self._averaged(trials))
-        tail = self._lend(self._tail)
-        shown = stimuli.select(given.stimuli)
+        features = self._features(self.averaged(trials))
+        shown = stimuli.select(features.stimuli)
+        groups = self._groups(features)
+        maps = {}
 
-        if self._is_two_stage:
-            # tokens are mapped by ridge in every paper
-            if self.config.map != "ridge":
-                own = {"first"}
-            else:
-                own = set()
+        for name in self.generator.inputs:
+            model = latent_map(self.config, name)
+            targets = self.generator.target(name, shown, self, model.streams)
+            maps[name] = model.fit(self, name, features, targets, groups)
 
-            fitted = {n: getattr(tail, f"fit_{n}")(given, stimuli) for n in self._maps if n not in own}
-            return Parts({n: self._map(n, given, tail._vdvae.transform(shown)) for n in own} | fitted)
+        return Parts(maps)
 
-        truths = list(tail.true_latents(shown).arrays.values())
-        if len(truths) < len(self._maps):
-            raise DataError("generator stylegan2 draws from captions too, but some training pictures have none.")
-
-        return Parts({n: self._map(n, given, y) for n, y in zip(self._maps, truths, strict=True)})
-
-    def _map(self, name: str, given: Trials, targets: np.ndarray) -> Predictor:
-        c = self.config
-        restore = Restore(c.restandardise, lambda: inner_folds(given, c.n_folds, self.rng("moments")))
-        if c.map == "ridge":
-            return fit_ridge(given.betas, targets, c.alpha, restore)
-
-        groups: Sequence[np.ndarray] = ()
-        if c.map == "group_gru":
-            groups = voxel_runs(given, c.group_size)
-            if len(self.brain_):
-                groups = np.split(np.arange(given.n_voxels), self.brain_["brain"].module.n_patches)
-
-        return fit_map(
-            getattr(c, c.map),
-            given.betas,
-            targets,
-            given.stimuli.astype(str),
-            c.training,
-            restore,
-            seed=self.seed,
-            trainer=self.trainer,
-            groups=groups,
-            folder=self._training_folder(name),
-            progress=self.progress,
-        )
+    def fit_tuned(self, trials: Trials, stimuli: Stimuli) -> TunedLdm:
+        """The latent diffusion, tuned to features: a row per stimulus."""
+        features = self._features(self.averaged(trials))
+        n_tokens = self._n_tokens()
+        shape = (n_tokens, features.n_voxels // n_tokens)
+        return self.generator.tune(self, self.generator_, features, stimuli, shape)
 
     def fit_to_brain(self, trials: Trials, stimuli: Stimuli) -> Ridge:
         """Image latents to standardised voxels, or to the latent of LEA's autoencoder, a penalty for each."""
-        averaged = self._averaged(trials)
-        if self.config.brain == "roi_mae":
-            brain = self.brain_["brain"].to_latent(averaged.betas)
-        else:
-            brain = averaged.betas
+        averaged = self.averaged(trials)
+        brain = averaged.betas
+        if self._is_invertible:
+            assert self.model is not None  # what is not there cannot be inverted
+            brain = self.model.features(self.brain_["brain"], averaged.betas)
 
-        seen = self._seen.transform(stimuli.select(averaged.stimuli), cache_folder())
+        seen = self._seen(stimuli.select(averaged.stimuli))
         # The grid is for inputs of unit variance, which coordinates of unit vectors are far from.
         return fit_encoding(seen, brain, [a * float(seen.var(axis=0).mean()) for a in ALPHAS])
 
@@ -357,190 +406,173 @@ class Mixed(Recipe[MixedConfig]):
 
     def decode(self, trials: Trials) -> Images:
         """Brain to image: one picture per row of `trials`, 0-1."""
-        tail, given = self._ready(trials)
         if self.config.pick == "first":
-            return tail.decode(given)
+            return self._drawn(trials, samples=1)[0]
 
         return self.decode_samples(trials)[0]
 
     def decode_samples(self, trials: Trials) -> list[Images]:
         """All samples; with pick=closest, those that look most like the decoded latent come first."""
-        tail, given = self._ready(trials)
-        drawn = tail.decode_samples(given)
+        drawn = self._drawn(trials, self.generator.samples)
         if self.config.pick == "first":
             return drawn
 
-        wanted = _unit(next(iter(tail.latents(given).arrays.values())))
-        near = [(_unit(tail._clip.images(d.pixels.clip(0, 1))) * wanted).sum(axis=1) for d in drawn]
-        order = np.argsort(-np.stack(near), axis=0, kind="stable")  # (samples, n)
-        pixels = np.stack([d.pixels for d in drawn])
-        rows = np.arange(len(given))
+        decoded = _unit(next(iter(self.latents(trials).arrays.values())))  # (n, d)
+        near = []
+        for images in drawn:
+            near.append((_unit(self.generator.look(images.pixels.clip(0, 1))) * decoded).sum(axis=1))  # (n,)
 
-        return [Images(given.stimuli, pixels[chosen, rows]) for chosen in order]
+        order = np.argsort(-np.stack(near), axis=0, kind="stable")  # (samples, n)
+        pixels = np.stack([images.pixels for images in drawn])  # (samples, n, side, side, channels)
+        rows = np.arange(len(trials))
+
+        return [Images(trials.stimuli, pixels[chosen, rows]) for chosen in order]
 
     def decode_steps(self, trials: Trials) -> dict[str, Images]:
         """The blurry first stage, where there are two."""
-        tail, given = self._ready(trials)
-        return tail.decode_steps(given)
+        steps: dict[str, list[np.ndarray]] = {}
+        parts = self._parts()
+        ids = list(trials.stimuli)
+
+        for rows, inputs in self._inputs(trials):
+            for name, pixels in self.generator.steps(parts, inputs, ids[rows], self.seed).items():
+                steps.setdefault(name, []).append(pixels)
+
+        return {name: self.as_images(ids, np.concatenate(pixels)) for name, pixels in steps.items()}
 
     def encode(self, stimuli: Stimuli) -> Trials:
         """Image to brain: one predicted response per stimulus, in the units of the training betas."""
         self._check_fitted()
-        predicted = self.to_brain_.predict(self._seen.transform(stimuli, cache_folder()))
-        if self.config.brain == "roi_mae":
-            predicted = self.brain_["brain"].from_latent(predicted)
+        if not self.can_encode(self.config):
+            raise ConfigError("a mix with generator=latent_diffusion only decodes; fit one with another generator.")
+
+        predicted = self.to_brain_.predict(self._seen(stimuli))
+        if self._is_invertible:
+            assert self.model is not None  # what is not there cannot be inverted
+            predicted = self.model.responses(self.brain_["brain"], predicted)
 
         return self.predicted_trials(stimuli, self.standardise_.inverse(predicted))
 
     def latents(self, trials: Trials) -> Latents:
         """What the generator draws from, one row per trial."""
-        tail, given = self._ready(trials)
-        return tail.latents(given)
+        arrays: dict[str, list[np.ndarray]] = {}
+        for _, inputs in self._inputs(trials):
+            for space, rows in self.generator.spaces(inputs).items():
+                arrays.setdefault(space, []).append(rows)
+
+        return Latents(trials.stimuli, {space: np.concatenate(rows) for space, rows in arrays.items()})
 
     def true_latents(self, stimuli: Stimuli) -> Latents:
         """The same of the pictures themselves."""
-        return self._tail.true_latents(stimuli)
+        return Latents(stimuli.ids, self.generator.true_spaces(stimuli))
 
     def text_latents(self, texts: Sequence[str]) -> Latents | None:
         """Texts in the space of `latents`, where CLIP's is among them."""
-        return self._tail.text_latents(texts)
+        arrays = self.generator.texts(texts)
+        if arrays is None:
+            return None
+
+        return Latents(np.asarray(list(texts), dtype=object), arrays)
 
     def ceiling(self, stimuli: Stimuli) -> Images | None:
         """Pictures drawn from the true latents: the first sample."""
         self._check_fitted()
-        return self._lend(self._tail, **self.networks_).ceiling(stimuli)
+        pixels = self.generator.ceiling(self._parts(), stimuli, self.seed)
+        if pixels is None:
+            return None
+
+        return self.as_images(stimuli.ids, pixels)
 
     @property
     def fixed_spaces(self) -> frozenset[str]:
         """Latents of frozen networks mean the same whatever the training trials."""
-        return self._tail.fixed_spaces
+        return self.generator.fixed_spaces
 
     # -- pieces ----------------------------------------------------------------------------------------------------
 
     @property
-    def _is_two_stage(self) -> bool:
-        return self.config.generator in ("vdvae", "dual_guided")
+    def _is_invertible(self) -> bool:
+        return self.model is not None and self.model.is_invertible
 
-    @property
-    def _halves(self) -> tuple[str, ...]:
-        if self.config.generator == "vdvae":
-            return ("first",)
-        if self.config.start == "noise":
-            return ("second",)
+    def _parts(self) -> dict[str, Any]:
+        """The generator's networks, the tuned one among them."""
+        parts = dict(self.generator_)
+        if self.generator.tuned:
+            parts["tuned"] = self.tuned_
 
-        return ("first", "second")
+        return parts
 
-    def _present(self, names: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(n for n in names if not self._is_two_stage or "first" in self._halves or n not in _FIRST)
+    def _inputs(self, trials: Trials) -> Iterable[tuple[slice, Mapping[str, np.ndarray]]]:
+        """What the generator draws from, for as many rows at a time as it takes."""
+        self.check_trials(trials)
+        features = self._features(self.standardised(trials)).betas
+        if self.generator.tuned:
+            yield slice(0, len(features)), {"tokens": features}
+            return
 
-    @property
-    def _maps(self) -> tuple[str, ...]:
-        return self._present(_MAPS[self.config.generator])
+        maps = {name: self.maps_[name].among(features) for name in self.generator.inputs}
+        for rows in self.generator.blocks(len(features)):
+            yield rows, {name: one.predict(features[rows]) for name, one in maps.items()}
 
-    @property
-    def _networks(self) -> tuple[str, ...]:
-        return self._present(_NETWORKS[self.config.generator])
+    def _drawn(self, trials: Trials, samples: int) -> list[Images]:
+        parts = self._parts()
+        ids = list(trials.stimuli)
+        drawn = []
 
-    @cached_property
-    def _lender(self) -> Any:
-        """The recipe whose brain model is borrowed."""
-        c = self.config
-        if c.brain == "none":
-            return None
+        for rows, inputs in self._inputs(trials):
+            drawn.append(self.generator.draw(parts, inputs, ids[rows], samples, self.seed))
 
-        shared = {**dict(getattr(c, c.brain)), "pretrain": c.pretrain, "setting": c.setting}
-        if c.brain == "roi_mae":
-            return Lea(LeaConfig(**shared), seed=self.seed)
-        if c.brain == "contrast":
-            return Cad(CadConfig(**shared), seed=self.seed)
+        pixels = np.concatenate(drawn)  # (n, samples, side, side, 3)
+        return [self.as_images(ids, pixels[:, s]) for s in range(pixels.shape[1])]
 
-        return MindVis(MindVisConfig(adapt_training=None, **shared), seed=self.seed)
-
-    @cached_property
-    def _tail(self) -> Any:
-        """The recipe whose generator is borrowed; it takes features as if they were standardised voxels."""
-        c = self.config
-        if c.generator == "maskgit":
-            return Regressor(RegressorConfig(**dict(c.maskgit)), seed=self.seed)
-        if c.generator == "stylegan2":
-            return MindReader(MindReaderConfig(**dict(c.stylegan2)), seed=self.seed)
-
-        moments = {k: getattr(c, k) for k in ("restandardise", "n_folds", "setting")}
-        tail = BrainDiffuser(BrainDiffuserConfig(alpha_first=c.alpha, **moments, **dict(c.two_stage)), seed=self.seed)
-        tail.halves = self._halves
-
-        return tail
-
-    @property
-    def _seen(self) -> Any:
-        """What makes latents of pictures for `encode`: CLIP, or the VDVAE where it stands alone."""
-        if not self._is_two_stage:
-            return self._tail._clip
-        if "second" in self._halves:
-            return self._tail._pooled
-
-        return self._tail._vdvae
-
-    def _lend(self, other: Any, /, standardise: Any = None, **parts: Any) -> Any:
-        """Another recipe with this one's data and place for checkpoints, and parts under the names of its stages."""
-        other.unpaired = self.unpaired
-        other.progress = self.progress
-        other.trainer = self.trainer
-        other._training = self._training
-        other.subject_ = self.subject_
-        other.image_shape_ = self.image_shape_
-
-        for name, part in {"standardise": standardise or _AsTheyAre(), **parts}.items():
-            setattr(other, f"{name}_", part)
-
-        return other
-
-    def _averaged(self, trials: Trials) -> Trials:
-        return self.standardise_.transform(trials).average_repeats()
+    def _seen(self, stimuli: Stimuli) -> np.ndarray:
+        """Latents of pictures that responses are predicted from."""
+        seen = self.generator.seen(stimuli)
+        assert seen is not None  # there is no such stage then
+        return seen
 
     def _features(self, standardised: Trials) -> Trials:
         """What the brain model makes of standardised trials, as trials: a column per feature, of unit variance."""
-        if not len(self.brain_):
+        if self.model is None:
             return standardised
 
-        part = self.brain_["brain"]
+        features = self._trials(standardised, self._values(self.brain_["brain"], standardised.betas))
+        return self.brain_["units"].transform(features)
+
+    def _values(self, part: Any, betas: np.ndarray) -> np.ndarray:
+        """(n, d) features before they have units."""
+        model: Any = self.model
         read = self.config.read
+        if not model.has_tokens:
+            return model.features(part, betas)
+        if read == "class":
+            return model.class_token(part, betas)
 
-        if self.config.brain == "roi_mae" or read == "class":
-            values = part.to_latent(standardised.betas)
-        else:
-            tokens = part.to_tokens(standardised.betas)
-            if read == "mean":
-                values = tokens.mean(axis=1)
-            else:
-                values = tokens.reshape(len(tokens), -1)
+        tokens = model.features(part, betas)  # (n, n_tokens, width)
+        if read == "mean":
+            return tokens.mean(axis=1)
 
-        features = Trials(values, standardised.table, subject=standardised.subject)
-        if "units" in self.brain_:
-            return self.brain_["units"].transform(features)
+        return tokens.reshape(len(tokens), -1)
 
-        return features
+    def _trials(self, trials: Trials, values: np.ndarray) -> Trials:
+        return Trials(values, trials.table, subject=trials.subject)
 
-    def _ready(self, trials: Trials) -> tuple[Any, Trials]:
-        """The recipe that draws, with its fitted parts, and features of `trials`."""
-        self.check_trials(trials)
-        given = self._features(self.standardise_.transform(trials))
-        tail = self._lend(self._tail, **self.networks_, **self.maps_)
-        tail.n_voxels_ = given.n_voxels
+    def _n_tokens(self) -> int:
+        """Tokens that a row of features is made of."""
+        is_cut = self.model is not None and self.model.has_tokens and self.config.read == "tokens"
+        if is_cut:
+            return self.brain_["brain"].module.n_patches
 
-        return tail, given
+        return 1
 
-    def _fitted_on(self, trials: Trials, stimuli: Stimuli) -> None:
-        super()._fitted_on(trials, stimuli)
-        self._tail._fitted_on(trials, stimuli)
-        self.image_shape_ = self._tail.image_shape_
+    def _groups(self, features: Trials) -> Sequence[np.ndarray]:
+        """Features that are one step of a sequence, for the map that walks over them."""
+        if self.config.map != "group_gru":
+            return ()
+        if self.model is None:
+            return voxel_runs(features, self.config.group_size)
 
-
-class _AsTheyAre:
-    """In place of a Standardiser, where rows are in their units already."""
-
-    def transform(self, trials: Trials) -> Trials:
-        return trials
+        return np.split(np.arange(features.n_voxels), self._n_tokens())
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -11,16 +11,27 @@ from phosphene.data.standardise import Standardiser
 from phosphene.errors import ModelError
 from phosphene.io.stages import Part
 from phosphene.models.dual_guided import DualGuided
+from phosphene.models.ldm import Ldm
 from phosphene.models.maskgit import MaskGitPipeline
 from phosphene.models.patch_mae import PatchMaePart
 from phosphene.models.roi_mae import RoiMaePart
 from phosphene.models.stylegan2 import StyleGan2
 from phosphene.models.vdvae import VdvaePart
-from phosphene.recipes.predictor import Predictor
+from phosphene.recipes.maps import Predictor
 
 _KINDS: dict[str, type[Part]] = {
     kind.__name__: kind
-    for kind in (RoiMaePart, PatchMaePart, Standardiser, Predictor, MaskGitPipeline, StyleGan2, VdvaePart, DualGuided)
+    for kind in (
+        RoiMaePart,
+        PatchMaePart,
+        Standardiser,
+        Predictor,
+        MaskGitPipeline,
+        StyleGan2,
+        VdvaePart,
+        DualGuided,
+        Ldm,
+    )
 }
 
 
@@ -37,6 +48,8 @@ class Parts:
     >>> len(Parts()), dict(Parts())
     (0, {})
     """
+
+    version: ClassVar[int] = 1
 
     def __init__(self, parts: Mapping[str, Part] | None = None) -> None:
         self._parts = dict(parts or {})

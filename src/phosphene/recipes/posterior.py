@@ -17,7 +17,7 @@ alone where pictures are too small for SSIM.
 from __future__ import annotations
 
 from itertools import product
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
@@ -26,13 +26,12 @@ from phosphene.align.decoders import ALPHAS, LinearGaussian, fit_encoding
 from phosphene.align.mixture import MixtureDecoder
 from phosphene.align.ridge import Ridge
 from phosphene.data.splits import inner_folds
-from phosphene.data.standardise import Standardiser
 from phosphene.errors import ConfigError
 from phosphene.features.warps import WarpConfig, WarpedPictures
 from phosphene.io.config import Config
 from phosphene.metrics.pixel import mse, pixcorr
 from phosphene.metrics.ssim import WINDOW, ssim_2d
-from phosphene.recipes.base import Recipe, RecipeConfig
+from phosphene.recipes.base import STANDARDISE, Recipe, RecipeConfig, Stage
 from phosphene.types import Images, Latents, Stimuli, Trials
 
 Alpha = Annotated[float, Field(gt=0, le=1e12)]
@@ -45,20 +44,22 @@ Score = Literal["mse", "pixcorr", "ssim", "pixcorr+ssim"]
 class PriorConfig(Config):
     """Which pictures are thought possible."""
 
-    n_pictures: int = Field(5400, ge=2, description="training pictures and warped copies of them, about")
-    n_components: int = Field(40, ge=1, description="principal components of these that the voxels are fitted with")
-    size: tuple[int, int] | None = Field(None, description="(height, width) to resize pictures to first")
+    n_pictures: int = Field(default=5400, ge=2, description="training pictures and warped copies of them, about")
+    n_components: int = Field(
+        default=40, ge=1, description="principal components of these that the voxels are fitted with"
+    )
+    size: tuple[int, int] | None = Field(default=None, description="(height, width) to resize pictures to first")
     warp: WarpConfig = WarpConfig()
 
 
 class ChoiceConfig(Config):
     """What is tried in folds of the training trials."""
 
-    score: Score = Field("pixcorr+ssim", description="what decides; pixcorr+ssim is pixcorr below 11 px")
-    n_folds: int = Field(5, ge=2)
-    correlations: tuple[Share, ...] = Field((0.05, 0.1, 0.2), min_length=1)
-    trusts: tuple[Trust, ...] = Field((0.05, 0.1, 0.15, 0.2, 0.3), min_length=1)
-    spreads: tuple[Spread, ...] = Field((0.0, 0.03, 0.1), min_length=1)
+    score: Score = Field(default="pixcorr+ssim", description="what decides; pixcorr+ssim is pixcorr below 11 px")
+    n_folds: int = Field(default=5, ge=2)
+    correlations: tuple[Share, ...] = Field(default=(0.05, 0.1, 0.2), min_length=1)
+    trusts: tuple[Trust, ...] = Field(default=(0.05, 0.1, 0.15, 0.2, 0.3), min_length=1)
+    spreads: tuple[Spread, ...] = Field(default=(0.0, 0.03, 0.1), min_length=1)
 
     def tried(self) -> list[tuple[float, float, float]]:
         """Every triple of correlation, trust and spread."""
@@ -89,13 +90,12 @@ class PosteriorConfig(RecipeConfig):
 
     kind: Literal["posterior"] = "posterior"
     prior: PriorConfig = PriorConfig()
-    per_session: bool = Field(False, description="standardise voxels by the training trials of each session")
     choice: ChoiceConfig = ChoiceConfig()
-    alphas: tuple[Alpha, ...] = Field(ALPHAS, min_length=1, description="ridge penalties to choose among")
+    alphas: tuple[Alpha, ...] = Field(default=ALPHAS, min_length=1, description="ridge penalties to choose among")
 
 
 class Posterior(Recipe[PosteriorConfig]):
-    """See the top of this file.
+    """The mean of the pictures thought possible, weighed by how well an encoding model explains the response with each.
 
     Attributes
     ----------
@@ -109,40 +109,27 @@ class Posterior(Recipe[PosteriorConfig]):
         standardised voxels to probabilities and components
     """
 
-    config_class = PosteriorConfig
-    stages = {  # noqa: RUF012  the stages of a recipe are fixed
-        "standardise": Standardiser,
-        "prior": WarpedPictures,
-        "to_brain": Ridge,
-        "decoder": MixtureDecoder,
+    stages = (
+        STANDARDISE,
+        Stage("prior", WarpedPictures, needs=(), settings=("prior",), reads=("stimuli",)),
+        Stage("to_brain", Ridge, needs=("standardise", "prior"), settings=("alphas",), uses=(fit_encoding,)),
+        Stage(
+            "decoder", MixtureDecoder, settings=("choice", "prior", "alphas", "per_session"),
+            uses=(LinearGaussian, Ridge, WarpedPictures, fit_encoding, inner_folds),
+        ),
+    )  # fmt: skip
+    presets = {  # noqa: RUF012  a constant
+        "lab": {},
+        "paper": {"prior": {"size": [64, 64], "n_pictures": 20000, "n_components": 200}},  # for data of NSD's size
     }
-
-    @classmethod
-    def preset(cls, name: str) -> dict[str, Any]:
-        """``paper``: pictures at 64 pixels, more of them and of their components, for data of NSD's size."""
-        if name == "paper":
-            return {"prior": {"size": [64, 64], "n_pictures": 20000, "n_components": 200}}
-
-        return {}
-
-    def stage_config(self, name: str) -> dict[str, Any]:
-        """Values a stage depends on, so that another choice spares what comes before."""
-        c = self.config.model_dump(mode="json")
-        needed = {"standardise": ["per_session"], "prior": ["prior"], "to_brain": ["alphas"]}
-        return {k: c[k] for k in needed.get(name, c)}
 
     # -- stages, in order ------------------------------------------------------------------------------------------
 
-    def fit_standardise(self, trials: Trials, stimuli: Stimuli) -> Standardiser:
-        """Mean and spread of every voxel over the training trials."""
-        return Standardiser(per_session=self.config.per_session).fit(trials)
-
-    def fit_prior(self, trials: Trials, stimuli: Stimuli) -> WarpedPictures:
+    def fit_prior(self, stimuli: Stimuli) -> WarpedPictures:
         """The training pictures and warped copies, as many per picture as make the number asked for."""
         c = self.config.prior
-        # By id: neither the order of the trials nor their responses may change which pictures are drawn.
-        ids = np.sort(stimuli.ids.astype(str))
-        return WarpedPictures(c.n_pictures, c.n_components, c.size, c.warp).fit(stimuli.select(ids), self.rng("warps"))
+        prior = WarpedPictures(c.n_pictures, c.n_components, c.size, c.warp)
+        return prior.fit(stimuli, self.rng("warps"))
 
     def fit_to_brain(self, trials: Trials, stimuli: Stimuli) -> Ridge:
         """Components to standardised voxels, a penalty per voxel."""
@@ -184,7 +171,7 @@ class Posterior(Recipe[PosteriorConfig]):
             model = LinearGaussian(inner.to_brain_, *reversed(inner._pairs(inside, stimuli)))
             latents = inner.prior_.latents()
             pictures = inner.prior_.floats()
-            betas = inner.standardise_.transform(test).betas
+            betas = inner.standardised(test).betas
 
             for i, (correlation, trust, spread) in enumerate(tried):
                 values = {"correlation": correlation, "trust": trust, "spread": spread}
@@ -199,7 +186,7 @@ class Posterior(Recipe[PosteriorConfig]):
     def decode(self, trials: Trials) -> Images:
         """Brain to image: one picture per row of `trials`, 0-1."""
         self.check_trials(trials)
-        return Images(trials.stimuli, self.prior_.mixed(*self.decoder_.posterior(self._betas(trials))))
+        return Images(trials.stimuli, self.prior_.mixed(*self.decoder_.posterior(self.standardised(trials).betas)))
 
     def encode(self, stimuli: Stimuli) -> Trials:
         """Image to brain: one predicted response per stimulus, in the units of the training betas."""
@@ -209,7 +196,7 @@ class Posterior(Recipe[PosteriorConfig]):
     def latents(self, trials: Trials) -> Latents:
         """Posterior mean of the components, one row per trial."""
         self.check_trials(trials)
-        return Latents(trials.stimuli, {WarpedPictures.space: self.decoder_.predict(self._betas(trials))})
+        return Latents(trials.stimuli, {WarpedPictures.space: self.decoder_.predict(self.standardised(trials).betas)})
 
     def true_latents(self, stimuli: Stimuli) -> Latents:
         """Components of the pictures themselves."""
@@ -219,6 +206,12 @@ class Posterior(Recipe[PosteriorConfig]):
         """Pictures drawn from their own components, an upper bound of what the voxels are asked for."""
         return Images(stimuli.ids, np.clip(self.prior_.inverse(self.prior_.transform(stimuli)), 0, 1))
 
+    def picture_shape(self, stimuli: Stimuli) -> tuple[int, int, int]:
+        """(height, width, channels) of a decoded picture: of the size that pictures are resized to."""
+        height, width = self.config.prior.size or stimuli.image_shape[:2]
+        self.config.choice.score_for(height, width)  # refused before anything is fitted
+        return height, width, stimuli.image_shape[2]
+
     def inner_folds(self, trials: Trials) -> np.ndarray:
         """Folds of the training trials that everything was chosen in, whole stimuli together."""
         return inner_folds(trials, self.config.choice.n_folds, self.rng("inner folds"))
@@ -227,18 +220,10 @@ class Posterior(Recipe[PosteriorConfig]):
         """How much each voxel counts when decoding, 0 for unused."""
         return self.decoder_.voxel_weights_
 
-    def _betas(self, trials: Trials) -> np.ndarray:
-        return self.standardise_.transform(trials).betas
-
     def _pairs(self, trials: Trials, stimuli: Stimuli) -> tuple[np.ndarray, np.ndarray]:
         """Standardised betas, one row per stimulus, and the components of what was shown."""
-        averaged = self.standardise_.transform(trials).average_repeats()
+        averaged = self.averaged(trials)
         return averaged.betas, self.prior_.transform(stimuli.select(averaged.stimuli))
-
-    def _fitted_on(self, trials: Trials, stimuli: Stimuli) -> None:
-        super()._fitted_on(trials, stimuli)
-        self.image_shape_ = (*(self.config.prior.size or self.image_shape_[:2]), self.image_shape_[2])
-        self.config.choice.score_for(*self.image_shape_[:2])  # refused before anything is fitted
 
 
 def _scores(name: str, decoded: np.ndarray, true: np.ndarray) -> np.ndarray:

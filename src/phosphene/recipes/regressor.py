@@ -9,16 +9,15 @@ penalty; here one per voxel is chosen by exact leave-one-out.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
 
 from phosphene.align.decoders import ALPHAS, HeldOut, LinearDecoder, fit_encoding, regress, reliable_voxels
 from phosphene.align.ridge import Ridge
-from phosphene.data.standardise import Standardiser
-from phosphene.models.maskgit import MaskGitPipeline
-from phosphene.recipes.lea import LAB_MASKGIT, PAPER_MASKGIT, ClipToMaskGit, ClipToMaskGitConfig
+from phosphene.recipes.base import STANDARDISE, Stage
+from phosphene.recipes.lea import LAB_MASKGIT, MASKGIT, PAPER_MASKGIT, ClipToMaskGit, ClipToMaskGitConfig
 from phosphene.types import Stimuli, Trials
 
 Alpha = Annotated[float, Field(gt=0, le=1e12)]
@@ -28,15 +27,15 @@ class RegressorConfig(ClipToMaskGitConfig):
     """Configuration of `Regressor`."""
 
     kind: Literal["regressor"] = "regressor"
-    per_session: bool = Field(False, description="standardise voxels by the training trials of each session")
     voxels: Literal["all", "reliable", "weighted"] = Field(
-        "weighted", description="for decoding: all; those with held-out R2 > 0; or those, times the square root of R2"
+        default="weighted",
+        description="for decoding: all; those with held-out R2 > 0; or those, times the square root of R2",
     )
-    alphas: tuple[Alpha, ...] = Field(ALPHAS, min_length=1, description="ridge penalties to choose among")
+    alphas: tuple[Alpha, ...] = Field(default=ALPHAS, min_length=1, description="ridge penalties to choose among")
 
 
 class Regressor(ClipToMaskGit[RegressorConfig]):
-    """See the top of this file.
+    """Ridge from voxels to CLIP latents and from CLIP latents to voxels; MaskGIT draws.
 
     Attributes
     ----------
@@ -46,32 +45,25 @@ class Regressor(ClipToMaskGit[RegressorConfig]):
         CLIP latents to standardised voxels
     to_clip_ : LinearDecoder
         standardised voxels to CLIP latents
-    images_ : MaskGitPipeline
-        Painter, CLIP latents to pictures
+    generator_ : MaskGitPipeline
+        CLIP latents to pictures
     """
 
-    config_class = RegressorConfig
-    stages = {"standardise": Standardiser, "to_brain": Ridge, "to_clip": LinearDecoder, "images": MaskGitPipeline}  # noqa: RUF012
-    needs = {"images": ()}  # noqa: RUF012
-    uses = {  # noqa: RUF012
-        "standardise": ("per_session",),
-        "to_brain": ("clip", "alphas"),
-        "to_clip": ("clip", "alphas", "voxels"),
-    }
-
-    @classmethod
-    def preset(cls, name: str) -> dict[str, Any]:
-        """``paper``: LEA's CLIP and generator. ``lab``: the zoo's."""
-        if name == "lab":
-            return LAB_MASKGIT
-
-        return PAPER_MASKGIT
+    stages = (
+        STANDARDISE,
+        Stage(
+            "to_brain", Ridge, needs=("standardise",), settings=("alphas",), uses=(fit_encoding,),
+            weights=lambda recipe: recipe.maskgit.latent_weights(),
+        ),
+        Stage(
+            "to_clip", LinearDecoder, needs=("standardise", "to_brain"), settings=("alphas", "voxels"),
+            uses=(Ridge, HeldOut, regress, reliable_voxels), weights=lambda recipe: recipe.maskgit.latent_weights(),
+        ),
+        MASKGIT,
+    )  # fmt: skip
+    presets = {"lab": LAB_MASKGIT, "paper": PAPER_MASKGIT}  # noqa: RUF012  a constant
 
     # -- stages, in order ------------------------------------------------------------------------------------------
-
-    def fit_standardise(self, trials: Trials, stimuli: Stimuli) -> Standardiser:
-        """Mean and spread of every voxel over the training trials."""
-        return Standardiser(per_session=self.config.per_session).fit(trials)
 
     def fit_to_brain(self, trials: Trials, stimuli: Stimuli) -> Ridge:
         """CLIP latents to standardised voxels, a penalty per voxel."""
@@ -95,16 +87,18 @@ class Regressor(ClipToMaskGit[RegressorConfig]):
 
     def clip_latents(self, trials: Trials) -> np.ndarray:
         """Brain to CLIP latents, (n, d) float32."""
-        return self.to_clip_.predict(self.standardise_.transform(trials).betas)
+        return self.to_clip_.predict(self.standardised(trials).betas)
 
     def encode(self, stimuli: Stimuli) -> Trials:
         """Image to brain: one predicted response per stimulus, in the units of the training betas."""
-        return self.predicted_trials(stimuli, self.standardise_.inverse(self.to_brain_.predict(self._see(stimuli))))
+        return self.predicted_trials(
+            stimuli, self.standardise_.inverse(self.to_brain_.predict(self.maskgit.seen(stimuli)))
+        )
 
     def voxel_weights(self) -> np.ndarray:
         """How much each voxel counts when decoding, 0 for unused."""
         return self.to_clip_.voxel_weights_
 
     def _pairs(self, trials: Trials, stimuli: Stimuli) -> tuple[np.ndarray, np.ndarray]:
-        averaged = self.standardise_.transform(trials).average_repeats()
-        return averaged.betas, self._see(stimuli.select(averaged.stimuli))
+        averaged = self.averaged(trials)
+        return averaged.betas, self.maskgit.seen(stimuli.select(averaged.stimuli))

@@ -166,12 +166,11 @@ def _conclusions(trials: Trials, found: dict[str, np.ndarray]) -> list[str]:
 
     share = p.get("split_half_share")
     if share is not None:
+        signal = "Hardly more signal than chance was found"
         if share > 0.1:
-            found_ = "There is signal"
-        else:
-            found_ = "Hardly more signal than chance was found"
+            signal = "There is signal"
 
-        out.append(f"{found_}: {share:.0%} of voxels are reliable, where chance gives 5 %.")
+        out.append(f"{signal}: {share:.0%} of voxels are reliable, where chance gives 5 %.")
 
     if len(found["curve"]):
         n = p.get("n_components", 0)
@@ -277,16 +276,16 @@ def _library(provenance: Mapping[str, Any]) -> tuple[int, str]:
 
 
 def _maps(voxels: pd.DataFrame, provenance: Mapping[str, Any]) -> list[dict[str, Any]]:
-    wanted = [("on_off_r2", "on-off R², %", None, 'Variance that "something is shown" explains.')]
+    maps = _map(voxels, "on_off_r2", "on-off R², %", None, 'Variance that "something is shown" explains.')
     if str(provenance.get("kind")) in ("b", "c", "d"):
         n_shapes, order = _library(provenance)
         text = f"Response chosen ({order}): neighbours agree where there is signal, and differ where there is none."
-        wanted.append(("hrf", "response", (0, n_shapes - 1), text))
+        maps += _map(voxels, "hrf", "response", (0, n_shapes - 1), text)
 
     if "fraction" in voxels:
-        wanted.append(("fraction", "fraction", (0, 1), "Fraction of ridge."))
+        maps += _map(voxels, "fraction", "fraction", (0, 1), "Fraction of ridge.")
 
-    return [f for column, *rest in wanted for f in _map(voxels, column, *rest)]
+    return maps
 
 
 def _map(

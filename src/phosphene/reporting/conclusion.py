@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from phosphene.metrics.registry import kind_of, metric_of, space_of
+from phosphene.reporting.wording import capital
 from phosphene.types.identity import listed
 from phosphene.validity import compare
 
@@ -71,7 +72,7 @@ def _headline(brain: pd.DataFrame) -> pd.Series | None:
     return None
 
 
-def _say(row: pd.Series) -> str:
+def _score_words(row: pd.Series) -> str:
     return f"{_title(row['metric'])} {row['value']:.3f}{_interval(row)}"
 
 
@@ -99,12 +100,18 @@ def _p(p: float) -> str:
 
 
 def _chance(row: pd.Series) -> str:
-    n = f"{int(row['n'])} {'stimulus' if row['n'] == 1 else 'stimuli'}"
-    if not np.isfinite(row["p"]):
-        return f"Not tested against chance: {_say(row)}, {n}."
+    n = f"{int(row['n'])} stimuli"
+    if row["n"] == 1:
+        n = "1 stimulus"
 
-    facts = f"{_say(row)}, chance {row['chance']:.3f}, {_p(row['p'])}, {n}"
-    return f"{'Above chance' if row['p'] < 0.05 else 'Not above chance'}: {facts}."
+    if not np.isfinite(row["p"]):
+        return f"Not tested against chance: {_score_words(row)}, {n}."
+
+    verdict = "Not above chance"
+    if row["p"] < 0.05:
+        verdict = "Above chance"
+
+    return f"{verdict}: {_score_words(row)}, chance {row['chance']:.3f}, {_p(row['p'])}, {n}."
 
 
 def _within_class(brain: pd.DataFrame) -> list[str]:
@@ -125,40 +132,51 @@ def _within_class(brain: pd.DataFrame) -> list[str]:
 
 
 def _controls(scores: pd.DataFrame, differences: pd.DataFrame | None, brain: pd.DataFrame) -> list[str]:
+    identification = [metric for metric in brain["metric"] if kind_of(metric) == "two_way"]
+    metrics = ("pixcorr", "ssim.2d", "mse", *identification[:1])
     sentences = []
-    wanted = ("pixcorr", "ssim.2d", "mse", *[m for m in brain["metric"] if kind_of(m) == "two_way"][:1])
 
     for control, name in CONTROL_NAMES.items():
-        answers = {metric: compare(scores, differences, metric, control) for metric in wanted}
-        known = {metric: answer for metric, answer in answers.items() if answer is not None}
-        by_answer = {a: [_title(m) for m in known if known[m] == a] for a in ("above", "unclear", "below")}
+        titles: dict[str, list[str]] = {"above": [], "unclear": [], "below": []}
+        tested = []
+        for metric in metrics:
+            answer = compare(scores, differences, metric, control)
+            if answer is not None:
+                tested.append(_title(metric))
+                titles[answer].append(_title(metric))
 
-        if not known:
-            sentences.append(f"Against {name}: not tested.")
-        elif len(by_answer["above"]) == len(known):
-            sentences.append(f"Above {name} in {listed(by_answer['above'])}.")
-        elif not by_answer["above"]:
-            if by_answer["below"]:
-                worse = f", and below it in {listed(by_answer['below'])}"
-            else:
-                worse = ""
-
-            sentences.append(f"Not above {name} in {listed([_title(m) for m in known])}{worse}.")
-        else:
-            parts = [f"above {name} in {listed(by_answer['above'])}"]
-            if by_answer["unclear"]:
-                parts += [f"not distinguishable from it in {listed(by_answer['unclear'])}"]
-            else:
-                parts += []
-
-            if by_answer["below"]:
-                parts += [f"below it in {listed(by_answer['below'])}"]
-            else:
-                parts += []
-
-            sentences.append(f"Partly {', '.join(parts)}.")
+        sentences.append(_control_sentence(name, tested, titles))
 
     return sentences
+
+
+def _control_sentence(name: str, tested: list[str], titles: dict[str, list[str]]) -> str:
+    """In which scores the brain is above a control, not to be told apart from it, and below it."""
+    above = titles["above"]
+    unclear = titles["unclear"]
+    below = titles["below"]
+
+    if not tested:
+        return f"Against {name}: not tested."
+
+    if len(above) == len(tested):
+        return f"Above {name} in {listed(above)}."
+
+    if not above:
+        worse = ""
+        if below:
+            worse = f", and below it in {listed(below)}"
+
+        return f"Not above {name} in {listed(tested)}{worse}."
+
+    parts = [f"above {name} in {listed(above)}"]
+    if unclear:
+        parts.append(f"not distinguishable from it in {listed(unclear)}")
+
+    if below:
+        parts.append(f"below it in {listed(below)}")
+
+    return f"Partly {', '.join(parts)}."
 
 
 def _encoding(brain: pd.DataFrame) -> list[str]:
@@ -168,12 +186,11 @@ def _encoding(brain: pd.DataFrame) -> list[str]:
         if not kind or metric_of(row["metric"]).family != "Encoding":
             continue
 
+        verdict = "not above"
         if row["p"] < 0.05:
             verdict = "above"
-        else:
-            verdict = "not above"
 
-        sentences.append(f"{_say(row)[0].upper()}{_say(row)[1:]}: {verdict} chance, {_p(row['p'])}.")
+        sentences.append(f"{capital(_score_words(row))}: {verdict} chance, {_p(row['p'])}.")
         if kind == "pearson.fraction_of_ceiling" and row["value"] > 1:
             sentences.append(
                 "A fraction above 1 means that the ceiling is estimated too low or that noise is shared with training."
@@ -192,15 +209,16 @@ def _width(row: pd.Series) -> list[str]:
 
 def _transductive(brain: pd.DataFrame, verdicts: pd.DataFrame | None) -> str:
     relaxed = (brain["setting"] == "relax").any()
-    if verdicts is None:
-        row = None
-    else:
+    row = None
+    if verdicts is not None:
         row = _verdict(verdicts, "L1")
 
     if row is not None and row["verdict"] in ("flag", "fail"):
         return row["reason"]
+
     if relaxed:
         return "Transductive step: the recipe adapted to test responses (setting relax)."
+
     if row is None or row["verdict"] != "pass":
         return "Transductive step: not known, as what the fit saw was not recorded."
 

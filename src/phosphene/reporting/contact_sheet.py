@@ -14,7 +14,7 @@ from phosphene.types import Dataset, Stimuli
 
 
 def contact_sheet(
-    shown: Dataset | Stimuli,
+    data: Dataset | Stimuli,
     file: str | Path,
     *,
     ids: Sequence[str] | None = None,
@@ -22,11 +22,11 @@ def contact_sheet(
     columns: int = 8,
     side: int = 128,
 ) -> Path:
-    """A PNG of stimuli with their ids, categories and captions.
+    """Write a PNG of stimuli with their ids, categories and captions.
 
     Parameters
     ----------
-    shown : Dataset or Stimuli
+    data : Dataset or Stimuli
         a data set, or its stimuli, with pictures
     file : str or Path
         where to write
@@ -46,13 +46,14 @@ def contact_sheet(
     """
     from PIL import Image, ImageDraw, ImageFont
 
-    if isinstance(shown, Dataset):
-        stimuli = shown.stimuli
+    if isinstance(data, Dataset):
+        stimuli = data.stimuli
     else:
-        stimuli = shown
+        stimuli = data
 
     if ids is None:
-        ids = stimuli.ids[np.unique(np.linspace(0, len(stimuli) - 1, min(n, len(stimuli))).astype(int))]
+        rows = np.unique(np.linspace(0, len(stimuli) - 1, min(n, len(stimuli))).astype(int))
+        ids = list(stimuli.ids[rows])
 
     chosen = stimuli.select(ids)
     height, width, channels = chosen.image_shape
@@ -89,10 +90,10 @@ def contact_sheet(
         for j, words in enumerate(text):
             draw.text((x, y + tall + 2 + j * line), words, fill="black" if j == 0 else "#555555", font=font)
 
-    data = io.BytesIO()
-    sheet.save(data, format="PNG")
+    buffer = io.BytesIO()
+    sheet.save(buffer, format="PNG")
     path = atomic.checked_path(file)
-    atomic.write_bytes(path, data.getvalue())
+    atomic.write_bytes(path, buffer.getvalue())
 
     return path
 

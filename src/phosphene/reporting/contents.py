@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,13 +25,23 @@ PER_GROUP = 4
 RANDOM_SAMPLE = 12
 SHEET = 120
 """Most pictures on the contact sheet."""
-_NUMBERS = {"value", "ci_low", "ci_high", "chance", "p", "n", "gallery", "top"}
+_NUMERIC = {"value", "ci_low", "ci_high", "chance", "p", "n", "gallery", "top"}
 _CONTROL_ORDER = ("first_stage", "shuffled", "noise", "mean", "category", "truth")
 
 
 @dataclass(frozen=True)
 class PictureGroup:
-    """Some test pictures to show together: their rows in the decoded pictures, and why these."""
+    """Some test pictures to show together.
+
+    Parameters
+    ----------
+    title : str
+        such as "Best"
+    rows : ndarray of int
+        in the decoded pictures
+    note : str, default ""
+        why these
+    """
 
     title: str
     rows: np.ndarray
@@ -49,44 +58,60 @@ class Contents:
         the run folder
     split : str, default ""
         which split of it; "test" by default, or the only one there is
+    notes : list of str, optional
+        what is damaged, in the order in which it was read
     """
 
     run: RunFolder
     split: str = ""
     notes: list[str] = field(default_factory=list)
+    _pictures: dict[str, np.ndarray | None] = field(default_factory=dict, repr=False)
+    _indices: dict[str, pd.DataFrame] = field(default_factory=dict, repr=False)
+    _rows: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         if not self.split:
             self.split = self._first_split()
 
     def _first_split(self) -> str:
-        found = {
-            p.name
-            for part in ("decoded", "encoded", "evaluation")
-            if (self.run.path / part).is_dir()
-            for p in (self.run.path / part).iterdir()
-            if p.is_dir() and not p.name.startswith(".")
-        }
+        names = set()
+        for part in ("decoded", "encoded", "evaluation"):
+            folder = self.run.path / part
+            if folder.is_dir():
+                names |= {p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")}
 
-        if "test" in found or not found:
+        if "test" in names or not names:
             return "test"
 
-        return min(found)
+        return min(names)
 
     # -- tables ----------------------------------------------------------------------------------------------------
 
-    def _table(self, columns: Iterable[str], *where: str) -> pd.DataFrame:
-        """A table of the run with at least these columns; empty and noted when it cannot be used."""
+    def table(self, columns: Iterable[str], *where: str) -> pd.DataFrame:
+        """A table of the run; empty and noted when it cannot be used.
+
+        Parameters
+        ----------
+        columns : iterable of str
+            that it must have
+        *where : str
+            folders and name of the file in the run
+
+        Returns
+        -------
+        DataFrame
+            with at least these columns; those that hold numbers are numeric
+        """
         columns = list(columns)
         try:
             table = self.run.table(*where)
         except (OSError, ValueError) as error:
-            self._damaged("/".join(where), str(error))
+            self.note_damage("/".join(where), str(error))
             return pd.DataFrame(columns=columns)
 
         missing = [c for c in columns if c not in table]
         if len(table.columns) and missing:
-            self._damaged("/".join(where), f"it has no column {', '.join(missing)}")
+            self.note_damage("/".join(where), f"it has no column {', '.join(missing)}")
             return pd.DataFrame(columns=columns)
 
         if table.empty:
@@ -95,14 +120,23 @@ class Contents:
             table = table.copy()
 
         for name in table.columns:
-            if name in _NUMBERS and name in columns:
+            if name in _NUMERIC and name in columns:
                 table[name] = pd.to_numeric(table[name], errors="coerce")
             elif not pd.api.types.is_numeric_dtype(table[name]):
-                table[name] = table[name].map(_undefused)
+                table[name] = table[name].map(_without_quote)
 
         return table
 
-    def _damaged(self, what: str, why: str) -> None:
+    def note_damage(self, what: str, why: str) -> None:
+        """Note, once, that a part of the run cannot be used.
+
+        Parameters
+        ----------
+        what : str
+            path in the run
+        why : str
+            the reason
+        """
         note = f"{what} cannot be used ({why.rstrip('.')}). Run the command that writes it again."
         if note not in self.notes:
             self.notes.append(note)
@@ -110,7 +144,7 @@ class Contents:
     @cached_property
     def scores(self) -> pd.DataFrame:
         """Scores of this split, all inputs."""
-        table = self._table(
+        table = self.table(
             ["split", "input", "metric", "value", "ci_low", "ci_high", "chance", "p", "n", "setting"], "scores.csv"
         )
 
@@ -119,26 +153,26 @@ class Contents:
     @cached_property
     def validity(self) -> pd.DataFrame:
         """Verdicts, most urgent first."""
-        table = self._table(["id", "verdict", "value", "reason", "title", "waiver"], "validity.csv")
-        rank = {v: i for i, v in enumerate(VERDICTS)}
-        order = table["verdict"].map(lambda v: rank.get(v, 1.5))
+        table = self.table(["id", "verdict", "value", "reason", "title", "waiver"], "validity.csv")
+        rank = {verdict: i for i, verdict in enumerate(VERDICTS)}
+        order = table["verdict"].map(lambda verdict: rank.get(verdict, 1.5))  # an unknown one after fail and flag
         return table.iloc[np.argsort(order.to_numpy(float), kind="stable")].reset_index(drop=True)
 
     @cached_property
     def per_item(self) -> pd.DataFrame:
         """Score of every picture."""
-        return self._table(["input", "metric", "stimulus", "value"], *self._detail("per_item.csv"))
+        return self.table(["input", "metric", "stimulus", "value"], *self._detail("per_item.csv"))
 
     @cached_property
     def retrieval(self) -> pd.DataFrame:
         """Retrieval accuracy over gallery sizes."""
-        table = self._table(["space", "direction", "gallery", "top", "value"], *self._detail("retrieval.csv"))
+        table = self.table(["space", "direction", "gallery", "top", "value"], *self._detail("retrieval.csv"))
         return table.dropna(subset=["gallery", "top", "value"])
 
     @cached_property
     def published(self) -> pd.DataFrame:
         """Published numbers, comparable ones first."""
-        table = self._table(
+        table = self.table(
             ["method", "metric", "value", "comparable", "difference", "source"], *self._detail("published.csv")
         )
 
@@ -148,25 +182,29 @@ class Contents:
     @cached_property
     def differences(self) -> pd.DataFrame:
         """Paired differences between brain and controls, positive when the brain is better."""
-        return self._table(["metric", "control", "value", "ci_low", "ci_high", "p"], *self._detail("differences.csv"))
+        return self.table(["metric", "control", "value", "ci_low", "ci_high", "p"], *self._detail("differences.csv"))
 
     @cached_property
     def score_notes(self) -> pd.DataFrame:
         """What to know of single scores of the brain: undefined items, galleries."""
-        table = self._table(["input", "metric", "note"], *self._detail("notes.csv"))
+        table = self.table(["input", "metric", "note"], *self._detail("notes.csv"))
         return table[table["input"] == "brain"]
 
     @cached_property
     def skipped(self) -> list[tuple[str, list[str]]]:
         """(reason, metrics) of what was not computed; what is missing for a control alone names the control."""
-        table = self._table(["metric", "reason"], *self._detail("skipped.csv"))
+        table = self.table(["metric", "reason"], *self._detail("skipped.csv"))
         if "input" in table:
             brain = set(table.loc[table["input"] == "brain", "metric"])
-            alone = ~table["metric"].isin(brain)
-            table.loc[alone, "metric"] += " (" + table.loc[alone, "input"].astype(str) + ")"
-            table = table[alone | (table["input"] == "brain")]
+            of_control = ~table["metric"].isin(brain)
+            table.loc[of_control, "metric"] += " (" + table.loc[of_control, "input"].astype(str) + ")"
+            table = table[of_control | (table["input"] == "brain")]
 
-        return [(str(r), list(dict.fromkeys(g["metric"]))) for r, g in table.groupby("reason", sort=False)]
+        skipped = []
+        for reason, rows in table.groupby("reason", sort=False):
+            skipped.append((str(reason), list(dict.fromkeys(rows["metric"]))))
+
+        return skipped
 
     def _detail(self, name: str) -> tuple[str, str, str]:
         return "evaluation", self.split, name
@@ -178,30 +216,32 @@ class Contents:
         if not file.is_file():
             return []
 
-        return [
-            line.strip() for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()
-        ]
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+        return [line.strip() for line in lines if line.strip()]
 
     @cached_property
     def voxels(self) -> pd.DataFrame:
         """One row per voxel: r, ceiling_r where known, ROI memberships (``roi.NAME``), and u, v where known."""
-        table = self._table([], *self._detail("voxels.csv"))
-        shown = self._table([], "encoded", self.split, "voxels.csv")
-        if len(table) and len(shown) == len(table):
-            table = pd.concat([table, shown[[c for c in shown if c not in table]]], axis=1)
+        table = self.table([], *self._detail("voxels.csv"))
+        encoded = self.table([], "encoded", self.split, "voxels.csv")
+        if len(table) and len(encoded) == len(table):
+            new = [column for column in encoded if column not in table]
+            table = pd.concat([table, encoded[new]], axis=1)
 
-        r = next((c for c in ("r", "pearson", "pearson_r") if c in table), None)
+        r = next((column for column in ("r", "pearson", "pearson_r") if column in table), None)
         if r is None:
             return pd.DataFrame()
 
         table["r"] = pd.to_numeric(table[r], errors="coerce")
         if "ceiling_r" in table:
             table["ceiling_r"] = pd.to_numeric(table["ceiling_r"], errors="coerce")
-        else:
-            share = next((c for c in ("ceiling", "noise_ceiling", "ceiling_variance") if c in table), None)
-            if share is not None:
-                variance = pd.to_numeric(table[share], errors="coerce").astype(float)
-                table["ceiling_r"] = np.sqrt(variance.clip(lower=0))
+            return table
+
+        # Older tables hold the ceiling as a share of variance; r is its root.
+        share = next((column for column in ("ceiling", "noise_ceiling", "ceiling_variance") if column in table), None)
+        if share is not None:
+            variance = pd.to_numeric(table[share], errors="coerce").astype(float)
+            table["ceiling_r"] = np.sqrt(variance.clip(lower=0))
 
         return table
 
@@ -211,14 +251,15 @@ class Contents:
         rows = []
         for name, member in self._memberships().items():
             r = self.voxels.loc[member, "r"].dropna()
-            if len(r):
-                low, middle, high = r.quantile([0.25, 0.5, 0.75])
-                if "ceiling_r" in self.voxels:
-                    ceiling = self.voxels.loc[member, "ceiling_r"].median()
-                else:
-                    ceiling = np.nan
+            if r.empty:
+                continue
 
-                rows.append((name, int(member.sum()), middle, low, high, ceiling))
+            ceiling = np.nan
+            if "ceiling_r" in self.voxels:
+                ceiling = self.voxels.loc[member, "ceiling_r"].median()
+
+            low, middle, high = r.quantile([0.25, 0.5, 0.75])
+            rows.append((name, int(member.sum()), middle, low, high, ceiling))
 
         return pd.DataFrame(rows, columns=["roi", "n", "value", "low", "high", "ceiling"])
 
@@ -226,11 +267,16 @@ class Contents:
         if self.voxels.empty:
             return {}
 
-        out = {c[4:]: _truthy(self.voxels[c]) for c in self.voxels if str(c).startswith("roi.")}
-        if not out and "roi" in self.voxels:
-            out = {str(n): (self.voxels["roi"] == n).to_numpy() for n in self.voxels["roi"].dropna().unique()}
+        members: dict[str, np.ndarray] = {}
+        for column in self.voxels:
+            if str(column).startswith("roi."):
+                members[column.removeprefix("roi.")] = _truthy(self.voxels[column])
 
-        return {name: member for name, member in out.items() if member.any()}
+        if not members and "roi" in self.voxels:
+            for name in self.voxels["roi"].dropna().unique():
+                members[str(name)] = (self.voxels["roi"] == name).to_numpy()
+
+        return {name: member for name, member in members.items() if member.any()}
 
     # -- what the run is -------------------------------------------------------------------------------------------
 
@@ -252,20 +298,19 @@ class Contents:
             self.notes.append(str(error))
             flat = {}
 
-        table = self._table(["key", "origin"], "origins.csv")
+        table = self.table(["key", "origin"], "origins.csv")
         origins = dict(zip(table["key"].astype(str), table["origin"].astype(str), strict=True))
         rows = []
 
         for key, value in flat.items():
             origin = origins.get(key, "")
-            chosen = bool(origin) and origin not in ("default", "recipe") and not origin.startswith("preset")
+            is_changed = bool(origin) and origin not in ("default", "recipe") and not origin.startswith("preset")
 
+            text = plain(value)
             if is_secret(key) and value not in (None, ""):
-                shown = HIDDEN
-            else:
-                shown = plain(value)
+                text = HIDDEN
 
-            rows.append({"key": key, "value": shown, "origin": origin or "unknown", "changed": chosen})
+            rows.append({"key": key, "value": text, "origin": origin or "unknown", "changed": is_changed})
 
         return rows
 
@@ -282,26 +327,39 @@ class Contents:
         if not isinstance(split, Mapping):
             split = {"name": split}
 
-        sides = self._table(["fold", "side", "unit", "id"], "splits.csv")
+        sides = self.table(["fold", "side", "unit", "id"], "splits.csv")
+        n_train = sides.loc[sides["side"] == "train", "id"].astype(str).nunique()
+        n_test = sides.loc[sides["side"] == "test", "id"].astype(str).nunique()
+        unit = split.get("unit")
+
+        # Stimuli are counted by their pictures where these are there; trials are not pictures.
+        if unit == "stimulus" and self.n_pictures:
+            n_test = self.n_pictures
+
+        about = data.get("about")
+        if not isinstance(about, Mapping):
+            about = {}
+
         conditions = manifest.get("conditions")
-        folds = int(split.get("folds") or 1)
-        counts = {s: len(sides[(sides["side"] == s)]["id"].astype(str).unique()) for s in ("train", "test")}
+        if not isinstance(conditions, Mapping):
+            conditions = {}
+
         self._warn_of_names(plain(data.get("subject") or ""))
 
         return {
             "recipe": plain(manifest.get("recipe") or "unknown recipe"),
             "data": plain(data.get("name") or "unknown data"),
-            "about": data.get("about") if isinstance(data.get("about"), Mapping) else {},
+            "about": about,
             "subject": plain(data.get("subject") or ""),
             "n_voxels": data.get("n_voxels"),
             "split": plain(split.get("name") or self.split),
             "split_note": plain(split.get("note") or ""),
-            "folds": folds,
-            "unit": plain(split.get("unit") or "stimulus"),
-            "n_train": counts["train"],
-            "n_test": (self.n_pictures if split.get("unit") == "stimulus" else 0) or counts["test"] or self.n_pictures,
+            "folds": int(split.get("folds") or 1),
+            "unit": plain(unit or "stimulus"),
+            "n_train": n_train,
+            "n_test": n_test or self.n_pictures,
             "setting": plain(manifest.get("setting") or ""),
-            "conditions": {str(k): plain(v) for k, v in conditions.items()} if isinstance(conditions, Mapping) else {},
+            "conditions": {str(key): plain(value) for key, value in conditions.items()},
             "transductive": plain(manifest.get("transductive") or ""),
             "state": plain(manifest.get("state") or ""),
         }
@@ -338,17 +396,16 @@ class Contents:
     @cached_property
     def inputs(self) -> list[str]:
         """Inputs with pictures that can be read: brain, then controls."""
-        order = {"brain": -1, **{n: i for i, n in enumerate(_CONTROL_ORDER)}}
-        found = sorted(self.run.inputs(self.split), key=lambda n: (order.get(n, 99), n))
-        return [n for n in found if self.pictures(n) is not None]
+        order = {name: i for i, name in enumerate(("brain", *_CONTROL_ORDER))}
+        names = sorted(self.run.inputs(self.split), key=lambda name: (order.get(name, len(order)), name))
+        return [name for name in names if self.pictures(name) is not None]
 
     def pictures(self, source: str) -> np.ndarray | None:
         """(n, h, w, c) pictures of one input, memory-mapped; None when absent or damaged."""
-        cache = self.__dict__.setdefault("_pictures", {})
-        if source not in cache:
-            cache[source] = self._open_pictures(source)
+        if source not in self._pictures:
+            self._pictures[source] = self._open_pictures(source)
 
-        return cache[source]
+        return self._pictures[source]
 
     def _open_pictures(self, source: str) -> np.ndarray | None:
         if not (self.run.decoded(self.split, source) / "pixels.npy").is_file():
@@ -357,11 +414,11 @@ class Contents:
         try:
             pixels = self.run.pixels(self.split, source)
         except (OSError, ValueError) as error:
-            self._damaged(f"decoded/{self.split}/{source}/pixels.npy", str(error))
+            self.note_damage(f"decoded/{self.split}/{source}/pixels.npy", str(error))
             return None
 
         if pixels.ndim != 4 or pixels.shape[-1] not in (1, 3) or not len(pixels) or pixels.dtype.kind not in "fu":
-            self._damaged(
+            self.note_damage(
                 f"decoded/{self.split}/{source}/pixels.npy", f"it has the shape {pixels.shape} of {pixels.dtype}"
             )
 
@@ -379,35 +436,36 @@ class Contents:
         try:
             samples = open_npy(file)
         except (OSError, ValueError) as error:
-            self._damaged(f"decoded/{self.split}/brain/samples.npy", str(error))
+            self.note_damage(f"decoded/{self.split}/brain/samples.npy", str(error))
             return None
 
         if samples.ndim != 5 or len(samples) != self.n_pictures:
-            self._damaged(f"decoded/{self.split}/brain/samples.npy", f"it has the shape {samples.shape}")
+            self.note_damage(f"decoded/{self.split}/brain/samples.npy", f"it has the shape {samples.shape}")
             return None
 
         return samples
 
     def index(self, source: str = "brain") -> pd.DataFrame:
         """Stimulus, fold and category of each picture of an input, in the order of the pictures."""
-        cache = self.__dict__.setdefault("_index", {})
-        if source not in cache:
-            pixels = self.pictures(source)
-            if pixels is None:
-                n = 0
-            else:
-                n = len(pixels)
+        if source not in self._indices:
+            self._indices[source] = self._read_index(source)
 
-            table = self._table(["stimulus"], "decoded", self.split, source, "index.csv")
-            if len(table) != n:
-                if len(table):
-                    self._damaged(f"decoded/{self.split}/{source}/index.csv", f"{len(table)} rows for {n} pictures")
+        return self._indices[source]
 
-                table = pd.DataFrame({"stimulus": [f"picture {i}" for i in range(n)]})
+    def _read_index(self, source: str) -> pd.DataFrame:
+        pixels = self.pictures(source)
+        n = 0
+        if pixels is not None:
+            n = len(pixels)
 
-            cache[source] = table.assign(stimulus=table["stimulus"].astype(str))
+        table = self.table(["stimulus"], "decoded", self.split, source, "index.csv")
+        if len(table) != n:
+            if len(table):
+                self.note_damage(f"decoded/{self.split}/{source}/index.csv", f"{len(table)} rows for {n} pictures")
 
-        return cache[source]
+            table = pd.DataFrame({"stimulus": [f"picture {i}" for i in range(n)]})
+
+        return table.assign(stimulus=table["stimulus"].astype(str))
 
     @property
     def n_pictures(self) -> int:
@@ -423,30 +481,30 @@ class Contents:
         pixels = self.pictures(source)
         if pixels is None:
             return None
+
         if source == "brain":
             return np.asarray(pixels[row])
 
-        at = self._rows_of(source)
-        if at[row] < 0:
+        other_row = self._rows_of(source)[row]
+        if other_row < 0:
             return None
 
-        return np.asarray(pixels[at[row]])
+        return np.asarray(pixels[other_row])
 
     def _rows_of(self, source: str) -> np.ndarray:
         """For every decoded row, the row of the same stimulus in another input; -1 where there is none."""
-        cache = self.__dict__.setdefault("_rows", {})
-        if source not in cache:
-            mine = self.index()["stimulus"].to_numpy()
+        if source not in self._rows:
+            decoded = self.index()["stimulus"].to_numpy()
             other = self.index(source)["stimulus"].to_numpy()
 
-            if len(mine) == len(other) and (mine == other).all():
-                cache[source] = np.arange(len(mine))
+            if len(decoded) == len(other) and (decoded == other).all():
+                self._rows[source] = np.arange(len(decoded))
             else:
                 first = pd.Series(np.arange(len(other)), index=other)
                 first = first[~first.index.duplicated()]
-                cache[source] = first.reindex(mine).fillna(-1).to_numpy(int)
+                self._rows[source] = first.reindex(decoded).fillna(-1).to_numpy(int)
 
-        return cache[source]
+        return self._rows[source]
 
     # -- which pictures --------------------------------------------------------------------------------------------
 
@@ -467,17 +525,28 @@ class Contents:
         """(n_pictures,) value of the sorting metric, NaN where undefined."""
         table = self.per_item
         table = table[(table["input"] == "brain") & (table["metric"] == self.sorting_metric)]
-        mine = self.index()["stimulus"].to_numpy()
-        theirs = table["stimulus"].astype(str).to_numpy()
+        decoded = self.index()["stimulus"].to_numpy()
+        scored = table["stimulus"].astype(str).to_numpy()
 
-        if len(mine) == len(theirs) and (mine == theirs).all():
+        if len(decoded) == len(scored) and (decoded == scored).all():
             return table["value"].to_numpy(float)
 
-        values = pd.Series(table["value"].to_numpy(float), index=theirs)
-        return values[~values.index.duplicated()].reindex(mine).to_numpy(float)
+        values = pd.Series(table["value"].to_numpy(float), index=scored)
+        return values[~values.index.duplicated()].reindex(decoded).to_numpy(float)
 
     def groups(self, rng: np.random.Generator) -> list[PictureGroup]:
-        """Best, median and worst pictures, and a random sample, so that the choice flatters nobody."""
+        """Best, median and worst pictures, and a random sample, so that the choice flatters nobody.
+
+        Parameters
+        ----------
+        rng : numpy.random.Generator
+            of the random sample
+
+        Returns
+        -------
+        list of PictureGroup
+            all pictures in one group where they are few, none where nothing was decoded
+        """
         n = self.n_pictures
         if not n:
             return []
@@ -486,16 +555,15 @@ class Contents:
         defined = np.flatnonzero(np.isfinite(values))
         if not defined.size:
             rows = np.sort(rng.choice(n, min(n, RANDOM_SAMPLE), replace=False))
-            return [
-                PictureGroup(
-                    "All pictures" if len(rows) == n else "Random sample", rows, "No score per picture is known."
-                )
-            ]
+            title = "Random sample"
+            if len(rows) == n:
+                title = "All pictures"
 
+            return [PictureGroup(title, rows, "No score per picture is known.")]
+
+        sign = -1
         if metric_words(self.sorting_metric).lower_is_better:
             sign = 1
-        else:
-            sign = -1
 
         order = defined[np.argsort(sign * values[defined], kind="stable")]
         undefined = np.setdiff1d(np.arange(n), order)
@@ -518,32 +586,38 @@ class Contents:
 
 
 def plain(value: Any) -> str:
-    """A value of a configuration or manifest as text, secrets in nested keys hidden."""
+    """A value of a configuration or manifest as text, secrets in nested keys hidden.
+
+    Examples
+    --------
+    >>> plain({"alpha": 0.5, "token": "abc"}), plain([1, True, None])
+    ('alpha: 0.5; token: [hidden]', '1, true, –')
+    """
     if isinstance(value, Mapping):
-        parts = (f"{k}: {HIDDEN if is_secret(str(k)) else plain(v)}" for k, v in value.items())
+        parts = []
+        for key, inner in value.items():
+            text = HIDDEN if is_secret(str(key)) else plain(inner)
+            parts.append(f"{key}: {text}")
+
         return "; ".join(parts) or "–"
 
     if isinstance(value, (list, tuple)):
-        return ", ".join(plain(v) for v in value) or "–"
+        return ", ".join(plain(inner) for inner in value) or "–"
+
     if value is None:
         return "–"
 
     if isinstance(value, bool):
-        if value:
-            return "true"
-
-        return "false"
+        return str(value).lower()
 
     if isinstance(value, float):
         return f"{value:.6g}"
-    if isinstance(value, Path):
-        return str(value)
 
     return str(value)
 
 
-def _undefused(value: Any) -> Any:
-    """A text as it was before a formula sign was defused for spreadsheets."""
+def _without_quote(value: Any) -> Any:
+    """A text as it was before a quote was put before a formula sign, against spreadsheets that would run it."""
     if isinstance(value, str) and value[:1] == "'" and value[1:2] in ("=", "+", "@"):
         return value[1:]
 
@@ -551,4 +625,4 @@ def _undefused(value: Any) -> Any:
 
 
 def _truthy(column: pd.Series) -> np.ndarray:
-    return column.map(lambda v: str(v).lower() in ("true", "1", "1.0")).to_numpy(bool)
+    return column.map(lambda value: str(value).lower() in ("true", "1", "1.0")).to_numpy(bool)

@@ -1,4 +1,4 @@
-"""What a person sees of a data set: the list of all, the facts of one, what is wrong with it, a sheet of pictures."""
+"""What a person sees of a data set: the list of all, the facts of one, what is wrong with it, and published counts."""
 
 from __future__ import annotations
 
@@ -41,6 +41,8 @@ __all__ = [
 
 
 _PICTURE_BYTES = 2**30  # pictures are compared with each other up to here; 1 GiB takes seconds
+_MAX_CATEGORIES = 8  # named in a list
+_MAX_WORDS = 77  # of a caption; CLIP's text encoder reads so many tokens
 
 
 def list_rows(root: str | Path | None = None) -> list[dict[str, str]]:
@@ -54,46 +56,56 @@ def list_rows(root: str | Path | None = None) -> list[dict[str, str]]:
     Returns
     -------
     list of dict of {str: str}
-        list of dicts with the keys name, title, needs, licence, url, found (a path, "built in" or ""), problem
+        keys name, title, needs, licence, url, found (a path, "built in" or ""), problem
     """
-    out = []
+    rows = []
     for name in known():
         row = dict.fromkeys(("name", "title", "needs", "licence", "url", "found", "problem"), "")
         row["name"] = name
 
         try:
-            r = reader(name)
-            row.update(title=r.title, needs=r.files or "nothing", licence=r.licence, url=r.url)
+            of_set = reader(name)
+            row.update(title=of_set.title, needs=of_set.files or "nothing", licence=of_set.licence, url=of_set.url)
 
-            if r.files:
+            if of_set.files:
                 row["found"] = str(locate(name, root=root).path)
             else:
                 row["found"] = "built in"
         except (PhospheneError, ImportError) as error:
             row["problem"] = str(error)
 
-        out.append(row)
+        rows.append(row)
 
-    return out
+    return rows
 
 
 def listing(root: str | Path | None = None) -> list[Section]:
-    """`list_rows` as something to show: what can be read, and why what is missing is missing."""
+    """Sections of what can be read, and why what is missing is missing.
+
+    Parameters
+    ----------
+    root : str or Path, optional
+        see `locate`
+
+    Returns
+    -------
+    list of Section
+    """
     rows = list_rows(root)
-    table = tuple((r["name"], r["title"], r["needs"], r["found"] or "not found") for r in rows)
-    out = [Section("data sets", table, ("name", "what", "needs", "where"))]
-    problems = tuple((r["name"], r["problem"]) for r in rows if r["problem"])
+    table = tuple((row["name"], row["title"], row["needs"], row["found"] or "not found") for row in rows)
+    problems = tuple((row["name"], row["problem"]) for row in rows if row["problem"])
+    sections = [Section("data sets", table, ("name", "what", "needs", "where"))]
 
     if problems:
-        out.append(Section("not found", problems))
+        sections.append(Section("not found", problems))
 
     formats = (
         ("PATH.mat, .npz, .h5", "a file of responses and pictures; its arrays are named with options"),
         ("FOLDER", "a folder written by 'phosphene data import'"),
     )
 
-    out.append(Section("besides names", formats))
-    return out
+    sections.append(Section("besides names", formats))
+    return sections
 
 
 def info(dataset: Dataset, *, measured: bool = True) -> list[Section]:
@@ -111,39 +123,49 @@ def info(dataset: Dataset, *, measured: bool = True) -> list[Section]:
     list of Section
         in the order to show them
     """
-    out = [Section("data set", (("name", dataset.name), *((k, str(v)) for k, v in dataset.about.items())))]
-    out.append(Section("stimuli", tuple(_stimulus_facts(dataset.stimuli))))
-    columns = ("subject", "trials", "stimuli", "repeats", "sessions", "voxels", "noise ceiling")
-    rows = []
+    about = tuple((key, str(value)) for key, value in dataset.about.items())
+    subjects = [dataset.subjects[name] for name in dataset.subjects]
+    sections = [
+        Section("data set", (("name", dataset.name), *about)),
+        Section("stimuli", tuple(_stimulus_facts(dataset.stimuli))),
+        _subject_section(subjects, measured=measured),
+    ]
 
-    for name in dataset.subjects:
-        rows.append(_subject_row(dataset.subjects[name]))
-
-    if measured:
-        columns = (*columns, "values", "median sd", "NaN")
-        rows = [(*row, *_values(dataset.subjects[row[0]])) for row in rows]
-
-    out.append(Section("subjects", tuple(rows), columns))
-    rois = tuple(row for name in dataset.subjects for row in _roi_rows(dataset.subjects[name]))
+    rois = tuple(row for trials in subjects for row in _roi_rows(trials))
     if rois:
-        out.append(Section("ROIs", rois, ("subject", "ROI", "voxels", "shared with others")))
+        sections.append(Section("ROIs", rois, ("subject", "ROI", "voxels", "shared with others")))
 
-    ceilings = tuple(row for name in dataset.subjects for row in _ceiling_rows(dataset.subjects[name]))
+    ceilings = [row for trials in subjects for row in _ceiling_rows(trials)]
     if ceilings:
-        headings = ("subject", "ROI", "voxels", "one trial: median", "10 to 90 %")
-        if any(len(row) > len(headings) for row in ceilings):
-            headings = (*headings, "mean of three: median", "10 to 90 %")
-            ceilings = tuple((*row, *[""] * (len(headings) - len(row))) for row in ceilings)
-
-        out.append(Section("noise ceilings, share of variance", ceilings, headings))
+        sections.append(_ceiling_section(ceilings))
 
     if dataset.splits:
         first = dataset.trials()
-        rows = [_split_row(n, s, first) for n, s in dataset.splits.items()]
+        rows = tuple(_split_row(name, split, first) for name, split in dataset.splits.items())
         headings = ("split", "by", "training", "test", "trials", "new categories", "digest", "note")
-        out.append(Section("splits", tuple(rows), headings))
+        sections.append(Section("splits", rows, headings))
 
-    return out
+    return sections
+
+
+def _subject_section(subjects: list[Trials], *, measured: bool) -> Section:
+    columns = ("subject", "trials", "stimuli", "repeats", "sessions", "voxels", "noise ceiling")
+    rows = [_subject_row(trials) for trials in subjects]
+    if measured:
+        columns = (*columns, "values", "median sd", "NaN")
+        rows = [(*row, *_values(trials)) for row, trials in zip(rows, subjects, strict=True)]
+
+    return Section("subjects", tuple(rows), columns)
+
+
+def _ceiling_section(rows: list[tuple[str, ...]]) -> Section:
+    """Ceilings of one trial, and of the mean of three for those who have them."""
+    headings = ("subject", "ROI", "voxels", "one trial: median", "10 to 90 %")
+    if any(len(row) > len(headings) for row in rows):
+        headings = (*headings, "mean of three: median", "10 to 90 %")
+
+    padded = tuple((*row, *[""] * (len(headings) - len(row))) for row in rows)
+    return Section("noise ceilings, share of variance", padded, headings)
 
 
 def check(
@@ -183,7 +205,24 @@ def examine(
     options: Mapping[str, Any] | None = None,
     thorough: bool = False,
 ) -> tuple[list[Finding], list[Section]]:
-    """`check`, and beside it the counts of `counts`; empty where the data cannot be read."""
+    """`check` a data set, and count it.
+
+    Parameters
+    ----------
+    spec : str or Path
+        see `open_dataset`
+    root : str or Path, optional
+        see `open_dataset`
+    options : mapping of {str: Any}, optional
+        see `open_dataset`
+    thorough : bool, default False
+        see `check`
+
+    Returns
+    -------
+    tuple of (list of Finding, list of Section)
+        the findings of `check`; and the sections of `counts`, none where the data cannot be read
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PhospheneWarning)  # what readers warn of is a finding here
         try:
@@ -194,62 +233,60 @@ def examine(
 
         try:
             with reading(source.path):
-                out = list(source.reader.check(source.path, values))
+                findings = list(source.reader.check(source.path, values))
         except PhospheneError as error:
             return [Finding("problem", "files", str(error))], []
 
-        if not any(f.what == "checksum" for f in out):  # some readers compare their one file themselves
-            out += check_fetched(source.name, source.path, thorough=thorough)
+        if not any(f.what == "checksum" for f in findings):  # some readers compare their one file themselves
+            findings += check_fetched(source.name, source.path, thorough=thorough)
 
-        beside: list[Section] = []
+        sections: list[Section] = []
         try:
             with reading(source.path):
                 dataset = source.reader.load(source.path, values, source.subject)
 
-            beside = counts(dataset)
+            sections = counts(dataset)
             compared = thorough or _picture_bytes(dataset.stimuli) <= _PICTURE_BYTES
+            groups: list[tuple[str, ...]] = []
 
             if compared:
                 groups = same_pictures(dataset.stimuli)
             else:
-                groups = []
-
-            if not compared:
                 detail = f"{len(dataset.stimuli)} pictures were not compared with each other, as they are many."
-                out.append(Finding("note", "same picture", detail, "Ask with --thorough."))
+                findings.append(Finding("note", "same picture", detail, "Ask with --thorough."))
 
             for name in dataset.subjects:
-                out += _check_subject(dataset, dataset.subjects[name], groups, thorough, compared)
+                findings += _check_subject(dataset, dataset.subjects[name], groups, thorough, compared)
 
-            out += _check_stimuli(dataset, groups)
-            out += check_privacy(dataset, source.path)
+            findings += _check_stimuli(dataset, groups)
+            findings += check_privacy(dataset, source.path)
         except PhospheneError as error:
-            if not any(str(error) in f.detail for f in out):
-                out.append(Finding("problem", "reading", str(error)))
+            if not any(str(error) in f.detail for f in findings):
+                findings.append(Finding("problem", "reading", str(error)))
 
-    return out, beside
+    return findings, sections
 
 
 def _check_subject(
     dataset: Dataset, trials: Trials, groups: list[tuple[str, ...]], thorough: bool, compared: bool
 ) -> list[Finding]:
-    if thorough:
-        seen = trials
-        words = ""
-    else:
-        seen, words = preview(trials)
+    part = trials
+    words = ""
+    if not thorough:
+        part, words = preview(trials)
 
     train = None
-    if dataset.splits and seen is trials:
+    if dataset.splits and part is trials:
         train = dataset.split().apply(trials)[0]
 
-    out = check_trials(seen, train=train)
+    findings = check_trials(part, train=train)
     if words:
-        out.append(Finding("note", "betas read", f"{words} of {trials.subject}.", "Read them all with --thorough."))
+        detail = f"{words} of {trials.subject}."
+        findings.append(Finding("note", "betas read", detail, "Read them all with --thorough."))
 
     absent = sorted(set(trials.stimulus_ids) - set(dataset.stimuli.ids))
     if absent:
-        out.append(
+        findings.append(
             Finding(
                 "problem",
                 "stimuli of trials",
@@ -258,14 +295,14 @@ def _check_subject(
             )
         )
 
-    empty = [r for r in trials.rois if not trials.voxels[ROI + r].any()]
+    empty = [roi for roi in trials.rois if not trials.voxels[ROI + roi].any()]
     if empty:
-        out.append(Finding("note", "empty ROIs", f"{', '.join(empty)} of {trials.subject} hold no voxel."))
+        findings.append(Finding("note", "empty ROIs", f"{', '.join(empty)} of {trials.subject} hold no voxel."))
 
     for name, split in dataset.splits.items():
         both = same_picture_across(split, trials, dataset.stimuli, groups)
         if both:
-            out.append(
+            findings.append(
                 Finding(
                     "problem",
                     f"split {name}",
@@ -274,16 +311,16 @@ def _check_subject(
                     "Use a split by stimulus, such as kfold:10.",
                 )
             )
-        else:
-            if compared:
-                how = "by id and by pixels"
-            else:
-                how = "by id"
+            continue
 
-            detail = f"no picture stands on both sides for {trials.subject}, {how}."
-            out.append(Finding("ok", f"split {name}", detail))
+        how = "by id"
+        if compared:
+            how = "by id and by pixels"
 
-    return out
+        detail = f"no picture stands on both sides for {trials.subject}, {how}."
+        findings.append(Finding("ok", f"split {name}", detail))
+
+    return findings
 
 
 def _picture_bytes(stimuli: Stimuli) -> int:
@@ -295,35 +332,42 @@ def _picture_bytes(stimuli: Stimuli) -> int:
 
 def _check_stimuli(dataset: Dataset, groups: list[tuple[str, ...]]) -> list[Finding]:
     stimuli = dataset.stimuli
-    out = []
+    findings = []
     if stimuli.present is not None and not stimuli.present.all():
-        gone = stimuli.ids[~stimuli.present]
-        detail = f"{len(gone)} of {len(stimuli)} pictures are missing, first '{gone[0]}'."
-        out.append(Finding("note", "missing pictures", detail, "Their trials cannot train or test pictures."))
+        missing = stimuli.ids[~stimuli.present]
+        detail = f"{len(missing)} of {len(stimuli)} pictures are missing, first '{missing[0]}'."
+        findings.append(Finding("note", "missing pictures", detail, "Their trials cannot train or test pictures."))
 
     for group in groups[:5]:
         detail = f"{', '.join(group)} are the same to the last pixel under {len(group)} ids."
-        out.append(Finding("problem", "same picture", detail, "Give them one id, so that no split can part them."))
+        findings.append(Finding("problem", "same picture", detail, "Give them one id, so that no split can part them."))
 
     if stimuli.category is not None and len(set(stimuli.category)) == 1:
         detail = f"every stimulus is of the one category '{stimuli.category[0]}'."
-        out.append(Finding("note", "single category", detail, "Scores by category and category splits are undefined."))
+        findings.append(
+            Finding("note", "single category", detail, "Scores by category and category splits are undefined.")
+        )
 
     if stimuli.captions is not None:
-        without = [i for i, c in zip(stimuli.ids, stimuli.captions, strict=True) if not any(t.strip() for t in c)]
+        without = []
+        longest = 0
+        for stimulus, texts in zip(stimuli.ids, stimuli.captions, strict=True):
+            longest = max(longest, *(len(text.split()) for text in texts), 0)
+            if not any(text.strip() for text in texts):
+                without.append(stimulus)
+
         if without:
             detail = f"{len(without)} of {len(stimuli)} stimuli have no caption, first '{without[0]}'."
-            out.append(Finding("note", "captions", detail))
+            findings.append(Finding("note", "captions", detail))
 
-        longest = max((len(t.split()) for c in stimuli.captions for t in c), default=0)
-        if longest > 77:
-            detail = f"the longest caption has {longest} words; text encoders read about 77 tokens."
-            out.append(Finding("note", "captions", detail))
+        if longest > _MAX_WORDS:
+            detail = f"the longest caption has {longest} words; text encoders read about {_MAX_WORDS} tokens."
+            findings.append(Finding("note", "captions", detail))
 
-    if not out:
-        out.append(Finding("ok", "stimuli", f"{len(stimuli)} stimuli, all different and present."))
+    if not findings:
+        findings.append(Finding("ok", "stimuli", f"{len(stimuli)} stimuli, all different and present."))
 
-    return out
+    return findings
 
 
 # -- published counts --------------------------------------------------------------------------------------------------
@@ -333,6 +377,11 @@ def counts(dataset: Dataset) -> list[Section]:
     """Trials, voxels and ROI sizes of every subject beside the published ones, where ``counts.csv`` has them.
 
     No beta is read.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        of any source
 
     Returns
     -------
@@ -347,22 +396,28 @@ def counts(dataset: Dataset) -> list[Section]:
 
     for name in dataset.subjects:
         trials = dataset.subjects[name]
-        sizes = {f"ROI {r}": int(trials.voxels[ROI + r].sum()) for r in trials.rois}
-        found = {"trials": len(trials), "voxels": trials.n_voxels, "pictures": len(trials.stimulus_ids), **sizes}
-        found["sessions"] = int(trials.table["session"].nunique())
-        mine = table[table["subject"].isin([name, "each"])]
-        told = {what: (value, source) for what, value, source in mine[["what", "value", "source"]].to_numpy()}
+        sizes = {f"ROI {roi}": int(trials.voxels[ROI + roi].sum()) for roi in trials.rois}
+        counted = {"trials": len(trials), "voxels": trials.n_voxels, "pictures": len(trials.stimulus_ids), **sizes}
+        counted["sessions"] = int(trials.table["session"].nunique())
+        of_subject = table[table["subject"].isin([name, "each"])]
+        published = {}
+        for what, value, source in of_subject[["what", "value", "source"]].to_numpy():
+            published[what] = (value, source)
 
-        for what in [*(w for w in told if w in found), *(w for w in sizes if w not in told)]:
-            value, source = told.get(what, ("", ""))
+        # What is published first, then ROIs of which nothing is.
+        in_order = [what for what in published if what in counted]
+        in_order += [what for what in sizes if what not in published]
+
+        for what in in_order:
+            value, source = published.get(what, ("", ""))
             if not value:
                 same = ""
-            elif int(value) == found[what]:
+            elif int(value) == counted[what]:
                 same = "yes"
             else:
                 same = "no"
 
-            rows.append((name, what, str(found[what]), value or "not published", same, source))
+            rows.append((name, what, str(counted[what]), value or "not published", same, source))
 
     headings = ("subject", "what", "found", "published", "the same", "source")
     if len(table) and rows:
@@ -375,108 +430,117 @@ def counts(dataset: Dataset) -> list[Section]:
 
 
 def _stimulus_facts(stimuli: Stimuli) -> list[tuple[str, str]]:
-    out = [("number", str(len(stimuli)))]
-    if stimuli.images is None:
-        out.append(("pictures", "none"))
-    else:
-        height, width, channels = stimuli.image_shape
-        if stimuli.present is None:
-            missing = 0
-        else:
-            missing = int((~stimuli.present).sum())
-
-        if channels == 1:
-            colour = "grey"
-        else:
-            colour = "RGB"
-
-        out.append(("pictures", f"{height} x {width} {colour}{f', {missing} missing' if missing else ''}"))
+    facts = [("number", str(len(stimuli))), ("pictures", _picture_facts(stimuli))]
 
     if stimuli.category is not None:
-        names, counts = np.unique(stimuli.category.astype(str), return_counts=True)
-        order = np.argsort(-counts, kind="stable")
-        shown = ", ".join(f"{names[i]} ({counts[i]})" for i in order[:8])
-        out.append(("categories", f"{shown}{f' and {len(names) - 8} more' if len(names) > 8 else ''}"))
+        names, sizes = np.unique(stimuli.category.astype(str), return_counts=True)
+        largest = np.argsort(-sizes, kind="stable")[:_MAX_CATEGORIES]
+        text = ", ".join(f"{names[i]} ({sizes[i]})" for i in largest)
+        if len(names) > len(largest):
+            text += f" and {len(names) - len(largest)} more"
+
+        facts.append(("categories", text))
 
     if stimuli.captions is not None:
-        counts = [len(c) for c in stimuli.captions]
-        out.append(("captions", f"{sum(counts)}, {min(counts)} to {max(counts)} a stimulus"))
+        n_captions = [len(texts) for texts in stimuli.captions]
+        facts.append(("captions", f"{sum(n_captions)}, {min(n_captions)} to {max(n_captions)} a stimulus"))
 
     if stimuli.labels is not None:
-        out.append(
-            ("labels", f"{stimuli.labels.shape[1]}, {stimuli.labels.to_numpy().sum(axis=1).mean():.1f} a stimulus")
-        )
+        mean = stimuli.labels.to_numpy().sum(axis=1).mean()
+        facts.append(("labels", f"{stimuli.labels.shape[1]}, {mean:.1f} a stimulus"))
 
-    return out
+    return facts
+
+
+def _picture_facts(stimuli: Stimuli) -> str:
+    if stimuli.images is None:
+        return "none"
+
+    height, width, channels = stimuli.image_shape
+    colour = "RGB"
+    if channels == 1:
+        colour = "grey"
+
+    text = f"{height} x {width} {colour}"
+    if stimuli.present is not None and not stimuli.present.all():
+        text += f", {int((~stimuli.present).sum())} missing"
+
+    return text
 
 
 def _subject_row(trials: Trials) -> tuple[str, ...]:
     repeats = pd.Series(trials.stimuli).value_counts()
-    low = int(repeats.min())
-    high = int(repeats.max())
-    ceiling = trials.noise_ceiling
-    sessions = trials.table["session"].nunique()
+    n_repeats = str(int(repeats.min()))
+    if repeats.min() < repeats.max():
+        n_repeats += f" to {int(repeats.max())}"
+
+    ceiling = "unknown"
+    if trials.noise_ceiling is not None:
+        ceiling = f"median {np.nanmedian(trials.noise_ceiling):.2f}, best {np.nanmax(trials.noise_ceiling):.2f}"
 
     return (
         trials.subject,
         str(len(trials)),
         str(len(repeats)),
-        str(low) if low == high else f"{low} to {high}",
-        str(sessions),
+        n_repeats,
+        str(trials.table["session"].nunique()),
         str(trials.n_voxels),
-        "unknown" if ceiling is None else f"median {np.nanmedian(ceiling):.2f}, best {np.nanmax(ceiling):.2f}",
+        ceiling,
     )
 
 
 def _values(trials: Trials) -> tuple[str, str, str]:
-    q = measure(trials)
-    finite = np.isfinite(q.low)
+    """Range, median standard deviation and number of NaN, of all betas."""
+    measured = measure(trials)
+    finite = np.isfinite(measured.low)
     if not finite.any():
-        return "none finite", "", str(int(q.n_nan.sum()))
+        return "none finite", "", str(int(measured.n_nan.sum()))
 
-    n_nan = int(q.n_nan.sum()) + q.bad_trials.size * trials.n_voxels
-    return f"{q.low[finite].min():.3g} to {q.high[finite].max():.3g}", f"{np.median(q.sd[finite]):.3g}", str(n_nan)
+    value_range = f"{measured.low[finite].min():.3g} to {measured.high[finite].max():.3g}"
+    n_nan = int(measured.n_nan.sum()) + measured.bad_trials.size * trials.n_voxels
+    return value_range, f"{np.median(measured.sd[finite]):.3g}", str(n_nan)
 
 
 def _roi_rows(trials: Trials) -> list[tuple[str, ...]]:
     if not trials.rois:
         return []
 
-    members = np.stack([trials.voxels[ROI + r].to_numpy(bool) for r in trials.rois])
-    counts = members.sum(axis=0)
-    return [
-        (trials.subject, name, str(int(m.sum())), str(int((m & (counts > 1)).sum())))
-        for name, m in zip(trials.rois, members, strict=True)
-    ]
+    members = np.stack([trials.voxels[ROI + roi].to_numpy(bool) for roi in trials.rois])  # (n_rois, n_voxels)
+    is_shared = members.sum(axis=0) > 1
+    rows = []
+
+    for name, member in zip(trials.rois, members, strict=True):
+        rows.append((trials.subject, name, str(int(member.sum())), str(int((member & is_shared).sum()))))
+
+    return rows
 
 
 def _ceiling_rows(trials: Trials) -> list[tuple[str, ...]]:
-    """Spread of the ceilings in each ROI, and in the voxels of none; over voxels whose ceiling is a number, 0 included."""
+    """Quantiles of the ceilings in each ROI, and in the voxels of none; over voxels whose ceiling is a number, 0 included."""
     if trials.noise_ceiling is None:
         return []
 
-    known = [trials.noise_ceiling]
+    ceilings = [trials.noise_ceiling]
     if "noise_ceiling_3" in trials.voxels:
-        known.append(trials.voxels["noise_ceiling_3"].to_numpy(float))
+        ceilings.append(trials.voxels["noise_ceiling_3"].to_numpy(float))
 
     parts = {name: trials.roi(name) for name in trials.rois}
+    outside = np.ones(trials.n_voxels, bool)
     if parts:
         outside = ~np.any(list(parts.values()), axis=0)
-        parts |= {"none": outside} if outside.any() else {}
-    else:
-        parts = {"all": np.ones(trials.n_voxels, bool)}
+
+    if not parts:
+        parts["all"] = outside
+    elif outside.any():
+        parts["none"] = outside
 
     rows = []
     for name, part in parts.items():
-        cells = []
-        for ceiling in known:
+        cells: list[str] = []
+        for ceiling in ceilings:
             values = ceiling[part & np.isfinite(ceiling)]
             if values.size:
                 low, middle, high = np.quantile(values, (0.1, 0.5, 0.9))
-            else:
-                low, middle, high = (np.nan,) * 3
-
-            if values.size:
                 cells += [f"{middle:.2f}", f"{low:.2f} to {high:.2f}"]
             else:
                 cells += ["unknown", ""]

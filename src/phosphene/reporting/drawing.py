@@ -1,4 +1,4 @@
-"""How every figure looks, plates of pictures, and scores with intervals; the report draws with the same pen.
+"""What all figures share: style and colours, rows of pictures, scores with intervals, and PNG, SVG and GIF as output.
 
 One colour for the brain, one for controls, one for what is true, everything else in ink and grey. ``png`` and ``svg`` turn
 a Figure into bytes or text, ``gif`` moving pictures into bytes; an SVG follows the light or dark scheme of the reader.
@@ -31,6 +31,8 @@ PALETTE = {  # name: (light, dark)
     "ceiling": ("#b4612a", "#eba066"),
 }
 INK, MUTED, GRID, BRAIN, CONTROL, CEILING = (light for light, _ in PALETTE.values())
+DASHED = (0, (2, 1.5))
+"""Line style of chance and of other lines to compare with: lengths of dash and gap, in line widths."""
 _FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 
@@ -126,6 +128,7 @@ def gif(frames: np.ndarray, milliseconds: int = 120, rounds: int = 3) -> bytes:
     Parameters
     ----------
     frames : ndarray of shape (n, h, w, 3), uint8
+        pictures, in order
     milliseconds : int, default 120
         each is shown for
     rounds : int, default 3
@@ -134,6 +137,7 @@ def gif(frames: np.ndarray, milliseconds: int = 120, rounds: int = 3) -> bytes:
     Returns
     -------
     bytes
+        content of the file
     """
     from PIL import Image
 
@@ -145,13 +149,11 @@ def gif(frames: np.ndarray, milliseconds: int = 120, rounds: int = 3) -> bytes:
     ]
 
     buffer = io.BytesIO()
-    # The number in the file counts repetitions after the first showing.
-    if rounds <= 1:
-        again = {}
-    else:
-        again = {"loop": rounds - 1}
+    options: dict[str, Any] = {"duration": milliseconds, "disposal": 1}
+    if rounds > 1:
+        options["loop"] = rounds - 1  # the number in the file counts repetitions after the first showing
 
-    plain[0].save(buffer, "GIF", save_all=True, append_images=plain[1:], duration=milliseconds, disposal=1, **again)
+    plain[0].save(buffer, "GIF", save_all=True, append_images=plain[1:], **options)
     return buffer.getvalue()
 
 
@@ -175,6 +177,11 @@ def as_uint8(pictures: np.ndarray) -> np.ndarray:
     return np.broadcast_to(pictures, (*pictures.shape[:3], 3))
 
 
+def enlarged(pictures: np.ndarray, zoom: int) -> np.ndarray:
+    """Pictures as `as_uint8`, every pixel a square of `zoom` by `zoom`."""
+    return as_uint8(pictures).repeat(zoom, axis=1).repeat(zoom, axis=2)
+
+
 def mosaic(rows: Sequence[np.ndarray], gap: int = 1, row_gap: int | None = None) -> np.ndarray:
     """Rows of pictures as one RGBA picture with transparent gaps.
 
@@ -183,19 +190,21 @@ def mosaic(rows: Sequence[np.ndarray], gap: int = 1, row_gap: int | None = None)
     rows : sequence of ndarray
         arrays (n, h, w, 1 or 3) of one size, 0-1 or uint8; a shorter row is left open at its end
     gap : int, default 1
-        pixels between columns and between rows
+        pixels between columns
     row_gap : int, optional
-        see `gap`
+        pixels between rows; `gap` by default
 
     Returns
     -------
     ndarray of shape (height, width, 4), uint8
     """
-    row_gap = gap if row_gap is None else row_gap
+    if row_gap is None:
+        row_gap = gap
+
     pictures = [as_uint8(r) for r in rows]
     sizes = {p.shape[1:3] for p in pictures}
     if len(sizes) != 1:
-        raise DataError(f"the rows of a plate need pictures of one size, but have {sorted(sizes)}; resize them first.")
+        raise DataError(f"rows need pictures of one size, but have {sorted(sizes)}; resize them first.")
 
     h, w = sizes.pop()
     n = max(len(p) for p in pictures)
@@ -211,7 +220,7 @@ def mosaic(rows: Sequence[np.ndarray], gap: int = 1, row_gap: int | None = None)
     return canvas
 
 
-def plate(
+def picture_rows(
     seen: np.ndarray | None,
     decoded: np.ndarray,
     controls: Mapping[str, np.ndarray] | None = None,
@@ -219,7 +228,7 @@ def plate(
     labels: tuple[str, str] = ("seen", "decoded"),
     width: float = 10.0,
 ) -> Figure:
-    """A strip of pictures: seen above decoded, controls below.
+    """Rows of pictures: seen above decoded, controls below.
 
     Parameters
     ----------
@@ -244,7 +253,7 @@ def plate(
     Examples
     --------
     >>> pictures = np.linspace(0, 1, 4 * 28 * 28).reshape(4, 28, 28, 1)
-    >>> plate(pictures, pictures[::-1]).get_size_inches()[0]
+    >>> picture_rows(pictures, pictures[::-1]).get_size_inches()[0]
     np.float64(10.0)
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -259,8 +268,7 @@ def plate(
     h, w = np.shape(decoded)[1:3]
     zoom = max(1, round(96 / max(h, w)))
     gap = max(1, round(0.07 * max(h, w) * zoom))
-    enlarged = [np.repeat(np.repeat(as_uint8(p), zoom, axis=1), zoom, axis=2) for p in rows.values()]
-    picture = mosaic(enlarged, gap)
+    picture = mosaic([enlarged(pictures, zoom) for pictures in rows.values()], gap)
     left = 0.16 + 0.08 * max(len(name) for name in rows)
 
     if captions is not None:
@@ -314,8 +322,14 @@ def scores(
         name to what it is called, in the order drawn; ``brain`` and ``true`` have colours of their own
     chance : mapping of {str: float}, optional
         measure to chance level, where there is one
+
+    Returns
+    -------
+    Figure
+        drawn in the style of all others
     """
     places = {name: y for y, name in enumerate(inputs)}
+    chance = chance or {}
     rows = -(-len(measures) // 4)
     columns = -(-len(measures) // rows)
 
@@ -328,16 +342,16 @@ def scores(
 
         for axes, (measure, title) in zip(panels, measures.items(), strict=False):
             part = table[(table["measure"] == measure) & table["input"].isin(places)]
-            for row in part.itertuples():
-                colour = {"brain": BRAIN, "true": CEILING}.get(row.input, CONTROL)
-                y = places[row.input]
-                if np.isfinite(row.ci_low):
-                    axes.hlines(y, row.ci_low, row.ci_high, color=colour, linewidth=2)
+            for row in part.to_dict("records"):
+                colour = {"brain": BRAIN, "true": CEILING}.get(row["input"], CONTROL)
+                y = places[row["input"]]
+                if np.isfinite(row["ci_low"]):
+                    axes.hlines(y, row["ci_low"], row["ci_high"], color=colour, linewidth=2)
 
-                axes.plot(row.value, y, "o", color=colour, markersize=5, clip_on=False)
+                axes.plot(row["value"], y, "o", color=colour, markersize=5, clip_on=False)
 
-            if measure in (chance or {}):
-                axes.axvline(chance[measure], color=MUTED, linewidth=1, linestyle=(0, (2, 1.5)), zorder=0)
+            if measure in chance:
+                axes.axvline(chance[measure], color=MUTED, linewidth=1, linestyle=DASHED, zorder=0)
 
             axes.set_title(short(title, 34))
             axes.set_yticks(range(len(places)), [short(n, 26) for n in inputs.values()])

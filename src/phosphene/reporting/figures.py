@@ -19,7 +19,7 @@ from phosphene.reporting.drawing import (
     PALETTE,
     as_uint8,
     mosaic,
-    plate,
+    picture_rows,
     png,
     style,
     svg,
@@ -38,7 +38,7 @@ __all__ = [
     "flat_map",
     "identification",
     "mosaic",
-    "plate",
+    "picture_rows",
     "png",
     "retrieval",
     "roi_bars",
@@ -70,9 +70,10 @@ def similarity(matrix: np.ndarray, groups: Sequence[str] | None = None, space: s
     n, m = matrix.shape
     order = np.arange(n)
     square = n == m
+    names = np.empty(0, dtype=object)
     if groups is not None and square and len(groups) == n:
-        groups = np.asarray([str(g) for g in groups], dtype=object)
-        order = np.argsort(groups, kind="stable")
+        names = np.asarray([str(group) for group in groups], dtype=object)
+        order = np.argsort(names, kind="stable")
 
     rows = order[np.linspace(0, n - 1, min(n, MOST_CELLS)).round().astype(int)]
     if square:
@@ -87,8 +88,9 @@ def similarity(matrix: np.ndarray, groups: Sequence[str] | None = None, space: s
         axes.spines[:].set_visible(False)
         image = axes.imshow(shown, cmap=SEQUENTIAL, interpolation="nearest", aspect="equal" if square else "auto")
 
-        if groups is not None and square and 1 < len(set(groups)) <= 10:
-            edges = np.flatnonzero(groups[rows][1:] != groups[rows][:-1]) + 0.5
+        if 1 < len(set(names)) <= 10:
+            sorted_names = names[rows]
+            edges = np.flatnonzero(sorted_names[1:] != sorted_names[:-1]) + 0.5
             for edge in edges:
                 axes.axhline(edge, color="white", linewidth=0.8)
                 axes.axvline(edge, color="white", linewidth=0.8)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["map_kinds", "region_colours", "regions", "surface"]
 
-# as the figures of a report
+# The colours of reporting.drawing, which takes `short` from here.
 INK = "#22262e"
 MUTED = "#626a76"
 GRID = "#dde1e7"
@@ -154,10 +154,10 @@ def surface(axes: Axes, trials: Trials, kind: str) -> None:
 
 def _raster(place: np.ndarray) -> tuple[np.ndarray, tuple[float, float, float, float]]:
     """Nearest voxel of every pixel of the map, -1 where none is near; and the map's extent (left, right, low, high)."""
-    from scipy.spatial import cKDTree
+    from scipy.spatial import KDTree
 
     there = np.flatnonzero(np.isfinite(place).all(axis=1))
-    tree = cKDTree(place[there])
+    tree = KDTree(place[there])
     near = tree.query(place[there], k=min(5, len(there)))[0]
 
     if len(there) > 1:
@@ -204,12 +204,12 @@ def _voxel_colours(trials: Trials, kind: str) -> tuple[np.ndarray, tuple[float, 
         return out, None
 
     ceiling = trials.noise_ceiling
-    if ceiling is None:
-        shown = np.ones(n, bool)
-    else:
+    shown = np.ones(n, bool)
+    if ceiling is not None:
         shown = np.nan_to_num(ceiling) > 0
 
     if kind == "ceiling":
+        assert ceiling is not None  # map_kinds names the map only where ceilings are
         values = ceiling
         label = "share of variance"
     else:
@@ -268,7 +268,7 @@ def _name_regions(axes: Axes, label: np.ndarray, names: Sequence[str], extent: S
         sizes = np.bincount(pieces.ravel(), minlength=count + 1)[1:]
 
         for piece in np.flatnonzero(sizes > 0.12 * sizes.sum()) + 1:
-            inside = ndimage.distance_transform_edt(pieces == piece)
+            inside = np.asarray(ndimage.distance_transform_edt(pieces == piece))
             row, column = np.unravel_index(inside.argmax(), inside.shape)
             x = left + (right - left) * (column + 0.5) / label.shape[1]
             y = low + (high - low) * (row + 0.5) / label.shape[0]

@@ -1,4 +1,4 @@
-"""One self-contained HTML page from run folders: no script, no remote asset, everything escaped."""
+"""The verb `report`: one self-contained HTML page from run folders: no script, no remote asset, everything escaped."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ from phosphene.errors import ConfigError
 from phosphene.io import atomic
 from phosphene.io.config import flatten
 from phosphene.io.folder import SEEN, RunFolder
-from phosphene.reporting.analyses import analyses
+from phosphene.reporting.analysis_sections import analysis_sections
 from phosphene.reporting.contents import Contents, plain
 from phosphene.reporting.image_grid import contact_sheet, image_grid
 from phosphene.reporting.run_comparison import check_comparable, comparison
-from phosphene.reporting.run_figures import ENCODING, draw_all, figure_values, near_copies, save_all
+from phosphene.reporting.run_figures import ENCODING, Drawn, draw_all, figure_values, near_copies, save_all
 from phosphene.reporting.tables import published_table, score_table
 from phosphene.reporting.words import (
+    HIDDEN,
     VERDICTS,
     input_words,
     is_secret,
@@ -39,23 +40,31 @@ from phosphene.reporting.words import (
 )
 from phosphene.run import Run
 
-_ROW_LIMIT = 400
-_SECTIONS = (
-    ("pictures", "Pictures"), ("scores", "Scores"), ("published", "Published"), ("identification", "Identification"),
-    ("encoding", "Encoding"), ("analyses", "Analyses"), ("validity", "Validity"), ("methods", "Methods"),
-    ("configuration", "Configuration"),
-)  # fmt: skip
+__all__ = ["RunLike", "render", "report"]
+
+RunLike = Run | RunFolder | str | Path
+"""A run as `fit` returns it, or its folder."""
+_MAX_ROWS = 400  # of the manifest
+_SECTIONS = {
+    "pictures": ("Pictures", "plates"),
+    "scores": ("Scores", "scored"),
+    "published": ("Published", "published"),
+    "identification": ("Identification", "identification"),
+    "encoding": ("Encoding", "encoding"),
+    "analyses": ("Analyses", "analyses"),
+    "validity": ("Validity", "validity"),
+    "methods": ("Methods", "explained"),
+    "configuration": ("Configuration", "manifest"),
+}
+"""Anchor of a section to its title, and the value of the page that it shows: without any, the section is left out."""
 
 
-Run = Run | RunFolder | str | Path
-
-
-def report(run: Run | Sequence[Run], out: str | Path | None = None) -> Path:
+def report(run: RunLike | Sequence[RunLike], out: str | Path | None = None) -> Path:
     """Write one HTML page about a run, or one that compares several.
 
     Parameters
     ----------
-    run : Run or sequence of Run
+    run : Run, RunFolder, str or Path, or a sequence of these
         one run, as it was fitted or as a folder, or several that were tested on the same split
     out : str or Path, optional
         file to write; ``report.html`` in the (first) run by default, its figures then stand in ``figures/``
@@ -74,35 +83,58 @@ def report(run: Run | Sequence[Run], out: str | Path | None = None) -> Path:
     ConfigError
         Without any run.
     """
-    if isinstance(run, Run):
-        given = [run]
-    else:
-        given = list(run)
+    if isinstance(run, Run | RunFolder | str | Path):
+        run = [run]
 
-    if not given:
+    runs = [Contents(RunFolder.existing(_folder(one))) for one in run]
+    if not runs:
         raise ConfigError("a report needs at least one run; name its folder.")
 
-    folders = [r.run if isinstance(r, Run) else r for r in given]
-    runs = [Contents(RunFolder.existing(r.path if isinstance(r, RunFolder) else r)) for r in folders]
     check_comparable(runs)
-    pages = [_page(c, runs[0].run.path / "figures" if out is None and c is runs[0] else None) for c in runs]
-    values = {
-        "runs": pages,
-        "comparison": comparison(runs) if len(runs) > 1 else None,
-        "title": pages[0]["title"] if len(runs) == 1 else f"{len(runs)} runs on {runs[0].identity['data']}",
-    }
+    first = runs[0].run.path
+    figure_folder = None
+    path = first / "report.html"
 
     if out is None:
-        path = runs[0].run.path / "report.html"
+        figure_folder = first / "figures"
     else:
         path = atomic.checked_path(out)
+
+    pages = [_page(runs[0], figure_folder), *(_page(contents, None) for contents in runs[1:])]
+    values: dict[str, Any] = {"runs": pages, "comparison": None, "title": pages[0]["title"]}
+    if len(runs) > 1:
+        values["comparison"] = comparison(runs)
+        values["title"] = f"{len(runs)} runs on {runs[0].identity['data']}"
 
     atomic.write_text(path, render(values))
     return path
 
 
+def _folder(run: RunLike) -> str | Path:
+    if isinstance(run, Run):
+        return run.run.path
+
+    if isinstance(run, RunFolder):
+        return run.path
+
+    return run
+
+
 def render(values: Mapping[str, Any], template: str = "page.html") -> str:
-    """A page as text: template and style sheet, with a policy that allows neither script nor network."""
+    """Fill a template and its style sheet, with a policy that allows neither script nor network.
+
+    Parameters
+    ----------
+    values : mapping of {str: Any}
+        everything the template shows; texts are escaped, homes and secrets are taken out
+    template : str, default "page.html"
+        a file of this folder
+
+    Returns
+    -------
+    str
+        the page
+    """
     css = files("phosphene.reporting").joinpath("page.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
@@ -119,7 +151,7 @@ def _environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=_shown,
+        finalize=_redacted,
     )
 
     environment.filters |= {
@@ -129,14 +161,17 @@ def _environment() -> jinja2.Environment:
         "whole": whole,
         "text": _text,
         "inside": _inside,
-        "number_or_text": _either,
+        "number_or_text": _number_or_text,
     }
 
-    environment.globals |= {"verdict_words": lambda v: VERDICTS.get(str(v), ("flag", "?")), "input_words": input_words}
+    environment.globals |= {
+        "verdict_words": lambda verdict: VERDICTS.get(str(verdict), ("flag", "?")),
+        "input_words": input_words,
+    }
     return environment
 
 
-def _shown(value: Any) -> Any:
+def _redacted(value: Any) -> Any:
     """Every text of the page passes here: homes and secrets are taken out. Markup is ours and stays."""
     if isinstance(value, str) and not isinstance(value, Markup):
         return redact(value)
@@ -160,7 +195,7 @@ def _inside(words: str) -> str:
     return words[:1].lower() + words[1:]
 
 
-def _either(value: Any) -> str:
+def _number_or_text(value: Any) -> str:
     text = _text(value)
     try:
         as_number = float(text)
@@ -169,6 +204,7 @@ def _either(value: Any) -> str:
 
     if 0 < abs(as_number) < 1e-3:
         return f"{as_number:.1e}".replace("-", "−")
+
     if as_number.is_integer():
         return whole(as_number)
 
@@ -179,117 +215,158 @@ def _either(value: Any) -> str:
 
 
 def _page(contents: Contents, figure_folder: Path | None) -> dict[str, Any]:
-    c = contents
-    rng = np.random.default_rng(c.seed)
-    groups = c.groups(rng)
-
-    if c.pictures(SEEN) is not None:
-        sources = [SEEN, *c.inputs]
-    else:
-        sources = c.inputs
-
-    scores = score_table(c)
-    drawn = draw_all(c, scores)
+    """Everything the template shows of one run."""
+    groups = contents.groups(np.random.default_rng(contents.seed))
+    scores = score_table(contents)
+    drawn = draw_all(contents, scores)
     if figure_folder is not None:
-        save_all(c, groups, drawn, figure_folder)
+        save_all(contents, groups, drawn, figure_folder)
 
-    verdicts = c.validity["verdict"].astype(str)
-    idle = verdicts.isin(["not applicable", "not tested"]).to_numpy()
-    manifest = [
-        {"key": k, "value": "[hidden]" if is_secret(k) else plain(v)}
-        for k, v in flatten(c.manifest).items()
-        if not k.startswith("versions.")
-    ]
+    # Tables are read when first asked for, and what is damaged is noted in that order.
+    verdicts = _verdicts(contents)
+    manifest = _manifest(contents)
 
-    versions = c.manifest.get("versions")
-    explained: dict[tuple[str, str], list[str]] = {}
+    sources = contents.inputs
+    if contents.pictures(SEEN) is not None:
+        sources = [SEEN, *contents.inputs]
 
-    for words in (r["words"] for r in scores["flat"]):
-        explained.setdefault((words.title.partition(" · ")[0], words.text), []).append(words.name)
+    sorted_by = None
+    if contents.sorting_metric:
+        sorted_by = metric_words(contents.sorting_metric)
 
-    panels = {name: figure_values(*parts) for name, parts in drawn.items()}
+    identification, encoding = _panels(drawn)
     page = {
-        "title": f"{c.identity['recipe']} on {c.identity['data']}",
-        "name": c.name,
-        "identity": c.identity,
-        "lede": _lede(c),
-        "conclusions": [line for line in c.conclusions if not line.startswith(("Check ", "Not tested"))],
-        "flags": c.validity[(verdicts == "flag").to_numpy()].to_dict("records"),
-        "plates": [image_grid(g, c, sources) for g in groups],
-        "sorted_by": metric_words(c.sorting_metric) if c.sorting_metric else None,
-        "sheet": contact_sheet(c),
-        "n_pictures": c.n_pictures,
+        "title": f"{contents.identity['recipe']} on {contents.identity['data']}",
+        "name": contents.name,
+        "identity": contents.identity,
+        "lede": _lede(contents),
+        "conclusions": [line for line in contents.conclusions if not line.startswith(("Check ", "Not tested"))],
+        "plates": [image_grid(group, contents, sources) for group in groups],
+        "sorted_by": sorted_by,
+        "sheet": contact_sheet(contents),
+        "n_pictures": contents.n_pictures,
         "sources": sources,
         "scores": scores,
-        "published": published_table(c),
-        "identification": [f for name, f in panels.items() if name not in ENCODING],
-        "encoding": [f for name, f in panels.items() if name in ENCODING],
-        "analyses": analyses(c),
-        "validity": c.validity[~idle].to_dict("records"),
-        "near_copies": near_copies(c),
-        "idle": c.validity[idle].to_dict("records"),
-        "counts": [(v, int((verdicts == v).sum()), *VERDICTS[v]) for v in VERDICTS if (verdicts == v).any()],
-        "urgent": c.validity[(verdicts == "fail").to_numpy()].to_dict("records"),
-        "configuration": c.configuration,
-        "manifest": manifest[:_ROW_LIMIT],
-        "versions": {str(k): plain(v) for k, v in versions.items()} if isinstance(versions, Mapping) else {},
-        "skipped": c.skipped,
-        "explained": [(title, text, names) for (title, text), names in explained.items() if text],
-        "missing": _missing(c),
-        "notes": c.notes,
-        "split": c.split,
+        "scored": scores["flat"],
+        "published": published_table(contents),
+        "identification": identification,
+        "encoding": encoding,
+        "analyses": analysis_sections(contents),
+        "near_copies": near_copies(contents),
+        "configuration": contents.configuration,
+        "manifest": manifest,
+        "versions": _versions(contents),
+        "skipped": contents.skipped,
+        "explained": _explained(scores),
+        "missing": _missing(contents),
+        "notes": contents.notes,
+        "split": contents.split,
+        **verdicts,
     }
-
-    shown = {"pictures": "plates", "validity": "validity", "methods": "explained", "configuration": "manifest"}
-    shown |= {name: name for name in ("published", "identification", "encoding", "analyses")}
-    there = {id_ for id_, key in shown.items() if page[key]} | ({"scores"} if scores["flat"] else set())
-    page["sections"] = [(id_, name) for id_, name in _SECTIONS if id_ in there]
+    page["sections"] = [(anchor, title) for anchor, (title, key) in _SECTIONS.items() if page[key]]
 
     return page
 
 
-def _lede(c: Contents) -> str:
+def _panels(drawn: Mapping[str, Drawn]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Figures about identification, and about encoding."""
+    identification = []
+    encoding = []
+    for name, (figure, alt, caption) in drawn.items():
+        if name in ENCODING:
+            encoding.append(figure_values(figure, alt, caption))
+        else:
+            identification.append(figure_values(figure, alt, caption))
+
+    return identification, encoding
+
+
+def _verdicts(contents: Contents) -> dict[str, Any]:
+    """Verdicts of the checks: those that were reached, those that were not, the urgent ones, and how many of each."""
+    table = contents.validity
+    verdicts = table["verdict"].astype(str)
+    is_idle = verdicts.isin(["not applicable", "not tested"]).to_numpy()
+    counts = []
+
+    for verdict, (css_class, sign) in VERDICTS.items():
+        n = int((verdicts == verdict).sum())
+        if n:
+            counts.append((verdict, n, css_class, sign))
+
+    return {
+        "validity": table[~is_idle].to_dict("records"),
+        "idle": table[is_idle].to_dict("records"),
+        "flags": table[(verdicts == "flag").to_numpy()].to_dict("records"),
+        "urgent": table[(verdicts == "fail").to_numpy()].to_dict("records"),
+        "counts": counts,
+    }
+
+
+def _manifest(contents: Contents) -> list[dict[str, str]]:
+    rows = []
+    for key, value in flatten(contents.manifest).items():
+        if not key.startswith("versions."):
+            rows.append({"key": key, "value": HIDDEN if is_secret(key) else plain(value)})
+
+    return rows[:_MAX_ROWS]
+
+
+def _versions(contents: Contents) -> dict[str, str]:
+    versions = contents.manifest.get("versions")
+    if isinstance(versions, Mapping):
+        return {str(name): plain(version) for name, version in versions.items()}
+
+    return {}
+
+
+def _explained(scores: Mapping[str, Any]) -> list[tuple[str, str, list[str]]]:
+    """(title, explanation, metrics) of every kind of metric in the table."""
+    names: dict[tuple[str, str], list[str]] = {}
+    for row in scores["flat"]:
+        words = row["words"]
+        title = words.title.partition(" · ")[0]
+        names.setdefault((title, words.text), []).append(words.name)
+
+    return [(title, text, metrics) for (title, text), metrics in names.items() if text]
+
+
+def _lede(contents: Contents) -> str:
     """One sentence that says what this run is."""
-    i = c.identity
-    if i["n_voxels"]:
-        voxels = f"{whole(i['n_voxels'])} voxels"
-    else:
-        voxels = "the responses"
+    identity = contents.identity
+    voxels = "the responses"
+    if identity["n_voxels"]:
+        voxels = f"{whole(identity['n_voxels'])} voxels"
 
-    if i["subject"]:
-        who = f" of {i['subject']}"
-    else:
-        who = ""
+    who = ""
+    if identity["subject"]:
+        who = f" of {identity['subject']}"
 
-    if c.n_pictures:
+    if contents.n_pictures:
         start = f"Pictures decoded from {voxels}{who}"
     else:
         start = f"A decoder of {voxels}{who}"
 
-    if i["folds"] > 1:
+    if identity["folds"] > 1:
         return (
-            f"{start} with the recipe {i['recipe']}, in {i['folds']} folds: each of {whole(i['n_test'])} pictures is decoded "
-            "by a model fitted on the others."
+            f"{start} with the recipe {identity['recipe']}, in {identity['folds']} folds: each of "
+            f"{whole(identity['n_test'])} pictures is decoded by a model fitted on the others."
         )
 
-    if i["n_train"]:
-        fitted = f", fitted on {whole(i['n_train'])} {_unit(i, i['n_train'])}"
-    else:
-        fitted = ""
+    fitted = ""
+    if identity["n_train"]:
+        fitted = f", fitted on {whole(identity['n_train'])} {_unit(identity, identity['n_train'])}"
 
-    if i["n_test"]:
-        tested = f" and tested on {whole(i['n_test'])} set aside"
-    else:
-        tested = ""
+    tested = ""
+    if identity["n_test"]:
+        tested = f" and tested on {whole(identity['n_test'])} set aside"
 
-    return f"{start} with the recipe {i['recipe']}{fitted}{tested}."
+    return f"{start} with the recipe {identity['recipe']}{fitted}{tested}."
 
 
 def _unit(identity: Mapping[str, Any], n: int) -> str:
+    word = "picture"
     if identity["unit"] == "trial":
         word = "trial"
-    else:
-        word = "picture"
 
     if n == 1:
         return word
@@ -305,19 +382,21 @@ def _encodes(kind: str) -> bool:
         return True
 
 
-def _missing(c: Contents) -> list[tuple[str, str]]:
+def _missing(contents: Contents) -> list[tuple[str, str]]:
     """(what is not there, the command that makes it)."""
     gaps = []
-    if c.identity["state"] == "fitting":
+    if contents.identity["state"] == "fitting":
         gaps.append(("The fit is not finished.", "run the same `phosphene fit` command again; it goes on"))
 
-    if not c.n_pictures:
-        gaps.append(("No pictures were decoded yet.", c.command("decode")))
+    if not contents.n_pictures:
+        gaps.append(("No pictures were decoded yet.", contents.command("decode")))
 
-    if not (c.run.encoded(c.split) / "predicted.npy").is_file() and _encodes(c.identity["recipe"]):
-        gaps.append(("No responses were predicted yet.", c.command("encode")))
+    if not (contents.run.encoded(contents.split) / "predicted.npy").is_file() and _encodes(contents.identity["recipe"]):
+        gaps.append(("No responses were predicted yet.", contents.command("encode")))
 
-    if c.scores.empty and c.validity.empty:
-        gaps.append(("Nothing was scored yet, so nothing here can be believed or doubted.", c.command("evaluate")))
+    if contents.scores.empty and contents.validity.empty:
+        gaps.append(
+            ("Nothing was scored yet, so nothing here can be believed or doubted.", contents.command("evaluate"))
+        )
 
     return gaps

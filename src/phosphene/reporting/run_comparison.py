@@ -19,41 +19,45 @@ from phosphene.reporting.words import metric_words, number, p_value, signed
 
 HEADLINES = ("two_way", "two_way_within_class", "pixcorr", "ssim.2d", "mse")
 """Kinds of metrics that summaries speak of, the first that is there before the others."""
-_MOST_MATRICES = 12
-_MOST_SAID = 3
+_MAX_MATRICES = 12
+_MAX_SENTENCES = 3
 
 
 def check_comparable(runs: Sequence[Contents]) -> None:
     """Raise SplitError unless all runs were tested on the same split of the same stimuli."""
     first = runs[0]
     for other in runs[1:]:
-        digests = [c.manifest.get("split_digest") for c in (first, other)]
-        tested = [_tested(c) for c in (first, other)]
+        first_digest = first.manifest.get("split_digest")
+        other_digest = other.manifest.get("split_digest")
+        first_tested = _tested(first)
+        other_tested = _tested(other)
 
-        if all(digests):
-            same = digests[0] == digests[1]
+        # Digests know the training side as well; older runs have none, and then the test stimuli must do.
+        if first_digest and other_digest:
+            is_same = first_digest == other_digest
         else:
-            same = bool(tested[0]) and tested[0] == tested[1]
+            is_same = bool(first_tested) and first_tested == other_tested
 
-        if same and all(tested) and tested[0] != tested[1]:
-            same = False
+        if first_tested and other_tested and first_tested != other_tested:
+            is_same = False
 
-        if not same:
-            common = len(tested[0] & tested[1])
+        if not is_same:
+            training = ""
+            if first_tested and first_tested == other_tested:
+                training = "; training sets differ"
+
             raise SplitError(
                 f"these runs were tested on different splits, so their scores cannot stand side by side: {first.name} on "
-                f"'{first.identity['split']}' ({len(tested[0])} test stimuli), {other.name} on "
-                f"'{other.identity['split']}' ({len(tested[1])} test stimuli), {common} of them in common"
-                f"{'; training sets differ' if tested[0] == tested[1] and tested[0] else ''}. "
-                "Fit both with the same --split, then report again."
+                f"'{first.identity['split']}' ({len(first_tested)} test stimuli), {other.name} on "
+                f"'{other.identity['split']}' ({len(other_tested)} test stimuli), {len(first_tested & other_tested)} of them "
+                f"in common{training}. Fit both with the same --split, then report again."
             )
 
 
 def _tested(contents: Contents) -> frozenset[str]:
+    source = "brain"
     if contents.pictures(SEEN) is not None:
         source = SEEN
-    else:
-        source = "brain"
 
     return frozenset(contents.index(source)["stimulus"])
 
@@ -90,17 +94,16 @@ def comparison(runs: Sequence[Contents]) -> dict[str, Any]:
                 cell["place"] = found.place(metric, name)
 
         chance = next((x["chance"] for x in cells if x and np.isfinite(x["chance"])), np.nan)
+        pair = None
         if len(names) == 2:
-            pair = found.pair(metric, *names)
-        else:
-            pair = None
+            pair = found.pair(metric, names[0], names[1])
 
         rows.append({"words": metric_words(metric), "cells": cells, "chance": chance, "pair": pair})
 
     plates = []
     if runs[0].n_pictures:
         for group in runs[0].groups(np.random.default_rng(0)):
-            plates.append(_compared_plate(group, runs, names))
+            plates.append(_compared_grid(group, runs, names))
 
     page = {
         "names": names,
@@ -148,7 +151,7 @@ def sentences(found: Comparison) -> list[str]:
     for metric in headlines(found):  # one of each kind
         chosen.setdefault(kind_of(metric), metric)
 
-    return [_sentence(found, metric) for metric in list(chosen.values())[:_MOST_SAID]]
+    return [_sentence(found, metric) for metric in list(chosen.values())[:_MAX_SENTENCES]]
 
 
 def _sentence(found: Comparison, metric: str) -> str:
@@ -159,11 +162,13 @@ def _sentence(found: Comparison, metric: str) -> str:
 
     if len(places) == 2:
         other = places.iloc[1]["run"]
-        x = found.pair(metric, best["run"], other)
-        low, high = (number(x[k], words.digits) for k in ("ci_low", "ci_high"))
-        gap = f"{signed(x['value'], words.digits)} [{low}, {high}], p = {p_value(x['p'])}"
+        pair = found.pair(metric, best["run"], other)
+        assert pair is not None  # runs that have places were compared
+        low = number(pair["ci_low"], words.digits)
+        high = number(pair["ci_high"], words.digits)
+        gap = f"{signed(pair['value'], words.digits)} [{low}, {high}], p = {p_value(pair['p'])}"
 
-        if x["p"] < LEVEL:
+        if pair["p"] < LEVEL:
             return f"{words.title}: {best['run']} is better than {other}, by {gap}, {over}."
 
         return f"{words.title}: {best['run']} and {other} cannot be told apart ({gap}, {over})."
@@ -180,14 +185,20 @@ def _sentence(found: Comparison, metric: str) -> str:
 
 
 def _matrices(found: Comparison) -> list[dict[str, Any]]:
-    made = []
-    for metric in headlines(found)[:_MOST_MATRICES]:
+    """For every headline a table of each run minus each other one, the best first."""
+    matrices = []
+    for metric in headlines(found)[:_MAX_MATRICES]:
         places = found.ranks[found.ranks["metric"] == metric].sort_values("rank", kind="stable")
         runs = list(places["run"])
-        rows = [(r, [None if r == other else found.pair(metric, r, other) for other in runs]) for r in runs]
-        made.append({"words": metric_words(metric), "n": int(places["n"].iloc[0]), "names": runs, "rows": rows})
+        rows = []
 
-    return made
+        for run in runs:
+            cells = [None if run == other else found.pair(metric, run, other) for other in runs]
+            rows.append((run, cells))
+
+        matrices.append({"words": metric_words(metric), "n": int(places["n"].iloc[0]), "names": runs, "rows": rows})
+
+    return matrices
 
 
 def _published(runs: Sequence[Contents], names: Sequence[str]) -> list[dict[str, Any]]:
@@ -221,34 +232,53 @@ def _published(runs: Sequence[Contents], names: Sequence[str]) -> list[dict[str,
     return sorted(rows.values(), key=lambda r: not r["comparable"])
 
 
-def _compared_plate(group: PictureGroup, runs: Sequence[Contents], names: Sequence[str]) -> dict[str, Any]:
-    made = image_grid(group, runs[0], [SEEN, "brain"])
-    for row in made["rows"]:
+def _compared_grid(group: PictureGroup, runs: Sequence[Contents], names: Sequence[str]) -> dict[str, Any]:
+    """Pictures that the first run chose, as every run decoded them."""
+    grid = image_grid(group, runs[0], [SEEN, "brain"])
+    for row in grid["rows"]:
         if row["source"] == "brain":
             row["label"] = names[0]
-        else:
-            row["label"] = row["label"]
 
-    wanted = runs[0].index()["stimulus"].to_numpy()[group.rows]
-    made["rows"] += [decoded_row(c, name, wanted) for c, name in zip(runs[1:], names[1:], strict=True)]
+    stimuli = runs[0].index()["stimulus"].to_numpy()[group.rows]
+    for contents, name in zip(runs[1:], names[1:], strict=True):
+        grid["rows"].append(decoded_row(contents, name, stimuli))
+
     if group.title in ("Best", "Median", "Worst"):
-        made["title"] += f" of {names[0]}"
+        grid["title"] += f" of {names[0]}"
 
-    return made
+    return grid
 
 
 def decoded_row(contents: Contents, name: str, stimuli: Sequence[str], source: str = "brain") -> dict[str, Any]:
-    """A row of a plate: what a run decoded for these stimuli, or what was seen; an empty cell where it has none."""
-    first = {s: i for i, s in reversed(list(enumerate(contents.index()["stimulus"])))}
+    """A row of a grid: what a run decoded for these stimuli, or what was seen.
+
+    Parameters
+    ----------
+    contents : Contents
+        of the run
+    name : str
+        label of the row
+    stimuli : sequence of str
+        one per column
+    source : str, default "brain"
+        input of the decoder, or ``seen``
+
+    Returns
+    -------
+    dict of {str: Any}
+        source, label, what and cells, of which one is None where the run has no such picture
+    """
+    first: dict[str, int] = {}
+    for row, stimulus in enumerate(contents.index()["stimulus"]):
+        first.setdefault(stimulus, row)
+
     cells = []
-
     for stimulus in stimuli:
+        array = None
         if stimulus in first:
-            found = contents.picture(source, first[stimulus])
-        else:
-            found = None
+            array = contents.picture(source, first[stimulus])
 
-        cells.append(None if found is None else picture(found, f"{name}: stimulus {stimulus}"))
+        cells.append(None if array is None else picture(array, f"{name}: stimulus {stimulus}"))
 
     return {"source": source, "label": name, "what": "", "cells": cells}
 

@@ -2,101 +2,124 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from phosphene.reporting.drawing import BRAIN, MUTED
+from phosphene.reporting.sweep_results import SweepScale
 from phosphene.reporting.words import input_words, metric_words
-from phosphene.sweeps.grid import SweepGrid, value_words
-from phosphene.sweeps.table import shown_metrics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-BLUE = BRAIN
-GREY = MUTED
+__all__ = ["draw_sweep"]
+
+_WIDE_RANGE = 20  # largest over smallest number, from which an axis is logarithmic
+_MAX_TICKS = 8
 
 
-def draw(summary: pd.DataFrame, grid: SweepGrid) -> Figure:
-    """The figure of a summary as `summary_table` makes it. A dashed line is chance, a band the base."""
+def draw_sweep(
+    summary: pd.DataFrame, columns: Sequence[tuple[str, str]], scales: Mapping[int, SweepScale], title: str = ""
+) -> Figure:
+    """Draw the scores of all points. A dashed line is chance, a thin one the base.
+
+    Parameters
+    ----------
+    summary : DataFrame
+        axis, point, input, metric, value, ci_low, ci_high, chance
+    columns : sequence of tuple of (str, str)
+        (input, metric) of each column
+    scales : mapping of {int: SweepScale}
+        axis to what stands on it
+    title : str, default ""
+        above the figure
+
+    Returns
+    -------
+    Figure
+        drawn in the style of all others
+    """
     from matplotlib.figure import Figure
 
-    shown = shown_metrics(summary, grid.file.metrics)
-    axes_shown = sorted(set(summary["axis"]) - {-1}) or [-1]
-    figure = Figure(figsize=(0.6 + 3.4 * len(shown), 0.5 + 2.7 * len(axes_shown)), layout="constrained")
-    panels = np.atleast_2d(figure.subplots(len(axes_shown), len(shown), squeeze=False))
+    rows = sorted(set(summary["axis"]) - {-1}) or [-1]
+    figure = Figure(figsize=(0.6 + 3.4 * len(columns), 0.5 + 2.7 * len(rows)), layout="constrained")
+    panels = np.atleast_2d(figure.subplots(len(rows), len(columns), squeeze=False))
 
-    for row, axis in zip(panels, axes_shown, strict=True):
-        for panel, which in zip(row, shown, strict=True):
-            _panel(panel, summary, grid, axis, *which)
+    for of_axis, axis in zip(panels, rows, strict=True):
+        for panel, (source, metric) in zip(of_axis, columns, strict=True):
+            part = summary[(summary["input"] == source) & (summary["metric"] == metric)]
+            _label(panel, source, metric)
+            _panel(panel, part[part["axis"] == axis], part[part["axis"] == -1], axis, scales[axis])
 
-    if grid.file.title:
-        figure.suptitle(grid.file.title, fontsize=11)
+    if title:
+        figure.suptitle(title, fontsize=11)
 
     return figure
 
 
-def _panel(panel: Axes, summary: pd.DataFrame, grid: SweepGrid, axis: int, source: str, metric: str) -> None:
-    here = summary[(summary["input"] == source) & (summary["metric"] == metric)]
-    base = here[here["axis"] == -1]
-    mine = here[here["axis"] == axis]
+def _label(panel: Axes, source: str, metric: str) -> None:
     title = metric_words(metric).title
-    panel.set_title(title if source == "brain" else f"{title}\n({input_words(source)[0]})", fontsize=9)
+    if source != "brain":
+        title = f"{title}\n({input_words(source)[0]})"
+
+    panel.set_title(title, fontsize=9)
     panel.spines[["top", "right"]].set_visible(False)
     panel.tick_params(labelsize=8)
 
-    if mine.empty:
-        panel.text(0.5, 0.5, "not scored", ha="center", va="center", transform=panel.transAxes, color=GREY)
+
+def _panel(panel: Axes, points: pd.DataFrame, base: pd.DataFrame, axis: int, scale: SweepScale) -> None:
+    """Points of one axis: numbers from left to right, names from top to bottom."""
+    if points.empty:
+        panel.text(0.5, 0.5, "not scored", ha="center", va="center", transform=panel.transAxes, color=MUTED)
         return
 
-    chance = mine["chance"].iloc[0]
-    places = _places(grid, axis)
-    numeric = len(places) > 1 and all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in places.values())
-    x = [float(places[p]) if numeric else i for i, p in enumerate(mine["point"])]  # type: ignore[arg-type]
-    low = (mine["value"] - mine["ci_low"]).clip(lower=0).fillna(0)
-    high = (mine["ci_high"] - mine["value"]).clip(lower=0).fillna(0)
+    chance = points["chance"].iloc[0]
+    low = (points["value"] - points["ci_low"]).clip(lower=0).fillna(0)
+    high = (points["ci_high"] - points["value"]).clip(lower=0).fillna(0)
+    numbers = _numbers(scale)
 
-    if numeric:
-        panel.errorbar(x, mine["value"], yerr=[low, high], fmt="o-", color=BLUE, ms=4, lw=1.2, capsize=2)
-        if min(x) > 0 and max(x) / min(x) > 20:
+    if numbers is not None:
+        x = [numbers[point] for point in points["point"]]
+        panel.errorbar(x, points["value"], yerr=[low, high], fmt="o-", color=BRAIN, ms=4, lw=1.2, capsize=2)
+        if min(x) > 0 and max(x) / min(x) > _WIDE_RANGE:
             panel.set_xscale("log")
 
-        if len(x) <= 8:
-            panel.set_xticks(x, [f"{v:g}" for v in x])
+        if len(x) <= _MAX_TICKS:
+            panel.set_xticks(x, [f"{value:g}" for value in x])
             panel.minorticks_off()
 
-        panel.set_xlabel(_axis_name(grid, axis), fontsize=8)
+        panel.set_xlabel(", ".join(scale.keys).replace("recipe.", ""), fontsize=8)
         if np.isfinite(chance):
-            panel.axhline(chance, color=GREY, lw=0.8, ls="--")
+            panel.axhline(chance, color=MUTED, lw=0.8, ls="--")
 
         return
 
-    x = [len(x) - 1 - i for i in x]
-    panel.errorbar(mine["value"], x, xerr=[low, high], fmt="o", color=BLUE, ms=5, lw=1.2, capsize=2)
-    panel.set_yticks(x, list(mine["point"]))
-    panel.set_ylim(-0.6, len(x) - 0.4)
+    y = [len(points) - 1 - i for i in range(len(points))]  # the first point on top
+    panel.errorbar(points["value"], y, xerr=[low, high], fmt="o", color=BRAIN, ms=5, lw=1.2, capsize=2)
+    panel.set_yticks(y, list(points["point"]))
+    panel.set_ylim(-0.6, len(y) - 0.4)
 
     if axis != -1 and len(base):
-        panel.axvline(base["value"].iloc[0], color=BLUE, lw=0.8, alpha=0.5)
+        panel.axvline(base["value"].iloc[0], color=BRAIN, lw=0.8, alpha=0.5)
 
     if np.isfinite(chance):
-        panel.axvline(chance, color=GREY, lw=0.8, ls="--")
+        panel.axvline(chance, color=MUTED, lw=0.8, ls="--")
 
 
-def _places(grid: SweepGrid, axis: int) -> dict[str, object]:
-    """The value that stands on the axis, by point: the first thing a point sets."""
-    return {
-        p.label: next(iter(p.sets.values())) if len(p.sets) == 1 else value_words(p.label)
-        for p in grid.points
-        if p.axis == axis and p.sets
-    }
+def _numbers(scale: SweepScale) -> dict[str, float] | None:
+    """Label of a point to its number; None where points are no numbers, or there is one only."""
+    numbers = {}
+    for label, value in scale.values.items():
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            return None
 
+        numbers[label] = float(value)
 
-def _axis_name(grid: SweepGrid, axis: int) -> str:
-    if axis >= 0:
-        return ", ".join(grid.file.grid[axis]).replace("recipe.", "")
+    if len(numbers) > 1:
+        return numbers
 
-    return ""
+    return None

@@ -7,175 +7,178 @@ Each part has a table, a figure per metric, and the same test pictures as every 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
 
+from phosphene._version import __version__
+from phosphene.data.oracle import BestLinear
 from phosphene.io import atomic
-from phosphene.io.config import flatten
 from phosphene.io.folder import SEEN, RunFolder
 from phosphene.io.progress import duration
 from phosphene.metrics.registry import kind_of
 from phosphene.reporting.contents import Contents, plain
+from phosphene.reporting.drawing import style
 from phosphene.reporting.html import render
 from phosphene.reporting.run_comparison import decoded_row
 from phosphene.reporting.run_figures import figure_values
+from phosphene.reporting.sweep_figure import draw_sweep
+from phosphene.reporting.sweep_results import SweepPoint, SweepResults
 from phosphene.reporting.tables import rivals
 from phosphene.reporting.words import input_words, is_secret, metric_words, number
-from phosphene.sweeps.grid import Point, value_words
-from phosphene.sweeps.reference import BestLinear, best_linear_of, pixel_correlation
-from phosphene.sweeps.table import block_label, shown_metrics, within_block
 
-if TYPE_CHECKING:
-    from phosphene.sweeps.run import Sweep
+__all__ = ["PAGE", "SweepSection", "write_sweep_page"]
 
 PAGE = "sweep.html"
 PICTURES = 10
 """Test pictures in a strip."""
 _CEILING = "pearson.fraction_of_ceiling"
-_MOST_COLUMNS = 6
-_MOST_FIGURES = 4
+_MAX_COLUMNS = 6
+_MAX_FIGURES = 4
 _LEVEL = 0.05
 
 
 @dataclass(frozen=True)
 class SweepSection:
-    """Points to be shown together, the base first."""
+    """Points to be shown together, the base first.
+
+    Attributes
+    ----------
+    title : str
+        heading
+    axis : int
+        number of the axis that is moved; -1 where axes are crossed
+    points : sequence of SweepPoint
+        the base first
+    base : SweepPoint
+        what the others are compared with
+    """
 
     title: str
     axis: int
-    points: Sequence[Point]
-    base: Point
+    points: Sequence[SweepPoint]
+    base: SweepPoint
 
 
-def write_page(whole: Sweep, points: pd.DataFrame, summary: pd.DataFrame) -> Path:
+def write_sweep_page(results: SweepResults) -> Path:
     """Write OUT/sweep.html: self-contained, in the look of a run's report.
 
     Parameters
     ----------
-    whole : Sweep
-        the sweep
-    points, summary : DataFrame
-        its tables
+    results : SweepResults
+        the sweep and its tables
 
     Returns
     -------
     Path
         Path of the page
     """
-    path = whole.out / PAGE
-    atomic.write_text(path, render(_Page(whole, points, summary).values(), "sweep.html"))
+    path = results.out / PAGE
+    atomic.write_text(path, render(_SweepPage(results).values(), "sweep.html"))
     return path
 
 
-class _Page:
-    def __init__(self, whole: Sweep, points: pd.DataFrame, summary: pd.DataFrame) -> None:
-        self.whole = whole
-        self.grid = whole.grid
-        self.scores = points
-        self.summary = summary
-        self.done = {n for n in self.grid.runs if whole.is_done(n)}
+class _SweepPage:
+    def __init__(self, results: SweepResults) -> None:
+        self.results = results
+        self.summary = results.summary
+        self.done = {name for name, run in results.runs.items() if run.is_done}
         self._contents: dict[str, Contents] = {}
-        self._shares: dict[str, dict[str, float] | None] = {}
 
     def values(self) -> dict[str, Any]:
         """Everything the template shows."""
-        from phosphene._version import __version__
+        results = self.results
+        parts = [self._section_values(section, f"part{i + 1}") for i, section in enumerate(self.sections)]
+        missing = [name for name in results.runs if name not in self.done]
+        failed = [(self._label_of(n), results.runs[n].failure) for n in missing if results.runs[n].failure]
 
-        parts = [self._part_values(part, f"part{i + 1}") for i, part in enumerate(self.parts)]
         return {
-            "title": self.grid.file.title or f"Sweep {self.whole.file.stem}",
-            "name": self.whole.out.resolve().name,
+            "title": results.title,
+            "name": results.out.resolve().name,
             "lede": self._lede(),
             "conclusions": [line for part in parts for line in part["conclusions"]],
-            "failed": [(self._label_of(n), self.whole.failure(n)) for n in self._missing() if self.whole.failure(n)],
-            "open": [self._label_of(n) for n in self._missing() if not self.whole.failure(n)],
-            "n_runs": len(self.grid.runs),
+            "failed": failed,
+            "open": [self._label_of(n) for n in missing if not results.runs[n].failure],
+            "n_runs": len(results.runs),
             "parts": parts,
-            "glance": self._glance(parts),
+            "glance": self._overview(parts),
             "axes": self._axes(),
             "base": self._base_values(),
-            "words": [metric_words(m) for m in dict.fromkeys(m for _, m in self.columns)],
-            "command": f"phosphene sweep {self.whole.file.name} --out {self.whole.out}",
-            "repeated": bool(self.grid.file.repeat),
+            "words": [metric_words(m) for m in dict.fromkeys(metric for _, metric in self.columns)],
+            "command": results.command,
+            "repeated": any(key.is_repeated for key in results.keys),
             "version": __version__,
         }
 
     # -- what was asked ------------------------------------------------------------------------------------------------
 
     def _lede(self) -> str:
-        there = len(self.done)
-        labels = {(p.axis, p.label) for p in self.grid.points}
-        times = {tuple(p.repeat.items()) for p in self.grid.points}
+        n_runs = len(self.results.runs)
+        n_done = len(self.done)
+        labels = {(point.axis, point.label) for point in self.results.points}
+        repetitions = {point.repetition for point in self.results.points}
 
-        if len(times) > 1:
-            over = f", each repeated {len(times)} times"
+        repeated = ""
+        if len(repetitions) > 1:
+            repeated = f", each repeated {len(repetitions)} times"
+
+        if n_done == n_runs:
+            finished = "all of them finished"
         else:
-            over = ""
+            finished = f"{n_done} of them finished"
 
-        if there == len(self.grid.runs):
-            all_there = "all of them finished"
-        else:
-            all_there = f"{there} of them finished"
-
-        return f"{len(labels)} points{over}: {len(self.grid.runs)} runs, {all_there}."
-
-    def _missing(self) -> list[str]:
-        return [n for n in self.grid.runs if n not in self.done]
+        return f"{len(labels)} points{repeated}: {n_runs} runs, {finished}."
 
     def _label_of(self, run: str) -> str:
-        point = next(p for p in self.grid.points if p.run == run)
-        again = ", ".join(f"{k} {value_words(v)}" for k, v in point.repeat.items())
-        return _readable(f"{point.label}{f' ({again})' if again else ''}")
+        point = next(point for point in self.results.points if point.run == run)
+        if point.repetition:
+            return _readable(f"{point.label} ({point.repetition})")
+
+        return _readable(point.label)
 
     def _axes(self) -> list[dict[str, Any]]:
-        file = self.grid.file
-        named = [("", axis) for axis in file.grid] + [("repeated", axis) for axis in file.repeat]
-        return [
-            {"key": key, "values": ", ".join(dict.fromkeys(map(value_words, values))), "how": how}
-            for how, axis in named
-            for key, values in axis.items()
-        ]
+        rows = []
+        for key in self.results.keys:
+            rows.append({"key": key.key, "values": key.values, "how": "repeated" if key.is_repeated else ""})
+
+        return rows
 
     def _base_values(self) -> list[tuple[str, str]]:
-        values = {"recipe": self.grid.file.recipe, **flatten(self.grid.file.base)}
-        for _, over in self.whole.layers:  # of the command line
-            values |= flatten(dict(over))
+        rows = []
+        for key, value in self.results.base.items():
+            if value is not None:
+                rows.append((key, "[hidden]" if is_secret(key) else plain(value)))
 
-        return [(k, "[hidden]" if is_secret(k) else plain(v)) for k, v in values.items() if v is not None]
+        return rows
 
     # -- parts ---------------------------------------------------------------------------------------------------------
 
     @cached_property
-    def parts(self) -> list[SweepSection]:
+    def sections(self) -> list[SweepSection]:
         """What is shown together."""
-        grid = self.grid
-        once = [p for p in self.grid.points if p.repeat == self.grid.points[0].repeat]
+        points = self.results.points
+        once = [point for point in points if point.repetition == points[0].repetition]
         base = once[0]
 
-        if grid.file.crossed:
-            blocks: dict[str, list[Point]] = {}
+        if self.results.is_crossed:
+            blocks: dict[str, list[SweepPoint]] = {}
             for point in once:
-                blocks.setdefault(block_label(grid, point), []).append(point)
+                blocks.setdefault(point.block, []).append(point)
 
             return [SweepSection(_heading(title), -1, members, members[0]) for title, members in blocks.items()]
 
-        parts = []
-        for axis in sorted({p.axis for p in once} - {-1}) or [-1]:
-            mine = [p for p in once if p.axis == axis and p.run != base.run]
-            if axis >= 0:
-                keys = " and ".join(grid.file.grid[axis])
-            else:
-                keys = ""
+        sections = []
+        for axis in sorted({point.axis for point in once} - {-1}) or [-1]:
+            members = [point for point in once if point.axis == axis and point.run != base.run]
+            title = _readable(" and ".join(self.results.scales[axis].keys))
+            sections.append(SweepSection(title, axis, [base, *members], base))
 
-            parts.append(SweepSection(_readable(keys), axis, [base, *mine] if base not in mine else mine, base))
-
-        return parts
+        return sections
 
     @cached_property
     def columns(self) -> list[tuple[str, str]]:
@@ -183,168 +186,193 @@ class _Page:
         if self.summary.empty:
             return []
 
-        shown = [x for x in shown_metrics(self.summary, self.grid.file.metrics) if x[1] != _CEILING][:_MOST_COLUMNS]
-        known = _CEILING in set(self.summary.loc[self.summary["input"] == "brain", "metric"])
-        return [*shown, *([("brain", _CEILING)] if known else [])]
+        columns = [column for column in self.results.columns if column[1] != _CEILING][:_MAX_COLUMNS]
+        if _CEILING in set(self.summary.loc[self.summary["input"] == "brain", "metric"]):
+            columns.append(("brain", _CEILING))
 
-    def _part_values(self, part: SweepSection, id_: str) -> dict[str, Any]:
-        there = [p for p in part.points if self._runs(p)]
-        columns = self.columns
-        best = self._best_linear(part)
-        rows = [self._row(p, part, columns, best) for p in there]
+        return columns
+
+    def _section_values(self, section: SweepSection, id_: str) -> dict[str, Any]:
+        scored = [point for point in section.points if self._runs(point)]
+        best = self._best_linear(section)
+        rows = [self._row(point, section, best) for point in scored]
+        cells = [cell for row in rows for cell in row["cells"] if cell]
+        others = [cell for row in rows for cell in row["cells"] if cell and not row["is_base"]]
+
+        columns = []
+        chance = []
+        for k, (source, metric) in enumerate(self.columns):
+            of = "" if source == "brain" else input_words(source)[0]
+            columns.append({"words": metric_words(metric), "of": of})
+            chance.append(_span([row["cells"][k]["chance"] for row in rows if row["cells"][k]]))
 
         return {
             "id": id_,
-            "title": part.title,
-            "note": self._note(part, there, best),
-            "columns": [
-                {"words": metric_words(m), "of": "" if i == "brain" else input_words(i)[0]} for i, m in columns
-            ],
+            "title": section.title,
+            "note": self._note(scored, best),
+            "columns": columns,
             "rows": rows,
-            "chance": [_span([x["chance"] for r in rows if (x := r["cells"][k])]) for k in range(len(columns))],
-            "shares": best is not None and any(r["share"] for r in rows),
-            "rivals": any(x and x["rivals"] for r in rows for x in r["cells"]),
-            "base": self._short(part.base, part),
-            "compared": any(x and np.isfinite(x["difference"]) and not r["is_base"] for r in rows for x in r["cells"]),
-            "figures": self._figures(part, there, columns),
-            "plate": self._plate(part, there),
-            "conclusions": self._sentences(part, rows, columns),
-        }
-
-    def _short(self, point: Point, part: SweepSection) -> str:
-        if part.axis == -1:
-            label = within_block(self.grid, point)
-        else:
-            label = point.label
-
-        return _readable(label.removeprefix("recipe ") if label.count(",") == 0 else label)
-
-    def _note(self, part: SweepSection, there: Sequence[Point], best: BestLinear | None) -> str:
-        said = []
-        if there:
-            tested = len(self._content(self._runs(there[0])[0]).index())
-            said.append(f"{tested} test pictures.")
-
-        if best is not None:
-            if best.showings == 1:
-                words = "one response each"
-            else:
-                words = f"{best.showings} responses to each averaged"
-
-            said.append(
-                f"Best linear decoder of pixels, {words}: r = {number(best.reached)} on these pictures, {number(best.bound)} on "
-                f"the {best.learned} pictures that it learned from."
-            )
-
-        return " ".join(said)
-
-    def _glance(self, parts: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-        """Where the same points were tested on several data: one score of each, points down and data across."""
-        parts = [p for p in parts if p["rows"] and p["columns"]]
-        if not self.grid.file.crossed or len(parts) < 2:
-            return None
-
-        main = self._main(self.columns)
-        metric = self.columns[main][1]
-        labels = list(dict.fromkeys(r["label"] for p in parts for r in p["rows"]))
-        found = {(p["id"], r["label"]): r for p in parts for r in p["rows"]}
-        cells = [[found.get((p["id"], label)) for p in parts] for label in labels]
-
-        return {
-            "words": metric_words(metric),
-            "parts": [(p["id"], p["title"]) for p in parts],
-            "rows": [
-                (label, [r and {"score": r["cells"][main], "share": r["share"]} for r in row])
-                for label, row in zip(labels, cells, strict=True)
-            ],
-            "chance": [p["chance"][main] for p in parts],
-            "shares": any(r and r["share"] for row in cells for r in row),
+            "chance": chance,
+            "shares": best is not None and any(row["share"] for row in rows),
+            "rivals": any(cell["rivals"] for cell in cells),
+            "base": self._short(section.base, section),
+            "compared": any(np.isfinite(cell["difference"]) for cell in others),
+            "figures": self._figures(section, scored),
+            "plate": self._pictures(section, scored),
+            "conclusions": self._sentences(section, rows),
         }
 
     @staticmethod
-    def _main(columns: Sequence[tuple[str, str]]) -> int:
+    def _short(point: SweepPoint, section: SweepSection) -> str:
+        label = point.label
+        if section.axis == -1:
+            label = point.within
+
+        if "," not in label:
+            label = label.removeprefix("recipe ")
+
+        return _readable(label)
+
+    def _note(self, scored: Sequence[SweepPoint], best: BestLinear | None) -> str:
+        sentences = []
+        if scored:
+            n_tested = len(self._content(self._runs(scored[0])[0]).index())
+            sentences.append(f"{n_tested} test pictures.")
+
+        if best is not None:
+            showings = f"{best.showings} responses to each averaged"
+            if best.showings == 1:
+                showings = "one response each"
+
+            sentences.append(
+                f"Best linear decoder of pixels, {showings}: r = {number(best.reached)} on these pictures, "
+                f"{number(best.bound)} on the {best.learned} pictures that it learned from."
+            )
+
+        return " ".join(sentences)
+
+    def _overview(self, parts: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+        """Where the same points were tested on several data: one score of each, points down and data across."""
+        parts = [part for part in parts if part["rows"] and part["columns"]]
+        if not self.results.is_crossed or len(parts) < 2:
+            return None
+
+        main = self._main_column()
+        rows = {(part["id"], row["label"]): row for part in parts for row in part["rows"]}
+        labels = list(dict.fromkeys(label for _, label in rows))
+        table = []
+
+        for label in labels:
+            cells = []
+            for part in parts:
+                row = rows.get((part["id"], label))
+                cells.append(row and {"score": row["cells"][main], "share": row["share"]})
+
+            table.append((label, cells))
+
+        return {
+            "words": metric_words(self.columns[main][1]),
+            "parts": [(part["id"], part["title"]) for part in parts],
+            "rows": table,
+            "chance": [part["chance"][main] for part in parts],
+            "shares": any(row["share"] for row in rows.values()),
+        }
+
+    def _main_column(self) -> int:
         """The column that summaries speak of: identification where there is any, since it has a chance level."""
-        return next((k for k, (_, m) in enumerate(columns) if kind_of(m) == "two_way"), 0)
+        return next((k for k, (_, metric) in enumerate(self.columns) if kind_of(metric) == "two_way"), 0)
 
     # -- one point -----------------------------------------------------------------------------------------------------
 
-    def _runs(self, point: Point) -> list[str]:
+    def _runs(self, point: SweepPoint) -> list[str]:
         """Finished runs of a point, one per repetition."""
-        same = [p for p in self.grid.points if p.label == point.label and p.axis == point.axis]
+        same = [p for p in self.results.points if p.label == point.label and p.axis == point.axis]
         return [p.run for p in same if p.run in self.done]
 
     def _content(self, run: str) -> Contents:
         if run not in self._contents:
-            self._contents[run] = Contents(RunFolder(self.whole.folder(run)))
+            self._contents[run] = Contents(RunFolder(self.results.runs[run].folder))
 
         return self._contents[run]
 
-    def _score(self, point: Point, source: str, metric: str) -> pd.Series | None:
+    def _score(self, point: SweepPoint, source: str, metric: str) -> pd.Series | None:
         table = self.summary
-        found = table[
-            (table["axis"] == point.axis) & (table["point"] == point.label)
-            & (table["input"] == source) & (table["metric"] == metric)
-        ]  # fmt: skip
-
-        if found.empty:
+        is_point = (table["axis"] == point.axis) & (table["point"] == point.label)
+        rows = table[is_point & (table["input"] == source) & (table["metric"] == metric)]
+        if rows.empty:
             return None
 
-        return found.iloc[0]
+        return rows.iloc[0]
 
-    def _row(
-        self, point: Point, part: SweepSection, columns: Sequence[tuple[str, str]], best: BestLinear | None
-    ) -> dict[str, Any]:
+    def _row(self, point: SweepPoint, section: SweepSection, best: BestLinear | None) -> dict[str, Any]:
         runs = self._runs(point)
-        taken = self.scores.loc[self.scores["run"].isin(runs), ["run", "seconds"]].drop_duplicates()
+        scores = self.results.scores
+        taken = scores.loc[scores["run"].isin(runs), ["run", "seconds"]].drop_duplicates()
+        time = "–"
+        if len(taken):
+            time = duration(float(taken["seconds"].mean()))
+
         return {
-            "label": self._short(point, part),
-            "is_base": point.run == part.base.run,
-            "cells": [self._cell(point, runs[0], *c) for c in columns],
+            "label": self._short(point, section),
+            "is_base": point.run == section.base.run,
+            "cells": [self._cell(point, runs[0], source, metric) for source, metric in self.columns],
             "share": self._share(runs, best),
-            "time": duration(float(taken["seconds"].mean())) if len(taken) else "–",
-            "links": [self._link(r, len(runs), i) for i, r in enumerate(runs)],
+            "time": time,
+            "links": [self._link(run, len(runs), i) for i, run in enumerate(runs)],
         }
 
-    def _cell(self, point: Point, run: str, source: str, metric: str) -> dict[str, Any] | None:
+    def _cell(self, point: SweepPoint, run: str, source: str, metric: str) -> dict[str, Any] | None:
         row = self._score(point, source, metric)
         if row is None:
             return None
 
+        gain = row["difference"]
         if metric_words(metric).lower_is_better:
-            sign = -1
-        else:
-            sign = 1
+            gain = -gain
 
-        sure = bool(row["p_holm"] < _LEVEL)
+        is_sure = bool(row["p_holm"] < _LEVEL)
+        beaten_by: list[str] = []
         if source == "brain":
             beaten_by = self._rivals(run, metric)
-        else:
-            beaten_by = []
 
         return {
-            "value": row["value"], "ci_low": row["ci_low"], "ci_high": row["ci_high"], "chance": row["chance"],
-            "difference": row["difference"], "low": row["difference_low"], "high": row["difference_high"],
-            "p": row["p_holm"], "better": sure and sign * row["difference"] > 0,
-            "worse": sure and sign * row["difference"] < 0, "rivals": ", ".join(beaten_by),
-        }  # fmt: skip
+            "value": row["value"],
+            "ci_low": row["ci_low"],
+            "ci_high": row["ci_high"],
+            "chance": row["chance"],
+            "difference": row["difference"],
+            "low": row["difference_low"],
+            "high": row["difference_high"],
+            "p": row["p_holm"],
+            "better": is_sure and gain > 0,
+            "worse": is_sure and gain < 0,
+            "rivals": ", ".join(beaten_by),
+        }
 
     def _rivals(self, run: str, metric: str) -> list[str]:
         contents = self._content(run)
-        controls = [i for i in dict.fromkeys(contents.scores["input"]) if i not in ("brain", "truth", "first_stage")]
-        return [input_words(i)[0] for i in controls if rivals(contents, metric, i)]
+        names = []
+        for source in dict.fromkeys(contents.scores["input"]):
+            if source not in ("brain", "truth", "first_stage") and rivals(contents, metric, source):
+                names.append(input_words(source)[0])
 
-    def _link(self, run: str, n: int, at: int) -> dict[str, str]:
-        page = self.whole.folder(run) / "report.html"
-        target = f"runs/{quote(run)}/" + ("report.html" if page.is_file() else "")
-        return {"href": target, "text": "run" if n == 1 else str(at + 1), "title": run}
+        return names
+
+    def _link(self, run: str, n: int, i: int) -> dict[str, str]:
+        target = f"runs/{quote(run)}/"
+        if (self.results.runs[run].folder / "report.html").is_file():
+            target += "report.html"
+
+        text = "run" if n == 1 else str(i + 1)
+        return {"href": target, "text": text, "title": run}
 
     # -- what can be reached -------------------------------------------------------------------------------------------
 
-    def _best_linear(self, part: SweepSection) -> BestLinear | None:
-        """That of the part, where all its points have the same."""
-        found = {best_linear_of(self.grid.runs[p.run].config) for p in part.points if p.run in self.done}
-        if len(found) == 1:
-            return next(iter(found))
+    def _best_linear(self, section: SweepSection) -> BestLinear | None:
+        """That of the section, where all its points have the same."""
+        best = {self.results.runs[point.run].best for point in section.points if point.run in self.done}
+        if len(best) == 1:
+            return best.pop()
 
         return None
 
@@ -353,119 +381,127 @@ class _Page:
         if best is None or best.reached <= 0:
             return None
 
-        found = []
+        correlations = []
         for run in runs:
-            contents = self._content(run)
-            decoded = contents.pictures("brain")
-            seen = contents.pictures(SEEN)
-            if decoded is None or seen is None or decoded.shape != seen.shape:
+            correlation = self.results.runs[run].correlation
+            if correlation is None:
                 return None
 
-            found.append(np.array(pixel_correlation(decoded, seen)))
+            correlations.append(np.array(correlation))
 
-        value, low, high = np.mean(found, axis=0)
-        share = {"r": float(value), "value": value / best.reached, "ci_low": low / best.reached}
-
-        return {**share, "ci_high": high / best.reached}
+        value, low, high = np.mean(correlations, axis=0)
+        return {
+            "r": float(value),
+            "value": value / best.reached,
+            "ci_low": low / best.reached,
+            "ci_high": high / best.reached,
+        }
 
     # -- pictures ------------------------------------------------------------------------------------------------------
 
-    def _figures(
-        self, part: SweepSection, there: Sequence[Point], columns: Sequence[tuple[str, str]]
-    ) -> list[dict[str, Any]]:
-        from phosphene.reporting.drawing import style
-        from phosphene.reporting.sweep_figure import draw
-
-        if len(there) < 2:
+    def _figures(self, section: SweepSection, scored: Sequence[SweepPoint]) -> list[dict[str, Any]]:
+        if len(scored) < 2:
             return []
 
-        if self.grid.file.crossed:
-            names = {p.label: self._short(p, part) for p in there}
-        else:
-            names = {}
+        names = {}
+        if self.results.is_crossed:
+            names = {point.label: self._short(point, section) for point in scored}
 
-        mine = self.summary[self.summary["point"].isin([p.label for p in there])]
-        mine = mine[mine["axis"].isin([-1, part.axis])].assign(point=lambda t: t["point"].replace(names))
-        made = []
+        is_scored = self.summary["point"].isin([point.label for point in scored])
+        is_here = self.summary["axis"].isin([-1, section.axis])
+        summary = self.summary[is_scored & is_here]
+        summary = summary.assign(point=summary["point"].replace(names))
+        figures = []
 
-        for source, metric in columns[:_MOST_FIGURES]:
-            only = mine[(mine["input"] == source) & (mine["metric"] == metric)]
-            file = self.grid.file.model_copy(update={"title": "", "metrics": [f"{source}:{metric}"]})
+        for source, metric in self.columns[:_MAX_FIGURES]:
+            part = summary[(summary["input"] == source) & (summary["metric"] == metric)]
+            if part.empty:
+                continue
 
             with style():
-                figure = draw(only, replace(self.grid, file=file))
+                figure = draw_sweep(part, [(source, metric)], self.results.scales)
 
-            figure.set_size_inches(4.1, max(1.5, 0.85 + 0.3 * len(there)) if part.axis == -1 else 2.9)
-            title = metric_words(metric).title
-            values = "; ".join(f"{r.point} {number(r.value)}" for r in only.itertuples())
+            height = 2.9
+            if section.axis == -1:
+                height = max(1.5, 0.85 + 0.3 * len(scored))
 
-            if only["chance"].round(3).nunique() < 2:
-                whose = ""
-            else:
-                whose = f" of {only['point'].iloc[0]}"
+            figure.set_size_inches(4.1, height)
+            values = "; ".join(f"{row['point']} {number(row['value'])}" for row in part.to_dict("records"))
+            whose = ""
+            if len(part["chance"].round(3).dropna().unique()) > 1:
+                whose = f" of {part['point'].iloc[0]}"
 
-            made.append(figure_values(figure, f"{title}: {values}", f"Dashed: chance{whose}."))
+            alt = f"{metric_words(metric).title}: {values}"
+            figures.append(figure_values(figure, alt, f"Dashed: chance{whose}."))
 
-        return made
+        return figures
 
-    def _plate(self, part: SweepSection, there: Sequence[Point]) -> dict[str, Any] | None:
-        shown = [(p, self._content(self._runs(p)[0])) for p in there]
-        shown = [(p, c) for p, c in shown if c.n_pictures]
-        if not shown:
+    def _pictures(self, section: SweepSection, scored: Sequence[SweepPoint]) -> dict[str, Any] | None:
+        """The same test pictures as every point decoded them."""
+        contents = [(point, self._content(self._runs(point)[0])) for point in scored]
+        contents = [(point, content) for point, content in contents if content.n_pictures]
+        if not contents:
             return None
 
-        first = shown[0][1]
+        first = contents[0][1]
         tested = np.sort(first.index()["stimulus"].unique().astype(str))
         stimuli = np.random.default_rng(0).choice(tested, min(PICTURES, len(tested)), replace=False)
-        rows = [
-            decoded_row(first, "seen", stimuli, SEEN),
-            *(decoded_row(c, self._short(p, part), stimuli) for p, c in shown),
-        ]
+
+        rows = [decoded_row(first, "seen", stimuli, SEEN)]
+        for point, content in contents:
+            rows.append(decoded_row(content, self._short(point, section), stimuli))
 
         index = first.index().drop_duplicates("stimulus").set_index("stimulus")
+        categories = [""] * len(stimuli)
         if "category" in index:
-            category = index["category"].reindex(stimuli).fillna("")
-        else:
-            category = [""] * len(stimuli)
+            categories = index["category"].reindex(stimuli).fillna("")
 
-        columns = [{"stimulus": s, "value": np.nan, "category": c} for s, c in zip(stimuli, category, strict=True)]
+        columns = []
+        for stimulus, category in zip(stimuli, categories, strict=True):
+            columns.append({"stimulus": stimulus, "value": np.nan, "category": category})
+
         note = "Drawn without looking at the scores, the same for every row."
-
         return {"title": f"{len(stimuli)} test pictures", "note": note, "columns": columns, "rows": rows}
 
     # -- in words ------------------------------------------------------------------------------------------------------
 
-    def _sentences(
-        self, part: SweepSection, rows: Sequence[Mapping[str, Any]], columns: Sequence[tuple[str, str]]
-    ) -> list[str]:
-        main = self._main(columns)
-        there = [(r["label"], r["cells"][main], r["is_base"]) for r in rows if columns and r["cells"][main]]
-        if not there:
+    def _sentences(self, section: SweepSection, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+        if not self.columns:
             return []
 
-        words = metric_words(columns[main][1])
-        label, best, _ = (min if words.lower_is_better else max)(there, key=lambda x: x[1]["value"])
+        main = self._main_column()
+        scored = [(row["label"], row["cells"][main], row["is_base"]) for row in rows if row["cells"][main]]
+        if not scored:
+            return []
 
+        words = metric_words(self.columns[main][1])
+        if words.lower_is_better:
+            label, best, _ = min(scored, key=lambda entry: entry[1]["value"])
+        else:
+            label, best, _ = max(scored, key=lambda entry: entry[1]["value"])
+
+        interval = ""
         if np.isfinite(best["ci_low"]):
             interval = f" [{number(best['ci_low'])}, {number(best['ci_high'])}]"
-        else:
-            interval = ""
 
-        if part.title:
-            start = f"{_heading(part.title)}: "
-        else:
-            start = ""
+        start = ""
+        if section.title:
+            start = f"{_heading(section.title)}: "
 
         text = f"{start}{words.title} is best with {label}, {number(best['value'])}{interval}."
-        others = [x for x in there if not x[2] and np.isfinite(x[1]["difference"])]
-        if others:
-            better, worse = ([n for n, x, _ in others if x[key]] for key in ("better", "worse"))
-            same = [n for n, x, _ in others if not x["better"] and not x["worse"]]
-            base = next((n for n, _, is_base in there if is_base), self._short(part.base, part))
-            said = [("surely better", better), ("surely worse", worse), ("not to be told apart from it", same)]
-            text += f" Against {base}: " + "; ".join(f"{', '.join(n)} {what}" for what, n in said if n) + "."
+        others = [(name, cell) for name, cell, is_base in scored if not is_base and np.isfinite(cell["difference"])]
+        if not others:
+            return [text]
 
-        return [text]
+        groups = {
+            "surely better": [name for name, cell in others if cell["better"]],
+            "surely worse": [name for name, cell in others if cell["worse"]],
+            "not to be told apart from it": [name for name, cell in others if not cell["better"] and not cell["worse"]],
+        }
+        base = next((name for name, _, is_base in scored if is_base), self._short(section.base, section))
+        compared = "; ".join(f"{', '.join(names)} {verdict}" for verdict, names in groups.items() if names)
+
+        return [f"{text} Against {base}: {compared}."]
 
 
 def _readable(label: str) -> str:
@@ -479,12 +515,12 @@ def _heading(label: str) -> str:
 
 def _span(values: Sequence[float]) -> str:
     """One chance level for a column: a number, or from lowest to highest where points have their own."""
-    known = [float(v) for v in values if np.isfinite(v)]
-    if not known:
+    finite = [float(value) for value in values if np.isfinite(value)]
+    if not finite:
         return "–"
 
-    low = number(min(known))
-    high = number(max(known))
+    low = number(min(finite))
+    high = number(max(finite))
     if low == high:
         return low
 

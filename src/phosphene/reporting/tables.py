@@ -1,4 +1,4 @@
-"""Score tables of a page: brain, controls and published numbers side by side, and what one glance should tell."""
+"""Score tables of a page: brain, controls and published numbers side by side."""
 
 from __future__ import annotations
 
@@ -13,25 +13,54 @@ from phosphene.reporting.contents import Contents
 from phosphene.reporting.words import metric_words
 from phosphene.validity import compare
 
+__all__ = [
+    "IDENTIFICATION",
+    "family",
+    "in_families",
+    "is_main",
+    "published_table",
+    "rivals",
+    "score_cell",
+    "score_table",
+]
+
 IDENTIFICATION = "Identification"
 _FAMILIES = ("Pictures", IDENTIFICATION, "Encoding")
-
-
-def _score(scores: pd.DataFrame, source: str, metric: str) -> pd.Series | None:
-    found = scores[(scores["input"] == source) & (scores["metric"] == metric)]
-    if found.empty:
-        return None
-
-    return found.iloc[0]
+_CELL = ("value", "ci_low", "ci_high", "chance", "p", "n", "setting")
+_FEW_ROWS = 14  # a table up to this long is shown whole
+_MAIN = (
+    "pixcorr",
+    "mse",
+    "ssim.2d",
+    "two_way",
+    "zero_shot_centred_top1",
+    "pearson.voxels",
+    "pearson.fraction_of_ceiling",
+)
 
 
 def score_cell(scores: pd.DataFrame, source: str, metric: str) -> dict[str, Any] | None:
-    """Value, interval, chance, p, n and setting of one score; None when it is not there."""
-    row = _score(scores, source, metric)
-    if row is None:
+    """One score as a cell of a table.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        rows of scores.csv
+    source : str
+        input of the decoder
+    metric : str
+        its name
+
+    Returns
+    -------
+    dict of {str: Any} or None
+        value, ci_low, ci_high, chance, p, n and setting; None when it is not there
+    """
+    rows = scores[(scores["input"] == source) & (scores["metric"] == metric)]
+    if rows.empty:
         return None
 
-    return {k: row[k] for k in ("value", "ci_low", "ci_high", "chance", "p", "n", "setting")}
+    return {name: rows.iloc[0][name] for name in _CELL}
 
 
 def family(metric: str) -> str:
@@ -45,21 +74,13 @@ def family(metric: str) -> str:
 
 def in_families(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Mapping[str, Any]]]]:
     """Rows of a table, each with its ``words``, by family; families without rows are left out."""
-    grouped = [(name, [r for r in rows if family(r["words"].name) == name]) for name in _FAMILIES]
-    return [(name, members) for name, members in grouped if members]
+    grouped = []
+    for name in _FAMILIES:
+        members = [row for row in rows if family(row["words"].name) == name]
+        if members:
+            grouped.append((name, members))
 
-
-_FEW = 14
-"""Tables up to this many rows are shown whole."""
-_MAIN = (
-    "pixcorr",
-    "mse",
-    "ssim.2d",
-    "two_way",
-    "zero_shot_centred_top1",
-    "pearson.voxels",
-    "pearson.fraction_of_ceiling",
-)
+    return grouped
 
 
 def is_main(metric: str) -> bool:
@@ -67,57 +88,94 @@ def is_main(metric: str) -> bool:
     return kind_of(metric) in _MAIN or metric == "two_way_within_class.pixels"
 
 
-def score_table(c: Contents) -> dict[str, Any]:
-    """Rows in families, controls in order, and whether any control rivals the brain."""
-    scores = c.scores
-    present = list(dict.fromkeys(scores["input"].astype(str)))
-    order = [*(n for n in c.inputs if n in present), *(n for n in present if n not in c.inputs)]
-    controls = [n for n in order if n != "brain"]
-    controls.sort(key=lambda n: n == "truth")
+def score_table(contents: Contents) -> dict[str, Any]:
+    """Rows in families, controls in order, and whether any control rivals the brain.
+
+    Parameters
+    ----------
+    contents : Contents
+        of a run
+
+    Returns
+    -------
+    dict of {str: Any}
+        groups (shown), rest (folded away), flat (all rows), controls, notes, rivals, relaxed
+    """
+    scores = contents.scores
+    controls = _controls(contents)
     rows = []
 
     for metric in dict.fromkeys(scores["metric"].astype(str)):
-        words = metric_words(metric)
         brain = score_cell(scores, "brain", metric)
-        others = {n: score_cell(scores, n, metric) for n in controls}
+        others = {control: score_cell(scores, control, metric) for control in controls}
 
-        for name, cell in others.items():
+        for control, cell in others.items():
             if cell is not None:
-                cell["rivals"] = name not in ("truth", "first_stage") and rivals(c, metric, name)
+                cell["rivals"] = control not in ("truth", "first_stage") and rivals(contents, metric, control)
 
-        rows.append({"words": words, "brain": brain, "controls": others, "dots": _dots(brain, others)})
+        rows.append({"words": metric_words(metric), "brain": brain, "controls": others, "dots": _dots(brain, others)})
 
-    first = [r for r in rows if len(rows) <= _FEW or is_main(r["words"].name)]
-    rest = [r for r in rows if r not in first]
+    is_short = len(rows) <= _FEW_ROWS
+    shown = [row for row in rows if is_short or is_main(row["words"].name)]
+    folded = [row for row in rows if row not in shown]
+    control_cells = [cell for row in rows for cell in row["controls"].values() if cell is not None]
 
     return {
-        "groups": in_families(first),
-        "rest": in_families(rest),
+        "groups": in_families(shown),
+        "rest": in_families(folded),
         "flat": rows,
         "controls": controls,
-        "notes": [
-            (n, [metric_words(m).title for m in g["metric"]]) for n, g in c.score_notes.groupby("note", sort=False)
-        ],
-        "rivals": any(x and x.get("rivals") for r in rows for x in r["controls"].values()),
-        "relaxed": any(r["brain"] and str(r["brain"]["setting"]) == "relax" for r in rows),
+        "notes": _notes(contents),
+        "rivals": any(cell["rivals"] for cell in control_cells),
+        "relaxed": any(row["brain"] and str(row["brain"]["setting"]) == "relax" for row in rows),
     }
 
 
-def rivals(c: Contents, metric: str, control: str) -> bool:
+def _controls(contents: Contents) -> list[str]:
+    """Inputs beside the brain: those with pictures first, in their order; the ceiling last."""
+    scored = list(dict.fromkeys(contents.scores["input"].astype(str)))
+    with_pictures = [source for source in contents.inputs if source in scored]
+    without = [source for source in scored if source not in contents.inputs]
+    controls = [source for source in (*with_pictures, *without) if source != "brain"]
+
+    return sorted(controls, key=lambda source: source == "truth")
+
+
+def _notes(contents: Contents) -> list[tuple[str, list[str]]]:
+    """(note, titles of the metrics it is about)."""
+    notes = []
+    for note, rows in contents.score_notes.groupby("note", sort=False):
+        notes.append((note, [metric_words(metric).title for metric in rows["metric"]]))
+
+    return notes
+
+
+def rivals(contents: Contents, metric: str, control: str) -> bool:
     """Whether the brain is not clearly better than a control, by the rule that the checks and conclusions use.
 
     Scores of sets say nothing here: shuffled pictures are the same set.
+
+    Parameters
+    ----------
+    contents : Contents
+        of a run
+    metric, control : str
+        their names
+
+    Returns
+    -------
+    bool
+        True where the score alone is no evidence of decoding
     """
     entry = find_metric(metric)
     if entry is not None and entry.items == "sets":
         return False
 
-    if c.differences.empty:
-        differences = None
-    else:
-        differences = c.differences
+    differences = None
+    if not contents.differences.empty:
+        differences = contents.differences
 
-    return compare(c.scores, differences, metric, control) in ("unclear", "below")
+    return compare(contents.scores, differences, metric, control) in ("unclear", "below")
 
 
 def _dots(brain: Mapping[str, Any] | None, controls: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -125,32 +183,52 @@ def _dots(brain: Mapping[str, Any] | None, controls: Mapping[str, Any]) -> dict[
     if brain is None or not np.isfinite(brain["value"]):
         return None
 
-    others = [(n, x["value"]) for n, x in controls.items() if x is not None and np.isfinite(x["value"])]
-    chance = brain["chance"]
-    known = [brain["value"], brain["ci_low"], brain["ci_high"], chance, *(v for _, v in others)]
-    known = [float(v) for v in known if np.isfinite(v)]
-    low = min(known)
-    high = max(known)
-    span = (high - low) or 1.0
+    others = {}
+    for name, cell in controls.items():
+        if cell is not None and np.isfinite(cell["value"]):
+            others[name] = cell["value"]
 
-    def at(value: float) -> float:
+    values = [brain["value"], brain["ci_low"], brain["ci_high"], brain["chance"], *others.values()]
+    finite = [float(value) for value in values if np.isfinite(value)]
+    low = min(finite)
+    span = (max(finite) - low) or 1.0
+
+    def place(value: float) -> float:
         return round(5 + 90 * (float(value) - low) / span, 1)
 
-    interval = [at(brain[k]) if np.isfinite(brain[k]) else at(brain["value"]) for k in ("ci_low", "ci_high")]
+    def place_or(value: float, default: float | None) -> float | None:
+        if np.isfinite(value):
+            return place(value)
+
+        return default
+
+    middle = place(brain["value"])
     return {
-        "brain": at(brain["value"]),
-        "low": interval[0],
-        "high": interval[1],
-        "chance": at(chance) if np.isfinite(chance) else None,
-        "controls": [(at(v), n == "truth") for n, v in others],
+        "brain": middle,
+        "low": place_or(brain["ci_low"], middle),
+        "high": place_or(brain["ci_high"], middle),
+        "chance": place_or(brain["chance"], None),
+        "controls": [(place(value), name == "truth") for name, value in others.items()],
     }
 
 
-def published_table(c: Contents) -> list[dict[str, Any]]:
-    """Published numbers, each with this run's own beside it."""
+def published_table(contents: Contents) -> list[dict[str, Any]]:
+    """Published numbers, each with this run's own.
+
+    Parameters
+    ----------
+    contents : Contents
+        of a run
+
+    Returns
+    -------
+    list of dict of {str: Any}
+        columns of published.csv, words of the metric, and ours (see `score_cell`)
+    """
     rows = []
-    for row in c.published.to_dict("records"):
-        ours = score_cell(c.scores, "brain", str(row["metric"]))
-        rows.append({**row, "words": metric_words(str(row["metric"])), "ours": ours})
+    for row in contents.published.to_dict("records"):
+        metric = str(row["metric"])
+        ours = score_cell(contents.scores, "brain", metric)
+        rows.append({**row, "words": metric_words(metric), "ours": ours})
 
     return rows

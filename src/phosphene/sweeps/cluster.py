@@ -13,7 +13,8 @@ from typing import Any
 
 from phosphene.errors import ConfigError, NotAvailable
 from phosphene.io.progress import Progress
-from phosphene.sweeps.run import Sweep, one
+from phosphene.sweeps.folder import Sweep
+from phosphene.sweeps.run import one
 
 
 class Job:

@@ -1,65 +1,60 @@
-"""How far a run gets of what can be reached: the best linear decoder of pixels, which the simulated lab knows."""
+"""How far a run gets of what can be reached: the best linear decoder of pixels, where a data set knows it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 
+from phosphene.data.oracle import BestLinear, OracleReader
+from phosphene.data.registry import Source, known, reader
 from phosphene.metrics.statistics import Interval, Statistic, bootstrap
 from phosphene.run import RunConfig
 
-LEARNED = 600
-"""Training pictures at most that the best linear decoder is computed from: a second of work."""
+__all__ = ["BestLinear", "best_linear_of", "pixel_correlation"]
+
 _DRAWS = 500
 
 
-@dataclass(frozen=True)
-class BestLinear:
-    """The linear decoder of pixels that knows the true responses and the true noise.
-
-    Attributes
-    ----------
-    reached : float
-        its expected correlation over the test pictures, mean over pixels; learned from training pictures alone
-    bound : float
-        the same over the pictures it learned from. On pictures like these, no linear decoder is expected to do better
-    showings : int
-        how many responses to a test picture are averaged
-    learned : int
-        number of pictures it learned from
-    """
-
-    reached: float
-    bound: float
-    showings: int
-    learned: int
-
-
 def best_linear_of(config: RunConfig) -> BestLinear | None:
-    """The best linear decoder of the pixels of a run's test pictures; None for other data, another split, or some ROIs only."""
+    """The best linear decoder of the pixels of a run's test pictures.
+
+    Parameters
+    ----------
+    config : RunConfig
+        of the run
+
+    Returns
+    -------
+    BestLinear or None
+        None for data whose truth is not known, another split, or some ROIs only
+    """
     data = config.data
-    if data.name != "insilico" or data.roi is not None or config.split not in (None, data.options.get("design", "nsd")):
+    if data.roi is not None or data.name not in known():
         return None
 
-    return _computed(data.subject or "sub-01", tuple(sorted(data.options.items())))
+    # Asked before anything is computed from the options: those of other readers may not even be hashable.
+    if not isinstance(reader(data.name), OracleReader):
+        return None
+
+    return _computed(data.name, data.subject, config.split, tuple(sorted(data.options.items())))
 
 
 @cache
-def _computed(subject: str, options: tuple[tuple[str, object], ...]) -> BestLinear:
-    from phosphene.lab.reader import InSilicoOptions, simulation
+def _computed(
+    name: str, subject: str | None, split: str | None, options: tuple[tuple[str, object], ...]
+) -> BestLinear | None:
+    offered = reader(name)
+    assert isinstance(offered, OracleReader)
 
-    made = simulation(InSilicoOptions(**_plain(dict(options))), subject)
-    test = made.design.is_test
-    learned = np.flatnonzero(~made.design.is_test)[:LEARNED]
-    pixels = made.images.reshape(len(made.images), -1) / 255
-    showings = int(made.design.shown[test].max())
-    best = made.subject.bayes_linear(made.signal[learned], pixels[learned], showings)
-    here = best.expected(made.signal[test], pixels[test])
+    source = Source(name, offered, Path(), subject)
+    values = source.options(_plain(dict(options)))
+    if subject is None:
+        subject = offered.subjects(source.path, values)[0]
 
-    return BestLinear(float(here.correlation.mean()), float(best.learned.correlation.mean()), showings, len(learned))
+    return offered.oracle(source.path, values, subject, split=split)
 
 
 def _plain(options: Mapping[str, object]) -> dict[str, object]:

@@ -18,65 +18,21 @@ import multiprocessing
 import os
 import time
 import traceback
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
 from phosphene import flow, recipes
 from phosphene._version import __version__
-from phosphene.analysis import analyse, analysis
+from phosphene.analysis import analysis
 from phosphene.errors import ConfigError, MachineError, PhospheneError, did_you_mean
 from phosphene.io import atomic
 from phosphene.io.claims import claimed
-from phosphene.io.folder import read_json
 from phosphene.io.progress import Progress, duration
-from phosphene.sweeps.grid import Planned, SweepGrid, read_grid
+from phosphene.sweeps.folder import Layers, Sweep
+from phosphene.sweeps.grid import Planned, SweepGrid
+from phosphene.sweeps.results import write_results
 from phosphene.types.identity import few
-
-Layers = Sequence[tuple[str, Mapping[str, Any]]]
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """A grid and the folder its runs lie in. Small and plain, so that it can be sent to another process.
-
-    Parameters
-    ----------
-    file : Path
-        the sweep file
-    out : Path
-        folder of all runs
-    layers : Layers, default ()
-        values over the base of the file
-    """
-
-    file: Path
-    out: Path
-    layers: Layers = ()
-
-    @property
-    def grid(self) -> SweepGrid:
-        """The grid, read now."""
-        return read_grid(self.file, self.layers)
-
-    def folder(self, name: str) -> Path:
-        """Where a run lies."""
-        return self.out / "runs" / name
-
-    def is_done(self, name: str) -> bool:
-        """Whether everything asked of a run is there, made by this version."""
-        record = self.out / "done" / f"{name}.json"
-        return record.is_file() and read_json(record).get("phosphene") == __version__
-
-    def failure(self, name: str) -> str:
-        """Why a run is missing; "" where nothing failed. The whole traceback is in ``failed/NAME.txt``."""
-        file = self.out / "failed" / f"{name}.txt"
-        if not file.is_file():
-            return ""
-
-        return file.read_text(encoding="utf-8").strip().splitlines()[-1].removeprefix("phosphene.errors.")
 
 
 def sweep(
@@ -128,8 +84,6 @@ def sweep(
             one(whole, name, progress)
     else:
         _in_processes(whole, missing, min(workers, len(missing)), progress)
-
-    from phosphene.sweeps.results import write_results
 
     write_results(whole)
     failed: dict[str, list[str]] = {}
@@ -225,7 +179,7 @@ def _make(whole: Sweep, planned: Planned, grid: SweepGrid, progress: Progress) -
     flow.evaluate(opened, progress=progress)
     for name in grid.file.analyses:
         if analysis(name).applies_to(kind):
-            analyse(opened, name, progress=progress)
+            flow.analyse(opened, name, progress=progress)
 
 
 def _in_processes(whole: Sweep, names: Sequence[str], workers: int, progress: Progress) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,10 +13,8 @@ from scipy import stats
 from phosphene.io.folder import RunFolder, read_json
 from phosphene.metrics.registry import kind_of
 from phosphene.metrics.statistics import holm, paired_difference
+from phosphene.sweeps.folder import Sweep
 from phosphene.sweeps.grid import Point, SweepGrid, is_data
-
-if TYPE_CHECKING:
-    from phosphene.sweeps.run import Sweep
 
 COLUMNS = ("input", "metric", "value", "ci_low", "ci_high", "chance", "p", "n")
 

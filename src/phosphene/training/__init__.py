@@ -9,20 +9,6 @@ Names that need torch are imported when they are first used.
 
 from __future__ import annotations
 
-from phosphene._lazy import attach
+from lazy_loader import attach_stub
 
-_WHERE = {
-    "BatchSampler": "sampling",
-    "Draws": "sampling",
-    "ModulePart": "checkpoint",
-    "TrainConfig": "settings",
-    "Trained": "loop",
-    "Trainer": "loop",
-    "cosine": "losses",
-    "gathered": "losses",
-    "info_nce": "losses",
-    "learning_rate": "settings",
-    "train": "loop",
-}
-
-__getattr__, __dir__, __all__ = attach(__name__, _WHERE)
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

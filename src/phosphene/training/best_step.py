@@ -1,9 +1,10 @@
-"""The best step of a training, by a number looked at on the way. It outlives a killed training through its folder."""
+"""The best step of a training, by a number computed every so often. It outlives a killed training through its folder."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch.distributed as dist
@@ -44,11 +45,14 @@ class BestStep:
     folder : Path, optional
         of checkpoints; the best weights are kept there as well
     patience : int, optional
-        looks without a better one after which the training is ended with EnoughError; none: never
+        calls of `look` without a better number after which the training is ended with EnoughError; none: never
 
     Attributes
     ----------
-    step, value : of the best look so far; 0 and infinity before the first
+    step : int
+        the best so far; 0 before the first call of `look`
+    value : float
+        its number; infinity before the first call of `look`
 
     Examples
     --------
@@ -56,6 +60,8 @@ class BestStep:
     >>> train(network, fetch, 900, settings, seed=0, log_every=100, watch=best.look)             # doctest: +SKIP
     >>> best.restore()                                                                           # doctest: +SKIP
     """
+
+    version: ClassVar[int] = 1
 
     def __init__(
         self,
@@ -70,27 +76,28 @@ class BestStep:
         self.name = name
         self.patience = patience
 
-        if folder is None:
-            self.file = None
-        else:
-            self.file = Path(folder) / FILE
-
+        self.file: Path | None = None
         self.step = 0
         self.value = np.inf
         self._weights: dict[str, np.ndarray] = {}
         self._waited = 0
 
-        if folder is None:
-            saved = None
-        else:
-            saved = last_checkpoint(Path(folder))
+        if folder is not None:
+            self.file = Path(folder) / FILE
+            self._resume(self.file)
 
-        for entry in saved.record["curve"] if saved else []:
+    def _resume(self, file: Path) -> None:
+        """Count what a killed training had logged up to its last checkpoint, and read the best weights."""
+        saved = last_checkpoint(file.parent)
+        if saved is None:
+            return
+
+        for entry in saved.record["curve"]:
             self._count(entry)
 
         if self.step:
-            # Weights of a later step, which will come again, do no harm: it will be the best again.
-            self._weights = read_safetensors(self.file)
+            # The file may hold weights of a later step. That step will come again, and be the best again.
+            self._weights = read_safetensors(file)
 
     def look(self, entry: dict[str, float]) -> None:
         """Judge the network as it is and write the number into the entry; called by the training loop every so often."""
@@ -105,7 +112,7 @@ class BestStep:
 
         # Processes that train together go on together; what follows is not looked at.
         if self._is_over() and not (dist.is_available() and dist.is_initialized()):
-            raise EnoughError(entry["step"])
+            raise EnoughError(int(entry["step"]))
 
     def restore(self) -> bool:
         """Put the weights of the best step into the network, on the CPU; False where there was no look."""
@@ -121,7 +128,9 @@ class BestStep:
             return False
 
         if entry[self.name] < self.value:
-            self.step, self.value, self._waited = int(entry["step"]), float(entry[self.name]), 0
+            self.step = int(entry["step"])
+            self.value = float(entry[self.name])
+            self._waited = 0
             return True
 
         self._waited += 1

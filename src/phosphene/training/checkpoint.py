@@ -20,7 +20,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
@@ -247,6 +247,8 @@ class ModulePart:
     module, config : as given
     """
 
+    version: ClassVar[int] = 1
+
     def __init__(self, module: nn.Module, config: Mapping[str, Any]) -> None:
         self.module = module
         self.config = dict(config)
@@ -279,10 +281,14 @@ def module_state(module: nn.Module) -> dict[str, np.ndarray]:
     """Weights and buffers of a network as arrays; bfloat16, which numpy lacks, becomes float32 without loss."""
     import torch
 
-    return {
-        name: (t.float() if t.dtype == torch.bfloat16 else t).detach().cpu().contiguous().numpy().copy()
-        for name, t in module.state_dict().items()
-    }
+    state = {}
+    for name, tensor in module.state_dict().items():
+        if tensor.dtype == torch.bfloat16:
+            tensor = tensor.float()
+
+        state[name] = tensor.detach().cpu().contiguous().numpy().copy()
+
+    return state
 
 
 def load_module_state(module: nn.Module, tensors: Mapping[str, np.ndarray], owner: str) -> None:

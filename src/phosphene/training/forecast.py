@@ -10,6 +10,7 @@ of them are done and timed.
 from __future__ import annotations
 
 import functools
+import math
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -27,15 +28,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from phosphene.errors import MachineError
 from phosphene.io import memory
-from phosphene.training.loop import Fetch, NetworkLoss, Trained, train
+from phosphene.training.loop import Fetch, NetworkLoss, Trained, train, turns_of
 from phosphene.training.losses import whole_batch
 from phosphene.training.machine import ADVICE, held
 from phosphene.training.recompute import recomputing
 from phosphene.training.sampling import BatchSampler, Draws
 from phosphene.training.settings import TrainConfig
 
-PATIENCE = 5.0  # seconds; a step that will take longer is not tried
-STEPS = 3
+PATIENCE = 5.0  # seconds; steps that together will take longer are not timed
+STEPS = 3  # the first pays for what is done once, and the quicker of the others is taken
 LARGE = 5_000_000  # weights; smaller networks are computed sooner than their shapes are
 
 
@@ -57,14 +58,24 @@ class Passing:
 
     @classmethod
     def of(cls, sizes: Sequence[int], traces: Sequence[np.ndarray]) -> Self:
-        """From the bytes alive after each operation with two numbers of rows."""
+        """From the bytes alive after each operation with two numbers of rows.
+
+        Parameters
+        ----------
+        sizes : sequence of int
+            fewer rows and more rows
+        traces : sequence of ndarray
+            (n_operations,) bytes for each
+        """
         few, many = sizes
         small, large = traces
         if few == many or len(small) != len(large):  # not the same operations: all of it is taken to grow with the rows
             return cls(np.zeros(1), np.array([large.max() / many]))
 
-        slope = np.maximum(0.0, (large - small) / (many - few))
-        return cls(np.maximum(0.0, large - slope * many), slope)
+        per_row = np.maximum(0.0, (large - small) / (many - few))  # (n_operations,)
+        fixed = np.maximum(0.0, large - per_row * many)
+
+        return cls(fixed, per_row)
 
     def __call__(self, rows: int) -> float:
         """Bytes at the most, for so many rows at a time."""
@@ -113,22 +124,33 @@ class Training:
     together: bool = False
 
     def peak(self, accumulate: int | None = None, recompute: bool = False) -> int:
-        """Bytes at the most on the device, with a batch in so many parts."""
-        rows = -(-self.batch_size // (accumulate or self.accumulate))
-        passing = (self.recomputed if recompute and self.recomputed else self.passing)(rows)
-        return int(sum(self.held.values()) - self.held["gradients"] + max(passing, self.held["gradients"]))
+        """Bytes at the most on the device, with a batch in so many parts.
+
+        Parameters
+        ----------
+        accumulate : int, optional
+            parts; those of the configuration by default
+        recompute : bool, default False
+            whether every block is computed twice
+        """
+        rows = math.ceil(self.batch_size / (accumulate or self.accumulate))
+        if recompute and self.recomputed is not None:
+            passing = self.recomputed(rows)
+        else:
+            passing = self.passing(rows)
+
+        gradients = self.held["gradients"]  # which a pass holds as well, at its end
+        return int(sum(self.held.values()) - gradients + max(passing, gradients))
 
     @property
     def checkpoint(self) -> int:
         """Bytes of one checkpoint on disk."""
-        return sum(v for k, v in self.held.items() if k != "gradients")
+        return sum(self.held.values()) - self.held["gradients"]
 
     @property
     def saving(self) -> int:
         """Bytes of the host's memory at the most while a checkpoint is written: two copies of its largest file."""
-        return sum(v for k, v in self.held.items() if k != "gradients") + 2 * max(
-            self.held["weights"], self.held["moments"]
-        )
+        return self.checkpoint + 2 * max(self.held["weights"], self.held["moments"])
 
     @property
     def how(self) -> str:
@@ -371,11 +393,6 @@ class _FewRows:
         batch = tree_map_only(Tensor, lambda t: t.to(device), self.fetch(self.rows[:size]))
         loss_of = NetworkLoss(network, config.precision)
 
-        if hasattr(network, "turns"):
-            turns = network.turns(0)
-        else:
-            turns = (None,)
-
         with ExitStack() as stack:
             stack.enter_context(recomputing(network, config.recompute))
             stack.enter_context(torch.random.fork_rng([]))
@@ -384,7 +401,7 @@ class _FewRows:
                 batch = tree_map_only(Tensor, lambda t: t if _is_an_index(t) else fake.from_tensor(t), batch)
                 stack.enter_context(_Contact())
 
-            for number, turn in enumerate(turns):
+            for number, turn in enumerate(turns_of(network)(0)):
                 draws = Draws(self.seed, 0, size, None, device, number)
                 arguments = () if turn is None else (turn,)
                 network.zero_grad(set_to_none=True)
@@ -402,7 +419,7 @@ def _is_an_index(t: Tensor) -> bool:
 
 
 class _Contact(TorchDispatchMode):
-    """Numbers where no operand is without: masks and noise are drawn in earnest, and looked at, until they meet the batch."""
+    """Numbers where no operand is without: masks and noise are really drawn, and may be read, until they meet the batch."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if any(isinstance(t, FakeTensor) for t in tree_leaves((args, kwargs))):
@@ -423,11 +440,18 @@ class _Live(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        given = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
+        inputs = set()
+        for leaf in tree_leaves((args, kwargs)):
+            if isinstance(leaf, Tensor):
+                inputs.add(leaf.untyped_storage()._cdata)
 
-        for tensor in tree_leaves(out):
-            if isinstance(tensor, Tensor) and (key := tensor.untyped_storage()._cdata) not in given | self._seen:
-                storage = tensor.untyped_storage()  # lives as long as its memory does, and with it this finalizer
+        for leaf in tree_leaves(out):
+            if not isinstance(leaf, Tensor):
+                continue
+
+            storage = leaf.untyped_storage()  # lives as long as its memory does, and with it this finalizer
+            key = storage._cdata
+            if key not in inputs and key not in self._seen:
                 self._seen.add(key)
                 self.now += storage.nbytes()
                 weakref.finalize(storage, self._drop, key, storage.nbytes()).atexit = False
@@ -444,17 +468,19 @@ class _Live(TorchDispatchMode):
 def rate() -> float:
     """Operations a second of a plain single-precision product on the device that would train."""
     if torch.cuda.is_available():
-        where = "cuda"
+        device = "cuda"
+        side = 2048
     else:
-        where = "cpu"
+        device = "cpu"
+        side = 1024
 
-    a = torch.ones(2048 if where == "cuda" else 1024, device=where).diag()
+    a = torch.ones(side, device=device).diag()
     best = np.inf
 
     for _ in range(5):
         start = time.perf_counter()
-        b = a @ a
+        b = a @ a  # (side, side)
         float(b[0, 0])  # waits for the device
         best = min(best, time.perf_counter() - start)
 
-    return 2 * len(a) ** 3 / best
+    return 2 * side**3 / best

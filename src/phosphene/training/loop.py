@@ -15,11 +15,11 @@ import math
 import signal
 import time
 import warnings
-from collections.abc import Callable, Collection
-from contextlib import nullcontext
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol, cast
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from phosphene.io import atomic
 from phosphene.io.device import device as device_of
 from phosphene.io.notes import note
 from phosphene.io.progress import Progress
+from phosphene.io.stages import versioned
 from phosphene.training import machine
 from phosphene.training.checkpoint import (
     Checkpoint,
@@ -41,7 +42,7 @@ from phosphene.training.checkpoint import (
 )
 from phosphene.training.losses import whole_batch
 from phosphene.training.recompute import recomputing
-from phosphene.training.sampling import BatchSampler, Draws, _key
+from phosphene.training.sampling import BatchSampler, Draws, seed_of
 from phosphene.training.settings import TrainConfig, learning_rate
 from phosphene.training.stopping import Stopping
 
@@ -76,8 +77,24 @@ class Trained:
     accumulate: int = 1
 
 
+class HasLoss(Protocol):
+    """What a network must have to be trained."""
+
+    def loss(self, batch: Any, draws: Draws, *turn: str) -> tuple[Tensor, dict[str, Any]]:
+        """The mean loss over the rows of a batch, and scalars to log."""
+        ...
+
+
 class NetworkLoss(nn.Module):
-    """The network's loss as a forward pass, which is what data-parallel wrappers and autocast hook into."""
+    """The network's loss as a forward pass, which is what data-parallel wrappers and autocast hook into.
+
+    Parameters
+    ----------
+    network : nn.Module
+        with ``loss(batch, draws)``, see :class:`HasLoss`
+    precision : {"float32", "bf16"}
+        of the products
+    """
 
     def __init__(self, network: nn.Module, precision: str):
         super().__init__()
@@ -88,7 +105,7 @@ class NetworkLoss(nn.Module):
         """The loss of a batch as a float32 scalar, and what the network has to log."""
         autocast = torch.autocast(torch.device(draws.device).type, torch.bfloat16, enabled=self.precision == "bf16")
         with autocast:
-            loss, logs = self.network.loss(batch, draws, *turn)
+            loss, logs = cast("HasLoss", self.network).loss(batch, draws, *turn)
 
         return loss.float(), logs
 
@@ -134,6 +151,7 @@ class Trainer(Protocol):
         ...
 
 
+@versioned(1)
 def train(
     network: nn.Module,
     fetch: Fetch,
@@ -205,252 +223,377 @@ def train(
         processes that stopped.
     """
     with machine.explained(folder), Stopping() as stopping, recomputing(network, config.recompute):
-        done = _train(
+        loop = _Loop(
             network,
             fetch,
             n_items,
             config,
             seed=seed,
             folder=folder,
-            data=data,
             save_every=save_every,
             save_minutes=save_minutes,
             minutes=minutes,
-            may_change=may_change,
             optimizer=optimizer,
             log_every=log_every,
             watch=watch,
-            progress=progress,
             device=device,
             stopping=stopping,
         )
+        loop.resume(data, may_change)
+        done = loop.run(progress or Progress(quiet=True))
 
     stopping.act()
     return done
 
 
-def _train(
-    network: nn.Module,
-    fetch: Fetch,
-    n_items: int,
-    config: TrainConfig,
-    *,
-    seed: int,
-    folder: Path | None,
-    data: str,
-    save_every: int | None,
-    save_minutes: float,
-    minutes: float | None,
-    may_change: Collection[str],
-    optimizer: Callable[[nn.Module, TrainConfig], torch.optim.Optimizer],
-    log_every: int,
-    watch: Callable[[dict[str, float]], None] | None,
-    progress: Progress | None,
-    device: str | None,
-    stopping: Stopping,
-) -> Trained:
-    from accelerate import Accelerator
-    from accelerate.utils import send_to_device
+@dataclass
+class _Step:
+    """What came of one optimiser step.
 
-    accelerator = Accelerator(cpu=device_of(device) == "cpu")
-    rank = accelerator.process_index
-    world = accelerator.num_processes
-    batches = BatchSampler(n_items, config.batch_size, seed)
-    parts = batches.share(rank, world, config.accumulate)
-    turns: Callable[[int], Collection[str | None]] = getattr(network, "turns", lambda step: (None,))
+    Attributes
+    ----------
+    loss : float
+        mean over the batch, summed over turns
+    gradient : float
+        norm before it is clipped, the largest of all turns
+    logs : dict of {str: Any}
+        of the network
+    stop : bool
+        whether time is up, or a process was asked to stop
+    """
 
-    if hasattr(network, "turns") and world > 1:
-        raise ConfigError(
-            f"{type(network).__name__} learns in turns, which is for one process, but {world} were started."
-        )
+    loss: float = 0.0
+    gradient: float = 0.0
+    logs: dict[str, Any] = field(default_factory=dict)
+    stop: bool = False
 
-    if accelerator.device.type == "cuda":
-        cuda = [accelerator.device]
-    else:
-        cuda = []
 
-    machine.check(network, config, accelerator.device)
-    network.to(accelerator.device).train()
-    names = {id(w): name for name, w in network.named_parameters()}
-    steps = optimizer(network, config)
+class _Loop:
+    """One training on one process: first what it holds between steps, then `run`, then the parts of a step in order."""
 
-    for group in steps.param_groups:
-        group["peak"] = float(group["lr"])
+    def __init__(
+        self,
+        network: nn.Module,
+        fetch: Fetch,
+        n_items: int,
+        config: TrainConfig,
+        *,
+        seed: int,
+        folder: Path | None,
+        save_every: int | None,
+        save_minutes: float,
+        minutes: float | None,
+        optimizer: Callable[[nn.Module, TrainConfig], torch.optim.Optimizer],
+        log_every: int,
+        watch: Callable[[dict[str, float]], None] | None,
+        device: str | None,
+        stopping: Stopping,
+    ) -> None:
+        from accelerate import Accelerator
 
-    if config.ema:
-        ema = {k: v.detach().clone() for k, v in network.state_dict().items()}
-    else:
-        ema = None
+        self.network = network
+        self.fetch = fetch
+        self.config = config
+        self.seed = seed
+        self.folder = folder
+        self.save_every = save_every
+        self.save_minutes = save_minutes
+        self.minutes = minutes
+        self.log_every = log_every
+        self.watch = watch
+        self.stopping = stopping
 
-    done = Trained(0, False, accumulate=config.accumulate)
-    identity = {
-        **{f"config.{k}": v for k, v in config.model_dump(mode="json").items()},
-        "data": f"{n_items} items {data}".strip(),
-        "seed": seed,
-        "network": f"{type(network).__name__} of {sum(w.numel() for w in network.parameters())} weights",
-    }
+        self.accelerator = Accelerator(cpu=device_of(device) == "cpu")
+        self.device: torch.device = self.accelerator.device
+        self.rank = self.accelerator.process_index
+        self.world = self.accelerator.num_processes
 
-    if folder is not None:
-        folder = atomic.checked_path(folder)
-        if accelerator.is_main_process and folder.is_dir():
-            atomic.sweep(folder)
+        self.batches = BatchSampler(n_items, config.batch_size, seed)
+        self.parts = self.batches.share(self.rank, self.world, config.accumulate)
+        self.turns = turns_of(network)
+        if hasattr(network, "turns") and self.world > 1:
+            raise ConfigError(
+                f"{type(network).__name__} learns in turns, which is for one process, but {self.world} were started."
+            )
 
-        accelerator.wait_for_everyone()
-        if (saved := last_checkpoint(folder)) is not None:
-            _check_same(saved, identity, world, may_change, folder)
-            try:
-                network.load_state_dict(saved.model)
-                if ema is not None:
-                    ema = {k: v.to(accelerator.device) for k, v in (saved.ema or {}).items()}
-            except RuntimeError as error:
-                raise ModelError(f"the checkpoint in {folder} is of another network: {error}") from error
+        machine.check(network, config, self.device)
+        network.to(self.device).train()
+        self.names = {id(weight): name for name, weight in network.named_parameters()}
+        self.optimizer = optimizer(network, config)
+        for group in self.optimizer.param_groups:
+            group["peak"] = float(group["lr"])
 
-            restore_optimizer(steps, names, saved.optimizer)
-            done = Trained(saved.step, saved.step >= config.steps, saved.record["curve"], saved.step)
-            done.accumulate = max(config.accumulate, saved.record.get("accumulate", 1))
-            parts = batches.share(rank, world, done.accumulate)
+        self.ema: dict[str, Tensor] | None = None
+        if config.ema:
+            self.ema = {name: value.detach().clone() for name, value in network.state_dict().items()}
 
-    def save() -> None:
-        if folder is not None and accelerator.is_main_process:
-            record = {"identity": identity, "world": world, "curve": done.curve, "accumulate": done.accumulate}
-            state = flatten_optimizer(steps, names)
-            save_checkpoint(folder, Checkpoint(done.step, network.state_dict(), state, ema, record))
+        self.identity: dict[str, Any] = {}
+        self.done = Trained(0, False, accumulate=config.accumulate)
+        self.model: Any = None
+        self.began = 0.0
+        self.last_save = 0.0
+        self.saved_at = 0
 
-    loss_of = NetworkLoss(network, config.precision)
-    if config.compile is not None:
-        loss_of.compile(backend=config.compile)
+    # -- checkpoints -----------------------------------------------------------------------------------------------
 
-    model = accelerator.prepare_model(loss_of)
+    def resume(self, data: str, may_change: Collection[str]) -> None:
+        """Go on from the last checkpoint of the folder, where there is one."""
+        self.identity = _identity(self.network, self.config, self.batches.n_items, data, self.seed)
+        if self.folder is None:
+            return
 
-    def gradients(step: int, turn: str | None, number: int) -> tuple[Tensor, dict[str, Any]]:
-        """Of one turn of a step, left in the weights; the mean loss, and the network's logs."""
-        rows = batches.rows(step)
-        total = torch.zeros((), device=accelerator.device)
-        own = {}
+        self.folder = atomic.checked_path(self.folder)
+        if self.accelerator.is_main_process and self.folder.is_dir():
+            atomic.sweep(self.folder)
 
-        for i, part in enumerate(parts):
-            draws = Draws(seed, step, config.batch_size, part, accelerator.device, number)
-            is_last = i == len(parts) - 1
+        self.accelerator.wait_for_everyone()
+        saved = last_checkpoint(self.folder)
+        if saved is None:
+            return
 
-            # Dropout and anything else inside the network that draws globally is seeded here and nowhere else.
-            with torch.random.fork_rng(cuda), nullcontext() if is_last else accelerator.no_sync(model):
-                torch.manual_seed(_key(seed, step, part.start, 3))
-                batch = send_to_device(fetch(rows[part]), accelerator.device)
-                loss, own = model(batch, draws, *([] if turn is None else [turn]))
-                (loss / len(parts)).backward()
+        _check_same(saved, self.identity, self.world, may_change, self.folder)
+        try:
+            self.network.load_state_dict(saved.model)
+            if self.ema is not None:
+                self.ema = {name: value.to(self.device) for name, value in (saved.ema or {}).items()}
+        except RuntimeError as error:
+            raise ModelError(f"the checkpoint in {self.folder} is of another network: {error}") from error
 
-            total += loss.detach() / len(parts)
+        restore_optimizer(self.optimizer, self.names, saved.optimizer)
+        finished = saved.step >= self.config.steps
+        accumulate = max(self.config.accumulate, saved.record.get("accumulate", 1))
+        self.done = Trained(saved.step, finished, saved.record["curve"], saved.step, accumulate)
+        self.parts = self.batches.share(self.rank, self.world, accumulate)
 
-        return total, own
+    def save(self) -> None:
+        """Write a checkpoint, on the first process."""
+        if self.folder is None or not self.accelerator.is_main_process:
+            return
 
-    began = last_save = time.monotonic()
-    saved_at = done.step
-    shown = progress or Progress(quiet=True)
+        record = {
+            "identity": self.identity,
+            "world": self.world,
+            "curve": self.done.curve,
+            "accumulate": self.done.accumulate,
+        }
+        state = flatten_optimizer(self.optimizer, self.names)
+        save_checkpoint(self.folder, Checkpoint(self.done.step, self.network.state_dict(), state, self.ema, record))
 
-    for step in shown.each(range(done.step, config.steps), "training", config.steps - done.step, unit="step"):
-        rate = learning_rate(config, step)
-        for group in steps.param_groups:
+    # -- the algorithm ---------------------------------------------------------------------------------------------
+
+    def run(self, progress: Progress) -> Trained:
+        """Every step from where `resume` left off to the last."""
+        loss_of = NetworkLoss(self.network, self.config.precision)
+        if self.config.compile is not None:
+            loss_of.compile(backend=self.config.compile)
+
+        self.model = self.accelerator.prepare_model(loss_of)
+        self.began = self.last_save = time.monotonic()
+        self.saved_at = self.done.step
+        steps = range(self.done.step, self.config.steps)
+
+        for number in progress.each(steps, "training", len(steps), unit="step"):
+            rate = self.set_learning_rate(number)
+            step = self.take_step(number)
+            self.done.step = number + 1
+
+            self.average_weights(number)
+            self.log(step, rate)
+            self.save_if_due()
+            if step.stop or (self.world == 1 and self.stopping.signal):
+                break
+
+        return self.finish()
+
+    def set_learning_rate(self, number: int) -> float:
+        """Give every group of weights its learning rate of this step; the share of the peak that it is."""
+        rate = learning_rate(self.config, number)
+        for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * rate
 
-        step_loss = 0.0
-        step_norm = 0.0
-        logs = {}
+        return rate
 
-        for number, turn in enumerate(turns(step)):
-            while True:
-                steps.zero_grad(set_to_none=True)
-                failed = None
+    def take_step(self, number: int) -> _Step:
+        """Move the weights, once for every turn of the step."""
+        step = _Step()
 
-                try:
-                    with whole_batch(done.accumulate == config.accumulate):
-                        total, own = gradients(step, turn, number)
-                except torch.OutOfMemoryError as error:
-                    failed = str(error)  # the error itself would hold the memory of the failed attempt
+        for turn_number, turn in enumerate(self.turns(number)):
+            own_loss, logs = self.gradients_that_fit(number, turn, turn_number)
+            clip_norm = self.config.clip_norm or math.inf
+            norm = float(torch.nn.utils.clip_grad_norm_(self.network.parameters(), clip_norm))
 
-                if failed is None:
-                    break
+            loss, step.stop = self.exchange(own_loss)
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                _stop_at_nan(number, loss, norm, self.folder)
 
-                done.accumulate = machine.smaller(config.batch_size, world, done.accumulate, step, failed)
-                parts = batches.share(rank, world, done.accumulate)
+            self.optimizer.step()
+            step.loss = step.loss + loss
+            step.gradient = max(step.gradient, norm)
+            step.logs.update(logs)
 
-            norm = float(torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip_norm or math.inf))
-            out_of_time = minutes is not None and time.monotonic() - began > 60 * minutes
+        return step
 
-            # One exchange a turn: the mean loss, and whether any process wants to stop or was told to.
-            wants = torch.tensor([float(out_of_time), float(stopping.signal > 0)], device=total.device)
-            shared = accelerator.reduce(torch.cat([total[None], wants]), "mean").tolist()
-            mean_loss = shared[0]
-            stop = any(shared[1:])
+    def gradients_that_fit(self, number: int, turn: str | None, turn_number: int) -> tuple[Tensor, dict[str, Any]]:
+        """Gradients of one turn of a step, in more and smaller parts where memory runs out."""
+        while True:
+            self.optimizer.zero_grad(set_to_none=True)
+            try:
+                with whole_batch(self.done.accumulate == self.config.accumulate):
+                    return self.gradients(number, turn, turn_number)
+            except torch.OutOfMemoryError as error:
+                failure = str(error)  # the error itself would hold the memory of the failed attempt
 
-            if shared[2] and not stopping.signal:
-                stopping.signal = signal.SIGTERM
+            self.done.accumulate = machine.smaller(
+                self.config.batch_size, self.world, self.done.accumulate, number, failure
+            )
+            self.parts = self.batches.share(self.rank, self.world, self.done.accumulate)
 
-            if not (math.isfinite(mean_loss) and math.isfinite(norm)):
-                _stop_at_nan(step, mean_loss, norm, folder)
+    def gradients(self, number: int, turn: str | None, turn_number: int) -> tuple[Tensor, dict[str, Any]]:
+        """Gradients of one turn of a step, added up over its parts in the weights; the mean loss, and the network's logs."""
+        from accelerate.utils import send_to_device
 
-            steps.step()
-            step_loss = step_loss + mean_loss
-            step_norm = max(step_norm, norm)
-            logs = {**logs, **own}
+        rows = self.batches.rows(number)
+        n_parts = len(self.parts)
+        arguments = () if turn is None else (turn,)
+        total = torch.zeros((), device=self.device)
+        logs: dict[str, Any] = {}
 
-        done.step = step + 1
-        if ema is not None:
-            _average(ema, network, min(config.ema, (1 + step) / (10 + step)))
+        for i, part in enumerate(self.parts):
+            draws = Draws(self.seed, number, self.config.batch_size, part, self.device, turn_number)
+            with self.seeded(number, part), self.exchanging_after(i == n_parts - 1):
+                batch = send_to_device(self.fetch(rows[part]), self.device)
+                loss, logs = self.model(batch, draws, *arguments)
+                (loss / n_parts).backward()
 
-        if done.step % log_every == 0 or done.step == config.steps:
-            own = {k: float(v.detach()) if isinstance(v, Tensor) else float(v) for k, v in logs.items()}
-            entry = {"step": done.step, "loss": step_loss, "lr": config.lr * rate, "gradient": step_norm, **own}
-            done.curve.append(entry)
+            total += loss.detach() / n_parts
 
-            if watch is not None and accelerator.is_main_process:
-                watch(entry)
+        return total, logs
 
-        is_due = (save_every and done.step % save_every == 0) or time.monotonic() - last_save > 60 * save_minutes
-        if is_due and done.step < config.steps:
-            save()
-            last_save = time.monotonic()
-            saved_at = done.step
+    @contextmanager
+    def seeded(self, number: int, part: slice) -> Iterator[None]:
+        """Dropout and anything else inside the network that draws globally is seeded here and nowhere else."""
+        cuda = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(cuda):
+            torch.manual_seed(seed_of(self.seed, number, part.start, 3))
+            yield
 
-        if stop or (world == 1 and stopping.signal):
-            break
+    def exchanging_after(self, is_last: bool) -> AbstractContextManager[Any]:
+        """Processes add up their gradients after the last part only."""
+        if is_last:
+            return nullcontext()
 
-    done.finished = done.step >= config.steps
-    if done.accumulate > config.accumulate:
-        note(
-            f"memory ran out: batches of {config.batch_size} were computed in {done.accumulate} parts instead of "
-            f"{config.accumulate}"
-        )
+        return self.accelerator.no_sync(self.model)
 
-    if done.step > saved_at:
-        save()
+    def exchange(self, own_loss: Tensor) -> tuple[float, bool]:
+        """The mean loss over processes, and whether any of them wants to stop or was told to: one exchange a turn."""
+        is_out_of_time = self.minutes is not None and time.monotonic() - self.began > 60 * self.minutes
+        wants = torch.tensor([float(is_out_of_time), float(self.stopping.signal > 0)], device=own_loss.device)
+        shared = cast("Tensor", self.accelerator.reduce(torch.cat([own_loss[None], wants]), "mean"))
+        loss, out_of_time, told_to_stop = shared.tolist()
 
-    if ema is not None:
-        network.load_state_dict(ema)
+        if told_to_stop and not self.stopping.signal:
+            self.stopping.signal = signal.SIGTERM
 
-    accelerator.wait_for_everyone()
-    network.eval()
+        return loss, bool(out_of_time or told_to_stop)
 
-    return done
+    @torch.no_grad()
+    def average_weights(self, number: int) -> None:
+        """Move the running average towards the weights; less and less at first, so that it forgets where they began."""
+        if self.ema is None or self.config.ema is None:
+            return
+
+        decay = min(self.config.ema, (1 + number) / (10 + number))
+        for name, value in self.network.state_dict().items():
+            if value.is_floating_point():
+                self.ema[name].lerp_(value, 1 - decay)
+            else:
+                self.ema[name].copy_(value)
+
+    def log(self, step: _Step, rate: float) -> None:
+        """An entry of the curve, every so often and at the end."""
+        done = self.done
+        if done.step % self.log_every != 0 and done.step != self.config.steps:
+            return
+
+        entry = {"step": done.step, "loss": step.loss, "lr": self.config.lr * rate, "gradient": step.gradient}
+        for name, value in step.logs.items():
+            if isinstance(value, Tensor):
+                entry[name] = float(value.detach())
+            else:
+                entry[name] = float(value)
+
+        done.curve.append(entry)
+        if self.watch is not None and self.accelerator.is_main_process:
+            self.watch(entry)
+
+    def save_if_due(self) -> None:
+        """A checkpoint after so many steps or minutes; the one of the last step is written by `finish`."""
+        step = self.done.step
+        by_steps = bool(self.save_every) and step % self.save_every == 0
+        by_time = time.monotonic() - self.last_save > 60 * self.save_minutes
+
+        if (by_steps or by_time) and step < self.config.steps:
+            self.save()
+            self.last_save = time.monotonic()
+            self.saved_at = step
+
+    def finish(self) -> Trained:
+        """Save what is not saved yet, and leave the averaged weights in the network."""
+        done = self.done
+        done.finished = done.step >= self.config.steps
+        if done.accumulate > self.config.accumulate:
+            note(
+                f"memory ran out: batches of {self.config.batch_size} were computed in {done.accumulate} parts instead "
+                f"of {self.config.accumulate}"
+            )
+
+        if done.step > self.saved_at:
+            self.save()
+
+        if self.ema is not None:
+            self.network.load_state_dict(self.ema)
+
+        self.accelerator.wait_for_everyone()
+        self.network.eval()
+
+        return done
 
 
-@torch.no_grad()
-def _average(ema: dict[str, Tensor], network: nn.Module, decay: float) -> None:
-    for name, now in network.state_dict().items():
-        if now.is_floating_point():
-            ema[name].lerp_(now, 1 - decay)
-        else:
-            ema[name].copy_(now)
+def turns_of(network: nn.Module) -> Callable[[int], Collection[str | None]]:
+    """The turns of a step by its number: those of the network, or one without a name."""
+    if hasattr(network, "turns"):
+        return cast("Callable[[int], Collection[str | None]]", network.turns)
+
+    return lambda number: (None,)
+
+
+def _identity(network: nn.Module, config: TrainConfig, n_items: int, data: str, seed: int) -> dict[str, Any]:
+    """What must be the same for a training to go on from a checkpoint."""
+    identity: dict[str, Any] = {f"config.{key}": value for key, value in config.model_dump(mode="json").items()}
+    n_weights = sum(weight.numel() for weight in network.parameters())
+
+    identity["data"] = f"{n_items} items {data}".strip()
+    identity["seed"] = seed
+    identity["network"] = f"{type(network).__name__} of {n_weights} weights"
+
+    return identity
 
 
 def _check_same(saved: Checkpoint, now: dict[str, Any], world: int, may_change: Collection[str], folder: Path) -> None:
-    allowed = {*(f"config.{key}" for key in may_change), *may_change}
-    # A setting that came with a later version was at its default before.
-    fields = TrainConfig.model_fields
-    known = {f"config.{key}": field.default for key, field in fields.items() if not field.is_required()}
-    old = {**{key: known[key] for key in now if key in known}, **saved.record["identity"]}
-    kept = {k: v for k, v in old.items() if k not in allowed}
+    """Refuse to go on from the checkpoint of another training; warn where the number of processes changed."""
+    free = {*(f"config.{key}" for key in may_change), *may_change}
 
-    if differs := changed(kept, {k: v for k, v in now.items() if k not in allowed}):
+    # A setting that came with a later version was at its default before.
+    old = {}
+    for key, setting in TrainConfig.model_fields.items():
+        if not setting.is_required() and f"config.{key}" in now:
+            old[f"config.{key}"] = setting.default
+
+    old.update(saved.record["identity"])
+    before = {key: value for key, value in old.items() if key not in free}
+    after = {key: value for key, value in now.items() if key not in free}
+
+    if differs := changed(before, after):
         raise ModelError(
             f"{folder} holds the checkpoint of another training ({'; '.join(differs)}). Going on would mix the two: "
             "use the old values, another folder, or delete this one to start again."
@@ -461,22 +604,21 @@ def _check_same(saved: Checkpoint, now: dict[str, Any], world: int, may_change: 
             f"the training in {folder} was started on {saved.record['world']} processes and goes on on {world}: the same "
             "batches and noise, but sums are rounded in another order, so it is no longer bit-identical.",
             PhospheneWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
-def _stop_at_nan(step: int, loss: float, norm: float, folder: Path | None) -> None:
+def _stop_at_nan(number: int, loss: float, norm: float, folder: Path | None) -> NoReturn:
+    saved = None
     if folder is not None:
-        kept = last_checkpoint(folder)
-    else:
-        kept = None
+        saved = last_checkpoint(folder)
 
-    if kept:
-        where = f"The last good checkpoint, of step {kept.step} in {folder}, is kept."
+    if saved is not None:
+        kept = f"The last good checkpoint, of step {saved.step} in {folder}, is kept."
     else:
-        where = "Nothing was saved yet."
+        kept = "Nothing was saved yet."
 
     raise ModelError(
-        f"at step {step + 1} the loss is {loss} and the norm of its gradient {norm}; both must be finite. {where} "
+        f"at step {number + 1} the loss is {loss} and the norm of its gradient {norm}; both must be finite. {kept} "
         "Look for NaN in the data, or lower the learning rate, lengthen the warm-up or clip the gradient."
     )

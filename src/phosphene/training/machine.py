@@ -24,6 +24,13 @@ ADVICE = (
 def held(network: nn.Module, config: TrainConfig) -> dict[str, int]:
     """Bytes that a training holds from its first step to its last, by what they are for.
 
+    Parameters
+    ----------
+    network : nn.Module
+        to be trained
+    config : TrainConfig
+        how
+
     Returns
     -------
     dict of {str: int}
@@ -44,6 +51,15 @@ def held(network: nn.Module, config: TrainConfig) -> dict[str, int]:
 def check(network: nn.Module, config: TrainConfig, device: torch.device) -> None:
     """Refuse a training whose weights and what belongs to them cannot be held, before its first step.
 
+    Parameters
+    ----------
+    network : nn.Module
+        to be trained
+    config : TrainConfig
+        how
+    device : torch.device
+        where
+
     Raises
     ------
     MachineError
@@ -54,18 +70,31 @@ def check(network: nn.Module, config: TrainConfig, device: torch.device) -> None
     what = f"The weights of {type(network).__name__} with their " + ", ".join(k for k in parts if k != "weights")
 
     if device.type == "cuda":
-        there = torch.cuda.mem_get_info(device)[0] + parts["weights"]  # which may lie there already
-        if needed > there:
+        free = torch.cuda.mem_get_info(device)[0] + parts["weights"]  # which may lie on the device already
+        if needed > free:
             raise MachineError(
-                f"{what} need {memory.size(needed)} by arithmetic, but {memory.size(there)} are free on {device}. {ADVICE}"
+                f"{what} need {memory.size(needed)} by arithmetic, but {memory.size(free)} are free on {device}. {ADVICE}"
             )
     else:
         processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # which all do the same
-        memory.check((needed - parts["weights"]) * processes, what, ADVICE)  # the weights are there already
+        memory.check((needed - parts["weights"]) * processes, what, ADVICE)  # the weights are in memory already
 
 
 def smaller(batch_size: int, world: int, accumulate: int, step: int, error: str) -> int:
     """Into how many parts to cut a process's share of a batch, after memory ran out with `accumulate` of them.
+
+    Parameters
+    ----------
+    batch_size : int
+        items of a step, over all processes
+    world : int
+        processes
+    accumulate : int
+        parts that were too large
+    step : int
+        of the training, counted from 0
+    error : str
+        what the device said
 
     Raises
     ------
@@ -95,7 +124,7 @@ def smaller(batch_size: int, world: int, accumulate: int, step: int, error: str)
         f"{share // more}, and their gradients are added up: the same batches of {batch_size} and the same noise, only "
         f"slower. Set accumulate={more} to start so. ({first})",
         PhospheneWarning,
-        stacklevel=4,
+        stacklevel=6,
     )
 
     return more
@@ -103,10 +132,20 @@ def smaller(batch_size: int, world: int, accumulate: int, step: int, error: str)
 
 @contextmanager
 def explained(folder: Path | None) -> Iterator[None]:
-    """Turn failures of device, memory and other processes into MachineError."""
-    if folder is None:
-        kept = ""
-    else:
+    """Turn failures of device, memory and other processes into MachineError.
+
+    Parameters
+    ----------
+    folder : Path or None
+        of checkpoints; None where nothing is saved
+
+    Yields
+    ------
+    None
+        the training is the block
+    """
+    kept = ""
+    if folder is not None:
         kept = " The last checkpoint is kept; the same command goes on from it."
 
     try:

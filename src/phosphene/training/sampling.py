@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     import torch
 
 
-def _key(*numbers: int) -> int:
+def seed_of(*numbers: int) -> int:
     """One 63-bit seed from several integers."""
     return int(np.random.SeedSequence([int(n) for n in numbers]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 @lru_cache(maxsize=4)
 def _order(n_items: int, seed: int, epoch: int) -> np.ndarray:
-    order = np.random.Generator(np.random.Philox(_key(seed, epoch, 1))).permutation(n_items)
+    order = np.random.Generator(np.random.Philox(seed_of(seed, epoch, 1))).permutation(n_items)
     order.flags.writeable = False
     return order
 
@@ -69,13 +69,22 @@ class BatchSampler:
         out = np.empty(self.batch_size, dtype=np.int64)
 
         for epoch in np.unique(epochs):
-            here = epochs == epoch
-            out[here] = _order(self.n_items, self.seed, int(epoch))[places[here]]
+            mask = epochs == epoch
+            out[mask] = _order(self.n_items, self.seed, int(epoch))[places[mask]]
 
         return out
 
     def share(self, rank: int, world: int, accumulate: int = 1) -> list[slice]:
         """The parts of a batch that one process computes, as slices of ``rows(step)``.
+
+        Parameters
+        ----------
+        rank : int
+            which process, from 0
+        world : int
+            how many processes
+        accumulate : int, default 1
+            parts of each process
 
         Raises
         ------
@@ -90,9 +99,11 @@ class BatchSampler:
             )
 
         size = self.batch_size // parts
-        first = rank * accumulate
+        slices = []
+        for part in range(rank * accumulate, (rank + 1) * accumulate):
+            slices.append(slice(part * size, (part + 1) * size))
 
-        return [slice((first + i) * size, (first + i + 1) * size) for i in range(accumulate)]
+        return slices
 
 
 class Draws:
@@ -109,21 +120,28 @@ class Draws:
         items in the step's batch
     part : slice, optional
         rows of the batch that belong to this part; all when None
-    device : object, default "cpu"
+    device : torch.device or str, default "cpu"
         where the numbers are put; they are always drawn on the CPU, so that every device gets the same
     turn : int, default 0
         of several in a step, each with noise of its own
     """
 
     def __init__(
-        self, seed: int, step: int, total: int, part: slice | None = None, device: object = "cpu", turn: int = 0
+        self,
+        seed: int,
+        step: int,
+        total: int,
+        part: slice | None = None,
+        device: torch.device | str = "cpu",
+        turn: int = 0,
     ) -> None:
         import torch
 
         self.total = total
         self.part = part or slice(0, total)
         self.device = device
-        self.generator = torch.Generator().manual_seed(_key(seed, step, 2, *([turn] if turn else [])))
+        own_turn = (turn,) if turn else ()
+        self.generator = torch.Generator().manual_seed(seed_of(seed, step, 2, *own_turn))
         """For what the whole batch shares; never use it for something drawn per item."""
 
     def __len__(self) -> int:

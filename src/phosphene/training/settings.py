@@ -15,26 +15,47 @@ class TrainConfig(Config):
 
     steps: int = Field(ge=1, description="optimiser steps in all")
     batch_size: int = Field(ge=1, description="items per step, over all processes and accumulated parts together")
-    lr: float = Field(1e-3, gt=0, description="peak learning rate")
-    warmup: int = Field(0, ge=0, description="steps over which the learning rate rises linearly to its peak")
+    lr: float = Field(default=1e-3, gt=0, description="peak learning rate")
+    warmup: int = Field(default=0, ge=0, description="steps over which the learning rate rises linearly to its peak")
     schedule: Literal["cosine", "linear", "constant"] = Field(
-        "cosine", description="what the learning rate does after warm-up"
+        default="cosine", description="what the learning rate does after warm-up"
     )
-    lr_end: float = Field(0.0, ge=0, le=1, description="learning rate at the end, as a share of the peak")
-    adam_betas: tuple[float, float] = Field((0.9, 0.999), description="AdamW's decay rates")
-    weight_decay: float = Field(0.01, ge=0, description="AdamW's, on matrices and filters, not on biases and gains")
-    clip_norm: float | None = Field(None, gt=0, description="largest norm of the gradient")
-    accumulate: int = Field(1, ge=1, description="parts a process computes its share of a batch in, to save memory")
-    ema: float | None = Field(None, gt=0, lt=1, description="decay of the running average of the weights")
-    precision: Literal["float32", "bf16"] = Field("float32", description="of the products; weights stay float32")
-    recompute: bool = Field(False, description="compute each block twice, to save memory; results stay the same")
+    lr_end: float = Field(default=0.0, ge=0, le=1, description="learning rate at the end, as a share of the peak")
+    adam_betas: tuple[float, float] = Field(default=(0.9, 0.999), description="AdamW's decay rates")
+    weight_decay: float = Field(
+        default=0.01, ge=0, description="AdamW's, on matrices and filters, not on biases and gains"
+    )
+    clip_norm: float | None = Field(default=None, gt=0, description="largest norm of the gradient")
+    accumulate: int = Field(
+        default=1, ge=1, description="parts a process computes its share of a batch in, to save memory"
+    )
+    ema: float | None = Field(default=None, gt=0, lt=1, description="decay of the running average of the weights")
+    precision: Literal["float32", "bf16"] = Field(
+        default="float32", description="of the products; weights stay float32"
+    )
+    recompute: bool = Field(
+        default=False, description="compute each block twice, to save memory; results stay the same"
+    )
     compile: str | None = Field(
-        None, description="backend of torch.compile, such as inductor: faster after a slow start, other roundings"
+        default=None,
+        description="backend of torch.compile, such as inductor: faster after a slow start, other roundings",
     )
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
-    """Learning rate of a step, counted from 0, as a share of its peak.
+    """Learning rate of a step as a share of its peak: a linear rise, then what the schedule says down to `lr_end`.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        steps, warmup, schedule and lr_end
+    step : int
+        counted from 0
+
+    Returns
+    -------
+    float
+        0 to 1
 
     Examples
     --------

@@ -26,14 +26,18 @@ class Stopping:
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
             # What is ignored stays so (nohup): it would not end the process afterwards.
-            told = [number for number in self._CAUGHT if signal.getsignal(number) != signal.SIG_IGN]
-            self._before = {number: signal.signal(number, self._remember) for number in told}
+            for number in self._CAUGHT:
+                if signal.getsignal(number) != signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._remember)
 
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+            if handler is None:  # set by something that is not Python
+                handler = signal.SIG_DFL
+
+            signal.signal(number, handler)
 
         self._before = {}
 

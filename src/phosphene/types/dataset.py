@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from phosphene.errors import DataError, SplitError, did_you_mean
 from phosphene.types.identity import digest_of, few
@@ -60,10 +60,9 @@ class Split:
             )
 
     def __repr__(self) -> str:
+        apart = ""
         if self.category_disjoint:
             apart = ", categories apart"
-        else:
-            apart = ""
 
         return f"Split({self.name} by {self.unit}: {len(self.train)} to train, {len(self.test)} to test{apart})"
 
@@ -117,6 +116,8 @@ class Dataset:
         name to Split; the first is the default
     about : mapping of {str: str}, optional
         title, citation, licence, note ... for people and for the report
+    nouns : mapping of {str: str}, optional
+        category to what a text calls it, where that is not its name: ``{"balloon": "hot air balloon"}``
     """
 
     name: str
@@ -124,18 +125,18 @@ class Dataset:
     subjects: Mapping[str, Trials]
     splits: Mapping[str, Split] = field(default_factory=dict)
     about: Mapping[str, str] = field(default_factory=dict)
+    nouns: Mapping[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         """Its parts, one a line; subjects that are opened when asked for stay closed."""
+        parts = [f"Dataset({self.name}", repr(self.stimuli)]
         if isinstance(self.subjects, dict):
-            people = [repr(t) for t in list(self.subjects.values())[:_SHOWN]]
-            people += [f"... {len(self.subjects) - _SHOWN} more subjects"] if len(self.subjects) > _SHOWN else []
+            parts += _first(self.subjects, "subjects")
         else:
-            people = [f"subjects {few(self.subjects)}"]
+            parts.append(f"subjects {few(self.subjects)}")
 
-        parts = [repr(self.stimuli), *people, *map(repr, list(self.splits.values())[:_SHOWN])]
-        parts += [f"... {len(self.splits) - _SHOWN} more splits"] if len(self.splits) > _SHOWN else []
-        return "\n  ".join([f"Dataset({self.name}", *parts]) + ")"
+        parts += _first(self.splits, "splits")
+        return "\n  ".join(parts) + ")"
 
     def trials(self, subject: str | None = None) -> Trials:
         """Trials of one subject; of the only (or first) one by default. Raises DataError for an unknown name."""
@@ -165,3 +166,12 @@ class Dataset:
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.subjects)
+
+
+def _first(things: Mapping[str, Any], what: str) -> list[str]:
+    """The first few of them, each in a line, and how many more there are."""
+    lines = [repr(thing) for thing in list(things.values())[:_SHOWN]]
+    if len(things) > _SHOWN:
+        lines.append(f"... {len(things) - _SHOWN} more {what}")
+
+    return lines

@@ -19,9 +19,79 @@ class Rows(Protocol):
     @property
     def shape(self) -> tuple[int, ...]:
         """Number of rows, then the shape of one row."""
+        ...
+
+    def __getitem__(self, rows: Any, /) -> np.ndarray:
+        """The rows asked for, as an array."""
+        ...
+
+
+class SelectedRows:
+    """Some rows of a memory map, a file or a folder, in an order of their own; nothing is read until it is indexed.
+
+    Parameters
+    ----------
+    source : Rows
+        all rows
+    index : ndarray of shape (n,), int
+        which of them
+
+    Examples
+    --------
+    >>> SelectedRows(np.arange(6).reshape(3, 2), np.array([2, 0]))[:]
+    array([[4, 5],
+           [0, 1]])
+    """
+
+    def __init__(self, source: Rows, index: np.ndarray) -> None:
+        self.source = source
+        self.index = index
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number of selected rows, then the shape of one row."""
+        return (len(self.index), *(int(n) for n in self.source.shape[1:]))
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __repr__(self) -> str:
+        return f"SelectedRows({len(self)} of {self.source.shape[0]}, {size_words(self.shape[1:])})"
 
     def __getitem__(self, rows: Any) -> np.ndarray:
-        """The rows asked for, as an array."""
+        if isinstance(rows, tuple):
+            taken = self[rows[0]]
+            if isinstance(rows[0], (int, np.integer)):
+                return taken[rows[1:]]
+
+            return taken[(slice(None), *rows[1:])]
+
+        index = self.index[rows]
+        if index.ndim == 0:
+            return self.source[int(index)]
+
+        return self.source[as_slice(index)]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self[:], dtype=dtype)
+
+
+def select_rows(source: Rows, index: np.ndarray) -> Rows:
+    """Rows of `source`: an array of an array in memory, and `SelectedRows` of anything that is read from a disk.
+
+    Parameters
+    ----------
+    source : Rows
+        all rows
+    index : ndarray of shape (n,), int
+        which of them
+    """
+    if isinstance(source, SelectedRows):
+        return select_rows(source.source, source.index[index])
+    if isinstance(source, np.ndarray) and not isinstance(source, np.memmap):
+        return source[as_slice(index)]
+
+    return SelectedRows(source, index)
 
 
 def digest_of(*parts: Any) -> str:
@@ -113,9 +183,9 @@ def unique_ids(ids: Iterable[Any], what: str) -> np.ndarray:
     ids = np.asarray([str(i) for i in ids], dtype=object)
     duplicated = pd.Index(ids).duplicated()
     if duplicated.any():
-        again = ids[duplicated]
+        repeated = ids[duplicated]
         raise DataError(
-            f"{what} ids must be unique, but {len(again)} of {len(ids)} appear again, first '{again[0]}' "
+            f"{what} ids must be unique, but {len(repeated)} of {len(ids)} appear again, first '{repeated[0]}' "
             f"(row {int(np.flatnonzero(duplicated)[0])}). Give every {what} an id of its own."
         )
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import io
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import InitVar, dataclass, replace
+from html import escape
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from phosphene.errors import DataError, did_you_mean
-from phosphene.types.identity import Rows, as_slice, digest_of, few, positions, size_words, unique_ids
+from phosphene.types.identity import Rows, as_slice, digest_of, few, positions, select_rows, size_words, unique_ids
 
+_BLOCK = 512  # pictures read at a time
+_MOST_SHOWN = 12  # pictures, in a notebook
+_SIDE_SHOWN = 96  # pixels of the longer side, in a notebook
 _NO_PICTURES = (
     "these stimuli have no pictures, so nothing can be decoded: import the data with phosphene data import ... --images "
     "FOLDER, or in Python give Stimuli its images."
@@ -27,7 +34,8 @@ class Stimuli:
     ids : ndarray of shape (n_stimuli,)
         unique str
     images : Rows, optional
-        rows of (height, width, channels) uint8, 1 or 3 channels, 0-255; or None when there are no pictures
+        rows of (height, width, channels) uint8, 1 or 3 channels, 0-255; or None when there are no pictures. After a
+        selection, those selected: an array in memory, or rows that are read when indexed
     captions : tuple of tuple of str, optional
         per stimulus 0 to k texts
     labels : DataFrame, optional
@@ -36,6 +44,8 @@ class Stimuli:
         the main category
     present : ndarray of shape (n_stimuli,), bool, optional
         false where a picture is missing; all true by default
+    rows : ndarray of shape (n_stimuli,), int, optional
+        which rows of `images` belong to these ids; all, in their order, by default
     """
 
     ids: np.ndarray
@@ -44,28 +54,27 @@ class Stimuli:
     labels: pd.DataFrame | None = None
     category: np.ndarray | None = None
     present: np.ndarray | None = None
-    rows: np.ndarray | None = None
+    rows: InitVar[np.ndarray | None] = None
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, rows: np.ndarray | None) -> None:
         object.__setattr__(self, "ids", unique_ids(self.ids, "stimulus"))
+        if self.images is not None and rows is not None:
+            object.__setattr__(self, "images", select_rows(self.images, np.asarray(rows)))
+
         n = len(self.ids)
-
-        if self.images is None:
-            n_images = n
-        elif self.rows is not None:
-            n_images = len(self.rows)
-        else:
-            n_images = self.images.shape[0]
-
-        sizes = {
-            "images": n_images,
-            "captions": n if self.captions is None else len(self.captions),
-            "labels": n if self.labels is None else len(self.labels),
-            "category": n if self.category is None else len(self.category),
-            "present": n if self.present is None else len(self.present),
+        parts = {
+            "images": None if self.images is None else self.images.shape,
+            "captions": self.captions,
+            "labels": self.labels,
+            "category": self.category,
+            "present": self.present,
         }
 
-        for name, size in sizes.items():
+        for name, part in parts.items():
+            if part is None:
+                continue
+
+            size = part[0] if name == "images" else len(part)
             if size != n:
                 raise DataError(f"{n} stimulus ids came with {size} {name}; there must be one entry per stimulus.")
 
@@ -84,25 +93,20 @@ class Stimuli:
         return len(self.ids)
 
     def __repr__(self) -> str:
-        parts = [f"{len(self)} of {'no pictures' if self.images is None else size_words(self.image_shape)}"]
-        parts += (
-            [f"{int((~self.present).sum())} missing"] if self.present is not None and not self.present.all() else []
-        )
+        if self.images is None:
+            pictures = "no pictures"
+        else:
+            pictures = size_words(self.image_shape)
 
+        parts = [f"{len(self)} of {pictures}"]
+        if self.present is not None and not self.present.all():
+            parts.append(f"{int((~self.present).sum())} missing")
         if self.captions:
-            parts += ["captions"]
-        else:
-            parts += []
-
+            parts.append("captions")
         if self.labels is not None:
-            parts += [f"{self.labels.shape[1]} labels"]
-        else:
-            parts += []
-
+            parts.append(f"{self.labels.shape[1]} labels")
         if self.category is not None:
-            parts += [f"{len(set(self.category))} categories"]
-        else:
-            parts += []
+            parts.append(f"{len(set(self.category))} categories")
 
         return f"Stimuli({', '.join(parts)})"
 
@@ -112,25 +116,25 @@ class Stimuli:
         if self.images is None:
             raise DataError(_NO_PICTURES)
 
-        return tuple(int(s) for s in self.images.shape[1:])
+        height, width, channels = self.images.shape[1:]
+        return int(height), int(width), int(channels)
 
     def select(self, ids: Iterable[str]) -> Stimuli:
         """These stimuli, in this order, as a view. Raises DataError naming ids that do not exist."""
         at = positions(self.ids, ids, "stimulus")
-        if self.rows is None:
-            base = np.arange(len(self.ids))
-        else:
-            base = self.rows
+        parts: dict[str, Any] = {}
+        if self.images is not None:
+            parts["images"] = select_rows(self.images, at)
+        if self.captions is not None:
+            parts["captions"] = tuple(self.captions[i] for i in at)
+        if self.labels is not None:
+            parts["labels"] = self.labels.iloc[at]
+        if self.category is not None:
+            parts["category"] = self.category[at]
+        if self.present is not None:
+            parts["present"] = self.present[at]
 
-        return replace(
-            self,
-            ids=self.ids[at],
-            rows=base[at],
-            captions=None if self.captions is None else tuple(self.captions[i] for i in at),
-            labels=None if self.labels is None else self.labels.iloc[at],
-            category=None if self.category is None else self.category[at],
-            present=None if self.present is None else self.present[at],
-        )
+        return replace(self, ids=self.ids[at], **parts)
 
     def pixels(self, rows: slice | np.ndarray = slice(None)) -> np.ndarray:
         """Pictures as (n, height, width, channels) uint8, 0-255.
@@ -150,12 +154,8 @@ class Stimuli:
                 "(Stimuli.available), or put the files where the data set expects them."
             )
 
-        if self.rows is None:
-            base = np.arange(len(self.ids))
-        else:
-            base = self.rows
-
-        return np.asarray(self.images[as_slice(base[rows])], dtype=np.uint8)
+        index = np.arange(len(self))[rows]
+        return np.asarray(self.images[as_slice(index)], dtype=np.uint8)  # (n, height, width, channels)
 
     def floats(self, rows: slice | np.ndarray = slice(None)) -> np.ndarray:
         """Pictures as (n, height, width, channels) float32, 0-1."""
@@ -212,15 +212,16 @@ class Stimuli:
     def digest(self) -> str:
         """SHA-256 of ids, categories, captions, labels and pictures (every picture up to 20,000, then a sample)."""
         step = max(1, len(self) // 20_000)
-        there = np.arange(0, len(self), step)
+        sample = np.arange(0, len(self), step)
         if self.present is not None:
-            there = there[self.present[there]]
+            sample = sample[self.present[sample]]
 
-        h = [digest_of(self.ids, self.category, self.captions, self.labels)]
+        parts = [digest_of(self.ids, self.category, self.captions, self.labels)]
         if self.images is not None:
-            h += [digest_of(self.pixels(there[i : i + 512])) for i in range(0, len(there), 512)]
+            for start in range(0, len(sample), _BLOCK):
+                parts.append(digest_of(self.pixels(sample[start : start + _BLOCK])))
 
-        return digest_of(h)
+        return digest_of(parts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,13 +258,24 @@ class Images:
         return len(self.ids)
 
     def __repr__(self) -> str:
-        n = len(set(self.ids))
-        if n == len(self):
-            of = ""
+        n_stimuli = len(set(self.ids))
+        if n_stimuli == len(self):
+            samples = ""
         else:
-            of = f" of {n} stimuli"
+            samples = f" of {n_stimuli} stimuli"
 
-        return f"Images({len(self)}{of}, {size_words(self.pixels.shape[1:])})"
+        return f"Images({len(self)}{samples}, {size_words(self.pixels.shape[1:])})"
+
+    def _repr_html_(self) -> str:
+        """The first pictures, for a notebook."""
+        cells = []
+        for name, picture in zip(self.ids[:_MOST_SHOWN], self.pixels[:_MOST_SHOWN], strict=True):
+            cells.append(
+                f'<figure style="display:inline-block;margin:4px"><img src="{_data_uri(picture)}" alt="{escape(name)}">'
+                f'<figcaption style="font-size:smaller">{escape(name)}</figcaption></figure>'
+            )
+
+        return f"<div>{escape(repr(self))}</div><div>{''.join(cells)}</div>"
 
     def clipped(self) -> np.ndarray:
         """(n, height, width, channels) float32, 0-1."""
@@ -272,6 +284,28 @@ class Images:
     def as_uint8(self) -> np.ndarray:
         """(n, height, width, channels) uint8, 0-255, rounded; what is saved as a picture file."""
         return np.round(self.clipped() * 255).astype(np.uint8)
+
+
+def _data_uri(picture: np.ndarray) -> str:
+    """A picture (height, width, channels), 0-1, as a small PNG inside an address; whole pixels stay whole."""
+    from PIL import Image
+
+    pixels = np.round(np.clip(picture, 0, 1) * 255).astype(np.uint8)
+    if pixels.shape[2] == 1:
+        pixels = pixels[:, :, 0]
+
+    height, width = pixels.shape[:2]
+    scale = _SIDE_SHOWN / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+
+    if scale > 1:
+        method = Image.Resampling.NEAREST
+    else:
+        method = Image.Resampling.BOX
+
+    file = io.BytesIO()
+    Image.fromarray(pixels).resize(size, method).save(file, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -297,7 +331,10 @@ class Latents:
         object.__setattr__(self, "ids", np.asarray([str(i) for i in self.ids], dtype=object))
 
     def __repr__(self) -> str:
-        spaces = (f"{name} {size_words(np.shape(array)[1:])}" for name, array in self.arrays.items())
+        spaces = []
+        for name, array in self.arrays.items():
+            spaces.append(f"{name} {size_words(np.shape(array)[1:])}")
+
         return f"Latents({len(self.ids)} in {few(spaces)})"
 
     def __getitem__(self, space: str) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from phosphene.types.identity import Rows, as_slice, digest_of, few
 
 ROI = "roi."
 """Prefix of the boolean columns of ``Trials.voxels`` that hold ROI memberships."""
+
+_ROWS_SHOWN = 5  # of the trial table, in a notebook
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,10 +109,18 @@ class Trials:
         return len(self.table)
 
     def __repr__(self) -> str:
-        return (
-            f"Trials({self.subject}: {len(self)} trials of {len(self.stimulus_ids)} stimuli, {self.n_voxels} voxels"
-            f"{', ROIs ' + few(self.rois, 12) if self.rois else ''})"
-        )
+        if self.rois:
+            rois = f", ROIs {few(self.rois, 12)}"
+        else:
+            rois = ""
+
+        n_stimuli = len(self.stimulus_ids)
+        return f"Trials({self.subject}: {len(self)} trials of {n_stimuli} stimuli, {self.n_voxels} voxels{rois})"
+
+    def _repr_html_(self) -> str:
+        """Counts and the first rows of the trial table, for a notebook; reads no betas."""
+        first = self.table.head(_ROWS_SHOWN)
+        return f"<div>{escape(repr(self))}</div>{first.to_html(index=False, border=0)}"
 
     @property
     def n_voxels(self) -> int:
@@ -157,7 +168,7 @@ class Trials:
     @property
     def stimulus_ids(self) -> np.ndarray:
         """Distinct stimulus ids in order of first appearance."""
-        return pd.unique(self.table["stimulus"]).astype(object)
+        return np.asarray(pd.unique(self.stimuli), dtype=object)
 
     @property
     def keys(self) -> np.ndarray:
@@ -276,14 +287,10 @@ class Trials:
             When nothing is left, with what was asked for.
         """
         keep = np.ones(len(self), dtype=bool)
-        for column, wanted in (("stimulus", stimuli), ("trial", trials), ("session", session), ("repeat", repeat)):
-            if wanted is not None:
-                if np.isscalar(wanted):
-                    wanted = [wanted]
-                else:
-                    wanted = list(wanted)
-
-                keep &= self.table[column].isin(wanted).to_numpy()
+        conditions = {"stimulus": stimuli, "trial": trials, "session": session, "repeat": repeat}
+        for column, values in conditions.items():
+            if values is not None:
+                keep &= self.table[column].isin(_as_list(values)).to_numpy()
 
         if not keep.any() and len(self):
             asked = {"stimuli": stimuli, "trials": trials, "session": session, "repeat": repeat}
@@ -363,17 +370,25 @@ def _is_full(rows: Any) -> bool:
     return isinstance(rows, slice) and rows == slice(None)
 
 
-def _short(value: Any) -> str:
+def _as_list(value: Any) -> list[Any]:
     if np.isscalar(value):
-        items = [value]
-    else:
-        items = list(value)
+        return [value]
 
+    return list(value)
+
+
+def _short(value: Any) -> str:
+    items = _as_list(value)
     return ", ".join(map(str, items[:3])) + (" ..." if len(items) > 3 else "")
 
 
 def _roi_sizes(trials: Trials) -> str:
-    return ", ".join(f"{r} {int(trials.voxels[ROI + r].sum())}" for r in trials.rois)
+    sizes = []
+    for name in trials.rois:
+        n_voxels = np.count_nonzero(trials.voxels[ROI + name].to_numpy(bool))
+        sizes.append(f"{name} {n_voxels}")
+
+    return ", ".join(sizes)
 
 
 def _complete_table(table: pd.DataFrame, subject: str) -> pd.DataFrame:
@@ -392,8 +407,9 @@ def _complete_table(table: pd.DataFrame, subject: str) -> pd.DataFrame:
     duplicated = table["trial"].duplicated()
     if duplicated.any():
         row = int(np.flatnonzero(duplicated)[0])
+        n_repeated = int(np.count_nonzero(duplicated))
         raise DataError(
-            f"trial ids of {subject} must be unique, but {int(duplicated.sum())} repeat, first '{table['trial'][row]}' "
+            f"trial ids of {subject} must be unique, but {n_repeated} repeat, first '{table['trial'][row]}' "
             f"in row {row} of the trial table. Number the trials anew or remove the copies."
         )
 

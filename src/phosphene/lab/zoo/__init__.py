@@ -1,6 +1,6 @@
 """Small bundled networks for the in-silico lab, of the same classes the published systems use.
 
->>> from phosphene import zoo
+>>> from phosphene.lab import zoo
 >>> clip = zoo.load("clip")                                       # doctest: +SKIP
 >>> clip.get_image_features(zoo.to_network(pixels)).pooler_output   # doctest: +SKIP
 
@@ -26,18 +26,30 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import CLIPTokenizer
 
-__all__ = ["card", "fingerprint", "from_network", "load", "names", "to_network", "tokenizer"]
+__all__ = ["WEIGHTS", "card", "fingerprint", "from_network", "load", "names", "record", "to_network", "tokenizer"]
 
 WEIGHTS = Path(__file__).parent / "weights"
 
 
 def names() -> list[str]:
-    """Networks that are here."""
+    """Networks whose weights are bundled, in the order of the alphabet."""
     return sorted(p.stem for p in WEIGHTS.glob("*.json"))
 
 
 def record(name: str, folder: Path | None = None) -> dict[str, Any]:
     """What is known of a network: configuration, convention, scores, and the hash of its weights.
+
+    Parameters
+    ----------
+    name : str
+        One of :func:`names`, or of the networks trained into `folder`.
+    folder : Path, optional
+        Of NAME.json; the bundled ones by default.
+
+    Returns
+    -------
+    dict of {str: Any}
+        The contents of NAME.json.
 
     Raises
     ------
@@ -62,7 +74,7 @@ def record(name: str, folder: Path | None = None) -> dict[str, Any]:
 
 def card(name: str) -> str:
     """The model card, as Markdown. Raises like :func:`record`."""
-    record(name)
+    record(name)  # says what to do where there is none
     return (WEIGHTS / f"{name}.md").read_text(encoding="utf-8")
 
 
@@ -104,7 +116,7 @@ def load(name: str, *, device: str = "cpu", folder: Path | None = None) -> nn.Mo
     from phosphene.lab.zoo.packing import unpacked
     from phosphene.training.checkpoint import load_module_state
 
-    about = record(name, folder)
+    card_values = record(name, folder)
     file = (folder or WEIGHTS) / f"{name}.safetensors"
 
     try:
@@ -112,14 +124,15 @@ def load(name: str, *, device: str = "cpu", folder: Path | None = None) -> nn.Mo
     except OSError as error:
         raise ModelError(f"{file} cannot be read ({error.strerror}); install phosphene again.") from error
 
-    if actual != about["sha256"]:
+    expected = card_values["sha256"]
+    if actual != expected:
         raise ModelError(
-            f"{file} is not the file its card describes (SHA-256 {actual[:12]}..., expected {about['sha256'][:12]}...). "
+            f"{file} is not the file its card describes (SHA-256 {actual[:12]}..., expected {expected[:12]}...). "
             "Install phosphene again."
         )
 
     with torch.random.fork_rng(devices=[]):  # weights are drawn when a network is built, and then replaced
-        network = build(name, about["config"])
+        network = build(name, card_values["config"])
 
     load_module_state(network, unpacked(read_safetensors(file)), f"zoo network '{name}'")
     return network.eval().requires_grad_(False).to(device)
@@ -127,7 +140,18 @@ def load(name: str, *, device: str = "cpu", folder: Path | None = None) -> nn.Mo
 
 @lru_cache(maxsize=4)
 def tokenizer(folder: Path | None = None) -> CLIPTokenizer:
-    """The tokenizer of the bundled CLIP: ``tokenizer()(texts, padding=True, truncation=True, return_tensors="pt")``."""
+    """The tokenizer of the bundled CLIP.
+
+    Parameters
+    ----------
+    folder : Path, optional
+        Of clip.json; the bundled one by default.
+
+    Returns
+    -------
+    CLIPTokenizer
+        To be called as ``tokenizer()(texts, padding=True, truncation=True, return_tensors="pt")``.
+    """
     from phosphene.lab.zoo.networks import make_tokenizer
 
     return make_tokenizer(record("clip", folder)["tokenizer"])

@@ -6,8 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+__all__ = ["SceneClassifier"]
 
-class _Block(nn.Module):
+
+class _ResidualBlock(nn.Module):
+    """Two convolutions, each after its normalisation (He et al. 2016, full pre-activation), and a way past both."""
+
     def __init__(self, n_in: int, n_out: int, stride: int):
         super().__init__()
         self.norm1 = nn.GroupNorm(8, n_in)
@@ -50,13 +54,17 @@ class SceneClassifier(nn.Module):
         self.categories = list(categories)
         self.places = list(places)
         self.labels = list(labels)
-        first, *_ = widths
-        self.stem = nn.Conv2d(3, first, 3, 2, 1, bias=False)
-        inputs = [first, *widths[:-1]]
-        blocks = zip(inputs, widths, strict=True)
-        self.blocks = nn.ModuleList(
-            nn.Sequential(_Block(a, b, 1 if i == 0 else 2), _Block(b, b, 1)) for i, (a, b) in enumerate(blocks)
-        )
+        self.stem = nn.Conv2d(3, widths[0], 3, 2, 1, bias=False)
+
+        self.blocks = nn.ModuleList()
+        n_in = widths[0]
+        for number, n_out in enumerate(widths):
+            stride = 1
+            if number > 0:
+                stride = 2
+
+            self.blocks.append(nn.Sequential(_ResidualBlock(n_in, n_out, stride), _ResidualBlock(n_out, n_out, 1)))
+            n_in = n_out
 
         self.norm = nn.GroupNorm(8, widths[-1])
         self.last = nn.Linear(widths[-1], n_features)
@@ -69,7 +77,18 @@ class SceneClassifier(nn.Module):
         )
 
     def features(self, x: Tensor) -> dict[str, Tensor]:
-        """Activations of pictures (n, 3, 32, 32): ``early`` (n, 32, 16, 16), ``mid``, ``late``, ``last`` (n, n_features)."""
+        """Activations of pictures, from those of the first block to those of the last layer.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n, 3, 32, 32)
+            -1 to 1.
+
+        Returns
+        -------
+        dict of {str: Tensor}
+            ``early`` (n, 32, 16, 16), ``mid`` (n, 64, 8, 8), ``late`` (n, 128, 4, 4) and ``last`` (n, n_features).
+        """
         y = self.stem(x)
         out = {}
 
@@ -77,7 +96,9 @@ class SceneClassifier(nn.Module):
             y = block(y)
             out[name] = y
 
-        out["last"] = F.silu(self.last(F.silu(self.norm(y)).mean((2, 3))))
+        pooled = F.silu(self.norm(y)).mean((2, 3))  # (n, 128)
+        out["last"] = F.silu(self.last(pooled))
+
         return out
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
@@ -87,5 +108,5 @@ class SceneClassifier(nn.Module):
 
     @torch.no_grad()
     def probabilities(self, x: Tensor) -> Tensor:
-        """(n, n_categories), what n-way accuracy is computed from."""
+        """Probabilities (n, n_categories) of the main category, from which n-way accuracy is computed."""
         return self(x)["category"].softmax(-1)

@@ -15,17 +15,21 @@ from torch import Tensor, nn
 
 from phosphene.lab.zoo import fingerprint, from_network, load, names, to_network, tokenizer
 from phosphene.lab.zoo.objectives import Objective
+from phosphene.lab.zoo.scores import Scores, picture_grid
 from phosphene.training import Draws, TrainConfig
 from phosphene.training.losses import row_correlation
 
 if TYPE_CHECKING:
     from phosphene.lab.zoo.material import Scenes
+    from phosphene.models.dual_guided import DualUnet
+
+__all__ = ["DualGuidedObjective", "dual_guided", "latents", "one_caption", "picture_tokens", "text_tokens"]
 
 _BLOCK = 500
 
 
 @lru_cache(maxsize=1)
-def _teachers(device: str) -> tuple[nn.Module, nn.Module]:
+def _teachers(device: str) -> tuple[Any, Any]:
     return load("clip", device=device), load("kl", device=device)
 
 
@@ -34,9 +38,10 @@ def picture_tokens(x: Tensor) -> Tensor:
     """CLIP tokens (n, 17, 64) of pictures (n, 3, 32, 32), -1 to 1, over the length of the first: Versatile Diffusion's."""
     clip, _ = _teachers(str(x.device))
     with torch.autocast(x.device.type, enabled=False):
-        seen = clip.vision_model(pixel_values=x)
-        tokens = clip.visual_projection(clip.vision_model.post_layernorm(seen.last_hidden_state))
-        return tokens / clip.visual_projection(seen.pooler_output).norm(dim=-1)[:, None, None]
+        output = clip.vision_model(pixel_values=x)
+        tokens = clip.visual_projection(clip.vision_model.post_layernorm(output.last_hidden_state))  # (n, 17, 64)
+        length = clip.visual_projection(output.pooler_output).norm(dim=-1)  # (n,)
+        return tokens / length[:, None, None]
 
 
 @torch.no_grad()
@@ -45,10 +50,10 @@ def text_tokens(texts: list[str], device: str = "cpu") -> Tensor:
     clip, _ = _teachers(device)
     length = clip.config.text_config.max_position_embeddings
     ids = tokenizer()(texts, padding="max_length", truncation=True, max_length=length, return_tensors="pt")["input_ids"]
-    read = clip.text_model(input_ids=ids.to(device))
-    pooled = clip.text_projection(read.pooler_output)
+    output = clip.text_model(input_ids=ids.to(device))
+    pooled = clip.text_projection(output.pooler_output)  # (n, 64)
 
-    return clip.text_projection(read.last_hidden_state) / pooled.norm(dim=-1)[:, None, None]
+    return clip.text_projection(output.last_hidden_state) / pooled.norm(dim=-1)[:, None, None]  # (n, 40, 64)
 
 
 @torch.no_grad()
@@ -60,18 +65,26 @@ def latents(x: Tensor) -> Tensor:
 
 def one_caption(scenes: Scenes, seed: int = 0) -> list[str]:
     """A caption of each scene, drawn among those that are neither vague nor wrong."""
-    chance = np.random.default_rng(seed).random(scenes.good.shape) * scenes.good
-    return [told[k] for told, k in zip(scenes.captions, chance.argmax(1), strict=True)]
+    chance = np.random.default_rng(seed).random(scenes.good.shape) * scenes.good  # (n, 5)
+    return [captions[k] for captions, k in zip(scenes.captions, chance.argmax(1), strict=True)]
 
 
 class DualGuidedObjective(Objective):
-    """Noise in the latents of a scene from its tokens and those of a caption: the network's own loss."""
+    """Noise in the latents of a scene from its tokens and those of a caption: the network's own loss.
+
+    Parameters
+    ----------
+    network : DualUnet
+        What is trained; it learns here what an empty text and a grey picture look like.
+    """
+
+    network: DualUnet
 
     config = TrainConfig(
         steps=12000, batch_size=64, lr=1e-3, warmup=200, weight_decay=0.01, adam_betas=(0.9, 0.99), clip_norm=1.0, ema=0.999,
     )  # fmt: skip
 
-    def __init__(self, network: nn.Module):
+    def __init__(self, network: DualUnet):
         super().__init__(network)
         grey = np.full((1, 32, 32, 3), 127, dtype=np.uint8)
         network.set_unconditional(picture_tokens(to_network(grey))[0], text_tokens([""])[0])
@@ -79,7 +92,7 @@ class DualGuidedObjective(Objective):
     @classmethod
     def lessons(cls, scenes: Scenes) -> dict[str, Tensor]:
         """Latents and tokens of every scene, computed once and kept as float16: 7.8 kB a scene, 468 MB for 60,000."""
-        told = one_caption(scenes)
+        captions = one_caption(scenes)
         n = len(scenes)
         out = {
             "latents": torch.empty(n, 4, 8, 8, dtype=torch.float16),
@@ -90,8 +103,9 @@ class DualGuidedObjective(Objective):
         for start in range(0, n, _BLOCK):
             rows = slice(start, start + _BLOCK)
             x = to_network(scenes.pixels[rows])
-            out["latents"][rows], out["vision"][rows] = latents(x), picture_tokens(x)
-            out["text"][rows] = text_tokens(told[rows])
+            out["latents"][rows] = latents(x)
+            out["vision"][rows] = picture_tokens(x)
+            out["text"][rows] = text_tokens(captions[rows])
 
         return out
 
@@ -107,64 +121,97 @@ class DualGuidedObjective(Objective):
 
 @torch.no_grad()
 def dual_guided(
-    network: nn.Module, scenes: Scenes, count: int = 120, steps: int = 25
-) -> tuple[dict[str, float], np.ndarray, dict[str, Any]]:
-    """Error of the predicted noise under its own, others' and no conditions; and pictures of true conditions, from pure
-    noise and from a blurred scene: is each nearer to its own scene than to others', is it of the scene's category.
-    Beside the same of the autoencoder's reconstruction, which no sample can be expected to beat, and of the blurred scene.
-    """
-    from phosphene.lab.zoo.scores import picture_grid
+    network: DualUnet, scenes: Scenes, count: int = 120, steps: int = 25
+) -> tuple[Scores, np.ndarray, dict[str, Any]]:
+    """Score the predicted noise, and pictures of true conditions.
 
-    lesson = DualGuidedObjective.lessons(scenes)
-    z, vision, text = (lesson[k].float() for k in ("latents", "vision", "text"))
-    none = network.no_vision.expand_as(vision), network.no_text.expand_as(text)
-    scores = {
-        "squared error of the noise": _error(network, z, vision, text),
-        "squared error, conditions of another scene": _error(network, z, vision.roll(1, 0), text.roll(1, 0)),
-        "squared error, no condition": _error(network, z, *none),
+    The error of the noise is measured under a scene's own, others' and no conditions. Pictures are drawn from pure noise and
+    from a blurred scene: each should be nearer to its own scene than to others', and of the scene's category. Beside them
+    stand the autoencoder's reconstruction, which no sample can be expected to beat, and the blurred scene itself.
+
+    Parameters
+    ----------
+    network : DualUnet
+        Trained.
+    scenes : Scenes
+        It was not trained on.
+    count : int, default 120
+        How many pictures are drawn.
+    steps : int, default 25
+        Denoising steps.
+
+    Returns
+    -------
+    scores : dict of {str: float}
+        For the card.
+    grid : ndarray of shape (height, width, 3), uint8
+        Scenes, reconstructions, pictures from noise, blurred scenes, and pictures from these.
+    more : dict
+        Empty.
+    """
+    lessons = DualGuidedObjective.lessons(scenes)
+    z = lessons["latents"].float()
+    vision = lessons["vision"].float()
+    text = lessons["text"].float()
+    no_vision = network.no_vision.expand_as(vision)
+    no_text = network.no_text.expand_as(text)
+    scores: Scores = {
+        "squared error of the noise": _noise_error(network, z, vision, text),
+        "squared error, conditions of another scene": _noise_error(network, z, vision.roll(1, 0), text.roll(1, 0)),
+        "squared error, no condition": _noise_error(network, z, no_vision, no_text),
     }
 
     count = min(count, len(scenes))
-    x, z, vision, text = (a[:count] for a in (to_network(scenes.pixels[:count]), z, vision, text))
-    blurred = nn.functional.interpolate(nn.functional.avg_pool2d(x, 8), scale_factor=8, mode="bilinear")
-    asked = {"seed": 0, "steps": steps, "batch_size": 40}
+    x = to_network(scenes.pixels[:count])
+    z = z[:count]
+    vision = vision[:count]
+    text = text[:count]
+    small = nn.functional.avg_pool2d(x, 8)
+    blurred = nn.functional.interpolate(small, scale_factor=8, mode="bilinear")
+
+    options: dict[str, Any] = {"seed": 0, "steps": steps, "batch_size": 40}
     drawn = {
         "reconstructions": z,
-        "from noise": network.sample(vision, text, range(count), **asked),
-        "from blurred": network.sample(vision, text, range(count), first=latents(blurred), **asked),
+        "from noise": network.sample(vision, text, range(count), **options),
+        "from blurred": network.sample(vision, text, range(count), first=latents(blurred), **options),
     }
 
     _, kl = _teachers("cpu")
-    shown = {what: kl.decode(z / kl.config.scaling_factor).sample.clamp(-1, 1) for what, z in drawn.items()}
-    shown["blurred"] = blurred
-    truth = _pooled(x)
+    pictures = {}
+    for what, scaled in drawn.items():
+        pictures[what] = kl.decode(scaled / kl.config.scaling_factor).sample.clamp(-1, 1)
 
-    for what, y in shown.items():
-        cosine = _pooled(y) @ truth.T
+    pictures["blurred"] = blurred
+    truth = _pooled(x)
+    n_pairs = count * (count - 1)
+
+    for what, y in pictures.items():
+        cosine = _pooled(y) @ truth.T  # (count, count)
         own = cosine.diagonal()[:, None]
         scores[f"CLIP cosine to the own scene, {what}"] = float(own.mean())
-        scores[f"CLIP two-way identification, {what}"] = float((cosine < own).sum() / (count * (count - 1)))
+        scores[f"CLIP two-way identification, {what}"] = float((cosine < own).sum() / n_pairs)
         scores[f"pixel correlation, {what}"] = float(row_correlation(x.flatten(1), y.flatten(1)).mean())
 
         if "classifier" in names():
-            hit = load("classifier").probabilities(y).argmax(1).numpy() == scenes.category[:count]
-            scores[f"classifier names the category, {what}"] = float(hit.mean())
+            classifier: Any = load("classifier")
+            is_right = classifier.probabilities(y).argmax(1).numpy() == scenes.category[:count]
+            scores[f"classifier names the category, {what}"] = float(is_right.mean())
 
-    rows = [from_network(y) for y in (x, shown["reconstructions"], shown["from noise"], blurred, shown["from blurred"])]
-    return scores, picture_grid(*rows), {}
+    lines = (x, pictures["reconstructions"], pictures["from noise"], blurred, pictures["from blurred"])
+    return scores, picture_grid(*(from_network(y) for y in lines)), {}
 
 
-def _error(network: nn.Module, z: Tensor, vision: Tensor, text: Tensor) -> float:
+def _noise_error(network: DualUnet, z: Tensor, vision: Tensor, text: Tensor) -> float:
     """Mean squared error of the noise at evenly spread levels, as many pictures as come."""
     generator = torch.Generator().manual_seed(0)
-    total = 0.0
     noise = torch.randn(z.shape, generator=generator)
     t = torch.linspace(0, network.config.noise_levels - 1, len(z)).round().long()
-    noised = network.schedule().add_noise(z, noise, t)
+    noisy = network.schedule().add_noise(z, noise, t)  # pyright: ignore[reportArgumentType]  any integers do
 
+    total = 0.0
     for start in range(0, len(z), _BLOCK):
         rows = slice(start, start + _BLOCK)
-        error = network(noised[rows], t[rows], vision[rows], text[rows], 0.4) - noise[rows]
+        error = network(noisy[rows], t[rows], vision[rows], text[rows], 0.4) - noise[rows]
         total += float(error.square().sum())
 
     return total / z.numel()

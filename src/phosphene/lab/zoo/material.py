@@ -16,9 +16,16 @@ import numpy as np
 
 from phosphene.io import atomic
 from phosphene.io.folder import read_json
+from phosphene.lab import scenes as drawing
+from phosphene.lab.captions import GOOD
+from phosphene.lab.captions import truth as caption_qualities
 
 if TYPE_CHECKING:
     import torch
+
+    from phosphene.io.progress import Progress
+
+__all__ = ["HELD_OUT", "SIZE", "TRAIN", "Scenes", "scenes"]
 
 TRAIN = 7_700_001
 HELD_OUT = 7_700_002
@@ -33,6 +40,7 @@ class Scenes:
     Attributes
     ----------
     pixels : ndarray of shape (n, 32, 32, 3), uint8
+        RGB, 0-255
     captions : list of tuple of str
         n tuples of five texts
     good : ndarray of shape (n, 5), bool
@@ -42,6 +50,7 @@ class Scenes:
     category, place : ndarray of shape (n,), int64
         places in these lists
     labels : ndarray of shape (n, n_labels), bool
+        everything that is in a picture
     digest : str
         SHA-256 of pictures and captions
     """
@@ -72,55 +81,84 @@ class Scenes:
         }
 
 
-def scenes(seed: int, count: int, cache: Path, progress=None) -> Scenes:
-    """Scenes 0 .. count - 1 of a world, from the cache where they are there."""
-    folder = cache / f"scenes-{seed}-{count}-{_painter_digest()[:12]}"
+def scenes(seed: int, count: int, cache: Path, progress: Progress | None = None) -> Scenes:
+    """Scenes of a world, from the cache where they are there.
+
+    Parameters
+    ----------
+    seed : int
+        Of the world: :data:`TRAIN` or :data:`HELD_OUT`.
+    count : int
+        Scenes 0 .. count - 1.
+    cache : Path
+        Folder; what other versions of the scenes left there is not used.
+    progress : Progress, optional
+        Shows how far the rendering is.
+
+    Returns
+    -------
+    Scenes
+        Whose pictures are a memory map.
+    """
+    folder = cache / f"scenes-{seed}-{count}-{_drawing_digest()[:12]}"
     if not (folder / "scenes.json").is_file():
         _render(seed, count, folder, progress)
 
     about = read_json(folder / "scenes.json")
     captions = [tuple(c) for c in json.loads((folder / "captions.json").read_text(encoding="utf-8"))]
-    arrays = {key: np.load(folder / f"{key}.npy") for key in ("good", "category", "place", "labels")}
-    lists = {key: tuple(about[key]) for key in ("categories", "places", "names")}
 
-    return Scenes(np.load(folder / "pixels.npy", mmap_mode="r"), captions, digest=about["digest"], **arrays, **lists)
+    return Scenes(
+        pixels=np.load(folder / "pixels.npy", mmap_mode="r"),
+        captions=captions,
+        good=np.load(folder / "good.npy"),
+        categories=tuple(about["categories"]),
+        places=tuple(about["places"]),
+        names=tuple(about["names"]),
+        category=np.load(folder / "category.npy"),
+        place=np.load(folder / "place.npy"),
+        labels=np.load(folder / "labels.npy"),
+        digest=about["digest"],
+    )
 
 
-def _painter_digest() -> str:
+def _drawing_digest() -> str:
     """Changes when scenes look or are described differently."""
-    from phosphene.lab import scenes as painter
+    numbers = np.arange(64)
+    pixels = drawing.render_many(TRAIN, numbers, SIZE).tobytes()
+    captions = drawing.captions_many(drawing.describe_many(TRAIN, numbers))
 
-    probe = painter.render_many(TRAIN, np.arange(64), SIZE).tobytes()
-    told = painter.captions_many(painter.describe_many(TRAIN, np.arange(64)))
-    return hashlib.sha256(probe + json.dumps(told).encode()).hexdigest()
+    return hashlib.sha256(pixels + json.dumps(captions).encode()).hexdigest()
 
 
-def _render(seed: int, count: int, folder: Path, progress) -> None:
-    from phosphene.lab import captions
-    from phosphene.lab import scenes as painter
-
+def _render(seed: int, count: int, folder: Path, progress: Progress | None) -> None:
+    """Draw scenes and keep them in a folder, which appears whole or not at all."""
     starts = range(0, count, _BLOCK)
+    if progress is None:
+        blocks = iter(starts)
+    else:
+        blocks = progress.each(starts, "painting scenes")
+
     pixels = np.empty((count, SIZE, SIZE, 3), dtype=np.uint8)
-
-    for start in progress.each(starts, "painting scenes") if progress else starts:
+    for start in blocks:
         stop = min(count, start + _BLOCK)
-        pixels[start:stop] = painter.render_many(seed, np.arange(start, stop), SIZE)
+        pixels[start:stop] = drawing.render_many(seed, np.arange(start, stop), SIZE)
 
-    described = painter.describe_many(seed, np.arange(count))
-    table = painter.labels(described)
-    words = json.dumps(painter.captions_many(described)).encode()
-    good = np.array([[quality == "good" for quality in told] for told in captions.truth(described)])
+    described = drawing.describe_many(seed, np.arange(count))
+    table = drawing.labels(described)
+    words = json.dumps(drawing.captions_many(described)).encode()
+    qualities = np.array(caption_qualities(described))  # (n, 5)
+    good = qualities == GOOD
 
     with atomic.folder(folder) as temporary:
         np.save(temporary / "pixels.npy", pixels)
         (temporary / "captions.json").write_bytes(words)
         np.save(temporary / "good.npy", good)
-        np.save(temporary / "category.npy", np.array([painter.THINGS.index(s.main) for s in described]))
-        np.save(temporary / "place.npy", np.array([painter.PLACES.index(s.place) for s in described]))
+        np.save(temporary / "category.npy", np.array([drawing.THINGS.index(s.main) for s in described]))
+        np.save(temporary / "place.npy", np.array([drawing.PLACES.index(s.place) for s in described]))
         np.save(temporary / "labels.npy", table.to_numpy(dtype=bool))
         about = {
-            "categories": list(painter.THINGS),
-            "places": list(painter.PLACES),
+            "categories": list(drawing.THINGS),
+            "places": list(drawing.PLACES),
             "names": [str(c) for c in table.columns],
             "digest": hashlib.sha256(pixels.tobytes() + words).hexdigest(),
         }

@@ -25,6 +25,8 @@ _AUTOENCODER = {
 }
 _TOWER = {"hidden_size": 128, "num_attention_heads": 4, "projection_dim": 64}
 
+__all__ = ["NETWORKS", "NetworkEntry", "build", "find", "make_tokenizer", "train_tokenizer"]
+
 
 class NetworkEntry(NamedTuple):
     """One network of the zoo, and where its training finds what it needs.
@@ -155,7 +157,7 @@ NETWORKS: dict[str, NetworkEntry] = {
 
 
 def find(path: str) -> Any:
-    """What ``module:name`` names."""
+    """What ``module:name`` names, imported now: most callers need one network of the ten."""
     module, _, name = path.partition(":")
     return getattr(import_module(module), name)
 
@@ -170,6 +172,11 @@ def build(name: str, config: dict[str, Any] | None = None) -> nn.Module:
     config : dict of {str: Any}, optional
         as saved with trained weights; the default otherwise
 
+    Returns
+    -------
+    nn.Module
+        of the class that ``NETWORKS`` names
+
     Raises
     ------
     ConfigError
@@ -180,19 +187,22 @@ def build(name: str, config: dict[str, Any] | None = None) -> nn.Module:
 
     entry = NETWORKS[name]
     network_class = find(entry.network)
-    config = dict(entry.config if config is None else config)
+    if config is None:
+        values = dict(entry.config)
+    else:
+        values = dict(config)
 
     if entry.network.startswith("transformers:"):
-        network = network_class(network_class.config_class(**config))
+        network = network_class(network_class.config_class(**values))
         if name == "mae":
             return _with_positions(network)
 
         return network
 
-    return network_class(**config)
+    return network_class(**values)
 
 
-def _with_positions(network: nn.Module) -> nn.Module:
+def _with_positions(network: Any) -> nn.Module:
     """A fresh ViTMAE with its sine and cosine codes: transformers 5 leaves those of both halves at zero."""
     patches = network.vit.embeddings.patch_embeddings
     patches.projection._is_hf_initialized = False
@@ -203,11 +213,16 @@ def _with_positions(network: nn.Module) -> nn.Module:
 
 
 def make_tokenizer(saved: dict[str, Any]) -> CLIPTokenizer:
-    """CLIP's tokenizer class from a vocabulary and merges."""
+    """CLIP's tokenizer class from a vocabulary and merges, as :func:`train_tokenizer` gives them."""
     from transformers import CLIPTokenizer
 
     merges = [tuple(pair.split(" ")) for pair in saved["merges"]]
-    return CLIPTokenizer(vocab=saved["vocab"], merges=merges, model_max_length=saved["length"])
+    # transformers takes pairs, and says it takes texts.
+    return CLIPTokenizer(
+        vocab=saved["vocab"],
+        merges=merges,  # pyright: ignore[reportArgumentType]
+        model_max_length=saved["length"],
+    )
 
 
 def train_tokenizer(texts: list[str], size: int = 512, length: int = 40) -> dict[str, Any]:
@@ -221,6 +236,11 @@ def train_tokenizer(texts: list[str], size: int = 512, length: int = 40) -> dict
         entries, with the two marks for start and end of a text last
     length : int, default 40
         tokens a text is cut to
+
+    Returns
+    -------
+    dict of {str: Any}
+        ``vocab``, ``merges`` and ``length``
     """
     from tokenizers import Tokenizer, models, trainers
     from transformers import CLIPTokenizer
@@ -237,15 +257,23 @@ def train_tokenizer(texts: list[str], size: int = 512, length: int = 40) -> dict
         texts, trainers.BpeTrainer(vocab_size=size, end_of_word_suffix="</w>", show_progress=False)
     )
 
-    learned = json.loads(learner.to_str())["model"]["merges"]
+    learned = []
+    for merge in json.loads(learner.to_str())["model"]["merges"]:
+        # Older versions of tokenizers write a merge as one text.
+        if isinstance(merge, str):
+            learned.append(merge.split(" "))
+        else:
+            learned.append(merge)
+
     # Every printable character, within and at the end of a word, so that no text is unknown.
     letters = [chr(c) for c in range(33, 127)]
     entries = letters + [f"{c}</w>" for c in letters]
-    merges = [m.split(" ") if isinstance(m, str) else m for m in learned][: size - 2 - len(entries)]
-    vocab = {text: i for i, text in enumerate([*entries, *("".join(m) for m in merges)])}
+    merges = learned[: size - 2 - len(entries)]
+    merged = ["".join(merge) for merge in merges]
+    vocab = {text: number for number, text in enumerate([*entries, *merged])}
 
     return {
         "vocab": {**vocab, start: size - 2, end: size - 1},
-        "merges": [" ".join(m) for m in merges],
+        "merges": [" ".join(merge) for merge in merges],
         "length": length,
     }

@@ -14,11 +14,27 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import Tensor
 
+__all__ = ["SCALE", "packed", "unpacked"]
+
 SCALE = ".row_scale"
+"""What follows the name of a tensor in the name of its scales."""
 
 
 def packed(tensors: Mapping[str, Tensor], stored: str) -> dict[str, Tensor]:
-    """Tensors as they are stored: ``float16``, or ``int8`` with ``NAME.row_scale`` beside each matrix or filter."""
+    """Tensors as they are stored.
+
+    Parameters
+    ----------
+    tensors : mapping of {str: Tensor}
+        Weights and buffers.
+    stored : str
+        ``float16``, or ``int8`` with ``NAME.row_scale`` beside each matrix or filter.
+
+    Returns
+    -------
+    dict of {str: Tensor}
+        Whole numbers that are no weights stay as they are.
+    """
     import torch
 
     out: dict[str, Tensor] = {}
@@ -26,10 +42,11 @@ def packed(tensors: Mapping[str, Tensor], stored: str) -> dict[str, Tensor]:
         if not tensor.is_floating_point():
             out[name] = tensor.contiguous().clone()
         elif stored == "int8" and tensor.ndim >= 2:
-            rows = tensor.detach().float().flatten(1)
+            rows = tensor.detach().float().flatten(1)  # (n_outputs, n_inputs)
             # Rounded up to float16 first, so that no value leaves -127 to 127.
             scale = (rows.abs().amax(1) / 127 * 1.001).clamp(min=6e-8).half()
-            out[name] = (rows / scale.float()[:, None]).round().clamp(-127, 127).to(torch.int8).view(tensor.shape)
+            levels = (rows / scale.float()[:, None]).round().clamp(-127, 127)
+            out[name] = levels.to(torch.int8).view(tensor.shape)
             out[f"{name}{SCALE}"] = scale
         else:
             out[name] = tensor.detach().half().contiguous().clone()
@@ -40,10 +57,20 @@ def packed(tensors: Mapping[str, Tensor], stored: str) -> dict[str, Tensor]:
 def unpacked(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Arrays of a file as a network takes them.
 
+    Parameters
+    ----------
+    arrays : mapping of {str: ndarray}
+        As :func:`packed` stores them.
+
+    Returns
+    -------
+    dict of {str: ndarray}
+        Without scales: each is multiplied in.
+
     Examples
     --------
-    >>> kept = {"w": np.array([[127, -64]], np.int8), "w.row_scale": np.array([0.5], np.float16)}
-    >>> unpacked(kept)
+    >>> stored = {"w": np.array([[127, -64]], np.int8), "w.row_scale": np.array([0.5], np.float16)}
+    >>> unpacked(stored)
     {'w': array([[ 63.5, -32. ]], dtype=float32)}
     """
     out = {}
@@ -53,7 +80,8 @@ def unpacked(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
         scale = arrays.get(f"{name}{SCALE}")
         if scale is not None:
-            array = array.astype(np.float32) * scale.astype(np.float32).reshape(-1, *(1,) * (array.ndim - 1))
+            by_row = scale.astype(np.float32).reshape(-1, *(1,) * (array.ndim - 1))
+            array = array.astype(np.float32) * by_row
 
         out[name] = array
 

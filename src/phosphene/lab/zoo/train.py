@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import io
 import json
 import platform
 import sys
@@ -17,21 +18,35 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import save
+from torch import nn
 
 from phosphene._version import __version__
 from phosphene.io import atomic
 from phosphene.io.folder import read_json
 from phosphene.io.progress import Progress, duration
-from phosphene.lab.zoo import networks
+from phosphene.lab.zoo import networks, to_network
 from phosphene.lab.zoo.material import HELD_OUT, TRAIN, Scenes, scenes
 from phosphene.lab.zoo.packing import packed, unpacked
+from phosphene.training import train
+from phosphene.training.checkpoint import load_module_state
+
+__all__ = ["N_HELD_OUT", "N_TRAIN", "main", "make"]
 
 N_TRAIN = 60_000
 N_HELD_OUT = 2_000
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Command line."""
+    """Train what the command line asks for.
+
+    Parameters
+    ----------
+    arguments : list of str, optional
+        Of the command line.
+    """
     parser = argparse.ArgumentParser(prog="python -m phosphene.lab.zoo.train", description=__doc__)
     parser.add_argument("name", choices=networks.NETWORKS)
     parser.add_argument("--out", type=Path, default=Path("zoo"), help="where weights and checkpoints go")
@@ -45,165 +60,181 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default=None)
     options = parser.parse_args(arguments)
-    import torch
 
     torch.set_num_threads(options.threads)
     make(options)
 
 
 def make(options: argparse.Namespace) -> dict[str, float]:
-    """Train, score and write one network; its scores."""
-    import torch
+    """Train, score and write one network.
 
-    from phosphene.lab.zoo import to_network
-    from phosphene.training import train
+    Parameters
+    ----------
+    options : argparse.Namespace
+        Of the command line.
 
+    Returns
+    -------
+    dict of {str: float}
+        Its scores.
+    """
     progress = Progress()
     material = scenes(TRAIN, options.scenes, options.cache, progress)
     held_out = scenes(HELD_OUT, options.held_out, options.cache, progress)
     name = options.name
     folder = atomic.checked_path(options.out)
+    checkpoints = folder / "checkpoints" / name
     entry = networks.NETWORKS[name]
     config = _config(name, material)
-    checkpoints = folder / "checkpoints" / name
 
     with torch.random.fork_rng():
         torch.manual_seed(options.seed)
         objective = networks.find(entry.objective)(networks.build(name, config))
 
-    extra = material.tensors() | objective.lessons(material)
-    about: dict[str, Any] = {"name": name, "class": entry.network, "config": config}
+    record: dict[str, Any] = {"name": name, "class": entry.network, "config": config}
+    rows_of = material.tensors() | objective.lessons(material)
+    score_with: list[Any] = []
+
     if name == "clip":
-        about["tokenizer"] = _tokenizer(checkpoints / "tokenizer.json", config["text_config"], material)
-        extra["tokens"] = _tokens(about["tokenizer"], material)
+        record["tokenizer"] = _tokenizer(checkpoints / "tokenizer.json", config["text_config"], material)
+        rows_of["tokens"] = _tokens(record["tokenizer"], material)
+        score_with.append(networks.make_tokenizer(record["tokenizer"]))
 
     def fetch(rows: np.ndarray) -> dict[str, torch.Tensor]:
         at = torch.from_numpy(rows)
-        return {"x": to_network(material.pixels[rows]), **{k: v[at] for k, v in extra.items()}}
+        return {"x": to_network(material.pixels[rows]), **{key: values[at] for key, values in rows_of.items()}}
 
     settings = objective.config
     if options.steps is not None:
         settings = settings.model_copy(update={"steps": options.steps})
 
-    began = time.perf_counter()
+    may_change = ("steps",)
     if options.other_scenes:
-        changeable = ("steps", "data")
-    else:
-        changeable = ("steps",)
+        may_change = ("steps", "data")
 
+    began = time.perf_counter()
     result = train(
         objective, fetch, len(material), settings, seed=options.seed, folder=checkpoints,
         data=f"{material.digest} {objective.teachers()}".strip(),
-        save_minutes=2, minutes=options.minutes, may_change=changeable, progress=progress, device=options.device,
+        save_minutes=2, minutes=options.minutes, may_change=may_change, progress=progress, device=options.device,
         optimizer=objective.optimizer,
         watch=lambda entry: progress.say(" ".join(f"{k} {v:.4g}" for k, v in entry.items())),
     )  # fmt: skip
 
     network = objective.network.cpu()
-    kept = _rounded(network, entry.stored)
+    stored = _round_weights(network, entry.stored)
+    measured, grid, more = networks.find(entry.score)(network, held_out, *score_with)
 
-    if name == "clip":
-        arguments = [networks.make_tokenizer(about["tokenizer"])]
-    else:
-        arguments = []
+    # The factor that brings latents to variance 1 belongs to the configuration of an autoencoder.
+    if "scaling_factor" in more:
+        record["config"] = {**config, "scaling_factor": more.pop("scaling_factor")}
 
-    measured, grid, found = networks.find(entry.score)(network, held_out, *arguments)
-    about["config"] = {**config, **{k: v for k, v in found.items() if k == "scaling_factor"}}
-    about |= {
-        "pictures": "uint8 0-255 -> float32, x / 127.5 - 1, (n, 3, 32, 32); phosphene.lab.zoo.to_network",
-        "scores": {k: round(v, 4) for k, v in measured.items()},
-        **{k: v for k, v in found.items() if k != "scaling_factor"},
-        "training": {
-            "steps": result.step, "of": settings.steps, "batch_size": settings.batch_size, "seed": options.seed,
-            "scenes": len(material), "scenes_seed": TRAIN, "held_out": len(held_out), "held_out_seed": HELD_OUT,
-            "scenes_digest": material.digest, "teachers": objective.teachers(), "settings": settings.model_dump(mode="json"),
-            "last_loss": result.curve[-1]["loss"] if result.curve else None,
-            "seconds_of_this_call": round(time.perf_counter() - began), "steps_of_this_call": result.step - result.resumed_at,
-            "hardware": f"{platform.machine()}, {options.threads} CPU thread(s)" if not options.device else options.device,
-            "torch": torch.__version__, "phosphene": __version__,
-        },
+    record["pictures"] = "uint8 0-255 -> float32, x / 127.5 - 1, (n, 3, 32, 32); phosphene.lab.zoo.to_network"
+    record["scores"] = {key: round(value, 4) for key, value in measured.items()}
+    record |= more
+    record["training"] = {
+        "steps": result.step, "of": settings.steps, "batch_size": settings.batch_size, "seed": options.seed,
+        "scenes": len(material), "scenes_seed": TRAIN, "held_out": len(held_out), "held_out_seed": HELD_OUT,
+        "scenes_digest": material.digest, "teachers": objective.teachers(), "settings": settings.model_dump(mode="json"),
+        "last_loss": _last_loss(result.curve),
+        "seconds_of_this_call": round(time.perf_counter() - began),
+        "steps_of_this_call": result.step - result.resumed_at,
+        "hardware": options.device or f"{platform.machine()}, {options.threads} CPU thread(s)",
+        "torch": torch.__version__, "phosphene": __version__,
     }  # fmt: skip
 
-    _write(folder, name, network, kept, about, grid)
+    _write(folder, name, network, stored, record, grid)
     for key, value in measured.items():
         progress.say(f"{key}: {value:.4f}")
 
-    progress.say(
-        f"{name}: {result.step} of {settings.steps} steps, {duration(time.perf_counter() - began)} in this call"
-    )
+    seconds = duration(time.perf_counter() - began)
+    progress.say(f"{name}: {result.step} of {settings.steps} steps, {seconds} in this call")
 
     return measured
 
 
 def _config(name: str, material: Scenes) -> dict[str, Any]:
+    """Configuration of a network, as plain values; the classifier's outputs are named after the scenes."""
     config = json.loads(json.dumps(networks.NETWORKS[name].config))
     if name == "classifier":
-        config |= {
-            "categories": list(material.categories), "places": list(material.places), "labels": list(material.names),
-        }  # fmt: skip
+        config["categories"] = list(material.categories)
+        config["places"] = list(material.places)
+        config["labels"] = list(material.names)
 
     return config
+
+
+def _last_loss(curve: list[dict[str, Any]]) -> float | None:
+    if not curve:
+        return None
+
+    return curve[-1]["loss"]
 
 
 def _tokenizer(file: Path, config: dict[str, Any], material: Scenes) -> dict[str, Any]:
     """The vocabulary a training started with, which it keeps even where captions change later."""
     if not file.is_file():
-        corpus = [c for captions in material.captions[:5000] for c in captions]
-        made = networks.train_tokenizer(corpus, config["vocab_size"], config["max_position_embeddings"])
-        atomic.write_text(file, json.dumps(made))
+        corpus = []
+        for captions in material.captions[:5000]:
+            corpus += captions
+
+        vocabulary = networks.train_tokenizer(corpus, config["vocab_size"], config["max_position_embeddings"])
+        atomic.write_text(file, json.dumps(vocabulary))
 
     return read_json(file)
 
 
-def _tokens(tokenizer: dict[str, Any], material: Scenes) -> Any:
+def _tokens(tokenizer: dict[str, Any], material: Scenes) -> torch.Tensor:
     """(n, 5, length) int64; every text is closed by an end mark and padded with it."""
-    import torch
-
     encode = networks.make_tokenizer(tokenizer)
-    texts = [c for captions in material.captions for c in captions]
-    options = {"padding": "max_length", "truncation": True, "max_length": tokenizer["length"]}
-    ids = np.array(encode(texts, **options)["input_ids"])
+    texts = []
+    for captions in material.captions:
+        texts += captions
+
+    encoded = encode(texts, padding="max_length", truncation=True, max_length=tokenizer["length"])
+    ids = np.array(encoded["input_ids"])  # (5 n, length)
     longest = int((ids != encode.pad_token_id).sum(1).max()) + 1
     ids = ids[:, : min(longest, tokenizer["length"])]
 
     return torch.from_numpy(ids.reshape(len(material), -1, ids.shape[1]))
 
 
-def _rounded(network: Any, stored: str) -> dict[str, Any]:
+def _round_weights(network: nn.Module, how: str) -> dict[str, torch.Tensor]:
     """Tensors as they will be stored, which the network takes over: scores are of what others will load."""
-    from phosphene.training.checkpoint import load_module_state
-
-    kept = packed(network.state_dict(), stored)
-    load_module_state(network, unpacked({k: v.numpy() for k, v in kept.items()}), "the network just trained")
-    return kept
+    stored = packed(network.state_dict(), how)
+    load_module_state(network, unpacked({k: v.numpy() for k, v in stored.items()}), "the network just trained")
+    return stored
 
 
 def _write(
-    folder: Path, name: str, network: Any, kept: dict[str, Any], about: dict[str, Any], grid: np.ndarray
+    folder: Path,
+    name: str,
+    network: nn.Module,
+    stored: dict[str, torch.Tensor],
+    record: dict[str, Any],
+    grid: np.ndarray,
 ) -> None:
-    import io
-
-    from PIL import Image
-    from safetensors.torch import save
-
-    data = save(kept)
-    about |= {
-        "weights": sum(w.numel() for w in network.parameters()), "dtype": networks.NETWORKS[name].stored, "bytes": len(data),
-        "sha256": hashlib.sha256(data).hexdigest(),
-    }  # fmt: skip
+    """Write weights, record, card and pictures of a network."""
+    data = save(stored)
+    record["weights"] = sum(w.numel() for w in network.parameters())
+    record["dtype"] = networks.NETWORKS[name].stored
+    record["bytes"] = len(data)
+    record["sha256"] = hashlib.sha256(data).hexdigest()
 
     png = io.BytesIO()
     Image.fromarray(grid).save(png, "PNG", optimize=True)
+
     atomic.write_bytes(folder / f"{name}.safetensors", data)
-    atomic.write_text(folder / f"{name}.json", json.dumps(about, indent=1) + "\n")
-    atomic.write_text(folder / f"{name}.md", _card(about))
+    atomic.write_text(folder / f"{name}.json", json.dumps(record, indent=1) + "\n")
+    atomic.write_text(folder / f"{name}.md", _card(record))
     atomic.write_bytes(folder / f"{name}.png", png.getvalue())
 
 
 def _card(about: dict[str, Any]) -> str:
+    """The model card, as Markdown."""
     training = about["training"]
     name = about["name"]
-    rows = "\n".join(f"| {k} | {v:.4g} |" for k, v in about["scores"].items())
+    rows = "\n".join(f"| {key} | {value:.4g} |" for key, value in about["scores"].items())
     return f"""# {name}
 
 {networks.NETWORKS[name].about}

@@ -6,18 +6,30 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from phosphene.lab.zoo import from_network, to_network
 from phosphene.lab.zoo.objectives import Objective
+from phosphene.lab.zoo.scores import Scores, block_slices, picture_grid, pictures
 from phosphene.training import Draws, TrainConfig
 
 if TYPE_CHECKING:
     from phosphene.lab.zoo.material import Scenes
+    from phosphene.models.vdvae import Vdvae
+
+__all__ = ["VdvaeObjective", "vdvae"]
 
 
 class VdvaeObjective(Objective):
-    """Pictures in as few bits as possible: the network's own loss."""
+    """Pictures in as few bits as possible: the network's own loss.
+
+    Parameters
+    ----------
+    network : Vdvae
+        What is trained.
+    """
+
+    network: Vdvae
 
     config = TrainConfig(
         steps=6000, batch_size=32, lr=2e-3, warmup=100, weight_decay=0.01, adam_betas=(0.9, 0.95), clip_norm=1.0, ema=0.995,
@@ -30,41 +42,57 @@ class VdvaeObjective(Objective):
 
 
 @torch.no_grad()
-def vdvae(network: nn.Module, scenes: Scenes) -> tuple[dict[str, float], np.ndarray, dict[str, Any]]:
-    """Bits per value, and pictures from the posterior's means: of all groups, and of the first with the prior's for the rest."""
-    from phosphene.lab.zoo.scores import block_slices, picture_grid, pictures
+def vdvae(network: Vdvae, scenes: Scenes) -> tuple[Scores, np.ndarray, dict[str, Any]]:
+    """Score bits per value, and pictures from the posterior's means.
 
+    These are of all groups, and of the first with the prior's means for the rest.
+
+    Parameters
+    ----------
+    network : Vdvae
+        Trained.
+    scenes : Scenes
+        It was not trained on.
+
+    Returns
+    -------
+    scores : dict of {str: float}
+        For the card.
+    grid : ndarray of shape (height, width, 3), uint8
+        Scenes, and both kinds of pictures.
+    more : dict
+        Empty.
+    """
     generator = torch.Generator().manual_seed(0)
-    first = network.config.given
-    cost = []
-    decoded = {"all groups": [], f"first {network.config.given} groups": []}
+    given = network.config.given
+    bits = []
+    decoded: dict[str, list[np.ndarray]] = {"all groups": [], f"first {given} groups": []}
 
     for rows in block_slices(scenes):
         x = to_network(scenes.pixels[rows])
 
-        def noise(k: int, shape: tuple[int, ...], n: int = len(x)) -> Tensor:
+        def noise(group: int, shape: tuple[int, ...], n: int = len(x)) -> Tensor:
             return torch.randn(n, *shape, generator=generator)
 
-        pixels, latents = network.elbo(x, noise)
-        cost.append(torch.cat([pixels[:, None], latents], 1))
+        pixel_bits, latent_bits = network.elbo(x, noise)  # (n,) and (n, groups)
+        bits.append(torch.cat([pixel_bits[:, None], latent_bits], 1))
+
         z = network.encode(x)
+        for what, groups in zip(decoded, (z, z[:given]), strict=True):
+            decoded[what].append(from_network(network.picture(groups)))
 
-        for what, given in zip(decoded, (z, z[:first]), strict=True):
-            decoded[what].append(from_network(network.picture(given)))
-
-    bits = torch.cat(cost).mean(0)
+    mean_bits = torch.cat(bits).mean(0)  # (1 + groups,)
     truth = np.asarray(scenes.pixels, dtype=np.float32) / 255
-    shown = {what: np.concatenate(blocks) for what, blocks in decoded.items()}
-    scores = {
-        "bits per value": float(bits.sum()),
-        "of these for pixels": float(bits[0]),
-        f"of these for the first {first} groups": float(bits[1 : 1 + first].sum()),
+    by_groups = {what: np.concatenate(blocks) for what, blocks in decoded.items()}
+    scores: Scores = {
+        "bits per value": float(mean_bits.sum()),
+        "of these for pixels": float(mean_bits[0]),
+        f"of these for the first {given} groups": float(mean_bits[1 : 1 + given].sum()),
     }
 
-    for what, y in shown.items():
-        scores |= {f"{name}, {what}": value for name, value in pictures(truth, y).items()}
-
     mean = np.broadcast_to(truth.mean(0), truth.shape)
-    scores |= {f"{name}, mean scene": value for name, value in pictures(truth, mean).items()}
+    for what, y in (*by_groups.items(), ("mean scene", mean)):
+        for name, value in pictures(truth, y).items():
+            scores[f"{name}, {what}"] = value
 
-    return scores, picture_grid(truth, *shown.values()), {}
+    return scores, picture_grid(truth, *by_groups.values()), {}

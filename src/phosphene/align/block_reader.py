@@ -8,17 +8,21 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
 
 from phosphene.errors import ConfigError, DataError, MachineError
 
+Precision = type[np.float32] | type[np.float64]
 ALL = slice(None)
 MAPPED = 64 << 20  # bytes of a map that may count as memory of ours at one time
+LARGEST = 1e15  # beyond, products of ordinary sums overflow or round to nothing
 SCRATCH = 2 << 20  # bytes read from a file at a time: they are still in the cache when they are converted
 
 
-class RowBlocks:
+class BlockReader:
     """A matrix (rows, columns) that is only ever read block by block.
 
     Parameters
@@ -34,18 +38,18 @@ class RowBlocks:
         If it is not two-dimensional, is empty, or holds objects, text or complex numbers.
     """
 
-    def __init__(self, source, name: str):
-        # Maps and HDF5 data sets stay where they are; lists, data frames and tensors become arrays.
-        lazy = isinstance(getattr(source, "dtype", None), np.dtype) and not hasattr(source, "toarray")
-        try:
-            if lazy:
-                self.array = source
-            else:
-                self.array = np.asarray(source)
-        except ValueError as error:
-            raise DataError(f"{name} must be a matrix with rows of equal length: {error}") from None
-
+    def __init__(self, source: ArrayLike, name: str):
         self.name = name
+        self.array: Any = source  # anything that slices, not only arrays
+
+        # Maps and HDF5 data sets stay where they are; lists, data frames and tensors become arrays.
+        is_lazy = isinstance(getattr(source, "dtype", None), np.dtype) and not hasattr(source, "toarray")
+        if not is_lazy:
+            try:
+                self.array = np.asarray(source)
+            except ValueError as error:
+                raise DataError(f"{name} must be a matrix with rows of equal length: {error}") from None
+
         shape = tuple(self.array.shape)
         dtype = self.array.dtype
 
@@ -57,19 +61,41 @@ class RowBlocks:
 
         if 0 in shape:
             raise DataError(f"{name} is empty: shape {shape}. Look at the selection or split that made it.")
+
         if dtype.kind not in "fiub":
             raise DataError(f"{name} must hold real numbers but {_what_is_wrong(self.array)}.")
 
-        self.shape = shape
+        self.shape: tuple[int, int] = shape
+        self._file = None
         if isinstance(self.array, np.ndarray):
             self._file = _mapped_file(self.array)
-        else:
-            self._file = None
 
-    def block(self, rows=ALL, columns=ALL, minus=None, dtype=np.float32, out: np.ndarray | None = None) -> np.ndarray:
-        """A contiguous copy of a block in native ``dtype``, less ``minus`` (subtracted before rounding).
+    def block(
+        self,
+        rows: slice | ArrayLike = ALL,
+        columns: slice = ALL,
+        minus: np.ndarray | None = None,
+        dtype: DTypeLike = np.float32,
+        out: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """A contiguous copy of a block.
 
-        ``rows`` is a slice or ascending row numbers.
+        Parameters
+        ----------
+        rows : slice or array-like of int, optional
+            ascending row numbers; all by default
+        columns : slice, optional
+            all by default
+        minus : ndarray of shape (columns,), optional
+            taken off every row, before values are rounded to `dtype`
+        dtype : dtype-like, default float32
+            of the copy, in native byte order
+        out : ndarray of shape (rows, columns), optional
+            to write to instead of new memory
+
+        Returns
+        -------
+        ndarray of shape (rows, columns)
         """
         if isinstance(rows, slice):
             rows = np.arange(self.shape[0])[rows]
@@ -91,31 +117,31 @@ class RowBlocks:
 
     def _read(self, rows: np.ndarray, columns: slice) -> Iterator[tuple[slice, np.ndarray]]:
         """Rows in the source's own format, some at a time, each good until the next."""
-        if self._file:
+        if self._file is not None:
+            # Reading from the file costs a third of touching its map, whose pages would all count as memory of ours.
             descriptor = self._file.open()
-        else:
-            descriptor = None
+            if descriptor is not None:
+                yield from self._read_file(self._file, descriptor, rows, columns)
+                return
 
-        if descriptor is None:
-            is_run = rows[-1] - rows[0] + 1 == len(rows)  # a slice is not copied in between
-            if self.is_mapped:
-                at_once = max(1, MAPPED // (self.shape[1] * self.array.dtype.itemsize))
-            else:
-                at_once = len(rows)
+        is_run = rows[-1] - rows[0] + 1 == len(rows)  # a slice is not copied in between
+        at_once = len(rows)
+        if self.is_mapped:
+            at_once = max(1, MAPPED // (self.shape[1] * self.array.dtype.itemsize))
 
-            for part in spans(len(rows), at_once):
-                if is_run:
-                    picked = slice(int(rows[part][0]), int(rows[part][-1]) + 1)
-                else:
-                    picked = rows[part]
+        for part in spans(len(rows), at_once):
+            picked = rows[part]
+            if is_run:
+                picked = slice(int(picked[0]), int(picked[-1]) + 1)
 
-                yield part, self.array[picked, columns]
-                if at_once < len(rows):
-                    self.forget()
+            yield part, self.array[picked, columns]
+            if at_once < len(rows):
+                self.forget()
 
-            return
-
-        # Reading from the file costs a third of touching its map, whose pages would all count as memory of ours.
+    def _read_file(
+        self, file: _MappedFile, descriptor: int, rows: np.ndarray, columns: slice
+    ) -> Iterator[tuple[slice, np.ndarray]]:
+        """The same from the file behind a memory map, whose descriptor is closed at the end."""
         item = self.array.dtype.itemsize
         stride = self.array.strides[0]
         width = columns.stop - columns.start
@@ -126,17 +152,23 @@ class RowBlocks:
             for part in parts:
                 picked = rows[part]
                 for row, line in zip(picked.tolist(), scratch, strict=False):
-                    at = self._file.offset + row * stride + columns.start * item
-                    if os.preadv(descriptor, [line.view(np.uint8)], at) != width * item:
-                        path = self._file.path
-                        raise MachineError(f"{self.name}: row {row} could not be read; {path} has been cut short.")
+                    offset = file.offset + row * stride + columns.start * item
+                    n_read = os.preadv(descriptor, [line.view(np.uint8).data], offset)
+                    if n_read != width * item:
+                        raise MachineError(f"{self.name}: row {row} could not be read; {file.path} has been cut short.")
 
                 yield part, scratch[: len(picked)]
         finally:
             os.close(descriptor)
 
     def mean(self, budget: int) -> np.ndarray:
-        """Mean of every column (p,) in float64; the one pass in which every value is checked."""
+        """Mean of every column (p,) in float64; the one pass in which every value is checked.
+
+        Raises
+        ------
+        DataError
+            As `check`.
+        """
         total = np.zeros(self.shape[1])
         for rows in spans(self.shape[0], budget // (8 * self.shape[1])):
             block = self.block(rows)
@@ -144,8 +176,9 @@ class RowBlocks:
             total += block.sum(axis=0, dtype=np.float64)
 
         self.forget()
+        mean = total / self.shape[0]  # (p,)
+
         # A second pass on what is left corrects the rounding of wide sources to float32.
-        mean = total / self.shape[0]
         if self.array.dtype.itemsize > 4:
             rest = np.zeros_like(total)
             for rows in spans(self.shape[0], budget // (8 * self.shape[1])):
@@ -157,14 +190,27 @@ class RowBlocks:
         return mean
 
     def check(self, block: np.ndarray, row: int, column: int) -> None:
-        """Raise DataError naming the first value of ``block`` (which starts at row, column) that cannot be used."""
+        """Refuse a block that holds a value that cannot be used, by naming the first.
+
+        Parameters
+        ----------
+        block : ndarray
+            part of the matrix
+        row, column : int
+            where it starts
+
+        Raises
+        ------
+        DataError
+            For values that are not finite, or beyond 1e15.
+        """
         if is_ordinary(block):
             return
 
         bad = ~np.isfinite(block)
         kind = "is not a finite number"
         if not bad.any():
-            bad = np.abs(block) > 1e15
+            bad = np.abs(block) > LARGEST
             kind = "is beyond the 1e15 that arithmetic here is good for"
 
         if not bad.any():
@@ -199,9 +245,9 @@ class RowBlocks:
 
 def is_ordinary(block: np.ndarray) -> bool:
     """False if a contiguous block holds NaN, infinity or absurd values; one pass at the speed of memory."""
-    flat = block.reshape(-1)
+    flat = block.reshape(-1)  # a view
     with np.errstate(over="ignore", invalid="ignore"):
-        return bool(np.dot(flat, flat) < 1e30)
+        return bool(np.dot(flat, flat) < LARGEST**2)
 
 
 def spans(size: int, width: int) -> Iterator[slice]:
@@ -214,7 +260,7 @@ def spans(size: int, width: int) -> Iterator[slice]:
 
 
 @dataclass(frozen=True)
-class _File:
+class _MappedFile:
     """The file behind a memory map, and where in it an array begins."""
 
     path: str
@@ -229,15 +275,15 @@ class _File:
         except OSError:
             return None
 
-        found = os.fstat(descriptor)
-        if (found.st_dev, found.st_ino) == (self.device, self.inode):
+        status = os.fstat(descriptor)
+        if (status.st_dev, status.st_ino) == (self.device, self.inode):
             return descriptor
 
         os.close(descriptor)
         return None
 
 
-def _mapped_file(array: np.ndarray) -> _File | None:
+def _mapped_file(array: np.ndarray) -> _MappedFile | None:
     """The file a shared map of rows comes from, as the kernel tells it (Linux); None where that is not known."""
     if array.strides[1] != array.dtype.itemsize or array.strides[0] <= 0 or type(_owner(array)) is not mmap.mmap:
         return None
@@ -253,12 +299,12 @@ def _mapped_file(array: np.ndarray) -> _File | None:
         start, stop = (int(part, 16) for part in span.split("-"))
         if start <= address < stop and mode.endswith("s") and path:  # a private map may differ from its file
             major, minor = (int(part, 16) for part in device.split(":"))
-            return _File(path[0], os.makedev(major, minor), int(inode), int(offset, 16) + address - start)
+            return _MappedFile(path[0], os.makedev(major, minor), int(inode), int(offset, 16) + address - start)
 
     return None
 
 
-def _owner(array):
+def _owner(array: Any) -> Any:
     """What the memory of an array belongs to in the end."""
     while isinstance(array, np.ndarray):
         array = array.base
@@ -266,8 +312,14 @@ def _owner(array):
     return array
 
 
-def destination(out, shape: tuple[int, int], dtype: type = np.float32) -> np.ndarray:
-    """A new array in memory, or the one given if its shape and dtype are right."""
+def destination(out: np.ndarray | None, shape: tuple[int, int], dtype: DTypeLike = np.float32) -> np.ndarray:
+    """A new array in memory, or `out` if its shape and dtype are right.
+
+    Raises
+    ------
+    ConfigError
+        If they are not.
+    """
     if out is None:
         return np.empty(shape, dtype)
 
@@ -279,7 +331,7 @@ def destination(out, shape: tuple[int, int], dtype: type = np.float32) -> np.nda
     return out
 
 
-def _what_is_wrong(array) -> str:
+def _what_is_wrong(array: Any) -> str:
     dtype = array.dtype
     if dtype.kind == "c":
         return f"is complex ({dtype}); give its real part, or magnitude and phase as separate columns"

@@ -17,8 +17,7 @@ from phosphene.cli import main
 from phosphene.data import open_dataset
 from phosphene.data import oracle as yardstick
 from phosphene.errors import DataError
-from phosphene.reporting import data_plate as atlas
-from phosphene.reporting import describe, flatmap
+from phosphene.reporting import atlas, describe, flatmap
 from phosphene.types import Dataset, Stimuli, Trials
 
 SMALL = {"size": "small", "n_train": 40, "n_test": 8, "n_voxels": 200}
@@ -168,7 +167,7 @@ def test_matplotlib_is_imported_to_draw_only_and_pyplot_never():
     code = """
 import sys
 import numpy as np, pandas as pd
-from phosphene.data import atlas
+from phosphene.reporting import atlas
 from phosphene.types import Dataset, Stimuli, Trials
 assert "matplotlib" not in sys.modules
 t = Trials(np.zeros((1, 2)), pd.DataFrame({"stimulus": ["a"]}), pd.DataFrame({"noise_ceiling": [0.1, 0.2]}))

@@ -1,6 +1,7 @@
-"""Standardised betas to latents by whichever map a recipe uses, with what is done to its predictions.
+"""Maps from features to latents: ridge, ridge of limited rank, and networks, with what is done to their predictions.
 
-`fit_ridge` and `fit_map` make one from pairs; a row is a stimulus.
+A map is fitted to pairs, a row per stimulus, and gives a `Predictor`. Features are standardised voxels, or what a brain
+model makes of them.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -17,11 +18,16 @@ from phosphene.align.moments import Mode, Moments
 from phosphene.align.reduced_rank import ReducedRankConfig, ReducedRankRidge
 from phosphene.align.ridge import Ridge
 from phosphene.align.streamed import StreamedRidge
+from phosphene.data.splits import inner_folds
 from phosphene.errors import ModelError
 from phosphene.io.progress import Progress
 from phosphene.io.store import StoredRows
-from phosphene.models.gru import LatentNetPart, LatentTraining
+from phosphene.models.gru import LatentNetPart, LatentTraining, fit_latent_net
+from phosphene.models.mapper import MapperPart
+from phosphene.recipes.base import Recipe
+from phosphene.recipes.components import LatentMap
 from phosphene.training.loop import Trainer
+from phosphene.types import Trials
 
 ALL = slice(None)
 _KINDS: dict[str, Any] = {
@@ -29,6 +35,7 @@ _KINDS: dict[str, Any] = {
     "streamed_ridge": StreamedRidge,
     "reduced_rank": ReducedRankRidge,
     "network": LatentNetPart,
+    "mapper": MapperPart,
 }
 Again = Callable[[np.ndarray, np.ndarray], Any]
 """Fits a map once more, to some of the rows."""
@@ -40,10 +47,12 @@ class Predictor:
     Parameters
     ----------
     inner : Any
-        Ridge, StreamedRidge, ReducedRankRidge or LatentNetPart
+        Ridge, StreamedRidge, ReducedRankRidge, LatentNetPart or MapperPart
     moments : Moments or None
         what is done to its predictions
     """
+
+    version: ClassVar[int] = 1
 
     def __init__(self, inner: Any, moments: Moments | None) -> None:
         self.inner = inner
@@ -210,8 +219,6 @@ def fit_map(
     progress : Progress, optional
         as for :func:`phosphene.models.fit_latent_net`
     """
-    from phosphene.models.gru import fit_latent_net
-
     if isinstance(config, ReducedRankConfig):
         ranked = config.make().fit(x, y, ids)
         return restore.around(ranked, x, y, lambda x, y: type(ranked)(ranked.rank_, ranked.alpha_).fit(x, y))
@@ -232,3 +239,126 @@ def fit_map(
 
     whole = fitted(x, y, ids, folder)
     return restore.around(whole, x, y, lambda x, y: fitted(x, y, np.arange(len(x)).astype(str)))
+
+
+class RestoringMap(LatentMap):
+    """A map whose predictions get the mean and spread that the configuration asks for.
+
+    Parameters
+    ----------
+    mode : Mode
+        see :class:`phosphene.align.moments.Moments`; ``none`` leaves predictions as they are
+    n_folds : int
+        folds over training stimuli for ``train_oof``
+    """
+
+    def __init__(self, mode: Mode, n_folds: int) -> None:
+        self.mode: Mode = mode
+        self.n_folds = n_folds
+
+    def restore(self, recipe: Recipe[Any], features: Trials) -> Restore:
+        """Moments of predictions; rows are stimuli, so that whole stimuli are left out."""
+        return Restore(self.mode, lambda: inner_folds(features, self.n_folds, recipe.rng("moments")))
+
+
+class RidgeMap(RestoringMap):
+    """Ridge, with a given penalty or the one that exact leave-one-out chooses.
+
+    Parameters
+    ----------
+    alpha : float or None
+        penalty; chosen when None
+    mode : Mode
+        as for `RestoringMap`
+    n_folds : int
+        as for `RestoringMap`
+    """
+
+    uses = (Ridge, StreamedRidge, Moments)
+    streams = True
+
+    def __init__(self, alpha: float | None, mode: Mode, n_folds: int) -> None:
+        super().__init__(mode, n_folds)
+        self.alpha = alpha
+
+    def fit(
+        self, recipe: Recipe[Any], name: str, features: Trials, targets: Any, groups: Sequence[np.ndarray] = ()
+    ) -> Predictor:
+        """One ridge for all targets, which may be rows of a store."""
+        return fit_ridge(features.betas, targets, self.alpha, self.restore(recipe, features))
+
+
+class ReducedRankMap(RestoringMap):
+    """Ridge of limited rank.
+
+    Parameters
+    ----------
+    config : ReducedRankConfig
+        rank and penalties to choose among
+    mode : Mode
+        as for `RestoringMap`
+    n_folds : int
+        as for `RestoringMap`
+    """
+
+    uses = (ReducedRankRidge, Moments)
+
+    def __init__(self, config: ReducedRankConfig, mode: Mode, n_folds: int) -> None:
+        super().__init__(mode, n_folds)
+        self.config = config
+
+    def fit(
+        self, recipe: Recipe[Any], name: str, features: Trials, targets: Any, groups: Sequence[np.ndarray] = ()
+    ) -> Predictor:
+        """Rank and penalty chosen inside the training stimuli."""
+        return fit_map(
+            self.config,
+            features.betas,
+            targets,
+            features.stimuli.astype(str),
+            LatentTraining(),
+            self.restore(recipe, features),
+            seed=recipe.seed,
+            trainer=recipe.trainer,
+        )
+
+
+class NetworkMap(RestoringMap):
+    """One of the two-stage decoder's networks, such as its GRU, or a GRU over groups of features.
+
+    Parameters
+    ----------
+    config : Any
+        one of :data:`phosphene.models.gru.LATENT_NETS`
+    training : LatentTraining
+        how it is trained
+    mode : Mode
+        as for `RestoringMap`
+    n_folds : int
+        as for `RestoringMap`
+    """
+
+    uses = (LatentNetPart, fit_latent_net, Moments)
+
+    def __init__(self, config: Any, training: LatentTraining, mode: Mode, n_folds: int) -> None:
+        super().__init__(mode, n_folds)
+        self.config = config
+        self.training = training
+
+    def fit(
+        self, recipe: Recipe[Any], name: str, features: Trials, targets: Any, groups: Sequence[np.ndarray] = ()
+    ) -> Predictor:
+        """A network that walks over `groups` where it is of that kind."""
+        return fit_map(
+            self.config,
+            features.betas,
+            targets,
+            features.stimuli.astype(str),
+            self.training,
+            self.restore(recipe, features),
+            seed=recipe.seed,
+            trainer=recipe.trainer,
+            groups=groups,
+            folder=recipe.training_folder(name),
+            progress=recipe.progress,
+        )

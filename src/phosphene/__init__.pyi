@@ -1,0 +1,31 @@
+from ._version import __version__
+from .data.registry import open_dataset
+from .flow import analyse, decode, encode, evaluate, fit
+from .metrics import score
+from .recipes import recipe, recipe_names
+from .reporting.html import report
+from .run import Run, configure, open_run
+from .types import Dataset, Images, Latents, Split, Stimuli, Trials
+
+__all__ = [
+    "Dataset",
+    "Images",
+    "Latents",
+    "Run",
+    "Split",
+    "Stimuli",
+    "Trials",
+    "__version__",
+    "analyse",
+    "configure",
+    "decode",
+    "encode",
+    "evaluate",
+    "fit",
+    "open_dataset",
+    "open_run",
+    "recipe",
+    "recipe_names",
+    "report",
+    "score",
+]

@@ -1,0 +1,7 @@
+from . import figures as figures
+from .html import report
+
+__all__ = [
+    "figures",
+    "report",
+]
