@@ -116,13 +116,13 @@ class Run:
 
     Parameters
     ----------
-    run : RunFolder
-        its folder
+    folder : RunFolder
+        where it lies, with all that was written of it
     config : RunConfig
-        everything it was told
+        what it was made with
     """
 
-    run: RunFolder
+    folder: RunFolder
     config: RunConfig
 
     def __repr__(self) -> str:
@@ -137,18 +137,18 @@ class Run:
         if self.config.split:
             settings += f", split {self.config.split}"
 
-        return f"Run({self.run.path}: {self.config.recipe.kind} on {of}, {settings}; {self._state()})"
+        return f"Run({self.folder.path}: {self.config.recipe.kind} on {of}, {settings}; {self._state()})"
 
     def _state(self) -> str:
         """The verbs that have left their results in the folder."""
         results = {
-            "decoded": self.run.decoded(),
-            "encoded": self.run.encoded(),
-            "evaluated": self.run.path / "scores.csv",
+            "decoded": self.folder.decoded(),
+            "encoded": self.folder.encoded(),
+            "evaluated": self.folder.path / "scores.csv",
         }
 
-        n_folds = len(list(self.run.path.glob("folds/*/recipe.json")))
-        if (self.run.path / "recipe.json").is_file():
+        n_folds = len(list(self.folder.path.glob("folds/*/recipe.json")))
+        if (self.folder.path / "recipe.json").is_file():
             state = ["fitted"]
         elif n_folds:
             state = [f"{n_folds} folds fitted"]
@@ -233,15 +233,15 @@ class Run:
     def place(self, fold: int) -> Path:
         """Folder of a fold's recipe: the run itself where there is one split only."""
         if len(self.folds) == 1:
-            return self.run.path
+            return self.folder.path
 
-        return self.run.path / "folds" / f"{fold:02d}"
+        return self.folder.path / "folds" / f"{fold:02d}"
 
     def recipe(self, fold: int) -> Recipe:
         """The fitted recipe of a fold. Raises ModelError when it is not fitted or damaged."""
         if not (self.place(fold) / "recipe.json").is_file():
             raise ModelError(
-                f"{self.run.path} is not fitted to the end. Run the same `phosphene fit` command again; it goes on."
+                f"{self.folder.path} is not fitted to the end. Run the same `phosphene fit` command again; it goes on."
             )
 
         return recipes.recipe(self.config.recipe.kind).load(self.place(fold))

@@ -20,16 +20,16 @@ def test_a_run_answers_every_check_of_brain_and_score(tmp_path):
     opened = flow.fit(flow.configure("linear", [("test", values)])[0], tmp_path / "run")
     flow.decode(opened)
     flow.evaluate(opened)
-    table = opened.run.table("validity.csv").set_index("id")
+    table = opened.folder.table("validity.csv").set_index("id")
     verdicts = table["verdict"]
     assert (verdicts[["B4", "B5", "B6", "B7", "M10"]] == "pass").all(), table["reason"].to_dict()
     assert (verdicts[["B2", "M6", "M11"]] == "not applicable").all()  # one showing each, nothing drawn, no FID
     assert verdicts["B9"] == "not tested"
     assert verdicts["B8"] in ("pass", "flag")
-    curve = opened.run.table("evaluation", "test", "bottleneck.csv")
+    curve = opened.folder.table("evaluation", "test", "bottleneck.csv")
     assert list(curve.columns) == ["dimensions", "two_way", "space"]
     assert curve["two_way"].iloc[-1] > 0.8
-    index = opened.run.table("decoded", "test", "brain", "index.csv")
+    index = opened.folder.table("decoded", "test", "brain", "index.csv")
     latent, pictures = targets_of(opened, [opened.recipe(0)], index, None)
     assert (latent.space, pictures.space) == ("pixel_pca", "pixels")
     assert len(latent.train) == len(pictures.train) == len(latent.betas) == 80

@@ -99,14 +99,14 @@ def analyse(
             f"{' or '.join(missing)}. Recipes that can: {', '.join(able)}."
         )
 
-    with opened.run.locked(f"analyse {name}"):
+    with opened.folder.locked(f"analyse {name}"):
         findings = cls(values, seed).run(opened, progress or Progress(quiet=True))
         presentation = present(name, findings)
 
-        folder = opened.run.path / "analysis" / name
+        folder = opened.folder.path / "analysis" / name
         record = _record(cls, values, seed, opened, findings, presentation)
         _write(folder, record, findings, presentation)
-        opened.run.log("analysed", analysis=name, seed=seed)
+        opened.folder.log("analysed", analysis=name, seed=seed)
 
     return Answer(str(folder), "\n".join(presentation.sentences))
 

@@ -56,7 +56,7 @@ def decode(opened: Run, *, controls: Sequence[str] = CONTROLS, progress: Progres
         if name not in KNOWN_CONTROLS:
             raise ConfigError(f"there is no control '{name}'. {did_you_mean(name, KNOWN_CONTROLS)}")
 
-    run = opened.run
+    run = opened.folder
     drawn: dict[str, list[_Drawn]] = {}
 
     with run.locked("decode"):
@@ -207,7 +207,7 @@ def encode(opened: Run, *, progress: Progress | None = None) -> RunFolder:
     folds = []
     repeats = []
 
-    with opened.run.locked("encode"):
+    with opened.folder.locked("encode"):
         for fold in progress.each(range(len(opened.folds)), "encoding", unit="fold"):
             recipe = opened.recipe(fold)
             if not recipe.can_encode(recipe.config):
@@ -239,7 +239,7 @@ def encode(opened: Run, *, progress: Progress | None = None) -> RunFolder:
             if weights is not None:
                 voxels["decoding_weight"] = weights
 
-        with atomic.folder(opened.run.encoded(TEST)) as folder:
+        with atomic.folder(opened.folder.encoded(TEST)) as folder:
             np.save(folder / "predicted.npy", np.concatenate(predicted), allow_pickle=False)
             np.save(folder / "measured.npy", np.concatenate(measured), allow_pickle=False)
             pd.DataFrame({"stimulus": ids, "fold": folds, "n_repeats": repeats}).to_csv(
@@ -248,6 +248,6 @@ def encode(opened: Run, *, progress: Progress | None = None) -> RunFolder:
 
             voxels.to_csv(folder / "voxels.csv", index=False)
 
-        opened.run.log("encoded", n=len(ids))
+        opened.folder.log("encoded", n=len(ids))
 
-    return opened.run
+    return opened.folder

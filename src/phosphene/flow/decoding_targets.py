@@ -76,7 +76,7 @@ def targets_of(
                                               for k, v in given.items()}  # fmt: skip
         found.append(DecodingTarget(space, known[space], true, predicted, **some))
 
-    small = [thumbnails(np.asarray(opened.run.pixels(TEST, name)[mine])) for name in (SEEN, "brain")]
+    small = [thumbnails(np.asarray(opened.folder.pixels(TEST, name)[mine])) for name in (SEEN, "brain")]
     blocks = [thumbnails(shown.pixels(slice(i, i + _BLOCK))) for i in range(0, len(shown), _BLOCK)]
     if small[0].shape[1] == blocks[0].shape[1]:
         found.append(DecodingTarget(PICTURES, np.concatenate(blocks), *small, **given))
@@ -90,7 +90,7 @@ def _decoded_latents(
     """Decoded and true latents of the fold: those kept, or, where folds have spaces of their own, made again."""
     from safetensors.numpy import load_file
 
-    file = opened.run.decoded(TEST, "brain") / "latents.safetensors"
+    file = opened.folder.decoded(TEST, "brain") / "latents.safetensors"
     if file.is_file():
         kept = load_file(file)
     else:

@@ -71,7 +71,7 @@ def evaluate(opened: Run, *, waivers: Mapping[str, str] | None = None, progress:
         When nothing was decoded yet.
     """
     progress = progress or Progress(quiet=True)
-    run = opened.run
+    run = opened.folder
     setting = opened.config.recipe.setting
     seed = opened.config.seed
 
@@ -114,7 +114,7 @@ def _score_inputs(opened: Run, readers: _Readers, progress: Progress) -> dict[st
     seed = opened.config.seed
     scored: dict[str, Scores] = {}
 
-    for name in progress.each(opened.run.inputs(TEST), "scoring", unit="input"):
+    for name in progress.each(opened.folder.inputs(TEST), "scoring", unit="input"):
         if name == "brain":
             encoded = _encoded(opened)
         else:
@@ -147,7 +147,7 @@ def _differences_from_controls(scored: Mapping[str, Scores], seed: int) -> pd.Da
 
 
 def _index(opened: Run, source: str = "brain") -> pd.DataFrame:
-    return opened.run.table("decoded", TEST, source, "index.csv")
+    return opened.folder.table("decoded", TEST, source, "index.csv")
 
 
 class _Readers(NamedTuple):
@@ -170,11 +170,11 @@ class _Readers(NamedTuple):
 
 def _decoded(opened: Run, source: str, readers: _Readers) -> Decoded:
     index = _index(opened, source)
-    pictures = opened.run.pixels(TEST, source)
+    pictures = opened.folder.pixels(TEST, source)
     return Decoded(
         index["stimulus"].to_numpy(object),
         images=pictures,
-        true_images=opened.run.pixels(TEST, SEEN),
+        true_images=opened.folder.pixels(TEST, SEEN),
         latents=_latents(opened, source),
         labels=_labels(opened, index),
         classifier=readers.classifier,
@@ -187,7 +187,7 @@ def _latents(opened: Run, source: str) -> dict[str, tuple[np.ndarray, np.ndarray
     """Decoded and true latents by space, of what was decoded from this input."""
     from safetensors.numpy import load_file
 
-    file = opened.run.decoded(TEST, source) / "latents.safetensors"
+    file = opened.folder.decoded(TEST, source) / "latents.safetensors"
     if not file.is_file():
         return {}
 
@@ -203,7 +203,7 @@ def _latents(opened: Run, source: str) -> dict[str, tuple[np.ndarray, np.ndarray
 
 def _true_features(opened: Run) -> list[TrueFeatures]:
     """Features of the true pictures from each network that knows such pictures."""
-    true = opened.run.pixels(TEST, SEEN)
+    true = opened.folder.pixels(TEST, SEEN)
     return [extract_features(extractor, true) for extractor in feature_extractors_for(opened.dataset.name)]
 
 
@@ -301,7 +301,7 @@ def _classifier(opened: Run) -> _Foldwise | None:
     if opened.stimuli.category is None:
         return None
 
-    size = opened.run.pixels(TEST, SEEN).shape[1:3]
+    size = opened.folder.pixels(TEST, SEEN).shape[1:3]
     fitted = []
 
     for fold in range(len(opened.folds)):
@@ -318,11 +318,11 @@ def _classifier(opened: Run) -> _Foldwise | None:
 
 
 def _encoded(opened: Run) -> Encoded | None:
-    folder = opened.run.encoded(TEST)
+    folder = opened.folder.encoded(TEST)
     if not (folder / "predicted.npy").is_file():
         return None
 
-    index = opened.run.table("encoded", TEST, "index.csv")
+    index = opened.folder.table("encoded", TEST, "index.csv")
     return Encoded(
         index["stimulus"].to_numpy(object),
         np.load(folder / "predicted.npy", allow_pickle=False),
@@ -370,7 +370,7 @@ def _write_details(
     similarity = gathered.similarity
     assert similarity is not None  # `evidence` computes it of every run
 
-    with atomic.folder(opened.run.evaluation(TEST)) as folder:
+    with atomic.folder(opened.folder.evaluation(TEST)) as folder:
         tables = RunFolder(folder)
         tables.write_table(_items_table(scored), "per_item.csv")
         tables.write_table(_skipped_table(scored), "skipped.csv")
@@ -464,7 +464,7 @@ def _voxels(opened: Run) -> pd.DataFrame | None:
     if encoded is None:
         return None
 
-    table = opened.run.table("encoded", TEST, "voxels.csv")
+    table = opened.folder.table("encoded", TEST, "voxels.csv")
     if len(table) != encoded.measured.shape[1]:
         table = pd.DataFrame(index=range(encoded.measured.shape[1]))
 

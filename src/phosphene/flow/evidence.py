@@ -62,7 +62,7 @@ def evidence(
     differences : DataFrame or None
         as they will be written
     """
-    run = opened.run
+    run = opened.folder
     stimuli = opened.stimuli
     seen = run.pixels(TEST, SEEN)
     decoded = run.pixels(TEST, "brain")
@@ -228,7 +228,7 @@ def _samples(run: RunFolder, decoded: np.ndarray, seen: np.ndarray) -> Samples:
 
 def _cycles(opened: Run, fitted: Sequence[Recipe]) -> list[CycleEvidence] | None:
     """The analysis of the cycle, where it was made, and whether its readers are told that it goes in a circle."""
-    file = opened.run.path / "analysis" / "cycle" / "analysis.json"
+    file = opened.folder.path / "analysis" / "cycle" / "analysis.json"
     if not file.is_file():
         return None
 
@@ -311,7 +311,7 @@ def _left_out(opened: Run, used: np.ndarray) -> dict[str, int]:
 
 def look_of(opened: Run) -> ledger.LedgerEntry:
     """This evaluation, as the ledger keeps it."""
-    manifest = opened.run.manifest
+    manifest = opened.folder.manifest
     values = [str(manifest.get(k, "")) for k in ("data_digest", "split_digest", "config_digest")]
     return ledger.LedgerEntry(values[0], values[1], values[2], str(opened.config.split or opened.folds[0].name))
 
@@ -339,7 +339,7 @@ def _of_runs_beside(opened: Run) -> dict[str, Any]:
     usual = None
     strict = None
 
-    for other in sibling_runs(opened.run):
+    for other in sibling_runs(opened.folder):
         looks += sum(
             x.split == mine.split and x.data == mine.data and x.config != mine.config for x in other.ledger.looks
         )
@@ -360,7 +360,7 @@ def _of_runs_beside(opened: Run) -> dict[str, Any]:
             strict = other.scores
 
     return {
-        "ledger": ledger.read(opened.run.path),
+        "ledger": ledger.read(opened.folder.path),
         "looks_beside": looks,
         "config": mine.config,
         "held_out": held_out,

@@ -82,7 +82,7 @@ def fit(
     else:
         predicted = None
 
-    run, first = opened.run, is_first()
+    run, first = opened.folder, is_first()
     with run.locked(f"fit {config.recipe.kind}") if first else nullcontext():
         if first:
             _begin(opened, identity, origins or {})
@@ -137,7 +137,7 @@ def _check_memory(opened: Run) -> None:
 
 def _begin(opened: Run, identity: Mapping[str, str], origins: Mapping[str, str]) -> None:
     """Write down what is about to be fitted. Raises ConfigError when the folder holds another run."""
-    run = opened.run
+    run = opened.folder
     config = opened.config
     flat = flatten(config.model_dump(mode="json"))
     _refuse_another(run, identity, flat)

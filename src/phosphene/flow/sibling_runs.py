@@ -18,17 +18,17 @@ _MOST = 300  # folders looked into
 
 
 @dataclass(frozen=True)
-class SiblingRuns:
+class SiblingRun:
     """Another run of the same data."""
 
-    run: RunFolder
+    folder: RunFolder
     manifest: dict[str, Any]
 
     @cached_property
     def recipe(self) -> dict[str, Any]:
         """Its recipe's configuration; empty where it cannot be read."""
         try:
-            return dict(self.run.config.get("recipe", {}))
+            return dict(self.folder.config.get("recipe", {}))
         except PhospheneError:
             return {}
 
@@ -36,7 +36,7 @@ class SiblingRuns:
     def scores(self) -> pd.DataFrame | None:
         """Its scores; None before it is evaluated, or where they cannot be read."""
         try:
-            table = self.run.table("scores.csv")
+            table = self.folder.table("scores.csv")
         except (OSError, ValueError):
             return None
 
@@ -48,10 +48,10 @@ class SiblingRuns:
     @property
     def ledger(self) -> Ledger:
         """Its looks at test sets."""
-        return read(self.run.path)
+        return read(self.folder.path)
 
 
-def sibling_runs(run: RunFolder) -> Iterator[SiblingRuns]:
+def sibling_runs(run: RunFolder) -> Iterator[SiblingRun]:
     """Runs in the same folder as this one with the same data, in order of their names."""
     data = run.manifest.get("data_digest")
     try:
@@ -69,7 +69,7 @@ def sibling_runs(run: RunFolder) -> Iterator[SiblingRuns]:
             continue
 
         if data is not None and manifest.get("data_digest") == data:
-            yield SiblingRuns(RunFolder(path), manifest)
+            yield SiblingRun(RunFolder(path), manifest)
 
 
 def same_recipe(ours: dict[str, Any], theirs: dict[str, Any], *, but: tuple[str, ...] = ()) -> bool:
