@@ -58,7 +58,7 @@ class SelectedRows:
     def __repr__(self) -> str:
         return f"SelectedRows({len(self)} of {self.source.shape[0]}, {size_words(self.shape[1:])})"
 
-    def __getitem__(self, rows: Any) -> np.ndarray:
+    def __getitem__(self, rows: Any, /) -> np.ndarray:
         if isinstance(rows, tuple):
             taken = self[rows[0]]
             if isinstance(rows[0], (int, np.integer)):
