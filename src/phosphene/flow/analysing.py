@@ -63,7 +63,7 @@ def analyse(
         a fitted run
     name : str
         one of ``phosphene.analysis.ANALYSES``
-    options : mapping of {str: Any}, optional
+    options : mapping of str to Any, optional
         values over the analysis's defaults
     seed : int, optional
         of everything drawn; that of the run by default

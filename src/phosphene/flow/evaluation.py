@@ -55,7 +55,7 @@ def evaluate(opened: Run, *, waivers: Mapping[str, str] | None = None, progress:
     ----------
     opened : Run
         a run of which something was decoded
-    waivers : mapping of {str: str}, optional
+    waivers : mapping of str to str, optional
         check id to who goes on in spite of it, and why; printed in the report
     progress : Progress, optional
         where progress is shown
@@ -159,7 +159,7 @@ class _Readers(NamedTuple):
         reads the category off a picture; None without categories
     true_features : list of TrueFeatures
         of the true pictures, one entry per network
-    texts : dict of {str: Candidates}
+    texts : dict of str to Candidates
         space of latents -> the categories as text in it
     """
 

@@ -50,7 +50,7 @@ def submit(
         the sweep
     names : sequence of str
         of its runs
-    options : mapping of {str: Any}
+    options : mapping of str to Any
         of submitit's executor, such as ``{"timeout_min": 240, "slurm_partition": "gpu", "gpus_per_node": 1}``
     cluster : str, default "slurm"
         ``slurm``, or ``local``: the same through processes of this machine

@@ -69,9 +69,9 @@ class Point:
     ----------
     axis : int
         number of the axis that is moved; -1 for the base, and where axes are crossed
-    sets : mapping of {str: Any}
+    sets : mapping of str to Any
         what is set over the base
-    repeat : mapping of {str: Any}
+    repeat : mapping of str to Any
         which repetition
     run : str
         name of the run's folder
@@ -107,7 +107,7 @@ class SweepGrid:
         its contents
     points : sequence of Point
         in the order of the file
-    runs : mapping of {str: Planned}
+    runs : mapping of str to Planned
         by name, each once
     """
 
@@ -123,7 +123,7 @@ def read_grid(path: str | Path, layers: Sequence[tuple[str, Mapping[str, Any]]] 
     ----------
     path : str or Path
         YAML file
-    layers : sequence of tuple of (str, mapping of {str: Any}), default ()
+    layers : sequence of tuple of (str, mapping of str to Any), default ()
         (origin, values) laid over the base of the file, under what the axes set
 
     Raises
