@@ -85,7 +85,8 @@ def main(arguments: list[str] | None = None) -> None:
 
         sys.exit(0)
     except TyperException as error:
-        error.show()
+        # What typer raises are errors of the click inside it, which show their usage; the public base class does not say so.
+        error.show()  # pyright: ignore[reportAttributeAccessIssue]
         sys.exit(error.exit_code)
     except (typer.Abort, KeyboardInterrupt):
         sys.stderr.write("\ninterrupted; run the same command again to go on.\n")

@@ -136,7 +136,7 @@ def _record(
 def _write(place: Path, record: Mapping[str, Any], findings: Findings, shown: Presentation) -> None:
     with atomic.folder(place) as folder:
         files = RunFolder(folder)
-        files.write_table(findings.table[list(COLUMNS)], "table.csv")
+        files.write_table(findings.table.loc[:, list(COLUMNS)], "table.csv")
 
         for name, table in findings.tables.items():
             files.write_table(table, f"{name}.csv")

@@ -513,7 +513,7 @@ def _published(opened: Run, scores: pd.DataFrame, gathered: Evidence) -> pd.Data
 def _repeats_averaged(test: Trials) -> int | str:
     """How many responses to a test picture are averaged; ``all`` where pictures differ in that."""
     if "n_repeats" in test.table:
-        n_responses = int(test.table["n_repeats"].sum())
+        n_responses = int(test.table["n_repeats"].to_numpy().sum())
     else:
         n_responses = len(test)
 

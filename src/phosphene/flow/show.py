@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
@@ -187,11 +188,11 @@ def summary(path: str | Path) -> str:
 def _control_values(scores: pd.DataFrame, metric: str) -> str:
     """What every input but the brain scored, such as ``shuffled 0.500, truth 0.980``, in the order of the table."""
     others = scores.loc[(scores["metric"] == metric) & (scores["input"] != "brain")]
-    values = dict(zip(others["input"], others["value"], strict=True))
+    values = dict(zip(others["input"], others["value"].to_numpy(float), strict=True))
 
     parts = []
     for name in dict.fromkeys(scores["input"]):
-        if pd.notna(values.get(name)):
+        if not math.isnan(values.get(name, math.nan)):
             parts.append(f"{name} {values[name]:.3f}")
 
     return ", ".join(parts)
