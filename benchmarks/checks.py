@@ -31,10 +31,10 @@ def ours(folder: Path, items: int, trials: int, voxels: int) -> dict:
     values = {"data.name": "insilico", "data.options": options, "recipe.curve.kind": "none"}
     opened = flow.fit(flow.configure("linear", [("benchmark", values)])[0], folder / "run")
     flow.decode(opened, controls=("shuffled", "truth"))
-    true, made = opened.run.pixels("test", "seen"), {}
+    true, made = opened.folder.pixels("test", "seen"), {}
     for name in ("brain", "shuffled", "truth"):
-        index = opened.run.table("decoded", "test", name, "index.csv")
-        shown = Decoded(index["stimulus"].to_numpy(object), opened.run.pixels("test", name), true)
+        index = opened.folder.table("decoded", "test", name, "index.csv")
+        shown = Decoded(index["stimulus"].to_numpy(object), opened.folder.pixels("test", name), true)
         made[name] = score(shown, metrics=["pixcorr", "two_way.pixels"])
     table = pd.concat([s.table("test", n, "strict") for n, s in made.items()])
     labels = opened.stimuli.select(index["stimulus"]).category

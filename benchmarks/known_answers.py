@@ -115,7 +115,7 @@ class Lab:
                 flow.evaluate(opened)
         except PhospheneError as error:
             return {REFUSED: type(error).__name__}
-        self.reasons[name] = opened.run.table("validity.csv").set_index("id")
+        self.reasons[name] = opened.folder.table("validity.csv").set_index("id")
         return self.reasons[name]["verdict"].to_dict()
 
 
@@ -248,7 +248,7 @@ def _sessions(lab: Lab) -> Answers:
 def _unmarked_cycle(lab: Lab) -> Answers:
     def then(opened: Run) -> None:
         analyse(opened, "cycle")
-        (opened.run.path / "analysis" / "cycle" / "summary.txt").write_text("The cycle closes.\n")
+        (opened.folder.path / "analysis" / "cycle" / "summary.txt").write_text("The cycle closes.\n")
 
     return lab.judged("cycle", then=then)
 
@@ -261,8 +261,8 @@ def _best_of_n(lab: Lab) -> Answers:
     """Of five noisy samples the one nearest the truth is kept as the decoded picture."""
 
     def then(opened: Run) -> None:
-        place = opened.run.decoded("test", "brain")
-        one, true = np.load(place / "pixels.npy"), opened.run.pixels("test", "seen")
+        place = opened.folder.decoded("test", "brain")
+        one, true = np.load(place / "pixels.npy"), opened.folder.pixels("test", "seen")
         drawn = np.clip(one[:, None] + lab.rng.normal(0, 0.1, (len(one), 5, *one.shape[1:])), 0, 1)
         best = (
             np.square(drawn - (true / 255 if true.dtype == np.uint8 else true)[:, None]).mean(axis=(2, 3, 4)).argmin(1)
@@ -279,7 +279,7 @@ def _ledger_cut(lab: Lab) -> Answers:
     def then(opened: Run) -> None:
         flow.evaluate(opened)
         flow.evaluate(opened)
-        file = opened.run.path / "ledger.jsonl"
+        file = opened.folder.path / "ledger.jsonl"
         file.write_text(file.read_text().split("\n", 1)[1])
 
     return lab.judged("ledger", then=then)
@@ -405,7 +405,7 @@ def clean_recipe(kind: str, seed: int, out: Path, values: Mapping[str, Any] | No
         opened = flow.fit(flow.configure(kind, [("clean run", given)])[0], out)
         flow.decode(opened, controls=CONTROLS)
         flow.evaluate(opened)
-    return opened.run.table("validity.csv").set_index("id")
+    return opened.folder.table("validity.csv").set_index("id")
 
 
 def _one_seed(seed: int, folder: Path, only: str) -> tuple[dict[str, Answers], list[str]]:

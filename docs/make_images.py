@@ -370,7 +370,7 @@ def checks(seed: int = 0) -> None:
             runs = {name: flow.open_run(Path(folder) / name / "run") for name in names}
 
             def pictures_of(name: str, source: str) -> np.ndarray:
-                found = runs[name].run.pixels("test", source)
+                found = runs[name].folder.pixels("test", source)
                 return found.reshape(len(found), -1).astype(float)
 
             figure = figures._figure(9.6, 2.7)
@@ -403,7 +403,7 @@ def checks(seed: int = 0) -> None:
             spread.minorticks_off()
 
             for at, (name, colour) in enumerate((("clean", BRAIN), ("naming", FAULT))):
-                scores = runs[name].run.table("scores.csv")
+                scores = runs[name].folder.table("scores.csv")
                 scores = scores[scores["input"] == "brain"].set_index("metric")
                 rows = [scores.loc[f"two_way{w}.pixels"] for w in ("", "_within_class")]
                 middle = np.array([r["value"] for r in rows])

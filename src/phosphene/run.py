@@ -37,16 +37,16 @@ class DataConfig(Config):
 
 
 class RunConfig(Config):
-    """Everything `fit` is told. `recipe` is the configuration of the recipe named."""
+    """Everything `fit` is told."""
 
-    format: int = FORMAT
-    recipe: RecipeConfig
-    data: DataConfig
+    format: int = Field(default=FORMAT, description="version of this layout of keys")
+    recipe: RecipeConfig = Field(description="configuration of the recipe named")
+    data: DataConfig = Field(description="which trials")
     split: str | None = Field(
         None, description="named split, kfold:K, cluster:K, or a file; the data set's first by default"
     )
     preset: str = Field("lab", description="lab, paper, or another that the recipe has")
-    seed: int = Field(0, ge=0, lt=2**32)
+    seed: int = Field(0, ge=0, lt=2**32, description="of everything drawn at random")
 
 
 def configure(recipe: str, layers: Sequence[tuple[str, Mapping[str, Any]]]) -> tuple[RunConfig, dict[str, str]]:
@@ -56,8 +56,15 @@ def configure(recipe: str, layers: Sequence[tuple[str, Mapping[str, Any]]]) -> t
     ----------
     recipe : str
         its name
-    layers : sequence of tuple of (str, mapping of {str: Any})
+    layers : sequence of tuple of (str, mapping)
         (origin, values), later ones winning; the recipe's preset lies below them all
+
+    Returns
+    -------
+    config : RunConfig
+        complete, with paths that hold from any folder
+    origins : dict of str to str
+        key to the origin of its value, "default" where no layer names it
 
     Raises
     ------
@@ -66,7 +73,10 @@ def configure(recipe: str, layers: Sequence[tuple[str, Mapping[str, Any]]]) -> t
     """
     cls = recipes.recipe(recipe)
     model = create_model("RunConfig", __base__=RunConfig, recipe=(cls.config_class, cls().config))
-    preset = next((v["preset"] for _, v in reversed(layers) if "preset" in v), "lab")
+    preset = "lab"
+    for _, values in layers:
+        preset = values.get("preset", preset)
+
     if preset not in cls.presets:
         raise ConfigError(f"the recipe {recipe} has no preset '{preset}'. {did_you_mean(preset, cls.presets)}")
 
@@ -116,13 +126,13 @@ class Run:
 
     Parameters
     ----------
-    run : RunFolder
-        its folder
+    folder : RunFolder
+        where it lies, with all that was written of it
     config : RunConfig
-        everything it was told
+        what it was made with
     """
 
-    run: RunFolder
+    folder: RunFolder
     config: RunConfig
 
     def __repr__(self) -> str:
@@ -137,18 +147,18 @@ class Run:
         if self.config.split:
             settings += f", split {self.config.split}"
 
-        return f"Run({self.run.path}: {self.config.recipe.kind} on {of}, {settings}; {self._state()})"
+        return f"Run({self.folder.path}: {self.config.recipe.kind} on {of}, {settings}; {self._state()})"
 
     def _state(self) -> str:
         """The verbs that have left their results in the folder."""
         results = {
-            "decoded": self.run.decoded(),
-            "encoded": self.run.encoded(),
-            "evaluated": self.run.path / "scores.csv",
+            "decoded": self.folder.decoded(),
+            "encoded": self.folder.encoded(),
+            "evaluated": self.folder.path / "scores.csv",
         }
 
-        n_folds = len(list(self.run.path.glob("folds/*/recipe.json")))
-        if (self.run.path / "recipe.json").is_file():
+        n_folds = len(list(self.folder.path.glob("folds/*/recipe.json")))
+        if (self.folder.path / "recipe.json").is_file():
             state = ["fitted"]
         elif n_folds:
             state = [f"{n_folds} folds fitted"]
@@ -196,13 +206,27 @@ class Run:
     @cached_property
     def folds(self) -> list[Split]:
         """One split, or one per fold."""
-        see = partial(_see, self.dataset.name)
-        return splits.resolve(self.dataset, self.trials, self.config.split, seed=self.config.seed, see=see)
+        features = partial(_features, self.dataset.name)
+        return splits.resolve(self.dataset, self.trials, self.config.split, seed=self.config.seed, see=features)
 
     def sides(self, fold: int) -> tuple[Trials, Trials]:
-        """Training and test trials of a fold, those without a picture left out, imputed from training trials."""
-        there = self.stimuli.ids.astype(str)
-        train, test = (t.take(np.isin(t.stimuli.astype(str), there)) for t in self.folds[fold].apply(self.trials))
+        """Training and test trials of a fold, those without a picture left out, imputed from training trials.
+
+        Parameters
+        ----------
+        fold : int
+            number of the fold, from 0
+
+        Returns
+        -------
+        train, test : Trials
+            single trials of each side
+        """
+        ids = self.stimuli.ids.astype(str)
+        train, test = self.folds[fold].apply(self.trials)
+        train = train.take(np.isin(train.stimuli.astype(str), ids))
+        test = test.take(np.isin(test.stimuli.astype(str), ids))
+
         if self.config.data.nan != "impute":
             return train, test
 
@@ -214,46 +238,79 @@ class Run:
 
         In setting relax the test responses of the fold, repeats averaged; and training responses of the other subjects
         that the recipe asks for (no trial of a test stimulus, imputed from their own).
+
+        Parameters
+        ----------
+        fold : int
+            number of the fold, from 0
+
+        Returns
+        -------
+        list of Trials
+            one entry per person, stimuli under names that say nothing; empty in setting strict without other subjects
         """
         config = self.config.recipe
-        out = []
+        responses = []
         if config.setting == "relax":
-            out.append(_without_pictures(self.sides(fold)[1].average_repeats()))
+            _, test = self.sides(fold)
+            responses.append(_without_pictures(test.average_repeats()))
 
         for subject in config.other_subjects:
             trials = self._usable(subject)
             if self.config.data.nan == "impute":
                 trials = Screen("impute").fit(trials).apply(trials)
 
-            tested = set(self.sides(fold)[1].stimuli)
-            out.append(_without_pictures(trials.take(np.array([s not in tested for s in trials.stimuli]))))
+            # What another person saw of the test pictures would be a look at them, by another brain.
+            _, test = self.sides(fold)
+            tested = set(test.stimuli)
+            is_free = np.array([stimulus not in tested for stimulus in trials.stimuli])  # (n_trials,)
+            responses.append(_without_pictures(trials.take(is_free)))
 
-        return out
+        return responses
 
     def place(self, fold: int) -> Path:
         """Folder of a fold's recipe: the run itself where there is one split only."""
         if len(self.folds) == 1:
-            return self.run.path
+            return self.folder.path
 
-        return self.run.path / "folds" / f"{fold:02d}"
+        return self.folder.path / "folds" / f"{fold:02d}"
 
     def recipe(self, fold: int) -> Recipe:
-        """The fitted recipe of a fold. Raises ModelError when it is not fitted or damaged."""
+        """The fitted recipe of a fold.
+
+        Parameters
+        ----------
+        fold : int
+            number of the fold, from 0
+
+        Returns
+        -------
+        Recipe
+            ready to decode
+
+        Raises
+        ------
+        ModelError
+            When it is not fitted to the end, or damaged.
+        """
         if not (self.place(fold) / "recipe.json").is_file():
             raise ModelError(
-                f"{self.run.path} is not fitted to the end. Run the same `phosphene fit` command again; it goes on."
+                f"{self.folder.path} is not fitted to the end. Run the same `phosphene fit` command again; it goes on."
             )
 
         return recipes.recipe(self.config.recipe.kind).load(self.place(fold))
 
 
-def _see(dataset: str, stimuli: Stimuli) -> np.ndarray:
-    """What `cluster:K` tells pictures apart by."""
-    return features_of(dataset, stimuli)[0]
+def _features(dataset: str, stimuli: Stimuli) -> np.ndarray:
+    """(n_stimuli, d) features that `cluster:K` tells pictures apart by."""
+    features, _ = features_of(dataset, stimuli)
+    return features
 
 
 def _without_pictures(trials: Trials) -> Trials:
-    return replace(trials, table=trials.table.assign(stimulus=[f"unknown-{n}" for n in range(len(trials))]))
+    """The same responses under names that lead to no picture, so that no stage can pair them by mistake."""
+    names = [f"unknown-{n}" for n in range(len(trials))]
+    return replace(trials, table=trials.table.assign(stimulus=names))
 
 
 def open_run(path: str | Path, root: str | None = None) -> Run:
@@ -266,17 +323,25 @@ def open_run(path: str | Path, root: str | None = None) -> Run:
     root : str, optional
         where the data lie now, if they moved since
 
+    Returns
+    -------
+    Run
+        the run; its data are read when they are first asked for
+
     Raises
     ------
-    ModelError, ConfigError
-        When the folder holds no run, or its configuration cannot be read.
+    ModelError
+        When the folder holds no run.
+    ConfigError
+        When its configuration cannot be read.
     """
-    run = RunFolder.existing(path)
-    values = read_yaml(run.path / "config.yaml")
+    folder = RunFolder.existing(path)
+    values = read_yaml(folder.path / "config.yaml")
     kind = str(values.get("recipe", {}).get("kind", ""))
     layers: list[tuple[str, Mapping[str, Any]]] = [("config.yaml", values)]
 
     if root is not None:
         layers.append(("--root", {"data.root": root}))
 
-    return Run(run, configure(kind, layers)[0])
+    config, _ = configure(kind, layers)
+    return Run(folder, config)

@@ -74,11 +74,11 @@ def run(tmp_path, monkeypatch):
 
 
 def said(opened) -> str:
-    return (opened.run.path / "analysis" / "poke" / "summary.txt").read_text()
+    return (opened.folder.path / "analysis" / "poke" / "summary.txt").read_text()
 
 
 def leftovers(opened) -> list[Path]:
-    return [p for p in opened.run.path.rglob("*") if ".partial" in p.name or p.name == ".lock"]
+    return [p for p in opened.folder.path.rglob("*") if ".partial" in p.name or p.name == ".lock"]
 
 
 def test_a_failed_write_leaves_the_earlier_result_and_nothing_else(run):
@@ -96,13 +96,13 @@ def test_a_killed_analysis_leaves_the_earlier_result_and_the_same_command_goes_o
         "from phosphene.reporting import presentation\n"
         f"analysis.ANALYSES['poke'] = '{__name__}:Poke'\n"
         f"presentation.PRESENTERS['poke'] = '{__name__}:present_poke'\n"
-        f"flow.analyse(flow.open_run({str(run.run.path)!r}), 'poke', {{'word': 'second', 'end': 'kill'}})"
+        f"flow.analyse(flow.open_run({str(run.folder.path)!r}), 'poke', {{'word': 'second', 'end': 'kill'}})"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False)
     assert done.returncode == -signal.SIGKILL
     assert said(run) == "=first\n"
     assert leftovers(run)
-    analyse(open_run(run.run.path), "poke", {"word": "third"})
+    analyse(open_run(run.folder.path), "poke", {"word": "third"})
     assert said(run) == "=third\n"
     assert leftovers(run) == []
 

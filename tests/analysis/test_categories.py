@@ -85,7 +85,7 @@ def asked(linear):
 
 
 def values(opened, name="table", key=("input", "measure"), value="value"):
-    return opened.run.table("analysis", "categories", f"{name}.csv").set_index(list(key))[value]
+    return opened.folder.table("analysis", "categories", f"{name}.csv").set_index(list(key))[value]
 
 
 def test_voxels_of_the_lab_tell_categories_and_shuffled_labels_do_not(asked):
@@ -102,7 +102,7 @@ def test_voxels_of_the_lab_tell_categories_and_shuffled_labels_do_not(asked):
 
 
 def test_each_label_is_filed_with_its_interval_and_number_of_stimuli(asked):
-    each = asked[0].run.table("analysis", "categories", "labels.csv")
+    each = asked[0].folder.table("analysis", "categories", "labels.csv")
     stimuli = asked[0].stimuli.select(asked[0].sides(0)[1].stimulus_ids)
     assert (each["ci_low"] <= each["auc"]).all()
     assert (each["auc"] <= each["ci_high"]).all()
@@ -153,7 +153,7 @@ def test_labels_come_before_categories():
 
 
 def test_the_same_seed_gives_the_same_numbers(asked):
-    first = asked[0].run.table("analysis", "categories", "table.csv")
+    first = asked[0].folder.table("analysis", "categories", "table.csv")
     analyse(asked[0], "categories", {"n_null": 8})
-    pd.testing.assert_frame_equal(first, asked[0].run.table("analysis", "categories", "table.csv"))
+    pd.testing.assert_frame_equal(first, asked[0].folder.table("analysis", "categories", "table.csv"))
     assert Categories(seed=1).rng("null", "brain").random() != Categories(seed=2).rng("null", "brain").random()

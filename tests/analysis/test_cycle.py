@@ -25,7 +25,7 @@ def mirror(tmp_path_factory):
 
 
 def values(opened):
-    return opened.run.table("analysis", "cycle", "table.csv").set_index(["input", "measure"])["value"]
+    return opened.folder.table("analysis", "cycle", "table.csv").set_index(["input", "measure"])["value"]
 
 
 def test_writing_pixels_into_voxels_closes_the_cycle_perfectly_and_is_called_what_it_is(mirror):
@@ -38,7 +38,7 @@ def test_writing_pixels_into_voxels_closes_the_cycle_perfectly_and_is_called_wha
     # 1 / sqrt(60 * 144) = 0.01 when independent, and to some 0.13 when, as here, a few causes drive them all.
     assert abs(found["cycle", "response_r"]) < 0.3
     assert answer.summary.startswith("The cycle says nothing about the brain")
-    record = json.loads((mirror.run.path / "analysis" / "cycle" / "analysis.json").read_text())
+    record = json.loads((mirror.folder.path / "analysis" / "cycle" / "analysis.json").read_text())
     assert record["facts"]["is_circular"] is True
     assert f"r = {found['cycle', 'response_r']:.3f}" in answer.summary
 
@@ -126,4 +126,4 @@ def test_a_recipe_that_only_decodes_is_refused_with_the_reason(tmp_path):
         ConfigError, match="'cycle' needs a recipe that can decode and encode, but 'deaf' cannot encode"
     ):
         analyse(opened, "cycle")
-    assert not (opened.run.path / "analysis").exists()
+    assert not (opened.folder.path / "analysis").exists()

@@ -18,7 +18,7 @@ from tests.flow.conftest import write_pair_file
 
 
 def values(opened):
-    return opened.run.table("analysis", "interpolate", "table.csv").set_index(["input", "measure"])["value"]
+    return opened.folder.table("analysis", "interpolate", "table.csv").set_index(["input", "measure"])["value"]
 
 
 def test_pixels_read_from_voxels_pass_step_by_step_and_the_report_carries_the_animation(tmp_path):
@@ -31,21 +31,21 @@ def test_pixels_read_from_voxels_pass_step_by_step_and_the_report_carries_the_an
     assert found["brain", "forward"] == pytest.approx(1, abs=0.02)
     assert found["brain", "largest_step"] < 0.4
     assert found["wrong", "monotonic"] < 0.9
-    gif = opened.run.path / "analysis" / "interpolate" / "moving.gif"
+    gif = opened.folder.path / "analysis" / "interpolate" / "moving.gif"
     with Image.open(gif) as image:
         assert image.n_frames > 9
         assert image.info["loop"] == 2  # shown three times, and then it stands still
-    page = report(opened.run).read_text()
+    page = report(opened.folder).read_text()
     assert "data:image/gif;base64," in page
     assert "The same ways in motion" in page
     gif.write_bytes(b"GIF89a")
-    assert "data:image/gif" not in report(opened.run).read_text()
+    assert "data:image/gif" not in report(opened.folder).read_text()
 
 
 def test_the_ends_are_what_is_decoded_from_the_two_responses(tmp_path):
     opened = fitted("linear", tmp_path / "run", {"data.name": str(write_pair_file(tmp_path / "pairs.npz"))})
     analyse(opened, "interpolate", {"n": 3, "steps": 5})
-    steps = opened.run.table("analysis", "interpolate", "steps.csv")
+    steps = opened.folder.table("analysis", "interpolate", "steps.csv")
     assert steps.groupby("pair")["t"].agg(list).map(lambda t: t == [0, 0.25, 0.5, 0.75, 1]).all()
     np.testing.assert_allclose(steps[steps["t"] == 0]["to_start"], 1, atol=1e-5)
     np.testing.assert_allclose(steps[steps["t"] == 1]["to_end"], 1, atol=1e-5)

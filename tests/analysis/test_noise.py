@@ -112,7 +112,7 @@ def ignoring(tmp_path_factory):
 
 
 def table(opened, name="table", key=("input", "measure"), value="value"):
-    return opened.run.table("analysis", "noise", f"{name}.csv").set_index(list(key))[value]
+    return opened.folder.table("analysis", "noise", f"{name}.csv").set_index(list(key))[value]
 
 
 def shares(opened):
@@ -195,12 +195,12 @@ def test_amplitudes_must_rise():
 def test_a_recipe_of_one_stage_is_refused_with_the_reason(linear):
     with pytest.raises(ConfigError, match="but 'linear' cannot refine"):
         analyse(linear, "noise")
-    assert not (linear.run.path / "analysis" / "noise").exists()
+    assert not (linear.folder.path / "analysis" / "noise").exists()
 
 
 def test_it_is_filed_with_figures_and_is_the_same_for_the_same_seed(copying):
     opened, _ = copying
-    folder = opened.run.path / "analysis" / "noise"
+    folder = opened.folder.path / "analysis" / "noise"
     first = {p.name: p.read_bytes() for p in folder.iterdir()}
     assert {"pictures.png", "amplitude.svg", "differences.csv", "shares.csv", "second_stage_input.csv"} <= set(first)
     analyse(opened, "noise")
@@ -245,7 +245,7 @@ def test_decoding_is_refining_the_first_pictures(tiny):
 def test_the_analysis_runs_on_a_two_stage_recipe_of_the_lab(tiny):
     answer = analyse(tiny, "noise", {"amplitudes": [8, 256], "n": 5})
     assert "5 test pictures of 1 fold" in answer.summary
-    found = tiny.run.table("analysis", "noise", "table.csv")
+    found = tiny.folder.table("analysis", "noise", "table.csv")
     assert set(found["input"]) == {NONE, "noise_8", "noise_256", PURE, LATENT}
     assert len(set(found["measure"])) == 8  # as many as are published, under their own names
     assert not any("alexnet" in m or m.endswith(".clip") for m in found["measure"])

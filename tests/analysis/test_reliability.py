@@ -24,7 +24,7 @@ LAB = {"data.name": "insilico", "data.options": {"n_train": 200, "n_test": 60, "
 
 
 def values(opened) -> pd.Series:
-    return opened.run.table("analysis", "reliability", "table.csv").set_index(["input", "measure"])["value"]
+    return opened.folder.table("analysis", "reliability", "table.csv").set_index(["input", "measure"])["value"]
 
 
 @pytest.mark.usefixtures("networks")
@@ -58,7 +58,7 @@ def test_it_is_exposed_without_networks_too(tmp_path, kind):
     summary = analyse(opened, "reliability").summary
     assert summary.startswith("Exposed: ")
     assert "do not apply" in summary
-    assert ("entropy" in set(opened.run.table("analysis", "reliability", "table.csv")["measure"])) is False
+    assert ("entropy" in set(opened.folder.table("analysis", "reliability", "table.csv")["measure"])) is False
     if kind == "dice":
         assert "as chance has it" in summary
         assert "'dice' draws its pictures by chance" in summary
@@ -67,7 +67,7 @@ def test_it_is_exposed_without_networks_too(tmp_path, kind):
 def test_a_mere_prior_is_exposed_even_when_its_pictures_fool_nobody(tmp_path):
     opened = fitted("haze", tmp_path / "run", {"data.name": str(write_pair_file(tmp_path / "pairs.npz", n_test=40))})
     verdict = analyse(opened, "reliability").summary.splitlines()[0]
-    found = opened.run.table("analysis", "reliability", "table.csv").set_index(["input", "measure"])
+    found = opened.folder.table("analysis", "reliability", "table.csv").set_index(["input", "measure"])
     assert found["value"]["gaussian", "auc_true"] > 2 / 3  # clearly less confident than true pictures
     assert found["ci_low"]["brain", "match"] < 0.5 < found["ci_high"]["brain", "match"]
     assert verdict.startswith("Exposed: pictures decoded from the brain show no more of what was seen")
@@ -104,12 +104,12 @@ def test_folds_are_decoded_each_by_its_own_recipe_and_counted(tmp_path):
     data = {"data.name": str(write_pair_file(tmp_path / "pairs.npz")), "split": "kfold:3"}
     opened = fitted("linear", tmp_path / "run", data)
     assert "all 3 folds: 72 test responses" in analyse(opened, "reliability").summary
-    pictures = opened.run.table("analysis", "reliability", "pictures.csv")
+    pictures = opened.folder.table("analysis", "reliability", "pictures.csv")
     brain = pictures[pictures["input"] == "brain"]
     assert sorted(brain["stimulus"]) == sorted(opened.stimuli.ids)
     assert set(brain["fold"]) == {0, 1, 2}
     assert "a single fold: 24 test" in analyse(opened, "reliability", {"fold": 1}).summary
-    record = json.loads((opened.run.path / "analysis/reliability/analysis.json").read_text())
+    record = json.loads((opened.folder.path / "analysis/reliability/analysis.json").read_text())
     assert record["options"] == {"n": None, "far": 3.0, "fold": 1}
 
 
@@ -142,7 +142,7 @@ def test_the_same_seed_gives_the_same_files_and_another_one_other_noise(tmp_path
 
     def files(seed):
         analyse(opened, "reliability", seed=seed)
-        return {p.name: p.read_bytes() for p in (opened.run.path / "analysis/reliability").iterdir()}
+        return {p.name: p.read_bytes() for p in (opened.folder.path / "analysis/reliability").iterdir()}
 
     first = files(1)
     assert set(first) == {
@@ -214,8 +214,8 @@ def test_options_out_of_range_are_refused():
 
 def test_a_run_that_is_not_fitted_says_so(tmp_path):
     config, _ = flow.configure("linear", [("test", {"data.name": str(write_pair_file(tmp_path / "pairs.npz"))})])
-    opened = flow.Run(flow.fit(config, tmp_path / "run").run, config)
-    (opened.run.path / "recipe.json").unlink()
+    opened = flow.Run(flow.fit(config, tmp_path / "run").folder, config)
+    (opened.folder.path / "recipe.json").unlink()
     with pytest.raises(Exception, match="not fitted to the end"):
         analyse(opened, "reliability")
-    assert not (opened.run.path / "analysis").exists()
+    assert not (opened.folder.path / "analysis").exists()

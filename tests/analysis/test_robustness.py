@@ -22,11 +22,11 @@ def asked(linear):
 
 
 def curve(opened):
-    return opened.run.table("analysis", "robustness", "curve.csv").set_index(["input", "measure", "lost"])["value"]
+    return opened.folder.table("analysis", "robustness", "curve.csv").set_index(["input", "measure", "lost"])["value"]
 
 
 def table(opened):
-    return opened.run.table("analysis", "robustness", "table.csv").set_index(["input", "measure"])["value"]
+    return opened.folder.table("analysis", "robustness", "table.csv").set_index(["input", "measure"])["value"]
 
 
 # -- the rule ----------------------------------------------------------------------------------------------------------
@@ -110,7 +110,7 @@ def test_the_verdict_names_the_share(asked):
     opened, summary = asked
     share = table(opened)["random", "lost.two_way.pixel_pca"]
     assert f"voxels, {100 * share:.0f} % [" in summary.splitlines()[0]
-    assert (opened.run.path / "analysis/robustness/pictures.png").is_file()
+    assert (opened.folder.path / "analysis/robustness/pictures.png").is_file()
 
 
 def test_pictures_need_not_be_decoded_and_labels_need_not_be_there(tmp_path):
@@ -118,7 +118,7 @@ def test_pictures_need_not_be_decoded_and_labels_need_not_be_there(tmp_path):
     analyse(opened, "robustness", {**FEW, "pictures": []})
     measures = {m for _, m, _ in curve(opened).index}
     assert measures == {"two_way.pixel_pca"}
-    assert not (opened.run.path / "analysis/robustness/pictures.png").exists()
+    assert not (opened.folder.path / "analysis/robustness/pictures.png").exists()
 
 
 def test_shares_must_rise_from_none_to_all_and_a_fold_must_be_there(linear):

@@ -29,7 +29,7 @@ AREAS = {"faces": "face", "bodies": "body", "words": "word", "places": "house"}
 
 
 def values(opened):
-    return opened.run.table("analysis", "stimulate", "table.csv").set_index(["input", "measure"])["value"]
+    return opened.folder.table("analysis", "stimulate", "table.csv").set_index(["input", "measure"])["value"]
 
 
 # -- known answers -----------------------------------------------------------------------------------------------------
@@ -39,7 +39,7 @@ def test_every_selective_area_brings_forth_its_own_category_and_no_other_one_mor
     answer = analyse(seer, "stimulate", {"repeats": 60, "n": 20, "pictures": 2, "captions": 300})
     assert answer.summary.startswith("Every area brings forth its own category")
     found = values(seer)
-    table = seer.run.table("analysis", "stimulate", "categories.csv")
+    table = seer.folder.table("analysis", "stimulate", "categories.csv")
     for area, own in AREAS.items():
         assert found[area, "own_p"] == pytest.approx(1 / 61)  # no random set of 60 comes near
         assert found[area, "own_rise"] > 0.1
@@ -51,15 +51,15 @@ def test_every_selective_area_brings_forth_its_own_category_and_no_other_one_mor
     # A linear decoder makes the same of the same step, whatever the response.
     assert found["faces", "consistency"] == pytest.approx(1, abs=1e-3)
     for file in ("rise.png", "pictures.png", "categories.png", "dimensions.csv", "captions.csv"):
-        assert (seer.run.path / "analysis" / "stimulate" / file).is_file()
+        assert (seer.folder.path / "analysis" / "stimulate" / file).is_file()
 
 
 def test_early_areas_do_not_bring_forth_faces(seer):
     analyse(seer, "stimulate", {"rois": ["V1", "V2+V3"], "repeats": 60, "n": 10, "pictures": 0, "captions": 0})
-    table = seer.run.table("analysis", "stimulate", "categories.csv").set_index(["target", "category"])
+    table = seer.folder.table("analysis", "stimulate", "categories.csv").set_index(["target", "category"])
     for area in ("V1", "V2+V3"):
         assert table.loc[(area, "face"), "p_rise"] > 0.05
-    assert "own_rise" not in set(seer.run.table("analysis", "stimulate", "table.csv")["measure"])
+    assert "own_rise" not in set(seer.folder.table("analysis", "stimulate", "table.csv")["measure"])
 
 
 def test_a_decoder_that_ignores_the_brain_brings_forth_nothing(tmp_path):
@@ -69,7 +69,7 @@ def test_a_decoder_that_ignores_the_brain_brings_forth_nothing(tmp_path):
     assert answer.summary.startswith("No area brings forth its own category")
     assert "Read in the decoded pixels" in answer.summary  # it has no latents
     assert (
-        opened.run.table("analysis", "stimulate", "table.csv").query("measure == 'dimensions'")["value"] < 0.05
+        opened.folder.table("analysis", "stimulate", "table.csv").query("measure == 'dimensions'")["value"] < 0.05
     ).all()
 
 

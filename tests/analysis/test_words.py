@@ -18,12 +18,12 @@ QUICK = {"repeats": 40, "n_raised": 8}
 def test_true_captions_rank_high_and_face_areas_read_like_faces(seer):
     summary = analyse(seer, "words", QUICK).summary
     assert summary.startswith("Decoded responses read above chance")
-    found = seer.run.table("analysis", "words", "table.csv").set_index(["input", "measure"])["value"]
+    found = seer.folder.table("analysis", "words", "table.csv").set_index(["input", "measure"])["value"]
     assert found["truth", "beaten"] > found["brain", "beaten"] > 0.65
     # 40 pictures, captions of one picture and pictures of one category alike: a standard error of about 0.05.
     assert found["shuffled", "beaten"] == pytest.approx(0.5, abs=0.15)
     assert found["brain", "top5"] > found["brain", "top1"] > 1 / 40
-    areas = seer.run.table("analysis", "words", "areas.csv")
+    areas = seer.folder.table("analysis", "words", "areas.csv")
     best = areas[areas["rank"] <= 5].groupby("target")["category"].agg(list)
     assert best["faces"].count("face") >= 4
     assert best["places"].count("house") >= 3
@@ -38,7 +38,7 @@ def test_a_pool_of_ones_own_is_read_from_a_file_without_test_captions(seer, tmp_
     file = tmp_path / "pool.txt"
     file.write_text(f"a cat\n\n  a   red boat \n{own}\na cat\n", encoding="utf-8")
     assert "with 2 captions of the file given" in analyse(seer, "words", {"pool": str(file), "rois": []}).summary
-    nearest = seer.run.table("analysis", "words", "nearest.csv")
+    nearest = seer.folder.table("analysis", "words", "nearest.csv")
     assert set(nearest["caption"]) == {"a cat", "a red boat"}
     with pytest.raises(DataError, match="cannot be read"):
         analyse(seer, "words", {"pool": str(tmp_path / "none.txt")})

@@ -83,7 +83,7 @@ def test_it_keeps_the_promises_of_a_recipe(checked):
 
 
 def test_a_run_on_the_same_data_computes_no_stage_again(run):
-    lines = [json.loads(line) for line in (run.run.path / "log.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (run.folder.path / "log.jsonl").read_text().splitlines()]
     stages = {line["stage"]: line["how"] for line in lines if "stage" in line}
     assert stages == dict.fromkeys((stage.name for stage in type(run.recipe(0)).stages), "reused")
 
@@ -95,7 +95,7 @@ def test_the_run_saw_training_trials_and_no_other(run):
 
 
 def test_the_brain_is_above_chance_and_the_controls_are_not(run):
-    scores = run.run.table("scores.csv")
+    scores = run.folder.table("scores.csv")
     # Pictures, and the latents they were made from: a generator may hide at 120 training pictures what latents show.
     two_way = scores[scores["metric"].str.match(r"two_way\.")].set_index(["input", "metric"])
     if run.config.recipe.kind not in UNTAUGHT:
@@ -108,11 +108,11 @@ def test_the_brain_is_above_chance_and_the_controls_are_not(run):
 
 
 def test_no_check_fails(run):
-    verdicts = run.run.table("validity.csv")
+    verdicts = run.folder.table("validity.csv")
     if run.config.recipe.kind in UNTAUGHT:  # these find that it is not the brain, as they should
         verdicts = verdicts[~verdicts["id"].isin(["B1", "B3", "B4", "B8", "M6"])]
     assert not (verdicts["verdict"] == "fail").any(), verdicts[verdicts["verdict"] == "fail"].to_string()
 
 
 def test_the_report_is_written(run):
-    assert report(run.run).stat().st_size > 10_000
+    assert report(run.folder).stat().st_size > 10_000

@@ -20,16 +20,16 @@ def test_a_run_answers_every_check_of_brain_and_score(tmp_path):
     opened = flow.fit(flow.configure("linear", [("test", values)])[0], tmp_path / "run")
     flow.decode(opened)
     flow.evaluate(opened)
-    table = opened.run.table("validity.csv").set_index("id")
+    table = opened.folder.table("validity.csv").set_index("id")
     verdicts = table["verdict"]
     assert (verdicts[["B4", "B5", "B6", "B7", "M10"]] == "pass").all(), table["reason"].to_dict()
     assert (verdicts[["B2", "M6", "M11"]] == "not applicable").all()  # one showing each, nothing drawn, no FID
     assert verdicts["B9"] == "not tested"
     assert verdicts["B8"] in ("pass", "flag")
-    curve = opened.run.table("evaluation", "test", "bottleneck.csv")
+    curve = opened.folder.table("evaluation", "test", "bottleneck.csv")
     assert list(curve.columns) == ["dimensions", "two_way", "space"]
     assert curve["two_way"].iloc[-1] > 0.8
-    index = opened.run.table("decoded", "test", "brain", "index.csv")
+    index = opened.folder.table("decoded", "test", "brain", "index.csv")
     latent, pictures = targets_of(opened, [opened.recipe(0)], index, None)
     assert (latent.space, pictures.space) == ("pixel_pca", "pixels")
     assert len(latent.train) == len(pictures.train) == len(latent.betas) == 80
@@ -44,7 +44,7 @@ def test_a_changed_metric_and_an_fid_of_few_stand_beside_no_published_figure():
     kept = golden_reference()
     brain = pd.DataFrame({"metric": ["fid.pictures.inception64", "two_way.pictures.clip_vit_l14"], "n": [50, 50]})
     same, moved = Evidence(golden=kept), Evidence(golden={**kept, "two_way.golden": 0.5})
-    assert module._other_metric("two_way.pictures.clip_vit_l14", brain, same) == []
-    assert "golden value" in module._other_metric("two_way.pictures.clip_vit_l14", brain, moved)[0]
-    assert module._other_metric("pixcorr", brain, moved) == []
-    assert "50 pictures" in module._other_metric("fid.pictures.inception64", brain, same)[0]
+    assert module._why_another_quantity("two_way.pictures.clip_vit_l14", brain, same) == []
+    assert "golden value" in module._why_another_quantity("two_way.pictures.clip_vit_l14", brain, moved)[0]
+    assert module._why_another_quantity("pixcorr", brain, moved) == []
+    assert "50 pictures" in module._why_another_quantity("fid.pictures.inception64", brain, same)[0]

@@ -67,7 +67,7 @@ def run_of(tmp_path, monkeypatch):
         opened = flow.fit(config, tmp_path / design)
         flow.decode(opened, controls=("shuffled",))
         flow.evaluate(opened)
-        return opened.run
+        return opened.folder
 
     return run
 
@@ -110,7 +110,7 @@ def test_folds_are_named_by_text_in_fixed_spaces_only(run_of, monkeypatch):
 
     opened = open_run(run.path)
     flow.evaluate(opened)  # the latents are still on the disk, but may not be scored together
-    assert not opened.run.table("scores.csv")["metric"].str.startswith("zero_shot").any()
+    assert not opened.folder.table("scores.csv")["metric"].str.startswith("zero_shot").any()
 
 
 def test_a_data_set_without_eyes_and_texts_is_scored_as_ever(pair_file, tmp_path):
@@ -118,6 +118,6 @@ def test_a_data_set_without_eyes_and_texts_is_scored_as_ever(pair_file, tmp_path
     opened = flow.fit(flow.configure("linear", [("test", values)])[0], tmp_path / "run")
     flow.decode(opened, controls=("shuffled",))
     flow.evaluate(opened)
-    scores: pd.DataFrame = opened.run.table("scores.csv")
+    scores: pd.DataFrame = opened.folder.table("scores.csv")
     assert not scores["metric"].str.contains(r"pictures\.|zero_shot|scenes").any()
-    assert not (opened.run.evaluation("test") / "zero_shot.csv").exists()
+    assert not (opened.folder.evaluation("test") / "zero_shot.csv").exists()

@@ -37,26 +37,26 @@ def verdict_details(run: RunFolder, check):
 
 def test_a_run_answers_every_check_of_stimuli_and_leakage_and_keeps_a_ledger(pair_file, tmp_path):
     opened = evaluated(pair_file, tmp_path / "a")
-    found = verdicts(opened.run)
+    found = verdicts(opened.folder)
     ours = found[[i[0] in "SL" for i in found.index]]
     assert not (ours["verdict"] == "not tested").any()
     # No cluster split, one session, one person, no cycle: these cannot be asked, all others can.
     assert set(ours.index[ours["verdict"] == "not applicable"]) <= {"S4", "S5", "S6", "S7", "L8"}
     assert set(found.loc[["L1", "L2", "L3", "L4", "L5", "L6", "L7", "S1", "S8", "S9"], "verdict"]) == {"pass"}
-    nearest = opened.run.table("evaluation", "test", "nearest.csv")
+    nearest = opened.folder.table("evaluation", "test", "nearest.csv")
     assert len(nearest) == 12
-    assert len(ledger.read(opened.run.path).looks) == 1
-    record = json.loads((opened.run.path / "validity.json").read_text())["verdicts"]
+    assert len(ledger.read(opened.folder.path).looks) == 1
+    record = json.loads((opened.folder.path / "validity.json").read_text())["verdicts"]
     assert [v["id"] for v in record] == list(found.index)
     assert [v["verdict"] for v in record] == list(found["verdict"])
-    assert verdict_details(opened.run, "L1")["leaks"] == {}
-    assert verdict_details(opened.run, "S10") == {"n": 12, "n_classes": 2}
+    assert verdict_details(opened.folder, "L1")["leaks"] == {}
+    assert verdict_details(opened.folder, "S10") == {"n": 12, "n_classes": 2}
     flow.evaluate(opened)
-    again = verdicts(opened.run).loc["L6"]
+    again = verdicts(opened.folder).loc["L6"]
     assert (again["verdict"], again["value"]) == ("pass", 1)
     # A second configuration is judged by the same test set.
     other = evaluated(pair_file, tmp_path / "b", **{"recipe.pixels.n_components": 5})
-    tuned = verdicts(other.run).loc["L6"]
+    tuned = verdicts(other.folder).loc["L6"]
     assert (tuned["verdict"], tuned["value"]) == ("flag", 2)
     assert "2 by other configurations" in tuned["reason"]
 
@@ -68,14 +68,14 @@ def test_clusters_are_held_out_whole_and_the_drop_is_told(pair_file, tmp_path):
     assert len(tested) == 2
     assert not tested[0] & tested[1]
     assert len(tested[0] | tested[1]) == 72
-    row = verdicts(opened.run).loc["S4"]
+    row = verdicts(opened.folder).loc["S4"]
     assert row["verdict"] in ("pass", "flag")
     assert "with the usual split, a drop of" in row["reason"]
-    details = verdict_details(opened.run, "S4")
+    details = verdict_details(opened.folder, "S4")
     assert details["held_out"] == "clusters of pictures"
     assert details["two_way_with_usual_split"] is not None
-    assert opened.run.manifest["split"]["held_out"] == "clusters"
-    again = flow.open_run(opened.run.path) if hasattr(flow, "open_run") else opened
+    assert opened.folder.manifest["split"]["held_out"] == "clusters"
+    again = flow.open_run(opened.folder.path) if hasattr(flow, "open_run") else opened
     assert [s.digest for s in again.folds] == [s.digest for s in opened.folds]
 
 
@@ -104,12 +104,12 @@ def test_what_a_split_holds_out_is_read_from_its_field(split, expected):
 )
 def test_a_cycle_is_marked_by_the_record_of_its_analysis_and_not_by_a_sentence(pair_file, tmp_path, record, verdict):
     opened = evaluated(pair_file, tmp_path / "run")
-    folder = opened.run.path / "analysis" / "cycle"
+    folder = opened.folder.path / "analysis" / "cycle"
     folder.mkdir(parents=True)
     (folder / "summary.txt").write_text("The cycle says nothing about the brain.\n")
     (folder / "analysis.json").write_text(record)
     flow.evaluate(opened)
-    assert verdicts(opened.run).loc["L8", "verdict"] == verdict
+    assert verdicts(opened.folder).loc["L8", "verdict"] == verdict
 
 
 def test_more_clusters_than_pictures_are_refused(pair_file, tmp_path):
@@ -127,9 +127,9 @@ def test_changed_copies_of_a_training_picture_are_found_and_drawn(tmp_path, othe
         arrays["stimTrn"][other] = np.clip(arrays["stimTrn"][7].astype(int) - 2 * shift, 0, 255)
     np.savez(file, **arrays)
     opened = evaluated(file, tmp_path / "run")
-    found = verdicts(opened.run).loc["S2"]
+    found = verdicts(opened.folder).loc["S2"]
     assert (found["verdict"], found["value"]) == ("flag", 1)
-    assert (opened.run.evaluation("test") / "near_duplicates.png").is_file()
+    assert (opened.folder.evaluation("test") / "near_duplicates.png").is_file()
 
 
 def test_every_recipe_names_generators_that_are_known():

@@ -26,7 +26,7 @@ def run_all(data, out, **values):
     flow.decode(opened)
     flow.encode(opened)
     flow.evaluate(opened)
-    return opened.run
+    return opened.folder
 
 
 def test_the_flow_leaves_a_run_that_reads_without_phosphene(pair_file, tmp_path):
@@ -120,7 +120,7 @@ def test_an_unfinished_run_says_how_to_go_on(pair_file, tmp_path):
     shutil.rmtree(tmp_path / "run" / "folds" / "01")
     with pytest.raises(ModelError, match="not fitted to the end"):
         flow.decode(flow.open_run(tmp_path / "run"))
-    flow.fit(config(pair_file, split="kfold:2"), opened.run.path)
+    flow.fit(config(pair_file, split="kfold:2"), opened.folder.path)
     flow.decode(flow.open_run(tmp_path / "run"))
 
 

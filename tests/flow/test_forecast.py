@@ -36,7 +36,7 @@ def test_every_stage_is_predicted_with_how_it_is_known_and_nothing_is_written(tm
 
 def test_what_was_predicted_stands_beside_what_it_took(tmp_path):
     file = write_pair_file(tmp_path / "pairs.npz", n_train=200)
-    run = flow.fit(opened("linear", file, tmp_path).config, tmp_path / "run", predict=True).run
+    run = flow.fit(opened("linear", file, tmp_path).config, tmp_path / "run", predict=True).folder
     table = run.table("forecast.csv").set_index("stage")
     stages = tmp_path / "run" / "stages"
     assert table["seconds"].notna().all()

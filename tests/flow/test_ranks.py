@@ -62,7 +62,7 @@ def test_all_phases_of_cad_are_the_same_on_two_processes_as_on_one(tmp_path):
     for name, one in load_file(tmp_path / "one" / "stages" / "tuned" / "weights.safetensors").items():
         two = load_file(tmp_path / "two" / "stages" / "tuned" / "weights.safetensors")[name]
         assert np.abs(one - two).max() <= 2 * 6 * 1e-3, name  # both ways, six steps of at most the learning rate
-    run = flow.open_run(tmp_path / "two").run
+    run = flow.open_run(tmp_path / "two").folder
     assert run.manifest["state"] == "fitted"
     assert not list(run.path.glob(".lock*"))
     events = (run.path / "log.jsonl").read_text()

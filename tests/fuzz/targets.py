@@ -784,7 +784,7 @@ def _read_run(folder: Path) -> None:
 
     opened = flow.open_run(folder / "run")
     opened.recipe(0)
-    opened.run.pixels()
+    opened.folder.pixels()
     report([folder / "run"])
 
 

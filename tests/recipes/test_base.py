@@ -48,10 +48,10 @@ def test_thirty_lines_make_a_recipe_with_scores_controls_and_a_report(toy, tmp_p
     opened = flow.fit(config, tmp_path / "run")
     flow.decode(opened)
     flow.evaluate(opened)
-    scores = opened.run.table("scores.csv").set_index(["input", "metric"])["value"]
+    scores = opened.folder.table("scores.csv").set_index(["input", "metric"])["value"]
     assert scores["brain", "two_way.pixels"] > 0.6
     assert np.isnan(scores.get(("brain", "pearson.voxels"), np.nan))
-    assert "toy" in report(opened.run).read_text()
+    assert "toy" in report(opened.folder).read_text()
     with pytest.raises(ConfigError, match="decodes only"):
         flow.encode(opened)
 

@@ -118,7 +118,7 @@ def test_changing_the_generator_spares_the_brain(opened, tmp_path):
     import shutil
 
     folder = tmp_path / "run"
-    shutil.copytree(opened.run.path / "stages", folder / "stages")
+    shutil.copytree(opened.folder.path / "stages", folder / "stages")
     train, _ = opened.sides(0)
     from phosphene.io.stages import StageStore
 
@@ -206,7 +206,7 @@ def test_data_without_regions_or_voxel_table_go_through_the_whole_flow(tmp_path)
     flow.decode(opened, controls=["shuffled"])
     flow.encode(opened)
     flow.evaluate(opened)
-    scores = opened.run.table("scores.csv")
+    scores = opened.folder.table("scores.csv")
     assert scores.loc[scores["input"] == "brain", "metric"].str.startswith("pearson.").any()
 
 
@@ -305,11 +305,11 @@ def test_crops_of_the_training_pictures_make_more_of_them(opened):
 def test_how_predictions_were_moved_and_betas_standardised_stands_beside_the_scores(opened, tmp_path):
     import shutil
 
-    shutil.copytree(opened.run.path, tmp_path / "run")
+    shutil.copytree(opened.folder.path, tmp_path / "run")
     run = flow.open_run(tmp_path / "run")
     flow.decode(run, controls=["shuffled"])
     flow.evaluate(run)
-    assert "setting strict; moments train_oof" in flow.summary(run.run.path)
+    assert "setting strict; moments train_oof" in flow.summary(run.folder.path)
     own = {"recipe.setting": "relax", "recipe.align.moments_if": "test", "recipe.norm": "legacy"}
     found = Lea(configured(**own)).conditions()
     assert [found[k].split()[0] for k in ("moments", "moments_if", "norm")] == ["train_oof", "test", "legacy"]

@@ -113,7 +113,7 @@ def test_left_out_moments_keep_the_spread_of_the_targets(opened, test_trials):
 
 
 def test_changing_how_pictures_are_drawn_refits_nothing(opened, tmp_path):
-    shutil.copytree(opened.run.path / "stages", tmp_path / "stages")
+    shutil.copytree(opened.folder.path / "stages", tmp_path / "stages")
     store = StageStore(tmp_path / "stages")
     config = opened.config.recipe
     changed = config.model_copy(update={"sampling": config.sampling.model_copy(update={"guidance": 1.5})})

@@ -56,8 +56,17 @@ def _terminated(*_: Any) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point of the command ``phosphene``."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    """Entry point of the command ``phosphene``; ends the process with its status.
+
+    Parameters
+    ----------
+    arguments : list of str, optional
+        words after the command's name; those of the process by default
+    """
+    if arguments is None:
+        arguments = sys.argv[1:]
+
+    # An option of the command as a whole, but people write it where they are: at the end.
     debug = "--debug" in arguments or bool(os.environ.get("PHOSPHENE_DEBUG"))
     if debug:
         arguments = ["--debug", *[a for a in arguments if a != "--debug"]]
@@ -71,14 +80,19 @@ def main(arguments: list[str] | None = None) -> None:
         if status == 130:  # what became of Ctrl-C
             raise KeyboardInterrupt
 
-        sys.exit(status if isinstance(status, int) else 0)
+        if isinstance(status, int):
+            sys.exit(status)
+
+        sys.exit(0)
     except TyperException as error:
-        error.show()
+        # What typer raises are errors of the click inside it, which show their usage; the public base class does not say so.
+        error.show()  # pyright: ignore[reportAttributeAccessIssue]
         sys.exit(error.exit_code)
     except (typer.Abort, KeyboardInterrupt):
         sys.stderr.write("\ninterrupted; run the same command again to go on.\n")
         sys.exit(130)
     except BrokenPipeError:
+        # Whoever reads has enough, such as `head`. Python flushes once more as it ends, and must find an open file.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except Exception as error:

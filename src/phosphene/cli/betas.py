@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -74,40 +76,64 @@ def betas(
     if kind.lower() not in {k.lower() for k in kinds}:
         raise ConfigError(f"--type '{kind}' is no kind of betas. {did_you_mean(kind, kinds)}")
 
-    if shift in ("auto", "none"):
-        moved = 0.0
+    # "auto" is a choice of the folder's reader, seconds are an option of the betas.
+    if shift == "auto":
+        shift_by: Literal["auto", "none"] = "auto"
+        shift_s = 0.0
+    elif shift == "none":
+        shift_by = "none"
+        shift_s = 0.0
     else:
-        moved = _seconds(shift)
+        shift_by = "none"
+        shift_s = _seconds(shift)
 
-    given = {
-        "kind": kind.lower(), "memory_gb": gigabytes(memory), "onset_shift_s": moved, "confounds": confounds,
-    }  # fmt: skip
+    values: dict[str, Any] = {
+        "kind": kind.lower(),
+        "memory_gb": gigabytes(memory),
+        "onset_shift_s": shift_s,
+        "confounds": confounds,
+    }
 
     if hrf is not None:
-        given["hrf_table"] = str(hrf)
+        values["hrf_table"] = str(hrf)
 
     if hrf_step is not None:
-        given["hrf_step_s"] = hrf_step
+        values["hrf_step_s"] = hrf_step
 
-    options = validate(BetaOptions, given | parse_assignments(set_ or []), "command line")
-    made = betas_from_folder(
-        folder, subject, out, options, _told(quiet), mask=mask, task=task, sessions=session or None, pattern=pattern,
-        images=images, shift="auto" if shift == "auto" else "none", workers=workers or os.cpu_count() or 1, replace=replace,
+    options = validate(BetaOptions, values | parse_assignments(set_ or []), "command line")
+    result = betas_from_folder(
+        folder, subject, out, options, _progress_line(quiet), mask=mask, task=task, sessions=session or None,
+        pattern=pattern, images=images, shift=shift_by, workers=workers or os.cpu_count() or 1, replace=replace,
     )  # fmt: skip
 
-    if made.result is None:
+    if result.result is None:
         typer.echo(
             f"{shell(out)} was there already, made of the same files with the same options; --replace makes it anew"
         )
 
-    page = betas_report(made.folder, made.trials.subject)
-    typer.echo(
-        f"betas: {made.trials!r}\nreport: {page}\nnext: phosphene fit linear --data {shell(out)} --split kfold:5 --out RUN"
-    )
+    page = betas_report(result.folder, result.trials.subject)
+    typer.echo(f"betas: {result.trials!r}")
+    typer.echo(f"report: {page}")
+    typer.echo(f"next: phosphene fit linear --data {shell(out)} --split kfold:5 --out RUN")
 
 
 def gigabytes(text: str) -> float:
     """An amount of memory as gigabytes.
+
+    Parameters
+    ----------
+    text : str
+        a number with a unit, or gigabytes without one; binary units (GiB) are taken for decimal ones
+
+    Returns
+    -------
+    float
+        gigabytes, above 0
+
+    Raises
+    ------
+    ConfigError
+        For anything else.
 
     Examples
     --------
@@ -118,19 +144,19 @@ def gigabytes(text: str) -> float:
 
     from phosphene.errors import ConfigError
 
-    found = re.fullmatch(r"\s*([0-9.]+)\s*(k|M|G|T)?i?B?\s*", text, re.IGNORECASE)
-    try:
-        if found:
-            value = float(found[1])
-        else:
-            value = 0.0
-    except ValueError:
-        value = 0.0
+    amount = re.fullmatch(r"\s*([0-9.]+)\s*(k|M|G|T)?i?B?\s*", text, re.IGNORECASE)
+    value = 0.0
+    unit = "g"
+
+    if amount is not None:
+        unit = (amount[2] or "g").lower()
+        with suppress(ValueError):  # "1.2.3" is made of digits and dots, and no number
+            value = float(amount[1])
 
     if value <= 0:
         raise ConfigError(f"--memory takes an amount such as 2GB or 500MB; got '{text}'.")
 
-    return value * {"k": 1e-6, "m": 1e-3, "g": 1.0, "t": 1e3}[(found[2] or "G").lower()]
+    return value * {"k": 1e-6, "m": 1e-3, "g": 1.0, "t": 1e3}[unit]
 
 
 def _seconds(text: str) -> float:
@@ -142,27 +168,36 @@ def _seconds(text: str) -> float:
         raise ConfigError(f"--shift takes auto, none, or seconds to add to every onset; got '{text}'.") from None
 
 
-def _told(quiet: bool) -> Any:
-    """A line that is redrawn in a terminal, with the time left; one line a step elsewhere."""
+def _progress_line(quiet: bool) -> Callable[[str, float], None]:
+    """A line that is redrawn in a terminal, with the time left; one line a step elsewhere.
+
+    `phosphene.io.progress.Progress` counts items that pass through it; betas report which share of a step is done, from
+    wherever they are.
+    """
     from phosphene.io.progress import duration
 
-    live = sys.stderr.isatty() and not quiet
-    began: dict[str, float] = {}
+    is_live = sys.stderr.isatty() and not quiet
+    started: dict[str, float] = {}
 
-    def tell(what: str, share: float) -> None:
-        start = began.setdefault(what, time.perf_counter())
-        spent = time.perf_counter() - start
+    if is_live:
+        clear = "\r\x1b[2K"
+    else:
+        clear = ""
+
+    def report(step: str, share: float) -> None:
+        start = started.setdefault(step, time.perf_counter())
+        elapsed = time.perf_counter() - start
 
         if share >= 1 and not quiet:
-            if spent > 1:
-                took = f" ({duration(spent)})"
-            else:
-                took = ""
+            took = ""
+            if elapsed > 1:
+                took = f" ({duration(elapsed)})"
 
-            sys.stderr.write(("\r\x1b[2K" if live else "") + f"{what}{took}\n")
-        elif live:
-            sys.stderr.write(f"\r\x1b[2K{what}: {share:.0%}, {duration(spent / max(share, 1e-6) * (1 - share))} left")
+            sys.stderr.write(f"{clear}{step}{took}\n")
+        elif is_live:
+            remaining = elapsed / max(share, 1e-6) * (1 - share)
+            sys.stderr.write(f"{clear}{step}: {share:.0%}, {duration(remaining)} left")
 
         sys.stderr.flush()
 
-    return tell
+    return report

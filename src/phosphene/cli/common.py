@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from phosphene.io.progress import Progress
 
 Root = Annotated[
     Path | None,
@@ -21,7 +24,22 @@ Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
 
 
 def layers_of(command: dict[str, Any], config: Path | None, assignments: list[str] | None) -> list[tuple[str, Any]]:
-    """Layers of a configuration, the later over the earlier: a file, the command's own options, --set."""
+    """Layers of a configuration, the later over the earlier: a file, the command's own options, --set.
+
+    Parameters
+    ----------
+    command : dict of str to Any
+        the command's own options, as `command_layer` gives them
+    config : Path or None
+        file of values
+    assignments : list of str or None
+        KEY=VALUE of each --set
+
+    Returns
+    -------
+    list of tuple of (str, Any)
+        (origin, values)
+    """
     from phosphene.io.atomic import checked_path
     from phosphene.io.config import parse_assignments, read_yaml
 
@@ -43,7 +61,26 @@ def command_layer(
     seed: int | None,
     option: list[str] | None,
 ) -> dict[str, Any]:
-    """The command's own options as values of the configuration."""
+    """The command's own options as values of the configuration; what was not said is left to the layers below.
+
+    Parameters
+    ----------
+    data : str or None
+        NAME or NAME:SUBJECT
+    root : Path or None
+        folder of the data set
+    split, preset : str or None
+        names
+    seed : int or None
+        of everything drawn at random
+    option : list of str or None
+        KEY=VALUE of the reader
+
+    Returns
+    -------
+    dict of str to Any
+        values by dotted key
+    """
     from phosphene.data.registry import split_spec
 
     if data is None:
@@ -52,8 +89,7 @@ def command_layer(
     else:
         name, subject = split_spec(data)
 
-    values: dict[str, Any] = {}
-    given = {
+    options = {
         "data.name": name,
         "data.subject": subject,
         "data.root": text(root),
@@ -62,7 +98,7 @@ def command_layer(
         "seed": seed,
     }
 
-    values.update({k: v for k, v in given.items() if v is not None})
+    values: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
     if option:
         values["data.options"] = options_of(option)
 
@@ -99,7 +135,7 @@ def text(path: Path | None) -> str | None:
     return str(path)
 
 
-def progress_to(quiet: bool) -> Any:
+def progress_to(quiet: bool) -> Progress:
     """Where progress goes: the terminal, or nowhere."""
     from phosphene.io.progress import Progress
 

@@ -32,12 +32,12 @@ def data_info(
     ] = None,
 ) -> None:
     """What is in a data set: subjects, trials, pictures, regions, splits, ceilings."""
-    from phosphene.data import oracle as yardstick
-    from phosphene.data import registry
+    from phosphene.data import oracle, registry
     from phosphene.reporting import describe
 
-    dataset = registry.open_dataset(name, root=text(root), options=options_of(option))
-    best = yardstick.best_linear(name, root=text(root), options=options_of(option))
+    options = options_of(option)
+    dataset = registry.open_dataset(name, root=text(root), options=options)
+    best = oracle.best_linear(name, root=text(root), options=options)
     typer.echo(describe.render([*describe.info(dataset), *best]))
 
     if figure is not None:
@@ -73,8 +73,11 @@ def data_plan(
     from phosphene.data import plan as plans
     from phosphene.data.sections import render
 
-    made = plans.make(name, root=root, subjects=subject or (), parts=part or (), sessions=sessions)
-    typer.echo(plans.table(made) if as_csv else render(plans.sections(made)), nl=not as_csv)
+    plan = plans.make(name, root=root, subjects=subject or (), parts=part or (), sessions=sessions)
+    if as_csv:
+        typer.echo(plans.table(plan), nl=False)  # which ends in a line break of its own
+    else:
+        typer.echo(render(plans.sections(plan)))
 
 
 @app.command("fetch")
@@ -94,21 +97,26 @@ def data_fetch(
     from phosphene.data import plan as plans
     from phosphene.errors import NotAvailable
 
-    made = plans.make(name, root=root, subjects=subject or (), parts=part or (), sessions=sessions)
-    report = fetching.fetch(made, accept_terms=accept_terms, say=progress_to(quiet))
-    typer.echo(f"{len(report.fetched)} files fetched, {len(report.there)} were there, in {made.root}")
+    plan = plans.make(name, root=root, subjects=subject or (), parts=part or (), sessions=sessions)
+    report = fetching.fetch(plan, accept_terms=accept_terms, say=progress_to(quiet))
+    typer.echo(f"{len(report.fetched)} files fetched, {len(report.there)} were there, in {plan.root}")
 
     for item in report.by_hand:
-        typer.echo(f"by hand: {item.path.relative_to(made.root)} from {item.url}{'; ' if item.note else ''}{item.note}")
+        line = f"by hand: {item.path.relative_to(plan.root)} from {item.url}"
+        if item.note:
+            line += f"; {item.note}"
 
+        typer.echo(line)
+
+    # After the others: what is free is there by now, and the same command goes on from here.
     if report.waiting:
         raise NotAvailable(
-            f"{len(report.waiting)} files of {made.name} are under terms ({made.about.licence}). Read and accept them: "
-            f"{made.about.terms}; then run the same command with --accept-terms."
+            f"{len(report.waiting)} files of {plan.name} are under terms ({plan.about.licence}). Read and accept them: "
+            f"{plan.about.terms}; then run the same command with --accept-terms."
         )
 
-    if made.next:
-        typer.echo(f"next: {made.next}")
+    if plan.next:
+        typer.echo(f"next: {plan.next}")
 
 
 @app.command("check")
@@ -123,18 +131,18 @@ def data_check(
     """Look for everything that would spoil a result; status 4 when something would."""
     from phosphene.reporting import describe
 
-    beside: list[describe.Section] = []
+    sections: list[describe.Section] = []
     if name == "weights":
         from phosphene.data import plan as plans
         from phosphene.data.plan_check import check_plan
 
         findings = check_plan(plans.make(name, root=root), thorough=thorough)
     else:
-        findings, beside = describe.examine(name, root=text(root), options=options_of(option), thorough=thorough)
+        findings, sections = describe.examine(name, root=text(root), options=options_of(option), thorough=thorough)
 
     typer.echo(describe.render_findings(findings))
-    if beside:
-        typer.echo(f"\n{describe.render(beside)}")
+    if sections:
+        typer.echo(f"\n{describe.render(sections)}")
 
     if any(f.level == "problem" for f in findings):
         raise typer.Exit(4)
@@ -174,8 +182,7 @@ def data_import(
     from phosphene.errors import ConfigError
     from phosphene.reporting import describe
 
-    own = {"betas": betas, "trials": trials}
-    if source is not None and any(own.values()):
+    if source is not None and (betas or trials):
         raise ConfigError(f"give either a data set ('{source}') or your own --betas and --trials, not both.")
 
     if source is not None:
@@ -185,9 +192,13 @@ def data_import(
     elif betas is None or trials is None:
         raise ConfigError("give a data set to copy, or both --betas and --trials; see `phosphene data import --help`.")
     else:
+        sides = None
+        if size is not None:
+            sides = (size, size)
+
         dataset = importing.import_table(
             betas=betas, trials=trials, out=out, images=images, voxels=voxels, captions=captions, subject=subject,
-            key=key, scale=scale, size=None if size is None else (size, size), transposed=transposed, replace=replace,
+            key=key, scale=scale, size=sides, transposed=transposed, replace=replace,
         )  # fmt: skip
 
     typer.echo(describe.render(describe.info(dataset)))

@@ -38,7 +38,7 @@ def check_brain_model(
         seed to a freshly fitted model; without it, that the seed decides everything is not checked
     seconds, megabytes : float, optional
         processor time and memory for the first prediction
-    waived : mapping of {str: str}, optional
+    waived : mapping of str to str, optional
         claims known to fail, and why
 
     Raises
@@ -58,7 +58,7 @@ def check_brain_model(
         return getattr(who, predict)(x)
 
     latents = None
-    given = betas.copy()
+    before = betas.copy()
 
     with checks.claim("latents", "one row of finite floats per row of betas"):
         with checks.bounded(seconds, megabytes), checks.untouched_randomness():
@@ -72,7 +72,7 @@ def check_brain_model(
         checks.conclude()
 
     with checks.claim("input", "betas to stay as they were"):
-        same(betas, given, "betas")
+        same(betas, before, "betas")
 
     checks.rows(lambda rows: latents_of(betas[rows]), latents, _ROUNDING, "latents")
     with checks.claim("save", "state of finite arrays and plain values, from which comes a model of the same bits"):
@@ -83,7 +83,9 @@ def check_brain_model(
             must(isinstance(array, np.ndarray), f"'{name}' is a {type(array).__name__}, not an array")
             must(array.dtype.kind != "f" or np.isfinite(array).all(), f"'{name}' is not finite")
 
-        back = cls.from_state({k: v.copy() for k, v in tensors.items()}, json.loads(json.dumps(meta)))
+        # Through JSON, as a file has it: tuples become lists, and what is no plain value is refused.
+        copies = {name: array.copy() for name, array in tensors.items()}
+        back = cls.from_state(copies, json.loads(json.dumps(meta)))
         same(latents_of(betas, back), latents_of(betas), "latents")
 
         for name, array in back.state()[0].items():
@@ -93,9 +95,9 @@ def check_brain_model(
         tensors, meta = model.state()
         if tensors:
             fewer = dict(list(tensors.items())[1:])
-            plain = json.loads(json.dumps(meta))
+            values = json.loads(json.dumps(meta))
             checks.refuses(
-                "missing", "a saved state that lacks an array", lambda: cls.from_state(fewer, plain), "missing"
+                "missing", "a saved state that lacks an array", lambda: cls.from_state(fewer, values), "missing"
             )
 
     width = betas.shape[1]

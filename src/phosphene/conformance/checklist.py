@@ -24,9 +24,19 @@ _SHORTEST = 40  # characters; what was expected, what came and what to do next t
 class NonConforming(AssertionError):
     """What was checked does not keep its promises.
 
+    Parameters
+    ----------
+    what : str
+        the part, for people
+    failures : mapping of str to str
+        name of each claim that fails -> what was expected and what came
+    tried : int
+        how many claims were tried
+
     Attributes
     ----------
-    failures : name of each claim that fails, and what was expected and what came
+    failures : dict
+        as given
     """
 
     def __init__(self, what: str, failures: Mapping[str, str], tried: int) -> None:
@@ -42,7 +52,7 @@ class Checklist:
     ----------
     what : str
         the part, for people
-    waived : mapping of {str: str}, optional
+    waived : mapping of str to str, optional
         claims that are known to fail, and why. One that holds after all is a failure, so that no waiver outlives its
         reason
 
@@ -50,8 +60,8 @@ class Checklist:
     ----------
     tried : list of str
         names of the claims tried, in order
-    failures : dict of {str: str}
-        those that fail, and how
+    failures : dict
+        name of each that fails -> how
 
     Examples
     --------
@@ -81,6 +91,11 @@ class Checklist:
             one or two words, to be waived by
         expected : str
             what must be true
+
+        Yields
+        ------
+        None
+            the block is what is tried
         """
         if name not in self.tried:
             self.tried.append(name)
@@ -103,7 +118,7 @@ class Checklist:
             is refused
         call : callable
             must raise
-        words : str
+        *words : str
             of which the message holds at least one, in any case
         """
         if words:
@@ -193,7 +208,20 @@ class Checklist:
 
     @contextmanager
     def bounded(self, seconds: float, megabytes: float) -> Iterator[None]:
-        """Processor time and memory of what is done inside. An exception passes through."""
+        """Processor time and memory of what is done inside. An exception passes through.
+
+        Parameters
+        ----------
+        seconds : float
+            processor time at most
+        megabytes : float
+            by which the most memory this process ever held may grow
+
+        Yields
+        ------
+        None
+            the block is what is measured
+        """
         start = time.process_time()
         before = _peak()
         yield
@@ -215,13 +243,23 @@ class Checklist:
         torch : bool, default True
             that of torch too; not where a network may be made, whose first values torch draws before they are read from
             a file
+
+        Yields
+        ------
+        None
+            the block is what is watched
         """
         before = _global_states()
         yield
 
         with self.claim("global seed", "no use of a global random generator; draw from one that is given"):
-            after = {name: state for name, state in _global_states().items() if torch or name != "torch"}
-            moved = [name for name, state in after.items() if before.get(name, state) != state]
+            moved = []
+            for name, state in _global_states().items():
+                # A generator that was not there before, because torch was not, cannot have been moved.
+                is_watched = torch or name != "torch"
+                if is_watched and before.get(name, state) != state:
+                    moved.append(name)
+
             must(not moved, f"that of {' and '.join(moved)} was used")
 
     def _fail(self, name: str, expected: str, came: str) -> None:
@@ -233,22 +271,49 @@ class Checklist:
 
 
 def must(holds: Any, came: str) -> None:
-    """Raise AssertionError saying what came, unless it holds; unlike a statement, under ``python -O`` too."""
+    """Raise AssertionError saying what came, unless it holds; unlike a statement, under ``python -O`` too.
+
+    Parameters
+    ----------
+    holds : Any
+        true where the claim holds
+    came : str
+        what came instead, for people
+    """
     if not holds:
         raise AssertionError(came)
 
 
 def same(ours: Any, theirs: Any, what: str) -> None:
-    """Assert that two arrays are the same bits."""
+    """Assert that two arrays hold the same numbers, NaN in the same places included.
+
+    Parameters
+    ----------
+    ours, theirs : array_like
+        to be compared
+    what : str
+        they are, for people
+    """
     a = np.asarray(ours)
     b = np.asarray(theirs)
     must(a.shape == b.shape, f"{what} has shape {a.shape}, and then {b.shape}")
+
     equal = np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
     must(equal, f"{what} differs in {int((a != b).sum())} of {a.size} values")
 
 
 def near(ours: Any, theirs: Any, tolerance: float, what: str) -> None:
-    """Assert that two arrays differ by no more than a share of the largest value."""
+    """Assert that two arrays differ by no more than a share of the largest value.
+
+    Parameters
+    ----------
+    ours, theirs : array_like
+        to be compared
+    tolerance : float
+        of the largest value of `theirs`
+    what : str
+        they are, for people
+    """
     a = np.asarray(ours, dtype=np.float64)
     b = np.asarray(theirs, dtype=np.float64)
     must(a.shape == b.shape, f"{what} has shape {a.shape}, and then {b.shape}")
@@ -256,13 +321,26 @@ def near(ours: Any, theirs: Any, tolerance: float, what: str) -> None:
     if not a.size:
         return
 
-    scale = max(float(np.abs(b).max()), 1e-12)
+    scale = max(float(np.abs(b).max()), 1e-12)  # arrays of zeros are compared as they are
     worst = float(np.abs(a - b).max()) / scale
     must(worst <= tolerance, f"{what} differs by {worst:.2g} of the largest value, where {tolerance:g} is rounding")
 
 
 def finite(array: Any, what: str) -> np.ndarray:
-    """The array, after asserting that it holds floats and neither NaN nor infinity."""
+    """The array, after asserting that it holds floats and neither NaN nor infinity.
+
+    Parameters
+    ----------
+    array : array_like
+        to be looked at
+    what : str
+        it is, for people
+
+    Returns
+    -------
+    ndarray
+        the same numbers
+    """
     array = np.asarray(array)
     must(array.dtype.kind == "f", f"{what} has dtype {array.dtype}, not floats")
     must(np.isfinite(array).all(), f"{what} holds {int((~np.isfinite(array)).sum())} NaN or infinite values")
@@ -270,7 +348,22 @@ def finite(array: Any, what: str) -> np.ndarray:
 
 
 def shaped(array: Any, shape: tuple[int, ...], what: str) -> np.ndarray:
-    """The array, after asserting its shape."""
+    """The array, after asserting its shape.
+
+    Parameters
+    ----------
+    array : array_like
+        to be looked at
+    shape : tuple of int
+        that it must have
+    what : str
+        it is, for people
+
+    Returns
+    -------
+    ndarray
+        the same numbers
+    """
     must(np.shape(array) == tuple(shape), f"{what} has shape {np.shape(array)}, not {tuple(shape)}")
     return np.asarray(array)
 
@@ -278,6 +371,7 @@ def shaped(array: Any, shape: tuple[int, ...], what: str) -> np.ndarray:
 @lru_cache(maxsize=64)
 def asked_of_python(code: str) -> str:
     """What a fresh Python, which finds the same modules, prints."""
+    # This process has imported nearly everything by now, so only another one can say what an import loads.
     path = f"import sys; sys.path[:] = {sys.path!r}\n"
     done = subprocess.run([sys.executable, "-c", path + code], capture_output=True, text=True, timeout=120, check=False)
     must(done.returncode == 0, f"a fresh Python cannot import it: {done.stderr.strip().splitlines()[-1:]}")
@@ -302,7 +396,10 @@ def _peak() -> float:
         return 0.0
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+    if sys.platform == "darwin":
+        return peak / 2**20  # bytes there, kilobytes elsewhere
+
+    return peak / 2**10
 
 
 def _one_line(error: BaseException) -> str:

@@ -39,7 +39,7 @@ def check_feature(
         whose pictures; by default 40 training and 8 test pictures
     seconds, megabytes : float, optional
         processor time and memory for fitting and the first pictures
-    waived : mapping of {str: str}, optional
+    waived : mapping of str to str, optional
         claims known to fail, and why
 
     Raises
@@ -80,8 +80,7 @@ def check_feature(
             shape = latents.shape[1:]
 
         shaped(latents, (len(stimuli), *shape), "latents")
-        spread = float(latents.std(axis=0).max())
-        must(spread > 0, "all pictures have the same latents")
+        must(float(latents.std(axis=0).max()) > 0, "all pictures have the same latents")
 
     if latents is None:
         checks.conclude()
@@ -95,8 +94,11 @@ def check_feature(
         none = feature.transform(stimuli.select([]))
         shaped(none, (0, *latents.shape[1:]), "latents of no pictures")
 
-    blind = replace(stimuli, images=None, rows=None)
-    checks.refuses("pictures", "stimuli without pictures", lambda: feature.transform(blind), "picture", "image")
+    without_pictures = replace(stimuli, images=None, rows=None)
+    checks.refuses(
+        "pictures", "stimuli without pictures", lambda: feature.transform(without_pictures), "picture", "image"
+    )
+
     _check_images(checks, feature, stimuli)
 
     if hasattr(feature, "state"):
@@ -142,7 +144,7 @@ def _check_cache(checks: Checklist, feature: Any, stimuli: Stimuli, latents: np.
         tempfile.TemporaryDirectory() as folder,
         checks.claim("cache", "the same latents through a cache as without one, and again when read back"),
     ):
-        for _ in range(2):
+        for _ in range(2):  # written the first time, read the second
             near(feature.transform(stimuli, Path(folder)), latents, _ROUNDING, "latents of the cache")
 
         must(any(Path(folder).iterdir()), "nothing was written there")

@@ -39,7 +39,7 @@ def check_generator(
         whether another seed gives other pictures
     seconds, megabytes : float, optional
         processor time and memory for the first pictures
-    waived : mapping of {str: str}, optional
+    waived : mapping of str to str, optional
         claims known to fail, and why
 
     Raises
@@ -49,17 +49,20 @@ def check_generator(
     """
     checks = Checklist(f"the generator {type(generator).__name__}", waived)
     checks.documented(type(generator))
-    given = [np.array(a) for a in ([latents] if isinstance(latents, np.ndarray) else latents)]
+    if isinstance(latents, np.ndarray):
+        latents = [latents]
+
+    inputs = [np.array(array) for array in latents]
     draw = draw or (lambda x, ids, seed: generator.decode(x, ids, seed=seed))
-    n = len(given[0])
+    n = len(inputs[0])
     ids = np.array([f"picture-{k}" for k in range(n)], dtype=object)
 
     def pictures(rows: np.ndarray, seed: int = 5) -> np.ndarray:
-        return draw(*(a[rows] for a in given), list(ids[rows]), seed)
+        return draw(*(array[rows] for array in inputs), list(ids[rows]), seed)
 
     drawn = None
     every = np.arange(n)
-    before = [a.copy() for a in given]
+    before = [array.copy() for array in inputs]
 
     with checks.claim("pictures", "one picture (or the same number of samples) per latent, float32 of 0-1, finite"):
         with checks.bounded(seconds, megabytes), checks.untouched_randomness():
@@ -78,7 +81,7 @@ def check_generator(
         return
 
     with checks.claim("input", "latents to stay as they were"):
-        for ours, theirs in zip(given, before, strict=True):
+        for ours, theirs in zip(inputs, before, strict=True):
             same(ours, theirs, "latents")
 
     checks.rows(pictures, drawn, _ROUNDING, "pictures")
@@ -90,13 +93,14 @@ def check_generator(
         with checks.claim("seed", "another seed to give other pictures"):
             must(np.abs(pictures(every[:2], seed=6) - drawn[:2]).max() > _ROUNDING, "they are the same")
 
-    broken = [a.copy() for a in given]
-    broken[0][(1, *(0,) * (broken[0].ndim - 1))] = np.nan
+    broken = [array.copy() for array in inputs]
+    broken[0][1].flat[0] = np.nan  # one number of the second row
     checks.refuses("NaN", "NaN in latents", lambda: draw(*broken, list(ids), 5), "NaN", "finite")
-    cut = [a[..., :-1] for a in given]
+
+    cut = [array[..., :-1] for array in inputs]
     checks.refuses("shape", "latents of another length", lambda: draw(*cut, list(ids), 5))
     checks.refuses(
-        "ids", "another number of ids than latents", lambda: draw(*given, list(ids[:-1]), 5), str(n - 1), str(n)
+        "ids", "another number of ids than latents", lambda: draw(*inputs, list(ids[:-1]), 5), str(n - 1), str(n)
     )
 
     checks.conclude()

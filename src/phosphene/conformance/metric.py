@@ -33,7 +33,7 @@ def check_metric(
         an entry for the table, or the name of one that is in it, with ``{space}`` where it has one
     seconds, megabytes : float, optional
         processor time and memory that one score may take
-    waived : mapping of {str: str}, optional
+    waived : mapping of str to str, optional
         claims known to fail, and why
 
     Raises
@@ -254,6 +254,8 @@ def _arrays(evaluation: Evaluation) -> list[np.ndarray]:
     encoded = evaluation.encoded
     assert decoded is not None
     assert encoded is not None
+    assert decoded.images is not None
+    assert decoded.true_images is not None
 
     view = decoded.feature_views["network"]
     scores, _ = decoded.class_scores["network"]

@@ -37,11 +37,11 @@ def check_reader(
         it, or the name it is registered by
     root : Path or str, optional
         folder that holds the data set's folder, or a file; None for a reader that needs no file
-    options : mapping of {str: Any}, optional
+    options : mapping of str to Any, optional
         of the reader
     seconds, megabytes : float, optional
         processor time and memory that opening may take
-    waived : mapping of {str: str}, optional
+    waived : mapping of str to str, optional
         claims known to fail, and why
 
     Raises
@@ -104,13 +104,14 @@ def check_reader(
 
     with checks.claim("load", "load to give a Dataset of the subjects that subjects() names"):
         with checks.bounded(seconds, megabytes), checks.untouched_randomness():
-            dataset = checked.load(path, chosen)
+            loaded = checked.load(path, chosen)
 
-        must(isinstance(dataset, Dataset), f"it gave a {type(dataset).__name__}")
+        must(isinstance(loaded, Dataset), f"it gave a {type(loaded).__name__}")
+        dataset = loaded
         named = checked.subjects(path, chosen)
-        must(list(dataset) == list(named), f"load gives {list(dataset)}, subjects() {list(named)}")
+        must(list(loaded) == list(named), f"load gives {list(loaded)}, subjects() {list(named)}")
 
-    if not isinstance(dataset, Dataset):
+    if dataset is None:
         checks.conclude()
         return
 

@@ -38,7 +38,7 @@ def check_recipe(
     ----------
     recipe : str or type[Recipe]
         its class, or the name it is registered by
-    values : mapping of {str: Any}, optional
+    values : mapping of str to Any, optional
         of its configuration, over the preset "lab", such as fewer training steps
     study : TinyStudy, optional
         by default 40 training and 8 test pictures, 60 voxels
@@ -48,7 +48,7 @@ def check_recipe(
         folder of finished stages, read and added to, so that a run on the same data need not fit again
     seconds, megabytes : float, optional
         processor time and memory that the first fit may take
-    waived : mapping of {str: str}, optional
+    waived : mapping of str to str, optional
         claims known to fail, and why
 
     Returns
@@ -148,7 +148,7 @@ def _check_class(checks: Checklist, cls: type[Recipe]) -> None:
         must(issubclass(cls.config_class, RecipeConfig), f"it is {cls.config_class.__name__}")
         kind = cls.config_class.model_fields["kind"].default
         must(isinstance(kind, str), "kind has no default; write kind: Literal['name'] = 'name'")
-        must(cls.config_class().kind == kind, "it is not so")
+        must(cls().config.kind == kind, "it is not so")
 
     with checks.claim(
         "stages", "stages of parts, each with a documented method that fits it, building on earlier ones"

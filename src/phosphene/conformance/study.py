@@ -11,7 +11,7 @@ import numpy as np
 from phosphene.errors import DataError
 from phosphene.types import Dataset, Rows, Stimuli, Trials, positions
 
-_ENOUGH = 6
+_ENOUGH = 6  # test pictures: the first is compared alone, the others say whether order matters
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,22 @@ class TinyStudy:
 
     @classmethod
     def of(cls, dataset: Dataset, subject: str | None = None, split: str | None = None) -> TinyStudy:
-        """A subject of a data set (the first by default) and one of its splits (the first by default)."""
+        """A subject of a data set and one of its splits.
+
+        Parameters
+        ----------
+        dataset : Dataset
+            small enough to be fitted many times
+        subject : str, optional
+            the first by default
+        split : str, optional
+            the first by default
+
+        Returns
+        -------
+        TinyStudy
+            with the pictures of all subjects
+        """
         train, test = dataset.split(split).apply(dataset.trials(subject))
         return cls(train, test, dataset.stimuli)
 

@@ -63,7 +63,7 @@ def analyse(
         a fitted run
     name : str
         one of ``phosphene.analysis.ANALYSES``
-    options : mapping of {str: Any}, optional
+    options : mapping of str to Any, optional
         values over the analysis's defaults
     seed : int, optional
         of everything drawn; that of the run by default
@@ -99,14 +99,14 @@ def analyse(
             f"{' or '.join(missing)}. Recipes that can: {', '.join(able)}."
         )
 
-    with opened.run.locked(f"analyse {name}"):
+    with opened.folder.locked(f"analyse {name}"):
         findings = cls(values, seed).run(opened, progress or Progress(quiet=True))
         presentation = present(name, findings)
 
-        folder = opened.run.path / "analysis" / name
+        folder = opened.folder.path / "analysis" / name
         record = _record(cls, values, seed, opened, findings, presentation)
         _write(folder, record, findings, presentation)
-        opened.run.log("analysed", analysis=name, seed=seed)
+        opened.folder.log("analysed", analysis=name, seed=seed)
 
     return Answer(str(folder), "\n".join(presentation.sentences))
 
@@ -136,7 +136,7 @@ def _record(
 def _write(place: Path, record: Mapping[str, Any], findings: Findings, shown: Presentation) -> None:
     with atomic.folder(place) as folder:
         files = RunFolder(folder)
-        files.write_table(findings.table[list(COLUMNS)], "table.csv")
+        files.write_table(findings.table.loc[:, list(COLUMNS)], "table.csv")
 
         for name, table in findings.tables.items():
             files.write_table(table, f"{name}.csv")

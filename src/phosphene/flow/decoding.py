@@ -1,8 +1,12 @@
-"""Decode and encode: the held-out side of a run, with control inputs beside it."""
+"""Decode and encode: the held-out side of a run, and control inputs that take the place of the brain.
+
+A fold decodes what was seen, the brain's responses, the steps on the way where the recipe has any, and each control. All
+folds of one input are then written together, in the order of the folds.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -22,7 +26,9 @@ CONTROLS = ("shuffled", "noise", "mean", "category", "truth")
 """Controls decoded by default. ``shuffled_training`` costs a second fit and is made when asked for."""
 
 KNOWN_CONTROLS = (*CONTROLS, "shuffled_training")
-"""Every control there is. Other inputs beside ``brain`` are steps on the way, such as a first stage."""
+"""Every control there is. Any other input but ``brain`` is a step on the way, such as a first stage."""
+
+_STREAM = 7  # of random numbers, so that a control shares none with the recipe, which has the same seed
 
 
 def decode(opened: Run, *, controls: Sequence[str] = CONTROLS, progress: Progress | None = None) -> RunFolder:
@@ -46,34 +52,53 @@ def decode(opened: Run, *, controls: Sequence[str] = CONTROLS, progress: Progres
     progress : Progress, optional
         where progress is shown
 
+    Returns
+    -------
+    RunFolder
+        the run's folder, with pictures, latents and an index of each input in ``decoded/test/INPUT``
+
     Raises
     ------
     ConfigError
         For a control that does not exist.
+    ModelError
+        When the run is not fitted to the end.
     """
     progress = progress or Progress(quiet=True)
     for name in controls:
         if name not in KNOWN_CONTROLS:
             raise ConfigError(f"there is no control '{name}'. {did_you_mean(name, KNOWN_CONTROLS)}")
 
-    run = opened.run
-    drawn: dict[str, list[_Drawn]] = {}
+    run = opened.folder
+    by_input: dict[str, list[_Decoded]] = {}
 
     with run.locked("decode"):
         for fold in progress.each(range(len(opened.folds)), "decoding", unit="fold"):
-            for name, pictures in _decode_fold(opened, fold, controls):
-                drawn.setdefault(name, []).append(pictures)
+            for name, decoded in _decode_fold(opened, fold, controls):
+                by_input.setdefault(name, []).append(decoded)
 
-        for name, folds in drawn.items():
+        for name, folds in by_input.items():
             _write_pictures(run, name, folds, opened.stimuli)
 
-        run.log("decoded", inputs=list(drawn))
+        run.log("decoded", inputs=list(by_input))
 
     return run
 
 
-class _Drawn(NamedTuple):
-    """Pictures of one fold, the latents that may be compared across folds, and all samples (n, samples, h, w, c) uint8."""
+class _Decoded(NamedTuple):
+    """What one input of one fold was decoded to.
+
+    Attributes
+    ----------
+    fold : int
+        number of the fold
+    images : Images
+        one picture per test stimulus
+    latents : dict of str to ndarray
+        decoded and true latents, of the spaces in which folds may be compared
+    samples : ndarray of shape (n, n_samples, height, width, channels), uint8, or None
+        all pictures drawn, where there are several
+    """
 
     fold: int
     images: Images
@@ -81,71 +106,89 @@ class _Drawn(NamedTuple):
     samples: np.ndarray | None = None
 
 
-def _decode_fold(opened: Run, fold: int, controls: Sequence[str]) -> Iterator[tuple[str, _Drawn]]:
+def _decode_fold(opened: Run, fold: int, controls: Sequence[str]) -> Iterator[tuple[str, _Decoded]]:
+    """Name of each input, and what it was decoded to. The order matters: controls draw from one generator."""
     recipe = opened.recipe(fold)
     train, test = opened.sides(fold)
     test = test.average_repeats()
     stimuli = opened.stimuli.select(test.stimuli)
-    rng = np.random.default_rng([opened.config.seed, fold, 7])
+    rng = np.random.default_rng([opened.config.seed, fold, _STREAM])
 
     if len(opened.folds) == 1:
-        comparable = None
+        spaces = None
     else:
-        comparable = recipe.fixed_spaces
+        spaces = recipe.fixed_spaces  # a space that is fitted is another one in each fold
 
-    def drawn(model: Recipe, given: Trials, images: Images | None = None) -> _Drawn:
-        pairs = {**model.latents(given).arrays}
-        pairs |= {f"true.{k}": v for k, v in model.true_latents(stimuli).arrays.items()}
-        kept = {k: v for k, v in pairs.items() if comparable is None or k.removeprefix("true.") in comparable}
-        return _Drawn(fold, model.decode(given) if images is None else images, kept)
+    yield SEEN, _Decoded(fold, Images(stimuli.ids, stimuli.resized(recipe.image_shape_[:2])), {})
 
-    yield SEEN, _Drawn(fold, Images(stimuli.ids, stimuli.resized(recipe.image_shape_[:2])), {})
     samples = recipe.decode_samples(test)
-
     if len(samples) > 1:
-        every = np.stack([s.as_uint8() for s in samples], axis=1)
+        all_samples = np.stack([images.as_uint8() for images in samples], axis=1)  # (n, n_samples, h, w, c)
     else:
-        every = None
+        all_samples = None
 
-    yield "brain", drawn(recipe, test, samples[0])._replace(samples=every)
+    yield "brain", _Decoded(fold, samples[0], _latents(recipe, test, stimuli, spaces), all_samples)
+
     for name, images in recipe.decode_steps(test).items():
-        yield name, _Drawn(fold, images, {})
+        yield name, _Decoded(fold, images, {})
 
     for name in controls:
         if name == "truth":
             ceiling = recipe.ceiling(stimuli)
             if ceiling is not None:
-                yield name, _Drawn(fold, ceiling, {})
+                yield name, _Decoded(fold, ceiling, {})
         elif name == "category":
-            pictures = _category_only(opened.stimuli, train, test, recipe)
-            if pictures is not None:
-                yield name, _Drawn(fold, pictures, {})
+            images = _category_only(opened.stimuli, train, test, recipe)
+            if images is not None:
+                yield name, _Decoded(fold, images, {})
         elif name == "shuffled_training":
-            yield name, drawn(_fitted_on_shuffled(recipe, train, opened.stimuli, rng), test)
+            refit = _fitted_on_shuffled(recipe, train, opened.stimuli, rng)
+            latents = _latents(refit, test, stimuli, spaces)
+            yield name, _Decoded(fold, refit.decode(test), latents)
         else:
-            yield name, drawn(recipe, _control_input(name, train, test, rng))
+            responses = _control_input(name, train, test, rng)
+            latents = _latents(recipe, responses, stimuli, spaces)
+            yield name, _Decoded(fold, recipe.decode(responses), latents)
+
+
+def _latents(recipe: Recipe, trials: Trials, stimuli: Stimuli, spaces: Collection[str] | None) -> dict[str, np.ndarray]:
+    """Decoded latents by space, and the true ones under ``true.SPACE``; all of them, or those of some spaces only."""
+    latents = {**recipe.latents(trials).arrays}
+    for space, true in recipe.true_latents(stimuli).arrays.items():
+        latents[f"true.{space}"] = true
+
+    if spaces is None:
+        return latents
+
+    return {name: array for name, array in latents.items() if name.removeprefix("true.") in spaces}
 
 
 def _control_input(name: str, train: Trials, test: Trials, rng: np.random.Generator) -> Trials:
+    """Responses of a control, under the test stimuli: (n_test, n_voxels)."""
     if name == "shuffled":
-        return test.with_betas(test.betas[rng.permutation(len(test))], control="test responses in random order")
+        order = rng.permutation(len(test))
+        return test.with_betas(test.betas[order], control="test responses in random order")
 
-    betas = train.average_repeats().betas
-    mean = betas.mean(axis=0, dtype=np.float64).astype(np.float32)
+    betas = train.average_repeats().betas  # (n_train, n_voxels)
+    mean = betas.mean(axis=0, dtype=np.float64).astype(np.float32)  # (n_voxels,)
     if name == "mean":
         return test.with_betas(np.repeat(mean[None], len(test), axis=0), control="mean training response")
 
     # Random mixtures of centred training rows have exactly their covariance, which is never formed.
     mix = rng.standard_normal((len(test), len(betas)), dtype=np.float32) / np.float32(np.sqrt(max(1, len(betas) - 1)))
-    return test.with_betas(mix @ (betas - mean) + mean, control="Gaussian of the training mean and covariance")
+    noise = mix @ (betas - mean) + mean  # (n_test, n_voxels)
+    return test.with_betas(noise, control="Gaussian of the training mean and covariance")
 
 
 def _category_only(stimuli: Stimuli, train: Trials, test: Trials, recipe: Recipe) -> Images | None:
+    """The mean training picture of the category read off the responses; None where there is no choice of category."""
     if stimuli.category is None:
         return None
 
     train = train.average_repeats()
     shown = stimuli.select(train.stimuli)
+    assert shown.category is not None  # as all stimuli have one
+
     if len(set(shown.category)) < 2 or len(train) < 3:
         return None
 
@@ -156,37 +199,55 @@ def _category_only(stimuli: Stimuli, train: Trials, test: Trials, recipe: Recipe
 def _fitted_on_shuffled(recipe: Recipe, train: Trials, stimuli: Stimuli, rng: np.random.Generator) -> Recipe:
     """The same recipe fitted anew, each training stimulus given the picture of another."""
     ids = train.stimulus_ids
-    dealt = dict(zip(ids, ids[rng.permutation(len(ids))], strict=True))
-    wrong = replace(train, table=train.table.assign(stimulus=[dealt[i] for i in train.stimuli]))
-    return type(recipe)(recipe.config, seed=recipe.seed).fit(wrong, stimuli)
+    other = dict(zip(ids, ids[rng.permutation(len(ids))], strict=True))
+
+    # By stimulus, not by trial: repeats of a stimulus still show one picture, as the recipe expects.
+    shuffled = replace(train, table=train.table.assign(stimulus=[other[i] for i in train.stimuli]))
+    return type(recipe)(recipe.config, seed=recipe.seed).fit(shuffled, stimuli)
 
 
-def _write_pictures(run: RunFolder, source: str, folds: Sequence[_Drawn], stimuli: Stimuli) -> None:
+def _write_pictures(run: RunFolder, source: str, folds: Sequence[_Decoded], stimuli: Stimuli) -> None:
+    """Write one input's pictures of all folds, which appear whole or not at all."""
     from PIL import Image
     from safetensors.numpy import save_file
 
-    whole = Images(np.concatenate([f.images.ids for f in folds]), np.concatenate([f.images.pixels for f in folds]))
-    category = stimuli.select(whole.ids).category
-    names = [f"{n:06d}.png" for n in range(len(whole))]
+    ids = np.concatenate([f.images.ids for f in folds])
+    images = Images(ids, np.concatenate([f.images.pixels for f in folds]))  # pixels (n, h, w, c)
+    names = [f"{n:06d}.png" for n in range(len(images))]
+    category = stimuli.select(ids).category
 
     with atomic.folder(run.decoded(TEST, source)) as folder:
-        np.save(folder / "pixels.npy", whole.clipped(), allow_pickle=False)
+        np.save(folder / "pixels.npy", images.clipped(), allow_pickle=False)
         (folder / "images").mkdir()
 
-        for name, picture in zip(names, whole.as_uint8(), strict=True):
-            Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture).save(folder / "images" / name)
+        for name, picture in zip(names, images.as_uint8(), strict=True):
+            if picture.shape[2] == 1:
+                picture = picture[:, :, 0]  # PIL knows grey pictures without a channel axis only
 
-        index = pd.DataFrame({"stimulus": whole.ids, "fold": [f.fold for f in folds for _ in range(len(f.images))]})
-        index["file"], index["category"] = names, "" if category is None else category
+            Image.fromarray(picture).save(folder / "images" / name)
+
+        index = pd.DataFrame(
+            {"stimulus": ids, "fold": np.repeat([f.fold for f in folds], [len(f.images) for f in folds])}
+        )
+        index["file"] = names
+        if category is None:
+            index["category"] = ""
+        else:
+            index["category"] = category
+
         index.to_csv(folder / "index.csv", index=False)
 
-        if folds[0].samples is not None:
-            np.save(folder / "samples.npy", np.concatenate([f.samples for f in folds]), allow_pickle=False)
+        samples = [f.samples for f in folds if f.samples is not None]
+        if samples:
+            np.save(folder / "samples.npy", np.concatenate(samples), allow_pickle=False)
 
-        latents = {k: np.concatenate([f.latents[k] for f in folds]) for k in folds[0].latents}
+        latents = {}
+        for name in folds[0].latents:
+            joined = np.concatenate([f.latents[name] for f in folds])  # (n, ...)
+            latents[name] = np.ascontiguousarray(joined, dtype=np.float32)
+
         if latents:
-            contiguous = {k: np.ascontiguousarray(v, dtype=np.float32) for k, v in latents.items()}
-            save_file(contiguous, folder / "latents.safetensors")
+            save_file(latents, folder / "latents.safetensors")
 
 
 def encode(opened: Run, *, progress: Progress | None = None) -> RunFolder:
@@ -195,30 +256,35 @@ def encode(opened: Run, *, progress: Progress | None = None) -> RunFolder:
     With several folds both are relative to the mean response of the fold's training trials. That mean moves against the
     mean of what was left out: with it in, a voxel nobody can predict would correlate at about -1/sqrt(folds).
 
+    Parameters
+    ----------
+    opened : Run
+        a fitted run
+    progress : Progress, optional
+        where progress is shown
+
+    Returns
+    -------
+    RunFolder
+        the run's folder, with predicted.npy and measured.npy of shape (n, n_voxels) in ``encoded/test``
+
     Raises
     ------
     ConfigError
         When the recipe only decodes.
+    ModelError
+        When the run is not fitted to the end.
     """
     progress = progress or Progress(quiet=True)
     predicted = []
     measured = []
-    ids = []
-    folds = []
-    repeats = []
+    index = []
+    voxels = pd.DataFrame()
 
-    with opened.run.locked("encode"):
+    with opened.folder.locked("encode"):
         for fold in progress.each(range(len(opened.folds)), "encoding", unit="fold"):
             recipe = opened.recipe(fold)
-            if not recipe.can_encode(recipe.config):
-                if recipe.can_encode():
-                    more = " as it is configured here"
-                else:
-                    more = ""
-
-                raise ConfigError(
-                    f"the recipe {opened.config.recipe.kind} decodes only{more}; it cannot predict responses."
-                )
+            _refuse_decoder(recipe)
 
             train, test = opened.sides(fold)
             test = test.average_repeats()
@@ -226,28 +292,39 @@ def encode(opened: Run, *, progress: Progress | None = None) -> RunFolder:
             if len(opened.folds) == 1:
                 base = np.float32(0)
             else:
-                base = train.average_repeats().betas.mean(axis=0)
+                base = train.average_repeats().betas.mean(axis=0)  # (n_voxels,)
 
             predicted.append(recipe.encode(opened.stimuli.select(test.stimuli)).betas - base)
             measured.append(test.betas - base)
-            ids += list(test.stimuli)
-            folds += [fold] * len(test)
-            repeats += list(test.table["n_repeats"])
+            rows = {"stimulus": list(test.stimuli), "fold": fold, "n_repeats": list(test.table["n_repeats"])}
+            index.append(pd.DataFrame(rows))
+
+            # Weights are those of the last fold; voxels are the same in all of them.
             voxels = test.voxels.assign(voxel=np.arange(test.n_voxels))
             weights = recipe.voxel_weights()
-
             if weights is not None:
                 voxels["decoding_weight"] = weights
 
-        with atomic.folder(opened.run.encoded(TEST)) as folder:
+        table = pd.concat(index)
+        with atomic.folder(opened.folder.encoded(TEST)) as folder:
             np.save(folder / "predicted.npy", np.concatenate(predicted), allow_pickle=False)
             np.save(folder / "measured.npy", np.concatenate(measured), allow_pickle=False)
-            pd.DataFrame({"stimulus": ids, "fold": folds, "n_repeats": repeats}).to_csv(
-                folder / "index.csv", index=False
-            )
-
+            table.to_csv(folder / "index.csv", index=False)
             voxels.to_csv(folder / "voxels.csv", index=False)
 
-        opened.run.log("encoded", n=len(ids))
+        opened.folder.log("encoded", n=len(table))
 
-    return opened.run
+    return opened.folder
+
+
+def _refuse_decoder(recipe: Recipe) -> None:
+    """Raise ConfigError for a recipe that cannot predict responses, at all or as it is configured."""
+    if recipe.can_encode(recipe.config):
+        return
+
+    if recipe.can_encode():
+        more = " as it is configured here"
+    else:
+        more = ""
+
+    raise ConfigError(f"the recipe {recipe.config.kind} decodes only{more}; it cannot predict responses.")

@@ -15,10 +15,12 @@ from phosphene.validity import DecodingTarget
 from phosphene.validity.likeness import thumbnails
 from phosphene.validity.targets import PICTURES
 
-_MOST_TRAINING = 2000
-_MOST_VALUES = 20_000_000
+_MOST_TRAINING = 2000  # stimuli
+_MOST_VALUES = 20_000_000  # of true training latents in all spaces, 80 MB as float32
 _MOST_VOXELS = 5000
-_BLOCK = 250
+_BLOCK = 250  # training pictures read, and turned into latents, at a time
+_STREAM = 14  # of random numbers
+
 OTHER_KINDS = ("synthetic", "imagery", "artificial", "shapes")
 """Words in the name of a split or of a data set that say that its test stimuli are of another kind than its training's."""
 
@@ -38,98 +40,142 @@ def targets_of(
         the recipe of each fold
     index : DataFrame
         of the decoded pictures
-    labels : ndarray or None
-        category of each, or None
+    labels : ndarray of shape (n_decoded,), or None
+        category of each
+
+    Returns
+    -------
+    list of DecodingTarget
+        empty where the decoded pictures are not those of the test trials
     """
     recipe = fitted[0]
-    rng = np.random.default_rng([opened.config.seed, 14])
-    train, test = (t.average_repeats() for t in opened.sides(0))
-    mine = (index["fold"] == 0).to_numpy()
+    rng = np.random.default_rng([opened.config.seed, _STREAM])
+    train, test = opened.sides(0)
+    train = train.average_repeats()
+    test = test.average_repeats()
+    in_fold = (index["fold"] == 0).to_numpy()  # (n_decoded,)
 
-    if not len(train) or [str(i) for i in index["stimulus"][mine]] != [str(i) for i in test.stimuli]:
+    if not len(train) or [str(i) for i in index["stimulus"][in_fold]] != [str(i) for i in test.stimuli]:
         return []
 
     n_training = len(train)
     rows = np.sort(rng.permutation(len(train))[:_MOST_TRAINING])
+    voxels = np.sort(rng.permutation(train.n_voxels)[:_MOST_VOXELS])
     train = train.take(rows)
     shown = opened.stimuli.select(train.stimuli)
-    voxels = np.sort(rng.permutation(train.n_voxels)[:_MOST_VOXELS])
-    given = {
-        "n_training": n_training,
-        "labels": shown.category,
-        "test_labels": None if labels is None else np.asarray(labels)[mine],
-        "betas": np.asarray(train.betas)[:, voxels],
-        "test_betas": np.asarray(test.betas)[:, voxels],
-    }
+    betas = np.asarray(train.betas)[:, voxels]  # (n_train, n_some)
+    test_betas = np.asarray(test.betas)[:, voxels]  # (n_test, n_some)
+    test_labels = None
+    if labels is not None:
+        test_labels = np.asarray(labels)[in_fold]
 
-    found = []
-    decoded = _decoded_latents(opened, recipe, test, mine)
+    def target(space: str, known: np.ndarray, true: np.ndarray, predicted: np.ndarray) -> DecodingTarget:
+        n_known = len(known)  # fewer than were drawn, where latents are wide
+        category = None
+        if shown.category is not None:
+            category = shown.category[:n_known]
 
+        return DecodingTarget(
+            space, known, true, predicted,
+            n_training=n_training, labels=category, test_labels=test_labels, betas=betas[:n_known], test_betas=test_betas,
+        )  # fmt: skip
+
+    targets = []
+    decoded = _decoded_latents(opened, recipe, test, in_fold)
     if decoded:
         known = _true_latents(recipe, shown, list(decoded))
-    else:
-        known = {}
+        for space, (predicted, true) in decoded.items():
+            targets.append(target(space, known[space], true, predicted))
 
-    for space, (predicted, true) in decoded.items():
-        n = len(known[space])
-        some = given if n == len(shown) else {k: v[:n] if k in ("labels", "betas") and v is not None else v
-                                              for k, v in given.items()}  # fmt: skip
-        found.append(DecodingTarget(space, known[space], true, predicted, **some))
-
-    small = [thumbnails(np.asarray(opened.run.pixels(TEST, name)[mine])) for name in (SEEN, "brain")]
+    seen, drawn = (thumbnails(np.asarray(opened.folder.pixels(TEST, name)[in_fold])) for name in (SEEN, "brain"))
     blocks = [thumbnails(shown.pixels(slice(i, i + _BLOCK))) for i in range(0, len(shown), _BLOCK)]
-    if small[0].shape[1] == blocks[0].shape[1]:
-        found.append(DecodingTarget(PICTURES, np.concatenate(blocks), *small, **given))
 
-    return found
+    # Pictures of another number of channels cannot be compared.
+    if seen.shape[1] == blocks[0].shape[1]:
+        targets.append(target(PICTURES, np.concatenate(blocks), seen, drawn))
+
+    return targets
 
 
 def _decoded_latents(
-    opened: Run, recipe: Recipe, test: Trials, mine: np.ndarray
+    opened: Run, recipe: Recipe, test: Trials, in_fold: np.ndarray
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Decoded and true latents of the fold: those kept, or, where folds have spaces of their own, made again."""
+    """Decoded and true latents of the fold: those filed, or, where folds have spaces of their own, computed anew."""
     from safetensors.numpy import load_file
 
-    file = opened.run.decoded(TEST, "brain") / "latents.safetensors"
+    file = opened.folder.decoded(TEST, "brain") / "latents.safetensors"
+    pairs = {}
     if file.is_file():
-        kept = load_file(file)
-    else:
-        kept = {}
+        filed = load_file(file)
+        for space, decoded in filed.items():
+            true = filed.get(f"true.{space}")
+            if true is not None:
+                pairs[space] = (decoded[in_fold], true[in_fold])
 
-    pairs = {k: (v[mine], kept[f"true.{k}"][mine]) for k, v in kept.items() if f"true.{k}" in kept}
     if pairs or len(opened.folds) == 1:
         return pairs
 
-    ours = recipe.latents(test).arrays
+    decoded = recipe.latents(test).arrays
     true = recipe.true_latents(opened.stimuli.select(test.stimuli)).arrays
-
-    return {k: (np.asarray(v), np.asarray(true[k])) for k, v in ours.items() if k in true}
+    return {space: (np.asarray(decoded[space]), np.asarray(true[space])) for space in decoded if space in true}
 
 
 def _true_latents(recipe: Recipe, shown: Stimuli, spaces: list[str]) -> dict[str, np.ndarray]:
-    """Latents of training pictures, as many as fit."""
+    """Latents of training pictures by space, (n_known, ...): of the first pictures, as many as fit."""
     blocks: dict[str, list[np.ndarray]] = {space: [] for space in spaces}
     ids = list(shown.ids)
-    n = 0
+    n_known = 0
+    n_values = 0
 
-    while n < len(ids):
-        arrays = recipe.true_latents(shown.select(ids[n : n + _BLOCK])).arrays
+    while n_known < len(ids):
+        arrays = recipe.true_latents(shown.select(ids[n_known : n_known + _BLOCK])).arrays
         for space in spaces:
-            blocks[space].append(np.asarray(arrays[space]))
+            block = np.asarray(arrays[space])
+            blocks[space].append(block)
+            n_values += block.size
 
-        n += _BLOCK
-        if sum(x.size for space in spaces for x in blocks[space]) * (1 + _BLOCK / n) > _MOST_VALUES:
+        n_known += _BLOCK
+        with_next_block = n_values * (1 + _BLOCK / n_known)
+        if with_next_block > _MOST_VALUES:
             break
 
     return {space: np.concatenate(parts) for space, parts in blocks.items()}
 
 
 def draws_at_random(recipe: Recipe) -> bool:
-    """Whether a recipe can draw several pictures for one trial."""
+    """Whether a recipe can draw several pictures for one trial.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        fitted or not
+
+    Returns
+    -------
+    bool
+        True where it has a `decode_samples` of its own
+    """
     return type(recipe).decode_samples is not Recipe.decode_samples
 
 
 def other_kind(opened: Run) -> str:
-    """What test stimuli are, where they are of another kind than those of training; otherwise empty."""
-    names = f"{opened.config.split or opened.folds[0].name} {opened.dataset.name} {opened.folds[0].note}".lower()
-    return next((f"{word} stimuli" for word in OTHER_KINDS if word in names), "")
+    """What test stimuli are, where they are of another kind than those of training.
+
+    Parameters
+    ----------
+    opened : Run
+        a run
+
+    Returns
+    -------
+    str
+        such as ``imagery stimuli``; empty where they are of one kind
+    """
+    split = opened.config.split or opened.folds[0].name
+    names = f"{split} {opened.dataset.name} {opened.folds[0].note}".lower()
+
+    for word in OTHER_KINDS:
+        if word in names:
+            return f"{word} stimuli"
+
+    return ""

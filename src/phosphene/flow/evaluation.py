@@ -42,6 +42,8 @@ from phosphene.validity import CHECKS, Evidence, run_checks, verdict_record, ver
 
 LARGEST_MATRIX = 3000  # stimuli; a similarity matrix beyond that is not kept for the report
 
+_PUBLISHED_COLUMNS = ("method", "compared_with", "value", "comparable", "difference", "source", "table", "note")
+
 
 def evaluate(opened: Run, *, waivers: Mapping[str, str] | None = None, progress: Progress | None = None) -> RunFolder:
     """Score what was decoded and encoded, run the checks, and write what can be said.
@@ -52,11 +54,16 @@ def evaluate(opened: Run, *, waivers: Mapping[str, str] | None = None, progress:
     Parameters
     ----------
     opened : Run
-        a run
-    waivers : mapping of {str: str}, optional
+        a run of which something was decoded
+    waivers : mapping of str to str, optional
         check id to who goes on in spite of it, and why; printed in the report
     progress : Progress, optional
         where progress is shown
+
+    Returns
+    -------
+    RunFolder
+        the run's folder, the tables in it
 
     Raises
     ------
@@ -64,7 +71,7 @@ def evaluate(opened: Run, *, waivers: Mapping[str, str] | None = None, progress:
         When nothing was decoded yet.
     """
     progress = progress or Progress(quiet=True)
-    run = opened.run
+    run = opened.folder
     setting = opened.config.recipe.setting
     seed = opened.config.seed
 
@@ -73,78 +80,105 @@ def evaluate(opened: Run, *, waivers: Mapping[str, str] | None = None, progress:
 
     with run.locked("evaluate"):
         fitted = [opened.recipe(fold) for fold in range(len(opened.folds))]
-        readers = _Readers(_classifier(opened), _seen(opened), _candidates(opened, fitted[0]))
-        scored: dict[str, Scores] = {}
-
-        for name in progress.each(run.inputs(TEST), "scoring", unit="input"):
-            if name == "brain":
-                encoded = _encoded(opened)
-            else:
-                encoded = None
-
-            decoded = _decoded(opened, name, readers)
-            scored[name] = score(decoded, encoded, seed=seed)
-            if opened.dataset.name == "nsd":  # its literature scores pixels at another size
-                also = score_at_published_size(decoded, seed=seed)
-                scored[name] = Scores(scored[name].scores + also.scores, scored[name].skipped + also.skipped)
-
+        readers = _Readers(_classifier(opened), _true_features(opened), _candidates(opened, fitted[0]))
+        scored = _score_inputs(opened, readers, progress)
         scores = pd.concat([s.table(TEST, name, setting) for name, s in scored.items()], ignore_index=True)
-        controls = [name for name in scored if name in KNOWN_CONTROLS and name != "truth"]
-        differences = [paired_differences(scored["brain"], scored[name], name, seed=seed) for name in controls]
 
         with progress.step("running the checks"):
             index = _index(opened)
-            if differences:
-                paired = pd.concat(differences)
-            else:
-                paired = None
-
-            found = evidence(opened, fitted, index, _labels(opened, index), scores, paired)
-            found = replace(found, n_features={s.extractor.name: s.features.shape[1] for s in readers.seen})
-            answers = run_checks(found, waivers=waivers, seed=seed)
+            differences = _differences_from_controls(scored, seed)
+            gathered = evidence(opened, fitted, index, _labels(opened, index), scores, differences)
+            n_features = {true.extractor.name: true.features.shape[1] for true in readers.true_features}
+            gathered = replace(gathered, n_features=n_features)
+            answers = run_checks(gathered, waivers=waivers, seed=seed)
 
         verdicts = verdict_table(answers).assign(
             title=[CHECKS[a.id].title for a in answers], waiver=[a.waived_by for a in answers]
         )
 
         ledger.append(run.path, look_of(opened))  # before anybody can have seen a score
-        _write_details(opened, scored, scores, verdicts, found, readers.texts)
+        _write_details(opened, scored, scores, verdicts, gathered, readers.texts)
         run.write_table(verdicts, "validity.csv")
-        atomic.write_text(
-            run.path / "validity.json", json.dumps({"verdicts": verdict_record(answers)}, indent=1) + "\n"
-        )
+        record = json.dumps({"verdicts": verdict_record(answers)}, indent=1)
+        atomic.write_text(run.path / "validity.json", record + "\n")
+
+        # Last of all: a run counts as evaluated once scores.csv is there.
         run.write_table(scores, "scores.csv")
         run.log("evaluated", scores=len(scores))
 
     return run
 
 
+def _score_inputs(opened: Run, readers: _Readers, progress: Progress) -> dict[str, Scores]:
+    """Scores of what each input was decoded to; responses were predicted from pictures, so they belong to the brain's."""
+    seed = opened.config.seed
+    scored: dict[str, Scores] = {}
+
+    for name in progress.each(opened.folder.inputs(TEST), "scoring", unit="input"):
+        if name == "brain":
+            encoded = _encoded(opened)
+        else:
+            encoded = None
+
+        decoded = _decoded(opened, name, readers)
+        scored[name] = score(decoded, encoded, seed=seed)
+
+        if opened.dataset.name == "nsd":  # its literature scores pixels at another size
+            resized = score_at_published_size(decoded, seed=seed)
+            scored[name] = Scores(scored[name].scores + resized.scores, scored[name].skipped + resized.skipped)
+
+    return scored
+
+
+def _differences_from_controls(scored: Mapping[str, Scores], seed: int) -> pd.DataFrame | None:
+    """Paired differences of the brain from each control; None without any. ``truth`` is a ceiling, not a control."""
+    tables = []
+    for name, scores in scored.items():
+        if name in KNOWN_CONTROLS and name != "truth":
+            tables.append(paired_differences(scored["brain"], scores, name, seed=seed))
+
+    if tables:
+        return pd.concat(tables)
+
+    return None
+
+
 # -- what is scored ----------------------------------------------------------------------------------------------------
 
 
 def _index(opened: Run, source: str = "brain") -> pd.DataFrame:
-    return opened.run.table("decoded", TEST, source, "index.csv")
+    return opened.folder.table("decoded", TEST, source, "index.csv")
 
 
 class _Readers(NamedTuple):
-    """What reads pictures and latents, made once for all inputs."""
+    """What reads pictures and latents, made once for all inputs.
+
+    Attributes
+    ----------
+    classifier : _Foldwise or None
+        reads the category off a picture; None without categories
+    true_features : list of TrueFeatures
+        of the true pictures, one entry per network
+    texts : dict of str to Candidates
+        space of latents -> the categories as text in it
+    """
 
     classifier: _Foldwise | None
-    seen: list[TrueFeatures]
+    true_features: list[TrueFeatures]
     texts: dict[str, Candidates]
 
 
 def _decoded(opened: Run, source: str, readers: _Readers) -> Decoded:
     index = _index(opened, source)
-    pictures = opened.run.pixels(TEST, source)
+    pictures = opened.folder.pixels(TEST, source)
     return Decoded(
         index["stimulus"].to_numpy(object),
         images=pictures,
-        true_images=opened.run.pixels(TEST, SEEN),
+        true_images=opened.folder.pixels(TEST, SEEN),
         latents=_latents(opened, source),
         labels=_labels(opened, index),
         classifier=readers.classifier,
-        feature_views=feature_views(readers.seen, pictures),
+        feature_views=feature_views(readers.true_features, pictures),
         texts=readers.texts,
     )
 
@@ -153,65 +187,89 @@ def _latents(opened: Run, source: str) -> dict[str, tuple[np.ndarray, np.ndarray
     """Decoded and true latents by space, of what was decoded from this input."""
     from safetensors.numpy import load_file
 
-    file = opened.run.decoded(TEST, source) / "latents.safetensors"
-    if file.is_file():
-        arrays = load_file(file)
-    else:
-        arrays = {}
+    file = opened.folder.decoded(TEST, source) / "latents.safetensors"
+    if not file.is_file():
+        return {}
 
-    return {k: (v, arrays[f"true.{k}"]) for k, v in arrays.items() if f"true.{k}" in arrays}
+    arrays = load_file(file)
+    pairs = {}
+    for space, decoded in arrays.items():
+        true = arrays.get(f"true.{space}")
+        if true is not None:
+            pairs[space] = (decoded, true)
+
+    return pairs
 
 
-def _seen(opened: Run) -> list[TrueFeatures]:
-    """What each network that knows such pictures sees in the true ones."""
-    true = opened.run.pixels(TEST, SEEN)
-    return [extract_features(eye, true) for eye in feature_extractors_for(opened.dataset.name)]
+def _true_features(opened: Run) -> list[TrueFeatures]:
+    """Features of the true pictures from each network that knows such pictures."""
+    true = opened.folder.pixels(TEST, SEEN)
+    return [extract_features(extractor, true) for extractor in feature_extractors_for(opened.dataset.name)]
 
 
 def _candidates(opened: Run, recipe: Recipe) -> dict[str, Candidates]:
     """Every category as text, in each space of latents that has a text side and in which folds may be scored together."""
-    if opened.stimuli.category is None:
+    category = opened.stimuli.category
+    if category is None:
         return {}
 
-    category = opened.stimuli.category
-    trained = {c for fold in range(len(opened.folds)) for c in _training_categories(opened, fold)}
-    probe = recipe.text_latents(["a"])
+    spaces = _text_spaces(opened, recipe)
+    trained: set[str] = set()
+    for fold in range(len(opened.folds)):
+        trained.update(_training_categories(opened, fold))
 
-    if probe is None:
-        spaces = []
+    # Several folds have several training means, so there is no single one to take away.
+    if spaces and len(opened.folds) == 1:
+        train, _ = opened.sides(0)
+        centres = recipe.true_latents(opened.stimuli.select(train.stimulus_ids))
     else:
-        spaces = [space for space, array in probe.arrays.items() if np.ndim(array) == 2]
+        centres = None
 
+    candidates = {}
+    for space in spaces:
+        texts = candidates_from(
+            partial(_text_latents, recipe, space),
+            sorted(set(category)),
+            templates=templates_for(space),
+            trained=trained,
+            nouns=opened.dataset.nouns,
+        )
+
+        if centres is None:
+            candidates[space] = texts
+        else:
+            centre = centres[space].mean(axis=0, dtype=np.float64)  # (d,)
+            candidates[space] = replace(texts, centre=centre)
+
+    return candidates
+
+
+def _text_spaces(opened: Run, recipe: Recipe) -> list[str]:
+    """Spaces of one vector per text; with several folds only those that are the same space in every fold."""
+    probe = recipe.text_latents(["a"])
+    if probe is None:
+        return []
+
+    spaces = [space for space, array in probe.arrays.items() if np.ndim(array) == 2]
     if len(opened.folds) > 1:
         spaces = [space for space in spaces if space in recipe.fixed_spaces]
 
-    one_fold = len(opened.folds) == 1 and bool(spaces)
-    if one_fold:
-        shown = recipe.true_latents(opened.stimuli.select(opened.sides(0)[0].stimulus_ids))
-    else:
-        shown = None
-
-    return {
-        space: replace(
-            candidates_from(
-                partial(_text_latents, recipe, space),
-                sorted(set(category)),
-                templates=templates_for(space),
-                nouns=opened.dataset.nouns,
-                trained=trained,
-            ),
-            centre=None if shown is None else shown[space].mean(axis=0, dtype=np.float64),
-        )
-        for space in spaces
-    }
+    return spaces
 
 
 def _text_latents(recipe: Recipe, space: str, texts: Sequence[str]) -> np.ndarray:
-    return recipe.text_latents(texts)[space]
+    latents = recipe.text_latents(texts)
+    assert latents is not None  # `_text_spaces` found this space by asking for a text
+
+    return latents[space]
 
 
 def _training_categories(opened: Run, fold: int) -> np.ndarray:
-    return opened.stimuli.select(opened.sides(fold)[0].stimulus_ids).category
+    train, _ = opened.sides(fold)
+    category = opened.stimuli.select(train.stimulus_ids).category
+    assert category is not None  # asked only where stimuli have categories
+
+    return category
 
 
 def _labels(opened: Run, index: pd.DataFrame) -> np.ndarray | None:
@@ -231,29 +289,28 @@ class _Foldwise:
     def predict(self, pictures: np.ndarray) -> np.ndarray:
         out = np.empty(len(pictures), dtype=object)
         for fold, classifier in enumerate(self.classifiers):
-            mine = self.folds == fold
-            if mine.any():
-                out[mine] = classifier.predict(pictures[mine])
+            in_fold = self.folds == fold  # (n,)
+            if in_fold.any():
+                out[in_fold] = classifier.predict(pictures[in_fold])
 
         return out
 
 
-def _training(opened: Run, fold: int) -> tuple[Trials, np.ndarray, np.ndarray]:
-    """Training responses (repeats averaged) of a fold, the pictures at the size that is decoded, their categories."""
-    train = opened.sides(fold)[0].average_repeats()
-    shown = opened.stimuli.select(train.stimuli)
-    return train, shown.resized(opened.run.pixels(TEST, SEEN).shape[1:3]), shown.category
-
-
 def _classifier(opened: Run) -> _Foldwise | None:
+    """Fitted on the training pictures of each fold, at the size that is decoded."""
     if opened.stimuli.category is None:
         return None
 
+    size = opened.folder.pixels(TEST, SEEN).shape[1:3]
     fitted = []
+
     for fold in range(len(opened.folds)):
-        _, pictures, category = _training(opened, fold)
+        train, _ = opened.sides(fold)
+        shown = opened.stimuli.select(train.average_repeats().stimuli)
+        assert shown.category is not None  # as all stimuli have one
+
         try:
-            fitted.append(PictureClassifier().fit(pictures, category))
+            fitted.append(PictureClassifier().fit(shown.resized(size), shown.category))
         except DataError:  # a single class, or too few pictures: there is nothing to classify
             return None
 
@@ -261,11 +318,11 @@ def _classifier(opened: Run) -> _Foldwise | None:
 
 
 def _encoded(opened: Run) -> Encoded | None:
-    folder = opened.run.encoded(TEST)
+    folder = opened.folder.encoded(TEST)
     if not (folder / "predicted.npy").is_file():
         return None
 
-    index = opened.run.table("encoded", TEST, "index.csv")
+    index = opened.folder.table("encoded", TEST, "index.csv")
     return Encoded(
         index["stimulus"].to_numpy(object),
         np.load(folder / "predicted.npy", allow_pickle=False),
@@ -279,21 +336,23 @@ def _ceiling(opened: Run) -> tuple[np.ndarray | None, str]:
     tests = [opened.sides(fold)[1] for fold in range(len(opened.folds))]
     repeats = float(np.mean([len(t) / len(t.stimulus_ids) for t in tests]))
     single = opened.trials.noise_ceiling
+
     if single is not None:
+        # Signal variance over all variance; averaging n responses divides the noise by n (Spearman-Brown).
         with np.errstate(divide="ignore"):
-            return 1 / (
-                1 + (1 / np.clip(single, 0, 1) - 1) / repeats
-            ), "known for single trials, carried to the average"
+            noise_to_signal = 1 / np.clip(single, 0, 1) - 1  # (n_voxels,)
+            averaged = 1 / (1 + noise_to_signal / repeats)
+
+        return averaged, "known for single trials, carried to the average"
 
     if repeats < 2:
         return None, "unknown: no test picture was shown twice"
 
-    betas = np.concatenate([t.betas for t in tests])
-    shown = np.concatenate([t.stimuli for t in tests]).astype(str)
+    betas = np.concatenate([t.betas for t in tests])  # (n_trials, n_voxels)
+    stimuli = np.concatenate([t.stimuli for t in tests]).astype(str)
+    estimated = noise_ceiling(betas, stimuli, n_averaged=round(repeats))
 
-    return noise_ceiling(
-        betas, shown, n_averaged=round(repeats)
-    ).variance, "estimated from the repeats of the test pictures"
+    return estimated.variance, "estimated from the repeats of the test pictures"
 
 
 # -- what is written ---------------------------------------------------------------------------------------------------
@@ -304,65 +363,97 @@ def _write_details(
     scored: Mapping[str, Scores],
     scores: pd.DataFrame,
     verdicts: pd.DataFrame,
-    found: Evidence,
+    gathered: Evidence,
     texts: Mapping[str, Candidates],
 ) -> None:
-    run = opened.run
-    items = [
-        pd.DataFrame({"input": name, "metric": s.metric, "stimulus": s.items, "value": s.per_item})
-        for name, all_of in scored.items()
-        for s in all_of.scores
-        if metric_of(s.metric).items == "stimuli"
-    ]
+    """Write the folder evaluation/, which appears whole or not at all."""
+    similarity = gathered.similarity
+    assert similarity is not None  # `evidence` computes it of every run
 
-    skipped = [(name, s.metric, s.reason) for name, all_of in scored.items() for s in all_of.skipped]
-    notes = [(name, s.metric, s.note) for name, all_of in scored.items() for s in all_of.scores if s.note]
-    curve = [
-        ("pixels", direction, r.size, 1, r.accuracy, r.chance)
-        for direction in ("forward", "backward")
-        for r in retrieval_curve(found.similarity, direction=direction)
-    ]
-
-    with atomic.folder(run.evaluation(TEST)) as folder:
+    with atomic.folder(opened.folder.evaluation(TEST)) as folder:
         tables = RunFolder(folder)
-        tables.write_table(pd.concat(items, ignore_index=True), "per_item.csv")
-        tables.write_table(pd.DataFrame(skipped, columns=["input", "metric", "reason"]), "skipped.csv")
-        tables.write_table(pd.DataFrame(notes, columns=["input", "metric", "note"]), "notes.csv")
-        columns = ["space", "direction", "gallery", "top", "value", "chance"]
-        tables.write_table(pd.DataFrame(curve, columns=columns), "retrieval.csv")
+        tables.write_table(_items_table(scored), "per_item.csv")
+        tables.write_table(_skipped_table(scored), "skipped.csv")
+        tables.write_table(_notes_table(scored), "notes.csv")
+        tables.write_table(_retrieval_table(similarity), "retrieval.csv")
 
-        if found.differences is not None:
-            tables.write_table(found.differences, "differences.csv")
+        if gathered.differences is not None:
+            tables.write_table(gathered.differences, "differences.csv")
 
-        write_findings(opened, found, tables)
-        if len(found.similarity) <= LARGEST_MATRIX:
-            np.save(folder / "similarity.pixels.npy", found.similarity.astype(np.float32), allow_pickle=False)
+        write_findings(opened, gathered, tables)
+        if len(similarity) <= LARGEST_MATRIX:
+            np.save(folder / "similarity.pixels.npy", similarity.astype(np.float32), allow_pickle=False)
 
-        named = _zero_shot_tables(opened, texts)
-        if named is not None:
-            tables.write_table(named, "zero_shot.csv")
+        answers = _zero_shot_table(opened, texts)
+        if answers is not None:
+            tables.write_table(answers, "zero_shot.csv")
 
         voxels = _voxels(opened)
         if voxels is not None:
             tables.write_table(voxels, "voxels.csv")
 
-        tables.write_table(_published(opened, scores, found), "published.csv")
-        sentences = conclude(scores, verdicts, found.differences)
+        tables.write_table(_published(opened, scores, gathered), "published.csv")
+        sentences = conclude(scores, verdicts, gathered.differences)
         atomic.write_text(folder / "conclusions.txt", "".join(f"{s}\n" for s in sentences))
 
 
-def _zero_shot_tables(opened: Run, texts: Mapping[str, Candidates]) -> pd.DataFrame | None:
+def _items_table(scored: Mapping[str, Scores]) -> pd.DataFrame:
+    """A row per input, metric and test picture, of metrics that score pictures one by one."""
+    parts = []
+    for name, scores in scored.items():
+        for s in scores.scores:
+            if metric_of(s.metric).items == "stimuli":
+                rows = {"input": name, "metric": s.metric, "stimulus": s.items, "value": s.per_item}
+                parts.append(pd.DataFrame(rows))
+
+    return pd.concat(parts, ignore_index=True)
+
+
+def _skipped_table(scored: Mapping[str, Scores]) -> pd.DataFrame:
+    """What could not be scored, and why."""
+    rows = []
+    for name, scores in scored.items():
+        for s in scores.skipped:
+            rows.append((name, s.metric, s.reason))
+
+    return pd.DataFrame(rows, columns=["input", "metric", "reason"])
+
+
+def _notes_table(scored: Mapping[str, Scores]) -> pd.DataFrame:
+    """What a reader of a score should know."""
+    rows = []
+    for name, scores in scored.items():
+        for s in scores.scores:
+            if s.note:
+                rows.append((name, s.metric, s.note))
+
+    return pd.DataFrame(rows, columns=["input", "metric", "note"])
+
+
+def _retrieval_table(similarity: np.ndarray) -> pd.DataFrame:
+    """Top-1 retrieval over sizes of the gallery, by pixels; forward finds the true picture of a decoded one."""
+    rows = []
+    for direction in ("forward", "backward"):
+        for r in retrieval_curve(similarity, direction=direction):
+            rows.append(("pixels", direction, r.size, 1, r.accuracy, r.chance))
+
+    return pd.DataFrame(rows, columns=["space", "direction", "gallery", "top", "value", "chance"])
+
+
+def _zero_shot_table(opened: Run, texts: Mapping[str, Candidates]) -> pd.DataFrame | None:
     """How often each category was called what, in each space with texts: space, true, said, n; None without any."""
     labels = _labels(opened, _index(opened))
-    found = []
+    if labels is None:
+        return None
 
+    tables = []
     for space, (decoded, _) in _latents(opened, "brain").items():
         if space in texts:
-            table = confusion(texts[space].among(labels), decoded, labels)
-            found.append(table.assign(space=space)[["space", "true", "said", "n"]])
+            table = confusion(texts[space].among(list(labels)), decoded, list(labels))
+            tables.append(table.assign(space=space)[["space", "true", "said", "n"]])
 
-    if found:
-        return pd.concat(found, ignore_index=True)
+    if tables:
+        return pd.concat(tables, ignore_index=True)
 
     return None
 
@@ -373,74 +464,81 @@ def _voxels(opened: Run) -> pd.DataFrame | None:
     if encoded is None:
         return None
 
-    table = opened.run.table("encoded", TEST, "voxels.csv")
+    table = opened.folder.table("encoded", TEST, "voxels.csv")
     if len(table) != encoded.measured.shape[1]:
         table = pd.DataFrame(index=range(encoded.measured.shape[1]))
 
-    r = pearson_per_voxel(encoded.predicted, encoded.measured)
+    r = pearson_per_voxel(encoded.predicted, encoded.measured)  # (n_voxels,)
     table["pearson"] = r
     table["r2"] = r2_per_voxel(encoded.predicted, encoded.measured)
     table["q_fdr"] = fdr(pearson_p(r, len(encoded.ids)))
 
     if encoded.ceiling is not None:
         table["ceiling"] = encoded.ceiling
+        # The ceiling is a share of variance, and r a correlation: its root is the largest r there can be.
         table["fraction_of_ceiling"] = fraction_of_ceiling(r, np.sqrt(encoded.ceiling)).ratio
 
     return table
 
 
-def _published(opened: Run, scores: pd.DataFrame, found: Evidence) -> pd.DataFrame:
-    columns = ["method", "compared_with", "value", "comparable", "difference", "source", "table", "note"]
+def _published(opened: Run, scores: pd.DataFrame, gathered: Evidence) -> pd.DataFrame:
+    """Published numbers of this data set, each with why it may not be compared; empty columns where there are none."""
     if opened.dataset.name not in set(published_rows()["dataset"]):
-        return pd.DataFrame(columns=columns).rename(columns={"compared_with": "metric"})
+        table = pd.DataFrame(columns=list(_PUBLISHED_COLUMNS))
+        return table.rename(columns={"compared_with": "metric"})
 
-    split = opened.config.split or opened.folds[0].name
-    brain = scores[scores["input"] == "brain"]
-    test = opened.sides(0)[1]
-
-    if "n_repeats" in test.table:
-        shown = test.table["n_repeats"].sum()
-    else:
-        shown = len(test)
-
-    repeats = shown / len(test.stimulus_ids)
+    brain = scores.loc[scores["input"] == "brain"]
     matched = matching(
         opened.dataset.name,
-        split,
+        opened.config.split or opened.folds[0].name,
         metrics=list(brain["metric"]),
         test_images=len(_index(opened)),
-        repeats_averaged=int(repeats) if repeats == int(repeats) else "all",
+        repeats_averaged=_repeats_averaged(opened.sides(0)[1]),
         subjects=str(opened.trials.subject),
         setting=opened.config.recipe.setting,
     )
 
-    matched["difference"] = [
-        "; ".join(filter(None, [was, *_other_metric(metric, brain, found)]))
-        for was, metric in zip(matched["difference"], matched["compared_with"], strict=True)
-    ]
+    differences = []
+    for difference, metric in zip(matched["difference"], matched["compared_with"], strict=True):
+        reasons = [difference, *_why_another_quantity(metric, brain, gathered)]
+        differences.append("; ".join(filter(None, reasons)))
 
+    matched["difference"] = differences
     matched["comparable"] = matched["difference"] == ""
-    return matched[columns].rename(columns={"compared_with": "metric"})
+
+    table = matched.loc[:, list(_PUBLISHED_COLUMNS)]
+    return table.rename(columns={"compared_with": "metric"})
 
 
-def _other_metric(metric: str, brain: pd.DataFrame, found: Evidence) -> list[str]:
+def _repeats_averaged(test: Trials) -> int | str:
+    """How many responses to a test picture are averaged; ``all`` where pictures differ in that."""
+    if "n_repeats" in test.table:
+        n_responses = int(test.table["n_repeats"].to_numpy().sum())
+    else:
+        n_responses = len(test)
+
+    repeats = n_responses / len(test.stimulus_ids)
+    if repeats == int(repeats):
+        return int(repeats)
+
+    return "all"
+
+
+def _why_another_quantity(metric: str, brain: pd.DataFrame, gathered: Evidence) -> list[str]:
     """Why a score of this name is another quantity than the published one: checks M10 and M11."""
-    reasons = [
-        f"{name} no longer gives its golden value (check M10)"
-        for name in (changed(found.golden) if found.golden is not None else {})
-        if kind_of(name) == kind_of(metric)
-    ][:1]
+    reasons = []
+    kind = kind_of(metric)
 
-    if kind_of(metric) == "fid":
-        n = brain.loc[brain["metric"] == metric, "n"]
-        if len(n):
-            why = why_not_comparable(float(n.iloc[0]), found.n_features.get(extractor_name(space_of(metric))))
-        else:
-            why = ""
+    if gathered.golden is not None:
+        for name in changed(gathered.golden):
+            if kind_of(name) == kind:
+                reasons.append(f"{name} no longer gives its golden value (check M10)")
+                break
 
+    n = brain.loc[brain["metric"] == metric, "n"].to_numpy(float)
+    if kind == "fid" and len(n):
+        why = why_not_comparable(float(n[0]), gathered.n_features.get(extractor_name(space_of(metric))))
         if why:
-            reasons += [f"an FID of few is mostly bias ({why}; check M11)"]
-        else:
-            reasons += []
+            reasons.append(f"an FID of few is mostly bias ({why}; check M11)")
 
     return reasons

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -35,6 +35,12 @@ from phosphene.validity import (
 from phosphene.validity.picture_features import likeness_of
 
 _MOST_VOXELS = 500  # by which a session is read off responses
+_FEW_TRIALS = 40  # that the whole chain is tried on, again and again
+
+# Streams of random numbers of the run's seed, one for each use.
+_LIKENESS_STREAM = 11
+_VOXEL_STREAM = 12
+_FINDINGS_STREAM = 13
 
 
 def evidence(
@@ -61,11 +67,16 @@ def evidence(
         as they will be written
     differences : DataFrame or None
         as they will be written
+
+    Returns
+    -------
+    Evidence
+        everything but ``n_features``, which whoever scored the pictures knows
     """
-    run = opened.run
+    run = opened.folder
     stimuli = opened.stimuli
-    seen = run.pixels(TEST, SEEN)
-    decoded = run.pixels(TEST, "brain")
+    seen = run.pixels(TEST, SEEN)  # (n, h, w, c)
+    decoded = run.pixels(TEST, "brain")  # (n, h, w, c)
 
     return Evidence(
         digests=dict(zip(stimuli.ids, stimuli.pixel_digests(), strict=True)),
@@ -78,7 +89,7 @@ def evidence(
         **_of_decoding(opened, fitted[0]),
         **_of_stimuli(opened),
         **_of_trials(opened),
-        **_of_runs_beside(opened),
+        **_of_sibling_runs(opened),
         samples=_samples(run, decoded, seen),
         cycles=_cycles(opened, fitted),
         generators=_generators(fitted),
@@ -100,6 +111,7 @@ def _golden() -> Mapping[str, float]:
 
 
 def _of_fits(opened: Run, fitted: Sequence[Recipe]) -> dict[str, Any]:
+    """What every stage of every fold was fitted on, and what was chosen by it."""
     splits = []
     lineages = []
     inner = {}
@@ -110,36 +122,29 @@ def _of_fits(opened: Run, fitted: Sequence[Recipe]) -> dict[str, Any]:
     for fold, recipe in enumerate(fitted):
         train, test = sides[fold]
         splits.append((train.stimulus_ids, test.stimulus_ids))
-
         unpaired = {stage.name for stage in recipe.stages if stage.learns_unpaired}
-        for stage, seen in recipe.stage_lineages_.items():
-            if stage in unpaired:
-                what = "brain"
-            else:
-                what = "brain and pictures"
 
-            lineages.append(Lineage(f"{stage}, fold {fold + 1}", seen, test.keys, sees=what))
-            if getattr(getattr(recipe, f"{stage}_", None), "chosen_", None):
-                monitored[f"a step of {stage} in fold {fold + 1}"] = (fold, _shown_to(opened, seen))
+        for stage, keys in recipe.stage_lineages_.items():
+            lineages.append(Lineage(f"{stage}, fold {fold + 1}", keys, test.keys, sees=_sees(stage not in unpaired)))
+
+            # A training that chose its best step chose it by validation stimuli, which must not be test stimuli.
+            part = getattr(recipe, f"{stage}_", None)
+            if getattr(part, "chosen_", None):
+                monitored[f"a step of {stage} in fold {fold + 1}"] = (fold, _shown_to(opened, keys))
 
         folds = recipe.inner_folds(train)
         if folds is not None:
-            inner[f"fold {fold + 1}"] = [
-                (train.stimuli[folds != f].astype(str), train.stimuli[folds == f].astype(str)) for f in np.unique(folds)
-            ]
+            inner[f"fold {fold + 1}"] = _inner_splits(train, folds)
 
         weights = recipe.voxel_weights()
         if weights is not None and (np.asarray(weights) == 0).any():
             # What stages saw of the test set in setting relax came without its pictures.
-            paired = frozenset().union(
-                *(seen for stage, seen in recipe.stage_lineages_.items() if stage not in unpaired)
-            )
+            paired: set[str] = set()
+            for stage, keys in recipe.stage_lineages_.items():
+                if stage not in unpaired:
+                    paired.update(keys)
 
-            if paired & set(test.keys):
-                sees = "brain and pictures"
-            else:
-                sees = "brain"
-
+            sees = _sees(bool(paired & set(test.keys)))
             voxels.append(Lineage(f"voxels the recipe uses, fold {fold + 1}", recipe.lineage_, test.keys, sees=sees))
 
     return {
@@ -153,58 +158,91 @@ def _of_fits(opened: Run, fitted: Sequence[Recipe]) -> dict[str, Any]:
     }
 
 
+def _sees(is_paired: bool) -> Literal["brain", "brain and pictures"]:
+    if is_paired:
+        return "brain and pictures"
+
+    return "brain"
+
+
+def _inner_splits(train: Trials, folds: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Stimulus ids fitted on and held out, for each fold inside the training side. Folds are (n_trials,) numbers."""
+    stimuli = train.stimuli.astype(str)
+    return [(stimuli[folds != fold], stimuli[folds == fold]) for fold in np.unique(folds)]
+
+
 def _voxels_of_the_data(opened: Run) -> list[Lineage]:
     """Choices of voxels made before any recipe: regions, masks, and the screening of NaN."""
     trials = opened.trials
     data = opened.config.data
-    tested = frozenset().union(*(test.keys for _, test in _sides(opened)))
+    lineages = []
+    tested: set[str] = set()
+    for _, test in _sides(opened):
+        tested.update(test.keys)
 
-    # Regions of published data come from localisers, anatomy and retinotopy: scans of their own.
-    is_published = opened.dataset.name.split("-")[0] in PICTURES
-    out = []
     if data.roi:
-        out.append(Lineage(f"region {data.roi}", () if is_published else None, tested))
+        # Regions of published data come from localisers, anatomy and retinotopy: scans of their own. Those of other data
+        # come from nobody knows where, which is another answer than "from no trial".
+        if opened.dataset.name.split("-")[0] in PICTURES:
+            fitted_on = ()
+        else:
+            fitted_on = None
+
+        lineages.append(Lineage(f"region {data.roi}", fitted_on, tested))
 
     region = f"{data.roi or ''} {trials.provenance.get('mask', '')}"
     if "nsdgeneral" in region:
         # Drawn where responses to the whole experiment were reliable, the shared pictures included.
-        out.append(Lineage("nsdgeneral", trials.member_keys(), tested, sees="brain"))
+        lineages.append(Lineage("nsdgeneral", trials.member_keys(), tested, sees="brain"))
 
     if "dropped voxels" in trials.provenance:
-        out.append(Lineage("leaving out voxels with NaN", trials.member_keys(), tested, sees="brain"))
+        lineages.append(Lineage("leaving out voxels with NaN", trials.member_keys(), tested, sees="brain"))
 
-    return out
+    return lineages
 
 
 def _shown_to(opened: Run, keys: frozenset[str]) -> list[str]:
-    trials = opened.trials
-    return [str(s) for s, key in zip(trials.stimuli, trials.keys, strict=True) if key in keys]
+    """Stimulus of each of this person's trials among `keys`."""
+    return _stimuli_of(opened.trials, keys)
+
+
+def _stimuli_of(trials: Trials, keys: frozenset[str]) -> list[str]:
+    stimuli = []
+    for stimulus, key in zip(trials.stimuli, trials.keys, strict=True):
+        if key in keys:
+            stimuli.append(str(stimulus))
+
+    return stimuli
 
 
 def _anchors(opened: Run, fitted: Sequence[Recipe]) -> dict[str, list[str]] | None:
     """Stimuli whose responses of other people entered a fit, by person; None where nobody else took part."""
-    keys = frozenset().union(*(r.lineage_ for r in fitted))
-    names = {k.rsplit("/", 1)[0] for k in keys} - {opened.trials.subject}
-    if not names:
-        return None
+    keys = frozenset().union(*(recipe.lineage_ for recipe in fitted))
+    others = {key.rsplit("/", 1)[0] for key in keys} - {opened.trials.subject}  # a key is SUBJECT/TRIAL
 
-    out = {}
-    for name in sorted(names):
+    anchors = {}
+    for name in sorted(others):
         if name in opened.dataset.subjects:
-            other = opened.dataset.trials(name)
-            out[f"responses of {name}"] = [str(s) for s, k in zip(other.stimuli, other.keys, strict=True) if k in keys]
+            anchors[f"responses of {name}"] = _stimuli_of(opened.dataset.trials(name), keys)
 
-    return out or None
+    return anchors or None
 
 
 def _generators(fitted: Sequence[Recipe]) -> dict[str, Sequence[str] | None]:
-    return {name: GENERATORS.get(name) for recipe in fitted for name in recipe.generators()}
+    """Corpora that each pretrained generator was trained on; None where nobody knows."""
+    corpora = {}
+    for recipe in fitted:
+        for name in recipe.generators():
+            corpora[name] = GENERATORS.get(name)
+
+    return corpora
 
 
 # -- what was decoded --------------------------------------------------------------------------------------------------
 
 
 def _of_decoding(opened: Run, first: Recipe) -> dict[str, Any]:
+    """The whole chain of the first fold as a function of responses, and a few responses to try it on."""
     test = opened.sides(0)[1].average_repeats()
 
     def predict(betas: np.ndarray) -> np.ndarray:
@@ -213,22 +251,22 @@ def _of_decoding(opened: Run, first: Recipe) -> dict[str, Any]:
         table = pd.DataFrame({"stimulus": [str(test.stimuli[0])] * len(betas), "session": test.table["session"][0]})
         return first.decode(Trials(betas, table, test.voxels, test.subject)).pixels
 
-    return {"predict": predict, "test_betas": test.betas[:40]}
+    return {"predict": predict, "test_betas": test.betas[:_FEW_TRIALS]}
 
 
 def _samples(run: RunFolder, decoded: np.ndarray, seen: np.ndarray) -> Samples:
     file = run.decoded(TEST, "brain") / "samples.npy"
     if file.is_file():
-        drawn = np.load(file, mmap_mode="r", allow_pickle=False)
+        samples = np.load(file, mmap_mode="r", allow_pickle=False)
     else:
-        drawn = decoded[:, None]
+        samples = decoded[:, None]  # (n, 1, h, w, c)
 
-    return Samples(drawn, decoded, seen)
+    return Samples(samples, decoded, seen)
 
 
 def _cycles(opened: Run, fitted: Sequence[Recipe]) -> list[CycleEvidence] | None:
     """The analysis of the cycle, where it was made, and whether its readers are told that it goes in a circle."""
-    file = opened.run.path / "analysis" / "cycle" / "analysis.json"
+    file = opened.folder.path / "analysis" / "cycle" / "analysis.json"
     if not file.is_file():
         return None
 
@@ -253,56 +291,80 @@ def _cycles(opened: Run, fitted: Sequence[Recipe]) -> list[CycleEvidence] | None
 
 
 def _of_stimuli(opened: Run) -> dict[str, Any]:
-    sides = _sides(opened)
-    tested = {str(i) for _, test in sides for i in test.stimulus_ids}
-    stimuli = opened.stimuli.select(list(dict.fromkeys(i for pair in sides for t in pair for i in t.stimulus_ids)))
-    is_tested = np.asarray([str(i) in tested for i in stimuli.ids])
-    rng = np.random.default_rng([opened.config.seed, 11])
+    """How alike the pictures of both sides are."""
+    ids: dict[Any, None] = {}  # a set in the order of first sight
+    tested: set[str] = set()
+
+    for train, test in _sides(opened):
+        ids.update(dict.fromkeys(train.stimulus_ids))
+        ids.update(dict.fromkeys(test.stimulus_ids))
+        tested.update(str(stimulus) for stimulus in test.stimulus_ids)
+
+    stimuli = opened.stimuli.select(list(ids))
+    is_tested = np.asarray([str(stimulus) in tested for stimulus in stimuli.ids])
+    rng = np.random.default_rng([opened.config.seed, _LIKENESS_STREAM])
 
     return {"likeness": likeness_of(opened.dataset.name, stimuli, is_tested, rng)}
 
 
 def _sides(opened: Run) -> list[tuple[Trials, Trials]]:
     """Which trials train and test, by fold: as `Run.sides`, but nothing is imputed, so no response is read."""
-    there = opened.stimuli.ids.astype(str)
-    pairs = (split.apply(opened.trials) for split in opened.folds)
-    return [tuple(t.take(np.isin(t.stimuli.astype(str), there)) for t in pair) for pair in pairs]
+    ids = opened.stimuli.ids.astype(str)  # of pictures that are there
+    sides = []
+
+    for split in opened.folds:
+        train, test = split.apply(opened.trials)
+        train = train.take(np.isin(train.stimuli.astype(str), ids))
+        test = test.take(np.isin(test.stimuli.astype(str), ids))
+        sides.append((train, test))
+
+    return sides
 
 
 def _of_trials(opened: Run) -> dict[str, Any]:
+    """The trials that take part, which of them train and test, and their responses in some of the voxels."""
     trials = opened.trials
-    row = {key: n for n, key in enumerate(trials.keys)}
-    sides = [tuple(np.asarray([row[k] for k in t.keys], dtype=np.intp) for t in pair) for pair in _sides(opened)]
+    row_of = {key: row for row, key in enumerate(trials.keys)}
+    sides = []
+
+    for train, test in _sides(opened):
+        train_rows = np.asarray([row_of[key] for key in train.keys], dtype=np.intp)
+        test_rows = np.asarray([row_of[key] for key in test.keys], dtype=np.intp)
+        sides.append((train_rows, test_rows))
+
     used = np.unique(np.concatenate([rows for pair in sides for rows in pair]))
-    place = np.full(len(trials), -1)
+    place = np.full(len(trials), -1)  # of a trial among those used
     place[used] = np.arange(len(used))
     some = trials.take(used)
 
+    # A session shows in any few hundred voxels, so the others are never read.
     if some.n_voxels > _MOST_VOXELS:
-        chosen = np.random.default_rng([opened.config.seed, 12]).permutation(some.n_voxels)[:_MOST_VOXELS]
-        few = some.take_voxels(np.sort(chosen), "a sample")
+        rng = np.random.default_rng([opened.config.seed, _VOXEL_STREAM])
+        voxels = rng.permutation(some.n_voxels)[:_MOST_VOXELS]
+        sample = some.take_voxels(np.sort(voxels), "a sample")
     else:
-        few = some
+        sample = some
 
     return {
         "trials": some.table[["stimulus", "session", "run"]],
         "sides": [(place[train], place[test]) for train, test in sides],
-        "responses": few.betas,
+        "responses": sample.betas,
         "left_out": _left_out(opened, used),
     }
 
 
 def _left_out(opened: Run, used: np.ndarray) -> dict[str, int]:
-    every = opened.dataset.trials(opened.config.data.subject)
+    """Number of trials that take no part, by reason."""
+    recorded = opened.dataset.trials(opened.config.data.subject)
     usable = opened.trials
-    there = np.isin(usable.stimuli.astype(str), opened.stimuli.ids.astype(str))
-    rest = np.ones(len(usable), bool)
-    rest[used] = False
+    has_picture = np.isin(usable.stimuli.astype(str), opened.stimuli.ids.astype(str))  # (n_trials,)
+    is_unused = np.ones(len(usable), bool)
+    is_unused[used] = False
 
     return {
-        "for values that are not finite": len(every) - len(usable),
-        "whose picture is missing": int((~there).sum()),
-        "on neither side of the split": int((rest & there).sum()),
+        "for values that are not finite": len(recorded) - len(usable),
+        "whose picture is missing": int((~has_picture).sum()),
+        "on neither side of the split": int((is_unused & has_picture).sum()),
     }
 
 
@@ -310,10 +372,21 @@ def _left_out(opened: Run, used: np.ndarray) -> dict[str, int]:
 
 
 def look_of(opened: Run) -> ledger.LedgerEntry:
-    """This evaluation, as the ledger keeps it."""
-    manifest = opened.run.manifest
-    values = [str(manifest.get(k, "")) for k in ("data_digest", "split_digest", "config_digest")]
-    return ledger.LedgerEntry(values[0], values[1], values[2], str(opened.config.split or opened.folds[0].name))
+    """This evaluation, as the ledger keeps it.
+
+    Parameters
+    ----------
+    opened : Run
+        a run
+
+    Returns
+    -------
+    LedgerEntry
+        digests of data, split and configuration, and the name of the split
+    """
+    manifest = opened.folder.manifest
+    data, split, config = (str(manifest.get(key, "")) for key in ("data_digest", "split_digest", "config_digest"))
+    return ledger.LedgerEntry(data, split, config, str(opened.config.split or opened.folds[0].name))
 
 
 def _holds_out_clusters(split: Mapping[str, Any]) -> bool:
@@ -325,44 +398,48 @@ def _holds_out_clusters(split: Mapping[str, Any]) -> bool:
     return str(split.get("name", "")).startswith(CLUSTER)
 
 
-def _of_runs_beside(opened: Run) -> dict[str, Any]:
-    mine = look_of(opened)
-    ours = opened.config.recipe.model_dump(mode="json")
-    held_out = ""
+def _of_sibling_runs(opened: Run) -> dict[str, Any]:
+    """What other runs of the same data say about this one: earlier looks at its test set, and scores under other splits."""
+    look = look_of(opened)
+    recipe = opened.config.recipe.model_dump(mode="json")
 
-    if all(s.held_out == "clusters" for s in opened.folds):
+    if all(split.held_out == "clusters" for split in opened.folds):
         held_out = "clusters of pictures"
-    elif all(s.category_disjoint for s in opened.folds):
+    elif all(split.category_disjoint for split in opened.folds):
         held_out = "categories"
+    else:
+        held_out = ""
 
-    looks = 0
+    n_looks = 0
     usual = None
     strict = None
 
-    for other in sibling_runs(opened.run):
-        looks += sum(
-            x.split == mine.split and x.data == mine.data and x.config != mine.config for x in other.ledger.looks
-        )
+    for sibling in sibling_runs(opened.folder):
+        for other in sibling.ledger.looks:
+            if other.split == look.split and other.data == look.data and other.config != look.config:
+                n_looks += 1
 
-        split = other.manifest.get("split") or {}
-        if held_out and usual is None and same_recipe(ours, other.recipe):
+        # The same recipe where test stimuli have near relatives in training: how much of the score they explain.
+        split = sibling.manifest.get("split") or {}
+        if held_out and usual is None and same_recipe(recipe, sibling.recipe):
             holds_out_groups = _holds_out_clusters(split) or split.get("category_disjoint")
             if not holds_out_groups:
-                usual = other.scores
+                usual = sibling.scores
 
+        # The same recipe without a look at test responses: what the relaxed setting is worth.
         if (
             opened.config.recipe.setting == "relax"
             and strict is None
-            and other.recipe.get("setting") == "strict"
-            and other.manifest.get("split_digest") == mine.split
-            and same_recipe(ours, other.recipe, but=("setting",))
+            and sibling.recipe.get("setting") == "strict"
+            and sibling.manifest.get("split_digest") == look.split
+            and same_recipe(recipe, sibling.recipe, but=("setting",))
         ):
-            strict = other.scores
+            strict = sibling.scores
 
     return {
-        "ledger": ledger.read(opened.run.path),
-        "looks_beside": looks,
-        "config": mine.config,
+        "ledger": ledger.read(opened.folder.path),
+        "looks_beside": n_looks,
+        "config": look.config,
         "held_out": held_out,
         "usual_scores": usual,
         "strict_scores": strict,
@@ -372,27 +449,40 @@ def _of_runs_beside(opened: Run) -> dict[str, Any]:
 # -- what is written beside the verdicts -------------------------------------------------------------------------------
 
 
-def write_findings(opened: Run, found: Evidence, tables: RunFolder) -> None:
-    """near_duplicates.csv and .png (pairs that S2 found), nearest.csv (test picture, nearest in training, cosine),
-    bottleneck.csv (dimensions, two_way) of B5."""
-    rng = np.random.default_rng([opened.config.seed, 13])
-    pairs = near_pairs(found, rng)
-    tables.write_table(pairs, "near_duplicates.csv")
-    tables.write_table(nearest_in_training(found), "nearest.csv")
-    target = curve_target(found)
+def write_findings(opened: Run, gathered: Evidence, tables: RunFolder) -> None:
+    """Write what checks S2, S3 and B5 found, item by item.
 
+    - near_duplicates.csv and .png: pairs that S2 found
+    - nearest.csv: test picture, nearest in training, cosine
+    - bottleneck.csv: dimensions, two_way
+
+    Parameters
+    ----------
+    opened : Run
+        a run
+    gathered : Evidence
+        of its evaluation
+    tables : RunFolder
+        the folder written to
+    """
+    rng = np.random.default_rng([opened.config.seed, _FINDINGS_STREAM])
+    pairs = near_pairs(gathered, rng)
+    tables.write_table(pairs, "near_duplicates.csv")
+    tables.write_table(nearest_in_training(gathered), "nearest.csv")
+
+    target = curve_target(gathered)
     if target is not None:
         tables.write_table(bottleneck_curve(target).assign(space=target.space), "bottleneck.csv")
 
     if len(pairs):
-        test = _thumbnail_pictures(opened, pairs["test"])
-        train = _thumbnail_pictures(opened, pairs["train"])
+        test = _thumbnail_pictures(opened, list(pairs["test"]))
+        train = _thumbnail_pictures(opened, list(pairs["train"]))
         near_copy_sheet(test, train).save(tables.path / "near_duplicates.png")
 
 
 def _thumbnail_pictures(opened: Run, ids: Sequence[str]) -> np.ndarray:
     """(n, h, w, c) uint8 pictures of the pairs that are drawn. A picture can be in several pairs, but stimuli are unique."""
-    drawn = list(ids)[:MAX_PAIRS]
+    drawn = ids[:MAX_PAIRS]
     unique = list(dict.fromkeys(drawn))
     rows = [unique.index(stimulus) for stimulus in drawn]
     return opened.stimuli.select(unique).pixels()[rows]

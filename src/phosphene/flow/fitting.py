@@ -46,7 +46,7 @@ def fit(
         everything the run is told
     out : str or Path
         its folder
-    origins : mapping of {str: str}, optional
+    origins : mapping of str to str, optional
         where each value came from
     progress : Progress, optional
         where progress is shown
@@ -54,6 +54,11 @@ def fit(
         folder of finished stages that several runs share
     predict : bool, default False
         first predict what each stage will need, and at the end write forecast.csv: that beside what it took
+
+    Returns
+    -------
+    Run
+        the fitted run, which `decode`, `encode`, `evaluate` and `analyse` take
 
     Raises
     ------
@@ -77,46 +82,64 @@ def fit(
         }
 
     _check_memory(opened)
-    if predict and is_first():
+    is_writer = is_first()
+    if predict and is_writer:
         predicted = _predicted(opened, progress)
     else:
         predicted = None
 
-    run, first = opened.run, is_first()
-    with run.locked(f"fit {config.recipe.kind}") if first else nullcontext():
-        if first:
+    if is_writer:
+        lock = opened.folder.locked(f"fit {config.recipe.kind}")
+    else:
+        lock = nullcontext()  # the first process holds it for all
+
+    with lock:
+        if is_writer:
             _begin(opened, identity, origins or {})
 
-        for number, fold in enumerate(folds):
-            train, _ = opened.sides(number)
-            if len(folds) == 1:
-                what = fold.name
-            else:
-                what = f"fold {number + 1} of {len(folds)}"
+        for fold in range(len(folds)):
+            _fit_fold(opened, fold, progress, pool, is_writer=is_writer)
 
-            def announce(stage: str, how: str, seconds: float, what: str = what) -> None:
-                if not first:
-                    return
-
-                progress.say(f"{what}: {stage} {'was there' if how == 'reused' else f'fitted in {seconds:.1f} s'}")
-                run.log("stage", fold=what, stage=stage, how=how, seconds=seconds)
-
-            store = StageStore(opened.place(number) / "stages", announce, pool=pool, writes=first)
-            recipe = recipes.recipe(config.recipe.kind)(config.recipe, seed=config.seed)
-
-            if first:
-                recipe.progress = progress
-            else:
-                recipe.progress = Progress(quiet=True)
-
-            recipe.fit(train, opened.stimuli, store, opened.unpaired(number))
-
-        if first:
-            run.write_manifest(state="fitted", finished=time.strftime("%Y-%m-%dT%H:%M:%S"))
+        if is_writer:
+            opened.folder.write_manifest(state="fitted", finished=time.strftime("%Y-%m-%dT%H:%M:%S"))
             if predicted is not None:
                 write_beside(opened, predicted)
 
     return opened
+
+
+def _fit_fold(opened: Run, fold: int, progress: Progress, pool: Path | None, *, is_writer: bool) -> None:
+    """Fit the recipe of one fold; finished stages are read, not fitted again."""
+    config = opened.config
+    split = opened.folds[fold]
+    train, _ = opened.sides(fold)
+
+    if len(opened.folds) == 1:
+        title = split.name
+    else:
+        title = f"fold {fold + 1} of {len(opened.folds)}"
+
+    def announce(stage: str, how: str, seconds: float) -> None:
+        if not is_writer:
+            return
+
+        if how == "reused":
+            outcome = "was there"
+        else:
+            outcome = f"fitted in {seconds:.1f} s"
+
+        progress.say(f"{title}: {stage} {outcome}")
+        opened.folder.log("stage", fold=title, stage=stage, how=how, seconds=seconds)
+
+    store = StageStore(opened.place(fold) / "stages", announce, pool=pool, writes=is_writer)
+    recipe = recipes.recipe(config.recipe.kind)(config.recipe, seed=config.seed)
+
+    if is_writer:
+        recipe.progress = progress
+    else:
+        recipe.progress = Progress(quiet=True)
+
+    recipe.fit(train, opened.stimuli, store, opened.unpaired(fold))
 
 
 def _predicted(opened: Run, progress: Progress) -> list[Forecast]:
@@ -129,26 +152,35 @@ def _predicted(opened: Run, progress: Progress) -> list[Forecast]:
 
 def _check_memory(opened: Run) -> None:
     """Refuse responses of which the copy that standardising makes cannot be held. Raises MachineError."""
-    n = len(opened.trials)
-    voxels = opened.trials.n_voxels
-    what = f"The standardised copies of {n} trials of {voxels} voxels"
-    memory.check(2 * 4 * n * voxels, what, "Choose fewer voxels (data.roi), or a machine with more memory.")
+    n_trials = len(opened.trials)
+    n_voxels = opened.trials.n_voxels
+    n_bytes = 2 * 4 * n_trials * n_voxels  # two copies of float32
+
+    what = f"The standardised copies of {n_trials} trials of {n_voxels} voxels"
+    memory.check(n_bytes, what, "Choose fewer voxels (data.roi), or a machine with more memory.")
 
 
 def _begin(opened: Run, identity: Mapping[str, str], origins: Mapping[str, str]) -> None:
     """Write down what is about to be fitted. Raises ConfigError when the folder holds another run."""
-    run = opened.run
-    config = opened.config
-    flat = flatten(config.model_dump(mode="json"))
-    _refuse_another(run, identity, flat)
-    atomic.write_text(run.path / "config.yaml", to_yaml(config.model_dump(mode="json")))
-    table = [{"key": k, "value": str(v), "origin": origins.get(k, "given")} for k, v in flat.items()]
-    run.write_table(pd.DataFrame(table), "origins.csv")
-    run.write_table(_split_table(opened.folds), "splits.csv")
-    run.write_manifest(**identity, **_circumstances(opened), state="fitting")
+    folder = opened.folder
+    values = opened.config.model_dump(mode="json")
+    flat = flatten(values)
+    _refuse_another(folder, identity, flat)
+
+    rows = []
+    for key, value in flat.items():
+        rows.append({"key": key, "value": str(value), "origin": origins.get(key, "given")})
+
+    atomic.write_text(folder.path / "config.yaml", to_yaml(values))
+    folder.write_table(pd.DataFrame(rows), "origins.csv")
+    folder.write_table(_split_table(opened.folds), "splits.csv")
+
+    # Last: a folder with a manifest is a run, and everything a run has is there by then.
+    folder.write_manifest(**identity, **_circumstances(opened), state="fitting")
 
 
 def _science(config: RunConfig) -> str:
+    """Digest of all that decides the numbers."""
     values = config.model_dump(mode="json")
     # Places on disk; the digests of data and split stand for them.
     values["data"].pop("root")
@@ -159,6 +191,7 @@ def _science(config: RunConfig) -> str:
 
 
 def _refuse_another(run: RunFolder, identity: Mapping[str, str], asked: Mapping[str, Any]) -> None:
+    """Raise ConfigError for a folder that holds anything else than this very run, finished or not."""
     if not (run.path / "manifest.json").is_file():
         foreign = [p.name for p in run.path.iterdir() if not p.name.startswith(".")]
         if foreign:
@@ -169,49 +202,52 @@ def _refuse_another(run: RunFolder, identity: Mapping[str, str], asked: Mapping[
         return
 
     before = run.manifest
-    what = {"recipe": "recipe", "config_digest": "configuration", "data_digest": "data", "split_digest": "split"}
-    changed = [what[k] for k, v in identity.items() if before.get(k) != v]
-    if changed:
-        raise ConfigError(
-            f"{run.path} holds a run of {before.get('recipe')} whose {' and '.join(changed)} "
-            f"{'differs' if len(changed) == 1 else 'differ'} from what you ask for now{_differences(run, asked)}. Choose "
-            "another --out, or delete that folder; nothing in it was touched."
-        )
+    titles = {"recipe": "recipe", "config_digest": "configuration", "data_digest": "data", "split_digest": "split"}
+    changed = [titles[key] for key, value in identity.items() if before.get(key) != value]
+    if not changed:
+        return
+
+    if len(changed) == 1:
+        verb = "differs"
+    else:
+        verb = "differ"
+
+    raise ConfigError(
+        f"{run.path} holds a run of {before.get('recipe')} whose {' and '.join(changed)} "
+        f"{verb} from what you ask for now{_differences(run, asked)}. Choose "
+        "another --out, or delete that folder; nothing in it was touched."
+    )
 
 
 def _differences(run: RunFolder, asked: Mapping[str, Any], most: int = 4) -> str:
     """Which keys of the configuration differ, in words: " (seed: 0 there, 3 asked for)"; "" where none does."""
+    filed: Mapping[str, Any] = {}
     if (run.path / "config.yaml").is_file():
-        there = flatten(read_yaml(run.path / "config.yaml"))
-    else:
-        there = {}
+        filed = flatten(read_yaml(run.path / "config.yaml"))
 
-    keys = [k for k in {**there, **asked} if there.get(k) != asked.get(k)]
-    said = [f"{k}: {there.get(k)!r} there, {asked.get(k)!r} asked for" for k in keys[:most]]
+    keys = [key for key in {**filed, **asked} if filed.get(key) != asked.get(key)]
+    if not keys:
+        return ""
 
+    parts = [f"{key}: {filed.get(key)!r} there, {asked.get(key)!r} asked for" for key in keys[:most]]
     if len(keys) > most:
-        more = f"; {len(keys) - most} keys more"
-    else:
-        more = ""
+        parts.append(f"{len(keys) - most} keys more")
 
-    if said:
-        return f" ({'; '.join(said)}{more})"
-
-    return ""
+    return f" ({'; '.join(parts)})"
 
 
 def _split_table(folds: Sequence[Split]) -> pd.DataFrame:
-    rows = [
-        (number, side, split.unit, i)
-        for number, split in enumerate(folds)
-        for side, ids in (("train", split.train), ("test", split.test))
-        for i in ids
-    ]
+    """A row per fold, side and id: of a stimulus or of a trial, as the split's unit says."""
+    rows = []
+    for number, split in enumerate(folds):
+        for side, ids in (("train", split.train), ("test", split.test)):
+            rows += [(number, side, split.unit, i) for i in ids]
 
     return pd.DataFrame(rows, columns=["fold", "side", "unit", "id"])
 
 
 def _circumstances(opened: Run) -> dict[str, Any]:
+    """What a reader of the run may want to know, beside its identity: data, split, versions, machine, time."""
     from importlib.metadata import PackageNotFoundError, version
 
     versions = {"phosphene": __version__, "python": platform.python_version()}

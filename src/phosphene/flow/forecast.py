@@ -297,7 +297,7 @@ def write_beside(opened: Run, predicted: Sequence[Forecast], fold: int = 0) -> p
         )
 
     table = pd.DataFrame(rows)
-    opened.run.write_table(table, "forecast.csv")
+    opened.folder.write_table(table, "forecast.csv")
 
     return table
 

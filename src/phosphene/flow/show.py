@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,24 @@ from phosphene.metrics.registry import kind_of
 from phosphene.recipes.base import Recipe
 from phosphene.run import TEST, Run, RunConfig, configure
 
+_WIDEST = 48  # characters of a value, so that its origin still fits on the line
+
 
 def plan(config: RunConfig, out: str | Path) -> str:
-    """What `fit` would do with this configuration; reads the data, fits nothing, writes nothing."""
+    """What `fit` would do with this configuration; reads the data, fits nothing, writes nothing.
+
+    Parameters
+    ----------
+    config : RunConfig
+        what the run would be made with
+    out : str or Path
+        folder it would be written to, which may hold finished stages
+
+    Returns
+    -------
+    str
+        lines: recipe, data, split with its folds, stages that are there already, memory
+    """
     opened = Run(RunFolder(Path(out)), config)
     trials = opened.trials
     folds = opened.folds
@@ -40,8 +56,13 @@ def plan(config: RunConfig, out: str | Path) -> str:
     if len(folds) > 3:
         lines.append(f"         and {len(folds) - 3} more folds")
 
-    done = sum((opened.place(f) / "stages" / s / STAGE).is_file() for f in range(len(folds)) for s in names)
-    lines.append(f"stages   {done} of {len(folds) * len(names)} are there already in {out}")
+    n_done = 0
+    for number in range(len(folds)):
+        for name in names:
+            if (opened.place(number) / "stages" / name / STAGE).is_file():
+                n_done += 1
+
+    lines.append(f"stages   {n_done} of {len(folds) * len(names)} are there already in {out}")
     lines.append(f"memory   betas {len(trials) * trials.n_voxels * 4 / 1e6:.1f} MB as float32")
 
     return "\n".join(lines)
@@ -52,17 +73,22 @@ def show_recipes() -> str:
     lines = []
     for name in recipes.recipe_names():
         cls = recipes.recipe(name)
-        doc = (sys.modules[cls.__module__].__doc__ or "").strip().splitlines()[0]
-        own = [preset for preset in cls.presets if preset not in Recipe.presets]
+        if cls.can_encode():
+            verbs = "decode, encode"
+        else:
+            verbs = "decode"
 
-        if own:
-            more = f" Presets beside {' and '.join(Recipe.presets)}: {', '.join(own)}."
+        # A recipe's file begins "Name: what it does", and the name stands at the start of the line already.
+        title = (sys.modules[cls.__module__].__doc__ or "").strip().splitlines()[0]
+        what = title.partition(": ")[2] or title
+
+        presets = [preset for preset in cls.presets if preset not in Recipe.presets]
+        if presets:
+            more = f" Presets beside {' and '.join(Recipe.presets)}: {', '.join(presets)}."
         else:
             more = ""
 
-        lines.append(
-            f"{name:<18}{'decode, encode' if cls.can_encode() else 'decode':<16}{doc.partition(': ')[2] or doc}{more}"
-        )
+        lines.append(f"{name:<18}{verbs:<16}{what}{more}")
 
     return "\n".join(lines)
 
@@ -74,28 +100,39 @@ def show_config(recipe: str, layers: Sequence[tuple[str, Mapping[str, Any]]]) ->
     ----------
     recipe : str
         name of a recipe, or the folder of a run
-    layers : sequence of tuple of (str, mapping of {str: Any})
+    layers : sequence of tuple of (str, mapping)
         (origin, values) over the defaults; not used for a run
+
+    Returns
+    -------
+    str
+        a line per value: key, value, origin
     """
+    rows = []
     if (Path(recipe) / "manifest.json").is_file():
         table = RunFolder.existing(recipe).table("origins.csv")
-        rows = [(str(r.key), _short(r.value), str(r.origin)) for r in table.itertuples()]
+        for key, value, origin in zip(table["key"], table["value"], table["origin"], strict=True):
+            rows.append((str(key), _short(value), str(origin)))
     else:
+        # No recipe runs without data, but its configuration can be looked at before there are any.
         config, origins = configure(recipe, [("(required)", {"data.name": "?"}), *layers])
-        values = flatten(config.model_dump(mode="json"))
         origins["preset"] = f"{origins['preset']}; there are {', '.join(recipes.recipe(recipe).presets)}"
-        rows = [(k, _short(v), origins.get(k, "default")) for k, v in values.items()]
+        for key, value in flatten(config.model_dump(mode="json")).items():
+            rows.append((key, _short(value), origins.get(key, "default")))
 
-    widths = [max(len(r[i]) for r in rows) for i in range(2)]
-    return "\n".join(f"{k:<{widths[0]}}  {v:<{widths[1]}}  {o}" for k, v, o in rows)
+    key_width = max(len(key) for key, _, _ in rows)
+    value_width = max(len(value) for _, value, _ in rows)
+    lines = [f"{key:<{key_width}}  {value:<{value_width}}  {origin}" for key, value, origin in rows]
+
+    return "\n".join(lines)
 
 
 def _short(value: Any) -> str:
     text = str(value)
-    if len(text) <= 48:
+    if len(text) <= _WIDEST:
         return text
 
-    return text[:45] + "..."
+    return text[: _WIDEST - 3] + "..."
 
 
 HEADLINES = (
@@ -117,38 +154,28 @@ HEADLINES = (
 
 
 def summary(path: str | Path) -> str:
-    """The scores that matter most as a small table with controls, then the conclusions."""
+    """The scores that matter most as a small table with controls, then the conclusions.
+
+    Parameters
+    ----------
+    path : str or Path
+        folder of a run
+
+    Returns
+    -------
+    str
+        lines to print; what to run next, where nothing was scored yet
+    """
     run = RunFolder.existing(path)
     scores = run.table("scores.csv")
     if scores.empty:
         return f"{path} has no scores yet. Run: phosphene evaluate {path}"
 
-    inputs = list(pd.unique(scores["input"]))
     lines = [f"{'metric':<40}{'brain':>8}  {'95 % interval':<17}{'chance':>8}{'p':>9}{'n':>6}  controls"]
-
-    for row in scores[scores["input"] == "brain"].itertuples():
-        if kind_of(str(row.metric)) not in HEADLINES:
-            continue
-
-        others = scores[(scores["metric"] == row.metric) & (scores["input"] != "brain")].set_index("input")["value"]
-        controls = ", ".join(f"{i} {others[i]:.3f}" for i in inputs if i in others and pd.notna(others[i]))
-
-        if pd.notna(row.ci_low):
-            interval = f"{row.ci_low:.3f} to {row.ci_high:.3f}"
-        else:
-            interval = "-"
-
-        if pd.notna(row.chance):
-            chance = f"{row.chance:.3f}"
-        else:
-            chance = "-"
-
-        if pd.notna(row.p):
-            p = f"{row.p:.4f}"
-        else:
-            p = "-"
-
-        lines.append(f"{row.metric:<40}{row.value:>8.3f}  {interval:<17}{chance:>8}{p:>9}{row.n:>6}  {controls}")
+    for row in scores.loc[scores["input"] == "brain"].to_dict("records"):
+        metric = str(row["metric"])
+        if kind_of(metric) in HEADLINES:
+            lines.append(_summary_line(row, _control_values(scores, metric)))
 
     lines += ["", _conditions(run.manifest)]
     conclusions = run.evaluation(TEST) / "conclusions.txt"
@@ -158,7 +185,37 @@ def summary(path: str | Path) -> str:
     return "\n".join(lines)
 
 
+def _control_values(scores: pd.DataFrame, metric: str) -> str:
+    """What every input but the brain scored, such as ``shuffled 0.500, truth 0.980``, in the order of the table."""
+    others = scores.loc[(scores["metric"] == metric) & (scores["input"] != "brain")]
+    values = dict(zip(others["input"], others["value"].to_numpy(float), strict=True))
+
+    parts = []
+    for name in dict.fromkeys(scores["input"]):
+        if not math.isnan(values.get(name, math.nan)):
+            parts.append(f"{name} {values[name]:.3f}")
+
+    return ", ".join(parts)
+
+
+def _summary_line(row: Mapping[Hashable, Any], controls: str) -> str:
+    """One score of the brain; a dash for what the metric does not have."""
+    interval = "-"
+    chance = "-"
+    p = "-"
+
+    if pd.notna(row["ci_low"]):
+        interval = f"{row['ci_low']:.3f} to {row['ci_high']:.3f}"
+    if pd.notna(row["chance"]):
+        chance = f"{row['chance']:.3f}"
+    if pd.notna(row["p"]):
+        p = f"{row['p']:.4f}"
+
+    score = f"{row['metric']:<40}{row['value']:>8.3f}"
+    return f"{score}  {interval:<17}{chance:>8}{p:>9}{row['n']:>6}  {controls}"
+
+
 def _conditions(manifest: Mapping[str, Any]) -> str:
     """How the scores came about: the setting, and what else the recipe names."""
-    found = {"setting": manifest.get("setting", "unknown"), **manifest.get("conditions", {})}
-    return "; ".join(f"{k} {v}" for k, v in found.items())
+    conditions = {"setting": manifest.get("setting", "unknown"), **manifest.get("conditions", {})}
+    return "; ".join(f"{name} {value}" for name, value in conditions.items())

@@ -14,21 +14,29 @@ from phosphene.io.folder import RunFolder
 from phosphene.io.ledger import Ledger, read
 from phosphene.types import digest_of
 
-_MOST = 300  # folders looked into
+_MOST = 300  # folders looked into: a folder of thousands of runs would keep an evaluation waiting
 
 
 @dataclass(frozen=True)
-class SiblingRuns:
-    """Another run of the same data."""
+class SiblingRun:
+    """Another run of the same data, which may be unfinished, of an earlier version or damaged.
 
-    run: RunFolder
+    Attributes
+    ----------
+    folder : RunFolder
+        where it lies
+    manifest : dict of str to Any
+        what was written down when it was fitted
+    """
+
+    folder: RunFolder
     manifest: dict[str, Any]
 
     @cached_property
     def recipe(self) -> dict[str, Any]:
         """Its recipe's configuration; empty where it cannot be read."""
         try:
-            return dict(self.run.config.get("recipe", {}))
+            return dict(self.folder.config.get("recipe", {}))
         except PhospheneError:
             return {}
 
@@ -36,7 +44,7 @@ class SiblingRuns:
     def scores(self) -> pd.DataFrame | None:
         """Its scores; None before it is evaluated, or where they cannot be read."""
         try:
-            table = self.run.table("scores.csv")
+            table = self.folder.table("scores.csv")
         except (OSError, ValueError):
             return None
 
@@ -47,20 +55,33 @@ class SiblingRuns:
 
     @property
     def ledger(self) -> Ledger:
-        """Its looks at test sets."""
-        return read(self.run.path)
+        """When and on what it was evaluated."""
+        return read(self.folder.path)
 
 
-def sibling_runs(run: RunFolder) -> Iterator[SiblingRuns]:
-    """Runs in the same folder as this one with the same data, in order of their names."""
+def sibling_runs(run: RunFolder) -> Iterator[SiblingRun]:
+    """Runs in the same folder as this one with the same data, in order of their names.
+
+    Parameters
+    ----------
+    run : RunFolder
+        a run
+
+    Yields
+    ------
+    SiblingRun
+        each of the others; what cannot be read is passed over
+    """
+    own_path = run.path.resolve()
     data = run.manifest.get("data_digest")
+
     try:
-        folders = sorted(p for p in run.path.resolve().parent.iterdir() if (p / "manifest.json").is_file())
-    except OSError:
+        paths = sorted(path for path in own_path.parent.iterdir() if (path / "manifest.json").is_file())
+    except OSError:  # a parent that may not be listed, such as another person's home
         return
 
-    for path in folders[:_MOST]:
-        if path == run.path.resolve():
+    for path in paths[:_MOST]:
+        if path == own_path:
             continue
 
         try:
@@ -69,10 +90,24 @@ def sibling_runs(run: RunFolder) -> Iterator[SiblingRuns]:
             continue
 
         if data is not None and manifest.get("data_digest") == data:
-            yield SiblingRuns(RunFolder(path), manifest)
+            yield SiblingRun(RunFolder(path), manifest)
 
 
 def same_recipe(ours: dict[str, Any], theirs: dict[str, Any], *, but: tuple[str, ...] = ()) -> bool:
-    """Whether two configurations of recipes agree in everything but these values."""
-    strip = [{k: v for k, v in c.items() if k not in but} for c in (ours, theirs)]
-    return digest_of(strip[0]) == digest_of(strip[1])
+    """Whether two configurations of recipes agree in everything but these values.
+
+    Parameters
+    ----------
+    ours, theirs : dict of str to Any
+        configurations, as a manifest or a file has them
+    but : tuple of str, optional
+        keys that may differ
+
+    Returns
+    -------
+    bool
+        True where all others are equal
+    """
+    first = {key: value for key, value in ours.items() if key not in but}
+    second = {key: value for key, value in theirs.items() if key not in but}
+    return digest_of(first) == digest_of(second)

@@ -112,7 +112,7 @@ def report(run: RunLike | Sequence[RunLike], out: str | Path | None = None) -> P
 
 def _folder(run: RunLike) -> str | Path:
     if isinstance(run, Run):
-        return run.run.path
+        return run.folder.path
 
     if isinstance(run, RunFolder):
         return run.path

@@ -18,7 +18,13 @@ from phosphene.sweeps.run import one
 
 
 class Job:
-    """What one element of the array does."""
+    """What one element of the array does.
+
+    Parameters
+    ----------
+    whole : Sweep
+        the sweep, which travels to the node with the job
+    """
 
     def __init__(self, whole: Sweep) -> None:
         self.whole = whole
@@ -50,7 +56,7 @@ def submit(
         the sweep
     names : sequence of str
         of its runs
-    options : mapping of {str: Any}
+    options : mapping of str to Any
         of submitit's executor, such as ``{"timeout_min": 240, "slurm_partition": "gpu", "gpus_per_node": 1}``
     cluster : str, default "slurm"
         ``slurm``, or ``local``: the same through processes of this machine
@@ -98,7 +104,12 @@ def submit(
 def _refuse_lines(options: Mapping[str, Any]) -> None:
     """submitit quotes every value of a job script; a line break would still end the comment that a value stands in."""
     for key, value in options.items():
-        for text in (key, *(value if isinstance(value, (list, tuple)) else [value])):
+        if isinstance(value, (list, tuple)):
+            texts = [key, *value]
+        else:
+            texts = [key, value]
+
+        for text in texts:
             if any(ord(c) < 32 or ord(c) == 127 for c in str(text)):
                 raise ConfigError(
                     f"{key} of a cluster job holds a line break or another control character ({str(text)[:80]!r}), which would "
@@ -112,4 +123,12 @@ def _refuse_lines(options: Mapping[str, Any]) -> None:
 
 
 def _job_name(out: Path) -> str:
-    return "phosphene-" + "".join(c if c.isalnum() or c in "-_" else "-" for c in out.resolve().name)[:40]
+    """The folder's name, as far as every queue takes it: letters, digits, hyphens, underscores."""
+    letters = []
+    for c in out.resolve().name:
+        if c.isalnum() or c in "-_":
+            letters.append(c)
+        else:
+            letters.append("-")
+
+    return "phosphene-" + "".join(letters)[:40]

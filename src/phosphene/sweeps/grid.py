@@ -69,9 +69,9 @@ class Point:
     ----------
     axis : int
         number of the axis that is moved; -1 for the base, and where axes are crossed
-    sets : mapping of {str: Any}
+    sets : mapping of str to Any
         what is set over the base
-    repeat : mapping of {str: Any}
+    repeat : mapping of str to Any
         which repetition
     run : str
         name of the run's folder
@@ -85,7 +85,14 @@ class Point:
     @property
     def label(self) -> str:
         """What this point sets, as people read it; "base" where that is nothing."""
-        return ", ".join(v if k == "label" else f"{_short(k)} {value_words(v)}" for k, v in _told(self.sets)) or "base"
+        parts = []
+        for key, value in _named_by(self.sets):
+            if key == "label":
+                parts.append(value)
+            else:
+                parts.append(f"{_short(key)} {value_words(value)}")
+
+        return ", ".join(parts) or "base"
 
 
 @dataclass(frozen=True)
@@ -107,7 +114,7 @@ class SweepGrid:
         its contents
     points : sequence of Point
         in the order of the file
-    runs : mapping of {str: Planned}
+    runs : mapping of str to Planned
         by name, each once
     """
 
@@ -123,8 +130,13 @@ def read_grid(path: str | Path, layers: Sequence[tuple[str, Mapping[str, Any]]] 
     ----------
     path : str or Path
         YAML file
-    layers : sequence of tuple of (str, mapping of {str: Any}), default ()
+    layers : sequence of tuple of (str, mapping of str to Any), default ()
         (origin, values) laid over the base of the file, under what the axes set
+
+    Returns
+    -------
+    SweepGrid
+        every point and every run; points that ask for the same run share it
 
     Raises
     ------
@@ -139,8 +151,9 @@ def read_grid(path: str | Path, layers: Sequence[tuple[str, Mapping[str, Any]]] 
     if file.crossed:
         places = [(-1, _joined(chosen)) for chosen in product(*map(_places, file.grid))]
     else:
-        named = all("recipe" in axis or "config" in axis for axis in file.grid)
-        if file.recipe is None and named:
+        # Where each axis names recipes and nothing else does, there is no base to run.
+        every_axis_names_one = all("recipe" in axis or "config" in axis for axis in file.grid)
+        if file.recipe is None and every_axis_names_one:
             base = []
         else:
             base = [(-1, {})]
@@ -174,8 +187,10 @@ def _planned(
     repeat: Mapping[str, Any],
     layers: Sequence[tuple[str, Mapping[str, Any]]],
 ) -> Planned:
-    values = {k: v for k, v in {**sets, **repeat}.items() if k != "label"}
-    where = f"{path}, point '{', '.join(f'{k}={value_words(v)}' for k, v in values.items()) or 'base'}'"
+    """The run of a point, with a name that says what it sets and a digest of all that decides its results."""
+    values = {key: value for key, value in {**sets, **repeat}.items() if key != "label"}
+    point = ", ".join(f"{key}={value_words(value)}" for key, value in values.items())
+    where = f"{path}, point '{point or 'base'}'"
     recipe = values.pop("recipe", file.recipe)
     extra = values.pop("config", None)
 
@@ -183,13 +198,14 @@ def _planned(
         if extra is not None:
             raise ConfigError(f"{where}: both 'recipe' and 'config' name a file; name one.")
 
-        recipe, extra = None, recipe
+        extra = recipe
+        recipe = None
 
     stack = [("sweep", file.base), *layers]
     if extra is not None:
-        own = read_yaml(path.parent / str(extra))
-        recipe = flatten(own).get("recipe.kind", recipe)
-        stack.append((str(extra), own))
+        values_of_file = read_yaml(path.parent / str(extra))
+        recipe = flatten(values_of_file).get("recipe.kind", recipe)
+        stack.append((str(extra), values_of_file))
 
     if recipe is None:
         if extra:
@@ -214,15 +230,25 @@ def is_data(key: str) -> bool:
     return key == "split" or key.startswith("data.")
 
 
-def _told(sets: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """What is said of a point: its label and its data, or all it sets."""
-    return [(k, v) for k, v in sets.items() if "label" not in sets or k == "label" or is_data(k)]
+def _named_by(sets: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """What a point is called by: its label and its data, or all it sets where it has no label."""
+    if "label" not in sets:
+        return list(sets.items())
+
+    return [(key, value) for key, value in sets.items() if key == "label" or is_data(key)]
 
 
 def _name(sets: Mapping[str, Any], repeat: Mapping[str, Any]) -> str:
-    told = [*_told(sets), *repeat.items()]
-    parts = [v if k == "label" else f"{_short(k)}={value_words(v)}" for k, v in told] or ["base"]
-    return re.sub(r"[^A-Za-z0-9=.,_-]+", "-", ",".join(parts))[:_LONGEST_NAME].strip("-,.")
+    """Name of a run's folder without its digest, of characters that every file system and shell takes."""
+    parts = []
+    for key, value in [*_named_by(sets), *repeat.items()]:
+        if key == "label":
+            parts.append(value)
+        else:
+            parts.append(f"{_short(key)}={value_words(value)}")
+
+    name = ",".join(parts or ["base"])
+    return re.sub(r"[^A-Za-z0-9=.,_-]+", "-", name)[:_LONGEST_NAME].strip("-,.")
 
 
 def _short(key: str) -> str:

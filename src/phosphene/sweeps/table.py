@@ -38,7 +38,7 @@ def point_table(whole: Sweep) -> pd.DataFrame:
 
     columns = ["point", "axis", "repeat", "run", "seconds", *COLUMNS]
     if parts:
-        return pd.concat(parts, ignore_index=True)[columns]
+        return pd.concat(parts, ignore_index=True).loc[:, columns]
 
     return pd.DataFrame(columns=columns)
 
@@ -103,7 +103,9 @@ def summary_table(points: pd.DataFrame, grid: SweepGrid, items: Items | None = N
     planned = {(p.axis, p.label): p for p in reversed(grid.points)}
     order = {(p.axis, p.label): i for i, p in reversed(list(enumerate(grid.points)))}
 
-    for (axis, label, source, metric), group in points.groupby(["axis", "point", "input", "metric"], sort=False):
+    for key, group in points.groupby(["axis", "point", "input", "metric"], sort=False):
+        assert isinstance(key, tuple)  # of several columns
+        axis, label, source, metric = key
         values = group["value"].to_numpy(float)
         if len(group) == 1:
             value, low, high = (float(group.iloc[0][k]) for k in ("value", "ci_low", "ci_high"))
@@ -118,9 +120,9 @@ def summary_table(points: pd.DataFrame, grid: SweepGrid, items: Items | None = N
             "repeats": len(group),
         }  # fmt: skip
 
-        there = points[(points["point"] == base) & (points["input"] == source) & (points["metric"] == metric)]
-        there = there.drop_duplicates("repeat").set_index("repeat")
-        rows.append({**row, **_difference(group.set_index("repeat"), there, source, metric, items)})
+        of_base = (points["point"] == base) & (points["input"] == source) & (points["metric"] == metric)
+        base_rows = points.loc[of_base].drop_duplicates("repeat").set_index("repeat")
+        rows.append({**row, **_difference(group.set_index("repeat"), base_rows, source, metric, items)})
 
     table = pd.DataFrame(rows)
     if len(table):
@@ -145,13 +147,14 @@ def _difference(
     same = len(ours) == len(base) == 1 and ours["run"].iloc[0] == base["run"].iloc[0]
 
     if len(paired) > 1 and paired.std() > 0:
-        p = float(stats.ttest_1samp(paired, 0).pvalue)
+        _, p_value = stats.ttest_1samp(paired, 0)
+        p = float(p_value)
     elif len(ours) == len(base) == 1 and not same and items is not None and source == "brain":
         both = [_of_items(items(table["run"].iloc[0]), source, metric) for table in (ours, base)]
         if len(both[0]) > 1 and set(both[0].index) == set(both[1].index):
             rng = np.random.default_rng(zlib.crc32(f"{metric} {ours['run'].iloc[0]}".encode()))
-            found = paired_difference(both[0].to_numpy(), both[1].loc[both[0].index].to_numpy(), rng=rng)
-            mean, low, high, p, n = found
+            paired_items = paired_difference(both[0].to_numpy(), both[1].loc[both[0].index].to_numpy(), rng=rng)
+            mean, low, high, p, n = paired_items
         else:
             mean = np.nan
             n = 0
@@ -164,8 +167,8 @@ def _of_items(table: pd.DataFrame, source: str, metric: str) -> pd.Series:
     if not {"input", "metric", "stimulus", "value"} <= set(table):
         return pd.Series(dtype=float)
 
-    found = table[(table["input"] == source) & (table["metric"] == metric)]
-    return found.drop_duplicates("stimulus").set_index("stimulus")["value"].astype(float)
+    scores = table.loc[(table["input"] == source) & (table["metric"] == metric)]
+    return scores.drop_duplicates("stimulus").set_index("stimulus")["value"].astype(float)
 
 
 def mean_interval(values: np.ndarray) -> tuple[float, float, float]:

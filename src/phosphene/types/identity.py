@@ -59,7 +59,7 @@ class SelectedRows:
     def __repr__(self) -> str:
         return f"SelectedRows({len(self)} of {self.source.shape[0]}, {size_words(self.shape[1:])})"
 
-    def __getitem__(self, rows: Any) -> np.ndarray:
+    def __getitem__(self, rows: Any, /) -> np.ndarray:
         # rows[2, :10]: the first index chooses rows of this selection, the others what is inside a row.
         if isinstance(rows, tuple):
             taken = self[rows[0]]
