@@ -115,7 +115,6 @@ class BOLD5000:
         found = sorted({m[1] for m in names if m[2] == options.betas})
         if not found:
             raise DataError(f"{Path(path) / _BETAS} has no CSIk_GLMbetas-{options.betas}_allses_*.npy; fetch them.")
-
         return tuple(found)
 
     def load(self, path: Path, options: BOLD5000Options, subject: str | None = None) -> Dataset:
@@ -176,14 +175,12 @@ class BOLD5000:
             except PhospheneError as error:
                 out.append(Finding("problem", name, str(error)))
                 continue
-
             out += _check_counts(trials, repeated, options)
 
         if not (path / _PICTURES).is_dir():
             hint = ""
             if list((path / _PICTURES).parent.rglob("img_dict.npy")):
                 hint = " img_dict.npy of MinD-Vis is a pickle and is never opened."
-
             out.append(
                 Finding("note", "pictures", f"{path / _PICTURES} is not there.{hint}", "Fetch the stimulus pictures.")
             )
@@ -225,7 +222,6 @@ def _roi_files(path: Path, subject: str, options: BOLD5000Options) -> dict[tuple
 
         name = match[3] + match[4]
         side = match[3]
-
         if options.strict_names:
             roi = next((r for r in ROIS if r in name), match[4])
         else:
@@ -246,7 +242,6 @@ def _roi_files(path: Path, subject: str, options: BOLD5000Options) -> dict[tuple
                 missing = "RH"
             else:
                 missing = "LH"
-
             raise DataError(
                 f"{subject} has {there[roi, sides[0]].name} but no {missing}{roi}; fetch the other hemisphere."
             )
@@ -254,7 +249,6 @@ def _roi_files(path: Path, subject: str, options: BOLD5000Options) -> dict[tuple
         if not sides:
             if options.strict_names and roi in ROIS:
                 continue  # what the published loaders do
-
             known = sorted({r for r, _ in there})
             raise DataError(f"{subject} has no files of the ROI {roi} in {path / _BETAS}. {did_you_mean(roi, known)}")
 
@@ -262,7 +256,6 @@ def _roi_files(path: Path, subject: str, options: BOLD5000Options) -> dict[tuple
 
     if not out:
         raise DataError(f"{subject} has no files of the ROIs {', '.join(options.rois)} in {path / _BETAS}.")
-
     return out
 
 
@@ -313,15 +306,12 @@ def _shown(path: Path, subject: str, options: BOLD5000Options) -> pd.DataFrame:
     sessions = [f for f in folder.iterdir() if f.is_dir() and not is_litter(f.relative_to(folder))]
     numbered = sorted((_number(f.name, "sess"), f) for f in sessions)
     wanted = options.sessions
-
     if wanted is not None:
         if isinstance(wanted, int):
             wanted = tuple(range(1, wanted + 1))
-
         lacking = sorted(set(wanted) - {n for n, _ in numbered})
         if lacking or not wanted:
             raise ConfigError(f"{folder} has no session {lacking[:1]}; it has {[n for n, _ in numbered]}.")
-
         numbered = [(n, f) for n, f in numbered if n in wanted]
     else:
         if numbered:
@@ -355,7 +345,6 @@ def _number(name: str, word: str) -> int:
     match = re.search(rf"{word}(\d+)", name)
     if match is None:
         raise DataError(f"'{name}' should hold {word} and a number, as {word}01; rename or remove it.")
-
     return int(match[1])
 
 
@@ -363,7 +352,6 @@ def _repeated(path: Path) -> list[str]:
     file = path / _REPEATED
     if not file.is_file():
         raise DataError(f"{file} is not there; without it training and test cannot be told apart. Fetch it.")
-
     names = [
         n for line in read_text(file, "the repeated pictures").splitlines() if (n := line.strip().removeprefix("rep_"))
     ]
@@ -371,7 +359,6 @@ def _repeated(path: Path) -> list[str]:
     again = pd.Index(names).duplicated()
     if again.any():
         raise DataError(f"'{names[int(np.flatnonzero(again)[0])]}' stands twice in {file}; fetch it again.")
-
     return names
 
 
@@ -390,7 +377,6 @@ def collection(name: str) -> str:
         return "COCO"
     if re.match(r"n\d{8}_", name):
         return "ImageNet"
-
     return "Scene"
 
 
@@ -399,7 +385,6 @@ def _stimuli(path: Path, ids: list[str], options: BOLD5000Options) -> Stimuli:
     category = np.asarray([collection(i) for i in ids], dtype=object)
     if not (path / _PICTURES).is_dir():
         return Stimuli(names, category=category)
-
     images, present = pictures_of(path / _PICTURES, ids, options.image_size)
     return Stimuli(names, images, category=category, present=present)
 
@@ -438,7 +423,6 @@ def _check_counts(trials: Trials, repeated: list[str], options: BOLD5000Options)
         total = (STRICT_VOXELS if options.strict_names else VOXELS).get(name)
         sizes = {r: int(trials.roi(r).sum()) for r in trials.rois}
         wrong = [r for r, n in SIZES.get(name, {}).items() if sizes.get(r) != n]
-
         if trials.n_voxels == total and not wrong:
             level = "ok"
         else:

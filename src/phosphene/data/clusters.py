@@ -44,7 +44,6 @@ def directions(features: np.ndarray) -> np.ndarray:
 
         vectors, values, _ = svd(gram, lapack_driver="gesdd")
         k = min(_DIMENSIONS, len(values))
-
         if x.shape[1] <= len(x):
             x = x @ vectors[:, :k]
         else:
@@ -83,7 +82,6 @@ def spherical_kmeans(points: np.ndarray, k: int, rng: np.random.Generator, start
     """
     if not 1 <= k <= len(points):
         raise DataError(f"{len(points)} pictures cannot be put into {k} clusters; 1 to {len(points)} are possible.")
-
     found = [_once(points, k, rng) for _ in range(starts if k > 1 else 1)]
     return min(found, key=lambda c: c.spread)
 
@@ -91,7 +89,6 @@ def spherical_kmeans(points: np.ndarray, k: int, rng: np.random.Generator, start
 def _once(points: np.ndarray, k: int, rng: np.random.Generator) -> Clusters:
     centres = _first_centres(points, k, rng)
     members = np.full(len(points), -1)
-
     for _ in range(_ITERATIONS):
         cosine = points @ centres.T
         now = cosine.argmax(axis=1)
@@ -116,11 +113,9 @@ def _once(points: np.ndarray, k: int, rng: np.random.Generator) -> Clusters:
 def _first_centres(points: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
     chosen = [int(rng.integers(len(points)))]
     distance = 1 - points @ points[chosen[0]]
-
     for _ in range(k - 1):
         weight = np.maximum(distance, 0)
         total = weight.sum()
-
         if total > 1e-12:
             at = int(rng.choice(len(points), p=weight / total))
         else:
@@ -177,7 +172,6 @@ def number_of_clusters(
     best = int(np.argmax(gaps))
     if gaps[best] < gaps[0] + 2 * errors[best]:
         return 1
-
     return next(k for k, gap in zip(candidates, gaps, strict=True) if gap >= gaps[best] - errors[best])
 
 

@@ -77,7 +77,6 @@ class _Mark:
         """What ``If-Range`` takes; "" where the server gave nothing that tells versions apart."""
         if self.etag and not self.etag.startswith("W/"):
             return self.etag
-
         return self.modified
 
 
@@ -141,7 +140,6 @@ def fetch(
         with claimed(plan.root / f"{atomic.PARTIAL}fetching") as mine:
             if not mine:
                 raise MachineError(f"another process is fetching into {plan.root}; wait for it, or stop it.")
-
             for number, item in enumerate(wanted, start=1):
                 _one(plan, item, states[item], policy, say, f"{number} of {len(wanted)}")
 
@@ -238,14 +236,12 @@ def download(item: Item, policy: Policy, say: Progress | None = None) -> dict[st
 def _attempt(item: Item, policy: Policy, say: Progress) -> dict[str, Any]:
     part = partial_path(item.path)
     mark_file = part.with_name(f"{part.name}.json")
-
     with atomic.explained(item.path):
         item.path.parent.mkdir(parents=True, exist_ok=True)
 
     mark, kept = _resumable(item, part, mark_file)
     if kept and kept == mark.total:  # stopped between the last byte and the renaming
         return _finish(item, mark, part, mark_file, kept, *_digests(part), pieces=True)
-
     headers = {}
     if kept:
         headers["Range"] = f"bytes={kept}-"
@@ -271,7 +267,6 @@ def _attempt(item: Item, policy: Policy, say: Progress) -> dict[str, Any]:
 
         _check_answer(item, response, total, kept)
         mark = _Mark(item.url, response.headers.get("ETag", ""), response.headers.get("Last-Modified", ""), total)
-
         with atomic.explained(item.path):
             mark_file.write_text(json.dumps(vars(mark)), encoding="utf-8")
 
@@ -279,7 +274,6 @@ def _attempt(item: Item, policy: Policy, say: Progress) -> dict[str, Any]:
 
     if total is not None and size < total:
         raise TransientError(f"only {size} of {total} bytes arrived before the connection ended")
-
     return _finish(item, mark, part, mark_file, size, sha256, md5, pieces=bool(kept))
 
 
@@ -292,7 +286,6 @@ def _finish(
         _forget(part, mark_file)
         if pieces:  # what was kept and what came now may be of two versions: begin anew
             raise TransientError(f"what arrived in pieces is not the published file ({problem}); it is fetched anew")
-
         raise DataError(
             f"{item.path.name} from {item.url} is not the published file: {problem}. It was deleted. Try again later; if it "
             "stays so, the file was replaced there: ask its authors."
@@ -328,7 +321,6 @@ def _resumable(item: Item, part: Path, mark_file: Path) -> tuple[_Mark, int]:
     certain = mark.validator or len(item.sha256) == 64 or item.md5
     if mark.url == item.url and certain:
         return (mark, part.stat().st_size)
-
     return (_Mark(), 0)
 
 
@@ -339,7 +331,6 @@ def _continues(response: HTTPResponse, mark: _Mark, kept: int) -> bool:
         return False
     if mark.total is not None and told[3] not in ("*", str(mark.total)):
         return False
-
     etag = response.headers.get("ETag", "")
     modified = response.headers.get("Last-Modified", "")
 
@@ -354,10 +345,8 @@ def _check_answer(item: Item, response: HTTPResponse, total: int | None, kept: i
         raise DataError(
             f"{item.url} came re-packed ({response.headers['Content-Encoding']}) though this was not allowed."
         )
-
     if response.headers.get_content_type() in ("text/html", "application/xhtml+xml"):
         raise _page(item, response.read(4096))
-
     if item.bytes is not None and total is not None and total != item.bytes:
         raise DataError(
             f"{item.path.name} should have {item.bytes} bytes as published, but the server has {total}: it was replaced, or "
@@ -440,7 +429,6 @@ def _wrong(item: Item, size: int, sha256: str, md5: str) -> str:
         return f"its SHA-256 begins with {sha256[:12]}, the published one with {item.sha256[:12]}"
     if item.md5 and md5 != item.md5:
         return f"its MD5 is {md5}, {item.md5} is published"
-
     return ""
 
 
@@ -448,7 +436,6 @@ def _check_head(item: Item, head: bytes) -> None:
     """Raise DataError when a file does not begin as its kind does."""
     if head.lstrip(b"\xef\xbb\xbf \t\r\n")[:20].lower().startswith(_HTML):
         raise _page(item, head)
-
     if not looks_like(item.kind, head):
         raise DataError(
             f"{item.path.name} from {item.url} should be a {item.kind} file, but begins with {head[:12]!r}. It was not kept; "
@@ -482,7 +469,6 @@ def looks_like(kind: str, head: bytes) -> bool:
         return head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**27
     if kind == "text":
         return b"\0" not in head[:4096]
-
     return True
 
 

@@ -88,7 +88,6 @@ class ScaledRows:
 
         out = np.empty(numbers.shape, np.float32)
         step = max(1, _BLOCK // (numbers[:1].size or 1))
-
         for start in range(0, len(out), step):  # in the cache: whole, every number would go through memory three times
             block = out[start : start + step]
             block[...] = numbers[start : start + step]
@@ -123,7 +122,6 @@ def read_dataset(path: str | Path, subject: str | None = None) -> Dataset:
     index = _read_index(path)
     if subject is not None and subject not in index["subjects"]:
         raise DataError(f"{path} has no subject '{subject}'. {did_you_mean(subject, index['subjects'])}")
-
     splits = {}
     for r in index["splits"]:
         split = Split(r["name"], tuple(r["train"]), tuple(r["test"]), r["unit"], r["category_disjoint"], r["note"])
@@ -181,7 +179,6 @@ def _read_index(path: Path) -> dict[str, Any]:
 
     if not isinstance(index, dict) or index.get("format") != FORMAT:
         raise DataError(f"{file} is not the index of a data set: its 'format' should be '{FORMAT}'. {_MEND}")
-
     version = index.get("format_version")
     if not isinstance(version, int) or version > VERSION:
         raise DataError(
@@ -192,7 +189,6 @@ def _read_index(path: Path) -> dict[str, Any]:
     missing = {"name", "splits", "stimuli", "subjects", "files"} - set(index)
     if missing:
         raise DataError(f"{file} lacks {', '.join(sorted(missing))}. {_MEND}")
-
     return index
 
 
@@ -204,7 +200,6 @@ def _file(path: Path, index: Mapping[str, Any], name: str) -> Path:
         raise DataError(f"{path / INDEX} does not list {name}. {_MEND}")
     if not file.is_file():
         raise DataError(f"{file} is missing. {_MEND}")
-
     size = file.stat().st_size
     if size != record["size"]:
         raise DataError(
@@ -223,7 +218,6 @@ def _read_array(path: Path, index: Mapping[str, Any], name: str, shape: tuple[in
 
     if array.shape != shape:
         raise DataError(f"{file} has shape {array.shape}, but {INDEX} says {shape}. {_MEND}")
-
     return array
 
 
@@ -348,7 +342,6 @@ class FolderReader:
                 detail = (
                     f"its bytes are not those written (SHA-256 {digest[:12]}..., recorded {record['sha256'][:12]}...)."
                 )
-
                 out.append(Finding("problem", name, detail, _MEND))
 
         if not out:
@@ -381,7 +374,6 @@ def free_folder(path: str | Path, *, replace: bool = False) -> Path:
             raise ConfigError(
                 f"{path} exists and is no data set of phosphene, so it is left alone; choose another --out."
             )
-
         if not replace:
             raise ConfigError(
                 f"{path} already holds a data set. Choose another --out, or replace it with --replace (in Python replace=True)."
@@ -460,7 +452,6 @@ def write_dataset(
 def _plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
-
     return str(value)
 
 
@@ -497,7 +488,6 @@ class _Writer:
 
             yield header.getvalue()
             done = 0
-
             for block in blocks:
                 yield np.ascontiguousarray(block, dtype=dtype).data.cast("B")
                 done += len(block)
@@ -538,7 +528,6 @@ def _write_stimuli(out: _Writer, stimuli: Stimuli) -> dict[str, Any]:
     text, columns = _to_csv(table)
     out.text("stimuli.csv", text)
     record: dict[str, Any] = {"n": len(stimuli), "columns": columns}
-
     if stimuli.images is not None:
         shape = (len(stimuli), *stimuli.image_shape)
         step = max(1, _BLOCK_BYTES // max(1, int(np.prod(shape[1:]))))

@@ -110,10 +110,8 @@ class GOD:
             raise DataError(f"{path} has neither sbj_1.npz nor Subject1.h5, nor those of another person.")
         if options.variant != "auto" and options.variant not in there:
             raise DataError(f"{path} has no {_file(path, 'sbj_1', options.variant).name}; choose variant={there[0]}.")
-
         if options.variant == "auto":
             return there[0]
-
         return options.variant
 
     def load(self, path: Path, options: GODOptions, subject: str | None = None) -> Dataset:
@@ -171,7 +169,6 @@ class GOD:
 
         note = "150 categories train, 50 others test; each test picture was shown 35 times."
         split = Split("god", tuple(sides["train"]), tuple(sides["test"]), category_disjoint=disjoint, note=note)
-
         return Dataset("god", stimuli, people, {"god": split}, about(self, variant=variant))
 
     def check(self, path: Path, options: GODOptions) -> list[Finding]:
@@ -231,17 +228,14 @@ def _npz_ids(path: Path) -> dict[str, np.ndarray | None]:
 def _label_ids(path: Path) -> np.ndarray:
     ids = []
     rows = {}
-
     for number, line in enumerate(read_text(path, "the table of labels").splitlines()):
         cell = re.split(r"[,\t]", line)[0].strip().strip('"')
         if not cell:
             continue
-
         match = re.fullmatch(r"n?(\d{6,8})[._](\d+)", cell)
         if match is None:
             if number == 0:  # a header
                 continue
-
             raise DataError(
                 f"line {number + 1} of {path} begins with '{cell}', not with <wnid>.<image>, as 1518878.010042."
             )
@@ -279,7 +273,6 @@ def _from_npz(path: Path, subject: str, ids: Mapping[str, np.ndarray | None], op
 
     if test.shape[1] != train.shape[1]:
         raise DataError(f"arr_0 in {path} has {train.shape[1]} voxels but the test rows have {test.shape[1]}.")
-
     index = {"train": _index(file, "arr_3", len(train), ids["train"])}
     if average:
         index["test"] = np.arange(len(test))
@@ -310,7 +303,6 @@ def _matrix(file: ArrayFile, key: str) -> np.ndarray:
             hint = " It is transposed (voxels, trials)."
         else:
             hint = ""
-
         raise DataError(
             f"'{key}' in {file.path} has shape {matrix.shape}, but the ROI masks have {n_voxels} voxels.{hint}"
         )
@@ -322,7 +314,6 @@ def _index(file: ArrayFile, key: str, n: int, ids: np.ndarray | None) -> np.ndar
     index = np.ravel(file[key])
     if len(index) != n:
         raise DataError(f"'{key}' in {file.path} has {len(index)} entries for {n} rows of responses; they must match.")
-
     index = index.astype(np.int64)
     if ids is not None and (index.min() < 0 or index.max() >= len(ids)):
         raise DataError(
@@ -336,7 +327,6 @@ def _ids_of(side: str, index: np.ndarray, ids: Mapping[str, np.ndarray | None]) 
     known = ids[side]
     if known is not None:
         return known[index]
-
     return np.asarray([f"train-{i:04d}" if side == "train" else f"test-{i:02d}" for i in index], dtype=object)
 
 
@@ -351,7 +341,6 @@ def _voxels(masks: Mapping[str, np.ndarray], n: int, roi: str, path: Path) -> tu
     at = np.flatnonzero(probe.roi(roi))
     if not at.size:
         raise DataError(f"no voxel of {path} is in '{roi}'; choose another roi of {', '.join(masks)}.")
-
     table = table.iloc[at].reset_index(drop=True)
     return table.assign(column=at), at
 
@@ -379,7 +368,6 @@ def _from_bdata(path: Path, subject: str, options: GODOptions) -> Trials:
     keep = np.flatnonzero(np.isin(kind, (1, 2)))  # imagery shows no picture
     if not keep.size:
         raise DataError(f"DataType in {path} is never 1 (training) or 2 (test); it holds {sorted(set(kind))[:5]}.")
-
     values = file.column(options.stimulus_key)
     if values.dtype.itemsize < 8:
         raise DataError(
@@ -517,7 +505,6 @@ def _check_counts(dataset: Dataset, name: str, options: GODOptions) -> list[Find
     if options.roi == "VC":
         free = np.ones(trials.n_voxels, bool)
         sizes = {}
-
         for roi in ROIS:
             mine = trials.roi(roi) & free
             free &= ~mine

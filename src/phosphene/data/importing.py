@@ -76,7 +76,6 @@ def import_dataset(
 
     free_folder(out, replace=replace)
     dataset = source.reader.load(source.path, values, source.subject)
-
     return read_dataset(write_dataset(dataset, out, int16_scale=int16_scale, replace=replace, progress=progress))
 
 
@@ -210,14 +209,12 @@ def read_table(path: str | Path, what: str) -> pd.DataFrame:
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{what} {path} is {'a folder' if path.is_dir() else 'not there'}; give a CSV file.")
-
     text = read_text(path, what)
     try:
         if path.suffix.lower() == ".tsv":
             separator = "\t"
         else:
             separator = ","
-
         table = pd.read_csv(
             io.StringIO(text), dtype=str, keep_default_na=False, sep=separator, index_col=False, skipinitialspace=True
         )
@@ -231,7 +228,6 @@ def read_table(path: str | Path, what: str) -> pd.DataFrame:
     twice = table.columns[table.columns.duplicated()]
     if len(twice):
         raise DataError(f"{what} {path} has the column '{twice[0]}' twice; keep one.")
-
     return table
 
 
@@ -310,7 +306,6 @@ def _whole_numbers(values: Any, column: str, path: Path) -> np.ndarray:
 def _category(table: pd.DataFrame, path: str | Path) -> dict[str, str] | None:
     if "category" not in table:
         return None
-
     category: dict[str, str] = {}
     for stimulus, name in zip(table["stimulus"], table["category"], strict=True):
         first = category.setdefault(stimulus, name)
@@ -507,10 +502,8 @@ def _json_captions(path: Path) -> list[tuple[str, str]]:
     for name, texts in value.items():
         if isinstance(texts, str):
             texts = [texts]
-
         if not isinstance(texts, list) or not all(isinstance(t, str) for t in texts):
             raise DataError(f"the captions of '{name}' in {path} must be a list of texts.")
-
         pairs += [(name, text) for text in texts]
 
     return pairs

@@ -86,15 +86,12 @@ class Miyawaki(PairFile):
         there = [v for v, p in (("runs", path / "func"), ("mat", path / FILE)) if p.exists()]
         if not there:
             raise DataError(f"{path} has neither func nor {FILE}. Give the folder that holds either with --root.")
-
         if options.variant != "auto" and options.variant not in there:
             raise DataError(
                 f"{path} has no {'func' if options.variant == 'runs' else FILE}; it has {', '.join(there)}."
             )
-
         if options.variant == "auto":
             return there[0]
-
         return options.variant
 
     def load(self, path: Path, options: Any, subject: str | None = None) -> Dataset:
@@ -115,10 +112,8 @@ class Miyawaki(PairFile):
         path = Path(path)
         if self._variant(path, options) == "mat":
             return super().load(path / FILE, options, subject)
-
         if subject not in (None, options.subject):
             raise DataError(f"{path} has no subject '{subject}'. {did_you_mean(subject, [options.subject])}")
-
         return _from_runs(self, path, options)
 
     def check(self, path: Path, options: Any) -> list[Finding]:
@@ -131,7 +126,6 @@ class Miyawaki(PairFile):
 
         trials = dataset.trials()
         side = dataset.trials().table["side"]
-
         if variant == "mat":
             n_train = int(np.count_nonzero(side == "train"))
             n_test = int(np.count_nonzero(side == "test"))
@@ -162,7 +156,6 @@ def _from_runs(reader: Miyawaki, path: Path, options: MiyawakiOptions) -> Datase
     ijk = np.argwhere(read_labels(_image(path / "mask", "mask")) > 0)
     if not len(ijk):
         raise DataError(f"the mask below {path / 'mask'} is nowhere above 0, so no voxel is left.")
-
     files = sorted((m[1], int(m[2]), p) for p in (path / "func").iterdir() if (m := _RUN.fullmatch(p.name)))
     if not files:
         raise DataError(f"{path / 'func'} holds no data_random_runNN.nii.gz or data_figure_runNN.nii.gz; fetch them.")
@@ -176,7 +169,6 @@ def _from_runs(reader: Miyawaki, path: Path, options: MiyawakiOptions) -> Datase
         session = open_session(file, like.shape)
         if not np.allclose(open_nifti(file, 4).affine, like.affine, atol=1e-3):
             raise DataError(f"{file} lies elsewhere than the mask: their affines differ. Resample one to the other.")
-
         if session.n_trials != len(labels):
             raise DataError(
                 f"{file} has {session.n_trials} volumes, but its labels have {len(labels)} lines; rows are never dropped to "
@@ -195,7 +187,6 @@ def _from_runs(reader: Miyawaki, path: Path, options: MiyawakiOptions) -> Datase
             betas.append(volumes[late].mean(axis=0))
             picture = labels[start].astype(np.uint8)
             numbers = seen.setdefault(kind, {})
-
             if kind == "random":
                 width = 4
             else:
@@ -241,7 +232,6 @@ def _labels(path: Path) -> np.ndarray:
     """(n_volumes, 100) int8: 0 or 1, and rows of -1 at rest."""
     if not path.is_file():
         raise DataError(f"{path} is not there, so nothing says what was shown; fetch it.")
-
     rows = []
     for number, line in enumerate(read_text(path, "the labels").splitlines(), start=1):
         cells = [c.strip() for c in line.split(",") if c.strip()]
@@ -294,7 +284,6 @@ def _rois(folder: Path, like: Any, ijk: np.ndarray) -> dict[str, np.ndarray]:
         if len(sides) == 1:
             side = next(iter(sides))
             raise DataError(f"{folder} has {sides[side].name} but not the other hemisphere of {roi}; fetch it.")
-
         values = np.maximum(*(read_labels(p, like) for p in sides.values()))
         out[ROI + roi] = values[tuple(ijk.T)] > 0
 

@@ -144,7 +144,6 @@ class PairFile:
 
         voxels = _voxels(file, options, betas.shape[1], path)
         trials = Trials(betas, table, voxels, options.subject, provenance)
-
         if len(blocks) == 1:
             splits = {}
         else:
@@ -179,7 +178,6 @@ class PairFile:
                 level = "ok"
             else:
                 level = "problem"
-
             found.append(Finding(level, "split of the file", split.note, "" if level == "ok" else "Use kfold:10."))
 
         return found
@@ -188,7 +186,6 @@ class PairFile:
 def _read_blocks(path: Path, options: PairOptions) -> tuple[list[_Block], ArrayFile]:
     file = open_arrays(path)
     blocks = [_read_block(file, options, "train")]
-
     if options.test_betas is not None and options.test_betas in file:
         blocks.append(_read_block(file, options, "test"))
         n_train, n_test = (b.betas.shape[1] for b in blocks)
@@ -225,7 +222,6 @@ def _read_block(file: ArrayFile, options: PairOptions, side: str) -> _Block:
             hint = "Find the row that has no partner; rows are never dropped to make them fit."
             if n_rows == betas.shape[1]:
                 hint = "They match the voxels instead: the array may be (voxels, trials); then set transposed=true."
-
             raise DataError(
                 f"'{key}' in {file.path} has {n} rows but '{other}' has {n_rows} (shape {array.shape}). {hint}"
             )
@@ -239,7 +235,6 @@ def _optional(file: ArrayFile, options: PairOptions, field: str, *, required: bo
         return None
     if key not in file and not required and _is_default(options, field):
         return None
-
     array = file[key]
     if array.dtype.kind == "O" and field.endswith("images"):
         raise DataError(
@@ -262,7 +257,6 @@ def _n_pictures(array: np.ndarray, n: int) -> int:
     """Number of pictures; MATLAB stacks them along the last axis."""
     if array.ndim > 2 and len(array) != n and array.shape[-1] == n:
         return array.shape[-1]
-
     return len(array)
 
 
@@ -312,7 +306,6 @@ def _pictures(
 
     if not present.any():
         raise DataError(f"every picture in {path} is missing (NaN).")
-
     return _to_uint8(raw, present, options.pixel_range, path), present
 
 
@@ -350,10 +343,8 @@ def _with_axes(array: np.ndarray, n: int, shape: tuple[int, ...] | None, order: 
             f"image_shape {shape} does not fit {what}: it has {math.prod(shape)} values, each row has {width}. Give "
             "(height, width) or (height, width, 3)."
         )
-
     if order == "C":
         return array.reshape(n, *shape)
-
     return array.reshape(n, *shape[::-1]).transpose(0, 3, 2, 1)
 
 
@@ -388,10 +379,8 @@ def _to_uint8(raw: np.ndarray, present: np.ndarray, pixel_range: str, path: Path
             "saving, "
             "or set pixel_range."
         )
-
     if raw.dtype == np.uint8 and pixel_range == "0-255":
         return np.ascontiguousarray(raw)
-
     scaled = np.nan_to_num(raw.astype(np.float32)) * np.float32(255 / top)
     return np.clip(np.round(scaled), 0, 255).astype(np.uint8)
 
@@ -417,7 +406,6 @@ def _labels(blocks: list[_Block], options: PairOptions) -> np.ndarray | None:
     labels = [block.labels for block in blocks if block.labels is not None]
     if not labels:
         return None
-
     if len(labels) < len(blocks):
         raise DataError(
             f"only one side has labels: train_labels='{options.train_labels}', test_labels='{options.test_labels}'. "
@@ -440,7 +428,6 @@ def _name(value: Any, names: Mapping[str, str]) -> str:
 def _check_labels_agree(labels: np.ndarray | None, first: np.ndarray, names: np.ndarray, path: Path) -> None:
     if labels is None:
         return
-
     differ = np.flatnonzero(labels != labels[first])
     if differ.size:
         i = int(differ[0])
@@ -453,7 +440,6 @@ def _check_labels_agree(labels: np.ndarray | None, first: np.ndarray, names: np.
 def _voxels(file: ArrayFile, options: PairOptions, n_voxels: int, path: Path) -> pd.DataFrame:
     if options.roi is None:
         return pd.DataFrame(index=pd.RangeIndex(n_voxels))
-
     array = file[options.roi]
     if array.dtype.kind == "O":
         array = np.asarray([str(np.ravel(c)[0]) if np.size(c) else "" for c in array.ravel()], dtype=object)
@@ -463,7 +449,6 @@ def _voxels(file: ArrayFile, options: PairOptions, n_voxels: int, path: Path) ->
             members = array.T
         else:
             members = array
-
         columns = {str(j + 1): members[:, j].astype(bool) for j in range(members.shape[1])}
     else:
         flat = array.ravel()
@@ -494,7 +479,6 @@ def _file_split(trials: Trials, stimuli: Stimuli) -> Split:
         note = (
             f"{(side == 'train').sum()} training and {(side == 'test').sum()} test rows; no picture is on both sides."
         )
-
         return Split("file", tuple(shown["train"]), tuple(shown["test"]), "stimulus", disjoint, note)
 
     ids = trials.table["trial"].to_numpy()

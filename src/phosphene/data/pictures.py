@@ -144,7 +144,6 @@ def read_picture(
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError, MemoryError) as error:
         if isinstance(error, DataError):
             raise
-
         raise DataError(
             f"{name} is truncated or damaged ({error}; {len(data)} bytes). Copy it again, or remove it to mark the "
             "picture as missing."
@@ -179,7 +178,6 @@ def _plain(picture: Any, notes: list[str], name: str) -> Any:
     if picture.mode in ("L", "RGB"):
         if "transparency" not in picture.info:
             return picture
-
         picture = picture.convert("RGBA")
 
     if picture.mode == "1":
@@ -226,7 +224,6 @@ def _resized(picture: Any, size: tuple[int, int], aspect: Aspect, kernel: Kernel
     height, width = (int(s) for s in size)
     if height < 1 or width < 1:
         raise ConfigError(f"a picture size of at least 1 x 1 is needed, but {height} x {width} was given.")
-
     box = None
     if aspect == "crop":
         scale = min(picture.width / width, picture.height / height)
@@ -256,18 +253,15 @@ def list_pictures(folder: str | Path) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"the folder of pictures {folder} is {'a file' if folder.exists() else 'not there'}.")
-
     found = []
     for path in sorted(folder.rglob("*")):
         if is_litter(path.relative_to(folder)) or not path.is_file():
             continue
-
         if path.suffix.lower() in _ENDINGS or _looks_like_picture(path):
             found.append(path)
 
     if not found:
         raise DataError(f"{folder} holds no picture ({', '.join(_FORMATS)}). Give the folder that holds the files.")
-
     return found
 
 
@@ -306,7 +300,6 @@ def match_pictures(folder: str | Path, ids: Iterable[str]) -> dict[str, Path]:
 
     out = {}
     ids = list(ids)
-
     for name in ids:
         here = places.get(name, [])
         if len(here) > 1:
@@ -352,7 +345,6 @@ class PictureFolder:
     def __getitem__(self, rows: Any) -> np.ndarray:
         index = np.atleast_1d(np.arange(len(self.paths))[rows])
         out = np.zeros((len(index), *self.shape[1:]), dtype=np.uint8)
-
         for i, row in enumerate(index):
             path = self.paths[row]
             if path is not None:
@@ -362,7 +354,6 @@ class PictureFolder:
 
         if np.ndim(rows) or isinstance(rows, slice):
             return out
-
         return out[0]
 
 
@@ -399,7 +390,6 @@ def open_pictures(
         height, width, _ = picture.pixels.shape
         sizes[height, width] += 1
         grey = grey and picture.pixels.shape[2] == 1
-
         if picture.notes:
             notes[name] = picture.notes
 
@@ -424,7 +414,6 @@ def open_pictures(
 
     n_channels = 1 if grey else 3
     shape = (len(ids), size[0], size[1], n_channels)
-
     return PictureFolder(paths, shape), present, notes
 
 
@@ -467,5 +456,4 @@ def pictures_of(
         side = int(min(first.pixels.shape[:2]))
 
     pictures = PictureFolder([files.get(i) for i in ids], (len(ids), side, side, 3))
-
     return pictures, None if present.all() else present

@@ -135,7 +135,6 @@ class Item:
         if self.path.is_dir():
             if any(self.path.iterdir()):
                 return "there"
-
             return "not there"
 
         if self.path.is_file():
@@ -146,12 +145,10 @@ class Item:
                 return f"wrong: {size} bytes"
             if self.unpack is None:
                 return "there"
-
             return "not unpacked"
 
         if partial_path(self.path).is_file():
             return "part of it"
-
         return "not there"
 
 
@@ -192,7 +189,6 @@ class Plan:
         step = self.about.next
         if step.startswith("phosphene "):
             return f"{step} --root {shlex.quote(str(self.root))}"
-
         return step
 
     def size(self, items: Iterable[Item] | None = None) -> tuple[int, int, int]:
@@ -263,7 +259,6 @@ def make(
 
     folder = _folder(name, about, root)
     items: list[Item] = []
-
     for entry in about.files:
         if entry.part in parts or (not parts and not entry.optional):
             items += _filled(entry, about, folder, subjects, sessions)
@@ -281,7 +276,6 @@ def _check_subjects(name: str, about: DownloadSet, subjects: Sequence[str]) -> N
                 hint = did_you_mean(subject, about.subjects)
             else:
                 hint = "Its files are those of everyone."
-
             raise ConfigError(f"{name} has no subject '{subject}' to choose. {hint}")
 
 
@@ -290,7 +284,6 @@ def _folder(name: str, about: DownloadSet, root: str | Path | None) -> Path:
         given = checked_path(root)  # as in `locate`: the set's own folder, or the one that holds all sets
         if about.folder and (given / about.folder).is_dir():
             return given / about.folder
-
         return given
 
     if name == "weights":
@@ -312,7 +305,6 @@ def _filled(
     url = entry.url or about.base + entry.path
     fields = set(re.findall(r"{(\w+)}", entry.path + url))
     whose: list[tuple[str, Mapping[str, int]]] = [("", {})]
-
     if fields:
         named = list(subjects) or list(about.subjects) or ["SUBJECT"]
         whose = [(s, about.subjects.get(s, {})) for s in named]
@@ -344,7 +336,6 @@ def _inside(path: str) -> str:
     pure = PurePosixPath(path)
     if pure.is_absolute() or ".." in pure.parts or "\\" in path or not pure.parts:
         raise ConfigError(f"'{path}' in the table of downloads must stay inside the data set's folder.")
-
     return path
 
 
@@ -459,7 +450,6 @@ def _size(item: Item) -> str:
         return human(item.bytes)
     if item.about is None:
         return "not published"
-
     return f"about {human(item.about)}"
 
 

@@ -93,7 +93,6 @@ def _constant_findings(trials: Trials, q: Quality, train: Trials | None) -> list
     constant = q.constant_voxels
     if constant.size == trials.n_voxels:
         return [Finding("problem", "constant voxels", f"no voxel of {who} ever changes.", "Check what the file holds.")]
-
     out = []
     if constant.size:
         out.append(
@@ -123,7 +122,6 @@ def _constant_findings(trials: Trials, q: Quality, train: Trials | None) -> list
 def _scale_findings(trials: Trials, q: Quality) -> list[Finding]:
     who = trials.subject
     out = []
-
     if np.isfinite(q.sd).any():
         sd = float(np.nanmedian(q.sd))
     else:
@@ -201,7 +199,6 @@ class Screen:
     def __init__(self, nan: Policy = "error") -> None:
         if nan not in _POLICIES:
             raise ConfigError(f"nan='{nan}' is unknown. {did_you_mean(nan, _POLICIES)}")
-
         self.nan = nan
         self.keep_: np.ndarray | None = None
 
@@ -221,7 +218,6 @@ class Screen:
 
         bad = q.bad_voxels
         usable = np.isfinite(q.mean)
-
         if self.nan == "drop":
             keep = np.setdiff1d(np.flatnonzero(usable), bad)
         else:
@@ -233,7 +229,6 @@ class Screen:
                 "in some "
                 "trial, so dropping them leaves nothing. Find the trials that carry them, or use nan=impute."
             )
-
         if (q.low[keep] == q.high[keep]).all():
             raise DataError(
                 f"none of the {keep.size} usable voxels of {trials.subject} changes over {len(trials)} training "
@@ -258,7 +253,6 @@ class Screen:
         """
         if self.keep_ is None:
             raise ModelError("this Screen is not fitted yet; call fit with training trials first.")
-
         if trials.n_voxels != self.n_voxels_:
             raise DataError(
                 f"these betas have {trials.n_voxels} voxels (subject {trials.subject}) but the screening was fitted on "
@@ -297,7 +291,6 @@ class Screen:
 
         if notes:
             return replace(kept, provenance={**kept.provenance, **notes})
-
         return kept
 
     def _where_bad(self, trials: Trials, limit: float) -> tuple[np.ndarray, int]:
@@ -316,7 +309,6 @@ class Screen:
     def _refuse(self, trials: Trials, q: Quality, force: bool = False) -> None:
         if (self.nan != "error" and not force) or not (q.bad_trials.size or q.bad_voxels.size):
             return
-
         parts = []
         if q.bad_trials.size:
             first = int(q.bad_trials[0])
@@ -343,7 +335,6 @@ class Screen:
         """Arrays by name, and plain values beside them, from which `from_state` makes it again."""
         if self.keep_ is None:
             raise ModelError("this Screen is not fitted yet; call fit before saving it.")
-
         meta = {"nan": self.nan, "n_voxels": self.n_voxels_, "typical": self.typical_}
         return {"keep": self.keep_.astype(np.int64), "fill": self.fill_}, meta
 

@@ -52,12 +52,10 @@ def open_nifti(path: str | Path, n_axes: int) -> Any:
             what = "is a web page"
         else:
             what = f"cannot be opened ({error})"
-
         raise DataError(f"{path} {what}; a NIfTI file is expected. Download or copy it again.") from error
 
     if not isinstance(image, SpatialImage):
         raise DataError(f"{path} is a {type(image).__name__}; a NIfTI file of a volume is expected.")
-
     if len(image.shape) != n_axes:
         raise DataError(
             f"{path} has shape {image.shape}, but {n_axes} axes are expected; this is another kind of file."
@@ -114,7 +112,6 @@ def _volumes(path: Path, image: Any, step: int, n: int) -> Iterator[np.ndarray]:
             data = handle.read(k * size)
             if len(data) < k * size:
                 raise EOFError(f"{len(data)} bytes where {k * size} should follow")
-
             block = np.frombuffer(data, stored).reshape((*grid, k), order="F")
             yield block if (slope, inter) == (1.0, 0.0) else block * slope + inter
 
@@ -153,7 +150,6 @@ def read_volume(path: str | Path, like: Any = None) -> np.ndarray:
                 hint = " The axes are reversed: it was transposed."
             else:
                 hint = ""
-
             raise DataError(
                 f"{path} has shape {ours}, but {like.get_filename()} has {theirs}.{hint} Use one grid for all."
             )
@@ -262,7 +258,6 @@ class SessionFile:
                     if here.size:
                         block = betas[:n, z : min(z + step, high[2]), box[0], box[1]]
                         out[:, here] = block[:, k[here] - z, j[here] - low[1], i[here] - low[0]]
-
                 return out
 
             step = max(1, _BLOCK_BYTES // (plane * int(high[2] - low[2])))
@@ -302,7 +297,6 @@ def open_session(path: str | Path, grid: tuple[int, ...]) -> SessionFile:
     """
     path = Path(path)
     grid = tuple(int(g) for g in grid)
-
     if path.suffix in (".hdf5", ".h5"):
         import h5py
 
@@ -331,7 +325,6 @@ def open_session(path: str | Path, grid: tuple[int, ...]) -> SessionFile:
         image = open_nifti(path, 4)
         shape = image.shape
         dtype = image.get_data_dtype()
-
         if (image.dataobj.slope, image.dataobj.inter) != (1.0, 0.0):
             dtype = np.dtype(np.float32)  # the header scales the numbers
 
@@ -345,12 +338,10 @@ def open_session(path: str | Path, grid: tuple[int, ...]) -> SessionFile:
             hint = "Its axes are in another order: it was transposed."
         else:
             hint = "It belongs to another grid or person."
-
         raise DataError(f"{path} has shape {tuple(shape)}, but {expected} is expected. {hint}")
 
     if dtype.kind not in "iuf":
         raise DataError(f"{path} holds {dtype} values where numbers were expected.")
-
     return SessionFile(path, int(n), grid, np.dtype(dtype).newbyteorder("="))  # type: ignore[arg-type]
 
 
@@ -395,5 +386,4 @@ class SessionRows:
 
         if np.ndim(index):
             return out
-
         return out[0]
