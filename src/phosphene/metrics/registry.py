@@ -28,7 +28,7 @@ AT_PUBLISHED_SIZE = ("pixcorr", "ssim.2d", "ssim.columns")
 """Metrics that are also taken at the size published for NSD, as ``pixcorr.425`` and so on."""
 
 
-class Draws(TypedDict, total=False):
+class DrawSettings(TypedDict, total=False):
     """How a score is drawn: settings that `score` and `score_at_published_size` share."""
 
     seed: int
@@ -299,7 +299,7 @@ def score(
     return Scores(scores, skipped)
 
 
-def score_at_published_size(decoded: Decoded, **draws: Unpack[Draws]) -> Scores:
+def score_at_published_size(decoded: Decoded, **draws: Unpack[DrawSettings]) -> Scores:
     """PixCorr and SSIM of pictures brought to the 425 pixels that the literature on NSD scores them at.
 
     Parameters

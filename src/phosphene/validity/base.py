@@ -23,7 +23,7 @@ NOTHING = float("nan")  # the value of a finding that has no number
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """What a check found: a verdict, the number behind it, a sentence, and the same as data.
 
     Attributes
@@ -44,7 +44,7 @@ class Finding:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
-def passed(value: float, reason: str, **details: Any) -> Finding:
+def passed(value: float, reason: str, **details: Any) -> CheckResult:
     """All is well.
 
     Parameters
@@ -58,13 +58,13 @@ def passed(value: float, reason: str, **details: Any) -> Finding:
 
     Returns
     -------
-    Finding
+    CheckResult
         ``pass``
     """
-    return Finding("pass", float(value), reason, details)
+    return CheckResult("pass", float(value), reason, details)
 
 
-def flagged(value: float, reason: str, **details: Any) -> Finding:
+def flagged(value: float, reason: str, **details: Any) -> CheckResult:
     """Something that a reader of the scores must know.
 
     Parameters
@@ -78,13 +78,13 @@ def flagged(value: float, reason: str, **details: Any) -> Finding:
 
     Returns
     -------
-    Finding
+    CheckResult
         ``flag``
     """
-    return Finding("flag", float(value), reason, details)
+    return CheckResult("flag", float(value), reason, details)
 
 
-def failed(value: float, reason: str, **details: Any) -> Finding:
+def failed(value: float, reason: str, **details: Any) -> CheckResult:
     """The scores cannot be believed.
 
     Parameters
@@ -98,13 +98,13 @@ def failed(value: float, reason: str, **details: Any) -> Finding:
 
     Returns
     -------
-    Finding
+    CheckResult
         ``fail``
     """
-    return Finding("fail", float(value), reason, details)
+    return CheckResult("fail", float(value), reason, details)
 
 
-def not_applicable(reason: str, **details: Any) -> Finding:
+def not_applicable(reason: str, **details: Any) -> CheckResult:
     """The question does not arise here, or too little is there to answer it.
 
     Parameters
@@ -116,13 +116,13 @@ def not_applicable(reason: str, **details: Any) -> Finding:
 
     Returns
     -------
-    Finding
+    CheckResult
         ``not applicable``, without a number
     """
-    return Finding("not applicable", NOTHING, reason, details)
+    return CheckResult("not applicable", NOTHING, reason, details)
 
 
-def not_tested(reason: str, **details: Any) -> Finding:
+def not_tested(reason: str, **details: Any) -> CheckResult:
     """The question stays open.
 
     Parameters
@@ -134,10 +134,10 @@ def not_tested(reason: str, **details: Any) -> Finding:
 
     Returns
     -------
-    Finding
+    CheckResult
         ``not tested``, without a number
     """
-    return Finding("not tested", NOTHING, reason, details)
+    return CheckResult("not tested", NOTHING, reason, details)
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ class Verdict:
     waived_by : str
         who decided to go on in spite of it; empty when nobody did
     details : Mapping[str, Any]
-        what the sentence tells, for programs; see `Finding`
+        what the sentence tells, for programs; see `CheckResult`
     """
 
     id: str
@@ -367,7 +367,7 @@ class Check:
     needs : tuple of str
         fields of ``Evidence`` without which it does not apply
     run : callable or None
-        (evidence, rng) -> Finding; None for a check that is listed but not written yet
+        (evidence, rng) -> CheckResult; None for a check that is listed but not written yet
     cost : str
         what it takes for 1,000 test items, on two cores, without the generator
     """
@@ -376,7 +376,7 @@ class Check:
     title: str
     question: str
     needs: tuple[str, ...] = ()
-    run: Callable[[Evidence, np.random.Generator], Finding] | None = None
+    run: Callable[[Evidence, np.random.Generator], CheckResult] | None = None
     cost: str = ""
 
 

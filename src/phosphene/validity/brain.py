@@ -28,8 +28,8 @@ from phosphene.metrics.ties import first_best
 from phosphene.types.identity import few
 from phosphene.validity.base import (
     NOTHING,
+    CheckResult,
     Evidence,
-    Finding,
     failed,
     flagged,
     needed,
@@ -45,7 +45,7 @@ from phosphene.validity.targets import PICTURES, DecodingTarget
 MAX_OFFSET = 10  # trials by which the truths are shifted; a lost first trial or a dummy scan shifts by one or a few
 
 
-def alignment_alarm(evidence: Evidence, rng: np.random.Generator) -> Finding:
+def alignment_alarm(evidence: Evidence, rng: np.random.Generator) -> CheckResult:
     """B1: does the true order beat shifted and wrongly sorted ones, and chance?
 
     Parameters
@@ -57,7 +57,7 @@ def alignment_alarm(evidence: Evidence, rng: np.random.Generator) -> Finding:
 
     Returns
     -------
-    Finding
+    CheckResult
         value: two-way identification in the order as paired, chance 0.5
     """
     ranks = rank_matrix(needed(evidence.similarity))  # (decoded, true)
@@ -156,7 +156,7 @@ HEADLINES = ("pixcorr", "mse", "ssim.2d", "two_way")
 Standing = Literal["above", "unclear", "below"]
 
 
-def against_controls(evidence: Evidence, rng: np.random.Generator) -> Finding:
+def against_controls(evidence: Evidence, rng: np.random.Generator) -> CheckResult:
     """B3: is the real response better than shuffled, matched-noise and mean responses through the same pipeline?
 
     Parameters
@@ -168,7 +168,7 @@ def against_controls(evidence: Evidence, rng: np.random.Generator) -> Finding:
 
     Returns
     -------
-    Finding
+    CheckResult
         value: share of comparisons in which the brain is clearly above, 0 to 1
     """
     scores = needed(evidence.scores)
@@ -369,7 +369,7 @@ def repeat_correlation(
     return RepeatAgreement(correlation, p, float(np.quantile(dealt, 0.99)), n_repeated)
 
 
-def repeat_reliability(evidence: Evidence, rng: np.random.Generator) -> Finding:
+def repeat_reliability(evidence: Evidence, rng: np.random.Generator) -> CheckResult:
     """B2: in training and in test trials apart, as labels may be wrong in one of them.
 
     Parameters
@@ -381,7 +381,7 @@ def repeat_reliability(evidence: Evidence, rng: np.random.Generator) -> Finding:
 
     Returns
     -------
-    Finding
+    CheckResult
         value: the lower of the two correlations
     """
     table = needed(evidence.trials)
@@ -461,7 +461,7 @@ _REACH_ALPHA = 0.05
 _MOST_NAMED = 3
 
 
-def ceiling_of_method(evidence: Evidence, rng: np.random.Generator) -> Finding:
+def ceiling_of_method(evidence: Evidence, rng: np.random.Generator) -> CheckResult:
     """B4: scores of the true features through the same generator, from the control ``truth``.
 
     Parameters
@@ -473,7 +473,7 @@ def ceiling_of_method(evidence: Evidence, rng: np.random.Generator) -> Finding:
 
     Returns
     -------
-    Finding
+    CheckResult
         value: share of the ceiling above chance that the brain reaches
     """
     scores = needed(evidence.scores)
@@ -649,7 +649,7 @@ def curve_target(evidence: Evidence) -> DecodingTarget | None:
     return None
 
 
-def bottleneck(evidence: Evidence, rng: np.random.Generator) -> Finding:
+def bottleneck(evidence: Evidence, rng: np.random.Generator) -> CheckResult:
     """B5: how many dimensions of brain signal give 90 % of the score.
 
     Parameters
@@ -661,7 +661,7 @@ def bottleneck(evidence: Evidence, rng: np.random.Generator) -> Finding:
 
     Returns
     -------
-    Finding
+    CheckResult
         value: dimensions that give 90 % of the score above chance
     """
     target = curve_target(evidence)
@@ -694,7 +694,7 @@ def bottleneck(evidence: Evidence, rng: np.random.Generator) -> Finding:
 # -- B9: out of distribution -------------------------------------------------------------------------------------------
 
 
-def out_of_distribution(evidence: Evidence, rng: np.random.Generator) -> Finding:
+def out_of_distribution(evidence: Evidence, rng: np.random.Generator) -> CheckResult:
     """B9: identification on stimuli of another kind than those of training.
 
     Parameters
@@ -706,7 +706,7 @@ def out_of_distribution(evidence: Evidence, rng: np.random.Generator) -> Finding
 
     Returns
     -------
-    Finding
+    CheckResult
         value: two-way identification, chance 0.5
     """
     if not evidence.other_kind:
@@ -794,7 +794,7 @@ def irreducible_shares(train: np.ndarray, test: np.ndarray) -> np.ndarray:
     return np.clip(share, 0, 1)
 
 
-def collapse_of_data(evidence: Evidence, rng: np.random.Generator) -> Finding:
+def collapse_of_data(evidence: Evidence, rng: np.random.Generator) -> CheckResult:
     """B6: share of the test features outside the span of the training features. No brain takes part.
 
     Parameters
@@ -806,7 +806,7 @@ def collapse_of_data(evidence: Evidence, rng: np.random.Generator) -> Finding:
 
     Returns
     -------
-    Finding
+    CheckResult
         value: largest mean share out of reach over the spaces, 0 to 1
     """
     targets = needed(evidence.targets)
@@ -961,7 +961,7 @@ def _distinct_rows(rows: np.ndarray, train: np.ndarray) -> int:
     return len(np.unique(first_best(near)))
 
 
-def collapse_of_predictions(evidence: Evidence, rng: np.random.Generator) -> Finding:
+def collapse_of_predictions(evidence: Evidence, rng: np.random.Generator) -> CheckResult:
     """B7: effective dimensions, variance and variety of predictions, next to those of the truths.
 
     Parameters
@@ -973,7 +973,7 @@ def collapse_of_predictions(evidence: Evidence, rng: np.random.Generator) -> Fin
 
     Returns
     -------
-    Finding
+    CheckResult
         value: smallest effective dimension over the spaces, as a share of the truth's
     """
     usable = []
@@ -1174,7 +1174,7 @@ def _distinct(rows: np.ndarray) -> int:
     return len(np.unique(np.round(rows / size, 4), axis=0))
 
 
-def category_only(evidence: Evidence, rng: np.random.Generator) -> Finding:
+def category_only(evidence: Evidence, rng: np.random.Generator) -> CheckResult:
     """B8: predictions against training items of the same cluster, and inside clusters.
 
     Parameters
@@ -1186,7 +1186,7 @@ def category_only(evidence: Evidence, rng: np.random.Generator) -> Finding:
 
     Returns
     -------
-    Finding
+    CheckResult
         value: two-way identification less that of drawing an item of the group named, the smallest
     """
     targets = sorted(needed(evidence.targets), key=lambda target: target.space == PICTURES)  # latents first

@@ -15,8 +15,8 @@ from phosphene.errors import PhospheneError
 from phosphene.metrics.registry import kind_of
 from phosphene.types.identity import few
 from phosphene.validity.base import (
+    CheckResult,
     Evidence,
-    Finding,
     Lineage,
     as_floats,
     failed,
@@ -49,7 +49,7 @@ def _named(counts: dict[str, int], unit: str) -> str:
     return few([f"{name} ({n} {unit})" for name, n in counts.items()])
 
 
-def fit_lineage(evidence: Evidence, rng: np.random.Generator) -> Finding:
+def fit_lineage(evidence: Evidence, rng: np.random.Generator) -> CheckResult:
     """L1: trials that entered a fit and are then judged by it.
 
     Parameters
@@ -61,7 +61,7 @@ def fit_lineage(evidence: Evidence, rng: np.random.Generator) -> Finding:
 
     Returns
     -------
-    Finding
+    CheckResult
         value: trials that the worst step both saw and is judged on
     """
     if not evidence.lineages:
@@ -93,7 +93,7 @@ def fit_lineage(evidence: Evidence, rng: np.random.Generator) -> Finding:
     return passed(0, f"None of {len(evidence.lineages)} fitted steps saw a test trial.", **details)
 
 
-def subset_invariance(evidence: Evidence, rng: np.random.Generator) -> Finding:
+def subset_invariance(evidence: Evidence, rng: np.random.Generator) -> CheckResult:
     """L2: a prediction must not depend on which other test rows come with it.
 
     Parameters
@@ -105,7 +105,7 @@ def subset_invariance(evidence: Evidence, rng: np.random.Generator) -> Finding:
 
     Returns
     -------
-    Finding
+    CheckResult
         value: largest move of a prediction, relative to the largest prediction
     """
     predict = needed(evidence.predict)
@@ -144,7 +144,7 @@ def subset_invariance(evidence: Evidence, rng: np.random.Generator) -> Finding:
     return passed(worst, same, **details)
 
 
-def perturbation(evidence: Evidence, rng: np.random.Generator) -> Finding:
+def perturbation(evidence: Evidence, rng: np.random.Generator) -> CheckResult:
     """L3: a prediction must not move when other test rows turn into noise.
 
     Half of a few rows keep their values while the others become noise, of their own size and of ten times that; then the
@@ -159,7 +159,7 @@ def perturbation(evidence: Evidence, rng: np.random.Generator) -> Finding:
 
     Returns
     -------
-    Finding
+    CheckResult
         value: largest move of a prediction, relative to the largest prediction
     """
     predict = needed(evidence.predict)
@@ -213,7 +213,7 @@ def _gap(ours: np.ndarray, reference: np.ndarray, everything: np.ndarray) -> flo
     return float(gap)
 
 
-def voxel_selection(evidence: Evidence, rng: np.random.Generator) -> Finding:
+def voxel_selection(evidence: Evidence, rng: np.random.Generator) -> CheckResult:
     """L4: which trials entered the choice of voxels.
 
     Parameters
@@ -225,7 +225,7 @@ def voxel_selection(evidence: Evidence, rng: np.random.Generator) -> Finding:
 
     Returns
     -------
-    Finding
+    CheckResult
         value: test trials that entered the worst choice
     """
     choices = needed(evidence.voxel_choices)
@@ -264,7 +264,7 @@ def voxel_selection(evidence: Evidence, rng: np.random.Generator) -> Finding:
     return passed(0, f"No test trial entered the choice of voxels ({named}).", **details)
 
 
-def adaptation_to_test(evidence: Evidence, rng: np.random.Generator) -> Finding:
+def adaptation_to_test(evidence: Evidence, rng: np.random.Generator) -> CheckResult:
     """L5: a model that saw test responses must say so, and be shown with one that did not.
 
     Parameters
@@ -276,7 +276,7 @@ def adaptation_to_test(evidence: Evidence, rng: np.random.Generator) -> Finding:
 
     Returns
     -------
-    Finding
+    CheckResult
         value: test responses that a fitted step saw
     """
     adapted = {}
@@ -337,7 +337,7 @@ def _value(scores: pd.DataFrame, metric: str) -> float:
     return float("nan")
 
 
-def tuning_on_test(evidence: Evidence, rng: np.random.Generator) -> Finding:
+def tuning_on_test(evidence: Evidence, rng: np.random.Generator) -> CheckResult:
     """L6: choices made by test stimuli, and how often the test set was evaluated before this result.
 
     Parameters
@@ -349,7 +349,7 @@ def tuning_on_test(evidence: Evidence, rng: np.random.Generator) -> Finding:
 
     Returns
     -------
-    Finding
+    CheckResult
         value: earlier evaluations of the test set, or test stimuli that a choice was made by
     """
     tested = [id_set(map(str, test)) for _, test in evidence.splits or ()]  # by fold
@@ -399,7 +399,7 @@ def tuning_on_test(evidence: Evidence, rng: np.random.Generator) -> Finding:
     return passed(total, f"{text}.", **details)
 
 
-def best_of_n(evidence: Evidence, rng: np.random.Generator) -> Finding:
+def best_of_n(evidence: Evidence, rng: np.random.Generator) -> CheckResult:
     """L7: is the sample that is scored the one nearest the truth, more often than by luck?
 
     Parameters
@@ -411,7 +411,7 @@ def best_of_n(evidence: Evidence, rng: np.random.Generator) -> Finding:
 
     Returns
     -------
-    Finding
+    CheckResult
         value: samples drawn for each trial
     """
     samples = needed(evidence.samples)
@@ -468,7 +468,7 @@ def best_of_n(evidence: Evidence, rng: np.random.Generator) -> Finding:
     return passed(count, no_nearer, **details)
 
 
-def circular_cycle(evidence: Evidence, rng: np.random.Generator) -> Finding:
+def circular_cycle(evidence: Evidence, rng: np.random.Generator) -> CheckResult:
     """L8: scores of what was encoded and decoded in turn need two models that share no stimulus, or a mark.
 
     Parameters
@@ -480,7 +480,7 @@ def circular_cycle(evidence: Evidence, rng: np.random.Generator) -> Finding:
 
     Returns
     -------
-    Finding
+    CheckResult
         value: stimuli that encoder and decoder of the worst cycle share
     """
     cycles = needed(evidence.cycles)

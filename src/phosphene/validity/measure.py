@@ -19,8 +19,8 @@ from phosphene.metrics.registry import kind_of, space_of
 from phosphene.types.identity import few
 from phosphene.validity.base import (
     NOTHING,
+    CheckResult,
     Evidence,
-    Finding,
     as_floats,
     failed,
     flagged,
@@ -40,7 +40,7 @@ _NUMBERS = 200  # per sample, in which means are compared
 _ALPHA = 0.01
 
 
-def generator_noise(evidence: Evidence, rng: np.random.Generator) -> Finding:
+def generator_noise(evidence: Evidence, rng: np.random.Generator) -> CheckResult:
     """M6: variance between samples of one trial next to that between trials, and the score of each sample.
 
     Parameters
@@ -52,7 +52,7 @@ def generator_noise(evidence: Evidence, rng: np.random.Generator) -> Finding:
 
     Returns
     -------
-    Finding
+    CheckResult
         value: share of the variance of pictures that is between samples of a trial, 0 to 1
     """
     samples = needed(evidence.samples)
@@ -142,7 +142,7 @@ def _follows(drawn: np.ndarray, rng: np.random.Generator) -> float:
     return float((1 + n_as_far) / (_PERMUTATIONS + 1))
 
 
-def metric_identity(evidence: Evidence, rng: np.random.Generator) -> Finding:
+def metric_identity(evidence: Evidence, rng: np.random.Generator) -> CheckResult:
     """M10: metrics that no longer give their golden values.
 
     Parameters
@@ -154,7 +154,7 @@ def metric_identity(evidence: Evidence, rng: np.random.Generator) -> Finding:
 
     Returns
     -------
-    Finding
+    CheckResult
         value: metrics that no longer give their golden value
     """
     golden = needed(evidence.golden)
@@ -185,7 +185,7 @@ def _versions() -> str:
     return f"numpy {np.__version__}, scipy {scipy.__version__}, scikit-learn {sklearn.__version__}"
 
 
-def fid_of_few(evidence: Evidence, rng: np.random.Generator) -> Finding:
+def fid_of_few(evidence: Evidence, rng: np.random.Generator) -> CheckResult:
     """M11: FID of too few pictures, or of other features than those of published ones.
 
     Parameters
@@ -197,7 +197,7 @@ def fid_of_few(evidence: Evidence, rng: np.random.Generator) -> Finding:
 
     Returns
     -------
-    Finding
+    CheckResult
         value: pictures of the smallest FID
     """
     brain = _brain_scores(evidence)

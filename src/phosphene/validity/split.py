@@ -20,8 +20,8 @@ from phosphene.metrics.identification import rank_matrix, similarity, two_way
 from phosphene.metrics.statistics import permutation_null
 from phosphene.types.identity import few
 from phosphene.validity.base import (
+    CheckResult,
     Evidence,
-    Finding,
     failed,
     flagged,
     id_set,
@@ -80,7 +80,7 @@ def picture_digests(pictures: np.ndarray) -> list[str]:
     return [hashlib.sha256(head + picture.tobytes()).hexdigest() for picture in pictures]
 
 
-def same_stimulus_on_both_sides(evidence: Evidence, rng: np.random.Generator) -> Finding:
+def same_stimulus_on_both_sides(evidence: Evidence, rng: np.random.Generator) -> CheckResult:
     """S1: shared ids, and shared pixels under different ids.
 
     Parameters
@@ -92,7 +92,7 @@ def same_stimulus_on_both_sides(evidence: Evidence, rng: np.random.Generator) ->
 
     Returns
     -------
-    Finding
+    CheckResult
         value: stimuli that stand on both sides, by id or by pixels
     """
     splits = needed(evidence.splits)
@@ -136,7 +136,7 @@ def same_stimulus_on_both_sides(evidence: Evidence, rng: np.random.Generator) ->
     return passed(0, "No stimulus, by id or by pixels, is in training and test.", **details)
 
 
-def repeats_across_inner_folds(evidence: Evidence, rng: np.random.Generator) -> Finding:
+def repeats_across_inner_folds(evidence: Evidence, rng: np.random.Generator) -> CheckResult:
     """S5: inner folds must keep the repeats of a stimulus together.
 
     Parameters
@@ -148,7 +148,7 @@ def repeats_across_inner_folds(evidence: Evidence, rng: np.random.Generator) -> 
 
     Returns
     -------
-    Finding
+    CheckResult
         value: stimuli on both sides of an inner fold
     """
     leaks: dict[str, set] = {}
@@ -177,7 +177,7 @@ def repeats_across_inner_folds(evidence: Evidence, rng: np.random.Generator) -> 
     return passed(0, f"In {n_folds} inner folds no stimulus is on both sides.", n_folds=n_folds)
 
 
-def size_of_test_set(evidence: Evidence, rng: np.random.Generator) -> Finding:
+def size_of_test_set(evidence: Evidence, rng: np.random.Generator) -> CheckResult:
     """S10: an empty, tiny or single-class test set.
 
     Parameters
@@ -189,7 +189,7 @@ def size_of_test_set(evidence: Evidence, rng: np.random.Generator) -> Finding:
 
     Returns
     -------
-    Finding
+    CheckResult
         value: distinct test stimuli
     """
     tested = set()
@@ -216,7 +216,7 @@ def size_of_test_set(evidence: Evidence, rng: np.random.Generator) -> Finding:
     return passed(n, f"{n} test stimuli.", n=n, n_classes=n_classes)
 
 
-def near_duplicates(evidence: Evidence, rng: np.random.Generator) -> Finding:
+def near_duplicates(evidence: Evidence, rng: np.random.Generator) -> CheckResult:
     """S2: test pictures of which training has a near copy; what the score is without them.
 
     Parameters
@@ -228,7 +228,7 @@ def near_duplicates(evidence: Evidence, rng: np.random.Generator) -> Finding:
 
     Returns
     -------
-    Finding
+    CheckResult
         value: test pictures with a near copy in training
     """
     pairs = near_pairs(evidence, rng)
@@ -338,7 +338,7 @@ def _with_and_without(evidence: Evidence, copied: set[str]) -> tuple[str, dict[s
     return text, {"two_way": whole, "two_way_without": rest}
 
 
-def semantic_overlap(evidence: Evidence, rng: np.random.Generator) -> Finding:
+def semantic_overlap(evidence: Evidence, rng: np.random.Generator) -> CheckResult:
     """S3: cosine to the nearest training picture, clusters shared with training, and whether the score follows either.
 
     Parameters
@@ -350,7 +350,7 @@ def semantic_overlap(evidence: Evidence, rng: np.random.Generator) -> Finding:
 
     Returns
     -------
-    Finding
+    CheckResult
         value: share of test pictures in clusters that training has too, 0 to 1
     """
     likeness = needed(evidence.likeness)
@@ -525,7 +525,7 @@ def _slope(evidence: Evidence, table: pd.DataFrame, rng: np.random.Generator) ->
     return slope > 0 and p < _OVERLAP_ALPHA, text, {"slope": slope, "p_slope": p, "two_way_by_third": terciles}
 
 
-def cluster_disjoint(evidence: Evidence, rng: np.random.Generator) -> Finding:
+def cluster_disjoint(evidence: Evidence, rng: np.random.Generator) -> CheckResult:
     """S4: what is left of identification when whole groups of pictures were held out.
 
     Parameters
@@ -537,7 +537,7 @@ def cluster_disjoint(evidence: Evidence, rng: np.random.Generator) -> Finding:
 
     Returns
     -------
-    Finding
+    CheckResult
         value: two-way identification inside folds, chance 0.5
     """
     if not evidence.held_out:
@@ -592,7 +592,7 @@ def _drop(evidence: Evidence, value: float) -> tuple[str, float | None]:
     return f"; it is {before:.3f} with the usual split, a drop of {before - value:.3f}", before
 
 
-def session_confound(evidence: Evidence, rng: np.random.Generator) -> Finding:
+def session_confound(evidence: Evidence, rng: np.random.Generator) -> CheckResult:
     """S6: targets predicted from the session mean alone, and from the run's; the session read off the responses.
 
     The baseline uses no response: for each test stimulus it takes the mean features of what was shown in training in
@@ -607,7 +607,7 @@ def session_confound(evidence: Evidence, rng: np.random.Generator) -> Finding:
 
     Returns
     -------
-    Finding
+    CheckResult
         value: two-way identification by the better of the two baselines, chance 0.5
     """
     table = needed(evidence.trials)
@@ -754,7 +754,7 @@ def _mode(values: np.ndarray):
     return names[counts.argmax()]
 
 
-def shared_anchors(evidence: Evidence, rng: np.random.Generator) -> Finding:
+def shared_anchors(evidence: Evidence, rng: np.random.Generator) -> CheckResult:
     """S7: stimuli by which people were aligned must not be tested.
 
     Parameters
@@ -766,7 +766,7 @@ def shared_anchors(evidence: Evidence, rng: np.random.Generator) -> Finding:
 
     Returns
     -------
-    Finding
+    CheckResult
         value: test stimuli that served to align people
     """
     anchors = needed(evidence.anchors)
@@ -793,7 +793,7 @@ def shared_anchors(evidence: Evidence, rng: np.random.Generator) -> Finding:
     return passed(0, f"None of the stimuli that tie people together ({', '.join(anchors)}) is tested.")
 
 
-def generator_saw_the_pictures(evidence: Evidence, rng: np.random.Generator) -> Finding:
+def generator_saw_the_pictures(evidence: Evidence, rng: np.random.Generator) -> CheckResult:
     """S8: was a pretrained generator trained on the collection the test pictures come from?
 
     Parameters
@@ -805,7 +805,7 @@ def generator_saw_the_pictures(evidence: Evidence, rng: np.random.Generator) -> 
 
     Returns
     -------
-    Finding
+    CheckResult
         value: generators that may have seen the test pictures
     """
     generators = needed(evidence.generators)
@@ -866,7 +866,7 @@ def _with_corpora(generators: dict[str, list[str]]) -> str:
     return ", ".join(f"{name} ({', '.join(corpora)})" for name, corpora in generators.items())
 
 
-def dropped_trials(evidence: Evidence, rng: np.random.Generator) -> Finding:
+def dropped_trials(evidence: Evidence, rng: np.random.Generator) -> CheckResult:
     """S9: which trials were left out and why; one-back repeats and first trials of runs.
 
     Parameters
@@ -878,7 +878,7 @@ def dropped_trials(evidence: Evidence, rng: np.random.Generator) -> Finding:
 
     Returns
     -------
-    Finding
+    CheckResult
         value: trials left out
     """
     dropped = {why: int(n) for why, n in needed(evidence.left_out).items() if n}
