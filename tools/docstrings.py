@@ -196,8 +196,13 @@ def complaints_of(name: str, thing: Any, checks: set[str]) -> Iterator[tuple[str
     doc = Validator(get_doc_object(Validator._load_obj(name)))
     is_one_line = "\n" not in doc.clean_doc.strip()
     n_parameters = len(doc.signature_parameters)
-    may_be_short = doc.is_function_or_method and is_one_line and n_parameters <= 1
+    # numpydoc takes a bound class method for something else than a function.
+    is_function = doc.is_function_or_method or inspect.isroutine(thing)
+    may_be_short = is_function and is_one_line and n_parameters <= 1
     undescribed = set(doc.signature_parameters) - set(doc.doc_all_parameters) - described_fields(thing, doc)
+
+    if getattr(thing, "_is_protocol", False):  # nobody calls the ``__init__`` that typing gives a protocol
+        undescribed -= {"*args", "**kwargs", "args", "kwargs"}
 
     for code, message in validate(name)["errors"]:
         is_short = may_be_short and code in SECTIONS_OF_FUNCTIONS

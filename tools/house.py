@@ -322,6 +322,7 @@ def names_type(text: str) -> bool:
     text = re.sub(r":?(?:\w+:)*(?:class|obj|func):|`|~", "", text)
     text = re.split(r",?\s*\(?\b(?:default|optional)\b", text)[0]
     text = re.sub(r"\{[^{}:]*\}", " str ", text)
+    text = re.sub(r"\{([^{}:]*):([^{}]*)\}", r" \1 \2 ", text)  # dict of {str: int}
     text = re.sub(r"\[.*\]", " ", text)
     text = re.sub(r"(?:of )?shape \([^)]*\)|(?<=\w) \([^()]*\)$", " ", text)
     words = [word for word in re.split(r"[\s,|]+", text) if word]
