@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import h5py
     import pandas as pd
 
-_HDF5 = b"\x89HDF\r\n\x1a\n"
+_HDF5 = b"\x89HDF\r\n\x1a\n"  # MATLAB 7.3 puts 512 bytes of its own before it
 
 
 class ArrayFile:
@@ -130,7 +130,7 @@ def open_arrays(path: str | Path) -> ArrayFile:
     except Exception as error:
         raise DataError(_damaged(path, "while opening", error)) from error
 
-    if head[:1] == b"\x80" or head[:2] in (b"(d", b"(l", b"]q"):
+    if head[:1] == b"\x80" or head[:2] in (b"(d", b"(l", b"]q"):  # pickles of protocol 2 and later, and of 0 and 1
         raise DataError(_pickled(path))
     if head.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")):
         raise DataError(
@@ -153,10 +153,13 @@ def open_arrays(path: str | Path) -> ArrayFile:
 
 
 def _pickled(path: Path, key: str = "") -> str:
+    place = str(path)
+    if key:
+        place += f", array {key!r},"
+
     return (
-        f"{path}{f', array {key!r},' if key else ''} holds pickled Python objects. Opening a pickle can run any "
-        "code, so "
-        "phosphene never does. Save plain numeric arrays: numpy.savez(file, name=array.astype('float32'))."
+        f"{place} holds pickled Python objects. Opening a pickle can run any code, so phosphene never does. Save "
+        "plain numeric arrays: numpy.savez(file, name=array.astype('float32'))."
     )
 
 
@@ -175,14 +178,19 @@ def _mat(path: Path) -> ArrayFile:
     shapes = {name: tuple(shape) for name, shape, _ in quietly(scipy.io.whosmat)}
 
     def read(key: str) -> np.ndarray:
-        first, *fields = key.split(".") if key not in shapes else [key]
+        first = key
+        fields: list[str] = []
+        if key not in shapes:  # "struct.field", unless an array has this very name
+            first, *fields = key.split(".")
+
         value = quietly(scipy.io.loadmat, variable_names=[first])[first]
         for name in fields:
             if value.dtype.names is None or name not in value.dtype.names:
                 raise DataError(
                     f"'{first}' in {path} has no field '{name}'. {did_you_mean(name, value.dtype.names or ())}"
                 )
-            value = value[name].ravel()[0]
+
+            value = value[name].ravel()[0]  # a struct is an array of one record
 
         if hasattr(value, "toarray"):  # sparse
             value = value.toarray()
@@ -315,7 +323,13 @@ def hdf5_dataset(file: h5py.File, name: Any) -> h5py.Dataset:
 
 
 def as_numbers(values: Any) -> pd.Series:
-    """A column as numbers; NaN where a cell is none."""
+    """A column as numbers; NaN where a cell is none.
+
+    Parameters
+    ----------
+    values : Series
+        texts or numbers
+    """
     import pandas as pd
 
     return pd.Series(pd.to_numeric(values, errors="coerce"), index=values.index)
@@ -417,6 +431,13 @@ def real_matrix(array: Any, what: str) -> np.ndarray:
 def single_array(file: ArrayFile, key: str | None) -> np.ndarray:
     """The array named `key`, or the only matrix of the file.
 
+    Parameters
+    ----------
+    file : ArrayFile
+        from `open_arrays`
+    key : str or None
+        name of the array; None for the only one with two axes
+
     Raises
     ------
     DataError
@@ -427,10 +448,11 @@ def single_array(file: ArrayFile, key: str | None) -> np.ndarray:
         if len(matrices) != 1:
             listed = ", ".join(f"{k} {shape}" for k, shape in file.shapes.items()) or "none"
             if matrices:
-                what = "Say which one with --key NAME."
+                step = "Say which one with --key NAME."
             else:
-                what = "Save betas as one array (trials, voxels)."
-            raise DataError(f"{file.path} holds {len(matrices)} arrays of two axes, not one. It has: {listed}. {what}")
+                step = "Save betas as one array (trials, voxels)."
+
+            raise DataError(f"{file.path} holds {len(matrices)} arrays of two axes, not one. It has: {listed}. {step}")
 
         key = matrices[0]
 
@@ -438,7 +460,15 @@ def single_array(file: ArrayFile, key: str | None) -> np.ndarray:
 
 
 def narrow(array: np.ndarray, what: str) -> np.ndarray:
-    """float32 copy in native order; warns when finite values overflow to infinity."""
+    """float32 copy in native order; warns when finite values overflow to infinity.
+
+    Parameters
+    ----------
+    array : ndarray of shape (n, m)
+        of any real type
+    what : str
+        file and field, for the message
+    """
     with np.errstate(over="ignore"):
         out = np.asarray(array, dtype=np.float32)
 
@@ -447,8 +477,7 @@ def narrow(array: np.ndarray, what: str) -> np.ndarray:
         if lost.any():
             row, column = np.argwhere(lost)[0]
             warnings.warn(
-                f"{what} holds {int(lost.sum())} values beyond the range of float32, first {array[row, column]:g} "
-                "in row "
+                f"{what} holds {int(lost.sum())} values beyond the range of float32, first {array[row, column]:g} in row "
                 f"{row}, column {column}; they are treated as infinite.",
                 PhospheneWarning,
                 stacklevel=3,

@@ -50,10 +50,10 @@ class BData:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         file = open_arrays(self.path)
-        lacking = [p for p in _PARTS if p not in file.shapes]
-        if lacking:
+        missing = [part for part in _PARTS if part not in file.shapes]
+        if missing:
             raise DataError(
-                f"{self.path} has no {' and no '.join(lacking)}, so it is no BData file; it holds "
+                f"{self.path} has no {' and no '.join(missing)}, so it is no BData file; it holds "
                 f"{', '.join(list(file.shapes)[:6])}."
             )
 
@@ -108,6 +108,7 @@ class BData:
         DataError
             For an unknown key, with the nearest.
         """
+        # Minus only between blanks: names of keys hold it too, as in "ROI_hMT-V5". \0 stands for it while splitting.
         mask: np.ndarray | None = None
         operation = "+"
 
@@ -118,18 +119,29 @@ class BData:
 
             if part not in self.values:
                 raise DataError(f"{self.path} has no key '{part}'. {did_you_mean(part, self.keys)}")
-            mine = self.values[part] == 1
+
+            is_marked = self.values[part] == 1  # (n_columns,); NaN and 0 both mean that it is not
             if mask is None:
-                mask = mine
+                mask = is_marked
+            elif operation == "+":
+                mask = mask | is_marked
+            elif operation == "&":
+                mask = mask & is_marked
             else:
-                mask = {"+": mask | mine, "&": mask & mine, "\0": mask & ~mine}[operation]
+                mask = mask & ~is_marked
 
         if mask is None:
             raise DataError(f"a key was expected, but '{expression}' is empty. {did_you_mean('', self.keys)}")
         return mask
 
     def select(self, expression: str) -> np.ndarray:
-        """(rows, columns chosen) of the file's dtype; no columns where none are marked. See `columns`."""
+        """(rows, columns chosen) of the file's dtype; no columns where none are marked.
+
+        Parameters
+        ----------
+        expression : str
+            see `columns`
+        """
         import h5py
 
         where = np.flatnonzero(self.columns(expression))
@@ -145,32 +157,45 @@ class BData:
         return block[:, where - where[0]]
 
     def column(self, key: str) -> np.ndarray:
-        """(rows,) the one column that a key names. Raises DataError where it names none or several."""
+        """(rows,) the one column that a key names. Raises DataError where it names none or several.
+
+        Parameters
+        ----------
+        key : str
+            such as "Run"
+        """
         block = self.select(key)
         if block.shape[1] != 1:
             raise DataError(f"'{key}' marks {block.shape[1]} columns of {self.path}; one is expected.")
         return block[:, 0]
 
     def named(self, key: str) -> np.ndarray:
-        """(rows,) object: names of a key's values where ``vmap`` has them, else the values as text."""
+        """(rows,) object: names of a key's values where ``vmap`` has them, else the values as text.
+
+        Parameters
+        ----------
+        key : str
+            such as "Label"; 15 digits of a number are kept, as ids of pictures have 13
+        """
         names = self.names.get(key, {})
         return np.asarray([names.get(float(v), f"{v:.15g}") for v in self.column(key)], dtype=object)
 
     def voxels(self) -> pd.DataFrame:
         """One row per voxel: coordinates, and one column per ROI."""
-        at = np.flatnonzero(self.columns(VOXELS))
-        if not at.size:
+        columns = np.flatnonzero(self.columns(VOXELS))
+        if not columns.size:
             raise DataError(f"'{VOXELS}' marks no column of {self.path}; there are no voxels.")
+
         out: dict[str, np.ndarray] = {}
         for key, name in _COORDINATES.items():
             if key in self.values:
-                out[name] = self.values[key][at]
+                out[name] = self.values[key][columns]
 
         for key, values in self.values.items():
             if key.startswith("ROI_"):
-                out[ROI + key.removeprefix("ROI_")] = values[at] == 1
+                out[ROI + key.removeprefix("ROI_")] = values[columns] == 1
 
-        return pd.DataFrame(out, index=pd.RangeIndex(at.size))
+        return pd.DataFrame(out, index=pd.RangeIndex(columns.size))
 
     def rows(self) -> Rows:
         """Voxels of every row, read when asked for."""
@@ -178,10 +203,12 @@ class BData:
 
 
 class _VoxelRows:
+    """The voxels of some rows. A block is read and the columns taken from memory: h5py is slow with lists of columns."""
+
     def __init__(self, file: BData) -> None:
         self.path = file.path
-        self.at = np.flatnonzero(file.columns(VOXELS))
-        self.shape = (file.shape[0], len(self.at))
+        self.columns = np.flatnonzero(file.columns(VOXELS))
+        self.shape = (file.shape[0], len(self.columns))
 
     def __getitem__(self, rows: Any) -> np.ndarray:
         import h5py
@@ -192,8 +219,8 @@ class _VoxelRows:
 
         low = int(np.min(index))
         high = int(np.max(index)) + 1
-        first = self.at[0]
-        last = self.at[-1] + 1
+        first = self.columns[0]
+        last = self.columns[-1] + 1
 
         try:
             with h5py.File(self.path, "r") as file:
@@ -201,7 +228,7 @@ class _VoxelRows:
         except (OSError, RuntimeError, KeyError) as error:
             raise DataError(f"{self.path} is damaged ({error}). Download it again.") from error
 
-        return block[np.asarray(index) - low][..., self.at - first]
+        return block[np.asarray(index) - low][..., self.columns - first]  # (n, n_voxels)
 
 
 class BDataOptions(ReaderOptions):
@@ -233,11 +260,28 @@ class BDataFile:
         return root
 
     def subjects(self, path: Path, options: BDataOptions) -> tuple[str, ...]:
-        """The one subject of the file."""
+        """The one subject of the file.
+
+        Parameters
+        ----------
+        path : Path
+            the file
+        options : BDataOptions
+            may hold its name, which the file does not
+        """
         return (options.subject or Path(path).stem,)
 
     def load(self, path: Path, options: BDataOptions, subject: str | None = None) -> Dataset:
         """Read what was shown; voxels are read when asked for.
+
+        Parameters
+        ----------
+        path : Path
+            the file
+        options : BDataOptions
+            which key is what
+        subject : str, optional
+            must be the one subject, when given
 
         Raises
         ------
@@ -253,24 +297,24 @@ class BDataFile:
         if key is None:
             raise ConfigError(f"say with stimulus=KEY what was shown; {path} has the keys {', '.join(file.keys)}.")
 
-        shown = file.named(key)
-        table = {"trial": np.arange(file.shape[0]), "stimulus": shown}
-        for column, chosen in (("session", options.session), ("run", options.run)):
-            if chosen is not None and chosen in file.keys:
-                table[column] = np.rint(file.column(chosen)).astype(np.int64)
+        stimuli = file.named(key)  # (n_trials,)
+        table = {"trial": np.arange(file.shape[0]), "stimulus": stimuli}
+        for column, column_key in (("session", options.session), ("run", options.run)):
+            if column_key is not None and column_key in file.keys:
+                table[column] = np.rint(file.column(column_key)).astype(np.int64)
 
         trials = Trials(file.rows(), pd.DataFrame(table), file.voxels(), name, {"file": Path(path).name})
         ids = trials.stimulus_ids
         category = None
         if options.category is not None:
-            of = dict(zip(shown, file.named(options.category), strict=True))
-            category = np.asarray([of[i] for i in ids], dtype=object)
+            category_of = dict(zip(stimuli, file.named(options.category), strict=True))
+            category = np.asarray([category_of[i] for i in ids], dtype=object)
 
         splits = {}
         if options.data_type is not None and options.data_type in file.keys:
             kind = file.column(options.data_type)
             if options.unit == "stimulus":
-                items = shown
+                items = stimuli
             else:
                 items = trials.table["trial"].astype(str).to_numpy()
 
@@ -282,7 +326,15 @@ class BDataFile:
         return Dataset(Path(path).stem, Stimuli(ids, category=category), {name: trials}, splits, about(self))
 
     def check(self, path: Path, options: BDataOptions) -> list[Finding]:
-        """Read the metadata and say what is in the file."""
+        """Read the metadata and say what is in the file.
+
+        Parameters
+        ----------
+        path : Path
+            the file
+        options : BDataOptions
+            which key is what
+        """
         try:
             file = BData(path)
             trials = self.load(path, options).trials()

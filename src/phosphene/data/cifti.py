@@ -43,15 +43,24 @@ class Cortex:
 
     @classmethod
     def of(cls, path: Path, axis: Any) -> Cortex:
-        """From the axis of brain models of a CIFTI file."""
+        """From the axis of brain models of a CIFTI file.
+
+        Parameters
+        ----------
+        path : Path
+            of the file, for messages
+        axis : nibabel.cifti2.BrainModelAxis
+            of its header
+        """
         columns = {}
         vertices = {}
         n_vertices = {}
 
         for side, structure in CORTEX.items():
-            at = np.flatnonzero(axis.name == structure)
-            if at.size:
-                columns[side], vertices[side] = at, np.asarray(axis.vertex[at], dtype=np.int64)
+            places = np.flatnonzero(axis.name == structure)
+            if places.size:
+                columns[side] = places
+                vertices[side] = np.asarray(axis.vertex[places], dtype=np.int64)
                 n_vertices[side] = int(axis.nvertices[structure])
 
         return cls(path, columns, vertices, n_vertices)
@@ -99,11 +108,14 @@ class Parcels:
                 "both hemispheres; fetch the whole file."
             )
 
-        known = sorted({n for names in self.names.values() for n in np.unique(names) if n})
+        known = set()
+        for names in self.names.values():
+            known |= set(np.unique(names)) - {""}  # "" is outside every parcel
+
         rows = []
         for area in areas:
             if area not in known:
-                raise DataError(f"{self.cortex.path} has no parcel '{area}'. {did_you_mean(area, known)}")
+                raise DataError(f"{self.cortex.path} has no parcel '{area}'. {did_you_mean(area, sorted(known))}")
 
             for side, names in self.names.items():
                 if cortex.n_vertices[side] != len(names):
@@ -114,9 +126,9 @@ class Parcels:
 
                 order = np.argsort(cortex.vertices[side], kind="stable")
                 vertices = cortex.vertices[side][order]
-                mine = names[vertices] == area
-                part = {"area": area, "hemisphere": side, "vertex": vertices[mine]}
-                rows.append(pd.DataFrame({**part, "column": cortex.columns[side][order][mine]}))
+                in_area = names[vertices] == area
+                part = {"area": area, "hemisphere": side, "vertex": vertices[in_area]}
+                rows.append(pd.DataFrame({**part, "column": cortex.columns[side][order][in_area]}))
 
             if not sum(len(r) for r in rows[-len(self.names) :]):
                 raise DataError(f"no grayordinate of {cortex.path} is in the parcel '{area}' of {self.cortex.path}.")
@@ -126,6 +138,11 @@ class Parcels:
 
 def open_cifti(path: str | Path) -> Any:
     """A CIFTI-2 image whose header fits its file; nothing but the header is read.
+
+    Parameters
+    ----------
+    path : str or Path
+        ``.dtseries.nii`` or ``.dlabel.nii``
 
     Raises
     ------
@@ -163,6 +180,11 @@ def read_parcels(path: str | Path) -> Parcels:
 
     Names such as ``L_V1_ROI`` and ``R_V1_ROI`` become V1 of either hemisphere; ``???`` is nothing.
 
+    Parameters
+    ----------
+    path : str or Path
+        ``.dlabel.nii``
+
     Raises
     ------
     DataError
@@ -195,6 +217,13 @@ def read_parcels(path: str | Path) -> Parcels:
 def find_parcels(folder: Path, named: str | None) -> Path:
     """The parcellation that was named, or the only ``.dlabel.nii`` of a folder.
 
+    Parameters
+    ----------
+    folder : Path
+        of the data set
+    named : str or None
+        a path, or a name in the folder; None for the only one there
+
     Raises
     ------
     DataError
@@ -206,15 +235,15 @@ def find_parcels(folder: Path, named: str | None) -> Path:
             return path
         return folder / named
 
-    found = sorted(p for p in folder.glob("*.dlabel.nii") if not p.name.startswith("."))
-    if len(found) != 1:
-        there = ", ".join(p.name for p in found[:4]) or "none"
+    files = sorted(p for p in folder.glob("*.dlabel.nii") if not p.name.startswith("."))
+    if len(files) != 1:
+        listed = ", ".join(p.name for p in files[:4]) or "none"
         raise DataError(
             f"{folder} should hold one parcellation (.dlabel.nii, such as that of HCP-MMP 1.0 in 32k_fs_LR); it holds "
-            f"{there}. Put it there, or name it with parcels=FILE."
+            f"{listed}. Put it there, or name it with parcels=FILE."
         )
 
-    return found[0]
+    return files[0]
 
 
 def _bare(name: str) -> str:

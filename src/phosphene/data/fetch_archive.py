@@ -82,6 +82,7 @@ def unpack(archive: Path, folder: Path, limits: Limits | None = None) -> Path:
 
 
 def _extract(archive: Path, place: Path, limits: Limits) -> None:
+    """Write every entry below a folder, and stop at the first that breaks a rule."""
     room = shutil.disk_usage(place).free
     most = max(limits.ratio_above, limits.ratio * archive.stat().st_size)
     seen: set[str] = set()
@@ -89,7 +90,7 @@ def _extract(archive: Path, place: Path, limits: Limits) -> None:
 
     for name, size, is_folder, opened in _members(archive):
         target = place / _checked(name, archive)
-        key = os.path.normcase(str(target)).casefold()
+        key = os.path.normcase(str(target)).casefold()  # two names on one machine can be one file on another
         if key in seen and not is_folder:
             raise DataError(f"{archive} holds '{name}' twice, so it is not clear which counts; it was not unpacked.")
 
@@ -111,7 +112,7 @@ def _extract(archive: Path, place: Path, limits: Limits) -> None:
 
         target.parent.mkdir(parents=True, exist_ok=True)
         with opened() as source, open(target, "xb") as out:
-            written = 0
+            written = 0  # sizes above are what the archive claims; a bomb claims little
             while block := source.read(_BLOCK):
                 written += len(block)
                 if written > size:
@@ -185,9 +186,9 @@ def _checked(name: str, archive: Path) -> PurePosixPath:
 
 def _settle(whole: Path, place: Path, name: str) -> None:
     """The folder called `name` (or one inside another of that name) becomes the place; without one, everything does."""
-    found = sorted((p for p in whole.rglob(name) if p.is_dir()), key=lambda p: len(p.parts))
-    if found:
-        source = found[0]
+    folders = sorted((p for p in whole.rglob(name) if p.is_dir()), key=lambda p: len(p.parts))
+    if folders:
+        source = folders[0]
     else:
         source = whole
 

@@ -17,7 +17,7 @@ from urllib.parse import urljoin, urlsplit
 from phosphene._version import __version__
 from phosphene.errors import NotAvailable
 
-_TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
+_TRANSIENT = {408, 425, 429, 500, 502, 503, 504}  # answers that say "not now" rather than "no"
 _LONGEST_WAIT = 60.0  # seconds, whatever a server asks for
 
 
@@ -65,7 +65,13 @@ class Policy:
     context: ssl.SSLContext | None = None
 
     def check(self, url: str) -> None:
-        """Raise NotAvailable for an address that is not allowed to begin with."""
+        """Raise NotAvailable for an address that is not allowed to begin with.
+
+        Parameters
+        ----------
+        url : str
+            what is to be asked for
+        """
         parts = urlsplit(url)
         if parts.scheme not in self.schemes:
             raise NotAvailable(
@@ -80,7 +86,15 @@ class Policy:
             )
 
     def check_redirect(self, first: str, url: str) -> None:
-        """Raise NotAvailable when `first` may not send us on to `url`."""
+        """Raise NotAvailable when `first` may not send us on to `url`.
+
+        Parameters
+        ----------
+        first : str
+            address that was asked for; its host decides, also after several redirects
+        url : str
+            address it redirects to
+        """
         origin = urlsplit(first).hostname or ""
         parts = urlsplit(url)
         if parts.scheme not in self.schemes:
@@ -117,6 +131,8 @@ def open_url(url: str, policy: Policy, headers: Mapping[str, str] | None = None)
     ----------
     url : str
         allowed by `policy`
+    policy : Policy
+        hosts, certificates and patience
     headers : mapping of {str: str}, optional
         further ones
 
@@ -133,6 +149,7 @@ def open_url(url: str, policy: Policy, headers: Mapping[str, str] | None = None)
         No network, proxy or certificate trouble, a refused or vanished file, a redirect that is not allowed.
     """
     policy.check(url)
+    # Not build_opener: its opener also reads ftp, file and data addresses, to which a redirect could lead.
     opener = urllib.request.OpenerDirector()
 
     for handler in (
@@ -174,8 +191,12 @@ def _of_status(url: str, error: urllib.error.HTTPError) -> Exception:
     code = error.code
     host = urlsplit(url).hostname
     if code in _TRANSIENT:
-        told = error.headers.get("Retry-After", "")
-        return TransientError(f"{host} answered {code} ({error.reason})", float(told) if told.isdigit() else 0.0)
+        retry_after = error.headers.get("Retry-After", "")
+        wait_s = 0.0
+        if retry_after.isdigit():  # seconds; some servers give a date, which our own waiting serves as well
+            wait_s = float(retry_after)
+
+        return TransientError(f"{host} answered {code} ({error.reason})", wait_s)
 
     if code == 407:
         return _proxy_error(url, "it asks for a name and password")
@@ -216,11 +237,11 @@ def _of_system(url: str, error: BaseException) -> Exception:
 
     if isinstance(error, TimeoutError | ConnectionResetError | BrokenPipeError | http.client.HTTPException):
         if isinstance(error, TimeoutError):
-            what = "no answer in time"
+            reason = "no answer in time"
         else:
-            what = f"the connection broke ({error})"
+            reason = f"the connection broke ({error})"
 
-        return TransientError(f"{host}: {what}")
+        return TransientError(f"{host}: {reason}")
 
     return NotAvailable(f"{host} cannot be reached ({getattr(error, 'strerror', None) or error}). {_online(proxy)}")
 
@@ -228,11 +249,11 @@ def _of_system(url: str, error: BaseException) -> Exception:
 def _proxy(url: str) -> str:
     """Host and port of the proxy on the way, without its password; "" for none."""
     parts = urlsplit(url)
-    told = urllib.request.getproxies().get(parts.scheme, "")
-    if not told or urllib.request.proxy_bypass(parts.hostname or ""):
+    proxy = urllib.request.getproxies().get(parts.scheme, "")
+    if not proxy or urllib.request.proxy_bypass(parts.hostname or ""):
         return ""
 
-    return re.sub(r"^.*@", "", told.split("://")[-1]).strip("/")
+    return re.sub(r"^.*@", "", proxy.split("://")[-1]).strip("/")
 
 
 def _proxy_error(url: str, why: str) -> NotAvailable:

@@ -17,11 +17,18 @@ from phosphene.io import atomic
 LEDGER = "downloads.json"
 """File in the data set's folder that keeps address, size, SHA-256 and date of everything fetched."""
 
-_LISTING_LIMIT = 4 * 2**20
+_LISTING_LIMIT = 4 * 2**20  # bytes; a longer answer is no list of files
 
 
 def looked_up(item: Item, policy: Policy) -> Item:
     """The item with address, size and MD5 from Figshare's list of its article.
+
+    Parameters
+    ----------
+    item : Item
+        ``listed`` names the file, ``url`` is the address of the list
+    policy : Policy
+        hosts that may be asked, and number of tries
 
     Raises
     ------
@@ -46,33 +53,52 @@ def looked_up(item: Item, policy: Policy) -> Item:
         else:
             entries = []
 
-        found = next(e for e in entries if e["name"] == item.listed)
-        address = str(found["download_url"])
-        size = int(found["size"])
-        md5 = str(found.get("computed_md5") or "")
+        entry = next(e for e in entries if e["name"] == item.listed)
+        address = str(entry["download_url"])
+        size = int(entry["size"])
+        md5 = str(entry.get("computed_md5") or "")
     except (ValueError, KeyError, TypeError, StopIteration) as error:
         raise NotAvailable(
             f"{item.url} does not list {item.listed} any more, so its address is unknown. Look for it by hand, put it at "
             f"{item.path}, and run the same command again."
         ) from error
 
-    return with_listing(item, address, size, md5 if re.fullmatch("[0-9a-f]{32}", md5) else "")
+    if not re.fullmatch("[0-9a-f]{32}", md5):  # what is no checksum must not fail a good file
+        md5 = ""
+
+    return with_listing(item, address, size, md5)
 
 
 def ledger(root: Path) -> Mapping[str, Mapping[str, Any]]:
-    """What was fetched into a folder: path to ``url, bytes, sha256, etag, date``; empty without a readable record."""
+    """What was fetched into a folder: path to ``url, bytes, sha256, etag, date``; empty without a readable record.
+
+    Parameters
+    ----------
+    root : Path
+        folder of the data set
+    """
     try:
-        told = json.loads((root / LEDGER).read_text(encoding="utf-8"))
+        record = json.loads((root / LEDGER).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
 
-    if isinstance(told, dict):
-        return told
+    if isinstance(record, dict):
+        return record
 
     return {}
 
 
-def remember(root: Path, item: Item, got: Mapping[str, Any]) -> None:
-    """Add a file to the record of its folder."""
+def remember(root: Path, item: Item, facts: Mapping[str, Any]) -> None:
+    """Add a file to the record of its folder.
+
+    Parameters
+    ----------
+    root : Path
+        folder of the data set
+    item : Item
+        what was fetched
+    facts : mapping of {str: Any}
+        ``url, bytes, sha256, etag, date``, as `download` gives them
+    """
     path = item.path.relative_to(root).as_posix()
-    atomic.write_text(root / LEDGER, json.dumps({**ledger(root), path: got}, indent=1, sort_keys=True))
+    atomic.write_text(root / LEDGER, json.dumps({**ledger(root), path: facts}, indent=1, sort_keys=True))

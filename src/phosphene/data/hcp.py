@@ -34,7 +34,7 @@ AREAS = ("V1", "V2", "V3", "V4")
 SIZES = {"V1": 1618, "V2": 1220, "V3": 684, "V4": 661}
 """Grayordinates of each area of HCP-MMP 1.0 in 32k_fs_LR, both hemispheres."""
 
-N_FRAMES = 1200
+N_FRAMES = 1200  # of 0.72 s, 14.4 minutes
 
 
 class HCPOptions(ReaderOptions):
@@ -54,7 +54,10 @@ class Scan:
     ----------
     path : Path
         ``.dtseries.nii``
-    table : which columns, see `Parcels.select`
+    parcels : Parcels
+        which grayordinates belong to which area
+    areas : sequence of str
+        areas to read, in this order
     normalise : bool, default True
         standardise every grayordinate over the frames; one that never changes becomes 0
     """
@@ -107,9 +110,11 @@ class Scan:
             raise DataError(f"{int(bad.sum())} grayordinates of {area} in {self.path} hold NaN; frames must be finite.")
 
         if self.normalise:
-            spread = out.std(axis=0, dtype=np.float64)
+            sd = out.std(
+                axis=0, dtype=np.float64
+            )  # (n_grayordinates,); near 10,000 in the file: float32 sums lose digits
             out -= out.mean(axis=0, dtype=np.float64).astype(np.float32)
-            out /= np.where(spread > 0, spread, np.inf).astype(np.float32)
+            out /= np.where(sd > 0, sd, np.inf).astype(np.float32)  # by infinity: what never changes becomes 0
 
         return out
 
@@ -119,15 +124,23 @@ class Scan:
         digest.update(self.table["column"].to_numpy(np.int64).tobytes())
 
         with open(self.path, "rb") as handle:
-            for at in np.linspace(0, max(0, self.path.stat().st_size - 4096), 64).astype(int):
-                handle.seek(int(at))
+            for offset in np.linspace(0, max(0, self.path.stat().st_size - 4096), 64).astype(int):
+                handle.seek(int(offset))
                 digest.update(handle.read(4096))
 
         return digest.hexdigest()
 
 
 class WindowRows:
-    """Means of windows of frames, computed when first asked for and then kept."""
+    """Means of windows of frames, computed when first asked for and then kept.
+
+    Parameters
+    ----------
+    scan : Scan
+        where the frames come from
+    frames : int
+        frames of a window; those left over at the end are shared out among the windows
+    """
 
     def __init__(self, scan: Scan, frames: int) -> None:
         self.scan = scan
@@ -137,10 +150,11 @@ class WindowRows:
 
     def __getitem__(self, rows: Any) -> np.ndarray:
         if self._kept is None:
-            parts = [
-                np.stack([w.mean(axis=0) for w in np.array_split(self.scan[a], self.shape[0])])
-                for a in self.scan.shapes
-            ]
+            parts = []
+            for area in self.scan.shapes:
+                windows = np.array_split(self.scan[area], self.shape[0])
+                parts.append(np.stack([window.mean(axis=0) for window in windows]))  # (n_windows, n_grayordinates)
+
             self._kept = np.concatenate(parts, axis=1)
 
         return self._kept[rows]
@@ -163,13 +177,13 @@ class HCP:
         """The folder of the people's folders, at or below `root`."""
         root = Path(root)
         for place in (root, root / "hcp", root / "HCP", root / "HCP_1200"):
-            if any(next(place.glob(p), None) for p in ("*/MNINonLinear/Results/*/*.dtseries.nii", "*/*.dtseries.nii")):
-                return place
+            for pattern in ("*/MNINonLinear/Results/*/*.dtseries.nii", "*/*.dtseries.nii"):
+                if next(place.glob(pattern), None):  # one is enough: listing 1,113 people takes long on a network drive
+                    return place
 
+        names = []
         if root.is_dir():
             names = sorted(p.name for p in root.iterdir() if not p.name.startswith("."))
-        else:
-            names = []
 
         raise DataError(
             f"HCP was looked for as SUBJECT/MNINonLinear/Results/RUN/*.dtseries.nii in {root} and {root / 'hcp'}; {root} "
@@ -177,11 +191,28 @@ class HCP:
         )
 
     def subjects(self, path: Path, options: HCPOptions) -> tuple[str, ...]:
-        """Those with a file of this run."""
+        """Those with a file of this run.
+
+        Parameters
+        ----------
+        path : Path
+            from `find`
+        options : HCPOptions
+            its ``file`` names the run
+        """
         return tuple(scan_files(Path(path), options.file))
 
     def load(self, path: Path, options: HCPOptions, subject: str | None = None) -> Dataset:
         """Open one person or all; each is read when asked for.
+
+        Parameters
+        ----------
+        path : Path
+            from `find`
+        options : HCPOptions
+            which run, areas and windows
+        subject : str, optional
+            such as "100307"; everyone by default
 
         Returns
         -------
@@ -199,14 +230,25 @@ class HCP:
         if subject is not None and subject not in files:
             raise DataError(f"{path} has no '{options.file}' of '{subject}'. {did_you_mean(subject, files)}")
 
+        if subject is not None:
+            files = {subject: files[subject]}
+
         parcels = read_parcels(find_parcels(path, options.parcels))
-        people = _People({s: files[s] for s in ([subject] if subject else files)}, parcels, options)
+        people = _People(files, parcels, options)
         facts = about(self, note="scans at rest: no pictures, for pretraining", areas=", ".join(options.areas))
 
         return Dataset("hcp", Stimuli(np.asarray(["rest"], dtype=object)), people, {}, facts)
 
     def check(self, path: Path, options: HCPOptions) -> list[Finding]:
-        """Headers of every file, and the counts against the published ones."""
+        """Headers of every file, and the counts against the published ones.
+
+        Parameters
+        ----------
+        path : Path
+            from `find`
+        options : HCPOptions
+            which run and areas
+        """
         path = Path(path)
         out = []
 
@@ -223,15 +265,17 @@ class HCP:
                 out.append(Finding("problem", name, str(error)))
                 continue
 
-            sizes = {a: n for a, (_, n) in scan.shapes.items()}
-            odd = {a: n for a, n in sizes.items() if SIZES.get(a, n) != n} or scan.n_frames != N_FRAMES
-            listed = ", ".join(f"{a} {n}" for a, n in sizes.items())
-            if not odd:
-                said = "as published"
-            else:
-                said = f"published: {N_FRAMES} frames, {_listed(SIZES)}"
+            sizes = {area: n for area, (_, n) in scan.shapes.items()}
+            is_published = scan.n_frames == N_FRAMES
+            for area, n in sizes.items():
+                is_published = is_published and n == SIZES.get(area, n)  # other areas than V1 to V4 have no count here
 
-            out.append(Finding("note" if odd else "ok", name, f"{scan.n_frames} frames; {listed}; {said}."))
+            detail = f"{scan.n_frames} frames; {_listed(sizes)}"
+            if is_published:
+                out.append(Finding("ok", name, f"{detail}; as published."))
+            else:
+                published = f"published: {N_FRAMES} frames, {_listed(SIZES)}"
+                out.append(Finding("note", name, f"{detail}; {published}."))
 
         return out
 
@@ -239,31 +283,53 @@ class HCP:
 def scan_files(folder: Path, file: str = FILE) -> dict[str, Path]:
     """Person to file, in the order of names.
 
+    Parameters
+    ----------
+    folder : Path
+        holds a folder for each person
+    file : str
+        name of the file of one run
+
     Raises
     ------
     DataError
         None has it.
     """
     run = file.split("_Atlas")[0]
-    found = {}
+    files = {}
+    for pattern in (f"*/MNINonLinear/Results/{run}/{file}", f"*/{file}"):
+        for path in folder.glob(pattern):
+            if not path.name.startswith("."):  # macOS puts ._NAME next to a file on foreign disks
+                files[path.relative_to(folder).parts[0]] = path
 
-    for place in (f"*/MNINonLinear/Results/{run}/{file}", f"*/{file}"):
-        found |= {p.relative_to(folder).parts[0]: p for p in folder.glob(place) if not p.name.startswith(".")}
+    if not files:
+        names = sorted({path.name for path in folder.rglob("*.dtseries.nii")})
+        raise DataError(f"no person below {folder} has {file}. {did_you_mean(file, names)} Name it with file=.")
 
-    if not found:
-        there = sorted({p.name for p in folder.rglob("*.dtseries.nii")})
-        raise DataError(f"no person below {folder} has {file}. {did_you_mean(file, there)} Name it with file=.")
-
-    return dict(sorted(found.items()))
+    return dict(sorted(files.items()))
 
 
 def open_scans(
     folder: Path, areas: Sequence[str], file: str = FILE, parcels: str | None = None, normalise: bool = True
 ) -> dict[str, Scan]:
-    """Scans of all people of a folder, opened and not read."""
-    found = scan_files(folder, file)
-    named = read_parcels(find_parcels(folder, parcels))
-    return {name: Scan(path, named, areas, normalise) for name, path in found.items()}
+    """Scans of all people of a folder, opened and not read.
+
+    Parameters
+    ----------
+    folder : Path
+        holds a folder for each person
+    areas : sequence of str
+        areas to read, in this order
+    file : str
+        name of the file of one run
+    parcels : str, optional
+        parcellation; the only one of the folder by default
+    normalise : bool, default True
+        see `Scan`
+    """
+    files = scan_files(folder, file)
+    parcellation = read_parcels(find_parcels(folder, parcels))
+    return {name: Scan(path, parcellation, areas, normalise) for name, path in files.items()}
 
 
 class _People(Mapping[str, Trials]):
@@ -275,21 +341,26 @@ class _People(Mapping[str, Trials]):
         self._options = options
 
     def __getitem__(self, name: str) -> Trials:
-        o = self._options
-        scan = Scan(self._files[name], self._parcels, self._options.areas, self._options.normalise)
-        rows = WindowRows(scan, o.frames)
+        options = self._options
+        scan = Scan(self._files[name], self._parcels, options.areas, options.normalise)
+        rows = WindowRows(scan, options.frames)
         if not rows.shape[0]:
-            raise DataError(f"{scan.path} has {scan.n_frames} frames, fewer than the {o.frames} of one window.")
+            raise DataError(f"{scan.path} has {scan.n_frames} frames, fewer than the {options.frames} of one window.")
+
         voxels = scan.table.drop(columns=["area", "column"])
         for area in scan.shapes:
             voxels[ROI + area] = (scan.table["area"] == area).to_numpy()
 
-        if o.normalise:
+        if options.normalise:
             unit = "standard deviations of the run"
         else:
             unit = "as in the file"
 
-        notes = {"file": scan.path.name, "unit": unit, "windows": f"means of {o.frames} frames of {scan.step_s:g} s"}
+        notes = {
+            "file": scan.path.name,
+            "unit": unit,
+            "windows": f"means of {options.frames} frames of {scan.step_s:g} s",
+        }
         return Trials(rows, pd.DataFrame({"stimulus": ["rest"] * rows.shape[0]}), voxels, name, notes)
 
     def __iter__(self) -> Iterator[str]:

@@ -16,9 +16,9 @@ from typing import BinaryIO
 from phosphene.errors import DataError
 
 _HEADER = 128
-_MATRIX = 14
+_MATRIX = 14  # types are those of the format's table 1-1
 _COMPRESSED = 15
-_PLAIN = {1, 2, 3, 4, 5, 6, 7, 9, 12, 13, 16, 17, 18}
+_PLAIN = {1, 2, 3, 4, 5, 6, 7, 9, 12, 13, 16, 17, 18}  # numbers of one size or another, and text
 _DEEPEST = 64  # cells in cells
 _CHUNK = 1 << 20
 
@@ -105,10 +105,11 @@ def _walk(read: Read, left: int, order: str, depth: int) -> None:
 
 def _skip(read: Read, n: int) -> None:
     while n > 0:
-        got = len(read(min(n, _CHUNK)))
-        if not got:
+        n_read = len(read(min(n, _CHUNK)))
+        if not n_read:
             raise ValueError(f"the file ends {n} bytes early")
-        n -= got
+
+        n -= n_read
 
 
 def _unzipped(file: BinaryIO, left: int) -> Read:
@@ -123,9 +124,7 @@ def _unzipped(file: BinaryIO, left: int) -> Read:
             if not packed:
                 break
 
-            if stream.unconsumed_tail:
-                left -= 0
-            else:
+            if not stream.unconsumed_tail:  # what was left over last time has been counted
                 left -= len(packed)
 
             ready += stream.decompress(packed, _CHUNK)

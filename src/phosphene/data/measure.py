@@ -93,6 +93,7 @@ def measure(trials: Trials) -> Quality:
             block_low = block.min(axis=0)
             block_high = block.max(axis=0)
 
+        # Most blocks hold nothing bad: their range says so, and several passes over them are saved.
         if (block_low >= -limit).all() and (block_high <= limit).all() and np.isfinite(block_high - block_low).all():
             m = np.full(n_voxels, float(len(block)))
             safe = block
@@ -122,6 +123,8 @@ def measure(trials: Trials) -> Quality:
             spread = np.where(good, block - block_mean, 0)
 
         whole = whole and bool((safe == np.rint(safe)).all())
+
+        # Means and sums of squares of two parts are joined without a second pass (Chan, Golub and LeVeque 1983).
         low = np.minimum(low, block_low)
         high = np.maximum(high, block_high)
         delta = np.where(m > 0, block_mean - mean, 0)
@@ -158,7 +161,13 @@ def _typical(trials: Trials) -> float:
 
 
 def check_type(trials: Trials) -> None:
-    """Raise DataError unless the betas are real numbers."""
+    """Raise DataError unless the betas are real numbers.
+
+    Parameters
+    ----------
+    trials : Trials
+        whose source may say its type; one that does not is checked when it is read
+    """
     dtype = getattr(trials.source, "dtype", None)
     if dtype is not None and np.dtype(dtype).kind not in "iufb":
         what = {"c": "complex numbers", "O": "Python objects"}.get(np.dtype(dtype).kind, f"{dtype} values")

@@ -71,11 +71,12 @@ class TrialRows:
         import h5py
 
         names = self.names[rows]
-        many = np.atleast_1d(names)
-        out = np.empty((len(many), self.shape[1]), dtype=np.float32)
+        several = np.atleast_1d(names)
+        out = np.empty((len(several), self.shape[1]), dtype=np.float32)
 
+        # A trial is stored in one piece: all 91,282 numbers are read, and the columns taken from memory.
         with h5py.File(self.path, "r") as file:
-            for row, name in enumerate(many):
+            for row, name in enumerate(several):
                 try:
                     out[row] = hdf5_dataset(file, f"betas/{name}")[()][self.columns]
                 except Exception as error:  # whatever h5py and numpy make of damaged bytes
@@ -119,11 +120,28 @@ class Mosaic:
         )
 
     def subjects(self, path: Path, options: MosaicOptions) -> tuple[str, ...]:
-        """Such as ``sub-01_NSD``."""
+        """Names of the people with a file, such as ``sub-01_NSD``.
+
+        Parameters
+        ----------
+        path : Path
+            from `find`
+        options : MosaicOptions
+            make no difference here
+        """
         return tuple(_people(Path(path)))
 
     def load(self, path: Path, options: MosaicOptions, subject: str | None = None) -> Dataset:
         """Open one person or all; trials are read when asked for.
+
+        Parameters
+        ----------
+        path : Path
+            from `find`
+        options : MosaicOptions
+            which grayordinates
+        subject : str, optional
+            such as ``sub-01_NSD``; everyone whose file is there by default
 
         Returns
         -------
@@ -142,11 +160,16 @@ class Mosaic:
             raise DataError(f"{path} has no file of '{subject}'. {did_you_mean(subject, files)}")
 
         parcels = read_parcels(find_parcels(path, options.parcels))
-        people = {s: _trials(files[s], s, parcels, options) for s in ([subject] if subject else files)}
+        people = {}
+        for name, file in files.items():
+            if subject in (None, name):
+                people[name] = _trials(file, name, parcels, options)
+
         table = pd.concat([t.table for t in people.values()])
         stimuli = table["stimulus"].to_numpy(dtype=object)
         test = pd.unique(stimuli[(table["phase"] == "test").to_numpy()])
-        train = [stimulus for stimulus in pd.unique(stimuli) if stimulus not in set(test)]
+        is_test = set(test)
+        train = [stimulus for stimulus in pd.unique(stimuli) if stimulus not in is_test]
         ids = [*train, *test]
         splits = {}
 
@@ -156,7 +179,15 @@ class Mosaic:
         return Dataset("mosaic", _stimuli(path, ids, options), people, splits, about(self))
 
     def check(self, path: Path, options: MosaicOptions) -> list[Finding]:
-        """Names and lengths of all trials of every person."""
+        """Names and lengths of all trials of every person.
+
+        Parameters
+        ----------
+        path : Path
+            from `find`
+        options : MosaicOptions
+            which grayordinates
+        """
         out = []
         people = self.subjects(path, options)
         if not people:
@@ -182,22 +213,30 @@ class Mosaic:
 
 
 def _people(folder: Path) -> dict[str, Path]:
-    found = {}
+    """Person to file. The checksum in a name is that of one release: two of them are two versions of one person."""
+    files: dict[str, Path] = {}
     for place in (folder, folder / "hdf5_files" / "single_subject"):
         for path in sorted(place.glob("sub-*.hdf5")):
-            if match := _FILE.fullmatch(path.name):
-                if match[1] in found:
-                    raise DataError(f"{found[match[1]].name} and {path.name} are both {match[1]}; remove one.")
-                found[match[1]] = path
+            match = _FILE.fullmatch(path.name)
+            if match is None:
+                continue
 
-    return found
+            name = match[1]
+            if name in files:
+                raise DataError(f"{files[name].name} and {path.name} are both {name}; remove one.")
+
+            files[name] = path
+
+    return files
 
 
 def _trials(path: Path, subject: str, parcels: Any, options: MosaicOptions) -> Trials:
+    """Trials of one person; names are read, and no beta."""
     shapes = open_arrays(path).shapes
-    arrays = {n.removeprefix("betas/"): s for n, s in shapes.items() if n.startswith("betas/")}
+    arrays = {name.removeprefix("betas/"): shape for name, shape in shapes.items() if name.startswith("betas/")}
     if not arrays:
         raise DataError(f"{path} has no group 'betas'; it holds {', '.join(list(shapes)[:4]) or 'nothing'}.")
+
     rows = []
     for name in sorted(arrays):
         match = _TRIAL.fullmatch(name)
@@ -207,12 +246,12 @@ def _trials(path: Path, subject: str, parcels: Any, options: MosaicOptions) -> T
             )
         rows.append((name, match["name"], match["phase"], int(match["rep"])))
 
-    n = arrays[rows[0][0]]
-    odd = next((k for k, s in arrays.items() if s != n), None)
-    if odd is not None or len(n) != 1:
+    first = rows[0][0]
+    shape = arrays[first]
+    other = next((name for name in arrays if arrays[name] != shape), first)
+    if other != first or len(shape) != 1:
         raise DataError(
-            f"trials of {path} must be vectors of equal length, but '{rows[0][0]}' is {n} and '{odd or rows[0][0]}' is "
-            f"{arrays[odd or rows[0][0]]}."
+            f"trials of {path} must be vectors of equal length, but '{first}' is {shape} and '{other}' is {arrays[other]}."
         )
 
     table = pd.DataFrame(rows, columns=["name", "stimulus", "phase", "repeat"])
@@ -222,17 +261,18 @@ def _trials(path: Path, subject: str, parcels: Any, options: MosaicOptions) -> T
     if both:
         raise DataError(f"'{both[0]}' in {path} is of both phases; a picture trains or tests.")
 
-    space = _cortex(path, n[0], parcels.cortex)
+    space = _cortex(path, shape[0], parcels.cortex)
     voxels = parcels.select(space, options.areas)
-    at = voxels["column"].to_numpy()
-    voxels = voxels.assign(**{ROI + a: (voxels["area"] == a).to_numpy() for a in options.areas})
-    ceiling = _ceiling(path, shapes)
+    columns = voxels["column"].to_numpy()
+    for area in options.areas:
+        voxels[ROI + area] = (voxels["area"] == area).to_numpy()
 
+    ceiling = _ceiling(path, shapes)
     if ceiling is not None:
-        voxels["noise_ceiling"] = ceiling[at]
+        voxels["noise_ceiling"] = ceiling[columns]  # (n_voxels,)
 
     provenance = {"file": path.name, "unit": "standard deviations, as in the file", "areas": ", ".join(options.areas)}
-    source = TrialRows(path, table["name"].tolist(), at)
+    source = TrialRows(path, table["name"].tolist(), columns)
     return Trials(source, table.drop(columns="name"), voxels.drop(columns=["area", "column"]), subject, provenance)
 
 
@@ -245,9 +285,12 @@ def _cortex(path: Path, n: int, parcels: Cortex) -> Cortex:
             f"describe. fsLR-91k has {N_CORTEX}; take a parcellation in 32k_fs_LR grayordinates, without the medial wall."
         )
 
-    start: dict[str, int] = {"LH": 0, "RH": sizes.get("LH", 0)}
-    columns = {side: start[side] + np.arange(k) for side, k in sizes.items()}
-    vertices = {side: np.sort(v) for side, v in parcels.vertices.items()}
+    start = {"LH": 0, "RH": sizes.get("LH", 0)}
+    columns = {}
+    vertices = {}
+    for side, numbers in parcels.vertices.items():
+        columns[side] = start[side] + np.arange(sizes[side])
+        vertices[side] = np.sort(numbers)  # grayordinates of a hemisphere ascend by vertex
 
     return Cortex(path, columns, vertices, parcels.n_vertices)
 
@@ -257,10 +300,11 @@ def _ceiling(path: Path, shapes: dict[str, tuple[int, ...]]) -> np.ndarray | Non
     names = [n for n in shapes if n.startswith("noiseceilings/") and "_n-1_" in n]
     if not names:
         return None
-    names.sort(key=lambda n: "phase-test" not in n)
-    values = np.asarray(open_arrays(path)[names[0]], dtype=np.float64)
 
-    # some write percent
+    names.sort(key=lambda name: "phase-test" not in name)  # they are repeated most often
+    values = np.asarray(open_arrays(path)[names[0]], dtype=np.float64)  # (n_grayordinates,)
+
+    # Some files hold percent, some a share: a share is never above 1.
     if np.nanmax(values, initial=0) > 1:
         share = values / 100
     else:

@@ -63,7 +63,7 @@ def check_plan(plan: Plan, *, thorough: bool = False, begun: bool = False) -> li
     unread = 0
     known = ledger(plan.root)
     states = {i: i.state for i in plan.items}
-    there = {(i.part, i.subject) for i, s in states.items() if s != "not there"}
+    begun_parts = {(item.part, item.subject) for item, state in states.items() if state != "not there"}
     missing: dict[str, list[str]] = {}
 
     for item, state in states.items():
@@ -76,14 +76,20 @@ def check_plan(plan: Plan, *, thorough: bool = False, begun: bool = False) -> li
             detail = f"{name} is {state}{published}."
             out.append(Finding("problem", "file size", detail, "Move it away and fetch it again."))
         elif state != "there":
-            if not begun or (item.part, item.subject) in there:
-                missing.setdefault(item.part, []).append(f"{name} ({state})" if state != "not there" else name)
+            if not begun or (item.part, item.subject) in begun_parts:
+                if state != "not there":
+                    name = f"{name} ({state})"
+
+                missing.setdefault(item.part, []).append(name)
         elif item.path.is_file():
-            wrong, read = _differs(item.path, item, known.get(name, {}), thorough)
-            if wrong:
-                out.append(Finding("problem", "checksum", f"{name} {wrong}.", "Move it away and fetch it again."))
-            right += not wrong and read
-            unread += not wrong and not read
+            difference, is_read = _differs(item.path, item, known.get(name, {}), thorough)
+            if difference:
+                detail = f"{name} {difference}."
+                out.append(Finding("problem", "checksum", detail, "Move it away and fetch it again."))
+            elif is_read:
+                right += 1
+            else:
+                unread += 1
 
     for part, names in missing.items():
         detail = f"{len(names)} of part '{part}', first {names[0]}."
@@ -112,17 +118,17 @@ def check_plan(plan: Plan, *, thorough: bool = False, begun: bool = False) -> li
 
 def _differs(path: Path, item: plans.Item, fetched: object, thorough: bool) -> tuple[str, bool]:
     """How a file differs from what is known of it, and whether its content was compared."""
-    if isinstance(fetched, dict):
-        then = fetched
-    else:
-        then = {}
+    record: dict = {}
+    if isinstance(fetched, dict):  # the record is a file that anybody may have edited
+        record = fetched
 
     size = path.stat().st_size
-    if then.get("bytes") not in (None, size):
-        date = then.get("date", "an unknown day")
-        return f"has {size} bytes, but had {then['bytes']} when it was fetched on {date}", True
+    if record.get("bytes") not in (None, size):
+        date = record.get("date", "an unknown day")
+        return f"has {size} bytes, but had {record['bytes']} when it was fetched on {date}", True
 
-    expected = item.sha256 or str(then.get("sha256", ""))
+    # Without a published checksum, that of the day it arrived still tells whether the file has changed since.
+    expected = item.sha256 or str(record.get("sha256", ""))
     if not expected or (size > _SMALL and not thorough):
         return "", False
 

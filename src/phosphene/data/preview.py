@@ -13,8 +13,8 @@ from phosphene.types import Trials
 BYTES = 256 * 2**20
 """Betas up to this size, as float32, are read whole; of larger ones about a quarter of it."""
 
-_SESSIONS = 8
-_FIRST = 4
+_SESSIONS = 8  # looked into, spread evenly
+_FIRST = 4  # trials of each: a compressed session must be unpacked up to the last one read
 
 
 def preview(trials: Trials) -> tuple[Trials, str]:
@@ -47,13 +47,19 @@ def preview(trials: Trials) -> tuple[Trials, str]:
     files = source.files
     n_each = source.n_per_session
     scale = getattr(trials.source, "scale", 1.0)
-    at = np.unique(np.linspace(0, len(files) - 1, min(_SESSIONS, len(files))).round().astype(np.int64))
     first = min(_FIRST, n_each)
-    betas = np.concatenate([files[i].read(source.voxels, first).astype(np.float32) for i in at]) * np.float32(scale)
-    rows = np.concatenate([np.arange(i * n_each, i * n_each + first) for i in at])
-    said = f"{len(rows)} of {len(trials)} trials were read, the first {first} of {len(at)} sessions"
+    sessions = np.unique(np.linspace(0, len(files) - 1, min(_SESSIONS, len(files))).round().astype(np.int64))
+    blocks = []
+    positions = []
+    for number in sessions:
+        blocks.append(files[number].read(source.voxels, first).astype(np.float32))
+        positions.append(np.arange(number * n_each, number * n_each + first))
 
-    return trials.take(rows).with_betas(betas), said
+    betas = np.concatenate(blocks) * np.float32(scale)  # (n_rows, n_voxels)
+    rows = np.concatenate(positions)
+    words = f"{len(rows)} of {len(trials)} trials were read, the first {first} of {len(sessions)} sessions"
+
+    return trials.take(rows).with_betas(betas), words
 
 
 def _files_behind(trials: Trials) -> SessionRows | None:

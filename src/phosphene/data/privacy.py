@@ -32,22 +32,32 @@ _DEFACED = re.compile(r"defac|pydeface|mideface|brain|skullstrip", re.IGNORECASE
 def telling_names(names: Iterable[str]) -> list[str]:
     """Subject names that look like more than a code: a first and a last name, a date, an e-mail address.
 
+    Parameters
+    ----------
+    names : iterable of str
+        of the subjects of a data set
+
     Examples
     --------
     >>> telling_names(["sub-01", "CSI2", "subj05", "Ada Lovelace", "ann_1984-05-03", "a.b@c.org"])
     ['Ada Lovelace', 'ann_1984-05-03', 'a.b@c.org']
     """
-    found = []
+    telling = []
     for name in map(str, names):
         plain = name.strip()
         if _MAIL.search(plain) or _DATE.search(plain) or (not _CODE.fullmatch(plain) and _WORDS.fullmatch(plain)):
-            found.append(name)
+            telling.append(name)
 
-    return found
+    return telling
 
 
 def telling_columns(columns: Iterable[str]) -> list[str]:
     """Columns whose name says that they identify a person.
+
+    Parameters
+    ----------
+    columns : iterable of str
+        of a table of trials
 
     Examples
     --------
@@ -70,16 +80,16 @@ def telling_anatomy(folder: str | Path) -> list[Path]:
     list of Path
         paths; neither the scan's own name nor a file beside it speaks of defacing
     """
-    found = []
+    scans = []
     for number, path in enumerate(Path(folder).rglob("*")):
-        if number > 100_000:
+        if number > 100_000:  # a folder that holds a whole disk must not hold up a check
             break
         if not _ANATOMY.search(path.name) or _DEFACED.search(path.name):
             continue
         if not any(_DEFACED.search(beside.name) for beside in path.parent.iterdir()):
-            found.append(path)
+            scans.append(path)
 
-    return sorted(found)
+    return sorted(scans)
 
 
 def check_privacy(dataset: Dataset, folder: str | Path | None = None) -> list[Finding]:
@@ -97,7 +107,11 @@ def check_privacy(dataset: Dataset, folder: str | Path | None = None) -> list[Fi
         detail = f"the subject name {names[0]!r} looks like more than a code; it stands in every run and report."
         out.append(Finding("note", "privacy", detail, "Name people by codes such as sub-01 before you share anything."))
 
-    columns = {c for name in list(dataset.subjects)[:3] for c in telling_columns(dataset.trials(name).table.columns)}
+    # Three subjects are enough: tables of one data set have the same columns, and opening all may take minutes.
+    columns: set[str] = set()
+    for name in list(dataset.subjects)[:3]:
+        columns |= set(telling_columns(dataset.trials(name).table.columns))
+
     if columns:
         detail = f"the trials have the columns {', '.join(sorted(columns))}, which may say who somebody is."
         out.append(Finding("note", "privacy", detail, "Take them out before you share anything."))

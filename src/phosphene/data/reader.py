@@ -79,13 +79,30 @@ class ImportingReader(Reader, Protocol):
 
 
 def about(reader: Reader, **more: str) -> Mapping[str, str]:
-    """The facts of a reader, as a Dataset keeps them."""
-    facts = {"title": reader.title, "citation": reader.citation, "licence": reader.licence, "url": reader.url}
-    return {k: v for k, v in {**facts, **more}.items() if v}
+    """The facts of a reader, as a Dataset keeps them.
+
+    Parameters
+    ----------
+    reader : Reader
+        of the data set
+    **more : str
+        further facts, such as the version that was read; empty ones are left out
+    """
+    facts = {"title": reader.title, "citation": reader.citation, "licence": reader.licence, "url": reader.url, **more}
+    return {name: fact for name, fact in facts.items() if fact}
 
 
 def find_file(root: Path, candidates: tuple[str, ...], title: str) -> Path:
     """The first of `candidates` (relative to `root`) that exists; `root` itself when it is such a file.
+
+    Parameters
+    ----------
+    root : Path
+        a folder, or the file itself
+    candidates : tuple of str
+        where the file may stand, the likeliest first
+    title : str
+        name of the data set, for the message
 
     Raises
     ------
@@ -99,12 +116,12 @@ def find_file(root: Path, candidates: tuple[str, ...], title: str) -> Path:
         if (root / candidate).exists():
             return root / candidate
 
-    there = "which does not exist"
+    contents = "which does not exist"
     if root.is_dir():
         names = sorted(p.name for p in root.iterdir() if not p.name.startswith("."))
-        there = f"which holds {', '.join(names[:8]) or 'nothing'}{' ...' if len(names) > 8 else ''}"
+        contents = f"which holds {', '.join(names[:8]) or 'nothing'}{' ...' if len(names) > 8 else ''}"
 
     raise DataError(
-        f"{title} was looked for as {' or '.join(candidates)} in {root}, {there}. Put the file there, or give the "
+        f"{title} was looked for as {' or '.join(candidates)} in {root}, {contents}. Put the file there, or give the "
         "folder that holds it with --root."
     )
