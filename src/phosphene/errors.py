@@ -28,14 +28,19 @@ _LONGEST = 2400  # characters; a broken file may have put its whole content into
 class PhospheneError(Exception):
     """Base of every error phosphene raises on purpose. Its text is one paragraph, whatever a library put into it."""
 
-    exit_status = 1
+    exit_status = 1  # as for any error of Python; each class below has its own
 
     def __str__(self) -> str:
+        # A library's message may be a page of lines. One paragraph fits a log line, a table and a terminal alike.
         text = " ".join(super().__str__().split("\n")).strip()
         if len(text) <= _LONGEST:
             return text
 
+        # What is wrong stands at the front, and what to do at the end; what is cut is the middle.
         return f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 3 :]}"
+
+
+# Each is also what Python would raise itself, so that code which knows nothing of phosphene can catch it.
 
 
 class ConfigError(PhospheneError, ValueError):
@@ -103,9 +108,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     if not names:
         return "Nothing is known here."
 
+    # Without regard to case, which is the commonest mistake: "v1" for "V1" counts as half of the name.
     lowered = {n.lower(): n for n in names}
     near = difflib.get_close_matches(str(name).lower(), lowered, n=1)
-
     if near:
         hint = f"Did you mean '{lowered[near[0]]}'? "
     else:
@@ -116,5 +121,15 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 def _listed(names: list[str], most: int = 1000) -> str:
     """Names up to `most` characters, and how many more there are."""
-    shown = [n for n, end in zip(names, accumulate(len(n) + 2 for n in names), strict=True) if end <= most] or names[:1]
-    return ", ".join(shown) + (f" and {len(names) - len(shown)} more" if len(shown) < len(names) else "")
+    ends = accumulate(len(name) + 2 for name in names)  # two for the comma and the space
+    listed = []
+    for name, end in zip(names, ends, strict=True):
+        if end <= most:
+            listed.append(name)
+
+    # One at least, however long: a list without any would say nothing.
+    listed = listed or names[:1]
+    text = ", ".join(listed)
+    if len(listed) < len(names):
+        text += f" and {len(names) - len(listed)} more"
+    return text

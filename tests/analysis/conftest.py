@@ -42,5 +42,7 @@ def linear(tmp_path_factory):
 @pytest.fixture(scope="session")
 def seer(tmp_path_factory, networks):
     """The regressor, which reads CLIP latents, on a lab large enough for the areas to be told apart."""
-    data = {"data.name": "insilico", "data.options": {"n_train": 800, "n_test": 40, "n_voxels": 1000}}
+    # The lab's body area prefers bodies, and cats at 0.3 of them. Fitted on 800 trials, the lead of 'body' over 'cat' in its
+    # excess is -0.01, 0.10 and 0.08 in worlds of three seeds, which is the chance of the fit; on 1600 it is 0.06 and 0.15.
+    data = {"data.name": "insilico", "data.options": {"n_train": 1600, "n_test": 40, "n_voxels": 1000}}
     return fitted("regressor", tmp_path_factory.mktemp("seer") / "run", data)

@@ -7,9 +7,19 @@ import pandas as pd
 import pytest
 from scipy.stats import ks_2samp
 
-from phosphene.analysis.effects import dimension_p
+from phosphene.analysis.effects import Effect, category_table, dimension_p
 from phosphene.analysis.stimulate import StimulateOptions
-from phosphene.analysis.targets import AMOUNTS, Edit, StandIns, contrast, moments, standing_in, stimulated, targets
+from phosphene.analysis.targets import (
+    AMOUNTS,
+    Edit,
+    StandIns,
+    StimulationTarget,
+    contrast,
+    moments,
+    standing_in,
+    stimulated,
+    targets,
+)
 from phosphene.errors import ConfigError, DataError
 from phosphene.flow import analyse
 from phosphene.types import Trials
@@ -34,8 +44,10 @@ def test_every_selective_area_brings_forth_its_own_category_and_no_other_one_mor
         assert found[area, "own_p"] == pytest.approx(1 / 61)  # no random set of 60 comes near
         assert found[area, "own_rise"] > 0.1
         assert found[area, "named_after"] > found[area, "named_random"]
-        mine = table[table["target"] == area].set_index("category")["excess"]
-        assert mine.idxmax() == own
+        of_area = table[table["target"] == area].set_index("category")
+        assert of_area["excess"].idxmax() == own
+        assert of_area["z"].idxmax() == own
+        assert of_area.loc[own, "p_fdr"] < 0.05
     # A linear decoder makes the same of the same step, whatever the response.
     assert found["faces", "consistency"] == pytest.approx(1, abs=1e-3)
     for file in ("rise.png", "pictures.png", "categories.png", "dimensions.csv", "captions.csv"):
@@ -196,3 +208,23 @@ def test_dimensions_that_move_are_found_and_the_others_are_left():
     assert (p[30:] < 0.05).mean() < 0.03
     still = np.zeros((100, 300))
     np.testing.assert_array_equal(dimension_p(np.zeros(300), still), 1)
+
+
+def test_a_table_of_categories_refuses_an_effect_in_a_space_without_any():
+    area = StimulationTarget("V1", "V1", (), np.array([0, 1]))
+    edit = Edit(np.zeros(8), np.ones(8), "raise", 1.0)
+    effect = Effect(
+        target=area,
+        edit=edit,
+        matched=StandIns(area.voxels, None, 8),
+        own=None,
+        shift=np.zeros(3),
+        null_shift=np.zeros((20, 3)),
+        p_dimensions=np.ones(3),
+        p_shift=1.0,
+        consistency=float("nan"),
+        scores=None,
+        embeddings=np.zeros((2, 3)),
+    )
+    with pytest.raises(DataError, match="'V1' was stimulated in a space without categories"):
+        category_table([effect], ["face", "house"])

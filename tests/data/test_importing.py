@@ -121,7 +121,7 @@ def test_transposed_betas_are_recognised(own):
 @pytest.mark.parametrize("separator", [";", "\t"])
 def test_a_table_with_other_separators_is_named_as_such(own, separator):
     own["trials"].write_text(own["trials"].read_text().replace(",", separator))
-    with pytest.raises(DataError, match="parted by"):
+    with pytest.raises(DataError, match="separated by"):
         import_table(**own)
 
 

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from phosphene import flow, recipes
 from phosphene.align.ridge import Ridge
+from phosphene.conformance.study import tiny_study
 from phosphene.errors import ConfigError
 from phosphene.recipes.base import STANDARDISE, Recipe, RecipeConfig, Stage
 from phosphene.reporting import report
@@ -17,7 +18,7 @@ from phosphene.types import Images
 
 class ToyConfig(RecipeConfig):
     kind: Literal["toy"] = "toy"
-    alpha: float = Field(500.0, gt=0, description="L2 strength")
+    alpha: float = Field(default=500.0, gt=0, description="L2 strength")
 
 
 class Toy(Recipe[ToyConfig]):
@@ -53,6 +54,16 @@ def test_thirty_lines_make_a_recipe_with_scores_controls_and_a_report(toy, tmp_p
     assert "toy" in report(opened.folder).read_text()
     with pytest.raises(ConfigError, match="decodes only"):
         flow.encode(opened)
+
+
+def test_a_recipe_says_in_one_line_on_whom_it_was_fitted_and_which_stages_are():
+    study = tiny_study()
+    recipe = Toy()
+    assert repr(recipe) == "Toy(kind='toy', fitted=[])"
+    recipe.fit(study.train, study.stimuli)
+    train = study.train
+    whom = f"subject={train.subject!r}, n_voxels={train.n_voxels}"
+    assert repr(recipe) == f"Toy(kind='toy', {whom}, fitted=[standardise, to_image])"
 
 
 def test_an_unknown_recipe_suggests_the_nearest():

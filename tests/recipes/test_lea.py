@@ -91,14 +91,14 @@ def test_a_start_from_a_checkpoint_of_unknown_history_is_refused_in_the_strict_s
         flow.configure("lea", [("test", {**LAB, "recipe.init": "fmri_encoder.pth"})])
 
 
-def test_moments_of_the_test_batch_are_caught_by_the_check_of_company(opened, test_trials, tmp_path):
+def test_moments_of_the_test_batch_are_caught_by_the_check_of_subset_invariance(opened, test_trials, tmp_path):
     values = {"recipe.setting": "relax", "recipe.align.moments": "test"}
     relaxed = fitted(tmp_path / "run", **values).recipe(0)
 
     def answer(recipe: Lea) -> str:
         predict = lambda betas: recipe.latents(test_trials.take(np.arange(len(betas))).with_betas(betas))["clip_lab"]  # noqa: E731
         evidence = Evidence(predict=predict, test_betas=test_trials.betas)
-        return subset_invariance(evidence, np.random.default_rng(0))[0]
+        return subset_invariance(evidence, np.random.default_rng(0)).verdict
 
     assert answer(opened.recipe(0)) == "pass"
     assert answer(relaxed) in ("flag", "fail")

@@ -10,7 +10,7 @@ import pytest
 from phosphene import flow, recipes
 from phosphene.conformance import check_recipe
 from phosphene.errors import ConfigError, DataError, ModelError
-from phosphene.io.config import resolve
+from phosphene.io.config import flatten, read_yaml, resolve
 from phosphene.io.stages import StageStore
 from phosphene.lab import zoo
 from phosphene.recipes.brain_diffuser import BrainDiffuser, BrainDiffuserConfig
@@ -78,6 +78,21 @@ def test_any_brain_model_goes_into_any_generator_and_back(fit, study, brain, gen
     assert encoded.betas.std(axis=0).max() > 0
 
 
+@pytest.mark.parametrize("name", ["mapper_maskgit", "roi_mae_latent_diffusion"])
+def test_a_mix_of_parts_of_two_papers_draws_what_the_responses_say(fit, study, name):
+    mix = next(file for file in MIXES if file.stem == name)
+    values = {key.removeprefix("recipe."): value for key, value in flatten(read_yaml(mix)).items()}
+    mixed = fit(**values)
+    decoded = mixed.decode(study.averaged).pixels
+    assert decoded.shape == (len(study.averaged), 32, 32, 3)
+    assert decoded.min() >= 0 and decoded.max() <= 1
+    assert decoded.std() > 0.02
+
+    # The noise of a picture is a function of its stimulus alone, so other pictures come from other responses.
+    other = study.averaged.with_betas(study.averaged.betas[::-1].copy())
+    assert not np.array_equal(mixed.decode(other).pixels, decoded)
+
+
 def test_with_no_brain_model_and_ridge_it_is_brain_diffuser_bit_for_bit(fit, study):
     mixed = fit(generator="dual_guided")
     values = {"n_folds": 2, "sampling.steps": 2}
@@ -90,7 +105,7 @@ def test_with_no_brain_model_and_ridge_it_is_brain_diffuser_bit_for_bit(fit, stu
 
 def test_encoding_through_the_autoencoder_stays_in_what_it_can_make(fit, study):
     mixed, stimuli = fit(brain="roi_mae", generator="vdvae"), study.stimuli.select(study.averaged.stimuli)
-    predicted = mixed.to_brain_.predict(mixed.generator.seen(stimuli))
+    predicted = mixed.to_brain_.predict(mixed.generator.image_latents(stimuli))
     made = mixed.standardise_.inverse(mixed.brain_["brain"].from_latent(predicted))
     assert predicted.shape[1] == mixed.config.roi_mae.brain.latent
     np.testing.assert_array_equal(mixed.encode(stimuli).betas, made)
@@ -115,8 +130,8 @@ def test_the_closest_sample_is_kept_and_no_picture_that_was_seen_takes_part(fit,
     first = fit(generator="maskgit")
     close = fit(generator="maskgit", pick="closest")
     samples = close.decode_samples(study.averaged)
-    wanted = close.latents(study.averaged)["clip_lab"]
-    near = np.stack([(close.generator.look(s.pixels) * wanted).sum(axis=1) for s in samples])
+    decoded = close.latents(study.averaged)["clip_lab"]
+    near = np.stack([(close.generator.embed(s.pixels) * decoded).sum(axis=1) for s in samples])
     assert (np.diff(near, axis=0) <= 1e-6).all()
     np.testing.assert_array_equal(samples[0].pixels, close.decode(study.averaged).pixels)
     drawn = np.sort(np.stack([s.pixels for s in first.decode_samples(study.averaged)]), axis=0)
@@ -197,8 +212,6 @@ def test_parts_of_an_unknown_class_are_refused():
 
 @pytest.mark.parametrize("file", MIXES, ids=[f.stem for f in MIXES])
 def test_every_mix_of_the_bench_is_a_run_in_both_presets(file):
-    from phosphene.io.config import read_yaml
-
     for preset in ("lab", "paper"):
         made = flow.configure("mixed", [(file.name, read_yaml(file)), ("test", {"preset": preset, "data.name": "x"})])[
             0
@@ -212,7 +225,5 @@ def test_every_mix_of_the_bench_is_a_run_in_both_presets(file):
     [pytest.param(f, marks=() if f.stem == "ridge_stylegan2" else pytest.mark.slow, id=f.stem) for f in MIXES],
 )
 def test_every_mix_of_the_bench_keeps_the_promises_of_a_recipe(file, study):
-    from phosphene.io.config import flatten, read_yaml
-
     chosen = {k.removeprefix("recipe."): v for k, v in flatten(read_yaml(file)).items()}
     check_recipe("mixed", values={**TINY, **chosen, "n_folds": 2}, study=study)

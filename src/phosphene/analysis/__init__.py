@@ -48,6 +48,7 @@ def analysis(name: str) -> type[Analysis]:
     Returns
     -------
     type of Analysis
+        its class, imported now
 
     Raises
     ------

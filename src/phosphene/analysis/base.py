@@ -58,7 +58,7 @@ class Findings:
     ----------
     table : DataFrame
         columns ``input, measure, value, ci_low, ci_high, n``; NaN bounds where there is no interval
-    tables : mapping of {str: DataFrame}, optional
+    tables : mapping of str to DataFrame, optional
         name of the file to any other table
     """
 
@@ -83,13 +83,23 @@ class Analysis(ABC, Generic[OptionsT]):
         an instance of `options_class`; its defaults otherwise
     seed : int, default 0
         of everything it draws
+
+    Attributes
+    ----------
+    name : str
+        as in ``phosphene analyse RUN NAME``
+    title : str
+        what it is about, as a heading
+    options_class : type of Config
+        its options
+    needs : tuple of str
+        arrows it asks of the recipe: ``decode``, ``encode``, ``refine`` (a second stage)
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     options_class: ClassVar[type[Config]]
     needs: ClassVar[tuple[str, ...]] = ("decode",)
-    """Arrows it asks of the recipe: ``decode``, ``encode``, ``refine`` (a second stage)."""
 
     def __init__(self, options: OptionsT | None = None, seed: int = 0) -> None:
         if options is None:
@@ -127,9 +137,14 @@ class Analysis(ABC, Generic[OptionsT]):
         Returns
         -------
         numpy.random.Generator
+            so that leaving out one draw moves no other
         """
-        words = (self.name, *purpose)
-        return np.random.default_rng([self.seed, *(int(digest_of(word)[:8], 16) for word in words)])
+        # NumPy takes a list of integers as a seed; eight hexadecimal digits of a digest are 32 bits, what it takes at once.
+        entropy = [self.seed]
+        for word in (self.name, *purpose):
+            entropy.append(int(digest_of(word)[:8], 16))
+
+        return np.random.default_rng(entropy)
 
     @classmethod
     def applies_to(cls, recipe: str) -> bool:
@@ -157,6 +172,7 @@ def chosen_folds(opened: Run, fold: int | None) -> Sequence[int]:
     Returns
     -------
     sequence of int
+        folds, counted from 0
 
     Raises
     ------

@@ -55,6 +55,10 @@ class CategoriesFindings(Findings):
 
     Attributes
     ----------
+    table : DataFrame
+        mean areas: ``auc``, ``auc_things``, ``auc_stuff``, ``auc_null``, and ``ratio`` to the voxels' in per cent
+    tables : mapping of str to DataFrame
+        ``labels``, a row per input and label; ``differences``, every input minus the voxels
     inputs : tuple of str
         ``brain``, ``mapped.SPACE``, ``true.SPACE``, in the order shown
     reader : {"ridge", "logistic"}
@@ -77,7 +81,15 @@ class CategoriesFindings(Findings):
 
 
 class Categories(Analysis[CategoriesOptions]):
-    """Fit a linear reader of every label on voxels, decoded latents and true latents, and compare their areas."""
+    """Fit a linear reader of every label on voxels, decoded latents and true latents, and compare their areas.
+
+    Parameters
+    ----------
+    options : CategoriesOptions, optional
+        how labels are read
+    seed : int, default 0
+        of inner folds, shuffled labels and bootstraps
+    """
 
     name = "categories"
     title = "Which categories can be read"
@@ -127,13 +139,17 @@ class Categories(Analysis[CategoriesOptions]):
 
     def _null(self, name: str, material: Material, train: np.ndarray, test: np.ndarray) -> np.ndarray:
         """(n_null, n_labels) areas after fits with shuffled labels; all of them in one ridge, side by side."""
+        # Logistic readers are fitted one by one, each over seven penalties in three folds.
         n_null = self.options.n_null
         if self.options.reader == "logistic":
             n_null = min(3, n_null)
 
         rng = self.rng("null", name)
         n_labels = len(material.names)
-        shuffled = [material.train_labels[rng.permutation(len(train))] for _ in range(n_null)]
+        shuffled = []
+        for _ in range(n_null):
+            shuffled.append(material.train_labels[rng.permutation(len(train))])
+
         targets = np.concatenate(shuffled, axis=1)  # (n_train, n_null * n_labels)
         read = LabelReader(self.options.reader).fit(train, targets, material.folds).read(test)
 
@@ -151,6 +167,7 @@ class Categories(Analysis[CategoriesOptions]):
         rows = []
         for name, read in scores.items():
             for j, label in enumerate(material.names):
+                # A column of one, as the mean over labels wants labels along the second axis.
                 has_label = material.test_labels[:, [j]]  # (n_test, 1)
                 n = len(has_label)
                 interval = bootstrap(mean_area(read[:, [j]], has_label), n, rng=self.rng(name, label), n_draws=1000)
@@ -170,6 +187,7 @@ class Categories(Analysis[CategoriesOptions]):
             for group in (THINGS, STUFF):
                 parts[f"auc_{group}"] = material.groups == group
 
+        # Both sides of a ratio are functions of the same draws of stimuli, so that what is hard for both cancels.
         of_voxels = mean_area(scores[BRAIN], material.test_labels)
         rows: list[tuple] = []
 

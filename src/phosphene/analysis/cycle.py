@@ -65,11 +65,11 @@ class CycleFindings(Findings):
     ----------
     measure : str
         two-way identification that the verdict is about: in the lab's CLIP where it knows the pictures, else by pixels
-    chance : mapping of {str: float}
+    chance : mapping of str to float
         measure to chance, where it has one
     true : ndarray of shape (at most 10, h, w, c)
         the first input pictures, 0-1
-    pictures : mapping of {str: ndarray}
+    pictures : mapping of str to ndarray
         arm to what came back of them
     response_r : ndarray of shape (n_voxels,)
         correlation between predicted and measured responses over test pictures, NaN where undefined
@@ -147,7 +147,7 @@ class Cycle(Analysis[CycleOptions]):
         """
         fold = self.options.fold
         if fold is None and self.options.images is not None:
-            fold = 0
+            fold = 0  # novel pictures are novel to every fold, and one way round is enough
 
         folds = chosen_folds(opened, fold)
         outcome = _Outcome()
@@ -155,21 +155,34 @@ class Cycle(Analysis[CycleOptions]):
         for fold in progress.each(folds, "going round", unit="fold"):
             self._go_round(opened, fold, outcome)
 
-        response_r = pearson_per_voxel(
-            np.concatenate(outcome.predicted), np.concatenate(outcome.measured)
-        )  # (n_voxels,)
+        predicted = np.concatenate(outcome.predicted)  # (n_test, n_voxels)
+        measured = np.concatenate(outcome.measured)
+        response_r = pearson_per_voxel(predicted, measured)  # (n_voxels,)
         table = self._table(opened, outcome, response_r)
         rows = table.set_index(["input", "measure"])
-        measure = next(m for m in ("two_way.pictures.clip_lab", "two_way.pixels") if ("cycle", m) in rows.index)
         predicted_variance, measured_variance = np.sum(outcome.variance, axis=0)
-        pictures = {arm: np.concatenate(parts)[:N_PICTURED] for arm, parts in outcome.pixels.items() if parts}
         true = np.concatenate(outcome.true)
+
+        # Pixels are always compared; the lab's CLIP, where it knows the pictures, sees what is in them.
+        measure = "two_way.pixels"
+        if ("cycle", "two_way.pictures.clip_lab") in rows.index:
+            measure = "two_way.pictures.clip_lab"
+
+        chance = {}
+        for name in table["measure"]:
+            if kind_of(name) == "two_way":
+                chance[name] = 0.5
+
+        pictures = {}
+        for arm, parts in outcome.pixels.items():
+            if parts:
+                pictures[arm] = np.concatenate(parts)[:N_PICTURED]
 
         return CycleFindings(
             table=table,
             tables={"voxels": pd.DataFrame({"pearson": response_r})},
             measure=measure,
-            chance={name: 0.5 for name in set(table["measure"]) if kind_of(name) == "two_way"},
+            chance=chance,
             true=true[:N_PICTURED],
             pictures=pictures,
             response_r=response_r,
@@ -292,6 +305,7 @@ class Cycle(Analysis[CycleOptions]):
 
     def _table(self, opened: Run, outcome: _Outcome, response_r: np.ndarray) -> pd.DataFrame:
         """Every score of every arm, with intervals over pictures; and of the responses, over voxels."""
+        # Folds are scored together: a gallery of all pictures, each decoded by a recipe that never saw it.
         true = np.concatenate(outcome.true)  # (n, h, w, c)
         extractors = feature_extractors_for(opened.dataset.name)
         true_features = _features(true, extractors)
@@ -363,7 +377,7 @@ def _gain(rows: pd.DataFrame, measure: str) -> float | None:
 
 def _depends_on_batch(recipe: Recipe, novel: Stimuli, encoded: Trials, decoded: np.ndarray) -> bool:
     """Whether a picture's response, or its way back, changes with the pictures that go round with it."""
-    row = len(novel) // 2
+    row = len(novel) // 2  # the middle one, as the first or last of a batch may be a case of its own
     try:
         alone = recipe.encode(novel.select(novel.ids[[row]])).betas[0]  # (n_voxels,)
     except PhospheneError:

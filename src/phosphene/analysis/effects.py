@@ -11,6 +11,7 @@ from scipy.stats import false_discovery_control
 
 from phosphene.analysis.spaces import Pool, Space
 from phosphene.analysis.targets import Edit, StandIns, StimulationTarget
+from phosphene.errors import DataError
 
 LEVEL = 0.05
 """Of every test, and of the false discovery rate."""
@@ -51,6 +52,7 @@ class CategoryScores:
 
     def p_rise(self) -> np.ndarray:
         """(k,) probability that a random set raises a category as much; one-sided, never 0."""
+        # The target counts as one of the sets: p is never below 1 / (repeats + 1), and equal rises count against it.
         null = self.null_rise
         return (1 + np.sum(null >= self.rise - 1e-12, axis=0)) / (len(null) + 1)
 
@@ -151,7 +153,11 @@ def own_category(target: StimulationTarget, space: Space) -> str | None:
     if space.candidates is None:
         return None
 
-    return next((category for category in target.categories if category in space.candidates.names), None)
+    for category in target.categories:
+        if category in space.candidates.names:
+            return category
+
+    return None
 
 
 def category_table(effects: Sequence[Effect], names: Sequence[str]) -> pd.DataFrame:
@@ -168,13 +174,23 @@ def category_table(effects: Sequence[Effect], names: Sequence[str]) -> pd.DataFr
     -------
     DataFrame
         target, category, rise, excess over random sets, z, p one- and two-sided, and p adjusted for a target's categories
+
+    Raises
+    ------
+    DataError
+        When an effect has no scores of categories.
     """
     parts = []
     adjusted = []
 
     for effect in effects:
         scores = effect.scores
-        assert scores is not None
+        if scores is None:
+            raise DataError(
+                f"effects with scores of categories were expected, but '{effect.target.name}' was stimulated in a space "
+                "without categories; leave the table of categories out."
+            )
+
         p_rise = scores.p_rise()
         columns = {
             "target": effect.target.name,

@@ -12,8 +12,8 @@ from phosphene.metrics.category import PictureClassifier
 from phosphene.metrics.perceptual import FeatureExtractor, feature_extractors_for
 from phosphene.types import Images, Stimuli
 
-_SIDE = 32
-_MAX_TRAINING = 4000
+_SIDE = 32  # pixels a side, for the components and for the picture classifier: enough for layout and colour
+_MAX_TRAINING = 4000  # pictures; each picture that is measured is compared with every one of them
 _N_COMPONENTS = 50
 
 
@@ -85,11 +85,14 @@ class ImageStatsReader:
     """
 
     def __init__(self, dataset: str, training: Stimuli) -> None:
-        extractors: dict[str, FeatureExtractor] = {e.name: e for e in feature_extractors_for(dataset)}
+        extractors: dict[str, FeatureExtractor] = {}
+        for extractor in feature_extractors_for(dataset):
+            extractors[extractor.name] = extractor
+
         self.clip = extractors.get("clip_lab")
         self.classifier = extractors.get("scenes")
 
-        step = -(-len(training) // _MAX_TRAINING)
+        step = -(-len(training) // _MAX_TRAINING)  # rounded up
         compared = training.select(training.ids[::step])
         height, width = training.image_shape[:2]
         self._size = (min(_SIDE, height), min(_SIDE, width))
@@ -155,7 +158,7 @@ class ImageStatsReader:
         if self.classifier is not None:
             p = self.classifier.probabilities(pixels).astype(np.float64)  # (n, n_classes)
             confidence = p.max(axis=1)
-            entropy = -(p * np.log2(np.maximum(p, 1e-300))).sum(axis=1)
+            entropy = -(p * np.log2(np.maximum(p, 1e-300))).sum(axis=1)  # 0 log 0 is 0
             labels = np.asarray(self.classifier.classes, dtype=object)[p.argmax(axis=1)]
         else:
             confidence = nearest if self._pca is None else self._likeness(pixels)

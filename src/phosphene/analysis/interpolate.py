@@ -2,10 +2,9 @@
 
     x(t) = (1 - t) a + t b,   t = 0 ... 1        decoded by the same recipe, with the same noise where it draws
 
-A decoder that reads the response passes from one picture to the other; one that classifies and paints jumps; one that does
-not look at the response goes nowhere. All steps of a pair are decoded under the id and session of its first response, so
-that what a recipe draws by chance stays the same. Beside each pair stands the same way measured against the ends of
-the other pairs.
+A decoder that reads the response passes from one picture to the other; one that classifies and generates a picture of the class
+jumps; one that ignores the response goes nowhere. All steps of a pair are decoded under the id and session of its first
+response, so that what a recipe draws by chance stays the same. Each path is compared with the ends of the other pairs as well.
 
 Paper: Lin et al. 2022 (Mind Reader), section A.9, "interpolations of two fMRI scans", shown as pictures; the numbers are ours.
 """
@@ -129,16 +128,20 @@ class Interpolate(Analysis[InterpolateOptions]):
         paths = []
 
         for a, b in progress.each(pairs, "interpolating", unit="pair"):
-            start, end = test.read(np.array([a, b]))
+            start, end = test.read(np.array([a, b]))  # (n_voxels,) each
             mixed = ((1 - t)[:, None] * start + t[:, None] * end).astype(np.float32)  # (steps, n_voxels)
             trials = standing_in(test, np.full(len(t), a), mixed, interpolated=f"towards {test.stimuli[b]}")
-            pixels = np.nan_to_num(recipe.decode(trials).clipped(), nan=0.5)
+            pixels = np.nan_to_num(recipe.decode(trials).clipped(), nan=0.5)  # grey where a value is no number
             paths.append(DecodedPath((test.stimuli[a], test.stimuli[b]), pixels, reader.features(pixels)))
 
         table, p = self._table(t, paths)
         pictures = opened.stimuli.resized(recipe.image_shape_[:2])
         row = {stimulus: i for i, stimulus in enumerate(opened.stimuli.ids)}
-        ends = [(pictures[row[path.ids[0]]], pictures[row[path.ids[1]]]) for path in paths[:N_PICTURED]]
+        ends = []
+
+        for path in paths[:N_PICTURED]:
+            first, second = path.ids
+            ends.append((pictures[row[first]], pictures[row[second]]))
 
         return InterpolateFindings(
             table=table, tables={"steps": _per_step(t, paths)}, t=t, paths=paths, ends=ends, p=p, source=reader.source
@@ -146,6 +149,7 @@ class Interpolate(Analysis[InterpolateOptions]):
 
     def _table(self, t: np.ndarray, paths: Sequence[DecodedPath]) -> tuple[pd.DataFrame, float]:
         """Measures of all paths, towards their own ends and towards those of every other pair; and p."""
+        # Row i: the path of pair i; column j: its way from the start of pair j to the end of pair j.
         n = len(paths)
         monotonic = np.empty((n, n))
         forward = np.empty((n, n))
@@ -157,13 +161,15 @@ class Interpolate(Analysis[InterpolateOptions]):
                 forward[i, j] = forward_share(towards)
 
         is_other = ~np.eye(n, dtype=bool)
+        largest = [largest_step(path.features) for path in paths]
+        ends = [path.to_end[0] for path in paths]
         values = {
             ("brain", "monotonic"): np.diagonal(monotonic),
             ("brain", "forward"): np.diagonal(forward),
             ("wrong", "monotonic"): (monotonic * is_other).sum(axis=1) / (n - 1),
             ("wrong", "forward"): (forward * is_other).sum(axis=1) / (n - 1),
-            ("brain", "largest_step"): np.array([largest_step(path.features) for path in paths]),
-            ("brain", "ends"): np.array([path.to_end[0] for path in paths]),
+            ("brain", "largest_step"): np.array(largest),
+            ("brain", "ends"): np.array(ends),
         }
         rows = []
 
@@ -205,6 +211,7 @@ def pairs_of(trials: Trials, category: np.ndarray | None, n: int, rng: np.random
     if len(trials) < 4:
         raise DataError(f"two pairs of test responses are needed, but there are only {len(trials)} responses.")
 
+    # Greedy, in random order: the best partner left of each row; tuples compare category before session.
     session = trials.table["session"].to_numpy()
     free = list(rng.permutation(len(trials)))
     pairs: list[tuple[int, int]] = []
@@ -262,7 +269,7 @@ def forward_share(values: np.ndarray) -> float:
 def largest_step(features: np.ndarray) -> float:
     """Largest distance between neighbours over the length of the way; NaN where nothing changes."""
     steps = np.linalg.norm(np.diff(np.asarray(features, dtype=np.float64), axis=0), axis=1)
-    if steps.sum() > 1e-5:
+    if steps.sum() > 1e-5:  # below, steps are the rounding of features of length 1
         return float(steps.max() / steps.sum())
 
     return float("nan")

@@ -70,9 +70,15 @@ class LabelReader:
             if folds is None:
                 raise ConfigError("logistic readers choose their penalty in inner folds; give fit() these folds.")
 
-            pairs = [_logistic(z, label, folds) for label in labels.T]
-            self.weights_ = np.stack([weights for weights, _ in pairs], axis=1)  # (n_features, n_labels)
-            self._offset = np.array([offset for _, offset in pairs])  # (n_labels,)
+            weights = []
+            offsets = []
+            for label in labels.T:
+                of_label, offset = _logistic(z, label, folds)
+                weights.append(of_label)
+                offsets.append(offset)
+
+            self.weights_ = np.stack(weights, axis=1)  # (n_features, n_labels)
+            self._offset = np.array(offsets)  # (n_labels,)
 
         return self
 
@@ -99,6 +105,7 @@ def _logistic(z: np.ndarray, label: np.ndarray, folds: np.ndarray) -> tuple[np.n
     """Weights and offset at the penalty with the least log loss over inner folds."""
     from sklearn.linear_model import LogisticRegression
 
+    # A label that all or none has, as a shuffled one may, cannot be read: every stimulus gets the same score.
     if len(set(label)) < 2:
         return np.zeros(z.shape[1]), 0.0
 
@@ -114,6 +121,7 @@ def _logistic(z: np.ndarray, label: np.ndarray, folds: np.ndarray) -> tuple[np.n
         for i, strength in enumerate(strengths):
             model = LogisticRegression(C=strength, max_iter=500).fit(z[is_train], label[is_train])
             score = model.decision_function(z[is_held_out])
+            # log(1 + exp(-margin)), which does not overflow where a separable label drives scores far out.
             loss[i] += np.logaddexp(0, np.where(label[is_held_out], -score, score)).sum()
 
     fitted = LogisticRegression(C=strengths[int(loss.argmin())], max_iter=500).fit(z, label)
@@ -211,6 +219,7 @@ def prepare(opened: Run, fold: int, rng: np.random.Generator, min_positives: int
     names = [name for name in train_labels.columns if name in test_labels.columns]
     n_tested = test_labels[names].sum().to_numpy()  # (n_names,)
     n_trained = train_labels[names].sum().to_numpy()
+    # Where a fit leaves a stimulus out to choose its penalty, another one with the label, and one without, must remain.
     can_test = np.minimum(n_tested, len(test) - n_tested) >= min_positives
     can_train = np.minimum(n_trained, len(train) - n_trained) >= 2
     is_scored = can_test & can_train
@@ -222,6 +231,7 @@ def prepare(opened: Run, fold: int, rng: np.random.Generator, min_positives: int
         )
 
     scored = np.asarray(names, dtype=object)[is_scored]
+    # The categories of a data set are its things; what its labels name besides (sky, grass) is stuff.
     main = set()
     if opened.stimuli.category is not None:
         main = set(opened.stimuli.category)
@@ -276,6 +286,7 @@ def area(score: np.ndarray, label: np.ndarray) -> float:
     if not 0 < n < len(label):
         return float("nan")
 
+    # Mann and Whitney: the ranks of those with the label, less the least that n ranks can sum to.
     return float((midranks(score)[label].sum() - n * (n + 1) / 2) / (n * (len(label) - n)))
 
 

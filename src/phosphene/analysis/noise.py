@@ -15,7 +15,7 @@ while the others are of one. There, 256 is called pure noise; clip(x + 256 n) st
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -85,15 +85,15 @@ class NoiseFindings(Findings):
     ----------
     amplitudes : sequence of float
         of additive noise, pixels from 0 to 255
-    baseline : mapping of {str: Score}
+    baseline : mapping of str to Score
         metric to the score of the unspoilt pictures
-    chance : mapping of {str: float}
+    chance : mapping of str to float
         metric to chance
     true : ndarray of shape (at most 3, h, w, c), uint8
         the first pictures seen
-    given : mapping of {str: ndarray}
+    given : mapping of str to ndarray
         arm to what the second stage is given for these, uint8; nothing for ``latent``
-    refined : mapping of {str: ndarray}
+    refined : mapping of str to ndarray
         arm to what it makes of it, uint8
     n : int
         test pictures
@@ -150,14 +150,17 @@ class Noise(Analysis[NoiseOptions]):
         for fold in folds:
             self._refine(opened, fold, outcome, progress)
 
-        true = _as_floats(outcome.true)
-        seen = [extract_features(extractor, true) for extractor in feature_extractors_for(opened.dataset.name)]
+        true = _as_floats(outcome.true)  # (n, side, side, c)
+        true_features = []
+        for extractor in feature_extractors_for(opened.dataset.name):
+            true_features.append(extract_features(extractor, true))
+
         refined: dict[str, Scores] = {}
         given: dict[str, Scores] = {}
 
         for scores, stacks in ((refined, outcome.refined), (given, outcome.given)):
             for arm, parts in progress.each(stacks.items(), "scoring"):
-                scores[arm] = self._score(outcome.ids, _as_floats(parts), true, seen)
+                scores[arm] = self._score(outcome.ids, _as_floats(parts), true, true_features)
 
         return NoiseFindings(
             table=_table(refined),
@@ -170,8 +173,8 @@ class Noise(Analysis[NoiseOptions]):
             baseline={score.metric: score for score in refined[NONE].scores},
             chance={score.metric: score.chance for score in refined[NONE].scores},
             true=np.concatenate(outcome.true)[:N_PICTURED],
-            given={arm: np.concatenate(parts)[:N_PICTURED] for arm, parts in outcome.given.items()},
-            refined={arm: np.concatenate(parts)[:N_PICTURED] for arm, parts in outcome.refined.items()},
+            given=_first_of_each(outcome.given),
+            refined=_first_of_each(outcome.refined),
             n=len(outcome.ids),
             n_folds=len(folds),
         )
@@ -188,6 +191,8 @@ class Noise(Analysis[NoiseOptions]):
 
         side = recipe.image_shape_[0]
         is_grey = recipe.image_shape_[2] == 1
+
+        # What a generator returns may lie beyond 0-1; a picture on a screen has 8 bits, and noise is added to such a one.
         first = resized(eight_bits(recipe.first_pictures(test)), side, "bicubic")
 
         for arm, spoilt in progress.each(self.arms(first, test.stimuli).items(), f"refining, fold {fold + 1}"):
@@ -198,9 +203,10 @@ class Noise(Analysis[NoiseOptions]):
             outcome.refined.setdefault(arm, []).append(recipe.refine(start, test).as_uint8())
 
             if start is not None:
+                # The second stage takes three channels; scores compare with true pictures, which may have one.
                 pictured = start
                 if is_grey:
-                    pictured = start.mean(axis=-1, keepdims=True)
+                    pictured = start.mean(axis=-1, keepdims=True)  # (n, side, side, 1)
 
                 outcome.given.setdefault(arm, []).append(np.round(pictured * 255).astype(np.uint8))
 
@@ -208,27 +214,33 @@ class Noise(Analysis[NoiseOptions]):
         outcome.true.append(np.round(true * 255).astype(np.uint8))
         outcome.ids += list(test.stimuli)
 
-    def arms(self, first: np.ndarray, ids: Sequence[Any]) -> dict[str, np.ndarray | None]:
+    def arms(self, first: np.ndarray, ids: Iterable[str]) -> dict[str, np.ndarray | None]:
         """What the second stage is given, by arm.
 
         Parameters
         ----------
         first : ndarray of shape (n, side, side, 3), uint8
             first pictures
-        ids : sequence
+        ids : iterable of str
             n stimulus ids; the noise of a picture is a function of seed and id, and the same at every amplitude
 
         Returns
         -------
-        dict of {str: ndarray or None}
+        dict of str to ndarray or None
             arm to (n, side, side, 3) uint8, None for ``latent``
         """
-        noise = np.stack([self.rng("picture", str(i)).standard_normal(first.shape[1:], dtype=np.float32) for i in ids])
+        pictures_of_noise = []
+        for stimulus in ids:
+            rng = self.rng("picture", str(stimulus))
+            pictures_of_noise.append(rng.standard_normal(first.shape[1:], dtype=np.float32))
+
+        noise = np.stack(pictures_of_noise)  # (n, side, side, 3)
 
         arms: dict[str, np.ndarray | None] = {NONE: first}
         for amplitude in self.options.amplitudes:
             arms[arm_of(amplitude)] = _clipped(first + np.float32(amplitude) * noise)
 
+        # Around mid grey: noise added to the picture itself, of whatever amplitude, would leave its sign to be seen.
         arms[PURE] = _clipped(127.5 + np.float32(_PURE) * noise)
         arms[LATENT] = None
 
@@ -236,8 +248,11 @@ class Noise(Analysis[NoiseOptions]):
 
     # -- numbers ---------------------------------------------------------------------------------------------------
 
-    def _score(self, ids: list[str], pictures: np.ndarray, true: np.ndarray, seen: Sequence[TrueFeatures]) -> Scores:
-        decoded = Decoded(np.asarray(ids, dtype=object), pictures, true, feature_views=feature_views(seen, pictures))
+    def _score(
+        self, ids: list[str], pictures: np.ndarray, true: np.ndarray, true_features: Sequence[TrueFeatures]
+    ) -> Scores:
+        views = feature_views(true_features, pictures)
+        decoded = Decoded(np.asarray(ids, dtype=object), pictures, true, feature_views=views)
 
         # Nothing here is permuted; p comes from paired differences.
         return score(decoded, metrics=METRICS, seed=self.seed, n_permutations=1)
@@ -256,6 +271,7 @@ class Noise(Analysis[NoiseOptions]):
         if metric_of(base.metric).better == "higher":
             sign = 1
 
+        # A share of next to nothing is no share: it would be a ratio of two noises.
         is_clear = sign * (base.value - base.chance) > 0 and not base.ci_low <= base.chance <= base.ci_high
         if not is_clear:
             return Interval(float("nan"), float("nan"), float("nan"))
@@ -300,7 +316,13 @@ def _differences(refined: Mapping[str, Scores], seed: int) -> pd.DataFrame:
         if arm != NONE:
             parts.append(paired_differences(scores, refined[NONE], arm, seed=seed).rename(columns=names))
 
-    return pd.concat(parts, ignore_index=True)[["input", "measure", "difference", "ci_low", "ci_high", "p", "n"]]
+    differences = pd.concat(parts, ignore_index=True)
+    return differences.loc[:, ["input", "measure", "difference", "ci_low", "ci_high", "p", "n"]]
+
+
+def _first_of_each(stacks: Mapping[str, list[np.ndarray]]) -> dict[str, np.ndarray]:
+    """The pictures of each arm that a figure shows."""
+    return {arm: np.concatenate(parts)[:N_PICTURED] for arm, parts in stacks.items()}
 
 
 def _clipped(values: np.ndarray) -> np.ndarray:

@@ -95,9 +95,9 @@ class ReliabilityFindings(Findings):
     ----------
     verdict : ReliabilityVerdict
         see there
-    pictures : mapping of {str: ndarray}
+    pictures : mapping of str to ndarray
         the first pictures of each input, (at most 10, h, w, c), 0-1
-    n_undefined : mapping of {str: int}
+    n_undefined : mapping of str to int
         pictures of each input that hold values which are no numbers
     conduct : sequence of str
         over folds: whether a row's picture depends on the rows decoded with it, see `conduct_of`
@@ -143,14 +143,18 @@ class _InputPictures:
     @property
     def labels(self) -> np.ndarray | None:
         """Category read off each picture."""
-        labels = [stats.labels for stats in self.stats if stats.labels is not None]
-        if len(labels) < len(self.stats):
-            return None
+        labels = []
+        for stats in self.stats:
+            if stats.labels is None:
+                return None
+
+            labels.append(stats.labels)
 
         return np.concatenate(labels)
 
     def cosines(self, rows_of_folds: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """(n, n) cosines between pictures of one fold, and which entries those are."""
+        # Pictures of two folds come from two decoders, which may differ for reasons of their own.
         fold = np.asarray(self.folds)
         counted = (fold[:, None] == fold) & ~np.eye(len(fold), dtype=bool)  # (n, n)
         cosine = np.zeros(counted.shape)
@@ -196,13 +200,20 @@ class Reliability(Analysis[ReliabilityOptions]):
             conduct.add(conduct_of_fold)
 
         table = self._table(inputs)
+        pictures = {}
+        n_undefined = {}
+
+        for name, of in inputs.items():
+            pictures[name] = np.concatenate(of.pixels)[:N_PICTURED]
+            if of.n_undefined:
+                n_undefined[name] = of.n_undefined
 
         return ReliabilityFindings(
             table=table,
             tables={"pictures": _per_picture(inputs)},
             verdict=_verdict(table),
-            pictures={name: np.concatenate(of.pixels)[:N_PICTURED] for name, of in inputs.items()},
-            n_undefined={name: of.n_undefined for name, of in inputs.items() if of.n_undefined},
+            pictures=pictures,
+            n_undefined=n_undefined,
             conduct=sorted(conduct),
             source=reader.source,
             n=len(inputs["brain"].folds),
@@ -221,6 +232,7 @@ class Reliability(Analysis[ReliabilityOptions]):
         train = train.average_repeats()
         test = test.average_repeats()
 
+        # 200 pictures a fold settle every measure, and slow recipes take seconds for each.
         n = min(len(test), self.options.n or 200)
         if n < len(test):
             test = test.take(np.sort(self.rng("test", fold).permutation(len(test))[:n]))
@@ -331,7 +343,6 @@ def auc(better: np.ndarray, worse: np.ndarray, rng: np.random.Generator, n_draws
         (n,) and (m,) values
     rng : numpy.random.Generator
         of the bootstrap, which draws both sides independently; percentile interval
-
     n_draws : int, default 2000
         of the bootstrap
 
@@ -361,17 +372,24 @@ def auc(better: np.ndarray, worse: np.ndarray, rng: np.random.Generator, n_draws
 
 
 def _verdict(table: pd.DataFrame) -> ReliabilityVerdict:
-    value = table.set_index(["input", "measure"])["value"]
-    match = table[table["measure"] == "match"].set_index("input")
+    """The first rule that applies, the gravest doubt first: later ones ask what earlier ones take for granted."""
+    value: dict[tuple[str, str], float] = {}
+    match_low: float | None = None  # None with a single picture, which no other can be told from
 
-    likeness = value.get(("brain", "likeness"), np.nan)
-    remaining = float((1 - value.get(("mean", "likeness"), np.nan)) / max(1 - likeness, 1e-9))
+    for row in table.to_dict("records"):
+        value[row["input"], row["measure"]] = float(row["value"])
+        if (row["input"], row["measure"]) == ("brain", "match"):
+            match_low = float(row["ci_low"])
+
+    # A likeness of 1 would leave no difference between pictures to take a share of.
+    difference = max(1 - value.get(("brain", "likeness"), np.nan), 1e-9)
+    remaining = float((1 - value.get(("mean", "likeness"), np.nan)) / difference)
     alike = tuple(name for name in NOISES if value[name, "auc_brain"] < PASSES)
     passing = tuple(name for name in alike if value[name, "auc_true"] < PASSES)
 
     if remaining > SAME:
         outcome: Outcome = "drawn by chance"
-    elif "brain" in match.index and not match.loc["brain", "ci_low"] > 0.5:
+    elif match_low is not None and not match_low > 0.5:  # so that an undefined bound is no evidence either
         outcome = "no more than noise"
     elif passing:
         outcome = "noise passes"
@@ -402,12 +420,14 @@ def conduct_of(recipe: Recipe, trials: Trials, together: np.ndarray) -> Conduct:
     """
     row = len(trials) // 2
     try:
-        alone = [recipe.decode(trials.take(np.array([row]))).pixels[0] for _ in range(2)]
+        # Twice: a recipe that draws by chance differs even from itself.
+        alone = trials.take(np.array([row]))
+        first = _finite(recipe.decode(alone).pixels[0])  # (h, w, c)
+        second = _finite(recipe.decode(alone).pixels[0])
     except PhospheneError:
         return "company"
 
     together = _finite(together)
-    first, second = (_finite(x) for x in alone)
     size = max(float(np.abs(together).max()), 1e-12)
     if np.abs(first - second).max() > TOLERANCE * size:
         return "random"

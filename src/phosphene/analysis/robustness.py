@@ -99,9 +99,8 @@ class Curve:
         """Share of voxels that can be lost before the score falls by FALL of what it has above chance."""
 
         def statistic(counts: np.ndarray) -> np.ndarray:
-            values = np.stack(
-                [of_fraction(counts) for of_fraction in self.statistics], axis=1
-            )  # (n_draws, n_fractions)
+            of_fractions = [of_fraction(counts) for of_fraction in self.statistics]
+            values = np.stack(of_fractions, axis=1)  # (n_draws, n_fractions)
             return crossing(np.asarray(self.fractions, dtype=float), values, self.chance)
 
         return statistic
@@ -113,7 +112,11 @@ class RobustnessFindings(Findings):
 
     Attributes
     ----------
-    chance : mapping of {str: float}
+    table : DataFrame
+        ``full``, ``none`` and ``lost`` of every measure: with all voxels, with none, and the share that can be lost
+    tables : mapping of str to DataFrame
+        ``curve``, a row per measure, order and share lost
+    chance : mapping of str to float
         measure to chance, in the order of the measures: ``two_way.SPACE``, ``auc.INPUT``, ``picture.METRIC``
     standing : sequence of str
         measures that are clear of chance with every voxel there
@@ -121,7 +124,7 @@ class RobustnessFindings(Findings):
         measures whose voxels were also lost most informative first
     true : ndarray of shape (at most 8, h, w, c) or None
         the first pictures seen, 0-1; None where no pictures were decoded
-    pictures : mapping of {float: ndarray}
+    pictures : mapping of float to ndarray
         share lost at random to what was decoded of these
     n_test, n_voxels : int
         stimuli, and voxels there are
@@ -160,7 +163,15 @@ class _Masked:
 
 
 class Robustness(Analysis[RobustnessOptions]):
-    """Mask voxels, decode what is left, and follow the scores down."""
+    """Mask voxels, decode what is left, and follow the scores down.
+
+    Parameters
+    ----------
+    options : RobustnessOptions, optional
+        how much is lost, and how often
+    seed : int, default 0
+        of the orders in which voxels are lost, and of bootstraps
+    """
 
     name = "robustness"
     title = "How many voxels can be lost"
@@ -190,7 +201,9 @@ class Robustness(Analysis[RobustnessOptions]):
             material = None
             recipe = opened.recipe(self.options.fold)
 
-        train, test = (side.average_repeats() for side in opened.sides(self.options.fold))
+        train, test = opened.sides(self.options.fold)
+        train = train.average_repeats()
+        test = test.average_repeats()
         weights, informative = _importance(recipe, material)
         masked = self._decode(recipe, material, train, test, weights, progress)
         curves = self._curves(opened, recipe, material, test, masked)
@@ -206,7 +219,7 @@ class Robustness(Analysis[RobustnessOptions]):
         return RobustnessFindings(
             table=table,
             tables={"curve": curve_table},
-            chance={measure: next(iter(orders.values())).chance for measure, orders in curves.items()},
+            chance={measure: orders[RANDOM].chance for measure, orders in curves.items()},
             standing=_standing(curves, table),
             informed=[measure for measure, orders in curves.items() if INFORMED in orders],
             true=true,
@@ -267,10 +280,12 @@ class Robustness(Analysis[RobustnessOptions]):
 
     def _orders(self, n_voxels: int, weights: np.ndarray | None) -> Iterator[tuple[str, int, np.ndarray]]:
         """In which voxels are lost, random ones first; a larger share loses all that a smaller one does."""
+        # Nested sets: a curve then falls because voxels are lost, not because others are.
         for draw in range(self.options.draws):
             yield RANDOM, draw, self.rng("order", draw).permutation(n_voxels)
 
         if weights is not None:
+            # A stable sort of shuffled voxels: those of equal weight go in random order, not in that of the file.
             shuffled = self.rng("ties").permutation(n_voxels)
             yield INFORMED, 0, shuffled[np.argsort(-weights[shuffled], kind="stable")]
 
@@ -284,8 +299,9 @@ class Robustness(Analysis[RobustnessOptions]):
         curves: Curves = {}
 
         for space, orders in masked.latents.items():
+            of_space = np.asarray(true[space])  # (n, d)
             for order, shares in orders.items():
-                statistics = [_two_way(decoded, np.asarray(true[space])) for decoded in shares.values()]
+                statistics = [_two_way(decoded, of_space) for decoded in shares.values()]
                 curves.setdefault(f"two_way.{space}", {})[order] = Curve(fractions, statistics, 0.5, n)
 
         for name, orders in masked.labels.items():
@@ -308,11 +324,16 @@ class Robustness(Analysis[RobustnessOptions]):
         test = opened.sides(self.options.fold)[1].average_repeats()
         stimuli = opened.stimuli.select(test.stimuli[: len(first)])
         true = stimuli.resized(first.shape[1:3])
-        seen = [extract_features(extractor, true) for extractor in feature_extractors_for(opened.dataset.name)]
+        true_features = []
+        for extractor in feature_extractors_for(opened.dataset.name):
+            true_features.append(extract_features(extractor, true))
+
         scores: dict[str, list[Score]] = {}
 
         for pixels in shares.values():
-            decoded = Decoded(stimuli.ids, pixels, true, feature_views=feature_views(seen, pixels))
+            decoded = Decoded(stimuli.ids, pixels, true, feature_views=feature_views(true_features, pixels))
+
+            # Intervals and p of each point are not used: the curve as a whole is drawn from scores per item.
             for s in score(decoded, metrics=_METRICS, seed=self.seed, n_draws=100, n_permutations=1).scores:
                 scores.setdefault(s.metric, []).append(s)
 
@@ -361,6 +382,7 @@ def mask(betas: np.ndarray, mean: np.ndarray, order: np.ndarray, share: float) -
     Returns
     -------
     ndarray of shape (n, n_voxels)
+        a copy
 
     Examples
     --------
@@ -439,9 +461,16 @@ def _readers(recipe: Recipe, material: Material | None, train: Trials) -> dict[s
 
 def _two_way(decoded: Sequence[np.ndarray], true: np.ndarray) -> Statistic:
     """Two-way identification, its comparisons averaged over random orders."""
-    pairs = [comparisons(similarity(latents, true)) for latents in decoded]
-    wins = np.mean([won for won, _ in pairs], axis=0)  # (n, n)
-    return mean_of_pairs(wins, pairs[0][1])
+    wins = []
+    counted = []
+
+    for latents in decoded:
+        won, is_counted = comparisons(similarity(latents, true))  # (n, n) each
+        wins.append(won)
+        counted.append(is_counted)
+
+    # Which comparisons count is the same in every order: all but those of a stimulus with itself.
+    return mean_of_pairs(np.mean(wins, axis=0), counted[0])
 
 
 def _importance(recipe: Recipe, material: Material | None) -> tuple[np.ndarray | None, Informative]:

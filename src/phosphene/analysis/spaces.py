@@ -109,6 +109,7 @@ def space_of(opened: Run, recipe: Recipe, train: Trials, extra: Sequence[str] = 
     Returns
     -------
     Space
+        with categories where there are two or more
     """
     pictures = opened.stimuli.select(train.stimulus_ids)
     known: list[str] = []
@@ -117,7 +118,11 @@ def space_of(opened: Run, recipe: Recipe, train: Trials, extra: Sequence[str] = 
 
     space = _with_texts(recipe, pictures)
     if space is not None and space.read is not None:
-        names = [*known, *(name for name in extra if name not in known)]
+        names = list(known)
+        for name in extra:
+            if name not in known:
+                names.append(name)
+
         if len(names) < 2:
             return space
 
@@ -128,8 +133,11 @@ def space_of(opened: Run, recipe: Recipe, train: Trials, extra: Sequence[str] = 
     if len(known) < 2:
         return space
 
+    # Without texts, a category is the mean of the training pictures that show it.
     true = space.see(pictures)  # (n, d)
-    means = [true[pictures.category == name].mean(axis=0, dtype=np.float64) for name in known]
+    means = []
+    for name in known:
+        means.append(true[pictures.category == name].mean(axis=0, dtype=np.float64))
 
     return replace(space, candidates=Candidates(tuple(known), np.stack(means), frozenset(known), space.centre))
 
@@ -149,6 +157,7 @@ def reading_space(opened: Run, recipe: Recipe, train: Trials) -> Space:
     Returns
     -------
     Space
+        with a text side
 
     Raises
     ------
@@ -160,7 +169,12 @@ def reading_space(opened: Run, recipe: Recipe, train: Trials) -> Space:
     if space is not None:
         return space
 
-    clip = next((e for e in feature_extractors_for(opened.dataset.name) if e.name == "clip_lab"), None)
+    clip = None
+    for extractor in feature_extractors_for(opened.dataset.name):
+        if extractor.name == "clip_lab":
+            clip = extractor
+            break
+
     if clip is None:
         raise NotAvailable(
             f"the latents of '{recipe.config.kind}' have no text side, and no network here knows both the pictures of "
@@ -185,9 +199,12 @@ def _with_texts(recipe: Recipe, pictures: Stimuli) -> Space | None:
     if probe is None:
         return None
 
-    name = next((name for name, array in probe.arrays.items() if np.ndim(array) == 2), None)
-    if name is None:
+    # One vector a text; latents with a row per token have no single direction to compare.
+    vectors = [name for name, array in probe.arrays.items() if np.ndim(array) == 2]
+    if not vectors:
         return None
+
+    name = vectors[0]
 
     def texts_to_latents(texts: Sequence[str]) -> np.ndarray:
         latents = recipe.text_latents(list(texts))
@@ -313,6 +330,7 @@ def pool_of(
     Returns
     -------
     Pool
+        two captions or more
 
     Raises
     ------
@@ -328,7 +346,11 @@ def pool_of(
         category_of.pop(text, None)
 
     if len(category_of) < 2:
-        count = "is one" if category_of else "are none"
+        if category_of:
+            count = "is one"
+        else:
+            count = "are none"
+
         raise DataError(
             f"a pool of two captions or more is needed, but there {count}. Give a text file with "
             "one caption a line: --set pool=FILE."
@@ -352,7 +374,8 @@ def _captions(pictures: Stimuli, nouns: Mapping[str, str]) -> dict[str, str]:
     if categories is None:
         categories = [""] * len(pictures)
 
-    for texts, category in zip(pictures.captions or [()] * len(pictures), categories, strict=True):
+    captions = pictures.captions or [()] * len(pictures)
+    for texts, category in zip(captions, categories, strict=True):
         for text in texts:
             category_of.setdefault(text, str(category))
 
@@ -370,7 +393,13 @@ def _lines(file: str) -> dict[str, str]:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"the captions in {file} cannot be read as UTF-8 text: {error}.") from error
 
-    return {" ".join(line.split()): "" for line in text.splitlines() if line.strip()}
+    # A dictionary, not a set: it keeps the order of the file, on which the choice among too many rests.
+    category_of = {}
+    for line in text.splitlines():
+        if line.strip():
+            category_of[" ".join(line.split())] = ""
+
+    return category_of
 
 
 def _unit(x: np.ndarray) -> np.ndarray:

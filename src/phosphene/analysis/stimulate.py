@@ -1,4 +1,4 @@
-"""Stimulate: voxels of an area are raised, silenced or scaled before decoding; what changes, beside random voxels?
+"""Stimulate: voxels of an area are raised, silenced or scaled before decoding; what changes, compared with random voxels?
 
     betas of a test response -> + amount SD in the area's voxels -> decode -> less what the untouched response gives
 
@@ -121,7 +121,7 @@ class StimulatedPictures:
     ----------
     true, decoded, random : ndarray
         seen; decoded from the untouched responses; with random voxels stimulated
-    stimulated : mapping of {str: ndarray}
+    stimulated : mapping of str to ndarray
         target to what is decoded with it stimulated
     """
 
@@ -133,7 +133,7 @@ class StimulatedPictures:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StimulateFindings(Findings):
-    """What stimulated areas bring forth, beside random voxels.
+    """What stimulated areas bring forth, compared with random voxels.
 
     Attributes
     ----------
@@ -145,7 +145,7 @@ class StimulateFindings(Findings):
         of the space; none where it has none
     rises : sequence of OwnRise
         of the targets that have an own category
-    nearest_captions : mapping of {str: sequence of str}
+    nearest_captions : mapping of str to sequence of str
         target with an own category to the two captions nearest to what it drives beyond random voxels
     pictures : StimulatedPictures or None
         where any were asked for
@@ -207,7 +207,11 @@ class Stimulate(Analysis[StimulateOptions]):
         test = self._some(test.average_repeats())
 
         areas = targets(test, self.options.rois, self.options.sets)
-        preferred = [preset.categories[0] for preset in PRESETS if preset.categories]
+        preferred = []
+        for preset in PRESETS:
+            if preset.categories:
+                preferred.append(preset.categories[0])
+
         space = space_of(opened, recipe, train, preferred)
         pool = None
         if space.read is not None and self.options.captions:
@@ -256,7 +260,14 @@ class Stimulate(Analysis[StimulateOptions]):
         edits = []
 
         for area in areas:
-            mode: Mode = self.options.mode or ("silence" if area.is_level else "raise")
+            mode: Mode
+            if self.options.mode is not None:
+                mode = self.options.mode
+            elif area.is_level:
+                mode = "silence"
+            else:
+                mode = "raise"
+
             amount = self.options.amount
             if amount is None:
                 amount = AMOUNTS[mode]
@@ -264,6 +275,7 @@ class Stimulate(Analysis[StimulateOptions]):
             pattern = None
             own = own_category(area, space)
             if self.options.direction == "contrast" and own is not None and mode in ("raise", "set"):
+                # Read once, and only when a target asks: averaging holds all training responses in memory.
                 if averaged is None:
                     averaged = train.average_repeats()
                     category = opened.stimuli.select(averaged.stimuli).category
@@ -289,9 +301,10 @@ class Stimulate(Analysis[StimulateOptions]):
             if embeddings is None:
                 embeddings = block[0].astype(np.float64)  # (n, d), the target's
 
-            shifts.append((block - base).mean(axis=1, dtype=np.float64))
+            # Means are kept and embeddings are not: hundreds of random sets of all responses may not fit into memory.
+            shifts.append((block - base).mean(axis=1, dtype=np.float64))  # (n_sets, d)
             if space.candidates is not None:
-                flat = space.scores(block.reshape(-1, block.shape[2]))
+                flat = space.scores(block.reshape(-1, block.shape[2]))  # (n_sets * n, k)
                 scores.append(flat.reshape(len(block), n, -1))
 
         assert embeddings is not None
@@ -426,7 +439,11 @@ class Stimulate(Analysis[StimulateOptions]):
             _, trials = next(stimulated(few, [voxels], edit))
             return recipe.decode(trials).clipped()
 
-        after = {effect.target.name: decoded_with(effect.target.voxels, effect.edit) for effect in effects}
+        after = {}
+        for effect in effects:
+            after[effect.target.name] = decoded_with(effect.target.voxels, effect.edit)
+
+        # One random set, of the size of the first target, is shown for comparison with all of them.
         first = effects[0]
         (voxels,) = first.matched.draw(1, self.rng("picture"))
         random = decoded_with(voxels, first.edit)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,8 +17,8 @@ from phosphene.types import Trials
 Mode = Literal["raise", "set", "silence", "scale"]
 AMOUNTS: dict[Mode, float] = {"raise": 2.0, "set": 10.0, "silence": 0.0, "scale": 2.0}
 """How much by default: standard deviations added or set, or a factor. The paper sets voxels to 10."""
-_BINS = (8, 4, 2)
-_BLOCK_VALUES = 16_000_000
+_BINS = (8, 4, 2)  # of noise ceilings, tried in this order
+_BLOCK_VALUES = 16_000_000  # values in memory at a time, 64 MB of float32
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ def targets(trials: Trials, names: Sequence[str] | None, file: str | None = None
     DataError
         For an ROI that does not exist, or has no voxel.
     """
-    presets = {p.name: p for p in PRESETS}
+    presets = {preset.name: preset for preset in PRESETS}
     if file is None:
         sets = {}
     else:
@@ -148,7 +149,7 @@ def targets(trials: Trials, names: Sequence[str] | None, file: str | None = None
             if target is not None:
                 chosen.append(target)
             elif names is not None:
-                ways = " or ".join(", ".join(way) for way in presets[name].rois)
+                ways = " or ".join(map(", ".join, presets[name].rois))
                 raise ConfigError(
                     f"{trials.subject} has no ROI of '{name}', which is known as {ways}. "
                     f"{did_you_mean(name, trials.rois)}"
@@ -170,7 +171,10 @@ def _of_expression(trials: Trials, name: str) -> StimulationTarget:
     voxels = np.flatnonzero(trials.roi(name))
     trials.take_voxels(voxels, name)  # says so when it is empty
     rois = tuple(roi for roi in re.split(r"[+&\s]+", name) if roi)
-    kinds = {preset.categories for preset in PRESETS if preset.categories and _stems(rois) <= _stems(preset.rois[0])}
+    kinds = set()
+    for preset in PRESETS:
+        if preset.categories and _stems(rois) <= _stems(preset.rois[0]):
+            kinds.add(preset.categories)
 
     categories: tuple[str, ...] = ()
     if len(kinds) == 1:
@@ -183,7 +187,7 @@ def _read_sets(file: str, trials: Trials) -> dict[str, np.ndarray]:
     """Positions by name."""
     try:
         with np.load(Path(file).expanduser(), allow_pickle=False) as arrays:
-            by_name = {name: arrays[name] for name in arrays.files}
+            by_name = dict(arrays.items())
     except (OSError, ValueError, AttributeError) as error:
         raise DataError(f"voxel sets were expected in {file} as .npz, but it cannot be read: {error}.") from error
 
@@ -192,8 +196,13 @@ def _read_sets(file: str, trials: Trials) -> dict[str, np.ndarray]:
 
     for name, array in by_name.items():
         is_mask = array.dtype == bool and array.shape == (n,)
-        fits = is_mask or (array.ndim == 1 and array.dtype.kind in "iu" and np.all((array >= 0) & (array < n)))
-        if not fits or not (array.any() if is_mask else array.size):
+        if is_mask:
+            is_valid = bool(array.any())
+        else:
+            is_list = array.ndim == 1 and array.dtype.kind in "iu" and array.size > 0
+            is_valid = is_list and bool(np.all((array >= 0) & (array < n)))
+
+        if not is_valid:
             raise DataError(
                 f"the voxel set '{name}' in {file} has shape {array.shape} of {array.dtype}; a mask of {n} booleans with one "
                 f"voxel or more, or positions below {n}, is needed for {trials.subject}."
@@ -267,14 +276,18 @@ class StandIns:
         if ceiling is None:
             n_bins_tried = (1,)
 
-        ways = [(pool, n_bins) for pool in (rest, everywhere) for n_bins in n_bins_tried]
-        for pool, n_bins in [*ways, (everywhere, 1)]:
+        # The strictest way first: elsewhere, in many bins. The last one always has room for a set.
+        ways = [*product((rest, everywhere), n_bins_tried), (everywhere, 1)]
+        for pool, n_bins in ways:
             edges = np.unique(np.quantile(value[voxels], np.arange(1, n_bins) / n_bins))
             bins = np.searchsorted(edges, value, side="right")  # (n_voxels,)
 
             # Beyond what the target itself has, the lowest and the highest bin would be without a bound.
             near = (value >= value[voxels].min()) & (value <= value[voxels].max()) | (n_bins == 1)
-            self._pools = [pool[(bins[pool] == b) & near[pool]] for b in range(n_bins)]
+            self._pools = []
+            for b in range(n_bins):
+                self._pools.append(pool[(bins[pool] == b) & near[pool]])
+
             self._sizes = np.bincount(bins[voxels], minlength=n_bins)
             self.outside = pool is rest
             self.is_matched = n_bins > 1
@@ -299,7 +312,10 @@ class StandIns:
         """
         sets = []
         for _ in range(n):
-            parts = [rng.permutation(pool)[:size] for pool, size in zip(self._pools, self._sizes, strict=True)]
+            parts = []
+            for pool, size in zip(self._pools, self._sizes, strict=True):
+                parts.append(rng.permutation(pool)[:size])
+
             sets.append(np.concatenate(parts))
 
         return sets
@@ -412,12 +428,32 @@ def contrast(train: Trials, category: np.ndarray, chosen: str, spread: np.ndarra
         rows = np.flatnonzero(category == name)
         means[name] = train.read(rows).mean(axis=0, dtype=np.float64)  # (n_voxels,)
 
-    others = np.mean([mean for name, mean in means.items() if name != chosen], axis=0)
+    # The mean of means: a category with many pictures weighs no more than one with few.
+    means_of_others = [mean for name, mean in means.items() if name != chosen]
+    others = np.mean(means_of_others, axis=0)  # (n_voxels,)
     return np.divide(means[chosen] - others, spread, out=np.zeros_like(spread), where=spread > 0)
 
 
 def standing_in(trials: Trials, rows: np.ndarray, betas: np.ndarray, **provenance: Any) -> Trials:
-    """Other responses under the stimulus and session of these rows, of which one may occur several times."""
+    """Other responses under the stimulus and session of these rows, of which one may occur several times.
+
+    Parameters
+    ----------
+    trials : Trials
+        whose stimuli, sessions and voxels
+    rows : ndarray of shape (n,), int
+        the row that each response stands in for
+    betas : ndarray of shape (n, n_voxels), float32
+        the responses
+    **provenance : Any
+        what was done to them, added to the provenance of the trials
+
+    Returns
+    -------
+    Trials
+        n of them, trials numbered from 0
+    """
+    # What these responses were averaged from is not theirs any more, and no two rows may share a trial.
     table = trials.table.iloc[rows].drop(columns=["members", "n_repeats"], errors="ignore").reset_index(drop=True)
     table["trial"] = np.arange(len(table))
     note = {**trials.provenance, **provenance}
@@ -425,12 +461,28 @@ def standing_in(trials: Trials, rows: np.ndarray, betas: np.ndarray, **provenanc
 
 
 def stimulated(trials: Trials, sets: Sequence[np.ndarray], edit: Edit) -> Iterator[tuple[slice, Trials]]:
-    """Every voxel set stimulated in all trials, several sets at a time: which sets, and their trials one after another."""
+    """Every voxel set stimulated in all trials, several sets at a time: which sets, and their trials one after another.
+
+    Parameters
+    ----------
+    trials : Trials
+        untouched responses, n of them
+    sets : sequence of ndarray
+        positions of voxels, a set each
+    edit : Edit
+        what is done to them
+
+    Yields
+    ------
+    tuple of (slice, Trials)
+        which sets; and n trials for each, set by set
+    """
     betas = trials.betas
     n = len(trials)
     step = max(1, _BLOCK_VALUES // max(1, betas.size))
 
     for start in range(0, len(sets), step):
         part = slice(start, min(start + step, len(sets)))
-        rows = np.concatenate([edit(betas, voxels) for voxels in sets[part]])
+        edited = [edit(betas, voxels) for voxels in sets[part]]
+        rows = np.concatenate(edited)  # (n_sets * n, n_voxels)
         yield part, standing_in(trials, np.tile(np.arange(n), len(sets[part])), rows, stimulated=edit.mode)

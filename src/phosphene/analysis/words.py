@@ -36,7 +36,7 @@ from phosphene.types import Stimuli, Trials
 NEAREST = 10
 """Captions nearest to an area that are listed, and whose categories are counted."""
 N_PICTURED = 8
-_LISTED = 5
+_LISTED = 5  # captions nearest to a response
 
 
 class WordsOptions(Config):
@@ -102,9 +102,9 @@ class WordsFindings(Findings):
 
     Attributes
     ----------
-    p : mapping of {str: float}
+    p : mapping of str to float
         measure to p against shuffled pairings; empty where test pictures have no captions
-    beaten : mapping of {str: ndarray}
+    beaten : mapping of str to ndarray
         input to (n,) share of the pool that the true caption beats, NaN without a caption
     pictures : ndarray of shape (at most 8, h, w, c)
         the first test pictures
@@ -186,7 +186,11 @@ class Words(Analysis[WordsOptions]):
         stimuli = opened.stimuli.select(test.stimuli)
         space = reading_space(opened, recipe, train)
         captions = true_captions(stimuli, opened.dataset.nouns)
-        of_test = dict.fromkeys(text for texts in captions for text in texts)
+
+        # Captions of test pictures are no competitors of themselves; a dictionary keeps their order.
+        of_test: dict[str, None] = {}
+        for texts in captions:
+            of_test.update(dict.fromkeys(texts))
 
         with progress.step("reading captions"):
             pool = pool_of(opened, train, space, file=self.options.pool, without=list(of_test), rng=self.rng("pool"))
@@ -200,7 +204,7 @@ class Words(Analysis[WordsOptions]):
         nearest = pool.texts[np.argsort(-cosines, axis=1)[:, :_LISTED]]  # (n, 5)
         tables = {"nearest": _nearest_table(test, nearest, captions), "retrieval": ranks.retrieval}
         if areas:
-            tables["areas"] = pd.concat([_area_table(area) for area in areas], ignore_index=True)
+            tables["areas"] = pd.concat(map(_area_table, areas), ignore_index=True)
 
         return WordsFindings(
             table=ranks.table,
@@ -226,7 +230,14 @@ class Words(Analysis[WordsOptions]):
     ) -> _Ranks:
         """How the true caption ranks among those of the pool, and of all test pictures."""
         n = len(captions)
-        owner = np.repeat(np.arange(n), [len(texts) for texts in captions])  # (n_captions,), picture of each caption
+        flat: list[str] = []
+        owners: list[int] = []  # the picture of each caption
+
+        for picture, texts in enumerate(captions):
+            flat.extend(texts)
+            owners.extend([picture] * len(texts))
+
+        owner = np.array(owners, dtype=int)  # (n_captions,)
         rows: list[tuple] = []
         sizes = []
         beaten = {}
@@ -235,14 +246,12 @@ class Words(Analysis[WordsOptions]):
         if not len(owner):
             return _Ranks(pd.DataFrame(rows, columns=list(COLUMNS)), {}, {}, pd.DataFrame())
 
-        flat = [text for texts in captions for text in texts]
         of_test = pool._replace(embeddings=pool.place(space.read_texts(flat)))
         gallery = pool._replace(embeddings=_mean_per_owner(of_test.embeddings, owner, n))
 
         for name, z in embeddings.items():
-            of_captions = beaten_share(
-                pool.cosines(z, space.centre), of_test.cosines(z, space.centre)
-            )  # (n, n_captions)
+            of_pool = pool.cosines(z, space.centre)  # (n, m)
+            of_captions = beaten_share(of_pool, of_test.cosines(z, space.centre))  # (n, n_captions)
             as_truth = _mean_of_pictures(of_captions, owner, n)  # (n, n)
             beaten[name] = np.diagonal(as_truth)
 
@@ -316,10 +325,17 @@ class Words(Analysis[WordsOptions]):
         shift = np.concatenate(shifts)  # (1 + repeats, d), the area first
         cosines, null = caption_cosines(shift[0], shift[1:], pool)
         order = np.argsort(-cosines)
+
+        # The best caption of the area against the best of each random set, which had as many to choose among.
         null_best = null.max(axis=1)  # (repeats,)
         p = float((1 + np.sum(null_best >= cosines.max() - 1e-7)) / (len(null_best) + 1))
 
-        own = next((category for category in area.categories if category in set(pool.categories)), None)
+        own = None
+        for category in area.categories:
+            if category in set(pool.categories):
+                own = category
+                break
+
         share = float("nan")
         p_own = float("nan")
 
@@ -356,7 +372,11 @@ def true_captions(stimuli: Stimuli, nouns: Mapping[str, str] | None = None) -> l
         return [()] * len(stimuli)
 
     texts = category_texts(sorted(set(stimuli.category) - {""}), TEMPLATES, nouns)
-    return [tuple(texts.get(category, ())) for category in stimuli.category]
+    captions = []
+    for category in stimuli.category:
+        captions.append(tuple(texts.get(category, ())))
+
+    return captions
 
 
 def beaten_share(pool: np.ndarray, captions: np.ndarray) -> np.ndarray:

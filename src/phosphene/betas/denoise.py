@@ -32,8 +32,8 @@ from scipy.special import expit
 
 from phosphene.betas.glm import Factor, RunDesign
 
-_MIXTURE_VALUES = 100_000
-_MIXTURE_STEPS = 2000
+_MIXTURE_VALUES = 100_000  # more voxels move the threshold by less than it is sure
+_MIXTURE_STEPS = 2000  # expectation maximisation is slow where the two Gaussians overlap
 _MIXTURE_STILL = 1e-7  # change of a parameter below which the fit has converged
 _EXPLAINED = 1e-8  # share of a component that trials leave; below, they explain it wholly
 
@@ -56,7 +56,7 @@ def tail_threshold(values: np.ndarray) -> float:
     """
     x = np.asarray(values, dtype=np.float64)
     x = x[np.isfinite(x)]
-    x = x[:: max(1, len(x) // _MIXTURE_VALUES)]
+    x = x[:: max(1, len(x) // _MIXTURE_VALUES)]  # every k-th, because a random choice would need a seed
 
     std = 0.0
     if len(x):
@@ -67,17 +67,17 @@ def tail_threshold(values: np.ndarray) -> float:
 
     fits = [_mixture((x - x.mean()) / std, cut) for cut in (0.5, 0.75, 0.9)]
     weight, mean, variance, _ = max(fits, key=lambda fit: fit[-1])
-    if mean[0] > mean[1]:
+    if mean[0] > mean[1]:  # expectation maximisation may end with the two exchanged
         weight = weight[::-1]
         mean = mean[::-1]
         variance = variance[::-1]
 
+    # Two Gaussians of unequal variance are equally likely at two values, or at none; the upper one parts the tails.
     roots = np.roots(_log_odds(weight, mean, variance))
     roots = np.sort(roots[np.isreal(roots)].real) * std + x.mean()
     roots = roots[roots <= max(x.max(), mean[1] * std + x.mean())]
     if len(roots):
         return float(roots[-1])
-
     return float("inf")
 
 
@@ -88,10 +88,17 @@ def _log_odds(weight: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> tup
 
 
 def _mixture(x: np.ndarray, cut: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    """Weights, means and variances of two Gaussians, and the mean log likelihood but for a constant; x has variance 1."""
+    """Weights, means and variances of two Gaussians, and the mean log likelihood but for a constant; x has variance 1.
+
+    Parameters
+    ----------
+    x : ndarray of shape (n,)
+        standardised values
+    cut : float
+        quantile above which values belong to the second Gaussian at the start
+    """
     share = (x > np.quantile(x, cut)).astype(np.float64)
     before = np.full(6, np.inf)
-
     for _ in range(_MIXTURE_STEPS):
         upper = np.clip(share.mean(), 1e-6, 1 - 1e-6)
         weight = np.array([1 - upper, upper])
@@ -116,6 +123,8 @@ def _mixture(x: np.ndarray, cut: float) -> tuple[np.ndarray, np.ndarray, np.ndar
 def noise_pool(on_off_r2: np.ndarray, mean: np.ndarray, threshold: float, bright: tuple[float, float]) -> np.ndarray:
     """Bright voxels that do not respond, (n_voxels,) bool.
 
+    Dark voxels lie outside of the brain or in the skull; their noise is the scanner's, and not what disturbs the others.
+
     Parameters
     ----------
     on_off_r2 : ndarray of shape (n_voxels,)
@@ -129,24 +138,46 @@ def noise_pool(on_off_r2: np.ndarray, mean: np.ndarray, threshold: float, bright
     """
     percentile, share = bright
     is_bright = mean > share * np.percentile(mean, percentile)
-
     return is_bright & (on_off_r2 < threshold)
 
 
 def pool_gram(series: np.ndarray) -> np.ndarray:
-    """(n_volumes, n_volumes) float64 Gram matrix of voxels' series (n_volumes, n_voxels), each of unit length."""
+    """Gram matrix of voxels' series, each of unit length, so that no vessel is the first component by itself.
+
+    Parameters
+    ----------
+    series : ndarray of shape (n_volumes, n_voxels)
+        without drift
+
+    Returns
+    -------
+    ndarray of shape (n_volumes, n_volumes), float64
+    """
     length = np.sqrt(np.einsum("tv,tv->v", series, series))
     unit = series[:, length > 0] / length[length > 0]
     return (unit @ unit.T).astype(np.float64)  # (n_volumes, n_volumes)
 
 
 def components(gram: np.ndarray, count: int) -> np.ndarray:
-    """The first principal components, (n_volumes, at most `count`) float64, orthonormal, the largest entry of each positive."""
+    """The first principal components of a noise pool.
+
+    Parameters
+    ----------
+    gram : ndarray of shape (n_volumes, n_volumes), float64
+        from :func:`pool_gram`, summed over blocks of voxels
+    count : int
+        at most so many
+
+    Returns
+    -------
+    ndarray of shape (n_volumes, at most `count`), float64
+        orthonormal columns, by decreasing variance, the largest entry of each positive
+    """
     values, vectors = np.linalg.eigh(gram)
     keep = np.flatnonzero(values > 1e-6 * max(values[-1], 1e-300))[::-1][:count]
     chosen = vectors[:, keep]  # (n_volumes, count)
 
-    # Eigenvectors have no sign of their own.
+    # Eigenvectors have no sign of their own, and libraries of linear algebra differ in the one they return.
     largest = chosen[np.abs(chosen).argmax(axis=0), np.arange(len(keep))]
     return chosen * np.sign(largest)
 
@@ -171,7 +202,17 @@ class Repeats:
 
     @classmethod
     def of(cls, stimuli: Sequence[str] | np.ndarray, folds: np.ndarray, sessions: np.ndarray) -> Repeats:
-        """From stimulus, fold and session of each trial."""
+        """From what was shown when.
+
+        Parameters
+        ----------
+        stimuli : sequence of str
+            stimulus of each trial
+        folds : ndarray of shape (n_trials,), int
+            fold of cross-validation of each trial
+        sessions : ndarray of shape (n_trials,)
+            session of each trial
+        """
         n = len(stimuli)
 
         def same(keys: np.ndarray) -> sparse.csr_array:
@@ -181,6 +222,8 @@ class Repeats:
 
         stimulus = np.unique(np.asarray(stimuli, dtype=str), return_inverse=True)[1]
         n_folds = int(np.max(folds, initial=0)) + 1
+
+        # Same stimulus, but not in the same fold: trials of one run share its noise, and would vote for keeping it.
         pairs = same(stimulus) - same(stimulus * n_folds + np.asarray(folds))
         pairs.eliminate_zeros()
 
@@ -206,6 +249,7 @@ class DenoiseTarget:
     aim : ndarray of shape (n_trials, n_voxels), float32
         ``sqrt(n)`` times the mean of the partners' standardised betas of level 0
     constant : ndarray of shape (n_voxels,), float64
+        what no level can change
     root : ndarray of shape (n_trials,), float32
         ``sqrt(n)``, n the number of partners
     """
@@ -218,7 +262,18 @@ class DenoiseTarget:
 
     @classmethod
     def of(cls, betas: np.ndarray, repeats: Repeats) -> DenoiseTarget:
-        """From betas of level 0, (n_trials, n_voxels) float32."""
+        """From betas of level 0.
+
+        The double sum over pairs of trials is completed to a square of each trial: the sum over n partners of
+        ``(z - z_j)^2`` is ``(sqrt(n) z - sum z_j / sqrt(n))^2`` and a rest in which z does not occur.
+
+        Parameters
+        ----------
+        betas : ndarray of shape (n_trials, n_voxels), float32
+            without components
+        repeats : Repeats
+            trials to be predicted from one another
+        """
         n_sessions = int(repeats.session.max()) + 1
         mean = np.zeros((n_sessions, betas.shape[1]), dtype=np.float32)
         inverse_sd = np.zeros_like(mean)
@@ -230,7 +285,7 @@ class DenoiseTarget:
             z[trials] = betas[trials] - mean[session]
 
             variance = np.einsum("nv,nv->v", z[trials], z[trials]) / max(int(trials.sum()) - 1, 1)
-            rounding = np.abs(mean[session]) * 1e-6
+            rounding = np.abs(mean[session]) * 1e-6  # a voxel that varies less does not vary
             inverse_sd[session] = np.divide(
                 1, np.sqrt(variance), out=np.zeros_like(variance), where=variance > rounding**2
             )
@@ -245,7 +300,19 @@ class DenoiseTarget:
         return cls(mean, inverse_sd, aim, constant, root)
 
     def badness(self, betas: np.ndarray, repeats: Repeats) -> np.ndarray:
-        """Badness of betas of some level, (n_voxels,) float64."""
+        """Badness of betas of some level.
+
+        Parameters
+        ----------
+        betas : ndarray of shape (n_trials, n_voxels)
+            of that level
+        repeats : Repeats
+            as the target was made with
+
+        Returns
+        -------
+        ndarray of shape (n_voxels,), float64
+        """
         session = repeats.session
         error = self.root[:, None] * (betas - self.mean[session]) * self.inverse_sd[session] - self.aim
         return self.constant + np.einsum("nv,nv->v", error, error)
@@ -275,7 +342,7 @@ def downdates(factor: Factor, x: np.ndarray, parts: np.ndarray, betas: np.ndarra
     along : ndarray of shape (P, n_voxels)
         ``parts' y``
     """
-    inverse = factor.inverse.copy()
+    inverse = factor.inverse.copy()  # the cached one belongs to the design
     a = x.T @ parts  # (n_trials, P)
     w = np.zeros_like(a)
     remainder = np.ones(parts.shape[1])
@@ -290,12 +357,12 @@ def downdates(factor: Factor, x: np.ndarray, parts: np.ndarray, betas: np.ndarra
         w[:, p] = step
         inverse += np.outer(step, step) / remainder[p]
 
+    # c'y - a'b of every component with betas of level 0; components taken before change b, and so the later ones.
     g = (along - a.T.astype(np.float32) @ betas).astype(np.float32)  # (P, n_voxels)
     shared = (a.T @ w).astype(np.float32)  # (P, P)
 
     for p in range(len(g)):
         g[p] = (g[p] + shared[p, :p] @ g[:p]) / np.float32(remainder[p])
-
     return _Downdates(w.astype(np.float32), g)
 
 
@@ -323,7 +390,6 @@ def component_badness(
     """
     betas = []
     steps = []
-
     for design, y, part in zip(designs, series, parts, strict=True):
         factor = design.factor(shape)
         x = design.designs[shape]
@@ -338,6 +404,7 @@ def component_badness(
     out = np.zeros((n_levels, flat.shape[1]))
     out += target.constant
 
+    # Runs add up: a component of one run changes betas of that run alone.
     for design, step in zip(designs, steps, strict=True):
         rows = design.rows
         session = repeats.session[rows][0]
@@ -350,7 +417,6 @@ def component_badness(
         g = step.g * inverse
         out += np.einsum("nv,nv->v", error, error)
         change = np.zeros(flat.shape[1])
-
         for p in range(len(out) - 1):
             # |e - w_1 g_1 - ... - w_p g_p|^2, one term more each time
             change += g[p] * (square[p, p] * g[p] - 2 * (cross[p] - square[p, :p] @ g[:p]))
@@ -382,7 +448,6 @@ def choose_count(curve: np.ndarray, stop: float = 1.05) -> int:
     gain = np.asarray(curve, dtype=np.float64) - curve[0]
     best = -np.inf
     chosen = 0
-
     for p, value in enumerate(gain):
         if value > best:
             best = value
@@ -405,9 +470,8 @@ def trend(badness: Iterable[np.ndarray], on_off_r2: np.ndarray, threshold: float
     threshold : float
         percent above which a voxel responds
     """
-    table = np.concatenate(list(badness), axis=1)
+    table = np.concatenate(list(badness), axis=1)  # (P + 1, n_voxels)
     chosen = np.flatnonzero(on_off_r2 > threshold)
     if len(chosen) == 0:
         chosen = np.argsort(-on_off_r2, kind="stable")[:100]
-
     return -np.median(table[:, chosen], axis=1)

@@ -1,4 +1,8 @@
-"""Is the design fit for single-trial betas? Timing, collinearity, repeats and lengths of runs, as findings."""
+"""Is the design fit for single-trial betas? Timing, collinearity, repeats and lengths of runs, as findings.
+
+All of it is known from events and a few thousand voxels before anything is fitted, which is when a wrong onset or a run that
+was cut off is cheap. Nothing here changes a beta.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ from phosphene.betas.runs import BoldRun
 from phosphene.betas.timing import OnsetShift, onset_shift
 from phosphene.data.findings import Finding
 
-_TAIL_S = 8.0
+_TAIL_S = 8.0  # a response has passed its peak by then
 _INFLATED = 10.0  # a beta whose variance is ten times that of a trial alone
 _BRIEF = 0.7  # a run shorter than this share of the longest may have been cut off
 
@@ -52,9 +56,9 @@ class DesignCheck:
         return [self._timing(), self._collinearity(), self._repeats(), self._lengths(), self._ends()]
 
     def _timing(self) -> Finding:
+        """Whether onsets, as filed or as moved, are those of the responses."""
         if not self.moved_s and self.shift.is_suspect:
             return Finding("problem", "onsets", f"{self.shift}.", "Late or early onsets spoil every beta.")
-
         if not self.moved_s:
             return Finding("ok", "onsets", f"{self.shift}.", "")
 
@@ -64,15 +68,16 @@ class DesignCheck:
             f"so {100 * r2:.1f} %"
         )
 
+        # Moved already, but to the wrong place, or without need.
         best = self.shift.best_s
         if self.shift.is_suspect and self.shift.r2_moved > 1.25 * r2:
             return Finding("problem", "onsets", f"{text}, but moved by {best:+g} s {100 * self.shift.r2_moved:.1f} %.")
         if not self.shift.is_suspect and r2 < self.shift.r2_as_filed:
             return Finding("problem", "onsets", f"{text}: nothing speaks for moving them.")
-
         return Finding("note", "onsets", f"{text}.", "Compare with the study's protocol.")
 
     def _collinearity(self) -> Finding:
+        """Whether trials can be told apart, and what their overlap costs in variance."""
         short = np.flatnonzero(self.table["rank"] < self.table["n_trials"])
         middle = float(np.asarray(self.table["inflation"].median()))
         if len(short):
@@ -99,6 +104,7 @@ class DesignCheck:
         return Finding("ok", "collinearity", f"{text}.")
 
     def _repeats(self) -> Finding:
+        """Whether there is anything to cross-validate with."""
         n = sum(self.repeats.values())
         n_repeated = sum(stimuli for times, stimuli in self.repeats.items() if times > 1)
         text = f"{n_repeated} of {n} stimuli were shown more than once, {self.across_runs} of them in several runs"
@@ -113,10 +119,10 @@ class DesignCheck:
 
         if self.across_runs < 10 and n > 30:
             return Finding("note", "repeats", f"{text}: settings are chosen from these few.")
-
         return Finding("ok", "repeats", f"{text}.")
 
     def _lengths(self) -> Finding:
+        """Whether a run seems to be cut off."""
         lengths = self.table["duration_s"].to_numpy()
         n_runs = len(lengths)
         shortest = float(lengths.min())
@@ -133,10 +139,10 @@ class DesignCheck:
         if len(brief):
             text = f"{text}; {self._run(brief[0])} is much shorter."
             return Finding("note", "run lengths", text, "Was it cut off?")
-
         return Finding("ok", "run lengths", f"{text}, {self.table['n_trials'].sum()} trials.")
 
     def _ends(self) -> Finding:
+        """Whether the last trials of each run have their whole response in it."""
         tails = self.table["tail_s"].to_numpy()
         n_short = int((tails < _TAIL_S).sum())
         if n_short:
@@ -191,14 +197,15 @@ def design_check(
         shift = onset_shift(runs, library, shape=shape)
 
     rows = []
-    shown_in: dict[str, list[tuple[int, int]]] = {}
-
+    shown_in: dict[str, list[tuple[int, int]]] = {}  # runs of a stimulus, once for each time
     for run in runs:
         rows.append(_row(run, library, shape, moved_s))
         for stimulus in run.events["stimulus"].astype(str):
             shown_in.setdefault(stimulus, []).append((run.session, run.run))
 
-    n_repeats, n_stimuli = np.unique([len(times) for times in shown_in.values()], return_counts=True)
+    # How many stimuli were shown how many times.
+    n_times = [len(times) for times in shown_in.values()]
+    n_repeats, n_stimuli = np.unique(n_times, return_counts=True)
     repeats = dict(zip(n_repeats.tolist(), n_stimuli.tolist(), strict=True))
     across_runs = sum(len(set(times)) > 1 for times in shown_in.values())
 
@@ -216,7 +223,7 @@ def _row(run: BoldRun, library: HrfLibrary, shape: int, moved_s: float) -> dict[
     x = library.designs(onset, duration, len(run), run.tr_s)[shape]  # (n_volumes, n_trials)
     projected = x - basis @ (basis.T @ x)
     factor = Factor.of(projected.T @ projected)
-    alone = np.diag(factor.gram)
+    alone = np.diag(factor.gram)  # (n_trials,); one over the variance of a beta of this trial alone
     inflation = np.diag(factor.inverse) * alone
 
     soa_s = np.nan

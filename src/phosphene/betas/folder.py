@@ -1,4 +1,9 @@
-"""From a folder of runs to a folder of betas: streamed, taken up again after a stop, with what was found on the way."""
+"""From a folder of runs to a folder of betas: streamed, taken up again after a stop, with what was found on the way.
+
+The result appears in one moment. Masked runs, finished blocks of voxels and the betas themselves lie in a folder of work beside
+it, bound to a digest of all that they depend on; when everything is written there, it is renamed. So a folder of betas that
+can be opened is complete, and the digest in its notes says whether the same call would make it again.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +38,7 @@ FOUND = "found.npz"
 """In the folder of the data set: what a report page draws, such as the onset and component curves and a carpet of the runs."""
 
 _CARPET = (120, 1500)  # rows and columns drawn at most
-_CARPET_VOXELS = 3000
+_CARPET_VOXELS = 3000  # a row is the mean of 25 of them, which leaves drift and spikes and hides thermal noise
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,6 +141,7 @@ def betas_from_folder(
     files = locate(folder, subject, mask=mask, task=task, sessions=sessions, pattern=pattern)
     key = _key(files, options, library, shift, images)
 
+    # The same call after it has finished returns what it made, and does no work.
     if (out / INDEX).is_file() and not replace:
         earlier = read_dataset(out)
         if files.subject in earlier.subjects and earlier.trials(files.subject).provenance.get("key") == key:
@@ -145,6 +151,7 @@ def betas_from_folder(
             f"{out} exists and is not empty. Choose another --out, or replace it with --replace (in Python replace=True)."
         )
 
+    # One BLAS thread: sums depend on their number, and the same call is to end with the same bytes on every machine.
     with open_work(out.with_name(f"{out.name}.work"), key) as work, blas_threads(1):
         result = _fit(files, out, options, library, progress, work, workers, shift, images, key)
         work.remove()
@@ -153,7 +160,7 @@ def betas_from_folder(
 
 
 def _key(files: SubjectFiles, options: BetaOptions, library: HrfLibrary, shift: str, images: str | Path | None) -> str:
-    """Digest of everything that the betas of a folder depend on."""
+    """Digest of everything that the betas of a folder depend on, the version of the program included."""
     return work_key(
         {
             "version": __version__,
@@ -218,6 +225,7 @@ def _fit(
         workers=workers,
     )
 
+    # A generator of its own with a fixed seed: what the halves are must not depend on how the fit went.
     reliability = split_half(
         result.trials.source,
         result.trials.table,
@@ -237,6 +245,7 @@ def _fit(
         np.savez(place / FOUND, **arrays)  # pyright: ignore[reportArgumentType]  # no array is named allow_pickle
 
     with atomic.folder(out) as new:  # takes the place of an older one in one moment
+        # A folder is renamed onto an empty place only.
         new.rmdir()
         place.rename(new)
 
@@ -245,7 +254,17 @@ def _fit(
 
 
 def _blocks(n_trials: int, n_voxels: int, memory_gb: float) -> Iterator[slice]:
-    """Blocks of voxels whose betas take an eighth of the memory in double precision."""
+    """Blocks of voxels whose betas take an eighth of the memory in double precision.
+
+    Parameters
+    ----------
+    n_trials : int
+        rows of the betas
+    n_voxels : int
+        columns, to be cut into blocks
+    memory_gb : float
+        that the whole fit may take
+    """
     step = max(1, int(memory_gb * 1e9 / 8 / (8 * n_trials)))
     for start in range(0, n_voxels, step):
         yield slice(start, min(start + step, n_voxels))
@@ -281,7 +300,6 @@ def _stimuli(trials: Trials, runs: SubjectRuns, root: Path, images: str | Path |
     category = None
     if runs.categories:
         category = np.asarray([runs.categories.get(stimulus, "") for stimulus in ids], dtype=object)
-
     without_pictures = Stimuli(trials.stimulus_ids, category=category)
     place = root / "stimuli"
     if images is not None:
@@ -294,20 +312,18 @@ def _stimuli(trials: Trials, runs: SubjectRuns, root: Path, images: str | Path |
     except DataError:
         if images is not None:
             raise
-
         return without_pictures  # the study's folder holds something else
 
     pictures, present, _ = open_pictures(files, ids)
     if present.all():
         present = None
-
     return Stimuli(trials.stimulus_ids, pictures, category=category, present=present)
 
 
 def _page_arrays(
     runs: Sequence[BoldRun], check: DesignCheck, result: BetaResult, reliability: SplitHalf | None, options: BetaOptions
 ) -> dict[str, np.ndarray]:
-    """Small arrays that a page draws."""
+    """Small arrays that a page draws, so that drawing it never opens the runs."""
     arrays = {
         "shifts_s": check.shift.shifts_s,
         "shift_r2": check.shift.r2,
@@ -326,7 +342,18 @@ def _page_arrays(
 
 
 def _carpet(runs: Sequence[BoldRun], on_off: np.ndarray, options: BetaOptions) -> dict[str, np.ndarray]:
-    """Series without drift in standard deviations, means of a few voxels, most responsive above; and where runs end."""
+    """Series without drift in standard deviations, means of a few voxels, most responsive above; and where runs end.
+
+    Parameters
+    ----------
+    runs : sequence of BoldRun
+        of the subject
+    on_off : ndarray of shape (n_voxels,)
+        percent of variance that the on-off model explains, by which rows are ordered
+    options : BetaOptions
+        how far onsets were moved
+    """
+    # Evenly over the mask, so that every part of the brain is in the picture.
     voxels = np.linspace(0, len(on_off) - 1, min(len(on_off), _CARPET_VOXELS))
     voxels = np.unique(voxels.round().astype(int))
     voxels = voxels[np.argsort(-on_off[voxels], kind="stable")]
@@ -339,7 +366,6 @@ def _carpet(runs: Sequence[BoldRun], on_off: np.ndarray, options: BetaOptions) -
     ends = []
     onsets = []
     end_s = 0.0
-
     for run in runs:
         basis = nuisance_basis(len(run), polynomial_degree(run.duration_s))
         series, _ = residuals(np.asarray(run.volumes[:, voxels]), basis)
@@ -347,6 +373,7 @@ def _carpet(runs: Sequence[BoldRun], on_off: np.ndarray, options: BetaOptions) -
         z = series * np.divide(1, sd, out=np.zeros_like(sd), where=sd > 0)
         z = np.stack([z[:, row].mean(axis=1) for row in rows])  # (n_rows, n_volumes)
 
+        # Columns do not reach from one run into the next; the last volumes of a run that fill no column are left out.
         whole = len(run) // every * every
         columns.append(z[:, :whole].reshape(len(z), -1, every).mean(axis=2))
         onsets.append(end_s + run.events["onset"].to_numpy(dtype=np.float64) + options.onset_shift_s)
@@ -354,7 +381,7 @@ def _carpet(runs: Sequence[BoldRun], on_off: np.ndarray, options: BetaOptions) -
         ends.append(end_s)
 
     # Grey values, mean 128 and standard deviation 45.
-    carpet = np.concatenate(columns, axis=1)
+    carpet = np.concatenate(columns, axis=1)  # (n_rows, n_columns)
     carpet = 128 + carpet * (45 / max(float(carpet.std()), 1e-9))
 
     return {

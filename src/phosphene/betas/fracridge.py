@@ -21,11 +21,18 @@ from phosphene.betas.denoise import DenoiseTarget, Repeats
 from phosphene.betas.glm import Factor
 from phosphene.errors import ConfigError
 
-_DECADE_STEP = 0.2
+_DECADE_STEP = 0.2  # between neighbours of the grid, so that strengths are those of the published program
 
 
 def alpha_grid(s2: np.ndarray) -> np.ndarray:
-    """Strengths from 0 to where everything is shrunk away, (n,) ascending, from squared singular values."""
+    """Strengths from 0 to where everything is shrunk away, (n,) ascending.
+
+    Parameters
+    ----------
+    s2 : ndarray of shape (k,)
+        squared singular values of the design, more than 0
+    """
+    # The least strength shrinks the weakest direction by a hundredth, the greatest the strongest to a ten-thousandth.
     low = np.floor(np.log10(1e-2 * s2.min()))
     high = np.ceil(np.log10(1e4 * s2.max()))
     return np.r_[0.0, 10 ** np.arange(low, high, _DECADE_STEP)]
@@ -53,7 +60,8 @@ def strengths(s2: np.ndarray, coefficients: np.ndarray, fractions: np.ndarray) -
         raise ConfigError(f"fractions of ridge regression are more than 0 and at most 1; got {fractions.tolist()}.")
 
     grid = alpha_grid(s2)
-    shrink = (s2 / (s2 + grid[:, None])).astype(np.float32)
+    # Length of the coefficients at every strength of the grid, relative to least squares.
+    shrink = (s2 / (s2 + grid[:, None])).astype(np.float32)  # (n_grid, k)
     power = (shrink * shrink) @ (coefficients * coefficients)  # (n_grid, n_voxels)
     full = power[0].copy()
     length = np.sqrt(power / np.where(full > 0, full, 1))
@@ -67,6 +75,7 @@ def strengths(s2: np.ndarray, coefficients: np.ndarray, fractions: np.ndarray) -
         if fraction == 1:
             continue
 
+        # Lengths descend along the grid: the first strength too great for this fraction, and the one before it.
         after = np.clip((length > fraction).sum(axis=0), 1, len(grid) - 1)
         high = length[after - 1, columns]
         low = length[after, columns]
@@ -78,17 +87,43 @@ def strengths(s2: np.ndarray, coefficients: np.ndarray, fractions: np.ndarray) -
 
 
 def coefficients(factor: Factor, products: np.ndarray) -> np.ndarray:
-    """Least-squares coefficients of a run along its singular directions, (k, n_voxels) float32, from ``X'y``."""
-    return (factor.vectors / factor.s2).T.astype(np.float32) @ products
+    """Least-squares coefficients of a run along its singular directions.
+
+    Parameters
+    ----------
+    factor : Factor
+        of the run's design
+    products : ndarray of shape (n_trials, n_voxels), float32
+        ``X'y``
+
+    Returns
+    -------
+    ndarray of shape (k, n_voxels), float32
+    """
+    return (factor.vectors / factor.s2).T.astype(np.float32) @ products  # (k, n_voxels)
 
 
 def shrunk(factor: Factor, c: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Betas (n_trials, n_voxels) float32 for a strength per voxel, from coefficients (k, n_voxels)."""
-    return factor.vectors.astype(np.float32) @ _shrink(factor, c, alpha)
+    """Betas of a run for a strength per voxel.
+
+    Parameters
+    ----------
+    factor : Factor
+        of the run's design
+    c : ndarray of shape (k, n_voxels), float32
+        from :func:`coefficients`
+    alpha : ndarray of shape (n_voxels,), float32
+        strengths
+
+    Returns
+    -------
+    ndarray of shape (n_trials, n_voxels), float32
+    """
+    return factor.vectors.astype(np.float32) @ _shrink(factor, c, alpha)  # (n_trials, n_voxels)
 
 
 def _shrink(factor: Factor, c: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Coefficients times s^2 / (s^2 + alpha)."""
+    """Coefficients times ``s^2 / (s^2 + alpha)``, as ``c / (1 + alpha / s^2)`` in the memory of the divisor."""
     divisor = np.multiply.outer((1 / factor.s2).astype(np.float32), alpha)
     divisor += 1
     return np.divide(c, divisor, out=divisor)
@@ -115,11 +150,11 @@ def fraction_badness(
     betas = []
     for factor, x in zip(factors, c, strict=True):
         betas.append(factor.vectors.astype(np.float32) @ x)  # (n_trials, n_voxels)
-
     flat = np.concatenate(betas)
     target = DenoiseTarget.of(flat, repeats)
-    out = np.tile(target.constant, (len(alphas), 1))
+    out = np.tile(target.constant, (len(alphas), 1))  # (n_fractions, n_voxels)
 
+    # Only trials with a partner in another fold are scored, and scaling is done once per run, not once per fraction.
     for factor, x, trials in zip(factors, c, rows, strict=True):
         scored = np.flatnonzero(target.root[trials] > 0)
         if len(scored) == 0:
@@ -128,12 +163,12 @@ def fraction_badness(
         session = repeats.session[trials][0]
         root = target.root[trials][scored, None]
         inverse = target.inverse_sd[session]
-        vectors = root * factor.vectors[scored].astype(np.float32)
+        vectors = root * factor.vectors[scored].astype(np.float32)  # (n_scored, k)
         aim = target.aim[trials][scored] + root * (target.mean[session] * inverse)
         scaled = x * inverse
 
         for row, alpha in zip(out, alphas, strict=True):
-            error = vectors @ _shrink(factor, scaled, alpha)
+            error = vectors @ _shrink(factor, scaled, alpha)  # (n_scored, n_voxels)
             error -= aim
             row += np.einsum("nv,nv->v", error, error)
 

@@ -43,13 +43,20 @@ def nuisance_basis(n_volumes: int, degree: int, confounds: np.ndarray | None = N
         highest power of time
     confounds : ndarray of shape (n_volumes, n), optional
         finite, in any units, or None
+
+    Returns
+    -------
+    ndarray of shape (n_volumes, k), float64
+        orthonormal columns; k is ``degree + 1`` and as many as the confounds add
     """
+    # Legendre polynomials span the same drifts as powers of time, but powers of time are nearly parallel from degree 4 or so.
     polynomials = np.polynomial.legendre.legvander(np.linspace(-1, 1, n_volumes), degree)
     basis = np.linalg.qr(polynomials)[0]
     if confounds is None or confounds.shape[1] == 0:
         return basis
 
-    extra = confounds - basis @ (basis.T @ confounds)
+    # Of unit length before the singular values are compared: millimetres and radians are of no common size.
+    extra = confounds - basis @ (basis.T @ confounds)  # (n_volumes, n)
     extra /= np.maximum(np.linalg.norm(confounds, axis=0), 1e-300)
     u, s, _ = np.linalg.svd(extra, full_matrices=False)
 
@@ -85,17 +92,27 @@ def residuals(volumes: np.ndarray, basis: np.ndarray) -> tuple[np.ndarray, np.nd
 
 @cache
 def _threads() -> ThreadpoolController:
+    """The libraries to be limited; to look for them takes milliseconds, which a call per run and response would feel."""
     return ThreadpoolController()
 
 
 def blas_threads(n: int) -> AbstractContextManager:
-    """At most `n` threads in matrix products, for the time of a ``with`` block."""
+    """At most `n` threads in matrix products, for the time of a ``with`` block.
+
+    Parameters
+    ----------
+    n : int
+        threads of the BLAS library; those of a thread pool of ours are not limited
+    """
     return _threads().limit(limits=n, user_api="blas")
 
 
 @dataclass(frozen=True)
 class Factor:
     """A design of one run and response, after projection, as ``X = Q diag(s) V'``.
+
+    Made from the Gram matrix, which components change by a product of thin matrices, and not from X. That squares the
+    condition number: with float64 and a cut at 1e-10 of the squared singular values, directions keep five digits or more.
 
     Attributes
     ----------
@@ -113,11 +130,17 @@ class Factor:
 
     @classmethod
     def of(cls, gram: np.ndarray) -> Factor:
-        """From ``X'X``."""
+        """From ``X'X``.
+
+        Parameters
+        ----------
+        gram : ndarray of shape (n_trials, n_trials), float64
+            symmetric, without negative eigenvalues but for rounding
+        """
         with blas_threads(1):  # so small that more threads only wait for one another
             s2, vectors = np.linalg.eigh(gram)
 
-        keep = s2 > _RANK * max(s2[-1], 1e-300)
+        keep = s2 > _RANK * max(s2[-1], 1e-300)  # eigenvalues ascend; 1e-300 is for a design of zeros
         return cls(gram, vectors[:, keep], s2[keep])
 
     @cached_property
@@ -153,12 +176,21 @@ class RunDesign:
 
     @classmethod
     def build(cls, designs: np.ndarray, basis: np.ndarray, rows: slice) -> RunDesign:
-        """Project `basis` out of (n_shapes, n_volumes, n_trials) designs."""
+        """Project drift and confounds out of designs.
+
+        Parameters
+        ----------
+        designs : ndarray of shape (n_shapes, n_volumes, n_trials), float64
+            as the library makes them
+        basis : ndarray of shape (n_volumes, k)
+            orthonormal nuisance
+        rows : slice
+            which trials of the study these are
+        """
         n_shapes, n_volumes, n_trials = designs.shape
         flat = designs.transpose(1, 0, 2).reshape(n_volumes, -1)  # (n_volumes, n_shapes * n_trials)
         flat = flat - basis @ (basis.T @ flat)
         projected = flat.reshape(n_volumes, n_shapes, n_trials).transpose(1, 0, 2)
-
         return cls(basis, np.ascontiguousarray(projected), rows)
 
     def factor(self, shape: int) -> Factor:
@@ -166,7 +198,6 @@ class RunDesign:
         if shape not in self._factors:
             x = self.designs[shape]
             self._factors[shape] = Factor.of(x.T @ x)
-
         return self._factors[shape]
 
     def q(self, shape: int) -> np.ndarray:
@@ -183,8 +214,20 @@ class RunDesign:
         return self.designs[shape].sum(axis=1)
 
     def products(self, shape: int, y: np.ndarray) -> np.ndarray:
-        """``X'y`` (n_trials, n_voxels) float32."""
-        return self.designs[shape].T.astype(np.float32) @ y
+        """``X'y``, all that least squares needs of the data.
+
+        Parameters
+        ----------
+        shape : int
+            which response
+        y : ndarray of shape (n_volumes, n_voxels), float32
+            series of this run, without drift
+
+        Returns
+        -------
+        ndarray of shape (n_trials, n_voxels), float32
+        """
+        return self.designs[shape].T.astype(np.float32) @ y  # (n_trials, n_voxels)
 
 
 def on_off_r2(designs: Sequence[RunDesign], series: Sequence[np.ndarray], shape: int) -> np.ndarray:
@@ -207,7 +250,6 @@ def on_off_r2(designs: Sequence[RunDesign], series: Sequence[np.ndarray], shape:
     n_voxels = series[0].shape[1]
     power = 0.0
     along = np.zeros(n_voxels, dtype=np.float32)
-
     for design, y in zip(designs, series, strict=True):
         x = design.on_off(shape)  # (n_volumes,)
         power += float(x @ x)
@@ -222,7 +264,6 @@ def total_power(series: Sequence[np.ndarray]) -> np.ndarray:
     total = np.zeros(series[0].shape[1], dtype=np.float32)
     for y in series:
         total = total + np.einsum("tv,tv->v", y, y)
-
     return total.astype(np.float64)
 
 
@@ -252,13 +293,29 @@ def choose_hrf(designs: Sequence[RunDesign], series: Sequence[np.ndarray]) -> tu
             along = design.q(shape).T @ y  # (rank, n_voxels)
             row += np.einsum("kv,kv->v", along, along)
 
+    # Every response has as many regressors, so the largest R2 needs no correction for their number.
     total = np.broadcast_to(total_power(series), explained.shape)
     return explained.argmax(axis=0), _percent(explained, total)
 
 
 def least_squares(design: RunDesign, shape: int, products: np.ndarray) -> np.ndarray:
-    """Betas of all trials of a run in one model, (n_trials, n_voxels) float32, from ``X'y``."""
-    return design.factor(shape).inverse.astype(np.float32) @ products
+    """Betas of all trials of a run in one model (LSA), by the pseudo-inverse of the normal equations.
+
+    Parameters
+    ----------
+    design : RunDesign
+        of the run
+    shape : int
+        which response
+    products : ndarray of shape (n_trials, n_voxels)
+        ``X'y``
+
+    Returns
+    -------
+    ndarray of shape (n_trials, n_voxels), float32
+        of trials that cannot be told apart, each an equal share of what they explain together
+    """
+    return design.factor(shape).inverse.astype(np.float32) @ products  # (n_trials, n_voxels)
 
 
 def least_squares_separate(design: RunDesign, shape: int, products: np.ndarray) -> np.ndarray:
@@ -272,8 +329,8 @@ def least_squares_separate(design: RunDesign, shape: int, products: np.ndarray) 
         of the run
     shape : int
         which response
-    products : ndarray
-        ``X'y`` (n_trials, n_voxels)
+    products : ndarray of shape (n_trials, n_voxels)
+        ``X'y``
 
     Returns
     -------
@@ -321,7 +378,6 @@ def explained_r2(
     """
     explained = np.zeros(len(total))
     for design, b, xy in zip(designs, betas, products, strict=True):
-        gram = design.factor(shape).gram.astype(np.float32)
+        gram = design.factor(shape).gram.astype(np.float32)  # (n_trials, n_trials)
         explained += np.einsum("nv,nv->v", b, 2 * xy - gram @ b)
-
     return _percent(explained, total)

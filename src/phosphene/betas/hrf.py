@@ -188,7 +188,6 @@ class HrfLibrary:
                 table = open_npy(path)
                 if table.dtype.kind not in "fiu":
                     raise ValueError(f"its dtype is {table.dtype}, not one of real numbers")
-
                 table = table.astype(np.float64)
             else:
                 if path.suffix == ".csv":
@@ -221,7 +220,6 @@ class HrfLibrary:
         """
         if options.hrf_table is None:
             return cls()
-
         return cls.read(options.hrf_table, options.hrf_step_s)
 
     @property
@@ -229,14 +227,12 @@ class HrfLibrary:
         """SHA-256 of the responses: the name for our own, of which there is one, and the numbers of a table."""
         if self.table is None:
             return hashlib.sha256(self.name.encode()).hexdigest()
-
         content = np.ascontiguousarray(self.table, dtype="<f8").tobytes()
         return hashlib.sha256(f"{self.table.shape} {self.step_s!r} ".encode() + content).hexdigest()
 
     def __len__(self) -> int:
         if self.table is None:
             return N_SHAPES
-
         return self.table.shape[1]
 
     @property
@@ -245,7 +241,6 @@ class HrfLibrary:
         if self.table is None:
             a, b, *_ = gamma_parameters().T
             return (a - 1) * b
-
         return self.table.argmax(axis=0) * self.step_s
 
     @property
@@ -253,7 +248,6 @@ class HrfLibrary:
         """Number of the shape whose response to an impulse peaks nearest 5 s."""
         if self.table is None:
             return _CANONICAL
-
         return int(np.argmin(np.abs(self.peaks_s - 5.0)))
 
     def responses(self, lag_s: np.ndarray, duration_s: float) -> np.ndarray:
@@ -274,7 +268,6 @@ class HrfLibrary:
         lag = np.asarray(lag_s, dtype=np.float64)
         if not (np.isfinite(duration_s) and duration_s >= 0):
             raise ConfigError(f"A stimulus lasts 0 seconds or more; got duration_s={duration_s}.")
-
         if self.table is None:
             return _gamma_responses(lag, max(float(duration_s), _STEP_S))
 

@@ -1,4 +1,9 @@
-"""Where the files of a subject's runs lie: in a BIDS folder, and in the layout OpenfMRI used before it. See :mod:`read`."""
+"""Where the files of a subject's runs lie: in a BIDS folder, and in the layout OpenfMRI used before it. See :mod:`read`.
+
+Nothing is read here but small text files (``scan_key.txt``, the JSON beside an image). Tables of events and confounds are
+handed on as functions, so that looking for the files of a study of a hundred runs takes no time, and a missing table of
+confounds is an error only for somebody who asks for confounds.
+"""
 
 from __future__ import annotations
 
@@ -51,10 +56,38 @@ class RunFiles:
 
 
 def bids(root: Path, subject: Path, task: str | None, pattern: str | None) -> list[RunFiles]:
-    """Every run of a subject below a BIDS folder; DataError where there is none, or of several tasks."""
-    images = _visible(subject.glob(f"**/func/{pattern or '*_bold.nii*'}"))
-    _check_task(subject, task, {_entities(path).get("task", "") for path in images})
-    images = [p for p in images if task in (None, _entities(p).get("task"))]
+    """Every run of a subject below a BIDS folder.
+
+    Parameters
+    ----------
+    root : Path
+        folder of the study, or of one of its derivatives
+    subject : Path
+        folder of the subject in it, such as ``root / "sub-01"``
+    task : str or None
+        which task; None where there is only one
+    pattern : str or None
+        of the images' file names; None for ``*_bold.nii*``
+
+    Returns
+    -------
+    list of RunFiles
+        in the order of file names
+
+    Raises
+    ------
+    DataError
+        no run, runs of several tasks where none is chosen, or images of one echo or phase
+    """
+    images = []
+    tasks = set()
+    for path in _visible(subject.glob(f"**/func/{pattern or '*_bold.nii*'}")):
+        task_of_image = _entities(path).get("task", "")
+        tasks.add(task_of_image)
+        if task in (None, task_of_image):
+            images.append(path)
+
+    _check_task(subject, task, tasks)
     if not images:
         raise DataError(
             f"{subject} has no {pattern or '*_bold.nii.gz'} in a folder func" + (f" of task '{task}'." if task else ".")
@@ -65,9 +98,13 @@ def bids(root: Path, subject: Path, task: str | None, pattern: str | None) -> li
 
     for order, image in enumerate(images, 1):
         entities = _entities(image)
-        stem = "_".join(p for p in image.name.split("_")[:-1] if p.split("-")[0] not in _PROCESSED)
         session = entities.get("ses", "")
 
+        # Tables are named after the raw image: sub-01_task-a_run-1_events.tsv, also for ..._space-T1w_desc-preproc_bold.nii.gz.
+        parts = image.name.split("_")[:-1]
+        stem = "_".join(part for part in parts if part.split("-")[0] not in _PROCESSED)
+
+        # Magnitudes of a single echo are what the model is of; the echoes of a multi-echo run would count as runs.
         if "echo" in entities or entities.get("part", "mag") != "mag":
             raise DataError(f"{image.name} is one echo or phase of several; combine them first.")
 
@@ -91,17 +128,20 @@ def _bids_events(root: Path, image: Path, name: str) -> Path:
     if nearest.is_file():
         return nearest
 
+    # A derivative has the folders of its study again: STUDY/derivatives/NAME/sub-01/func beside STUDY/sub-01/func.
     for above in root.resolve().parents[:3]:
         path = above / image.parent.relative_to(root) / name
         if path.is_file():
             return path
 
-    return nearest
+    return nearest  # reading it will say which file is missing
 
 
 def _bids_tr(root: Path, image: Path, entities: dict[str, str]) -> float | None:
     """Seconds between volumes from the JSON of the image, else from one of its task at the top of the study."""
     files = [image.with_name(re.sub(r"\.nii(\.gz)?$", ".json", image.name))]
+
+    # BIDS's inheritance: what holds for all runs of a task may be said once, at the top.
     if "task" in entities:
         files += sorted(root.glob(f"*task-{entities['task']}*_bold.json"))
 
@@ -119,6 +159,7 @@ def _bids_tr(root: Path, image: Path, entities: dict[str, str]) -> float | None:
 
 
 def _bids_confounds(root: Path, subject: str, image: Path, stem: str) -> np.ndarray:
+    """Motion parameters of a run, (n_volumes, 6): translations, then rotations, as fMRIPrep names them."""
     name = f"{stem}*confounds*.tsv"
     files = sorted([*image.parent.glob(name), *root.glob(f"derivatives/*/{subject}/**/{name}")])
     if not files:
@@ -127,19 +168,30 @@ def _bids_confounds(root: Path, subject: str, image: Path, stem: str) -> np.ndar
         )
 
     table = _tsv(files[0])
-    missing = [c for c in _MOTION if c not in table]
+    missing = [column for column in _MOTION if column not in table]
     if missing:
         raise DataError(f"{files[0]} lacks {', '.join(missing)}; it has {', '.join(table.columns[:12])} ...")
-
     return table[list(_MOTION)].to_numpy(dtype=np.float64)
 
 
 def bids_masks(root: Path, subject: str) -> tuple[list[Path], dict[str, Path]]:
-    """Masks of the brain, the best first, and those of ROIs by name."""
+    """Masks of the brain and of ROIs, of the study and of all of its derivatives.
+
+    Parameters
+    ----------
+    root : Path
+        folder of the study
+    subject : str
+        folder of the subject, such as ``sub-01``
+
+    Returns
+    -------
+    tuple of (list of Path, dict of {str: Path})
+        masks of the brain in the order of paths, of which the first is used; masks of ROIs by the name behind ``label-``
+    """
     paths = [*root.glob(f"{subject}/**/*_mask.nii*"), *root.glob(f"derivatives/*/{subject}/**/*_mask.nii*")]
     brains = []
     rois = {}
-
     for path in _visible(paths):
         entities = _entities(path)
         if "label" in entities:
@@ -154,27 +206,44 @@ def bids_masks(root: Path, subject: str) -> tuple[list[Path], dict[str, Path]]:
 
 
 def openfmri(root: Path, subject: Path, task: str | None, pattern: str | None) -> list[RunFiles]:
-    """Every run of a subject of OpenfMRI; DataError where there is none, or of several tasks."""
-    folders = [p for p in _visible((subject / "BOLD").glob("task*_run*")) if p.is_dir()]
-    _check_task(subject, task, {path.name.split("_")[0] for path in folders})
+    """Every run of a subject of an OpenfMRI study, which knows no sessions: all are of session 1.
 
-    key = root / "scan_key.txt"
-    tr_s = None
-    if key.is_file():
-        match = re.search(r"^TR\s+(\S+)", key.read_text(encoding="utf-8"), re.MULTILINE)
-        if match:
-            try:
-                tr_s = float(match[1])
-            except ValueError as error:
-                raise DataError(f"{key} should say 'TR' and seconds; it says '{match[0]}'.") from error
+    Parameters
+    ----------
+    root : Path
+        folder of the study
+    subject : Path
+        folder of the subject in it, such as ``root / "sub001"``
+    task : str or None
+        such as ``task001``; None where there is only one
+    pattern : str or None
+        of the images' file names; None for ``bold*.nii*``
 
+    Returns
+    -------
+    list of RunFiles
+        in the order of folder names
+
+    Raises
+    ------
+    DataError
+        no run, a run with several images, or runs of several tasks where none is chosen
+    """
+    folders = []
+    tasks = set()
+    for folder in _visible((subject / "BOLD").glob("task*_run*")):
+        if folder.is_dir():
+            task_of_run = folder.name.split("_")[0]
+            tasks.add(task_of_run)
+            if task in (None, task_of_run):
+                folders.append(folder)
+
+    _check_task(subject, task, tasks)
+    tr_s = _openfmri_tr(root / "scan_key.txt")
     names = _conditions(root)
+
     runs = []
-
     for folder in folders:
-        if task not in (None, folder.name.split("_")[0]):
-            continue
-
         images = list(_visible(folder.glob(pattern or "bold*.nii*")))
         if len(images) != 1:
             raise DataError(
@@ -202,7 +271,22 @@ def openfmri(root: Path, subject: Path, task: str | None, pattern: str | None) -
     return runs
 
 
+def _openfmri_tr(key: Path) -> float | None:
+    """Seconds between volumes from the line ``TR 2.5`` of the study's key; None where it has none."""
+    if not key.is_file():
+        return None
+    match = re.search(r"^TR\s+(\S+)", key.read_text(encoding="utf-8"), re.MULTILINE)
+    if not match:
+        return None
+
+    try:
+        return float(match[1])
+    except ValueError as error:
+        raise DataError(f"{key} should say 'TR' and seconds; it says '{match[0]}'.") from error
+
+
 def _openfmri_events(folder: Path, onsets: Path, names: dict[str, str]) -> pd.DataFrame:
+    """Events of a run, from its table or from one file of onsets per condition."""
     table = folder / "bold_events.tsv"
     if table.is_file():
         return _events_table(table)
@@ -217,39 +301,50 @@ def _openfmri_events(folder: Path, onsets: Path, names: dict[str, str]) -> pd.Da
                 f"{path} should hold onset, duration and weight of each event; reading it gave: {error}"
             ) from error
 
-        rows += [(on, duration, names.get(condition, condition)) for on, duration in values[:, :2]]
+        # The third column is a weight, which a model of single trials estimates itself.
+        for onset, duration in values[:, :2]:
+            rows.append((onset, duration, names.get(condition, condition)))
 
     if not rows:
         raise DataError(f"{folder.name} has neither {table.name} nor onsets in {onsets}.")
-
     return pd.DataFrame(rows, columns=["onset", "duration", "trial_type"]).sort_values("onset", kind="stable")
 
 
 def _conditions(root: Path) -> dict[str, str]:
+    """What the conditions ``cond001`` ... show, by the key of the study's first model: lines ``task001 cond001 house``."""
     path = root / "models" / "model001" / "condition_key.txt"
     if not path.is_file():
         return {}
 
-    parts = [line.split(maxsplit=2) for line in path.read_text(encoding="utf-8").splitlines()]
-    return {p[1]: p[2].strip() for p in parts if len(p) == 3}
+    names = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        parts = line.split(maxsplit=2)  # names may have blanks in them
+        if len(parts) == 3:
+            names[parts[1]] = parts[2].strip()
+
+    return names
 
 
 def _moved(path: Path) -> np.ndarray:
+    """Motion parameters of a run, (n_volumes, n)."""
     if not path.is_file():
         raise DataError(f"{path} is missing; fit without confounds.")
-
     return np.loadtxt(path, ndmin=2)
 
 
 def openfmri_masks(subject: Path) -> tuple[list[Path], dict[str, Path]]:
-    """Masks of the brain, the best first, and those of ROIs by name."""
+    """Masks of the brain, the subject's own before the study's, and those of ROIs by name."""
     masks = {path.name.split(".")[0]: path for path in _visible((subject / "masks").glob("*.nii*"))}
     brain = masks.pop("brain", None)
     masks.pop("voxels", None)  # counts and ceilings are no masks
     masks.pop("ceiling", None)
-    above = subject.parent.parent / "mask.nii.gz"
 
-    return [path for path in (brain, above) if path is not None and path.is_file()], masks
+    above = subject.parent.parent / "mask.nii.gz"
+    brains = []
+    for path in (brain, above):
+        if path is not None and path.is_file():
+            brains.append(path)
+    return brains, masks
 
 
 # -- both --------------------------------------------------------------------------------------------------------------
@@ -266,7 +361,6 @@ def _number(text: str | None, default: int) -> int:
     digits = re.sub(r"\D", "", text or "")
     if digits:
         return int(digits)
-
     return default
 
 
@@ -281,11 +375,11 @@ def _visible(paths: Iterable[Path]) -> list[Path]:
     for path in paths:
         if not path.name.startswith((".", "~")) and not path.name.endswith((".part", ".lock", ".tmp")):
             visible.append(path)
-
     return sorted(visible)
 
 
 def _tsv(path: Path) -> pd.DataFrame:
+    """A table as BIDS writes it: tabs, and ``n/a`` where there is no value."""
     try:
         return pd.read_csv(path, sep="\t", na_values=["n/a"], keep_default_na=True)
     except FileNotFoundError as error:
@@ -295,9 +389,9 @@ def _tsv(path: Path) -> pd.DataFrame:
 
 
 def _events_table(path: Path) -> pd.DataFrame:
+    """Events with at least onset and duration; what was shown is sought later, in :mod:`read`."""
     table = _tsv(path)
     for column in ("onset", "duration"):
         if column not in table:
             raise DataError(f"{path} needs a column '{column}'; it has {', '.join(map(str, table.columns))}.")
-
     return table

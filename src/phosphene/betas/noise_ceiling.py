@@ -92,6 +92,5 @@ def ceiling(ncsnr: np.ndarray, n_repeats: int = 1) -> np.ndarray:
     """
     if n_repeats < 1:
         raise DataError(f"a mean is over at least one trial; got n_repeats={n_repeats}.")
-
     square = np.asarray(ncsnr, dtype=np.float64) ** 2
     return square / (square + 1 / n_repeats)

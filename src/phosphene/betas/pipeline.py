@@ -7,6 +7,10 @@
 
 Kinds ``lsa`` and ``lss`` assume one response; ``b`` stops after the first step, ``c`` after the third.
 
+Why in this order: the response of a voxel changes its on-off regressor, and so which voxels count as noise; noise components
+change what ridge has left to shrink. Each step takes the choices of the steps before it as given, and none goes back. The
+drift is projected out once, before the first step, so components and ridge never see it.
+
 References
 ----------
 Prince et al. 2022 (GLMsingle), methods and figure 1.
@@ -137,7 +141,6 @@ def single_trial_betas(
     assumed = options.assumed_hrf
     if assumed is None:
         assumed = library.canonical
-
     if assumed >= len(library):
         raise ConfigError(f"{library.name} has {len(library)} responses, numbered from 0; got assumed_hrf={assumed}.")
 
@@ -153,7 +156,8 @@ def single_trial_betas(
     elif out.shape != shape or out.dtype != np.float32:
         raise ConfigError(f"out must be float32 of shape {shape}; got {out.dtype} {out.shape}.")
 
-    # 1. on-off model and responses
+    # 1. on-off model and responses. The on-off model assumes one response for all voxels, so that voxels are compared by the
+    # same regressor, whatever response each of them is given.
     mean, on_off, hrf = _responses(study, progress)
 
     # 2. and 3. noise components
@@ -164,10 +168,10 @@ def single_trial_betas(
     curve = np.zeros(0)
 
     if has_components:
+        # Where nothing is asked for, a mixture of two Gaussians says where responding voxels begin in these data.
         threshold = options.threshold
         if threshold is None:
             threshold = denoise.tail_threshold(on_off)
-
         pool = denoise.noise_pool(on_off, mean, threshold, (options.bright_percentile, options.bright_share))
         if not pool.any():
             warnings.warn(
@@ -183,6 +187,7 @@ def single_trial_betas(
     fit = _Fit(study, hrf, mean, parts, repeats)
     fitted = fit.all_blocks(out, progress)
 
+    # What has one value per voxel goes into the voxel table; tables of fractions and scales stay beside it.
     maps = {"mean_signal": mean, "on_off_r2": on_off, "r2": fitted.pop("r2"), "hrf": hrf}
     badness = fitted.pop("badness", None)
     scale_offset = fitted.pop("scale_offset", None)
@@ -190,8 +195,12 @@ def single_trial_betas(
     if pool is not None:
         maps["noise_pool"] = pool
 
+    # Noise is what differs between trials of the same picture, so a ceiling needs pictures that were shown again.
     if table["stimulus"].duplicated().any():
-        ratio = np.concatenate([ncsnr(out[:, block], table) for block in study.blocks()])
+        ratios = []
+        for block in study.blocks():
+            ratios.append(ncsnr(out[:, block], table))
+        ratio = np.concatenate(ratios)  # (n_voxels,)
         maps |= {"ncsnr": ratio, "noise_ceiling": ceiling(ratio)}
 
     if voxels is None:
@@ -207,6 +216,7 @@ def single_trial_betas(
     if options.percent:
         unit = "percent signal change"
 
+    # Infinity (every voxel is noise) has no place in JSON.
     finite_threshold = None
     if threshold is not None and np.isfinite(threshold):
         finite_threshold = threshold
@@ -242,8 +252,7 @@ def _folds(runs: Sequence[BoldRun]) -> np.ndarray:
     for number, run in enumerate(runs):
         fold = run.fold
         if fold is None:
-            fold = number
-
+            fold = number  # leave one run out
         folds.append(np.full(len(run.events), fold))
 
     return np.concatenate(folds)
@@ -255,7 +264,11 @@ def _plain(options: BetaOptions) -> dict:
 
 
 def _possible(options: BetaOptions, repeats: denoise.Repeats) -> BetaOptions:
-    """Options that this design allows."""
+    """Options that this design allows.
+
+    Where no stimulus is shown in two folds there is nothing to cross-validate with. A number that the caller has fixed needs
+    no cross-validation and stays: only what would have to be chosen is given up.
+    """
     if repeats.any or options.kind not in ("c", "d"):
         return options
 
@@ -265,10 +278,10 @@ def _possible(options: BetaOptions, repeats: denoise.Repeats) -> BetaOptions:
 
     if options.kind == "d" and len(options.fractions) > 1:
         changes["kind"] = "c"
-
     if not changes:
         return options
 
+    # Kind C without a component is kind B.
     if changes.get("kind", options.kind) == "c" and not changes.get("components", options.components):
         changes["kind"] = "b"
 
@@ -293,14 +306,14 @@ def _trial_table(runs: Sequence[BoldRun], shift_s: float) -> pd.DataFrame:
         tables.append(events)
 
     table = pd.concat(tables, ignore_index=True)
-    table["stimulus"] = table["stimulus"].astype(str)
+    table["stimulus"] = table["stimulus"].astype(str)  # 12 and "12" are one picture
     if "trial" in table and table["trial"].duplicated().any():
         table = table.drop(columns="trial")  # numbered within runs
-
     return table
 
 
 def _warn_of_collinearity(study: BoldStudy) -> None:
+    """Warn of runs whose trials overlap so much that least squares has no single answer."""
     for run, design in zip(study.runs, study.designs, strict=True):
         factor = design.factor(study.assumed)
         if factor.is_deficient:
@@ -316,18 +329,21 @@ def _warn_of_collinearity(study: BoldStudy) -> None:
 
 
 def _responses(study: BoldStudy, progress: ReportProgress) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean signal, on-off R2 (percent), and number of the response of every voxel."""
+    """Mean signal, on-off R2 (percent), and number of the response of every voxel, each (n_voxels,).
+
+    The response of a voxel is the one of the library with which its single trials explain most (GLMsingle's step to type B).
+    All trials are used for that: the number of parameters is the same for each response, so none is favoured.
+    """
     mean = np.zeros(study.n_voxels)
     on_off = np.zeros(study.n_voxels)
     hrf = np.full(study.n_voxels, study.assumed)
 
     def fit_block(block: slice) -> dict[str, np.ndarray]:
-        series, level = study.series(block)
+        series, level = study.series(block)  # (n_volumes, n_block) of each run; (n_block,)
         shapes = hrf[block]
         if not study.assumes:
             shapes = glm.choose_hrf(study.designs, series)[0]
-
-        study.keep(block, series, shapes)
+        study.keep(block, series, shapes)  # later steps go through the same voxels
         return {"mean": level, "on_off": glm.on_off_r2(study.designs, series, study.assumed), "hrf": shapes}
 
     for block, fitted in study.each("look", fit_block):
@@ -360,7 +376,10 @@ def _components(
     repeats: denoise.Repeats,
     progress: ReportProgress,
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    """Noise components of each run, as many as are to be used, and the curve by which they were counted."""
+    """Noise components of each run, as many as are to be used, and the curve by which they were counted.
+
+    One number for all voxels and runs, as in GLMdenoise: a number per voxel would be fitted to the noise of that voxel.
+    """
     options = study.options
     most = options.components
     if most is None:
@@ -368,12 +387,13 @@ def _components(
 
     parts = []
     for gram in _pool_grams(study, hrf, pool, progress):
-        parts.append(denoise.components(gram, most))
+        parts.append(denoise.components(gram, most))  # (n_volumes, at most `most`)
 
+    # A short run, or a small pool, has fewer; the curve ends where the first run has no more.
     most = min(part.shape[1] for part in parts)
-    parts = [part[:, :most] for part in parts]
+    parts = [part[:, :most] for part in parts]  # (n_volumes, most)
     if options.components is not None:
-        return parts, np.zeros(0)
+        return parts, np.zeros(0)  # a fixed number needs no curve
 
     # How well betas with 0, 1 ... components agree across folds.
     badness = np.zeros((most + 1, study.n_voxels))
@@ -383,13 +403,11 @@ def _components(
         for group in study.groups(block, hrf):
             columns = group.voxels - block.start
             scores[:, columns] = denoise.component_badness(study.designs, group.shape, group.series, parts, repeats)
-
         return {"badness": scores}
 
     for block, scored in study.each("components", score_block):
         badness[:, block] = scored["badness"]
         progress("noise components", block.stop / study.n_voxels)
-
     curve = denoise.trend([badness], on_off, threshold)
     count = denoise.choose_count(curve, options.stop)
 
@@ -397,7 +415,10 @@ def _components(
 
 
 def _pool_grams(study: BoldStudy, hrf: np.ndarray, pool: np.ndarray, progress: ReportProgress) -> list[np.ndarray]:
-    """Gram matrix (n_volumes, n_volumes) of the noise pool's series in each run."""
+    """Gram matrix (n_volumes, n_volumes) of the noise pool's series in each run.
+
+    Its eigenvectors are the principal components over time, and it is a sum over voxels: the pool is never held whole.
+    """
     grams = [np.zeros((len(run), len(run))) for run in study.runs]
 
     def add_block(block: slice) -> dict[str, np.ndarray]:
@@ -407,8 +428,13 @@ def _pool_grams(study: BoldStudy, hrf: np.ndarray, pool: np.ndarray, progress: R
             for gram, y in zip(block_grams, group.series, strict=True):
                 gram += denoise.pool_gram(y[:, quiet])
 
-        return {f"run{number}": gram for number, gram in enumerate(block_grams)}
+        named = {}
+        for number, gram in enumerate(block_grams):
+            named[f"run{number}"] = gram
 
+        return named
+
+    # Added up in the order of blocks, whoever finished first: floating-point sums depend on their order.
     for block, added in study.each("pool", add_block):
         for number, gram in enumerate(grams):
             gram += added[f"run{number}"]
@@ -451,12 +477,27 @@ class _Fit:
         self.mean = mean
         self.parts = parts
         self.repeats = repeats
-        self.fractions = np.sort(np.array(study.options.fractions))[::-1]
+        self.fractions = np.sort(np.array(study.options.fractions))[
+            ::-1
+        ]  # of equally good ones, the least shrinkage wins
         self.is_ridge = study.options.kind == "d"
         self._factors: dict[tuple[int, int], tuple[glm.Factor, np.ndarray | None]] = {}
 
     def all_blocks(self, out: np.ndarray, progress: ReportProgress) -> dict[str, np.ndarray]:
-        """Fill `out` (n_trials, n_voxels) float32; maps of what was fitted."""
+        """Fit all voxels.
+
+        Parameters
+        ----------
+        out : ndarray of shape (n_trials, n_voxels), float32
+            filled with betas
+        progress : callable
+            called with (what, share done)
+
+        Returns
+        -------
+        dict of {str: ndarray}
+            maps of what was fitted; voxels are the last axis
+        """
         parts: dict[str, list[np.ndarray]] = {}
         for block, fitted in self.study.each("betas", self._block):
             out[:, block] = fitted.pop("betas")
@@ -465,9 +506,13 @@ class _Fit:
 
             progress("betas", block.stop / self.study.n_voxels)
 
-        return {name: np.concatenate(values, axis=-1) for name, values in parts.items()}
+        maps = {}
+        for name, values in parts.items():
+            maps[name] = np.concatenate(values, axis=-1)  # (..., n_voxels)
+        return maps
 
     def _block(self, block: slice) -> dict[str, np.ndarray]:
+        """Betas of a block, (n_trials, n_block), under "betas", and maps of what was fitted."""
         n = block.stop - block.start
         betas = np.empty((self.study.n_trials, n), dtype=np.float32)
         maps: dict[str, np.ndarray] = {"r2": np.zeros(n)}
@@ -482,16 +527,18 @@ class _Fit:
             columns = group.voxels - block.start
             betas[:, columns] = self._group(group, columns, maps)
 
+        # Percent of the mean, so that voxels near the coil are not worth more. A mean of 0 or less has no percentage: betas 0.
         if self.study.options.percent:
             level = self.mean[block]
             betas *= np.divide(100, level, out=np.zeros_like(level), where=level > 0).astype(np.float32)
-
         return {"betas": betas, **maps}
 
     def _group(self, group: VoxelGroup, columns: np.ndarray, maps: dict[str, np.ndarray]) -> np.ndarray:
         """Betas (n_trials, n_voxels) of voxels that share a response; what was fitted goes into `columns` of the maps."""
         designs = self.study.designs
-        raw = [design.products(group.shape, y) for design, y in zip(designs, group.series, strict=True)]
+        raw = []
+        for design, y in zip(designs, group.series, strict=True):
+            raw.append(design.products(group.shape, y))  # (n_trials, n_group)
         factors, products = self._denoised(group, raw)
 
         fitted = []
@@ -505,10 +552,12 @@ class _Fit:
         if self.is_ridge:
             final = self._ridge(columns, factors, products, maps)
 
+        # Against the data as they were before components, so that R2 of kinds B, C and D can be compared.
         total = glm.total_power(group.series)
         maps["r2"][columns] = glm.explained_r2(designs, group.shape, final, raw, total)
 
-        betas = np.concatenate(final)
+        # Ridge shrinks the size of betas with their noise; GLMsingle scales each voxel back to its unshrunk betas.
+        betas = np.concatenate(final)  # (n_trials, n_group)
         if self.is_ridge and self.study.options.autoscale:
             scale, offset = fracridge.autoscale(betas, np.concatenate(fitted))
             betas = betas * scale.astype(np.float32) + offset.astype(np.float32)
@@ -521,13 +570,11 @@ class _Fit:
         """Factors of each run's design and ``X'y``, components projected out of both."""
         factors = []
         products = []
-
         for run, (xy, y) in enumerate(zip(raw, group.series, strict=True)):
             factor, shared = self._factor(run, group.shape)
             if self.parts is not None and shared is not None:
                 along = self.parts[run].T.astype(np.float32) @ y  # (n_components, n_voxels)
-                xy = xy - shared.astype(np.float32) @ along
-
+                xy = xy - shared.astype(np.float32) @ along  # X'(I - CC')y, without forming it
             factors.append(factor)
             products.append(xy)
 
@@ -541,8 +588,8 @@ class _Fit:
             shared = None
 
             if self.parts is not None and self.parts[run].shape[1]:
-                shared = design.designs[shape].T @ self.parts[run]
-                factor = glm.Factor.of(factor.gram - shared @ shared.T)
+                shared = design.designs[shape].T @ self.parts[run]  # (n_trials, n_components)
+                factor = glm.Factor.of(factor.gram - shared @ shared.T)  # X'(I - CC')X: C is orthonormal
 
             self._factors[run, shape] = (factor, shared)
 
@@ -556,7 +603,12 @@ class _Fit:
         maps: dict[str, np.ndarray],
     ) -> list[np.ndarray]:
         """Betas of each run at each voxel's best fraction; what was chosen goes into `columns` of the maps."""
-        along = [fracridge.coefficients(factor, xy) for factor, xy in zip(factors, products, strict=True)]
+        along = []
+        for factor, xy in zip(factors, products, strict=True):
+            along.append(fracridge.coefficients(factor, xy))  # (rank, n_group)
+
+        # The design of all runs is block-diagonal, so its singular values are those of the runs together, and one penalty
+        # per voxel shrinks all runs to the same fraction.
         s2 = np.concatenate([factor.s2 for factor in factors])
         alphas = fracridge.strengths(s2, np.concatenate(along), self.fractions)  # (n_fractions, n_voxels)
         best = np.zeros(len(columns), dtype=int)
@@ -568,6 +620,10 @@ class _Fit:
             maps["badness"][:, columns] = badness
 
         maps["fraction"][columns] = self.fractions[best]
-        alpha = alphas[best, np.arange(len(best))]
+        alpha = alphas[best, np.arange(len(best))]  # (n_group,)
 
-        return [fracridge.shrunk(factor, c, alpha) for factor, c in zip(factors, along, strict=True)]
+        betas = []
+        for factor, c in zip(factors, along, strict=True):
+            betas.append(fracridge.shrunk(factor, c, alpha))  # (n_trials, n_group)
+
+        return betas

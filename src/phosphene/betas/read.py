@@ -117,7 +117,33 @@ def locate(
     sessions: Sequence[int] | None = None,
     pattern: str | None = None,
 ) -> SubjectFiles:
-    """Find the files of a subject without reading the images; see :func:`read_runs`."""
+    """Find the files of a subject without reading the images.
+
+    Parameters
+    ----------
+    folder : str or Path
+        the study
+    subject : str
+        with or without ``sub-``
+    mask : str or Path, optional
+        image above 0 inside; by default the study's
+    task : str, optional
+        which task, where there are several
+    sessions : sequence of int, optional
+        which sessions; all by default
+    pattern : str, optional
+        of the images' file names, where a run has several, such as ``bold_1slice.nii.gz``
+
+    Returns
+    -------
+    SubjectFiles
+        where runs, mask and ROIs lie
+
+    Raises
+    ------
+    DataError
+        no such folder, subject, session or mask; the message says which there are
+    """
     root = Path(folder)
     if not root.is_dir():
         raise DataError(f"{root} is no folder; a BIDS or OpenfMRI study was expected.")
@@ -125,7 +151,6 @@ def locate(
     label = re.sub(r"^sub-?", "", str(subject))
     old = root / f"sub{label}"
     new = root / f"sub-{label}"
-
     if (old / "BOLD").is_dir():
         subject_folder = old
         places = openfmri(root, old, task, pattern)
@@ -148,16 +173,14 @@ def locate(
         absent = [session for session in sessions if session not in known]
         if absent:
             raise DataError(f"{subject_folder.name} has no session {absent[0]}; it has {', '.join(map(str, known))}.")
-
         places = [place for place in places if place.session in sessions]
-
-    if mask is None and not masks[0]:
-        raise DataError(f"no brain mask was found for {subject_folder.name} below {root}; give one with mask=.")
 
     if mask is not None:
         path = Path(mask)
-    else:
+    elif masks[0]:
         path = masks[0][0]
+    else:
+        raise DataError(f"no brain mask was found for {subject_folder.name} below {root}; give one with mask=.")
 
     places = sorted(places, key=lambda place: (place.session, place.run))
     return SubjectFiles(root, subject_folder.name, places, path, masks[1])
@@ -165,16 +188,39 @@ def locate(
 
 @dataclass(frozen=True, eq=False)
 class SubjectFiles:
-    """Where a subject's runs, mask and ROIs lie."""
+    """Where a subject's runs, mask and ROIs lie.
 
-    root: Path  # of the study
+    Attributes
+    ----------
+    root : Path
+        of the study
+    subject : str
+        name, as the folder has it
+    places : list of RunFiles
+        in order of session and run
+    mask : Path
+        image above 0 inside
+    rois : dict of {str: Path}
+        masks by name
+    """
+
+    root: Path
     subject: str
-    places: list[RunFiles]  # in order of session and run
+    places: list[RunFiles]
     mask: Path
-    rois: dict[str, Path]  # by name
+    rois: dict[str, Path]
 
     def fingerprint(self, confounds: bool) -> list[str]:
-        """What changes when one of the files does: name, size and time of images, content of tables."""
+        """What changes when one of the files does.
+
+        Images count by name, size and time, because reading gigabytes would take longer than much of the fit; tables are
+        small, and are often rewritten with the same content, so theirs counts.
+
+        Parameters
+        ----------
+        confounds : bool
+            whether motion parameters are used, and so count
+        """
         parts = []
         images = [place.image for place in self.places]
         rois = [self.rois[name] for name in sorted(self.rois)]
@@ -209,6 +255,16 @@ class SubjectFiles:
             runs read at once, as far as the memory allows
         memory_gb : float, default 2.0
             for runs that are read at once
+
+        Returns
+        -------
+        SubjectRuns
+            runs (n_volumes, n_voxels), table of voxels, and the category of each stimulus
+
+        Raises
+        ------
+        DataError
+            a file that is missing, broken, or does not fit the others
         """
         values, affine = _image(self.mask, 3)
         inside = values > 0  # some files mark what lies outside by -1
@@ -216,13 +272,14 @@ class SubjectFiles:
             raise DataError(f"the mask {self.mask} is nowhere above 0, so no voxel is left.")
 
         def volumes(place: RunFiles) -> np.ndarray:
+            """Masked series of a run, (n_volumes, n_voxels)."""
             name = f"run-{place.session:03d}-{place.run:03d}"
             kept = None
             if work is not None:
                 kept = work.array(name)
 
             if kept is None:
-                data, space = _image(place.image, 4)
+                data, space = _image(place.image, 4)  # (x, y, z, n_volumes)
                 _same_space(place.image, data.shape[:3], space, self.mask, values.shape, affine)
                 kept = data[inside]  # (n_voxels, n_volumes)
                 if work is not None:
@@ -250,16 +307,18 @@ class SubjectFiles:
                     motion = None
                     if confounds:
                         motion = place.confounds()
-
                     runs.append(BoldRun(series.result(), tr_s, events, place.session, place.run, motion, place.name))
                 except BaseException:
+                    # Runs that wait would still be read before the error is seen, minutes later.
                     pool.shutdown(cancel_futures=True)
                     raise
 
-        cells = np.argwhere(inside)
+        # Voxels in the order of boolean indexing, which is that of argwhere: the last axis changes fastest.
+        cells = np.argwhere(inside)  # (n_voxels, 3)
         voxels = pd.DataFrame(cells, columns=["i", "j", "k"])
-        voxels[["x", "y", "z"]] = cells @ affine[:3, :3].T + affine[:3, 3]
+        voxels[["x", "y", "z"]] = cells @ affine[:3, :3].T + affine[:3, 3]  # (n_voxels, 3), mm
 
+        # ROIs in another space are left out without a word: derivatives have them in several.
         for name, file in sorted(self.rois.items()):
             roi, space = _image(file, 3)
             if roi.shape == values.shape and np.allclose(space, affine, atol=1e-3):
@@ -291,7 +350,6 @@ def _image(path: Path, n_dimensions: int) -> tuple[np.ndarray, np.ndarray]:
         image = _load(path)
         if path.suffix == ".gz":  # the whole file: the checksum is at its end, where nibabel does not look
             image = type(image).from_bytes(gzip.decompress(path.read_bytes()))
-
         data = np.asanyarray(image.dataobj)
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist.") from error
@@ -301,14 +359,13 @@ def _image(path: Path, n_dimensions: int) -> tuple[np.ndarray, np.ndarray]:
         ) from error
 
     if data.ndim == n_dimensions + 1 and data.shape[-1] == 1:
-        data = data[..., 0]
-
+        data = data[..., 0]  # some programs write a mask as a series of one volume
     if data.ndim != n_dimensions:
         raise DataError(f"{path} should have {n_dimensions} dimensions; its shape is {data.shape}.")
 
+    # Integers stay as they are: half the memory of float32, and the mean is taken in float64 anyway.
     if data.dtype.kind not in "iu":
         data = data.astype(np.float32, copy=False)
-
     return data, image.affine
 
 
@@ -324,6 +381,7 @@ def _same_space(
     if shape != mask_shape:
         raise DataError(f"{path} has cells {shape}, but the mask {mask} {mask_shape}; resample one to the other.")
 
+    # A hundredth of a millimetre: affines that were stored as quaternions come back with such rounding.
     if not np.allclose(affine, mask_affine, atol=1e-2):
         away = float(np.abs(affine - mask_affine).max())
         raise DataError(
@@ -333,23 +391,23 @@ def _same_space(
 
 
 def _header_tr(path: Path) -> float:
-    """Seconds between volumes as the image's header says."""
+    """Seconds between volumes as the image's header says; a unit that is not given counts as seconds."""
     header = _load(path).header
     value = float(header.get_zooms()[3])
     unit = header.get_xyzt_units()[1]
-
     return value * {"msec": 1e-3, "usec": 1e-6}.get(unit, 1.0)
 
 
 def _stimuli(events: pd.DataFrame, name: str) -> tuple[pd.DataFrame, dict[str, str]]:
     """Events with a column ``stimulus``, and the category of each."""
-    columns = [known for known in _STIMULUS if known in events]
+    columns = [name for name in _STIMULUS if name in events]
     if not columns:
         raise DataError(
             f"events of {name} need a column 'stimulus', 'stim_file' or 'trial_type' that says what was shown; they have "
             f"{', '.join(map(str, events.columns))}."
         )
 
+    # Rows without a stimulus are button presses, rest and the like; they are no trials.
     column = columns[0]
     trials = pd.DataFrame(events[events[column].notna()])
     trials = trials.assign(stimulus=trials[column].astype(str)).reset_index(drop=True)
@@ -358,7 +416,6 @@ def _stimuli(events: pd.DataFrame, name: str) -> tuple[pd.DataFrame, dict[str, s
     for extra in ("trial", "trial_type"):
         if extra in trials and extra != column:
             keep.append(extra)
-
     types = {}
     if "trial_type" in trials:
         types = dict(zip(trials["stimulus"], trials["trial_type"].astype(str), strict=True))

@@ -1,4 +1,8 @@
-"""One run of BOLD with its events, and what must be true of it before betas are fitted."""
+"""One run of BOLD with its events, and what must be true of it before betas are fitted.
+
+Most of what goes wrong with events gives betas all the same: onsets in milliseconds, the events file of another run, two trials
+at one time. So a run refuses what no study means, and says which event of which run it was.
+"""
 
 from __future__ import annotations
 
@@ -72,12 +76,13 @@ class BoldRun:
 
 
 def _check_tr(run: BoldRun) -> None:
+    """Refuse a time between volumes that is none, or is said in milliseconds."""
     if not (np.isfinite(run.tr_s) and run.tr_s > 0):
         raise DataError(
             f"{run.name} needs the time between volumes in seconds; got {run.tr_s}. Is it in the image's header?"
         )
 
-    if run.tr_s > 20:
+    if run.tr_s > 20:  # nobody scans this slowly
         raise DataError(
             f"the time between volumes of {run.name} is {run.tr_s:g}, which is in milliseconds, not seconds: "
             f"say {run.tr_s / 1000:g}."
@@ -85,6 +90,7 @@ def _check_tr(run: BoldRun) -> None:
 
 
 def _check_confounds(run: BoldRun) -> None:
+    """Refuse confounds of another length or with holes, such as the first row of a derivative."""
     if run.confounds is None:
         return
 
@@ -93,7 +99,6 @@ def _check_confounds(run: BoldRun) -> None:
     if n_rows == len(run):
         if np.isfinite(np.asarray(run.confounds, dtype=float)).all():
             return
-
         fault = ", some not finite"
 
     raise DataError(
@@ -103,6 +108,7 @@ def _check_confounds(run: BoldRun) -> None:
 
 
 def _check_events(run: BoldRun) -> None:
+    """Refuse events without the needed columns, outside of the run, or two at once."""
     for column in ("onset", "duration", "stimulus"):
         if column not in run.events:
             raise DataError(
@@ -128,6 +134,7 @@ def _check_events(run: BoldRun) -> None:
             "volumes or milliseconds, or a run cut short?"
         )
 
+    # Two trials at once have the same regressor; pseudo-inverse would share the response between them silently.
     order = np.argsort(onset, kind="stable")
     same = np.flatnonzero(np.diff(onset[order]) < 1e-6)
     if len(same):

@@ -1,4 +1,9 @@
-"""The runs of a study without drift, a block of voxels at a time, and their designs."""
+"""The runs of a study without drift, a block of voxels at a time, and their designs.
+
+The pipeline goes through all voxels three or four times (responses, noise pool, number of components, betas). A study of
+forty runs fills more memory than a workstation has, so voxels come in blocks, whose size follows from ``memory_gb`` and which
+changes nothing but rounding: every quantity of the model belongs to one voxel, except the noise pool's Gram matrix, a sum.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +24,21 @@ from phosphene.errors import DataError
 
 @dataclass(frozen=True)
 class VoxelGroup:
-    """Voxels of a block that share a response, and their series in each run."""
+    """Voxels of a block that share a response, and their series in each run.
 
-    shape: int  # number of the response
-    voxels: np.ndarray  # (n_group,) numbers in the study
-    series: list[np.ndarray]  # (n_volumes, n_group) float32 of each run, without drift
+    Attributes
+    ----------
+    shape : int
+        number of the response in the library
+    voxels : ndarray of shape (n_group,), int
+        numbers in the study
+    series : list of ndarray
+        (n_volumes, n_group) float32 of each run, without drift
+    """
+
+    shape: int
+    voxels: np.ndarray
+    series: list[np.ndarray]
 
 
 class BoldStudy:
@@ -70,15 +85,16 @@ class BoldStudy:
             first = rows.stop
             self.designs.append(_design(run, library, options, rows))
 
-        # Blocks of voxels that take a quarter of the memory; series are kept where half of it holds them all.
+        # Blocks of voxels that take a quarter of the memory; series are kept where half of it holds them all. Of a voxel,
+        # 8 bytes per volume are data and residuals in float32, 40 per trial betas, products and their working copies.
         budget = options.memory_gb * 1e9
         n_volumes = sum(len(run) for run in runs)
         self.step = int(np.clip(budget / 4 / (8 * n_volumes + 40 * self.n_trials), 64, 8192))
         self.keeps = 4 * n_volumes * self.n_voxels < budget / 2
-
         if self.keeps:
             budget = budget / 2
 
+        # Blocks at once are counted with every copy made of them (volumes in float64, residuals, the drift fitted to them).
         block = self.step * (16 * n_volumes + 40 * self.n_trials)
         self.workers = max(1, min(workers, int(budget / block)))
 
@@ -98,6 +114,11 @@ class BoldStudy:
             name they are kept under
         make : callable
             from a block to named arrays
+
+        Yields
+        ------
+        tuple of (slice, dict of {str: ndarray})
+            block, and what `make` returned for it
         """
 
         def result_of(block: slice) -> dict[str, np.ndarray]:
@@ -109,18 +130,18 @@ class BoldStudy:
             if result is None:
                 result = make(block)
                 self.work.save(name, result)
-
             return result
 
         if self.workers == 1:
             for block in self.blocks():
                 yield block, result_of(block)
-
             return
 
         # One BLAS thread each: more would wait for one another.
         with glm.blas_threads(1), ThreadPoolExecutor(self.workers) as pool:
             waiting: deque = deque()
+
+            # At most workers + 1 results wait, or the first slow block would let all others pile up in memory.
             for block in self.blocks():
                 waiting.append((block, pool.submit(result_of, block)))
                 if len(waiting) > self.workers:
@@ -132,12 +153,27 @@ class BoldStudy:
                 yield done, result.result()
 
     def series(self, block: slice) -> tuple[list[np.ndarray], np.ndarray]:
-        """Data without drift of each run, and the mean over all volumes."""
+        """Data without drift of each run, and the mean over all volumes.
+
+        Parameters
+        ----------
+        block : slice
+            which voxels
+
+        Returns
+        -------
+        tuple of (list of ndarray, ndarray)
+            (n_volumes, n_block) float32 of each run, and (n_block,) float64
+
+        Raises
+        ------
+        DataError
+            a value that is not finite; the message names run, volume and voxel
+        """
         series = []
         total = np.zeros(block.stop - block.start)
-
         for run, design in zip(self.runs, self.designs, strict=True):
-            volumes = np.asarray(run.volumes[:, block])
+            volumes = np.asarray(run.volumes[:, block])  # (n_volumes, n_block)
             if volumes.dtype.kind == "f" and not np.isfinite(volumes).all():
                 t, v = np.argwhere(~np.isfinite(volumes))[0]
                 raise DataError(
@@ -147,20 +183,42 @@ class BoldStudy:
 
             y, mean = glm.residuals(volumes, design.basis)
             series.append(y)
-            total += mean * len(run)
+            total += mean * len(run)  # runs may differ in length
 
         return series, total / sum(len(run) for run in self.runs)
 
     def keep(self, block: slice, series: list[np.ndarray], hrf: np.ndarray) -> None:
-        """Remember a block by response, if there is room."""
+        """Remember a block by response, if there is room.
+
+        Parameters
+        ----------
+        block : slice
+            which voxels
+        series : list of ndarray
+            (n_volumes, n_block) float32 of each run, without drift
+        hrf : ndarray of shape (n_block,), int
+            response of each of these voxels
+        """
         if self.keeps:
             self._kept[block.start] = _split(block, series, hrf)
 
     def groups(self, block: slice, hrf: np.ndarray) -> list[VoxelGroup]:
-        """Voxels of a block by response."""
+        """Voxels of a block by response.
+
+        Parameters
+        ----------
+        block : slice
+            which voxels
+        hrf : ndarray of shape (n_voxels,), int
+            response of each voxel of the study
+
+        Returns
+        -------
+        list of VoxelGroup
+            one per response that occurs in the block, ascending
+        """
         if block.start in self._kept:
             return self._kept[block.start]
-
         return _split(block, self.series(block)[0], hrf[block])
 
 
@@ -178,7 +236,8 @@ def _design(run: BoldRun, library: HrfLibrary, options: BetaOptions, rows: slice
     if options.confounds:
         confounds = run.confounds
 
-    basis = glm.nuisance_basis(len(run), degree, confounds)
+    # Projecting drift out of both sides leaves the least squares betas of the model that has drift as columns.
+    basis = glm.nuisance_basis(len(run), degree, confounds)  # (n_volumes, k)
     return glm.RunDesign.build(designs, basis, rows)
 
 
@@ -189,8 +248,7 @@ def _split(block: slice, series: list[np.ndarray], hrf: np.ndarray) -> list[Voxe
         columns = np.flatnonzero(hrf == shape)
         part = series
         if len(columns) < len(hrf):  # else all share it, and nothing is copied
-            part = [y[:, columns] for y in series]
-
+            part = [y[:, columns] for y in series]  # (n_volumes, n_group) each
         groups.append(VoxelGroup(int(shape), block.start + columns, part))
 
     return groups

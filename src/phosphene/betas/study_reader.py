@@ -50,7 +50,10 @@ class OpenFMRIOptions(ReaderOptions, BetaOptions):
     @property
     def betas(self) -> BetaOptions:
         """Only how betas are made."""
-        values = {name: getattr(self, name) for name in BetaOptions.model_fields}
+        values = {}
+        for name in BetaOptions.model_fields:
+            values[name] = getattr(self, name)
+
         return BetaOptions(**values)
 
 
@@ -70,10 +73,13 @@ class OpenFMRI:
         for place in (root, root / "openfmri"):
             if place.is_dir() and _people(place):
                 return place
-
         names = []
         if root.is_dir():
-            names = sorted(path.name for path in root.iterdir() if not path.name.startswith("."))
+            for path in root.iterdir():
+                if not path.name.startswith("."):
+                    names.append(path.name)
+
+        names.sort()
 
         raise DataError(
             f"{root} is no study: neither sub-01/**/func nor sub001/BOLD is in it (it holds {', '.join(names[:8]) or 'nothing'}"
@@ -81,7 +87,15 @@ class OpenFMRI:
         )
 
     def subjects(self, path: Path, options: OpenFMRIOptions) -> tuple[str, ...]:
-        """Names as the folders have them, such as ``sub-01``."""
+        """Names as the folders have them, such as ``sub-01``.
+
+        Parameters
+        ----------
+        path : Path
+            the study
+        options : OpenFMRIOptions
+            not needed: they choose runs, not people
+        """
         return _people(Path(path))
 
     def load(self, path: Path, options: OpenFMRIOptions, subject: str | None = None) -> Dataset:
@@ -111,13 +125,14 @@ class OpenFMRI:
         path = Path(path)
         names = _people(path)
         if subject is not None:
-            names = tuple(name for name in names if name in (subject, f"sub-{subject}", f"sub{subject}"))[:1]
-            if not names:
-                raise DataError(f"{path} has no subject '{subject}'. {did_you_mean(subject, _people(path))}")
+            spellings = (subject, f"sub-{subject}", f"sub{subject}")
+            chosen = [name for name in names if name in spellings]
+            if not chosen:
+                raise DataError(f"{path} has no subject '{subject}'. {did_you_mean(subject, names)}")
+            names = (chosen[0],)
 
         people: dict[str, Trials] = {}
         categories: dict[str, str] = {}
-
         for name in names:
             people[name], more = _betas(path, name, options)
             categories |= more
@@ -125,13 +140,24 @@ class OpenFMRI:
         ids: dict[str, None] = {}  # in order, each once
         for trials in people.values():
             ids |= dict.fromkeys(trials.stimulus_ids)
-
-        return Dataset(
-            path.name, _stimuli(path, list(ids), categories, options), people, {}, about(self, study=path.name)
-        )
+        stimuli = _stimuli(path, list(ids), categories, options)
+        return Dataset(path.name, stimuli, people, {}, about(self, study=path.name))
 
     def check(self, path: Path, options: OpenFMRIOptions) -> list[Finding]:
-        """Read every run of every person and look at its events; no beta is made."""
+        """Read every run of every person and look at its events; no beta is made.
+
+        Parameters
+        ----------
+        path : Path
+            the study
+        options : OpenFMRIOptions
+            which runs
+
+        Returns
+        -------
+        list of Finding
+            of each person, whether the runs can be read, and whether the onsets seem early or late
+        """
         findings = []
         people = _people(Path(path))
         if not people:
@@ -149,7 +175,6 @@ class OpenFMRI:
                 timing = onset_shift(runs.runs)
                 if timing.is_suspect and options.onset_shift_s == 0:
                     level = "problem"
-
                 findings.append(Finding(level, f"{name} onsets", f"{timing}."))
             except PhospheneError as error:
                 findings.append(Finding("problem", name, str(error)))
@@ -163,11 +188,11 @@ def _people(root: Path) -> tuple[str, ...]:
     for folder in root.glob("sub*"):
         if folder.is_dir() and ((folder / "BOLD").is_dir() or any(folder.glob("**/func"))):
             names.append(folder.name)
-
     return tuple(sorted(names))
 
 
 def _runs(path: Path, subject: str, options: OpenFMRIOptions) -> SubjectRuns:
+    """The runs that the options ask for."""
     return read_runs(
         path,
         subject,
@@ -183,8 +208,12 @@ def _betas(path: Path, subject: str, options: OpenFMRIOptions) -> tuple[Trials, 
     """Betas of one person and the category of each stimulus, from the store where they are there."""
     place = None
     if options.store is not None:
+        # What betas depend on: options that change them, and every file of the subject by size and time.
         plain = options.model_dump(mode="json", exclude={"store", "image_size", "memory_gb"})
-        files = [f"{p.relative_to(path)} {p.stat().st_size} {p.stat().st_mtime_ns}" for p in _files(path, subject)]
+        files = []
+        for file in _files(path, subject):
+            state = file.stat()
+            files.append(f"{file.relative_to(path)} {state.st_size} {state.st_mtime_ns}")
         place = checked_path(options.store) / f"{subject}-{digest_of(json.dumps(plain, sort_keys=True), files)[:16]}"
         if place.is_dir():
             kept = read_dataset(place)
@@ -213,7 +242,6 @@ def _by_stimulus(stimuli: Stimuli) -> dict[str, str]:
     """Category of each stimulus, where they are known."""
     if stimuli.category is None:
         return {}
-
     return dict(zip(stimuli.ids, stimuli.category, strict=True))
 
 
@@ -221,12 +249,16 @@ def _in_order(ids: Iterable[str], categories: dict[str, str]) -> np.ndarray | No
     """Categories of stimuli, '' where one is not known; None where none is."""
     if not categories:
         return None
-
     return np.asarray([categories.get(stimulus, "") for stimulus in ids], dtype=object)
 
 
 def _files(path: Path, subject: str) -> list[Path]:
-    return sorted(p for p in (path / subject).rglob("*") if p.is_file() and not p.name.startswith("."))
+    """Every file of a subject, in order, but for those that start with a dot."""
+    files = []
+    for file in (path / subject).rglob("*"):
+        if file.is_file() and not file.name.startswith("."):
+            files.append(file)
+    return sorted(files)
 
 
 def _stimuli(path: Path, ids: list[str], categories: dict[str, str], options: OpenFMRIOptions) -> Stimuli:
@@ -234,6 +266,7 @@ def _stimuli(path: Path, ids: list[str], categories: dict[str, str], options: Op
     names = np.asarray(ids, dtype=object)
     category = _in_order(ids, categories)
 
+    # A derivative is opened by its own folder, STUDY/derivatives/NAME; pictures lie with the study.
     for above in (path, *path.parents[:3]):
         folder = above / "stimuli"
         if folder.is_dir():

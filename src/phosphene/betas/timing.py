@@ -1,4 +1,9 @@
-"""Are the onsets of the files early or late? Asked without knowing what was shown."""
+"""Are the onsets of the files early or late? Asked without knowing what was shown.
+
+Volumes that were dropped after the events were logged, or a log that starts at the trigger and not at the first kept volume,
+move all onsets of a study by the same seconds. Betas then fit the neighbours of each trial, and nothing downstream says so. One
+regressor for all trials is moved against the data; whether a move is believed is decided on pieces of runs that had no say in it.
+"""
 
 from __future__ import annotations
 
@@ -70,8 +75,7 @@ class OnsetShift:
         """Standard error of the shift, by leaving out a piece at a time (jackknife), seconds."""
         n = len(self.choices_s)
         if n > 1:
-            return float(np.sqrt((n - 1) * self.choices_s.var()))
-
+            return float(np.sqrt((n - 1) * self.choices_s.var()))  # var has 1/n: (n - 1) / n of the sum of squares
         return float("nan")
 
     @property
@@ -110,6 +114,7 @@ class OnsetShift:
 
     @property
     def _step(self) -> float:
+        """Seconds from one shift tried to the next, below which no error can be seen."""
         return float(np.diff(self.shifts_s).min(initial=np.inf))
 
 
@@ -117,20 +122,25 @@ def _in_errors(values: np.ndarray) -> float:
     """Mean in standard errors; 0 where there is none."""
     if len(values) < 2:
         return 0.0
-
     error = values.std(ddof=1) / np.sqrt(len(values))
-    if error > 0:
+    if error > 0:  # pieces that are all alike say nothing of their error
         return float(values.mean() / error)
-
     return 0.0
 
 
 def _peak(shifts_s: np.ndarray, r2: np.ndarray) -> int:
-    """Place of the smallest shift among the peaks that are about as high as the highest."""
+    """Place of the smallest shift among the peaks that are about as high as the highest.
+
+    Parameters
+    ----------
+    shifts_s : ndarray of shape (n,)
+        seconds, ascending
+    r2 : ndarray of shape (n,)
+        what each explains, in any unit
+    """
     padded = np.r_[-np.inf, r2, -np.inf]
     is_peak = (r2 >= padded[:-2]) & (r2 >= padded[2:])
     peaks = np.flatnonzero(is_peak & (r2 >= _AS_GOOD * r2.max()))
-
     return int(peaks[np.abs(shifts_s[peaks]).argmin()])
 
 
@@ -173,11 +183,10 @@ def onset_shift(
     steps = round(largest_s / step_s)
     shifts = np.arange(-steps, steps + 1) * step_s
     chosen = np.linspace(0, runs[0].n_voxels - 1, min(runs[0].n_voxels, _VOXELS)).astype(int)
-    cuts = -(-_PIECES // len(runs))
+    cuts = -(-_PIECES // len(runs))  # of each run, rounded up
     along = []
     power = []
     total = []
-
     for run in runs:
         n = len(run)
         basis = nuisance_basis(n, polynomial_degree(run.duration_s))
@@ -192,7 +201,7 @@ def onset_shift(
         duration = run.events["duration"].to_numpy(dtype=np.float64)
         all_onsets = (onset[:, None] + shifts).ravel()
         single = library.designs(all_onsets, np.repeat(duration, len(shifts)), n, run.tr_s)[shape]
-        x = single.reshape(n, len(onset), len(shifts)).sum(axis=1)
+        x = single.reshape(n, len(onset), len(shifts)).sum(axis=1)  # (n_volumes, n_shifts)
         x -= basis @ (basis.T @ x)
         x = x.astype(np.float32)
 
@@ -205,16 +214,27 @@ def onset_shift(
 
 
 def _judged(shifts: np.ndarray, along: list[np.ndarray], power: np.ndarray, total: np.ndarray) -> OnsetShift:
-    """From ``x'y`` (n_shifts, n_voxels) and ``x'x`` (n_shifts,) of each piece, and its sum of squares."""
+    """What each shift explains, and how well the shift that all other pieces choose does in the piece left out.
+
+    Parameters
+    ----------
+    shifts : ndarray of shape (n_shifts,)
+        seconds
+    along : list of ndarray
+        ``x'y`` (n_shifts, n_voxels) of each piece
+    power : ndarray of shape (n_pieces, n_shifts)
+        ``x'x``
+    total : ndarray of shape (n_pieces,)
+        ``y'y``, over all voxels
+    """
     all_along = np.sum(along, axis=0, dtype=np.float64)
     all_power = power.sum(axis=0)
     filed = int(np.abs(shifts).argmin())
     strengths = []
     gains = []
     choices = []
-
     for piece, piece_power in zip(along, power, strict=True):
-        others = all_along - piece
+        others = all_along - piece  # (n_shifts, n_voxels)
         others_power = np.maximum(all_power - piece_power, 1e-300)
         explained = np.einsum("sv,sv->s", others, others) / others_power
         best = _peak(shifts, explained)
@@ -237,5 +257,4 @@ def _strength(along: np.ndarray, pattern: np.ndarray, power: float) -> float:
     size = np.linalg.norm(pattern) * np.sqrt(power)
     if size > 0:
         return float(pattern @ along / size)
-
     return 0.0

@@ -1,4 +1,8 @@
-"""Finished parts on disk, so that work that was stopped goes on where it was and ends with the same bytes."""
+"""Finished parts on disk, so that work that was stopped goes on where it was and ends with the same bytes.
+
+A part has its whole content or is not there: it is written under another name and renamed. All parts of a folder answer one
+question, whose digest lies in ``key.json``; the same call finds them again, and any other call throws them away.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +28,27 @@ _KEY = "key.json"
 
 
 class WorkFolder:
-    """A folder of finished parts that all belong to one question; see :func:`open_work`."""
+    """A folder of finished parts that all belong to one question; see :func:`open_work`.
+
+    Parameters
+    ----------
+    folder : Path
+        held by this process
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def save(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
-        """Keep the arrays of one part, whole or not at all."""
+        """Keep the arrays of one part, whole or not at all.
+
+        Parameters
+        ----------
+        name : str
+            of the part
+        arrays : mapping
+            its arrays by name
+        """
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)  # pyright: ignore[reportArgumentType]  # no array is named allow_pickle
         atomic.write_bytes(self.folder / f"{name}.npz", buffer.getvalue())
@@ -45,6 +63,7 @@ class WorkFolder:
             with np.load(path, allow_pickle=False) as file:
                 return {key: file[key] for key in file.files}
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            # A disk that filled up or a machine that lost power; what was in it can be computed again.
             path.unlink(missing_ok=True)
             return None
 
@@ -57,7 +76,20 @@ class WorkFolder:
             return None
 
     def keep_array(self, name: str, values: np.ndarray) -> np.ndarray:
-        """Write a large array, C order, and open it as a memory map."""
+        """Write a large array and open it as a memory map.
+
+        Parameters
+        ----------
+        name : str
+            of the part
+        values : ndarray
+            any shape; written in C order, so that the last axis lies together
+
+        Returns
+        -------
+        ndarray
+            the same values on disk, read only
+        """
         path = self.folder / f"{name}.npy"
         part = atomic.partial_name(path)
 
@@ -66,7 +98,7 @@ class WorkFolder:
                 with open(part, "wb") as handle:
                     np.save(handle, np.ascontiguousarray(values), allow_pickle=False)
                     handle.flush()
-                    os.fsync(handle.fileno())
+                    os.fsync(handle.fileno())  # or the new name may reach the disk before the values do
 
                 os.replace(part, path)
             finally:
@@ -126,5 +158,11 @@ def _key(folder: Path) -> str | None:
 
 
 def work_key(parts: Mapping[str, object]) -> str:
-    """SHA-256 of what the work depends on."""
+    """SHA-256 of what the work depends on.
+
+    Parameters
+    ----------
+    parts : mapping
+        by name; what JSON does not know is written as text
+    """
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()

@@ -132,13 +132,11 @@ def open_arrays(path: str | Path) -> ArrayFile:
 
     if head[:1] == b"\x80" or head[:2] in (b"(d", b"(l", b"]q"):
         raise DataError(_pickled(path))
-
     if head.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")):
         raise DataError(
             f"{path} is a web page, not data: the server sent an error or a login page under this name. "
             "Open the address in a browser, accept what it asks, and download again."
         )
-
     if path.suffix.lower() == ".csv":
         return _csv(path)
 
@@ -179,13 +177,11 @@ def _mat(path: Path) -> ArrayFile:
     def read(key: str) -> np.ndarray:
         first, *fields = key.split(".") if key not in shapes else [key]
         value = quietly(scipy.io.loadmat, variable_names=[first])[first]
-
         for name in fields:
             if value.dtype.names is None or name not in value.dtype.names:
                 raise DataError(
                     f"'{first}' in {path} has no field '{name}'. {did_you_mean(name, value.dtype.names or ())}"
                 )
-
             value = value[name].ravel()[0]
 
         if hasattr(value, "toarray"):  # sparse
@@ -246,7 +242,6 @@ def _npy(path: Path) -> ArrayFile:
 
     if dtype.hasobject:
         raise DataError(_pickled(path))
-
     array = np.load(path, mmap_mode="r", allow_pickle=False)  # a memory map; raises when the file is too short
     return ArrayFile(path, "npy", {"array": shape}, lambda _: array)
 
@@ -287,7 +282,6 @@ def _hdf5(path: Path, is_matlab: bool) -> ArrayFile:
 
         if is_matlab:
             return np.asarray(value).T
-
         return np.asarray(value)
 
     return ArrayFile(path, "mat73" if is_matlab else "hdf5", shapes, read)
@@ -317,7 +311,6 @@ def hdf5_dataset(file: h5py.File, name: Any) -> h5py.Dataset:
     item = file[name]
     if not isinstance(item, h5py.Dataset):
         raise DataError(f"'{name}' in {file.filename} is a {type(item).__name__} where an array is expected.")
-
     return item
 
 
@@ -407,14 +400,12 @@ def real_matrix(array: Any, what: str) -> np.ndarray:
             part = "its imaginary part is zero throughout, so save array.real"
         else:
             part = "save the real part or the magnitude, whichever you mean"
-
         raise DataError(f"{what} holds complex numbers, but responses are real; {part}.")
 
     if kind not in "iufb":
         raise DataError(f"{what} holds {array.dtype} values where numbers were expected; save it as float32.")
     if array.ndim != 2:
         raise DataError(f"{what} must have two axes (trials, voxels), but has shape {tuple(array.shape)}.")
-
     if 0 in array.shape:
         raise DataError(
             f"{what} is empty: its shape is {tuple(array.shape)}, and at least one row and column are needed."
@@ -439,7 +430,6 @@ def single_array(file: ArrayFile, key: str | None) -> np.ndarray:
                 what = "Say which one with --key NAME."
             else:
                 what = "Save betas as one array (trials, voxels)."
-
             raise DataError(f"{file.path} holds {len(matrices)} arrays of two axes, not one. It has: {listed}. {what}")
 
         key = matrices[0]

@@ -64,7 +64,6 @@ class BData:
             hint = ""
             if len(self.shape) == 2 and values.shape[-1] == self.shape[0]:
                 hint = " The metadata describe as many columns as there are rows: 'dataset' is transposed."
-
             raise DataError(
                 f"'dataset' in {self.path} is {self.shape} and 'metadata/value' {values.shape}; ({len(keys)} keys, columns) "
                 f"is expected.{hint}"
@@ -76,7 +75,6 @@ class BData:
 
         self.values = dict(zip(keys, values, strict=True))
         self.names: dict[str, dict[float, str]] = {}
-
         for name in file.shapes:
             if name.startswith("vmap/") and name.count("/") == 2:
                 _, key, number = name.split("/")
@@ -120,7 +118,6 @@ class BData:
 
             if part not in self.values:
                 raise DataError(f"{self.path} has no key '{part}'. {did_you_mean(part, self.keys)}")
-
             mine = self.values[part] == 1
             if mask is None:
                 mask = mine
@@ -129,7 +126,6 @@ class BData:
 
         if mask is None:
             raise DataError(f"a key was expected, but '{expression}' is empty. {did_you_mean('', self.keys)}")
-
         return mask
 
     def select(self, expression: str) -> np.ndarray:
@@ -153,7 +149,6 @@ class BData:
         block = self.select(key)
         if block.shape[1] != 1:
             raise DataError(f"'{key}' marks {block.shape[1]} columns of {self.path}; one is expected.")
-
         return block[:, 0]
 
     def named(self, key: str) -> np.ndarray:
@@ -166,7 +161,6 @@ class BData:
         at = np.flatnonzero(self.columns(VOXELS))
         if not at.size:
             raise DataError(f"'{VOXELS}' marks no column of {self.path}; there are no voxels.")
-
         out: dict[str, np.ndarray] = {}
         for key, name in _COORDINATES.items():
             if key in self.values:
@@ -261,7 +255,6 @@ class BDataFile:
 
         shown = file.named(key)
         table = {"trial": np.arange(file.shape[0]), "stimulus": shown}
-
         for column, chosen in (("session", options.session), ("run", options.run)):
             if chosen is not None and chosen in file.keys:
                 table[column] = np.rint(file.column(chosen)).astype(np.int64)
@@ -269,7 +262,6 @@ class BDataFile:
         trials = Trials(file.rows(), pd.DataFrame(table), file.voxels(), name, {"file": Path(path).name})
         ids = trials.stimulus_ids
         category = None
-
         if options.category is not None:
             of = dict(zip(shown, file.named(options.category), strict=True))
             category = np.asarray([of[i] for i in ids], dtype=object)

@@ -95,10 +95,9 @@ class BOLD5000:
             if (place / _BETAS).is_dir():
                 return place
 
+        names = []
         if root.is_dir():
             names = sorted(p.name for p in root.iterdir() if not p.name.startswith("."))
-        else:
-            names = []
 
         raise DataError(
             f"BOLD5000 was looked for as {_BETAS} in {root} and {root / 'bold5000'}, but {root} holds "
@@ -106,20 +105,41 @@ class BOLD5000:
         )
 
     def subjects(self, path: Path, options: BOLD5000Options) -> tuple[str, ...]:
-        """Those with betas of this type."""
+        """Those with betas of this type.
+
+        Parameters
+        ----------
+        path : Path
+            from `find`
+        options : BOLD5000Options
+            its ``betas`` names the type
+        """
         folder = Path(path) / _BETAS
         if not folder.is_dir():
             raise DataError(f"{path} has no folder {_BETAS}. Unpack the archive of ROI betas there.")
 
-        names = [m for p in folder.iterdir() if (m := _NAME.fullmatch(p.name))]
-        found = sorted({m[1] for m in names if m[2] == options.betas})
-        if not found:
-            raise DataError(f"{Path(path) / _BETAS} has no CSIk_GLMbetas-{options.betas}_allses_*.npy; fetch them.")
+        subjects = set()
+        for file in folder.iterdir():
+            match = _NAME.fullmatch(file.name)
+            if match and match[2] == options.betas:
+                subjects.add(match[1])
 
-        return tuple(found)
+        if not subjects:
+            raise DataError(f"{folder} has no CSIk_GLMbetas-{options.betas}_allses_*.npy; fetch them.")
+
+        return tuple(sorted(subjects))
 
     def load(self, path: Path, options: BOLD5000Options, subject: str | None = None) -> Dataset:
         """Open one subject or all; betas are memory maps.
+
+        Parameters
+        ----------
+        path : Path
+            from `find`
+        options : BOLD5000Options
+            which betas, ROIs and sessions
+        subject : str, optional
+            ``CSI1`` to ``CSI4``; all that are there by default
 
         Returns
         -------
@@ -138,25 +158,38 @@ class BOLD5000:
         if subject is not None and subject not in known:
             raise DataError(f"{path} has no subject '{subject}'. {did_you_mean(subject, known)}")
 
-        people = {s: _trials(path, s, options) for s in ([subject] if subject else known)}
-        ids = list(dict.fromkeys(i for t in people.values() for i in t.stimulus_ids))
-        repeated = _repeated(path)
-        test = [i for i in repeated if i in set(ids)]
+        people = {}
+        ids: dict[str, None] = {}
+        for name in known:
+            if subject in (None, name):
+                people[name] = _trials(path, name, options)
+                ids |= dict.fromkeys(people[name].stimulus_ids)
 
+        repeated = _repeated(path)
+        test = [i for i in repeated if i in ids]
         if not test:
             raise DataError(
                 f"none of the {len(repeated)} pictures in {path / _REPEATED} was shown: they look like '{repeated[0]}', those "
-                f"in the lists like '{ids[0]}'. Fetch list and lists from one release."
+                f"in the lists like '{next(iter(ids))}'. Fetch list and lists from one release."
             )
 
-        train = [i for i in ids if i not in set(test)]
+        train = [i for i in ids if i not in repeated]
         note = f"{len(test)} of {len(repeated)} repeated pictures were shown and test; the others train."
         splits = {"bold5000-113": Split("bold5000-113", tuple(train), tuple(test), note=note)}
 
-        return Dataset("bold5000", _stimuli(path, ids, options), people, splits, about(self, betas=options.betas))
+        stimuli = _stimuli(path, list(ids), options)
+        return Dataset("bold5000", stimuli, people, splits, about(self, betas=options.betas))
 
     def check(self, path: Path, options: BOLD5000Options) -> list[Finding]:
-        """Trials and voxels of every subject beside the published counts."""
+        """Trials and voxels of every subject, compared with the published counts.
+
+        Parameters
+        ----------
+        path : Path
+            from `find`
+        options : BOLD5000Options
+            which betas, ROIs and sessions
+        """
         path = Path(path)
         out = []
 
@@ -176,14 +209,13 @@ class BOLD5000:
             except PhospheneError as error:
                 out.append(Finding("problem", name, str(error)))
                 continue
-
             out += _check_counts(trials, repeated, options)
 
         if not (path / _PICTURES).is_dir():
+            # People who have the folder of MinD-Vis have the pictures in a file that runs code when it is opened.
             hint = ""
             if list((path / _PICTURES).parent.rglob("img_dict.npy")):
                 hint = " img_dict.npy of MinD-Vis is a pickle and is never opened."
-
             out.append(
                 Finding("note", "pictures", f"{path / _PICTURES} is not there.{hint}", "Fetch the stimulus pictures.")
             )
@@ -217,7 +249,7 @@ class JoinedRows:
 
 def _roi_files(path: Path, subject: str, options: BOLD5000Options) -> dict[tuple[str, str], Path]:
     """(ROI, hemisphere) to file, in the order of the columns."""
-    there: dict[tuple[str, str], Path] = {}
+    files: dict[tuple[str, str], Path] = {}
     for file in sorted((path / _BETAS).glob(f"{subject}_GLMbetas-*.npy")):
         match = _NAME.fullmatch(file.name)
         if match is None or match[2] != options.betas:
@@ -225,54 +257,46 @@ def _roi_files(path: Path, subject: str, options: BOLD5000Options) -> dict[tuple
 
         name = match[3] + match[4]
         side = match[3]
-
         if options.strict_names:
-            roi = next((r for r in ROIS if r in name), match[4])
+            roi = next((r for r in ROIS if r in name), match[4])  # "LOC" is not in "LHLO": this is how it gets lost
         else:
             roi = ALIASES.get(name, name)[2:]
 
-        if (roi, side) in there:
+        if (roi, side) in files:
             raise DataError(
-                f"{there[roi, side].name} and {file.name} are both the {side} {roi} of {subject}; remove one."
+                f"{files[roi, side].name} and {file.name} are both the {side} {roi} of {subject}; remove one."
             )
 
-        there[roi, side] = file
+        files[roi, side] = file
 
     out = {}
     for roi in options.rois:
-        sides = [s for s in ("LH", "RH") if (roi, s) in there]
-        if len(sides) == 1:
-            if sides == ["LH"]:
-                missing = "RH"
-            else:
-                missing = "LH"
-
-            raise DataError(
-                f"{subject} has {there[roi, sides[0]].name} but no {missing}{roi}; fetch the other hemisphere."
-            )
-
-        if not sides:
-            if options.strict_names and roi in ROIS:
-                continue  # what the published loaders do
-
-            known = sorted({r for r, _ in there})
+        left = files.get((roi, "LH"))
+        right = files.get((roi, "RH"))
+        if left and right:
+            out[roi, "LH"] = left
+            out[roi, "RH"] = right
+        elif left:
+            raise DataError(f"{subject} has {left.name} but no RH{roi}; fetch the other hemisphere.")
+        elif right:
+            raise DataError(f"{subject} has {right.name} but no LH{roi}; fetch the other hemisphere.")
+        elif not (options.strict_names and roi in ROIS):  # the published loaders go on without
+            known = sorted({name for name, _ in files})
             raise DataError(f"{subject} has no files of the ROI {roi} in {path / _BETAS}. {did_you_mean(roi, known)}")
-
-        out |= {(roi, s): there[roi, s] for s in sides}
 
     if not out:
         raise DataError(f"{subject} has no files of the ROIs {', '.join(options.rois)} in {path / _BETAS}.")
-
     return out
 
 
 def _trials(path: Path, subject: str, options: BOLD5000Options) -> Trials:
-    table = _shown(path, subject, options)
+    """Trials of one subject: one row for every line of its presentation lists."""
+    table = _presented(path, subject, options)
     parts = []
     columns = []
 
     for (roi, side), file in _roi_files(path, subject, options).items():
-        matrix = real_matrix(open_arrays(file)["array"], str(file))
+        matrix = real_matrix(open_arrays(file)["array"], str(file))  # (n_trials, n_voxels), a memory map
         if len(matrix) != len(table):
             counts = table.groupby("session").size()
             listed = ", ".join(f"{s}: {n}" for s, n in counts.items())
@@ -304,31 +328,29 @@ def _trials(path: Path, subject: str, options: BOLD5000Options) -> Trials:
     return Trials(JoinedRows(parts), table, voxels.drop(columns="roi"), subject, provenance)
 
 
-def _shown(path: Path, subject: str, options: BOLD5000Options) -> pd.DataFrame:
+def _presented(path: Path, subject: str, options: BOLD5000Options) -> pd.DataFrame:
     """The trial table, from the presentation lists."""
     folder = path / _LISTS / subject
     if not folder.is_dir():
         raise DataError(f"{folder} is not there, so nothing says what {subject} saw; fetch the presentation lists.")
 
     sessions = [f for f in folder.iterdir() if f.is_dir() and not is_litter(f.relative_to(folder))]
-    numbered = sorted((_number(f.name, "sess"), f) for f in sessions)
-    wanted = options.sessions
+    folders = dict(sorted((_number(f.name, "sess"), f) for f in sessions))  # by number: sess10 comes after sess9
+    if len(folders) < len(sessions):
+        raise DataError(f"two of the {len(sessions)} folders in {folder} are of one session; remove one of them.")
 
-    if wanted is not None:
-        if isinstance(wanted, int):
-            wanted = tuple(range(1, wanted + 1))
+    numbers = options.sessions
+    if isinstance(numbers, int):
+        numbers = tuple(range(1, numbers + 1))
 
-        lacking = sorted(set(wanted) - {n for n, _ in numbered})
-        if lacking or not wanted:
-            raise ConfigError(f"{folder} has no session {lacking[:1]}; it has {[n for n, _ in numbered]}.")
+    if numbers is not None:
+        missing = sorted(set(numbers) - set(folders))
+        if missing or not numbers:
+            raise ConfigError(f"{folder} has no session {missing[:1]}; it has {list(folders)}.")
 
-        numbered = [(n, f) for n, f in numbered if n in wanted]
+        folders = {number: place for number, place in folders.items() if number in numbers}
     else:
-        if numbered:
-            gaps = sorted(set(range(1, numbered[-1][0] + 1)) - {n for n, _ in numbered})
-        else:
-            gaps = []
-
+        gaps = sorted(set(range(1, max(folders, default=0) + 1)) - set(folders))
         if gaps:
             raise DataError(
                 f"session {', '.join(map(str, gaps))} of {subject} is missing in {folder}, so rows of betas and lists would "
@@ -336,11 +358,12 @@ def _shown(path: Path, subject: str, options: BOLD5000Options) -> pd.DataFrame:
             )
 
     rows = []
-    for session, place in numbered:
+    for session, place in folders.items():
         files = [f for f in place.iterdir() if f.suffix == ".txt" and not is_litter(f.relative_to(place))]
         for run, file in sorted((_number(f.stem, "run"), f) for f in files):
             for line in read_text(file, "the presentation list").splitlines():
-                if name := line.strip():
+                name = line.strip()
+                if name:  # a list may end in an empty line
                     rows.append((name.removeprefix("rep_"), session, run, name.startswith("rep_")))
 
     if not rows:
@@ -355,7 +378,6 @@ def _number(name: str, word: str) -> int:
     match = re.search(rf"{word}(\d+)", name)
     if match is None:
         raise DataError(f"'{name}' should hold {word} and a number, as {word}01; rename or remove it.")
-
     return int(match[1])
 
 
@@ -363,14 +385,12 @@ def _repeated(path: Path) -> list[str]:
     file = path / _REPEATED
     if not file.is_file():
         raise DataError(f"{file} is not there; without it training and test cannot be told apart. Fetch it.")
-
-    names = [
-        n for line in read_text(file, "the repeated pictures").splitlines() if (n := line.strip().removeprefix("rep_"))
-    ]
-
-    again = pd.Index(names).duplicated()
-    if again.any():
-        raise DataError(f"'{names[int(np.flatnonzero(again)[0])]}' stands twice in {file}; fetch it again.")
+    lines = read_text(file, "the repeated pictures").splitlines()
+    names = [line.strip().removeprefix("rep_") for line in lines]
+    names = [name for name in names if name]
+    is_duplicate = pd.Index(names).duplicated()
+    if is_duplicate.any():
+        raise DataError(f"'{names[int(np.flatnonzero(is_duplicate)[0])]}' stands twice in {file}; fetch it again.")
 
     return names
 
@@ -381,6 +401,11 @@ def _repeated(path: Path) -> list[str]:
 def collection(name: str) -> str:
     """COCO, ImageNet or Scene, from a picture's name.
 
+    Parameters
+    ----------
+    name : str
+        file name of the picture, as in the presentation lists
+
     Examples
     --------
     >>> collection("COCO_train2014_000000000036.jpg"), collection("n01440764_7716.JPEG"), collection("airport1.jpg")
@@ -390,7 +415,6 @@ def collection(name: str) -> str:
         return "COCO"
     if re.match(r"n\d{8}_", name):
         return "ImageNet"
-
     return "Scene"
 
 
@@ -399,60 +423,52 @@ def _stimuli(path: Path, ids: list[str], options: BOLD5000Options) -> Stimuli:
     category = np.asarray([collection(i) for i in ids], dtype=object)
     if not (path / _PICTURES).is_dir():
         return Stimuli(names, category=category)
-
     images, present = pictures_of(path / _PICTURES, ids, options.image_size)
     return Stimuli(names, images, category=category, present=present)
 
 
 def _check_counts(trials: Trials, repeated: list[str], options: BOLD5000Options) -> list[Finding]:
+    """Trials, repeats and voxels of one subject, compared with what is published."""
     name = trials.subject
     out = []
     expected = TRIALS.get(name)
-
+    n_sessions = int(trials.table["session"].nunique())
     level: Level
     if len(trials) == expected:
         level = "ok"
+        verdict = "as published"
     else:
         level = "problem"
+        verdict = f"{expected} are published"
 
-    n_sessions = int(trials.table["session"].nunique())
-    if level == "ok":
-        said = "as published"
-    else:
-        said = f"{expected} are published"
-
-    out.append(Finding(level, f"{name} trials", f"{len(trials)} in {n_sessions} sessions; {said}."))
-    if n_sessions < 15:
-        shown = set(trials.stimuli)
-        gone = [i for i in repeated if i not in shown]
-        detail = f"{n_sessions} of 15 sessions; {len(gone)} of {len(repeated)} repeated pictures were never shown."
+    out.append(Finding(level, f"{name} trials", f"{len(trials)} in {n_sessions} sessions; {verdict}."))
+    if n_sessions < 15:  # CSI4 did only nine
+        stimuli = set(trials.stimuli)
+        n_unseen = sum(i not in stimuli for i in repeated)
+        detail = f"{n_sessions} of 15 sessions; {n_unseen} of {len(repeated)} repeated pictures were never shown."
         out.append(Finding("note", f"{name} sessions", detail, "They are left out of the test set."))
 
     ids, counts = np.unique(np.asarray(trials.stimuli, dtype=str), return_counts=True)
-    odd = sorted(set(ids[counts > 1].tolist()) - set(repeated))
-    if odd:
-        detail = f"{len(odd)} pictures repeat but are not in the list of repeated ones, first '{odd[0]}'."
+    unlisted = sorted(set(ids[counts > 1].tolist()) - set(repeated))
+    if unlisted:
+        detail = f"{len(unlisted)} pictures repeat but are not in the list of repeated ones, first '{unlisted[0]}'."
         out.append(Finding("note", f"{name} repeats", detail, "They train, each showing as a trial of its own."))
 
     if options.rois == ROIS:
         total = (STRICT_VOXELS if options.strict_names else VOXELS).get(name)
         sizes = {r: int(trials.roi(r).sum()) for r in trials.rois}
         wrong = [r for r, n in SIZES.get(name, {}).items() if sizes.get(r) != n]
-
         if trials.n_voxels == total and not wrong:
             level = "ok"
+            verdict = "as published"
         else:
             level = "problem"
-
-        if level == "ok":
-            said = "as published"
-        else:
-            said = f"{total} are published"
+            verdict = f"{total} are published"
 
         if wrong:
-            said += f"; {', '.join(f'{r} has {SIZES[name][r]} there' for r in wrong)}"
+            verdict += f"; {', '.join(f'{roi} has {SIZES[name][roi]} there' for roi in wrong)}"
 
-        listed = ", ".join(f"{r} {n}" for r, n in sizes.items())
-        out.append(Finding(level, f"{name} voxels", f"{trials.n_voxels}: {listed}; {said}."))
+        listed = ", ".join(f"{roi} {n}" for roi, n in sizes.items())
+        out.append(Finding(level, f"{name} voxels", f"{trials.n_voxels}: {listed}; {verdict}."))
 
     return out

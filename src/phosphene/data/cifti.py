@@ -101,7 +101,6 @@ class Parcels:
 
         known = sorted({n for names in self.names.values() for n in np.unique(names) if n})
         rows = []
-
         for area in areas:
             if area not in known:
                 raise DataError(f"{self.cortex.path} has no parcel '{area}'. {did_you_mean(area, known)}")
@@ -182,11 +181,9 @@ def read_parcels(path: str | Path) -> Parcels:
     unknown = sorted(set(np.unique(keys)) - set(table))
     if unknown:
         raise DataError(f"{path} uses the label {unknown[0]}, which its table does not name. Fetch it again.")
-
     cortex = Cortex.of(path, image.header.get_axis(1))
     if not cortex.columns:
         raise DataError(f"{path} has no cortical surface; a parcellation of the cortex is expected.")
-
     names = {}
     for side, columns in cortex.columns.items():
         names[side] = np.full(cortex.n_vertices[side], "", dtype=object)
@@ -207,7 +204,6 @@ def find_parcels(folder: Path, named: str | None) -> Path:
         path = Path(named)
         if path.is_absolute() or path.is_file():
             return path
-
         return folder / named
 
     found = sorted(p for p in folder.glob("*.dlabel.nii") if not p.name.startswith("."))
@@ -229,5 +225,4 @@ def _bare(name: str) -> str:
 
     if name in ("???", "unknown", "Unknown", "Medial_Wall"):
         return ""
-
     return name

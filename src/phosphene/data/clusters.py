@@ -20,8 +20,8 @@ _ITERATIONS = 50
 class Clusters(NamedTuple):
     """Which cluster each row is in, the directions of the clusters, and 1 - cosine summed over rows."""
 
-    members: np.ndarray
-    centres: np.ndarray
+    members: np.ndarray  # (n,)
+    centres: np.ndarray  # (k, d)
     spread: float
 
 
@@ -29,6 +29,11 @@ def directions(features: np.ndarray) -> np.ndarray:
     """Features as what is clustered: (n, k) float64 unit vectors in their first 20 principal components.
 
     The mean is taken away first: what all pictures share says nothing of how they differ.
+
+    Parameters
+    ----------
+    features : ndarray of shape (n, ...)
+        of any scale; axes after the first are joined
     """
     x = np.asarray(features, dtype=np.float64)
     x = x.reshape(len(x), -1)
@@ -44,11 +49,10 @@ def directions(features: np.ndarray) -> np.ndarray:
 
         vectors, values, _ = svd(gram, lapack_driver="gesdd")
         k = min(_DIMENSIONS, len(values))
-
         if x.shape[1] <= len(x):
-            x = x @ vectors[:, :k]
+            x = x @ vectors[:, :k]  # (n, k)
         else:
-            x = vectors[:, :k] * np.sqrt(values[:k])
+            x = vectors[:, :k] * np.sqrt(values[:k])  # (n, k): eigenvalues of x x' are squared singular values
 
     return _unit(x)
 
@@ -84,21 +88,24 @@ def spherical_kmeans(points: np.ndarray, k: int, rng: np.random.Generator, start
     if not 1 <= k <= len(points):
         raise DataError(f"{len(points)} pictures cannot be put into {k} clusters; 1 to {len(points)} are possible.")
 
-    found = [_once(points, k, rng) for _ in range(starts if k > 1 else 1)]
-    return min(found, key=lambda c: c.spread)
+    if k == 1:  # every start ends at the mean direction
+        starts = 1
+
+    solutions = [_once(points, k, rng) for _ in range(starts)]
+    return min(solutions, key=lambda solution: solution.spread)
 
 
 def _once(points: np.ndarray, k: int, rng: np.random.Generator) -> Clusters:
+    """One start: points to the nearest centre, centres to the mean direction of their points, until nothing moves."""
     centres = _first_centres(points, k, rng)
     members = np.full(len(points), -1)
-
     for _ in range(_ITERATIONS):
-        cosine = points @ centres.T
-        now = cosine.argmax(axis=1)
-        if np.array_equal(now, members):
+        cosine = points @ centres.T  # (n, k)
+        nearest = cosine.argmax(axis=1)
+        if np.array_equal(nearest, members):
             break
 
-        members = now
+        members = nearest
         sums = np.zeros_like(centres)
         np.add.at(sums, members, points)
         empty = np.bincount(members, minlength=k) == 0
@@ -109,25 +116,24 @@ def _once(points: np.ndarray, k: int, rng: np.random.Generator) -> Clusters:
 
         centres = _unit(sums)
 
-    cosine = points @ centres.T
+    cosine = points @ centres.T  # (n, k)
     return Clusters(cosine.argmax(axis=1), centres, float((1 - cosine.max(axis=1)).sum()))
 
 
 def _first_centres(points: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
+    """(k, d) points, each drawn with a chance that grows with its distance from those drawn before (k-means++)."""
     chosen = [int(rng.integers(len(points)))]
-    distance = 1 - points @ points[chosen[0]]
-
+    distance = 1 - points @ points[chosen[0]]  # (n,)
     for _ in range(k - 1):
         weight = np.maximum(distance, 0)
         total = weight.sum()
-
         if total > 1e-12:
-            at = int(rng.choice(len(points), p=weight / total))
-        else:
-            at = int(rng.integers(len(points)))
+            point = int(rng.choice(len(points), p=weight / total))
+        else:  # all points coincide with those drawn: any will do
+            point = int(rng.integers(len(points)))
 
-        chosen.append(at)
-        distance = np.minimum(distance, 1 - points @ points[at])
+        chosen.append(point)
+        distance = np.minimum(distance, 1 - points @ points[point])
 
     return points[chosen]
 
@@ -170,21 +176,28 @@ def number_of_clusters(
 
     for k in candidates:
         # As many starts for the clouds as for the points: the better of two would pass for a cluster.
-        own, *drawn = (np.log(max(spherical_kmeans(x, k, rng, starts=2).spread, 1e-12)) for x in (points, *clouds))
-        gaps.append(np.mean(drawn) - own)
-        errors.append(np.std(drawn) * np.sqrt(1 + 1 / draws))
+        log_spreads = []
+        for x in (points, *clouds):
+            clusters = spherical_kmeans(x, k, rng, starts=2)
+            log_spreads.append(np.log(max(clusters.spread, 1e-12)))
 
+        gaps.append(np.mean(log_spreads[1:]) - log_spreads[0])
+        errors.append(np.std(log_spreads[1:]) * np.sqrt(1 + 1 / draws))  # the paper's s_k
+
+    # The paper takes the smallest k whose gap reaches that of k + 1 less an error; with gaps that hardly differ this stops
+    # by chance. The widest gap must stand out from that of one cluster first.
     best = int(np.argmax(gaps))
     if gaps[best] < gaps[0] + 2 * errors[best]:
         return 1
-
     return next(k for k, gap in zip(candidates, gaps, strict=True) if gap >= gaps[best] - errors[best])
 
 
 def _root(covariance: np.ndarray) -> np.ndarray:
+    """(d, d) symmetric square root; rounding can make the smallest eigenvalues negative."""
     values, vectors = np.linalg.eigh(np.atleast_2d(covariance))
     return (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
 
 
 def _unit(x: np.ndarray) -> np.ndarray:
+    """Rows of length 1; a row of zeros stays so."""
     return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)

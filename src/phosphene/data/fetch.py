@@ -32,12 +32,13 @@ from phosphene.io.progress import Progress, duration
 
 __all__ = ["LEDGER", "Report", "default_policy", "download", "fetch", "ledger", "looks_like"]
 
-_BLOCK = 2**20
+_BLOCK = 2**20  # bytes received at once: a break loses little, and progress can be told often
+_TELL_AFTER_S = 10  # between two words about one file
 _HTML = (b"<!doctype html", b"<html", b"<head", b"<body", b"<?xml", b"<error>")
 
 
 def default_policy() -> Policy:
-    """Hosts of the shipped table, encrypted."""
+    """Hosts of the shipped table, over encrypted connections alone, with the patience of `Policy`."""
     return Policy(downloads().hosts)
 
 
@@ -77,7 +78,6 @@ class _Mark:
         """What ``If-Range`` takes; "" where the server gave nothing that tells versions apart."""
         if self.etag and not self.etag.startswith("W/"):
             return self.etag
-
         return self.modified
 
 
@@ -92,8 +92,8 @@ def fetch(
         from ``plan.make``
     accept_terms : bool, default False
         whether the person accepted the terms of the set; files under terms wait without
-    policy : {"error", "drop", "impute"}, optional
-        hosts, patience; see `Policy`
+    policy : Policy, optional
+        hosts that may be asked, and patience; `default_policy` by default
     say : Progress, optional
         told about every file
 
@@ -127,53 +127,62 @@ def fetch(
                 "command again."
             )
 
-    missing = [i for i in plan.items if states[i] != "there"]
-    by_hand = tuple(i for i in missing if i.access == "manual")
-    waiting = tuple(i for i in missing if i.access == "terms" and not accept_terms)
-    wanted = [i for i in missing if i not in by_hand and i not in waiting]
-    there = tuple(i for i in plan.items if states[i] == "there")
+    present = []
+    by_hand = []
+    waiting = []
+    to_fetch = []
+    for item, state in states.items():
+        if state == "there":
+            present.append(item)
+        elif item.access == "manual":
+            by_hand.append(item)
+        elif item.access == "terms" and not accept_terms:
+            waiting.append(item)
+        else:
+            to_fetch.append(item)
 
-    if wanted:
-        _check_room(plan, wanted)
+    if to_fetch:
+        _check_room(plan, to_fetch)
         with atomic.explained(plan.root):
             plan.root.mkdir(parents=True, exist_ok=True)
 
-        with claimed(plan.root / f"{atomic.PARTIAL}fetching") as mine:
-            if not mine:
+        # Two processes that write one partial file would leave a file that is neither's.
+        with claimed(plan.root / f"{atomic.PARTIAL}fetching") as is_ours:
+            if not is_ours:
                 raise MachineError(f"another process is fetching into {plan.root}; wait for it, or stop it.")
 
-            for number, item in enumerate(wanted, start=1):
-                _one(plan, item, states[item], policy, say, f"{number} of {len(wanted)}")
+            for number, item in enumerate(to_fetch, start=1):
+                _one(plan, item, states[item], policy, say, f"{number} of {len(to_fetch)}")
 
-    return Report(tuple(wanted), there, by_hand, waiting)
+    return Report(tuple(to_fetch), tuple(present), tuple(by_hand), tuple(waiting))
 
 
 def _one(plan: Plan, item: Item, state: str, policy: Policy, say: Progress, place: str) -> None:
+    """Get one file of the plan, note it in the ledger, and unpack it where it is an archive."""
     if state != "not unpacked":
         if item.listed:
             item = looked_up(item, policy)
 
         start = time.monotonic()
-        got = download(item, policy, say)
+        facts = download(item, policy, say)
         elapsed = max(1e-3, time.monotonic() - start)
-        remember(plan.root, item, got)
+        remember(plan.root, item, facts)
         name = item.path.relative_to(plan.root)
-        say.say(f"{place}: {name}, {human(got['bytes'])} in {duration(elapsed)}, SHA-256 {got['sha256'][:12]}")
+        say.say(f"{place}: {name}, {human(facts['bytes'])} in {duration(elapsed)}, SHA-256 {facts['sha256'][:12]}")
 
     if item.unpack is not None:
         with say.step(f"unpacking {item.path.name}"):
             unpack(item.path, item.unpack)
 
 
-def _check_room(plan: Plan, wanted: list[Item]) -> None:
+def _check_room(plan: Plan, items: list[Item]) -> None:
     """Raise MachineError when what is certainly needed is more than what is free."""
     needed = 0
-    for item in wanted:
+    for item in items:
         if item.bytes is not None and item.state != "not unpacked":
-            part = partial_path(item.path)
-            needed += item.bytes - (part.stat().st_size if part.is_file() else 0)
+            needed += item.bytes - _size(partial_path(item.path))
 
-    place = plan.root
+    place = plan.root  # not made yet: the disk is that of the nearest folder that exists
     while not place.exists() and place != place.parent:
         place = place.parent
 
@@ -185,11 +194,28 @@ def _check_room(plan: Plan, wanted: list[Item]) -> None:
         )
 
 
+def _size(path: Path) -> int:
+    """Bytes of a file; 0 where there is none."""
+    if path.is_file():
+        return path.stat().st_size
+
+    return 0
+
+
 # -- one file ----------------------------------------------------------------------------------------------------------
 
 
 def download(item: Item, policy: Policy, say: Progress | None = None) -> dict[str, Any]:
     """Get one file, going on with what an earlier attempt left.
+
+    Parameters
+    ----------
+    item : Item
+        with an address; see `looked_up` for one that is in a list
+    policy : Policy
+        hosts that may be asked, number of tries, and waiting between them
+    say : Progress, optional
+        told how far it is, every ten seconds
 
     Returns
     -------
@@ -210,11 +236,8 @@ def download(item: Item, policy: Policy, say: Progress | None = None) -> dict[st
         try:
             return _attempt(item, policy, say or Progress(quiet=True))
         except TransientError as problem:
-            if part.is_file():
-                kept = part.stat().st_size
-            else:
-                kept = 0
-
+            # An attempt that got further is no failure: a large file over a bad line arrives in many pieces.
+            kept = _size(part)
             if kept > best >= 0:
                 tries = 1
             else:
@@ -232,20 +255,20 @@ def download(item: Item, policy: Policy, say: Progress | None = None) -> dict[st
                     "later to go on."
                 ) from problem
 
-            policy.wait(max(min(60.0, 2.0**tries), problem.after_s))
+            policy.wait(max(min(60.0, 2.0**tries), problem.after_s))  # seconds; what the server asks for counts more
 
 
 def _attempt(item: Item, policy: Policy, say: Progress) -> dict[str, Any]:
+    """One request for what is still missing of a file. Raises TransientError where another attempt may help."""
     part = partial_path(item.path)
     mark_file = part.with_name(f"{part.name}.json")
-
     with atomic.explained(item.path):
         item.path.parent.mkdir(parents=True, exist_ok=True)
 
     mark, kept = _resumable(item, part, mark_file)
     if kept and kept == mark.total:  # stopped between the last byte and the renaming
         return _finish(item, mark, part, mark_file, kept, *_digests(part), pieces=True)
-
+    # With If-Range a server sends the rest only of the same version, else the whole file with status 200.
     headers = {}
     if kept:
         headers["Range"] = f"bytes={kept}-"
@@ -271,7 +294,6 @@ def _attempt(item: Item, policy: Policy, say: Progress) -> dict[str, Any]:
 
         _check_answer(item, response, total, kept)
         mark = _Mark(item.url, response.headers.get("ETag", ""), response.headers.get("Last-Modified", ""), total)
-
         with atomic.explained(item.path):
             mark_file.write_text(json.dumps(vars(mark)), encoding="utf-8")
 
@@ -279,7 +301,6 @@ def _attempt(item: Item, policy: Policy, say: Progress) -> dict[str, Any]:
 
     if total is not None and size < total:
         raise TransientError(f"only {size} of {total} bytes arrived before the connection ended")
-
     return _finish(item, mark, part, mark_file, size, sha256, md5, pieces=bool(kept))
 
 
@@ -292,7 +313,6 @@ def _finish(
         _forget(part, mark_file)
         if pieces:  # what was kept and what came now may be of two versions: begin anew
             raise TransientError(f"what arrived in pieces is not the published file ({problem}); it is fetched anew")
-
         raise DataError(
             f"{item.path.name} from {item.url} is not the published file: {problem}. It was deleted. Try again later; if it "
             "stays so, the file was replaced there: ask its authors."
@@ -327,25 +347,26 @@ def _resumable(item: Item, part: Path, mark_file: Path) -> tuple[_Mark, int]:
     # Without a checksum to end with, only a version that the server names can be continued.
     certain = mark.validator or len(item.sha256) == 64 or item.md5
     if mark.url == item.url and certain:
-        return (mark, part.stat().st_size)
+        return mark, part.stat().st_size
 
-    return (_Mark(), 0)
+    return _Mark(), 0
 
 
 def _continues(response: HTTPResponse, mark: _Mark, kept: int) -> bool:
     """Whether a partial answer is the rest of what is there."""
-    told = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", response.headers.get("Content-Range", ""))
-    if told is None or int(told[1]) != kept:
+    content_range = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", response.headers.get("Content-Range", ""))
+    if content_range is None or int(content_range[1]) != kept:
         return False
-    if mark.total is not None and told[3] not in ("*", str(mark.total)):
+    if mark.total is not None and content_range[3] not in ("*", str(mark.total)):
         return False
 
+    # Not every server heeds If-Range, so that its own words are compared too, where both answers have them.
     etag = response.headers.get("ETag", "")
     modified = response.headers.get("Last-Modified", "")
+    if mark.etag and etag and etag != mark.etag:
+        return False
 
-    return not (mark.etag and etag and etag != mark.etag) and not (
-        mark.modified and modified and modified != mark.modified
-    )
+    return not (mark.modified and modified and modified != mark.modified)
 
 
 def _check_answer(item: Item, response: HTTPResponse, total: int | None, kept: int) -> None:
@@ -354,10 +375,8 @@ def _check_answer(item: Item, response: HTTPResponse, total: int | None, kept: i
         raise DataError(
             f"{item.url} came re-packed ({response.headers['Content-Encoding']}) though this was not allowed."
         )
-
     if response.headers.get_content_type() in ("text/html", "application/xhtml+xml"):
         raise _page(item, response.read(4096))
-
     if item.bytes is not None and total is not None and total != item.bytes:
         raise DataError(
             f"{item.path.name} should have {item.bytes} bytes as published, but the server has {total}: it was replaced, or "
@@ -377,22 +396,30 @@ def _receive(
 ) -> tuple[int, str, str]:
     """Write what comes behind what is kept; total size, SHA-256 and MD5 of both together."""
     sha256 = hashlib.sha256()
-    md5 = hashlib.md5(usedforsecurity=False)
-    most = item.bytes if item.bytes is not None else total
-    size = kept
+    md5 = hashlib.md5(usedforsecurity=False)  # Figshare publishes no other; SHA-256 is what is kept
+    most = item.bytes
+    if most is None:
+        most = total
 
+    mode = "wb"
+    if kept:
+        mode = "r+b"
+
+    size = kept
     with atomic.explained(item.path):
-        out = open(part, "r+b" if kept else "wb")  # noqa: SIM115  closed below; reading errors are not writing errors
+        out = open(part, mode)  # noqa: SIM115  closed below; reading errors are not writing errors
 
     with out:
-        for _ in range(kept // _BLOCK + 1 if kept else 0):
-            block = out.read(_BLOCK)
-            sha256.update(block)
-            md5.update(block)
+        # A checksum cannot be kept between processes: what is on disk goes through it first.
+        if kept:
+            for _ in range(kept // _BLOCK + 1):
+                block = out.read(_BLOCK)
+                sha256.update(block)
+                md5.update(block)
 
         out.seek(kept)
         out.truncate()
-        shown = time.monotonic()
+        last_told = time.monotonic()
 
         while True:
             try:
@@ -404,7 +431,7 @@ def _receive(
             if not block:
                 break
 
-            if size == 0:
+            if size == 0:  # a login page in place of 40 GB is known by its first bytes
                 _check_head(item, block)
 
             size += len(block)
@@ -419,9 +446,13 @@ def _receive(
             with atomic.explained(item.path):
                 out.write(block)
 
-            if time.monotonic() - shown > 10:
-                shown = time.monotonic()
-                say.say(f"  {item.path.name}: {human(size)}{f' of {human(most)}' if most else ''}")
+            if time.monotonic() - last_told > _TELL_AFTER_S:
+                last_told = time.monotonic()
+                goal = ""
+                if most:
+                    goal = f" of {human(most)}"
+
+                say.say(f"  {item.path.name}: {human(size)}{goal}")
 
         with atomic.explained(item.path):
             out.flush()
@@ -440,7 +471,6 @@ def _wrong(item: Item, size: int, sha256: str, md5: str) -> str:
         return f"its SHA-256 begins with {sha256[:12]}, the published one with {item.sha256[:12]}"
     if item.md5 and md5 != item.md5:
         return f"its MD5 is {md5}, {item.md5} is published"
-
     return ""
 
 
@@ -448,7 +478,6 @@ def _check_head(item: Item, head: bytes) -> None:
     """Raise DataError when a file does not begin as its kind does."""
     if head.lstrip(b"\xef\xbb\xbf \t\r\n")[:20].lower().startswith(_HTML):
         raise _page(item, head)
-
     if not looks_like(item.kind, head):
         raise DataError(
             f"{item.path.name} from {item.url} should be a {item.kind} file, but begins with {head[:12]!r}. It was not kept; "
@@ -459,6 +488,13 @@ def _check_head(item: Item, head: bytes) -> None:
 def looks_like(kind: str, head: bytes) -> bool:
     """Whether the first bytes are those of a kind of file.
 
+    Parameters
+    ----------
+    kind : str
+        as in the table of downloads, such as "hdf5"; "any" accepts everything
+    head : bytes
+        beginning of the file, 4096 bytes or more for "text"
+
     Examples
     --------
     >>> looks_like("hdf5", bytes([137]) + b"HDF" + bytes([13, 10, 26, 10])), looks_like("gzip", b"<html>")
@@ -468,9 +504,10 @@ def looks_like(kind: str, head: bytes) -> bool:
         "gzip": (b"\x1f\x8b",),
         "hdf5": (b"\x89HDF\r\n\x1a\n",),
         "mat": (b"MATLAB ",),
+        # Length of the header, 348 (NIfTI-1) or 540 (NIfTI-2), in either byte order.
         "nifti": (b"\x5c\x01\x00\x00", b"\x00\x00\x01\x5c", b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c"),
         "npy": (b"\x93NUMPY",),
-        "torch": (b"PK\x03\x04", b"\x80"),
+        "torch": (b"PK\x03\x04", b"\x80"),  # a ZIP file, or the bare pickle of versions before 1.6
         "zip": (b"PK\x03\x04",),
     }
 
@@ -478,23 +515,27 @@ def looks_like(kind: str, head: bytes) -> bool:
         return head.startswith(begins[kind])
     if kind == "json":
         return head.lstrip()[:1] in (b"{", b"[")
-    if kind == "safetensors":
+    if kind == "safetensors":  # length of a JSON header, then the header
         return head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**27
     if kind == "text":
         return b"\0" not in head[:4096]
-
     return True
 
 
 def _page(item: Item, head: bytes) -> DataError:
-    found = re.search(rb"<title[^>]*>(.*?)</title>", head[:4096], re.IGNORECASE | re.DOTALL)
-    if found:
-        title = "".join(c for c in found[1].decode("utf-8", "replace") if c.isprintable()).strip()[:80]
-    else:
-        title = ""
+    """The error for a web page that came in place of a file, with its title, which mostly says why."""
+    match = re.search(rb"<title[^>]*>(.*?)</title>", head[:4096], re.IGNORECASE | re.DOTALL)
+    title = ""
+    if match:
+        text = match[1].decode("utf-8", "replace")
+        title = "".join(c for c in text if c.isprintable()).strip()[:80]  # a title can hold codes that move the cursor
+
+    titled = ""
+    if title:
+        titled = f" titled {title!r}"
 
     return DataError(
-        f"a web page{f' titled {title!r}' if title else ''} came in place of {item.path.name}: probably a login, licence or "
+        f"a web page{titled} came in place of {item.path.name}: probably a login, licence or "
         f"error page. Open {item.url} in a browser, accept what it asks, and put the file at {item.path}."
     )
 

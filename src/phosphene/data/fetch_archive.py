@@ -97,13 +97,11 @@ def _extract(archive: Path, place: Path, limits: Limits) -> None:
         total += size
         if len(seen) > limits.members:
             raise DataError(f"{archive} holds more than {limits.members} entries; it was not unpacked.")
-
         if total > most:
             raise DataError(
                 f"{archive} of {archive.stat().st_size} bytes would become more than {int(most)} bytes: an archive bomb? It "
                 "was not unpacked; look into it by hand if you trust it."
             )
-
         if total > room:
             raise MachineError(f"{archive} needs more than the {room / 1e9:.1f} GB that are free at {place.parent}.")
 
@@ -118,7 +116,6 @@ def _extract(archive: Path, place: Path, limits: Limits) -> None:
                 written += len(block)
                 if written > size:
                     raise DataError(f"'{name}' in {archive} is larger than it claims; it was not unpacked.")
-
                 out.write(block)
 
             if written < size:
@@ -146,7 +143,6 @@ def _members(archive: Path) -> Iterator[tuple[str, int, bool, Callable[[], IO[by
         for member in opened:
             if not (member.isfile() or member.isdir()) or member.issparse():
                 raise DataError(f"'{member.name}' in {archive} is a link or device; it was not unpacked.")
-
             if not _is_litter(member.name):
                 yield member.name, member.size, member.isdir(), partial(_content, opened, member)
 

@@ -38,27 +38,16 @@ from phosphene.io.reading import open_npy, reads
 from phosphene.types import Dataset, Rows, Split, Stimuli, Trials
 
 FORMAT = "phosphene-dataset"
-
-
 VERSION = 1
-
-
 """Version of the folder format that this phosphene writes; older ones are read, newer ones refused."""
 
-
 INDEX = "dataset.json"
-
-
 LABEL = "label."
-
-
 """Prefix of the columns of stimuli.csv that hold labels."""
 
-
-_BLOCK = 2**18
-
-
-"""Numbers scaled at once."""
+_BLOCK = 2**18  # numbers scaled at once: 1 MB of float32, which fits the cache of a core
+_BLOCK_BYTES = 2**25  # of betas or pictures in memory at once while a folder is written
+_MEND = "Copy the folder again, or import the data once more."
 
 
 @dataclass(frozen=True)
@@ -86,10 +75,11 @@ class ScaledRows:
         if numbers.ndim < 2:
             return numbers * np.float32(self.scale)
 
-        out = np.empty(numbers.shape, np.float32)
+        out = np.empty(numbers.shape, np.float32)  # (rows, m)
         step = max(1, _BLOCK // (numbers[:1].size or 1))
 
-        for start in range(0, len(out), step):  # in the cache: whole, every number would go through memory three times
+        # In blocks that stay in the cache: taken whole, every number would go through memory three times.
+        for start in range(0, len(out), step):
             block = out[start : start + step]
             block[...] = numbers[start : start + step]
             block *= np.float32(self.scale)
@@ -123,15 +113,19 @@ def read_dataset(path: str | Path, subject: str | None = None) -> Dataset:
     index = _read_index(path)
     if subject is not None and subject not in index["subjects"]:
         raise DataError(f"{path} has no subject '{subject}'. {did_you_mean(subject, index['subjects'])}")
-
     splits = {}
-    for r in index["splits"]:
-        split = Split(r["name"], tuple(r["train"]), tuple(r["test"]), r["unit"], r["category_disjoint"], r["note"])
-        splits[r["key"]] = split
+    for record in index["splits"]:
+        splits[record["key"]] = Split(
+            record["name"],
+            tuple(record["train"]),
+            tuple(record["test"]),
+            record["unit"],
+            record["category_disjoint"],
+            record["note"],
+        )
 
-    if subject is None:
-        names = list(index["subjects"])
-    else:
+    names = list(index["subjects"])
+    if subject is not None:
         names = [subject]
 
     return Dataset(
@@ -169,10 +163,11 @@ class _Subjects(Mapping[str, Trials]):
         return len(self._names)
 
 
-_MEND = "Copy the folder again, or import the data once more."
+# -- reading -----------------------------------------------------------------------------------------------------------
 
 
 def _read_index(path: Path) -> dict[str, Any]:
+    """dataset.json, once it is known to be of a format and version that can be read."""
     file = path / INDEX
     if not file.is_file():
         raise DataError(
@@ -186,7 +181,6 @@ def _read_index(path: Path) -> dict[str, Any]:
 
     if not isinstance(index, dict) or index.get("format") != FORMAT:
         raise DataError(f"{file} is not the index of a data set: its 'format' should be '{FORMAT}'. {_MEND}")
-
     version = index.get("format_version")
     if not isinstance(version, int) or version > VERSION:
         raise DataError(
@@ -197,7 +191,6 @@ def _read_index(path: Path) -> dict[str, Any]:
     missing = {"name", "splits", "stimuli", "subjects", "files"} - set(index)
     if missing:
         raise DataError(f"{file} lacks {', '.join(sorted(missing))}. {_MEND}")
-
     return index
 
 
@@ -205,11 +198,12 @@ def _file(path: Path, index: Mapping[str, Any], name: str) -> Path:
     """A file of the folder, after comparing its size with what was written."""
     file = path / name
     record = index["files"].get(name)
+
+    # The index comes with the folder, from whoever made it: a name must not lead out of it.
     if record is None or ".." in Path(name).parts or Path(name).is_absolute():
         raise DataError(f"{path / INDEX} does not list {name}. {_MEND}")
     if not file.is_file():
         raise DataError(f"{file} is missing. {_MEND}")
-
     size = file.stat().st_size
     if size != record["size"]:
         raise DataError(
@@ -228,13 +222,14 @@ def _read_array(path: Path, index: Mapping[str, Any], name: str, shape: tuple[in
 
     if array.shape != shape:
         raise DataError(f"{file} has shape {array.shape}, but {INDEX} says {shape}. {_MEND}")
-
     return array
 
 
 def _read_csv(path: Path, index: Mapping[str, Any], name: str, columns: Mapping[str, str], n: int) -> pd.DataFrame:
+    """A table of `n` rows, each column with the type that was written."""
     file = _file(path, index, name)
     try:
+        # All as text: pandas would guess the types, and make a number of a stimulus called "007".
         table = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8")
     except (ValueError, OSError) as error:
         raise DataError(f"{file} is no readable table ({error}). {_MEND}") from error
@@ -252,7 +247,7 @@ def _read_csv(path: Path, index: Mapping[str, Any], name: str, columns: Mapping[
             if kind == "str":
                 out[column] = values
             elif kind == "b1":
-                out[column] = values.astype(np.int64).astype(bool)
+                out[column] = values.astype(np.int64).astype(bool)  # the text "0" itself would be True
             else:
                 out[column] = np.asarray(values, dtype=str).astype(np.dtype(kind))
         except ValueError as error:
@@ -276,16 +271,21 @@ def _read_stimuli(path: Path, index: Mapping[str, Any]) -> Stimuli:
     if "captions" in table:
         captions = tuple(tuple(json.loads(c)) for c in table["captions"])
 
+    labels = None
     labelled = [column for column in table.columns if column.startswith(LABEL)]
-    labels = table.loc[:, labelled].set_axis([column[len(LABEL) :] for column in labelled], axis="columns")
-    return Stimuli(
-        table["id"].to_numpy(dtype=object),
-        images,
-        captions,
-        labels if labelled else None,
-        table["category"].to_numpy(dtype=object) if "category" in table else None,
-        table["present"].to_numpy() if "present" in table else None,
-    )
+    if labelled:
+        names = [column.removeprefix(LABEL) for column in labelled]
+        labels = table.loc[:, labelled].set_axis(names, axis="columns")  # (n_stimuli, n_labels)
+
+    category = None
+    if "category" in table:
+        category = table["category"].to_numpy(dtype=object)
+
+    present = None
+    if "present" in table:
+        present = table["present"].to_numpy()
+
+    return Stimuli(table["id"].to_numpy(dtype=object), images, captions, labels, category, present)
 
 
 @reads("path")
@@ -325,15 +325,46 @@ class FolderReader:
         return root
 
     def subjects(self, path: Path, options: ReaderOptions) -> tuple[str, ...]:
-        """Names of the subjects, from dataset.json."""
+        """Names of the subjects, from dataset.json.
+
+        Parameters
+        ----------
+        path : Path
+            the folder
+        options : ReaderOptions
+            has no choices
+        """
         return tuple(_read_index(Path(path))["subjects"])
 
     def load(self, path: Path, options: ReaderOptions, subject: str | None = None) -> Dataset:
-        """See `read_dataset`."""
+        """Open the folder; see `read_dataset`.
+
+        Parameters
+        ----------
+        path : Path
+            the folder
+        options : ReaderOptions
+            has no choices
+        subject : str, optional
+            only this one; all by default
+        """
         return read_dataset(path, subject)
 
     def check(self, path: Path, options: ReaderOptions) -> list[Finding]:
-        """Read every file once and compare its SHA-256 with what was written."""
+        """Read every file once and compare its SHA-256 with what was written.
+
+        Parameters
+        ----------
+        path : Path
+            the folder
+        options : ReaderOptions
+            has no choices
+
+        Returns
+        -------
+        list of Finding
+            a problem for every file that differs, or one entry that says that all are as written
+        """
         path = Path(path)
         try:
             index = _read_index(path)
@@ -353,7 +384,6 @@ class FolderReader:
                 detail = (
                     f"its bytes are not those written (SHA-256 {digest[:12]}..., recorded {record['sha256'][:12]}...)."
                 )
-
                 out.append(Finding("problem", name, detail, _MEND))
 
         if not out:
@@ -362,7 +392,7 @@ class FolderReader:
         return out
 
 
-_BLOCK_BYTES = 2**25
+# -- writing -----------------------------------------------------------------------------------------------------------
 
 
 def free_folder(path: str | Path, *, replace: bool = False) -> Path:
@@ -371,14 +401,19 @@ def free_folder(path: str | Path, *, replace: bool = False) -> Path:
     Parameters
     ----------
     path : str or Path
-        which
+        the folder to make
     replace : bool, default False
-        whether a data set that lies there may go
+        whether a data set that has this name already may be replaced
+
+    Returns
+    -------
+    Path
+        the absolute path
 
     Raises
     ------
     ConfigError
-        Something else stands there, or a data set that may not go.
+        The path holds something else, or a data set that must not be replaced.
     """
     path = atomic.checked_path(path)
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
@@ -386,7 +421,6 @@ def free_folder(path: str | Path, *, replace: bool = False) -> Path:
             raise ConfigError(
                 f"{path} exists and is no data set of phosphene, so it is left alone; choose another --out."
             )
-
         if not replace:
             raise ConfigError(
                 f"{path} already holds a data set. Choose another --out, or replace it with --replace (in Python replace=True)."
@@ -433,8 +467,7 @@ def write_dataset(
         The disk is full or cannot be written; nothing is left behind.
     """
     path = free_folder(path, replace=replace)
-    names = {s: quote(s, safe=" ") for s in dataset.subjects}
-
+    names = {subject: quote(subject, safe=" ") for subject in dataset.subjects}  # "a/b" is one folder, not two
     for name in names.values():
         if not name.strip(". ") or len(name) > 200:
             raise DataError(f"the subject name '{name}' cannot be a folder; rename the subject.")
@@ -468,7 +501,6 @@ def write_dataset(
 def _plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
-
     return str(value)
 
 
@@ -498,6 +530,7 @@ class _Writer:
 
     def array(self, name: str, shape: tuple[int, ...], dtype: np.dtype, blocks: Iterator[np.ndarray]) -> None:
         def pieces() -> Iterator[bytes | memoryview]:
+            # The header by hand: np.save would want the whole array, where only a block is ever in memory.
             header = io.BytesIO()
             np.lib.format.write_array_header_1_0(
                 header, {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
@@ -505,7 +538,6 @@ class _Writer:
 
             yield header.getvalue()
             done = 0
-
             for block in blocks:
                 yield np.ascontiguousarray(block, dtype=dtype).data.cast("B")
                 done += len(block)
@@ -546,9 +578,8 @@ def _write_stimuli(out: _Writer, stimuli: Stimuli) -> dict[str, Any]:
     text, columns = _to_csv(table)
     out.text("stimuli.csv", text)
     record: dict[str, Any] = {"n": len(stimuli), "columns": columns}
-
     if stimuli.images is not None:
-        shape = (len(stimuli), *stimuli.image_shape)
+        shape = (len(stimuli), *stimuli.image_shape)  # (n_stimuli, height, width, channels)
         step = max(1, _BLOCK_BYTES // max(1, int(np.prod(shape[1:]))))
         starts = range(0, len(stimuli), step)
         out.array("images.npy", shape, np.dtype("u1"), (_pixels(stimuli, slice(s, s + step)) for s in starts))
@@ -560,23 +591,29 @@ def _write_stimuli(out: _Writer, stimuli: Stimuli) -> dict[str, Any]:
 def _pixels(stimuli: Stimuli, rows: slice) -> np.ndarray:
     """Pictures with zeros where one is missing."""
     if stimuli.present is None:
-        there = np.ones(len(stimuli), bool)[rows]
+        present = np.ones(len(stimuli), bool)[rows]
     else:
-        there = stimuli.present[rows]
+        present = stimuli.present[rows]
 
-    block = np.zeros((len(there), *stimuli.image_shape), dtype=np.uint8)
-    if there.any():
-        block[there] = stimuli.pixels(np.arange(len(stimuli))[rows][there])
+    block = np.zeros((len(present), *stimuli.image_shape), dtype=np.uint8)
+    if present.any():
+        block[present] = stimuli.pixels(np.arange(len(stimuli))[rows][present])
 
     return block
 
 
 def _write_subject(out: _Writer, trials: Trials, place: str, scale: float | None) -> dict[str, Any]:
+    # What was whole numbers on disk stays so: the same values at half the size.
     if scale is None and isinstance(trials.source, ScaledRows):
         scale = trials.source.scale
 
+    if scale is None:
+        dtype = np.dtype("<f4")
+    else:
+        dtype = np.dtype("<i2")
+
     shape = (len(trials), trials.n_voxels)
-    step = max(1, _BLOCK_BYTES // max(1, 4 * shape[1]))
+    step = max(1, _BLOCK_BYTES // max(1, 4 * shape[1]))  # 4 bytes a number: blocks are float32 until they are rounded
 
     def blocks() -> Iterator[np.ndarray]:
         for start in range(0, shape[0], step):
@@ -589,13 +626,12 @@ def _write_subject(out: _Writer, trials: Trials, place: str, scale: float | None
             if not (np.abs(whole) <= 32767).all():  # NaN included
                 raise DataError(
                     f"betas of {trials.subject} go up to {np.nanmax(np.abs(block)):g} or hold NaN, and do not fit "
-                    "int16 in "
-                    f"steps of {scale:g}. Choose a larger step, or store them as float32."
+                    f"int16 in steps of {scale:g}. Choose a larger step, or store them as float32."
                 )
 
             yield whole.astype(np.int16)
 
-    out.array(f"{place}/betas.npy", shape, np.dtype("<f4" if scale is None else "<i2"), blocks())
+    out.array(f"{place}/betas.npy", shape, dtype, blocks())
     record: dict[str, Any] = {"folder": place, "n_trials": shape[0], "n_voxels": shape[1]}
     if scale is not None:
         record["scale"] = scale
@@ -620,6 +656,7 @@ def _to_csv(table: pd.DataFrame) -> tuple[str, dict[str, str]]:
             values = np.asarray([str(v) for v in values], dtype=object)
             columns[str(name)] = "str"
         else:
+            # Without the byte order, which means nothing in a text and differs between machines.
             columns[str(name)] = values.dtype.newbyteorder("<").str.lstrip("|<")
             if values.dtype == bool:
                 values = values.astype(np.uint8)

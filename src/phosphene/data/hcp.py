@@ -141,7 +141,6 @@ class WindowRows:
                 np.stack([w.mean(axis=0) for w in np.array_split(self.scan[a], self.shape[0])])
                 for a in self.scan.shapes
             ]
-
             self._kept = np.concatenate(parts, axis=1)
 
         return self._kept[rows]
@@ -227,7 +226,6 @@ class HCP:
             sizes = {a: n for a, (_, n) in scan.shapes.items()}
             odd = {a: n for a, n in sizes.items() if SIZES.get(a, n) != n} or scan.n_frames != N_FRAMES
             listed = ", ".join(f"{a} {n}" for a, n in sizes.items())
-
             if not odd:
                 said = "as published"
             else:
@@ -282,7 +280,6 @@ class _People(Mapping[str, Trials]):
         rows = WindowRows(scan, o.frames)
         if not rows.shape[0]:
             raise DataError(f"{scan.path} has {scan.n_frames} frames, fewer than the {o.frames} of one window.")
-
         voxels = scan.table.drop(columns=["area", "column"])
         for area in scan.shapes:
             voxels[ROI + area] = (scan.table["area"] == area).to_numpy()

@@ -26,6 +26,8 @@ from phosphene.types import ROI, Dataset, Rows, Split, Stimuli, Trials
 LONG_CAPTION = 77
 """Words beyond which a caption cannot fit CLIP's text window of 77 tokens, whatever the words are."""
 
+_NUMBERS = ("x", "y", "z", "noise_ceiling")  # columns of voxels that are numbers; all others are ROIs
+
 
 def import_dataset(
     spec: str | Path,
@@ -69,6 +71,8 @@ def import_dataset(
     """
     source = locate(spec, root=root)
     values = source.options(options)
+
+    # An import of its own keeps the numbers as the files hold them, so that it cannot store them in other steps.
     if isinstance(source.reader, ImportingReader) and int16_scale is None:
         return source.reader.import_to(
             source.path, values, source.subject, out, replace=replace, progress=progress, say=say
@@ -76,7 +80,6 @@ def import_dataset(
 
     free_folder(out, replace=replace)
     dataset = source.reader.load(source.path, values, source.subject)
-
     return read_dataset(write_dataset(dataset, out, int16_scale=int16_scale, replace=replace, progress=progress))
 
 
@@ -144,32 +147,35 @@ def import_table(
     DataError
         Naming the file, the column and the row that is wrong.
     """
-    free_folder(out, replace=replace)
+    free_folder(out, replace=replace)  # before anything is read: a taken name is the commonest mistake
     file = open_arrays(checked_path(betas))
-    matrix = real_matrix(single_array(file, key), f"{betas}{f' ({key})' if key else ''}")
+    description = str(betas)
+    if key:
+        description += f" ({key})"
 
+    matrix = real_matrix(single_array(file, key), description)
     if transposed:
-        matrix = matrix.T
+        matrix = matrix.T  # (n_trials, n_voxels)
 
     table = _trial_table(checked_path(trials), matrix.shape, checked_path(betas))
     category = _category(table, trials)
-    table = table.drop(columns="category", errors="ignore")
+    table = table.drop(columns="category", errors="ignore")  # a category belongs to a stimulus, not to a trial
     ids = [str(i) for i in table["stimulus"].drop_duplicates()]
     stimuli = _stimuli(ids, category, images, captions, size)
-    provenance = {"file": Path(betas).name, "unit": "as in the file" if scale == 1 else f"file x {scale:g}"}
-
     source: Rows
     if scale == 1:
         source = matrix
+        unit = "as in the file"
     else:
         source = _Scaled(matrix, scale)
+        unit = f"file x {scale:g}"
 
     if voxels is None:
         voxel_table = pd.DataFrame()
     else:
         voxel_table = _voxel_table(checked_path(voxels), matrix.shape[1])
 
-    person = Trials(source, table, voxel_table, subject, provenance)
+    person = Trials(source, table, voxel_table, subject, {"file": Path(betas).name, "unit": unit})
     about = {"title": f"imported from {Path(betas).name}"}
     dataset = Dataset(name or checked_path(out).name, stimuli, {subject: person}, _splits(person, trials), about)
 
@@ -210,14 +216,15 @@ def read_table(path: str | Path, what: str) -> pd.DataFrame:
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{what} {path} is {'a folder' if path.is_dir() else 'not there'}; give a CSV file.")
-
     text = read_text(path, what)
-    try:
-        if path.suffix.lower() == ".tsv":
-            separator = "\t"
-        else:
-            separator = ","
+    if path.suffix.lower() == ".tsv":
+        separator = "\t"
+    else:
+        separator = ","
 
+    try:
+        # All as text: a stimulus called "007" or "NA" is a name. Without index_col=False, pandas takes the first field
+        # for an index where lines end in a comma, and every column is shifted.
         table = pd.read_csv(
             io.StringIO(text), dtype=str, keep_default_na=False, sep=separator, index_col=False, skipinitialspace=True
         )
@@ -231,12 +238,24 @@ def read_table(path: str | Path, what: str) -> pd.DataFrame:
     twice = table.columns[table.columns.duplicated()]
     if len(twice):
         raise DataError(f"{what} {path} has the column '{twice[0]}' twice; keep one.")
-
     return table
 
 
 def read_text(path: Path, what: str) -> str:
-    """Text of a UTF-8 file. Raises DataError with the line of the first byte that is not UTF-8."""
+    """Text of a UTF-8 file.
+
+    Parameters
+    ----------
+    path : Path
+        the file, with or without the mark that spreadsheets put at its beginning
+    what : str
+        such as "the table of trials", for the message
+
+    Raises
+    ------
+    DataError
+        Empty, or not UTF-8, with the line of the first byte that is not.
+    """
     data = path.read_bytes()
     if not data.strip():
         raise DataError(f"{what} {path} is empty.")
@@ -252,25 +271,33 @@ def read_text(path: Path, what: str) -> str:
 
 
 def _trial_table(path: Path, shape: tuple[int, ...], betas: Path) -> pd.DataFrame:
+    """The table of trials, with as many rows as there are betas."""
     table = read_table(path, "the table of trials")
     if "stimulus" not in table:
-        if len(table.columns) == 1 and (other := next((s for s in ";\t|" if s in table.columns[0]), None)):
-            raise DataError(
-                f"the columns of {path} are parted by {other!r}, but commas were expected. Save it with commas, or with "
-                "tabs under a name that ends in .tsv."
-            )
+        if len(table.columns) == 1:
+            for separator in ";\t|":  # spreadsheets write semicolons where the comma is the decimal mark
+                if separator in table.columns[0]:
+                    raise DataError(
+                        f"the columns of {path} are separated by {separator!r}, but commas were expected. Save it with "
+                        "commas, or with tabs under a name that ends in .tsv."
+                    )
 
         raise DataError(
             f"the table of trials {path} needs a column 'stimulus'. {did_you_mean('stimulus', table.columns)} "
-            "Rename the "
-            "column that says which picture was shown."
+            "Rename the column that says which picture was shown."
         )
 
     blank = np.flatnonzero(table["stimulus"].str.strip() == "")
     if blank.size:
         raise DataError(f"line {blank[0] + 2} of {path} has no stimulus; write what was shown, or take the trial out.")
 
+    # Dropping rows until both fit would pair betas with pictures that were not shown, and every score would be chance.
     if len(table) != shape[0]:
+        if shape[0] > len(table):
+            longer = "betas"
+        else:
+            longer = "the table"
+
         hint = ""
         if len(table) == shape[1]:
             hint = (
@@ -282,9 +309,8 @@ def _trial_table(path: Path, shape: tuple[int, ...], betas: Path) -> pd.DataFram
             hint = f" Rows per run in the table: {', '.join(f'{r}: {n}' for r, n in counts.items())}."
 
         raise DataError(
-            f"{betas} has {shape[0]} rows but {path} has {len(table)}: "
-            f"{'betas' if shape[0] > len(table) else 'the table'} "
-            f"has {abs(shape[0] - len(table))} too many.{hint} Rows are never dropped to make them fit."
+            f"{betas} has {shape[0]} rows but {path} has {len(table)}: {longer} has "
+            f"{abs(shape[0] - len(table))} too many.{hint} Rows are never dropped to make them fit."
         )
 
     table["stimulus"] = table["stimulus"].str.strip()
@@ -310,7 +336,6 @@ def _whole_numbers(values: Any, column: str, path: Path) -> np.ndarray:
 def _category(table: pd.DataFrame, path: str | Path) -> dict[str, str] | None:
     if "category" not in table:
         return None
-
     category: dict[str, str] = {}
     for stimulus, name in zip(table["stimulus"], table["category"], strict=True):
         first = category.setdefault(stimulus, name)
@@ -323,37 +348,36 @@ def _category(table: pd.DataFrame, path: str | Path) -> dict[str, str] | None:
 
 
 def _splits(trials: Trials, path: str | Path) -> dict[str, Split]:
+    """The split "file": by stimulus where the sides share no picture, else by trial, which the checks then refuse."""
     if "side" not in trials.table:
         return {}
 
     side = trials.table["side"].astype(str).str.strip().str.lower()
-    odd = np.flatnonzero(~side.isin(["train", "test", ""]))
-    if odd.size:
+    unknown = np.flatnonzero(~side.isin(["train", "test", ""]))
+    if unknown.size:
+        row = unknown[0]
         raise DataError(
-            f"'side' in line {odd[0] + 2} of {path} must be train or test, but is "
-            f"'{trials.table['side'].iloc[odd[0]]}'."
+            f"'side' in line {row + 2} of {path} must be train or test, but is '{trials.table['side'].iloc[row]}'."
         )
 
-    shown = [list(pd.unique(trials.stimuli[(side == s).to_numpy()])) for s in ("train", "test")]
-    if not set(shown[0]) & set(shown[1]):
-        return {"file": Split("file", tuple(shown[0]), tuple(shown[1]), note="from the column 'side'")}
+    train = pd.unique(trials.stimuli[(side == "train").to_numpy()])
+    test = pd.unique(trials.stimuli[(side == "test").to_numpy()])
+    n_both = len(set(train) & set(test))
+    if not n_both:
+        return {"file": Split("file", tuple(train), tuple(test), note="from the column 'side'")}
 
     ids = trials.table["trial"].astype(str)
-    both = len(set(shown[0]) & set(shown[1]))
-    note = f"from the column 'side'; {both} pictures are on both sides."
+    note = f"from the column 'side'; {n_both} pictures are on both sides."
 
     return {"file": Split("file", tuple(ids[side == "train"]), tuple(ids[side == "test"]), "trial", note=note)}
 
 
-_NUMBERS = ("x", "y", "z", "noise_ceiling")
-
-
 def _voxel_table(path: Path, n_voxels: int) -> pd.DataFrame:
+    """Coordinates and noise ceiling as numbers, every other column as an ROI."""
     table = read_table(path, "the table of voxels")
     if len(table) != n_voxels:
         raise DataError(
-            f"{path} has {len(table)} rows, but betas has {n_voxels} voxels; write one row per column of betas, in "
-            "order."
+            f"{path} has {len(table)} rows, but betas has {n_voxels} voxels; write one row per column of betas, in order."
         )
 
     out = {}
@@ -364,22 +388,24 @@ def _voxel_table(path: Path, n_voxels: int) -> pd.DataFrame:
         if bad.size:
             raise DataError(
                 f"'{column}' in line {bad[0] + 2} of {path} should be a number, but is '{table[column][bad[0]]}'. "
-                "ROIs are "
-                "columns of 0 and 1."
+                "ROIs are columns of 0 and 1."
             )
 
         if column in _NUMBERS:
             out[column] = number.to_numpy(float)
             continue
 
-        odd = np.flatnonzero(~number.isin([0, 1]))
-        if odd.size:
+        unknown = np.flatnonzero(~number.isin([0, 1]))
+        if unknown.size:
             raise DataError(
-                f"column '{column}' of {path} is taken as an ROI and must hold 0 and 1, but line {odd[0] + 2} has "
-                f"'{table[column][odd[0]]}'. Known numeric columns: {', '.join(_NUMBERS)}."
+                f"column '{column}' of {path} is taken as an ROI and must hold 0 and 1, but line {unknown[0] + 2} has "
+                f"'{table[column][unknown[0]]}'. Known numeric columns: {', '.join(_NUMBERS)}."
             )
 
-        out[column if column.startswith(ROI) else ROI + column] = number.to_numpy() == 1
+        if not column.startswith(ROI):
+            column = ROI + column
+
+        out[column] = number.to_numpy() == 1  # (n_voxels,)
 
     return pd.DataFrame(out)
 
@@ -394,36 +420,39 @@ def _stimuli(
     captions: str | Path | None,
     size: tuple[int, int] | None,
 ) -> Stimuli:
+    """What was shown: pictures where a folder is named, captions where a file is, categories where the table has them."""
     pictures = present = None
     if images is not None:
         pictures, present, notes = open_pictures(match_pictures(checked_path(images), ids), ids, size)
-        _tell_missing([i for i, there in zip(ids, present, strict=True) if not there], ids, images)
+        missing = np.asarray(ids, dtype=object)[~present]
+        if missing.size:
+            warnings.warn(
+                f"{len(missing)} of {len(ids)} stimuli have no picture in {images}, first '{missing[0]}'; their trials "
+                "are kept but cannot train or test pictures.",
+                PhospheneWarning,
+                stacklevel=4,
+            )
+        else:
+            present = None  # all are there
+
         if notes:
+            n_files = len(ids) - len(missing)
             first = next(iter(notes))
             warnings.warn(
-                f"{len(notes)} of {int(present.sum())} picture files are unusual, first '{first}': {'; '.join(notes[first])}.",
+                f"{len(notes)} of {n_files} picture files are unusual, first '{first}': {'; '.join(notes[first])}.",
                 PhospheneWarning,
                 stacklevel=4,
             )
 
-    return Stimuli(
-        np.asarray(ids, dtype=object),
-        pictures,
-        None if captions is None else read_captions(checked_path(captions), ids),
-        category=None if category is None else np.asarray([category[i] for i in ids], dtype=object),
-        present=None if present is None or present.all() else present,
-    )
+    texts = None
+    if captions is not None:
+        texts = read_captions(checked_path(captions), ids)
 
+    names = None
+    if category is not None:
+        names = np.asarray([category[i] for i in ids], dtype=object)
 
-def _tell_missing(missing: list[str], ids: list[str], images: str | Path) -> None:
-    if missing:
-        warnings.warn(
-            f"{len(missing)} of {len(ids)} stimuli have no picture in {images}, first '{missing[0]}'; their trials "
-            "are kept "
-            "but cannot train or test pictures.",
-            PhospheneWarning,
-            stacklevel=5,
-        )
+    return Stimuli(np.asarray(ids, dtype=object), pictures, texts, category=names, present=present)
 
 
 @reads("path")
@@ -463,22 +492,31 @@ def read_captions(path: Path, ids: Iterable[str]) -> tuple[tuple[str, ...], ...]
 
     out: dict[str, list[str]] = {i: [] for i in ids}
     for name, caption in pairs:
-        caption = " ".join(caption.split())
+        caption = " ".join(caption.split())  # some of COCO's captions end in a line break or hold two spaces
         if caption and name.strip() in out:
             out[name.strip()].append(caption)
 
     without = [i for i in ids if not out[i]]
     if len(without) == len(ids):
+        example = ""
+        if pairs:
+            example = pairs[0][0]
+
         raise DataError(
-            f"{path} has no caption for any of the {len(ids)} stimuli: they look like '{ids[0]}', those in the "
-            "file like "
-            f"'{pairs[0][0] if pairs else ''}'. Use the same names as in the table of trials."
+            f"{path} has no caption for any of the {len(ids)} stimuli: they look like '{ids[0]}', those in the file like "
+            f"'{example}'. Use the same names as in the table of trials."
         )
 
     if without:
         _warn(f"{len(without)} of {len(ids)} stimuli have no caption in {path}, first '{without[0]}'.")
 
-    long = [(i, len(c.split())) for i in ids for c in out[i] if len(c.split()) > LONG_CAPTION]
+    long = []
+    for i in ids:
+        for caption in out[i]:
+            n_words = len(caption.split())
+            if n_words > LONG_CAPTION:
+                long.append((i, n_words))
+
     if long:
         _warn(
             f"{len(long)} captions in {path} are longer than {LONG_CAPTION} words, first that of '{long[0][0]}' with "
@@ -493,6 +531,7 @@ def _warn(message: str) -> None:
 
 
 def _json_captions(path: Path) -> list[tuple[str, str]]:
+    """(stimulus, caption) pairs, as the rows of a table would be."""
     try:
         value = json.loads(read_text(path, "the captions"))
     except json.JSONDecodeError as error:
@@ -507,10 +546,8 @@ def _json_captions(path: Path) -> list[tuple[str, str]]:
     for name, texts in value.items():
         if isinstance(texts, str):
             texts = [texts]
-
         if not isinstance(texts, list) or not all(isinstance(t, str) for t in texts):
             raise DataError(f"the captions of '{name}' in {path} must be a list of texts.")
-
         pairs += [(name, text) for text in texts]
 
     return pairs

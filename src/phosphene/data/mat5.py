@@ -45,16 +45,13 @@ def check_tags(path: Path) -> None:
         order = {b"IM": "<", b"MI": ">"}.get(file.read(2), "")
         if not order:
             raise DataError(f"{path} is no MATLAB 5 file: its header does not say how its bytes are ordered.")
-
         place = _HEADER
         while place + 8 <= size:
             file.seek(place)
             kind, length = struct.unpack(f"{order}II", file.read(8))
-
             try:
                 if kind not in (_MATRIX, _COMPRESSED) or length > size - place - 8:
                     raise ValueError(f"an element of type {kind} with {length} bytes, where a variable was expected")
-
                 if kind == _COMPRESSED:
                     _variable_in(_unzipped(file, length), order)
                 else:
@@ -72,7 +69,6 @@ def _variable_in(read: Read, order: str) -> None:
     kind, length = struct.unpack(f"{order}II", read(8))
     if kind != _MATRIX:
         raise ValueError(f"an element of type {kind} in a compressed one, where a variable was expected")
-
     _walk(read, length, order, 0)
 
 
@@ -112,7 +108,6 @@ def _skip(read: Read, n: int) -> None:
         got = len(read(min(n, _CHUNK)))
         if not got:
             raise ValueError(f"the file ends {n} bytes early")
-
         n -= got
 
 
@@ -137,7 +132,6 @@ def _unzipped(file: BinaryIO, left: int) -> Read:
 
         out = ready[:n]
         ready = ready[n:]
-
         return out
 
     return read

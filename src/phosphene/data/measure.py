@@ -72,7 +72,6 @@ def measure(trials: Trials) -> Quality:
     """
     check_type(trials)
     typical = _typical(trials)
-
     if typical:
         limit = SPIKE * typical
     else:
@@ -149,14 +148,12 @@ def _typical(trials: Trials) -> float:
     for _, block in row_blocks(sample):
         with np.errstate(invalid="ignore"):
             good = np.abs(block) < 1e10
-
         total += np.abs(np.where(good, block, 0)).sum(axis=0)
         count += good.sum(axis=0)
 
     means = total[count > 0] / count[count > 0]
     if (means > 0).any():
         return float(np.median(means[means > 0]))
-
     return 0.0
 
 

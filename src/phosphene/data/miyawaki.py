@@ -36,6 +36,8 @@ COUNTS = {"mat": (107, 12, 967), "runs": (20, 12)}
 SIDE = 10
 _RUN = re.compile(r"data_(random|figure)_run(\d+)\.nii(?:\.gz)?")
 _UNIONS = {"V1": ("V1d", "V1v"), "V2": ("V2d", "V2v")}
+_SIDES = {"random": "train", "figure": "test"}
+_DIGITS = {"random": 4, "figure": 3}  # of the number in an id; a run of random patterns shows 22 new ones
 
 
 class MiyawakiOptions(PairOptions):
@@ -79,26 +81,41 @@ class Miyawaki(PairFile):
         )
 
     def name(self, path: Path) -> str:
-        """miyawaki, whatever the file is called."""
+        """miyawaki, whatever the file is called.
+
+        Parameters
+        ----------
+        path : Path
+            from `find`
+        """
         return "miyawaki"
 
     def _variant(self, path: Path, options: Any) -> str:
-        there = [v for v, p in (("runs", path / "func"), ("mat", path / FILE)) if p.exists()]
-        if not there:
+        """The form to read: the one asked for, else the runs before the MATLAB file."""
+        places = {"runs": path / "func", "mat": path / FILE}
+        present = [variant for variant, place in places.items() if place.exists()]
+        if not present:
             raise DataError(f"{path} has neither func nor {FILE}. Give the folder that holds either with --root.")
 
-        if options.variant != "auto" and options.variant not in there:
-            raise DataError(
-                f"{path} has no {'func' if options.variant == 'runs' else FILE}; it has {', '.join(there)}."
-            )
-
         if options.variant == "auto":
-            return there[0]
+            return present[0]
+
+        if options.variant not in present:
+            raise DataError(f"{path} has no {places[options.variant].name}; it has {', '.join(present)}.")
 
         return options.variant
 
     def load(self, path: Path, options: Any, subject: str | None = None) -> Dataset:
         """Read either form.
+
+        Parameters
+        ----------
+        path : Path
+            from `find`
+        options : MiyawakiOptions
+            which form; lag of the responses, or which array is what
+        subject : str, optional
+            must be the one subject, when given
 
         Returns
         -------
@@ -115,14 +132,20 @@ class Miyawaki(PairFile):
         path = Path(path)
         if self._variant(path, options) == "mat":
             return super().load(path / FILE, options, subject)
-
         if subject not in (None, options.subject):
             raise DataError(f"{path} has no subject '{subject}'. {did_you_mean(subject, [options.subject])}")
-
         return _from_runs(self, path, options)
 
     def check(self, path: Path, options: Any) -> list[Finding]:
-        """Counts against the published ones."""
+        """Counts against the published ones.
+
+        Parameters
+        ----------
+        path : Path
+            from `find`
+        options : MiyawakiOptions
+            which form
+        """
         try:
             variant = self._variant(Path(path), options)
             dataset = self.load(path, options)
@@ -131,7 +154,6 @@ class Miyawaki(PairFile):
 
         trials = dataset.trials()
         side = dataset.trials().table["side"]
-
         if variant == "mat":
             n_train = int(np.count_nonzero(side == "train"))
             n_test = int(np.count_nonzero(side == "test"))
@@ -142,19 +164,13 @@ class Miyawaki(PairFile):
             counts = (int(runs.get("train") or 0), int(runs.get("test") or 0))
             named = "random and figure runs"
 
+        # A note and no problem: people leave runs out on purpose.
         expected = COUNTS[variant]
+        detail = f"{', '.join(map(str, counts))} {named}"
         if counts == expected:
-            said = "as published"
-        else:
-            said = f"published: {', '.join(map(str, expected))}"
+            return [Finding("ok", "counts", f"{detail}; as published.")]
 
-        level: Literal["ok", "note"]
-        if counts == expected:
-            level = "ok"
-        else:
-            level = "note"
-
-        return [Finding(level, "counts", f"{', '.join(map(str, counts))} {named}; {said}.")]
+        return [Finding("note", "counts", f"{detail}; published: {', '.join(map(str, expected))}.")]
 
 
 def _from_runs(reader: Miyawaki, path: Path, options: MiyawakiOptions) -> Dataset:
@@ -163,20 +179,25 @@ def _from_runs(reader: Miyawaki, path: Path, options: MiyawakiOptions) -> Datase
     if not len(ijk):
         raise DataError(f"the mask below {path / 'mask'} is nowhere above 0, so no voxel is left.")
 
-    files = sorted((m[1], int(m[2]), p) for p in (path / "func").iterdir() if (m := _RUN.fullmatch(p.name)))
+    files = []
+    for file in (path / "func").iterdir():
+        match = _RUN.fullmatch(file.name)
+        if match:
+            files.append((match[1] == "figure", int(match[2]), match[1], file))
+
     if not files:
         raise DataError(f"{path / 'func'} holds no data_random_runNN.nii.gz or data_figure_runNN.nii.gz; fetch them.")
 
     betas = []
     rows = []
-    seen = {}
-
-    for kind, number, file in sorted(files, key=lambda f: (f[0] == "figure", f[1])):
+    patterns: dict[str, np.ndarray] = {}  # stimulus id to its 100 squares
+    names: dict[tuple[str, bytes], str] = {}
+    n_patterns = {"random": 0, "figure": 0}
+    for _, number, kind, file in sorted(files):  # random runs first
         labels = _labels(path / "label" / f"data_{kind}_run{number:02d}_label.csv")
         session = open_session(file, like.shape)
         if not np.allclose(open_nifti(file, 4).affine, like.affine, atol=1e-3):
             raise DataError(f"{file} lies elsewhere than the mask: their affines differ. Resample one to the other.")
-
         if session.n_trials != len(labels):
             raise DataError(
                 f"{file} has {session.n_trials} volumes, but its labels have {len(labels)} lines; rows are never dropped to "
@@ -185,6 +206,7 @@ def _from_runs(reader: Miyawaki, path: Path, options: MiyawakiOptions) -> Datase
 
         volumes = _without_line(session.read(ijk))
         for start, stop in _blocks(labels):
+            # The response of the blood comes about 4 s after the picture: the last volumes of a block are in the next one.
             late = slice(start + options.lag_volumes, stop + options.lag_volumes)
             if late.start >= len(volumes):
                 raise DataError(
@@ -192,44 +214,37 @@ def _from_runs(reader: Miyawaki, path: Path, options: MiyawakiOptions) -> Datase
                     f"response after {options.lag_volumes} volumes; choose a smaller lag_volumes."
                 )
 
-            betas.append(volumes[late].mean(axis=0))
-            picture = labels[start].astype(np.uint8)
-            numbers = seen.setdefault(kind, {})
+            betas.append(volumes[late].mean(axis=0))  # (n_voxels,)
+            pattern = labels[start].astype(np.uint8)
+            key = (kind, pattern.tobytes())
+            if key not in names:
+                names[key] = f"{kind}-{n_patterns[kind]:0{_DIGITS[kind]}d}"
+                patterns[names[key]] = pattern
+                n_patterns[kind] += 1
 
-            if kind == "random":
-                width = 4
-            else:
-                width = 3
-
-            name = f"{kind}-{numbers.setdefault(picture.tobytes(), len(numbers)):0{width}d}"
-            rows.append((name, "train" if kind == "random" else "test", number, start, stop - start))
+            rows.append((names[key], _SIDES[kind], number, start, stop - start))
 
     table = pd.DataFrame(rows, columns=["stimulus", "side", "run", "first_volume", "n_volumes"])
     table["session"] = np.where(table["side"] == "train", 1, 2)  # random and figure runs were measured apart
-    named = {
-        f"{k}-{i:0{4 if k == 'random' else 3}d}": np.frombuffer(b, np.uint8)
-        for k, s in seen.items()
-        for b, i in s.items()
-    }
 
-    pixels = np.stack([p.reshape(SIDE, SIDE).T for p in named.values()])[..., None] * np.uint8(255)  # column by column
-    category = [i.split("-")[0] for i in named]
-    xyz = ijk @ like.affine[:3, :3].T + like.affine[:3, 3]
-    voxels = pd.DataFrame(
-        {**{c: ijk[:, a] for a, c in enumerate("ijk")}, **{c: xyz[:, a] for a, c in enumerate("xyz")}}
-    )
-
+    # The squares of a pattern stand column by column, as MATLAB wrote them.
+    squares = np.stack([pattern.reshape(SIDE, SIDE).T for pattern in patterns.values()])
+    pixels = squares[..., None] * np.uint8(255)  # (n_stimuli, 10, 10, 1)
+    category = [name.split("-")[0] for name in patterns]
+    xyz = ijk @ like.affine[:3, :3].T + like.affine[:3, 3]  # (n_voxels, 3), mm
+    voxels = pd.DataFrame(np.asarray(ijk), columns=list("ijk"))
+    voxels[["x", "y", "z"]] = xyz
     voxels = voxels.assign(**_rois(path / "mask", like, ijk))
     notes = {"unit": "as in the file, a line taken out of every run", "lag": f"{options.lag_volumes} volumes"}
     trials = Trials(np.stack(betas).astype(np.float32), table, voxels, options.subject, notes)
     splits = {}
-    sides = {s: tuple(dict.fromkeys(table["stimulus"][table["side"] == s])) for s in ("train", "test")}
-
-    if all(sides.values()):
+    train = tuple(dict.fromkeys(table["stimulus"][table["side"] == "train"]))
+    test = tuple(dict.fromkeys(table["stimulus"][table["side"] == "test"]))
+    if train and test:
         note = "random patterns train, figures test, as in the paper."
-        splits["miyawaki"] = Split("miyawaki", sides["train"], sides["test"], note=note)
+        splits["miyawaki"] = Split("miyawaki", train, test, note=note)
 
-    stimuli = Stimuli(np.asarray(list(named), dtype=object), pixels, category=np.asarray(category, dtype=object))
+    stimuli = Stimuli(np.asarray(list(patterns), dtype=object), pixels, category=np.asarray(category, dtype=object))
     return Dataset("miyawaki", stimuli, {options.subject: trials}, splits, about(reader, variant="runs"))
 
 
@@ -241,7 +256,6 @@ def _labels(path: Path) -> np.ndarray:
     """(n_volumes, 100) int8: 0 or 1, and rows of -1 at rest."""
     if not path.is_file():
         raise DataError(f"{path} is not there, so nothing says what was shown; fetch it.")
-
     rows = []
     for number, line in enumerate(read_text(path, "the labels").splitlines(), start=1):
         cells = [c.strip() for c in line.split(",") if c.strip()]
@@ -252,9 +266,9 @@ def _labels(path: Path) -> np.ndarray:
 
         rest = bool(len(row)) and bool((row == -1).all())
         if len(row) != SIDE**2 or not (rest or np.isin(row, (0, 1)).all()):
-            found = ", ".join(f"{v:g}" for v in np.unique(row)[:4])
+            examples = ", ".join(f"{v:g}" for v in np.unique(row)[:4])
             raise DataError(
-                f"line {number} of {path} has {len(row)} values ({found}); {SIDE**2} of 0 or 1 are expected, or -1 throughout "
+                f"line {number} of {path} has {len(row)} values ({examples}); {SIDE**2} of 0 or 1 are expected, or -1 throughout "
                 "at rest."
             )
 
@@ -274,8 +288,7 @@ def _without_line(volumes: np.ndarray) -> np.ndarray:
     """(n_volumes, n_voxels) float32 less its least-squares line over time."""
     out = volumes.astype(np.float32)
     out -= out.mean(axis=0)
-    t = np.arange(len(out), dtype=np.float32) - (len(out) - 1) / 2
-
+    t = np.arange(len(out), dtype=np.float32) - (len(out) - 1) / 2  # centred, so that slope and mean are independent
     if len(out) > 1:
         out -= t[:, None] * (t @ out / (t @ t))
 
@@ -294,7 +307,6 @@ def _rois(folder: Path, like: Any, ijk: np.ndarray) -> dict[str, np.ndarray]:
         if len(sides) == 1:
             side = next(iter(sides))
             raise DataError(f"{folder} has {sides[side].name} but not the other hemisphere of {roi}; fetch it.")
-
         values = np.maximum(*(read_labels(p, like) for p in sides.values()))
         out[ROI + roi] = values[tuple(ijk.T)] > 0
 

@@ -85,7 +85,6 @@ class TrialRows:
 
         if isinstance(names, np.ndarray):
             return out
-
         return out[0]
 
 
@@ -189,7 +188,6 @@ def _people(folder: Path) -> dict[str, Path]:
             if match := _FILE.fullmatch(path.name):
                 if match[1] in found:
                     raise DataError(f"{found[match[1]].name} and {path.name} are both {match[1]}; remove one.")
-
                 found[match[1]] = path
 
     return found
@@ -200,7 +198,6 @@ def _trials(path: Path, subject: str, parcels: Any, options: MosaicOptions) -> T
     arrays = {n.removeprefix("betas/"): s for n, s in shapes.items() if n.startswith("betas/")}
     if not arrays:
         raise DataError(f"{path} has no group 'betas'; it holds {', '.join(list(shapes)[:4]) or 'nothing'}.")
-
     rows = []
     for name in sorted(arrays):
         match = _TRIAL.fullmatch(name)
@@ -208,7 +205,6 @@ def _trials(path: Path, subject: str, parcels: Any, options: MosaicOptions) -> T
             raise DataError(
                 f"'betas/{name}' in {path} should be named sub-XX_DATASET_stimulus-NAME_phase-train_rep-0 (or test)."
             )
-
         rows.append((name, match["name"], match["phase"], int(match["rep"])))
 
     n = arrays[rows[0][0]]
@@ -237,7 +233,6 @@ def _trials(path: Path, subject: str, parcels: Any, options: MosaicOptions) -> T
 
     provenance = {"file": path.name, "unit": "standard deviations, as in the file", "areas": ", ".join(options.areas)}
     source = TrialRows(path, table["name"].tolist(), at)
-
     return Trials(source, table.drop(columns="name"), voxels.drop(columns=["area", "column"]), subject, provenance)
 
 
@@ -262,7 +257,6 @@ def _ceiling(path: Path, shapes: dict[str, tuple[int, ...]]) -> np.ndarray | Non
     names = [n for n in shapes if n.startswith("noiseceilings/") and "_n-1_" in n]
     if not names:
         return None
-
     names.sort(key=lambda n: "phase-test" not in n)
     values = np.asarray(open_arrays(path)[names[0]], dtype=np.float64)
 
@@ -280,6 +274,5 @@ def _stimuli(path: Path, ids: list[str], options: MosaicOptions) -> Stimuli:
     folder = path / "stimuli"
     if not folder.is_dir():
         return Stimuli(names)
-
     images, present = pictures_of(folder, ids, options.image_size)
     return Stimuli(names, images, present=present)

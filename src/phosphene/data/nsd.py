@@ -10,6 +10,14 @@
       COCO_73k_annots_curated.npy                       optional: captions
       coco/annotations/{captions,instances,stuff}_*.json   optional: captions, categories
 
+The file follows this order: the files, the design (which picture was shown when), the pictures with their captions and
+categories, the voxels and trials of one subject, the splits of the papers, what `check` compares with the published
+counts, and the reader that brings them together.
+
+NSD counts pictures in two ways. Its design files, its manual and the names of its PNG files count from 1; rows of
+``imgBrick`` and the column ``nsdId`` of the CSV file count from 0. Everything here counts from 0, from the first line
+that reads a file on.
+
 Reading betas from these files takes minutes a subject, as most of what is unpacked lies outside the brain. Do it once:
 ``phosphene data import nsd:subj01 --out FOLDER`` keeps every session it has read, goes on where it was stopped, and leaves
 a folder that opens at once.
@@ -44,23 +52,100 @@ from phosphene.io.store import cached
 from phosphene.types import ROI, Dataset, Rows, Split, Stimuli, Trials, digest_of
 
 DESIGN = "nsddata/experiments/nsd/nsd_expdesign.mat"
-
-
 STIM_INFO = "nsddata/experiments/nsd/nsd_stim_info_merged.csv"
-
+BRICK = "nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5"
+SHARED_FOLDER = "nsddata_stimuli/stimuli/nsd/shared1000"
+CAPTIONS = "COCO_73k_annots_curated.npy"
+CAPTION_PLACES = ("", "annots", "nsddata_stimuli/stimuli/nsd", "nsddata/experiments/nsd")
+"""Folders that hold the captions in practice: the file is no part of NSD's bucket, so people put it where they like."""
+COCO = "coco/annotations"
+_COCO_PARTS = ("train2017", "val2017")  # NSD took its pictures from both
 
 SUBJECTS = tuple(f"subj{k:02d}" for k in range(1, 9))
-
-
 N_SESSIONS = 40
-
-
 """Sessions the design was made for; four participants did fewer."""
-
-
-N_TRIALS = 30_000
-N_SHARED = 1000
+N_TRIALS = 30_000  # 40 sessions of 750
+N_SHARED = 1000  # pictures that all eight were to see
 N_STIMULI = 73_000
+
+SESSIONS = {f"subj{k:02d}": n for k, n in enumerate((40, 40, 32, 30, 40, 32, 40, 30), start=1)}
+"""Sessions measured."""
+
+VERSIONS = {"b2": "betas_fithrf", "b3": "betas_fithrf_GLMdenoise_RR"}
+"""Folder of each version of the betas."""
+
+VOXELS = {
+    "subj01": 15724, "subj02": 14278, "subj03": 15226, "subj04": 13153,
+    "subj05": 13039, "subj06": 17907, "subj07": 12682, "subj08": 14386,
+}  # fmt: skip
+"""Voxels of ``nsdgeneral``. Those of subjects 1, 2, 5 and 7 stand in the papers, the others in public loaders."""
+
+LABELS: dict[str, tuple[str, ...]] = {
+    "prf-visualrois": ("V1v", "V1d", "V2v", "V2d", "V3v", "V3d", "hV4"),
+    "floc-faces": ("OFA", "FFA-1", "FFA-2", "mTL-faces", "aTL-faces"),
+    "floc-bodies": ("EBA", "FBA-1", "FBA-2", "mTL-bodies"),
+    "floc-places": ("OPA", "PPA", "RSC"),
+    "floc-words": ("OWFA", "VWFA-1", "VWFA-2", "mfs-words", "mTL-words"),
+    "streams": ("early", "midventral", "midlateral", "midparietal", "ventral", "lateral", "parietal"),
+}
+"""Names of the labels 1, 2, ... of each collection, as in NSD's colour tables."""
+
+_UNIONS = {"V1": ("V1v", "V1d"), "V2": ("V2v", "V2d"), "V3": ("V3v", "V3d")}  # papers report whole areas
+_SPLIT_SESSIONS = 37  # public when the four papers were written
+
+_EXTRA_STEP = {
+    "pictures": f"Fetch {BRICK} to train or test pictures.",
+    "captions": f"Put {CAPTIONS}, or COCO's captions_*.json in {COCO}, there to use captions.",
+    "categories": f"Put COCO's instances_*.json in {COCO}, with {STIM_INFO}, to use categories.",
+}
+
+
+class NSDOptions(ReaderOptions):
+    """Which betas, voxels and sessions."""
+
+    betas: Literal["b2", "b3"] = Field("b3", description="b3 is GLMsingle's type D (fithrf_GLMdenoise_RR), b2 fithrf")
+    mask: str = Field("nsdgeneral", description="voxels where this file of the roi folder is above 0")
+    rois: tuple[str, ...] | None = Field(
+        None, description="label files to read; by default every known one that is there"
+    )
+    sessions: int | tuple[int, ...] | None = Field(None, description="the first N, or a list; all that are there")
+    voxel_order: Literal["xyz", "zyx"] = Field(
+        "xyz", description="mask unrolled with z fastest, or (Mind Reader) x fastest"
+    )
+    scale: float | None = Field(None, gt=0, description="file value to percent signal change; found by type and range")
+    image_size: int | None = Field(None, ge=8, description="side of the pictures; 425 as in the file")
+    store: str | None = Field(None, description="folder that keeps the masked betas of every session once read")
+
+
+def beta_folder(path: Path, subject: str, options: NSDOptions) -> Path:
+    """Where the betas of one subject stand.
+
+    Parameters
+    ----------
+    path : Path
+        folder that holds ``nsddata_betas``
+    subject : str
+        such as ``subj01``
+    options : NSDOptions
+        its ``betas`` names the version
+    """
+    return path / "nsddata_betas" / "ppdata" / subject / "func1pt8mm" / VERSIONS[options.betas]
+
+
+def roi_folder(path: Path, subject: str) -> Path:
+    """Where the masks and label files of one subject stand.
+
+    Parameters
+    ----------
+    path : Path
+        folder that holds ``nsddata``
+    subject : str
+        such as ``subj01``
+    """
+    return path / "nsddata" / "ppdata" / subject / "func1pt8mm" / "roi"
+
+
+# -- Which picture was shown when --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -103,6 +188,16 @@ class NsdDesign:
 def read_design(root: Path) -> NsdDesign:
     """The design below `root`, from the MATLAB file, else from the CSV.
 
+    Parameters
+    ----------
+    root : Path
+        folder that holds ``nsddata``
+
+    Returns
+    -------
+    NsdDesign
+        The MATLAB file comes first because it alone has the lengths of the runs.
+
     Raises
     ------
     DataError
@@ -120,7 +215,12 @@ def read_design(root: Path) -> NsdDesign:
 
 
 def design_from_mat(path: Path) -> NsdDesign:
-    """``subjectim`` (8, n_images) and ``masterordering`` (n_trials,), both counted from 1.
+    """The design from ``subjectim`` (8, n_images) and ``masterordering`` (n_trials,), both counted from 1.
+
+    Parameters
+    ----------
+    path : Path
+        ``nsd_expdesign.mat``
 
     Raises
     ------
@@ -141,12 +241,10 @@ def design_from_mat(path: Path) -> NsdDesign:
             hint = " It is transposed."
         else:
             hint = ""
-
         raise DataError(f"'subjectim' in {path} has shape {images.shape}; (8, pictures) is expected.{hint}")
 
-    images = images.astype(np.int64)
+    images = images.astype(np.int64)  # the file holds doubles
     n = images.shape[1]
-
     for name, values, top in (("subjectim", images, N_STIMULI), ("masterordering", order, n)):
         if values.min() < 1 or values.max() > top:
             raise DataError(
@@ -155,19 +253,22 @@ def design_from_mat(path: Path) -> NsdDesign:
             )
 
     for subject, row in zip(SUBJECTS, images, strict=True):
-        again = pd.Index(row).duplicated()
-        if again.any():
-            at = int(np.flatnonzero(again)[0])
-            raise DataError(f"picture {row[at]} stands twice for {subject} in 'subjectim' of {path} (column {at}).")
+        is_duplicate = pd.Index(row).duplicated()
+        if is_duplicate.any():
+            column = int(np.flatnonzero(is_duplicate)[0])
+            raise DataError(
+                f"picture {row[column]} stands twice for {subject} in 'subjectim' of {path} (column {column})."
+            )
 
-    counts = np.bincount(order, minlength=n + 1)[1:]
+    counts = np.bincount(order, minlength=n + 1)[1:]  # (n_images,), entry 0 dropped as the file counts from 1
     if (counts != 3).any():
-        odd = int(np.flatnonzero(counts != 3)[0])
+        image = int(np.flatnonzero(counts != 3)[0])
         raise DataError(
-            f"'masterordering' in {path} shows image {odd + 1} {counts[odd]} times, but each is shown three times; it has "
-            f"{len(order)} entries for {n} images. Fetch the public file again."
+            f"'masterordering' in {path} shows image {image + 1} {counts[image]} times, but each is shown three times; it "
+            f"has {len(order)} entries for {n} images. Fetch the public file again."
         )
 
+    # The shared pictures stand first in every row of subjectim, so that their number is all that is needed.
     if "sharedix" in file:
         n_shared = file["sharedix"].size
     else:
@@ -178,17 +279,25 @@ def design_from_mat(path: Path) -> NsdDesign:
             f"the first {n_shared} columns of 'subjectim' in {path} differ between subjects; they are shared."
         )
 
-    shown = {s: row[order - 1] - 1 for s, row in zip(SUBJECTS, images, strict=True)}
-    if "stimpattern" in file:
-        pattern = np.asarray(file["stimpattern"])
-    else:
-        pattern = None
+    shown = {}
+    for subject, row in zip(SUBJECTS, images, strict=True):
+        shown[subject] = row[order - 1] - 1  # (n_trials,), from here on counted from 0
 
-    return NsdDesign(shown, images[0, :n_shared] - 1, _runs(_per_session(len(order), path), pattern), path.name)
+    pattern = None
+    if "stimpattern" in file:
+        pattern = np.asarray(file["stimpattern"])  # (40 sessions, 12 runs, slots of a run), 1 where a picture was shown
+
+    runs = _runs(_per_session(len(order), path), pattern)
+    return NsdDesign(shown, images[0, :n_shared] - 1, runs, path.name)
 
 
 def design_from_csv(path: Path) -> NsdDesign:
-    """Columns ``nsdId`` (from 0), ``shared1000`` and ``subjectS_repR``, the trial (from 1; 0 for never) of showing R.
+    """The design from ``nsdId`` (from 0), ``shared1000`` and ``subjectS_repR``, the trial of showing R (from 1; 0: never).
+
+    Parameters
+    ----------
+    path : Path
+        ``nsd_stim_info_merged.csv``
 
     Raises
     ------
@@ -197,30 +306,32 @@ def design_from_csv(path: Path) -> NsdDesign:
     """
     table = read_table(path, "the table of stimuli")
     needed = ["nsdId", "shared1000", *(f"subject{s}_rep{r}" for s in range(1, 9) for r in range(3))]
-    lacking = [c for c in needed if c not in table]
-    if lacking:
-        raise DataError(f"{path} lacks the column '{lacking[0]}' ({len(lacking)} are missing); fetch the public file.")
+    missing = [column for column in needed if column not in table]
+    if missing:
+        raise DataError(f"{path} lacks the column '{missing[0]}' ({len(missing)} are missing); fetch the public file.")
 
     ids = table["nsdId"].astype(np.int64).to_numpy()
-    again = pd.Index(ids).duplicated()
-    if again.any():
-        raise DataError(f"nsdId {ids[again][0]} stands twice in {path} (line {int(np.flatnonzero(again)[0]) + 2}).")
+    is_duplicate = pd.Index(ids).duplicated()
+    if is_duplicate.any():
+        line = int(np.flatnonzero(is_duplicate)[0]) + 2  # counted from 1, after the header
+        raise DataError(f"nsdId {ids[is_duplicate][0]} stands twice in {path} (line {line}).")
 
     shown = {}
     for k, subject in enumerate(SUBJECTS, start=1):
-        at = np.stack([_numbers_shown(table[f"subject{k}_rep{r}"]) for r in range(3)], axis=1)  # (n_pictures, 3)
-        row, _ = np.nonzero(at > 0)
-        trial = at[at > 0] - 1
-        twice = pd.Index(trial).duplicated()
+        numbers = np.stack([_numbers_shown(table[f"subject{k}_rep{r}"]) for r in range(3)], axis=1)  # (n_pictures, 3)
+        row, _ = np.nonzero(numbers > 0)
+        trial = numbers[numbers > 0] - 1
+        is_repeated = pd.Index(trial).duplicated()
 
-        if twice.any() or not len(trial) or trial.max() + 1 != len(trial):
-            if twice.any():
-                what = f"trial {trial[twice][0] + 1} twice"
+        # Distinct trials from 0 to their number less one: only then does every position of `order` get a picture.
+        if is_repeated.any() or not len(trial) or trial.max() + 1 != len(trial):
+            if is_repeated.any():
+                mistake = f"trial {trial[is_repeated][0] + 1} twice"
             else:
-                what = f"{len(trial)} trials with gaps between them"
+                mistake = f"{len(trial)} trials with gaps between them"
 
             raise DataError(
-                f"{path} gives {subject} {what}; each of its trials shows one picture. Fetch the public file."
+                f"{path} gives {subject} {mistake}; each of its trials shows one picture. Fetch the public file."
             )
 
         order = np.empty(len(trial), dtype=np.int64)
@@ -228,17 +339,21 @@ def design_from_csv(path: Path) -> NsdDesign:
         shown[subject] = order
 
     shared = ids[table["shared1000"].str.lower().isin(["true", "1", "1.0"]).to_numpy()]
-    sizes = {len(v) for v in shown.values()}
+    sizes = {len(order) for order in shown.values()}
     if len(sizes) > 1:
         raise DataError(f"{path} has {' or '.join(map(str, sorted(sizes)))} trials a subject; all must have as many.")
-
     return NsdDesign(shown, shared, _runs(_per_session(sizes.pop(), path), None), path.name)
+
+
+def _numbers_shown(column: Any) -> np.ndarray:
+    """(n_pictures,) which trial showed each picture, from 1; 0 where it was not shown."""
+    numbers = pd.Series(pd.to_numeric(column))
+    return numbers.fillna(0).to_numpy().astype(np.int64)
 
 
 def _per_session(n_trials: int, path: Path) -> int:
     if n_trials % N_SESSIONS:
         raise DataError(f"{path} orders {n_trials} trials, which are no {N_SESSIONS} sessions of equal length.")
-
     return n_trials // N_SESSIONS
 
 
@@ -247,36 +362,14 @@ def _runs(n: int, pattern: np.ndarray | None) -> np.ndarray:
     if pattern is not None and pattern.ndim == 3 and len(pattern) == N_SESSIONS:
         lengths = pattern.astype(bool).sum(axis=2)
         if (lengths.sum(axis=1) == n).all():
-            return np.stack([np.repeat(np.arange(1, len(row) + 1), row) for row in lengths])
+            return np.stack([np.repeat(np.arange(1, len(row) + 1), row) for row in lengths])  # (40, n)
 
     if n == N_TRIALS // N_SESSIONS:
         return np.tile(np.repeat(np.arange(1, 13), [63, 62] * 6), (N_SESSIONS, 1))
-
     return np.zeros((N_SESSIONS, n), dtype=np.int64)
 
 
-BRICK = "nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5"
-
-
-SHARED_FOLDER = "nsddata_stimuli/stimuli/nsd/shared1000"
-
-
-CAPTIONS = "COCO_73k_annots_curated.npy"
-
-
-COCO = "coco/annotations"
-
-
-CAPTION_PLACES = ("", "annots", "nsddata_stimuli/stimuli/nsd", "nsddata/experiments/nsd")
-
-
-_COCO_PARTS = ("train2017", "val2017")
-
-
-def _numbers_shown(column: Any) -> np.ndarray:
-    """(n_pictures,) which trial showed each picture, from 1; 0 where it was not shown."""
-    numbers = pd.Series(pd.to_numeric(column))
-    return numbers.fillna(0).to_numpy().astype(np.int64)
+# -- Pictures, captions, categories ------------------------------------------------------------------------------------
 
 
 def stimulus_id(number: int) -> str:
@@ -322,7 +415,6 @@ class BrickRows:
         self.path = path
         self.size = size
         self.n = shape[0]
-
         if size is None:
             self.shape = shape
         else:
@@ -332,13 +424,12 @@ class BrickRows:
         import h5py
 
         index = np.arange(self.n)[rows]
-        wanted, back = np.unique(np.atleast_1d(index), return_inverse=True)  # h5py wants them ascending, each once
-
+        numbers, position = np.unique(np.atleast_1d(index), return_inverse=True)  # each read once, in the file's order
         try:
             with h5py.File(self.path, "r") as file:
                 brick = hdf5_dataset(file, "imgBrick")
-                if wanted.size:
-                    pictures = np.stack([brick[int(i)] for i in wanted])
+                if numbers.size:
+                    pictures = np.stack([brick[int(i)] for i in numbers])  # (n, height, width, channels)
                 else:
                     pictures = np.empty((0, *brick.shape[1:]))
         except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
@@ -347,10 +438,9 @@ class BrickRows:
         if self.size is not None and pictures.shape[1:3] != (self.size, self.size):
             pictures = np.stack([_resized(np.asarray(picture), self.size) for picture in pictures])
 
-        out = pictures[back.ravel()].astype(np.uint8, copy=False)
+        out = pictures[position.ravel()].astype(np.uint8, copy=False)
         if np.ndim(index):
             return out
-
         return out[0]
 
 
@@ -365,7 +455,6 @@ def _resized(picture: np.ndarray, size: int) -> np.ndarray:
     out = np.asarray(Image.fromarray(plane).resize((size, size), Image.Resampling.LANCZOS))
     if out.ndim == 3:
         return out
-
     return out[..., None]
 
 
@@ -400,33 +489,35 @@ def stimulus_pictures(
                 f"'imgBrick' in {root / BRICK} holds {brick.n} pictures, but the design shows number {numbers.max()} "
                 "(counted from 0). It is not the public file of 73,000; download it again."
             )
-
         return brick, None, numbers
 
     if (root / SHARED_FOLDER).is_dir():
         files = {}
         for path in list_pictures(root / SHARED_FOLDER):
-            if found := re.search(r"nsd(\d{5})$", path.stem):
-                files[int(found[1]) - 1] = path  # these names count from 1
+            match = re.search(r"nsd(\d{5})$", path.stem)
+            if match:
+                files[int(match[1]) - 1] = path  # these names count from 1
 
         paths = [files.get(int(n)) for n in numbers]
-        present = np.asarray([p is not None for p in paths])
+        present = np.asarray([path is not None for path in paths])  # (n,)
         if present.any():
-            side = size or read_picture(next(p for p in paths if p is not None)).pixels.shape[0]
+            first = next(path for path in paths if path is not None)
+            side = size or read_picture(first).pixels.shape[0]
             return PictureFolder(paths, (len(paths), side, side, 3)), present, None
 
     return None, None, None
 
 
 def coco_ids(root: Path) -> dict[int, int]:
-    """0-based NSD id to COCO id, from ``nsd_stim_info_merged.csv``; empty where it is absent."""
+    """0-based NSD id to COCO id, from ``nsd_stim_info_merged.csv``; empty where it is absent.
+
+    The MATLAB file of the design has no COCO ids: without the CSV file, COCO's own annotations cannot be used.
+    """
     if not (root / STIM_INFO).is_file():
         return {}
-
     table = read_table(root / STIM_INFO, "the table of stimuli")
     if "cocoId" not in table:
         return {}
-
     return dict(zip(table["nsdId"].astype(int), table["cocoId"].astype(int), strict=True))
 
 
@@ -451,11 +542,10 @@ def stimulus_captions(root: Path, numbers: Iterable[int]) -> tuple[tuple[str, ..
         if path.is_file():
             return _from_array(path, numbers)
 
-    files = [p for part in _COCO_PARTS if (p := root / COCO / f"captions_{part}.json").is_file()]
+    files = _annotation_files(root, "captions")
     known = coco_ids(root)
     if not files or not known:
         return None
-
     texts: dict[int, list[str]] = {known[n]: [] for n in numbers if n in known}
     for path in files:
         for entry in _json(path)["annotations"]:
@@ -465,13 +555,24 @@ def stimulus_captions(root: Path, numbers: Iterable[int]) -> tuple[tuple[str, ..
     return tuple(tuple(texts.get(known.get(n, -1), ())) for n in numbers)
 
 
+def _annotation_files(root: Path, kind: str) -> list[Path]:
+    """Those of COCO's files of this kind (captions, instances, stuff) that are there."""
+    files = []
+    for part in _COCO_PARTS:
+        file = root / COCO / f"{kind}_{part}.json"
+        if file.is_file():
+            files.append(file)
+
+    return files
+
+
 def _from_array(path: Path, numbers: list[int]) -> tuple[tuple[str, ...], ...]:
+    """Captions of these rows of the curated array, without the empty texts that fill up its rows."""
     try:
         array = open_arrays(path)["array"]
     except DataError as error:
         if "pickled" not in str(error):
             raise
-
         raise DataError(
             f"{path} holds pickled Python objects, which can run any code when opened, so it is not opened. The public "
             "file holds plain text: download it again, or save yours with array.astype(str)."
@@ -487,7 +588,12 @@ def _from_array(path: Path, numbers: list[int]) -> tuple[tuple[str, ...], ...]:
     else:
         rows = array[numbers]
 
-    return tuple(tuple(t for text in row if (t := " ".join(str(text).split()))) for row in rows)
+    captions = []
+    for row in rows:
+        texts = [" ".join(str(text).split()) for text in row]
+        captions.append(tuple(filter(None, texts)))
+
+    return tuple(captions)
 
 
 def stimulus_labels(root: Path, numbers: Iterable[int]) -> tuple[pd.DataFrame, np.ndarray] | None:
@@ -506,33 +612,26 @@ def stimulus_labels(root: Path, numbers: Iterable[int]) -> tuple[pd.DataFrame, n
         (n, categories) bool, and (n,) the category that covers most of the uncropped picture, "none" without any
     """
     numbers = [int(n) for n in numbers]
-    files = [
-        p
-        for kind in ("instances", "stuff")
-        for part in _COCO_PARTS
-        if (p := root / COCO / f"{kind}_{part}.json").is_file()
-    ]
-
+    files = [*_annotation_files(root, "instances"), *_annotation_files(root, "stuff")]
     known = coco_ids(root)
     if not files or not known:
         return None
 
     row = {known[n]: i for i, n in enumerate(numbers) if n in known}
     area: dict[str, np.ndarray] = {}
-
     for path in files:
         content = _json(path)
         names = {c["id"]: str(c["name"]) for c in content["categories"]}
-
         for name in names.values():
             area.setdefault(name, np.zeros(len(numbers)))
-
         for entry in content["annotations"]:
             if entry["image_id"] in row:
-                area[names[entry["category_id"]]][row[entry["image_id"]]] += max(float(entry.get("area", 1)), 1e-9)
+                # An annotation without any area still says that the category is in the picture.
+                covered = max(float(entry.get("area", 1)), 1e-9)
+                area[names[entry["category_id"]]][row[entry["image_id"]]] += covered
 
-    table = pd.DataFrame(area)
-    main = np.asarray(table.columns, dtype=object)[table.to_numpy().argmax(axis=1)]
+    table = pd.DataFrame(area)  # (n, categories), square pixels
+    main = np.asarray(table.columns, dtype=object)[table.to_numpy().argmax(axis=1)]  # (n,)
     main[(table.to_numpy() == 0).all(axis=1)] = "none"
 
     return table > 0, main
@@ -546,73 +645,49 @@ def _json(path: Path) -> dict[str, Any]:
 
     if not isinstance(value, dict) or "annotations" not in value:
         raise DataError(f"{path} has no 'annotations'; COCO's own annotation file is expected.")
-
     return value
 
 
-VERSIONS = {"b2": "betas_fithrf", "b3": "betas_fithrf_GLMdenoise_RR"}
+def _stimuli(path: Path, numbers: np.ndarray, options: NSDOptions) -> Stimuli:
+    images, present, rows = stimulus_pictures(path, numbers, options.image_size)
+    labels = stimulus_labels(path, numbers)
+    ids = np.asarray([stimulus_id(n) for n in numbers], dtype=object)
+    if present is not None and not present.all():
+        warnings.warn(
+            f"{int((~present).sum())} of {len(ids)} NSD pictures are missing, first '{ids[~present][0]}'; their trials "
+            "are kept but cannot train or test pictures.",
+            PhospheneWarning,
+            stacklevel=3,
+        )
+
+    table = category = None
+    if labels is not None:
+        table, category = labels
+
+    return Stimuli(ids, images, stimulus_captions(path, numbers), table, category, present, rows)
 
 
-VOXELS = {
-    "subj01": 15724, "subj02": 14278, "subj03": 15226, "subj04": 13153,
-    "subj05": 13039, "subj06": 17907, "subj07": 12682, "subj08": 14386,
-}  # fmt: skip
-
-
-"""Voxels of ``nsdgeneral``. Those of subjects 1, 2, 5 and 7 stand in the papers, the others in public loaders."""
-
-
-SESSIONS = {f"subj{k:02d}": n for k, n in enumerate((40, 40, 32, 30, 40, 32, 40, 30), start=1)}
-
-
-"""Sessions measured."""
-
-
-LABELS: dict[str, tuple[str, ...]] = {
-    "prf-visualrois": ("V1v", "V1d", "V2v", "V2d", "V3v", "V3d", "hV4"),
-    "floc-faces": ("OFA", "FFA-1", "FFA-2", "mTL-faces", "aTL-faces"),
-    "floc-bodies": ("EBA", "FBA-1", "FBA-2", "mTL-bodies"),
-    "floc-places": ("OPA", "PPA", "RSC"),
-    "floc-words": ("OWFA", "VWFA-1", "VWFA-2", "mfs-words", "mTL-words"),
-    "streams": ("early", "midventral", "midlateral", "midparietal", "ventral", "lateral", "parietal"),
-}
-
-
-"""Names of the labels 1, 2, ... of each collection, as in NSD's colour tables."""
-
-
-_UNIONS = {"V1": ("V1v", "V1d"), "V2": ("V2v", "V2d"), "V3": ("V3v", "V3d")}
-
-
-class NSDOptions(ReaderOptions):
-    """Which betas, voxels and sessions."""
-
-    betas: Literal["b2", "b3"] = Field("b3", description="b3 is GLMsingle's type D (fithrf_GLMdenoise_RR), b2 fithrf")
-    mask: str = Field("nsdgeneral", description="voxels where this file of the roi folder is above 0")
-    rois: tuple[str, ...] | None = Field(
-        None, description="label files to read; by default every known one that is there"
-    )
-    sessions: int | tuple[int, ...] | None = Field(None, description="the first N, or a list; all that are there")
-    voxel_order: Literal["xyz", "zyx"] = Field(
-        "xyz", description="mask unrolled with z fastest, or (Mind Reader) x fastest"
-    )
-    scale: float | None = Field(None, gt=0, description="file value to percent signal change; found by type and range")
-    image_size: int | None = Field(None, ge=8, description="side of the pictures; 425 as in the file")
-    store: str | None = Field(None, description="folder that keeps the masked betas of every session once read")
-
-
-def beta_folder(path: Path, subject: str, options: NSDOptions) -> Path:
-    """Where the betas of one subject stand."""
-    return path / "nsddata_betas" / "ppdata" / subject / "func1pt8mm" / VERSIONS[options.betas]
-
-
-def roi_folder(path: Path, subject: str) -> Path:
-    """Where the masks and label files of one subject stand."""
-    return path / "nsddata" / "ppdata" / subject / "func1pt8mm" / "roi"
+# -- Voxels and trials of one subject ----------------------------------------------------------------------------------
 
 
 def read_trials(path: Path, design: NsdDesign, subject: str, options: NSDOptions) -> Trials:
     """Trials of one subject. Headers are read and four trials of its first session, to find the scale.
+
+    Parameters
+    ----------
+    path : Path
+        folder that holds ``nsddata``
+    design : NsdDesign
+        from `read_design`
+    subject : str
+        such as ``subj01``
+    options : NSDOptions
+        which betas, voxels and sessions
+
+    Returns
+    -------
+    Trials
+        (n_trials, n_voxels) betas in percent signal change, read when asked for
 
     Raises
     ------
@@ -622,15 +697,15 @@ def read_trials(path: Path, design: NsdDesign, subject: str, options: NSDOptions
     like, voxels, table = _voxels(path, subject, options)
     files = _session_files(beta_folder(path, subject, options), options, subject)
     sessions = {k: open_session(f, like.shape[:3]) for k, f in files.items()}
-
-    for k, s in sessions.items():
-        if s.n_trials != design.n_per_session:
+    for k, session in sessions.items():
+        if session.n_trials != design.n_per_session:
             raise DataError(
-                f"{s.path} holds {s.n_trials} trials, but session {k} has {design.n_per_session} in {design.origin}. "
-                "Which trials are missing cannot be told; download it again."
+                f"{session.path} holds {session.n_trials} trials, but session {k} has {design.n_per_session} in "
+                f"{design.origin}. Which trials are missing cannot be told; download it again."
             )
 
-    dtypes = {s.dtype.name: k for k, s in reversed(sessions.items())}
+    # The public files hold int16 (percent x 300), converted ones may hold floats: one scale must do for all sessions.
+    dtypes = {session.dtype.name: k for k, session in reversed(sessions.items())}
     if len(dtypes) > 1:
         (b, j), (a, i) = sorted(dtypes.items(), key=lambda entry: -entry[1])[:2]
         raise DataError(
@@ -640,26 +715,27 @@ def read_trials(path: Path, design: NsdDesign, subject: str, options: NSDOptions
     rows: Any = SessionRows(list(sessions.values()), voxels)
     scale = options.scale or find_scale(rows.files[0].read(voxels, 4), rows.files[0].path)
     n = design.n_per_session
-    at = np.concatenate([np.arange((k - 1) * n, k * n) for k in sessions])
-
+    positions = np.concatenate([np.arange((k - 1) * n, k * n) for k in sessions])  # (n_trials,) in the whole design
     if options.store is not None:
+        # Name and size of every file: betas fetched anew under the same name must not meet the rows of the old ones.
         spec = {
             "what": "masked betas of NSD", "subject": subject, "voxels": digest_of(voxels),
             "files": [[str(s.path.name), s.path.stat().st_size] for s in sessions.values()], "betas": options.betas,
         }  # fmt: skip
+        rows = StoredSessions(rows, atomic.checked_path(options.store), spec, [f"trial{t:05d}" for t in positions])
 
-        rows = StoredSessions(rows, atomic.checked_path(options.store), spec, [f"trial{t:05d}" for t in at])
-
-    shown = design.shown[subject]
+    order = design.shown[subject]  # (n_trials of the whole design,)
+    repeats = pd.Series(order).groupby(order).cumcount().to_numpy()  # counted over all 40 sessions, read or not
+    numbers = order[positions]
     trials = pd.DataFrame(
         {
-            "trial": at,
-            "stimulus": [stimulus_id(i) for i in shown[at]],
-            "session": at // n + 1,
-            "run": design.runs.ravel()[at],
-            "repeat": pd.Series(shown).groupby(shown).cumcount().to_numpy()[at],
-            "nsd_id": shown[at],
-            "is_shared": np.isin(shown[at], design.shared),
+            "trial": positions,
+            "stimulus": [stimulus_id(i) for i in numbers],
+            "session": positions // n + 1,
+            "run": design.runs.ravel()[positions],
+            "repeat": repeats[positions],
+            "nsd_id": numbers,
+            "is_shared": np.isin(numbers, design.shared),
         }
     )
 
@@ -671,14 +747,16 @@ def read_trials(path: Path, design: NsdDesign, subject: str, options: NSDOptions
         "sessions": _ranges(sessions),
     }
 
-    return Trials(rows if scale == 1 else ScaledRows(rows, scale), trials, table, subject, provenance)
+    if scale != 1:
+        rows = ScaledRows(rows, scale)
+
+    return Trials(rows, trials, table, subject, provenance)
 
 
 def _ranges(numbers: Iterable[int]) -> str:
     numbers = list(numbers)
     if numbers == list(range(numbers[0], numbers[-1] + 1)):
         return f"{numbers[0]} to {numbers[-1]}"
-
     return ", ".join(map(str, numbers))
 
 
@@ -707,7 +785,7 @@ def find_scale(numbers: np.ndarray, path: Path) -> float:
     >>> find_scale(np.array([450, -220, 610], dtype="i2"), Path("x")), find_scale(np.array([1.5, -0.7]), Path("x"))
     (0.0033333333333333335, 1.0)
     """
-    values = np.abs(numbers[numbers != 0].astype(np.float64))
+    values = np.abs(numbers[numbers != 0].astype(np.float64))  # voxels outside the scanned slab are exactly 0
     if values.size:
         typical = float(np.nanmedian(values))
     else:
@@ -718,106 +796,130 @@ def find_scale(numbers: np.ndarray, path: Path) -> float:
             f"{path} holds whole numbers with a median of {typical:g}; NSD's are percent signal change x 300, a few "
             "hundred. They were probably divided by 300 and rounded; fetch the file again, or give scale=."
         )
-
     if numbers.dtype.kind in "iu" or typical >= 30:
         return 1 / 300
-
     return 1.0
 
 
 def _session_files(folder: Path, options: NSDOptions, subject: str) -> dict[int, Path]:
     """Session number to file; HDF5 before NIfTI where both are there."""
-    found: dict[int, Path] = {}
-    for ending in (".nii", ".nii.gz", ".hdf5"):
+    files: dict[int, Path] = {}
+    for ending in (
+        ".nii",
+        ".nii.gz",
+        ".hdf5",
+    ):  # the last to set a session wins: HDF5 is read without unpacking it whole
         for file in folder.glob(f"betas_session*{ending}"):
-            if match := re.fullmatch(r"betas_session(\d\d)" + re.escape(ending), file.name):
-                found[int(match[1])] = file
+            match = re.fullmatch(r"betas_session(\d\d)" + re.escape(ending), file.name)
+            if match:
+                files[int(match[1])] = file
 
-    found = dict(sorted(found.items()))
-    if not found:
+    files = dict(sorted(files.items()))
+    if not files:
         names = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
         raise DataError(
             f"{folder} holds no betas_sessionNN.hdf5 or .nii.gz (but {', '.join(names[:5]) or 'nothing'}). Fetch them."
         )
 
-    wanted = options.sessions
-    if wanted is None:
-        wanted = tuple(range(1, max(found) + 1))
-    elif isinstance(wanted, int):
-        wanted = tuple(range(1, wanted + 1))
+    # By default everything up to the last file: a gap in between is a broken download, not a choice.
+    sessions = options.sessions
+    if sessions is None:
+        sessions = tuple(range(1, max(files) + 1))
+    elif isinstance(sessions, int):
+        sessions = tuple(range(1, sessions + 1))
 
-    odd = [k for k in wanted if not 1 <= k <= N_SESSIONS]
-    if odd or not wanted or len(set(wanted)) < len(wanted):
+    impossible = [k for k in sessions if not 1 <= k <= N_SESSIONS]
+    if impossible or not sessions or len(set(sessions)) < len(sessions):
         raise ConfigError(f"sessions must be different numbers from 1 to {N_SESSIONS}, but are {options.sessions}.")
 
-    missing = [k for k in wanted if k not in found]
+    missing = [k for k in sessions if k not in files]
     if missing:
         raise DataError(
             f"{subject} lacks session {', '.join(map(str, missing[:8]))}{' ...' if len(missing) > 8 else ''} in {folder} "
-            f"(found {_ranges(found)}). Fetch betas_session{missing[0]:02d}, or name the sessions to use, such as "
-            f"sessions={[k for k in wanted if k in found][:3]}."
+            f"(found {_ranges(files)}). Fetch betas_session{missing[0]:02d}, or name the sessions to use, such as "
+            f"sessions={[k for k in sessions if k in files][:3]}."
         )
 
-    return {k: found[k] for k in sorted(wanted)}
+    return {k: files[k] for k in sorted(sessions)}
 
 
 def _voxels(path: Path, subject: str, options: NSDOptions) -> tuple[Any, np.ndarray, pd.DataFrame]:
     """An image with the grid, (n, 3) indices, and the table of voxels."""
     folder = roi_folder(path, subject)
     like, mask = _read_roi(folder, options.mask, None)
-
+    # The order of the columns is part of a trained decoder: weights of one order do not fit betas of the other.
     if options.voxel_order == "xyz":
-        ijk = np.argwhere(mask > 0)
+        ijk = np.argwhere(mask > 0)  # (n_voxels, 3)
     else:
-        ijk = np.argwhere(mask.T > 0)[:, ::-1]
+        ijk = np.argwhere(mask.T > 0)[:, ::-1]  # (n_voxels, 3)
 
     if not len(ijk):
         raise DataError(f"no voxel of {subject} is above 0 in {options.mask} ({folder}); it is not the public mask.")
 
-    xyz = ijk @ like.affine[:3, :3].T + like.affine[:3, 3]
-    columns: dict[str, np.ndarray] = {c: xyz[:, a] for a, c in enumerate("xyz")}
-    columns |= {c: ijk[:, a] for a, c in enumerate("ijk")}
-    ncsnr = beta_folder(path, subject, options) / "ncsnr.nii.gz"
+    xyz = ijk @ like.affine[:3, :3].T + like.affine[:3, 3]  # (n_voxels, 3), mm
+    columns: dict[str, np.ndarray] = {}
+    for names, values in (("xyz", xyz), ("ijk", ijk)):
+        for axis, name in enumerate(names):
+            columns[name] = values[:, axis]
 
+    # ncsnr is the ratio of standard deviations, signal over noise of one trial. The mean of n trials has the noise
+    # variance 1/n, hence ncsnr^2 / (ncsnr^2 + 1/n).
+    ncsnr = beta_folder(path, subject, options) / "ncsnr.nii.gz"
     if ncsnr.is_file():
-        ratio = read_volume(ncsnr, like).astype(np.float64)[tuple(ijk.T)] ** 2
+        ratio = read_volume(ncsnr, like).astype(np.float64)[tuple(ijk.T)] ** 2  # (n_voxels,)
         columns |= {"noise_ceiling": ratio / (ratio + 1), "noise_ceiling_3": ratio / (ratio + 1 / 3)}
 
     if options.rois is None:
-        wanted = tuple(LABELS)
+        collections = tuple(LABELS)
     else:
-        wanted = options.rois
+        collections = options.rois
 
-    for name in wanted:
+    for name in collections:
         if options.rois is None and not roi_files(folder, name):
             warnings.warn(
                 f"{subject} has no {name}.nii.gz in {folder}; its ROIs are left out.", PhospheneWarning, stacklevel=4
             )
-
             continue
 
-        values = _read_roi(folder, name, like)[1][tuple(ijk.T)]
+        values = _read_roi(folder, name, like)[1][tuple(ijk.T)]  # (n_voxels,)
         known = LABELS.get(name, ())
-        extra = sorted(set(np.unique(values)) - set(range(len(known) + 1)))
+        areas = dict(enumerate(known, start=1))
+        for label in sorted(set(np.unique(values)) - set(range(len(known) + 1))):
+            areas[int(label)] = f"{name}-{label}"
 
-        if name == "streams":
+        if name == "streams":  # its areas are called "early", "ventral" ..., which say little alone
             prefix = "streams-"
         else:
             prefix = ""
 
-        for label, area in [*enumerate(known, start=1), *((int(v), f"{name}-{v}") for v in extra)]:
+        for label, area in areas.items():
             columns[ROI + prefix + area] = values == label
 
         if name == "prf-visualrois":
-            columns |= {ROI + union: columns[ROI + a] | columns[ROI + b] for union, (a, b) in _UNIONS.items()}
+            for union, (a, b) in _UNIONS.items():
+                columns[ROI + union] = columns[ROI + a] | columns[ROI + b]
 
     return like, ijk, pd.DataFrame(columns)
 
 
 def roi_files(folder: Path, name: str) -> list[Path]:
-    """``NAME.nii.gz``, or one file for each half of the brain."""
-    for names in ((name,), (f"lh.{name}", f"rh.{name}")):
-        files = [p for n in names for e in (".nii.gz", ".nii") if (p := folder / f"{n}{e}").is_file()]
+    """``NAME.nii.gz``, or one file for each half of the brain.
+
+    Parameters
+    ----------
+    folder : Path
+        from `roi_folder`
+    name : str
+        of the collection, such as "prf-visualrois"
+
+    Returns
+    -------
+    list of Path
+        one or two files; none where the collection is absent
+    """
+    for stems in ((name,), (f"lh.{name}", f"rh.{name}")):
+        candidates = [folder / f"{stem}{ending}" for stem in stems for ending in (".nii.gz", ".nii")]
+        files = [file for file in candidates if file.is_file()]
         if files:
             return files
 
@@ -836,6 +938,7 @@ def _read_roi(folder: Path, name: str, like: Any) -> tuple[Any, np.ndarray]:
     if like is None:
         like = open_nifti(files[0], 3)
 
+    # Each file marks voxels of its own hemisphere and is 0 elsewhere, so that the larger label is the one that counts.
     labels = np.zeros(like.shape[:3], dtype=np.int64)
     for file in files:
         labels = np.maximum(labels, read_labels(file, like))
@@ -875,6 +978,7 @@ class StoredSessions:
             def compute(ids: np.ndarray) -> np.ndarray:
                 return self.sessions[np.asarray([place[i] for i in ids])]
 
+            # A batch is a session: the file of a session is opened once and read as a whole.
             store = cached(
                 self.root, self.spec, self.ids, compute, shape=self.shape[1:], unit="numbers of the file",
                 dtype="int16" if self.sessions.files[0].dtype == np.int16 else "float32",
@@ -890,17 +994,47 @@ class StoredSessions:
         return self.fill()[rows]
 
 
-_EXTRA_STEP = {
-    "pictures": f"Fetch {BRICK} to train or test pictures.",
-    "captions": f"Put {CAPTIONS}, or COCO's captions_*.json in {COCO}, there to use captions.",
-    "categories": f"Put COCO's instances_*.json in {COCO}, with {STIM_INFO}, to use categories.",
-}
+# -- Splits of the papers ----------------------------------------------------------------------------------------------
+
+
+def _splits(design: NsdDesign, people: Mapping[str, Trials]) -> dict[str, Split]:
+    """``nsd-982``, ``nsd-1000``, and for one subject ``nsd-chronological``; those that would be empty are left out."""
+    table = pd.concat([t.table for t in people.values()])
+    stimuli = table["stimulus"].to_numpy(dtype=object)  # (n_trials of all people,)
+    is_shared = table["is_shared"].to_numpy(dtype=bool)
+    train = pd.unique(stimuli[~is_shared])
+    is_early = table["session"].to_numpy() <= _SPLIT_SESSIONS
+    splits = {}
+
+    for name, rows, note in (
+        (
+            "nsd-982",
+            is_early,
+            f"shared pictures of the first {_SPLIT_SESSIONS} sessions test; no other shared one is used",
+        ),
+        ("nsd-1000", np.ones(len(table), bool), "all shared pictures test"),
+    ):
+        test = pd.unique(stimuli[is_shared & rows])
+        if len(train) and len(test) and (name == "nsd-982" or not is_early.all()):
+            splits[name] = Split(name, tuple(train), tuple(test), note=f"{note} ({len(test)} pictures).")
+
+    if len(people) == 1:
+        order = next(iter(people.values())).stimulus_ids
+        n = int(0.85 * len(order))
+        note = "Mind Reader: the first 85 % of the pictures by first showing train; ignores which are shared."
+        if 0 < n < len(order):
+            splits["nsd-chronological"] = Split("nsd-chronological", tuple(order[:n]), tuple(order[n:]), note=note)
+
+    return splits
+
+
+# -- What is absent or not as published --------------------------------------------------------------------------------
 
 
 def check_extras(path: Path) -> list[Finding]:
     """What may be absent, and what is lost then."""
     coco = path / COCO
-    there = {
+    places = {
         "pictures": [path / BRICK, path / SHARED_FOLDER],
         "captions": [
             *(path / p / CAPTIONS for p in CAPTION_PLACES),
@@ -909,15 +1043,24 @@ def check_extras(path: Path) -> list[Finding]:
         "categories": list(coco.glob("instances_*.json")),
     }
 
-    return [
-        Finding("note", what, f"{path} has no {what}.", _EXTRA_STEP[what])
-        for what, places in there.items()
-        if not any(p.exists() for p in places)
-    ]
+    findings = []
+    for extra, candidates in places.items():
+        if not any(candidate.exists() for candidate in candidates):
+            findings.append(Finding("note", extra, f"{path} has no {extra}.", _EXTRA_STEP[extra]))
+
+    return findings
 
 
 def check_design(path: Path, design: NsdDesign) -> Finding:
-    """Size of the design, and whether its two files agree."""
+    """Size of the design, and whether its two files agree.
+
+    Parameters
+    ----------
+    path : Path
+        folder that holds ``nsddata``
+    design : NsdDesign
+        as read; compared with the CSV file where it came from the MATLAB file and both are there
+    """
     size = f"{design.n_trials} trials a subject, {len(design.shared)} shared pictures"
     if design.origin != Path(STIM_INFO).name and (path / STIM_INFO).is_file():
         try:
@@ -938,7 +1081,17 @@ def check_design(path: Path, design: NsdDesign) -> Finding:
 
 
 def check_counts(design: NsdDesign, trials: Trials, options: NSDOptions) -> list[Finding]:
-    """Trials, voxels and pictures of one subject beside the published counts."""
+    """Trials, voxels and pictures of one subject, compared with the published counts.
+
+    Parameters
+    ----------
+    design : NsdDesign
+        where it is not the public one, nothing is compared
+    trials : Trials
+        of the subject
+    options : NSDOptions
+        which voxels and sessions were read
+    """
     name = trials.subject
     table = trials.table
     n_sessions = int(table["session"].nunique())
@@ -963,23 +1116,33 @@ def check_counts(design: NsdDesign, trials: Trials, options: NSDOptions) -> list
         detail = f"{n_sessions} of the {SESSIONS[name]} measured sessions are read."
         out.append(Finding("note", f"{name} sessions", detail, "Compare only with results on as many sessions."))
 
-    if n_sessions == 37 and SESSIONS[name] == N_SESSIONS:
+    # The papers' 8,859 and 982 pictures are those of the people with 40 sessions, of which 37 were public.
+    if n_sessions == _SPLIT_SESSIONS and SESSIONS[name] == N_SESSIONS:
         shared = len(set(table["stimulus"][table["is_shared"]]))
         right = (n_shown - shared, shared) == (8859, 982)
-
         if right:
-            said = ", as published"
+            verdict = ", as published"
         else:
-            said = "; published: 8859, 982"
+            verdict = "; published: 8859, 982"
 
-        detail = f"{n_shown - shared} training and {shared} test pictures{said}."
+        detail = f"{n_shown - shared} training and {shared} test pictures{verdict}."
         out.append(Finding("ok" if right else "problem", f"{name} pictures", detail))
 
     return out
 
 
 def check_files(path: Path, name: str, options: NSDOptions) -> list[Finding]:
-    """ROIs and noise ceilings that are not there."""
+    """ROIs and noise ceilings that are not there.
+
+    Parameters
+    ----------
+    path : Path
+        folder that holds ``nsddata``
+    name : str
+        of the subject
+    options : NSDOptions
+        which betas are read
+    """
     missing = [c for c in LABELS if not roi_files(roi_folder(path, name), c)]
     out = []
     if missing:
@@ -993,7 +1156,7 @@ def check_files(path: Path, name: str, options: NSDOptions) -> list[Finding]:
     return out
 
 
-_SPLIT_SESSIONS = 37  # public when the four papers were written
+# -- The reader --------------------------------------------------------------------------------------------------------
 
 
 class NSD:
@@ -1016,26 +1179,26 @@ class NSD:
             if (place / "nsddata").is_dir():
                 return place
 
-        there = "is no folder"
+        contents = "is no folder"
         if root.is_dir():
             names = sorted(p.name for p in root.iterdir() if not p.name.startswith("."))
-            there = f"holds {', '.join(names[:8]) or 'nothing'}{' ...' if len(names) > 8 else ''}"
+            contents = f"holds {', '.join(names[:8]) or 'nothing'}{' ...' if len(names) > 8 else ''}"
 
         raise DataError(
-            f"NSD was looked for as nsddata in {root} and {root / 'nsd'}, but {root} {there}. Keep the folders of the "
+            f"NSD was looked for as nsddata in {root} and {root / 'nsd'}, but {root} {contents}. Keep the folders of the "
             "public bucket (nsddata, nsddata_betas, nsddata_stimuli) and give the folder that holds them with --root."
         )
 
     def subjects(self, path: Path, options: NSDOptions) -> tuple[str, ...]:
         """Those with a folder of betas of this version."""
-        found = tuple(s for s in SUBJECTS if beta_folder(path, s, options).is_dir())
-        if not found:
+        names = tuple(s for s in SUBJECTS if beta_folder(path, s, options).is_dir())
+        if not names:
             raise DataError(
                 f"no subject below {path} has betas {options.betas}: {beta_folder(path, 'subj01', options)} and its "
                 "neighbours are not there. Fetch them, or choose the version with betas=b2."
             )
 
-        return found
+        return names
 
     def load(self, path: Path, options: NSDOptions, subject: str | None = None) -> Dataset:
         """Open the data set; betas are read session by session when asked for.
@@ -1068,7 +1231,11 @@ class NSD:
             raise DataError(f"{path} has no betas {options.betas} of '{subject}'. {did_you_mean(subject, known)}")
 
         design = read_design(path)
-        people = {s: read_trials(path, design, s, options) for s in ([subject] if subject else known)}
+        people = {}
+        for name in known:
+            if subject in (None, name):
+                people[name] = read_trials(path, design, name, options)
+
         numbers = np.unique(np.concatenate([t.table["nsd_id"].to_numpy() for t in people.values()]))
 
         return Dataset(
@@ -1091,7 +1258,7 @@ class NSD:
         out = [check_design(path, design)]
         for name in names:
             try:
-                with warnings.catch_warnings():
+                with warnings.catch_warnings():  # what they say comes as findings, once
                     warnings.simplefilter("ignore", PhospheneWarning)
                     trials = read_trials(path, design, name, options.model_copy(update={"store": None}))
             except PhospheneError as error:
@@ -1157,18 +1324,18 @@ class NSD:
         if options.store is None:
             options = options.model_copy(update={"store": str(work)})
 
+        # Sessions first, each kept once read; the folder is then written from what is kept, picture by picture.
         dataset = self.load(path, options, subject)
         for trials in dataset.subjects.values():
             if isinstance(trials.source, ScaledRows):
                 stored = trials.source.numbers
             else:
                 stored = trials.source
-
             if isinstance(stored, StoredSessions):
                 stored.fill(say)
 
         write_dataset(dataset, out, replace=replace, progress=progress)
-        if Path(str(options.store)) == work:
+        if Path(str(options.store)) == work:  # a store that the caller named is theirs to keep
             shutil.rmtree(work, ignore_errors=True)
 
         return read_dataset(out)
@@ -1206,59 +1373,3 @@ def import_subject(
     reader = NSD()
     path = reader.find(atomic.checked_path(root))
     return reader.import_to(path, options or NSDOptions(), subject, out, replace=replace, progress=progress, say=say)
-
-
-# -- stimuli and splits ------------------------------------------------------------------------------------------------
-def _stimuli(path: Path, numbers: np.ndarray, options: NSDOptions) -> Stimuli:
-    images, present, rows = stimulus_pictures(path, numbers, options.image_size)
-    labels = stimulus_labels(path, numbers)
-    ids = np.asarray([stimulus_id(n) for n in numbers], dtype=object)
-
-    if present is not None and not present.all():
-        warnings.warn(
-            f"{int((~present).sum())} of {len(ids)} NSD pictures are missing, first '{ids[~present][0]}'; their trials "
-            "are kept but cannot train or test pictures.",
-            PhospheneWarning,
-            stacklevel=3,
-        )
-
-    return Stimuli(
-        ids,
-        images,
-        stimulus_captions(path, numbers),
-        None if labels is None else labels[0],
-        None if labels is None else labels[1],
-        present,
-        rows,
-    )
-
-
-def _splits(design: NsdDesign, people: Mapping[str, Trials]) -> dict[str, Split]:
-    table = pd.concat([t.table for t in people.values()])
-    stimuli = table["stimulus"].to_numpy(dtype=object)
-    is_shared = table["is_shared"].to_numpy(dtype=bool)
-    train = pd.unique(stimuli[~is_shared])
-    early = table["session"].to_numpy() <= _SPLIT_SESSIONS
-    splits = {}
-
-    for name, rows, note in (
-        (
-            "nsd-982",
-            early,
-            f"shared pictures of the first {_SPLIT_SESSIONS} sessions test; no other shared one is used",
-        ),
-        ("nsd-1000", np.ones(len(table), bool), "all shared pictures test"),
-    ):
-        test = pd.unique(stimuli[is_shared & rows])
-        if len(train) and len(test) and (name == "nsd-982" or not early.all()):
-            splits[name] = Split(name, tuple(train), tuple(test), note=f"{note} ({len(test)} pictures).")
-
-    if len(people) == 1:
-        order = next(iter(people.values())).stimulus_ids
-        n = int(0.85 * len(order))
-        note = "Mind Reader: the first 85 % of the pictures by first showing train; ignores which are shared."
-
-        if 0 < n < len(order):
-            splits["nsd-chronological"] = Split("nsd-chronological", tuple(order[:n]), tuple(order[n:]), note=note)
-
-    return splits

@@ -74,7 +74,15 @@ class PairFile:
         return root
 
     def subjects(self, path: Path, options: PairOptions) -> tuple[str, ...]:
-        """The one subject of the file."""
+        """The one subject of the file.
+
+        Parameters
+        ----------
+        path : Path
+            the file
+        options : PairOptions
+            hold its name: the file does not
+        """
         return (options.subject,)
 
     def load(self, path: Path, options: PairOptions, subject: str | None = None) -> Dataset:
@@ -107,7 +115,7 @@ class PairFile:
             raise DataError(f"{path} has no subject '{subject}'. {did_you_mean(subject, [options.subject])}")
 
         blocks, file = _read_blocks(path, options)
-        betas = np.concatenate([b.betas for b in blocks])
+        betas = np.concatenate([b.betas for b in blocks])  # (n_trials, n_voxels), training rows first
         if options.scale != 1:
             betas *= np.float32(options.scale)
 
@@ -116,15 +124,9 @@ class PairFile:
         names = np.asarray([f"{s}-{r:03d}" for s, r in zip(sides, rows, strict=True)], dtype=object)
         labels = _labels(blocks, options)
         pixels, present = _pictures(blocks, options, file, path)
-        first = _first_row_of_same(pixels, present, len(betas))
+        first = _first_row_of_same(pixels, present, len(betas))  # (n_trials,)
         _check_labels_agree(labels, first, names, path)
-        shown = np.unique(first)
-        stimuli = Stimuli(
-            names[shown],
-            images=None if pixels is None else pixels[shown],
-            category=None if labels is None else labels[shown],
-            present=None if present is None or present.all() else present[shown],
-        )
+        stimuli = _stimuli(names, pixels, present, labels, np.unique(first))
 
         table = pd.DataFrame(
             {
@@ -137,14 +139,12 @@ class PairFile:
             }
         )
 
-        provenance = {
-            "file": path.name,
-            "unit": "as in the file" if options.scale == 1 else f"file x {options.scale:g}",
-        }
+        unit = "as in the file"
+        if options.scale != 1:
+            unit = f"file x {options.scale:g}"
 
         voxels = _voxels(file, options, betas.shape[1], path)
-        trials = Trials(betas, table, voxels, options.subject, provenance)
-
+        trials = Trials(betas, table, voxels, options.subject, {"file": path.name, "unit": unit})
         if len(blocks) == 1:
             splits = {}
         else:
@@ -153,11 +153,25 @@ class PairFile:
         return Dataset(self.name(path), stimuli, {options.subject: trials}, splits, about(self, file=path.name))
 
     def name(self, path: Path) -> str:
-        """Name of the data set: that of the file."""
+        """Name of the data set: that of the file.
+
+        Parameters
+        ----------
+        path : Path
+            the file
+        """
         return path.stem
 
     def check(self, path: Path, options: PairOptions) -> list[Finding]:
-        """Read the file and say what is in it."""
+        """Read the file and say what is in it.
+
+        Parameters
+        ----------
+        path : Path
+            the file
+        options : PairOptions
+            which array is what
+        """
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", PhospheneWarning)
@@ -166,32 +180,25 @@ class PairFile:
             return [Finding("problem", "file", str(error))]
 
         trials = dataset.trials()
-        found = [
-            Finding(
-                "ok", "file", f"{path.name}: {len(trials)} trials, {trials.n_voxels} voxels, subject {trials.subject}."
-            )
-        ]
+        detail = f"{path.name}: {len(trials)} trials, {trials.n_voxels} voxels, subject {trials.subject}."
+        findings = [Finding("ok", "file", detail)]
 
-        if "file" in dataset.splits:
-            split = dataset.splits["file"]
-            level: Literal["ok", "problem"]
-            if split.unit == "stimulus":
-                level = "ok"
-            else:
-                level = "problem"
+        split = dataset.splits.get("file")
+        if split is not None and split.unit == "stimulus":
+            findings.append(Finding("ok", "split of the file", split.note))
+        elif split is not None:
+            findings.append(Finding("problem", "split of the file", split.note, "Use kfold:10."))
 
-            found.append(Finding(level, "split of the file", split.note, "" if level == "ok" else "Use kfold:10."))
-
-        return found
+        return findings
 
 
 def _read_blocks(path: Path, options: PairOptions) -> tuple[list[_Block], ArrayFile]:
+    """The training block, the test block where there is one, and the file they are of."""
     file = open_arrays(path)
     blocks = [_read_block(file, options, "train")]
-
     if options.test_betas is not None and options.test_betas in file:
         blocks.append(_read_block(file, options, "test"))
-        n_train, n_test = (b.betas.shape[1] for b in blocks)
+        n_train, n_test = (block.betas.shape[1] for block in blocks)
         if n_train != n_test:
             raise DataError(
                 f"'{options.train_betas}' in {path} has {n_train} voxels but '{options.test_betas}' has {n_test}; both "
@@ -204,22 +211,25 @@ def _read_blocks(path: Path, options: PairOptions) -> tuple[list[_Block], ArrayF
 
 
 def _read_block(file: ArrayFile, options: PairOptions, side: str) -> _Block:
+    """One side, whose responses, pictures and labels have equally many rows."""
     key = getattr(options, f"{side}_betas")
     raw = real_matrix(file[key], f"'{key}' in {file.path}")
-    betas = narrow(raw.T if options.transposed else raw, f"'{key}' in {file.path}")
+    if options.transposed:
+        raw = raw.T
+
+    betas = narrow(raw, f"'{key}' in {file.path}")  # (n, n_voxels)
     n = len(betas)
     images = _optional(file, options, f"{side}_images", required=True)
     labels = _optional(file, options, f"{side}_labels", required=False)
+
+    if labels is not None:
+        labels = labels.ravel()  # MATLAB has no vectors: labels are (n, 1) or (1, n)
 
     for name, array in ((f"{side}_images", images), (f"{side}_labels", labels)):
         if array is None:
             continue
 
-        if name.endswith("labels"):
-            n_rows = array.size
-        else:
-            n_rows = _n_pictures(array, n)
-
+        n_rows = _n_pictures(array, n)
         if n_rows != n:
             other = getattr(options, name)
             hint = "Find the row that has no partner; rows are never dropped to make them fit."
@@ -230,16 +240,16 @@ def _read_block(file: ArrayFile, options: PairOptions, side: str) -> _Block:
                 f"'{key}' in {file.path} has {n} rows but '{other}' has {n_rows} (shape {array.shape}). {hint}"
             )
 
-    return _Block(side, betas, images, None if labels is None else labels.ravel(), f"'{key}'")
+    return _Block(side, betas, images, labels, f"'{key}'")
 
 
 def _optional(file: ArrayFile, options: PairOptions, field: str, *, required: bool) -> np.ndarray | None:
+    """An array that may be absent: because its option is null, or because it is not required and nobody named it."""
     key = getattr(options, field)
     if key is None:
         return None
     if key not in file and not required and _is_default(options, field):
         return None
-
     array = file[key]
     if array.dtype.kind == "O" and field.endswith("images"):
         raise DataError(
@@ -259,10 +269,9 @@ def _is_default(options: PairOptions, field: str) -> bool:
 
 
 def _n_pictures(array: np.ndarray, n: int) -> int:
-    """Number of pictures; MATLAB stacks them along the last axis."""
+    """Number of rows; MATLAB stacks pictures along the last axis."""
     if array.ndim > 2 and len(array) != n and array.shape[-1] == n:
         return array.shape[-1]
-
     return len(array)
 
 
@@ -277,28 +286,34 @@ def _pictures(
     if len(images) < len(blocks):
         return None, None
 
-    order = options.pixel_order or ("F" if file.is_column_major else "C")
-    keys = {b.side: f"'{getattr(options, b.side + '_images')}' in {path}" for b in blocks}
-    stacked = [
-        _with_axes(array, len(block.betas), options.image_shape, order, keys[block.side])
-        for block, array in zip(blocks, images, strict=True)
-    ]
-    shapes = {s.shape[1:] for s in stacked}
+    # The same picture unrolled the other way is its mirror image on the diagonal, which looks like a bad reconstruction.
+    order = options.pixel_order
+    if order is None and file.is_column_major:
+        order = "F"
+    elif order is None:
+        order = "C"
 
+    stacked = []
+    for block, array in zip(blocks, images, strict=True):
+        description = f"'{getattr(options, block.side + '_images')}' in {path}"
+        stacked.append(_with_axes(array, len(block.betas), options.image_shape, order, description))
+
+    shapes = {pictures.shape[1:] for pictures in stacked}
     if len(shapes) > 1:
         raise DataError(
             f"the training pictures in {path} are {stacked[0].shape[1:]} but the test pictures {stacked[1].shape[1:]}; "
             "bring them to one size."
         )
 
-    raw = np.concatenate(stacked)
+    # A picture that is NaN all over is marked as missing; one that is NaN here and there is damaged.
+    raw = np.concatenate(stacked)  # (n, h, w, c)
     present = np.ones(len(raw), bool)
     if raw.dtype.kind == "f":
         present = np.asarray(np.isfinite(raw).all(axis=(1, 2, 3)))
-        gone = ~present & ~np.isnan(raw).all(axis=(1, 2, 3))
-        if gone.any():
+        is_damaged = ~present & ~np.isnan(raw).all(axis=(1, 2, 3))
+        if is_damaged.any():
             raise DataError(
-                f"the picture of row {int(np.flatnonzero(gone)[0])} (training rows first) in {path} has some NaN or "
+                f"the picture of row {int(np.flatnonzero(is_damaged)[0])} (training rows first) in {path} has some NaN or "
                 "infinite pixels. Mend it, or set the whole row to NaN to mark the picture as missing."
             )
 
@@ -312,7 +327,6 @@ def _pictures(
 
     if not present.any():
         raise DataError(f"every picture in {path} is missing (NaN).")
-
     return _to_uint8(raw, present, options.pixel_range, path), present
 
 
@@ -350,14 +364,13 @@ def _with_axes(array: np.ndarray, n: int, shape: tuple[int, ...] | None, order: 
             f"image_shape {shape} does not fit {what}: it has {math.prod(shape)} values, each row has {width}. Give "
             "(height, width) or (height, width, 3)."
         )
-
     if order == "C":
         return array.reshape(n, *shape)
-
-    return array.reshape(n, *shape[::-1]).transpose(0, 3, 2, 1)
+    return array.reshape(n, *shape[::-1]).transpose(0, 3, 2, 1)  # (n, h, w, c)
 
 
 def _guess_shape(width: int, what: str) -> tuple[int, int, int]:
+    """A square of one channel or of three; no number of values is both."""
     for channels in (1, 3):
         side = math.isqrt(width // channels)
         if side * side * channels == width:
@@ -367,7 +380,8 @@ def _guess_shape(width: int, what: str) -> tuple[int, int, int]:
 
 
 def _to_uint8(raw: np.ndarray, present: np.ndarray, pixel_range: str, path: Path) -> np.ndarray:
-    low, high = (float(f(raw[present])) for f in (np.min, np.max))
+    low = float(np.min(raw[present]))
+    high = float(np.max(raw[present]))
     if pixel_range == "auto":
         # uint8 files are 0-255 whatever they use of it; other integers and floats say it by their largest value.
         if raw.dtype == np.uint8 and high > 1:
@@ -384,16 +398,36 @@ def _to_uint8(raw: np.ndarray, present: np.ndarray, pixel_range: str, path: Path
 
     if low < -1e-3 * top or high > 1.001 * top:
         raise DataError(
-            f"pixels in {path} go from {low:g} to {high:g}, outside {pixel_range}. Undo the normalisation before "
-            "saving, "
+            f"pixels in {path} go from {low:g} to {high:g}, outside {pixel_range}. Undo the normalisation before saving, "
             "or set pixel_range."
         )
-
     if raw.dtype == np.uint8 and pixel_range == "0-255":
         return np.ascontiguousarray(raw)
-
     scaled = np.nan_to_num(raw.astype(np.float32)) * np.float32(255 / top)
     return np.clip(np.round(scaled), 0, 255).astype(np.uint8)
+
+
+def _stimuli(
+    names: np.ndarray,
+    pixels: np.ndarray | None,
+    present: np.ndarray | None,
+    labels: np.ndarray | None,
+    rows: np.ndarray,
+) -> Stimuli:
+    """The stimuli that these rows show, one row each."""
+    images = category = None
+    if pixels is not None:
+        images = pixels[rows]
+
+    if labels is not None:
+        category = labels[rows]
+
+    if present is None or present.all():
+        present = None
+    else:
+        present = present[rows]
+
+    return Stimuli(names[rows], images=images, category=category, present=present)
 
 
 def _first_row_of_same(pixels: np.ndarray | None, present: np.ndarray | None, n: int) -> np.ndarray:
@@ -414,10 +448,10 @@ def _first_row_of_same(pixels: np.ndarray | None, present: np.ndarray | None, n:
 
 
 def _labels(blocks: list[_Block], options: PairOptions) -> np.ndarray | None:
+    """(n_trials,) name of the category of each row; None where neither side has labels."""
     labels = [block.labels for block in blocks if block.labels is not None]
     if not labels:
         return None
-
     if len(labels) < len(blocks):
         raise DataError(
             f"only one side has labels: train_labels='{options.train_labels}', test_labels='{options.test_labels}'. "
@@ -430,7 +464,7 @@ def _labels(blocks: list[_Block], options: PairOptions) -> np.ndarray | None:
 
 def _name(value: Any, names: Mapping[str, str]) -> str:
     if isinstance(value, (int, float, np.number)):
-        text = f"{value:g}"
+        text = f"{value:g}"  # MATLAB saves whole numbers as doubles: 1.0 is the label "1"
     else:
         text = str(value).strip()
 
@@ -438,9 +472,9 @@ def _name(value: Any, names: Mapping[str, str]) -> str:
 
 
 def _check_labels_agree(labels: np.ndarray | None, first: np.ndarray, names: np.ndarray, path: Path) -> None:
+    """Raise DataError where rows that show the same picture have different labels."""
     if labels is None:
         return
-
     differ = np.flatnonzero(labels != labels[first])
     if differ.size:
         i = int(differ[0])
@@ -451,9 +485,9 @@ def _check_labels_agree(labels: np.ndarray | None, first: np.ndarray, names: np.
 
 
 def _voxels(file: ArrayFile, options: PairOptions, n_voxels: int, path: Path) -> pd.DataFrame:
+    """One column of True and False for each ROI; ROIs may overlap only where the file has a column for each."""
     if options.roi is None:
         return pd.DataFrame(index=pd.RangeIndex(n_voxels))
-
     array = file[options.roi]
     if array.dtype.kind == "O":
         array = np.asarray([str(np.ravel(c)[0]) if np.size(c) else "" for c in array.ravel()], dtype=object)
@@ -463,7 +497,6 @@ def _voxels(file: ArrayFile, options: PairOptions, n_voxels: int, path: Path) ->
             members = array.T
         else:
             members = array
-
         columns = {str(j + 1): members[:, j].astype(bool) for j in range(members.shape[1])}
     else:
         flat = array.ravel()
@@ -476,32 +509,40 @@ def _voxels(file: ArrayFile, options: PairOptions, n_voxels: int, path: Path) ->
             "entry each."
         )
 
-    known = [options.roi_names.get(name, name if not name.isdigit() else f"roi{name}") for name in columns]
-    return pd.DataFrame({ROI + name: mask for name, mask in zip(known, columns.values(), strict=True)})
+    masks = {}
+    for value, mask in columns.items():
+        name = value
+        if value in options.roi_names:
+            name = options.roi_names[value]
+        elif value.isdigit():
+            name = f"roi{value}"
+
+        masks[ROI + name] = mask
+
+    return pd.DataFrame(masks)
 
 
 def _file_split(trials: Trials, stimuli: Stimuli) -> Split:
+    """The file's own split: by stimulus where that is possible, else by trial, for the checks to see."""
     side = trials.table["side"].to_numpy()
-    shown = {s: pd.unique(trials.stimuli[side == s]) for s in ("train", "test")}
-    both = sorted(set(shown["train"]) & set(shown["test"]))
+    is_train = side == "train"
+    is_test = side == "test"
+    train = pd.unique(trials.stimuli[is_train])
+    test = pd.unique(trials.stimuli[is_test])
+    both = sorted(set(train) & set(test))
     disjoint = None
-
     if stimuli.category is not None:
         category = dict(zip(stimuli.ids, stimuli.category, strict=True))
-        disjoint = not ({category[i] for i in shown["train"]} & {category[i] for i in shown["test"]})
+        disjoint = not ({category[i] for i in train} & {category[i] for i in test})
 
     if not both:
-        note = (
-            f"{(side == 'train').sum()} training and {(side == 'test').sum()} test rows; no picture is on both sides."
-        )
-
-        return Split("file", tuple(shown["train"]), tuple(shown["test"]), "stimulus", disjoint, note)
+        note = f"{is_train.sum()} training and {is_test.sum()} test rows; no picture is on both sides."
+        return Split("file", tuple(train), tuple(test), "stimulus", disjoint, note)
 
     ids = trials.table["trial"].to_numpy()
     note = (
-        f"{len(both)} pictures are on both sides of the file's own split, first '{both[0]}': what is scored on "
-        "them was "
+        f"{len(both)} pictures are on both sides of the file's own split, first '{both[0]}': what is scored on them was "
         "seen in training."
     )
 
-    return Split("file", tuple(ids[side == "train"]), tuple(ids[side == "test"]), "trial", disjoint, note)
+    return Split("file", tuple(ids[is_train]), tuple(ids[is_test]), "trial", disjoint, note)

@@ -31,6 +31,7 @@ _ENDINGS = {
     ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".gif": "GIF", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF",
     ".webp": "WEBP", ".ppm": "PPM", ".pgm": "PPM", ".pbm": "PPM",
 }  # fmt: skip
+# First bytes of the same kinds, for files without an ending; RIFF stands for WebP, and for sound, which fails later.
 _MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF", b"P5", b"P6")
 _LITTER = {"thumbs.db", "desktop.ini", "__macosx", "ehthumbs.db"}
 
@@ -82,7 +83,8 @@ def read_picture(
 
     Returns
     -------
-    Picture
+    PictureFile
+        (height, width, 1 or 3) uint8, and what was unusual about the file
 
     Raises
     ------
@@ -91,35 +93,29 @@ def read_picture(
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
+    notes: list[str] = []
+    ending = ""
     if isinstance(file, bytes):
         name = "the picture"
+        data = file
     else:
         name = str(file)
-
-    notes: list[str] = []
-    try:
-        if isinstance(file, bytes):
-            data = file
-        else:
+        ending = Path(file).suffix.lower()
+        try:
             data = Path(file).read_bytes()
-    except OSError as error:
-        raise DataError(f"{name} cannot be read ({error.strerror}).") from error
+        except OSError as error:
+            raise DataError(f"{name} cannot be read ({error.strerror}).") from error
 
     if not data:
         raise DataError(f"{name} has 0 bytes. Copy it again, or remove it to mark the picture as missing.")
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit follows, and is stricter
             picture = Image.open(io.BytesIO(data), formats=_FORMATS)
 
-        _refuse_bomb(picture.size, max_pixels, name)
-        if isinstance(file, bytes):
-            expected = None
-        else:
-            expected = _ENDINGS.get(Path(file).suffix.lower())
-
-        if not isinstance(file, bytes) and picture.format not in (expected, "MPO"):
+        _refuse_bomb(picture.size, max_pixels, name)  # opening read the header alone; pixels are unpacked below
+        if not isinstance(file, bytes) and picture.format not in (_ENDINGS.get(ending), "MPO"):  # MPO: phones' JPEG
             notes.append(f"is a {picture.format} file in spite of its name")
 
         n_frames = getattr(picture, "n_frames", 1)
@@ -137,14 +133,12 @@ def read_picture(
         raise DataError(_bomb(name, str(error), max_pixels)) from error
     except UnidentifiedImageError as error:
         raise DataError(
-            f"{name} is no picture (it begins with {data[:8]!r}); {', '.join(_FORMATS)} files can be read. Replace "
-            "it, or "
+            f"{name} is no picture (it begins with {data[:8]!r}); {', '.join(_FORMATS)} files can be read. Replace it, or "
             "remove it to mark the picture as missing."
         ) from error
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError, MemoryError) as error:
         if isinstance(error, DataError):
             raise
-
         raise DataError(
             f"{name} is truncated or damaged ({error}; {len(data)} bytes). Copy it again, or remove it to mark the "
             "picture as missing."
@@ -157,7 +151,10 @@ def read_picture(
         picture = _resized(picture, size, aspect, kernel)
 
     pixels = np.asarray(picture, dtype=np.uint8)
-    return PictureFile(pixels[..., None] if pixels.ndim == 2 else pixels, tuple(notes))
+    if pixels.ndim == 2:
+        pixels = pixels[..., None]  # (height, width, 1)
+
+    return PictureFile(pixels, tuple(notes))
 
 
 def _refuse_bomb(size: tuple[int, int], max_pixels: int, name: str) -> None:
@@ -173,13 +170,12 @@ def _bomb(name: str, what: str, max_pixels: int) -> str:
 
 
 def _plain(picture: Any, notes: list[str], name: str) -> Any:
-    """The picture in mode L or RGB."""
+    """The picture in mode L or RGB. Pillow's own conversions clip 16 bits at 255 and drop transparency."""
     from PIL import Image
 
     if picture.mode in ("L", "RGB"):
         if "transparency" not in picture.info:
             return picture
-
         picture = picture.convert("RGBA")
 
     if picture.mode == "1":
@@ -200,21 +196,26 @@ def _plain(picture: Any, notes: list[str], name: str) -> Any:
         raise DataError(f"{name} holds floating-point values of no stated range; save it as an 8 or 16 bit picture.")
 
     if picture.mode in ("P", "PA"):
-        picture = picture.convert("RGBA" if picture.mode == "PA" or "transparency" in picture.info else "RGB")
-        if picture.mode == "RGB":
-            return picture
+        if picture.mode == "P" and "transparency" not in picture.info:
+            return picture.convert("RGB")
+
+        picture = picture.convert("RGBA")
 
     if picture.mode in ("LA", "La", "RGBA", "RGBa"):
-        if picture.mode in ("La", "RGBa"):
+        if picture.mode in ("La", "RGBa"):  # grey and colour already multiplied by their opacity
             picture = picture.convert({"La": "LA", "RGBa": "RGBA"}[picture.mode])
 
-        grey = picture.mode == "LA"
+        if picture.mode == "LA":
+            mode = "L"
+        else:
+            mode = "RGB"
+
         if picture.getchannel("A").getextrema()[0] < 255:
             notes.append(f"transparency laid over grey {BACKGROUND}")
             ground = Image.new("RGBA", picture.size, (BACKGROUND,) * 3 + (255,))
             picture = Image.alpha_composite(ground, picture.convert("RGBA"))
 
-        return picture.convert("L" if grey else "RGB")
+        return picture.convert(mode)
 
     notes.append(f"{picture.mode} converted to RGB")
     return picture.convert("RGB")
@@ -226,7 +227,6 @@ def _resized(picture: Any, size: tuple[int, int], aspect: Aspect, kernel: Kernel
     height, width = (int(s) for s in size)
     if height < 1 or width < 1:
         raise ConfigError(f"a picture size of at least 1 x 1 is needed, but {height} x {width} was given.")
-
     box = None
     if aspect == "crop":
         scale = min(picture.width / width, picture.height / height)
@@ -238,15 +238,32 @@ def _resized(picture: Any, size: tuple[int, int], aspect: Aspect, kernel: Kernel
 
 
 def is_litter(path: Path) -> bool:
-    """Whether this is what operating systems and editors leave behind: .DS_Store, Thumbs.db, lock files."""
-    return any(
-        part.startswith((".", "~$")) or part.lower() in _LITTER or part.endswith((".lock", ".tmp", "~"))
-        for part in path.parts
-    )
+    """Whether this is what operating systems and editors leave behind: .DS_Store, Thumbs.db, lock files.
+
+    Parameters
+    ----------
+    path : Path
+        relative to the folder that is searched, so that a hidden folder above it does not count
+    """
+    for part in path.parts:
+        if part.startswith((".", "~$")) or part.lower() in _LITTER or part.endswith((".lock", ".tmp", "~")):
+            return True
+
+    return False
 
 
 def list_pictures(folder: str | Path) -> list[Path]:
     """Every picture file below a folder, sorted; the content decides where the ending says nothing.
+
+    Parameters
+    ----------
+    folder : str or Path
+        searched with its subfolders
+
+    Returns
+    -------
+    list of Path
+        in the same order on every machine
 
     Raises
     ------
@@ -257,18 +274,17 @@ def list_pictures(folder: str | Path) -> list[Path]:
     if not folder.is_dir():
         raise DataError(f"the folder of pictures {folder} is {'a file' if folder.exists() else 'not there'}.")
 
-    found = []
+    pictures = []
     for path in sorted(folder.rglob("*")):
         if is_litter(path.relative_to(folder)) or not path.is_file():
             continue
-
         if path.suffix.lower() in _ENDINGS or _looks_like_picture(path):
-            found.append(path)
+            pictures.append(path)
 
-    if not found:
+    if not pictures:
         raise DataError(f"{folder} holds no picture ({', '.join(_FORMATS)}). Give the folder that holds the files.")
 
-    return found
+    return pictures
 
 
 def _looks_like_picture(path: Path) -> bool:
@@ -301,28 +317,28 @@ def match_pictures(folder: str | Path, ids: Iterable[str]) -> dict[str, Path]:
     files = list_pictures(folder)
 
     for path in files:
+        # A set: for a file without an ending directly in the folder, the three are one and it must not count thrice.
         for key in {path.relative_to(folder).as_posix(), path.name, path.stem}:
             places.setdefault(key, []).append(path)
 
     out = {}
     ids = list(ids)
-
     for name in ids:
-        here = places.get(name, [])
-        if len(here) > 1:
+        candidates = places.get(name, [])
+        if len(candidates) > 1:
+            listed = " or ".join(str(path.relative_to(folder)) for path in candidates[:3])
             raise DataError(
-                f"stimulus '{name}' could be {' or '.join(str(p.relative_to(folder)) for p in here[:3])} in {folder}. "
-                "Write the path below that folder in the column 'stimulus', or remove one of the files."
+                f"stimulus '{name}' could be {listed} in {folder}. Write the path below that folder in the column "
+                "'stimulus', or remove one of the files."
             )
 
-        if here:
-            out[name] = here[0]
+        if candidates:
+            out[name] = candidates[0]
 
     if not out:
         raise DataError(
             f"none of the {len(ids)} stimuli has a picture in {folder}: ids look like '{ids[0] if ids else ''}', files "
-            f"like '{files[0].relative_to(folder)}'. The column 'stimulus' must hold file names, with or without "
-            "ending."
+            f"like '{files[0].relative_to(folder)}'. The column 'stimulus' must hold file names, with or without ending."
         )
 
     return out
@@ -352,7 +368,6 @@ class PictureFolder:
     def __getitem__(self, rows: Any) -> np.ndarray:
         index = np.atleast_1d(np.arange(len(self.paths))[rows])
         out = np.zeros((len(index), *self.shape[1:]), dtype=np.uint8)
-
         for i, row in enumerate(index):
             path = self.paths[row]
             if path is not None:
@@ -362,7 +377,6 @@ class PictureFolder:
 
         if np.ndim(rows) or isinstance(rows, slice):
             return out
-
         return out[0]
 
 
@@ -399,14 +413,13 @@ def open_pictures(
         height, width, _ = picture.pixels.shape
         sizes[height, width] += 1
         grey = grey and picture.pixels.shape[2] == 1
-
         if picture.notes:
             notes[name] = picture.notes
 
     if size is None:
         size, most = sizes.most_common(1)[0]
         if len(sizes) > 1:
-            if 2 * most <= len(files):
+            if 2 * most <= len(files):  # no size has a majority: the smallest side, so that nothing is enlarged
                 side = min(min(s) for s in sizes)
                 size = (side, side)
 
@@ -420,11 +433,13 @@ def open_pictures(
 
     assert size is not None
     paths = [files.get(i) for i in ids]
-    present = np.asarray([p is not None for p in paths])
+    present = np.asarray([path is not None for path in paths])  # (n,)
+    if grey:
+        n_channels = 1
+    else:
+        n_channels = 3
 
-    n_channels = 1 if grey else 3
     shape = (len(ids), size[0], size[1], n_channels)
-
     return PictureFolder(paths, shape), present, notes
 
 
@@ -467,5 +482,7 @@ def pictures_of(
         side = int(min(first.pixels.shape[:2]))
 
     pictures = PictureFolder([files.get(i) for i in ids], (len(ids), side, side, 3))
+    if present.all():
+        return pictures, None
 
-    return pictures, None if present.all() else present
+    return pictures, present

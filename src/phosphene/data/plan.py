@@ -32,7 +32,7 @@ WEIGHTS = "PHOSPHENE_WEIGHTS"
 Access = Literal["open", "terms", "manual"]
 Kind = Literal["any", "gzip", "hdf5", "json", "mat", "nifti", "npy", "safetensors", "text", "torch", "zip"]
 
-_SAYS = {"open": "open", "terms": "after accepting the terms", "manual": "by hand"}
+_ACCESS = {"open": "open", "terms": "after accepting the terms", "manual": "by hand"}
 
 
 class PlannedFile(Config):
@@ -45,7 +45,7 @@ class PlannedFile(Config):
     kind: Kind = "any"
     bytes: int | None = Field(None, gt=0)
     about: int | str | None = Field(None, description="bytes, rounded or uncompressed; or a {fact} of the subject")
-    sha256: str = Field("", pattern="^([0-9a-f]{8,64})?$")
+    sha256: str = Field("", pattern="^([0-9a-f]{8,64})?$")  # names of weights carry its first 8 digits alone
     listed: str = Field("", description="name of the file in Figshare's list at url, which also has size and MD5")
     unpack: str = Field("", description="folder that the archive becomes")
     optional: bool = Field(False, description="only when its part is asked for")
@@ -129,13 +129,13 @@ class Item:
     @property
     def state(self) -> str:
         """One of "there", "not unpacked", "part of it", "not there", or "wrong" and its size. No content is read."""
+        # An archive may have been deleted once it was unpacked.
         if self.unpack is not None and self.unpack.is_dir() and any(self.unpack.iterdir()):
             return "there"
 
-        if self.path.is_dir():
+        if self.path.is_dir():  # a line of the table may stand for a whole folder, fetched by hand
             if any(self.path.iterdir()):
                 return "there"
-
             return "not there"
 
         if self.path.is_file():
@@ -146,17 +146,21 @@ class Item:
                 return f"wrong: {size} bytes"
             if self.unpack is None:
                 return "there"
-
             return "not unpacked"
 
         if partial_path(self.path).is_file():
             return "part of it"
-
         return "not there"
 
 
 def partial_path(path: Path) -> Path:
-    """Where a file stands while it is downloaded; it keeps its place between attempts."""
+    """Where a file stands while it is downloaded; it keeps its place between attempts.
+
+    Parameters
+    ----------
+    path : Path
+        where the file belongs once it is whole
+    """
     return path.parent / f"{PARTIAL}{path.name}"
 
 
@@ -192,13 +196,21 @@ class Plan:
         step = self.about.next
         if step.startswith("phosphene "):
             return f"{step} --root {shlex.quote(str(self.root))}"
-
         return step
 
     def size(self, items: Iterable[Item] | None = None) -> tuple[int, int, int]:
-        """Bytes of exactly known size, bytes of about known size, and the number of files of unknown size."""
+        """Bytes of exactly known size, bytes of about known size, and the number of files of unknown size.
+
+        Parameters
+        ----------
+        items : iterable of Item, optional
+            those to add up; all of the plan by default
+        """
+        if items is None:
+            items = self.items
+
         exact = about = unknown = 0
-        for item in self.items if items is None else items:
+        for item in items:
             if item.bytes is not None:
                 exact += item.bytes
             elif item.about is not None:
@@ -247,31 +259,34 @@ def make(
     ['digit69_28x28.mat']
     """
     table = table or downloads()
-    name, _, one = name.partition(":")
+    name, _, named_subject = name.partition(":")
     if name not in table.sets:
         raise ConfigError(f"nothing is known about downloading '{name}'. {did_you_mean(name, table.sets)}")
 
     about = table.sets[name]
-    subjects = [*subjects, *([one] if one else [])]
-    _check_subjects(name, about, subjects)
-    known = list(dict.fromkeys(e.part for e in about.files))
+    subjects = list(subjects)
+    if named_subject:
+        subjects.append(named_subject)
 
-    if odd := [p for p in parts if p not in known]:
-        raise ConfigError(f"{name} has no part '{odd[0]}'. {did_you_mean(odd[0], known)}")
+    _check_subjects(name, about, subjects)
+    known = list(dict.fromkeys(entry.part for entry in about.files))
+    for part in parts:
+        if part not in known:
+            raise ConfigError(f"{name} has no part '{part}'. {did_you_mean(part, known)}")
     if sessions is not None and sessions < 1:
         raise ConfigError(f"--sessions must be at least 1, but is {sessions}.")
 
     folder = _folder(name, about, root)
     items: list[Item] = []
-
     for entry in about.files:
         if entry.part in parts or (not parts and not entry.optional):
             items += _filled(entry, about, folder, subjects, sessions)
 
-    return Plan(name, folder, tuple(dict.fromkeys(items)), about)
+    return Plan(name, folder, tuple(dict.fromkeys(items)), about)  # a file of two parts is fetched once
 
 
 def _check_subjects(name: str, about: DownloadSet, subjects: Sequence[str]) -> None:
+    """Raise ConfigError for a subject that the set does not have."""
     for subject in subjects:
         if about.any_subject and not re.fullmatch(about.any_subject, subject):
             raise ConfigError(f"'{subject}' is no subject of {name}: expected a name such as 100307.")
@@ -281,17 +296,17 @@ def _check_subjects(name: str, about: DownloadSet, subjects: Sequence[str]) -> N
                 hint = did_you_mean(subject, about.subjects)
             else:
                 hint = "Its files are those of everyone."
-
             raise ConfigError(f"{name} has no subject '{subject}' to choose. {hint}")
 
 
 def _folder(name: str, about: DownloadSet, root: str | Path | None) -> Path:
+    """Where the files belong: at `root`, or where the environment variable says."""
     if root is not None:
-        given = checked_path(root)  # as in `locate`: the set's own folder, or the one that holds all sets
-        if about.folder and (given / about.folder).is_dir():
-            return given / about.folder
+        folder = checked_path(root)  # as in `locate`: the set's own folder, or the one that holds all sets
+        if about.folder and (folder / about.folder).is_dir():
+            return folder / about.folder
 
-        return given
+        return folder
 
     if name == "weights":
         variable = WEIGHTS
@@ -309,34 +324,56 @@ def _folder(name: str, about: DownloadSet, root: str | Path | None) -> Path:
 def _filled(
     entry: PlannedFile, about: DownloadSet, folder: Path, subjects: Sequence[str], sessions: int | None
 ) -> list[Item]:
+    """The files that one line of the table stands for: one, or one for each subject and session."""
     url = entry.url or about.base + entry.path
     fields = set(re.findall(r"{(\w+)}", entry.path + url))
-    whose: list[tuple[str, Mapping[str, int]]] = [("", {})]
-
+    names = [""]  # nobody's: one file for everyone
     if fields:
-        named = list(subjects) or list(about.subjects) or ["SUBJECT"]
-        whose = [(s, about.subjects.get(s, {})) for s in named]
+        # SUBJECT stands in for people that are too many to list: a plan of one of their files is still worth seeing.
+        names = list(subjects) or list(about.subjects) or ["SUBJECT"]
 
-    out = []
-    for subject, facts in whose:
-        n = facts.get("sessions", 1)
-        for session in range(1, min(n, sessions or n) + 1) if "session" in fields else [0]:
+    items = []
+    for subject in names:
+        facts: Mapping[str, int] = {}
+        if fields:
+            facts = about.subjects.get(subject, {})
+
+        numbers: Sequence[int] = [0]
+        if "session" in fields:
+            n_sessions = facts.get("sessions", 1)
+            numbers = range(1, min(n_sessions, sessions or n_sessions) + 1)
+
+        for session in numbers:
             values = {**facts, "subject": subject, "session": f"{session:02d}"}
-            if isinstance(entry.about, str):
-                told = entry.about.format(**values)
-            else:
-                told = entry.about
+            items.append(_item(entry, folder, url, values))
 
-            path = folder / _inside(entry.path.format(**values))
-            item = Item(
-                entry.part, path, url.format(**values), entry.access, entry.kind, entry.bytes,
-                None if told is None else int(told), entry.sha256, "", entry.listed,
-                folder / _inside(entry.unpack) if entry.unpack else None, subject, entry.note.format(**values),
-            )  # fmt: skip
+    return items
 
-            out.append(item)
 
-    return out
+def _item(entry: PlannedFile, folder: Path, url: str, values: Mapping[str, int | str]) -> Item:
+    """One file, with the fields of its line filled in."""
+    n_bytes = entry.about
+    if isinstance(n_bytes, str):
+        n_bytes = int(n_bytes.format(**values))
+
+    unpack = None
+    if entry.unpack:
+        unpack = folder / _inside(entry.unpack)
+
+    return Item(
+        part=entry.part,
+        path=folder / _inside(entry.path.format(**values)),
+        url=url.format(**values),
+        access=entry.access,
+        kind=entry.kind,
+        bytes=entry.bytes,
+        about=n_bytes,
+        sha256=entry.sha256,
+        listed=entry.listed,
+        unpack=unpack,
+        subject=str(values["subject"]),
+        note=entry.note.format(**values),
+    )
 
 
 def _inside(path: str) -> str:
@@ -344,7 +381,6 @@ def _inside(path: str) -> str:
     pure = PurePosixPath(path)
     if pure.is_absolute() or ".." in pure.parts or "\\" in path or not pure.parts:
         raise ConfigError(f"'{path}' in the table of downloads must stay inside the data set's folder.")
-
     return path
 
 
@@ -352,25 +388,32 @@ def _inside(path: str) -> str:
 
 
 def sections(plan: Plan) -> list[Section]:
-    """A plan as something to show: terms, totals by access, every file with its address."""
+    """A plan as something to show: terms, totals by access, every file with its address.
+
+    Parameters
+    ----------
+    plan : Plan
+        from `make`
+    """
     exact, about, unknown = plan.size()
-    there = len(plan.items) - len(plan.missing)
+    n_present = len(plan.items) - len(plan.missing)
     facts = [
         ("data", plan.about.title),
         ("folder", str(plan.root)),
         ("licence", plan.about.licence),
-        ("files", f"{len(plan.items)}, {there} of them there"),
+        ("files", f"{len(plan.items)}, {n_present} of them there"),
         ("total", said_size(exact, about, unknown)),
     ]
 
-    for access in _SAYS:
-        mine = [i for i in plan.items if i.access == access]
-        if mine:
-            parts = ", ".join(dict.fromkeys(i.part for i in mine))
-            files = f"{len(mine)} file{'s' if len(mine) > 1 else ''} ({parts})"
-            facts.append((_SAYS[access], f"{files}, {said_size(*plan.size(mine))}"))
+    for access, words in _ACCESS.items():
+        items = [item for item in plan.items if item.access == access]
+        if items:
+            parts = ", ".join(dict.fromkeys(item.part for item in items))
+            n_files = f"{len(items)} file{'s' if len(items) > 1 else ''} ({parts})"
+            facts.append((words, f"{n_files}, {said_size(*plan.size(items))}"))
 
-    optional = sorted({e.part for e in plan.about.files if e.optional} - {i.part for i in plan.items})
+    planned = {item.part for item in plan.items}
+    optional = sorted({entry.part for entry in plan.about.files if entry.optional} - planned)
     if optional:
         facts.append(("not planned", f"{', '.join(optional)}; ask with --part"))
 
@@ -383,23 +426,8 @@ def sections(plan: Plan) -> list[Section]:
     if base:
         out[0] = Section(out[0].title, (*facts, ("address", f"{base} and the file's name below, or as given")))
 
-    for part in dict.fromkeys(i.part for i in plan.items):
-        mine = [i for i in plan.items if i.part == part]
-        names = {i: i.path.relative_to(plan.root).as_posix() for i in mine}
-        columns = ("file", "size", "SHA-256", "state", "address")
-        rows = [(names[i], _size(i), i.sha256[:12] or "not published", i.state, i.url) for i in mine]
-
-        if base and all(i.url == base + names[i] for i in mine):
-            columns = columns[:-1]
-            rows = [row[:-1] for row in rows]
-
-        out.append(Section(part, tuple(rows), columns))
-        notes = list(dict.fromkeys((i.path.name, i.note) for i in mine if i.note))
-        if len({n for _, n in notes}) == 1:
-            notes = [("note", notes[0][1])]
-
-        if notes:
-            out.append(Section(f"about {part}", tuple(notes)))
+    for part in dict.fromkeys(item.part for item in plan.items):
+        out += _part_sections(plan, part)
 
     if plan.next:
         out.append(Section("afterwards", (("next", plan.next),)))
@@ -407,8 +435,45 @@ def sections(plan: Plan) -> list[Section]:
     return out
 
 
+def _part_sections(plan: Plan, part: str) -> list[Section]:
+    """The files of one part as a table, and what there is to know about them."""
+    base = plan.about.base
+    columns = ("file", "size", "SHA-256", "state", "address")
+    rows = []
+    notes = {}
+    follows_base = bool(base)
+    for item in plan.items:
+        if item.part != part:
+            continue
+
+        name = item.path.relative_to(plan.root).as_posix()
+        rows.append((name, _size(item), item.sha256[:12] or "not published", item.state, item.url))
+        follows_base = follows_base and item.url == base + name
+        if item.note:
+            notes[item.path.name, item.note] = None
+
+    if follows_base:  # the addresses follow from the names, as the first section says
+        columns = columns[:-1]
+        rows = [row[:-1] for row in rows]
+
+    out = [Section(part, tuple(rows), columns)]
+    if len({note for _, note in notes}) == 1:
+        (note,) = {note for _, note in notes}
+        out.append(Section(f"about {part}", (("note", note),)))
+    elif notes:
+        out.append(Section(f"about {part}", tuple(notes)))
+
+    return out
+
+
 def table(plan: Plan) -> str:
-    """A plan as CSV: part, subject, path, address, bytes, about_bytes, sha256, access, state. Empty: not published."""
+    """A plan as CSV: part, subject, path, address, bytes, about_bytes, sha256, access, state. Empty: not published.
+
+    Parameters
+    ----------
+    plan : Plan
+        from `make`
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["part", "subject", "path", "address", "bytes", "about_bytes", "sha256", "access", "state"])
@@ -422,7 +487,16 @@ def table(plan: Plan) -> str:
 
 
 def said_size(exact: int, about: int, unknown: int) -> str:
-    """Sizes in words.
+    """Sizes in words, as `Plan.size` counts them.
+
+    Parameters
+    ----------
+    exact : int
+        bytes of files whose size is published
+    about : int
+        bytes of files whose size is published but rounded
+    unknown : int
+        number of files whose size is not published
 
     Examples
     --------
@@ -442,6 +516,11 @@ def said_size(exact: int, about: int, unknown: int) -> str:
 def human(n: int) -> str:
     """Bytes as a person would say them.
 
+    Parameters
+    ----------
+    n : int
+        bytes
+
     Examples
     --------
     >>> human(999), human(2_390_173), human(39_556_687_500)
@@ -459,10 +538,24 @@ def _size(item: Item) -> str:
         return human(item.bytes)
     if item.about is None:
         return "not published"
-
     return f"about {human(item.about)}"
 
 
 def with_listing(item: Item, url: str, size: int | None, md5: str) -> Item:
-    """The item with what Figshare's list says of it."""
-    return replace(item, url=url, bytes=size if item.bytes is None else item.bytes, md5=md5, listed="")
+    """The item with what Figshare's list says of it.
+
+    Parameters
+    ----------
+    item : Item
+        with the name to look for in ``listed``
+    url : str
+        address of the file itself
+    size : int or None
+        bytes in the list; a size in the table of downloads counts more
+    md5 : str
+        checksum in the list
+    """
+    if item.bytes is not None:
+        size = item.bytes
+
+    return replace(item, url=url, bytes=size, md5=md5, listed="")

@@ -73,7 +73,6 @@ def check_plan(plan: Plan, *, thorough: bool = False, begun: bool = False) -> li
                 published = ""
             else:
                 published = f"; {item.bytes} are published"
-
             detail = f"{name} is {state}{published}."
             out.append(Finding("problem", "file size", detail, "Move it away and fetch it again."))
         elif state != "there":
@@ -83,7 +82,6 @@ def check_plan(plan: Plan, *, thorough: bool = False, begun: bool = False) -> li
             wrong, read = _differs(item.path, item, known.get(name, {}), thorough)
             if wrong:
                 out.append(Finding("problem", "checksum", f"{name} {wrong}.", "Move it away and fetch it again."))
-
             right += not wrong and read
             unread += not wrong and not read
 

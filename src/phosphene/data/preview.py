@@ -66,5 +66,4 @@ def _files_behind(trials: Trials) -> SessionRows | None:
     whole = trials.rows is None and trials.columns is None
     if whole and isinstance(source, SessionRows):
         return source
-
     return None

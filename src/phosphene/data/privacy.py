@@ -74,10 +74,8 @@ def telling_anatomy(folder: str | Path) -> list[Path]:
     for number, path in enumerate(Path(folder).rglob("*")):
         if number > 100_000:
             break
-
         if not _ANATOMY.search(path.name) or _DEFACED.search(path.name):
             continue
-
         if not any(_DEFACED.search(beside.name) for beside in path.parent.iterdir()):
             found.append(path)
 

@@ -15,6 +15,8 @@ from phosphene.io.stages import take
 from phosphene.types import Trials
 from phosphene.types.identity import few
 
+_MOST_LISTED = 8  # voxels and trials named in one message
+
 Policy = Literal["error", "drop", "impute"]
 _POLICIES = ("error", "drop", "impute")
 
@@ -34,7 +36,7 @@ def check_trials(trials: Trials, *, train: Trials | None = None) -> list[Finding
     list of Finding
     """
     try:
-        q = measure(trials)
+        q = measure(trials)  # one pass over the betas; everything below reads its counts
     except DataError as error:
         return [Finding("problem", "betas", str(error))]
 
@@ -55,17 +57,16 @@ def check_trials(trials: Trials, *, train: Trials | None = None) -> list[Finding
     for name, counts in (("NaN", q.n_nan), ("infinite values", q.n_inf), ("spikes", q.n_spike)):
         voxels = np.flatnonzero(counts)
         if voxels.size:
+            more = ""
             if name == "spikes":
                 more = f" beyond {SPIKE:g} times the typical magnitude {q.typical:.3g}"
-            else:
-                more = ""
 
             out.append(
                 Finding(
                     "problem",
                     name,
                     f"{int(counts.sum())} {name}{more} in {voxels.size} of {trials.n_voxels} voxels of {who}: "
-                    f"{few(voxels, 8)}.",
+                    f"{few(voxels, _MOST_LISTED)}.",
                     "Fit with --set data.nan=drop to leave these voxels out, or data.nan=impute to use their training mean.",
                 )
             )
@@ -89,18 +90,18 @@ def check_trials(trials: Trials, *, train: Trials | None = None) -> list[Finding
 
 
 def _constant_findings(trials: Trials, q: Quality, train: Trials | None) -> list[Finding]:
+    """Voxels that never change: everywhere, or in the training trials alone."""
     who = trials.subject
     constant = q.constant_voxels
     if constant.size == trials.n_voxels:
         return [Finding("problem", "constant voxels", f"no voxel of {who} ever changes.", "Check what the file holds.")]
-
     out = []
     if constant.size:
         out.append(
             Finding(
                 "note",
                 "constant voxels",
-                f"{constant.size} of {trials.n_voxels} voxels of {who} never change: {few(constant, 8)}.",
+                f"{constant.size} of {trials.n_voxels} voxels of {who} never change: {few(constant, _MOST_LISTED)}.",
                 "They are divided by 1 when standardising and carry nothing; a tighter mask would leave them out.",
             )
         )
@@ -112,7 +113,7 @@ def _constant_findings(trials: Trials, q: Quality, train: Trials | None) -> list
                 Finding(
                     "note",
                     "constant in training",
-                    f"{only.size} voxels of {who} change in the test trials only: {few(only, 8)}.",
+                    f"{only.size} voxels of {who} change in the test trials only: {few(only, _MOST_LISTED)}.",
                     "They are divided by 1 when standardising and get no weight.",
                 )
             )
@@ -121,9 +122,9 @@ def _constant_findings(trials: Trials, q: Quality, train: Trials | None) -> list
 
 
 def _scale_findings(trials: Trials, q: Quality) -> list[Finding]:
+    """What the typical sizes say: whole numbers of NSD that were not scaled, or a raw scan in place of betas."""
     who = trials.subject
     out = []
-
     if np.isfinite(q.sd).any():
         sd = float(np.nanmedian(q.sd))
     else:
@@ -139,6 +140,7 @@ def _scale_findings(trials: Trials, q: Quality) -> list[Finding]:
     else:
         top = 0.0
 
+    # Percent signal change has an sd of a few; NSD's files hold 300 times as much, scattered around zero all the same.
     if sd > 30 and offset < 5 * sd:
         if q.is_whole:
             whole = "whole numbers up to"
@@ -154,6 +156,7 @@ def _scale_findings(trials: Trials, q: Quality) -> list[Finding]:
                 "Set scale=1/300 (0.0033333) when reading, so that units are percent signal change.",
             )
         )
+    # A raw scan lies around thousands and changes by a few percent of them.
     elif offset > 10 * sd > 0:
         out.append(
             Finding(
@@ -201,12 +204,16 @@ class Screen:
     def __init__(self, nan: Policy = "error") -> None:
         if nan not in _POLICIES:
             raise ConfigError(f"nan='{nan}' is unknown. {did_you_mean(nan, _POLICIES)}")
-
         self.nan = nan
         self.keep_: np.ndarray | None = None
 
     def fit(self, trials: Trials) -> Self:
         """Decide on training trials.
+
+        Parameters
+        ----------
+        trials : Trials
+            training trials only: what is bad in test trials must not decide which voxels are used
 
         Raises
         ------
@@ -221,7 +228,6 @@ class Screen:
 
         bad = q.bad_voxels
         usable = np.isfinite(q.mean)
-
         if self.nan == "drop":
             keep = np.setdiff1d(np.flatnonzero(usable), bad)
         else:
@@ -229,15 +235,12 @@ class Screen:
 
         if keep.size == 0:
             raise DataError(
-                f"every one of the {trials.n_voxels} voxels of {trials.subject} has a NaN, infinite value or spike "
-                "in some "
+                f"every one of the {trials.n_voxels} voxels of {trials.subject} has a NaN, infinite value or spike in some "
                 "trial, so dropping them leaves nothing. Find the trials that carry them, or use nan=impute."
             )
-
         if (q.low[keep] == q.high[keep]).all():
             raise DataError(
-                f"none of the {keep.size} usable voxels of {trials.subject} changes over {len(trials)} training "
-                "trials, "
+                f"none of the {keep.size} usable voxels of {trials.subject} changes over {len(trials)} training trials, "
                 "so there is nothing to decode. Check that the file holds betas, one row a trial."
             )
 
@@ -251,6 +254,16 @@ class Screen:
     def apply(self, trials: Trials) -> Trials:
         """The trials and voxels that may be used, with what was done in their provenance.
 
+        Parameters
+        ----------
+        trials : Trials
+            of the voxels it was fitted on
+
+        Returns
+        -------
+        Trials
+            a view unless values had to be put in place of bad ones
+
         Raises
         ------
         DataError
@@ -258,7 +271,6 @@ class Screen:
         """
         if self.keep_ is None:
             raise ModelError("this Screen is not fitted yet; call fit with training trials first.")
-
         if trials.n_voxels != self.n_voxels_:
             raise DataError(
                 f"these betas have {trials.n_voxels} voxels (subject {trials.subject}) but the screening was fitted on "
@@ -266,7 +278,7 @@ class Screen:
             )
 
         check_type(trials)
-        if self.typical_:
+        if self.typical_:  # of training: a test set must not say what a spike is
             limit = SPIKE * self.typical_
         else:
             limit = np.inf
@@ -281,23 +293,22 @@ class Screen:
 
         notes = {}
         if self.keep_.size < trials.n_voxels:
-            notes["dropped voxels"] = few(np.setdiff1d(np.arange(trials.n_voxels), self.keep_), 8)
+            notes["dropped voxels"] = few(np.setdiff1d(np.arange(trials.n_voxels), self.keep_), _MOST_LISTED)
 
         if dead.any():
-            notes["dropped trials"] = ", ".join(map(str, trials.table["trial"][dead][:8]))
+            notes["dropped trials"] = ", ".join(map(str, trials.table["trial"][dead][:_MOST_LISTED]))
             kept = kept.take(~dead)
             if not len(kept):
                 raise DataError(f"none of the {len(trials)} trials of {trials.subject} has a finite value.")
 
         if bad:
             betas = kept.betas.copy()
-            wrong = ~np.isfinite(betas) | (np.abs(np.nan_to_num(betas)) > limit)
-            betas[wrong] = np.broadcast_to(self.fill_, betas.shape)[wrong]
-            return kept.with_betas(betas, imputed=f"{int(wrong.sum())} values by training means", **notes)
+            is_bad = ~np.isfinite(betas) | (np.abs(np.nan_to_num(betas)) > limit)  # (n_trials, n_kept)
+            betas[is_bad] = np.broadcast_to(self.fill_, betas.shape)[is_bad]
+            return kept.with_betas(betas, imputed=f"{int(is_bad.sum())} values by training means", **notes)
 
         if notes:
             return replace(kept, provenance={**kept.provenance, **notes})
-
         return kept
 
     def _where_bad(self, trials: Trials, limit: float) -> tuple[np.ndarray, int]:
@@ -316,7 +327,6 @@ class Screen:
     def _refuse(self, trials: Trials, q: Quality, force: bool = False) -> None:
         if (self.nan != "error" and not force) or not (q.bad_trials.size or q.bad_voxels.size):
             return
-
         parts = []
         if q.bad_trials.size:
             first = int(q.bad_trials[0])
@@ -328,7 +338,7 @@ class Screen:
         for name, counts in (("NaN", q.n_nan), ("an infinite value", q.n_inf), ("a spike", q.n_spike)):
             voxels = np.flatnonzero(counts)
             if voxels.size:
-                parts.append(f"{voxels.size} of {trials.n_voxels} voxels have {name}: {few(voxels, 8)}")
+                parts.append(f"{voxels.size} of {trials.n_voxels} voxels have {name}: {few(voxels, _MOST_LISTED)}")
 
         if q.first_bad is not None:
             voxel, row = q.first_bad
@@ -343,13 +353,20 @@ class Screen:
         """Arrays by name, and plain values beside them, from which `from_state` makes it again."""
         if self.keep_ is None:
             raise ModelError("this Screen is not fitted yet; call fit before saving it.")
-
         meta = {"nan": self.nan, "n_voxels": self.n_voxels_, "typical": self.typical_}
         return {"keep": self.keep_.astype(np.int64), "fill": self.fill_}, meta
 
     @classmethod
     def from_state(cls, tensors: dict[str, np.ndarray], meta: dict[str, Any]) -> Self:
-        """The same screening again. Raises ModelError for missing or extra entries."""
+        """The same screening again. Raises ModelError for missing or extra entries.
+
+        Parameters
+        ----------
+        tensors : dict of {str: ndarray}
+            from `state`
+        meta : dict of {str: Any}
+            from `state`
+        """
         out = cls(meta["nan"])
         out.keep_, out.fill_ = take(tensors, ("keep", "fill"), "screening")
         out.n_voxels_ = meta["n_voxels"]

@@ -23,12 +23,12 @@ from phosphene.io.reading import reads
 from phosphene.io.stages import versioned
 from phosphene.types import Dataset, Split, Stimuli, Trials, digest_of
 
-_HOW = ("stratified", "category", "session", "run")
-
+Unit = Literal["stimulus", "trial"]
 
 CLUSTER = "cluster:"
+"""How a text begins that asks for folds by what pictures look like."""
 
-
+_HOW = ("stratified", "category", "session", "run")  # what may follow the comma
 _SUFFIXES = (".yaml", ".yml", ".json", ".csv")
 
 
@@ -90,6 +90,7 @@ def resolve(
             f"first '{absent[0]}'. Add them, or take their trials out."
         )
 
+    # Names of the data set come first: one of them may hold a colon.
     if text is None or text in dataset.splits:
         splits = [dataset.split(text)]
     elif text.startswith(("kfold:", "holdout:")):
@@ -148,6 +149,7 @@ def inner_folds(trials: Trials, k: int, rng: np.random.Generator) -> np.ndarray:
     >>> bool(folds[0] == folds[2]), np.bincount(folds).tolist().count(2)
     (True, 1)
     """
+    # Sorted, so that the folds do not depend on the order in which trials were measured.
     ids = np.sort(trials.stimulus_ids.astype(str))
     k = min(int(k), len(ids))
     if k < 2:
@@ -156,13 +158,18 @@ def inner_folds(trials: Trials, k: int, rng: np.random.Generator) -> np.ndarray:
         )
 
     fold = np.empty(len(ids), dtype=np.int64)
-    fold[rng.permutation(len(ids))] = np.arange(len(ids)) % k
+    fold[rng.permutation(len(ids))] = np.arange(len(ids)) % k  # (n_stimuli,)
 
-    return fold[np.searchsorted(ids, trials.stimuli.astype(str))]
+    return fold[np.searchsorted(ids, trials.stimuli.astype(str))]  # (n_trials,)
 
 
 def same_pictures(stimuli: Stimuli) -> list[tuple[str, ...]]:
     """Groups of stimulus ids whose pictures are the same to the last pixel; reads every picture once.
+
+    Parameters
+    ----------
+    stimuli : Stimuli
+        those without a picture are in no group
 
     Returns
     -------
@@ -171,7 +178,6 @@ def same_pictures(stimuli: Stimuli) -> list[tuple[str, ...]]:
     """
     if stimuli.images is None:
         return []
-
     groups: dict[str, list[str]] = {}
     for name, picture in zip(stimuli.ids, stimuli.pixel_digests(), strict=True):
         if picture:
@@ -195,20 +201,32 @@ def same_picture_across(
         with pictures, or without (then only ids are compared)
     groups : sequence of tuple of str, optional
         what `same_pictures` found, where that is known already
+
+    Returns
+    -------
+    list of tuple of (str, str)
+        empty where no picture is on both sides
     """
-    train, test = (set(t.stimulus_ids) for t in split.apply(trials))
-    found = [(i, i) for i in sorted(train & test)]
+    train_trials, test_trials = split.apply(trials)
+    train = set(train_trials.stimulus_ids)
+    test = set(test_trials.stimulus_ids)
+    pairs = [(i, i) for i in sorted(train & test)]
+
     if groups is None:
         groups = same_pictures(stimuli.select([i for i in stimuli.ids if i in train or i in test]))
 
+    # Two ids of one picture leak as much as one id on both sides, and no comparison of ids can tell.
     for group in groups:
-        found += [(a, b) for a in group if a in train for b in group if b in test and b != a]
+        for a in group:
+            if a in train:
+                pairs += [(a, b) for b in group if b in test and b != a]
 
-    return found
+    return pairs
 
 
 # -- drawn splits ------------------------------------------------------------------------------------------------------
 def _drawn(dataset: Dataset, trials: Trials, text: str, seed: int) -> list[Split]:
+    """The splits of ``kfold:K`` and ``holdout:SHARE``, with what follows the comma."""
     kind, _, rest = text.partition(":")
     amount, *how = [part.strip() for part in rest.split(",")]
     unknown = [h for h in how if h not in _HOW]
@@ -220,6 +238,7 @@ def _drawn(dataset: Dataset, trials: Trials, text: str, seed: int) -> list[Split
     else:
         way = ""
 
+    # A picture may be shown in several runs: whole runs can be kept on one side by trial alone.
     if way in ("run", "session"):
         items = trials.table["trial"].astype(str).to_numpy(dtype=object)
         unit: Unit = "trial"
@@ -233,33 +252,35 @@ def _drawn(dataset: Dataset, trials: Trials, text: str, seed: int) -> list[Split
     else:
         n_groups = len(np.unique(groups))
 
-    what = {"": "stimuli", "stratified": "stimuli", "category": "categories"}.get(way, f"{way}s")
+    kinds = {"": "stimuli", "stratified": "stimuli", "category": "categories"}.get(way, f"{way}s")
     rng = np.random.default_rng(seed)
-
     if kind == "kfold":
         k = _whole(amount, text)
         if not 2 <= k <= n_groups:
             raise SplitError(
-                f"'{text}' asks for {k} fold{'s' if k != 1 else ''}, but {trials.subject} has {n_groups} {what}; between 2 "
+                f"'{text}' asks for {k} fold{'s' if k != 1 else ''}, but {trials.subject} has {n_groups} {kinds}; between 2 "
                 f"and {n_groups} folds are possible."
             )
 
         fold = _deal(groups, way, len(items), k, rng)
-        parts = [(f"{text}/{f + 1:0{len(str(k))}d}", fold == f) for f in range(k)]
+        width = len(str(k))  # leading zeros, so that names sort as the folds do
+        parts = [(f"{text}/{f + 1:0{width}d}", fold == f) for f in range(k)]
     else:
-        parts = [(text, _held_out(groups, way, len(items), n_groups, _share(amount, text), what, rng))]
+        parts = [(text, _held_out(groups, way, len(items), n_groups, _share(amount, text), kinds, rng))]
 
     category = categories(dataset)
     if unit == "trial":
-        shown = dict(zip(items, trials.stimuli, strict=True))
+        stimulus_of = dict(zip(items, trials.stimuli, strict=True))
     else:
-        shown = {i: i for i in items}
+        stimulus_of = dict(zip(items, items, strict=True))
 
     out = []
     for name, test in parts:
         disjoint = None
         if category is not None:
-            disjoint = not ({category[shown[i]] for i in items[test]} & {category[shown[i]] for i in items[~test]})
+            test_categories = {category[stimulus_of[i]] for i in items[test]}
+            train_categories = {category[stimulus_of[i]] for i in items[~test]}
+            disjoint = not (test_categories & train_categories)
 
         note = f"{test.sum()} of {len(items)} {unit}{'s' if unit == 'trial' else ' ids'} test, drawn with seed {seed}."
         out.append(Split(name, tuple(items[~test]), tuple(items[test]), unit, disjoint, note))
@@ -273,34 +294,32 @@ def _clustered(
     """One fold for each cluster, largest first."""
     k = _whole(text.removeprefix(CLUSTER), text)
     ids = np.sort(trials.stimulus_ids.astype(str)).astype(object)
-    shown = dataset.stimuli.select(ids).available()  # those without a picture are trained on and tested by nobody
-    if not 2 <= k <= len(shown) // 2:
+    pictures = dataset.stimuli.select(ids).available()  # stimuli without a picture are in no fold, on neither side
+    if not 2 <= k <= len(pictures) // 2:
         raise SplitError(
-            f"'{text}' asks for {k} clusters, but {trials.subject} saw {len(shown)} pictures; between 2 and "
-            f"{len(shown) // 2} clusters are possible."
+            f"'{text}' asks for {k} clusters, but {trials.subject} saw {len(pictures)} pictures; between 2 and "
+            f"{len(pictures) // 2} clusters are possible."
         )
 
-    found = spherical_kmeans(directions(see(shown)), k, np.random.default_rng(seed)).members
-    sizes = np.bincount(found, minlength=k)
+    members = spherical_kmeans(directions(see(pictures)), k, np.random.default_rng(seed)).members  # (n_pictures,)
+    sizes = np.bincount(members, minlength=k)  # (k,)
     if not sizes.all():
         raise SplitError(
-            f"'{text}': the {len(shown)} pictures of {dataset.name} form only {int((sizes > 0).sum())} clusters; ask for "
-            "as many, or use kfold:K."
+            f"'{text}': the {len(pictures)} pictures of {dataset.name} form only {int((sizes > 0).sum())} clusters; ask "
+            "for as many, or use kfold:K."
         )
 
     category = categories(dataset)
     out = []
-
     for number, c in enumerate(np.argsort(-sizes, kind="stable")):
-        train = shown.ids[found != c]
-        test = shown.ids[found == c]
-
+        train = pictures.ids[members != c]
+        test = pictures.ids[members == c]
         if category is None:
             disjoint = None
         else:
             disjoint = not {category[i] for i in train} & {category[i] for i in test}
 
-        note = f"cluster {number + 1} of {k}, {len(test)} of {len(shown)} pictures test; seed {seed}."
+        note = f"cluster {number + 1} of {k}, {len(test)} of {len(pictures)} pictures test; seed {seed}."
         name = f"{text}/{number + 1:0{len(str(k))}d}"
         out.append(Split(name, tuple(train), tuple(test), "stimulus", disjoint, note, held_out="clusters"))
 
@@ -313,21 +332,20 @@ def _small(stimuli: Stimuli) -> np.ndarray:
 
 
 def _groups(dataset: Dataset, trials: Trials, items: np.ndarray, way: str, text: str) -> np.ndarray | None:
+    """(n,) run, session or category of each item; None where items are drawn one by one."""
     if not way:
         return None
 
     if way in ("run", "session"):
-        if way == "run":
+        if way == "run":  # runs are numbered anew in every session
             columns = ["session", "run"]
         else:
             columns = ["session"]
-
         return trials.table.groupby(columns, sort=True).ngroup().to_numpy()
 
     category = categories(dataset)
     if category is None:
         raise SplitError(f"'{text}' needs categories, but the stimuli of {dataset.name} have none; use kfold:K alone.")
-
     return np.asarray([category.get(i, "") for i in items], dtype=object)
 
 
@@ -338,7 +356,7 @@ def _deal(groups: np.ndarray | None, way: str, n: int, k: int, rng: np.random.Ge
         fold[rng.permutation(n)] = np.arange(n) % k
     elif way == "stratified":  # dealt like cards, one category after the other
         order = rng.permutation(n)
-        order = order[np.argsort(groups[order].astype(str), kind="stable")]
+        order = order[np.argsort(groups[order].astype(str), kind="stable")]  # still shuffled within each category
         fold[order] = np.arange(n) % k
     else:  # whole groups, largest first, each into the fold that has least
         names, member, sizes = np.unique(groups, return_inverse=True, return_counts=True)
@@ -346,6 +364,7 @@ def _deal(groups: np.ndarray | None, way: str, n: int, k: int, rng: np.random.Ge
         load = np.zeros(k)
         of_group = np.empty(len(names), dtype=np.int64)
 
+        # The largest first: put in last, it would leave the fold it meets far larger than the others.
         for g in shuffled[np.argsort(-sizes[shuffled], kind="stable")]:
             of_group[g] = int(np.argmin(load))
             load[of_group[g]] += sizes[g]
@@ -356,31 +375,29 @@ def _deal(groups: np.ndarray | None, way: str, n: int, k: int, rng: np.random.Ge
 
 
 def _held_out(
-    groups: np.ndarray | None, way: str, n: int, n_groups: int, share: float, what: str, rng: np.random.Generator
+    groups: np.ndarray | None, way: str, n: int, n_groups: int, share: float, kinds: str, rng: np.random.Generator
 ) -> np.ndarray:
     """(n,) bool, which items test."""
     if groups is not None and way == "stratified":
         test = np.zeros(n, bool)
         for g in np.unique(groups.astype(str)):
             members = rng.permutation(np.flatnonzero(groups.astype(str) == g))
-            test[members[: max(1, round(share * len(members)))]] = True
+            n_test = max(1, round(share * len(members)))  # a category that is too small is tested all the same
+            test[members[:n_test]] = True
     else:
         n_test = round(share * n_groups)
         if groups is None:
             names = np.arange(n)
-        else:
-            names = np.unique(groups)
-
-        if groups is None:
             member = np.arange(n)
         else:
+            names = np.unique(groups)
             member = groups
 
         test = np.isin(member, names[rng.permutation(n_groups)[:n_test]])
 
     if not 0 < test.sum() < n:
         raise SplitError(
-            f"holdout:{share:g} of {n_groups} {what} leaves {test.sum()} of {n} items to test; choose a share between "
+            f"holdout:{share:g} of {n_groups} {kinds} leaves {test.sum()} of {n} items to test; choose a share between "
             f"{1 / n_groups:.2g} and {1 - 1 / n_groups:.2g}, or use kfold:K."
         )
 
@@ -398,11 +415,10 @@ def _share(text: str, spec: str) -> float:
     try:
         share = float(text)
     except ValueError:
-        share = -1.0
+        share = -1.0  # refused below with the same words
 
     if not 0 < share < 1:
         raise ConfigError(f"'{spec}': a share between 0 and 1 was expected, such as holdout:0.1, but got '{text}'.")
-
     return share
 
 
@@ -430,24 +446,38 @@ def _check_known(dataset: Dataset, trials: Trials, split: Split, *, is_own: bool
     parts = split.apply(trials)
     for side, ids, part in zip(("training", "test"), (split.train, split.test), parts, strict=True):
         if split.unit == "stimulus":
-            there = len(part.stimulus_ids)
+            n_with_trials = len(part.stimulus_ids)
         else:
-            there = len(part)
+            n_with_trials = len(part)
 
-        if there < len(ids) and not is_own:  # people of one data set may share a split and see parts of it
+        if n_with_trials < len(ids) and not is_own:  # people of one data set may share a split and see parts of it
             warnings.warn(
-                f"{trials.subject} has trials of {there} of the {len(ids)} {side} ids of split '{split.name}'.",
+                f"{trials.subject} has trials of {n_with_trials} of the {len(ids)} {side} ids of split '{split.name}'.",
                 PhospheneWarning,
                 stacklevel=3,
             )
 
 
-Unit = Literal["stimulus", "trial"]
+# -- split files -------------------------------------------------------------------------------------------------------
 
 
 @reads("file", ConfigError)
 def from_file(dataset: Dataset, trials: Trials, file: str | Path) -> list[Split]:
     """Splits of a YAML, JSON or CSV file; see `resolve` for what may stand in it.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        for the categories, and for its names in messages
+    trials : Trials
+        of the subject; a fold without ``train`` trains on all of them that it does not test
+    file : str or Path
+        ends in .csv, .json, .yaml or .yml
+
+    Returns
+    -------
+    list of Split
+        named after the file unless it holds a name; one entry unless there are folds
 
     Raises
     ------
@@ -473,9 +503,10 @@ def from_file(dataset: Dataset, trials: Trials, file: str | Path) -> list[Split]
     else:
         content = _mapping(text, path)
 
-    unknown = set(content) - {"train", "test", "folds", "unit", "name", "note"}
+    # A misspelt 'test' would otherwise leave a file that means something else.
+    known = ("train", "test", "folds", "unit", "name", "note")
+    unknown = set(content) - set(known)
     if unknown:
-        known = ("train", "test", "folds", "unit", "name", "note")
         raise ConfigError(
             f"{path} has the unknown key '{min(unknown, key=str)}'. {did_you_mean(min(unknown, key=str), known)}"
         )
@@ -494,12 +525,15 @@ def from_file(dataset: Dataset, trials: Trials, file: str | Path) -> list[Split]
     name = str(content.get("name", path.name))
     width = len(str(len(folds)))
 
-    return [
-        _from_lists(
-            name if len(folds) == 1 else f"{name}/{f + 1:0{width}d}", fold, unit, everything, dataset, trials, path
-        )
-        for f, fold in enumerate(folds)
-    ]
+    splits = []
+    for number, fold in enumerate(folds, start=1):
+        fold_name = name
+        if len(folds) > 1:
+            fold_name = f"{name}/{number:0{width}d}"
+
+        splits.append(_from_lists(fold_name, fold, unit, everything, dataset, trials, path))
+
+    return splits
 
 
 def _mapping(text: str, path: Path) -> dict[str, Any]:
@@ -515,24 +549,22 @@ def _mapping(text: str, path: Path) -> dict[str, Any]:
 
     if not isinstance(value, dict):
         raise ConfigError(f"{path} should hold 'train' and 'test' lists, or 'folds', but holds {type(value).__name__}.")
-
     return value
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]], path: Path) -> dict[str, Any]:
-    keys = [k for k, _ in pairs]
-    if len(set(keys)) < len(keys):
-        again = {k for k in keys if keys.count(k) > 1}
-    else:
-        again = set()
+    """The pairs of a JSON object as a dict. Python's own parser keeps the last of two equal keys without a word."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        keys = [key for key, _ in pairs]
+        repeated = min(key for key in keys if keys.count(key) > 1)
+        raise ConfigError(f"the key '{repeated}' stands twice in {path}; keep one.")
 
-    if again:
-        raise ConfigError(f"the key '{min(again)}' stands twice in {path}; keep one.")
-
-    return dict(pairs)
+    return content
 
 
 def _csv_content(text: str, path: Path) -> dict[str, Any]:
+    """A table as what a YAML file would hold: ``unit`` with ``folds``, or with ``train`` and ``test``."""
     try:
         table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
@@ -551,10 +583,10 @@ def _csv_content(text: str, path: Path) -> dict[str, Any]:
     blank = (table[unit].str.strip() == "") | (table[value].str.strip() == "")
     if blank.any():
         raise ConfigError(f"line {int(np.flatnonzero(blank)[0]) + 2} of {path} has an empty {unit} or {value}.")
-
-    again = table[unit].duplicated() & ~table.duplicated([unit, value])
-    if again.any():
-        row = int(np.flatnonzero(again)[0])
+    # Two equal lines do no harm (a table of trials repeats its stimuli); one id with two values is a contradiction.
+    is_contradiction = table[unit].duplicated() & ~table.duplicated([unit, value])
+    if is_contradiction.any():
+        row = int(np.flatnonzero(is_contradiction)[0])
         raise SplitError(
             f"'{table[unit][row]}' stands on both sides or in two folds of {path} (line {row + 2}); keep one of "
             "the lines."
@@ -562,31 +594,50 @@ def _csv_content(text: str, path: Path) -> dict[str, Any]:
 
     table = table.drop_duplicates([unit])
     if value == "fold":
-        names = sorted(table["fold"].unique(), key=lambda f: (not f.isdigit(), int(f) if f.isdigit() else 0, f))
-        ids = list(table[unit])
-        in_fold = {n: list(table.loc[table["fold"] == n, unit]) for n in names}
-        folds = [{"train": [i for i in ids if i not in set(in_fold[n])], "test": in_fold[n]} for n in names]
+        names = sorted(table["fold"].unique(), key=_fold_order)
+        folds = []
+        for name in names:
+            is_test = table["fold"] == name
+            folds.append({"train": list(table.loc[~is_test, unit]), "test": list(table.loc[is_test, unit])})
+
         return {"unit": unit, "folds": folds}
 
     sides = {"train": "train", "training": "train", "test": "test", "": ""}
-    odd = [s for s in table["side"].unique() if s.strip().lower() not in sides]
-    if odd:
-        raise ConfigError(f"'side' in {path} must be train or test, but '{odd[0]}' stands there.")
+    unknown = [s for s in table["side"].unique() if s.strip().lower() not in sides]
+    if unknown:
+        raise ConfigError(f"'side' in {path} must be train or test, but '{unknown[0]}' stands there.")
 
     side = table["side"].str.strip().str.lower().map(sides)
-    return {"unit": unit, **{s: list(table.loc[side == s, unit]) for s in ("train", "test")}}
+    train = list(table.loc[side == "train", unit])
+    test = list(table.loc[side == "test", unit])
+    return {"unit": unit, "train": train, "test": test}
 
 
-def _unit(given: Any, folds: Sequence[Mapping[str, Any]], trials: Trials, path: Path) -> Unit:
-    if given in ("stimulus", "trial"):
-        return given
+def _fold_order(name: str) -> tuple[bool, int, str]:
+    """Numbers by size, so that fold 10 comes after fold 9, then names by the alphabet."""
+    if name.isdigit():
+        return False, int(name), name
 
-    if given is not None:
-        raise ConfigError(f"'unit' in {path} must be stimulus or trial, but is {given!r}.")
+    return True, 0, name
 
-    items = [i for fold in folds for side in fold.values() if isinstance(side, list) for i in side]
-    whole = bool(items) and all(isinstance(i, int) and not isinstance(i, bool) for i in items)
-    if not whole or {str(i) for i in items} & set(trials.stimulus_ids):
+
+def _unit(value: Any, folds: Sequence[Mapping[str, Any]], trials: Trials, path: Path) -> Unit:
+    """What the file's ids are: what it says, else trials where all are whole numbers and none is a stimulus id."""
+    if value in ("stimulus", "trial"):
+        return value
+
+    if value is not None:
+        raise ConfigError(f"'unit' in {path} must be stimulus or trial, but is {value!r}.")
+
+    items = []
+    for fold in folds:
+        for side in fold.values():
+            if isinstance(side, list):
+                items += side
+
+    # In Python and in YAML, true is a whole number too.
+    is_whole = bool(items) and all(isinstance(i, int) and not isinstance(i, bool) for i in items)
+    if not is_whole or {str(i) for i in items} & set(trials.stimulus_ids):
         return "stimulus"
 
     return "trial"
@@ -610,7 +661,6 @@ def _from_lists(
     for side, ids in fold.items():
         if not isinstance(ids, list) or any(isinstance(i, (list, dict)) or i is None for i in ids):
             raise ConfigError(f"'{side}' of split '{name}' in {path} must be a list of {unit} ids.")
-
         lists[side] = list(dict.fromkeys(str(i) for i in ids))
 
     test = set(lists["test"])
@@ -620,10 +670,14 @@ def _from_lists(
     disjoint = None
 
     if category is not None:
-        sides = [
-            {category.get(stimulus_of.get(i, "") if unit == "trial" else i) for i in ids} - {None}
-            for ids in (train, test)
-        ]
+        # Ids that do not exist have no category here; `resolve` refuses them with a better message.
+        sides = []
+        for ids in (train, test):
+            stimuli = ids
+            if unit == "trial":
+                stimuli = [stimulus_of.get(i, "") for i in ids]
+
+            sides.append({category.get(i) for i in stimuli} - {None})
 
         disjoint = not (sides[0] & sides[1])
 
@@ -631,9 +685,14 @@ def _from_lists(
 
 
 def categories(dataset: Dataset) -> Mapping[str, str] | None:
-    """Stimulus id to category, or None when the data set has none."""
+    """Stimulus id to category, or None when the data set has none.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        whose stimuli may have a ``category``
+    """
     stimuli = dataset.stimuli
     if stimuli.category is None:
         return None
-
     return dict(zip(stimuli.ids, stimuli.category, strict=True))

@@ -84,8 +84,7 @@ class Standardiser:
         """
         if len(trials) < 2:
             raise DataError(
-                f"{trials.subject} has {len(trials)} training trial{'s' * (len(trials) != 1)}; a voxel's spread "
-                "needs at "
+                f"{trials.subject} has {len(trials)} training trial{'s' * (len(trials) != 1)}; a voxel's spread needs at "
                 "least 2. Give more training data."
             )
 
@@ -96,29 +95,27 @@ class Standardiser:
             names = np.empty(0, dtype=np.int64)
 
         overall = _Moments(trials.n_voxels)
-        per = {s: _Moments(trials.n_voxels) for s in names}
+        of_session = {s: _Moments(trials.n_voxels) for s in names}
 
         for rows, block in row_blocks(trials):
             if not np.isfinite(block).all():
                 row, voxel = np.argwhere(~np.isfinite(block))[0]
                 raise DataError(
                     f"voxel {voxel} of {trials.subject} is {block[row, voxel]} in trial "
-                    f"'{trials.table['trial'].iloc[rows.start + row]}' (row {rows.start + row}). Drop or impute "
-                    "such voxels "
-                    "first, for example with nan='drop'."
+                    f"'{trials.table['trial'].iloc[rows.start + row]}' (row {rows.start + row}). Drop or impute such "
+                    "voxels first, for example with nan='drop'."
                 )
 
             overall.add(block)
             for s in names:
-                here = sessions[rows] == s
-                if here.any():
-                    per[s].add(block[here])
+                in_session = sessions[rows] == s
+                if in_session.any():
+                    of_session[s].add(block[in_session])
 
         self.mean_, self.scale_, constant = overall.finish(self.ddof)
         if constant.all():
             raise DataError(
-                f"none of the {trials.n_voxels} voxels of {trials.subject} changes over {len(trials)} training "
-                "trials, so "
+                f"none of the {trials.n_voxels} voxels of {trials.subject} changes over {len(trials)} training trials, so "
                 "there is nothing to decode. Check that the file holds betas, one row a trial."
             )
 
@@ -128,13 +125,23 @@ class Standardiser:
             self.mean_ = np.full(trials.n_voxels, mean)
             self.scale_ = np.full(trials.n_voxels, scale)
 
-        enough = [s for s in names if per[s].n >= max(2, self.min_trials)]
-        finished = [per[s].finish(self.ddof) for s in enough]
-        self.sessions_ = np.asarray(enough, dtype=np.int64)
-        shape = (len(enough), trials.n_voxels)
-        self.session_mean_ = np.asarray([f[0] for f in finished], dtype=np.float64).reshape(shape)
-        self.session_scale_ = np.asarray([f[1] for f in finished], dtype=np.float64).reshape(shape)
-        self.subject_, self.lineage_ = trials.subject, trials.member_keys()
+        # A mean over few trials is itself a good part of each of them: subtracting it would take the signal away.
+        numbers = []
+        means = []
+        scales = []
+        for s in names:
+            if of_session[s].n >= max(2, self.min_trials):
+                mean, scale, _ = of_session[s].finish(self.ddof)
+                numbers.append(s)
+                means.append(mean)
+                scales.append(scale)
+
+        shape = (len(numbers), trials.n_voxels)  # also where no session has enough
+        self.sessions_ = np.asarray(numbers, dtype=np.int64)
+        self.session_mean_ = np.asarray(means, dtype=np.float64).reshape(shape)
+        self.session_scale_ = np.asarray(scales, dtype=np.float64).reshape(shape)
+        self.subject_ = trials.subject
+        self.lineage_ = trials.member_keys()  # so that a later check can say whether a test trial was among them
 
         return self
 
@@ -159,8 +166,7 @@ class Standardiser:
         self._check_fitted()
         if trials.n_voxels != self.mean_.size or trials.subject != self.subject_:
             raise DataError(
-                f"these betas have {trials.n_voxels} voxels (subject {trials.subject}), but the standardisation "
-                "was fitted "
+                f"these betas have {trials.n_voxels} voxels (subject {trials.subject}), but the standardisation was fitted "
                 f"on {self.mean_.size} (subject {self.subject_}); use the same subject and ROI mask."
             )
 
@@ -173,9 +179,10 @@ class Standardiser:
             how = ""
 
         note = f"z-scored{how}, training trials"
-        eager = len(trials) * trials.n_voxels * 4 <= _EAGER_BYTES
+        if len(trials) * trials.n_voxels * 4 <= _EAGER_BYTES:  # 4 bytes a float32
+            return trials.with_betas(view[:], standardised=note)
 
-        return trials.with_betas(view[:] if eager else view, standardised=note)
+        return trials.with_betas(view, standardised=note)
 
     def inverse(self, betas: np.ndarray, sessions: np.ndarray | None = None) -> np.ndarray:
         """Back to the units of the training betas.
@@ -227,8 +234,7 @@ class Standardiser:
         if self.per_session and (index < 0).any():
             without = ", ".join(map(str, np.unique(sessions[index < 0])[:5]))
             warnings.warn(
-                f"session {without} of {self.subject_} has fewer than {max(2, self.min_trials)} training trials; "
-                "its trials "
+                f"session {without} of {self.subject_} has fewer than {max(2, self.min_trials)} training trials; its trials "
                 "are standardised with the statistics of all training trials. Silence with per_session=False.",
                 PhospheneWarning,
                 stacklevel=3,
@@ -261,7 +267,15 @@ class Standardiser:
 
     @classmethod
     def from_state(cls, tensors: dict[str, np.ndarray], meta: dict[str, Any]) -> Self:
-        """The same standardisation again. Raises ModelError for missing or extra entries."""
+        """The same standardisation again. Raises ModelError for missing or extra entries.
+
+        Parameters
+        ----------
+        tensors : dict of {str: ndarray}
+            from `state`
+        meta : dict of {str: Any}
+            from `state`; without "pooled", which older versions did not write, statistics are per voxel
+        """
         out = cls(meta["per_session"], meta["ddof"], meta["min_trials"], pooled=meta.get("pooled", False))
         names = ("mean", "scale", "sessions", "session_mean", "session_scale", "constant")
         out.mean_, out.scale_, out.sessions_, out.session_mean_, out.session_scale_, out.constant_ = take(
@@ -336,8 +350,8 @@ class _StandardisedRows:
 
             for s in np.unique(index[part]):
                 mean, scale = self.by._statistics(s)
-                here = index[part] == s
-                block[here] = (block[here] - mean) / scale
+                in_session = index[part] == s
+                block[in_session] = (block[in_session] - mean) / scale  # (rows, n_voxels)
 
             out[part] = block
 
@@ -345,7 +359,13 @@ class _StandardisedRows:
 
 
 def row_blocks(trials: Trials) -> Iterator[tuple[slice, np.ndarray]]:
-    """(rows, float64 betas) of a bounded number of rows at a time."""
+    """(rows, float64 betas) of a bounded number of rows at a time.
+
+    Parameters
+    ----------
+    trials : Trials
+        of any size; 8 MB of them are in memory at once
+    """
     step = max(1, _BLOCK_BYTES // (8 * trials.n_voxels))
     for start in range(0, len(trials), step):
         rows = slice(start, min(start + step, len(trials)))

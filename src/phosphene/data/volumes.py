@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nibabel.arrayproxy import ArrayProxy
 
 _BLOCK_BYTES = 64_000_000  # of a session in memory at a time, beside its masked voxels
-_BROKEN = (OSError, EOFError, ValueError, zlib.error)
+_BROKEN = (OSError, EOFError, ValueError, zlib.error)  # what reading a damaged gzip raises
 
 
 def open_nifti(path: str | Path, n_axes: int) -> Any:
@@ -49,15 +49,14 @@ def open_nifti(path: str | Path, n_axes: int) -> Any:
     except Exception as error:  # a broken header makes nibabel raise anything
         head = path.read_bytes()[:64].lstrip().lower()
         if head.startswith((b"<!doctype", b"<html")):
-            what = "is a web page"
+            reason = "is a web page"
         else:
-            what = f"cannot be opened ({error})"
+            reason = f"cannot be opened ({error})"
 
-        raise DataError(f"{path} {what}; a NIfTI file is expected. Download or copy it again.") from error
+        raise DataError(f"{path} {reason}; a NIfTI file is expected. Download or copy it again.") from error
 
     if not isinstance(image, SpatialImage):
         raise DataError(f"{path} is a {type(image).__name__}; a NIfTI file of a volume is expected.")
-
     if len(image.shape) != n_axes:
         raise DataError(
             f"{path} has shape {image.shape}, but {n_axes} axes are expected; this is another kind of file."
@@ -81,7 +80,7 @@ def _n_bytes(path: Path, needed: int) -> int:
 
     with open(path, "rb") as handle:
         handle.seek(-4, 2)
-        if int.from_bytes(handle.read(4), "little") == needed % 2**32:
+        if int.from_bytes(handle.read(4), "little") == needed % 2**32:  # gzip counts modulo 4 GB
             return needed
 
     count = 0
@@ -107,7 +106,11 @@ def _volumes(path: Path, image: Any, step: int, n: int) -> Iterator[np.ndarray]:
     slope = image.dataobj.slope
     inter = image.dataobj.inter
 
-    with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as handle:
+    opener: Callable[..., Any] = open
+    if path.suffix == ".gz":
+        opener = gzip.open
+
+    with opener(path, "rb") as handle:
         handle.seek(int(image.dataobj.offset))
         for start in range(0, n, step):
             k = min(step, n - start)
@@ -115,10 +118,17 @@ def _volumes(path: Path, image: Any, step: int, n: int) -> Iterator[np.ndarray]:
             if len(data) < k * size:
                 raise EOFError(f"{len(data)} bytes where {k * size} should follow")
 
-            block = np.frombuffer(data, stored).reshape((*grid, k), order="F")
-            yield block if (slope, inter) == (1.0, 0.0) else block * slope + inter
+            block = np.frombuffer(data, stored).reshape((*grid, k), order="F")  # (x, y, z, k)
+            if (slope, inter) == (1.0, 0.0):
+                yield block  # in the file's type: multiplying by 1.0 would make doubles of int16
+            else:
+                yield block * slope + inter
 
-        if n == (image.shape[3] if len(image.shape) == 4 else 1):
+        n_volumes = 1
+        if len(image.shape) == 4:
+            n_volumes = image.shape[3]
+
+        if n == n_volumes:
             while handle.read(2**20):
                 pass
 
@@ -146,18 +156,18 @@ def read_volume(path: str | Path, like: Any = None) -> np.ndarray:
     path = Path(path)
     image = open_nifti(path, 3)
     if like is not None:
-        ours = image.shape[:3]
-        theirs = like.shape[:3]
-        if ours != theirs:
-            if ours == theirs[::-1]:
+        shape = image.shape[:3]
+        expected = like.shape[:3]
+        if shape != expected:
+            hint = ""
+            if shape == expected[::-1]:
                 hint = " The axes are reversed: it was transposed."
-            else:
-                hint = ""
 
             raise DataError(
-                f"{path} has shape {ours}, but {like.get_filename()} has {theirs}.{hint} Use one grid for all."
+                f"{path} has shape {shape}, but {like.get_filename()} has {expected}.{hint} Use one grid for all."
             )
 
+        # Equal shapes are not enough: the grids of two people can have the same and lie elsewhere.
         if not np.allclose(image.affine, like.affine, atol=1e-3):
             i, j = np.argwhere(~np.isclose(image.affine, like.affine, atol=1e-3))[0]
             raise DataError(
@@ -175,6 +185,13 @@ def read_volume(path: str | Path, like: Any = None) -> np.ndarray:
 def read_labels(path: str | Path, like: Any = None) -> np.ndarray:
     """Labels of a mask or parcellation: 0 and -1 mean outside, as in NSD's -1/0/1 masks.
 
+    Parameters
+    ----------
+    path : str or Path
+        of a 3-D NIfTI file
+    like : Any, optional
+        an image from `open_nifti` whose grid it must share
+
     Returns
     -------
     ndarray of shape (x, y, z), int64
@@ -188,8 +205,8 @@ def read_labels(path: str | Path, like: Any = None) -> np.ndarray:
     values = read_volume(path, like)
     whole = np.rint(values)
     if not np.array_equal(whole, values):  # also for NaN
-        odd = values[~(whole == values)].ravel()[0]
-        raise DataError(f"{path} should hold labels (whole numbers), but holds {odd:g}; it is no mask.")
+        value = values[~(whole == values)].ravel()[0]
+        raise DataError(f"{path} should hold labels (whole numbers), but holds {value:g}; it is no mask.")
 
     return np.maximum(whole, 0).astype(np.int64)
 
@@ -236,7 +253,10 @@ class SessionFile:
             n = min(n_first, self.n_trials)
 
         try:
-            return (self._hdf5 if self.path.suffix in (".hdf5", ".h5") else self._nifti)(voxels, n)
+            if self.path.suffix in (".hdf5", ".h5"):
+                return self._hdf5(voxels, n)
+
+            return self._nifti(voxels, n)
         except DataError:
             raise
         except Exception as error:
@@ -248,7 +268,7 @@ class SessionFile:
         i, j, k = voxels.T
         low = voxels.min(0)
         high = voxels.max(0) + 1
-        box = (slice(low[1], high[1]), slice(low[0], high[0]))  # y, x
+        box = (slice(low[1], high[1]), slice(low[0], high[0]))  # y, x: the smallest box around the voxels is read
         out = np.empty((n, len(voxels)), dtype=self.dtype)
 
         with h5py.File(self.path, "r") as file:
@@ -258,17 +278,17 @@ class SessionFile:
                 # Chunks run along the trials: reading trial by trial would unpack the whole file every time.
                 step = max(1, _BLOCK_BYTES // (plane * n))
                 for z in range(low[2], high[2], step):
-                    here = np.flatnonzero((k >= z) & (k < z + step))
-                    if here.size:
-                        block = betas[:n, z : min(z + step, high[2]), box[0], box[1]]
-                        out[:, here] = block[:, k[here] - z, j[here] - low[1], i[here] - low[0]]
+                    in_slab = np.flatnonzero((k >= z) & (k < z + step))
+                    if in_slab.size:
+                        block = betas[:n, z : min(z + step, high[2]), box[0], box[1]]  # (n, z, y, x)
+                        out[:, in_slab] = block[:, k[in_slab] - z, j[in_slab] - low[1], i[in_slab] - low[0]]
 
                 return out
 
             step = max(1, _BLOCK_BYTES // (plane * int(high[2] - low[2])))
             for t in range(0, n, step):
                 block = betas[t : min(t + step, n), low[2] : high[2], box[0], box[1]]
-                out[t : t + step] = block[:, k - low[2], j - low[1], i - low[0]]
+                out[t : t + step] = block[:, k - low[2], j - low[1], i - low[0]]  # (step, n_voxels)
 
         return out
 
@@ -279,7 +299,7 @@ class SessionFile:
         step = max(1, _BLOCK_BYTES // (int(np.prod(self.grid)) * image.get_data_dtype().itemsize))
 
         for t, block in zip(range(0, n, step), _volumes(self.path, image, step, n), strict=True):
-            out[t : t + step] = block[i, j, k].T
+            out[t : t + step] = block[i, j, k].T  # (step, n_voxels)
 
         return out
 
@@ -302,7 +322,6 @@ def open_session(path: str | Path, grid: tuple[int, ...]) -> SessionFile:
     """
     path = Path(path)
     grid = tuple(int(g) for g in grid)
-
     if path.suffix in (".hdf5", ".h5"):
         import h5py
 
@@ -315,42 +334,35 @@ def open_session(path: str | Path, grid: tuple[int, ...]) -> SessionFile:
             shape = betas.shape
             dtype = betas.dtype
 
+        file_grid: tuple[int, ...] = ()
+        n = 0
         if len(shape) == 4:
-            there = shape[:0:-1]
-        else:
-            there = ()
-
-        if shape:
+            file_grid = shape[:0:-1]  # HDF5 written by MATLAB has all axes reversed
             n = shape[0]
-        else:
-            n = 0
 
         expected = f"(trials, {grid[2]}, {grid[1]}, {grid[0]})"
-        is_turned = len(shape) == 4 and (shape[:3] == grid or shape[1:] == grid) and there != grid
+        is_turned = len(shape) == 4 and (shape[:3] == grid or shape[1:] == grid) and file_grid != grid
     else:
         image = open_nifti(path, 4)
         shape = image.shape
         dtype = image.get_data_dtype()
-
         if (image.dataobj.slope, image.dataobj.inter) != (1.0, 0.0):
             dtype = np.dtype(np.float32)  # the header scales the numbers
 
-        there = shape[:3]
+        file_grid = shape[:3]
         n = shape[3]
         expected = f"({grid[0]}, {grid[1]}, {grid[2]}, trials)"
-        is_turned = there != grid and (there == grid[::-1] or shape[1:] in (grid, grid[::-1]))
+        is_turned = file_grid != grid and (file_grid == grid[::-1] or shape[1:] in (grid, grid[::-1]))
 
-    if there != grid:
+    if file_grid != grid:
         if is_turned:
             hint = "Its axes are in another order: it was transposed."
         else:
             hint = "It belongs to another grid or person."
-
         raise DataError(f"{path} has shape {tuple(shape)}, but {expected} is expected. {hint}")
 
     if dtype.kind not in "iuf":
         raise DataError(f"{path} holds {dtype} values where numbers were expected.")
-
     return SessionFile(path, int(n), grid, np.dtype(dtype).newbyteorder("="))  # type: ignore[arg-type]
 
 
@@ -377,7 +389,13 @@ class SessionRows:
         return (len(self.files) * self.n_per_session, len(self.voxels))
 
     def session(self, number: int) -> np.ndarray:
-        """(n_per_session, n_voxels) of the session at this place."""
+        """(n_per_session, n_voxels) of the session at this place.
+
+        Parameters
+        ----------
+        number : int
+            position in `files`, from 0
+        """
         if self._kept is None or self._kept[0] != number:
             self._kept = None  # free the old one before the new one is read
             self._kept = (number, self.files[number].read(self.voxels))
@@ -389,11 +407,10 @@ class SessionRows:
         flat = np.atleast_1d(index)
         out = np.empty((len(flat), len(self.voxels)), dtype=self.files[0].dtype)
 
-        for number in np.unique(flat // self.n_per_session):
-            mine = flat // self.n_per_session == number
-            out[mine] = self.session(int(number))[flat[mine] % self.n_per_session]
+        for number in np.unique(flat // self.n_per_session):  # each session is read once, in whatever order rows are
+            in_session = flat // self.n_per_session == number
+            out[in_session] = self.session(int(number))[flat[in_session] % self.n_per_session]
 
         if np.ndim(index):
             return out
-
         return out[0]

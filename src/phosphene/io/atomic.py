@@ -26,6 +26,16 @@ _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 def explained(path: str | Path) -> Iterator[None]:
     """Turn the operating system's write errors into a MachineError that says what to do.
 
+    Parameters
+    ----------
+    path : str or Path
+        what is written, for the message; it need not exist
+
+    Yields
+    ------
+    None
+        it is written in the block
+
     Raises
     ------
     MachineError
@@ -35,8 +45,9 @@ def explained(path: str | Path) -> Iterator[None]:
         yield
     except OSError as error:
         if isinstance(error, MachineError):
-            raise
+            raise  # an OSError as well, of a block within this one, which has said it already
 
+        # By number, since the text is in the language of the machine.
         place = Path(path)
         if error.errno in _DISK_FULL:
             free = _free_bytes(place)
@@ -58,14 +69,24 @@ def explained(path: str | Path) -> Iterator[None]:
 
 
 def _free_bytes(path: Path) -> int:
+    """Free bytes where a path that may not exist would lie: asked of the nearest folder above it that does."""
     while not path.exists() and path != path.parent:
         path = path.parent
-
     return shutil.disk_usage(path).free
 
 
 def checked_path(text: str | Path) -> Path:
     """A usable path from what a person typed: ``~`` expanded, otherwise taken literally.
+
+    Parameters
+    ----------
+    text : str or Path
+        as it was typed
+
+    Returns
+    -------
+    Path
+        which need not exist
 
     Raises
     ------
@@ -76,6 +97,7 @@ def checked_path(text: str | Path) -> Path:
     if not raw.strip():
         raise ConfigError("a path was expected, but it is empty.")
 
+    # A file system takes them, and then nobody can type the name of the folder.
     if any(ord(c) < 32 for c in raw):
         raise ConfigError(
             f"the path {raw!r} holds a line break or another control character; it was probably pasted along. "
@@ -83,6 +105,7 @@ def checked_path(text: str | Path) -> Path:
         )
 
     path = Path(raw).expanduser()
+    # In bytes: a letter with an accent takes two, and one of Chinese three.
     for part in path.parts:
         if len(os.fsencode(part)) > 255:
             raise ConfigError(
@@ -93,12 +116,31 @@ def checked_path(text: str | Path) -> Path:
 
 
 def partial_name(path: Path) -> Path:
-    """A fresh temporary name beside `path`."""
+    """A fresh temporary name beside `path`.
+
+    Parameters
+    ----------
+    path : Path
+        the final name
+
+    Returns
+    -------
+    Path
+        in the same folder: a rename is one step within one file system only
+    """
+    # 100 letters leave room for the rest under 255 bytes, in most scripts. The process says who left it; the random part keeps
+    # threads of one process apart, and machines that share a disk and happen to count alike.
     return path.parent / f"{PARTIAL}{path.name[:100]}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
 
 def fsync_folder(folder: Path) -> None:
-    """Make a rename inside `folder` survive a power cut."""
+    """Make a rename inside `folder` survive a power cut.
+
+    Parameters
+    ----------
+    folder : Path
+        the names in it are flushed, not the contents of its files
+    """
     with suppress(OSError):  # some network file systems cannot sync folders
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -109,6 +151,13 @@ def fsync_folder(folder: Path) -> None:
 
 def write_bytes(path: str | Path, data: bytes) -> None:
     """Write one file whole or not at all. Parents are created.
+
+    Parameters
+    ----------
+    path : str or Path
+        of the file; one of that name is replaced
+    data : bytes
+        all of its contents
 
     Raises
     ------
@@ -121,13 +170,16 @@ def write_bytes(path: str | Path, data: bytes) -> None:
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            # Flushed before it is renamed. The other way round, a power cut may leave the name on the disk and no contents.
             with open(temporary, "wb") as handle:
                 handle.write(data)
                 handle.flush()
                 os.fsync(handle.fileno())
 
+            # A kill before this line leaves the old file and a leftover; after it, the new file.
             os.replace(temporary, path)
         finally:
+            # Gone after a rename; here for when writing failed, whose own error must not be hidden by another.
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
 
@@ -135,7 +187,20 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write one UTF-8 file whole or not at all."""
+    """Write one UTF-8 file whole or not at all.
+
+    Parameters
+    ----------
+    path : str or Path
+        of the file; one of that name is replaced
+    text : str
+        all of its contents; line ends stay as they are
+
+    Raises
+    ------
+    MachineError
+        When the disk is full or the folder cannot be written.
+    """
     write_bytes(path, text.encode("utf-8"))
 
 
@@ -144,6 +209,11 @@ def folder(path: str | Path) -> Iterator[Path]:
     """A folder to fill, which takes its final name only when the block ends without an error.
 
     An existing folder of that name is replaced in the same moment.
+
+    Parameters
+    ----------
+    path : str or Path
+        the final name
 
     Yields
     ------
@@ -163,6 +233,7 @@ def folder(path: str | Path) -> Iterator[Path]:
             temporary.mkdir(parents=True)
             yield temporary
 
+            # The block wrote as it liked, so everything in the folder is flushed here.
             for file in temporary.rglob("*"):
                 if file.is_file():
                     with open(file, "rb") as handle:
@@ -173,13 +244,15 @@ def folder(path: str | Path) -> Iterator[Path]:
             fsync_folder(temporary)  # names in it, before its own name
             if path.exists():
                 if not _exchange(temporary, path):
+                    # In two steps: a kill between them leaves no folder of that name, but the old one whole, under a name
+                    # that sweep removes. Nothing better can be had without an exchange.
                     old = partial_name(path)
                     os.replace(path, old)
 
                     try:
                         os.replace(temporary, path)
                     except OSError:
-                        os.replace(old, path)
+                        os.replace(old, path)  # as it was
                         raise
 
                     shutil.rmtree(old, ignore_errors=True)
@@ -188,6 +261,7 @@ def folder(path: str | Path) -> Iterator[Path]:
 
             fsync_folder(path.parent)
         finally:
+            # After an exchange this is the old folder, under the temporary name.
             shutil.rmtree(temporary, ignore_errors=True)
 
 
@@ -204,12 +278,18 @@ def _exchange(a: Path, b: Path) -> bool:
         names = (ctypes.c_char_p(os.fsencode(a)), ctypes.c_char_p(os.fsencode(b)))
         call = ctypes.CDLL(None, use_errno=True).renameat2
         return call(at_here, names[0], at_here, names[1], ctypes.c_uint(exchange)) == 0
-
     return False
 
 
 def sweep(parent: Path) -> None:
-    """Remove what killed processes left in `parent` and below. Call only while holding that folder's lock."""
+    """Remove what killed processes left in `parent` and below. Call only while holding that folder's lock.
+
+    Parameters
+    ----------
+    parent : Path
+        a folder that this process alone writes to: what another is writing at this moment has the same kind of name
+    """
+    # Listed first: a folder that goes takes with it what the walk would still have visited.
     for leftover in list(parent.rglob(f"{PARTIAL}*")):
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)

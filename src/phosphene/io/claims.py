@@ -52,6 +52,7 @@ def claimed(claim: Path, purpose: str = "") -> Iterator[bool]:
         with atomic.explained(claim):
             lock.acquire(blocking=False)
             is_native = type(lock) is FileLock  # filelock changes the class where it falls back
+            # The lock is ours, but the file names another machine, whose lock may not reach this one: its claim stands.
             if is_native and holder(claim).get("host", socket.gethostname()) != socket.gethostname():
                 raise Timeout(str(claim))
             if is_native:
@@ -75,7 +76,19 @@ def claimed(claim: Path, purpose: str = "") -> Iterator[bool]:
 
 
 def holder(claim: Path) -> dict[str, Any]:
-    """Who holds a claim: pid, host and purpose; empty when nobody does or that cannot be read."""
+    """Who holds a claim: pid, host and purpose; empty when nobody does or that cannot be read.
+
+    Parameters
+    ----------
+    claim : Path
+        which may be absent, or be taken or dropped at this moment
+
+    Returns
+    -------
+    dict of str to Any
+        for a message and not to decide by: the lock decides
+    """
+    # Without the lock, as whoever asks did not get it. What is read may be half written, hence no trust in it.
     text = ""
     with suppress(OSError):
         text = claim.read_text(encoding="utf-8")
@@ -86,5 +99,4 @@ def holder(claim: Path) -> dict[str, Any]:
     pid, _, rest = text.partition("\n")  # where filelock fell back, it wrote the file
     if pid.isdecimal():
         return {"pid": int(pid), "host": rest.partition("\n")[0]}
-
     return {}

@@ -15,6 +15,16 @@ KNOWN = ("cpu", "cuda", "mps")
 def device(asked: str | None = None) -> str | None:
     """The device asked for, by the argument or else by the environment variable PHOSPHENE_DEVICE; None where by neither.
 
+    Parameters
+    ----------
+    asked : str, optional
+        "cpu", "cuda" or "mps", with a number such as "cuda:1" where there are several
+
+    Returns
+    -------
+    str or None
+        as it was asked for; None leaves the choice to whoever trains
+
     Raises
     ------
     ConfigError
@@ -22,6 +32,7 @@ def device(asked: str | None = None) -> str | None:
     MachineError
         A device that this machine does not have, or that torch cannot use.
     """
+    # An empty variable is none: `PHOSPHENE_DEVICE= phosphene fit` is how a shell takes it back for one command.
     asked = asked or os.environ.get(ASKED) or None
     if asked in (None, "cpu"):
         return asked
@@ -30,7 +41,7 @@ def device(asked: str | None = None) -> str | None:
     if kind not in KNOWN or (number and not number.isdigit()):
         raise ConfigError(f"'{asked}' is no device. Known: {', '.join(KNOWN)}, or none, which takes the best there is.")
 
-    import torch
+    import torch  # only now: the processor needs no asking, and importing it takes a second
 
     if kind == "cuda":
         count = torch.cuda.device_count()
@@ -38,9 +49,13 @@ def device(asked: str | None = None) -> str | None:
         count = int(torch.backends.mps.is_available())
 
     if int(number or 0) >= count:
+        devices = "device"
+        if count > 1:
+            devices = "devices"
+
         raise MachineError(
             f"device '{asked}' was asked for, but torch {torch.__version__} finds {count or 'no'} such "
-            f"device{'s' if count > 1 else ''} here. Check the driver and that torch was built for it (`phosphene doctor`), "
+            f"{devices} here. Check the driver and that torch was built for it (`phosphene doctor`), "
             "or ask for none (--device cpu) to compute on the processor."
         )
 
@@ -49,13 +64,30 @@ def device(asked: str | None = None) -> str | None:
 
 @contextmanager
 def on(asked: str | None) -> Iterator[None]:
-    """Ask for a device while the block runs; None leaves it to the environment. Raises as `device` does."""
+    """Ask for a device while the block runs.
+
+    Parameters
+    ----------
+    asked : str or None
+        see `device`; None leaves it to the environment
+
+    Yields
+    ------
+    None
+        everything in the block that asks `device` gets this answer
+
+    Raises
+    ------
+    ConfigError, MachineError
+        As `device` does, before the block begins.
+    """
+    # Through the environment, so that processes started in the block hear of it as well.
     before = os.environ.get(ASKED)
     if asked is not None:
         os.environ[ASKED] = asked
 
     try:
-        device()
+        device()  # refuse now what would only fail after hours of preparation
         yield
     finally:
         if asked is not None:

@@ -18,12 +18,13 @@ from phosphene._version import __version__
 from phosphene.errors import MachineError
 from phosphene.io import atomic
 
+# What phosphene cannot do without. An extra says itself what it lacks when it is used.
 _NEEDED = (
     "numpy", "scipy", "pandas", "scikit-learn", "h5py", "nibabel", "pillow", "safetensors", "torch", "accelerate",
     "transformers", "diffusers",
 )  # fmt: skip
 _TORCH = "2.13.0"  # the version that phosphene is tested with
-_LOW_DISK = 2e9  # bytes
+_LOW_DISK = 2e9  # bytes; a few checkpoints of a middle-sized network
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ def examine(places: Sequence[str | Path] | None = None) -> list[Remark]:
     remarks += _torchvision(installed, paths)
     remarks += _cuda(installed)
 
+    # Which devices there are is a matter of this Python, and not of packages in some other folder.
     if places is None:
         remarks += _devices()
 
@@ -90,13 +92,14 @@ def _installed(paths: list[str] | None) -> dict[str, metadata.Distribution]:
 
     installed: dict[str, metadata.Distribution] = {}
     for distribution in distributions:
+        # PyPI's rule (PEP 503): scikit_learn, Scikit-Learn and scikit.learn are one package.
         name = re.sub(r"[-_.]+", "-", str(distribution.metadata["Name"] or "")).lower()
         installed.setdefault(name, distribution)
-
     return installed
 
 
 def _packages(installed: dict[str, metadata.Distribution]) -> list[Remark]:
+    """Which of the needed packages are installed; nothing is imported, since an import may be what fails."""
     present = []
     absent = []
     for name in _NEEDED:
@@ -125,11 +128,11 @@ def _torchvision(installed: dict[str, metadata.Distribution], paths: list[str] |
     mend = "Run: pip uninstall -y torchvision (phosphene does not need it)."
     torch = installed.get("torch")
     needed = _torch_that_it_needs(torchvision)
-
     if torch is not None and needed is not None and _plain(needed) != _plain(torch.version):
         detail = f"{version} was built for torch {needed}, but torch {torch.version} is installed."
         return [Remark("problem", "torchvision", detail, mend)]
 
+    # The same version from two indexes, one for CUDA and one for the processor: neither finds the other's operators.
     if torch is not None and _build(version) != _build(torch.version):
         builds = f"{_build(version)}, {_build(torch.version)}"
         detail = f"{version} and torch {torch.version} are of different builds ({builds})."
@@ -138,7 +141,6 @@ def _torchvision(installed: dict[str, metadata.Distribution], paths: list[str] |
     done = _run(f"import sys; sys.path[:0] = {paths or []!r}; import torchvision")
     if done.returncode:
         return [Remark("problem", "torchvision", f"{version} cannot be imported ({_last_line(done)}).", mend)]
-
     return [Remark("ok", "torchvision", f"{version} can be imported; it is not needed.")]
 
 
@@ -148,7 +150,6 @@ def _torch_that_it_needs(distribution: metadata.Distribution) -> str | None:
         text = requirement.split(";")[0].strip()
         if match := re.fullmatch(r"torch\s*\(?==\s*([\w.]+)\)?", text):
             return match[1]
-
     return None
 
 
@@ -158,18 +159,20 @@ def _run(code: str) -> subprocess.CompletedProcess[str]:
 
 
 def _last_line(done: subprocess.CompletedProcess[str]) -> str:
+    """The last line of what a process complained of, which in a traceback names the error."""
     lines = done.stderr.strip().splitlines()
     if lines:
         return lines[-1]
-
     return "it ended without a word"
 
 
 def _plain(version: str) -> str:
+    """2.13.0 of 2.13.0+cu130."""
     return version.split("+")[0]
 
 
 def _build(version: str) -> str:
+    """cu130 of 2.13.0+cu130, cpu of 2.13.0+cpu; PyPI's own builds say nothing."""
     return version.partition("+")[2] or "default"
 
 
@@ -185,14 +188,23 @@ def _cuda(installed: dict[str, metadata.Distribution]) -> list[Remark]:
     build = None
     if torch is not None:
         version = torch.version
-        build = re.match(r"cu(\d\d)", _build(version))
+        build = re.match(r"cu(\d\d)", _build(version))  # the release: cu130 and cu132 share libraries named cu13
 
     listed = "; ".join(f"CUDA {release}: {', '.join(names[:3])}" for release, names in sorted(releases.items()))
-    every = [name for names in releases.values() for name in names]
+
+    every: list[str] = []
+    for names in releases.values():
+        every += names
+
+    # Reinstalled, since packages of two releases may share folders, and removing one takes files of the other.
     reinstall = f"&& pip install --force-reinstall torch=={version}"
 
     if len(releases) > 1:
-        keep = build[1] if build else max(releases)
+        if build:
+            keep = build[1]
+        else:
+            keep = max(releases)  # PyPI's torch does not say; the newest is the likeliest
+
         other = []
         for release, names in sorted(releases.items()):
             if release != keep:
@@ -211,11 +223,12 @@ def _cuda(installed: dict[str, metadata.Distribution]) -> list[Remark]:
 
     if releases:
         return [Remark("ok", "CUDA", f"{listed}.")]
-
     return [Remark("ok", "CUDA", "no NVIDIA packages.")]
 
 
 def _devices() -> list[Remark]:
+    """What torch can compute on, asked of it in a process of its own: a broken driver may end it without an exception."""
+    # The last statement really computes. A device may be listed and still refuse, as when the driver is too old.
     code = (
         "import torch; n = torch.cuda.device_count(); m = torch.backends.mps.is_available(); "
         "names = [torch.cuda.get_device_name(i) for i in range(n)]; "
@@ -240,6 +253,7 @@ def _devices() -> list[Remark]:
 
 
 def _folders() -> list[Remark]:
+    """Whether the folders that every command writes to can be written, and have room."""
     remarks = []
     for what, folder in _places():
         free = 0
@@ -267,6 +281,8 @@ def _folders() -> list[Remark]:
 
 
 def _places() -> Iterable[tuple[str, Path]]:
+    """Where a command writes: the folder it is started in, and the temporary one."""
+    # As it is asked for, not as Python resolves it: that passes over a TMPDIR that cannot be written and says nothing.
     asked = os.environ.get("TMPDIR")
     try:
         if asked:
@@ -280,13 +296,14 @@ def _places() -> Iterable[tuple[str, Path]]:
 
 
 def _unwritable(folder: Path) -> str:
+    """Why nothing can be written there; empty where it can. Permissions say little on network disks, so it is tried."""
     try:
         trial = folder / f"{atomic.PARTIAL}doctor-{os.getpid()}"
         with atomic.explained(folder):
             if not folder.is_dir():
                 return f"{folder} is no folder."
 
-            trial.write_bytes(bytes(4096))
+            trial.write_bytes(bytes(4096))  # a block: a full disk still takes an empty file
             trial.unlink()
     except MachineError as error:
         return str(error)

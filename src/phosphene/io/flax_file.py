@@ -60,7 +60,7 @@ def read_flax(file: str | Path) -> dict[str, Any]:
         raise ModelError(f"{file} cannot be read ({error.strerror}).") from error
 
     try:
-        reader = _MessagePackReader(memoryview(data))
+        reader = _MessagePackReader(memoryview(data))  # a view, so that arrays are parts of the file and no copies
         tree = reader.value()
         if reader.position != len(data):
             raise ValueError(f"{len(data) - reader.position} bytes follow its end")
@@ -84,13 +84,13 @@ class _MessagePackReader:
 
     def take(self, n: int) -> memoryview:
         """The next `n` bytes."""
+        # A slice would be shorter without a word, and an array of another length would follow.
         n_left = len(self.data) - self.position
         if n > n_left:
             raise ValueError(f"{n} bytes are announced at byte {self.position}, but {n_left} are left")
 
         start = self.position
         self.position += n
-
         return self.data[start : self.position]
 
     def number(self, form: str) -> Any:
@@ -99,7 +99,7 @@ class _MessagePackReader:
 
     def value(self) -> Any:
         """The next value of any kind."""
-        first = self.number(">B")
+        first = self.number(">B")  # MessagePack is big-endian throughout; the arrays inside it are not
 
         # Small integers are their own first byte, positive and negative.
         if first < 0x80:
@@ -138,6 +138,7 @@ class _MessagePackReader:
         if kind == "ext":
             return self.extension(self.number(">b"), self.take(n))
 
+        # Lists in lists without end would meet Python's limit of recursion, whose message says nothing of a file.
         self.depth += 1
         if self.depth > _DEEPEST:
             raise ValueError(f"it is nested more than {_DEEPEST} deep")
@@ -155,11 +156,11 @@ class _MessagePackReader:
         content = {}
         for _ in range(n):
             key = self.value()
+            # Of two weights of one name, either could be the one that was meant.
             if not isinstance(key, str) or key in content:
                 raise ValueError(f"the key {key!r} before byte {self.position} is no text or stands twice")
 
             content[key] = self.value()
-
         return content
 
     def extension(self, kind: int, data: memoryview) -> Any:
@@ -167,6 +168,7 @@ class _MessagePackReader:
         if kind not in (_ARRAY, _SCALAR):
             raise ValueError(f"it holds the extension type {kind}; 1 (array) and 3 (number) are known")
 
+        # The bytes of the extension are MessagePack again, with a depth of its own.
         shape, name, buffer = _MessagePackReader(data).value()
         if not all(isinstance(n, int) and n >= 0 for n in shape):
             raise ValueError(f"an array has the shape {shape}")
@@ -181,5 +183,4 @@ class _MessagePackReader:
         # Numbers only: an array of objects would be pickled.
         if dtype.kind not in "fiub":
             raise ValueError(f"an array has the dtype {name}")
-
         return np.frombuffer(buffer, dtype=dtype).reshape(shape)

@@ -69,7 +69,24 @@ class RunFolder:
 
     @classmethod
     def existing(cls, path: str | Path) -> RunFolder:
-        """A run that is there. Raises ModelError when the folder holds none."""
+        """A run that is there.
+
+        Parameters
+        ----------
+        path : str or Path
+            of the run
+
+        Returns
+        -------
+        RunFolder
+            which has a manifest
+
+        Raises
+        ------
+        ModelError
+            When the folder holds no run, with what it holds instead.
+        """
+        # Every run has a manifest, and a folder that somebody typed by mistake has none.
         run = cls(Path(path))
         if (run.path / "manifest.json").is_file():
             return run
@@ -87,24 +104,71 @@ class RunFolder:
     # -- where things are ------------------------------------------------------------------------------------------
 
     def stage(self, name: str, fold: int | None = None) -> Path:
-        """Folder of a stage, of one fold where the split has several."""
+        """Folder of a stage, of one fold where the split has several.
+
+        Parameters
+        ----------
+        name : str
+            of the stage
+        fold : int, optional
+            from 0; None where the split has a single one
+
+        Returns
+        -------
+        Path
+            which need not exist
+        """
         if fold is None:
             base = self.path
         else:
             base = self.path / "folds" / f"{fold:02d}"
-
         return base / "stages" / name
 
     def decoded(self, split: str = "test", source: str = "brain") -> Path:
-        """Folder of the pictures decoded from one input."""
+        """Folder of the pictures decoded from one input.
+
+        Parameters
+        ----------
+        split : str, default "test"
+            which stimuli
+        source : str, default "brain"
+            an input, see the top of this file
+
+        Returns
+        -------
+        Path
+            which need not exist
+        """
         return self.path / "decoded" / split / source
 
     def encoded(self, split: str = "test") -> Path:
-        """Folder of predicted responses."""
+        """Folder of predicted responses.
+
+        Parameters
+        ----------
+        split : str, default "test"
+            which stimuli
+
+        Returns
+        -------
+        Path
+            which need not exist
+        """
         return self.path / "encoded" / split
 
     def evaluation(self, split: str = "test") -> Path:
-        """Folder of the details behind the scores."""
+        """Folder of the details behind the scores.
+
+        Parameters
+        ----------
+        split : str, default "test"
+            which stimuli
+
+        Returns
+        -------
+        Path
+            which need not exist
+        """
         return self.path / "evaluation" / split
 
     # -- what stands in it -----------------------------------------------------------------------------------------
@@ -122,34 +186,97 @@ class RunFolder:
         return read_yaml(self.path / "config.yaml")
 
     def table(self, *where: str) -> pd.DataFrame:
-        """A CSV of the run, empty when it is not there. Texts are read as written ('NA' stays 'NA')."""
+        """A CSV of the run, empty when it is not there. Texts are read as written ('NA' stays 'NA').
+
+        Parameters
+        ----------
+        *where : str
+            parts of its path within the run, such as ``"evaluation", "test", "per_item.csv"``
+
+        Returns
+        -------
+        DataFrame
+            whose column "stimulus", where there is one, holds texts
+        """
         file = self.path.joinpath(*where)
         if not file.is_file():
             return pd.DataFrame()
 
+        # A stimulus may be called "NA" or "007": neither is a missing value or a number.
         return pd.read_csv(file, keep_default_na=False, na_values=["nan", ""], dtype={"stimulus": str})
 
     def inputs(self, split: str = "test") -> list[str]:
-        """Inputs that were decoded, ``brain`` first, without ``seen``."""
+        """Inputs that were decoded, ``brain`` first, without ``seen``.
+
+        Parameters
+        ----------
+        split : str, default "test"
+            which stimuli
+
+        Returns
+        -------
+        list of str
+            empty where nothing was decoded
+        """
         parent = self.path / "decoded" / split
         if not parent.is_dir():
             return []
 
-        names = [p.name for p in parent.iterdir() if (p / "pixels.npy").is_file() and p.name != SEEN]
+        names = []
+        for place in parent.iterdir():
+            if (place / "pixels.npy").is_file() and place.name != SEEN:
+                names.append(place.name)
+
+        # "brain" gives False, which sorts before True.
         return sorted(names, key=lambda name: (name != "brain", name))
 
     def pixels(self, split: str = "test", source: str = "brain") -> np.ndarray:
-        """(n, h, w, c) float32 pictures of one input, memory-mapped. Raises ModelError when they are not there."""
+        """Pictures of one input, memory-mapped.
+
+        Parameters
+        ----------
+        split : str, default "test"
+            which stimuli
+        source : str, default "brain"
+            an input, or "seen" for the pictures shown
+
+        Returns
+        -------
+        ndarray of shape (n, h, w, c), float32
+            0-1, read from the disk when indexed
+
+        Raises
+        ------
+        ModelError
+            When they are not there.
+        """
         file = self.decoded(split, source) / "pixels.npy"
         if not file.is_file():
             raise ModelError(f"{self.path} has no pictures decoded from '{source}'. Run: phosphene decode {self.path}")
-
         return open_npy(file)
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
     def write_manifest(self, **values: Any) -> dict[str, Any]:
-        """Merge values into manifest.json and return the whole."""
+        """Merge values into manifest.json and return the whole.
+
+        Parameters
+        ----------
+        **values : Any
+            entries to add or replace; what JSON lacks becomes its text
+
+        Returns
+        -------
+        dict of str to Any
+            the whole manifest
+
+        Raises
+        ------
+        ModelError
+            When the manifest that is there is damaged.
+        MachineError
+            When the disk is full or the folder cannot be written.
+        """
         file = self.path / "manifest.json"
         merged: dict[str, Any] = {}
         if file.is_file():
@@ -160,7 +287,16 @@ class RunFolder:
         return merged
 
     def write_table(self, table: pd.DataFrame, *where: str) -> None:
-        """Write a CSV whole or not at all; a leading formula sign in a text is defused for spreadsheets."""
+        """Write a CSV whole or not at all; a leading formula sign in a text is defused for spreadsheets.
+
+        Parameters
+        ----------
+        table : DataFrame
+            its index is not written
+        *where : str
+            parts of its path within the run
+        """
+        # Ids come from file names, so a picture called "=1+1.png" would be computed by whoever opens the table.
         safe = table.copy()
         for column in safe.columns:
             if not pd.api.types.is_numeric_dtype(safe[column]):
@@ -169,7 +305,16 @@ class RunFolder:
         atomic.write_text(self.path.joinpath(*where), safe.to_csv(index=False))
 
     def log(self, event: str, **values: Any) -> None:
-        """Append one line to log.jsonl. A full disk must not stop the work, so a failed write is dropped."""
+        """Append one line to log.jsonl. A full disk must not stop the work, so a failed write is dropped.
+
+        Parameters
+        ----------
+        event : str
+            what happened, in one word
+        **values : Any
+            what belongs to it; what JSON lacks becomes its text
+        """
+        # Appended in one write, so that two processes do not mix their lines. A kill may cut the last one short.
         line = json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S"), "event": event, **values}, default=str)
         with suppress(OSError), open(self.path / "log.jsonl", "a", encoding="utf-8") as handle:
             handle.write(line + "\n")
@@ -201,6 +346,7 @@ class RunFolder:
                     f"dead, delete {lock}."
                 )
 
+            # Under the lock: without it, this would remove what another process is writing.
             atomic.sweep(self.path)
             yield
 
@@ -209,12 +355,27 @@ def _defused(value: Any) -> Any:
     """A text that a spreadsheet would take for a formula, as a text; anything else as it is."""
     if isinstance(value, str) and value.startswith(("=", "+", "@")):
         return f"'{value}"
-
     return value
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """A JSON file of a run. Raises ModelError, naming file and place, when it is damaged."""
+    """A JSON file of a run, or of a part of one.
+
+    Parameters
+    ----------
+    file : Path
+        UTF-8
+
+    Returns
+    -------
+    dict of str to Any
+        of plain values
+
+    Raises
+    ------
+    ModelError
+        When it cannot be read, or holds something other than an object.
+    """
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -224,5 +385,4 @@ def read_json(file: Path) -> dict[str, Any]:
 
     if not isinstance(value, dict):
         raise ModelError(f"{file} should hold a JSON object but holds a {type(value).__name__}.")
-
     return value

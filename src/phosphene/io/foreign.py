@@ -38,6 +38,7 @@ _LEGACY_PROTOCOL = 1001
 _LARGEST_PICKLE = 256 * 2**20  # bytes of names and shapes; a real one has a few hundred kilobytes
 
 # PyTorch's names of storages, the precision of each, and its bytes.
+# Quantised and complex storages are left out: no network of ours has any, and they would need code of their own.
 _STORAGES = {
     "DoubleStorage": "float64",
     "FloatStorage": "float32",
@@ -160,7 +161,6 @@ class ForeignCheckpoint:
 
             if key not in known:
                 raise ModelError(f"{self.file} has no entry '{key}'. {did_you_mean(key, known)}")
-
             entry = entry[key]
 
         where = ".".join(path) or "the content"
@@ -216,6 +216,7 @@ class ForeignCheckpoint:
     def _open_legacy(self, inert: Collection[str]) -> Any:
         """Content of the older layout: five pickles one after the other, then the numbers of each storage."""
         with open(self.file, "rb") as stream:
+            # Two numbers that torch.save wrote first. They are compared before anything that could be of use is read.
             if self._unpickle(stream, ()) != _LEGACY_MAGIC or self._unpickle(stream, ()) != _LEGACY_PROTOCOL:
                 raise ModelError(
                     f"{self.file} is a bare pickle or another kind of file, not a checkpoint of torch.save. A pickle can "
@@ -232,6 +233,7 @@ class ForeignCheckpoint:
             if not isinstance(keys, list):
                 keys = []
 
+            # Behind the pickles: for each storage how many values it has, in eight bytes, and then the values.
             for key in keys:
                 head = stream.read(8)
                 count = -1
@@ -245,9 +247,9 @@ class ForeignCheckpoint:
                 if count < 0 or n_bytes > end - stream.tell():
                     raise ModelError(f"{self.file} is damaged or cut short at its storage '{key}'; download it again.")
 
+                # Noted and passed over; a tensor reads its own when it is asked for.
                 self._places[key] = (stream.tell(), n_bytes)
                 stream.seek(n_bytes, 1)
-
             return content
 
     # -- numbers ---------------------------------------------------------------------------------------------------
@@ -260,12 +262,14 @@ class ForeignCheckpoint:
         shape = record.shape
         stride = record.stride
         count = math.prod(shape)
-
         if count:
-            last = record.offset + sum((n - 1) * s for n, s in zip(shape, stride, strict=True)) + 1
+            steps = [(n - 1) * s for n, s in zip(shape, stride, strict=True)]
+            last = record.offset + sum(steps) + 1
         else:
             last = 0
 
+        # Said here with the tensor's name, which torch would not know. With strides of 0 a tensor of any size would pass the
+        # second test, and take that much memory when it is copied; hence the first.
         if count > storage.size or last > storage.size:
             raise ModelError(
                 f"'{name}' of {self.file} claims shape {shape} at offset {record.offset}, but its storage has "
@@ -274,7 +278,7 @@ class ForeignCheckpoint:
 
         dtype = getattr(torch, storage.dtype)
         if not count:
-            return torch.empty(shape, dtype=dtype)
+            return torch.empty(shape, dtype=dtype)  # frombuffer refuses an empty buffer
 
         if storage.key not in cache:
             cache.clear()  # tensors that share a storage follow each other; hold one at a time
@@ -286,11 +290,11 @@ class ForeignCheckpoint:
         # A view of part of a storage would keep all of it in memory.
         if count < storage.size or not tensor.is_contiguous():
             return tensor.clone()
-
         return tensor
 
     def _bytes(self, name: str, storage: ForeignStorage) -> bytearray:
         """All numbers of a storage."""
+        # What the pickle says, against what the file has: a storage that is shorter was cut off.
         needed = storage.size * _BYTES[storage.dtype]
         damaged = f"the numbers of '{name}' in {self.file} are damaged or cut short; download it again."
 
@@ -376,6 +380,7 @@ def must_fit(tensors: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]]
     """
     import torch
 
+    # Both ways: a tensor too many is as sure a sign of another network as one too few.
     missing = sorted(set(expected) - set(tensors))
     extra = sorted(set(tensors) - set(expected))
     if missing or extra:
@@ -393,6 +398,7 @@ def must_fit(tensors: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]]
                 "the configuration is of another network."
             )
 
+        # No network was published with NaN in it: here it is damage, which would spread through every layer.
         if isinstance(tensor, np.ndarray):
             sound = bool(np.isfinite(tensor).all())
         else:
@@ -406,7 +412,6 @@ def _read_into(buffer: bytearray, stream: Any, damaged: str) -> bytearray:
     """A buffer filled from a stream, 16 MiB at a time."""
     view = memoryview(buffer)
     position = 0
-
     while position < len(buffer):
         n_read = stream.readinto(view[position : position + 2**24])
         if not n_read:
@@ -421,13 +426,14 @@ def _read_into(buffer: bytearray, stream: Any, damaged: str) -> bytearray:
 def _allowed(inert: Collection[str]) -> dict[str, Any]:
     """Everything a pickle may name. Made anew for each file: a pickle can set attributes of what it was given."""
 
+    # These stand in for functions of torch. Each takes whatever more a later version may pass, and believes nothing.
     def tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> ForeignTensor:
         numbers = [offset, *shape, *stride]
         if not isinstance(storage, ForeignStorage) or len(shape) != len(stride):
             raise ValueError("a tensor without its storage")
+        # The very type: True is an int as well.
         if not all(type(n) is int and n >= 0 for n in numbers):
             raise ValueError("a tensor with a shape that is none")
-
         return ForeignTensor(storage, offset, tuple(shape), tuple(stride))
 
     def parameter(data: Any, *_: Any) -> Any:
@@ -436,7 +442,6 @@ def _allowed(inert: Collection[str]) -> dict[str, Any]:
     def text(name: Any = "", *_: Any) -> str:
         if type(name) in (str, int):
             return str(name)
-
         return ""
 
     def shape(values: Any = ()) -> tuple[Any, ...]:
@@ -459,7 +464,6 @@ def _allowed(inert: Collection[str]) -> dict[str, Any]:
 
     for name in inert:
         names[name] = type(name.rpartition(".")[2], (), {})  # an empty class of that name; the real one is not imported
-
     return names
 
 
@@ -473,6 +477,7 @@ class _TorchUnpickler(pickle.Unpickler):
         self._file = file
 
     def find_class(self, module: str, name: str) -> Callable[..., Any]:
+        """What a name of the pickle stands for; the one door through which a pickle reaches code."""
         full = f"{module}.{name}"
         if full not in self._allowed:
             raise ModelError(
@@ -480,15 +485,16 @@ class _TorchUnpickler(pickle.Unpickler):
                 "run any command on this machine, so it is not opened. Ask its authors for a safetensors file; a "
                 "harmless class of settings can be let through as an empty shell with inert=['MODULE.CLASS']."
             )
-
         return self._allowed[full]
 
     def persistent_load(self, pid: Any) -> ForeignStorage:
+        """A storage, which torch.save writes as a reference to numbers outside the pickle."""
         kind, dtype, key, _, size, *view = pid
         if kind != "storage" or dtype not in _BYTES or type(key) is not str or type(size) is not int or size < 0:
             raise ValueError("a storage of an unknown kind")
         if view and view[0] is not None:
             raise ValueError("a storage that is a view of another, as PyTorch before 0.4 wrote it")
 
+        # For the older layout, where the numbers themselves do not say how wide they are.
         self._sizes[key] = _BYTES[dtype]
         return ForeignStorage(key, dtype, size)

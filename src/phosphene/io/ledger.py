@@ -16,6 +16,8 @@ from typing import Any
 from phosphene.io import atomic
 
 FILE = "ledger.jsonl"
+
+# What the first line has for a line before it.
 _START = "start"
 
 
@@ -45,14 +47,36 @@ class LedgerEntry:
 
 @dataclass(frozen=True)
 class Ledger:
-    """Looks in the order they were taken, and whether every line still vouches for the one before."""
+    """Looks in the order they were taken, and whether every line still vouches for the one before.
+
+    Attributes
+    ----------
+    looks : tuple of LedgerEntry
+        oldest first
+    is_whole : bool
+        False where a line was changed, moved or taken out. Lines taken off the end, and a ledger written anew from its
+        beginning, cannot be seen: this is a reminder for honest people, and no seal
+    """
 
     looks: tuple[LedgerEntry, ...] = ()
     is_whole: bool = True
 
 
 def append(folder: Path, look: LedgerEntry) -> None:
-    """Add one line to the ledger of a run. Nothing that stands there is touched."""
+    """Add one line to the ledger of a run. Nothing that stands there is touched.
+
+    Parameters
+    ----------
+    folder : Path
+        of the run
+    look : LedgerEntry
+        the evaluation; its `time` and `before` are filled in here
+
+    Raises
+    ------
+    MachineError
+        When the ledger cannot be read or written; scores are not written then either.
+    """
     lines = _lines(folder)
     if lines:
         before = _sha(lines[-1])
@@ -62,6 +86,7 @@ def append(folder: Path, look: LedgerEntry) -> None:
     record = {**asdict(look), "time": time.strftime("%Y-%m-%dT%H:%M:%S"), "before": before}
     file = folder / FILE
 
+    # Bytes and not lines: what stands there stays as it is, also where it is damaged.
     with atomic.explained(file):
         if file.is_file():
             there = file.read_bytes()
@@ -69,20 +94,31 @@ def append(folder: Path, look: LedgerEntry) -> None:
             there = b""
 
     # The whole file anew, in one moment: half a line, left by a full disk, would look like a line that was changed.
-    atomic.write_bytes(file, there + (json.dumps(record, sort_keys=True) + "\n").encode("utf-8"))
+    line = json.dumps(record, sort_keys=True) + "\n"
+    atomic.write_bytes(file, there + line.encode("utf-8"))
 
 
 def read(folder: Path) -> Ledger:
-    """The ledger of a run; empty where there is none, not whole where lines were changed or taken out."""
+    """The ledger of a run; empty where there is none, not whole where lines were changed or taken out.
+
+    Parameters
+    ----------
+    folder : Path
+        of the run
+
+    Returns
+    -------
+    Ledger
+        with every line that can be read
+    """
     looks = []
     before = _START
     is_whole = True
-
     for line in _lines(folder):
         look = _look(line)
+        # Against the line as it stands in the file, not as it is understood: a blank added to it counts as a change.
         is_whole &= look is not None and look.before == before
         before = _sha(line)
-
         if look is not None:
             looks.append(look)
 
@@ -90,13 +126,16 @@ def read(folder: Path) -> Ledger:
 
 
 def _lines(folder: Path) -> list[str]:
+    """Lines of the ledger that are not blank; none where there is no ledger."""
     try:
-        return [x for x in (folder / FILE).read_text(encoding="utf-8", errors="replace").splitlines() if x.strip()]
+        text = (folder / FILE).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return []
+    return [line for line in text.splitlines() if line.strip()]
 
 
 def _look(line: str) -> LedgerEntry | None:
+    """The entry of a line; None where the line was damaged. Keys of a later version are passed over."""
     try:
         record: dict[str, Any] = json.loads(line)
         return LedgerEntry(**{k: str(record[k]) for k in LedgerEntry.__dataclass_fields__})
@@ -105,4 +144,5 @@ def _look(line: str) -> LedgerEntry | None:
 
 
 def _sha(line: str) -> str:
+    """What the next line says of this one."""
     return hashlib.sha256(line.encode("utf-8")).hexdigest()

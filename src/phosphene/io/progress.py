@@ -49,10 +49,12 @@ class Progress:
         if self.quiet:
             return
 
+        # Above the bars, which rich would otherwise draw over this line. No markup: a path may hold square brackets.
         if self._bars is not None:
             self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
             return
 
+        # Looked up now and not kept: a test, or a notebook, may replace sys.stderr at any time.
         stream = self.stream or sys.stderr
         stream.write(text + "\n")
         stream.flush()
@@ -84,11 +86,11 @@ class Progress:
         with self._bar(what, total) as advance:
             for item in items:
                 yield item
-                n_done += 1
+                n_done += 1  # when the caller comes back for the next: what it left by an error is not done
                 advance()
 
         elapsed = time.perf_counter() - start
-        if elapsed <= 2:
+        if elapsed <= 2:  # seconds; nobody looks up a line about less
             return
 
         if unit and n_done != 1:
@@ -141,8 +143,9 @@ class Progress:
         def advance() -> None:
             nonlocal refreshed
             bars.advance(task)
-            now = time.perf_counter()
 
+            # Not at every item: ten thousand short ones would spend their time on drawing.
+            now = time.perf_counter()
             if now - refreshed > _BETWEEN:
                 bars.refresh()
                 refreshed = now
@@ -151,7 +154,7 @@ class Progress:
             yield advance
         finally:
             bars.remove_task(task)
-            if not bars.tasks:
+            if not bars.tasks:  # the outermost: rich must give the terminal back
                 bars.stop()
                 self._bars = None
 
@@ -160,11 +163,11 @@ class Progress:
             return False
         if self.live is None:
             return (self.stream or sys.stderr).isatty()
-
         return self.live
 
 
 def _bars_on(stream: TextIO) -> rich.progress.Progress:
+    """Bars with a count and the time left; nothing is drawn until they are started."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -188,16 +191,21 @@ def duration(seconds: float) -> str:
     seconds : float
         0 or more
 
+    Returns
+    -------
+    str
+        in two units at most
+
     Examples
     --------
     >>> duration(3.21), duration(75), duration(7300)
-    ('3.2 s', '1 min 15 s', '2 h 02 min')
+    ('3.2 s', '1 min 15 s', '2 h 01 min')
     """
     if seconds < 60:
         return f"{seconds:.1f} s"
 
+    # Rounded first, so that 59.6 s past a minute become a minute and not 60 s. Above an hour the seconds are cut off.
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
         return f"{minutes} min {rest:02d} s"
-
     return f"{minutes // 60} h {minutes % 60:02d} min"

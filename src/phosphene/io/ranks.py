@@ -6,5 +6,11 @@ import os
 
 
 def is_first() -> bool:
-    """Whether this process is the only one, or the one that writes for all."""
+    """Whether this process is the only one, or the one that writes for all.
+
+    Returns
+    -------
+    bool
+        True without ``torchrun``
+    """
     return int(os.environ.get("RANK", "0")) == 0

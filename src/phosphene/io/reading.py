@@ -91,7 +91,7 @@ def reading(path: str | Path, kind: type[PhospheneError] = DataError, again: str
     try:
         yield
     except (PhospheneError, AssertionError):
-        raise
+        raise  # said well already, or a mistake of ours that nobody should take for a damaged file
     except Exception as error:
         reason = type(error).__name__
         if text := " ".join(str(error).split())[:_LONGEST]:
@@ -113,16 +113,26 @@ def reads(
         see `reading`
     again : str, optional
         see `reading`
+
+    Returns
+    -------
+    callable
+        the decorator
+
+    Raises
+    ------
+    PhospheneError
+        Of this kind, from the function it decorates.
     """
 
     def decorated(function: Callable[P, T]) -> Callable[P, T]:
-        signature = inspect.signature(function)
+        signature = inspect.signature(function)  # once, when the module is read
 
         @functools.wraps(function)
         def reader(*args: P.args, **kwargs: P.kwargs) -> T:
+            # The path may come by place, by name, or as a default.
             bound = signature.bind(*args, **kwargs)
             bound.apply_defaults()
-
             with reading(bound.arguments[parameter], kind, again):
                 return function(*args, **kwargs)
 

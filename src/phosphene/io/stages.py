@@ -170,17 +170,19 @@ def save_part(
     Parameters
     ----------
     folder : Path
-        what goes where
+        where it is written
     part : Part
-        what goes where
-    stage, digest : str
-        its name, what made it, and the trials it saw
+        what the stage fitted
+    stage : str
+        its name
+    digest : str
+        of everything its outcome depends on
     lineage : iterable of str
-        see `stage`
+        keys of the trials it saw
     seconds : float
-        what it took: wall time, and memory beyond what was held before (None where it is not known)
+        wall time of the fit
     peak_bytes : int, optional
-        see `seconds`
+        memory that the fit took beyond what was held before; None where it is not known
     notes : iterable of str, default ()
         what happened on the way, such as memory that ran out
 
@@ -279,8 +281,8 @@ class StageStore:
     folder : Path, optional
         holds one folder per stage
     pool : Path, optional
-        finished stages of other runs, one folder per stage and digest; what is found there is copied, what is fitted is
-        added
+        finished stages of other runs, one folder per stage and digest; a stage that lies there is copied, one that is fitted
+        is added
     writes : bool, default True
         whether this process is the one that stores what is fitted; others of the same training only read
     announce : callable, optional
@@ -298,6 +300,23 @@ class StageStore:
 
         A damaged stage is reported and fitted again. What is returned has always been through
         ``state`` / ``from_state``, so that a resumed run equals an uninterrupted one bit by bit.
+
+        Parameters
+        ----------
+        stage : str
+            its name
+        kind : type of Part
+            class of what it fits
+        digest : str
+            of everything its outcome depends on
+        lineage : iterable of str
+            keys of the trials it sees
+        fit : callable
+            fits it; called only where no finished stage has this digest
+
+        Returns
+        -------
+        Part
         """
         if self.folder is not None and self.writes:
             self._from_pool(stage, digest)
@@ -339,10 +358,11 @@ class StageStore:
     def _from_pool(self, stage: str, digest: str) -> None:
         """Copy a stage that another run has finished, where this one has none of that digest."""
         assert self.folder is not None
-        own = self.folder / stage / STAGE
         if self.pool is None or not (self._pooled(stage, digest) / STAGE).is_file():
             return
-        if own.is_file() and read_json(own).get("digest") == digest:
+
+        record = self.folder / stage / STAGE
+        if record.is_file() and read_json(record).get("digest") == digest:
             return
 
         _copy(self._pooled(stage, digest), self.folder / stage)

@@ -62,7 +62,7 @@ CHUNKS = "chunks"
 CLAIMS = "claims"
 
 _CHUNK_BYTES = 32_000_000  # lost at most when a worker is killed
-_CHUNK_ROWS = 1024
+_CHUNK_ROWS = 1024  # so that short rows, too, show progress and are shared between workers
 
 Kept = Literal["float16", "float32", "int16"]
 """How numbers are stored."""
@@ -95,7 +95,7 @@ def cached(
         from (k,) ids to (k, *shape) rows
     check : callable, optional
         called with the opened store before anything is computed; raises to refuse it
-    spec : mapping of {str: Any}
+    spec : mapping of str to Any
         see :meth:`RowStore.open_or_make`
     ids : iterable of str
         see :meth:`RowStore.open_or_make`
@@ -124,12 +124,30 @@ def cached(
 
     if check is not None:
         check(store)
-
     return store.fill(compute, batch=batch, progress=progress)
 
 
 def key_of(spec: Mapping[str, Any], ids: Iterable[str], shape: Sequence[int], dtype: str) -> str:
-    """Full SHA-256 of what a store holds, independent of the order of the ids."""
+    """Full SHA-256 of what a store holds, independent of the order of the ids.
+
+    Parameters
+    ----------
+    spec : mapping of str to Any
+        plain values that say what the rows are
+    ids : iterable of str
+        in any order
+    shape : sequence of int
+        of one row
+    dtype : str
+        how they are stored
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits
+    """
+    # The same bytes whatever the order of keys and ids, since both are an accident of whoever asks. Every cache of every user
+    # is named by this line: change it, and all features are computed again.
     text = json.dumps(spec, sort_keys=True, ensure_ascii=False, allow_nan=False)
     return digest_of(FORMAT, text, sorted(str(i) for i in ids), [int(s) for s in shape], str(dtype))
 
@@ -143,16 +161,22 @@ def _plain(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def cache_folder() -> Path | None:
-    """Folder that keeps stores between runs, named by PHOSPHENE_CACHE; None where that is not set."""
+    """Folder that keeps stores between runs, named by PHOSPHENE_CACHE; None where that is not set.
+
+    Returns
+    -------
+    Path or None
+        which need not exist yet
+    """
     folder = os.environ.get("PHOSPHENE_CACHE")
     if folder:
         return Path(folder)
-
     return None
 
 
 def _default_chunk(shape: Sequence[int], dtype: str, batch: int) -> int:
     """Whole batches, of 32 MB together at most where one batch is not more already."""
+    # At least one batch, however large, and never part of one: a worker would compute the rest for nothing.
     fitting = _CHUNK_BYTES // max(1, math.prod(shape) * np.dtype(dtype).itemsize)
     return max(1, min(_CHUNK_ROWS, fitting) // batch) * batch
 
@@ -165,7 +189,7 @@ class RowStore:
     ----------
     folder : Path
         where it lies
-    record : mapping of {str: Any}
+    record : mapping of str to Any
         contents of store.json
     ids : ndarray of shape (n,), str
         in the order of the rows
@@ -200,7 +224,7 @@ class RowStore:
         ----------
         folder : str or Path
             of this one store
-        spec : mapping of {str: Any}
+        spec : mapping of str to Any
             plain values (JSON) that say what the rows are: extractor, weights, preprocessing, content of the inputs
         ids : iterable of str
             unique, in any order; the order of whoever made the store is kept
@@ -212,6 +236,11 @@ class RowStore:
             for people, such as "L2-normalised CLIP embedding"
         chunk : int, optional
             rows that are computed, hashed and marked together; about 32 MB and at most 1024 rows by default
+
+        Returns
+        -------
+        RowStore
+            with its ids in the order of whoever made it
 
         Raises
         ------
@@ -226,12 +255,13 @@ class RowStore:
         """
         folder = atomic.checked_path(folder)
         ids = unique_ids(ids, "row")
-        shape = tuple(int(s) for s in shape)
+        shape = tuple(map(int, shape))
         if not len(ids) or math.prod(shape) < 1:
             raise DataError(f"a store needs ids and rows to hold, but got {len(ids)} ids and rows of shape {shape}.")
         if dtype not in get_args(Kept):
             raise ConfigError(f"rows are stored as {', '.join(get_args(Kept))}, not as {dtype!r}.")
 
+        # Through JSON and back, so that what is compared later is what the file will hold: tuples are lists there.
         chunk = chunk or _default_chunk(shape, dtype, 1)
         spec = _plain(spec)
         record = {
@@ -247,6 +277,7 @@ class RowStore:
             "chunk": min(int(chunk), len(ids)),
         }
 
+        # A store is made under another name, so a folder that holds something but no index lost it, or is not ours.
         if not (folder / INDEX).is_file():
             if folder.is_dir() and any(folder.iterdir()):
                 _restore_index(folder, record)
@@ -267,6 +298,16 @@ class RowStore:
     def open(cls, folder: str | Path) -> Self:
         """A store that is there, for reading what is done.
 
+        Parameters
+        ----------
+        folder : str or Path
+            of this one store
+
+        Returns
+        -------
+        RowStore
+            which may still have chunks missing
+
         Raises
         ------
         ModelError
@@ -277,6 +318,7 @@ class RowStore:
         if record.get("format") != FORMAT:
             raise ModelError(f"{folder / INDEX} is of format {record.get('format')!r}, not {FORMAT}: this is no store.")
 
+        # Before anything else is read: a newer format may have other files.
         _refuse_newer(folder / INDEX, record)
         try:
             ids = unique_ids(json.loads((folder / IDS).read_text(encoding="utf-8")), "row")
@@ -291,7 +333,6 @@ class RowStore:
 
         store = cls(folder, record, ids)
         store._mend_rows()
-
         return store
 
     # -- what is in it ---------------------------------------------------------------------------------------------
@@ -304,13 +345,14 @@ class RowStore:
     @property
     def dtype(self) -> np.dtype:
         """float16, float32 or int16."""
-        return np.dtype(self.record["dtype"]).newbyteorder("<")
+        return np.dtype(self.record["dtype"]).newbyteorder("<")  # a store may be copied to any machine
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @cached_property
     def _rows(self) -> np.memmap:
+        """(n, *shape) of the file; what another process writes there is seen here."""
         return np.load(self.folder / ROWS, mmap_mode="r", allow_pickle=False)
 
     @cached_property
@@ -323,13 +365,29 @@ class RowStore:
         return len(self._chunks)
 
     def missing(self) -> list[range]:
-        """Chunks of rows that are not done yet, whoever may be computing them now."""
+        """Chunks of rows that are not done yet, whoever may be computing them now.
+
+        Returns
+        -------
+        list of range
+            first and end of each chunk, in the order of the rows
+        """
         return self._chunks.missing()
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
     def read(self, ids: Iterable[str]) -> np.ndarray:
-        """Rows of these ids, (n_ids, *shape), a copy in the stored dtype.
+        """Rows of these ids, as a copy in the stored dtype.
+
+        Parameters
+        ----------
+        ids : iterable of str
+            in the order of the result; an id may come twice
+
+        Returns
+        -------
+        ndarray of shape (n_ids, *shape)
+            float16, float32 or int16, as stored
 
         Raises
         ------
@@ -343,13 +401,29 @@ class RowStore:
     def select(self, ids: Iterable[str]) -> StoredRows:
         """Rows of these ids without reading them: indexed like an array, straight from the memory map.
 
-        Raises like :meth:`read`; chunks are checked when something is first read from them.
+        Chunks are checked when something is first read from them, which raises as :meth:`read` does.
+
+        Parameters
+        ----------
+        ids : iterable of str
+            in the order of the result
+
+        Returns
+        -------
+        StoredRows
+            of shape (n_ids, *shape)
+
+        Raises
+        ------
+        DataError
+            For ids that are not in the store.
         """
         return StoredRows(self, positions(self.ids, ids, "stored row"))
 
     def _check(self, rows: np.ndarray) -> None:
         """Compare every chunk behind these rows with its hash, once per process; mend what can be mended."""
         for number in map(int, np.unique(rows // self.record["chunk"])):
+            # Hashing reads the whole chunk, so once is enough for a process; the disk may of course fail later.
             if number in self._checked:
                 continue
 
@@ -357,13 +431,14 @@ class RowStore:
             if problem is not None:
                 chunk = self._chunks.rows(number)
                 what = f"rows {chunk.start} to {chunk.stop - 1} of {self.folder} (id '{self.ids[chunk.start]}' ...)"
-                if self._compute is None:
+                if self._compute is None:  # opened for reading, without a way to compute
                     raise ModelError(f"{what} {problem}. Run the command that computes them again.")
 
                 warnings.warn(f"{what} {problem}; they are computed again.", PhospheneWarning, stacklevel=4)
                 self._chunks.unmark(number)
                 self.fill(self._compute)
 
+                # Once only: a disk that damages what it was just given would be written to forever.
                 if (problem := self._chunks.problem(number, self._rows)) is not None:
                     raise MachineError(f"{what} {problem}, just after they were written. Check the disk.")
 
@@ -401,9 +476,9 @@ class RowStore:
 
     def forget(self) -> None:
         """Count every row as missing again."""
+        # The marks go and the rows stay: without its mark a row is never read.
         for number in self._chunks.done():
             self._chunks.unmark(number)
-
         self._checked.clear()
 
     # -- writing ---------------------------------------------------------------------------------------------------
@@ -429,7 +504,7 @@ class RowStore:
         stored = _storable(array, self.ids[rows.start : rows.stop], self.shape[1:], self.dtype)
         self._checked.discard(number)
         with atomic.explained(self.folder / ROWS):
-            offset = self._rows.offset
+            offset = self._rows.offset  # bytes of the header
 
         self._chunks.write(number, stored, offset)
 
@@ -449,6 +524,11 @@ class RowStore:
         patience_s : float, default 3600
             how long other workers may finish no chunk before this one gives up on them
 
+        Returns
+        -------
+        RowStore
+            this one, complete
+
         Raises
         ------
         MachineError
@@ -456,7 +536,7 @@ class RowStore:
         """
         self._compute = compute
         progress = progress or Progress(quiet=True)
-        waiting_for = -1
+        waiting_for = -1  # chunks missing after the last round; none was counted yet
         since = time.monotonic()
         pause = 0.05
 
@@ -464,11 +544,14 @@ class RowStore:
             n_done = 0
             for rows in progress.each(missing, f"{self.record['unit'] or 'rows'} ({len(self.ids)} in all)"):
                 number = self._chunks.number(rows)
+                # A kill inside leaves a chunk without a mark, whose claim the system drops: the next worker takes it.
                 with claimed(self._chunks.claim(number)) as mine:
+                    # Asked again: another worker may have finished it between the list of missing ones and this claim.
                     if mine and not self._chunks.is_done(number):
                         self.write(rows, self._computed(rows, compute, batch))
                         n_done += 1
 
+            # Patience starts anew whenever anybody gets on, here or elsewhere.
             left = len(self.missing())
             if n_done or left != waiting_for:
                 waiting_for = left
@@ -482,12 +565,14 @@ class RowStore:
                     f"If it is dead, delete {self.folder / CLAIMS} and run again."
                 )
             else:
+                # All the rest is being computed by others: look again, less and less often.
                 time.sleep(pause)
                 pause = min(2 * pause, 5)
 
         return self
 
     def _computed(self, rows: range, compute: Compute, batch: int | None) -> np.ndarray:
+        """(k, *shape) rows of one chunk, computed in batches."""
         ids = self.ids[rows.start : rows.stop]
         step = batch or len(ids)
         parts = []
@@ -495,11 +580,11 @@ class RowStore:
         for start in range(0, len(ids), step):
             asked = ids[start : start + step]
             part = np.asarray(compute(asked))
+            # One by one: rows that are missing in one batch and too many in the next would add up and be shifted.
             if len(part) != len(asked):
                 raise DataError(f"{len(asked)} ids were given, but {len(part)} rows came back.")
 
             parts.append(part)
-
         return np.concatenate(parts)  # (k, *shape)
 
     # -- mending ---------------------------------------------------------------------------------------------------
@@ -512,6 +597,7 @@ class RowStore:
             if rows.shape == self.shape and rows.dtype == self.dtype:
                 return
 
+        # Copies leave out empty folders, and cut files off. Length and header are known without the rows.
         with atomic.explained(file):
             (self.folder / CHUNKS).mkdir(exist_ok=True)
             (self.folder / CLAIMS).mkdir(exist_ok=True)
@@ -559,7 +645,12 @@ class StoredRows:
     def mapped(self) -> np.ndarray:
         """The whole store as a read-only map (rows of the store, d), each row flattened, to be read in blocks at `at`.
 
-        Chunks that hold these rows are checked before; raises like :meth:`RowStore.read`.
+        Chunks that hold these rows are checked before.
+
+        Returns
+        -------
+        ndarray of shape (n_rows_of_store, d)
+            read-only
         """
         rows = self.store._rows
         for number in np.unique(self.at // self.store.record["chunk"]):
@@ -567,26 +658,28 @@ class StoredRows:
             if hasattr(mmap, "MADV_DONTNEED"):
                 # Read once for its hash, and not to count as memory of ours. numpy has no public name for the map.
                 rows._mmap.madvise(mmap.MADV_DONTNEED)  # pyright: ignore[reportAttributeAccessIssue]
-
-        return rows.reshape(len(self.store), -1)
+        return rows.reshape(len(self.store), -1)  # (n_rows_of_store, d), still the map
 
     def __getitem__(self, index: Any) -> np.ndarray:
         """Like an array of this shape: ``rows[10:20]``, ``rows[:, :768]``; what comes back is a copy in memory."""
         if not isinstance(index, tuple):
             index = (index,)
 
+        # The rows are chosen by `at` and the rest by the memory map, so an ellipsis has to be spelled out.
         for place, part in enumerate(index):
             if part is Ellipsis:
                 whole = (slice(None),) * (len(self.shape) - len(index) + 1)
                 index = (*index[:place], *whole, *index[place + 1 :])
                 break
 
-        at = self.at[index[0]]
+        at = self.at[index[0]]  # (k,), or one number
         self.store._check(np.atleast_1d(at))
 
         # Columns first, which copies nothing; then the rows.
-        columns = self.store._rows[(slice(None), *index[1:])]
-        return np.array(columns[as_slice(at) if np.ndim(at) else at])
+        columns = self.store._rows[(slice(None), *index[1:])]  # (n_rows_of_store, ...)
+        if np.ndim(at):
+            at = as_slice(at)
+        return np.array(columns[at])  # (k, ...), or one row
 
 
 # -- a store on the disk: made, recognised, mended ---------------------------------------------------------------------
@@ -602,6 +695,7 @@ def _make(folder: Path, record: Mapping[str, Any], ids: np.ndarray) -> None:
     with atomic.explained(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder.parent).free
+        # The file is made sparse, and would be accepted by any disk now, to fail hours later.
         if size > free:
             raise MachineError(
                 f"{shape} rows of {record['dtype']} take {size / 1e9:.1f} GB, but {folder.parent} has "
@@ -615,6 +709,7 @@ def _make(folder: Path, record: Mapping[str, Any], ids: np.ndarray) -> None:
             atomic.write_text(temporary / IDS, json.dumps(list(ids), ensure_ascii=False) + "\n")
             atomic.write_text(temporary / INDEX, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
+            # Fails where a folder of that name holds anything: who comes second sees the first one's store.
             try:
                 os.rename(temporary, folder)
             except OSError:
@@ -628,6 +723,7 @@ def _make(folder: Path, record: Mapping[str, Any], ids: np.ndarray) -> None:
 
 def _blank_rows(file: Path, shape: tuple[int, ...], dtype: np.dtype) -> None:
     """Header and length of an array file; bytes that are there stay. Doing it twice changes nothing."""
+    # numpy can make such a file, but would overwrite the rows of one that is there.
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(
         header, {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
@@ -653,6 +749,7 @@ def _restore_index(folder: Path, record: dict[str, Any]) -> None:
             f"{folder} should hold a store or nothing, but holds {found}. Choose another folder."
         ) from error
 
+    # The marks know what the index knew: whose rows these are, and how many make a chunk (all but the last say that).
     chunk = record["chunk"]
     for mark in marks:
         try:
@@ -684,6 +781,7 @@ def _restore_index(folder: Path, record: dict[str, Any]) -> None:
 
 def _refuse_newer(file: Path, record: Mapping[str, Any]) -> None:
     """Raise ModelError for a file of a newer format."""
+    # An index without a version, or with a text for one, was not written by any phosphene so far.
     version = record.get("version")
     if not isinstance(version, int) or version > VERSION:
         raise ModelError(
@@ -694,13 +792,16 @@ def _refuse_newer(file: Path, record: Mapping[str, Any]) -> None:
 
 def _difference(held: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
     """What differs between two stores, for people."""
-    old = {**held.get("spec", {}), **{k: held.get(k) for k in ("shape", "dtype", "n", "ids_sha256")}}
-    new = {**asked["spec"], **{k: asked[k] for k in ("shape", "dtype", "n", "ids_sha256")}}
+    old = dict(held.get("spec", {}))
+    new = dict(asked["spec"])
+    for key in ("shape", "dtype", "n", "ids_sha256"):
+        old[key] = held.get(key)
+        new[key] = asked[key]
+
     parts = []
     for key in sorted({*old, *new}):
         if old.get(key) != new.get(key):
             parts.append(f"{key} is {old.get(key)!r} there, {new.get(key)!r} here")
-
     return "; ".join(parts[:4]) or f"key {held['key'][:12]}... there, {asked['key'][:12]}... here"
 
 
@@ -714,7 +815,7 @@ class Chunks:
     ----------
     folder : Path
         of the store
-    record : mapping of {str: Any}
+    record : mapping of str to Any
         contents of its store.json
     """
 
@@ -725,22 +826,59 @@ class Chunks:
         self.n = record["n"]
 
     def __len__(self) -> int:
-        return -(-self.n // self.size)
+        return -(-self.n // self.size)  # rounded up: the last may be shorter
 
     def rows(self, number: int) -> range:
-        """Rows of a chunk; the last may have fewer."""
+        """Rows of a chunk; the last may have fewer.
+
+        Parameters
+        ----------
+        number : int
+            from 0
+
+        Returns
+        -------
+        range
+            first row and end
+        """
         return range(number * self.size, min((number + 1) * self.size, self.n))
 
     def number(self, rows: range) -> int:
-        """Which chunk these rows are. Raises ValueError where they are none."""
+        """Which chunk these rows are.
+
+        Parameters
+        ----------
+        rows : range
+            as `missing` gives them
+
+        Returns
+        -------
+        int
+            from 0
+
+        Raises
+        ------
+        ValueError
+            Where they are no chunk.
+        """
         number = rows.start // self.size
         if rows != self.rows(number) or not rows:
             raise ValueError(f"rows {rows.start} to {rows.stop} are no chunk of this store; take them from missing().")
-
         return number
 
     def claim(self, number: int) -> Path:
-        """The file by which a worker keeps others from a chunk."""
+        """The file by which a worker keeps others from a chunk.
+
+        Parameters
+        ----------
+        number : int
+            of the chunk, from 0
+
+        Returns
+        -------
+        Path
+            which is there while somebody holds it
+        """
         return self.folder / CLAIMS / f"{number:06d}"
 
     # -- what is done ----------------------------------------------------------------------------------------------
@@ -749,24 +887,51 @@ class Chunks:
         return self.folder / CHUNKS / f"{number:06d}.json"
 
     def is_done(self, number: int) -> bool:
-        """Whether a chunk is marked."""
+        """Whether a chunk is marked.
+
+        Parameters
+        ----------
+        number : int
+            of the chunk, from 0
+
+        Returns
+        -------
+        bool
+            by the mark alone; `problem` compares the rows
+        """
         return self._mark(number).is_file()
 
     def unmark(self, number: int) -> None:
-        """Count a chunk as missing again."""
+        """Count a chunk as missing again.
+
+        Parameters
+        ----------
+        number : int
+            of the chunk, from 0
+        """
         self._mark(number).unlink(missing_ok=True)
 
     def done(self) -> list[int]:
         """Numbers of the marked chunks."""
         with atomic.explained(self.folder):
+            # One listing for all: asking for thousands of files one by one takes seconds on a network disk.
             names = {entry.name for entry in os.scandir(self.folder / CHUNKS)}
-
         return [number for number in range(len(self)) if self._mark(number).name in names]
 
     def missing(self) -> list[range]:
-        """Rows of the chunks that are not marked."""
+        """Rows of the chunks that are not marked.
+
+        Returns
+        -------
+        list of range
+            in the order of the rows
+        """
         done = set(self.done())
-        return [self.rows(number) for number in range(len(self)) if number not in done]
+        missing = []
+        for number in range(len(self)):
+            if number not in done:
+                missing.append(self.rows(number))
+        return missing
 
     def problem(self, number: int, array: np.ndarray) -> str | None:
         """Why the rows of a chunk are not what was written, for people; None where they are.
@@ -796,7 +961,6 @@ class Chunks:
         actual = _sha256(np.ascontiguousarray(array[rows.start : rows.stop]))
         if actual != known.get("sha256"):
             return f"are damaged: SHA-256 {actual[:12]}..., {str(known.get('sha256'))[:12]}... when written"
-
         return None
 
     def write(self, number: int, stored: np.ndarray, offset: int) -> None:
@@ -818,6 +982,8 @@ class Chunks:
         """
         rows = self.rows(number)
         data = stored.data.cast("B")
+
+        # Without a mark from here to the end: a kill in between leaves rows that nobody reads.
         self.unmark(number)
         start = offset + rows.start * stored[0].nbytes
 
@@ -826,7 +992,7 @@ class Chunks:
             handle = os.open(self.folder / ROWS, os.O_WRONLY)
             try:
                 written = 0
-                while written < len(data):
+                while written < len(data):  # Linux takes 2 GB at most at once, and a signal may cut it short
                     written += os.pwrite(handle, data[written:], start + written)
 
                 os.fsync(handle)
@@ -856,22 +1022,25 @@ def _storable(array: Any, ids: np.ndarray, shape: tuple[int, ...], dtype: np.dty
     DataError
         For another shape, NaN or infinite values (float16 ends at 65,504), or what int16 cannot hold exactly.
     """
-    given = np.asarray(array)
+    given = np.asarray(array)  # (k, *shape)
     expected = (len(ids), *shape)
     if given.shape != expected:
         raise DataError(f"the rows from '{ids[0]}' to '{ids[-1]}' must be {expected}, but are {given.shape}.")
 
+    # What does not fit becomes infinite or another number here, and is refused below with the id it belongs to.
     with np.errstate(over="ignore", invalid="ignore"):
         stored = np.ascontiguousarray(given, dtype=dtype)
 
     if dtype.kind == "i" and not np.array_equal(stored, given):  # also for NaN
-        at = int(np.argwhere((stored != given).reshape(len(ids), -1).any(axis=1))[0, 0])
+        is_bad = (stored != given).reshape(len(ids), -1).any(axis=1)  # (k,)
+        at = int(np.argwhere(is_bad)[0, 0])
         raise DataError(
             f"the row of '{ids[at]}' holds fractions, NaN or numbers beyond 32,767 and is not stored as int16; store float32."
         )
 
     if not np.isfinite(stored).all():
-        at = int(np.argwhere(~np.isfinite(stored).reshape(len(ids), -1).all(axis=1))[0, 0])
+        is_bad = ~np.isfinite(stored).reshape(len(ids), -1).all(axis=1)  # (k,)
+        at = int(np.argwhere(is_bad)[0, 0])
         if np.isfinite(given).all():
             hint = " float16 ends at 65,504; store float32."
         else:
@@ -883,4 +1052,5 @@ def _storable(array: Any, ids: np.ndarray, shape: tuple[int, ...], dtype: np.dty
 
 
 def _sha256(rows: np.ndarray) -> str:
+    """Hash of contiguous rows, without a copy of them."""
     return hashlib.sha256(rows.data.cast("B")).hexdigest()

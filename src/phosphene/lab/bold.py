@@ -317,7 +317,6 @@ class Bold:
         onsets = []
         numbers = []
         n_volumes = []
-
         for number, (start, end) in enumerate(pairwise(edges), 1):
             n = end - start
 
@@ -434,5 +433,4 @@ def scan(simulation: Simulation, scanner: Scanner | None = None, *, seed: int = 
     unknown = [name for name in changes if name not in asdict(scanner)]
     if unknown:
         raise ConfigError(f"A scanner has no field '{unknown[0]}'. {did_you_mean(unknown[0], asdict(scanner))}")
-
     return Bold(simulation, replace(scanner, **changes), seed)

@@ -74,21 +74,27 @@ class VoxelGrid:
 
     @classmethod
     def place(cls, xyz: np.ndarray) -> VoxelGrid:
-        """Put voxels at (n_voxels, 3) millimetres into a volume of cubic cells, each into the nearest that is free."""
+        """Put voxels into a volume of cubic cells, each into the nearest that is free.
+
+        Parameters
+        ----------
+        xyz : ndarray of shape (n_voxels, 3)
+            places on the folded sheet, millimetres
+        """
+        # Cells as wide as neighbours of the sheet are apart, so that a voxel fills about one.
         distances, _ = KDTree(xyz).query(xyz, k=2)  # each voxel's nearest is itself
         side = round(float(np.median(np.asarray(distances)[:, 1])), 2)
         origin = xyz.min(axis=0)
         exact = (xyz - origin) / side
         cells = np.rint(exact).astype(np.int64)
         taken: set[tuple[int, ...]] = set()
-
         for row, cell in enumerate(cells):
             if tuple(cell) in taken:
                 cell = _nearest_free(exact[row], taken)
                 cells[row] = cell
-
             taken.add(tuple(cell))
 
+        # The corner of the volume is cell (0, 0, 0), and the affine says where that lies.
         low = cells.min(axis=0) - _MARGIN
         affine = np.diag([side, side, side, 1.0])
         affine[:3, 3] = origin + low * side
@@ -100,7 +106,7 @@ class VoxelGrid:
         """Values of the voxels, (n_voxels,) or (n_volumes, n_voxels), in the volume: (x, y, z) or (x, y, z, n_volumes)."""
         values = np.asarray(values)
         out = np.zeros((*self.shape, *values.shape[:-1]), dtype=values.dtype)
-        out[tuple(self.cells.T)] = values.T
+        out[tuple(self.cells.T)] = values.T  # (n_voxels,) or (n_voxels, n_volumes)
         return out
 
 
@@ -176,9 +182,11 @@ def write_bids(
         _save_pictures(simulation, root / "stimuli")
         derived = root / "derivatives" / "phosphene" / f"sub-{label}"
 
+        # BIDS has a suffix for each kind of map; what is none of these is a mask of an ROI.
+        kinds = {"brain": "desc-brain_mask", "voxels": "desc-voxels_dseg", "ceiling": "stat-noiseceiling_statmap"}
         for name, values in _maps(simulation).items():
-            kind = {"brain": "desc-brain_mask", "voxels": "desc-voxels_dseg", "ceiling": "stat-noiseceiling_statmap"}
-            _save_map(grid, values, derived / "anat" / f"sub-{label}_{kind.get(name, f'label-{name}_mask')}.nii.gz")
+            kind = kinds.get(name, f"label-{name}_mask")
+            _save_map(grid, values, derived / "anat" / f"sub-{label}_{kind}.nii.gz")
 
         for run in bold:
             place = f"sub-{label}", f"ses-{run.session:02d}", "func"
@@ -186,8 +194,8 @@ def write_bids(
             func = root.joinpath(*place)
             confounds = derived.joinpath(*place[1:])
             _save_bold(grid, run, func / f"{stem}_bold.nii.gz", dtype)
-            _json(func / f"{stem}_bold.json", {"TaskName": TASK, "RepetitionTime": run.tr_s,
-                                               "SliceTiming": [0.0] * grid.shape[2]})  # fmt: skip
+            slices = [0.0] * grid.shape[2]  # a simulated volume is taken at one moment
+            _json(func / f"{stem}_bold.json", {"TaskName": TASK, "RepetitionTime": run.tr_s, "SliceTiming": slices})
             _table(func / f"{stem}_events.tsv", _events(bold, run, onset_shift_s))
             moved = pd.DataFrame(run.motion_parameters, columns=list(MOTION))
             _table(confounds / f"{stem}_desc-confounds_timeseries.tsv", moved)
@@ -279,14 +287,22 @@ def write_openfmri(
             _save_bold(grid, run, place / "bold.nii.gz", dtype)
             events = _events(bold, run, onset_shift_s)
             _table(place / "bold_events.tsv", events)
-            rows = ("  ".join(f"{x:.6g}" for x in row) for row in np.roll(run.motion_parameters, 3, axis=1))
-            _text(place / "bold_moest.txt", "".join(f"{row}\n" for row in rows))
 
+            # Rotations first, as FSL's motion correction writes them; ours have translations first.
+            motion = []
+            for row in np.roll(run.motion_parameters, 3, axis=1):
+                motion.append("  ".join(f"{x:.6g}" for x in row) + "\n")
+
+            _text(place / "bold_moest.txt", "".join(motion))
+
+            # One file of onsets, durations and weights per condition that the run has.
             for number, condition in enumerate(conditions, 1):
                 of_condition = events[events["trial_type"] == condition]
                 if len(of_condition):
-                    times = zip(of_condition["onset"], of_condition["duration"], strict=True)
-                    rows = [f"{onset:.6g}\t{duration:.6g}\t1\n" for onset, duration in times]
+                    rows = []
+                    for onset, duration in zip(of_condition["onset"], of_condition["duration"], strict=True):
+                        rows.append(f"{onset:.6g}\t{duration:.6g}\t1\n")
+
                     onsets = root / person / "model" / "model001" / "onsets" / name
                     _text(onsets / f"cond{number:03d}.txt", "".join(rows))
 
@@ -356,6 +372,7 @@ def _folders(folder: str | Path, truth: str | Path | None, overwrite: bool) -> I
     else:
         truth = atomic.checked_path(truth)
 
+    # A reader takes every file below a study for its own.
     if folder.resolve() in (truth.resolve(), *truth.resolve().parents):
         raise ConfigError(f"the truth must lie outside {folder}, where a reader could see it; got {truth}.")
 
@@ -368,6 +385,7 @@ def _folders(folder: str | Path, truth: str | Path | None, overwrite: bool) -> I
 
 
 def _write_bids_head(simulation: Simulation, bold: Bold, root: Path, label: str) -> None:
+    """Write what BIDS wants at the top of a study, and at the top of its derivative."""
     about = {"Name": f"{simulation.name}: simulated visual cortex", "BIDSVersion": "1.9.0", "DatasetType": "raw"}
     derived = {**about, "Name": "masks, noise ceilings, motion", "DatasetType": "derivative"}
     _json(root / "dataset_description.json", {**about, "GeneratedBy": [_GENERATOR]})
@@ -379,6 +397,7 @@ def _write_bids_head(simulation: Simulation, bold: Bold, root: Path, label: str)
 
 
 def _xyz(simulation: Simulation) -> np.ndarray:
+    """Places of the voxels on the folded sheet, (n_voxels, 3) millimetres."""
     return simulation.voxels[["x", "y", "z"]].to_numpy(dtype=np.float64)
 
 
@@ -391,14 +410,17 @@ def _maps(simulation: Simulation) -> dict[str, np.ndarray]:
     """Images of one value per voxel: brain, number of the voxel from 1, ceiling (of one trial), and each ROI."""
     voxels = simulation.voxels
     n = len(voxels)
-    maps = {
+    maps: dict[str, np.ndarray] = {
         "brain": np.ones(n, dtype=np.uint8),
         "voxels": np.arange(1, n + 1, dtype=np.int32),
         "ceiling": voxels["noise_ceiling"].to_numpy(dtype=np.float32),
     }
 
-    rois = {name[len(ROI) :]: voxels[name].to_numpy(dtype=np.uint8) for name in voxels if name.startswith(ROI)}
-    return {**maps, **rois}
+    for column in voxels:
+        if column.startswith(ROI):
+            maps[column[len(ROI) :]] = voxels[column].to_numpy(dtype=np.uint8)
+
+    return maps
 
 
 def _events(bold: Bold, run: ScannerRun, shift_s: float) -> pd.DataFrame:
@@ -423,6 +445,7 @@ def _events(bold: Bold, run: ScannerRun, shift_s: float) -> pd.DataFrame:
 
 
 def _picture_file(stimulus: str) -> str:
+    """Name of a picture's file below ``stimuli``."""
     return f"{stimulus}.png"
 
 
@@ -441,7 +464,6 @@ def _save_map(grid: VoxelGrid, values: np.ndarray, path: Path) -> None:
 def _save_bold(grid: VoxelGrid, run: ScannerRun, path: Path, dtype: str) -> None:
     if dtype not in ("int16", "float32"):
         raise ConfigError(f"dtype of the images is int16 or float32; got {dtype!r}.")
-
     values = run.volumes
     if dtype == "int16":
         limits = np.iinfo(np.int16)

@@ -77,7 +77,11 @@ def _population_maps() -> tuple[np.ndarray, ...]:
 @cache
 def _scales() -> tuple[np.ndarray, ...]:
     """Root mean square of each map over the population, so that a tuning weight means the same for every map."""
-    return tuple(np.sqrt((part**2).mean(axis=(0, 2, 3)))[:, None, None] for part in _population_maps())
+    scales = []
+    for part in _population_maps():
+        scales.append(np.sqrt((part**2).mean(axis=(0, 2, 3)))[:, None, None])  # (n_maps, 1, 1)
+
+    return tuple(scales)
 
 
 class Subject:
@@ -190,7 +194,10 @@ class Subject:
 
     def _pool(self, maps: Sequence[np.ndarray], described: Sequence[Scene] | None) -> np.ndarray:
         """Responses before scaling, (n, n_voxels) float32, to what :func:`pathway.maps` makes of pictures."""
-        energy, surface, shape = (part / scale for part, scale in zip(maps, _scales(), strict=True))
+        energy_scale, surface_scale, shape_scale = _scales()
+        energy = maps[0] / energy_scale
+        surface = maps[1] / surface_scale
+        shape = maps[2] / shape_scale
         n = len(energy)
         raw = np.zeros((n, len(self._field)), dtype=np.float32)
 
@@ -218,7 +225,6 @@ class Subject:
         for rows, columns, voxels, weights in tiles:
             tile = maps[:, :, rows, columns].reshape(len(part), weights.shape[1])
             total[voxels] += weights @ tile.T  # (voxels of the tile, n)
-
         return total.T.astype(np.float32)
 
     def _weights(self, kind: str) -> _Tiles:
@@ -242,7 +248,6 @@ class Subject:
             for start in range(0, len(flat), _BLOCK):
                 block = slice(start, start + _BLOCK)
                 flat[block] = rounded(flat[block], axis=1)
-
             on_grid = flat.reshape(*tuning.shape, pathway.GRID, pathway.GRID)
             self._weight_cache[kind] = len(voxels), _tiles(on_grid)
 
@@ -269,8 +274,8 @@ class Subject:
         responses = []
         for start in range(0, _POPULATION, _BLOCK):
             block = slice(start, start + _BLOCK)
-            responses.append(self._pool([part[block] for part in _population_maps()], scenes_at_large[block]))
-
+            maps_of_block = [part[block] for part in _population_maps()]
+            responses.append(self._pool(maps_of_block, scenes_at_large[block]))
         raw = np.concatenate(responses)  # (1000, n_voxels)
         mean = raw.mean(axis=0, dtype=np.float64)
         sd = raw.std(axis=0, dtype=np.float64)
@@ -340,7 +345,6 @@ class Subject:
             block_scenes = None
             if described is not None:
                 block_scenes = described[block]
-
             raw = self._pool(pathway.maps(images[block]), block_scenes)  # (n_block, n_voxels)
             out[block] = self._base + self._gain * raw
 
@@ -423,7 +427,6 @@ class Subject:
             number = int(session[start])
             if number not in sessions:
                 sessions[number] = self._draw_session(rng)
-
             gain, offset = sessions[number]
             faded = signal[rows[start:end]] * fade(repeat[start:end])[:, None]
             out[start:end] = gain * (faded + self.noise.sample(end - start, rng)) + offset
@@ -518,7 +521,6 @@ def fade(repeat: np.ndarray) -> np.ndarray:
     repeat = np.asarray(repeat)
     if repeat.size and repeat.min() < 0:
         raise DataError(f"repeats count from 0; got {repeat.min()}.")
-
     return np.array(FADE, dtype=np.float32)[np.minimum(repeat, len(FADE) - 1)]
 
 

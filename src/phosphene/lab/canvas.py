@@ -17,7 +17,7 @@ import numpy as np
 
 from phosphene.lab.chance import lattice
 
-_TILE = 256  # side of the noise texture
+_TILE = 256  # side of the noise texture; a power of two, so that wrapping round is a bitwise and
 
 
 def per_picture(values: np.ndarray | Sequence[float]) -> np.ndarray:
@@ -26,13 +26,37 @@ def per_picture(values: np.ndarray | Sequence[float]) -> np.ndarray:
 
 
 def colours(palette: Sequence[tuple[int, int, int]] | np.ndarray, choice: np.ndarray) -> np.ndarray:
-    """One colour per picture: `palette` (k, 3), 0-255, and `choice` (n,) give (3, n, 1, 1) float32, 0-1."""
+    """One colour per picture.
+
+    Parameters
+    ----------
+    palette : sequence of tuple of (int, int, int) or ndarray of shape (k, 3)
+        RGB, 0-255
+    choice : ndarray of shape (n,), int
+        row of the palette for each picture
+
+    Returns
+    -------
+    ndarray of shape (3, n, 1, 1), float32
+        0-1
+    """
     table = np.asarray(palette, dtype=np.float32) / np.float32(255)
     return np.ascontiguousarray(table[choice].T)[:, :, None, None]
 
 
 def colour(red: int, green: int, blue: int) -> np.ndarray:
-    """One colour for all pictures, each channel 0-255: (3, 1, 1, 1) float32, 0-1."""
+    """One colour for all pictures.
+
+    Parameters
+    ----------
+    red, green, blue : int
+        0-255
+
+    Returns
+    -------
+    ndarray of shape (3, 1, 1, 1), float32
+        0-1
+    """
     return (np.array([red, green, blue], dtype=np.float32) / np.float32(255))[:, None, None, None]
 
 
@@ -48,7 +72,13 @@ def ease(values: np.ndarray) -> np.ndarray:
 
 
 def length(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Length of the vector (x, y). numpy's hypot is not exactly rounded everywhere; this is."""
+    """Length of a vector. numpy's hypot is not exactly rounded everywhere; this is.
+
+    Parameters
+    ----------
+    x, y : ndarray
+        its components, which broadcast together
+    """
     return np.sqrt(x * x + y * y)
 
 
@@ -61,7 +91,9 @@ def _texture() -> np.ndarray:
     for octave, period in enumerate((8, 16, 32, 64)):
         at = where * np.float32(period / _TILE)
         low = np.floor(at).astype(np.int64)
-        part = ease(at - low)
+        part = ease(at - low)  # the weights' slope is 0 at grid points, so no grid shows
+
+        # Random values at the grid's corners, interpolated along y and then along x; the tile joins itself at its edges.
         grid = lattice(np.arange(period)[:, None], np.arange(period)[None, :], salt=octave)
         rows = grid[low] + part[:, None] * (grid[(low + 1) % period] - grid[low])
         total += np.float32(2.0**-octave) * (rows[:, low] + part * (rows[:, (low + 1) % period] - rows[:, low]))
@@ -73,13 +105,21 @@ def _texture() -> np.ndarray:
 
 
 def noise(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Smooth noise, 0-1, mostly 0.3-0.7. It repeats every 1 and its largest lumps are 1/8 wide."""
+    """Smooth noise, 0-1, mostly 0.3-0.7. It repeats every 1 and its largest lumps are 1/8 wide.
+
+    Parameters
+    ----------
+    x, y : ndarray, float32
+        where to look it up; any range, and they broadcast together
+    """
     x = x * np.float32(_TILE)
     y = y * np.float32(_TILE)
     column = np.floor(x)
     row = np.floor(y)
     along = x - column
     down = y - row
+
+    # Four neighbours in the tile, and between them in proportion to the distance.
     column = column.astype(np.int32) & (_TILE - 1)
     row = row.astype(np.int32) & (_TILE - 1)
     right = (column + 1) & (_TILE - 1)
@@ -124,11 +164,30 @@ class Canvas:
         self.pixel = np.float32(1) / np.float32(size)
 
     def blend(self, cover: np.ndarray | np.float32, paint: np.ndarray) -> None:
-        """Mix `paint` in where `cover` (0-1) says."""
+        """Mix a colour in.
+
+        Parameters
+        ----------
+        cover : ndarray or float32
+            share of the new colour, 0-1, broadcast to (n, size, size)
+        paint : ndarray
+            the colour, broadcast to (3, n, size, size), 0-1
+        """
         self.rgb += cover * (paint - self.rgb)
 
     def shape(self, distance: np.ndarray, paint: np.ndarray, opacity: float | np.ndarray = 1.0) -> None:
-        """Paint a shape given by its signed distance (negative inside, picture width = 1)."""
+        """Paint a shape given by its signed distance.
+
+        Parameters
+        ----------
+        distance : ndarray
+            negative inside, in units of the picture's width, broadcast to (n, size, size)
+        paint : ndarray
+            its colour, broadcast to (3, n, size, size), 0-1
+        opacity : float or ndarray, default 1.0
+            0-1
+        """
+        # A pixel whose centre lies on the edge is half covered: antialiasing without a second sample.
         self.blend(clamp(np.float32(0.5) - distance / self.pixel) * np.float32(opacity), paint)
 
     def pixels(self) -> np.ndarray:
@@ -162,6 +221,8 @@ class Frame:
     def __init__(self, canvas: Canvas, rgb, centre_x, centre_y, half, flip, tilt):
         self.rgb = rgb
         half = per_picture(half)
+
+        # Sine and cosine from the tangent of half the angle: only arithmetic that is rounded the same everywhere.
         lean = per_picture(tilt)
         norm = np.float32(1) + lean * lean
         cosine = (np.float32(1) - lean * lean) / norm
@@ -178,7 +239,19 @@ class Frame:
         self.x = self.x * self._flip
 
     def lit(self, paint: np.ndarray, strength: float = 0.22) -> np.ndarray:
-        """`paint` brighter towards the top left, darker towards the base: (3, n, size, size)."""
+        """A colour brighter towards the top left and darker towards the base.
+
+        Parameters
+        ----------
+        paint : ndarray
+            the colour, broadcast to (3, n, size, size), 0-1
+        strength : float, default 0.22
+            how much darker, per unit of height
+
+        Returns
+        -------
+        ndarray of shape (3, n, size, size), float32
+        """
         return paint * (np.float32(1.04) - np.float32(strength) * (self.y * np.float32(0.8) + self.x * np.float32(0.4)))
 
     def cover(self, distance: np.ndarray) -> np.ndarray:
@@ -208,37 +281,69 @@ class Frame:
         width : float, default 0.05
             of the outline
         """
+        # The outline is the shape grown by its width, painted before the shape covers the middle of it.
         if edge is not None:
             cover = self.cover(distance - np.float32(width))
             self.rgb += cover * (edge - self.rgb)
-
         cover = self.cover(distance) * np.float32(opacity)
         self.rgb += cover * (paint - self.rgb)
 
     def ellipse(self, cx, cy, rx, ry) -> np.ndarray:
-        """Signed distance to an ellipse, exact for a disc and to first order otherwise."""
+        """Signed distance to an ellipse, exact for a disc and to first order otherwise.
+
+        Parameters
+        ----------
+        cx, cy : float or ndarray
+            centre
+        rx, ry : float
+            half axes
+        """
         px = (self.x - cx) / np.float32(rx)
         py = (self.y - cy) / np.float32(ry)
         q = length(px, py)
         slope = length(px / np.float32(rx), py / np.float32(ry))
-
         return q * (q - np.float32(1)) / np.maximum(slope, np.float32(1e-6))
 
     def disc(self, cx, cy, radius) -> np.ndarray:
-        """Signed distance to a disc."""
+        """Signed distance to a disc.
+
+        Parameters
+        ----------
+        cx, cy : float or ndarray
+            centre
+        radius : float
+            more than 0, or 0 for the distance to the centre
+        """
         return length(self.x - cx, self.y - cy) - np.float32(radius)
 
     def box(self, cx, cy, half_width, half_height, round_by=0.0) -> np.ndarray:
-        """Signed distance to a box with rounded corners."""
+        """Signed distance to a box with rounded corners.
+
+        Parameters
+        ----------
+        cx, cy : float or ndarray
+            centre
+        half_width, half_height : float
+            of the box, its corners included
+        round_by : float, default 0.0
+            radius of the corners
+        """
         dx = np.abs(self.x - cx) - np.float32(half_width - round_by)
         dy = np.abs(self.y - cy) - np.float32(half_height - round_by)
         zero = np.float32(0)
         outside = length(np.maximum(dx, zero), np.maximum(dy, zero))
-
         return outside + np.minimum(np.maximum(dx, dy), zero) - np.float32(round_by)
 
     def stroke(self, x0, y0, x1, y1, radius) -> np.ndarray:
-        """Signed distance to a line with round ends."""
+        """Signed distance to a line with round ends.
+
+        Parameters
+        ----------
+        x0, y0, x1, y1 : float or ndarray
+            its ends
+        radius : float
+            half its thickness
+        """
         ax = np.float32(1) * (x1 - x0)
         ay = np.float32(1) * (y1 - y0)
         px = self.x - x0
@@ -259,11 +364,22 @@ class Frame:
         distance = sides[0]
         for side in sides[1:]:
             distance = np.maximum(distance, side)
-
         return distance
 
     def arc(self, cx, cy, bend, half_width, radius) -> np.ndarray:
-        """Signed distance (near the curve) to y = cy + bend * (1 - (x - cx)^2 / w^2), |x - cx| < w, with a pen of `radius`."""
+        """Signed distance to a piece of a parabola, ``y = cy + bend * (1 - (x - cx)^2 / half_width^2)``, true near the curve.
+
+        Parameters
+        ----------
+        cx, cy : float or ndarray
+            middle of its chord
+        bend : ndarray
+            how far the middle of the curve lies below the chord
+        half_width : float
+            half of the chord
+        radius : float
+            half the thickness of the line
+        """
         px = self.x - cx
         share = px / np.float32(half_width)
         rise = self.y - (cy + bend * (np.float32(1) - share * share))

@@ -33,7 +33,7 @@ WHERE = {
 """Places as captions call them."""
 
 _LIGHT = {"day": "", "dusk": " at sunset", "haze": " on a hazy day"}
-_INDOORS = ("room", "city", "underwater")
+_INDOORS = ("room", "city", "underwater")  # where the light of the sky is not seen, or is that of night
 _VAGUE_WHOLE = ("a picture of something", "a nice picture", "this is an image", "some things in a place",
                 "a colourful scene", "something in the middle of the picture")  # fmt: skip
 _VAGUE_FAMILY = {"person": "somebody", "text": "something written", "building": "a building", "plant": "a plant",
@@ -47,12 +47,19 @@ def _article(words: str) -> str:
     """The words with ``a`` or ``an`` before them."""
     if words[0] in "aeiou":
         return f"an {words}"
-
     return f"a {words}"
 
 
 def _named(thing: Thing, colour: str | None = None, kind: str | None = None, text: str | None = None) -> str:
-    """``a red car``, ``a person in a red shirt``, ``a red sign that says stop``; any part may be named wrongly."""
+    """``a red car``, ``a person in a red shirt``, ``a red sign that says stop``; any part may be named wrongly.
+
+    Parameters
+    ----------
+    thing : Thing
+        what is in the picture
+    colour, kind, text : str, optional
+        what it is called instead; by default the truth
+    """
     colour = colour or thing.colour
     kind = kind or thing.kind
     text = text or thing.text
@@ -64,11 +71,9 @@ def _named(thing: Thing, colour: str | None = None, kind: str | None = None, tex
     if kind == "word":
         if text:
             return f"{_article(colour)} sign that says {text.lower()}"
-
         return f"{_article(colour)} sign"
     if kind == "house":
         return f"a house with {_article(colour)} roof"
-
     return _article(f"{colour} {_NOUN[kind]}")
 
 
@@ -76,70 +81,90 @@ def _side(thing: Thing) -> str:
     """Where in the picture a thing is."""
     if thing.x < 0.42:
         return "on the left"
-
     if thing.x > 0.58:
         return "on the right"
-
     return "in the middle"
 
 
 def _write(scene: Scene, quality: str, style: int, pick: tuple[int, int, int]) -> str:
-    """One caption; `style` chooses its form and `pick` the words that are free, or wrong."""
+    """One caption.
+
+    Parameters
+    ----------
+    scene : Scene
+        what it is of
+    quality : str
+        :data:`GOOD`, :data:`VAGUE` or :data:`WRONG`
+    style : int
+        0 to 2, its form
+    pick : tuple of (int, int, int)
+        choose the words that are free, or wrong
+    """
     main = next(thing for thing in scene.things if thing.kind == scene.main)
+    if quality == GOOD:
+        return _write_good(scene, main, style)
+    if quality == VAGUE:
+        return _write_vague(scene, main, style, pick)
+    return _write_wrong(scene, main, style, pick)
+
+
+def _write_good(scene: Scene, main: Thing, style: int) -> str:
+    """All things with colours and sides (style 0), the main thing with its colour (1), or kinds alone (2)."""
     others = [thing for thing in scene.things if thing is not main]
     where = WHERE[scene.place]
-    if scene.place not in _INDOORS:
-        where += _LIGHT[scene.light]
-
-    if quality == GOOD:
-        if style == 0:
-            text = f"{_named(main)} {where}"
-            if others:
-                places = [f"{_named(thing)} {_side(thing)}" for thing in others]
-                text += ", with " + " and ".join(places)
-
-            return text
-
-        if style == 1:
-            return f"a photo of {_named(main)} {WHERE[scene.place]}"
-
-        if main.size > 0.62:
-            lead = "a close view of"
-        else:
-            lead = "there is"
-
+    if style == 0:
+        if scene.place not in _INDOORS:
+            where += _LIGHT[scene.light]
+        text = f"{_named(main)} {where}"
         if others:
-            ending = f" next to {_article(_NOUN[others[0].kind])}"
-        else:
-            ending = ""
+            places = [f"{_named(thing)} {_side(thing)}" for thing in others]
+            text += ", with " + " and ".join(places)
+        return text
 
-        return f"{lead} {_article(_NOUN[main.kind])} {WHERE[scene.place]}{ending}"
+    if style == 1:
+        return f"a photo of {_named(main)} {where}"
 
-    if quality == VAGUE:
-        if style == 0:
-            return _VAGUE_WHOLE[pick[0] % len(_VAGUE_WHOLE)]
-        if style == 1:
-            return f"{_VAGUE_FAMILY[FAMILIES[main.kind]]} {_VAGUE_PLACE[scene.place]}"
-        if pick[0] % 2:
-            return f"a view {WHERE[scene.place]}"
+    # More than 0.62 of the picture's height: only a main thing is as large.
+    lead = "there is"
+    if main.size > 0.62:
+        lead = "a close view of"
 
-        return f"{_VAGUE_FAMILY[FAMILIES[main.kind]]} and more"
+    ending = ""
+    if others:
+        ending = f" next to {_article(_NOUN[others[0].kind])}"
+    return f"{lead} {_article(_NOUN[main.kind])} {where}{ending}"
 
-    if style == 0:  # another colour
+
+def _write_vague(scene: Scene, main: Thing, style: int, pick: tuple[int, int, int]) -> str:
+    """True, but of many pictures: of any (style 0), of a family of things (1), or half of what is seen (2)."""
+    if style == 0:
+        return _VAGUE_WHOLE[pick[0] % len(_VAGUE_WHOLE)]
+    if style == 1:
+        return f"{_VAGUE_FAMILY[FAMILIES[main.kind]]} {_VAGUE_PLACE[scene.place]}"
+    if pick[0] % 2:
+        return f"a view {WHERE[scene.place]}"
+    return f"{_VAGUE_FAMILY[FAMILIES[main.kind]]} and more"
+
+
+def _write_wrong(scene: Scene, main: Thing, style: int, pick: tuple[int, int, int]) -> str:
+    """One thing wrong and the rest true: another colour (style 0), place (1) or kind (2)."""
+    if style == 0:
         colours = [name for name in KINDS[main.kind].colours if name != main.colour]
         return f"{_named(main, colour=colours[pick[0] % len(colours)])} {WHERE[scene.place]}"
 
-    if style == 1:  # another place
+    if style == 1:
         places = [name for name in PLACES if name != scene.place]
         return f"{_named(main)} {WHERE[places[pick[1] % len(places)]]}"
 
     # Another kind of thing; calling a face a person would not be wrong.
+    same = main.kind
     if FAMILIES[main.kind] == "person":
         same = "person"
-    else:
-        same = main.kind
 
-    kinds = [name for name in THINGS if name not in scene.labels and FAMILIES[name] != same]
+    kinds = []
+    for name in THINGS:
+        if name not in scene.labels and FAMILIES[name] != same:
+            kinds.append(name)
     wrong = kinds[pick[2] % len(kinds)]
 
     return f"{_named(main, kind=wrong, text=WORDS[pick[1] % len(WORDS)])} {WHERE[scene.place]}"
@@ -149,16 +174,24 @@ def _plan(scenes: Sequence[Scene]) -> list[list[tuple[str, int, tuple[int, int, 
     """Per scene: quality, style and free draws of its five captions, in the order they are given."""
     plans: list = [None] * len(scenes)
     for seed in {scene.seed for scene in scenes}:
-        rows = [row for row, scene in enumerate(scenes) if scene.seed == seed]
+        rows = []
+        indices = []
+        for row, scene in enumerate(scenes):
+            if scene.seed == seed:
+                rows.append(row)
+                indices.append(scene.index)
 
         # All draws of this world's scenes at once, each by its name.
-        chance = Chance(seed, [scenes[row].index for row in rows])
-        order = np.argsort(
-            np.stack([chance.bits(f"caption.order.{k}") for k in range(5)], axis=1), axis=1, kind="stable"
-        )
-
-        draws = np.stack([chance.integer(f"caption.style.{k}", 3) for k in range(3)], axis=1)
-        picks = np.stack([chance.integer(f"caption.pick.{k}", 1 << 16) for k in range(3)], axis=1)
+        chance = Chance(seed, indices)
+        bits = [chance.bits(f"caption.order.{k}") for k in range(5)]
+        order = np.argsort(np.stack(bits, axis=1), axis=1, kind="stable")  # (n, 5)
+        styles = []
+        words = []
+        for k in range(3):
+            styles.append(chance.integer(f"caption.style.{k}", 3))
+            words.append(chance.integer(f"caption.pick.{k}", 1 << 16))
+        draws = np.stack(styles, axis=1)  # (n, 3)
+        picks = np.stack(words, axis=1)  # (n, 3)
         mood = chance.integer("caption.mood", 4)
 
         for at, row in enumerate(rows):
@@ -168,26 +201,51 @@ def _plan(scenes: Sequence[Scene]) -> list[list[tuple[str, int, tuple[int, int, 
             # The fifth must not repeat one of the others word for word.
             if fifth in ((VAGUE, vague), (WRONG, wrong)):
                 fifth = (fifth[0], (last + 1) % 3)
-
             plan = [(GOOD, 0), (GOOD, 1), (VAGUE, vague), (WRONG, wrong), fifth]
-            plans[row] = [(*plan[k], tuple(picks[at].tolist())) for k in order[at]]
+            pick = tuple(picks[at].tolist())
+            plans[row] = [(*plan[k], pick) for k in order[at]]
 
     return plans
 
 
 def write(scenes: Sequence[Scene]) -> list[tuple[str, ...]]:
-    """Five captions for each scene: lower case, no full stop, in an order that gives nothing away."""
+    """Five captions for each scene.
+
+    Parameters
+    ----------
+    scenes : sequence of Scene
+        of any seeds, in any order
+
+    Returns
+    -------
+    list of tuple of str
+        lower case, no full stop, in an order that gives nothing away
+    """
     texts = []
     for scene, plan in zip(scenes, _plan(scenes), strict=True):
-        texts.append(tuple(_write(scene, quality, style, pick) for quality, style, pick in plan))
+        captions = []
+        for quality, style, pick in plan:
+            captions.append(_write(scene, quality, style, pick))
+
+        texts.append(tuple(captions))
 
     return texts
 
 
 def truth(scenes: Sequence[Scene]) -> list[tuple[str, ...]]:
-    """The quality of each scene's five captions: two or three are ``good``, the others ``vague`` or ``wrong``."""
+    """The quality of each scene's five captions.
+
+    Parameters
+    ----------
+    scenes : sequence of Scene
+        as given to :func:`write`
+
+    Returns
+    -------
+    list of tuple of str
+        two or three are ``good``, the others ``vague`` or ``wrong``
+    """
     qualities = []
     for plan in _plan(scenes):
         qualities.append(tuple(quality for quality, _, _ in plan))
-
     return qualities

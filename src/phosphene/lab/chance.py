@@ -28,7 +28,6 @@ def _name_key(name: str) -> np.ndarray:
     key = 0xCBF29CE484222325  # FNV-1a, 64 bits
     for byte in name.encode():
         key = ((key ^ byte) * 0x100000001B3) & _MASK
-
     return np.array([key], dtype=np.uint64)  # an array, not a scalar: scalars warn when they wrap around
 
 
@@ -69,23 +68,72 @@ class Chance:
         return mix(self._state ^ mix(_name_key(name)))
 
     def uniform(self, name: str, low: float = 0.0, high: float = 1.0) -> np.ndarray:
-        """(n,) float64, uniform in [low, high)."""
+        """Uniform numbers.
+
+        Parameters
+        ----------
+        name : str
+            of the draw
+        low, high : float
+            uniform in [low, high)
+
+        Returns
+        -------
+        ndarray of shape (n,), float64
+        """
+        # The upper 53 bits are what a float64 between 0 and 1 can hold.
         unit = (self.bits(name) >> np.uint64(11)).astype(np.float64) * 2.0**-53
         return low + (high - low) * unit
 
     def integer(self, name: str, count: int | np.ndarray) -> np.ndarray:
-        """(n,) int64, uniform over 0 .. count - 1; `count` may differ by scene."""
+        """Uniform whole numbers.
+
+        Parameters
+        ----------
+        name : str
+            of the draw
+        count : int or ndarray of shape (n,)
+            0 .. count - 1; may differ by scene
+
+        Returns
+        -------
+        ndarray of shape (n,), int64
+        """
         return np.minimum((self.uniform(name) * count).astype(np.int64), np.asarray(count, dtype=np.int64) - 1)
 
     def weighted(self, name: str, weights: np.ndarray) -> np.ndarray:
-        """(n,) int64: one column drawn per scene, in proportion to `weights`, (columns,) or (n, columns)."""
+        """One column per scene, in proportion to weights.
+
+        Parameters
+        ----------
+        name : str
+            of the draw
+        weights : ndarray of shape (n_columns,) or (n, n_columns)
+            at least 0, of any sum more than 0
+
+        Returns
+        -------
+        ndarray of shape (n,), int64
+        """
         weights = np.broadcast_to(weights, (len(self), np.shape(weights)[-1])).astype(np.float64)
         edges = np.cumsum(weights, axis=1)
         drawn = (self.uniform(name)[:, None] * edges[:, -1:] >= edges).sum(axis=1)
         return np.minimum(drawn, weights.shape[1] - 1)
 
     def happens(self, name: str, probability: float) -> np.ndarray:
-        """(n,) bool, true with the given probability."""
+        """Whether something is so.
+
+        Parameters
+        ----------
+        name : str
+            of the draw
+        probability : float
+            0-1
+
+        Returns
+        -------
+        ndarray of shape (n,), bool
+        """
         return self.uniform(name) < probability
 
 

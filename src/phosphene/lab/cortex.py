@@ -70,6 +70,7 @@ class _Warp:
     """A smooth random displacement of the flat map: why no two subjects' borders agree."""
 
     def __init__(self, rng: np.random.Generator, strength_mm: float):
+        # Six waves of about 45 mm, each moving both axes, so that borders bend over centimetres.
         self.waves = rng.normal(0.0, 2 * np.pi / 45.0, (6, 2))
         self.phase = rng.uniform(0.0, 2 * np.pi, (6, 2))
         self.strength = rng.normal(0.0, strength_mm / np.sqrt(3.0), (6, 2))
@@ -87,10 +88,15 @@ class _Warp:
 
 
 def _patches(rng: np.random.Generator, right: bool) -> list[tuple[str, np.ndarray]]:
-    """This hemisphere's areas: name and rectangle, moved and scaled a little."""
+    """This hemisphere's areas: name and rectangle, moved and scaled a little.
+
+    Maps that share borders (V1 to hV4) stay where they are, and only the warp bends them; areas that stand alone are moved and
+    differ in size by about a tenth.
+    """
     patches = []
     for name, area in AREAS.items():
-        if area.prefers or name == "LOC":
+        stands_alone = bool(area.prefers) or name == "LOC"
+        if stands_alone:
             shift = rng.normal(0.0, 1.2, 2)
         else:
             shift = np.zeros(2)
@@ -100,13 +106,13 @@ def _patches(rng: np.random.Generator, right: bool) -> list[tuple[str, np.ndarra
             grow *= 0.5  # reading lives on the left
 
         if name == "FFA" and not right:
-            grow *= 0.9
+            grow *= 0.9  # and faces more on the right
 
         for u0, u1, v0, v1 in area.patches:
             box = np.array([u0, u1, v0, v1], dtype=float)
-            if area.prefers or name == "LOC":
+            if stands_alone:
                 middle = np.array([(u0 + u1) / 2, (v0 + v1) / 2]) + shift
-                half = np.array([u1 - u0, v1 - v0]) / 2 * np.sqrt(grow)
+                half = np.array([u1 - u0, v1 - v0]) / 2 * np.sqrt(grow)  # `grow` is of the surface
                 box = np.array([middle[0] - half[0], middle[0] + half[0], middle[1] - half[1], middle[1] + half[1]])
 
             patches.append((name, box))
@@ -122,18 +128,21 @@ def _sample(boxes: np.ndarray, warp: _Warp, spacing: float, rng: np.random.Gener
     flat[1::2, :, 0] += spacing / 2
     flat = flat.reshape(-1, 2)
     flat = flat + rng.uniform(-0.2, 0.2, flat.shape) * spacing
-    straight = warp(flat)
-    outside = np.maximum(
-        boxes[:, ::2] - straight[:, None, :], straight[:, None, :] - boxes[:, 1::2]
-    )  # (point, box, axis)
 
-    away = np.sqrt((np.maximum(outside, 0.0) ** 2).sum(axis=2)).min(axis=1)
+    # Distance to the nearest box, on the map where boxes are straight; 0 inside.
+    straight = warp(flat)
+    below = boxes[:, ::2] - straight[:, None, :]
+    above = straight[:, None, :] - boxes[:, 1::2]
+    outside = np.maximum(below, above)  # (point, box, axis)
+    away = np.sqrt((np.maximum(outside, 0.0) ** 2).sum(axis=2)).min(axis=1)  # (point,)
     return flat[away <= _MARGIN_MM]
 
 
 def _fold(flat: np.ndarray, right: bool, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Bend the sheet round the brain and fold it into gyri and sulci: x, y, z in millimetres, and the height of the fold."""
     u, v = flat.T
+
+    # Gyri 21 mm apart, whose crests meander; crests lie further out than sulci.
     phase = rng.uniform(0.0, 2 * np.pi, 2)
     fold = np.sin(2 * np.pi * (u / 21.0 + 0.35 * np.sin(v / 14.0 + phase[0])) + phase[1])
     radius = 34.0 + 4.5 * fold
@@ -144,16 +153,30 @@ def _fold(flat: np.ndarray, right: bool, rng: np.random.Generator) -> tuple[np.n
 
 
 def _fields(area: np.ndarray, straight: np.ndarray, right: bool, rng: np.random.Generator) -> pd.DataFrame:
-    """Population receptive fields: centre (degrees, x to the right and y up) and standard deviation."""
+    """Population receptive fields: centre (degrees, x to the right and y up) and standard deviation.
+
+    Parameters
+    ----------
+    area : ndarray of shape (n_points,)
+        name of the area of each point
+    straight : ndarray of shape (n_points, 2)
+        places on the map whose borders are straight, millimetres
+    right : bool
+        hemisphere; it sees the other half of the field
+    rng : numpy.random.Generator
+        decides what the layout does not
+    """
     n = len(area)
     u, v = straight.T
 
-    # angle from the horizontal meridian, up positive
+    # Eccentricity grows exponentially from the occipital pole forwards: cortical magnification falls with it.
     eccentricity = np.full(n, np.nan)
     angle = np.full(n, np.nan)
     mapped = np.isin(area, [*EARLY, "hV4"])
     share = np.clip(u / np.where(area == "hV4", 26.0, 44.0), 0.0, 1.0)
     eccentricity[mapped] = (_FOVEA_DEG * (np.exp(share * np.log1p(_FARTHEST_DEG / _FOVEA_DEG)) - 1.0))[mapped]
+
+    # Angle from the horizontal meridian, up positive. It turns around at each border, which is how maps are told apart.
     quarter = np.pi / 2
     up = -np.sign(v)  # the lower bank shows the upper field
     distance = np.abs(v)
@@ -161,14 +184,20 @@ def _fields(area: np.ndarray, straight: np.ndarray, right: bool, rng: np.random.
     angle = np.where(area == "V2", up * quarter * (18.0 - distance) / 7.0, angle)
     angle = np.where(area == "V3", up * quarter * (distance - 18.0) / 6.0, angle)
     angle = np.where(area == "hV4", quarter * (v + 30.0) / 6.0, angle)
+
+    # Areas without a map: fields anywhere, those of faces and words near the fovea.
     loose = ~mapped
     foveal = np.isin(area, ["FFA", "OFA", "VWFA"])
     eccentricity[loose] = (rng.gamma(2.0, 1.0, n) * np.where(foveal, 0.4, 0.9))[loose]
     angle[loose] = rng.uniform(-quarter, quarter, n)[loose]
     angle = np.clip(angle, -quarter, quarter)
-    slope = {name: (np.array(item.size_deg) * rng.uniform(0.85, 1.15)) for name, item in AREAS.items()}
+
+    # Fields grow linearly with eccentricity; a subject's areas differ from the table by up to 15 %.
+    slope = {}
+    for name, item in AREAS.items():
+        slope[name] = np.array(item.size_deg) * rng.uniform(0.85, 1.15)
     slope["none"] = np.array([1.0, 0.2])
-    growth = np.array([slope[name] for name in area])
+    growth = np.array([slope[name] for name in area])  # (n_points, 2)
     size = (growth[:, 0] + growth[:, 1] * eccentricity) * rng.lognormal(0.0, 0.12, n)
     scatter = rng.normal(0.0, 0.25, (n, 2)) * size[:, None] * np.where(loose, 2.0, 1.0)[:, None]
 
@@ -185,19 +214,20 @@ def _fields(area: np.ndarray, straight: np.ndarray, right: bool, rng: np.random.
 
 
 def _hemisphere(warp, patches, flat, right, rng) -> pd.DataFrame:
+    """Table of a hemisphere's points: places, areas and receptive fields."""
     straight = warp(flat)
     area = np.full(len(flat), "none", dtype=object)
-
     for name, (u0, u1, v0, v1) in patches:
         du = (2 * straight[:, 0] - u0 - u1) / (u1 - u0)
         dv = (2 * straight[:, 1] - v0 - v1) / (v1 - v0)
 
-        # maps have straight borders, other areas are rounded patches
+        # Maps have straight borders, other areas are rounded patches: superellipses of high and low power.
         if name in (*EARLY, "hV4"):
             power = 40
         else:
             power = 4
 
+        # Where two overlap, the one listed first keeps the point.
         inside = np.abs(du) ** power + np.abs(dv) ** power < 1.0
         area[inside & (area == "none")] = name
 
@@ -233,21 +263,26 @@ def grow(rng: np.random.Generator, n_voxels: int) -> pd.DataFrame:
         prf_size (degrees)
     """
     warps = [_Warp(rng, 2.0), _Warp(rng, 2.0)]
-    patches = [_patches(rng, right) for right in (False, True)]
-    boxes = [np.array([*(box for _, box in part), _SILENT]) for part in patches]
+    patches = [_patches(rng, False), _patches(rng, True)]
+    boxes = []
+    for part in patches:
+        rectangles = [box for _, box in part]
+        boxes.append(np.array([*rectangles, _SILENT]))  # (n_boxes, 4)
     state = int(rng.integers(1 << 32))
 
     def sheets(spacing: float) -> list[np.ndarray]:
         jitter = np.random.default_rng(state)  # the same jitter at every spacing tried
         return [_sample(box, warp, spacing, jitter) for box, warp in zip(boxes, warps, strict=True)]
 
+    # From too wide a grid (some 5,200 square millimetres a hemisphere) to the first with enough points; the rest is dropped.
     spacing = np.sqrt(2 * 5200.0 / n_voxels) * 1.25
     while sum(map(len, sheets(spacing))) < n_voxels:
         spacing *= 0.985
-
     flat = sheets(spacing)
-    table = pd.concat([_hemisphere(warps[right], patches[right], flat[right], bool(right), rng) for right in (0, 1)],
-                      ignore_index=True)  # fmt: skip
+    hemispheres = []
+    for right in (0, 1):
+        hemispheres.append(_hemisphere(warps[right], patches[right], flat[right], bool(right), rng))
+    table = pd.concat(hemispheres, ignore_index=True)
     kept = np.sort(rng.permutation(len(table))[:n_voxels])
 
     return table.iloc[kept].reset_index(drop=True)

@@ -77,7 +77,10 @@ def _search(seed: int, start: int, count: int, accept: Callable[[Scene], bool]) 
     accepted: list[int] = []
     while len(accepted) < count:
         block = np.arange(start, start + _SEARCH)
-        accepted += [scene.index for scene in describe_many(seed, block) if accept(scene)]
+        for scene in describe_many(seed, block):
+            if accept(scene):
+                accepted.append(scene.index)
+
         start += _SEARCH
 
     return np.array(accepted[:count], dtype=np.int64)
@@ -117,7 +120,24 @@ def nsd(
     train_repeats: int = 1,
     test_repeats: int = 3,
 ) -> LabDesign:
-    """Image-disjoint: test pictures shared by all subjects, each shown three times; training pictures of one's own."""
+    """Image-disjoint: test pictures shared by all subjects, each shown three times; training pictures of one's own.
+
+    Parameters
+    ----------
+    n_train, n_test : int
+        pictures
+    seed : int, default 0
+        which world of scenes
+    subject : int, default 1
+        has training pictures of its own
+    train_repeats, test_repeats : int
+        how often a picture is shown
+
+    Returns
+    -------
+    LabDesign
+        as the Natural Scenes Dataset has it
+    """
     return _design(
         "nsd",
         1_000_000 * int(subject) + np.arange(n_train),
@@ -138,14 +158,30 @@ def god(
     train_repeats: int = 1,
     test_repeats: int = 8,
 ) -> LabDesign:
-    """Category-disjoint: no training picture holds any of the kinds of things that the test pictures show."""
+    """Category-disjoint: no training picture holds any of the kinds of things that the test pictures show.
+
+    Parameters
+    ----------
+    n_train, n_test : int
+        pictures
+    seed : int, default 0
+        which world of scenes
+    subject : int, default 1
+        not used: all subjects see the same pictures
+    train_repeats, test_repeats : int
+        how often a picture is shown
+
+    Returns
+    -------
+    LabDesign
+        as the Generic Object Decoding data set has it
+    """
     train = _search(seed, 1_000_000, n_train, lambda scene: not set(scene.labels) & set(UNSEEN_KINDS))
 
     n_each = -(-n_test // len(UNSEEN_KINDS))
     of_kinds = []
     for kind in UNSEEN_KINDS:
         of_kinds.append(_search(seed, 0, n_each, lambda scene, kind=kind: scene.main == kind))
-
     test = np.stack(of_kinds, axis=1).ravel()[:n_test]  # the kinds in turn
     return _design(
         "god",
@@ -168,7 +204,24 @@ def bold5000(
     train_repeats: int = 1,
     test_repeats: int = 4,
 ) -> LabDesign:
-    """Few repeats: all subjects see the same pictures once; those shown four times test."""
+    """Few repeats: all subjects see the same pictures once; those shown four times test.
+
+    Parameters
+    ----------
+    n_train, n_test : int
+        pictures
+    seed : int, default 0
+        which world of scenes
+    subject : int, default 1
+        not used: all subjects see the same pictures
+    train_repeats, test_repeats : int
+        how often a picture is shown
+
+    Returns
+    -------
+    LabDesign
+        as BOLD5000 has it
+    """
     numbers = 2_000_000 + np.arange(n_train + n_test)
 
     # Which pictures test is hashed, not drawn: the same for every subject.
@@ -201,7 +254,24 @@ def clusters(
     train_repeats: int = 1,
     test_repeats: int = 3,
 ) -> LabDesign:
-    """Cluster-disjoint: a quarter of all pairs of place and family test, and no training picture is of such a pair."""
+    """Cluster-disjoint: a quarter of all pairs of place and family test, and no training picture is of such a pair.
+
+    Parameters
+    ----------
+    n_train, n_test : int
+        pictures
+    seed : int, default 0
+        which world of scenes
+    subject : int, default 1
+        has training pictures of its own
+    train_repeats, test_repeats : int
+        how often a picture is shown
+
+    Returns
+    -------
+    LabDesign
+        in which no test picture has a near neighbour in training
+    """
     families = sorted(set(FAMILIES.values()))
 
     # A Latin pattern with a hashed shift holds out some pairs of every place and of every family, and never all.
@@ -256,7 +326,6 @@ def design(name: str, **options: int) -> LabDesign:
     checked = {}
     for key, value in options.items():
         checked[key] = whole(key, value, least.get(key, 1), most.get(key, _MOST_SHOWINGS))
-
     return DESIGNS[name](**checked)
 
 

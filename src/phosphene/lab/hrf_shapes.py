@@ -109,6 +109,7 @@ def _integral(time_s: np.ndarray, voxels: np.ndarray) -> np.ndarray:
 
 
 def _area(time_s: np.ndarray, voxels: np.ndarray, duration_s: float) -> np.ndarray:
+    """Response to stimulation from 0 to `duration_s`, not scaled: a difference of two integrals, (n_voxels, n_times)."""
     return _integral(time_s, voxels) - _integral(time_s - duration_s, voxels)
 
 
@@ -129,6 +130,7 @@ def peaks(voxels: np.ndarray, duration_s: float = 3.0) -> tuple[np.ndarray, np.n
     height : ndarray of shape (n_voxels,), float64
         Seconds: the area of the impulse response that stimulation gathers.
     """
+    # On a coarse grid first, then on a fine one round the place found there.
     coarse = np.arange(0.0, 20.0 + duration_s, 0.1)
     near = coarse[_area(coarse, voxels, duration_s).argmax(axis=1)]
 
@@ -146,8 +148,8 @@ def responses(time_s: np.ndarray, voxels: np.ndarray, duration_s: float = 3.0) -
 
     Parameters
     ----------
-    time_s : ndarray
-        float array of any shape Seconds since onset; the response is 0 up to time 0.
+    time_s : ndarray, float
+        Seconds since onset, of any shape; the response is 0 up to time 0.
     voxels : ndarray of shape (n_voxels, 7), float64
         As :func:`parameters` gives them.
     duration_s : float
@@ -155,9 +157,9 @@ def responses(time_s: np.ndarray, voxels: np.ndarray, duration_s: float = 3.0) -
 
     Returns
     -------
-    ndarray
-        (n_voxels, *time_s.shape) float64 Each with its peak at 1, so that a beta of 1 % is a response that peaks at 1
-        %; rounded to a millionth, so that it is the same on every machine.
+    ndarray of shape (n_voxels, *time_s.shape), float64
+        Each with its peak at 1, so that a beta of 1 % is a response that peaks at 1 %; rounded to a millionth, so that it is the
+        same on every machine.
 
     Raises
     ------
@@ -219,11 +221,9 @@ def convolve(
         block = slice(start, start + 512)
         kernel = responses(lags, voxels[block], duration_s).T  # (n_lags, n_block)
         total = np.zeros((n_volumes, kernel.shape[1]))
-
         for trial, beta in enumerate(betas[:, block]):
             volumes = np.flatnonzero(is_on[:, trial])
             total[volumes] += kernel[column[volumes, trial]] * beta
-
         evoked[:, block] = total
 
     return evoked

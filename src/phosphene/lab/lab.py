@@ -131,18 +131,18 @@ def make(
     >>> study.betas.shape, study.images.shape
     ((35, 100), (25, 32, 32, 3))
     """
-    repeats = {"train_repeats": train_repeats, "test_repeats": test_repeats}
-    plan = design(
-        name,
-        n_train=n_train,
-        n_test=n_test,
-        seed=seed,
-        subject=subject,
-        **{key: value for key, value in repeats.items() if value is not None},
-    )
+    # A design has numbers of repeats of its own, which stay where none is given.
+    repeats = {}
+    if train_repeats is not None:
+        repeats["train_repeats"] = train_repeats
+    if test_repeats is not None:
+        repeats["test_repeats"] = test_repeats
+
+    plan = design(name, n_train=n_train, n_test=n_test, seed=seed, subject=subject, **repeats)
 
     _refuse_what_does_not_fit(plan, n_voxels, scenes.checked_size(size))
     person = Subject(1000 * int(seed) + int(subject), n_voxels, snr or plan.snr)
+    # Two independent generators: another order of trials leaves the noise of each trial as it was.
     order_rng, noise_rng = np.random.default_rng([int(seed), int(subject), 0x4C4142]).spawn(2)
     images = scenes.render_many(seed, plan.indices, size)
     described = tuple(scenes.describe_many(seed, plan.indices))

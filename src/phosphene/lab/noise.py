@@ -37,7 +37,19 @@ def _smooth(xyz: np.ndarray, reach_mm: float, count: int, rng: np.random.Generat
 
 
 def smooth_map(xyz: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(n_voxels,) one smooth map over the cortex, about normal with unit variance, given the voxels' places (n_voxels, 3), mm."""
+    """A smooth map over the cortex, about normal with unit variance.
+
+    Parameters
+    ----------
+    xyz : ndarray of shape (n_voxels, 3)
+        places of the voxels, millimetres
+    rng : numpy.random.Generator
+        decides the map
+
+    Returns
+    -------
+    ndarray of shape (n_voxels,), float64
+    """
     pattern = _smooth(xyz, 15.0, 64, rng)
     weights = rng.normal(size=(pattern.shape[1], 1))
     return exact_product(pattern, weights)[:, 0]  # (n_voxels,)
@@ -194,7 +206,6 @@ def _main_directions(similarity: np.ndarray) -> np.ndarray:
 
     for _ in range(_ECHO_ITERATIONS):
         rows = _orthonormal(exact_product(rows, similarity))  # (k, n)
-
     return rows
 
 
@@ -223,5 +234,4 @@ def _carry_over(n_trials: int, count: int, rng: np.random.Generator) -> np.ndarr
 
     for trial in range(1, n_trials):
         fresh[trial] = np.float32(_CARRY_OVER) * fresh[trial - 1] + step * fresh[trial]
-
     return fresh

@@ -51,7 +51,6 @@ def _filters() -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     half = _PADDED // 2
     around = np.arange(-half // 2, half // 2)
     filters = []
-
     for cycles in CYCLES:
         for number in range(ORIENTATIONS):
             turn = np.pi * number / ORIENTATIONS
@@ -80,11 +79,9 @@ def _shrink(rgb: np.ndarray) -> np.ndarray:
     """(n, 3, size, size) to (n, 3, 32, 32) float32, averaging areas."""
     weights = _area_weights(rgb.shape[2])
     seen = np.empty((len(rgb), 3, _SEEN, _SEEN), dtype=np.float32)
-
     for channel in range(3):  # one after the other: large pictures in float64 fill the memory
         rows = exact_product(weights, rgb[:, channel])  # (n, 32, size)
         seen[:, channel] = exact_product(rows, weights.T)  # (n, 32, 32)
-
     return seen
 
 
@@ -100,7 +97,6 @@ def _energy(light: np.ndarray) -> np.ndarray:
     spectrum = np.asarray(fft.fft2(padded))  # (n, 48, 48)
     inside = slice(edge // 2, edge // 2 + GRID)
     out = np.empty((len(light), N_ENERGY, GRID, GRID), dtype=np.float32)
-
     for number, (rows, columns, values) in enumerate(_filters()):
         band = spectrum[:, rows[:, None], columns[None, :]] * values  # (n, 24, 24)
         amplitude = np.asarray(fft.ifft2(band, overwrite_x=True))
@@ -163,7 +159,6 @@ def maps(images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     for turn in 2 * np.pi * np.arange(HUES) / HUES:
         along = np.float32(np.cos(turn)) * red_green + np.float32(np.sin(turn)) * blue_yellow
         hues.append(np.maximum(along, 0))
-
     surface = np.stack([bright, dark, red_green, blue_yellow], axis=1)
     shape = np.concatenate([np.stack([*hues, bright, dark], axis=1), _curvature(light)], axis=1)  # (n, 10, 16, 16)
 

@@ -1,4 +1,8 @@
-"""The ten places of the lab's scenes: what stands behind the things. Each painter fills whole pictures at once."""
+"""The ten places of the lab's scenes: what stands behind the things. Each painter fills whole pictures at once.
+
+All share one signature and one picture of the world: a horizon, light of one of three kinds, and nearness that grows downwards
+from the horizon. Names in ``chance`` are the scene's own: a draw keeps its value whatever else a painter comes to draw.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +26,16 @@ def _sky(canvas: Canvas, chance: Chance, light: np.ndarray, horizon: np.ndarray,
     """Graded sky with a sun and its glow, and clouds."""
     down = ease(canvas.y / horizon)
     canvas.rgb[:] = colours(_SKY_TOP, light) + down * (colours(_SKY_LOW, light) - colours(_SKY_TOP, light))
+
+    # The sun may be hidden behind what is painted later.
     sun_x = per_picture(chance.uniform("sun.x", 0.08, 0.92))
     sun_y = horizon * per_picture(chance.uniform("sun.y", 0.15, 0.75))
     away = length(canvas.x - sun_x, canvas.y - sun_y)
     glow = clamp(F(1) - away / F(0.32))
     canvas.blend(glow * glow * F(0.55), colours(_SUN, light))
     canvas.shape(away - per_picture(chance.uniform("sun.size", 0.035, 0.065)), colours(_SUN, light))
+
+    # Clouds are the upper part of stretched noise, thinner towards the horizon.
     shift = per_picture(chance.uniform("clouds"))
     cover = ease((noise(canvas.x * F(0.35) + shift, canvas.y * F(0.9) + shift * F(3)) - F(0.56)) / F(0.16))
     shade = colours([(255, 255, 255), (246, 196, 184), (236, 238, 240)], light)
@@ -55,7 +63,19 @@ def _peak(canvas: Canvas, x: np.ndarray, y: np.ndarray, slope: np.ndarray, rough
 
 
 def sky(canvas: Canvas, chance: Chance, light: np.ndarray, horizon: np.ndarray) -> None:
-    """High up: sky all the way, above a sea of cloud."""
+    """High up: sky all the way, above a sea of cloud.
+
+    Parameters
+    ----------
+    canvas : Canvas
+        painted all over
+    chance : Chance
+        draws the sun and the banks of cloud
+    light : ndarray of shape (n,), int
+        rows of :data:`LIGHTS`
+    horizon : ndarray of shape (n, 1, 1), float32
+        height from the top, 0-1; not above 0.9, so that the picture is sky
+    """
     far = np.maximum(horizon, F(0.9))
     _sky(canvas, chance, light, far, clouds=0.9)
 
@@ -67,7 +87,19 @@ def sky(canvas: Canvas, chance: Chance, light: np.ndarray, horizon: np.ndarray) 
 
 
 def sea(canvas: Canvas, chance: Chance, light: np.ndarray, horizon: np.ndarray) -> None:
-    """Open water under the sky, with the sun's track on the waves."""
+    """Open water under the sky, with the sun's track on the waves.
+
+    Parameters
+    ----------
+    canvas : Canvas
+        painted all over
+    chance : Chance
+        draws the sun and the waves
+    light : ndarray of shape (n,), int
+        rows of :data:`LIGHTS`
+    horizon : ndarray of shape (n, 1, 1), float32
+        height from the top, 0-1; where the water begins
+    """
     _sky(canvas, chance, light, horizon)
     _ground(
         canvas,
@@ -76,6 +108,7 @@ def sea(canvas: Canvas, chance: Chance, light: np.ndarray, horizon: np.ndarray) 
         colours([(10, 76, 132), (52, 44, 100), (52, 92, 112)], light),
     )
 
+    # Waves grow towards the viewer, so the noise is stretched by nearness; crests are light and troughs dark.
     below = clamp((canvas.y - horizon) * F(400))
     shift = per_picture(chance.uniform("waves"))
     nearness = F(0.25) + (canvas.y - horizon) * F(1.5)
@@ -85,13 +118,27 @@ def sea(canvas: Canvas, chance: Chance, light: np.ndarray, horizon: np.ndarray) 
     )
 
     canvas.blend(below * clamp(-wave * F(1.8)) * F(0.5), colours([(6, 50, 100), (34, 28, 80), (36, 70, 92)], light))
+
+    # The same draw as in the sky: the track lies under the sun, and widens towards the viewer.
     sun_x = per_picture(chance.uniform("sun.x", 0.08, 0.92))
     track = clamp(F(1) - np.abs(canvas.x - sun_x) / (F(0.05) + (canvas.y - horizon) * F(0.3)))
     canvas.blend(below * track * clamp(wave * F(4) + F(0.35)) * F(0.7), colours(_SUN, light))
 
 
 def meadow(canvas: Canvas, chance: Chance, light: np.ndarray, horizon: np.ndarray) -> None:
-    """Green hills under the sky, flowers in the grass."""
+    """Green hills under the sky, flowers in the grass.
+
+    Parameters
+    ----------
+    canvas : Canvas
+        painted all over
+    chance : Chance
+        draws hills, grass, flowers and the sky
+    light : ndarray of shape (n,), int
+        rows of :data:`LIGHTS`
+    horizon : ndarray of shape (n, 1, 1), float32
+        height from the top, 0-1; where the hills begin
+    """
     _sky(canvas, chance, light, horizon)
     hills = _ridge(canvas, chance, "hills", horizon, 0.14, 0.3)
     _ground(
@@ -109,6 +156,8 @@ def meadow(canvas: Canvas, chance: Chance, light: np.ndarray, horizon: np.ndarra
     blades = noise(canvas.x * F(1.6) + shift, canvas.y * F(0.7) + shift * F(3)) - F(0.5)
     canvas.blend(below * clamp(blades) * F(0.7), colours([(196, 226, 104), (206, 174, 84), (180, 200, 130)], light))
     canvas.blend(below * clamp(-blades) * F(0.8), colour(30, 84, 30))
+
+    # One flower at most in each cell of a grid that narrows towards the horizon.
     nearness = F(0.5) + (canvas.y - top)
     u = (canvas.x - F(0.5)) / nearness * F(9)
     v = canvas.y * F(16)
@@ -125,7 +174,19 @@ def meadow(canvas: Canvas, chance: Chance, light: np.ndarray, horizon: np.ndarra
 
 
 def desert(canvas: Canvas, chance: Chance, light: np.ndarray, horizon: np.ndarray) -> None:
-    """Dunes with a bright and a shaded side."""
+    """Dunes with a bright and a shaded side.
+
+    Parameters
+    ----------
+    canvas : Canvas
+        painted all over
+    chance : Chance
+        draws where the dunes stand, ripples and the sky
+    light : ndarray of shape (n,), int
+        rows of :data:`LIGHTS`
+    horizon : ndarray of shape (n, 1, 1), float32
+        height from the top, 0-1; the foot of the farthest dune
+    """
     _sky(canvas, chance, light, horizon, clouds=0.25)
     haze = clamp(F(1) - np.abs(canvas.y - horizon) / F(0.25)) * F(0.6)
     canvas.blend(haze, colours([(248, 226, 180), (250, 170, 110), (226, 214, 190)], light))
@@ -139,6 +200,8 @@ def desert(canvas: Canvas, chance: Chance, light: np.ndarray, horizon: np.ndarra
         line = y + np.where(away < 0, away * F(-0.28), away * F(0.34)) * (F(1) - F(0.35) * np.abs(away))
         line = line - F(0.05) + F(0.02) * (noise(canvas.x * F(0.4), x) - F(0.5))
         _ground(canvas, line, colours(bright, light), colours(bright, light) * F(0.9))
+
+        # The side away from the sun, from the crest to where the dune runs out.
         crest = x + (canvas.y - y) * F(0.6) + F(0.05) * (noise(canvas.y * F(0.6), x) - F(0.5))
         shade = (
             clamp((canvas.x - crest) / F(0.03))
@@ -154,9 +217,23 @@ def desert(canvas: Canvas, chance: Chance, light: np.ndarray, horizon: np.ndarra
 
 
 def snow(canvas: Canvas, chance: Chance, light: np.ndarray, horizon: np.ndarray) -> None:
-    """White fields before a dark wood, flakes falling."""
+    """White fields before a dark wood, flakes falling.
+
+    Parameters
+    ----------
+    canvas : Canvas
+        painted all over
+    chance : Chance
+        draws wood, drifts, flakes and the sky
+    light : ndarray of shape (n,), int
+        rows of :data:`LIGHTS`
+    horizon : ndarray of shape (n, 1, 1), float32
+        height from the top, 0-1; the foot of the wood
+    """
     _sky(canvas, chance, light, horizon, clouds=0.8)
     canvas.blend(F(0.35), colour(206, 216, 230))
+
+    # A row of spruces: triangles one cell wide, each of its own height.
     shift = per_picture(chance.uniform("wood"))
     step = canvas.x * F(17) + shift * F(31)
     cell = np.floor(step)
@@ -169,6 +246,7 @@ def snow(canvas: Canvas, chance: Chance, light: np.ndarray, horizon: np.ndarray)
         near = colours([(196, 212, 234), (206, 178, 190), (198, 204, 212)], light)
         _ground(canvas, line, colours([(250, 252, 255), (255, 226, 214), (238, 240, 244)], light), near)
 
+    # Far flakes and near ones, somewhere in the cells of two grids.
     seed = chance.integer("flakes", 1 << 20).reshape(-1, 1, 1)
     for layer, (cells, radius) in enumerate([(7, 0.10), (11, 0.12)]):
         u = canvas.x * F(cells)
@@ -183,7 +261,19 @@ def snow(canvas: Canvas, chance: Chance, light: np.ndarray, horizon: np.ndarray)
 
 
 def city(canvas: Canvas, chance: Chance, light: np.ndarray, horizon: np.ndarray) -> None:
-    """Night: moon and stars over lit towers, and a street."""
+    """Night: moon and stars over lit towers, and a street.
+
+    Parameters
+    ----------
+    canvas : Canvas
+        painted all over
+    chance : Chance
+        draws stars, moon and each tower
+    light : ndarray of shape (n,), int
+        rows of :data:`LIGHTS`
+    horizon : ndarray of shape (n, 1, 1), float32
+        height from the top, 0-1; a fifth of the picture above the street
+    """
     top = colours([(10, 12, 40), (28, 12, 46), (12, 24, 40)], light)
     canvas.rgb[:] = top + ease(canvas.y / (horizon + F(0.25))) * (
         colours([(58, 58, 116), (122, 58, 96), (48, 78, 104)], light) - top
@@ -197,6 +287,8 @@ def city(canvas: Canvas, chance: Chance, light: np.ndarray, horizon: np.ndarray)
     spot = length(u - column - F(0.5), v - row - F(0.5)) - F(0.10)
     shines = lattice(column, row, seed, salt=3) < F(0.28)
     canvas.blend(shines * clamp(F(0.5) - spot / (canvas.pixel * F(13))), colour(255, 250, 220))
+
+    # The moon is a disc without another disc.
     x = per_picture(chance.uniform("moon.x", 0.1, 0.9))
     y = per_picture(chance.uniform("moon.y", 0.1, 0.24))
     away = length(canvas.x - x, canvas.y - y)
@@ -213,6 +305,8 @@ def city(canvas: Canvas, chance: Chance, light: np.ndarray, horizon: np.ndarray)
         wall = np.maximum(np.abs(canvas.x - middle) - width, roof - canvas.y)
         tone = colours([(30, 30, 58), (44, 34, 62), (24, 36, 56), (52, 40, 54)], chance.integer(f"tower.{tower}.c", 4))
         canvas.shape(wall, tone)
+
+        # Half of the windows are lit; none is cut by the wall's edge.
         u = (canvas.x - middle + width) / F(0.04)
         v = (canvas.y - roof) / F(0.055)
         column = np.floor(u)
@@ -237,11 +331,25 @@ def city(canvas: Canvas, chance: Chance, light: np.ndarray, horizon: np.ndarray)
 
 
 def room(canvas: Canvas, chance: Chance, light: np.ndarray, horizon: np.ndarray) -> None:
-    """A brick wall with a wooden floor, lit by a lamp from one side."""
+    """A brick wall with a wooden floor, lit by a lamp from one side.
+
+    Parameters
+    ----------
+    canvas : Canvas
+        painted all over
+    chance : Chance
+        draws wall, bricks, lamp and floor
+    light : ndarray of shape (n,), int
+        rows of :data:`LIGHTS`
+    horizon : ndarray of shape (n, 1, 1), float32
+        height from the top, 0-1; a little above the skirting board
+    """
     skirting = horizon + F(0.18)
     wall = chance.integer("wall", 4)
     brick = colours([(176, 84, 62), (150, 100, 76), (196, 178, 160), (118, 96, 104)], wall)
     mortar = colours([(214, 196, 178), (206, 190, 170), (166, 150, 136), (170, 156, 158)], wall)
+
+    # Every second row of bricks is moved by half a brick.
     seed = chance.integer("bricks", 1 << 20).reshape(-1, 1, 1)
     v = canvas.y * F(8) + per_picture(chance.uniform("courses"))
     row = np.floor(v)
@@ -260,6 +368,8 @@ def room(canvas: Canvas, chance: Chance, light: np.ndarray, horizon: np.ndarray)
     canvas.blend(near * near * F(0.25), colour(255, 226, 160))
     floor = colours([(168, 112, 66), (132, 86, 56), (192, 148, 98)], chance.integer("floor", 3))
     _ground(canvas, skirting, floor * F(0.8), floor * F(1.1))
+
+    # Planks run towards the viewer, so their seams spread out from the middle.
     plank = (canvas.x - F(0.5)) / (F(0.45) + canvas.y - skirting) * F(4)
     line = np.abs(plank - np.floor(plank) - F(0.5))
     below = clamp((canvas.y - skirting) * F(200))
@@ -270,7 +380,19 @@ def room(canvas: Canvas, chance: Chance, light: np.ndarray, horizon: np.ndarray)
 
 
 def forest(canvas: Canvas, chance: Chance, light: np.ndarray, horizon: np.ndarray) -> None:
-    """Trunks before a green depth, light falling through."""
+    """Trunks before a green depth, light falling through.
+
+    Parameters
+    ----------
+    canvas : Canvas
+        painted all over
+    chance : Chance
+        draws each trunk, leaves and litter
+    light : ndarray of shape (n,), int
+        rows of :data:`LIGHTS`
+    horizon : ndarray of shape (n, 1, 1), float32
+        height from the top, 0-1; a fifth of the picture above the ground
+    """
     ground = horizon + F(0.2)
     top = colours([(34, 88, 52), (96, 72, 44), (70, 98, 88)], light)
     low = colours([(176, 214, 126), (246, 190, 100), (190, 208, 190)], light)
@@ -279,6 +401,7 @@ def forest(canvas: Canvas, chance: Chance, light: np.ndarray, horizon: np.ndarra
     far = colours([(104, 158, 96), (176, 128, 78), (140, 164, 146)], light)
     near = colours([(58, 46, 36), (52, 34, 30), (66, 64, 62)], light)
 
+    # From far, thin and pale trunks to near, thick and dark ones.
     for layer, (count, width) in enumerate([(7, 0.012), (5, 0.022), (4, 0.038)]):
         tone = far + F(layer / 2) * (near - far)
         for trunk in range(count):
@@ -305,7 +428,19 @@ def forest(canvas: Canvas, chance: Chance, light: np.ndarray, horizon: np.ndarra
 
 
 def mountains(canvas: Canvas, chance: Chance, light: np.ndarray, horizon: np.ndarray) -> None:
-    """Snow-capped peaks behind a lake."""
+    """Snow-capped peaks behind a lake.
+
+    Parameters
+    ----------
+    canvas : Canvas
+        painted all over
+    chance : Chance
+        draws rock, each peak, shore and the sky
+    light : ndarray of shape (n,), int
+        rows of :data:`LIGHTS`
+    horizon : ndarray of shape (n, 1, 1), float32
+        height from the top, 0-1; a little above the shore of the lake
+    """
     _sky(canvas, chance, light, horizon, clouds=0.5)
     shift = per_picture(chance.uniform("rock"))
     rock = [(92, 104, 132), (108, 76, 106), (122, 134, 146)]
@@ -319,6 +454,8 @@ def mountains(canvas: Canvas, chance: Chance, light: np.ndarray, horizon: np.nda
         side = _peak(canvas, x, y, slope, rough)
         stone = colours(rock, light) * F(1.12 - 0.14 * layer)
         canvas.shape(side, np.where(canvas.x + rough > x, stone * F(0.72), stone))
+
+        # Snow reaches as far down as the rock is rough.
         cap = canvas.y - y - F(0.13) - rough * F(1.6)
         canvas.shape(np.maximum(side, cap), np.where(canvas.x + rough > x, snowcap * F(0.82), snowcap))
 
@@ -337,7 +474,19 @@ def mountains(canvas: Canvas, chance: Chance, light: np.ndarray, horizon: np.nda
 
 
 def underwater(canvas: Canvas, chance: Chance, light: np.ndarray, horizon: np.ndarray) -> None:
-    """Blue depth with shafts of light, bubbles, weed and a sandy floor."""
+    """Blue depth with shafts of light, bubbles, weed and a sandy floor.
+
+    Parameters
+    ----------
+    canvas : Canvas
+        painted all over
+    chance : Chance
+        draws shafts of light, sea bed, each weed and bubble
+    light : ndarray of shape (n,), int
+        rows of :data:`LIGHTS`
+    horizon : ndarray of shape (n, 1, 1), float32
+        height from the top, 0-1; a third of the picture above the sea bed
+    """
     top = colours([(94, 206, 226), (74, 164, 186), (110, 186, 170)], light)
     canvas.rgb[:] = top + ease(canvas.y * F(1.15)) * (colours([(6, 50, 112), (10, 36, 90), (14, 66, 84)], light) - top)
     shift = per_picture(chance.uniform("shafts"))
@@ -360,11 +509,8 @@ def underwater(canvas: Canvas, chance: Chance, light: np.ndarray, horizon: np.nd
         radius = per_picture(chance.uniform(f"bubble.{bubble}.r", 0.01, 0.028))
         away = length(canvas.x - x, canvas.y - y)
         canvas.shape(away - radius, colour(216, 246, 252), 0.55)
-        canvas.shape(
-            length(canvas.x - x + radius * F(0.3), canvas.y - y + radius * F(0.3)) - radius * F(0.35),
-            colour(255, 255, 255),
-            0.9,
-        )
+        to_glint = length(canvas.x - x + radius * F(0.3), canvas.y - y + radius * F(0.3))
+        canvas.shape(to_glint - radius * F(0.35), colour(255, 255, 255), 0.9)
 
 
 PAINTERS: dict[str, Callable[[Canvas, Chance, np.ndarray, np.ndarray], None]] = {

@@ -63,9 +63,7 @@ def place_texts(places: Sequence[str]) -> dict[str, list[str]]:
         Place to its texts, one per template.
     """
     texts = {}
-
     for place in places:
         where = WHERE.get(place, place)
         texts[place] = [template.format(where) for template in PLACE_TEMPLATES]
-
     return texts

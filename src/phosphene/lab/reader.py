@@ -69,11 +69,17 @@ class InSilicoOptions(ReaderOptions):
         return value
 
     def values(self, subject: str) -> dict[str, Any]:
-        """Arguments of `make` for one person."""
-        chosen = {k: getattr(self, k) or small for k, small in _SIZES[self.size].items()}
-        repeats = {"train_repeats": self.train_repeats, "test_repeats": self.test_repeats}
-        person = {"subject": SUBJECTS.index(subject) + 1, "seed": self.seed}
-        return {"name": self.design, **chosen, **repeats, **person, "size": self.pixels, "snr": self.snr}
+        """Arguments of `make` for one person; a number that was given goes before that of the size."""
+        values: dict[str, Any] = {"name": self.design}
+        for key, default in _SIZES[self.size].items():
+            values[key] = getattr(self, key) or default
+        values["train_repeats"] = self.train_repeats
+        values["test_repeats"] = self.test_repeats
+        values["subject"] = SUBJECTS.index(subject) + 1
+        values["seed"] = self.seed
+        values["size"] = self.pixels
+        values["snr"] = self.snr
+        return values
 
 
 def simulation(options: InSilicoOptions | None = None, subject: str = SUBJECTS[0]) -> Simulation:
@@ -93,12 +99,12 @@ def simulation(options: InSilicoOptions | None = None, subject: str = SUBJECTS[0
     """
     if subject not in SUBJECTS:
         raise DataError(f"insilico has no subject '{subject}'. {did_you_mean(subject, SUBJECTS)}")
-
     return _made(tuple(sorted((options or InSilicoOptions()).values(subject).items())))
 
 
 @lru_cache(maxsize=4)
 def _made(arguments: tuple[tuple[str, Any], ...]) -> Simulation:
+    """Simulate, and remember the last four: readers, oracles and checks ask for the same one in turn."""
     from phosphene.lab.lab import make
 
     return make(**dict(arguments))
@@ -119,7 +125,15 @@ class InSilico:
         return root
 
     def subjects(self, path: Path, options: InSilicoOptions) -> tuple[str, ...]:
-        """The people that the options ask for."""
+        """The people that the options ask for.
+
+        Parameters
+        ----------
+        path : Path
+            not used
+        options : InSilicoOptions
+            how many
+        """
         return SUBJECTS[: options.n_subjects]
 
     def load(self, path: Path, options: InSilicoOptions, subject: str | None = None) -> Dataset:
@@ -150,14 +164,19 @@ class InSilico:
         else:
             names = (subject,)
 
-        made = {name: simulation(options, name) for name in names}
-        people = {name: _trials(name, m) for name, m in made.items()}
-        split = _joined([m.split for m in made.values()])
+        made = []
+        people = {}
+        for name in names:
+            simulated = simulation(options, name)
+            made.append(simulated)
+            people[name] = _trials(name, simulated)
+
+        split = _joined([simulated.split for simulated in made])
         note = "simulated; nothing here was measured on a person"
 
         return Dataset(
             f"insilico-{options.design}",
-            _stimuli(list(made.values())),
+            _stimuli(made),
             people,
             {split.name: split},
             about(self, note=note),
@@ -201,6 +220,7 @@ class InSilico:
         if split not in (None, options.design):
             return None
 
+        # Learned from the training pictures' signal, as a decoder would be, and scored where no picture was learned.
         made = simulation(options, subject)
         is_test = made.design.is_test
         learned = np.flatnonzero(~is_test)[:_ORACLE_PICTURES]
@@ -209,7 +229,6 @@ class InSilico:
         showings = 1
         if averaged:
             showings = int(made.design.shown[is_test].max())
-
         decoder = made.subject.bayes_linear(made.signal[learned], pixels[learned], showings)
         on_test = decoder.expected(made.signal[is_test], pixels[is_test])
 
@@ -222,7 +241,20 @@ class InSilico:
         )
 
     def check(self, path: Path, options: InSilicoOptions) -> list[Finding]:
-        """Nothing on the disk can be wrong."""
+        """Nothing on the disk can be wrong.
+
+        Parameters
+        ----------
+        path : Path
+            not used
+        options : InSilicoOptions
+            what is simulated
+
+        Returns
+        -------
+        list of Finding
+            one, with the sizes
+        """
         made = options.values(SUBJECTS[0])
         detail = (
             f"simulated when opened: design {options.design}, {made['n_train']} training and {made['n_test']} test "
@@ -233,27 +265,34 @@ class InSilico:
 
 
 def _trials(name: str, made: Simulation) -> Trials:
+    """Trials of one person, with notes on how they were made."""
     note = {"simulated": made.name, "unit": "percent signal change", "snr": made.subject.snr}
     return Trials(made.betas, made.trials, made.voxels, name, note)
 
 
 def _joined(splits: list[Split]) -> Split:
     """One split for all: the people share the test pictures, and each trains on pictures of its own."""
-    train = tuple(dict.fromkeys(i for s in splits for i in s.train))
-    test = tuple(dict.fromkeys(i for s in splits for i in s.test))
-    return Split(splits[0].name, train, test, "stimulus", splits[0].category_disjoint, splits[0].note)
+    train: dict[str, None] = {}  # in order, each once
+    test: dict[str, None] = {}
+    for split in splits:
+        train |= dict.fromkeys(split.train)
+        test |= dict.fromkeys(split.test)
+    first = splits[0]
+    return Split(first.name, tuple(train), tuple(test), "stimulus", first.category_disjoint, first.note)
 
 
 def _stimuli(made: list[Simulation]) -> Stimuli:
-    ids = np.concatenate([m.ids for m in made])
+    """What all people saw, each picture once, in the order in which it first comes."""
+    ids = np.concatenate([simulated.ids for simulated in made])
+    images = np.concatenate([simulated.images for simulated in made])
+    labels = pd.concat([simulated.labels for simulated in made], ignore_index=True)
+    category = np.concatenate([simulated.category for simulated in made])
+    captions = []
+    for simulated in made:
+        captions.extend(simulated.captions)
+
+    # unique() sorts by name; sorting the rows brings the order of the pictures back.
     _, first = np.unique(ids.astype(str), return_index=True)
     first = np.sort(first)
-    captions = [c for m in made for c in m.captions]
-
-    return Stimuli(
-        ids[first],
-        np.concatenate([m.images for m in made])[first],
-        tuple(tuple(captions[i]) for i in first),
-        pd.concat([m.labels for m in made], ignore_index=True).iloc[first],
-        np.concatenate([m.category for m in made])[first],
-    )
+    captions_of_first = tuple(tuple(captions[row]) for row in first)
+    return Stimuli(ids[first], images[first], captions_of_first, labels.iloc[first], category[first])

@@ -36,7 +36,6 @@ def fingerprint_inputs() -> dict[str, np.ndarray]:
     numbers = range(_COUNT)
     described = scenes.describe_many(_FINGERPRINT_SEED, numbers)
     texts = [captions[0] for captions in scenes.captions_many(described)]
-
     return {"pictures": scenes.render_many(_FINGERPRINT_SEED, numbers, _FINGERPRINT_SIDE), "texts": np.array(texts)}
 
 

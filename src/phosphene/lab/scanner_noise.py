@@ -53,10 +53,28 @@ def sized(time: np.ndarray, space: np.ndarray, rms: float) -> tuple[np.ndarray, 
 
 
 def slow_basis(n_volumes: int, tr_s: float, period_s: float) -> np.ndarray:
-    """A line, and cosines of 1, 2 ... half cycles a run down to this period, at least one: (n_volumes, k), mean 0."""
+    """Slow time courses: a line, and cosines of 1, 2 ... half cycles a run, at least one.
+
+    Parameters
+    ----------
+    n_volumes : int
+        length of the run
+    tr_s : float
+        seconds between volumes
+    period_s : float
+        of the fastest cosine
+
+    Returns
+    -------
+    ndarray of shape (n_volumes, k), float64
+        mean 0
+    """
     count = max(1, int(2 * n_volumes * tr_s / period_s))
     phase = np.pi * (np.arange(n_volumes) + 0.5) / n_volumes
-    time = np.stack([phase, *(np.cos(k * phase) for k in range(1, count + 1))], axis=1)
+    courses = [phase]
+    for k in range(1, count + 1):
+        courses.append(np.cos(k * phase))
+    time = np.stack(courses, axis=1)  # (n_volumes, count + 1)
     return time - time.mean(axis=0)
 
 
@@ -84,7 +102,23 @@ def drift(time: np.ndarray, weights: np.ndarray, sd: float) -> tuple[np.ndarray,
 
 
 def autoregressive(n_volumes: int, coefficient: float, sd: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Stationary first-order series, independent between voxels: (n_volumes, n_voxels) float32, given sd (n_voxels,)."""
+    """Stationary first-order series, independent between voxels.
+
+    Parameters
+    ----------
+    n_volumes : int
+        length of the run
+    coefficient : float
+        correlation of a volume with the next, -1 to 1
+    sd : ndarray of shape (n_voxels,)
+        standard deviation
+    rng : numpy.random.Generator
+        draws the series
+
+    Returns
+    -------
+    ndarray of shape (n_volumes, n_voxels), float32
+    """
     fresh = rng.standard_normal((n_volumes, len(sd)), dtype=np.float32)
     fresh[1:] *= np.float32(np.sqrt(1 - coefficient**2))  # the first volume has the full variance
     series = lfilter(np.ones(1, np.float32), np.array([1, -coefficient], np.float32), fresh, axis=0)
@@ -112,7 +146,6 @@ def pulse(n_volumes: int, tr_s: float, rng: np.random.Generator) -> tuple[tuple[
     keep = np.exp(-tr_s / _WANDER_S)
     waves = []
     rates = []
-
     for mean, spread in _RATES_HZ:
         rate = rng.normal(mean, spread)
         steps = rng.normal(size=n_volumes) * np.sqrt(1 - keep**2)
@@ -125,7 +158,20 @@ def pulse(n_volumes: int, tr_s: float, rng: np.random.Generator) -> tuple[tuple[
 
 
 def random_walk(n_volumes: int, rng: np.random.Generator) -> np.ndarray:
-    """Motion parameters (n_volumes, 6) since the first volume: slow wandering, and now and then a jump of all six."""
+    """Motion since the first volume: slow wandering, and now and then a jump of all six parameters.
+
+    Parameters
+    ----------
+    n_volumes : int
+        length of the run
+    rng : numpy.random.Generator
+        draws the steps
+
+    Returns
+    -------
+    ndarray of shape (n_volumes, 6), float64
+        0 in the first volume
+    """
     steps = rng.normal(size=(n_volumes, 6))
     steps[rng.uniform(size=n_volumes) < _JUMP_SHARE] *= _JUMP
     steps[0] = 0

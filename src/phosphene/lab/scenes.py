@@ -53,7 +53,29 @@ _COLOUR_NAMES = tuple(COLOURS)
 
 @dataclass(frozen=True)
 class _Layout:
-    """Composition of many scenes; arrays are (n,) or (3, n): row 0 is the main thing. `order` counts from the back."""
+    """Composition of many scenes; of what is (3, n), row 0 is the main thing. A scene of one thing has rows that are not used.
+
+    Attributes
+    ----------
+    chance : Chance
+        further draws, for painters
+    place, light, count : ndarray of shape (n,), int
+        rows of :data:`PLACES` and :data:`LIGHTS`, and the number of things
+    horizon : ndarray of shape (n,)
+        from the top, 0-1
+    kind, tone, word : ndarray of shape (3, n), int
+        rows of :data:`THINGS`, of the colours and of :data:`WORDS`
+    x, y, half : ndarray of shape (3, n)
+        centre and half the height, picture width = 1
+    flip : ndarray of shape (3, n)
+        1 or -1, facing right or left
+    tilt : ndarray of shape (3, n)
+        tangent of half the angle by which a thing leans
+    style : ndarray of shape (3, n, 4)
+        free traits, 0-1
+    depth : ndarray of shape (3, n), int
+        0 for the nearest
+    """
 
     chance: Chance
     place: np.ndarray
@@ -72,12 +94,23 @@ class _Layout:
     depth: np.ndarray
 
 
-_HOME = np.array([[5.0 if place in kind.places else 1.0 for place in PLACES] for kind in KINDS.values()])
+def _place_weights() -> np.ndarray:
+    """How often a kind of thing is in each place, (16, 10): five times as often where it belongs."""
+    weights = np.full((len(KINDS), len(PLACES)), 1.0)
+    for row, kind in enumerate(KINDS.values()):
+        for place in kind.places:
+            weights[row, PLACES.index(place)] = 5.0
+    return weights
+
+
+_HOME = _place_weights()
 _SCALE = np.array([kind.scale for kind in KINDS.values()])
 _ASPECT = np.array([kind.aspect for kind in KINDS.values()])
 _FLIES = np.array([kind.flies for kind in KINDS.values()])
 _TONES = [np.array([_COLOUR_NAMES.index(name) for name in kind.colours]) for kind in KINDS.values()]
 _TONE_COUNT = np.array([len(tones) for tones in _TONES])
+
+# Kinds come in different numbers of colours; rows are filled up, and what is filled is never drawn.
 _TONE_TABLE = np.array([np.pad(tones, (0, _TONE_COUNT.max() - len(tones))) for tones in _TONES])
 _FLOATING_PLACES = [PLACES.index("sky"), PLACES.index("underwater")]
 
@@ -128,6 +161,7 @@ def _compose(seed: int, indices: Sequence[int] | np.ndarray) -> _Layout:
         if row == 0:
             tall = tall * np.where(count == 3, 0.85, 1.0)
 
+        # Wide things are lower, or they would not fit between the edges.
         half[row] = np.minimum(0.5 * tall * _SCALE[k], 0.46 / np.maximum(_ASPECT[k], 0.8))
 
         if row == 0:
@@ -152,7 +186,6 @@ def _compose(seed: int, indices: Sequence[int] | np.ndarray) -> _Layout:
         reach = 1.0 * half[row] * _ASPECT[k]
         if row > 0:
             reach = 0.8 * half[row] * _ASPECT[k]
-
         x[row] = np.clip(x[row], reach, 1.0 - reach)
         drifts = chance.uniform(f"drift.{row}", -0.14, 0.0)
         y[row] = np.where(_FLIES[k], hangs, stands + np.where(floats, drifts, 0.0))
@@ -160,7 +193,8 @@ def _compose(seed: int, indices: Sequence[int] | np.ndarray) -> _Layout:
         tilt[row] = chance.uniform(f"tilt.{row}", -0.03, 0.03) * np.where(_FLIES[k] | floats, 3.0, 1.0)
         tone[row] = _TONE_TABLE[k, chance.integer(f"colour.{row}", _TONE_COUNT[k])]
         word[row] = chance.integer(f"word.{row}", len(WORDS))
-        style[row] = np.stack([chance.uniform(f"style.{row}.{trait}") for trait in range(_TRAITS)], axis=1)
+        for trait in range(_TRAITS):
+            style[row, :, trait] = chance.uniform(f"style.{row}.{trait}")
 
     # Depth: the main thing is nearest, unless the second one stands in front.
     depth = np.array([np.where(front & (count > 1), 1, 0), np.where(front, 0, 1), np.full(n, 2)])
@@ -190,6 +224,7 @@ def _paint(layout: _Layout, rows: slice | np.ndarray, size: int) -> np.ndarray:
     count = layout.count[rows]
     canvas = Canvas(len(place), size)
 
+    # Places first, all pictures of one place together.
     for number in np.unique(place):
         chosen = np.flatnonzero(place == number)
         part = Canvas(len(chosen), size)
@@ -200,6 +235,7 @@ def _paint(layout: _Layout, rows: slice | np.ndarray, size: int) -> np.ndarray:
     grounded = ~np.isin(place, _FLOATING_PLACES)
     tones = np.array(list(COLOURS.values()))
 
+    # Things from the farthest to the nearest; those of one kind and one depth together.
     for depth in reversed(range(_MOST)):
         for slot in range(_MOST):
             here = (layout.depth[slot, rows] == depth) & (slot < count)
@@ -207,22 +243,24 @@ def _paint(layout: _Layout, rows: slice | np.ndarray, size: int) -> np.ndarray:
 
             for number in np.unique(kinds[here]):
                 chosen = np.flatnonzero(here & (kinds == number))
-                x, y, half, flip, tilt, tone, word = (
-                    values[slot, rows][chosen]
-                    for values in (layout.x, layout.y, layout.half, layout.flip, layout.tilt, layout.tone, layout.word)
-                )
+                x = layout.x[slot, rows][chosen]
+                y = layout.y[slot, rows][chosen]
+                half = layout.half[slot, rows][chosen]
+                flip = layout.flip[slot, rows][chosen]
+                tilt = layout.tilt[slot, rows][chosen]
+                tone = layout.tone[slot, rows][chosen]
+                word = layout.word[slot, rows][chosen]
 
                 rgb = np.ascontiguousarray(canvas.rgb[:, chosen])
                 if not _FLIES[number]:
                     _shadow(canvas, rgb, x, y, half, half * _ASPECT[number], grounded[chosen])
 
                 frame = Frame(canvas, rgb, x, y, half, flip, tilt)
-                KINDS[THINGS[number]].paint(
-                    frame, Appearance(colours(tones, tone), layout.style[slot, rows][chosen], word)
-                )
-
+                appearance = Appearance(colours(tones, tone), layout.style[slot, rows][chosen], word)
+                KINDS[THINGS[number]].paint(frame, appearance)
                 canvas.rgb[:, chosen] = frame.rgb
 
+    # Pictures differ in exposure, as photographs do, so that brightness alone does not name a place.
     dim = np.where(light == 1, 0.94, 1.0) * layout.chance.take(rows).uniform("exposure", 0.88, 1.08)
     canvas.rgb *= per_picture(dim)
 
@@ -272,7 +310,6 @@ def render_many(seed: int, indices: Sequence[int] | np.ndarray, size: int = 32) 
     for start in range(0, len(order), block):
         rows = order[start : start + block]
         pictures[rows] = _paint(layout, rows, size)
-
     return pictures
 
 
@@ -280,7 +317,6 @@ def checked_size(size: int) -> int:
     """The side of a picture, if it is one that scenes can be painted at; DataError otherwise."""
     if not isinstance(size, int | np.integer) or not 8 <= size <= 1024:
         raise DataError(f"size is the side of a picture in whole pixels, 8 to 1024; got {size!r}.")
-
     return int(size)
 
 
@@ -325,21 +361,26 @@ def describe_many(seed: int, indices: Sequence[int] | np.ndarray) -> list[Scene]
     """
     layout = _compose(seed, indices)
     scenes = []
-
     for i, index in enumerate(np.asarray(indices)):
-        things = [
-            Thing(
-                kind=THINGS[layout.kind[row, i]],
-                colour=_COLOUR_NAMES[layout.tone[row, i]],
-                x=float(layout.x[row, i]),
-                y=float(layout.y[row, i]),
-                size=float(2 * layout.half[row, i]),
-                depth=int(layout.depth[row, i]),
-                style=tuple(layout.style[row, i].tolist()),
-                text=WORDS[layout.word[row, i]] if THINGS[layout.kind[row, i]] == "word" else "",
+        things = []
+        for row in range(layout.count[i]):
+            kind = THINGS[layout.kind[row, i]]
+            text = ""
+            if kind == "word":
+                text = WORDS[layout.word[row, i]]
+
+            things.append(
+                Thing(
+                    kind=kind,
+                    colour=_COLOUR_NAMES[layout.tone[row, i]],
+                    x=float(layout.x[row, i]),
+                    y=float(layout.y[row, i]),
+                    size=float(2 * layout.half[row, i]),
+                    depth=int(layout.depth[row, i]),
+                    style=tuple(layout.style[row, i].tolist()),
+                    text=text,
+                )
             )
-            for row in range(layout.count[i])
-        ]
 
         scenes.append(
             Scene(
@@ -387,7 +428,10 @@ def labels(scenes: Sequence[Scene]) -> pd.DataFrame:
         (n, 26) boolean table, one column per kind of thing, then one per place; one row per scene
     """
     names = (*THINGS, *PLACES)
-    return pd.DataFrame([[name in scene.labels for name in names] for scene in scenes], columns=names, dtype=bool)
+    rows = []
+    for scene in scenes:
+        rows.append([name in scene.labels for name in names])
+    return pd.DataFrame(rows, columns=names, dtype=bool)
 
 
 def captions_many(scenes: Sequence[Scene]) -> list[tuple[str, ...]]:

@@ -1,4 +1,9 @@
-"""The sixteen things of the lab's scenes, painted in their own coordinates: height from -1 (top) to 1 (base)."""
+"""The sixteen things of the lab's scenes, painted in their own coordinates: height from -1 (top) to 1 (base).
+
+Each painter draws all things of its kind in a batch of pictures at once, back to front. Shapes are signed distances of
+:class:`~phosphene.lab.canvas.Frame`, so a thing is the same at every size of the picture, and their numbers are read as the
+drawing's own: x to the right, y down. What differs between two things of a kind is in :class:`Appearance` alone.
+"""
 
 from __future__ import annotations
 
@@ -41,15 +46,53 @@ class Appearance:
     word: np.ndarray
 
     def trait(self, number: int, low: float = 0.0, high: float = 1.0) -> np.ndarray:
-        """(n, 1, 1) float32 between `low` and `high`."""
+        """One of the free traits, scaled.
+
+        Parameters
+        ----------
+        number : int
+            0 to 3
+        low, high : float
+            what the trait's 0 and 1 stand for
+
+        Returns
+        -------
+        ndarray of shape (n, 1, 1), float32
+        """
         return per_picture(low + (high - low) * self.style[:, number])
 
     def pick(self, number: int, palette: list[tuple[int, int, int]]) -> np.ndarray:
-        """(3, n, 1, 1): one colour of `palette`, chosen by a trait."""
+        """One colour of a palette, chosen by a trait.
+
+        Parameters
+        ----------
+        number : int
+            0 to 3, which trait
+        palette : list of tuple of (int, int, int)
+            RGB, 0-255
+
+        Returns
+        -------
+        ndarray of shape (3, n, 1, 1), float32
+        """
+        # A trait of exactly 1 would fall off the end of the palette.
         return colours(palette, np.minimum((self.style[:, number] * len(palette)).astype(int), len(palette) - 1))
 
     def yes(self, number: int, share: float = 0.5) -> np.ndarray:
-        """(n, 1, 1) float32, 1 for that share of the things and 0 for the others."""
+        """Whether a thing has a part, as an opacity.
+
+        Parameters
+        ----------
+        number : int
+            0 to 3, which trait
+        share : float, default 0.5
+            of things that have it
+
+        Returns
+        -------
+        ndarray of shape (n, 1, 1), float32
+            1 for that share of the things and 0 for the others
+        """
         return per_picture(self.style[:, number] < share)
 
 
@@ -60,10 +103,20 @@ _HAIR = [(46, 34, 30), (104, 62, 34), (226, 178, 88), (178, 74, 34), (190, 190, 
 
 
 def face(f: Frame, look: Appearance) -> None:
-    """Head and shoulders, with eyes, brows, nose and mouth; the colour is the shirt's."""
+    """Head and shoulders, with eyes, brows, nose and mouth; the colour is the shirt's.
+
+    Parameters
+    ----------
+    f : Frame
+        where it is painted
+    look : Appearance
+        trait 0 is the skin, 1 the hair, 2 whether it is long, 3 the smile
+    """
     skin = f.lit(look.pick(0, _SKIN), 0.18)
     hair = f.lit(look.pick(1, _HAIR), 0.3)
     long = look.yes(2)
+
+    # Back to front: hair, shirt, neck, face, fringe.
     f.shape(f.ellipse(0.0, -0.25, 0.66, 0.72), hair)
     f.shape(f.box(0.0, 0.1, 0.6, 0.5, 0.25), hair, long)
     f.shape(f.ellipse(0.0, 1.0, 0.78, 0.42), f.lit(look.paint))
@@ -84,7 +137,15 @@ def face(f: Frame, look: Appearance) -> None:
 
 
 def body(f: Frame, look: Appearance) -> None:
-    """A stick person with a pose; the colour is the shirt's."""
+    """A stick person with a pose; the colour is the shirt's.
+
+    Parameters
+    ----------
+    f : Frame
+        where it is painted
+    look : Appearance
+        trait 0 is the skin and how high one arm is, 1 the trousers and the hair, 2 the stride, 3 the other arm
+    """
     skin = look.pick(0, _SKIN)
     legs = look.pick(1, [(50, 60, 110), (60, 52, 48), (90, 96, 104)])
     stride = look.trait(2, 0.12, 0.36)
@@ -133,24 +194,37 @@ _STROKES: dict[str, tuple[tuple[int, int, int, int], ...]] = {
 def _strokes(text: str) -> list[tuple[float, float, float, float]]:
     """The word's lines, centred at 0, letters 2 wide and 1 apart, 4 high."""
     left = -(3 * len(text) - 1) / 2
-    return [(left + 3 * place + x0, y0 - 2.0, left + 3 * place + x1, y1 - 2.0)
-            for place, letter in enumerate(text) for x0, y0, x1, y1 in _STROKES[letter]]  # fmt: skip
+    lines = []
+    for place, letter in enumerate(text):
+        for x0, y0, x1, y1 in _STROKES[letter]:
+            lines.append((left + 3 * place + x0, y0 - 2.0, left + 3 * place + x1, y1 - 2.0))
+    return lines
 
 
 def word(f: Frame, look: Appearance) -> None:
-    """A painted sign on two posts; the colour is the board's."""
+    """A painted sign on two posts; the colour is the board's.
+
+    Parameters
+    ----------
+    f : Frame
+        where it is painted
+    look : Appearance
+        the word written on the board; no trait is used
+    """
     f.mirror_off()
     for side in (-1, 1):
         f.shape(f.stroke(0.62 * side, 0.0, 0.62 * side, 0.97, 0.07), colour(110, 78, 54))
 
     f.shape(f.box(0.0, -0.25, 1.12, 0.62, 0.12), f.lit(look.paint, 0.12), edge=WHITE, width=0.07)
+    # Dark letters on a light board and white ones on a dark board, by the brightness that the eye gives each channel.
     bright = look.paint[0] * F(0.3) + look.paint[1] * F(0.59) + look.paint[2] * F(0.11)
     ink = np.where(bright > F(0.58), DARK, WHITE)
     lines = [_strokes(WORDS[row]) for row in look.word]
     width = per_picture([1.9 / (3 * len(WORDS[row]) - 1) for row in look.word])
-    width = np.minimum(width, F(0.19))
+    width = np.minimum(width, F(0.19))  # short words do not become giants
     distance = np.full_like(f.x, 9.0)
 
+    # The n-th line of every word at once; a word with fewer lines draws its last one again, which changes nothing.
     for number in range(max(len(row) for row in lines)):
         ends = np.array([row[min(number, len(row) - 1)] for row in lines])
         x0, y0, x1, y1 = (per_picture(ends[:, part]) for part in range(4))
@@ -161,11 +235,19 @@ def word(f: Frame, look: Appearance) -> None:
 
 
 def house(f: Frame, look: Appearance) -> None:
-    """Walls, roof, door, two windows, chimney; the colour is the roof's."""
+    """Walls, roof, door, two windows, chimney; the colour is the roof's.
+
+    Parameters
+    ----------
+    f : Frame
+        where it is painted
+    look : Appearance
+        trait 0 is the wall, 1 the door, 2 the light in the windows
+    """
     wall = look.pick(0, [(248, 232, 200), (236, 214, 214), (214, 226, 236), (226, 196, 150), (252, 250, 242)])
     f.shape(f.box(0.5, -0.62, 0.11, 0.3), colour(150, 84, 70), edge=DARK, width=0.03)
     f.shape(f.box(0.0, 0.42, 0.8, 0.56), f.lit(wall, 0.16), edge=DARK, width=0.04)
-    f.shape(np.maximum(f.box(0.0, 0.42, 0.8, 0.56), F(0.34) - f.x), wall * F(0.84))
+    f.shape(np.maximum(f.box(0.0, 0.42, 0.8, 0.56), F(0.34) - f.x), wall * F(0.84))  # the shaded end of the wall
     roof = f.convex((-1.0, -0.1), (-0.25, -0.96), (0.25, -0.96), (1.0, -0.1))
     f.shape(roof, f.lit(look.paint, 0.35), edge=DARK, width=0.05)
     door = look.pick(1, [(122, 66, 40), (60, 90, 130), (60, 110, 80)])
@@ -174,17 +256,26 @@ def house(f: Frame, look: Appearance) -> None:
     pane = look.pick(2, [(180, 222, 246), (255, 224, 130), (150, 190, 220)])
 
     for x in (-0.5, 0.5):
-        f.shape(f.box(x, 0.34, 0.17, 0.18), pane, edge=WHITE, width=0.06)
-        f.shape(
-            np.minimum(np.abs(f.x - F(x)), np.abs(f.y - F(0.34))) - F(0.02), WHITE, f.cover(f.box(x, 0.34, 0.17, 0.18))
-        )
+        window = f.box(x, 0.34, 0.17, 0.18)
+        f.shape(window, pane, edge=WHITE, width=0.06)
+        bars = np.minimum(np.abs(f.x - F(x)), np.abs(f.y - F(0.34))) - F(0.02)
+        f.shape(bars, WHITE, f.cover(window))
 
 
 def tree(f: Frame, look: Appearance) -> None:
-    """A round tree or a spruce; the colour is the crown's."""
+    """A round tree or a spruce; the colour is the crown's.
+
+    Parameters
+    ----------
+    f : Frame
+        where it is painted
+    look : Appearance
+        trait 0 decides between spruce (two in five) and round tree
+    """
     f.shape(f.box(0.0, 0.6, 0.12, 0.4, 0.03), f.lit(colour(116, 78, 50), 0.4))
     spruce = look.yes(0, 0.4)
 
+    # Both trees are painted, one of them with opacity 0: a batch has no branches.
     for cx, cy, radius in ((-0.32, -0.02, 0.42), (0.34, 0.0, 0.42), (0.0, -0.5, 0.48), (0.0, -0.1, 0.45)):
         f.shape(f.disc(cx, cy, radius), f.lit(look.paint, 0.5), F(1) - spruce)
 
@@ -198,12 +289,21 @@ def tree(f: Frame, look: Appearance) -> None:
 
 
 def ball(f: Frame, look: Appearance) -> None:
-    """A shaded beach ball: white and coloured sectors, or one band."""
+    """A shaded beach ball: white and coloured sectors, or one band.
+
+    Parameters
+    ----------
+    f : Frame
+        where it is painted
+    look : Appearance
+        trait 0 decides between sectors (three in five) and a band
+    """
     round_ = f.disc(0.0, 0.0, 0.96)
     f.shape(round_, look.paint, edge=DARK, width=0.05)
     sectors = np.minimum(np.abs(f.x * F(1.0) + f.y * F(0.4)) - F(0.2), F(0.62) - np.abs(f.x * F(0.94) + f.y * F(0.34)))
     f.shape(np.maximum(round_, sectors), WHITE, look.yes(0, 0.6))
     f.shape(np.maximum(round_, np.abs(f.y + f.x * F(0.3)) - F(0.26)), WHITE, F(1) - look.yes(0, 0.6))
+    # Light from the upper left: a shadow below on the right, a glint above on the left.
     shade = clamp((f.x * F(0.55) + f.y * F(0.75)) * F(0.9))
     f.shape(round_, DARK, shade * F(0.55))
     glint = clamp(F(1) - f.disc(-0.36, -0.42, 0.0) / F(0.5))
@@ -211,13 +311,20 @@ def ball(f: Frame, look: Appearance) -> None:
 
 
 def fish(f: Frame, look: Appearance) -> None:
-    """Seen from the side, with tail, fins, stripes and an eye."""
-    fin = look.paint * F(0.68)
-    tail = f.convex((-0.72, 0.0), (-1.35, 0.62), (-1.2, 0.0), (-1.35, -0.62))
-    tail = np.minimum(
-        f.convex((-0.6, 0.05), (-1.35, 0.62), (-1.15, 0.0)), f.convex((-0.6, -0.05), (-1.15, 0.0), (-1.35, -0.62))
-    )
+    """Seen from the side, with tail, fins, stripes and an eye.
 
+    Parameters
+    ----------
+    f : Frame
+        where it is painted
+    look : Appearance
+        trait 0 decides whether it has stripes (three in five)
+    """
+    fin = look.paint * F(0.68)
+    # A forked tail is not convex: the union (least distance) of its two halves.
+    upper = f.convex((-0.6, -0.05), (-1.15, 0.0), (-1.35, -0.62))
+    lower = f.convex((-0.6, 0.05), (-1.35, 0.62), (-1.15, 0.0))
+    tail = np.minimum(lower, upper)
     f.shape(tail, fin, edge=DARK, width=0.05)
     f.shape(f.convex((0.35, -0.45), (-0.45, -0.95), (-0.5, -0.35)), fin, edge=DARK, width=0.05)
     f.shape(f.convex((0.1, 0.45), (-0.4, 0.45), (-0.45, 0.9)), fin, edge=DARK, width=0.05)
@@ -234,7 +341,15 @@ def fish(f: Frame, look: Appearance) -> None:
 
 
 def car(f: Frame, look: Appearance) -> None:
-    """Seen from the side."""
+    """Seen from the side.
+
+    Parameters
+    ----------
+    f : Frame
+        where it is painted
+    look : Appearance
+        the colour alone; no trait is used
+    """
     cabin = f.convex((-0.85, 0.0), (-0.5, -0.78), (0.42, -0.78), (0.86, 0.0))
     f.shape(cabin, f.lit(look.paint, 0.3), edge=DARK, width=0.06)
     hull = f.box(0.0, 0.26, 1.5, 0.38, 0.2)
@@ -252,7 +367,15 @@ def car(f: Frame, look: Appearance) -> None:
 
 
 def cup(f: Frame, look: Appearance) -> None:
-    """A mug with a handle, steaming; the colour is the glaze's."""
+    """A mug with a handle, steaming; the colour is the glaze's.
+
+    Parameters
+    ----------
+    f : Frame
+        where it is painted
+    look : Appearance
+        trait 0 decides whether it has a white band, 1 what is in it
+    """
     ring = np.abs(f.ellipse(0.72, 0.28, 0.38, 0.42)) - F(0.10)
     f.shape(ring, look.paint * F(0.82), edge=DARK, width=0.05)
     side = f.convex((-0.72, -0.25), (0.72, -0.25), (0.55, 0.97), (-0.55, 0.97))
@@ -268,7 +391,15 @@ def cup(f: Frame, look: Appearance) -> None:
 
 
 def bird(f: Frame, look: Appearance) -> None:
-    """Seen from the side with a lifted wing."""
+    """Seen from the side with a lifted wing.
+
+    Parameters
+    ----------
+    f : Frame
+        where it is painted
+    look : Appearance
+        trait 0 is how high the wing is lifted
+    """
     dark = look.paint * F(0.66)
     f.shape(f.convex((-0.55, 0.0), (-1.3, 0.42), (-1.25, -0.08)), dark, edge=DARK, width=0.05)
 
@@ -287,7 +418,15 @@ def bird(f: Frame, look: Appearance) -> None:
 
 
 def boat(f: Frame, look: Appearance) -> None:
-    """A sailing boat; the colour is the hull's."""
+    """A sailing boat; the colour is the hull's.
+
+    Parameters
+    ----------
+    f : Frame
+        where it is painted
+    look : Appearance
+        trait 0 is the sails' colour
+    """
     f.shape(f.box(0.0, -0.2, 0.045, 0.78), colour(120, 86, 60))
     sail = look.pick(0, [(252, 250, 240), (252, 236, 206), (250, 214, 206), (214, 234, 250)])
     f.shape(f.convex((0.1, -0.95), (0.86, 0.36), (0.1, 0.36)), f.lit(sail, 0.15), edge=DARK, width=0.04)
@@ -299,7 +438,15 @@ def boat(f: Frame, look: Appearance) -> None:
 
 
 def flower(f: Frame, look: Appearance) -> None:
-    """Stem, leaves and six petals; the colour is the petals'."""
+    """Stem, leaves and six petals; the colour is the petals'.
+
+    Parameters
+    ----------
+    f : Frame
+        where it is painted
+    look : Appearance
+        trait 0 is the colour of the heart
+    """
     green = colour(58, 138, 60)
     f.shape(f.stroke(0.0, -0.2, 0.0, 0.98, 0.06), green * F(0.85))
     f.shape(f.ellipse(0.27, 0.55, 0.3, 0.12), f.lit(green))
@@ -311,13 +458,20 @@ def flower(f: Frame, look: Appearance) -> None:
 
     for cx, cy in petals:
         f.shape(f.disc(cx * 0.85, cy * 0.85 - 0.34, 0.17), clamp(look.paint * F(1.12) + F(0.05)))
-
     heart = look.pick(0, [(250, 210, 70), (120, 74, 40), (252, 244, 200)])
     f.shape(f.disc(0.0, -0.34, 0.24), f.lit(heart, 0.3), edge=look.paint * F(0.45), width=0.04)
 
 
 def clock(f: Frame, look: Appearance) -> None:
-    """A round clock on two feet; the colour is the case's."""
+    """A round clock on two feet; the colour is the case's.
+
+    Parameters
+    ----------
+    f : Frame
+        where it is painted
+    look : Appearance
+        traits 0 and 1 are the directions of the two hands
+    """
     for side in (-1, 1):
         f.shape(f.stroke(0.4 * side, 0.7, 0.62 * side, 0.96, 0.09), DARK)
         f.shape(f.disc(0.52 * side, -0.74, 0.24), look.paint * F(0.8), edge=DARK, width=0.04)
@@ -338,7 +492,15 @@ def clock(f: Frame, look: Appearance) -> None:
 
 
 def umbrella(f: Frame, look: Appearance) -> None:
-    """Open, with coloured panels and a hooked handle."""
+    """Open, with coloured panels and a hooked handle.
+
+    Parameters
+    ----------
+    f : Frame
+        where it is painted
+    look : Appearance
+        trait 0 decides whether every second panel is pale (two in three)
+    """
     f.shape(f.stroke(0.0, -0.9, 0.0, 0.8, 0.05), DARK)
     hook = np.maximum(np.abs(f.disc(0.16, 0.8, 0.16)) - F(0.05), F(0.8) - f.y)
     f.shape(hook, DARK)
@@ -348,6 +510,7 @@ def umbrella(f: Frame, look: Appearance) -> None:
         dome = np.maximum(dome, -f.ellipse(x, 0.03, 0.29, 0.15))
 
     f.shape(dome, f.lit(look.paint, 0.4), edge=DARK, width=0.05)
+    # Panels narrow towards the tip, as meridians of the dome do.
     rise = np.sqrt(np.maximum(F(1) - (f.y + F(0.02)) * (f.y + F(0.02)) / F(0.74), F(0)))
     panel = np.minimum(np.abs(f.x) - F(0.3) * rise, F(0.86) * rise - np.abs(f.x))
     f.shape(np.maximum(dome, panel), clamp(look.paint * F(0.3) + F(0.68)), look.yes(0, 0.65))
@@ -355,7 +518,15 @@ def umbrella(f: Frame, look: Appearance) -> None:
 
 
 def cat(f: Frame, look: Appearance) -> None:
-    """Sitting, from the front."""
+    """Sitting, from the front.
+
+    Parameters
+    ----------
+    f : Frame
+        where it is painted
+    look : Appearance
+        trait 1 is the eyes' colour
+    """
     dark = look.paint * F(0.6)
     outline = clamp(F(0.2) * (F(1) - look.paint))
     f.shape(f.stroke(0.38, 0.82, 0.86, 0.6, 0.1), dark, edge=outline, width=0.05)
@@ -369,6 +540,7 @@ def cat(f: Frame, look: Appearance) -> None:
         inner = (0.08 * side, -0.58)
         outer = (0.55 * side, -0.4)
 
+        # Corners go round clockwise on either side, or the ear would be inside out.
         if side > 0:
             corners = (tip, outer, inner)
         else:
@@ -395,13 +567,22 @@ def cat(f: Frame, look: Appearance) -> None:
 
 
 def balloon(f: Frame, look: Appearance) -> None:
-    """A striped hot-air balloon with its basket."""
+    """A striped hot-air balloon with its basket.
+
+    Parameters
+    ----------
+    f : Frame
+        where it is painted
+    look : Appearance
+        trait 0 is the stripes' colour
+    """
     for side in (-1, 1):
         f.shape(f.stroke(0.5 * side, 0.12, 0.15 * side, 0.7, 0.025), DARK)
 
     f.shape(f.box(0.0, 0.82, 0.2, 0.16, 0.04), f.lit(colour(160, 108, 60)), edge=DARK, width=0.04)
     bag = np.minimum(f.disc(0.0, -0.3, 0.7), f.convex((-0.62, 0.05), (0.62, 0.05), (0.24, 0.52), (-0.24, 0.52)))
     f.shape(bag, f.lit(look.paint, 0.4), edge=DARK, width=0.05)
+    # Stripes follow the bag's round outline.
     share = np.sqrt(np.maximum(F(1) - (f.y + F(0.3)) * (f.y + F(0.3)) / F(0.98), F(0.02)))
     stripe = np.minimum(np.abs(f.x) - F(0.17) * share, F(0.46) * share - np.abs(f.x))
     pale = look.pick(0, [(252, 248, 236), (252, 214, 90), (120, 200, 226)])
@@ -445,6 +626,7 @@ _ANY = "red orange yellow green blue purple pink turquoise"
 
 
 def _kind(paint, family: str, aspect: float, scale: float, tones: str, places: str, flies: bool = False) -> Kind:
+    """A kind whose colours and places are written in one string each, so that the table below has a line per kind."""
     return Kind(paint, family, tuple(tones.split()), aspect, tuple(places.split()), flies, scale)
 
 

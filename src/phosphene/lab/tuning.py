@@ -1,4 +1,9 @@
-"""What the high-level areas like: kinds of things, their looks, and places."""
+"""What the high-level areas like: kinds of things, their looks, and places.
+
+These areas answer to what is described, not to pixels: a voxel has weights for the sixteen kinds of things, for the free traits
+and the words that things of a kind differ in, and for the ten places. Some of a weight is common to an area, as measured for
+faces, bodies, words and scenes; the rest is drawn per voxel, so that voxels of an area can be told apart and decoded from.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from phosphene.lab.cortex import AREAS
-from phosphene.lab.description import FAMILIES, PLACES, THINGS, Scene
+from phosphene.lab.description import FAMILIES, PLACES, THINGS, Scene, Thing
 from phosphene.lab.exact import exact_product
 from phosphene.lab.things import WORDS
 
@@ -67,20 +72,24 @@ def object_tuning(area: np.ndarray, rng: np.random.Generator) -> tuple[ObjectTun
         the tuning, and the kind of thing each voxel answers to most (n_voxels,), empty outside the high-level areas
     """
     n = len(area)
+
+    # A little of everything in every voxel: no area is silent to what it does not prefer.
     kinds = 0.10 * rng.normal(size=(len(THINGS), n))
     looks = 0.15 * rng.normal(size=(len(THINGS), 4, n))
     words = 0.1 * rng.normal(size=(len(WORDS), n))
     places = 0.12 * rng.normal(size=(len(PLACES), n))
     local = np.full(n, 0.4)
+
+    # LOC tells kinds apart, those of one family less: 0.6 and 0.8 are the legs of a triangle of hypotenuse 1, so that the sum of
+    # a family's and a kind's own draw has unit variance.
     names = list(dict.fromkeys(FAMILIES.values()))
-    family = rng.normal(size=(len(names), n))
-    in_family = family[[names.index(FAMILIES[thing]) for thing in THINGS]]
-    identity = 0.6 * in_family + 0.8 * rng.normal(size=(len(THINGS), n))
+    family = rng.normal(size=(len(names), n))  # (n_families, n_voxels)
+    family_rows = [names.index(FAMILIES[thing]) for thing in THINGS]
+    identity = 0.6 * family[family_rows] + 0.8 * rng.normal(size=(len(THINGS), n))  # (n_kinds, n_voxels)
     loc = area == "LOC"
     kinds[:, loc] = identity[:, loc]
     looks[:, :, loc] *= 3.0
     local[loc] = 0.6
-
     for name, likes in _LIKES.items():
         voxels = np.flatnonzero(area == name)
         strength = rng.lognormal(0.0, 0.2, len(voxels))
@@ -90,12 +99,14 @@ def object_tuning(area: np.ndarray, rng: np.random.Generator) -> tuple[ObjectTun
             kinds[row, voxels] += weight * strength
             looks[row][:, voxels] *= 1.0 + 3.0 * weight
 
+        # Letters drive the visual word form area; place areas answer to layout, wherever in the picture it is.
         if name == "VWFA":
             words[:, voxels] *= 4.0
 
         if name in ("PPA", "RSC"):
             places[:, voxels] *= {"PPA": 2.5, "RSC": 3.0}[name]
-            places[:, voxels] += np.array([_SPACE[place] for place in PLACES])[:, None] * 0.5
+            openness = np.array([_SPACE[place] for place in PLACES])
+            places[:, voxels] += openness[:, None] * 0.5
             local[voxels] = 0.25
 
         if name == "OFA":
@@ -104,7 +115,6 @@ def object_tuning(area: np.ndarray, rng: np.random.Generator) -> tuple[ObjectTun
     high = np.isin(area, ["LOC", *_LIKES])
     preferred = np.array(THINGS, dtype=object)[kinds.argmax(axis=0)]
     preferred[~high] = ""
-
     for name, item in AREAS.items():
         if item.prefers:
             preferred[area == name] = item.prefers
@@ -153,29 +163,47 @@ def object_drive(
     if described is None or not len(voxels):
         return drive
 
-    drive += tuning.places[:, voxels][[PLACES.index(scene.place) for scene in described]]
-    things = [(row, thing, thing.kind == scene.main) for row, scene in enumerate(described) for thing in scene.things]
+    place_rows = [PLACES.index(scene.place) for scene in described]
+    drive += tuning.places[:, voxels][place_rows]  # (count, m)
     local = tuning.local[voxels]
 
+    # Things by kind, each with the number of its picture.
+    of_kind: dict[str, list[tuple[int, Thing]]] = {kind: [] for kind in THINGS}
+    for row, scene in enumerate(described):
+        for thing in scene.things:
+            of_kind[thing.kind].append((row, thing))
+
     for number, kind in enumerate(THINGS):
-        chosen = [item for item in things if item[1].kind == kind]
-        if not chosen:
+        if not of_kind[kind]:
             continue
 
-        rows = np.array([row for row, _, _ in chosen])  # each at most once: a scene's things differ in kind
-        # The main thing holds attention; answers grow with the square root of size.
-        amount = np.array(
-            [np.sqrt(thing.size / 0.6) * (1.0 if main else 0.7) for _, thing, main in chosen], dtype=np.float32
-        )
+        rows = []  # each at most once: a scene's things differ in kind
+        amounts = []
+        positions = []
+        styles = []
+        word_rows = []
+        for row, thing in of_kind[kind]:
+            # The main thing holds attention; answers grow with the square root of size.
+            attention = 0.7
+            if kind == described[row].main:
+                attention = 1.0
 
-        seen = field_at(*np.array([(thing.x, thing.y) for _, thing, _ in chosen], dtype=np.float32).T)
-        style = np.array([thing.style for _, thing, _ in chosen], dtype=np.float32) - np.float32(0.5)
-        change = exact_product(style, tuning.looks[number][:, voxels])  # (things, m)
+            rows.append(row)
+            amounts.append(np.sqrt(thing.size / 0.6) * attention)
+            positions.append((thing.x, thing.y))
+            styles.append(thing.style)
+            if kind == "word":
+                word_rows.append(WORDS.index(thing.text))
+
+        amount = np.array(amounts, dtype=np.float32)  # (n_things,)
+        seen = field_at(*np.array(positions, dtype=np.float32).T)  # (n_things, m)
+        style = np.array(styles, dtype=np.float32) - np.float32(0.5)  # (n_things, 4), mean 0 over things
+        change = exact_product(style, tuning.looks[number][:, voxels])  # (n_things, m)
         answer = tuning.kinds[number, voxels] + change.astype(np.float32)
-
         if kind == "word":
-            answer = answer + tuning.words[:, voxels][[WORDS.index(thing.text) for _, thing, _ in chosen]]
+            answer = answer + tuning.words[:, voxels][word_rows]
 
+        # A share `local` of the answer depends on whether the thing lies in the voxel's receptive field.
         drive[rows] += amount[:, None] * (1.0 - local + local * seen) * answer
 
     return drive

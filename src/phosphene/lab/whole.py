@@ -55,5 +55,4 @@ def whole(name: str, value: Any, low: int, high: int | None = None, advice: str 
 
     if number is None or number < low or (high is not None and number > high):
         raise ConfigError(f"{name} must be a whole number {bounds}; got {value!r}. {advice}".rstrip())
-
     return number

@@ -21,23 +21,58 @@ _SSIM_BUDGET = 3e9  # pixels of all SSIM pairs of one null; about ten seconds
 
 
 def pixel_correlation(e: Evaluation, name: str, _: str) -> Score:
-    """Pearson r over the pixels of each picture."""
+    """Pearson r over the pixels of each picture.
+
+    Parameters
+    ----------
+    e : Evaluation
+        with decoded and true pictures
+    name : str
+        full name of the metric
+    _ : str
+        not used: pixels have no other space
+
+    Returns
+    -------
+    Score
+        -1 to 1; a constant picture counts as r = 0
+    """
     r = pixcorr(*e.pictures)
     note = e.undefined_note(np.isnan(r), "r = 0")
     return e.score(name, np.nan_to_num(r), np.nan_to_num(e.similarity(PIXELS)), note=note)
 
 
 def squared_error(e: Evaluation, name: str, _: str) -> Score:
-    """Mean squared difference of each picture; lower is better."""
+    """Mean squared difference of each picture; lower is better.
+
+    Parameters
+    ----------
+    e : Evaluation
+        with decoded and true pictures
+    name : str
+        full name of the metric
+    _ : str
+        not used: pixels have no other space
+
+    Returns
+    -------
+    Score
+        0 to 1, lower is better; a picture that is not finite counts as a random pairing
+
+    Raises
+    ------
+    Skip
+        When no decoded picture is finite.
+    """
     error = mse(*e.pictures)
     matrix = -e.similarity(PIXELS, "neg_mse")
     undefined = np.isnan(error)
     if undefined.all():
         raise Skip("no decoded picture is finite")
 
+    # Chance for an error is that of a random pairing; 0 would be a perfect score.
     typical = np.nanmean(matrix)
     note = e.undefined_note(undefined, "a random pairing")
-
     return e.score(
         name,
         np.where(undefined, typical, error),
@@ -75,7 +110,6 @@ def structural_similarity(variant: Variant) -> Compute:
         note = e.undefined_note(np.isnan(per_row), "SSIM = 0")
         n_stimuli = len(e.ids)
         block = max(2, int(_SSIM_BUDGET / (len(decoded) * height * width)))
-
         if block >= n_stimuli:
             matrix = ssim_pairs(decoded, true[e.first], variant)  # (rows, stimuli)
             return e.score(name, np.nan_to_num(per_row), np.nan_to_num(matrix), note=note)
@@ -84,7 +118,6 @@ def structural_similarity(variant: Variant) -> Compute:
         n_blocks = -(-n_stimuli // block)
         groups = e.rng(name + " blocks").permutation(np.arange(n_stimuli) % n_blocks)
         matrix = np.zeros((len(decoded), n_stimuli))
-
         for group in np.unique(groups):
             rows = np.flatnonzero(groups[e.truth] == group)
             columns = np.flatnonzero(groups == group)
@@ -103,7 +136,27 @@ def structural_similarity(variant: Variant) -> Compute:
 
 
 def two_way_identification(e: Evaluation, name: str, space: str) -> Score:
-    """Share of distractors that each decoded item is less like than its own truth."""
+    """Share of distractors that each decoded item is less like than its own truth.
+
+    Parameters
+    ----------
+    e : Evaluation
+        with decoded and true items
+    name : str
+        full name of the metric
+    space : str
+        ``pixels``, a space of latents, or ``pictures.NAME`` of an extractor
+
+    Returns
+    -------
+    Score
+        0 to 1, chance 1/2; the interval draws rows and columns together
+
+    Raises
+    ------
+    Skip
+        With a single test item.
+    """
     s = e.similarity(space)
     if s.shape[1] < 2:
         raise Skip("a single test item has no distractor")
@@ -111,7 +164,6 @@ def two_way_identification(e: Evaluation, name: str, space: str) -> Score:
     wins, counted = comparisons(s, e.truth)
     wins = e.per_stimulus(wins)  # (stimuli, stimuli)
     counted = e.per_stimulus(counted)
-
     return e.score(
         name,
         two_way(s, e.truth),
@@ -123,7 +175,27 @@ def two_way_identification(e: Evaluation, name: str, space: str) -> Score:
 
 
 def two_way_within_class(e: Evaluation, name: str, space: str) -> Score:
-    """The same against distractors of the truth's own class."""
+    """The same against distractors of the truth's own class.
+
+    Parameters
+    ----------
+    e : Evaluation
+        with decoded and true items, and class labels
+    name : str
+        full name of the metric
+    space : str
+        ``pixels``, a space of latents, or ``pictures.NAME`` of an extractor
+
+    Returns
+    -------
+    Score
+        0 to 1, chance 1/2; the null permutes inside classes
+
+    Raises
+    ------
+    Skip
+        Without labels, or where no class has two test items.
+    """
     if e.labels is None:
         raise Skip("the stimuli have no class labels")
 
@@ -135,7 +207,7 @@ def two_way_within_class(e: Evaluation, name: str, space: str) -> Score:
     wins, counted = comparisons(s, e.truth, e.labels)
     wins = e.per_stimulus(wins)  # (stimuli, stimuli)
     counted = e.per_stimulus(counted)
-    groups = np.unique(e.labels, return_inverse=True)[1]
+    _, groups = np.unique(e.labels, return_inverse=True)
     return e.score(
         name,
         per_row,
@@ -148,7 +220,9 @@ def two_way_within_class(e: Evaluation, name: str, space: str) -> Score:
 
 
 def _undefined(e: Evaluation, s: np.ndarray) -> str:
-    return e.undefined_note(np.isnan(s[np.arange(len(s)), e.truth]), "chance")
+    """The note that says how many rows have no similarity with their own truth; empty where all have."""
+    own = s[np.arange(len(s)), e.truth]  # (rows,)
+    return e.undefined_note(np.isnan(own), "chance")
 
 
 def n_way_identification(n: int, k: int, direction: Direction = "truths") -> Compute:
@@ -202,13 +276,53 @@ def n_way_identification(n: int, k: int, direction: Direction = "truths") -> Com
 
 
 def voxel_correlation(e: Evaluation, name: str, _: str) -> Score:
-    """Pearson r over stimuli, mean over voxels."""
+    """Pearson r over stimuli, mean over voxels.
+
+    Parameters
+    ----------
+    e : Evaluation
+        with predicted and measured responses
+    name : str
+        full name of the metric
+    _ : str
+        not used: voxels have no other space
+
+    Returns
+    -------
+    Score
+        -1 to 1, a value for each voxel
+
+    Raises
+    ------
+    Skip
+        With fewer than three stimuli.
+    """
     measured = e.responses[1]
     return _encoding(e, name, np.ones(measured.shape[1]), "")
 
 
 def share_of_ceiling(e: Evaluation, name: str, _: str) -> Score:
-    """The same as a share of what the noise lets a perfect model reach."""
+    """The same as a share of what the noise lets a perfect model reach.
+
+    Parameters
+    ----------
+    e : Evaluation
+        with predicted and measured responses, and their noise ceiling
+    name : str
+        full name of the metric
+    _ : str
+        not used: voxels have no other space
+
+    Returns
+    -------
+    Score
+        1 for a perfect model, not clipped; voxels without a ceiling above 0 are left out
+
+    Raises
+    ------
+    Skip
+        Without a noise ceiling above 0, or with fewer than three stimuli.
+    """
     assert e.encoded is not None
     if e.encoded.ceiling is None:
         raise Skip("there is no noise ceiling, as no stimulus was repeated")
@@ -222,7 +336,6 @@ def share_of_ceiling(e: Evaluation, name: str, _: str) -> Score:
     fraction = fraction_of_ceiling(pearson_per_voxel(predicted, measured), ceiling)
     no_ceiling = int((~(ceiling > 0)).sum())
     note = f"{no_ceiling} voxels without a ceiling above 0 left out, {fraction.n_above_one} voxels above their ceiling"
-
     return _encoding(e, name, ceiling, note)
 
 
@@ -247,7 +360,6 @@ def _encoding(e: Evaluation, name: str, ceiling: np.ndarray, note: str) -> Score
     rng = e.rng(name)
     interval = bootstrap(_mean_correlation(x, y, scale), n, rng=rng, n_draws=e.n_draws)
     null = permutation_null(x @ y.T / scale * n, rng=rng, n_permutations=e.n_permutations)  # (n_stimuli, n_stimuli)
-
     return Score(
         metric=name,
         value=value,
@@ -271,16 +383,20 @@ def _standardised(x: np.ndarray, undefined: np.ndarray) -> np.ndarray:
 
 
 def _mean_correlation(x: np.ndarray, y: np.ndarray, scale: float) -> Callable[[np.ndarray], np.ndarray]:
-    """Sum over voxels of the weighted Pearson r, over ``scale``, as a function of draw counts."""
+    """Sum over voxels of the weighted Pearson r, over ``scale``, as a function of draw counts.
+
+        r = (sum_s w_s x_s y_s - mean x mean y) / sqrt(var x var y),    w = counts / n
+
+    so that all draws of a block of voxels are five matrix products.
+    """
 
     def statistic(counts: np.ndarray) -> np.ndarray:
-        weights = (counts / counts.sum(axis=1, keepdims=True)).astype(np.float32)
+        weights = (counts / counts.sum(axis=1, keepdims=True)).astype(np.float32)  # (n_draws, n_stimuli)
         total = np.zeros(len(counts))
-
         for start in range(0, x.shape[1], 512):
             a = x[:, start : start + 512]
             b = y[:, start : start + 512]
-            mean_a = weights @ a
+            mean_a = weights @ a  # (n_draws, n_block), as all that follow
             mean_b = weights @ b
             covariance = weights @ (a * b) - mean_a * mean_b
             power = (weights @ (a * a) - mean_a**2) * (weights @ (b * b) - mean_b**2)

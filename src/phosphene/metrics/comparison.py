@@ -32,7 +32,7 @@ from phosphene.metrics.ties import midranks
 
 PAIR_COLUMNS = ("metric", "first", "second", "value", "ci_low", "ci_high", "p", "p_holm", "n")
 RANK_COLUMNS = ("metric", "run", "value", "rank", "rank_low", "rank_high", "n")
-LEVEL = 0.05
+LEVEL = 0.05  # of the corrected tests that decide which places are open
 
 
 @dataclass(frozen=True)
@@ -66,19 +66,26 @@ class Comparison:
 
         Returns
         -------
-        dict of {str: float} or None
+        dict[str, float] or None
             ``value, ci_low, ci_high, p, p_holm, n``; None when they were not compared
         """
         table = self.pairs.take(np.flatnonzero(self.pairs["metric"] == metric))
+
         for ours, theirs, sign in ((first, second, 1), (second, first, -1)):
             rows = np.flatnonzero((table["first"] == ours) & (table["second"] == theirs))
-            if len(rows):
-                found = table.iloc[rows[0]]
-                low, high = sorted((sign * found["ci_low"], sign * found["ci_high"]))
-                return {
-                    "value": sign * found["value"], "ci_low": low, "ci_high": high, "p": found["p"],
-                    "p_holm": found["p_holm"], "n": found["n"],
-                }  # fmt: skip
+            if not len(rows):
+                continue
+
+            row = table.iloc[rows[0]]
+            low, high = sorted((sign * row["ci_low"], sign * row["ci_high"]))  # turning the sign swaps the ends
+            return {
+                "value": sign * row["value"],
+                "ci_low": low,
+                "ci_high": high,
+                "p": row["p"],
+                "p_holm": row["p_holm"],
+                "n": row["n"],
+            }
 
         return None
 
@@ -94,13 +101,12 @@ class Comparison:
 
         Returns
         -------
-        dict of {str: float} or None
+        dict[str, float] or None
             ``metric, run, value, rank, rank_low, rank_high, n``; None where it was not compared
         """
         row = self.ranks[(self.ranks["metric"] == metric) & (self.ranks["run"] == run)]
         if row.empty:
             return None
-
         return row.iloc[0].to_dict()
 
 
@@ -111,7 +117,7 @@ def compare_items(
 
     Parameters
     ----------
-    items : mapping of {str: DataFrame}
+    items : Mapping[str, DataFrame]
         name of a run to its scores of single stimuli: columns ``metric, stimulus, value``, one row per both
     seed : int, default 0
         of bootstrap and sign flips; each pair has its own stream, so that adding a metric changes no other
@@ -137,17 +143,17 @@ def compare_items(
     >>> round(found.pair("pixcorr", "new", "old")["value"], 3)
     0.3
     """
-    tables = {name: _by_stimulus(name, table) for name, table in items.items()}
+    # Metric to run to scores, metrics in the order in which the runs name them first.
+    scored_by_metric: dict[str, dict[str, pd.Series]] = {}
+    for name, table in items.items():
+        for metric, scores in _by_stimulus(name, table).items():
+            scored_by_metric.setdefault(metric, {})[name] = scores
+
     pairs = []
     ranks = []
-
-    for metric in dict.fromkeys(m for by_metric in tables.values() for m in by_metric):
+    for metric, scored in scored_by_metric.items():
         entry = find_metric(metric)
-        if entry is None:  # of another version: its direction is not known
-            continue
-
-        scored = {name: by_metric[metric] for name, by_metric in tables.items() if metric in by_metric}
-        if len(scored) < 2:
+        if entry is None or len(scored) < 2:  # a metric of another version: its direction is not known
             continue
 
         common = pd.concat(scored, axis=1, join="inner").dropna().sort_index()  # (n_stimuli, n_runs)
@@ -156,19 +162,23 @@ def compare_items(
 
         better = {name: entry.sign * common[name].to_numpy(float) for name in scored}  # larger is better
         rows = []
-
         for first, second in combinations(scored, 2):
             a, b = sorted((first, second))  # the same draws whichever run is named first
             rng = np.random.default_rng([seed, zlib.crc32(f"{metric} {a} {b}".encode())])
             difference = paired_difference(better[a], better[b], rng=rng, n_draws=n_draws, n_flips=n_flips)
-            value, low, high, p, n = difference
-            if a != first:
-                value, low, high = -value, -high, -low
+            value = difference.value
+            low = difference.low
+            high = difference.high
 
-            rows.append((metric, first, second, value, low, high, p, np.nan, n))
+            if a != first:
+                value = -value
+                low = -difference.high  # turning the sign swaps the ends
+                high = -difference.low
+
+            rows.append((metric, first, second, value, low, high, difference.p, np.nan, difference.n))
 
         table = pd.DataFrame(rows, columns=list(PAIR_COLUMNS))
-        table["p_holm"] = holm(table["p"].to_numpy())
+        table["p_holm"] = holm(table["p"].to_numpy())  # over the pairs of this metric
         pairs.append(table)
         ranks.append(_ranks(metric, common, table, entry.sign))
 
@@ -176,26 +186,37 @@ def compare_items(
 
 
 def _by_stimulus(name: str, table: pd.DataFrame) -> dict[str, pd.Series]:
-    found = {}
+    """Metric to its scores of a run, indexed by stimulus; a DataError that names the run for a repeated stimulus."""
+    scores = {}
     for metric, group in table.groupby("metric", sort=False):
-        if group["stimulus"].duplicated().any():
-            twice = group.loc[group["stimulus"].duplicated(), "stimulus"].iloc[0]
+        is_repeat = group["stimulus"].duplicated()
+        if is_repeat.any():
+            twice = group.loc[is_repeat, "stimulus"].iloc[0]
             raise DataError(
                 f"{name} has two values of {metric} for stimulus {twice}, so its stimuli cannot be paired with those of "
                 "another run. Evaluate it again: phosphene evaluate averages the rows of one stimulus."
             )
 
-        found[str(metric)] = group.set_index("stimulus")["value"].astype(float)
+        scores[str(metric)] = group.set_index("stimulus")["value"].astype(float)
 
-    return found
+    return scores
 
 
 def _ranks(metric: str, common: pd.DataFrame, pairs: pd.DataFrame, sign: int) -> pd.DataFrame:
+    """Rows of ``Comparison.ranks`` of a metric, from scores (n_stimuli, n_runs) and the corrected tests of its pairs."""
     runs = list(common.columns)
-    means = common.mean(axis=0).to_numpy()
+    means = common.mean(axis=0).to_numpy()  # (n_runs,)
     sure = pairs[pairs["p_holm"] < LEVEL]
     winners = np.where(sure["value"] > 0, sure["first"], sure["second"])
     losers = np.where(sure["value"] > 0, sure["second"], sure["first"])
+
+    rank_low = []
+    rank_high = []
+    for run in runs:
+        n_surely_better = int((losers == run).sum())
+        n_surely_worse = int((winners == run).sum())
+        rank_low.append(1 + n_surely_better)
+        rank_high.append(len(runs) - n_surely_worse)
 
     return pd.DataFrame(
         {
@@ -203,15 +224,15 @@ def _ranks(metric: str, common: pd.DataFrame, pairs: pd.DataFrame, sign: int) ->
             "run": runs,
             "value": means,
             "rank": midranks(-sign * means),
-            "rank_low": [1 + int((losers == run).sum()) for run in runs],
-            "rank_high": [len(runs) - int((winners == run).sum()) for run in runs],
+            "rank_low": rank_low,
+            "rank_high": rank_high,
             "n": len(common),
         }
     )
 
 
 def _joined(parts: list[pd.DataFrame], columns: tuple[str, ...]) -> pd.DataFrame:
+    """One table, which has its columns even when there is nothing to join."""
     if parts:
         return pd.concat(parts, ignore_index=True)
-
     return pd.DataFrame(columns=list(columns))

@@ -43,7 +43,6 @@ def paired_correlation(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
     r = np.full(len(x), np.nan)
     step = max(1, _BLOCK_VALUES // max(1, x.shape[1]))
-
     with np.errstate(invalid="ignore", over="ignore"):
         for start in range(0, len(x), step):
             rows = slice(start, start + step)
@@ -66,7 +65,6 @@ def _centred(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
     rows = rows - mean
     norm = np.sqrt(np.einsum("ij,ij->i", rows, rows))
-
     return rows, norm, is_flat(norm, mean[:, 0], rows.shape[1])
 
 

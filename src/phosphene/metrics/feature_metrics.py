@@ -46,9 +46,12 @@ def n_way_classes(k: int) -> Compute:
 
         # A row scores the same for every stimulus of a class, so each class is computed once.
         classes, column = np.unique(true_class[e.first], return_inverse=True)
-        of_class = [n_way_class(class_scores, np.full(len(class_scores), c), n, k) for c in classes]
-        matrix = np.stack(of_class, axis=1)[:, column]  # (rows, stimuli)
+        of_class = []
+        for c in classes:
+            truth = np.full(len(class_scores), c)
+            of_class.append(n_way_class(class_scores, truth, n, k))  # (rows,)
 
+        matrix = np.stack(of_class, axis=1)[:, column]  # (rows, stimuli)
         return e.score(
             name,
             n_way_class(class_scores, true_class, n, k),
@@ -77,7 +80,27 @@ def classes_drawn(class_scores: np.ndarray) -> int:
 
 
 def category(e: Evaluation, name: str, space: str) -> Score:
-    """How often the decoded picture is given the true category."""
+    """How often the decoded picture is given the true category.
+
+    Parameters
+    ----------
+    e : Evaluation
+        with decoded pictures and class labels
+    name : str
+        full name of the metric
+    space : str
+        ``pixels`` for the classifier fitted on training pictures, or ``pictures.NAME``
+
+    Returns
+    -------
+    Score
+        0 to 1, a share of pictures
+
+    Raises
+    ------
+    Skip
+        Without labels, or for a network that does not know a category.
+    """
     if e.labels is None:
         raise Skip("the stimuli have no class labels")
 
@@ -109,7 +132,6 @@ def _category_by_network(e: Evaluation, view: FeatureView, labels: np.ndarray) -
     true_answers = classes[first_best(np.nan_to_num(view.true_probabilities[e.first]))]
     best = np.mean(true_answers == labels)
     note = f"the network gives {best:.0%} of the true pictures their category"
-
     return right, joined(e.undefined_note(undefined, "chance"), note)
 
 
@@ -117,16 +139,45 @@ def _category_by_network(e: Evaluation, view: FeatureView, labels: np.ndarray) -
 
 
 def cosine(e: Evaluation, name: str, space: str) -> Score:
-    """Cosine between the features of a decoded picture and of its truth (LEA's "CLIP distance")."""
+    """Cosine between the features of a decoded picture and of its truth (LEA's "CLIP distance").
+
+    Parameters
+    ----------
+    e : Evaluation
+        with decoded and true items
+    name : str
+        full name of the metric
+    space : str
+        ``pixels``, a space of latents, or ``pictures.NAME`` of an extractor
+
+    Returns
+    -------
+    Score
+        -1 to 1; an item without a direction counts as 0
+    """
     s = e.similarity(space, "cosine")  # (rows, stimuli)
     paired = s[np.arange(len(s)), e.truth]
     note = e.undefined_note(np.isnan(paired), "cosine = 0")
-
     return e.score(name, np.nan_to_num(paired), np.nan_to_num(s), note=note)
 
 
 def distance(e: Evaluation, name: str, space: str) -> Score:
-    """1 - Pearson between the features of a decoded picture and of its truth."""
+    """1 - Pearson between the features of a decoded picture and of its truth.
+
+    Parameters
+    ----------
+    e : Evaluation
+        with decoded and true items
+    name : str
+        full name of the metric
+    space : str
+        ``pixels``, a space of latents, or ``pictures.NAME`` of an extractor
+
+    Returns
+    -------
+    Score
+        0 to 2, lower is better; an item without a correlation counts as 1
+    """
     s = e.similarity(space)  # (rows, stimuli)
     paired = s[np.arange(len(s)), e.truth]
     note = e.undefined_note(np.isnan(paired), "distance = 1")
@@ -140,7 +191,27 @@ def distance(e: Evaluation, name: str, space: str) -> Score:
 
 
 def fid(e: Evaluation, name: str, space: str) -> Score:
-    """FID of all decoded and all true pictures, its bias in the note."""
+    """FID of all decoded and all true pictures, its bias in the note.
+
+    Parameters
+    ----------
+    e : Evaluation
+        with features of decoded and true pictures
+    name : str
+        full name of the metric
+    space : str
+        ``pictures.NAME`` of an extractor
+
+    Returns
+    -------
+    Score
+        0 or more, lower is better; without chance and p, as the pairing plays no part
+
+    Raises
+    ------
+    Skip
+        With few pictures, features that are not finite, or different numbers of samples.
+    """
     pairs = _whole_sets(e, space)
     n, d = pairs[0][1].shape
     floor = fid_floor(pairs[0][1], rng=e.rng(name + " floor"))
@@ -150,14 +221,34 @@ def fid(e: Evaluation, name: str, space: str) -> Score:
         "FID of so many pictures, bias and all"
     )
 
+    # With several samples of a trial, the mean over sets of one sample each: all in one set would repeat the truth.
     value = float(np.mean([fid_of(*pair) for pair in pairs]))
     influence = np.mean([fid_influence(*pair) for pair in pairs], axis=0)
-
     return bounded(_of_sets(e, name, value, influence, n, note), 0, np.inf)
 
 
 def kid(e: Evaluation, name: str, space: str) -> Score:
-    """Paired KID of the same sets."""
+    """Paired KID of the same sets.
+
+    Parameters
+    ----------
+    e : Evaluation
+        with features of decoded and true pictures
+    name : str
+        full name of the metric
+    space : str
+        ``pictures.NAME`` of an extractor
+
+    Returns
+    -------
+    Score
+        0 for equal sets, lower is better; without chance and p, as the pairing plays no part
+
+    Raises
+    ------
+    Skip
+        With few pictures, features that are not finite, or different numbers of samples.
+    """
     pairs = _whole_sets(e, space)
     value = float(np.mean([kid_of(*pair, paired=True) for pair in pairs]))
     influence = np.mean([kid_influence(*pair) for pair in pairs], axis=0)
@@ -165,6 +256,7 @@ def kid(e: Evaluation, name: str, space: str) -> Score:
 
 
 def _whole_sets(e: Evaluation, space: str) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(stimuli, d) decoded and true features of each set of samples; Skip for few pictures, or ones with holes."""
     pairs = e.sets(space)
     if len(e.ids) < _FEWEST_IN_A_SET:
         raise Skip(f"two sets need {_FEWEST_IN_A_SET} pictures each to be compared but there are {len(e.ids)}")
@@ -197,12 +289,38 @@ def _of_sets(e: Evaluation, name: str, value: float, influence: np.ndarray, n: i
 
 
 def has_training_mean(e: Evaluation, space: str) -> bool:
-    """Whether latents can be taken relative to the mean of the training pictures: folds have several means."""
+    """Whether latents can be taken relative to the mean of the training pictures: folds have several means.
+
+    Parameters
+    ----------
+    e : Evaluation
+        with candidates for the space
+    space : str
+        of latents that texts share
+
+    Returns
+    -------
+    bool
+        True where the candidates have a centre
+    """
     return _candidates(e, space).centre is not None
 
 
 def has_untested_categories(e: Evaluation, space: str) -> bool:
-    """Whether there are more categories than those of the test stimuli; if not, "among all" is the same number twice."""
+    """Whether there are more categories than those of the test stimuli; if not, "among all" is the same number twice.
+
+    Parameters
+    ----------
+    e : Evaluation
+        with candidates for the space
+    space : str
+        of latents that texts share
+
+    Returns
+    -------
+    bool
+        True also without labels
+    """
     if e.labels is None:
         tested = set()
     else:
@@ -212,6 +330,7 @@ def has_untested_categories(e: Evaluation, space: str) -> bool:
 
 
 def _candidates(e: Evaluation, space: str) -> Candidates:
+    """Categories that a latent of the space can be named."""
     assert e.decoded is not None
     return e.decoded.texts[space]
 
@@ -267,7 +386,6 @@ def zero_shot(k: int, everything: bool = False, centred: bool = False) -> Comput
         counts = np.unique(column, return_counts=True)[1]
         is_uniform = not everything and np.ptp(counts) == 0
         notes = [candidates.familiarity(), e.undefined_note(np.asarray(np.isnan(cosines).any(axis=1)), "chance")]
-
         if is_uniform:
             chance = k / n_candidates
         else:

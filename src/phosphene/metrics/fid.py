@@ -30,7 +30,15 @@ _GROUPS = 60  # sets left out in turn; with more stimuli than that several are l
 
 
 class Floor(NamedTuple):
-    """Between what two numbers the FID of two perfect sets lies."""
+    """Between what two numbers the FID of two perfect sets lies.
+
+    Attributes
+    ----------
+    low : float
+        half of `high`; NaN where there are too few pictures to halve
+    high : float
+        mean FID of random halves
+    """
 
     low: float
     high: float
@@ -40,6 +48,8 @@ def frechet_distance(
     mean_a: np.ndarray, covariance_a: np.ndarray, mean_b: np.ndarray, covariance_b: np.ndarray
 ) -> float:
     """Squared Frechet distance of two Gaussians, from their moments.
+
+        |mean_a - mean_b|^2 + tr(C_a) + tr(C_b) - 2 sum of singular values of A B,    C_a = A A, C_b = B B
 
     The trace of the root is the sum of singular values of ``A B`` with ``A, B`` the symmetric roots of the covariances:
     no complex numbers, no small constant on the diagonal, and right for covariances of any rank.
@@ -65,8 +75,9 @@ def frechet_distance(
     >>> frechet_distance(np.zeros(2), np.eye(2), np.array([3.0, 4.0]), 4 * np.eye(2))
     27.0
     """
-    roots = [_symmetric_root(c) for c in (covariance_a, covariance_b)]
-    return _distance(np.asarray(mean_a, float), roots[0], np.asarray(mean_b, float), roots[1])
+    root_a = _symmetric_root(covariance_a)  # (d, d)
+    root_b = _symmetric_root(covariance_b)
+    return _distance(np.asarray(mean_a, float), root_a, np.asarray(mean_b, float), root_b)
 
 
 def fid_of(a: np.ndarray, b: np.ndarray) -> float:
@@ -102,6 +113,8 @@ def fid_of(a: np.ndarray, b: np.ndarray) -> float:
 def fid_floor(features: np.ndarray, *, rng: np.random.Generator, n_halvings: int = 8) -> Floor:
     """Where the FID of two perfect sets of n pictures lies: what to hold an FID of n pictures against.
 
+        high = mean FID of two halves,    low = high / 2
+
     Random disjoint halves of the true pictures are both samples of the true distribution, so their FID is all bias. It
     is that of n / 2 pictures, hence above the floor at n; and as the bias shrinks about like 1 / n or more slowly, half of
     it is below the floor. Decoded pictures that repeat the true ones, rather than others like them, may fall below both.
@@ -130,17 +143,23 @@ def fid_floor(features: np.ndarray, *, rng: np.random.Generator, n_halvings: int
     if half < 2:
         return Floor(float("nan"), float("nan"))
 
-    found = []
+    distances = []
     for _ in range(n_halvings):
         order = rng.permutation(len(features))
-        found.append(fid_of(features[order[:half]], features[order[half : 2 * half]]))
+        first = features[order[:half]]  # (half, d)
+        second = features[order[half : 2 * half]]
+        distances.append(fid_of(first, second))
 
-    high = float(np.mean(found))
+    high = float(np.mean(distances))
     return Floor(high / 2, high)
 
 
 def kid_of(a: np.ndarray, b: np.ndarray, *, paired: bool = False) -> float:
     """KID of two sets of features: unbiased, exact over all pairs, kernel (x . y / d + 1)^3.
+
+        KID = mean_{i != j} k(a_i, a_j) + mean_{i != j} k(b_i, b_j) - 2 mean_{i, j} k(a_i, b_j)
+
+    with i != j in the last mean as well for paired sets.
 
     Parameters
     ----------
@@ -164,15 +183,20 @@ def kid_of(a: np.ndarray, b: np.ndarray, *, paired: bool = False) -> float:
         As ``fid_of``; also when paired sets differ in size.
     """
     a, b = _features(a, b)
-    if not paired:
-        return _mean_off_diagonal(_kernel(a, a)) + _mean_off_diagonal(_kernel(b, b)) - 2 * float(_kernel(a, b).mean())
+    if paired:
+        _same_size(a, b)
+        return _mean_off_diagonal(_paired_kernel(a, b))
 
-    _same_size(a, b)
-    return _mean_off_diagonal(_paired_kernel(a, b))
+    within_a = _mean_off_diagonal(_kernel(a, a))
+    within_b = _mean_off_diagonal(_kernel(b, b))
+    between = float(_kernel(a, b).mean())
+    return within_a + within_b - 2 * between
 
 
 def fid_influence(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """How much each pair of pictures contributes to the FID: jackknife pseudo-values, moved to have the FID as mean.
+
+        pseudo_g = G FID - (G - 1) FID without group g,    influence_g = pseudo_g - mean(pseudo) + FID
 
     Their spread gives an interval for the FID *of this many pictures*. The bias is not removed: the interval says how far
     the number would move with other pictures, not where the FID of infinitely many lies.
@@ -193,26 +217,43 @@ def fid_influence(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     whole = fid_of(a, b)
     groups = np.array_split(np.arange(n), min(n, _GROUPS))
 
+    # A covariance needs two rows, also when the largest group is left out.
     if n - max(map(len, groups)) < 2:
         return np.full(n, whole)
 
-    without = np.array([fid_of(np.delete(a, g, axis=0), np.delete(b, g, axis=0)) for g in groups])
+    without = np.empty(len(groups))
+    for g, rows in enumerate(groups):
+        without[g] = fid_of(np.delete(a, rows, axis=0), np.delete(b, rows, axis=0))
+
     return _pseudo_values(whole, without)
 
 
 def kid_influence(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The same for the paired KID: (n,) jackknife pseudo-values with the KID as mean, without refitting anything."""
+    """How much each pair of pictures contributes to the paired KID: jackknife pseudo-values with the KID as mean.
+
+    The sum over a kernel without row and column i is its whole sum less these two, so nothing is computed again.
+
+    Parameters
+    ----------
+    a, b : ndarray of shape (n, d)
+        row i of both belongs to stimulus i
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        the KID throughout with two stimuli, which cannot be left out in turn
+    """
     a, b = _features(a, b)
     _same_size(a, b)
-    kernel = _paired_kernel(a, b)
+    kernel = _paired_kernel(a, b)  # (n, n)
     np.fill_diagonal(kernel, 0)
     n = len(a)
     total = kernel.sum()
     whole = total / (n * (n - 1))
-
     if n < 3:
         return np.full(n, whole)
 
+    # (n,): the diagonal is 0, so no entry is taken off twice.
     without = (total - kernel.sum(axis=0) - kernel.sum(axis=1)) / ((n - 1) * (n - 2))
     return _pseudo_values(whole, without)
 
@@ -222,27 +263,30 @@ def kid_influence(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def _distance(mean_a: np.ndarray, root_a: np.ndarray, mean_b: np.ndarray, root_b: np.ndarray) -> float:
     """From any roots with ``C = root' root``: eigenvalues of C_a C_b are squared singular values of root_a root_b'."""
-    shared = np.linalg.svd(root_a @ root_b.T, compute_uv=False).sum()
+    shared = np.linalg.svd(root_a @ root_b.T, compute_uv=False).sum()  # tr((C_a C_b)^(1/2))
     distance = np.square(mean_a - mean_b).sum() + np.square(root_a).sum() + np.square(root_b).sum() - 2 * shared
-    return max(float(distance), 0.0)
+    return max(float(distance), 0.0)  # of two equal sets what is left is rounding, of either sign
 
 
 def _root(x: np.ndarray) -> np.ndarray:
     """(min(n, d), d) with the covariance of the rows as ``root' root``, which is never formed."""
-    centred = (x - x.mean(axis=0)) / np.sqrt(len(x) - 1)
-    if len(x) > x.shape[1]:
-        return np.asarray(np.linalg.qr(centred, mode="r"))
+    centred = (x - x.mean(axis=0)) / np.sqrt(len(x) - 1)  # (n, d)
 
+    # The centred rows are a root already; with more rows than features R has the same product in d rows.
+    if len(x) > x.shape[1]:
+        return np.asarray(np.linalg.qr(centred, mode="r"))  # (d, d)
     return centred
 
 
 def _symmetric_root(covariance: np.ndarray) -> np.ndarray:
-    values, vectors = np.linalg.eigh(np.asarray(covariance, dtype=np.float64))
-    return (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+    """(d, d): V sqrt(lambda) V', with eigenvalues that rounding made negative taken for 0."""
+    values, vectors = np.linalg.eigh(np.asarray(covariance, dtype=np.float64))  # (d,), (d, d)
+    return (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T  # (d, d)
 
 
 def _kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return (a @ b.T / a.shape[1] + 1) ** 3
+    """k(x, y) = (x . y / d + 1)^3, the kernel of Binkowski et al. 2018."""
+    return (a @ b.T / a.shape[1] + 1) ** 3  # (n, m)
 
 
 def _paired_kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -252,11 +296,13 @@ def _paired_kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _mean_off_diagonal(kernel: np.ndarray) -> float:
+    """Mean over pairs of different rows: a picture compared with itself would bias the estimate."""
     n = len(kernel)
     return float((kernel.sum() - np.trace(kernel)) / (n * (n - 1)))
 
 
 def _pseudo_values(whole: float, without: np.ndarray) -> np.ndarray:
+    """Jackknife pseudo-values, moved so that their mean is the score that is reported."""
     pseudo = len(without) * whole - (len(without) - 1) * without
     return pseudo - pseudo.mean() + whole
 
@@ -267,17 +313,20 @@ def _same_size(a: np.ndarray, b: np.ndarray) -> None:
 
 
 def _features(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    a, b = (np.asarray(x, dtype=np.float64) for x in (a, b))
+    """Both sets as float64 matrices of one width, checked: (n, d), (m, d)."""
+    a = np.asarray(a, dtype=np.float64)
+    b = np.asarray(b, dtype=np.float64)
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
         raise DataError(
             f"two sets need (n, features) each, two rows or more and as many features, but have shapes {a.shape} and "
             f"{b.shape}; flatten each picture's features to one row."
         )
 
-    bad = [int((~np.isfinite(x).all(axis=1)).sum()) for x in (a, b)]
-    if any(bad):
+    n_bad_a = int((~np.isfinite(a).all(axis=1)).sum())
+    n_bad_b = int((~np.isfinite(b).all(axis=1)).sum())
+    if n_bad_a or n_bad_b:
         raise DataError(
-            f"{bad[0]} and {bad[1]} rows of the two sets have features that are not finite; a set cannot be compared with "
+            f"{n_bad_a} and {n_bad_b} rows of the two sets have features that are not finite; a set cannot be compared with "
             "holes in it. Decode these pictures again, or leave the stimuli out on both sides."
         )
 

@@ -63,14 +63,14 @@ def changed(now: Mapping[str, float], kept: Mapping[str, float] | None = None) -
 
     Parameters
     ----------
-    now : mapping of {str: float}
+    now : Mapping[str, float]
         of `golden_values`
-    kept : mapping of {str: float}, optional
+    kept : Mapping[str, float], optional
         what they should be; `golden_reference` by default
 
     Returns
     -------
-    dict of {str: tuple of (float, float)}
+    dict[str, tuple[float, float]]
         metric to (kept, now); NaN where a metric is missing on that side
 
     Examples
@@ -111,7 +111,6 @@ def _items() -> tuple[Decoded, Encoded]:
     # Two more names than are tested, so that "among all" is another question than "among those tested".
     texts = Candidates((*names, "x", "y"), np.concatenate([kinds, kinds[:2, ::-1]]), centre=theirs.mean(axis=0))
     ceiling = np.linspace(0.2, 0.9, 24)
-
     return (
         Decoded(
             np.arange(n),

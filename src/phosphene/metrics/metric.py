@@ -72,18 +72,18 @@ class Decoded:
         stimulus id of each row
     images, true_images : ndarray of shape (n, height, width, channels), optional
         0 to 1, or None
-    latents : mapping of {str: tuple of (ndarray, ndarray)}, optional
+    latents : Mapping[str, tuple[ndarray, ndarray]], optional
         feature space -> (decoded (n, d), true (n, d))
     labels : ndarray of shape (n,), optional
         class of each row's stimulus, or None
-    class_scores : mapping of {str: tuple of (ndarray, ndarray)}, optional
+    class_scores : Mapping[str, tuple[ndarray, ndarray]], optional
         classifier name -> (scores on the decoded pictures (n, classes), true class (n,))
     classifier : Any, optional
         reads classes off pictures (``phosphene.metrics.category.PictureClassifier``), fitted on training pictures, or
         None
-    feature_views : mapping of {str: FeatureView}, optional
+    feature_views : Mapping[str, FeatureView], optional
         name of a feature extractor -> its features of the pictures
-    texts : mapping of {str: Any}, optional
+    texts : Mapping[str, Any], optional
         feature space -> categories with text embeddings in it, for zero-shot classification of the latents
         (``phosphene.metrics.zero_shot.Candidates``)
     exchangeable : ndarray of shape (n,), optional
@@ -242,7 +242,7 @@ class Score:
 
         Returns
         -------
-        dict of {str: Any}
+        dict[str, Any]
             one entry per column of ``COLUMNS``
         """
         numbers = {name: getattr(self, name) for name in ("metric", "value", "ci_low", "ci_high", "chance", "p", "n")}
@@ -339,7 +339,6 @@ class Scores:
 def _number(value: float, digits: int = 3) -> str:
     if np.isnan(value):
         return "-"
-
     return f"{value:.{digits}f}"
 
 
@@ -410,7 +409,6 @@ class Evaluation:
         assert self.decoded is not None
         same = {"labels": self.decoded.labels, "true pictures": self.decoded.true_images}
         same |= {f"true latents of {space}": true for space, (_, true) in self.decoded.latents.items()}
-
         for name, values in same.items():
             if values is None:
                 continue
@@ -468,10 +466,22 @@ class Evaluation:
             return groups
 
         both = [f"{group} {block}" for group, block in zip(groups, self.exchangeable, strict=True)]
-        return np.unique(both, return_inverse=True)[1]
+        _, codes = np.unique(both, return_inverse=True)
+        return codes
 
     def rng(self, name: str) -> np.random.Generator:
-        """The random stream of one metric."""
+        """The random stream of one metric, so that adding a metric changes no other.
+
+        Parameters
+        ----------
+        name : str
+            full name of the metric
+
+        Returns
+        -------
+        numpy.random.Generator
+            the same for a seed and a name
+        """
         return np.random.default_rng([self.seed, zlib.crc32(name.encode())])
 
     @property
@@ -479,14 +489,23 @@ class Evaluation:
         """Feature spaces that can be compared: the pixels when there are pictures, then the latents."""
         if self.decoded is None:
             return []
-
         return [PIXELS] * (self.decoded.images is not None) + list(self.decoded.latents)
 
     def picture_spaces(self, kind: str) -> list[str]:
-        """``pictures.NAME`` of each feature extractor that serves metrics of this kind, such as ``two_way``."""
+        """Spaces of the feature extractors that serve metrics of a kind.
+
+        Parameters
+        ----------
+        kind : str
+            such as ``two_way``
+
+        Returns
+        -------
+        list of str
+            ``pictures.NAME`` of each
+        """
         if self.decoded is None:
             return []
-
         return [PICTURES + name for name, view in self.decoded.feature_views.items() if kind in view.metrics]
 
     @property
@@ -503,12 +522,36 @@ class Evaluation:
         return scores
 
     def view(self, extractor: str) -> FeatureView:
-        """Features of decoded and true pictures by one extractor."""
+        """Features of decoded and true pictures by one extractor.
+
+        Parameters
+        ----------
+        extractor : str
+            its name
+
+        Returns
+        -------
+        FeatureView
+            with a row for each decoded picture
+        """
         assert self.decoded is not None
         return self.decoded.feature_views[extractor]
 
     def pair(self, space: str) -> tuple[np.ndarray, np.ndarray]:
-        """(rows, d) decoded and true in a feature space."""
+        """Decoded and true items in a feature space, one row each.
+
+        Parameters
+        ----------
+        space : str
+            ``pixels``, a space of latents, or ``pictures.NAME``
+
+        Returns
+        -------
+        decoded : ndarray of shape (rows, d)
+            a view where that is possible
+        true : ndarray of shape (rows, d)
+            the truth of each row
+        """
         assert self.decoded is not None
         if space == PIXELS:
             ours, true = self.pictures
@@ -572,14 +615,24 @@ class Evaluation:
         return self._similarities[space, kind]
 
     def per_stimulus(self, rows: np.ndarray) -> np.ndarray:
-        """Rows of one stimulus averaged: (rows, ...) to (stimuli, ...)."""
+        """Average the rows of each stimulus.
+
+        Parameters
+        ----------
+        rows : ndarray of shape (rows, ...)
+            values of every decoded item
+
+        Returns
+        -------
+        ndarray of shape (stimuli, ...)
+            float64
+        """
         if not self.has_repeats:
             return np.asarray(rows, dtype=np.float64)
 
         sums = np.zeros((len(self.ids), *np.shape(rows)[1:]))
         np.add.at(sums, self.truth, rows)
         counts = np.bincount(self.truth)
-
         return sums / counts.reshape(-1, *[1] * (sums.ndim - 1))
 
     def score(
@@ -652,7 +705,6 @@ class Evaluation:
 
         if n < len(per_item):
             notes.append(f"{len(per_item) - n} of {len(per_item)} items have no distractor and are left out")
-
         if n > 1 and np.ptp(per_item[np.isfinite(per_item)]) == 0:
             notes.append("all items score the same, so the interval has no width and says nothing about unseen items")
 
@@ -754,6 +806,20 @@ Compute = Callable[[Evaluation, str, str], Score]
 
 
 def _always(e: Evaluation, space: str) -> bool:
+    """Whether the metric can be computed in a space: always.
+
+    Parameters
+    ----------
+    e : Evaluation
+        not looked at
+    space : str
+        not looked at
+
+    Returns
+    -------
+    bool
+        True
+    """
     return True
 
 
@@ -793,7 +859,7 @@ class Metric:
         decimals worth printing
     published_as : str
         what tables of published numbers call it, whatever the variant; `kind` by default
-    protocol : mapping of {str: str}
+    protocol : Mapping[str, str]
         fields of a published protocol that the metric itself fixes, such as ``ssim_variant``
     applies : callable
         (evaluation, space) -> bool, whether it says something there
@@ -838,7 +904,6 @@ class Metric:
         """1 where higher is better, -1 where lower is: a value times this is better when larger."""
         if self.better == "higher":
             return 1
-
         return -1
 
     def parts(self, name: str) -> dict[str, str] | None:
@@ -851,13 +916,12 @@ class Metric:
 
         Returns
         -------
-        dict of {str: str} or None
+        dict[str, str] or None
             ``space`` and ``n``, those the metric has
         """
         match = re.fullmatch(self._expression(), name)
         if match is None:
             return None
-
         return match.groupdict()
 
     def filled(self, text: str, name: str) -> str:

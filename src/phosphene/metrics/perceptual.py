@@ -250,7 +250,7 @@ def feature_views(true: Sequence[TrueFeatures], decoded_pictures: np.ndarray) ->
 
     Returns
     -------
-    dict of {str: FeatureView}
+    dict[str, FeatureView]
         name of the extractor -> both sides
     """
     return {t.extractor.name: feature_view(t, decoded_pictures) for t in true}
@@ -272,7 +272,6 @@ def _network_input(pixels: np.ndarray, side: int = _SIDE) -> np.ndarray:
 
     if pixels.shape[3] == 1:
         return np.repeat(pixels, 3, axis=3)
-
     return pixels
 
 
@@ -287,5 +286,4 @@ def _finite_rows(compute: Callable[[np.ndarray], np.ndarray], pictures: np.ndarr
     answers = np.asarray(compute(np.concatenate([grey, pictures[finite]])), dtype=np.float32)
     out = np.full((len(pictures), answers.shape[1]), np.nan, dtype=np.float32)
     out[finite] = answers[1:]
-
     return out

@@ -12,7 +12,7 @@ import numpy as np
 from phosphene.errors import DataError
 from phosphene.metrics.correlation import paired_correlation
 
-LUMINANCE = np.array([0.2125, 0.7154, 0.0721])  # ITU-R BT.709, as scikit-image's rgb2gray
+LUMINANCE = np.array([0.2125, 0.7154, 0.0721])  # red, green, blue; ITU-R BT.709, as scikit-image's rgb2gray
 
 
 def as_pictures(pictures: np.ndarray, name: str = "pictures") -> np.ndarray:
@@ -45,24 +45,47 @@ def as_pictures(pictures: np.ndarray, name: str = "pictures") -> np.ndarray:
             f"{pictures.shape}; put channels last and drop transparency."
         )
 
-    if pictures.size:
-        low = pictures.min()
-        high = pictures.max()
-        if low != low:  # a NaN somewhere: look past it
-            low = np.fmin.reduce(pictures, axis=None)
-            high = np.fmax.reduce(pictures, axis=None)
+    if not pictures.size:
+        return pictures
 
-        if low < -1e-3 or high > 1 + 1e-3:
-            raise DataError(
-                f"{name} should lie between 0 and 1, but run from {low:.4g} to {high:.4g}; "
-                f"{'divide by 255' if high > 2 else 'clip them'} first."
-            )
+    low = pictures.min()
+    high = pictures.max()
+    if low != low:  # a NaN somewhere: look past it
+        low = np.fmin.reduce(pictures, axis=None)
+        high = np.fmax.reduce(pictures, axis=None)
+
+    # Within a thousandth, a quarter of a step of 8 bits, is rounding.
+    if low < -1e-3 or high > 1 + 1e-3:
+        if high > 2:
+            advice = "divide by 255"
+        else:
+            advice = "clip them"
+
+        raise DataError(f"{name} should lie between 0 and 1, but run from {low:.4g} to {high:.4g}; {advice} first.")
 
     return pictures
 
 
 def as_pairs(decoded: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both arrays as pictures of one shape, or a DataError that shows both shapes."""
+    """Both arrays as pictures of one shape.
+
+    Parameters
+    ----------
+    decoded, true : ndarray
+        as ``as_pictures`` takes them, row i of both being one stimulus
+
+    Returns
+    -------
+    decoded : ndarray of shape (n, height, width, channels)
+        a view
+    true : ndarray of shape (n, height, width, channels)
+        a view
+
+    Raises
+    ------
+    DataError
+        As ``as_pictures``; also when the shapes differ.
+    """
     decoded = as_pictures(decoded, "decoded pictures")
     true = as_pictures(true, "true pictures")
     if decoded.shape != true.shape:
@@ -75,16 +98,39 @@ def as_pairs(decoded: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def grey(pictures: np.ndarray) -> np.ndarray:
-    """Luminance, (n, height, width): 0.2125 R + 0.7154 G + 0.0721 B; one channel is taken as it is."""
+    """Luminance, 0.2125 R + 0.7154 G + 0.0721 B; one channel is taken as it is.
+
+    Parameters
+    ----------
+    pictures : ndarray of shape (n, height, width, channels)
+        0 to 1, one or three channels
+
+    Returns
+    -------
+    ndarray of shape (n, height, width)
+        0 to 1, in the type of `pictures` where that is floating
+
+    Examples
+    --------
+    >>> grey(np.array([1.0, 0.0, 0.0]).reshape(1, 1, 1, 3)).item()
+    0.2125
+    """
     pictures = as_pictures(pictures)
     if pictures.shape[-1] == 1:
         return pictures[..., 0]
 
-    return pictures @ LUMINANCE.astype(pictures.dtype if pictures.dtype.kind == "f" else np.float64)
+    if pictures.dtype.kind == "f":
+        dtype = pictures.dtype
+    else:
+        dtype = np.dtype(np.float64)
+
+    return pictures @ LUMINANCE.astype(dtype)  # (n, height, width)
 
 
 def pixcorr(decoded: np.ndarray, true: np.ndarray) -> np.ndarray:
     """Pearson r between a decoded picture and the true one, over all pixels and channels, per picture.
+
+        r = sum_p (x_p - mean x) (y_p - mean y) / (|x - mean x| |y - mean y|)
 
     The headline is the plain mean of these over pictures. ``pixcorr_variants`` has the other ways of averaging.
 
@@ -130,25 +176,27 @@ def pixcorr_variants(decoded: np.ndarray, true: np.ndarray) -> dict[str, float]:
         NaN where nothing is defined; undefined pictures or pixels count as r = 0.
     """
     decoded, true = as_pairs(decoded, true)
-    x = decoded.reshape(len(decoded), -1)
+    x = decoded.reshape(len(decoded), -1)  # (n, n_values)
     y = true.reshape(len(true), -1)
-
     if not len(x):
         return dict.fromkeys(("mean", "fisher", "pooled", "per_pixel"), float("nan"))
 
-    r = np.nan_to_num(paired_correlation(x, y))
-    by_pixel = np.nan_to_num(paired_correlation(x.T, y.T))
-
+    r = np.nan_to_num(paired_correlation(x, y))  # (n,)
+    by_pixel = np.nan_to_num(paired_correlation(x.T, y.T))  # (n_values,)
+    pooled = paired_correlation(x.reshape(1, -1), y.reshape(1, -1))  # (1,)
+    inside = np.clip(r, -1 + 1e-12, 1 - 1e-12)  # atanh of a perfect picture is infinite
     return {
         "mean": float(r.mean()),
-        "fisher": float(np.tanh(np.arctanh(np.clip(r, -1 + 1e-12, 1 - 1e-12)).mean())),
-        "pooled": float(paired_correlation(x.reshape(1, -1), y.reshape(1, -1))[0]),
+        "fisher": float(np.tanh(np.arctanh(inside).mean())),
+        "pooled": float(pooled[0]),
         "per_pixel": float(by_pixel.mean()),
     }
 
 
 def mse(decoded: np.ndarray, true: np.ndarray) -> np.ndarray:
     """Mean squared difference over all pixels and channels, per picture.
+
+        mse = mean_p (x_p - y_p)^2
 
     Parameters
     ----------
@@ -168,7 +216,9 @@ def mse(decoded: np.ndarray, true: np.ndarray) -> np.ndarray:
     decoded, true = as_pairs(decoded, true)
     error = np.empty(len(decoded))
 
+    # One picture at a time, so that the set is never held in float64.
     for i in range(len(decoded)):
-        error[i] = np.square(np.subtract(decoded[i], true[i], dtype=np.float64)).mean()
+        difference = np.subtract(decoded[i], true[i], dtype=np.float64)  # (height, width, channels)
+        error[i] = np.square(difference).mean()
 
     return error

@@ -38,10 +38,23 @@ _CLIP = "clip-vit-large-patch14"
 
 
 def normalised(pixels: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """(n, height, width, 3) of 0-255 to (n, 3, height, width) of (x / 255 - mean) / std."""
+    """Pictures as a network takes them, (x / 255 - mean) / std.
+
+    Parameters
+    ----------
+    pixels : ndarray of shape (n, height, width, 3), uint8
+        0 to 255
+    mean, std : tuple of float
+        of each channel, on the scale of 0 to 1
+
+    Returns
+    -------
+    Tensor of shape (n, 3, height, width)
+        float32
+    """
     import torch
 
-    x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+    x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255  # (n, 3, height, width)
     return (x - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
 
 
@@ -86,7 +99,6 @@ class _PublicExtractor:
         pixels = as_pictures(pixels)
         grey = np.full((1, *pixels.shape[1:3], 3), 128, dtype=np.uint8)  # says how many numbers there are
         out = np.full((len(pixels), see(grey).shape[1]), np.nan, dtype=np.float32)
-
         for start in range(0, len(pixels), _BATCH):
             batch = np.asarray(pixels[start : start + _BATCH])
             finite = np.flatnonzero(np.isfinite(batch).all(axis=(1, 2, 3)))
@@ -145,7 +157,6 @@ class NetworkExtractor(_PublicExtractor):
         with torch.inference_mode():
             if self.scale is None:
                 return network(torch.from_numpy(pixels).permute(0, 3, 1, 2).float()).numpy()
-
             return network(normalised(resized(pixels, _SIDE), *self.scale)).numpy()
 
     @cached_property

@@ -165,7 +165,6 @@ def _differences(row: dict[str, Any], name: str, split: str, ours: dict) -> list
         theirs = row[field]
         unknown = pd.isna(theirs) or theirs == ""
         title = field.replace("_", " ")
-
         if field == "resize_chain" and not of_pixels:
             continue
         if unknown and field == "setting":
@@ -189,7 +188,6 @@ def _same(field: str, theirs: str | int, ours: str | int) -> bool:
         return str(ours) in ("all", every[2], str(theirs))
     if field == "subjects":
         return _people(str(theirs)) == _people(str(ours))
-
     return str(theirs) == str(ours)
 
 
@@ -210,5 +208,4 @@ def _plain(value: Any) -> Any:
     """Whole numbers as such: a column with gaps holds them as floats."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
-
     return value

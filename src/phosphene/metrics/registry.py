@@ -41,7 +41,7 @@ def all_metrics() -> dict[str, Metric]:
 
     Returns
     -------
-    dict of {str: Metric}
+    dict[str, Metric]
         in the order in which they are computed
 
     Raises
@@ -202,7 +202,6 @@ def kind_of(name: str) -> str:
     metric = find_metric(name)
     if metric is None:
         return ""
-
     return metric.kind
 
 
@@ -286,7 +285,6 @@ def score(
 
     scores = []
     skipped = []
-
     for metric in known.values():
         for space in spaces_of(metric, evaluation):
             name = full_name(metric, space, evaluation)

@@ -22,7 +22,17 @@ CHAIN = f"512 to {SIDE}, Pillow bicubic"
 
 
 def eight_bits(pictures: np.ndarray) -> np.ndarray:
-    """Pictures of 0-1, (n, height, width, 1 or 3), as (n, height, width, 3) uint8, rounded.
+    """Pictures of 0-1 as three channels of 8 bits, rounded.
+
+    Parameters
+    ----------
+    pictures : ndarray of shape (n, height, width, 1 or 3)
+        0 to 1
+
+    Returns
+    -------
+    ndarray of shape (n, height, width, 3), uint8
+        0 to 255; one channel is repeated
 
     Raises
     ------
@@ -37,7 +47,6 @@ def eight_bits(pictures: np.ndarray) -> np.ndarray:
     pixels = np.round(np.clip(pictures, 0, 1) * 255).astype(np.uint8)
     if pixels.shape[3] == 1:
         return np.repeat(pixels, 3, axis=3)
-
     return pixels
 
 
@@ -47,6 +56,7 @@ def resized(pixels: np.ndarray, side: int, resample: Literal["bilinear", "bicubi
     Parameters
     ----------
     pixels : ndarray of shape (n, height, width, 3), uint8
+        0 to 255
     side : int
         rows and columns of the result
     resample : {"bilinear", "bicubic"}, default "bilinear"

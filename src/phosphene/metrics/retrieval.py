@@ -22,11 +22,23 @@ from phosphene.metrics.identification import oriented
 from phosphene.metrics.nway import check_n_k, expected_top_k, log_choose, n_way
 from phosphene.metrics.ties import bounds, grain_of
 
-GALLERIES = (2, 10, 50, 100, 300)
+GALLERIES = (2, 10, 50, 100, 300)  # two-way identification to MindEye's and Mind Reader's batches of 300
 
 
 class Retrieval(NamedTuple):
-    """Top-k accuracy at one gallery size: the mean, its chance level k / size, and the value of every item."""
+    """Top-k accuracy at one gallery size.
+
+    Attributes
+    ----------
+    size : int
+        items in the gallery, the right one among them
+    accuracy : float
+        mean over items, 0 to 1; NaN without items
+    chance : float
+        k / size
+    per_item : ndarray of shape (n_items,)
+        expected accuracy of each item over every gallery of this size, 0 to 1
+    """
 
     size: int
     accuracy: float
@@ -42,6 +54,8 @@ def retrieval_curve(
     truth: np.ndarray | None = None,
 ) -> list[Retrieval]:
     """Expected top-k accuracy over gallery sizes, up to all items.
+
+        accuracy(N) = mean over items of P(the right item is among the k best of a gallery of N)
 
     Parameters
     ----------
@@ -71,13 +85,21 @@ def retrieval_curve(
     [(2, 1.0, 0.5), (10, 1.0, 0.1), (12, 1.0, 0.08333333333333333)]
     """
     side: Any = {"forward": "truths", "backward": "decoded"}.get(direction, direction)  # checked by `oriented`
-    n_items = oriented(similarity, truth, side)[0].shape[1]
-    usable = sorted({size for size in sizes if k < size <= n_items} | ({n_items} if n_items > k else set()))
+    ranked, _ = oriented(similarity, truth, side)
+    n_items = ranked.shape[1]
+    candidates = {*sizes, n_items}  # the whole gallery is always asked for
     curve = []
 
-    for size in usable:
-        per_item = n_way(similarity, size, k, truth, side)
-        curve.append(Retrieval(size, float(per_item.mean()) if len(per_item) else float("nan"), k / size, per_item))
+    for size in sorted(candidates):
+        if not k < size <= n_items:
+            continue
+
+        per_item = n_way(similarity, size, k, truth, side)  # (n,)
+        accuracy = float("nan")
+        if len(per_item):
+            accuracy = float(per_item.mean())
+
+        curve.append(Retrieval(size, accuracy, k / size, per_item))
 
     return curve
 
@@ -154,13 +176,17 @@ def batch_retrieval(similarity: np.ndarray, size: int = 300, truth: np.ndarray |
     """
     square, truth = _rows_by_rows(similarity, truth, size)
     n = len(square)
-    mates = truth[:, None] == truth[None, :]
+    mates = truth[:, None] == truth[None, :]  # (n, n): rows of the same picture, itself included
+
+    # Forward, a mate in the batch is the same picture with the same similarity: a hit as well, no distractor.
     own = np.diagonal(square)
-    above, ties = _against(square, own[:, None], ~mates, grain_of(square))
+    above, ties = _against(square, own[:, None], ~mates, grain_of(square))  # (n,) each
     forward = expected_top_k(above, ties, n, size)
     backward = _backward(square, mates, size)
-    chance = float(np.mean(1 + (mates.sum(axis=1) - 1) * (size - 1) / max(1, n - 1)) / size)
 
+    # Right rows in a batch: the row itself, and each mate with the probability (size - 1) / (n - 1) of being drawn.
+    n_right = 1 + (mates.sum(axis=1) - 1) * (size - 1) / max(1, n - 1)
+    chance = float(np.mean(n_right) / size)
     return BatchRetrieval(size, float(forward.mean()), float(backward.mean()), 0.0, 0.0, chance, 0)
 
 
@@ -174,24 +200,54 @@ def drawn_retrieval(
 ) -> BatchRetrieval:
     """The same by drawing batches, as published scripts do (one batch there): it says how much one batch can mislead.
 
-    Arguments as `batch_retrieval`, whose exact mean this comes near; `rng` draws `n_batches` batches. Each share is of
-    the rows most similar, should there be several.
+    The mean over batches comes near the exact one of `batch_retrieval`. Where several rows of a batch are the most
+    similar, the hit is the share of them that is right.
+
+    Parameters
+    ----------
+    similarity : ndarray of shape (n, m)
+        row = decoded, column = true
+    size : int, default 300
+        rows in a batch, 2 to n
+    truth : ndarray of shape (n,), optional
+        column of each row; default row i to column i
+    n_batches : int, default 20
+        batches to draw
+    rng : numpy.random.Generator
+        draws the rows of each batch, without replacement
+
+    Returns
+    -------
+    BatchRetrieval
+        mean and standard deviation over the batches
+
+    Raises
+    ------
+    DataError
+        With fewer than `size` rows.
     """
     square, truth = _rows_by_rows(similarity, truth, size)
-    hits = np.empty((n_batches, 2))
+    hits = np.empty((n_batches, 2))  # forward, backward
     chance = np.empty(n_batches)
 
     for i in range(n_batches):
         rows = rng.choice(len(square), size, replace=False)
-        s = square[np.ix_(rows, rows)]
-        mates = truth[rows][:, None] == truth[rows]
-        hits[i] = [_hits(s, mates), _hits(s.T, mates)]
+        batch = square[np.ix_(rows, rows)]  # (size, size)
+        mates = truth[rows][:, None] == truth[rows]  # (size, size)
+        hits[i] = [_hits(batch, mates), _hits(batch.T, mates)]
         chance[i] = mates.mean()
 
     forward, backward = hits.mean(axis=0)
-    f, b = hits.std(axis=0)
-
-    return BatchRetrieval(size, float(forward), float(backward), float(f), float(b), float(chance.mean()), n_batches)
+    forward_std, backward_std = hits.std(axis=0)
+    return BatchRetrieval(
+        size,
+        float(forward),
+        float(backward),
+        float(forward_std),
+        float(backward_std),
+        float(chance.mean()),
+        n_batches,
+    )
 
 
 def _rows_by_rows(similarity: np.ndarray, truth: np.ndarray | None, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -209,40 +265,51 @@ def _against(
     above = (values > high) & counted
     below = (values < low) & counted
     n_above = above.sum(axis=1)
+    n_tied = counted.sum(axis=1) - n_above - below.sum(axis=1)  # what is neither, hence NaN as well
 
-    return n_above, counted.sum(axis=1) - n_above - below.sum(axis=1)
+    return n_above, n_tied
 
 
 def _backward(square: np.ndarray, mates: np.ndarray, size: int) -> np.ndarray:
-    """(n,) chance that the decoded item most similar to row i's picture is one of that picture."""
+    """(n,) chance that the decoded item most similar to row i's picture is one of that picture.
+
+    The batch holds row i, and its best row is either row i itself (no better row was drawn) or a mate of row i that is
+    better than row i: mate number e, counted from the best, wins with
+
+        C(n - 2 - e - b_e, size - 2) / C(n - 1, size - 1)
+
+    where b_e rows of other pictures lie above it.
+    """
     n = len(square)
-    out = np.empty(len(square))
+    chance = np.empty(n)
     grain = grain_of(square)[0]
 
     for i, column in enumerate(square.T):
-        others = column[~mates[i]][None, :]
-        _, high = bounds(column[i : i + 1], grain)
+        own = column[i : i + 1]
+        others = column[~mates[i]][None, :]  # (1, rows of other pictures)
+        _, high = bounds(own, grain)
         better = np.sort(column[mates[i] & (column > high)])[::-1]  # rows of this picture that come before its own
-        above, ties = _against(others, column[i : i + 1], np.ones(others.shape, dtype=bool), grain)
-        out[i] = expected_top_k(above + len(better), ties, n, size)[0]
+        above, ties = _against(others, own, np.ones(others.shape, dtype=bool), grain)
+        chance[i] = expected_top_k(above + len(better), ties, n, size)[0]
 
         for earlier, value in enumerate(better):
             # This row is in the batch, and neither an earlier one nor one of another picture that lies above it.
-            left = n - 2 - earlier - int((others > bounds(np.array([value]), grain)[1]).sum())
-            if left >= size - 2:
-                out[i] += np.exp(log_choose(left, size - 2) - log_choose(n - 1, size - 1))
+            _, high = bounds(np.array([value]), grain)
+            n_left = n - 2 - earlier - int((others > high).sum())
+            if n_left >= size - 2:
+                chance[i] += np.exp(log_choose(n_left, size - 2) - log_choose(n - 1, size - 1))
 
-    return out
+    return chance
 
 
-def _hits(s: np.ndarray, mates: np.ndarray) -> float:
+def _hits(batch: np.ndarray, mates: np.ndarray) -> float:
     """Mean over rows of the share of their most similar entries that are right; chance where a row is not defined."""
-    known = ~np.isnan(s)
-    filled = np.where(known, s, -np.inf)
-    low, _ = bounds(filled.max(axis=1, keepdims=True), grain_of(s))
+    # A row without any number is -inf throughout, so that all its entries are the best and the share is chance.
+    filled = np.where(np.isnan(batch), -np.inf, batch)
+    low, _ = bounds(filled.max(axis=1, keepdims=True), grain_of(batch))  # (size, 1)
     best = filled >= low
-
-    return float(((best & mates).sum(axis=1) / best.sum(axis=1)).mean())
+    share_right = (best & mates).sum(axis=1) / best.sum(axis=1)  # (size,)
+    return float(share_right.mean())
 
 
 # -- several decoders together -----------------------------------------------------------------------------------------
@@ -310,10 +377,10 @@ def ensemble_weights(
     >>> bool(ensemble_weights([good, useless]).weights[0] > 0.5)
     True
     """
-    if not similarities or len({np.shape(s) for s in similarities}) > 1:
+    shapes = {np.shape(s) for s in similarities}
+    if len(shapes) != 1:
         raise DataError(
-            f"an ensemble needs matrices of one shape, but {len(similarities)} came with the shapes "
-            f"{sorted({np.shape(s) for s in similarities})}."
+            f"an ensemble needs matrices of one shape, but {len(similarities)} came with the shapes {sorted(shapes)}."
         )
 
     parts = round(1 / step)
@@ -326,22 +393,39 @@ def ensemble_weights(
         )
 
     size = min(size, len(similarities[0]))
-
-    def score(weights: np.ndarray) -> float:
-        found = batch_retrieval(combined(similarities, weights), size, truth)
-        return (found.forward + found.backward) / 2
+    n_places = parts + n_decoders - 1
+    tried = []
+    alone = np.empty(n_decoders)
 
     # Ways to put `parts` units into as many boxes as there are decoders: where the walls between boxes stand.
-    walls = combinations(range(parts + n_decoders - 1), n_decoders - 1)
-    grid = [np.diff([-1, *w, parts + n_decoders - 1]) - 1 for w in walls]
-    found = [(score(np.array(g) / parts), -int(np.square(g).sum()), tuple(g)) for g in grid]
-    best = max(found)
-    alone = [next(f[0] for f in found if f[2][k] == parts) for k in range(n_decoders)]
+    for walls in combinations(range(n_places), n_decoders - 1):
+        units = np.diff([-1, *walls, n_places]) - 1  # (n_decoders,), sum `parts`
+        retrieval = batch_retrieval(combined(similarities, units / parts), size, truth)
+        score = (retrieval.forward + retrieval.backward) / 2
+        evenness = -int(np.square(units).sum())  # among equal scores the most even weights come last in the order
+        tried.append((score, evenness, tuple(units)))
 
-    return Ensemble(np.array(best[2]) / parts, best[0], np.array(alone))
+        if units.max() == parts:  # one decoder has all the weight
+            alone[units.argmax()] = score
+
+    best_score, _, best_units = max(tried)
+    return Ensemble(np.array(best_units) / parts, best_score, alone)
 
 
 def combined(similarities: Sequence[np.ndarray], weights: np.ndarray) -> np.ndarray:
-    """Weighted sum of similarity matrices, in double precision."""
+    """Weighted sum of similarity matrices, in double precision.
+
+    Parameters
+    ----------
+    similarities : sequence of ndarray
+        matrices of one shape, (n, m) each
+    weights : ndarray of shape (n_decoders,)
+        one per matrix
+
+    Returns
+    -------
+    ndarray of shape (n, m), float64
+        sum over decoders of weight times similarity
+    """
     weighted = [w * np.asarray(s, dtype=np.float64) for w, s in zip(weights, similarities, strict=True)]
     return np.asarray(sum(weighted))

@@ -1,5 +1,10 @@
 """Structural similarity, in the variants that published scores mix up, each under its own name.
 
+    SSIM(x, y) = (2 m_x m_y + C1) (2 s_xy + C2) / ((m_x^2 + m_y^2 + C1) (s_x^2 + s_y^2 + C2))        (Wang et al., eq. 13)
+
+with the local means m, variances s^2 and covariance s_xy of a window, C1 = (K1 L)^2, C2 = (K2 L)^2 and L the data range;
+a picture's score is the mean over windows.
+
 Common to both: grey pictures, Gaussian weights of sigma 1.5 cut at 3.5 sigma (11 taps), population covariance,
 K1 = 0.01, K2 = 0.03, a stated data range, and only window centres whose window lies inside the picture
 (a 28 x 28 picture has 18 x 18 of them). scikit-image calls this ``gaussian_weights=True, use_sample_covariance=False``.
@@ -28,7 +33,7 @@ import numpy as np
 from phosphene.errors import ConfigError, DataError
 from phosphene.metrics.pixel import as_pairs, as_pictures, grey
 
-SIGMA = 1.5
+SIGMA = 1.5  # pixels; this and the constants K are those of Wang et al., section III-C
 RADIUS = 5  # int(3.5 * 1.5 + 0.5): 11 taps
 WINDOW = 2 * RADIUS + 1
 """Smallest side of a picture that can be scored, in pixels."""
@@ -36,8 +41,8 @@ K1 = 0.01
 K2 = 0.03
 Variant = Literal["2d", "columns"]
 _TILE = 16  # outputs per small product in the blur; a band of 11 in 26 instead of a band of 11 in the whole side
-_STRIP = 96  # rows of the map handled together, and pixels in such a strip of several pictures: both keep the arrays
-_CHUNK_PIXELS = 262_144  # of the pair pass in the cache
+_STRIP = 96  # rows of the map handled together; this and the next keep the arrays of the pair pass in the cache
+_CHUNK_PIXELS = 262_144  # in such a strip of several pictures
 
 
 def ssim_2d(decoded: np.ndarray, true: np.ndarray, data_range: float = 1.0) -> np.ndarray:
@@ -71,14 +76,31 @@ def ssim_2d(decoded: np.ndarray, true: np.ndarray, data_range: float = 1.0) -> n
 
 
 def ssim_columns(decoded: np.ndarray, true: np.ndarray, data_range: float = 1.0) -> np.ndarray:
-    """Mean over image columns of the one-dimensional SSIM along each: the legacy variant. Arguments as ``ssim_2d``."""
+    """Mean over image columns of the one-dimensional SSIM along each: the legacy variant.
+
+    Parameters
+    ----------
+    decoded, true : ndarray of shape (n, height, width, channels)
+        0 to 1, height of at least 11
+    data_range : float, default 1.0
+        as in ``ssim_2d``
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        at most 1; higher is better, and not comparable with ``ssim_2d``
+    """
     return _ssim(decoded, true, "columns", data_range)
 
 
 def ssim_pairs(decoded: np.ndarray, true: np.ndarray, variant: Variant = "2d", data_range: float = 1.0) -> np.ndarray:
     """SSIM of every decoded picture with every true one.
 
-    Means and variances are taken once per picture; a pair costs one product, one blur and one fused pass.
+    Means and variances are taken once per picture; a pair costs one product, one blur and one fused pass,
+
+        score = mean of (2 m_x m_y + C1) (2 blur(x y) - 2 m_x m_y + C2) / (power variance)
+
+    where ``power`` and ``variance``, the factors of the denominator, are sums of what either picture brings to them.
 
     Parameters
     ----------
@@ -107,12 +129,10 @@ def ssim_pairs(decoded: np.ndarray, true: np.ndarray, variant: Variant = "2d", d
     y = _LocalMoments(y, variant, c1, c2)
     n = len(x.pictures)
     m = len(y.pictures)
-    scores = np.empty((n, m))
-
+    scores = np.zeros((n, m))
     if not scores.size:
         return scores
 
-    scores[:] = 0
     width = x.pictures.shape[2]
     n_rows, n_columns = x.mean.shape[1:]
     strip = min(_STRIP, n_rows)
@@ -121,38 +141,40 @@ def ssim_pairs(decoded: np.ndarray, true: np.ndarray, variant: Variant = "2d", d
     # Every array of the pass is made once: fresh ones of this size cost more in page faults than in arithmetic.
     products = np.empty(size * (strip + 2 * RADIUS) * width, np.float32)
     partial = np.empty(size * (strip + 2 * RADIUS) * n_columns, np.float32)
-    blurred, work = (np.empty(size * strip * n_columns, np.float32) for _ in range(2))
+    blurred = np.empty(size * strip * n_columns, np.float32)
+    work = np.empty(size * strip * n_columns, np.float32)
     average = np.full(n_columns, 1 / n_columns, np.float32)
 
     for first, start in itertools.product(range(0, n_rows, strip), range(0, m, size)):
-        out = slice(first, min(first + strip, n_rows))
-        into = slice(first, min(first + strip, n_rows) + 2 * RADIUS)
-        j = slice(start, min(start + size, m))
+        out = slice(first, min(first + strip, n_rows))  # rows of the map
+        into = slice(first, min(first + strip, n_rows) + 2 * RADIUS)  # rows of the pictures under their windows
+        j = slice(start, min(start + size, m))  # true pictures
         k = j.stop - j.start
-        tall = into.stop - into.start
-        low = out.stop - out.start
-        product = _head(products, k, tall, width)
-        rows = _head(partial, k, tall, n_columns)
-        top = _head(blurred, k, low, n_columns)
-        other = _head(work, k, low, n_columns)
-        pictures = y.pictures[j, into]
-        mean = y.mean[j, out]
+        n_into = into.stop - into.start
+        n_out = out.stop - out.start
+
+        product = _head(products, k, n_into, width)
+        rows = _head(partial, k, n_into, n_columns)
+        score = _head(blurred, k, n_out, n_columns)
+        factor = _head(work, k, n_out, n_columns)
+        pictures = y.pictures[j, into]  # (k, n_into, width)
+        mean = y.mean[j, out]  # (k, n_out, n_columns), as the next two
         power = y.power[j, out]
         variance = y.variance[j, out]
 
         for i in range(n):
-            np.multiply(x.pictures[i, into], pictures, out=product)
-            _blur(product, variant, top, rows)
-            np.multiply(x.mean[i, out], mean, out=other)
-            top -= other
-            top += c2
-            other += c1
-            top *= other
-            np.add(x.power[i, out], power, out=other)
-            top /= other
-            np.add(x.variance[i, out], variance, out=other)
-            top /= other
-            scores[i, j] += (top @ average).sum(axis=1, dtype=np.float64)
+            np.multiply(x.pictures[i, into], pictures, out=product)  # 2 x y
+            _blur(product, variant, score, rows)
+            np.multiply(x.mean[i, out], mean, out=factor)  # 2 m_x m_y
+            score -= factor  # 2 s_xy
+            score += c2
+            factor += c1
+            score *= factor  # the numerator
+            np.add(x.power[i, out], power, out=factor)  # m_x^2 + m_y^2 + C1
+            score /= factor
+            np.add(x.variance[i, out], variance, out=factor)  # s_x^2 + s_y^2 + C2
+            score /= factor
+            scores[i, j] += (score @ average).sum(axis=1, dtype=np.float64)  # (k,): mean over columns, sum over rows
 
     scores /= n_rows
     return scores
@@ -164,16 +186,32 @@ def _head(buffer: np.ndarray, *shape: int) -> np.ndarray:
 
 
 class _LocalMoments:
-    """What the pair pass needs of each picture: float32, scaled by sqrt(2) so that products come out doubled."""
+    """What the pair pass needs of each picture: float32, scaled by sqrt(2) so that products come out doubled.
+
+    Attributes
+    ----------
+    pictures : ndarray of shape (n, height, width)
+        sqrt(2) x
+    mean : ndarray of shape (n, n_rows, n_columns)
+        local mean of `pictures`, sqrt(2) m_x
+    power : ndarray of shape (n, n_rows, n_columns)
+        m_x^2 + C1 / 2: its share of the first factor of the denominator
+    variance : ndarray of shape (n, n_rows, n_columns)
+        s_x^2 + C2 / 2: its share of the second factor
+    """
 
     def __init__(self, pictures: np.ndarray, variant: Variant, c1: np.float32, c2: np.float32):
         _, height, width = pictures.shape
-        shape = (len(pictures), height - 2 * RADIUS, width - 2 * RADIUS * (variant == "2d"))
+        n_columns = width - 2 * RADIUS * (variant == "2d")  # no window lies across columns in the other variant
+        shape = (len(pictures), height - 2 * RADIUS, n_columns)
         self.pictures = (np.sqrt(2.0) * pictures).astype(np.float32)
-        self.mean, self.power, self.variance = (np.empty(shape, np.float32) for _ in range(3))
+        self.mean = np.empty(shape, np.float32)
+        self.power = np.empty(shape, np.float32)
+        self.variance = np.empty(shape, np.float32)
         step = max(1, _CHUNK_PIXELS // (height * width))
 
-        for start in range(0, len(pictures), step):  # float32 as in the pair pass: rounding then meets its like
+        # In float32 as the pair pass: s_xy of a picture with itself is then rounded as its variance is.
+        for start in range(0, len(pictures), step):
             part = slice(start, start + step)
             mean = self.mean[part]
             power = self.power[part]
@@ -182,22 +220,30 @@ class _LocalMoments:
             _blur(np.square(self.pictures[part]), variant, variance)
             np.square(mean, out=power)
             variance -= power
-            power += c1
+            power += c1  # 2 m_x^2 + C1, as `pictures` is scaled by sqrt(2)
             power /= 2
             variance += c2
             variance /= 2
 
 
 def _ssim(decoded: np.ndarray, true: np.ndarray, variant: Variant, data_range: float) -> np.ndarray:
+    """(n,) float64: the formula at the top of this file, picture by picture."""
     decoded, true = as_pairs(decoded, true)
     c1 = (K1 * data_range) ** 2
     c2 = (K2 * data_range) ** 2
     scores = np.empty(len(decoded))
 
+    # One picture at a time: the five maps of all of them together would not fit in the cache, or in memory.
     for i in range(len(decoded)):
         x = _grey_inside(decoded[i : i + 1], variant).astype(np.float64)
         y = _grey_inside(true[i : i + 1], variant).astype(np.float64)
-        mean_x, mean_y, xx, yy, xy = (_blur(z, variant) for z in (x, y, x * x, y * y, x * y))
+
+        mean_x = _blur(x, variant)  # (1, n_rows, n_columns), as the next four
+        mean_y = _blur(y, variant)
+        xx = _blur(x * x, variant)
+        yy = _blur(y * y, variant)
+        xy = _blur(x * y, variant)
+
         top = (2 * mean_x * mean_y + c1) * (2 * (xy - mean_x * mean_y) + c2)
         bottom = (mean_x**2 + mean_y**2 + c1) * (xx - mean_x**2 + yy - mean_y**2 + c2)
         scores[i] = (top / bottom).mean()
@@ -206,12 +252,12 @@ def _ssim(decoded: np.ndarray, true: np.ndarray, variant: Variant, data_range: f
 
 
 def _grey_inside(pictures: np.ndarray, variant: Variant) -> np.ndarray:
+    """(n, height, width) luminance of pictures that hold at least one window; a DataError for smaller ones."""
     if variant not in ("2d", "columns"):
         raise ConfigError(f"the SSIM variant should be '2d' or 'columns', but is {variant!r}.")
 
     pictures = grey(as_pictures(pictures))
     _, height, width = pictures.shape
-
     if variant == "columns":
         side = height
     else:
@@ -236,16 +282,17 @@ def _blur(
     """
     n, height, width = pictures.shape
     edge = 2 * RADIUS
+
+    # A two-dimensional Gaussian is the product of two: along each row first, then along each column.
     if variant == "2d":
         if rows is None:
             rows = np.empty((n, height, width - edge), pictures.dtype)
 
         flat = pictures.reshape(n * height, width)
         flat_rows = rows.reshape(n * height, width - edge)
-
         for start in range(0, width - edge, _TILE):
             stop = min(start + _TILE, width - edge)
-            band = _band(stop - start, flat.dtype.char)[1]
+            _, band = _band(stop - start, flat.dtype.char)  # (stop - start + 10, stop - start)
             np.matmul(flat[:, start : stop + edge], band, out=flat_rows[:, start:stop])
 
         pictures = rows
@@ -255,7 +302,8 @@ def _blur(
 
     for start in range(0, height - edge, _TILE):
         stop = min(start + _TILE, height - edge)
-        np.matmul(_band(stop - start, out.dtype.char)[0], pictures[:, start : stop + edge], out=out[:, start:stop])
+        band, _ = _band(stop - start, out.dtype.char)  # (stop - start, stop - start + 10)
+        np.matmul(band, pictures[:, start : stop + edge], out=out[:, start:stop])
 
     return out
 
@@ -265,8 +313,7 @@ def _band(n_out: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
     """(n_out, n_out + 10): the 11 Gaussian weights, each row one step further right; and its transpose, contiguous."""
     taps = np.exp(-0.5 * (np.arange(-RADIUS, RADIUS + 1) / SIGMA) ** 2)
     band = np.zeros((n_out, n_out + 2 * RADIUS))
-
     for i in range(n_out):
-        band[i, i : i + 2 * RADIUS + 1] = taps / taps.sum()
+        band[i, i : i + WINDOW] = taps / taps.sum()
 
     return band.astype(dtype), np.ascontiguousarray(band.T, dtype=dtype)

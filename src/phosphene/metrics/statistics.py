@@ -24,11 +24,19 @@ from scipy.special import ndtr, ndtri
 from phosphene.errors import ConfigError, DataError
 
 Statistic = Callable[[np.ndarray], np.ndarray]
-_BLOCK_VALUES = 4_000_000
+_BLOCK_VALUES = 4_000_000  # about 32 MB of float64 at a time
 
 
 class Interval(NamedTuple):
-    """A statistic and its interval."""
+    """A statistic and its interval.
+
+    Attributes
+    ----------
+    value : float
+        the statistic of all items, each once
+    low, high : float
+        ends of the interval; NaN where it is not defined
+    """
 
     value: float
     low: float
@@ -36,7 +44,19 @@ class Interval(NamedTuple):
 
 
 class Null(NamedTuple):
-    """A permutation null: p (never 0), the mean and the 99th percentile of the permuted scores, and how many."""
+    """A permutation null.
+
+    Attributes
+    ----------
+    p : float
+        one-sided, never 0
+    mean : float
+        of the permuted scores: the chance level that this null has in fact
+    percentile_99 : float
+        of the permuted scores, on their better side
+    n_permutations : int
+        how many were drawn
+    """
 
     p: float
     mean: float
@@ -45,7 +65,19 @@ class Null(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """Mean paired difference with its interval and a two-sided sign-flip p."""
+    """Mean paired difference with its interval and a sign-flip test.
+
+    Attributes
+    ----------
+    value : float
+        mean of ours minus theirs
+    low, high : float
+        ends of its BCa interval
+    p : float
+        two-sided, never 0
+    n : int
+        pairs in which both sides are defined
+    """
 
     value: float
     low: float
@@ -55,20 +87,30 @@ class Difference(NamedTuple):
 
 
 def mean_of_items(per_item: np.ndarray) -> Statistic:
-    """The mean of per-item values. NaN items are left out.
+    """The mean of per-item values; NaN items are left out.
+
+        statistic(counts) = sum_i counts_i x_i / sum_i counts_i
 
     Parameters
     ----------
     per_item : ndarray of shape (n_items,)
+        what is averaged
+
+    Returns
+    -------
+    Statistic
+        NaN for a draw of NaN items alone
     """
     per_item = np.asarray(per_item, dtype=np.float64)
     present = ~np.isnan(per_item)
     values = np.where(present, per_item, 0)
-    return lambda counts: _ratio(counts @ values, counts @ present.astype(float))
+    return lambda counts: _ratio(counts @ values, counts @ present.astype(float))  # (n_draws,)
 
 
 def mean_of_pairs(wins: np.ndarray, counted: np.ndarray) -> Statistic:
     """Mean over items of the share of comparisons won, drawing rows and columns together.
+
+        statistic(counts) = mean over i, weighted by counts_i, of sum_j counts_j wins_ij / sum_j counts_j counted_ij
 
     A stimulus drawn twice is never compared with its own copy: the diagonal must not be counted.
 
@@ -78,6 +120,11 @@ def mean_of_pairs(wins: np.ndarray, counted: np.ndarray) -> Statistic:
         0 to 1, 0 where not counted
     counted : ndarray of shape (n_items, n_items)
         which comparisons count
+
+    Returns
+    -------
+    Statistic
+        items left without a comparison in a draw do not enter its mean
     """
     wins = np.asarray(wins, dtype=np.float64)
     counted = np.asarray(counted, dtype=np.float64)
@@ -85,12 +132,14 @@ def mean_of_pairs(wins: np.ndarray, counted: np.ndarray) -> Statistic:
     def statistic(counts: np.ndarray) -> np.ndarray:
         per_item = _ratio(counts @ wins.T, counts @ counted.T)  # (n_draws, n_items)
         present = ~np.isnan(per_item)
-        return _ratio((counts * np.where(present, per_item, 0)).sum(axis=1), (counts * present).sum(axis=1))
+        total = (counts * np.where(present, per_item, 0)).sum(axis=1)  # (n_draws,)
+        return _ratio(total, (counts * present).sum(axis=1))
 
     return statistic
 
 
 def _ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
+    """Quotient, NaN where nothing was counted."""
     return np.divide(top, bottom, out=np.full(np.shape(top), np.nan), where=np.asarray(bottom) > 0)
 
 
@@ -98,6 +147,11 @@ def bootstrap(
     statistic: Statistic, n_items: int, *, rng: np.random.Generator, n_draws: int = 2000, level: float = 0.95
 ) -> Interval:
     """Bias-corrected and accelerated (BCa) bootstrap interval over stimuli.
+
+        end(q) = quantile of the draws at  Phi(z0 + (z0 + z_q) / (1 - a (z0 + z_q)))        (Efron 1987)
+
+    with z0 from the share of draws below the value and the acceleration a from the skewness of the jackknife. Scores
+    near their bounds have skewed draws; plain percentiles would then cover too little.
 
     Parameters
     ----------
@@ -131,21 +185,28 @@ def bootstrap(
     if n_items < 1:
         return Interval(float("nan"), float("nan"), float("nan"))
 
-    value = float(statistic(np.ones((1, n_items)))[0])
+    everything_once = np.ones((1, n_items))
+    value = float(statistic(everything_once)[0])
     if n_items < 2 or np.isnan(value):
         return Interval(value, float("nan"), float("nan"))
 
     step = max(1, _BLOCK_VALUES // n_items)
-    drawn = np.concatenate(
-        [statistic(_draw_counts(min(step, n_draws - s), n_items, rng)) for s in range(0, n_draws, step)]
-    )
+    draws = []
+    jackknife = []
+    for start in range(0, n_draws, step):
+        counts = _draw_counts(min(step, n_draws - start), n_items, rng)  # (up to step, n_items)
+        draws.append(statistic(counts))
 
-    left_out = np.concatenate(
-        [statistic(_leave_one_out(s, min(s + step, n_items), n_items)) for s in range(0, n_items, step)]
-    )
+    for start in range(0, n_items, step):
+        counts = _leave_one_out(start, min(start + step, n_items), n_items)
+        jackknife.append(statistic(counts))
 
+    drawn = np.concatenate(draws)  # (n_draws,)
+    left_out = np.concatenate(jackknife)  # (n_items,)
     drawn = drawn[~np.isnan(drawn)]
     left_out = left_out[~np.isnan(left_out)]
+
+    # Too few draws hold a defined item for a quantile of them to mean anything.
     if len(drawn) < 100:
         return Interval(value, float("nan"), float("nan"))
 
@@ -154,41 +215,45 @@ def bootstrap(
 
 
 def _draw_counts(n_draws: int, n_items: int, rng: np.random.Generator) -> np.ndarray:
+    """(n_draws, n_items): how often each item comes in n_items draws with replacement."""
     drawn = rng.integers(0, n_items, (n_draws, n_items))
-    drawn += np.arange(n_draws)[:, None] * n_items
-    return np.bincount(drawn.ravel(), minlength=n_draws * n_items).reshape(n_draws, n_items).astype(np.float64)
+    drawn += np.arange(n_draws)[:, None] * n_items  # one range of numbers per draw, so that one count serves them all
+    counts = np.bincount(drawn.ravel(), minlength=n_draws * n_items)
+    return counts.reshape(n_draws, n_items).astype(np.float64)
 
 
 def _leave_one_out(start: int, stop: int, n_items: int) -> np.ndarray:
+    """(stop - start, n_items): every item once but for items start, start + 1 ... stop - 1 in turn."""
     counts = np.ones((stop - start, n_items))
     counts[np.arange(stop - start), np.arange(start, stop)] = 0
     return counts
 
 
 def _bca(value: float, drawn: np.ndarray, left_out: np.ndarray, level: float) -> tuple[float, float]:
-    tolerance = 1e-12 * max(1.0, abs(value))
+    """Ends of the interval from bootstrap draws (n_draws,) and jackknife values (n_items,)."""
+    # Draws equal to the value count one half, else scores with few values are taken for biased. The clip keeps z0 finite.
+    tolerance = 1e-12 * max(1.0, abs(value))  # the same items summed in another order
     below = np.mean(drawn < value - tolerance)
     equal = np.mean(np.abs(drawn - value) <= tolerance)
-    bias = ndtri(np.clip(below + equal / 2, 0.5 / len(drawn), 1 - 0.5 / len(drawn)))
+    bias = ndtri(np.clip(below + equal / 2, 0.5 / len(drawn), 1 - 0.5 / len(drawn)))  # z0
 
     if len(left_out):
         deviation = left_out.mean() - left_out
     else:
         deviation = np.zeros(1)
 
-    spread = np.square(deviation).sum()
-    if spread > 1e-24:
-        acceleration = (deviation**3).sum() / (6 * spread**1.5)
+    sum_of_squares = np.square(deviation).sum()
+    if sum_of_squares > 1e-24:  # items that differ by more than rounding
+        acceleration = (deviation**3).sum() / (6 * sum_of_squares**1.5)
     else:
         acceleration = 0.0
 
-    shifted = bias + ndtri([(1 - level) / 2, (1 + level) / 2])
+    shifted = bias + ndtri([(1 - level) / 2, (1 + level) / 2])  # (2,): low, high
     scale = 1 - acceleration * shifted
 
     # Beyond its pole the correction turns over; the outermost draw is then the only honest bound.
-    where = np.where(scale > 0, ndtr(bias + shifted / np.where(scale > 0, scale, 1)), shifted > 0)
-    low, high = np.quantile(drawn, where)
-
+    quantiles = np.where(scale > 0, ndtr(bias + shifted / np.where(scale > 0, scale, 1)), shifted > 0)
+    low, high = np.quantile(drawn, quantiles)
     return float(low), float(high)
 
 
@@ -201,6 +266,12 @@ def permutation_null(
     larger_is_better: bool = True,
 ) -> Null:
     """How often a random pairing of decoded and true items scores as well as the true one.
+
+        score(permutation) = mean over i of scores[i, permutation(i)]
+        p = (1 + #{permuted scores as good as the true one}) / (1 + n_permutations)        (Phipson and Smyth 2010)
+
+    Permuting the pairing, rather than the trials before the fit, keeps the decoder's own preferences: one that always
+    decodes the same few pictures has them under the null as well.
 
     Parameters
     ----------
@@ -220,7 +291,7 @@ def permutation_null(
     Returns
     -------
     Null
-        ``p = (1 + count) / (n_permutations + 1)``, one-sided, never 0
+        p is one-sided and never 0; 1 without items
 
     Raises
     ------
@@ -243,50 +314,49 @@ def permutation_null(
         return Null(1.0, float("nan"), float("nan"), n_permutations)
 
     present = ~np.isnan(scores)
-    flat = np.where(present, scores, 0).ravel()
+    n_present = np.diagonal(present).sum()
+    flat = np.where(present, scores, 0).ravel()  # (n_items * n_items,)
     flat_present = present.ravel()
-    offsets = np.arange(n_items) * n_items
+    offsets = np.arange(n_items) * n_items  # where each row starts in `flat`
     null = np.empty(n_permutations)
     step = max(1, _BLOCK_VALUES // n_items)
 
     for start in range(0, n_permutations, step):
         stop = min(start + step, n_permutations)
-        where = _permutations(stop - start, n_items, groups, rng) + offsets
-        total = flat[where].sum(axis=1)
-
+        places = _permutations(stop - start, n_items, groups, rng) + offsets  # (stop - start, n_items)
+        total = flat[places].sum(axis=1)  # (stop - start,)
         if present.all():
             null[start:stop] = total / n_items
         else:
-            null[start:stop] = _ratio(total, flat_present[where].sum(axis=1))
+            null[start:stop] = _ratio(total, flat_present[places].sum(axis=1))
 
-    n_present = np.diagonal(present).sum()
     if n_present == 0:
         return Null(1.0, float("nan"), float("nan"), n_permutations)
 
     observed = np.diagonal(np.where(present, scores, 0)).sum() / n_present
     null = null[~np.isnan(null)]
+    sign = 1
     if not larger_is_better:
+        sign = -1
         observed = -observed
         null = -null
 
+    # A permutation whose mean is not defined counts against the decoder: leaving it out would lower p.
     tolerance = 1e-10 * max(1.0, abs(observed))  # sums of the same numbers in another order are equal
     count = np.sum(null >= observed - tolerance) + (n_permutations - len(null))
+    p = float((1 + count) / (n_permutations + 1))
 
-    if larger_is_better:
-        sign = 1
-    else:
-        sign = -1
-
+    mean = float("nan")
+    high = float("nan")
     if len(null):
         mean = float(null.mean())
         high = float(np.quantile(null, 0.99))
-    else:
-        mean, high = (float("nan"),) * 2
 
-    return Null(float((1 + count) / (n_permutations + 1)), sign * mean, sign * high, n_permutations)
+    return Null(p, sign * mean, sign * high, n_permutations)
 
 
 def _permutations(n: int, n_items: int, groups: np.ndarray | None, rng: np.random.Generator) -> np.ndarray:
+    """(n, n_items): random orders of the items, in which each stays inside its group."""
     order = np.tile(np.arange(n_items), (n, 1))
     if groups is None:
         return rng.permuted(order, axis=1, out=order)
@@ -297,7 +367,7 @@ def _permutations(n: int, n_items: int, groups: np.ndarray | None, rng: np.rando
 
     for group in np.unique(groups):
         members = np.flatnonzero(groups == group)
-        order[:, members] = rng.permuted(order[:, members], axis=1)
+        order[:, members] = rng.permuted(order[:, members], axis=1)  # (n, members)
 
     return order
 
@@ -306,6 +376,10 @@ def paired_difference(
     ours: np.ndarray, theirs: np.ndarray, *, rng: np.random.Generator, n_draws: int = 2000, n_flips: int = 10_000
 ) -> Difference:
     """Mean difference between two scores of the same items, BCa interval and sign-flip test.
+
+        p = (1 + #{flips with |mean(sign_i d_i)| >= |mean(d)|}) / (1 + n_flips),    d = ours - theirs
+
+    Were the two equally good, each difference could as well have the other sign; nothing else is assumed of them.
 
     Parameters
     ----------
@@ -336,19 +410,23 @@ def paired_difference(
 
     interval = bootstrap(mean_of_items(difference), n, rng=rng, n_draws=n_draws)
     observed = abs(difference.mean())
-    count = 0
-    tolerance = 1e-12 * max(1.0, observed)
+    tolerance = 1e-12 * max(1.0, observed)  # sums of the same numbers in another order are equal
     step = max(1, _BLOCK_VALUES // n)
+    count = 0
 
     for start in range(0, n_flips, step):
-        signs = rng.integers(0, 2, (min(step, n_flips - start), n)) * 2.0 - 1
-        count += np.sum(np.abs(signs @ difference) / n >= observed - tolerance)
+        signs = rng.integers(0, 2, (min(step, n_flips - start), n)) * 2.0 - 1  # (up to step, n), -1 or 1
+        flipped = np.abs(signs @ difference) / n  # (up to step,)
+        count += np.sum(flipped >= observed - tolerance)
 
-    return Difference(*interval, float((1 + count) / (n_flips + 1)), n)
+    p = float((1 + count) / (n_flips + 1))
+    return Difference(*interval, p, n)
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """p values adjusted for being many: below alpha only where, with that certainty, no true null is rejected among all.
+    """Adjust p values for being many: below alpha only where, with that certainty, no true null is rejected among all.
+
+        adjusted_(i) = max over j <= i of min(1, (n - j + 1) p_(j)),    p_(1) <= p_(2) <= ... <= p_(n)
 
     Parameters
     ----------
@@ -372,8 +450,8 @@ def holm(p: np.ndarray) -> np.ndarray:
     p = np.asarray(p, dtype=np.float64)
     tested = np.flatnonzero(~np.isnan(p))
     order = tested[np.argsort(p[tested], kind="stable")]
+    steps = p[order] * np.arange(len(order), 0, -1)  # (n_tested,): the smallest times n, the next times n - 1 ...
     adjusted = np.full(p.shape, np.nan)
-    steps = p[order] * np.arange(len(order), 0, -1)
-    adjusted[order] = np.minimum(1, np.maximum.accumulate(steps))
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(steps))  # never below the adjusted p of a smaller one
 
     return adjusted

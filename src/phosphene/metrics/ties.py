@@ -27,42 +27,46 @@ def grain_of(values: np.ndarray, axis: int | tuple[int, ...] | None = None) -> n
 
     Parameters
     ----------
-    values : array
+    values : ndarray
         All that is compared with each other; NaN and infinite ones are left out.
     axis : int, tuple of int or None
         Axes along which values are compared with each other; None for all of them.
 
     Returns
     -------
-    array
+    ndarray
         Float64, 0 to 1, with `axis` kept at length 1.
     """
     values = np.asarray(values)
+
+    # fmax and fmin pass over NaN. Two reductions instead of abs() spare a copy of a large similarity.
     highest = np.fmax.reduce(values, axis=axis, keepdims=True, initial=0).astype(np.float64)
     lowest = np.fmin.reduce(values, axis=axis, keepdims=True, initial=0).astype(np.float64)
     largest = np.maximum(highest, -lowest)
-
     if not np.isfinite(largest).all():
         return grain_of(np.where(np.isfinite(values), values, 0), axis)
-
     return np.minimum(largest, 1)
 
 
 def bounds(own: np.ndarray, grain: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
     """The ends of what is tied with `own`: a value below the first is smaller, one above the second larger.
 
+        low, high = own -+ RESOLUTION x max(|own|, grain)
+
     Parameters
     ----------
-    own : array
+    own : ndarray
         Values to compare with.
-    grain : array or float
+    grain : ndarray or float
         `grain_of` all that is compared; 0 for values that are rounded in proportion to themselves, as probabilities are.
 
     Returns
     -------
-    tuple of (ndarray, ndarray)
-        (array, array) In the type of `own` where that is floating, so that comparing a large matrix with them converts
-        nothing.
+    low : ndarray
+        Of the shape of `own`, and in its type where that is floating, so that comparing a large matrix with it
+        converts nothing.
+    high : ndarray
+        The same for the upper end.
     """
     own = np.asarray(own)
     if own.dtype.kind == "f":
@@ -70,15 +74,29 @@ def bounds(own: np.ndarray, grain: np.ndarray | float) -> tuple[np.ndarray, np.n
     else:
         kind = np.dtype(np.float64)
 
-    wide = own.astype(np.float64)
+    wide = own.astype(np.float64)  # the sums below must not round once more
     with np.errstate(invalid="ignore", over="ignore"):
-        size = np.where(np.isfinite(wide), np.abs(wide), 0)
-        apart = RESOLUTION * np.maximum(size, grain)
-        return (wide - apart).astype(kind), (wide + apart).astype(kind)
+        size = np.where(np.isfinite(wide), np.abs(wide), 0)  # infinity minus infinity would be NaN
+        half_width = RESOLUTION * np.maximum(size, grain)
+        return (wide - half_width).astype(kind), (wide + half_width).astype(kind)
 
 
 def outcomes(values: np.ndarray, others: np.ndarray, grain: np.ndarray | float) -> np.ndarray:
     """1 where a value is larger than the other, 0 where it is smaller, 1/2 for a tie; NaN ties with everything.
+
+    Parameters
+    ----------
+    values : ndarray
+        First side of the comparison.
+    others : ndarray
+        Second side, of a shape that broadcasts with `values`.
+    grain : ndarray or float
+        `grain_of` all that is compared.
+
+    Returns
+    -------
+    ndarray
+        Of the broadcast shape.
 
     Examples
     --------
@@ -92,17 +110,19 @@ def outcomes(values: np.ndarray, others: np.ndarray, grain: np.ndarray | float) 
 def midranks(values: np.ndarray, grain: np.ndarray | float | None = None) -> np.ndarray:
     """Rank of each value along the last axis, from 1; tied values share the mean of their ranks.
 
+        rank = 1/2 + #{values below} + #{values tied, itself included} / 2
+
     Parameters
     ----------
-    values : ndarray
-        (..., m) array Without NaN.
-    grain : array or float, optional
+    values : ndarray of shape (..., m)
+        Without NaN.
+    grain : ndarray or float, optional
         Of all that is compared; by default of `values`.
 
     Returns
     -------
-    ndarray
-        (..., m) array Float64: 1/2, and the values below, and half of those tied, each being tied with itself.
+    ndarray of shape (..., m)
+        Float64, 1 to m.
 
     Examples
     --------
@@ -110,22 +130,24 @@ def midranks(values: np.ndarray, grain: np.ndarray | float | None = None) -> np.
     array([2.5, 2.5, 1. , 4. ])
     """
     values = np.asarray(values)
-    order = np.argsort(values, axis=-1)
-    ascending = np.take_along_axis(values, order, axis=-1)
-    low, high = bounds(ascending, grain_of(values) if grain is None else grain)
+    if grain is None:
+        grain = grain_of(values)
 
+    order = np.argsort(values, axis=-1)
+    ascending = np.take_along_axis(values, order, axis=-1)  # (..., m)
+    low, high = bounds(ascending, grain)
     places = np.empty(values.shape)
     places[:] = np.arange(1, values.shape[-1] + 1)
-    is_tied = (ascending[..., 1:] <= high[..., :-1]) | (ascending[..., :-1] >= low[..., 1:])
 
+    # Ties are rare: only rows in which two neighbours are tied are counted value by value.
+    is_tied = (ascending[..., 1:] <= high[..., :-1]) | (ascending[..., :-1] >= low[..., 1:])  # (..., m - 1)
     for at in map(tuple, np.argwhere(is_tied.any(axis=-1))):
-        n_below = np.searchsorted(ascending[at], low[at], side="left")
+        n_below = np.searchsorted(ascending[at], low[at], side="left")  # (m,)
         n_not_above = np.searchsorted(ascending[at], high[at], side="right")
         places[at] = 0.5 * (n_below + n_not_above + 1)
 
     ranks = np.empty(values.shape)
     np.put_along_axis(ranks, order, places, axis=-1)
-
     return ranks
 
 
@@ -134,15 +156,15 @@ def first_best(values: np.ndarray, grain: float | None = None) -> np.ndarray:
 
     Parameters
     ----------
-    values : ndarray
-        (..., m) array Without NaN.
+    values : ndarray of shape (..., m)
+        Without NaN.
     grain : float, optional
         By default of all of `values`; 1 for log odds, which may all be nothing but rounding around 0.
 
     Returns
     -------
-    ndarray
-        (...) array Integers.
+    ndarray of shape (...)
+        Integers, 0 to m - 1.
 
     Examples
     --------
@@ -150,5 +172,9 @@ def first_best(values: np.ndarray, grain: float | None = None) -> np.ndarray:
     1
     """
     values = np.asarray(values)
-    low, _ = bounds(values.max(axis=-1, keepdims=True), grain_of(values) if grain is None else grain)
-    return (values >= low).argmax(axis=-1)
+    if grain is None:
+        low, _ = bounds(values.max(axis=-1, keepdims=True), grain_of(values))
+    else:
+        low, _ = bounds(values.max(axis=-1, keepdims=True), grain)
+
+    return (values >= low).argmax(axis=-1)  # argmax takes the first of them

@@ -28,14 +28,32 @@ from phosphene.metrics.correlation import paired_correlation
 
 
 class Ceiling(NamedTuple):
-    """Noise ceiling per voxel: ncsnr, and the share of variance (0 to 1) a perfect model explains."""
+    """Noise ceiling per voxel.
+
+    Attributes
+    ----------
+    ncsnr : ndarray of shape (n_voxels,)
+        signal SD / noise SD, 0 or more; infinite without noise
+    variance : ndarray of shape (n_voxels,)
+        share of variance that a perfect model explains, 0 to 1
+    """
 
     ncsnr: np.ndarray
     variance: np.ndarray
 
 
 class Fraction(NamedTuple):
-    """Raw scores, their ceiling, the ratio, and how many ratios are undefined or above 1."""
+    """Raw scores beside their ceiling.
+
+    Attributes
+    ----------
+    raw, ceiling : ndarray of shape (n_voxels,)
+        as given
+    ratio : ndarray of shape (n_voxels,)
+        raw / ceiling, not clipped; NaN where the ceiling is not positive
+    n_undefined, n_above_one : int
+        how many ratios are NaN, and how many above 1
+    """
 
     raw: np.ndarray
     ceiling: np.ndarray
@@ -50,6 +68,7 @@ def pearson_per_voxel(predicted: np.ndarray, measured: np.ndarray) -> np.ndarray
     Parameters
     ----------
     predicted, measured : ndarray of shape (n_stimuli, n_voxels)
+        responses in any unit, the same stimuli in the same order
 
     Returns
     -------
@@ -60,16 +79,24 @@ def pearson_per_voxel(predicted: np.ndarray, measured: np.ndarray) -> np.ndarray
 
 
 def r2_per_voxel(predicted: np.ndarray, measured: np.ndarray) -> np.ndarray:
-    """Share of variance explained, 1 - residual / total, per voxel.
+    """Share of variance explained, per voxel.
+
+        R2 = 1 - sum_s (measured_s - predicted_s)^2 / sum_s (measured_s - mean measured)^2
 
     Parameters
     ----------
     predicted, measured : ndarray of shape (n_stimuli, n_voxels)
+        responses in one unit, the same stimuli in the same order
 
     Returns
     -------
     ndarray of shape (n_voxels,)
         at most 1 and below 0 when worse than the mean; NaN where the measured voxel is constant
+
+    Raises
+    ------
+    DataError
+        When the shapes differ.
     """
     predicted = np.asarray(predicted, dtype=np.float64)
     measured = np.asarray(measured, dtype=np.float64)
@@ -77,16 +104,20 @@ def r2_per_voxel(predicted: np.ndarray, measured: np.ndarray) -> np.ndarray:
         raise DataError(f"predicted responses have shape {predicted.shape} but measured ones {measured.shape}.")
 
     centred = measured - measured.mean(axis=0)
-    total = np.square(centred).sum(axis=0)
-    flat = total <= len(measured) * np.square(1e-6 * np.abs(measured).max(axis=0, initial=0))
-    r2 = np.full(measured.shape[1], np.nan)
-    np.divide(np.square(measured - predicted).sum(axis=0), total, out=r2, where=~flat)
+    total = np.square(centred).sum(axis=0)  # (n_voxels,)
+    residual = np.square(measured - predicted).sum(axis=0)  # (n_voxels,)
 
-    return 1 - r2
+    # A spread below a millionth of the voxel's size is float32 rounding around one value.
+    flat = total <= len(measured) * np.square(1e-6 * np.abs(measured).max(axis=0, initial=0))
+    unexplained = np.full(measured.shape[1], np.nan)
+    np.divide(residual, total, out=unexplained, where=~flat)
+    return 1 - unexplained
 
 
 def pearson_p(r: np.ndarray, n_stimuli: int) -> np.ndarray:
     """One-sided p of Pearson r above 0 by the t distribution.
+
+        t = r sqrt((n - 2) / (1 - r^2)),    p = P(T_{n - 2} > t)
 
     Parameters
     ----------
@@ -100,15 +131,19 @@ def pearson_p(r: np.ndarray, n_stimuli: int) -> np.ndarray:
     ndarray of shape (n_voxels,)
         at least 1e-300, so that its logarithm exists; NaN where r is NaN or there are fewer than three stimuli
     """
-    r = np.clip(np.asarray(r, dtype=np.float64), -1 + 1e-16, 1 - 1e-16)
+    r = np.clip(np.asarray(r, dtype=np.float64), -1 + 1e-16, 1 - 1e-16)  # 1 - r^2 must not be 0
     if n_stimuli < 3:
         return np.full(r.shape, np.nan)
 
-    return np.maximum(stdtr(n_stimuli - 2, -r * np.sqrt((n_stimuli - 2) / (1 - r**2))), 1e-300)
+    # The lower tail at -t: one minus the distribution at t would round small p to 0.
+    minus_t = -r * np.sqrt((n_stimuli - 2) / (1 - r**2))
+    return np.maximum(stdtr(n_stimuli - 2, minus_t), 1e-300)
 
 
 def fdr(p: np.ndarray) -> np.ndarray:
     """Benjamini-Hochberg adjusted p values.
+
+        adjusted_(i) = min over j >= i of min(1, n p_(j) / j),    p_(1) <= p_(2) <= ... <= p_(n)
 
     Parameters
     ----------
@@ -141,6 +176,13 @@ def fdr(p: np.ndarray) -> np.ndarray:
 def noise_ceiling(betas: np.ndarray, stimuli: np.ndarray | None = None, n_averaged: int | None = None) -> Ceiling:
     """Noise ceiling per voxel from repeats, for averages of ``n_averaged`` repeats.
 
+        within  = sum over trials of (beta - mean of its stimulus)^2 / (n_trials - n_stimuli)
+        between = sum_s r_s (mean_s - mean)^2 / (n_stimuli - 1)
+        signal  = max(between - within, 0) / r0,    r0 = (n_trials - sum_s r_s^2 / n_trials) / (n_stimuli - 1)
+        ceiling = signal / (signal + within / n_averaged)
+
+    with r_s repeats of stimulus s.
+
     Parameters
     ----------
     betas : ndarray
@@ -167,13 +209,18 @@ def noise_ceiling(betas: np.ndarray, stimuli: np.ndarray | None = None, n_averag
     """
     betas = np.asarray(betas)
     if betas.ndim == 3 and stimuli is None:
-        stimuli = np.repeat(np.arange(betas.shape[0]), betas.shape[1])
-        betas = betas.reshape(-1, betas.shape[2])
+        stimuli = np.repeat(np.arange(betas.shape[0]), betas.shape[1])  # (n_trials,)
+        betas = betas.reshape(-1, betas.shape[2])  # (n_trials, n_voxels)
 
     if betas.ndim != 2 or stimuli is None or len(stimuli) != len(betas):
+        if stimuli is None:
+            ids = "no ids"
+        else:
+            ids = f"{len(stimuli)} ids"
+
         raise DataError(
             "a noise ceiling needs betas (stimuli, repeats, voxels), or (trials, voxels) with one stimulus id per "
-            f"trial, but got {betas.shape} and {'no ids' if stimuli is None else f'{len(stimuli)} ids'}."
+            f"trial, but got {betas.shape} and {ids}."
         )
 
     _, which, repeats = np.unique(np.asarray(stimuli), return_inverse=True, return_counts=True)
@@ -198,29 +245,34 @@ def noise_ceiling(betas: np.ndarray, stimuli: np.ndarray | None = None, n_averag
 
     betas = betas.astype(np.float64)
     order = np.argsort(which, kind="stable")
-    sums = np.add.reduceat(betas[order], np.concatenate([[0], np.cumsum(repeats)[:-1]]), axis=0)
+    starts = np.concatenate([[0], np.cumsum(repeats)[:-1]])  # (n_stimuli,): first trial of each stimulus
+    sums = np.add.reduceat(betas[order], starts, axis=0)  # (n_stimuli, n_voxels)
     means = sums / repeats[:, None]
-    within = np.square(betas - means[which]).sum(axis=0) / (n_trials - n_stimuli)
+    within = np.square(betas - means[which]).sum(axis=0) / (n_trials - n_stimuli)  # (n_voxels,)
     between = (repeats[:, None] * np.square(means - betas.mean(axis=0))).sum(axis=0) / (n_stimuli - 1)
 
     # One-way random effects with unequal group sizes; with equal ones this divisor is the number of repeats.
     divisor = (n_trials - np.square(repeats).sum() / n_trials) / (n_stimuli - 1)
-    tiny = np.square(1e-6 * np.abs(betas).max(axis=0))
     signal = np.maximum(between - within, 0) / divisor
+
+    # Variances below the square of a millionth of the voxel's size are rounding of float32 betas.
+    tiny = np.square(1e-6 * np.abs(betas).max(axis=0))
     signal = np.where(signal > tiny, signal, 0)
     within = np.where(within > tiny, within, 0)
-    known = signal + within > 0
+
+    known = signal + within > 0  # False for NaN as well
     variance = np.full(betas.shape[1], np.nan)
     ncsnr = np.full(betas.shape[1], np.nan)
     np.divide(signal, signal + within / m, out=variance, where=known)
     np.divide(np.sqrt(signal), np.sqrt(within), out=ncsnr, where=within > 0)
     ncsnr[known & (within == 0)] = np.inf
-
     return Ceiling(ncsnr, variance)
 
 
 def ceiling_from_ncsnr(ncsnr: np.ndarray, n_averaged: int) -> np.ndarray:
     """Share of variance from a published ncsnr map, for averages of ``n_averaged`` repeats.
+
+        ceiling = ncsnr^2 / (ncsnr^2 + 1 / n_averaged)
 
     Parameters
     ----------
@@ -257,7 +309,7 @@ def split_half_ceiling(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     ndarray of shape (n_voxels,)
         reliability 2 r / (1 + r) of the average of both halves; 0 where r is negative, NaN where undefined
     """
-    r = np.maximum(pearson_per_voxel(first, second), 0)
+    r = np.maximum(pearson_per_voxel(first, second), 0)  # (n_voxels,); below 0 the formula runs to minus infinity
     return 2 * r / (1 + r)
 
 
@@ -288,5 +340,6 @@ def fraction_of_ceiling(raw: np.ndarray, ceiling: np.ndarray) -> Fraction:
 
     ratio = np.full(raw.shape, np.nan)
     np.divide(raw, ceiling, out=ratio, where=ceiling > 0)
-
-    return Fraction(raw, ceiling, ratio, int(np.isnan(ratio).sum()), int((ratio > 1).sum()))
+    n_undefined = int(np.isnan(ratio).sum())
+    n_above_one = int((ratio > 1).sum())
+    return Fraction(raw, ceiling, ratio, n_undefined, n_above_one)

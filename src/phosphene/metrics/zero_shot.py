@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -76,19 +77,48 @@ class Candidates:
             raise DataError("a category stands among the candidates twice; give each once.")
 
     def among(self, names: Collection[str]) -> Candidates:
-        """Only these candidates, in their order here. Raises DataError when one of `names` has no embedding."""
-        missing = sorted(set(map(str, names)) - set(self.names))
+        """Only these candidates, in the order they have now.
+
+        Parameters
+        ----------
+        names : collection of str
+            categories to keep
+
+        Returns
+        -------
+        Candidates
+            with the embeddings of these alone
+
+        Raises
+        ------
+        DataError
+            When one of `names` has no embedding.
+        """
+        chosen = set(map(str, names))
+        missing = sorted(chosen - set(self.names))
         if missing:
             raise DataError(f"{len(missing)} categories have no text embedding, first '{missing[0]}'.")
 
-        keep = [i for i, name in enumerate(self.names) if name in set(map(str, names))]
+        keep = [i for i, name in enumerate(self.names) if name in chosen]
         return replace(self, names=tuple(self.names[i] for i in keep), embeddings=self.embeddings[keep])
 
     def centred(self, latents: np.ndarray) -> np.ndarray:
-        """(n, k) cosine of what a latent (n, d) has beside the training mean with what a category has beside the others.
+        """Cosine of what a latent has beside the training mean with what a category has beside the others.
+
+            cos(latent - mean training latent, embedding - mean embedding)
 
         Decoders shrink towards the training mean, and pictures lie elsewhere than texts: without this, the category
         whose text is nearest to the mean is named for nearly everything. Nothing here looks at other test items.
+
+        Parameters
+        ----------
+        latents : ndarray of shape (n, d)
+            decoded or true
+
+        Returns
+        -------
+        ndarray of shape (n, k)
+            -1 to 1; NaN for a latent that is the mean or not finite
 
         Raises
         ------
@@ -98,11 +128,22 @@ class Candidates:
         if self.centre is None:
             raise DataError("there is no mean latent of training pictures to take away; give Candidates a centre.")
 
-        embeddings = self.embeddings - self.embeddings.mean(axis=0)
+        embeddings = self.embeddings - self.embeddings.mean(axis=0)  # (k, d)
         return similarity(np.asarray(latents, dtype=np.float64) - self.centre, embeddings, "cosine")
 
     def similarity(self, latents: np.ndarray) -> np.ndarray:
-        """(n, k) cosine of latents (n, d) with each category; NaN for a latent that is zero or not finite."""
+        """Cosine of latents with each category.
+
+        Parameters
+        ----------
+        latents : ndarray of shape (n, d)
+            decoded or true
+
+        Returns
+        -------
+        ndarray of shape (n, k)
+            -1 to 1; NaN for a latent that is zero or not finite
+        """
         return similarity(np.asarray(latents, dtype=np.float64), self.embeddings, "cosine")
 
     def familiarity(self) -> str:
@@ -114,8 +155,9 @@ class Candidates:
         seen = sum(name in self.trained for name in self.names)
         if seen == 0:
             return f"none of the {k} candidate categories was shown in training"
-
-        return f"{'all' if seen == k else f'{seen} of the'} {k} candidate categories were shown in training"
+        if seen == k:
+            return f"all {k} candidate categories were shown in training"
+        return f"{seen} of the {k} candidate categories were shown in training"
 
 
 def candidates_from(
@@ -128,6 +170,10 @@ def candidates_from(
 ) -> Candidates:
     """Candidates whose embeddings a text encoder makes.
 
+        embedding = unit(mean over templates of unit(latent of the text))
+
+    Each text weighs the same however long its latent is, as in Radford et al. 2021, section 3.1.4.
+
     Parameters
     ----------
     read : Reader
@@ -137,10 +183,15 @@ def candidates_from(
     templates : sequence of str, optional
         sentences with ``{}`` for the noun: four short ones by default, ``IMAGENET_TEMPLATES`` for public networks,
         ``SINGLE_TEMPLATE`` for one alone; ``templates_for`` chooses by the space
-    nouns : mapping of {str: str}, optional
+    nouns : Mapping[str, str], optional
         what categories are called in a text where that is not their name, as ``Dataset.nouns`` has it
     trained : collection of str, optional
         categories of the training stimuli
+
+    Returns
+    -------
+    Candidates
+        without a `centre`
 
     Raises
     ------
@@ -148,20 +199,24 @@ def candidates_from(
         When a text has no latent of finite length above 0.
     """
     texts = category_texts(categories, templates, nouns)
-    flat = [text for several in texts.values() for text in several]
+    flat = list(chain.from_iterable(texts.values()))
     latents = np.asarray(read(flat), dtype=np.float64)
     if latents.ndim != 2 or len(latents) != len(flat):
         raise DataError(
             f"{len(flat)} texts came back as latents of shape {latents.shape}; one vector per text is needed."
         )
 
-    unit = latents / _length(latents)
-    means = unit.reshape(len(texts), len(templates), -1).mean(axis=1)
+    unit = latents / _length(latents)  # (k * n_templates, d)
+    means = unit.reshape(len(texts), len(templates), -1).mean(axis=1)  # (k, d)
+    shown = None
+    if trained is not None:
+        shown = frozenset(map(str, trained))
 
-    return Candidates(tuple(texts), means / _length(means), None if trained is None else frozenset(map(str, trained)))
+    return Candidates(tuple(texts), means / _length(means), shown)
 
 
 def _length(x: np.ndarray) -> np.ndarray:
+    """(n, 1) length of each row; a DataError where one has no direction."""
     length = np.linalg.norm(x, axis=-1, keepdims=True)
     if not (np.isfinite(length).all() and (length > 0).all()):
         raise DataError("the latent of a text is zero or not finite, so it has no direction to compare with.")
@@ -170,19 +225,51 @@ def _length(x: np.ndarray) -> np.ndarray:
 
 
 def share_in_top(similarity: np.ndarray, k: int) -> np.ndarray:
-    """What each row scores were each column its truth: (n, n_candidates), 1 inside the k best, 0 outside, shares for ties."""
-    n_candidates = similarity.shape[1]
-    out = np.empty(similarity.shape)
+    """What each row scores were each column its truth, for permutation nulls.
 
+        score = clip((k - #{above}) / (#{tied} + 1), 0, 1)
+
+    as the truth takes any of the places of its tie with equal probability.
+
+    Parameters
+    ----------
+    similarity : ndarray of shape (n, n_candidates)
+        latents in rows, categories in columns
+    k : int
+        how many best count as right
+
+    Returns
+    -------
+    ndarray of shape (n, n_candidates)
+        1 inside the k best, 0 outside, shares for ties
+    """
+    n_candidates = similarity.shape[1]
+    score = np.empty(similarity.shape)
     for column in range(n_candidates):
         above, ties, _ = count_above(similarity, np.full(len(similarity), column))
-        out[:, column] = np.clip((k - above) / (ties + 1), 0, 1)
+        score[:, column] = np.clip((k - above) / (ties + 1), 0, 1)
 
-    return out
+    return score
 
 
 def binomial_p(n_right: int, n: int, chance: float) -> float:
     """Probability of at least so many right among n, each right by `chance`; exact, one-sided.
+
+        p = sum_{i >= n_right} C(n, i) chance^i (1 - chance)^(n - i)
+
+    Parameters
+    ----------
+    n_right : int
+        items that are right
+    n : int
+        all items
+    chance : float
+        probability of being right without any knowledge, 0 to 1
+
+    Returns
+    -------
+    float
+        0 to 1
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""A latent diffusion tuned to tokens that are given: features of a brain model that itself stays as it is.
+"""A latent diffusion tuned to fixed tokens: features of a brain model that itself stays as it is.
 
     features -> tokens -> two conditionings -> U-Net -> noise in a latent
 
@@ -28,6 +28,7 @@ def token_batches(
     Parameters
     ----------
     tokens : ndarray of shape (n, n_tokens, width), float32
+        of each row
     pictures : Pictures
         of the stimuli, from -1 to 1
     stimuli : ndarray of shape (n,)
@@ -41,14 +42,14 @@ def token_batches(
     rows_of = pictures.rows_of(stimuli)
 
     def fetch(rows: np.ndarray) -> dict[str, Tensor]:
-        shown = pictures[rows_of[rows]]  # (n, 3, side, side)
-        return {"tokens": torch.from_numpy(tokens[rows]), "pictures": torch.from_numpy(shown)}
+        batch = pictures[rows_of[rows]]  # (n, 3, side, side)
+        return {"tokens": torch.from_numpy(tokens[rows]), "pictures": torch.from_numpy(batch)}
 
     return fetch
 
 
 class TokensToPicture(nn.Module):
-    """A latent diffusion in training, conditioned by tokens that are given.
+    """A latent diffusion in training, conditioned on fixed tokens.
 
     Parameters
     ----------

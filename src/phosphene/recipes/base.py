@@ -33,7 +33,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar, cast, get_args
 
 import numpy as np
 import pandas as pd
@@ -60,7 +60,7 @@ RECIPE = "recipe.json"
 
 
 class RecipeConfig(Config):
-    """What all recipes can be told. Subclasses add a literal `kind` and their own fields."""
+    """What every recipe can be configured with. Subclasses add a literal `kind` and their own fields."""
 
     kind: str
     setting: Literal["strict", "relax"] = Field(
@@ -96,14 +96,14 @@ class Stage:
     part : type
         class of what is fitted, with ``state`` and ``from_state``
     fit : str, default ""
-        method that fits it; ``fit_NAME`` by default. It is given what the stage reads, in the order of `reads`
+        method that fits it; ``fit_NAME`` by default. It gets what the stage reads, in the order of `reads`
     needs : tuple of str, optional
         earlier stages it builds on; all of them by default
     settings : tuple of str or callable, optional
         configuration fields it depends on, dotted where they lie deeper (``generator.source``); all by default. Where these
         differ with the configuration, a function of it
     reads : tuple of str or callable, default ("trials", "stimuli")
-        data it is given: trials, the stimuli shown in them, or nothing. Stimuli without trials come sorted by their ids, so
+        data it gets: trials, the stimuli shown in them, or nothing. Stimuli without trials come sorted by their ids, so
         that what is learned from pictures alone is the same for all people who saw them. Where it differs with the
         configuration, a function of it
     learns_unpaired : bool, default False
@@ -146,7 +146,7 @@ class Stage:
         return self.when is None or self.when(config)
 
     def data(self, config: RecipeConfig) -> Reads:
-        """Data that its method is given, in this order."""
+        """Data that its method gets, in this order."""
         if isinstance(self.reads, tuple):
             return self.reads
 
@@ -233,13 +233,13 @@ class Recipe(Generic[C]):
             return
 
         for base in vars(cls).get("__orig_bases__", ()):
-            for given in get_args(base):
-                if isinstance(given, type) and issubclass(given, RecipeConfig):
-                    cls.config_class = given
+            for argument in get_args(base):
+                if isinstance(argument, type) and issubclass(argument, RecipeConfig):
+                    cls.config_class = argument
 
     def __init__(self, config: C | None = None, seed: int = 0) -> None:
         if config is None:
-            config = self.config_class()  # pyright: ignore[reportAssignmentType]  that class is C
+            config = cast(C, self.config_class.model_validate({}))
 
         self.config: C = config
         self.seed = seed
@@ -249,6 +249,16 @@ class Recipe(Generic[C]):
         self.stage_lineages_: dict[str, frozenset[str]] = {}
         self._training: Path | None = None
         self._trainer: Trainer | None = None
+
+    def __repr__(self) -> str:
+        values = [f"kind={self.config.kind!r}"]
+        if self.subject_ is not None:
+            values += [f"subject={self.subject_!r}", f"n_voxels={self.n_voxels_}"]
+
+        fitted = [stage.name for stage in self.stages_of(self.config) if f"{stage.name}_" in vars(self)]
+        values.append(f"fitted=[{', '.join(fitted)}]")
+
+        return f"{type(self).__name__}({', '.join(values)})"
 
     def __getattr__(self, name: str) -> Any:
         if name.endswith("_") and any(name[:-1] == stage.name for stage in type(self).stages):
@@ -293,7 +303,7 @@ class Recipe(Generic[C]):
         return [self.decode(trials)]
 
     def decode_steps(self, trials: Trials) -> dict[str, Images]:
-        """Pictures on the way to the decoded ones, such as a blurry first stage, by name; scored beside them."""
+        """Pictures on the way to the decoded ones, such as a blurry first stage, by name; scored as well."""
         return {}
 
     def picture_shape(self, stimuli: Stimuli) -> tuple[int, int, int]:
@@ -311,7 +321,7 @@ class Recipe(Generic[C]):
         return None
 
     def conditions(self) -> dict[str, str]:
-        """What scores depend on beside the setting, in a few words each, by name; shown beside it. None by default."""
+        """What scores depend on besides the setting, in a few words each, by name; reported with it. None by default."""
         return {}
 
     def generators(self) -> tuple[str, ...]:
@@ -407,9 +417,9 @@ class Recipe(Generic[C]):
             stimuli = _sorted(stimuli)
 
         data = {"trials": trials, "stimuli": stimuli}
-        given = [data[what] for what in reads]
+        arguments = [data[name] for name in reads]
 
-        return getattr(self, stage.method)(*given)
+        return getattr(self, stage.method)(*arguments)
 
     def stage_digest(self, stage: Stage, data: Mapping[str, str], before: Mapping[str, str]) -> str:
         """SHA-256 of everything a stage depends on: the one place where this is decided.

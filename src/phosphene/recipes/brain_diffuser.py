@@ -3,12 +3,17 @@
 Paper: Ozcelik and VanRullen 2023, Scientific Reports, "Natural scene reconstruction from fMRI signals using generative
 latent diffusion".
 
-    betas -> first groups of VDVAE latents -> blurry picture
-    betas -> CLIP tokens of the picture, CLIP tokens of its captions
-    blurry picture, both kinds of tokens -> dual-guided diffusion -> picture
+    stage 1  betas -> first groups of VDVAE latents -> blurry picture
+    stage 2  betas -> CLIP tokens of the picture, CLIP tokens of its captions
+             blurry picture, both kinds of tokens -> dual-guided diffusion -> picture
 
-`TwoStage` is what this paper shares with :mod:`phosphene.recipes.gru_two_stage`: they differ in the map from betas to VDVAE
-latents (`fit_first`). Decoding only.
+Ridges are ``first``, ``vision`` and ``text``; the networks, which are not trained, are ``vdvae`` and ``generator``. The
+diffusion does not start from noise but from the blurry picture, noised in part, so that the layout stays and details come from
+the tokens. Where paper and code differ, docs/two_stage.md lists what is done here. Decoding only.
+
+From top to bottom: settings; `TwoStageGenerator`, both networks as a generator that a mix can use as well; `TwoStage`, what
+this paper shares with :mod:`phosphene.recipes.gru_two_stage`, which differs in the map from betas to VDVAE latents
+(`fit_first`); `BrainDiffuser`.
 """
 
 from __future__ import annotations
@@ -17,7 +22,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, cast
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -33,18 +38,15 @@ from phosphene.io.store import StoredRows
 from phosphene.models import bundled
 from phosphene.models import vdvae as vdvae_weights
 from phosphene.models.dual_guided import DualGuided, RefineConfig, unconditional
-from phosphene.models.vdvae import VdvaeDecoder, VdvaePart
+from phosphene.models.vdvae import Vdvae, VdvaeDecoder, VdvaePart
 from phosphene.recipes.base import STANDARDISE, Recipe, RecipeConfig, Stage, Weights
 from phosphene.recipes.components import Generator, LatentMap
 from phosphene.recipes.maps import Predictor, RidgeMap
 from phosphene.types import Images, Latents, Stimuli, Trials
 
 PAPER_CLIP = "openai/clip-vit-large-patch14"
-
-
 DECODED_BYTES = 256 << 20  # of latents decoded at a time
 STREAM_ABOVE = 200_000_000  # numbers, 0.8 GB in float32
-
 TOGETHER = 40  # pictures, whole batches of both networks
 
 
@@ -87,7 +89,7 @@ class DualGuidedSource(Config):
 
 
 class TwoStageSettings(Config):
-    """What both generators can be told: the Very Deep VAE, and the diffusion after it."""
+    """Settings of both generators: the Very Deep VAE, and the diffusion after it."""
 
     first: FirstStageConfig = FirstStageConfig()
     tokens: TokensConfig = TokensConfig()
@@ -96,7 +98,7 @@ class TwoStageSettings(Config):
 
 
 class TwoStageConfig(RecipeConfig, TwoStageSettings):
-    """What the two-stage recipes can be told."""
+    """What the configurations of the two-stage recipes share."""
 
     restandardise: Mode = Field(
         default="train_oof",
@@ -129,6 +131,8 @@ LAB: dict[str, Any] = {
     "sampling": {"steps": 20, "strength": 0.4, "guidance": 3.0},
 }
 """Values of the preset ``lab``."""
+
+_CLIP_SIDE: dict[str, Literal["images", "captions"]] = {"vision": "images", "text": "captions"}
 
 
 class TwoStageGenerator(Generator):
@@ -204,10 +208,13 @@ class TwoStageGenerator(Generator):
     def corpora(self) -> tuple[str, ...]:
         """Those of both stages."""
         names = []
-        if "first" in self.halves:
-            names.append("lab" if self.settings.first.network == "lab" else "vdvae-imagenet64")
+        if "first" in self.halves and self.settings.first.network == "lab":
+            names.append("lab")
+        elif "first" in self.halves:
+            names.append("vdvae-imagenet64")
+
         if "second" in self.halves:
-            names.append("lab" if self.settings.generator.source == "zoo" else "versatile-diffusion")
+            names.append({"zoo": "lab", "folder": "versatile-diffusion"}[self.settings.generator.source])
 
         return tuple(dict.fromkeys(names))
 
@@ -238,7 +245,7 @@ class TwoStageGenerator(Generator):
         if name == "first":
             return self.vdvae.spec()
 
-        return self.clip.spec("images" if name == "vision" else "captions")
+        return self.clip.spec(_CLIP_SIDE[name])
 
     def load(self, recipe: Recipe[Any], stimuli: Stimuli | None = None) -> dict[str, Any]:
         """The networks of both halves, as they come."""
@@ -254,7 +261,7 @@ class TwoStageGenerator(Generator):
         """The Very Deep VAE, as it comes."""
         name = self.vdvae.name
         if name == vdvae_weights.LAB:
-            return VdvaePart.of(bundled.load("vdvae"))
+            return VdvaePart.of(cast(Vdvae, bundled.load("vdvae")))
 
         return VdvaePart.of(vdvae_weights.load(name))
 
@@ -277,17 +284,37 @@ class TwoStageGenerator(Generator):
         if name == "first":
             return self.vdvae.shape()
 
-        return self.clip.shape("images" if name == "vision" else "captions")
+        return self.clip.shape(_CLIP_SIDE[name])
 
     def target(
         self, name: str, stimuli: Stimuli, recipe: Recipe[Any], streams: bool = False
     ) -> np.ndarray | StoredRows:
-        """What a map is to predict, a row per stimulus: (n, d) in memory, or rows of a store where they are too many."""
-        store, compute = {
-            "first": lambda: (self.vdvae.image_store, self.vdvae.transform),
-            "vision": lambda: (self.clip.image_store, self.clip.transform),
-            "text": lambda: (self.clip.caption_mean_store, self.clip.captions),
-        }[name]()
+        """What a map is to predict, a row per stimulus: (n, d) in memory, or rows of a store where they are too many.
+
+        Parameters
+        ----------
+        name : str
+            one of `inputs`
+        stimuli : Stimuli
+            with pictures, and captions for ``text``
+        recipe : Recipe
+            shows progress
+        streams : bool, default False
+            whether rows of a store will do
+
+        Returns
+        -------
+        ndarray of shape (n, d) or StoredRows
+        """
+        if name == "first":
+            store = self.vdvae.image_store
+            compute = self.vdvae.transform
+        elif name == "vision":
+            store = self.clip.image_store
+            compute = self.clip.transform
+        else:
+            store = self.clip.caption_mean_store
+            compute = self.clip.captions
 
         cache = cache_folder()
         too_many = len(stimuli) * math.prod(self.shape(name)) > self.stream_above
@@ -325,7 +352,23 @@ class TwoStageGenerator(Generator):
         return refined[:, None]  # (n, 1, side, side, 3)
 
     def blurry(self, part: VdvaePart, latents: np.ndarray, ids: Sequence[str], seed: int) -> np.ndarray:
-        """Pictures of the first stage, (n, side, side, 3), 0-1."""
+        """Pictures of the first stage, (n, side, side, 3), 0-1.
+
+        Parameters
+        ----------
+        part : VdvaePart
+            the network
+        latents : ndarray of shape (n, d)
+            of the groups that are predicted
+        ids : sequence of str
+            stimulus of each row, of which the other groups' draw is a function
+        seed : int
+            of that draw
+
+        Returns
+        -------
+        ndarray of shape (n, side, side, 3)
+        """
         c = self.settings.first
         decoder = VdvaeDecoder(part.module)
         pictures = decoder.decode(latents, list(ids), seed=seed, temperature=c.temperature, pixels=c.pixels)
@@ -340,7 +383,25 @@ class TwoStageGenerator(Generator):
         ids: Sequence[str],
         seed: int,
     ) -> np.ndarray:
-        """Pictures of the second stage, (n, side, side, 3), 0-1, from blurry ones or, without them, from noise."""
+        """Pictures of the second stage, 0-1, from blurry ones or, without them, from noise.
+
+        Parameters
+        ----------
+        part : DualGuided
+            the network
+        blurry : ndarray of shape (n, height, width, 3) or None
+            0-1
+        vision, text : ndarray of shape (n, tokens * width)
+            CLIP tokens of picture and captions
+        ids : sequence of str
+            stimulus of each row, of which its noise is a function
+        seed : int
+            of the noise
+
+        Returns
+        -------
+        ndarray of shape (n, side, side, 3)
+        """
         n = len(ids)
         vision = vision.reshape(n, *self.shape("vision"))  # (n, tokens, context)
         text = text.reshape(n, *self.shape("text"))  # (n, tokens, context)
@@ -374,13 +435,14 @@ class TwoStageGenerator(Generator):
             yield slice(start, start + together)
 
     def spaces(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """VDVAE latents, and the class token of the CLIP tokens, which is the pooled CLIP latent."""
+        """VDVAE latents, and the class token of the CLIP tokens, which is the pooled CLIP latent and comes first."""
         arrays = {}
         if "first" in self.halves:
             arrays[self.vdvae.space] = inputs["first"]
 
         if "second" in self.halves:
-            arrays[self.pooled.space] = inputs["vision"][:, : self.shape("vision")[1]]  # (n, context)
+            width = self.shape("vision")[1]
+            arrays[self.pooled.space] = inputs["vision"][:, :width]  # (n, width)
 
         return arrays
 
@@ -401,18 +463,25 @@ class TwoStageGenerator(Generator):
 
         return {self.pooled.space: self.pooled.texts(list(texts))}
 
-    def seen(self, stimuli: Stimuli) -> np.ndarray:
+    def image_latents(self, stimuli: Stimuli) -> np.ndarray:
         """Pooled CLIP latents of pictures; those of the VDVAE where it stands alone."""
-        feature = self.pooled if "second" in self.halves else self.vdvae
-        return feature.transform(stimuli, cache_folder())
+        return self._image_feature.transform(stimuli, cache_folder())
 
-    def seen_weights(self) -> Iterable[Weights | None]:
-        """Of the network that makes `seen`."""
-        feature = self.pooled if "second" in self.halves else self.vdvae
-        return (feature.spec(),)
+    def image_weights(self) -> Iterable[Weights | None]:
+        """Of the network that makes `image_latents`."""
+        return (self._image_feature.spec(),)
+
+    @property
+    def _image_feature(self) -> VdvaeFeatures | ClipFeatures:
+        """What responses are predicted from."""
+        if "second" in self.halves:
+            return self.pooled
+
+        return self.vdvae
 
     @property
     def _features(self) -> list[VdvaeFeatures | ClipFeatures]:
+        """What makes the latents that are scored."""
         features: list[VdvaeFeatures | ClipFeatures] = []
         if "first" in self.halves:
             features.append(self.vdvae)
@@ -577,8 +646,10 @@ class TwoStage(Recipe[T]):
             else:
                 first = first_pictures[rows]
 
-            tokens = vision.predict(betas[rows]), text.predict(betas[rows])
-            parts.append(self.two_stage.refined(self.generator_, first, *tokens, ids[rows], self.seed))
+            vision_tokens = vision.predict(betas[rows])  # (n_rows, tokens * width)
+            text_tokens = text.predict(betas[rows])  # (n_rows, tokens * width)
+            pixels = self.two_stage.refined(self.generator_, first, vision_tokens, text_tokens, ids[rows], self.seed)
+            parts.append(pixels)
 
         return self.as_images(ids, np.concatenate(parts))
 
@@ -587,13 +658,13 @@ class TwoStage(Recipe[T]):
         return self.as_images(list(trials.stimuli), self.first_pictures(trials))
 
     def decode_steps(self, trials: Trials) -> dict[str, Images]:
-        """The blurry picture, scored beside the refined one."""
+        """The blurry picture, which is scored as well as the refined one."""
         return {"first_stage": self.first_stage(trials)}
 
     def latents(self, trials: Trials) -> Latents:
         """Decoded VDVAE latents, and the class token of the decoded CLIP tokens, which is the pooled CLIP latent."""
         betas = self._betas(trials)
-        class_token = slice(self.two_stage.shape("vision")[1])
+        class_token = slice(self.two_stage.shape("vision")[1])  # the columns of the first token
         inputs = {"first": self.first_.predict(betas), "vision": self.vision_.predict(betas, class_token)}
         return Latents(trials.stimuli, self.two_stage.spaces(inputs))
 

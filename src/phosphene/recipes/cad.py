@@ -2,13 +2,16 @@
 
 Paper: Sun et al. 2023, NeurIPS, "Contrast, Attend and Diffuse to Decode High-Resolution Images from Brain Activities".
 
-    phase 1  contrast  two maskings of each response are told from those of others (`phosphene.models.dc_mae`)
-    phase 2  attend    responses and the pictures shown, both hidden in part, predict each other's hidden patches
-                       (`phosphene.models.cross_modal`)
-    phase 3  diffuse   the encoder and a label-to-image latent diffusion are tuned together
+    phase 1  contrast  what two maskings leave of a response is matched, among those of others; without pictures
+                       (:mod:`phosphene.models.dc_mae`)
+    phase 2  attend    response and picture, both hidden in part, help to predict each other's hidden patches (eqs. 4-6)
+                       (:mod:`phosphene.models.cross_modal`)
+    phase 3  diffuse   encoder and label-to-image latent diffusion are tuned together (section 3.3), as in MinD-Vis
+                       (:mod:`phosphene.models.brain_ldm`)
 
-Where paper and public code differ, each choice is a named option; docs/cad.md lists them. Nothing is ever chosen by a test
-response or a test picture.
+Phases 1 and 3 are stages of `LatentDiffusion`, shared with :mod:`phosphene.recipes.mind_vis`; phase 2, the stage ``cross``, is
+put between them. Where paper and public code differ, each choice is a named option; docs/cad.md lists them. Nothing is ever
+chosen by a test response or a test picture. Decoding only.
 """
 
 from __future__ import annotations
@@ -80,7 +83,7 @@ class ImageMaeSource(Config):
 
 
 class ContrastSettings(PatchMaeSettings):
-    """What the contrastive autoencoder of phase 1 can be told."""
+    """Settings of the contrastive autoencoder of phase 1."""
 
     brain: DcMaeConfig = DcMaeConfig()
     brain_training: ContrastTraining | None = Field(default=ContrastTraining(), description="none takes noise as it is")
@@ -159,7 +162,20 @@ class Cad(LatentDiffusion[CadConfig]):
         return self.cross_
 
     def fit_cross(self, trials: Trials, stimuli: Stimuli) -> PatchMaePart:
-        """Phase 2: the autoencoder and one of pictures, each with what the other sees; the brain side is kept."""
+        """Phase 2: the autoencoder of responses and one of pictures attend to each other; the former alone is kept.
+
+        Parameters
+        ----------
+        trials : Trials
+            training trials
+        stimuli : Stimuli
+            shown in them
+
+        Returns
+        -------
+        PatchMaePart
+            the autoencoder of phase 1, trained on; as it was, without phase 2
+        """
         from phosphene.models import CrossModal
 
         c = self.config
@@ -168,17 +184,18 @@ class Cad(LatentDiffusion[CadConfig]):
             return PatchMaePart.of(brain)
 
         brain.recompute = c.recompute
-        image, units = self._picture()
+        image, units = self._image_mae()
         network = CrossModal.create(c.cross, brain, image, self.seed)
         pictures = Pictures.of(stimuli, image.config.image_size, **units)
-        chosen = self.learn(network, trials, pictures, c.cross_training, "cross")
+        best_step = self.learn(network, trials, pictures, c.cross_training, "cross")
+
         part = PatchMaePart.of(network.brain)
-        part.config["chosen"] = chosen
+        part.config["chosen"] = best_step
 
         return part
 
-    def _picture(self) -> tuple[Any, dict[str, tuple[float, ...]]]:
-        """The autoencoder of pictures, and the units it takes them in."""
+    def _image_mae(self) -> tuple[Any, dict[str, tuple[float, ...]]]:
+        """The autoencoder of pictures, and mean and spread of the pixels it takes; those of `Pictures` where empty."""
         c = self.config.picture
         if c.source == "zoo":
             return bundled.load("mae"), {}

@@ -1,10 +1,14 @@
-"""What recipes are put together from: brain models, maps and generators, each with a small interface of its own.
+"""What recipes are put together from: brain models, maps and generators, each behind a small interface.
 
     responses -> brain model -> features -> map -> latents -> generator -> pictures
 
 A component knows its settings and nothing of the recipe it serves: what it needs of one (the seed, a place for checkpoints,
 responses without pictures) comes as the argument `recipe`. The recipes of the papers are made of these components, and
 :mod:`phosphene.recipes.mixed` puts any of them together by name.
+
+To add a component, derive from `BrainModel`, `LatentMap` or `Generator`, write the abstract methods, and name the class in
+`BRAIN_MODELS`, `LATENT_MAPS` or `GENERATORS`. The registries hold strings, so that a component is imported only when a
+configuration names it.
 """
 
 from __future__ import annotations
@@ -92,18 +96,58 @@ class BrainModel(ABC):
             whose stage ``standardise`` is fitted; `Recipe.unpaired` are learned from as well
         trials : Trials
             training trials, as measured
+
+        Returns
+        -------
+        Part
         """
 
     @abstractmethod
     def features(self, part: Any, betas: np.ndarray) -> np.ndarray:
-        """(n, n_voxels) standardised responses to features: (n, d), or (n, n_tokens, width) where `has_tokens`."""
+        """Standardised responses to features.
+
+        Parameters
+        ----------
+        part : Part
+            as `fit` returned it
+        betas : ndarray of shape (n, n_voxels)
+            standardised
+
+        Returns
+        -------
+        ndarray of shape (n, d), or (n, n_tokens, width) where `has_tokens`
+        """
 
     def class_token(self, part: Any, betas: np.ndarray) -> np.ndarray:
-        """(n, n_voxels) standardised responses to one vector for all of each, (n, width), where `has_tokens`."""
+        """Standardised responses to one vector for all tokens of each, where `has_tokens`.
+
+        Parameters
+        ----------
+        part : Part
+            as `fit` returned it
+        betas : ndarray of shape (n, n_voxels)
+            standardised
+
+        Returns
+        -------
+        ndarray of shape (n, width)
+        """
         raise NotImplementedError
 
     def responses(self, part: Any, features: np.ndarray) -> np.ndarray:
-        """(n, d) features back to (n, n_voxels) standardised responses, where `is_invertible`."""
+        """Features back to standardised responses, where `is_invertible`.
+
+        Parameters
+        ----------
+        part : Part
+            as `fit` returned it
+        features : ndarray of shape (n, d)
+            as `features` makes them
+
+        Returns
+        -------
+        ndarray of shape (n, n_voxels)
+        """
         raise NotImplementedError
 
     def weights(self) -> Iterable[Weights | None]:
@@ -135,6 +179,11 @@ class LatentMap(ABC):
             (n, k)
         groups : sequence of ndarray
             features that belong together, for maps that walk over them; empty where there are none
+
+        Returns
+        -------
+        Part
+            with a method ``predict``, (n, d) to (n, k)
         """
 
 
@@ -157,8 +206,6 @@ class Generator(ABC):
     parts: dict[str, type[Part]]
     tuned: bool = False
     """Whether it is tuned to features itself (`tune`) in place of being led to by maps."""
-    several: bool = False
-    """Whether it draws several different samples."""
 
     @property
     @abstractmethod
@@ -177,7 +224,7 @@ class Generator(ABC):
 
     @abstractmethod
     def load(self, recipe: Recipe[Any], stimuli: Stimuli | None = None) -> dict[str, Any]:
-        """Its networks by name, as they come or trained on with pictures, which are given only where they are read."""
+        """Its networks by name, as they come or trained on with pictures, which are passed only where they are read."""
 
     def weights(self) -> Iterable[Weights | None]:
         """Weights that `load` reads."""
@@ -282,16 +329,16 @@ class Generator(ABC):
         """Texts in the spaces that have them; None where none has."""
         return None
 
-    def seen(self, stimuli: Stimuli) -> np.ndarray | None:
+    def image_latents(self, stimuli: Stimuli) -> np.ndarray | None:
         """Latents of pictures that responses are predicted from, (n, d); None where it has none."""
         return None
 
-    def seen_weights(self) -> Iterable[Weights | None]:
-        """Weights of the network that makes `seen`; by default as for all its latents."""
+    def image_weights(self) -> Iterable[Weights | None]:
+        """Weights of the network that makes `image_latents`; by default as for all its latents."""
         return self.latent_weights()
 
-    def look(self, pixels: np.ndarray) -> np.ndarray:
-        """Drawn pictures (n, side, side, 3) in the space of the first input, where samples are chosen by it."""
+    def embed(self, pixels: np.ndarray) -> np.ndarray:
+        """Latents of drawn pictures (n, side, side, 3) in the space of the first input, where samples are chosen by it."""
         raise NotImplementedError
 
     def tune(

@@ -1,6 +1,6 @@
 """What pretrained generators were trained on, and where the pictures of data sets come from.
 
-A generator that has seen the test pictures can draw what no brain told it. Recipes name their generators
+A generator that was trained on the test pictures can draw what no response holds. Recipes name their generators
 (``Recipe.generators``), data sets are looked up by name; check S8 compares. Own data say where their pictures come from
 in their description, ``about: {corpora: [COCO]}``.
 """
@@ -47,11 +47,10 @@ def corpora_of(dataset: str, about: dict[str, Any] | None = None) -> tuple[str, 
     >>> corpora_of("god"), corpora_of("mine"), corpora_of("mine", {"corpora": "COCO"})
     (('ImageNet',), None, ('COCO',))
     """
-    own = (about or {}).get("corpora")
-    if own:
-        if isinstance(own, str):
-            return (own,)
-
-        return tuple(map(str, own))
+    described = (about or {}).get("corpora")
+    if isinstance(described, str) and described:
+        return (described,)
+    if described:
+        return tuple(map(str, described))
 
     return PICTURES.get(dataset.split("-")[0])

@@ -1,8 +1,14 @@
 """Two-stage GRU decoder: a GRU to a Very Deep VAE's latents, ridge to CLIP's tokens; dual-guided diffusion refines.
 
 Paper: Veronese et al. 2024, arXiv 2412.13237, "Optimized two-stage AI-based neural decoding for enhanced visual stimulus
-reconstruction from fMRI data". Its GRU sees a sequence of one step, so nothing recurs: see `phosphene.models.gru`, where
-its rivals are, among them a GRU over a real sequence of brain regions (``recipe.brain.kind=group_gru``).
+reconstruction from fMRI data".
+
+    stage 1  betas -> GRU -> first groups of VDVAE latents -> blurry picture
+    stage 2  as in :mod:`phosphene.recipes.brain_diffuser`, from which only the first arrow differs
+
+The paper's GRU gets a sequence of one step, so nothing recurs (:mod:`phosphene.models.gru` has its closed form). The networks to
+compare it with are there as well, among them a GRU over a real sequence of brain regions
+(``recipe.brain.kind=group_gru``). Decoding only.
 """
 
 from __future__ import annotations
@@ -73,7 +79,7 @@ class GruTwoStage(TwoStage[GruTwoStageConfig]):
     }
 
     def fit_first(self, trials: Trials, stimuli: Stimuli) -> Predictor:
-        """Betas to VDVAE latents, by the network (or ridge of limited rank) that is asked for."""
+        """Betas to VDVAE latents, by the network (or ridge of limited rank) that is configured."""
         c = self.config
         groups: Sequence[np.ndarray] = ()
         if c.brain.kind == "group_gru":
@@ -83,6 +89,7 @@ class GruTwoStage(TwoStage[GruTwoStageConfig]):
 
 
 def _map(config: GruTwoStageConfig) -> RestoringMap:
+    """The map to VDVAE latents that is configured."""
     if isinstance(config.brain, ReducedRankConfig):
         return ReducedRankMap(config.brain, config.restandardise, config.n_folds)
 

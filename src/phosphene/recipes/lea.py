@@ -5,9 +5,16 @@ Paper: Qian et al. 2024, TMLR, "LEA: Learning Latent Embedding Alignment Model f
     decode   betas -> autoencoder -> latent -> ridge -> CLIP latent -> MaskGIT -> codes -> picture
     encode   picture -> CLIP latent -> ridge -> latent -> autoencoder -> betas
 
+In the paper's order:
+
+1. ``brain``: a masked autoencoder of responses, region by region (:mod:`phosphene.models.roi_mae`). It learns from
+   responses alone; its latent is what fMRI is aligned by.
+2. ``align``: one ridge from its latent to the CLIP latent of the picture shown, and one back.
+3. ``generator``: MaskGIT, conditioned on CLIP latents, draws the codes of a picture, which the tokenizer turns into pixels.
+
 Where paper and public code differ, the code is followed, but for three things. Voxels are standardised one by one from
 training trials (code: two scalars, and test betas left raw). Moments of predictions come from left-out training rows
-(code: from the test set). And setting ``strict`` means that nothing fitted has seen a test response. The preset
+(code: from the test set). And in setting ``strict`` nothing is fitted to a test response. The preset
 ``lea-code`` has all three as the code.
 """
 
@@ -85,7 +92,7 @@ class MaskGitSource(Config):
 
 
 class MaskGitSettings(Config):
-    """What MaskGIT and the CLIP it draws from can be told. The defaults are LEA's."""
+    """Settings of MaskGIT and of the CLIP whose latents it draws from. The defaults are LEA's."""
 
     clip: ClipConfig = ClipConfig()
     generator: MaskGitSource = MaskGitSource()
@@ -100,12 +107,12 @@ LAB_MASKGIT: dict[str, Any] = {
 """Values of the preset ``lab``: the zoo's networks as they are."""
 
 PAPER_MASKGIT: dict[str, Any] = {"generator": {"crops": 4}}
-"""Values of the preset ``paper``: random crops, 20 % off each side as MinD-Vis, as the paper gives no size; four a
-picture and its mirror, seen by CLIP once, where the paper may have cut anew at each step."""
+"""Values of the preset ``paper``: random crops, by 20 % of each side as in MinD-Vis, because the paper gives no size. Four
+crops of each picture and of its mirror are made once, each with its CLIP latent; the paper may have cut anew at each step."""
 
 
 class MaskGitGenerator(Generator):
-    """LEA's generator: MaskGIT, told what to draw by a CLIP latent.
+    """LEA's generator: MaskGIT, conditioned on a CLIP latent.
 
     Parameters
     ----------
@@ -115,7 +122,6 @@ class MaskGitGenerator(Generator):
 
     inputs = ("clip",)
     parts = {"generator": MaskGitPipeline}  # noqa: RUF012  a constant
-    several = True
 
     def __init__(self, settings: Any) -> None:
         self.settings = settings
@@ -169,14 +175,14 @@ class MaskGitGenerator(Generator):
         if c.training is not None:
             assert stimuli is not None  # the stage reads them then
             pixels = stimuli.resized((generator.size, generator.size))
-            see = self.clip.images
-            generator.learn(pixels, see, c.training, recipe.train, flip=c.flip, crops=c.crops, seed=recipe.seed)
+            embed = self.clip.images  # of whatever is cut from them, so that a crop has the latent of the crop
+            generator.learn(pixels, embed, c.training, recipe.train, flip=c.flip, crops=c.crops, seed=recipe.seed)
 
         return {"generator": generator}
 
     def true_inputs(self, stimuli: Stimuli) -> dict[str, np.ndarray]:
         """CLIP latents of the pictures."""
-        return {"clip": self.seen(stimuli)}
+        return {"clip": self.image_latents(stimuli)}
 
     def draw(
         self, parts: Mapping[str, Any], inputs: Mapping[str, np.ndarray], ids: Sequence[str], samples: int, seed: int
@@ -191,7 +197,7 @@ class MaskGitGenerator(Generator):
 
     def true_spaces(self, stimuli: Stimuli) -> dict[str, np.ndarray]:
         """CLIP latents of the pictures themselves."""
-        return {self.clip.space: self.seen(stimuli)}
+        return {self.clip.space: self.image_latents(stimuli)}
 
     @property
     def fixed_spaces(self) -> frozenset[str]:
@@ -202,11 +208,11 @@ class MaskGitGenerator(Generator):
         """CLIP latents of texts."""
         return {self.clip.space: self.clip.texts(list(texts))}
 
-    def seen(self, stimuli: Stimuli) -> np.ndarray:
+    def image_latents(self, stimuli: Stimuli) -> np.ndarray:
         """CLIP latents of pictures, (n, d) float32."""
         return self.clip.transform(stimuli, cache_folder())
 
-    def look(self, pixels: np.ndarray) -> np.ndarray:
+    def embed(self, pixels: np.ndarray) -> np.ndarray:
         """CLIP latents of drawn pictures."""
         return self.clip.images(pixels)
 
@@ -270,7 +276,7 @@ class ClipToMaskGit(Recipe[P]):
 
     def ceiling(self, stimuli: Stimuli) -> Images:
         """Pictures drawn from the true CLIP latents: what is lost before any brain comes in."""
-        return self._drawn(stimuli.ids, self.maskgit.seen(stimuli), samples=1)[0]
+        return self._drawn(stimuli.ids, self.maskgit.image_latents(stimuli), samples=1)[0]
 
     @property
     def fixed_spaces(self) -> frozenset[str]:
@@ -336,7 +342,7 @@ class RoiMaeTraining(TrainConfig):
 
 
 class RoiMaeSettings(Config):
-    """What LEA's autoencoder can be told."""
+    """Settings of LEA's autoencoder."""
 
     rois: tuple[str, ...] | None = Field(
         default=None, description="order in which ROIs take their voxels; as in the data"
@@ -376,8 +382,8 @@ class RoiMaeBrain(BrainModel):
 
         return (Path(self.init),)
 
-    def fit(self, recipe: Recipe[Any], trials: Trials, unseen: Callable[[Trials], Trials] | None = None) -> RoiMaePart:
-        """Fit to responses: first over all subjects that share its trunk, then on the own.
+    def fit(self, recipe: Recipe[Any], trials: Trials, units: Callable[[Trials], Trials] | None = None) -> RoiMaePart:
+        """Fit to responses: first over all subjects that share its trunk, then on the subject of `trials`.
 
         Parameters
         ----------
@@ -385,25 +391,31 @@ class RoiMaeBrain(BrainModel):
             whose stage ``standardise`` is fitted
         trials : Trials
             training trials, as measured
-        unseen : callable, optional
-            puts responses that are not for training into the units the autoencoder is given; standardised by default
+        units : callable, optional
+            puts unpaired responses of the same subject into the units of the autoencoder; standardises them by default
+
+        Returns
+        -------
+        RoiMaePart
+            of that subject alone
         """
         from phosphene.models import RoiMae
 
         c = self.settings
-        own = str(trials.subject)
-        unseen = unseen or recipe.standardised
-        mine = [self._rows(recipe.standardised(trials))]
+        subject = str(trials.subject)
+        units = units or recipe.standardised
+        rows = [self._rows(recipe.standardised(trials))]
         others = {}
-        groups = {own: list(roi_partition(trials, c.rois).values())}
+        groups = {subject: list(roi_partition(trials, c.rois).values())}
 
-        for more in recipe.unpaired:
-            if more.subject == own:
-                mine.append(self._rows(unseen(more)))
+        for responses in recipe.unpaired:
+            if responses.subject == subject:
+                rows.append(self._rows(units(responses)))
             else:
-                theirs = Standardiser(pooled=recipe.standardiser().pooled).fit(more)
-                others[str(more.subject)] = self._rows(theirs.transform(more))
-                groups[str(more.subject)] = list(roi_partition(more, c.rois).values())
+                # The recipe's Standardiser is of this subject's voxels; another person's need their own.
+                standardiser = Standardiser(pooled=recipe.standardiser().pooled).fit(responses)
+                others[str(responses.subject)] = self._rows(standardiser.transform(responses))
+                groups[str(responses.subject)] = list(roi_partition(responses, c.rois).values())
 
         network = RoiMae.create(c.brain, groups, recipe.seed, recompute=self.recompute)
         if self.init is not None:
@@ -411,10 +423,10 @@ class RoiMaeBrain(BrainModel):
 
             load_sc_mbm(network, read_sc_mbm(self.init))
 
-        betas = {own: np.concatenate(mine)}
+        betas = {subject: np.concatenate(rows)}
         if others:
             self._train(recipe, network, betas | others)
-            network = network.with_subjects({own: groups[own]}, recipe.seed)
+            network = network.with_subjects({subject: groups[subject]}, recipe.seed)
 
         self._train(recipe, network, betas)
         return RoiMaePart.of(network.cpu())
@@ -541,36 +553,41 @@ class Lea(ClipToMaskGit[LeaConfig]):
     # -- stages, in order ------------------------------------------------------------------------------------------
 
     def fit_brain(self, trials: Trials) -> RoiMaePart:
-        """The autoencoder, on responses alone: first over all subjects that share its trunk, then on the own."""
-        return self.autoencoder.fit(self, trials, self._unseen)
+        """The autoencoder, on responses alone: first over all subjects that share its trunk, then on this subject."""
+        return self.autoencoder.fit(self, trials, self._in_brain_units)
 
     def fit_align(self, trials: Trials, stimuli: Stimuli) -> Aligner:
         """Ridge both ways between latents of responses (repeats averaged) and of the pictures shown."""
         averaged = self.averaged(trials)
-        brain = self.brain_.to_latent(averaged.betas)
-        image = self.maskgit.seen(stimuli.select(averaged.stimuli))
+        brain = self.brain_.to_latent(averaged.betas)  # (n_stimuli, latent)
+        image = self.maskgit.image_latents(stimuli.select(averaged.stimuli))  # (n_stimuli, d)
+
         return Aligner(self.config.align).fit(brain, image, self.rng("moments"))
 
     # -- the arrows ------------------------------------------------------------------------------------------------
 
     def encode(self, stimuli: Stimuli) -> Trials:
         """Image to brain: one predicted response per stimulus, in the units of the training betas."""
-        standardised = self.brain_.from_latent(self.align_.image_to_brain(self.maskgit.seen(stimuli)))
+        latents = self.align_.image_to_brain(self.maskgit.image_latents(stimuli))  # (n_stimuli, latent)
+        standardised = self.brain_.from_latent(latents)  # (n_stimuli, n_voxels)
+
         return self.predicted_trials(stimuli, self.standardise_.inverse(standardised))
 
     def clip_latents(self, trials: Trials) -> np.ndarray:
         """Brain to CLIP latents, (n, d) float32."""
-        return self.align_.brain_to_image(self.brain_.to_latent(self._unseen(trials).betas))
+        latents = self.brain_.to_latent(self._in_brain_units(trials).betas)  # (n_trials, latent)
+        return self.align_.brain_to_image(latents)  # (n_trials, d)
 
     def conditions(self) -> dict[str, str]:
-        """Where the mean and spread of predictions come from, both ways, and how betas are standardised."""
+        """Where mean and standard deviation of predictions come from, both ways, and how betas are standardised."""
         c = self.config
         back = self.config.align.moments_if or self.config.align.moments
         return {"moments": _MOMENTS[c.align.moments], "moments_if": _MOMENTS[back], "norm": _NORM[c.norm]}
 
-    def _unseen(self, trials: Trials) -> Trials:
-        """Responses that are not for training, in the units the autoencoder is given them in."""
-        # LEA's code takes mean and spread of training betas that are standardised already: 0 and 1.
+    def _in_brain_units(self, trials: Trials) -> Trials:
+        """Responses that are not for training, in the units that the autoencoder gets them in."""
+        # LEA's code standardises what it decodes by the mean and standard deviation of training betas that are standardised
+        # already, 0 and 1: it stays raw. Predicted responses are in the units of the training betas and have to be standardised.
         is_raw = self.config.norm == "legacy" and "predicted_by" not in trials.provenance
         if is_raw:
             return trials

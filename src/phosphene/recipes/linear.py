@@ -1,10 +1,19 @@
 """Linear: betas to picture and picture to betas by linear maps. The honest baseline, and the template for all others.
 
-Paper: none. Encoding by ridge and decoding by inverting it follow Naselaris et al. 2009 and Schoenmakers et al. 2013;
-decoding by ridge is the common baseline of the field.
+Paper: none. Encoding by ridge and decoding by inverting it follow Naselaris et al. 2009 (Neuron 63) and Schoenmakers et
+al. 2013 (NeuroImage 83); decoding by ridge is the common baseline of the field.
 
     encode   picture -> principal components of pixels -> ridge -> standardised voxels -> betas
     decode   betas -> standardised voxels -> principal components -> pixels -> output curve
+
+The stages, in order:
+
+1. ``standardise``: mean and standard deviation of every voxel.
+2. ``pixels``: principal components of the training pictures, the latents of this recipe.
+3. ``to_brain``: ridge from components to voxels, the encoding model.
+4. ``to_pixels``: from voxels back to components, by a second ridge or by inverting the encoding model.
+5. ``curve``: a curve from decoded to true pixel values. Least squares shrinks towards the mean picture, so decoded
+   pictures have too little contrast.
 
 Repeats are averaged, so a row is a stimulus. Everything is fitted, and everything chosen, inside the training trials.
 """
@@ -56,7 +65,7 @@ class RidgeConfig(Config):
 
 
 class CurveConfig(Config):
-    """Output curve, fitted on held-out training pictures."""
+    """Output curve, fitted to held-out training pictures."""
 
     kind: Literal["none", "monotone", "contrast"] = "monotone"
     score: Literal["mse", "pixcorr", "ssim"] = Field(default="ssim", description="what a contrast curve is chosen by")
@@ -75,6 +84,9 @@ class LinearConfig(RecipeConfig):
 
 class Linear(Recipe[LinearConfig]):
     """Ridge from voxels to principal components of pixels, and from components to voxels.
+
+    Each method ``fit_NAME`` fits the stage of that name and returns its part, which then is the attribute ``NAME_``. It is
+    given the training trials, not standardised and not averaged, and the stimuli shown in them.
 
     Attributes
     ----------
@@ -117,24 +129,36 @@ class Linear(Recipe[LinearConfig]):
     def fit_to_brain(self, trials: Trials, stimuli: Stimuli) -> Ridge:
         """Components to standardised voxels, a penalty per voxel."""
         betas, latents = self._pairs(trials, stimuli)
+
         return fit_encoding(latents, betas, self.config.alphas)
 
     def fit_to_pixels(self, trials: Trials, stimuli: Stimuli) -> LinearDecoder:
         """Standardised voxels to components."""
         betas, latents = self._pairs(trials, stimuli)
         decoder = self.config.decoder
+        alphas = self.config.alphas
+
         if decoder.kind == "inverse":
             rng = self.rng("inverse folds")
-            return invert(betas, latents, self.to_brain_, rng=rng, n_folds=decoder.n_folds, alphas=self.config.alphas)
+            return invert(betas, latents, self.to_brain_, rng=rng, n_folds=decoder.n_folds, alphas=alphas)
 
-        weights = np.ones(betas.shape[1], dtype=np.float32)
-        if decoder.voxels != "all":
-            r2 = HeldOut(self.to_brain_, latents, betas).r2_
-            weights = reliable_voxels(r2).astype(np.float32)
-            if decoder.voxels == "weighted":
-                weights *= np.sqrt(np.maximum(r2, 0))
+        weights = self._weights(betas, latents, decoder.voxels)
+        return regress(betas, latents, weights, alphas)
 
-        return regress(betas, latents, weights, self.config.alphas)
+    def _weights(self, betas: np.ndarray, latents: np.ndarray, voxels: str) -> np.ndarray:
+        """How much each voxel counts in the regression, (n_voxels,) float32."""
+        if voxels == "all":
+            return np.ones(betas.shape[1], dtype=np.float32)
+
+        # Exact leave-one-out: the response to a stimulus is predicted by an encoding model fitted without it.
+        r2 = HeldOut(self.to_brain_, latents, betas).r2_  # (n_voxels,)
+        weights = reliable_voxels(r2).astype(np.float32)
+
+        if voxels == "weighted":
+            # The square root of R2 is about the correlation of a voxel with its prediction.
+            weights *= np.sqrt(np.maximum(r2, 0))
+
+        return weights
 
     def fit_curve(self, trials: Trials, stimuli: Stimuli) -> OutputCurve:
         """Output curve from training pictures decoded by models that never saw them."""
@@ -142,24 +166,29 @@ class Linear(Recipe[LinearConfig]):
         if curve.kind == "none":
             return OutputCurve.none()
 
-        decoded, true = self._held_out(trials, stimuli)
+        decoded, true = self._held_out(trials, stimuli)  # (n_stimuli, height, width, channels) each
         if curve.kind == "monotone":
             return OutputCurve.monotone(decoded, true)
 
+        # The monotone curve is the best by squared error; one parameter can be chosen by any score.
         return OutputCurve.contrast(decoded, lambda pictures: _score(curve.score, pictures, true))
 
     def _held_out(self, trials: Trials, stimuli: Stimuli) -> tuple[np.ndarray, np.ndarray]:
-        """Training pictures decoded by models that never saw them, everything before the curve fitted anew."""
-        fold = self.inner_folds(trials)
-        uncurved = self.config.model_copy(update={"curve": CurveConfig(kind="none")})
+        """Training pictures decoded by models that never saw them, and the pictures themselves.
+
+        A picture decoded by a model that was fitted on it lies closer to the truth than any new one will, so a curve fitted to
+        such pictures would add too little contrast.
+        """
+        folds = self.inner_folds(trials)
+        without_curve = self.config.model_copy(update={"curve": CurveConfig(kind="none")})
         decoded = []
         true = []
 
-        for held_out in np.unique(fold):
-            inner = Linear(uncurved, seed=self.seed).fit(trials.take(fold != held_out), stimuli)
-            test = trials.take(fold == held_out).average_repeats()
-            decoded.append(inner.pixels_.inverse(inner._components(test)))
-            true.append(stimuli.select(test.stimuli).resized(self.image_shape_[:2]))
+        for fold in np.unique(folds):
+            inner = Linear(without_curve, seed=self.seed).fit(trials.take(folds != fold), stimuli)
+            held_out = trials.take(folds == fold).average_repeats()
+            decoded.append(inner.pixels_.inverse(inner._components(held_out)))
+            true.append(stimuli.select(held_out.stimuli).resized(self.image_shape_[:2]))
 
         return np.concatenate(decoded), np.concatenate(true)
 
@@ -168,11 +197,14 @@ class Linear(Recipe[LinearConfig]):
     def decode(self, trials: Trials) -> Images:
         """Brain to image: one picture per row of `trials`, 0-1."""
         self.check_trials(trials)
-        return Images(trials.stimuli, self.curve_(self.pixels_.inverse(self._components(trials))))
+        pixels = self.pixels_.inverse(self._components(trials))  # (n_trials, height, width, channels)
+
+        return Images(trials.stimuli, self.curve_(pixels))
 
     def encode(self, stimuli: Stimuli) -> Trials:
         """Image to brain: one predicted response per stimulus, in the units of the training betas."""
-        standardised = self.to_brain_.predict(self.pixels_.transform(stimuli))
+        standardised = self.to_brain_.predict(self.pixels_.transform(stimuli))  # (n_stimuli, n_voxels)
+
         return self.predicted_trials(stimuli, self.standardise_.inverse(standardised))
 
     def latents(self, trials: Trials) -> Latents:
@@ -186,7 +218,9 @@ class Linear(Recipe[LinearConfig]):
 
     def ceiling(self, stimuli: Stimuli) -> Images:
         """Pictures drawn from their own components: what is lost before any brain comes in."""
-        return Images(stimuli.ids, self.pixels_.inverse(self.pixels_.transform(stimuli)))
+        components = self.pixels_.transform(stimuli)  # (n_stimuli, n_components)
+
+        return Images(stimuli.ids, self.pixels_.inverse(components))
 
     def picture_shape(self, stimuli: Stimuli) -> tuple[int, int, int]:
         """(height, width, channels) of a decoded picture: of the size that pictures are resized to."""
@@ -202,15 +236,21 @@ class Linear(Recipe[LinearConfig]):
         return self.to_pixels_.voxel_weights_
 
     def _components(self, trials: Trials) -> np.ndarray:
+        """Decoded components, (n_trials, n_components) float32."""
         return self.to_pixels_.predict(self.standardised(trials).betas)
 
     def _pairs(self, trials: Trials, stimuli: Stimuli) -> tuple[np.ndarray, np.ndarray]:
-        """Standardised betas, one row per stimulus, and the components of what was shown."""
+        """Standardised betas (n_stimuli, n_voxels), repeats averaged, and the components of what was shown."""
         averaged = self.averaged(trials)
-        return averaged.betas, self.pixels_.transform(stimuli.select(averaged.stimuli))
+        components = self.pixels_.transform(stimuli.select(averaged.stimuli))  # (n_stimuli, n_components)
+
+        return averaged.betas, components
 
 
 def _score(name: str, decoded: np.ndarray, true: np.ndarray) -> float:
-    """Mean score of pictures, larger is better."""
-    score = {"mse": mse, "pixcorr": pixcorr, "ssim": ssim_2d}[name]
-    return float(np.nanmean(score(decoded, true))) * (-1 if name == "mse" else 1)
+    """Mean score of pictures (n, height, width, channels), larger is better; without those whose score is undefined."""
+    if name == "mse":
+        return -float(np.nanmean(mse(decoded, true)))
+
+    score = {"pixcorr": pixcorr, "ssim": ssim_2d}[name]
+    return float(np.nanmean(score(decoded, true)))

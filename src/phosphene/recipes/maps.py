@@ -107,16 +107,17 @@ class Predictor:
     def from_state(cls, tensors: dict[str, np.ndarray], meta: dict[str, Any]) -> Self:
         """The same map again."""
 
-        def own(prefix: str) -> dict[str, np.ndarray]:
+        def under(prefix: str) -> dict[str, np.ndarray]:
             return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
         if meta.get("kind") not in _KINDS:
             raise ModelError(f"a saved map of kind '{meta.get('kind')}' is not known to this phosphene; fit again.")
 
-        inner = _KINDS[meta["kind"]].from_state(own("inner."), meta["inner"])
-        moments = meta["moments"]
+        inner = _KINDS[meta["kind"]].from_state(under("inner."), meta["inner"])
+        if meta["moments"] is None:
+            return cls(inner, None)
 
-        return cls(inner, None if moments is None else Moments.from_state(own("moments."), moments))
+        return cls(inner, Moments.from_state(under("moments."), meta["moments"]))
 
 
 @dataclass(frozen=True)

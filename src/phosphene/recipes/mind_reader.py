@@ -6,14 +6,21 @@ Paper: Lin, Sprague and Singh 2022, NeurIPS, "Mind Reader: Reconstructing comple
              betas -> mapper -> text embedding  ┴-> conditional StyleGAN2 -> picture
     encode   picture -> image embedding -> residual and transposed convolutions -> betas
 
+In order:
+
+1. ``screen``: captions that describe their picture well enough, by CLIP.
+2. ``image_mapper``, ``text_mapper``: convolutions from betas to the image embedding and to that of the captions.
+3. ``encoder``: from the image embedding back to betas.
+4. ``generator``: a StyleGAN2 conditioned on both embeddings.
+
 Where the paper's text lost its numbers, those of the authors' code are taken. Four things differ. Validation is inside the
 training stimuli (authors: the 1,477 pictures that are reported), and its targets are pictures as they are (authors:
 altered ones). Altered copies of a picture are made once, eight of each (authors: anew in every epoch). Voxels are
 standardised from training trials alone (authors: from all trials of a session). And the generator is taken as it comes
 (authors: trained on with the mappers' own embeddings).
 
-In the preset ``lab`` the networks stand beside a ridge and learn what it leaves over: alone they need many thousands of
-steps before they say more than the mean embedding.
+In the preset ``lab`` each network is added to a ridge and learns what the ridge leaves over: alone it needs many thousands of
+steps before it predicts more than the mean embedding.
 """
 
 from __future__ import annotations
@@ -65,7 +72,7 @@ class StyleGan2Source(Config):
 
 
 class StyleGan2Settings(Config):
-    """What StyleGAN2 and the CLIP it draws from can be told."""
+    """Settings of StyleGAN2, of the CLIP whose embeddings condition it, and of what is done to these."""
 
     clip: ClipConfig = ClipConfig(name=PAPER_CLIP)
     screening: float = Field(
@@ -94,7 +101,6 @@ class StyleGan2Generator(Generator):
 
     inputs = ("image", "text")
     parts = {"generator": StyleGan2}  # noqa: RUF012  a constant
-    several = True
 
     def __init__(self, settings: Any) -> None:
         self.settings = settings
@@ -152,7 +158,7 @@ class StyleGan2Generator(Generator):
         if not _all_described(stimuli):
             return None
 
-        return {"image": self.seen(stimuli), "text": self.described(stimuli)}
+        return {"image": self.image_latents(stimuli), "text": self.described(stimuli)}
 
     def draw(
         self, parts: Mapping[str, Any], inputs: Mapping[str, np.ndarray], ids: Sequence[str], samples: int, seed: int
@@ -174,7 +180,7 @@ class StyleGan2Generator(Generator):
 
     def true_spaces(self, stimuli: Stimuli) -> dict[str, np.ndarray]:
         """Embeddings of the pictures themselves and, where all have captions, of the captions."""
-        arrays = {self.space("image"): self.seen(stimuli)}
+        arrays = {self.space("image"): self.image_latents(stimuli)}
         if _all_described(stimuli):
             arrays[self.space("text")] = self.described(stimuli)
 
@@ -187,10 +193,10 @@ class StyleGan2Generator(Generator):
 
     def texts(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
         """Embeddings of texts, the same for both spaces: CLIP has one for pictures and texts."""
-        read = clamped(self.clip.texts(list(texts)), self.settings.clamp)
-        return {self.space(name): read for name in self.inputs}
+        embeddings = clamped(self.clip.texts(list(texts)), self.settings.clamp)  # (n, d)
+        return {self.space(name): embeddings for name in self.inputs}
 
-    def seen(self, stimuli: Stimuli) -> np.ndarray:
+    def image_latents(self, stimuli: Stimuli) -> np.ndarray:
         """Embeddings of pictures, (n, d)."""
         return clamped(self.clip.transform(stimuli, cache_folder()), self.settings.clamp)
 
@@ -200,7 +206,7 @@ class StyleGan2Generator(Generator):
         screening = Screening.fit(self.clip, stimuli, self.settings.screening, cache)
         return caption_targets(self.clip, stimuli, screening, self.settings.clamp, "average", cache).clean
 
-    def look(self, pixels: np.ndarray) -> np.ndarray:
+    def embed(self, pixels: np.ndarray) -> np.ndarray:
         """Embeddings of drawn pictures, as CLIP gives them."""
         return self.clip.images(pixels)
 
@@ -225,12 +231,31 @@ class ConvolutionalMap(LatentMap):
     def fit(
         self, recipe: Recipe[Any], name: str, features: Trials, targets: Any, groups: Sequence[np.ndarray] = ()
     ) -> Predictor:
-        """A mapper whose best step is chosen by validation stimuli."""
+        """A mapper whose best step is chosen by validation stimuli.
+
+        Parameters
+        ----------
+        recipe : Recipe
+            gives the seed, a place for checkpoints and the training of networks
+        name : str
+            of the latents
+        features : Trials
+            (n, d), a row per stimulus
+        targets : ndarray of shape (n, k)
+            latents of the same rows
+        groups : sequence of ndarray, default ()
+            not used: the convolutions walk over all features
+
+        Returns
+        -------
+        Predictor
+        """
         items = np.arange(len(features))
         ids = features.stimuli.astype(str)
         held_out = validation_rows(ids, self.training.validation, recipe.rng("validation"))[1]
-        every = Targets(targets, items, targets)
-        part = _fitted_mapper(recipe, self.config, self.training, name, 0, features.betas, items, every, held_out)
+        one_each = Targets(targets, items, targets)
+        part = _fitted_mapper(recipe, self.config, self.training, name, 0, features.betas, items, one_each, held_out)
+
         return Predictor(part, None)
 
 
@@ -363,25 +388,27 @@ class MindReader(Recipe[MindReaderConfig]):
         if len(parts) == 1:
             return parts[0]
 
-        shown, truth = np.unique(items[held_out], return_inverse=True)
+        pictures, truth = np.unique(items[held_out], return_inverse=True)
         similarities = []
         for part in parts:
-            similarities.append(similarity(part.predict(betas[held_out]), targets.clean[shown], "cosine"))
+            predicted = part.predict(betas[held_out])  # (n_held_out, d)
+            similarities.append(similarity(predicted, targets.clean[pictures], "cosine"))  # (n_held_out, n_pictures)
 
-        return MapperPart.together(parts, ensemble_weights(similarities, truth=truth).weights)
+        weights = ensemble_weights(similarities, truth=truth).weights
+        return MapperPart.together(parts, weights)
 
     def fit_encoder(self, trials: Trials, stimuli: Stimuli) -> VoxelEncoderPart:
         """The picture's embedding to betas."""
         c = self.config
         betas, items, held_out = self._rows(trials, stimuli)
-        seen = self.stylegan2.seen(stimuli)[items]
+        embeddings = self.stylegan2.image_latents(stimuli)[items]  # (n_trials, d)
         ridge = None
         if c.encoder.linear == "ridge":
-            ridge = _line(seen, betas, held_out)
+            ridge = _linear(embeddings, betas, held_out)
 
         return fit_voxel_encoder(
             c.encoder,
-            seen,
+            embeddings,
             betas,
             c.encoder_training,
             seed=int(self.rng("encoder").integers(2**31)),
@@ -408,7 +435,7 @@ class MindReader(Recipe[MindReaderConfig]):
 
     def encode(self, stimuli: Stimuli) -> Trials:
         """Image to brain: one predicted response per stimulus, in the units of the training betas."""
-        standardised = self.encoder_.encode(self.stylegan2.seen(stimuli))
+        standardised = self.encoder_.encode(self.stylegan2.image_latents(stimuli))
         return self.predicted_trials(stimuli, self.standardise_.inverse(standardised))
 
     def latents(self, trials: Trials) -> Latents:
@@ -475,10 +502,36 @@ def _fitted_mapper(
     targets: Targets,
     held_out: np.ndarray,
 ) -> MapperPart:
-    """One mapper of an ensemble, beside a ridge where the configuration asks for one."""
+    """One mapper of an ensemble, added to a ridge where the configuration asks for one.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        gives the seed, a place for checkpoints and the training of networks
+    config : MapperConfig
+        sizes
+    training : MapperTraining
+        how it is trained
+    name : str
+        of the embeddings
+    number : int
+        of the mapper in its ensemble
+    betas : ndarray of shape (n_trials, n_voxels)
+        standardised
+    items : ndarray of shape (n_trials,)
+        row of `targets` that belongs to each trial
+    targets : Targets
+        embeddings
+    held_out : ndarray
+        rows of the validation trials, by which the best step is chosen
+
+    Returns
+    -------
+    MapperPart
+    """
     ridge = None
     if config.linear == "ridge":
-        ridge = _line(betas, targets.clean[items], held_out)
+        ridge = _linear(betas, targets.clean[items], held_out)
 
     return fit_mapper(
         config,
@@ -495,15 +548,21 @@ def _fitted_mapper(
     )
 
 
-def _line(x: np.ndarray, y: np.ndarray, held_out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Weights and intercept of a ridge on all rows but the validation ones, its penalty chosen."""
+def _linear(x: np.ndarray, y: np.ndarray, held_out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Weights and intercept of a ridge on all rows but the validation ones, its penalty chosen inside them."""
     inside = np.setdiff1d(np.arange(len(x)), held_out)
+
     # The grid is for inputs of unit variance, which coordinates of unit vectors are far from.
-    scale = float(x[inside].var(axis=0).mean())
-    ridge = Ridge([a * scale for a in ALPHAS], choose="gcv").fit(x[inside], y[inside])
+    variance = float(x[inside].var(axis=0).mean())
+    alphas = [alpha * variance for alpha in ALPHAS]
+    ridge = Ridge(alphas, choose="gcv").fit(x[inside], y[inside])
+
     return ridge.coef_, ridge.intercept_
 
 
 def _all_described(stimuli: Stimuli) -> bool:
-    """Whether every stimulus has a caption."""
-    return stimuli.captions is not None and all(any(t.strip() for t in texts) for texts in stimuli.captions)
+    """Whether every stimulus has a caption that is not blank."""
+    if stimuli.captions is None:
+        return False
+
+    return all("".join(captions).strip() for captions in stimuli.captions)

@@ -4,13 +4,17 @@ Paper: Chen et al. 2023, CVPR, "Seeing Beyond the Brain: Conditional Diffusion M
 Decoding".
 
     phase 1  responses, most of each hidden -> autoencoder -> what was hidden      (without pictures; other people too)
-    phase 2  the same of test responses, where setting relax lets it see them
+    phase 2  the same with test responses, in setting relax alone
     phase 3  betas -> its encoder -> tokens -> latent diffusion, its labels replaced by them -> picture
 
-The last phase trains the encoder, the two conditionings and the cross-attention of the U-Net by the error of the noise.
-`LatentDiffusion` is what CAD shares with it (:mod:`phosphene.recipes.cad`): a subclass has stages ``brain``, ``generator`` and
-``tuned`` as there, and may put others between (`encoder` says which one is tuned). Responses are predicted as LEA's
-comparison has it, by the decoder of phase 1 from CLIP latents.
+The last phase (section 3.2) trains the encoder, the two conditionings and the cross-attention of the U-Net by the error of the
+noise. The paper does not encode; responses are predicted as in LEA's comparison (its table 2), by the decoder of phase 1
+from CLIP latents.
+
+From top to bottom: settings; the autoencoder as a brain model and the latent diffusion as a generator, components that a mix
+can use; `LatentDiffusion`, what this paper shares with CAD (:mod:`phosphene.recipes.cad`); `MindVis`. A subclass of
+`LatentDiffusion` has the stages ``generator``, ``brain`` and ``tuned``, and may put others between (`encoder` is the
+autoencoder that the last one tunes).
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast
 
 import numpy as np
 import pandas as pd
@@ -34,7 +38,7 @@ from phosphene.models import bundled
 from phosphene.models.brain_ldm import BrainLdm, BrainToPicture, HeldOutChoice, Pictures, paired
 from phosphene.models.fed_decoder import FedDecoderPart
 from phosphene.models.gru import validation_rows
-from phosphene.models.ldm import Ldm, LdmSampling
+from phosphene.models.ldm import Ldm, LdmSampling, LdmUnet
 from phosphene.models.patch_mae import PatchMaeConfig, PatchMaePart
 from phosphene.models.roi_mae import subject_batches
 from phosphene.models.tuned_ldm import TokensToPicture, TunedLdm, token_batches
@@ -45,6 +49,9 @@ from phosphene.recipes.lea import ClipConfig
 from phosphene.training.loop import train
 from phosphene.training.settings import TrainConfig
 from phosphene.types import Images, Stimuli, Trials, digest_of
+
+if TYPE_CHECKING:
+    from diffusers.models.autoencoders.vq_model import VQModel
 
 
 class MaskedTraining(TrainConfig):
@@ -103,7 +110,7 @@ class LdmSource(Config):
 
 
 class PatchMaeSettings(Config):
-    """What the autoencoder of patches can be told."""
+    """Settings of the autoencoder of patches."""
 
     rows: Literal["trials", "averaged"] = Field(
         default="trials", description="what is trained on: single trials, or repeats averaged"
@@ -115,7 +122,7 @@ class PatchMaeSettings(Config):
 
 
 class LatentDiffusionSettings(Config):
-    """What the latent diffusion, tuned to tokens of a brain, can be told."""
+    """Settings of the latent diffusion and of its tuning to tokens of a brain."""
 
     generator: LdmSource = LdmSource()
     tuning: TuningConfig = TuningConfig()
@@ -232,6 +239,11 @@ class PatchMaeBrain(BrainModel):
             training trials, as measured
         unpaired : sequence of Trials, optional
             further responses to learn from; `Recipe.unpaired` by default
+
+        Returns
+        -------
+        PatchMaePart
+            of the subject of `trials` alone
         """
         from phosphene.models import for_subjects
 
@@ -239,9 +251,9 @@ class PatchMaeBrain(BrainModel):
             unpaired = recipe.unpaired
 
         betas = self._responses(recipe, trials, unpaired)
-        own = {str(trials.subject): trials.n_voxels}
+        this_subject = {str(trials.subject): trials.n_voxels}
         n_voxels = {name: rows.shape[1] for name, rows in betas.items()}
-        network = self._network(n_voxels or own, recipe.seed)
+        network = self._network(n_voxels or this_subject, recipe.seed)
         settings = self.settings.brain_training
 
         if settings is not None:
@@ -253,7 +265,7 @@ class PatchMaeBrain(BrainModel):
 
             recipe.train(network, *subject_batches(betas), settings, data=_digest(betas), part="brain")
 
-        return PatchMaePart.of(for_subjects(network.cpu(), own))
+        return PatchMaePart.of(for_subjects(network.cpu(), this_subject))
 
     def features(self, part: PatchMaePart, betas: np.ndarray) -> np.ndarray:
         """(n, n_voxels) standardised responses to tokens, (n, patches, width)."""
@@ -285,6 +297,7 @@ class PatchMaeBrain(BrainModel):
         else:
             weights = read_sc_mbm(self.init)
 
+        # The checkpoint's position codes are of its own number of patches, besides the class token; they are stretched to ours.
         if weights is not None and "pos_embed" in weights and config.positions_of is None:
             config = config.model_copy(update={"positions_of": weights["pos_embed"].shape[1] - 1})
 
@@ -296,21 +309,22 @@ class PatchMaeBrain(BrainModel):
 
     def _responses(self, recipe: Recipe[Any], trials: Trials, unpaired: Sequence[Trials]) -> dict[str, Any]:
         """Standardised responses to learn from, by subject: (n, n_voxels) each."""
-        own = str(trials.subject)
-        mine = []
+        subject = str(trials.subject)
+        rows = []
         if self.own:
-            mine.append(self.rows(recipe.standardised(trials)))
+            rows.append(self.rows(recipe.standardised(trials)))
 
         others = {}
-        for more in unpaired:
-            if more.subject == own:
-                mine.append(self.rows(recipe.standardised(more)))
+        for responses in unpaired:
+            if responses.subject == subject:
+                rows.append(self.rows(recipe.standardised(responses)))
             else:
-                others[str(more.subject)] = Standardiser().fit(more).transform(more).betas
+                # The recipe's Standardiser is of this subject's voxels; another person's need their own.
+                others[str(responses.subject)] = Standardiser().fit(responses).transform(responses).betas
 
         betas: dict[str, Any] = {}
-        if mine:
-            betas[own] = np.concatenate(mine)
+        if rows:
+            betas[subject] = np.concatenate(rows)
 
         betas |= others
         if self.resting is not None:
@@ -344,7 +358,6 @@ class LatentDiffusionGenerator(Generator):
     inputs = ("tokens",)
     parts = {"generator": Ldm}  # noqa: RUF012  a constant
     tuned = True
-    several = True
 
     def __init__(self, settings: Any) -> None:
         self.settings = settings
@@ -389,7 +402,9 @@ class LatentDiffusionGenerator(Generator):
         """Labels to pictures, as it comes."""
         c = self.settings.generator
         if c.source == "zoo":
-            return {"generator": Ldm.of(bundled.load("ldm", folder=self.folder), bundled.load("vq"))}
+            network = cast(LdmUnet, bundled.load("ldm", folder=self.folder))
+            tokenizer = cast("VQModel", bundled.load("vq"))
+            return {"generator": Ldm.of(network, tokenizer)}
 
         if c.file is None:
             raise ConfigError(
@@ -400,7 +415,21 @@ class LatentDiffusionGenerator(Generator):
         return {"generator": Ldm.from_public(c.file, inert=c.inert)}
 
     def with_tokens(self, generator: Ldm, n_tokens: int, width: int, seed: int) -> Any:
-        """The network with its labels replaced by that many tokens, what is to be tuned of it set free."""
+        """The network with its labels replaced by tokens, and what is to be tuned of it made trainable.
+
+        Parameters
+        ----------
+        generator : Ldm
+            labels to pictures; not changed
+        n_tokens, width : int
+            of the brain
+        seed : int
+            of the weights that are new
+
+        Returns
+        -------
+        LdmUnet
+        """
         c = self.settings.generator
         network = generator.network.with_tokens(
             n_tokens, width, seed=seed, mapped=c.mapped, time=c.time, zero_time=c.zero_time
@@ -445,7 +474,7 @@ class LatentDiffusionGenerator(Generator):
         return TunedLdm.of(both.network, shape)
 
     def true_inputs(self, stimuli: Stimuli) -> None:
-        """None: what a brain says of a picture has no truth in it."""
+        """None: tokens of a brain have no true counterpart in a picture."""
         return None
 
     def draw(
@@ -562,21 +591,21 @@ class LatentDiffusion(Recipe[L]):
         brain = for_subjects(before, before.n_voxels, sparsify=settings.sparsify)
         network = self.diffusion.with_tokens(self.generator_, brain.n_patches, brain.config.width, self.seed)
         both = BrainToPicture(brain, network, self.generator_, settings.crops)
-        chosen = self.learn(both, trials, Pictures.of(stimuli, self.generator_.size), settings, "tuned")
+        best_step = self.learn(both, trials, Pictures.of(stimuli, self.generator_.size), settings, "tuned")
 
-        return BrainLdm.of(both.brain, both.network, chosen)
+        return BrainLdm.of(both.brain, both.network, best_step)
 
     def learn(
         self, network: Any, trials: Trials, pictures: Pictures, settings: TrainConfig, part: str
     ) -> dict[str, float]:
-        """Train a network on responses with the pictures they belong to; of the last step, or of the best.
+        """Train a network on responses with the pictures they belong to, and leave it at the last step, or at the best.
 
         Parameters
         ----------
         network : Any
             changed in place; left on the CPU
         trials : Trials
-            training trials of the own subject
+            training trials
         pictures : Pictures
             what the network takes, with the ids of the stimuli
         settings : TrainConfig
@@ -590,12 +619,14 @@ class LatentDiffusion(Recipe[L]):
             step and loss of the best step, where ``config.validation`` asks for one
         """
         rows, held_out = self._sides(trials)
-        given = self.standardised(trials)
+        standardised = self.standardised(trials)
+        sides = []
+        for rows_of_side in (rows, held_out):
+            side = standardised.take(rows_of_side)
+            if self.config.rows == "averaged" and len(rows_of_side):  # no rows have no average
+                side = side.average_repeats()
 
-        if self.config.rows == "averaged":
-            sides = [given.take(r).average_repeats() if len(r) else given.take(r) for r in (rows, held_out)]
-        else:
-            sides = [given.take(rows), given.take(held_out)]
+            sides.append(side)
 
         fetches = [paired(str(trials.subject), side, pictures) for side in sides]
         data = digest_of([digest_of(side.betas, side.stimuli) for side in sides], pictures.digest)
@@ -653,8 +684,15 @@ def _tensor(pixels: np.ndarray) -> Any:
 
 
 def _digest(betas: dict[str, Any]) -> str:
-    """Of arrays, and of stores by what their rows are."""
-    return digest_of({k: v if isinstance(v, np.ndarray) else v.store.record["key"] for k, v in betas.items()})
+    """Digest of arrays by their values, and of stores by the key of their rows, which are too many to be read for it."""
+    contents = {}
+    for name, rows in betas.items():
+        if isinstance(rows, np.ndarray):
+            contents[name] = rows
+        else:
+            contents[name] = rows.store.record["key"]
+
+    return digest_of(contents)
 
 
 class AdaptTraining(MaskedTraining):
@@ -717,7 +755,7 @@ class MindVis(LatentDiffusion[MindVisConfig]):
 
     @classmethod
     def can_encode(cls, config: RecipeConfig | None = None) -> bool:
-        """Unless it is left out."""
+        """Unless ``config.encoding`` is left out."""
         return getattr(config, "encoding", True) is not None
 
     def fit_brain(self, trials: Trials) -> PatchMaePart:
@@ -726,11 +764,12 @@ class MindVis(LatentDiffusion[MindVisConfig]):
         if settings is None:
             return self.autoencoder.fit(self, trials)
 
-        others = [t for t in self.unpaired if t.subject != trials.subject]
-        tested = [t for t in self.unpaired if t.subject == trials.subject]
+        # Unpaired responses of this subject are those to the test pictures; they are kept for phase 2.
+        others = [responses for responses in self.unpaired if responses.subject != trials.subject]
+        test = [responses for responses in self.unpaired if responses.subject == trials.subject]
         part = self.autoencoder.fit(self, trials, others)
 
-        for responses in tested:
+        for responses in test:
             betas = {str(trials.subject): self.autoencoder.rows(self.standardised(responses))}
             network = part.module
             self.train(network, *subject_batches(betas), settings, data=digest_of(betas), part="adapt")
@@ -744,22 +783,24 @@ class MindVis(LatentDiffusion[MindVisConfig]):
 
         from phosphene.models import FedDecoder
 
-        given = self.standardised(trials)
         settings = self.config.encoding
         assert settings is not None  # there is no such stage then
 
+        responses = self.standardised(trials)
         if self.config.rows == "averaged":
-            given = given.average_repeats()
+            responses = responses.average_repeats()
 
-        ids = given.stimulus_ids
-        latents = self.clip.transform(stimuli.select(ids), cache_folder())[pd.Index(ids).get_indexer(given.stimuli)]
+        # CLIP embeds each picture once, however often it was shown.
+        ids = responses.stimulus_ids
+        latents = self.clip.transform(stimuli.select(ids), cache_folder())  # (n_stimuli, d)
+        latents = latents[pd.Index(ids).get_indexer(responses.stimuli)]  # (n_trials, d)
         network = FedDecoder.of(self.brain_.module, latents.shape[1], self.seed)
 
         def fetch(rows: np.ndarray) -> dict[str, Any]:
-            return {"latents": torch.from_numpy(latents[rows]), "betas": torch.from_numpy(given.betas[rows])}
+            return {"latents": torch.from_numpy(latents[rows]), "betas": torch.from_numpy(responses.betas[rows])}
 
-        data = digest_of(given.betas, latents)
-        self.train(network, fetch, len(given), settings, data=data, part="encoding")
+        data = digest_of(responses.betas, latents)
+        self.train(network, fetch, len(responses), settings, data=data, part="encoding")
 
         return FedDecoderPart.of(network.cpu())
 

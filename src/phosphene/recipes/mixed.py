@@ -14,10 +14,17 @@ Paper: none; the parts are those of the recipes they come from, and docs/mixes.m
 ``recipe.pick``         ``first`` sample; or of all samples the ``closest``, by CLIP, to the decoded CLIP latent
 ======================  ==================================================================================================
 
-Each part is a component of :mod:`phosphene.recipes.components`, the same that the paper's recipe is made of and told the same
-things; what follows the brain model is fitted to its features as it would be to voxels. CLIP tokens of ``dual_guided`` are
-mapped by ridge whatever the map, as in every paper. Only LEA's autoencoder can be walked backwards: with the others, and with
-none, ``encode`` goes to voxels directly. ``latent_diffusion`` knows no latents of pictures, so a mix with it only decodes.
+Each part is a component of :mod:`phosphene.recipes.components`, the same one with the same settings that the paper's recipe is
+made of. What follows the brain model is fitted to its features as it would be to voxels. Three things hold for every mix:
+
+- CLIP tokens of ``dual_guided`` are mapped by ridge whatever the map, as in every paper.
+- Only LEA's autoencoder leads back from features to voxels: with the others, and with none, ``encode`` predicts voxels
+  directly.
+- ``latent_diffusion`` has no latents of pictures, so a mix with it only decodes.
+
+The stages, in order: ``standardise``, ``brain`` (where there is a brain model), ``generator``, ``maps`` and ``to_brain``; in
+place of the last two, ``tuned`` for ``latent_diffusion``. A stage depends on the settings of the parts it uses and on no
+others, so that mixes share what they have in common.
 """
 
 from __future__ import annotations
@@ -160,10 +167,11 @@ _SECTIONS: dict[str, tuple[type[Config], type[Recipe[Any]]]] = {
     "dual_guided": (TwoStageSettings, BrainDiffuser),
     "latent_diffusion": (LatentDiffusionSettings, Cad),
 }
-"""By section, the recipe whose presets fill it."""
+"""Section of the configuration: its settings, and the recipe whose presets fill it."""
 
 
 def _preset(name: str) -> dict[str, Any]:
+    """Values of a preset: for each section those of the recipe that it comes from."""
     values: dict[str, Any] = {}
     for section, (settings, recipe) in _SECTIONS.items():
         values[section] = {}
@@ -193,7 +201,19 @@ def brain_model(config: MixedConfig) -> BrainModel | None:
 
 
 def latent_map(config: MixedConfig, name: str) -> LatentMap:
-    """The map to one of the generator's inputs."""
+    """The map to one of the generator's inputs.
+
+    Parameters
+    ----------
+    config : MixedConfig
+        says which
+    name : str
+        one of `Generator.inputs`
+
+    Returns
+    -------
+    LatentMap
+    """
     moments = (config.restandardise, config.n_folds)
     if name in ("vision", "text") and config.generator == "dual_guided":
         # Tokens are mapped by ridge in every paper.
@@ -211,7 +231,19 @@ def latent_map(config: MixedConfig, name: str) -> LatentMap:
 
 
 def generator(config: MixedConfig, seed: int) -> Generator:
-    """What draws."""
+    """What draws.
+
+    Parameters
+    ----------
+    config : MixedConfig
+        says which
+    seed : int
+        of the recipe
+
+    Returns
+    -------
+    Generator
+    """
     kind = component(GENERATORS, config.generator)
     if config.generator in ("vdvae", "dual_guided"):
         return kind(config.dual_guided, seed, config.halves)
@@ -257,18 +289,19 @@ def _generator_solvers(config: MixedConfig) -> tuple[Any, ...]:
 
 
 def _map_settings(config: MixedConfig) -> tuple[str, ...]:
-    own = {
+    fields_of_map = {
         "ridge": ("alpha",),
         "reduced_rank": ("reduced_rank",),
         "gru": ("gru", "training"),
         "group_gru": ("group_gru", "training", "group_size"),
         "mapper": ("mapper", "mapper_training"),
     }
-    fields = ("generator", "start", "brain", "read", "restandardise", "n_folds", "setting", "map", *own[config.map])
+    fields = ["generator", "start", "brain", "read", "restandardise", "n_folds", "setting", "map"]
+    fields += fields_of_map[config.map]
     if config.generator == "dual_guided":
-        fields = (*fields, "dual_guided.tokens.alpha_vision", "dual_guided.tokens.alpha_text")
+        fields += ["dual_guided.tokens.alpha_vision", "dual_guided.tokens.alpha_text"]
 
-    return fields
+    return tuple(fields)
 
 
 def _map_solvers(config: MixedConfig) -> tuple[Any, ...]:
@@ -328,7 +361,7 @@ class Mixed(Recipe[MixedConfig]):
         ),
         Stage(
             "to_brain", Ridge, needs=("standardise", "brain"), settings=("brain",), uses=(fit_encoding,),
-            weights=lambda recipe: recipe.generator.seen_weights(), when=_has_maps,
+            weights=lambda recipe: recipe.generator.image_weights(), when=_has_maps,
         ),
     )  # fmt: skip
     presets = {"lab": _preset("lab"), "paper": _preset("paper")}  # noqa: RUF012  a constant
@@ -362,8 +395,13 @@ class Mixed(Recipe[MixedConfig]):
         """The autoencoder, on responses alone; then units of its features."""
         assert self.model is not None  # there is no such stage then
         part = self.model.fit(self, trials)
-        features = self._trials(self.averaged(trials), self._values(part, self.averaged(trials).betas))
-        return Parts({"brain": part, "units": Standardiser().fit(features)})
+
+        # Maps expect inputs of about unit variance, which features of an autoencoder need not have.
+        averaged = self.averaged(trials)
+        features = self._trials(averaged, self._values(part, averaged.betas))
+        units = Standardiser().fit(features)
+
+        return Parts({"brain": part, "units": units})
 
     def fit_generator(self, stimuli: Stimuli | None = None) -> Parts:
         """The generator, as it comes or trained on with pictures."""
@@ -387,7 +425,8 @@ class Mixed(Recipe[MixedConfig]):
         """The latent diffusion, tuned to features: a row per stimulus."""
         features = self._features(self.averaged(trials))
         n_tokens = self._n_tokens()
-        shape = (n_tokens, features.n_voxels // n_tokens)
+        shape = (n_tokens, features.n_voxels // n_tokens)  # (tokens, width)
+
         return self.generator.tune(self, self.generator_, features, stimuli, shape)
 
     def fit_to_brain(self, trials: Trials, stimuli: Stimuli) -> Ridge:
@@ -396,11 +435,15 @@ class Mixed(Recipe[MixedConfig]):
         brain = averaged.betas
         if self._is_invertible:
             assert self.model is not None  # what is not there cannot be inverted
-            brain = self.model.features(self.brain_["brain"], averaged.betas)
+            brain = self.model.features(self.brain_["brain"], averaged.betas)  # (n_stimuli, latent)
 
-        seen = self._seen(stimuli.select(averaged.stimuli))
+        latents = self._image_latents(stimuli.select(averaged.stimuli))  # (n_stimuli, d)
+
         # The grid is for inputs of unit variance, which coordinates of unit vectors are far from.
-        return fit_encoding(seen, brain, [a * float(seen.var(axis=0).mean()) for a in ALPHAS])
+        variance = float(latents.var(axis=0).mean())
+        alphas = [alpha * variance for alpha in ALPHAS]
+
+        return fit_encoding(latents, brain, alphas)
 
     # -- the arrows ------------------------------------------------------------------------------------------------
 
@@ -412,17 +455,18 @@ class Mixed(Recipe[MixedConfig]):
         return self.decode_samples(trials)[0]
 
     def decode_samples(self, trials: Trials) -> list[Images]:
-        """All samples; with pick=closest, those that look most like the decoded latent come first."""
+        """All samples; with pick=closest, those whose CLIP latent is closest to the decoded one come first."""
         drawn = self._drawn(trials, self.generator.samples)
         if self.config.pick == "first":
             return drawn
 
         decoded = _unit(next(iter(self.latents(trials).arrays.values())))  # (n, d)
-        near = []
+        cosines = []
         for images in drawn:
-            near.append((_unit(self.generator.look(images.pixels.clip(0, 1))) * decoded).sum(axis=1))  # (n,)
+            latents = _unit(self.generator.embed(images.pixels.clip(0, 1)))  # (n, d)
+            cosines.append((latents * decoded).sum(axis=1))  # (n,)
 
-        order = np.argsort(-np.stack(near), axis=0, kind="stable")  # (samples, n)
+        order = np.argsort(-np.stack(cosines), axis=0, kind="stable")  # (samples, n)
         pixels = np.stack([images.pixels for images in drawn])  # (samples, n, side, side, channels)
         rows = np.arange(len(trials))
 
@@ -446,7 +490,7 @@ class Mixed(Recipe[MixedConfig]):
         if not self.can_encode(self.config):
             raise ConfigError("a mix with generator=latent_diffusion only decodes; fit one with another generator.")
 
-        predicted = self.to_brain_.predict(self._seen(stimuli))
+        predicted = self.to_brain_.predict(self._image_latents(stimuli))
         if self._is_invertible:
             assert self.model is not None  # what is not there cannot be inverted
             predicted = self.model.responses(self.brain_["brain"], predicted)
@@ -515,6 +559,7 @@ class Mixed(Recipe[MixedConfig]):
             yield rows, {name: one.predict(features[rows]) for name, one in maps.items()}
 
     def _drawn(self, trials: Trials, samples: int) -> list[Images]:
+        """Decoded pictures, a list over samples."""
         parts = self._parts()
         ids = list(trials.stimuli)
         drawn = []
@@ -525,11 +570,12 @@ class Mixed(Recipe[MixedConfig]):
         pixels = np.concatenate(drawn)  # (n, samples, side, side, 3)
         return [self.as_images(ids, pixels[:, s]) for s in range(pixels.shape[1])]
 
-    def _seen(self, stimuli: Stimuli) -> np.ndarray:
-        """Latents of pictures that responses are predicted from."""
-        seen = self.generator.seen(stimuli)
-        assert seen is not None  # there is no such stage then
-        return seen
+    def _image_latents(self, stimuli: Stimuli) -> np.ndarray:
+        """Latents of pictures that responses are predicted from, (n_stimuli, d)."""
+        latents = self.generator.image_latents(stimuli)
+        assert latents is not None  # there is no such stage then
+
+        return latents
 
     def _features(self, standardised: Trials) -> Trials:
         """What the brain model makes of standardised trials, as trials: a column per feature, of unit variance."""
@@ -540,27 +586,27 @@ class Mixed(Recipe[MixedConfig]):
         return self.brain_["units"].transform(features)
 
     def _values(self, part: Any, betas: np.ndarray) -> np.ndarray:
-        """(n, d) features before they have units."""
-        model: Any = self.model
-        read = self.config.read
-        if not model.has_tokens:
-            return model.features(part, betas)
-        if read == "class":
-            return model.class_token(part, betas)
+        """(n, d) features of responses, as the brain model makes them: not yet of unit variance."""
+        assert self.model is not None  # features are standardised voxels then
+        if not self.model.has_tokens:
+            return self.model.features(part, betas)
+        if self.config.read == "class":
+            return self.model.class_token(part, betas)
 
-        tokens = model.features(part, betas)  # (n, n_tokens, width)
-        if read == "mean":
-            return tokens.mean(axis=1)
+        tokens = self.model.features(part, betas)  # (n, n_tokens, width)
+        if self.config.read == "mean":
+            return tokens.mean(axis=1)  # (n, width)
 
-        return tokens.reshape(len(tokens), -1)
+        return tokens.reshape(len(tokens), -1)  # (n, n_tokens * width)
 
     def _trials(self, trials: Trials, values: np.ndarray) -> Trials:
+        """Features (n, d) as trials of the same stimuli, so that they can be standardised as voxels are."""
         return Trials(values, trials.table, subject=trials.subject)
 
     def _n_tokens(self) -> int:
         """Tokens that a row of features is made of."""
-        is_cut = self.model is not None and self.model.has_tokens and self.config.read == "tokens"
-        if is_cut:
+        reads_tokens = self.model is not None and self.model.has_tokens and self.config.read == "tokens"
+        if reads_tokens:
             return self.brain_["brain"].module.n_patches
 
         return 1
@@ -576,4 +622,5 @@ class Mixed(Recipe[MixedConfig]):
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:
+    """Rows of length one."""
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)

@@ -85,12 +85,17 @@ class Parts:
         parts: dict[str, Part] = {}
         left = dict(tensors)
 
-        for name, of in meta["parts"].items():
-            if of["kind"] not in _KINDS:
-                raise ModelError(f"the saved part '{name}' is a {of['kind']}, unknown to this phosphene; fit again.")
+        for name, record in meta["parts"].items():
+            kind = record["kind"]
+            if kind not in _KINDS:
+                raise ModelError(f"the saved part '{name}' is a {kind}, unknown to this phosphene; fit again.")
 
-            own = {k.removeprefix(f"{name}/"): left.pop(k) for k in list(left) if k.startswith(f"{name}/")}
-            parts[name] = _KINDS[of["kind"]].from_state(own, of["values"])
+            arrays = {}
+            for key in list(left):
+                if key.startswith(f"{name}/"):
+                    arrays[key.removeprefix(f"{name}/")] = left.pop(key)
+
+            parts[name] = _KINDS[kind].from_state(arrays, record["values"])
 
         if left:
             raise ModelError(f"the saved parts hold {', '.join(sorted(left)[:3])}, of none of them; fit again.")

@@ -9,9 +9,18 @@ the training pictures are few; no other picture and no label comes in.
     decode   betas -> standardised voxels -> probability of every warped picture -> their mean, moved by what the voxels
              still say -> picture
 
-How far the noise correlations are believed, how far the voxels are trusted and how far a picture may lie from those of
-the sample are chosen together in folds of the training trials, by the mean of pixel correlation and SSIM; by the first
-alone where pictures are too small for SSIM.
+The stages, in order:
+
+1. ``standardise``: mean and standard deviation of every voxel.
+2. ``prior``: the sample of pictures, and the principal components that the voxels are fitted with.
+3. ``to_brain``: ridge from components to voxels. With Gaussian noise it gives the likelihood of a response to any picture.
+4. ``decoder``: Bayes' rule. Each picture of the sample is the centre of a Gaussian, so the prior is a mixture of as many
+   Gaussians (Schoenmakers et al. 2015); the posterior weighs them and moves their centres.
+
+Three values of the decoder are chosen together in folds of the training trials: ``correlation``, how far the noise
+correlations are believed; ``trust``, how far the voxels are trusted against the prior; ``spread``, how far a picture may
+lie from those of the sample. The mean of pixel correlation and SSIM decides; pixel correlation alone where pictures are too
+small for SSIM.
 """
 
 from __future__ import annotations
@@ -42,7 +51,7 @@ Score = Literal["mse", "pixcorr", "ssim", "pixcorr+ssim"]
 
 
 class PriorConfig(Config):
-    """Which pictures are thought possible."""
+    """Which pictures are possible."""
 
     n_pictures: int = Field(default=5400, ge=2, description="training pictures and warped copies of them, about")
     n_components: int = Field(
@@ -53,7 +62,7 @@ class PriorConfig(Config):
 
 
 class ChoiceConfig(Config):
-    """What is tried in folds of the training trials."""
+    """Values to choose among, in folds of the training trials, and the score that decides."""
 
     score: Score = Field(default="pixcorr+ssim", description="what decides; pixcorr+ssim is pixcorr below 11 px")
     n_folds: int = Field(default=5, ge=2)
@@ -61,12 +70,21 @@ class ChoiceConfig(Config):
     trusts: tuple[Trust, ...] = Field(default=(0.05, 0.1, 0.15, 0.2, 0.3), min_length=1)
     spreads: tuple[Spread, ...] = Field(default=(0.0, 0.03, 0.1), min_length=1)
 
-    def tried(self) -> list[tuple[float, float, float]]:
-        """Every triple of correlation, trust and spread."""
+    def grid(self) -> list[tuple[float, float, float]]:
+        """Every triple of correlation, trust and spread, the last varying fastest."""
         return list(product(self.correlations, self.trusts, self.spreads))
 
     def score_for(self, height: int, width: int) -> Score:
-        """What decides among pictures of this size: SSIM drops out of the mean where its window does not fit.
+        """Score that decides among pictures of this size: SSIM drops out of the mean where its window does not fit.
+
+        Parameters
+        ----------
+        height, width : int
+            pixels of a decoded picture
+
+        Returns
+        -------
+        str
 
         Raises
         ------
@@ -95,7 +113,7 @@ class PosteriorConfig(RecipeConfig):
 
 
 class Posterior(Recipe[PosteriorConfig]):
-    """The mean of the pictures thought possible, weighed by how well an encoding model explains the response with each.
+    """The mean of many pictures, each weighed by how well an encoding model explains the response with it.
 
     Attributes
     ----------
@@ -126,57 +144,80 @@ class Posterior(Recipe[PosteriorConfig]):
     # -- stages, in order ------------------------------------------------------------------------------------------
 
     def fit_prior(self, stimuli: Stimuli) -> WarpedPictures:
-        """The training pictures and warped copies, as many per picture as make the number asked for."""
+        """The training pictures and warped copies, as many per picture as make ``prior.n_pictures``."""
         c = self.config.prior
         prior = WarpedPictures(c.n_pictures, c.n_components, c.size, c.warp)
+
         return prior.fit(stimuli, self.rng("warps"))
 
     def fit_to_brain(self, trials: Trials, stimuli: Stimuli) -> Ridge:
         """Components to standardised voxels, a penalty per voxel."""
         betas, latents = self._pairs(trials, stimuli)
+
         return fit_encoding(latents, betas, self.config.alphas)
 
     def fit_decoder(self, trials: Trials, stimuli: Stimuli) -> MixtureDecoder:
-        """The encoding model turned round, with the values that decode held-out training trials best."""
+        """The encoding model inverted under the prior, with the values that decode held-out training trials best."""
         c = self.config.choice
-        tried = c.tried()
+        grid = c.grid()
 
-        if len(tried) > 1:
-            scores = self._held_out_scores(trials, stimuli, tried)
+        if len(grid) > 1:
+            scores = self._held_out_scores(trials, stimuli, grid)
         else:
-            scores = np.zeros(1)
+            scores = np.zeros(1)  # nothing to choose
 
-        correlation, trust, spread = tried[int(np.argmax(scores))]
+        correlation, trust, spread = grid[int(np.argmax(scores))]
+
         betas, latents = self._pairs(trials, stimuli)
         model = LinearGaussian(self.to_brain_, latents, betas)
         decoder = MixtureDecoder.fit(model, self.prior_.latents(), correlation=correlation, trust=trust, spread=spread)
         score = c.score_for(*self.image_shape_[:2])
-        decoder.chosen_ |= {"score": score, "held_out_score": float(np.max(scores)), "n_tried": len(tried)}
+        decoder.chosen_ |= {"score": score, "held_out_score": float(np.max(scores)), "n_tried": len(grid)}
 
         return decoder
 
-    def _held_out_scores(self, trials: Trials, stimuli: Stimuli, tried: list[tuple[float, float, float]]) -> np.ndarray:
-        """Mean score of each triple over training pictures decoded by models that never saw them, prior included."""
-        fold = self.inner_folds(trials)
-        total = np.zeros(len(tried))
+    def _held_out_scores(self, trials: Trials, stimuli: Stimuli, grid: list[tuple[float, float, float]]) -> np.ndarray:
+        """Mean score of each triple over training pictures decoded by models that never saw them.
+
+        Parameters
+        ----------
+        trials : Trials
+            training trials
+        stimuli : Stimuli
+            shown in them
+        grid : list of tuple of float
+            correlation, trust and spread
+
+        Returns
+        -------
+        ndarray of shape (n_triples,)
+        """
+        folds = self.inner_folds(trials)
         score = self.config.choice.score_for(*self.image_shape_[:2])
-        one = ChoiceConfig(correlations=(0.1,), trusts=(0.1,), spreads=(0.0,))
-        single = self.config.model_copy(update={"choice": one})
+        total = np.zeros(len(grid))
 
-        for held_out in np.unique(fold):
-            inside = trials.take(fold != held_out)
-            inner = Posterior(single, seed=self.seed).fit(inside, stimuli)
-            test = trials.take(fold == held_out).average_repeats()
-            true = stimuli.select(test.stimuli).resized(inner.prior_.image_shape_[:2])
-            model = LinearGaussian(inner.to_brain_, *reversed(inner._pairs(inside, stimuli)))
-            latents = inner.prior_.latents()
-            pictures = inner.prior_.floats()
-            betas = inner.standardised(test).betas
+        # A grid of one triple, so that the models of the folds choose nothing themselves. Their
+        # encoding model and prior do not depend on it.
+        single = ChoiceConfig(correlations=(0.1,), trusts=(0.1,), spreads=(0.0,))
+        without_choice = self.config.model_copy(update={"choice": single})
 
-            for i, (correlation, trust, spread) in enumerate(tried):
-                values = {"correlation": correlation, "trust": trust, "spread": spread}
-                decoder = MixtureDecoder.fit(model, latents, **values)
-                decoded = inner.prior_.mixed(*decoder.posterior(betas), pictures)
+        for fold in np.unique(folds):
+            # The prior is fitted anew as well: a sample that holds the true pictures would favour the smallest spread.
+            inside = trials.take(folds != fold)
+            inner = Posterior(without_choice, seed=self.seed).fit(inside, stimuli)
+            inside_betas, inside_latents = inner._pairs(inside, stimuli)
+            model = LinearGaussian(inner.to_brain_, inside_latents, inside_betas)
+            latents = inner.prior_.latents()  # (n_pictures, n_components)
+            pictures = inner.prior_.floats()  # (n_pictures, height, width, channels)
+
+            held_out = trials.take(folds == fold).average_repeats()
+            betas = inner.standardised(held_out).betas
+            true = stimuli.select(held_out.stimuli).resized(inner.prior_.image_shape_[:2])
+
+            for i, (correlation, trust, spread) in enumerate(grid):
+                decoder = MixtureDecoder.fit(model, latents, correlation=correlation, trust=trust, spread=spread)
+                probabilities, moved = decoder.posterior(betas)
+                decoded = inner.prior_.mixed(probabilities, moved, pictures)
                 total[i] += _scores(score, decoded, true).sum()
 
         return total / len(stimuli)
@@ -186,17 +227,22 @@ class Posterior(Recipe[PosteriorConfig]):
     def decode(self, trials: Trials) -> Images:
         """Brain to image: one picture per row of `trials`, 0-1."""
         self.check_trials(trials)
-        return Images(trials.stimuli, self.prior_.mixed(*self.decoder_.posterior(self.standardised(trials).betas)))
+        probabilities, moved = self.decoder_.posterior(self.standardised(trials).betas)
+
+        return Images(trials.stimuli, self.prior_.mixed(probabilities, moved))
 
     def encode(self, stimuli: Stimuli) -> Trials:
         """Image to brain: one predicted response per stimulus, in the units of the training betas."""
-        standardised = self.to_brain_.predict(self.prior_.transform(stimuli))
+        standardised = self.to_brain_.predict(self.prior_.transform(stimuli))  # (n_stimuli, n_voxels)
+
         return self.predicted_trials(stimuli, self.standardise_.inverse(standardised))
 
     def latents(self, trials: Trials) -> Latents:
         """Posterior mean of the components, one row per trial."""
         self.check_trials(trials)
-        return Latents(trials.stimuli, {WarpedPictures.space: self.decoder_.predict(self.standardised(trials).betas)})
+        components = self.decoder_.predict(self.standardised(trials).betas)  # (n_trials, n_components)
+
+        return Latents(trials.stimuli, {WarpedPictures.space: components})
 
     def true_latents(self, stimuli: Stimuli) -> Latents:
         """Components of the pictures themselves."""
@@ -204,7 +250,9 @@ class Posterior(Recipe[PosteriorConfig]):
 
     def ceiling(self, stimuli: Stimuli) -> Images:
         """Pictures drawn from their own components, an upper bound of what the voxels are asked for."""
-        return Images(stimuli.ids, np.clip(self.prior_.inverse(self.prior_.transform(stimuli)), 0, 1))
+        pixels = self.prior_.inverse(self.prior_.transform(stimuli))  # (n_stimuli, height, width, channels)
+
+        return Images(stimuli.ids, np.clip(pixels, 0, 1))
 
     def picture_shape(self, stimuli: Stimuli) -> tuple[int, int, int]:
         """(height, width, channels) of a decoded picture: of the size that pictures are resized to."""
@@ -221,15 +269,21 @@ class Posterior(Recipe[PosteriorConfig]):
         return self.decoder_.voxel_weights_
 
     def _pairs(self, trials: Trials, stimuli: Stimuli) -> tuple[np.ndarray, np.ndarray]:
-        """Standardised betas, one row per stimulus, and the components of what was shown."""
+        """Standardised betas (n_stimuli, n_voxels), repeats averaged, and the components of what was shown."""
         averaged = self.averaged(trials)
-        return averaged.betas, self.prior_.transform(stimuli.select(averaged.stimuli))
+        components = self.prior_.transform(stimuli.select(averaged.stimuli))  # (n_stimuli, n_components)
+
+        return averaged.betas, components
 
 
 def _scores(name: str, decoded: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """Score of each picture, larger is better; a picture without contrast correlates with nothing."""
+    """Score of each picture, (n,) float64, larger is better; a picture without contrast correlates with nothing."""
     if name == "pixcorr+ssim":
         return (_scores("pixcorr", decoded, true) + _scores("ssim", decoded, true)) / 2
 
     score = {"mse": mse, "pixcorr": pixcorr, "ssim": ssim_2d}[name]
-    return np.nan_to_num(np.asarray(score(decoded, true), dtype=np.float64)) * (-1 if name == "mse" else 1)
+    scores = np.nan_to_num(np.asarray(score(decoded, true), dtype=np.float64))
+    if name == "mse":
+        return -scores
+
+    return scores

@@ -68,15 +68,19 @@ class Regressor(ClipToMaskGit[RegressorConfig]):
     def fit_to_brain(self, trials: Trials, stimuli: Stimuli) -> Ridge:
         """CLIP latents to standardised voxels, a penalty per voxel."""
         betas, latents = self._pairs(trials, stimuli)
+
         # The grid is for inputs of unit variance, which coordinates of unit vectors are far from.
-        return fit_encoding(latents, betas, [a * float(latents.var(axis=0).mean()) for a in self.config.alphas])
+        variance = float(latents.var(axis=0).mean())
+        alphas = [alpha * variance for alpha in self.config.alphas]
+
+        return fit_encoding(latents, betas, alphas)
 
     def fit_to_clip(self, trials: Trials, stimuli: Stimuli) -> LinearDecoder:
         """Standardised voxels to CLIP latents, one penalty."""
         betas, latents = self._pairs(trials, stimuli)
         weights = np.ones(betas.shape[1], dtype=np.float32)
         if self.config.voxels != "all":
-            r2 = HeldOut(self.to_brain_, latents, betas).r2_
+            r2 = HeldOut(self.to_brain_, latents, betas).r2_  # (n_voxels,)
             weights = reliable_voxels(r2).astype(np.float32)
             if self.config.voxels == "weighted":
                 weights *= np.sqrt(np.maximum(r2, 0))
@@ -91,14 +95,18 @@ class Regressor(ClipToMaskGit[RegressorConfig]):
 
     def encode(self, stimuli: Stimuli) -> Trials:
         """Image to brain: one predicted response per stimulus, in the units of the training betas."""
-        return self.predicted_trials(
-            stimuli, self.standardise_.inverse(self.to_brain_.predict(self.maskgit.seen(stimuli)))
-        )
+        latents = self.maskgit.image_latents(stimuli)  # (n_stimuli, d)
+        standardised = self.to_brain_.predict(latents)  # (n_stimuli, n_voxels)
+
+        return self.predicted_trials(stimuli, self.standardise_.inverse(standardised))
 
     def voxel_weights(self) -> np.ndarray:
         """How much each voxel counts when decoding, 0 for unused."""
         return self.to_clip_.voxel_weights_
 
     def _pairs(self, trials: Trials, stimuli: Stimuli) -> tuple[np.ndarray, np.ndarray]:
+        """Standardised betas (n_stimuli, n_voxels), repeats averaged, and the CLIP latents of what was shown."""
         averaged = self.averaged(trials)
-        return averaged.betas, self.maskgit.seen(stimuli.select(averaged.stimuli))
+        latents = self.maskgit.image_latents(stimuli.select(averaged.stimuli))  # (n_stimuli, d)
+
+        return averaged.betas, latents

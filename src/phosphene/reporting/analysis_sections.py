@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -100,8 +100,8 @@ def _table(contents: Contents, place: Path, record: Mapping[str, Any]) -> dict[s
     for name in ("value", "ci_low", "ci_high", "n"):
         table[name] = pd.to_numeric(table[name], errors="coerce")
 
-    inputs = _in_order(_words(record, "inputs"), table["input"])
-    measures = _in_order(_words(record, "measures"), table["measure"])
+    inputs = _in_order(_words(record, "inputs"), list(table["input"]))
+    measures = _in_order(_words(record, "measures"), list(table["measure"]))
     cells = {(row["input"], row["measure"]): row for row in table.to_dict("records")}
     rows = []
 
@@ -111,11 +111,15 @@ def _table(contents: Contents, place: Path, record: Mapping[str, Any]) -> dict[s
     return {"inputs": list(inputs.items()), "rows": rows}
 
 
-def _in_order(words: Mapping[str, str], column: pd.Series) -> dict[str, str]:
+def _in_order(words: Mapping[str, str], column: Sequence[str]) -> dict[str, str]:
     """Names that a column holds with their words: those of the record first, any other under its own name."""
-    names = set(column)
-    known = {name: title for name, title in words.items() if name in names}
-    return known | {name: str(name) for name in names - set(words)}
+    names = list(dict.fromkeys(column))
+    in_order = {name: title for name, title in words.items() if name in names}
+
+    for name in names:
+        in_order.setdefault(name, str(name))
+
+    return in_order
 
 
 # -- pictures ----------------------------------------------------------------------------------------------------------

@@ -294,7 +294,7 @@ def _figure(width: float, height: float) -> Figure:
 def _style() -> Any:
     import matplotlib as mpl
 
-    values = {
+    values: dict[Any, Any] = {
         "font.family": "DejaVu Sans", "font.size": 8, "text.color": INK, "text.parse_math": False,
         "axes.titlesize": 9, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.titlecolor": INK,
         "axes.labelsize": 7.5, "axes.labelcolor": INK, "axes.edgecolor": MUTED, "axes.linewidth": 0.7,

@@ -133,7 +133,7 @@ def reliability(r: np.ndarray, edges: np.ndarray, null: np.ndarray, bar: float) 
         figure = empty(4.7, 2.9)
         axes = figure.add_subplot()
         low = min(-0.2, float(edges[np.flatnonzero(null)[0]]) if null.any() else -0.2, float(r.min()))
-        axes.hist(r, edges[::2], color=BRAIN, alpha=0.85, label="measured")
+        axes.hist(r, list(edges[::2]), color=BRAIN, alpha=0.85, label="measured")
         axes.stairs(
             null.reshape(-1, 2).sum(axis=1), edges[::2], color=CONTROL, linewidth=1.4, label="pictures shuffled"
         )
@@ -190,16 +190,18 @@ def slices(voxels: pd.DataFrame, values: np.ndarray, label: str, limits: tuple[f
         for axes in panels.ravel():
             axes.set_axis_off()
 
-        image = None
         for axes, (title, picture) in zip(panels.ravel(), pictures.items(), strict=False):
-            image = axes.imshow(
+            axes.imshow(
                 picture, cmap=SEQUENTIAL, vmin=low, vmax=max(high, low + 1e-6), origin="lower", interpolation="nearest"
             )
 
             if len(pictures) > 1:
                 axes.set_title(title, color=MUTED, fontweight="normal")
 
-        _colours(figure, image, panels, label)
+        # All panels share their limits, so the colours of the first stand for all.
+        bar = figure.colorbar(panels[0, 0].images[0], ax=panels, fraction=0.03, pad=0.02)
+        bar.outline.set_visible(False)
+        bar.set_label(label)
 
     return figure
 
@@ -227,12 +229,6 @@ def _projections(cells: np.ndarray, values: np.ndarray, shape: np.ndarray) -> di
         out[title] = mean.reshape(shape[y], shape[x])
 
     return out
-
-
-def _colours(figure: Figure, image: object, panels: np.ndarray, label: str) -> None:
-    bar = figure.colorbar(image, ax=panels, fraction=0.03, pad=0.02)
-    bar.outline.set_visible(False)
-    bar.set_label(label)
 
 
 def carpet(shown: np.ndarray, ends_s: np.ndarray, onsets_s: np.ndarray) -> Figure:

@@ -180,7 +180,8 @@ def _conclusions(trials: Trials, found: dict[str, np.ndarray]) -> list[str]:
         )  # fmt: skip
 
     if "fraction" in voxels and np.ptp(voxels["fraction"]) > 0:
-        strong = float((voxels["fraction"] <= 0.5).mean())
+        fractions = voxels["fraction"].to_numpy(float)
+        strong = float((fractions <= 0.5).mean())
         out.append(f"Ridge shrinks {strong:.0%} of voxels to half or less: those whose single trials are mostly noise.")
 
     return out

@@ -12,6 +12,7 @@ from phosphene.analysis.categories import BRAIN, CategoriesFindings
 from phosphene.analysis.labels import STUFF, THINGS
 from phosphene.reporting import drawing
 from phosphene.reporting.presentation import Drawing, Presentation
+from phosphene.reporting.rows import rows_at
 from phosphene.reporting.wording import capital, with_interval
 
 if TYPE_CHECKING:
@@ -81,8 +82,8 @@ def _sentences(found: CategoriesFindings, inputs: Mapping[str, str]) -> list[str
         return with_interval(rows.loc[(name, measure)])
 
     labels = found.tables["labels"]
-    of_voxels = labels[labels["input"] == BRAIN].sort_values("auc", ascending=False)
-    n_clear = int((of_voxels["ci_low"] > 0.5).sum())
+    of_voxels = rows_at(labels, labels["input"] == BRAIN).sort_values("auc", ascending=False)
+    n_clear = np.count_nonzero(of_voxels["ci_low"].to_numpy(float) > 0.5)
     best = of_voxels.iloc[0]
     worst = of_voxels.iloc[-1]
 
@@ -150,7 +151,7 @@ def _figures(found: CategoriesFindings, inputs: Mapping[str, str]) -> dict[str, 
 
 def _label_figure(labels: pd.DataFrame, inputs: Mapping[str, str]) -> Figure:
     """A line per category, a colour per input; things above stuff, the best read off voxels first."""
-    of_voxels = labels[labels["input"] == BRAIN].assign(is_stuff=lambda table: table["group"] != THINGS)
+    of_voxels = rows_at(labels, labels["input"] == BRAIN).assign(is_stuff=lambda table: table["group"] != THINGS)
     order = list(of_voxels.sort_values(["is_stuff", "auc"], ascending=[True, False])["label"])
     group = dict(zip(of_voxels["label"], of_voxels["group"], strict=True))
 

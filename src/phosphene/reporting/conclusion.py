@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import numpy as np
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import pandas as pd
 
 from phosphene.metrics.registry import kind_of, metric_of, space_of
 from phosphene.reporting.wording import capital
 from phosphene.types.identity import listed
 from phosphene.validity import compare
+from phosphene.validity.base import rows_where
 
 CONTROL_NAMES = {
     "category": "the category-only decoder",
@@ -17,6 +21,18 @@ CONTROL_NAMES = {
     "shuffled": "shuffled trials",
 }
 _WIDE = 0.1  # a fifth of the way from chance to perfect in two-way identification
+
+
+class _BrainScore(NamedTuple):
+    """One score of decoded brain responses; numbers that are not known are NaN."""
+
+    metric: str
+    value: float
+    ci_low: float
+    ci_high: float
+    chance: float
+    p: float
+    n: float
 
 
 def conclude(
@@ -37,6 +53,8 @@ def conclude(
     Returns
     -------
     list of str
+        In the order of the report: failed checks, chance, classes, controls, encoding, interval, transductive step, and
+        what was flagged or not tested.
 
     Examples
     --------
@@ -45,7 +63,7 @@ def conclude(
     >>> conclude(pd.DataFrame([row]))[1]
     'Above chance: two-way identification (pixels) 0.900 [0.850, 0.940], chance 0.500, p = 0.0001, 100 stimuli.'
     """
-    brain = scores[scores["input"] == "brain"]
+    brain = _brain_scores(scores)
     sentences = _failures(verdicts)
     headline = _headline(brain)
     if headline is None:
@@ -56,24 +74,30 @@ def conclude(
     sentences += _controls(scores, differences, brain)
     sentences += _encoding(brain)
     sentences += _width(headline)
-    sentences.append(_transductive(brain, verdicts))
+    sentences.append(_transductive(scores, verdicts))
 
     return sentences + _rest(verdicts)
 
 
-def _headline(brain: pd.DataFrame) -> pd.Series | None:
+def _brain_scores(scores: pd.DataFrame) -> list[_BrainScore]:
+    brain = rows_where(scores, input="brain")
+    numbers = brain.reindex(columns=["value", "ci_low", "ci_high", "chance", "p", "n"]).to_numpy(float)  # (n_scores, 6)
+
+    return [_BrainScore(str(metric), *row) for metric, row in zip(brain["metric"], numbers.tolist(), strict=True)]
+
+
+def _headline(brain: Sequence[_BrainScore]) -> _BrainScore | None:
     """Identification when there is any, since it has a chance level; otherwise a picture score, then encoding."""
-    kinds = brain["metric"].map(kind_of)
     for kind in ("two_way", "pixcorr", "ssim.2d", "mse", "pearson.voxels"):
-        rows = brain[(kinds == kind) & np.isfinite(brain["value"])]
-        if len(rows):
-            return rows.iloc[0]
+        for score in brain:
+            if kind_of(score.metric) == kind and math.isfinite(score.value):
+                return score
 
     return None
 
 
-def _score_words(row: pd.Series) -> str:
-    return f"{_title(row['metric'])} {row['value']:.3f}{_interval(row)}"
+def _score_words(score: _BrainScore) -> str:
+    return f"{_title(score.metric)} {score.value:.3f}{_interval(score)}"
 
 
 def _title(metric: str) -> str:
@@ -85,11 +109,11 @@ def _title(metric: str) -> str:
     return title
 
 
-def _interval(row: pd.Series) -> str:
-    if not np.isfinite(row["ci_low"]):
+def _interval(score: _BrainScore) -> str:
+    if not math.isfinite(score.ci_low):
         return " (no interval)"
 
-    return f" [{row['ci_low']:.3f}, {row['ci_high']:.3f}]"
+    return f" [{score.ci_low:.3f}, {score.ci_high:.3f}]"
 
 
 def _p(p: float) -> str:
@@ -99,40 +123,39 @@ def _p(p: float) -> str:
     return f"p = {p:.1g}"
 
 
-def _chance(row: pd.Series) -> str:
-    n = f"{int(row['n'])} stimuli"
-    if row["n"] == 1:
+def _chance(score: _BrainScore) -> str:
+    n = f"{int(score.n)} stimuli"
+    if score.n == 1:
         n = "1 stimulus"
 
-    if not np.isfinite(row["p"]):
-        return f"Not tested against chance: {_score_words(row)}, {n}."
+    if not math.isfinite(score.p):
+        return f"Not tested against chance: {_score_words(score)}, {n}."
 
     verdict = "Not above chance"
-    if row["p"] < 0.05:
+    if score.p < 0.05:
         verdict = "Above chance"
 
-    return f"{verdict}: {_score_words(row)}, chance {row['chance']:.3f}, {_p(row['p'])}, {n}."
+    return f"{verdict}: {_score_words(score)}, chance {score.chance:.3f}, {_p(score.p)}, {n}."
 
 
-def _within_class(brain: pd.DataFrame) -> list[str]:
-    rows = brain[brain["metric"].map(kind_of) == "two_way_within_class"]
-    if not len(rows):
+def _within_class(brain: Sequence[_BrainScore]) -> list[str]:
+    within = [score for score in brain if kind_of(score.metric) == "two_way_within_class"]
+    if not within:
         return ["Inside a class: not tested, so the score may come from classes alone."]
 
-    row = rows.iloc[0]
-    if np.isfinite(row["p"]):
-        facts = f"{row['value']:.3f}{_interval(row)}, {_p(row['p'])}"
-    else:
-        facts = f"{row['value']:.3f}"
+    first = within[0]
+    facts = f"{first.value:.3f}"
+    if math.isfinite(first.p):
+        facts = f"{first.value:.3f}{_interval(first)}, {_p(first.p)}"
 
-    if row["p"] < 0.05:
+    if first.p < 0.05:
         return [f"Also tells items of one class apart ({facts})."]
 
     return [f"Does not tell items of one class apart ({facts}): knowing the class may explain the score."]
 
 
-def _controls(scores: pd.DataFrame, differences: pd.DataFrame | None, brain: pd.DataFrame) -> list[str]:
-    identification = [metric for metric in brain["metric"] if kind_of(metric) == "two_way"]
+def _controls(scores: pd.DataFrame, differences: pd.DataFrame | None, brain: Sequence[_BrainScore]) -> list[str]:
+    identification = [score.metric for score in brain if kind_of(score.metric) == "two_way"]
     metrics = ("pixcorr", "ssim.2d", "mse", *identification[:1])
     sentences = []
 
@@ -179,19 +202,19 @@ def _control_sentence(name: str, tested: list[str], titles: dict[str, list[str]]
     return f"Partly {', '.join(parts)}."
 
 
-def _encoding(brain: pd.DataFrame) -> list[str]:
+def _encoding(brain: Sequence[_BrainScore]) -> list[str]:
     sentences = []
-    for _, row in brain.iterrows():
-        kind = kind_of(row["metric"])
-        if not kind or metric_of(row["metric"]).family != "Encoding":
+    for score in brain:
+        kind = kind_of(score.metric)
+        if not kind or metric_of(score.metric).family != "Encoding":
             continue
 
         verdict = "not above"
-        if row["p"] < 0.05:
+        if score.p < 0.05:
             verdict = "above"
 
-        sentences.append(f"{capital(_score_words(row))}: {verdict} chance, {_p(row['p'])}.")
-        if kind == "pearson.fraction_of_ceiling" and row["value"] > 1:
+        sentences.append(f"{capital(_score_words(score))}: {verdict} chance, {_p(score.p)}.")
+        if kind == "pearson.fraction_of_ceiling" and score.value > 1:
             sentences.append(
                 "A fraction above 1 means that the ceiling is estimated too low or that noise is shared with training."
             )
@@ -199,46 +222,51 @@ def _encoding(brain: pd.DataFrame) -> list[str]:
     return sentences
 
 
-def _width(row: pd.Series) -> list[str]:
-    width = row["ci_high"] - row["ci_low"]
-    if np.isfinite(width) and width > _WIDE:
-        return [f"The interval is wide ({width:.2f}): {int(row['n'])} stimuli leave the value open."]
+def _width(score: _BrainScore) -> list[str]:
+    width = score.ci_high - score.ci_low
+    if math.isfinite(width) and width > _WIDE:
+        return [f"The interval is wide ({width:.2f}): {int(score.n)} stimuli leave the value open."]
 
     return []
 
 
-def _transductive(brain: pd.DataFrame, verdicts: pd.DataFrame | None) -> str:
-    relaxed = (brain["setting"] == "relax").any()
-    row = None
+def _transductive(scores: pd.DataFrame, verdicts: pd.DataFrame | None) -> str:
+    is_relaxed = len(rows_where(scores, input="brain", setting="relax")) > 0
+    verdict = ""
+    reason = ""
     if verdicts is not None:
-        row = _verdict(verdicts, "L1")
+        verdict, reason = _verdict(verdicts, "L1")
 
-    if row is not None and row["verdict"] in ("flag", "fail"):
-        return row["reason"]
+    if verdict in ("flag", "fail"):
+        return reason
 
-    if relaxed:
+    if is_relaxed:
         return "Transductive step: the recipe adapted to test responses (setting relax)."
 
-    if row is None or row["verdict"] != "pass":
+    if verdict != "pass":
         return "Transductive step: not known, as what the fit saw was not recorded."
 
     return "Transductive step: none."
 
 
-def _verdict(verdicts: pd.DataFrame, check_id: str) -> pd.Series | None:
-    rows = verdicts[verdicts["id"] == check_id]
-    if len(rows):
-        return rows.iloc[0]
+def _verdict(verdicts: pd.DataFrame, check_id: str) -> tuple[str, str]:
+    """Verdict and reason of a check, both empty where it was not run."""
+    for row in rows_where(verdicts, id=check_id).to_dict("records"):
+        return str(row["verdict"]), str(row["reason"])
 
-    return None
+    return "", ""
 
 
 def _failures(verdicts: pd.DataFrame | None) -> list[str]:
     if verdicts is None:
         return ["No validity check was run."]
 
-    failed = verdicts[(verdicts["verdict"] == "fail") & (verdicts["id"] != "L1")]
-    return [f"Check {row['id']} failed: {row['reason']}" for _, row in failed.iterrows()]
+    sentences = []
+    for row in rows_where(verdicts, verdict="fail").to_dict("records"):
+        if row["id"] != "L1":  # the transductive step has a sentence of its own
+            sentences.append(f"Check {row['id']} failed: {row['reason']}")
+
+    return sentences
 
 
 def _rest(verdicts: pd.DataFrame | None) -> list[str]:
@@ -246,8 +274,10 @@ def _rest(verdicts: pd.DataFrame | None) -> list[str]:
         return []
 
     sentences = []
-    flagged = verdicts[(verdicts["verdict"] == "flag") & (verdicts["id"] != "L1")]
-    sentences += [f"Check {row['id']} flags: {row['reason']}" for _, row in flagged.iterrows()]
+    for row in rows_where(verdicts, verdict="flag").to_dict("records"):
+        if row["id"] != "L1":
+            sentences.append(f"Check {row['id']} flags: {row['reason']}")
+
     open_ids = verdicts.loc[verdicts["verdict"].isin(["not tested", "not applicable"]), "id"].tolist()
 
     if open_ids:

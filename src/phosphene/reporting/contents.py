@@ -17,7 +17,9 @@ from phosphene.errors import PhospheneError, PhospheneWarning
 from phosphene.io.config import flatten
 from phosphene.io.folder import RunFolder
 from phosphene.io.reading import open_npy
+from phosphene.reporting.rows import rows_at
 from phosphene.reporting.words import HIDDEN, VERDICTS, is_secret, metric_words
+from phosphene.validity.base import rows_where
 
 SHOW_ALL_UP_TO = 12
 """A run of at most this many pictures shows every one, from best to worst."""
@@ -148,7 +150,7 @@ class Contents:
             ["split", "input", "metric", "value", "ci_low", "ci_high", "chance", "p", "n", "setting"], "scores.csv"
         )
 
-        return table[table["split"] == self.split].reset_index(drop=True)
+        return rows_where(table, split=self.split).reset_index(drop=True)
 
     @cached_property
     def validity(self) -> pd.DataFrame:
@@ -188,17 +190,17 @@ class Contents:
     def score_notes(self) -> pd.DataFrame:
         """What to know of single scores of the brain: undefined items, galleries."""
         table = self.table(["input", "metric", "note"], *self._detail("notes.csv"))
-        return table[table["input"] == "brain"]
+        return rows_where(table, input="brain")
 
     @cached_property
     def skipped(self) -> list[tuple[str, list[str]]]:
         """(reason, metrics) of what was not computed; what is missing for a control alone names the control."""
         table = self.table(["metric", "reason"], *self._detail("skipped.csv"))
         if "input" in table:
-            brain = set(table.loc[table["input"] == "brain", "metric"])
-            of_control = ~table["metric"].isin(brain)
+            skipped_for_brain = list(rows_where(table, input="brain")["metric"])
+            of_control = ~table["metric"].isin(skipped_for_brain)
             table.loc[of_control, "metric"] += " (" + table.loc[of_control, "input"].astype(str) + ")"
-            table = table[of_control | (table["input"] == "brain")]
+            table = rows_at(table, of_control | (table["input"] == "brain"))
 
         skipped = []
         for reason, rows in table.groupby("reason", sort=False):
@@ -240,7 +242,7 @@ class Contents:
         # Older tables hold the ceiling as a share of variance; r is its root.
         share = next((column for column in ("ceiling", "noise_ceiling", "ceiling_variance") if column in table), None)
         if share is not None:
-            variance = pd.to_numeric(table[share], errors="coerce").astype(float)
+            variance = pd.Series(pd.to_numeric(table[share], errors="coerce"), dtype=float)
             table["ceiling_r"] = np.sqrt(variance.clip(lower=0))
 
         return table
@@ -270,7 +272,7 @@ class Contents:
         members: dict[str, np.ndarray] = {}
         for column in self.voxels:
             if str(column).startswith("roi."):
-                members[column.removeprefix("roi.")] = _truthy(self.voxels[column])
+                members[column.removeprefix("roi.")] = _truthy(pd.Series(self.voxels[column]))
 
         if not members and "roi" in self.voxels:
             for name in self.voxels["roi"].dropna().unique():
@@ -500,9 +502,8 @@ class Contents:
             if len(decoded) == len(other) and (decoded == other).all():
                 self._rows[source] = np.arange(len(decoded))
             else:
-                first = pd.Series(np.arange(len(other)), index=other)
-                first = first[~first.index.duplicated()]
-                self._rows[source] = first.reindex(decoded).fillna(-1).to_numpy(int)
+                first_row = _first_of_each(other, range(len(other)))
+                self._rows[source] = np.array([first_row.get(stimulus, -1) for stimulus in decoded], dtype=int)
 
         return self._rows[source]
 
@@ -523,16 +524,16 @@ class Contents:
     @cached_property
     def item_values(self) -> np.ndarray:
         """(n_pictures,) value of the sorting metric, NaN where undefined."""
-        table = self.per_item
-        table = table[(table["input"] == "brain") & (table["metric"] == self.sorting_metric)]
+        table = rows_where(self.per_item, input="brain", metric=self.sorting_metric)
+        values = table["value"].to_numpy(float)
         decoded = self.index()["stimulus"].to_numpy()
         scored = table["stimulus"].astype(str).to_numpy()
 
         if len(decoded) == len(scored) and (decoded == scored).all():
-            return table["value"].to_numpy(float)
+            return values
 
-        values = pd.Series(table["value"].to_numpy(float), index=scored)
-        return values[~values.index.duplicated()].reindex(decoded).to_numpy(float)
+        first_value = _first_of_each(scored, values)
+        return np.array([first_value.get(stimulus, np.nan) for stimulus in decoded], dtype=float)
 
     def groups(self, rng: np.random.Generator) -> list[PictureGroup]:
         """Best, median and worst pictures, and a random sample, so that the choice flatters nobody.
@@ -583,6 +584,15 @@ class Contents:
 
 
 # -- small things ------------------------------------------------------------------------------------------------------
+
+
+def _first_of_each(stimuli: Iterable[str], values: Iterable[Any]) -> dict[str, Any]:
+    """Stimulus to its first value: a stimulus may stand in a table once for each of its trials."""
+    first: dict[str, Any] = {}
+    for stimulus, value in zip(stimuli, values, strict=True):
+        first.setdefault(stimulus, value)
+
+    return first
 
 
 def plain(value: Any) -> str:

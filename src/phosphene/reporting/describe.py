@@ -24,7 +24,9 @@ from phosphene.data.splits import same_picture_across, same_pictures
 from phosphene.errors import PhospheneError, PhospheneWarning
 from phosphene.io.reading import reading
 from phosphene.reporting.contact_sheet import contact_sheet
+from phosphene.reporting.rows import rows_at
 from phosphene.types import ROI, Dataset, Split, Stimuli, Trials
+from phosphene.validity.base import rows_where
 
 __all__ = [
     "Section",
@@ -60,12 +62,15 @@ def list_rows(root: str | Path | None = None) -> list[dict[str, str]]:
     """
     rows = []
     for name in known():
-        row = dict.fromkeys(("name", "title", "needs", "licence", "url", "found", "problem"), "")
+        row: dict[str, str] = dict.fromkeys(("name", "title", "needs", "licence", "url", "found", "problem"), "")
         row["name"] = name
 
         try:
             of_set = reader(name)
-            row.update(title=of_set.title, needs=of_set.files or "nothing", licence=of_set.licence, url=of_set.url)
+            row["title"] = of_set.title
+            row["needs"] = of_set.files or "nothing"
+            row["licence"] = of_set.licence
+            row["url"] = of_set.url
 
             if of_set.files:
                 row["found"] = str(locate(name, root=root).path)
@@ -295,7 +300,7 @@ def _check_subject(
             )
         )
 
-    empty = [roi for roi in trials.rois if not trials.voxels[ROI + roi].any()]
+    empty = [roi for roi in trials.rois if not trials.roi(roi).any()]
     if empty:
         findings.append(Finding("note", "empty ROIs", f"{', '.join(empty)} of {trials.subject} hold no voxel."))
 
@@ -391,18 +396,18 @@ def counts(dataset: Dataset) -> list[Section]:
     with (files("phosphene.data") / "counts.csv").open(encoding="utf-8") as file:
         table = pd.read_csv(file, dtype=str, keep_default_na=False)
 
-    table = table[table["dataset"] == dataset.name]
+    table = rows_where(table, dataset=dataset.name)
     rows = []
 
     for name in dataset.subjects:
         trials = dataset.subjects[name]
-        sizes = {f"ROI {roi}": int(trials.voxels[ROI + roi].sum()) for roi in trials.rois}
+        sizes = {f"ROI {roi}": int(trials.roi(roi).sum()) for roi in trials.rois}
         counted = {"trials": len(trials), "voxels": trials.n_voxels, "pictures": len(trials.stimulus_ids), **sizes}
-        counted["sessions"] = int(trials.table["session"].nunique())
-        of_subject = table[table["subject"].isin([name, "each"])]
+        counted["sessions"] = len(set(trials.table["session"].dropna()))
+
         published = {}
-        for what, value, source in of_subject[["what", "value", "source"]].to_numpy():
-            published[what] = (value, source)
+        for row in rows_at(table, table["subject"].isin([name, "each"])).to_dict("records"):
+            published[row["what"]] = (row["value"], row["source"])
 
         # What is published first, then ROIs of which nothing is.
         in_order = [what for what in published if what in counted]

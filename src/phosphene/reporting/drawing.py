@@ -17,6 +17,7 @@ import numpy as np
 
 from phosphene.errors import DataError
 from phosphene.reporting.flatmap import short
+from phosphene.reporting.rows import rows_at
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,7 +45,7 @@ def style() -> Iterator[None]:
     """The look of every figure, for the time of the block."""
     import matplotlib as mpl
 
-    values = {
+    values: dict[Any, Any] = {
         "font.family": "DejaVu Sans",  # comes with matplotlib, so figures are the same everywhere
         "font.size": 8,
         "axes.titlesize": 8.5,
@@ -341,7 +342,7 @@ def scores(
             axes.set_visible(False)
 
         for axes, (measure, title) in zip(panels, measures.items(), strict=False):
-            part = table[(table["measure"] == measure) & table["input"].isin(places)]
+            part = rows_at(table, (table["measure"] == measure) & table["input"].isin(list(places)))
             for row in part.to_dict("records"):
                 colour = {"brain": BRAIN, "true": CEILING}.get(row["input"], CONTROL)
                 y = places[row["input"]]

@@ -26,6 +26,7 @@ from phosphene.reporting.drawing import (
 )
 from phosphene.reporting.drawing import empty as _figure
 from phosphene.reporting.drawing import short as _short
+from phosphene.reporting.rows import rows_at
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -123,14 +124,15 @@ def retrieval(table: pd.DataFrame) -> Figure:
     with style():
         figure = _figure(4.3, 3.3)
         axes = figure.add_subplot()
-        top = int(table["top"].min())
-        table = table[table["top"] == top]
+        top = int(np.nanmin(table["top"].to_numpy(float)))
+        table = rows_at(table, table["top"] == top)
         shades = [BRAIN, CEILING, CONTROL, INK]
         names = list(dict.fromkeys(table["space"]))[: len(shades)]
 
         for space, colour in zip(names, shades, strict=False):
             for direction, line in (("forward", "-"), ("backward", (0, (3, 2)))):
-                part = table[(table["space"] == space) & (table["direction"] == direction)].sort_values("gallery")
+                is_line = (table["space"] == space) & (table["direction"] == direction)
+                part = rows_at(table, is_line).sort_values("gallery")
                 if len(part):
                     if direction == "forward":
                         word = "brain → picture"
@@ -172,19 +174,19 @@ def identification(scores: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
         figure = _figure(4.7, 0.95 + 0.3 * len(titles))
         axes = figure.add_subplot()
         place = {metric: y for y, metric in enumerate(titles)}
-        scores = scores[scores["metric"].isin(place)]
-        brain = scores[scores["input"] == "brain"]
-        y = brain["metric"].map(place).to_numpy(float)
+        scores = rows_at(scores, scores["metric"].isin(list(place)))
+        brain = rows_at(scores, scores["input"] == "brain")
+        y = np.array([place[metric] for metric in brain["metric"]], dtype=float)
         axes.hlines(y, brain["ci_low"], brain["ci_high"], color=BRAIN, linewidth=2)
         axes.vlines(brain["chance"], y - 0.35, y + 0.35, color=MUTED, linewidth=1, linestyle=(0, (2, 1.5)))
 
         for name, mark in marks.items():
-            part = scores[scores["input"] == name]
+            part = rows_at(scores, scores["input"] == name)
             if len(part):
                 colour = {"brain": BRAIN, "truth": CEILING}.get(name, CONTROL)
                 axes.plot(
                     part["value"],
-                    part["metric"].map(place),
+                    [place[metric] for metric in part["metric"]],
                     mark,
                     color=colour,
                     markersize=5.5 if name == "brain" else 4.7,
@@ -293,7 +295,7 @@ def roi_bars(table: pd.DataFrame, label: str) -> Figure:
         spread = np.abs(np.stack([table["value"] - table["low"], table["high"] - table["value"]]).astype(float))
         axes.errorbar(table["value"], y, xerr=spread, fmt="none", ecolor=INK, elinewidth=1, capsize=0)
 
-        if "ceiling" in table and table["ceiling"].notna().any():
+        if "ceiling" in table and len(table["ceiling"].dropna()):
             axes.plot(table["ceiling"], y, "|", color=CEILING, markersize=11, markeredgewidth=2, label="ceiling")
             axes.legend(loc="lower right", bbox_to_anchor=(1, 1))
 

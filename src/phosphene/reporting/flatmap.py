@@ -264,8 +264,9 @@ def _name_regions(axes: Axes, label: np.ndarray, names: Sequence[str], extent: S
 
     left, right, low, high = extent
     for number, name in enumerate(names):
-        pieces, count = ndimage.label(label == number)
-        sizes = np.bincount(pieces.ravel(), minlength=count + 1)[1:]
+        pieces = np.empty(label.shape, dtype=np.int32)
+        ndimage.label(label == number, output=pieces)
+        sizes = np.bincount(pieces.ravel())[1:]  # piece 0 is everything else
 
         for piece in np.flatnonzero(sizes > 0.12 * sizes.sum()) + 1:
             inside = np.asarray(ndimage.distance_transform_edt(pieces == piece))
@@ -291,20 +292,19 @@ def _name_hemispheres(axes: Axes, voxels: pd.DataFrame, extent: Sequence[float])
     if "hemisphere" not in voxels:
         return
 
-    for name in pd.unique(voxels["hemisphere"]):
+    for name in pd.Series(voxels["hemisphere"]).unique():
         middle = float(voxels.loc[voxels["hemisphere"] == name, "u"].mean())
         axes.text(middle, extent[2], str(name), ha="center", va="top", fontsize=7.5, color=MUTED)
 
 
 def _bar(axes: Axes, top: float, label: str) -> None:
     """A slim colour bar at the right end of the title's line."""
-    import matplotlib as mpl
     from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
 
     inset = axes.inset_axes((0.72, 1.055, 0.24, 0.03))
-    bar = axes.figure.colorbar(
-        ScalarMappable(mpl.colors.Normalize(0, top), SEQUENTIAL), cax=inset, orientation="horizontal"
-    )
+    colours = ScalarMappable(Normalize(0, top), SEQUENTIAL)
+    bar = axes.figure.colorbar(colours, cax=inset, orientation="horizontal")
 
     bar.outline.set_visible(False)
     bar.set_ticks([0, top / 2, top], labels=["0", f"{top / 2:.3g}", f"{top:.3g}"])
@@ -314,7 +314,8 @@ def _bar(axes: Axes, top: float, label: str) -> None:
 
 def _wheel(axes: Axes) -> None:
     """The visual field in the colours of its angles, at the right end of the title's line."""
-    wide, tall = axes.get_position().size * axes.figure.get_size_inches()
+    figure = axes.figure.canvas.figure
+    wide, tall = axes.get_position().size * figure.get_size_inches()
     inset = axes.inset_axes((0.86, 0.96, 0.1, 0.1 * wide / tall))
     side = 120
     y, x = np.mgrid[1 : -1 : side * 1j, -1 : 1 : side * 1j]

@@ -283,21 +283,30 @@ def _panels(drawn: Mapping[str, Drawn]) -> tuple[list[dict[str, Any]], list[dict
 
 def _verdicts(contents: Contents) -> dict[str, Any]:
     """Verdicts of the checks: those that were reached, those that were not, the urgent ones, and how many of each."""
-    table = contents.validity
-    verdicts = table["verdict"].astype(str)
-    is_idle = verdicts.isin(["not applicable", "not tested"]).to_numpy()
-    counts = []
+    reached = []
+    idle = []
+    with_verdict: dict[str, list[dict[Any, Any]]] = {verdict: [] for verdict in VERDICTS}
 
+    for row in contents.validity.to_dict("records"):
+        verdict = str(row["verdict"])
+        with_verdict.setdefault(verdict, []).append(row)
+
+        if verdict in ("not applicable", "not tested"):
+            idle.append(row)
+        else:
+            reached.append(row)
+
+    counts = []
     for verdict, (css_class, sign) in VERDICTS.items():
-        n = int((verdicts == verdict).sum())
+        n = len(with_verdict[verdict])
         if n:
             counts.append((verdict, n, css_class, sign))
 
     return {
-        "validity": table[~is_idle].to_dict("records"),
-        "idle": table[is_idle].to_dict("records"),
-        "flags": table[(verdicts == "flag").to_numpy()].to_dict("records"),
-        "urgent": table[(verdicts == "fail").to_numpy()].to_dict("records"),
+        "validity": reached,
+        "idle": idle,
+        "flags": with_verdict["flag"],
+        "urgent": with_verdict["fail"],
         "counts": counts,
     }
 

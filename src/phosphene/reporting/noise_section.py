@@ -12,6 +12,7 @@ from phosphene.analysis.noise import LATENT, NONE, PURE, NoiseFindings, arm_of
 from phosphene.metrics.metric import PICTURES
 from phosphene.reporting import drawing
 from phosphene.reporting.presentation import Drawing, Presentation
+from phosphene.reporting.rows import rows_at
 from phosphene.types.identity import listed
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def measure_words(measure: str) -> str:
 def _sentences(found: NoiseFindings) -> list[str]:
     shares = found.tables["shares"]
     differences = found.tables["differences"]
-    measured = shares[(shares["without"] == LATENT) & np.isfinite(shares["share"])]
+    measured = rows_at(shares, (shares["without"] == LATENT) & np.isfinite(shares["share"]))
 
     sentences = [_verdict(measured)]
     if len(measured):
@@ -126,8 +127,8 @@ def _sentences(found: NoiseFindings) -> list[str]:
 
 
 def _verdict(measured: pd.DataFrame) -> str:
-    low = measured["ci_low"]
-    high = measured["ci_high"]
+    low = measured["ci_low"].to_numpy(float)
+    high = measured["ci_high"].to_numpy(float)
     groups = {
         "over half of": low > 0.5,
         "under half of": (low > 0) & (high < 0.5),
@@ -191,7 +192,7 @@ def _second_stage_input(found: NoiseFindings) -> str:
     given = found.tables["second_stage_input"]
     parts = []
 
-    for row in given[given["input"] == NONE].to_dict("records"):
+    for row in rows_at(given, given["input"] == NONE).to_dict("records"):
         if np.isfinite(row["value"]):
             refined = found.baseline[row["measure"]].value
             parts.append(f"{measure_words(row['measure'])} {row['value']:.3f} (refined {refined:.3f})")

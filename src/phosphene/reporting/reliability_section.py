@@ -79,7 +79,7 @@ def present(found: ReliabilityFindings) -> Presentation:
 
 
 def _sentences(found: ReliabilityFindings, inputs: Mapping[str, str]) -> list[str]:
-    value = found.table.set_index(["input", "measure"])["value"]
+    value = found.table.set_index(["input", "measure"])["value"].to_dict()
     match = found.table[found.table["measure"] == "match"].set_index("input")
     noises = {
         "gaussian": "matched noise",
@@ -174,7 +174,7 @@ def _names(keys: Sequence[str], noises: Mapping[str, str]) -> str:
     return listed([noises[key] for key in keys])
 
 
-def _comparisons(value: pd.Series, noises: Mapping[str, str]) -> str:
+def _comparisons(value: Mapping[tuple[str, str], float], noises: Mapping[str, str]) -> str:
     numbers = "; ".join(
         f"{noises[name]} {value[name, 'auc_brain']:.2f} (true pictures {value[name, 'auc_true']:.2f})"
         for name in NOISES

@@ -13,6 +13,7 @@ from phosphene.analysis.robustness import FALL, INFORMED, RANDOM, RobustnessFind
 from phosphene.metrics.metric import PICTURES
 from phosphene.reporting import drawing
 from phosphene.reporting.presentation import Drawing, Presentation
+from phosphene.reporting.rows import rows_at
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -187,7 +188,7 @@ def _curves(curve: pd.DataFrame, table: pd.DataFrame, words: Mapping[str, str], 
     """A panel per measure: its score against the share of voxels lost, in both orders."""
     n_columns = min(4, len(words))
     n_rows = -(-len(words) // n_columns)
-    lost = table.set_index(["input", "measure"])["value"]
+    value = table.set_index(["input", "measure"])["value"].to_dict()
 
     with drawing.style():
         figure = drawing.empty(0.3 + 2.35 * n_columns, 0.4 + 1.9 * n_rows)
@@ -198,7 +199,7 @@ def _curves(curve: pd.DataFrame, table: pd.DataFrame, words: Mapping[str, str], 
 
         for i, (axes, (measure, title)) in enumerate(zip(panels, words.items(), strict=False)):
             for order, colour in _COLOURS.items():
-                part = curve[(curve["measure"] == measure) & (curve["input"] == order)]
+                part = rows_at(curve, (curve["measure"] == measure) & (curve["input"] == order))
                 if part.empty:
                     continue
 
@@ -207,10 +208,10 @@ def _curves(curve: pd.DataFrame, table: pd.DataFrame, words: Mapping[str, str], 
                 axes.plot(x, part["value"], "-o", color=colour, linewidth=1.5, markersize=2.6, label=INPUTS[order])
 
                 # A ring where the score has fallen.
-                at = lost.get((order, f"lost.{measure}"), np.nan)
-                if np.isfinite(at):
-                    y = np.interp(100 * at, x, part["value"])
-                    axes.plot(100 * at, y, "o", color=colour, markersize=8, markerfacecolor="none", clip_on=False)
+                lost = value.get((order, f"lost.{measure}"), np.nan)
+                if np.isfinite(lost):
+                    y = np.interp(100 * lost, x, part["value"])
+                    axes.plot(100 * lost, y, "o", color=colour, markersize=8, markerfacecolor="none", clip_on=False)
 
             if np.isfinite(chance[measure]):
                 axes.axhline(chance[measure], color=drawing.MUTED, linewidth=1, linestyle=drawing.DASHED, zorder=0)

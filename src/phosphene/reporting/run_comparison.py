@@ -16,6 +16,7 @@ from phosphene.reporting.contents import Contents, PictureGroup
 from phosphene.reporting.image_grid import image_grid, picture
 from phosphene.reporting.tables import in_families, score_cell
 from phosphene.reporting.words import metric_words, number, p_value, signed
+from phosphene.validity.base import rows_where
 
 HEADLINES = ("two_way", "two_way_within_class", "pixcorr", "ssim.2d", "mse")
 """Kinds of metrics that summaries speak of, the first that is there before the others."""
@@ -155,7 +156,7 @@ def sentences(found: Comparison) -> list[str]:
 
 
 def _sentence(found: Comparison, metric: str) -> str:
-    places = found.ranks[found.ranks["metric"] == metric].sort_values("rank", kind="stable")
+    places = rows_where(found.ranks, metric=metric).sort_values("rank", kind="stable")
     words = metric_words(metric)
     best = places.iloc[0]
     over = f"over the same {int(best['n'])} pictures"
@@ -188,7 +189,7 @@ def _matrices(found: Comparison) -> list[dict[str, Any]]:
     """For every headline a table of each run minus each other one, the best first."""
     matrices = []
     for metric in headlines(found)[:_MAX_MATRICES]:
-        places = found.ranks[found.ranks["metric"] == metric].sort_values("rank", kind="stable")
+        places = rows_where(found.ranks, metric=metric).sort_values("rank", kind="stable")
         runs = list(places["run"])
         rows = []
 
@@ -239,7 +240,7 @@ def _compared_grid(group: PictureGroup, runs: Sequence[Contents], names: Sequenc
         if row["source"] == "brain":
             row["label"] = names[0]
 
-    stimuli = runs[0].index()["stimulus"].to_numpy()[group.rows]
+    stimuli = list(runs[0].index()["stimulus"].to_numpy()[group.rows])
     for contents, name in zip(runs[1:], names[1:], strict=True):
         grid["rows"].append(decoded_row(contents, name, stimuli))
 

@@ -120,12 +120,13 @@ def _encoding_figures(contents: Contents, draw: Callable[..., None]) -> None:
             "rois", lambda: figures.roi_bars(table, "r, median and quartiles over voxels"),
             "Encoding accuracy per ROI: " + first_rois,
             "Median over the voxels of each ROI; the line spans the quartiles."
-            + (" The tick is the median noise ceiling." if table["ceiling"].notna().any() else "")
+            + (" The tick is the median noise ceiling." if len(table["ceiling"].dropna()) else "")
             + (f" {more} more ROIs are not drawn." if more > 0 else ""),
         )  # fmt: skip
 
     if {"u", "v"} <= set(contents.voxels):
-        u, v = (pd.to_numeric(contents.voxels[k], errors="coerce").to_numpy(float) for k in ("u", "v"))
+        u = np.asarray(pd.to_numeric(contents.voxels["u"], errors="coerce"), dtype=float)
+        v = np.asarray(pd.to_numeric(contents.voxels["v"], errors="coerce"), dtype=float)
         draw(
             "flatmap", lambda: figures.flat_map(u, v, r),
             "Encoding accuracy of every voxel on the flattened cortex.",

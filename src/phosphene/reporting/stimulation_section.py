@@ -13,6 +13,7 @@ from phosphene.analysis.targets import Edit
 from phosphene.reporting import drawing
 from phosphene.reporting.drawing import BRAIN, CEILING, CONTROL, INK, MUTED
 from phosphene.reporting.presentation import Drawing, Presentation
+from phosphene.reporting.rows import rows_at
 from phosphene.reporting.wording import capital, embedding_words, percent
 from phosphene.types.identity import listed
 
@@ -132,7 +133,7 @@ def _verdict(effects: Sequence[Effect], rising: Sequence[str]) -> str:
 def _own_sentence(effect: Effect, rows: pd.DataFrame, *, rises: bool) -> str:
     name = effect.target.name
     rise = rows.loc[(name, "own_rise")]
-    value = rows["value"]
+    value = rows["value"].to_dict()
     verb = "rises" if rises else "does not rise"
     rois = ", ".join(effect.target.rois) or "voxel set"
 
@@ -147,7 +148,7 @@ def _own_sentence(effect: Effect, rows: pd.DataFrame, *, rises: bool) -> str:
 
 def _shift_sentence(effect: Effect, rows: pd.DataFrame) -> str:
     name = effect.target.name
-    value = rows["value"]
+    value = rows["value"].to_dict()
     consistency = ""
     if np.isfinite(value[name, "consistency"]):
         consistency = f"; cosine between the changes of two responses {value[name, 'consistency']:.2f}"
@@ -292,7 +293,7 @@ def _categories(
     drawn = columns[:_MAX_CATEGORIES]
     targets = list(names)
 
-    part = table[table["category"].isin(drawn)]
+    part = rows_at(table, table["category"].isin(drawn))
     x = part["category"].map(drawn.index).to_numpy()
     y = part["target"].map(targets.index).to_numpy()
     z = part["z"].to_numpy()

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from phosphene.reporting.drawing import BRAIN, MUTED
+from phosphene.reporting.rows import rows_at
 from phosphene.reporting.sweep_results import SweepScale
 from phosphene.reporting.words import input_words, metric_words
 
@@ -51,9 +52,12 @@ def draw_sweep(
 
     for of_axis, axis in zip(panels, rows, strict=True):
         for panel, (source, metric) in zip(of_axis, columns, strict=True):
-            part = summary[(summary["input"] == source) & (summary["metric"] == metric)]
+            part = rows_at(summary, (summary["input"] == source) & (summary["metric"] == metric))
+            points = rows_at(part, part["axis"] == axis)
+            base = rows_at(part, part["axis"] == -1)
+
             _label(panel, source, metric)
-            _panel(panel, part[part["axis"] == axis], part[part["axis"] == -1], axis, scales[axis])
+            _panel(panel, points, base, axis, scales[axis])
 
     if title:
         figure.suptitle(title, fontsize=11)

@@ -25,6 +25,7 @@ from phosphene.metrics.registry import kind_of
 from phosphene.reporting.contents import Contents, plain
 from phosphene.reporting.drawing import style
 from phosphene.reporting.html import render
+from phosphene.reporting.rows import rows_at
 from phosphene.reporting.run_comparison import decoded_row
 from phosphene.reporting.run_figures import figure_values
 from phosphene.reporting.sweep_figure import draw_sweep
@@ -409,12 +410,12 @@ class _SweepPage:
 
         is_scored = self.summary["point"].isin([point.label for point in scored])
         is_here = self.summary["axis"].isin([-1, section.axis])
-        summary = self.summary[is_scored & is_here]
+        summary = rows_at(self.summary, is_scored & is_here)
         summary = summary.assign(point=summary["point"].replace(names))
         figures = []
 
         for source, metric in self.columns[:_MAX_FIGURES]:
-            part = summary[(summary["input"] == source) & (summary["metric"] == metric)]
+            part = rows_at(summary, (summary["input"] == source) & (summary["metric"] == metric))
             if part.empty:
                 continue
 
@@ -445,7 +446,7 @@ class _SweepPage:
 
         first = contents[0][1]
         tested = np.sort(first.index()["stimulus"].unique().astype(str))
-        stimuli = np.random.default_rng(0).choice(tested, min(PICTURES, len(tested)), replace=False)
+        stimuli = list(np.random.default_rng(0).choice(tested, min(PICTURES, len(tested)), replace=False))
 
         rows = [decoded_row(first, "seen", stimuli, SEEN)]
         for point, content in contents:

@@ -77,6 +77,7 @@ class BestStep:
         self.patience = patience
 
         self.file: Path | None = None
+        # Step 0 stands for "not judged yet": the first call comes after at least one step.
         self.step = 0
         self.value = np.inf
         self._weights: dict[str, np.ndarray] = {}
@@ -92,6 +93,8 @@ class BestStep:
         if saved is None:
             return
 
+        # Counted anew from the curve and not stored: entries after the checkpoint are lost with it, and so must be their
+        # count, or patience would run out earlier than in a training that was never killed.
         for entry in saved.record["curve"]:
             self._count(entry)
 
@@ -100,8 +103,20 @@ class BestStep:
             self._weights = read_safetensors(file)
 
     def look(self, entry: dict[str, float]) -> None:
-        """Judge the network as it is and write the number into the entry; called by the training loop every so often."""
+        """Judge the network as it is and write the number into the entry; called by the training loop every so often.
+
+        Parameters
+        ----------
+        entry : dict of str to float
+            of the curve, with its "step"; the number is added under the name it has
+
+        Raises
+        ------
+        EnoughError
+            When `patience` calls brought nothing better, on one process.
+        """
         if not self._is_over():
+            # Dropout off while it is judged, and whatever mode it was in afterwards: the loop does not set it again.
             was_training = self.network.training
             self.network.eval()
             entry[self.name] = float(self.judge())
@@ -115,11 +130,17 @@ class BestStep:
             raise EnoughError(int(entry["step"]))
 
     def restore(self) -> bool:
-        """Put the weights of the best step into the network, on the CPU; False where there was no look."""
+        """Put the weights of the best step into the network, on the CPU; False where there was no look.
+
+        Returns
+        -------
+        bool
+            whether the network is now as it was at its best; False leaves the weights of the last step
+        """
+        # The weights are arrays on the host, and a caller goes on to save or to decode from there.
         self.network.cpu()
         if self.step:
             load_module_state(self.network, self._weights, "the best step")
-
         return bool(self.step)
 
     def _count(self, entry: Mapping[str, float]) -> bool:
@@ -127,6 +148,7 @@ class BestStep:
         if self.name not in entry:
             return False
 
+        # A number equal to the best is no better: a network that stands still runs out of patience. So does NaN.
         if entry[self.name] < self.value:
             self.step = int(entry["step"])
             self.value = float(entry[self.name])
@@ -140,8 +162,10 @@ class BestStep:
         return self.patience is not None and self._waited >= self.patience
 
     def _keep(self) -> None:
+        """Keep the weights of this step in memory, and on disk for a training that is killed later."""
         self._weights = module_state(self.network)
         if self.file is not None:
             from safetensors.numpy import save
 
+            # Whole or not at all: a kill while it is written leaves the weights of the step that was best before.
             atomic.write_bytes(self.file, save(self._weights, {"step": str(self.step)}))

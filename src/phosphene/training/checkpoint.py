@@ -35,13 +35,27 @@ if TYPE_CHECKING:
     from torch import nn
 
 STATE = "state.json"
-KEPT = 2
+KEPT = 2  # one to go on from, and one before it in case the disk has damaged the last
 _FILES = ("model", "optimizer", "ema")
 
 
 @dataclass
 class Checkpoint:
-    """What a training needs to go on as if it had never stopped."""
+    """What a training needs to go on as if it had never stopped.
+
+    Attributes
+    ----------
+    step : int
+        optimiser steps done
+    model : dict of str to Tensor
+        weights and buffers of the network by name
+    optimizer : dict of str to Tensor
+        see `flatten_optimizer`
+    ema : dict of str to Tensor or None
+        running average of `model`; None where none is kept
+    record : dict of str to Any
+        what else the loop wants back: identity, curve, number of processes and of parts
+    """
 
     step: int
     model: dict[str, torch.Tensor]
@@ -51,7 +65,21 @@ class Checkpoint:
 
 
 def flatten_optimizer(optimizer: torch.optim.Optimizer, names: Mapping[int, str]) -> dict[str, torch.Tensor]:
-    """State of an optimiser as tensors by "key/weight". `names` maps ``id(weight)`` to its name.
+    """State of an optimiser as tensors by "key/weight".
+
+    The optimiser itself counts weights by their place, which changes with the order of layers; names do not.
+
+    Parameters
+    ----------
+    optimizer : torch.optim.Optimizer
+        whose groups hold the weights
+    names : mapping of int to str
+        ``id(weight)`` to the name it has in the network
+
+    Returns
+    -------
+    dict of str to Tensor
+        such as ``{"exp_avg/layer.weight": ...}``, not copied
 
     Raises
     ------
@@ -70,7 +98,6 @@ def flatten_optimizer(optimizer: torch.optim.Optimizer, names: Mapping[int, str]
                 )
 
             out[f"{key}/{names[id(weight)]}"] = value
-
     return out
 
 
@@ -79,16 +106,31 @@ def restore_optimizer(
 ) -> None:
     """Put a saved state into a fresh optimiser of the same weights.
 
+    Parameters
+    ----------
+    optimizer : torch.optim.Optimizer
+        made the same way as the one that was saved; changed in place
+    names : mapping of int to str
+        as for `flatten_optimizer`
+    saved : mapping of str to Tensor
+        what `flatten_optimizer` gave
+
     Raises
     ------
     ModelError
         When weights differ from those the state was saved for.
     """
     groups = optimizer.state_dict()["param_groups"]
-    by_index = {i: names[id(w)] for i, w in enumerate(w for g in optimizer.param_groups for w in g["params"])}
-    state: dict[str, dict[str, Any]] = {}
 
+    # torch numbers the weights through all groups, in the order in which the groups hold them.
+    by_index: dict[int, str] = {}
+    for group in optimizer.param_groups:
+        for weight in group["params"]:
+            by_index[len(by_index)] = names[id(weight)]
+
+    state: dict[str, dict[str, Any]] = {}
     for entry, tensor in saved.items():
+        # At the first slash: names of weights may hold more of them, keys of a state hold none.
         key, _, name = entry.partition("/")
         state.setdefault(name, {})[key] = tensor
 
@@ -98,13 +140,29 @@ def restore_optimizer(
             f"the saved optimiser state is of other weights: {', '.join(unknown[:3])} are not trained here."
         )
 
-    optimizer.load_state_dict(
-        {"param_groups": groups, "state": {i: state[name] for i, name in by_index.items() if name in state}}
-    )
+    # A weight without state is one that had no gradient yet. The groups stay those of the fresh optimiser: a resume may
+    # change the learning rate where its caller allows that.
+    by_number = {}
+    for index, name in by_index.items():
+        if name in state:
+            by_number[index] = state[name]
+    optimizer.load_state_dict({"param_groups": groups, "state": by_number})
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     """Write one checkpoint whole or not at all and drop all but the last two.
+
+    Parameters
+    ----------
+    folder : Path
+        of all checkpoints of this training
+    checkpoint : Checkpoint
+        to be written
+
+    Returns
+    -------
+    Path
+        folder of this checkpoint
 
     Raises
     ------
@@ -118,7 +176,6 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
 
     record = {**checkpoint.record, "step": checkpoint.step, "sha256": {}}
     place = folder / f"step-{checkpoint.step:08d}"
-
     with atomic.folder(place) as temporary:
         for name in _FILES:
             tensors = getattr(checkpoint, name)
@@ -132,26 +189,51 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
                     )
 
             # Weights that two layers share are written twice: safetensors refuses memory that is shared.
-            data = save({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()})
+            copies = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+            data = save(copies)
             (temporary / f"{name}.safetensors").write_bytes(data)
             record["sha256"][name] = hashlib.sha256(data).hexdigest()
 
+        # Last: it names the hashes of the others.
         (temporary / STATE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
+    # Only now that the new one stands under its name. A kill before this line leaves three, until
+    # the next save.
     for old in checkpoints(folder)[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)
-
     return place
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Checkpoint folders, oldest first."""
+    """Checkpoint folders, oldest first.
+
+    Parameters
+    ----------
+    folder : Path
+        of all checkpoints of a training; may be absent
+
+    Returns
+    -------
+    list of Path
+        without what a killed process left half written, which has another name
+    """
+    # Eight digits in the name put them in the order of steps.
     return sorted(p for p in folder.glob("step-*") if p.is_dir())
 
 
 @reads("place", ModelError)
 def load_checkpoint(place: Path) -> Checkpoint:
     """Read one checkpoint.
+
+    Parameters
+    ----------
+    place : Path
+        folder of one checkpoint
+
+    Returns
+    -------
+    Checkpoint
+        with its tensors on the CPU
 
     Raises
     ------
@@ -163,7 +245,6 @@ def load_checkpoint(place: Path) -> Checkpoint:
 
     record = read_json(place / STATE)
     parts: dict[str, Any] = {"ema": None}
-
     for name, digest in record.get("sha256", {}).items():
         file = place / f"{name}.safetensors"
         try:
@@ -171,6 +252,7 @@ def load_checkpoint(place: Path) -> Checkpoint:
         except OSError as error:
             raise ModelError(f"{file} cannot be read ({error.strerror}).") from error
 
+        # Before it is parsed: a flipped bit in a weight parses well and trains on.
         if hashlib.sha256(data).hexdigest() != digest:
             raise ModelError(f"{file} is not what was written (its SHA-256 differs).")
 
@@ -181,7 +263,6 @@ def load_checkpoint(place: Path) -> Checkpoint:
 
     if absent := [name for name in ("model", "optimizer") if name not in parts]:
         raise ModelError(f"{place} was saved without its {' and '.join(absent)}.")
-
     return Checkpoint(int(record["step"]), record=record, **parts)
 
 
@@ -190,6 +271,16 @@ def last_checkpoint(folder: Path) -> Checkpoint | None:
 
     A damaged one is passed over with a warning in favour of the one before.
 
+    Parameters
+    ----------
+    folder : Path
+        of all checkpoints of a training; may be absent
+
+    Returns
+    -------
+    Checkpoint or None
+        with its tensors on the CPU
+
     Raises
     ------
     ModelError
@@ -197,6 +288,7 @@ def last_checkpoint(folder: Path) -> Checkpoint | None:
     """
     found = checkpoints(folder)
     for place in reversed(found):
+        # Somebody deleted the largest file to save space. Training would go on with moments of zero and look healthy.
         if (place / STATE).is_file() and not (place / "optimizer.safetensors").is_file():
             raise ModelError(
                 f"{place} has no optimizer.safetensors: going on without the optimiser's state would be another training "
@@ -207,7 +299,7 @@ def last_checkpoint(folder: Path) -> Checkpoint | None:
         try:
             return load_checkpoint(place)
         except ModelError as error:
-            damage = str(error)
+            damage = str(error)  # of the oldest, after the last round
             if place != found[0]:
                 warnings.warn(
                     f"the checkpoint {place.name} is damaged and the one before it is used: {damage}",
@@ -239,12 +331,15 @@ class ModulePart:
     ----------
     module : nn.Module
         the network
-    config : mapping of {str: Any}
+    config : mapping of str to Any
         plain values that `build` makes the same network from
 
     Attributes
     ----------
-    module, config : as given
+    module : nn.Module
+        as given
+    config : dict of str to Any
+        a copy of what was given
     """
 
     version: ClassVar[int] = 1
@@ -255,16 +350,47 @@ class ModulePart:
 
     @classmethod
     def build(cls, config: dict[str, Any]) -> nn.Module:
-        """An untrained network of this configuration."""
+        """An untrained network of this configuration.
+
+        Parameters
+        ----------
+        config : dict of str to Any
+            as it was given to the part
+
+        Returns
+        -------
+        nn.Module
+            with weights of any value: those saved are put over them
+        """
         raise NotImplementedError
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Weights and buffers by name, and the configuration."""
+        """Weights and buffers by name, and the configuration.
+
+        Returns
+        -------
+        tensors : dict of str to ndarray
+            see `module_state`
+        meta : dict of str to Any
+            what JSON can hold
+        """
         return module_state(self.module), {"config": self.config}
 
     @classmethod
     def from_state(cls, tensors: dict[str, np.ndarray], meta: dict[str, Any]) -> Self:
         """The same network again, in evaluation mode.
+
+        Parameters
+        ----------
+        tensors : dict of str to ndarray
+            as `state` gave them
+        meta : dict of str to Any
+            as `state` gave it
+
+        Returns
+        -------
+        ModulePart
+            of the class this is called on
 
         Raises
         ------
@@ -278,21 +404,39 @@ class ModulePart:
 
 
 def module_state(module: nn.Module) -> dict[str, np.ndarray]:
-    """Weights and buffers of a network as arrays; bfloat16, which numpy lacks, becomes float32 without loss."""
+    """Weights and buffers of a network as arrays; bfloat16, which numpy lacks, becomes float32 without loss.
+
+    Parameters
+    ----------
+    module : nn.Module
+        on any device
+
+    Returns
+    -------
+    dict of str to ndarray
+        copies, which a further step of training does not change
+    """
     import torch
 
     state = {}
     for name, tensor in module.state_dict().items():
         if tensor.dtype == torch.bfloat16:
             tensor = tensor.float()
-
         state[name] = tensor.detach().cpu().contiguous().numpy().copy()
-
     return state
 
 
 def load_module_state(module: nn.Module, tensors: Mapping[str, np.ndarray], owner: str) -> None:
     """Put arrays into a network, whole or not at all; each takes the precision the network has.
+
+    Parameters
+    ----------
+    module : nn.Module
+        changed in place, on whatever device it is
+    tensors : mapping of str to ndarray
+        as `module_state` gave them
+    owner : str
+        whose weights these are, for the message
 
     Raises
     ------
@@ -305,7 +449,8 @@ def load_module_state(module: nn.Module, tensors: Mapping[str, np.ndarray], owne
     missing = sorted(set(wanted) - set(tensors))
     extra = sorted(set(tensors) - set(wanted))
     if missing or extra:
-        lost, more = (few(names, 3) or "nothing" for names in (missing, extra))
+        lost = few(missing, 3) or "nothing"
+        more = few(extra, 3) or "nothing"
         raise ModelError(
             f"the saved weights do not fit {owner}: missing {lost}, unexpected {more}. "
             "They are of another architecture or version; fit again or choose the matching configuration."
@@ -320,11 +465,33 @@ def load_module_state(module: nn.Module, tensors: Mapping[str, np.ndarray], owne
                 "with, or fit again."
             )
 
+    # Only after every shape was compared, so that a refusal leaves the network as it was.
     with torch.no_grad():
         for name, tensor in wanted.items():
+            # A copy: torch warns of an array that cannot be written, such as a memory map.
             tensor.copy_(torch.from_numpy(np.array(tensors[name])).reshape(tensor.shape))
 
 
 def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What differs between two flat records, as "key: old -> new"."""
-    return [f"{k}: {old.get(k)!r} -> {new.get(k)!r}" for k in sorted({*old, *new}) if old.get(k) != new.get(k)]
+    """What differs between two flat records, as "key: old -> new".
+
+    Parameters
+    ----------
+    old, new : mapping of str to Any
+        values by key; a key that one lacks counts as None there
+
+    Returns
+    -------
+    list of str
+        in the order of the keys
+
+    Examples
+    --------
+    >>> changed({"lr": 0.1, "seed": 0}, {"lr": 0.2, "seed": 0})
+    ['lr: 0.1 -> 0.2']
+    """
+    differences = []
+    for key in sorted({*old, *new}):
+        if old.get(key) != new.get(key):
+            differences.append(f"{key}: {old.get(key)!r} -> {new.get(key)!r}")
+    return differences

@@ -66,20 +66,38 @@ class Passing:
             fewer rows and more rows
         traces : sequence of ndarray
             (n_operations,) bytes for each
+
+        Returns
+        -------
+        Passing
+            the line through both sizes, one for each operation
         """
         few, many = sizes
         small, large = traces
-        if few == many or len(small) != len(large):  # not the same operations: all of it is taken to grow with the rows
-            return cls(np.zeros(1), np.array([large.max() / many]))
+        # Where the two are other operations, nothing can be paired off.
+        if few == many or len(small) != len(large):
+            # All of it is taken to grow with the rows, which errs towards too much.
+            return cls(np.zeros(1), np.array([large.max() / many]))  # (1,) each
 
+        # Never below zero: a line that falls would promise memory back for large batches.
         per_row = np.maximum(0.0, (large - small) / (many - few))  # (n_operations,)
         fixed = np.maximum(0.0, large - per_row * many)
-
         return cls(fixed, per_row)
 
     def __call__(self, rows: int) -> float:
-        """Bytes at the most, for so many rows at a time."""
-        return float((self.fixed + self.per_row * rows).max())
+        """Bytes at the most, for so many rows at a time.
+
+        Parameters
+        ----------
+        rows : int
+            items of one part of a batch
+
+        Returns
+        -------
+        float
+            of the worst moment, which is another one for few rows than for many
+        """
+        return float((self.fixed + self.per_row * rows).max())  # over (n_operations,)
 
 
 @dataclass(frozen=True)
@@ -94,7 +112,7 @@ class Training:
         how many numbers are trained
     steps, batch_size, accumulate : int
         of its configuration
-    held : mapping of {str: int}
+    held : mapping of str to int
         bytes for weights, gradients, moments and average
     passing : Passing
         bytes of forward and backward pass, as configured, and with every block computed twice (None where nobody asked)
@@ -132,14 +150,21 @@ class Training:
             parts; those of the configuration by default
         recompute : bool, default False
             whether every block is computed twice
+
+        Returns
+        -------
+        int
+            bytes
         """
+        # A part that does not divide evenly is as large as the largest.
         rows = math.ceil(self.batch_size / (accumulate or self.accumulate))
         if recompute and self.recomputed is not None:
             passing = self.recomputed(rows)
         else:
             passing = self.passing(rows)
 
-        gradients = self.held["gradients"]  # which a pass holds as well, at its end
+        # A pass holds the gradients as well, at its end: counted once, and at least as large as they are.
+        gradients = self.held["gradients"]
         return int(sum(self.held.values()) - gradients + max(passing, gradients))
 
     @property
@@ -159,7 +184,6 @@ class Training:
             timed = f"{STEPS - 1} steps timed"
         else:
             timed = "time at least: operations over the rate of a plain product"
-
         return f"{self.weights / 1e6:.3g} M weights, {self.flops:.2g} operations a step, {timed}"
 
 
@@ -228,6 +252,7 @@ class Rehearsal:
         Trained
             as if all steps had been done
         """
+        # What the rehearsal itself takes must not count as memory of the stage.
         began = time.perf_counter()
         held_now = self.peak.hold()
         if not self.trainings:
@@ -240,13 +265,12 @@ class Rehearsal:
             training = self._judged(network, fetch, n_items, config, seed, watch, log_every, options)
 
         self.trainings.append(training)
-        if watch is not None:
+        if watch is not None:  # a stage may ask BestStep for a step that was judged
             watch({"step": config.steps, "loss": 0.0, "lr": config.lr, "gradient": 0.0})
 
         network.eval()
         self.peak.go_on()
         self.seconds += time.perf_counter() - began
-
         return Trained(config.steps, True, accumulate=config.accumulate)
 
     def _judged(
@@ -283,6 +307,8 @@ class Rehearsal:
             together=counts.together,
         )
 
+        # Real steps are taken where they end soon and fit with room to spare: the arithmetic may be off by a part, and a
+        # rehearsal that runs out of memory would be the very thing it is there to prevent.
         is_short = counts.flops / rate() < PATIENCE / STEPS
         if self.recompute or not is_short or training.peak() >= (memory.available() or 0) / 2:
             return training
@@ -292,7 +318,6 @@ class Rehearsal:
             start = time.perf_counter()
             watch({"step": STEPS, "loss": 0.0, "lr": config.lr, "gradient": 0.0})
             seconds += (time.perf_counter() - start) * (config.steps // log_every)
-
         return replace(training, seconds=seconds, timed=True)
 
 
@@ -302,13 +327,14 @@ def _seconds_of_a_step(
     """The quicker of the last two of three real steps; the first pays for what is done once."""
     stamps: list[float] = []
     short = config.model_copy(update={"steps": STEPS})
+    # Without a folder: a rehearsal must leave no checkpoint that the real training would go on from.
     quiet = {**options, "folder": None, "minutes": None, "progress": None}
 
     def note_time(entry: dict[str, float]) -> None:
-        stamps.append(time.perf_counter())
+        stamps.append(time.perf_counter())  # one a step
 
     train(network, fetch, n_items, short, seed=seed, log_every=1, watch=note_time, **quiet)
-    return float(np.diff(stamps).min())
+    return float(np.diff(stamps).min())  # (STEPS - 1,) to a scalar
 
 
 @dataclass(frozen=True)
@@ -332,6 +358,7 @@ class _FewRows:
         self.seed = seed
 
         part = max(1, config.batch_size // config.accumulate)
+        # Two points make a line. Not one row: batch normalisation refuses it, and products of one row take other kernels.
         self.sizes = (min(2, part), min(4, part))
 
     def counted(self, recompute: bool) -> _Counts:
@@ -351,7 +378,6 @@ class _FewRows:
         flops = self._flops(shapes)
         passing = self._passing(self.config.recompute, shapes)
         together = recompute and self._compares_rows(shapes)
-
         return _Counts(flops, passing, recomputed, together)
 
     def _flops(self, shapes: bool) -> float:
@@ -360,27 +386,27 @@ class _FewRows:
         counter = FlopCounterMode(display=False)
         self._gradients(size, self.config, counter, shapes)
 
+        # Operations grow with the rows, but for comparisons between rows, which are a small share of a step.
         return counter.get_total_flops() * self.config.batch_size / size
 
     def _passing(self, recompute: bool, shapes: bool) -> Passing:
+        """Bytes of forward and backward pass by rows, with every block computed twice or once."""
         config = self.config.model_copy(update={"recompute": recompute})
         traces = []
-
         for size in self.sizes:
             live = _Live()
             self._gradients(size, config, live, shapes)
-            traces.append(np.array(live.trace, dtype=np.float64))
-
+            traces.append(np.array(live.trace, dtype=np.float64))  # (n_operations,)
         return Passing.of(self.sizes, traces)
 
     def _compares_rows(self, shapes: bool) -> bool:
         """Whether the loss refuses to be computed in smaller parts."""
         try:
+            # By asking it: a loss that compares rows calls must_be_whole, which raises here.
             with whole_batch(False):
                 self._gradients(min(self.sizes), self.config, nullcontext(), shapes)
         except MachineError:
             return True
-
         return False
 
     def _gradients(self, size: int, config: TrainConfig, mode: AbstractContextManager[Any], shapes: bool) -> None:
@@ -395,17 +421,17 @@ class _FewRows:
 
         with ExitStack() as stack:
             stack.enter_context(recomputing(network, config.recompute))
-            stack.enter_context(torch.random.fork_rng([]))
+            stack.enter_context(torch.random.fork_rng([]))  # weights drawn after the rehearsal stay as they were
             if shapes:
                 fake = stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+                # Indices stay real: a loss may look up a row, or a step of its schedule, by their numbers.
                 batch = tree_map_only(Tensor, lambda t: t if _is_an_index(t) else fake.from_tensor(t), batch)
                 stack.enter_context(_Contact())
 
             for number, turn in enumerate(turns_of(network)(0)):
                 draws = Draws(self.seed, 0, size, None, device, number)
                 arguments = () if turn is None else (turn,)
-                network.zero_grad(set_to_none=True)
-
+                network.zero_grad(set_to_none=True)  # gradients of the turn before count as memory otherwise
                 with mode:
                     loss, _ = loss_of(batch, draws, *arguments)
                     loss.backward()
@@ -425,6 +451,7 @@ class _Contact(TorchDispatchMode):
         if any(isinstance(t, FakeTensor) for t in tree_leaves((args, kwargs))):
             return func(*args, **(kwargs or {}))
 
+        # No fake operand: computed for good, which the fake mode around this would not do.
         with unset_fake_temporarily():
             return func(*args, **(kwargs or {}))
 
@@ -440,6 +467,8 @@ class _Live(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
+
+        # A view, or a result in place, shares the storage of an operand and takes no memory of its own.
         inputs = set()
         for leaf in tree_leaves((args, kwargs)):
             if isinstance(leaf, Tensor):
@@ -454,30 +483,38 @@ class _Live(TorchDispatchMode):
             if key not in inputs and key not in self._seen:
                 self._seen.add(key)
                 self.now += storage.nbytes()
+
+                # Not at exit, when the order in which things go is nobody's.
                 weakref.finalize(storage, self._drop, key, storage.nbytes()).atexit = False
 
         self.trace.append(self.now)
         return out
 
     def _drop(self, key: int, size: int) -> None:
+        # The key is an address, and the next tensor may be given the same one.
         self._seen.discard(key)
         self.now -= size
 
 
 @functools.lru_cache(maxsize=1)
 def rate() -> float:
-    """Operations a second of a plain single-precision product on the device that would train."""
+    """Operations a second of a plain single-precision product on the device that would train.
+
+    Returns
+    -------
+    float
+        multiplications and additions counted as one each, as `FlopCounterMode` counts them
+    """
     if torch.cuda.is_available():
         device = "cuda"
-        side = 2048
+        side = 2048  # large enough to fill a device, small enough for a hundredth of a second
     else:
         device = "cpu"
         side = 1024
 
-    a = torch.ones(side, device=device).diag()
+    a = torch.ones(side, device=device).diag()  # (side, side); the identity stays finite however often it is multiplied
     best = np.inf
-
-    for _ in range(5):
+    for _ in range(5):  # the quickest: the others waited for somebody else
         start = time.perf_counter()
         b = a @ a  # (side, side)
         float(b[0, 0])  # waits for the device

@@ -60,7 +60,7 @@ class Trained:
         optimiser steps done
     finished : bool
         whether these are all
-    curve : list of dict of {str: float}
+    curve : list of dict of str to float
         one dict per logged step: step, loss (summed over turns), lr, gradient (norm, the largest of all turns), and the
         network's own logs
     resumed_at : int
@@ -81,7 +81,24 @@ class HasLoss(Protocol):
     """What a network must have to be trained."""
 
     def loss(self, batch: Any, draws: Draws, *turn: str) -> tuple[Tensor, dict[str, Any]]:
-        """The mean loss over the rows of a batch, and scalars to log."""
+        """The mean loss over the rows of a batch, and scalars to log.
+
+        Parameters
+        ----------
+        batch : Any
+            what the caller's `Fetch` gave, on the device of the training
+        draws : Draws
+            noise for these rows
+        *turn : str
+            which turn of the step, for a network with ``turns``; nothing otherwise
+
+        Returns
+        -------
+        loss : Tensor
+            scalar, the mean over the rows and not their sum: parts of a batch are averaged
+        logs : dict of str to Any
+            numbers, or tensors of one number
+        """
         ...
 
 
@@ -102,23 +119,60 @@ class NetworkLoss(nn.Module):
         self.precision = precision
 
     def forward(self, batch: Any, draws: Draws, *turn: str) -> tuple[Tensor, dict[str, Any]]:
-        """The loss of a batch as a float32 scalar, and what the network has to log."""
+        """The loss of a batch as a float32 scalar, and what the network has to log.
+
+        Parameters
+        ----------
+        batch : Any
+            see `HasLoss.loss`
+        draws : Draws
+            see `HasLoss.loss`
+        *turn : str
+            see `HasLoss.loss`
+
+        Returns
+        -------
+        loss : Tensor
+            scalar, float32
+        logs : dict of str to Any
+            as the network gave them
+        """
         autocast = torch.autocast(torch.device(draws.device).type, torch.bfloat16, enabled=self.precision == "bf16")
         with autocast:
             loss, logs = cast("HasLoss", self.network).loss(batch, draws, *turn)
-
         return loss.float(), logs
 
 
 def adamw(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW with weight decay on matrices and filters only, not on biases, gains and other vectors."""
-    weights = [w for w in network.parameters() if w.requires_grad]
-    groups = [
-        {"params": [w for w in weights if w.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [w for w in weights if w.ndim < 2], "weight_decay": 0.0},
-    ]
+    """AdamW with weight decay on matrices and filters only, not on biases, gains and other vectors.
 
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, betas=config.adam_betas, fused=True)
+    Parameters
+    ----------
+    network : nn.Module
+        on the device where it will be trained
+    config : TrainConfig
+        its lr, adam_betas and weight_decay
+
+    Returns
+    -------
+    torch.optim.Optimizer
+        of the weights that ask for a gradient
+    """
+    matrices = []
+    vectors = []
+    for weight in network.parameters():
+        if weight.requires_grad and weight.ndim >= 2:
+            matrices.append(weight)
+        elif weight.requires_grad:
+            vectors.append(weight)
+
+    # Decay pulls towards zero: that is a prior for the entries of a product, and a mistake for a gain that should be near one.
+    groups = [
+        {"params": matrices, "weight_decay": config.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    filled = [group for group in groups if group["params"]]  # torch takes an empty group, and would save it
+    return torch.optim.AdamW(filled, lr=config.lr, betas=config.adam_betas, fused=True)
 
 
 class Trainer(Protocol):
@@ -186,6 +240,8 @@ def train(
         rows (n,) int64 to a batch
     n_items : int
         how many rows there are
+    config : TrainConfig
+        how, and for how many steps
     seed : int
         of batches, noise and dropout (weights are the caller's to initialise)
     folder : Path, optional
@@ -210,6 +266,11 @@ def train(
         shows how far it is
     device : str, optional
         such as ``"cpu"``; by default that of the environment variable PHOSPHENE_DEVICE, or else the best there is
+
+    Returns
+    -------
+    Trained
+        what came of it, with the curve from the first step on, also of the calls before this one
 
     Raises
     ------
@@ -240,8 +301,11 @@ def train(
             stopping=stopping,
         )
         loop.resume(data, may_change)
+
+        # The loop ends between two steps when a signal came, with everything saved.
         done = loop.run(progress or Progress(quiet=True))
 
+    # Outside the block, where the handlers are the caller's again.
     stopping.act()
     return done
 
@@ -256,7 +320,7 @@ class _Step:
         mean over the batch, summed over turns
     gradient : float
         norm before it is clipped, the largest of all turns
-    logs : dict of {str: Any}
+    logs : dict of str to Any
         of the network
     stop : bool
         whether time is up, or a process was asked to stop
@@ -316,15 +380,20 @@ class _Loop:
                 f"{type(network).__name__} learns in turns, which is for one process, but {self.world} were started."
             )
 
+        # Before the network moves: a refusal here is a sentence, an overflow on the device is a stack of kernels.
         machine.check(network, config, self.device)
         network.to(self.device).train()
         self.names = {id(weight): name for name, weight in network.named_parameters()}
+
+        # After the move, which would leave the optimiser with weights of the host. Each group keeps its own peak, so that a
+        # caller's optimiser may give some weights a lower rate and the schedule still bends all of them.
         self.optimizer = optimizer(network, config)
         for group in self.optimizer.param_groups:
             group["peak"] = float(group["lr"])
 
         self.ema: dict[str, Tensor] | None = None
         if config.ema:
+            # All of the state, buffers included: the averaged weights are put back as a whole network at the end.
             self.ema = {name: value.detach().clone() for name, value in network.state_dict().items()}
 
         self.identity: dict[str, Any] = {}
@@ -344,8 +413,9 @@ class _Loop:
 
         self.folder = atomic.checked_path(self.folder)
         if self.accelerator.is_main_process and self.folder.is_dir():
-            atomic.sweep(self.folder)
+            atomic.sweep(self.folder)  # half a checkpoint of a killed process
 
+        # Nobody reads while the first process still sweeps.
         self.accelerator.wait_for_everyone()
         saved = last_checkpoint(self.folder)
         if saved is None:
@@ -360,6 +430,8 @@ class _Loop:
             raise ModelError(f"the checkpoint in {self.folder} is of another network: {error}") from error
 
         restore_optimizer(self.optimizer, self.names, saved.optimizer)
+
+        # Parts as the last call ended with: what did not fit then does not fit now.
         finished = saved.step >= self.config.steps
         accumulate = max(self.config.accumulate, saved.record.get("accumulate", 1))
         self.done = Trained(saved.step, finished, saved.record["curve"], saved.step, accumulate)
@@ -376,6 +448,7 @@ class _Loop:
             "curve": self.done.curve,
             "accumulate": self.done.accumulate,
         }
+        # Gradients are not saved: a checkpoint stands between two steps, where there are none.
         state = flatten_optimizer(self.optimizer, self.names)
         save_checkpoint(self.folder, Checkpoint(self.done.step, self.network.state_dict(), state, self.ema, record))
 
@@ -391,18 +464,18 @@ class _Loop:
         self.began = self.last_save = time.monotonic()
         self.saved_at = self.done.step
         steps = range(self.done.step, self.config.steps)
-
         for number in progress.each(steps, "training", len(steps), unit="step"):
+            # From here on a kill loses this step; the checkpoint before it draws the same batch and noise again.
             rate = self.set_learning_rate(number)
             step = self.take_step(number)
-            self.done.step = number + 1
+            self.done.step = number + 1  # done, not at: the curve and checkpoints count from 1
 
             self.average_weights(number)
             self.log(step, rate)
             self.save_if_due()
+            # Several processes stop by what they exchanged, all at one step; a signal may reach one of them only.
             if step.stop or (self.world == 1 and self.stopping.signal):
                 break
-
         return self.finish()
 
     def set_learning_rate(self, number: int) -> float:
@@ -410,19 +483,20 @@ class _Loop:
         rate = learning_rate(self.config, number)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * rate
-
         return rate
 
     def take_step(self, number: int) -> _Step:
         """Move the weights, once for every turn of the step."""
         step = _Step()
-
         for turn_number, turn in enumerate(self.turns(number)):
             own_loss, logs = self.gradients_that_fit(number, turn, turn_number)
+
+            # Without a limit the norm is still wanted, for the curve and the check below.
             clip_norm = self.config.clip_norm or math.inf
             norm = float(torch.nn.utils.clip_grad_norm_(self.network.parameters(), clip_norm))
 
             loss, step.stop = self.exchange(own_loss)
+            # Before the weights move: NaN would be in all of them, and in the next checkpoint.
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 _stop_at_nan(number, loss, norm, self.folder)
 
@@ -430,12 +504,12 @@ class _Loop:
             step.loss = step.loss + loss
             step.gradient = max(step.gradient, norm)
             step.logs.update(logs)
-
         return step
 
     def gradients_that_fit(self, number: int, turn: str | None, turn_number: int) -> tuple[Tensor, dict[str, Any]]:
         """Gradients of one turn of a step, in more and smaller parts where memory runs out."""
         while True:
+            # Also after a failed attempt, which leaves the gradients of the parts it got through.
             self.optimizer.zero_grad(set_to_none=True)
             try:
                 with whole_batch(self.done.accumulate == self.config.accumulate):
@@ -452,7 +526,7 @@ class _Loop:
         """Gradients of one turn of a step, added up over its parts in the weights; the mean loss, and the network's logs."""
         from accelerate.utils import send_to_device
 
-        rows = self.batches.rows(number)
+        rows = self.batches.rows(number)  # (batch_size,)
         n_parts = len(self.parts)
         arguments = () if turn is None else (turn,)
         total = torch.zeros((), device=self.device)
@@ -463,16 +537,34 @@ class _Loop:
             with self.seeded(number, part), self.exchanging_after(i == n_parts - 1):
                 batch = send_to_device(self.fetch(rows[part]), self.device)
                 loss, logs = self.model(batch, draws, *arguments)
+
+                # Each part over the number of parts and then added up: the mean over the batch, since parts are equal.
                 (loss / n_parts).backward()
 
             total += loss.detach() / n_parts
-
         return total, logs
 
     @contextmanager
     def seeded(self, number: int, part: slice) -> Iterator[None]:
-        """Dropout and anything else inside the network that draws globally is seeded here and nowhere else."""
-        cuda = [self.device] if self.device.type == "cuda" else []
+        """Dropout and anything else inside the network that draws globally is seeded here and nowhere else.
+
+        Parameters
+        ----------
+        number : int
+            of the step
+        part : slice
+            rows of the batch; its start goes into the seed, so that two parts do not drop the same units
+
+        Yields
+        ------
+        None
+            forward and backward pass are in the block; the caller's own generator is as before afterwards
+        """
+        if self.device.type == "cuda":
+            cuda = [self.device]
+        else:
+            cuda = []
+
         with torch.random.fork_rng(cuda):
             torch.manual_seed(seed_of(self.seed, number, part.start, 3))
             yield
@@ -481,16 +573,19 @@ class _Loop:
         """Processes add up their gradients after the last part only."""
         if is_last:
             return nullcontext()
-
         return self.accelerator.no_sync(self.model)
 
     def exchange(self, own_loss: Tensor) -> tuple[float, bool]:
         """The mean loss over processes, and whether any of them wants to stop or was told to: one exchange a turn."""
         is_out_of_time = self.minutes is not None and time.monotonic() - self.began > 60 * self.minutes
         wants = torch.tensor([float(is_out_of_time), float(self.stopping.signal > 0)], device=own_loss.device)
-        shared = cast("Tensor", self.accelerator.reduce(torch.cat([own_loss[None], wants]), "mean"))
+        message = torch.cat([own_loss[None], wants])  # (3,)
+        shared = cast("Tensor", self.accelerator.reduce(message, "mean"))
+
+        # A mean of flags is above zero as soon as one process has raised its own.
         loss, out_of_time, told_to_stop = shared.tolist()
 
+        # A process that got no signal ends as the one that did, and so the starter sees one way of ending.
         if told_to_stop and not self.stopping.signal:
             self.stopping.signal = signal.SIGTERM
 
@@ -502,12 +597,13 @@ class _Loop:
         if self.ema is None or self.config.ema is None:
             return
 
+        # (1 + t) / (10 + t) is 0.1 at first and 0.99 after 890 steps, as in TensorFlow's ExponentialMovingAverage.
         decay = min(self.config.ema, (1 + number) / (10 + number))
         for name, value in self.network.state_dict().items():
             if value.is_floating_point():
                 self.ema[name].lerp_(value, 1 - decay)
             else:
-                self.ema[name].copy_(value)
+                self.ema[name].copy_(value)  # a counter has no average
 
     def log(self, step: _Step, rate: float) -> None:
         """An entry of the curve, every so often and at the end."""
@@ -534,6 +630,8 @@ class _Loop:
 
         if (by_steps or by_time) and step < self.config.steps:
             self.save()
+
+            # Read after saving: a disk slower than save_minutes must not leave training only time to save.
             self.last_save = time.monotonic()
             self.saved_at = step
 
@@ -547,41 +645,55 @@ class _Loop:
                 f"of {self.config.accumulate}"
             )
 
+        # Saved with the weights as they are trained; only then does their average take their place.
         if done.step > self.saved_at:
             self.save()
-
         if self.ema is not None:
             self.network.load_state_dict(self.ema)
 
         self.accelerator.wait_for_everyone()
         self.network.eval()
-
         return done
 
 
 def turns_of(network: nn.Module) -> Callable[[int], Collection[str | None]]:
-    """The turns of a step by its number: those of the network, or one without a name."""
+    """The turns of a step by its number: those of the network, or one without a name.
+
+    Parameters
+    ----------
+    network : nn.Module
+        with or without ``turns``
+
+    Returns
+    -------
+    callable
+        from the number of a step to the names of its turns; ``(None,)`` at every step where the network has none
+    """
     if hasattr(network, "turns"):
         return cast("Callable[[int], Collection[str | None]]", network.turns)
-
     return lambda number: (None,)
 
 
 def _identity(network: nn.Module, config: TrainConfig, n_items: int, data: str, seed: int) -> dict[str, Any]:
     """What must be the same for a training to go on from a checkpoint."""
-    identity: dict[str, Any] = {f"config.{key}": value for key, value in config.model_dump(mode="json").items()}
+    identity: dict[str, Any] = {}
+    for key, value in config.model_dump(mode="json").items():
+        identity[f"config.{key}"] = value
+
+    # Not the names of the weights: the checkpoint names them, and loading says better which one is missing.
     n_weights = sum(weight.numel() for weight in network.parameters())
 
     identity["data"] = f"{n_items} items {data}".strip()
     identity["seed"] = seed
     identity["network"] = f"{type(network).__name__} of {n_weights} weights"
-
     return identity
 
 
 def _check_same(saved: Checkpoint, now: dict[str, Any], world: int, may_change: Collection[str], folder: Path) -> None:
     """Refuse to go on from the checkpoint of another training; warn where the number of processes changed."""
-    free = {*(f"config.{key}" for key in may_change), *may_change}
+    free = set(may_change)
+    for key in may_change:
+        free.add(f"config.{key}")
 
     # A setting that came with a later version was at its default before.
     old = {}
@@ -590,10 +702,11 @@ def _check_same(saved: Checkpoint, now: dict[str, Any], world: int, may_change: 
             old[f"config.{key}"] = setting.default
 
     old.update(saved.record["identity"])
-    before = {key: value for key, value in old.items() if key not in free}
-    after = {key: value for key, value in now.items() if key not in free}
+    for key in free:
+        old.pop(key, None)
 
-    if differs := changed(before, after):
+    after = {key: value for key, value in now.items() if key not in free}
+    if differs := changed(old, after):
         raise ModelError(
             f"{folder} holds the checkpoint of another training ({'; '.join(differs)}). Going on would mix the two: "
             "use the old values, another folder, or delete this one to start again."
@@ -609,6 +722,7 @@ def _check_same(saved: Checkpoint, now: dict[str, Any], world: int, may_change: 
 
 
 def _stop_at_nan(number: int, loss: float, norm: float, folder: Path | None) -> NoReturn:
+    """End a training whose loss or gradient is not finite, and say what is left of it."""
     saved = None
     if folder is not None:
         saved = last_checkpoint(folder)

@@ -33,18 +33,18 @@ def held(network: nn.Module, config: TrainConfig) -> dict[str, int]:
 
     Returns
     -------
-    dict of {str: int}
+    dict of str to int
         weights (and buffers), gradients, moments (AdamW's two), average (where there is one)
     """
     weights = [w for w in network.parameters() if w.requires_grad]
     trained = sum(w.numel() * w.element_size() for w in weights)
     whole = sum(w.numel() * w.element_size() for w in (*network.parameters(), *network.buffers()))
 
+    # The average covers buffers as well, moments only what is trained; AdamW keeps the mean and the square of a gradient.
     if config.ema:
         average = whole
     else:
         average = 0
-
     return {"weights": whole, "gradients": trained, "moments": 2 * trained, "average": average}
 
 
@@ -104,11 +104,13 @@ def smaller(batch_size: int, world: int, accumulate: int, step: int, error: str)
     first = " ".join(error.split())[:200]
     share = batch_size // world
     if world > 1:
+        # The others wait in an exchange that this process will not reach; only the starter can change all of them.
         raise MachineError(
             f"memory ran out at step {step + 1} ({first}) on one of {world} processes, which cannot change the parts of a "
             f"batch on their own. Set accumulate={2 * accumulate} (now {accumulate}). {ADVICE}"
         )
 
+    # At least twice as many, and equal ones: their mean is the mean of the batch.
     more = next((n for n in range(2 * accumulate, share + 1) if share % n == 0), None)
     if more is None:
         raise MachineError(
@@ -116,6 +118,7 @@ def smaller(batch_size: int, world: int, accumulate: int, step: int, error: str)
             f"a time, and the batch cannot be cut any smaller. {ADVICE}"
         )
 
+    # Blocks of the old size, kept for use again, would leave no room in one piece for those of the new.
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
@@ -151,12 +154,13 @@ def explained(folder: Path | None) -> Iterator[None]:
     try:
         yield
     except PhospheneError:
-        raise
+        raise  # says it better already
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise MachineError(
             f"memory ran out in training: {' '.join(str(error).split())[:300]}. {ADVICE}{kept}"
         ) from error
     except RuntimeError as error:
+        # Many failures of torch are plain RuntimeErrors, which only their text tells apart.
         text = " ".join(str(error).split())
         if "allocate memory" in text or "not enough memory" in text:
             raise MachineError(f"memory ran out in training: {text[:300]}. {ADVICE}{kept}") from error
@@ -174,7 +178,7 @@ def explained(folder: Path | None) -> Iterator[None]:
 
 
 def _is_of_another(error: RuntimeError, text: str) -> bool:
+    """Whether this failure is an exchange that broke off because another process went away."""
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return False
-
     return isinstance(error, torch.distributed.DistError) or "peer" in text.lower() or "gloo" in text

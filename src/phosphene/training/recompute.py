@@ -37,7 +37,9 @@ def recomputing(network: nn.Module, wanted: bool = True) -> Iterator[int]:
 
     try:
         for block in blocks:
-            block.forward = partial(_twice, block.forward)  # of this object, over that of its class
+            # An attribute of this object hides the method of its class; deleting it brings the method back. A wrapper module
+            # would do as well, but it would change the names of the weights and with them every checkpoint.
+            block.forward = partial(_twice, block.forward)
 
         yield len(blocks)
     finally:
@@ -46,15 +48,20 @@ def recomputing(network: nn.Module, wanted: bool = True) -> Iterator[int]:
 
 
 def _twice(forward: Any, *arguments: Any, **named: Any) -> Any:
+    """The block's result now, and its activations a second time when the backward pass comes by."""
+    # The reentrant variant gives no gradient where no input asks for one, as in a block behind a frozen embedding.
     return checkpoint(forward, *arguments, use_reentrant=False, **named)
 
 
 def _blocks(module: nn.Module) -> Iterator[nn.Module]:
+    """Entries of the outermost lists of at least two; below a block nothing is computed a third time."""
     for child in module.children():
         if isinstance(child, nn.ModuleList) and len(child) > 1:
             for block in child:
+                # A list in a list, such as levels of a U-Net: it has no forward pass of its own to wrap.
                 if isinstance(block, (nn.ModuleList, nn.ModuleDict)):
                     yield from _blocks(block)
+                # Wrapped already (a network that holds another), counting statistics, or without weights: left alone.
                 elif (
                     "forward" not in vars(block)
                     and not _has_statistics(block)
@@ -66,4 +73,5 @@ def _blocks(module: nn.Module) -> Iterator[nn.Module]:
 
 
 def _has_statistics(block: nn.Module) -> bool:
+    """Whether a batch normalisation inside would move its running mean and variance at each of the two passes."""
     return any(isinstance(m, nn.modules.batchnorm._NormBase) and m.track_running_stats for m in block.modules())

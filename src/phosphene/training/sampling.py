@@ -18,14 +18,33 @@ if TYPE_CHECKING:
 
 
 def seed_of(*numbers: int) -> int:
-    """One 63-bit seed from several integers."""
+    """One 63-bit seed from several integers.
+
+    Parameters
+    ----------
+    *numbers : int
+        0 or above; the order counts, and so does how many there are
+
+    Returns
+    -------
+    int
+        0 to 2 ** 63 - 1
+
+    Examples
+    --------
+    >>> seed_of(1, 2) == seed_of(1, 2), seed_of(1, 2) == seed_of(2, 1)
+    (True, False)
+    """
+    # Hashed, not added: seed 0 at step 1 and seed 1 at step 0 must have nothing in common. 63 bits, since torch takes an
+    # int64 and a negative seed would be another one.
     return int(np.random.SeedSequence([int(n) for n in numbers]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=4)  # a batch meets two epochs at most as a rule; validation may take turns with training
 def _order(n_items: int, seed: int, epoch: int) -> np.ndarray:
+    """(n_items,) int64, the order of one epoch."""
     order = np.random.Generator(np.random.Philox(seed_of(seed, epoch, 1))).permutation(n_items)
-    order.flags.writeable = False
+    order.flags.writeable = False  # every caller gets this same array
     return order
 
 
@@ -62,8 +81,21 @@ class BatchSampler:
         self.seed = int(seed)
 
     def rows(self, step: int) -> np.ndarray:
-        """(batch_size,) int64, the items of a step, counted from 0."""
-        at = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        """The items of a step.
+
+        Parameters
+        ----------
+        step : int
+            counted from 0
+
+        Returns
+        -------
+        ndarray of shape (batch_size,), int64
+            places among the items, counted from 0
+        """
+        # All epochs laid end to end make one long row of items, and a step is a window on it: nothing has to be remembered
+        # between steps, and a resumed training takes up exactly where it was.
+        at = np.arange(step * self.batch_size, (step + 1) * self.batch_size)  # (batch_size,)
         epochs = at // self.n_items
         places = at % self.n_items
         out = np.empty(self.batch_size, dtype=np.int64)
@@ -71,7 +103,6 @@ class BatchSampler:
         for epoch in np.unique(epochs):
             mask = epochs == epoch
             out[mask] = _order(self.n_items, self.seed, int(epoch))[places[mask]]
-
         return out
 
     def share(self, rank: int, world: int, accumulate: int = 1) -> list[slice]:
@@ -86,11 +117,17 @@ class BatchSampler:
         accumulate : int, default 1
             parts of each process
 
+        Returns
+        -------
+        list of slice
+            `accumulate` of them, of equal length
+
         Raises
         ------
         ConfigError
             When the batch cannot be divided evenly.
         """
+        # Unequal parts would each be averaged over their own rows, and the mean of means is not the mean of the batch.
         parts = world * accumulate
         if self.batch_size % parts:
             raise ConfigError(
@@ -98,11 +135,11 @@ class BatchSampler:
                 f"parts; make batch_size a multiple of {parts}."
             )
 
+        # The parts of one process lie next to each other, so that its rows can be read in one go.
         size = self.batch_size // parts
         slices = []
         for part in range(rank * accumulate, (rank + 1) * accumulate):
             slices.append(slice(part * size, (part + 1) * size))
-
         return slices
 
 
@@ -140,6 +177,8 @@ class Draws:
         self.total = total
         self.part = part or slice(0, total)
         self.device = device
+
+        # Turn 0 adds nothing to the seed, so that networks without turns keep the noise they had before there were any.
         own_turn = (turn,) if turn else ()
         self.generator = torch.Generator().manual_seed(seed_of(seed, step, 2, *own_turn))
         """For what the whole batch shares; never use it for something drawn per item."""
@@ -148,19 +187,55 @@ class Draws:
         return self.part.stop - self.part.start
 
     def normal(self, *shape: int) -> torch.Tensor:
-        """(part, *shape) float32, mean 0 and variance 1."""
+        """Noise of a standard normal distribution.
+
+        Parameters
+        ----------
+        *shape : int
+            of one item
+
+        Returns
+        -------
+        Tensor of shape (n_part, *shape), float32
+            mean 0 and variance 1
+        """
         import torch
 
+        # Drawn for the whole batch and then cut: a part that drew for itself would depend on how many parts there are.
         return torch.randn(self.total, *shape, generator=self.generator)[self.part].to(self.device)
 
     def uniform(self, *shape: int) -> torch.Tensor:
-        """(part, *shape) float32 in [0, 1)."""
+        """Noise of a uniform distribution.
+
+        Parameters
+        ----------
+        *shape : int
+            of one item
+
+        Returns
+        -------
+        Tensor of shape (n_part, *shape), float32
+            0 to below 1
+        """
         import torch
 
         return torch.rand(self.total, *shape, generator=self.generator)[self.part].to(self.device)
 
     def integers(self, high: int, *shape: int) -> torch.Tensor:
-        """(part, *shape) int64 in 0 .. high - 1."""
+        """Whole numbers, each as likely as the others, such as the steps of a diffusion.
+
+        Parameters
+        ----------
+        high : int
+            one more than the largest
+        *shape : int
+            of one item
+
+        Returns
+        -------
+        Tensor of shape (n_part, *shape), int64
+            0 to high - 1
+        """
         import torch
 
         return torch.randint(high, (self.total, *shape), generator=self.generator)[self.part].to(self.device)

@@ -63,15 +63,17 @@ def learning_rate(config: TrainConfig, step: int) -> float:
     >>> [round(learning_rate(config, s), 3) for s in (0, 9, 10, 55, 99)]
     [0.1, 1.0, 1.0, 0.5, 0.0]
     """
+    # From one share on, not from zero: a first step of rate 0 would move nothing.
     if step < config.warmup:
         return (step + 1) / config.warmup
     if config.schedule == "constant":
         return 1.0
 
+    # Reaches 1 only after the last step, so that no step is spent at a rate of zero; never divides by zero either, where
+    # warm-up takes all steps.
     done = min(1.0, (step - config.warmup) / max(1, config.steps - config.warmup))
     if config.schedule == "linear":
         left = 1 - done
     else:
         left = 0.5 * (1 + math.cos(math.pi * done))
-
     return config.lr_end + (1 - config.lr_end) * left

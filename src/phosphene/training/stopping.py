@@ -17,7 +17,7 @@ class Stopping:
         number of the signal that came; 0 for none
     """
 
-    _CAUGHT = (signal.SIGTERM, signal.SIGINT)
+    _CAUGHT = (signal.SIGTERM, signal.SIGINT)  # what a cluster sends before it kills, and what a person types
 
     def __init__(self) -> None:
         self.signal = 0
@@ -29,7 +29,6 @@ class Stopping:
             for number in self._CAUGHT:
                 if signal.getsignal(number) != signal.SIG_IGN:
                     self._before[number] = signal.signal(number, self._remember)
-
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -42,6 +41,7 @@ class Stopping:
         self._before = {}
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
+        # Twice Ctrl-C is impatience, not an accident. A handler does nothing else: it runs between any two instructions.
         if self.signal == number == signal.SIGINT:
             raise KeyboardInterrupt
 
@@ -49,5 +49,6 @@ class Stopping:
 
     def act(self) -> None:
         """After the block: what the remembered signal would have done."""
+        # Raised again, not turned into an exit: the parent then sees that a signal ended this process, and which.
         if self.signal:
             signal.raise_signal(self.signal)

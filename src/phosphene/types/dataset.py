@@ -43,8 +43,9 @@ class Split:
     held_out: Literal["stimuli", "clusters"] = "stimuli"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "train", tuple(str(i) for i in self.train))
-        object.__setattr__(self, "test", tuple(str(i) for i in self.test))
+        # As texts, as the ids of stimuli are, or the number 12 and the text "12" would stand on both sides unseen.
+        object.__setattr__(self, "train", tuple(map(str, self.train)))
+        object.__setattr__(self, "test", tuple(map(str, self.test)))
 
         for side, ids in (("training", self.train), ("test", self.test)):
             if not ids:
@@ -52,6 +53,7 @@ class Split:
                     f"the {side} set of split '{self.name}' is empty; name at least one {self.unit} there."
                 )
 
+        # The one mistake that no score shows: it is refused where a split is made, so that none can exist.
         both = set(self.train) & set(self.test)
         if both:
             raise SplitError(
@@ -63,16 +65,28 @@ class Split:
         apart = ""
         if self.category_disjoint:
             apart = ", categories apart"
-
         return f"Split({self.name} by {self.unit}: {len(self.train)} to train, {len(self.test)} to test{apart})"
 
     @property
     def digest(self) -> str:
         """SHA-256 of both sides, independent of their order and of the split's name."""
+        # By what is trained and tested on: renaming a split file must not make a new experiment of it.
         return digest_of(self.unit, sorted(self.train), sorted(self.test))
 
     def apply(self, trials: Trials) -> tuple[Trials, Trials]:
         """Training and test trials of one subject, as views.
+
+        Parameters
+        ----------
+        trials : Trials
+            of one subject of the data the split belongs to
+
+        Returns
+        -------
+        training : Trials
+            in the order of `trials`
+        test : Trials
+            in the order of `trials`
 
         Raises
         ------
@@ -86,9 +100,9 @@ class Split:
 
         values = trials.table[column].astype(str)
         sides = []
-
         for side, ids in (("training", self.train), ("test", self.test)):
-            mask = values.isin(ids).to_numpy()
+            # Ids the subject never saw are no mistake: one split serves subjects with different stimuli.
+            mask = values.isin(ids).to_numpy()  # (n_trials,)
             if not mask.any():
                 raise SplitError(
                     f"{trials.subject} has no trial in the {side} set of split '{self.name}' "
@@ -96,7 +110,6 @@ class Split:
                 )
 
             sides.append(trials.take(mask))
-
         return sides[0], sides[1]
 
 
@@ -110,13 +123,13 @@ class Dataset:
         such as "digits69"
     stimuli : Stimuli
         every stimulus any subject saw
-    subjects : mapping of {str: Trials}
+    subjects : mapping of str to Trials
         name to Trials; may be a lazy mapping
-    splits : mapping of {str: Split}, optional
+    splits : mapping of str to Split, optional
         name to Split; the first is the default
-    about : mapping of {str: str}, optional
+    about : mapping of str to str, optional
         title, citation, licence, note ... for people and for the report
-    nouns : mapping of {str: str}, optional
+    nouns : mapping of str to str, optional
         category to what a text calls it, where that is not its name: ``{"balloon": "hot air balloon"}``
     """
 
@@ -129,6 +142,7 @@ class Dataset:
 
     def __repr__(self) -> str:
         """Its parts, one a line; subjects that are opened when asked for stay closed."""
+        # A lazy mapping opens a subject when asked for it, and printing a data set must not read gigabytes.
         parts = [f"Dataset({self.name}", repr(self.stimuli)]
         if isinstance(self.subjects, dict):
             parts += _first(self.subjects, "subjects")
@@ -139,17 +153,48 @@ class Dataset:
         return "\n  ".join(parts) + ")"
 
     def trials(self, subject: str | None = None) -> Trials:
-        """Trials of one subject; of the only (or first) one by default. Raises DataError for an unknown name."""
+        """Trials of one subject.
+
+        Parameters
+        ----------
+        subject : str, optional
+            name; the only (or first) subject by default
+
+        Returns
+        -------
+        Trials
+            opened now where the subjects are a lazy mapping
+
+        Raises
+        ------
+        DataError
+            For an unknown name, with the nearest that exists.
+        """
         if subject is None:
             subject = next(iter(self.subjects))
 
         if subject not in self.subjects:
             raise DataError(f"{self.name} has no subject '{subject}'. {did_you_mean(subject, self.subjects)}")
-
         return self.subjects[subject]
 
     def split(self, name: str | None = None) -> Split:
-        """A named split; the first by default. Raises SplitError for an unknown name."""
+        """One of the splits that came with the data.
+
+        Parameters
+        ----------
+        name : str, optional
+            the first by default
+
+        Returns
+        -------
+        Split
+            as the data set defines it
+
+        Raises
+        ------
+        SplitError
+            For an unknown name, or when there are no splits at all.
+        """
         if not self.splits:
             raise SplitError(f"{self.name} defines no split of its own; use kfold:K or a split file.")
 
@@ -173,5 +218,4 @@ def _first(things: Mapping[str, Any], what: str) -> list[str]:
     lines = [repr(thing) for thing in list(things.values())[:_SHOWN]]
     if len(things) > _SHOWN:
         lines.append(f"... {len(things) - _SHOWN} more {what}")
-
     return lines

@@ -50,7 +50,8 @@ class SelectedRows:
     @property
     def shape(self) -> tuple[int, ...]:
         """Number of selected rows, then the shape of one row."""
-        return (len(self.index), *(int(n) for n in self.source.shape[1:]))
+        of_one_row = map(int, self.source.shape[1:])  # an HDF5 dataset may count in numpy's integers
+        return (len(self.index), *of_one_row)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -59,17 +60,16 @@ class SelectedRows:
         return f"SelectedRows({len(self)} of {self.source.shape[0]}, {size_words(self.shape[1:])})"
 
     def __getitem__(self, rows: Any, /) -> np.ndarray:
+        # rows[2, :10]: the first index chooses rows of this selection, the others what is inside a row.
         if isinstance(rows, tuple):
             taken = self[rows[0]]
-            if isinstance(rows[0], (int, np.integer)):
+            if isinstance(rows[0], (int, np.integer)):  # which took the axis of rows away
                 return taken[rows[1:]]
-
             return taken[(slice(None), *rows[1:])]
 
         index = self.index[rows]
         if index.ndim == 0:
             return self.source[int(index)]
-
         return self.source[as_slice(index)]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -85,12 +85,19 @@ def select_rows(source: Rows, index: np.ndarray) -> Rows:
         all rows
     index : ndarray of shape (n,), int
         which of them
+
+    Returns
+    -------
+    Rows
+        (n, ...), in the order of `index`
     """
+    # One selection of the source, not a selection of a selection: a chain would be walked at every read.
     if isinstance(source, SelectedRows):
         return select_rows(source.source, source.index[index])
+
+    # A memory map is an array as well, but indexing it would read all of these rows now.
     if isinstance(source, np.ndarray) and not isinstance(source, np.memmap):
         return source[as_slice(index)]
-
     return SelectedRows(source, index)
 
 
@@ -110,20 +117,27 @@ def digest_of(*parts: Any) -> str:
     h = hashlib.sha256()
     for part in parts:
         _feed(h, part)
-
     return h.hexdigest()
 
 
 def _feed(h: Any, part: Any) -> None:
+    """Add one value to a hash, with its kind and size where bytes alone would not tell two values apart.
+
+    Every digest that runs, stores and caches were ever named by hangs on these bytes: they must not change.
+    """
     if isinstance(part, np.ndarray):
+        # Texts, whichever way numpy keeps them: the digest must not depend on the longest text among them.
         if part.dtype.kind in "OUT":
             _feed(h, [str(x) for x in part.ravel()])
             return
 
+        # Little endian and row by row, as most machines have it, so that all machines agree.
         little = np.ascontiguousarray(part.astype(part.dtype.newbyteorder("<"), copy=False))
         h.update(f"array{part.shape}{little.dtype.str}".encode())
-        h.update(little.data.cast("B") if little.size else b"")
+        if little.size:  # a memoryview without elements cannot be cast
+            h.update(little.data.cast("B"))
     elif isinstance(part, pd.DataFrame):
+        # Columns in their order, which a reader of the table sees; the index is not part of it.
         for name in part.columns:
             h.update(str(name).encode() + b"\0")
             _feed(h, part[name].to_numpy())
@@ -132,6 +146,7 @@ def _feed(h: Any, part: Any) -> None:
             h.update(str(key).encode() + b"\0")
             _feed(h, part[key])
     elif isinstance(part, (list, tuple, set, frozenset)):
+        # Sets have another order in every process, since texts are hashed with a random seed.
         if isinstance(part, (set, frozenset)):
             items = sorted(part, key=str)
         else:
@@ -159,6 +174,7 @@ def positions(ids: Sequence[str] | np.ndarray, wanted: Iterable[str], what: str)
     Returns
     -------
     ndarray of shape (n_wanted,), int64
+        places in `ids`, counted from 0
 
     Raises
     ------
@@ -166,12 +182,18 @@ def positions(ids: Sequence[str] | np.ndarray, wanted: Iterable[str], what: str)
         When an id does not exist; the first five missing ones are named.
     """
     wanted = np.asarray([str(w) for w in wanted], dtype=object)
-    where = pd.Index(np.asarray(ids, dtype=object)).get_indexer(wanted)
+
+    # One hash table for all: 70,000 ids looked up one by one in a list would be billions of comparisons.
+    where = pd.Index(np.asarray(ids, dtype=object)).get_indexer(wanted)  # (n_wanted,), -1 where there is none
     if (where < 0).any():
         missing = wanted[where < 0]
+        first = ", ".join(missing[:5])
+        if len(missing) > 5:
+            first += " ..."
+
         raise DataError(
             f"{len(missing)} of {len(wanted)} {what} ids are not among the {len(ids)} that exist: "
-            f"{', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}. "
+            f"{first}. "
             f"Existing ids look like {', '.join(map(str, list(ids)[:3]))}; align by id, not by row."
         )
 
@@ -179,7 +201,25 @@ def positions(ids: Sequence[str] | np.ndarray, wanted: Iterable[str], what: str)
 
 
 def unique_ids(ids: Iterable[Any], what: str) -> np.ndarray:
-    """The ids as texts. Raises DataError when one stands twice, naming it and its row."""
+    """The ids as texts, each of which stands once.
+
+    Parameters
+    ----------
+    ids : iterable
+        anything that has a text of its own
+    what : str
+        word for the error message, such as "stimulus"
+
+    Returns
+    -------
+    ndarray of shape (n,), object
+        str, in the order they came in
+
+    Raises
+    ------
+    DataError
+        When one stands twice, naming it and its row.
+    """
     ids = np.asarray([str(i) for i in ids], dtype=object)
     duplicated = pd.Index(ids).duplicated()
     if duplicated.any():
@@ -193,30 +233,67 @@ def unique_ids(ids: Iterable[Any], what: str) -> np.ndarray:
 
 
 def as_slice(index: np.ndarray) -> np.ndarray | slice:
-    """A slice where the index is contiguous, so that taking it copies nothing."""
+    """A slice where the index is contiguous, so that taking it copies nothing.
+
+    Parameters
+    ----------
+    index : ndarray of shape (n,), int
+        places among some rows
+
+    Returns
+    -------
+    ndarray or slice
+        which selects the same rows
+
+    Examples
+    --------
+    >>> as_slice(np.array([3, 4, 5])), as_slice(np.array([3, 5]))
+    (slice(3, 6, None), array([3, 5]))
+    """
+    # Rising by one throughout; a slice cannot repeat a row, nor leave the order.
     if index.size and (np.diff(index) == 1).all():
         return slice(int(index[0]), int(index[-1]) + 1)
-
     return index
 
 
 def few(names: Iterable[str], most: int = 6) -> str:
     """The first of some names, and how many more there are.
 
+    Parameters
+    ----------
+    names : iterable of str
+        in the order of the text
+    most : int, default 6
+        how many are named
+
+    Returns
+    -------
+    str
+        empty where there are no names
+
     Examples
     --------
     >>> few("abc"), few("abcdefgh", 2)
     ('a, b, c', 'a, b and 6 more')
     """
-    names = [str(n) for n in names]
+    names = list(map(str, names))
     if len(names) <= most:
         return ", ".join(names)
-
     return f"{', '.join(names[:most])} and {len(names) - most} more"
 
 
 def listed(names: Sequence[str]) -> str:
     """Names in a row, as a sentence has them.
+
+    Parameters
+    ----------
+    names : sequence of str
+        at least one
+
+    Returns
+    -------
+    str
+        with "and" before the last
 
     Examples
     --------
@@ -225,12 +302,21 @@ def listed(names: Sequence[str]) -> str:
     """
     if len(names) == 1:
         return names[0]
-
     return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def size_words(shape: Sequence[int]) -> str:
     """A shape for people.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        of an array
+
+    Returns
+    -------
+    str
+        empty for the shape of a single number
 
     Examples
     --------

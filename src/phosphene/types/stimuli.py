@@ -16,7 +16,7 @@ import pandas as pd
 from phosphene.errors import DataError, did_you_mean
 from phosphene.types.identity import Rows, as_slice, digest_of, few, positions, select_rows, size_words, unique_ids
 
-_BLOCK = 512  # pictures read at a time
+_BLOCK = 512  # pictures read at a time: 100 MB of 256 x 256
 _MOST_SHOWN = 12  # pictures, in a notebook
 _SIDE_SHOWN = 96  # pixels of the longer side, in a notebook
 _NO_PICTURES = (
@@ -58,27 +58,28 @@ class Stimuli:
 
     def __post_init__(self, rows: np.ndarray | None) -> None:
         object.__setattr__(self, "ids", unique_ids(self.ids, "stimulus"))
+
+        # Selected once, here: what is kept has one row per id, and no other method has to think of `rows`.
         if self.images is not None and rows is not None:
             object.__setattr__(self, "images", select_rows(self.images, np.asarray(rows)))
 
         n = len(self.ids)
-        parts = {
-            "images": None if self.images is None else self.images.shape,
-            "captions": self.captions,
-            "labels": self.labels,
-            "category": self.category,
-            "present": self.present,
-        }
+        sizes: dict[str, int] = {}
+        if self.images is not None:
+            sizes["images"] = self.images.shape[0]  # not all rows have a length
 
-        for name, part in parts.items():
-            if part is None:
-                continue
+        for name in ("captions", "labels", "category", "present"):
+            part = getattr(self, name)
+            if part is not None:
+                sizes[name] = len(part)
 
-            size = part[0] if name == "images" else len(part)
+        # Everything that goes by row is counted before anything is used, so that a picture never gets another's caption.
+        for name, size in sizes.items():
             if size != n:
                 raise DataError(f"{n} stimulus ids came with {size} {name}; there must be one entry per stimulus.")
 
         if self.images is not None:
+            # A (3, height, width) picture of torch has its channels in front, and is refused here and not drawn wrong.
             shape = tuple(self.images.shape)
             if len(shape) != 4 or shape[3] not in (1, 3):
                 raise DataError(f"images must be (n, height, width, 1 or 3), but have shape {shape}.")
@@ -112,7 +113,13 @@ class Stimuli:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(height, width, channels) of every picture."""
+        """(height, width, channels) of every picture.
+
+        Raises
+        ------
+        DataError
+            When there are no pictures.
+        """
         if self.images is None:
             raise DataError(_NO_PICTURES)
 
@@ -120,8 +127,24 @@ class Stimuli:
         return int(height), int(width), int(channels)
 
     def select(self, ids: Iterable[str]) -> Stimuli:
-        """These stimuli, in this order, as a view. Raises DataError naming ids that do not exist."""
-        at = positions(self.ids, ids, "stimulus")
+        """These stimuli, in this order, as a view.
+
+        Parameters
+        ----------
+        ids : iterable of str
+            any of them, each once
+
+        Returns
+        -------
+        Stimuli
+            whose pictures are read when they are asked for
+
+        Raises
+        ------
+        DataError
+            Naming ids that do not exist.
+        """
+        at = positions(self.ids, ids, "stimulus")  # (n,)
         parts: dict[str, Any] = {}
         if self.images is not None:
             parts["images"] = select_rows(self.images, at)
@@ -139,6 +162,16 @@ class Stimuli:
     def pixels(self, rows: slice | np.ndarray = slice(None)) -> np.ndarray:
         """Pictures as (n, height, width, channels) uint8, 0-255.
 
+        Parameters
+        ----------
+        rows : slice or ndarray, optional
+            which stimuli, as a slice, (n,) int or (n_stimuli,) bool; all by default
+
+        Returns
+        -------
+        ndarray of shape (n, height, width, channels), uint8
+            0-255, red first
+
         Raises
         ------
         DataError
@@ -147,6 +180,7 @@ class Stimuli:
         if self.images is None:
             raise DataError(_NO_PICTURES)
 
+        # A reader may give zeros for a missing picture: a black one, and nobody would notice.
         if self.present is not None and not self.present[rows].all():
             gone = self.ids[rows][~self.present[rows]]
             raise DataError(
@@ -158,7 +192,24 @@ class Stimuli:
         return np.asarray(self.images[as_slice(index)], dtype=np.uint8)  # (n, height, width, channels)
 
     def floats(self, rows: slice | np.ndarray = slice(None)) -> np.ndarray:
-        """Pictures as (n, height, width, channels) float32, 0-1."""
+        """Pictures as (n, height, width, channels) float32, 0-1.
+
+        Parameters
+        ----------
+        rows : slice or ndarray, optional
+            see `pixels`
+
+        Returns
+        -------
+        ndarray of shape (n, height, width, channels), float32
+            0-1
+
+        Raises
+        ------
+        DataError
+            As `pixels` does.
+        """
+        # A divisor of float64 would make float64 of every picture, at twice the memory.
         return self.pixels(rows).astype(np.float32) / np.float32(255)
 
     def resized(self, size: tuple[int, int] | None, rows: slice | np.ndarray = slice(None)) -> np.ndarray:
@@ -166,10 +217,20 @@ class Stimuli:
 
         Parameters
         ----------
-        size : tuple of (int, int) or None
+        size : tuple of int or None
             (height, width), or None for the size they have
         rows : slice or ndarray, optional
             which stimuli
+
+        Returns
+        -------
+        ndarray of shape (n, height, width, channels), float32
+            0-1
+
+        Raises
+        ------
+        DataError
+            As `pixels` does.
 
         Notes
         -----
@@ -184,33 +245,35 @@ class Stimuli:
         height, width = size
         out = np.empty((len(pixels), height, width, pixels.shape[3]), dtype=np.float32)
 
+        # One channel at a time: Pillow resizes floats in pictures of one channel only.
         for i, picture in enumerate(pixels):
             for c in range(pixels.shape[3]):
                 plane = Image.fromarray(np.ascontiguousarray(picture[:, :, c]))
-                out[i, :, :, c] = np.asarray(plane.resize((width, height), Image.Resampling.BOX))
-
+                smaller = plane.resize((width, height), Image.Resampling.BOX)  # Pillow counts width first
+                out[i, :, :, c] = np.asarray(smaller)  # (height, width)
         return out
 
     def available(self) -> Stimuli:
         """Only the stimuli whose picture is there."""
         if self.present is None:
             return self
-
         return self.select(self.ids[self.present])
 
     def pixel_digests(self) -> np.ndarray:
         """(n_stimuli,) object: SHA-256 of each picture's size and pixels; '' where it is missing."""
+        # The size goes in as well: 2 x 8 and 4 x 4 pixels may be the same bytes.
         out = np.full(len(self), "", dtype=object)
         shape = repr(self.image_shape).encode()
 
         for i in range(len(self)):
             if self.present is None or self.present[i]:
-                out[i] = hashlib.sha256(shape + self.pixels(slice(i, i + 1)).tobytes()).hexdigest()
-
+                pixels = self.pixels(slice(i, i + 1))  # (1, height, width, channels)
+                out[i] = hashlib.sha256(shape + pixels.tobytes()).hexdigest()
         return out
 
     def digest(self) -> str:
         """SHA-256 of ids, categories, captions, labels and pictures (every picture up to 20,000, then a sample)."""
+        # Every k-th, evenly through the set: NSD's 73,000 pictures would be read for minutes at each start.
         step = max(1, len(self) // 20_000)
         sample = np.arange(0, len(self), step)
         if self.present is not None:
@@ -247,7 +310,7 @@ class Images:
             raise DataError(f"{len(pixels)} pictures came with {len(self.ids)} ids.")
 
         if pixels.dtype == np.uint8:
-            pixels = pixels.astype(np.float32) / 255
+            pixels = pixels.astype(np.float32) / 255  # the one dtype whose range is certain
         else:
             pixels = pixels.astype(np.float32, copy=False)
 
@@ -263,7 +326,6 @@ class Images:
             samples = ""
         else:
             samples = f" of {n_stimuli} stimuli"
-
         return f"Images({len(self)}{samples}, {size_words(self.pixels.shape[1:])})"
 
     def _repr_html_(self) -> str:
@@ -274,7 +336,6 @@ class Images:
                 f'<figure style="display:inline-block;margin:4px"><img src="{_data_uri(picture)}" alt="{escape(name)}">'
                 f'<figcaption style="font-size:smaller">{escape(name)}</figcaption></figure>'
             )
-
         return f"<div>{escape(repr(self))}</div><div>{''.join(cells)}</div>"
 
     def clipped(self) -> np.ndarray:
@@ -290,14 +351,16 @@ def _data_uri(picture: np.ndarray) -> str:
     """A picture (height, width, channels), 0-1, as a small PNG inside an address; whole pixels stay whole."""
     from PIL import Image
 
+    # Rounded and not cut off, which would darken every pixel by half a step.
     pixels = np.round(np.clip(picture, 0, 1) * 255).astype(np.uint8)
     if pixels.shape[2] == 1:
-        pixels = pixels[:, :, 0]
+        pixels = pixels[:, :, 0]  # (height, width), what Pillow takes for grey
 
     height, width = pixels.shape[:2]
     scale = _SIDE_SHOWN / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
 
+    # Digits of 8 x 8 pixels keep their edges; photographs are averaged.
     if scale > 1:
         method = Image.Resampling.NEAREST
     else:
@@ -316,7 +379,7 @@ class Latents:
     ----------
     ids : ndarray of shape (n,)
         stimulus ids
-    arrays : mapping of {str: ndarray}
+    arrays : mapping of str to ndarray
         space name to (n, ...) float32
     """
 
@@ -334,11 +397,9 @@ class Latents:
         spaces = []
         for name, array in self.arrays.items():
             spaces.append(f"{name} {size_words(np.shape(array)[1:])}")
-
         return f"Latents({len(self.ids)} in {few(spaces)})"
 
     def __getitem__(self, space: str) -> np.ndarray:
         if space not in self.arrays:
             raise DataError(f"no latents in space '{space}'. {did_you_mean(space, self.arrays)}")
-
         return self.arrays[space]

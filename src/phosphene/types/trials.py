@@ -36,7 +36,7 @@ class Trials:
         boolean column ``roi.NAME`` per ROI; any of them may be absent.
     subject : str, default "subject"
         name of the person
-    provenance : mapping of {str: Any}, optional
+    provenance : mapping of str to Any, optional
         what was done to these numbers, readable by a person
     rows, columns : ndarray, optional
         which rows and columns of `source` this view shows; all by default
@@ -83,13 +83,17 @@ class Trials:
             if len(self.table) == n_voxels:
                 hint = " The table is as long as betas is wide: the array may be transposed (voxels, trials)."
 
+            longer = "the table"
+            if n_trials > len(self.table):
+                longer = "betas"
+
             raise DataError(
                 f"betas of {self.subject} has {n_trials} rows but the trial table has {len(self.table)}: "
-                f"{'betas' if n_trials > len(self.table) else 'the table'} has "
-                f"{abs(n_trials - len(self.table))} too many.{hint} Find the extra trial before going on; "
+                f"{longer} has {abs(n_trials - len(self.table))} too many.{hint} Find the extra trial before going on; "
                 "rows are never dropped to make them fit."
             )
 
+        # A table without columns has no length of its own, whatever its index says.
         voxels = self.voxels
         if voxels.shape[1] == 0:
             voxels = pd.DataFrame(index=pd.RangeIndex(n_voxels))
@@ -100,6 +104,7 @@ class Trials:
                 "use the table of the same mask."
             )
 
+        # Rows are counted from 0 from here on: the index of whoever made the table would align it with other rows.
         object.__setattr__(self, "voxels", voxels.reset_index(drop=True))
         object.__setattr__(self, "table", _complete_table(self.table, self.subject))
 
@@ -120,6 +125,8 @@ class Trials:
     def _repr_html_(self) -> str:
         """Counts and the first rows of the trial table, for a notebook; reads no betas."""
         first = self.table.head(_ROWS_SHOWN)
+
+        # Escaped: names of subjects and regions come from files, and a notebook runs what it is given.
         return f"<div>{escape(repr(self))}</div>{first.to_html(index=False, border=0)}"
 
     @property
@@ -143,21 +150,23 @@ class Trials:
         Returns
         -------
         ndarray of shape (n, n_voxels), float32
+            in the unit of the source; a view of it where nothing has to be copied
         """
         if self.rows is None:
             index = np.arange(self.source.shape[0])
         else:
             index = self.rows
 
+        # Slices wherever it is possible: a memory map then gives a view, and a list of rows would give a copy.
         if self.rows is not None or not _is_full(rows):
             taken = as_slice(index[rows])
         else:
             taken = slice(None)
 
-        out = self.source[taken]
+        # Rows before columns, as they lie on the disk one after the other.
+        out = self.source[taken]  # (n, n_voxels_of_file)
         if self.columns is not None:
-            out = out[:, as_slice(self.columns)]
-
+            out = out[:, as_slice(self.columns)]  # (n, n_voxels)
         return np.asarray(out, dtype=np.float32)
 
     @property
@@ -173,19 +182,23 @@ class Trials:
     @property
     def keys(self) -> np.ndarray:
         """(n_trials,) object: ``subject/trial``, what a lineage remembers a trial by."""
-        return np.asarray([f"{self.subject}/{t}" for t in self.table["trial"]], dtype=object)
+        keys = [f"{self.subject}/{trial}" for trial in self.table["trial"]]
+        return np.asarray(keys, dtype=object)
 
     @property
     def rois(self) -> tuple[str, ...]:
         """Names of the ROIs."""
-        return tuple(str(c)[len(ROI) :] for c in self.voxels.columns if str(c).startswith(ROI))
+        names = []
+        for column in map(str, self.voxels.columns):
+            if column.startswith(ROI):
+                names.append(column.removeprefix(ROI))
+        return tuple(names)
 
     @property
     def noise_ceiling(self) -> np.ndarray | None:
         """(n_voxels,) share of single-trial variance a perfect model explains, or None when unknown."""
         if "noise_ceiling" in self.voxels:
             return self.voxels["noise_ceiling"].to_numpy(float)
-
         return None
 
     def roi(self, name: str) -> np.ndarray:
@@ -199,6 +212,7 @@ class Trials:
         Returns
         -------
         ndarray of shape (n_voxels,), bool
+            true inside
 
         Raises
         ------
@@ -208,6 +222,7 @@ class Trials:
         mask: np.ndarray | None = None
         operation = "+"
 
+        # From left to right and without brackets: nobody has to remember which of the two binds more.
         for part in name.replace("&", " & ").replace("+", " + ").split():
             if part in "+&":
                 operation = part
@@ -216,7 +231,7 @@ class Trials:
             if part not in self.rois:
                 raise DataError(f"{self.subject} has no ROI '{part}'. {did_you_mean(part, self.rois)}")
 
-            member = self.voxels[ROI + part].to_numpy(bool)
+            member = self.voxels[ROI + part].to_numpy(bool)  # (n_voxels,)
             if mask is None:
                 mask = member
             elif operation == "+":
@@ -226,23 +241,40 @@ class Trials:
 
         if mask is None:
             raise DataError(f"an ROI name was expected, but '{name}' is empty. {did_you_mean(name, self.rois)}")
-
         return mask
 
     def digest(self) -> str:
-        """SHA-256 of betas, table and voxels; of every 16th row's betas above 256 MB, with all row counts."""
+        """SHA-256 of betas, table and voxels; of every 16th row's betas above 256 MB, with all row counts.
+
+        Returns
+        -------
+        str
+            64 hexadecimal digits
+        """
+        # Above 2 ** 28 bytes, a quarter of a gigabyte, reading all of it would take longer than many a fit. A sample still
+        # meets every kind of change but one of few single trials.
         n_bytes = len(self) * self.n_voxels * 4
         if n_bytes <= 2**28:
             step = 1
         else:
             step = 16
-
         return digest_of(self.subject, self.read(slice(None, None, step)), self.table, self.voxels)
 
     # -- selection: each returns a view ----------------------------------------------------------------------------
 
     def take(self, rows: np.ndarray) -> Trials:
-        """The trials at these positions (int) or where a mask is true, as a view."""
+        """The trials at these positions (int) or where a mask is true, as a view.
+
+        Parameters
+        ----------
+        rows : ndarray
+            (n,) int, counted among the trials of this view, or (n_trials,) bool
+
+        Returns
+        -------
+        Trials
+            in the order of `rows`
+        """
         rows = np.asarray(rows)
         if rows.dtype == bool:
             rows = np.flatnonzero(rows)
@@ -252,6 +284,7 @@ class Trials:
         else:
             base = self.rows
 
+        # Always rows of the source, so that a view of a view does not keep the views between.
         return replace(self, table=self.table.iloc[rows], rows=base[rows])
 
     def select(
@@ -293,6 +326,7 @@ class Trials:
                 keep &= self.table[column].isin(_as_list(values)).to_numpy()
 
         if not keep.any() and len(self):
+            # In the caller's words, which are not those of the table.
             asked = {"stimuli": stimuli, "trials": trials, "session": session, "repeat": repeat}
             named = ", ".join(f"{k}={_short(v)}" for k, v in asked.items() if v is not None)
             raise DataError(f"none of the {len(self)} trials of {self.subject} has {named}; nothing is left to use.")
@@ -300,11 +334,28 @@ class Trials:
         chosen = self.take(keep)
         if roi is None:
             return chosen
-
         return chosen.take_voxels(self.roi(roi), roi)
 
     def take_voxels(self, mask: np.ndarray, name: str = "mask") -> Trials:
-        """The voxels where `mask` (n_voxels,) bool is true, as a view. Raises DataError when there are none."""
+        """The voxels where a mask is true, or at these positions, as a view.
+
+        Parameters
+        ----------
+        mask : ndarray
+            (n_voxels,) bool, or (n,) int counted among the voxels of this view
+        name : str, default "mask"
+            what is selected, for the message
+
+        Returns
+        -------
+        Trials
+            of at least one voxel
+
+        Raises
+        ------
+        DataError
+            When no voxel is left.
+        """
         mask = np.asarray(mask)
         if mask.dtype == bool:
             columns = np.flatnonzero(mask)
@@ -312,9 +363,12 @@ class Trials:
             columns = mask
 
         if columns.size == 0:
+            hint = "choose a larger region."
+            if self.rois:
+                hint += f" ROI sizes: {_roi_sizes(self)}"
+
             raise DataError(
-                f"no voxel of {self.subject} is left after selecting '{name}' among {self.n_voxels}; "
-                f"choose a larger region. {'ROI sizes: ' + _roi_sizes(self) if self.rois else ''}".strip()
+                f"no voxel of {self.subject} is left after selecting '{name}' among {self.n_voxels}; {hint}"
             )
 
         if self.columns is None:
@@ -333,66 +387,100 @@ class Trials:
             Trials whose table holds ``stimulus``, ``n_repeats`` and ``members`` (the trial ids averaged, joined by
             ``|``); session and run are those of the first trial.
         """
-        order = self.stimulus_ids
-        group = pd.Index(order).get_indexer(self.stimuli)
-        counts = np.bincount(group, minlength=len(order))
-        first = np.unique(group, return_index=True)[1]
+        order = self.stimulus_ids  # (n_stimuli,)
+        group = pd.Index(order).get_indexer(self.stimuli)  # (n_trials,) which stimulus each trial showed
+        counts = np.bincount(group, minlength=len(order))  # (n_stimuli,)
+        first = np.unique(group, return_index=True)[1]  # (n_stimuli,) the trial that showed it first
+
         table = self.table.iloc[first].reset_index(drop=True)
+        # Kept by name: a validity check must see which single trials stand behind a mean.
         members = self.table["trial"].astype(str).groupby(group).agg("|".join)
         table = table.assign(repeat=0, n_repeats=counts, members=members.to_numpy())
 
+        # Nothing to average: the file stays the source, and no betas are read.
         if (counts == 1).all():
             return replace(self.take(first), table=table)
 
+        # In float64, since a float32 sum is rounded at every trial; in blocks, so that the betas are never all in memory.
         total = np.zeros((len(order), self.n_voxels), dtype=np.float64)
         for start in range(0, len(self), 1024):
             block = slice(start, min(start + 1024, len(self)))
-            np.add.at(total, group[block], self.read(block))
+            np.add.at(total, group[block], self.read(block))  # unlike total[...] +=, counts a stimulus twice in a block
 
-        means = (total / counts[:, None]).astype(np.float32)
+        means = (total / counts[:, None]).astype(np.float32)  # (n_stimuli, n_voxels)
         provenance = {**self.provenance, "averaged": f"over repeats, {counts.min()} to {counts.max()} a stimulus"}
-
         return replace(self, source=means, table=table, rows=None, columns=None, provenance=provenance)
 
     def with_betas(self, betas: np.ndarray, **provenance: Any) -> Trials:
-        """The same trials and voxels with other numbers, and a note of what made them."""
+        """The same trials and voxels with other numbers, and a note of what made them.
+
+        Parameters
+        ----------
+        betas : ndarray of shape (n_trials, n_voxels)
+            in the order of this view
+        **provenance : Any
+            what made them, by name
+
+        Returns
+        -------
+        Trials
+            whose source is `betas`
+        """
         return replace(self, source=betas, rows=None, columns=None, provenance={**self.provenance, **provenance})
 
     def member_keys(self) -> frozenset[str]:
-        """Keys of every single trial behind this view, averaged ones taken apart again."""
+        """Keys of every single trial behind this view, averaged ones taken apart again.
+
+        Returns
+        -------
+        frozenset of str
+            see `keys`
+        """
         if "members" not in self.table:
             return frozenset(self.keys)
 
-        return frozenset(f"{self.subject}/{m}" for row in self.table["members"] for m in str(row).split("|"))
+        keys = set()
+        for members in self.table["members"]:
+            for trial in str(members).split("|"):
+                keys.add(f"{self.subject}/{trial}")
+        return frozenset(keys)
 
 
 def _is_full(rows: Any) -> bool:
+    """Whether these are all rows; asked of a slice only, since an array compares entry by entry."""
     return isinstance(rows, slice) and rows == slice(None)
 
 
 def _as_list(value: Any) -> list[Any]:
+    """One value, or several, as a list; a text is one and not its letters."""
     if np.isscalar(value):
         return [value]
-
     return list(value)
 
 
 def _short(value: Any) -> str:
+    """The first three of the values asked for, for a message."""
     items = _as_list(value)
-    return ", ".join(map(str, items[:3])) + (" ..." if len(items) > 3 else "")
+    text = ", ".join(map(str, items[:3]))
+    if len(items) > 3:
+        text += " ..."
+    return text
 
 
 def _roi_sizes(trials: Trials) -> str:
+    """Every ROI with its number of voxels in this view, for a message."""
     sizes = []
     for name in trials.rois:
         n_voxels = np.count_nonzero(trials.voxels[ROI + name].to_numpy(bool))
         sizes.append(f"{name} {n_voxels}")
-
     return ", ".join(sizes)
 
 
 def _complete_table(table: pd.DataFrame, subject: str) -> pd.DataFrame:
+    """A copy of the trial table with the columns that every trial has, and ids that name one trial each."""
     table = table.reset_index(drop=True)
+
+    # Ids are texts everywhere: a table read as numbers would not meet a split file read as texts.
     table = table.assign(stimulus=table["stimulus"].astype(str).astype(object))
     if "trial" not in table:
         table["trial"] = np.arange(len(table))
@@ -401,6 +489,7 @@ def _complete_table(table: pd.DataFrame, subject: str) -> pd.DataFrame:
         if column not in table:
             table[column] = 0
 
+    # By the order of the table, which is taken for the order in which they were shown.
     if "repeat" not in table:
         table["repeat"] = table.groupby("stimulus").cumcount()
 

@@ -34,7 +34,7 @@ class Finding:
         the number behind it, NaN where there is none
     reason : str
         one sentence
-    details : mapping of {str: Any}
+    details : Mapping[str, Any]
         what the sentence tells, for programs: numbers, names, lists of ids; no program reads the sentence
     """
 
@@ -45,27 +45,98 @@ class Finding:
 
 
 def passed(value: float, reason: str, **details: Any) -> Finding:
-    """All is well."""
+    """All is well.
+
+    Parameters
+    ----------
+    value : float
+        the number behind the verdict
+    reason : str
+        one sentence
+    **details : Any
+        the same as data
+
+    Returns
+    -------
+    Finding
+        ``pass``
+    """
     return Finding("pass", float(value), reason, details)
 
 
 def flagged(value: float, reason: str, **details: Any) -> Finding:
-    """Something that a reader of the scores must know."""
+    """Something that a reader of the scores must know.
+
+    Parameters
+    ----------
+    value : float
+        the number behind the verdict
+    reason : str
+        one sentence that ends with what to do, where something can be done
+    **details : Any
+        the same as data
+
+    Returns
+    -------
+    Finding
+        ``flag``
+    """
     return Finding("flag", float(value), reason, details)
 
 
 def failed(value: float, reason: str, **details: Any) -> Finding:
-    """The scores cannot be believed."""
+    """The scores cannot be believed.
+
+    Parameters
+    ----------
+    value : float
+        the number behind the verdict
+    reason : str
+        one sentence that ends with what to do, where something can be done
+    **details : Any
+        the same as data
+
+    Returns
+    -------
+    Finding
+        ``fail``
+    """
     return Finding("fail", float(value), reason, details)
 
 
 def not_applicable(reason: str, **details: Any) -> Finding:
-    """The question does not arise here, or too little is there to answer it."""
+    """The question does not arise here, or too little is there to answer it.
+
+    Parameters
+    ----------
+    reason : str
+        one sentence
+    **details : Any
+        the same as data
+
+    Returns
+    -------
+    Finding
+        ``not applicable``, without a number
+    """
     return Finding("not applicable", NOTHING, reason, details)
 
 
 def not_tested(reason: str, **details: Any) -> Finding:
-    """The question stays open."""
+    """The question stays open.
+
+    Parameters
+    ----------
+    reason : str
+        one sentence
+    **details : Any
+        the same as data
+
+    Returns
+    -------
+    Finding
+        ``not tested``, without a number
+    """
     return Finding("not tested", NOTHING, reason, details)
 
 
@@ -85,7 +156,7 @@ class Verdict:
         one sentence
     waived_by : str
         who decided to go on in spite of it; empty when nobody did
-    details : mapping of {str: Any}
+    details : Mapping[str, Any]
         what the sentence tells, for programs; see `Finding`
     """
 
@@ -151,8 +222,11 @@ class Samples:
     Parameters
     ----------
     drawn : ndarray of shape (n, n_samples, height, width, channels)
+        uint8 or 0-1 floats, n_samples pictures for each trial
     scored : ndarray of shape (n, height, width, channels)
+        the one that metrics were computed on: a sample, or their mean
     true : ndarray of shape (n, height, width, channels)
+        what was shown
     """
 
     drawn: np.ndarray
@@ -168,11 +242,11 @@ class Evidence:
     ----------
     splits : sequence of tuple of (iterable, iterable), optional
         (training stimulus ids, test stimulus ids), one pair per fold; a plain split is one pair
-    digests : mapping of {object: str}, optional
+    digests : Mapping[object, str], optional
         stimulus id -> SHA-256 of its pixels (see ``picture_digests``)
     test_labels : ndarray, optional
         class of each distinct test stimulus
-    inner_folds : mapping of {str: sequence of tuple of (iterable, iterable)}, optional
+    inner_folds : Mapping[str, Sequence[tuple[iterable, iterable]]], optional
         name -> list of (fitted stimulus ids, held-out stimulus ids), as used to choose penalties and the like
     lineages : sequence of Lineage, optional
         one per fitted step and fold
@@ -184,7 +258,7 @@ class Evidence:
         decoded items in rows, true ones in columns, both in the order of ``test_ids``
     test_ids : ndarray of shape (n,), optional
         stimulus ids in that order
-    orders : mapping of {str: ndarray}, optional
+    orders : Mapping[str, ndarray], optional
         name -> (n,) other order of the truths that a mistake could have produced
     scores : DataFrame, optional
         table of scores with rows for ``brain`` and for each control
@@ -202,13 +276,13 @@ class Evidence:
         what the split keeps on one side as a whole, such as ``clusters of pictures``; empty for single stimuli
     usual_scores : DataFrame, optional
         scores of the same recipe under a split that holds out single stimuli
-    anchors : mapping of {str: iterable}, optional
+    anchors : Mapping[str, iterable], optional
         name -> stimulus ids whose responses of several people were used to align them
-    generators : mapping of {str: sequence of str or None}, optional
+    generators : Mapping[str, Sequence[str] | None], optional
         name of each pretrained generator -> what it was trained on; None where that is not known
     corpora : sequence of str, optional
         collections that the pictures of this data set come from
-    left_out : mapping of {str: int}, optional
+    left_out : Mapping[str, int], optional
         reason -> number of trials that are in the data set but not in this evaluation
     voxel_choices : sequence of Lineage, optional
         one per step that chose voxels
@@ -222,7 +296,7 @@ class Evidence:
         how often runs beside this one, with another configuration, evaluated the same test set
     config : str, default ""
         digest of this run's configuration, as in the ledger
-    monitored : mapping of {str: tuple of (int, iterable)}, optional
+    monitored : Mapping[str, tuple[int, iterable]], optional
         name of a choice made while training -> fold, from 0, and stimulus ids it was made by
     samples : Samples, optional
         pictures drawn for each item, and the one scored
@@ -234,9 +308,9 @@ class Evidence:
         whether pictures are drawn with chance
     other_kind : str, optional
         what the test stimuli are, where they are of another kind than those of training; otherwise empty
-    golden : mapping of {str: float}, optional
+    golden : Mapping[str, float], optional
         metric -> its value on the golden items, as computed now (``phosphene.metrics.golden``)
-    n_features : mapping of {str: int}, optional
+    n_features : Mapping[str, int], optional
         name of a feature extractor -> number of its features
     """
 
@@ -342,7 +416,7 @@ def waive(verdicts: list[Verdict], waivers: Mapping[str, str], known: Iterable[s
     ----------
     verdicts : list of Verdict
         of `run_check`
-    waivers : mapping of {str: str}
+    waivers : Mapping[str, str]
         id of a check -> who waives it, and why
     known : iterable of str
         ids of all checks
@@ -412,17 +486,20 @@ def verdict_record(verdicts: Iterable[Verdict]) -> list[dict[str, Any]]:
     list of dict
         ``id, verdict, value, reason, waived_by, details``, in plain Python; None for numbers that are not finite
     """
-    return [
-        {
-            "id": v.id,
-            "verdict": v.verdict,
-            "value": plain_data(v.value),
-            "reason": v.reason,
-            "waived_by": v.waived_by,
-            "details": plain_data(v.details),
-        }
-        for v in verdicts
-    ]
+    records = []
+    for verdict in verdicts:
+        records.append(
+            {
+                "id": verdict.id,
+                "verdict": verdict.verdict,
+                "value": plain_data(verdict.value),
+                "reason": verdict.reason,
+                "waived_by": verdict.waived_by,
+                "details": plain_data(verdict.details),
+            }
+        )
+
+    return records
 
 
 def plain_data(value: Any) -> Any:
@@ -450,7 +527,7 @@ def plain_data(value: Any) -> Any:
 
     if isinstance(value, Mapping):
         return {str(key): plain_data(item) for key, item in value.items()}
-    if isinstance(value, set | frozenset):
+    if isinstance(value, set | frozenset):  # sorted, so that the same findings are the same file
         return [plain_data(item) for item in sorted(value, key=str)]
     if isinstance(value, list | tuple):
         return [plain_data(item) for item in value]
@@ -458,7 +535,6 @@ def plain_data(value: Any) -> Any:
         return None
     if value is None or isinstance(value, str | int | float):
         return value
-
     return str(value)
 
 
@@ -533,5 +609,4 @@ def as_floats(pictures: np.ndarray) -> np.ndarray:
     pictures = np.asarray(pictures)
     if pictures.dtype == np.uint8:
         return pictures.astype(np.float32) / 255
-
     return pictures.astype(np.float32)

@@ -42,11 +42,24 @@ from phosphene.validity.targets import PICTURES, DecodingTarget
 
 # -- B1: are trials and pictures in the same order? ---------------------------------------------------------------------
 
-MAX_OFFSET = 10  # trials by which the truths are shifted
+MAX_OFFSET = 10  # trials by which the truths are shifted; a lost first trial or a dummy scan shifts by one or a few
 
 
 def alignment_alarm(evidence: Evidence, rng: np.random.Generator) -> Finding:
-    """B1: does the true order beat shifted and wrongly sorted ones, and chance?"""
+    """B1: does the true order beat shifted and wrongly sorted ones, and chance?
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with ``similarity``; ``test_ids`` and ``orders`` for wrong orders to try
+    rng : numpy.random.Generator
+        draws random pairings
+
+    Returns
+    -------
+    Finding
+        value: two-way identification in the order as paired, chance 0.5
+    """
     ranks = rank_matrix(needed(evidence.similarity))  # (decoded, true)
     n = len(ranks)
     if n < 5:
@@ -59,7 +72,6 @@ def alignment_alarm(evidence: Evidence, rng: np.random.Generator) -> Finding:
     centred = ranks - ranks.mean(axis=1, keepdims=True) - ranks.mean(axis=0) + 2 * ranks.mean()
     orders = {}
     reach = min(MAX_OFFSET, n // 2)
-
     for offset in range(-reach, reach + 1):
         if offset:
             orders[f"truths shifted by {offset:+d}"] = np.diagonal(centred, offset)
@@ -121,6 +133,7 @@ def alignment_alarm(evidence: Evidence, rng: np.random.Generator) -> Finding:
 
 
 def _wrong_orders(evidence: Evidence, n: int) -> dict[str, np.ndarray]:
+    """Name to (n,) order of the truths that a mistake could have produced; the order as paired is none."""
     orders = {name: np.asarray(order) for name, order in evidence.orders.items()}
     if evidence.test_ids is not None:
         ids = np.asarray(evidence.test_ids)
@@ -129,7 +142,10 @@ def _wrong_orders(evidence: Evidence, n: int) -> dict[str, np.ndarray]:
         orders["truths sorted by id as text"] = np.argsort(ids.astype(str), kind="stable")
 
     orders["truths in reverse"] = np.arange(n)[::-1]
-    return {name: order for name, order in orders.items() if not np.array_equal(order, np.arange(n))}
+
+    # Ids may be sorted already, also as text.
+    as_paired = np.arange(n)
+    return {name: order for name, order in orders.items() if not np.array_equal(order, as_paired)}
 
 
 # -- B3: inputs without signal -----------------------------------------------------------------------------------------
@@ -141,17 +157,35 @@ Standing = Literal["above", "unclear", "below"]
 
 
 def against_controls(evidence: Evidence, rng: np.random.Generator) -> Finding:
-    """B3: is the real response better than shuffled, matched-noise and mean responses through the same pipeline?"""
+    """B3: is the real response better than shuffled, matched-noise and mean responses through the same pipeline?
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with ``scores``, and ``differences`` where they were paired
+    rng : numpy.random.Generator
+        not used: nothing is drawn
+
+    Returns
+    -------
+    Finding
+        value: share of comparisons in which the brain is clearly above, 0 to 1
+    """
     scores = needed(evidence.scores)
     scored_inputs = set(scores["input"])
-    present = [control for control in CONTROLS if control in scored_inputs]
-    missing = [control for control in CONTROLS if control not in scored_inputs]
+    present = []
+    missing = []
+    for control in CONTROLS:
+        if control in scored_inputs:
+            present.append(control)
+        else:
+            missing.append(control)
+
     if not present:
         return not_applicable("No control input was scored.")
 
     by_standing: dict[Standing, list[str]] = {"above": [], "unclear": [], "below": []}
     metrics = sorted(set(scores.loc[scores["input"] == "brain", "metric"]))
-
     for metric in metrics:
         if kind_of(metric) not in HEADLINES:
             continue
@@ -181,7 +215,6 @@ def against_controls(evidence: Evidence, rng: np.random.Generator) -> Finding:
         parts = []
         if below:
             parts.append(f"below the control in {', '.join(below)}")
-
         if unclear:
             parts.append(f"not clearly above it in {', '.join(unclear)}")
 
@@ -191,7 +224,6 @@ def against_controls(evidence: Evidence, rng: np.random.Generator) -> Finding:
     text = f"Clearly above {', '.join(present)} in all {n} comparisons.{tail}"
     if missing:
         return flagged(share, text, **details)
-
     return passed(share, text, **details)
 
 
@@ -224,10 +256,8 @@ def compare(scores: pd.DataFrame, differences: pd.DataFrame | None, metric: str,
             high = float(rows["ci_high"].iloc[0])
             if rows["p"].iloc[0] >= 0.05 or low <= 0 <= high:
                 return "unclear"
-
             if low > 0:
                 return "above"
-
             return "below"
 
     entry = find_metric(metric)
@@ -236,16 +266,19 @@ def compare(scores: pd.DataFrame, differences: pd.DataFrame | None, metric: str,
     if entry is None or not len(ours) or not len(theirs):
         return None
 
-    # Turned so that more is better: the lower bound of one side against the upper bound of the other.
-    our_low, our_high = sorted(entry.sign * ours[end].iloc[0] for end in ("ci_low", "ci_high"))
-    their_low, their_high = sorted(entry.sign * theirs[end].iloc[0] for end in ("ci_low", "ci_high"))
+    # The lower bound of one side against the upper bound of the other.
+    our_low, our_high = _interval(ours, entry.sign)
+    their_low, their_high = _interval(theirs, entry.sign)
     if our_low > their_high:
         return "above"
-
     if our_high < their_low:
         return "below"
-
     return "unclear"
+
+
+def _interval(rows: pd.DataFrame, sign: int) -> list[float]:
+    """Low and high end of the interval in the first row, turned so that more is better."""
+    return sorted([sign * rows["ci_low"].iloc[0], sign * rows["ci_high"].iloc[0]])
 
 
 # -- B2: do repeats of a picture agree? --------------------------------------------------------------------------------
@@ -299,8 +332,8 @@ def repeat_correlation(
     RepeatAgreement
         NaN without repeats
     """
-    stimuli = np.unique(np.asarray(stimuli, dtype=str), return_inverse=True)[1]
-    sessions = np.unique(np.asarray(sessions, dtype=str), return_inverse=True)[1]
+    _, stimuli = np.unique(np.asarray(stimuli, dtype=str), return_inverse=True)
+    _, sessions = np.unique(np.asarray(sessions, dtype=str), return_inverse=True)
     n_repeated = int((np.bincount(stimuli) > 1).sum())
     if not n_repeated:
         return RepeatAgreement(NOTHING, NOTHING, NOTHING, 0)
@@ -309,23 +342,25 @@ def repeat_correlation(
         sessions = np.zeros_like(sessions)
 
     z = np.asarray(betas, dtype=np.float64)
-    z = z[:, np.isfinite(z).all(axis=0)].copy()
-    trials_of = [np.flatnonzero(sessions == session) for session in np.unique(sessions)]
-
+    z = z[:, np.isfinite(z).all(axis=0)].copy()  # (n_trials, n_finite_voxels)
+    trials_of_session = []
     for session in np.unique(sessions):
-        mine = sessions == session
-        z[mine] -= z[mine].mean(axis=0)
-        z[mine] /= np.maximum(z[mine].std(axis=0), 1e-12)
+        trials = np.flatnonzero(sessions == session)
+        z[trials] -= z[trials].mean(axis=0)
+        z[trials] /= np.maximum(z[trials].std(axis=0), 1e-12)
+        trials_of_session.append(trials)
 
+    # With standardised voxels the mean over voxels of their products is that of their correlations.
     alike = z @ z.T / max(1, z.shape[1])  # (n_trials, n_trials)
-    is_repeat = stimuli[:, None] == stimuli[None, :]
-    first, second = np.nonzero(np.triu(is_repeat, 1))
+    is_repeat = stimuli[:, None] == stimuli[None, :]  # (n_trials, n_trials)
+    first, second = np.nonzero(np.triu(is_repeat, 1))  # every pair of repeats once
     correlation = float(alike[first, second].mean())
-    dealt = np.empty(_PERMUTATIONS)
 
+    # Dealing labels anew is the same as pairing other trials: `alike` need not be computed again.
+    dealt = np.empty(_PERMUTATIONS)
     for i in range(_PERMUTATIONS):
         order = np.arange(len(z))
-        for trials in trials_of:
+        for trials in trials_of_session:
             order[trials] = rng.permutation(trials)
 
         dealt[i] = alike[order[first], order[second]].mean()
@@ -335,43 +370,65 @@ def repeat_correlation(
 
 
 def repeat_reliability(evidence: Evidence, rng: np.random.Generator) -> Finding:
-    """B2: in training and in test trials apart, as labels may be wrong in one of them."""
+    """B2: in training and in test trials apart, as labels may be wrong in one of them.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with ``trials``, ``sides`` and ``responses``
+    rng : numpy.random.Generator
+        draws stimuli, where there are many, and deals labels
+
+    Returns
+    -------
+    Finding
+        value: the lower of the two correlations
+    """
     table = needed(evidence.trials)
     responses = needed(evidence.responses)
     sides = needed(evidence.sides)
     stimuli = table["stimulus"].astype(str).to_numpy()
-    rows = {
-        "training": np.concatenate([train for train, _ in sides[:1]] or [np.arange(0)]),
-        "test": np.unique(np.concatenate([test for _, test in sides] or [np.arange(0)]).astype(np.intp)),
-    }
-    found: dict[str, RepeatAgreement] = {}
-    unclear = {}  # side to the bar it does not clear
+    training = np.arange(0)
+    tested = np.arange(0)
+    if sides:
+        training, _ = sides[0]  # of the first fold: those of the others are mostly the same trials
+        tested = np.unique(np.concatenate([test for _, test in sides]))
 
-    for side, trials in rows.items():
-        trials = np.sort(_whole_stimuli(stimuli, trials.astype(np.intp), rng))
+    agreements: dict[str, RepeatAgreement] = {}
+    unclear = {}  # side to the bar it does not clear
+    for side, rows in (("training", training), ("test", tested)):
+        trials = np.sort(_whole_stimuli(stimuli, np.asarray(rows).astype(np.intp), rng))
         if not len(trials):
             continue
 
         sessions = table["session"].to_numpy()[trials]
         agreement = repeat_correlation(responses[trials], stimuli[trials], sessions, rng)
-        found[side] = agreement
+        agreements[side] = agreement
         if not agreement.p < _REPEATS_ALPHA:
             # Rows of a session add up to nothing, so labels dealt at random agree a little less than not at all.
             unclear[side] = agreement.percentile_99 + 1 / (len(trials) - 1)
 
-    if not found:
+    if not agreements:
         return not_applicable("No picture was shown often enough to compare its repeats.")
 
     parts = []
-    for side, (r, p, bar, n) in found.items():
+    for side, (r, p, bar, n) in agreements.items():
         parts.append(
             f"{side}: r = {r:.3f} over {n} pictures, {bar:.3f} for the best percent of dealt labels (p = {p:.2g})"
         )
 
     facts = f"Mean correlation of repeats over voxels, {'; '.join(parts)}"
-    details = {side: agreement._asdict() for side, agreement in found.items()}
-    lowest = min(agreement.correlation for agreement in found.values())
-    agreeing = [agreement.correlation for side, agreement in found.items() if side not in unclear]
+    details = {}
+    correlations = []
+    agreeing = []  # correlations of the sides that clear their bar
+
+    for side, agreement in agreements.items():
+        details[side] = agreement._asdict()
+        correlations.append(agreement.correlation)
+        if side not in unclear:
+            agreeing.append(agreement.correlation)
+
+    lowest = min(correlations)
     named = " and ".join(unclear)
 
     # A bar at the 99th percentile of dealt labels is 2.3 of their deviations above their middle. Repeats as good as those
@@ -381,7 +438,6 @@ def repeat_reliability(evidence: Evidence, rng: np.random.Generator) -> Finding:
         return flagged(lowest, f"{facts}. {too_few}", **details)
     if unclear:
         return failed(lowest, f"{facts}. In {named} trials, labels are wrong or responses are noise.", **details)
-
     return passed(lowest, f"{facts}.", **details)
 
 
@@ -392,9 +448,10 @@ def _whole_stimuli(stimuli: np.ndarray, rows: np.ndarray, rng: np.random.Generat
     if len(repeated) < _FEWEST_REPEATED:
         return np.empty(0, dtype=np.intp)
 
+    # As many stimuli of a random order as hold 1,500 trials, but never fewer than five.
     chosen = rng.permutation(repeated)
-    keep = chosen[: max(_FEWEST_REPEATED, int(np.searchsorted(np.cumsum(counts[chosen]), _MOST_TRIALS)))]
-
+    n_fitting = int(np.searchsorted(np.cumsum(counts[chosen]), _MOST_TRIALS))
+    keep = chosen[: max(_FEWEST_REPEATED, n_fitting)]
     return rows[np.isin(which, keep)]
 
 
@@ -405,7 +462,20 @@ _MOST_NAMED = 3
 
 
 def ceiling_of_method(evidence: Evidence, rng: np.random.Generator) -> Finding:
-    """B4: scores of the true features through the same generator, from the control ``truth``."""
+    """B4: scores of the true features through the same generator, from the control ``truth``.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with ``scores`` that have rows of the input ``truth``
+    rng : numpy.random.Generator
+        not used: nothing is drawn
+
+    Returns
+    -------
+    Finding
+        value: share of the ceiling above chance that the brain reaches
+    """
     scores = needed(evidence.scores)
     if not len(rows_where(scores, input="truth")):
         return not_applicable("The true features were not drawn: no input 'truth' was decoded.")
@@ -418,25 +488,35 @@ def ceiling_of_method(evidence: Evidence, rng: np.random.Generator) -> Finding:
     ours = dict(zip(map(str, brain.index), brain["value"].to_numpy(float).tolist(), strict=True))
 
     # What networks see in pictures comes first: it is what the generator is there for.
-    metrics = [metric for metric in tops if kind_of(metric) == "two_way" and metric in ours]
+    metrics = []
+    for metric in tops:
+        if kind_of(metric) == "two_way" and metric in ours:
+            metrics.append(metric)
+
     metrics.sort(key=lambda metric: (not space_of(metric).startswith(PICTURE_FEATURES), metric))
     if not metrics:
         return not_applicable("Brain and true features share no identification score.")
 
-    room = tops[metrics[0]] - 0.5
+    room = tops[metrics[0]] - 0.5  # above chance
     value = NOTHING
     if room > 0:
         value = (ours[metrics[0]] - 0.5) / room
 
-    named = [f"{metric} {tops[metric]:.3f}" for metric in metrics[:_MOST_NAMED]]
+    ceilings = {metric: tops[metric] for metric in metrics}
+    named = [f"{metric} {ceiling:.3f}" for metric, ceiling in ceilings.items()][:_MOST_NAMED]
     text = f"True features through the generator reach {', '.join(named)}"
-    details = {"ceiling": {metric: tops[metric] for metric in metrics}, "share_reached": value}
+    details = {"ceiling": ceilings, "share_reached": value}
 
-    if all(p_values[metric] >= _REACH_ALPHA for metric in metrics):  # NaN is no test
+    p_of_ceilings = np.array([p_values[metric] for metric in metrics])
+    if (p_of_ceilings >= _REACH_ALPHA).all():  # a NaN, which is no test, makes this False
         unfaithful = "it does not draw what it is told, so its pictures say nothing of a brain."
         return failed(value, f"{text}: {unfaithful}", **details)
 
-    beyond = [m for m in (*metrics, "ssim.2d", "pixcorr") if compare(scores, None, m, "truth") == "above"]
+    beyond = []
+    for metric in (*metrics, "ssim.2d", "pixcorr"):
+        if compare(scores, None, metric, "truth") == "above":
+            beyond.append(metric)
+
     if beyond:
         return flagged(
             value,
@@ -467,7 +547,12 @@ def bottleneck_curve(target: DecodingTarget) -> pd.DataFrame:
 
     Components of the training responses (voxels standardised); ridge from the first r of them to the features; one penalty
     for each r by generalised cross-validation. On principal components ridge is a factor for each, so all r cost one
-    eigendecomposition. More than 512 features are mixed at random into 512, which keeps similarities.
+    eigendecomposition. More than 512 features are mixed at random into 512, which keeps similarities. With eigenvalues v_i
+    and left singular vectors u_i of the responses x,
+
+        f_i = v_i / (v_i + penalty mean(v))
+        predicted = sum_{i <= r} (test . component_i) / sqrt(v_i) f_i u_i' y
+        GCV(penalty) = |y - fitted|^2 / (n - 1 - sum f_i)^2
 
     Parameters
     ----------
@@ -514,7 +599,7 @@ def bottleneck_curve(target: DecodingTarget) -> pd.DataFrame:
         components = new @ vectors[:, order]
 
     along = u.T @ y  # (k, d)
-    power = np.square(along).sum(axis=1)
+    power = np.square(along).sum(axis=1)  # (k,): what each component explains of the features without a penalty
     total = float(np.square(y).sum())
     n = len(x)
     steps = [step for step in STEPS if step < len(values)]
@@ -525,7 +610,7 @@ def bottleneck_curve(target: DecodingTarget) -> pd.DataFrame:
         errors = []
         shrinkages = []
         for penalty in _PENALTIES:
-            f = values[:r] / (values[:r] + penalty * values.mean())
+            f = values[:r] / (values[:r] + penalty * values.mean())  # (r,)
             residual = total - (power[:r] * (1 - (1 - f) ** 2)).sum()
             errors.append(residual / max(n - 1 - f.sum(), 1e-9) ** 2)  # generalised cross-validation
             shrinkages.append(f)
@@ -536,7 +621,6 @@ def bottleneck_curve(target: DecodingTarget) -> pd.DataFrame:
 
     table = pd.DataFrame(rows, columns=["dimensions", "two_way"])
     table.attrs["p"] = permutation_null(rank_matrix(similarity(predicted, true)), rng=rng, n_permutations=2000).p
-
     return table
 
 
@@ -562,12 +646,24 @@ def curve_target(evidence: Evidence) -> DecodingTarget | None:
     usable.sort(key=lambda target: target.space == PICTURES)  # stable: latents first
     if usable:
         return usable[0]
-
     return None
 
 
 def bottleneck(evidence: Evidence, rng: np.random.Generator) -> Finding:
-    """B5: how many dimensions of brain signal give 90 % of the score."""
+    """B5: how many dimensions of brain signal give 90 % of the score.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with ``targets`` that have betas
+    rng : numpy.random.Generator
+        not used: the curve has a stream of its own
+
+    Returns
+    -------
+    Finding
+        value: dimensions that give 90 % of the score above chance
+    """
     target = curve_target(evidence)
     if target is None:
         return not_applicable(f"Fewer than {_FEWEST_POINTS} test or training items with responses.")
@@ -583,7 +679,7 @@ def bottleneck(evidence: Evidence, rng: np.random.Generator) -> Finding:
         chance = f"identifies {value[-1]:.3f} with all {dimensions[-1]}, not above chance (p = {p:.2g})"
         return not_applicable(f"{head} {chance}.", **details)
 
-    reaches = value - 0.5 >= 0.9 * (value[-1] - 0.5)
+    reaches = value - 0.5 >= 0.9 * (value[-1] - 0.5)  # (n_steps,); the last always does
     enough = int(dimensions[np.flatnonzero(reaches)[0]])
     curve = ", ".join(f"{d}: {v:.3f}" for d, v in zip(dimensions, value, strict=True))
     text = f"{head} reaches 90 % of its two-way identification above chance with {enough} dimensions ({curve})"
@@ -599,7 +695,20 @@ def bottleneck(evidence: Evidence, rng: np.random.Generator) -> Finding:
 
 
 def out_of_distribution(evidence: Evidence, rng: np.random.Generator) -> Finding:
-    """B9: identification on stimuli of another kind than those of training."""
+    """B9: identification on stimuli of another kind than those of training.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with ``other_kind`` and ``similarity``
+    rng : numpy.random.Generator
+        draws random pairings
+
+    Returns
+    -------
+    Finding
+        value: two-way identification, chance 0.5
+    """
     if not evidence.other_kind:
         text = "Test stimuli are of the same kind as those of training."
         if evidence.held_out:
@@ -618,7 +727,6 @@ def out_of_distribution(evidence: Evidence, rng: np.random.Generator) -> Finding
 
     if null.p < _REACH_ALPHA:
         return passed(value, f"{text}: it holds on stimuli of another kind.", **details)
-
     return flagged(value, f"{text}: nothing is left on stimuli of another kind.", **details)
 
 
@@ -671,24 +779,36 @@ def irreducible_shares(train: np.ndarray, test: np.ndarray) -> np.ndarray:
     scale = np.where(varies, scale, typical)
     train = (train - mean) / scale
     test = (test - mean) / scale
-
+    # Whichever Gram matrix is smaller; `along` is what a test item has along each direction, times sqrt(eigenvalue).
     if train.shape[0] <= train.shape[1]:
-        values, vectors = np.linalg.eigh(train @ train.T)
-        along = test @ train.T @ vectors
+        values, vectors = np.linalg.eigh(train @ train.T)  # (n,), (n, n)
+        along = test @ train.T @ vectors  # (m, n)
     else:
-        values, vectors = np.linalg.eigh(train.T @ train)
-        along = test @ vectors * np.sqrt(np.maximum(values, 0))
+        values, vectors = np.linalg.eigh(train.T @ train)  # (d,), (d, d)
+        along = test @ vectors * np.sqrt(np.maximum(values, 0))  # (m, d)
 
-    kept = values > 1e-10 * max(values[-1], 1e-300)
-    reached = np.square(along[:, kept] / np.sqrt(values[kept])).sum(axis=1)
-    power = np.square(test).sum(axis=1)
+    kept = values > 1e-10 * max(values[-1], 1e-300)  # what is below is rounding, the pseudo-inverse leaves it out
+    reached = np.square(along[:, kept] / np.sqrt(values[kept])).sum(axis=1)  # (m,)
+    power = np.square(test).sum(axis=1)  # (m,)
     share = 1 - np.divide(reached, power, out=np.ones_like(power), where=power > 0)
-
     return np.clip(share, 0, 1)
 
 
 def collapse_of_data(evidence: Evidence, rng: np.random.Generator) -> Finding:
-    """B6: share of the test features outside the span of the training features. No brain takes part."""
+    """B6: share of the test features outside the span of the training features. No brain takes part.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with ``targets``
+    rng : numpy.random.Generator
+        not used: nothing is drawn
+
+    Returns
+    -------
+    Finding
+        value: largest mean share out of reach over the spaces, 0 to 1
+    """
     targets = needed(evidence.targets)
     if not targets:
         return not_applicable("No space of features to look at.")
@@ -696,7 +816,6 @@ def collapse_of_data(evidence: Evidence, rng: np.random.Generator) -> Finding:
     shares = {}
     parts = []
     lost = []
-
     for target in targets:
         share = float(irreducible_shares(target.train, target.true).mean())
         n = target.n_train
@@ -782,15 +901,15 @@ def participation_ratio(rows: np.ndarray) -> float:
     x = np.asarray(rows, dtype=np.float64)
     x = x - x.mean(axis=0)
 
+    # Both have the same eigenvalues that are not 0, and neither needs to be decomposed: their sum is the trace, that of
+    # their squares the sum of all squared entries.
     if x.shape[0] <= x.shape[1]:
-        gram = x @ x.T
+        gram = x @ x.T  # (n, n)
     else:
-        gram = x.T @ x
-
+        gram = x.T @ x  # (d, d)
     power = np.square(gram).sum()
     if power > 0:
         return float(np.trace(gram) ** 2 / power)
-
     return 0.0
 
 
@@ -820,8 +939,8 @@ def variety_of(target: DecodingTarget) -> PredictionVariety:
 
     near = np.nan_to_num(similarity(ours, true), nan=-2.0)  # (predictions, truths)
     k = min(_NEIGHBOURS, n // 3)
-    neighbours = np.argsort(-near, axis=1, kind="stable")[:, :k]
-    counts = np.bincount(neighbours.ravel(), minlength=n).astype(float)
+    neighbours = np.argsort(-near, axis=1, kind="stable")[:, :k]  # (predictions, k)
+    counts = np.bincount(neighbours.ravel(), minlength=n).astype(float)  # (truths,)
     off = counts - counts.mean()
     hubness = (off**3).mean() / max(np.square(off).mean(), 1e-12) ** 1.5
 
@@ -837,11 +956,26 @@ def variety_of(target: DecodingTarget) -> PredictionVariety:
 
 
 def _distinct_rows(rows: np.ndarray, train: np.ndarray) -> int:
-    return len(np.unique(first_best(np.nan_to_num(similarity(rows, train), nan=-2.0))))
+    """How many different training items are the nearest to some row."""
+    near = np.nan_to_num(similarity(rows, train), nan=-2.0)  # (rows, n_train); what is not defined is nearest to none
+    return len(np.unique(first_best(near)))
 
 
 def collapse_of_predictions(evidence: Evidence, rng: np.random.Generator) -> Finding:
-    """B7: effective dimensions, variance and variety of predictions, next to those of the truths."""
+    """B7: effective dimensions, variance and variety of predictions, next to those of the truths.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with ``targets``
+    rng : numpy.random.Generator
+        not used: nothing is drawn
+
+    Returns
+    -------
+    Finding
+        value: smallest effective dimension over the spaces, as a share of the truth's
+    """
     usable = []
     for target in needed(evidence.targets):
         if np.isfinite(target.predicted).all(axis=1).sum() >= FEWEST_ROWS:
@@ -901,7 +1035,9 @@ class Naming(NamedTuple):
     above : bool
         whether ours is above `member_of_named`, by an interval and a test over items
     within : float
-        identification among truths of one group, chance 1/2, and its p
+        identification among truths of one group, chance 1/2
+    p_within : float
+        its p, by pairings inside groups
     n_groups, n_named : int
         number of groups; how many were ever named
     """
@@ -961,7 +1097,7 @@ def _clusters(train: np.ndarray, true: np.ndarray, rng: np.random.Generator) -> 
         name = "regions, as there are no clusters,"
 
     members = spherical_kmeans(points, k, rng).members
-    members = np.unique(members, return_inverse=True)[1]
+    _, members = np.unique(members, return_inverse=True)  # empty clusters have no number
     inside = members[: len(train)]
     true_members = members[len(train) :]
 
@@ -976,13 +1112,16 @@ def _clusters(train: np.ndarray, true: np.ndarray, rng: np.random.Generator) -> 
 
 
 def _centres(train: np.ndarray, members: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(n_groups, d) mean training item of each group, and the (n_groups,) groups."""
     names = np.unique(members)
-    return np.stack([train[members == g].mean(axis=0) for g in names]), names
+    centres = [train[members == group].mean(axis=0) for group in names]
+    return np.stack(centres), names
 
 
 def _naming(
     groups: str, members: np.ndarray, true_members: np.ndarray, target: DecodingTarget, rng: np.random.Generator
 ) -> Naming:
+    """Compare predictions with training items of the group they name, in one way of grouping."""
     train, true, ours = target.centred()
     finite = np.isfinite(ours).all(axis=1)
     items = np.arange(len(true))
@@ -990,14 +1129,17 @@ def _naming(
 
     near = np.nan_to_num(similarity(ours, centres))  # (n_test, n_groups)
     near[~finite] = 0
-    named = first_best(near)  # group that each prediction is nearest to
-    meant = np.searchsorted(names, true_members)
+    named = first_best(near)  # (n_test,): group that each prediction is nearest to
+    meant = np.searchsorted(names, true_members)  # (n_test,): the truth's group
 
-    by_item = rank_matrix(similarity(train, true))  # what a training item would score for each truth
-    by_member = np.stack([by_item[members == g].mean(axis=0) for g in names])  # (n_groups, n_test)
+    by_item = rank_matrix(similarity(train, true))  # (n_train, n_test): what a training item would score for each truth
+    by_member = np.empty((len(names), len(true)))
+    for g, group in enumerate(names):
+        by_member[g] = by_item[members == group].mean(axis=0)
+
     by_centre = rank_matrix(similarity(centres, true))  # (n_groups, n_test)
 
-    s = similarity(ours, true)
+    s = similarity(ours, true)  # (n_test, n_test)
     own = rank_matrix(s)[items, items]
     member_of_named = by_member[named, items]
     gap = paired_difference(own, member_of_named, rng=rng, n_draws=1000, n_flips=5000)
@@ -1033,17 +1175,32 @@ def _distinct(rows: np.ndarray) -> int:
 
 
 def category_only(evidence: Evidence, rng: np.random.Generator) -> Finding:
-    """B8: predictions against training items of the same cluster, and inside clusters."""
+    """B8: predictions against training items of the same cluster, and inside clusters.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with ``targets``, and their labels where there are categories
+    rng : numpy.random.Generator
+        draws clusters, bootstrap and permutations
+
+    Returns
+    -------
+    Finding
+        value: two-way identification less that of drawing an item of the group named, the smallest
+    """
     targets = sorted(needed(evidence.targets), key=lambda target: target.space == PICTURES)  # latents first
     if not targets or min(len(targets[0].true), len(targets[0].train)) < FEWEST_IN_CLUSTER:
         return not_applicable(f"Fewer than {FEWEST_IN_CLUSTER} test or training items to put into clusters.")
 
     target = targets[0]
-    found = naming(target, rng)
+    namings = naming(target, rng)
     worries = []
     parts = []
+    gains = []  # over drawing an item of the group named
 
-    for n in found:
+    for n in namings:
+        gains.append(n.ours - n.member_of_named)
         parts.append(
             f"{n.n_groups} {n.groups}: ours {n.ours:.3f}, a training item of the true one {n.member_of_true:.3f}, of the "
             f"one decoded {n.member_of_named:.3f}, its mean {n.centre_of_named:.3f}, inside {n.within:.3f} "
@@ -1062,13 +1219,13 @@ def category_only(evidence: Evidence, rng: np.random.Generator) -> Finding:
     # Names that are wrong at times follow the look of the picture, so they tell some items of a group apart by luck; but
     # then there are no more drawings than names.
     n_distinct = _distinct(target.predicted)
-    most = max(n.n_groups for n in found)
+    most = max(n.n_groups for n in namings)
     if n_distinct <= most and 2 * n_distinct <= len(target.true):
         worries.append(f"made of only {n_distinct} different items for {len(target.true)}")
 
     facts = f"Two-way identification in {target.space}; {'; '.join(parts)}"
-    value = min(n.ours - n.member_of_named for n in found)
-    details = {"space": target.space, "naming": [n._asdict() for n in found], "n_distinct": n_distinct}
+    value = min(gains)
+    details = {"space": target.space, "naming": [n._asdict() for n in namings], "n_distinct": n_distinct}
     if worries:
         classes = f"It is {few(worries)}: classification may explain the result."
         return flagged(value, f"{facts}. {classes}", **details)

@@ -32,7 +32,7 @@ N_ROWS = 16  # test rows that are predicted alone
 N_PERTURBED = 12  # test rows among which half turn into noise
 ORACLE = "oracle_"
 """Beginning of the names of metrics that may use the truth to choose among samples."""
-_MOST_ITEMS = 300
+_MOST_ITEMS = 300  # trials whose samples are compared with the truth
 _ONE_LEVEL = 1.5 / 255  # samples are kept as 8 bits, so that the scored picture differs by rounding
 _LUCK = 0.001  # p below which the best sample was picked more often than by luck
 
@@ -41,34 +41,46 @@ def _shared_trials(step: Lineage) -> int:
     """How many trials a step both fitted and is judged on."""
     if step.fitted_on is None:
         return 0
-
     return len(id_set(step.fitted_on) & id_set(step.evaluated_on))
 
 
 def _named(counts: dict[str, int], unit: str) -> str:
+    """``name (n unit)`` of the first few, for people."""
     return few([f"{name} ({n} {unit})" for name, n in counts.items()])
 
 
 def fit_lineage(evidence: Evidence, rng: np.random.Generator) -> Finding:
-    """L1: trials that entered a fit and are then judged by it."""
+    """L1: trials that entered a fit and are then judged by it.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with ``lineages``
+    rng : numpy.random.Generator
+        not used: nothing is drawn
+
+    Returns
+    -------
+    Finding
+        value: trials that the worst step both saw and is judged on
+    """
     if not evidence.lineages:
         return not_applicable("No fitted step recorded what it saw.")
 
     leaks = {}
-    transductive = {}
-
-    unknown = [step.name for step in evidence.lineages if step.fitted_on is None]
-
+    transductive = {}  # saw the response of a test trial, but not what was shown
+    unknown = []
     for step in evidence.lineages:
         shared = _shared_trials(step)
-        if shared and step.sees == "brain":
+        if step.fitted_on is None:
+            unknown.append(step.name)
+        elif shared and step.sees == "brain":
             transductive[step.name] = shared
         elif shared:
             leaks[step.name] = shared
 
     details = {"leaks": leaks, "transductive": transductive, "not_recorded": unknown, "n_steps": len(evidence.lineages)}
     worst = max([*leaks.values(), *transductive.values()], default=0)
-
     if leaks:
         return failed(worst, f"Test trials entered the fit of {_named(leaks, 'trials')}.", **details)
 
@@ -78,19 +90,31 @@ def fit_lineage(evidence: Evidence, rng: np.random.Generator) -> Finding:
 
     if unknown:
         return flagged(0, f"Nobody recorded which trials entered {few(unknown)}.", **details)
-
     return passed(0, f"None of {len(evidence.lineages)} fitted steps saw a test trial.", **details)
 
 
 def subset_invariance(evidence: Evidence, rng: np.random.Generator) -> Finding:
-    """L2: a prediction must not depend on which other test rows come with it."""
+    """L2: a prediction must not depend on which other test rows come with it.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with ``predict`` and ``test_betas``
+    rng : numpy.random.Generator
+        draws an order of the rows, and those that are predicted alone
+
+    Returns
+    -------
+    Finding
+        value: largest move of a prediction, relative to the largest prediction
+    """
     predict = needed(evidence.predict)
     betas = needed(evidence.test_betas)
     n = len(betas)
     if n < 2:
         return not_applicable("A single test row has no company to depend on.")
 
-    together = _rows(predict(betas))
+    together = _rows(predict(betas))  # (n, n_values)
     order = rng.permutation(n)
     shuffled = _rows(predict(betas[order]))
     worst = _gap(shuffled, together[order], together)
@@ -125,6 +149,18 @@ def perturbation(evidence: Evidence, rng: np.random.Generator) -> Finding:
 
     Half of a few rows keep their values while the others become noise, of their own size and of ten times that; then the
     other half. Unlike L2 the number of rows stays, so that predictors that need a full batch are caught as well.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with ``predict`` and ``test_betas``
+    rng : numpy.random.Generator
+        draws the rows and the noise
+
+    Returns
+    -------
+    Finding
+        value: largest move of a prediction, relative to the largest prediction
     """
     predict = needed(evidence.predict)
     betas = np.asarray(evidence.test_betas)
@@ -133,10 +169,12 @@ def perturbation(evidence: Evidence, rng: np.random.Generator) -> Finding:
 
     rows = np.sort(rng.choice(len(betas), min(N_PERTURBED, len(betas)), replace=False))
     betas = betas[rows]
-    reference = _rows(predict(betas))
+    reference = _rows(predict(betas))  # (n_perturbed, n_values)
     first = np.arange(len(betas)) % 2 == 0
     std = float(np.std(betas)) or 1.0
     worst = 0.0
+
+    # Noise of the usual size moves means; noise of ten times that also what withstands single outliers.
 
     for unchanged, size in ((first, 1.0), (~first, 10.0)):
         noisy = betas.copy()
@@ -156,6 +194,7 @@ def perturbation(evidence: Evidence, rng: np.random.Generator) -> Finding:
 
 
 def _rows(predictions: np.ndarray) -> np.ndarray:
+    """(n, n_values) float64: latents or pictures, each in a row."""
     predictions = np.asarray(predictions, dtype=np.float64)
     return predictions.reshape(len(predictions), -1)
 
@@ -165,18 +204,30 @@ def _gap(ours: np.ndarray, reference: np.ndarray, everything: np.ndarray) -> flo
     if ours.shape != reference.shape or not np.array_equal(np.isfinite(ours), np.isfinite(reference)):
         return float("inf")
 
+    # Relative to the largest of all predictions: a row near zero may move by a rounding of the others' size.
     finite = np.isfinite(ours)
     size = np.abs(everything[np.isfinite(everything)]).max(initial=0)
     gap = np.abs(ours[finite] - reference[finite]).max(initial=0)
-
     if size > 0:
         return float(gap / size)
-
     return float(gap)
 
 
 def voxel_selection(evidence: Evidence, rng: np.random.Generator) -> Finding:
-    """L4: which trials entered the choice of voxels."""
+    """L4: which trials entered the choice of voxels.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with ``voxel_choices``
+    rng : numpy.random.Generator
+        not used: nothing is drawn
+
+    Returns
+    -------
+    Finding
+        value: test trials that entered the worst choice
+    """
     choices = needed(evidence.voxel_choices)
     if not choices:
         return passed(0, "No voxel was chosen: every one of the data set is used.")
@@ -184,7 +235,6 @@ def voxel_selection(evidence: Evidence, rng: np.random.Generator) -> Finding:
     leaks = {}
     blind = {}
     unknown = []
-
     for step in choices:
         shared = _shared_trials(step)
         if step.fitted_on is None:
@@ -203,7 +253,6 @@ def voxel_selection(evidence: Evidence, rng: np.random.Generator) -> Finding:
     parts = []
     if blind:
         parts.append(f"responses of test trials entered the choice of voxels: {_named(blind, 'trials')}")
-
     if unknown:
         parts.append(f"nobody recorded which trials entered {few(unknown)}")
 
@@ -216,7 +265,20 @@ def voxel_selection(evidence: Evidence, rng: np.random.Generator) -> Finding:
 
 
 def adaptation_to_test(evidence: Evidence, rng: np.random.Generator) -> Finding:
-    """L5: a model that saw test responses must say so, and be shown with one that did not."""
+    """L5: a model that saw test responses must say so, and be shown with one that did not.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with ``setting`` and ``lineages``; ``scores`` and ``strict_scores`` to show both
+    rng : numpy.random.Generator
+        not used: nothing is drawn
+
+    Returns
+    -------
+    Finding
+        value: test responses that a fitted step saw
+    """
     adapted = {}
     for step in evidence.lineages or ():
         shared = _shared_trials(step)
@@ -268,16 +330,29 @@ def _two_way_first(scores: pd.DataFrame) -> list[str]:
 
 
 def _value(scores: pd.DataFrame, metric: str) -> float:
+    """The score of the brain, NaN where it has none."""
     rows = scores[(scores["input"] == "brain") & (scores["metric"] == metric)]
     if len(rows):
         return float(rows.iloc[0]["value"])
-
     return float("nan")
 
 
 def tuning_on_test(evidence: Evidence, rng: np.random.Generator) -> Finding:
-    """L6: choices made by test stimuli, and how often the test set was evaluated before this result."""
-    tested = [id_set(map(str, test)) for _, test in evidence.splits or ()]
+    """L6: choices made by test stimuli, and how often the test set was evaluated before this result.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with ``ledger``, ``looks_beside`` and ``config``; ``monitored`` and ``splits`` for choices made while training
+    rng : numpy.random.Generator
+        not used: nothing is drawn
+
+    Returns
+    -------
+    Finding
+        value: earlier evaluations of the test set, or test stimuli that a choice was made by
+    """
+    tested = [id_set(map(str, test)) for _, test in evidence.splits or ()]  # by fold
     chosen_by_test: dict[str, set] = {}
 
     for name, (fold, ids) in evidence.monitored.items():
@@ -325,7 +400,20 @@ def tuning_on_test(evidence: Evidence, rng: np.random.Generator) -> Finding:
 
 
 def best_of_n(evidence: Evidence, rng: np.random.Generator) -> Finding:
-    """L7: is the sample that is scored the one nearest the truth, more often than by luck?"""
+    """L7: is the sample that is scored the one nearest the truth, more often than by luck?
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with ``samples``
+    rng : numpy.random.Generator
+        draws the items that are compared, where there are many
+
+    Returns
+    -------
+    Finding
+        value: samples drawn for each trial
+    """
     samples = needed(evidence.samples)
     count = samples.drawn.shape[1]
     if count < 2:
@@ -345,13 +433,12 @@ def best_of_n(evidence: Evidence, rng: np.random.Generator) -> Finding:
         errors[i] = np.square(drawn - true).mean(axis=1)
         from_mean = max(from_mean, float(np.abs(drawn.mean(axis=0) - scored).max()))
 
-    is_a_sample = gaps.min(axis=1) <= _ONE_LEVEL
-    differ = np.ptp(errors, axis=1) > 0
-    which = gaps.argmin(axis=1)
+    is_a_sample = gaps.min(axis=1) <= _ONE_LEVEL  # (n,)
+    differ = np.ptp(errors, axis=1) > 0  # (n,): samples that are all alike have no best
+    which = gaps.argmin(axis=1)  # (n,): the sample that is scored
     usable = is_a_sample & differ
-
     if usable.sum() < max(1, n // 2):
-        if from_mean <= 2 / 255:
+        if from_mean <= 2 / 255:  # the mean of pictures of 8 bits, rounded to 8 bits itself
             mean = f"The scored picture is the mean of {count} samples; none was picked."
             return passed(count, mean, n_samples=count, scored="mean")
 
@@ -363,6 +450,7 @@ def best_of_n(evidence: Evidence, rng: np.random.Generator) -> Finding:
         always = f"Of {count} samples, always number {number} is scored; the truth picks none."
         return passed(count, always, n_samples=count, scored=f"number {number}")
 
+    # Were the samples scored without a look at the truth, the best would be among them once in `count` trials.
     best = int((errors[usable].argmin(axis=1) == which[usable]).sum())
     total = int(usable.sum())
     p = float(binomtest(best, total, 1 / count, alternative="greater").pvalue)
@@ -381,14 +469,26 @@ def best_of_n(evidence: Evidence, rng: np.random.Generator) -> Finding:
 
 
 def circular_cycle(evidence: Evidence, rng: np.random.Generator) -> Finding:
-    """L8: scores of what was encoded and decoded in turn need two models that share no stimulus, or a mark."""
+    """L8: scores of what was encoded and decoded in turn need two models that share no stimulus, or a mark.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with ``cycles``
+    rng : numpy.random.Generator
+        not used: nothing is drawn
+
+    Returns
+    -------
+    Finding
+        value: stimuli that encoder and decoder of the worst cycle share
+    """
     cycles = needed(evidence.cycles)
     if not cycles:
         return not_applicable("No picture was scored that went from encoder to decoder.")
 
     hidden = {}
     marked = {}
-
     for cycle in cycles:
         shared = len(id_set(map(str, cycle.encoder_stimuli)) & id_set(map(str, cycle.decoder_stimuli)))
         if shared and cycle.is_marked:
@@ -398,7 +498,6 @@ def circular_cycle(evidence: Evidence, rng: np.random.Generator) -> Finding:
 
     details = {"not_marked": hidden, "marked": marked}
     worst = max([*hidden.values(), *marked.values()], default=0)
-
     if hidden:
         return failed(
             worst,

@@ -30,18 +30,31 @@ from phosphene.validity.base import (
     rows_where,
 )
 
-ENOUGH_SAMPLES = 3
+ENOUGH_SAMPLES = 3  # of a trial: two give a variance, but a poor one
 FID_PICTURES = 2048
 FID_FEATURES = 2048
 """The sets and the features that published FIDs are made of: fewer of either give another number."""
-_MOST_ITEMS = 300
+_MOST_ITEMS = 300  # trials whose samples are compared; a share of variance needs no more
 _PERMUTATIONS = 500
 _NUMBERS = 200  # per sample, in which means are compared
 _ALPHA = 0.01
 
 
 def generator_noise(evidence: Evidence, rng: np.random.Generator) -> Finding:
-    """M6: variance between samples of one trial next to that between trials, and the score of each sample."""
+    """M6: variance between samples of one trial next to that between trials, and the score of each sample.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with ``samples``
+    rng : numpy.random.Generator
+        draws items, mixtures of pixels and permutations
+
+    Returns
+    -------
+    Finding
+        value: share of the variance of pictures that is between samples of a trial, 0 to 1
+    """
     samples = needed(evidence.samples)
     n, count = samples.drawn.shape[:2]
     if count == 1 and not evidence.is_random:
@@ -60,6 +73,7 @@ def generator_noise(evidence: Evidence, rng: np.random.Generator) -> Finding:
     true = as_floats(samples.true[rows]).reshape(len(rows), -1)  # (items, pixels)
     within = float(drawn.var(axis=1, ddof=1).mean())
     between = 0.0
+
     if len(drawn) > 1:
         # The mean of a few samples still varies by within / count, which is no difference between trials.
         between = max(0.0, float(drawn.mean(axis=1).var(axis=0, ddof=1).mean()) - within / count)
@@ -69,7 +83,11 @@ def generator_noise(evidence: Evidence, rng: np.random.Generator) -> Finding:
         share = within / (within + between)
 
     p = _follows(drawn, rng)
-    two = [float(np.nanmean(two_way(similarity(drawn[:, s], true)))) for s in range(count)]
+    two = []
+    for s in range(count):
+        scores = two_way(similarity(drawn[:, s], true))  # (items,)
+        two.append(float(np.nanmean(scores)))
+
     details = {"n_samples": count, "share_within": share, "p": p, "two_way_of_samples": two}
     text = (
         f"{100 * share:.0f} % of the variance of pictures is between {count} samples of one trial, the rest between trials; "
@@ -108,26 +126,47 @@ def _follows(drawn: np.ndarray, rng: np.random.Generator) -> float:
         mix = rng.standard_normal((width, _NUMBERS), dtype=np.float32) / np.float32(np.sqrt(_NUMBERS))
         drawn = drawn @ mix  # (items, samples, _NUMBERS)
 
-    flat = (drawn - drawn.mean(axis=(0, 1))).reshape(n * count, -1)
+    flat = (drawn - drawn.mean(axis=(0, 1))).reshape(n * count, -1)  # (items * samples, width)
 
     def distance_of_means(order: np.ndarray) -> float:
-        sums = flat[order].reshape(n, count, -1).sum(axis=1)
+        sums = flat[order].reshape(n, count, -1).sum(axis=1)  # (items, width)
         return float(np.square(sums).sum())
 
+    # The total variance is the same however samples are dealt, so that between trials says all.
     true = distance_of_means(np.arange(n * count))
-    dealt = np.array([distance_of_means(rng.permutation(n * count)) for _ in range(_PERMUTATIONS)])
-    n_as_far = (dealt >= true * (1 - 1e-9)).sum()
+    dealt = np.empty(_PERMUTATIONS)
+    for i in range(_PERMUTATIONS):
+        dealt[i] = distance_of_means(rng.permutation(n * count))
 
+    n_as_far = (dealt >= true * (1 - 1e-9)).sum()  # sums of the same numbers in another order are equal
     return float((1 + n_as_far) / (_PERMUTATIONS + 1))
 
 
 def metric_identity(evidence: Evidence, rng: np.random.Generator) -> Finding:
-    """M10: metrics that no longer give their golden values."""
+    """M10: metrics that no longer give their golden values.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with ``golden``
+    rng : numpy.random.Generator
+        not used: nothing is drawn
+
+    Returns
+    -------
+    Finding
+        value: metrics that no longer give their golden value
+    """
     golden = needed(evidence.golden)
     moved = changed(golden)
-    details = {"changed": {metric: {"golden": kept, "now": now} for metric, (kept, now) in moved.items()}}
+    by_metric = {}
+    named = []
+    for metric, (kept, now) in moved.items():
+        by_metric[metric] = {"golden": kept, "now": now}
+        named.append(f"{metric} {kept:.6g} kept, {now:.6g} now")
+
+    details = {"changed": by_metric}
     if moved:
-        named = [f"{metric} {kept:.6g} kept, {now:.6g} now" for metric, (kept, now) in moved.items()]
         return failed(
             len(moved),
             f"{len(moved)} of {len(golden)} metrics no longer give their golden values ({few(named)}; "
@@ -139,6 +178,7 @@ def metric_identity(evidence: Evidence, rng: np.random.Generator) -> Finding:
 
 
 def _versions() -> str:
+    """The libraries whose change moves a metric most often."""
     import scipy
     import sklearn
 
@@ -146,9 +186,26 @@ def _versions() -> str:
 
 
 def fid_of_few(evidence: Evidence, rng: np.random.Generator) -> Finding:
-    """M11: FID of too few pictures, or of other features than those of published ones."""
+    """M11: FID of too few pictures, or of other features than those of published ones.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with ``scores`` and ``n_features``
+    rng : numpy.random.Generator
+        not used: nothing is drawn
+
+    Returns
+    -------
+    Finding
+        value: pictures of the smallest FID
+    """
     brain = _brain_scores(evidence)
-    n_pictures = {name: float(n) for name, n in zip(brain["metric"], brain["n"], strict=True) if kind_of(name) == "fid"}
+    n_pictures = {}
+    for name, n in zip(brain["metric"], brain["n"], strict=True):
+        if kind_of(name) == "fid":
+            n_pictures[name] = float(n)
+
     if not n_pictures:
         return not_applicable("No FID was computed.")
 
@@ -191,7 +248,6 @@ def why_not_comparable(n: float, n_features: int | None) -> str:
     parts = []
     if n < FID_PICTURES:
         parts.append(f"{n:.0f} pictures")
-
     if n_features is not None and n_features < FID_FEATURES:
         parts.append(f"{n_features} features")
 
@@ -203,6 +259,7 @@ def _brain_scores(evidence: Evidence) -> pd.DataFrame:
 
 
 def _instead(brain: pd.DataFrame) -> str:
+    """The advice to read KID, with its values where it was computed."""
     advice = "Read KID instead, which few pictures do not bias"
     values = []
     for row in brain.to_dict("records"):
@@ -211,5 +268,4 @@ def _instead(brain: pd.DataFrame) -> str:
 
     if not values:
         return f"{advice}."
-
     return f"{advice}: {few(values)}."

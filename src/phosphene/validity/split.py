@@ -32,14 +32,14 @@ from phosphene.validity.base import (
 )
 from phosphene.validity.likeness import SAME, Likeness, copies, nearest
 
-ENOUGH = 50  # test stimuli, below which intervals are wide
+ENOUGH = 50  # test stimuli, below which intervals are wide: a share of 0.8 has a standard error of 0.06
 PERCENTILE = 99.9  # of the cosines between training pictures and their nearest neighbours in training
 _MOST_COPIES = 4000  # training pictures that the percentile is taken over
 FEWEST = 10  # test and training pictures, below which a distribution says nothing
 _OVERLAP_ALPHA = 0.01
 _PERMUTATIONS = 10_000
 _MOST_NEAR = 4000  # pictures that are clustered, those of the test set first
-_CONFOUND_ALPHA = 0.005  # for each of two levels
+_CONFOUND_ALPHA = 0.005  # for each of two levels, one percent together
 _MOST_TRIALS = 2000
 _PROJECTIONS = 60
 _FEWEST = 5  # test stimuli
@@ -73,7 +73,6 @@ def picture_digests(pictures: np.ndarray) -> list[str]:
 
     if pictures.dtype != np.uint8:
         pictures = np.rint(np.clip(np.nan_to_num(pictures), 0, 1) * 255).astype(np.uint8)
-
     if pictures.ndim == 3:
         pictures = pictures[..., None]
 
@@ -82,7 +81,20 @@ def picture_digests(pictures: np.ndarray) -> list[str]:
 
 
 def same_stimulus_on_both_sides(evidence: Evidence, rng: np.random.Generator) -> Finding:
-    """S1: shared ids, and shared pixels under different ids."""
+    """S1: shared ids, and shared pixels under different ids.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with ``splits``, and ``digests`` for the comparison of pixels
+    rng : numpy.random.Generator
+        not used: nothing is drawn
+
+    Returns
+    -------
+    Finding
+        value: stimuli that stand on both sides, by id or by pixels
+    """
     splits = needed(evidence.splits)
     digests = evidence.digests or {}
     by_id = set()
@@ -125,7 +137,20 @@ def same_stimulus_on_both_sides(evidence: Evidence, rng: np.random.Generator) ->
 
 
 def repeats_across_inner_folds(evidence: Evidence, rng: np.random.Generator) -> Finding:
-    """S5: inner folds must keep the repeats of a stimulus together."""
+    """S5: inner folds must keep the repeats of a stimulus together.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with ``inner_folds``
+    rng : numpy.random.Generator
+        not used: nothing is drawn
+
+    Returns
+    -------
+    Finding
+        value: stimuli on both sides of an inner fold
+    """
     leaks: dict[str, set] = {}
     n_folds = 0
 
@@ -153,8 +178,24 @@ def repeats_across_inner_folds(evidence: Evidence, rng: np.random.Generator) -> 
 
 
 def size_of_test_set(evidence: Evidence, rng: np.random.Generator) -> Finding:
-    """S10: an empty, tiny or single-class test set."""
-    tested = set().union(*(id_set(test) for _, test in needed(evidence.splits)))
+    """S10: an empty, tiny or single-class test set.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with ``splits``, and ``test_labels`` where there are classes
+    rng : numpy.random.Generator
+        not used: nothing is drawn
+
+    Returns
+    -------
+    Finding
+        value: distinct test stimuli
+    """
+    tested = set()
+    for _, test in needed(evidence.splits):
+        tested |= id_set(test)
+
     n = len(tested)
     if n < 2:
         unit = "stimulus" if n == 1 else "stimuli"
@@ -167,28 +208,38 @@ def size_of_test_set(evidence: Evidence, rng: np.random.Generator) -> Finding:
     parts = []
     if n < ENOUGH:
         parts.append(f"only {n} test stimuli, so intervals are wide")
-
     if n_classes == 1:
         parts.append("all test stimuli are of one class")
 
     if parts:
         return flagged(n, "; ".join(parts).capitalize() + ".", n=n, n_classes=n_classes)
-
     return passed(n, f"{n} test stimuli.", n=n, n_classes=n_classes)
 
 
 def near_duplicates(evidence: Evidence, rng: np.random.Generator) -> Finding:
-    """S2: test pictures of which training has a near copy; what the score is without them."""
+    """S2: test pictures of which training has a near copy; what the score is without them.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with ``splits`` and ``likeness``; ``similarity`` and ``test_ids`` for the score without the copies
+    rng : numpy.random.Generator
+        draws the training pictures that set the bar, where there are many
+
+    Returns
+    -------
+    Finding
+        value: test pictures with a near copy in training
+    """
     pairs = near_pairs(evidence, rng)
-    n_test = len(set().union(*({str(i) for i in test} for _, test in needed(evidence.splits))))
+    n_test = len(_tested(evidence))
     space = needed(evidence.likeness).space
     if not len(pairs):
         return passed(0, f"None of {n_test} test pictures has a near copy in training (by hash and by {space}).")
 
     copied = set(pairs["test"])
-    named = few([f"{a} ~ {b}" for a, b in zip(pairs["test"], pairs["train"], strict=True)])
+    named = few((pairs["test"] + " ~ " + pairs["train"]).tolist())
     text, two_way_scores = _with_and_without(evidence, copied)
-
     return flagged(
         len(copied),
         f"{len(copied)} of {n_test} test pictures have a near copy in training, by hash and by {space} ({named}).{text}",
@@ -241,11 +292,22 @@ def near_pairs(evidence: Evidence, rng: np.random.Generator) -> pd.DataFrame:
     return table.sort_values(["cosine", "test"], ascending=[False, True], ignore_index=True)
 
 
+def _tested(evidence: Evidence) -> set[str]:
+    """Test stimuli of all folds, as text."""
+    tested: set[str] = set()
+    for _, test in needed(evidence.splits):
+        tested.update(id_set(map(str, test)))
+
+    return tested
+
+
 def _rows_of(likeness: Likeness, ids: Iterable) -> np.ndarray:
+    """Rows of these stimuli whose features are known, each once."""
     return likeness.rows(dict.fromkeys(map(str, ids)), seen=True)
 
 
 def _bar(likeness: Likeness, train: np.ndarray, rng: np.random.Generator) -> float:
+    """The cosine that a pair must exceed to be near copies: the 99.9th percentile of nearest neighbours in training."""
     if len(train) > _MOST_COPIES:
         train = train[rng.choice(len(train), _MOST_COPIES, replace=False)]
 
@@ -258,7 +320,6 @@ def _bar(likeness: Likeness, train: np.ndarray, rng: np.random.Generator) -> flo
     known = best[which >= 0]
     if len(known):
         return float(np.percentile(known, PERCENTILE))
-
     return 0.99
 
 
@@ -267,7 +328,7 @@ def _with_and_without(evidence: Evidence, copied: set[str]) -> tuple[str, dict[s
     if evidence.similarity is None or evidence.test_ids is None:
         return "", {}
 
-    kept = np.asarray([str(i) not in copied for i in evidence.test_ids])
+    kept = ~np.isin(np.asarray(evidence.test_ids).astype(str), list(copied))  # (n,)
     if not kept.any():
         return " No test picture is left without them.", {}
 
@@ -278,15 +339,30 @@ def _with_and_without(evidence: Evidence, copied: set[str]) -> tuple[str, dict[s
 
 
 def semantic_overlap(evidence: Evidence, rng: np.random.Generator) -> Finding:
-    """S3: cosine to the nearest training picture, clusters shared with training, and whether the score follows either."""
+    """S3: cosine to the nearest training picture, clusters shared with training, and whether the score follows either.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with ``splits`` and ``likeness``; ``similarity`` and ``test_ids`` for the score by nearness
+    rng : numpy.random.Generator
+        draws training pictures, first centres of clusters and permutations
+
+    Returns
+    -------
+    Finding
+        value: share of test pictures in clusters that training has too, 0 to 1
+    """
     likeness = needed(evidence.likeness)
     table = nearest_in_training(evidence)
     within = _within_training(evidence, rng)
     cluster, k = _clusters(evidence, rng)
     is_shared = _in_training(evidence, cluster, table["stimulus"].tolist())
-    sizes = [len(likeness.rows(train, seen=True)) for train, _ in needed(evidence.splits)]
-    n_train = min(sizes, default=0)
+    sizes = []
+    for train, _ in needed(evidence.splits):
+        sizes.append(len(likeness.rows(train, seen=True)))
 
+    n_train = min(sizes, default=0)  # of the smallest fold
     if len(table) < FEWEST or n_train < FEWEST:
         counts = f"{len(table)} test and {n_train} training pictures"
         return not_applicable(f"{counts} are too few to compare their neighbours.")
@@ -325,7 +401,6 @@ def semantic_overlap(evidence: Evidence, rng: np.random.Generator) -> Finding:
 
     if k > 1:
         return passed(share, reason, **details)
-
     return passed(0, reason, **details)
 
 
@@ -405,7 +480,6 @@ def _clusters(evidence: Evidence, rng: np.random.Generator) -> tuple[np.ndarray,
 
     points = directions(likeness.units[known])
     k = number_of_clusters(points, rng)
-
     if len(points) > _MOST_NEAR:
         centres = spherical_kmeans(points[rng.choice(len(points), _MOST_NEAR, replace=False)], k, rng).centres
         members[known] = (points @ centres.T).argmax(axis=1)
@@ -429,26 +503,43 @@ def _slope(evidence: Evidence, table: pd.DataFrame, rng: np.random.Generator) ->
     known = np.isfinite(score) & np.isfinite(nearness)
     score = score[known]
     nearness = nearness[known]
-
     if len(score) < FEWEST or np.ptp(nearness) < 1e-9 or np.ptp(score) < 1e-9:
         return False, "", {}
 
-    x = nearness - nearness.mean()
+    # The slope of a regression, tested by dealing nearness to items at random: only x . score changes then.
+    x = nearness - nearness.mean()  # (n_known,)
     slope = float(x @ score / (x @ x))
-    shuffled = np.array([x[rng.permutation(len(x))] @ score for _ in range(_PERMUTATIONS)])
+    shuffled = np.empty(_PERMUTATIONS)
+    for i in range(_PERMUTATIONS):
+        shuffled[i] = x[rng.permutation(len(x))] @ score
+
     p = float((1 + np.sum(shuffled >= x @ score - 1e-12)) / (_PERMUTATIONS + 1))
-    thirds = np.array_split(np.argsort(nearness, kind="stable"), 3)
-    terciles = [float(score[third].mean()) for third in thirds]
+    terciles = []
+    for third in np.array_split(np.argsort(nearness, kind="stable"), 3):
+        terciles.append(float(score[third].mean()))
+
     listed = ", ".join(f"{value:.3f}" for value in terciles)
     text = (
         f"two-way identification is {listed} from the farthest third to the nearest (slope {slope:+.2f}, p = {p:.2g})"
     )
-
     return slope > 0 and p < _OVERLAP_ALPHA, text, {"slope": slope, "p_slope": p, "two_way_by_third": terciles}
 
 
 def cluster_disjoint(evidence: Evidence, rng: np.random.Generator) -> Finding:
-    """S4: what is left of identification when whole groups of pictures were held out."""
+    """S4: what is left of identification when whole groups of pictures were held out.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with ``splits``, ``held_out``, ``similarity`` and ``test_ids``
+    rng : numpy.random.Generator
+        draws pairings inside folds
+
+    Returns
+    -------
+    Finding
+        value: two-way identification inside folds, chance 0.5
+    """
     if not evidence.held_out:
         return not_applicable(
             "Single pictures were held out, so training may hold others of their kind. Ask for --split cluster:K to hold "
@@ -506,11 +597,23 @@ def session_confound(evidence: Evidence, rng: np.random.Generator) -> Finding:
 
     The baseline uses no response: for each test stimulus it takes the mean features of what was shown in training in
     the same session (run). It can only be right when sessions differ in what was shown.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with ``trials``, ``sides`` and ``likeness``; ``responses`` to read the session off them
+    rng : numpy.random.Generator
+        draws pairings inside folds, trials and projections
+
+    Returns
+    -------
+    Finding
+        value: two-way identification by the better of the two baselines, chance 0.5
     """
     table = needed(evidence.trials)
     levels = {"session": table["session"].to_numpy(), "run": table.groupby(["session", "run"]).ngroup().to_numpy()}
     n_sessions = table["session"].nunique()
-    found = {}
+    baselines: dict[str, tuple[float, float]] = {}  # level to two-way identification and its p
 
     for level, groups in levels.items():
         n_groups = len(np.unique(groups))
@@ -520,20 +623,26 @@ def session_confound(evidence: Evidence, rng: np.random.Generator) -> Finding:
 
         answer = _baseline(evidence, groups, rng)
         if answer is not None:
-            found[level] = answer
+            baselines[level] = answer
 
-    if not found:
+    if not baselines:
         return not_applicable("No test trial shares one of several sessions or runs with training.")
 
-    parts = [f"{level} mean alone: two-way {value:.3f} (p = {p:.2g})" for level, (value, p) in found.items()]
+    parts = []
+    details: dict[str, Any] = {}
+    telling = []  # levels that say what was shown
+    for level, (value, p) in baselines.items():
+        parts.append(f"{level} mean alone: two-way {value:.3f} (p = {p:.2g})")
+        details[level] = {"two_way": value, "p": p}
+        if p < _CONFOUND_ALPHA:
+            telling.append(level)
+
     facts = f"{'; '.join(parts)}; chance 0.5"
-    details = {level: {"two_way": value, "p": p} for level, (value, p) in found.items()}
     tail = _readable(evidence, levels["session"], rng)
     if tail:
         tail = f" {tail}"
 
-    value = max(value for value, _ in found.values())
-    telling = [level for level, (_, p) in found.items() if p < _CONFOUND_ALPHA]
+    value = max(value for value, _ in baselines.values())
     if telling:
         return flagged(
             value,
@@ -543,7 +652,7 @@ def session_confound(evidence: Evidence, rng: np.random.Generator) -> Finding:
             telling=telling,
         )
 
-    text = f"Pictures cannot be told from {' or '.join(found)} ({facts}).{tail}"
+    text = f"Pictures cannot be told from {' or '.join(baselines)} ({facts}).{tail}"
     return passed(value, text, **details, telling=telling)
 
 
@@ -565,7 +674,7 @@ def _baseline(evidence: Evidence, groups: np.ndarray, rng: np.random.Generator) 
         if not len(train) or not len(test):
             continue
 
-        overall = likeness.units[at[train]].mean(axis=0)
+        overall = likeness.units[at[train]].mean(axis=0)  # (d,)
         means = {}
         for group in np.unique(groups[train]):
             means[group] = likeness.units[at[train[groups[train] == group]]].mean(axis=0)
@@ -573,8 +682,11 @@ def _baseline(evidence: Evidence, groups: np.ndarray, rng: np.random.Generator) 
         is_shared |= bool(set(groups[test]) & set(means))
         for stimulus, trials in pd.Series(test).groupby(stimuli[test], sort=False):
             # Relative to the whole training set, so that the mean that is left in every group says nothing.
-            guesses = [means.get(groups[trial], overall) - overall for trial in trials]
-            predicted.append(np.mean(guesses, axis=0))
+            guesses = []
+            for trial in trials:
+                guesses.append(means.get(groups[trial], overall) - overall)
+
+            predicted.append(np.mean(guesses, axis=0))  # (d,)
             true.append(likeness.units[row_of[str(stimulus)]] - overall)
             folds.append(fold)
 
@@ -584,7 +696,6 @@ def _baseline(evidence: Evidence, groups: np.ndarray, rng: np.random.Generator) 
     labels = np.asarray(folds)
     ranks = rank_matrix(similarity(np.asarray(predicted), np.asarray(true), "cosine"), labels=labels)
     null = permutation_null(ranks, rng=rng, groups=labels)
-
     return float(np.nanmean(np.diagonal(ranks))), null.p
 
 
@@ -603,45 +714,66 @@ def _readable(evidence: Evidence, sessions: np.ndarray, rng: np.random.Generator
     if len(rows) > _MOST_TRIALS:
         rows = np.sort(rng.choice(rows, _MOST_TRIALS, replace=False))
 
-    x = np.asarray(evidence.responses[rows], dtype=np.float32)
+    x = np.asarray(evidence.responses[rows], dtype=np.float32)  # (n_rows, n_voxels)
     finite = np.isfinite(x).all(axis=0)
     x = x[:, finite]
     if not x.shape[1]:
         return ""
 
+    # Sixty random mixtures hold what sessions differ by all over the brain, and spare the classifier a large covariance.
     if x.shape[1] > _PROJECTIONS:
-        x = x @ rng.standard_normal((x.shape[1], _PROJECTIONS), dtype=np.float32)
+        x = x @ rng.standard_normal((x.shape[1], _PROJECTIONS), dtype=np.float32)  # (n_rows, _PROJECTIONS)
 
     # Half of each session fits. A session of which the sample holds too few is left out.
     y = sessions[rows]
     order = rng.permutation(len(rows))
-    parts = [order[y[order] == name] for name in np.unique(y)]
-    parts = [part for part in parts if len(part) >= 4]
+    fit_parts = []
+    test_parts = []
 
-    if len(parts) < 2:
+    for name in np.unique(y):
+        part = order[y[order] == name]
+        half = len(part) // 2
+        if len(part) >= 4:
+            fit_parts.append(part[:half])
+            test_parts.append(part[half:])
+
+    if len(fit_parts) < 2:
         return ""
 
-    fit = np.concatenate([part[: len(part) // 2] for part in parts])
-    test = np.concatenate([part[len(part) // 2 :] for part in parts])
+    fit = np.concatenate(fit_parts)
+    test = np.concatenate(test_parts)
     model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(x[fit], y[fit])
     right = float(np.mean(model.predict(x[test]) == y[test]))
     most = float(np.mean(y[test] == _mode(y[fit])))
-
     return f"The session of a response is named right in {100 * right:.0f} % ({100 * most:.0f} % by guessing)."
 
 
 def _mode(values: np.ndarray):
+    """The value that comes most often, the first in order among several."""
     names, counts = np.unique(values, return_counts=True)
     return names[counts.argmax()]
 
 
 def shared_anchors(evidence: Evidence, rng: np.random.Generator) -> Finding:
-    """S7: stimuli by which people were aligned must not be tested."""
+    """S7: stimuli by which people were aligned must not be tested.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with ``splits`` and ``anchors``
+    rng : numpy.random.Generator
+        not used: nothing is drawn
+
+    Returns
+    -------
+    Finding
+        value: test stimuli that served to align people
+    """
     anchors = needed(evidence.anchors)
     if not anchors:
         return not_applicable("Nothing was aligned across people.")
 
-    tested = set().union(*(id_set(map(str, test)) for _, test in needed(evidence.splits)))
+    tested = _tested(evidence)
     shared = {}
     for name, ids in anchors.items():
         both = sorted(id_set(map(str, ids)) & tested)
@@ -662,7 +794,20 @@ def shared_anchors(evidence: Evidence, rng: np.random.Generator) -> Finding:
 
 
 def generator_saw_the_pictures(evidence: Evidence, rng: np.random.Generator) -> Finding:
-    """S8: was a pretrained generator trained on the collection the test pictures come from?"""
+    """S8: was a pretrained generator trained on the collection the test pictures come from?
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with ``generators`` and ``corpora``
+    rng : numpy.random.Generator
+        not used: nothing is drawn
+
+    Returns
+    -------
+    Finding
+        value: generators that may have seen the test pictures
+    """
     generators = needed(evidence.generators)
     if not generators:
         return passed(0, "No generator that was trained elsewhere takes part.")
@@ -683,8 +828,14 @@ def generator_saw_the_pictures(evidence: Evidence, rng: np.random.Generator) -> 
             unknown.append(name)
             continue
 
-        same = [corpus for corpus in corpora if corpus.lower() in collections]
-        crawls = [corpus for corpus in corpora if corpus.startswith(CRAWLS)]
+        same = []
+        crawls = []
+        for corpus in corpora:
+            if corpus.lower() in collections:
+                same.append(corpus)
+            if corpus.startswith(CRAWLS):
+                crawls.append(corpus)
+
         if same:
             probably[name] = same
         elif crawls:
@@ -693,10 +844,8 @@ def generator_saw_the_pictures(evidence: Evidence, rng: np.random.Generator) -> 
     parts = []
     if probably:
         parts.append(f"probably seen the test pictures, or others of their collection: {_with_corpora(probably)}")
-
     if maybe:
         parts.append(f"trained on pictures from the web and may have seen them: {_with_corpora(maybe)}")
-
     if unknown:
         parts.append(f"not known what it was trained on: {', '.join(unknown)}")
 
@@ -705,16 +854,33 @@ def generator_saw_the_pictures(evidence: Evidence, rng: np.random.Generator) -> 
         n = len(probably) + len(maybe) + len(unknown)
         return flagged(n, f"Generators: {'; '.join(parts)}. Faithful detail may be memory.", **details)
 
-    trained = "; ".join(f"{name}: {', '.join(corpora or ())}" for name, corpora in generators.items())
-    return passed(0, f"No generator was trained on {', '.join(evidence.corpora)} ({trained}).", **details)
+    trained = []
+    for name, corpora in generators.items():
+        trained.append(f"{name}: {', '.join(corpora or ())}")
+
+    return passed(0, f"No generator was trained on {', '.join(evidence.corpora)} ({'; '.join(trained)}).", **details)
 
 
 def _with_corpora(generators: dict[str, list[str]]) -> str:
+    """``name (corpus, corpus), name (corpus)``, for people."""
     return ", ".join(f"{name} ({', '.join(corpora)})" for name, corpora in generators.items())
 
 
 def dropped_trials(evidence: Evidence, rng: np.random.Generator) -> Finding:
-    """S9: which trials were left out and why; one-back repeats and first trials of runs."""
+    """S9: which trials were left out and why; one-back repeats and first trials of runs.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with ``left_out``; ``trials`` and ``sides`` to find one-back repeats
+    rng : numpy.random.Generator
+        not used: nothing is drawn
+
+    Returns
+    -------
+    Finding
+        value: trials left out
+    """
     dropped = {why: int(n) for why, n in needed(evidence.left_out).items() if n}
     n_dropped = sum(dropped.values())
     n_used = 0
@@ -735,21 +901,19 @@ def dropped_trials(evidence: Evidence, rng: np.random.Generator) -> Finding:
 
     if unexplained:
         worries.append(f"{unexplained} trials were left out without a reason")
-
     if share > _MOST_DROPPED:
         worries.append(f"{100 * share:.0f} % of all trials are missing, which may not be a fair sample")
-
     if in_test:
         worries.append(f"{in_test} one-back repeats are among the test trials: a task, and an adapted response")
 
     details = {"dropped": dropped, "n_used": n_used, "one_backs_in_test": in_test}
     if worries:
         return flagged(n_dropped, f"{text}. {'; '.join(worries).capitalize()}.", **details)
-
     return passed(n_dropped, f"{text}.", **details)
 
 
 def _special(evidence: Evidence) -> str:
+    """How many of the trials used are one-back repeats or open a run, for people."""
     back = _one_backs(evidence)
     if back is None:
         return ""
@@ -764,19 +928,23 @@ def _one_backs(evidence: Evidence) -> np.ndarray | None:
     if table is None or table.groupby(["session", "run"]).ngroups < 2:
         return None
 
-    same = [table[c].to_numpy()[1:] == table[c].to_numpy()[:-1] for c in ("stimulus", "session", "run")]
-    back = np.concatenate([[False], np.logical_and.reduce(same)])
+    is_same = np.ones(len(table) - 1, dtype=bool)  # as the trial before it
+    for column in ("stimulus", "session", "run"):
+        values = table[column].to_numpy()
+        is_same &= values[1:] == values[:-1]
 
-    # sorted by stimulus, not by time
+    back = np.concatenate([[False], is_same])  # (n_trials,)
+
+    # So many repeats in a row mean that the table is sorted by stimulus, not by time.
     if back.mean() > 0.25:
         return None
-
     return back
 
 
 def _one_backs_in_test(evidence: Evidence) -> int:
+    """How many trials of the test sets repeat the one before; 0 where the order in time is not known."""
     back = _one_backs(evidence)
     if back is None or not evidence.sides:
         return 0
-
-    return int(back[np.unique(np.concatenate([test for _, test in evidence.sides]))].sum())
+    tested = np.unique(np.concatenate([test for _, test in evidence.sides]))
+    return int(back[tested].sum())

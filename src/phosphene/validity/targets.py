@@ -47,7 +47,7 @@ class DecodingTarget:
     def __post_init__(self) -> None:
         for name in ("train", "true", "predicted"):
             x = np.asarray(getattr(self, name))
-            object.__setattr__(self, name, x.reshape(len(x), -1))
+            object.__setattr__(self, name, x.reshape(len(x), -1))  # (n, d); the only way to set a frozen field
 
         widths = {self.train.shape[1], self.true.shape[1], self.predicted.shape[1]}
         if len(widths) > 1 or len(self.true) != len(self.predicted):
@@ -61,7 +61,6 @@ class DecodingTarget:
         """Training stimuli, all of them."""
         if self.n_training is None:
             return len(self.train)
-
         return self.n_training
 
     @property
@@ -70,6 +69,16 @@ class DecodingTarget:
         return self.n_train > len(self.train)
 
     def centred(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Training, true and predicted features (float64) relative to the training mean; rows with NaN stay NaN."""
-        mean = self.train.mean(axis=0, dtype=np.float64)
+        """Features relative to the training mean, which is what a decoder knows without any response.
+
+        Returns
+        -------
+        train : ndarray of shape (n_train, d), float64
+            training features
+        true : ndarray of shape (n_test, d), float64
+            true features of test stimuli; rows with NaN stay NaN
+        predicted : ndarray of shape (n_test, d), float64
+            what was decoded for them; rows with NaN stay NaN
+        """
+        mean = self.train.mean(axis=0, dtype=np.float64)  # (d,)
         return self.train - mean, self.true - mean, self.predicted - mean

@@ -62,7 +62,6 @@ class SceneClassifier(nn.Module):
             stride = 1
             if number > 0:
                 stride = 2
-
             self.blocks.append(nn.Sequential(_ResidualBlock(n_in, n_out, stride), _ResidualBlock(n_out, n_out, 1)))
             n_in = n_out
 
@@ -91,11 +90,9 @@ class SceneClassifier(nn.Module):
         """
         y = self.stem(x)
         out = {}
-
         for name, block in zip(("early", "mid", "late"), self.blocks, strict=True):
             y = block(y)
             out[name] = y
-
         pooled = F.silu(self.norm(y)).mean((2, 3))  # (n, 128)
         out["last"] = F.silu(self.last(pooled))
 

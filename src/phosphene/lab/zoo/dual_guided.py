@@ -46,7 +46,19 @@ def picture_tokens(x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def text_tokens(texts: list[str], device: str = "cpu") -> Tensor:
-    """CLIP tokens (n, 40, 64) of texts, over the length of the pooled vector, padded with the end mark."""
+    """CLIP tokens of texts, over the length of the pooled vector, padded with the end mark.
+
+    Parameters
+    ----------
+    texts : list of str
+        Longer ones are cut.
+    device : str, default "cpu"
+        Where CLIP runs.
+
+    Returns
+    -------
+    Tensor of shape (n, 40, 64)
+    """
     clip, _ = _teachers(device)
     length = clip.config.text_config.max_position_embeddings
     ids = tokenizer()(texts, padding="max_length", truncation=True, max_length=length, return_tensors="pt")["input_ids"]
@@ -64,7 +76,16 @@ def latents(x: Tensor) -> Tensor:
 
 
 def one_caption(scenes: Scenes, seed: int = 0) -> list[str]:
-    """A caption of each scene, drawn among those that are neither vague nor wrong."""
+    """A caption of each scene, drawn among those that are neither vague nor wrong.
+
+    Parameters
+    ----------
+    scenes : Scenes
+        With five captions each.
+    seed : int, default 0
+        Decides which.
+    """
+    # The largest of five draws, of which those of bad captions are 0.
     chance = np.random.default_rng(seed).random(scenes.good.shape) * scenes.good  # (n, 5)
     return [captions[k] for captions, k in zip(scenes.captions, chance.argmax(1), strict=True)]
 
@@ -115,7 +136,15 @@ class DualGuidedObjective(Objective):
         return " ".join(f"{name} {fingerprint(name)[:16]}" for name in ("clip", "kl"))
 
     def loss(self, batch: dict[str, Tensor], draws: Draws) -> tuple[Tensor, dict[str, Any]]:
-        """Squared error of the noise."""
+        """Squared error of the noise.
+
+        Parameters
+        ----------
+        batch : dict of {str: Tensor}
+            ``latents`` (n, 4, 8, 8), ``vision`` (n, 17, 64) and ``text`` (n, 40, 64).
+        draws : Draws
+            Random numbers of this step.
+        """
         return self.network.loss(batch, draws)
 
 
@@ -180,7 +209,6 @@ def dual_guided(
     pictures = {}
     for what, scaled in drawn.items():
         pictures[what] = kl.decode(scaled / kl.config.scaling_factor).sample.clamp(-1, 1)
-
     pictures["blurred"] = blurred
     truth = _pooled(x)
     n_pairs = count * (count - 1)

@@ -47,7 +47,6 @@ def _of_blocks(blocks: list[Tensor]) -> tuple[Tensor, Tensor]:
     """Latents and codes of all pictures, given in blocks."""
     latents = []
     codes = []
-
     for x in blocks:
         block_latents, block_codes = latents_and_codes(x)
         latents.append(block_latents)
@@ -85,7 +84,15 @@ class MaskGitObjective(Objective):
         return " ".join(f"{name} {fingerprint(name)[:16]}" for name in ("clip", "vq"))
 
     def loss(self, batch: dict[str, Tensor], draws: Draws) -> tuple[Tensor, dict[str, Any]]:
-        """Cross-entropy of hidden codes."""
+        """Cross-entropy of hidden codes.
+
+        Parameters
+        ----------
+        batch : dict of {str: Tensor}
+            ``latents`` and ``tokens`` of what `lessons` gives.
+        draws : Draws
+            Random numbers of this step.
+        """
         return self.network.loss(batch, draws)
 
 
@@ -177,5 +184,4 @@ def _pictures(vq: Any, codes: Tensor) -> Tensor:
     for block in codes.split(_BLOCK):
         z = vq.quantize.get_codebook_entry(block.flatten(), (len(block), side, side, width))
         pictures.append(vq.decode(z, force_not_quantize=True).sample.clamp(-1, 1))
-
     return torch.cat(pictures)

@@ -44,11 +44,9 @@ def latents(x: Tensor) -> Tensor:
 def pictures(z: Tensor) -> Tensor:
     """Pictures (n, 3, 32, 32), -1 to 1, of scaled latents, which are quantised first."""
     vq = _teacher(str(z.device))
-
     decoded = []
     for block in z.split(_BLOCK):
         decoded.append(vq.decode(block / vq.config.scaling_factor).sample.clamp(-1, 1))
-
     return torch.cat(decoded)
 
 
@@ -73,7 +71,6 @@ class LdmObjective(Objective):
         blocks = []
         for start in range(0, len(scenes), _BLOCK):
             blocks.append(latents(to_network(scenes.pixels[start : start + _BLOCK])))
-
         return {"latents": torch.cat(blocks)}
 
     @classmethod
@@ -82,7 +79,15 @@ class LdmObjective(Objective):
         return f"vq {fingerprint('vq')[:16]}"
 
     def loss(self, batch: dict[str, Tensor], draws: Draws) -> tuple[Tensor, dict[str, Any]]:
-        """Squared error of the noise."""
+        """Squared error of the noise.
+
+        Parameters
+        ----------
+        batch : dict of {str: Tensor}
+            ``latents``, and ``category`` and ``place`` (n,).
+        draws : Draws
+            Random numbers of this step.
+        """
         labels = torch.stack([batch["category"], batch["place"]], 1)  # (n, 2)
         return self.network.loss({"latents": batch["latents"], "labels": labels}, draws)
 
@@ -176,7 +181,6 @@ def _same_label_differences(scenes: Scenes) -> list[float]:
     """Mean squared differences of pixels, 0-1, of scenes and the next one with the same labels."""
     last: dict[tuple[int, int], int] = {}
     errors = []
-
     for row, key in enumerate(zip(scenes.category.tolist(), scenes.place.tolist(), strict=True)):
         if key in last:
             before = scenes.pixels[last[key]].astype(np.float64) / 255

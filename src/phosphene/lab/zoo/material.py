@@ -126,7 +126,6 @@ def _drawing_digest() -> str:
     numbers = np.arange(64)
     pixels = drawing.render_many(TRAIN, numbers, SIZE).tobytes()
     captions = drawing.captions_many(drawing.describe_many(TRAIN, numbers))
-
     return hashlib.sha256(pixels + json.dumps(captions).encode()).hexdigest()
 
 
@@ -142,19 +141,23 @@ def _render(seed: int, count: int, folder: Path, progress: Progress | None) -> N
     for start in blocks:
         stop = min(count, start + _BLOCK)
         pixels[start:stop] = drawing.render_many(seed, np.arange(start, stop), SIZE)
-
     described = drawing.describe_many(seed, np.arange(count))
     table = drawing.labels(described)
     words = json.dumps(drawing.captions_many(described)).encode()
     qualities = np.array(caption_qualities(described))  # (n, 5)
     good = qualities == GOOD
+    categories = []
+    places = []
+    for scene in described:
+        categories.append(drawing.THINGS.index(scene.main))
+        places.append(drawing.PLACES.index(scene.place))
 
     with atomic.folder(folder) as temporary:
         np.save(temporary / "pixels.npy", pixels)
         (temporary / "captions.json").write_bytes(words)
         np.save(temporary / "good.npy", good)
-        np.save(temporary / "category.npy", np.array([drawing.THINGS.index(s.main) for s in described]))
-        np.save(temporary / "place.npy", np.array([drawing.PLACES.index(s.place) for s in described]))
+        np.save(temporary / "category.npy", np.array(categories))
+        np.save(temporary / "place.npy", np.array(places))
         np.save(temporary / "labels.npy", table.to_numpy(dtype=bool))
         about = {
             "categories": list(drawing.THINGS),

@@ -196,7 +196,6 @@ def build(name: str, config: dict[str, Any] | None = None) -> nn.Module:
         network = network_class(network_class.config_class(**values))
         if name == "mae":
             return _with_positions(network)
-
         return network
 
     return network_class(**values)
@@ -208,7 +207,6 @@ def _with_positions(network: Any) -> nn.Module:
     patches.projection._is_hf_initialized = False
     network.vit.embeddings.initialize_weights()
     network.decoder.initialize_weights(patches.num_patches)
-
     return network
 
 
@@ -216,6 +214,7 @@ def make_tokenizer(saved: dict[str, Any]) -> CLIPTokenizer:
     """CLIP's tokenizer class from a vocabulary and merges, as :func:`train_tokenizer` gives them."""
     from transformers import CLIPTokenizer
 
+    # transformers wants pairs; JSON has no tuples, so a pair is stored as one text.
     merges = [tuple(pair.split(" ")) for pair in saved["merges"]]
     # transformers takes pairs, and says it takes texts.
     return CLIPTokenizer(
@@ -266,14 +265,13 @@ def train_tokenizer(texts: list[str], size: int = 512, length: int = 40) -> dict
             learned.append(merge)
 
     # Every printable character, within and at the end of a word, so that no text is unknown.
-    letters = [chr(c) for c in range(33, 127)]
-    entries = letters + [f"{c}</w>" for c in letters]
-    merges = learned[: size - 2 - len(entries)]
-    merged = ["".join(merge) for merge in merges]
-    vocab = {text: number for number, text in enumerate([*entries, *merged])}
+    letters = [chr(code) for code in range(33, 127)]
+    entries = letters + [f"{letter}</w>" for letter in letters]
+    merges = []
+    for merge in learned[: size - 2 - len(entries)]:
+        entries.append("".join(merge))
+        merges.append(" ".join(merge))
 
-    return {
-        "vocab": {**vocab, start: size - 2, end: size - 1},
-        "merges": [" ".join(merge) for merge in merges],
-        "length": length,
-    }
+    # The two marks come last, where CLIP has them. A text learned twice keeps its last number.
+    vocab = {text: number for number, text in enumerate(entries)}
+    return {"vocab": {**vocab, start: size - 2, end: size - 1}, "merges": merges, "length": length}

@@ -93,7 +93,15 @@ class Objective(nn.Module):
         raise NotImplementedError
 
     def optimizer(self, network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-        """What its weights are moved by: AdamW, where an objective does not say otherwise."""
+        """What its weights are moved by: AdamW, where an objective does not say otherwise.
+
+        Parameters
+        ----------
+        network : nn.Module
+            What is trained.
+        config : TrainConfig
+            Learning rate, weight decay and the like.
+        """
         return adamw(network, config)
 
 
@@ -115,7 +123,15 @@ class ClipObjective(Objective):
     )
 
     def loss(self, batch: dict[str, Tensor], draws: Draws) -> tuple[Tensor, dict[str, Any]]:
-        """Symmetric InfoNCE at a learned temperature, kept above 1/100 as CLIP does."""
+        """Symmetric InfoNCE at a learned temperature, kept above 1/100 as CLIP does.
+
+        Parameters
+        ----------
+        batch : dict of {str: Tensor}
+            ``x`` (n, 3, 32, 32), ``tokens`` (n, 5, length) and ``good`` (n, 5), of five captions each.
+        draws : Draws
+            Random numbers of this step.
+        """
         # One caption for each picture: the largest draw among those that may be chosen.
         takes_any = (draws.uniform() < 0.2)[:, None]
         chance = draws.uniform(batch["good"].shape[1]) * (batch["good"] | takes_any)  # (n, 5)
@@ -135,7 +151,6 @@ def _picture_loss(y: Tensor, x: Tensor) -> Tensor:
     """Absolute error of pixels and of their differences to the right and below: edges count for themselves."""
     down = (torch.diff(y, dim=2) - torch.diff(x, dim=2)).abs().mean()
     right = (torch.diff(y, dim=3) - torch.diff(x, dim=3)).abs().mean()
-
     return (y - x).abs().mean() + 0.5 * (down + right)
 
 
@@ -174,7 +189,15 @@ class VqObjective(Objective):
         self.register_buffer("usage", torch.full((n,), 1.0 / n))
 
     def loss(self, batch: dict[str, Tensor], draws: Draws) -> tuple[Tensor, dict[str, Any]]:
-        """Pixels and edges, plus the codebook's own loss."""
+        """Pixels and edges, plus the codebook's own loss.
+
+        Parameters
+        ----------
+        batch : dict of {str: Tensor}
+            ``x`` (n, 3, 32, 32), -1 to 1.
+        draws : Draws
+            Random numbers of this step.
+        """
         x = batch["x"]
         calls = int(self.calls)
         self.calls += 1
@@ -269,7 +292,15 @@ class KlObjective(Objective):
     weight = 1e-4  # of the divergence per latent value, enough to keep latents of order 1
 
     def loss(self, batch: dict[str, Tensor], draws: Draws) -> tuple[Tensor, dict[str, Any]]:
-        """Pixels and edges, plus the divergence of the latent from a standard normal."""
+        """Pixels and edges, plus the divergence of the latent from a standard normal.
+
+        Parameters
+        ----------
+        batch : dict of {str: Tensor}
+            ``x`` (n, 3, 32, 32), -1 to 1.
+        draws : Draws
+            Random numbers of this step.
+        """
         x = batch["x"]
         latent = self.network.encode(x).latent_dist
         z = latent.mean + latent.std * draws.normal(*latent.mean.shape[1:])
@@ -294,7 +325,15 @@ class MaeObjective(Objective):
     )
 
     def loss(self, batch: dict[str, Tensor], draws: Draws) -> tuple[Tensor, dict[str, Any]]:
-        """Squared error of hidden patches, the network's own loss; which are hidden is drawn."""
+        """Squared error of hidden patches, the network's own loss; which are hidden is drawn.
+
+        Parameters
+        ----------
+        batch : dict of {str: Tensor}
+            ``x`` (n, 3, 32, 32), -1 to 1.
+        draws : Draws
+            Random numbers of this step.
+        """
         noise = draws.uniform(self.network.vit.embeddings.patch_embeddings.num_patches)
         return self.network(batch["x"], noise=noise).loss, {}
 
@@ -307,7 +346,15 @@ class ClassifierObjective(Objective):
     config = TrainConfig(steps=3000, batch_size=96, lr=2e-3, warmup=100, weight_decay=0.05, clip_norm=1.0, ema=0.99)
 
     def loss(self, batch: dict[str, Tensor], draws: Draws) -> tuple[Tensor, dict[str, Any]]:
-        """Cross-entropy of category and place, binary cross-entropy of labels summed over a few at a time."""
+        """Cross-entropy of category and place, binary cross-entropy of labels summed over a few at a time.
+
+        Parameters
+        ----------
+        batch : dict of {str: Tensor}
+            ``x`` (n, 3, 32, 32), ``category`` and ``place`` (n,), ``labels`` (n, 26).
+        draws : Draws
+            Random numbers of this step.
+        """
         logits = self.network(_shifted(batch["x"], draws))
         category = F.cross_entropy(logits["category"].float(), batch["category"])
         place = F.cross_entropy(logits["place"].float(), batch["place"])

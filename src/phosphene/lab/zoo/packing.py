@@ -77,12 +77,10 @@ def unpacked(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     for name, array in arrays.items():
         if name.endswith(SCALE):
             continue
-
         scale = arrays.get(f"{name}{SCALE}")
         if scale is not None:
             by_row = scale.astype(np.float32).reshape(-1, *(1,) * (array.ndim - 1))
             array = array.astype(np.float32) * by_row
-
         out[name] = array
 
     return out

@@ -61,7 +61,6 @@ def pictures(truth: np.ndarray, decoded: np.ndarray) -> Scores:
     error = ((truth - decoded) ** 2).mean((1, 2, 3))  # (n,)
     psnr = -10 * np.log10(np.maximum(error, 1e-12))
     ssim = [_ssim(a, b) for a, b in zip(truth[:500], decoded[:500], strict=True)]
-
     return {"psnr": float(psnr.mean()), "ssim": float(np.mean(ssim))}
 
 
@@ -111,7 +110,6 @@ def picture_grid(*rows: np.ndarray, columns: int = 16, zoom: int = 3) -> np.ndar
     for start in range(0, 3 * columns, columns):
         for row in rows:
             bands.append(np.concatenate(list(row[start : start + columns]), axis=1))
-
     picture = (np.concatenate(bands) * 255).round().astype(np.uint8)
     return picture.repeat(zoom, 0).repeat(zoom, 1)
 
@@ -122,7 +120,6 @@ def _reconstructed(scenes: Scenes, through: Callable[[Tensor], Tensor]) -> tuple
     decoded = []
     for rows in block_slices(scenes):
         decoded.append(from_network(through(to_network(scenes.pixels[rows]))))
-
     return np.asarray(scenes.pixels, dtype=np.float32) / 255, np.concatenate(decoded)
 
 
@@ -272,7 +269,6 @@ def _probe(network: Any, scenes: Scenes) -> Scores:
     train = z[:half]
     gram = train.T @ train + 10 * torch.eye(train.shape[1]).double()  # (width, width)
     scores = {}
-
     for name, target, n_classes in (
         ("category", scenes.category, len(scenes.categories)),
         ("place", scenes.place, len(scenes.places)),
@@ -306,8 +302,14 @@ def classifier(network: SceneClassifier, scenes: Scenes) -> tuple[Scores, np.nda
     more : dict
         Empty.
     """
-    blocks = [network(to_network(scenes.pixels[rows])) for rows in block_slices(scenes)]
-    logits = {head: torch.cat([block[head] for block in blocks]).numpy() for head in blocks[0]}
+    blocks = []
+    for rows in block_slices(scenes):
+        blocks.append(network(to_network(scenes.pixels[rows])))
+
+    logits = {}
+    for head in blocks[0]:
+        logits[head] = torch.cat([block[head] for block in blocks]).numpy()  # (n, n_outputs)
+
     top = np.argsort(-logits["category"], axis=1)[:, :3]  # (n, 3)
     # One area for each label; scikit-learn's types know only the names of averages.
     areas = np.asarray(roc_auc_score(scenes.labels, logits["labels"], average=None))  # pyright: ignore[reportArgumentType]
@@ -325,7 +327,6 @@ def classifier(network: SceneClassifier, scenes: Scenes) -> tuple[Scores, np.nda
     for column in range(len(scenes.categories)):
         surest = np.argsort(-logits["category"][:, column])[:16]
         lines.append(np.concatenate(list(np.asarray(scenes.pixels[surest]) / 255), axis=1))
-
     grid = (np.concatenate(lines) * 255).round().astype(np.uint8)
     return scores, grid.repeat(3, 0).repeat(3, 1), {}
 
@@ -358,10 +359,13 @@ def clip(network: Any, scenes: Scenes, tokenizer: Any) -> tuple[Scores, np.ndarr
     """
     images = embed_images(network, scenes.pixels)  # (n, d)
     scores: Scores = {}
-
     for what, target in (("category", scenes.category), ("place", scenes.place)):
         texts_by_name = prompts(scenes)[what]
-        means = np.stack([embed_texts(network, tokenizer, texts).mean(0) for texts in texts_by_name.values()])
+        means_of_texts = []
+        for texts in texts_by_name.values():
+            means_of_texts.append(embed_texts(network, tokenizer, texts).mean(0))
+
+        means = np.stack(means_of_texts)
         means /= np.linalg.norm(means, axis=1, keepdims=True)  # (n_names, d)
         scores[f"zero-shot {what}"] = float(((images @ means.T).argmax(1) == target).mean())
         scores[f"chance, {what}"] = 1 / len(means)
@@ -369,7 +373,6 @@ def clip(network: Any, scenes: Scenes, tokenizer: Any) -> tuple[Scores, np.ndarr
     every_caption = []
     for captions in scenes.captions:
         every_caption += captions
-
     embedded = embed_texts(network, tokenizer, every_caption).reshape(len(images), -1, images.shape[1])  # (n, 5, d)
     fit = np.einsum("id,ikd->ik", images, embedded)  # (n, 5)
     best_is_good = np.take_along_axis(scenes.good, fit.argmax(1)[:, None], 1)
@@ -380,7 +383,6 @@ def clip(network: Any, scenes: Scenes, tokenizer: Any) -> tuple[Scores, np.ndarr
     for captions, good in zip(scenes.captions, scenes.good, strict=True):
         candidates = [caption for caption, is_good in zip(captions, good, strict=True) if is_good]
         fullest.append(max(candidates, key=len))
-
     texts = embed_texts(network, tokenizer, fullest)  # (n, d)
     n = len(images) // 100 * 100
     image_blocks = images[:n].reshape(-1, 100, images.shape[1])
@@ -400,7 +402,11 @@ def clip(network: Any, scenes: Scenes, tokenizer: Any) -> tuple[Scores, np.ndarr
     asked = fullest[-12:]
     others = len(images) - 12
     best = np.argsort(-texts[-12:] @ images[:others].T, axis=1)[:, :16]
-    grid = np.concatenate([np.concatenate(list(scenes.pixels[row]), axis=1) for row in best])
+    lines = []
+    for row in best:
+        lines.append(np.concatenate(list(scenes.pixels[row]), axis=1))
+
+    grid = np.concatenate(lines)
     more = {"prompts": prompts(scenes), "texts of the picture, line by line": asked}
 
     return scores, grid.repeat(3, 0).repeat(3, 1), more
@@ -425,7 +431,6 @@ def embed_images(network: Any, pixels: np.ndarray) -> np.ndarray:
     blocks = []
     for start in range(0, len(pixels), 500):
         blocks.append(network.get_image_features(to_network(pixels[start : start + 500])).pooler_output)
-
     return torch.nn.functional.normalize(torch.cat(blocks), dim=-1).numpy()
 
 
@@ -451,5 +456,4 @@ def embed_texts(network: Any, tokenizer: Any, texts: list[str]) -> np.ndarray:
     for start in range(0, len(texts), 500):
         tokens = tokenizer(texts[start : start + 500], padding=True, truncation=True, return_tensors="pt")
         blocks.append(network.get_text_features(**tokens).pooler_output)
-
     return torch.nn.functional.normalize(torch.cat(blocks), dim=-1).numpy()

@@ -43,12 +43,10 @@ def clip_latents(x: Tensor) -> Tensor:
 def low_level(x: Tensor) -> Tensor:
     """The classifier's first feature maps at 8 x 8 positions, and its picture at 8 x 8, each of unit length."""
     _, classifier = _teachers(str(x.device))
-
     parts = []
     for maps in (classifier.features(x)["early"], x):
         small = nn.functional.adaptive_avg_pool2d(maps, 8).flatten(1)
         parts.append(nn.functional.normalize(small, dim=-1))
-
     return torch.cat(parts, 1)  # (n, (32 + 3) * 64)
 
 
@@ -61,7 +59,6 @@ def conditions(scenes: Scenes) -> Tensor:
     images = []
     for start in range(0, len(scenes), _BLOCK):
         images.append(clip_latents(to_network(scenes.pixels[start : start + _BLOCK])))
-
     return torch.stack([torch.cat(images), torch.from_numpy(texts)], 1)  # (n, 2, 64)
 
 
@@ -105,11 +102,29 @@ class StyleGan2Objective(Objective):
         return self.adversaries.turns(step)
 
     def loss(self, batch: dict[str, Tensor], draws: Draws, turn: str) -> tuple[Tensor, dict[str, Any]]:
-        """Loss of one turn: of the generator, of the discriminator, or a penalty on one of them."""
+        """Loss of one turn: of the generator, of the discriminator, or a penalty on one of them.
+
+        Parameters
+        ----------
+        batch : dict of {str: Tensor}
+            ``x`` (n, 3, 32, 32), -1 to 1, and ``conditions`` of what `lessons` gives.
+        draws : Draws
+            Random numbers of this step.
+        turn : str
+            One of what `turns` says for the step.
+        """
         return self.adversaries.loss(batch, draws, turn)
 
     def optimizer(self, network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-        """Adam for each side."""
+        """Adam for each side.
+
+        Parameters
+        ----------
+        network : nn.Module
+            The generator; the discriminator comes with the objective.
+        config : TrainConfig
+            Learning rate and the like.
+        """
         return adam(self.adversaries, config)
 
 
@@ -147,7 +162,6 @@ def stylegan2(network: Generator, scenes: Scenes, count: int = 500) -> tuple[Sco
     count = min(count, n)
     compared = (("samples", drawn), ("scenes", truth))
     scores: Scores = {}
-
     for what, x in compared:
         embedded = torch.cat([clip_latents(block) for block in x[:count].split(_BLOCK)])
 
@@ -164,7 +178,6 @@ def stylegan2(network: Generator, scenes: Scenes, count: int = 500) -> tuple[Sco
 
     _, classifier = _teachers("cpu")
     features = {}
-
     for what, x in compared:
         outputs = [classifier(block) for block in x.split(_BLOCK)]
         last = [classifier.features(block)["last"] for block in x.split(_BLOCK)]
@@ -184,7 +197,6 @@ def stylegan2(network: Generator, scenes: Scenes, count: int = 500) -> tuple[Sco
     for what, samples in (("the own", drawn), ("another", drawn.roll(1, 0))):
         correlation = row_correlation(samples.flatten(1), truth.flatten(1))
         scores[f"pixel correlation with {what} scene, samples"] = float(correlation.mean())
-
     scores["distance of two samples of the same latents"] = float((drawn - redrawn).square().mean().sqrt()) / 2
     rows = [from_network(x) for x in (truth, drawn, redrawn)]
 
@@ -195,10 +207,8 @@ def _draw(network: Generator, latents: Tensor, seed: int) -> Tensor:
     """One picture of each pair of latents, -1 to 1."""
     generator = torch.Generator().manual_seed(seed)
     pictures = []
-
     for block in latents.split(250):
         z = torch.randn(len(block), network.config.z, generator=generator)
-
         noise = []
         for side in network.config.noise_sizes:
             noise.append(torch.randn(len(block), 1, side, side, generator=generator))

@@ -87,6 +87,7 @@ def make(options: argparse.Namespace) -> dict[str, float]:
     entry = networks.NETWORKS[name]
     config = _config(name, material)
 
+    # Initial weights come from torch's global generator, which is left as it was.
     with torch.random.fork_rng():
         torch.manual_seed(options.seed)
         objective = networks.find(entry.objective)(networks.build(name, config))
@@ -101,8 +102,17 @@ def make(options: argparse.Namespace) -> dict[str, float]:
         score_with.append(networks.make_tokenizer(record["tokenizer"]))
 
     def fetch(rows: np.ndarray) -> dict[str, torch.Tensor]:
+        """Pictures and all else that is known of some scenes."""
         at = torch.from_numpy(rows)
-        return {"x": to_network(material.pixels[rows]), **{key: values[at] for key, values in rows_of.items()}}
+        batch = {"x": to_network(material.pixels[rows])}
+        for key, values in rows_of.items():
+            batch[key] = values[at]
+
+        return batch
+
+    def say(entry: dict[str, Any]) -> None:
+        """Show one entry of the curve."""
+        progress.say(" ".join(f"{key} {value:.4g}" for key, value in entry.items()))
 
     settings = objective.config
     if options.steps is not None:
@@ -118,9 +128,10 @@ def make(options: argparse.Namespace) -> dict[str, float]:
         data=f"{material.digest} {objective.teachers()}".strip(),
         save_minutes=2, minutes=options.minutes, may_change=may_change, progress=progress, device=options.device,
         optimizer=objective.optimizer,
-        watch=lambda entry: progress.say(" ".join(f"{k} {v:.4g}" for k, v in entry.items())),
+        watch=say,
     )  # fmt: skip
 
+    # Weights are rounded as they will be stored before they are scored.
     network = objective.network.cpu()
     stored = _round_weights(network, entry.stored)
     measured, grid, more = networks.find(entry.score)(network, held_out, *score_with)
@@ -165,9 +176,9 @@ def _config(name: str, material: Scenes) -> dict[str, Any]:
 
 
 def _last_loss(curve: list[dict[str, Any]]) -> float | None:
+    """Loss where the curve ends; None for a curve without a point."""
     if not curve:
         return None
-
     return curve[-1]["loss"]
 
 
@@ -177,7 +188,6 @@ def _tokenizer(file: Path, config: dict[str, Any], material: Scenes) -> dict[str
         corpus = []
         for captions in material.captions[:5000]:
             corpus += captions
-
         vocabulary = networks.train_tokenizer(corpus, config["vocab_size"], config["max_position_embeddings"])
         atomic.write_text(file, json.dumps(vocabulary))
 
@@ -190,9 +200,10 @@ def _tokens(tokenizer: dict[str, Any], material: Scenes) -> torch.Tensor:
     texts = []
     for captions in material.captions:
         texts += captions
-
     encoded = encode(texts, padding="max_length", truncation=True, max_length=tokenizer["length"])
     ids = np.array(encoded["input_ids"])  # (5 n, length)
+
+    # As short as the longest text with one end mark allows: padding costs as much as words do.
     longest = int((ids != encode.pad_token_id).sum(1).max()) + 1
     ids = ids[:, : min(longest, tokenizer["length"])]
 

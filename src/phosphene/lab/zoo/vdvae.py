@@ -37,7 +37,15 @@ class VdvaeObjective(Objective):
     )  # fmt: skip
 
     def loss(self, batch: dict[str, Tensor], draws: Draws) -> tuple[Tensor, dict[str, Any]]:
-        """Negative evidence bound, in bits per value of a picture."""
+        """Negative evidence bound, in bits per value of a picture.
+
+        Parameters
+        ----------
+        batch : dict of {str: Tensor}
+            ``x`` (n, 3, 32, 32), -1 to 1.
+        draws : Draws
+            Random numbers of this step.
+        """
         return self.network.loss({"x": batch["x"]}, draws)
 
 
@@ -94,5 +102,4 @@ def vdvae(network: Vdvae, scenes: Scenes) -> tuple[Scores, np.ndarray, dict[str,
     for what, y in (*by_groups.items(), ("mean scene", mean)):
         for name, value in pictures(truth, y).items():
             scores[f"{name}, {what}"] = value
-
     return scores, picture_grid(truth, *by_groups.values()), {}
