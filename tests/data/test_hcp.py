@@ -13,12 +13,10 @@ from phosphene.data import import_dataset, open_dataset
 from phosphene.data.hcp import FILE, SIZES
 from phosphene.data.resting import resting_windows, window_means
 from phosphene.errors import DataError
-from phosphene.models import PatchMaeConfig
 from phosphene.reporting.describe import check
 from tests.data.surface_layout import below, column, cortex, members, write_parcels, write_scan
 
 FRAMES, RUN = 43, "rfMRI_REST1_LR"
-LAB = PatchMaeConfig(patch_size=8)
 
 
 @dataclass
@@ -107,16 +105,20 @@ def test_a_file_beside_the_persons_name_is_found_too(hcp):
 
 
 def test_pretraining_streams_the_same_windows_of_all_people(hcp, tmp_path):
-    rows = resting_windows(hcp.root, tmp_path / "cache", padded_length=LAB.wrapped_length)
+    # Imported here: the network's file loads torch, and readers are checked to open without it, in this file too.
+    from phosphene.models import PatchMaeConfig
+
+    lab = PatchMaeConfig(patch_size=8)
+    rows = resting_windows(hcp.root, tmp_path / "cache", padded_length=lab.wrapped_length)
     assert rows.store.ids[[0, 4]].tolist() == ["100307/000", "100408/000"]
     n = rows.shape[1]
     expected = np.concatenate(
-        [window_means(np.concatenate(hcp.areas(s), 1), 10, LAB.patches_of(n) * 8) for s in hcp.frames]
+        [window_means(np.concatenate(hcp.areas(s), 1), 10, lab.patches_of(n) * 8) for s in hcp.frames]
     )
     np.testing.assert_allclose(rows[:], expected, atol=1e-4)  # float32 sums, scaled by a spread of about 1/3
     # another scan under the same name is another store
     write_scan(hcp.file("100307"), hcp.frames["100408"], hcp.space)
-    other = resting_windows(hcp.root, tmp_path / "cache", padded_length=LAB.wrapped_length)
+    other = resting_windows(hcp.root, tmp_path / "cache", padded_length=lab.wrapped_length)
     np.testing.assert_allclose(other[:4], rows[4:], atol=1e-6)
     assert not np.allclose(other[:4], rows[:4], atol=0.1)
 

@@ -147,8 +147,8 @@ def _difference(
     same = len(ours) == len(base) == 1 and ours["run"].iloc[0] == base["run"].iloc[0]
 
     if len(paired) > 1 and paired.std() > 0:
-        _, p_value = stats.ttest_1samp(paired, 0)
-        p = float(p_value)
+        test = stats.ttest_1samp(paired, 0)
+        p = float(test.pvalue)  # pyright: ignore[reportAttributeAccessIssue]  scipy adds it when the result is made
     elif len(ours) == len(base) == 1 and not same and items is not None and source == "brain":
         both = [_of_items(items(table["run"].iloc[0]), source, metric) for table in (ours, base)]
         if len(both[0]) > 1 and set(both[0].index) == set(both[1].index):
