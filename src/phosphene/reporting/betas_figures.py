@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# share of the bounding box that voxels fill
-_SLICES = 12
-_DENSE = 0.15
+_MOST_SLICES = 12
+_DENSE = 0.15  # share of the box round all voxels that they fill at least, to be drawn as slices
+_MOST_TICKS = 400  # more trials than this would be one line
+_MOST_RUNS = 24
+_DASHES = (0, (2, 1.5))  # lengths of dash and gap, in line widths
 
 
 def timing(shifts_s: np.ndarray, r2: np.ndarray, best_s: float | None, moved_s: float) -> Figure:
@@ -25,17 +27,22 @@ def timing(shifts_s: np.ndarray, r2: np.ndarray, best_s: float | None, moved_s: 
     Parameters
     ----------
     shifts_s, r2 : ndarray of shape (n,)
-        seconds, and shares of variance
+        Seconds, and shares of variance.
     best_s : float or None
-        where the onsets seem to belong, or None where nothing speaks for moving them
+        Where the onsets seem to belong, or None where nothing speaks for moving them.
     moved_s : float
-        by how much they were moved
+        By how many seconds they were moved.
+
+    Returns
+    -------
+    Figure
+        A curve whose peak should stand near 0.
     """
     with style():
         figure = empty(4.7, 2.9)
         axes = figure.add_subplot()
         axes.plot(shifts_s, 100 * r2, color=BRAIN)
-        axes.axvline(0, color=MUTED, linewidth=1, linestyle=(0, (2, 1.5)), label="as filed")
+        axes.axvline(0, color=MUTED, linewidth=1, linestyle=_DASHES, label="as filed")
 
         if best_s is not None:
             axes.plot(best_s, 100 * np.interp(best_s, shifts_s, r2), "o", color=CEILING, label=f"best, {best_s:+.3g} s")
@@ -53,11 +60,22 @@ def timing(shifts_s: np.ndarray, r2: np.ndarray, best_s: float | None, moved_s: 
 
 
 def repeats(counts: np.ndarray) -> Figure:
-    """How often stimuli were shown: rows of (times, stimuli)."""
+    """How often stimuli were shown.
+
+    Parameters
+    ----------
+    counts : ndarray of shape (n, 2)
+        Rows of times shown and number of stimuli.
+
+    Returns
+    -------
+    Figure
+        A bar per row, with its number above.
+    """
     with style():
         figure = empty(4.7, 2.2)
         axes = figure.add_subplot()
-        times = [str(int(t)) for t in counts[:, 0]]
+        times = [str(int(n_times)) for n_times in counts[:, 0]]  # as names: 3 and 100 stand side by side
         axes.bar(times, counts[:, 1], width=0.7, color=BRAIN, alpha=0.85)
 
         for x, n in enumerate(counts[:, 1]):
@@ -78,9 +96,14 @@ def components(curve: np.ndarray, chosen: int) -> Figure:
     Parameters
     ----------
     curve : ndarray of shape (P + 1,)
-        score with 0 ... P components, higher is better
+        Score with 0 ... P components, higher is better.
     chosen : int
-        how many were used
+        How many were used.
+
+    Returns
+    -------
+    Figure
+        Gains over no component, which stands at 0.
     """
     gain = curve - curve[0]
     with style():
@@ -99,17 +122,30 @@ def components(curve: np.ndarray, chosen: int) -> Figure:
 
 
 def histogram(values: np.ndarray, label: str, steps: np.ndarray) -> Figure:
-    """How many voxels have each of a few values."""
-    counts = np.array([np.isclose(values, s).sum() for s in steps])
+    """How many voxels have each of a few values.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_voxels,)
+        Each close to one of the steps.
+    label : str
+        Of the axis of values.
+    steps : ndarray of shape (n,)
+        The values there can be, rising.
+
+    Returns
+    -------
+    Figure
+        A bar per step.
+    """
+    counts = np.array([np.isclose(values, step).sum() for step in steps])
+    width = 0.8
+    if len(steps) > 1:
+        width = 0.8 * np.diff(steps).min()
+
     with style():
         figure = empty(4.7, 2.3)
         axes = figure.add_subplot()
-
-        if len(steps) > 1:
-            width = 0.8 * np.diff(steps).min()
-        else:
-            width = 0.8
-
         axes.bar(steps, counts, width=width, color=BRAIN, alpha=0.85)
         axes.set_xticks(steps[:: max(1, len(steps) // 10)])
         axes.set_xlabel(label)
@@ -124,19 +160,31 @@ def reliability(r: np.ndarray, edges: np.ndarray, null: np.ndarray, bar: float) 
     Parameters
     ----------
     r : ndarray of shape (n_voxels,)
-    edges, null : ndarray
-        histogram of shuffled ones, scaled to as many voxels
+        Correlation of the mean betas of one half of the showings with the other.
+    edges : ndarray of shape (2 * n_bins + 1,)
+        Of the histogram of shuffled ones; two of its bins make one of the figure.
+    null : ndarray of shape (2 * n_bins,)
+        The histogram, scaled to as many voxels.
     bar : float
-        95th percentile of the null
+        95th percentile of the null.
+
+    Returns
+    -------
+    Figure
+        Bars for what was measured, an outline for what chance gives.
     """
+    low = min(-0.2, float(r.min()))
+    if null.any():
+        low = min(low, float(edges[np.flatnonzero(null)[0]]))
+
+    wide_edges = edges[::2]
+    wide_null = null.reshape(-1, 2).sum(axis=1)  # (n_bins,)
+
     with style():
         figure = empty(4.7, 2.9)
         axes = figure.add_subplot()
-        low = min(-0.2, float(edges[np.flatnonzero(null)[0]]) if null.any() else -0.2, float(r.min()))
-        axes.hist(r, list(edges[::2]), color=BRAIN, alpha=0.85, label="measured")
-        axes.stairs(
-            null.reshape(-1, 2).sum(axis=1), edges[::2], color=CONTROL, linewidth=1.4, label="pictures shuffled"
-        )
+        axes.hist(r, list(wide_edges), color=BRAIN, alpha=0.85, label="measured")
+        axes.stairs(wide_null, wide_edges, color=CONTROL, linewidth=1.4, label="pictures shuffled")
 
         axes.axvline(bar, color=INK, linewidth=1, linestyle=(0, (3, 2)), label="95 % of shuffled")
         axes.set_xlim(low, 1)
@@ -155,37 +203,50 @@ def slices(voxels: pd.DataFrame, values: np.ndarray, label: str, limits: tuple[f
     Parameters
     ----------
     voxels : DataFrame
-        with ``i``, ``j``, ``k``
+        With ``i``, ``j``, ``k``.
     values : ndarray of shape (n_voxels,)
+        What the colours say.
+    label : str
+        Of the colour bar.
     limits : tuple of (float, float), optional
-        of the colours; by default the 1st and 99th percentile
+        Of the colours; by default the 1st and 99th percentile.
+
+    Returns
+    -------
+    Figure
+        Places without a voxel are left open.
     """
     cells = voxels[["i", "j", "k"]].to_numpy(dtype=int)
     cells = cells - cells.min(axis=0)
-    shape = cells.max(axis=0) + 1
+    shape = cells.max(axis=0) + 1  # (3,)
     low, high = limits or tuple(np.quantile(values, [0.01, 0.99]))
-    sparse = len(cells) < _DENSE * np.prod(shape)
+    is_sparse = len(cells) < _DENSE * np.prod(shape)
 
-    if sparse:
+    if is_sparse:
         pictures = _projections(cells, values, shape)
+        n_columns = 3
+        most_height = 2.9
     else:
         pictures = _slices_of(cells, values, shape)
+        most_columns = 6
+        if shape[0] > shape[1]:
+            most_columns = 4
 
-    if sparse:
-        columns = 3
-    else:
-        columns = min(len(pictures), 4 if shape[0] > shape[1] else 6)
+        n_columns = min(len(pictures), most_columns)
+        most_height = 7.5
 
-    rows = -(-len(pictures) // columns)
+    n_rows = -(-len(pictures) // n_columns)
+    width = 9.6
     if len(pictures) == 1:
         width = 4.7
-    else:
-        width = 9.6
 
-    tall = (width - 1.0) / columns * max(p.shape[0] / p.shape[1] for p in pictures.values()) * rows
+    # An inch of the width is for the colour bar.
+    tallest = max(picture.shape[0] / picture.shape[1] for picture in pictures.values())
+    height = (width - 1.0) / n_columns * tallest * n_rows
+
     with style():
-        figure = empty(width, float(np.clip(tall, 1.2, 7.5 if not sparse else 2.9)) + 0.35)
-        panels = figure.subplots(rows, columns, squeeze=False)
+        figure = empty(width, float(np.clip(height, 1.2, most_height)) + 0.35)
+        panels = figure.subplots(n_rows, n_columns, squeeze=False)
 
         for axes in panels.ravel():
             axes.set_axis_off()
@@ -207,55 +268,74 @@ def slices(voxels: pd.DataFrame, values: np.ndarray, label: str, limits: tuple[f
 
 
 def _slices_of(cells: np.ndarray, values: np.ndarray, shape: np.ndarray) -> dict[str, np.ndarray]:
-    full = np.bincount(cells[:, 2], minlength=shape[2])
-    out = {}
+    """Title to picture (n_j, n_i) of the fullest slices, from below to above; NaN where there is no voxel."""
+    n_voxels = np.bincount(cells[:, 2], minlength=shape[2])  # (n_k,)
+    n_slices = min(_MOST_SLICES, int((n_voxels > 0).sum()))
+    fullest = np.argsort(-n_voxels, kind="stable")[:n_slices]
+    pictures = {}
 
-    for k in np.sort(np.argsort(-full, kind="stable")[: min(_SLICES, int((full > 0).sum()))]):
-        here = cells[:, 2] == k
+    for k in np.sort(fullest):
+        in_slice = cells[:, 2] == k
         picture = np.full((shape[1], shape[0]), np.nan)
-        picture[cells[here, 1], cells[here, 0]] = values[here]
-        out[f"slice {k + 1}"] = picture
+        picture[cells[in_slice, 1], cells[in_slice, 0]] = values[in_slice]
+        pictures[f"slice {k + 1}"] = picture
 
-    return out
+    return pictures
 
 
 def _projections(cells: np.ndarray, values: np.ndarray, shape: np.ndarray) -> dict[str, np.ndarray]:
-    out = {}
-    for title, (x, y) in {"from above": (0, 1), "from behind": (0, 2), "from the side": (1, 2)}.items():
-        place = cells[:, y] * shape[x] + cells[:, x]
-        n = np.bincount(place, minlength=shape[x] * shape[y])
-        total = np.bincount(place, values, minlength=shape[x] * shape[y])
+    """Title to picture of the means along each axis of the volume; NaN where there is no voxel."""
+    views = {"from above": (0, 1), "from behind": (0, 2), "from the side": (1, 2)}
+    pictures = {}
+
+    for title, (x, y) in views.items():
+        n_pixels = shape[x] * shape[y]
+        pixel = cells[:, y] * shape[x] + cells[:, x]  # (n_voxels,)
+        n = np.bincount(pixel, minlength=n_pixels)
+        total = np.bincount(pixel, values, minlength=n_pixels)
         mean = np.divide(total, n, out=np.full(len(total), np.nan), where=n > 0)
-        out[title] = mean.reshape(shape[y], shape[x])
+        pictures[title] = mean.reshape(shape[y], shape[x])
 
-    return out
+    return pictures
 
 
-def carpet(shown: np.ndarray, ends_s: np.ndarray, onsets_s: np.ndarray) -> Figure:
+def carpet(series: np.ndarray, ends_s: np.ndarray, onsets_s: np.ndarray) -> Figure:
     """Voxels' series over all runs as grey values, and ticks where trials begin.
 
     Parameters
     ----------
-    shown : ndarray of shape (n_voxels, n_volumes), uint8
+    series : ndarray of shape (n_voxels, n_volumes), uint8
+        The most responsive voxel first.
     ends_s : ndarray of shape (n_runs,)
-        ends of runs
+        Ends of runs, seconds from the start of the first.
     onsets_s : ndarray of shape (n_trials,)
+        On the same clock.
+
+    Returns
+    -------
+    Figure
+        As wide as the page.
     """
+    has_ticks = len(onsets_s) <= _MOST_TICKS
+    label = "seconds; lines: a new run"
+    if has_ticks:
+        label += "; ticks above: trials"
+
     with style():
         figure = empty(9.6, 3.4)
         axes = figure.add_subplot()
         axes.imshow(
-            shown, cmap="gray", vmin=0, vmax=255, aspect="auto", interpolation="antialiased",
-            extent=(0, float(ends_s[-1]), len(shown), 0),
+            series, cmap="gray", vmin=0, vmax=255, aspect="auto", interpolation="antialiased",
+            extent=(0, float(ends_s[-1]), len(series), 0),
         )  # fmt: skip
 
         for end in ends_s[:-1]:
             axes.axvline(end, color=CEILING, linewidth=1)
 
-        if len(onsets_s) <= 400:
+        if has_ticks:
             _ticks(axes, onsets_s)
 
-        axes.set_xlabel("seconds; lines: a new run" + ("; ticks above: trials" if len(onsets_s) <= 400 else ""))
+        axes.set_xlabel(label)
         axes.set_ylabel("voxels, most responsive above")
         axes.set_yticks([])
         axes.spines[:].set_visible(False)
@@ -271,23 +351,42 @@ def _ticks(axes: Axes, onsets_s: np.ndarray) -> None:
 
 
 def runs(table: pd.DataFrame) -> Figure:
-    """Runs as bars of their length: where trials begin and end, and what is left after the last."""
-    with style():
-        shown = table.iloc[:24]
-        figure = empty(4.7, 0.75 + 0.17 * len(shown))
-        axes = figure.add_subplot()
-        y = np.arange(len(shown))
-        axes.barh(y, shown["duration_s"], height=0.66, color=CONTROL, alpha=0.35, label="run")
-        axes.barh(
-            y, shown["duration_s"] - shown["tail_s"] - shown["first_s"], left=shown["first_s"], height=0.66, color=BRAIN,
-            alpha=0.85, label="first to last onset",
-        )  # fmt: skip
+    """Runs as bars of their length: where trials begin and end, and what is left after the last.
 
-        axes.set_yticks(y, [f"{s:.0f}.{r:.0f}" for s, r in zip(shown["session"], shown["run"], strict=True)])
-        axes.set_ylim(len(shown) - 0.4, -0.6)
+    Parameters
+    ----------
+    table : DataFrame
+        One row per run: session, run, duration_s, first_s (first onset) and tail_s (from the last onset to the end).
+
+    Returns
+    -------
+    Figure
+        The first on top; no more than 24.
+    """
+    first_runs = table.iloc[:_MOST_RUNS]
+    first_s = first_runs["first_s"]
+    onsets_span_s = first_runs["duration_s"] - first_runs["tail_s"] - first_s
+
+    names = []
+    for session, run in zip(first_runs["session"], first_runs["run"], strict=True):
+        names.append(f"{session:.0f}.{run:.0f}")
+
+    label = "seconds"
+    if len(first_runs) < len(table):
+        label = f"seconds; the first {_MOST_RUNS} of {len(table)} runs"
+
+    with style():
+        figure = empty(4.7, 0.75 + 0.17 * len(first_runs))
+        axes = figure.add_subplot()
+        y = np.arange(len(first_runs))
+        axes.barh(y, first_runs["duration_s"], height=0.66, color=CONTROL, alpha=0.35, label="run")
+        axes.barh(y, onsets_span_s, left=first_s, height=0.66, color=BRAIN, alpha=0.85, label="first to last onset")
+
+        axes.set_yticks(y, names)
+        axes.set_ylim(len(first_runs) - 0.4, -0.6)
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
-        axes.set_xlabel("seconds" + ("" if len(shown) == len(table) else f"; the first 24 of {len(table)} runs"))
+        axes.set_xlabel(label)
         axes.set_ylabel("session.run")
         figure.legend(loc="outside upper left", ncols=2)
 

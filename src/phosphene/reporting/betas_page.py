@@ -32,7 +32,10 @@ _KINDS = {
     "d": "a response chosen for each voxel, noise components removed, ridge of its own strength (type D)",
 }
 _VERDICT = {"ok": "pass", "note": "flag", "problem": "fail"}
-_FRACTIONS = np.arange(1, 21) / 20
+_SHARE_CLEAR = 0.1  # of reliable voxels, where chance gives 0.05
+_SHARE_DOUBTFUL = 0.06
+_HAS_CHOSEN_RESPONSES = ("b", "c", "d")
+_FRACTIONS = np.arange(1, 21) / 20  # of the length of least squares, as the ridge of the betas tries them
 _BY_COLUMN = "a column of the table"
 
 
@@ -42,16 +45,16 @@ def betas_report(folder: str | Path, subject: str | None = None, out: str | Path
     Parameters
     ----------
     folder : str or Path
-        the data set's
+        The data set's.
     subject : str, optional
-        of it; the first by default
+        Of it; the first by default.
     out : str or Path, optional
-        file to write; ``report.html`` in the folder by default
+        File to write; ``report.html`` in the folder by default.
 
     Returns
     -------
     Path
-        Path of the page
+        Path of the page.
 
     Raises
     ------
@@ -65,9 +68,8 @@ def betas_report(folder: str | Path, subject: str | None = None, out: str | Path
     values = _page(trials, found)
     text = render(values, "betas.html")
 
-    if out is None:
-        path = folder / "report.html"
-    else:
+    path = folder / "report.html"
+    if out is not None:
         path = atomic.checked_path(out)
 
     atomic.write_text(path, text)
@@ -87,13 +89,17 @@ def _found(path: Path) -> dict[str, np.ndarray]:
 def _page(trials: Trials, found: dict[str, np.ndarray]) -> dict[str, Any]:
     p = trials.provenance
     voxels = trials.voxels
-    checks = [
-        {"verdict": _VERDICT.get(level, "flag"), "title": what, "reason": f"{capital(detail)} {step}".strip()}
-        for level, what, detail, step in p.get("design_check", [])
-    ]
+    checks = []
+    for level, what, detail, step in p.get("design_check", []):
+        reason = f"{capital(detail)} {step}".strip()
+        checks.append({"verdict": _VERDICT.get(level, "flag"), "title": what, "reason": reason})
 
-    checks.append(_believed(trials))
-    counts = [(v, n) for v in ("fail", "flag", "pass") if (n := sum(c["verdict"] == v for c in checks))]
+    checks.append(_reliability_check(trials))
+    counts = []
+    for verdict in ("fail", "flag", "pass"):
+        n = sum(check["verdict"] == verdict for check in checks)
+        if n:
+            counts.append((verdict, n))
 
     return {
         "title": f"Betas of {trials.subject}",
@@ -128,7 +134,7 @@ def _lede(trials: Trials) -> str:
     )
 
 
-def _believed(trials: Trials) -> dict[str, str]:
+def _reliability_check(trials: Trials) -> dict[str, str]:
     p = trials.provenance
     share = p.get("split_half_share")
     if share is None:
@@ -138,9 +144,9 @@ def _believed(trials: Trials) -> dict[str, str]:
         }  # fmt: skip
 
     reason = f"{share:.0%} of voxels answer to the same stimulus alike above chance; 5 % are expected by chance."
-    if share > 0.1:
+    if share > _SHARE_CLEAR:
         verdict = "pass"
-    elif share > 0.06:
+    elif share > _SHARE_DOUBTFUL:
         verdict = "flag"
     else:
         verdict = "fail"
@@ -151,55 +157,72 @@ def _believed(trials: Trials) -> dict[str, str]:
 def _conclusions(trials: Trials, found: dict[str, np.ndarray]) -> list[str]:
     p = trials.provenance
     voxels = trials.voxels
-    out = []
-    timing = next((c for c in p.get("design_check", []) if c[1] == "onsets"), None)
-    moved = float(p.get("options", {}).get("onset_shift_s", 0))
+    sentences = []
+    moved_s = float(p.get("options", {}).get("onset_shift_s", 0))
+    level = ""
+    for check in p.get("design_check", []):
+        if check[1] == "onsets":
+            level = check[0]
+            break
 
-    if timing and timing[0] == "problem":
-        out.append("Do not use these betas yet: the onsets of the files do not seem to be when something was shown.")
-    elif moved:
-        out.append(
-            f"The onsets were moved by {signed(moved)} s, as the data ask; betas of the files' onsets would be poor."
+    if level == "problem":
+        sentences.append(
+            "Do not use these betas yet: the onsets of the files do not seem to be when something was shown."
+        )
+    elif moved_s:
+        sentences.append(
+            f"The onsets were moved by {signed(moved_s)} s, as the data ask; betas of the files' onsets would be poor."
         )
     else:
-        out.append("The onsets agree with the data.")
+        sentences.append("The onsets agree with the data.")
 
     share = p.get("split_half_share")
     if share is not None:
         signal = "Hardly more signal than chance was found"
-        if share > 0.1:
+        if share > _SHARE_CLEAR:
             signal = "There is signal"
 
-        out.append(f"{signal}: {share:.0%} of voxels are reliable, where chance gives 5 %.")
+        sentences.append(f"{signal}: {share:.0%} of voxels are reliable, where chance gives 5 %.")
 
     if len(found["curve"]):
         n = p.get("n_components", 0)
-        out.append(
-            f"{n} noise component{'s' if n != 1 else ''} shared by all voxels {'were' if n != 1 else 'was'} removed, because "
-            "that makes repeats agree better." if n else "No noise component was removed: none made repeats agree better."
-        )  # fmt: skip
+        removed = f"{n} noise components shared by all voxels were"
+        if n == 1:
+            removed = "1 noise component shared by all voxels was"
+
+        if n:
+            sentences.append(f"{removed} removed, because that makes repeats agree better.")
+        else:
+            sentences.append("No noise component was removed: none made repeats agree better.")
 
     if "fraction" in voxels and np.ptp(voxels["fraction"]) > 0:
         fractions = voxels["fraction"].to_numpy(float)
         strong = float((fractions <= 0.5).mean())
-        out.append(f"Ridge shrinks {strong:.0%} of voxels to half or less: those whose single trials are mostly noise.")
+        sentences.append(
+            f"Ridge shrinks {strong:.0%} of voxels to half or less: those whose single trials are mostly noise."
+        )
 
-    return out
+    return sentences
 
 
 def _design(trials: Trials, found: dict[str, np.ndarray]) -> list[dict[str, Any]]:
     p = trials.provenance
     moved = float(p.get("options", {}).get("onset_shift_s", 0))
-    suspect = "too late" in str(p.get("onset_check")) or "too early" in str(p.get("onset_check"))
+    onset_check = str(p.get("onset_check"))
+    is_suspect = "too late" in onset_check or "too early" in onset_check
     shifts = found["shifts_s"]
     r2 = found["shift_r2"]
 
-    if suspect:
+    best = None
+    if is_suspect:
         best = float(shifts[r2.argmax()])
-    else:
-        best = None
 
-    table = pd.DataFrame({k.removeprefix("run_"): v for k, v in found.items() if k.startswith("run_")})
+    of_runs = {}
+    for name, values in found.items():
+        if name.startswith("run_"):
+            of_runs[name.removeprefix("run_")] = values
+
+    table = pd.DataFrame(of_runs)
     out = [
         _figure(
             lambda: draw.timing(shifts, r2, best, moved), "Variance explained against the shift of all onsets.",
@@ -235,16 +258,17 @@ def _chosen(trials: Trials, found: dict[str, np.ndarray]) -> list[dict[str, Any]
             "fewest that reach nearly the most are used.",
         ))  # fmt: skip
 
-    if str(p.get("kind")) in ("b", "c", "d"):
+    if str(p.get("kind")) in _HAS_CHOSEN_RESPONSES:
+        # A voxel that does not respond has a response chosen by noise.
+        on_off_r2 = voxels["on_off_r2"].to_numpy()  # in its own precision, as the threshold is
         bar = p.get("on_off_threshold")
         if bar is None:
-            bar = float(np.median(voxels["on_off_r2"]))
-        else:
-            bar = float(bar)
+            bar = np.median(on_off_r2)
 
-        shown = voxels.loc[voxels["on_off_r2"] > bar, "hrf"].to_numpy(float)
+        bar = float(bar)
+        numbers = voxels["hrf"].to_numpy(float)[on_off_r2 > bar]
         n_shapes, order = _library(p)
-        responding = f"{whole(len(shown))} voxels that respond (on-off R² over {number(bar, 1)} %)"
+        responding = f"{whole(len(numbers))} voxels that respond (on-off R² over {number(bar, 1)} %)"
         caption = f"Which response explains most, in the {responding}."
 
         if order != _BY_COLUMN:
@@ -252,7 +276,7 @@ def _chosen(trials: Trials, found: dict[str, np.ndarray]) -> list[dict[str, Any]
             caption += "look at the onsets."
 
         out.append(_figure(
-            lambda: draw.histogram(shown, f"response ({order})", np.arange(n_shapes)), "How many voxels have each response.",
+            lambda: draw.histogram(numbers, f"response ({order})", np.arange(n_shapes)), "How many voxels have each response.",
             caption,
         ))  # fmt: skip
 
@@ -278,7 +302,7 @@ def _library(provenance: Mapping[str, Any]) -> tuple[int, str]:
 
 def _maps(voxels: pd.DataFrame, provenance: Mapping[str, Any]) -> list[dict[str, Any]]:
     maps = _map(voxels, "on_off_r2", "on-off R², %", None, 'Variance that "something is shown" explains.')
-    if str(provenance.get("kind")) in ("b", "c", "d"):
+    if str(provenance.get("kind")) in _HAS_CHOSEN_RESPONSES:
         n_shapes, order = _library(provenance)
         text = f"Response chosen ({order}): neighbours agree where there is signal, and differ where there is none."
         maps += _map(voxels, "hrf", "response", (0, n_shapes - 1), text)
@@ -322,7 +346,10 @@ def _figure(make: Callable[[], Figure], alt: str, caption: str) -> dict[str, Any
 
 
 def signed(value: float) -> str:
-    """A number with its sign, minus as a minus."""
+    """Return a number with its sign, a true minus where it is negative.
+
+    Other than `phosphene.reporting.words.signed` it prints the shortest text of the number, as a person would type it.
+    """
     return f"{value:+g}".replace("-", "−")
 
 

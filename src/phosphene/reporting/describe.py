@@ -57,7 +57,7 @@ def list_rows(root: str | Path | None = None) -> list[dict[str, str]]:
 
     Returns
     -------
-    list of dict of {str: str}
+    list of dict of str to str
         keys name, title, needs, licence, url, found (a path, "built in" or ""), problem
     """
     rows = []
@@ -95,6 +95,7 @@ def listing(root: str | Path | None = None) -> list[Section]:
     Returns
     -------
     list of Section
+        The data sets, those that were not found and why, and the kinds of files that are read by their path.
     """
     rows = list_rows(root)
     table = tuple((row["name"], row["title"], row["needs"], row["found"] or "not found") for row in rows)
@@ -188,7 +189,7 @@ def check(
         see `open_dataset`
     root : str or Path, optional
         see `open_dataset`
-    options : mapping of {str: Any}, optional
+    options : Mapping[str, Any], optional
         see `open_dataset`
     thorough : bool, default False
         read every beta and picture and every byte of fetched files, which takes long for raw NSD; otherwise of large
@@ -218,7 +219,7 @@ def examine(
         see `open_dataset`
     root : str or Path, optional
         see `open_dataset`
-    options : mapping of {str: Any}, optional
+    options : Mapping[str, Any], optional
         see `open_dataset`
     thorough : bool, default False
         see `check`

@@ -96,7 +96,22 @@ def empty(width: float, height: float) -> Figure:
 
 
 def png(figure: Figure, dpi: float = 200, background: str = "white") -> bytes:
-    """A figure as PNG, on a plain background."""
+    """A figure as PNG, on a plain background.
+
+    Parameters
+    ----------
+    figure : Figure
+        Any of matplotlib's.
+    dpi : float, default 200
+        Dots per inch.
+    background : str, default "white"
+        Colour, as matplotlib names it.
+
+    Returns
+    -------
+    bytes
+        Content of the file, the same each time: it names neither a date nor a program.
+    """
     buffer = io.BytesIO()
     with style():
         figure.savefig(buffer, format="png", dpi=dpi, facecolor=background, metadata={"Software": None})
@@ -198,6 +213,7 @@ def mosaic(rows: Sequence[np.ndarray], gap: int = 1, row_gap: int | None = None)
     Returns
     -------
     ndarray of shape (height, width, 4), uint8
+        Red, green, blue and opacity, 0-255; opacity is 0 in the gaps.
     """
     if row_gap is None:
         row_gap = gap
@@ -237,7 +253,7 @@ def picture_rows(
         0-1, or None when the pictures shown are not there
     decoded : ndarray
         the same shape
-    controls : mapping of {str: ndarray}, optional
+    controls : Mapping[str, ndarray], optional
         label to pictures decoded from a control input
     captions : sequence of str, optional
         (n,) short texts above the columns
@@ -319,9 +335,9 @@ def scores(
     ----------
     table : DataFrame
         columns input, measure, value, ci_low, ci_high
-    inputs, measures : mapping of {str: str}
+    inputs, measures : Mapping[str, str]
         name to what it is called, in the order drawn; ``brain`` and ``true`` have colours of their own
-    chance : mapping of {str: float}, optional
+    chance : Mapping[str, float], optional
         measure to chance level, where there is one
 
     Returns

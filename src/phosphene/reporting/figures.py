@@ -1,6 +1,6 @@
 """The figures of a report: arrays and tables in, a matplotlib Figure out. No pyplot, no global state left behind.
 
-They share the style of ``phosphene.reporting.drawing``, whose names are to be had from here too.
+They share the style of ``phosphene.reporting.drawing``, whose public names can be imported from here too.
 """
 
 from __future__ import annotations
@@ -52,6 +52,9 @@ __all__ = [
 SEQUENTIAL = "cividis"
 MOST_CELLS = 400
 """Largest side of a matrix that is drawn; a larger one is thinned evenly."""
+MOST_ROIS = 30
+"""Most ROIs that are drawn as bars; the first of more."""
+_DASHES = (0, (3, 2))  # gaps of a dashed line, in line widths
 
 # -- which is which ----------------------------------------------------------------------------------------------------
 
@@ -62,44 +65,49 @@ def similarity(matrix: np.ndarray, groups: Sequence[str] | None = None, space: s
     Parameters
     ----------
     matrix : ndarray of shape (n, m)
-        a side over 400 is thinned evenly, and the axes say so
+        A side over 400 is thinned evenly, and the axes say so.
     groups : sequence of str, optional
-        (n,) category of each picture; rows and columns are then sorted by it, with a line between groups
+        (n,) Category of each picture; rows and columns are then sorted by it, with a line between groups.
     space : str, default ""
-        feature space, for the title
+        Feature space, for the title.
+
+    Returns
+    -------
+    Figure
+        Right answers stand on the diagonal of a square matrix.
     """
     n, m = matrix.shape
+    is_square = n == m
     order = np.arange(n)
-    square = n == m
     names = np.empty(0, dtype=object)
-    if groups is not None and square and len(groups) == n:
+    if groups is not None and is_square and len(groups) == n:
         names = np.asarray([str(group) for group in groups], dtype=object)
         order = np.argsort(names, kind="stable")
 
     rows = order[np.linspace(0, n - 1, min(n, MOST_CELLS)).round().astype(int)]
-    if square:
-        columns = rows
-    else:
+    columns = rows
+    aspect = "equal"
+    if not is_square:
         columns = np.linspace(0, m - 1, min(m, MOST_CELLS)).round().astype(int)
+        aspect = "auto"
 
-    shown = np.asarray(matrix[rows][:, columns], dtype=np.float64)
+    thinned = ""
+    if len(rows) < n:
+        thinned = f" (every {n / len(rows):.3g}th of {n})"
+
+    cells = np.asarray(matrix[rows][:, columns], dtype=np.float64)  # (n_rows, n_columns), each at most MOST_CELLS
     with style():
         figure = _figure(4.3, 3.7)
         axes = figure.add_subplot()
         axes.spines[:].set_visible(False)
-        image = axes.imshow(shown, cmap=SEQUENTIAL, interpolation="nearest", aspect="equal" if square else "auto")
+        image = axes.imshow(cells, cmap=SEQUENTIAL, interpolation="nearest", aspect=aspect)
 
-        if 1 < len(set(names)) <= 10:
+        if 1 < len(set(names)) <= 10:  # lines between more groups would hide the cells
             sorted_names = names[rows]
             edges = np.flatnonzero(sorted_names[1:] != sorted_names[:-1]) + 0.5
             for edge in edges:
                 axes.axhline(edge, color="white", linewidth=0.8)
                 axes.axvline(edge, color="white", linewidth=0.8)
-
-        if len(rows) < n:
-            thinned = f" (every {n / len(rows):.3g}th of {n})"
-        else:
-            thinned = ""
 
         axes.set_xlabel("picture seen" + thinned)
         axes.set_ylabel("picture decoded")
@@ -119,8 +127,16 @@ def retrieval(table: pd.DataFrame) -> Figure:
     Parameters
     ----------
     table : DataFrame
-        columns space, direction, gallery, top, value
+        Columns space, direction, gallery, top, value. Of several values of ``top`` the smallest is drawn.
+
+    Returns
+    -------
+    Figure
+        A colour per feature space, of the first four; forward as full lines and backward as dashes.
     """
+    words = {"forward": "brain → picture", "backward": "picture → brain"}
+    lines = {"forward": "-", "backward": _DASHES}
+
     with style():
         figure = _figure(4.3, 3.3)
         axes = figure.add_subplot()
@@ -130,30 +146,32 @@ def retrieval(table: pd.DataFrame) -> Figure:
         names = list(dict.fromkeys(table["space"]))[: len(shades)]
 
         for space, colour in zip(names, shades, strict=False):
-            for direction, line in (("forward", "-"), ("backward", (0, (3, 2)))):
+            for direction, line in lines.items():
                 is_line = (table["space"] == space) & (table["direction"] == direction)
                 part = rows_at(table, is_line).sort_values("gallery")
-                if len(part):
-                    if direction == "forward":
-                        word = "brain → picture"
-                    else:
-                        word = "picture → brain"
+                if part.empty:
+                    continue
 
-                    axes.plot(
-                        part["gallery"], part["value"], color=colour, linestyle=line, marker="o", markersize=3,
-                        label=f"{_short(space, 24)}, {word}", clip_on=False,
-                    )  # fmt: skip
+                axes.plot(
+                    part["gallery"], part["value"], color=colour, linestyle=line, marker="o", markersize=3,
+                    label=f"{_short(space, 24)}, {words[direction]}", clip_on=False,
+                )  # fmt: skip
 
+        # Chance falls as one over the gallery, so it needs more points than the lines to look like a curve.
         sizes = np.unique(table["gallery"].to_numpy(float))
         dense = np.geomspace(sizes[0], sizes[-1], 60)
         axes.plot(dense, np.minimum(1, top / dense), color=MUTED, linewidth=1, linestyle=":", label="chance")
         axes.set_xscale("log")
-        axes.set_xticks(sizes, [f"{int(s)}" for s in sizes])
-        axes.set_xticks([], minor=True)
+        axes.set_xticks(sizes, [f"{int(size)}" for size in sizes])
+        axes.set_xticks([], minor=True)  # a logarithmic axis would number its own between them
         axes.set_ylim(0, 1)
         axes.grid(axis="y")
         axes.set_xlabel("pictures to choose from")
-        axes.set_ylabel(f"share found{'' if top == 1 else f' among the best {top}'}")
+        if top == 1:
+            axes.set_ylabel("share found")
+        else:
+            axes.set_ylabel(f"share found among the best {top}")
+
         figure.legend(loc="outside upper left", ncols=2)
 
     return figure
@@ -165,11 +183,19 @@ def identification(scores: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
     Parameters
     ----------
     scores : DataFrame
-        rows of scores.csv, all inputs
-    titles : mapping of {str: str}
-        metric to what it is called; only these are drawn, in this order
+        Rows of ``scores.csv``, all inputs.
+    titles : Mapping[str, str]
+        Metric to what it is called; only these are drawn, in this order.
+
+    Returns
+    -------
+    Figure
+        One line per metric, the first on top.
     """
     marks = {"brain": "o", "shuffled": "x", "noise": "^", "mean": "s", "category": "D", "truth": "*"}
+    colours = {"brain": BRAIN, "truth": CEILING}
+    labels = {"brain": "decoded", "truth": "ceiling"}
+
     with style():
         figure = _figure(4.7, 0.95 + 0.3 * len(titles))
         axes = figure.add_subplot()
@@ -182,22 +208,24 @@ def identification(scores: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
 
         for name, mark in marks.items():
             part = rows_at(scores, scores["input"] == name)
-            if len(part):
-                colour = {"brain": BRAIN, "truth": CEILING}.get(name, CONTROL)
-                axes.plot(
-                    part["value"],
-                    [place[metric] for metric in part["metric"]],
-                    mark,
-                    color=colour,
-                    markersize=5.5 if name == "brain" else 4.7,
-                    markerfacecolor=colour if name in ("brain", "truth") else "none",
-                    markeredgewidth=1,
-                    zorder=3 if name == "brain" else 2,
-                    clip_on=False,
-                    label={"brain": "decoded", "truth": "ceiling"}.get(name, name),
-                )
+            if part.empty:
+                continue
 
-        axes.set_yticks(range(len(titles)), [_short(t, 40) for t in titles.values()])
+            y = [place[metric] for metric in part["metric"]]
+            (dots,) = axes.plot(
+                part["value"], y, mark, color=colours.get(name, CONTROL), markersize=4.7, markeredgewidth=1, zorder=2,
+                clip_on=False, label=labels.get(name, name),
+            )  # fmt: skip
+
+            # The brain stands above all controls, which are open so that marks on one place can be told apart.
+            if name not in colours:
+                dots.set_markerfacecolor("none")
+
+            if name == "brain":
+                dots.set_markersize(5.5)
+                dots.set_zorder(3)
+
+        axes.set_yticks(range(len(titles)), [_short(title, 40) for title in titles.values()])
         axes.tick_params(axis="y", length=0, pad=8, labelcolor=INK)
         axes.set_ylim(len(titles) - 0.5, -0.5)
         axes.set_xlim(0, 1)
@@ -221,52 +249,77 @@ def voxel_histogram(r: np.ndarray, ceiling_r: np.ndarray | None = None) -> Figur
     r : ndarray of shape (n_voxels,)
         Pearson r of predicted and measured responses; NaN is left out and counted
     ceiling_r : ndarray of shape (n_voxels,), optional
-        largest expected r of a perfect model, 0 where there is no signal, NaN where unknown
+        Largest expected r of a perfect model, 0 where there is no signal, NaN where unknown.
+
+    Returns
+    -------
+    Figure
+        Bars of r, an outline of the ceilings, and the median.
     """
-    good = r[np.isfinite(r)]
+    defined = r[np.isfinite(r)]
+    low = -0.2
+    if defined.size:
+        low = min(-0.2, float(defined.min()))
+
+    bins = np.linspace(np.floor(low * 10) / 10, 1.0, 45)  # the same for r and ceilings
+    n_undefined = len(r) - len(defined)
+    title = f"{len(r):,} voxels"
+    if n_undefined:
+        title += f", {n_undefined:,} undefined"
+
     with style():
         figure = _figure(4.3, 3.1)
         axes = figure.add_subplot()
-        high = 1.0
 
-        if good.size:
-            low = min(-0.2, float(good.min()))
-        else:
-            low = -0.2
-
-        bins = np.linspace(np.floor(low * 10) / 10, high, 45)
         if ceiling_r is not None and np.isfinite(ceiling_r).any():
-            silent = int((ceiling_r == 0).sum())  # one bar of them would flatten all others
-            label = "ceiling" + (f" ({silent:,} voxels with none)" if silent else "")
+            n_without = int((ceiling_r == 0).sum())  # one bar of them would flatten all others
+            label = "ceiling"
+            if n_without:
+                label = f"ceiling ({n_without:,} voxels with none)"
+
             axes.hist(ceiling_r[ceiling_r > 0], bins, histtype="step", color=CEILING, linewidth=1.4, label=label)
 
-        axes.hist(good, bins, color=BRAIN, alpha=0.85, label="predicted")
-        if good.size:
-            middle = float(np.median(good))
-            axes.axvline(middle, color=INK, linewidth=1, linestyle=(0, (3, 2)), label=f"median {middle:.2f}")
+        axes.hist(defined, bins, color=BRAIN, alpha=0.85, label="predicted")
+        if defined.size:
+            median = float(np.median(defined))
+            axes.axvline(median, color=INK, linewidth=1, linestyle=_DASHES, label=f"median {median:.2f}")
 
         axes.axvline(0, color=MUTED, linewidth=0.8)
         axes.set_xlabel("r of predicted and measured response")
         axes.set_ylabel("voxels")
-        undefined = len(r) - len(good)
-        axes.set_title(f"{len(r):,} voxels" + (f", {undefined:,} undefined" if undefined else ""))
+        axes.set_title(title)
         figure.legend(loc="outside upper left", ncols=3)
 
     return figure
 
 
 def against_ceiling(r: np.ndarray, ceiling_r: np.ndarray) -> Figure:
-    """Encoding accuracy of each voxel against the r a perfect model could reach; the diagonal is the ceiling."""
-    there = np.isfinite(r) & np.isfinite(ceiling_r)
+    """Encoding accuracy of each voxel against the r a perfect model could reach; the diagonal is the ceiling.
+
+    Parameters
+    ----------
+    r : ndarray of shape (n_voxels,)
+        Pearson r of predicted and measured responses; NaN is left out.
+    ceiling_r : ndarray of shape (n_voxels,)
+        Largest expected r of a perfect model; NaN is left out.
+
+    Returns
+    -------
+    Figure
+        One dot per voxel, smaller where there are many.
+    """
+    is_known = np.isfinite(r) & np.isfinite(ceiling_r)
+    n_known = is_known.sum()
+
     with style():
         figure = _figure(4.3, 3.1)
         axes = figure.add_subplot()
         axes.plot([0, 1], [0, 1], color=CEILING, linewidth=1.2, label="ceiling")
         axes.axhline(0, color=MUTED, linewidth=0.8)
-        size = float(np.clip(3e4 / max(1, there.sum()), 1, 14))
+        size = float(np.clip(3e4 / max(1, n_known), 1, 14))
         axes.scatter(
-            ceiling_r[there], r[there], s=size, color=BRAIN, alpha=0.35, linewidth=0, label="one voxel",
-            rasterized=there.sum() > 1500,
+            ceiling_r[is_known], r[is_known], s=size, color=BRAIN, alpha=0.35, linewidth=0, label="one voxel",
+            rasterized=n_known > 1500,  # as vectors so many dots would make the page slow
         )  # fmt: skip
 
         axes.set_xlabel("r of a perfect model (noise ceiling)")
@@ -282,9 +335,14 @@ def roi_bars(table: pd.DataFrame, label: str) -> Figure:
     Parameters
     ----------
     table : DataFrame
-        columns roi, n, value, low, high, and optionally ceiling (drawn as a tick)
+        Columns roi, n, value, low, high, and optionally ceiling (drawn as a tick).
     label : str
-        of the value axis, saying what the interval is
+        Of the value axis, saying what the interval is.
+
+    Returns
+    -------
+    Figure
+        The first on top; no more than `MOST_ROIS`.
     """
     table = table.iloc[:MOST_ROIS]
     with style():
@@ -292,14 +350,19 @@ def roi_bars(table: pd.DataFrame, label: str) -> Figure:
         axes = figure.add_subplot()
         y = np.arange(len(table))
         axes.barh(y, table["value"], height=0.62, color=BRAIN, alpha=0.85)
-        spread = np.abs(np.stack([table["value"] - table["low"], table["high"] - table["value"]]).astype(float))
-        axes.errorbar(table["value"], y, xerr=spread, fmt="none", ecolor=INK, elinewidth=1, capsize=0)
+        below = table["value"] - table["low"]
+        above = table["high"] - table["value"]
+        lengths = np.abs(np.stack([below, above]).astype(float))  # (2, n_rois)
+        axes.errorbar(table["value"], y, xerr=lengths, fmt="none", ecolor=INK, elinewidth=1, capsize=0)
 
         if "ceiling" in table and len(table["ceiling"].dropna()):
             axes.plot(table["ceiling"], y, "|", color=CEILING, markersize=11, markeredgewidth=2, label="ceiling")
             axes.legend(loc="lower right", bbox_to_anchor=(1, 1))
 
-        names = [f"{_short(roi, 28)}  ({n:,})" for roi, n in zip(table["roi"], table["n"], strict=True)]
+        names = []
+        for roi, n in zip(table["roi"], table["n"], strict=True):
+            names.append(f"{_short(roi, 28)}  ({n:,})")
+
         axes.set_yticks(y, names)
         axes.tick_params(axis="y", length=0, labelcolor=INK)
         axes.set_ylim(len(table) - 0.4, -0.6)
@@ -312,26 +375,40 @@ def roi_bars(table: pd.DataFrame, label: str) -> Figure:
     return figure
 
 
-MOST_ROIS = 30
-
-
 def flat_map(u: np.ndarray, v: np.ndarray, values: np.ndarray, label: str = "r") -> Figure:
-    """Values on the flattened cortex: one dot per voxel at its place (u, v)."""
-    there = np.isfinite(u) & np.isfinite(v) & np.isfinite(values)
+    """Values on the flattened cortex: one dot per voxel at its place (u, v).
+
+    Parameters
+    ----------
+    u, v : ndarray of shape (n_voxels,)
+        Place on the flat map, millimetres; NaN is left out.
+    values : ndarray of shape (n_voxels,)
+        What the colours say; NaN is left out.
+    label : str, default "r"
+        Of the colour bar.
+
+    Returns
+    -------
+    Figure
+        The colours end at the 99th percentile, so that single voxels do not flatten all others.
+    """
+    is_known = np.isfinite(u) & np.isfinite(v) & np.isfinite(values)
+    high = 1.0
+    if is_known.any():
+        high = float(np.quantile(values[is_known], 0.99))
+
+    # Large dots touch each other and get an edge; small ones would be nothing but edge.
+    size = float(np.clip(4e4 / max(1, is_known.sum()), 0.5, 90))
+    linewidth = 0.0
+    if size > 10:
+        linewidth = 0.4
+
     with style():
         figure = _figure(6.5, 3.6)
         axes = figure.add_subplot()
-        size = float(np.clip(4e4 / max(1, there.sum()), 0.5, 90))
-
-        if there.any():
-            high = float(np.quantile(values[there], 0.99))
-        else:
-            high = 1.0
-
         dots = axes.scatter(
-            u[there], v[there], c=values[there], s=size, cmap=SEQUENTIAL, vmin=min(0.0, high), vmax=max(high, 1e-3),
-            linewidth=0.4 if size > 10 else 0,
-            edgecolor=MUTED, rasterized=True,
+            u[is_known], v[is_known], c=values[is_known], s=size, cmap=SEQUENTIAL,
+            vmin=min(0.0, high), vmax=max(high, 1e-3), linewidth=linewidth, edgecolor=MUTED, rasterized=True,
         )  # fmt: skip
 
         axes.set_aspect("equal")

@@ -25,10 +25,11 @@ MUTED = "#626a76"
 GRID = "#dde1e7"
 SEQUENTIAL = "cividis"
 MOST_ROIS = 16
-"""Regions shown; the largest of more."""
+"""Regions that get a colour; the largest of more, as more colours could not be told apart."""
 _COLOURS = ("#3b6fb6", "#4fa3c7", "#5bbfae", "#8cc46b", "#d9c24a", "#d1495b", "#ee7f6d", "#f2a541", "#8f6bb3", "#7a8b52",
             "#b58a5a", "#c76f9b", "#48618f", "#3f8f7a", "#a14f2f", "#9aa0aa")  # fmt: skip
-_ACROSS = 900  # pixels of a map's width
+_MAP_WIDTH = 900  # pixels
+_OUTSIDE = -2  # label of pixels that no voxel is near
 TITLES = {
     "regions": "Regions",
     "ceiling": "Noise ceiling of one trial",
@@ -43,40 +44,64 @@ def regions(trials: Trials) -> tuple[np.ndarray, tuple[str, ...]]:
     Parameters
     ----------
     trials : Trials
-        of one subject
+        Of one subject.
 
     Returns
     -------
     tuple of (ndarray, tuple of str)
         (n_voxels,) int, number of the region or -1 for none; and the names, in the order of the voxel table. Of more
-        than `MOST_ROIS` the largest count
+        than `MOST_ROIS` only the largest have a number.
     """
     if not trials.rois:
         return np.full(trials.n_voxels, -1), ()
 
-    members = np.stack([trials.voxels[ROI + name].to_numpy(bool) for name in trials.rois])
-    sizes = members.sum(axis=1)
-    of = np.full(trials.n_voxels, -1)
+    members = np.stack([trials.voxels[ROI + name].to_numpy(bool) for name in trials.rois])  # (n_rois, n_voxels)
+    sizes = members.sum(axis=1)  # (n_rois,)
+    region_of = np.full(trials.n_voxels, -1)
 
+    # From large to small, so that a small region is written over those that hold it.
     for number in np.argsort(-sizes, kind="stable"):
-        of[members[number]] = number
+        region_of[members[number]] = number
 
-    shown = np.bincount(of[of >= 0], minlength=len(sizes))
-    kept = np.sort(np.argsort(-shown, kind="stable")[:MOST_ROIS])
-    kept = kept[shown[kept] > 0]
-    new = np.full(len(sizes) + 1, -1)
-    new[kept] = np.arange(len(kept))
+    visible = np.bincount(region_of[region_of >= 0], minlength=len(sizes))  # (n_rois,) voxels that are left of each
+    largest = np.sort(np.argsort(-visible, kind="stable")[:MOST_ROIS])
+    largest = largest[visible[largest] > 0]
 
-    return new[of], tuple(trials.rois[k] for k in kept)
+    # The last entry stays -1, which is where a voxel of no region (-1) looks.
+    new_number = np.full(len(sizes) + 1, -1)
+    new_number[largest] = np.arange(len(largest))
+
+    return new_number[region_of], tuple(trials.rois[number] for number in largest)
 
 
 def region_colours(trials: Trials) -> dict[str, str]:
-    """Name of each region to its colour, the same in all panels; everything else is grey."""
+    """Colours of the regions, the same in all panels; everything else is grey.
+
+    Parameters
+    ----------
+    trials : Trials
+        Of one subject.
+
+    Returns
+    -------
+    dict of str to str
+        Name of each region to its colour, as ``#rrggbb``.
+    """
     return dict(zip(regions(trials)[1], _COLOURS, strict=False))
 
 
 def map_kinds(voxels: pd.DataFrame) -> tuple[str, ...]:
     """Maps that a voxel table can be drawn as, of ``regions``, ``ceiling``, ``eccentricity`` and ``angle``.
+
+    Parameters
+    ----------
+    voxels : DataFrame
+        One row per voxel.
+
+    Returns
+    -------
+    tuple of str
+        In the order drawn; empty where no voxel has a place (u, v).
 
     Examples
     --------
@@ -86,20 +111,22 @@ def map_kinds(voxels: pd.DataFrame) -> tuple[str, ...]:
     if not _has(voxels, "u", "v") or not np.isfinite(voxels[["u", "v"]].to_numpy(float)).all(axis=1).any():
         return ()
 
-    out = []
-    if any(str(c).startswith(ROI) for c in voxels.columns):
-        out.append("regions")
+    kinds = []
+    if any(str(column).startswith(ROI) for column in voxels.columns):
+        kinds.append("regions")
 
     if _has(voxels, "noise_ceiling"):
-        out.append("ceiling")
+        kinds.append("ceiling")
 
     if _has(voxels, "prf_x", "prf_y"):
-        out += ["eccentricity", "angle"]
+        kinds.append("eccentricity")
+        kinds.append("angle")
 
-    return tuple(out)
+    return tuple(kinds)
 
 
 def _has(voxels: pd.DataFrame, *names: str) -> bool:
+    """Whether a voxel table has these columns, each with a number at least once."""
     return all(name in voxels and np.isfinite(voxels[name].to_numpy(float)).any() for name in names)
 
 
@@ -109,41 +136,46 @@ def surface(axes: Axes, trials: Trials, kind: str) -> None:
     Parameters
     ----------
     axes : Axes
-        to draw on
+        To draw on.
     trials : Trials
-        of one subject, whose voxel table holds u and v
+        Of one subject, whose voxel table holds u and v.
     kind : str
-        one of `map_kinds`
+        One of `map_kinds`.
     """
     voxels = trials.voxels
-    place = voxels[["u", "v"]].to_numpy(float)
-    grid, extent = _raster(place)
-    of, names = regions(trials)
-    colours, scale = _voxel_colours(trials, kind)
+    place = voxels[["u", "v"]].to_numpy(float)  # (n_voxels, 2)
+    nearest, extent = _raster(place)
+    is_outside = nearest < 0
+    region_of, names = regions(trials)
 
+    # Grey by the fold (-1 to 1, light is a gyrus) where a voxel has no colour.
+    fold = np.zeros(len(voxels))
     if _has(voxels, "fold"):
         fold = voxels["fold"].to_numpy(float)
-    else:
-        fold = np.zeros(len(voxels))
 
-    grey = np.repeat((0.86 + 0.06 * np.clip(np.nan_to_num(fold), -1, 1))[:, None], 3, axis=1)
+    lightness = 0.86 + 0.06 * np.clip(np.nan_to_num(fold), -1, 1)
+    grey = np.repeat(lightness[:, None], 3, axis=1)  # (n_voxels, 3)
+    colours, scale = _voxel_colours(trials, kind)
     colours = np.where(np.isfinite(colours), colours, grey)
-    picture = np.ones((*grid.shape, 4))
-    picture[..., :3] = colours[grid]
-    picture[grid < 0] = (1, 1, 1, 0)
+
+    picture = np.ones((*nearest.shape, 4))
+    picture[..., :3] = colours[nearest]  # (height, width, 3)
+    picture[is_outside] = (1, 1, 1, 0)
     axes.imshow(picture, extent=extent, interpolation="antialiased", origin="lower", zorder=1)
-    edges = _borders(np.where(grid < 0, -2, of[grid]))
-    line = np.zeros((*grid.shape, 4))
 
+    # White borders, fainter over values so that they do not read as values.
+    opacity = 0.75
     if kind == "regions":
-        line[edges] = (1, 1, 1, 0.95)
-    else:
-        line[edges] = (1, 1, 1, 0.75)
+        opacity = 0.95
 
-    axes.imshow(line, extent=extent, interpolation="antialiased", origin="lower", zorder=2)
+    edges = _borders(np.where(is_outside, _OUTSIDE, region_of[nearest]))
+    lines = np.zeros((*nearest.shape, 4))
+    lines[edges] = (1, 1, 1, opacity)
+    axes.imshow(lines, extent=extent, interpolation="antialiased", origin="lower", zorder=2)
     axes.set_axis_off()
+
     if kind == "regions":
-        _name_regions(axes, np.where(grid < 0, -1, of[grid]), names, extent)
+        _name_regions(axes, np.where(is_outside, -1, region_of[nearest]), names, extent)
 
     _name_hemispheres(axes, voxels, extent)
     if kind == "angle":
@@ -156,36 +188,40 @@ def _raster(place: np.ndarray) -> tuple[np.ndarray, tuple[float, float, float, f
     """Nearest voxel of every pixel of the map, -1 where none is near; and the map's extent (left, right, low, high)."""
     from scipy.spatial import KDTree
 
-    there = np.flatnonzero(np.isfinite(place).all(axis=1))
-    tree = KDTree(place[there])
-    near = tree.query(place[there], k=min(5, len(there)))[0]
+    placed = np.flatnonzero(np.isfinite(place).all(axis=1))
+    tree = KDTree(place[placed])
+    distances = tree.query(place[placed], k=min(5, len(placed)))[0]  # (n_placed, 5), the first to itself
 
-    if len(there) > 1:
-        reach = 1.1 * float(np.median(near[:, -1]))
-    else:
-        reach = 1.0
+    # A voxel colours what is as near as its fourth neighbour usually is: gaps close, and cuts of the sheet stay open.
+    reach = 1.0
+    if len(placed) > 1:
+        reach = 1.1 * float(np.median(distances[:, -1]))
 
     reach = max(reach, 1e-6)
-    low = place[there].min(axis=0) - reach
-    high = place[there].max(axis=0) + reach
-    step = (high[0] - low[0]) / _ACROSS
+    low = place[placed].min(axis=0) - reach
+    high = place[placed].max(axis=0) + reach
+    step = (high[0] - low[0]) / _MAP_WIDTH
     u = np.arange(low[0] + step / 2, high[0], step)
     v = np.arange(low[1] + step / 2, high[1], step)
-    distance, nearest = tree.query(np.stack(np.meshgrid(u, v), axis=-1).reshape(-1, 2), distance_upper_bound=reach)
-    grid = np.where(np.isfinite(distance), np.append(there, -1)[nearest], -1).reshape(len(v), len(u))
+    pixels = np.stack(np.meshgrid(u, v), axis=-1).reshape(-1, 2)  # (height * width, 2)
+    distance, nearest = tree.query(pixels, distance_upper_bound=reach)
+
+    # Where no voxel is in reach the tree answers with one past the last.
+    voxel = np.append(placed, -1)[nearest]
+    grid = np.where(np.isfinite(distance), voxel, -1).reshape(len(v), len(u))
 
     return grid, (low[0], high[0], low[1], high[1])
 
 
 def _borders(label: np.ndarray) -> np.ndarray:
-    """Pixels at which the label changes inside the sheet, two pixels wide. -2 is outside."""
-    out = np.zeros(label.shape, bool)
+    """Pixels at which the label changes inside the sheet, two pixels wide."""
+    is_border = np.zeros(label.shape, bool)
     for a, b in ((np.s_[:, 1:], np.s_[:, :-1]), (np.s_[1:], np.s_[:-1])):
-        change = (label[a] != label[b]) & (label[a] != -2) & (label[b] != -2)
-        out[a] |= change
-        out[b] |= change
+        is_change = (label[a] != label[b]) & (label[a] != _OUTSIDE) & (label[b] != _OUTSIDE)
+        is_border[a] |= is_change
+        is_border[b] |= is_change
 
-    return out
+    return is_border
 
 
 def _voxel_colours(trials: Trials, kind: str) -> tuple[np.ndarray, tuple[float, str] | None]:
@@ -194,41 +230,46 @@ def _voxel_colours(trials: Trials, kind: str) -> tuple[np.ndarray, tuple[float, 
     from matplotlib.colors import to_rgb
 
     voxels = trials.voxels
-    n = len(voxels)
-    out = np.full((n, 3), np.nan)
-    of, _ = regions(trials)
+    colours = np.full((len(voxels), 3), np.nan)
+    region_of, _ = regions(trials)
 
     if kind == "regions":
-        palette = np.array([to_rgb(c) for c in region_colours(trials).values()]).reshape(-1, 3)
-        out[of >= 0] = palette[of[of >= 0]]
-        return out, None
+        palette = np.array([to_rgb(colour) for colour in region_colours(trials).values()]).reshape(-1, 3)
+        has_region = region_of >= 0
+        colours[has_region] = palette[region_of[has_region]]
+        return colours, None
 
+    # Receptive fields of voxels without signal are fits to noise.
     ceiling = trials.noise_ceiling
-    shown = np.ones(n, bool)
+    is_drawn = np.ones(len(voxels), bool)
     if ceiling is not None:
-        shown = np.nan_to_num(ceiling) > 0
+        is_drawn = np.nan_to_num(ceiling) > 0
 
     if kind == "ceiling":
         assert ceiling is not None  # map_kinds names the map only where ceilings are
         values = ceiling
         label = "share of variance"
     else:
-        x, y = (voxels[name].to_numpy(float) for name in ("prf_x", "prf_y"))
-        shown &= np.isfinite(x) & np.isfinite(y) & ((of >= 0) if trials.rois else True)
+        x = voxels["prf_x"].to_numpy(float)
+        y = voxels["prf_y"].to_numpy(float)
+        is_drawn &= np.isfinite(x) & np.isfinite(y)
+        if trials.rois:
+            is_drawn &= region_of >= 0
+
         if kind == "angle":
-            out[shown] = _hue(np.arctan2(y[shown], x[shown]))
-            return out, None
+            colours[is_drawn] = _hue(np.arctan2(y[is_drawn], x[is_drawn]))
+            return colours, None
 
         values = np.hypot(x, y)
         label = "degrees"
 
-    if shown.any():
-        top = _round_up(float(np.quantile(values[shown], 0.98)))
-    else:
-        top = 1.0
+    top = 1.0
+    if is_drawn.any():
+        top = _round_up(float(np.quantile(values[is_drawn], 0.98)))  # a few outliers would leave the rest dark
 
-    out[shown] = mpl.colormaps[SEQUENTIAL](np.clip(values[shown] / top, 0, 1))[:, :3]
-    return out, (top, label)
+    shares = np.clip(values[is_drawn] / top, 0, 1)
+    colours[is_drawn] = mpl.colormaps[SEQUENTIAL](shares)[:, :3]
+    return colours, (top, label)
 
 
 def _round_up(value: float) -> float:
@@ -246,13 +287,15 @@ def _round_up(value: float) -> float:
 def _hue(angle: np.ndarray) -> np.ndarray:
     """Colours of equal lightness round the circle, (n, 3) sRGB 0-1, from angles (n,) in radians (CIE Lab)."""
     lightness = 68.0
-    chroma = 46.0
+    chroma = 46.0  # the largest at which every hue of this lightness is nearly within sRGB
     turn = angle + np.deg2rad(35)
+
+    # CIE Lab to XYZ (white D65), to linear sRGB, to sRGB with its gamma.
     fy = np.full_like(turn, (lightness + 16) / 116)
     f = np.stack([fy + chroma * np.cos(turn) / 500, fy, fy - chroma * np.sin(turn) / 200], axis=-1)
     xyz = np.where(f > 6 / 29, f**3, 3 * (6 / 29) ** 2 * (f - 4 / 29)) * (0.95047, 1.0, 1.08883)
     to_rgb = np.array([[3.2406, -1.5372, -0.4986], [-0.9689, 1.8758, 0.0415], [0.0557, -0.2040, 1.0570]])
-    linear = np.clip(xyz @ to_rgb.T, 0, 1)
+    linear = np.clip(xyz @ to_rgb.T, 0, 1)  # (n, 3)
 
     return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
 
@@ -263,16 +306,20 @@ def _name_regions(axes: Axes, label: np.ndarray, names: Sequence[str], extent: S
     from scipy import ndimage
 
     left, right, low, high = extent
+    height, width = label.shape
+
     for number, name in enumerate(names):
         pieces = np.empty(label.shape, dtype=np.int32)
         ndimage.label(label == number, output=pieces)
         sizes = np.bincount(pieces.ravel())[1:]  # piece 0 is everything else
 
         for piece in np.flatnonzero(sizes > 0.12 * sizes.sum()) + 1:
-            inside = np.asarray(ndimage.distance_transform_edt(pieces == piece))
-            row, column = np.unravel_index(inside.argmax(), inside.shape)
-            x = left + (right - left) * (column + 0.5) / label.shape[1]
-            y = low + (high - low) * (row + 0.5) / label.shape[0]
+            # The pixel farthest from the edge: the mean of a bent piece may lie outside it.
+            depth = np.asarray(ndimage.distance_transform_edt(pieces == piece))
+            row, column = np.unravel_index(depth.argmax(), depth.shape)
+            x = left + (right - left) * (column + 0.5) / width
+            y = low + (high - low) * (row + 0.5) / height
+
             text = axes.text(
                 x,
                 y,
@@ -284,7 +331,6 @@ def _name_regions(axes: Axes, label: np.ndarray, names: Sequence[str], extent: S
                 color="white",
                 zorder=4,
             )
-
             text.set_path_effects([withStroke(linewidth=1.6, foreground="#22262ecc")])
 
 
@@ -319,9 +365,10 @@ def _wheel(axes: Axes) -> None:
     inset = axes.inset_axes((0.86, 0.96, 0.1, 0.1 * wide / tall))
     side = 120
     y, x = np.mgrid[1 : -1 : side * 1j, -1 : 1 : side * 1j]
+
     disc = np.ones((side, side, 4))
     disc[..., :3] = _hue(np.arctan2(y, x))
-    disc[..., 3] = np.clip((1 - np.hypot(x, y)) * side / 2, 0, 1)
+    disc[..., 3] = np.clip((1 - np.hypot(x, y)) * side / 2, 0, 1)  # an edge one pixel soft
     inset.imshow(disc, extent=(-1, 1, -1, 1))
     inset.plot(0, 0, "+", color="white", markersize=4, markeredgewidth=0.8)
     inset.set_axis_off()
@@ -329,7 +376,25 @@ def _wheel(axes: Axes) -> None:
 
 
 def short(text: str, most: int) -> str:
-    """A text on one line, cut to so many characters."""
+    """Cut a text to one line of so many characters.
+
+    Parameters
+    ----------
+    text : str
+        Spaces and line ends in a row become one space.
+    most : int
+        Largest length; a longer text ends with an ellipsis.
+
+    Returns
+    -------
+    str
+        No longer than `most`.
+
+    Examples
+    --------
+    >>> short("superior temporal  sulcus", 12)
+    'superior te…'
+    """
     text = " ".join(str(text).split())
     if len(text) <= most:
         return text

@@ -64,7 +64,7 @@ def report(run: RunLike | Sequence[RunLike], out: str | Path | None = None) -> P
 
     Parameters
     ----------
-    run : Run, RunFolder, str or Path, or a sequence of these
+    run : Run or RunFolder or str or Path or sequence of Run
         one run, as it was fitted or as a folder, or several that were tested on the same split
     out : str or Path, optional
         file to write; ``report.html`` in the (first) run by default, its figures then stand in ``figures/``
@@ -125,7 +125,7 @@ def render(values: Mapping[str, Any], template: str = "page.html") -> str:
 
     Parameters
     ----------
-    values : mapping of {str: Any}
+    values : Mapping[str, Any]
         everything the template shows; texts are escaped, homes and secrets are taken out
     template : str, default "page.html"
         a file of this folder

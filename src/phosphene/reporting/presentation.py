@@ -79,13 +79,13 @@ class Presentation:
     ----------
     sentences : sequence of str
         what the numbers allow to be said, the verdict first
-    inputs, measures : mapping of {str: str}
+    inputs, measures : Mapping[str, str]
         names in the table to words, in the order shown
-    figures : mapping of {str: Drawing}, optional
+    figures : Mapping[str, Drawing], optional
         name of the file to drawing
-    animations : mapping of {str: Animation}, optional
+    animations : Mapping[str, Animation], optional
         name of the file to moving pictures; they stand after the figures
-    notes : mapping of {str: str}, optional
+    notes : Mapping[str, str], optional
         measure to what it is, for the reader of the report
     """
 

@@ -266,7 +266,7 @@ def decoded_row(contents: Contents, name: str, stimuli: Sequence[str], source: s
 
     Returns
     -------
-    dict of {str: Any}
+    dict of str to Any
         source, label, what and cells, of which one is None where the run has no such picture
     """
     first: dict[str, int] = {}

@@ -34,7 +34,7 @@ def draw_sweep(
         axis, point, input, metric, value, ci_low, ci_high, chance
     columns : sequence of tuple of (str, str)
         (input, metric) of each column
-    scales : mapping of {int: SweepScale}
+    scales : Mapping[int, SweepScale]
         axis to what stands on it
     title : str, default ""
         above the figure

@@ -53,7 +53,7 @@ def score_cell(scores: pd.DataFrame, source: str, metric: str) -> dict[str, Any]
 
     Returns
     -------
-    dict of {str: Any} or None
+    dict of str to Any or None
         value, ci_low, ci_high, chance, p, n and setting; None when it is not there
     """
     rows = scores[(scores["input"] == source) & (scores["metric"] == metric)]
@@ -98,7 +98,7 @@ def score_table(contents: Contents) -> dict[str, Any]:
 
     Returns
     -------
-    dict of {str: Any}
+    dict of str to Any
         groups (shown), rest (folded away), flat (all rows), controls, notes, rivals, relaxed
     """
     scores = contents.scores
@@ -222,7 +222,7 @@ def published_table(contents: Contents) -> list[dict[str, Any]]:
 
     Returns
     -------
-    list of dict of {str: Any}
+    list of dict of str to Any
         columns of published.csv, words of the metric, and ours (see `score_cell`)
     """
     rows = []

@@ -39,15 +39,15 @@ class MetricWords:
     Parameters
     ----------
     name : str
-        as in scores.csv
+        As in ``scores.csv``.
     title : str
-        for a table
+        For a table.
     text : str
-        what it measures, in one or two sentences
+        What it measures, in one or two sentences.
     lower_is_better : bool, default False
-        true for distances
+        True for distances.
     digits : int, default 3
-        decimals worth printing
+        Decimals worth printing.
     """
 
     name: str
@@ -90,7 +90,18 @@ def metric_words(name: str) -> MetricWords:
 
 
 def input_words(name: str) -> tuple[str, str]:
-    """(label, what it is) of an input of the decoder."""
+    """Label of an input of the decoder, and what it is; an unknown one goes by its own name.
+
+    Parameters
+    ----------
+    name : str
+        As in ``scores.csv``.
+
+    Returns
+    -------
+    tuple of (str, str)
+        For a table, and for its legend.
+    """
     return INPUTS.get(name, (name, ""))
 
 
@@ -99,6 +110,18 @@ def input_words(name: str) -> tuple[str, str]:
 
 def number(value: Any, digits: int = 3) -> str:
     """A number for a table: `digits` decimals, a true minus sign, an en dash for what is not a number.
+
+    Parameters
+    ----------
+    value : object
+        A number, or anything else.
+    digits : int, default 3
+        Decimals; one fewer from 100 on, and three significant digits from 10,000 on.
+
+    Returns
+    -------
+    str
+        Zero has no sign, however it came about.
 
     Examples
     --------
@@ -122,7 +145,10 @@ def number(value: Any, digits: int = 3) -> str:
     if abs(value) >= 10_000:
         return f"{value:.3g}".replace("-", "−")
 
-    text = f"{value:.{max(0, digits - 1) if abs(value) >= 100 else digits}f}"
+    if abs(value) >= 100:
+        digits = max(0, digits - 1)
+
+    text = f"{value:.{digits}f}"
     if float(text) == 0:
         text = text.lstrip("-")
 
@@ -131,6 +157,18 @@ def number(value: Any, digits: int = 3) -> str:
 
 def signed(value: Any, digits: int = 3) -> str:
     """A difference for a table: as `number`, with its sign.
+
+    Parameters
+    ----------
+    value : object
+        A number, or anything else.
+    digits : int, default 3
+        Decimals, as for `number`.
+
+    Returns
+    -------
+    str
+        What rounds to zero has no sign.
 
     Examples
     --------
@@ -163,7 +201,7 @@ def p_value(value: Any) -> str:
         return "0 (invalid)"
 
     if value < 0.001:
-        if value < 1e-4 * 0.95:
+        if value < 1e-4 * 0.95:  # four decimals would say 0.0001 or 0.0000
             return f"{value:.1g}"
 
         return f"{value:.4f}"
@@ -222,5 +260,10 @@ def _homes() -> list[str]:
     except RuntimeError:  # no home for this user
         return []
 
-    found = {str(home), str(home.resolve())}
-    return sorted((h for h in found if len(h) > 1), key=len, reverse=True)
+    # A home may be a link, so both its names are hidden; "/", as in a container without users, would hide every path.
+    homes = []
+    for name in {str(home), str(home.resolve())}:
+        if len(name) > 1:
+            homes.append(name)
+
+    return sorted(homes, key=len, reverse=True)  # the longer first, which may hold the shorter
