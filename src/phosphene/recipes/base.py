@@ -390,7 +390,22 @@ class Recipe(Generic[C]):
         return self
 
     def prepare(self, trials: Trials, stimuli: Stimuli, unpaired: Sequence[Trials] = ()) -> Stimuli:
-        """Take note of whom and what is about to be fitted; the stimuli shown in the training trials, in their order."""
+        """Take note of whom and what is about to be fitted.
+
+        Parameters
+        ----------
+        trials : Trials
+            training trials of one subject
+        stimuli : Stimuli
+            at least the pictures shown in them
+        unpaired : sequence of Trials, default ()
+            as for `fit`
+
+        Returns
+        -------
+        Stimuli
+            those shown in the training trials, in their order
+        """
         stimuli = stimuli.select(trials.stimulus_ids)
         self.subject_ = trials.subject
         self.n_voxels_ = trials.n_voxels
@@ -411,6 +426,11 @@ class Recipe(Generic[C]):
             training trials
         stimuli : Stimuli
             as `prepare` returns them
+
+        Returns
+        -------
+        Part
+            of class ``stage.part``
         """
         reads = stage.data(self.config)
         if "trials" not in reads:
@@ -432,6 +452,11 @@ class Recipe(Generic[C]):
             digests of trials, stimuli, sorted stimuli and unpaired responses
         before : mapping of {str: str}
             digests of earlier stages by name
+
+        Returns
+        -------
+        str
+            64 hexadecimal digits
         """
         if stage.needs is None:
             needs = tuple(before)
@@ -531,6 +556,10 @@ class Recipe(Generic[C]):
             name of this training, where a stage has several
         more : Any
             further arguments of :func:`phosphene.training.train`
+
+        Returns
+        -------
+        Trained
         """
         more = {"progress": self.progress, **more}
         folder = self.training_folder(part)
@@ -567,7 +596,15 @@ class Recipe(Generic[C]):
         return frozenset().union(*self.stage_lineages_.values())
 
     def check_trials(self, trials: Trials) -> None:
-        """Raise ModelError unless `trials` have the voxels this recipe was fitted on."""
+        """Refuse trials that this recipe cannot decode.
+
+        Raises
+        ------
+        ModelError
+            Unless the recipe is fitted, on this subject and as many voxels.
+        DataError
+            Where a beta is not finite.
+        """
         self._check_fitted("")
         if trials.n_voxels != self.n_voxels_:
             raise ModelError(
@@ -589,7 +626,19 @@ class Recipe(Generic[C]):
             )
 
     def as_images(self, ids: Any, pixels: np.ndarray) -> Images:
-        """Pictures (n, height, width, 3) under their stimuli, grey where the stimuli are."""
+        """Pictures under their stimuli, grey where the stimuli are.
+
+        Parameters
+        ----------
+        ids : sequence of str
+            stimulus of each picture
+        pixels : ndarray of shape (n, height, width, 3)
+            0-1
+
+        Returns
+        -------
+        Images
+        """
         is_grey = self.image_shape_[2] == 1
         if is_grey:
             pixels = pixels.mean(axis=-1, keepdims=True)  # (n, height, width, 1)
@@ -597,7 +646,20 @@ class Recipe(Generic[C]):
         return Images(np.asarray(ids, dtype=object), pixels)
 
     def predicted_trials(self, stimuli: Stimuli, betas: np.ndarray) -> Trials:
-        """Predicted responses (n_stimuli, n_voxels) as Trials, one row per stimulus."""
+        """Predicted responses as Trials, one row per stimulus.
+
+        Parameters
+        ----------
+        stimuli : Stimuli
+            what they are predicted from
+        betas : ndarray of shape (n_stimuli, n_voxels)
+            in the units of the training betas
+
+        Returns
+        -------
+        Trials
+            ``provenance["predicted_by"]`` names the recipe
+        """
         table = pd.DataFrame({"stimulus": stimuli.ids})
         return Trials(betas, table, subject=str(self.subject_), provenance={"predicted_by": self.config.kind})
 

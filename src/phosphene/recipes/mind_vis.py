@@ -499,11 +499,13 @@ class LatentDiffusionGenerator(Generator):
 
 L = TypeVar("L", bound=LatentDiffusionConfig)
 
+# Fields of the configuration that each phase depends on.
 _PHASE_1 = ("setting", "rows", "pretrain", "resting", "own", "brain", "brain_training")
 _PHASE_3 = (
     "rows", "generator.mapped", "generator.time", "generator.zero_time", "tuning", "validation", "check_every",
 )  # fmt: skip
 CHOSEN = (train, HeldOutChoice, validation_rows)
+"""Solvers of a phase whose step may be chosen by training stimuli that are left out."""
 
 GENERATOR = Stage(
     "generator", Ldm, needs=(), settings=("generator.source",), reads=(),
@@ -588,6 +590,8 @@ class LatentDiffusion(Recipe[L]):
         settings = self.config.tuning
         before = self.encoder.module
         before.recompute = self.config.recompute
+
+        # A network of its own: the stage before keeps the encoder as it left it.
         brain = for_subjects(before, before.n_voxels, sparsify=settings.sparsify)
         network = self.diffusion.with_tokens(self.generator_, brain.n_patches, brain.config.width, self.seed)
         both = BrainToPicture(brain, network, self.generator_, settings.crops)
@@ -630,7 +634,7 @@ class LatentDiffusion(Recipe[L]):
 
         fetches = [paired(str(trials.subject), side, pictures) for side in sides]
         data = digest_of([digest_of(side.betas, side.stimuli) for side in sides], pictures.digest)
-        if not len(held_out):
+        if not len(held_out):  # nothing to choose by, so the last step
             self.train(network, *fetches[0], settings, data=data, part=part)
             network.cpu()
             return {}
