@@ -219,8 +219,8 @@ class Run:
 
         Returns
         -------
-        train, test : Trials
-            single trials of each side
+        tuple of (Trials, Trials)
+            single trials of the training side, and of the test side
         """
         ids = self.stimuli.ids.astype(str)
         train, test = self.folds[fold].apply(self.trials)

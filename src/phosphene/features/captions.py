@@ -1,5 +1,7 @@
-"""Captions and pictures as targets of a decoder: bad captions screened out, outlying values clamped, several valid
-targets per stimulus of which each training step takes one. Lin, Sprague and Singh 2022 (Mind Reader), sections 2.1 and 2.2.
+"""Captions and pictures as targets of a decoder, several of them valid for one stimulus.
+
+Bad captions are screened out, outlying values clamped, and each training step takes one of the valid targets. Lin, Sprague
+and Singh 2022 (Mind Reader), sections 2.1 and 2.2.
 
     q = softmax over the captions of a picture of  scale * cos(picture, caption)          CLIP's own probabilities
     a caption is kept where  q > share * max q,  that is where  cos > best cos - ln(1 / share) / scale

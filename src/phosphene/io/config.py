@@ -188,15 +188,15 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
     dict of str to Any
         values by the rules of YAML
 
-    Examples
-    --------
-    >>> parse_assignments(["recipe.alpha=1e-4", "name=no"])
-    {'recipe.alpha': 0.0001, 'name': 'no'}
-
     Raises
     ------
     ConfigError
         For a text without ``=``, an empty key, or the same key with two values.
+
+    Examples
+    --------
+    >>> parse_assignments(["recipe.alpha=1e-4", "name=no"])
+    {'recipe.alpha': 0.0001, 'name': 'no'}
     """
     out: dict[str, Any] = {}
     for text in assignments:

@@ -99,6 +99,7 @@ def fit_bayes_linear(
     signal : ndarray of shape (n, n_voxels)
         noiseless responses
     targets : ndarray of shape (n, n_targets)
+        what is to be decoded
     noise : NoiseModel
         of one trial
     fade : float

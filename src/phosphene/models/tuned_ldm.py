@@ -93,6 +93,7 @@ class TunedLdm(ModulePart):
     Parameters
     ----------
     module : LdmUnet
+        the tuned network
     config : mapping of {str: Any}
         as `of` makes it
     """

@@ -285,8 +285,10 @@ class Recipe(Generic[C]):
         return Latents(stimuli.ids, {})
 
     def text_latents(self, texts: Sequence[str]) -> Latents | None:
-        """Texts to the space of `latents`, one row per text under the text itself, for zero-shot classification; None
-        where the latents have no text side."""
+        """Texts to the space of `latents`, for zero-shot classification; None where the latents have no text side.
+
+        One row per text, under the text itself.
+        """
         return None
 
     @property
@@ -363,7 +365,8 @@ class Recipe(Generic[C]):
 
         Returns
         -------
-        self : Recipe
+        Recipe
+            this one, fitted
         """
         store = store or StageStore()
         stimuli = self.prepare(trials, stimuli, unpaired)

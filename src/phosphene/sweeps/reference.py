@@ -70,6 +70,7 @@ def pixel_correlation(decoded: np.ndarray, seen: np.ndarray) -> Interval:
     Parameters
     ----------
     decoded, seen : ndarray of shape (n, h, w, channels)
+        pictures in the same order
 
     Returns
     -------
