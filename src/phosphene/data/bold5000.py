@@ -432,7 +432,7 @@ def _check_counts(trials: Trials, repeated: list[str], options: BOLD5000Options)
     name = trials.subject
     out = []
     expected = TRIALS.get(name)
-    n_sessions = int(trials.table["session"].nunique())
+    n_sessions = len(trials.table["session"].unique())
     level: Level
     if len(trials) == expected:
         level = "ok"

@@ -190,7 +190,7 @@ def read_parcels(path: str | Path) -> Parcels:
     DataError
         See `open_cifti`; also a file without labels or without cortex.
     """
-    from nibabel.cifti2 import LabelAxis
+    from nibabel.cifti2.cifti2_axes import LabelAxis
 
     path = Path(path)
     image = open_cifti(path)

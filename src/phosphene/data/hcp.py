@@ -65,7 +65,7 @@ class Scan:
     kind = "cifti"
 
     def __init__(self, path: Path, parcels: Parcels, areas: Sequence[str], normalise: bool = True) -> None:
-        from nibabel.cifti2 import BrainModelAxis, SeriesAxis
+        from nibabel.cifti2.cifti2_axes import BrainModelAxis, SeriesAxis
 
         image = open_cifti(path)
         frames = image.header.get_axis(0)

@@ -103,18 +103,24 @@ _EXTRA_STEP = {
 class NSDOptions(ReaderOptions):
     """Which betas, voxels and sessions."""
 
-    betas: Literal["b2", "b3"] = Field("b3", description="b3 is GLMsingle's type D (fithrf_GLMdenoise_RR), b2 fithrf")
-    mask: str = Field("nsdgeneral", description="voxels where this file of the roi folder is above 0")
+    betas: Literal["b2", "b3"] = Field(
+        default="b3", description="b3 is GLMsingle's type D (fithrf_GLMdenoise_RR), b2 fithrf"
+    )
+    mask: str = Field(default="nsdgeneral", description="voxels where this file of the roi folder is above 0")
     rois: tuple[str, ...] | None = Field(
-        None, description="label files to read; by default every known one that is there"
+        default=None, description="label files to read; by default every known one that is there"
     )
-    sessions: int | tuple[int, ...] | None = Field(None, description="the first N, or a list; all that are there")
+    sessions: int | tuple[int, ...] | None = Field(
+        default=None, description="the first N, or a list; all that are there"
+    )
     voxel_order: Literal["xyz", "zyx"] = Field(
-        "xyz", description="mask unrolled with z fastest, or (Mind Reader) x fastest"
+        default="xyz", description="mask unrolled with z fastest, or (Mind Reader) x fastest"
     )
-    scale: float | None = Field(None, gt=0, description="file value to percent signal change; found by type and range")
-    image_size: int | None = Field(None, ge=8, description="side of the pictures; 425 as in the file")
-    store: str | None = Field(None, description="folder that keeps the masked betas of every session once read")
+    scale: float | None = Field(
+        default=None, gt=0, description="file value to percent signal change; found by type and range"
+    )
+    image_size: int | None = Field(default=None, ge=8, description="side of the pictures; 425 as in the file")
+    store: str | None = Field(default=None, description="folder that keeps the masked betas of every session once read")
 
 
 def beta_folder(path: Path, subject: str, options: NSDOptions) -> Path:
@@ -1094,7 +1100,7 @@ def check_counts(design: NsdDesign, trials: Trials, options: NSDOptions) -> list
     """
     name = trials.subject
     table = trials.table
-    n_sessions = int(table["session"].nunique())
+    n_sessions = len(table["session"].unique())
     n_shown = len(trials.stimulus_ids)
     out = [
         Finding(

@@ -36,11 +36,7 @@ class Reader(Protocol):
     licence: ClassVar[str]
     url: ClassVar[str]
     files: ClassVar[str]
-
-    @property
-    def options(self) -> type[ReaderOptions]:
-        """Class of the options that `load` takes."""
-        ...
+    options: ClassVar[Any]  # no narrower: each reader names its own class
 
     def find(self, root: Path) -> Path:
         """Where the data stand below `root`. Raises DataError naming what is missing."""
