@@ -17,7 +17,7 @@ from phosphene.lab.zoo import fingerprint, from_network, load, to_network, token
 from phosphene.lab.zoo.dual_guided import one_caption
 from phosphene.lab.zoo.objectives import Objective
 from phosphene.lab.zoo.scores import Scores, embed_texts, picture_grid
-from phosphene.models.stylegan2 import Discriminator, GanObjective, GanTraining, Generator, adam
+from phosphene.models.stylegan2 import Discriminator, GanObjective, GanTraining, StyleGan2Generator, adam
 from phosphene.training import Draws, TrainConfig
 from phosphene.training.losses import row_correlation
 
@@ -67,7 +67,7 @@ class StyleGan2Objective(Objective):
 
     Parameters
     ----------
-    network : Generator
+    network : StyleGan2Generator
         What is trained and kept.
     """
 
@@ -75,7 +75,7 @@ class StyleGan2Objective(Objective):
         steps=8000, batch_size=16, lr=2.5e-3, warmup=0, schedule="constant", weight_decay=0.0, adam_betas=(0.0, 0.99), ema=0.998,
     )  # fmt: skip
 
-    def __init__(self, network: Generator):
+    def __init__(self, network: StyleGan2Generator):
         nn.Module.__init__(self)  # the adversaries hold the network: held here as well, it would be saved twice
 
         training = GanTraining(r1=0.05, low_level_weight=10.0, crop=0.75)
@@ -83,7 +83,7 @@ class StyleGan2Objective(Objective):
         self.adversaries = GanObjective(network, discriminator, training, clip_latents, low_level)
 
     @property
-    def network(self) -> Generator:
+    def network(self) -> StyleGan2Generator:
         """The generator."""
         return self.adversaries.network
 
@@ -129,7 +129,9 @@ class StyleGan2Objective(Objective):
 
 
 @torch.no_grad()
-def stylegan2(network: Generator, scenes: Scenes, count: int = 500) -> tuple[Scores, np.ndarray, dict[str, Any]]:
+def stylegan2(
+    network: StyleGan2Generator, scenes: Scenes, count: int = 500
+) -> tuple[Scores, np.ndarray, dict[str, Any]]:
     """Score pictures drawn from each scene's latents, beside the same scores of the scenes themselves.
 
     Is a picture nearer to its own latents than to others', is it of the scene's category and in its place, how far are drawn
@@ -137,7 +139,7 @@ def stylegan2(network: Generator, scenes: Scenes, count: int = 500) -> tuple[Sco
 
     Parameters
     ----------
-    network : Generator
+    network : StyleGan2Generator
         Trained.
     scenes : Scenes
         It was not trained on.
@@ -203,9 +205,9 @@ def stylegan2(network: Generator, scenes: Scenes, count: int = 500) -> tuple[Sco
     return scores, picture_grid(*rows), {}
 
 
-def _draw(network: Generator, latents: Tensor, seed: int) -> Tensor:
+def _draw(network: StyleGan2Generator, latents: Tensor, seed: int) -> Tensor:
     """One picture of each pair of latents, -1 to 1."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.StyleGan2Generator().manual_seed(seed)
     pictures = []
     for block in latents.split(250):
         z = torch.randn(len(block), network.config.z, generator=generator)
