@@ -49,12 +49,12 @@ def import_dataset(
     ----------
     spec : str or Path
         see `open_dataset`
-    root : str or Path, optional
-        see `open_dataset`
-    options : mapping of {str: Any}, optional
-        see `open_dataset`
     out : str or Path
         see `write_dataset`
+    root : str or Path, optional
+        see `open_dataset`
+    options : mapping, optional
+        names of options to values, see `open_dataset`
     int16_scale : float, optional
         see `write_dataset`
     replace : bool, default False

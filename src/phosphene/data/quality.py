@@ -187,9 +187,10 @@ class Screen:
     ----------
     keep_ : ndarray of shape (n_kept,), int, or None
         positions of the voxels used
-    fill_ : array of shape (n_kept,), float32
-        training mean of each
-    typical_ : magnitude that tells spikes
+    fill_ : ndarray of shape (n_kept,)
+        float32, training mean of each
+    typical_ : float
+        typical magnitude of training, from which spikes are told
 
     Examples
     --------
@@ -362,9 +363,9 @@ class Screen:
 
         Parameters
         ----------
-        tensors : dict of {str: ndarray}
+        tensors : dict[str, ndarray]
             from `state`
-        meta : dict of {str: Any}
+        meta : dict[str, Any]
             from `state`
         """
         out = cls(meta["nan"])

@@ -37,14 +37,18 @@ class Standardiser:
 
     Attributes
     ----------
-    mean_, scale_ : array of shape (n_voxels,), float64
-        over all training trials
-    sessions_ : numbers of the sessions with statistics of their own; empty unless `per_session`
-    session_mean_, session_scale_ : array of shape (n_sessions, n_voxels), float64
-    constant_ : positions of the voxels that never change in training; they are divided by 1, not by 0, unless pooled
+    mean_, scale_ : ndarray of shape (n_voxels,)
+        float64, over all training trials
+    sessions_ : ndarray of shape (n_sessions,), int
+        numbers of the sessions with statistics of their own; empty unless `per_session`
+    session_mean_, session_scale_ : ndarray of shape (n_sessions, n_voxels)
+        float64, over the training trials of each of them
+    constant_ : ndarray of int
+        positions of the voxels that never change in training; they are divided by 1, not by 0, unless pooled
     lineage_ : frozenset of str or None
         keys of the trials it was fitted on
-    subject_ : whose voxels
+    subject_ : str
+        whose voxels
 
     Examples
     --------
@@ -271,9 +275,9 @@ class Standardiser:
 
         Parameters
         ----------
-        tensors : dict of {str: ndarray}
+        tensors : dict[str, ndarray]
             from `state`
-        meta : dict of {str: Any}
+        meta : dict[str, Any]
             from `state`; without "pooled", which older versions did not write, statistics are per voxel
         """
         out = cls(meta["per_session"], meta["ddof"], meta["min_trials"], pooled=meta.get("pooled", False))
