@@ -219,8 +219,10 @@ class Run:
 
         Returns
         -------
-        train, test : Trials
-            single trials of each side
+        train : Trials
+            single trials of the training side
+        test : Trials
+            single trials of the test side
         """
         ids = self.stimuli.ids.astype(str)
         train, test = self.folds[fold].apply(self.trials)
