@@ -60,7 +60,7 @@ def tiny(kind=StyleGan2Generator, seed=0, **changes):
 
 
 def normal(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.StyleGan2Generator().manual_seed(seed))
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def units(*shape, seed=0):

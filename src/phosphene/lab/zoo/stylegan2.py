@@ -207,7 +207,7 @@ def stylegan2(
 
 def _draw(network: StyleGan2Generator, latents: Tensor, seed: int) -> Tensor:
     """One picture of each pair of latents, -1 to 1."""
-    generator = torch.StyleGan2Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     pictures = []
     for block in latents.split(250):
         z = torch.randn(len(block), network.config.z, generator=generator)
