@@ -82,7 +82,7 @@ def test_pictures_do_not_depend_on_how_many_are_decoded_at_a_time(both, monkeypa
     _, streamed, trials, _ = both
     whole = streamed.decode(trials).pixels
     monkeypatch.setattr(two_stage, "DECODED_BYTES", 1)
-    assert len(list(streamed._parts(trials.betas, (1,)))) == 2
+    assert len(list(streamed.two_stage.blocks(len(trials), ("first",)))) == 2
     np.testing.assert_allclose(streamed.decode(trials).pixels, whole, atol=1e-4)  # float32 sums in another order
 
 
@@ -107,11 +107,11 @@ def test_a_run_without_its_cache_says_what_to_do(both, tmp_path, monkeypatch):
 
 def test_targets_stay_in_the_store_only_where_there_is_one_and_they_are_many(cache, tmp_path, monkeypatch):
     config = BrainDiffuser.config_class(**{**BrainDiffuser.preset("lab"), "stream_above": 3 * 17 * 64})
-    recipe, clip = BrainDiffuser(config), ClipFeatures(output="tokens")
+    recipe = BrainDiffuser(config)
     shown = Stimuli([f"s{i}" for i in range(4)], scenes.render_many(0, range(4)))
 
     def targets(n):
-        return recipe.targets(shown.select(shown.ids[:n]), clip.shape(), clip.image_store, clip.transform)
+        return recipe.two_stage.target("vision", shown.select(shown.ids[:n]), recipe, streams=True)
 
     assert isinstance(targets(4), StoredRows)
     assert targets(4).shape == (4, 17, 64)
