@@ -24,9 +24,9 @@ from phosphene.models.stylegan2 import (
     Discriminator,
     GanObjective,
     GanTraining,
+    GeneratorNetwork,
     StyleGan2,
     StyleGan2Config,
-    StyleGan2Generator,
     StyleGan2Sampling,
     adam,
     contrast,
@@ -47,7 +47,7 @@ TINY = {
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def tiny(kind=StyleGan2Generator, seed=0, **changes):
+def tiny(kind=GeneratorNetwork, seed=0, **changes):
     """A network with every weight in play: fresh ones have noise of strength 0 and no biases."""
 
     def make():
@@ -94,7 +94,7 @@ def data(n=12):
 def test_the_paper_preset_has_the_published_networks_weights(conditions, weights, judge):
     with torch.device("meta"):
         config = StyleGan2Config(conditions=conditions).model_dump()
-        generator, discriminator = StyleGan2Generator(**config), Discriminator(**config)
+        generator, discriminator = GeneratorNetwork(**config), Discriminator(**config)
         picture = generator(torch.zeros(4, conditions, 512), torch.zeros(4, 512))
         logit, features = discriminator(picture, torch.zeros(4, conditions, 512))
     assert sum(w.numel() for w in generator.parameters()) == weights
@@ -111,7 +111,7 @@ def test_the_lab_preset_is_what_the_zoo_trains_and_fits_three_megabytes():
     lab = StyleGan2Config.lab()
     assert StyleGan2Config(**NETWORKS["stylegan2"].config) == lab
     with torch.device("meta"):
-        assert 2 * sum(w.numel() for w in StyleGan2Generator(**lab.model_dump()).parameters()) < 3e6
+        assert 2 * sum(w.numel() for w in GeneratorNetwork(**lab.model_dump()).parameters()) < 3e6
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_the_lab_preset_is_what_the_zoo_trains_and_fits_three_megabytes():
 )
 def test_impossible_sizes_are_refused(change, words):
     with pytest.raises(ConfigError, match=words):
-        StyleGan2Generator(**{**TINY, **change})
+        GeneratorNetwork(**{**TINY, **change})
 
 
 def test_sizes_load_without_diffusers():
@@ -191,17 +191,17 @@ def test_truncation_leads_from_w_to_its_mean():
         assert (network(c, z) - network(c, z)[:1]).abs().max() > 0.01
 
 
-@pytest.mark.parametrize("kind", [StyleGan2Generator, Discriminator])
+@pytest.mark.parametrize("kind", [GeneratorNetwork, Discriminator])
 def test_a_second_condition_like_the_first_changes_nothing(kind):
     one, two = tiny(kind, conditions=1), tiny(kind, seed=1)
     state = two.state_dict()
     state.update(one.state_dict())
     two.load_state_dict(state)
     two.duplicate()
-    c, other = units(4, 1, 5), normal(4, 6) if kind is StyleGan2Generator else normal(4, 3, 16, 16)
-    arguments = (lambda c: (c, other)) if kind is StyleGan2Generator else (lambda c: (other, c))
+    c, other = units(4, 1, 5), normal(4, 6) if kind is GeneratorNetwork else normal(4, 3, 16, 16)
+    arguments = (lambda c: (c, other)) if kind is GeneratorNetwork else (lambda c: (other, c))
     a, b = one(*arguments(c)), two(*arguments(c.expand(-1, 2, -1)))
-    a, b = (a, b) if kind is StyleGan2Generator else (a[0], b[0])
+    a, b = (a, b) if kind is GeneratorNetwork else (a[0], b[0])
     torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-6)  # halves of two equal products
 
 
@@ -533,7 +533,7 @@ def published(network):
     out = {}
     for name, tensor in network.state_dict().items():
         p = name.split(".")
-        if isinstance(network, StyleGan2Generator):
+        if isinstance(network, GeneratorNetwork):
             if p[0] == "mapping":
                 new = f"mapping.fc{p[1]}.{p[2]}"
             elif p[0] in ("mean", "first"):
@@ -559,14 +559,14 @@ def published(network):
                 new = f"b4.{last[p[0]]}.{p[1]}"
         out[new] = tensor
     extra = {"synthesis.b8.conv0.noise_const": torch.ones(8, 8), "synthesis.b8.conv0.resample_filter": torch.ones(4, 4)}
-    return out | (extra if isinstance(network, StyleGan2Generator) else {"b8.conv1.resample_filter": torch.ones(4, 4)})
+    return out | (extra if isinstance(network, GeneratorNetwork) else {"b8.conv1.resample_filter": torch.ones(4, 4)})
 
 
 PUBLIC = {"condition_gain": 1.0, "condition_pace": 0.01, "group": 4}
 
 
 def write(folder, easy, conditions=2, **also):
-    g, d = (tiny(kind, conditions=conditions, **PUBLIC) for kind in (StyleGan2Generator, Discriminator))
+    g, d = (tiny(kind, conditions=conditions, **PUBLIC) for kind in (GeneratorNetwork, Discriminator))
     content = {
         "G": None, "D": nested(published(d)), "G_ema": nested(published(g)),
         "training_set_kwargs": easy(resolution=16, mean=np.float64(0.5), kind=np.dtype("f4")), "augment_pipe": None, **also,

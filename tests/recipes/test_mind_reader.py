@@ -31,11 +31,11 @@ class Untrained(MindReader):
         """A generator with random weights."""
         import torch
 
-        from phosphene.models.stylegan2 import StyleGan2, StyleGan2Config, StyleGan2Generator
+        from phosphene.models.stylegan2 import GeneratorNetwork, StyleGan2, StyleGan2Config
 
         with torch.random.fork_rng([]):
             torch.manual_seed(0)
-            return StyleGan2.of(StyleGan2Generator(**StyleGan2Config.lab().model_dump()))
+            return StyleGan2.of(GeneratorNetwork(**StyleGan2Config.lab().model_dump()))
 
 
 def config(**changes) -> MindReaderConfig:

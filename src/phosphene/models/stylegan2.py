@@ -12,7 +12,7 @@ Lin, Sprague and Singh 2022 (Mind Reader), section 2.3, on Karras et al. 2020 (S
 >>> pipeline = StyleGan2.from_public("lafite_coco.pkl")                                                 # doctest: +SKIP
 >>> pipeline.sample(image_latents, text_latents, ids, StyleGan2Sampling(), seed=0)                      # doctest: +SKIP
 
-In this file: the configuration; the networks, :class:`StyleGan2Generator` and :class:`Discriminator`; their training objective,
+In this file: the configuration; the networks, :class:`GeneratorNetwork` and :class:`Discriminator`; their training objective,
 :class:`GanObjective`, a network for :func:`phosphene.training.train` each of whose steps has turns, in each of which one
 side learns; the fitted part of a run, :class:`StyleGan2`; and the readers of public weights.
 
@@ -68,9 +68,9 @@ __all__ = [
     "Discriminator",
     "GanObjective",
     "GanTraining",
+    "GeneratorNetwork",
     "StyleGan2",
     "StyleGan2Config",
-    "StyleGan2Generator",
     "StyleGan2Sampling",
 ]
 
@@ -417,7 +417,7 @@ class _SynthesisBlock(nn.Module):
         self.smooth = _Smooth()
 
 
-class StyleGan2Generator(nn.Module):
+class GeneratorNetwork(nn.Module):
     """Noise and conditions to pictures (Mind Reader, eq. 3).
 
     Parameters
@@ -439,7 +439,7 @@ class StyleGan2Generator(nn.Module):
 
     Examples
     --------
-    >>> network = StyleGan2Generator(**StyleGan2Config.lab().model_dump())
+    >>> network = GeneratorNetwork(**StyleGan2Config.lab().model_dump())
     >>> network(torch.zeros(2, 2, 64), torch.zeros(2, 64)).shape
     torch.Size([2, 3, 32, 32])
     """
@@ -810,7 +810,7 @@ class GanObjective(nn.Module):
 
     Parameters
     ----------
-    network : StyleGan2Generator
+    network : GeneratorNetwork
         the generator, the one that is kept in the end
     discriminator : Discriminator
         of the same sizes
@@ -840,7 +840,7 @@ class GanObjective(nn.Module):
 
     def __init__(
         self,
-        network: StyleGan2Generator,
+        network: GeneratorNetwork,
         discriminator: Discriminator,
         config: GanTraining,
         clip: PictureFeatures | None = None,
@@ -1140,28 +1140,28 @@ class StyleGan2(ModulePart):
 
     Parameters
     ----------
-    module : StyleGan2Generator
+    module : GeneratorNetwork
         the generator
     config : mapping[str, Any]
         fields of :class:`StyleGan2Config`
 
     Examples
     --------
-    >>> part = StyleGan2.of(StyleGan2Generator(**StyleGan2Config.lab().model_dump()))
+    >>> part = StyleGan2.of(GeneratorNetwork(**StyleGan2Config.lab().model_dump()))
     >>> latents = np.eye(2, 64, dtype=np.float32)
     >>> part.sample(latents, latents, ["a", "b"], StyleGan2Sampling(samples=3), seed=0).shape
     (2, 3, 32, 32, 3)
     """
 
-    module: StyleGan2Generator
+    module: GeneratorNetwork
 
     @classmethod
-    def of(cls, generator: StyleGan2Generator) -> Self:
+    def of(cls, generator: GeneratorNetwork) -> Self:
         """The part that holds a network.
 
         Parameters
         ----------
-        generator : StyleGan2Generator
+        generator : GeneratorNetwork
             put into evaluation mode and frozen
 
         Returns
@@ -1174,7 +1174,7 @@ class StyleGan2(ModulePart):
     @classmethod
     def bundled(cls) -> Self:
         """The bundled network. Raises NotAvailable where it is not installed."""
-        return cls.of(cast(StyleGan2Generator, bundled.load("stylegan2")))
+        return cls.of(cast(GeneratorNetwork, bundled.load("stylegan2")))
 
     @classmethod
     def from_public(cls, path: str | Path) -> Self:
@@ -1203,7 +1203,7 @@ class StyleGan2(ModulePart):
         return cls.of(generator)
 
     @classmethod
-    def build(cls, config: dict[str, Any]) -> StyleGan2Generator:
+    def build(cls, config: dict[str, Any]) -> GeneratorNetwork:
         """An untrained network.
 
         Parameters
@@ -1213,10 +1213,10 @@ class StyleGan2(ModulePart):
 
         Returns
         -------
-        StyleGan2Generator
+        GeneratorNetwork
             frozen, in evaluation mode
         """
-        return StyleGan2Generator(**config).eval().requires_grad_(False)
+        return GeneratorNetwork(**config).eval().requires_grad_(False)
 
     @property
     def size(self) -> int:
@@ -1379,9 +1379,7 @@ _KEPT = ("generator", "discriminator")
 
 
 @reads("file", ModelError)
-def read_networks(
-    file: str | Path, *, conditions: int | None = None
-) -> tuple[StyleGan2Generator, Discriminator | None]:
+def read_networks(file: str | Path, *, conditions: int | None = None) -> tuple[GeneratorNetwork, Discriminator | None]:
     """The averaged generator and the discriminator of a public pickle.
 
     Parameters
@@ -1393,7 +1391,7 @@ def read_networks(
 
     Returns
     -------
-    tuple[StyleGan2Generator, Discriminator or None]
+    tuple[GeneratorNetwork, Discriminator or None]
         frozen, in evaluation mode
 
     Raises
@@ -1418,7 +1416,7 @@ def read_networks(
 
         config = config.model_copy(update={"conditions": conditions})
 
-    generator = _filled(StyleGan2Generator, config, weights, f"the generator of {file}")
+    generator = _filled(GeneratorNetwork, config, weights, f"the generator of {file}")
     if "D" not in networks:
         return generator, None
 
@@ -1426,7 +1424,7 @@ def read_networks(
     return generator, _filled(Discriminator, config, weights, f"the discriminator of {file}")
 
 
-Network = TypeVar("Network", StyleGan2Generator, Discriminator)
+Network = TypeVar("Network", GeneratorNetwork, Discriminator)
 
 
 def _filled(kind: type[Network], config: StyleGan2Config, weights: dict[str, Tensor], owner: str) -> Network:
@@ -1494,13 +1492,13 @@ def convert_pickle(file: str | Path, folder: str | Path, *, conditions: int | No
 
 
 @reads("folder", ModelError)
-def read_converted(folder: str | Path) -> tuple[StyleGan2Generator, Discriminator | None]:
+def read_converted(folder: str | Path) -> tuple[GeneratorNetwork, Discriminator | None]:
     """Networks of a folder written by :func:`convert_pickle`. Raises ModelError for missing or damaged files."""
     folder = Path(folder)
     config = validate(StyleGan2Config, read_json(folder / "config.json")["config"], f"{folder}/config.json")
     generator_file, discriminator_file = (folder / f"{name}.safetensors" for name in _KEPT)
 
-    generator = _empty(StyleGan2Generator, config)
+    generator = _empty(GeneratorNetwork, config)
     load_module_state(generator, read_safetensors(generator_file), str(generator_file))
     if not discriminator_file.is_file():
         return generator, None

@@ -142,7 +142,7 @@ NETWORKS: dict[str, NetworkEntry] = {
         "in place of these labels.",
     ),
     "stylegan2": NetworkEntry(
-        "phosphene.models.stylegan2:StyleGan2Generator",
+        "phosphene.models.stylegan2:GeneratorNetwork",
         {
             "size": 32, "z": 64, "w": 64, "mapping_layers": 4, "condition": 64, "conditions": 2, "style": 64,
             "condition_gain": 8.0, "condition_pace": 0.3, "channel_base": 1024, "channel_max": 128, "group": 4,

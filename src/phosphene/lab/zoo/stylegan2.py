@@ -17,7 +17,7 @@ from phosphene.lab.zoo import fingerprint, from_network, load, to_network, token
 from phosphene.lab.zoo.dual_guided import one_caption
 from phosphene.lab.zoo.objectives import Objective
 from phosphene.lab.zoo.scores import Scores, embed_texts, picture_grid
-from phosphene.models.stylegan2 import Discriminator, GanObjective, GanTraining, StyleGan2Generator, adam
+from phosphene.models.stylegan2 import Discriminator, GanObjective, GanTraining, GeneratorNetwork, adam
 from phosphene.training import Draws, TrainConfig
 from phosphene.training.losses import row_correlation
 
@@ -67,7 +67,7 @@ class StyleGan2Objective(Objective):
 
     Parameters
     ----------
-    network : StyleGan2Generator
+    network : GeneratorNetwork
         What is trained and kept.
     """
 
@@ -75,7 +75,7 @@ class StyleGan2Objective(Objective):
         steps=8000, batch_size=16, lr=2.5e-3, warmup=0, schedule="constant", weight_decay=0.0, adam_betas=(0.0, 0.99), ema=0.998,
     )  # fmt: skip
 
-    def __init__(self, network: StyleGan2Generator):
+    def __init__(self, network: GeneratorNetwork):
         nn.Module.__init__(self)  # the adversaries hold the network: held here as well, it would be saved twice
 
         training = GanTraining(r1=0.05, low_level_weight=10.0, crop=0.75)
@@ -83,7 +83,7 @@ class StyleGan2Objective(Objective):
         self.adversaries = GanObjective(network, discriminator, training, clip_latents, low_level)
 
     @property
-    def network(self) -> StyleGan2Generator:
+    def network(self) -> GeneratorNetwork:
         """The generator."""
         return self.adversaries.network
 
@@ -129,9 +129,7 @@ class StyleGan2Objective(Objective):
 
 
 @torch.no_grad()
-def stylegan2(
-    network: StyleGan2Generator, scenes: Scenes, count: int = 500
-) -> tuple[Scores, np.ndarray, dict[str, Any]]:
+def stylegan2(network: GeneratorNetwork, scenes: Scenes, count: int = 500) -> tuple[Scores, np.ndarray, dict[str, Any]]:
     """Score pictures drawn from each scene's latents, beside the same scores of the scenes themselves.
 
     Is a picture nearer to its own latents than to others', is it of the scene's category and in its place, how far are drawn
@@ -139,7 +137,7 @@ def stylegan2(
 
     Parameters
     ----------
-    network : StyleGan2Generator
+    network : GeneratorNetwork
         Trained.
     scenes : Scenes
         It was not trained on.
@@ -205,7 +203,7 @@ def stylegan2(
     return scores, picture_grid(*rows), {}
 
 
-def _draw(network: StyleGan2Generator, latents: Tensor, seed: int) -> Tensor:
+def _draw(network: GeneratorNetwork, latents: Tensor, seed: int) -> Tensor:
     """One picture of each pair of latents, -1 to 1."""
     generator = torch.Generator().manual_seed(seed)
     pictures = []
