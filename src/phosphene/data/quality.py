@@ -34,6 +34,7 @@ def check_trials(trials: Trials, *, train: Trials | None = None) -> list[Finding
     Returns
     -------
     list of Finding
+        what is wrong or worth knowing, each with a next step; one that says so where all is well
     """
     try:
         q = measure(trials)  # one pass over the betas; everything below reads its counts
@@ -215,6 +216,11 @@ class Screen:
         ----------
         trials : Trials
             training trials only: what is bad in test trials must not decide which voxels are used
+
+        Returns
+        -------
+        Screen
+            this one, fitted
 
         Raises
         ------

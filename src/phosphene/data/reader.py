@@ -43,15 +43,61 @@ class Reader(Protocol):
         ...
 
     def subjects(self, path: Path, options: Any) -> tuple[str, ...]:
-        """Names of the subjects at `path`, without reading betas."""
+        """Names of the subjects at `path`, without reading betas.
+
+        Parameters
+        ----------
+        path : Path
+            as `find` gave it
+        options : ReaderOptions
+            of the reader's own class
+
+        Returns
+        -------
+        tuple of str
+            in the order of the data set
+        """
         ...
 
     def load(self, path: Path, options: Any, subject: str | None = None) -> Dataset:
-        """The data set at `path`, of one subject or all. Raises DataError."""
+        """The data set at `path`, of one subject or all.
+
+        Parameters
+        ----------
+        path : Path
+            as `find` gave it
+        options : ReaderOptions
+            of the reader's own class
+        subject : str, optional
+            one person; all by default
+
+        Returns
+        -------
+        Dataset
+            betas are read when they are asked for
+
+        Raises
+        ------
+        DataError
+            For files that are missing, damaged or of another layout.
+        """
         ...
 
     def check(self, path: Path, options: Any) -> list[Finding]:
-        """Compare what is there with what should be. Never raises for wrong data: says so in a finding."""
+        """Compare what is there with what should be. Never raises for wrong data: says so in a finding.
+
+        Parameters
+        ----------
+        path : Path
+            as `find` gave it
+        options : ReaderOptions
+            of the reader's own class
+
+        Returns
+        -------
+        list of Finding
+            problems with a next step, notes, and what is as it should be
+        """
         ...
 
 

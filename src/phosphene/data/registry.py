@@ -51,7 +51,19 @@ _PAIR_SUFFIXES = (".mat", ".npz", ".h5", ".hdf5")
 
 @dataclass(frozen=True)
 class Source:
-    """What a person meant: which reader, which data, which subject."""
+    """What a person meant: which reader, which data, which subject.
+
+    Attributes
+    ----------
+    name : str
+        of the data set, or of the file or folder
+    reader : Reader
+        what reads it
+    path : Path
+        where it lies
+    subject : str or None
+        one person; None where none was named
+    """
 
     name: str
     reader: Reader
@@ -143,6 +155,11 @@ def locate(spec: str | Path, *, root: str | Path | None = None) -> Source:
     root : str or Path, optional
         folder that holds one folder per data set, or the data set's own; by default the environment variable
         PHOSPHENE_DATA
+
+    Returns
+    -------
+    Source
+        which reader, which files, which person
 
     Raises
     ------

@@ -81,6 +81,11 @@ class Standardiser:
         trials : Trials
             training trials only
 
+        Returns
+        -------
+        Standardiser
+            this one, fitted
+
         Raises
         ------
         DataError
@@ -201,6 +206,7 @@ class Standardiser:
         Returns
         -------
         ndarray of shape (n, n_voxels), float32
+            in the units of the training betas
         """
         self._check_fitted()
         betas = np.asarray(betas)

@@ -37,6 +37,16 @@ def recipe_names() -> list[str]:
 def recipe(name: str) -> type[Recipe]:
     """The class of a recipe.
 
+    Parameters
+    ----------
+    name : str
+        one of :func:`recipe_names`
+
+    Returns
+    -------
+    type of Recipe
+        imported now
+
     Raises
     ------
     ConfigError
