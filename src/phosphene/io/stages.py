@@ -43,10 +43,12 @@ class Part(Protocol):
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Arrays by name, and plain values (JSON) beside them."""
+        ...
 
     @classmethod
     def from_state(cls, tensors: dict[str, np.ndarray], meta: dict[str, Any]) -> Self:
         """The same part again. Raises ModelError for missing or extra entries."""
+        ...
 
 
 P = TypeVar("P", bound=Part)

@@ -425,7 +425,7 @@ def _maps(simulation: Simulation) -> dict[str, np.ndarray]:
 
 def _events(bold: Bold, run: ScannerRun, shift_s: float) -> pd.DataFrame:
     """The events file of a run."""
-    onset = run.trials["onset_s"] + shift_s
+    onset = run.trials["onset_s"].to_numpy(dtype=float) + shift_s
     duration = bold.scanner.stimulus_s
     first = float(onset.min())
     last_end = float(onset.max()) + duration

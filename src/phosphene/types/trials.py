@@ -411,13 +411,13 @@ class Trials:
         provenance = {**self.provenance, "averaged": f"over repeats, {counts.min()} to {counts.max()} a stimulus"}
         return replace(self, source=means, table=table, rows=None, columns=None, provenance=provenance)
 
-    def with_betas(self, betas: np.ndarray, **provenance: Any) -> Trials:
+    def with_betas(self, betas: Rows, **provenance: Any) -> Trials:
         """The same trials and voxels with other numbers, and a note of what made them.
 
         Parameters
         ----------
-        betas : ndarray of shape (n_trials, n_voxels)
-            in the order of this view
+        betas : Rows
+            (n_trials, n_voxels) in the order of this view
         **provenance : Any
             what made them, by name
 

@@ -78,7 +78,7 @@ def test_an_unknown_network_is_refused_with_a_suggestion():
 
 
 def test_a_network_without_weights_says_how_to_train_it(tmp_path):
-    with pytest.raises(NotAvailable, match=r"python -m phosphene\.zoo\.train vq"):
+    with pytest.raises(NotAvailable, match=r"python -m phosphene\.lab\.zoo\.train vq"):
         zoo.load("vq", folder=tmp_path)
 
 
@@ -96,7 +96,7 @@ def test_damaged_weights_are_refused(tmp_path):
 
 
 def test_importing_the_zoo_loads_no_torch():
-    code = "import sys; from phosphene import zoo; zoo.names(); sys.exit('torch' in sys.modules)"
+    code = "import sys; from phosphene.lab import zoo; zoo.names(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
