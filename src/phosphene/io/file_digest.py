@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import time
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,8 +23,8 @@ CACHE_VARIABLE = "PHOSPHENE_CACHE"
 FILE = "file_digests.json"
 MOST = 4096  # entries kept; the oldest go first
 _BLOCK = 1 << 20  # bytes read at a time
-_SETTLED = (
-    2.0  # seconds; a file changed later than this may change again within one tick of the clock of its file system
+_SETTLED_NS = (
+    2_000_000_000  # a file changed later than this may change again within one tick of its file system's clock
 )
 _PATIENCE = 10.0  # seconds to wait for another process that writes the cache
 
@@ -76,6 +76,7 @@ def _digests(files: list[Path], cache: Path) -> dict[Path, str]:
     known = _read(cache)
     fresh: dict[str, list] = {}
     out: dict[Path, str] = {}
+    now = _clock_of_files(cache.parent)
 
     for file in files:
         place = str(file.resolve())
@@ -87,14 +88,27 @@ def _digests(files: list[Path], cache: Path) -> dict[Path, str]:
             continue
 
         out[file] = _sha256(file)
-        is_settled = _stamp(file) == before and abs(time.time() - before[1] / 1e9) > _SETTLED
-        if is_settled:
+        is_settled = now is not None and abs(now - before[1]) > _SETTLED_NS
+        if is_settled and _stamp(file) == before:
             fresh[place] = [*before, out[file]]
 
     if fresh:
         _remember(cache, fresh)
 
     return out
+
+
+def _clock_of_files(folder: Path) -> int | None:
+    """Time, in nanoseconds, that a file written now is given; None where none can be written.
+
+    The machine's own clock may be set, and that of a file server may be another.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder) as probe:
+            return os.stat(probe.name).st_mtime_ns
+    except OSError:
+        return None
 
 
 def _stamp(file: Path) -> list[int]:
