@@ -59,7 +59,7 @@ docstrings: $(VENV)/.dev  ## docstrings as numpydoc has them: well formed everyw
 	$(BIN)/python tools/docstrings.py
 
 types: $(VENV)/.dev  ## pyright, basic (some minutes and 3.5 GB)
-	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/pyright --project pyproject.toml --pythonpath $(BIN)/python
 
 # Each figure may only fall. Lower a limit when the tree does better.
 ratchet: $(VENV)/.dev  ## names used twice, circles and private imports: no more than there are
