@@ -11,6 +11,7 @@ import pandas as pd
 from phosphene.analysis.categories import BRAIN, CategoriesFindings
 from phosphene.analysis.labels import STUFF, THINGS
 from phosphene.reporting import drawing
+from phosphene.reporting.flatmap import short
 from phosphene.reporting.presentation import Drawing, Presentation
 from phosphene.reporting.rows import rows_at
 from phosphene.reporting.wording import capital, with_interval
@@ -201,10 +202,10 @@ def _label_panel(
         y = np.arange(len(order)) - offset + i * step
         colour = _COLOURS[i % len(_COLOURS)]
         axes.hlines(y, part["ci_low"], part["ci_high"], color=colour, linewidth=1.1, alpha=0.75)
-        axes.plot(part["auc"], y, "o", color=colour, markersize=3.4, label=drawing.short(words, 40))
+        axes.plot(part["auc"], y, "o", color=colour, markersize=3.4, label=short(words, 40))
 
     axes.axvline(0.5, color=drawing.MUTED, linewidth=1, linestyle=drawing.DASHED, zorder=1.5)
-    axes.set_yticks(range(len(order)), [drawing.short(label, 22) for label in order])
+    axes.set_yticks(range(len(order)), [short(label, 22) for label in order])
     axes.tick_params(axis="y", length=0, labelcolor=drawing.INK)
     axes.set_ylim(len(order) - 0.45, -0.55)
     axes.set_xlim(right=1.01)

@@ -25,7 +25,7 @@ from phosphene.reporting.drawing import (
     svg,
 )
 from phosphene.reporting.drawing import empty as _figure
-from phosphene.reporting.drawing import short as _short
+from phosphene.reporting.flatmap import short
 from phosphene.reporting.rows import rows_at
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def similarity(matrix: np.ndarray, groups: Sequence[str] | None = None, space: s
 
         axes.set_xlabel("picture seen" + thinned)
         axes.set_ylabel("picture decoded")
-        axes.set_title(_short(space, 40))
+        axes.set_title(short(space, 40))
         axes.set_xticks([])
         axes.set_yticks([])
         bar = figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03)
@@ -154,7 +154,7 @@ def retrieval(table: pd.DataFrame) -> Figure:
 
                 axes.plot(
                     part["gallery"], part["value"], color=colour, linestyle=line, marker="o", markersize=3,
-                    label=f"{_short(space, 24)}, {words[direction]}", clip_on=False,
+                    label=f"{short(space, 24)}, {words[direction]}", clip_on=False,
                 )  # fmt: skip
 
         # Chance falls as one over the gallery, so it needs more points than the lines to look like a curve.
@@ -225,7 +225,7 @@ def identification(scores: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
                 dots.set_markersize(5.5)
                 dots.set_zorder(3)
 
-        axes.set_yticks(range(len(titles)), [_short(title, 40) for title in titles.values()])
+        axes.set_yticks(range(len(titles)), [short(title, 40) for title in titles.values()])
         axes.tick_params(axis="y", length=0, pad=8, labelcolor=INK)
         axes.set_ylim(len(titles) - 0.5, -0.5)
         axes.set_xlim(0, 1)
@@ -361,7 +361,7 @@ def roi_bars(table: pd.DataFrame, label: str) -> Figure:
 
         names = []
         for roi, n in zip(table["roi"], table["n"], strict=True):
-            names.append(f"{_short(roi, 28)}  ({n:,})")
+            names.append(f"{short(roi, 28)}  ({n:,})")
 
         axes.set_yticks(y, names)
         axes.tick_params(axis="y", length=0, labelcolor=INK)

@@ -11,6 +11,7 @@ import pandas as pd
 from phosphene.analysis.noise import LATENT, NONE, PURE, NoiseFindings, arm_of
 from phosphene.metrics.metric import PICTURES
 from phosphene.reporting import drawing
+from phosphene.reporting.flatmap import short
 from phosphene.reporting.presentation import Drawing, Presentation
 from phosphene.reporting.rows import rows_at
 from phosphene.types.identity import listed
@@ -261,7 +262,7 @@ def _curves(found: NoiseFindings, arms: Mapping[str, str], measures: Mapping[str
             ):
                 _line(axes, part[part["measure"] == measure].set_index("input"), place, additive, colour, label)
 
-            axes.set_title(drawing.short(measures[measure], 34))
+            axes.set_title(short(measures[measure], 34))
             axes.set_xticks(list(place.values()), [ticks[arm] for arm in place], fontsize=7)
             axes.set_xlim(-0.4, place[LATENT] + 0.4)
             axes.locator_params(axis="y", nbins=5)

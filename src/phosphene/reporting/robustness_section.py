@@ -12,6 +12,7 @@ from phosphene.analysis.categories import BRAIN
 from phosphene.analysis.robustness import FALL, INFORMED, RANDOM, RobustnessFindings
 from phosphene.metrics.metric import PICTURES
 from phosphene.reporting import drawing
+from phosphene.reporting.flatmap import short
 from phosphene.reporting.presentation import Drawing, Presentation
 from phosphene.reporting.rows import rows_at
 
@@ -216,7 +217,7 @@ def _curves(curve: pd.DataFrame, table: pd.DataFrame, words: Mapping[str, str], 
             if np.isfinite(chance[measure]):
                 axes.axhline(chance[measure], color=drawing.MUTED, linewidth=1, linestyle=drawing.DASHED, zorder=0)
 
-            axes.set_title(drawing.short(title, 34))
+            axes.set_title(short(title, 34))
             axes.set_xlim(-2, 102)
             axes.locator_params(axis="y", nbins=5)
             axes.grid(axis="y")

@@ -12,6 +12,7 @@ from phosphene.analysis.stimulate import OwnRise, StimulatedPictures, StimulateF
 from phosphene.analysis.targets import Edit
 from phosphene.reporting import drawing
 from phosphene.reporting.drawing import BRAIN, CEILING, CONTROL, INK, MUTED
+from phosphene.reporting.flatmap import short
 from phosphene.reporting.presentation import Drawing, Presentation
 from phosphene.reporting.rows import rows_at
 from phosphene.reporting.wording import capital, embedding_words, percent
@@ -319,7 +320,7 @@ def _categories(
                 axes.add_patch(_box(corner))
 
         axes.set_xticks(range(len(drawn)), drawn, rotation=45, ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(len(targets)), [drawing.short(words, 30) for words in names.values()])
+        axes.set_yticks(range(len(targets)), [short(words, 30) for words in names.values()])
         axes.set_xlim(-0.6, len(drawn) - 0.4)
         axes.set_ylim(len(targets) - 0.4, -0.6)
         axes.tick_params(length=0, labelcolor=INK)

@@ -10,6 +10,7 @@ import numpy as np
 from phosphene.analysis.words import NEAREST, DescribedArea, WordsFindings
 from phosphene.reporting import drawing
 from phosphene.reporting.drawing import BRAIN, CEILING, CONTROL, INK, MUTED
+from phosphene.reporting.flatmap import short
 from phosphene.reporting.presentation import Drawing, Presentation
 from phosphene.reporting.wording import embedding_words, with_interval
 
@@ -162,11 +163,11 @@ def _captions_figure(found: WordsFindings) -> Drawing:
             axes.imshow(picture, interpolation=interpolation)
             axes.set_axis_off()
 
-            nearest = textwrap.wrap(drawing.short(found.nearest[i], 110), 46)
+            nearest = textwrap.wrap(short(found.nearest[i], 110), 46)
             true: list[str] = []
             if found.captions[i]:
                 longest = max(found.captions[i], key=len)
-                true = textwrap.wrap(drawing.short(longest, 110), 52)
+                true = textwrap.wrap(short(longest, 110), 52)
 
             x = (left + side + 0.12) / width
             figure.text(
@@ -233,7 +234,7 @@ def _areas_figure(areas: Sequence[DescribedArea]) -> Drawing:
                 float(area.cosines[0]), y, "o",
                 color=BRAIN, markersize=6, markerfacecolor=BRAIN if is_clear else "none", clip_on=False, label=area_label,
             )  # fmt: skip
-            caption = drawing.short(str(area.captions[0]), 74)
+            caption = short(str(area.captions[0]), 74)
             texts.text(0, y, caption, va="center", color=INK if is_clear else MUTED, fontsize=8)
 
         drawing.one_a_row(axes, [area.target.words for area in areas], "cosine with the nearest caption")

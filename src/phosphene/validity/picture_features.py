@@ -67,7 +67,8 @@ def features_of(dataset: str, stimuli: Stimuli, rows: np.ndarray | None = None) 
         return np.empty((0, 1), np.float32), space
 
     if extractor is None:
-        features = features - features.mean(axis=1, keepdims=True)  # a brighter copy is a copy
+        centred: np.ndarray = features - features.mean(axis=1, keepdims=True)  # a brighter copy is a copy
+        return centred, space
 
     return features, space
 
