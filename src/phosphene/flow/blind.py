@@ -182,8 +182,8 @@ class BlindRecipe:
     def _restored(self, images: Images, names: np.ndarray, trials: Trials) -> Images:
         if len(images) != len(trials):
             raise ModelError(
-                f"the recipe {self.recipe.config.kind} gave {len(images)} pictures for {len(trials)} test items; it must give one "
-                "for each row of trials."
+                f"the recipe {self.recipe.config.kind} gave {len(images)} pictures for {len(trials)} test items; "
+                "it must give one for each row of trials."
             )
 
         rows = positions(images.ids, names, "handed row")

@@ -31,6 +31,9 @@ from phosphene.types import Images, Stimuli, Trials
 CONTROLS = ("shuffled", "noise", "mean", "category", "truth")
 """Controls decoded by default. ``shuffled_training`` costs a second fit and is made when asked for."""
 
+RESPONSES = ("shuffled", "noise", "mean")
+"""Controls that are responses, and go the whole way of the brain's."""
+
 KNOWN_CONTROLS = (*CONTROLS, "shuffled_training")
 """Every control there is. Any other input but ``brain`` is a step on the way, such as a first stage."""
 
@@ -138,7 +141,7 @@ class _Decoded(NamedTuple):
 def _decode_fold(
     opened: Run, fold: int, controls: Sequence[str], n_samples: int | None, files: OpenedFiles
 ) -> Iterator[tuple[str, _Decoded]]:
-    """Name of each input, and what it was decoded to. The order matters: controls draw from one generator."""
+    """Name of each input, and what it was decoded to. The order of controls matters: they draw from one generator."""
     recipe = opened.recipe(fold)  # knows the truth
     seed = [opened.config.seed, fold]
     blind = BlindRecipe(opened.recipe(fold), seed, files)  # never does
@@ -153,6 +156,18 @@ def _decode_fold(
         spaces = recipe.fixed_spaces  # a space that is fitted is another one in each fold
 
     yield SEEN, _Decoded(fold, Images(stimuli.ids, stimuli.resized(recipe.image_shape_[:2])), {})
+
+    responses: dict[str, Trials] = {}
+    for name in controls:
+        if name in RESPONSES:
+            responses[name] = _control_input(name, train, test, rng)
+        elif name == "shuffled_training":
+            refit = BlindRecipe(_fitted_on_shuffled(recipe, train, opened.stimuli, rng), seed, files)
+
+    # Noise comes first: statistics that a recipe keeps of its first batch would be those of noise.
+    decoded: dict[str, Images] = {}
+    if "noise" in responses:
+        decoded["noise"] = blind.decode(responses["noise"])
 
     start = time.perf_counter()
     if n_samples == 1 and not recipe.chooses_sample:
@@ -182,14 +197,15 @@ def _decode_fold(
             if images is not None:
                 yield name, _Decoded(fold, images, {})
         elif name == "shuffled_training":
-            refit = _fitted_on_shuffled(recipe, train, opened.stimuli, rng)
-            blind_refit = BlindRecipe(refit, seed, files)
-            latents = _latents(blind_refit, refit, test, stimuli, spaces)
-            yield name, _Decoded(fold, blind_refit.decode(test), latents)
+            latents = _latents(refit, refit.recipe, test, stimuli, spaces)
+            yield name, _Decoded(fold, refit.decode(test), latents)
         else:
-            responses = _control_input(name, train, test, rng)
-            latents = _latents(blind, recipe, responses, stimuli, spaces)
-            yield name, _Decoded(fold, blind.decode(responses), latents)
+            latents = _latents(blind, recipe, responses[name], stimuli, spaces)
+            images = decoded.get(name)
+            if images is None:
+                images = blind.decode(responses[name])
+
+            yield name, _Decoded(fold, images, latents)
 
 
 def _latents(

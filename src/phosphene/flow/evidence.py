@@ -12,6 +12,7 @@ import pandas as pd
 from phosphene.data.splits import CLUSTER
 from phosphene.errors import PhospheneError
 from phosphene.flow.decoding_targets import draws_at_random, other_kind, targets_of
+from phosphene.flow.redecoding import redecoding_of
 from phosphene.flow.sibling_runs import same_recipe, sibling_runs
 from phosphene.io import ledger
 from phosphene.io.folder import SEEN, RunFolder, read_json
@@ -35,7 +36,6 @@ from phosphene.validity import (
 from phosphene.validity.picture_features import likeness_of
 
 _MOST_VOXELS = 500  # by which a session is read off responses
-_FEW_TRIALS = 40  # that the whole chain is tried on, again and again
 
 # Streams of random numbers of the run's seed, one for each use.
 _LIKENESS_STREAM = 11
@@ -86,10 +86,10 @@ def evidence(
         scores=scores,
         differences=differences,
         **_of_fits(opened, fitted),
-        **_of_decoding(opened, fitted[0]),
         **_of_stimuli(opened),
         **_of_trials(opened),
         **_of_sibling_runs(opened),
+        redecoding=redecoding_of(opened, fitted, index),
         samples=_samples(run, decoded, seen),
         cycles=_cycles(opened, fitted),
         generators=_generators(fitted),
@@ -125,7 +125,10 @@ def _of_fits(opened: Run, fitted: Sequence[Recipe]) -> dict[str, Any]:
         unpaired = {stage.name for stage in recipe.stages if stage.learns_unpaired}
 
         for stage, keys in recipe.stage_lineages_.items():
-            lineages.append(Lineage(f"{stage}, fold {fold + 1}", keys, test.keys, sees=_sees(stage not in unpaired)))
+            name = f"{stage}, fold {fold + 1}"
+            lineages.append(Lineage(name, keys, test.keys, sees=_sees(stage not in unpaired)))
+            shown = recipe.picture_lineages_.get(stage)
+            lineages.append(Lineage(name, shown, [str(stimulus) for stimulus in test.stimulus_ids], sees="pictures"))
 
             # A training that chose its best step chose it by validation stimuli, which must not be test stimuli.
             part = getattr(recipe, f"{stage}_", None)
@@ -239,19 +242,6 @@ def _generators(fitted: Sequence[Recipe]) -> dict[str, Sequence[str] | None]:
 
 
 # -- what was decoded --------------------------------------------------------------------------------------------------
-
-
-def _of_decoding(opened: Run, first: Recipe) -> dict[str, Any]:
-    """The whole chain of the first fold as a function of responses, and a few responses to try it on."""
-    test = opened.sides(0)[1].average_repeats()
-
-    def predict(betas: np.ndarray) -> np.ndarray:
-        # Rows change places in this check, so all are given the session of the first, and its name: a generator's noise
-        # is a function of the name.
-        table = pd.DataFrame({"stimulus": [str(test.stimuli[0])] * len(betas), "session": test.table["session"][0]})
-        return first.decode(Trials(betas, table, test.voxels, test.subject)).pixels
-
-    return {"predict": predict, "test_betas": test.betas[:_FEW_TRIALS]}
 
 
 def _samples(run: RunFolder, decoded: np.ndarray, seen: np.ndarray) -> Samples:
