@@ -135,13 +135,12 @@ class TestPictures(Linear):
         """Of pictures that it should not have."""
         if self.way == "ids":
             stimuli = stimuli.select(KNOWN["test_ids"])
-        elif self.way == "source":
-            stimuli.images.source[:]
         elif self.way == "trials":
             trials.source.source[:]
         else:
-            assert stimuli.pixels().base is None
-            raise LookupError("the base of what is read holds nothing more")
+            everything = _reachable(stimuli.images) | _reachable(trials.source)
+            assert max(everything) == len(stimuli) < len(KNOWN["trials"])
+            raise LookupError("whatever can be reached from here has no more rows than are handed over")
 
         return super().fit_pixels(trials, stimuli)
 
@@ -227,3 +226,15 @@ class ByNoiseKey(Linear):
         known = {str(NoiseKey.of(name)): picture for name, picture in KNOWN["pictures"].items()}
         true = np.stack([known[str(key)] for key in trials.noise_keys])
         return Images(trials.stimuli, 0.7 * images.pixels + 0.3 * true)
+
+
+def _reachable(rows, depth=4):
+    """Lengths of whatever can be reached by attributes, bases and reading."""
+    found = {len(rows)}
+    if depth:
+        parts = [getattr(rows, name, None) for name in ("source", "base", "images")]
+        for part in (*parts, *([rows[:]] if depth == 4 else [])):
+            if hasattr(part, "shape") and part.shape:
+                found |= _reachable(part, depth - 1)
+
+    return found

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from phosphene import recipes
 from phosphene.errors import ConfigError, did_you_mean
 from phosphene.flow.blind import BlindRecipe
 from phosphene.io import atomic
@@ -102,7 +103,7 @@ def decode(
 
         record = {
             "seconds": round(sum(one.seconds for one in by_input["brain"]), 3),
-            "columns": list(opened.recipe(0).trial_columns),
+            "columns": list(recipes.recipe(opened.config.recipe.kind)(opened.config.recipe).trial_columns),
             "read": sorted(files.read),
             "written": sorted(files.written),
         }

@@ -90,7 +90,7 @@ def evidence(
         **_of_trials(opened),
         **_of_sibling_runs(opened),
         redecoding=redecoding_of(opened, fitted, index),
-        samples=_samples(run, decoded, seen),
+        samples=_samples(run, decoded, seen, is_chosen=fitted[0].chooses_sample),
         cycles=_cycles(opened, fitted),
         generators=_generators(fitted),
         corpora=corpora_of(opened.dataset.name, dict(opened.dataset.about)),
@@ -244,14 +244,14 @@ def _generators(fitted: Sequence[Recipe]) -> dict[str, Sequence[str] | None]:
 # -- what was decoded --------------------------------------------------------------------------------------------------
 
 
-def _samples(run: RunFolder, decoded: np.ndarray, seen: np.ndarray) -> Samples:
+def _samples(run: RunFolder, decoded: np.ndarray, seen: np.ndarray, *, is_chosen: bool) -> Samples:
     file = run.decoded(TEST, "brain") / "samples.npy"
     if file.is_file():
         samples = np.load(file, mmap_mode="r", allow_pickle=False)
     else:
         samples = decoded[:, None]  # (n, 1, h, w, c)
 
-    return Samples(samples, decoded, seen)
+    return Samples(samples, decoded, seen, is_chosen)
 
 
 def _cycles(opened: Run, fitted: Sequence[Recipe]) -> list[CycleEvidence] | None:

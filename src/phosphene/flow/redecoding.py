@@ -10,14 +10,14 @@ import numpy as np
 import pandas as pd
 
 from phosphene.data import registry
-from phosphene.errors import PhospheneError
+from phosphene.errors import ModelError, PhospheneError
 from phosphene.flow.blind import BlindRecipe, Handing, fresh_recipe
 from phosphene.flow.decoding_targets import draws_at_random
 from phosphene.io.folder import SEEN, read_json
 from phosphene.io.opened_files import OpenedFiles
 from phosphene.recipes.base import Recipe
 from phosphene.run import TEST, Run
-from phosphene.types import Trials
+from phosphene.types import Images, Trials
 from phosphene.validity import Redecoding
 
 BUDGET = 30.0  # seconds for all of the checks that decode again
@@ -110,17 +110,29 @@ class _Again:
             )
             noise = test.stimuli[self.place[keys[chosen]]]
 
-            recipe = fresh_recipe(self.opened, int(fold))
-            blind = BlindRecipe(recipe, [self.opened.config.seed, int(fold)], self.files, Handing(names, order))
-            if self.n_samples == 1 and not recipe.chooses_sample:
-                samples = [blind.decode(trials, list(noise))]
-            else:
-                samples = blind.decode_samples(trials, list(noise))[: self.n_samples]
-
+            samples = self._samples(int(fold), trials, list(noise), Handing(names, order))
             drawn = np.stack([images.clipped() for images in samples], axis=1)  # (n_chosen, n_samples, h, w, c)
             pictures.update(zip(chosen.tolist(), drawn, strict=True))
 
         return np.stack([pictures[i] for i in range(len(betas))])
+
+
+    def _samples(self, fold: int, trials: Trials, keys: list[object], handing: Handing) -> list[Images]:
+        """Samples that a fresh copy draws. Raises ModelError where it cannot decode what it has decoded before."""
+        recipe = fresh_recipe(self.opened, fold)
+        blind = BlindRecipe(recipe, [self.opened.config.seed, fold], self.files, handing)
+        try:
+            if self.n_samples == 1 and not recipe.chooses_sample:
+                return [blind.decode(trials, keys)]
+
+            return blind.decode_samples(trials, keys)[: self.n_samples]
+        except PhospheneError:
+            raise
+        except Exception as error:  # of a plug-in, which may raise anything
+            raise ModelError(
+                f"a fresh copy of the recipe {recipe.config.kind} stops with {type(error).__name__}: {error}. What it decodes "
+                "must follow from its stages and the responses alone."
+            ) from error
 
 
 def _scored(opened: Run, rows: np.ndarray) -> np.ndarray:

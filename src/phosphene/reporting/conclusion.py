@@ -20,8 +20,8 @@ CONTROL_NAMES = {
     "noise": "matched-noise responses",
     "shuffled": "shuffled trials",
 }
-_FIRST = ("L11", "L9", "L10", "L3", "L2", "L7")
-"""Checks whose failure says what a decoder knows besides the brain: others fail because of it, so these are named first."""
+_FIRST = ("S1", "L1", "L11", "L9", "L10", "L3", "L2", "L7")
+"""Checks whose failure says what is known besides the brain: others fail because of it, so these are named first."""
 
 _TRIED = ("L2", "L3", "L9")
 """Checks that try whether a picture depends on other test items."""
@@ -42,7 +42,10 @@ class _BrainScore(NamedTuple):
 
 
 def conclude(
-    scores: pd.DataFrame, verdicts: pd.DataFrame | None = None, differences: pd.DataFrame | None = None
+    scores: pd.DataFrame,
+    verdicts: pd.DataFrame | None = None,
+    differences: pd.DataFrame | None = None,
+    samples: pd.DataFrame | None = None,
 ) -> list[str]:
     """What the numbers allow to be said, one sentence each, failures first.
 
@@ -55,6 +58,8 @@ def conclude(
     differences : DataFrame, optional
         paired differences to controls (``phosphene.metrics.controls``), or None; without them a control counts as
         beaten only when the intervals do not overlap
+    samples : DataFrame, optional
+        rows of ``evaluation/SPLIT/samples.csv``, where several samples of each trial were scored
 
     Returns
     -------
@@ -76,6 +81,7 @@ def conclude(
         return [*sentences, "No score of decoded brain responses: nothing can be said."]
 
     sentences.append(_chance(headline))
+    sentences += _over_samples(headline, samples)
     sentences += _within_class(brain)
     sentences += _controls(scores, differences, brain)
     sentences += _encoding(brain)
@@ -142,6 +148,20 @@ def _chance(score: _BrainScore) -> str:
         verdict = "Above chance"
 
     return f"{verdict}: {_score_words(score)}, chance {score.chance:.3f}, {_p(score.p)}, {n}."
+
+
+def _over_samples(score: _BrainScore, samples: pd.DataFrame | None) -> list[str]:
+    """How the headline spreads over samples, where there are several."""
+    if samples is None:
+        return []
+
+    for row in rows_where(samples, metric=score.metric).to_dict("records"):
+        return [
+            f"That is the mean over {int(row['n_samples'])} samples of each trial, with a standard deviation of "
+            f"{float(row['sd']):.3f} over samples."
+        ]
+
+    return []
 
 
 def _within_class(brain: Sequence[_BrainScore]) -> list[str]:
@@ -287,8 +307,6 @@ def _failures(verdicts: pd.DataFrame | None) -> list[str]:
 
 def _rank(row: dict) -> int:
     """Place of a failed check among the sentences; those of equal rank stay in the order of the table."""
-    if row["id"] == "L1":  # what a fit saw explains everything else
-        return -1
     if row["id"] in _FIRST:
         return _FIRST.index(row["id"])
 

@@ -225,14 +225,17 @@ class Samples:
     drawn : ndarray of shape (n, n_samples, height, width, channels)
         uint8 or 0-1 floats, n_samples pictures for each trial
     scored : ndarray of shape (n, height, width, channels)
-        the one that metrics were computed on: a sample, or their mean
+        the one that is shown, and scored where others are not: a sample, or their mean
     true : ndarray of shape (n, height, width, channels)
         what was shown
+    is_chosen : bool, default False
+        whether the recipe says that it chose the one that is scored
     """
 
     drawn: np.ndarray
     scored: np.ndarray
     true: np.ndarray
+    is_chosen: bool = False
 
 
 class Predict(Protocol):
@@ -278,8 +281,8 @@ class Redecoding:
         items that were decoded in one call have one number; one call for all by default
     n_items : int, optional
         test items in all; as many as decoded again by default
-    true : ndarray of shape (n, ...), optional
-        truths of the shape of predictions, where noise keys change them
+    true : ndarray of shape (n, 1, ...), optional
+        truths, broadcast over the samples on the second axis of predictions, where noise keys change these
     draws : bool, default False
         whether predictions may depend on noise keys
     slack : float or ndarray, default 0

@@ -254,14 +254,12 @@ def _by_noise_key(redecoding: Redecoding, reference: np.ndarray, details: dict[s
     if redecoding.true is None:
         return None
 
-    ours = _errors(reference, redecoding.true)
-    theirs = _errors(predicted, redecoding.true)
-    differ = ours != theirs
-    p = 1.0
-    if differ.sum() >= 10:
-        p = float(wilcoxon(ours[differ], theirs[differ], alternative="less").pvalue)
-
-    if p < _LUCK:
+    # The first sample is looked at alone as well: it is the one that a recipe would put to the front.
+    p = min(
+        _p_nearer(reference, predicted, redecoding.true),
+        _p_nearer(reference[:, :1], predicted[:, :1], redecoding.true),
+    )
+    if p < _LUCK / 2:
         return failed(
             worst,
             "The noise key tells the decoder what was shown: with the keys of other items predictions are farther from the "
@@ -270,6 +268,16 @@ def _by_noise_key(redecoding: Redecoding, reference: np.ndarray, details: dict[s
         )
 
     return None
+
+
+def _p_nearer(ours: np.ndarray, theirs: np.ndarray, true: np.ndarray) -> float:
+    """Whether ours are nearer to the truth: p of a signed-rank test over items, 1 where fewer than ten differ."""
+    gains = _errors(theirs, true) - _errors(ours, true)  # (n,)
+    gains = gains[gains != 0]
+    if len(gains) < 10:
+        return 1.0
+
+    return float(wilcoxon(gains, alternative="greater").pvalue)
 
 
 def _other_items(redecoding: Redecoding) -> np.ndarray:

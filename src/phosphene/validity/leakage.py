@@ -335,16 +335,20 @@ def best_of_n(evidence: Evidence, rng: np.random.Generator) -> CheckResult:
         unknown = f"Of {count} samples the scored picture is none, and how it was made is not known."
         return flagged(count, unknown, n_samples=count, scored="unknown")
 
-    if len(np.unique(which[usable])) == 1:
-        number = int(which[usable][0]) + 1
-        always = f"Of {count} samples, always number {number} is scored; the truth picks none."
-        return passed(count, always, n_samples=count, scored=f"number {number}")
-
-    # Were the samples scored without a look at the truth, the best would be among them once in `count` trials.
+    # Were the samples drawn without a look at the truth, the best would be this one once in `count` trials, also where it is
+    # always the first: a recipe may have put them in order.
     best = int((errors[usable].argmin(axis=1) == which[usable]).sum())
     total = int(usable.sum())
     p = float(binomtest(best, total, 1 / count, alternative="greater").pvalue)
     details = {"n_samples": count, "n_best": best, "n_trials": total, "p": p}
+
+    if p < _LUCK and samples.is_chosen:
+        return flagged(
+            count,
+            f"The recipe scores a sample of its own choice among {count}: the nearest to the truth in {best} of {total} trials "
+            f"({total / count:.0f} by luck). Compare it with other recipes that choose, not with means over samples.",
+            **details,
+        )
 
     if p < _LUCK:
         return failed(
@@ -353,6 +357,14 @@ def best_of_n(evidence: Evidence, rng: np.random.Generator) -> CheckResult:
             f"({total / count:.0f} by luck): picked with the help of the truth. Only metrics named {ORACLE}... may do so.",
             **details,
         )
+
+    if len(np.unique(which[usable])) == 1:
+        number = int(which[usable][0]) + 1
+        always = (
+            f"Of {count} samples, always number {number} is shown, nearest to the truth in {best} of {total} trials as by luck; "
+            "the truth picks none."
+        )
+        return passed(count, always, scored=f"number {number}", **details)
 
     no_nearer = f"Of {count} samples, the one scored is no nearer the truth than by luck ({best} of {total})."
     return passed(count, no_nearer, **details)
