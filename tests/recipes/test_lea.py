@@ -11,8 +11,8 @@ from phosphene import flow
 from phosphene.errors import ConfigError
 from phosphene.lab import zoo
 from phosphene.recipes.lea import Lea
-from phosphene.validity.base import Evidence
-from phosphene.validity.leakage import subset_invariance
+from phosphene.validity.base import Evidence, Redecoding
+from phosphene.validity.behaviour import subset_invariance
 
 pytestmark = pytest.mark.skipif(
     not {"clip", "vq", "maskgit"} <= set(zoo.names()), reason="the zoo's weights are not bundled"
@@ -96,8 +96,10 @@ def test_moments_of_the_test_batch_are_caught_by_the_check_of_subset_invariance(
     relaxed = fitted(tmp_path / "run", **values).recipe(0)
 
     def answer(recipe: Lea) -> str:
-        predict = lambda betas: recipe.latents(test_trials.take(np.arange(len(betas))).with_betas(betas))["clip_lab"]  # noqa: E731
-        evidence = Evidence(predict=predict, test_betas=test_trials.betas)
+        def predict(betas, rows, **handing):
+            return recipe.latents(test_trials.take(np.arange(len(betas))).with_betas(betas))["clip_lab"]
+
+        evidence = Evidence(redecoding=Redecoding(test_trials.betas, predict))
         return subset_invariance(evidence, np.random.default_rng(0)).verdict
 
     assert answer(opened.recipe(0)) == "pass"

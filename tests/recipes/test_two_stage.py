@@ -11,8 +11,8 @@ from phosphene import flow, recipes
 from phosphene.errors import ConfigError
 from phosphene.io.stages import StageStore
 from phosphene.lab import zoo
-from phosphene.validity.base import Evidence
-from phosphene.validity.leakage import subset_invariance
+from phosphene.validity.base import Evidence, Redecoding
+from phosphene.validity.behaviour import subset_invariance
 
 pytestmark = pytest.mark.skipif(
     not {"clip", "kl", "vdvae", "dual_guided"} <= set(zoo.names()), reason="the zoo's weights are not bundled"
@@ -94,8 +94,11 @@ def test_moments_of_the_test_batch_are_refused_in_strict_and_caught_in_relax(ope
 
     def answer(recipe):
         space = next(s for s in recipe.latents(test_trials).arrays if "vdvae" in s)
-        predict = lambda betas: recipe.latents(test_trials.take(np.arange(len(betas))).with_betas(betas))[space]  # noqa: E731
-        evidence = Evidence(predict=predict, test_betas=test_trials.betas)
+
+        def predict(betas, rows, **handing):
+            return recipe.latents(test_trials.take(np.arange(len(betas))).with_betas(betas))[space]
+
+        evidence = Evidence(redecoding=Redecoding(test_trials.betas, predict))
         return subset_invariance(evidence, np.random.default_rng(0)).verdict
 
     assert answer(opened.recipe(0)) == "pass"

@@ -242,7 +242,14 @@ class Predict(Protocol):
     """The function that was scored, as the checks try it: by a fresh copy of the fitted recipe at each call."""
 
     def __call__(
-        self, betas: np.ndarray, rows: np.ndarray, *, names: int = 0, order: int = 0, keys: np.ndarray | None = None
+        self,
+        betas: np.ndarray,
+        rows: np.ndarray,
+        *,
+        names: int = 0,
+        order: int = 0,
+        keys: np.ndarray | None = None,
+        first: bool = False,
     ) -> np.ndarray:
         """Predictions for responses.
 
@@ -256,6 +263,8 @@ class Predict(Protocol):
             another number hands them over under other names, or in another order; 0 as they were when scored
         keys : ndarray of shape (n,), int, optional
             test items whose noise is drawn; `rows` by default
+        first : bool, default False
+            only the first sample, where several are drawn: the second axis has one entry then
 
         Returns
         -------
@@ -306,6 +315,8 @@ class Redecoding:
     columns: Sequence[str] = ()
     data_files: Sequence[str] = ()
     opened: Callable[[], tuple[Collection[str], Collection[str]]] | None = None
+    known: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
+    """What one check has found and another asks for as well."""
 
     def reference(self) -> np.ndarray:
         """(n, ...) predictions that others are compared with: those that were scored."""
