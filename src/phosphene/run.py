@@ -16,8 +16,8 @@ from phosphene.data import registry, splits
 from phosphene.data.quality import Screen
 from phosphene.errors import ConfigError, ModelError, did_you_mean
 from phosphene.io.atomic import checked_path
-from phosphene.io.config import FORMAT, Config, read_yaml, resolve
-from phosphene.io.folder import RunFolder
+from phosphene.io.config import FORMAT, Config, read_yaml, resolve_layers
+from phosphene.io.run_folder import RunFolder
 from phosphene.recipes.base import Recipe, RecipeConfig
 from phosphene.types import Dataset, Split, Stimuli, Trials
 from phosphene.validity.picture_features import features_of
@@ -84,7 +84,7 @@ def configure(recipe: str, layers: Sequence[tuple[str, Mapping[str, Any]]]) -> t
     if cls.preset(preset):
         below.append((f"preset {preset}", {"recipe": cls.preset(preset)}))
 
-    config, origins = resolve(model, [*below, *layers])
+    config, origins = resolve_layers(model, [*below, *layers])
     return _with_absolute_paths(config), origins
 
 

@@ -39,8 +39,8 @@ def study():
     return TinyStudy.of(open_dataset("insilico", options=SIZES))
 
 
-LONG = {"lea", "mind_vis", "cad", "gru_two_stage", "mixed"}
-"""Recipes that take half a minute or more here; their own tests under tests/recipes are quick."""
+LONG = {"brain_diffuser", "cad", "gru_two_stage", "lea", "mind_vis", "mixed", "posterior"}
+"""Recipes that take twenty seconds or more here; their own tests under tests/recipes are quick."""
 
 
 @pytest.fixture(

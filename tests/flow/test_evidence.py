@@ -11,7 +11,7 @@ from phosphene import flow
 from phosphene.errors import SplitError
 from phosphene.flow.evidence import _holds_out_clusters
 from phosphene.io import ledger
-from phosphene.io.folder import RunFolder
+from phosphene.io.run_folder import RunFolder
 from phosphene.recipes import RECIPES, recipe
 from phosphene.recipes.corpora import GENERATORS, PICTURES
 

@@ -10,7 +10,7 @@ import pytest
 
 from phosphene import flow
 from phosphene.errors import ConfigError, ModelError, SplitError
-from phosphene.io.folder import RunFolder
+from phosphene.io.run_folder import RunFolder
 from phosphene.io.stages import STAGE
 from tests.flow.conftest import write_pair_file
 

@@ -12,7 +12,7 @@ from phosphene import flow, recipes
 from phosphene.errors import MachineError
 from phosphene.flow.forecast import _carried_on, forecast, settings_for, show_memory, text_of
 from phosphene.io import memory
-from phosphene.io.folder import RunFolder
+from phosphene.io.run_folder import RunFolder
 from phosphene.recipes.base import Recipe, RecipeConfig, Stage
 from phosphene.run import Run
 from phosphene.training.checkpoint import ModulePart

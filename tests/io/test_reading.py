@@ -6,8 +6,8 @@ import pytest
 
 from phosphene.errors import ConfigError, DataError, MachineError, ModelError
 from phosphene.io.config import parse_yaml
-from phosphene.io.folder import read_json
 from phosphene.io.reading import open_npy, reading, reads
+from phosphene.io.run_folder import read_json
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,9 @@ def test_threads_set_while_running_change_no_bit(here, n_threads):
 
 
 @pytest.mark.skipif(not OPENBLAS, reason="numpy's BLAS is not OpenBLAS, and has other variables")
-@pytest.mark.parametrize("n_threads", [1, 2, 4])
+@pytest.mark.parametrize(
+    "n_threads", [pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow), 4]
+)
 def test_threads_set_by_the_environment_change_no_bit(here, n_threads):
     variables = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"), str(n_threads))
     result, _, threads = digests_elsewhere(**variables)

@@ -662,7 +662,7 @@ def test_unconditional_tokens_are_those_of_a_grey_picture_and_an_empty_text():
 @needs_kl
 def test_the_zoo_learns_from_the_tokens_that_features_give():
     from phosphene.features.clip import ClipFeatures
-    from phosphene.lab.zoo.dual_guided import picture_tokens, text_tokens
+    from phosphene.lab.zoo.dual_guided_training import picture_tokens, text_tokens
 
     clip = ClipFeatures(output="tokens")
     pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
@@ -674,7 +674,7 @@ def test_the_zoo_learns_from_the_tokens_that_features_give():
 @needs_kl
 def test_lessons_of_sixty_thousand_scenes_fit_into_600_megabytes(tmp_path):
     from phosphene.lab.zoo import material
-    from phosphene.lab.zoo.dual_guided import DualGuidedObjective, one_caption
+    from phosphene.lab.zoo.dual_guided_training import DualGuidedObjective, one_caption
 
     scenes = material.scenes(material.TRAIN, 12, tmp_path)
     lessons = DualGuidedObjective.lessons(scenes)

@@ -11,7 +11,7 @@ from phosphene import flow
 from phosphene.errors import ConfigError
 from phosphene.lab import zoo
 from phosphene.recipes.lea import Lea
-from phosphene.validity.base import Evidence
+from phosphene.validity.check import Evidence
 from phosphene.validity.leakage import subset_invariance
 
 pytestmark = pytest.mark.skipif(
@@ -196,6 +196,7 @@ def test_one_training_step_of_the_paper_preset_runs_on_a_processor():
     assert not (network.pred.weight == before).all()
 
 
+@pytest.mark.slow
 def test_data_without_regions_or_voxel_table_go_through_the_whole_flow(tmp_path):
     from tests.flow.conftest import write_pair_file
 

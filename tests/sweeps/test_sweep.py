@@ -12,10 +12,10 @@ from scipy import stats
 
 from phosphene.errors import ConfigError, MachineError, NotAvailable
 from phosphene.io.config import to_yaml
-from phosphene.io.folder import RunFolder
+from phosphene.io.run_folder import RunFolder
 from phosphene.sweeps.cluster import Job, submit
+from phosphene.sweeps.execution import one, prepare, sweep
 from phosphene.sweeps.grid import read_grid
-from phosphene.sweeps.run import one, prepare, sweep
 from phosphene.sweeps.table import mean_interval, point_table, summary_table, text_table
 
 BASE = {"data": {"name": "insilico", "options": {"n_train": 60, "n_test": 12, "n_voxels": 80}}}
@@ -199,6 +199,7 @@ def test_tables_and_figure_can_be_read(done):
         assert min(figure.size) > 200
 
 
+@pytest.mark.slow
 def test_a_job_array_makes_the_same_runs(done, tmp_path):
     pytest.importorskip("submitit")
     whole = prepare(done.file, tmp_path / "a folder; with $(odd) name")

@@ -104,11 +104,11 @@ def read_runs(
     DataError
         when a file is missing, broken, or does not fit the others; the message names it
     """
-    return locate(folder, subject, mask=mask, task=task, sessions=sessions, pattern=pattern).read(confounds)
+    return locate_runs(folder, subject, mask=mask, task=task, sessions=sessions, pattern=pattern).read(confounds)
 
 
 @reads("folder")
-def locate(
+def locate_runs(
     folder: str | Path,
     subject: str,
     *,

@@ -21,8 +21,8 @@ import numpy as np
 
 from phosphene.errors import ConfigError, PhospheneWarning
 from phosphene.io import atomic
-from phosphene.io.folder import LOCK, RunFolder
 from phosphene.io.reading import open_npy
+from phosphene.io.run_folder import LOCK, RunFolder
 
 _KEY = "key.json"
 
@@ -93,7 +93,7 @@ class WorkFolder:
         path = self.folder / f"{name}.npy"
         part = atomic.partial_name(path)
 
-        with atomic.explained(path):
+        with atomic.explained_write(path):
             try:
                 with open(part, "wb") as handle:
                     np.save(handle, np.ascontiguousarray(values), allow_pickle=False)

@@ -11,7 +11,7 @@ def doctor() -> int:
     Exit status 7 when something is broken.
     """
     from phosphene.errors import MachineError
-    from phosphene.io.doctor import examine
+    from phosphene.io.installation import examine
 
     remarks = examine()
     for remark in remarks:

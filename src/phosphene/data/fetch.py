@@ -143,7 +143,7 @@ def fetch(
 
     if to_fetch:
         _check_room(plan, to_fetch)
-        with atomic.explained(plan.root):
+        with atomic.explained_write(plan.root):
             plan.root.mkdir(parents=True, exist_ok=True)
 
         # Two processes that write one partial file would leave a file that is neither's.
@@ -262,7 +262,7 @@ def _attempt(item: Item, policy: Policy, say: Progress) -> dict[str, Any]:
     """One request for what is still missing of a file. Raises TransientError where another attempt may help."""
     part = partial_path(item.path)
     mark_file = part.with_name(f"{part.name}.json")
-    with atomic.explained(item.path):
+    with atomic.explained_write(item.path):
         item.path.parent.mkdir(parents=True, exist_ok=True)
 
     mark, kept = _resumable(item, part, mark_file)
@@ -294,7 +294,7 @@ def _attempt(item: Item, policy: Policy, say: Progress) -> dict[str, Any]:
 
         _check_answer(item, response, total, kept)
         mark = _Mark(item.url, response.headers.get("ETag", ""), response.headers.get("Last-Modified", ""), total)
-        with atomic.explained(item.path):
+        with atomic.explained_write(item.path):
             mark_file.write_text(json.dumps(vars(mark)), encoding="utf-8")
 
         size, sha256, md5 = _receive(item, response, part, kept, total, say)
@@ -318,7 +318,7 @@ def _finish(
             "stays so, the file was replaced there: ask its authors."
         )
 
-    with atomic.explained(item.path):
+    with atomic.explained_write(item.path):
         os.replace(part, item.path)
         atomic.fsync_folder(item.path.parent)
         mark_file.unlink(missing_ok=True)
@@ -406,7 +406,7 @@ def _receive(
         mode = "r+b"
 
     size = kept
-    with atomic.explained(item.path):
+    with atomic.explained_write(item.path):
         out = open(part, mode)  # noqa: SIM115  closed below; reading errors are not writing errors
 
     with out:
@@ -443,7 +443,7 @@ def _receive(
             sha256.update(block)
             md5.update(block)
 
-            with atomic.explained(item.path):
+            with atomic.explained_write(item.path):
                 out.write(block)
 
             if time.monotonic() - last_told > _TELL_AFTER_S:
@@ -454,7 +454,7 @@ def _receive(
 
                 say.say(f"  {item.path.name}: {human(size)}{goal}")
 
-        with atomic.explained(item.path):
+        with atomic.explained_write(item.path):
             out.flush()
             os.fsync(out.fileno())
 

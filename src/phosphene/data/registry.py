@@ -13,7 +13,7 @@ from typing import Any
 from phosphene.data.reader import Reader, ReaderOptions
 from phosphene.errors import ConfigError, DataError, NotAvailable, did_you_mean
 from phosphene.io.atomic import checked_path
-from phosphene.io.config import resolve
+from phosphene.io.config import resolve_layers
 from phosphene.io.reading import reading
 from phosphene.types import Dataset
 
@@ -31,7 +31,7 @@ of `PLUGINS`."""
 
 FORMATS: dict[str, str] = {
     "bdata": "phosphene.data.bdata:BDataFile",
-    "folder": "phosphene.data.folder:FolderReader",
+    "folder": "phosphene.data.dataset_folder:FolderReader",
     "pairs": "phosphene.data.pairs:PairFile",
 }
 """Formats that are recognised by a path instead of a name."""
@@ -75,7 +75,7 @@ class Source:
         if isinstance(values, ReaderOptions):
             return values
 
-        return resolve(self.reader.options, [(f"options of {self.name}", dict(values or {}))])[0]
+        return resolve_layers(self.reader.options, [(f"options of {self.name}", dict(values or {}))])[0]
 
 
 def known() -> tuple[str, ...]:

@@ -15,8 +15,8 @@ import pandas as pd
 
 from phosphene.errors import ConfigError, did_you_mean
 from phosphene.io import atomic
-from phosphene.io.folder import SEEN, RunFolder
 from phosphene.io.progress import Progress
+from phosphene.io.run_folder import SEEN, RunFolder
 from phosphene.metrics.category import CategoryOnlyDecoder
 from phosphene.recipes.base import Recipe
 from phosphene.run import TEST, Run

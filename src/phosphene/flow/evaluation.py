@@ -15,11 +15,11 @@ from phosphene.errors import DataError, ModelError
 from phosphene.flow.decoding import KNOWN_CONTROLS
 from phosphene.flow.evidence import evidence, look_of, write_findings
 from phosphene.io import atomic, ledger
-from phosphene.io.folder import SEEN, RunFolder
 from phosphene.io.progress import Progress
+from phosphene.io.run_folder import SEEN, RunFolder
 from phosphene.metrics.category import PictureClassifier
 from phosphene.metrics.controls import paired_differences
-from phosphene.metrics.golden import changed
+from phosphene.metrics.golden import changed_metrics
 from phosphene.metrics.metric import Decoded, Encoded, Scores, extractor_name
 from phosphene.metrics.perceptual import TrueFeatures, extract_features, feature_extractors_for, feature_views
 from phosphene.metrics.published import matching, published_rows
@@ -530,7 +530,7 @@ def _why_another_quantity(metric: str, brain: pd.DataFrame, gathered: Evidence) 
     kind = kind_of(metric)
 
     if gathered.golden is not None:
-        for name in changed(gathered.golden):
+        for name in changed_metrics(gathered.golden):
             if kind_of(name) == kind:
                 reasons.append(f"{name} no longer gives its golden value (check M10)")
                 break

@@ -14,7 +14,7 @@ from phosphene.errors import PhospheneError
 from phosphene.flow.decoding_targets import draws_at_random, other_kind, targets_of
 from phosphene.flow.sibling_runs import same_recipe, sibling_runs
 from phosphene.io import ledger
-from phosphene.io.folder import SEEN, RunFolder, read_json
+from phosphene.io.run_folder import SEEN, RunFolder, read_json
 from phosphene.metrics.golden import golden_values
 from phosphene.metrics.identification import similarity
 from phosphene.recipes.base import Recipe

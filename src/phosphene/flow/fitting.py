@@ -18,9 +18,9 @@ from phosphene.flow.forecast import Forecast, forecast, text_of, write_beside
 from phosphene.io import atomic, memory
 from phosphene.io.config import flatten, read_yaml, to_yaml
 from phosphene.io.device import device
-from phosphene.io.folder import RunFolder
 from phosphene.io.progress import Progress
 from phosphene.io.ranks import is_first
+from phosphene.io.run_folder import RunFolder
 from phosphene.io.stages import StageStore
 from phosphene.run import Run, RunConfig
 from phosphene.types import Split, digest_of
@@ -157,7 +157,7 @@ def _check_memory(opened: Run) -> None:
     n_bytes = 2 * 4 * n_trials * n_voxels  # two copies of float32
 
     what = f"The standardised copies of {n_trials} trials of {n_voxels} voxels"
-    memory.check(n_bytes, what, "Choose fewer voxels (data.roi), or a machine with more memory.")
+    memory.require_memory(n_bytes, what, "Choose fewer voxels (data.roi), or a machine with more memory.")
 
 
 def _begin(opened: Run, identity: Mapping[str, str], origins: Mapping[str, str]) -> None:

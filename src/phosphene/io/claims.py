@@ -49,7 +49,7 @@ def claimed(claim: Path, purpose: str = "") -> Iterator[bool]:
     lock = FileLock(claim)
     is_native = True
     try:
-        with atomic.explained(claim):
+        with atomic.explained_write(claim):
             lock.acquire(blocking=False)
             is_native = type(lock) is FileLock  # filelock changes the class where it falls back
             # The lock is ours, but the file names another machine, whose lock may not reach this one: its claim stands.

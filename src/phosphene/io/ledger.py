@@ -87,7 +87,7 @@ def append(folder: Path, look: LedgerEntry) -> None:
     file = folder / FILE
 
     # Bytes and not lines: what stands there stays as it is, also where it is damaged.
-    with atomic.explained(file):
+    with atomic.explained_write(file):
         if file.is_file():
             there = file.read_bytes()
         else:

@@ -55,7 +55,7 @@ def _of_container() -> int:
     return max(0, limit - used + reclaimable)
 
 
-def check(needed: int, what: str, advice: str) -> None:
+def require_memory(needed: int, what: str, advice: str) -> None:
     """Refuse work that this machine's memory cannot hold, before it starts.
 
     Parameters

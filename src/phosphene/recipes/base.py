@@ -45,8 +45,8 @@ from phosphene.errors import DataError, ModelError
 from phosphene.io import atomic
 from phosphene.io.config import Config, validate
 from phosphene.io.file_digest import digest_of_path
-from phosphene.io.folder import read_json
 from phosphene.io.progress import Progress
+from phosphene.io.run_folder import read_json
 from phosphene.io.stages import StageStore, load_part, name_of, read_lineage, save_part, version_of
 from phosphene.types import Images, Latents, Stimuli, Trials, digest_of
 

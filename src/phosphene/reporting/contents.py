@@ -15,11 +15,11 @@ import pandas as pd
 from phosphene.data.privacy import telling_names
 from phosphene.errors import PhospheneError, PhospheneWarning
 from phosphene.io.config import flatten
-from phosphene.io.folder import RunFolder
 from phosphene.io.reading import open_npy
+from phosphene.io.run_folder import RunFolder
+from phosphene.reporting.plain_words import HIDDEN, VERDICTS, is_secret, metric_words
 from phosphene.reporting.rows import rows_at
-from phosphene.reporting.words import HIDDEN, VERDICTS, is_secret, metric_words
-from phosphene.validity.base import rows_where
+from phosphene.validity.check import rows_where
 
 SHOW_ALL_UP_TO = 12
 """A run of at most this many pictures shows every one, from best to worst."""

@@ -19,14 +19,11 @@ from phosphene._version import __version__
 from phosphene.errors import ConfigError
 from phosphene.io import atomic
 from phosphene.io.config import flatten
-from phosphene.io.folder import SEEN, RunFolder
+from phosphene.io.run_folder import SEEN, RunFolder
 from phosphene.reporting.analysis_sections import analysis_sections
 from phosphene.reporting.contents import Contents, plain
-from phosphene.reporting.image_grid import contact_sheet, image_grid
-from phosphene.reporting.run_comparison import check_comparable, comparison
-from phosphene.reporting.run_figures import ENCODING, Drawn, draw_all, figure_values, near_copies, save_all
-from phosphene.reporting.tables import published_table, score_table
-from phosphene.reporting.words import (
+from phosphene.reporting.image_grid import image_grid, picture_sheet
+from phosphene.reporting.plain_words import (
     HIDDEN,
     VERDICTS,
     input_words,
@@ -38,6 +35,9 @@ from phosphene.reporting.words import (
     signed,
     whole,
 )
+from phosphene.reporting.run_comparison import check_comparable, comparison
+from phosphene.reporting.run_figures import ENCODING, Drawn, draw_all, figure_values, near_copies, save_all
+from phosphene.reporting.tables import published_table, score_table
 from phosphene.run import Run
 
 __all__ = ["RunLike", "render", "report"]
@@ -243,7 +243,7 @@ def _page(contents: Contents, figure_folder: Path | None) -> dict[str, Any]:
         "conclusions": [line for line in contents.conclusions if not line.startswith(("Check ", "Not tested"))],
         "plates": [image_grid(group, contents, sources) for group in groups],
         "sorted_by": sorted_by,
-        "sheet": contact_sheet(contents),
+        "sheet": picture_sheet(contents),
         "n_pictures": contents.n_pictures,
         "sources": sources,
         "scores": scores,

@@ -1,6 +1,6 @@
 """A sweep as an array of cluster jobs, one per run, through submitit. A job that is preempted is queued again.
 
-Every job is one call of :func:`phosphene.sweeps.run.one`, so that a run made on the cluster equals one made here; finished
+Every job is one call of :func:`phosphene.sweeps.execution.one`, so that a run made on the cluster equals one made here; finished
 stages are shared through the sweep's folder, which all nodes must see.
 """
 
@@ -13,8 +13,8 @@ from typing import Any
 
 from phosphene.errors import ConfigError, NotAvailable
 from phosphene.io.progress import Progress
-from phosphene.sweeps.folder import Sweep
-from phosphene.sweeps.run import one
+from phosphene.sweeps.execution import one
+from phosphene.sweeps.sweep_folder import Sweep
 
 
 class Job:

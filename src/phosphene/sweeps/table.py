@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from phosphene.io.folder import RunFolder, read_json
+from phosphene.io.run_folder import RunFolder, read_json
 from phosphene.metrics.registry import kind_of
 from phosphene.metrics.statistics import holm, paired_difference
-from phosphene.sweeps.folder import Sweep
 from phosphene.sweeps.grid import Point, SweepGrid, is_data
+from phosphene.sweeps.sweep_folder import Sweep
 
 COLUMNS = ("input", "metric", "value", "ci_low", "ci_high", "chance", "p", "n")
 

@@ -14,7 +14,7 @@ from scipy.stats import binomtest
 from phosphene.errors import PhospheneError
 from phosphene.metrics.registry import kind_of
 from phosphene.types.identity import few
-from phosphene.validity.base import (
+from phosphene.validity.check import (
     CheckResult,
     Evidence,
     Lineage,

@@ -22,7 +22,7 @@ from phosphene.features.clip import content_digest, full_precision
 from phosphene.io.progress import Progress
 from phosphene.io.store import RowStore, cached
 from phosphene.models.batch_invariance import group_noise
-from phosphene.models.pixel_range import eight_bits
+from phosphene.models.pixel_range import as_eight_bits
 from phosphene.types import Stimuli
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class VdvaeFeatures:
         """Sizes of the network, and the layout of its latents."""
         from phosphene.models import vdvae as vdvae_weights  # loads torch
 
-        return vdvae_weights.read_config(self.name, self.lab_folder)
+        return vdvae_weights.read_vdvae_config(self.name, self.lab_folder)
 
     @property
     def groups(self) -> int:
@@ -183,7 +183,7 @@ class VdvaeFeatures:
     def _prepared(self, pixels: np.ndarray) -> np.ndarray:
         """(n, 3, size, size) float32, -1 to 1."""
         size = self.config.image_size
-        pixels = eight_bits(np.asarray(pixels))
+        pixels = as_eight_bits(np.asarray(pixels))
         out = np.empty((len(pixels), size, size, 3), dtype=np.uint8)
 
         for i, picture in enumerate(pixels):
@@ -258,10 +258,10 @@ class VdvaeFeatures:
     def _network(self) -> Vdvae:
         from phosphene.models import vdvae as vdvae_weights  # loads torch
 
-        return vdvae_weights.load(self.name, self.device, self.lab_folder)
+        return vdvae_weights.load_vdvae(self.name, self.device, self.lab_folder)
 
     @cached_property
     def _digest(self) -> dict[str, str]:
         from phosphene.models import vdvae as vdvae_weights  # loads torch
 
-        return vdvae_weights.digest(self.name, self.lab_folder)
+        return vdvae_weights.weights_digest(self.name, self.lab_folder)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from phosphene.features.prompts import TEMPLATES, category_texts
-from phosphene.lab.captions import WHERE
+from phosphene.lab.scene_captions import WHERE
 
 __all__ = ["NOUNS", "PLACE_TEMPLATES", "place_texts", "thing_texts"]
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from phosphene.errors import ConfigError, ModelError
-from phosphene.io.folder import LOCK, RunFolder
+from phosphene.io.run_folder import LOCK, RunFolder
 
 
 def test_a_folder_without_a_run_says_how_to_make_one(tmp_path):
@@ -19,7 +19,7 @@ def test_a_folder_without_a_run_says_how_to_make_one(tmp_path):
 @pytest.mark.fault(63)
 def test_two_living_writers_of_one_run_are_kept_apart(tmp_path):
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom phosphene.io.folder import RunFolder\n"
+        "import sys, time\nfrom pathlib import Path\nfrom phosphene.io.run_folder import RunFolder\n"
         "with RunFolder(Path(sys.argv[1])).locked('fit lea'):\n    print('held', flush=True); sys.stdin.read()\n"
     )
     other = subprocess.Popen(
@@ -49,7 +49,7 @@ def test_the_lock_of_a_dead_process_is_taken_over(tmp_path):
 @pytest.mark.fault(91)
 def test_a_run_whose_writer_was_killed_is_free_at_once(tmp_path):
     code = (
-        "import sys\nfrom pathlib import Path\nfrom phosphene.io.folder import RunFolder\n"
+        "import sys\nfrom pathlib import Path\nfrom phosphene.io.run_folder import RunFolder\n"
         "with RunFolder(Path(sys.argv[1])).locked('fit lea'):\n    print('held', flush=True); sys.stdin.read()\n"
     )
     other = subprocess.Popen(

@@ -287,7 +287,7 @@ class Rehearsal:
         """What one training will need, counted on a few rows; where that is quick, with the time of real steps."""
         rows = BatchSampler(n_items, config.batch_size, seed).rows(0)
         parts = held(network, config)
-        memory.check(parts["gradients"], f"The gradients of {type(network).__name__}", ADVICE)
+        memory.require_memory(parts["gradients"], f"The gradients of {type(network).__name__}", ADVICE)
         network.train()
 
         steps = _FewRows(network, fetch, rows, config, seed)

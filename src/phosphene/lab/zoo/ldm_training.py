@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from phosphene.lab.zoo.material import Scenes
     from phosphene.models.ldm import LdmUnet
 
-__all__ = ["LdmObjective", "latents", "ldm", "pictures"]
+__all__ = ["LdmObjective", "ldm", "pictures_of_latents", "vq_latents"]
 
 _BLOCK = 500
 
@@ -33,7 +33,7 @@ def _teacher(device: str) -> Any:
 
 
 @torch.no_grad()
-def latents(x: Tensor) -> Tensor:
+def vq_latents(x: Tensor) -> Tensor:
     """Latents (n, 4, 8, 8) of pictures (n, 3, 32, 32), -1 to 1, before they are quantised, scaled to variance 1."""
     vq = _teacher(str(x.device))
     with torch.autocast(x.device.type, enabled=False):
@@ -41,7 +41,7 @@ def latents(x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def pictures(z: Tensor) -> Tensor:
+def pictures_of_latents(z: Tensor) -> Tensor:
     """Pictures (n, 3, 32, 32), -1 to 1, of scaled latents, which are quantised first."""
     vq = _teacher(str(z.device))
     decoded = []
@@ -70,7 +70,7 @@ class LdmObjective(Objective):
         """Latents of every scene, computed once: 1 kB a scene."""
         blocks = []
         for start in range(0, len(scenes), _BLOCK):
-            blocks.append(latents(to_network(scenes.pixels[start : start + _BLOCK])))
+            blocks.append(vq_latents(to_network(scenes.pixels[start : start + _BLOCK])))
         return {"latents": torch.cat(blocks)}
 
     @classmethod
@@ -84,7 +84,7 @@ class LdmObjective(Objective):
         Parameters
         ----------
         batch : dict of {str: Tensor}
-            ``latents``, and ``category`` and ``place`` (n,).
+            ``vq_latents``, and ``category`` and ``place`` (n,).
         draws : Draws
             Random numbers of this step.
         """
@@ -134,9 +134,9 @@ def ldm(
     asked = labels[:count]
     drawn = network.sample(asked, range(count), seed=0, steps=steps, samples=2, batch_size=40)  # (count, 2, 4, 8, 8)
     truth = to_network(scenes.pixels[:count])
-    rebuilt = pictures(z[:count])
-    sampled = pictures(drawn[:, 0])
-    resampled = pictures(drawn[:, 1])
+    rebuilt = pictures_of_latents(z[:count])
+    sampled = pictures_of_latents(drawn[:, 0])
+    resampled = pictures_of_latents(drawn[:, 1])
 
     if "classifier" in names():
         classifier: Any = load("classifier")

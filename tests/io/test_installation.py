@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from phosphene.io.doctor import examine
+from phosphene.io.installation import examine
 
 
 def install(place, name, version, requires=(), code=None):

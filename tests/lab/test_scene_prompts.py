@@ -8,9 +8,10 @@ import pytest
 
 from phosphene.data import open_dataset, read_dataset, write_dataset
 from phosphene.features.prompts import SINGLE_TEMPLATE, TEMPLATES, category_texts
-from phosphene.lab import prompts, zoo
-from phosphene.lab.captions import WHERE
+from phosphene.lab import scene_prompts as prompts
+from phosphene.lab import zoo
 from phosphene.lab.description import PLACES, THINGS
+from phosphene.lab.scene_captions import WHERE
 
 
 def test_examples_in_docstrings_hold():

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from phosphene.lab.zoo import fingerprint, from_network, load, to_network, tokenizer
-from phosphene.lab.zoo.dual_guided import one_caption
+from phosphene.lab.zoo.dual_guided_training import one_caption
 from phosphene.lab.zoo.objectives import Objective
 from phosphene.lab.zoo.scores import Scores, embed_texts, picture_grid
 from phosphene.models.stylegan2 import Discriminator, GanObjective, GanTraining, GeneratorNetwork, adam

@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from phosphene import analysis, cli
-from phosphene.analysis.base import COLUMNS, Analysis, Findings
+from phosphene.analysis.interface import COLUMNS, Analysis, Findings
 from phosphene.errors import ConfigError
 from phosphene.flow import analyse
 from phosphene.io.config import Config

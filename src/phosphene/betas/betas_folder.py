@@ -22,13 +22,13 @@ from phosphene.betas.glm import blas_threads, nuisance_basis, polynomial_degree,
 from phosphene.betas.hrf import HrfLibrary
 from phosphene.betas.options import BetaOptions
 from phosphene.betas.pipeline import BetaResult, ReportProgress, single_trial_betas
-from phosphene.betas.read import SubjectFiles, SubjectRuns, locate
-from phosphene.betas.reliability import SplitHalf, split_half
+from phosphene.betas.read import SubjectFiles, SubjectRuns, locate_runs
 from phosphene.betas.runs import BoldRun
+from phosphene.betas.split_halves import SplitHalf, split_half
 from phosphene.betas.timing import onset_shift
 from phosphene.betas.work import WorkFolder, open_work, work_key
 from phosphene.data import read_dataset, write_dataset
-from phosphene.data.folder import INDEX
+from phosphene.data.dataset_folder import INDEX
 from phosphene.data.pictures import match_pictures, open_pictures
 from phosphene.errors import ConfigError, DataError, PhospheneWarning
 from phosphene.io import atomic
@@ -138,7 +138,7 @@ def betas_from_folder(
         raise ConfigError(f"{out} exists and is not empty. Choose another --out.")
 
     library = HrfLibrary.chosen(options)
-    files = locate(folder, subject, mask=mask, task=task, sessions=sessions, pattern=pattern)
+    files = locate_runs(folder, subject, mask=mask, task=task, sessions=sessions, pattern=pattern)
     key = _key(files, options, library, shift, images)
 
     # The same call after it has finished returns what it made, and does no work.
@@ -241,7 +241,7 @@ def _fit(
     place = write_dataset(dataset, work.folder / "done", progress=progress, replace=True)
     arrays = _page_arrays(runs.runs, check, result, reliability, options)
 
-    with atomic.explained(place):
+    with atomic.explained_write(place):
         np.savez(place / FOUND, **arrays)  # pyright: ignore[reportArgumentType]  # no array is named allow_pickle
 
     with atomic.folder(out) as new:  # takes the place of an older one in one moment

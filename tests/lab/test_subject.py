@@ -6,8 +6,8 @@ from scipy.stats import rankdata
 
 from phosphene.errors import ConfigError, DataError
 from phosphene.lab import Subject, scenes
-from phosphene.lab.brain import fade
 from phosphene.lab.cortex import AREAS, FIELD_DEG
+from phosphene.lab.subject import fade
 
 
 @pytest.fixture(scope="module")

@@ -333,7 +333,7 @@ class RunFolder:
         ConfigError
             When another living process is writing to this run.
         """
-        with atomic.explained(self.path):
+        with atomic.explained_write(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
 
         lock = self.path / LOCK

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from phosphene._version import __version__
-from phosphene.io.folder import read_json
+from phosphene.io.run_folder import read_json
 from phosphene.sweeps.grid import SweepGrid, read_grid
 
 __all__ = ["Layers", "Sweep"]

@@ -29,9 +29,9 @@ from phosphene.errors import ConfigError, MachineError, PhospheneError, did_you_
 from phosphene.io import atomic
 from phosphene.io.claims import claimed
 from phosphene.io.progress import Progress, duration
-from phosphene.sweeps.folder import Layers, Sweep
 from phosphene.sweeps.grid import Planned, SweepGrid
 from phosphene.sweeps.results import write_results
+from phosphene.sweeps.sweep_folder import Layers, Sweep
 from phosphene.types.identity import few
 
 

@@ -13,8 +13,8 @@ from phosphene.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from phosphene.io.ledger import Ledger
+    from phosphene.validity.decoding_target import DecodingTarget
     from phosphene.validity.likeness import Likeness
-    from phosphene.validity.targets import DecodingTarget
 
 T = TypeVar("T")
 Answer = Literal["pass", "flag", "fail", "not applicable", "not tested"]

@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from phosphene.io.memory import Peak
-from phosphene.training import TrainConfig, forecast, train
-from phosphene.training.forecast import Rehearsal, _Live
+from phosphene.training import TrainConfig, train
+from phosphene.training import rehearsal as rehearsing
 from phosphene.training.losses import info_nce
+from phosphene.training.rehearsal import Rehearsal, _Live
 from tests.training.test_loop import weights
 from tests.training.toy import CONFIG, items, toy
 
@@ -30,7 +31,7 @@ class Layers(nn.Module):
 @pytest.fixture(autouse=True, params=[0, 10**9], ids=["shapes", "numbers"])
 def judged_by(request, monkeypatch):
     """What holds of trainings judged by shapes alone holds of those that are computed."""
-    monkeypatch.setattr(forecast, "LARGE", request.param)
+    monkeypatch.setattr(rehearsing, "LARGE", request.param)
 
 
 def rehearsal(network, data, recompute=False, **changes):
@@ -103,7 +104,7 @@ def test_a_loss_that_looks_at_its_numbers_is_counted_on_numbers():
 
 
 def test_a_large_training_is_judged_without_its_numbers(monkeypatch):
-    monkeypatch.setattr(forecast, "LARGE", 0)
+    monkeypatch.setattr(rehearsing, "LARGE", 0)
 
     class Huge(nn.Module):
         """A row makes 400 GB, which no machine that runs this test has."""

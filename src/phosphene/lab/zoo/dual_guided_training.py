@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from phosphene.lab.zoo.material import Scenes
     from phosphene.models.dual_guided import DualUnet
 
-__all__ = ["DualGuidedObjective", "dual_guided", "latents", "one_caption", "picture_tokens", "text_tokens"]
+__all__ = ["DualGuidedObjective", "dual_guided", "kl_latents", "one_caption", "picture_tokens", "text_tokens"]
 
 _BLOCK = 500
 
@@ -69,7 +69,7 @@ def text_tokens(texts: list[str], device: str = "cpu") -> Tensor:
 
 
 @torch.no_grad()
-def latents(x: Tensor) -> Tensor:
+def kl_latents(x: Tensor) -> Tensor:
     """Mean latents (n, 4, 8, 8) of pictures, scaled to variance 1."""
     _, kl = _teachers(str(x.device))
     return kl.encode(x).latent_dist.mean * kl.config.scaling_factor
@@ -124,7 +124,7 @@ class DualGuidedObjective(Objective):
         for start in range(0, n, _BLOCK):
             rows = slice(start, start + _BLOCK)
             x = to_network(scenes.pixels[rows])
-            out["latents"][rows] = latents(x)
+            out["latents"][rows] = kl_latents(x)
             out["vision"][rows] = picture_tokens(x)
             out["text"][rows] = text_tokens(captions[rows])
 
@@ -141,7 +141,7 @@ class DualGuidedObjective(Objective):
         Parameters
         ----------
         batch : dict of {str: Tensor}
-            ``latents`` (n, 4, 8, 8), ``vision`` (n, 17, 64) and ``text`` (n, 40, 64).
+            ``kl_latents`` (n, 4, 8, 8), ``vision`` (n, 17, 64) and ``text`` (n, 40, 64).
         draws : Draws
             Random numbers of this step.
         """
@@ -202,7 +202,7 @@ def dual_guided(
     drawn = {
         "reconstructions": z,
         "from noise": network.sample(vision, text, range(count), **options),
-        "from blurred": network.sample(vision, text, range(count), first=latents(blurred), **options),
+        "from blurred": network.sample(vision, text, range(count), first=kl_latents(blurred), **options),
     }
 
     _, kl = _teachers("cpu")

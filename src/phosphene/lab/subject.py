@@ -32,7 +32,7 @@ from phosphene.lab import pathway, scenes
 from phosphene.lab.bayes import BayesLinear, fit_bayes_linear
 from phosphene.lab.cortex import AREAS, EARLY, FIELD_DEG, grow
 from phosphene.lab.exact import exact_product, rounded
-from phosphene.lab.noise import NoiseModel, smooth_map
+from phosphene.lab.response_noise import NoiseModel, smooth_map
 from phosphene.lab.scenes import Scene
 from phosphene.lab.tuning import object_drive, object_tuning
 from phosphene.lab.whole import MOST_VOXELS, whole

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from phosphene.data import open_dataset, read_dataset, write_dataset
-from phosphene.data.folder import INDEX, ScaledRows
+from phosphene.data.dataset_folder import INDEX, ScaledRows
 from phosphene.errors import ConfigError, DataError
 from phosphene.reporting.describe import check
 from phosphene.types import Dataset, Split, Stimuli, Trials

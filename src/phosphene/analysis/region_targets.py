@@ -404,7 +404,7 @@ def moments(trials: Trials) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(mean), np.sqrt(square)
 
 
-def contrast(train: Trials, category: np.ndarray, chosen: str, spread: np.ndarray) -> np.ndarray:
+def category_contrast(train: Trials, category: np.ndarray, chosen: str, spread: np.ndarray) -> np.ndarray:
     """Mean response to a category minus the mean over the other categories' means, in standard deviations.
 
     Parameters

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from phosphene.lab.zoo import from_network, to_network
 from phosphene.lab.zoo.objectives import Objective
-from phosphene.lab.zoo.scores import Scores, block_slices, picture_grid, pictures
+from phosphene.lab.zoo.scores import Scores, block_slices, picture_grid, picture_scores
 from phosphene.training import Draws, TrainConfig
 
 if TYPE_CHECKING:
@@ -100,6 +100,6 @@ def vdvae(network: Vdvae, scenes: Scenes) -> tuple[Scores, np.ndarray, dict[str,
 
     mean = np.broadcast_to(truth.mean(0), truth.shape)
     for what, y in (*by_groups.items(), ("mean scene", mean)):
-        for name, value in pictures(truth, y).items():
+        for name, value in picture_scores(truth, y).items():
             scores[f"{name}, {what}"] = value
     return scores, picture_grid(truth, *by_groups.values()), {}

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from phosphene.metrics.registry import METRICS
-from phosphene.reporting import figures, words
+from phosphene.reporting import figures
+from phosphene.reporting import plain_words as words
 
 
 @pytest.mark.parametrize("module", [words, figures])

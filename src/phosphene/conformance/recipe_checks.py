@@ -13,8 +13,8 @@ import numpy as np
 
 from phosphene import recipes
 from phosphene.conformance.checklist import Checklist, asked_of_python, finite, must, near, same, shaped
-from phosphene.conformance.study import TinyStudy, tiny_study
-from phosphene.io.config import resolve
+from phosphene.conformance.small_study import TinyStudy, tiny_study
+from phosphene.io.config import resolve_layers
 from phosphene.io.stages import Part, StageStore, version_of
 from phosphene.recipes.base import Recipe, RecipeConfig, Stage
 
@@ -78,9 +78,11 @@ def check_recipe(
     with checks.claim("presets", "presets 'lab' and 'paper' that the configuration accepts"):
         must({"lab", "paper"} <= set(cls.presets), f"presets are {', '.join(cls.presets)}")
         for name in cls.presets:
-            resolve(cls.config_class, [(f"preset {name}", cls.preset(name))])
+            resolve_layers(cls.config_class, [(f"preset {name}", cls.preset(name))])
 
-        config = resolve(cls.config_class, [("preset lab", cls.preset("lab")), ("values", dict(values or {}))])[0]
+        config = resolve_layers(cls.config_class, [("preset lab", cls.preset("lab")), ("values", dict(values or {}))])[
+            0
+        ]
 
     if config is None:
         checks.conclude()

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from phosphene.conformance.checklist import Checklist, finite, must, near, same, shaped
-from phosphene.conformance.study import TinyStudy, tiny_study
+from phosphene.conformance.small_study import TinyStudy, tiny_study
 from phosphene.types import Stimuli
 
 _ROUNDING = 1e-4  # of the largest value: float32 through a network in batches of another size

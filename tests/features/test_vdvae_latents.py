@@ -11,7 +11,7 @@ import torch
 
 from phosphene.errors import ConfigError, DataError, ModelError, NotAvailable
 from phosphene.features import fingerprint
-from phosphene.features.vdvae import VdvaeFeatures
+from phosphene.features.vdvae_latents import VdvaeFeatures
 from phosphene.lab import scenes
 from phosphene.models import vdvae as vdvae_weights
 from phosphene.models.vdvae import Vdvae, VdvaeConfig

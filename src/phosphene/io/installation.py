@@ -299,7 +299,7 @@ def _unwritable(folder: Path) -> str:
     """Why nothing can be written there; empty where it can. Permissions say little on network disks, so it is tried."""
     try:
         trial = folder / f"{atomic.PARTIAL}doctor-{os.getpid()}"
-        with atomic.explained(folder):
+        with atomic.explained_write(folder):
             if not folder.is_dir():
                 return f"{folder} is no folder."
 

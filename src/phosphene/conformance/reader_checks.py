@@ -14,7 +14,7 @@ from phosphene.data import registry
 from phosphene.data.findings import Finding
 from phosphene.data.reader import Reader, ReaderOptions
 from phosphene.errors import PhospheneError
-from phosphene.io.config import resolve
+from phosphene.io.config import resolve_layers
 from phosphene.types import ROI, Dataset, Trials
 
 _MANY = 20_000
@@ -75,14 +75,17 @@ def check_reader(
     with checks.claim("options", "a ReaderOptions class that needs no value and refuses unknown ones"):
         must(issubclass(checked.options, ReaderOptions), f"it is {checked.options.__name__}")
         checked.options()
-        chosen = resolve(checked.options, [("options", dict(options or {}))])[0]
+        chosen = resolve_layers(checked.options, [("options", dict(options or {}))])[0]
 
     if chosen is None:
         checks.conclude()
         return
 
     checks.refuses(
-        "options", "an unknown option", lambda: resolve(checked.options, [("o", {"no_such_option": 1})]), "option"
+        "options",
+        "an unknown option",
+        lambda: resolve_layers(checked.options, [("o", {"no_such_option": 1})]),
+        "option",
     )
 
     path: Path | None = None

@@ -5,8 +5,9 @@ import re
 import numpy as np
 import pytest
 
-from phosphene.lab import captions, scenes
-from phosphene.lab.captions import GOOD, VAGUE, WRONG
+from phosphene.lab import scene_captions as captions
+from phosphene.lab import scenes
+from phosphene.lab.scene_captions import GOOD, VAGUE, WRONG
 
 N = 800
 COLOURS = {colour for kind in captions.KINDS.values() for colour in kind.colours}
