@@ -5,15 +5,15 @@
     python -m benchmarks faults --kinds kill           of kill, full, fail, interrupt, terminate
     python -m benchmarks faults --every 7              every seventh operation only
 
-A small library (faults.c, compiled here, loaded by LD_PRELOAD) counts the calls of a process that change what is on the disk or
-make it last (open for writing, write, rename, link, unlink, mkdir, rmdir, truncate, fsync), below one folder. At the k-th the process
-is killed (SIGKILL), finds the disk full from there on (ENOSPC), has that one call fail (EIO), or gets SIGINT or SIGTERM. Then the same
-command is given again. A run is *lost* when that command fails, and it *differs* when its results are not those of a run that nothing
-disturbed. For every k of every verb both must be 0.
+A small library (faults.c, compiled here, loaded by LD_PRELOAD) counts the calls of a process that change what is on the disk
+or make it last (open for writing, write, rename, link, unlink, mkdir, rmdir, truncate, fsync), below one folder. At the k-th
+the process is killed (SIGKILL), finds the disk full from there on (ENOSPC), has that one call fail (EIO), or gets SIGINT or
+SIGTERM. Then the same command is given again. A run is *lost* when that command fails, and it *differs* when its results are
+not those of a run that nothing disturbed. For every k of every verb both must be 0.
 
-Processes are forked from one that has imported everything, so that a fault costs a fraction of a second. States of the disk that
-agree in every file under a final name (names starting with ``.partial-`` are never read, and swept by the next command) are recovered
-from once.
+Processes are forked from one that has imported everything, so that a fault costs a fraction of a second. States of the disk
+that agree in every file under a final name (names starting with ``.partial-`` are never read, and swept by the next command)
+are recovered from once.
 """
 
 from __future__ import annotations
@@ -29,8 +29,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +71,7 @@ VERBS = {
     verb.name: verb
     for verb in (
         Verb("fit", ["fit", "linear", "--data", "{}/pairs.npz", "--out", "{}/run", *TINY]),
-        Verb("decode", ["decode", "{}/run", "--controls", "shuffled,mean"], after=["fit"]),
+        Verb("decode", ["decode", "{}/run", "--control", "shuffled", "--control", "mean"], after=["fit"]),
         Verb("encode", ["encode", "{}/run"], after=["fit"]),
         Verb("evaluate", ["evaluate", "{}/run"], after=["fit", "decode", "encode"]),
         Verb("analyse", ["analyse", "{}/run", "reliability"], after=["fit", "decode"]),
@@ -141,8 +143,8 @@ def make_inputs(folder: Path, verbs: Sequence[str]) -> None:
         Image.fromarray(picture.reshape(8, 8)).save(folder / "pictures" / f"{name}.png")
 
     sweep = {
-        "base": {"recipe": "linear", "data.name": str(folder / "pairs.npz"), "recipe.curve.kind": "none"},
-        "grid": {"recipe.alphas": [[1.0], [100.0]]},
+        "base": {"data": {"name": str(folder / "pairs.npz")}, "recipe.curve.kind": "none"},
+        "grid": [{"recipe": ["linear"], "recipe.alphas": [[1.0, 100.0]]}],
         "controls": ["shuffled"],
     }
     (folder / "sweep.yaml").write_text(json.dumps(sweep))
@@ -151,7 +153,7 @@ def make_inputs(folder: Path, verbs: Sequence[str]) -> None:
         from phosphene.lab import make
         from phosphene.lab.bold_files import write_bids
 
-        study = make("nsd", n_train=12, n_test=4, n_voxels=12)
+        study = make("nsd", n_train=20, n_test=5, n_voxels=60)
         write_bids(study, folder / "bids")
 
 
@@ -332,15 +334,13 @@ def digest(file: Path, work: Path) -> str:
     """SHA-256 of a file; of JSON without entries that hold times."""
     data = file.read_bytes()
     if file.suffix in (".json", ".jsonl"):
-        lines = (
-            data.decode("utf-8", "replace").splitlines()
-            if file.suffix == ".jsonl"
-            else [data.decode("utf-8", "replace")]
-        )
-        try:
+        text = data.decode("utf-8", "replace")
+        lines = [text]
+        if file.suffix == ".jsonl":
+            lines = text.splitlines()
+
+        with suppress(ValueError):  # damaged, or cut short: compared as it stands
             data = json.dumps([_timeless(json.loads(line)) for line in lines]).encode()
-        except ValueError:
-            pass  # damaged, or cut short: compared as it stands
 
     return hashlib.sha256(data.replace(os.fsencode(str(work)), b"")).hexdigest()
 
@@ -405,13 +405,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
         built = library(Path(folder))
-        out = Path(folder) / "outcomes.json"
         threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         environment = {**os.environ, **threads, "LD_PRELOAD": str(built), "PHOSPHENE_FAULTS": str(built)}
-        command = [sys.executable, "-m", "benchmarks.faults", *options.verbs, "--kinds", *options.kinds]
-        command += ["--every", str(options.every), "--inside", str(out)]
-        subprocess.run(command, check=True, env=environment)
-        outcomes = [Outcome(**values) for values in json.loads(out.read_text())]
+
+        def one(verb: str) -> list[Outcome]:
+            out = Path(folder) / f"{verb}.json"
+            command = [sys.executable, "-m", "benchmarks.faults", verb, "--kinds", *options.kinds]
+            command += ["--every", str(options.every), "--inside", str(out)]
+            subprocess.run(command, check=True, env=environment)
+            return [Outcome(**values) for values in json.loads(out.read_text())]
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # a thread waits for each process
+            outcomes = list(chain.from_iterable(pool.map(one, options.verbs)))
 
     print(table(outcomes))
     n_lost = sum(len(outcome.lost) for outcome in outcomes)

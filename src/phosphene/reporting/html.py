@@ -91,15 +91,15 @@ def report(run: RunLike | Sequence[RunLike], out: str | Path | None = None) -> P
         raise ConfigError("a report needs at least one run; name its folder.")
 
     check_comparable(runs)
-    first = runs[0].run.path
-    figure_folder = None
-    path = first / "report.html"
+    first = runs[0].run
+    if out is not None:
+        return _write(runs, atomic.checked_path(out), None)
 
-    if out is None:
-        figure_folder = first / "figures"
-    else:
-        path = atomic.checked_path(out)
+    with first.locked("report"):  # which also sweeps figures that a killed report left half written
+        return _write(runs, first.path / "report.html", first.path / "figures")
 
+
+def _write(runs: Sequence[Contents], path: Path, figure_folder: Path | None) -> Path:
     pages = [_page(runs[0], figure_folder), *(_page(contents, None) for contents in runs[1:])]
     values: dict[str, Any] = {"runs": pages, "comparison": None, "title": pages[0]["title"]}
     if len(runs) > 1:
