@@ -99,6 +99,7 @@ def analyse(
             f"{' or '.join(missing)}. Recipes that can: {', '.join(able)}."
         )
 
+    opened.verify()
     with opened.folder.locked(f"analyse {name}"):
         findings = cls(values, seed).run(opened, progress or Progress(quiet=True))
         presentation = present(name, findings)

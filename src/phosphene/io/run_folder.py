@@ -47,6 +47,7 @@ from phosphene.errors import ConfigError, ModelError
 from phosphene.io import atomic
 from phosphene.io.claims import claimed, holder
 from phosphene.io.reading import open_npy
+from phosphene.io.tables import read_table, write_table
 
 LOCK = ".lock"
 SEEN = "seen"
@@ -198,12 +199,7 @@ class RunFolder:
         DataFrame
             whose column "stimulus", where there is one, holds texts
         """
-        file = self.path.joinpath(*where)
-        if not file.is_file():
-            return pd.DataFrame()
-
-        # A stimulus may be called "NA" or "007": neither is a missing value or a number.
-        return pd.read_csv(file, keep_default_na=False, na_values=["nan", ""], dtype={"stimulus": str})
+        return read_table(self.path.joinpath(*where))
 
     def inputs(self, split: str = "test") -> list[str]:
         """Inputs that were decoded, ``brain`` first, without ``seen``.
@@ -296,13 +292,7 @@ class RunFolder:
         *where : str
             parts of its path within the run
         """
-        # Ids come from file names, so a picture called "=1+1.png" would be computed by whoever opens the table.
-        safe = table.copy()
-        for column in safe.columns:
-            if not pd.api.types.is_numeric_dtype(safe[column]):
-                safe[column] = safe[column].map(_defused)
-
-        atomic.write_text(self.path.joinpath(*where), safe.to_csv(index=False))
+        write_table(table, self.path.joinpath(*where))
 
     def log(self, event: str, **values: Any) -> None:
         """Append one line to log.jsonl. A full disk must not stop the work, so a failed write is dropped.
@@ -349,13 +339,6 @@ class RunFolder:
             # Under the lock: without it, this would remove what another process is writing.
             atomic.sweep(self.path)
             yield
-
-
-def _defused(value: Any) -> Any:
-    """A text that a spreadsheet would take for a formula, as a text; anything else as it is."""
-    if isinstance(value, str) and value.startswith(("=", "+", "@")):
-        return f"'{value}"
-    return value
 
 
 def read_json(file: Path) -> dict[str, Any]:

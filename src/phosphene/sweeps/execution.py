@@ -32,6 +32,7 @@ from phosphene.io.progress import Progress, duration
 from phosphene.sweeps.grid import Planned, SweepGrid
 from phosphene.sweeps.results import write_results
 from phosphene.sweeps.sweep_folder import Layers, Sweep
+from phosphene.types import digest_of
 from phosphene.types.identity import few
 
 
@@ -176,7 +177,12 @@ def _make(whole: Sweep, planned: Planned, grid: SweepGrid, progress: Progress) -
     if recipes.recipe(kind).can_encode(planned.config.recipe):
         flow.encode(opened, progress=progress)
 
-    flow.evaluate(opened, progress=progress)
+    flow.evaluate(
+        opened,
+        progress=progress,
+        sweep=digest_of(str(whole.out.resolve())),
+        n_planned=whole.planned_looks[planned.name],
+    )
     for name in grid.file.analyses:
         if analysis(name).applies_to(kind):
             flow.analyse(opened, name, progress=progress)

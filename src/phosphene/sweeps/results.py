@@ -12,6 +12,7 @@ import pandas as pd
 from phosphene.io import atomic
 from phosphene.io.config import flatten
 from phosphene.io.run_folder import SEEN, RunFolder
+from phosphene.io.tables import write_table
 from phosphene.metrics.statistics import Interval
 from phosphene.reporting.contents import Contents
 from phosphene.reporting.sweep_figure import draw_sweep
@@ -27,7 +28,7 @@ def write_results(whole: Sweep) -> None:
     """Write points.csv, summary.csv, figure.png and sweep.html of the runs that are there."""
     grid = whole.grid
     points = point_table(whole)
-    atomic.write_text(whole.out / "points.csv", points.to_csv(index=False))
+    write_table(points, whole.out / "points.csv")
 
     @cache
     def items(run: str) -> pd.DataFrame:
@@ -37,7 +38,7 @@ def write_results(whole: Sweep) -> None:
             return pd.DataFrame()
 
     summary = summary_table(points, grid, items)
-    atomic.write_text(whole.out / "summary.csv", summary.to_csv(index=False))
+    write_table(summary, whole.out / "summary.csv")
     results = _results(whole, grid, points, summary)
 
     if len(summary):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from phosphene._version import __version__
 from phosphene.io.run_folder import read_json
+from phosphene.run import RunConfig, science_of
 from phosphene.sweeps.grid import SweepGrid, read_grid
+from phosphene.types import digest_of
 
 __all__ = ["Layers", "Sweep"]
 
@@ -34,10 +37,28 @@ class Sweep:
     out: Path
     layers: Layers = ()
 
-    @property
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Sent to another process without the grid, which is read there."""
+        return Sweep, (self.file, self.out, self.layers)
+
+    @cached_property
     def grid(self) -> SweepGrid:
-        """The grid, read now."""
+        """The grid, read once."""
         return read_grid(self.file, self.layers)
+
+    @cached_property
+    def planned_looks(self) -> dict[str, int]:
+        """Name of a run to the number of other configurations that look at the same test set; other seeds are none."""
+        by_test_set: dict[str, set[str]] = {}
+        kind: dict[str, tuple[str, str]] = {}
+
+        for name, planned in self.grid.runs.items():
+            test_set = _test_set(planned.config)
+            configuration = science_of(planned.config.model_copy(update={"seed": 0}))
+            by_test_set.setdefault(test_set, set()).add(configuration)
+            kind[name] = (test_set, configuration)
+
+        return {name: len(by_test_set[test_set] - {own}) for name, (test_set, own) in kind.items()}
 
     def folder(self, name: str) -> Path:
         """Where a run lies."""
@@ -55,3 +76,13 @@ class Sweep:
             return ""
 
         return file.read_text(encoding="utf-8").strip().splitlines()[-1].removeprefix("phosphene.errors.")
+
+
+def _test_set(config: RunConfig) -> str:
+    """What decides which pictures test: the data, and the split, with the seed where that draws it."""
+    data = config.data
+    seed = 0
+    if config.split is not None and ":" in config.split:
+        seed = config.seed
+
+    return digest_of([data.name, data.root, data.subject, data.options, config.split, seed])

@@ -293,7 +293,9 @@ class Evidence:
     ledger : Ledger, optional
         earlier evaluations of this run
     looks_beside : int, default 0
-        how often runs beside this one, with another configuration, evaluated the same test set
+        how often other runs, with another configuration, evaluated the same test set
+    looks_planned : int, default 0
+        other configurations that the sweep of this run evaluates on the same test set
     config : str, default ""
         digest of this run's configuration, as in the ledger
     monitored : Mapping[str, tuple[int, iterable]], optional
@@ -341,6 +343,7 @@ class Evidence:
     strict_scores: pd.DataFrame | None = None
     ledger: Ledger | None = None
     looks_beside: int = 0
+    looks_planned: int = 0
     config: str = ""
     monitored: Mapping[str, tuple[int, Iterable]] = field(default_factory=dict)
     samples: Samples | None = None
