@@ -59,7 +59,7 @@ docstrings: $(VENV)/.dev  ## docstrings as numpydoc has them: well formed everyw
 	$(BIN)/numpydoc lint --ignore GL08,PR01,PR02,PR03,RT01,RT03,SS02,SS03,YD01 $$(find src -name '*.py' | sort)
 	$(BIN)/python tools/docstrings.py
 
-types: $(VENV)/.dev  ## pyright, basic (some minutes and 3.5 GB)
+types: $(VENV)/.dev  ## pyright, basic (one to two minutes and 3.5 GB)
 	$(BIN)/pyright --project pyproject.toml --pythonpath $(BIN)/python
 
 # Each figure may only fall. Lower a limit when the tree does better.
