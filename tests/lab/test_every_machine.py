@@ -86,7 +86,7 @@ def test_threads_set_by_the_environment_change_no_bit(here, n_threads):
 
 
 @pytest.mark.skipif(not X86, reason="these kernels are for x86-64 with OpenBLAS")
-@pytest.mark.parametrize("kernel", ["Nehalem", "Haswell", "SkylakeX"])
+@pytest.mark.parametrize("kernel", ["Nehalem", "Haswell", pytest.param("SkylakeX", marks=pytest.mark.slow)])
 def test_kernels_of_other_processors_change_no_bit(here, kernel):
     if kernel == "SkylakeX" and "avx512f" not in _processor_flags():
         pytest.skip("this processor has no AVX-512")

@@ -196,13 +196,13 @@ def test_one_training_step_of_the_paper_preset_runs_on_a_processor():
     assert not (network.pred.weight == before).all()
 
 
-@pytest.mark.slow
 def test_data_without_regions_or_voxel_table_go_through_the_whole_flow(tmp_path):
     from tests.flow.conftest import write_pair_file
 
     write_pair_file(tmp_path / "pairs.npz", n_train=40, n_test=10, n_voxels=30)
     values = {k: v for k, v in LAB.items() if not k.startswith("data.")}
-    layer = {**values, "data.name": str(tmp_path / "pairs.npz"), "split": "kfold:2"}
+    fewer = {"recipe.sampling.steps": 2, "recipe.sampling.samples": 2}
+    layer = {**values, **fewer, "data.name": str(tmp_path / "pairs.npz"), "split": "kfold:2"}
     opened = flow.fit(flow.configure("lea", [("test", layer)])[0], tmp_path / "run")
     flow.decode(opened, controls=["shuffled"])
     flow.encode(opened)

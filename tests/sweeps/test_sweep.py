@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import subprocess
 
 import numpy as np
@@ -197,6 +198,15 @@ def test_tables_and_figure_can_be_read(done):
     assert len(pd.read_csv(done.out / "summary.csv"))
     with Image.open(done.out / "figure.png") as figure:
         assert min(figure.size) > 200
+
+
+def test_a_job_that_travelled_to_a_node_makes_the_same_run(done, tmp_path):
+    """What submitit does in a process of the node, done here: the job arrives as bytes, and is called with a name."""
+    whole = prepare(done.file, tmp_path / "a folder; with $(odd) name")
+    name = next(iter(whole.grid.runs))
+    arrived = pickle.loads(pickle.dumps(Job(whole)))
+    assert arrived(name)
+    assert (whole.folder(name) / "scores.csv").read_bytes() == (done.folder(name) / "scores.csv").read_bytes()
 
 
 @pytest.mark.slow
