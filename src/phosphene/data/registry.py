@@ -14,6 +14,7 @@ from phosphene.data.reader import Reader, ReaderOptions
 from phosphene.errors import ConfigError, DataError, NotAvailable, did_you_mean
 from phosphene.io.atomic import checked_path
 from phosphene.io.config import resolve
+from phosphene.io.hdf5 import open_hdf5
 from phosphene.io.reading import reading
 from phosphene.types import Dataset
 
@@ -232,10 +233,8 @@ def _is_bdata(path: Path) -> bool:
     if path.suffix.lower() not in (".h5", ".hdf5"):
         return False
 
-    import h5py
-
     try:
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path) as file:
             return "dataset" in file and "metadata/key" in file
     except (OSError, RuntimeError, KeyError):  # the reader of pair files says what is wrong with it
         return False
