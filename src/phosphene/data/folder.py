@@ -416,6 +416,9 @@ def free_folder(path: str | Path, *, replace: bool = False) -> Path:
         The path holds something else, or a data set that must not be replaced.
     """
     path = atomic.checked_path(path)
+    if path.is_symlink():
+        path = path.resolve()  # the user's own link: what it leads to is meant, and it stays a link
+
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         if not (path / INDEX).is_file():
             raise ConfigError(

@@ -15,6 +15,7 @@ from phosphene.errors import ConfigError, DataError, NotAvailable, did_you_mean
 from phosphene.io.atomic import checked_path
 from phosphene.io.config import resolve
 from phosphene.io.hdf5 import open_hdf5
+from phosphene.io.inside import refuse_data_links
 from phosphene.io.reading import reading
 from phosphene.types import Dataset
 
@@ -72,11 +73,32 @@ class Source:
     subject: str | None = None
 
     def options(self, values: Mapping[str, Any] | ReaderOptions | None = None) -> ReaderOptions:
-        """The reader's options. Raises ConfigError for unknown ones, with the nearest known."""
-        if isinstance(values, ReaderOptions):
-            return values
+        """The reader's options, by which the files may be read.
 
-        return resolve(self.reader.options, [(f"options of {self.name}", dict(values or {}))])[0]
+        Parameters
+        ----------
+        values : mapping of {str: Any} or ReaderOptions, optional
+            what was asked for
+
+        Returns
+        -------
+        ReaderOptions
+            of the reader's own class
+
+        Raises
+        ------
+        ConfigError
+            For unknown ones, with the nearest known.
+        DataError
+            When a link in the data folder leads outside, and following such links was not asked for.
+        """
+        if isinstance(values, ReaderOptions):
+            options = values
+        else:
+            options = resolve(self.reader.options, [(f"options of {self.name}", dict(values or {}))])[0]
+
+        refuse_data_links(self.path, getattr(options, "follow_links", False))
+        return options
 
 
 def known() -> tuple[str, ...]:

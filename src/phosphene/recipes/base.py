@@ -46,6 +46,7 @@ from phosphene.io import atomic
 from phosphene.io.config import Config, validate
 from phosphene.io.file_digest import digest_of_path
 from phosphene.io.folder import read_json
+from phosphene.io.inside import must_stay_inside
 from phosphene.io.progress import Progress
 from phosphene.io.stages import StageStore, load_part, name_of, read_lineage, save_part, version_of
 from phosphene.types import Images, Latents, Stimuli, Trials, digest_of
@@ -385,6 +386,7 @@ class Recipe(Generic[C]):
             self.stage_lineages_[stage.name] = lineage
 
             if self._training is not None and store.writes:
+                must_stay_inside(self._training)
                 shutil.rmtree(self._training, ignore_errors=True)
 
         if store.folder is not None and store.writes:
