@@ -82,8 +82,9 @@ def test_what_a_killed_process_left_anywhere_in_the_run_is_swept(tmp_path):
 def test_formulas_in_texts_are_defused_in_tables(tmp_path):
     run = RunFolder(tmp_path)
     run.write_table(pd.DataFrame({"category": ["=1+1", "face"], "value": [-1.0, 2.0]}), "x.csv")
+    assert (tmp_path / "x.csv").read_text() == "category,value\n'=1+1,-1.0\nface,2.0\n"
     table = run.table("x.csv")
-    assert list(table["category"]) == ["'=1+1", "face"]
+    assert list(table["category"]) == ["=1+1", "face"]
     assert list(table["value"]) == [-1.0, 2.0]
 
 

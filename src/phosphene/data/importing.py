@@ -19,6 +19,7 @@ from phosphene.data.reader import ImportingReader
 from phosphene.data.registry import locate
 from phosphene.errors import DataError, PhospheneWarning, did_you_mean
 from phosphene.io.atomic import checked_path
+from phosphene.io.csv_table import read_guarded
 from phosphene.io.inside import refuse_data_links
 from phosphene.io.progress import Progress
 from phosphene.io.reading import reads
@@ -235,6 +236,7 @@ def read_table(path: str | Path, what: str) -> pd.DataFrame:
         table = pd.read_csv(
             io.StringIO(text), dtype=str, keep_default_na=False, sep=separator, index_col=False, skipinitialspace=True
         )
+        table = read_guarded(table)  # it may be one that phosphene wrote
     except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError) as error:
         raise DataError(f"{what} {path} is no readable table: {str(error).strip()}. Save it as CSV again.") from error
 

@@ -15,6 +15,7 @@ import pandas as pd
 
 from phosphene.errors import ConfigError, did_you_mean
 from phosphene.io import atomic
+from phosphene.io.csv_table import csv_text
 from phosphene.io.folder import SEEN, RunFolder
 from phosphene.io.progress import Progress
 from phosphene.metrics.category import CategoryOnlyDecoder
@@ -235,7 +236,7 @@ def _write_pictures(run: RunFolder, source: str, folds: Sequence[_Decoded], stim
         else:
             index["category"] = category
 
-        index.to_csv(folder / "index.csv", index=False)
+        atomic.write_text(folder / "index.csv", csv_text(index))
 
         samples = [f.samples for f in folds if f.samples is not None]
         if samples:
@@ -309,8 +310,8 @@ def encode(opened: Run, *, progress: Progress | None = None) -> RunFolder:
         with atomic.folder(opened.folder.encoded(TEST)) as folder:
             np.save(folder / "predicted.npy", np.concatenate(predicted), allow_pickle=False)
             np.save(folder / "measured.npy", np.concatenate(measured), allow_pickle=False)
-            table.to_csv(folder / "index.csv", index=False)
-            voxels.to_csv(folder / "voxels.csv", index=False)
+            atomic.write_text(folder / "index.csv", csv_text(table))
+            atomic.write_text(folder / "voxels.csv", csv_text(voxels))
 
         opened.folder.log("encoded", n=len(table))
 

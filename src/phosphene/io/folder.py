@@ -46,6 +46,7 @@ import pandas as pd
 from phosphene.errors import ConfigError, ModelError
 from phosphene.io import atomic
 from phosphene.io.claims import claimed, holder
+from phosphene.io.csv_table import csv_text, read_guarded
 from phosphene.io.inside import append_line, held_inside, plain_file, refuse_links
 from phosphene.io.reading import open_npy
 
@@ -205,7 +206,8 @@ class RunFolder:
             return pd.DataFrame()
 
         # A stimulus may be called "NA" or "007": neither is a missing value or a number.
-        return pd.read_csv(file, keep_default_na=False, na_values=["nan", ""], dtype={"stimulus": str})
+        texts = {"stimulus": str, "id": str}
+        return read_guarded(pd.read_csv(file, keep_default_na=False, na_values=["nan", ""], dtype=texts))
 
     def inputs(self, split: str = "test") -> list[str]:
         """Inputs that were decoded, ``brain`` first, without ``seen``.
@@ -299,12 +301,7 @@ class RunFolder:
             parts of its path within the run
         """
         # Ids come from file names, so a picture called "=1+1.png" would be computed by whoever opens the table.
-        safe = table.copy()
-        for column in safe.columns:
-            if not pd.api.types.is_numeric_dtype(safe[column]):
-                safe[column] = safe[column].map(_defused)
-
-        atomic.write_text(self.path.joinpath(*where), safe.to_csv(index=False))
+        atomic.write_text(self.path.joinpath(*where), csv_text(table))
 
     def log(self, event: str, **values: Any) -> None:
         """Append one line to log.jsonl. A full disk must not stop the work, so a failed write is dropped.
@@ -356,13 +353,6 @@ class RunFolder:
             # Under the lock: without it, this would remove what another process is writing.
             atomic.sweep(self.path)
             yield
-
-
-def _defused(value: Any) -> Any:
-    """A text that a spreadsheet would take for a formula, as a text; anything else as it is."""
-    if isinstance(value, str) and value.startswith(("=", "+", "@")):
-        return f"'{value}"
-    return value
 
 
 def read_json(file: Path) -> dict[str, Any]:

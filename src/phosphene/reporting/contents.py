@@ -124,8 +124,6 @@ class Contents:
         for name in table.columns:
             if name in _NUMERIC and name in columns:
                 table[name] = pd.to_numeric(table[name], errors="coerce")
-            elif not pd.api.types.is_numeric_dtype(table[name]):
-                table[name] = table[name].map(_without_quote)
 
         return table
 
@@ -624,14 +622,6 @@ def plain(value: Any) -> str:
         return f"{value:.6g}"
 
     return str(value)
-
-
-def _without_quote(value: Any) -> Any:
-    """A text as it was before a quote was put before a formula sign, against spreadsheets that would run it."""
-    if isinstance(value, str) and value[:1] == "'" and value[1:2] in ("=", "+", "@"):
-        return value[1:]
-
-    return value
 
 
 def _truthy(column: pd.Series) -> np.ndarray:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from phosphene.io import atomic
 from phosphene.io.config import flatten
+from phosphene.io.csv_table import csv_text
 from phosphene.io.folder import SEEN, RunFolder
 from phosphene.metrics.statistics import Interval
 from phosphene.reporting.contents import Contents
@@ -27,7 +28,7 @@ def write_results(whole: Sweep) -> None:
     """Write points.csv, summary.csv, figure.png and sweep.html of the runs that are there."""
     grid = whole.grid
     points = point_table(whole)
-    atomic.write_text(whole.out / "points.csv", points.to_csv(index=False))
+    atomic.write_text(whole.out / "points.csv", csv_text(points))
 
     @cache
     def items(run: str) -> pd.DataFrame:
@@ -37,7 +38,7 @@ def write_results(whole: Sweep) -> None:
             return pd.DataFrame()
 
     summary = summary_table(points, grid, items)
-    atomic.write_text(whole.out / "summary.csv", summary.to_csv(index=False))
+    atomic.write_text(whole.out / "summary.csv", csv_text(summary))
     results = _results(whole, grid, points, summary)
 
     if len(summary):

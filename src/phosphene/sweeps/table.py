@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from phosphene.io.csv_table import read_guarded
 from phosphene.io.folder import RunFolder, read_json
 from phosphene.metrics.registry import kind_of
 from phosphene.metrics.statistics import holm, paired_difference
@@ -221,7 +222,7 @@ def shown_metrics(summary: pd.DataFrame, wanted: Sequence[str], most: int = 4) -
 def text_table(whole: Sweep) -> str:
     """The summary of the metrics shown as a small table for the terminal."""
     grid = whole.grid
-    summary = pd.read_csv(whole.out / "summary.csv")
+    summary = read_guarded(pd.read_csv(whole.out / "summary.csv"))
     if summary.empty:
         return "no run is finished yet"
 
