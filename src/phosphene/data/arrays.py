@@ -65,6 +65,9 @@ class ArrayFile:
         except (DataError, MachineError, MemoryError):
             raise
         except Exception as error:  # bytes that are not what they should be make numpy, scipy and h5py raise anything
+            if memory.is_exhausted(error):
+                raise
+
             raise DataError(_damaged(self.path, f"while reading '{key}'", error)) from error
 
 
@@ -130,6 +133,9 @@ def open_arrays(path: str | Path) -> ArrayFile:
     except (DataError, MachineError, MemoryError):
         raise
     except Exception as error:
+        if memory.is_exhausted(error):
+            raise
+
         raise DataError(_damaged(path, "while opening", error)) from error
 
     if head[:1] == b"\x80" or head[:2] in (b"(d", b"(l", b"]q"):  # pickles of protocol 2 and later, and of 0 and 1
@@ -146,6 +152,9 @@ def open_arrays(path: str | Path) -> ArrayFile:
         try:
             return _mat(path)
         except Exception as error:
+            if memory.is_exhausted(error):
+                raise
+
             raise DataError(_damaged(path, "while opening", error)) from error
 
     raise DataError(

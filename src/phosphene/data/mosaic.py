@@ -31,6 +31,7 @@ from phosphene.data.findings import Finding
 from phosphene.data.pictures import pictures_of
 from phosphene.data.reader import ReaderOptions, about
 from phosphene.errors import DataError, PhospheneError, PhospheneWarning, did_you_mean
+from phosphene.io import memory
 from phosphene.io.hdf5 import hdf5_dataset, open_hdf5
 from phosphene.types import ROI, Dataset, Split, Stimuli, Trials
 
@@ -81,6 +82,9 @@ class TrialRows:
                 except (DataError, MemoryError):
                     raise
                 except Exception as error:  # whatever h5py and numpy make of damaged bytes
+                    if memory.is_exhausted(error):
+                        raise
+
                     raise DataError(
                         f"'betas/{name}' in {self.path} is damaged ({error}). Copy the file again."
                     ) from error

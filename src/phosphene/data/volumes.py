@@ -13,6 +13,7 @@ import numpy as np
 
 from phosphene.data.arrays import open_arrays
 from phosphene.errors import DataError
+from phosphene.io import memory
 from phosphene.io.hdf5 import hdf5_dataset, open_hdf5
 from phosphene.io.reading import reads
 
@@ -48,6 +49,9 @@ def open_nifti(path: str | Path, n_axes: int) -> Any:
     try:
         image = nib.load(path)
     except Exception as error:  # a broken header makes nibabel raise anything
+        if memory.is_exhausted(error):
+            raise
+
         head = path.read_bytes()[:64].lstrip().lower()
         if head.startswith((b"<!doctype", b"<html")):
             reason = "is a web page"
@@ -180,6 +184,9 @@ def read_volume(path: str | Path, like: Any = None) -> np.ndarray:
         (volume,) = _volumes(path, image, 1, 1)
         return volume[..., 0]
     except Exception as error:
+        if memory.is_exhausted(error):
+            raise
+
         raise DataError(f"{path} is damaged or truncated ({error}). Download or copy it again.") from error
 
 
@@ -261,6 +268,9 @@ class SessionFile:
         except DataError:
             raise
         except Exception as error:
+            if memory.is_exhausted(error):
+                raise
+
             raise DataError(f"{self.path} is damaged ({error}). Download or copy it again.") from error
 
     def _hdf5(self, voxels: np.ndarray, n: int) -> np.ndarray:

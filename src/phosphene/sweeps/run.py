@@ -148,7 +148,7 @@ def one(whole: Sweep, name: str, progress: Progress | None = None) -> bool:
 
         try:
             _make(whole, grid.runs[name], grid, progress)
-        except (PhospheneError, ArithmeticError, RuntimeError, ValueError, OSError) as error:
+        except (PhospheneError, ArithmeticError, RuntimeError, ValueError, OSError, MemoryError) as error:
             atomic.write_text(failed, traceback.format_exc())
             progress.say(f"{name} failed: {error}")
             return False
