@@ -32,6 +32,7 @@ from phosphene.data.dataset_folder import INDEX
 from phosphene.data.pictures import match_pictures, open_pictures
 from phosphene.errors import ConfigError, DataError, PhospheneWarning
 from phosphene.io import atomic
+from phosphene.io.inside import refuse_data_links
 from phosphene.types import Dataset, Stimuli, Trials
 
 FOUND = "found.npz"
@@ -79,6 +80,7 @@ def betas_from_folder(
     shift: Literal["auto", "none"] = "none",
     workers: int = 1,
     replace: bool = False,
+    follow_links: bool = False,
 ) -> FolderResult:
     """Betas of a subject of a BIDS or OpenfMRI folder, written as a folder that opens without being read.
 
@@ -112,6 +114,8 @@ def betas_from_folder(
         runs read, and blocks of voxels fitted, at once, as far as the memory allows
     replace : bool, default False
         whether an older data set of that name may be replaced
+    follow_links : bool, default False
+        whether files may be read through links that lead out of `folder`, or out of `images`
 
     Returns
     -------
@@ -132,10 +136,17 @@ def betas_from_folder(
     """
     options = options or BetaOptions()
     out = atomic.checked_path(out)
+    if out.is_symlink():
+        out = out.resolve()  # the user's own link: what it leads to is meant, and it stays a link
+
     if shift == "auto" and options.onset_shift_s:
         raise ConfigError(f"onsets are moved by {options.onset_shift_s:g} s or as the check finds, not both.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())) and not (out / INDEX).is_file():
         raise ConfigError(f"{out} exists and is not empty. Choose another --out.")
+
+    refuse_data_links(folder, follow_links)
+    if images is not None:
+        refuse_data_links(images, follow_links)
 
     library = HrfLibrary.chosen(options)
     files = locate_runs(folder, subject, mask=mask, task=task, sessions=sessions, pattern=pattern)

@@ -36,6 +36,7 @@ from phosphene.betas.layouts import RunFiles, bids, bids_masks, openfmri, openfm
 from phosphene.betas.runs import BoldRun
 from phosphene.betas.work import WorkFolder
 from phosphene.errors import DataError, did_you_mean
+from phosphene.io import memory
 from phosphene.io.reading import reads
 from phosphene.types import ROI, digest_of
 
@@ -354,6 +355,9 @@ def _image(path: Path, n_dimensions: int) -> tuple[np.ndarray, np.ndarray]:
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist.") from error
     except Exception as error:  # gzip, zlib, nibabel and numpy each have their own way to say it
+        if memory.is_exhausted(error):
+            raise
+
         raise DataError(
             f"{path} cannot be read whole: {error}. It may be cut short or damaged; copy it again."
         ) from error

@@ -21,6 +21,7 @@ import numpy as np
 
 from phosphene.errors import ConfigError, PhospheneWarning
 from phosphene.io import atomic
+from phosphene.io.inside import must_stay_inside
 from phosphene.io.reading import open_npy
 from phosphene.io.run_folder import LOCK, RunFolder
 
@@ -91,6 +92,7 @@ class WorkFolder:
             the same values on disk, read only
         """
         path = self.folder / f"{name}.npy"
+        must_stay_inside(path)
         part = atomic.partial_name(path)
 
         with atomic.explained_write(path):
@@ -108,6 +110,7 @@ class WorkFolder:
 
     def remove(self) -> None:
         """Throw everything away: it is finished."""
+        must_stay_inside(self.folder)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -140,7 +143,7 @@ def open_work(folder: str | Path, key: str) -> Iterator[WorkFolder]:
             )
 
             for path in others:
-                if path.is_dir():
+                if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path)
                 else:
                     path.unlink()

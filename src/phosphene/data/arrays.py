@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -11,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from phosphene.data.mat5 import check_tags
-from phosphene.errors import DataError, PhospheneWarning, did_you_mean
+from phosphene.errors import DataError, MachineError, PhospheneWarning, did_you_mean
+from phosphene.io import memory
+from phosphene.io.hdf5 import SHAPE, hdf5_dataset, open_hdf5, whole_hdf5
 
 if TYPE_CHECKING:
-    import h5py
     import pandas as pd
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"  # MATLAB 7.3 puts 512 bytes of its own before it
@@ -60,9 +62,12 @@ class ArrayFile:
 
         try:
             return self._read(key)
-        except DataError:
+        except (DataError, MachineError, MemoryError):
             raise
         except Exception as error:  # bytes that are not what they should be make numpy, scipy and h5py raise anything
+            if memory.is_exhausted(error):
+                raise
+
             raise DataError(_damaged(self.path, f"while reading '{key}'", error)) from error
 
 
@@ -125,9 +130,12 @@ def open_arrays(path: str | Path) -> ArrayFile:
         if head.startswith(b"MATLAB"):
             check_tags(path)
             return _mat(path)
-    except DataError:
+    except (DataError, MachineError, MemoryError):
         raise
     except Exception as error:
+        if memory.is_exhausted(error):
+            raise
+
         raise DataError(_damaged(path, "while opening", error)) from error
 
     if head[:1] == b"\x80" or head[:2] in (b"(d", b"(l", b"]q"):  # pickles of protocol 2 and later, and of 0 and 1
@@ -144,6 +152,9 @@ def open_arrays(path: str | Path) -> ArrayFile:
         try:
             return _mat(path)
         except Exception as error:
+            if memory.is_exhausted(error):
+                raise
+
             raise DataError(_damaged(path, "while opening", error)) from error
 
     raise DataError(
@@ -192,7 +203,8 @@ def _mat(path: Path) -> ArrayFile:
 
             value = value[name].ravel()[0]  # a struct is an array of one record
 
-        if hasattr(value, "toarray"):  # sparse
+        if hasattr(value, "toarray"):  # sparse: a file of a few bytes may unfold to any size
+            memory.require_memory(math.prod(value.shape) * 8, f"the sparse array '{key}' of {path}, {value.shape},", SHAPE)
             value = value.toarray()
 
         return np.asarray(value)
@@ -208,9 +220,11 @@ def _npz(path: Path) -> ArrayFile:
         names = list(archive.files)
 
     shapes: dict[str, tuple[int, ...]] = {}
+    n_bytes: dict[str, int] = {}
     with zipfile.ZipFile(path) as archive:
+        members = set(archive.namelist())
         for name in names:
-            if name in archive.namelist():
+            if name in members:
                 member = name
             else:
                 member = f"{name}.npy"
@@ -218,12 +232,24 @@ def _npz(path: Path) -> ArrayFile:
             with archive.open(member) as handle:
                 if handle.read(6) == np.lib.format.MAGIC_PREFIX:
                     handle.seek(0)
-                    shapes[name] = _npy_header(handle)[0]
+                    shape, dtype = _npy_header(handle)
+                    shapes[name] = shape
+                    n_bytes[name] = math.prod(shape) * dtype.itemsize
+
+                    # Objects are pickled to any length; those are refused when they are read.
+                    held = archive.getinfo(member).file_size
+                    if not dtype.hasobject and n_bytes[name] > held:
+                        raise DataError(
+                            f"'{name}' in {path} announces shape {shape} of {dtype}, {memory.size(n_bytes[name])}, but the "
+                            f"archive holds {memory.size(held)} of it. {SHAPE}"
+                        )
 
     if not shapes:
         raise DataError(f"{path} is a zip archive without NumPy arrays; save it with numpy.savez.")
 
     def read(key: str) -> np.ndarray:
+        # Zeros pack a thousandfold, honestly or not; what counts is whether there is room for them.
+        memory.require_memory(n_bytes[key], f"the array '{key}' of {path}, announced as {shapes[key]},", SHAPE)
         with np.load(path, allow_pickle=False) as archive:
             try:
                 return archive[key]
@@ -265,61 +291,30 @@ def _hdf5(path: Path, is_matlab: bool) -> ArrayFile:
             is_matlab = is_matlab or "MATLAB_class" in item.attrs
             shapes[name] = item.shape or ()
 
-    try:
-        with h5py.File(path, "r") as file:
-            file.visititems(visit)
-    except BlockingIOError as error:
-        raise DataError(
-            f"{path} is open for writing in another program. Close it there, then run the command again."
-        ) from error
+    with open_hdf5(path) as file:
+        file.visititems(visit)
 
     if is_matlab:
         shapes = {name: shape[::-1] for name, shape in shapes.items()}
 
     def read(key: str) -> np.ndarray:
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path) as file:
             item = hdf5_dataset(file, key)
             if h5py.check_ref_dtype(item.dtype) is not None:  # a MATLAB cell
-                references = np.ravel(item[()])
-                texts = [_text(hdf5_dataset(file, reference)[()]) for reference in references]
+                references = np.ravel(whole_hdf5(item))
+                texts = [_text(whole_hdf5(hdf5_dataset(file, reference))) for reference in references]
                 value = np.array(texts, dtype=object)
             elif h5py.check_string_dtype(item.dtype) is not None:
+                memory.require_memory(math.prod(item.shape or ()) * 8, f"the texts '{key}' of {path}", SHAPE)
                 value = item.asstr()[()]
             else:
-                value = item[()]
+                value = whole_hdf5(item)
 
         if is_matlab:
             return np.asarray(value).T
         return np.asarray(value)
 
     return ArrayFile(path, "mat73" if is_matlab else "hdf5", shapes, read)
-
-
-def hdf5_dataset(file: h5py.File, name: Any) -> h5py.Dataset:
-    """A dataset of an open HDF5 file.
-
-    Parameters
-    ----------
-    file : h5py.File
-        open for reading
-    name : str or h5py.Reference
-        of the dataset
-
-    Returns
-    -------
-    h5py.Dataset
-
-    Raises
-    ------
-    DataError
-        Where a group or a type stands under that name.
-    """
-    import h5py
-
-    item = file[name]
-    if not isinstance(item, h5py.Dataset):
-        raise DataError(f"'{name}' in {file.filename} is a {type(item).__name__} where an array is expected.")
-    return item
 
 
 def as_numbers(values: Any) -> pd.Series:

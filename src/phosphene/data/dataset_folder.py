@@ -16,7 +16,6 @@ Arrays are memory maps. The folder appears under its name whole or not at all.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 import json
@@ -34,6 +33,7 @@ from phosphene.data.findings import Finding
 from phosphene.data.reader import ReaderOptions
 from phosphene.errors import ConfigError, DataError, PhospheneError, did_you_mean
 from phosphene.io import atomic
+from phosphene.io.csv_table import csv_text, read_guarded
 from phosphene.io.reading import open_npy, reads
 from phosphene.types import Dataset, Rows, Split, Stimuli, Trials
 
@@ -230,7 +230,7 @@ def _read_csv(path: Path, index: Mapping[str, Any], name: str, columns: Mapping[
     file = _file(path, index, name)
     try:
         # All as text: pandas would guess the types, and make a number of a stimulus called "007".
-        table = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8")
+        table = read_guarded(pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise DataError(f"{file} is no readable table ({error}). {_MEND}") from error
 
@@ -416,6 +416,9 @@ def free_folder(path: str | Path, *, replace: bool = False) -> Path:
         The path holds something else, or a data set that must not be replaced.
     """
     path = atomic.checked_path(path)
+    if path.is_symlink():
+        path = path.resolve()  # the user's own link: what it leads to is meant, and it stays a link
+
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         if not (path / INDEX).is_file():
             raise ConfigError(
@@ -663,5 +666,4 @@ def _to_csv(table: pd.DataFrame) -> tuple[str, dict[str, str]]:
 
         out[str(name)] = values
 
-    text = pd.DataFrame(out).to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_MINIMAL, na_rep="nan")
-    return text, columns
+    return csv_text(pd.DataFrame(out), na_rep="nan"), columns

@@ -14,6 +14,8 @@ from phosphene.data.reader import Reader, ReaderOptions
 from phosphene.errors import ConfigError, DataError, NotAvailable, did_you_mean
 from phosphene.io.atomic import checked_path
 from phosphene.io.config import resolve_layers
+from phosphene.io.hdf5 import open_hdf5
+from phosphene.io.inside import refuse_data_links
 from phosphene.io.reading import reading
 from phosphene.types import Dataset
 
@@ -71,11 +73,32 @@ class Source:
     subject: str | None = None
 
     def options(self, values: Mapping[str, Any] | ReaderOptions | None = None) -> ReaderOptions:
-        """The reader's options. Raises ConfigError for unknown ones, with the nearest known."""
-        if isinstance(values, ReaderOptions):
-            return values
+        """The reader's options, by which the files may be read.
 
-        return resolve_layers(self.reader.options, [(f"options of {self.name}", dict(values or {}))])[0]
+        Parameters
+        ----------
+        values : mapping of {str: Any} or ReaderOptions, optional
+            what was asked for
+
+        Returns
+        -------
+        ReaderOptions
+            of the reader's own class
+
+        Raises
+        ------
+        ConfigError
+            For unknown ones, with the nearest known.
+        DataError
+            When a link in the data folder leads outside, and following such links was not asked for.
+        """
+        if isinstance(values, ReaderOptions):
+            options = values
+        else:
+            options = resolve_layers(self.reader.options, [(f"options of {self.name}", dict(values or {}))])[0]
+
+        refuse_data_links(self.path, getattr(options, "follow_links", False))
+        return options
 
 
 def known() -> tuple[str, ...]:
@@ -232,10 +255,8 @@ def _is_bdata(path: Path) -> bool:
     if path.suffix.lower() not in (".h5", ".hdf5"):
         return False
 
-    import h5py
-
     try:
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path) as file:
             return "dataset" in file and "metadata/key" in file
     except (OSError, RuntimeError, KeyError):  # the reader of pair files says what is wrong with it
         return False

@@ -16,10 +16,10 @@ from phosphene.errors import DataError, ModelError
 from phosphene.flow.decoding import KNOWN_CONTROLS
 from phosphene.flow.evidence import evidence, look_of, memories_of, write_findings
 from phosphene.io import atomic, ledger, looks
+from phosphene.io.csv_table import csv_text
 from phosphene.io.progress import Progress
 from phosphene.io.run_folder import SEEN, RunFolder
 from phosphene.io.seals import require_unbroken, seal_texts
-from phosphene.io.tables import table_text
 from phosphene.metrics.category import PictureClassifier
 from phosphene.metrics.controls import paired_differences
 from phosphene.metrics.golden import changed_metrics
@@ -124,9 +124,9 @@ def evaluate(
         _write_details(opened, scored, scores, verdicts, gathered, readers.texts)
         record = json.dumps({"verdicts": verdict_record(answers)}, indent=1) + "\n"
         tables = {
-            "validity.csv": table_text(verdicts),
+            "validity.csv": csv_text(verdicts),
             "validity.json": record,
-            "scores.csv": table_text(scores),  # last of all: a run counts as evaluated once scores.csv is there
+            "scores.csv": csv_text(scores),  # last of all: a run counts as evaluated once scores.csv is there
         }
         seal_texts(run.path, {name: hashlib.sha256(text.encode()).hexdigest() for name, text in tables.items()})
         for name, text in tables.items():

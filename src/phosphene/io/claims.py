@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from phosphene.io import atomic
+from phosphene.io.inside import must_stay_inside, plain_file
 
 
 @contextmanager
@@ -45,6 +46,10 @@ def claimed(claim: Path, purpose: str = "") -> Iterator[bool]:
         When the folder cannot be written.
     """
     from filelock import FileLock, Timeout
+
+    # A lock is written in place, and a link or a second name would lead that to another file.
+    must_stay_inside(claim)
+    plain_file(claim)
 
     lock = FileLock(claim)
     is_native = True

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from phosphene.errors import ModelError, did_you_mean
+from phosphene.io import memory
 from phosphene.types.identity import few
 
 if TYPE_CHECKING:
@@ -327,6 +328,9 @@ class ForeignCheckpoint:
         except ModelError:
             raise
         except Exception as error:  # a broken or hostile pickle can raise anything
+            if memory.is_exhausted(error):
+                raise
+
             raise ModelError(
                 f"{self.file} is no checkpoint of torch.save, or is damaged ({type(error).__name__}: {error})."
             ) from error

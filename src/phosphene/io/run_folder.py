@@ -46,6 +46,7 @@ import pandas as pd
 from phosphene.errors import ConfigError, ModelError
 from phosphene.io import atomic
 from phosphene.io.claims import claimed, holder
+from phosphene.io.inside import append_line, held_inside, plain_file, refuse_links
 from phosphene.io.reading import open_npy
 from phosphene.io.tables import read_table, write_table
 
@@ -85,11 +86,12 @@ class RunFolder:
         Raises
         ------
         ModelError
-            When the folder holds no run, with what it holds instead.
+            When the folder holds no run, with what it holds instead; or a link in it leads outside.
         """
         # Every run has a manifest, and a folder that somebody typed by mistake has none.
         run = cls(Path(path))
         if (run.path / "manifest.json").is_file():
+            refuse_links(run.path)
             return run
 
         if run.path.is_dir():
@@ -306,8 +308,8 @@ class RunFolder:
         """
         # Appended in one write, so that two processes do not mix their lines. A kill may cut the last one short.
         line = json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S"), "event": event, **values}, default=str)
-        with suppress(OSError), open(self.path / "log.jsonl", "a", encoding="utf-8") as handle:
-            handle.write(line + "\n")
+        with suppress(OSError):
+            append_line(self.path / "log.jsonl", line)
 
     @contextmanager
     def locked(self, purpose: str) -> Iterator[None]:
@@ -322,12 +324,17 @@ class RunFolder:
         ------
         ConfigError
             When another living process is writing to this run.
+        ModelError
+            When a link in it leads outside, now or while it is held.
         """
+        # Before the lock, which is a file in there as well.
+        refuse_links(self.path)
         with atomic.explained_write(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
 
         lock = self.path / LOCK
-        with claimed(lock, purpose) as mine:
+        plain_file(lock)
+        with held_inside(self.path), claimed(lock, purpose) as mine:
             if not mine:
                 other = holder(lock)
                 raise ConfigError(

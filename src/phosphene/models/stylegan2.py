@@ -49,7 +49,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from phosphene.errors import ConfigError, DataError, ModelError
-from phosphene.io import atomic
+from phosphene.io import atomic, memory
 from phosphene.io.config import Config, validate
 from phosphene.io.reading import reads
 from phosphene.io.run_folder import read_json
@@ -1538,6 +1538,9 @@ def read_pickle(file: str | Path) -> dict[str, dict[str, Tensor]]:
     except ModelError:
         raise
     except Exception as error:  # a broken or hostile pickle can raise anything
+        if memory.is_exhausted(error):
+            raise
+
         raise ModelError(f"{file} is no StyleGAN2 pickle, or is damaged ({type(error).__name__}: {error}).") from error
 
     networks = {}

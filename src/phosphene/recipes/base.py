@@ -45,6 +45,7 @@ from phosphene.errors import DataError, ModelError
 from phosphene.io import atomic
 from phosphene.io.config import Config, validate
 from phosphene.io.file_digest import digest_of_path
+from phosphene.io.inside import must_stay_inside
 from phosphene.io.progress import Progress
 from phosphene.io.run_folder import read_json
 from phosphene.io.stages import StageStore, load_part, name_of, read_lineage, save_part, version_of
@@ -385,6 +386,7 @@ class Recipe(Generic[C]):
             self.stage_lineages_[stage.name] = lineage
 
             if self._training is not None and store.writes:
+                must_stay_inside(self._training)
                 shutil.rmtree(self._training, ignore_errors=True)
 
         if store.folder is not None and store.writes:

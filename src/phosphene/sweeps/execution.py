@@ -28,6 +28,7 @@ from phosphene.analysis import analysis
 from phosphene.errors import ConfigError, MachineError, PhospheneError, did_you_mean
 from phosphene.io import atomic
 from phosphene.io.claims import claimed
+from phosphene.io.inside import held_inside, refuse_links
 from phosphene.io.progress import Progress, duration
 from phosphene.sweeps.grid import Planned, SweepGrid
 from phosphene.sweeps.results import write_results
@@ -108,6 +109,7 @@ def prepare(file: str | Path, out: str | Path, layers: Layers = ()) -> Sweep:
     """The sweep with every run resolved and its file copied; nothing is fitted."""
     whole = Sweep(atomic.checked_path(file).resolve(), atomic.checked_path(out), tuple(layers))
     _ = whole.grid
+    refuse_links(whole.out)
     atomic.write_text(whole.out / "grid.yaml", whole.file.read_text(encoding="utf-8"))
     return whole
 
@@ -133,7 +135,7 @@ def one(whole: Sweep, name: str, progress: Progress | None = None) -> bool:
     grid = whole.grid
     (whole.out / "claims").mkdir(parents=True, exist_ok=True)
 
-    with claimed(whole.out / "claims" / name) as mine:
+    with held_inside(whole.out), claimed(whole.out / "claims" / name) as mine:
         if not mine:
             progress.say(f"{name}: another process is making it")
             return False
@@ -147,7 +149,7 @@ def one(whole: Sweep, name: str, progress: Progress | None = None) -> bool:
 
         try:
             _make(whole, grid.runs[name], grid, progress)
-        except (PhospheneError, ArithmeticError, RuntimeError, ValueError, OSError) as error:
+        except (PhospheneError, ArithmeticError, RuntimeError, ValueError, OSError, MemoryError) as error:
             atomic.write_text(failed, traceback.format_exc())
             progress.say(f"{name} failed: {error}")
             return False

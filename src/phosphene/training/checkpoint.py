@@ -26,6 +26,7 @@ import numpy as np
 
 from phosphene.errors import ModelError, PhospheneWarning
 from phosphene.io import atomic
+from phosphene.io.inside import must_stay_inside
 from phosphene.io.reading import reads
 from phosphene.io.run_folder import read_json
 from phosphene.types.identity import few
@@ -200,6 +201,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     # Only now that the new one stands under its name. A kill before this line leaves three, until
     # the next save.
     for old in checkpoints(folder)[:-KEPT]:
+        must_stay_inside(old)
         shutil.rmtree(old, ignore_errors=True)
     return place
 
