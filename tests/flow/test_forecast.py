@@ -143,7 +143,7 @@ def test_what_trains_inside_a_fit_function_is_judged_and_not_done(tmp_path, kind
 def test_responses_that_memory_cannot_hold_are_refused_before_anything_is_written(tmp_path, monkeypatch):
     config = opened("linear", write_pair_file(tmp_path / "pairs.npz"), tmp_path).config
     # A machine that small is not to be had.
-    monkeypatch.setattr(memory, "_of_machine", lambda root: 1000)
-    with pytest.raises(MachineError, match=r"72 trials of 50 voxels need 29 kB .*1 kB are available.*data\.roi"):
+    monkeypatch.setattr(memory, "_of_machine", lambda root: 27_000)
+    with pytest.raises(MachineError, match=r"72 trials of 50 voxels need 29 kB .*27 kB are available.*data\.roi"):
         flow.fit(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()

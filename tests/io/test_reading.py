@@ -19,9 +19,9 @@ def test_whatever_a_library_raises_is_one_paragraph_that_names_the_file(error):
 
 
 def test_memory_that_runs_out_is_no_damage():
-    with pytest.raises(MachineError, match=r"memory ran out while reading scan.nii.*No file is damaged") as told:
-        with reading("scan.nii"):
-            raise MemoryError
+    expected = r"memory ran out while reading scan.nii.*No file is damaged"
+    with pytest.raises(MachineError, match=expected) as told, reading("scan.nii"):
+        raise MemoryError
 
     assert isinstance(told.value.__cause__, MemoryError)
 
