@@ -283,3 +283,57 @@ def test_shell_signs_in_options_folders_and_names_reach_a_job_script_as_text(tex
     assert not (tmp_path / "gone").exists()
     assert submitit.__version__
     assert set(_job_name(folder)) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
+
+
+def doomed(whole, name, threads):
+    """In place of a worker: killed, the first time or every time."""
+    import os
+    import signal
+
+    mark = whole.out / f"{name}.killed"
+    if "always" in whole.file.name or not mark.exists():
+        mark.write_text("")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    (whole.out / "made").mkdir(exist_ok=True)
+    (whole.out / "made" / name).write_text(str(threads))
+
+
+@pytest.mark.parametrize("kind", ["once", "always"])
+def test_a_worker_that_is_killed_is_noted_and_its_run_tried_once_more(tmp_path, monkeypatch, capsys, kind):
+    """The processes are real, and so is the signal; the work alone is short."""
+    from phosphene.io.progress import Progress
+    from phosphene.sweeps import execution
+
+    monkeypatch.setattr(execution, "_quietly", doomed)
+    whole = execution.Sweep(tmp_path / f"{kind}.yaml", tmp_path / "out")
+    whole.out.mkdir()
+    execution._in_processes(whole, ["a", "b"], 2, Progress())
+    told = capsys.readouterr().err
+    assert told.count("was killed (signal 9") == (2 if kind == "once" else 4)
+    if kind == "once":
+        assert sorted(path.name for path in (whole.out / "made").iterdir()) == ["a", "b"]
+    else:
+        assert "was killed (signal 9" in whole.failure("a")
+        assert whole.failure("a").endswith("twice")
+
+
+def test_an_element_of_an_array_that_was_skipped_fails(tmp_path, monkeypatch):
+    from phosphene.io.claims import claimed
+    from phosphene.sweeps import cluster
+
+    monkeypatch.setattr(cluster, "LEASE", 0.0)
+    monkeypatch.setattr(cluster, "BEAT", 0.0)
+    whole = prepare(write(tmp_path), tmp_path / "out")
+    name = next(iter(whole.grid.runs))
+    (whole.out / "claims").mkdir(parents=True)
+    with claimed(whole.out / "claims" / name), pytest.raises(MachineError, match="another process, which lives"):
+        cluster.Job(whole)(name)
+
+
+def test_a_sweep_says_the_same_of_looks_in_whichever_order(done):
+    verdicts = {}
+    for name in done.grid.runs:
+        row = RunFolder(done.folder(name)).table("validity.csv").set_index("id").loc["L6"]
+        verdicts[name] = (row["verdict"], row["value"])
+    assert len(set(verdicts.values())) == 1, verdicts

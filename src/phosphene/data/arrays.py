@@ -204,7 +204,9 @@ def _mat(path: Path) -> ArrayFile:
             value = value[name].ravel()[0]  # a struct is an array of one record
 
         if hasattr(value, "toarray"):  # sparse: a file of a few bytes may unfold to any size
-            memory.require_memory(math.prod(value.shape) * 8, f"the sparse array '{key}' of {path}, {value.shape},", SHAPE)
+            memory.require_memory(
+                math.prod(value.shape) * 8, f"the sparse array '{key}' of {path}, {value.shape},", SHAPE
+            )
             value = value.toarray()
 
         return np.asarray(value)

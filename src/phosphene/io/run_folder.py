@@ -45,7 +45,7 @@ import pandas as pd
 
 from phosphene.errors import ConfigError, ModelError
 from phosphene.io import atomic
-from phosphene.io.claims import claimed, holder
+from phosphene.io.claims import LEASE, claimed, holder
 from phosphene.io.inside import append_line, held_inside, plain_file, refuse_links
 from phosphene.io.reading import open_npy
 from phosphene.io.tables import read_table, write_table
@@ -339,8 +339,8 @@ class RunFolder:
                 other = holder(lock)
                 raise ConfigError(
                     f"{self.path} is being written by process {other.get('pid', '?')} on {other.get('host', '?')} "
-                    f"({other.get('purpose', 'unknown')}). Wait for it, or choose another --out. If you are sure it is "
-                    f"dead, delete {lock}."
+                    f"({other.get('purpose', 'unknown')}). Wait for it, or choose another --out. If that machine was lost, the "
+                    f"run is free {LEASE:.0f} s after its last sign of life."
                 )
 
             # Under the lock: without it, this would remove what another process is writing.

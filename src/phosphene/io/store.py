@@ -562,7 +562,7 @@ class RowStore:
                 raise MachineError(
                     f"{left} chunks of {self.folder} are claimed by other workers, but none was finished within "
                     f"{patience_s:.0f} s; the first is held by process {other.get('pid')} on {other.get('host')}. "
-                    f"If it is dead, delete {self.folder / CLAIMS} and run again."
+                    "Run again: what a lost machine held is free by then."
                 )
             else:
                 # All the rest is being computed by others: look again, less and less often.

@@ -16,11 +16,15 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import signal
 import time
 import traceback
+from collections import deque
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from multiprocessing.connection import wait
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from phosphene import flow, recipes
 from phosphene._version import __version__
@@ -35,6 +39,9 @@ from phosphene.sweeps.results import write_results
 from phosphene.sweeps.sweep_folder import Layers, Sweep
 from phosphene.types import digest_of
 from phosphene.types.identity import few
+
+if TYPE_CHECKING:
+    from multiprocessing.context import SpawnProcess
 
 
 def sweep(
@@ -191,13 +198,57 @@ def _make(whole: Sweep, planned: Planned, grid: SweepGrid, progress: Progress) -
 
 
 def _in_processes(whole: Sweep, names: Sequence[str], workers: int, progress: Progress) -> None:
+    """Make runs in processes of their own, some at a time; a process that is killed is noted, and its run tried once more."""
     context = multiprocessing.get_context("spawn")  # a forked process inherits the threads of BLAS in an unknown state
     threads = max(1, (os.cpu_count() or 1) // workers)
+    waiting = deque(names)
+    retried: set[str] = set()
+    running: dict[int, tuple[str, SpawnProcess]] = {}  # by what tells that a process has ended
+    ended = 0
 
-    with context.Pool(workers, initializer=_share_cores, initargs=(threads,), maxtasksperchild=1) as pool:
-        jobs = [pool.apply_async(_quietly, (whole, name)) for name in names]
-        for _, name in progress.each(list(zip(jobs, names, strict=True)), "runs", len(names)):
-            jobs[names.index(name)].wait()
+    try:
+        while waiting or running:
+            while waiting and len(running) < workers:
+                name = waiting.popleft()
+                process = context.Process(target=_quietly, args=(whole, name, threads))
+                process.start()
+                running[process.sentinel] = (name, process)
+
+            for sentinel in wait(list(running)):
+                assert isinstance(sentinel, int)
+                name, process = running.pop(sentinel)
+                process.join()
+
+                if process.exitcode == 0:
+                    ended += 1
+                    progress.say(f"{name}: ended, {ended} of {len(names)}")
+                    continue
+
+                lost = _how_it_ended(process.exitcode)
+                if name in retried:
+                    ended += 1
+                    atomic.write_text(whole.out / "failed" / f"{name}.txt", f"the process that made it {lost}, twice\n")
+                    progress.say(f"{name}: its process {lost} again; it is left out")
+                else:
+                    retried.add(name)
+                    waiting.append(name)
+                    progress.say(f"{name}: its process {lost}; it is tried once more")
+    finally:
+        for _, process in running.values():  # Ctrl-C, or a defect here: nothing is left behind at work
+            process.terminate()
+
+        for _, process in running.values():
+            process.join()
+
+
+def _how_it_ended(status: int | None) -> str:
+    """A verb for a status that is not 0."""
+    if status == -signal.SIGKILL:
+        return "was killed (signal 9, as the system does when memory runs out)"
+    if status is not None and status < 0:
+        return f"was ended by signal {-status}"
+
+    return f"ended with status {status}"
 
 
 def _share_cores(threads: int) -> None:
@@ -210,5 +261,6 @@ def _share_cores(threads: int) -> None:
     threadpool_limits(threads)
 
 
-def _quietly(whole: Sweep, name: str) -> bool:
-    return one(whole, name)
+def _quietly(whole: Sweep, name: str, threads: int) -> None:
+    _share_cores(threads)
+    one(whole, name)
