@@ -17,6 +17,7 @@ from phosphene.flow.evidence import evidence, look_of, write_findings
 from phosphene.io import atomic, ledger
 from phosphene.io.folder import SEEN, RunFolder
 from phosphene.io.progress import Progress
+from phosphene.io.reading import open_npy
 from phosphene.metrics.category import PictureClassifier
 from phosphene.metrics.controls import paired_differences
 from phosphene.metrics.golden import changed
@@ -325,8 +326,8 @@ def _encoded(opened: Run) -> Encoded | None:
     index = opened.folder.table("encoded", TEST, "index.csv")
     return Encoded(
         index["stimulus"].to_numpy(object),
-        np.load(folder / "predicted.npy", allow_pickle=False),
-        np.load(folder / "measured.npy", allow_pickle=False),
+        np.array(open_npy(folder / "predicted.npy")),
+        np.array(open_npy(folder / "measured.npy")),
         _ceiling(opened)[0],
     )
 
