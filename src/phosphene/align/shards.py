@@ -194,7 +194,7 @@ class RidgeShards:
 
         model = load_part(self.folder / MAP, StreamedRidge)
         begin, end = self.record["ranges"][number]
-        new = np.load(self.folder / NEW, allow_pickle=False)
+        new = np.array(open_npy(self.folder / NEW))
         predicted = model.predict(new, columns=slice(begin, end))
         temporary = atomic.partial_name(path)
 

@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
+from zipfile import BadZipFile
 
 import numpy as np
 
-from phosphene.errors import ConfigError, DataError, did_you_mean
+from phosphene.errors import ConfigError, DataError, PhospheneError, did_you_mean
+from phosphene.io.npz_file import read_npz
 from phosphene.types import Trials
 
 Mode = Literal["raise", "set", "silence", "scale"]
@@ -186,9 +188,10 @@ def _of_expression(trials: Trials, name: str) -> StimulationTarget:
 def _read_sets(file: str, trials: Trials) -> dict[str, np.ndarray]:
     """Positions by name."""
     try:
-        with np.load(Path(file).expanduser(), allow_pickle=False) as arrays:
-            by_name = dict(arrays.items())
-    except (OSError, ValueError, AttributeError) as error:
+        by_name = read_npz(Path(file).expanduser())
+    except PhospheneError:
+        raise
+    except (OSError, ValueError, AttributeError, BadZipFile) as error:
         raise DataError(f"voxel sets were expected in {file} as .npz, but it cannot be read: {error}.") from error
 
     n = trials.n_voxels

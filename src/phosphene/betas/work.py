@@ -22,6 +22,7 @@ import numpy as np
 from phosphene.errors import ConfigError, PhospheneWarning
 from phosphene.io import atomic
 from phosphene.io.inside import must_stay_inside
+from phosphene.io.npz_file import read_npz
 from phosphene.io.reading import open_npy
 from phosphene.io.run_folder import LOCK, RunFolder
 
@@ -61,8 +62,7 @@ class WorkFolder:
             return None
 
         try:
-            with np.load(path, allow_pickle=False) as file:
-                return {key: file[key] for key in file.files}
+            return read_npz(path)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             # A disk that filled up or a machine that lost power; what was in it can be computed again.
             path.unlink(missing_ok=True)

@@ -14,7 +14,8 @@ import numpy as np
 from phosphene.data.mat5 import check_tags
 from phosphene.errors import DataError, MachineError, PhospheneWarning, did_you_mean
 from phosphene.io import memory
-from phosphene.io.hdf5 import SHAPE, hdf5_dataset, open_hdf5, whole_hdf5
+from phosphene.io.hdf5 import hdf5_dataset, open_hdf5, whole_hdf5
+from phosphene.io.npz_file import SHAPE, check_ratio, npy_header, npz_headers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -194,6 +195,11 @@ def _mat(path: Path) -> ArrayFile:
         if key not in shapes:  # "struct.field", unless an array has this very name
             first, *fields = key.split(".")
 
+        # A byte an entry at least; what is packed could be any number of them.
+        n_entries = math.prod(shapes.get(first, ()))
+        memory.require_memory(n_entries, f"the array '{first}' of {path}, announced as {shapes.get(first)},", SHAPE)
+        check_ratio(n_entries, path.stat().st_size, f"'{first}' in {path}")
+
         value = quietly(scipy.io.loadmat, variable_names=[first])[first]
         for name in fields:
             if value.dtype.names is None or name not in value.dtype.names:
@@ -218,40 +224,14 @@ def _npz(path: Path) -> ArrayFile:
     if not zipfile.is_zipfile(path):
         raise DataError(_damaged(path, "while opening", ValueError("the end of the archive is missing")))
 
-    with np.load(path, allow_pickle=False) as archive:
-        names = list(archive.files)
-
-    shapes: dict[str, tuple[int, ...]] = {}
-    n_bytes: dict[str, int] = {}
-    with zipfile.ZipFile(path) as archive:
-        members = set(archive.namelist())
-        for name in names:
-            if name in members:
-                member = name
-            else:
-                member = f"{name}.npy"
-
-            with archive.open(member) as handle:
-                if handle.read(6) == np.lib.format.MAGIC_PREFIX:
-                    handle.seek(0)
-                    shape, dtype = _npy_header(handle)
-                    shapes[name] = shape
-                    n_bytes[name] = math.prod(shape) * dtype.itemsize
-
-                    # Objects are pickled to any length; those are refused when they are read.
-                    held = archive.getinfo(member).file_size
-                    if not dtype.hasobject and n_bytes[name] > held:
-                        raise DataError(
-                            f"'{name}' in {path} announces shape {shape} of {dtype}, {memory.size(n_bytes[name])}, but the "
-                            f"archive holds {memory.size(held)} of it. {SHAPE}"
-                        )
-
+    headers = npz_headers(path)
+    shapes = {name: shape for name, (shape, _) in headers.items()}
     if not shapes:
         raise DataError(f"{path} is a zip archive without NumPy arrays; save it with numpy.savez.")
 
     def read(key: str) -> np.ndarray:
-        # Zeros pack a thousandfold, honestly or not; what counts is whether there is room for them.
-        memory.require_memory(n_bytes[key], f"the array '{key}' of {path}, announced as {shapes[key]},", SHAPE)
+        n_bytes = math.prod(shapes[key]) * headers[key][1].itemsize
+        memory.require_memory(n_bytes, f"the array '{key}' of {path}, announced as {shapes[key]},", SHAPE)
         with np.load(path, allow_pickle=False) as archive:
             try:
                 return archive[key]
@@ -261,20 +241,9 @@ def _npz(path: Path) -> ArrayFile:
     return ArrayFile(path, "npz", shapes, read)
 
 
-def _npy_header(handle: Any) -> tuple[tuple[int, ...], np.dtype]:
-    version = np.lib.format.read_magic(handle)
-    if version == (1, 0):
-        reader = np.lib.format.read_array_header_1_0
-    else:
-        reader = np.lib.format.read_array_header_2_0
-
-    shape, _, dtype = reader(handle)
-    return shape, dtype
-
-
 def _npy(path: Path) -> ArrayFile:
     with open(path, "rb") as handle:
-        shape, dtype = _npy_header(handle)
+        shape, dtype = npy_header(handle)
 
     if dtype.hasobject:
         raise DataError(_pickled(path))

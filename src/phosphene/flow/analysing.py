@@ -93,7 +93,7 @@ def analyse(
         seed = opened.config.seed
 
     if missing := cls.missing(kind):
-        able = [recipe for recipe in recipes.recipe_names() if cls.applies_to(recipe)]
+        able = [recipe for recipe in recipes.RECIPES if cls.applies_to(recipe)]
         raise ConfigError(
             f"the analysis '{name}' needs a recipe that can {' and '.join(cls.needs)}, but '{kind}' cannot "
             f"{' or '.join(missing)}. Recipes that can: {', '.join(able)}."

@@ -18,6 +18,7 @@ from phosphene.flow.evidence import evidence, look_of, memories_of, write_findin
 from phosphene.io import atomic, ledger, looks
 from phosphene.io.csv_table import csv_text
 from phosphene.io.progress import Progress
+from phosphene.io.reading import open_npy
 from phosphene.io.run_folder import SEEN, RunFolder
 from phosphene.io.seals import require_unbroken, seal_texts
 from phosphene.metrics.category import PictureClassifier
@@ -353,8 +354,8 @@ def _encoded(opened: Run) -> Encoded | None:
     index = opened.folder.table("encoded", TEST, "index.csv")
     return Encoded(
         index["stimulus"].to_numpy(object),
-        np.load(folder / "predicted.npy", allow_pickle=False),
-        np.load(folder / "measured.npy", allow_pickle=False),
+        np.array(open_npy(folder / "predicted.npy")),
+        np.array(open_npy(folder / "measured.npy")),
         _ceiling(opened)[0],
     )
 

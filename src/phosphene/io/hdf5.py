@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from phosphene.errors import DataError
 from phosphene.io import memory
+from phosphene.io.npz_file import SHAPE, check_ratio
 
 if TYPE_CHECKING:
     import h5py
-
-SHAPE = "If that shape is not what you expect, the file is damaged or made to exhaust the memory; do not use it."
 
 _sound: set[tuple[int, ...]] = set()
 """Files that were looked through, by what the system says of the very bytes that are open."""
@@ -121,6 +120,7 @@ def whole_hdf5(item: h5py.Dataset) -> Any:
     n_bytes = math.prod(item.shape or ()) * item.dtype.itemsize
     what = f"the array '{item.name}' of {item.file.filename}, announced as {item.shape},"
     memory.require_memory(n_bytes, what, SHAPE)
+    check_ratio(n_bytes, item.id.get_storage_size(), f"'{item.name}' in {item.file.filename}")
     return item[()]
 
 

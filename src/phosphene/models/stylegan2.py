@@ -51,6 +51,7 @@ from torch import Tensor, nn
 from phosphene.errors import ConfigError, DataError, ModelError
 from phosphene.io import atomic, memory
 from phosphene.io.config import Config, validate
+from phosphene.io.pickle_check import check_pickle
 from phosphene.io.reading import reads
 from phosphene.io.run_folder import read_json
 from phosphene.io.stages import read_safetensors
@@ -1532,6 +1533,7 @@ def read_pickle(file: str | Path) -> dict[str, dict[str, Tensor]]:
             raise ModelError(f"{file} has {file.stat().st_size / 1e9:.1f} GB; StyleGAN2's pickles have less than one.")
 
         with open(file, "rb") as stream:
+            check_pickle(stream, file.stat().st_size)
             content = _StyleGanUnpickler(stream, file).load()
     except OSError as error:
         raise ModelError(f"the checkpoint {file} cannot be read ({error.strerror or error}).") from error

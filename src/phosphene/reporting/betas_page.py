@@ -12,8 +12,9 @@ import pandas as pd
 
 from phosphene.betas.betas_folder import FOUND
 from phosphene.data import read_dataset
-from phosphene.errors import DataError
+from phosphene.errors import DataError, PhospheneError
 from phosphene.io import atomic
+from phosphene.io.npz_file import read_npz
 from phosphene.reporting import betas_figures as draw
 from phosphene.reporting.html import render
 from phosphene.reporting.plain_words import number, whole
@@ -78,8 +79,9 @@ def betas_report(folder: str | Path, subject: str | None = None, out: str | Path
 
 def _found(path: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files}
+        return read_npz(path)
+    except PhospheneError:
+        raise
     except (OSError, ValueError, EOFError, KeyError, BadZipFile) as error:
         raise DataError(
             f"{path} cannot be read ({error}), so there is nothing to report. Run `phosphene betas` again with --replace."

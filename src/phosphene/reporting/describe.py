@@ -76,7 +76,7 @@ def list_rows(root: str | Path | None = None) -> list[dict[str, str]]:
                 row["found"] = str(locate(name, root=root).path)
             else:
                 row["found"] = "built in"
-        except (PhospheneError, ImportError) as error:
+        except Exception as error:  # a reader of another package may raise anything; the others are listed all the same
             row["problem"] = str(error)
 
         rows.append(row)
