@@ -19,7 +19,7 @@ from phosphene.data.standardise import Standardiser
 from phosphene.io.stages import StageStore, take
 from phosphene.recipes.base import STANDARDISE, Recipe, RecipeConfig, Stage
 from phosphene.recipes.linear import Linear, LinearConfig
-from phosphene.types import Dataset, Images, Stimuli, Trials
+from phosphene.types import Dataset, Images, NoiseKey, Stimuli, Trials
 
 STUDY: dict[str, Dataset] = {}
 """The whole study under "now", for decoders that look where they should not."""
@@ -193,9 +193,12 @@ class Labelled(Naming):
         """One of as many pictures as there are categories."""
         self.check_trials(trials)
         category = STUDY["now"].stimuli.category.astype(str)
-        of = dict(zip(STUDY["now"].stimuli.ids, category, strict=True))
+        keys = [str(NoiseKey.of(stimulus)) for stimulus in STUDY["now"].stimuli.ids]
+        of = dict(zip(keys, category, strict=True))
         trained = np.unique(category[np.isin(STUDY["now"].stimuli.ids, STUDY["now"].split().train)])
-        which = np.clip(np.searchsorted(trained, [of[s] for s in trials.stimuli]), 0, len(trained) - 1)
+        which = np.clip(
+            np.searchsorted(trained, [of[str(NoiseKey.of(key))] for key in trials.noise_keys]), 0, len(trained) - 1
+        )
         return Images(trials.stimuli, self.gallery_.means[which])
 
 
@@ -215,14 +218,48 @@ class Brainless(Naming):
         return self.decode_samples(trials)[0]
 
     def decode_samples(self, trials: Trials) -> list[Images]:
-        """Three pictures a trial, drawn by the trial's name as random generators here do, whatever its response."""
+        """Three pictures a trial, drawn by its noise key as random generators here do, whatever its response."""
         self.check_trials(trials)
-        drawn = [self.rng("any", str(name)).integers(len(self.gallery_.pictures), size=3) for name in trials.stimuli]
+        drawn = [self.rng("any", str(key)).integers(len(self.gallery_.pictures), size=3) for key in trials.noise_keys]
         return [Images(trials.stimuli, self.gallery_.pictures[[d[s] for d in drawn]]) for s in range(3)]
+
+
+class BestOfFiveConfig(LinearConfig):
+    """Configuration of `BestOfFive`."""
+
+    kind: Literal["best_of_five"] = "best_of_five"
+
+
+class BestOfFive(Linear):
+    """Draws five noisy pictures a trial and puts the one nearest the truth first."""
+
+    config_class = BestOfFiveConfig
+
+    def decode(self, trials: Trials) -> Images:
+        """The first of all samples."""
+        return self.decode_samples(trials)[0]
+
+    def decode_samples(self, trials: Trials) -> list[Images]:
+        """All five, ordered by a look at the whole study."""
+        decoded = super().decode(trials).pixels  # (n, h, w, c)
+        stimuli = STUDY["now"].stimuli
+        row_of = {str(NoiseKey.of(stimulus)): row for row, stimulus in enumerate(stimuli.ids)}
+        keys = [str(NoiseKey.of(key)) for key in trials.noise_keys]
+        true = stimuli.floats(np.asarray([row_of[key] for key in keys]))  # (n, h, w, c)
+
+        drawn = []
+        for sample in range(5):
+            noise = [self.rng(key, sample).normal(0, 0.1, decoded.shape[1:]) for key in keys]
+            drawn.append(np.clip(decoded + np.stack(noise), 0, 1))
+
+        pictures = np.stack(drawn)  # (5, n, h, w, c)
+        order = np.square(pictures - true).mean(axis=(2, 3, 4)).argsort(axis=0)  # (5, n)
+        rows = np.arange(len(trials))
+        return [Images(trials.stimuli, pictures[chosen, rows]) for chosen in order]
 
 
 DISHONEST: Mapping[str, type[Recipe]] = {
     cls.config_class.model_fields["kind"].default: cls
-    for cls in (BatchScored, Peeking, Adapting, Ungrouped, Collapsed, Naming, Labelled, Brainless)
+    for cls in (BatchScored, Peeking, Adapting, Ungrouped, Collapsed, Naming, Labelled, Brainless, BestOfFive)
 }
 __all__ = ["DISHONEST", "STUDY", "registered"]

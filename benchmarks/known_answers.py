@@ -257,22 +257,6 @@ def _marked_cycle(lab: Lab) -> Answers:
     return lab.judged("cycle-marked", then=lambda opened: analyse(opened, "cycle"))
 
 
-def _best_of_n(lab: Lab) -> Answers:
-    """Of five noisy samples the one nearest the truth is kept as the decoded picture."""
-
-    def then(opened: Run) -> None:
-        place = opened.folder.decoded("test", "brain")
-        one, true = np.load(place / "pixels.npy"), opened.folder.pixels("test", "seen")
-        drawn = np.clip(one[:, None] + lab.rng.normal(0, 0.1, (len(one), 5, *one.shape[1:])), 0, 1)
-        best = (
-            np.square(drawn - (true / 255 if true.dtype == np.uint8 else true)[:, None]).mean(axis=(2, 3, 4)).argmin(1)
-        )
-        np.save(place / "pixels.npy", drawn[np.arange(len(one)), best].astype(one.dtype))
-        np.save(place / "samples.npy", np.rint(drawn * 255).astype(np.uint8))
-
-    return lab.judged("best-of-n", then=then)
-
-
 def _ledger_cut(lab: Lab) -> Answers:
     """A line of the ledger of looks at the test set is taken out."""
 
@@ -320,7 +304,7 @@ VIOLATIONS = (
     Known("model selection on test: the last of three looks", ("L6",), _best_of_three),
     Known("a look at the test set taken out of the ledger", ("L6",), _ledger_cut),
     Known("moments of test responses, declared as setting relax", ("L1", "L5"), _by("adapting", recipe__setting="relax")),
-    Known("best of five samples by the truth", ("L7",), _best_of_n),
+    Known("best of five samples by the truth", ("L7",), _by("best_of_five"), True),
     Known("circular cycle, its mark taken off", ("L8",), _unmarked_cycle),
     Known("circular cycle as the analysis writes it", ("L8",), _marked_cycle),
     Known("shuffled trials", ("B1", "B2", "B3"), _shuffled, True),

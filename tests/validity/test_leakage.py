@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from phosphene.io import ledger
-from phosphene.validity import CHECKS, CycleEvidence, Evidence, Lineage, Samples, run_checks
+from phosphene.validity import CHECKS, CycleEvidence, Evidence, Lineage, Redecoding, Samples, run_checks
 
 
 @pytest.fixture
@@ -29,20 +29,20 @@ def test_every_check_of_stimuli_and_leakage_is_written_and_says_what_it_costs():
 def test_l3_catches_predictions_that_lean_on_other_rows(rng):
     betas, weights = rng.standard_normal((30, 12)).astype(np.float32), rng.standard_normal((12, 5)).astype(np.float32)
 
-    def honest(x):
+    def honest(x, rows, **handing):
         return x @ weights
 
-    def standardised(x):
+    def standardised(x, rows, **handing):
         return (x - x.mean(axis=0)) / (x.std(axis=0) + 1e-6) @ weights
 
-    def corrected_for_hubs(x):
+    def corrected_for_hubs(x, rows, **handing):
         scores = x @ x.T
         return (scores - scores.mean(axis=0)) @ np.ones((len(x), 2), np.float32)
 
-    assert verdict("L3", predict=honest, test_betas=betas).verdict == "pass"
+    assert verdict("L3", redecoding=Redecoding(betas, honest)).verdict == "pass"
     for leaning in (standardised, corrected_for_hubs):
-        assert verdict("L3", predict=leaning, test_betas=betas).verdict == "fail"
-    assert verdict("L3", predict=honest, test_betas=betas[:1]).verdict == "not applicable"
+        assert verdict("L3", redecoding=Redecoding(betas, leaning)).verdict == "fail"
+    assert verdict("L3", redecoding=Redecoding(betas[:1], honest)).verdict == "not applicable"
 
 
 def test_l4_tells_clean_blind_and_leaking_choices_of_voxels():

@@ -10,7 +10,7 @@ from phosphene.errors import ConfigError
 from phosphene.metrics import Decoded, score, similarity
 from phosphene.metrics.controls import paired_differences
 from phosphene.reporting.conclusion import conclude
-from phosphene.validity import CHECKS, Evidence, Lineage, picture_digests, run_checks, verdict_table
+from phosphene.validity import CHECKS, Evidence, Lineage, Redecoding, picture_digests, run_checks, verdict_table
 
 FAST = {"n_draws": 300, "n_permutations": 1000}
 
@@ -101,19 +101,19 @@ def test_l1_tells_leakage_from_a_transductive_step():
 def test_l2_catches_statistics_of_other_test_rows(rng):
     betas, weights = rng.standard_normal((30, 12)).astype(np.float32), rng.standard_normal((12, 5)).astype(np.float32)
 
-    def honest(x):
+    def honest(x, rows, **handing):
         return x @ weights
 
-    def standardised(x):
+    def standardised(x, rows, **handing):
         return (x - x.mean(axis=0)) / (x.std(axis=0) + 1e-6) @ weights
 
-    def ordered(x):
+    def ordered(x, rows, **handing):
         return x @ weights + 0.01 * np.arange(len(x))[:, None]
 
-    assert verdict("L2", predict=honest, test_betas=betas).verdict == "pass"
-    assert verdict("L2", predict=standardised, test_betas=betas).verdict == "fail"
-    assert verdict("L2", predict=ordered, test_betas=betas).verdict == "fail"
-    assert verdict("L2", predict=honest, test_betas=betas[:1]).verdict == "not applicable"
+    assert verdict("L2", redecoding=Redecoding(betas, honest)).verdict == "pass"
+    assert verdict("L2", redecoding=Redecoding(betas, standardised)).verdict == "fail"
+    assert verdict("L2", redecoding=Redecoding(betas, ordered)).verdict == "fail"
+    assert verdict("L2", redecoding=Redecoding(betas[:1], honest)).verdict == "not applicable"
 
 
 def paired_similarity(rng, n=60, noise=1.0):

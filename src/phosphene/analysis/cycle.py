@@ -39,7 +39,7 @@ from phosphene.metrics.voxelwise import pearson_per_voxel
 from phosphene.recipes.base import Recipe
 from phosphene.run import Run
 from phosphene.types import Stimuli, Trials
-from phosphene.validity.leakage import TOLERANCE
+from phosphene.validity.behaviour import TOLERANCE
 
 ARMS = ("cycle", "noisy", "brain", "wrong", "shuffled", "mean")
 """Inputs in the order shown: the cycle; with noise added; measured responses, only for pictures that were shown to the person;

@@ -31,7 +31,7 @@ from phosphene.metrics.ties import grain_of, outcomes
 from phosphene.recipes.base import Recipe
 from phosphene.run import Run
 from phosphene.types import Trials
-from phosphene.validity.leakage import TOLERANCE
+from phosphene.validity.behaviour import TOLERANCE
 
 INPUTS = ("true", "brain", "gaussian", "independent", "far", "zeros", "mean")
 """Inputs in the order shown; ``true`` is not decoded. Matched noise (gaussian) has the mean and covariance of the training

@@ -86,13 +86,20 @@ def decode(
         list[str] | None,
         typer.Option("--control", help="shuffled, noise, mean, category, truth (the default), or shuffled_training."),
     ] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="of the samples a recipe draws for each trial, keep and score the first N; all by default."
+        ),
+    ] = None,
     root: Root = None,
     quiet: Quiet = False,
 ) -> None:
     """Brain to image: decode the test trials, and the control inputs beside them."""
     from phosphene import flow
 
-    flow.decode(flow.open_run(run, text(root)), controls=control or flow.CONTROLS, progress=progress_to(quiet))
+    opened = flow.open_run(run, text(root))
+    flow.decode(opened, controls=control or flow.CONTROLS, samples=samples, progress=progress_to(quiet))
     typer.echo(f"decoded: {run / 'decoded' / 'test' / 'brain' / 'images'}\nnext: phosphene evaluate {shell(run)}")
 
 

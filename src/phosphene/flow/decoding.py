@@ -1,11 +1,15 @@
 """Decode and encode: the held-out side of a run, and control inputs that take the place of the brain.
 
-A fold decodes what was seen, the brain's responses, the steps on the way where the recipe has any, and each control. All
-folds of one input are then written together, in the order of the folds.
+A fold decodes the brain's responses, the steps on the way where the recipe has any, and each control: under names that are
+made up and in random order (`phosphene.flow.blind`), by a recipe that was read from the stages of the run and sees no true
+picture. Another copy of the recipe makes what is known of the truth. All folds of one input are then written together, in the
+order of the folds.
 """
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -13,8 +17,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from phosphene import recipes
 from phosphene.errors import ConfigError, did_you_mean
+from phosphene.flow.blind import BlindRecipe
 from phosphene.io import atomic
+from phosphene.io.opened_files import OpenedFiles
 from phosphene.io.progress import Progress
 from phosphene.io.run_folder import SEEN, RunFolder
 from phosphene.io.seals import seal_folder
@@ -27,14 +34,25 @@ from phosphene.types import Images, Stimuli, Trials
 CONTROLS = ("shuffled", "noise", "mean", "category", "truth")
 """Controls decoded by default. ``shuffled_training`` costs a second fit and is made when asked for."""
 
+RESPONSES = ("shuffled", "noise", "mean")
+"""Controls that are responses, and go the whole way of the brain's."""
+
 KNOWN_CONTROLS = (*CONTROLS, "shuffled_training")
 """Every control there is. Any other input but ``brain`` is a step on the way, such as a first stage."""
 
 _STREAM = 7  # of random numbers, so that a control shares none with the recipe, which has the same seed
 
 
-def decode(opened: Run, *, controls: Sequence[str] = CONTROLS, progress: Progress | None = None) -> RunFolder:
+def decode(
+    opened: Run,
+    *,
+    controls: Sequence[str] = CONTROLS,
+    samples: int | None = None,
+    progress: Progress | None = None,
+) -> RunFolder:
     """Decode the test trials, repeats averaged, and what takes the place of the brain in the controls.
+
+    Of a recipe that draws with chance all samples are kept, and scores are means over them; controls are drawn once.
 
     Parameters
     ----------
@@ -51,6 +69,8 @@ def decode(opened: Run, *, controls: Sequence[str] = CONTROLS, progress: Progres
         - ``truth``: no brain at all, the true latents through the generator, where the recipe can
         - ``shuffled_training``: the test responses, decoded by the same recipe fitted on pictures dealt to the training
           stimuli at random
+    samples : int, optional
+        how many of the samples that the recipe draws for each trial are kept and scored, the first ones; all by default
     progress : Progress, optional
         where progress is shown
 
@@ -62,11 +82,14 @@ def decode(opened: Run, *, controls: Sequence[str] = CONTROLS, progress: Progres
     Raises
     ------
     ConfigError
-        For a control that does not exist.
+        For a control that does not exist, or fewer than one sample.
     ModelError
-        When the run is not fitted to the end.
+        When the run is not fitted to the end, or the recipe looks up the name of a test item.
     """
     progress = progress or Progress(quiet=True)
+    if samples is not None and samples < 1:
+        raise ConfigError(f"at least 1 sample must be decoded, but {samples} were asked for.")
+
     for name in controls:
         if name not in KNOWN_CONTROLS:
             raise ConfigError(f"there is no control '{name}'. {did_you_mean(name, KNOWN_CONTROLS)}")
@@ -74,14 +97,21 @@ def decode(opened: Run, *, controls: Sequence[str] = CONTROLS, progress: Progres
     run = opened.folder
     opened.verify()
     by_input: dict[str, list[_Decoded]] = {}
+    files = OpenedFiles()
 
     with run.locked("decode"):
         for fold in progress.each(range(len(opened.folds)), "decoding", unit="fold"):
-            for name, decoded in _decode_fold(opened, fold, controls):
+            for name, decoded in _decode_fold(opened, fold, controls, samples, files):
                 by_input.setdefault(name, []).append(decoded)
 
+        record = {
+            "seconds": round(sum(one.seconds for one in by_input["brain"]), 3),
+            "columns": list(recipes.recipe(opened.config.recipe.kind)(opened.config.recipe).trial_columns),
+            "read": sorted(files.read),
+            "written": sorted(files.written),
+        }
         for name, folds in by_input.items():
-            _write_pictures(run, name, folds, opened.stimuli)
+            _write_pictures(run, name, folds, opened.stimuli, record)
 
         run.log("decoded", inputs=list(by_input))
 
@@ -101,17 +131,24 @@ class _Decoded(NamedTuple):
         decoded and true latents, of the spaces in which folds may be compared
     samples : ndarray of shape (n, n_samples, height, width, channels), uint8, or None
         all pictures drawn, where there are several
+    seconds : float
+        that the recipe took
     """
 
     fold: int
     images: Images
     latents: dict[str, np.ndarray]
     samples: np.ndarray | None = None
+    seconds: float = 0.0
 
 
-def _decode_fold(opened: Run, fold: int, controls: Sequence[str]) -> Iterator[tuple[str, _Decoded]]:
-    """Name of each input, and what it was decoded to. The order matters: controls draw from one generator."""
-    recipe = opened.recipe(fold)
+def _decode_fold(
+    opened: Run, fold: int, controls: Sequence[str], n_samples: int | None, files: OpenedFiles
+) -> Iterator[tuple[str, _Decoded]]:
+    """Name of each input, and what it was decoded to. The order of controls matters: they draw from one generator."""
+    recipe = opened.recipe(fold)  # knows the truth
+    seed = [opened.config.seed, fold]
+    blind = BlindRecipe(opened.recipe(fold), seed, files)  # never does
     train, test = opened.sides(fold)
     test = test.average_repeats()
     stimuli = opened.stimuli.select(test.stimuli)
@@ -124,15 +161,34 @@ def _decode_fold(opened: Run, fold: int, controls: Sequence[str]) -> Iterator[tu
 
     yield SEEN, _Decoded(fold, Images(stimuli.ids, stimuli.resized(recipe.image_shape_[:2])), {})
 
-    samples = recipe.decode_samples(test)
+    responses: dict[str, Trials] = {}
+    for name in controls:
+        if name in RESPONSES:
+            responses[name] = _control_input(name, train, test, rng)
+        elif name == "shuffled_training":
+            refit = BlindRecipe(_fitted_on_shuffled(recipe, train, opened.stimuli, rng), seed, files)
+
+    # Noise comes first: statistics that a recipe keeps of its first batch would be those of noise.
+    decoded: dict[str, Images] = {}
+    if "noise" in responses:
+        decoded["noise"] = blind.decode(responses["noise"])
+
+    start = time.perf_counter()
+    if n_samples == 1 and not recipe.chooses_sample:
+        samples = [blind.decode(test)]
+    else:
+        samples = blind.decode_samples(test)[:n_samples]
+
+    seconds = time.perf_counter() - start
     if len(samples) > 1:
         all_samples = np.stack([images.as_uint8() for images in samples], axis=1)  # (n, n_samples, h, w, c)
     else:
         all_samples = None
 
-    yield "brain", _Decoded(fold, samples[0], _latents(recipe, test, stimuli, spaces), all_samples)
+    latents = _latents(blind, recipe, test, stimuli, spaces)
+    yield "brain", _Decoded(fold, samples[0], latents, all_samples, seconds)
 
-    for name, images in recipe.decode_steps(test).items():
+    for name, images in blind.decode_steps(test).items():
         yield name, _Decoded(fold, images, {})
 
     for name in controls:
@@ -145,18 +201,22 @@ def _decode_fold(opened: Run, fold: int, controls: Sequence[str]) -> Iterator[tu
             if images is not None:
                 yield name, _Decoded(fold, images, {})
         elif name == "shuffled_training":
-            refit = _fitted_on_shuffled(recipe, train, opened.stimuli, rng)
-            latents = _latents(refit, test, stimuli, spaces)
+            latents = _latents(refit, refit.recipe, test, stimuli, spaces)
             yield name, _Decoded(fold, refit.decode(test), latents)
         else:
-            responses = _control_input(name, train, test, rng)
-            latents = _latents(recipe, responses, stimuli, spaces)
-            yield name, _Decoded(fold, recipe.decode(responses), latents)
+            latents = _latents(blind, recipe, responses[name], stimuli, spaces)
+            images = decoded.get(name)
+            if images is None:
+                images = blind.decode(responses[name])
+
+            yield name, _Decoded(fold, images, latents)
 
 
-def _latents(recipe: Recipe, trials: Trials, stimuli: Stimuli, spaces: Collection[str] | None) -> dict[str, np.ndarray]:
+def _latents(
+    blind: BlindRecipe, recipe: Recipe, trials: Trials, stimuli: Stimuli, spaces: Collection[str] | None
+) -> dict[str, np.ndarray]:
     """Decoded latents by space, and the true ones under ``true.SPACE``; all of them, or those of some spaces only."""
-    latents = {**recipe.latents(trials).arrays}
+    latents = {**blind.latents(trials).arrays}
     for space, true in recipe.true_latents(stimuli).arrays.items():
         latents[f"true.{space}"] = true
 
@@ -206,11 +266,14 @@ def _fitted_on_shuffled(recipe: Recipe, train: Trials, stimuli: Stimuli, rng: np
 
     # By stimulus, not by trial: repeats of a stimulus still show one picture, as the recipe expects.
     shuffled = replace(train, table=train.table.assign(stimulus=[other[i] for i in train.stimuli]))
-    return type(recipe)(recipe.config, seed=recipe.seed).fit(shuffled, stimuli)
+    handed = stimuli.select(ids).handed()
+    return type(recipe)(recipe.config, seed=recipe.seed).fit(shuffled.handed(), handed)
 
 
-def _write_pictures(run: RunFolder, source: str, folds: Sequence[_Decoded], stimuli: Stimuli) -> None:
-    """Write one input's pictures of all folds, which appear whole or not at all."""
+def _write_pictures(
+    run: RunFolder, source: str, folds: Sequence[_Decoded], stimuli: Stimuli, record: dict[str, object]
+) -> None:
+    """Write one input's pictures of all folds, which appear whole or not at all; beside the brain's, how it was decoded."""
     from PIL import Image
     from safetensors.numpy import save_file
 
@@ -239,6 +302,8 @@ def _write_pictures(run: RunFolder, source: str, folds: Sequence[_Decoded], stim
             index["category"] = category
 
         write_table(index, folder / "index.csv")
+        if source == "brain":
+            (folder / "decoding.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
         samples = [f.samples for f in folds if f.samples is not None]
         if samples:
@@ -257,6 +322,8 @@ def _write_pictures(run: RunFolder, source: str, folds: Sequence[_Decoded], stim
 
 def encode(opened: Run, *, progress: Progress | None = None) -> RunFolder:
     """Predict the responses to the test pictures, and lay the measured ones (repeats averaged) beside them.
+
+    The recipe gets pictures and captions in random order, under names that are made up.
 
     With several folds both are relative to the mean response of the fold's training trials. That mean moves against the
     mean of what was left out: with it in, a voxel nobody can predict would correlate at about -1/sqrt(folds).
@@ -300,7 +367,8 @@ def encode(opened: Run, *, progress: Progress | None = None) -> RunFolder:
             else:
                 base = train.average_repeats().betas.mean(axis=0)  # (n_voxels,)
 
-            predicted.append(recipe.encode(opened.stimuli.select(test.stimuli)).betas - base)
+            blind = BlindRecipe(recipe, [opened.config.seed, fold])
+            predicted.append(blind.encode(opened.stimuli.select(test.stimuli)) - base)
             measured.append(test.betas - base)
             rows = {"stimulus": list(test.stimuli), "fold": fold, "n_repeats": list(test.table["n_repeats"])}
             index.append(pd.DataFrame(rows))

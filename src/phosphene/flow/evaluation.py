@@ -12,10 +12,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from phosphene import recipes
 from phosphene.errors import DataError, ModelError
 from phosphene.flow.decoding import KNOWN_CONTROLS
 from phosphene.flow.evidence import evidence, look_of, memories_of, write_findings
-from phosphene.io import atomic, ledger, looks
+from phosphene.io import atomic, ledger, looks, memory
 from phosphene.io.csv_table import csv_text
 from phosphene.io.progress import Progress
 from phosphene.io.reading import open_npy
@@ -45,6 +46,9 @@ from phosphene.types import Trials
 from phosphene.validity import CHECKS, Evidence, run_checks, verdict_record, verdict_table, why_not_comparable
 
 LARGEST_MATRIX = 3000  # stimuli; a similarity matrix beyond that is not kept for the report
+
+SAMPLE_COLUMNS = ("metric", "n_samples", "mean", "sd", "min", "max", "oracle_best_of_n")
+"""Of evaluation/SPLIT/samples.csv. The last uses the truth to choose, and stands beside no score of a decoder."""
 
 _PUBLISHED_COLUMNS = ("method", "compared_with", "value", "comparable", "difference", "source", "table", "note")
 
@@ -200,16 +204,77 @@ class _Readers(NamedTuple):
 def _decoded(opened: Run, source: str, readers: _Readers) -> Decoded:
     index = _index(opened, source)
     pictures = opened.folder.pixels(TEST, source)
-    return Decoded(
+    one = Decoded(
         index["stimulus"].to_numpy(object),
         images=pictures,
         true_images=opened.folder.pixels(TEST, SEEN),
         latents=_latents(opened, source),
         labels=_labels(opened, index),
         classifier=readers.classifier,
-        feature_views=feature_views(readers.true_features, pictures),
         texts=readers.texts,
     )
+
+    true_features = readers.true_features
+    samples = _all_samples(opened, source)
+    if samples is not None:
+        one = _with_samples(one, samples)
+        true_features = [_repeated(true, samples.shape[1]) for true in true_features]
+
+    return replace(one, feature_views=feature_views(true_features, one.images))
+
+
+def _all_samples(opened: Run, source: str) -> np.ndarray | None:
+    """(n, samples, h, w, c) uint8 pictures of the brain that are scored; None where one picture of each trial is.
+
+    One is scored where one was drawn, and where the recipe chose it itself.
+    """
+    file = opened.folder.decoded(TEST, source) / "samples.npy"
+    recipe = recipes.recipe(opened.config.recipe.kind)(opened.config.recipe)
+    if source != "brain" or not file.is_file() or recipe.chooses_sample:
+        return None
+
+    samples = np.load(file, mmap_mode="r", allow_pickle=False)
+    n_bytes = 4 * 4 * int(samples.size)  # float32, with as much again for truths and for what metrics make of both
+    what = f"The {samples.shape[1]} samples of {len(samples)} pictures"
+    memory.require_memory(n_bytes, what, f"Score fewer: phosphene decode {opened.folder.path} --samples 1")
+
+    return samples
+
+
+def _with_samples(one: Decoded, samples: np.ndarray) -> Decoded:
+    """All samples of every trial as rows: the first of all trials, as it is kept in full, then the second of all ..."""
+    count = samples.shape[1]
+    assert one.images is not None  # samples are pictures
+    assert one.true_images is not None
+    others = [np.asarray(samples[:, s], dtype=np.float32) / np.float32(255) for s in range(1, count)]
+    labels = None
+    if one.labels is not None:
+        labels = np.tile(one.labels, count)
+
+    latents = {}
+    for space, (decoded, true) in one.latents.items():
+        latents[space] = (np.concatenate([decoded] * count), np.concatenate([true] * count))
+
+    classifier = one.classifier
+    if classifier is not None:
+        classifier = _Foldwise(classifier.classifiers, np.tile(classifier.folds, count))
+
+    return replace(
+        one,
+        ids=np.tile(one.ids, count),
+        images=np.concatenate([one.images, *others]),
+        true_images=np.concatenate([one.true_images] * count),
+        latents=latents,
+        labels=labels,
+        classifier=classifier,
+    )
+
+
+def _repeated(true: TrueFeatures, count: int) -> TrueFeatures:
+    """Features of the true pictures, once for each sample."""
+    features = np.concatenate([true.features] * count)
+    probabilities = np.concatenate([true.probabilities] * count)
+    return TrueFeatures(true.extractor, features, probabilities)
 
 
 def _latents(opened: Run, source: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -405,6 +470,9 @@ def _write_details(
         tables.write_table(_skipped_table(scored), "skipped.csv")
         tables.write_table(_notes_table(scored), "notes.csv")
         tables.write_table(_retrieval_table(similarity), "retrieval.csv")
+        samples = _samples_table(scored["brain"])
+        if len(samples):
+            tables.write_table(samples, "samples.csv")
 
         if gathered.differences is not None:
             tables.write_table(gathered.differences, "differences.csv")
@@ -422,7 +490,7 @@ def _write_details(
             tables.write_table(voxels, "voxels.csv")
 
         tables.write_table(_published(opened, scores, gathered), "published.csv")
-        sentences = conclude(scores, verdicts, gathered.differences)
+        sentences = conclude(scores, verdicts, gathered.differences, samples)
         atomic.write_text(folder / "conclusions.txt", "".join(f"{s}\n" for s in sentences))
 
 
@@ -457,6 +525,18 @@ def _notes_table(scored: Mapping[str, Scores]) -> pd.DataFrame:
                 rows.append((name, s.metric, s.note))
 
     return pd.DataFrame(rows, columns=["input", "metric", "note"])
+
+
+def _samples_table(scores: Scores) -> pd.DataFrame:
+    """How the score of the brain spreads over samples, and what an oracle would make of them; empty without samples."""
+    rows = []
+    for s in scores.scores:
+        if s.of_samples:
+            values = np.asarray(s.of_samples)
+            row = (s.metric, len(values), values.mean(), values.std(ddof=1), values.min(), values.max(), s.oracle_best)
+            rows.append(row)
+
+    return pd.DataFrame(rows, columns=list(SAMPLE_COLUMNS))
 
 
 def _retrieval_table(similarity: np.ndarray) -> pd.DataFrame:

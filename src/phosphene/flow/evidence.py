@@ -14,6 +14,7 @@ import pandas as pd
 from phosphene.data.splits import CLUSTER
 from phosphene.errors import PhospheneError
 from phosphene.flow.decoding_targets import draws_at_random, other_kind, targets_of
+from phosphene.flow.redecoding import redecoding_of
 from phosphene.flow.sibling_runs import same_recipe, sibling_runs
 from phosphene.io import ledger, looks
 from phosphene.io.run_folder import SEEN, RunFolder, read_json
@@ -37,7 +38,6 @@ from phosphene.validity import (
 from phosphene.validity.picture_features import likeness_of
 
 _MOST_VOXELS = 500  # by which a session is read off responses
-_FEW_TRIALS = 40  # that the whole chain is tried on, again and again
 
 # Streams of random numbers of the run's seed, one for each use.
 _LIKENESS_STREAM = 11
@@ -95,12 +95,12 @@ def evidence(
         scores=scores,
         differences=differences,
         **_of_fits(opened, fitted),
-        **_of_decoding(opened, fitted[0]),
         **_of_stimuli(opened),
         **_of_trials(opened),
         **_of_looks(opened, look, n_planned),
         **_of_sibling_runs(opened, look),
-        samples=_samples(run, decoded, seen),
+        redecoding=redecoding_of(opened, fitted, index),
+        samples=_samples(run, decoded, seen, is_chosen=fitted[0].chooses_sample),
         cycles=_cycles(opened, fitted),
         generators=_generators(fitted),
         corpora=corpora_of(opened.dataset.name, dict(opened.dataset.about)),
@@ -135,7 +135,10 @@ def _of_fits(opened: Run, fitted: Sequence[Recipe]) -> dict[str, Any]:
         unpaired = {stage.name for stage in recipe.stages if stage.learns_unpaired}
 
         for stage, keys in recipe.stage_lineages_.items():
-            lineages.append(Lineage(f"{stage}, fold {fold + 1}", keys, test.keys, sees=_sees(stage not in unpaired)))
+            name = f"{stage}, fold {fold + 1}"
+            lineages.append(Lineage(name, keys, test.keys, sees=_sees(stage not in unpaired)))
+            shown = recipe.picture_lineages_.get(stage)
+            lineages.append(Lineage(name, shown, [str(stimulus) for stimulus in test.stimulus_ids], sees="pictures"))
 
             # A training that chose its best step chose it by validation stimuli, which must not be test stimuli.
             part = getattr(recipe, f"{stage}_", None)
@@ -251,27 +254,14 @@ def _generators(fitted: Sequence[Recipe]) -> dict[str, Sequence[str] | None]:
 # -- what was decoded --------------------------------------------------------------------------------------------------
 
 
-def _of_decoding(opened: Run, first: Recipe) -> dict[str, Any]:
-    """The whole chain of the first fold as a function of responses, and a few responses to try it on."""
-    test = opened.sides(0)[1].average_repeats()
-
-    def predict(betas: np.ndarray) -> np.ndarray:
-        # Rows change places in this check, so all are given the session of the first, and its name: a generator's noise
-        # is a function of the name.
-        table = pd.DataFrame({"stimulus": [str(test.stimuli[0])] * len(betas), "session": test.table["session"][0]})
-        return first.decode(Trials(betas, table, test.voxels, test.subject)).pixels
-
-    return {"predict": predict, "test_betas": test.betas[:_FEW_TRIALS]}
-
-
-def _samples(run: RunFolder, decoded: np.ndarray, seen: np.ndarray) -> Samples:
+def _samples(run: RunFolder, decoded: np.ndarray, seen: np.ndarray, *, is_chosen: bool) -> Samples:
     file = run.decoded(TEST, "brain") / "samples.npy"
     if file.is_file():
         samples = np.load(file, mmap_mode="r", allow_pickle=False)
     else:
         samples = decoded[:, None]  # (n, 1, h, w, c)
 
-    return Samples(samples, decoded, seen)
+    return Samples(samples, decoded, seen, is_chosen)
 
 
 def _cycles(opened: Run, fitted: Sequence[Recipe]) -> list[CycleEvidence] | None:

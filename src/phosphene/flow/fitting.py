@@ -135,7 +135,10 @@ def _fit_fold(opened: Run, fold: int, progress: Progress, pool: Path | None, *, 
     else:
         recipe.progress = Progress(quiet=True)
 
-    recipe.fit(train, opened.stimuli, store, opened.unpaired(fold))
+    # Nothing of the test set can be reached from what is handed over: no trial, no picture, no caption, no file.
+    shown = opened.stimuli.select(train.stimulus_ids).handed()
+    unpaired = [trials.handed() for trials in opened.unpaired(fold)]
+    recipe.fit(train.handed(), shown, store, unpaired)
 
 
 def _predicted(opened: Run, progress: Progress) -> list[Forecast]:

@@ -7,7 +7,8 @@
       manifest.json            versions, data and split digests, seeds, what was transductive, stages and their times
       log.jsonl                one line per event
       ledger.jsonl             one line per evaluation of the test set, only ever added to; each holds the last one's SHA-256
-      stages/NAME/             weights.safetensors, stage.json, lineage.txt (one "subject/trial" a line)
+      stages/NAME/             weights.safetensors, stage.json, lineage.txt (one "subject/trial" a line),
+                              pictures.txt (one stimulus id a line)
       folds/NN/stages/NAME/    the same, once per fold, for k-fold splits
       decoded/SPLIT/INPUT/     pixels.npy (n, h, w, c) float32 0-1, index.csv (stimulus, fold, category, file),
                                images/*.png, latents.safetensors (one array per space, and "true.SPACE"), and for

@@ -31,6 +31,7 @@ from phosphene.io.run_folder import read_json
 WEIGHTS = "weights.safetensors"
 STAGE = "stage.json"
 LINEAGE = "lineage.txt"
+PICTURES = "pictures.txt"
 _LARGEST_HEADER = 100_000_000  # bytes; the safetensors format allows no more
 
 
@@ -166,6 +167,7 @@ def save_part(
     digest: str,
     seconds: float,
     lineage: Iterable[str],
+    pictures: Iterable[str] | None = None,
     peak_bytes: int | None = None,
     notes: Iterable[str] = (),
 ) -> None:
@@ -183,6 +185,8 @@ def save_part(
         of everything its outcome depends on
     lineage : iterable of str
         keys of the trials it saw
+    pictures : iterable of str, optional
+        ids of the stimuli it saw; None where nobody recorded them
     seconds : float
         wall time of the fit
     peak_bytes : int, optional
@@ -209,7 +213,10 @@ def save_part(
     data = save(tensors)
     with atomic.folder(folder) as temporary:
         (temporary / WEIGHTS).write_bytes(data)
-        (temporary / LINEAGE).write_text("".join(f"{key}\n" for key in sorted(lineage)), encoding="utf-8")
+        _write_lines(temporary / LINEAGE, lineage)
+        if pictures is not None:
+            _write_lines(temporary / PICTURES, pictures)
+
         record = {
             "stage": stage,
             "part": name_of(type(part)),
@@ -224,6 +231,10 @@ def save_part(
         }
 
         (temporary / STAGE).write_text(json.dumps(record, indent=2, default=_plain) + "\n", encoding="utf-8")
+
+
+def _write_lines(file: Path, texts: Iterable[str]) -> None:
+    file.write_text("".join(f"{text}\n" for text in sorted(texts)), encoding="utf-8")
 
 
 def _plain(value: Any) -> Any:
@@ -276,6 +287,16 @@ def read_lineage(folder: Path) -> frozenset[str]:
     return frozenset()
 
 
+@reads("folder", ModelError)
+def read_picture_lineage(folder: Path) -> frozenset[str] | None:
+    """Ids of the stimuli a stage was fitted on; None for stages of earlier versions, which recorded none."""
+    file = folder / PICTURES
+    if file.is_file():
+        return frozenset(file.read_text(encoding="utf-8").splitlines())
+
+    return None
+
+
 @dataclass
 class StageStore:
     """Finished stages of one fit, kept in a folder; in memory only where `folder` is None.
@@ -299,7 +320,15 @@ class StageStore:
     pool: Path | None = None
     writes: bool = True
 
-    def get(self, stage: str, kind: type[P], digest: str, lineage: Iterable[str], fit: Callable[[], P]) -> P:
+    def get(
+        self,
+        stage: str,
+        kind: type[P],
+        digest: str,
+        lineage: Iterable[str],
+        fit: Callable[[], P],
+        pictures: Iterable[str] | None = None,
+    ) -> P:
         """The finished stage of this digest, or a fresh one from `fit`, stored before it is returned.
 
         A damaged stage is reported and fitted again. What is returned has always been through
@@ -317,6 +346,8 @@ class StageStore:
             keys of the trials it sees
         fit : callable
             fits it; called only where no finished stage has this digest
+        pictures : iterable of str, optional
+            ids of the stimuli it sees
 
         Returns
         -------
@@ -346,7 +377,8 @@ class StageStore:
             part = kind.from_state(tensors, json.loads(json.dumps(meta, default=_plain)))
         else:
             took = {"seconds": seconds, "peak_bytes": peak.bytes, "notes": notes}
-            save_part(self.folder / stage, part, stage=stage, digest=digest, lineage=lineage, **took)
+            seen = {"lineage": lineage, "pictures": pictures}
+            save_part(self.folder / stage, part, stage=stage, digest=digest, **seen, **took)
             part = load_part(self.folder / stage, kind)
 
             if self.pool is not None:

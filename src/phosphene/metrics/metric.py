@@ -208,6 +208,12 @@ class Score:
         what ``per_item`` belongs to
     note : str
         undefined items, skipped ones, restricted nulls; empty when there is nothing to say
+    of_samples : tuple of float
+        the score of each sample alone, where every stimulus was decoded equally often; empty otherwise. `value` is their
+        mean
+    oracle_best : float
+        the score were the best sample of each stimulus picked with the help of the truth; NaN without samples. It stands
+        apart and is no score of a decoder
     """
 
     metric: str
@@ -220,6 +226,8 @@ class Score:
     per_item: np.ndarray
     items: np.ndarray
     note: str = ""
+    of_samples: tuple[float, ...] = ()
+    oracle_best: float = float("nan")
 
     def __repr__(self) -> str:
         parts = [f"{self.metric} {self.value:.3f}"]
@@ -708,10 +716,33 @@ class Evaluation:
         if n > 1 and np.ptp(per_item[np.isfinite(per_item)]) == 0:
             notes.append("all items score the same, so the interval has no width and says nothing about unseen items")
 
+        of_samples, oracle_best = self._of_samples(per_row, better)
         return Score(
             name, value, interval.low, interval.high, float("nan") if chance is None else float(chance), p, n,
-            per_item, self.ids, "; ".join(notes),
+            per_item, self.ids, "; ".join(notes), of_samples, oracle_best,
         )  # fmt: skip
+
+    def _of_samples(self, per_row: np.ndarray, better: Literal["higher", "lower"]) -> tuple[tuple[float, ...], float]:
+        """The score of each sample, and that of the best of each stimulus."""
+        if not self.has_repeats:
+            return (), float("nan")
+
+        counts = np.bincount(self.truth)
+        if np.ptp(counts):
+            return (), float("nan")
+
+        by_stimulus = np.argsort(self.truth, kind="stable").reshape(len(counts), counts[0])
+        values = np.asarray(per_row, dtype=np.float64)[by_stimulus]  # (stimuli, samples)
+        values = values[np.isfinite(values).all(axis=1)]
+        if not len(values):
+            return (), float("nan")
+
+        if better == "higher":
+            best = values.max(axis=1)
+        else:
+            best = values.min(axis=1)
+
+        return tuple(values.mean(axis=0).tolist()), float(best.mean())
 
     def undefined_note(self, undefined: np.ndarray, counted_as: str) -> str:
         """A sentence that lists rows without a defined score.

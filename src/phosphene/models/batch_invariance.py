@@ -7,11 +7,12 @@ matrix products of another size are summed in another order.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+
+from phosphene.types.identity import NoiseKey
 
 __all__ = ["full_batches", "group_noise", "picture_rng"]
 
@@ -24,7 +25,7 @@ def picture_rng(seed: int, stimulus: Any, part: int) -> np.random.Generator:
     seed : int
         of all noise
     stimulus : Any
-        id of the picture
+        id of the picture, or its `NoiseKey`
     part : int
         what the noise is for, counted from 0: a sample, a group of latents, a step of a pipeline
 
@@ -41,7 +42,7 @@ def picture_rng(seed: int, stimulus: Any, part: int) -> np.random.Generator:
     False
     """
     # Python's own hash of a text differs from process to process; a SHA-256 does not.
-    words = np.frombuffer(hashlib.sha256(str(stimulus).encode()).digest(), dtype="<u4")  # (8,)
+    words = np.frombuffer(NoiseKey.of(stimulus).digest, dtype="<u4")  # (8,)
     sequence = np.random.SeedSequence([seed, part, *words.tolist()])
 
     return np.random.Generator(np.random.Philox(sequence))

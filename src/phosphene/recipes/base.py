@@ -48,7 +48,15 @@ from phosphene.io.file_digest import digest_of_path
 from phosphene.io.inside import must_stay_inside
 from phosphene.io.progress import Progress
 from phosphene.io.run_folder import read_json
-from phosphene.io.stages import StageStore, load_part, name_of, read_lineage, save_part, version_of
+from phosphene.io.stages import (
+    StageStore,
+    load_part,
+    name_of,
+    read_lineage,
+    read_picture_lineage,
+    save_part,
+    version_of,
+)
 from phosphene.types import Images, Latents, Stimuli, Trials, digest_of
 
 if TYPE_CHECKING:
@@ -211,6 +219,8 @@ class Recipe(Generic[C]):
         (height, width, channels) of a decoded picture
     stage_lineages_ : dict of {str: frozenset of str}
         by stage, the keys of the trials it saw
+    picture_lineages_ : dict of {str: frozenset of str or None}
+        by stage, the ids of the stimuli whose pictures, captions or labels it saw; None where nobody recorded them
     unpaired : tuple of Trials
         responses whose pictures are not to be known, for the stages that learn from them
     progress : Progress
@@ -248,6 +258,7 @@ class Recipe(Generic[C]):
         self.progress = Progress(quiet=True)
         self.unpaired: tuple[Trials, ...] = ()
         self.stage_lineages_: dict[str, frozenset[str]] = {}
+        self.picture_lineages_: dict[str, frozenset[str] | None] = {}
         self._training: Path | None = None
         self._trainer: Trainer | None = None
 
@@ -270,7 +281,10 @@ class Recipe(Generic[C]):
     # -- written by each recipe ------------------------------------------------------------------------------------
 
     def decode(self, trials: Trials) -> Images:
-        """Brain to image: one picture per row of `trials`."""
+        """Brain to image: one picture per row of `trials`.
+
+        Test trials come in random order, under names that say nothing. Noise is drawn by ``trials.noise_keys``.
+        """
         raise NotImplementedError
 
     def encode(self, stimuli: Stimuli) -> Trials:
@@ -308,6 +322,22 @@ class Recipe(Generic[C]):
     def decode_steps(self, trials: Trials) -> dict[str, Images]:
         """Pictures on the way to the decoded ones, such as a blurry first stage, by name; scored as well."""
         return {}
+
+    @property
+    def trial_columns(self) -> tuple[str, ...]:
+        """Columns of the trial table that decoding needs besides the responses: none, or the session where voxels go by it.
+
+        When test trials are decoded the table is bare: no column is there but those named here, and check L9 says which.
+        """
+        if self.config.per_session:
+            return ("session",)
+
+        return ()
+
+    @property
+    def chooses_sample(self) -> bool:
+        """Whether the first of `decode_samples` is one that the recipe chose, which then alone is scored; False by default."""
+        return False
 
     def picture_shape(self, stimuli: Stimuli) -> tuple[int, int, int]:
         """(height, width, channels) of a decoded picture; that of the stimuli by default. Called before anything is fitted."""
@@ -381,9 +411,11 @@ class Recipe(Generic[C]):
 
             lineage = self._lineage(stage, trials)
             fit = partial(self.fit_stage, stage, trials, stimuli)
-            part = store.get(stage.name, stage.part, digests[stage.name], lineage, fit)
+            pictures = self._picture_lineage(stage, stimuli)
+            part = store.get(stage.name, stage.part, digests[stage.name], lineage, fit, pictures)
             setattr(self, f"{stage.name}_", part)
             self.stage_lineages_[stage.name] = lineage
+            self.picture_lineages_[stage.name] = pictures
 
             if self._training is not None and store.writes:
                 must_stay_inside(self._training)
@@ -417,6 +449,7 @@ class Recipe(Generic[C]):
         self.image_shape_ = self.picture_shape(stimuli)
         self.unpaired = tuple(unpaired)
         self.stage_lineages_ = {}
+        self.picture_lineages_ = {}
 
         return stimuli
 
@@ -519,6 +552,13 @@ class Recipe(Generic[C]):
             lineage = lineage.union(*(t.member_keys() for t in self.unpaired))
 
         return lineage
+
+    def _picture_lineage(self, stage: Stage, stimuli: Stimuli) -> frozenset[str]:
+        """Ids of the stimuli a stage sees."""
+        if "stimuli" in stage.data(self.config):
+            return frozenset(map(str, stimuli.ids))
+
+        return frozenset()
 
     # -- standardising ---------------------------------------------------------------------------------------------
 
@@ -684,8 +724,9 @@ class Recipe(Generic[C]):
         for stage in self.stages_of(self.config):
             part = getattr(self, f"{stage.name}_")
             lineage = self.stage_lineages_[stage.name]
+            pictures = self.picture_lineages_.get(stage.name)
             place = folder / "stages" / stage.name
-            save_part(place, part, stage=stage.name, digest="saved", seconds=0.0, lineage=lineage)
+            save_part(place, part, stage=stage.name, digest="saved", seconds=0.0, lineage=lineage, pictures=pictures)
 
         self._write_recipe(folder)
 
@@ -733,6 +774,7 @@ class Recipe(Generic[C]):
             place = folder / "stages" / stage.name
             setattr(recipe, f"{stage.name}_", load_part(place, stage.part))
             recipe.stage_lineages_[stage.name] = read_lineage(place)
+            recipe.picture_lineages_[stage.name] = read_picture_lineage(place)
 
         recipe.subject_ = record["subject"]
         recipe.n_voxels_ = record["n_voxels"]

@@ -609,12 +609,12 @@ class TwoStage(Recipe[T]):
     def first_pictures(self, trials: Trials) -> np.ndarray:
         """What the second stage starts from, as it leaves the first: (n, side, side, 3) float32, 0-1."""
         betas = self._betas(trials)
-        ids = list(trials.stimuli)
+        keys = list(trials.noise_keys)
         first = self.first_.among(betas)
         parts = []
 
         for rows in self.two_stage.blocks(len(betas), ("first",)):
-            parts.append(self.two_stage.blurry(self.vdvae_, first.predict(betas[rows]), ids[rows], self.seed))
+            parts.append(self.two_stage.blurry(self.vdvae_, first.predict(betas[rows]), keys[rows], self.seed))
 
         return np.concatenate(parts)
 
@@ -632,10 +632,10 @@ class TwoStage(Recipe[T]):
         Returns
         -------
         Images
-            0-1; its noise is a function of the stimulus id alone, so that two first pictures differ in nothing else
+            0-1; its noise is a function of the noise key alone, so that two first pictures differ in nothing else
         """
         betas = self._betas(trials)
-        ids = list(trials.stimuli)
+        keys = list(trials.noise_keys)
         vision = self.vision_.among(betas)
         text = self.text_.among(betas)
         parts = []
@@ -648,10 +648,10 @@ class TwoStage(Recipe[T]):
 
             vision_tokens = vision.predict(betas[rows])  # (n_rows, tokens * width)
             text_tokens = text.predict(betas[rows])  # (n_rows, tokens * width)
-            pixels = self.two_stage.refined(self.generator_, first, vision_tokens, text_tokens, ids[rows], self.seed)
+            pixels = self.two_stage.refined(self.generator_, first, vision_tokens, text_tokens, keys[rows], self.seed)
             parts.append(pixels)
 
-        return self.as_images(ids, np.concatenate(parts))
+        return self.as_images(trials.stimuli, np.concatenate(parts))
 
     def first_stage(self, trials: Trials) -> Images:
         """Brain to image, without the second stage."""

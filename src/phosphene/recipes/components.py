@@ -282,8 +282,8 @@ class Generator(ABC):
             as `load` (and `tune`) made them
         inputs : mapping of {str: ndarray}
             (n, d) by name
-        ids : sequence of str
-            stimulus of each row; the noise of a picture is a function of it
+        ids : sequence
+            noise key of each row (`Trials.noise_keys`); the noise of a picture is a function of it
         samples : int
             pictures per row
         seed : int

@@ -256,11 +256,11 @@ class ClipToMaskGit(Recipe[P]):
 
     def decode(self, trials: Trials) -> Images:
         """Brain to image: the first sample for each row of `trials`, 0-1."""
-        return self._drawn(trials.stimuli, self._decoded(trials), samples=1)[0]
+        return self._drawn(trials.noise_keys, self._decoded(trials), samples=1, ids=trials.stimuli)[0]
 
     def decode_samples(self, trials: Trials) -> list[Images]:
         """All samples, ``config.sampling.samples`` of them; the first is what `decode` gives."""
-        return self._drawn(trials.stimuli, self._decoded(trials), self.maskgit.samples)
+        return self._drawn(trials.noise_keys, self._decoded(trials), self.maskgit.samples, ids=trials.stimuli)
 
     def latents(self, trials: Trials) -> Latents:
         """Decoded CLIP latents, one row per trial."""
@@ -276,7 +276,7 @@ class ClipToMaskGit(Recipe[P]):
 
     def ceiling(self, stimuli: Stimuli) -> Images:
         """Pictures drawn from the true CLIP latents: what is lost before any brain comes in."""
-        return self._drawn(stimuli.ids, self.maskgit.image_latents(stimuli), samples=1)[0]
+        return self._drawn(stimuli.ids, self.maskgit.image_latents(stimuli), samples=1, ids=stimuli.ids)[0]
 
     @property
     def fixed_spaces(self) -> frozenset[str]:
@@ -291,9 +291,9 @@ class ClipToMaskGit(Recipe[P]):
         self.check_trials(trials)
         return self.clip_latents(trials)
 
-    def _drawn(self, ids: np.ndarray, latents: np.ndarray, samples: int) -> list[Images]:
+    def _drawn(self, keys: np.ndarray, latents: np.ndarray, samples: int, *, ids: np.ndarray) -> list[Images]:
         parts = {"generator": self.generator_}
-        pictures = self.maskgit.draw(parts, {"clip": latents}, list(ids), samples, self.seed)
+        pictures = self.maskgit.draw(parts, {"clip": latents}, list(keys), samples, self.seed)
         return [self.as_images(ids, pictures[:, s]) for s in range(samples)]
 
 

@@ -427,11 +427,11 @@ class MindReader(Recipe[MindReaderConfig]):
 
     def decode(self, trials: Trials) -> Images:
         """Brain to image: the first sample for each row of `trials`, 0-1."""
-        return self._drawn(trials.stimuli, self._embedded(trials), samples=1)[0]
+        return self._drawn(trials.noise_keys, self._embedded(trials), samples=1, ids=trials.stimuli)[0]
 
     def decode_samples(self, trials: Trials) -> list[Images]:
         """All samples, ``config.sampling.samples`` of them; the first is what `decode` gives."""
-        return self._drawn(trials.stimuli, self._embedded(trials), self.stylegan2.samples)
+        return self._drawn(trials.noise_keys, self._embedded(trials), self.stylegan2.samples, ids=trials.stimuli)
 
     def encode(self, stimuli: Stimuli) -> Trials:
         """Image to brain: one predicted response per stimulus, in the units of the training betas."""
@@ -456,7 +456,7 @@ class MindReader(Recipe[MindReaderConfig]):
         if inputs is None:
             return None
 
-        return self._drawn(stimuli.ids, inputs, samples=1)[0]
+        return self._drawn(stimuli.ids, inputs, samples=1, ids=stimuli.ids)[0]
 
     @property
     def fixed_spaces(self) -> frozenset[str]:
@@ -486,8 +486,10 @@ class MindReader(Recipe[MindReaderConfig]):
         betas = self.standardised(trials).betas
         return {"image": self.image_mapper_.predict(betas), "text": self.text_mapper_.predict(betas)}
 
-    def _drawn(self, ids: np.ndarray, inputs: Mapping[str, np.ndarray], samples: int) -> list[Images]:
-        pictures = self.stylegan2.draw({"generator": self.generator_}, inputs, list(ids), samples, self.seed)
+    def _drawn(
+        self, keys: np.ndarray, inputs: Mapping[str, np.ndarray], samples: int, *, ids: np.ndarray
+    ) -> list[Images]:
+        pictures = self.stylegan2.draw({"generator": self.generator_}, inputs, list(keys), samples, self.seed)
         return [self.as_images(ids, pictures[:, s]) for s in range(samples)]
 
 

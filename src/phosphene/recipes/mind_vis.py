@@ -677,7 +677,7 @@ class LatentDiffusion(Recipe[L]):
     def _draw(self, trials: Trials, samples: int) -> list[Images]:
         parts = {"generator": self.generator_, "tuned": self.tuned_}
         inputs = {"tokens": self.tokens(trials)}
-        pictures = self.diffusion.draw(parts, inputs, list(trials.stimuli), samples, self.seed)
+        pictures = self.diffusion.draw(parts, inputs, list(trials.noise_keys), samples, self.seed)
         return [self.as_images(trials.stimuli, pictures[:, s]) for s in range(samples)]
 
 

@@ -472,17 +472,22 @@ class Mixed(Recipe[MixedConfig]):
 
         return [Images(trials.stimuli, pixels[chosen, rows]) for chosen in order]
 
+    @property
+    def chooses_sample(self) -> bool:
+        """Whether samples are ordered by how close they come to what was decoded."""
+        return self.config.pick == "closest"
+
     def decode_steps(self, trials: Trials) -> dict[str, Images]:
         """The blurry first stage, where there are two."""
         steps: dict[str, list[np.ndarray]] = {}
         parts = self._parts()
-        ids = list(trials.stimuli)
+        keys = list(trials.noise_keys)
 
         for rows, inputs in self._inputs(trials):
-            for name, pixels in self.generator.steps(parts, inputs, ids[rows], self.seed).items():
+            for name, pixels in self.generator.steps(parts, inputs, keys[rows], self.seed).items():
                 steps.setdefault(name, []).append(pixels)
 
-        return {name: self.as_images(ids, np.concatenate(pixels)) for name, pixels in steps.items()}
+        return {name: self.as_images(trials.stimuli, np.concatenate(pixels)) for name, pixels in steps.items()}
 
     def encode(self, stimuli: Stimuli) -> Trials:
         """Image to brain: one predicted response per stimulus, in the units of the training betas."""
@@ -561,14 +566,14 @@ class Mixed(Recipe[MixedConfig]):
     def _drawn(self, trials: Trials, samples: int) -> list[Images]:
         """Decoded pictures, a list over samples."""
         parts = self._parts()
-        ids = list(trials.stimuli)
+        keys = list(trials.noise_keys)
         drawn = []
 
         for rows, inputs in self._inputs(trials):
-            drawn.append(self.generator.draw(parts, inputs, ids[rows], samples, self.seed))
+            drawn.append(self.generator.draw(parts, inputs, keys[rows], samples, self.seed))
 
         pixels = np.concatenate(drawn)  # (n, samples, side, side, 3)
-        return [self.as_images(ids, pixels[:, s]) for s in range(pixels.shape[1])]
+        return [self.as_images(trials.stimuli, pixels[:, s]) for s in range(pixels.shape[1])]
 
     def _image_latents(self, stimuli: Stimuli) -> np.ndarray:
         """Latents of pictures that responses are predicted from, (n_stimuli, d)."""

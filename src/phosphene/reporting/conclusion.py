@@ -20,6 +20,12 @@ CONTROL_NAMES = {
     "noise": "matched-noise responses",
     "shuffled": "shuffled trials",
 }
+_FIRST = ("S1", "L1", "L11", "L9", "L10", "L3", "L2", "L7")
+"""Checks whose failure says what is known besides the brain: others fail because of it, so these are named first."""
+
+_TRIED = ("L2", "L3", "L9")
+"""Checks that try whether a picture depends on other test items."""
+
 _WIDE = 0.1  # a fifth of the way from chance to perfect in two-way identification
 
 
@@ -36,7 +42,10 @@ class _BrainScore(NamedTuple):
 
 
 def conclude(
-    scores: pd.DataFrame, verdicts: pd.DataFrame | None = None, differences: pd.DataFrame | None = None
+    scores: pd.DataFrame,
+    verdicts: pd.DataFrame | None = None,
+    differences: pd.DataFrame | None = None,
+    samples: pd.DataFrame | None = None,
 ) -> list[str]:
     """What the numbers allow to be said, one sentence each, failures first.
 
@@ -49,6 +58,8 @@ def conclude(
     differences : DataFrame, optional
         paired differences to controls (``phosphene.metrics.controls``), or None; without them a control counts as
         beaten only when the intervals do not overlap
+    samples : DataFrame, optional
+        rows of ``evaluation/SPLIT/samples.csv``, where several samples of each trial were scored
 
     Returns
     -------
@@ -70,6 +81,7 @@ def conclude(
         return [*sentences, "No score of decoded brain responses: nothing can be said."]
 
     sentences.append(_chance(headline))
+    sentences += _over_samples(headline, samples)
     sentences += _within_class(brain)
     sentences += _controls(scores, differences, brain)
     sentences += _encoding(brain)
@@ -136,6 +148,20 @@ def _chance(score: _BrainScore) -> str:
         verdict = "Above chance"
 
     return f"{verdict}: {_score_words(score)}, chance {score.chance:.3f}, {_p(score.p)}, {n}."
+
+
+def _over_samples(score: _BrainScore, samples: pd.DataFrame | None) -> list[str]:
+    """How the headline spreads over samples, where there are several."""
+    if samples is None:
+        return []
+
+    for row in rows_where(samples, metric=score.metric).to_dict("records"):
+        return [
+            f"That is the mean over {int(row['n_samples'])} samples of each trial, with a standard deviation of "
+            f"{float(row['sd']):.3f} over samples."
+        ]
+
+    return []
 
 
 def _within_class(brain: Sequence[_BrainScore]) -> list[str]:
@@ -234,11 +260,16 @@ def _transductive(scores: pd.DataFrame, verdicts: pd.DataFrame | None) -> str:
     is_relaxed = len(rows_where(scores, input="brain", setting="relax")) > 0
     verdict = ""
     reason = ""
+    behaviour: list[str] = []
     if verdicts is not None:
         verdict, reason = _verdict(verdicts, "L1")
+        behaviour = [_verdict(verdicts, check)[0] for check in _TRIED]
 
-    if verdict in ("flag", "fail"):
+    if verdict == "flag":
         return reason
+
+    if verdict == "fail" or "fail" in behaviour:
+        return "Transductive step: more than a response enters a decoded picture, as the failed checks say."
 
     if is_relaxed:
         return "Transductive step: the recipe adapted to test responses (setting relax)."
@@ -246,7 +277,13 @@ def _transductive(scores: pd.DataFrame, verdicts: pd.DataFrame | None) -> str:
     if verdict != "pass":
         return "Transductive step: not known, as what the fit saw was not recorded."
 
-    return "Transductive step: none."
+    if all(answer == "pass" for answer in behaviour):
+        return (
+            "Transductive step: none. No stage saw a test trial or picture, and test items decoded again under other names, in "
+            "another order and beside noise give what was scored."
+        )
+
+    return "Transductive step: none declared."
 
 
 def _verdict(verdicts: pd.DataFrame, check_id: str) -> tuple[str, str]:
@@ -262,11 +299,18 @@ def _failures(verdicts: pd.DataFrame | None) -> list[str]:
         return ["No validity check was run."]
 
     sentences = []
-    for row in rows_where(verdicts, verdict="fail").to_dict("records"):
-        if row["id"] != "L1":  # the transductive step has a sentence of its own
-            sentences.append(f"Check {row['id']} failed: {row['reason']}")
+    for row in sorted(rows_where(verdicts, verdict="fail").to_dict("records"), key=_rank):
+        sentences.append(f"Check {row['id']} failed: {row['reason']}")
 
     return sentences
+
+
+def _rank(row: dict) -> int:
+    """Place of a failed check among the sentences; those of equal rank stay in the order of the table."""
+    if row["id"] in _FIRST:
+        return _FIRST.index(row["id"])
+
+    return len(_FIRST)
 
 
 def _rest(verdicts: pd.DataFrame | None) -> list[str]:

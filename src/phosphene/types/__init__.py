@@ -5,15 +5,17 @@ old one; betas are read only when asked for, so a subject of NSD's size can be s
 """
 
 from phosphene.types.dataset import Dataset, Split
-from phosphene.types.identity import Rows, SelectedRows, digest_of, positions
+from phosphene.types.identity import HandedRows, NoiseKey, Rows, SelectedRows, digest_of, positions
 from phosphene.types.stimuli import Images, Latents, Stimuli
 from phosphene.types.trials import ROI, Trials
 
 __all__ = [
     "ROI",
     "Dataset",
+    "HandedRows",
     "Images",
     "Latents",
+    "NoiseKey",
     "Rows",
     "SelectedRows",
     "Split",

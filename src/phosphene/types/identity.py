@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -99,6 +100,117 @@ def select_rows(source: Rows, index: np.ndarray) -> Rows:
     if isinstance(source, np.ndarray) and not isinstance(source, np.memmap):
         return source[as_slice(index)]
     return SelectedRows(source, index)
+
+
+class HandedRows:
+    """Rows that somebody may read and nothing else: the array, file or folder they come from cannot be reached from here.
+
+    What `select_rows` gives leads back to all rows, by its source or as a view by its base. Whoever must not see the
+    others is handed these.
+
+    Parameters
+    ----------
+    source : Rows
+        all rows
+    index : ndarray of shape (n,), int, optional
+        which of them; all by default
+    columns : ndarray of shape (n_columns,), int, optional
+        which entries of each row; all by default
+
+    Examples
+    --------
+    >>> HandedRows(np.arange(6).reshape(3, 2), np.array([2, 0]))[:]
+    array([[4, 5],
+           [0, 1]])
+    """
+
+    __slots__ = ("_read", "shape")
+
+    def __init__(self, source: Rows, index: np.ndarray | None = None, columns: np.ndarray | None = None) -> None:
+        if index is None:
+            index = np.arange(source.shape[0])
+
+        # A closure and no attribute, so that nobody comes upon the source by looking at what he was given.
+        self._read = _reader(source, index, columns)
+        of_one_row = list(map(int, source.shape[1:]))
+        if columns is not None:
+            of_one_row[0] = len(columns)
+
+        self.shape: tuple[int, ...] = (len(index), *of_one_row)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        return f"HandedRows({size_words(self.shape)})"
+
+    def __getitem__(self, rows: Any, /) -> np.ndarray:
+        if isinstance(rows, tuple):
+            taken = self[rows[0]]
+            if isinstance(rows[0], (int, np.integer)):  # which took the axis of rows away
+                return taken[rows[1:]]
+            return taken[(slice(None), *rows[1:])]
+
+        return self._read(rows)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self[:], dtype=dtype)
+
+
+def _reader(source: Rows, index: np.ndarray, columns: np.ndarray | None) -> Callable[[Any], np.ndarray]:
+    def read(rows: Any) -> np.ndarray:
+        wanted = index[rows]
+        if wanted.ndim == 0:
+            taken = np.asarray(source[int(wanted)])
+        else:
+            taken = np.asarray(source[as_slice(wanted)])  # (n, ...)
+
+        if columns is not None:
+            taken = taken[..., as_slice(columns)]
+
+        if isinstance(taken, np.memmap) or taken.base is not None:  # a view, whose base holds all rows
+            return np.array(taken)
+
+        return taken
+
+    return read
+
+
+@dataclass(frozen=True)
+class NoiseKey:
+    """What the noise of one picture is drawn by, where the name of its stimulus must not be told.
+
+    It gives the same noise as the name does, and does not tell the name.
+
+    Attributes
+    ----------
+    digest : bytes
+        SHA-256 of the name
+    """
+
+    digest: bytes
+
+    @classmethod
+    def of(cls, stimulus: Any) -> NoiseKey:
+        """The key of a stimulus.
+
+        Parameters
+        ----------
+        stimulus : Any
+            its id, or a key, which is its own
+
+        Returns
+        -------
+        NoiseKey
+            the same for the same id, whatever machine or order
+        """
+        if isinstance(stimulus, NoiseKey):
+            return stimulus
+
+        return cls(hashlib.sha256(str(stimulus).encode()).digest())
+
+    def __str__(self) -> str:
+        return self.digest.hex()
 
 
 def digest_of(*parts: Any) -> str:

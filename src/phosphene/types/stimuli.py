@@ -14,7 +14,18 @@ import numpy as np
 import pandas as pd
 
 from phosphene.errors import DataError, did_you_mean
-from phosphene.types.identity import Rows, as_slice, digest_of, few, positions, select_rows, size_words, unique_ids
+from phosphene.types.identity import (
+    HandedRows,
+    Rows,
+    SelectedRows,
+    as_slice,
+    digest_of,
+    few,
+    positions,
+    select_rows,
+    size_words,
+    unique_ids,
+)
 
 _BLOCK = 512  # pictures read at a time: 100 MB of 256 x 256
 _MOST_SHOWN = 12  # pictures, in a notebook
@@ -158,6 +169,22 @@ class Stimuli:
             parts["present"] = self.present[at]
 
         return replace(self, ids=self.ids[at], **parts)
+
+    def handed(self) -> Stimuli:
+        """The same stimuli, from which no other picture of their source can be reached.
+
+        Returns
+        -------
+        Stimuli
+            with the same digest; pictures are read when they are asked for
+        """
+        if self.images is None:
+            return self
+
+        if isinstance(self.images, SelectedRows):
+            return replace(self, images=HandedRows(self.images.source, self.images.index))
+
+        return replace(self, images=HandedRows(self.images))
 
     def pixels(self, rows: slice | np.ndarray = slice(None)) -> np.ndarray:
         """Pictures as (n, height, width, channels) uint8, 0-255.

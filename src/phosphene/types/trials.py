@@ -11,10 +11,13 @@ import numpy as np
 import pandas as pd
 
 from phosphene.errors import DataError, did_you_mean
-from phosphene.types.identity import Rows, as_slice, digest_of, few
+from phosphene.types.identity import HandedRows, Rows, as_slice, digest_of, few
 
 ROI = "roi."
 """Prefix of the boolean columns of ``Trials.voxels`` that hold ROI memberships."""
+
+NOISE = "noise"
+"""Column of ``Trials.table`` that holds a `NoiseKey` per row, where stimuli stand under other names than their own."""
 
 _ROWS_SHOWN = 5  # of the trial table, in a notebook
 
@@ -173,6 +176,18 @@ class Trials:
     def stimuli(self) -> np.ndarray:
         """(n_trials,) object: the stimulus id of every trial."""
         return self.table["stimulus"].to_numpy(dtype=object)
+
+    @property
+    def noise_keys(self) -> np.ndarray:
+        """(n_trials,) object: what the noise of each row's picture is drawn by.
+
+        A recipe that draws with chance takes these and not `stimuli`: a flow that hides what was shown hands over a
+        `NoiseKey` per row, which gives the noise of the stimulus. Where it did not, the stimulus ids themselves.
+        """
+        if NOISE in self.table:
+            return self.table[NOISE].to_numpy(dtype=object)
+
+        return self.stimuli
 
     @property
     def stimulus_ids(self) -> np.ndarray:
@@ -377,6 +392,17 @@ class Trials:
             base = self.columns
 
         return replace(self, voxels=self.voxels.iloc[columns], columns=base[columns])
+
+    def handed(self) -> Trials:
+        """The same trials, from which no other trial of their source can be reached.
+
+        Returns
+        -------
+        Trials
+            with the same digest; betas are read when they are asked for
+        """
+        source = HandedRows(self.source, self.rows, self.columns)
+        return Trials(source, self.table.copy(), self.voxels.copy(), self.subject)  # what was noted of files stays here
 
     def average_repeats(self) -> Trials:
         """One row per stimulus: the mean over its trials, in order of first appearance.

@@ -14,6 +14,13 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from phosphene.errors import ConfigError, did_you_mean
+from phosphene.validity.behaviour import (
+    names_and_order,
+    opened_data,
+    perturbation,
+    recognition,
+    subset_invariance,
+)
 from phosphene.validity.brain import (
     Naming,
     PredictionVariety,
@@ -42,6 +49,8 @@ from phosphene.validity.check import (
     CycleEvidence,
     Evidence,
     Lineage,
+    Predict,
+    Redecoding,
     Samples,
     Verdict,
     run_check,
@@ -55,8 +64,6 @@ from phosphene.validity.leakage import (
     best_of_n,
     circular_cycle,
     fit_lineage,
-    perturbation,
-    subset_invariance,
     tuning_on_test,
     voxel_selection,
 )
@@ -89,7 +96,9 @@ __all__ = [
     "Likeness",
     "Lineage",
     "Naming",
+    "Predict",
     "PredictionVariety",
+    "Redecoding",
     "Samples",
     "Verdict",
     "bottleneck_curve",
@@ -133,10 +142,10 @@ _ALL = (
     Check("S10", "Size of the test set", "Are there enough test stimuli, of more than one class?", ("splits",),
           size_of_test_set, "instant"),
     Check("L1", "Fit lineage", "Did a fitted step see trials it is judged on?", ("lineages",), fit_lineage, "instant"),
-    Check("L2", "Subset invariance", "Does a prediction depend on the other test rows?", ("predict", "test_betas"),
-          subset_invariance, "96 pictures decoded"),
+    Check("L2", "Subset invariance", "Does a prediction depend on the other test rows?", ("redecoding",),
+          subset_invariance, "16 pictures decoded, each alone"),
     Check("L3", "Perturbation", "Does a prediction move when the other test rows turn into noise?",
-          ("predict", "test_betas"), perturbation, "36 pictures decoded"),
+          ("redecoding",), perturbation, "every test picture decoded twice, or a sample where that is slow"),
     Check("L4", "Voxel selection", "Were voxels chosen with the help of test trials?", ("voxel_choices",),
           voxel_selection, "instant"),
     Check("L5", "Test-time adaptation", "Was a model trained on test responses?", ("setting", "lineages"),
@@ -145,6 +154,12 @@ _ALL = (
     Check("L7", "Best of n", "Was a sample picked with the help of the truth?", ("samples",), best_of_n, "seconds"),
     Check("L8", "Circular cycle", "Do encoder and decoder of a cycle share training stimuli?", ("cycles",),
           circular_cycle, "instant"),
+    Check("L9", "Names and order", "Does a prediction depend on the name or place of a test row?", ("redecoding",),
+          names_and_order, "every test picture decoded twice, or a sample where that is slow"),
+    Check("L10", "Recognition of rows", "Does a prediction jump when a response moves by a thousandth?", ("redecoding",),
+          recognition, "every test picture decoded once, or a sample where that is slow"),
+    Check("L11", "Opened files", "Are data opened while the test set is decoded?", ("redecoding",), opened_data,
+          "instant, after the others"),
     Check("B1", "Alignment alarm", "Does the true order of trials beat shifted and wrongly sorted ones?",
           ("similarity",), alignment_alarm, "seconds"),
     Check("B2", "Repeat reliability", "Do repeats of a stimulus agree more than shuffled ones?",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -182,17 +182,18 @@ class Lineage:
     name : str
         of the step, such as ``standardise`` or ``fold 3 ridge``
     fitted_on : iterable or None
-        trial ids that entered the fit; None when nobody recorded them
+        trial ids that entered the fit, or stimulus ids where it sees pictures alone; None when nobody recorded them
     evaluated_on : iterable
-        trial ids of the test set that this fit is judged on
-    sees : {"brain", "brain and pictures"}, default "brain and pictures"
-        ``brain`` when the fit used responses only, ``brain and pictures`` when it used what was shown as well
+        trial or stimulus ids of the test set that this fit is judged on
+    sees : {"brain", "brain and pictures", "pictures"}, default "brain and pictures"
+        ``brain`` when the ids are those of trials of which the fit used responses only, ``brain and pictures`` when it used
+        what was shown as well, ``pictures`` when they are those of stimuli
     """
 
     name: str
     fitted_on: Iterable | None
     evaluated_on: Iterable
-    sees: Literal["brain", "brain and pictures"] = "brain and pictures"
+    sees: Literal["brain", "brain and pictures", "pictures"] = "brain and pictures"
 
 
 @dataclass(frozen=True)
@@ -224,14 +225,102 @@ class Samples:
     drawn : ndarray of shape (n, n_samples, height, width, channels)
         uint8 or 0-1 floats, n_samples pictures for each trial
     scored : ndarray of shape (n, height, width, channels)
-        the one that metrics were computed on: a sample, or their mean
+        the one that is shown, and scored where others are not: a sample, or their mean
     true : ndarray of shape (n, height, width, channels)
         what was shown
+    is_chosen : bool, default False
+        whether the recipe says that it chose the one that is scored
     """
 
     drawn: np.ndarray
     scored: np.ndarray
     true: np.ndarray
+    is_chosen: bool = False
+
+
+class Predict(Protocol):
+    """The function that was scored, as the checks try it: by a fresh copy of the fitted recipe at each call."""
+
+    def __call__(
+        self, betas: np.ndarray, rows: np.ndarray, *, names: int = 0, order: int = 0, keys: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Predictions for responses.
+
+        Parameters
+        ----------
+        betas : ndarray of shape (n, n_voxels)
+            responses
+        rows : ndarray of shape (n,), int
+            which test items they are of, or take the place of: gives the noise key and the columns of the bare table
+        names, order : int
+            another number hands them over under other names, or in another order; 0 as they were when scored
+        keys : ndarray of shape (n,), int, optional
+            test items whose noise is drawn; `rows` by default
+
+        Returns
+        -------
+        ndarray of shape (n, ...)
+            in the order of `betas`
+        """
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Redecoding:
+    """The scored function, what it was scored on, and what it gave.
+
+    Parameters
+    ----------
+    betas : ndarray of shape (n, n_voxels)
+        test responses of the items that are decoded again: all, or fewer where that would take long
+    predict : Predict
+        the function
+    scored : ndarray of shape (n, ...), optional
+        what was scored of them; made by `predict` by default
+    groups : ndarray of shape (n,), int, optional
+        items that were decoded in one call have one number; one call for all by default
+    n_items : int, optional
+        test items in all; as many as decoded again by default
+    true : ndarray of shape (n, 1, ...), optional
+        truths, broadcast over the samples on the second axis of predictions, where noise keys change these
+    draws : bool, default False
+        whether predictions may depend on noise keys
+    slack : float or ndarray, default 0
+        by how much values of `scored` may be off because of how they are kept, broadcast against them
+    columns : sequence of str, default ()
+        columns of the trial table that the recipe declares to need
+    data_files : sequence of str, default ()
+        files and folders of the data set, and pictures of runs: what must not be opened
+    opened : callable, optional
+        gives the files read and written while decoding up to now
+    """
+
+    betas: np.ndarray
+    predict: Predict
+    scored: np.ndarray | None = None
+    groups: np.ndarray | None = None
+    n_items: int | None = None
+    true: np.ndarray | None = None
+    draws: bool = False
+    slack: Any = 0.0
+    columns: Sequence[str] = ()
+    data_files: Sequence[str] = ()
+    opened: Callable[[], tuple[Collection[str], Collection[str]]] | None = None
+
+    def reference(self) -> np.ndarray:
+        """(n, ...) predictions that others are compared with: those that were scored."""
+        if self.scored is not None:
+            return self.scored
+
+        return self.predict(self.betas, np.arange(len(self.betas)))
+
+    @property
+    def tried(self) -> str:
+        """Which items are decoded again, in words."""
+        if self.n_items is None or len(self.betas) == self.n_items:
+            return f"all {len(self.betas)} test items"
+
+        return f"{len(self.betas)} of {self.n_items} test items, as decoding is slow"
 
 
 @dataclass(frozen=True, eq=False)
@@ -250,10 +339,8 @@ class Evidence:
         name -> list of (fitted stimulus ids, held-out stimulus ids), as used to choose penalties and the like
     lineages : sequence of Lineage, optional
         one per fitted step and fold
-    predict : callable, optional
-        (n, n_voxels) responses -> (n, ...) predictions, the whole chain that is being scored
-    test_betas : ndarray of shape (n, n_voxels), optional
-        what ``predict`` is tried on
+    redecoding : Redecoding, optional
+        the whole chain that is being scored, and what it is tried on
     similarity : ndarray of shape (n, n), optional
         decoded items in rows, true ones in columns, both in the order of ``test_ids``
     test_ids : ndarray of shape (n,), optional
@@ -321,8 +408,7 @@ class Evidence:
     test_labels: np.ndarray | None = None
     inner_folds: Mapping[str, Sequence[tuple[Iterable, Iterable]]] | None = None
     lineages: Sequence[Lineage] | None = None
-    predict: Callable[[np.ndarray], np.ndarray] | None = None
-    test_betas: np.ndarray | None = None
+    redecoding: Redecoding | None = None
     similarity: np.ndarray | None = None
     test_ids: np.ndarray | None = None
     orders: Mapping[str, np.ndarray] = field(default_factory=dict)

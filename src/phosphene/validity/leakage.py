@@ -1,8 +1,8 @@
 """L: did anything learn from the test set?
 
-L1 to L3 ask whether a prediction depends on test trials: by what fitted steps recorded (L1), and by trying (L2, L3). L4 to L7 ask
-whether anything was chosen with their help: voxels, a model adapted to them, a configuration, one sample among several. L8 asks
-whether a score goes round in a circle.
+L1 asks whether a fitted step saw test trials or test pictures, by what it recorded; what only shows when the decoder is tried
+stands in ``behaviour.py``. L4 to L7 ask whether anything was chosen with the help of the test set: voxels, a model adapted to it,
+a configuration, one sample among several. L8 asks whether a score goes round in a circle.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
-from phosphene.errors import PhospheneError
 from phosphene.metrics.registry import kind_of
 from phosphene.types.identity import few
 from phosphene.validity.check import (
@@ -27,9 +26,6 @@ from phosphene.validity.check import (
     passed,
 )
 
-TOLERANCE = 1e-5  # relative; rounding of float32 products in batches of another size stays near 1e-6
-N_ROWS = 16  # test rows that are predicted alone
-N_PERTURBED = 12  # test rows among which half turn into noise
 ORACLE = "oracle_"
 """Beginning of the names of metrics that may use the truth to choose among samples."""
 _MOST_ITEMS = 300  # trials whose samples are compared with the truth
@@ -50,7 +46,7 @@ def _named(counts: dict[str, int], unit: str) -> str:
 
 
 def fit_lineage(evidence: Evidence, rng: np.random.Generator) -> CheckResult:
-    """L1: trials that entered a fit and are then judged by it.
+    """L1: trials and pictures that entered a fit and are then judged by it.
 
     Parameters
     ----------
@@ -62,155 +58,49 @@ def fit_lineage(evidence: Evidence, rng: np.random.Generator) -> CheckResult:
     Returns
     -------
     CheckResult
-        value: trials that the worst step both saw and is judged on
+        value: trials, or pictures, that the worst step both saw and is judged on
     """
     if not evidence.lineages:
         return not_applicable("No fitted step recorded what it saw.")
 
     leaks = {}
+    pictures = {}
     transductive = {}  # saw the response of a test trial, but not what was shown
     unknown = []
     for step in evidence.lineages:
         shared = _shared_trials(step)
         if step.fitted_on is None:
             unknown.append(step.name)
+        elif shared and step.sees == "pictures":
+            pictures[step.name] = shared
         elif shared and step.sees == "brain":
             transductive[step.name] = shared
         elif shared:
             leaks[step.name] = shared
 
-    details = {"leaks": leaks, "transductive": transductive, "not_recorded": unknown, "n_steps": len(evidence.lineages)}
-    worst = max([*leaks.values(), *transductive.values()], default=0)
+    details = {
+        "leaks": leaks,
+        "pictures": pictures,
+        "transductive": transductive,
+        "not_recorded": unknown,
+        "n_steps": len(evidence.lineages),
+    }
+    worst = max([*leaks.values(), *pictures.values(), *transductive.values()], default=0)
     if leaks:
         return failed(worst, f"Test trials entered the fit of {_named(leaks, 'trials')}.", **details)
+
+    if pictures:
+        return failed(worst, f"Test pictures entered the fit of {_named(pictures, 'pictures')}.", **details)
 
     if transductive:
         named = _named(transductive, "trials")
         return flagged(worst, f"Transductive: responses of test trials, without pictures, entered {named}.", **details)
 
     if unknown:
-        return flagged(0, f"Nobody recorded which trials entered {few(unknown)}.", **details)
-    return passed(0, f"None of {len(evidence.lineages)} fitted steps saw a test trial.", **details)
+        return flagged(0, f"Nobody recorded what entered {few(unknown)}.", **details)
 
-
-def subset_invariance(evidence: Evidence, rng: np.random.Generator) -> CheckResult:
-    """L2: a prediction must not depend on which other test rows come with it.
-
-    Parameters
-    ----------
-    evidence : Evidence
-        with ``predict`` and ``test_betas``
-    rng : numpy.random.Generator
-        draws an order of the rows, and those that are predicted alone
-
-    Returns
-    -------
-    CheckResult
-        value: largest move of a prediction, relative to the largest prediction
-    """
-    predict = needed(evidence.predict)
-    betas = needed(evidence.test_betas)
-    n = len(betas)
-    if n < 2:
-        return not_applicable("A single test row has no company to depend on.")
-
-    together = _rows(predict(betas))  # (n, n_values)
-    order = rng.permutation(n)
-    shuffled = _rows(predict(betas[order]))
-    worst = _gap(shuffled, together[order], together)
-    how = "when rows are shuffled"
-
-    for i in rng.choice(n, min(N_ROWS, n), replace=False):
-        try:
-            single = _rows(predict(betas[i : i + 1]))
-        except PhospheneError as error:
-            return failed(float("inf"), f"A row cannot be predicted without others: {error}", row=int(i))
-
-        alone = _gap(single, together[i : i + 1], together)
-        if not alone <= worst:  # NaN is worse than any number
-            worst = alone
-            how = f"when row {i} is predicted alone"
-
-    details = {"largest_move": worst, "how": how, "tolerance": TOLERANCE}
-    if not worst <= TOLERANCE:
-        return failed(
-            worst,
-            f"Predictions move by {worst:.2g} of their size {how}: statistics of other test rows are in use, such as "
-            "test-set standardisation or batch statistics.",
-            **details,
-        )
-
-    same = f"Each prediction is the same alone, in company and in any order (within {TOLERANCE:g})."
-    return passed(worst, same, **details)
-
-
-def perturbation(evidence: Evidence, rng: np.random.Generator) -> CheckResult:
-    """L3: a prediction must not move when other test rows turn into noise.
-
-    Half of a few rows keep their values while the others become noise, of their own size and of ten times that; then the
-    other half. Unlike L2 the number of rows stays, so that predictors that need a full batch are caught as well.
-
-    Parameters
-    ----------
-    evidence : Evidence
-        with ``predict`` and ``test_betas``
-    rng : numpy.random.Generator
-        draws the rows and the noise
-
-    Returns
-    -------
-    CheckResult
-        value: largest move of a prediction, relative to the largest prediction
-    """
-    predict = needed(evidence.predict)
-    betas = np.asarray(evidence.test_betas)
-    if len(betas) < 2:
-        return not_applicable("A single test row has no company to depend on.")
-
-    rows = np.sort(rng.choice(len(betas), min(N_PERTURBED, len(betas)), replace=False))
-    betas = betas[rows]
-    reference = _rows(predict(betas))  # (n_perturbed, n_values)
-    first = np.arange(len(betas)) % 2 == 0
-    std = float(np.std(betas)) or 1.0
-    worst = 0.0
-
-    # Noise of the usual size moves means; noise of ten times that also what withstands single outliers.
-
-    for unchanged, size in ((first, 1.0), (~first, 10.0)):
-        noisy = betas.copy()
-        n_noisy = int((~unchanged).sum())
-        noisy[~unchanged] = size * std * rng.standard_normal((n_noisy, betas.shape[1]))
-
-        gap = _gap(_rows(predict(noisy))[unchanged], reference[unchanged], reference)
-        if not gap <= worst:  # NaN is worse than any number
-            worst = gap
-
-    details = {"largest_move": worst, "tolerance": TOLERANCE}
-    if not worst <= TOLERANCE:
-        moves = f"Predictions move by {worst:.2g} of their size when other test rows turn into noise: they are used."
-        return failed(worst, moves, **details)
-
-    return passed(worst, f"Noise in other test rows moves no prediction (within {TOLERANCE:g}).", **details)
-
-
-def _rows(predictions: np.ndarray) -> np.ndarray:
-    """(n, n_values) float64: latents or pictures, each in a row."""
-    predictions = np.asarray(predictions, dtype=np.float64)
-    return predictions.reshape(len(predictions), -1)
-
-
-def _gap(ours: np.ndarray, reference: np.ndarray, everything: np.ndarray) -> float:
-    """Largest difference relative to the largest prediction; inf when shapes or missing values differ."""
-    if ours.shape != reference.shape or not np.array_equal(np.isfinite(ours), np.isfinite(reference)):
-        return float("inf")
-
-    # Relative to the largest of all predictions: a row near zero may move by a rounding of the others' size.
-    finite = np.isfinite(ours)
-    size = np.abs(everything[np.isfinite(everything)]).max(initial=0)
-    gap = np.abs(ours[finite] - reference[finite]).max(initial=0)
-    if size > 0:
-        return float(gap / size)
-    return float(gap)
+    n_steps = len({step.name for step in evidence.lineages})
+    return passed(0, f"None of {n_steps} fitted steps saw a test trial or a test picture.", **details)
 
 
 def voxel_selection(evidence: Evidence, rng: np.random.Generator) -> CheckResult:
@@ -451,16 +341,20 @@ def best_of_n(evidence: Evidence, rng: np.random.Generator) -> CheckResult:
         unknown = f"Of {count} samples the scored picture is none, and how it was made is not known."
         return flagged(count, unknown, n_samples=count, scored="unknown")
 
-    if len(np.unique(which[usable])) == 1:
-        number = int(which[usable][0]) + 1
-        always = f"Of {count} samples, always number {number} is scored; the truth picks none."
-        return passed(count, always, n_samples=count, scored=f"number {number}")
-
-    # Were the samples scored without a look at the truth, the best would be among them once in `count` trials.
+    # Were the samples drawn without a look at the truth, the best would be this one once in `count` trials, also where it is
+    # always the first: a recipe may have put them in order.
     best = int((errors[usable].argmin(axis=1) == which[usable]).sum())
     total = int(usable.sum())
     p = float(binomtest(best, total, 1 / count, alternative="greater").pvalue)
     details = {"n_samples": count, "n_best": best, "n_trials": total, "p": p}
+
+    if p < _LUCK and samples.is_chosen:
+        return flagged(
+            count,
+            f"The recipe scores a sample of its own choice among {count}: the nearest to the truth in {best} of {total} trials "
+            f"({total / count:.0f} by luck). Compare it with other recipes that choose, not with means over samples.",
+            **details,
+        )
 
     if p < _LUCK:
         return failed(
@@ -469,6 +363,14 @@ def best_of_n(evidence: Evidence, rng: np.random.Generator) -> CheckResult:
             f"({total / count:.0f} by luck): picked with the help of the truth. Only metrics named {ORACLE}... may do so.",
             **details,
         )
+
+    if len(np.unique(which[usable])) == 1:
+        number = int(which[usable][0]) + 1
+        always = (
+            f"Of {count} samples, always number {number} is shown, nearest to the truth in {best} of {total} trials as by luck; "
+            "the truth picks none."
+        )
+        return passed(count, always, scored=f"number {number}", **details)
 
     no_nearer = f"Of {count} samples, the one scored is no nearer the truth than by luck ({best} of {total})."
     return passed(count, no_nearer, **details)
