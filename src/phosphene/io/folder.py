@@ -34,7 +34,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -206,7 +206,7 @@ class RunFolder:
             return pd.DataFrame()
 
         # A stimulus may be called "NA" or "007": neither is a missing value or a number.
-        texts = {"stimulus": str, "id": str}
+        texts: dict[Hashable, Any] = {"stimulus": str, "id": str}
         return read_guarded(pd.read_csv(file, keep_default_na=False, na_values=["nan", ""], dtype=texts))
 
     def inputs(self, split: str = "test") -> list[str]:
