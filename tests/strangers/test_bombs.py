@@ -192,7 +192,7 @@ def test_a_picture_of_a_few_bytes(tmp_path: Path, little: None) -> None:
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000])
 def test_depth(tmp_path: Path, text: str) -> None:
     from phosphene.io.config import read_yaml
-    from phosphene.io.folder import read_json
+    from phosphene.io.run_folder import read_json
 
     (tmp_path / "a.json").write_text(text)
     (tmp_path / "a.yaml").write_text(text[:20_000])
@@ -290,7 +290,7 @@ def test_the_limits_of_the_process(limit: str) -> None:
     code = (
         "import resource; from phosphene.io import memory; "
         f"resource.setrlimit(resource.{limit}, (3 * 10**9, 3 * 10**9)); "
-        "print(memory.available()); memory.check(5 * 10**9, 'The voxels', 'Fewer.')"
+        "print(memory.available()); memory.require_memory(5 * 10**9, 'The voxels', 'Fewer.')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert 0 < int(done.stdout) < 3 * 10**9

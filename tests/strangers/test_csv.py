@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from phosphene.data.folder import read_dataset
+from phosphene.data.dataset_folder import read_dataset
 from phosphene.data.importing import import_dataset, import_table
 from phosphene.io.csv_table import csv_text, guarded, unguarded
-from phosphene.io.folder import RunFolder
+from phosphene.io.run_folder import RunFolder
 
 SOURCES = Path(__file__).parents[2] / "src" / "phosphene"
 

@@ -15,8 +15,8 @@ from phosphene.analysis import analysis
 from phosphene.data.registry import open_dataset
 from phosphene.errors import DataError, ModelError
 from phosphene.io import atomic
-from phosphene.io.folder import RunFolder
 from phosphene.io.inside import held_inside, must_stay_inside
+from phosphene.io.run_folder import RunFolder
 from phosphene.reporting.html import report
 
 VERBS: dict[str, Callable[[Path], object]] = {
@@ -256,7 +256,7 @@ def test_betas_of_a_study_with_a_link_outside(tmp_path: Path, victim: Path) -> N
 
 
 def test_a_sweep_from_a_stranger(tmp_path: Path, victim: Path) -> None:
-    from phosphene.sweeps.run import prepare
+    from phosphene.sweeps.execution import prepare
 
     (tmp_path / "grid.yaml").write_text(
         "recipe: linear\nbase:\n  data: {name: lab, options: {size: small}}\ngrid:\n  - seed: [1, 2]\n"

@@ -111,7 +111,7 @@ def test_broken_readers_are_listed(install: Install, value: str) -> None:
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_the_doctor_names_them(install: Install, group: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from phosphene.io import doctor
+    from phosphene.io import installation as doctor
 
     install(group, "sp_raises:x")
     monkeypatch.setattr(doctor, "examine", lambda: [])  # the rest of it starts processes, and has its own tests

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from phosphene.analysis.base import COLUMNS, Analysis, Findings, chosen_folds
+from phosphene.analysis.interface import COLUMNS, Analysis, Findings, chosen_folds
 from phosphene.analysis.reliability import conduct_of
 from phosphene.data.pictures import PictureFolder, list_pictures
 from phosphene.errors import DataError, PhospheneError

@@ -20,8 +20,8 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from phosphene.analysis.base import COLUMNS, Analysis, Findings, chosen_folds
 from phosphene.analysis.image_stats import ImageStats, ImageStatsReader, ImageStatsSource, effective_number
+from phosphene.analysis.interface import COLUMNS, Analysis, Findings, chosen_folds
 from phosphene.errors import PhospheneError
 from phosphene.io.config import Config
 from phosphene.io.progress import Progress

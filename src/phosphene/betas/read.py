@@ -107,11 +107,11 @@ def read_runs(
     DataError
         when a file is missing, broken, or does not fit the others; the message names it
     """
-    return locate(folder, subject, mask=mask, task=task, sessions=sessions, pattern=pattern).read(confounds)
+    return locate_runs(folder, subject, mask=mask, task=task, sessions=sessions, pattern=pattern).read(confounds)
 
 
 @reads("folder")
-def locate(
+def locate_runs(
     folder: str | Path,
     subject: str,
     *,
@@ -350,7 +350,7 @@ def _size(path: Path) -> int:
 def _unpacked(path: Path, image: Any) -> bytes:
     """All bytes of a packed image, which are as many as its header says; what goes on behind them is refused."""
     expected = int(image.dataobj.offset) + math.prod(image.shape) * image.get_data_dtype().itemsize
-    memory.check(expected, f"the image {path}, announced as {image.shape},", SHAPE)
+    memory.require_memory(expected, f"the image {path}, announced as {image.shape},", SHAPE)
 
     with gzip.open(path, "rb") as stream:
         data = stream.read(expected)

@@ -21,10 +21,10 @@ import numpy as np
 
 from phosphene.errors import ConfigError, PhospheneWarning
 from phosphene.io import atomic
-from phosphene.io.folder import LOCK, RunFolder
 from phosphene.io.inside import must_stay_inside
 from phosphene.io.npz_file import read_npz
 from phosphene.io.reading import open_npy
+from phosphene.io.run_folder import LOCK, RunFolder
 
 _KEY = "key.json"
 
@@ -95,7 +95,7 @@ class WorkFolder:
         must_stay_inside(path)
         part = atomic.partial_name(path)
 
-        with atomic.explained(path):
+        with atomic.explained_write(path):
             try:
                 with open(part, "wb") as handle:
                     np.save(handle, np.ascontiguousarray(values), allow_pickle=False)

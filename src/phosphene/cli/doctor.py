@@ -12,7 +12,7 @@ def doctor() -> int:
     """
     from phosphene.data.registry import broken_readers
     from phosphene.errors import MachineError
-    from phosphene.io.doctor import Remark, examine
+    from phosphene.io.installation import Remark, examine
     from phosphene.metrics.registry import broken_metrics
     from phosphene.models.bundled import broken_networks
     from phosphene.recipes import broken_recipes

@@ -197,7 +197,7 @@ def _mat(path: Path) -> ArrayFile:
 
         # A byte an entry at least; what is packed could be any number of them.
         n_entries = math.prod(shapes.get(first, ()))
-        memory.check(n_entries, f"the array '{first}' of {path}, announced as {shapes.get(first)},", SHAPE)
+        memory.require_memory(n_entries, f"the array '{first}' of {path}, announced as {shapes.get(first)},", SHAPE)
         check_ratio(n_entries, path.stat().st_size, f"'{first}' in {path}")
 
         value = quietly(scipy.io.loadmat, variable_names=[first])[first]
@@ -210,7 +210,9 @@ def _mat(path: Path) -> ArrayFile:
             value = value[name].ravel()[0]  # a struct is an array of one record
 
         if hasattr(value, "toarray"):  # sparse: a file of a few bytes may unfold to any size
-            memory.check(math.prod(value.shape) * 8, f"the sparse array '{key}' of {path}, {value.shape},", SHAPE)
+            memory.require_memory(
+                math.prod(value.shape) * 8, f"the sparse array '{key}' of {path}, {value.shape},", SHAPE
+            )
             value = value.toarray()
 
         return np.asarray(value)
@@ -229,7 +231,7 @@ def _npz(path: Path) -> ArrayFile:
 
     def read(key: str) -> np.ndarray:
         n_bytes = math.prod(shapes[key]) * headers[key][1].itemsize
-        memory.check(n_bytes, f"the array '{key}' of {path}, announced as {shapes[key]},", SHAPE)
+        memory.require_memory(n_bytes, f"the array '{key}' of {path}, announced as {shapes[key]},", SHAPE)
         with np.load(path, allow_pickle=False) as archive:
             try:
                 return archive[key]
@@ -274,7 +276,7 @@ def _hdf5(path: Path, is_matlab: bool) -> ArrayFile:
                 texts = [_text(whole_hdf5(hdf5_dataset(file, reference))) for reference in references]
                 value = np.array(texts, dtype=object)
             elif h5py.check_string_dtype(item.dtype) is not None:
-                memory.check(math.prod(item.shape or ()) * 8, f"the texts '{key}' of {path}", SHAPE)
+                memory.require_memory(math.prod(item.shape or ()) * 8, f"the texts '{key}' of {path}", SHAPE)
                 value = item.asstr()[()]
             else:
                 value = whole_hdf5(item)

@@ -144,7 +144,7 @@ def fetch(
 
     if to_fetch:
         _check_room(plan, to_fetch)
-        with atomic.explained(plan.root):
+        with atomic.explained_write(plan.root):
             plan.root.mkdir(parents=True, exist_ok=True)
 
         # Two processes that write one partial file would leave a file that is neither's.
@@ -263,7 +263,7 @@ def _attempt(item: Item, policy: Policy, say: Progress) -> dict[str, Any]:
     """One request for what is still missing of a file. Raises TransientError where another attempt may help."""
     part = partial_path(item.path)
     mark_file = part.with_name(f"{part.name}.json")
-    with atomic.explained(item.path):
+    with atomic.explained_write(item.path):
         item.path.parent.mkdir(parents=True, exist_ok=True)
 
     # Both are written in place: a link there would lead that to another file.
@@ -298,7 +298,7 @@ def _attempt(item: Item, policy: Policy, say: Progress) -> dict[str, Any]:
 
         _check_answer(item, response, total, kept)
         mark = _Mark(item.url, response.headers.get("ETag", ""), response.headers.get("Last-Modified", ""), total)
-        with atomic.explained(item.path):
+        with atomic.explained_write(item.path):
             mark_file.write_text(json.dumps(vars(mark)), encoding="utf-8")
 
         most = _most(item, total, policy)
@@ -323,7 +323,7 @@ def _finish(
             "stays so, the file was replaced there: ask its authors."
         )
 
-    with atomic.explained(item.path):
+    with atomic.explained_write(item.path):
         os.replace(part, item.path)
         atomic.fsync_folder(item.path.parent)
         mark_file.unlink(missing_ok=True)
@@ -407,7 +407,7 @@ def _receive(
         mode = "r+b"
 
     size = kept
-    with atomic.explained(item.path):
+    with atomic.explained_write(item.path):
         # Unbuffered: what a full disk refuses would else come up a second time when the file is closed.
         out = open(part, mode, buffering=0)  # noqa: SIM115  closed below; reading errors are not writing errors
 
@@ -421,7 +421,7 @@ def _receive(
             sha256.update(block)
             md5.update(block)
 
-        with atomic.explained(item.path):
+        with atomic.explained_write(item.path):
             out.seek(kept)
             out.truncate()
 
@@ -451,7 +451,7 @@ def _receive(
             sha256.update(block)
             md5.update(block)
 
-            with atomic.explained(item.path):
+            with atomic.explained_write(item.path):
                 left = memoryview(block)
                 while left:
                     left = left[out.write(left) :]
@@ -464,7 +464,7 @@ def _receive(
 
                 say.say(f"  {item.path.name}: {human(size)}{goal}")
 
-        with atomic.explained(item.path):
+        with atomic.explained_write(item.path):
             os.fsync(out.fileno())
 
     return size, sha256.hexdigest(), md5.hexdigest()

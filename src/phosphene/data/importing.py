@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from phosphene.data.arrays import as_numbers, open_arrays, real_matrix, single_array
-from phosphene.data.folder import free_folder, read_dataset, write_dataset
+from phosphene.data.dataset_folder import free_folder, read_dataset, write_dataset
 from phosphene.data.pictures import match_pictures, open_pictures
 from phosphene.data.reader import ImportingReader
 from phosphene.data.registry import locate

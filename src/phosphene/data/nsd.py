@@ -39,8 +39,8 @@ import pandas as pd
 from pydantic import Field
 
 from phosphene.data.arrays import open_arrays
+from phosphene.data.dataset_folder import INDEX, ScaledRows, read_dataset, write_dataset
 from phosphene.data.findings import Finding
-from phosphene.data.folder import INDEX, ScaledRows, read_dataset, write_dataset
 from phosphene.data.importing import read_table, read_text
 from phosphene.data.pictures import PictureFolder, list_pictures, read_picture
 from phosphene.data.reader import ReaderOptions, about

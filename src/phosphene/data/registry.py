@@ -12,7 +12,7 @@ from typing import Any
 from phosphene.data.reader import Reader, ReaderOptions
 from phosphene.errors import ConfigError, DataError, NotAvailable, did_you_mean
 from phosphene.io.atomic import checked_path
-from phosphene.io.config import resolve
+from phosphene.io.config import resolve_layers
 from phosphene.io.hdf5 import open_hdf5
 from phosphene.io.inside import refuse_data_links
 from phosphene.io.plugins import load_plugin, plugins_of
@@ -33,7 +33,7 @@ of `PLUGINS`."""
 
 FORMATS: dict[str, str] = {
     "bdata": "phosphene.data.bdata:BDataFile",
-    "folder": "phosphene.data.folder:FolderReader",
+    "folder": "phosphene.data.dataset_folder:FolderReader",
     "pairs": "phosphene.data.pairs:PairFile",
 }
 """Formats that are recognised by a path instead of a name."""
@@ -95,7 +95,7 @@ class Source:
         if isinstance(values, ReaderOptions):
             options = values
         else:
-            options = resolve(self.reader.options, [(f"options of {self.name}", dict(values or {}))])[0]
+            options = resolve_layers(self.reader.options, [(f"options of {self.name}", dict(values or {}))])[0]
 
         refuse_data_links(self.path, getattr(options, "follow_links", False))
         return options

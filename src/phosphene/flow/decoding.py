@@ -15,9 +15,10 @@ import pandas as pd
 
 from phosphene.errors import ConfigError, did_you_mean
 from phosphene.io import atomic
-from phosphene.io.csv_table import csv_text
-from phosphene.io.folder import SEEN, RunFolder
 from phosphene.io.progress import Progress
+from phosphene.io.run_folder import SEEN, RunFolder
+from phosphene.io.seals import seal_folder
+from phosphene.io.tables import write_table
 from phosphene.metrics.category import CategoryOnlyDecoder
 from phosphene.recipes.base import Recipe
 from phosphene.run import TEST, Run
@@ -71,6 +72,7 @@ def decode(opened: Run, *, controls: Sequence[str] = CONTROLS, progress: Progres
             raise ConfigError(f"there is no control '{name}'. {did_you_mean(name, KNOWN_CONTROLS)}")
 
     run = opened.folder
+    opened.verify()
     by_input: dict[str, list[_Decoded]] = {}
 
     with run.locked("decode"):
@@ -236,7 +238,7 @@ def _write_pictures(run: RunFolder, source: str, folds: Sequence[_Decoded], stim
         else:
             index["category"] = category
 
-        atomic.write_text(folder / "index.csv", csv_text(index))
+        write_table(index, folder / "index.csv")
 
         samples = [f.samples for f in folds if f.samples is not None]
         if samples:
@@ -249,6 +251,8 @@ def _write_pictures(run: RunFolder, source: str, folds: Sequence[_Decoded], stim
 
         if latents:
             save_file(latents, folder / "latents.safetensors")
+
+        seal_folder(folder)
 
 
 def encode(opened: Run, *, progress: Progress | None = None) -> RunFolder:
@@ -277,6 +281,7 @@ def encode(opened: Run, *, progress: Progress | None = None) -> RunFolder:
         When the run is not fitted to the end.
     """
     progress = progress or Progress(quiet=True)
+    opened.verify()
     predicted = []
     measured = []
     index = []
@@ -310,8 +315,9 @@ def encode(opened: Run, *, progress: Progress | None = None) -> RunFolder:
         with atomic.folder(opened.folder.encoded(TEST)) as folder:
             np.save(folder / "predicted.npy", np.concatenate(predicted), allow_pickle=False)
             np.save(folder / "measured.npy", np.concatenate(measured), allow_pickle=False)
-            atomic.write_text(folder / "index.csv", csv_text(table))
-            atomic.write_text(folder / "voxels.csv", csv_text(voxels))
+            write_table(table, folder / "index.csv")
+            write_table(voxels, folder / "voxels.csv")
+            seal_folder(folder)
 
         opened.folder.log("encoded", n=len(table))
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from phosphene import flow, recipes
 from phosphene.analysis import analysis
 from phosphene.errors import NotAvailable
-from phosphene.io.folder import RunFolder
 from phosphene.io.progress import Progress, duration
+from phosphene.io.run_folder import RunFolder
 from phosphene.reporting import report
 
 ANALYSES = ("reliability", "cycle", "noise")

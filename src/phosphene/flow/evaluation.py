@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,14 +14,16 @@ import pandas as pd
 
 from phosphene.errors import DataError, ModelError
 from phosphene.flow.decoding import KNOWN_CONTROLS
-from phosphene.flow.evidence import evidence, look_of, write_findings
-from phosphene.io import atomic, ledger
-from phosphene.io.folder import SEEN, RunFolder
+from phosphene.flow.evidence import evidence, look_of, memories_of, write_findings
+from phosphene.io import atomic, ledger, looks
+from phosphene.io.csv_table import csv_text
 from phosphene.io.progress import Progress
 from phosphene.io.reading import open_npy
+from phosphene.io.run_folder import SEEN, RunFolder
+from phosphene.io.seals import require_unbroken, seal_texts
 from phosphene.metrics.category import PictureClassifier
 from phosphene.metrics.controls import paired_differences
-from phosphene.metrics.golden import changed
+from phosphene.metrics.golden import changed_metrics
 from phosphene.metrics.metric import Decoded, Encoded, Scores, extractor_name
 from phosphene.metrics.perceptual import TrueFeatures, extract_features, feature_extractors_for, feature_views
 from phosphene.metrics.published import matching, published_rows
@@ -46,7 +49,14 @@ LARGEST_MATRIX = 3000  # stimuli; a similarity matrix beyond that is not kept fo
 _PUBLISHED_COLUMNS = ("method", "compared_with", "value", "comparable", "difference", "source", "table", "note")
 
 
-def evaluate(opened: Run, *, waivers: Mapping[str, str] | None = None, progress: Progress | None = None) -> RunFolder:
+def evaluate(
+    opened: Run,
+    *,
+    waivers: Mapping[str, str] | None = None,
+    progress: Progress | None = None,
+    sweep: str = "",
+    n_planned: int = 0,
+) -> RunFolder:
     """Score what was decoded and encoded, run the checks, and write what can be said.
 
     Writes scores.csv, validity.csv, validity.json and the folder evaluation/. Every input (brain and controls) is scored by every
@@ -60,6 +70,10 @@ def evaluate(opened: Run, *, waivers: Mapping[str, str] | None = None, progress:
         check id to who goes on in spite of it, and why; printed in the report
     progress : Progress, optional
         where progress is shown
+    sweep : str, default ""
+        digest of the sweep that the run is part of
+    n_planned : int, default 0
+        other configurations that this sweep evaluates on the same test set, whichever comes first
 
     Returns
     -------
@@ -79,6 +93,12 @@ def evaluate(opened: Run, *, waivers: Mapping[str, str] | None = None, progress:
     if not run.inputs(TEST):
         raise ModelError(f"{run.path} holds no decoded pictures. Run: phosphene decode {run.path}")
 
+    identity = opened.verify()
+    for name in (SEEN, *run.inputs(TEST)):
+        require_unbroken(run.decoded(TEST, name), f"phosphene decode {run.path}")
+
+    require_unbroken(run.encoded(TEST), f"phosphene encode {run.path}")
+
     with run.locked("evaluate"):
         fitted = [opened.recipe(fold) for fold in range(len(opened.folds))]
         readers = _Readers(_classifier(opened), _true_features(opened), _candidates(opened, fitted[0]))
@@ -88,7 +108,10 @@ def evaluate(opened: Run, *, waivers: Mapping[str, str] | None = None, progress:
         with progress.step("running the checks"):
             index = _index(opened)
             differences = _differences_from_controls(scored, seed)
-            gathered = evidence(opened, fitted, index, _labels(opened, index), scores, differences)
+            look = look_of(opened, identity, sweep)
+            gathered = evidence(
+                opened, fitted, index, _labels(opened, index), scores, differences, look=look, n_planned=n_planned
+            )
             n_features = {true.extractor.name: true.features.shape[1] for true in readers.true_features}
             gathered = replace(gathered, n_features=n_features)
             answers = run_checks(gathered, waivers=waivers, seed=seed)
@@ -97,14 +120,19 @@ def evaluate(opened: Run, *, waivers: Mapping[str, str] | None = None, progress:
             title=[CHECKS[a.id].title for a in answers], waiver=[a.waived_by for a in answers]
         )
 
-        ledger.append(run.path, look_of(opened))  # before anybody can have seen a score
+        looks.remember(look, memories_of(opened))
+        ledger.append(run.path, look)  # before anybody can have seen a score
         _write_details(opened, scored, scores, verdicts, gathered, readers.texts)
-        run.write_table(verdicts, "validity.csv")
-        record = json.dumps({"verdicts": verdict_record(answers)}, indent=1)
-        atomic.write_text(run.path / "validity.json", record + "\n")
+        record = json.dumps({"verdicts": verdict_record(answers)}, indent=1) + "\n"
+        tables = {
+            "validity.csv": csv_text(verdicts),
+            "validity.json": record,
+            "scores.csv": csv_text(scores),  # last of all: a run counts as evaluated once scores.csv is there
+        }
+        seal_texts(run.path, {name: hashlib.sha256(text.encode()).hexdigest() for name, text in tables.items()})
+        for name, text in tables.items():
+            atomic.write_text(run.path / name, text)
 
-        # Last of all: a run counts as evaluated once scores.csv is there.
-        run.write_table(scores, "scores.csv")
         run.log("evaluated", scores=len(scores))
 
     return run
@@ -531,7 +559,7 @@ def _why_another_quantity(metric: str, brain: pd.DataFrame, gathered: Evidence) 
     kind = kind_of(metric)
 
     if gathered.golden is not None:
-        for name in changed(gathered.golden):
+        for name in changed_metrics(gathered.golden):
             if kind_of(name) == kind:
                 reasons.append(f"{name} no longer gives its golden value (check M10)")
                 break

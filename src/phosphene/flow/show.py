@@ -13,7 +13,7 @@ import pandas as pd
 from phosphene import recipes
 from phosphene.errors import NotAvailable
 from phosphene.io.config import flatten
-from phosphene.io.folder import RunFolder
+from phosphene.io.run_folder import RunFolder
 from phosphene.io.stages import STAGE
 from phosphene.metrics.registry import kind_of
 from phosphene.recipes.base import Recipe

@@ -24,7 +24,7 @@ _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextmanager
-def explained(path: str | Path) -> Iterator[None]:
+def explained_write(path: str | Path) -> Iterator[None]:
     """Turn the operating system's write errors into a MachineError that says what to do.
 
     Parameters
@@ -169,7 +169,7 @@ def write_bytes(path: str | Path, data: bytes) -> None:
     must_stay_inside(path)
     temporary = partial_name(path)
 
-    with explained(path):
+    with explained_write(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             # Flushed before it is renamed. The other way round, a power cut may leave the name on the disk and no contents.
@@ -234,7 +234,7 @@ def folder(path: str | Path) -> Iterator[Path]:
     must_stay_inside(path)
     temporary = partial_name(path)
 
-    with explained(path):
+    with explained_write(path):
         try:
             temporary.mkdir(parents=True)
             yield temporary

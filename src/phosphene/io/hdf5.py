@@ -120,7 +120,7 @@ def whole_hdf5(item: h5py.Dataset) -> Any:
     """
     n_bytes = math.prod(item.shape or ()) * item.dtype.itemsize
     what = f"the array '{item.name}' of {item.file.filename}, announced as {item.shape},"
-    memory.check(n_bytes, what, SHAPE)
+    memory.require_memory(n_bytes, what, SHAPE)
     check_ratio(n_bytes, item.id.get_storage_size(), f"'{item.name}' in {item.file.filename}")
     return item[()]
 

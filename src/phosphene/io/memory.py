@@ -160,7 +160,7 @@ def _groups(root: Path) -> list[tuple[str, Path, Path]]:
     return groups
 
 
-def check(needed: int, what: str, advice: str) -> None:
+def require_memory(needed: int, what: str, advice: str) -> None:
     """Refuse work that this machine's memory cannot hold, before it starts.
 
     Parameters
@@ -254,8 +254,8 @@ def exhausted(what: str, error: BaseException) -> MachineError:
         left = f" {size(least[0])} are available now {least[1]}."
 
     return MachineError(
-        f"memory ran out while {what} ({reason}).{left} Close other programs, ask for more memory, or choose fewer voxels, trials "
-        "or smaller pictures, and run the same command again. Files are damaged only if they should need far less than that."
+        f"memory ran out while {what} ({reason}).{left} No file is damaged by that, unless it should need far less: close other "
+        "programs, ask for more memory, or choose fewer voxels, trials or smaller pictures, and run the same command again."
     )
 
 

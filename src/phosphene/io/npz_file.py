@@ -90,7 +90,7 @@ def read_npz(path: str | Path) -> dict[str, np.ndarray]:
     """
     headers = npz_headers(Path(path))
     n_bytes = sum(math.prod(shape) * dtype.itemsize for shape, dtype in headers.values())
-    memory.check(n_bytes, f"the arrays of {path}", SHAPE)
+    memory.require_memory(n_bytes, f"the arrays of {path}", SHAPE)
 
     with np.load(path, allow_pickle=False) as file:
         return {key: file[key] for key in headers}

@@ -23,10 +23,10 @@ import numpy as np
 from phosphene._version import __version__
 from phosphene.errors import ModelError, PhospheneWarning
 from phosphene.io import atomic, memory
-from phosphene.io.folder import read_json
 from phosphene.io.memory import Peak
 from phosphene.io.notes import collecting
 from phosphene.io.reading import reads
+from phosphene.io.run_folder import read_json
 
 WEIGHTS = "weights.safetensors"
 STAGE = "stage.json"
