@@ -137,7 +137,7 @@ def plain_file(path: Path) -> None:
     except OSError:
         return
 
-    if stat.S_ISREG(state.st_mode) and state.st_nlink == 1:
+    if stat.S_ISREG(state.st_mode) and state.st_nlink <= 1:  # 0 while it is being deleted
         return
 
     if stat.S_ISLNK(state.st_mode):
