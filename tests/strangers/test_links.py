@@ -162,6 +162,19 @@ def test_the_run_itself_may_be_a_link_and_so_may_one_that_stays(tmp_path: Path, 
     assert (run / "elsewhere" / "a.txt").read_text() == "a"
 
 
+def test_a_run_that_is_held_by_a_link_is_held_by_its_own_name_too(tmp_path: Path, victim: Path, run: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.symlink_to(run)
+    before = state(victim)
+    with RunFolder(mine).locked("test"):
+        planted(run, "evaluation", victim)
+        for place in (mine, run):
+            with pytest.raises(ModelError, match="evaluation"):
+                atomic.write_text(place / "evaluation" / "precious.txt", "mine")
+
+    assert state(victim) == before
+
+
 def test_outside_of_a_held_folder_links_are_the_user_s_own(tmp_path: Path, victim: Path, run: Path) -> None:
     planted(tmp_path, "link", victim)
     with held_inside(run):

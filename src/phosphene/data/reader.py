@@ -18,7 +18,7 @@ from phosphene.types import Dataset
 class ReaderOptions(Config):
     """Options of one reader: frozen, unknown keys refused."""
 
-    follow_links: bool = Field(False, description="read files that links in the data folder have outside it")
+    follow_links: bool = Field(default=False, description="read files that links in the data folder have outside it")
 
 
 @runtime_checkable

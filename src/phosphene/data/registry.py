@@ -155,7 +155,7 @@ def _reader_problem(content: Any) -> str:
     if not callable(content):
         return f"a class of readers is expected, but it is a {type(content).__name__}."
 
-    made = content()
+    made: Any = content()
     expected = ("title", "citation", "licence", "url", "files", "options", "find", "subjects", "load", "check")
     missing = [name for name in expected if not hasattr(made, name)]
     if missing:

@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,7 +127,9 @@ def whole_hdf5(item: h5py.Dataset) -> Any:
 
 def _refuse_pointers(file: h5py.File) -> None:
     """Raise DataError at the first link or dataset that leads out of the file. No link is followed to find out."""
-    import h5py
+    h5d = _part("h5d")
+    h5l = _part("h5l")
+    h5o = _part("h5o")
 
     # Listed first and opened afterwards: within the library's own walk no error gets through.
     links: list[tuple[bytes, int]] = []
@@ -134,12 +137,12 @@ def _refuse_pointers(file: h5py.File) -> None:
 
     for name, kind in links:
         way = ""
-        if kind == h5py.h5l.TYPE_EXTERNAL:
+        if kind == h5l.TYPE_EXTERNAL:
             way = f"is a link to another file, {_shown(file.id.links.get_val(name)[0])}"
-        elif kind not in (h5py.h5l.TYPE_HARD, h5py.h5l.TYPE_SOFT):
+        elif kind not in (h5l.TYPE_HARD, h5l.TYPE_SOFT):
             way = "is a link of a kind that another program defined"
-        elif kind == h5py.h5l.TYPE_HARD and h5py.h5o.get_info(file.id, name).type == h5py.h5o.TYPE_DATASET:
-            way = _way_out(h5py.h5d.open(file.id, name))
+        elif kind == h5l.TYPE_HARD and h5o.get_info(file.id, name).type == h5o.TYPE_DATASET:
+            way = _way_out(h5d.open(file.id, name))
 
         # A soft link stays within the file, where whatever it leads to is looked at under its own name.
         if way:
@@ -148,16 +151,20 @@ def _refuse_pointers(file: h5py.File) -> None:
 
 def _way_out(dataset: Any) -> str:
     """How the numbers of a dataset lie outside its file; "" where they do not."""
-    import h5py
-
+    h5d = _part("h5d")
     made = dataset.get_create_plist()
     if made.get_external_count():
         return f"keeps its numbers in another file, {_shown(made.get_external(0)[0])}"
-    if made.get_layout() == h5py.h5d.VIRTUAL:
+    if made.get_layout() == h5d.VIRTUAL:
         if made.get_virtual_count():
             return f"is put together from other data sets, of {_shown(made.get_virtual_filename(0))}"
         return "is put together from other data sets"
     return ""
+
+
+def _part(name: str) -> Any:
+    """A compiled module of h5py, whose contents type checkers do not know."""
+    return import_module(f"h5py.{name}")
 
 
 def _shown(name: bytes | str) -> str:

@@ -35,12 +35,14 @@ def held_inside(root: Path) -> Iterator[None]:
     ModelError
         From `must_stay_inside`, for a path that a link leads elsewhere.
     """
-    place = Path(os.path.abspath(root))
-    _held.append(place)
+    # Under both of its names, where it is a link: some paths are resolved on the way.
+    names = [Path(os.path.abspath(root)), root.resolve()]
+    _held.extend(names)
     try:
         yield
     finally:
-        _held.remove(place)
+        for name in names:
+            _held.remove(name)
 
 
 def must_stay_inside(path: str | Path) -> None:

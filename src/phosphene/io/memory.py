@@ -254,8 +254,8 @@ def exhausted(what: str, error: BaseException) -> MachineError:
         left = f" {size(least[0])} are available now {least[1]}."
 
     return MachineError(
-        f"memory ran out while {what} ({reason}).{left} No file is damaged by that: close other programs, ask for more memory, "
-        "or choose fewer voxels, trials or smaller pictures, and run the same command again."
+        f"memory ran out while {what} ({reason}).{left} No file is damaged by that, unless it should need far less: close other "
+        "programs, ask for more memory, or choose fewer voxels, trials or smaller pictures, and run the same command again."
     )
 
 

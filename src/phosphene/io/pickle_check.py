@@ -7,7 +7,7 @@ bytes of a terabyte, stands in a file of twenty bytes. What writes pickles count
 from __future__ import annotations
 
 import pickletools
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO, cast
 
 _MOST_STEPS = 5_000_000  # of the largest public checkpoints less than a tenth
 
@@ -31,7 +31,7 @@ def check_pickle(stream: BinaryIO, end: int) -> None:
     """
     start = stream.tell()
     puts = 0
-    for number, (step, argument, place) in enumerate(pickletools.genops(_Bounded(stream, end))):
+    for number, (step, argument, place) in enumerate(pickletools.genops(cast(IO[bytes], _Bounded(stream, end)))):
         if number > _MOST_STEPS:
             raise ValueError(f"it has more than {_MOST_STEPS} steps")
         if step.name == "DUP":
