@@ -122,7 +122,7 @@ def compare(folder: Path, voxels: int) -> dict:
 
 def reliability(found: dict, n_voxels: int) -> str:
     """Split-half reliability of each type: median over the voxels that respond (the first third)."""
-    from phosphene.betas.reliability import split_half
+    from phosphene.betas.split_halves import split_half
 
     table = pd.concat([r.events.assign(run=n) for n, r in enumerate(study(n_voxels)[0])], ignore_index=True)
     r = {k: split_half(found[k].T.astype(np.float32), table, np.random.default_rng(0), n_null=1).r for k in KINDS}

@@ -29,7 +29,7 @@ from benchmarks.dishonest import registered
 
 from phosphene import flow, recipes
 from phosphene.data import registry
-from phosphene.data.folder import write_dataset
+from phosphene.data.dataset_folder import write_dataset
 from phosphene.errors import PhospheneError, PhospheneWarning
 from phosphene.flow import analyse
 from phosphene.run import Run

@@ -20,7 +20,7 @@ TRIALS, VOXELS, SCALE = 27_750, 15_724, 1 / 300
 
 def prepare(folder: Path, trials: int, voxels: int) -> None:
     from phosphene.data import write_dataset
-    from phosphene.data.folder import ScaledRows
+    from phosphene.data.dataset_folder import ScaledRows
     from phosphene.types import Dataset, Stimuli, Trials
 
     numbers = np.random.default_rng(0).integers(-2000, 2000, (trials, voxels), dtype=np.int16)

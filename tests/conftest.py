@@ -9,7 +9,11 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
 import signal
+import tempfile
 from pathlib import Path
+
+# Looks at test sets are remembered for a person; those of tests are nobody's.
+os.environ["PHOSPHENE_STATE"] = tempfile.mkdtemp(prefix="phosphene-state-")
 
 import pytest
 
@@ -21,6 +25,12 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the small real data sets are not beside this checkout (../shared/data)")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def no_memory_of_looks(tmp_path_factory, monkeypatch):
+    """Every test begins without looks of another."""
+    monkeypatch.setenv("PHOSPHENE_STATE", str(tmp_path_factory.mktemp("state")))
 
 
 @pytest.fixture

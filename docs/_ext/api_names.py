@@ -22,7 +22,7 @@ STATIONS = {
     "phosphene.features.captions": "",
     "phosphene.features.clip": "",
     "phosphene.features.pixels": "",
-    "phosphene.features.vdvae": "",
+    "phosphene.features.vdvae_latents": "",
     "phosphene.models": "",
     "phosphene.align": "",
     "phosphene.models.curves": "",
@@ -37,11 +37,11 @@ STATIONS = {
     "phosphene.recipes.base": "What every recipe is. The recipes themselves: [recipes](recipes/index.md).",
     "phosphene.analysis": "",
     "phosphene.reporting.figures": "Figures of the page, each of which can be drawn alone.",
-    "phosphene.sweeps.run": "",
+    "phosphene.sweeps.execution": "",
     "phosphene.conformance": "",
     "phosphene.training": "",
     "phosphene.io.config": "",
-    "phosphene.io.folder": "",
+    "phosphene.io.run_folder": "",
     "phosphene.errors": "",
 }
 """Station to what stands above its names."""

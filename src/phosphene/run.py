@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 from pydantic import Field, create_model
@@ -14,15 +15,18 @@ from pydantic import Field, create_model
 from phosphene import recipes
 from phosphene.data import registry, splits
 from phosphene.data.quality import Screen
-from phosphene.errors import ConfigError, ModelError, did_you_mean
+from phosphene.errors import ConfigError, ModelError, PhospheneWarning, did_you_mean
 from phosphene.io.atomic import checked_path
-from phosphene.io.config import FORMAT, Config, read_yaml, resolve
-from phosphene.io.folder import RunFolder
+from phosphene.io.config import FORMAT, Config, flatten, read_yaml, resolve_layers
+from phosphene.io.run_folder import RunFolder
 from phosphene.recipes.base import Recipe, RecipeConfig
-from phosphene.types import Dataset, Split, Stimuli, Trials
+from phosphene.types import Dataset, Split, Stimuli, Trials, digest_of
 from phosphene.validity.picture_features import features_of
 
 TEST = "test"
+
+_PLACES = ("data.name", "data.root", "split")
+"""Values that say where things lie; digests of data and split stand for what lies there."""
 
 
 class DataConfig(Config):
@@ -84,7 +88,7 @@ def configure(recipe: str, layers: Sequence[tuple[str, Mapping[str, Any]]]) -> t
     if cls.preset(preset):
         below.append((f"preset {preset}", {"recipe": cls.preset(preset)}))
 
-    config, origins = resolve(model, [*below, *layers])
+    config, origins = resolve_layers(model, [*below, *layers])
     return _with_absolute_paths(config), origins
 
 
@@ -268,6 +272,129 @@ class Run:
 
         return responses
 
+    def identity(self) -> dict[str, str]:
+        """What this run is about, read anew: digests of configuration, data, split, and of all that tests.
+
+        Returns
+        -------
+        dict of str to str
+            ``recipe``, ``config_digest``, ``data_digest``, ``split_digest`` and ``test_digest``, as the manifest keeps them. Of
+            large data the digest of all trials reads a sample; that of the test trials and their pictures reads every one
+        """
+        tests = []
+        for split in self.folds:
+            _, test = split.apply(self.trials)
+            shown = [stimulus for stimulus in test.stimulus_ids if stimulus in self._ids]
+            tests.append(digest_of(test.table, test.read(slice(None)), self.stimuli.select(shown).digest()))
+
+        return {
+            "recipe": self.config.recipe.kind,
+            "config_digest": science_of(self.config),
+            "data_digest": digest_of(self.trials.digest(), self.stimuli.digest()),
+            "split_digest": digest_of([split.digest for split in self.folds]),
+            "test_digest": digest_of(tests),
+        }
+
+    @cached_property
+    def _ids(self) -> frozenset[str]:
+        return frozenset(self.stimuli.ids.astype(str))
+
+    def verify(self) -> dict[str, str]:
+        """Make sure that data, split and configuration are still those that were fitted.
+
+        Returns
+        -------
+        dict of str to str
+            `identity`, as it is now
+
+        Raises
+        ------
+        ModelError
+            When the run was fitted on others; the message names what changed, and the way out.
+
+        Warns
+        -----
+        PhospheneWarning
+            When the run was made by a phosphene that kept no digests, so that nothing can be compared.
+        """
+        filed = self.folder.manifest
+        if "config_digest" not in filed:
+            warnings.warn(
+                f"{self.folder.path} keeps no digests of what it was fitted on, so nobody can tell whether its data are "
+                "still the same.",
+                PhospheneWarning,
+                stacklevel=2,
+            )
+            return self.identity()
+
+        # First what costs nothing to compare: reading the data of another configuration would only confuse.
+        if science_of(self.config) != filed["config_digest"]:
+            self._refuse("its configuration", self._edited_values())
+
+        now = self.identity()
+        changed = [key for key, value in now.items() if key in filed and filed[key] != value]
+        if "split_digest" in changed:
+            self._refuse("the split", self._edited_split())
+
+        if "data_digest" in changed or "test_digest" in changed:
+            self._refuse("the data", self._edited_data(changed))
+
+        return now
+
+    def _refuse(self, what: str, details: str) -> NoReturn:
+        raise ModelError(
+            f"{self.folder.path} was fitted on something else than lies here now: {what} changed since ({details}). Scores "
+            "of it would mean nothing. Put back what it was fitted on, or fit anew into another folder: phosphene fit "
+            f"{self.config.recipe.kind} --out OTHER."
+        )
+
+    def _edited_values(self, most: int = 4) -> str:
+        """Which values of config.yaml are not those that the fit wrote into origins.csv."""
+        table = self.folder.table("origins.csv")
+        if "key" not in table or "value" not in table:
+            return "config.yaml was edited"
+
+        filed = dict(zip(table["key"], table["value"].astype(str), strict=True))
+        now = flatten(self.config.model_dump(mode="json"))
+        parts = []
+        for key, value in now.items():
+            if key in _PLACES:
+                continue
+
+            text = str(value)
+            before = filed.get(key, text)
+            if before != text and not _is_empty(before, text):
+                parts.append(f"{key}: {before} when fitted, {text} now")
+
+        if len(parts) > most:
+            parts = [*parts[:most], f"{len(parts) - most} more"]
+
+        return "; ".join(parts) or "config.yaml was edited"
+
+    def _edited_split(self) -> str:
+        """How many ids stand on another side than when the run was fitted."""
+        table = self.folder.table("splits.csv")
+        name = self.config.split or "the data's own"
+        if not {"fold", "side", "id"} <= set(table):
+            return name
+
+        filed = set(zip(table["fold"].astype(int), table["side"], table["id"].astype(str), strict=True))
+        now = set()
+        for number, split in enumerate(self.folds):
+            now.update((number, "train", str(i)) for i in split.train)
+            now.update((number, "test", str(i)) for i in split.test)
+
+        gone = filed - now
+        new = now - filed
+        return f"{name}: {len(gone)} ids left their side, {len(new)} came to one"
+
+    def _edited_data(self, changed: Sequence[str]) -> str:
+        place = self.config.data.root or self.config.data.name
+        if "test_digest" in changed:
+            return f"responses or pictures of the test side, in {place}"
+
+        return f"responses, ids or pictures, in {place}"
+
     def place(self, fold: int) -> Path:
         """Folder of a fold's recipe: the run itself where there is one split only."""
         if len(self.folds) == 1:
@@ -298,7 +425,42 @@ class Run:
                 f"{self.folder.path} is not fitted to the end. Run the same `phosphene fit` command again; it goes on."
             )
 
-        return recipes.recipe(self.config.recipe.kind).load(self.place(fold))
+        recipe = recipes.recipe(self.config.recipe.kind).load(self.place(fold))
+        if digest_of(recipe.config.model_dump(mode="json")) != digest_of(self.config.recipe.model_dump(mode="json")):
+            self._refuse("recipe.json", f"its configuration is not that of config.yaml, in {self.place(fold)}")
+
+        return recipe
+
+
+def science_of(config: RunConfig) -> str:
+    """Digest of all that decides the numbers.
+
+    Parameters
+    ----------
+    config : RunConfig
+        of a run
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits; places on disk are no part of it, since digests of data and split stand for them
+    """
+    values = config.model_dump(mode="json")
+    for key in _PLACES:
+        *parents, last = key.split(".")
+        place = values
+        for parent in parents:
+            place = place[parent]
+
+        place.pop(last)
+
+    return digest_of(values)
+
+
+def _is_empty(before: str, now: str) -> bool:
+    """Whether both say that there is no value, as a table and as Python write it."""
+    empty = ("", "None", "nan")
+    return before in empty and now in empty
 
 
 def _features(dataset: str, stimuli: Stimuli) -> np.ndarray:
@@ -336,6 +498,11 @@ def open_run(path: str | Path, root: str | None = None) -> Run:
         When its configuration cannot be read.
     """
     folder = RunFolder.existing(path)
+    if not (folder.path / "config.yaml").is_file():
+        raise ModelError(
+            f"{folder.path} was stopped in the first moments of its fit. Run the same `phosphene fit` command again."
+        )
+
     values = read_yaml(folder.path / "config.yaml")
     kind = str(values.get("recipe", {}).get("kind", ""))
     layers: list[tuple[str, Mapping[str, Any]]] = [("config.yaml", values)]

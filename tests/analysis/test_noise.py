@@ -252,6 +252,7 @@ def test_the_analysis_runs_on_a_two_stage_recipe_of_the_lab(tiny):
 
 
 @pytest.mark.skipif(not {"vdvae", "dual_guided", "kl", "clip"} <= set(zoo.names()), reason="not bundled here")
+@pytest.mark.slow
 def test_pure_noise_takes_pixel_correlation_from_the_labs_two_stage_decoder(tmp_path):
     data = {"data.name": "insilico", "data.options": {"n_train": 200, "n_test": 24, "n_voxels": 200}}
     values = {**data, "recipe.sampling.steps": 8}

@@ -8,18 +8,18 @@ import pytest
 from scipy.stats import ks_2samp
 
 from phosphene.analysis.effects import Effect, category_table, dimension_p
-from phosphene.analysis.stimulate import StimulateOptions
-from phosphene.analysis.targets import (
+from phosphene.analysis.region_targets import (
     AMOUNTS,
     Edit,
     StandIns,
     StimulationTarget,
-    contrast,
+    category_contrast,
     moments,
     standing_in,
     stimulated,
     targets,
 )
+from phosphene.analysis.stimulate import StimulateOptions
 from phosphene.errors import ConfigError, DataError
 from phosphene.flow import analyse
 from phosphene.types import Trials
@@ -179,7 +179,7 @@ def test_moments_and_contrast_are_those_of_numpy():
     np.testing.assert_allclose(spread, betas.std(axis=0), rtol=1e-5)
     category = np.array(list("abc") * 10)
     means = {c: betas[category == c].mean(axis=0) for c in "abc"}
-    found = contrast(trials, category, "b", spread)
+    found = category_contrast(trials, category, "b", spread)
     np.testing.assert_allclose(found, (means["b"] - (means["a"] + means["c"]) / 2) / spread, rtol=1e-3, atol=1e-5)
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from phosphene.betas import BetaOptions, betas_from_folder, onset_shift, read_runs, single_trial_betas
-from phosphene.betas.read import locate
+from phosphene.betas.read import locate_runs
 from phosphene.data import read_dataset
 from phosphene.errors import ConfigError, DataError, PhospheneWarning
 from phosphene.lab import make
@@ -78,9 +78,9 @@ def test_a_folder_gives_back_the_runs_it_was_written_from(layout, request, study
 
 def test_a_folder_that_is_no_study_is_told_from_a_study_without_the_subject(bids, tmp_path):
     with pytest.raises(DataError, match="is no BIDS or OpenfMRI study"):
-        locate(tmp_path, "01")
+        locate_runs(tmp_path, "01")
     with pytest.raises(DataError, match="has no subject '77'"):
-        locate(bids[0], "77")
+        locate_runs(bids[0], "77")
 
 
 def test_a_study_becomes_a_data_set_with_the_same_betas(bids, tmp_path):

@@ -19,7 +19,7 @@ def phosphene(*arguments):
 
 
 def called(capsys, *arguments):
-    """The same in this process: faster, for errors that need no second one."""
+    """The same in this process: faster, where a second one is not the point."""
     with pytest.raises(SystemExit) as exit_:
         cli.main([str(a) for a in arguments])
     captured = capsys.readouterr()
@@ -35,16 +35,17 @@ def test_importing_the_command_line_loads_no_heavy_package():
     assert done.returncode == 0, done.stdout
 
 
-def test_the_six_commands_decode_real_digits(shared_data, tmp_path):
+def test_the_six_commands_decode_real_digits(capsys, shared_data, tmp_path):
+    # One of them in a process of its own, as a person runs it; the others here, which spares their start.
     root, run = shared_data / "digits69", tmp_path / "run"
     where = ("--root", root)
-    assert phosphene("data", "check", "digits69", *where)[0] == 0
+    assert called(capsys, "data", "check", "digits69", *where)[0] == 0
     status, out, errors = phosphene("fit", "linear", "--data", "digits69", *where, "--out", run)
     assert (status, out.splitlines()[0]) == (0, f"fitted: {run}")
     assert "\x1b" not in errors  # piped output stays plain
     assert "\r" not in errors
     for verb in ("decode", "encode", "evaluate", "report"):
-        status, out, errors = phosphene(verb, run)
+        status, out, errors = called(capsys, verb, run)
         assert status == 0, errors
     scores = {
         tuple(r[:3]): float(r[3])

@@ -17,7 +17,7 @@ import pytest
 
 from phosphene import recipes
 from phosphene.conformance import NonConforming, check_recipe
-from phosphene.conformance.study import Guarded
+from phosphene.conformance.small_study import Guarded
 from phosphene.errors import DataError
 from phosphene.recipes.base import Stage
 from phosphene.types import Images

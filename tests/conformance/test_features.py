@@ -6,7 +6,7 @@ import pytest
 from phosphene.conformance import NonConforming, check_feature
 from phosphene.features.clip import ClipFeatures
 from phosphene.features.pixels import PixelPca
-from phosphene.features.vdvae import VdvaeFeatures
+from phosphene.features.vdvae_latents import VdvaeFeatures
 from phosphene.lab import zoo
 from tests.conformance.small import small_study
 

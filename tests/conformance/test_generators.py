@@ -26,12 +26,12 @@ def _maskgit():
 
 
 def _vdvae():
-    from phosphene.features.vdvae import VdvaeFeatures
+    from phosphene.features.vdvae_latents import VdvaeFeatures
     from phosphene.models import vdvae as vdvae_weights
     from phosphene.models.vdvae import VdvaeDecoder
 
     latents = VdvaeFeatures().images(np.random.default_rng(0).integers(0, 256, (N, 32, 32, 3), dtype=np.uint8))
-    return VdvaeDecoder(vdvae_weights.load("lab", "cpu")), latents, lambda g: None
+    return VdvaeDecoder(vdvae_weights.load_vdvae("lab", "cpu")), latents, lambda g: None
 
 
 def _dual_guided():

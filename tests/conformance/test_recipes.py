@@ -13,12 +13,15 @@ from phosphene.reporting import report
 SIZES = {"n_train": 120, "n_test": 24, "n_voxels": 150}
 
 QUICK = {
+    "brain_diffuser": {"sampling.steps": 5},
+    "posterior": {"choice.n_folds": 2},
+    "regressor": {"sampling.steps": 4},
     "mind_vis": {"brain_training.steps": 20, "tuning.steps": 20, "sampling.steps": 5},
     "cad": {"brain_training.steps": 20, "cross_training.steps": 10, "tuning.steps": 20, "sampling.steps": 5},
     "mind_reader": {"training.base.steps": 30, "training.finetune.steps": 20, "encoder_training.train.steps": 30},
     "gru_two_stage": {"training.train.steps": 300},
 }
-"""What a recipe that trains for minutes in the lab is told here."""
+"""What a recipe that trains, samples or chooses for long in the lab is told here."""
 
 WEIGHTS = {"mind_vis": {"ldm", "vq"}, "cad": {"ldm", "vq", "mae"}, "mind_reader": {"stylegan2"}}
 """Networks of the zoo that a recipe cannot do without and that may not be bundled yet."""
@@ -39,8 +42,8 @@ def study():
     return TinyStudy.of(open_dataset("insilico", options=SIZES))
 
 
-LONG = {"lea", "mind_vis", "cad", "gru_two_stage", "mixed"}
-"""Recipes that take half a minute or more here; their own tests under tests/recipes are quick."""
+LONG = {"brain_diffuser", "cad", "gru_two_stage", "lea", "mind_vis", "mixed", "posterior"}
+"""Recipes that take more than fifteen seconds here; their own tests under tests/recipes are quick."""
 
 
 @pytest.fixture(

@@ -9,10 +9,10 @@ import pytest
 from phosphene.data import write_dataset
 from phosphene.data.privacy import check_privacy, telling_anatomy, telling_names
 from phosphene.errors import PhospheneWarning
-from phosphene.io.folder import RunFolder
+from phosphene.io.run_folder import RunFolder
 from phosphene.reporting.contents import Contents
 from phosphene.reporting.describe import check
-from tests.data.test_folder import make_dataset
+from tests.data.test_dataset_folder import make_dataset
 
 
 @pytest.mark.fault(120)

@@ -126,7 +126,7 @@ def test_own_readers_from_rooms_above_are_entry_points_of_the_package():
 
 
 def test_without_the_metadata_of_the_package_the_message_says_to_install_it(monkeypatch):
-    monkeypatch.setattr(registry, "entry_points", lambda group: ())
+    monkeypatch.setattr(registry, "plugins_of", lambda group: {})
     with pytest.raises(
         NotAvailable, match=r"the reader 'insilico' comes with phosphene.*phosphene\.readers.*Install it again"
     ):

@@ -22,7 +22,7 @@ from phosphene.features.captions import (
 )
 from phosphene.features.clip import ClipFeatures
 from phosphene.io.stages import load_part, save_part
-from phosphene.lab import captions as written
+from phosphene.lab import scene_captions as written
 from phosphene.lab import scenes, zoo
 from phosphene.types import Stimuli
 

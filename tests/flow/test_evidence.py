@@ -11,7 +11,7 @@ from phosphene import flow
 from phosphene.errors import SplitError
 from phosphene.flow.evidence import _holds_out_clusters
 from phosphene.io import ledger
-from phosphene.io.folder import RunFolder
+from phosphene.io.run_folder import RunFolder
 from phosphene.recipes import RECIPES, recipe
 from phosphene.recipes.corpora import GENERATORS, PICTURES
 
@@ -53,12 +53,13 @@ def test_a_run_answers_every_check_of_stimuli_and_leakage_and_keeps_a_ledger(pai
     assert verdict_details(opened.folder, "S10") == {"n": 12, "n_classes": 2}
     flow.evaluate(opened)
     again = verdicts(opened.folder).loc["L6"]
-    assert (again["verdict"], again["value"]) == ("pass", 1)
+    assert (again["verdict"], again["value"]) == ("pass", 0)  # what was shown before is no new look
+    assert len(ledger.read(opened.folder.path).looks) == 1
     # A second configuration is judged by the same test set.
     other = evaluated(pair_file, tmp_path / "b", **{"recipe.pixels.n_components": 5})
     tuned = verdicts(other.folder).loc["L6"]
-    assert (tuned["verdict"], tuned["value"]) == ("flag", 2)
-    assert "2 by other configurations" in tuned["reason"]
+    assert (tuned["verdict"], tuned["value"]) == ("flag", 1)
+    assert "1 by other configurations" in tuned["reason"]
 
 
 def test_clusters_are_held_out_whole_and_the_drop_is_told(pair_file, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 
 from phosphene import flow
 from phosphene.errors import ConfigError, ModelError, SplitError
-from phosphene.io.folder import RunFolder
+from phosphene.io.run_folder import RunFolder
 from phosphene.io.stages import STAGE
 from tests.flow.conftest import write_pair_file
 
@@ -184,6 +184,7 @@ def test_constant_predictions_count_as_chance_and_are_listed(pair_file, tmp_path
     run = run_all(pair_file, tmp_path / "run")
     file = run.decoded("test", "mean") / "pixels.npy"
     np.save(file, np.full_like(np.load(file), 0.5))
+    (file.parent / "sealed.json").unlink()
     flow.evaluate(flow.open_run(run.path))
     row = run.table("scores.csv").set_index(["input", "metric"]).loc[("mean", "two_way.pixels")]
     assert row["value"] == 0.5

@@ -12,7 +12,7 @@ from phosphene import flow, recipes
 from phosphene.errors import MachineError
 from phosphene.flow.forecast import _carried_on, forecast, settings_for, show_memory, text_of
 from phosphene.io import memory
-from phosphene.io.folder import RunFolder
+from phosphene.io.run_folder import RunFolder
 from phosphene.recipes.base import Recipe, RecipeConfig, Stage
 from phosphene.run import Run
 from phosphene.training.checkpoint import ModulePart
@@ -142,7 +142,8 @@ def test_what_trains_inside_a_fit_function_is_judged_and_not_done(tmp_path, kind
 @pytest.mark.fault(84)
 def test_responses_that_memory_cannot_hold_are_refused_before_anything_is_written(tmp_path, monkeypatch):
     config = opened("linear", write_pair_file(tmp_path / "pairs.npz"), tmp_path).config
-    monkeypatch.setattr(memory, "available", lambda: 1000)  # a machine that small is not to be had
-    with pytest.raises(MachineError, match=r"72 trials of 50 voxels need 29 kB .*1 kB are available.*data\.roi"):
+    # A machine that small is not to be had.
+    monkeypatch.setattr(memory, "_of_machine", lambda root: 27_000)
+    with pytest.raises(MachineError, match=r"72 trials of 50 voxels need 29 kB .*27 kB are available.*data\.roi"):
         flow.fit(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()

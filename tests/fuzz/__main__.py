@@ -74,7 +74,6 @@ def warm() -> None:
     """Import once what the children would import again and again."""
     import h5py
     import nibabel.cifti2
-    import phosphene.report
     import PIL.Image
     import scipy.io
     import torch
@@ -83,6 +82,7 @@ def warm() -> None:
 
     import phosphene.flow
     import phosphene.models
+    import phosphene.reporting
 
     for plugin in (PIL.Image.preinit, PIL.Image.init):
         plugin()

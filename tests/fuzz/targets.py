@@ -218,7 +218,7 @@ def _read_openfmri(folder: Path) -> None:
 
 def _folder_format(folder: Path) -> None:
     from phosphene.data import write_dataset
-    from tests.data.test_folder import make_dataset
+    from tests.data.test_dataset_folder import make_dataset
 
     write_dataset(make_dataset(), folder / "set")
 
@@ -647,21 +647,21 @@ def _read_versatile(folder: Path) -> None:
     from tests.models.test_dual_guided import NOTHING
 
     files.read_versatile_diffusion(folder, *NOTHING)
-    files.digest(folder)
+    files.versatile_diffusion_digest(folder)
 
 
 def _vdvae(folder: Path) -> None:
-    from tests.features.test_vdvae import converted
+    from tests.features.test_vdvae_latents import converted
 
     converted(folder)
 
 
 def _read_vdvae(folder: Path) -> None:
     from phosphene.models import vdvae as vdvae_weights
-    from tests.features.test_vdvae import TINY
+    from tests.features.test_vdvae_latents import TINY
 
-    vdvae_weights.load(folder / "vdvae-0")
-    vdvae_weights.digest(folder / "vdvae-0")
+    vdvae_weights.load_vdvae(folder / "vdvae-0")
+    vdvae_weights.weights_digest(folder / "vdvae-0")
     vdvae_weights.convert(folder / "0.th", folder / "again", TINY)
 
 
@@ -674,10 +674,10 @@ def _clip(folder: Path) -> None:
 def _read_clip(folder: Path) -> None:
     from phosphene.models import public_clip as clip_files
 
-    config = clip_files.read_config(folder)
+    config = clip_files.read_clip_config(folder)
     clip_files.Preprocessing.of(folder, int(config["vision_config"]["image_size"]))
-    clip_files.digest(folder)
-    clip_files.load(folder)
+    clip_files.checkpoint_digest(folder)
+    clip_files.load_clip(folder)
     tokenizer = clip_files.load_tokenizer(folder)
     if tokenizer is not None:
         tokenizer("a red circle")

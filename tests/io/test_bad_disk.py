@@ -19,7 +19,7 @@ from phosphene.errors import MachineError
 from phosphene.features.pixels import PixelPca
 from phosphene.io import atomic, ledger
 from phosphene.io.atomic import PARTIAL, write_text
-from phosphene.io.folder import RunFolder
+from phosphene.io.run_folder import RunFolder
 from phosphene.io.stages import StageStore
 from phosphene.io.store import RowStore
 from phosphene.training.checkpoint import Checkpoint, last_checkpoint, save_checkpoint

@@ -4,7 +4,7 @@ import pytest
 from pydantic import Field
 
 from phosphene.errors import ConfigError
-from phosphene.io.config import FORMAT, Config, parse_assignments, parse_yaml, read_yaml, resolve, to_yaml
+from phosphene.io.config import FORMAT, Config, parse_assignments, parse_yaml, read_yaml, resolve_layers, to_yaml
 
 
 class Ridge(Config):
@@ -27,7 +27,7 @@ class Whole(Config):
 
 def made(*assignments, file=None):
     layers = [] if file is None else [("file.yaml", file)]
-    return resolve(Whole, [*layers, ("--set", parse_assignments(assignments))])
+    return resolve_layers(Whole, [*layers, ("--set", parse_assignments(assignments))])
 
 
 def test_later_layers_win_and_every_value_knows_its_origin():
@@ -46,7 +46,7 @@ def test_another_kind_brings_its_own_defaults():
 def test_what_is_written_is_read_back():
     config, _ = made("decoder.alpha=1e-7", "layers=[3]")
     text = to_yaml(config.model_dump(mode="json"))
-    assert resolve(Whole, [("back", parse_yaml(text))])[0] == config
+    assert resolve_layers(Whole, [("back", parse_yaml(text))])[0] == config
 
 
 @pytest.mark.fault(55)

@@ -23,14 +23,14 @@ from phosphene.errors import ConfigError, DataError, ModelError
 from phosphene.features.pixels import PixelPca
 from phosphene.io import atomic
 from phosphene.io.claims import claimed
-from phosphene.io.doctor import examine
-from phosphene.io.folder import LOCK, RunFolder
+from phosphene.io.installation import examine
+from phosphene.io.run_folder import LOCK, RunFolder
 from phosphene.io.stages import StageStore
 from phosphene.io.store import RowStore
 from phosphene.recipes.linear import CurveConfig, Linear, LinearConfig, RidgeConfig
 from phosphene.reporting.describe import check
 from phosphene.types import Stimuli, Trials
-from tests.data.test_folder import make_dataset
+from tests.data.test_dataset_folder import make_dataset
 
 SOURCE = Path(phosphene.__file__).parent
 

@@ -6,18 +6,24 @@ import pytest
 
 from phosphene.errors import ConfigError, DataError, MachineError, ModelError
 from phosphene.io.config import parse_yaml
-from phosphene.io.folder import read_json
 from phosphene.io.reading import open_npy, reading, reads
+from phosphene.io.run_folder import read_json
 
 
-@pytest.mark.parametrize(
-    "error", [IndexError("a\nb"), RuntimeError(), MemoryError(), RecursionError("deep"), OSError(5, "x")]
-)
+@pytest.mark.parametrize("error", [IndexError("a\nb"), RuntimeError(), RecursionError("deep"), OSError(5, "x")])
 def test_whatever_a_library_raises_is_one_paragraph_that_names_the_file(error):
     with pytest.raises(DataError) as told, reading("scan.nii"):
         raise error
     assert str(told.value).startswith("scan.nii cannot be read (") and "\n" not in str(told.value)
     assert told.value.__cause__ is error
+
+
+def test_memory_that_runs_out_is_no_damage():
+    expected = r"memory ran out while reading scan.nii.*No file is damaged"
+    with pytest.raises(MachineError, match=expected) as told, reading("scan.nii"):
+        raise MemoryError
+
+    assert isinstance(told.value.__cause__, MemoryError)
 
 
 def test_errors_of_ours_pass_as_they_are():

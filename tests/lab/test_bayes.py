@@ -5,7 +5,7 @@ import pytest
 
 from phosphene.errors import DataError
 from phosphene.lab import scenes
-from phosphene.lab.brain import fade
+from phosphene.lab.subject import fade
 
 
 @pytest.fixture(scope="module")

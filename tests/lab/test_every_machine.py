@@ -75,7 +75,9 @@ def test_threads_set_while_running_change_no_bit(here, n_threads):
 
 
 @pytest.mark.skipif(not OPENBLAS, reason="numpy's BLAS is not OpenBLAS, and has other variables")
-@pytest.mark.parametrize("n_threads", [1, 2, 4])
+@pytest.mark.parametrize(
+    "n_threads", [pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow), 4]
+)
 def test_threads_set_by_the_environment_change_no_bit(here, n_threads):
     variables = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"), str(n_threads))
     result, _, threads = digests_elsewhere(**variables)
@@ -84,7 +86,7 @@ def test_threads_set_by_the_environment_change_no_bit(here, n_threads):
 
 
 @pytest.mark.skipif(not X86, reason="these kernels are for x86-64 with OpenBLAS")
-@pytest.mark.parametrize("kernel", ["Nehalem", "Haswell", "SkylakeX"])
+@pytest.mark.parametrize("kernel", ["Nehalem", "Haswell", pytest.param("SkylakeX", marks=pytest.mark.slow)])
 def test_kernels_of_other_processors_change_no_bit(here, kernel):
     if kernel == "SkylakeX" and "avx512f" not in _processor_flags():
         pytest.skip("this processor has no AVX-512")

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from phosphene.errors import DataError
-from phosphene.lab import canvas, captions, scenes
+from phosphene.lab import canvas, scenes
+from phosphene.lab import scene_captions as captions
 from phosphene.lab.chance import Chance, mix
 
 FOLDER = Path(canvas.__file__).parent

@@ -185,7 +185,7 @@ def test_the_lab_clip_names_scenes_it_never_saw():
     """True pictures through the picture tower, categories through the text tower."""
     from phosphene.features.clip import ClipFeatures
     from phosphene.lab import scenes
-    from phosphene.lab.prompts import NOUNS
+    from phosphene.lab.scene_prompts import NOUNS
 
     clip = ClipFeatures("lab")
     try:

@@ -13,7 +13,7 @@ from phosphene.errors import ConfigError, ModelError, NotAvailable
 from phosphene.metrics.public_extractors import IMAGENET, normalised
 from phosphene.models import backbones
 from phosphene.models.alexnet import AlexNet
-from phosphene.models.backbones import PUBLIC, load
+from phosphene.models.backbones import PUBLIC, load_backbone
 from phosphene.models.efficientnet import EfficientNetB1, EfficientNetLite0, SameConv2d, SqueezeExcite
 from phosphene.models.inception import FidInception, InceptionV3, own_scale, padded_mean, resized_as_tensorflow_1
 from phosphene.models.resnet import ResNet50
@@ -309,7 +309,7 @@ def test_a_file_of_the_public_layout_is_loaded_and_its_heads_are_dropped(tmp_pat
         saved |= {"Mixed_5b.branch1x1.conv.weight": torch.zeros(2), "fc.weight": torch.zeros(1008, 3)}
     if name == "inception":  # written before counts were kept
         saved = {k: v for k, v in saved.items() if not k.endswith("num_batches_tracked")}
-    network = load(BUILDS[name], written(tmp_path, PUBLIC[name], saved), tmp_path)
+    network = load_backbone(BUILDS[name], written(tmp_path, PUBLIC[name], saved), tmp_path)
     kept = network.state_dict()
     assert not [k for k in kept if k.startswith(tuple(f"{h}." for h in network.heads))]
     for k, v in kept.items():
@@ -326,7 +326,7 @@ def test_a_file_under_another_name_is_found_by_its_hash(tmp_path):
     public = written(tmp_path, PUBLIC["inception64"], random_state(FidInception))
     (tmp_path / public.file).rename(tmp_path / f"pt_inception-2015-12-05-{public.sha256}.pth")
     assert public.find(tmp_path).name.startswith("pt_inception")
-    assert load(FidInception, public, tmp_path).heads == ()
+    assert load_backbone(FidInception, public, tmp_path).heads == ()
 
 
 def test_the_wrong_hash_is_refused_with_both_hashes(tmp_path):
@@ -334,7 +334,7 @@ def test_the_wrong_hash_is_refused_with_both_hashes(tmp_path):
     with pytest.raises(
         ModelError, match="begins with 6726825d, but it begins with [0-9a-f]{8}: it is damaged or another"
     ):
-        load(FidInception, PUBLIC["inception64"], tmp_path)
+        load_backbone(FidInception, PUBLIC["inception64"], tmp_path)
 
 
 def test_a_missing_file_says_where_to_get_it_and_under_what_licence(tmp_path, monkeypatch):
@@ -368,7 +368,7 @@ def test_weights_that_do_not_fit_are_named(tmp_path, change, message):
     state = random_state(FidInception)
     change(state)
     with pytest.raises(ModelError, match=message):
-        load(FidInception, written(tmp_path, PUBLIC["inception64"], state), tmp_path)
+        load_backbone(FidInception, written(tmp_path, PUBLIC["inception64"], state), tmp_path)
 
 
 def test_a_file_that_wants_to_run_something_is_not_opened(tmp_path):
@@ -378,7 +378,7 @@ def test_a_file_that_wants_to_run_something_is_not_opened(tmp_path):
 
     public = written(tmp_path, PUBLIC["inception64"], {"a": Evil()})
     with pytest.raises(ModelError, match="could run any command"):
-        load(FidInception, public, tmp_path)
+        load_backbone(FidInception, public, tmp_path)
 
 
 def test_public_names_are_there():

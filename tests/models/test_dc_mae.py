@@ -22,7 +22,7 @@ from phosphene.models import (
     load_sc_mbm,
     subject_batches,
 )
-from phosphene.models.dc_mae import contrast
+from phosphene.models.dc_mae import paired_info_nce
 from phosphene.training import Draws, TrainConfig, train
 from phosphene.training.losses import whole_batch
 
@@ -69,33 +69,33 @@ def written_out(anchors, positives, negatives, tau) -> float:
 def test_the_contrast_is_that_of_the_equations(negatives, tau):
     a, b = betas(7, 20, 1), betas(7, 20, 2)
     assert math.isclose(
-        contrast(a, b, tau, negatives).item(), written_out(a, b, negatives, tau), rel_tol=1e-5
+        paired_info_nce(a, b, tau, negatives).item(), written_out(a, b, negatives, tau), rel_tol=1e-5
     )  # float32
     assert math.isclose(
-        contrast(a, b, tau, negatives).item(), contrast(5 * a, b / 3, tau, negatives).item(), rel_tol=1e-5
+        paired_info_nce(a, b, tau, negatives).item(), paired_info_nce(5 * a, b / 3, tau, negatives).item(), rel_tol=1e-5
     )  # only directions count
 
 
 def test_the_two_kinds_of_negatives_differ_but_for_equal_views():
     a, b = betas(7, 20, 1), betas(7, 20, 2)
-    assert abs(contrast(a, b, 0.1, SAME).item() - contrast(a, b, 0.1, CROSS).item()) > 0.01
-    assert math.isclose(contrast(a, a, 0.1, SAME).item(), contrast(a, a, 0.1, CROSS).item(), rel_tol=1e-5)
+    assert abs(paired_info_nce(a, b, 0.1, SAME).item() - paired_info_nce(a, b, 0.1, CROSS).item()) > 0.01
+    assert math.isclose(paired_info_nce(a, a, 0.1, SAME).item(), paired_info_nce(a, a, 0.1, CROSS).item(), rel_tol=1e-5)
 
 
 @pytest.mark.parametrize("negatives", [SAME, CROSS])
 def test_the_contrast_is_not_rounded_by_autocast(negatives):
     a, b = betas(7, 20, 1), betas(7, 20, 2)
     with torch.autocast("cpu", torch.bfloat16):
-        inside = contrast(a, b, 0.1, negatives).item()
-    assert inside == contrast(a, b, 0.1, negatives).item()
+        inside = paired_info_nce(a, b, 0.1, negatives).item()
+    assert inside == paired_info_nce(a, b, 0.1, negatives).item()
 
 
 def test_the_positive_attracts_and_no_row_is_its_own_negative():
     a, b = betas(5, 12, 1).requires_grad_(), betas(5, 12, 2).requires_grad_()
-    contrast(a, b, 0.1, SAME).backward()
-    step = contrast(a.detach(), b.detach() - 0.1 * b.grad, 0.1, SAME)
-    assert step < contrast(a.detach(), b.detach(), 0.1, SAME)
-    assert contrast(torch.eye(4), torch.eye(4), 0.01, SAME) < 1e-6  # a row among its negatives would leave ln 2
+    paired_info_nce(a, b, 0.1, SAME).backward()
+    step = paired_info_nce(a.detach(), b.detach() - 0.1 * b.grad, 0.1, SAME)
+    assert step < paired_info_nce(a.detach(), b.detach(), 0.1, SAME)
+    assert paired_info_nce(torch.eye(4), torch.eye(4), 0.01, SAME) < 1e-6  # a row among its negatives would leave ln 2
 
 
 # -- the loss of the network -------------------------------------------------------------------------------------------
@@ -380,4 +380,4 @@ def test_weights_go_to_other_subjects_with_stretched_positions():
 def test_a_batch_in_smaller_parts_than_asked_for_is_refused_whatever_the_negatives(negatives):
     a = betas(4)
     with whole_batch(False), pytest.raises(MachineError, match="compares the items of a batch"):
-        contrast(a, a, 0.1, negatives)
+        paired_info_nce(a, a, 0.1, negatives)

@@ -7,8 +7,6 @@ import json
 import math
 import shutil
 import socket
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -118,11 +116,6 @@ def test_the_lab_preset_refines_pictures_of_32_pixels_through_the_zoos_autoencod
 def test_impossible_sizes_are_refused(change, words):
     with pytest.raises(ConfigError, match=words):
         DualUnet(**{**TINY, **change})
-
-
-def test_sizes_load_without_diffusers():
-    code = "import sys; import phosphene.models.dual_guided; sys.exit('diffusers' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_samplings_defaults_are_those_of_its_configuration():
@@ -662,7 +655,7 @@ def test_unconditional_tokens_are_those_of_a_grey_picture_and_an_empty_text():
 @needs_kl
 def test_the_zoo_learns_from_the_tokens_that_features_give():
     from phosphene.features.clip import ClipFeatures
-    from phosphene.lab.zoo.dual_guided import picture_tokens, text_tokens
+    from phosphene.lab.zoo.dual_guided_training import picture_tokens, text_tokens
 
     clip = ClipFeatures(output="tokens")
     pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
@@ -674,7 +667,7 @@ def test_the_zoo_learns_from_the_tokens_that_features_give():
 @needs_kl
 def test_lessons_of_sixty_thousand_scenes_fit_into_600_megabytes(tmp_path):
     from phosphene.lab.zoo import material
-    from phosphene.lab.zoo.dual_guided import DualGuidedObjective, one_caption
+    from phosphene.lab.zoo.dual_guided_training import DualGuidedObjective, one_caption
 
     scenes = material.scenes(material.TRAIN, 12, tmp_path)
     lessons = DualGuidedObjective.lessons(scenes)

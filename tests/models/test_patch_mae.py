@@ -16,7 +16,7 @@ from phosphene.io.config import validate
 from phosphene.io.stages import load_part, save_part
 from phosphene.models import PatchMae, PatchMaeConfig, PatchMaePart, load_sc_mbm, read_sc_mbm, subject_batches
 from phosphene.models.patch_mae import sparsified
-from phosphene.models.transformer import positions
+from phosphene.models.transformer import position_codes
 from phosphene.training import Draws, TrainConfig, train
 
 
@@ -85,7 +85,9 @@ def textbook(net: PatchMae, patches: torch.Tensor, visible: torch.Tensor) -> tor
     """Every patch predicted the long way: embed all, keep some, put mask tokens in their places, decode in order."""
     n, n_patches, _ = patches.shape
     c = net.config
-    tokens = net.patch_embed["proj"](patches.flatten(1)[:, None]).transpose(1, 2) + positions(n_patches, c.width)[1:]
+    tokens = (
+        net.patch_embed["proj"](patches.flatten(1)[:, None]).transpose(1, 2) + position_codes(n_patches, c.width)[1:]
+    )
     out = []
     for i in range(n):
         x = torch.cat([net.cls_token[0], tokens[i, visible[i]]])[None]
@@ -94,7 +96,7 @@ def textbook(net: PatchMae, patches: torch.Tensor, visible: torch.Tensor) -> tor
         x = net.decoder_embed(net.norm(x))[0]
         row = net.mask_token[0].repeat(n_patches, 1)
         row = row.index_copy(0, visible[i], x[1:])
-        x = (torch.cat([x[:1], row]) + positions(n_patches, c.decoder_width))[None]
+        x = (torch.cat([x[:1], row]) + position_codes(n_patches, c.decoder_width))[None]
         for block in net.decoder_blocks:
             x = block(x)
         out.append(net.decoder_pred(net.decoder_norm(x))[0, 1:])
@@ -174,7 +176,7 @@ def test_tokens_and_latent_see_everything():
     assert net.to_tokens(x).shape == (3, 13, 64)
     assert torch.allclose(net.to_latent(x), with_class[:, 0], atol=1e-5)
     assert not torch.allclose(net.to_tokens(x), with_class[:, 1:], atol=1e-3)  # the class token takes part there
-    plain = net.patch_embed["proj"](net.to_patches(x).flatten(1)[:, None]).transpose(1, 2) + positions(13, 64)[1:]
+    plain = net.patch_embed["proj"](net.to_patches(x).flatten(1)[:, None]).transpose(1, 2) + position_codes(13, 64)[1:]
     for block in net.blocks:
         plain = block(plain)
     assert torch.allclose(net.to_tokens(x), net.norm(plain), atol=1e-5)
@@ -212,10 +214,10 @@ def test_shorter_subjects_are_wrapped_twice_to_the_longest_as_published():
 
 def test_position_codes_are_stretched_to_the_nearest_of_another_length():
     net = network(positions_of=20)
-    theirs = positions(20, 64)
+    theirs = position_codes(20, 64)
     stretched = F.interpolate(theirs[1:].T[None], size=13)[0].T
     assert torch.equal(net._codes(64, torch.device("cpu")), torch.cat([theirs[:1], stretched]))
-    assert torch.equal(network()._codes(64, torch.device("cpu")), positions(13, 64))
+    assert torch.equal(network()._codes(64, torch.device("cpu")), position_codes(13, 64))
 
 
 # -- noise of the input ------------------------------------------------------------------------------------------------
@@ -359,8 +361,8 @@ def published_layout(net: PatchMae, n_patches=13, seed=9) -> dict[str, torch.Ten
     """Random weights under every name of the public checkpoint, with its fixed position codes."""
     generator, c = torch.Generator().manual_seed(seed), net.config
     out = {name: torch.randn(w.shape, generator=generator) / 8 for name, w in net.named_parameters()}
-    out["pos_embed"] = positions(n_patches, c.width)[None].clone()
-    out["decoder_pos_embed"] = positions(n_patches, c.decoder_width)[None].clone()
+    out["pos_embed"] = position_codes(n_patches, c.width)[None].clone()
+    out["decoder_pos_embed"] = position_codes(n_patches, c.decoder_width)[None].clone()
     return out
 
 

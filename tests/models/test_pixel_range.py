@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from phosphene.errors import DataError
-from phosphene.models.pixel_range import eight_bits, from_network, to_network
+from phosphene.models.pixel_range import as_eight_bits, from_network, to_network
 
 ALL_GREYS = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=3)
 
 
 def test_every_grey_value_comes_back_as_it_was():
-    assert np.array_equal(eight_bits(from_network(to_network(ALL_GREYS))), ALL_GREYS)
-    assert np.array_equal(eight_bits(ALL_GREYS / 255), ALL_GREYS)
+    assert np.array_equal(as_eight_bits(from_network(to_network(ALL_GREYS))), ALL_GREYS)
+    assert np.array_equal(as_eight_bits(ALL_GREYS / 255), ALL_GREYS)
 
 
 def test_networks_get_minus_one_to_one_with_channels_first():
@@ -38,11 +38,11 @@ def test_what_a_network_draws_out_of_range_is_clipped():
     ],
 )
 def test_pictures_of_another_range_or_shape_are_refused(pixels, message):
-    for function in (eight_bits, to_network):
+    for function in (as_eight_bits, to_network):
         with pytest.raises(DataError, match=message):
             function(pixels)
 
 
 def test_whole_numbers_that_are_not_bytes_are_refused_as_eight_bits():
     with pytest.raises(DataError, match="uint8 of 0-255 or floats of 0-1, but are int64"):
-        eight_bits(np.zeros((1, 2, 2, 3), dtype=np.int64))
+        as_eight_bits(np.zeros((1, 2, 2, 3), dtype=np.int64))

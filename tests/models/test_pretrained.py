@@ -26,9 +26,9 @@ def folder(tmp_path):
 
 
 def test_both_kinds_of_file_give_the_same_network(folder):
-    one = pretrained.load(folder, KIND)
+    one = pretrained.load_pretrained(folder, KIND)
     (folder / "model.safetensors").unlink()
-    two = pretrained.load(folder, KIND)
+    two = pretrained.load_pretrained(folder, KIND)
     assert all(torch.equal(weight, two.state_dict()[name]) for name, weight in one.state_dict().items())
     assert not one.training
 
@@ -38,7 +38,7 @@ def test_an_autoencoder_without_its_decoder_is_refused(folder):
     weights = torch.load(folder / "pytorch_model.bin", weights_only=True)
     torch.save({k: v for k, v in weights.items() if not k.startswith("decoder.")}, folder / "pytorch_model.bin")
     with pytest.raises(ModelError, match=r"missing \['decoder\."):
-        pretrained.load(folder, KIND)
+        pretrained.load_pretrained(folder, KIND)
 
 
 def test_weights_that_are_not_finite_are_refused(folder):
@@ -47,9 +47,9 @@ def test_weights_that_are_not_finite_are_refused(folder):
     weights["vit.layernorm.bias"][0] = np.nan
     torch.save(weights, folder / "pytorch_model.bin")
     with pytest.raises(ModelError, match=r"'vit\.layernorm\.bias' .* holds NaN"):
-        pretrained.load(folder, KIND)
+        pretrained.load_pretrained(folder, KIND)
 
 
 def test_another_architecture_is_refused(folder):
     with pytest.raises(ModelError, match="'vit_mae', but a 'clip'"):
-        pretrained.load(folder, "CLIPModel")
+        pretrained.load_pretrained(folder, "CLIPModel")

@@ -18,7 +18,7 @@ from phosphene.io.config import validate
 from phosphene.io.stages import load_part, save_part
 from phosphene.models import RoiMae, RoiMaeConfig, RoiMaePart, load_sc_mbm, read_sc_mbm, roi_partition, subject_batches
 from phosphene.models.roi_mae import GOD_ROIS
-from phosphene.models.transformer import Block, positions
+from phosphene.models.transformer import Block, position_codes
 from phosphene.training import Draws, TrainConfig, train
 from phosphene.types import Trials
 
@@ -122,7 +122,7 @@ def test_a_block_equals_attention_written_out():
 
 
 def test_positions_are_sines_then_cosines_with_a_row_of_zeros_first():
-    code = positions(7, 8)
+    code = position_codes(7, 8)
     assert code[0].eq(0).all()
     expected = [math.sin(5 / 10000 ** (i / 4)) for i in range(4)] + [math.cos(5 / 10000 ** (i / 4)) for i in range(4)]
     assert np.allclose(code[6], expected, atol=1e-6)  # float32

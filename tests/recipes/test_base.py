@@ -9,7 +9,7 @@ from pydantic import Field
 
 from phosphene import flow, recipes
 from phosphene.align.ridge import Ridge
-from phosphene.conformance.study import tiny_study
+from phosphene.conformance.small_study import tiny_study
 from phosphene.errors import ConfigError
 from phosphene.recipes.base import STANDARDISE, Recipe, RecipeConfig, Stage
 from phosphene.reporting import report

@@ -16,9 +16,9 @@ import pytest
 from phosphene import recipes
 from phosphene.align import ridge as ridge_module
 from phosphene.align.ridge import Ridge
-from phosphene.conformance.study import tiny_study
+from phosphene.conformance.small_study import tiny_study
 from phosphene.errors import ModelError
-from phosphene.io.config import resolve
+from phosphene.io.config import resolve_layers
 from phosphene.io.stages import StageStore, name_of, version_of, versioned
 from phosphene.recipes.base import STANDARDISE, Stage
 from phosphene.recipes.brain_diffuser import BrainDiffuser
@@ -47,10 +47,10 @@ def configured():
     for name in recipes.RECIPES:
         cls = recipes.recipe(name)
         for preset in cls.presets:
-            yield cls, resolve(cls.config_class, [(preset, cls.preset(preset))])[0]
+            yield cls, resolve_layers(cls.config_class, [(preset, cls.preset(preset))])[0]
 
     for mix in MIXES:
-        yield Mixed, resolve(Mixed.config_class, [("lab", Mixed.preset("lab")), ("mix", mix)])[0]
+        yield Mixed, resolve_layers(Mixed.config_class, [("lab", Mixed.preset("lab")), ("mix", mix)])[0]
 
 
 def solvers():
@@ -121,7 +121,7 @@ def reused(recipe, study, folder, **more):
 
 
 def test_a_new_version_of_a_solver_refits_the_stages_that_use_it_and_no_other(study, tmp_path, monkeypatch):
-    config = resolve(Linear.config_class, [("test", {"pixels.n_components": 8, "curve.n_folds": 2})])[0]
+    config = resolve_layers(Linear.config_class, [("test", {"pixels.n_components": 8, "curve.n_folds": 2})])[0]
     assert reused(Linear(config), study, tmp_path) == set()
     assert reused(Linear(config), study, tmp_path) == {stage.name for stage in Linear.stages}
     monkeypatch.setattr(Ridge, "version", 2)
@@ -129,7 +129,7 @@ def test_a_new_version_of_a_solver_refits_the_stages_that_use_it_and_no_other(st
 
 
 def test_a_new_version_of_a_method_refits_its_stage_and_what_needs_it(study, tmp_path, monkeypatch):
-    config = resolve(Linear.config_class, [("test", {"pixels.n_components": 8, "curve.n_folds": 2})])[0]
+    config = resolve_layers(Linear.config_class, [("test", {"pixels.n_components": 8, "curve.n_folds": 2})])[0]
     reused(Linear(config), study, tmp_path)
     stages = tuple(replace(s, version=2) if s.name == "to_pixels" else s for s in Linear.stages)
     monkeypatch.setattr(Linear, "stages", stages)
@@ -177,7 +177,7 @@ def test_other_bytes_in_the_folder_of_versatile_diffusion_refit_the_generator(tm
 
     def of(place):
         values = {"generator": {"source": "folder", "folder": str(place)}, "tokens.name": "lab", "first.network": "lab"}
-        config = resolve(BrainDiffuser.config_class, [("lab", BrainDiffuser.preset("lab")), ("test", values)])[0]
+        config = resolve_layers(BrainDiffuser.config_class, [("lab", BrainDiffuser.preset("lab")), ("test", values)])[0]
         return BrainDiffuser(config)
 
     before = digest(of(folder), "generator")
@@ -198,7 +198,9 @@ def test_other_bytes_at_the_path_of_network_pkl_refit_the_generator(tmp_path, mo
     def made(data):
         file.write_bytes(data)
         values = {"generator": {"source": "public", "file": str(file)}}
-        return MindReader(resolve(MindReader.config_class, [("lab", MindReader.preset("lab")), ("test", values)])[0])
+        return MindReader(
+            resolve_layers(MindReader.config_class, [("lab", MindReader.preset("lab")), ("test", values)])[0]
+        )
 
     one = made(b"weights")
     before = {name: digest(one, name) for name in ("generator", "image_mapper")}
@@ -212,7 +214,7 @@ def test_other_bytes_at_the_path_of_network_pkl_refit_the_generator(tmp_path, mo
 )
 def test_a_generator_fitted_once_serves_everyone_who_saw_the_same_pictures(study, tmp_path, training):
     values = {"generator.training": training, "sampling.steps": 2}
-    config = resolve(Regressor.config_class, [("lab", Regressor.preset("lab")), ("test", values)])[0]
+    config = resolve_layers(Regressor.config_class, [("lab", Regressor.preset("lab")), ("test", values)])[0]
     pool = tmp_path / "pool"
     backwards = study.train.take(np.arange(len(study.train))[::-1])
     other = replace(study, train=replace(backwards.with_betas(-backwards.betas), subject="someone else"))

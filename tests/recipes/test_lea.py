@@ -11,7 +11,7 @@ from phosphene import flow
 from phosphene.errors import ConfigError
 from phosphene.lab import zoo
 from phosphene.recipes.lea import Lea
-from phosphene.validity.base import Evidence, Redecoding
+from phosphene.validity.check import Evidence, Redecoding
 from phosphene.validity.behaviour import subset_invariance
 
 pytestmark = pytest.mark.skipif(
@@ -203,7 +203,8 @@ def test_data_without_regions_or_voxel_table_go_through_the_whole_flow(tmp_path)
 
     write_pair_file(tmp_path / "pairs.npz", n_train=40, n_test=10, n_voxels=30)
     values = {k: v for k, v in LAB.items() if not k.startswith("data.")}
-    layer = {**values, "data.name": str(tmp_path / "pairs.npz"), "split": "kfold:2"}
+    fewer = {"recipe.sampling.steps": 2, "recipe.sampling.samples": 2}
+    layer = {**values, **fewer, "data.name": str(tmp_path / "pairs.npz"), "split": "kfold:2"}
     opened = flow.fit(flow.configure("lea", [("test", layer)])[0], tmp_path / "run")
     flow.decode(opened, controls=["shuffled"])
     flow.encode(opened)

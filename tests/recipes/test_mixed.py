@@ -10,7 +10,7 @@ import pytest
 from phosphene import flow, recipes
 from phosphene.conformance import check_recipe
 from phosphene.errors import ConfigError, DataError, ModelError
-from phosphene.io.config import flatten, read_yaml, resolve
+from phosphene.io.config import flatten, read_yaml, resolve_layers
 from phosphene.io.stages import StageStore
 from phosphene.lab import zoo
 from phosphene.recipes.brain_diffuser import BrainDiffuser, BrainDiffuserConfig
@@ -39,12 +39,12 @@ TINY = {
 
 
 def config(**values):
-    return resolve(MixedConfig, [("lab", Mixed.preset("lab")), ("tiny", TINY), ("test", values)])[0]
+    return resolve_layers(MixedConfig, [("lab", Mixed.preset("lab")), ("tiny", TINY), ("test", values)])[0]
 
 
 @pytest.fixture(scope="module")
 def study():
-    from phosphene.conformance.study import tiny_study
+    from phosphene.conformance.small_study import tiny_study
 
     return tiny_study()
 
@@ -96,7 +96,7 @@ def test_a_mix_of_parts_of_two_papers_draws_what_the_responses_say(fit, study, n
 def test_with_no_brain_model_and_ridge_it_is_brain_diffuser_bit_for_bit(fit, study):
     mixed = fit(generator="dual_guided")
     values = {"n_folds": 2, "sampling.steps": 2}
-    theirs = resolve(BrainDiffuserConfig, [("lab", BrainDiffuser.preset("lab")), ("test", values)])[0]
+    theirs = resolve_layers(BrainDiffuserConfig, [("lab", BrainDiffuser.preset("lab")), ("test", values)])[0]
     theirs = BrainDiffuser(theirs).fit(study.train, study.stimuli)
     np.testing.assert_array_equal(mixed.decode(study.averaged).pixels, theirs.decode(study.averaged).pixels)
     for space, ours in mixed.latents(study.averaged).arrays.items():
@@ -198,7 +198,7 @@ def test_pictures_without_captions_are_refused_where_the_generator_draws_from_th
 @pytest.mark.parametrize(("generator", "words"), [("maskgit", "transformer"), ("vdvae", "VAE"), ("stylegan2", "file")])
 def test_the_published_sizes_need_files_and_say_so(study, generator, words):
     values = {"generator": generator, "maskgit.clip.name": "lab", "stylegan2.clip.name": "lab"}
-    paper = resolve(MixedConfig, [("paper", Mixed.preset("paper")), ("test", values)])[0]
+    paper = resolve_layers(MixedConfig, [("paper", Mixed.preset("paper")), ("test", values)])[0]
     with pytest.raises(ConfigError, match=words):
         Mixed(paper).fit(study.train, study.stimuli)
 

@@ -11,7 +11,7 @@ from phosphene import flow, recipes
 from phosphene.errors import ConfigError
 from phosphene.io.stages import StageStore
 from phosphene.lab import zoo
-from phosphene.validity.base import Evidence, Redecoding
+from phosphene.validity.check import Evidence, Redecoding
 from phosphene.validity.behaviour import subset_invariance
 
 pytestmark = pytest.mark.skipif(

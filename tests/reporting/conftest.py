@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from phosphene.io.folder import RunFolder
+from phosphene.io.run_folder import RunFolder
 
 
 @dataclass

@@ -76,13 +76,13 @@ def test_plate_without_seen_pictures_still_shows_the_decoded_ones():
 def test_similarity_sorts_by_group_and_keeps_the_diagonal():
     groups = ["b", "a", "b", "a"]
     matrix = np.arange(16.0).reshape(4, 4)
-    drawn = axes_of(figures.similarity(matrix, groups)).images[0].get_array()
+    drawn = axes_of(figures.similarity_figure(matrix, groups)).images[0].get_array()
     order = [1, 3, 0, 2]
     np.testing.assert_array_equal(drawn, matrix[np.ix_(order, order)])
 
 
 def test_a_large_similarity_matrix_is_thinned_and_says_so():
-    axes = axes_of(figures.similarity(np.eye(1000, dtype=np.float32)))
+    axes = axes_of(figures.similarity_figure(np.eye(1000, dtype=np.float32)))
     assert axes.images[0].get_array().shape == (400, 400)
     assert np.trace(axes.images[0].get_array()) == 400  # still the right pairs
     assert axes.get_xlabel() == "picture seen (every 2.5th of 1000)"
@@ -127,7 +127,7 @@ def test_nothing_but_nan_draws_without_a_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for figure in (
-            figures.similarity(np.full((3, 3), np.nan)),
+            figures.similarity_figure(np.full((3, 3), np.nan)),
             figures.voxel_histogram(nothing, nothing),
             figures.against_ceiling(nothing, nothing),
             figures.flat_map(nothing, nothing, nothing),

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from phosphene.errors import ConfigError, ModelError, SplitError
-from phosphene.io.folder import RunFolder
+from phosphene.io.run_folder import RunFolder
 from phosphene.reporting import report
 
 EVIL = "<script>alert('x')</script><img src=x onerror=alert(1)>"

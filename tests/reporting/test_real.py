@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from phosphene import flow
-from phosphene.io.folder import RunFolder
+from phosphene.io.run_folder import RunFolder
 from phosphene.reporting import report
 
 

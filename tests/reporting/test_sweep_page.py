@@ -16,14 +16,14 @@ from scipy import stats
 from phosphene._version import __version__
 from phosphene.errors import ConfigError
 from phosphene.io.config import to_yaml
-from phosphene.io.folder import RunFolder
+from phosphene.io.run_folder import RunFolder
 from phosphene.lab.reader import InSilicoOptions, simulation
 from phosphene.metrics.statistics import paired_difference
 from phosphene.run import configure
+from phosphene.sweeps.execution import chosen, prepare, sweep
 from phosphene.sweeps.grid import read_grid
-from phosphene.sweeps.reference import best_linear_of, pixel_correlation
+from phosphene.sweeps.reference import best_linear_of, correlation_over_pictures
 from phosphene.sweeps.results import write_results
-from phosphene.sweeps.run import chosen, prepare, sweep
 from phosphene.sweeps.table import block_label, summary_table, within_block
 from tests.reporting.test_html import EVIL, pictures, read
 
@@ -248,7 +248,9 @@ def test_the_best_linear_decoder_scores_what_drawn_noise_says():
         shared = rng.standard_normal((len(clean), noise.factors.shape[1])) @ noise.factors.T
         betas = clean + (own + shared) / np.sqrt(best.showings)
         shape = (len(clean), 32, 32, 3)
-        found.append(pixel_correlation(decoder.predict(betas).reshape(shape), pixels[test].reshape(shape)).value)
+        found.append(
+            correlation_over_pictures(decoder.predict(betas).reshape(shape), pixels[test].reshape(shape)).value
+        )
     # Correlation at expected variances against the mean of correlations of 12 pictures: they differ in the second order.
     np.testing.assert_allclose(np.mean(found), best.reached, atol=0.05)
     assert best.reached < best.bound
@@ -261,10 +263,10 @@ def test_pixel_correlation_is_the_mean_over_pixels_and_zero_for_a_constant():
     expected = np.mean(
         [np.corrcoef(a, b)[0, 1] for a, b in zip(decoded.reshape(30, -1).T, seen.reshape(30, -1).T, strict=True)]
     )
-    found = pixel_correlation(decoded, seen)
+    found = correlation_over_pictures(decoded, seen)
     np.testing.assert_allclose(found.value, expected, rtol=1e-10)
     assert found.low < found.value < found.high
-    assert pixel_correlation(np.broadcast_to(seen.mean(axis=0), seen.shape), seen).value == 0
+    assert correlation_over_pictures(np.broadcast_to(seen.mean(axis=0), seen.shape), seen).value == 0
 
 
 @pytest.mark.parametrize("values", [{"split": "kfold:3"}, {"data.roi": "V1"}, {"data.name": "digits69"}])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import subprocess
 
 import numpy as np
@@ -12,10 +13,10 @@ from scipy import stats
 
 from phosphene.errors import ConfigError, MachineError, NotAvailable
 from phosphene.io.config import to_yaml
-from phosphene.io.folder import RunFolder
+from phosphene.io.run_folder import RunFolder
 from phosphene.sweeps.cluster import Job, submit
+from phosphene.sweeps.execution import one, prepare, sweep
 from phosphene.sweeps.grid import read_grid
-from phosphene.sweeps.run import one, prepare, sweep
 from phosphene.sweeps.table import mean_interval, point_table, summary_table, text_table
 
 BASE = {"data": {"name": "insilico", "options": {"n_train": 60, "n_test": 12, "n_voxels": 80}}}
@@ -199,6 +200,16 @@ def test_tables_and_figure_can_be_read(done):
         assert min(figure.size) > 200
 
 
+def test_a_job_that_travelled_to_a_node_makes_the_same_run(done, tmp_path):
+    """What submitit does in a process of the node, done here: the job arrives as bytes, and is called with a name."""
+    whole = prepare(done.file, tmp_path / "a folder; with $(odd) name")
+    name = next(iter(whole.grid.runs))
+    arrived = pickle.loads(pickle.dumps(Job(whole)))
+    assert arrived(name)
+    assert (whole.folder(name) / "scores.csv").read_bytes() == (done.folder(name) / "scores.csv").read_bytes()
+
+
+@pytest.mark.slow
 def test_a_job_array_makes_the_same_runs(done, tmp_path):
     pytest.importorskip("submitit")
     whole = prepare(done.file, tmp_path / "a folder; with $(odd) name")
@@ -272,3 +283,57 @@ def test_shell_signs_in_options_folders_and_names_reach_a_job_script_as_text(tex
     assert not (tmp_path / "gone").exists()
     assert submitit.__version__
     assert set(_job_name(folder)) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
+
+
+def doomed(whole, name, threads):
+    """In place of a worker: killed, the first time or every time."""
+    import os
+    import signal
+
+    mark = whole.out / f"{name}.killed"
+    if "always" in whole.file.name or not mark.exists():
+        mark.write_text("")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    (whole.out / "made").mkdir(exist_ok=True)
+    (whole.out / "made" / name).write_text(str(threads))
+
+
+@pytest.mark.parametrize("kind", ["once", "always"])
+def test_a_worker_that_is_killed_is_noted_and_its_run_tried_once_more(tmp_path, monkeypatch, capsys, kind):
+    """The processes are real, and so is the signal; the work alone is short."""
+    from phosphene.io.progress import Progress
+    from phosphene.sweeps import execution
+
+    monkeypatch.setattr(execution, "_quietly", doomed)
+    whole = execution.Sweep(tmp_path / f"{kind}.yaml", tmp_path / "out")
+    whole.out.mkdir()
+    execution._in_processes(whole, ["a", "b"], 2, Progress())
+    told = capsys.readouterr().err
+    assert told.count("was killed (signal 9") == (2 if kind == "once" else 4)
+    if kind == "once":
+        assert sorted(path.name for path in (whole.out / "made").iterdir()) == ["a", "b"]
+    else:
+        assert "was killed (signal 9" in whole.failure("a")
+        assert whole.failure("a").endswith("twice")
+
+
+def test_an_element_of_an_array_that_was_skipped_fails(tmp_path, monkeypatch):
+    from phosphene.io.claims import claimed
+    from phosphene.sweeps import cluster
+
+    monkeypatch.setattr(cluster, "LEASE", 0.0)
+    monkeypatch.setattr(cluster, "BEAT", 0.0)
+    whole = prepare(write(tmp_path), tmp_path / "out")
+    name = next(iter(whole.grid.runs))
+    (whole.out / "claims").mkdir(parents=True)
+    with claimed(whole.out / "claims" / name), pytest.raises(MachineError, match="another process, which lives"):
+        cluster.Job(whole)(name)
+
+
+def test_a_sweep_says_the_same_of_looks_in_whichever_order(done):
+    verdicts = {}
+    for name in done.grid.runs:
+        row = RunFolder(done.folder(name)).table("validity.csv").set_index("id").loc["L6"]
+        verdicts[name] = (row["verdict"], row["value"])
+    assert len(set(verdicts.values())) == 1, verdicts

@@ -106,9 +106,9 @@ def test_weights_that_memory_cannot_hold_are_refused_before_the_first_step():
 def test_more_memory_than_there_is_is_refused_and_less_is_not():
     there = memory.available()
     assert there > 0
-    memory.check(there // 2, "Half of it", "Nothing.")
+    memory.require_memory(there // 2, "Half of it", "Nothing.")
     with pytest.raises(MachineError, match=r"Twice as much needs .*GB.* are available.*Lower it"):
-        memory.check(2 * there, "Twice as much", "Lower it.")
+        memory.require_memory(2 * there, "Twice as much", "Lower it.")
 
 
 def test_what_a_training_holds_is_four_copies_of_the_weights_and_a_fifth_for_the_average():

@@ -10,7 +10,7 @@ import pytest
 
 from phosphene.errors import DataError
 from phosphene.metrics import METRICS, similarity
-from phosphene.metrics.golden import changed, golden_reference, golden_values
+from phosphene.metrics.golden import changed_metrics, golden_reference, golden_values
 from phosphene.validity import (
     DecodingTarget,
     Evidence,
@@ -302,7 +302,7 @@ def test_m10_passes_as_installed_and_names_a_metric_that_was_changed(monkeypatch
     found = verdict("M10", golden=golden_values())
     assert (found.verdict, found.value) == ("fail", 1)
     assert "ssim.2d" in found.reason
-    assert list(changed({k: v for k, v in now.items() if k != "mse"})) == ["mse"]
+    assert list(changed_metrics({k: v for k, v in now.items() if k != "mse"})) == ["mse"]
 
 
 def test_every_metric_has_a_golden_value_that_is_at_no_end():

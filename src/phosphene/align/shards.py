@@ -46,8 +46,8 @@ from phosphene.align.estimator import new_rows
 from phosphene.align.streamed import StreamedRidge
 from phosphene.errors import ConfigError, ModelError
 from phosphene.io import atomic
-from phosphene.io.folder import read_json
 from phosphene.io.reading import open_npy
+from phosphene.io.run_folder import read_json
 from phosphene.io.stages import load_part, save_part
 from phosphene.io.store import cache_folder
 
@@ -194,11 +194,11 @@ class RidgeShards:
 
         model = load_part(self.folder / MAP, StreamedRidge)
         begin, end = self.record["ranges"][number]
-        new = np.load(self.folder / NEW, allow_pickle=False)
+        new = np.array(open_npy(self.folder / NEW))
         predicted = model.predict(new, columns=slice(begin, end))
         temporary = atomic.partial_name(path)
 
-        with atomic.explained(path):
+        with atomic.explained_write(path):
             try:
                 with open(temporary, "wb") as handle:
                     np.save(handle, predicted, allow_pickle=False)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from phosphene.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
-    from phosphene.analysis.base import Analysis
+    from phosphene.analysis.interface import Analysis
 
 __all__ = ["ANALYSES", "analysis", "analysis_names", "show_analyses"]
 

@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from phosphene.analysis.base import COLUMNS, Analysis, Findings
+from phosphene.analysis.interface import COLUMNS, Analysis, Findings
 from phosphene.analysis.labels import STUFF, THINGS, LabelReader, Material, area, mean_area, prepare
 from phosphene.io.config import Config
 from phosphene.io.progress import Progress

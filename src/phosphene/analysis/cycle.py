@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from phosphene.analysis.base import COLUMNS, Analysis, Findings, chosen_folds
+from phosphene.analysis.interface import COLUMNS, Analysis, Findings, chosen_folds
 from phosphene.analysis.reliability import conduct_of
 from phosphene.data.pictures import PictureFolder, list_pictures
 from phosphene.errors import DataError, PhospheneError
@@ -39,7 +39,7 @@ from phosphene.metrics.voxelwise import pearson_per_voxel
 from phosphene.recipes.base import Recipe
 from phosphene.run import Run
 from phosphene.types import Stimuli, Trials
-from phosphene.validity.leakage import TOLERANCE
+from phosphene.validity.behaviour import TOLERANCE
 
 ARMS = ("cycle", "noisy", "brain", "wrong", "shuffled", "mean")
 """Inputs in the order shown: the cycle; with noise added; measured responses, only for pictures that were shown to the person;

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import false_discovery_control
 
+from phosphene.analysis.region_targets import Edit, StandIns, StimulationTarget
 from phosphene.analysis.spaces import Pool, Space
-from phosphene.analysis.targets import Edit, StandIns, StimulationTarget
 from phosphene.errors import DataError
 
 LEVEL = 0.05

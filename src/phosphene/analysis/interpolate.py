@@ -18,9 +18,9 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from phosphene.analysis.base import COLUMNS, Analysis, Findings, chosen_folds
 from phosphene.analysis.image_stats import ImageStatsReader, ImageStatsSource
-from phosphene.analysis.targets import standing_in
+from phosphene.analysis.interface import COLUMNS, Analysis, Findings, chosen_folds
+from phosphene.analysis.region_targets import standing_in
 from phosphene.errors import DataError
 from phosphene.io.config import Config
 from phosphene.io.progress import Progress

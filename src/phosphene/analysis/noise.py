@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field, field_validator
 
-from phosphene.analysis.base import COLUMNS, Analysis, Findings, chosen_folds
+from phosphene.analysis.interface import COLUMNS, Analysis, Findings, chosen_folds
 from phosphene.io.config import Config
 from phosphene.io.progress import Progress
 from phosphene.metrics.controls import paired_differences

@@ -20,8 +20,8 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from phosphene.analysis.base import COLUMNS, Analysis, Findings, chosen_folds
 from phosphene.analysis.image_stats import ImageStats, ImageStatsReader, ImageStatsSource, effective_number
+from phosphene.analysis.interface import COLUMNS, Analysis, Findings, chosen_folds
 from phosphene.errors import PhospheneError
 from phosphene.io.config import Config
 from phosphene.io.progress import Progress
@@ -31,7 +31,7 @@ from phosphene.metrics.ties import grain_of, outcomes
 from phosphene.recipes.base import Recipe
 from phosphene.run import Run
 from phosphene.types import Trials
-from phosphene.validity.leakage import TOLERANCE
+from phosphene.validity.behaviour import TOLERANCE
 
 INPUTS = ("true", "brain", "gaussian", "independent", "far", "zeros", "mean")
 """Inputs in the order shown; ``true`` is not decoded. Matched noise (gaussian) has the mean and covariance of the training

@@ -20,8 +20,8 @@ import numpy as np
 import pandas as pd
 from pydantic import Field, field_validator
 
-from phosphene.analysis.base import COLUMNS, Analysis, Findings, chosen_folds
 from phosphene.analysis.categories import BRAIN
+from phosphene.analysis.interface import COLUMNS, Analysis, Findings, chosen_folds
 from phosphene.analysis.labels import LabelReader, Material, mean_area, prepare
 from phosphene.errors import DataError
 from phosphene.io.config import Config

@@ -92,7 +92,7 @@ class Space:
         return self.read(texts)
 
 
-def space_of(opened: Run, recipe: Recipe, train: Trials, extra: Sequence[str] = ()) -> Space:
+def answer_space(opened: Run, recipe: Recipe, train: Trials, extra: Sequence[str] = ()) -> Space:
     """The best there is: latents that have a text side; else latents (or pixels), categories being mean training pictures.
 
     Parameters

@@ -21,7 +21,6 @@ import numpy as np
 import pandas as pd
 from pydantic import Field, model_validator
 
-from phosphene.analysis.base import COLUMNS, Analysis, Findings, chosen_folds
 from phosphene.analysis.effects import (
     LEVEL,
     CategoryScores,
@@ -32,19 +31,20 @@ from phosphene.analysis.effects import (
     own_category,
     share_of_category,
 )
-from phosphene.analysis.spaces import Pool, Space, SpaceKind, pool_of, space_of
-from phosphene.analysis.targets import (
+from phosphene.analysis.interface import COLUMNS, Analysis, Findings, chosen_folds
+from phosphene.analysis.region_targets import (
     AMOUNTS,
     PRESETS,
     Edit,
     Mode,
     StandIns,
     StimulationTarget,
-    contrast,
+    category_contrast,
     moments,
     stimulated,
     targets,
 )
+from phosphene.analysis.spaces import Pool, Space, SpaceKind, answer_space, pool_of
 from phosphene.io.config import Config
 from phosphene.io.progress import Progress
 from phosphene.metrics.statistics import Interval, bootstrap, mean_of_items
@@ -212,7 +212,7 @@ class Stimulate(Analysis[StimulateOptions]):
             if preset.categories:
                 preferred.append(preset.categories[0])
 
-        space = space_of(opened, recipe, train, preferred)
+        space = answer_space(opened, recipe, train, preferred)
         pool = None
         if space.read is not None and self.options.captions:
             pool = pool_of(opened, train, space, most=self.options.captions, rng=self.rng("captions"))
@@ -281,7 +281,7 @@ class Stimulate(Analysis[StimulateOptions]):
                     category = opened.stimuli.select(averaged.stimuli).category
 
                 if category is not None and own in set(category):
-                    pattern = contrast(averaged, category, own, std)
+                    pattern = category_contrast(averaged, category, own, std)
 
             edits.append(Edit(mean, std, mode, amount, pattern))
 

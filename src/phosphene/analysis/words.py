@@ -19,9 +19,9 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from phosphene.analysis.base import COLUMNS, Analysis, Findings, chosen_folds
+from phosphene.analysis.interface import COLUMNS, Analysis, Findings, chosen_folds
+from phosphene.analysis.region_targets import Edit, StandIns, StimulationTarget, moments, stimulated, targets
 from phosphene.analysis.spaces import Pool, Space, SpaceKind, pool_of, reading_space
-from phosphene.analysis.targets import Edit, StandIns, StimulationTarget, moments, stimulated, targets
 from phosphene.errors import ConfigError, DataError
 from phosphene.features.prompts import TEMPLATES, category_texts
 from phosphene.io.config import Config

@@ -1,12 +1,12 @@
+from .betas_folder import FolderResult, betas_from_folder
 from .design import DesignCheck, design_check
-from .folder import FolderResult, betas_from_folder
 from .hrf import HrfLibrary
 from .noise_ceiling import ceiling, ncsnr
 from .options import BetaOptions
 from .pipeline import BetaResult, single_trial_betas
 from .read import read_runs
-from .reliability import SplitHalf, split_half
 from .runs import BoldRun
+from .split_halves import SplitHalf, split_half
 from .timing import OnsetShift, onset_shift
 
 __all__ = [

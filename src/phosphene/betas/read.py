@@ -21,6 +21,7 @@ which of them; events are then taken from the study above.
 from __future__ import annotations
 
 import gzip
+import math
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,7 +36,9 @@ import pandas as pd
 from phosphene.betas.layouts import RunFiles, bids, bids_masks, openfmri, openfmri_masks
 from phosphene.betas.runs import BoldRun
 from phosphene.betas.work import WorkFolder
-from phosphene.errors import DataError, did_you_mean
+from phosphene.errors import DataError, PhospheneError, did_you_mean
+from phosphene.io import memory
+from phosphene.io.npz_file import SHAPE
 from phosphene.io.reading import reads
 from phosphene.types import ROI, digest_of
 
@@ -104,11 +107,11 @@ def read_runs(
     DataError
         when a file is missing, broken, or does not fit the others; the message names it
     """
-    return locate(folder, subject, mask=mask, task=task, sessions=sessions, pattern=pattern).read(confounds)
+    return locate_runs(folder, subject, mask=mask, task=task, sessions=sessions, pattern=pattern).read(confounds)
 
 
 @reads("folder")
-def locate(
+def locate_runs(
     folder: str | Path,
     subject: str,
     *,
@@ -344,16 +347,35 @@ def _size(path: Path) -> int:
 # -- reading -----------------------------------------------------------------------------------------------------------
 
 
+def _unpacked(path: Path, image: Any) -> bytes:
+    """All bytes of a packed image, which are as many as its header says; what goes on behind them is refused."""
+    expected = int(image.dataobj.offset) + math.prod(image.shape) * image.get_data_dtype().itemsize
+    memory.require_memory(expected, f"the image {path}, announced as {image.shape},", SHAPE)
+
+    with gzip.open(path, "rb") as stream:
+        data = stream.read(expected)
+        behind = stream.read(2**20)  # its checksum stands at the end, and is compared there
+        if stream.read(1):
+            raise DataError(f"{path} unpacks to more than the {memory.size(expected)} of its header. {SHAPE}")
+
+    return data + behind
+
+
 def _image(path: Path, n_dimensions: int) -> tuple[np.ndarray, np.ndarray]:
     """Values as stored where no scaling is needed, else float32; and the affine."""
     try:
         image = _load(path)
         if path.suffix == ".gz":  # the whole file: the checksum is at its end, where nibabel does not look
-            image = type(image).from_bytes(gzip.decompress(path.read_bytes()))
+            image = type(image).from_bytes(_unpacked(path, image))
         data = np.asanyarray(image.dataobj)
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist.") from error
+    except PhospheneError:
+        raise
     except Exception as error:  # gzip, zlib, nibabel and numpy each have their own way to say it
+        if memory.is_exhausted(error):
+            raise
+
         raise DataError(
             f"{path} cannot be read whole: {error}. It may be cut short or damaged; copy it again."
         ) from error

@@ -21,8 +21,10 @@ import numpy as np
 
 from phosphene.errors import ConfigError, PhospheneWarning
 from phosphene.io import atomic
-from phosphene.io.folder import LOCK, RunFolder
+from phosphene.io.inside import must_stay_inside
+from phosphene.io.npz_file import read_npz
 from phosphene.io.reading import open_npy
+from phosphene.io.run_folder import LOCK, RunFolder
 
 _KEY = "key.json"
 
@@ -60,8 +62,7 @@ class WorkFolder:
             return None
 
         try:
-            with np.load(path, allow_pickle=False) as file:
-                return {key: file[key] for key in file.files}
+            return read_npz(path)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             # A disk that filled up or a machine that lost power; what was in it can be computed again.
             path.unlink(missing_ok=True)
@@ -91,9 +92,10 @@ class WorkFolder:
             the same values on disk, read only
         """
         path = self.folder / f"{name}.npy"
+        must_stay_inside(path)
         part = atomic.partial_name(path)
 
-        with atomic.explained(path):
+        with atomic.explained_write(path):
             try:
                 with open(part, "wb") as handle:
                     np.save(handle, np.ascontiguousarray(values), allow_pickle=False)
@@ -108,6 +110,7 @@ class WorkFolder:
 
     def remove(self) -> None:
         """Throw everything away: it is finished."""
+        must_stay_inside(self.folder)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -140,7 +143,7 @@ def open_work(folder: str | Path, key: str) -> Iterator[WorkFolder]:
             )
 
             for path in others:
-                if path.is_dir():
+                if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path)
                 else:
                     path.unlink()

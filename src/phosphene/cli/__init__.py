@@ -97,9 +97,13 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(0)
     except Exception as error:
         from phosphene.errors import PhospheneError
+        from phosphene.io import memory
 
         if debug:
             raise
+
+        if memory.is_exhausted(error):
+            error = memory.exhausted(f"running {' '.join(arguments[:1])}", error)
 
         if isinstance(error, PhospheneError):
             sys.stderr.write(f"phosphene: {error}\n")

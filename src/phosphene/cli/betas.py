@@ -62,6 +62,9 @@ def betas(
         typer.Option("--set", help="One other setting, such as max_components=5; may come several times."),
     ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace an older data set in that folder.")] = False,
+    follow_links: Annotated[
+        bool, typer.Option("--follow-links", help="Read files that links in the folder have outside it.")
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Single-trial betas of BOLD runs, as a folder that fits any recipe, with a report of what was found."""
@@ -104,6 +107,7 @@ def betas(
     result = betas_from_folder(
         folder, subject, out, options, _progress_line(quiet), mask=mask, task=task, sessions=session or None,
         pattern=pattern, images=images, shift=shift_by, workers=workers or os.cpu_count() or 1, replace=replace,
+        follow_links=follow_links,
     )  # fmt: skip
 
     if result.result is None:

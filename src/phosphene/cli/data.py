@@ -175,6 +175,9 @@ def data_import(
     ] = None,
     transposed: Annotated[bool, typer.Option("--transposed", help="Betas are (voxels, trials) in the file.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Replace an older data set in that folder.")] = False,
+    follow_links: Annotated[
+        bool, typer.Option("--follow-links", help="Read files that links in the folder have outside it.")
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Copy a data set, or your own files, into a folder that opens at once and fits any recipe."""
@@ -186,8 +189,12 @@ def data_import(
         raise ConfigError(f"give either a data set ('{source}') or your own --betas and --trials, not both.")
 
     if source is not None:
+        reader_options = options_of(option)
+        if follow_links:
+            reader_options["follow_links"] = True
+
         dataset = importing.import_dataset(
-            source, out, root=text(root), options=options_of(option), replace=replace, say=progress_to(quiet)
+            source, out, root=text(root), options=reader_options, replace=replace, say=progress_to(quiet)
         )
     elif betas is None or trials is None:
         raise ConfigError("give a data set to copy, or both --betas and --trials; see `phosphene data import --help`.")
@@ -198,7 +205,7 @@ def data_import(
 
         dataset = importing.import_table(
             betas=betas, trials=trials, out=out, images=images, voxels=voxels, captions=captions, subject=subject,
-            key=key, scale=scale, size=sides, transposed=transposed, replace=replace,
+            key=key, scale=scale, size=sides, transposed=transposed, replace=replace, follow_links=follow_links,
         )  # fmt: skip
 
     typer.echo(describe.render(describe.info(dataset)))

@@ -64,7 +64,7 @@ def fit(
     from phosphene import flow
     from phosphene.flow.forecast import text_of
     from phosphene.io.device import on
-    from phosphene.io.folder import RunFolder
+    from phosphene.io.run_folder import RunFolder
 
     command = command_layer(data, root, split, preset, seed, option)
     resolved, origins = flow.configure(recipe, layers_of(command, config, set_))
@@ -172,7 +172,7 @@ def report(
     ] = None,
 ) -> None:
     """Write one self-contained HTML page."""
-    from phosphene.io.folder import RunFolder
+    from phosphene.io.run_folder import RunFolder
     from phosphene.reporting import report as write
 
     folders = [RunFolder.existing(r) for r in runs]
@@ -214,8 +214,8 @@ def sweep(
 ) -> None:
     """Every run of a grid: recipes, subjects, seeds, ablations. Only what is missing is made."""
     from phosphene.io.config import parse_assignments
-    from phosphene.sweeps.run import chosen, prepare
-    from phosphene.sweeps.run import sweep as make
+    from phosphene.sweeps.execution import chosen, prepare
+    from phosphene.sweeps.execution import sweep as make
     from phosphene.sweeps.table import text_table
 
     command = command_layer(data, root, None, None, None, None)
@@ -299,7 +299,7 @@ def _show_memory(recipe: str | None, preset: str, config: Path | None, set_: lis
     from phosphene import flow
     from phosphene.errors import ConfigError
     from phosphene.flow.forecast import show_memory
-    from phosphene.io.folder import RunFolder
+    from phosphene.io.run_folder import RunFolder
 
     if recipe is None:
         raise ConfigError("`phosphene show memory` needs a recipe, such as: show memory lea --preset paper")

@@ -1,11 +1,11 @@
-from .brain import check_brain_model
+from .brain_checks import check_brain_model
 from .checklist import Checklist, NonConforming
-from .feature import check_feature
-from .generator import check_generator
-from .metric import check_metric
-from .reader import check_reader
-from .recipe import check_recipe
-from .study import TinyStudy, tiny_study
+from .feature_checks import check_feature
+from .generator_checks import check_generator
+from .metric_checks import check_metric
+from .reader_checks import check_reader
+from .recipe_checks import check_recipe
+from .small_study import TinyStudy, tiny_study
 
 __all__ = [
     "Checklist",

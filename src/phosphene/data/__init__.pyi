@@ -1,5 +1,5 @@
+from .dataset_folder import read_dataset, write_dataset
 from .findings import Finding
-from .folder import read_dataset, write_dataset
 from .importing import import_dataset, import_table
 from .pictures import PictureFolder, read_picture
 from .quality import Screen, check_trials, ready

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -11,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from phosphene.data.mat5 import check_tags
-from phosphene.errors import DataError, PhospheneWarning, did_you_mean
+from phosphene.errors import DataError, MachineError, PhospheneWarning, did_you_mean
+from phosphene.io import memory
+from phosphene.io.hdf5 import hdf5_dataset, open_hdf5, whole_hdf5
+from phosphene.io.npz_file import SHAPE, check_ratio, npy_header, npz_headers
 
 if TYPE_CHECKING:
-    import h5py
     import pandas as pd
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"  # MATLAB 7.3 puts 512 bytes of its own before it
@@ -60,9 +63,12 @@ class ArrayFile:
 
         try:
             return self._read(key)
-        except DataError:
+        except (DataError, MachineError, MemoryError):
             raise
         except Exception as error:  # bytes that are not what they should be make numpy, scipy and h5py raise anything
+            if memory.is_exhausted(error):
+                raise
+
             raise DataError(_damaged(self.path, f"while reading '{key}'", error)) from error
 
 
@@ -125,9 +131,12 @@ def open_arrays(path: str | Path) -> ArrayFile:
         if head.startswith(b"MATLAB"):
             check_tags(path)
             return _mat(path)
-    except DataError:
+    except (DataError, MachineError, MemoryError):
         raise
     except Exception as error:
+        if memory.is_exhausted(error):
+            raise
+
         raise DataError(_damaged(path, "while opening", error)) from error
 
     if head[:1] == b"\x80" or head[:2] in (b"(d", b"(l", b"]q"):  # pickles of protocol 2 and later, and of 0 and 1
@@ -144,6 +153,9 @@ def open_arrays(path: str | Path) -> ArrayFile:
         try:
             return _mat(path)
         except Exception as error:
+            if memory.is_exhausted(error):
+                raise
+
             raise DataError(_damaged(path, "while opening", error)) from error
 
     raise DataError(
@@ -183,6 +195,11 @@ def _mat(path: Path) -> ArrayFile:
         if key not in shapes:  # "struct.field", unless an array has this very name
             first, *fields = key.split(".")
 
+        # A byte an entry at least; what is packed could be any number of them.
+        n_entries = math.prod(shapes.get(first, ()))
+        memory.require_memory(n_entries, f"the array '{first}' of {path}, announced as {shapes.get(first)},", SHAPE)
+        check_ratio(n_entries, path.stat().st_size, f"'{first}' in {path}")
+
         value = quietly(scipy.io.loadmat, variable_names=[first])[first]
         for name in fields:
             if value.dtype.names is None or name not in value.dtype.names:
@@ -192,7 +209,10 @@ def _mat(path: Path) -> ArrayFile:
 
             value = value[name].ravel()[0]  # a struct is an array of one record
 
-        if hasattr(value, "toarray"):  # sparse
+        if hasattr(value, "toarray"):  # sparse: a file of a few bytes may unfold to any size
+            memory.require_memory(
+                math.prod(value.shape) * 8, f"the sparse array '{key}' of {path}, {value.shape},", SHAPE
+            )
             value = value.toarray()
 
         return np.asarray(value)
@@ -204,26 +224,14 @@ def _npz(path: Path) -> ArrayFile:
     if not zipfile.is_zipfile(path):
         raise DataError(_damaged(path, "while opening", ValueError("the end of the archive is missing")))
 
-    with np.load(path, allow_pickle=False) as archive:
-        names = list(archive.files)
-
-    shapes: dict[str, tuple[int, ...]] = {}
-    with zipfile.ZipFile(path) as archive:
-        for name in names:
-            if name in archive.namelist():
-                member = name
-            else:
-                member = f"{name}.npy"
-
-            with archive.open(member) as handle:
-                if handle.read(6) == np.lib.format.MAGIC_PREFIX:
-                    handle.seek(0)
-                    shapes[name] = _npy_header(handle)[0]
-
+    headers = npz_headers(path)
+    shapes = {name: shape for name, (shape, _) in headers.items()}
     if not shapes:
         raise DataError(f"{path} is a zip archive without NumPy arrays; save it with numpy.savez.")
 
     def read(key: str) -> np.ndarray:
+        n_bytes = math.prod(shapes[key]) * headers[key][1].itemsize
+        memory.require_memory(n_bytes, f"the array '{key}' of {path}, announced as {shapes[key]},", SHAPE)
         with np.load(path, allow_pickle=False) as archive:
             try:
                 return archive[key]
@@ -233,20 +241,9 @@ def _npz(path: Path) -> ArrayFile:
     return ArrayFile(path, "npz", shapes, read)
 
 
-def _npy_header(handle: Any) -> tuple[tuple[int, ...], np.dtype]:
-    version = np.lib.format.read_magic(handle)
-    if version == (1, 0):
-        reader = np.lib.format.read_array_header_1_0
-    else:
-        reader = np.lib.format.read_array_header_2_0
-
-    shape, _, dtype = reader(handle)
-    return shape, dtype
-
-
 def _npy(path: Path) -> ArrayFile:
     with open(path, "rb") as handle:
-        shape, dtype = _npy_header(handle)
+        shape, dtype = npy_header(handle)
 
     if dtype.hasobject:
         raise DataError(_pickled(path))
@@ -265,61 +262,30 @@ def _hdf5(path: Path, is_matlab: bool) -> ArrayFile:
             is_matlab = is_matlab or "MATLAB_class" in item.attrs
             shapes[name] = item.shape or ()
 
-    try:
-        with h5py.File(path, "r") as file:
-            file.visititems(visit)
-    except BlockingIOError as error:
-        raise DataError(
-            f"{path} is open for writing in another program. Close it there, then run the command again."
-        ) from error
+    with open_hdf5(path) as file:
+        file.visititems(visit)
 
     if is_matlab:
         shapes = {name: shape[::-1] for name, shape in shapes.items()}
 
     def read(key: str) -> np.ndarray:
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path) as file:
             item = hdf5_dataset(file, key)
             if h5py.check_ref_dtype(item.dtype) is not None:  # a MATLAB cell
-                references = np.ravel(item[()])
-                texts = [_text(hdf5_dataset(file, reference)[()]) for reference in references]
+                references = np.ravel(whole_hdf5(item))
+                texts = [_text(whole_hdf5(hdf5_dataset(file, reference))) for reference in references]
                 value = np.array(texts, dtype=object)
             elif h5py.check_string_dtype(item.dtype) is not None:
+                memory.require_memory(math.prod(item.shape or ()) * 8, f"the texts '{key}' of {path}", SHAPE)
                 value = item.asstr()[()]
             else:
-                value = item[()]
+                value = whole_hdf5(item)
 
         if is_matlab:
             return np.asarray(value).T
         return np.asarray(value)
 
     return ArrayFile(path, "mat73" if is_matlab else "hdf5", shapes, read)
-
-
-def hdf5_dataset(file: h5py.File, name: Any) -> h5py.Dataset:
-    """A dataset of an open HDF5 file.
-
-    Parameters
-    ----------
-    file : h5py.File
-        open for reading
-    name : str or h5py.Reference
-        of the dataset
-
-    Returns
-    -------
-    h5py.Dataset
-
-    Raises
-    ------
-    DataError
-        Where a group or a type stands under that name.
-    """
-    import h5py
-
-    item = file[name]
-    if not isinstance(item, h5py.Dataset):
-        raise DataError(f"'{name}' in {file.filename} is a {type(item).__name__} where an array is expected.")
-    return item
 
 
 def as_numbers(values: Any) -> pd.Series:

@@ -20,10 +20,11 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from phosphene.data.arrays import hdf5_dataset, open_arrays
+from phosphene.data.arrays import open_arrays
 from phosphene.data.findings import Finding
 from phosphene.data.reader import ReaderOptions, about
 from phosphene.errors import ConfigError, DataError, PhospheneError, did_you_mean
+from phosphene.io.hdf5 import hdf5_dataset, open_hdf5
 from phosphene.io.reading import reads
 from phosphene.types import ROI, Dataset, Rows, Split, Stimuli, Trials
 
@@ -81,9 +82,7 @@ class BData:
                 self.names.setdefault(key, {})[float(number)] = self._texts(name)[0]
 
     def _texts(self, name: str) -> list[str]:
-        import h5py
-
-        with h5py.File(self.path, "r") as file:
+        with open_hdf5(self.path) as file:
             return [t.decode() if isinstance(t, bytes) else str(t) for t in np.ravel(hdf5_dataset(file, name)[()])]
 
     @property
@@ -142,14 +141,12 @@ class BData:
         expression : str
             see `columns`
         """
-        import h5py
-
         where = np.flatnonzero(self.columns(expression))
         if not where.size:
             return np.empty((self.shape[0], 0))
 
         try:
-            with h5py.File(self.path, "r") as file:
+            with open_hdf5(self.path) as file:
                 block = hdf5_dataset(file, "dataset")[:, where[0] : where[-1] + 1]
         except (OSError, RuntimeError) as error:
             raise DataError(f"{self.path} is damaged ({error}). Download it again.") from error
@@ -211,8 +208,6 @@ class _VoxelRows:
         self.shape = (file.shape[0], len(self.columns))
 
     def __getitem__(self, rows: Any) -> np.ndarray:
-        import h5py
-
         index = np.arange(self.shape[0])[rows]
         if not np.size(index):
             return np.empty((*np.shape(index), self.shape[1]), dtype=np.float32)
@@ -223,7 +218,7 @@ class _VoxelRows:
         last = self.columns[-1] + 1
 
         try:
-            with h5py.File(self.path, "r") as file:
+            with open_hdf5(self.path) as file:
                 block = hdf5_dataset(file, "dataset")[low:high, first:last]
         except (OSError, RuntimeError, KeyError) as error:
             raise DataError(f"{self.path} is damaged ({error}). Download it again.") from error

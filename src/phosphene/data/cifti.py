@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from phosphene.errors import DataError, did_you_mean
+from phosphene.io import memory
 from phosphene.io.reading import reads
 
 if TYPE_CHECKING:
@@ -158,6 +159,9 @@ def open_cifti(path: str | Path) -> Any:
     try:
         image = nib.load(path)
     except Exception as error:  # a broken header makes nibabel raise anything
+        if memory.is_exhausted(error):
+            raise
+
         raise DataError(f"{path} cannot be opened ({error}); a CIFTI file is expected. Copy it again.") from error
 
     if not isinstance(image, nib.Cifti2Image):

@@ -28,6 +28,7 @@ from phosphene.data.plan import Item, Plan, downloads, human, partial_path
 from phosphene.errors import DataError, MachineError, NotAvailable
 from phosphene.io import atomic
 from phosphene.io.claims import claimed
+from phosphene.io.inside import plain_file
 from phosphene.io.progress import Progress, duration
 
 __all__ = ["LEDGER", "Report", "default_policy", "download", "fetch", "ledger", "looks_like"]
@@ -143,7 +144,7 @@ def fetch(
 
     if to_fetch:
         _check_room(plan, to_fetch)
-        with atomic.explained(plan.root):
+        with atomic.explained_write(plan.root):
             plan.root.mkdir(parents=True, exist_ok=True)
 
         # Two processes that write one partial file would leave a file that is neither's.
@@ -262,9 +263,12 @@ def _attempt(item: Item, policy: Policy, say: Progress) -> dict[str, Any]:
     """One request for what is still missing of a file. Raises TransientError where another attempt may help."""
     part = partial_path(item.path)
     mark_file = part.with_name(f"{part.name}.json")
-    with atomic.explained(item.path):
+    with atomic.explained_write(item.path):
         item.path.parent.mkdir(parents=True, exist_ok=True)
 
+    # Both are written in place: a link there would lead that to another file.
+    plain_file(part)
+    plain_file(mark_file)
     mark, kept = _resumable(item, part, mark_file)
     if kept and kept == mark.total:  # stopped between the last byte and the renaming
         return _finish(item, mark, part, mark_file, kept, *_digests(part), pieces=True)
@@ -294,10 +298,11 @@ def _attempt(item: Item, policy: Policy, say: Progress) -> dict[str, Any]:
 
         _check_answer(item, response, total, kept)
         mark = _Mark(item.url, response.headers.get("ETag", ""), response.headers.get("Last-Modified", ""), total)
-        with atomic.explained(item.path):
+        with atomic.explained_write(item.path):
             mark_file.write_text(json.dumps(vars(mark)), encoding="utf-8")
 
-        size, sha256, md5 = _receive(item, response, part, kept, total, say)
+        most = _most(item, total, policy)
+        size, sha256, md5 = _receive(item, response, part, kept, most, say)
 
     if total is not None and size < total:
         raise TransientError(f"only {size} of {total} bytes arrived before the connection ended")
@@ -318,7 +323,7 @@ def _finish(
             "stays so, the file was replaced there: ask its authors."
         )
 
-    with atomic.explained(item.path):
+    with atomic.explained_write(item.path):
         os.replace(part, item.path)
         atomic.fsync_folder(item.path.parent)
         mark_file.unlink(missing_ok=True)
@@ -392,40 +397,40 @@ def _check_answer(item: Item, response: HTTPResponse, total: int | None, kept: i
 
 
 def _receive(
-    item: Item, response: HTTPResponse, part: Path, kept: int, total: int | None, say: Progress
+    item: Item, response: HTTPResponse, part: Path, kept: int, most: int, say: Progress
 ) -> tuple[int, str, str]:
     """Write what comes behind what is kept; total size, SHA-256 and MD5 of both together."""
     sha256 = hashlib.sha256()
     md5 = hashlib.md5(usedforsecurity=False)  # Figshare publishes no other; SHA-256 is what is kept
-    most = item.bytes
-    if most is None:
-        most = total
-
     mode = "wb"
     if kept:
         mode = "r+b"
 
     size = kept
-    with atomic.explained(item.path):
-        out = open(part, mode)  # noqa: SIM115  closed below; reading errors are not writing errors
+    with atomic.explained_write(item.path):
+        # Unbuffered: what a full disk refuses would else come up a second time when the file is closed.
+        out = open(part, mode, buffering=0)  # noqa: SIM115  closed below; reading errors are not writing errors
 
     with out:
         # A checksum cannot be kept between processes: what is on disk goes through it first.
-        if kept:
-            for _ in range(kept // _BLOCK + 1):
-                block = out.read(_BLOCK)
-                sha256.update(block)
-                md5.update(block)
+        while out.tell() < kept:
+            block = out.read(min(_BLOCK, kept - out.tell()))
+            if not block:
+                raise TransientError("what was kept of it was cut short by another program")
 
-        out.seek(kept)
-        out.truncate()
+            sha256.update(block)
+            md5.update(block)
+
+        with atomic.explained_write(item.path):
+            out.seek(kept)
+            out.truncate()
+
         last_told = time.monotonic()
 
         while True:
             try:
                 block = response.read(_BLOCK)
             except (OSError, HTTPException) as error:
-                out.flush()
                 raise TransientError(f"the connection broke after {size} bytes ({type(error).__name__})") from error
 
             if not block:
@@ -435,30 +440,54 @@ def _receive(
                 _check_head(item, block)
 
             size += len(block)
-            if most is not None and size > most:
+            if size > most:
                 out.close()
                 _forget(part, part.with_name(f"{part.name}.json"))
-                raise DataError(f"{item.url} sends more than the {most} bytes of {item.path.name}; it was deleted.")
+                raise DataError(
+                    f"{item.url} sends more than the {most} bytes that {item.path.name} may have; it was deleted. Get the file "
+                    "by hand if you know that it is so large."
+                )
 
             sha256.update(block)
             md5.update(block)
 
-            with atomic.explained(item.path):
-                out.write(block)
+            with atomic.explained_write(item.path):
+                left = memoryview(block)
+                while left:
+                    left = left[out.write(left) :]
 
             if time.monotonic() - last_told > _TELL_AFTER_S:
                 last_told = time.monotonic()
                 goal = ""
-                if most:
-                    goal = f" of {human(most)}"
+                if item.bytes:
+                    goal = f" of {human(item.bytes)}"
 
                 say.say(f"  {item.path.name}: {human(size)}{goal}")
 
-        with atomic.explained(item.path):
-            out.flush()
+        with atomic.explained_write(item.path):
             os.fsync(out.fileno())
 
     return size, sha256.hexdigest(), md5.hexdigest()
+
+
+def _most(item: Item, total: int | None, policy: Policy) -> int:
+    """Bytes that a file may have: those published, or else those the server says within reason, or else a limit."""
+    if item.bytes is not None:
+        return item.bytes
+
+    most = policy.most_unannounced
+    if item.about is not None:
+        most = int(policy.most_times * item.about) + _BLOCK
+
+    if total is None:
+        return most
+    if item.about is not None and total > most:
+        raise DataError(
+            f"{item.path.name} should have about {human(item.about)} as published, but the server has {human(total)}: it was "
+            f"replaced, or {item.url} now leads elsewhere. Nothing was fetched; ask its authors."
+        )
+
+    return total
 
 
 def _wrong(item: Item, size: int, sha256: str, md5: str) -> str:

@@ -53,6 +53,10 @@ class Policy:
         in a row without a new byte
     wait : callable, optional
         called with seconds between tries
+    most_times : float, default 2.0
+        a file may have so many times the size that is published for it roughly
+    most_unannounced : int, default 64 GiB
+        bytes that a file may have whose size nobody said, neither who published it nor the server
     context : ssl.SSLContext, optional
         of TLS; by default the machine's certificates, always checked
     """
@@ -62,6 +66,8 @@ class Policy:
     timeout_s: float = 30.0
     tries: int = 5
     wait: Callable[[float], None] = time.sleep
+    most_times: float = 2.0
+    most_unannounced: int = 64 * 2**30
     context: ssl.SSLContext | None = None
 
     def check(self, url: str) -> None:

@@ -13,12 +13,14 @@ import numpy as np
 import pandas as pd
 
 from phosphene.data.arrays import as_numbers, open_arrays, real_matrix, single_array
-from phosphene.data.folder import free_folder, read_dataset, write_dataset
+from phosphene.data.dataset_folder import free_folder, read_dataset, write_dataset
 from phosphene.data.pictures import match_pictures, open_pictures
 from phosphene.data.reader import ImportingReader
 from phosphene.data.registry import locate
 from phosphene.errors import DataError, PhospheneWarning, did_you_mean
 from phosphene.io.atomic import checked_path
+from phosphene.io.csv_table import read_guarded
+from phosphene.io.inside import refuse_data_links
 from phosphene.io.progress import Progress
 from phosphene.io.reading import reads
 from phosphene.types import ROI, Dataset, Rows, Split, Stimuli, Trials
@@ -98,6 +100,7 @@ def import_table(
     transposed: bool = False,
     name: str | None = None,
     replace: bool = False,
+    follow_links: bool = False,
     progress: Callable[[str, float], None] = lambda *_: None,
 ) -> Dataset:
     """Make a data set folder from your own files.
@@ -134,6 +137,8 @@ def import_table(
         of the data set; that of `out` by default
     replace : bool, default False
         see `write_dataset`
+    follow_links : bool, default False
+        whether pictures may be read through links that lead out of `images`
     progress : callable, optional
         see `write_dataset`
 
@@ -148,6 +153,9 @@ def import_table(
         Naming the file, the column and the row that is wrong.
     """
     free_folder(out, replace=replace)  # before anything is read: a taken name is the commonest mistake
+    if images is not None:
+        refuse_data_links(checked_path(images), follow_links)
+
     file = open_arrays(checked_path(betas))
     description = str(betas)
     if key:
@@ -228,6 +236,7 @@ def read_table(path: str | Path, what: str) -> pd.DataFrame:
         table = pd.read_csv(
             io.StringIO(text), dtype=str, keep_default_na=False, sep=separator, index_col=False, skipinitialspace=True
         )
+        table = read_guarded(table)  # it may be one that phosphene wrote
     except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError) as error:
         raise DataError(f"{what} {path} is no readable table: {str(error).strip()}. Save it as CSV again.") from error
 

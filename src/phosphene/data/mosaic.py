@@ -25,12 +25,14 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from phosphene.data.arrays import hdf5_dataset, open_arrays
+from phosphene.data.arrays import open_arrays
 from phosphene.data.cifti import Cortex, find_parcels, read_parcels
 from phosphene.data.findings import Finding
 from phosphene.data.pictures import pictures_of
 from phosphene.data.reader import ReaderOptions, about
 from phosphene.errors import DataError, PhospheneError, PhospheneWarning, did_you_mean
+from phosphene.io import memory
+from phosphene.io.hdf5 import hdf5_dataset, open_hdf5
 from phosphene.types import ROI, Dataset, Split, Stimuli, Trials
 
 N_CORTEX = {"LH": 29696, "RH": 29716}
@@ -68,18 +70,21 @@ class TrialRows:
         self.shape = (len(self.names), len(columns))
 
     def __getitem__(self, rows: Any) -> np.ndarray:
-        import h5py
-
         names = self.names[rows]
         several = np.atleast_1d(names)
         out = np.empty((len(several), self.shape[1]), dtype=np.float32)
 
         # A trial is stored in one piece: all 91,282 numbers are read, and the columns taken from memory.
-        with h5py.File(self.path, "r") as file:
+        with open_hdf5(self.path) as file:
             for row, name in enumerate(several):
                 try:
                     out[row] = hdf5_dataset(file, f"betas/{name}")[()][self.columns]
+                except (DataError, MemoryError):
+                    raise
                 except Exception as error:  # whatever h5py and numpy make of damaged bytes
+                    if memory.is_exhausted(error):
+                        raise
+
                     raise DataError(
                         f"'betas/{name}' in {self.path} is damaged ({error}). Copy the file again."
                     ) from error

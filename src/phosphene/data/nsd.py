@@ -38,15 +38,16 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from phosphene.data.arrays import hdf5_dataset, open_arrays
+from phosphene.data.arrays import open_arrays
+from phosphene.data.dataset_folder import INDEX, ScaledRows, read_dataset, write_dataset
 from phosphene.data.findings import Finding
-from phosphene.data.folder import INDEX, ScaledRows, read_dataset, write_dataset
 from phosphene.data.importing import read_table, read_text
 from phosphene.data.pictures import PictureFolder, list_pictures, read_picture
 from phosphene.data.reader import ReaderOptions, about
 from phosphene.data.volumes import SessionRows, open_nifti, open_session, read_labels, read_volume
 from phosphene.errors import ConfigError, DataError, PhospheneError, PhospheneWarning, did_you_mean
 from phosphene.io import atomic
+from phosphene.io.hdf5 import hdf5_dataset, open_hdf5
 from phosphene.io.progress import Progress
 from phosphene.io.store import cached
 from phosphene.types import ROI, Dataset, Rows, Split, Stimuli, Trials, digest_of
@@ -402,13 +403,11 @@ class BrickRows:
     """
 
     def __init__(self, path: Path, size: int | None = None) -> None:
-        import h5py
-
         shapes = open_arrays(path).shapes
         if "imgBrick" not in shapes:
             raise DataError(f"{path} has no dataset 'imgBrick'; it holds {', '.join(shapes) or 'nothing'}.")
 
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path) as file:
             brick = hdf5_dataset(file, "imgBrick")
             shape = brick.shape
             dtype = brick.dtype
@@ -427,17 +426,17 @@ class BrickRows:
             self.shape = (shape[0], size, size, shape[3])
 
     def __getitem__(self, rows: Any) -> np.ndarray:
-        import h5py
-
         index = np.arange(self.n)[rows]
         numbers, position = np.unique(np.atleast_1d(index), return_inverse=True)  # each read once, in the file's order
         try:
-            with h5py.File(self.path, "r") as file:
+            with open_hdf5(self.path) as file:
                 brick = hdf5_dataset(file, "imgBrick")
                 if numbers.size:
                     pictures = np.stack([brick[int(i)] for i in numbers])  # (n, height, width, channels)
                 else:
                     pictures = np.empty((0, *brick.shape[1:]))
+        except DataError:
+            raise
         except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
             raise DataError(f"{self.path} is damaged ({error}). Download it again.") from error
 

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from phosphene.errors import ConfigError, DataError, PhospheneWarning
+from phosphene.io import memory
 
 MAX_PIXELS = 64_000_000
 """Pictures with more pixels than this are refused before they are unpacked."""
@@ -129,6 +130,8 @@ def read_picture(
             picture = ImageOps.exif_transpose(picture)
 
         picture = _plain(picture, notes, name)
+    except MemoryError as error:
+        raise memory.exhausted(f"unpacking {name}", error) from error
     except Image.DecompressionBombError as error:
         raise DataError(_bomb(name, str(error), max_pixels)) from error
     except UnidentifiedImageError as error:
@@ -136,9 +139,11 @@ def read_picture(
             f"{name} is no picture (it begins with {data[:8]!r}); {', '.join(_FORMATS)} files can be read. Replace it, or "
             "remove it to mark the picture as missing."
         ) from error
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError, MemoryError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError) as error:
         if isinstance(error, DataError):
             raise
+        if memory.is_exhausted(error):
+            raise memory.exhausted(f"unpacking {name}", error) from error
         raise DataError(
             f"{name} is truncated or damaged ({error}; {len(data)} bytes). Copy it again, or remove it to mark the "
             "picture as missing."

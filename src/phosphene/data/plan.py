@@ -6,8 +6,6 @@ state them. A size that nobody states is unknown, never guessed. Planning touche
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import re
 import shlex
@@ -18,6 +16,7 @@ from importlib.resources import files
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+import pandas as pd
 from pydantic import Field
 
 from phosphene.data.registry import ROOT
@@ -25,6 +24,7 @@ from phosphene.data.sections import Section
 from phosphene.errors import ConfigError, did_you_mean
 from phosphene.io.atomic import PARTIAL, checked_path
 from phosphene.io.config import Config, parse_yaml, validate
+from phosphene.io.csv_table import csv_text
 
 WEIGHTS = "PHOSPHENE_WEIGHTS"
 """Environment variable naming the folder of public weights."""
@@ -474,16 +474,13 @@ def table(plan: Plan) -> str:
     plan : Plan
         from `make`
     """
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["part", "subject", "path", "address", "bytes", "about_bytes", "sha256", "access", "state"])
-
+    rows = []
     for i in plan.items:
-        path = i.path.relative_to(plan.root)
-        row = [i.part, i.subject, path, i.url, i.bytes, i.about, i.sha256, i.access, i.state]
-        writer.writerow(["" if v is None else v for v in row])
+        path = i.path.relative_to(plan.root).as_posix()
+        rows.append([i.part, i.subject, path, i.url, i.bytes, i.about, i.sha256, i.access, i.state])
 
-    return out.getvalue()
+    names = ["part", "subject", "path", "address", "bytes", "about_bytes", "sha256", "access", "state"]
+    return csv_text(pd.DataFrame(rows, columns=names, dtype=object))
 
 
 def said_size(exact: int, about: int, unknown: int) -> str:

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from phosphene.data.folder import ScaledRows
+from phosphene.data.dataset_folder import ScaledRows
 from phosphene.data.volumes import SessionRows
 from phosphene.types import Trials
 

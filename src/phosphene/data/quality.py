@@ -8,8 +8,8 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from phosphene.data.findings import Finding
-from phosphene.data.measure import SPIKE, Quality, check_type, measure
 from phosphene.data.standardise import row_blocks
+from phosphene.data.value_ranges import SPIKE, Quality, check_type, measure
 from phosphene.errors import ConfigError, DataError, ModelError, did_you_mean
 from phosphene.io.stages import take
 from phosphene.types import Trials

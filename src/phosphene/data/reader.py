@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
+from pydantic import Field
+
 from phosphene.data.findings import Finding
 from phosphene.errors import DataError
 from phosphene.io.config import Config
@@ -15,6 +17,8 @@ from phosphene.types import Dataset
 
 class ReaderOptions(Config):
     """Options of one reader: frozen, unknown keys refused."""
+
+    follow_links: bool = Field(default=False, description="read files that links in the data folder have outside it")
 
 
 @runtime_checkable

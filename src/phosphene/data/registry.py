@@ -6,14 +6,16 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from phosphene.data.reader import Reader, ReaderOptions
 from phosphene.errors import ConfigError, DataError, NotAvailable, did_you_mean
 from phosphene.io.atomic import checked_path
-from phosphene.io.config import resolve
+from phosphene.io.config import resolve_layers
+from phosphene.io.hdf5 import open_hdf5
+from phosphene.io.inside import refuse_data_links
+from phosphene.io.plugins import load_plugin, plugins_of
 from phosphene.io.reading import reading
 from phosphene.types import Dataset
 
@@ -31,7 +33,7 @@ of `PLUGINS`."""
 
 FORMATS: dict[str, str] = {
     "bdata": "phosphene.data.bdata:BDataFile",
-    "folder": "phosphene.data.folder:FolderReader",
+    "folder": "phosphene.data.dataset_folder:FolderReader",
     "pairs": "phosphene.data.pairs:PairFile",
 }
 """Formats that are recognised by a path instead of a name."""
@@ -71,17 +73,38 @@ class Source:
     subject: str | None = None
 
     def options(self, values: Mapping[str, Any] | ReaderOptions | None = None) -> ReaderOptions:
-        """The reader's options. Raises ConfigError for unknown ones, with the nearest known."""
-        if isinstance(values, ReaderOptions):
-            return values
+        """The reader's options, by which the files may be read.
 
-        return resolve(self.reader.options, [(f"options of {self.name}", dict(values or {}))])[0]
+        Parameters
+        ----------
+        values : mapping of {str: Any} or ReaderOptions, optional
+            what was asked for
+
+        Returns
+        -------
+        ReaderOptions
+            of the reader's own class
+
+        Raises
+        ------
+        ConfigError
+            For unknown ones, with the nearest known.
+        DataError
+            When a link in the data folder leads outside, and following such links was not asked for.
+        """
+        if isinstance(values, ReaderOptions):
+            options = values
+        else:
+            options = resolve_layers(self.reader.options, [(f"options of {self.name}", dict(values or {}))])[0]
+
+        refuse_data_links(self.path, getattr(options, "follow_links", False))
+        return options
 
 
 def known() -> tuple[str, ...]:
     """Names of all data sets, without importing any: phosphene's own by the alphabet, then those of other packages."""
     own = sorted((*READERS, *FROM_ABOVE))
-    others = [plugin.name for plugin in entry_points(group=PLUGINS) if plugin.name not in own]
+    others = [name for name in plugins_of(PLUGINS) if name not in own]
 
     return (*own, *others)
 
@@ -98,7 +121,7 @@ def reader(name: str) -> Reader:
     """
     target = {**READERS, **FORMATS}.get(name)
     if target is None:
-        plugins = {p.name: p for p in entry_points(group=PLUGINS)}
+        plugins = plugins_of(PLUGINS)
         if name not in plugins and name in FROM_ABOVE:
             raise NotAvailable(
                 f"the reader '{name}' comes with phosphene, but the metadata of the installed package do not name it (entry "
@@ -109,15 +132,38 @@ def reader(name: str) -> Reader:
         if name not in plugins:
             raise ConfigError(f"there is no data set '{name}'. {did_you_mean(name, known())}")
 
-        try:
-            return plugins[name].load()()
-        except Exception as error:
-            raise NotAvailable(
-                f"the reader '{name}' of the plug-in {plugins[name].value} cannot be loaded ({error}); reinstall it."
-            ) from error
+        return load_plugin(plugins[name], "reader", _reader_problem)()
 
     module, _, attribute = target.partition(":")
     return getattr(import_module(module), attribute)()
+
+
+def broken_readers() -> list[str]:
+    """A sentence for every reader of a room above or of another package that cannot be used; all of them are loaded."""
+    problems = []
+    for name in plugins_of(PLUGINS):
+        try:
+            reader(name)
+        except NotAvailable as error:
+            problems.append(str(error))
+
+    return problems
+
+
+def _reader_problem(content: Any) -> str:
+    """What is wrong with the reader of another package; "" for nothing."""
+    if not callable(content):
+        return f"a class of readers is expected, but it is a {type(content).__name__}."
+
+    made: Any = content()
+    expected = ("title", "citation", "licence", "url", "files", "options", "find", "subjects", "load", "check")
+    missing = [name for name in expected if not hasattr(made, name)]
+    if missing:
+        return f"a {type(made).__name__} has no {', '.join(missing)}."
+
+    if not (isinstance(made.options, type) and issubclass(made.options, ReaderOptions)):
+        return f"the options of {type(made).__name__} are no ReaderOptions."
+    return ""
 
 
 def split_spec(spec: str | Path) -> tuple[str, str | None]:
@@ -232,10 +278,8 @@ def _is_bdata(path: Path) -> bool:
     if path.suffix.lower() not in (".h5", ".hdf5"):
         return False
 
-    import h5py
-
     try:
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path) as file:
             return "dataset" in file and "metadata/key" in file
     except (OSError, RuntimeError, KeyError):  # the reader of pair files says what is wrong with it
         return False

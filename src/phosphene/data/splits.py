@@ -19,6 +19,7 @@ import pandas as pd
 from phosphene.data.clusters import directions, spherical_kmeans
 from phosphene.errors import ConfigError, PhospheneWarning, SplitError, did_you_mean
 from phosphene.io.atomic import checked_path
+from phosphene.io.csv_table import read_guarded
 from phosphene.io.reading import reads
 from phosphene.io.stages import versioned
 from phosphene.types import Dataset, Split, Stimuli, Trials, digest_of
@@ -566,7 +567,7 @@ def _no_duplicates(pairs: list[tuple[str, Any]], path: Path) -> dict[str, Any]:
 def _csv_content(text: str, path: Path) -> dict[str, Any]:
     """A table as what a YAML file would hold: ``unit`` with ``folds``, or with ``train`` and ``test``."""
     try:
-        table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
+        table = read_guarded(pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False))
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise ConfigError(f"the split file {path} is no readable table: {error}") from error
 

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from phosphene.data.arrays import hdf5_dataset, open_arrays
+from phosphene.data.arrays import open_arrays
 from phosphene.errors import DataError
+from phosphene.io import memory
+from phosphene.io.hdf5 import hdf5_dataset, open_hdf5
 from phosphene.io.reading import reads
 
 if TYPE_CHECKING:
@@ -47,6 +49,9 @@ def open_nifti(path: str | Path, n_axes: int) -> Any:
     try:
         image = nib.load(path)
     except Exception as error:  # a broken header makes nibabel raise anything
+        if memory.is_exhausted(error):
+            raise
+
         head = path.read_bytes()[:64].lstrip().lower()
         if head.startswith((b"<!doctype", b"<html")):
             reason = "is a web page"
@@ -179,6 +184,9 @@ def read_volume(path: str | Path, like: Any = None) -> np.ndarray:
         (volume,) = _volumes(path, image, 1, 1)
         return volume[..., 0]
     except Exception as error:
+        if memory.is_exhausted(error):
+            raise
+
         raise DataError(f"{path} is damaged or truncated ({error}). Download or copy it again.") from error
 
 
@@ -260,18 +268,19 @@ class SessionFile:
         except DataError:
             raise
         except Exception as error:
+            if memory.is_exhausted(error):
+                raise
+
             raise DataError(f"{self.path} is damaged ({error}). Download or copy it again.") from error
 
     def _hdf5(self, voxels: np.ndarray, n: int) -> np.ndarray:
-        import h5py
-
         i, j, k = voxels.T
         low = voxels.min(0)
         high = voxels.max(0) + 1
         box = (slice(low[1], high[1]), slice(low[0], high[0]))  # y, x: the smallest box around the voxels is read
         out = np.empty((n, len(voxels)), dtype=self.dtype)
 
-        with h5py.File(self.path, "r") as file:
+        with open_hdf5(self.path) as file:
             betas = hdf5_dataset(file, "betas")
             plane = int(np.prod(high[:2] - low[:2])) * self.dtype.itemsize
             if betas.chunks is not None and betas.chunks[0] > self.n_trials // 2:
@@ -323,13 +332,11 @@ def open_session(path: str | Path, grid: tuple[int, ...]) -> SessionFile:
     path = Path(path)
     grid = tuple(int(g) for g in grid)
     if path.suffix in (".hdf5", ".h5"):
-        import h5py
-
         shapes = open_arrays(path).shapes  # says what is wrong with files that cannot be opened
         if "betas" not in shapes:
             raise DataError(f"{path} has no dataset 'betas'; it holds {', '.join(shapes) or 'nothing'}.")
 
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path) as file:
             betas = hdf5_dataset(file, "betas")
             shape = betas.shape
             dtype = betas.dtype

@@ -395,7 +395,7 @@ class ClipFeatures:
 
     @cached_property
     def _folder(self) -> Path:
-        return clip_files.locate(self.name, self.revision, self.download)
+        return clip_files.locate_checkpoint(self.name, self.revision, self.download)
 
     @cached_property
     def _network(self) -> Any:  # a CLIPModel of transformers
@@ -404,7 +404,7 @@ class ClipFeatures:
 
             return bundled.load("clip", device=self.device, folder=self.lab_folder)
 
-        return clip_files.load(self._folder).to(self.device)
+        return clip_files.load_clip(self._folder).to(self.device)
 
     @cached_property
     def _tokenizer(self) -> Any:
@@ -441,7 +441,7 @@ class ClipFeatures:
             about = bundled.record("clip", self.lab_folder)
             return {"weights": about["sha256"], "config": digest_of(json.dumps(about["config"], sort_keys=True))}
 
-        return clip_files.digest(self._folder)
+        return clip_files.checkpoint_digest(self._folder)
 
 
 def caption_texts(stimuli: Stimuli) -> dict[tuple[int, int], str]:

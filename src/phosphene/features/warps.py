@@ -127,7 +127,7 @@ class WarpedPictures:
         copies = max(0, round(self.n_pictures / len(pictures)) - 1)
         n = len(pictures) * (copies + 1)
         n_pixels = int(np.prod(self.image_shape_))
-        memory.check(
+        memory.require_memory(
             9 * n * n_pixels,  # whole numbers, and fractions before and after their mean is taken off
             f"{n} pictures and warped copies of {self.image_shape_[0]} x {self.image_shape_[1]} pixels",
             "Make them smaller (recipe.prior.size, such as [64, 64]) or fewer (recipe.prior.n_pictures).",

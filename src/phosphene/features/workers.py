@@ -33,7 +33,7 @@ from phosphene.io.progress import Progress
 
 EXTRACTORS = {
     "clip": "phosphene.features.clip:ClipFeatures",
-    "vdvae": "phosphene.features.vdvae:VdvaeFeatures",
+    "vdvae": "phosphene.features.vdvae_latents:VdvaeFeatures",
 }
 """Kind of features to the class that computes them."""
 

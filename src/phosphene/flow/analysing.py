@@ -21,12 +21,12 @@ from typing import Any, NamedTuple
 from phosphene import recipes
 from phosphene._version import __version__
 from phosphene.analysis import analysis
-from phosphene.analysis.base import COLUMNS, Analysis, Findings
+from phosphene.analysis.interface import COLUMNS, Analysis, Findings
 from phosphene.errors import ConfigError
 from phosphene.io import atomic
-from phosphene.io.config import Config, flatten, resolve
-from phosphene.io.folder import RunFolder
+from phosphene.io.config import Config, flatten, resolve_layers
 from phosphene.io.progress import Progress
+from phosphene.io.run_folder import RunFolder
 from phosphene.reporting import drawing
 from phosphene.reporting.presentation import Presentation, present
 from phosphene.run import Run
@@ -86,19 +86,20 @@ def analyse(
     >>> print(phosphene.analyse(phosphene.open_run("runs/demo"), "reliability").summary)       # doctest: +SKIP
     """
     cls = analysis(name)
-    values, _ = resolve(cls.options_class, [("options", options or {})])
+    values, _ = resolve_layers(cls.options_class, [("options", options or {})])
     kind = opened.config.recipe.kind
 
     if seed is None:
         seed = opened.config.seed
 
     if missing := cls.missing(kind):
-        able = [recipe for recipe in recipes.recipe_names() if cls.applies_to(recipe)]
+        able = [recipe for recipe in recipes.RECIPES if cls.applies_to(recipe)]
         raise ConfigError(
             f"the analysis '{name}' needs a recipe that can {' and '.join(cls.needs)}, but '{kind}' cannot "
             f"{' or '.join(missing)}. Recipes that can: {', '.join(able)}."
         )
 
+    opened.verify()
     with opened.folder.locked(f"analyse {name}"):
         findings = cls(values, seed).run(opened, progress or Progress(quiet=True))
         presentation = present(name, findings)

@@ -21,9 +21,11 @@ from phosphene import recipes
 from phosphene.errors import ConfigError, did_you_mean
 from phosphene.flow.blind import BlindRecipe
 from phosphene.io import atomic
-from phosphene.io.folder import SEEN, RunFolder
 from phosphene.io.opened_files import OpenedFiles
 from phosphene.io.progress import Progress
+from phosphene.io.run_folder import SEEN, RunFolder
+from phosphene.io.seals import seal_folder
+from phosphene.io.tables import write_table
 from phosphene.metrics.category import CategoryOnlyDecoder
 from phosphene.recipes.base import Recipe
 from phosphene.run import TEST, Run
@@ -93,6 +95,7 @@ def decode(
             raise ConfigError(f"there is no control '{name}'. {did_you_mean(name, KNOWN_CONTROLS)}")
 
     run = opened.folder
+    opened.verify()
     by_input: dict[str, list[_Decoded]] = {}
     files = OpenedFiles()
 
@@ -298,7 +301,7 @@ def _write_pictures(
         else:
             index["category"] = category
 
-        index.to_csv(folder / "index.csv", index=False)
+        write_table(index, folder / "index.csv")
         if source == "brain":
             (folder / "decoding.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
@@ -313,6 +316,8 @@ def _write_pictures(
 
         if latents:
             save_file(latents, folder / "latents.safetensors")
+
+        seal_folder(folder)
 
 
 def encode(opened: Run, *, progress: Progress | None = None) -> RunFolder:
@@ -343,6 +348,7 @@ def encode(opened: Run, *, progress: Progress | None = None) -> RunFolder:
         When the run is not fitted to the end.
     """
     progress = progress or Progress(quiet=True)
+    opened.verify()
     predicted = []
     measured = []
     index = []
@@ -377,8 +383,9 @@ def encode(opened: Run, *, progress: Progress | None = None) -> RunFolder:
         with atomic.folder(opened.folder.encoded(TEST)) as folder:
             np.save(folder / "predicted.npy", np.concatenate(predicted), allow_pickle=False)
             np.save(folder / "measured.npy", np.concatenate(measured), allow_pickle=False)
-            table.to_csv(folder / "index.csv", index=False)
-            voxels.to_csv(folder / "voxels.csv", index=False)
+            write_table(table, folder / "index.csv")
+            write_table(voxels, folder / "voxels.csv")
+            seal_folder(folder)
 
         opened.folder.log("encoded", n=len(table))
 

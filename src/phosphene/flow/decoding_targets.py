@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from phosphene.io.folder import SEEN
+from phosphene.io.run_folder import SEEN
 from phosphene.recipes.base import Recipe
 from phosphene.run import TEST, Run
 from phosphene.types import Stimuli, Trials
 from phosphene.validity import DecodingTarget
+from phosphene.validity.decoding_target import PICTURES
 from phosphene.validity.likeness import thumbnails
-from phosphene.validity.targets import PICTURES
 
 _MOST_TRAINING = 2000  # stimuli
 _MOST_VALUES = 20_000_000  # of true training latents in all spaces, 80 MB as float32

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from phosphene import flow, recipes
 from phosphene.analysis import analysis
-from phosphene.io.folder import RunFolder
+from phosphene.errors import NotAvailable
 from phosphene.io.progress import Progress, duration
+from phosphene.io.run_folder import RunFolder
 from phosphene.reporting import report
 
 ANALYSES = ("reliability", "cycle", "noise")
@@ -41,7 +42,18 @@ def run(recipe: str, out: str | Path, *, fast: bool = False, progress: Progress 
         names = [recipe]
 
     lines = []
+    made = []
     for name in names:
+        try:
+            recipes.recipe(name)
+        except NotAvailable as error:
+            if recipe != "all":
+                raise
+
+            lines.append(f"{name} was left out: {error}")
+            continue
+
+        made.append(name)
         start = time.perf_counter()
         if recipe == "all":
             folder = Path(out) / name
@@ -81,8 +93,8 @@ def run(recipe: str, out: str | Path, *, fast: bool = False, progress: Progress 
             "",
         ]
 
-    if len(names) > 1:
-        page = report([RunFolder(Path(out) / n) for n in names], out=Path(out) / "report.html")
+    if len(made) > 1:
+        page = report([RunFolder(Path(out) / n) for n in made], out=Path(out) / "report.html")
         lines.append(f"comparison: {page}")
 
     return "\n".join(lines).rstrip()

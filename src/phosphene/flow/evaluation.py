@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,13 +15,16 @@ import pandas as pd
 from phosphene import recipes
 from phosphene.errors import DataError, ModelError
 from phosphene.flow.decoding import KNOWN_CONTROLS
-from phosphene.flow.evidence import evidence, look_of, write_findings
-from phosphene.io import atomic, ledger, memory
-from phosphene.io.folder import SEEN, RunFolder
+from phosphene.flow.evidence import evidence, look_of, memories_of, write_findings
+from phosphene.io import atomic, ledger, looks, memory
+from phosphene.io.csv_table import csv_text
 from phosphene.io.progress import Progress
+from phosphene.io.reading import open_npy
+from phosphene.io.run_folder import SEEN, RunFolder
+from phosphene.io.seals import require_unbroken, seal_texts
 from phosphene.metrics.category import PictureClassifier
 from phosphene.metrics.controls import paired_differences
-from phosphene.metrics.golden import changed
+from phosphene.metrics.golden import changed_metrics
 from phosphene.metrics.metric import Decoded, Encoded, Scores, extractor_name
 from phosphene.metrics.perceptual import TrueFeatures, extract_features, feature_extractors_for, feature_views
 from phosphene.metrics.published import matching, published_rows
@@ -49,7 +53,14 @@ SAMPLE_COLUMNS = ("metric", "n_samples", "mean", "sd", "min", "max", "oracle_bes
 _PUBLISHED_COLUMNS = ("method", "compared_with", "value", "comparable", "difference", "source", "table", "note")
 
 
-def evaluate(opened: Run, *, waivers: Mapping[str, str] | None = None, progress: Progress | None = None) -> RunFolder:
+def evaluate(
+    opened: Run,
+    *,
+    waivers: Mapping[str, str] | None = None,
+    progress: Progress | None = None,
+    sweep: str = "",
+    n_planned: int = 0,
+) -> RunFolder:
     """Score what was decoded and encoded, run the checks, and write what can be said.
 
     Writes scores.csv, validity.csv, validity.json and the folder evaluation/. Every input (brain and controls) is scored by every
@@ -63,6 +74,10 @@ def evaluate(opened: Run, *, waivers: Mapping[str, str] | None = None, progress:
         check id to who goes on in spite of it, and why; printed in the report
     progress : Progress, optional
         where progress is shown
+    sweep : str, default ""
+        digest of the sweep that the run is part of
+    n_planned : int, default 0
+        other configurations that this sweep evaluates on the same test set, whichever comes first
 
     Returns
     -------
@@ -82,6 +97,12 @@ def evaluate(opened: Run, *, waivers: Mapping[str, str] | None = None, progress:
     if not run.inputs(TEST):
         raise ModelError(f"{run.path} holds no decoded pictures. Run: phosphene decode {run.path}")
 
+    identity = opened.verify()
+    for name in (SEEN, *run.inputs(TEST)):
+        require_unbroken(run.decoded(TEST, name), f"phosphene decode {run.path}")
+
+    require_unbroken(run.encoded(TEST), f"phosphene encode {run.path}")
+
     with run.locked("evaluate"):
         fitted = [opened.recipe(fold) for fold in range(len(opened.folds))]
         readers = _Readers(_classifier(opened), _true_features(opened), _candidates(opened, fitted[0]))
@@ -91,7 +112,10 @@ def evaluate(opened: Run, *, waivers: Mapping[str, str] | None = None, progress:
         with progress.step("running the checks"):
             index = _index(opened)
             differences = _differences_from_controls(scored, seed)
-            gathered = evidence(opened, fitted, index, _labels(opened, index), scores, differences)
+            look = look_of(opened, identity, sweep)
+            gathered = evidence(
+                opened, fitted, index, _labels(opened, index), scores, differences, look=look, n_planned=n_planned
+            )
             n_features = {true.extractor.name: true.features.shape[1] for true in readers.true_features}
             gathered = replace(gathered, n_features=n_features)
             answers = run_checks(gathered, waivers=waivers, seed=seed)
@@ -100,14 +124,19 @@ def evaluate(opened: Run, *, waivers: Mapping[str, str] | None = None, progress:
             title=[CHECKS[a.id].title for a in answers], waiver=[a.waived_by for a in answers]
         )
 
-        ledger.append(run.path, look_of(opened))  # before anybody can have seen a score
+        looks.remember(look, memories_of(opened))
+        ledger.append(run.path, look)  # before anybody can have seen a score
         _write_details(opened, scored, scores, verdicts, gathered, readers.texts)
-        run.write_table(verdicts, "validity.csv")
-        record = json.dumps({"verdicts": verdict_record(answers)}, indent=1)
-        atomic.write_text(run.path / "validity.json", record + "\n")
+        record = json.dumps({"verdicts": verdict_record(answers)}, indent=1) + "\n"
+        tables = {
+            "validity.csv": csv_text(verdicts),
+            "validity.json": record,
+            "scores.csv": csv_text(scores),  # last of all: a run counts as evaluated once scores.csv is there
+        }
+        seal_texts(run.path, {name: hashlib.sha256(text.encode()).hexdigest() for name, text in tables.items()})
+        for name, text in tables.items():
+            atomic.write_text(run.path / name, text)
 
-        # Last of all: a run counts as evaluated once scores.csv is there.
-        run.write_table(scores, "scores.csv")
         run.log("evaluated", scores=len(scores))
 
     return run
@@ -207,7 +236,7 @@ def _all_samples(opened: Run, source: str) -> np.ndarray | None:
     samples = np.load(file, mmap_mode="r", allow_pickle=False)
     n_bytes = 4 * 4 * int(samples.size)  # float32, with as much again for truths and for what metrics make of both
     what = f"The {samples.shape[1]} samples of {len(samples)} pictures"
-    memory.check(n_bytes, what, f"Score fewer: phosphene decode {opened.folder.path} --samples 1")
+    memory.require_memory(n_bytes, what, f"Score fewer: phosphene decode {opened.folder.path} --samples 1")
 
     return samples
 
@@ -390,8 +419,8 @@ def _encoded(opened: Run) -> Encoded | None:
     index = opened.folder.table("encoded", TEST, "index.csv")
     return Encoded(
         index["stimulus"].to_numpy(object),
-        np.load(folder / "predicted.npy", allow_pickle=False),
-        np.load(folder / "measured.npy", allow_pickle=False),
+        np.array(open_npy(folder / "predicted.npy")),
+        np.array(open_npy(folder / "measured.npy")),
         _ceiling(opened)[0],
     )
 
@@ -610,7 +639,7 @@ def _why_another_quantity(metric: str, brain: pd.DataFrame, gathered: Evidence) 
     kind = kind_of(metric)
 
     if gathered.golden is not None:
-        for name in changed(gathered.golden):
+        for name in changed_metrics(gathered.golden):
             if kind_of(name) == kind:
                 reasons.append(f"{name} no longer gives its golden value (check M10)")
                 break

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -14,15 +16,15 @@ from phosphene.errors import PhospheneError
 from phosphene.flow.decoding_targets import draws_at_random, other_kind, targets_of
 from phosphene.flow.redecoding import redecoding_of
 from phosphene.flow.sibling_runs import same_recipe, sibling_runs
-from phosphene.io import ledger
-from phosphene.io.folder import SEEN, RunFolder, read_json
+from phosphene.io import ledger, looks
+from phosphene.io.run_folder import SEEN, RunFolder, read_json
 from phosphene.metrics.golden import golden_values
 from phosphene.metrics.identification import similarity
 from phosphene.recipes.base import Recipe
 from phosphene.recipes.corpora import GENERATORS, PICTURES, corpora_of
 from phosphene.reporting.near_copies import MAX_PAIRS, near_copy_sheet
 from phosphene.run import TEST, Run
-from phosphene.types import Trials
+from phosphene.types import Trials, digest_of
 from phosphene.validity import (
     CycleEvidence,
     Evidence,
@@ -50,6 +52,9 @@ def evidence(
     labels: np.ndarray | None,
     scores: pd.DataFrame,
     differences: pd.DataFrame | None,
+    *,
+    look: ledger.LedgerEntry,
+    n_planned: int = 0,
 ) -> Evidence:
     """What the checks are given.
 
@@ -67,6 +72,10 @@ def evidence(
         as they will be written
     differences : DataFrame or None
         as they will be written
+    look : LedgerEntry
+        this evaluation, see `look_of`
+    n_planned : int, default 0
+        other configurations of a sweep that look at this test set
 
     Returns
     -------
@@ -88,7 +97,8 @@ def evidence(
         **_of_fits(opened, fitted),
         **_of_stimuli(opened),
         **_of_trials(opened),
-        **_of_sibling_runs(opened),
+        **_of_looks(opened, look, n_planned),
+        **_of_sibling_runs(opened, look),
         redecoding=redecoding_of(opened, fitted, index),
         samples=_samples(run, decoded, seen, is_chosen=fitted[0].chooses_sample),
         cycles=_cycles(opened, fitted),
@@ -361,8 +371,43 @@ def _left_out(opened: Run, used: np.ndarray) -> dict[str, int]:
 # -- other runs --------------------------------------------------------------------------------------------------------
 
 
-def look_of(opened: Run) -> ledger.LedgerEntry:
+def look_of(opened: Run, identity: Mapping[str, str], sweep: str = "") -> ledger.LedgerEntry:
     """This evaluation, as the ledger keeps it.
+
+    Parameters
+    ----------
+    opened : Run
+        a run of which something was decoded
+    identity : mapping of str to str
+        what was opened, of `Run.verify`
+    sweep : str, default ""
+        digest of the sweep that the run is part of
+
+    Returns
+    -------
+    LedgerEntry
+        digests of data, split, configuration and of what is shown, and the name of the split
+    """
+    folder = opened.folder
+    outputs = [np.asarray(folder.pixels(TEST, "brain"))]
+    predicted = folder.encoded(TEST) / "predicted.npy"
+    if predicted.is_file():
+        outputs.append(np.load(predicted, allow_pickle=False))
+
+    seen = folder.pixels(TEST, SEEN)
+    return ledger.LedgerEntry(
+        identity["data_digest"],
+        identity["split_digest"],
+        identity["config_digest"],
+        str(opened.config.split or opened.folds[0].name),
+        shown=digest_of(identity["test_digest"], *outputs),
+        pictures=looks.sketch_of(looks.picture_digests(seen)),
+        sweep=sweep,
+    )
+
+
+def memories_of(opened: Run) -> list[Path]:
+    """Files in which looks at this run's test set are remembered: the user's, and one beside the data.
 
     Parameters
     ----------
@@ -371,12 +416,17 @@ def look_of(opened: Run) -> ledger.LedgerEntry:
 
     Returns
     -------
-    LedgerEntry
-        digests of data, split and configuration, and the name of the split
+    list of Path
+        which need not exist
     """
-    manifest = opened.folder.manifest
-    data, split, config = (str(manifest.get(key, "")) for key in ("data_digest", "split_digest", "config_digest"))
-    return ledger.LedgerEntry(data, split, config, str(opened.config.split or opened.folds[0].name))
+    data = opened.config.data
+    place = None
+    if data.root is not None:
+        place = Path(data.root)
+    elif Path(data.name).is_absolute():
+        place = Path(data.name)
+
+    return looks.memories(place)
 
 
 def _holds_out_clusters(split: Mapping[str, Any]) -> bool:
@@ -388,9 +438,46 @@ def _holds_out_clusters(split: Mapping[str, Any]) -> bool:
     return str(split.get("name", "")).startswith(CLUSTER)
 
 
-def _of_sibling_runs(opened: Run) -> dict[str, Any]:
-    """What other runs of the same data say about this one: earlier looks at its test set, and scores under other splits."""
-    look = look_of(opened)
+def _of_looks(opened: Run, look: ledger.LedgerEntry, n_planned: int) -> dict[str, Any]:
+    """Earlier looks at the test set: in this run, in runs beside it, and those that are remembered elsewhere.
+
+    The same outputs seen twice are one look. In a sweep the looks of its other runs are counted by its plan, so that the
+    answer is the same in whichever order the runs are made.
+    """
+    own = ledger.read(opened.folder.path)
+    earlier = tuple(entry for entry in own.looks if not _is_same_look(entry, look))
+    known = {entry.shown for entry in earlier if entry.shown}
+    elsewhere: dict[str, ledger.LedgerEntry] = {}
+
+    for sibling in sibling_runs(opened.folder):
+        for other in sibling.ledger.looks:
+            if other.split == look.split and other.data == look.data and other.config != look.config:
+                elsewhere[other.shown or f"{sibling.folder.path} {other.time} {other.before}"] = other
+
+    for other in looks.remembered(look.pictures, memories_of(opened)):
+        if other.config != look.config or other.data != look.data:
+            elsewhere.setdefault(other.shown, other)
+
+    n_elsewhere = 0
+    for shown, other in elsewhere.items():
+        is_in_plan = bool(look.sweep) and other.sweep == look.sweep
+        if shown not in known and not _is_same_look(other, look) and not is_in_plan:
+            n_elsewhere += 1
+
+    return {
+        "ledger": replace(own, looks=earlier),
+        "looks_beside": n_elsewhere,
+        "looks_planned": n_planned,
+        "config": look.config,
+    }
+
+
+def _is_same_look(a: ledger.LedgerEntry, b: ledger.LedgerEntry) -> bool:
+    return bool(a.shown) and a.shown == b.shown
+
+
+def _of_sibling_runs(opened: Run, look: ledger.LedgerEntry) -> dict[str, Any]:
+    """Scores that the same recipe has under other splits and in the other setting, in runs beside this one."""
     recipe = opened.config.recipe.model_dump(mode="json")
 
     if all(split.held_out == "clusters" for split in opened.folds):
@@ -400,15 +487,10 @@ def _of_sibling_runs(opened: Run) -> dict[str, Any]:
     else:
         held_out = ""
 
-    n_looks = 0
     usual = None
     strict = None
 
     for sibling in sibling_runs(opened.folder):
-        for other in sibling.ledger.looks:
-            if other.split == look.split and other.data == look.data and other.config != look.config:
-                n_looks += 1
-
         # The same recipe where test stimuli have near relatives in training: how much of the score they explain.
         split = sibling.manifest.get("split") or {}
         if held_out and usual is None and same_recipe(recipe, sibling.recipe):
@@ -427,9 +509,6 @@ def _of_sibling_runs(opened: Run) -> dict[str, Any]:
             strict = sibling.scores
 
     return {
-        "ledger": ledger.read(opened.folder.path),
-        "looks_beside": n_looks,
-        "config": look.config,
         "held_out": held_out,
         "usual_scores": usual,
         "strict_scores": strict,

@@ -18,12 +18,15 @@ from phosphene.flow.forecast import Forecast, forecast, text_of, write_beside
 from phosphene.io import atomic, memory
 from phosphene.io.config import flatten, read_yaml, to_yaml
 from phosphene.io.device import device
-from phosphene.io.folder import RunFolder
 from phosphene.io.progress import Progress
 from phosphene.io.ranks import is_first
+from phosphene.io.run_folder import RunFolder
 from phosphene.io.stages import StageStore
 from phosphene.run import Run, RunConfig
-from phosphene.types import Split, digest_of
+from phosphene.types import Split
+
+_FIRST_FILES = ("config.yaml", "origins.csv", "splits.csv")
+"""What earlier versions wrote before the manifest; a fit stopped in between left them alone in its folder."""
 
 
 def fit(
@@ -72,14 +75,7 @@ def fit(
     opened = Run(RunFolder(Path(out)), config)
 
     with progress.step("reading the data"):
-        trials = opened.trials
-        folds = opened.folds
-        identity = {
-            "recipe": config.recipe.kind,
-            "config_digest": _science(config),
-            "data_digest": digest_of(trials.digest(), opened.stimuli.digest()),
-            "split_digest": digest_of([s.digest for s in folds]),
-        }
+        identity = opened.identity()
 
     _check_memory(opened)
     is_writer = is_first()
@@ -97,7 +93,7 @@ def fit(
         if is_writer:
             _begin(opened, identity, origins or {})
 
-        for fold in range(len(folds)):
+        for fold in range(len(opened.folds)):
             _fit_fold(opened, fold, progress, pool, is_writer=is_writer)
 
         if is_writer:
@@ -160,7 +156,7 @@ def _check_memory(opened: Run) -> None:
     n_bytes = 2 * 4 * n_trials * n_voxels  # two copies of float32
 
     what = f"The standardised copies of {n_trials} trials of {n_voxels} voxels"
-    memory.check(n_bytes, what, "Choose fewer voxels (data.roi), or a machine with more memory.")
+    memory.require_memory(n_bytes, what, "Choose fewer voxels (data.roi), or a machine with more memory.")
 
 
 def _begin(opened: Run, identity: Mapping[str, str], origins: Mapping[str, str]) -> None:
@@ -170,6 +166,9 @@ def _begin(opened: Run, identity: Mapping[str, str], origins: Mapping[str, str])
     flat = flatten(values)
     _refuse_another(folder, identity, flat)
 
+    # First: a folder with a manifest is a run, so the same command goes on with it wherever it was stopped.
+    folder.write_manifest(**identity, **_circumstances(opened), state="fitting")
+
     rows = []
     for key, value in flat.items():
         rows.append({"key": key, "value": str(value), "origin": origins.get(key, "given")})
@@ -178,25 +177,12 @@ def _begin(opened: Run, identity: Mapping[str, str], origins: Mapping[str, str])
     folder.write_table(pd.DataFrame(rows), "origins.csv")
     folder.write_table(_split_table(opened.folds), "splits.csv")
 
-    # Last: a folder with a manifest is a run, and everything a run has is there by then.
-    folder.write_manifest(**identity, **_circumstances(opened), state="fitting")
-
-
-def _science(config: RunConfig) -> str:
-    """Digest of all that decides the numbers."""
-    values = config.model_dump(mode="json")
-    # Places on disk; the digests of data and split stand for them.
-    values["data"].pop("root")
-    values["data"].pop("name")
-    values.pop("split")
-
-    return digest_of(values)
-
 
 def _refuse_another(run: RunFolder, identity: Mapping[str, str], asked: Mapping[str, Any]) -> None:
     """Raise ConfigError for a folder that holds anything else than this very run, finished or not."""
     if not (run.path / "manifest.json").is_file():
-        foreign = [p.name for p in run.path.iterdir() if not p.name.startswith(".")]
+        names = [p.name for p in run.path.iterdir() if not p.name.startswith(".")]
+        foreign = [name for name in names if name not in _FIRST_FILES]
         if foreign:
             raise ConfigError(
                 f"{run.path} is not empty and holds no run ({', '.join(sorted(foreign)[:3])} ...); choose another --out."
@@ -206,7 +192,9 @@ def _refuse_another(run: RunFolder, identity: Mapping[str, str], asked: Mapping[
 
     before = run.manifest
     titles = {"recipe": "recipe", "config_digest": "configuration", "data_digest": "data", "split_digest": "split"}
-    changed = [titles[key] for key, value in identity.items() if before.get(key) != value]
+    titles["test_digest"] = "data"
+    # A run of an earlier version kept fewer digests: what it did not keep cannot differ.
+    changed = list(dict.fromkeys(titles[key] for key, value in identity.items() if before.get(key, value) != value))
     if not changed:
         return
 

@@ -1,7 +1,7 @@
 """What a fit will need, stage by stage, before it is done: memory, disk and time, each with how it is known.
 
 A recipe is rehearsed: its real stages are fitted on a few training stimuli, then on twice as many, until that takes some
-seconds; its trainer is a :class:`phosphene.training.forecast.Rehearsal`, which judges trainings and does none. Time, memory
+seconds; its trainer is a :class:`phosphene.training.rehearsal.Rehearsal`, which judges trainings and does none. Time, memory
 and size outside trainings are carried on from the last two rehearsals to all stimuli as powers of their number. What cannot
 be rehearsed is unknown.
 """
@@ -29,7 +29,7 @@ from phosphene.types import Trials
 
 if TYPE_CHECKING:
     from phosphene.recipes.base import Recipe
-    from phosphene.training.forecast import Training
+    from phosphene.training.rehearsal import Training
 
 FIRST = 32  # stimuli of the first rehearsal
 FURTHEST = 32  # times as many stimuli as rehearsed is as far as anything is carried on
@@ -156,7 +156,7 @@ def _rehearse(
     opened: Run, trials: Trials, unpaired: Sequence[Trials], known: dict[str, list[Training]], recompute: bool
 ) -> tuple[dict[str, _Seen], dict[str, str]]:
     """Fit the stages on a few trials; what was seen of each, and why others could not be fitted."""
-    from phosphene.training.forecast import Rehearsal
+    from phosphene.training.rehearsal import Rehearsal
 
     config = opened.config
     recipe: Recipe = recipes.recipe(config.recipe.kind)(config.recipe, seed=config.seed)
@@ -277,7 +277,7 @@ def _size(n: int | None) -> str:
 
 def write_beside(opened: Run, predicted: Sequence[Forecast], fold: int = 0) -> pd.DataFrame:
     """Write RUN/forecast.csv: what was predicted of each stage of a fold, and what stage.json says of it."""
-    from phosphene.io.folder import read_json
+    from phosphene.io.run_folder import read_json
 
     rows: list[dict[str, Any]] = []
     for f in predicted:

@@ -13,8 +13,8 @@ from phosphene.data import registry
 from phosphene.errors import ModelError, PhospheneError
 from phosphene.flow.blind import BlindRecipe, Handing, fresh_recipe
 from phosphene.flow.decoding_targets import draws_at_random
-from phosphene.io.folder import SEEN, read_json
 from phosphene.io.opened_files import OpenedFiles
+from phosphene.io.run_folder import SEEN, read_json
 from phosphene.recipes.base import Recipe
 from phosphene.run import TEST, Run
 from phosphene.types import Images, Trials

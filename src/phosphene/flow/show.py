@@ -11,8 +11,9 @@ from typing import Any
 import pandas as pd
 
 from phosphene import recipes
+from phosphene.errors import NotAvailable
 from phosphene.io.config import flatten
-from phosphene.io.folder import RunFolder
+from phosphene.io.run_folder import RunFolder
 from phosphene.io.stages import STAGE
 from phosphene.metrics.registry import kind_of
 from phosphene.recipes.base import Recipe
@@ -72,14 +73,20 @@ def show_recipes() -> str:
     """One line per recipe: name, what it is, whether it encodes, presets of its own."""
     lines = []
     for name in recipes.recipe_names():
-        cls = recipes.recipe(name)
+        try:
+            cls = recipes.recipe(name)
+        except NotAvailable as error:
+            lines.append(f"{name:<18}{'broken':<16}{error}")
+            continue
+
         if cls.can_encode():
             verbs = "decode, encode"
         else:
             verbs = "decode"
 
         # A recipe's file begins "Name: what it does", and the name stands at the start of the line already.
-        title = (sys.modules[cls.__module__].__doc__ or "").strip().splitlines()[0]
+        described = sys.modules[cls.__module__].__doc__ or cls.__doc__ or cls.__name__
+        title = described.strip().partition("\n")[0]
         what = title.partition(": ")[2] or title
 
         presets = [preset for preset in cls.presets if preset not in Recipe.presets]

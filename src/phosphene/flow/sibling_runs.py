@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 
 from phosphene.errors import PhospheneError
-from phosphene.io.folder import RunFolder
 from phosphene.io.ledger import Ledger, read
+from phosphene.io.run_folder import RunFolder
 from phosphene.types import digest_of
 
 _MOST = 300  # folders looked into: a folder of thousands of runs would keep an evaluation waiting

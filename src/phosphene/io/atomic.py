@@ -17,13 +17,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from phosphene.errors import ConfigError, MachineError
+from phosphene.io.inside import must_stay_inside
 
 PARTIAL = ".partial-"
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextmanager
-def explained(path: str | Path) -> Iterator[None]:
+def explained_write(path: str | Path) -> Iterator[None]:
     """Turn the operating system's write errors into a MachineError that says what to do.
 
     Parameters
@@ -165,9 +166,10 @@ def write_bytes(path: str | Path, data: bytes) -> None:
         When the disk is full or the folder cannot be written.
     """
     path = Path(path)
+    must_stay_inside(path)
     temporary = partial_name(path)
 
-    with explained(path):
+    with explained_write(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             # Flushed before it is renamed. The other way round, a power cut may leave the name on the disk and no contents.
@@ -175,6 +177,9 @@ def write_bytes(path: str | Path, data: bytes) -> None:
                 handle.write(data)
                 handle.flush()
                 os.fsync(handle.fileno())
+
+            # Again: a link may have been put there while it was written.
+            must_stay_inside(path)
 
             # A kill before this line leaves the old file and a leftover; after it, the new file.
             os.replace(temporary, path)
@@ -226,9 +231,10 @@ def folder(path: str | Path) -> Iterator[Path]:
         When the disk is full or the folder cannot be written; nothing is left behind.
     """
     path = Path(path)
+    must_stay_inside(path)
     temporary = partial_name(path)
 
-    with explained(path):
+    with explained_write(path):
         try:
             temporary.mkdir(parents=True)
             yield temporary
@@ -242,7 +248,8 @@ def folder(path: str | Path) -> Iterator[Path]:
                     fsync_folder(file)
 
             fsync_folder(temporary)  # names in it, before its own name
-            if path.exists():
+            must_stay_inside(path)
+            if path.exists() or path.is_symlink():
                 if not _exchange(temporary, path):
                     # In two steps: a kill between them leaves no folder of that name, but the old one whole, under a name
                     # that sweep removes. Nothing better can be had without an exchange.
@@ -255,14 +262,22 @@ def folder(path: str | Path) -> Iterator[Path]:
                         os.replace(old, path)  # as it was
                         raise
 
-                    shutil.rmtree(old, ignore_errors=True)
+                    _remove(old)
             else:
                 os.replace(temporary, path)
 
             fsync_folder(path.parent)
         finally:
             # After an exchange this is the old folder, under the temporary name.
-            shutil.rmtree(temporary, ignore_errors=True)
+            _remove(temporary)
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder, or a link to one and not what it leads to."""
+    if path.is_symlink():
+        path.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _exchange(a: Path, b: Path) -> bool:
@@ -291,7 +306,7 @@ def sweep(parent: Path) -> None:
     """
     # Listed first: a folder that goes takes with it what the walk would still have visited.
     for leftover in list(parent.rglob(f"{PARTIAL}*")):
-        if leftover.is_dir():
+        if leftover.is_dir() and not leftover.is_symlink():
             shutil.rmtree(leftover, ignore_errors=True)
         else:
             leftover.unlink(missing_ok=True)

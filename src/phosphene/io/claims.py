@@ -5,9 +5,11 @@ of filelock), which drops it when the holder ends, however it ends: what a kille
 machine, and neither clocks nor process numbers have to be believed.
 
 Not every network file system passes locks on to other machines (NFS under Linux does; Lustre does when mounted with
-``flock``), so a claim that names another machine is respected whether it is locked or not. One that a lost machine left must
-be deleted by hand, and the message of whoever meets it says so. Where there is no flock at all, filelock warns and falls back
-to a file whose existence is the claim.
+``flock``). So a claim is a lease as well: while it is held, a thread touches the file every `BEAT` seconds, and one that
+another machine left and that nobody touched for `LEASE` seconds is taken over. Machines are told apart by the identity of
+their boot and not by name, and the age of a claim is measured on the clock of the file system, so that neither equal names
+nor clocks that disagree matter. What no lease can know: a holder that is suspended for longer than its lease and then wakes up
+goes on, beside the one that took over.
 """
 
 from __future__ import annotations
@@ -15,12 +17,23 @@ from __future__ import annotations
 import json
 import os
 import socket
+import tempfile
+import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from phosphene.io import atomic
+from phosphene.io.inside import must_stay_inside, plain_file
+
+BEAT = 20.0
+"""Seconds between two signs of life of a holder."""
+
+LEASE = 180.0
+"""Seconds without a sign of life after which a holder on another machine counts as gone: nine beats."""
 
 
 @contextmanager
@@ -46,18 +59,39 @@ def claimed(claim: Path, purpose: str = "") -> Iterator[bool]:
     """
     from filelock import FileLock, Timeout
 
+    # A lock is written in place, and a link or a second name would lead that to another file.
+    must_stay_inside(claim)
+    plain_file(claim)
+
+    token = uuid.uuid4().hex
     lock = FileLock(claim)
-    is_native = True
     try:
-        with atomic.explained(claim):
-            lock.acquire(blocking=False)
-            is_native = type(lock) is FileLock  # filelock changes the class where it falls back
-            # The lock is ours, but the file names another machine, whose lock may not reach this one: its claim stands.
-            if is_native and holder(claim).get("host", socket.gethostname()) != socket.gethostname():
+        with atomic.explained_write(claim):
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
+                # Where filelock fell back to a file whose existence is the lock, a lost holder's lies there for good.
+                if type(lock) is FileLock or not _has_expired(claim):
+                    raise
+
+                claim.unlink(missing_ok=True)
+                lock.acquire(blocking=False)
+
+            # The lock is ours, but the file names another machine, whose lock may not reach this one.
+            if _is_elsewhere(holder(claim)) and not _has_expired(claim):
                 raise Timeout(str(claim))
-            if is_native:
-                record = {"pid": os.getpid(), "host": socket.gethostname(), "purpose": purpose}
-                claim.write_text(json.dumps(record), encoding="utf-8")
+
+            record = {
+                "pid": os.getpid(),
+                "host": socket.gethostname(),
+                "boot": _boot(),
+                "token": token,
+                "purpose": purpose,
+            }
+            if _job():
+                record["job"] = _job()
+
+            claim.write_text(json.dumps(record), encoding="utf-8")
     except Timeout:
         lock.release()
         yield False
@@ -66,17 +100,73 @@ def claimed(claim: Path, purpose: str = "") -> Iterator[bool]:
         lock.release()
         raise
 
+    ended = threading.Event()
+    beating = threading.Thread(target=_beat, args=(claim, token, ended), daemon=True)
+    beating.start()
+
     try:
         yield True
     finally:
-        if is_native:  # while it is held: who opened the file in this moment finds that it has no name, and tries anew
-            claim.unlink(missing_ok=True)
+        ended.set()
+        beating.join()
+
+        # While it is held: who opened the file in this moment finds that it has no name, and tries anew. One that somebody
+        # else holds by now, because this process was suspended for longer than its lease, is not ours to remove.
+        if holder(claim).get("token") == token:
+            with suppress(OSError):
+                claim.unlink(missing_ok=True)
 
         lock.release()
 
 
+def _beat(claim: Path, token: str, ended: threading.Event) -> None:
+    """Touch a claim until the work has ended."""
+    while not ended.wait(BEAT):
+        with suppress(OSError):
+            if holder(claim).get("token") == token:
+                os.utime(claim)
+
+
+def _is_elsewhere(record: dict[str, Any]) -> bool:
+    """Whether a claim was left by another machine, where this one cannot see if its holder lives."""
+    # The scheduler has started this very job anew, so what it left elsewhere has ended.
+    if _job() and record.get("job") == _job():
+        return False
+
+    if "boot" in record:
+        return record["boot"] != _boot()
+
+    return record.get("host", socket.gethostname()) != socket.gethostname()  # of an earlier version
+
+
+def _job() -> str:
+    """Number of this job at the scheduler, one for each element of an array; empty outside of one."""
+    return os.environ.get("SLURM_JOB_ID", "")
+
+
+def _has_expired(claim: Path) -> bool:
+    """Whether nobody has touched a claim for longer than a lease, on the clock of its file system."""
+    try:
+        touched = claim.stat().st_mtime
+        with tempfile.NamedTemporaryFile(dir=claim.parent, prefix=f"{atomic.PARTIAL}clock-") as probe:
+            now = os.stat(probe.name).st_mtime
+    except OSError:
+        return False
+
+    return now - touched > LEASE
+
+
+@cache
+def _boot() -> str:
+    """What tells this machine, since it was started, from every other, whatever they are called."""
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+    return f"{socket.gethostname()}-{uuid.getnode():x}"  # not Linux
+
+
 def holder(claim: Path) -> dict[str, Any]:
-    """Who holds a claim: pid, host and purpose; empty when nobody does or that cannot be read.
+    """Who holds a claim: pid, host, boot, token and purpose; empty when nobody does or that cannot be read.
 
     Parameters
     ----------

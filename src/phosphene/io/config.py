@@ -280,7 +280,7 @@ def _merge(low: Any, high: Any) -> Any:
     return high
 
 
-def resolve(model: type[C], layers: Iterable[tuple[str, Mapping[str, Any]]]) -> tuple[C, dict[str, str]]:
+def resolve_layers(model: type[C], layers: Iterable[tuple[str, Mapping[str, Any]]]) -> tuple[C, dict[str, str]]:
     """Build a configuration from layers, later ones winning, and remember where each value came from.
 
     Parameters

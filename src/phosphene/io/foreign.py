@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from phosphene.errors import ModelError, did_you_mean
+from phosphene.io import memory
+from phosphene.io.pickle_check import check_pickle
 from phosphene.types.identity import few
 
 if TYPE_CHECKING:
@@ -202,7 +204,12 @@ class ForeignCheckpoint:
                 self._root = roots.pop()
 
                 # torch.save packs nothing, so what is packed could unfold to any size.
-                packed = [name for name, info in listed.items() if info.compress_type != zipfile.ZIP_STORED]
+                n_bytes = self.file.stat().st_size
+                packed = []
+                for name, info in listed.items():
+                    if info.compress_type != zipfile.ZIP_STORED or info.file_size > n_bytes:
+                        packed.append(name)
+
                 if packed or listed[pickles[0]].file_size > _LARGEST_PICKLE:
                     raise ModelError(f"{self.file} is packed in a way torch.save never does; it is refused.")
                 if f"{self._root}byteorder" in listed and archive.read(f"{self._root}byteorder").strip() != b"little":
@@ -323,10 +330,14 @@ class ForeignCheckpoint:
     def _unpickle(self, stream: Any, inert: Collection[str]) -> Any:
         """The next pickle of a stream, which may name nothing but what is allowed."""
         try:
+            check_pickle(stream, self.file.stat().st_size)
             return _TorchUnpickler(stream, _allowed(inert), self._sizes, self.file).load()
         except ModelError:
             raise
         except Exception as error:  # a broken or hostile pickle can raise anything
+            if memory.is_exhausted(error):
+                raise
+
             raise ModelError(
                 f"{self.file} is no checkpoint of torch.save, or is damaged ({type(error).__name__}: {error})."
             ) from error

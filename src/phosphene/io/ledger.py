@@ -35,6 +35,12 @@ class LedgerEntry:
         when
     before : str
         SHA-256 of the line before, ``start`` in the first
+    shown : str
+        digest of what was looked at, of decoded pictures and predicted responses: the same seen twice is one look
+    pictures : str
+        sketch of the test pictures, see `phosphene.io.looks`
+    sweep : str
+        digest of the sweep that the run is part of; empty for a run of its own
     """
 
     data: str
@@ -43,6 +49,9 @@ class LedgerEntry:
     split_name: str = "test"
     time: str = ""
     before: str = _START
+    shown: str = ""
+    pictures: str = ""
+    sweep: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,6 +74,8 @@ class Ledger:
 def append(folder: Path, look: LedgerEntry) -> None:
     """Add one line to the ledger of a run. Nothing that stands there is touched.
 
+    What was looked at before is no new look: an evaluation that was stopped and is done again leaves one line.
+
     Parameters
     ----------
     folder : Path
@@ -78,6 +89,9 @@ def append(folder: Path, look: LedgerEntry) -> None:
         When the ledger cannot be read or written; scores are not written then either.
     """
     lines = _lines(folder)
+    if look.shown and any(known.shown == look.shown for known in map(parse_look, lines) if known is not None):
+        return
+
     if lines:
         before = _sha(lines[-1])
     else:
@@ -87,7 +101,7 @@ def append(folder: Path, look: LedgerEntry) -> None:
     file = folder / FILE
 
     # Bytes and not lines: what stands there stays as it is, also where it is damaged.
-    with atomic.explained(file):
+    with atomic.explained_write(file):
         if file.is_file():
             there = file.read_bytes()
         else:
@@ -115,7 +129,7 @@ def read(folder: Path) -> Ledger:
     before = _START
     is_whole = True
     for line in _lines(folder):
-        look = _look(line)
+        look = parse_look(line)
         # Against the line as it stands in the file, not as it is understood: a blank added to it counts as a change.
         is_whole &= look is not None and look.before == before
         before = _sha(line)
@@ -134,11 +148,24 @@ def _lines(folder: Path) -> list[str]:
     return [line for line in text.splitlines() if line.strip()]
 
 
-def _look(line: str) -> LedgerEntry | None:
-    """The entry of a line; None where the line was damaged. Keys of a later version are passed over."""
+def parse_look(line: str) -> LedgerEntry | None:
+    """The entry of a line.
+
+    Parameters
+    ----------
+    line : str
+        JSON
+
+    Returns
+    -------
+    LedgerEntry or None
+        None where the line was damaged; keys of a later version are passed over, those an earlier one lacked are empty
+    """
     try:
         record: dict[str, Any] = json.loads(line)
-        return LedgerEntry(**{k: str(record[k]) for k in LedgerEntry.__dataclass_fields__})
+        required = {key: str(record[key]) for key in ("data", "split", "config", "split_name", "time", "before")}
+        added = {key: str(record.get(key, "")) for key in ("shown", "pictures", "sweep")}
+        return LedgerEntry(**required, **added)
     except (ValueError, KeyError, TypeError):
         return None
 

@@ -3,59 +3,164 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-from phosphene.errors import MachineError
+from phosphene.errors import MachineError, PhospheneError
 
 
-def available() -> int | None:
-    """Bytes that can still be taken without swapping, also inside a container; None where the system does not say.
+def available(root: Path = Path("/")) -> int | None:
+    """Bytes that can still be taken without swapping, under every limit there is; None where the system does not say.
+
+    Parameters
+    ----------
+    root : Path, optional
+        where ``proc`` and the control groups are found
 
     Returns
     -------
     int or None
-        the lesser of what the machine and what the container has left
+        the least of what the machine, each control group this process is in (those of a container, or of a job of SLURM
+        and its steps), and the process's own limits have left
     """
-    # A container sees the memory of the whole machine in /proc, and is killed at a limit of its own: the lesser counts.
+    least = min(_bounds(root), default=None)
+    if least is None:
+        return None
+    return least[0]
+
+
+def _bounds(root: Path) -> list[tuple[int, str]]:
+    """Bytes that are left, and under which limit."""
+    # A container or a job sees the memory of the whole machine in /proc, and is killed at a limit of its own: the least counts.
     bounds = []
     with suppress(OSError, ValueError, IndexError):
-        bounds.append(_of_machine())
-    with suppress(OSError, ValueError):
-        bounds.append(_of_container())
+        bounds.append((_of_machine(root), "on this machine"))
+
+    bounds += _of_groups(root)
+    bounds += _of_process(root)
 
     # Not Linux. Free pages only, without those that the system would give back: too little rather than too much.
     if not bounds:
         with suppress(OSError, ValueError, AttributeError):
-            bounds.append(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+            bounds.append((os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), "on this machine"))
 
-    return min(bounds, default=None)
+    return bounds
 
 
-def _of_machine() -> int:
+def _of_machine(root: Path) -> int:
     """Bytes that the kernel reckons could be taken without swapping; free ones and caches it would give up."""
-    text = Path("/proc/meminfo").read_text()
+    text = (root / "proc/meminfo").read_text()
     return int(text.split("MemAvailable:")[1].split()[0]) * 1024  # the file is in kB
 
 
-def _of_container() -> int:
-    """Bytes left under the limit of a control group. Raises ValueError where there is no limit."""
-    group = Path("/sys/fs/cgroup")
-    limit = int((group / "memory.max").read_text())  # "max" where there is none
-    used = int((group / "memory.current").read_text())
-    reclaimable = 0  # files that were read and are only kept in case they are read again
+def _of_process(root: Path) -> list[tuple[int, str]]:
+    """Bytes left under the limits of this process, as ``ulimit`` and batch systems set them."""
+    try:
+        import resource  # absent on Windows
 
+        status = (root / "proc/self/status").read_text()
+    except (ImportError, OSError):
+        return []
+
+    bounds = []
+    for limit, taken, option in ((resource.RLIMIT_AS, "VmSize:", "-v"), (resource.RLIMIT_DATA, "VmData:", "-d")):
+        most, _ = resource.getrlimit(limit)
+        if most == resource.RLIM_INFINITY:
+            continue
+
+        with suppress(ValueError, IndexError):
+            used = int(status.split(taken)[1].split()[0]) * 1024  # the file is in kB
+            bounds.append((max(0, most - used), f"under this process's limit (ulimit {option})"))
+
+    return bounds
+
+
+# Of the two versions: files of the limits, of what is taken, and of what was read and could be given up again.
+_GROUP_FILES = {
+    "cgroup2": (("memory.max", "memory.high"), "memory.current", "inactive_file "),
+    "cgroup": (("memory.limit_in_bytes",), "memory.usage_in_bytes", "total_inactive_file "),
+}
+
+
+def _of_groups(root: Path) -> list[tuple[int, str]]:
+    """Bytes left under the limit of every control group this process is in, from its own up to the outermost to be seen."""
+    bounds = []
+    for kind, top, group in _groups(root):
+        limits, usage, reclaimable_key = _GROUP_FILES[kind]
+        for place in (group, *group.parents):
+            for name in limits:
+                with suppress(OSError, ValueError):
+                    limit = int((place / name).read_text())  # "max" where there is none
+                    used = int((place / usage).read_text())
+                    reclaimable = _reclaimable(place, reclaimable_key)
+
+                    # The files are read one after the other, while others take and give memory; so never below zero.
+                    left = max(0, limit - used + reclaimable)
+                    bounds.append((left, f"under the limit of this job or container ({place / name})"))
+
+            if place == top:
+                break
+
+    return bounds
+
+
+def _reclaimable(place: Path, key: str) -> int:
+    """Bytes of files that were read and are only kept in case they are read again."""
     with suppress(OSError, ValueError, IndexError):
-        reclaimable = int((group / "memory.stat").read_text().split("inactive_file ")[1].split()[0])
+        for line in (place / "memory.stat").read_text().splitlines():
+            if line.startswith(key):
+                return int(line.split()[1])
+    return 0
 
-    # The three files are read one after the other, while others take and give memory; so never below zero.
-    return max(0, limit - used + reclaimable)
+
+def _groups(root: Path) -> list[tuple[str, Path, Path]]:
+    """Version of the control groups that count memory, where they are mounted, and the folder of this process's own."""
+    try:
+        mounts = (root / "proc/self/mountinfo").read_text().splitlines()
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return []
+
+    own = {}
+    for line in lines:
+        number, controllers, name = [*line.split(":", 2), "", ""][:3]
+        if number == "0" and not controllers:
+            own["cgroup2"] = name
+        elif "memory" in controllers.split(","):
+            own["cgroup"] = name
+
+    groups = []
+    for mount in mounts:
+        front, _, back = mount.partition(" - ")
+        fields = front.split()
+        if len(fields) < 5 or not back:
+            continue
+
+        kind, *_, options = back.split()
+        if kind not in own or (kind == "cgroup" and "memory" not in options.split(",")):
+            continue
+
+        # What is mounted may be a part of the tree, as in a container; what the process is in is named from the whole.
+        top = root / fields[4].replace("\\040", " ").lstrip("/")
+        base = fields[3].rstrip("/")
+        name = own[kind]
+        if name == base or name.startswith(f"{base}/"):
+            name = name[len(base) :]
+
+        group = top / name.strip("/")
+        if ".." in group.parts or not group.is_dir():
+            group = top
+
+        groups.append((kind, top, group))
+
+    return groups
 
 
-def check(needed: int, what: str, advice: str) -> None:
+def require_memory(needed: int, what: str, advice: str) -> None:
     """Refuse work that this machine's memory cannot hold, before it starts.
 
     Parameters
@@ -72,9 +177,11 @@ def check(needed: int, what: str, advice: str) -> None:
     MachineError
         When more is needed than is available. Where the system does not say how much is, nothing is refused.
     """
-    free = available()
-    if free is None or needed <= free:
+    least = min(_bounds(Path("/")), default=None)
+    if least is None or needed <= least[0]:
         return
+
+    free, where = least
 
     # "The voxels need", "a network needs".
     if what.endswith("s"):
@@ -83,7 +190,72 @@ def check(needed: int, what: str, advice: str) -> None:
         need = "needs"
 
     raise MachineError(
-        f"{what} {need} {size(needed)} of memory by arithmetic, but {size(free)} are available on this machine. {advice}"
+        f"{what} {need} {size(needed)} of memory by arithmetic, but {size(free)} are available {where}. {advice}"
+    )
+
+
+def is_exhausted(error: BaseException | None) -> bool:
+    """Whether an error says that memory ran out, however a library says it; also where it is the cause of another.
+
+    Parameters
+    ----------
+    error : BaseException or None
+        what was raised
+
+    Returns
+    -------
+    bool
+        False for errors of phosphene, which have said what they are
+
+    Examples
+    --------
+    >>> is_exhausted(MemoryError()), is_exhausted(OSError(12, "Cannot allocate memory")), is_exhausted(OSError(2, "none"))
+    (True, True, False)
+    """
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, PhospheneError):
+            return False
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+            return True
+
+        text = str(error).lower()
+        if isinstance(error, RuntimeError | OSError) and any(words in text for words in _EXHAUSTED):
+            return True
+        error = error.__cause__ or error.__context__
+
+    return False
+
+
+_EXHAUSTED = ("allocate memory", "not enough memory", "out of memory", "unable to allocate", "memory allocation failed")
+"""What libraries write that have no error of their own for it: torch, HDF5."""
+
+
+def exhausted(what: str, error: BaseException) -> MachineError:
+    """The error for memory that ran out.
+
+    Parameters
+    ----------
+    what : str
+        what was done, for the sentence, such as "reading betas.npy"
+    error : BaseException
+        as it was raised
+
+    Returns
+    -------
+    MachineError
+        to be raised
+    """
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    least = min(_bounds(Path("/")), default=None)
+    left = ""
+    if least is not None:
+        left = f" {size(least[0])} are available now {least[1]}."
+
+    return MachineError(
+        f"memory ran out while {what} ({reason}).{left} No file is damaged by that, unless it should need far less: close other "
+        "programs, ask for more memory, or choose fewer voxels, trials or smaller pictures, and run the same command again."
     )
 
 

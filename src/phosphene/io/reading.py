@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from phosphene.errors import DataError, PhospheneError
+from phosphene.io import memory
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,7 +52,11 @@ def open_npy(file: str | Path) -> np.ndarray:
 
     try:
         return np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        if memory.is_exhausted(error):
+            raise MemoryError(str(error)) from error  # whoever calls takes these two for damage
+        raise
+    except MemoryError:
         raise
     except Exception as error:  # the header is parsed as Python
         raise ValueError(f"{type(error).__name__}: {error}") from error
@@ -93,6 +98,9 @@ def reading(path: str | Path, kind: type[PhospheneError] = DataError, again: str
     except (PhospheneError, AssertionError):
         raise  # said well already, or a mistake of ours that nobody should take for a damaged file
     except Exception as error:
+        if memory.is_exhausted(error):
+            raise memory.exhausted(f"reading {path}", error) from error
+
         reason = type(error).__name__
         if text := " ".join(str(error).split())[:_LONGEST]:
             reason = f"{reason}: {text}"

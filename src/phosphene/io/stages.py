@@ -22,11 +22,11 @@ import numpy as np
 
 from phosphene._version import __version__
 from phosphene.errors import ModelError, PhospheneWarning
-from phosphene.io import atomic
-from phosphene.io.folder import read_json
+from phosphene.io import atomic, memory
 from phosphene.io.memory import Peak
 from phosphene.io.notes import collecting
 from phosphene.io.reading import reads
+from phosphene.io.run_folder import read_json
 
 WEIGHTS = "weights.safetensors"
 STAGE = "stage.json"
@@ -145,7 +145,9 @@ def read_safetensors(file: Path) -> dict[str, np.ndarray]:
 
     try:
         tensors = load_file(file)
-    except (SafetensorError, ValueError, KeyError, OverflowError, MemoryError) as error:
+    except (SafetensorError, ValueError, KeyError, OverflowError, MemoryError, OSError) as error:
+        if memory.is_exhausted(error):
+            raise memory.exhausted(f"reading {file}", error) from error
         raise ModelError(f"{file} is no valid safetensors file ({error}). {again}") from error
 
     for name, array in tensors.items():

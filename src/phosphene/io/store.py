@@ -46,9 +46,9 @@ import numpy as np
 from phosphene.errors import ConfigError, DataError, MachineError, ModelError, PhospheneWarning
 from phosphene.io import atomic
 from phosphene.io.claims import claimed, holder
-from phosphene.io.folder import read_json
 from phosphene.io.progress import Progress
 from phosphene.io.reading import reads
+from phosphene.io.run_folder import read_json
 from phosphene.types.identity import as_slice, digest_of, positions, size_words, unique_ids
 
 FORMAT = "phosphene-rows"
@@ -503,7 +503,7 @@ class RowStore:
         number = self._chunks.number(rows)
         stored = _storable(array, self.ids[rows.start : rows.stop], self.shape[1:], self.dtype)
         self._checked.discard(number)
-        with atomic.explained(self.folder / ROWS):
+        with atomic.explained_write(self.folder / ROWS):
             offset = self._rows.offset  # bytes of the header
 
         self._chunks.write(number, stored, offset)
@@ -562,7 +562,7 @@ class RowStore:
                 raise MachineError(
                     f"{left} chunks of {self.folder} are claimed by other workers, but none was finished within "
                     f"{patience_s:.0f} s; the first is held by process {other.get('pid')} on {other.get('host')}. "
-                    f"If it is dead, delete {self.folder / CLAIMS} and run again."
+                    "Run again: what a lost machine held is free by then."
                 )
             else:
                 # All the rest is being computed by others: look again, less and less often.
@@ -598,7 +598,7 @@ class RowStore:
                 return
 
         # Copies leave out empty folders, and cut files off. Length and header are known without the rows.
-        with atomic.explained(file):
+        with atomic.explained_write(file):
             (self.folder / CHUNKS).mkdir(exist_ok=True)
             (self.folder / CLAIMS).mkdir(exist_ok=True)
             _blank_rows(file, self.shape, self.dtype)
@@ -692,7 +692,7 @@ def _make(folder: Path, record: Mapping[str, Any], ids: np.ndarray) -> None:
     size = math.prod(shape) * dtype.itemsize
     temporary = atomic.partial_name(folder)
 
-    with atomic.explained(folder):
+    with atomic.explained_write(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder.parent).free
         # The file is made sparse, and would be accepted by any disk now, to fail hours later.
@@ -913,7 +913,7 @@ class Chunks:
 
     def done(self) -> list[int]:
         """Numbers of the marked chunks."""
-        with atomic.explained(self.folder):
+        with atomic.explained_write(self.folder):
             # One listing for all: asking for thousands of files one by one takes seconds on a network disk.
             names = {entry.name for entry in os.scandir(self.folder / CHUNKS)}
         return [number for number in range(len(self)) if self._mark(number).name in names]
@@ -987,7 +987,7 @@ class Chunks:
         self.unmark(number)
         start = offset + rows.start * stored[0].nbytes
 
-        with atomic.explained(self.folder / ROWS):
+        with atomic.explained_write(self.folder / ROWS):
             # Not through a memory map: a full disk would kill the process there instead of raising.
             handle = os.open(self.folder / ROWS, os.O_WRONLY)
             try:

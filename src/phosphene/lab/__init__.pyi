@@ -1,7 +1,7 @@
 from .bold import Scanner, scan
 from .bold_files import write_bids, write_openfmri
-from .brain import Subject
 from .lab import Simulation, make
+from .subject import Subject
 
 __all__ = [
     "Scanner",

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import linalg
 
 from phosphene.errors import DataError
-from phosphene.lab.noise import NoiseModel
+from phosphene.lab.response_noise import NoiseModel
 
 
 @dataclass(frozen=True)

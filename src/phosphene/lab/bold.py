@@ -38,10 +38,9 @@ from scipy.special import ndtr
 
 from phosphene.errors import ConfigError, did_you_mean
 from phosphene.lab import hrf_shapes
-from phosphene.lab.brain import fade
 from phosphene.lab.exact import exact_product
 from phosphene.lab.lab import Simulation
-from phosphene.lab.noise import smooth_map
+from phosphene.lab.response_noise import smooth_map
 from phosphene.lab.scanner_noise import (
     MOTION,
     MOTION_STEP,
@@ -52,6 +51,7 @@ from phosphene.lab.scanner_noise import (
     sized,
     slow_basis,
 )
+from phosphene.lab.subject import fade
 from phosphene.lab.whole import whole
 from phosphene.types import digest_of, positions
 

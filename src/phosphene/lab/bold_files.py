@@ -34,6 +34,7 @@ from scipy.spatial import KDTree
 from phosphene._version import __version__
 from phosphene.errors import ConfigError
 from phosphene.io import atomic
+from phosphene.io.csv_table import csv_text
 from phosphene.lab.bold import Bold, Scanner, ScannerRun, scan
 from phosphene.lab.hrf_shapes import PARAMETERS, peaks, responses
 from phosphene.lab.lab import Simulation
@@ -503,4 +504,4 @@ def _json(path: Path, content: dict[str, Any]) -> None:
 
 
 def _table(path: Path, table: pd.DataFrame) -> None:
-    _text(path, table.to_csv(sep="\t", index=False, na_rep="n/a", lineterminator="\n"))
+    _text(path, csv_text(table, sep="\t", na_rep="n/a"))

@@ -46,7 +46,7 @@ class LabDesign:
     shown : ndarray of shape (n_stimuli,), int64
         how often each is shown
     snr : str
-        the kind of scanner such a study had (see :class:`~phosphene.lab.brain.Subject`)
+        the kind of scanner such a study had (see :class:`~phosphene.lab.subject.Subject`)
     category_disjoint : bool
         no test category is in training
     note : str

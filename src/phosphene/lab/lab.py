@@ -9,10 +9,10 @@ import pandas as pd
 
 from phosphene.io import memory
 from phosphene.lab import scenes
-from phosphene.lab.brain import TYPICAL_VOXELS, Subject
-from phosphene.lab.captions import truth
 from phosphene.lab.designs import LabDesign, design, schedule
+from phosphene.lab.scene_captions import truth
 from phosphene.lab.scenes import Scene
+from phosphene.lab.subject import TYPICAL_VOXELS, Subject
 from phosphene.lab.whole import MOST_VOXELS, whole
 from phosphene.types import Split
 
@@ -191,7 +191,7 @@ def _refuse_what_does_not_fit(plan: LabDesign, n_voxels: int | None, size: int) 
     trials = int(plan.shown.sum())
     pictures = len(plan.indices)
     needed = voxels * (4 * (trials + pictures) + _VOXEL_BYTES) + pictures * (3 * size**2 + _SCENE_BYTES)
-    memory.check(
+    memory.require_memory(
         needed,
         f"{pictures:,} pictures of {size} x {size} and {trials:,} trials of {voxels:,} voxels",
         "Lower n_train, n_test, train_repeats, test_repeats, n_voxels or the size of pictures.",

@@ -14,7 +14,7 @@ from phosphene.data.findings import Finding
 from phosphene.data.oracle import BestLinear
 from phosphene.data.reader import ReaderOptions, about
 from phosphene.errors import DataError, did_you_mean
-from phosphene.lab.prompts import NOUNS
+from phosphene.lab.scene_prompts import NOUNS
 from phosphene.lab.whole import MOST_PICTURES, MOST_VOXELS
 from phosphene.types import Dataset, Split, Stimuli, Trials
 

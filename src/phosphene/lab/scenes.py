@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from phosphene.errors import DataError
-from phosphene.lab import captions as _captions
+from phosphene.lab import scene_captions as _captions
 from phosphene.lab.canvas import Canvas, Frame, clamp, colour, colours, length, per_picture
 from phosphene.lab.chance import Chance
 from phosphene.lab.description import FAMILIES, PLACES, THINGS, Scene, Thing

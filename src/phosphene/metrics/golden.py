@@ -58,7 +58,9 @@ def golden_values() -> dict[str, float]:
     return {s.metric: float(s.value) for s in found.scores}
 
 
-def changed(now: Mapping[str, float], kept: Mapping[str, float] | None = None) -> dict[str, tuple[float, float]]:
+def changed_metrics(
+    now: Mapping[str, float], kept: Mapping[str, float] | None = None
+) -> dict[str, tuple[float, float]]:
     """Metrics that no longer give their golden value.
 
     Parameters
@@ -75,7 +77,7 @@ def changed(now: Mapping[str, float], kept: Mapping[str, float] | None = None) -
 
     Examples
     --------
-    >>> changed({"mse": 0.021}, {"mse": 0.02})
+    >>> changed_metrics({"mse": 0.021}, {"mse": 0.02})
     {'mse': (0.02, 0.021)}
     """
     kept = golden_reference() if kept is None else kept

@@ -23,7 +23,7 @@ import numpy as np
 
 from phosphene.metrics.pixel import as_pictures
 from phosphene.metrics.resize import eight_bits, resized
-from phosphene.models.backbones import PUBLIC, PublicFile, load, weights_folder
+from phosphene.models.backbones import PUBLIC, PublicFile, load_backbone, weights_folder
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -161,7 +161,7 @@ class NetworkExtractor(_PublicExtractor):
 
     @cached_property
     def _network(self) -> Any:
-        return load(self.build, self.weights, self.folder)
+        return load_backbone(self.build, self.weights, self.folder)
 
 
 class ClassifierExtractor(NetworkExtractor):

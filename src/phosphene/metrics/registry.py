@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import fnmatch
 import sys
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
-from importlib.metadata import EntryPoint, entry_points
-from typing import TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
-from phosphene.errors import ConfigError, did_you_mean
+from phosphene.errors import ConfigError, NotAvailable, PhospheneWarning, did_you_mean
+from phosphene.io.plugins import load_plugin, package_of, plugins_of
 from phosphene.metrics.catalogue import METRICS
 from phosphene.metrics.feature_metrics import classes_drawn
 from phosphene.metrics.metric import PIXELS, Decoded, Encoded, Evaluation, Metric, Scores, Skip, Skipped
@@ -44,10 +45,11 @@ def all_metrics() -> dict[str, Metric]:
     dict[str, Metric]
         in the order in which they are computed
 
-    Raises
-    ------
-    ConfigError
-        When the plug-in of another package cannot be loaded, is no `Metric`, or takes a name that is taken.
+    Warns
+    -----
+    PhospheneWarning
+        Of the plug-in of another package that cannot be loaded, is no `Metric`, or takes a name that is taken: its metrics are
+        left out, all others are there.
     """
     return {**METRICS, **_plugin_metrics(tuple(sys.path))}
 
@@ -56,42 +58,56 @@ def all_metrics() -> dict[str, Metric]:
 def _plugin_metrics(path: tuple[str, ...]) -> dict[str, Metric]:
     """Metrics of other packages, loaded once for each `path` (that of the interpreter, where packages are found)."""
     found: dict[str, Metric] = {}
-    for entry in sorted(entry_points(group=PLUGINS)):
-        for metric in _loaded(entry):
-            if metric.name in METRICS or metric.name in found:
-                raise ConfigError(
-                    f"the metric plug-in '{entry.name}' ({entry.value}) adds {metric.name!r}, but there is a metric of this "
-                    "name already. Give it another name, or remove one of the packages."
-                )
-
-            found[metric.name] = metric
+    for problem in _find_metrics(found):
+        warnings.warn(f"{problem} Its metrics are left out.", PhospheneWarning, stacklevel=3)
 
     return found
 
 
-def _loaded(entry: EntryPoint) -> list[Metric]:
-    try:
-        content = entry.load()
-    except Exception as error:
-        raise ConfigError(
-            f"the metric plug-in '{entry.name}' ({entry.value}) cannot be loaded: {error}. Repair the package, or remove it."
-        ) from error
+def broken_metrics() -> list[str]:
+    """A sentence for every metric plug-in of another package that cannot be used; all of them are loaded."""
+    return _find_metrics({})
 
+
+def _find_metrics(found: dict[str, Metric]) -> list[str]:
+    """Fill in the metrics of other packages by name; what is wrong with those that cannot be used."""
+    problems = []
+    for entry in plugins_of(PLUGINS).values():
+        try:
+            content = load_plugin(entry, "metric plug-in", _metric_problem)
+        except NotAvailable as error:
+            problems.append(str(error))
+            continue
+
+        for metric in _listed(content):
+            if metric.name in METRICS or metric.name in found:
+                problems.append(
+                    f"the metric plug-in '{entry.name}' of {package_of(entry)} ({entry.value}) adds {metric.name!r}, but there "
+                    "is a metric of this name already. Give it another name, or remove one of the packages."
+                )
+                continue
+
+            found[metric.name] = metric
+
+    return problems
+
+
+def _listed(content: Metric | Iterable[Metric]) -> list[Metric]:
     if isinstance(content, Metric):
-        metrics = [content]
-    elif isinstance(content, Iterable):
+        return [content]
+    return list(content)
+
+
+def _metric_problem(content: Any) -> str:
+    """What is wrong with the metrics of another package; "" for nothing."""
+    metrics = [content]
+    if isinstance(content, list | tuple):
         metrics = list(content)
-    else:
-        metrics = [content]
 
     for metric in metrics:
         if not isinstance(metric, Metric):
-            raise ConfigError(
-                f"the metric plug-in '{entry.name}' ({entry.value}) should give a Metric or a list of them, but gave a "
-                f"{type(metric).__name__}."
-            )
-
-    return metrics
+            return f"it should give a Metric or a list of them, but gave a {type(metric).__name__}."
+    return ""
 
 
 def metric_of(name: str) -> Metric:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-__all__ = ["PUBLIC", "VARIABLE", "PublicFile", "load", "weights_folder"]
+__all__ = ["PUBLIC", "VARIABLE", "PublicFile", "load_backbone", "weights_folder"]
 
 VARIABLE = "PHOSPHENE_WEIGHTS"
 
@@ -215,7 +215,7 @@ PUBLIC = {
 }
 
 
-def load(build: Callable[[], nn.Module], weights: PublicFile, folder: str | Path | None = None) -> nn.Module:
+def load_backbone(build: Callable[[], nn.Module], weights: PublicFile, folder: str | Path | None = None) -> nn.Module:
     """A network with its public weights, frozen, in evaluation mode, without the layers behind its features.
 
     Parameters

@@ -7,11 +7,11 @@ can ask for the lab's networks, and nothing in this room knows the lab.
 from __future__ import annotations
 
 from functools import cache
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from phosphene.errors import NotAvailable
+from phosphene.io.plugins import load_plugin, plugins_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,14 +24,34 @@ LAB = "lab"
 @cache
 def _provider() -> Any:
     """The module that offers the networks. Raises NotAvailable where none is installed."""
-    for entry in entry_points(group=PLUGINS):
-        if entry.name == LAB:
-            return entry.load()
+    plugins = plugins_of(PLUGINS)
+    if LAB in plugins:
+        return load_plugin(plugins[LAB], "module of networks", _networks_problem)
 
     raise NotAvailable(
         f"no installed package offers the networks '{LAB}' (entry points of the group {PLUGINS}). They come with phosphene: "
         "install it again (pip install --force-reinstall phosphene)."
     )
+
+
+def broken_networks() -> list[str]:
+    """A sentence for every module of networks that cannot be used; all of them are loaded."""
+    problems = []
+    for entry in plugins_of(PLUGINS).values():
+        try:
+            load_plugin(entry, "module of networks", _networks_problem)
+        except NotAvailable as error:
+            problems.append(str(error))
+
+    return problems
+
+
+def _networks_problem(content: Any) -> str:
+    """What is wrong with a module of networks; "" for nothing."""
+    missing = [name for name in ("names", "record", "load", "tokenizer") if not callable(getattr(content, name, None))]
+    if missing:
+        return f"it has no function {' and no '.join(missing)}."
+    return ""
 
 
 def names() -> list[str]:

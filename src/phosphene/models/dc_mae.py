@@ -163,10 +163,10 @@ class DcMae(PatchMae):
         return loss, {"cross": cross, "self": itself, "correlation": correlation}
 
     def _contrast(self, anchors: Tensor, positives: Tensor) -> Tensor:
-        return contrast(anchors, positives, self.config.temperature, self.config.negatives)
+        return paired_info_nce(anchors, positives, self.config.temperature, self.config.negatives)
 
 
-def contrast(
+def paired_info_nce(
     anchors: Tensor, positives: Tensor, temperature: float, negatives: Literal["same_view", "cross_view"] = "same_view"
 ) -> Tensor:
     """InfoNCE of rows with their positives, against other anchors or against other rows' positives.
@@ -199,7 +199,7 @@ def contrast(
 
     Examples
     --------
-    >>> round(contrast(torch.ones(8, 3), torch.ones(8, 3), 0.1).item(), 4)  # ln 8
+    >>> round(paired_info_nce(torch.ones(8, 3), torch.ones(8, 3), 0.1).item(), 4)  # ln 8
     2.0794
     """
     with torch.autocast(anchors.device.type, enabled=False):  # bfloat16 would round a tenth of a cosine away

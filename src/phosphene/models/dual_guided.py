@@ -45,9 +45,9 @@ from torch import Tensor, nn
 
 from phosphene.errors import ConfigError, DataError, ModelError
 from phosphene.io.config import Config, validate
-from phosphene.io.folder import read_json
 from phosphene.io.foreign import read_foreign
 from phosphene.io.reading import reads
+from phosphene.io.run_folder import read_json
 from phosphene.models import bundled
 from phosphene.models.batch_invariance import full_batches, group_noise
 from phosphene.models.pixel_range import from_network, to_network

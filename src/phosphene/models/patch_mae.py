@@ -39,7 +39,7 @@ from torch import Tensor, nn
 from phosphene.errors import DataError, ModelError, did_you_mean
 from phosphene.io.config import Config, validate
 from phosphene.models.batches import in_batches
-from phosphene.models.transformer import Block, initialise, positions, run_blocks
+from phosphene.models.transformer import Block, initialise, position_codes, run_blocks
 from phosphene.training.checkpoint import ModulePart
 from phosphene.training.losses import row_correlation
 from phosphene.training.sampling import Draws
@@ -486,13 +486,13 @@ class PatchMae(nn.Module):
         """Position codes, (1 + n_patches, width): the network's own, or those of another length stretched over it."""
         n_source = self.config.positions_of
         if n_source is None or n_source == self.n_patches:
-            return positions(self.n_patches, width, str(device))
+            return position_codes(self.n_patches, width, str(device))
 
         # Nearest as torch rounds it, which the authors use to fit a checkpoint to another number of patches.
         numbers = torch.arange(1.0, n_source + 1)[None, None]
         source = F.interpolate(numbers, size=self.n_patches)[0, 0].long()
         rows = torch.cat([source.new_zeros(1), source])  # row 0 is the class token's
-        return positions(n_source, width, str(device))[rows.to(device)]
+        return position_codes(n_source, width, str(device))[rows.to(device)]
 
     def _name(self, subject: str | None) -> str:
         if subject is None and len(self.subjects) == 1:

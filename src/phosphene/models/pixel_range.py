@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
 
 
-def eight_bits(pixels: np.ndarray) -> np.ndarray:
+def as_eight_bits(pixels: np.ndarray) -> np.ndarray:
     """Pictures as 8 bits, as public preprocessing that works on files sees them.
 
     Parameters
@@ -32,7 +32,7 @@ def eight_bits(pixels: np.ndarray) -> np.ndarray:
 
     Examples
     --------
-    >>> eight_bits(np.full((1, 1, 1, 1), 0.5)).item()
+    >>> as_eight_bits(np.full((1, 1, 1, 1), 0.5)).item()
     128
     """
     if pixels.ndim != 4 or pixels.shape[3] not in (1, 3) or not all(pixels.shape[1:]):

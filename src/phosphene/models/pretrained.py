@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from phosphene.errors import ModelError
-from phosphene.io.folder import read_json
 from phosphene.io.foreign import read_foreign
 from phosphene.io.reading import reads
+from phosphene.io.run_folder import read_json
 
 if TYPE_CHECKING:
     from torch import nn
@@ -96,7 +96,7 @@ def read_config(folder: Path, kind: str) -> dict[str, Any]:
 
 
 @reads("folder", ModelError)
-def load(folder: Path, architecture: str) -> nn.Module:
+def load_pretrained(folder: Path, architecture: str) -> nn.Module:
     """A network in float32, in evaluation mode.
 
     Parameters

@@ -1,8 +1,8 @@
 """A public CLIP: where it lies, what is done to pictures before it sees them, and how it is loaded without surprises.
 
 Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision". The network is that of
-transformers, so this file holds no architecture: `locate` finds a checkpoint, `Preprocessing` reads its settings, `load`
-and `load_tokenizer` read it, and `digest` names its contents.
+transformers, so this file holds no architecture: `locate_checkpoint` finds a checkpoint, `Preprocessing` reads its
+settings, `load_clip` and `load_tokenizer` read it, and `checkpoint_digest` names its contents.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from phosphene.errors import ConfigError, ModelError, NotAvailable
-from phosphene.io.folder import read_json
 from phosphene.io.reading import reads
+from phosphene.io.run_folder import read_json
 from phosphene.models import pretrained
-from phosphene.models.pixel_range import eight_bits
+from phosphene.models.pixel_range import as_eight_bits
 from phosphene.types.identity import digest_of
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class Preprocessing:
         """
         from PIL import Image
 
-        pixels = eight_bits(np.asarray(pixels))
+        pixels = as_eight_bits(np.asarray(pixels))
         height, width = pixels.shape[1:3]
 
         # Truncated, not rounded, as in transformers: the longer side of a picture decides where its middle is.
@@ -174,7 +174,7 @@ def _side(value: Any) -> int | None:
 # -- checkpoints -------------------------------------------------------------------------------------------------------
 
 
-def locate(name: str, revision: str | None, download: bool) -> Path:
+def locate_checkpoint(name: str, revision: str | None, download: bool) -> Path:
     """The folder of a checkpoint, from a path or a name on the hub.
 
     Parameters
@@ -243,18 +243,18 @@ def locate(name: str, revision: str | None, download: bool) -> Path:
 
 
 @reads("folder", ModelError)
-def digest(folder: Path) -> dict[str, str]:
+def checkpoint_digest(folder: Path) -> dict[str, str]:
     """SHA-256 of the weights and of the configuration: what features are filed under."""
     of_weights = hashlib.sha256()
     for file in pretrained.weight_files(folder):
         with open(file, "rb") as handle:
             of_weights.update(hashlib.file_digest(handle, "sha256").digest())
 
-    of_config = digest_of(json.dumps(read_config(folder), sort_keys=True))
+    of_config = digest_of(json.dumps(read_clip_config(folder), sort_keys=True))
     return {"weights": of_weights.hexdigest(), "config": of_config}
 
 
-def load(folder: Path) -> nn.Module:
+def load_clip(folder: Path) -> nn.Module:
     """The network of a checkpoint: transformers' CLIPModel in float32, frozen, in evaluation mode.
 
     Parameters
@@ -270,12 +270,12 @@ def load(folder: Path) -> nn.Module:
     Raises
     ------
     ModelError
-        As :func:`phosphene.models.pretrained.load`.
+        As :func:`phosphene.models.pretrained.load_pretrained`.
     """
-    return pretrained.load(folder, "CLIPModel").requires_grad_(False)
+    return pretrained.load_pretrained(folder, "CLIPModel").requires_grad_(False)
 
 
-def read_config(folder: Path) -> dict[str, Any]:
+def read_clip_config(folder: Path) -> dict[str, Any]:
     """The configuration of a CLIP, its ``config.json``.
 
     Parameters

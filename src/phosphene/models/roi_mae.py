@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from phosphene.errors import ModelError, did_you_mean
 from phosphene.io.config import Config, validate
 from phosphene.models.batches import in_batches
-from phosphene.models.transformer import Block, initialise, positions, run_blocks
+from phosphene.models.transformer import Block, initialise, position_codes, run_blocks
 from phosphene.training.checkpoint import ModulePart
 from phosphene.training.losses import row_correlation
 from phosphene.training.sampling import Draws
@@ -539,7 +539,7 @@ class RoiMae(nn.Module):
         return self.patch_embed(x[:, wrapped])
 
     def _encode(self, tokens: Tensor) -> Tensor:
-        code = positions(tokens.shape[1], self.config.width, str(tokens.device))  # (1 + tokens, width)
+        code = position_codes(tokens.shape[1], self.config.width, str(tokens.device))  # (1 + tokens, width)
         class_token = (self.cls_token + code[0]).expand(len(tokens), -1, -1)
         x = torch.cat([class_token, tokens + code[1:]], dim=1)
         x = run_blocks(self.blocks, x, first_only=True, recompute=self.recompute)  # (n, 1, width)
@@ -547,7 +547,7 @@ class RoiMae(nn.Module):
         return self.pred(self.norm(x[:, 0]))  # (n, latent)
 
     def _decode(self, latents: Tensor, n_tokens: int) -> Tensor:
-        code = positions(n_tokens, self.config.decoder_width, str(latents.device))  # (1 + tokens, decoder_width)
+        code = position_codes(n_tokens, self.config.decoder_width, str(latents.device))  # (1 + tokens, decoder_width)
         class_token = self.decoder_embed(latents)[:, None] + code[0]
         mask_tokens = (self.mask_token + code[1:]).expand(len(latents), -1, -1)
         x = torch.cat([class_token, mask_tokens], dim=1)

@@ -20,7 +20,7 @@ import torch
 from phosphene.errors import ModelError
 from phosphene.io.foreign import read_foreign
 from phosphene.io.reading import reads
-from phosphene.models.transformer import positions
+from phosphene.models.transformer import position_codes
 
 if TYPE_CHECKING:
     from phosphene.models.patch_mae import PatchMae
@@ -183,7 +183,7 @@ def _check_positions(weights: Mapping[str, torch.Tensor]) -> None:
                 f"'{name}' of the checkpoint has shape {tuple(theirs.shape)}, not (1, 1 + patches, width)."
             )
 
-        computed = positions(theirs.shape[1] - 1, theirs.shape[2])  # (1 + patches, width)
+        computed = position_codes(theirs.shape[1] - 1, theirs.shape[2])  # (1 + patches, width)
         gap = float((theirs[0] - computed).abs().max())
         if not gap < 1e-3:  # half precision rounds numbers up to one by 5e-4; NaN fails too
             raise ModelError(

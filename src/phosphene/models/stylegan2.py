@@ -49,15 +49,16 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from phosphene.errors import ConfigError, DataError, ModelError
-from phosphene.io import atomic
+from phosphene.io import atomic, memory
 from phosphene.io.config import Config, validate
-from phosphene.io.folder import read_json
+from phosphene.io.pickle_check import check_pickle
 from phosphene.io.reading import reads
+from phosphene.io.run_folder import read_json
 from phosphene.io.stages import read_safetensors
 from phosphene.models import bundled
 from phosphene.models.batch_invariance import picture_rng
 from phosphene.models.pixel_range import from_network, to_network
-from phosphene.models.stylegan2_augment import augmented
+from phosphene.models.stylegan2_augment import augmented_batch
 from phosphene.training.checkpoint import ModulePart, load_module_state, module_state
 from phosphene.types import digest_of
 
@@ -723,7 +724,7 @@ def with_deviation(x: Tensor, group: int) -> Tensor:
 PictureFeatures = Callable[[Tensor], Tensor]
 
 
-def contrast(a: Tensor, b: Tensor, tau: float = 0.5, row_share: float = 0.0) -> Tensor:
+def contrastive_cost(a: Tensor, b: Tensor, tau: float = 0.5, row_share: float = 0.0) -> Tensor:
     """How badly rows of `b` find their own row of `a` among all, and the other way round.
 
         S_ij = cos(a_i, b_j) / tau
@@ -1014,7 +1015,7 @@ class GanObjective(nn.Module):
         return network.synthesise(w, c[:n], noise), w
 
     def _contrast(self, a: Tensor, b: Tensor) -> Tensor:
-        return contrast(a, b, self.config.tau, self.config.row_share)
+        return contrastive_cost(a, b, self.config.tau, self.config.row_share)
 
     def _matches(self, a: Tensor, b: Tensor) -> Tensor:
         """Mean contrast over conditions of (n, conditions, d)."""
@@ -1055,7 +1056,7 @@ class GanObjective(nn.Module):
 
     def _augment(self, x: Tensor, draws: Draws) -> Tensor:
         if self.config.ada_target:
-            return augmented(x, draws, float(self.chance))
+            return augmented_batch(x, draws, float(self.chance))
 
         return x
 
@@ -1532,12 +1533,16 @@ def read_pickle(file: str | Path) -> dict[str, dict[str, Tensor]]:
             raise ModelError(f"{file} has {file.stat().st_size / 1e9:.1f} GB; StyleGAN2's pickles have less than one.")
 
         with open(file, "rb") as stream:
+            check_pickle(stream, file.stat().st_size)
             content = _StyleGanUnpickler(stream, file).load()
     except OSError as error:
         raise ModelError(f"the checkpoint {file} cannot be read ({error.strerror or error}).") from error
     except ModelError:
         raise
     except Exception as error:  # a broken or hostile pickle can raise anything
+        if memory.is_exhausted(error):
+            raise
+
         raise ModelError(f"{file} is no StyleGAN2 pickle, or is damaged ({type(error).__name__}: {error}).") from error
 
     networks = {}

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from phosphene.training import Draws
 
-__all__ = ["augmented"]
+__all__ = ["augmented_batch"]
 
 
-def augmented(x: Tensor, draws: Draws, chance: float) -> Tensor:
+def augmented_batch(x: Tensor, draws: Draws, chance: float) -> Tensor:
     """Changed pictures, with gradients.
 
     Parameters

@@ -172,7 +172,7 @@ def run_blocks(blocks: nn.ModuleList, x: Tensor, *, first_only: bool = False, re
 
 
 @lru_cache(maxsize=32)
-def positions(n: int, width: int, device: str = "cpu") -> Tensor:
+def position_codes(n: int, width: int, device: str = "cpu") -> Tensor:
     """Fixed position codes, those of token 0 to n - 1 behind a row of zeros for the class token.
 
         code_i = sin(p f_i), ..., cos(p f_i), ...,    f_i = 10000^(-i / (width / 2)),    i from 0 to width / 2 - 1
@@ -193,7 +193,7 @@ def positions(n: int, width: int, device: str = "cpu") -> Tensor:
 
     Examples
     --------
-    >>> positions(2, 4)[:2].tolist()
+    >>> position_codes(2, 4)[:2].tolist()
     [[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0]]
     """
     half = width // 2

@@ -21,7 +21,7 @@ run, :class:`VdvaePart`; and its weights, the bundled ones or the public ImageNe
 under the MIT licence, the weights state none). It is read without running anything in it:
 
 >>> convert("imagenet64-iter-1600000-model-ema.th", "weights/vdvae64")                 # doctest: +SKIP
->>> pictures = VdvaeDecoder(load("weights/vdvae64"))                                   # doctest: +SKIP
+>>> pictures = VdvaeDecoder(load_vdvae("weights/vdvae64"))                                   # doctest: +SKIP
 >>> pictures.decode(predicted, ids, seed=0)     # (n, 91168) to (n, 64, 64, 3)         # doctest: +SKIP
 """
 
@@ -46,9 +46,9 @@ from torch import Tensor, nn
 from phosphene.errors import ConfigError, DataError, ModelError, did_you_mean
 from phosphene.io import atomic
 from phosphene.io.config import Config, validate
-from phosphene.io.folder import read_json
 from phosphene.io.foreign import must_fit, read_foreign
 from phosphene.io.reading import reads
+from phosphene.io.run_folder import read_json
 from phosphene.io.stages import read_safetensors
 from phosphene.models import bundled
 from phosphene.models.batch_invariance import full_batches, group_noise, picture_rng
@@ -1086,7 +1086,7 @@ def public_weights(tensors: dict[str, Tensor], config: VdvaeConfig) -> dict[str,
 
 
 @reads("name", ModelError)
-def load(name: str | Path = LAB, device: str = "cpu", lab_folder: Path | None = None) -> Vdvae:
+def load_vdvae(name: str | Path = LAB, device: str = "cpu", lab_folder: Path | None = None) -> Vdvae:
     """A trained network, frozen, in evaluation mode.
 
     Parameters
@@ -1117,7 +1117,7 @@ def load(name: str | Path = LAB, device: str = "cpu", lab_folder: Path | None = 
 
     folder = _folder(name)
     with torch.device("meta"):
-        network = _network(read_config(folder))
+        network = _network(read_vdvae_config(folder))
 
     network = network.to_empty(device="cpu")
     load_module_state(network, read_safetensors(folder / _WEIGHTS), f"the Very Deep VAE in {folder}")
@@ -1125,15 +1125,15 @@ def load(name: str | Path = LAB, device: str = "cpu", lab_folder: Path | None = 
     return network.eval().requires_grad_(False).to(device)
 
 
-def read_config(name: str | Path = LAB, lab_folder: Path | None = None) -> VdvaeConfig:
+def read_vdvae_config(name: str | Path = LAB, lab_folder: Path | None = None) -> VdvaeConfig:
     """Sizes of a trained network.
 
     Parameters
     ----------
     name : str or Path, optional
-        as for :func:`load`
+        as for :func:`load_vdvae`
     lab_folder : Path, optional
-        as for :func:`load`
+        as for :func:`load_vdvae`
 
     Returns
     -------
@@ -1143,7 +1143,7 @@ def read_config(name: str | Path = LAB, lab_folder: Path | None = None) -> Vdvae
     Raises
     ------
     ConfigError, NotAvailable, ModelError
-        As :func:`load`.
+        As :func:`load_vdvae`.
     """
     if str(name) == LAB:
         return validate(VdvaeConfig, bundled.record("vdvae", lab_folder)["config"], "the bundled network 'vdvae'")
@@ -1153,15 +1153,15 @@ def read_config(name: str | Path = LAB, lab_folder: Path | None = None) -> Vdvae
 
 
 @reads("name", ModelError)
-def digest(name: str | Path = LAB, lab_folder: Path | None = None) -> dict[str, str]:
+def weights_digest(name: str | Path = LAB, lab_folder: Path | None = None) -> dict[str, str]:
     """SHA-256 of weights and of sizes: what latents are filed under.
 
     Parameters
     ----------
     name : str or Path, optional
-        as for :func:`load`
+        as for :func:`load_vdvae`
     lab_folder : Path, optional
-        as for :func:`load`
+        as for :func:`load_vdvae`
 
     Returns
     -------
@@ -1171,7 +1171,7 @@ def digest(name: str | Path = LAB, lab_folder: Path | None = None) -> dict[str, 
     Raises
     ------
     ConfigError, NotAvailable, ModelError
-        As :func:`load`.
+        As :func:`load_vdvae`.
     """
     if str(name) == LAB:
         weights = str(bundled.record("vdvae", lab_folder)["sha256"])
@@ -1183,7 +1183,7 @@ def digest(name: str | Path = LAB, lab_folder: Path | None = None) -> dict[str, 
         except OSError as error:
             raise ModelError(f"{file} cannot be read ({error.strerror}).") from error
 
-    config = read_config(name, lab_folder).model_dump(mode="json")
+    config = read_vdvae_config(name, lab_folder).model_dump(mode="json")
     return {"weights": weights, "config": digest_of(json.dumps(config, sort_keys=True))}
 
 

@@ -45,8 +45,9 @@ from phosphene.errors import DataError, ModelError
 from phosphene.io import atomic
 from phosphene.io.config import Config, validate
 from phosphene.io.file_digest import digest_of_path
-from phosphene.io.folder import read_json
+from phosphene.io.inside import must_stay_inside
 from phosphene.io.progress import Progress
+from phosphene.io.run_folder import read_json
 from phosphene.io.stages import (
     StageStore,
     load_part,
@@ -417,6 +418,7 @@ class Recipe(Generic[C]):
             self.picture_lineages_[stage.name] = pictures
 
             if self._training is not None and store.writes:
+                must_stay_inside(self._training)
                 shutil.rmtree(self._training, ignore_errors=True)
 
         if store.folder is not None and store.writes:
@@ -523,6 +525,14 @@ class Recipe(Generic[C]):
                 "seed": self.seed,
             }
         )
+
+    def _versions(self, stage: Stage) -> dict[str, int]:
+        """Version number of the part, the method and every solver of a stage, by name."""
+        numbers = {name_of(stage.part): version_of(stage.part), stage.method: stage.version}
+        for solver in stage.solvers(self.config):
+            numbers[name_of(solver)] = version_of(solver)
+
+        return numbers
 
     def _data_digests(self, trials: Trials, stimuli: Stimuli) -> dict[str, str]:
         return {
@@ -733,6 +743,7 @@ class Recipe(Generic[C]):
             "n_voxels": self.n_voxels_,
             "image_shape": list(self.image_shape_),
             "stages": [stage.name for stage in self.stages_of(self.config)],
+            "versions": {stage.name: self._versions(stage) for stage in self.stages_of(self.config)},
             "phosphene": __version__,
         }
 
@@ -745,7 +756,8 @@ class Recipe(Generic[C]):
         Raises
         ------
         ModelError
-            When a stage is missing or damaged, or the folder holds another recipe.
+            When a stage is missing or damaged, when what fitted it has changed its meaning since, or when the folder holds
+            another recipe.
         """
         folder = atomic.checked_path(folder)
         record = read_json(folder / RECIPE)
@@ -757,6 +769,8 @@ class Recipe(Generic[C]):
         recipe = cls(config, seed=record["seed"])  # pyright: ignore[reportArgumentType]  that class is C
 
         for stage in cls.stages_of(config):
+            filed = record.get("versions", {}).get(stage.name, {})
+            _refuse_other_versions(folder, stage.name, filed, recipe._versions(stage), record.get("phosphene"))
             place = folder / "stages" / stage.name
             setattr(recipe, f"{stage.name}_", load_part(place, stage.part))
             recipe.stage_lineages_[stage.name] = read_lineage(place)
@@ -767,6 +781,20 @@ class Recipe(Generic[C]):
         recipe.image_shape_ = tuple(record["image_shape"])
 
         return recipe
+
+
+def _refuse_other_versions(
+    folder: Path, stage: str, filed: Mapping[str, int], now: Mapping[str, int], phosphene: str | None
+) -> None:
+    """Raise ModelError where a part or solver of a stage computes something else than when the stage was fitted."""
+    for name, number in filed.items():
+        current = now.get(name, number)  # what is gone or renamed cannot be compared; digests of stages guard the rest
+        if current != number:
+            raise ModelError(
+                f"stage '{stage}' of {folder} was fitted by version {number} of {name}; this phosphene ({__version__}) has "
+                f"version {current}, which computes something else. Fit again into another folder, or open the run with "
+                f"phosphene {phosphene or 'as it was then'}."
+            )
 
 
 def _sorted(stimuli: Stimuli) -> Stimuli:

@@ -32,7 +32,7 @@ from phosphene.data.splits import inner_folds
 from phosphene.errors import ConfigError
 from phosphene.features import cache_folder
 from phosphene.features.clip import ClipFeatures
-from phosphene.features.vdvae import VdvaeFeatures
+from phosphene.features.vdvae_latents import VdvaeFeatures
 from phosphene.io.config import Config
 from phosphene.io.store import StoredRows
 from phosphene.models import bundled
@@ -263,7 +263,7 @@ class TwoStageGenerator(Generator):
         if name == vdvae_weights.LAB:
             return VdvaePart.of(cast(Vdvae, bundled.load("vdvae")))
 
-        return VdvaePart.of(vdvae_weights.load(name))
+        return VdvaePart.of(vdvae_weights.load_vdvae(name))
 
     def load_second(self) -> DualGuided:
         """The dual-guided diffusion, as it comes."""

@@ -207,4 +207,4 @@ class Cad(LatentDiffusion[CadConfig]):
                 "phase 2 out with recipe.attend=false."
             )
 
-        return pretrained.load(Path(c.folder), "ViTMAEForPreTraining"), {"mean": c.mean, "spread": c.spread}
+        return pretrained.load_pretrained(Path(c.folder), "ViTMAEForPreTraining"), {"mean": c.mean, "spread": c.spread}

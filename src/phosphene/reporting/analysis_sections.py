@@ -10,12 +10,12 @@ from typing import Any
 import pandas as pd
 
 from phosphene.analysis import analysis_names
-from phosphene.analysis.base import COLUMNS
+from phosphene.analysis.interface import COLUMNS
 from phosphene.errors import PhospheneError
-from phosphene.io.folder import read_json
+from phosphene.io.run_folder import read_json
 from phosphene.reporting.contents import Contents, plain
 from phosphene.reporting.image_grid import data_uri, picture_file
-from phosphene.reporting.words import HIDDEN, is_secret
+from phosphene.reporting.plain_words import HIDDEN, is_secret
 
 __all__ = ["analysis_sections"]
 

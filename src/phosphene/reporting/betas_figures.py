@@ -90,7 +90,7 @@ def repeats(counts: np.ndarray) -> Figure:
     return figure
 
 
-def components(curve: np.ndarray, chosen: int) -> Figure:
+def component_curve(curve: np.ndarray, chosen: int) -> Figure:
     """Cross-validated score of betas against the number of noise components.
 
     Parameters

@@ -10,15 +10,16 @@ from zipfile import BadZipFile
 import numpy as np
 import pandas as pd
 
-from phosphene.betas.folder import FOUND
+from phosphene.betas.betas_folder import FOUND
 from phosphene.data import read_dataset
-from phosphene.errors import DataError
+from phosphene.errors import DataError, PhospheneError
 from phosphene.io import atomic
+from phosphene.io.npz_file import read_npz
 from phosphene.reporting import betas_figures as draw
 from phosphene.reporting.html import render
+from phosphene.reporting.plain_words import number, whole
 from phosphene.reporting.run_figures import figure_values
 from phosphene.reporting.wording import capital
-from phosphene.reporting.words import number, whole
 from phosphene.types import Trials
 
 if TYPE_CHECKING:
@@ -78,8 +79,9 @@ def betas_report(folder: str | Path, subject: str | None = None, out: str | Path
 
 def _found(path: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files}
+        return read_npz(path)
+    except PhospheneError:
+        raise
     except (OSError, ValueError, EOFError, KeyError, BadZipFile) as error:
         raise DataError(
             f"{path} cannot be read ({error}), so there is nothing to report. Run `phosphene betas` again with --replace."
@@ -171,7 +173,7 @@ def _conclusions(trials: Trials, found: dict[str, np.ndarray]) -> list[str]:
         )
     elif moved_s:
         sentences.append(
-            f"The onsets were moved by {signed(moved_s)} s, as the data ask; betas of the files' onsets would be poor."
+            f"The onsets were moved by {shortest_signed(moved_s)} s, as the data ask; betas of the files' onsets would be poor."
         )
     else:
         sentences.append("The onsets agree with the data.")
@@ -253,7 +255,7 @@ def _chosen(trials: Trials, found: dict[str, np.ndarray]) -> list[dict[str, Any]
     if len(found["curve"]) > 1:
         n = int(p.get("n_components", 0))
         out.append(_figure(
-            lambda: draw.components(found["curve"], n), "Gain in agreement of repeats against noise components.",
+            lambda: draw.component_curve(found["curve"], n), "Gain in agreement of repeats against noise components.",
             "How much better betas of a stimulus agree with those in other runs when so many noise components are removed; the "
             "fewest that reach nearly the most are used.",
         ))  # fmt: skip
@@ -345,10 +347,10 @@ def _figure(make: Callable[[], Figure], alt: str, caption: str) -> dict[str, Any
     return figure_values(make(), alt, caption)
 
 
-def signed(value: float) -> str:
+def shortest_signed(value: float) -> str:
     """Return a number with its sign, a true minus where it is negative.
 
-    Other than `phosphene.reporting.words.signed` it prints the shortest text of the number, as a person would type it.
+    Other than `phosphene.reporting.plain_words.signed` it prints the shortest text of the number, as a person would type it.
     """
     return f"{value:+g}".replace("-", "−")
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["present"]
+__all__ = ["present_categories"]
 
 _MEASURES = {
     "auc": "Mean AUC, all labels",
@@ -43,7 +43,7 @@ _COLOURS = (drawing.BRAIN, drawing.CEILING, "#4f8a5b", "#8a5f9e", "#b8902f", "#5
 _PER_COLUMN = 30
 
 
-def present(found: CategoriesFindings) -> Presentation:
+def present_categories(found: CategoriesFindings) -> Presentation:
     """Turn the findings into sentences and figures.
 
     Parameters

@@ -12,7 +12,7 @@ from phosphene.metrics.registry import kind_of, metric_of, space_of
 from phosphene.reporting.wording import capital
 from phosphene.types.identity import listed
 from phosphene.validity import compare
-from phosphene.validity.base import rows_where
+from phosphene.validity.check import rows_where
 
 CONTROL_NAMES = {
     "category": "the category-only decoder",

@@ -15,11 +15,12 @@ import pandas as pd
 from phosphene.data.privacy import telling_names
 from phosphene.errors import PhospheneError, PhospheneWarning
 from phosphene.io.config import flatten
-from phosphene.io.folder import RunFolder
 from phosphene.io.reading import open_npy
+from phosphene.io.run_folder import RunFolder
+from phosphene.io.seals import broken_seals
+from phosphene.reporting.plain_words import HIDDEN, VERDICTS, is_secret, metric_words
 from phosphene.reporting.rows import rows_at
-from phosphene.reporting.words import HIDDEN, VERDICTS, is_secret, metric_words
-from phosphene.validity.base import rows_where
+from phosphene.validity.check import rows_where
 
 SHOW_ALL_UP_TO = 12
 """A run of at most this many pictures shows every one, from best to worst."""
@@ -124,8 +125,6 @@ class Contents:
         for name in table.columns:
             if name in _NUMERIC and name in columns:
                 table[name] = pd.to_numeric(table[name], errors="coerce")
-            elif not pd.api.types.is_numeric_dtype(table[name]):
-                table[name] = table[name].map(_without_quote)
 
         return table
 
@@ -146,6 +145,12 @@ class Contents:
     @cached_property
     def scores(self) -> pd.DataFrame:
         """Scores of this split, all inputs."""
+        for name in broken_seals(self.run.path, ["scores.csv", "validity.csv"]):
+            self.notes.append(
+                f"{name} was changed after `phosphene evaluate` wrote it: what this page says of it is not what was measured. "
+                f"Run {self.command('evaluate')} again."
+            )
+
         table = self.table(
             ["split", "input", "metric", "value", "ci_low", "ci_high", "chance", "p", "n", "setting"], "scores.csv"
         )
@@ -624,14 +629,6 @@ def plain(value: Any) -> str:
         return f"{value:.6g}"
 
     return str(value)
-
-
-def _without_quote(value: Any) -> Any:
-    """A text as it was before a quote was put before a formula sign, against spreadsheets that would run it."""
-    if isinstance(value, str) and value[:1] == "'" and value[1:2] in ("=", "+", "@"):
-        return value[1:]
-
-    return value
 
 
 def _truthy(column: pd.Series) -> np.ndarray:

@@ -12,7 +12,7 @@ from phosphene.reporting import drawing
 from phosphene.reporting.presentation import Drawing, Presentation
 from phosphene.reporting.wording import with_interval
 
-__all__ = ["INPUTS", "present"]
+__all__ = ["INPUTS", "present_cycle"]
 
 INPUTS = {
     "cycle": "cycle",
@@ -38,7 +38,7 @@ _NOTES = {
 }
 
 
-def present(found: CycleFindings) -> Presentation:
+def present_cycle(found: CycleFindings) -> Presentation:
     """Turn the findings into sentences and figures.
 
     Parameters

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 
 from phosphene.data.findings import Finding
-from phosphene.data.measure import measure
 from phosphene.data.plan_check import check_fetched
 from phosphene.data.preview import preview
 from phosphene.data.privacy import check_privacy
@@ -21,12 +20,13 @@ from phosphene.data.quality import check_trials
 from phosphene.data.registry import known, locate, reader
 from phosphene.data.sections import Section, render, render_findings
 from phosphene.data.splits import same_picture_across, same_pictures
+from phosphene.data.value_ranges import measure
 from phosphene.errors import PhospheneError, PhospheneWarning
 from phosphene.io.reading import reading
 from phosphene.reporting.contact_sheet import contact_sheet
 from phosphene.reporting.rows import rows_at
 from phosphene.types import ROI, Dataset, Split, Stimuli, Trials
-from phosphene.validity.base import rows_where
+from phosphene.validity.check import rows_where
 
 __all__ = [
     "Section",
@@ -76,7 +76,7 @@ def list_rows(root: str | Path | None = None) -> list[dict[str, str]]:
                 row["found"] = str(locate(name, root=root).path)
             else:
                 row["found"] = "built in"
-        except (PhospheneError, ImportError) as error:
+        except Exception as error:  # a reader of another package may raise anything; the others are listed all the same
             row["problem"] = str(error)
 
         rows.append(row)

@@ -43,7 +43,7 @@ __all__ = [
     "png",
     "retrieval",
     "roi_bars",
-    "similarity",
+    "similarity_figure",
     "style",
     "svg",
     "voxel_histogram",
@@ -59,7 +59,7 @@ _DASHES = (0, (3, 2))  # gaps of a dashed line, in line widths
 # -- which is which ----------------------------------------------------------------------------------------------------
 
 
-def similarity(matrix: np.ndarray, groups: Sequence[str] | None = None, space: str = "") -> Figure:
+def similarity_figure(matrix: np.ndarray, groups: Sequence[str] | None = None, space: str = "") -> Figure:
     """Similarity of every decoded picture (row) with every seen one (column).
 
     Parameters

@@ -19,14 +19,11 @@ from phosphene._version import __version__
 from phosphene.errors import ConfigError
 from phosphene.io import atomic
 from phosphene.io.config import flatten
-from phosphene.io.folder import SEEN, RunFolder
+from phosphene.io.run_folder import SEEN, RunFolder
 from phosphene.reporting.analysis_sections import analysis_sections
 from phosphene.reporting.contents import Contents, plain
-from phosphene.reporting.image_grid import contact_sheet, image_grid
-from phosphene.reporting.run_comparison import check_comparable, comparison
-from phosphene.reporting.run_figures import ENCODING, Drawn, draw_all, figure_values, near_copies, save_all
-from phosphene.reporting.tables import published_table, score_table
-from phosphene.reporting.words import (
+from phosphene.reporting.image_grid import image_grid, picture_sheet
+from phosphene.reporting.plain_words import (
     HIDDEN,
     VERDICTS,
     input_words,
@@ -38,6 +35,9 @@ from phosphene.reporting.words import (
     signed,
     whole,
 )
+from phosphene.reporting.run_comparison import check_comparable, comparison
+from phosphene.reporting.run_figures import ENCODING, Drawn, draw_all, figure_values, near_copies, save_all
+from phosphene.reporting.tables import published_table, score_table
 from phosphene.run import Run
 
 __all__ = ["RunLike", "render", "report"]
@@ -91,15 +91,15 @@ def report(run: RunLike | Sequence[RunLike], out: str | Path | None = None) -> P
         raise ConfigError("a report needs at least one run; name its folder.")
 
     check_comparable(runs)
-    first = runs[0].run.path
-    figure_folder = None
-    path = first / "report.html"
+    first = runs[0].run
+    if out is not None:
+        return _write(runs, atomic.checked_path(out), None)
 
-    if out is None:
-        figure_folder = first / "figures"
-    else:
-        path = atomic.checked_path(out)
+    with first.locked("report"):  # which also sweeps figures that a killed report left half written
+        return _write(runs, first.path / "report.html", first.path / "figures")
 
+
+def _write(runs: Sequence[Contents], path: Path, figure_folder: Path | None) -> Path:
     pages = [_page(runs[0], figure_folder), *(_page(contents, None) for contents in runs[1:])]
     values: dict[str, Any] = {"runs": pages, "comparison": None, "title": pages[0]["title"]}
     if len(runs) > 1:
@@ -243,7 +243,7 @@ def _page(contents: Contents, figure_folder: Path | None) -> dict[str, Any]:
         "conclusions": [line for line in contents.conclusions if not line.startswith(("Check ", "Not tested"))],
         "plates": [image_grid(group, contents, sources) for group in groups],
         "sorted_by": sorted_by,
-        "sheet": contact_sheet(contents),
+        "sheet": picture_sheet(contents),
         "n_pictures": contents.n_pictures,
         "sources": sources,
         "scores": scores,

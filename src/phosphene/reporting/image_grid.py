@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from phosphene.io.folder import SEEN
+from phosphene.io.run_folder import SEEN
 from phosphene.reporting.contents import SHEET, Contents, PictureGroup
 from phosphene.reporting.drawing import as_uint8, mosaic
-from phosphene.reporting.words import input_words, number, whole
+from phosphene.reporting.plain_words import input_words, number, whole
 
 LARGEST_SIDE = 224
 """Pictures are shown at most this large, in pixels; the run holds them in full. Controls are shown half as large."""
@@ -211,7 +211,7 @@ def _other_samples(group: PictureGroup, contents: Contents) -> list[dict[str, An
     return rows
 
 
-def contact_sheet(contents: Contents) -> dict[str, Any] | None:
+def picture_sheet(contents: Contents) -> dict[str, Any] | None:
     """Many pictures in one image, seen above decoded; evenly thinned for large test sets.
 
     Parameters

@@ -12,7 +12,7 @@ from phosphene.reporting.drawing import BRAIN, CONTROL, MUTED
 from phosphene.reporting.presentation import Animation, Drawing, Presentation
 from phosphene.reporting.wording import space_words
 
-__all__ = ["INPUTS", "MEASURES", "present"]
+__all__ = ["INPUTS", "MEASURES", "present_interpolation"]
 
 INPUTS = {"brain": "own ends", "wrong": "ends of other pairs"}
 MEASURES = {
@@ -30,7 +30,7 @@ LEVEL = 0.05
 _N_COLUMNS = 9
 
 
-def present(found: InterpolateFindings) -> Presentation:
+def present_interpolation(found: InterpolateFindings) -> Presentation:
     """Turn the findings into sentences and figures.
 
     Parameters

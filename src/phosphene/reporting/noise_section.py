@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["measure_words", "present"]
+__all__ = ["noise_measure_words", "present_noise"]
 
 _MEASURES = {
     "pixcorr": "PixCorr",
@@ -43,7 +43,7 @@ _NETWORKS = {
 _OF_THE_LAB = "Seen by a network of the lab: not to be compared with published scores, which are of other networks."
 
 
-def present(found: NoiseFindings) -> Presentation:
+def present_noise(found: NoiseFindings) -> Presentation:
     """Turn the findings into sentences and figures.
 
     Parameters
@@ -61,7 +61,7 @@ def present(found: NoiseFindings) -> Presentation:
         arms[arm_of(amplitude)] = f"noise {amplitude:g}"
 
     arms |= {PURE: "pure noise", LATENT: "no first stage"}
-    measures = {metric: measure_words(metric) for metric in found.baseline}
+    measures = {metric: noise_measure_words(metric) for metric in found.baseline}
 
     return Presentation(
         sentences=_sentences(found),
@@ -72,7 +72,7 @@ def present(found: NoiseFindings) -> Presentation:
     )
 
 
-def measure_words(measure: str) -> str:
+def noise_measure_words(measure: str) -> str:
     """A metric for people.
 
     Parameters
@@ -87,7 +87,7 @@ def measure_words(measure: str) -> str:
 
     Examples
     --------
-    >>> measure_words("two_way.pictures.clip_lab"), measure_words("pixcorr")
+    >>> noise_measure_words("two_way.pictures.clip_lab"), measure_words("pixcorr")
     ('Two-way (lab CLIP)', 'PixCorr')
     """
     if measure in _MEASURES:
@@ -141,7 +141,7 @@ def _verdict(measured: pd.DataFrame) -> str:
 
     for words, is_member in groups.items():
         if is_member.any():
-            parts.append(f"{words} {listed([measure_words(m) for m in measured.loc[is_member, 'measure']])}")
+            parts.append(f"{words} {listed([noise_measure_words(m) for m in measured.loc[is_member, 'measure']])}")
 
     if not parts:
         return "No score of the decoded pictures is clear of chance, so there is nothing to divide between the stages."
@@ -153,7 +153,7 @@ def _shares_lost(measured: pd.DataFrame) -> str:
     parts = []
     for row in measured.sort_values("share", ascending=False).to_dict("records"):
         bounds = f"[{_percent(row['ci_low'])}, {_percent(row['ci_high'])}]"
-        parts.append(f"{measure_words(row['measure'])} {_percent(row['share'])} % {bounds}")
+        parts.append(f"{noise_measure_words(row['measure'])} {_percent(row['share'])} % {bounds}")
 
     return f"Share lost when the second stage draws without any first picture: {', '.join(parts)}."
 
@@ -165,7 +165,7 @@ def _changes(found: NoiseFindings, differences: pd.DataFrame) -> list[str]:
     better = []
 
     for measure, rows in differences.groupby("measure", sort=False):
-        words = measure_words(str(measure))
+        words = noise_measure_words(str(measure))
         rows = rows.set_index("input").reindex(arms)
         hurt = [a for a in found.amplitudes if rows.loc[arm_of(a), "ci_high"] < 0]
         helped = [a for a in found.amplitudes if rows.loc[arm_of(a), "ci_low"] > 0]
@@ -196,7 +196,7 @@ def _second_stage_input(found: NoiseFindings) -> str:
     for row in rows_at(given, given["input"] == NONE).to_dict("records"):
         if np.isfinite(row["value"]):
             refined = found.baseline[row["measure"]].value
-            parts.append(f"{measure_words(row['measure'])} {row['value']:.3f} (refined {refined:.3f})")
+            parts.append(f"{noise_measure_words(row['measure'])} {row['value']:.3f} (refined {refined:.3f})")
 
     return f"What the second stage is given, scored itself: {', '.join(parts)}."
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from phosphene.analysis.base import Findings
+from phosphene.analysis.interface import Findings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 __all__ = ["PRESENTERS", "Animation", "Drawing", "Presentation", "present"]
 
 PRESENTERS: dict[str, str] = {
-    "reliability": "phosphene.reporting.reliability_section:present",
-    "cycle": "phosphene.reporting.cycle_section:present",
-    "stimulate": "phosphene.reporting.stimulation_section:present",
-    "words": "phosphene.reporting.words_section:present",
-    "interpolate": "phosphene.reporting.interpolation_section:present",
-    "noise": "phosphene.reporting.noise_section:present",
-    "categories": "phosphene.reporting.categories_section:present",
-    "robustness": "phosphene.reporting.robustness_section:present",
+    "reliability": "phosphene.reporting.reliability_section:present_reliability",
+    "cycle": "phosphene.reporting.cycle_section:present_cycle",
+    "stimulate": "phosphene.reporting.stimulation_section:present_stimulation",
+    "words": "phosphene.reporting.words_section:present_words",
+    "interpolate": "phosphene.reporting.interpolation_section:present_interpolation",
+    "noise": "phosphene.reporting.noise_section:present_noise",
+    "categories": "phosphene.reporting.categories_section:present_categories",
+    "robustness": "phosphene.reporting.robustness_section:present_robustness",
 }
 """Name of an analysis, and where the function lives that turns its findings into sentences and figures."""
 

@@ -14,7 +14,7 @@ from phosphene.reporting.presentation import Drawing, Presentation
 from phosphene.reporting.wording import confidence_words, space_words
 from phosphene.types.identity import listed
 
-__all__ = ["INPUTS", "present"]
+__all__ = ["INPUTS", "present_reliability"]
 
 INPUTS = {
     "true": "true pictures",
@@ -50,7 +50,7 @@ _CONDUCT = {
 }
 
 
-def present(found: ReliabilityFindings) -> Presentation:
+def present_reliability(found: ReliabilityFindings) -> Presentation:
     """Turn the findings into sentences and figures.
 
     Parameters

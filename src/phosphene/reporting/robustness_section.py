@@ -19,7 +19,7 @@ from phosphene.reporting.rows import rows_at
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["INPUTS", "measure_words", "present"]
+__all__ = ["INPUTS", "present_robustness", "robustness_measure_words"]
 
 INPUTS = {RANDOM: "random voxels", INFORMED: "most informative first"}
 _COLOURS = {RANDOM: drawing.BRAIN, INFORMED: drawing.CEILING}
@@ -32,7 +32,7 @@ _INFORMATIVE = {
 }
 
 
-def present(found: RobustnessFindings) -> Presentation:
+def present_robustness(found: RobustnessFindings) -> Presentation:
     """Turn the findings into sentences and figures.
 
     Parameters
@@ -45,7 +45,7 @@ def present(found: RobustnessFindings) -> Presentation:
     Presentation
         sentences, words for the table, figures and notes
     """
-    words = {measure: measure_words(measure) for measure in found.chance}
+    words = {measure: robustness_measure_words(measure) for measure in found.chance}
     measures = {}
     notes = {}
 
@@ -67,7 +67,7 @@ def present(found: RobustnessFindings) -> Presentation:
     )
 
 
-def measure_words(measure: str) -> str:
+def robustness_measure_words(measure: str) -> str:
     """A measure for people.
 
     Parameters
@@ -82,7 +82,7 @@ def measure_words(measure: str) -> str:
 
     Examples
     --------
-    >>> measure_words("auc.mapped.clip_lab"), measure_words("picture.two_way.pictures.scenes")
+    >>> robustness_measure_words("auc.mapped.clip_lab"), measure_words("picture.two_way.pictures.scenes")
     ('Categories, from clip_lab', 'Pictures two-way, classifier')
     """
     kind, _, rest = measure.partition(".")

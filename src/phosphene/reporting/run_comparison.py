@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from phosphene.errors import ModelError, SplitError
-from phosphene.io.folder import SEEN, RunFolder
+from phosphene.io.run_folder import SEEN, RunFolder
 from phosphene.metrics.comparison import LEVEL, Comparison, compare_items
 from phosphene.metrics.registry import kind_of
 from phosphene.reporting.contents import Contents, PictureGroup
 from phosphene.reporting.image_grid import image_grid, picture
+from phosphene.reporting.plain_words import metric_words, number, p_value, signed
 from phosphene.reporting.tables import in_families, score_cell
-from phosphene.reporting.words import metric_words, number, p_value, signed
-from phosphene.validity.base import rows_where
+from phosphene.validity.check import rows_where
 
 HEADLINES = ("two_way", "two_way_within_class", "pixcorr", "ssim.2d", "mse")
 """Kinds of metrics that summaries speak of, the first that is there before the others."""
@@ -63,16 +63,16 @@ def _tested(contents: Contents) -> frozenset[str]:
     return frozenset(contents.index(source)["stimulus"])
 
 
-def labels(runs: Sequence[Contents]) -> list[str]:
+def run_labels(runs: Sequence[Contents]) -> list[str]:
     """A name for every run: that of its folder, numbered where two folders are called the same."""
     names = [c.name for c in runs]
     return [n if names.count(n) == 1 else f"{n} ({i + 1})" for i, n in enumerate(names)]
 
 
 def compare_contents(runs: Sequence[Contents]) -> Comparison:
-    """Paired comparison of the decoded pictures of several runs, under the names of `labels`."""
+    """Paired comparison of the decoded pictures of several runs, under the names of `run_labels`."""
     items = {}
-    for name, contents in zip(labels(runs), runs, strict=True):
+    for name, contents in zip(run_labels(runs), runs, strict=True):
         table = contents.per_item
         items[name] = table[table["input"] == "brain"]
 
@@ -84,7 +84,7 @@ def compare_contents(runs: Sequence[Contents]) -> Comparison:
 
 def comparison(runs: Sequence[Contents]) -> dict[str, Any]:
     """What the page says of several runs together."""
-    names = labels(runs)
+    names = run_labels(runs)
     found = compare_contents(runs)
     rows = []
 
@@ -310,7 +310,7 @@ def against(run: str | Path, others: Sequence[str | Path]) -> list[Contents]:
 
 def text_table(runs: Sequence[Contents]) -> str:
     """The comparison of the first run with each other one as a small table, then in words."""
-    names = labels(runs)
+    names = run_labels(runs)
     found = compare_contents(runs)
     metrics = headlines(found)
     if not metrics:

@@ -10,14 +10,14 @@ import numpy as np
 import pandas as pd
 
 from phosphene.io import atomic
-from phosphene.io.folder import SEEN
 from phosphene.io.reading import open_npy
+from phosphene.io.run_folder import SEEN
 from phosphene.reporting import drawing, figures
 from phosphene.reporting.contents import Contents, PictureGroup
 from phosphene.reporting.image_grid import ImageTile, data_uri, picture_file, stack
 from phosphene.reporting.near_copies import MAX_PAIRS
+from phosphene.reporting.plain_words import input_words, number, redact, whole
 from phosphene.reporting.tables import IDENTIFICATION, family
-from phosphene.reporting.words import input_words, number, redact, whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -50,7 +50,7 @@ def draw_all(contents: Contents, scores: Mapping[str, Any]) -> dict[str, Drawn]:
         category = _categories(contents, n)
         diagonal, rest = _diagonal(matrix)
         draw(
-            f"similarity.{space}", lambda m=matrix, g=category, s=space: figures.similarity(m, g, redact(s)),
+            f"similarity.{space}", lambda m=matrix, g=category, s=space: figures.similarity_figure(m, g, redact(s)),
             f"Similarity matrix in the space {space}, {n} decoded by {matrix.shape[1]} seen pictures.",
             f"Each row is a decoded picture, each column a seen one, in the space {space}. The diagonal is the right "
             f"pair: mean {number(diagonal)} there, {number(rest)} elsewhere."

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from phosphene.analysis.effects import LEVEL, NEAREST, Effect
+from phosphene.analysis.region_targets import Edit
 from phosphene.analysis.stimulate import OwnRise, StimulatedPictures, StimulateFindings
-from phosphene.analysis.targets import Edit
 from phosphene.reporting import drawing
 from phosphene.reporting.drawing import BRAIN, CEILING, CONTROL, INK, MUTED
 from phosphene.reporting.flatmap import short
@@ -18,7 +18,7 @@ from phosphene.reporting.rows import rows_at
 from phosphene.reporting.wording import capital, embedding_words, percent
 from phosphene.types.identity import listed
 
-__all__ = ["present"]
+__all__ = ["present_stimulation"]
 
 _MEASURES = {
     "own_rise": "Own category: rise beyond random voxels",
@@ -48,7 +48,7 @@ _LARGEST_Z = 6.0
 _MAX_CATEGORIES = 24
 
 
-def present(found: StimulateFindings) -> Presentation:
+def present_stimulation(found: StimulateFindings) -> Presentation:
     """Turn the findings into sentences and figures.
 
     Parameters

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from phosphene.reporting.drawing import BRAIN, MUTED
+from phosphene.reporting.plain_words import input_words, metric_words
 from phosphene.reporting.rows import rows_at
 from phosphene.reporting.sweep_results import SweepScale
-from phosphene.reporting.words import input_words, metric_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -19,19 +19,19 @@ import pandas as pd
 from phosphene._version import __version__
 from phosphene.data.oracle import BestLinear
 from phosphene.io import atomic
-from phosphene.io.folder import SEEN, RunFolder
 from phosphene.io.progress import duration
+from phosphene.io.run_folder import SEEN, RunFolder
 from phosphene.metrics.registry import kind_of
 from phosphene.reporting.contents import Contents, plain
 from phosphene.reporting.drawing import style
 from phosphene.reporting.html import render
+from phosphene.reporting.plain_words import input_words, is_secret, metric_words, number
 from phosphene.reporting.rows import rows_at
 from phosphene.reporting.run_comparison import decoded_row
 from phosphene.reporting.run_figures import figure_values
 from phosphene.reporting.sweep_figure import draw_sweep
 from phosphene.reporting.sweep_results import SweepPoint, SweepResults
 from phosphene.reporting.tables import rivals
-from phosphene.reporting.words import input_words, is_secret, metric_words, number
 
 __all__ = ["PAGE", "SweepSection", "write_sweep_page"]
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from phosphene.metrics.registry import find_metric, kind_of
 from phosphene.reporting.contents import Contents
-from phosphene.reporting.words import metric_words
+from phosphene.reporting.plain_words import metric_words
 from phosphene.validity import compare
 
 __all__ = [

@@ -14,7 +14,7 @@ from phosphene.reporting.flatmap import short
 from phosphene.reporting.presentation import Drawing, Presentation
 from phosphene.reporting.wording import embedding_words, with_interval
 
-__all__ = ["INPUTS", "MEASURES", "present"]
+__all__ = ["INPUTS", "MEASURES", "present_words"]
 
 INPUTS = {"truth": "true pictures", "brain": "brain", "shuffled": "shuffled pairing"}
 MEASURES = {
@@ -30,7 +30,7 @@ _NOTES = {
 _N_COLUMNS = 2
 
 
-def present(found: WordsFindings) -> Presentation:
+def present_words(found: WordsFindings) -> Presentation:
     """Turn the findings into sentences and figures.
 
     Parameters

@@ -1,20 +1,22 @@
 """A sweep as an array of cluster jobs, one per run, through submitit. A job that is preempted is queued again.
 
-Every job is one call of :func:`phosphene.sweeps.run.one`, so that a run made on the cluster equals one made here; finished
+Every job is one call of :func:`phosphene.sweeps.execution.one`, so that a run made on the cluster equals one made here; finished
 stages are shared through the sweep's folder, which all nodes must see.
 """
 
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from phosphene.errors import ConfigError, NotAvailable
+from phosphene.errors import ConfigError, MachineError, NotAvailable
+from phosphene.io.claims import BEAT, LEASE
 from phosphene.io.progress import Progress
-from phosphene.sweeps.folder import Sweep
-from phosphene.sweeps.run import one
+from phosphene.sweeps.execution import one
+from phosphene.sweeps.sweep_folder import Sweep
 
 
 class Job:
@@ -30,8 +32,36 @@ class Job:
         self.whole = whole
 
     def __call__(self, name: str) -> bool:
-        """Make one run."""
-        return one(self.whole, name, Progress())
+        """Make one run.
+
+        Parameters
+        ----------
+        name : str
+            of the run
+
+        Returns
+        -------
+        bool
+            True
+
+        Raises
+        ------
+        MachineError
+            When the run was not made, so that the scheduler calls the element failed: with the reason, or because another
+            process holds the run and still lives.
+        """
+        is_made = one(self.whole, name, Progress())
+        if not is_made and not self.whole.failure(name):
+            time.sleep(
+                LEASE + BEAT
+            )  # held elsewhere: by then a lost machine's claim is free, and a living one was touched
+            is_made = one(self.whole, name, Progress())
+
+        if not is_made:
+            reason = self.whole.failure(name) or "another process, which lives, is making it"
+            raise MachineError(f"run '{name}' of {self.whole.out} was not made by this job: {reason}")
+
+        return True
 
     def checkpoint(self, name: str) -> Any:
         """Called by submitit when the job is about to be preempted: the same again, which goes on where it stopped."""

@@ -13,7 +13,7 @@ from phosphene.data.registry import Source, known, reader
 from phosphene.metrics.statistics import Interval, Statistic, bootstrap
 from phosphene.run import RunConfig
 
-__all__ = ["BestLinear", "best_linear_of", "pixel_correlation"]
+__all__ = ["BestLinear", "best_linear_of", "correlation_over_pictures"]
 
 _DRAWS = 500
 
@@ -61,7 +61,7 @@ def _plain(options: Mapping[str, object]) -> dict[str, object]:
     return {str(k): v for k, v in options.items()}
 
 
-def pixel_correlation(decoded: np.ndarray, seen: np.ndarray) -> Interval:
+def correlation_over_pictures(decoded: np.ndarray, seen: np.ndarray) -> Interval:
     """Correlation of each pixel over pictures, mean over pixels, with its bootstrap interval over pictures.
 
     What is the same for every picture counts nothing here, other than in PixCorr: a decoder that only knows how pictures look

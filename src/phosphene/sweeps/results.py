@@ -11,15 +11,16 @@ import pandas as pd
 
 from phosphene.io import atomic
 from phosphene.io.config import flatten
-from phosphene.io.folder import SEEN, RunFolder
+from phosphene.io.run_folder import SEEN, RunFolder
+from phosphene.io.tables import write_table
 from phosphene.metrics.statistics import Interval
 from phosphene.reporting.contents import Contents
 from phosphene.reporting.sweep_figure import draw_sweep
 from phosphene.reporting.sweep_page import write_sweep_page
 from phosphene.reporting.sweep_results import SweepPoint, SweepResults, SweepRun, SweepScale, SweptKey
-from phosphene.sweeps.folder import Sweep
 from phosphene.sweeps.grid import Planned, Point, SweepGrid, value_words
-from phosphene.sweeps.reference import best_linear_of, pixel_correlation
+from phosphene.sweeps.reference import best_linear_of, correlation_over_pictures
+from phosphene.sweeps.sweep_folder import Sweep
 from phosphene.sweeps.table import block_label, point_table, shown_metrics, summary_table, within_block
 
 
@@ -27,7 +28,7 @@ def write_results(whole: Sweep) -> None:
     """Write points.csv, summary.csv, figure.png and sweep.html of the runs that are there."""
     grid = whole.grid
     points = point_table(whole)
-    atomic.write_text(whole.out / "points.csv", points.to_csv(index=False))
+    write_table(points, whole.out / "points.csv")
 
     @cache
     def items(run: str) -> pd.DataFrame:
@@ -37,7 +38,7 @@ def write_results(whole: Sweep) -> None:
             return pd.DataFrame()
 
     summary = summary_table(points, grid, items)
-    atomic.write_text(whole.out / "summary.csv", summary.to_csv(index=False))
+    write_table(summary, whole.out / "summary.csv")
     results = _results(whole, grid, points, summary)
 
     if len(summary):
@@ -127,7 +128,7 @@ def _correlation(folder: Path) -> Interval | None:
     if decoded is None or seen is None or decoded.shape != seen.shape:
         return None
 
-    return pixel_correlation(decoded, seen)
+    return correlation_over_pictures(decoded, seen)
 
 
 def _scales(grid: SweepGrid) -> dict[int, SweepScale]:

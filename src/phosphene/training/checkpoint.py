@@ -26,8 +26,9 @@ import numpy as np
 
 from phosphene.errors import ModelError, PhospheneWarning
 from phosphene.io import atomic
-from phosphene.io.folder import read_json
+from phosphene.io.inside import must_stay_inside
 from phosphene.io.reading import reads
+from phosphene.io.run_folder import read_json
 from phosphene.types.identity import few
 
 if TYPE_CHECKING:
@@ -200,6 +201,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     # Only now that the new one stands under its name. A kill before this line leaves three, until
     # the next save.
     for old in checkpoints(folder)[:-KEPT]:
+        must_stay_inside(old)
         shutil.rmtree(old, ignore_errors=True)
     return place
 
@@ -472,7 +474,7 @@ def load_module_state(module: nn.Module, tensors: Mapping[str, np.ndarray], owne
             tensor.copy_(torch.from_numpy(np.array(tensors[name])).reshape(tensor.shape))
 
 
-def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+def changed_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """What differs between two flat records, as "key: old -> new".
 
     Parameters
@@ -487,7 +489,7 @@ def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
     Examples
     --------
-    >>> changed({"lr": 0.1, "seed": 0}, {"lr": 0.2, "seed": 0})
+    >>> changed_settings({"lr": 0.1, "seed": 0}, {"lr": 0.2, "seed": 0})
     ['lr: 0.1 -> 0.2']
     """
     differences = []

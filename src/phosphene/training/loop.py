@@ -34,7 +34,7 @@ from phosphene.io.stages import versioned
 from phosphene.training import machine
 from phosphene.training.checkpoint import (
     Checkpoint,
-    changed,
+    changed_settings,
     flatten_optimizer,
     last_checkpoint,
     restore_optimizer,
@@ -178,7 +178,7 @@ def adamw(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
 class Trainer(Protocol):
     """What a stage trains its networks with: :func:`train`, or something in its place that is called in the same way.
 
-    :class:`phosphene.training.forecast.Rehearsal` is such a thing: it predicts what a training will need.
+    :class:`phosphene.training.rehearsal.Rehearsal` is such a thing: it predicts what a training will need.
     """
 
     def __call__(
@@ -283,7 +283,7 @@ def train(
         Too little memory, on the device even in the smallest parts; a device that is not there or gave out; another of the
         processes that stopped.
     """
-    with machine.explained(folder), Stopping() as stopping, recomputing(network, config.recompute):
+    with machine.explained_failure(folder), Stopping() as stopping, recomputing(network, config.recompute):
         loop = _Loop(
             network,
             fetch,
@@ -368,6 +368,7 @@ class _Loop:
         self.stopping = stopping
 
         self.accelerator = Accelerator(cpu=device_of(device) == "cpu")
+        machine.leave_group_at_exit()
         self.device: torch.device = self.accelerator.device
         self.rank = self.accelerator.process_index
         self.world = self.accelerator.num_processes
@@ -381,7 +382,7 @@ class _Loop:
             )
 
         # Before the network moves: a refusal here is a sentence, an overflow on the device is a stack of kernels.
-        machine.check(network, config, self.device)
+        machine.require_room(network, config, self.device)
         network.to(self.device).train()
         self.names = {id(weight): name for name, weight in network.named_parameters()}
 
@@ -706,7 +707,7 @@ def _check_same(saved: Checkpoint, now: dict[str, Any], world: int, may_change: 
         old.pop(key, None)
 
     after = {key: value for key, value in now.items() if key not in free}
-    if differs := changed(old, after):
+    if differs := changed_settings(old, after):
         raise ModelError(
             f"{folder} holds the checkpoint of another training ({'; '.join(differs)}). Going on would mix the two: "
             "use the old values, another folder, or delete this one to start again."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import warnings
 from collections.abc import Iterator
@@ -48,7 +49,7 @@ def held(network: nn.Module, config: TrainConfig) -> dict[str, int]:
     return {"weights": whole, "gradients": trained, "moments": 2 * trained, "average": average}
 
 
-def check(network: nn.Module, config: TrainConfig, device: torch.device) -> None:
+def require_room(network: nn.Module, config: TrainConfig, device: torch.device) -> None:
     """Refuse a training whose weights and what belongs to them cannot be held, before its first step.
 
     Parameters
@@ -77,7 +78,9 @@ def check(network: nn.Module, config: TrainConfig, device: torch.device) -> None
             )
     else:
         processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # which all do the same
-        memory.check((needed - parts["weights"]) * processes, what, ADVICE)  # the weights are in memory already
+        memory.require_memory(
+            (needed - parts["weights"]) * processes, what, ADVICE
+        )  # the weights are in memory already
 
 
 def smaller(batch_size: int, world: int, accumulate: int, step: int, error: str) -> int:
@@ -133,8 +136,20 @@ def smaller(batch_size: int, world: int, accumulate: int, step: int, error: str)
     return more
 
 
+def leave_group_at_exit() -> None:
+    """Take this process out of its group before Python ends: one left open aborts, at times, when others end first."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        atexit.unregister(_leave_group)  # several trainings share one group
+        atexit.register(_leave_group)
+
+
+def _leave_group() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 @contextmanager
-def explained(folder: Path | None) -> Iterator[None]:
+def explained_failure(folder: Path | None) -> Iterator[None]:
     """Turn failures of device, memory and other processes into MachineError.
 
     Parameters

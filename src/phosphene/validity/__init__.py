@@ -14,22 +14,6 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from phosphene.errors import ConfigError, did_you_mean
-from phosphene.validity.base import (
-    VERDICT_COLUMNS,
-    Check,
-    CheckResult,
-    CycleEvidence,
-    Evidence,
-    Lineage,
-    Predict,
-    Redecoding,
-    Samples,
-    Verdict,
-    run_check,
-    verdict_record,
-    verdict_table,
-    waive,
-)
 from phosphene.validity.behaviour import (
     names_and_order,
     opened_data,
@@ -58,6 +42,23 @@ from phosphene.validity.brain import (
     repeat_reliability,
     variety_of,
 )
+from phosphene.validity.check import (
+    VERDICT_COLUMNS,
+    Check,
+    CheckResult,
+    CycleEvidence,
+    Evidence,
+    Lineage,
+    Predict,
+    Redecoding,
+    Samples,
+    Verdict,
+    run_check,
+    verdict_record,
+    verdict_table,
+    waive,
+)
+from phosphene.validity.decoding_target import DecodingTarget
 from phosphene.validity.leakage import (
     adaptation_to_test,
     best_of_n,
@@ -83,7 +84,6 @@ from phosphene.validity.split import (
     shared_anchors,
     size_of_test_set,
 )
-from phosphene.validity.targets import DecodingTarget
 
 __all__ = [
     "CHECKS",

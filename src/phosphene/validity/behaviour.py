@@ -15,7 +15,7 @@ from scipy.stats import wilcoxon
 
 from phosphene.errors import PhospheneError
 from phosphene.types.identity import few, listed
-from phosphene.validity.base import (
+from phosphene.validity.check import (
     CheckResult,
     Evidence,
     Redecoding,

@@ -26,7 +26,7 @@ from phosphene.metrics.registry import find_metric, kind_of, space_of
 from phosphene.metrics.statistics import paired_difference, permutation_null
 from phosphene.metrics.ties import first_best
 from phosphene.types.identity import few
-from phosphene.validity.base import (
+from phosphene.validity.check import (
     NOTHING,
     CheckResult,
     Evidence,
@@ -38,7 +38,7 @@ from phosphene.validity.base import (
     passed,
     rows_where,
 )
-from phosphene.validity.targets import PICTURES, DecodingTarget
+from phosphene.validity.decoding_target import PICTURES, DecodingTarget
 
 # -- B1: are trials and pictures in the same order? ---------------------------------------------------------------------
 

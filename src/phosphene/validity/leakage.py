@@ -13,7 +13,7 @@ from scipy.stats import binomtest
 
 from phosphene.metrics.registry import kind_of
 from phosphene.types.identity import few
-from phosphene.validity.base import (
+from phosphene.validity.check import (
     CheckResult,
     Evidence,
     Lineage,
@@ -262,24 +262,30 @@ def tuning_on_test(evidence: Evidence, rng: np.random.Generator) -> CheckResult:
     ledger = needed(evidence.ledger)
     here = len(ledger.looks)
     in_siblings = evidence.looks_beside
+    planned = evidence.looks_planned
     by_other_configurations = sum(entry.config != evidence.config for entry in ledger.looks)
     total = here + in_siblings
     text = f"The test set was evaluated {total} {'time' if total == 1 else 'times'} before this result"
     details = {
         "in_this_run": here,
-        "in_sibling_runs": in_siblings,
+        "in_other_runs": in_siblings,
+        "planned_in_sweep": planned,
         "by_other_configurations": by_other_configurations,
         "ledger_is_whole": ledger.is_whole,
     }
 
     if total:
-        text += f": {here} in this run, {in_siblings} by other configurations in runs beside it"
+        text += f": {here} in this run, {in_siblings} by other configurations in other runs"
+
+    if planned:
+        text += f"; the sweep of this run evaluates {planned} other configurations on it"
+        total += planned
 
     if not ledger.is_whole:
         broken = "Lines of this run's ledger were changed or taken out, so it may have been more."
         return flagged(total, f"{text}. {broken}", **details)
 
-    if in_siblings or by_other_configurations:
+    if in_siblings or planned or by_other_configurations:
         tuned = "If this configuration was kept because of such scores, it is tuned on the test set."
         return flagged(total, f"{text}. {tuned}", **details)
 

@@ -12,12 +12,12 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from phosphene.metrics.golden import changed
+from phosphene.metrics.golden import changed_metrics
 from phosphene.metrics.identification import similarity, two_way
 from phosphene.metrics.metric import extractor_name
 from phosphene.metrics.registry import kind_of, space_of
 from phosphene.types.identity import few
-from phosphene.validity.base import (
+from phosphene.validity.check import (
     NOTHING,
     CheckResult,
     Evidence,
@@ -158,7 +158,7 @@ def metric_identity(evidence: Evidence, rng: np.random.Generator) -> CheckResult
         value: metrics that no longer give their golden value
     """
     golden = needed(evidence.golden)
-    moved = changed(golden)
+    moved = changed_metrics(golden)
     by_metric = {}
     named = []
     for metric, (kept, now) in moved.items():

@@ -19,7 +19,7 @@ from phosphene.errors import DataError
 from phosphene.metrics.identification import rank_matrix, similarity, two_way
 from phosphene.metrics.statistics import permutation_null
 from phosphene.types.identity import few
-from phosphene.validity.base import (
+from phosphene.validity.check import (
     CheckResult,
     Evidence,
     failed,

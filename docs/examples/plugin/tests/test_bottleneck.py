@@ -4,7 +4,7 @@ import numpy as np
 from phosphene_bottleneck import Bottleneck
 
 from phosphene.conformance import check_recipe
-from phosphene.conformance.study import tiny_study
+from phosphene.conformance.small_study import tiny_study
 
 
 def test_bottleneck_keeps_the_promises_of_a_recipe():

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from phosphene.errors import ConfigError, ModelError, NotAvailable, did_you_mean
-from phosphene.io.folder import read_json
 from phosphene.io.reading import reads
+from phosphene.io.run_folder import read_json
 from phosphene.io.stages import read_safetensors
 from phosphene.models.pixel_range import from_network, to_network
 

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from phosphene.io import atomic
-from phosphene.io.folder import read_json
+from phosphene.io.run_folder import read_json
 from phosphene.lab import scenes as drawing
-from phosphene.lab.captions import GOOD
-from phosphene.lab.captions import truth as caption_qualities
+from phosphene.lab.scene_captions import GOOD
+from phosphene.lab.scene_captions import truth as caption_qualities
 
 if TYPE_CHECKING:
     import torch

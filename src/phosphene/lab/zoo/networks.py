@@ -115,7 +115,7 @@ NETWORKS: dict[str, NetworkEntry] = {
             "image_size": 32, "latent_channels": 4, "width": 64, "middle": 16, "mixtures": 5, "given": 5,
             "encoder": "32x1,32d2,16x2,16d2,8x2,8d2,4x1,4d4,1x1", "decoder": "1x1,4m1,4x1,8m4,8x1,16m8,16x1,32m16",
         },
-        "phosphene.lab.zoo.vdvae:VdvaeObjective", "phosphene.lab.zoo.vdvae:vdvae",
+        "phosphene.lab.zoo.vdvae_training:VdvaeObjective", "phosphene.lab.zoo.vdvae_training:vdvae",
         "Pictures as eight groups of latents from 1 x 1 to 32 x 32, and back: the first groups are what Brain-Diffuser and "
         "the two-stage decoder predict, the prior fills in the rest.",
     ),
@@ -126,7 +126,7 @@ NETWORKS: dict[str, NetworkEntry] = {
             "context": 64, "vision_tokens": 17, "text_tokens": 40, "noise_levels": 1000, "beta_start": 0.00085,
             "beta_end": 0.012, "mixing": "uniform", "drop_vision": 0.3, "drop_text": 0.3,
         },
-        "phosphene.lab.zoo.dual_guided:DualGuidedObjective", "phosphene.lab.zoo.dual_guided:dual_guided",
+        "phosphene.lab.zoo.dual_guided_training:DualGuidedObjective", "phosphene.lab.zoo.dual_guided_training:dual_guided",
         "Latents of `kl` from noise or from a first picture, guided by the tokens of `clip` of a picture and of a text: the "
         "second stage of Brain-Diffuser and of the two-stage decoder.",
     ),
@@ -137,7 +137,7 @@ NETWORKS: dict[str, NetworkEntry] = {
             "context": 64, "condition": {"kind": "labels", "classes": [16, 10]}, "time": "none", "zero_time": False,
             "noise_levels": 1000, "beta_start": 0.0015, "beta_end": 0.0195,
         },
-        "phosphene.lab.zoo.ldm:LdmObjective", "phosphene.lab.zoo.ldm:ldm",
+        "phosphene.lab.zoo.ldm_training:LdmObjective", "phosphene.lab.zoo.ldm_training:ldm",
         "Latents of `vq` from noise, told the main category and the place of a scene: what MinD-Vis and CAD tune to a brain "
         "in place of these labels.",
     ),
@@ -148,7 +148,7 @@ NETWORKS: dict[str, NetworkEntry] = {
             "condition_gain": 8.0, "condition_pace": 0.3, "channel_base": 1024, "channel_max": 128, "group": 4,
             "logit": "each",
         },
-        "phosphene.lab.zoo.stylegan2:StyleGan2Objective", "phosphene.lab.zoo.stylegan2:stylegan2",
+        "phosphene.lab.zoo.stylegan2_training:StyleGan2Objective", "phosphene.lab.zoo.stylegan2_training:stylegan2",
         "Scenes in one pass from two latents of `clip`, of a picture and of a text: the generator of Mind Reader.",
         stored="int8",
     ),

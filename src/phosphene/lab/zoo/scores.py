@@ -11,7 +11,7 @@ from scipy.ndimage import uniform_filter
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from phosphene.lab.prompts import place_texts, thing_texts
+from phosphene.lab.scene_prompts import place_texts, thing_texts
 from phosphene.lab.zoo import from_network, to_network
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ __all__ = [
     "kl",
     "mae",
     "picture_grid",
-    "pictures",
+    "picture_scores",
     "prompts",
     "vq",
 ]
@@ -45,7 +45,7 @@ def block_slices(scenes: Scenes) -> Iterator[slice]:
         yield slice(start, min(len(scenes), start + _BLOCK))
 
 
-def pictures(truth: np.ndarray, decoded: np.ndarray) -> Scores:
+def picture_scores(truth: np.ndarray, decoded: np.ndarray) -> Scores:
     """PSNR (dB, mean over pictures) and SSIM (windows of 7 px, mean over channels) of pictures.
 
     Parameters
@@ -156,7 +156,7 @@ def vq(network: Any, scenes: Scenes) -> tuple[Scores, np.ndarray, dict[str, Any]
     share = np.bincount(codes.numpy(), minlength=network.config.num_vq_embeddings) / len(codes)
     used = share[share > 0]
     scores = {
-        **pictures(truth, decoded),
+        **picture_scores(truth, decoded),
         "codes used": float(len(used)),
         "perplexity of codes": float(np.exp(-(used * np.log(used)).sum())),
     }
@@ -190,7 +190,7 @@ def kl(network: Any, scenes: Scenes) -> tuple[Scores, np.ndarray, dict[str, Any]
 
     truth, decoded = _reconstructed(scenes, lambda x: network.decode(mean_latents(x)).sample)
     latents = _latents(scenes, mean_latents)
-    scores = {**pictures(truth, decoded), "standard deviation of latents": float(latents.std())}
+    scores = {**picture_scores(truth, decoded), "standard deviation of latents": float(latents.std())}
 
     return scores, picture_grid(truth, decoded), {"scaling_factor": 1 / float(latents.std())}
 

@@ -25,8 +25,8 @@ from torch import nn
 
 from phosphene._version import __version__
 from phosphene.io import atomic
-from phosphene.io.folder import read_json
 from phosphene.io.progress import Progress, duration
+from phosphene.io.run_folder import read_json
 from phosphene.lab.zoo import networks, to_network
 from phosphene.lab.zoo.material import HELD_OUT, TRAIN, Scenes, scenes
 from phosphene.lab.zoo.packing import packed, unpacked
