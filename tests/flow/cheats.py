@@ -20,6 +20,12 @@ class CheatConfig(LinearConfig):
     kind: Literal["cheat"] = "cheat"
 
 
+class Honest(Linear):
+    """Linear, under the name of the cheats."""
+
+    config_class = CheatConfig
+
+
 class ByName(Linear):
     """Looks the true picture up by the name of the stimulus."""
 

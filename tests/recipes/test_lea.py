@@ -11,8 +11,8 @@ from phosphene import flow
 from phosphene.errors import ConfigError
 from phosphene.lab import zoo
 from phosphene.recipes.lea import Lea
-from phosphene.validity.check import Evidence, Redecoding
 from phosphene.validity.behaviour import subset_invariance
+from phosphene.validity.check import Evidence, Redecoding
 
 pytestmark = pytest.mark.skipif(
     not {"clip", "vq", "maskgit"} <= set(zoo.names()), reason="the zoo's weights are not bundled"

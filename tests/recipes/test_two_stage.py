@@ -11,8 +11,8 @@ from phosphene import flow, recipes
 from phosphene.errors import ConfigError
 from phosphene.io.stages import StageStore
 from phosphene.lab import zoo
-from phosphene.validity.check import Evidence, Redecoding
 from phosphene.validity.behaviour import subset_invariance
+from phosphene.validity.check import Evidence, Redecoding
 
 pytestmark = pytest.mark.skipif(
     not {"clip", "kl", "vdvae", "dual_guided"} <= set(zoo.names()), reason="the zoo's weights are not bundled"

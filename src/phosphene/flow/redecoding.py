@@ -12,9 +12,8 @@ import pandas as pd
 from phosphene.data import registry
 from phosphene.errors import ModelError, PhospheneError
 from phosphene.flow.blind import BlindRecipe, Handing, fresh_recipe
-from phosphene.flow.decoding_targets import draws_at_random
 from phosphene.io.opened_files import OpenedFiles
-from phosphene.io.run_folder import SEEN, read_json
+from phosphene.io.run_folder import LOCK, SEEN, read_json
 from phosphene.recipes.base import Recipe
 from phosphene.run import TEST, Run
 from phosphene.types import Images, Trials
@@ -75,11 +74,10 @@ def redecoding_of(opened: Run, fitted: Sequence[Recipe], index: pd.DataFrame) ->
         groups=folds[rows],
         n_items=len(stimuli),
         true=seen[:, None],
-        draws=draws_at_random(fitted[0]),
         slack=slack,
         columns=tuple(fitted[0].trial_columns),
         data_files=_data_files(opened),
-        opened=lambda: (again.files.read, again.files.written),
+        opened=again.opened_files,
     )
 
 
@@ -93,6 +91,11 @@ class _Again:
         self.place = place
         self.files = OpenedFiles()
         self.n_samples = 1
+
+    def opened_files(self) -> tuple[set[str], set[str]]:
+        """Files that were read and written, but for the lock by which this verb holds the run."""
+        lock = {os.path.realpath(self.opened.folder.path / LOCK)}
+        return self.files.read - lock, self.files.written - lock
 
     def predict(
         self,

@@ -163,7 +163,7 @@ def names_and_order(evidence: Evidence, rng: np.random.Generator) -> CheckResult
     """L9: a prediction must not depend on how a row is called, where it stands, or which noise key it has.
 
     Decoded again under other names and in another order, the pictures must be those that were scored. With the noise of other
-    items they must be the same where nothing is drawn by chance, and as near the truth where something is.
+    items they must be as near the truth.
 
     Parameters
     ----------
@@ -267,14 +267,6 @@ def _by_noise_key(redecoding: Redecoding, reference: np.ndarray, details: dict[s
 
     worst = float(moves.max())
     details = {**details, "largest_move": worst, "n_moved": _n_moved(moves), "cause": "noise keys"}
-    if not redecoding.draws:
-        return failed(
-            worst,
-            f"The decoder uses noise keys though it draws one picture only: {_n_moved(moves)} of {n} predictions change with the "
-            "key. Declare what it draws by a method decode_samples.",
-            **details,
-        )
-
     if redecoding.true is None:
         return None
 
@@ -301,7 +293,8 @@ def _p_nearer(ours: np.ndarray, theirs: np.ndarray, true: np.ndarray) -> float:
     if len(gains) < 10:
         return 1.0
 
-    return float(wilcoxon(gains, alternative="greater").pvalue)
+    _, p = wilcoxon(gains, alternative="greater")
+    return float(p)  # pyright: ignore[reportArgumentType]  a number of NumPy
 
 
 def _other_items(redecoding: Redecoding) -> np.ndarray:

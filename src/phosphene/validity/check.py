@@ -292,8 +292,6 @@ class Redecoding:
         test items in all; as many as decoded again by default
     true : ndarray of shape (n, 1, ...), optional
         truths, broadcast over the samples on the second axis of predictions, where noise keys change these
-    draws : bool, default False
-        whether predictions may depend on noise keys
     slack : float or ndarray, default 0
         by how much values of `scored` may be off because of how they are kept, broadcast against them
     columns : sequence of str, default ()
@@ -310,7 +308,6 @@ class Redecoding:
     groups: np.ndarray | None = None
     n_items: int | None = None
     true: np.ndarray | None = None
-    draws: bool = False
     slack: Any = 0.0
     columns: Sequence[str] = ()
     data_files: Sequence[str] = ()
@@ -331,7 +328,7 @@ class Redecoding:
         if self.n_items is None or len(self.betas) == self.n_items:
             return f"all {len(self.betas)} test items"
 
-        return f"{len(self.betas)} of {self.n_items} test items, as decoding is slow"
+        return f"{len(self.betas)} of {self.n_items} test items (decoding is slow)"
 
 
 @dataclass(frozen=True, eq=False)
