@@ -101,7 +101,7 @@ CAUGHT = [
     (cheats.HalfByOrder, "L9", "by their order"),
     (cheats.BatchWhereMany, "L3", "Statistics of the test batch are used"),
     (cheats.BatchInFile, "L11", "writes files while it decodes"),
-    (cheats.BestOfEight, "L9", "noise key tells"),
+    (cheats.BestOfEight, "L7", "picked with the help of the truth"),
     (cheats.ByRow, "L10", "recognises test rows"),
     (cheats.ByFile, "L11", "opens the data while it decodes: pairs.npz"),
     (cheats.ByNoiseKey, "L9", "noise key tells"),

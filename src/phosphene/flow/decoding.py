@@ -162,6 +162,7 @@ def _decode_fold(
     yield SEEN, _Decoded(fold, Images(stimuli.ids, stimuli.resized(recipe.image_shape_[:2])), {})
 
     responses: dict[str, Trials] = {}
+    refit = None
     for name in controls:
         if name in RESPONSES:
             responses[name] = _control_input(name, train, test, rng)
@@ -201,6 +202,7 @@ def _decode_fold(
             if images is not None:
                 yield name, _Decoded(fold, images, {})
         elif name == "shuffled_training":
+            assert refit is not None  # made above
             latents = _latents(refit, refit.recipe, test, stimuli, spaces)
             yield name, _Decoded(fold, refit.decode(test), latents)
         else:

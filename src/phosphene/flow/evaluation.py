@@ -220,6 +220,7 @@ def _decoded(opened: Run, source: str, readers: _Readers) -> Decoded:
         one = _with_samples(one, samples)
         true_features = [_repeated(true, samples.shape[1]) for true in true_features]
 
+    assert one.images is not None  # an input is pictures
     return replace(one, feature_views=feature_views(true_features, one.images))
 
 

@@ -20,7 +20,7 @@ CONTROL_NAMES = {
     "noise": "matched-noise responses",
     "shuffled": "shuffled trials",
 }
-_FIRST = ("S1", "L1", "L11", "L9", "L10", "L3", "L2", "L7")
+_FIRST = ("S1", "L1", "L11", "L7", "L9", "L10", "L3", "L2")
 """Checks whose failure says what is known besides the brain: others fail because of it, so these are named first."""
 
 _TRIED = ("L2", "L3", "L9")
