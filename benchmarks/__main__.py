@@ -6,6 +6,7 @@
     python -m benchmarks ridge --full     full size too: 13 GB of disk, and time
     python -m benchmarks --peers          first install himalaya, fracridge and tqdm below OUT, for these runs alone
     python -m benchmarks known_answers    what follows is for that script; it is only run so
+    python -m benchmarks faults           every verb, stopped at every operation on files; it is only run so
 
 Writes ``benchmarks.csv`` (every row, as it is measured), ``table.md`` (every bar, and how each grows) and ``figure.png``.
 GLMsingle and MinD-Vis are checkouts: name them by GLMSINGLE=FOLDER and MIND_VIS=FOLDER. What is not here is left
@@ -157,7 +158,7 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["known_answers"]:
-        command = [sys.executable, "-m", "benchmarks.known_answers", *sys.argv[2:]]
+    if sys.argv[1:2] in (["known_answers"], ["faults"]):
+        command = [sys.executable, "-m", f"benchmarks.{sys.argv[1]}", *sys.argv[2:]]
         sys.exit(subprocess.run(command, cwd=ROOT, check=False).returncode)
     main(sys.argv[1:])

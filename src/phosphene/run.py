@@ -504,7 +504,14 @@ def open_run(path: str | Path, root: str | None = None) -> Run:
         )
 
     values = read_yaml(folder.path / "config.yaml")
-    kind = str(values.get("recipe", {}).get("kind", ""))
+    recipe = values.get("recipe")
+    if not isinstance(recipe, Mapping):
+        raise ConfigError(
+            f"'recipe' in {folder.path / 'config.yaml'} should hold the settings of a recipe, but holds {recipe!r}. Put the file "
+            "back as the fit wrote it."
+        )
+
+    kind = str(recipe.get("kind", ""))
     layers: list[tuple[str, Mapping[str, Any]]] = [("config.yaml", values)]
 
     if root is not None:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from phosphene.errors import ConfigError, MachineError
+from phosphene.errors import ConfigError, MachineError, PhospheneWarning
 from phosphene.io import atomic
 
 
@@ -96,3 +96,41 @@ def test_home_spaces_and_other_alphabets_are_fine(tmp_path):
     odd = tmp_path / "mes données 脳"
     atomic.write_text(odd / "x.txt", "ok")
     assert (atomic.checked_path(odd) / "x.txt").read_text() == "ok"
+
+
+def test_what_a_killed_process_left_is_named_and_removed_by_the_next(tmp_path):
+    child = os.fork()
+    if child == 0:
+        with atomic.folder(tmp_path / "imported") as folder:
+            (folder / "betas.npy").write_bytes(bytes(3_000_000))
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert len(list(tmp_path.iterdir())) == 1
+
+    with (
+        pytest.warns(PhospheneWarning, match=r"removed .*partial-imported.* \(3 MB\), which a command that was killed"),
+        atomic.folder(tmp_path / "imported") as folder,
+    ):
+        (folder / "betas.npy").write_bytes(b"whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["imported"]
+
+
+def test_what_a_living_process_or_another_machine_writes_is_left_alone(tmp_path):
+    machine = atomic.boot_identity()[:8]
+    ours = tmp_path / f".partial-imported-{os.getppid()}-{machine}-00000000"
+    theirs = tmp_path / ".partial-imported-4194303-ffffffff-00000000"
+    ours.mkdir()
+    theirs.mkdir()
+    with atomic.folder(tmp_path / "imported") as folder:
+        (folder / "x").write_text("x")
+    assert ours.is_dir()
+    assert theirs.is_dir()
+
+
+def test_many_files_are_flushed_at_once(tmp_path, monkeypatch):
+    flushed = []
+    monkeypatch.setattr(os, "fsync", lambda handle: flushed.append(handle))
+    with atomic.folder(tmp_path / "pictures") as folder:
+        for n in range(200):
+            (folder / f"{n}.png").write_bytes(b"picture")
+    assert len(flushed) < 10 or not sys.platform.startswith("linux")

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from phosphene.io import claims
+from phosphene.io.boot import boot_identity
 from phosphene.io.claims import claimed, holder
 
 
@@ -40,7 +41,7 @@ def test_six_processes_never_hold_it_at_once(tmp_path, left):
     if left == "an empty file":
         claim.write_text("")
     elif left == "a dead holder's":
-        claim.write_text(json.dumps({"pid": 2**22 - 1, "host": "x", "boot": claims._boot(), "token": "t"}))
+        claim.write_text(json.dumps({"pid": 2**22 - 1, "host": "x", "boot": boot_identity(), "token": "t"}))
     elif left == "half a record":
         claim.write_text('{"pid": 12')
 

@@ -15,6 +15,8 @@ import typer
 from typer.exceptions import TyperException
 
 from phosphene.cli import betas, data, doctor, flow
+from phosphene.cli.output import GuardedStream, guard_streams
+from phosphene.errors import MachineError, PhospheneError, PhospheneWarning
 
 app = typer.Typer(
     name="phosphene",
@@ -73,12 +75,30 @@ def main(arguments: list[str] | None = None) -> None:
 
     signal.signal(signal.SIGTERM, _terminated)
     warnings.showwarning = _show_warning
+    streams = sys.stdout, sys.stderr
+    out, _ = guard_streams()
 
     try:
+        _run(arguments, out, debug)
+    finally:
+        sys.stdout, sys.stderr = streams
+
+
+def _run(arguments: list[str], out: GuardedStream, debug: bool) -> None:
+    """Do what is asked, and end the process with its status."""
+    try:
         status = app(args=arguments, prog_name="phosphene", standalone_mode=False)
-        sys.stdout.flush()
+        out.flush()
         if status == 130:  # what became of Ctrl-C
             raise KeyboardInterrupt
+
+        # Whoever reads had enough, such as `head`; anything else is a text that somebody misses.
+        if out.error is not None and not isinstance(out.error, BrokenPipeError):
+            sys.stderr.write(
+                f"phosphene: the work is done, but what it printed could not be written ({out.error.strerror}). Results are "
+                "where they belong.\n"
+            )
+            sys.exit(MachineError.exit_status)
 
         if isinstance(status, int):
             sys.exit(status)
@@ -91,12 +111,7 @@ def main(arguments: list[str] | None = None) -> None:
     except (typer.Abort, KeyboardInterrupt):
         sys.stderr.write("\ninterrupted; run the same command again to go on.\n")
         sys.exit(130)
-    except BrokenPipeError:
-        # Whoever reads has enough, such as `head`. Python flushes once more as it ends, and must find an open file.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     except Exception as error:
-        from phosphene.errors import PhospheneError
         from phosphene.io import memory
 
         if debug:
@@ -117,7 +132,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _show_warning(message: Any, category: type[Warning], filename: str, lineno: int, *_: Any) -> None:
-    from phosphene.errors import PhospheneWarning
-
     if issubclass(category, PhospheneWarning):
         sys.stderr.write(f"warning: {message}\n")

@@ -8,18 +8,24 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import glob
 import os
 import shutil
 import sys
 import uuid
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from phosphene.errors import ConfigError, MachineError
+from phosphene.errors import ConfigError, MachineError, PhospheneWarning
+from phosphene.io.boot import boot_identity, is_alive
 from phosphene.io.inside import must_stay_inside
 
 PARTIAL = ".partial-"
+_WORTH_SAYING = 1_000_000  # bytes
+_LONGEST_PATH = 4095  # bytes, PATH_MAX of Linux without its end
+_FEW_FILES = 16  # up to so many are flushed one by one
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -41,6 +47,8 @@ def explained_write(path: str | Path) -> Iterator[None]:
     ------
     MachineError
         Disk full, quota reached, file system read-only, folder gone or not writable.
+    ConfigError
+        Links that lead to each other, a path that is too long, a file where a folder is needed.
     """
     try:
         yield
@@ -59,6 +67,18 @@ def explained_write(path: str | Path) -> Iterator[None]:
 
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise MachineError(f"{place} cannot be written ({error.strerror}). Choose another --out folder.") from error
+
+        if error.errno == errno.ELOOP:
+            raise ConfigError(f"{place} leads through links that lead to each other. Choose another folder.") from error
+
+        if error.errno == errno.ENAMETOOLONG:
+            raise ConfigError(f"the path {str(place)[:80]}... is too long for this file system. Shorten it.") from error
+
+        if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
+            raise ConfigError(
+                f"{place} cannot be made: a file stands where a folder is needed, or the other way round ({error.strerror}). "
+                "Choose another --out folder."
+            ) from error
 
         if error.errno in (errno.ENOENT, errno.ESTALE, errno.EIO):
             raise MachineError(
@@ -105,6 +125,11 @@ def checked_path(text: str | Path) -> Path:
             f"Use {''.join(c for c in raw if ord(c) >= 32).strip()!r}."
         )
 
+    if len(os.fsencode(raw)) > _LONGEST_PATH:
+        raise ConfigError(
+            f"the path '{raw[:40]}...' is {len(os.fsencode(raw))} bytes long; a system takes at most {_LONGEST_PATH}. Shorten it."
+        )
+
     path = Path(raw).expanduser()
     # In bytes: a letter with an accent takes two, and one of Chinese three.
     for part in path.parts:
@@ -129,9 +154,45 @@ def partial_name(path: Path) -> Path:
     Path
         in the same folder: a rename is one step within one file system only
     """
-    # 100 letters leave room for the rest under 255 bytes, in most scripts. The process says who left it; the random part keeps
-    # threads of one process apart, and machines that share a disk and happen to count alike.
-    return path.parent / f"{PARTIAL}{path.name[:100]}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    # 100 letters leave room for the rest under 255 bytes, in most scripts. Process and machine say who left it; the random part
+    # keeps threads of one process apart.
+    machine = boot_identity()[:8]
+    return path.parent / f"{PARTIAL}{path.name[:100]}-{os.getpid()}-{machine}-{uuid.uuid4().hex[:8]}"
+
+
+def remove_leftovers_of(path: Path) -> None:
+    """Remove what processes of this machine that were killed have left of one file or folder, and say so where it is large.
+
+    Parameters
+    ----------
+    path : Path
+        the final name
+
+    Warns
+    -----
+    PhospheneWarning
+        With the name and the size of each leftover above a megabyte.
+    """
+    machine = boot_identity()[:8]
+    for leftover in path.parent.glob(f"{PARTIAL}{glob.escape(path.name[:100])}-*-{machine}-*"):
+        pid = leftover.name.rsplit(f"-{machine}-", 1)[0].rsplit("-", 1)[1]
+        if not pid.isdecimal() or is_alive(int(pid)):
+            continue
+
+        files = [file for file in leftover.rglob("*") if file.is_file() and not file.is_symlink()]
+        if leftover.is_dir():
+            n_bytes = sum(file.stat().st_size for file in files)
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            n_bytes = leftover.stat().st_size
+            leftover.unlink(missing_ok=True)
+
+        if n_bytes > _WORTH_SAYING:
+            warnings.warn(
+                f"removed {leftover} ({n_bytes / 1e6:,.0f} MB), which a command that was killed had left.",
+                PhospheneWarning,
+                stacklevel=3,
+            )
 
 
 def fsync_folder(folder: Path) -> None:
@@ -148,6 +209,54 @@ def fsync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def _flush_below(folder: Path) -> None:
+    """Make the contents of all files below `folder`, and the names in the folders below it, survive a power cut."""
+    files = []
+    folders = []
+    for path in folder.rglob("*"):
+        if path.is_symlink():
+            continue
+
+        if path.is_file():
+            files.append(path)
+        elif path.is_dir():
+            folders.append(path)
+
+    # One flush of the file system takes about as long as that of a few files, and a folder may hold ten thousand pictures.
+    if len(files) > _FEW_FILES and _flush_file_system(folder):
+        return
+
+    for file in files:
+        with open(file, "rb") as handle:
+            os.fsync(handle.fileno())
+
+    for path in folders:
+        fsync_folder(path)
+
+
+def _flush_file_system(folder: Path) -> bool:
+    """Flush the whole file system that holds a folder; False where the system cannot (only Linux can)."""
+    if not sys.platform.startswith("linux"):
+        return False
+
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        if ctypes.CDLL(None, use_errno=True).syncfs(handle) == 0:
+            return True
+
+        error = ctypes.get_errno()
+    except AttributeError:  # a C library without syncfs
+        return False
+    finally:
+        os.close(handle)
+
+    # What could not be written to the disk must not be called safe; that the call is not there is no such thing.
+    if error in (errno.EIO, *_DISK_FULL):
+        raise OSError(error, os.strerror(error), str(folder))
+
+    return False
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
@@ -235,18 +344,13 @@ def folder(path: str | Path) -> Iterator[Path]:
     temporary = partial_name(path)
 
     with explained_write(path):
+        remove_leftovers_of(path)
         try:
             temporary.mkdir(parents=True)
             yield temporary
 
             # The block wrote as it liked, so everything in the folder is flushed here.
-            for file in temporary.rglob("*"):
-                if file.is_file():
-                    with open(file, "rb") as handle:
-                        os.fsync(handle.fileno())
-                elif file.is_dir():
-                    fsync_folder(file)
-
+            _flush_below(temporary)
             fsync_folder(temporary)  # names in it, before its own name
             must_stay_inside(path)
             if path.exists() or path.is_symlink():

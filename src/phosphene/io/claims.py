@@ -22,11 +22,11 @@ import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from phosphene.io import atomic
+from phosphene.io.boot import boot_identity
 from phosphene.io.inside import must_stay_inside, plain_file
 
 BEAT = 20.0
@@ -84,7 +84,7 @@ def claimed(claim: Path, purpose: str = "") -> Iterator[bool]:
             record = {
                 "pid": os.getpid(),
                 "host": socket.gethostname(),
-                "boot": _boot(),
+                "boot": boot_identity(),
                 "token": token,
                 "purpose": purpose,
             }
@@ -134,7 +134,7 @@ def _is_elsewhere(record: dict[str, Any]) -> bool:
         return False
 
     if "boot" in record:
-        return record["boot"] != _boot()
+        return record["boot"] != boot_identity()
 
     return record.get("host", socket.gethostname()) != socket.gethostname()  # of an earlier version
 
@@ -154,15 +154,6 @@ def _has_expired(claim: Path) -> bool:
         return False
 
     return now - touched > LEASE
-
-
-@cache
-def _boot() -> str:
-    """What tells this machine, since it was started, from every other, whatever they are called."""
-    with suppress(OSError):
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-
-    return f"{socket.gethostname()}-{uuid.getnode():x}"  # not Linux
 
 
 def holder(claim: Path) -> dict[str, Any]:
