@@ -24,8 +24,8 @@ from phosphene.io import atomic
 from phosphene.io.opened_files import OpenedFiles
 from phosphene.io.progress import Progress
 from phosphene.io.run_folder import SEEN, RunFolder
+from phosphene.io.run_tables import write_table
 from phosphene.io.seals import seal_folder
-from phosphene.io.tables import write_table
 from phosphene.metrics.category import CategoryOnlyDecoder
 from phosphene.recipes.base import Recipe
 from phosphene.run import TEST, Run

@@ -124,7 +124,7 @@ def evaluate(
             title=[CHECKS[a.id].title for a in answers], waiver=[a.waived_by for a in answers]
         )
 
-        looks.remember(look, memories_of(opened))
+        looks.keep_look(look, memories_of(opened))
         ledger.append(run.path, look)  # before anybody can have seen a score
         _write_details(opened, scored, scores, verdicts, gathered, readers.texts)
         record = json.dumps({"verdicts": verdict_record(answers)}, indent=1) + "\n"

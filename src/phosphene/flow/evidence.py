@@ -34,6 +34,7 @@ from phosphene.validity import (
     curve_target,
     near_pairs,
     nearest_in_training,
+    picture_digests,
 )
 from phosphene.validity.picture_features import likeness_of
 
@@ -401,7 +402,7 @@ def look_of(opened: Run, identity: Mapping[str, str], sweep: str = "") -> ledger
         identity["config_digest"],
         str(opened.config.split or opened.folds[0].name),
         shown=digest_of(identity["test_digest"], *outputs),
-        pictures=looks.sketch_of(looks.picture_digests(seen)),
+        pictures=looks.sketch_of(picture_digests(seen)),
         sweep=sweep,
     )
 

@@ -11,7 +11,7 @@ import pandas as pd
 from scipy import stats
 
 from phosphene.io.run_folder import RunFolder, read_json
-from phosphene.io.tables import read_table
+from phosphene.io.run_tables import read_run_table
 from phosphene.metrics.registry import kind_of
 from phosphene.metrics.statistics import holm, paired_difference
 from phosphene.sweeps.grid import Point, SweepGrid, is_data
@@ -222,7 +222,7 @@ def shown_metrics(summary: pd.DataFrame, wanted: Sequence[str], most: int = 4) -
 def text_table(whole: Sweep) -> str:
     """The summary of the metrics shown as a small table for the terminal."""
     grid = whole.grid
-    summary = read_table(whole.out / "summary.csv")
+    summary = read_run_table(whole.out / "summary.csv")
     if summary.empty:
         return "no run is finished yet"
 
