@@ -300,6 +300,8 @@ class Redecoding:
         files and folders of the data set, and pictures of runs: what must not be opened
     opened : callable, optional
         gives the files read and written while decoding up to now
+    known : dict of str to ndarray
+        what one check has found and another asks for as well; empty at first
     """
 
     betas: np.ndarray
@@ -313,7 +315,6 @@ class Redecoding:
     data_files: Sequence[str] = ()
     opened: Callable[[], tuple[Collection[str], Collection[str]]] | None = None
     known: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
-    """What one check has found and another asks for as well."""
 
     def reference(self) -> np.ndarray:
         """(n, ...) predictions that others are compared with: those that were scored."""
