@@ -16,7 +16,7 @@ from phosphene.io.opened_files import OpenedFiles
 from phosphene.io.run_folder import LOCK, SEEN, read_json
 from phosphene.recipes.base import Recipe
 from phosphene.run import TEST, Run
-from phosphene.types import Images, Trials
+from phosphene.types import Images, Trials, at_size
 from phosphene.validity import Redecoding
 
 BUDGET = 20.0  # seconds for all of the checks that decode again
@@ -65,7 +65,7 @@ def redecoding_of(opened: Run, fitted: Sequence[Recipe], index: pd.DataFrame) ->
 
     slack = np.zeros((1, scored.shape[1], 1, 1, 1))
     slack[:, 1:] = _HALF_LEVEL
-    seen = np.asarray(opened.folder.pixels(TEST, SEEN)[rows], dtype=np.float32)
+    seen = at_size(np.asarray(opened.folder.pixels(TEST, SEEN)[rows], dtype=np.float32), scored.shape[2:4])
 
     return Redecoding(
         np.concatenate([test.betas for test in tests])[rows],
@@ -190,7 +190,9 @@ def _data_files(opened: Run) -> tuple[str, ...]:
     """Where the data lie, and the true pictures that runs keep."""
     places = [opened.folder.path / "decoded", opened.folder.path / "encoded", opened.folder.path / "evaluation"]
     data = opened.config.data
-    with suppress(PhospheneError):  # data that are made lie nowhere
-        places.append(registry.locate(data.name, root=data.root).path)
+    with suppress(PhospheneError):
+        source = registry.locate(data.name, root=data.root)
+        if not source.is_made:
+            places.append(source.path)
 
     return tuple(os.path.realpath(place) for place in places)
