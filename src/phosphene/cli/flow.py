@@ -40,6 +40,10 @@ def fit(
     split: Annotated[
         str | None, typer.Option(help="Named split, kfold:K, cluster:K, or a file (default: the data set's own).")
     ] = None,
+    groups: Annotated[
+        str | None,
+        typer.Option(help="Stimuli that depend on each other: category, or a CSV with columns stimulus and group."),
+    ] = None,
     preset: Annotated[str | None, typer.Option(help=_PRESETS)] = None,
     config: Annotated[Path | None, typer.Option("--config", help="YAML file of values.")] = None,
     set_: Annotated[
@@ -67,6 +71,9 @@ def fit(
     from phosphene.io.run_folder import RunFolder
 
     command = command_layer(data, root, split, preset, seed, option)
+    if groups is not None:
+        command["groups"] = groups
+
     resolved, origins = flow.configure(recipe, layers_of(command, config, set_))
 
     with on(device):

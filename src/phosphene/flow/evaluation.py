@@ -28,7 +28,8 @@ from phosphene.metrics.golden import changed_metrics
 from phosphene.metrics.metric import Decoded, Encoded, Scores, extractor_name
 from phosphene.metrics.perceptual import TrueFeatures, extract_features, feature_extractors_for, feature_views
 from phosphene.metrics.published import matching, published_rows
-from phosphene.metrics.registry import kind_of, metric_of, score, score_at_published_size, space_of
+from phosphene.metrics.registry import chance_out_of_fold, kind_of, metric_of, score, score_at_published_size, space_of
+from phosphene.metrics.resize import SIDE
 from phosphene.metrics.retrieval import retrieval_curve
 from phosphene.metrics.voxelwise import (
     fdr,
@@ -42,7 +43,7 @@ from phosphene.metrics.zero_shot import Candidates, candidates_from, confusion, 
 from phosphene.recipes.base import Recipe
 from phosphene.reporting.conclusion import conclude
 from phosphene.run import TEST, Run
-from phosphene.types import Trials
+from phosphene.types import Trials, at_size
 from phosphene.validity import CHECKS, Evidence, run_checks, verdict_record, verdict_table, why_not_comparable
 
 LARGEST_MATRIX = 3000  # stimuli; a similarity matrix beyond that is not kept for the report
@@ -111,7 +112,7 @@ def evaluate(
 
         with progress.step("running the checks"):
             index = _index(opened)
-            differences = _differences_from_controls(scored, seed)
+            differences = _differences_from_controls(opened, scored)
             look = look_of(opened, identity, sweep)
             gathered = evidence(
                 opened, fitted, index, _labels(opened, index), scores, differences, look=look, n_planned=n_planned
@@ -153,22 +154,35 @@ def _score_inputs(opened: Run, readers: _Readers, progress: Progress) -> dict[st
         else:
             encoded = None
 
-        decoded = _decoded(opened, name, readers)
+        decoded = _decoded(opened, name, readers, opened.scored_size)
         scored[name] = score(decoded, encoded, seed=seed)
 
-        if opened.dataset.name == "nsd":  # its literature scores pixels at another size
-            resized = score_at_published_size(decoded, seed=seed)
+        size = opened.folder.pixels(TEST, name).shape[1:3]
+        if opened.dataset.name == "nsd" and min(size) > SIDE:  # its literature scores pixels at another size
+            resized = score_at_published_size(_decoded(opened, name, _NO_READERS, size), seed=seed)
             scored[name] = Scores(scored[name].scores + resized.scores, scored[name].skipped + resized.skipped)
+
+    if len(opened.folds) > 1:
+        return chance_out_of_fold(scored)
 
     return scored
 
 
-def _differences_from_controls(scored: Mapping[str, Scores], seed: int) -> pd.DataFrame | None:
+def _differences_from_controls(opened: Run, scored: Mapping[str, Scores]) -> pd.DataFrame | None:
     """Paired differences of the brain from each control; None without any. ``truth`` is a ceiling, not a control."""
+    seed = opened.config.seed
+    n_folds = len(opened.folds)
+    stimuli = np.asarray(pd.unique(_index(opened)["stimulus"]), dtype=object)
+    labels = opened.groups_of(stimuli)
+    groups = None
+    if labels is not None:
+        groups = dict(zip(stimuli, labels, strict=True))
+
     tables = []
     for name, scores in scored.items():
         if name in KNOWN_CONTROLS and name != "truth":
-            tables.append(paired_differences(scored["brain"], scores, name, seed=seed))
+            difference = paired_differences(scored["brain"], scores, name, seed=seed, groups=groups, n_folds=n_folds)
+            tables.append(difference)
 
     if tables:
         return pd.concat(tables)
@@ -201,27 +215,48 @@ class _Readers(NamedTuple):
     texts: dict[str, Candidates]
 
 
-def _decoded(opened: Run, source: str, readers: _Readers) -> Decoded:
+_NO_READERS = _Readers(None, [], {})
+
+
+def _decoded(opened: Run, source: str, readers: _Readers, size: tuple[int, int]) -> Decoded:
+    """What one input was decoded to, beside the truth, pictures at a size of (height, width)."""
     index = _index(opened, source)
-    pictures = opened.folder.pixels(TEST, source)
+    ids = index["stimulus"].to_numpy(object)
+    folds = None
+    if len(opened.folds) > 1:
+        folds = index["fold"].to_numpy()
+
     one = Decoded(
-        index["stimulus"].to_numpy(object),
-        images=pictures,
-        true_images=opened.folder.pixels(TEST, SEEN),
+        ids,
+        images=at_size(opened.folder.pixels(TEST, source), size),
+        true_images=_true_pictures(opened, ids, size),
         latents=_latents(opened, source),
         labels=_labels(opened, index),
         classifier=readers.classifier,
         texts=readers.texts,
+        groups=opened.groups_of(ids),
+        folds=folds,
     )
 
     true_features = readers.true_features
     samples = _all_samples(opened, source)
     if samples is not None:
-        one = _with_samples(one, samples)
+        one = _with_samples(one, samples, size)
         true_features = [_repeated(true, samples.shape[1]) for true in true_features]
 
     assert one.images is not None  # an input is pictures
     return replace(one, feature_views=feature_views(true_features, one.images))
+
+
+def _true_pictures(opened: Run, ids: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(n, height, width, c) float32 pictures that were seen, 0-1, in the order of `ids`, which may come again."""
+    filed = opened.folder.pixels(TEST, SEEN)
+    if filed.shape[1:3] == tuple(size):
+        return filed
+
+    unique = list(dict.fromkeys(ids))
+    rows = pd.Index(unique).get_indexer(ids)
+    return opened.stimuli.select(unique).resized(size)[rows]
 
 
 def _all_samples(opened: Run, source: str) -> np.ndarray | None:
@@ -242,12 +277,12 @@ def _all_samples(opened: Run, source: str) -> np.ndarray | None:
     return samples
 
 
-def _with_samples(one: Decoded, samples: np.ndarray) -> Decoded:
+def _with_samples(one: Decoded, samples: np.ndarray, size: tuple[int, int]) -> Decoded:
     """All samples of every trial as rows: the first of all trials, as it is kept in full, then the second of all ..."""
     count = samples.shape[1]
     assert one.images is not None  # samples are pictures
     assert one.true_images is not None
-    others = [np.asarray(samples[:, s], dtype=np.float32) / np.float32(255) for s in range(1, count)]
+    others = [at_size(np.asarray(samples[:, s], dtype=np.float32) / np.float32(255), size) for s in range(1, count)]
     labels = None
     if one.labels is not None:
         labels = np.tile(one.labels, count)
@@ -260,6 +295,14 @@ def _with_samples(one: Decoded, samples: np.ndarray) -> Decoded:
     if classifier is not None:
         classifier = _Foldwise(classifier.classifiers, np.tile(classifier.folds, count))
 
+    groups = None
+    if one.groups is not None:
+        groups = np.tile(one.groups, count)
+
+    folds = None
+    if one.folds is not None:
+        folds = np.tile(one.folds, count)
+
     return replace(
         one,
         ids=np.tile(one.ids, count),
@@ -268,6 +311,8 @@ def _with_samples(one: Decoded, samples: np.ndarray) -> Decoded:
         latents=latents,
         labels=labels,
         classifier=classifier,
+        groups=groups,
+        folds=folds,
     )
 
 
@@ -368,10 +413,7 @@ def _training_categories(opened: Run, fold: int) -> np.ndarray:
 
 
 def _labels(opened: Run, index: pd.DataFrame) -> np.ndarray | None:
-    if opened.stimuli.category is None:
-        return None
-
-    return opened.stimuli.select(index["stimulus"]).category
+    return opened.stimuli.category_of(index["stimulus"])
 
 
 class _Foldwise:
@@ -392,7 +434,7 @@ class _Foldwise:
 
 
 def _classifier(opened: Run) -> _Foldwise | None:
-    """Fitted on the training pictures of each fold, at the size that is decoded."""
+    """Fitted on the training pictures of each fold, at the size that is scored."""
     if opened.stimuli.category is None:
         return None
 
@@ -417,13 +459,26 @@ def _encoded(opened: Run) -> Encoded | None:
     if not (folder / "predicted.npy").is_file():
         return None
 
-    index = opened.folder.table("encoded", TEST, "index.csv")
-    return Encoded(
-        index["stimulus"].to_numpy(object),
-        np.array(open_npy(folder / "predicted.npy")),
-        np.array(open_npy(folder / "measured.npy")),
-        _ceiling(opened)[0],
-    )
+    stimuli = opened.folder.table("encoded", TEST, "index.csv")["stimulus"].to_numpy(object)
+    predicted = np.array(open_npy(folder / "predicted.npy"))
+    measured = np.array(open_npy(folder / "measured.npy"))
+    ids = np.asarray(pd.unique(stimuli), dtype=object)
+
+    # Where runs are left out, a stimulus is tested once in each: what it is scored on is the mean.
+    if len(ids) < len(stimuli):
+        rows = pd.Index(ids).get_indexer(stimuli)
+        predicted = _mean_of_rows(predicted, rows)
+        measured = _mean_of_rows(measured, rows)
+
+    return Encoded(ids, predicted, measured, _ceiling(opened)[0])
+
+
+def _mean_of_rows(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """(n_ids, n_voxels) float32: mean over those of (n, n_voxels) that have the same number in `rows`."""
+    sums = np.zeros((rows.max() + 1, values.shape[1]))
+    np.add.at(sums, rows, values)
+
+    return (sums / np.bincount(rows)[:, None]).astype(np.float32)
 
 
 def _ceiling(opened: Run) -> tuple[np.ndarray | None, str]:

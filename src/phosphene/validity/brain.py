@@ -156,6 +156,10 @@ HEADLINES = ("pixcorr", "mse", "ssim.2d", "two_way")
 Standing = Literal["above", "unclear", "below"]
 
 
+_RESPONSE_WORDS = {"shuffled": "shuffled responses", "noise": "matched-noise responses", "mean": "the mean response"}
+_KNOWS = 0.001  # p of a control below which a decoder knows what it was not told
+
+
 def against_controls(evidence: Evidence, rng: np.random.Generator) -> CheckResult:
     """B3: is the real response better than shuffled, matched-noise and mean responses through the same pipeline?
 
@@ -225,6 +229,45 @@ def against_controls(evidence: Evidence, rng: np.random.Generator) -> CheckResul
     if missing:
         return flagged(share, text, **details)
     return passed(share, text, **details)
+
+
+def controls_at_chance(evidence: Evidence, rng: np.random.Generator) -> CheckResult:
+    """L12: responses that say nothing of the pictures must decode to pictures at chance.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with ``scores``
+    rng : numpy.random.Generator
+        not used: nothing is drawn
+
+    Returns
+    -------
+    CheckResult
+        value: the smallest p of a control in a headline metric
+    """
+    scores = needed(evidence.scores)
+    tested = scores[scores["input"].isin(CONTROLS) & scores["metric"].map(kind_of).isin(HEADLINES)]
+    tested = tested[tested["p"].notna()]
+    if not len(tested):
+        return not_applicable("No control input was tested against chance.")
+
+    above = tested[tested["p"] < _KNOWS].sort_values("p", kind="stable")
+    smallest = float(tested["p"].min())
+    named = {}
+    for row in above.to_dict("records"):
+        named.setdefault(str(row["input"]), f"{row['metric']} {row['value']:.3f}, chance {row['chance']:.3f}")
+
+    if not named:
+        inputs = few(list(dict.fromkeys(tested["input"])))
+        return passed(smallest, f"Responses that say nothing of the pictures score at chance ({inputs}).", p=smallest)
+
+    parts = [f"{_RESPONSE_WORDS[name]} score above chance ({words}, p < {_KNOWS})" for name, words in named.items()]
+    return failed(
+        smallest,
+        f"The decoder knows more than the brain told it: {'; '.join(parts)}.",
+        above=above[["input", "metric", "value", "chance", "p"]],
+    )
 
 
 def compare(scores: pd.DataFrame, differences: pd.DataFrame | None, metric: str, control: str) -> Standing | None:

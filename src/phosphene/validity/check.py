@@ -340,6 +340,8 @@ class Evidence:
     ----------
     splits : sequence of tuple of (iterable, iterable), optional
         (training stimulus ids, test stimulus ids), one pair per fold; a plain split is one pair
+    by_trial : bool, default False
+        whether the split was asked for by trial (such as leaving out runs), so that the same stimuli train and test
     digests : Mapping[object, str], optional
         stimulus id -> SHA-256 of its pixels (see ``picture_digests``)
     test_labels : ndarray, optional
@@ -413,6 +415,7 @@ class Evidence:
     """
 
     splits: Sequence[tuple[Iterable, Iterable]] | None = None
+    by_trial: bool = False
     digests: Mapping[object, str] | None = None
     test_labels: np.ndarray | None = None
     inner_folds: Mapping[str, Sequence[tuple[Iterable, Iterable]]] | None = None

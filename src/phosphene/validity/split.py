@@ -117,6 +117,13 @@ def same_stimulus_on_both_sides(evidence: Evidence, rng: np.random.Generator) ->
 
     pairs = sorted(by_pixels, key=str)
     details = {"by_id": by_id, "by_pixels": pairs}
+    if evidence.by_trial and by_id and not pairs:
+        return flagged(
+            len(by_id),
+            f"The split is by trial: {len(by_id)} stimuli train and test, by other responses. Scores tell how well known "
+            "pictures are told apart, not how well a new picture is decoded.",
+            **details,
+        )
     parts = []
     if by_id:
         parts.append(f"{len(by_id)} stimuli stand in training and test ({few(sorted(by_id, key=str))})")
@@ -626,7 +633,7 @@ def session_confound(evidence: Evidence, rng: np.random.Generator) -> CheckResul
             baselines[level] = answer
 
     if not baselines:
-        return not_applicable("No test trial shares one of several sessions or runs with training.")
+        return not_applicable("No fold has several test trials that share one of several sessions or runs with training.")
 
     parts = []
     details: dict[str, Any] = {}
@@ -695,6 +702,9 @@ def _baseline(evidence: Evidence, groups: np.ndarray, rng: np.random.Generator) 
 
     labels = np.asarray(folds)
     ranks = rank_matrix(similarity(np.asarray(predicted), np.asarray(true), "cosine"), labels=labels)
+    if np.isnan(np.diagonal(ranks)).all():  # folds of single stimuli: none has another of its fold beside it
+        return None
+
     null = permutation_null(ranks, rng=rng, groups=labels)
     return float(np.nanmean(np.diagonal(ranks))), null.p
 
