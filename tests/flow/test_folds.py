@@ -144,8 +144,8 @@ def test_folds_of_groups_need_groups(study):
 
 
 def test_fewer_pixels_are_scored_at_the_size_of_the_data(study, tmp_path):
-    fine = run_of(study, tmp_path / "fine", split="holdout:0.25")
     coarse = run_of(study, tmp_path / "coarse", split="holdout:0.25", **{"recipe.pixels.size": [3, 3]})
     assert coarse.folder.pixels("test", "brain").shape[1:3] == (3, 3)
     assert coarse.folder.pixels("test", "seen").shape[1:3] == (12, 12)
-    assert value(coarse, "truth", "pixcorr") < 0.999 < value(fine, "truth", "pixcorr") + 0.01
+    # Eight components are nearly all that nine pixels have: at their own size the truth would score about 1.
+    assert value(coarse, "truth", "pixcorr") < 0.9
