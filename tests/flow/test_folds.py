@@ -42,7 +42,9 @@ def study(tmp_path_factory):
 
 
 def run_of(study, out, **values):
-    layers = [("test", {"data.name": str(study), "recipe.curve.kind": "none", "recipe.pixels.n_components": 8, **values})]
+    layers = [
+        ("test", {"data.name": str(study), "recipe.curve.kind": "none", "recipe.pixels.n_components": 8, **values})
+    ]
     opened = flow.fit(flow.configure("linear", layers)[0], out)
     flow.decode(opened)
     flow.encode(opened)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fnmatch
 import html
+import math
 import re
 import zlib
 from collections.abc import Callable, Mapping
@@ -964,6 +965,8 @@ class Metric:
         (evaluation, space) -> bool, whether it says something there
     kind : str
         `name` without the space, such as ``two_way`` or ``ssim.2d``; the same for pictures that were resized first
+    bounds : tuple of float
+        the least and the most it can be; infinite where there is no bound
 
     Examples
     --------
@@ -988,6 +991,7 @@ class Metric:
     protocol: Mapping[str, str] = field(default_factory=dict)
     applies: Callable[[Evaluation, str], bool] = _always
     kind: str = ""
+    bounds: tuple[float, float] = (-math.inf, math.inf)
 
     def __post_init__(self) -> None:
         kind = self.kind or self.name.removesuffix(".{space}")

@@ -349,6 +349,31 @@ def score_at_published_size(decoded: Decoded, **draws: Unpack[DrawSettings]) -> 
     return Scores(scores, skipped)
 
 
+def bounds_of(name: str) -> tuple[float, float]:
+    """The least and the most that a metric can be.
+
+    Parameters
+    ----------
+    name : str
+        full name
+
+    Returns
+    -------
+    tuple of float
+        infinite where there is no bound, and for metrics that nobody knows
+
+    Examples
+    --------
+    >>> bounds_of("two_way.pixels"), bounds_of("mse")
+    ((0.0, 1.0), (0.0, inf))
+    """
+    metric = find_metric(name)
+    if metric is None:
+        return -math.inf, math.inf
+
+    return metric.bounds
+
+
 def chance_out_of_fold(scored: Mapping[str, Scores]) -> dict[str, Scores]:
     """Scores of several inputs of one run in folds, with chance as it is out of fold.
 

@@ -41,6 +41,7 @@ PICTURES = 10
 _CEILING = "pearson.fraction_of_ceiling"
 _MAX_COLUMNS = 6
 _MAX_FIGURES = 4
+_FEW_PAIRS = 10  # behind a difference, below which the page says how many there are
 _LEVEL = 0.05
 
 
@@ -344,6 +345,7 @@ class _SweepPage:
             "difference": row["difference"],
             "low": row["difference_low"],
             "high": row["difference_high"],
+            "few": row["n_paired"] if row["n_paired"] < _FEW_PAIRS else 0,
             "p": row["p_holm"],
             "better": is_sure and gain > 0,
             "worse": is_sure and gain < 0,

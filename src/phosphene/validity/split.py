@@ -633,7 +633,9 @@ def session_confound(evidence: Evidence, rng: np.random.Generator) -> CheckResul
             baselines[level] = answer
 
     if not baselines:
-        return not_applicable("No fold has several test trials that share one of several sessions or runs with training.")
+        return not_applicable(
+            "No fold has several test trials that share one of several sessions or runs with training."
+        )
 
     parts = []
     details: dict[str, Any] = {}
