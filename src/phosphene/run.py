@@ -224,12 +224,17 @@ class Run:
         return splits.groups_named(self.dataset, str(self.config.groups))
 
     def groups_of(self, ids: Iterable[str]) -> np.ndarray | None:
-        """Group of each stimulus, (n,) str; None where stimuli are taken to be independent.
+        """Group of each stimulus.
 
         Parameters
         ----------
         ids : iterable of str
             stimulus ids, which may come again
+
+        Returns
+        -------
+        ndarray of shape (n,), object, or None
+            str; None where stimuli are taken to be independent
         """
         if self.config.groups is None:
             return None

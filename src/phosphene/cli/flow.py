@@ -128,6 +128,9 @@ def evaluate(
         list[Path] | None,
         typer.Option("--against", metavar="RUN2", help="Compare with another scored run; may be given several times."),
     ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="End with status 9 when a check fails; nothing else changes.")
+    ] = False,
     root: Root = None,
     quiet: Quiet = False,
 ) -> None:
@@ -145,6 +148,8 @@ def evaluate(
 
     others = "".join(f" {shell(r)}" for r in against or [])
     typer.echo(f"\nscores: {run / 'scores.csv'}\nnext: phosphene report {shell(run)}{others}")
+    if strict:
+        flow.require_checks(run)
 
 
 def analyse(

@@ -7,12 +7,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from phosphene import recipes
+from phosphene.data import registry
 from phosphene.errors import DataError, ModelError
 from phosphene.flow.decoding import KNOWN_CONTROLS
 from phosphene.flow.evidence import evidence, look_of, memories_of, write_findings
@@ -27,7 +29,7 @@ from phosphene.metrics.controls import paired_differences
 from phosphene.metrics.golden import changed_metrics
 from phosphene.metrics.metric import Decoded, Encoded, Scores, extractor_name
 from phosphene.metrics.perceptual import TrueFeatures, extract_features, feature_extractors_for, feature_views
-from phosphene.metrics.published import matching, published_rows
+from phosphene.metrics.published import PICTURES_OF, matching, published_rows
 from phosphene.metrics.registry import chance_out_of_fold, kind_of, metric_of, score, score_at_published_size, space_of
 from phosphene.metrics.resize import SIDE
 from phosphene.metrics.retrieval import retrieval_curve
@@ -43,8 +45,16 @@ from phosphene.metrics.zero_shot import Candidates, candidates_from, confusion, 
 from phosphene.recipes.base import Recipe
 from phosphene.reporting.conclusion import conclude
 from phosphene.run import TEST, Run
-from phosphene.types import Trials, at_size
-from phosphene.validity import CHECKS, Evidence, run_checks, verdict_record, verdict_table, why_not_comparable
+from phosphene.types import Trials, at_size, digest_of
+from phosphene.validity import (
+    CHECKS,
+    Evidence,
+    picture_digests,
+    run_checks,
+    verdict_record,
+    verdict_table,
+    why_not_comparable,
+)
 
 LARGEST_MATRIX = 3000  # stimuli; a similarity matrix beyond that is not kept for the report
 
@@ -172,7 +182,7 @@ def _differences_from_controls(opened: Run, scored: Mapping[str, Scores]) -> pd.
     """Paired differences of the brain from each control; None without any. ``truth`` is a ceiling, not a control."""
     seed = opened.config.seed
     n_folds = len(opened.folds)
-    stimuli = np.asarray(pd.unique(_index(opened)["stimulus"]), dtype=object)
+    stimuli = list(dict.fromkeys(_index(opened)["stimulus"]))
     labels = opened.groups_of(stimuli)
     groups = None
     if labels is not None:
@@ -546,6 +556,7 @@ def _write_details(
             tables.write_table(voxels, "voxels.csv")
 
         tables.write_table(_published(opened, scores, gathered), "published.csv")
+        (folder / "protocol.json").write_text(json.dumps(_protocol(opened), indent=1) + "\n", encoding="utf-8")
         sentences = conclude(scores, verdicts, gathered.differences, samples)
         atomic.write_text(folder / "conclusions.txt", "".join(f"{s}\n" for s in sentences))
 
@@ -655,7 +666,7 @@ def _published(opened: Run, scores: pd.DataFrame, gathered: Evidence) -> pd.Data
     brain = scores.loc[scores["input"] == "brain"]
     matched = matching(
         opened.dataset.name,
-        opened.config.split or opened.folds[0].name,
+        _split_name(opened),
         metrics=list(brain["metric"]),
         test_images=len(_index(opened)),
         repeats_averaged=_repeats_averaged(opened.sides(0)[1]),
@@ -663,9 +674,10 @@ def _published(opened: Run, scores: pd.DataFrame, gathered: Evidence) -> pd.Data
         setting=opened.config.recipe.setting,
     )
 
+    other_data = _why_other_data(opened)
     differences = []
     for difference, metric in zip(matched["difference"], matched["compared_with"], strict=True):
-        reasons = [difference, *_why_another_quantity(metric, brain, gathered)]
+        reasons = [other_data, difference, *_why_another_quantity(metric, brain, gathered)]
         differences.append("; ".join(filter(None, reasons)))
 
     matched["difference"] = differences
@@ -673,6 +685,46 @@ def _published(opened: Run, scores: pd.DataFrame, gathered: Evidence) -> pd.Data
 
     table = matched.loc[:, list(_PUBLISHED_COLUMNS)]
     return table.rename(columns={"compared_with": "metric"})
+
+
+def _split_name(opened: Run) -> str:
+    """The split as people call it: of a file its name, and not where it lies on this machine."""
+    name = opened.config.split or opened.folds[0].name
+    if Path(name).is_absolute():
+        return Path(name).name
+
+    return name
+
+
+def _why_other_data(opened: Run) -> str:
+    """Why data of a published name may be others than those published; "" for no reason."""
+    dataset = opened.dataset
+    known = PICTURES_OF.get(dataset.name)
+    if known is not None:
+        if digest_of(sorted(picture_digests(dataset.stimuli.available().pixels()))) == known:
+            return ""
+
+        return f"other pictures than those of {dataset.name}"
+
+    if dataset.name in registry.known() and dataset.about.get("url") == registry.reader(dataset.name).url:
+        return ""
+
+    return f"the data are called {dataset.name} but were not read from its published files"
+
+
+def _protocol(opened: Run) -> dict[str, object]:
+    """What two runs must share so that their scores can stand side by side."""
+    seen = opened.folder.pixels(TEST, SEEN)  # (n, h, w, c)
+    return {
+        "data": opened.dataset.name,
+        "pictures": digest_of(sorted(set(picture_digests(seen)))),
+        "size": list(seen.shape[1:3]),
+        "decoded_size": list(opened.folder.pixels(TEST, "brain").shape[1:3]),
+        "responses_averaged": _repeats_averaged(opened.sides(0)[1]),
+        "split": digest_of([split.digest for split in opened.folds]),
+        "folds": len(opened.folds),
+        "setting": opened.config.recipe.setting,
+    }
 
 
 def _repeats_averaged(test: Trials) -> int | str:

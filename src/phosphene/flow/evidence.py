@@ -129,7 +129,8 @@ def _of_fits(opened: Run, fitted: Sequence[Recipe]) -> dict[str, Any]:
     monitored = {}
     voxels = []
     sides = _sides(opened)
-    by_trial = opened.folds[0].unit == "trial"
+    asked = opened.config.split
+    by_trial = opened.folds[0].unit == "trial" and asked is not None and asked not in opened.dataset.splits
 
     for fold, recipe in enumerate(fitted):
         train, test = sides[fold]

@@ -223,6 +223,9 @@ class Score:
     oracle_best : float
         the score were the best sample of each stimulus picked with the help of the truth; NaN without samples. It stands
         apart and is no score of a decoder
+    in_folds : float
+        the mean over all pairings inside a fold; NaN with a single split. For an input that has nothing to do with the truth
+        this is chance out of fold, see `phosphene.metrics.registry.chance_out_of_fold`
     """
 
     metric: str

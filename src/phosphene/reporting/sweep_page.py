@@ -333,6 +333,7 @@ class _SweepPage:
             gain = -gain
 
         is_sure = bool(row["p_holm"] < _LEVEL)
+        n_pairs = int(float(str(row["n_paired"])))
         beaten_by: list[str] = []
         if source == "brain":
             beaten_by = self._rivals(run, metric)
@@ -345,7 +346,7 @@ class _SweepPage:
             "difference": row["difference"],
             "low": row["difference_low"],
             "high": row["difference_high"],
-            "few": row["n_paired"] if row["n_paired"] < _FEW_PAIRS else 0,
+            "few": n_pairs * (n_pairs < _FEW_PAIRS),
             "p": row["p_holm"],
             "better": is_sure and gain > 0,
             "worse": is_sure and gain < 0,

@@ -247,26 +247,31 @@ def controls_at_chance(evidence: Evidence, rng: np.random.Generator) -> CheckRes
         value: the smallest p of a control in a headline metric
     """
     scores = needed(evidence.scores)
-    tested = scores[scores["input"].isin(CONTROLS) & scores["metric"].map(kind_of).isin(HEADLINES)]
-    tested = tested[tested["p"].notna()]
-    if not len(tested):
+    tested = []
+    for row in scores.to_dict("records"):
+        is_control = row["input"] in CONTROLS and kind_of(str(row["metric"])) in HEADLINES
+        if is_control and np.isfinite(row["p"]):
+            tested.append(row)
+
+    if not tested:
         return not_applicable("No control input was tested against chance.")
 
-    above = tested[tested["p"] < _KNOWS].sort_values("p", kind="stable")
-    smallest = float(tested["p"].min())
-    named = {}
-    for row in above.to_dict("records"):
-        named.setdefault(str(row["input"]), f"{row['metric']} {row['value']:.3f}, chance {row['chance']:.3f}")
-
-    if not named:
-        inputs = few(list(dict.fromkeys(tested["input"])))
+    tested = sorted(tested, key=lambda row: row["p"])
+    above = [row for row in tested if row["p"] < _KNOWS]
+    smallest = float(tested[0]["p"])
+    if not above:
+        inputs = few(list(dict.fromkeys(str(row["input"]) for row in tested)))
         return passed(smallest, f"Responses that say nothing of the pictures score at chance ({inputs}).", p=smallest)
+
+    named: dict[str, str] = {}
+    for row in above:
+        named.setdefault(str(row["input"]), f"{row['metric']} {row['value']:.3f}, chance {row['chance']:.3f}")
 
     parts = [f"{_RESPONSE_WORDS[name]} score above chance ({words}, p < {_KNOWS})" for name, words in named.items()]
     return failed(
         smallest,
         f"The decoder knows more than the brain told it: {'; '.join(parts)}.",
-        above=above[["input", "metric", "value", "chance", "p"]],
+        above=[{key: row[key] for key in ("input", "metric", "value", "chance", "p")} for row in above],
     )
 
 

@@ -526,10 +526,12 @@ def _slope(evidence: Evidence, table: pd.DataFrame, rng: np.random.Generator) ->
         terciles.append(float(score[third].mean()))
 
     listed = ", ".join(f"{value:.3f}" for value in terciles)
+    gain = slope * float(nearness.std())  # as pictures may be near by millionths, a slope per unit may be any number
     text = (
-        f"two-way identification is {listed} from the farthest third to the nearest (slope {slope:+.2f}, p = {p:.2g})"
+        f"two-way identification is {listed} from the farthest third to the nearest ({gain:+.3f} per standard deviation of "
+        f"nearness, p = {p:.2g})"
     )
-    return slope > 0 and p < _OVERLAP_ALPHA, text, {"slope": slope, "p_slope": p, "two_way_by_third": terciles}
+    return slope > 0 and p < _OVERLAP_ALPHA, text, {"gain": gain, "p_slope": p, "two_way_by_third": terciles}
 
 
 def cluster_disjoint(evidence: Evidence, rng: np.random.Generator) -> CheckResult:
