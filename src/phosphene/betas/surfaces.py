@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import nibabel as nib
 import numpy as np
 import pandas as pd
-from nibabel.cifti2 import BrainModelAxis, SeriesAxis
+from nibabel.cifti2.cifti2_axes import BrainModelAxis, SeriesAxis
 
 from phosphene.errors import DataError
 from phosphene.io import memory
@@ -101,7 +101,7 @@ def _cifti(path: Path) -> SurfaceSeries:
     if not isinstance(series, SeriesAxis) or not isinstance(places, BrainModelAxis):
         raise DataError(f"{path} should hold a series (rows) of vertices and voxels (columns); it holds other axes.")
 
-    names = [str(name).removeprefix("CIFTI_STRUCTURE_") for name in places.name]
+    names = [str(name).removeprefix("CIFTI_STRUCTURE_") for name in np.asarray(places.name)]
     table = pd.DataFrame(
         {"hemisphere": [_SIDES.get(name, "") for name in names], "vertex": places.vertex, "structure": names}
     )
