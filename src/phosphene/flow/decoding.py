@@ -40,6 +40,9 @@ RESPONSES = ("shuffled", "noise", "mean")
 KNOWN_CONTROLS = (*CONTROLS, "shuffled_training")
 """Every control there is. Any other input but ``brain`` is a step on the way, such as a first stage."""
 
+SECONDS = "seconds.json"
+"""Beside the decoded pictures: how long the recipe took for them."""
+
 _BLOCK = 256  # pictures that are read at a time
 
 _STREAM = 7  # of random numbers, so that a control shares none with the recipe, which has the same seed
@@ -115,8 +118,8 @@ def decode(
             for name, decoded in _decode_fold(opened, fold, controls, samples, files, streams[fold], in_other_order):
                 by_input.setdefault(name, []).append(decoded)
 
-        record = {
-            "seconds": round(sum(one.seconds for one in by_input["brain"]), 3),
+        seconds = round(sum(one.seconds for one in by_input["brain"]), 3)
+        record: dict[str, object] = {
             "columns": list(recipes.recipe(opened.config.recipe.kind)(opened.config.recipe).trial_columns),
             "read": sorted(files.read),
             "written": sorted(files.written),
@@ -124,6 +127,8 @@ def decode(
         for name, folds in by_input.items():
             _write_pictures(run, name, folds, opened.stimuli, record)
 
+        # No part of what is sealed: the same work takes another time.
+        atomic.write_text(run.decoded(TEST, "brain") / SECONDS, json.dumps({"seconds": seconds}) + "\n")
         run.log("decoded", inputs=list(by_input))
 
     return run

@@ -12,6 +12,7 @@ import pandas as pd
 from phosphene.data import registry
 from phosphene.errors import ModelError, PhospheneError
 from phosphene.flow.blind import BlindRecipe, Handing, fresh_recipe
+from phosphene.flow.decoding import SECONDS
 from phosphene.io.opened_files import OpenedFiles
 from phosphene.io.run_folder import LOCK, SEEN, read_json
 from phosphene.recipes.base import Recipe
@@ -55,7 +56,10 @@ def redecoding_of(opened: Run, fitted: Sequence[Recipe], index: pd.DataFrame) ->
     folds = np.repeat(np.arange(len(tests)), [len(test) for test in tests])  # (n_test,)
     place = np.concatenate([np.arange(len(test)) for test in tests])  # (n_test,) row of each within its fold
     record = _record(opened)
-    rows = _rows_tried(len(stimuli), float(record.get("seconds", 0.0)), opened.config.seed)
+    seconds = _record(opened, SECONDS).get(
+        "seconds", record.get("seconds", 0.0)
+    )  # an earlier version kept it in one file
+    rows = _rows_tried(len(stimuli), float(seconds), opened.config.seed)
 
     again = _Again(opened, tests, folds[rows], place[rows])
     again.files.read.update(record.get("read", ()))
@@ -162,9 +166,9 @@ def _scored(opened: Run, rows: np.ndarray) -> np.ndarray:
     return samples
 
 
-def _record(opened: Run) -> dict:
+def _record(opened: Run, name: str = "decoding.json") -> dict:
     """What `decode` noted of its own work; nothing where an earlier version decoded."""
-    file = opened.folder.decoded(TEST, "brain") / "decoding.json"
+    file = opened.folder.decoded(TEST, "brain") / name
     if not file.is_file():
         return {}
 
