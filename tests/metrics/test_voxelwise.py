@@ -11,15 +11,17 @@ from sklearn.metrics import r2_score
 
 from phosphene.errors import DataError
 from phosphene.metrics import (
+    Encoded,
     ceiling_from_ncsnr,
     fdr,
     fraction_of_ceiling,
     noise_ceiling,
     pearson_per_voxel,
     r2_per_voxel,
+    score,
     split_half_ceiling,
 )
-from phosphene.metrics.voxelwise import pearson_p
+from phosphene.metrics.voxelwise import pearson_p, reliable_voxels
 
 
 @pytest.fixture
@@ -136,3 +138,40 @@ def test_fdr_leaves_out_what_is_no_test(rng):
     kept = ~np.isnan(p)
     np.testing.assert_allclose(fdr(p)[kept], stats.false_discovery_control(p[kept]))
     assert np.isnan(fdr(p)[[3, 7]]).all()
+
+
+@pytest.mark.parametrize("alive", [1.0, 0.5, 0.1])
+@pytest.mark.parametrize("knows_training", [True, False])
+def test_the_fraction_of_the_ceiling_does_not_shrink_with_dead_voxels(alive, knows_training):
+    values = []
+    for world in range(20):
+        rng = np.random.default_rng(world)
+        is_alive = np.arange(300) < alive * 300
+        signal = rng.normal(size=(400, 300)) * is_alive  # 300 stimuli train, 100 test
+        trials = signal[:, None] + rng.normal(size=(400, 3, 300))
+        test = trials[300:]
+        predicted = np.where(is_alive, signal[300:], rng.normal(size=(100, 300)))
+        ceiling = noise_ceiling(test)
+        reliable = None
+        if knows_training:
+            reliable = reliable_voxels(trials[:300].reshape(-1, 300), np.repeat(np.arange(300), 3))
+            assert reliable[is_alive].mean() > 0.99
+            assert reliable[~is_alive].sum() < 0.05 * 300
+
+        ids = np.arange(100).astype(str)
+        encoded = Encoded(ids, predicted, test.mean(axis=1), ceiling.variance, ceiling.unclipped, reliable)
+        name = "pearson.fraction_of_ceiling"
+        values.append(score(None, encoded, metrics=[name], n_draws=100, n_permutations=1)[name].value)
+
+    slack = 0.03 if knows_training else 0.15
+    assert np.mean(values) == pytest.approx(1, abs=slack)
+
+
+def test_the_unclipped_ceiling_has_no_bias_without_a_signal():
+    noise = np.random.default_rng(0).normal(size=(20, 3, 4000))
+    found = noise_ceiling(noise)
+    assert found.unclipped.mean() == pytest.approx(0, abs=0.03)
+    assert found.variance.mean() > 0.07
+    signal = np.random.default_rng(1).normal(size=(50, 1, 2000)) + np.random.default_rng(2).normal(size=(50, 4, 2000))
+    assert noise_ceiling(signal).unclipped.mean() == pytest.approx(0.8, abs=0.01)
+    assert noise_ceiling(signal, n_averaged=1).unclipped.mean() == pytest.approx(0.5, abs=0.02)

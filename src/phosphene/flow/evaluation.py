@@ -40,6 +40,7 @@ from phosphene.metrics.voxelwise import (
     pearson_p,
     pearson_per_voxel,
     r2_per_voxel,
+    reliable_voxels,
 )
 from phosphene.metrics.zero_shot import Candidates, candidates_from, confusion, templates_for
 from phosphene.recipes.base import Recipe
@@ -57,6 +58,10 @@ from phosphene.validity import (
 )
 
 LARGEST_MATRIX = 3000  # stimuli; a similarity matrix beyond that is not kept for the report
+
+_FEWEST_REPEATED = 10  # training stimuli by whose repeats voxels are called reliable
+_MOST_REPEATED = 500
+_RELIABLE_STREAM = 15  # of random numbers of the run's seed
 
 SAMPLE_COLUMNS = ("metric", "n_samples", "mean", "sd", "min", "max", "oracle_best_of_n")
 """Of evaluation/SPLIT/samples.csv. The last uses the truth to choose, and stands beside no score of a decoder."""
@@ -480,7 +485,28 @@ def _encoded(opened: Run) -> Encoded | None:
         predicted = _mean_of_rows(predicted, rows)
         measured = _mean_of_rows(measured, rows)
 
-    return Encoded(ids, predicted, measured, _ceiling(opened)[0])
+    clipped, unclipped, _ = _ceiling(opened)
+    return Encoded(ids, predicted, measured, clipped, unclipped, _reliable(opened))
+
+
+def _reliable(opened: Run) -> np.ndarray | None:
+    """(n_voxels,) bool, voxels that answer alike to repeats in training; None without repeats, and in folds.
+
+    In folds what trains one decoder tests another, so that no choice is free of the test set.
+    """
+    if len(opened.folds) > 1:
+        return None
+
+    train, _ = opened.sides(0)
+    counts = pd.Series(train.stimuli.astype(str)).value_counts()
+    repeated = np.sort(counts.index[counts > 1].to_numpy(str))
+    if len(repeated) < _FEWEST_REPEATED:
+        return None
+
+    rng = np.random.default_rng([opened.config.seed, _RELIABLE_STREAM])
+    chosen = rng.permutation(repeated)[:_MOST_REPEATED]
+    some = train.take(np.flatnonzero(np.isin(train.stimuli.astype(str), chosen)))
+    return reliable_voxels(np.asarray(some.betas), some.stimuli)
 
 
 def _mean_of_rows(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -491,8 +517,8 @@ def _mean_of_rows(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return (sums / np.bincount(rows)[:, None]).astype(np.float32)
 
 
-def _ceiling(opened: Run) -> tuple[np.ndarray | None, str]:
-    """Noise ceiling of the averaged test responses, and how it is known."""
+def _ceiling(opened: Run) -> tuple[np.ndarray | None, np.ndarray | None, str]:
+    """Noise ceiling of the averaged test responses, the same not clipped at 0, and how it is known."""
     tests = [opened.sides(fold)[1] for fold in range(len(opened.folds))]
     repeats = float(np.mean([len(t) / len(t.stimulus_ids) for t in tests]))
     single = opened.trials.noise_ceiling
@@ -503,16 +529,16 @@ def _ceiling(opened: Run) -> tuple[np.ndarray | None, str]:
             noise_to_signal = 1 / np.clip(single, 0, 1) - 1  # (n_voxels,)
             averaged = 1 / (1 + noise_to_signal / repeats)
 
-        return averaged, "known for single trials, carried to the average"
+        return averaged, None, "known for single trials, carried to the average"
 
     if repeats < 2:
-        return None, "unknown: no test picture was shown twice"
+        return None, None, "unknown: no test picture was shown twice"
 
     betas = np.concatenate([t.betas for t in tests])  # (n_trials, n_voxels)
     stimuli = np.concatenate([t.stimuli for t in tests]).astype(str)
     estimated = noise_ceiling(betas, stimuli, n_averaged=round(repeats))
 
-    return estimated.variance, "estimated from the repeats of the test pictures"
+    return estimated.variance, estimated.unclipped, "estimated from the repeats of the test pictures"
 
 
 # -- what is written ---------------------------------------------------------------------------------------------------

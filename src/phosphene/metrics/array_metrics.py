@@ -298,7 +298,8 @@ def voxel_correlation(e: Evaluation, name: str, _: str) -> Score:
         With fewer than three stimuli.
     """
     measured = e.responses[1]
-    return _encoding(e, name, np.ones(measured.shape[1]), "")
+    everywhere = np.ones(measured.shape[1], dtype=bool)
+    return _encoding(e, name, everywhere.astype(float), everywhere, "")
 
 
 def share_of_ceiling(e: Evaluation, name: str, _: str) -> Score:
@@ -316,7 +317,8 @@ def share_of_ceiling(e: Evaluation, name: str, _: str) -> Score:
     Returns
     -------
     Score
-        1 for a perfect model, not clipped; voxels without a ceiling above 0 are left out
+        1 for a perfect model, not clipped, however many voxels have no signal: it is taken over voxels that are reliable in
+        training, or where that is not known with ceilings that are not clipped at 0 either
 
     Raises
     ------
@@ -333,21 +335,31 @@ def share_of_ceiling(e: Evaluation, name: str, _: str) -> Score:
         raise Skip("the noise ceiling is 0 or undefined in every voxel")
 
     predicted, measured = e.responses
-    fraction = fraction_of_ceiling(pearson_per_voxel(predicted, measured), ceiling)
-    no_ceiling = int((~(ceiling > 0)).sum())
-    note = f"{no_ceiling} voxels without a ceiling above 0 left out, {fraction.n_above_one} voxels above their ceiling"
-    return _encoding(e, name, ceiling, note)
+    n_above = fraction_of_ceiling(pearson_per_voxel(predicted, measured), ceiling).n_above_one
+    if e.encoded.reliable is not None and (e.encoded.reliable & (ceiling > 0)).any():
+        used = e.encoded.reliable & (ceiling > 0)
+        note = f"over {int(used.sum())} of {len(used)} voxels that answer alike to repeats in training"
+    elif e.encoded.unclipped is not None and np.isfinite(e.encoded.unclipped).any():
+        # In voxels without a signal the estimate is as often below 0 as above: with both, their sum is 0.
+        used = np.isfinite(e.encoded.unclipped)
+        share = np.where(used, e.encoded.unclipped, 0)
+        ceiling = np.sign(share) * np.sqrt(np.abs(share))
+        note = f"over all {int(used.sum())} voxels, ceilings not clipped at 0"
+    else:
+        used = ceiling > 0
+        note = f"{int((~used).sum())} voxels without a ceiling above 0 left out"
+
+    return _encoding(e, name, ceiling, used, f"{note}; {n_above} voxels above their ceiling")
 
 
-def _encoding(e: Evaluation, name: str, ceiling: np.ndarray, note: str) -> Score:
-    """Mean r over voxels, over the mean ceiling of the same voxels: linear in r, so null and interval stay exact."""
+def _encoding(e: Evaluation, name: str, ceiling: np.ndarray, used: np.ndarray, note: str) -> Score:
+    """Mean r over the voxels used, over the mean ceiling of the same: linear in r, so null and interval stay exact."""
     predicted, measured = e.responses
     n = len(measured)
     if n < 3:
         raise Skip(f"a correlation over {n} stimuli says nothing; it needs 3")
 
     r = pearson_per_voxel(predicted, measured)
-    used = ceiling > 0
     undefined = np.isnan(r[used])
     if undefined.any():
         note = joined(note, f"{int(undefined.sum())} constant voxels counted as r = 0")
@@ -355,6 +367,9 @@ def _encoding(e: Evaluation, name: str, ceiling: np.ndarray, note: str) -> Score
     x = _standardised(predicted[:, used], undefined)  # (n_stimuli, n_used)
     y = _standardised(measured[:, used], undefined)
     scale = ceiling[used].sum()
+    if scale <= 0:
+        raise Skip("the noise ceilings of all voxels together are not above 0")
+
     value = float(np.nan_to_num(r[used]).sum() / scale)
 
     rng = e.rng(name)

@@ -165,12 +165,18 @@ class Encoded:
         responses, in one unit
     ceiling : ndarray of shape (n_voxels,), optional
         noise ceiling of the measured average as a share of variance, or None
+    unclipped : ndarray of shape (n_voxels,), optional
+        the same with values below 0 as they were estimated
+    reliable : ndarray of shape (n_voxels,), bool, optional
+        voxels that answer alike to repeats of training stimuli; a fraction of the ceiling is then taken over these
     """
 
     ids: np.ndarray
     predicted: np.ndarray
     measured: np.ndarray
     ceiling: np.ndarray | None = None
+    unclipped: np.ndarray | None = None
+    reliable: np.ndarray | None = None
 
     def __post_init__(self):
         ids = np.asarray(self.ids)

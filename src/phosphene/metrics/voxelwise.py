@@ -19,7 +19,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import stdtr
+from scipy.special import fdtrc, stdtr
 from scipy.stats import false_discovery_control
 
 from phosphene.betas.noise_ceiling import ceiling
@@ -36,10 +36,13 @@ class Ceiling(NamedTuple):
         signal SD / noise SD, 0 or more; infinite without noise
     variance : ndarray of shape (n_voxels,)
         share of variance that a perfect model explains, 0 to 1
+    unclipped : ndarray of shape (n_voxels,)
+        the same before values below 0 become 0: over voxels without a signal its mean is 0, so that sums are not biased
     """
 
     ncsnr: np.ndarray
     variance: np.ndarray
+    unclipped: np.ndarray
 
 
 class Fraction(NamedTuple):
@@ -266,7 +269,49 @@ def noise_ceiling(betas: np.ndarray, stimuli: np.ndarray | None = None, n_averag
     np.divide(signal, signal + within / m, out=variance, where=known)
     np.divide(np.sqrt(signal), np.sqrt(within), out=ncsnr, where=within > 0)
     ncsnr[known & (within == 0)] = np.inf
-    return Ceiling(ncsnr, variance)
+
+    # 1 - within / between without bias: the mean of 1 / F is freedom / (freedom - 2) where there is no signal.
+    freedom = n_stimuli - 1
+    unclipped = np.full(betas.shape[1], np.nan)
+    if freedom > 2:
+        np.divide(within * (freedom - 2), between * freedom, out=unclipped, where=known & (between > tiny))
+        unclipped = 1 - unclipped
+        single = unclipped * between / divisor  # signal variance, of which an average of other length has another share
+        if m != divisor:
+            np.divide(single, single + within / m, out=unclipped, where=single + within / m > 0)
+
+    return Ceiling(ncsnr, variance, unclipped)
+
+
+def reliable_voxels(betas: np.ndarray, stimuli: np.ndarray, level: float = 0.01) -> np.ndarray:
+    """Voxels that answer alike to repeats of a stimulus, by an F test of one-way analysis of variance.
+
+    Parameters
+    ----------
+    betas : ndarray of shape (n_trials, n_voxels)
+        single trials
+    stimuli : ndarray of shape (n_trials,)
+        stimulus id of each; repeats may differ in number
+    level : float, default 0.01
+        p below which a voxel counts as reliable
+
+    Returns
+    -------
+    ndarray of shape (n_voxels,), bool
+        False for voxels that never vary
+    """
+    betas = np.asarray(betas, dtype=np.float64)
+    _, which, repeats = np.unique(np.asarray(stimuli).astype(str), return_inverse=True, return_counts=True)
+    n_trials = len(betas)
+    n_stimuli = len(repeats)
+    order = np.argsort(which, kind="stable")
+    starts = np.concatenate([[0], np.cumsum(repeats)[:-1]])  # (n_stimuli,): first trial of each stimulus
+    means = np.add.reduceat(betas[order], starts, axis=0) / repeats[:, None]  # (n_stimuli, n_voxels)
+    within = np.square(betas - means[which]).sum(axis=0) / max(1, n_trials - n_stimuli)
+    between = (repeats[:, None] * np.square(means - betas.mean(axis=0))).sum(axis=0) / max(1, n_stimuli - 1)
+
+    ratio = np.divide(between, within, out=np.zeros_like(within), where=within > 0)
+    return fdtrc(max(1, n_stimuli - 1), max(1, n_trials - n_stimuli), ratio) < level
 
 
 def ceiling_from_ncsnr(ncsnr: np.ndarray, n_averaged: int) -> np.ndarray:
