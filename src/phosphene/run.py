@@ -28,8 +28,8 @@ TEST = "test"
 LARGEST_SCORED = 256
 """Pixels of the longer side of pictures that are scored; larger ones are shrunk before."""
 
-_PLACES = ("data.name", "data.root", "split", "groups")
-"""Values that say where things lie; digests of data and split stand for what lies there."""
+_PLACES = ("data.name", "data.root", "data.mask_from", "split", "groups")
+"""Values that say where things lie or come from; digests of data and split stand for what lies there."""
 
 
 class DataConfig(Config):
@@ -41,6 +41,7 @@ class DataConfig(Config):
     roi: str | None = Field(None, description="ROI expression such as V1+V2; all voxels by default")
     nan: Literal["error", "drop", "impute"] = Field("error", description="what to do with voxels that hold NaN")
     options: dict[str, Any] = Field(default_factory=dict, description="options of the reader")
+    mask_from: str | None = Field(None, description="what the data set's voxels were chosen by, such as 'retinotopy'")
 
 
 class RunConfig(Config):

@@ -123,6 +123,19 @@ def test_b4_measures_the_brain_against_the_true_features():
     assert verdict("B4", scores=scores(brain=brain)).verdict == "not applicable"
 
 
+def test_b4_fails_a_generator_that_cannot_draw_the_pictures():
+    brain = {"two_way.pixels": 0.91, "pixcorr": 0.6}
+    found = verdict("B4", scores=scores(brain=brain, truth={"two_way.pixels": 0.8, "pixcorr": 0.34}))
+    assert found.verdict == "fail"
+    assert "unsuited to these pictures" in found.reason
+    assert "137 %" in found.reason
+    fine = verdict(
+        "B4",
+        scores=scores(brain={"two_way.pixels": 0.75, "pixcorr": 0.3}, truth={"two_way.pixels": 0.8, "pixcorr": 0.34}),
+    )
+    assert fine.verdict != "fail"
+
+
 # -- targets -----------------------------------------------------------------------------------------------------------
 
 

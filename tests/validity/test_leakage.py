@@ -59,6 +59,31 @@ def test_l4_tells_clean_blind_and_leaking_choices_of_voxels():
     assert verdict("L4", voxel_choices=[map_of_all, leak]).verdict == "fail"
 
 
+@pytest.mark.parametrize("how", ["all rows", "training rows", "sessions", "not at all"])
+def test_l5_sees_voxels_that_were_standardised_over_test_rows(rng, how):
+    betas = (3 + 2 * rng.standard_normal((80, 40))).astype(np.float32)
+    train = np.arange(60)
+    test = np.arange(60, 80)
+    if how == "all rows":
+        betas = (betas - betas.mean(axis=0)) / betas.std(axis=0)
+    elif how == "training rows":
+        betas = (betas - betas[train].mean(axis=0)) / betas[train].std(axis=0)
+    elif how == "sessions":
+        parts = np.split(betas, 4)
+        betas = np.concatenate([(part - part.mean(axis=0)) / part.std(axis=0) for part in parts])
+
+    found = verdict("L5", setting="strict", lineages=[], responses=betas, sides=[(train, test)])
+    expected = "pass"
+    if how in ("all rows", "sessions"):
+        expected = "flag"
+
+    # Sessions that lie on one side each have mean 0 there as well: nothing of the test rows is in the training rows.
+    if how == "sessions":
+        expected = "pass"
+
+    assert found.verdict == expected
+
+
 def test_l5_fails_undeclared_adaptation_and_shows_both_scores_when_declared():
     step = Lineage("brain", range(20), range(10, 20), sees="brain")
     clean = Lineage("brain", range(10), range(10, 20), sees="brain")

@@ -225,10 +225,21 @@ def test_s6_is_quiet_when_pictures_were_dealt_to_sessions_at_random(rng):
 
 def test_s6_needs_sessions_on_both_sides(rng):
     given = scanned(rng, by_session=True)
-    assert verdict("S6", **{**given, "trials": given["trials"].assign(session=0)}).verdict == "not applicable"
+    assert set(verdict("S6", **{**given, "trials": given["trials"].assign(session=0)}).details) >= {"time"}
     session = given["trials"]["session"].to_numpy()
     apart = [(np.flatnonzero(session < 3), np.flatnonzero(session == 3))]
-    assert verdict("S6", **{**given, "sides": apart}).verdict == "not applicable"
+    found = verdict("S6", **{**given, "sides": apart})
+    assert "session" not in found.details
+
+
+def test_s6_catches_time_where_no_run_is_declared(rng):
+    given = scanned(rng, by_session=True)
+    order = np.argsort(given["trials"]["session"].to_numpy(), kind="stable")  # like stimuli follow each other
+    given["trials"] = given["trials"].iloc[order].assign(session=0).reset_index(drop=True)
+    given["responses"] = given["responses"][order]
+    found = verdict("S6", **given)
+    assert found.verdict == "flag"
+    assert "The time of a trial already tells what was shown" in found.reason
 
 
 def test_s6_catches_runs_inside_one_session(rng):

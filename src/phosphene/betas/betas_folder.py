@@ -272,7 +272,11 @@ def _fit(
     # The data set, complete in the folder of work before it takes its place.
     trials = _described(result, check, reliability, files, key)
     name = files.root.resolve().name
-    dataset = Dataset(name, stimuli, {subject: trials}, {}, {"title": f"Single-trial betas of {name}"})
+    about = {"title": f"Single-trial betas of {name}"}
+    if files.mask_from:
+        about["mask_from"] = files.mask_from
+
+    dataset = Dataset(name, stimuli, {subject: trials}, {}, about)
     place = write_dataset(dataset, work.folder / "done", progress=progress, replace=True)
     arrays = _page_arrays(runs.runs, check, result, reliability, options)
 

@@ -201,11 +201,15 @@ def locate_runs(
     if sessions is not None:
         places = _of_sessions(places, sessions, subject_folder.name)
 
+    mask_from = "the brain mask of the study"
     if mask is not None:
         brains = [Path(mask)]
+        mask_from = ""
+    elif not brains:
+        mask_from = "the brightness of the first image"
 
     places = sorted(places, key=lambda place: (place.session, place.run))
-    return SubjectFiles(root, subject_folder.name, places, tuple(brains), rois, shown, studies)
+    return SubjectFiles(root, subject_folder.name, places, tuple(brains), rois, shown, studies, mask_from)
 
 
 def _of_sessions(places: list[RunFiles], sessions: Sequence[int | str], subject: str) -> list[RunFiles]:
@@ -248,6 +252,8 @@ class SubjectFiles:
         how events are read
     studies : tuple of Path
         folders with what a derivative does not say
+    mask_from : str
+        what voxels are chosen by; "" where the user gave a mask
     """
 
     root: Path
@@ -257,6 +263,7 @@ class SubjectFiles:
     rois: dict[str, Path]
     shown: Shown = field(default_factory=Shown)
     studies: tuple[Path, ...] = ()
+    mask_from: str = ""
 
     def fingerprint(self, confounds: bool) -> list[str]:
         """What changes when one of the files does.

@@ -174,6 +174,10 @@ def data_import(
         int | None, typer.Option(help="Side of the pictures in pixels; as in the files when they agree.")
     ] = None,
     transposed: Annotated[bool, typer.Option("--transposed", help="Betas are (voxels, trials) in the file.")] = False,
+    mask_from: Annotated[
+        str | None,
+        typer.Option("--mask-from", help="What the voxels were chosen by, such as 'retinotopy'; kept with the data."),
+    ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace an older data set in that folder.")] = False,
     follow_links: Annotated[
         bool, typer.Option("--follow-links", help="Read files that links in the folder have outside it.")
@@ -206,6 +210,7 @@ def data_import(
         dataset = importing.import_table(
             betas=betas, trials=trials, out=out, images=images, voxels=voxels, captions=captions, subject=subject,
             key=key, scale=scale, size=sides, transposed=transposed, replace=replace, follow_links=follow_links,
+            mask_from=mask_from,
         )  # fmt: skip
 
     typer.echo(describe.render(describe.info(dataset)))

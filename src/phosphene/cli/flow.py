@@ -44,6 +44,12 @@ def fit(
         str | None,
         typer.Option(help="Stimuli that depend on each other: category, or a CSV with columns stimulus and group."),
     ] = None,
+    mask_from: Annotated[
+        str | None,
+        typer.Option(
+            "--mask-from", help="What the data set's voxels were chosen by, such as 'retinotopy' or 'anatomy'."
+        ),
+    ] = None,
     preset: Annotated[str | None, typer.Option(help=_PRESETS)] = None,
     config: Annotated[Path | None, typer.Option("--config", help="YAML file of values.")] = None,
     set_: Annotated[
@@ -73,6 +79,9 @@ def fit(
     command = command_layer(data, root, split, preset, seed, option)
     if groups is not None:
         command["groups"] = groups
+
+    if mask_from is not None:
+        command["data.mask_from"] = mask_from
 
     resolved, origins = flow.configure(recipe, layers_of(command, config, set_))
 

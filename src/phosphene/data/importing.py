@@ -99,6 +99,7 @@ def import_table(
     scale: float = 1.0,
     transposed: bool = False,
     name: str | None = None,
+    mask_from: str | None = None,
     replace: bool = False,
     follow_links: bool = False,
     progress: Callable[[str, float], None] = lambda *_: None,
@@ -135,6 +136,8 @@ def import_table(
         betas are (voxels, trials) in the file
     name : str, optional
         of the data set; that of `out` by default
+    mask_from : str, optional
+        what the voxels were chosen by, such as ``retinotopy``; check L4 reports it
     replace : bool, default False
         see `write_dataset`
     follow_links : bool, default False
@@ -185,6 +188,9 @@ def import_table(
 
     person = Trials(source, table, voxel_table, subject, {"file": Path(betas).name, "unit": unit})
     about = {"title": f"imported from {Path(betas).name}"}
+    if mask_from:
+        about["mask_from"] = mask_from
+
     dataset = Dataset(name or checked_path(out).name, stimuli, {subject: person}, _splits(person, trials), about)
 
     return read_dataset(write_dataset(dataset, out, replace=replace, progress=progress))

@@ -498,8 +498,8 @@ def _reliable(opened: Run) -> np.ndarray | None:
         return None
 
     train, _ = opened.sides(0)
-    counts = pd.Series(train.stimuli.astype(str)).value_counts()
-    repeated = np.sort(counts.index[counts > 1].to_numpy(str))
+    names, counts = np.unique(train.stimuli.astype(str), return_counts=True)
+    repeated = names[counts > 1]
     if len(repeated) < _FEWEST_REPEATED:
         return None
 

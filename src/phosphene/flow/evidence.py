@@ -204,10 +204,17 @@ def _voxels_of_the_data(opened: Run) -> list[Lineage]:
     for _, test in _sides(opened):
         tested.update(test.keys)
 
+    is_published = opened.dataset.name.split("-")[0] in PICTURES
+    origin = data.mask_from or str(opened.dataset.about.get("mask_from", ""))
+    if origin:
+        lineages.append(Lineage(f"voxels by {origin}, as was recorded", (), tested))
+    elif not is_published:
+        lineages.append(Lineage("the voxels of the data set (say where they come from with --mask-from)", None, tested))
+
     if data.roi:
         # Regions of published data come from localisers, anatomy and retinotopy: scans of their own. Those of other data
         # come from nobody knows where, which is another answer than "from no trial".
-        if opened.dataset.name.split("-")[0] in PICTURES:
+        if is_published or origin:
             fitted_on = ()
         else:
             fitted_on = None

@@ -509,6 +509,10 @@ _REACH_ALPHA = 0.05
 _MOST_NAMED = 3
 
 
+_CANNOT_DRAW = 0.5  # PixCorr of the true features' pictures, below which a generator hardly draws them
+_BEYOND = 1.1  # share of the ceiling that no decoder reaches whose generator follows the features
+
+
 def ceiling_of_method(evidence: Evidence, rng: np.random.Generator) -> CheckResult:
     """B4: scores of the true features through the same generator, from the control ``truth``.
 
@@ -559,6 +563,17 @@ def ceiling_of_method(evidence: Evidence, rng: np.random.Generator) -> CheckResu
     if (p_of_ceilings >= _REACH_ALPHA).all():  # a NaN, which is no test, makes this False
         unfaithful = "it does not draw what it is told, so its pictures say nothing of a brain."
         return failed(value, f"{text}: {unfaithful}", **details)
+
+    drawn = tops.get("pixcorr", 1.0)
+    if drawn < _CANNOT_DRAW and value > _BEYOND:
+        return failed(
+            value,
+            f"The generator is unsuited to these pictures: from the true features it draws them with PixCorr {drawn:.3f}, and "
+            f"the brain scores {100 * value:.0f} % of what they reach ({metrics[0]}). What it draws says little of what was "
+            "seen; take one that was trained on such pictures.",
+            **details,
+            pixcorr_of_truth=drawn,
+        )
 
     beyond = []
     for metric in (*metrics, "ssim.2d", "pixcorr"):

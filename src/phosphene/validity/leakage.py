@@ -30,6 +30,7 @@ ORACLE = "oracle_"
 """Beginning of the names of metrics that may use the truth to choose among samples."""
 _MOST_ITEMS = 300  # trials whose samples are compared with the truth
 _ONE_LEVEL = 1.5 / 255  # samples are kept as 8 bits, so that the scored picture differs by rounding
+_IS_ZERO = 1e-4  # standard deviations: what rounding to float32 leaves of a mean that was taken away
 _LUCK = 0.001  # p below which the best sample was picked more often than by luck
 
 
@@ -184,6 +185,10 @@ def adaptation_to_test(evidence: Evidence, rng: np.random.Generator) -> CheckRes
         undeclared = f"{steps} saw {n} test responses, but the setting says strict. Call it relax."
         return failed(n, undeclared, **details)
     if not is_declared:
+        together = _centred_with_test(evidence)
+        if together:
+            return flagged(0, f"Setting strict: no fitted step saw a test response, but {together}", **details)
+
         return passed(0, "Setting strict: no fitted step saw a test response.", **details)
 
     if adapted:
@@ -193,6 +198,37 @@ def adaptation_to_test(evidence: Evidence, rng: np.random.Generator) -> CheckRes
 
     text, scores = _both_settings(evidence)
     return flagged(n, f"Transductive: {saw}, as setting relax allows. {text}", **details, **scores)
+
+
+def _centred_with_test(evidence: Evidence) -> str:
+    """Whether voxels have mean 0 over training and test rows together and not over training alone, in words; "" if not."""
+    if evidence.responses is None or evidence.sides is None or len(evidence.sides) != 1:
+        return ""
+
+    train, test = evidence.sides[0]
+    if len(train) < 2 or len(test) < 2:
+        return ""
+
+    of_training = np.asarray(evidence.responses)[train].astype(np.float64)
+    of_test = np.asarray(evidence.responses)[test].astype(np.float64)
+    both = np.concatenate([of_training, of_test])
+    sd = both.std(axis=0)
+    varies = sd > 0
+    if not varies.any():
+        return ""
+
+    together = float(np.median(np.abs(both.mean(axis=0)[varies]) / sd[varies]))
+    alone = float(np.median(np.abs(of_training.mean(axis=0)[varies]) / sd[varies]))
+
+    # Means of so many rows differ from 0 by chance; twenty times nearer to it than the training rows are is no chance.
+    if together > _IS_ZERO or together > alone / 20:
+        return ""
+
+    return (
+        f"voxels have mean 0 over training and test rows together ({together:.1e} sd; {alone:.1e} over training alone): they "
+        "were centred or standardised with the test rows, all at once or session by session. Leave that to the recipe, which "
+        "uses training rows alone."
+    )
 
 
 def _both_settings(evidence: Evidence) -> tuple[str, dict[str, float | str]]:
