@@ -70,6 +70,7 @@ from phosphene.validity.leakage import (
 )
 from phosphene.validity.likeness import Likeness, difference_hashes, thumbnails
 from phosphene.validity.measure import fid_of_few, generator_noise, metric_identity, why_not_comparable
+from phosphene.validity.memorising import memorising
 from phosphene.validity.split import (
     cluster_disjoint,
     dropped_trials,
@@ -181,6 +182,8 @@ _ALL = (
           category_only, "ten seconds"),
     Check("B9", "Out of distribution", "Does it hold on stimuli of another kind?", ("other_kind",),
           out_of_distribution, "instant"),
+    Check("B10", "Memorising", "Are decoded pictures nearer to training pictures than to what was seen?", ("targets",),
+          memorising, "seconds"),
     Check("M6", "Generator noise", "How much do samples of one trial differ?", ("samples",), generator_noise,
           "seconds"),
     Check("M10", "Metric identity", "Do the metrics still give their golden values?", ("golden",), metric_identity,
