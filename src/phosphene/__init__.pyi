@@ -1,7 +1,7 @@
 from ._version import __version__
 from .data.registry import open_dataset
 from .flow import analyse, decode, encode, evaluate, fit
-from .metrics import score
+from .metrics import compute_scores
 from .recipes import recipe, recipe_names
 from .reporting.html import report
 from .run import Run, configure, open_run
@@ -17,6 +17,7 @@ __all__ = [
     "Trials",
     "__version__",
     "analyse",
+    "compute_scores",
     "configure",
     "decode",
     "encode",
@@ -27,5 +28,4 @@ __all__ = [
     "recipe",
     "recipe_names",
     "report",
-    "score",
 ]

@@ -28,7 +28,7 @@ from phosphene.metrics.golden import changed_metrics
 from phosphene.metrics.metric import Decoded, Encoded, Scores, extractor_name
 from phosphene.metrics.perceptual import TrueFeatures, extract_features, feature_extractors_for, feature_views
 from phosphene.metrics.published import matching, published_rows
-from phosphene.metrics.registry import kind_of, metric_of, score, score_at_published_size, space_of
+from phosphene.metrics.registry import compute_scores, kind_of, metric_of, score_at_published_size, space_of
 from phosphene.metrics.retrieval import retrieval_curve
 from phosphene.metrics.voxelwise import (
     fdr,
@@ -154,7 +154,7 @@ def _score_inputs(opened: Run, readers: _Readers, progress: Progress) -> dict[st
             encoded = None
 
         decoded = _decoded(opened, name, readers)
-        scored[name] = score(decoded, encoded, seed=seed)
+        scored[name] = compute_scores(decoded, encoded, seed=seed)
 
         if opened.dataset.name == "nsd":  # its literature scores pixels at another size
             resized = score_at_published_size(decoded, seed=seed)

@@ -3,7 +3,7 @@
 >>> extractors = feature_extractors_for("insilico-nsd")                              # doctest: +SKIP
 >>> true_features = [extract_features(x, true) for x in extractors]     # once       # doctest: +SKIP
 >>> views = feature_views(true_features, decoded)                                    # doctest: +SKIP
->>> score(Decoded(ids, decoded, true, feature_views=views))                          # doctest: +SKIP
+>>> compute_scores(Decoded(ids, decoded, true, feature_views=views))                          # doctest: +SKIP
 
 A score by a network's features is only as good as the network, and flatters a recipe that was trained towards the same
 one: read it together with the score of another network, and with the controls.
