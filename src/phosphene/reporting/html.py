@@ -39,6 +39,7 @@ from phosphene.reporting.run_comparison import check_comparable, comparison
 from phosphene.reporting.run_figures import ENCODING, Drawn, draw_all, figure_values, near_copies, save_all
 from phosphene.reporting.tables import published_table, score_table
 from phosphene.run import Run
+from phosphene.validity.check import UNKNOWN_OUTSIDE
 
 __all__ = ["RunLike", "render", "report"]
 
@@ -291,7 +292,7 @@ def _verdicts(contents: Contents) -> dict[str, Any]:
         verdict = str(row["verdict"])
         with_verdict.setdefault(verdict, []).append(row)
 
-        if verdict in ("not applicable", "not tested"):
+        if verdict in ("not applicable", "not tested", UNKNOWN_OUTSIDE):
             idle.append(row)
         else:
             reached.append(row)
@@ -305,6 +306,7 @@ def _verdicts(contents: Contents) -> dict[str, Any]:
     return {
         "validity": reached,
         "idle": idle,
+        "idle_words": " or ".join(verdict for verdict in VERDICTS if any(row["verdict"] == verdict for row in idle)),
         "flags": with_verdict["flag"],
         "urgent": with_verdict["fail"],
         "counts": counts,
