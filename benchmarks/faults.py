@@ -39,7 +39,7 @@ from typing import Any
 HERE = Path(__file__).parent
 MODES = {"count": 0, "kill": 1, "full": 2, "fail": 3, "interrupt": 4, "terminate": 5}
 KINDS = ("kill", "full", "fail", "interrupt", "terminate")
-VOLATILE = ("manifest.json", "log.jsonl", "forecast.csv", "report.html", "analysis.json")
+VOLATILE = ("manifest.json", "log.jsonl", "forecast.csv", "seconds.json", "report.html", "analysis.json")
 """Files in which a time, a duration or a path stands; that they are there is compared, and not what they hold."""
 
 TINY = ["--set", "recipe.curve.kind=none", "--set", "recipe.alphas=[1.0, 100.0]"]

@@ -11,6 +11,7 @@ SplitError       5            training and test cannot be told apart as asked
 ModelError       6            a saved model or run cannot be read or does not fit the data
 MachineError     7            the disk, the memory or the device gave out
 NotAvailable     8            an optional package, a network or a file to download is missing
+FailedChecks     9            a check failed where --strict was asked for; all results are written
 ===============  ===========  ==========================================================
 
 Status 1 is a defect of phosphene itself, 2 a wrong command line, 130 an interrupt, 143 a termination.
@@ -77,6 +78,12 @@ class NotAvailable(PhospheneError, RuntimeError):
     """An optional package, a network or a file to download is missing."""
 
     exit_status = 8
+
+
+class FailedChecks(PhospheneError):
+    """A validity check failed, and it was asked that this be an error. Everything was written."""
+
+    exit_status = 9
 
 
 class PhospheneWarning(UserWarning):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -25,7 +25,10 @@ from phosphene.validity.picture_features import features_of
 
 TEST = "test"
 
-_PLACES = ("data.name", "data.root", "split")
+LARGEST_SCORED = 256
+"""Pixels of the longer side of pictures that are scored; larger ones are shrunk before."""
+
+_PLACES = ("data.name", "data.root", "split", "groups")
 """Values that say where things lie; digests of data and split stand for what lies there."""
 
 
@@ -48,6 +51,11 @@ class RunConfig(Config):
     data: DataConfig = Field(description="which trials")
     split: str | None = Field(
         None, description="named split, kfold:K, cluster:K, or a file; the data set's first by default"
+    )
+    groups: str | None = Field(
+        None,
+        description="stimuli that depend on each other: category, or a CSV with columns stimulus and group; they stay together "
+        "in kfold:K,groups, in inner folds, intervals and permutations",
     )
     preset: str = Field("lab", description="lab, paper, or another that the recipe has")
     seed: int = Field(0, ge=0, lt=2**32, description="of everything drawn at random")
@@ -110,7 +118,12 @@ def _with_absolute_paths(config: RunConfig) -> RunConfig:
     else:
         split = _absolute_if_there(config.split)
 
-    return config.model_copy(update={"data": data.model_copy(update={"name": name, "root": root}), "split": split})
+    groups = config.groups
+    if groups is not None:
+        groups = _absolute_if_there(groups)
+
+    data = data.model_copy(update={"name": name, "root": root})
+    return config.model_copy(update={"data": data, "split": split, "groups": groups})
 
 
 def _absolute_if_there(text: str) -> str:
@@ -197,15 +210,51 @@ class Run:
             trials = trials.select(roi=self.config.data.roi)
 
         nan = self.config.data.nan
-        if nan == "impute":
+        if nan != "impute":
+            trials = Screen(nan).fit(trials).apply(trials)
+
+        if self.config.groups is None:
             return trials
 
-        return Screen(nan).fit(trials).apply(trials)
+        return splits.with_groups(trials, self._group_of)
+
+    @cached_property
+    def _group_of(self) -> Mapping[str, str]:
+        """Group of each stimulus."""
+        return splits.groups_named(self.dataset, str(self.config.groups))
+
+    def groups_of(self, ids: Iterable[str]) -> np.ndarray | None:
+        """Group of each stimulus.
+
+        Parameters
+        ----------
+        ids : iterable of str
+            stimulus ids, which may come again
+
+        Returns
+        -------
+        ndarray of shape (n,), object, or None
+            str; None where stimuli are taken to be independent
+        """
+        if self.config.groups is None:
+            return None
+
+        return splits.group_labels(ids, self._group_of)
 
     @cached_property
     def stimuli(self) -> Stimuli:
         """Stimuli the subject saw and whose picture is there."""
         return self.dataset.stimuli.select(self.trials.stimulus_ids).available()
+
+    @property
+    def scored_size(self) -> tuple[int, int]:
+        """Height and width at which all decoded pictures of this data set are scored: its own, but at most 256 a side.
+
+        A score at the size of a recipe would be highest for the recipe that decodes fewest pixels.
+        """
+        height, width, _ = self.stimuli.image_shape
+        shrink = min(1.0, LARGEST_SCORED / max(height, width))
+        return max(1, round(height * shrink)), max(1, round(width * shrink))
 
     @cached_property
     def folds(self) -> list[Split]:

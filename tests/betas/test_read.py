@@ -93,7 +93,7 @@ def test_a_study_becomes_a_data_set_with_the_same_betas(bids, tmp_path):
     np.testing.assert_array_equal(trials.betas, result.trials.betas)
     direct = single_trial_betas(read_runs(folder, "01").runs, BetaOptions(kind="d")).trials
     np.testing.assert_array_equal(trials.betas, direct.betas)
-    assert trials.table["trial"].tolist() == bold.trials["trial"].tolist()
+    assert trials.table["trial"].tolist() == bold.trials["trial"].astype(str).tolist()
     assert trials.rois
     assert {"hrf", "fraction", "r2", "noise_ceiling"} <= set(trials.voxels)
     assert trials.provenance["options"]["kind"] == "d"
@@ -285,10 +285,7 @@ def test_missing_things_are_named(bids, tmp_path):
     with pytest.raises(DataError, match="says what was shown"):
         read_runs(bids[0], "01")
     path.unlink()
-    with pytest.raises(DataError, match=r"_events.tsv is missing"):
-        read_runs(bids[0], "01")
-    first(bids[0], "derivatives/**/*brain_mask.nii.gz").unlink()
-    with pytest.raises(DataError, match="no brain mask"):
+    with pytest.raises(DataError, match="no table of events belongs to"):
         read_runs(bids[0], "01")
 
 

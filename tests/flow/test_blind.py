@@ -59,7 +59,12 @@ def study(request, tmp_path, monkeypatch):
 
 
 def first_sentence(opened):
-    return (opened.folder.evaluation("test") / "conclusions.txt").read_text().splitlines()[0]
+    """The first that says how: before it comes only that a control is above chance, where that is so."""
+    lines = (opened.folder.evaluation("test") / "conclusions.txt").read_text().splitlines()
+    if lines[0].startswith("Check L12 failed: The decoder knows more than the brain told it"):
+        return lines[1]
+
+    return lines[0]
 
 
 def verdicts(opened):
@@ -128,7 +133,16 @@ def test_a_cheat_is_named_in_the_first_sentence_of_other_studies(study, cls, che
 @pytest.mark.parametrize("study", [1, 2, 3, 4], indirect=True)
 def test_honest_runs_of_other_studies_fail_nothing_of_this(study):
     for opened in (study.judged(cheats.Sampler), study.judged(cheats.Honest)):
-        assert "fail" not in set(verdicts(opened)[["L1", "L2", "L3", "L7", "L9", "L10", "L11"]])
+        assert "fail" not in set(verdicts(opened)[["L1", "L2", "L3", "L7", "L9", "L10", "L11", "L12"]])
+
+
+def test_a_control_above_chance_leads_the_conclusion(study):
+    opened = study(cheats.ByNoiseKey)
+    flow.decode(opened, controls=("shuffled", "noise", "mean"))
+    flow.evaluate(opened)
+    lines = (opened.folder.evaluation("test") / "conclusions.txt").read_text().splitlines()
+    assert lines[0].startswith("Check L12 failed: The decoder knows more than the brain told it")
+    assert "shuffled responses score above chance" in lines[0]
 
 
 @pytest.mark.parametrize("cls", [cheats.BatchInMemory, cheats.BatchInObject])
@@ -144,7 +158,7 @@ def test_an_honest_run_fails_nothing_and_says_what_was_tried(study):
     flow.decode(study.plain)
     flow.evaluate(study.plain)
     found = verdicts(study.plain)
-    assert set(found[["L1", "L2", "L3", "L9", "L10", "L11"]]) == {"pass"}
+    assert set(found[["L1", "L2", "L3", "L9", "L10", "L11", "L12"]]) == {"pass"}
     assert (
         "Transductive step: none. No stage saw"
         in (study.plain.folder.evaluation("test") / "conclusions.txt").read_text()
@@ -156,7 +170,7 @@ def test_an_honest_run_fails_nothing_and_says_what_was_tried(study):
 def test_an_honest_sampler_fails_nothing(study):
     opened = study.judged(cheats.Sampler)
     found = verdicts(opened)
-    assert set(found[["L1", "L2", "L3", "L7", "L9", "L10", "L11"]]) == {"pass"}
+    assert set(found[["L1", "L2", "L3", "L7", "L9", "L10", "L11", "L12"]]) == {"pass"}
     everything = opened.folder.table("scores.csv").set_index(["input", "metric"])["value"]
     spread = opened.folder.table("evaluation", "test", "samples.csv").set_index("metric")
     samples = np.load(opened.folder.decoded("test", "brain") / "samples.npy") / 255

@@ -17,7 +17,7 @@ from phosphene.io.run_folder import RunFolder
 from phosphene.sweeps.cluster import Job, submit
 from phosphene.sweeps.execution import one, prepare, sweep
 from phosphene.sweeps.grid import read_grid
-from phosphene.sweeps.table import mean_interval, point_table, summary_table, text_table
+from phosphene.sweeps.table import mean_interval, nested_interval, point_table, summary_table, text_table
 
 BASE = {"data": {"name": "insilico", "options": {"n_train": 60, "n_test": 12, "n_voxels": 80}}}
 GRID = [{"recipe.curve.kind": ["none", "monotone"]}]
@@ -177,6 +177,22 @@ def test_the_interval_over_repetitions_is_students(done):
     mean, low, high = mean_interval(values)
     expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
     np.testing.assert_allclose([mean, low, high], [values.mean(), expected.low, expected.high], rtol=1e-12)
+
+
+@pytest.mark.parametrize("same_pictures", [True, False])
+def test_the_interval_over_pictures_and_repetitions_covers(same_pictures):
+    rng = np.random.default_rng(0)
+    n = 50
+    covered = []
+    for _ in range(400):
+        seeds = 0.02 * rng.standard_normal(2)
+        pictures = 0.2 * rng.standard_normal((1 if same_pictures else 2, n))
+        items = seeds[:, None] + pictures + 0.05 * rng.standard_normal((2, n))
+        widths = 2 * 1.96 * items.std(axis=1, ddof=1) / np.sqrt(n)
+        _, low, high = nested_interval(items.mean(axis=1), widths, np.full(2, n), same_pictures=same_pictures)
+        covered.append(low <= 0 <= high)
+
+    assert 0.9 < np.mean(covered) < 0.995
 
 
 def test_differences_from_the_base_are_paired_over_repetitions(done):

@@ -18,6 +18,7 @@ import numpy as np
 
 from phosphene._version import __version__
 from phosphene.betas.design import DesignCheck, design_check
+from phosphene.betas.events import Shown
 from phosphene.betas.glm import blas_threads, nuisance_basis, polynomial_degree, residuals
 from phosphene.betas.hrf import HrfLibrary
 from phosphene.betas.options import BetaOptions
@@ -34,6 +35,7 @@ from phosphene.errors import ConfigError, DataError, PhospheneWarning
 from phosphene.io import atomic
 from phosphene.io.inside import refuse_data_links
 from phosphene.types import Dataset, Stimuli, Trials
+from phosphene.types.identity import few
 
 FOUND = "found.npz"
 """In the folder of the data set: what a report page draws, such as the onset and component curves and a carpet of the runs."""
@@ -74,8 +76,13 @@ def betas_from_folder(
     *,
     mask: str | Path | None = None,
     task: str | None = None,
-    sessions: Sequence[int] | None = None,
+    sessions: Sequence[int | str] | None = None,
     pattern: str | None = None,
+    stimulus: str | None = None,
+    rows: str | None = None,
+    duration_s: float | None = None,
+    tr_s: float | None = None,
+    study: str | Path | None = None,
     images: str | Path | None = None,
     shift: Literal["auto", "none"] = "none",
     workers: int = 1,
@@ -101,11 +108,22 @@ def betas_from_folder(
     mask : str or Path, optional
         image above 0 inside the brain; by default the study's
     task : str, optional
-        which task, where there are several
-    sessions : sequence of int, optional
-        which sessions; all by default
+        which task, where there are several; ``train,test`` where several belong to one experiment
+    sessions : sequence of int or str, optional
+        which sessions, by number or name; all by default
     pattern : str, optional
         of the images' file names, where a run has several
+    stimulus : str, optional
+        column of the events that says what was shown; by default the first there is of ``stimulus``, ``stim_file`` and
+        ``trial_type``
+    rows : str, optional
+        which rows of the events are trials, such as ``event_type == 'stimulus'``; see `phosphene.betas.events.Shown`
+    duration_s : float, optional
+        of every trial, seconds, in place of the events'
+    tr_s : float, optional
+        seconds between volumes, in place of what JSON and images say
+    study : str or Path, optional
+        of a derivative: the folder with the events, where it lies neither above nor alone beside it
     images : str or Path, optional
         folder of the pictures shown, named after the stimuli; by default ``stimuli`` of the study, where there is one
     shift : {"auto", "none"}, default "none"
@@ -145,11 +163,15 @@ def betas_from_folder(
         raise ConfigError(f"{out} exists and is not empty. Choose another --out.")
 
     refuse_data_links(folder, follow_links)
-    if images is not None:
-        refuse_data_links(images, follow_links)
+    for place in (images, study):
+        if place is not None:
+            refuse_data_links(place, follow_links)
 
     library = HrfLibrary.chosen(options)
-    files = locate_runs(folder, subject, mask=mask, task=task, sessions=sessions, pattern=pattern)
+    shown = Shown(stimulus, rows, duration_s, tr_s)
+    files = locate_runs(
+        folder, subject, mask=mask, task=task, sessions=sessions, pattern=pattern, shown=shown, study=study
+    )
     key = _key(files, options, library, shift, images)
 
     # The same call after it has finished returns what it made, and does no work.
@@ -201,6 +223,9 @@ def _fit(
     runs = files.read(options.confounds, work=work, workers=workers, memory_gb=options.memory_gb)
     progress("reading", 1.0)
 
+    # Pictures that cannot be read, or are called otherwise, are named before hours of fitting.
+    stimuli = _stimuli(runs, files, images)
+
     # Onsets, and whether the design is fit for single trials.
     moved = onset_shift(runs.runs, library, shape=options.assumed_hrf)
     if shift == "auto" and moved.is_suspect:
@@ -246,7 +271,6 @@ def _fit(
 
     # The data set, complete in the folder of work before it takes its place.
     trials = _described(result, check, reliability, files, key)
-    stimuli = _stimuli(trials, runs, files.root, images)
     name = files.root.resolve().name
     dataset = Dataset(name, stimuli, {subject: trials}, {}, {"title": f"Single-trial betas of {name}"})
     place = write_dataset(dataset, work.folder / "done", progress=progress, replace=True)
@@ -305,30 +329,51 @@ def _described(
     return dataclasses.replace(described, voxels=voxels)
 
 
-def _stimuli(trials: Trials, runs: SubjectRuns, root: Path, images: str | Path | None) -> Stimuli:
-    """What was shown, with pictures where there are some."""
-    ids = [str(stimulus) for stimulus in trials.stimulus_ids]
+def _stimuli(runs: SubjectRuns, files: SubjectFiles, images: str | Path | None) -> Stimuli:
+    """What was shown, with pictures where there are some; those without one are counted."""
+    ids = list(dict.fromkeys(stimulus for run in runs.runs for stimulus in run.events["stimulus"]))
+    names = np.asarray(ids, dtype=object)
     category = None
     if runs.categories:
         category = np.asarray([runs.categories.get(stimulus, "") for stimulus in ids], dtype=object)
-    without_pictures = Stimuli(trials.stimulus_ids, category=category)
-    place = root / "stimuli"
+
+    without_pictures = Stimuli(names, category=category)
+    place = None
     if images is not None:
         place = Path(images)
-    elif not place.is_dir():
+    else:
+        for folder in (files.root, *files.studies, *files.root.resolve().parents[:3]):
+            if (folder / "stimuli").is_dir():
+                place = folder / "stimuli"
+                break
+
+    if place is None:
         return without_pictures
 
     try:
-        files = match_pictures(place, ids)
-    except DataError:
+        found = match_pictures(place, ids)
+    except DataError as error:
         if images is not None:
             raise
-        return without_pictures  # the study's folder holds something else
 
-    pictures, present, _ = open_pictures(files, ids)
+        # The study's folder may hold something else.
+        warnings.warn(f"the data set has no pictures: {error}", PhospheneWarning, stacklevel=5)
+        return without_pictures
+
+    missing = [stimulus for stimulus in ids if stimulus not in found]
+    if missing:
+        warnings.warn(
+            f"{len(missing)} of {len(ids)} stimuli have no picture in {place}, such as {few(missing, 3)}; their trials can "
+            "be used for nothing that needs pictures.",
+            PhospheneWarning,
+            stacklevel=5,
+        )
+
+    pictures, present, _ = open_pictures(found, ids)
     if present.all():
         present = None
-    return Stimuli(trials.stimulus_ids, pictures, category=category, present=present)
+
+    return Stimuli(names, pictures, category=category, present=present)
 
 
 def _page_arrays(

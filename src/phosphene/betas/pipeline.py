@@ -38,6 +38,8 @@ from phosphene.types import Trials
 ReportProgress = Callable[[str, float], None]
 """Called with what is being done, and the share of it that is done."""
 
+_NO_MEAN = 0.5  # mean in standard deviations of the series, of the middle voxel, below which the mean was taken out
+
 
 @dataclass(frozen=True, eq=False)
 class BetaResult:
@@ -159,6 +161,7 @@ def single_trial_betas(
     # 1. on-off model and responses. The on-off model assumes one response for all voxels, so that voxels are compared by the
     # same regressor, whatever response each of them is given.
     mean, on_off, hrf = _responses(study, progress)
+    options = study.options
 
     # 2. and 3. noise components
     has_components = options.kind in ("c", "d") and options.components != 0
@@ -172,7 +175,11 @@ def single_trial_betas(
         threshold = options.threshold
         if threshold is None:
             threshold = denoise.tail_threshold(on_off)
-        pool = denoise.noise_pool(on_off, mean, threshold, (options.bright_percentile, options.bright_share))
+        brightness = mean
+        if not study.has_mean:
+            brightness = np.ones_like(mean)  # nothing tells what lies in the brain but the mask
+
+        pool = denoise.noise_pool(on_off, brightness, threshold, (options.bright_percentile, options.bright_share))
         if not pool.any():
             warnings.warn(
                 "every bright voxel responds, so there is no noise pool and no noise component. Include voxels outside of "
@@ -335,6 +342,7 @@ def _responses(study: BoldStudy, progress: ReportProgress) -> tuple[np.ndarray, 
     All trials are used for that: the number of parameters is the same for each response, so none is favoured.
     """
     mean = np.zeros(study.n_voxels)
+    spread = np.zeros(study.n_voxels)
     on_off = np.zeros(study.n_voxels)
     hrf = np.full(study.n_voxels, study.assumed)
 
@@ -344,13 +352,28 @@ def _responses(study: BoldStudy, progress: ReportProgress) -> tuple[np.ndarray, 
         if not study.assumes:
             shapes = glm.choose_hrf(study.designs, series)[0]
         study.keep(block, series, shapes)  # later steps go through the same voxels
-        return {"mean": level, "on_off": glm.on_off_r2(study.designs, series, study.assumed), "hrf": shapes}
+        on_off_of_block = glm.on_off_r2(study.designs, series, study.assumed)
+        return {"mean": level, "spread": _spread(series), "on_off": on_off_of_block, "hrf": shapes}
 
     for block, fitted in study.each("look", fit_block):
         mean[block] = fitted["mean"]
+        spread[block] = fitted["spread"]
         on_off[block] = fitted["on_off"]
         hrf[block] = fitted["hrf"]
         progress("responses", block.stop / study.n_voxels)
+
+    # Even outside of the brain, scanners give noise with a mean twice its spread.
+    varies = spread > 0
+    if varies.any() and np.median(np.abs(mean[varies]) / spread[varies]) < _NO_MEAN:
+        study.has_mean = False
+        if study.options.percent:
+            study.options = study.options.model_copy(update={"percent": False})
+            warnings.warn(
+                "the signals have no mean (it was removed, or they were standardised), so no percentage of it can be taken: "
+                "betas are in the units of the file. Give data with their mean for percent signal change.",
+                PhospheneWarning,
+                stacklevel=3,
+            )
 
     n_silent = int((mean <= 0).sum())
     if n_silent and study.options.percent:
@@ -362,6 +385,12 @@ def _responses(study: BoldStudy, progress: ReportProgress) -> tuple[np.ndarray, 
         )
 
     return mean, on_off, hrf
+
+
+def _spread(series: Sequence[np.ndarray]) -> np.ndarray:
+    """(n_voxels,) standard deviation over all volumes of (n_volumes, n_voxels) without drift."""
+    power = sum(np.einsum("tv,tv->v", one, one, dtype=np.float64) for one in series)
+    return np.sqrt(power / sum(len(one) for one in series))
 
 
 # -- 2. and 3. noise components ----------------------------------------------------------------------------------------

@@ -72,6 +72,7 @@ class BoldStudy:
         self.runs = runs
         self.assumed = assumed
         self.options = options
+        self.has_mean = True  # until the signals show otherwise
         self.n_voxels = runs[0].n_voxels
         self.n_trials = sum(len(run.events) for run in runs)
         self.assumes = options.kind in ("lsa", "lss")

@@ -22,6 +22,7 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
+from phosphene.betas.events import Shown
 from phosphene.betas.options import BetaOptions
 from phosphene.betas.pipeline import single_trial_betas
 from phosphene.betas.read import SubjectRuns, read_runs
@@ -38,10 +39,17 @@ from phosphene.types import Dataset, Stimuli, Trials, digest_of
 class OpenFMRIOptions(ReaderOptions, BetaOptions):
     """Which runs, and how betas are made of them (the rest, see `BetaOptions`)."""
 
-    task: str | None = Field(default=None, description="which task, where a person has several")
+    task: str | None = Field(default=None, description="which task, or several: NAME,NAME")
     mask: str | None = Field(default=None, description="image above 0 inside the brain; the study's own by default")
     pattern: str | None = Field(default=None, description="of the images' names, where a run has several")
-    sessions: tuple[int, ...] | None = Field(default=None, description="which sessions; all")
+    sessions: tuple[int | str, ...] | None = Field(default=None, description="which sessions, by number or name; all")
+    stimulus: str | None = Field(default=None, description="column of the events that says what was shown")
+    rows: str | None = Field(default=None, description="rows of the events that are trials: event_type == 'stimulus'")
+    duration_s: float | None = Field(default=None, gt=0, description="of every trial, in place of the events'")
+    tr_s: float | None = Field(
+        default=None, gt=0, description="seconds between volumes, in place of what the files say"
+    )
+    study: str | None = Field(default=None, description="of a derivative: folder with the events")
     store: str | None = Field(default=None, description="folder that keeps betas once made")
     image_size: int | None = Field(
         default=None, ge=8, description="side of the pictures; that of the first file by default"
@@ -201,6 +209,8 @@ def _runs(path: Path, subject: str, options: OpenFMRIOptions) -> SubjectRuns:
         sessions=options.sessions,
         confounds=options.confounds,
         pattern=options.pattern,
+        shown=Shown(options.stimulus, options.rows, options.duration_s, options.tr_s),
+        study=options.study,
     )
 
 

@@ -6,9 +6,11 @@ Status 0 only on success; errors are one paragraph; ``--debug`` shows the traceb
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import warnings
+from textwrap import shorten
 from typing import Annotated, Any
 
 import typer
@@ -17,6 +19,8 @@ from typer.exceptions import TyperException
 from phosphene.cli import betas, data, doctor, flow
 from phosphene.cli.output import GuardedStream, guard_streams
 from phosphene.errors import MachineError, PhospheneError, PhospheneWarning
+
+_SHORT = 100  # characters of a warning that is named again
 
 app = typer.Typer(
     name="phosphene",
@@ -74,13 +78,16 @@ def main(arguments: list[str] | None = None) -> None:
         arguments = ["--debug", *[a for a in arguments if a != "--debug"]]
 
     signal.signal(signal.SIGTERM, _terminated)
-    warnings.showwarning = _show_warning
+    told = _Warnings()
+    warnings.showwarning = told.show
+    warnings.simplefilter("always", PhospheneWarning)  # each is shown once, whatever lines of code it comes from
     streams = sys.stdout, sys.stderr
     out, _ = guard_streams()
 
     try:
         _run(arguments, out, debug)
     finally:
+        told.sum_up()
         sys.stdout, sys.stderr = streams
 
 
@@ -131,6 +138,32 @@ def _run(arguments: list[str], out: GuardedStream, debug: bool) -> None:
         sys.exit(1)
 
 
-def _show_warning(message: Any, category: type[Warning], filename: str, lineno: int, *_: Any) -> None:
-    if issubclass(category, PhospheneWarning):
-        sys.stderr.write(f"warning: {message}\n")
+class _Warnings:
+    """Warnings as a command shows them: each once, and at the end how often it came.
+
+    Attributes
+    ----------
+    told : dict of str to (str, int)
+        the text without its numbers to the first text, and how often it came
+    """
+
+    def __init__(self) -> None:
+        self.told: dict[str, tuple[str, int]] = {}
+
+    def show(self, message: Any, category: type[Warning], filename: str, lineno: int, *_: Any) -> None:
+        """Take the place of ``warnings.showwarning``."""
+        if not issubclass(category, PhospheneWarning):
+            return
+
+        text = str(message)
+        key = re.sub(r"[0-9][0-9.,e+-]*", "#", text)
+        first, n = self.told.get(key, (text, 0))
+        self.told[key] = first, n + 1
+        if n == 0:
+            sys.stderr.write(f"warning: {text}\n")
+
+    def sum_up(self) -> None:
+        """Name those that came again."""
+        for text, n in self.told.values():
+            if n > 1:
+                sys.stderr.write(f"warning: {n} times in all: {shorten(text, _SHORT, placeholder=' ...')}\n")

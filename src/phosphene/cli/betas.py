@@ -36,9 +36,32 @@ def betas(
         typer.Option("--workers", min=1, help="Runs and blocks of voxels done at once (default: all cores)."),
     ] = None,
     mask: Annotated[Path | None, typer.Option(help="Image above 0 inside (default: the study's brain mask).")] = None,
-    task: Annotated[str | None, typer.Option(help="Of a study with several tasks.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="Of a study with several tasks; NAME,NAME where they belong to one experiment.")
+    ] = None,
     session: Annotated[
-        list[int] | None, typer.Option(help="Only this session; may be given several times (default: all).")
+        list[str] | None, typer.Option(help="Only this session; may be given several times (default: all).")
+    ] = None,
+    stimulus: Annotated[
+        str | None,
+        typer.Option(
+            "--stimulus",
+            help="Column of the events that says what was shown (default: stimulus, stim_file or trial_type).",
+        ),
+    ] = None,
+    rows: Annotated[
+        str | None,
+        typer.Option("--rows", help="Rows of the events that are trials, such as \"event_type == 'stimulus'\"."),
+    ] = None,
+    duration: Annotated[
+        float | None, typer.Option("--duration", help="Seconds that every trial lasts, in place of the events'.")
+    ] = None,
+    tr: Annotated[
+        float | None, typer.Option("--tr", help="Seconds between volumes, in place of what JSON and images say.")
+    ] = None,
+    study: Annotated[
+        Path | None,
+        typer.Option("--study", help="Of a derivative: the study with the events (default: above it, or beside it)."),
     ] = None,
     pattern: Annotated[
         str | None, typer.Option(help="File names of the images, where a run has several: 'bold_1slice.nii.gz'.")
@@ -106,7 +129,8 @@ def betas(
     options = validate(BetaOptions, values | parse_assignments(set_ or []), "command line")
     result = betas_from_folder(
         folder, subject, out, options, _progress_line(quiet), mask=mask, task=task, sessions=session or None,
-        pattern=pattern, images=images, shift=shift_by, workers=workers or os.cpu_count() or 1, replace=replace,
+        pattern=pattern, stimulus=stimulus, rows=rows, duration_s=duration, tr_s=tr, study=study, images=images,
+        shift=shift_by, workers=workers or os.cpu_count() or 1, replace=replace,
         follow_links=follow_links,
     )  # fmt: skip
 

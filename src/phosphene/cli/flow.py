@@ -40,6 +40,10 @@ def fit(
     split: Annotated[
         str | None, typer.Option(help="Named split, kfold:K, cluster:K, or a file (default: the data set's own).")
     ] = None,
+    groups: Annotated[
+        str | None,
+        typer.Option(help="Stimuli that depend on each other: category, or a CSV with columns stimulus and group."),
+    ] = None,
     preset: Annotated[str | None, typer.Option(help=_PRESETS)] = None,
     config: Annotated[Path | None, typer.Option("--config", help="YAML file of values.")] = None,
     set_: Annotated[
@@ -67,6 +71,9 @@ def fit(
     from phosphene.io.run_folder import RunFolder
 
     command = command_layer(data, root, split, preset, seed, option)
+    if groups is not None:
+        command["groups"] = groups
+
     resolved, origins = flow.configure(recipe, layers_of(command, config, set_))
 
     with on(device):
@@ -121,6 +128,9 @@ def evaluate(
         list[Path] | None,
         typer.Option("--against", metavar="RUN2", help="Compare with another scored run; may be given several times."),
     ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="End with status 9 when a check fails; nothing else changes.")
+    ] = False,
     root: Root = None,
     quiet: Quiet = False,
 ) -> None:
@@ -138,6 +148,8 @@ def evaluate(
 
     others = "".join(f" {shell(r)}" for r in against or [])
     typer.echo(f"\nscores: {run / 'scores.csv'}\nnext: phosphene report {shell(run)}{others}")
+    if strict:
+        flow.require_checks(run)
 
 
 def analyse(

@@ -322,14 +322,17 @@ def match_pictures(folder: str | Path, ids: Iterable[str]) -> dict[str, Path]:
     files = list_pictures(folder)
 
     for path in files:
-        # A set: for a file without an ending directly in the folder, the three are one and it must not count thrice.
-        for key in {path.relative_to(folder).as_posix(), path.name, path.stem}:
+        # Each once: for a file without an ending directly in the folder, the three are one and it must not count thrice.
+        for key in dict.fromkeys(_spellings(path.relative_to(folder).as_posix())):
             places.setdefault(key, []).append(path)
 
     out = {}
     ids = list(ids)
     for name in ids:
-        candidates = places.get(name, [])
+        candidates = []
+        for spelling in _spellings(name):
+            candidates = candidates or places.get(spelling, [])
+
         if len(candidates) > 1:
             listed = " or ".join(str(path.relative_to(folder)) for path in candidates[:3])
             raise DataError(
@@ -347,6 +350,28 @@ def match_pictures(folder: str | Path, ids: Iterable[str]) -> dict[str, Path]:
         )
 
     return out
+
+
+def _spellings(name: str) -> list[str]:
+    """A path below the folder of pictures, the file's name, and both without an ending; the exact ones before all others.
+
+    Tables and folders differ in capitals, in separators, in the ending, and in whether the folder itself is named.
+    """
+    exact = [name, name.rsplit("/", 1)[-1]]
+    exact += [_without_ending(one) for one in exact]
+    plain = name.replace("\\", "/").removeprefix("./").lower().removeprefix("stimuli/")
+    loose = [plain, _without_ending(plain), plain.rsplit("/", 1)[-1]]
+    loose.append(_without_ending(loose[-1]))
+
+    return list(dict.fromkeys([*exact, *(f"/{one}" for one in loose)]))  # a slash: no exact name begins so
+
+
+def _without_ending(name: str) -> str:
+    stem, dot, ending = name.rpartition(".")
+    if dot and f".{ending.lower()}" in _ENDINGS:
+        return stem
+
+    return name
 
 
 @dataclass(frozen=True)

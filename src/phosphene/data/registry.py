@@ -97,8 +97,15 @@ class Source:
         else:
             options = resolve_layers(self.reader.options, [(f"options of {self.name}", dict(values or {}))])[0]
 
-        refuse_data_links(self.path, getattr(options, "follow_links", False))
+        if not self.is_made:
+            refuse_data_links(self.path, getattr(options, "follow_links", False))
+
         return options
+
+    @property
+    def is_made(self) -> bool:
+        """Whether the data are made by the reader and lie nowhere: `path` is then no place of theirs."""
+        return not self.reader.files
 
 
 def known() -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import io
 import json
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,7 +30,10 @@ Unit = Literal["stimulus", "trial"]
 CLUSTER = "cluster:"
 """How a text begins that asks for folds by what pictures look like."""
 
-_HOW = ("stratified", "category", "session", "run")  # what may follow the comma
+GROUP = "group"
+"""Column of trials whose stimuli depend on each other, such as sizes of one figure: see `with_groups`."""
+
+_HOW = ("stratified", "category", "groups", "session", "run")  # what may follow the comma
 _SUFFIXES = (".yaml", ".yml", ".json", ".csv")
 
 
@@ -54,7 +58,8 @@ def resolve(
         - a name of the data set's own splits; its first one when None
         - ``kfold:K``: every stimulus is tested once, in K folds that differ by at most one stimulus.
           ``kfold:K,stratified`` keeps the shares of the categories in every fold; ``kfold:K,category`` keeps a whole
-          category on one side; ``kfold:K,run`` and ``kfold:K,session`` keep runs or sessions whole, by trial
+          category on one side, and ``kfold:K,groups`` a whole group (see `with_groups`); ``kfold:K,run`` and
+          ``kfold:K,session`` keep runs or sessions whole, by trial
         - ``cluster:K``: pictures are put into K clusters by what they look like, and each cluster is tested once by what
           was fitted on the others: K folds of unequal size
         - ``holdout:0.1``: that share of the stimuli tests, the rest trains; the same endings work
@@ -150,18 +155,127 @@ def inner_folds(trials: Trials, k: int, rng: np.random.Generator) -> np.ndarray:
     >>> bool(folds[0] == folds[2]), np.bincount(folds).tolist().count(2)
     (True, 1)
     """
+    if GROUP in trials.table:
+        units = trials.table[GROUP].to_numpy(str)  # (n_trials,)
+        kind = "groups of stimuli"
+    else:
+        units = trials.stimuli.astype(str)
+        kind = "stimuli"
+
     # Sorted, so that the folds do not depend on the order in which trials were measured.
-    ids = np.sort(trials.stimulus_ids.astype(str))
+    ids = np.unique(units)
     k = min(int(k), len(ids))
     if k < 2:
         raise SplitError(
-            f"inner folds need at least 2 stimuli and 2 folds, but {trials.subject} has {len(ids)} stimuli in training."
+            f"inner folds need at least 2 {kind} and 2 folds, but {trials.subject} has {len(ids)} {kind} in training."
         )
 
     fold = np.empty(len(ids), dtype=np.int64)
     fold[rng.permutation(len(ids))] = np.arange(len(ids)) % k  # (n_stimuli,)
 
-    return fold[np.searchsorted(ids, trials.stimuli.astype(str))]  # (n_trials,)
+    return fold[np.searchsorted(ids, units)]  # (n_trials,)
+
+
+def groups_named(dataset: Dataset, name: str) -> dict[str, str]:
+    """Groups of stimuli that depend on each other, by the name of a property or of a file.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        whose stimuli are grouped
+    name : str
+        ``category``, or a CSV file with the columns ``stimulus`` and ``group``
+
+    Returns
+    -------
+    dict of str to str
+        stimulus id to group
+
+    Raises
+    ------
+    ConfigError
+        When the file is not there or has other columns.
+    SplitError
+        When stimuli have no categories, or one stands in two groups.
+    """
+    if name == "category":
+        category = categories(dataset)
+        if category is None:
+            raise SplitError(
+                f"groups 'category' need categories, but the stimuli of {dataset.name} have none; give a CSV."
+            )
+
+        return {str(stimulus): str(group) for stimulus, group in category.items()}
+
+    file = checked_path(name)
+    if not file.is_file():
+        raise ConfigError(f"groups '{name}' are neither 'category' nor a CSV file with columns stimulus and group.")
+
+    try:
+        table = read_guarded(pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig"))
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the table of groups {file} is no readable CSV: {error}") from error
+
+    if not {"stimulus", "group"} <= set(table):
+        raise ConfigError(f"{file} needs the columns stimulus and group; it has {', '.join(map(str, table.columns))}.")
+
+    table = table.drop_duplicates(["stimulus", "group"])
+    repeated = table["stimulus"].duplicated()
+    if repeated.any():
+        raise SplitError(
+            f"'{table.loc[repeated, 'stimulus'].iloc[0]}' stands in two groups of {file}; keep one of the lines."
+        )
+
+    return dict(zip(table["stimulus"], table["group"], strict=True))
+
+
+def group_labels(ids: Iterable[str], group_of: Mapping[str, str]) -> np.ndarray:
+    """Group of each stimulus.
+
+    Parameters
+    ----------
+    ids : iterable of str
+        stimulus ids, which may come again
+    group_of : Mapping of str to str
+        of `groups_named`
+
+    Returns
+    -------
+    ndarray of shape (n,), object
+        str
+
+    Raises
+    ------
+    SplitError
+        When some are in no group, naming the first.
+    """
+    ids = [str(i) for i in ids]
+    missing = sorted({i for i in ids if i not in group_of})
+    if missing:
+        raise SplitError(
+            f"{len(missing)} stimuli are in no group, first '{missing[0]}'. Give each a group; one of its own where it depends "
+            "on no other."
+        )
+
+    return np.asarray([group_of[i] for i in ids], dtype=object)
+
+
+def with_groups(trials: Trials, group_of: Mapping[str, str]) -> Trials:
+    """Trials with a column that says which of them depend on each other.
+
+    Parameters
+    ----------
+    trials : Trials
+        of one subject
+    group_of : Mapping of str to str
+        of `groups_named`
+
+    Returns
+    -------
+    Trials
+        with the column ``group``; trials of stimuli that are in no group are refused, see `group_labels`
+    """
+    return replace(trials, table=trials.table.assign(**{GROUP: group_labels(trials.stimuli, group_of)}))
 
 
 def same_pictures(stimuli: Stimuli) -> list[tuple[str, ...]]:
@@ -253,7 +367,7 @@ def _drawn(dataset: Dataset, trials: Trials, text: str, seed: int) -> list[Split
     else:
         n_groups = len(np.unique(groups))
 
-    kinds = {"": "stimuli", "stratified": "stimuli", "category": "categories"}.get(way, f"{way}s")
+    kinds = {"": "stimuli", "stratified": "stimuli", "category": "categories", "groups": "groups"}.get(way, f"{way}s")
     rng = np.random.default_rng(seed)
     if kind == "kfold":
         k = _whole(amount, text)
@@ -343,6 +457,13 @@ def _groups(dataset: Dataset, trials: Trials, items: np.ndarray, way: str, text:
         else:
             columns = ["session"]
         return trials.table.groupby(columns, sort=True).ngroup().to_numpy()
+
+    if way == "groups":
+        if GROUP not in trials.table:
+            raise SplitError(f"'{text}' needs groups: name them by --groups category, or --groups FILE.csv.")
+
+        group_of = dict(zip(trials.stimuli.astype(str), trials.table[GROUP], strict=True))
+        return np.asarray([group_of[str(i)] for i in items], dtype=object)
 
     category = categories(dataset)
     if category is None:

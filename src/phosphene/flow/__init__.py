@@ -9,7 +9,7 @@ from phosphene.flow.decoding import CONTROLS, decode, encode
 from phosphene.flow.evaluation import evaluate
 from phosphene.flow.fitting import fit
 from phosphene.flow.forecast import Forecast, forecast
-from phosphene.flow.show import plan, show_config, show_recipes, summary
+from phosphene.flow.show import plan, require_checks, show_config, show_recipes, summary
 from phosphene.run import DataConfig, Run, RunConfig, configure, open_run
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "forecast",
     "open_run",
     "plan",
+    "require_checks",
     "show_config",
     "show_recipes",
     "summary",

@@ -8,6 +8,7 @@ order of the folds.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
@@ -24,8 +25,8 @@ from phosphene.io import atomic
 from phosphene.io.opened_files import OpenedFiles
 from phosphene.io.progress import Progress
 from phosphene.io.run_folder import SEEN, RunFolder
+from phosphene.io.run_tables import write_table
 from phosphene.io.seals import seal_folder
-from phosphene.io.tables import write_table
 from phosphene.metrics.category import CategoryOnlyDecoder
 from phosphene.recipes.base import Recipe
 from phosphene.run import TEST, Run
@@ -39,6 +40,11 @@ RESPONSES = ("shuffled", "noise", "mean")
 
 KNOWN_CONTROLS = (*CONTROLS, "shuffled_training")
 """Every control there is. Any other input but ``brain`` is a step on the way, such as a first stage."""
+
+SECONDS = "seconds.json"
+"""Beside the decoded pictures: how long the recipe took for them."""
+
+_BLOCK = 256  # pictures that are read at a time
 
 _STREAM = 7  # of random numbers, so that a control shares none with the recipe, which has the same seed
 
@@ -61,7 +67,7 @@ def decode(
     controls : sequence of str, optional
         any of
 
-        - ``shuffled``: the test responses in random order (uniform, so that chance is exact)
+        - ``shuffled``: the test responses of all folds in random order (uniform, so that chance is exact)
         - ``noise``: draws from the Gaussian with the mean and covariance of the training responses
         - ``mean``: the mean training response
         - ``category``: no decoder but a classifier of the responses, which draws the mean training picture of the category
@@ -98,14 +104,23 @@ def decode(
     opened.verify()
     by_input: dict[str, list[_Decoded]] = {}
     files = OpenedFiles()
+    n_folds = len(opened.folds)
+    streams = [np.random.default_rng([opened.config.seed, fold, _STREAM]) for fold in range(n_folds)]
+    shuffled: list[np.ndarray] | None = None
+    if "shuffled" in controls:
+        shuffled = _shuffled_over_folds(opened, streams[0])
 
     with run.locked("decode"):
-        for fold in progress.each(range(len(opened.folds)), "decoding", unit="fold"):
-            for name, decoded in _decode_fold(opened, fold, controls, samples, files):
+        for fold in progress.each(range(n_folds), "decoding", unit="fold"):
+            in_other_order = None
+            if shuffled is not None:
+                in_other_order = shuffled[fold]
+
+            for name, decoded in _decode_fold(opened, fold, controls, samples, files, streams[fold], in_other_order):
                 by_input.setdefault(name, []).append(decoded)
 
-        record = {
-            "seconds": round(sum(one.seconds for one in by_input["brain"]), 3),
+        seconds = round(sum(one.seconds for one in by_input["brain"]), 3)
+        record: dict[str, object] = {
             "columns": list(recipes.recipe(opened.config.recipe.kind)(opened.config.recipe).trial_columns),
             "read": sorted(files.read),
             "written": sorted(files.written),
@@ -113,6 +128,8 @@ def decode(
         for name, folds in by_input.items():
             _write_folds(run, name, folds, opened.stimuli, record)
 
+        # No part of what is sealed: the same work takes another time.
+        atomic.write_text(run.decoded(TEST, "brain") / SECONDS, json.dumps({"seconds": seconds}) + "\n")
         run.log("decoded", inputs=list(by_input))
 
     return run
@@ -142,8 +159,31 @@ class _Decoded(NamedTuple):
     seconds: float = 0.0
 
 
+def _shuffled_over_folds(opened: Run, rng: np.random.Generator) -> list[np.ndarray]:
+    """Responses of the whole test set in random order, (n_test, n_voxels) for each fold.
+
+    Inside a fold of one stimulus, or of two, a random order is often or always the true one.
+    """
+    tests = []
+    for fold in range(len(opened.folds)):
+        _, test = opened.sides(fold)
+        tests.append(np.asarray(test.average_repeats().betas))
+
+    order = rng.permutation(sum(len(betas) for betas in tests))
+    betas = np.concatenate(tests)[order]  # (n_all, n_voxels)
+    ends = np.cumsum([len(test) for test in tests])
+
+    return np.split(betas, ends[:-1])
+
+
 def _decode_fold(
-    opened: Run, fold: int, controls: Sequence[str], n_samples: int | None, files: OpenedFiles
+    opened: Run,
+    fold: int,
+    controls: Sequence[str],
+    n_samples: int | None,
+    files: OpenedFiles,
+    rng: np.random.Generator,
+    shuffled: np.ndarray | None,
 ) -> Iterator[tuple[str, _Decoded]]:
     """Name of each input, and what it was decoded to. The order of controls matters: they draw from one generator."""
     recipe = opened.recipe(fold)  # knows the truth
@@ -152,19 +192,23 @@ def _decode_fold(
     train, test = opened.sides(fold)
     test = test.average_repeats()
     stimuli = opened.stimuli.select(test.stimuli)
-    rng = np.random.default_rng([opened.config.seed, fold, _STREAM])
 
     if len(opened.folds) == 1:
         spaces = None
     else:
         spaces = recipe.fixed_spaces  # a space that is fitted is another one in each fold
 
-    yield SEEN, _Decoded(fold, Images(stimuli.ids, stimuli.resized(recipe.image_shape_[:2])), {})
+    blocks = [slice(start, start + _BLOCK) for start in range(0, len(stimuli), _BLOCK)]
+    seen = [stimuli.resized(opened.scored_size, rows) for rows in blocks]
+    yield SEEN, _Decoded(fold, Images(stimuli.ids, np.concatenate(seen)), {})
 
     responses: dict[str, Trials] = {}
     refit = None
     for name in controls:
-        if name in RESPONSES:
+        if name == "shuffled":
+            assert shuffled is not None  # as it is among the controls
+            responses[name] = test.with_betas(shuffled, control="responses of the whole test set in random order")
+        elif name in RESPONSES:
             responses[name] = _control_input(name, train, test, rng)
         elif name == "shuffled_training":
             refit = BlindRecipe(_fitted_on_shuffled(recipe, train, opened.stimuli, rng), seed, files)
@@ -230,10 +274,6 @@ def _latents(
 
 def _control_input(name: str, train: Trials, test: Trials, rng: np.random.Generator) -> Trials:
     """Responses of a control, under the test stimuli: (n_test, n_voxels)."""
-    if name == "shuffled":
-        order = rng.permutation(len(test))
-        return test.with_betas(test.betas[order], control="test responses in random order")
-
     betas = train.average_repeats().betas  # (n_train, n_voxels)
     mean = betas.mean(axis=0, dtype=np.float64).astype(np.float32)  # (n_voxels,)
     if name == "mean":
@@ -294,7 +334,7 @@ def _write_folds(
         source,
         images,
         folds=np.repeat([f.fold for f in folds], [len(f.images) for f in folds]),
-        category=stimuli.select(ids).category,
+        category=stimuli.category_of(ids),
         samples=all_samples,
         latents=latents,
         record=of_brain,

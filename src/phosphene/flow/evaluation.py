@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from phosphene import recipes
+from phosphene.data import registry
 from phosphene.errors import DataError, ModelError
 from phosphene.flow.evidence import evidence, look_of, memories_of, write_findings
 from phosphene.flow.score_files import (
@@ -29,7 +32,9 @@ from phosphene.io.seals import require_unbroken
 from phosphene.metrics.category import PictureClassifier
 from phosphene.metrics.metric import Decoded, Encoded, Scores
 from phosphene.metrics.perceptual import TrueFeatures, extract_features, feature_extractors_for, feature_views
-from phosphene.metrics.registry import compute_scores, score_at_published_size
+from phosphene.metrics.published import PICTURES_OF
+from phosphene.metrics.registry import chance_out_of_fold, compute_scores, score_at_published_size
+from phosphene.metrics.resize import SIDE
 from phosphene.metrics.voxelwise import (
     fdr,
     fraction_of_ceiling,
@@ -42,8 +47,8 @@ from phosphene.metrics.zero_shot import Candidates, candidates_from, confusion, 
 from phosphene.recipes.base import Recipe
 from phosphene.reporting.conclusion import conclude
 from phosphene.run import TEST, Run
-from phosphene.types import Trials
-from phosphene.validity import Evidence, run_checks
+from phosphene.types import Trials, at_size, digest_of
+from phosphene.validity import Evidence, picture_digests, run_checks
 
 
 def evaluate(
@@ -104,7 +109,7 @@ def evaluate(
 
         with progress.step("running the checks"):
             index = _index(opened)
-            differences = differences_from_controls(scored, seed)
+            differences = _differences_from_controls(opened, scored)
             look = look_of(opened, identity, sweep)
             gathered = evidence(
                 opened, fitted, index, _labels(opened, index), scores, differences, look=look, n_planned=n_planned
@@ -114,7 +119,7 @@ def evaluate(
             answers = run_checks(gathered, waivers=waivers, seed=seed)
 
         verdicts = named_verdicts(answers)
-        looks.remember(look, memories_of(opened))
+        looks.keep_look(look, memories_of(opened))
         ledger.append(run.path, look)  # before anybody can have seen a score
         _write_details(opened, scored, scores, verdicts, gathered, readers.texts)
         write_sealed_scores(run, scores, verdicts, answers)
@@ -134,14 +139,29 @@ def _score_inputs(opened: Run, readers: _Readers, progress: Progress) -> dict[st
         else:
             encoded = None
 
-        decoded = _decoded(opened, name, readers)
+        decoded = _decoded(opened, name, readers, opened.scored_size)
         scored[name] = compute_scores(decoded, encoded, seed=seed)
 
-        if opened.dataset.name == "nsd":  # its literature scores pixels at another size
-            resized = score_at_published_size(decoded, seed=seed)
+        size = opened.folder.pixels(TEST, name).shape[1:3]
+        if opened.dataset.name == "nsd" and min(size) > SIDE:  # its literature scores pixels at another size
+            resized = score_at_published_size(_decoded(opened, name, _NO_READERS, size), seed=seed)
             scored[name] = Scores(scored[name].scores + resized.scores, scored[name].skipped + resized.skipped)
 
+    if len(opened.folds) > 1:
+        return chance_out_of_fold(scored)
+
     return scored
+
+
+def _differences_from_controls(opened: Run, scored: Mapping[str, Scores]) -> pd.DataFrame | None:
+    """Paired differences of the brain from each control; None without any."""
+    stimuli = list(dict.fromkeys(_index(opened)["stimulus"]))
+    labels = opened.groups_of(stimuli)
+    groups = None
+    if labels is not None:
+        groups = dict(zip(stimuli, labels, strict=True))
+
+    return differences_from_controls(scored, opened.config.seed, groups=groups, n_folds=len(opened.folds))
 
 
 # -- what is scored ----------------------------------------------------------------------------------------------------
@@ -169,27 +189,48 @@ class _Readers(NamedTuple):
     texts: dict[str, Candidates]
 
 
-def _decoded(opened: Run, source: str, readers: _Readers) -> Decoded:
+_NO_READERS = _Readers(None, [], {})
+
+
+def _decoded(opened: Run, source: str, readers: _Readers, size: tuple[int, int]) -> Decoded:
+    """What one input was decoded to, beside the truth, pictures at a size of (height, width)."""
     index = _index(opened, source)
-    pictures = opened.folder.pixels(TEST, source)
+    ids = index["stimulus"].to_numpy(object)
+    folds = None
+    if len(opened.folds) > 1:
+        folds = index["fold"].to_numpy()
+
     one = Decoded(
-        index["stimulus"].to_numpy(object),
-        images=pictures,
-        true_images=opened.folder.pixels(TEST, SEEN),
+        ids,
+        images=at_size(opened.folder.pixels(TEST, source), size),
+        true_images=_true_pictures(opened, ids, size),
         latents=_latents(opened, source),
         labels=_labels(opened, index),
         classifier=readers.classifier,
         texts=readers.texts,
+        groups=opened.groups_of(ids),
+        folds=folds,
     )
 
     true_features = readers.true_features
     samples = _all_samples(opened, source)
     if samples is not None:
-        one = _with_samples(one, samples)
+        one = _with_samples(one, samples, size)
         true_features = [_repeated(true, samples.shape[1]) for true in true_features]
 
     assert one.images is not None  # an input is pictures
     return replace(one, feature_views=feature_views(true_features, one.images))
+
+
+def _true_pictures(opened: Run, ids: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(n, height, width, c) float32 pictures that were seen, 0-1, in the order of `ids`, which may come again."""
+    filed = opened.folder.pixels(TEST, SEEN)
+    if filed.shape[1:3] == tuple(size):
+        return filed
+
+    unique = list(dict.fromkeys(ids))
+    rows = pd.Index(unique).get_indexer(ids)
+    return opened.stimuli.select(unique).resized(size)[rows]
 
 
 def _all_samples(opened: Run, source: str) -> np.ndarray | None:
@@ -210,12 +251,12 @@ def _all_samples(opened: Run, source: str) -> np.ndarray | None:
     return samples
 
 
-def _with_samples(one: Decoded, samples: np.ndarray) -> Decoded:
+def _with_samples(one: Decoded, samples: np.ndarray, size: tuple[int, int]) -> Decoded:
     """All samples of every trial as rows: the first of all trials, as it is kept in full, then the second of all ..."""
     count = samples.shape[1]
     assert one.images is not None  # samples are pictures
     assert one.true_images is not None
-    others = [np.asarray(samples[:, s], dtype=np.float32) / np.float32(255) for s in range(1, count)]
+    others = [at_size(np.asarray(samples[:, s], dtype=np.float32) / np.float32(255), size) for s in range(1, count)]
     labels = None
     if one.labels is not None:
         labels = np.tile(one.labels, count)
@@ -228,6 +269,14 @@ def _with_samples(one: Decoded, samples: np.ndarray) -> Decoded:
     if classifier is not None:
         classifier = _Foldwise(classifier.classifiers, np.tile(classifier.folds, count))
 
+    groups = None
+    if one.groups is not None:
+        groups = np.tile(one.groups, count)
+
+    folds = None
+    if one.folds is not None:
+        folds = np.tile(one.folds, count)
+
     return replace(
         one,
         ids=np.tile(one.ids, count),
@@ -236,6 +285,8 @@ def _with_samples(one: Decoded, samples: np.ndarray) -> Decoded:
         latents=latents,
         labels=labels,
         classifier=classifier,
+        groups=groups,
+        folds=folds,
     )
 
 
@@ -336,10 +387,7 @@ def _training_categories(opened: Run, fold: int) -> np.ndarray:
 
 
 def _labels(opened: Run, index: pd.DataFrame) -> np.ndarray | None:
-    if opened.stimuli.category is None:
-        return None
-
-    return opened.stimuli.select(index["stimulus"]).category
+    return opened.stimuli.category_of(index["stimulus"])
 
 
 class _Foldwise:
@@ -360,7 +408,7 @@ class _Foldwise:
 
 
 def _classifier(opened: Run) -> _Foldwise | None:
-    """Fitted on the training pictures of each fold, at the size that is decoded."""
+    """Fitted on the training pictures of each fold, at the size that is scored."""
     if opened.stimuli.category is None:
         return None
 
@@ -385,13 +433,26 @@ def _encoded(opened: Run) -> Encoded | None:
     if not (folder / "predicted.npy").is_file():
         return None
 
-    index = opened.folder.table("encoded", TEST, "index.csv")
-    return Encoded(
-        index["stimulus"].to_numpy(object),
-        np.array(open_npy(folder / "predicted.npy")),
-        np.array(open_npy(folder / "measured.npy")),
-        _ceiling(opened)[0],
-    )
+    stimuli = opened.folder.table("encoded", TEST, "index.csv")["stimulus"].to_numpy(object)
+    predicted = np.array(open_npy(folder / "predicted.npy"))
+    measured = np.array(open_npy(folder / "measured.npy"))
+    ids = np.asarray(pd.unique(stimuli), dtype=object)
+
+    # Where runs are left out, a stimulus is tested once in each: what it is scored on is the mean.
+    if len(ids) < len(stimuli):
+        rows = pd.Index(ids).get_indexer(stimuli)
+        predicted = _mean_of_rows(predicted, rows)
+        measured = _mean_of_rows(measured, rows)
+
+    return Encoded(ids, predicted, measured, _ceiling(opened)[0])
+
+
+def _mean_of_rows(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """(n_ids, n_voxels) float32: mean over those of (n, n_voxels) that have the same number in `rows`."""
+    sums = np.zeros((rows.max() + 1, values.shape[1]))
+    np.add.at(sums, rows, values)
+
+    return (sums / np.bincount(rows)[:, None]).astype(np.float32)
 
 
 def _ceiling(opened: Run) -> tuple[np.ndarray | None, str]:
@@ -432,9 +493,10 @@ def _write_details(
     """Write the folder evaluation/, which appears whole or not at all."""
     published = published_beside(
         opened.dataset.name,
-        opened.config.split or opened.folds[0].name,
+        _split_name(opened),
         scores,
         gathered,
+        other_data=_why_other_data(opened),
         test_images=len(_index(opened)),
         repeats_averaged=_repeats_averaged(opened.sides(0)[1]),
         subjects=str(opened.trials.subject),
@@ -453,6 +515,9 @@ def _write_details(
         voxels = _voxels(opened)
         if voxels is not None:
             tables.write_table(voxels, "voxels.csv")
+
+        protocol = json.dumps(_protocol(opened), indent=1) + "\n"
+        (folder / "protocol.json").write_text(protocol, encoding="utf-8")
 
 
 def _zero_shot_table(opened: Run, texts: Mapping[str, Candidates]) -> pd.DataFrame | None:
@@ -494,6 +559,46 @@ def _voxels(opened: Run) -> pd.DataFrame | None:
         table["fraction_of_ceiling"] = fraction_of_ceiling(r, np.sqrt(encoded.ceiling)).ratio
 
     return table
+
+
+def _split_name(opened: Run) -> str:
+    """The split as people call it: of a file its name, and not where it lies on this machine."""
+    name = opened.config.split or opened.folds[0].name
+    if Path(name).is_absolute():
+        return Path(name).name
+
+    return name
+
+
+def _why_other_data(opened: Run) -> str:
+    """Why data of a published name may be others than those published; "" for no reason."""
+    dataset = opened.dataset
+    known = PICTURES_OF.get(dataset.name)
+    if known is not None:
+        if digest_of(sorted(picture_digests(dataset.stimuli.available().pixels()))) == known:
+            return ""
+
+        return f"other pictures than those of {dataset.name}"
+
+    if dataset.name in registry.known() and dataset.about.get("url") == registry.reader(dataset.name).url:
+        return ""
+
+    return f"the data are called {dataset.name} but were not read from its published files"
+
+
+def _protocol(opened: Run) -> dict[str, object]:
+    """What two runs must share so that their scores can stand side by side."""
+    seen = opened.folder.pixels(TEST, SEEN)  # (n, h, w, c)
+    return {
+        "data": opened.dataset.name,
+        "pictures": digest_of(sorted(set(picture_digests(seen)))),
+        "size": list(seen.shape[1:3]),
+        "decoded_size": list(opened.folder.pixels(TEST, "brain").shape[1:3]),
+        "responses_averaged": _repeats_averaged(opened.sides(0)[1]),
+        "split": digest_of([split.digest for split in opened.folds]),
+        "folds": len(opened.folds),
+        "setting": opened.config.recipe.setting,
+    }
 
 
 def _repeats_averaged(test: Trials) -> int | str:

@@ -24,7 +24,7 @@ from phosphene.recipes.base import Recipe
 from phosphene.recipes.corpora import GENERATORS, PICTURES, corpora_of
 from phosphene.reporting.near_copies import MAX_PAIRS, near_copy_sheet
 from phosphene.run import TEST, Run
-from phosphene.types import Stimuli, Trials, digest_of
+from phosphene.types import Stimuli, Trials, at_size, digest_of
 from phosphene.validity import (
     CycleEvidence,
     Evidence,
@@ -34,6 +34,7 @@ from phosphene.validity import (
     curve_target,
     near_pairs,
     nearest_in_training,
+    picture_digests,
 )
 from phosphene.validity.picture_features import likeness_of
 
@@ -85,7 +86,7 @@ def evidence(
     run = opened.folder
     stimuli = opened.stimuli
     seen = run.pixels(TEST, SEEN)  # (n, h, w, c)
-    decoded = run.pixels(TEST, "brain")  # (n, h, w, c)
+    decoded = scored_pictures(opened, "brain")  # (n, h, w, c)
 
     return Evidence(
         digests=dict(zip(stimuli.ids, stimuli.pixel_digests(), strict=True)),
@@ -100,7 +101,7 @@ def evidence(
         **_of_looks(opened, look, n_planned),
         **_of_sibling_runs(opened, look),
         redecoding=redecoding_of(opened, fitted, index),
-        samples=_samples(run, decoded, seen, is_chosen=fitted[0].chooses_sample),
+        samples=_samples(opened, decoded, seen, is_chosen=fitted[0].chooses_sample),
         cycles=_cycles(opened, fitted),
         generators=_generators(fitted),
         corpora=corpora_of(opened.dataset.name, dict(opened.dataset.about)),
@@ -128,6 +129,8 @@ def _of_fits(opened: Run, fitted: Sequence[Recipe]) -> dict[str, Any]:
     monitored = {}
     voxels = []
     sides = _sides(opened)
+    asked = opened.config.split
+    by_trial = opened.folds[0].unit == "trial" and asked is not None and asked not in opened.dataset.splits
 
     for fold, recipe in enumerate(fitted):
         train, test = sides[fold]
@@ -137,13 +140,20 @@ def _of_fits(opened: Run, fitted: Sequence[Recipe]) -> dict[str, Any]:
         for stage, keys in recipe.stage_lineages_.items():
             name = f"{stage}, fold {fold + 1}"
             lineages.append(Lineage(name, keys, test.keys, sees=_sees(stage not in unpaired)))
-            shown = recipe.picture_lineages_.get(stage)
-            lineages.append(Lineage(name, shown, [str(stimulus) for stimulus in test.stimulus_ids], sees="pictures"))
+            if not by_trial:
+                shown = recipe.picture_lineages_.get(stage)
+                lineages.append(
+                    Lineage(name, shown, [str(stimulus) for stimulus in test.stimulus_ids], sees="pictures")
+                )
 
             # A training that chose its best step chose it by validation stimuli, which must not be test stimuli.
             part = getattr(recipe, f"{stage}_", None)
             if getattr(part, "chosen_", None):
-                monitored[f"a step of {stage} in fold {fold + 1}"] = (fold, _shown_to(opened, keys))
+                watched = keys
+                if by_trial:
+                    watched = keys & frozenset(test.keys)
+
+                monitored[f"a step of {stage} in fold {fold + 1}"] = (fold, _shown_to(opened, watched))
 
         folds = recipe.inner_folds(train)
         if folds is not None:
@@ -162,6 +172,7 @@ def _of_fits(opened: Run, fitted: Sequence[Recipe]) -> dict[str, Any]:
 
     return {
         "splits": splits,
+        "by_trial": by_trial,
         "lineages": lineages,
         "inner_folds": inner or None,
         "monitored": monitored,
@@ -254,12 +265,33 @@ def _generators(fitted: Sequence[Recipe]) -> dict[str, Sequence[str] | None]:
 # -- what was decoded --------------------------------------------------------------------------------------------------
 
 
-def _samples(run: RunFolder, decoded: np.ndarray, seen: np.ndarray, *, is_chosen: bool) -> Samples:
-    file = run.decoded(TEST, "brain") / "samples.npy"
-    if file.is_file():
-        samples = np.load(file, mmap_mode="r", allow_pickle=False)
-    else:
-        samples = decoded[:, None]  # (n, 1, h, w, c)
+def scored_pictures(opened: Run, source: str) -> np.ndarray:
+    """Pictures of one input at the size at which all runs of the data set are scored.
+
+    Parameters
+    ----------
+    opened : Run
+        a run
+    source : str
+        an input, such as ``brain``
+
+    Returns
+    -------
+    ndarray of shape (n, height, width, channels), float32
+        0-1
+    """
+    return at_size(opened.folder.pixels(TEST, source), opened.folder.pixels(TEST, SEEN).shape[1:3])
+
+
+def _samples(opened: Run, decoded: np.ndarray, seen: np.ndarray, *, is_chosen: bool) -> Samples:
+    file = opened.folder.decoded(TEST, "brain") / "samples.npy"
+    if not file.is_file():
+        return Samples(decoded[:, None], decoded, seen, is_chosen)
+
+    samples = np.load(file, mmap_mode="r", allow_pickle=False)  # (n, n_samples, h, w, c) as decoded
+    if samples.shape[2:4] != seen.shape[1:3]:
+        decoded = opened.folder.pixels(TEST, "brain")
+        seen = at_size(np.asarray(seen), samples.shape[2:4])
 
     return Samples(samples, decoded, seen, is_chosen)
 
@@ -401,7 +433,7 @@ def look_of(opened: Run, identity: Mapping[str, str], sweep: str = "") -> ledger
         identity["config_digest"],
         str(opened.config.split or opened.folds[0].name),
         shown=digest_of(identity["test_digest"], *outputs),
-        pictures=looks.sketch_of(looks.picture_digests(seen)),
+        pictures=looks.sketch_of(picture_digests(seen)),
         sweep=sweep,
     )
 

@@ -11,8 +11,8 @@ import pandas as pd
 
 from phosphene.io import atomic
 from phosphene.io.run_folder import RunFolder
+from phosphene.io.run_tables import write_table
 from phosphene.io.seals import seal_folder
-from phosphene.io.tables import write_table
 from phosphene.run import TEST
 from phosphene.types import Images
 

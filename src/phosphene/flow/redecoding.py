@@ -12,11 +12,12 @@ import pandas as pd
 from phosphene.data import registry
 from phosphene.errors import ModelError, PhospheneError
 from phosphene.flow.blind import BlindRecipe, Handing, fresh_recipe
+from phosphene.flow.decoding import SECONDS
 from phosphene.io.opened_files import OpenedFiles
 from phosphene.io.run_folder import LOCK, SEEN, read_json
 from phosphene.recipes.base import Recipe
 from phosphene.run import TEST, Run
-from phosphene.types import Images, Trials
+from phosphene.types import Images, Trials, at_size
 from phosphene.validity import Redecoding
 
 BUDGET = 20.0  # seconds for all of the checks that decode again
@@ -55,7 +56,10 @@ def redecoding_of(opened: Run, fitted: Sequence[Recipe], index: pd.DataFrame) ->
     folds = np.repeat(np.arange(len(tests)), [len(test) for test in tests])  # (n_test,)
     place = np.concatenate([np.arange(len(test)) for test in tests])  # (n_test,) row of each within its fold
     record = _record(opened)
-    rows = _rows_tried(len(stimuli), float(record.get("seconds", 0.0)), opened.config.seed)
+    seconds = _record(opened, SECONDS).get(
+        "seconds", record.get("seconds", 0.0)
+    )  # an earlier version kept it in one file
+    rows = _rows_tried(len(stimuli), float(seconds), opened.config.seed)
 
     again = _Again(opened, tests, folds[rows], place[rows])
     again.files.read.update(record.get("read", ()))
@@ -65,7 +69,7 @@ def redecoding_of(opened: Run, fitted: Sequence[Recipe], index: pd.DataFrame) ->
 
     slack = np.zeros((1, scored.shape[1], 1, 1, 1))
     slack[:, 1:] = _HALF_LEVEL
-    seen = np.asarray(opened.folder.pixels(TEST, SEEN)[rows], dtype=np.float32)
+    seen = at_size(np.asarray(opened.folder.pixels(TEST, SEEN)[rows], dtype=np.float32), scored.shape[2:4])
 
     return Redecoding(
         np.concatenate([test.betas for test in tests])[rows],
@@ -162,9 +166,9 @@ def _scored(opened: Run, rows: np.ndarray) -> np.ndarray:
     return samples
 
 
-def _record(opened: Run) -> dict:
+def _record(opened: Run, name: str = "decoding.json") -> dict:
     """What `decode` noted of its own work; nothing where an earlier version decoded."""
-    file = opened.folder.decoded(TEST, "brain") / "decoding.json"
+    file = opened.folder.decoded(TEST, "brain") / name
     if not file.is_file():
         return {}
 
@@ -190,7 +194,9 @@ def _data_files(opened: Run) -> tuple[str, ...]:
     """Where the data lie, and the true pictures that runs keep."""
     places = [opened.folder.path / "decoded", opened.folder.path / "encoded", opened.folder.path / "evaluation"]
     data = opened.config.data
-    with suppress(PhospheneError):  # data that are made lie nowhere
-        places.append(registry.locate(data.name, root=data.root).path)
+    with suppress(PhospheneError):
+        source = registry.locate(data.name, root=data.root)
+        if not source.is_made:
+            places.append(source.path)
 
     return tuple(os.path.realpath(place) for place in places)

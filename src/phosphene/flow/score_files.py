@@ -37,7 +37,9 @@ _PUBLISHED_COLUMNS = ("method", "compared_with", "value", "comparable", "differe
 # -- tables ------------------------------------------------------------------------------------------------------------
 
 
-def differences_from_controls(scored: Mapping[str, Scores], seed: int) -> pd.DataFrame | None:
+def differences_from_controls(
+    scored: Mapping[str, Scores], seed: int, *, groups: Mapping[str, str] | None = None, n_folds: int = 1
+) -> pd.DataFrame | None:
     """Paired differences of the brain from each control. ``truth`` is a ceiling, not a control.
 
     Parameters
@@ -46,6 +48,10 @@ def differences_from_controls(scored: Mapping[str, Scores], seed: int) -> pd.Dat
         by input, ``brain`` among them
     seed : int
         of the bootstrap
+    groups : mapping of str to str, optional
+        stimulus to what it depends on with others; every stimulus for itself by default
+    n_folds : int, default 1
+        of the split
 
     Returns
     -------
@@ -55,7 +61,8 @@ def differences_from_controls(scored: Mapping[str, Scores], seed: int) -> pd.Dat
     tables = []
     for name, scores in scored.items():
         if name in KNOWN_CONTROLS and name != "truth":
-            tables.append(paired_differences(scored["brain"], scores, name, seed=seed))
+            difference = paired_differences(scored["brain"], scores, name, seed=seed, groups=groups, n_folds=n_folds)
+            tables.append(difference)
 
     if tables:
         return pd.concat(tables)
@@ -164,6 +171,7 @@ def published_beside(
     scores: pd.DataFrame,
     gathered: Evidence,
     *,
+    other_data: str = "",
     test_images: int,
     repeats_averaged: str | int | None,
     subjects: str | None,
@@ -179,6 +187,8 @@ def published_beside(
         rows of scores.csv
     gathered : Evidence
         with ``golden`` and ``n_features``: whether metrics are those of the papers
+    other_data : str, default ""
+        why the data may be others than those published; empty for no reason
     test_images : int
         pictures tested
     repeats_averaged : str or int or None
@@ -208,7 +218,7 @@ def published_beside(
 
     differences = []
     for difference, metric in zip(matched["difference"], matched["compared_with"], strict=True):
-        reasons = [difference, *_why_another_quantity(metric, brain, gathered)]
+        reasons = [other_data, difference, *_why_another_quantity(metric, brain, gathered)]
         differences.append("; ".join(filter(None, reasons)))
 
     matched["difference"] = differences

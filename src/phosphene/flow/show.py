@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from phosphene import recipes
-from phosphene.errors import NotAvailable
+from phosphene.errors import FailedChecks, NotAvailable
 from phosphene.io.config import flatten
 from phosphene.io.run_folder import RunFolder
 from phosphene.io.stages import STAGE
@@ -158,6 +158,28 @@ HEADLINES = (
     "pearson.fraction_of_ceiling",
 )
 """Kinds of metrics in the summary."""
+
+
+def require_checks(path: str | Path) -> None:
+    """Raise unless all checks of an evaluated run hold or are waived.
+
+    Parameters
+    ----------
+    path : str or Path
+        folder of a run
+
+    Raises
+    ------
+    FailedChecks
+        Naming those that failed.
+    """
+    verdicts = RunFolder.existing(path).table("validity.csv")
+    waived = verdicts["waiver"].notna() & (verdicts["waiver"].astype(str) != "")
+    failed = verdicts.loc[(verdicts["verdict"] == "fail") & ~waived, "id"].tolist()
+    if failed:
+        raise FailedChecks(
+            f"{len(failed)} checks of {path} failed: {', '.join(failed)}. Results are written; see above for reasons."
+        )
 
 
 def summary(path: str | Path) -> str:

@@ -9,7 +9,6 @@ Nothing but digests, names of splits and times is kept. Delete the files to forg
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
@@ -18,7 +17,6 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import numpy as np
 from filelock import FileLock, Timeout
 
 from phosphene.errors import PhospheneError
@@ -88,22 +86,6 @@ def sketch_of(digests: Iterable[str]) -> str:
     return " ".join(smallest)
 
 
-def picture_digests(pixels: np.ndarray) -> list[str]:
-    """A digest for each picture.
-
-    Parameters
-    ----------
-    pixels : ndarray of shape (n, height, width, channels)
-        of the test pictures
-
-    Returns
-    -------
-    list of str
-        n digests of 64 digits
-    """
-    return [hashlib.sha256(np.ascontiguousarray(picture).tobytes()).hexdigest() for picture in pixels]
-
-
 def is_same_set(a: str, b: str) -> bool:
     """Whether two sketches are of sets of which at least half is shared.
 
@@ -133,7 +115,7 @@ def is_same_set(a: str, b: str) -> bool:
     return len(shared) >= _SAME * len(union)
 
 
-def remember(look: LedgerEntry, files: Sequence[Path]) -> None:
+def keep_look(look: LedgerEntry, files: Sequence[Path]) -> None:
     """Add a look to each memory that can be written; one that is there already stays as it is.
 
     Parameters

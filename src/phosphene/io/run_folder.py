@@ -49,7 +49,7 @@ from phosphene.io import atomic
 from phosphene.io.claims import LEASE, claimed, holder
 from phosphene.io.inside import append_line, held_inside, plain_file, refuse_links
 from phosphene.io.reading import open_npy
-from phosphene.io.tables import read_table, write_table
+from phosphene.io.run_tables import read_run_table, write_table
 
 LOCK = ".lock"
 SEEN = "seen"
@@ -202,7 +202,7 @@ class RunFolder:
         DataFrame
             whose column "stimulus", where there is one, holds texts
         """
-        return read_table(self.path.joinpath(*where))
+        return read_run_table(self.path.joinpath(*where))
 
     def inputs(self, split: str = "test") -> list[str]:
         """Inputs that were decoded, ``brain`` first, without ``seen``.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,14 @@ DIFFERENCE_COLUMNS = ("metric", "control", "value", "ci_low", "ci_high", "p", "n
 
 
 def paired_differences(
-    ours: Scores, theirs: Scores, control: str, *, seed: int = 0, n_draws: int = 2000
+    ours: Scores,
+    theirs: Scores,
+    control: str,
+    *,
+    seed: int = 0,
+    n_draws: int = 2000,
+    groups: Mapping[str, str] | None = None,
+    n_folds: int = 1,
 ) -> pd.DataFrame:
     """Mean difference to a control in every metric of single items that both have, paired over stimuli.
 
@@ -29,6 +37,10 @@ def paired_differences(
         name of the control, such as ``mean`` or ``category``
     seed, n_draws : int, optional
         of the bootstrap
+    groups : Mapping of str to str, optional
+        group of each stimulus, where stimuli depend on each other
+    n_folds : int, default 1
+        folds that the stimuli were tested in
 
     Returns
     -------
@@ -48,7 +60,13 @@ def paired_differences(
         rng = np.random.default_rng([seed, zlib.crc32(f"{score.metric} {control}".encode())])
         ours_better = metric.sign * score.per_item
         theirs_better = metric.sign * other.per_item
-        difference = paired_difference(ours_better, theirs_better, rng=rng, n_draws=n_draws)
+        of_items = None
+        if groups is not None:
+            of_items = np.array([groups[str(item)] for item in score.items])
+
+        difference = paired_difference(
+            ours_better, theirs_better, rng=rng, n_draws=n_draws, groups=of_items, n_folds=n_folds
+        )
         rows.append((score.metric, control, *difference))
 
     return pd.DataFrame(rows, columns=list(DIFFERENCE_COLUMNS))

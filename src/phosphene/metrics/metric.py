@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fnmatch
 import html
+import math
 import re
 import zlib
 from collections.abc import Callable, Mapping
@@ -22,7 +23,7 @@ import pandas as pd
 from phosphene.errors import DataError
 from phosphene.metrics.identification import Kind, similarity
 from phosphene.metrics.pixel import as_pairs
-from phosphene.metrics.statistics import Statistic, bootstrap, mean_of_items, permutation_null
+from phosphene.metrics.statistics import Interval, Statistic, bootstrap, mean_of_items, permutation_null, widened
 
 COLUMNS = ("split", "input", "metric", "value", "ci_low", "ci_high", "chance", "p", "n", "setting")
 PIXELS = "pixels"  # the feature space that every pair of pictures has
@@ -88,6 +89,11 @@ class Decoded:
         (``phosphene.metrics.zero_shot.Candidates``)
     exchangeable : ndarray of shape (n,), optional
         labels inside which pairings may be permuted (such as sessions), or None for all
+    groups : ndarray of shape (n,), optional
+        labels of rows whose stimuli depend on each other, such as sizes of one figure: these are drawn, and permuted, as a
+        whole
+    folds : ndarray of shape (n,), optional
+        number of the fold that tested each row, or None for a single split
 
     Raises
     ------
@@ -105,6 +111,8 @@ class Decoded:
     feature_views: Mapping[str, FeatureView] = field(default_factory=dict)
     texts: Mapping[str, Any] = field(default_factory=dict)
     exchangeable: np.ndarray | None = None
+    groups: np.ndarray | None = None
+    folds: np.ndarray | None = None
 
     def __post_init__(self):
         ids = np.asarray(self.ids)
@@ -131,6 +139,7 @@ class Decoded:
 
     def _per_row(self) -> list[tuple[str, np.ndarray | None]]:
         rows = [("images", self.images), ("labels", self.labels), ("exchangeable", self.exchangeable)]
+        rows += [("groups", self.groups), ("folds", self.folds)]
         for space, (ours, true) in self.latents.items():
             rows += [(f"decoded latents of {space}", ours), (f"true latents of {space}", true)]
 
@@ -214,6 +223,9 @@ class Score:
     oracle_best : float
         the score were the best sample of each stimulus picked with the help of the truth; NaN without samples. It stands
         apart and is no score of a decoder
+    in_folds : float
+        the mean over all pairings inside a fold; NaN with a single split. For an input that has nothing to do with the truth
+        this is chance out of fold, see `phosphene.metrics.registry.chance_out_of_fold`
     """
 
     metric: str
@@ -228,6 +240,7 @@ class Score:
     note: str = ""
     of_samples: tuple[float, ...] = ()
     oracle_best: float = float("nan")
+    in_folds: float = float("nan")
 
     def __repr__(self) -> str:
         parts = [f"{self.metric} {self.value:.3f}"]
@@ -396,10 +409,26 @@ class Evaluation:
         else:
             self.labels = np.asarray(decoded.labels)[self.first]
 
-        if decoded.exchangeable is None:
-            self.exchangeable = None
+        if decoded.groups is None:
+            self.groups = None
         else:
+            self.groups = np.asarray(decoded.groups)[self.first]
+
+        self.n_folds = 1
+        self.fold = None  # (stimuli,) of each stimulus; None with a single fold, or where stimuli are tested in several
+        if decoded.folds is not None:
+            folds = np.asarray(decoded.folds)
+            self.n_folds = len(np.unique(folds))
+            if self.n_folds > 1 and np.array_equal(folds, folds[self.first][self.truth]):
+                self.fold = folds[self.first]
+
+        if decoded.exchangeable is not None:
             self.exchangeable = np.asarray(decoded.exchangeable)[self.first]
+        elif self.fold is not None and np.unique(self.fold, return_counts=True)[1].min() > 1:
+            # A decoder has been trained on what other folds test, so that a pairing across folds is none by chance.
+            self.exchangeable = self.fold
+        else:
+            self.exchangeable = None
 
         if self.has_repeats:
             self._check_repeats_agree()
@@ -474,7 +503,13 @@ class Evaluation:
             return groups
 
         both = [f"{group} {block}" for group, block in zip(groups, self.exchangeable, strict=True)]
-        _, codes = np.unique(both, return_inverse=True)
+        _, codes, sizes = np.unique(both, return_inverse=True, return_counts=True)
+
+        # Where most parts are a single stimulus, hardly a pairing would change: permuting across folds asks for more.
+        is_by_fold = self.exchangeable is self.fold
+        if is_by_fold and np.mean(sizes[codes] == 1) > 0.5:
+            return groups
+
         return codes
 
     def rng(self, name: str) -> np.random.Generator:
@@ -683,17 +718,23 @@ class Evaluation:
         """
         per_item = self.per_stimulus(per_row)
         rng = self.rng(name)
-        interval = bootstrap(statistic or mean_of_items(per_item), len(per_item), rng=rng, n_draws=self.n_draws)
+        interval = bootstrap(
+            statistic or mean_of_items(per_item), len(per_item), rng=rng, n_draws=self.n_draws, groups=self.groups
+        )
+        interval = self._out_of_fold(interval, matrix)
         groups = self.exchangeable if groups is None else groups
         p = float("nan")
+        in_folds = float("nan")
 
         if matrix is not None and len(per_item) > 1:
             matrix = self.per_stimulus(matrix)
             null = permutation_null(
-                matrix, rng=rng, n_permutations=self.n_permutations, groups=groups, larger_is_better=better == "higher"
-            )
+                matrix, rng=rng, n_permutations=self.n_permutations, groups=groups, blocks=self.groups,
+                larger_is_better=better == "higher",
+            )  # fmt: skip
 
             p = null.p
+            in_folds = self._mean_in_folds(matrix, groups)
             if chance is None:
                 if groups is not None:
                     chance = null.mean
@@ -719,12 +760,43 @@ class Evaluation:
         of_samples, oracle_best = self._of_samples(per_row, better)
         return Score(
             name, value, interval.low, interval.high, float("nan") if chance is None else float(chance), p, n,
-            per_item, self.ids, "; ".join(notes), of_samples, oracle_best,
+            per_item, self.ids, "; ".join(notes), of_samples, oracle_best, in_folds,
         )  # fmt: skip
+
+    def _out_of_fold(self, interval: Interval, matrix: np.ndarray | None) -> Interval:
+        """The interval as wide as folds make it, inside what an item can score."""
+        if self.n_folds < 2:
+            return interval
+
+        value, low, high = widened(interval, self.n_folds)
+        if matrix is not None and np.isfinite(matrix).any():
+            low = max(low, float(np.nanmin(matrix)))
+            high = min(high, float(np.nanmax(matrix)))
+
+        return Interval(value, low, high)
+
+    def _mean_in_folds(self, matrix: np.ndarray, groups: np.ndarray | None) -> float:
+        """Mean score of all pairings inside a fold (and group); NaN with a single split."""
+        if self.fold is None:
+            return float("nan")
+
+        is_pair = self.fold[:, None] == self.fold  # (stimuli, stimuli)
+        if groups is not None:
+            is_pair &= np.asarray(groups)[:, None] == np.asarray(groups)
+
+        values = matrix[is_pair]
+        values = values[~np.isnan(values)]
+        if not len(values):
+            return float("nan")
+
+        return float(values.mean())
 
     def _of_samples(self, per_row: np.ndarray, better: Literal["higher", "lower"]) -> tuple[tuple[float, ...], float]:
         """The score of each sample, and that of the best of each stimulus."""
-        if not self.has_repeats:
+        is_in_several_folds = (
+            self.n_folds > 1 and self.fold is None
+        )  # its rows are then responses of their own, not samples
+        if not self.has_repeats or is_in_several_folds:
             return (), float("nan")
 
         counts = np.bincount(self.truth)
@@ -896,6 +968,8 @@ class Metric:
         (evaluation, space) -> bool, whether it says something there
     kind : str
         `name` without the space, such as ``two_way`` or ``ssim.2d``; the same for pictures that were resized first
+    bounds : tuple of float
+        the least and the most it can be; infinite where there is no bound
 
     Examples
     --------
@@ -920,6 +994,7 @@ class Metric:
     protocol: Mapping[str, str] = field(default_factory=dict)
     applies: Callable[[Evaluation, str], bool] = _always
     kind: str = ""
+    bounds: tuple[float, float] = (-math.inf, math.inf)
 
     def __post_init__(self) -> None:
         kind = self.kind or self.name.removesuffix(".{space}")

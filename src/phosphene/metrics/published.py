@@ -27,6 +27,9 @@ _SPLITS = {
 }
 """Splits as the readers of data sets call them, and what papers say for the same; how many pictures tested is compared
 apart."""
+PICTURES_OF = {"digits69": "6f7ff5d6a121232c75a1e1a4944611c9ccbf9f68359e81e488889eed2d930e12"}
+"""Digest of the sorted `phosphene.validity.picture_digests` of a data set, where it could be had: a name proves nothing."""
+
 _ALL = re.compile(r"all available \((\d+) to (\d+)\)")
 _NAMELESS = "subject"  # what a data set of one person calls it
 _PERSON = re.compile(r"(?:subject|subj|sub-|sbj_|s)?0*(\d+)", re.IGNORECASE)

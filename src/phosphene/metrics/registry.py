@@ -8,6 +8,7 @@ name apart.
 from __future__ import annotations
 
 import fnmatch
+import math
 import sys
 import warnings
 from collections.abc import Iterable, Mapping
@@ -346,6 +347,72 @@ def score_at_published_size(decoded: Decoded, **draws: Unpack[DrawSettings]) -> 
     scores = [replace(s, metric=s.metric + RESIZED) for s in found.scores]
     skipped = [replace(s, metric=s.metric + RESIZED) for s in found.skipped]
     return Scores(scores, skipped)
+
+
+def bounds_of(name: str) -> tuple[float, float]:
+    """The least and the most that a metric can be.
+
+    Parameters
+    ----------
+    name : str
+        full name
+
+    Returns
+    -------
+    tuple of float
+        infinite where there is no bound, and for metrics that nobody knows
+
+    Examples
+    --------
+    >>> bounds_of("two_way.pixels"), bounds_of("mse")
+    ((0.0, 1.0), (0.0, inf))
+    """
+    metric = find_metric(name)
+    if metric is None:
+        return -math.inf, math.inf
+
+    return metric.bounds
+
+
+def chance_out_of_fold(scored: Mapping[str, Scores]) -> dict[str, Scores]:
+    """Scores of several inputs of one run in folds, with chance as it is out of fold.
+
+    A decoder that knows nothing draws what its training pictures have in common. To it the truth is a picture that was held
+    out, and most distractors are pictures it was trained on, so that two-way identification falls below .5. What it falls to
+    is measured on matched noise that went through the same folds.
+
+    Parameters
+    ----------
+    scored : Mapping of str to Scores
+        by input; without ``noise`` chance stays as it is
+
+    Returns
+    -------
+    dict of str to Scores
+        the same scores, but for `chance`
+    """
+    noise: dict[str, float] = {}
+    if "noise" in scored:
+        for score in scored["noise"].scores:
+            # Of classes chance is how many there are, which a few pictures of noise tell worse.
+            if math.isfinite(score.in_folds) and metric_of(score.metric).over in (
+                "images",
+                "space",
+                "seen",
+                "everywhere",
+            ):
+                noise[score.metric] = score.in_folds
+
+    adjusted = {}
+    for name, scores in scored.items():
+        changed = []
+        for score in scores.scores:
+            chance = noise.get(score.metric, score.chance)
+            changed.append(replace(score, chance=chance))
+
+        adjusted[name] = Scores(changed, scores.skipped)
+
+    return adjusted
 
 
 def full_name(metric: Metric, space: str, e: Evaluation) -> str:

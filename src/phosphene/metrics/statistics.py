@@ -144,7 +144,13 @@ def _ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
 
 
 def bootstrap(
-    statistic: Statistic, n_items: int, *, rng: np.random.Generator, n_draws: int = 2000, level: float = 0.95
+    statistic: Statistic,
+    n_items: int,
+    *,
+    rng: np.random.Generator,
+    n_draws: int = 2000,
+    level: float = 0.95,
+    groups: np.ndarray | None = None,
 ) -> Interval:
     """Bias-corrected and accelerated (BCa) bootstrap interval over stimuli.
 
@@ -165,6 +171,8 @@ def bootstrap(
         bootstrap draws
     level : float, default 0.95
         coverage
+    groups : ndarray of shape (n_items,), optional
+        labels of items that depend on each other, such as sizes of one figure: groups are then drawn, not items
 
     Returns
     -------
@@ -190,16 +198,24 @@ def bootstrap(
     if n_items < 2 or np.isnan(value):
         return Interval(value, float("nan"), float("nan"))
 
+    unit = np.arange(n_items)  # (n_items,): which unit an item is drawn with
+    if groups is not None:
+        _, unit = np.unique(np.asarray(groups).astype(str), return_inverse=True)
+
+    n_units = int(unit.max()) + 1
+    if n_units < 2:
+        return Interval(value, float("nan"), float("nan"))
+
     step = max(1, _BLOCK_VALUES // n_items)
     draws = []
     jackknife = []
     for start in range(0, n_draws, step):
-        counts = _draw_counts(min(step, n_draws - start), n_items, rng)  # (up to step, n_items)
-        draws.append(statistic(counts))
+        counts = _draw_counts(min(step, n_draws - start), n_units, rng)  # (up to step, n_units)
+        draws.append(statistic(_of_items(counts, unit)))
 
-    for start in range(0, n_items, step):
-        counts = _leave_one_out(start, min(start + step, n_items), n_items)
-        jackknife.append(statistic(counts))
+    for start in range(0, n_units, step):
+        counts = _leave_one_out(start, min(start + step, n_units), n_units)
+        jackknife.append(statistic(_of_items(counts, unit)))
 
     drawn = np.concatenate(draws)  # (n_draws,)
     left_out = np.concatenate(jackknife)  # (n_items,)
@@ -212,6 +228,53 @@ def bootstrap(
 
     low, high = _bca(value, drawn, left_out, level)
     return Interval(value, low, high)
+
+
+def _of_items(counts: np.ndarray, unit: np.ndarray) -> np.ndarray:
+    """(n_draws, n_items) counts of items from those of the units they are drawn with."""
+    if counts.shape[1] == len(unit):  # every item is its own unit, in order
+        return counts
+
+    return counts[:, unit]
+
+
+def widened(interval: Interval, n_folds: int) -> Interval:
+    """An interval of scores out of fold, as wide as the dependence between folds makes it.
+
+    Decoders of different folds share most of their training items, and each item that tests one trains all the others, so
+    that the items' scores vary together. The variance is that of independent items times
+
+        1 + n_folds * n_test / n_train  =  1 + n_folds / (n_folds - 1)        (Nadeau and Bengio 2003)
+
+    Parameters
+    ----------
+    interval : Interval
+        of `bootstrap`
+    n_folds : int
+        1 for a single split, which changes nothing
+
+    Returns
+    -------
+    Interval
+        the same value; its ends moved away from it
+
+    References
+    ----------
+    Nadeau and Bengio 2003, "Inference for the generalization error"
+
+    Examples
+    --------
+    >>> low, high = widened(Interval(0.5, 0.4, 0.6), 2)[1:]
+    >>> round(low, 3), round(high, 3)
+    (0.327, 0.673)
+    """
+    if n_folds < 2:
+        return interval
+
+    factor = np.sqrt(1 + n_folds / (n_folds - 1))
+    low = interval.value - factor * (interval.value - interval.low)
+    high = interval.value + factor * (interval.high - interval.value)
+    return Interval(interval.value, float(low), float(high))
 
 
 def _draw_counts(n_draws: int, n_items: int, rng: np.random.Generator) -> np.ndarray:
@@ -263,6 +326,7 @@ def permutation_null(
     rng: np.random.Generator,
     n_permutations: int = 10_000,
     groups: np.ndarray | None = None,
+    blocks: np.ndarray | None = None,
     larger_is_better: bool = True,
 ) -> Null:
     """How often a random pairing of decoded and true items scores as well as the true one.
@@ -285,6 +349,8 @@ def permutation_null(
     groups : ndarray of shape (n_items,), optional
         labels; pairings are then permuted only inside each group (sessions, classes, or blocks of a matrix of which
         only the blocks were computed)
+    blocks : ndarray of shape (n_items,), optional
+        labels of items that depend on each other: these stay together when pairings are permuted
     larger_is_better : bool, default True
         False for errors such as MSE
 
@@ -323,7 +389,7 @@ def permutation_null(
 
     for start in range(0, n_permutations, step):
         stop = min(start + step, n_permutations)
-        places = _permutations(stop - start, n_items, groups, rng) + offsets  # (stop - start, n_items)
+        places = _permutations(stop - start, n_items, groups, blocks, rng) + offsets  # (stop - start, n_items)
         total = flat[places].sum(axis=1)  # (stop - start,)
         if present.all():
             null[start:stop] = total / n_items
@@ -355,25 +421,59 @@ def permutation_null(
     return Null(p, sign * mean, sign * high, n_permutations)
 
 
-def _permutations(n: int, n_items: int, groups: np.ndarray | None, rng: np.random.Generator) -> np.ndarray:
-    """(n, n_items): random orders of the items, in which each stays inside its group."""
+def _permutations(
+    n: int, n_items: int, groups: np.ndarray | None, blocks: np.ndarray | None, rng: np.random.Generator
+) -> np.ndarray:
+    """(n, n_items): random orders of the items, in which each stays inside its group, and those of a block stay together."""
     order = np.tile(np.arange(n_items), (n, 1))
-    if groups is None:
+    if groups is None and blocks is None:
         return rng.permuted(order, axis=1, out=order)
 
-    groups = np.asarray(groups)
-    if groups.shape != (n_items,):
-        raise DataError(f"groups should be one per item, {n_items} of them, but have shape {groups.shape}.")
+    if groups is None:
+        groups = np.zeros(n_items, int)
 
+    for name, labels in (("groups", groups), ("blocks", blocks)):
+        if labels is not None and np.shape(labels) != (n_items,):
+            raise DataError(f"{name} should be one per item, {n_items} of them, but have shape {np.shape(labels)}.")
+
+    groups = np.asarray(groups)
     for group in np.unique(groups):
         members = np.flatnonzero(groups == group)
-        order[:, members] = rng.permuted(order[:, members], axis=1)  # (n, members)
+        if blocks is None:
+            order[:, members] = rng.permuted(order[:, members], axis=1)  # (n, members)
+        else:
+            order[:, members] = members[_block_orders(n, np.asarray(blocks)[members], rng)]
 
     return order
 
 
+def _block_orders(n: int, blocks: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(n, n_members): whole blocks in random order, laid upon the members block after block, shuffled inside.
+
+    Blocks of one size change places; of several sizes, most neighbours stay neighbours.
+    """
+    _, block = np.unique(blocks.astype(str), return_inverse=True)
+    n_blocks = int(block.max()) + 1
+    by_block = np.argsort(block, kind="stable")  # members, block after block
+    rank = np.argsort(rng.random((n, n_blocks)), axis=1)  # (n, n_blocks): place of each block in a random order
+    within = rng.random((n, len(block)))  # (n, n_members)
+    keys = rank[:, block] + within
+    laid = np.argsort(keys, axis=1)  # (n, n_members): members in the order of shuffled blocks
+
+    orders = np.empty_like(laid)
+    orders[:, by_block] = laid
+    return orders
+
+
 def paired_difference(
-    ours: np.ndarray, theirs: np.ndarray, *, rng: np.random.Generator, n_draws: int = 2000, n_flips: int = 10_000
+    ours: np.ndarray,
+    theirs: np.ndarray,
+    *,
+    rng: np.random.Generator,
+    n_draws: int = 2000,
+    n_flips: int = 10_000,
+    groups: np.ndarray | None = None,
+    n_folds: int = 1,
 ) -> Difference:
     """Mean difference between two scores of the same items, BCa interval and sign-flip test.
 
@@ -389,6 +489,10 @@ def paired_difference(
         numpy Generator
     n_draws, n_flips : int, optional
         bootstrap draws and random sign flips
+    groups : ndarray of shape (n_items,), optional
+        labels of items that depend on each other: groups are drawn, and change sign, as a whole
+    n_folds : int, default 1
+        folds that the items were tested in, see `widened`
 
     Returns
     -------
@@ -403,20 +507,27 @@ def paired_difference(
         )
 
     difference = ours - theirs
-    difference = difference[~np.isnan(difference)]
+    is_there = ~np.isnan(difference)
+    difference = difference[is_there]
     n = len(difference)
     if n == 0:
         return Difference(float("nan"), float("nan"), float("nan"), 1.0, 0)
 
-    interval = bootstrap(mean_of_items(difference), n, rng=rng, n_draws=n_draws)
+    sums = difference  # (n_units,): what changes sign as a whole
+    if groups is not None:
+        groups = np.asarray(groups).astype(str)[is_there]
+        _, unit = np.unique(groups, return_inverse=True)
+        sums = np.bincount(unit, weights=difference)
+
+    interval = widened(bootstrap(mean_of_items(difference), n, rng=rng, n_draws=n_draws, groups=groups), n_folds)
     observed = abs(difference.mean())
     tolerance = 1e-12 * max(1.0, observed)  # sums of the same numbers in another order are equal
     step = max(1, _BLOCK_VALUES // n)
     count = 0
 
     for start in range(0, n_flips, step):
-        signs = rng.integers(0, 2, (min(step, n_flips - start), n)) * 2.0 - 1  # (up to step, n), -1 or 1
-        flipped = np.abs(signs @ difference) / n  # (up to step,)
+        signs = rng.integers(0, 2, (min(step, n_flips - start), len(sums))) * 2.0 - 1  # (up to step, n_units), -1 or 1
+        flipped = np.abs(signs @ sums) / n  # (up to step,)
         count += np.sum(flipped >= observed - tolerance)
 
     p = float((1 + count) / (n_flips + 1))

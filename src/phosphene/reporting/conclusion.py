@@ -20,7 +20,7 @@ CONTROL_NAMES = {
     "noise": "matched-noise responses",
     "shuffled": "shuffled trials",
 }
-_FIRST = ("S1", "L1", "L11", "L7", "L9", "L10", "L3", "L2")
+_FIRST = ("L12", "S1", "L1", "L11", "L7", "L9", "L10", "L3", "L2")
 """Checks whose failure says what is known besides the brain: others fail because of it, so these are named first."""
 
 _TRIED = ("L2", "L3", "L9")
@@ -75,7 +75,7 @@ def conclude(
     'Above chance: two-way identification (pixels) 0.900 [0.850, 0.940], chance 0.500, p = 0.0001, 100 stimuli.'
     """
     brain = _brain_scores(scores)
-    sentences = _failures(verdicts)
+    sentences = _failures(verdicts) + _known_pictures(verdicts)
     headline = _headline(brain)
     if headline is None:
         return [*sentences, "No score of decoded brain responses: nothing can be said."]
@@ -308,6 +308,18 @@ def _failures(verdicts: pd.DataFrame | None) -> list[str]:
     return sentences
 
 
+def _known_pictures(verdicts: pd.DataFrame | None) -> list[str]:
+    """What scores mean where the pictures that test were also trained on, as a split by trial has it."""
+    if verdicts is None:
+        return []
+
+    verdict, reason = _verdict(verdicts, "S1")
+    if verdict == "flag":
+        return [reason]
+
+    return []
+
+
 def _rank(row: dict) -> int:
     """Place of a failed check among the sentences; those of equal rank stay in the order of the table."""
     if row["id"] in _FIRST:
@@ -322,7 +334,7 @@ def _rest(verdicts: pd.DataFrame | None) -> list[str]:
 
     sentences = []
     for row in rows_where(verdicts, verdict="flag").to_dict("records"):
-        if row["id"] != "L1":
+        if row["id"] not in ("L1", "S1"):
             sentences.append(f"Check {row['id']} flags: {row['reason']}")
 
     open_ids = verdicts.loc[verdicts["verdict"].isin(["not tested", "not applicable"]), "id"].tolist()

@@ -16,7 +16,7 @@ from phosphene.data.privacy import telling_names
 from phosphene.errors import PhospheneError, PhospheneWarning
 from phosphene.io.config import flatten
 from phosphene.io.reading import open_npy
-from phosphene.io.run_folder import RunFolder
+from phosphene.io.run_folder import RunFolder, read_json
 from phosphene.io.seals import broken_seals
 from phosphene.reporting.plain_words import HIDDEN, VERDICTS, is_secret, metric_words
 from phosphene.reporting.rows import rows_at
@@ -185,6 +185,19 @@ class Contents:
 
         table["comparable"] = [str(v).lower() in ("true", "yes", "1", "1.0") for v in table["comparable"]]
         return table.sort_values("comparable", ascending=False, kind="stable").reset_index(drop=True)
+
+    @cached_property
+    def protocol(self) -> dict[str, Any]:
+        """What other runs must share to stand beside this one; empty where an older version did not note it."""
+        file = self.run.evaluation(self.split) / "protocol.json"
+        if not file.is_file():
+            return {}
+
+        try:
+            return read_json(file)
+        except PhospheneError:
+            self.note_damage(f"evaluation/{self.split}/protocol.json", "it is no JSON")
+            return {}
 
     @cached_property
     def differences(self) -> pd.DataFrame:

@@ -54,6 +54,45 @@ def check_comparable(runs: Sequence[Contents]) -> None:
                 f"in common{training}. Fit both with the same --split, then report again."
             )
 
+        differences = _protocol_differences(first, other)
+        if differences:
+            raise SplitError(
+                f"these runs were scored under different protocols, so their scores cannot stand side by side: {first.name} and "
+                f"{other.name} differ in {', '.join(differences)}. Decode and evaluate both anew with this version."
+            )
+
+
+_PROTOCOL = {
+    "pictures": "the test pictures",
+    "size": "the size at which pictures are scored",
+    "responses_averaged": "how many responses to a picture are averaged",
+}
+"""What runs on one split may still differ in, in words."""
+
+
+def _protocol_differences(first: Contents, other: Contents) -> list[str]:
+    """In what two runs differ that makes their scores other quantities; nothing where an older run did not note it."""
+    differences = []
+    for key, words in _PROTOCOL.items():
+        ours = first.protocol.get(key)
+        theirs = other.protocol.get(key)
+        if ours is None or theirs is None or ours == theirs:
+            continue
+
+        if key == "pictures":
+            differences.append(words)
+        else:
+            differences.append(f"{words} ({_plain(ours)} against {_plain(theirs)})")
+
+    return differences
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list):
+        return " x ".join(map(str, value))
+
+    return str(value)
+
 
 def _tested(contents: Contents) -> frozenset[str]:
     source = "brain"

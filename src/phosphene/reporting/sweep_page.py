@@ -41,6 +41,7 @@ PICTURES = 10
 _CEILING = "pearson.fraction_of_ceiling"
 _MAX_COLUMNS = 6
 _MAX_FIGURES = 4
+_FEW_PAIRS = 10  # behind a difference, below which the page says how many there are
 _LEVEL = 0.05
 
 
@@ -332,6 +333,7 @@ class _SweepPage:
             gain = -gain
 
         is_sure = bool(row["p_holm"] < _LEVEL)
+        n_pairs = int(float(str(row["n_paired"])))
         beaten_by: list[str] = []
         if source == "brain":
             beaten_by = self._rivals(run, metric)
@@ -344,6 +346,7 @@ class _SweepPage:
             "difference": row["difference"],
             "low": row["difference_low"],
             "high": row["difference_high"],
+            "few": n_pairs * (n_pairs < _FEW_PAIRS),
             "p": row["p_holm"],
             "better": is_sure and gain > 0,
             "worse": is_sure and gain < 0,

@@ -12,7 +12,7 @@ import pandas as pd
 from phosphene.io import atomic
 from phosphene.io.config import flatten
 from phosphene.io.run_folder import SEEN, RunFolder
-from phosphene.io.tables import write_table
+from phosphene.io.run_tables import write_table
 from phosphene.metrics.statistics import Interval
 from phosphene.reporting.contents import Contents
 from phosphene.reporting.sweep_figure import draw_sweep

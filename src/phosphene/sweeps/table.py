@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,8 @@ import pandas as pd
 from scipy import stats
 
 from phosphene.io.run_folder import RunFolder, read_json
-from phosphene.io.tables import read_table
-from phosphene.metrics.registry import kind_of
+from phosphene.io.run_tables import read_run_table
+from phosphene.metrics.registry import bounds_of, kind_of
 from phosphene.metrics.statistics import holm, paired_difference
 from phosphene.sweeps.grid import Point, SweepGrid, is_data
 from phosphene.sweeps.sweep_folder import Sweep
@@ -82,7 +82,8 @@ def summary_table(points: pd.DataFrame, grid: SweepGrid, items: Items | None = N
     The base is the first point; in a crossed grid that varies data or split, the first point on the same data.
 
     With one repetition the interval is that over pictures, as scores.csv has it, and the difference is paired over pictures
-    where both runs were tested on the same ones. With several, both are Student's t over repetitions.
+    where both runs were tested on the same ones. With several the interval is over pictures and repetitions, and the
+    difference is paired over repetitions, by Student's t.
 
     Parameters
     ----------
@@ -111,7 +112,12 @@ def summary_table(points: pd.DataFrame, grid: SweepGrid, items: Items | None = N
         if len(group) == 1:
             value, low, high = (float(group.iloc[0][k]) for k in ("value", "ci_low", "ci_high"))
         else:
-            value, low, high = mean_interval(values)
+            widths = (group["ci_high"] - group["ci_low"]).to_numpy(float)
+            repeats = planned[axis, label].repeat
+            value, low, high = nested_interval(
+                values, widths, group["n"].to_numpy(float), same_pictures=_only_seeds(repeats)
+            )
+            low, high = np.clip([low, high], *bounds_of(str(metric)))
 
         point = planned[axis, label]
         base = base_of(grid, point).label
@@ -192,6 +198,79 @@ def mean_interval(values: np.ndarray) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
+def nested_interval(
+    values: np.ndarray, widths: np.ndarray, n_pictures: np.ndarray, *, same_pictures: bool
+) -> tuple[float, float, float]:
+    """Mean over repetitions, with a 95 % interval over pictures and repetitions.
+
+        variance = s^2 / k + v                       where all repetitions were tested on the same pictures
+        variance = max(0, s^2 - v) / k + v / k       where each had its own, so that s^2 holds theirs as well
+
+    with s^2 the variance of the k values and v the mean variance that the choice of pictures gives each of them. Two
+    repetitions that happen to agree say nothing of other pictures; the interval is that of Student's t, with the degrees of
+    freedom of the sum (Satterthwaite 1946).
+
+    Parameters
+    ----------
+    values : ndarray of shape (k,)
+        score of each repetition
+    widths : ndarray of shape (k,)
+        width of the 95 % interval of each over its pictures; NaN where there is none
+    n_pictures : ndarray of shape (k,)
+        pictures behind each
+    same_pictures : bool
+        whether all repetitions were tested on the same pictures
+
+    Returns
+    -------
+    tuple of (float, float, float)
+        mean, low and high; NaN bounds for fewer than two values
+
+    References
+    ----------
+    Satterthwaite 1946, "An approximate distribution of estimates of variance components"
+
+    Examples
+    --------
+    >>> one, low, high = nested_interval(np.array([0.9, 0.9]), np.array([0.1, 0.1]), np.array([50, 50]), same_pictures=True)
+    >>> round(high - low, 3)
+    0.103
+    """
+    is_there = np.isfinite(values)
+    values = values[is_there]
+    k = len(values)
+    if k < 2:
+        return mean_interval(values)
+
+    of_pictures = np.square(widths[is_there] / (2 * stats.norm.ppf(0.975)))  # (k,) variance of each over its pictures
+    v = 0.0
+    if np.isfinite(of_pictures).any():
+        v = float(np.nanmean(of_pictures))
+
+    s2 = float(values.var(ddof=1))
+    if same_pictures:
+        between = s2 / k
+        within = v
+    else:
+        between = max(0.0, s2 - v) / k
+        within = v / k
+
+    mean = float(values.mean())
+    if between + within == 0:
+        return mean, mean, mean
+
+    n = float(np.nanmean(n_pictures[is_there]))
+    freedom = (between + within) ** 2 / (between**2 / (k - 1) + within**2 / max(1.0, n - 1))
+    half = float(stats.t.ppf(0.975, freedom) * np.sqrt(between + within))
+
+    return mean, mean - half, mean + half
+
+
+def _only_seeds(repeat: Mapping[str, Any]) -> bool:
+    """Whether repetitions differ in nothing by which other pictures could test."""
+    return all(key == "seed" or key.startswith("recipe.") for key in repeat)
+
+
 _FIRST = ("two_way", "pixcorr", "pearson.voxels", "pearson.fraction_of_ceiling")
 """Kinds of metrics that are shown where nobody chose any."""
 
@@ -222,7 +301,7 @@ def shown_metrics(summary: pd.DataFrame, wanted: Sequence[str], most: int = 4) -
 def text_table(whole: Sweep) -> str:
     """The summary of the metrics shown as a small table for the terminal."""
     grid = whole.grid
-    summary = read_table(whole.out / "summary.csv")
+    summary = read_run_table(whole.out / "summary.csv")
     if summary.empty:
         return "no run is finished yet"
 

@@ -6,7 +6,7 @@ old one; betas are read only when asked for, so a subject of NSD's size can be s
 
 from phosphene.types.dataset import Dataset, Split
 from phosphene.types.identity import HandedRows, NoiseKey, Rows, SelectedRows, digest_of, positions
-from phosphene.types.stimuli import Images, Latents, Stimuli
+from phosphene.types.stimuli import Images, Latents, Stimuli, at_size
 from phosphene.types.trials import ROI, Trials
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "Split",
     "Stimuli",
     "Trials",
+    "at_size",
     "digest_of",
     "positions",
 ]

@@ -264,27 +264,23 @@ class Stimuli:
         Pillow's box filter in float32: an exact area average when shrinking, no ringing; colours are not linearised.
         """
         pixels = self.floats(rows)
-        if size is None or tuple(size) == pixels.shape[1:3]:
+        if size is None:
             return pixels
 
-        from PIL import Image
-
-        height, width = size
-        out = np.empty((len(pixels), height, width, pixels.shape[3]), dtype=np.float32)
-
-        # One channel at a time: Pillow resizes floats in pictures of one channel only.
-        for i, picture in enumerate(pixels):
-            for c in range(pixels.shape[3]):
-                plane = Image.fromarray(np.ascontiguousarray(picture[:, :, c]))
-                smaller = plane.resize((width, height), Image.Resampling.BOX)  # Pillow counts width first
-                out[i, :, :, c] = np.asarray(smaller)  # (height, width)
-        return out
+        return at_size(pixels, size)
 
     def available(self) -> Stimuli:
         """Only the stimuli whose picture is there."""
         if self.present is None:
             return self
         return self.select(self.ids[self.present])
+
+    def category_of(self, ids: Iterable[str]) -> np.ndarray | None:
+        """Category of each id, (n,) in their order; None where stimuli have none. Unlike in `select`, an id may come again."""
+        if self.category is None:
+            return None
+
+        return self.category[positions(self.ids, ids, "stimulus")]
 
     def pixel_digests(self) -> np.ndarray:
         """(n_stimuli,) object: SHA-256 of each picture's size and pixels; '' where it is missing."""
@@ -312,6 +308,39 @@ class Stimuli:
                 parts.append(digest_of(self.pixels(sample[start : start + _BLOCK])))
 
         return digest_of(parts)
+
+
+def at_size(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Pictures at another size, by Pillow's box filter: an exact area average when shrinking, whole pixels when growing.
+
+    Parameters
+    ----------
+    pixels : ndarray of shape (n, height, width, channels), float32
+        0-1
+    size : tuple of int
+        (height, width)
+
+    Returns
+    -------
+    ndarray of shape (n, height, width, channels), float32
+        0-1; the same array where they have that size
+    """
+    if tuple(size) == pixels.shape[1:3]:
+        return pixels
+
+    from PIL import Image
+
+    height, width = size
+    out = np.empty((len(pixels), height, width, pixels.shape[3]), dtype=np.float32)
+
+    # One channel at a time: Pillow resizes floats in pictures of one channel only.
+    for i, picture in enumerate(pixels):
+        for c in range(pixels.shape[3]):
+            plane = Image.fromarray(np.ascontiguousarray(picture[:, :, c], dtype=np.float32))
+            other = plane.resize((width, height), Image.Resampling.BOX)  # Pillow counts width first
+            out[i, :, :, c] = np.asarray(other)  # (height, width)
+
+    return out
 
 
 @dataclass(frozen=True, eq=False)

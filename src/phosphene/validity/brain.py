@@ -156,6 +156,10 @@ HEADLINES = ("pixcorr", "mse", "ssim.2d", "two_way")
 Standing = Literal["above", "unclear", "below"]
 
 
+_RESPONSE_WORDS = {"shuffled": "shuffled responses", "noise": "matched-noise responses", "mean": "the mean response"}
+_KNOWS = 0.001  # p of a control below which a decoder knows what it was not told
+
+
 def against_controls(evidence: Evidence, rng: np.random.Generator) -> CheckResult:
     """B3: is the real response better than shuffled, matched-noise and mean responses through the same pipeline?
 
@@ -225,6 +229,50 @@ def against_controls(evidence: Evidence, rng: np.random.Generator) -> CheckResul
     if missing:
         return flagged(share, text, **details)
     return passed(share, text, **details)
+
+
+def controls_at_chance(evidence: Evidence, rng: np.random.Generator) -> CheckResult:
+    """L12: responses that say nothing of the pictures must decode to pictures at chance.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        with ``scores``
+    rng : numpy.random.Generator
+        not used: nothing is drawn
+
+    Returns
+    -------
+    CheckResult
+        value: the smallest p of a control in a headline metric
+    """
+    scores = needed(evidence.scores)
+    tested = []
+    for row in scores.to_dict("records"):
+        is_control = row["input"] in CONTROLS and kind_of(str(row["metric"])) in HEADLINES
+        if is_control and np.isfinite(row["p"]):
+            tested.append(row)
+
+    if not tested:
+        return not_applicable("No control input was tested against chance.")
+
+    tested = sorted(tested, key=lambda row: row["p"])
+    above = [row for row in tested if row["p"] < _KNOWS]
+    smallest = float(tested[0]["p"])
+    if not above:
+        inputs = few(list(dict.fromkeys(str(row["input"]) for row in tested)))
+        return passed(smallest, f"Responses that say nothing of the pictures score at chance ({inputs}).", p=smallest)
+
+    named: dict[str, str] = {}
+    for row in above:
+        named.setdefault(str(row["input"]), f"{row['metric']} {row['value']:.3f}, chance {row['chance']:.3f}")
+
+    parts = [f"{_RESPONSE_WORDS[name]} score above chance ({words}, p < {_KNOWS})" for name, words in named.items()]
+    return failed(
+        smallest,
+        f"The decoder knows more than the brain told it: {'; '.join(parts)}.",
+        above=[{key: row[key] for key in ("input", "metric", "value", "chance", "p")} for row in above],
+    )
 
 
 def compare(scores: pd.DataFrame, differences: pd.DataFrame | None, metric: str, control: str) -> Standing | None:

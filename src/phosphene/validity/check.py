@@ -320,6 +320,8 @@ class Redecoding:
         files and folders of the data set, and pictures of runs: what must not be opened
     opened : callable, optional
         gives the files read and written while decoding up to now
+    known : dict of str to ndarray
+        what one check has found and another asks for as well; empty at first
     """
 
     betas: np.ndarray
@@ -333,7 +335,6 @@ class Redecoding:
     data_files: Sequence[str] = ()
     opened: Callable[[], tuple[Collection[str], Collection[str]]] | None = None
     known: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
-    """What one check has found and another asks for as well."""
 
     def reference(self) -> np.ndarray:
         """(n, ...) predictions that others are compared with: those that were scored."""
@@ -359,6 +360,8 @@ class Evidence:
     ----------
     splits : sequence of tuple of (iterable, iterable), optional
         (training stimulus ids, test stimulus ids), one pair per fold; a plain split is one pair
+    by_trial : bool, default False
+        whether the split was asked for by trial (such as leaving out runs), so that the same stimuli train and test
     digests : Mapping[object, str], optional
         stimulus id -> SHA-256 of its pixels (see ``picture_digests``)
     test_labels : ndarray, optional
@@ -432,6 +435,7 @@ class Evidence:
     """
 
     splits: Sequence[tuple[Iterable, Iterable]] | None = None
+    by_trial: bool = False
     digests: Mapping[object, str] | None = None
     test_labels: np.ndarray | None = None
     inner_folds: Mapping[str, Sequence[tuple[Iterable, Iterable]]] | None = None

@@ -28,12 +28,15 @@ class Likeness:
         what a network sees; rows of NaN for stimuli that were not shown to it
     space : str
         name of the network, or ``pixels``
+    grey : ndarray of shape (n, 32, 32), optional
+        small grey copies, by which altered copies are found (`phosphene.validity.altered_copies`)
     """
 
     ids: np.ndarray
     hashes: np.ndarray
     features: np.ndarray
     space: str
+    grey: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if not len(self.ids) == len(self.hashes) == len(self.features):
@@ -103,7 +106,7 @@ def difference_hashes(pictures: np.ndarray) -> np.ndarray:
     >>> int(np.bitwise_count(difference_hashes(ramp))[0])
     64
     """
-    small = _areas(pictures, 8, 9).mean(axis=3)  # (n, 8, 9)
+    small = small_areas(pictures, 8, 9).mean(axis=3)  # (n, 8, 9)
 
     # A hair's breadth, so that rounding in a flat area is no edge.
     bits = (np.diff(small, axis=2) > 1e-4).reshape(len(small), 64)
@@ -127,12 +130,25 @@ def thumbnails(pictures: np.ndarray, side: int = 16) -> np.ndarray:
     ndarray of shape (n, side * side * channels), float32
         0 to 1
     """
-    small = _areas(pictures, side, side)
+    small = small_areas(pictures, side, side)
     return small.reshape(len(small), -1)
 
 
-def _areas(pictures: np.ndarray, height: int, width: int) -> np.ndarray:
-    """(n, height, width, channels) float32: each value the weighted mean of an area of the picture, 0 to 1."""
+def small_areas(pictures: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Pictures at a small size, each value the weighted mean of an area.
+
+    Parameters
+    ----------
+    pictures : ndarray of shape (n, rows, columns, channels)
+        uint8 or 0-1 floats
+    height, width : int
+        of the result
+
+    Returns
+    -------
+    ndarray of shape (n, height, width, channels), float32
+        0 to 1
+    """
     from PIL import Image
 
     pictures = np.asarray(pictures)

@@ -22,6 +22,7 @@ FROM_PICTURES: Mapping[str, Brought | None] = {
     "S10": None,
     "B1": None,
     "B3": "controls",
+    "L12": "controls",
     "B6": "training",
     "B7": "training",
     "B8": "training",

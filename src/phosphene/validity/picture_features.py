@@ -6,6 +6,7 @@ import numpy as np
 
 from phosphene.metrics.perceptual import FeatureExtractor, feature_extractors_for
 from phosphene.types import Stimuli
+from phosphene.validity.altered_copies import grey_copies
 from phosphene.validity.likeness import Likeness, copies, difference_hashes, thumbnails
 
 QUICK = ("clip_lab", "imagenet_lite0")
@@ -92,7 +93,15 @@ def likeness_of(dataset: str, stimuli: Stimuli, tested: np.ndarray, rng: np.rand
     Likeness
     """
     blocks = range(0, len(stimuli), _BLOCK)
-    hashes = np.concatenate([difference_hashes(stimuli.pixels(slice(i, i + _BLOCK))) for i in blocks])
+    hashed = []
+    small = []
+    for start in blocks:
+        pictures = stimuli.pixels(slice(start, start + _BLOCK))
+        hashed.append(difference_hashes(pictures))
+        small.append(grey_copies(pictures))
+
+    hashes = np.concatenate(hashed)
+    grey = np.concatenate(small)
     all_tested = tested.all()  # folds: each picture stands for training in the others
 
     if all_tested:
@@ -112,4 +121,4 @@ def likeness_of(dataset: str, stimuli: Stimuli, tested: np.ndarray, rng: np.rand
         is_read[np.asarray(pairs[:MAX_TRAINING], dtype=np.intp).ravel()] = True
 
     features, space = features_of(dataset, stimuli, np.flatnonzero(is_read))
-    return Likeness(stimuli.ids, hashes, features, space)
+    return Likeness(stimuli.ids, hashes, features, space, grey)

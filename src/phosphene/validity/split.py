@@ -18,7 +18,8 @@ from phosphene.data.clusters import directions, number_of_clusters, spherical_km
 from phosphene.errors import DataError
 from phosphene.metrics.identification import rank_matrix, similarity, two_way
 from phosphene.metrics.statistics import permutation_null
-from phosphene.types.identity import few
+from phosphene.types.identity import few, listed
+from phosphene.validity.altered_copies import altered_copies
 from phosphene.validity.check import (
     CheckResult,
     Evidence,
@@ -42,6 +43,7 @@ _MOST_NEAR = 4000  # pictures that are clustered, those of the test set first
 _CONFOUND_ALPHA = 0.005  # for each of two levels, one percent together
 _MOST_TRIALS = 2000
 _PROJECTIONS = 60
+_SURE_COSINE = 0.97  # of features, above which a pair counts whatever its hashes are
 _FEWEST = 5  # test stimuli
 _MOST_DROPPED = 0.1  # share of all trials
 CRAWLS = ("web crawl", "LAION", "COYO", "Conceptual Captions")
@@ -117,6 +119,13 @@ def same_stimulus_on_both_sides(evidence: Evidence, rng: np.random.Generator) ->
 
     pairs = sorted(by_pixels, key=str)
     details = {"by_id": by_id, "by_pixels": pairs}
+    if evidence.by_trial and by_id and not pairs:
+        return flagged(
+            len(by_id),
+            f"The split is by trial: {len(by_id)} stimuli train and test, by other responses. Scores tell how well known "
+            "pictures are told apart, not how well a new picture is decoded.",
+            **details,
+        )
     parts = []
     if by_id:
         parts.append(f"{len(by_id)} stimuli stand in training and test ({few(sorted(by_id, key=str))})")
@@ -235,26 +244,39 @@ def near_duplicates(evidence: Evidence, rng: np.random.Generator) -> CheckResult
     n_test = len(_tested(evidence))
     space = needed(evidence.likeness).space
     if not len(pairs):
-        return passed(0, f"None of {n_test} test pictures has a near copy in training (by hash and by {space}).")
+        return passed(
+            0,
+            f"None of {n_test} test pictures has a near copy in training (by hash, {space}, and turned, cut or recoloured).",
+        )
 
     copied = set(pairs["test"])
     named = few((pairs["test"] + " ~ " + pairs["train"]).tolist())
     text, two_way_scores = _with_and_without(evidence, copied)
     return flagged(
         len(copied),
-        f"{len(copied)} of {n_test} test pictures have a near copy in training, by hash and by {space} ({named}).{text}",
+        f"{len(copied)} of {n_test} test pictures have a near copy in training, by {_signals(pairs, space)} ({named}).{text}",
         pairs=pairs,
         n_test=n_test,
         **two_way_scores,
     )
 
 
-def near_pairs(evidence: Evidence, rng: np.random.Generator) -> pd.DataFrame:
-    """Pairs of a test and a training picture that are near copies: test, train, bits (that differ), cosine.
+_SIGNALS = {"hash": "hash", "grey": "grey values of turned or cut pictures", "edges": "edges of turned or cut pictures"}
 
-    Both must hold: hashes differ in four bits or fewer, and the cosine is above the 99.9th percentile of what training
-    pictures have to their nearest neighbour in training (pairs with such hashes left out, so that copies inside training
-    do not raise the bar). A hash alone takes nearly empty pictures for copies, a network alone those of one kind.
+
+def _signals(pairs: pd.DataFrame, space: str) -> str:
+    """By what near copies were found, in words."""
+    return listed([_SIGNALS.get(by, space) for by in dict.fromkeys(pairs["by"])])
+
+
+def near_pairs(evidence: Evidence, rng: np.random.Generator) -> pd.DataFrame:
+    """Pairs of a test and a training picture that are near copies: test, train, bits (of the hash that differ), cosine, by.
+
+    Any of three signals is enough. *Hash*: four bits or fewer differ, and the cosine is above the 99.9th percentile of what
+    training pictures have to their nearest neighbour in training (pairs with such hashes left out, so that copies inside
+    training do not raise the bar; a hash alone takes nearly empty pictures for copies). *Features*: the cosine is above that bar
+    and above .97. *Grey* or *edges*: the pictures agree after a turn, a reflection or a cut of one of them
+    (`phosphene.validity.altered_copies`).
 
     Parameters
     ----------
@@ -274,21 +296,33 @@ def near_pairs(evidence: Evidence, rng: np.random.Generator) -> pd.DataFrame:
     for train_ids, test_ids in needed(evidence.splits):
         train = _rows_of(likeness, train_ids)
         test = _rows_of(likeness, test_ids)
-        candidates = []
-        for a, b, bits in copies(likeness.hashes[test], likeness.hashes[train]):
-            if likeness.ids[test[a]] != likeness.ids[train[b]]:
-                candidates.append((test[a], train[b], bits))
-
-        if not candidates:
+        if not len(train) or not len(test):
             continue
 
         bar = _bar(likeness, train, rng)
-        for a, b, bits in candidates:
-            cosine = float(likeness.units[a] @ likeness.units[b])
-            if cosine > bar:
-                rows.append((str(likeness.ids[a]), str(likeness.ids[b]), bits, cosine))
+        found: dict[tuple[int, int], str] = {}
+        for a, b, _ in copies(likeness.hashes[test], likeness.hashes[train]):
+            if likeness.units[test[a]] @ likeness.units[train[b]] > bar:
+                found[int(test[a]), int(train[b])] = "hash"
 
-    table = pd.DataFrame(rows, columns=["test", "train", "bits", "cosine"]).drop_duplicates(["test", "train"])
+        cosines, which = nearest(likeness.units[test], likeness.units[train])
+        for a in np.flatnonzero(cosines > max(bar, _SURE_COSINE)):
+            found.setdefault((int(test[a]), int(train[which[a]])), "features")
+
+        if likeness.grey is not None:
+            every = likeness.rows(dict.fromkeys(map(str, train_ids)))  # those without features too
+            for copy in altered_copies(likeness.grey[test], likeness.grey[every], rng):
+                found.setdefault((int(test[copy.row]), int(every[copy.other])), copy.how)
+
+        for (a, b), by in found.items():
+            if likeness.ids[a] == likeness.ids[b]:
+                continue
+
+            bits = int(np.bitwise_count(likeness.hashes[a] ^ likeness.hashes[b]))
+            cosine = float(likeness.units[a] @ likeness.units[b])
+            rows.append((str(likeness.ids[a]), str(likeness.ids[b]), bits, cosine, by))
+
+    table = pd.DataFrame(rows, columns=["test", "train", "bits", "cosine", "by"]).drop_duplicates(["test", "train"])
     return table.sort_values(["cosine", "test"], ascending=[False, True], ignore_index=True)
 
 
@@ -518,11 +552,13 @@ def _slope(evidence: Evidence, table: pd.DataFrame, rng: np.random.Generator) ->
     for third in np.array_split(np.argsort(nearness, kind="stable"), 3):
         terciles.append(float(score[third].mean()))
 
-    listed = ", ".join(f"{value:.3f}" for value in terciles)
+    thirds = ", ".join(f"{value:.3f}" for value in terciles)
+    gain = slope * float(nearness.std())  # as pictures may be near by millionths, a slope per unit may be any number
     text = (
-        f"two-way identification is {listed} from the farthest third to the nearest (slope {slope:+.2f}, p = {p:.2g})"
+        f"two-way identification is {thirds} from the farthest third to the nearest ({gain:+.3f} per standard deviation of "
+        f"nearness, p = {p:.2g})"
     )
-    return slope > 0 and p < _OVERLAP_ALPHA, text, {"slope": slope, "p_slope": p, "two_way_by_third": terciles}
+    return slope > 0 and p < _OVERLAP_ALPHA, text, {"gain": gain, "p_slope": p, "two_way_by_third": terciles}
 
 
 def cluster_disjoint(evidence: Evidence, rng: np.random.Generator) -> CheckResult:
@@ -626,7 +662,9 @@ def session_confound(evidence: Evidence, rng: np.random.Generator) -> CheckResul
             baselines[level] = answer
 
     if not baselines:
-        return not_applicable("No test trial shares one of several sessions or runs with training.")
+        return not_applicable(
+            "No fold has several test trials that share one of several sessions or runs with training."
+        )
 
     parts = []
     details: dict[str, Any] = {}
@@ -695,6 +733,9 @@ def _baseline(evidence: Evidence, groups: np.ndarray, rng: np.random.Generator) 
 
     labels = np.asarray(folds)
     ranks = rank_matrix(similarity(np.asarray(predicted), np.asarray(true), "cosine"), labels=labels)
+    if np.isnan(np.diagonal(ranks)).all():  # folds of single stimuli: none has another of its fold beside it
+        return None
+
     null = permutation_null(ranks, rng=rng, groups=labels)
     return float(np.nanmean(np.diagonal(ranks))), null.p
 

@@ -51,7 +51,7 @@ def write_table(table: pd.DataFrame, file: str | Path) -> None:
     atomic.write_text(file, csv_text(table))
 
 
-def read_table(file: str | Path) -> pd.DataFrame:
+def read_run_table(file: str | Path) -> pd.DataFrame:
     """Read a table that `write_table` wrote; empty when it is not there.
 
     Parameters
