@@ -1,7 +1,6 @@
 from ._version import __version__
 from .data.registry import open_dataset
-from .flow import analyse, decode, encode, evaluate, fit
-from .metrics import compute_scores
+from .flow import ScoredPictures, analyse, decode, encode, evaluate, fit, score
 from .recipes import recipe, recipe_names
 from .reporting.html import report
 from .run import Run, configure, open_run
@@ -12,12 +11,12 @@ __all__ = [
     "Images",
     "Latents",
     "Run",
+    "ScoredPictures",
     "Split",
     "Stimuli",
     "Trials",
     "__version__",
     "analyse",
-    "compute_scores",
     "configure",
     "decode",
     "encode",
@@ -28,4 +27,5 @@ __all__ = [
     "recipe",
     "recipe_names",
     "report",
+    "score",
 ]

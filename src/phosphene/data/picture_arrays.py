@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -19,11 +19,8 @@ from phosphene.io import memory
 from phosphene.io.npz_file import SHAPE, read_npz
 from phosphene.io.reading import open_npy, reading
 
-Layout = Literal["NHWC", "NCHW"]
-ValueRange = Literal["0-1", "0-255", "-1-1"]
-
-LAYOUTS: tuple[Layout, ...] = ("NHWC", "NCHW")
-VALUE_RANGES: tuple[ValueRange, ...] = ("0-1", "0-255", "-1-1")
+LAYOUTS = ("NHWC", "NCHW")
+VALUE_RANGES = ("0-1", "0-255", "-1-1")
 TENSOR_ENDINGS = (".npy", ".npz", ".pt", ".pth", ".safetensors")
 
 _PICTURE_KEYS = (
@@ -240,7 +237,7 @@ def tensor_values(tensor: Any) -> np.ndarray:
 
 
 def as_picture_samples(
-    values: np.ndarray, what: str, *, layout: Layout | None = None, value_range: ValueRange | None = None
+    values: np.ndarray, what: str, *, layout: str | None = None, value_range: str | None = None
 ) -> np.ndarray:
     """A tensor as pictures with their samples, channels last.
 
@@ -278,7 +275,7 @@ def _check_choice(value: str | None, known: Sequence[str], what: str) -> None:
         raise ConfigError(f"there is no {what} '{value}' of pictures. {did_you_mean(value, known)}")
 
 
-def _channels_last(values: np.ndarray, what: str, layout: Layout | None) -> np.ndarray:
+def _channels_last(values: np.ndarray, what: str, layout: str | None) -> np.ndarray:
     """(n, samples, height, width, channels) as a view."""
     shape = values.shape
     if values.ndim == 3:
@@ -317,7 +314,7 @@ def _channels_last(values: np.ndarray, what: str, layout: Layout | None) -> np.n
     return values
 
 
-def _layout_of(of_picture: tuple[int, ...], what: str, shape: tuple[int, ...]) -> Layout:
+def _layout_of(of_picture: tuple[int, ...], what: str, shape: tuple[int, ...]) -> str:
     """Where the channels stand, by the one axis that has 1, 3 or 4 entries."""
     is_last = of_picture[2] in (1, 3, 4)
     is_first = of_picture[0] in (1, 3, 4)
@@ -335,7 +332,7 @@ def _layout_of(of_picture: tuple[int, ...], what: str, shape: tuple[int, ...]) -
     raise DataError(f"{what} have shape {shape}, in which no axis has the 1 or 3 channels of a picture.")
 
 
-def _in_range(pictures: np.ndarray, what: str, value_range: ValueRange | None) -> np.ndarray:
+def _in_range(pictures: np.ndarray, what: str, value_range: str | None) -> np.ndarray:
     """Pictures as uint8 of 0-255 or float32 of 0-1."""
     if not pictures.size:
         raise DataError(f"{what} are none: the array has shape {pictures.shape}.")
@@ -375,7 +372,7 @@ def _of_integers(pictures: np.ndarray, what: str, low: float, high: float) -> np
     return pictures.astype(np.uint8, copy=False)
 
 
-def _wrong_range(pictures: np.ndarray, what: str, assumed: ValueRange) -> str:
+def _wrong_range(pictures: np.ndarray, what: str, assumed: str) -> str:
     """One sentence on values that are not those of pictures, with the range that they may be of."""
     low = float(pictures.min())
     high = float(pictures.max())

@@ -17,9 +17,7 @@ from typing import Any
 import numpy as np
 
 from phosphene.data.picture_arrays import (
-    Layout,
     NamedTensor,
-    ValueRange,
     as_picture_samples,
     is_tensor_file,
     overshoot,
@@ -56,8 +54,8 @@ class PictureTreatment:
     """
 
     size: tuple[int, int] | None = None
-    layout: Layout | None = None
-    value_range: ValueRange | None = None
+    layout: str | None = None
+    value_range: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +138,7 @@ def open_picture_source(source: Any, what: str) -> NamedFiles | NamedTensor:
 
     Parameters
     ----------
-    source : str, Path, ndarray, Tensor, Images or sequence of pictures
+    source : str, Path, ndarray, Tensor, Images, NamedTensor or sequence of pictures
         a folder, a file of tensors, or pictures in memory
     what : str
         they are, for messages, such as "the decoded pictures"
@@ -157,6 +155,9 @@ def open_picture_source(source: Any, what: str) -> NamedFiles | NamedTensor:
     ConfigError
         For a path that nobody can have meant.
     """
+    if isinstance(source, NamedTensor):
+        return source
+
     if isinstance(source, Images):
         return NamedTensor(source.pixels, tuple(str(i) for i in source.ids), what)
 

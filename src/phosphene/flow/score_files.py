@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -176,6 +177,7 @@ def published_beside(
     repeats_averaged: str | int | None,
     subjects: str | None,
     setting: str | None,
+    unsaid: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Published numbers of a data set, each with why it may not be compared; empty columns where there are none.
 
@@ -195,6 +197,8 @@ def published_beside(
         responses averaged for each; None where nobody knows, which is left unchecked here
     subjects, setting : str or None
         the person and the setting; None where nobody knows
+    unsaid : sequence of str, default ()
+        fields of a protocol that nobody has said here: a published row that states one is no longer comparable
 
     Returns
     -------
@@ -217,8 +221,10 @@ def published_beside(
     )
 
     differences = []
-    for difference, metric in zip(matched["difference"], matched["compared_with"], strict=True):
-        reasons = [other_data, difference, *_why_another_quantity(metric, brain, gathered)]
+    for row in matched.to_dict("records"):
+        difference = str(row["difference"])
+        metric = str(row["compared_with"])
+        reasons = [other_data, difference, *_unsaid_here(row, unsaid), *_why_another_quantity(metric, brain, gathered)]
         differences.append("; ".join(filter(None, reasons)))
 
     matched["difference"] = differences
@@ -226,6 +232,17 @@ def published_beside(
 
     table = matched.loc[:, list(_PUBLISHED_COLUMNS)]
     return table.rename(columns={"compared_with": "metric"})
+
+
+def _unsaid_here(row: Mapping[Hashable, Any], unsaid: Sequence[str]) -> list[str]:
+    """What a published row states and nobody has said of these pictures."""
+    reasons = []
+    for field in unsaid:
+        theirs = row[field]
+        if not pd.isna(theirs) and theirs != "":
+            reasons.append(f"{field.replace('_', ' ')} {theirs} there, not said here")
+
+    return reasons
 
 
 def _why_another_quantity(metric: str, brain: pd.DataFrame, gathered: Evidence) -> list[str]:

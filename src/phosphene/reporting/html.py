@@ -344,6 +344,12 @@ def _explained(scores: Mapping[str, Any]) -> list[tuple[str, str, list[str]]]:
 def _lede(contents: Contents) -> str:
     """One sentence that says what this run is."""
     identity = contents.identity
+    if contents.is_from_elsewhere:
+        return (
+            f"{whole(contents.n_pictures)} pictures that were made elsewhere, beside what was seen. Nothing is known here of the "
+            "decoder, its training or the brain: only what pictures themselves tell was scored and checked."
+        )
+
     voxels = "the responses"
     if identity["n_voxels"]:
         voxels = f"{whole(identity['n_voxels'])} voxels"
@@ -396,6 +402,12 @@ def _encodes(kind: str) -> bool:
 def _missing(contents: Contents) -> list[tuple[str, str]]:
     """(what is not there, the command that makes it)."""
     gaps = []
+    if contents.is_from_elsewhere:
+        if contents.scores.empty:
+            gaps.append(("Nothing was scored to the end.", "run the same `phosphene score` command again"))
+
+        return gaps
+
     if contents.identity["state"] == "fitting":
         gaps.append(("The fit is not finished.", "run the same `phosphene fit` command again; it goes on"))
 
