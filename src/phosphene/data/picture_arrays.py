@@ -7,7 +7,7 @@ What cannot be told for sure is not guessed: it is asked for.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -264,15 +264,18 @@ def as_picture_samples(
     ConfigError
         For a layout or a range that does not exist.
     """
-    _check_choice(layout, LAYOUTS, "layout")
-    _check_choice(value_range, VALUE_RANGES, "range")
+    check_choices(layout, value_range)
     pictures = _channels_last(np.asarray(values), what, layout)  # (n, samples, height, width, channels)
     return _in_range(pictures, what, value_range)
 
 
-def _check_choice(value: str | None, known: Sequence[str], what: str) -> None:
-    if value is not None and value not in known:
-        raise ConfigError(f"there is no {what} '{value}' of pictures. {did_you_mean(value, known)}")
+def check_choices(layout: str | None, value_range: str | None) -> None:
+    """Raise ConfigError for a layout or a range of values that does not exist."""
+    if layout is not None and layout not in LAYOUTS:
+        raise ConfigError(f"there is no layout '{layout}' of pictures. {did_you_mean(layout, LAYOUTS)}")
+
+    if value_range is not None and value_range not in VALUE_RANGES:
+        raise ConfigError(f"there is no range '{value_range}' of pictures. {did_you_mean(value_range, VALUE_RANGES)}")
 
 
 def _channels_last(values: np.ndarray, what: str, layout: str | None) -> np.ndarray:

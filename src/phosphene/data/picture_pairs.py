@@ -19,6 +19,7 @@ import numpy as np
 from phosphene.data.picture_arrays import (
     NamedTensor,
     as_picture_samples,
+    check_choices,
     is_tensor_file,
     overshoot,
     read_tensor,
@@ -56,6 +57,9 @@ class PictureTreatment:
     size: tuple[int, int] | None = None
     layout: str | None = None
     value_range: str | None = None
+
+    def __post_init__(self) -> None:
+        check_choices(self.layout, self.value_range)
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,8 @@ from phosphene.flow.decoding import CONTROLS, decode, encode
 from phosphene.flow.evaluation import evaluate
 from phosphene.flow.fitting import fit
 from phosphene.flow.forecast import Forecast, forecast
-from phosphene.flow.scoring import ScoredPictures, score
+from phosphene.flow.scored_pictures import ScoredPictures
+from phosphene.flow.scoring import score
 from phosphene.flow.show import plan, require_checks, show_config, show_recipes, summary
 from phosphene.run import DataConfig, Run, RunConfig, configure, open_run
 

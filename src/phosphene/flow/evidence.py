@@ -108,12 +108,12 @@ def evidence(
         targets=targets_of(opened, fitted, index, labels),
         is_random=draws_at_random(fitted[0]),
         other_kind=other_kind(opened),
-        golden=_golden(),
+        golden=golden_now(),
     )
 
 
 @lru_cache(maxsize=1)
-def _golden() -> Mapping[str, float]:
+def golden_now() -> Mapping[str, float]:
     """Once for each process: the metrics stay what they are while it runs."""
     return golden_values()
 

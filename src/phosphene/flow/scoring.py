@@ -12,7 +12,6 @@ import platform
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +20,21 @@ import pandas as pd
 
 from phosphene._version import __version__
 from phosphene.data import registry
-from phosphene.data.picture_arrays import NamedTensor
 from phosphene.data.picture_pairs import (
-    PicturePairs,
-    PictureSet,
     PictureTreatment,
     StackedPictures,
     as_bytes,
-    check_pictures,
-    open_training,
-    read_decoded,
-    read_seen,
-    with_channels,
 )
 from phosphene.errors import ConfigError, DataError, did_you_mean
-from phosphene.flow.evidence import write_findings
+from phosphene.flow.evidence import golden_now, write_findings
 from phosphene.flow.picture_files import write_pictures
+from phosphene.flow.picture_material import (
+    PICTURE_CONTROLS,
+    TRAINING_PREFIX,
+    PictureMaterial,
+    TrainingPictures,
+    gathered_pictures,
+)
 from phosphene.flow.score_files import (
     differences_from_controls,
     named_verdicts,
@@ -46,13 +44,12 @@ from phosphene.flow.score_files import (
     write_score_tables,
     write_sealed_scores,
 )
-from phosphene.flow.show import score_lines
-from phosphene.io import atomic, ledger, looks, memory
+from phosphene.flow.scored_pictures import ScoredPictures
+from phosphene.io import atomic, ledger, looks
 from phosphene.io.config import FORMAT, flatten, to_yaml
 from phosphene.io.progress import Progress
 from phosphene.io.run_folder import ELSEWHERE, SEEN, RunFolder
 from phosphene.metrics.category import PictureClassifier
-from phosphene.metrics.golden import golden_values
 from phosphene.metrics.identification import similarity
 from phosphene.metrics.metric import Decoded, Scores, Skipped
 from phosphene.metrics.perceptual import (
@@ -67,9 +64,8 @@ from phosphene.metrics.registry import AT_PUBLISHED_SIZE, compute_scores, score_
 from phosphene.metrics.resize import RESIZED, SIDE
 from phosphene.reporting.conclusion import conclude
 from phosphene.run import TEST, Run
-from phosphene.types import Images, Rows, Stimuli, digest_of
+from phosphene.types import Images, Stimuli, digest_of
 from phosphene.validity import (
-    Brought,
     DecodingTarget,
     Evidence,
     Samples,
@@ -87,72 +83,12 @@ MADE_ELSEWHERE = "pictures made elsewhere"
 
 UNKNOWN_SETTING = "unknown"
 
-_CONTROLS = ("shuffled", "noise")
-_TRAINING = "training/"  # before the names of training pictures, which may be those of test pictures by chance
-_MOST_TRAINING = 2000  # training pictures that decoded ones are held against
 _MOST_CLASSIFIED = 20_000_000  # values of labelled training pictures by which categories are learned
 _SMALLEST_PHOTOGRAPH = 64  # pixels of the shorter side, below which nobody says that pictures are photographs
 
-# Streams of random numbers, one for each use.
-_LIKENESS_STREAM = 31
-_TRAINING_STREAM = 32
+_LIKENESS_STREAM = 31  # of random numbers
 
 PictureRun = str | Path | RunFolder | Run
-
-
-@dataclass(frozen=True, eq=False)
-class ScoredPictures:
-    """What `score` found; printed as a table.
-
-    Attributes
-    ----------
-    scores : DataFrame
-        rows as in scores.csv: split, input, metric, value, ci_low, ci_high, chance, p, n, setting
-    verdicts : DataFrame
-        rows as in validity.csv: id, verdict, value, reason, title, waiver
-    conclusions : tuple of str
-        what can be said, one sentence each
-    skipped : DataFrame
-        input, metric, reason of what could not be computed
-    published : DataFrame
-        published numbers, and why they may not be compared
-    memorised : DataFrame or None
-        each decoded picture beside its truth and the training picture most like it; None without training pictures
-    folder : RunFolder or None
-        the run written, which `phosphene.report` shows
-    """
-
-    scores: pd.DataFrame
-    verdicts: pd.DataFrame
-    conclusions: tuple[str, ...]
-    skipped: pd.DataFrame
-    published: pd.DataFrame
-    memorised: pd.DataFrame | None = None
-    folder: RunFolder | None = None
-
-    def __getitem__(self, metric: str) -> float:
-        """Value of a metric of the decoded pictures, by its full name such as ``two_way.pixels``."""
-        brain = self.scores.loc[self.scores["input"] == "brain"]
-        rows = brain.loc[brain["metric"] == metric, "value"]
-        if rows.empty:
-            raise KeyError(f"there is no score {metric!r}. {did_you_mean(metric, brain['metric'])}")
-
-        return float(rows.iloc[0])
-
-    def __repr__(self) -> str:
-        counts = [f"{n} {verdict}" for verdict, n in self.verdicts["verdict"].value_counts().items()]
-        return "\n".join([*score_lines(self.scores), "", f"checks: {', '.join(counts)}", "", *self.conclusions])
-
-    def _repr_html_(self) -> str:
-        """Scores, verdicts and conclusions, for a notebook."""
-        columns = ["metric", "value", "ci_low", "ci_high", "chance", "p", "n"]
-        brain = self.scores.loc[self.scores["input"] == "brain", columns]
-        verdicts = self.verdicts[["id", "title", "verdict", "reason"]]
-        sentences = "".join(f"<li>{escape(sentence)}</li>" for sentence in self.conclusions)
-        scores = brain.to_html(index=False, float_format=lambda value: f"{value:.3f}", na_rep="–", border=0)
-        details = f"<details><summary>checks</summary>{verdicts.to_html(index=False, border=0)}</details>"
-
-        return f"{scores}<ul>{sentences}</ul>{details}"
 
 
 @dataclass(frozen=True)
@@ -176,62 +112,6 @@ class _Protocol:
             "setting": self.setting,
         }
         return [field for field, value in said.items() if value is None]
-
-
-@dataclass(frozen=True, eq=False)
-class _Training:
-    """Training pictures at the size of those that are tested."""
-
-    names: np.ndarray
-    rows: Rows
-    category: np.ndarray | None
-
-    def some(self, seed: int) -> np.ndarray:
-        """Row numbers of those that decoded pictures are held against: all, or as many as that takes seconds."""
-        rng = np.random.default_rng([seed, _TRAINING_STREAM])
-        return np.sort(rng.permutation(len(self.names))[:_MOST_TRAINING])
-
-
-@dataclass(frozen=True, eq=False)
-class _Material:
-    """Everything that is scored, in one order and of one size."""
-
-    seen: PictureSet
-    inputs: dict[str, PictureSet]
-    category: np.ndarray | None
-    training: _Training | None
-    left_out: tuple[int, int]
-
-    @property
-    def ids(self) -> np.ndarray:
-        """(n,) names of the items."""
-        return np.asarray(self.seen.names, dtype=object)
-
-    @property
-    def brain(self) -> PictureSet:
-        """What was decoded."""
-        return self.inputs["brain"]
-
-    @property
-    def at_hand(self) -> set[Brought]:
-        """What came with the pictures, for the checks."""
-        brought: set[Brought] = set()
-        if self.training is not None:
-            brought.add("training")
-        if self.brain.n_samples > 1:
-            brought.add("samples")
-        if len(self.inputs) > 1:
-            brought.add("controls")
-
-        return brought
-
-    def truths(self) -> np.ndarray:
-        """(n, height, width, channels) float32, 0-1."""
-        return self.seen.floats()[:, 0]
-
-    def first(self, name: str = "brain") -> np.ndarray:
-        """(n, height, width, channels) float32, 0-1: the first sample of an input."""
-        return self.inputs[name].floats()[:, 0]
 
 
 def score(
@@ -321,7 +201,13 @@ def score(
     sources = {"brain": decoded, "shuffled": shuffled, "noise": noise}
 
     with progress.step("reading pictures"):
-        material = _gathered(seen, sources, train, labels, treatment, common)
+        material = gathered_pictures(seen, sources, train, labels, treatment, common)
+
+    look = _look(material, split)
+    folder = None
+    if out is not None:  # what cannot be written is refused before any work is done
+        folder = RunFolder(Path(out))
+        _refuse_another(folder, look)
 
     kind = protocol.data or _kind_of_pictures(material)
     with progress.step("looking at pictures by networks"):
@@ -335,11 +221,6 @@ def score(
     tables = [scores.table(TEST, input_, setting_shown) for input_, scores in scored.items()]
     scores = pd.concat(tables, ignore_index=True)
 
-    folder = None
-    if out is not None:
-        folder = RunFolder(Path(out))
-
-    look = _look(material, split)
     with progress.step("running the checks"):
         stimuli = _all_stimuli(material)
         differences = differences_from_controls(scored, seed)
@@ -365,6 +246,7 @@ def score(
         *_opening(material),
         *conclude(scores, verdicts, differences, sample_rows(scored["brain"])),
         _memorising_sentence(remembered),
+        *_published_sentence(published, protocol),
     ]
     found = ScoredPictures(scores, verdicts, tuple(sentences), skipped_rows(scored), published, remembered, folder)
 
@@ -381,7 +263,7 @@ def score(
             protocol,
             look,
             seed,
-            _asked(sources, seen, train),
+            _asked(sources, seen, train, labels),
         )
 
     return found
@@ -428,10 +310,10 @@ def _size_of(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
     return int(height), int(width)
 
 
-def _asked(sources: Mapping[str, Any], seen: Any, train: Any) -> dict[str, str]:
+def _asked(sources: Mapping[str, Any], seen: Any, train: Any, labels: Any) -> dict[str, str]:
     """Where pictures came from, as text."""
-    named = {"seen": seen, "decoded": sources["brain"], "train": train}
-    for control in _CONTROLS:
+    named = {"seen": seen, "decoded": sources["brain"], "train": train, "labels": labels}
+    for control in PICTURE_CONTROLS:
         named[control] = sources[control]
 
     asked = {}
@@ -451,185 +333,10 @@ def _asked(sources: Mapping[str, Any], seen: Any, train: Any) -> dict[str, str]:
     return asked
 
 
-# -- what is scored ----------------------------------------------------------------------------------------------------
-
-
-def _gathered(
-    seen: Any, sources: Mapping[str, Any], train: Any, labels: Any, treatment: PictureTreatment, common: bool
-) -> _Material:
-    """All pictures in one order, of one size and with as many channels."""
-    of_run = _run_of(seen)
-    if of_run is None:
-        truths = read_seen(seen, treatment)
-    else:
-        truths = _seen_of_run(of_run, treatment)
-
-    pairs = _decoded_pairs(sources["brain"], truths, treatment, common)
-    left_out = (len(pairs.without), len(pairs.unseen))
-    truths = truths.take(pairs.rows)
-    inputs = {"brain": pairs.decoded}
-    check_pictures(truths, pairs.decoded)
-
-    for name in _CONTROLS:
-        if sources[name] is None:
-            continue
-
-        what = f"the pictures decoded from {name} responses"
-        control = read_decoded(sources[name], truths, treatment, what=what, common=False).decoded
-        check_pictures(truths, control, f"{name} control")
-        inputs[name] = control
-
-    channels = max(pictures.image_shape[2] for pictures in (truths, *inputs.values()))
-    truths = with_channels(truths, channels)
-    inputs = {name: with_channels(pictures, channels) for name, pictures in inputs.items()}
-    _require_memory(truths, inputs["brain"])
-
-    category_of = _labels_by_name(labels, truths)
-    if not category_of and of_run is not None:
-        category_of = _categories_of_run(of_run)
-
-    category = _category(category_of, truths.names)
-    training = None
-    if train is not None:
-        names, rows = open_training(train, truths.image_shape, treatment)
-        training_category = None
-        if category is not None and all(name in category_of for name in names):
-            training_category = np.asarray([category_of[name] for name in names], dtype=object)
-
-        training = _Training(np.asarray([_TRAINING + name for name in names], dtype=object), rows, training_category)
-
-    return _Material(truths, inputs, category, training, left_out)
-
-
-def _require_memory(truths: PictureSet, decoded: PictureSet) -> None:
-    """Refuse what float32 copies of pictures and truths, and what metrics make of both, would not fit into memory."""
-    n_bytes = 4 * 4 * int(decoded.pixels.size)
-    what = (
-        f"The {decoded.n_samples * len(truths)} decoded pictures of {truths.image_shape[0]} x {truths.image_shape[1]}"
-    )
-    memory.require_memory(n_bytes, what, "Score fewer samples, or bring all to a smaller size with --size.")
-
-
-def _run_of(source: Any) -> RunFolder | None:
-    """The run that a source is, or None."""
-    if isinstance(source, Run):
-        return source.folder
-
-    if isinstance(source, RunFolder):
-        return source
-
-    if isinstance(source, str | Path) and (Path(source) / "manifest.json").is_file():
-        return RunFolder.existing(source)
-
-    return None
-
-
-def _seen_of_run(run: RunFolder, treatment: PictureTreatment) -> PictureSet:
-    """Test pictures of a run, under their ids and under the names of their files."""
-    index = run.table("decoded", TEST, SEEN, "index.csv")
-    names = tuple(index["stimulus"].astype(str))
-    tensor = NamedTensor(np.asarray(run.pixels(TEST, SEEN)), names, str(run.path))
-    pictures = read_seen(tensor, replace(treatment, layout="NHWC", value_range="0-1"))
-    aliases = {str(file).removesuffix(".png"): row for row, file in enumerate(index["file"])}
-
-    return replace(pictures, aliases=aliases)
-
-
-def _categories_of_run(run: RunFolder) -> dict[str, str]:
-    index = run.table("decoded", TEST, SEEN, "index.csv")
-    categories = index["category"].astype(str)
-    if "" in set(categories):
-        return {}
-
-    return dict(zip(index["stimulus"].astype(str), categories, strict=True))
-
-
-def _decoded_pairs(source: Any, seen: PictureSet, treatment: PictureTreatment, common: bool) -> PicturePairs:
-    run = _run_of(source)
-    if run is None:
-        return read_decoded(source, seen, treatment, common=common)
-
-    # All samples of each picture where a run keeps them, else its pictures.
-    names = tuple(run.table("decoded", TEST, "brain", "index.csv")["stimulus"].astype(str))
-    samples = run.decoded(TEST, "brain") / "samples.npy"
-    if samples.is_file():
-        values = np.load(samples, allow_pickle=False)
-        treatment = replace(treatment, layout="NHWC", value_range=None)
-    else:
-        values = np.asarray(run.pixels(TEST, "brain"))
-        treatment = replace(treatment, layout="NHWC", value_range="0-1")
-
-    return read_decoded(NamedTensor(values, names, str(run.path)), seen, treatment, common=common)
-
-
-_NAME_COLUMNS = ("stimulus", "name", "file", "filename", "image", "id")
-_LABEL_COLUMNS = ("category", "label", "class")
-
-
-def _labels_by_name(labels: Any, seen: PictureSet) -> dict[str, str]:
-    """Name to category; empty without labels."""
-    if labels is None:
-        return {}
-
-    if isinstance(labels, str | Path):
-        return _labels_of_file(Path(labels))
-
-    if isinstance(labels, Mapping):
-        return {str(name): str(label) for name, label in labels.items()}
-
-    values = [str(label) for label in labels]
-    if len(values) != len(seen):
-        raise DataError(
-            f"{len(seen)} pictures came with {len(values)} labels; give one for each, or a mapping by name."
-        )
-
-    return dict(zip(seen.names, values, strict=True))
-
-
-def _labels_of_file(file: Path) -> dict[str, str]:
-    """A CSV with a column of names and one of categories; names count with and without endings."""
-    try:
-        table = pd.read_csv(file, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"the labels in {file} cannot be read ({error}); give a CSV with columns stimulus and category."
-        ) from error
-
-    name_column = next((column for column in _NAME_COLUMNS if column in table), None)
-    label_column = next((column for column in _LABEL_COLUMNS if column in table), None)
-    if name_column is None or label_column is None:
-        raise DataError(
-            f"{file} has the columns {', '.join(map(str, table.columns))}, but labels need one of {', '.join(_NAME_COLUMNS)} and "
-            f"one of {', '.join(_LABEL_COLUMNS)}."
-        )
-
-    category_of: dict[str, str] = {}
-    for name, label in zip(table[name_column], table[label_column], strict=True):
-        category_of[name] = label
-        category_of.setdefault(Path(name).with_suffix("").as_posix(), label)
-
-    return category_of
-
-
-def _category(category_of: Mapping[str, str], names: Sequence[str]) -> np.ndarray | None:
-    """(n,) category of each item, or None without labels. Raises DataError where some have none."""
-    if not category_of:
-        return None
-
-    missing = [name for name in names if name not in category_of]
-    if missing:
-        raise DataError(
-            f"{len(missing)} of {len(names)} seen pictures have no label, first '{missing[0]}' (labels are of names such as "
-            f"'{next(iter(category_of))}'); label all, or none."
-        )
-
-    return np.asarray([category_of[name] for name in names], dtype=object)
-
-
 # -- networks ----------------------------------------------------------------------------------------------------------
 
 
-def _kind_of_pictures(material: _Material) -> str:
+def _kind_of_pictures(material: PictureMaterial) -> str:
     """What pictures of no named data set are taken for: photographs, where they are coloured and large enough to be."""
     height, width, channels = material.seen.image_shape
     if channels == 3 and min(height, width) >= _SMALLEST_PHOTOGRAPH:
@@ -638,7 +345,7 @@ def _kind_of_pictures(material: _Material) -> str:
     return ""
 
 
-def _features(kind: str, material: _Material) -> list[TrueFeatures]:
+def _features(kind: str, material: PictureMaterial) -> list[TrueFeatures]:
     """Features of the seen pictures by each network that knows such pictures and is here."""
     truths = material.truths()
     return [extract_features(extractor, truths) for extractor in feature_extractors_for(kind)]
@@ -667,7 +374,7 @@ def _absent_networks(kind: str) -> list[Skipped]:
 # -- scores ------------------------------------------------------------------------------------------------------------
 
 
-def _scores_of(material: _Material, name: str, kind: str, readers: Sequence[TrueFeatures], seed: int) -> Scores:
+def _scores_of(material: PictureMaterial, name: str, kind: str, readers: Sequence[TrueFeatures], seed: int) -> Scores:
     pictures = material.inputs[name]
     count = pictures.n_samples
     images = np.concatenate(
@@ -706,7 +413,7 @@ def _scores_of(material: _Material, name: str, kind: str, readers: Sequence[True
     return Scores(scores, skipped)
 
 
-def _classifier(material: _Material) -> PictureClassifier | None:
+def _classifier(material: PictureMaterial) -> PictureClassifier | None:
     """Of categories, by labelled training pictures; None where there are none, or where learning from them takes too long."""
     training = material.training
     if training is None or training.category is None or training.rows.shape[0] < 3:
@@ -725,7 +432,7 @@ def _classifier(material: _Material) -> PictureClassifier | None:
 # -- evidence ----------------------------------------------------------------------------------------------------------
 
 
-def _all_stimuli(material: _Material) -> Stimuli:
+def _all_stimuli(material: PictureMaterial) -> Stimuli:
     """Test pictures, and after them those of training."""
     tested = as_bytes(material.seen.pixels[:, 0])
     training = material.training
@@ -737,7 +444,7 @@ def _all_stimuli(material: _Material) -> Stimuli:
 
 
 def _evidence(
-    material: _Material,
+    material: PictureMaterial,
     stimuli: Stimuli,
     kind: str,
     scores: pd.DataFrame,
@@ -786,13 +493,13 @@ def _evidence(
         ledger=replace(own, looks=earlier),
         looks_beside=elsewhere,
         config=look.config,
-        golden=golden_values(),
+        golden=golden_now(),
         is_random=material.brain.n_samples > 1,
         **parts,
     )
 
 
-def _target(material: _Material, training: _Training, seed: int) -> DecodingTarget:
+def _target(material: PictureMaterial, training: TrainingPictures, seed: int) -> DecodingTarget:
     """Small copies of training, seen and decoded pictures."""
     rows = training.some(seed)
     labels = None
@@ -810,18 +517,18 @@ def _target(material: _Material, training: _Training, seed: int) -> DecodingTarg
     )
 
 
-def _memorised(material: _Material, seed: int) -> pd.DataFrame | None:
+def _memorised(material: PictureMaterial, seed: int) -> pd.DataFrame | None:
     training = material.training
     if training is None:
         return None
 
     rows = training.some(seed)
-    names = np.asarray([str(name).removeprefix(_TRAINING) for name in training.names[rows]], dtype=object)
+    names = np.asarray([str(name).removeprefix(TRAINING_PREFIX) for name in training.names[rows]], dtype=object)
     pictures = np.asarray(training.rows[rows])
     return memorised(material.ids, material.first(), material.truths(), names, pictures)
 
 
-def _look(material: _Material, split: str | None) -> ledger.LedgerEntry:
+def _look(material: PictureMaterial, split: str | None) -> ledger.LedgerEntry:
     """This scoring, as ledgers keep it: a decoder is known by its pictures, as nothing else is known of it."""
     truths = material.truths()
     pictures = [as_bytes(pictures.pixels) for pictures in material.inputs.values()]
@@ -839,7 +546,7 @@ def _look(material: _Material, split: str | None) -> ledger.LedgerEntry:
 # -- words -------------------------------------------------------------------------------------------------------------
 
 
-def _opening(material: _Material) -> list[str]:
+def _opening(material: PictureMaterial) -> list[str]:
     """What was scored, and what was left out."""
     n = len(material.ids)
     count = material.brain.n_samples
@@ -873,13 +580,24 @@ def _memorising_sentence(table: pd.DataFrame | None) -> str:
     return f"{text}, and none is a copy of one."
 
 
+def _published_sentence(published: pd.DataFrame, protocol: _Protocol) -> list[str]:
+    """On whose word published numbers are called comparable."""
+    n = int(published["comparable"].to_numpy(bool).sum())
+    if not n:
+        return []
+
+    said = {"data": protocol.data, "subject": protocol.subject, "split": protocol.split, "repeats": protocol.repeats}
+    words = ", ".join(f"{key} {value}" for key, value in said.items() if value not in (None, ""))
+    return [f"{n} published numbers are comparable as far as what was said of these pictures holds: {words}."]
+
+
 # -- what is written ---------------------------------------------------------------------------------------------------
 
 
 def _write(
     run: RunFolder,
     found: ScoredPictures,
-    material: _Material,
+    material: PictureMaterial,
     stimuli: Stimuli,
     scored: Mapping[str, Scores],
     gathered: Evidence,
@@ -930,6 +648,9 @@ def _write(
 
 def _refuse_another(run: RunFolder, look: ledger.LedgerEntry) -> None:
     """Raise ConfigError for a folder that holds anything else than a scoring of these pictures."""
+    if not run.path.exists():
+        return
+
     if not (run.path / "manifest.json").is_file():
         others = sorted(path.name for path in run.path.iterdir() if not path.name.startswith("."))
         if others:
@@ -948,7 +669,9 @@ def _refuse_another(run: RunFolder, look: ledger.LedgerEntry) -> None:
         )
 
 
-def _circumstances(material: _Material, protocol: _Protocol, asked: Mapping[str, str], seed: int) -> dict[str, Any]:
+def _circumstances(
+    material: PictureMaterial, protocol: _Protocol, asked: Mapping[str, str], seed: int
+) -> dict[str, Any]:
     said = {
         field: value for field, value in asdict(protocol).items() if field != "treatment" and value not in (None, "")
     }
@@ -991,7 +714,7 @@ def _write_config(run: RunFolder, protocol: _Protocol, asked: Mapping[str, str],
     run.write_table(pd.DataFrame(rows), "origins.csv")
 
 
-def _write_sides(run: RunFolder, material: _Material) -> None:
+def _write_sides(run: RunFolder, material: PictureMaterial) -> None:
     rows = [(0, "test", "stimulus", name) for name in material.ids]
     if material.training is not None:
         rows += [(0, "train", "stimulus", name) for name in material.training.names]
@@ -999,7 +722,7 @@ def _write_sides(run: RunFolder, material: _Material) -> None:
     run.write_table(pd.DataFrame(rows, columns=["fold", "side", "unit", "id"]), "splits.csv")
 
 
-def _shared_protocol(material: _Material, protocol: _Protocol) -> dict[str, Any]:
+def _shared_protocol(material: PictureMaterial, protocol: _Protocol) -> dict[str, Any]:
     """What another run must share so that its scores can stand beside these."""
     truths = material.truths()
     return {
