@@ -18,6 +18,7 @@ from phosphene.errors import ConfigError, DataError, did_you_mean
 from phosphene.io import memory
 from phosphene.io.npz_file import SHAPE, read_npz
 from phosphene.io.reading import open_npy, reading
+from phosphene.types.tensors import tensor_values
 
 LAYOUTS = ("NHWC", "NCHW")
 VALUE_RANGES = ("0-1", "0-255", "-1-1")
@@ -198,42 +199,6 @@ def _texts(names: np.ndarray) -> list[str]:
 
 
 # -- arrays in memory --------------------------------------------------------------------------------------------------
-
-
-def tensor_values(tensor: Any) -> np.ndarray:
-    """An array of NumPy from one of NumPy, PyTorch or anything that NumPy takes, wherever it lies.
-
-    Parameters
-    ----------
-    tensor : Any
-        an array; a tensor may require gradients, lie on another device or be of bfloat16
-
-    Returns
-    -------
-    ndarray
-        of the same shape; a view where that is possible
-
-    Raises
-    ------
-    DataError
-        For what is no array of numbers.
-    """
-    if hasattr(tensor, "detach") and hasattr(tensor, "cpu"):
-        tensor = tensor.detach().cpu()
-        if str(tensor.dtype) == "torch.bfloat16":  # which NumPy lacks
-            tensor = tensor.float()
-
-        return tensor.numpy()
-
-    try:
-        values = np.asarray(tensor)
-    except ValueError as error:
-        raise DataError(f"the pictures cannot be put into one array, as their sizes differ ({error}).") from error
-
-    if values.dtype.kind not in "fiub":
-        raise DataError(f"pictures should be an array of numbers, but are a {type(tensor).__name__} of {values.dtype}.")
-
-    return values
 
 
 def as_picture_samples(

@@ -23,7 +23,6 @@ from phosphene.data.picture_arrays import (
     is_tensor_file,
     overshoot,
     read_tensor,
-    tensor_values,
 )
 from phosphene.data.pictures import PictureFolder, list_pictures, read_picture
 from phosphene.errors import ConfigError, DataError
@@ -31,6 +30,7 @@ from phosphene.io import memory
 from phosphene.io.atomic import checked_path
 from phosphene.io.inside import refuse_data_links
 from phosphene.types import Images, Rows
+from phosphene.types.tensors import tensor_values
 
 KERNEL = "bicubic"
 """Of all resizing here, by Pillow, which smooths before it makes smaller: as published scores resize."""

@@ -139,25 +139,29 @@ def score(
 
     Parameters
     ----------
-    seen : str, Path, ndarray, Tensor, Images, list of pictures, or Run
+    seen : str or Path or ndarray or Tensor or Images or list or Run
         a folder of pictures, a ``.npy``, ``.npz``, ``.pt`` or ``.safetensors`` file, pictures in memory, or a run of ours, whose
         test pictures are taken
-    decoded : str, Path, ndarray, Tensor, Images, list of pictures, or Run
+    decoded : str or Path or ndarray or Tensor or Images or list or Run
         the same; several samples of an item are scored all, and their mean is reported
-    train : str, Path, ndarray, Tensor, Images or list of pictures, optional
+    train : str or Path or ndarray or Tensor or Images or list, optional
         pictures that the decoder was trained on: near copies of test pictures among them, and memorising, are looked for
-    labels : mapping of str to str, sequence of str, str or Path, optional
+    labels : mapping of str to str or sequence of str or str or Path, optional
         category of each seen picture (and of training pictures, in a mapping or a CSV): by name, in order, or a CSV with a
         column of names (stimulus, name, file ...) and one of categories (category, label or class)
-    shuffled, noise : str, Path, ndarray, Tensor, Images or list of pictures, optional
+    shuffled, noise : str or Path or ndarray or Tensor or Images or list, optional
         what the same decoder made of responses in random order, and of noise, under the names of the seen pictures
     out : str or Path, optional
         folder of the run to write; nothing is written by default
     data : str, optional
         NAME or NAME:SUBJECT of the data set that the pictures are of, which says which networks know such pictures and which
         published numbers stand beside
-    split, repeats, setting : optional
-        what else a published protocol states: name of the split, responses averaged for each picture, ``strict`` or ``relax``
+    split : str, optional
+        name of the split tested on, as a reader or a paper calls it
+    repeats : int, optional
+        responses averaged for each picture
+    setting : {"strict", "relax"}, optional
+        whether the decoder saw test responses
     size : int or tuple of (int, int), optional
         side, or (height, width), that all pictures are brought to; they must agree by default
     layout : {"NHWC", "NCHW"}, optional
