@@ -23,7 +23,7 @@ def ours(folder: Path, items: int, trials: int, voxels: int) -> dict:
     from phosphene import flow
     from phosphene.metrics.controls import paired_differences
     from phosphene.metrics.metric import Decoded
-    from phosphene.metrics.registry import score
+    from phosphene.metrics.registry import compute_scores
     from phosphene.validity import CHECKS, run_checks
 
     gather = importlib.import_module("phosphene.flow.evidence")
@@ -35,7 +35,7 @@ def ours(folder: Path, items: int, trials: int, voxels: int) -> dict:
     for name in ("brain", "shuffled", "truth"):
         index = opened.folder.table("decoded", "test", name, "index.csv")
         shown = Decoded(index["stimulus"].to_numpy(object), opened.folder.pixels("test", name), true)
-        made[name] = score(shown, metrics=["pixcorr", "two_way.pixels"])
+        made[name] = compute_scores(shown, metrics=["pixcorr", "two_way.pixels"])
     table = pd.concat([s.table("test", n, "strict") for n, s in made.items()])
     labels = opened.stimuli.select(index["stimulus"]).category
     differences = paired_differences(made["brain"], made["shuffled"], "shuffled")

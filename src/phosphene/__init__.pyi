@@ -1,7 +1,6 @@
 from ._version import __version__
 from .data.registry import open_dataset
-from .flow import analyse, decode, encode, evaluate, fit
-from .metrics import score
+from .flow import ScoredPictures, analyse, decode, encode, evaluate, fit, score
 from .recipes import recipe, recipe_names
 from .reporting.html import report
 from .run import Run, configure, open_run
@@ -12,6 +11,7 @@ __all__ = [
     "Images",
     "Latents",
     "Run",
+    "ScoredPictures",
     "Split",
     "Stimuli",
     "Trials",

@@ -548,6 +548,12 @@ def open_run(path: str | Path, root: str | None = None) -> Run:
         When its configuration cannot be read.
     """
     folder = RunFolder.existing(path)
+    if folder.is_from_elsewhere:
+        raise ModelError(
+            f"{folder.path} holds pictures that were made elsewhere: there is no recipe to decode, encode, evaluate or analyse "
+            f"with. Show them with: phosphene report {folder.path}; score again with: phosphene score SEEN DECODED --out OTHER."
+        )
+
     if not (folder.path / "config.yaml").is_file():
         raise ModelError(
             f"{folder.path} was stopped in the first moments of its fit. Run the same `phosphene fit` command again."

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from phosphene.errors import DataError
-from phosphene.metrics import CategoryOnlyDecoder, Decoded, PictureClassifier, class_mean_pictures, score
+from phosphene.metrics import CategoryOnlyDecoder, Decoded, PictureClassifier, class_mean_pictures, compute_scores
 
 pytestmark = pytest.mark.numeric
 
@@ -58,7 +58,7 @@ def test_category_only_decoder_identifies_classes_but_nothing_inside_them(rng):
     baseline = CategoryOnlyDecoder().fit(betas[:60], labels[:60], pictures[:60])
     drawn = baseline.decode(betas[60:])
     assert len(np.unique(drawn.reshape(60, -1), axis=0)) == 2
-    found = score(
+    found = compute_scores(
         Decoded(np.arange(60), drawn, pictures[60:], labels=labels[60:],
                 classifier=PictureClassifier().fit(pictures[:60], labels[:60])), n_draws=200, n_permutations=500,
     )  # fmt: skip

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.io import loadmat
 
-from phosphene.metrics import Decoded, PictureClassifier, score
+from phosphene.metrics import Decoded, PictureClassifier, compute_scores
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +28,10 @@ def test_controls_of_the_file_split_have_their_known_scores(digits):
     labels, test_labels = mat["labelTrn"].ravel(), mat["labelTest"].ravel()
     mean = np.repeat(train.mean(axis=0, keepdims=True), 10, axis=0)
     class_mean = np.stack([train[labels == label].mean(axis=0) for label in test_labels])
-    of_mean = score(Decoded(np.arange(10), mean, test), n_draws=100, n_permutations=100)
-    of_class = score(Decoded(np.arange(10), class_mean, test, labels=test_labels), n_draws=100, n_permutations=100)
+    of_mean = compute_scores(Decoded(np.arange(10), mean, test), n_draws=100, n_permutations=100)
+    of_class = compute_scores(
+        Decoded(np.arange(10), class_mean, test, labels=test_labels), n_draws=100, n_permutations=100
+    )
     assert of_mean["pixcorr"].value == pytest.approx(0.655, abs=0.001)  # given with three digits
     assert of_class["pixcorr"].value == pytest.approx(0.74, abs=0.005)  # given with two
     assert of_mean["two_way.pixels"].value == pytest.approx(0.5, abs=1e-12)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from phosphene.lab import zoo
-from phosphene.metrics import Decoded, score
+from phosphene.metrics import Decoded, compute_scores
 from phosphene.metrics.perceptual import (
     LabClipExtractor,
     SceneExtractor,
@@ -132,7 +132,7 @@ def test_perfect_pictures_score_best_and_noise_and_shuffled_pairs_at_chance(eyes
     }
     wanted = ["*.pictures.*", "*.scenes"]
     found = {
-        name: score(
+        name: compute_scores(
             Decoded(np.arange(120), x, true, labels=labels, feature_views=feature_views(seen, x)),
             metrics=wanted,
             **FAST,

@@ -144,13 +144,25 @@ def test_pictures_too_small_for_the_window_are_refused():
     [
         (np.full((2, 4, 4, 1), 255.0), "divide by 255"),
         (np.full((2, 4, 4, 1), -0.5), "clip"),
-        (np.zeros((2, 4, 4, 4)), "channels last"),
+        (np.zeros((2, 4, 4, 4)), "without transparency"),
         (np.zeros((2, 4, 4, 1), complex), "real numbers"),
     ],
 )
 def test_pictures_of_another_range_or_shape_are_refused(pictures, words):
     with pytest.raises(DataError, match=words):
         pixcorr(pictures, pictures)
+
+
+@pytest.mark.parametrize("metric", [pixcorr, mse, ssim_2d, ssim_columns])
+def test_metrics_take_tensors_bytes_and_channels_in_front(metric):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    decoded, true = rng.integers(0, 256, (2, 4, 16, 20, 3), dtype=np.uint8)
+    expected = metric(decoded / 255.0, true / 255.0)
+    tensors = [torch.from_numpy(x).permute(0, 3, 1, 2) for x in (decoded, true)]
+    floats = [(x / 255).requires_grad_() for x in tensors]
+    for ours, theirs in ((decoded, true), tensors, floats, (decoded, floats[1])):
+        np.testing.assert_allclose(metric(ours, theirs), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_pictures_of_two_sizes_are_refused_with_both_sizes():

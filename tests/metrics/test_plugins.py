@@ -9,7 +9,7 @@ import pytest
 
 from phosphene.conformance import check_metric
 from phosphene.errors import PhospheneWarning
-from phosphene.metrics import Decoded, all_metrics, find_metric, kind_of, metric_of, score, space_of
+from phosphene.metrics import Decoded, all_metrics, compute_scores, find_metric, kind_of, metric_of, space_of
 from phosphene.metrics.catalogue import METRICS
 from phosphene.metrics.controls import paired_differences
 
@@ -65,7 +65,7 @@ def test_a_metric_of_another_package_is_scored_with_all_others(install, pictures
     assert find_metric("mae.pixels") is None
     install(f"absolute = absolute_metrics:{attribute}")
     true, decoded = pictures
-    found = score(Decoded(np.arange(8), decoded, true), n_draws=100, n_permutations=99)
+    found = compute_scores(Decoded(np.arange(8), decoded, true), n_draws=100, n_permutations=99)
     assert found["mae.pixels"].value == pytest.approx(np.abs(decoded - true).mean())
     assert {"mse", "mae.pixels"} <= {s.metric for s in found.scores}
     assert "mae.{space}" in all_metrics()
@@ -76,8 +76,10 @@ def test_its_direction_family_and_space_are_known_to_whoever_reads_its_name(inst
     assert (metric_of("mae.pixels").better, metric_of("mae.pixels").family) == ("lower", "Pictures")
     assert (kind_of("mae.clip"), space_of("mae.clip")) == ("mae", "clip")
     true, decoded = pictures
-    good = score(Decoded(np.arange(8), decoded, true), metrics=["mae.*"], n_draws=100, n_permutations=99)
-    bad = score(Decoded(np.arange(8), true[::-1].copy(), true), metrics=["mae.*"], n_draws=100, n_permutations=99)
+    good = compute_scores(Decoded(np.arange(8), decoded, true), metrics=["mae.*"], n_draws=100, n_permutations=99)
+    bad = compute_scores(
+        Decoded(np.arange(8), true[::-1].copy(), true), metrics=["mae.*"], n_draws=100, n_permutations=99
+    )
     assert paired_differences(good, bad, "shuffled")["value"].item() > 0  # lower is better, so this is a win
 
 

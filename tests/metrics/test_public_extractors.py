@@ -18,10 +18,10 @@ from phosphene.metrics import (
     Decoded,
     FeatureView,
     at_published_size,
+    compute_scores,
     metric_of,
     pixcorr,
     resized,
-    score,
     score_at_published_size,
     two_way,
 )
@@ -202,7 +202,7 @@ def seen(rng, metrics, n=40, d=30, noise=1.0):
 
 def test_distance_is_that_of_scipy_with_chance_over_all_pairs():
     view, decoded = seen(np.random.default_rng(0), ("distance",))
-    found = score(decoded, **FAST)
+    found = compute_scores(decoded, **FAST)
     assert [s.metric for s in found.scores] == ["distance.pictures.net"]  # what the eye is for, and nothing else
     s = found["distance.pictures.net"]
     all_pairs = distance.cdist(view.features, view.true_features, "correlation")
@@ -217,12 +217,12 @@ def test_distance_of_a_shuffled_order_is_at_chance_and_flat_features_are_one_apa
     rng = np.random.default_rng(1)
     view, _ = seen(rng, ("distance",), n=200)
     mixed = FeatureView(view.features[rng.permutation(200)], view.true_features, metrics=("distance",))
-    s = score(Decoded(np.arange(200), feature_views={"net": mixed}), **FAST)["distance.pictures.net"]
+    s = compute_scores(Decoded(np.arange(200), feature_views={"net": mixed}), **FAST)["distance.pictures.net"]
     assert s.value == pytest.approx(s.chance, abs=0.06)  # 200 distances of spread 0.18: standard error 0.013
     assert s.p > 0.001
     flat = view.features.copy()
     flat[3], flat[5] = 2.0, np.nan
-    s = score(
+    s = compute_scores(
         Decoded(np.arange(200), feature_views={"net": FeatureView(flat, view.true_features, metrics=("distance",))}),
         **FAST,
     )
@@ -235,7 +235,7 @@ def test_lab_eyes_keep_their_metrics_and_others_are_not_asked_beyond_theirs():
     rng = np.random.default_rng(2)
     view, _ = seen(rng, ("two_way", "two_way_within_class"))
     lab = FeatureView(view.features, view.true_features)
-    found = score(
+    found = compute_scores(
         Decoded(np.arange(40), feature_views={"alexnet2": view, "lab": lab}, labels=np.arange(40) % 4), **FAST
     )
     of = {
@@ -253,7 +253,7 @@ def test_wide_features_are_compared_without_copies_of_them():
     ours = true + 4 * rng.standard_normal(true.shape, dtype=np.float32)
     decoded = Decoded(np.arange(60), feature_views={"alexnet2": FeatureView(ours, true, metrics=("two_way",))})
     tracemalloc.start()
-    found = score(decoded, **FAST)["two_way.pictures.alexnet2"]
+    found = compute_scores(decoded, **FAST)["two_way.pictures.alexnet2"]
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 0.25 * true.nbytes  # blocks of 4096 features: here two buffers of 1 MB, and the bootstrap
@@ -305,7 +305,9 @@ def test_lite0_scores_n_way_classification_of_photographs(lite0):
     saw = [extract_features(lite0, true)]
     names = ["nway50_*", "two_way.pictures.*", "cosine.*"]
     perfect, poor = (
-        score(Decoded(np.arange(len(true)), x, true, feature_views=feature_views(saw, x)), metrics=names, **FAST)
+        compute_scores(
+            Decoded(np.arange(len(true)), x, true, feature_views=feature_views(saw, x)), metrics=names, **FAST
+        )
         for x in (true, noise)
     )
     assert perfect["nway50_top1_class.imagenet_lite0"].value == 1

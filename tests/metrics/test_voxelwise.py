@@ -21,7 +21,7 @@ from phosphene.metrics import (
     score,
     split_half_ceiling,
 )
-from phosphene.metrics.voxelwise import pearson_p, reliable_voxels
+from phosphene.metrics.voxelwise import pearson_p, voxels_with_signal
 
 
 @pytest.fixture
@@ -154,7 +154,7 @@ def test_the_fraction_of_the_ceiling_does_not_shrink_with_dead_voxels(alive, kno
         ceiling = noise_ceiling(test)
         reliable = None
         if knows_training:
-            reliable = reliable_voxels(trials[:300].reshape(-1, 300), np.repeat(np.arange(300), 3))
+            reliable = voxels_with_signal(trials[:300].reshape(-1, 300), np.repeat(np.arange(300), 3))
             assert reliable[is_alive].mean() > 0.99
             assert reliable[~is_alive].sum() < 0.05 * 300
 

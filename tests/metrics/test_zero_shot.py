@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import binom
 
 from phosphene.errors import DataError, NotAvailable
-from phosphene.metrics import Decoded, score
+from phosphene.metrics import Decoded, compute_scores
 from phosphene.metrics.zero_shot import (
     IMAGENET_TEMPLATES,
     SINGLE_TEMPLATE,
@@ -43,7 +43,7 @@ def items(rng, per_category=1, k=20, d=30, noise=0.3, trained=()):
 def scored(latents, true, labels, candidates, **more):
     ids = np.arange(len(latents))
     decoded = Decoded(ids, latents={"clip": (latents, true)}, labels=labels, texts={"clip": candidates}, **more)
-    return score(decoded, metrics=["zero_shot*"], **FAST)
+    return compute_scores(decoded, metrics=["zero_shot*"], **FAST)
 
 
 def test_embedding_is_the_mean_of_unit_texts_at_length_one():

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from phosphene.errors import ConfigError
-from phosphene.metrics import Decoded, score, similarity
+from phosphene.metrics import Decoded, compute_scores, similarity
 from phosphene.metrics.controls import paired_differences
 from phosphene.reporting.conclusion import conclude
 from phosphene.validity import CHECKS, Evidence, Lineage, Redecoding, picture_digests, run_checks, verdict_table
@@ -168,7 +168,7 @@ def tables(rng, noise):
         "brain": ours, "shuffled": np.roll(ours, 7, axis=0), "noise": rng.random(true.shape, dtype=np.float32),
         "mean": np.repeat(true.mean(axis=0, keepdims=True), n, axis=0),
     }  # fmt: skip
-    scores = {name: score(Decoded(np.arange(n), x, true), **FAST) for name, x in inputs.items()}
+    scores = {name: compute_scores(Decoded(np.arange(n), x, true), **FAST) for name, x in inputs.items()}
     table = pd.concat([s.table("test", name) for name, s in scores.items()], ignore_index=True)
     differences = pd.concat(
         [paired_differences(scores["brain"], s, name) for name, s in scores.items() if name != "brain"]

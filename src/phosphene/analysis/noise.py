@@ -29,7 +29,7 @@ from phosphene.io.progress import Progress
 from phosphene.metrics.controls import paired_differences
 from phosphene.metrics.metric import PICTURES, Decoded, Score, Scores
 from phosphene.metrics.perceptual import TrueFeatures, extract_features, feature_extractors_for, feature_views
-from phosphene.metrics.registry import metric_of, score
+from phosphene.metrics.registry import compute_scores, metric_of
 from phosphene.metrics.resize import eight_bits, resized
 from phosphene.metrics.statistics import Interval, bootstrap
 from phosphene.run import Run
@@ -255,7 +255,7 @@ class Noise(Analysis[NoiseOptions]):
         decoded = Decoded(np.asarray(ids, dtype=object), pictures, true, feature_views=views)
 
         # Nothing here is permuted; p comes from paired differences.
-        return score(decoded, metrics=METRICS, seed=self.seed, n_permutations=1)
+        return compute_scores(decoded, metrics=METRICS, seed=self.seed, n_permutations=1)
 
     def _shares(self, refined: Mapping[str, Scores]) -> pd.DataFrame:
         """(baseline - without the first stage) / (baseline - chance), where the baseline is clear of chance."""

@@ -29,7 +29,7 @@ from phosphene.io.progress import Progress
 from phosphene.metrics.identification import comparisons, similarity
 from phosphene.metrics.metric import PICTURES, Decoded, Score
 from phosphene.metrics.perceptual import extract_features, feature_extractors_for, feature_views
-from phosphene.metrics.registry import score
+from phosphene.metrics.registry import compute_scores
 from phosphene.metrics.statistics import Statistic, bootstrap, mean_of_items, mean_of_pairs
 from phosphene.recipes.base import Recipe
 from phosphene.run import Run
@@ -334,7 +334,7 @@ class Robustness(Analysis[RobustnessOptions]):
             decoded = Decoded(stimuli.ids, pixels, true, feature_views=feature_views(true_features, pixels))
 
             # Intervals and p of each point are not used: the curve as a whole is drawn from scores per item.
-            for s in score(decoded, metrics=_METRICS, seed=self.seed, n_draws=100, n_permutations=1).scores:
+            for s in compute_scores(decoded, metrics=_METRICS, seed=self.seed, n_draws=100, n_permutations=1).scores:
                 scores.setdefault(s.metric, []).append(s)
 
         return scores

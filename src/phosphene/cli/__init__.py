@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 from typer.exceptions import TyperException
 
-from phosphene.cli import betas, data, doctor, flow
+from phosphene.cli import betas, data, doctor, flow, score
 from phosphene.cli.output import GuardedStream, guard_streams
 from phosphene.errors import MachineError, PhospheneError, PhospheneWarning
 
@@ -52,6 +52,7 @@ def _root(
 
 
 flow.add_to(app)
+app.command("score")(score.score_pictures)
 app.command()(betas.betas)
 app.command()(doctor.doctor)
 app.add_typer(data.app, name="data")

@@ -9,6 +9,8 @@ from phosphene.flow.decoding import CONTROLS, decode, encode
 from phosphene.flow.evaluation import evaluate
 from phosphene.flow.fitting import fit
 from phosphene.flow.forecast import Forecast, forecast
+from phosphene.flow.scored_pictures import ScoredPictures
+from phosphene.flow.scoring import score
 from phosphene.flow.show import plan, require_checks, show_config, show_recipes, summary
 from phosphene.run import DataConfig, Run, RunConfig, configure, open_run
 
@@ -19,6 +21,7 @@ __all__ = [
     "Forecast",
     "Run",
     "RunConfig",
+    "ScoredPictures",
     "analyse",
     "configure",
     "decode",
@@ -29,6 +32,7 @@ __all__ = [
     "open_run",
     "plan",
     "require_checks",
+    "score",
     "show_config",
     "show_recipes",
     "summary",

@@ -20,6 +20,7 @@ import pandas as pd
 from phosphene import recipes
 from phosphene.errors import ConfigError, did_you_mean
 from phosphene.flow.blind import BlindRecipe
+from phosphene.flow.picture_files import write_pictures
 from phosphene.io import atomic
 from phosphene.io.opened_files import OpenedFiles
 from phosphene.io.progress import Progress
@@ -125,7 +126,7 @@ def decode(
             "written": sorted(files.written),
         }
         for name, folds in by_input.items():
-            _write_pictures(run, name, folds, opened.stimuli, record)
+            _write_folds(run, name, folds, opened.stimuli, record)
 
         # No part of what is sealed: the same work takes another time.
         atomic.write_text(run.decoded(TEST, "brain") / SECONDS, json.dumps({"seconds": seconds}) + "\n")
@@ -311,54 +312,33 @@ def _fitted_on_shuffled(recipe: Recipe, train: Trials, stimuli: Stimuli, rng: np
     return type(recipe)(recipe.config, seed=recipe.seed).fit(shuffled.handed(), handed)
 
 
-def _write_pictures(
+def _write_folds(
     run: RunFolder, source: str, folds: Sequence[_Decoded], stimuli: Stimuli, record: dict[str, object]
 ) -> None:
-    """Write one input's pictures of all folds, which appear whole or not at all; beside the brain's, how it was decoded."""
-    from PIL import Image
-    from safetensors.numpy import save_file
-
+    """Write one input's pictures of all folds; beside the brain's, how it was decoded."""
     ids = np.concatenate([f.images.ids for f in folds])
     images = Images(ids, np.concatenate([f.images.pixels for f in folds]))  # pixels (n, h, w, c)
-    names = [f"{n:06d}.png" for n in range(len(images))]
-    category = stimuli.category_of(ids)
+    latents = {name: np.concatenate([f.latents[name] for f in folds]) for name in folds[0].latents}
+    samples = [f.samples for f in folds if f.samples is not None]
 
-    with atomic.folder(run.decoded(TEST, source)) as folder:
-        np.save(folder / "pixels.npy", images.clipped(), allow_pickle=False)
-        (folder / "images").mkdir()
+    all_samples = None
+    if samples:
+        all_samples = np.concatenate(samples)  # (n, n_samples, h, w, c)
 
-        for name, picture in zip(names, images.as_uint8(), strict=True):
-            if picture.shape[2] == 1:
-                picture = picture[:, :, 0]  # PIL knows grey pictures without a channel axis only
+    of_brain = None
+    if source == "brain":
+        of_brain = record
 
-            Image.fromarray(picture).save(folder / "images" / name)
-
-        index = pd.DataFrame(
-            {"stimulus": ids, "fold": np.repeat([f.fold for f in folds], [len(f.images) for f in folds])}
-        )
-        index["file"] = names
-        if category is None:
-            index["category"] = ""
-        else:
-            index["category"] = category
-
-        write_table(index, folder / "index.csv")
-        if source == "brain":
-            (folder / "decoding.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-
-        samples = [f.samples for f in folds if f.samples is not None]
-        if samples:
-            np.save(folder / "samples.npy", np.concatenate(samples), allow_pickle=False)
-
-        latents = {}
-        for name in folds[0].latents:
-            joined = np.concatenate([f.latents[name] for f in folds])  # (n, ...)
-            latents[name] = np.ascontiguousarray(joined, dtype=np.float32)
-
-        if latents:
-            save_file(latents, folder / "latents.safetensors")
-
-        seal_folder(folder)
+    write_pictures(
+        run,
+        source,
+        images,
+        folds=np.repeat([f.fold for f in folds], [len(f.images) for f in folds]),
+        category=stimuli.category_of(ids),
+        samples=all_samples,
+        latents=latents,
+        record=of_brain,
+    )
 
 
 def encode(opened: Run, *, progress: Progress | None = None) -> RunFolder:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,23 +15,26 @@ import pandas as pd
 from phosphene import recipes
 from phosphene.data import registry
 from phosphene.errors import DataError, ModelError
-from phosphene.flow.decoding import KNOWN_CONTROLS
 from phosphene.flow.evidence import evidence, look_of, memories_of, write_findings
+from phosphene.flow.score_files import (
+    differences_from_controls,
+    named_verdicts,
+    published_beside,
+    sample_rows,
+    write_score_tables,
+    write_sealed_scores,
+)
 from phosphene.io import atomic, ledger, looks, memory
-from phosphene.io.csv_table import csv_text
 from phosphene.io.progress import Progress
 from phosphene.io.reading import open_npy
 from phosphene.io.run_folder import SEEN, RunFolder
-from phosphene.io.seals import require_unbroken, seal_texts
+from phosphene.io.seals import require_unbroken
 from phosphene.metrics.category import PictureClassifier
-from phosphene.metrics.controls import paired_differences
-from phosphene.metrics.golden import changed_metrics
-from phosphene.metrics.metric import Decoded, Encoded, Scores, extractor_name
+from phosphene.metrics.metric import Decoded, Encoded, Scores
 from phosphene.metrics.perceptual import TrueFeatures, extract_features, feature_extractors_for, feature_views
-from phosphene.metrics.published import PICTURES_OF, matching, published_rows
-from phosphene.metrics.registry import chance_out_of_fold, kind_of, metric_of, score, score_at_published_size, space_of
+from phosphene.metrics.published import PICTURES_OF
+from phosphene.metrics.registry import chance_out_of_fold, compute_scores, score_at_published_size
 from phosphene.metrics.resize import SIDE
-from phosphene.metrics.retrieval import retrieval_curve
 from phosphene.metrics.voxelwise import (
     fdr,
     fraction_of_ceiling,
@@ -40,33 +42,18 @@ from phosphene.metrics.voxelwise import (
     pearson_p,
     pearson_per_voxel,
     r2_per_voxel,
-    reliable_voxels,
+    voxels_with_signal,
 )
 from phosphene.metrics.zero_shot import Candidates, candidates_from, confusion, templates_for
 from phosphene.recipes.base import Recipe
 from phosphene.reporting.conclusion import conclude
 from phosphene.run import TEST, Run
 from phosphene.types import Trials, at_size, digest_of
-from phosphene.validity import (
-    CHECKS,
-    Evidence,
-    picture_digests,
-    run_checks,
-    verdict_record,
-    verdict_table,
-    why_not_comparable,
-)
-
-LARGEST_MATRIX = 3000  # stimuli; a similarity matrix beyond that is not kept for the report
+from phosphene.validity import Evidence, picture_digests, run_checks
 
 _FEWEST_REPEATED = 10  # training stimuli by whose repeats voxels are called reliable
 _MOST_REPEATED = 500
 _RELIABLE_STREAM = 15  # of random numbers of the run's seed
-
-SAMPLE_COLUMNS = ("metric", "n_samples", "mean", "sd", "min", "max", "oracle_best_of_n")
-"""Of evaluation/SPLIT/samples.csv. The last uses the truth to choose, and stands beside no score of a decoder."""
-
-_PUBLISHED_COLUMNS = ("method", "compared_with", "value", "comparable", "difference", "source", "table", "note")
 
 
 def evaluate(
@@ -136,23 +123,11 @@ def evaluate(
             gathered = replace(gathered, n_features=n_features)
             answers = run_checks(gathered, waivers=waivers, seed=seed)
 
-        verdicts = verdict_table(answers).assign(
-            title=[CHECKS[a.id].title for a in answers], waiver=[a.waived_by for a in answers]
-        )
-
+        verdicts = named_verdicts(answers)
         looks.keep_look(look, memories_of(opened))
         ledger.append(run.path, look)  # before anybody can have seen a score
         _write_details(opened, scored, scores, verdicts, gathered, readers.texts)
-        record = json.dumps({"verdicts": verdict_record(answers)}, indent=1) + "\n"
-        tables = {
-            "validity.csv": csv_text(verdicts),
-            "validity.json": record,
-            "scores.csv": csv_text(scores),  # last of all: a run counts as evaluated once scores.csv is there
-        }
-        seal_texts(run.path, {name: hashlib.sha256(text.encode()).hexdigest() for name, text in tables.items()})
-        for name, text in tables.items():
-            atomic.write_text(run.path / name, text)
-
+        write_sealed_scores(run, scores, verdicts, answers)
         run.log("evaluated", scores=len(scores))
 
     return run
@@ -170,7 +145,7 @@ def _score_inputs(opened: Run, readers: _Readers, progress: Progress) -> dict[st
             encoded = None
 
         decoded = _decoded(opened, name, readers, opened.scored_size)
-        scored[name] = score(decoded, encoded, seed=seed)
+        scored[name] = compute_scores(decoded, encoded, seed=seed)
 
         size = opened.folder.pixels(TEST, name).shape[1:3]
         if opened.dataset.name == "nsd" and min(size) > SIDE:  # its literature scores pixels at another size
@@ -184,25 +159,14 @@ def _score_inputs(opened: Run, readers: _Readers, progress: Progress) -> dict[st
 
 
 def _differences_from_controls(opened: Run, scored: Mapping[str, Scores]) -> pd.DataFrame | None:
-    """Paired differences of the brain from each control; None without any. ``truth`` is a ceiling, not a control."""
-    seed = opened.config.seed
-    n_folds = len(opened.folds)
+    """Paired differences of the brain from each control; None without any."""
     stimuli = list(dict.fromkeys(_index(opened)["stimulus"]))
     labels = opened.groups_of(stimuli)
     groups = None
     if labels is not None:
         groups = dict(zip(stimuli, labels, strict=True))
 
-    tables = []
-    for name, scores in scored.items():
-        if name in KNOWN_CONTROLS and name != "truth":
-            difference = paired_differences(scored["brain"], scores, name, seed=seed, groups=groups, n_folds=n_folds)
-            tables.append(difference)
-
-    if tables:
-        return pd.concat(tables)
-
-    return None
+    return differences_from_controls(scored, opened.config.seed, groups=groups, n_folds=len(opened.folds))
 
 
 # -- what is scored ----------------------------------------------------------------------------------------------------
@@ -506,7 +470,7 @@ def _reliable(opened: Run) -> np.ndarray | None:
     rng = np.random.default_rng([opened.config.seed, _RELIABLE_STREAM])
     chosen = rng.permutation(repeated)[:_MOST_REPEATED]
     some = train.take(np.flatnonzero(np.isin(train.stimuli.astype(str), chosen)))
-    return reliable_voxels(np.asarray(some.betas), some.stimuli)
+    return voxels_with_signal(np.asarray(some.betas), some.stimuli)
 
 
 def _mean_of_rows(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -553,26 +517,23 @@ def _write_details(
     texts: Mapping[str, Candidates],
 ) -> None:
     """Write the folder evaluation/, which appears whole or not at all."""
-    similarity = gathered.similarity
-    assert similarity is not None  # `evidence` computes it of every run
+    published = published_beside(
+        opened.dataset.name,
+        _split_name(opened),
+        scores,
+        gathered,
+        other_data=_why_other_data(opened),
+        test_images=len(_index(opened)),
+        repeats_averaged=_repeats_averaged(opened.sides(0)[1]),
+        subjects=str(opened.trials.subject),
+        setting=opened.config.recipe.setting,
+    )
+    sentences = conclude(scores, verdicts, gathered.differences, sample_rows(scored["brain"]))
 
     with atomic.folder(opened.folder.evaluation(TEST)) as folder:
+        write_score_tables(folder, scored, gathered, published, sentences)
         tables = RunFolder(folder)
-        tables.write_table(_items_table(scored), "per_item.csv")
-        tables.write_table(_skipped_table(scored), "skipped.csv")
-        tables.write_table(_notes_table(scored), "notes.csv")
-        tables.write_table(_retrieval_table(similarity), "retrieval.csv")
-        samples = _samples_table(scored["brain"])
-        if len(samples):
-            tables.write_table(samples, "samples.csv")
-
-        if gathered.differences is not None:
-            tables.write_table(gathered.differences, "differences.csv")
-
-        write_findings(opened, gathered, tables)
-        if len(similarity) <= LARGEST_MATRIX:
-            np.save(folder / "similarity.pixels.npy", similarity.astype(np.float32), allow_pickle=False)
-
+        write_findings(opened.stimuli, opened.config.seed, gathered, tables)
         answers = _zero_shot_table(opened, texts)
         if answers is not None:
             tables.write_table(answers, "zero_shot.csv")
@@ -581,65 +542,8 @@ def _write_details(
         if voxels is not None:
             tables.write_table(voxels, "voxels.csv")
 
-        tables.write_table(_published(opened, scores, gathered), "published.csv")
-        (folder / "protocol.json").write_text(json.dumps(_protocol(opened), indent=1) + "\n", encoding="utf-8")
-        sentences = conclude(scores, verdicts, gathered.differences, samples)
-        atomic.write_text(folder / "conclusions.txt", "".join(f"{s}\n" for s in sentences))
-
-
-def _items_table(scored: Mapping[str, Scores]) -> pd.DataFrame:
-    """A row per input, metric and test picture, of metrics that score pictures one by one."""
-    parts = []
-    for name, scores in scored.items():
-        for s in scores.scores:
-            if metric_of(s.metric).items == "stimuli":
-                rows = {"input": name, "metric": s.metric, "stimulus": s.items, "value": s.per_item}
-                parts.append(pd.DataFrame(rows))
-
-    return pd.concat(parts, ignore_index=True)
-
-
-def _skipped_table(scored: Mapping[str, Scores]) -> pd.DataFrame:
-    """What could not be scored, and why."""
-    rows = []
-    for name, scores in scored.items():
-        for s in scores.skipped:
-            rows.append((name, s.metric, s.reason))
-
-    return pd.DataFrame(rows, columns=["input", "metric", "reason"])
-
-
-def _notes_table(scored: Mapping[str, Scores]) -> pd.DataFrame:
-    """What a reader of a score should know."""
-    rows = []
-    for name, scores in scored.items():
-        for s in scores.scores:
-            if s.note:
-                rows.append((name, s.metric, s.note))
-
-    return pd.DataFrame(rows, columns=["input", "metric", "note"])
-
-
-def _samples_table(scores: Scores) -> pd.DataFrame:
-    """How the score of the brain spreads over samples, and what an oracle would make of them; empty without samples."""
-    rows = []
-    for s in scores.scores:
-        if s.of_samples:
-            values = np.asarray(s.of_samples)
-            row = (s.metric, len(values), values.mean(), values.std(ddof=1), values.min(), values.max(), s.oracle_best)
-            rows.append(row)
-
-    return pd.DataFrame(rows, columns=list(SAMPLE_COLUMNS))
-
-
-def _retrieval_table(similarity: np.ndarray) -> pd.DataFrame:
-    """Top-1 retrieval over sizes of the gallery, by pixels; forward finds the true picture of a decoded one."""
-    rows = []
-    for direction in ("forward", "backward"):
-        for r in retrieval_curve(similarity, direction=direction):
-            rows.append(("pixels", direction, r.size, 1, r.accuracy, r.chance))
-
-    return pd.DataFrame(rows, columns=["space", "direction", "gallery", "top", "value", "chance"])
+        protocol = json.dumps(_protocol(opened), indent=1) + "\n"
+        (folder / "protocol.json").write_text(protocol, encoding="utf-8")
 
 
 def _zero_shot_table(opened: Run, texts: Mapping[str, Candidates]) -> pd.DataFrame | None:
@@ -681,36 +585,6 @@ def _voxels(opened: Run) -> pd.DataFrame | None:
         table["fraction_of_ceiling"] = fraction_of_ceiling(r, np.sqrt(encoded.ceiling)).ratio
 
     return table
-
-
-def _published(opened: Run, scores: pd.DataFrame, gathered: Evidence) -> pd.DataFrame:
-    """Published numbers of this data set, each with why it may not be compared; empty columns where there are none."""
-    if opened.dataset.name not in set(published_rows()["dataset"]):
-        table = pd.DataFrame(columns=list(_PUBLISHED_COLUMNS))
-        return table.rename(columns={"compared_with": "metric"})
-
-    brain = scores.loc[scores["input"] == "brain"]
-    matched = matching(
-        opened.dataset.name,
-        _split_name(opened),
-        metrics=list(brain["metric"]),
-        test_images=len(_index(opened)),
-        repeats_averaged=_repeats_averaged(opened.sides(0)[1]),
-        subjects=str(opened.trials.subject),
-        setting=opened.config.recipe.setting,
-    )
-
-    other_data = _why_other_data(opened)
-    differences = []
-    for difference, metric in zip(matched["difference"], matched["compared_with"], strict=True):
-        reasons = [other_data, difference, *_why_another_quantity(metric, brain, gathered)]
-        differences.append("; ".join(filter(None, reasons)))
-
-    matched["difference"] = differences
-    matched["comparable"] = matched["difference"] == ""
-
-    table = matched.loc[:, list(_PUBLISHED_COLUMNS)]
-    return table.rename(columns={"compared_with": "metric"})
 
 
 def _split_name(opened: Run) -> str:
@@ -765,23 +639,3 @@ def _repeats_averaged(test: Trials) -> int | str:
         return int(repeats)
 
     return "all"
-
-
-def _why_another_quantity(metric: str, brain: pd.DataFrame, gathered: Evidence) -> list[str]:
-    """Why a score of this name is another quantity than the published one: checks M10 and M11."""
-    reasons = []
-    kind = kind_of(metric)
-
-    if gathered.golden is not None:
-        for name in changed_metrics(gathered.golden):
-            if kind_of(name) == kind:
-                reasons.append(f"{name} no longer gives its golden value (check M10)")
-                break
-
-    n = brain.loc[brain["metric"] == metric, "n"].to_numpy(float)
-    if kind == "fid" and len(n):
-        why = why_not_comparable(float(n[0]), gathered.n_features.get(extractor_name(space_of(metric))))
-        if why:
-            reasons.append(f"an FID of few is mostly bias ({why}; check M11)")
-
-    return reasons

@@ -24,7 +24,7 @@ from phosphene.recipes.base import Recipe
 from phosphene.recipes.corpora import GENERATORS, PICTURES, corpora_of
 from phosphene.reporting.near_copies import MAX_PAIRS, near_copy_sheet
 from phosphene.run import TEST, Run
-from phosphene.types import Trials, at_size, digest_of
+from phosphene.types import Stimuli, Trials, at_size, digest_of
 from phosphene.validity import (
     CycleEvidence,
     Evidence,
@@ -108,12 +108,12 @@ def evidence(
         targets=targets_of(opened, fitted, index, labels),
         is_random=draws_at_random(fitted[0]),
         other_kind=other_kind(opened),
-        golden=_golden(),
+        golden=golden_now(),
     )
 
 
 @lru_cache(maxsize=1)
-def _golden() -> Mapping[str, float]:
+def golden_now() -> Mapping[str, float]:
     """Once for each process: the metrics stay what they are while it runs."""
     return golden_values()
 
@@ -557,7 +557,7 @@ def _of_sibling_runs(opened: Run, look: ledger.LedgerEntry) -> dict[str, Any]:
 # -- what is written beside the verdicts -------------------------------------------------------------------------------
 
 
-def write_findings(opened: Run, gathered: Evidence, tables: RunFolder) -> None:
+def write_findings(stimuli: Stimuli, seed: int, gathered: Evidence, tables: RunFolder) -> None:
     """Write what checks S2, S3 and B5 found, item by item.
 
     - near_duplicates.csv and .png: pairs that S2 found
@@ -566,14 +566,16 @@ def write_findings(opened: Run, gathered: Evidence, tables: RunFolder) -> None:
 
     Parameters
     ----------
-    opened : Run
-        a run
+    stimuli : Stimuli
+        training and test, with their pictures
+    seed : int
+        of the run
     gathered : Evidence
         of its evaluation
     tables : RunFolder
         the folder written to
     """
-    rng = np.random.default_rng([opened.config.seed, _FINDINGS_STREAM])
+    rng = np.random.default_rng([seed, _FINDINGS_STREAM])
     pairs = near_pairs(gathered, rng)
     tables.write_table(pairs, "near_duplicates.csv")
     tables.write_table(nearest_in_training(gathered), "nearest.csv")
@@ -583,14 +585,14 @@ def write_findings(opened: Run, gathered: Evidence, tables: RunFolder) -> None:
         tables.write_table(bottleneck_curve(target).assign(space=target.space), "bottleneck.csv")
 
     if len(pairs):
-        test = _thumbnail_pictures(opened, list(pairs["test"]))
-        train = _thumbnail_pictures(opened, list(pairs["train"]))
+        test = _thumbnail_pictures(stimuli, list(pairs["test"]))
+        train = _thumbnail_pictures(stimuli, list(pairs["train"]))
         near_copy_sheet(test, train).save(tables.path / "near_duplicates.png")
 
 
-def _thumbnail_pictures(opened: Run, ids: Sequence[str]) -> np.ndarray:
+def _thumbnail_pictures(stimuli: Stimuli, ids: Sequence[str]) -> np.ndarray:
     """(n, h, w, c) uint8 pictures of the pairs that are drawn. A picture can be in several pairs, but stimuli are unique."""
     drawn = ids[:MAX_PAIRS]
     unique = list(dict.fromkeys(drawn))
     rows = [unique.index(stimulus) for stimulus in drawn]
-    return opened.stimuli.select(unique).pixels()[rows]
+    return stimuli.select(unique).pixels()[rows]

@@ -200,18 +200,35 @@ def summary(path: str | Path) -> str:
     if scores.empty:
         return f"{path} has no scores yet. Run: phosphene evaluate {path}"
 
-    lines = [f"{'metric':<40}{'brain':>8}  {'95 % interval':<17}{'chance':>8}{'p':>9}{'n':>6}  controls"]
-    for row in scores.loc[scores["input"] == "brain"].to_dict("records"):
-        metric = str(row["metric"])
-        if kind_of(metric) in HEADLINES:
-            lines.append(_summary_line(row, _control_values(scores, metric)))
-
+    lines = score_lines(scores)
     lines += ["", _conditions(run.manifest)]
     conclusions = run.evaluation(TEST) / "conclusions.txt"
     if conclusions.is_file():
         lines += ["", conclusions.read_text(encoding="utf-8").strip()]
 
     return "\n".join(lines)
+
+
+def score_lines(scores: pd.DataFrame) -> list[str]:
+    """The scores that matter most as lines of a small table, with controls.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        rows of scores.csv
+
+    Returns
+    -------
+    list of str
+        headings, and one line for each metric
+    """
+    lines = [f"{'metric':<40}{'brain':>8}  {'95 % interval':<17}{'chance':>8}{'p':>9}{'n':>6}  controls"]
+    for row in scores.loc[scores["input"] == "brain"].to_dict("records"):
+        metric = str(row["metric"])
+        if kind_of(metric) in HEADLINES:
+            lines.append(_summary_line(row, _control_values(scores, metric)))
+
+    return lines
 
 
 def _control_values(scores: pd.DataFrame, metric: str) -> str:

@@ -179,6 +179,30 @@ class ForeignCheckpoint:
         cache: dict[str, bytearray] = {}
         return {name: self._read(name, value, cache) for name, value in entry.items()}
 
+    def every_tensor(self) -> dict[str, torch.Tensor]:
+        """Every tensor at the top of the content, by its name; a single one that was saved alone has the name ``""``.
+
+        Returns
+        -------
+        dict[str, Tensor]
+            on the CPU, in their own precision; entries that are no tensors are left out
+
+        Raises
+        ------
+        ModelError
+            When their numbers are damaged.
+        """
+        entries: dict[str, ForeignTensor] = {}
+        if isinstance(self.content, ForeignTensor):
+            entries[""] = self.content
+        elif isinstance(self.content, Mapping):
+            for name, value in self.content.items():
+                if isinstance(value, ForeignTensor):
+                    entries[str(name)] = value
+
+        cache: dict[str, bytearray] = {}
+        return {name: self._read(name, value, cache) for name, value in entries.items()}
+
     # -- the two layouts -------------------------------------------------------------------------------------------
 
     def _open_zip(self, inert: Collection[str]) -> Any:

@@ -27,6 +27,8 @@
       training/                checkpoints of a stage being trained; gone when it is finished
       figures/  report.html
 
+A run of pictures that were made elsewhere (`phosphene score`) has no stages, and "elsewhere" as the origin in its manifest.
+
 INPUT is ``brain``, a control (see ``phosphene.flow.decoding``), a step on the way such as ``first_stage``, or
 ``seen``: the pictures shown. SPLIT is ``test``.
 """
@@ -53,6 +55,8 @@ from phosphene.io.run_tables import read_run_table, write_table
 
 LOCK = ".lock"
 SEEN = "seen"
+ELSEWHERE = "elsewhere"
+"""What the manifest calls the origin of pictures that no recipe of ours decoded."""
 
 
 @dataclass(frozen=True)
@@ -181,6 +185,11 @@ class RunFolder:
     def manifest(self) -> dict[str, Any]:
         """Contents of manifest.json. Raises ModelError when it cannot be read."""
         return read_json(self.path / "manifest.json")
+
+    @property
+    def is_from_elsewhere(self) -> bool:
+        """Whether its pictures were made elsewhere and only scored here: there is no recipe and no brain data."""
+        return self.manifest.get("origin") == ELSEWHERE
 
     @property
     def config(self) -> dict[str, Any]:

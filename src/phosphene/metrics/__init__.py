@@ -1,6 +1,6 @@
 """Scores that say what they are worth: interval, chance, null and sample size with every number.
 
-``score`` walks ``METRICS`` and returns a table; the parts below can be used alone. Pictures are (n, height, width,
+``compute_scores`` walks ``METRICS`` and returns a table; the parts below can be used alone. Pictures are (n, height, width,
 channels) from 0 to 1, similarity matrices have decoded items in rows and true items in columns.
 
 Functions of arrays:
@@ -27,7 +27,7 @@ metric               what is scored, what a score holds, what a ``Metric`` knows
 array_metrics        how those of pictures, latents and voxels are computed
 feature_metrics      how those of network features and of texts are computed
 catalogue            the table of metrics
-registry             metrics by name, those of other packages included; ``score``
+registry             metrics by name, those of other packages included; ``compute_scores``
 golden               values that each metric gives on a few pictures, so that a changed metric is noticed
 
 Comparisons:

@@ -17,7 +17,7 @@ from .perceptual import (
 from .pixel import grey, mse, pixcorr, pixcorr_variants
 from .public_extractors import PUBLIC_EXTRACTORS
 from .published import matching, published_rows
-from .registry import all_metrics, find_metric, kind_of, metric_of, score, score_at_published_size, space_of
+from .registry import all_metrics, compute_scores, find_metric, kind_of, metric_of, score_at_published_size, space_of
 from .resize import at_published_size, resized
 from .retrieval import batch_retrieval, combined, drawn_retrieval, ensemble_weights, retrieval_curve
 from .ssim import ssim_2d, ssim_columns, ssim_pairs
@@ -63,6 +63,7 @@ __all__ = [
     "combined",
     "compare_items",
     "comparisons",
+    "compute_scores",
     "confusion",
     "drawn_retrieval",
     "ensemble_weights",
@@ -102,7 +103,6 @@ __all__ = [
     "rank_matrix",
     "resized",
     "retrieval_curve",
-    "score",
     "score_at_published_size",
     "similarity",
     "space_of",

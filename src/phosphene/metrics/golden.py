@@ -20,7 +20,7 @@ import numpy as np
 
 from phosphene.metrics.category import PictureClassifier
 from phosphene.metrics.metric import OF_FEATURES, Decoded, Encoded, FeatureView
-from phosphene.metrics.registry import score
+from phosphene.metrics.registry import compute_scores
 from phosphene.metrics.zero_shot import Candidates
 
 RELATIVE = 1e-3
@@ -54,7 +54,7 @@ def golden_scenes() -> np.ndarray:
 
 def golden_values() -> dict[str, float]:
     """Metric to its value as computed now, in the order of the table of metrics."""
-    found = score(*_items(), n_draws=100, n_permutations=1)
+    found = compute_scores(*_items(), n_draws=100, n_permutations=1)
     return {s.metric: float(s.value) for s in found.scores}
 
 

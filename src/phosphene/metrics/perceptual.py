@@ -3,7 +3,7 @@
 >>> extractors = feature_extractors_for("insilico-nsd")                              # doctest: +SKIP
 >>> true_features = [extract_features(x, true) for x in extractors]     # once       # doctest: +SKIP
 >>> views = feature_views(true_features, decoded)                                    # doctest: +SKIP
->>> score(Decoded(ids, decoded, true, feature_views=views))                          # doctest: +SKIP
+>>> compute_scores(Decoded(ids, decoded, true, feature_views=views))                          # doctest: +SKIP
 
 A score by a network's features is only as good as the network, and flatters a recipe that was trained towards the same
 one: read it together with the score of another network, and with the controls.
@@ -25,6 +25,8 @@ from phosphene.metrics.metric import OF_FEATURES, FeatureView
 from phosphene.metrics.pixel import as_pictures
 from phosphene.metrics.public_extractors import PUBLIC_EXTRACTORS
 
+PHOTOGRAPHS = "photographs"
+"""Name by which pictures of no known data set are given to the networks of photographs."""
 _SIDE = 32  # pixels, of every network of the zoo
 _BATCH = 500
 
@@ -152,7 +154,7 @@ def _in_zoo(network: str) -> bool:
 
 FEATURE_EXTRACTORS: Mapping[str, Sequence[Callable[[], FeatureExtractor]]] = {
     "insilico": (LabClipExtractor, SceneExtractor),
-    **dict.fromkeys(("nsd", "bold5000", "god", "hcp"), tuple(PUBLIC_EXTRACTORS.values())),
+    **dict.fromkeys(("nsd", "bold5000", "god", "hcp", PHOTOGRAPHS), tuple(PUBLIC_EXTRACTORS.values())),
 }
 """First part of a data set's name to what makes its feature extractors."""
 

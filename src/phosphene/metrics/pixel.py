@@ -1,49 +1,62 @@
 """Scores of decoded pictures on their pixels: PixCorr and MSE. SSIM has its own file.
 
-Pictures are float32, 0 to 1, (n, height, width, channels) with one or three channels. Every function returns one value
+Pictures are float32, 0 to 1, (n, height, width, channels) with one or three channels; tensors of torch, 8-bit integers of 0-255
+and channels in front are taken as well. Every function returns one value
 per picture; a value that is not defined (a constant picture has no correlation) is NaN here, and is counted as chance
 and listed by ``phosphene.metrics.metric``.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from phosphene.errors import DataError
 from phosphene.metrics.correlation import paired_correlation
+from phosphene.types.tensors import tensor_values
 
 LUMINANCE = np.array([0.2125, 0.7154, 0.0721])  # red, green, blue; ITU-R BT.709, as scikit-image's rgb2gray
 
 
-def as_pictures(pictures: np.ndarray, name: str = "pictures") -> np.ndarray:
-    """The array as (n, height, width, channels), after checking shape and range.
+def as_pictures(pictures: Any, name: str = "pictures") -> np.ndarray:
+    """The array as (n, height, width, channels), 0 to 1, after checking shape and range.
 
     Parameters
     ----------
-    pictures : ndarray of shape (n, height, width) or (n, height, width, 1 or 3)
-        0 to 1; NaN is let through
+    pictures : ndarray or Tensor of shape (n, height, width), (n, height, width, 1 or 3) or (n, 1 or 3, height, width)
+        0 to 1, or uint8 of 0 to 255; NaN is let through
     name : str, default "pictures"
         what to call the array in an error
 
     Returns
     -------
     ndarray of shape (n, height, width, channels)
-        a view
+        a view; a float32 copy of uint8
 
     Raises
     ------
     DataError
         For another shape, or values outside 0 to 1 (by more than 0.001).
     """
-    pictures = np.asanyarray(pictures)
+    if not isinstance(pictures, np.ndarray):
+        pictures = tensor_values(pictures)
+
     if pictures.ndim == 3:
         pictures = pictures[..., None]
 
+    # Channels in front, as torch has them; where both could be meant they stand last, as everywhere here.
+    if pictures.ndim == 4 and pictures.shape[-1] not in (1, 3) and pictures.shape[1] in (1, 3):
+        pictures = np.moveaxis(pictures, 1, -1)
+
     if pictures.ndim != 4 or pictures.shape[-1] not in (1, 3) or pictures.dtype.kind not in "fiub":
         raise DataError(
-            f"{name} should be real numbers of shape (n, height, width, 1 or 3), but came as {pictures.dtype} of shape "
-            f"{pictures.shape}; put channels last and drop transparency."
+            f"{name} should be real numbers of shape (n, height, width, 1 or 3) or (n, 1 or 3, height, width), but came as "
+            f"{pictures.dtype} of shape {pictures.shape}; give 1 or 3 channels, without transparency."
         )
+
+    if pictures.dtype == np.uint8:  # the one type whose range is certain
+        return pictures.astype(np.float32) / np.float32(255)
 
     if not pictures.size:
         return pictures
@@ -66,7 +79,7 @@ def as_pictures(pictures: np.ndarray, name: str = "pictures") -> np.ndarray:
     return pictures
 
 
-def as_pairs(decoded: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def as_pairs(decoded: Any, true: Any) -> tuple[np.ndarray, np.ndarray]:
     """Both arrays as pictures of one shape.
 
     Parameters
@@ -97,7 +110,7 @@ def as_pairs(decoded: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndar
     return decoded, true
 
 
-def grey(pictures: np.ndarray) -> np.ndarray:
+def grey(pictures: Any) -> np.ndarray:
     """Luminance, 0.2125 R + 0.7154 G + 0.0721 B; one channel is taken as it is.
 
     Parameters
@@ -127,7 +140,7 @@ def grey(pictures: np.ndarray) -> np.ndarray:
     return pictures @ LUMINANCE.astype(dtype)  # (n, height, width)
 
 
-def pixcorr(decoded: np.ndarray, true: np.ndarray) -> np.ndarray:
+def pixcorr(decoded: Any, true: Any) -> np.ndarray:
     """Pearson r between a decoded picture and the true one, over all pixels and channels, per picture.
 
         r = sum_p (x_p - mean x) (y_p - mean y) / (|x - mean x| |y - mean y|)
@@ -136,8 +149,8 @@ def pixcorr(decoded: np.ndarray, true: np.ndarray) -> np.ndarray:
 
     Parameters
     ----------
-    decoded, true : ndarray of shape (n, height, width, channels)
-        0 to 1
+    decoded, true : ndarray or Tensor of shape (n, height, width, channels)
+        0 to 1, see ``as_pictures``
 
     Returns
     -------
@@ -158,13 +171,13 @@ def pixcorr(decoded: np.ndarray, true: np.ndarray) -> np.ndarray:
     return paired_correlation(decoded.reshape(len(decoded), -1), true.reshape(len(true), -1))
 
 
-def pixcorr_variants(decoded: np.ndarray, true: np.ndarray) -> dict[str, float]:
+def pixcorr_variants(decoded: Any, true: Any) -> dict[str, float]:
     """The averages in use under the name of pixel correlation, side by side.
 
     Parameters
     ----------
-    decoded, true : ndarray of shape (n, height, width, channels)
-        0 to 1
+    decoded, true : ndarray or Tensor of shape (n, height, width, channels)
+        0 to 1, see ``as_pictures``
 
     Returns
     -------
@@ -193,15 +206,15 @@ def pixcorr_variants(decoded: np.ndarray, true: np.ndarray) -> dict[str, float]:
     }
 
 
-def mse(decoded: np.ndarray, true: np.ndarray) -> np.ndarray:
+def mse(decoded: Any, true: Any) -> np.ndarray:
     """Mean squared difference over all pixels and channels, per picture.
 
         mse = mean_p (x_p - y_p)^2
 
     Parameters
     ----------
-    decoded, true : ndarray of shape (n, height, width, channels)
-        0 to 1
+    decoded, true : ndarray or Tensor of shape (n, height, width, channels)
+        0 to 1, see ``as_pictures``
 
     Returns
     -------

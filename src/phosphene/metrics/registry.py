@@ -1,4 +1,4 @@
-"""Metrics by name, those of other packages included, and ``score``, which computes every one that applies.
+"""Metrics by name, those of other packages included, and ``compute_scores``, which computes every one that applies.
 
 Another package adds metrics by the entry point ``phosphene.metrics``, each a `Metric` or a list of them; a script adds one
 to ``METRICS``. Whoever needs to know what a name in ``scores.csv`` means asks `metric_of` or `kind_of` and never takes the
@@ -31,7 +31,7 @@ AT_PUBLISHED_SIZE = ("pixcorr", "ssim.2d", "ssim.columns")
 
 
 class DrawSettings(TypedDict, total=False):
-    """How a score is drawn: settings that `score` and `score_at_published_size` share."""
+    """How a score is drawn: settings that `compute_scores` and `score_at_published_size` share."""
 
     seed: int
     n_draws: int
@@ -248,7 +248,7 @@ def space_of(name: str) -> str:
     return parts.get("space", "")
 
 
-def score(
+def compute_scores(
     decoded: Decoded | None = None,
     encoded: Encoded | None = None,
     *,
@@ -286,7 +286,7 @@ def score(
     --------
     >>> rng = np.random.default_rng(0)
     >>> true = rng.random((6, 12, 12, 1))
-    >>> score(Decoded(np.arange(6), true, true), metrics=["two_way.pixels"])["two_way.pixels"].value
+    >>> compute_scores(Decoded(np.arange(6), true, true), metrics=["two_way.pixels"])["two_way.pixels"].value
     1.0
     """
     evaluation = Evaluation(decoded, encoded, seed=seed, n_draws=n_draws, n_permutations=n_permutations)
@@ -324,7 +324,7 @@ def score_at_published_size(decoded: Decoded, **draws: Unpack[DrawSettings]) -> 
     decoded : Decoded
         with pictures; of nothing else in it a score is made
     **draws : int
-        `seed`, `n_draws`, `n_permutations` as `score` takes them
+        `seed`, `n_draws`, `n_permutations` as `compute_scores` takes them
 
     Returns
     -------
@@ -342,7 +342,7 @@ def score_at_published_size(decoded: Decoded, **draws: Unpack[DrawSettings]) -> 
         at_published_size(true_images),
         exchangeable=decoded.exchangeable,
     )
-    found = score(small, metrics=AT_PUBLISHED_SIZE, **draws)
+    found = compute_scores(small, metrics=AT_PUBLISHED_SIZE, **draws)
 
     scores = [replace(s, metric=s.metric + RESIZED) for s in found.scores]
     skipped = [replace(s, metric=s.metric + RESIZED) for s in found.skipped]

@@ -283,7 +283,7 @@ def noise_ceiling(betas: np.ndarray, stimuli: np.ndarray | None = None, n_averag
     return Ceiling(ncsnr, variance, unclipped)
 
 
-def reliable_voxels(betas: np.ndarray, stimuli: np.ndarray, level: float = 0.01) -> np.ndarray:
+def voxels_with_signal(betas: np.ndarray, stimuli: np.ndarray, level: float = 0.01) -> np.ndarray:
     """Voxels that answer alike to repeats of a stimulus, by an F test of one-way analysis of variance.
 
     Parameters

@@ -12,7 +12,7 @@ from phosphene.metrics.registry import kind_of, metric_of, space_of
 from phosphene.reporting.wording import capital
 from phosphene.types.identity import listed
 from phosphene.validity import compare
-from phosphene.validity.check import rows_where
+from phosphene.validity.check import UNKNOWN_OUTSIDE, rows_where
 
 CONTROL_NAMES = {
     "category": "the category-only decoder",
@@ -268,6 +268,9 @@ def _transductive(scores: pd.DataFrame, verdicts: pd.DataFrame | None) -> str:
     if verdict == "flag":
         return reason
 
+    if verdict == UNKNOWN_OUTSIDE:
+        return "Transductive step: cannot be known from outside, as nobody here saw what the decoder was handed."
+
     if verdict == "fail" or "fail" in behaviour:
         return "Transductive step: more than a response enters a decoded picture, as the failed checks say."
 
@@ -338,5 +341,9 @@ def _rest(verdicts: pd.DataFrame | None) -> list[str]:
 
     if open_ids:
         sentences.append(f"Not tested: {', '.join(open_ids)}.")
+
+    unknown_ids = rows_where(verdicts, verdict=UNKNOWN_OUTSIDE)["id"].tolist()
+    if unknown_ids:
+        sentences.append(f"Cannot be known from outside: {', '.join(unknown_ids)}.")
 
     return sentences

@@ -16,7 +16,7 @@ from phosphene.data.privacy import telling_names
 from phosphene.errors import PhospheneError, PhospheneWarning
 from phosphene.io.config import flatten
 from phosphene.io.reading import open_npy
-from phosphene.io.run_folder import RunFolder, read_json
+from phosphene.io.run_folder import ELSEWHERE, RunFolder, read_json
 from phosphene.io.seals import broken_seals
 from phosphene.reporting.plain_words import HIDDEN, VERDICTS, is_secret, metric_words
 from phosphene.reporting.rows import rows_at
@@ -392,6 +392,11 @@ class Contents:
                 PhospheneWarning,
                 stacklevel=2,
             )
+
+    @property
+    def is_from_elsewhere(self) -> bool:
+        """Whether its pictures were made elsewhere and only scored here."""
+        return self.manifest.get("origin") == ELSEWHERE
 
     @property
     def seed(self) -> int:

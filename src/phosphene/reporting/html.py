@@ -39,6 +39,7 @@ from phosphene.reporting.run_comparison import check_comparable, comparison
 from phosphene.reporting.run_figures import ENCODING, Drawn, draw_all, figure_values, near_copies, save_all
 from phosphene.reporting.tables import published_table, score_table
 from phosphene.run import Run
+from phosphene.validity.check import UNKNOWN_OUTSIDE
 
 __all__ = ["RunLike", "render", "report"]
 
@@ -291,7 +292,7 @@ def _verdicts(contents: Contents) -> dict[str, Any]:
         verdict = str(row["verdict"])
         with_verdict.setdefault(verdict, []).append(row)
 
-        if verdict in ("not applicable", "not tested"):
+        if verdict in ("not applicable", "not tested", UNKNOWN_OUTSIDE):
             idle.append(row)
         else:
             reached.append(row)
@@ -305,6 +306,7 @@ def _verdicts(contents: Contents) -> dict[str, Any]:
     return {
         "validity": reached,
         "idle": idle,
+        "idle_words": " or ".join(verdict for verdict in VERDICTS if any(row["verdict"] == verdict for row in idle)),
         "flags": with_verdict["flag"],
         "urgent": with_verdict["fail"],
         "counts": counts,
@@ -342,6 +344,12 @@ def _explained(scores: Mapping[str, Any]) -> list[tuple[str, str, list[str]]]:
 def _lede(contents: Contents) -> str:
     """One sentence that says what this run is."""
     identity = contents.identity
+    if contents.is_from_elsewhere:
+        return (
+            f"{whole(contents.n_pictures)} pictures that were made elsewhere, beside what was seen. Nothing is known here of the "
+            "decoder, its training or the brain: only what pictures themselves tell was scored and checked."
+        )
+
     voxels = "the responses"
     if identity["n_voxels"]:
         voxels = f"{whole(identity['n_voxels'])} voxels"
@@ -394,6 +402,12 @@ def _encodes(kind: str) -> bool:
 def _missing(contents: Contents) -> list[tuple[str, str]]:
     """(what is not there, the command that makes it)."""
     gaps = []
+    if contents.is_from_elsewhere:
+        if contents.scores.empty:
+            gaps.append(("Nothing was scored to the end.", "run the same `phosphene score` command again"))
+
+        return gaps
+
     if contents.identity["state"] == "fitting":
         gaps.append(("The fit is not finished.", "run the same `phosphene fit` command again; it goes on"))
 

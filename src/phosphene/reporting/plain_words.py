@@ -28,6 +28,7 @@ VERDICTS = {
     "pass": ("pass", "✓"),
     "not applicable": ("none", "–"),
     "not tested": ("none", "○"),
+    "cannot be known from outside": ("none", "?"),
 }
 """Verdict to (CSS class, sign), most urgent first."""
 

@@ -9,7 +9,7 @@ chance, nulls, intervals, gallery sizes, ceilings, false discovery rate).
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 
@@ -44,6 +44,7 @@ from phosphene.validity.brain import (
     variety_of,
 )
 from phosphene.validity.check import (
+    UNKNOWN_OUTSIDE,
     VERDICT_COLUMNS,
     Check,
     CheckResult,
@@ -70,7 +71,8 @@ from phosphene.validity.leakage import (
 )
 from phosphene.validity.likeness import Likeness, difference_hashes, thumbnails
 from phosphene.validity.measure import fid_of_few, generator_noise, metric_identity, why_not_comparable
-from phosphene.validity.memorising import memorising
+from phosphene.validity.memorised import memorising
+from phosphene.validity.outside import Brought, as_seen_outside, missing_outside
 from phosphene.validity.split import (
     cluster_disjoint,
     dropped_trials,
@@ -89,7 +91,9 @@ from phosphene.validity.split import (
 
 __all__ = [
     "CHECKS",
+    "UNKNOWN_OUTSIDE",
     "VERDICT_COLUMNS",
+    "Brought",
     "Check",
     "CheckResult",
     "CycleEvidence",
@@ -200,6 +204,7 @@ def run_checks(
     only: Iterable[str] | None = None,
     waivers: Mapping[str, str] | None = None,
     seed: int = 0,
+    at_hand: Collection[Brought] | None = None,
 ) -> list[Verdict]:
     """Run every check on the evidence at hand.
 
@@ -213,6 +218,9 @@ def run_checks(
         check id -> who waives it and why
     seed : int, default 0
         of the checks that draw rows or permutations; each has its own stream
+    at_hand : collection of {"training", "samples", "controls"}, optional
+        that the pictures were made elsewhere, and what came with them: checks that need more answer "cannot be known from
+        outside"; by default they are those of a recipe of ours
 
     Returns
     -------
@@ -246,6 +254,18 @@ def run_checks(
 
         # A stream for each check, so that running one alone, or adding one, changes no other verdict.
         rng = np.random.default_rng([seed, zlib.crc32(check.id.encode())])
-        verdicts.append(run_check(check, evidence, rng))
+        if at_hand is None:
+            verdicts.append(run_check(check, evidence, rng))
+        else:
+            verdicts.append(_from_outside(check, evidence, rng, at_hand))
 
     return waive(verdicts, waivers or {}, CHECKS)
+
+
+def _from_outside(check: Check, evidence: Evidence, rng: np.random.Generator, at_hand: Collection[Brought]) -> Verdict:
+    """The verdict of one check on pictures that were made elsewhere."""
+    missing = missing_outside(check, at_hand)
+    if missing is not None:
+        return Verdict(check.id, missing.verdict, missing.value, missing.reason, details=missing.details)
+
+    return as_seen_outside(check, run_check(check, evidence, rng))

@@ -17,12 +17,13 @@ from phosphene.validity.likeness import small_areas
 SIDE = 32
 """Pixels of the side of the grey copies that are compared."""
 
-LEAST = 0.93
+LEAST = 0.95
 """Correlation below which no pair is a copy, however different training pictures are."""
 
-_MARGIN = 0.01  # above what training pictures have to their nearest neighbour in training
+_SPREADS = 4.5  # robust standard deviations above the middle of nearest neighbours in training, as artanh
+_FEWEST = 10  # training pictures, of fewer of which no spread is taken
+_BAR_OF_FEW = 0.97
 _COMPARED = 12  # pixels of the side of a view
-_PERCENTILE = 99.9
 _MOST = 400  # training pictures whose nearest neighbours set the bar
 _BLOCK = 256  # test pictures at a time
 _CENTRED = (1.0, 0.95, 0.9, 0.85, 0.8)  # shares of the side that are cut out
@@ -67,9 +68,8 @@ def grey_copies(pictures: np.ndarray) -> np.ndarray:
 def altered_copies(test: np.ndarray, train: np.ndarray, rng: np.random.Generator) -> list[AlteredCopy]:
     """Pairs of which one picture is an altered copy of the other.
 
-    The bar is the 99.9th percentile of what training pictures have to their nearest neighbour in training by the same
-    comparison, and a little more; at least `LEAST`. Training pictures that are copies of each other do not raise it: pairs that
-    stand far above all others are left out.
+    The bar lies 4.5 robust standard deviations above the middle of what training pictures have to their nearest neighbour in
+    training by the same comparison, at least at `LEAST`. Copies inside training, up to a quarter of it, do not raise it.
 
     Parameters
     ----------
@@ -104,17 +104,15 @@ def altered_copies(test: np.ndarray, train: np.ndarray, rng: np.random.Generator
 
 
 def _bar(values: np.ndarray) -> float:
-    known = np.sort(values[np.isfinite(values)])
-    if len(known) < 10:
-        return max(LEAST, 0.97)
+    """Above it lies no nearest neighbour as training pictures have them; median and spread leave copies among them out."""
+    known = values[np.isfinite(values)]
+    if len(known) < _FEWEST:
+        return _BAR_OF_FEW
 
-    # Copies inside training stand apart from all others: what lies above the widest gap near the top is taken for such.
-    top = known[int(0.5 * len(known)) :]
-    gaps = np.diff(top)
-    if len(gaps) and gaps.max() > 0.05 and top[gaps.argmax() + 1] > LEAST:
-        known = known[known <= top[gaps.argmax()]]
-
-    return min(0.995, max(LEAST, float(np.percentile(known, _PERCENTILE)) + _MARGIN))
+    scale = np.arctanh(np.clip(known, -0.999, 0.9999))  # correlations near 1 lie as far apart as others
+    middle = np.median(scale)
+    spread = 1.4826 * np.median(np.abs(scale - middle))
+    return min(0.995, max(LEAST, float(np.tanh(middle + _SPREADS * spread))))
 
 
 def _nearest(

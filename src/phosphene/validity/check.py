@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from phosphene.validity.likeness import Likeness
 
 T = TypeVar("T")
-Answer = Literal["pass", "flag", "fail", "not applicable", "not tested"]
+Answer = Literal["pass", "flag", "fail", "not applicable", "not tested", "cannot be known from outside"]
+UNKNOWN_OUTSIDE: Answer = "cannot be known from outside"
+"""Answer of a check that needs the recipe or its data, about pictures that were made elsewhere."""
 VERDICT_COLUMNS = ("id", "verdict", "value", "reason")
 NOTHING = float("nan")  # the value of a finding that has no number
 
@@ -28,7 +30,7 @@ class CheckResult:
 
     Attributes
     ----------
-    verdict : {"pass", "flag", "fail", "not applicable", "not tested"}
+    verdict : {"pass", "flag", "fail", "not applicable", "not tested", "cannot be known from outside"}
         the answer
     value : float
         the number behind it, NaN where there is none
@@ -140,6 +142,24 @@ def not_tested(reason: str, **details: Any) -> CheckResult:
     return CheckResult("not tested", NOTHING, reason, details)
 
 
+def unknown_outside(reason: str, **details: Any) -> CheckResult:
+    """Nobody can tell from pictures that were made elsewhere.
+
+    Parameters
+    ----------
+    reason : str
+        one sentence
+    **details : Any
+        the same as data
+
+    Returns
+    -------
+    CheckResult
+        ``cannot be known from outside``, without a number
+    """
+    return CheckResult(UNKNOWN_OUTSIDE, NOTHING, reason, details)
+
+
 @dataclass(frozen=True)
 class Verdict:
     """Answer of one check.
@@ -148,8 +168,8 @@ class Verdict:
     ----------
     id : str
         of the check, such as ``S1``
-    verdict : {"pass", "flag", "fail", "not applicable", "not tested"}
-        ``pass``, ``flag``, ``fail``, ``not applicable`` or ``not tested``
+    verdict : {"pass", "flag", "fail", "not applicable", "not tested", "cannot be known from outside"}
+        the answer; the last is about pictures that were made elsewhere
     value : float
         the number behind it, NaN where there is none
     reason : str

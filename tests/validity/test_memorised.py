@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from phosphene.validity import DecodingTarget, Evidence, run_checks
-from phosphene.validity.memorising import share_nearer_to_training
+from phosphene.validity.memorised import share_nearer_to_training
 
 
 @pytest.fixture
