@@ -15,13 +15,12 @@ brain <-> latent <-> image. Every published system is some choice for each arrow
     flow       the verbs on a run folder: fit, decode, encode, evaluate
 
     >>> import phosphene
-    >>> values = {"data.name": "insilico", "data.options": {"size": "small"}}
-    >>> config, origins = phosphene.configure("linear", [("mine", values)])
-    >>> run = phosphene.fit(config, "runs/mine")
+    >>> run = phosphene.fit("linear", "runs/mine", data="insilico", values={"data.options": {"size": "small"}})
     >>> pictures = phosphene.decode(run)
     >>> responses = phosphene.encode(run)
     >>> scores = phosphene.evaluate(run)
     >>> page = phosphene.report(run)
+    >>> table = phosphene.score("seen", "decoded")  # doctest: +SKIP
 
 A verb is a function, a noun is a folder. Names are imported when they are first used, so that importing phosphene loads
 nothing heavy; ``__init__.pyi`` says where each comes from.

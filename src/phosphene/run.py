@@ -575,3 +575,34 @@ def open_run(path: str | Path, root: str | None = None) -> Run:
 
     config, _ = configure(kind, layers)
     return Run(folder, config)
+
+
+RunLike = Run | RunFolder | str | Path
+"""A run as `fit` returns it, or its folder."""
+
+
+def as_run(run: RunLike) -> Run:
+    """A run, whether it is open already or only its folder is named.
+
+    Parameters
+    ----------
+    run : Run or RunFolder or str or Path
+        as every verb takes it
+
+    Returns
+    -------
+    Run
+        the same where it is open
+
+    Raises
+    ------
+    ModelError
+        When the folder holds no run.
+    """
+    if isinstance(run, Run):
+        return run
+
+    if isinstance(run, RunFolder):
+        return open_run(run.path)
+
+    return open_run(run)

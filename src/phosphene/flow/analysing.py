@@ -29,7 +29,7 @@ from phosphene.io.progress import Progress
 from phosphene.io.run_folder import RunFolder
 from phosphene.reporting import drawing
 from phosphene.reporting.presentation import Presentation, present
-from phosphene.run import Run
+from phosphene.run import Run, RunLike, as_run
 
 
 class Answer(NamedTuple):
@@ -48,7 +48,7 @@ class Answer(NamedTuple):
 
 
 def analyse(
-    opened: Run,
+    opened: RunLike,
     name: str,
     options: Mapping[str, Any] | None = None,
     *,
@@ -59,8 +59,8 @@ def analyse(
 
     Parameters
     ----------
-    opened : Run
-        a fitted run
+    opened : Run or RunFolder or str or Path
+        a fitted run, or its folder
     name : str
         one of ``phosphene.analysis.ANALYSES``
     options : mapping of str to Any, optional
@@ -85,6 +85,7 @@ def analyse(
     >>> import phosphene
     >>> print(phosphene.analyse(phosphene.open_run("runs/demo"), "reliability").summary)       # doctest: +SKIP
     """
+    opened = as_run(opened)
     cls = analysis(name)
     values, _ = resolve_layers(cls.options_class, [("options", options or {})])
     kind = opened.config.recipe.kind

@@ -29,7 +29,7 @@ from phosphene.io.run_tables import write_table
 from phosphene.io.seals import seal_folder
 from phosphene.metrics.category import CategoryOnlyDecoder
 from phosphene.recipes.base import Recipe
-from phosphene.run import TEST, Run
+from phosphene.run import TEST, Run, RunLike, as_run
 from phosphene.types import Images, Stimuli, Trials
 
 CONTROLS = ("shuffled", "noise", "mean", "category", "truth")
@@ -50,7 +50,7 @@ _STREAM = 7  # of random numbers, so that a control shares none with the recipe,
 
 
 def decode(
-    opened: Run,
+    opened: RunLike,
     *,
     controls: Sequence[str] = CONTROLS,
     samples: int | None = None,
@@ -62,8 +62,8 @@ def decode(
 
     Parameters
     ----------
-    opened : Run
-        a fitted run
+    opened : Run or RunFolder or str or Path
+        a fitted run, or its folder
     controls : sequence of str, optional
         any of
 
@@ -92,6 +92,7 @@ def decode(
     ModelError
         When the run is not fitted to the end, or the recipe looks up the name of a test item.
     """
+    opened = as_run(opened)
     progress = progress or Progress(quiet=True)
     if samples is not None and samples < 1:
         raise ConfigError(f"at least 1 sample must be decoded, but {samples} were asked for.")
@@ -341,7 +342,7 @@ def _write_folds(
     )
 
 
-def encode(opened: Run, *, progress: Progress | None = None) -> RunFolder:
+def encode(opened: RunLike, *, progress: Progress | None = None) -> RunFolder:
     """Predict the responses to the test pictures, and lay the measured ones (repeats averaged) beside them.
 
     The recipe gets pictures and captions in random order, under names that are made up.
@@ -351,8 +352,8 @@ def encode(opened: Run, *, progress: Progress | None = None) -> RunFolder:
 
     Parameters
     ----------
-    opened : Run
-        a fitted run
+    opened : Run or RunFolder or str or Path
+        a fitted run, or its folder
     progress : Progress, optional
         where progress is shown
 
@@ -368,6 +369,7 @@ def encode(opened: Run, *, progress: Progress | None = None) -> RunFolder:
     ModelError
         When the run is not fitted to the end.
     """
+    opened = as_run(opened)
     progress = progress or Progress(quiet=True)
     opened.verify()
     predicted = []

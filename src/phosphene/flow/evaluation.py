@@ -47,7 +47,7 @@ from phosphene.metrics.voxelwise import (
 from phosphene.metrics.zero_shot import Candidates, candidates_from, confusion, templates_for
 from phosphene.recipes.base import Recipe
 from phosphene.reporting.conclusion import conclude
-from phosphene.run import TEST, Run
+from phosphene.run import TEST, Run, RunLike, as_run
 from phosphene.types import Trials, at_size, digest_of
 from phosphene.validity import Evidence, picture_digests, run_checks
 
@@ -57,7 +57,7 @@ _RELIABLE_STREAM = 15  # of random numbers of the run's seed
 
 
 def evaluate(
-    opened: Run,
+    opened: RunLike,
     *,
     waivers: Mapping[str, str] | None = None,
     progress: Progress | None = None,
@@ -71,8 +71,8 @@ def evaluate(
 
     Parameters
     ----------
-    opened : Run
-        a run of which something was decoded
+    opened : Run or RunFolder or str or Path
+        a run of which something was decoded, or its folder
     waivers : mapping of str to str, optional
         check id to who goes on in spite of it, and why; printed in the report
     progress : Progress, optional
@@ -92,6 +92,7 @@ def evaluate(
     ModelError
         When nothing was decoded yet.
     """
+    opened = as_run(opened)
     progress = progress or Progress(quiet=True)
     run = opened.folder
     setting = opened.config.recipe.setting

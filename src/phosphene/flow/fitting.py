@@ -13,6 +13,7 @@ import pandas as pd
 
 from phosphene import recipes
 from phosphene._version import __version__
+from phosphene.data.registry import split_spec
 from phosphene.errors import ConfigError
 from phosphene.flow.forecast import Forecast, forecast, text_of, write_beside
 from phosphene.io import atomic, memory
@@ -22,7 +23,7 @@ from phosphene.io.progress import Progress
 from phosphene.io.ranks import is_first
 from phosphene.io.run_folder import RunFolder
 from phosphene.io.stages import StageStore
-from phosphene.run import Run, RunConfig
+from phosphene.run import Run, RunConfig, configure
 from phosphene.types import Split
 
 _FIRST_FILES = ("config.yaml", "origins.csv", "splits.csv")
@@ -30,9 +31,11 @@ _FIRST_FILES = ("config.yaml", "origins.csv", "splits.csv")
 
 
 def fit(
-    config: RunConfig,
+    config: RunConfig | str,
     out: str | Path,
     *,
+    data: str | None = None,
+    values: Mapping[str, Any] | None = None,
     origins: Mapping[str, str] | None = None,
     progress: Progress | None = None,
     pool: Path | None = None,
@@ -45,10 +48,14 @@ def fit(
 
     Parameters
     ----------
-    config : RunConfig
-        everything the run is told
+    config : RunConfig or str
+        everything the run is told; or the name of a recipe, with `data` and `values`
     out : str or Path
         its folder
+    data : str, optional
+        NAME or NAME:SUBJECT of a data set, or a path; of a recipe that is named
+    values : mapping of str to Any, optional
+        values of the configuration by dotted key, such as ``split`` or ``recipe.curve.kind``; of a recipe that is named
     origins : mapping of str to str, optional
         where each value came from
     progress : Progress, optional
@@ -66,10 +73,17 @@ def fit(
     Raises
     ------
     ConfigError
-        When the folder holds a run of another configuration or other data.
+        When the folder holds a run of another configuration or other data, or a value cannot be used.
     MachineError
         When the responses do not fit into memory, or a device is asked for that is not there.
     """
+    if isinstance(config, str):
+        config, origins = _configured(config, data, values or {})
+    elif data is not None or values:
+        raise ConfigError(
+            "data and values belong to a recipe that is named, but a whole configuration was given; change that."
+        )
+
     device()  # asked for in the environment, and not there: say so before any work
     progress = progress or Progress(quiet=True)
     opened = Run(RunFolder(Path(out)), config)
@@ -102,6 +116,23 @@ def fit(
                 write_beside(opened, predicted)
 
     return opened
+
+
+def _configured(recipe: str, data: str | None, values: Mapping[str, Any]) -> tuple[RunConfig, dict[str, str]]:
+    """The configuration of a recipe by its name, and where each value came from."""
+    asked = dict(values)
+    if data is not None:
+        name, subject = split_spec(data)
+        asked["data.name"] = name
+        if subject is not None:
+            asked["data.subject"] = subject
+
+    if "data.name" not in asked and "data" not in asked:
+        raise ConfigError(
+            f"a fit of '{recipe}' needs data: give data='insilico', the name of another data set, or a path."
+        )
+
+    return configure(recipe, [("arguments", asked)])
 
 
 def _fit_fold(opened: Run, fold: int, progress: Progress, pool: Path | None, *, is_writer: bool) -> None:

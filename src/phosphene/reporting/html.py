@@ -38,13 +38,11 @@ from phosphene.reporting.plain_words import (
 from phosphene.reporting.run_comparison import check_comparable, comparison
 from phosphene.reporting.run_figures import ENCODING, Drawn, draw_all, figure_values, near_copies, save_all
 from phosphene.reporting.tables import published_table, score_table
-from phosphene.run import Run
+from phosphene.run import Run, RunLike
 from phosphene.validity.check import UNKNOWN_OUTSIDE
 
 __all__ = ["RunLike", "render", "report"]
 
-RunLike = Run | RunFolder | str | Path
-"""A run as `fit` returns it, or its folder."""
 _MAX_ROWS = 400  # of the manifest
 _SECTIONS = {
     "pictures": ("Pictures", "plates"),

@@ -168,10 +168,19 @@ def comparison(runs: Sequence[Contents]) -> dict[str, Any]:
 
 def _notes(runs: Sequence[Contents]) -> list[str]:
     notes = []
-    if len({c.manifest.get("data_digest") for c in runs}) > 1:
+    ours = [contents for contents in runs if not contents.is_from_elsewhere]
+    elsewhere = [contents.name for contents in runs if contents.is_from_elsewhere]
+
+    if elsewhere:
+        was = "was" if len(elsewhere) == 1 else "were"
+        notes.append(
+            f"{', '.join(elsewhere)} {was} made elsewhere: from which responses, and with what its decoder saw, cannot be known."
+        )
+
+    if len({c.manifest.get("data_digest") for c in ours}) > 1:
         notes.append("The runs use different responses (another person, ROI or preparation) to the same pictures.")
 
-    if len({c.identity["setting"] for c in runs}) > 1:
+    if len({c.identity["setting"] for c in ours}) > 1:
         notes.append("The runs differ in setting: a relaxed one has seen test responses, a strict one has not.")
 
     return notes
