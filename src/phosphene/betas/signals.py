@@ -117,7 +117,8 @@ def signal_levels(runs: Sequence[BoldRun], *, percent: bool) -> SignalLevels:
     if percent and with_mean and without_mean:
         raise DataError(
             f"{_named(without_mean)} without a mean (it was removed, or the series were standardised), but {_named(with_mean)} "
-            "with it, so their betas would be in different units. Give all runs with their mean, or all without."
+            "with it, so their betas would be in different units. Give all runs with their mean, or all without; where nothing "
+            "but the mean was removed, take the units of the file: --set percent=false (in Python percent=False)."
         )
 
     has_mean = not without_mean
