@@ -3,6 +3,7 @@
 import re
 import warnings
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
@@ -65,6 +66,37 @@ def test_ordinary_runs_are_left_as_they_are(plain):
     levels = signal_levels(bold(), percent=True)
     assert levels.has_mean
     assert levels.scales == (1.0, 1.0, 1.0)
+
+
+def test_air_in_a_loose_mask_has_a_mean():
+    """Magnitudes of noise have a mean 1.91 times their spread: percentages of it are poor, and are percentages."""
+    rng = np.random.default_rng(0)
+
+    def change(volumes, _):
+        air = rng.rayleigh(5, size=(len(volumes), 9 * N_VOXELS))  # a tenth is brain
+        return np.concatenate([volumes, air], axis=1)
+
+    result, told = fit(bold(change))
+    assert not told
+    assert result.trials.provenance["unit"] == "percent signal change"
+
+
+@pytest.mark.parametrize("pattern", ["bold_1slice.nii.gz", "bold_25mm.nii.gz"])
+def test_real_runs_with_the_air_around_the_head_are_left_as_they_are(shared_data, pattern):
+    paths = sorted((shared_data / "haxby2001_slice/haxby2001/sub001/BOLD").glob(f"*/{pattern}"))
+    events = pd.DataFrame({"onset": [10.0, 40.0], "duration": 2.0, "stimulus": ["a", "b"]})
+    runs = []
+    for number, path in enumerate(paths):
+        values = np.asarray(nib.load(path).dataobj)
+        runs.append(BoldRun(values.reshape(-1, values.shape[3]).T, 2.5, events, run=number + 1))
+
+    assert len(runs) == 12
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        levels = signal_levels(runs, percent=True)
+
+    assert levels.has_mean
+    assert not levels.are_scaled
 
 
 # -- the mean ----------------------------------------------------------------------------------------------------------

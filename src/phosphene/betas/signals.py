@@ -26,7 +26,8 @@ LEAST_MEAN = 1.0
 _SAMPLE = 5000  # voxels, enough to tell
 _BLOCK = 4096
 _ROUNDING = 1e-6  # of the mean: a series that varies less does not vary
-_MEAN_OF_BRAIN = 4.0  # standard deviations; the brightest tenth of voxels has 8 or more even below a millimetre at 7 T
+_MEAN_OF_BRAIN = 4.0  # standard deviations; a brain has 8 or more even below a millimetre at 7 T
+_BRAIN = 95.0  # percentile that lies within the brain, however much air a mask holds
 _DARK = 0.1  # of the largest means: ringing of interpolation goes no further below 0
 _MANY = 0.1  # of the voxels
 _OTHER_SCALE = 1.5  # means of runs differ by less between sessions of one scanner
@@ -175,7 +176,7 @@ def largest(volumes: np.ndarray) -> np.ndarray:
 
 def _is_signal(mean: np.ndarray, spread: np.ndarray) -> bool:
     """Whether means (n_voxels,) are as scanners give them: far above the noise for the bright voxels, and nowhere far below 0."""
-    is_bright = np.percentile(np.abs(mean) / spread, 90) >= _MEAN_OF_BRAIN
+    is_bright = np.percentile(np.abs(mean) / spread, _BRAIN) >= _MEAN_OF_BRAIN
     is_dark = mean < -_DARK * np.percentile(np.abs(mean), 99)  # (n_voxels,): the mean of the image was removed
     return bool(is_bright and is_dark.mean() <= _MANY)
 
